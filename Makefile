@@ -1,0 +1,58 @@
+# Every target sets up what it needs by itself. PYTHON= chooses the interpreter (3.11 or newer) for a new .venv.
+PYTHON ?= python3
+PORT ?=
+ARGS ?=
+COURSE = $(PYTHON) -m lora_edu
+RUN = .venv/bin/python
+
+.PHONY: help python setup lab test test-all fetch qlora doctor lint format notebooks clean
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+python:
+	@command -v $(PYTHON) >/dev/null || { echo "'$(PYTHON)' was not found: install Python 3.11 or newer, or name one: make lab PYTHON=python3.12"; exit 1; }
+
+setup: python  ## create .venv, install the course, fetch the three texts
+	@$(COURSE) setup
+
+lab: python  ## open the course in JupyterLab (PORT=8888, ARGS="--no-browser" pass through)
+	@$(COURSE) lab $(if $(PORT),--port $(PORT)) $(ARGS)
+
+test: python  ## unit tests, then every notebook (about 5 minutes after the first installation)
+	@$(COURSE) setup --extra test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m pytest -m "not slow" $(ARGS)
+	LORA_EDU_DEVICE=cpu LORA_EDU_SIZE=laptop $(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 notebooks
+
+test-all: test  ## the same, and the tests that take longer
+	$(RUN) -m pytest -m slow $(ARGS)
+
+fetch: python  ## download everything the course ever uses, for a class that will be offline
+	@$(COURSE) setup
+	@$(RUN) -m lora_edu fetch
+
+qlora: python  ## run the QLoRA notebook without a browser; report in build/
+	@$(COURSE) setup
+	@$(RUN) -m lora_edu.report notebooks/09_qlora_gpt.ipynb
+
+doctor: python  ## what a teacher asks for when something does not work
+	@$(COURSE) doctor
+
+lint: python  ## style checks
+	@$(COURSE) setup --extra test
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: python  ## mend what the style checks can mend
+	@$(COURSE) setup --extra test
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+notebooks: python  ## run every notebook in a fresh kernel and store its outputs
+	@$(COURSE) setup --extra test
+	LORA_EDU_DEVICE=cpu LORA_EDU_SIZE=laptop $(RUN) -m lora_edu.report --in-place notebooks/*.ipynb
+
+clean:  ## remove .venv, build and caches (the downloaded texts stay)
+	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

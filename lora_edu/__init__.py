@@ -1,0 +1,47 @@
+"""lora-edu: LoRA and QLoRA built by hand, proven equal to the real libraries.
+
+Importing this package is light: each name below is imported when it is first used.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "GPT": "gpt",
+    "GPTConfig": "gpt",
+    "History": "training",
+    "LoRALinear": "lora",
+    "NF4Linear": "qlora",
+    "adapter_state": "lora",
+    "add_lora": "lora",
+    "available_texts": "texts",
+    "dequantize_linears": "qlora",
+    "evaluate": "training",
+    "load_adapter": "peft_io",
+    "load_adapter_state": "lora",
+    "load_base": "pretrain",
+    "load_text": "texts",
+    "measured_bytes": "memory",
+    "merge": "lora",
+    "nf_codebook": "quantization",
+    "predicted_bytes": "memory",
+    "quantize": "quantization",
+    "quantize_linears": "qlora",
+    "save_adapter": "peft_io",
+    "train": "training",
+    "trainable_summary": "lora",
+    "unload": "lora",
+    "unmerge": "lora",
+}
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'lora_edu' has no attribute {name!r}")
+    return getattr(import_module(f"lora_edu.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

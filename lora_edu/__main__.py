@@ -1,0 +1,98 @@
+"""python -m lora_edu setup | lab | fetch [NAME] | doctor: what the Makefile's targets do, for every system."""
+
+import sys
+
+if sys.version_info < (3, 11):  # before any import that an older Python could not read
+    sys.exit("lora-edu needs Python 3.11 or newer, this is %d.%d: name another, make lab PYTHON=python3.12" % sys.version_info[:2])
+
+import argparse
+import os
+import subprocess
+
+from lora_edu import environment
+
+
+def setup(extra: str | None = None) -> None:
+    """Install what is needed and fetch the three texts."""
+    python = environment.setup(extra)
+    _run([str(python), "-m", "lora_edu", "fetch", "texts"])
+
+
+def lab(port: int | None, rest: list[str]) -> None:
+    """Open JupyterLab on the first notebook. Listens on localhost, with a token."""
+    setup()
+    command = [str(environment.course_python()), "-m", "jupyterlab", f"--ServerApp.root_dir={environment.ROOT}"]
+    command += ["--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb", "--ServerApp.ip=localhost"]
+    if port:
+        command.append(f"--port={port}")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        command.append("--allow-root")  # in a container
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        command.append("--no-browser")
+        print("There is no screen here: open the URL below, token included, in a browser.", flush=True)
+    _run(command + rest)
+
+
+def fetch(names: list[str]) -> None:
+    """Download texts and models into the cache; without a name, everything."""
+    _in_course_environment(["fetch", *names])
+    from lora_edu.fetching import fetch_all
+
+    fetch_all(names)
+
+
+def doctor() -> None:
+    """Print what a teacher would ask for. The exit code is 0 if the course can run."""
+    _in_course_environment(["doctor"])
+    from lora_edu.doctor import report
+
+    text, healthy = report()
+    print(text)
+    sys.exit(0 if healthy else 1)
+
+
+def _in_course_environment(arguments: list[str]) -> None:
+    """Go on in the environment where the course is installed, setting it up first if need be."""
+    python = environment.setup()
+    if os.path.abspath(python) != os.path.abspath(sys.executable):
+        _run([str(python), "-m", "lora_edu", *arguments])
+        sys.exit(0)
+
+
+def _run(command: list[str]) -> None:
+    try:
+        code = subprocess.run(command, cwd=environment.ROOT).returncode
+    except KeyboardInterrupt:
+        code = 130
+    if code:
+        sys.exit(code)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lora_edu", description=__doc__.partition(": ")[2])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="setup | lab | fetch | doctor")
+    command = commands.add_parser("setup", help="create .venv, install the course, fetch the three texts")
+    command.add_argument("--extra", help="an optional group of pyproject.toml, such as test")
+    command = commands.add_parser("lab", help="open the course in JupyterLab; unknown options go to JupyterLab")
+    command.add_argument("--port", type=int)
+    command = commands.add_parser("fetch", help="download texts and models into the cache")
+    command.add_argument("names", nargs="*", metavar="NAME", help="a text or model, or 'texts'; default: everything")
+    commands.add_parser("doctor", help="versions, device, memory, disk, texts: what to send when asking for help")
+    arguments, rest = parser.parse_known_args()
+    if rest and arguments.command != "lab":
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    try:
+        if arguments.command == "setup":
+            setup(arguments.extra)
+        elif arguments.command == "lab":
+            lab(arguments.port, rest)
+        elif arguments.command == "fetch":
+            fetch(arguments.names)
+        else:
+            doctor()
+    except environment.SetupError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

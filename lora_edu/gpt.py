@@ -1,0 +1,197 @@
+"""A small GPT: the model that the course adapts.
+
+Architecture: GPT-2 (Radford et al. 2019) with pre-normalization, learned positions and the tanh-approximated GELU.
+What differs from the published GPT-2 code:
+    - tokens are bytes, so there are 256 of them and no tokenizer to explain;
+    - the output head is a linear layer of its own ("untied"), not the transposed token embedding;
+    - query, key and value are three linear layers and not one, so that an adapter can target each by name.
+`tests/test_gpt.py` holds the logits against `transformers` with the same weights.
+
+Shapes: batch B, sequence S, heads H, head size D, model width `d_model` = H * D.
+"""
+
+import math
+import warnings
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def encode(text: str) -> Tensor:
+    """Turn text into tokens: its UTF-8 bytes, a uint8 tensor of shape (seq,)."""
+    return torch.tensor(list(text.encode("utf-8")), dtype=torch.uint8)
+
+
+def decode(tokens: Tensor) -> str:
+    """Turn tokens (seq,) back into text; a byte that is not valid UTF-8 becomes the replacement character."""
+    return bytes(tokens.tolist()).decode("utf-8", errors="replace")
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """The numbers that fix the shape of a GPT. The defaults are the course's laptop model, 3.4 million parameters."""
+
+    vocab_size: int = 256  # one token per byte value
+    context: int = 256  # the longest sequence the model can read
+    n_layers: int = 4
+    n_heads: int = 4
+    d_model: int = 256
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        if self.d_model % self.n_heads:
+            raise ValueError(f"d_model must be a multiple of n_heads, got d_model={self.d_model}, n_heads={self.n_heads}")
+
+
+class Attention(nn.Module):
+    """Causal multi-head attention: each position takes a weighted average over itself and the positions before it."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.q_proj = nn.Linear(config.d_model, config.d_model)
+        self.k_proj = nn.Linear(config.d_model, config.d_model)
+        self.v_proj = nn.Linear(config.d_model, config.d_model)
+        self.o_proj = nn.Linear(config.d_model, config.d_model)
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """(B, S, H * D) -> (B, H, S, D)"""
+        return x.unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, S, d_model) -> (B, S, d_model)"""
+        q, k, v = (self.split_heads(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        # softmax(q k^T / sqrt(D) + causal mask) v
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)  # (B, H, S, D)
+        return self.o_proj(mixed.transpose(1, 2).flatten(-2))
+
+
+class MLP(nn.Module):
+    """Two linear layers with a GELU between them, applied to each position on its own."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.up_proj = nn.Linear(config.d_model, 4 * config.d_model)
+        self.down_proj = nn.Linear(4 * config.d_model, config.d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, S, d_model) -> (B, S, d_model)"""
+        return self.down_proj(F.gelu(self.up_proj(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """One transformer block: attention and an MLP, each added to the stream that runs past it."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.attention_norm = nn.LayerNorm(config.d_model)
+        self.attention = Attention(config)
+        self.mlp_norm = nn.LayerNorm(config.d_model)
+        self.mlp = MLP(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (B, S, d_model) -> (B, S, d_model)"""
+        x = x + self.attention(self.attention_norm(x))
+        return x + self.mlp(self.mlp_norm(x))
+
+
+class GPT(nn.Module):
+    """A decoder-only transformer that reads bytes and predicts the next one."""
+
+    def __init__(self, config: GPTConfig):
+        super().__init__()
+        self.config = config
+        self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
+        self.position_embedding = nn.Embedding(config.context, config.d_model)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        self.final_norm = nn.LayerNorm(config.d_model)
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.apply(_init_weights)
+        # GPT-2 scales what is added to the stream: 2 * n_layers terms of variance 1 / (2 * n_layers) sum to 1.
+        for block in self.blocks:
+            for proj in (block.attention.o_proj, block.mlp.down_proj):
+                nn.init.normal_(proj.weight, std=0.02 / math.sqrt(2 * config.n_layers))
+
+    def forward(self, tokens: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Predict the next token at every position.
+
+        tokens: (B, S) of integers, S <= context; targets: (B, S) or None.
+        Returns logits (B, S, vocab_size) and the mean cross-entropy in nats per token (None without targets).
+        Raises ValueError for a sequence longer than the context.
+        """
+        seq = tokens.shape[-1]
+        if seq > self.config.context:
+            raise ValueError(f"a sequence may have at most {self.config.context} tokens (the model's context), got {seq}")
+        positions = torch.arange(seq, device=tokens.device)
+        x = self.token_embedding(tokens.long()) + self.position_embedding(positions)  # (B, S, d_model)
+        for block in self.blocks:
+            x = block(x)
+        logits = self.lm_head(self.final_norm(x))  # (B, S, vocab_size)
+        if targets is None:
+            return logits, None
+        return logits, F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten().long())
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: str | Tensor,
+        max_new_tokens: int = 200,
+        temperature: float = 0.8,
+        top_k: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> str | Tensor:
+        """Continue a prompt, one token at a time.
+
+        prompt: text, or tokens (B, S); the answer is of the same kind and starts with the prompt.
+        temperature: divides the logits; 0 takes the likeliest token every time. top_k: sample among the k likeliest only.
+        generator: a CPU generator, for samples that can be repeated.
+        The model reads at most its context: a longer prompt is cropped to its end, with a warning.
+        Raises ValueError for an empty prompt, a negative temperature or top_k below 1.
+        """
+        _check_sampling(prompt, temperature, top_k)
+        tokens = encode(prompt)[None] if isinstance(prompt, str) else prompt  # (B, S)
+        if tokens.shape[-1] > self.config.context:
+            warnings.warn(
+                f"the prompt has {tokens.shape[-1]} tokens; only the last {self.config.context} fit the model's context",
+                stacklevel=3,  # one more than usual: no_grad wraps this function
+            )
+        tokens = tokens.long().to(self.token_embedding.weight.device)
+        was_training = self.training
+        self.eval()
+        for _ in range(max_new_tokens):
+            logits, _ = self(tokens[:, -self.config.context :])
+            chosen = sample(logits[:, -1].float().cpu(), temperature, top_k, generator)  # (B, 1)
+            tokens = torch.cat([tokens, chosen.to(tokens.device)], dim=1)
+        self.train(was_training)
+        return decode(tokens[0]) if isinstance(prompt, str) else tokens
+
+
+def sample(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None = None) -> Tensor:
+    """Draw one token per row from logits (B, vocab_size); returns (B, 1)."""
+    if temperature == 0:
+        return logits.argmax(dim=-1, keepdim=True)
+    if top_k is not None:
+        smallest_kept = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]  # (B, 1)
+        logits = logits.masked_fill(logits < smallest_kept, float("-inf"))
+    return torch.multinomial(F.softmax(logits / temperature, dim=-1), num_samples=1, generator=generator)
+
+
+def _init_weights(module: nn.Module) -> None:
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def _check_sampling(prompt: str | Tensor, temperature: float, top_k: int | None) -> None:
+    length = len(prompt) if isinstance(prompt, str) else prompt.shape[-1]
+    if length == 0:
+        raise ValueError("the prompt is empty: give the model at least one character to continue")
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature must be 0 or larger and finite, got {temperature}")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k must be at least 1 (or None for all tokens), got {top_k}")

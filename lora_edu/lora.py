@@ -1,0 +1,268 @@
+"""LoRA: a frozen linear layer plus a trainable update of low rank.
+
+    y = base(x) + s * B A x        with A: (rank, in_features), B: (out_features, rank), s = alpha / rank
+
+The base can be any layer that maps (..., in_features) to (..., out_features): `nn.Linear`, the 4-bit `NF4Linear` of
+`lora_edu.qlora` (then the whole is QLoRA), or the `Conv1D` of Hugging Face's GPT-2.
+
+Source: Hu et al. 2021, "LoRA", arXiv 2106.09685, section 4.1. The reference code is microsoft/LoRA and PEFT;
+`tests/test_lora.py` holds this module against PEFT.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ALL_LINEAR = "all-linear"
+
+
+class LoRALinear(nn.Module):
+    """A linear layer with an adapter. At the start it computes exactly what its base computes, because B is zero."""
+
+    def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
+        """Raises ValueError for a rank outside 1 .. min(in, out), an alpha that is not positive, or a bad dropout."""
+        super().__init__()
+        in_features, out_features = layer_size(base)
+        _check_adapter(in_features, out_features, rank, alpha, dropout)
+        device = next((tensor.device for tensor in [*base.parameters(), *base.buffers()]), None)
+        self.base = base.requires_grad_(False)
+        self.rank, self.alpha, self.scaling = rank, alpha, alpha / rank
+        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.lora_A = nn.Parameter(torch.empty(rank, in_features, device=device))
+        self.lora_B = nn.Parameter(torch.zeros(out_features, rank, device=device))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # uniform in +-1/sqrt(in_features), as PEFT does
+        self.merged = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., in_features) -> (..., out_features)"""
+        y = self.base(x)
+        if self.merged:
+            _check_not_training_merged(self)
+            return y
+        low = F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)  # (..., rank): A x
+        return y + (self.scaling * F.linear(low, self.lora_B)).to(y.dtype)  # base(x) + s B (A x)
+
+    def delta_weight(self) -> Tensor:
+        """The update of the weight, s * B A: (out_features, in_features). Only merging needs it in full."""
+        return self.scaling * (self.lora_B @ self.lora_A)
+
+    def extra_repr(self) -> str:
+        return f"rank={self.rank}, alpha={self.alpha}, merged={self.merged}"
+
+
+def layer_size(layer: nn.Module) -> tuple[int, int]:
+    """(in_features, out_features) of a linear layer; of a Hugging Face `Conv1D`, whose weight is (in, out), too."""
+    if hasattr(layer, "in_features"):
+        return layer.in_features, layer.out_features
+    if is_conv1d(layer):
+        return tuple(layer.weight.shape)
+    raise TypeError(f"LoRALinear wraps linear layers, got {type(layer).__name__}")
+
+
+def is_conv1d(layer: nn.Module) -> bool:
+    """Whether this is Hugging Face's `Conv1D`, recognized by its attribute `nf` and a two-dimensional weight."""
+    return hasattr(layer, "nf") and getattr(layer, "weight", None) is not None and layer.weight.ndim == 2
+
+
+def is_linear(layer: nn.Module) -> bool:
+    """Whether an adapter can be put on this layer."""
+    return isinstance(layer, nn.Linear) or is_conv1d(layer) or getattr(layer, "is_nf4", False)
+
+
+# --- adapters of a whole model -------------------------------------------------------------------------------------
+
+
+def add_lora(
+    model: nn.Module,
+    rank: int,
+    alpha: float,
+    targets: str | Iterable[str] = ("q_proj", "v_proj"),
+    dropout: float = 0.0,
+    skip: Iterable[str] = ("lm_head",),
+) -> nn.Module:
+    """Freeze a model and put an adapter on each targeted linear layer, in place. Returns the model.
+
+    targets: names matched against the last part of a layer's path, or "all-linear" for every one that is not in `skip`.
+    Raises ValueError if the model has adapters already, if a target matches nothing, or for a bad rank or alpha;
+    the model is unchanged then.
+    """
+    if lora_layers(model):
+        raise ValueError("this model has adapters already: take them out with unload(model) before adding new ones")
+    chosen = select_layers(model, targets, skip, is_linear)
+    for layer in chosen.values():
+        _check_adapter(*layer_size(layer), rank, alpha, dropout)
+    model.requires_grad_(False)
+    for path, layer in chosen.items():
+        replace_layer(model, path, LoRALinear(layer, rank, alpha, dropout))
+    return model
+
+
+def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
+    """The layers with an adapter, by path."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, LoRALinear)}
+
+
+def select_layers(
+    model: nn.Module, targets: str | Iterable[str], skip: Iterable[str], is_candidate: Callable[[nn.Module], bool]
+) -> dict[str, nn.Module]:
+    """The candidates whose path ends in one of the target names, by path; "all-linear" takes all but `skip`."""
+    candidates = {path: module for path, module in model.named_modules() if path and is_candidate(module)}
+    names = {path.rpartition(".")[-1] for path in candidates}
+    if targets == ALL_LINEAR:
+        targets = names - set(skip)
+    targets = {targets} if isinstance(targets, str) else set(targets)
+    if unknown := targets - names:
+        raise ValueError(f"no linear layer is named {', '.join(sorted(unknown))}; there are: {', '.join(sorted(names))}")
+    if not targets:
+        raise ValueError(f"no layer is left to choose; linear layers here: {', '.join(sorted(names)) or 'none'}")
+    return {path: module for path, module in candidates.items() if path.rpartition(".")[-1] in targets}
+
+
+def replace_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
+    """Put a layer in the place of the one at this path."""
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, layer.train(model.training))
+
+
+def merge(model: nn.Module) -> nn.Module:
+    """Add each update to its base weight, W <- W + s B A, so that the adapter costs nothing any more. Returns the model.
+
+    A second call changes nothing. Raises ValueError for a 4-bit base, for an update that is not finite, and if there
+    are no adapters; the weights are unchanged then.
+    """
+    layers = _layers_to_merge(model)
+    for path, layer in layers.items():
+        _check_mergeable(path, layer)
+    for layer in layers.values():
+        _shift_weight(layer, +1)
+    return model
+
+
+def unmerge(model: nn.Module) -> nn.Module:
+    """Subtract the updates again: W is back up to rounding, not to the bit. A second call changes nothing."""
+    for layer in _layers_to_merge(model).values():
+        _shift_weight(layer, -1)
+    return model
+
+
+def unload(model: nn.Module) -> nn.Module:
+    """Take the adapters out and put the base layers back. What was merged stays in the weights. Returns the model.
+
+    All parameters stay frozen: call `model.requires_grad_(True)` to train them.
+    """
+    for path, layer in _layers_to_merge(model).items():
+        replace_layer(model, path, layer.base)
+    return model
+
+
+def adapter_state(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of all adapter tensors, by path: `...q_proj.lora_A` (rank, in), `...q_proj.lora_B` (out, rank)."""
+    layers = _layers_to_merge(model)
+    if any(layer.merged for layer in layers.values()):
+        raise ValueError("the adapters are merged into the weights: call unmerge(model) before saving them")
+    return {
+        f"{path}.{name}": getattr(layer, name).detach().cpu().clone()
+        for path, layer in layers.items()
+        for name in ("lora_A", "lora_B")
+    }
+
+
+@torch.no_grad()
+def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
+    """Copy adapter tensors into a model that has adapters of the same shapes. Returns the model.
+
+    Raises ValueError, before anything is changed, for missing or unexpected names, other shapes or values that are
+    not finite.
+    """
+    layers = _layers_to_merge(model)
+    if any(layer.merged for layer in layers.values()):
+        raise ValueError("the adapters are merged into the weights: call unmerge(model) before loading others")
+    slots = {f"{path}.{name}": getattr(layer, name) for path, layer in layers.items() for name in ("lora_A", "lora_B")}
+    _check_state(slots, state)
+    for name, slot in slots.items():
+        slot.copy_(state[name])
+    return model
+
+
+class TrainableSummary(NamedTuple):
+    """How much of a model is trained; prints as one line."""
+
+    trainable: int
+    total: int
+
+    def __str__(self) -> str:
+        share = self.trainable / self.total
+        return f"{self.trainable:,} of {self.total:,} parameters are trained ({share:.2%})"
+
+
+def trainable_summary(model: nn.Module) -> TrainableSummary:
+    """Count parameters; a 4-bit weight counts as the numbers it stands for, not as its bytes."""
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    packed = sum(module.in_features * module.out_features for module in model.modules() if hasattr(module, "is_nf4"))
+    return TrainableSummary(trainable, packed + sum(p.numel() for p in model.parameters()))
+
+
+@torch.no_grad()
+def _shift_weight(layer: LoRALinear, sign: int) -> None:
+    if layer.merged == (sign > 0):
+        return
+    delta = layer.delta_weight()
+    weight = layer.base.weight
+    weight.add_((delta.T if is_conv1d(layer.base) else delta).to(weight.dtype), alpha=sign)
+    layer.merged = sign > 0
+
+
+def _layers_to_merge(model: nn.Module) -> dict[str, LoRALinear]:
+    layers = lora_layers(model)
+    if not layers:
+        raise ValueError("this model has no adapters: add them with add_lora(model, rank=8, alpha=16)")
+    return layers
+
+
+# --- checks --------------------------------------------------------------------------------------------------------
+
+
+def _check_adapter(in_features: int, out_features: int, rank: int, alpha: float, dropout: float) -> None:
+    smaller = min(in_features, out_features)
+    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= smaller:
+        raise ValueError(
+            f"rank must be between 1 and {smaller} (the smaller side of a {out_features}x{in_features} layer), got {rank}"
+        )
+    if not 0 < alpha < math.inf:
+        raise ValueError(f"alpha must be positive and finite, got {alpha}: the update is scaled by alpha / rank")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+
+
+def _check_not_training_merged(layer: LoRALinear) -> None:
+    if layer.training and torch.is_grad_enabled():
+        raise RuntimeError("a merged adapter cannot be trained, its branch is switched off: call unmerge(model) first")
+
+
+def _check_mergeable(path: str, layer: LoRALinear) -> None:
+    if getattr(layer.base, "weight", None) is None:
+        raise ValueError(
+            f"{path} keeps its weight in 4 bits: adding the update and rounding again would lose most of it. "
+            "Call dequantize_linears(model) first, then merge(model)"
+        )
+    if not (layer.merged or layer.delta_weight().isfinite().all()):
+        raise ValueError(f"the update of {path} has values that are not finite: merging it would destroy the weights")
+
+
+def _check_state(slots: dict[str, Tensor], state: dict[str, Tensor]) -> None:
+    if missing := sorted(slots.keys() - state.keys()):
+        raise ValueError(f"the adapter has no tensor for {missing[0]} ({len(missing)} of {len(slots)} are missing)")
+    if extra := sorted(state.keys() - slots.keys()):
+        raise ValueError(f"the adapter has a tensor for {extra[0]}, where this model has no adapter")
+    for name, slot in slots.items():
+        if slot.shape != state[name].shape:
+            raise ValueError(
+                f"the adapter was made for another model: {name} has shape {tuple(state[name].shape)}, "
+                f"this model needs {tuple(slot.shape)}"
+            )
+        if not state[name].isfinite().all():
+            raise ValueError(f"{name} has values that are not finite: this adapter file is damaged")

@@ -1,0 +1,99 @@
+"""Where the bytes go: memory by kind, measured from the tensors that are alive and predicted from the configuration.
+
+The kinds are those that fine-tuning methods differ in. Activations are not counted here: they depend on the batch.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from lora_edu.gpt import GPTConfig
+from lora_edu.lora import ALL_LINEAR, LoRALinear
+from lora_edu.quantization import DoubleQuant
+
+BASE, CONSTANTS, ADAPTERS = "base weights", "quantization constants", "adapters"
+GRADIENTS, OPTIMIZER = "gradients", "optimizer state"
+KINDS = (BASE, CONSTANTS, ADAPTERS, GRADIENTS, OPTIMIZER)
+
+# (in, out) of a block's linear layers as multiples of d_model
+BLOCK_LINEARS = {"q_proj": (1, 1), "k_proj": (1, 1), "v_proj": (1, 1), "o_proj": (1, 1),
+                 "up_proj": (1, 4), "down_proj": (4, 1)}  # fmt: skip
+
+
+def measured_bytes(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, int]:
+    """The bytes of a model's tensors by kind, as they are in memory now. A tensor in two places counts once."""
+    found: dict[str, dict[int, int]] = {kind: {} for kind in KINDS}  # kind -> storage address -> bytes
+
+    def count(kind: str, tensor: Tensor | None) -> None:
+        if tensor is not None:
+            found[kind][tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+
+    for module in model.modules():
+        for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
+            if "codebook" in name:
+                continue  # 16 (or 256) fixed numbers, the same in every layer
+            kind = CONSTANTS if name.startswith("absmax") else ADAPTERS if isinstance(module, LoRALinear) else BASE
+            count(kind, tensor)
+            count(GRADIENTS, tensor.grad)
+    for state in optimizer.state.values() if optimizer else ():
+        for tensor in state.values():
+            count(OPTIMIZER, tensor if isinstance(tensor, Tensor) else None)
+    return {kind: sum(sizes.values()) for kind, sizes in found.items()}
+
+
+def predicted_bytes(
+    config: GPTConfig,
+    *,
+    nf4: bool = False,
+    block_size: int = 64,
+    double_quant: bool = True,
+    rank: int | None = None,
+    targets: str | tuple[str, ...] = ALL_LINEAR,
+    trained: bool = True,
+) -> dict[str, int]:
+    """The bytes by kind of the course's GPT in float32, from its configuration alone.
+
+    nf4: block linears in NF4. rank: None for full fine-tuning, else LoRA on `targets`. trained: with gradients and
+    AdamW's state, as they are after one step; AdamW keeps two float32 numbers per trained one, and a step count
+    of four bytes per tensor.
+    """
+    d, layers = config.d_model, config.n_layers
+    sizes = {name: (d * inner, d * outer) for name, (inner, outer) in BLOCK_LINEARS.items()}
+    linear = layers * sum(inner * outer for inner, outer in sizes.values())
+    biases = layers * sum(outer for _, outer in sizes.values())
+    norms = 2 * d * (2 * layers + 1)
+    embeddings = d * (config.vocab_size + config.context)
+    head = d * config.vocab_size
+    kept = embeddings + head + norms + biases  # never quantized
+    total = {kind: 0 for kind in KINDS}
+    total[BASE] = 4 * kept + (linear // 2 if nf4 else 4 * linear)
+    if nf4:
+        total[CONSTANTS] = layers * sum(
+            _constant_bytes(inner * outer, block_size, double_quant) for inner, outer in sizes.values()
+        )
+    if rank is None:
+        trained_numbers, trained_tensors = linear + kept, 3 + 2 * (2 * layers + 1) + 2 * 6 * layers
+    else:
+        chosen = sizes if targets == ALL_LINEAR else targets
+        trained_numbers = layers * sum(rank * sum(sizes[name]) for name in chosen)
+        trained_tensors = 2 * layers * len(chosen)
+        total[ADAPTERS] = 4 * trained_numbers
+    if trained:
+        total[GRADIENTS] = 4 * trained_numbers
+        total[OPTIMIZER] = 2 * 4 * trained_numbers + 4 * trained_tensors
+    return total
+
+
+def _constant_bytes(n_weights: int, block_size: int, double_quant: bool) -> int:
+    n_blocks = -(-n_weights // block_size)
+    if not double_quant:
+        return 4 * n_blocks  # one float32 absmax per block
+    return n_blocks + 4 * -(-n_blocks // DoubleQuant.block_size) + 4  # one byte each, one float32 per 256, the mean
+
+
+def table(predicted: dict[str, int], measured: dict[str, int]) -> str:
+    """Both side by side, in kB, as text."""
+    lines = [f"{'':24}{'predicted kB':>14}{'measured kB':>14}"]
+    for kind in [*KINDS, "total"]:
+        pair = [sum(side.values()) if kind == "total" else side[kind] for side in (predicted, measured)]
+        lines.append(f"{kind:24}{pair[0] / 1e3:>14,.1f}{pair[1] / 1e3:>14,.1f}")
+    return "\n".join(lines)

@@ -1,0 +1,106 @@
+"""Adapters in PEFT's own file format, so that what is trained here is loaded there, and the other way round.
+
+A folder holds `adapter_config.json` (rank, alpha, target names) and `adapter_model.safetensors` with two tensors per
+layer: `base_model.model.<path>.lora_A.weight` (rank, in) and `....lora_B.weight` (out, rank), float32.
+
+Files are safetensors and JSON only. PEFT's older `adapter_model.bin` is a pickle, which can run any code when it is
+opened: it is refused.
+"""
+
+import json
+import math
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lora_edu.lora import adapter_state, add_lora, is_conv1d, load_adapter_state, lora_layers, unload
+from lora_edu.storage import staging
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+PREFIX, SUFFIX = "base_model.model.", ".weight"
+# Settings of PEFT that change what an adapter computes and that LoRALinear cannot represent.
+UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication", "lora_bias",
+               "trainable_token_indices", "target_parameters", "use_qalora", "alora_invocation_tokens")  # fmt: skip
+
+
+def save_adapter(model: nn.Module, folder: str | Path) -> Path:
+    """Write the adapters of a model to a folder, in PEFT's format. Returns the folder.
+
+    Raises ValueError if there are no adapters or they are merged, PermissionError if the folder cannot be written to.
+    """
+    folder = Path(folder)
+    state = {f"{PREFIX}{name}{SUFFIX}": tensor for name, tensor in adapter_state(model).items()}
+    layers = lora_layers(model)
+    first = next(iter(layers.values()))
+    config = {
+        "peft_type": "LORA",
+        "r": first.rank,
+        "lora_alpha": first.alpha,
+        "lora_dropout": getattr(first.dropout, "p", 0.0),
+        "target_modules": sorted({path.rpartition(".")[-1] for path in layers}),
+        "fan_in_fan_out": is_conv1d(first.base),
+        "bias": "none",
+    }
+    with staging(folder / WEIGHTS) as path:
+        save_file(state, path, metadata={"format": "pt"})
+    with staging(folder / CONFIG) as path:
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
+    """Add the adapters in a folder to a model that has none, in place. Returns the model, everything else frozen.
+
+    Raises ValueError for a damaged file, one that was made for another model, or a setting that this course's layer
+    cannot represent; the model is unchanged then.
+    """
+    folder = Path(folder)
+    config, state = _read_config(folder), _read_state(folder)
+    rank, alpha = config["r"], config["lora_alpha"]
+    if config.get("use_rslora"):
+        alpha = alpha * math.sqrt(rank)  # so that alpha / rank is their alpha / sqrt(rank)
+    targets = {name.rsplit(".", 2)[1] for name in state}  # ...blocks.0.attention.q_proj.lora_A -> q_proj
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    add_lora(model, rank, alpha, targets, dropout=config.get("lora_dropout", 0.0), skip=())
+    try:
+        return load_adapter_state(model, state)
+    except ValueError:
+        unload(model)
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+        raise
+
+
+def _read_config(folder: Path) -> dict:
+    path = _existing(folder, CONFIG)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): save the adapter again") from error
+    if config.get("peft_type") != "LORA":
+        raise ValueError(f"{path} describes a {config.get('peft_type')} adapter; only LORA can be loaded")
+    if used := [name for name in UNSUPPORTED if config.get(name)]:
+        raise ValueError(f"{path} uses {', '.join(used)}, which this course's LoRALinear cannot represent")
+    return config
+
+
+def _read_state(folder: Path) -> dict[str, Tensor]:
+    path = _existing(folder, WEIGHTS)
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is truncated or not a safetensors file ({error}): save the adapter again") from error
+    foreign = [name for name in tensors if not (name.startswith(PREFIX) and name.endswith(SUFFIX))]
+    if foreign or not tensors:
+        raise ValueError(f"{path} does not hold a LoRA adapter in PEFT's format: {(foreign or ['no tensors'])[0]}")
+    return {name.removeprefix(PREFIX).removesuffix(SUFFIX): tensor for name, tensor in tensors.items()}
+
+
+def _existing(folder: Path, name: str) -> Path:
+    path = folder / name
+    if not path.exists():
+        pickle = " (adapter_model.bin is a pickle and is not opened)" if (folder / "adapter_model.bin").exists() else ""
+        raise FileNotFoundError(f"there is no {name} in {folder}: is this the folder of an adapter?{pickle}")
+    return path

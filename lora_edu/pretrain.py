@@ -1,0 +1,149 @@
+"""How the base model of the course was trained, and how to load it.
+
+    python -m lora_edu.pretrain --size laptop
+
+trains a GPT from random weights on `speeches` and writes two files: the weights in bfloat16 (safetensors) and a log
+with the command, the settings, the versions and the loss curve. The laptop model ships with the course in `data/`;
+the GPU model is trained on first use and kept in the cache.
+"""
+
+import argparse
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from lora_edu import storage
+from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.texts import load_text
+from lora_edu.training import pick_device, train
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A model's shape and how long it is trained."""
+
+    config: GPTConfig
+    steps: int
+    batch_size: int
+    lr: float
+    warmup_steps: int = 200
+
+
+SIZES = {
+    "laptop": Recipe(GPTConfig(), steps=12_000, batch_size=16, lr=2e-3),
+    "gpu": Recipe(GPTConfig(context=512, n_layers=8, n_heads=8, d_model=512), steps=3_000, batch_size=64, lr=1e-3),
+}
+
+
+def pick_size(size: str | None = None) -> str:
+    """The size to use: the one named, else `LORA_EDU_SIZE`, else "laptop". Raises ValueError for an unknown one."""
+    chosen = size or os.environ.get("LORA_EDU_SIZE") or "laptop"
+    if chosen not in SIZES:
+        raise ValueError(f"unknown size {chosen!r}: choose one of {', '.join(SIZES)}")
+    return chosen
+
+
+def base_path(size: str) -> Path:
+    """Where the weights of a base model lie: shipped for the laptop, in the cache for the GPU."""
+    name = f"base-{pick_size(size)}.safetensors"
+    return storage.data_file(name) if size == "laptop" else storage.cache_dir() / name
+
+
+def load_base(size: str | None = None, device: str | torch.device | None = None) -> GPT:
+    """The pre-trained GPT, float32, in evaluation mode.
+
+    size: "laptop" (ships with the course) or "gpu" (25 million parameters; `pretrain("gpu")` makes it once).
+    Raises FileNotFoundError if it has not been made yet.
+    """
+    size = pick_size(size)
+    path = base_path(size)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"the {size!r} base model is not at {path} yet. Train it (minutes on a GPU): "
+            f"python -m lora_edu.pretrain --size {size}"
+        )
+    model = GPT(SIZES[size].config)
+    model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+    return model.eval().to(pick_device(device))
+
+
+def pretrain(
+    size: str = "laptop",
+    *,
+    steps: int | None = None,
+    folder: Path | None = None,
+    seed: int = 0,
+    device: str | torch.device | None = None,
+    autocast: bool | None = None,
+    eval_every: int = 500,
+    verbose: bool = False,
+) -> GPT:
+    """Train the base model of a size on `speeches`; write `base-<size>.safetensors` and its log beside it."""
+    recipe = SIZES[pick_size(size)]
+    steps = steps or recipe.steps
+    path = folder / base_path(size).name if folder else base_path(size)
+    torch.manual_seed(seed)
+    model = GPT(recipe.config)
+    history = train(
+        model,
+        load_text("speeches"),
+        steps,
+        lr=recipe.lr,
+        batch_size=recipe.batch_size,
+        seq_len=recipe.config.context,
+        seed=seed,
+        device=device,
+        warmup_steps=min(recipe.warmup_steps, steps // 10),
+        final_lr_factor=0.02,
+        weight_decay=0.1,
+        autocast=autocast,
+        eval_every=eval_every,
+        eval_windows=256,
+        on_evaluation=_print_loss if verbose else None,
+    )
+    with storage.staging(path) as target:
+        save_file({name: tensor.to("cpu", torch.bfloat16) for name, tensor in model.state_dict().items()}, target)
+    log = {
+        "command": f"python -m lora_edu.pretrain --size {size} --steps {steps} --seed {seed}"
+        + (" --autocast" if autocast else ""),
+        "recipe": asdict(recipe) | {"steps": steps},
+        "machine": f"{model.token_embedding.weight.device.type}, {torch.get_num_threads()} threads",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "validation_loss": history.validation_loss,
+        "train_loss_mean_of_100_steps": _means(history.train_loss, 100),
+        "tokens_per_second": round(history.tokens_per_second),
+        "interrupted": history.interrupted,
+    }
+    with storage.staging(path.with_suffix(".json")) as target:
+        target.write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
+    return model
+
+
+def _means(values: list[float], width: int) -> list[float]:
+    chunks = [values[start : start + width] for start in range(0, len(values), width)]
+    return [round(sum(chunk) / len(chunk), 4) for chunk in chunks]
+
+
+def _print_loss(done: int, loss: float) -> None:
+    print(f"step {done}: validation loss {loss:.4f} nats per byte", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lora_edu.pretrain", description="Train the course's base model.")
+    parser.add_argument("--size", choices=SIZES, default="laptop")
+    parser.add_argument("--steps", type=int, help="instead of the recipe's number of steps")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="cpu or cuda; default: the GPU if there is one")
+    parser.add_argument("--folder", type=Path, help="where to write; default: where load_base looks")
+    parser.add_argument("--autocast", action="store_true", default=None, help="compute in bfloat16 on the CPU too")
+    arguments = vars(parser.parse_args())
+    pretrain(arguments.pop("size"), verbose=True, **arguments)
+
+
+if __name__ == "__main__":
+    main()

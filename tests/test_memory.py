@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.lora import add_lora
+from lora_edu.memory import ADAPTERS, BASE, CONSTANTS, GRADIENTS, KINDS, OPTIMIZER, measured_bytes, predicted_bytes, table
+from lora_edu.qlora import quantize_linears
+from lora_edu.training import trainable_parameters, training_step
+
+CONFIG = GPTConfig(context=32, n_layers=2, n_heads=2, d_model=48)  # 48 is no multiple of 64: ragged blocks
+WAYS = {
+    "full": {},
+    "LoRA on q and v": {"rank": 4, "targets": ("q_proj", "v_proj")},
+    "LoRA on all linears": {"rank": 4},
+    "QLoRA": {"rank": 4, "nf4": True},
+    "QLoRA without double quantization": {"rank": 4, "nf4": True, "double_quant": False, "block_size": 96},
+}
+
+
+def build(nf4=False, rank=None, targets="all-linear", double_quant=True, block_size=64):
+    model = GPT(CONFIG)
+    if nf4:
+        quantize_linears(model, double_quant=double_quant, block_size=block_size)
+    if rank:
+        add_lora(model, rank, 8, targets)
+    return model
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_the_prediction_equals_the_measurement_to_the_byte(way):
+    model = build(**way)
+    assert measured_bytes(model) == predicted_bytes(CONFIG, trained=False, **way)
+    optimizer = torch.optim.AdamW(trainable_parameters(model))
+    tokens = torch.randint(0, 256, (2, 16))
+    training_step(model, tokens, tokens, optimizer)
+    assert measured_bytes(model, optimizer) == predicted_bytes(CONFIG, **way)
+
+
+def test_a_tensor_in_two_places_counts_once():
+    model = build()
+    before = measured_bytes(model)[BASE]
+    model.lm_head.weight = model.token_embedding.weight
+    assert measured_bytes(model)[BASE] == before - 4 * 256 * 48
+
+
+def test_the_kinds_of_qlora():
+    full, qlora = predicted_bytes(GPTConfig()), predicted_bytes(GPTConfig(), nf4=True, rank=8)
+    linear = 4 * 12 * 256 * 256
+    assert full[BASE] - qlora[BASE] == linear * 4 - linear // 2
+    assert qlora[CONSTANTS] == 4 * (4 * (1024 + 4 * 4 + 4) + 2 * (4096 + 4 * 16 + 4))
+    assert qlora[ADAPTERS] == 4 * 147_456 == qlora[GRADIENTS]
+    assert qlora[OPTIMIZER] == 2 * qlora[GRADIENTS] + 4 * 48 and full[CONSTANTS] == full[ADAPTERS] == 0
+
+
+def test_the_table_has_a_line_per_kind():
+    sizes = predicted_bytes(CONFIG)
+    lines = table(sizes, sizes).splitlines()
+    assert len(lines) == 1 + len(KINDS) + 1 and lines[-1].startswith("total")

@@ -1,0 +1,94 @@
+"""The hygiene of the notebooks: what a reader of the committed files relies on. nbval runs them."""
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+MACHINE_PATH = re.compile(r"(?<![\w/.])/(?:home|Users|work|root|tmp)/\w|[A-Z]:\\\\")
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+@pytest.fixture
+def notebook(path):
+    return nbformat.read(path, as_version=4)
+
+
+def test_there_are_notebooks():
+    assert {path.stem[:2] for path in NOTEBOOKS} >= {"00", "09"}
+
+
+def test_valid_and_small(path, notebook):
+    nbformat.validate(notebook)
+    assert path.stat().st_size < 1_500_000
+
+
+def test_executed_top_to_bottom_in_a_fresh_kernel(notebook):
+    counts = [cell.execution_count for cell in code_cells(notebook)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+def test_no_errors_no_warnings_no_machine_paths(path, notebook):
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            assert output.output_type != "error"
+            assert not (output.output_type == "stream" and output.name == "stderr"), output.text
+    assert not MACHINE_PATH.search(path.read_text(encoding="utf-8"))
+
+
+def test_every_picture_has_alt_text(notebook):
+    for cell in code_cells(notebook):
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                assert len(output.metadata.get("image/png", {}).get("alt", "")) > 40
+
+
+def test_cells_are_short(notebook):
+    for cell in code_cells(notebook):
+        assert len(cell.source.splitlines()) <= 25, cell.source
+
+
+def test_the_words_of_the_house(notebook):
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert not re.findall(r"\b(?:simply|just|obviously|trivially|of course|clearly)\b", text, re.I)
+
+
+def test_cells_that_are_not_compared_end_in_an_assertion(notebook):
+    for cell in code_cells(notebook):
+        if "nbval-ignore-output" in cell.metadata.get("tags", []):
+            assert "assert " in cell.source, cell.source
+
+
+def test_every_exercise_has_a_check_a_hint_and_a_solution(notebook):
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    exercises = re.findall(r"^### Exercise (\d+\.\d+)", text, re.M)
+    assert 2 <= len(exercises) <= 4
+    assert text.count("<summary>Hint</summary>") == text.count("<summary>Solution</summary>") == len(exercises)
+    outputs = json.dumps([cell.outputs for cell in code_cells(notebook)])
+    for number in exercises:
+        assert f"Exercise {number}: not done yet" in outputs
+
+
+def test_every_solution_passes_its_check(notebook):
+    """Run each folded solution, then the check cell that follows the exercise's stub."""
+    cells = notebook.cells
+    for index, cell in enumerate(cells):
+        if cell.cell_type != "markdown" or "<summary>Solution</summary>" not in cell.source:
+            continue
+        solution = re.search(r"<summary>Solution</summary>.*?```python\n(.+?)```", cell.source, re.DOTALL)[1]
+        check = next(c.source for c in reversed(cells[:index]) if c.cell_type == "code" and "check" in c.source)
+        namespace = {}
+        setup = "import math\nimport numpy as np\nimport torch\nimport lora_edu\nfrom lora_edu import *\nfrom lora_edu import grading as check\n"
+        exec(setup + solution + "\n" + check, namespace)
+        assert namespace["check"].last_result.endswith("correct"), check

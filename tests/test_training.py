@@ -1,0 +1,154 @@
+import copy
+import math
+
+import pytest
+import torch
+
+from lora_edu.lora import add_lora, lora_layers
+from lora_edu.qlora import quantize_linears
+from lora_edu.training import evaluate, learning_rate_factor, pick_device, train, training_step
+
+QUICK = {"seq_len": 16, "batch_size": 4, "progress": False, "device": "cpu"}
+
+
+def test_the_same_seed_gives_the_same_curve_bit_for_bit(tiny_gpt, tiny_text):
+    models = [copy.deepcopy(tiny_gpt) for _ in range(3)]
+    histories = []
+    for model, seed in zip(models, (5, 5, 6), strict=True):
+        add_lora(quantize_linears(model), rank=2, alpha=4, targets="all-linear", dropout=0.1)
+        for layer in lora_layers(model).values():
+            torch.nn.init.kaiming_uniform_(layer.lora_A, generator=torch.Generator().manual_seed(0))
+        torch.manual_seed(seed * 100)  # the state outside must not matter
+        histories.append(train(model, tiny_text, 12, seed=seed, **QUICK))
+    assert histories[0].train_loss == histories[1].train_loss
+    assert histories[0].validation_loss == histories[1].validation_loss
+    assert histories[0].train_loss != histories[2].train_loss
+
+
+def test_the_readers_random_state_is_left_alone(tiny_gpt, tiny_text):
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    train(tiny_gpt, tiny_text, 2, **QUICK)
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_training_learns_and_the_frozen_base_does_not_move(tiny_gpt, tiny_text):
+    train(tiny_gpt, tiny_text, 60, lr=1e-2, **QUICK)
+    add_lora(quantize_linears(tiny_gpt), rank=4, alpha=8, targets="all-linear")
+    frozen = {name: value.clone() for name, value in tiny_gpt.state_dict().items() if "lora" not in name}
+    adapters = {name: value.clone() for name, value in tiny_gpt.state_dict().items() if "lora" in name}
+    reversed_text = tiny_text._replace(train=tiny_text.train.flip(0), validation=tiny_text.validation.flip(0))
+    history = train(tiny_gpt, reversed_text, 60, lr=2e-2, **QUICK)
+    assert history.validation_loss[-1][1] < history.validation_loss[0][1] - 1
+    after = tiny_gpt.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in frozen.items())  # to the bit
+    assert all(not torch.equal(after[name], value) for name, value in adapters.items())  # every A and every B
+    assert not tiny_gpt.training
+
+
+def test_what_a_history_holds(tiny_gpt, tiny_text):
+    seen = []
+    history = train(tiny_gpt, tiny_text, 7, eval_every=3, on_evaluation=lambda *pair: seen.append(pair), **QUICK)
+    assert len(history.train_loss) == 7 and history.tokens_per_second > 0 and not history.interrupted
+    assert [done for done, _ in history.validation_loss] == [0, 3, 6, 7] and seen == history.validation_loss
+
+
+def test_the_stop_button_returns_the_history_and_a_usable_model(tiny_gpt, tiny_text):
+    calls = []
+
+    def stop_at_the_fifth(model, inputs, targets):
+        calls.append(1)
+        if model.training and len(calls) == 9:
+            raise KeyboardInterrupt
+        return model(inputs, targets)[1]
+
+    history = train(tiny_gpt, tiny_text, 50, loss_fn=stop_at_the_fifth, **QUICK)
+    assert history.interrupted and 0 < len(history.train_loss) < 50
+    assert all(p.isfinite().all() and p.grad is None for p in tiny_gpt.parameters()) and not tiny_gpt.training
+    assert tiny_gpt.generate("low", 5).startswith("low")
+
+
+def test_a_loss_that_is_not_finite_stops_and_harms_no_weight(tiny_gpt, tiny_text):
+    def burst(model, inputs, targets):
+        loss = model(inputs, targets)[1]
+        return loss * float("nan") if model.training else loss
+
+    before = [p.clone() for p in tiny_gpt.parameters()]
+    with pytest.raises(FloatingPointError, match=r"the loss became nan at step 1.*smaller learning rate \(now 0.003\)"):
+        train(tiny_gpt, tiny_text, 5, loss_fn=burst, **QUICK)
+    assert all(torch.equal(p, old) for p, old in zip(tiny_gpt.parameters(), before, strict=True))
+    assert not tiny_gpt.training
+
+
+def test_a_gradient_that_is_not_finite_harms_no_weight(tiny_gpt, tiny_text):
+    def zero_loss_with_nan_gradient(model, inputs, targets):
+        loss = model(inputs, targets)[1]
+        return loss + (0 * loss).sqrt()  # the square root has an infinite slope at 0
+
+    before = [p.clone() for p in tiny_gpt.parameters()]
+    with pytest.raises(FloatingPointError, match="the loss became nan at step 1"):
+        train(tiny_gpt, tiny_text, 5, loss_fn=zero_loss_with_nan_gradient, **QUICK)
+    assert all(torch.equal(p, old) for p, old in zip(tiny_gpt.parameters(), before, strict=True))
+
+
+def test_evaluation_is_the_mean_over_the_windows(tiny_gpt, tiny_text):
+    tokens = tiny_text.validation  # 100 tokens: 6 windows of 16
+    starts = torch.linspace(0, 100 - 17, 6).long()
+    losses = [tiny_gpt(tokens[s : s + 16][None], tokens[s + 1 : s + 17][None])[1].item() for s in starts]
+    assert evaluate(tiny_gpt, tokens, seq_len=16) == pytest.approx(sum(losses) / 6, rel=1e-6)
+    assert evaluate(tiny_gpt, tokens, seq_len=16, batch_size=4) == pytest.approx(sum(losses) / 6, rel=1e-6)
+
+
+def test_the_schedule():
+    factors = [learning_rate_factor(step, 100, 10, 0.1) for step in range(101)]
+    assert factors[0] == 0.1 and factors[9] == factors[10] == 1.0
+    assert factors[55] == pytest.approx(0.55) and factors[100] == pytest.approx(0.1)
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+
+
+def test_clipping_bounds_the_gradient(tiny_gpt, tiny_text):
+    optimizer = torch.optim.SGD(tiny_gpt.parameters(), lr=1.0)
+    before = [p.clone() for p in tiny_gpt.parameters()]
+    tokens = tiny_text.train[:17].long()[None]
+    training_step(tiny_gpt, tokens[:, :-1], tokens[:, 1:], optimizer, max_grad_norm=0.01)
+    moved = math.sqrt(sum((p - old).square().sum().item() for p, old in zip(tiny_gpt.parameters(), before, strict=True)))
+    assert moved == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu(tiny_gpt, tiny_text):
+    add_lora(quantize_linears(tiny_gpt), rank=4, alpha=8, targets="all-linear")
+    history = train(tiny_gpt, tiny_text, 30, **(QUICK | {"device": "cuda"}))
+    assert history.validation_loss[-1][1] < history.validation_loss[0][1]
+
+
+# --- bad input -----------------------------------------------------------------------------------------------------
+
+
+def test_nothing_to_train(tiny_gpt, tiny_text):
+    with pytest.raises(ValueError, match="this model has no trainable parameters: add adapters first"):
+        train(tiny_gpt.requires_grad_(False), tiny_text, 5, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, "steps must be at least 1, got 0"),
+        ({"steps": 5, "lr": float("nan")}, "lr .* must be positive and finite, got nan"),
+        ({"steps": 5, "seq_len": 499}, "a window of seq_len=499 needs 500 tokens, this text has 100"),
+    ],
+)
+def test_bad_settings(tiny_gpt, tiny_text, options, message):
+    with pytest.raises(ValueError, match=message):
+        train(tiny_gpt, tiny_text, **(QUICK | options))
+
+
+def test_devices(monkeypatch):
+    monkeypatch.setenv("LORA_EDU_DEVICE", "cpu")
+    assert pick_device().type == "cpu"
+    with pytest.raises(ValueError, match="device must be 'cpu' or 'cuda', got 'mps'"):
+        pick_device("mps")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="this torch sees no CUDA GPU"):
+        pick_device("cuda")
