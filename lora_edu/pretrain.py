@@ -40,17 +40,14 @@ SIZES = {
 }
 
 
-def pick_size(size: str | None = None) -> str:
-    """The size to use: the one named, else `LORA_EDU_SIZE`, else "laptop". Raises ValueError for an unknown one."""
-    chosen = size or os.environ.get("LORA_EDU_SIZE") or "laptop"
-    if chosen not in SIZES:
-        raise ValueError(f"unknown size {chosen!r}: choose one of {', '.join(SIZES)}")
-    return chosen
+def pick_size(size: str = "laptop") -> str:
+    """The size that a notebook asks for, unless `LORA_EDU_SIZE` overrides it. Raises ValueError for an unknown one."""
+    return _check_size(os.environ.get("LORA_EDU_SIZE") or size)
 
 
 def base_path(size: str) -> Path:
     """Where the weights of a base model lie: shipped for the laptop, in the cache for the GPU."""
-    name = f"base-{pick_size(size)}.safetensors"
+    name = f"base-{_check_size(size)}.safetensors"
     return storage.data_file(name) if size == "laptop" else storage.cache_dir() / name
 
 
@@ -60,7 +57,7 @@ def load_base(size: str | None = None, device: str | torch.device | None = None)
     size: "laptop" (ships with the course) or "gpu" (25 million parameters; `pretrain("gpu")` makes it once).
     Raises FileNotFoundError if it has not been made yet.
     """
-    size = pick_size(size)
+    size = size or pick_size()
     path = base_path(size)
     if not path.exists():
         raise FileNotFoundError(
@@ -84,7 +81,7 @@ def pretrain(
     verbose: bool = False,
 ) -> GPT:
     """Train the base model of a size on `speeches`; write `base-<size>.safetensors` and its log beside it."""
-    recipe = SIZES[pick_size(size)]
+    recipe = SIZES[_check_size(size)]
     steps = steps or recipe.steps
     path = folder / base_path(size).name if folder else base_path(size)
     torch.manual_seed(seed)
@@ -122,6 +119,12 @@ def pretrain(
     with storage.staging(path.with_suffix(".json")) as target:
         target.write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
     return model
+
+
+def _check_size(size: str) -> str:
+    if size not in SIZES:
+        raise ValueError(f"unknown size {size!r}: choose one of {', '.join(SIZES)}")
+    return size
 
 
 def _means(values: list[float], width: int) -> list[float]:
