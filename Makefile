@@ -30,12 +30,10 @@ test-all: test  ## the same, and the tests that take longer
 	$(RUN) -m pytest -m slow $(ARGS)
 
 fetch: python  ## download everything the course ever uses, for a class that will be offline
-	@$(COURSE) setup
-	@$(RUN) -m lora_edu fetch
+	@$(COURSE) fetch
 
 qlora: python  ## run the QLoRA notebook without a browser; report in build/
-	@$(COURSE) setup
-	@$(RUN) -m lora_edu.report notebooks/09_qlora_gpt.ipynb
+	@$(COURSE) qlora
 
 doctor: python  ## what a teacher asks for when something does not work
 	@$(COURSE) doctor

@@ -1,9 +1,12 @@
-"""python -m lora_edu setup | lab | fetch [NAME] | doctor: what the Makefile's targets do, for every system."""
+"""python -m lora_edu setup | lab | fetch [NAME] | qlora | doctor: what the Makefile's targets do, for every system."""
 
 import sys
 
 if sys.version_info < (3, 11):  # before any import that an older Python could not read
-    sys.exit("lora-edu needs Python 3.11 or newer, this is %d.%d: name another, make lab PYTHON=python3.12" % sys.version_info[:2])
+    sys.exit(
+        "lora-edu needs Python 3.11 or newer, this is %d.%d: name another, make lab PYTHON=python3.12"
+        % sys.version_info[:2]
+    )
 
 import argparse
 import os
@@ -41,6 +44,12 @@ def fetch(names: list[str]) -> None:
     fetch_all(names)
 
 
+def qlora() -> None:
+    """Run the QLoRA notebook without a browser; the report goes to build/."""
+    setup()
+    _run([str(environment.course_python()), "-m", "lora_edu.report", "notebooks/09_qlora_gpt.ipynb"])
+
+
 def doctor() -> None:
     """Print what a teacher would ask for. The exit code is 0 if the course can run."""
     _in_course_environment(["doctor"])
@@ -70,13 +79,14 @@ def _run(command: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lora_edu", description=__doc__.partition(": ")[2])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="setup | lab | fetch | doctor")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="setup | lab | fetch | qlora | doctor")
     command = commands.add_parser("setup", help="create .venv, install the course, fetch the three texts")
     command.add_argument("--extra", help="an optional group of pyproject.toml, such as test")
     command = commands.add_parser("lab", help="open the course in JupyterLab; unknown options go to JupyterLab")
     command.add_argument("--port", type=int)
     command = commands.add_parser("fetch", help="download texts and models into the cache")
     command.add_argument("names", nargs="*", metavar="NAME", help="a text or model, or 'texts'; default: everything")
+    commands.add_parser("qlora", help="run the QLoRA notebook without a browser; report in build/")
     commands.add_parser("doctor", help="versions, device, memory, disk, texts: what to send when asking for help")
     arguments, rest = parser.parse_known_args()
     if rest and arguments.command != "lab":
@@ -88,6 +98,8 @@ def main() -> None:
             lab(arguments.port, rest)
         elif arguments.command == "fetch":
             fetch(arguments.names)
+        elif arguments.command == "qlora":
+            qlora()
         else:
             doctor()
     except environment.SetupError as error:

@@ -45,14 +45,18 @@ def setup(extra: str | None = None) -> Path:
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
     if not stamp.exists() or stamp.read_text() != wanted:
         requirement = f"{ROOT}[{extra}]" if extra else str(ROOT)
-        print("installing the course (the first time, torch is the largest part; see the table in the README)", flush=True)
+        print(
+            "installing the course (the first time, torch is the largest part; see the table in the README)", flush=True
+        )
         _pip("install", "--editable", requirement)
         stamp.write_text(wanted)
     return venv_python()
 
 
 def _installed_here() -> bool:
-    """Whether the running interpreter has the course and all that it needs at hand (a conda environment, say)."""
+    """Whether the running interpreter has the course and all that it needs, in an environment that is not .venv."""
+    if Path(sys.prefix).resolve() == VENV.resolve():
+        return False  # ours: look whether pyproject.toml changed
     try:
         importlib.metadata.version("lora-edu")
     except importlib.metadata.PackageNotFoundError:

@@ -27,8 +27,10 @@ def model_folder(name: str) -> Path:
 
 def fetch_all(names: list[str] | None = None) -> None:
     """Fetch by name; "texts" stands for the three texts, no name for everything. Prints where each one is."""
-    names = names or list(storage.sources())
-    for name in [expanded for name in names for expanded in (available_texts() if name == "texts" else [name])]:
+    wanted: list[str] = []
+    for name in names or storage.sources():
+        wanted += available_texts() if name == "texts" else [name]
+    for name in wanted:
         if storage.source(name)["kind"] == "text":
             load_text(name)
             place = storage.cached(name, ".safetensors")

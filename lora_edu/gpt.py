@@ -44,7 +44,9 @@ class GPTConfig:
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         if self.d_model % self.n_heads:
-            raise ValueError(f"d_model must be a multiple of n_heads, got d_model={self.d_model}, n_heads={self.n_heads}")
+            raise ValueError(
+                f"d_model must be a multiple of n_heads, got d_model={self.d_model}, n_heads={self.n_heads}"
+            )
 
 
 class Attention(nn.Module):
@@ -125,7 +127,9 @@ class GPT(nn.Module):
         """
         seq = tokens.shape[-1]
         if seq > self.config.context:
-            raise ValueError(f"a sequence may have at most {self.config.context} tokens (the model's context), got {seq}")
+            raise ValueError(
+                f"a sequence may have at most {self.config.context} tokens (the model's context), got {seq}"
+            )
         positions = torch.arange(seq, device=tokens.device)
         x = self.token_embedding(tokens.long()) + self.position_embedding(positions)  # (B, S, d_model)
         for block in self.blocks:
@@ -147,7 +151,7 @@ class GPT(nn.Module):
         """Continue a prompt, one token at a time.
 
         prompt: text, or tokens (B, S); the answer is of the same kind and starts with the prompt.
-        temperature: divides the logits; 0 takes the likeliest token every time. top_k: sample among the k likeliest only.
+        temperature: divides the logits; 0 takes the likeliest token. top_k: sample among the k likeliest only.
         generator: a CPU generator, for samples that can be repeated.
         The model reads at most its context: a longer prompt is cropped to its end, with a warning.
         Raises ValueError for an empty prompt, a negative temperature or top_k below 1.
@@ -156,7 +160,7 @@ class GPT(nn.Module):
         tokens = encode(prompt)[None] if isinstance(prompt, str) else prompt  # (B, S)
         if tokens.shape[-1] > self.config.context:
             warnings.warn(
-                f"the prompt has {tokens.shape[-1]} tokens; only the last {self.config.context} fit the model's context",
+                f"the prompt has {tokens.shape[-1]} tokens; only the last {self.config.context} fit the context",
                 stacklevel=3,  # one more than usual: no_grad wraps this function
             )
         tokens = tokens.long().to(self.token_embedding.weight.device)

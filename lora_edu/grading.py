@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from lora_edu.quantization import nf_codebook
-
 last_result = ""
 
 
@@ -42,8 +40,7 @@ class Exercise:
         case = self.cases[wrong[0]]
         shown = ", ".join(describe(argument) for argument in case)
         raise AssertionError(
-            f"Exercise {self.number}: for ({shown}) "
-            + difference(self.reference(*case), results[wrong[0]])
+            f"Exercise {self.number}: for ({shown}) " + difference(self.reference(*case), results[wrong[0]])
         )
 
     def _run(self, attempt: Callable, case: tuple) -> Any:
@@ -100,99 +97,3 @@ def describe(argument: Any) -> str:
     """An argument in an error message: a number as it is, an array by its shape."""
     array = as_array(argument)
     return repr(argument) if array is None or array.ndim == 0 else f"array of shape {array.shape}"
-
-
-# --- 00 Start here -------------------------------------------------------------------------------------------------
-
-adapter_numbers = Exercise(
-    "0.1",
-    lambda in_features, out_features, rank: rank * (in_features + out_features),
-    [(256, 256, 8), (256, 1024, 8), (1024, 256, 3), (5, 7, 1)],
-    {
-        "this is the size of W itself. The adapter stores A and B, and never their product.": lambda i, o, r: i * o,
-        "this counts A alone. B, of shape (out_features, rank), is trained too.": lambda i, o, r: r * i,
-        "this counts B alone. A, of shape (rank, in_features), is trained too.": lambda i, o, r: r * o,
-        "this multiplies the sizes of A and B. They stand side by side: add them.": lambda i, o, r: r * i * r * o,
-    },
-)
-
-weight_gigabytes = Exercise(
-    "0.2",
-    lambda parameters, bits: parameters * bits / 8 / 1e9,
-    [(7e9, 16), (65e9, 4.127), (3_356_160, 32)],
-    {
-        "this counts bits. Eight bits make one byte.": lambda p, b: p * b / 1e9,
-        "this divides by 2**30, which gives gibibytes. A gigabyte (GB) is 10**9 bytes.": lambda p, b: p * b / 8 / 2**30,
-        "this counts bytes. A gigabyte is 10**9 of them.": lambda p, b: p * b / 8,
-    },
-)
-
-# --- 09 QLoRA ------------------------------------------------------------------------------------------------------
-
-bits_per_weight = Exercise(
-    "9.1",
-    lambda block_size, second_block_size: 4 + 8 / block_size + 32 / (block_size * second_block_size),
-    [(64, 256), (32, 256), (64, 64), (128, 512)],
-    {
-        "this leaves out the second-level constants: 32 bits for each group of second_block_size blocks.": (
-            lambda b, s: 4 + 8 / b
-        ),
-        "this is the budget without double quantization: the absmax of a block takes 8 bits now, not 32.": (
-            lambda b, s: 4 + 32 / b
-        ),
-        "this shares a second-level constant among second_block_size weights. It is shared among that many blocks.": (
-            lambda b, s: 4 + 8 / b + 32 / s
-        ),
-        "these are the constants alone. The 4-bit code of the weight comes on top.": lambda b, s: 8 / b + 32 / (b * s),
-    },
-)
-
-
-def _random_layers() -> list[tuple]:
-    """Cases for qlora_output: no side equals another, alpha is never the rank."""
-    cases = []
-    for seed, (batch, d_in, d_out, rank, alpha) in enumerate([(3, 8, 6, 2, 8.0), (5, 4, 12, 3, 1.5)]):
-        rng = np.random.default_rng(seed)
-        blocks = d_in * d_out // 4
-        codes, absmax = rng.integers(0, 16, size=(d_out, d_in)), rng.uniform(0.5, 2.0, size=blocks)
-        x, a, b = (rng.normal(size=shape) for shape in ((batch, d_in), (rank, d_in), (d_out, rank)))
-        cases.append((x, codes, absmax, a, b, alpha))
-    return cases
-
-
-def _qlora(x, codes, absmax, a, b, alpha, scale=None, weight=None):
-    if weight is None:
-        weight = _weight(codes, absmax)
-    return x @ weight.T + (alpha / len(a) if scale is None else scale) * (x @ a.T @ b.T)
-
-
-def _weight(codes, absmax):
-    values = nf_codebook(4).numpy().astype(np.float64)[codes]
-    return (values.reshape(len(absmax), -1) * absmax[:, None]).reshape(codes.shape)
-
-
-qlora_output = Exercise(
-    "9.2",
-    _qlora,
-    _random_layers(),
-    {
-        "this scales the update by alpha. The paper divides alpha by the rank.": (
-            lambda x, c, m, a, b, alpha: _qlora(x, c, m, a, b, alpha, scale=alpha)
-        ),
-        "this leaves the scaling alpha / rank out.": lambda x, c, m, a, b, alpha: _qlora(x, c, m, a, b, alpha, scale=1),
-        "this is the base alone: the branch of the adapter is missing.": (
-            lambda x, c, m, a, b, alpha: _qlora(x, c, m, a, b, alpha, scale=0)
-        ),
-        "this multiplies with the codes themselves. A code is an index: look its value up in the codebook first.": (
-            lambda x, c, m, a, b, alpha: _qlora(
-                x, c, m, a, b, alpha, weight=(c.reshape(len(m), -1) * m[:, None]).reshape(c.shape)
-            )
-        ),
-        "this forgets the absmax: the codebook's values lie in [-1, 1], and each block has its own scale.": (
-            lambda x, c, m, a, b, alpha: _qlora(x, c, np.ones_like(m), a, b, alpha)
-        ),
-        "this uses one absmax for the whole matrix. Each block of values has its own.": (
-            lambda x, c, m, a, b, alpha: _qlora(x, c, np.full_like(m, m.max()), a, b, alpha)
-        ),
-    },
-)

@@ -116,7 +116,9 @@ def select_layers(
         targets = names - set(skip)
     targets = {targets} if isinstance(targets, str) else set(targets)
     if unknown := targets - names:
-        raise ValueError(f"no linear layer is named {', '.join(sorted(unknown))}; there are: {', '.join(sorted(names))}")
+        raise ValueError(
+            f"no linear layer is named {', '.join(sorted(unknown))}; there are: {', '.join(sorted(names))}"
+        )
     if not targets:
         raise ValueError(f"no layer is left to choose; linear layers here: {', '.join(sorted(names)) or 'none'}")
     return {path: module for path, module in candidates.items() if path.rpartition(".")[-1] in targets}
@@ -129,7 +131,7 @@ def replace_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
 
 
 def merge(model: nn.Module) -> nn.Module:
-    """Add each update to its base weight, W <- W + s B A, so that the adapter costs nothing any more. Returns the model.
+    """Add each update to its base weight, W <- W + s B A, so that the adapter costs no time. Returns the model.
 
     A second call changes nothing. Raises ValueError for a 4-bit base, for an update that is not finite, and if there
     are no adapters; the weights are unchanged then.
@@ -230,7 +232,8 @@ def _check_adapter(in_features: int, out_features: int, rank: int, alpha: float,
     smaller = min(in_features, out_features)
     if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= smaller:
         raise ValueError(
-            f"rank must be between 1 and {smaller} (the smaller side of a {out_features}x{in_features} layer), got {rank}"
+            f"rank must be between 1 and {smaller} "
+            f"(the smaller side of a {out_features}x{in_features} layer), got {rank}"
         )
     if not 0 < alpha < math.inf:
         raise ValueError(f"alpha must be positive and finite, got {alpha}: the update is scaled by alpha / rank")

@@ -80,7 +80,16 @@ def layer_diagram(adapter: bool = False, quantized: bool = False) -> Figure:
     axes.axis("off")
     _box(axes, 0.6, 0, 0.45, 2.0, GRAY, "x", "$d_{in}$")
     weight = "W in 4 bits\n(codes + absmax)" if quantized else "W"
-    _box(axes, 4.7, 0, 2.4, 1.7, BLUE, f"{weight}\nfrozen" if adapter or quantized else weight, "$d_{out} \\times d_{in}$")
+    _box(
+        axes,
+        4.7,
+        0,
+        2.4,
+        1.7,
+        BLUE,
+        f"{weight}\nfrozen" if adapter or quantized else weight,
+        "$d_{out} \\times d_{in}$",
+    )
     _box(axes, 10.3, 0, 0.45, 1.7, GRAY, "y", "$d_{out}$")
     _arrow(axes, (0.95, 0), (3.4, 0))
     _arrow(axes, (6.0, 0), (9.95, 0))
@@ -95,7 +104,9 @@ def layer_diagram(adapter: bool = False, quantized: bool = False) -> Figure:
     return figure
 
 
-def _box(axes: Axes, x: float, y: float, width: float, height: float, color: str, name: str, size: str, hatch: str = ""):
+def _box(
+    axes: Axes, x: float, y: float, width: float, height: float, color: str, name: str, size: str, hatch: str = ""
+):
     corner = (x - width / 2, y - height / 2)
     axes.add_patch(Rectangle(corner, width, height, facecolor=color, alpha=0.25, hatch=hatch, edgecolor=color))
     axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=color, lw=1.6))

@@ -1,10 +1,11 @@
 """How the base model of the course was trained, and how to load it.
 
     python -m lora_edu.pretrain --size laptop
+    python -m lora_edu.pretrain --adapter
 
-trains a GPT from random weights on `speeches` and writes two files: the weights in bfloat16 (safetensors) and a log
-with the command, the settings, the versions and the loss curve. The laptop model ships with the course in `data/`;
-the GPU model is trained on first use and kept in the cache.
+The first trains a GPT from random weights on `speeches` and writes two files: the weights in bfloat16 (safetensors) and
+a log with the command, the settings, the versions and the loss curve. The laptop model ships with the course in
+`data/`; the GPU model is trained on first use and kept in the cache. The second trains the adapter that ships.
 """
 
 import argparse
@@ -19,8 +20,11 @@ from safetensors.torch import load_file, save_file
 
 from lora_edu import storage
 from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.lora import add_lora
+from lora_edu.peft_io import save_adapter
+from lora_edu.qlora import quantize_linears
 from lora_edu.texts import load_text
-from lora_edu.training import pick_device, train
+from lora_edu.training import History, pick_device, train
 
 
 @dataclass(frozen=True)
@@ -105,10 +109,39 @@ def pretrain(
     )
     with storage.staging(path) as target:
         save_file({name: tensor.to("cpu", torch.bfloat16) for name, tensor in model.state_dict().items()}, target)
+    command = f"python -m lora_edu.pretrain --size {size} --steps {steps} --seed {seed}"
+    recipe_used = asdict(recipe) | {"steps": steps}
+    _write_log(path.with_suffix(".json"), command + (" --autocast" if autocast else ""), recipe_used, model, history)
+    return model
+
+
+def train_adapter(*, folder: Path | None = None, seed: int = 0, steps: int = 1000, verbose: bool = False) -> GPT:
+    """Train the Shakespeare adapter that ships with the course: QLoRA on the laptop base. Writes it and its log."""
+    recipe = {"rank": 8, "alpha": 16, "targets": "all-linear", "steps": steps, "batch_size": 8, "lr": 5e-3}
+    model = quantize_linears(load_base("laptop", device="cpu"), double_quant=True)
+    torch.manual_seed(seed)  # A is drawn at random
+    add_lora(model, recipe["rank"], recipe["alpha"], recipe["targets"])
+    history = train(
+        model,
+        load_text("shakespeare"),
+        steps,
+        lr=recipe["lr"],
+        batch_size=recipe["batch_size"],
+        seed=seed,
+        device="cpu",
+        eval_every=100,
+        on_evaluation=_print_loss if verbose else None,
+    )
+    folder = save_adapter(model, folder or storage.data_file("shakespeare-adapter"))
+    _write_log(folder / "training.json", "python -m lora_edu.pretrain --adapter", recipe, model, history)
+    return model
+
+
+def _write_log(path: Path, command: str, recipe: dict, model: GPT, history: History) -> None:
+    """What a reader needs to judge the weights, and to make them again."""
     log = {
-        "command": f"python -m lora_edu.pretrain --size {size} --steps {steps} --seed {seed}"
-        + (" --autocast" if autocast else ""),
-        "recipe": asdict(recipe) | {"steps": steps},
+        "command": command,
+        "recipe": recipe,
         "machine": f"{model.token_embedding.weight.device.type}, {torch.get_num_threads()} threads",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "validation_loss": history.validation_loss,
@@ -116,9 +149,8 @@ def pretrain(
         "tokens_per_second": round(history.tokens_per_second),
         "interrupted": history.interrupted,
     }
-    with storage.staging(path.with_suffix(".json")) as target:
+    with storage.staging(path) as target:
         target.write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
-    return model
 
 
 def _check_size(size: str) -> str:
@@ -144,8 +176,20 @@ def main() -> None:
     parser.add_argument("--device", help="cpu or cuda; default: the GPU if there is one")
     parser.add_argument("--folder", type=Path, help="where to write; default: where load_base looks")
     parser.add_argument("--autocast", action="store_true", default=None, help="compute in bfloat16 on the CPU too")
-    arguments = vars(parser.parse_args())
-    pretrain(arguments.pop("size"), verbose=True, **arguments)
+    parser.add_argument("--adapter", action="store_true", help="train the Shakespeare adapter instead of a base")
+    arguments = parser.parse_args()
+    if arguments.adapter:
+        train_adapter(folder=arguments.folder, seed=arguments.seed, verbose=True)
+    else:
+        pretrain(
+            arguments.size,
+            steps=arguments.steps,
+            folder=arguments.folder,
+            seed=arguments.seed,
+            device=arguments.device,
+            autocast=arguments.autocast,
+            verbose=True,
+        )
 
 
 if __name__ == "__main__":

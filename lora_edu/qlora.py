@@ -123,8 +123,12 @@ def quantize_linears(
     layer is replaced. Raises ValueError if there is nothing (left) to quantize or the model has adapters already.
     """
     if lora_layers(model):
-        raise ValueError("this model has adapters already: call quantize_linears(model) first, then add_lora(model, ...)")
-    paths = list(select_layers(model, ALL_LINEAR, skip, lambda layer: is_linear(layer) and not hasattr(layer, "is_nf4")))
+        raise ValueError(
+            "this model has adapters already: call quantize_linears(model) first, then add_lora(model, ...)"
+        )
+    paths = list(
+        select_layers(model, ALL_LINEAR, skip, lambda layer: is_linear(layer) and not hasattr(layer, "is_nf4"))
+    )
     for path in paths:
         layer = NF4Linear.from_linear(model.get_submodule(path), block_size, double_quant, compute_dtype)
         replace_layer(model, path, layer)

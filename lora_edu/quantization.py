@@ -290,7 +290,9 @@ def _chunks(n_blocks: int, block_size: int, device: torch.device):
 
 def _check_input(tensor: Tensor, block_size: int) -> None:
     if not tensor.is_floating_point():
-        raise TypeError(f"only floating-point tensors can be quantized, got {tensor.dtype}: convert with .float() first")
+        raise TypeError(
+            f"only floating-point tensors can be quantized, got {tensor.dtype}: convert with .float() first"
+        )
     if tensor.numel() == 0:
         raise ValueError(f"the tensor is empty (shape {tuple(tensor.shape)}): there is nothing to quantize")
     if not isinstance(block_size, int) or isinstance(block_size, bool) or block_size < 1:
@@ -301,12 +303,16 @@ def _check_finite(flat: Tensor, absmax: Tensor, shape: torch.Size) -> None:
     if not absmax.isfinite().all():  # a NaN or infinity anywhere in a block shows in its absmax
         at = int((~flat.float().isfinite()).nonzero()[0])
         index = tuple(int(i) for i in torch.unravel_index(torch.tensor(at), shape))
-        raise ValueError(f"the tensor has the value {flat[at].item()} at index {index}: only finite values can be quantized")
+        raise ValueError(
+            f"the tensor has the value {flat[at].item()} at index {index}: only finite values can be quantized"
+        )
 
 
 def _check_codebook(codebook: Tensor) -> None:
     if codebook.ndim != 1 or not 2 <= len(codebook) <= 256 or not bool((codebook.diff() > 0).all()):
-        raise ValueError(f"a codebook has 2 to 256 values in rising order, got a tensor of shape {tuple(codebook.shape)}")
+        raise ValueError(
+            f"a codebook has 2 to 256 values in rising order, got a tensor of shape {tuple(codebook.shape)}"
+        )
 
 
 def _check_out(out: Tensor, quantized: QuantizedTensor) -> None:

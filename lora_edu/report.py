@@ -59,9 +59,10 @@ def to_html(notebook: nbformat.NotebookNode) -> str:
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = formulas_to_mathml(cell.source)
-    exporter = HTMLExporter(embed_images=True, mathjax_url="", require_js_url="", jquery_url="", mermaid_js_url="")
+    # "classic" is the template that passes the pictures' alt text on
+    exporter = HTMLExporter(template_name="classic")
     page, _ = exporter.from_notebook_node(notebook)
-    return page
+    return re.sub(r"<script[^>]*>(?:(?!</script>).)*</script>", "", page, flags=re.DOTALL)  # nothing here needs one
 
 
 def formulas_to_mathml(source: str) -> str:
@@ -73,8 +74,11 @@ def formulas_to_mathml(source: str) -> str:
     def inline(match: re.Match) -> str:
         return latex2mathml.converter.convert(match[1].strip())
 
-    source = re.sub(r"\$\$(.+?)\$\$", block, source, flags=re.DOTALL)
-    return re.sub(r"(?<![\\$`])\$([^$\n`]+?)\$", inline, source)
+    parts = re.split(r"(```.*?```|`[^`]*`)", source, flags=re.DOTALL)  # the odd ones are code: leave them
+    for i in range(0, len(parts), 2):
+        parts[i] = re.sub(r"\$\$(.+?)\$\$", block, parts[i], flags=re.DOTALL)
+        parts[i] = re.sub(r"(?<!\\)\$([^$\n]+?)(?<!\\)\$", inline, parts[i])
+    return "".join(parts)
 
 
 def _is_progress(output: nbformat.NotebookNode) -> bool:

@@ -78,7 +78,8 @@ def check_length(tokens: Tensor, seq_len: int) -> None:
     """Raise ValueError if the text cannot fill one window of seq_len inputs and their targets."""
     if len(tokens) <= seq_len:
         raise ValueError(
-            f"the text is too short: a window of seq_len={seq_len} needs {seq_len + 1} tokens, this text has {len(tokens)}"
+            f"the text is too short: a window of seq_len={seq_len} needs {seq_len + 1} tokens, "
+            f"this text has {len(tokens)}"
         )
 
 

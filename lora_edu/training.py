@@ -38,7 +38,9 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     name = device or os.environ.get("LORA_EDU_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen = torch.device(name)
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device 'cuda' was asked for, but this torch sees no CUDA GPU: run `python -m lora_edu doctor`")
+        raise ValueError(
+            "device 'cuda' was asked for, but this torch sees no CUDA GPU: run `python -m lora_edu doctor`"
+        )
     if chosen.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be 'cpu' or 'cuda', got {str(chosen)!r} (the course needs float64, so no 'mps')")
     return chosen
@@ -176,7 +178,7 @@ def training_step(
 ) -> float:
     """One step: loss, gradients, clipping, update. Returns the loss in nats per token.
 
-    A loss that is not finite is returned, and a gradient that is not finite returns NaN: the weights are unchanged then.
+    A loss that is not finite is returned, for a gradient that is not finite NaN: the weights are unchanged then.
     """
     optimizer.zero_grad(set_to_none=True)
     with _autocast(inputs.device, autocast):
@@ -194,7 +196,9 @@ def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that ask for a gradient. Raises ValueError if there are none."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
-        raise ValueError("this model has no trainable parameters: add adapters first, add_lora(model, rank=8, alpha=16)")
+        raise ValueError(
+            "this model has no trainable parameters: add adapters first, add_lora(model, rank=8, alpha=16)"
+        )
     return parameters
 
 

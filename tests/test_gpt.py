@@ -13,9 +13,15 @@ def test_logits_equal_transformers_gpt2():
         torch.nn.init.normal_(parameter, std=0.3)
     reference = GPT2LMHeadModel(
         GPT2Config(
-            vocab_size=TINY.vocab_size, n_positions=TINY.context, n_embd=TINY.d_model, n_layer=TINY.n_layers,
-            n_head=TINY.n_heads, tie_word_embeddings=False, bos_token_id=0, eos_token_id=0,
-        )  # fmt: skip
+            vocab_size=TINY.vocab_size,
+            n_positions=TINY.context,
+            n_embd=TINY.d_model,
+            n_layer=TINY.n_layers,
+            n_head=TINY.n_heads,
+            tie_word_embeddings=False,
+            bos_token_id=0,
+            eos_token_id=0,
+        )
     ).eval()
     copy_to_gpt2(model, reference)
     tokens = torch.randint(0, 256, (3, 20))

@@ -7,7 +7,16 @@ import torch
 from torch import nn
 
 from lora_edu import lora
-from lora_edu.lora import LoRALinear, adapter_state, add_lora, load_adapter_state, merge, trainable_summary, unload, unmerge
+from lora_edu.lora import (
+    LoRALinear,
+    adapter_state,
+    add_lora,
+    load_adapter_state,
+    merge,
+    trainable_summary,
+    unload,
+    unmerge,
+)
 
 X = torch.randn(5, 12, generator=torch.Generator().manual_seed(1))
 
@@ -69,7 +78,9 @@ def test_a_fresh_adapter_changes_nothing(tiny_gpt):
 def test_only_adapters_are_trained(tiny_gpt):
     add_lora(tiny_gpt, rank=2, alpha=8)
     names = {name for name, parameter in tiny_gpt.named_parameters() if parameter.requires_grad}
-    assert names == {f"blocks.{i}.attention.{proj}.lora_{f}" for i in (0, 1) for proj in ("q_proj", "v_proj") for f in "AB"}
+    assert names == {
+        f"blocks.{i}.attention.{proj}.lora_{f}" for i in (0, 1) for proj in ("q_proj", "v_proj") for f in "AB"
+    }
     assert trainable_summary(tiny_gpt).trainable == 2 * 2 * (16 + 16) * 2
     assert str(trainable_summary(tiny_gpt)).startswith("256 of ")
 
@@ -209,7 +220,10 @@ def test_a_state_that_does_not_fit_changes_nothing(tiny_gpt):
     bad = [
         ({name: t for name, t in state.items() if name != first}, f"no tensor for {first}"),
         (state | {"blocks.9.q_proj.lora_A": torch.zeros(2, 16)}, "where this model has no adapter"),
-        (state | {first: torch.zeros(2, 24)}, r"made for another model: .* shape \(2, 24\), this model needs \(2, 16\)"),
+        (
+            state | {first: torch.zeros(2, 24)},
+            r"made for another model: .* shape \(2, 24\), this model needs \(2, 16\)",
+        ),
         (state | {first: torch.full((2, 16), float("nan"))}, "not finite"),
     ]
     for wrong, message in bad:

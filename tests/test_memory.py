@@ -3,7 +3,17 @@ import torch
 
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
-from lora_edu.memory import ADAPTERS, BASE, CONSTANTS, GRADIENTS, KINDS, OPTIMIZER, measured_bytes, predicted_bytes, table
+from lora_edu.memory import (
+    ADAPTERS,
+    BASE,
+    CONSTANTS,
+    GRADIENTS,
+    KINDS,
+    OPTIMIZER,
+    measured_bytes,
+    predicted_bytes,
+    table,
+)
 from lora_edu.qlora import quantize_linears
 from lora_edu.training import trainable_parameters, training_step
 

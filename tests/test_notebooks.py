@@ -1,11 +1,16 @@
 """The hygiene of the notebooks: what a reader of the committed files relies on. nbval runs them."""
 
+import importlib
 import json
 import re
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
+import torch
+
+from lora_edu import grading
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(?<![\w/.])/(?:home|Users|work|root|tmp)/\w|[A-Z]:\\\\")
@@ -80,15 +85,15 @@ def test_every_exercise_has_a_check_a_hint_and_a_solution(notebook):
         assert f"Exercise {number}: not done yet" in outputs
 
 
-def test_every_solution_passes_its_check(notebook):
+def test_every_solution_passes_its_check(path, notebook):
     """Run each folded solution, then the check cell that follows the exercise's stub."""
+    check = importlib.import_module(f"lora_edu.exercises.nb{path.stem[:2]}")
     cells = notebook.cells
     for index, cell in enumerate(cells):
         if cell.cell_type != "markdown" or "<summary>Solution</summary>" not in cell.source:
             continue
         solution = re.search(r"<summary>Solution</summary>.*?```python\n(.+?)```", cell.source, re.DOTALL)[1]
-        check = next(c.source for c in reversed(cells[:index]) if c.cell_type == "code" and "check" in c.source)
-        namespace = {}
-        setup = "import math\nimport numpy as np\nimport torch\nimport lora_edu\nfrom lora_edu import *\nfrom lora_edu import grading as check\n"
-        exec(setup + solution + "\n" + check, namespace)
-        assert namespace["check"].last_result.endswith("correct"), check
+        call = next(c.source for c in reversed(cells[:index]) if c.cell_type == "code" and "check." in c.source)
+        namespace = {"np": np, "torch": torch, "check": check}
+        exec("from lora_edu import *\n" + solution + "\n" + call, namespace)
+        assert grading.last_result.endswith("correct"), call

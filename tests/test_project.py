@@ -1,4 +1,4 @@
-"""The project as a newcomer meets it: commands, requirements, light imports, one clear line when something is missing."""
+"""The project as a newcomer meets it: commands, requirements, light imports, one clear line if something is missing."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def test_every_public_name_is_there_and_documented(name):
 
 
 def test_an_old_python_gets_one_line():
-    code = "import sys; sys.version_info = (3, 9, 2); sys.argv = ['lora_edu', 'setup']; import runpy; runpy.run_module('lora_edu')"
+    code = "import runpy, sys; sys.version_info = (3, 9, 2); sys.argv = ['', 'setup']; runpy.run_module('lora_edu')"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 1 and run.stderr.strip().startswith("lora-edu needs Python 3.11 or newer, this is 3.9")
 
@@ -105,7 +105,15 @@ def test_setup_outside_a_clone(tmp_path, monkeypatch):
 
 def test_doctor_names_everything_and_gives_a_verdict():
     run = subprocess.run([sys.executable, "-m", "lora_edu", "doctor"], capture_output=True, text=True, cwd=ROOT)
-    for part in ("python  ", "torch  ", "device  ", "threads  ", "free disk  ", "texts  ", "verdict      the course can"):
+    for part in (
+        "python  ",
+        "torch  ",
+        "device  ",
+        "threads  ",
+        "free disk  ",
+        "texts  ",
+        "verdict      the course can",
+    ):
         assert part in run.stdout
     assert run.returncode == 0
 

@@ -80,7 +80,9 @@ def test_qlora_equals_lora_on_the_dequantized_weight(tiny_gpt):
     logits, grads = tiny_gpt(tokens)[0], [p.grad.clone() for p in tiny_gpt.parameters() if p.requires_grad]
     tiny_gpt.zero_grad()
     dequantize_linears(tiny_gpt)
-    assert all(isinstance(layer, LoRALinear) and type(layer.base) is nn.Linear for layer in lora_layers(tiny_gpt).values())
+    assert all(
+        isinstance(layer, LoRALinear) and type(layer.base) is nn.Linear for layer in lora_layers(tiny_gpt).values()
+    )
     tiny_gpt(tokens, tokens)[1].backward()
     assert torch.allclose(tiny_gpt(tokens)[0], logits, atol=1e-6)
     for grad, p in zip(grads, (p for p in tiny_gpt.parameters() if p.requires_grad), strict=True):

@@ -34,8 +34,10 @@ def test_an_error_in_a_notebook_is_not_hidden(tmp_path):
 def test_tidy_leaves_out_times_and_progress_bars():
     cell = new_code_cell("x")
     cell.metadata["execution"] = {"iopub.execute_input": "2020"}
-    progress = nbformat.v4.new_output("display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%"})
+    progress = nbformat.v4.new_output(
+        "display_data", {"application/vnd.jupyter.widget-view+json": {}, "text/plain": "0%"}
+    )
     cell.outputs = [progress, nbformat.v4.new_output("stream", name="stdout", text="kept\n")]
-    notebook = tidy(new_notebook(cells=[cell], metadata={"language_info": {"version": "3.11.7"}}))
+    notebook = tidy(new_notebook(cells=[cell], metadata={"language_info": {"name": "python", "version": "3.11.7"}}))
     assert [output.get("text") for output in cell.outputs] == ["kept\n"]
     assert "execution" not in cell.metadata and "version" not in notebook.metadata.language_info

@@ -25,7 +25,11 @@ def no_network(monkeypatch):
 
 def test_the_three_texts():
     assert available_texts() == ["speeches", "shakespeare", "king-james"]
-    openings = {"speeches": "Fellow-Citizens of the Senate", "shakespeare": "# ", "king-james": "1:1 In the beginning God"}
+    openings = {
+        "speeches": "Fellow-Citizens of the Senate",
+        "shakespeare": "# ",
+        "king-james": "1:1 In the beginning God",
+    }
     for name, opening in openings.items():
         text = load_text(name)
         assert text.train.dtype == text.validation.dtype == torch.uint8
@@ -119,7 +123,9 @@ def test_a_shared_read_only_cache_works(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path / "file"))  # a file where the folder should be: fails for root too
+    monkeypatch.setenv(
+        "LORA_EDU_CACHE", str(tmp_path / "file")
+    )  # a file where the folder should be: fails for root too
     with pytest.raises(storage.DownloadError, match="cannot write to the folder .*set LORA_EDU_CACHE"):
         load_text("shakespeare")
 

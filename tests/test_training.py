@@ -112,7 +112,9 @@ def test_clipping_bounds_the_gradient(tiny_gpt, tiny_text):
     before = [p.clone() for p in tiny_gpt.parameters()]
     tokens = tiny_text.train[:17].long()[None]
     training_step(tiny_gpt, tokens[:, :-1], tokens[:, 1:], optimizer, max_grad_norm=0.01)
-    moved = math.sqrt(sum((p - old).square().sum().item() for p, old in zip(tiny_gpt.parameters(), before, strict=True)))
+    moved = math.sqrt(
+        sum((p - old).square().sum().item() for p, old in zip(tiny_gpt.parameters(), before, strict=True))
+    )
     assert moved == pytest.approx(0.01, rel=1e-3)
 
 

@@ -1,0 +1,1 @@
+"""The exercises of each notebook: reference, named misconceptions and cases. `lora_edu.grading` runs them."""

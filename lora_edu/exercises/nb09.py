@@ -1,0 +1,76 @@
+"""The checks of notebook 09, QLoRA."""
+
+import numpy as np
+
+from lora_edu.grading import Exercise, beside
+from lora_edu.quantization import nf_codebook
+
+__all__ = ["beside", "bits_per_weight", "qlora_output"]
+
+bits_per_weight = Exercise(
+    "9.1",
+    lambda block_size, second_block_size: 4 + 8 / block_size + 32 / (block_size * second_block_size),
+    [(64, 256), (32, 256), (64, 64), (128, 512)],
+    {
+        "this leaves out the second-level constants: 32 bits for each group of second_block_size blocks.": (
+            lambda b, s: 4 + 8 / b
+        ),
+        "this is the budget without double quantization: the absmax of a block takes 8 bits now, not 32.": (
+            lambda b, s: 4 + 32 / b
+        ),
+        "this shares a second-level constant among second_block_size weights. It is shared among that many blocks.": (
+            lambda b, s: 4 + 8 / b + 32 / s
+        ),
+        "these are the constants alone. The 4-bit code of the weight comes on top.": lambda b, s: 8 / b + 32 / (b * s),
+    },
+)
+
+
+def _random_layers() -> list[tuple]:
+    """Cases for qlora_output: no side equals another, alpha is never the rank."""
+    cases = []
+    for seed, (batch, d_in, d_out, rank, alpha) in enumerate([(3, 8, 6, 2, 8.0), (5, 4, 12, 3, 1.5)]):
+        rng = np.random.default_rng(seed)
+        blocks = d_in * d_out // 4
+        codes, absmax = rng.integers(0, 16, size=(d_out, d_in)), rng.uniform(0.5, 2.0, size=blocks)
+        x, a, b = (rng.normal(size=shape) for shape in ((batch, d_in), (rank, d_in), (d_out, rank)))
+        cases.append((x, codes, absmax, a, b, alpha))
+    return cases
+
+
+def _qlora(x, codes, absmax, a, b, alpha, scale=None, weight=None):
+    if weight is None:
+        weight = _weight(codes, absmax)
+    return x @ weight.T + (alpha / len(a) if scale is None else scale) * (x @ a.T @ b.T)
+
+
+def _weight(codes, absmax):
+    values = nf_codebook(4).numpy().astype(np.float64)[codes]
+    return (values.reshape(len(absmax), -1) * absmax[:, None]).reshape(codes.shape)
+
+
+qlora_output = Exercise(
+    "9.2",
+    _qlora,
+    _random_layers(),
+    {
+        "this scales the update by alpha. The paper divides alpha by the rank.": (
+            lambda x, c, m, a, b, alpha: _qlora(x, c, m, a, b, alpha, scale=alpha)
+        ),
+        "this leaves the scaling alpha / rank out.": lambda x, c, m, a, b, alpha: _qlora(x, c, m, a, b, alpha, scale=1),
+        "this is the base alone: the branch of the adapter is missing.": (
+            lambda x, c, m, a, b, alpha: _qlora(x, c, m, a, b, alpha, scale=0)
+        ),
+        "this multiplies with the codes themselves. A code is an index: look its value up in the codebook first.": (
+            lambda x, c, m, a, b, alpha: _qlora(
+                x, c, m, a, b, alpha, weight=(c.reshape(len(m), -1) * m[:, None]).reshape(c.shape)
+            )
+        ),
+        "this forgets the absmax: the codebook's values lie in [-1, 1], and each block has its own scale.": (
+            lambda x, c, m, a, b, alpha: _qlora(x, c, np.ones_like(m), a, b, alpha)
+        ),
+        "this uses one absmax for the whole matrix. Each block of values has its own.": (
+            lambda x, c, m, a, b, alpha: _qlora(x, c, np.full_like(m, m.max()), a, b, alpha)
+        ),
+    },
+)

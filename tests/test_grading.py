@@ -1,0 +1,68 @@
+"""The checks: the reference passes, every misconception is named, anything else gets its smallest failing case."""
+
+import importlib
+import pkgutil
+
+import numpy as np
+import pytest
+import torch
+
+from lora_edu import exercises, grading
+from lora_edu.grading import Exercise
+
+MODULES = [
+    importlib.import_module(f"lora_edu.exercises.{info.name}") for info in pkgutil.iter_modules(exercises.__path__)
+]
+ALL = {value.number: value for module in MODULES for value in vars(module).values() if isinstance(value, Exercise)}
+
+
+@pytest.mark.parametrize("exercise", ALL.values(), ids=ALL)
+def test_the_reference_is_correct_in_numpy_torch_and_float32(exercise, capsys):
+    exercise(exercise.reference)
+    exercise(lambda *case: torch.tensor(np.asarray(exercise.reference(*case))))
+    exercise(lambda *case: np.asarray(exercise.reference(*case), dtype=np.float32))
+    assert capsys.readouterr().out == f"Exercise {exercise.number}: correct\n" * 3
+
+
+@pytest.mark.parametrize("exercise", ALL.values(), ids=ALL)
+def test_every_misconception_is_recognized_by_its_own_sentence(exercise):
+    assert exercise.misconceptions
+    for sentence, mistake in exercise.misconceptions.items():
+        with pytest.raises(AssertionError) as error:
+            exercise(mistake)
+        assert str(error.value) == f"Exercise {exercise.number}: {sentence}"
+
+
+@pytest.mark.parametrize("exercise", ALL.values(), ids=ALL)
+def test_an_untouched_stub_is_not_an_error(exercise, capsys):
+    exercise(lambda *case: ...)
+    assert capsys.readouterr().out == f"Exercise {exercise.number}: not done yet\n"
+    assert grading.last_result.endswith("not done yet")
+
+
+EXAMPLE = Exercise("1.1", lambda x, k: x * k, [(np.ones((2, 3)), 2.0)], {"this adds.": lambda x, k: x + k})
+
+
+@pytest.mark.parametrize(
+    ("attempt", "message"),
+    [
+        (lambda x, k: x + k, "Exercise 1.1: this adds."),
+        (
+            lambda x, k: (x * k).T,
+            r"for \(array of shape \(2, 3\), 2.0\) the result should have shape \(2, 3\), got \(3, 2\)",
+        ),
+        (lambda x, k: x * k * [1, 1, 5], r"entry \[0, 2\] should be 2, got 10"),
+        (lambda x, k: x * float("nan"), r"entry \[0, 0\] should be 2, got nan"),
+        (lambda x, k: "six", "the result should be numbers, got str"),
+        (lambda x, k: x / [], "your function stopped with ValueError"),
+    ],
+)
+def test_other_mistakes_get_the_smallest_failing_case(attempt, message):
+    with pytest.raises(AssertionError, match=message):
+        EXAMPLE(attempt)
+
+
+def test_a_guess_stands_beside_the_measurement(capsys):
+    grading.beside(None, "3 GB")
+    grading.beside(5, "3 GB")
+    assert capsys.readouterr().out == "measured: 3 GB\nmeasured: 3 GB     your guess: 5\n"
