@@ -3,10 +3,9 @@ import io
 import ipywidgets
 import numpy as np
 import pytest
-from IPython.utils.capture import capture_output
 from PIL import Image
 
-from lora_edu import plots
+from lora_edu import plots, sliders
 from lora_edu.sliders import View, explore
 
 
@@ -36,12 +35,13 @@ def test_only_what_moves_is_drawn_again(view):
     assert (pixels(first)[0] == pixels(second)[0]).all()
 
 
-def test_the_output_carries_the_picture_and_the_controls_redraw_it(view):
-    with capture_output() as captured:
-        controls = explore(view, "a level line", level=ipywidgets.IntSlider(value=3, max=9))
-    (output,) = captured.outputs
-    assert output.metadata["image/png"]["alt"] == "a level line level 3" == output.data["text/plain"]
-    model_id = output.data["application/vnd.jupyter.widget-view+json"]["model_id"]
+def test_the_output_carries_the_picture_and_the_controls_redraw_it(view, monkeypatch):
+    shown = []
+    monkeypatch.setattr(sliders, "display", lambda data, raw, metadata: shown.append((data, metadata)))
+    controls = explore(view, "a level line", level=ipywidgets.IntSlider(value=3, max=9))
+    ((data, metadata),) = shown
+    assert metadata["image/png"]["alt"] == "a level line level 3" == data["text/plain"]
+    model_id = data["application/vnd.jupyter.widget-view+json"]["model_id"]
     image, text = next(w for w in ipywidgets.widgets.widget._instances.values() if w.model_id == model_id).children[1:]
     before = image.value
     controls["level"].value = 7
