@@ -1,13 +1,18 @@
+import dataclasses
 import json
+import math
 
 import pytest
 import torch
 
 from lora_edu import pretrain as pretrain_module
 from lora_edu import storage
+from lora_edu.lora import add_lora
+from lora_edu.memory import measured_bytes, predicted_bytes
 from lora_edu.pretrain import SIZES, load_base, pick_size, pretrain
+from lora_edu.qlora import quantize_linears
 from lora_edu.texts import load_text
-from lora_edu.training import evaluate
+from lora_edu.training import evaluate, train
 
 
 def test_the_shipped_base_is_the_one_in_its_log():
@@ -28,6 +33,19 @@ def test_a_short_run_writes_weights_and_log(tmp_path):
 
     stored = load_file(tmp_path / "base-laptop.safetensors")
     assert all(torch.equal(stored[name], value.bfloat16()) for name, value in model.state_dict().items())
+
+
+@pytest.mark.slow
+def test_the_gpu_preset_on_the_cpu(tmp_path, monkeypatch):
+    """One step of pre-training and of QLoRA with the GPU's shape, on a batch that the CPU can bear."""
+    monkeypatch.setitem(SIZES, "gpu", dataclasses.replace(SIZES["gpu"], batch_size=1))
+    monkeypatch.setattr(pretrain_module, "base_path", lambda size: tmp_path / "base-gpu.safetensors")
+    pretrain("gpu", steps=1, device="cpu", eval_every=10)
+    model = add_lora(quantize_linears(load_base("gpu", device="cpu")), rank=8, alpha=16, targets="all-linear")
+    assert predicted_bytes(model.config, nf4=True, rank=8, trained=False) == measured_bytes(model)
+    text = load_text("shakespeare")
+    history = train(model, text, 1, batch_size=1, seq_len=512, device="cpu", eval_windows=2, progress=False)
+    assert all(math.isfinite(loss) for _, loss in history.validation_loss)
 
 
 def test_sizes(monkeypatch):

@@ -150,6 +150,15 @@ def test_codes_and_absmax_equal_bitsandbytes(shape, block_size, dtype, scale, se
     assert torch.equal(ours.absmax, state.absmax)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("block_size", [32, 64, 128, 256, 512, 1024, 2048, 4096])
+def test_large_tensors_equal_bitsandbytes(block_size):
+    x = torch.randn(2048, 2048) * torch.logspace(-6, 6, 2048)[:, None]
+    ours = quantize(x, "nf4", block_size)
+    codes, state = functional.quantize_4bit(x, blocksize=block_size, quant_type="nf4")
+    assert torch.equal(ours.codes, codes.flatten()) and torch.equal(ours.absmax, state.absmax)
+
+
 def test_dequantized_values_equal_bitsandbytes():
     x = torch.randn(96, 128)
     codes, state = functional.quantize_4bit(x, blocksize=64, quant_type="nf4")
