@@ -115,7 +115,7 @@ def pretrain(
     return model
 
 
-def train_adapter(*, folder: Path | None = None, seed: int = 0, steps: int = 1000, verbose: bool = False) -> GPT:
+def train_adapter(*, folder: Path | None = None, seed: int = 0, steps: int = 600, verbose: bool = False) -> GPT:
     """Train the Shakespeare adapter that ships with the course: QLoRA on the laptop base. Writes it and its log."""
     recipe = {"rank": 8, "alpha": 16, "targets": "all-linear", "steps": steps, "batch_size": 8, "lr": 5e-3}
     model = quantize_linears(load_base("laptop", device="cpu"), double_quant=True)
