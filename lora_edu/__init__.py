@@ -25,7 +25,7 @@ _HOME = {
     "load_text": "texts",
     "measured_bytes": "memory",
     "merge": "lora",
-    "nf_codebook": "quantization",
+    "nf_codebook": "codebooks",
     "predicted_bytes": "memory",
     "pick_size": "pretrain",
     "quantize": "quantization",

@@ -7,16 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_edu.quantization import (
-    DoubleQuant,
-    dynamic_codebook,
-    get_codebook,
-    nearest_code,
-    nf_codebook,
-    pack,
-    quantize,
-    unpack,
-)
+from lora_edu.codebooks import dynamic_codebook, get_codebook, nf_codebook
+from lora_edu.quantization import DoubleQuant, nearest_code, pack, quantize, unpack
 
 shapes = st.lists(st.integers(1, 40), min_size=1, max_size=3)
 block_sizes = st.sampled_from([1, 3, 16, 48, 64, 256])

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from lora_edu.codebooks import nf_codebook
 from lora_edu.grading import Exercise, beside
-from lora_edu.quantization import nf_codebook
 
 __all__ = ["beside", "bits_per_weight", "qlora_output"]
 
