@@ -3,10 +3,12 @@
     python -m lora_edu.report notebooks/09_qlora_gpt.ipynb
 
 writes the executed notebook and a self-contained HTML page to `build/`: pictures inside, formulas as MathML, nothing
-loaded from a network. With `--in-place` the outputs are stored in the notebook itself.
+loaded from a network. With `--in-place` the outputs are stored in the notebook itself, and the picture of a cell tagged
+`figure:NAME` goes to `figures/NAME.png` beside it, for the README.
 """
 
 import argparse
+import base64
 import os
 import re
 import sys
@@ -55,6 +57,17 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
+def tagged_figures(notebook: nbformat.NotebookNode) -> list[tuple[str, bytes]]:
+    """The pictures of the cells tagged `figure:NAME`, as pairs of name and PNG."""
+    return [
+        (tag.removeprefix("figure:"), base64.b64decode(output.data["image/png"]))
+        for cell in notebook.cells
+        for tag in cell.metadata.get("tags", [])
+        for output in cell.get("outputs", [])
+        if tag.startswith("figure:") and "image/png" in output.get("data", {})
+    ]
+
+
 def to_html(notebook: nbformat.NotebookNode) -> str:
     """A page that needs nothing but itself."""
     notebook = nbformat.from_dict(notebook)
@@ -100,7 +113,11 @@ def main() -> None:
         notebook = execute(path)
         target = path if arguments.in_place else arguments.folder / path.name
         _write(target, nbformat.writes(notebook) + "\n")
-        if not arguments.in_place:
+        if arguments.in_place:
+            for name, picture in tagged_figures(notebook):
+                (path.parent / "figures").mkdir(exist_ok=True)
+                (path.parent / "figures" / f"{name}.png").write_bytes(picture)
+        else:
             _write(target.with_suffix(".html"), to_html(notebook))
             print(f"wrote {target} and {target.with_suffix('.html')}", file=sys.stderr)
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lora_edu import grading
+from lora_edu import grading, report
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(?<![\w/.])/(?:home|Users|work|root|tmp)/\w|[A-Z]:\\\\")
@@ -57,6 +57,11 @@ def test_every_picture_has_alt_text(notebook):
         for output in cell.outputs:
             if "image/png" in output.get("data", {}):
                 assert len(output.metadata.get("image/png", {}).get("alt", "")) > 40
+
+
+def test_tagged_figures_are_the_files_that_the_readme_shows(path, notebook):
+    for name, picture in report.tagged_figures(notebook):
+        assert (path.parent / "figures" / f"{name}.png").read_bytes() == picture
 
 
 def test_cells_are_short(notebook):
