@@ -32,6 +32,7 @@ def execute(path: Path, timeout: int = 900) -> nbformat.NotebookNode:
             notebook,
             timeout=timeout,
             kernel_name="python3",
+            coalesce_streams=True,
             store_widget_state=False,  # a stored state shows as "model not found" when the file is opened again
             resources={"metadata": {"path": str(path.parent)}},
             on_cell_executed=lambda cell, cell_index, execute_reply: bar.update(),
