@@ -28,14 +28,13 @@ class LoRALinear(nn.Module):
         super().__init__()
         in_features, out_features = layer_size(base)
         _check_adapter(in_features, out_features, rank, alpha, dropout)
-        device = next((tensor.device for tensor in [*base.parameters(), *base.buffers()]), None)
+        device = next(iter(base.state_dict().values())).device
         self.base = base.requires_grad_(False)
-        self.rank, self.alpha, self.scaling = rank, alpha, alpha / rank
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.rank, self.alpha, self.scaling, self.merged = rank, alpha, alpha / rank, False
+        self.dropout = nn.Dropout(dropout)
         self.lora_A = nn.Parameter(torch.empty(rank, in_features, device=device))
         self.lora_B = nn.Parameter(torch.zeros(out_features, rank, device=device))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # uniform in +-1/sqrt(in_features), as PEFT does
-        self.merged = False
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., in_features) -> (..., out_features)"""
