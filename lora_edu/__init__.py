@@ -16,6 +16,7 @@ _HOME = {
     "adapter_state": "lora",
     "add_lora": "lora",
     "available_texts": "texts",
+    "combine": "combination",
     "data_file": "storage",
     "dequantize_linears": "qlora",
     "evaluate": "training",

@@ -26,16 +26,14 @@ class LoRALinear(nn.Module):
     def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
         """Raises ValueError for a rank outside 1 .. min(in, out), an alpha that is not positive, or a bad dropout."""
         super().__init__()
-        in_features, out_features = layer_size(base)
-        _check_adapter(in_features, out_features, rank, alpha, dropout)
-        device = next((tensor.device for tensor in [*base.parameters(), *base.buffers()]), None)
+        in_features, out_features = _checked_size(base, rank, alpha, dropout)
+        device = next(iter(base.state_dict().values())).device
         self.base = base.requires_grad_(False)
-        self.rank, self.alpha, self.scaling = rank, alpha, alpha / rank
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.rank, self.alpha, self.scaling, self.merged = rank, alpha, alpha / rank, False
+        self.dropout = nn.Dropout(dropout)
         self.lora_A = nn.Parameter(torch.empty(rank, in_features, device=device))
         self.lora_B = nn.Parameter(torch.zeros(out_features, rank, device=device))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # uniform in +-1/sqrt(in_features), as PEFT does
-        self.merged = False
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., in_features) -> (..., out_features)"""
@@ -94,7 +92,7 @@ def add_lora(
         raise ValueError("this model has adapters already: take them out with unload(model) before adding new ones")
     chosen = select_layers(model, targets, skip, is_linear)
     for layer in chosen.values():
-        _check_adapter(*layer_size(layer), rank, alpha, dropout)
+        _checked_size(layer, rank, alpha, dropout)
     model.requires_grad_(False)
     for path, layer in chosen.items():
         replace_layer(model, path, LoRALinear(layer, rank, alpha, dropout))
@@ -228,7 +226,8 @@ def _layers_to_merge(model: nn.Module) -> dict[str, LoRALinear]:
 # --- checks --------------------------------------------------------------------------------------------------------
 
 
-def _check_adapter(in_features: int, out_features: int, rank: int, alpha: float, dropout: float) -> None:
+def _checked_size(base: nn.Module, rank: int, alpha: float, dropout: float) -> tuple[int, int]:
+    in_features, out_features = layer_size(base)
     smaller = min(in_features, out_features)
     if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= smaller:
         raise ValueError(
@@ -239,6 +238,7 @@ def _check_adapter(in_features: int, out_features: int, rank: int, alpha: float,
         raise ValueError(f"alpha must be positive and finite, got {alpha}: the update is scaled by alpha / rank")
     if not 0 <= dropout < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+    return in_features, out_features
 
 
 def _check_not_training_merged(layer: LoRALinear) -> None:

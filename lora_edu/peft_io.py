@@ -22,23 +22,31 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX, SUFFIX = "base_model.model.", ".weight"
 # Settings of PEFT that change what an adapter computes and that LoRALinear cannot represent.
 UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication", "lora_bias",
-               "trainable_token_indices", "target_parameters", "use_qalora", "alora_invocation_tokens")  # fmt: skip
+               "trainable_token_indices", "target_parameters", "use_qalora", "alora_invocation_tokens", "use_bdlora",
+               "arrow_config", "kasa_config", "monteclora_config")  # fmt: skip
+# Initializations of PEFT that change the base weights too: A and B alone do not say what the model computes.
+CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 
 
 def save_adapter(model: nn.Module, folder: str | Path) -> Path:
     """Write the adapters of a model to a folder, in PEFT's format. Returns the folder.
 
-    Raises ValueError if there are no adapters or they are merged, PermissionError if the folder cannot be written to.
+    Raises ValueError if there are no adapters or they are merged or differ in rank, PermissionError if the folder
+    cannot be written to.
     """
     folder = Path(folder)
     state = {f"{PREFIX}{name}{SUFFIX}": tensor for name, tensor in adapter_state(model).items()}
     layers = lora_layers(model)
     first = next(iter(layers.values()))
+    if len({(layer.rank, layer.alpha) for layer in layers.values()}) > 1:
+        raise ValueError(
+            "the adapters differ in rank or alpha from layer to layer: the file holds one rank and one alpha"
+        )
     config = {
         "peft_type": "LORA",
         "r": first.rank,
         "lora_alpha": first.alpha,
-        "lora_dropout": getattr(first.dropout, "p", 0.0),
+        "lora_dropout": first.dropout.p,
         "target_modules": sorted({path.rpartition(".")[-1] for path in layers}),
         "fan_in_fan_out": is_conv1d(first.base),
         "bias": "none",
@@ -83,6 +91,12 @@ def _read_config(folder: Path) -> dict:
         raise ValueError(f"{path} describes a {config.get('peft_type')} adapter; only LORA can be loaded")
     if used := [name for name in UNSUPPORTED if config.get(name)]:
         raise ValueError(f"{path} uses {', '.join(used)}, which this course's LoRALinear cannot represent")
+    if str(config.get("init_lora_weights")).startswith(CHANGES_THE_BASE):
+        raise ValueError(
+            f"{path}: this adapter was initialized with {config['init_lora_weights']}, which changes the base weights "
+            "too, and the changed base is not in this folder. Save it with PEFT's option "
+            "path_initial_model_for_weight_conversion"
+        )
     return config
 
 

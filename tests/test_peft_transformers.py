@@ -1,0 +1,146 @@
+"""Adapters of Hugging Face models: written here and loaded by PEFT, and the other way round, with equal logits.
+
+The models are tiny and randomly initialized: a GPT-2, whose query, key and value are one fused `Conv1D` with a weight
+of shape (in, out), and a Llama with fewer key heads than query heads. No adapted layer is square except where the
+architecture makes it so, and alpha is never the rank.
+"""
+
+import copy
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from lora_edu.lora import add_lora, lora_layers, merge
+from lora_edu.peft_io import CONFIG, load_adapter, save_adapter
+
+TOKENS = torch.randint(0, 60, (2, 12), generator=torch.Generator().manual_seed(2))
+
+
+def tiny_gpt2():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=60, n_positions=16, n_embd=24, n_layer=2, n_head=2)
+    return GPT2LMHeadModel(config).eval()
+
+
+def tiny_llama():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4)
+    return LlamaForCausalLM(LlamaConfig(vocab_size=60, num_key_value_heads=2, **sizes)).eval()
+
+
+MODELS = {
+    "gpt2": (tiny_gpt2, ["c_attn", "c_fc"]),
+    "gpt2-all": (tiny_gpt2, ["c_attn", "c_proj", "c_fc"]),
+    "llama": (tiny_llama, ["k_proj", "v_proj", "down_proj"]),
+    "llama-all": (tiny_llama, ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]),
+}
+
+
+@pytest.fixture(params=MODELS)
+def case(request):
+    make, targets = MODELS[request.param]
+    return make(), targets
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(TOKENS).logits
+
+
+def moved(model):
+    for layer in lora_layers(model).values():
+        nn.init.normal_(layer.lora_B, std=0.3)
+    return model
+
+
+def test_peft_loads_what_we_save(case, tmp_path):
+    import peft
+
+    base, targets = case
+    before = logits(base)
+    ours = moved(add_lora(copy.deepcopy(base), rank=3, alpha=7, targets=targets))
+    save_adapter(ours, tmp_path)
+    theirs = peft.PeftModel.from_pretrained(base, tmp_path)
+    assert (logits(ours) - before).abs().max() > 1e-2
+    assert torch.allclose(logits(theirs), logits(ours), atol=1e-5)
+    assert torch.allclose(logits(theirs.merge_and_unload()), logits(merge(ours)), atol=1e-5)
+
+
+@pytest.mark.parametrize("use_rslora", [False, True])
+def test_we_load_what_peft_trained(case, tmp_path, use_rslora):
+    import peft
+
+    base, targets = case
+    before = logits(base)
+    config = peft.LoraConfig(
+        r=4, lora_alpha=6, target_modules=targets, fan_in_fan_out="c_attn" in targets, use_rslora=use_rslora
+    )
+    theirs = peft.get_peft_model(copy.deepcopy(base), config)
+    optimizer = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], lr=3e-2)
+    for _ in range(3):  # B leaves zero in the first step, A in the second
+        theirs(TOKENS, labels=TOKENS).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    theirs.eval().save_pretrained(tmp_path)
+    ours = load_adapter(base, tmp_path)
+    assert (logits(ours) - before).abs().max() > 1e-2
+    assert torch.allclose(logits(ours), logits(theirs), atol=1e-5)
+    assert torch.allclose(logits(merge(ours)), logits(theirs), atol=1e-5)
+
+
+def test_the_flag_of_rslora_matters(tmp_path):
+    base = tiny_llama()
+    save_adapter(moved(add_lora(copy.deepcopy(base), rank=4, alpha=6, targets="down_proj")), tmp_path)
+    config = json.loads((tmp_path / CONFIG).read_text())
+    plain = load_adapter(copy.deepcopy(base), tmp_path)
+    (tmp_path / CONFIG).write_text(json.dumps(config | {"use_rslora": True}))
+    rslora = load_adapter(base, tmp_path)
+    for path, layer in lora_layers(rslora).items():  # 6 / sqrt(4) is twice 6 / 4
+        assert torch.allclose(layer.delta_weight(), 2 * lora_layers(plain)[path].delta_weight())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"use_dora": True}, "uses use_dora"),
+        ({"rank_pattern": {"k_proj": 2}}, "uses rank_pattern"),
+        ({"alpha_pattern": {"k_proj": 2}}, "uses alpha_pattern"),
+        ({"modules_to_save": ["lm_head"]}, "uses modules_to_save"),
+        ({"init_lora_weights": "pissa"}, "initialized with pissa, which changes the base weights"),
+        ({"init_lora_weights": "olora"}, "initialized with olora, which changes the base weights"),
+        ({"lora_bias": True}, "uses lora_bias"),
+        ({"layers_to_transform": [0]}, "the adapter has no tensor for model.layers.1"),
+    ],
+)
+def test_real_adapters_that_we_cannot_represent_are_refused(tmp_path, options, message):
+    import peft
+
+    base = tiny_llama()
+    before = logits(base)
+    config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=["k_proj", "down_proj"], **options)
+    peft.get_peft_model(copy.deepcopy(base), config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        load_adapter(base, tmp_path)
+    assert torch.equal(logits(base), before) and not lora_layers(base)
+
+
+def test_bias_trained_beside_the_adapter_is_refused(tmp_path):
+    import peft
+
+    base = tiny_gpt2()
+    config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=["c_attn"], fan_in_fan_out=True, bias="lora_only")
+    peft.get_peft_model(copy.deepcopy(base), config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="does not hold a LoRA adapter in PEFT's format"):
+        load_adapter(base, tmp_path)
+
+
+def test_adapters_of_different_ranks_are_not_saved_as_one(tmp_path):
+    model = add_lora(tiny_llama(), rank=4, alpha=6, targets="down_proj")
+    next(iter(lora_layers(model).values())).rank = 3
+    with pytest.raises(ValueError, match="differ in rank or alpha from layer to layer"):
+        save_adapter(model, tmp_path)
+    assert list(tmp_path.iterdir()) == []
