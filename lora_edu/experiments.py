@@ -2,10 +2,10 @@
 
     python -m lora_edu.experiments update-rank
 
-An experiment is a function and a few arms, each a set of arguments for it. The result of every arm goes into
-`data/results/<name>.json`, beside the command, the seed, the versions and the kind of machine, as soon as it is there: a
-run that is stopped goes on where it was. A notebook plots the stored numbers and runs one arm again (`run_arm`), so that
-its reader sees that they are true.
+An experiment is a function and a few arms, each a set of arguments for it. The result of an arm goes into
+`data/results/<name>.json` as soon as it is there, beside the command, the seed, the versions and the kind of machine: a
+run that was stopped goes on with the next arm. A notebook plots the stored numbers and runs one arm again (`run_arm`),
+so that its reader sees that they are true.
 """
 
 import argparse
@@ -85,31 +85,33 @@ def update_rank(
     lr: float = 1e-3,
     batch_size: int = 8,
     ranks: tuple[int, ...] = (),
+    windows: int = 64,
+    store: str = "",
     seed: int = 0,
     folder: Path | None = None,
     progress: bool = True,
 ) -> dict:
     """Fine-tune every parameter of the shipped base on `shakespeare`, and take the update of each weight apart.
 
-    Returns the losses and, for every linear layer of the blocks, the singular values of its weight W and of its
-    update dW. ranks: measure also the loss of the base with the updates cut down to these ranks.
-    folder: where `update-rank.safetensors` goes, the whole update of one layer (by the arm that has ranks).
+    Returns the losses (on so many `windows` of held-out plays); for each linear layer of the blocks the singular values
+    of its weight W and of its update dW; and the loss of the base with all updates cut down to each of the `ranks`.
+    store: the path of a layer whose whole update goes to `update-rank.safetensors` in `folder`.
     """
     base, text = load_base("laptop"), load_text("shakespeare")
     tuned = load_base("laptop")
-    history = train(tuned, text, steps, lr=lr, batch_size=batch_size, seed=seed, progress=progress)
+    recipe = {"lr": lr, "batch_size": batch_size, "seed": seed, "eval_windows": windows, "progress": progress}
+    history = train(tuned, text, steps, **recipe)
     updates = weight_updates(base, tuned)
-    result = {"steps": steps, "lr": lr, "batch_size": batch_size, "validation_loss": history.validation_loss}
+    result = {"validation_loss": history.validation_loss, "ranks": list(ranks)}
+    for kept in ("largest", "random"):
+        losses = loss_at_ranks(base, updates, text.validation, ranks, kept, seed=seed, windows=windows)
+        result[f"loss_with_{kept}"] = losses
     result["singular_values"] = {
         path: {"W": _singular_values(_weight(base, path)), "dW": _singular_values(dW)} for path, dW in updates.items()
     }
-    if ranks:
-        result["ranks"] = list(ranks)
-        for kept in ("largest", "random"):
-            result[f"loss_with_{kept}"] = loss_at_ranks(base, updates, text.validation, ranks, kept, seed)
-        if folder:
-            with storage.staging(folder / "update-rank.safetensors") as target:
-                save_file({STORED_LAYER: updates[STORED_LAYER]}, target)
+    if store and folder:
+        with storage.staging(folder / "update-rank.safetensors") as target:
+            save_file({store: updates[store]}, target)
     return result
 
 
@@ -120,12 +122,19 @@ def weight_updates(base: GPT, tuned: GPT) -> dict[str, np.ndarray]:
 
 
 def loss_at_ranks(
-    base: GPT, updates: dict[str, np.ndarray], tokens: torch.Tensor, ranks: tuple[int, ...], kept: str, seed: int = 0
+    base: GPT,
+    updates: dict[str, np.ndarray],
+    tokens: torch.Tensor,
+    ranks: tuple[int, ...],
+    kept: str,
+    *,
+    seed: int = 0,
+    windows: int = 64,
 ) -> list[float]:
     """The loss of `base` with its updates cut down to each rank. Everything that is not in `updates` stays the base's.
 
-    kept: "largest" keeps the layers of the SVD with the largest singular values. "random" draws as many by lot and scales
-    their sum to the same norm: an update of the same rank and the same size, in other directions.
+    kept: "largest" keeps the layers of the SVD with the largest singular values. "random" draws as many by lot and
+    scales their sum to the same norm: an update of the same rank and the same size, in other directions.
     """
     pieces = {path: np.linalg.svd(dW, full_matrices=False) for path, dW in updates.items()}
     rng = np.random.default_rng(seed)
@@ -136,8 +145,8 @@ def loss_at_ranks(
             chosen = np.arange(rank) if kept == "largest" else lots[path][:rank]
             size = np.linalg.norm(S[:rank]) / max(np.linalg.norm(S[chosen]), 1e-30)  # 1 for the largest
             cut = (U[:, chosen] * (size * S[chosen])) @ Vt[chosen]  # (d_out, d_in), of this rank
-            model.get_submodule(path).weight.data = torch.from_numpy(_weight(base, path) + np.float32(cut))
-        losses.append(round(evaluate(model, tokens), 5))
+            model.get_submodule(path).weight.data.copy_(torch.from_numpy(_weight(base, path) + np.float32(cut)))
+        losses.append(round(evaluate(model, tokens, max_windows=windows), 5))
     return losses
 
 
@@ -160,14 +169,14 @@ EXPERIMENTS = {
     "update-rank": Experiment(
         update_rank,
         {
-            "10 steps": {"steps": 10},  # notebook 01 runs this one again
-            "150 steps": {"steps": 150, "ranks": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256)},
+            "10 steps": {"steps": 10, "ranks": (0, 1, 8, 256), "windows": 16},  # notebook 01 runs this one again
+            "150 steps": {"steps": 150, "ranks": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256), "store": STORED_LAYER},
         },
     ),
 }
 
 
-# --- around a run ------------------------------------------------------------------------------------------------------
+# --- around a run ----------------------------------------------------------------------------------------------------
 
 
 def _experiment(name: str) -> Experiment:
@@ -182,7 +191,7 @@ def _head(name: str, experiment: Experiment) -> dict:
     return {
         "command": f"python -m lora_edu.experiments {name}",
         "seed": experiment.seed,
-        "machine": f"{platform.machine()} CPU, {torch.get_num_threads()} threads",
+        "machine": f"{platform.machine()} CPU, threads: {torch.get_num_threads()}",
         "versions": versions,
         "base_sha256": hashlib.sha256(base_path("laptop").read_bytes()).hexdigest(),
         "settings": json.loads(json.dumps(experiment.arms)),

@@ -6,7 +6,7 @@ import numpy as np
 from lora_edu.plots import BLUE, GREEN, ORANGE, RED
 from lora_edu.sliders import View
 
-LOOKS = ((BLUE, "-"), (ORANGE, "--"), (GREEN, "-."), (RED, ":"))
+LOOKS = ((GREEN, "-."), (BLUE, "-"), (ORANGE, "--"), (RED, ":"))
 
 
 def low_rank(U: np.ndarray, S: np.ndarray, Vt: np.ndarray, rank: int) -> np.ndarray:
@@ -28,44 +28,45 @@ def rank_view(matrices: dict[str, np.ndarray]) -> View:
     _check_matrices(matrices)
     pieces = {name: np.linalg.svd(np.float64(matrix), full_matrices=False) for name, matrix in matrices.items()}
     figure, (pictures, curve) = _panels()
-    images = [
-        _image(axes, title) for axes, title in zip(pictures, ("the matrix", "rank r", "what is missing"), strict=True)
-    ]
+    images = [_image(axes, title) for axes, title in zip(pictures, ("the matrix", "", "what is missing"), strict=True)]
     for (name, (_, S, _)), (color, style) in zip(pieces.items(), LOOKS, strict=False):
         curve.plot(relative_errors(S), color=color, ls=style, lw=1.6, label=name)
-    curve.legend(frameon=False, fontsize=8, loc="upper right")
-    (marker,) = curve.plot([0], [1], "o", color="black", ms=8, zorder=5)
-    label = curve.text(0, 0, "", fontsize=9, ha="left", va="bottom")
+    curve.legend(frameon=False, fontsize=9, loc="upper right")
+    (chosen,) = curve.plot([], [], color="black", lw=4, alpha=0.25)  # thick, under the curve of the chosen matrix
+    (marker,) = curve.plot([], [], "o", color="black", ms=8)
+    title = pictures[1].text(0.5, 1.04, "", ha="center", fontsize=10)
+    cost = curve.text(0.5, 1.05, "", ha="center", fontsize=10, transform=curve.transAxes)
 
     def update(matrix: str, rank: int) -> str:
         M, (U, S, Vt) = matrices[matrix], pieces[matrix]
         rank = min(rank, len(S))
         approximation = low_rank(U, S, Vt, rank)
         error = np.linalg.norm(M - approximation) / np.linalg.norm(M)  # measured, not read off the curve
-        middle = M.mean() if M.min() >= 0 else 0.0  # a picture has no negative values
-        reach = np.abs(M - middle).max() if M.min() >= 0 else 3 * M.std()
-        for image, shown, center in zip(
-            images, (M, approximation, M - approximation), (middle, middle, 0), strict=True
+        center = M.mean() if M.min() >= 0 else 0.0  # a picture has no negative values
+        reach = min(np.abs(M - center).max(), 3 * M.std())
+        for image, shown, middle in zip(
+            images, (M, approximation, M - approximation), (center, center, 0), strict=True
         ):
-            _place(image, shown, center - reach, center + reach)
+            _place(image, shown, middle - reach, middle + reach)
+        chosen.set_data(range(len(S) + 1), relative_errors(S))
         marker.set_data([rank], [error])
-        label.set_position((rank + 6, error + 0.02))
-        label.set_text(f"{error:.2f}")
         numbers = rank * sum(M.shape)
+        title.set_text(f"rank {rank}")
+        cost.set_text(f"error {error:.3f} with {numbers:,} of {M.size:,} numbers")
         return (
             f"{matrix}, rank {rank}: error {error:.3f}, {numbers:,} numbers in the two factors, "
             f"{numbers / M.size:.1%} of the {M.size:,} in the matrix"
         )
 
     update(next(iter(matrices)), 0)
-    return View(figure, [*images, marker, label], update)
+    return View(figure, [*images, chosen, marker, title, cost], update)
 
 
 def _panels():
     figure = plt.figure(figsize=(10, 2.9), dpi=96)
     pictures = [figure.add_axes([0.01 + 0.205 * i, 0.06, 0.195, 0.80]) for i in range(3)]
     curve = figure.add_axes([0.69, 0.18, 0.30, 0.70])
-    curve.set(xlabel="rank r", ylabel="error, relative to the matrix", ylim=(-0.03, 1.1))
+    curve.set(xlabel="rank r", ylabel="error, relative to the matrix", ylim=(-0.03, 1.05))
     curve.spines[["top", "right"]].set_visible(False)
     return figure, (pictures, curve)
 

@@ -11,7 +11,7 @@ largest_saving_rank = Exercise(
     lambda d_out, d_in: (d_out * d_in - 1) // (d_out + d_in),
     [(256, 1024), (12, 4), (1024, 200), (6, 3)],
     {
-        "this is the largest rank that the matrix can have. Long before it, the two factors hold more numbers than W.": (
+        "this is the largest rank that W can have. Long before it, the two factors hold more numbers than W.": (
             lambda d_out, d_in: min(d_out, d_in)
         ),
         "at this rank the factors hold as many numbers as W, or more: for a 12 x 4 matrix rank 3 takes 48 of 48.": (
