@@ -93,7 +93,7 @@ def formulas_to_mathml(source: str) -> str:
     parts = re.split(r"(```.*?```|`[^`]*`)", source, flags=re.DOTALL)  # the odd ones are code: leave them
     for i in range(0, len(parts), 2):
         parts[i] = re.sub(r"\$\$(.+?)\$\$", block, parts[i], flags=re.DOTALL)
-        parts[i] = re.sub(r"(?<!\\)\$([^$\n]+?)(?<!\\)\$", inline, parts[i])
+        parts[i] = re.sub(r"(?<!\\)\$((?:[^$\n]|\n(?!\n))+?)(?<!\\)\$", inline, parts[i])
     return "".join(parts)
 
 
