@@ -43,7 +43,9 @@ def bits_per_weight(bits: int, block_size: int, scale_bits: int = 32) -> float:
 
 def error_table(values: Tensor) -> dict[int, list[float]]:
     """For every number of bits, the relative error at each of BLOCK_SIZES."""
-    return {bits: [relative_error(values, round_in_blocks(values, bits, size)) for size in BLOCK_SIZES] for bits in BITS}
+    return {
+        bits: [relative_error(values, round_in_blocks(values, bits, size)) for size in BLOCK_SIZES] for bits in BITS
+    }
 
 
 def bits_view(tensors: dict[str, Tensor]) -> View:
@@ -92,8 +94,10 @@ def bits_view(tensors: dict[str, Tensor]) -> View:
 
 def _panels():
     figure = plt.figure(figsize=(10, 3.4), dpi=96)
-    histogram = figure.add_axes([0.07, 0.17, 0.40, 0.72])
-    histogram.set(xlabel="value, divided by the absmax of its block", ylabel="values in the bin,\nrelative to the fullest")
+    histogram = figure.add_axes([0.09, 0.17, 0.39, 0.72])
+    histogram.set(
+        xlabel="value, divided by the absmax of its block", ylabel="values in the bin,\nrelative to the fullest"
+    )
     histogram.set(xlim=(-1.03, 1.03), ylim=(0, 1.05))
     histogram.set_title("the values (area) and the codes (lines)", fontsize=10)
     curves = figure.add_axes([0.56, 0.17, 0.37, 0.72])

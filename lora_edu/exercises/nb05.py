@@ -65,8 +65,8 @@ code_error = Exercise(
         "first.": lambda v, c, absmax, bits: ((v - c.float()).norm() / v.norm()).item(),
         "this measures in code space, in steps. Two tensors with other constants could not be compared: measure in "
         "values.": lambda v, c, absmax, bits: (
-            ((v / absmax * (2 ** (bits - 1) - 1) - c.float()).norm() / c.float().norm()).item()
-        ),
+            (v / absmax * (2 ** (bits - 1) - 1) - c.float()).norm() / c.float().norm()
+        ).item(),
         "this is the largest error of a single value. The relative error takes the norm of all of them.": (
             lambda v, c, absmax, bits: _difference(v, c, absmax, bits).abs().max().item()
         ),
@@ -84,8 +84,8 @@ code_error = Exercise(
         ),
         "this turns codes back with 2**(bits - 1) steps. The largest code is 2**(bits - 1) - 1, and it stands for the "
         "absmax.": lambda v, c, absmax, bits: (
-            (_difference(v, c, absmax, bits, 2 ** (bits - 1)).norm() / v.norm()).item()
-        ),
+            _difference(v, c, absmax, bits, 2 ** (bits - 1)).norm() / v.norm()
+        ).item(),
     },
 )
 
@@ -121,7 +121,7 @@ _round_block = Exercise(
         "one too many. The largest code is 2**(bits - 1) - 1.": (
             lambda block, bits: _rounded(block, bits, 2 ** (bits - 1))
         ),
-        "2**bits - 1 is how many codes there are, on both sides of zero together. The largest one is 2**(bits - 1) - 1.": (
+        "2**bits - 1 is how many codes there are, both sides of zero together. The largest is 2**(bits - 1) - 1.": (
             lambda block, bits: _rounded(block, bits, 2**bits - 1)
         ),
         "this cuts off instead of rounding: 2.9 steps become 2. The nearest code is 3.": (
@@ -200,9 +200,7 @@ block_constants = Exercise(
         "this repeats one absmax for the whole tensor. Each block has its own: that is the point of blocks.": (
             lambda v, size: v.abs().max().expand(math.ceil(v.numel() / size))
         ),
-        "the rest is thrown into the last whole block. It is a block of its own, a short one.": (
-            _rest_in_the_last
-        ),
+        "the rest is thrown into the last whole block. It is a block of its own, a short one.": (_rest_in_the_last),
         "this takes the largest value of each block. The largest *magnitude* may be negative: take absolute values.": (
             lambda v, size: _constants(v, size, lambda block: block.max())
         ),
