@@ -57,7 +57,7 @@ class LoRALinear:
         return x @ self.weight.T + self.scaling * low @ self.lora_B.T  # W x + s B (A x)
 
     def backward(self, x: NDArray, grad_output: NDArray) -> tuple[NDArray, ...]:
-        """From dL/dy, (batch, d_out): the gradients of A, (rank, d_in), of B, (d_out, rank), and of x, (batch, d_in)."""
+        """From dL/dy, (batch, d_out): the gradients of A, of B and of x, each of the shape of its array."""
         low = x @ self.lora_A.T  # (batch, rank): A x
         grad_low = self.scaling * grad_output @ self.lora_B  # (batch, rank): s B^T dL/dy
         grad_A = grad_low.T @ x  # s B^T G
