@@ -4,7 +4,7 @@ import numpy as np
 
 from lora_edu.grading import Exercise, beside
 
-__all__ = ["beside", "first_step", "grad_A", "merged_weight", "rescaled_B"]
+__all__ = ["beside", "first_step", "grad_A", "merged_weight"]
 
 
 def _cases(*names: str) -> list[tuple]:
@@ -21,7 +21,7 @@ def _cases(*names: str) -> list[tuple]:
             "lora_B": (d_out, rank),
         }
         values = {name: rng.normal(size=shape) for name, shape in shapes.items()}
-        values |= {"alpha": alpha, "lr": 0.1, "rank": rank, "new_alpha": 5.0}
+        values |= {"alpha": alpha, "lr": 0.1}
         cases.append(tuple(values[name] for name in names))
     return cases
 
@@ -47,23 +47,8 @@ merged_weight = Exercise(
     },
 )
 
-rescaled_B = Exercise(
-    "2.2",
-    lambda B, alpha, new_alpha: B * alpha / new_alpha,
-    _cases("lora_B", "alpha", "new_alpha"),
-    {
-        "this is the wrong way round: a larger alpha needs a smaller B.": lambda B, a, n: B * n / a,
-        "B stays as it is here, so the update would grow by new_alpha / alpha.": lambda B, a, n: B,
-        "this divides by new_alpha, but B was trained with alpha, and not with 1.": lambda B, a, n: B / n,
-        "this takes the root, as if A were rescaled too. A stays as it is.": lambda B, a, n: B * np.sqrt(a / n),
-        "this brings the rank in. It is the same before and after, and cancels.": (
-            lambda B, a, n: B * a / n / np.shape(B)[1]
-        ),
-    },
-)
-
 grad_A = Exercise(
-    "2.3",
+    "2.2",
     lambda x, g, B, alpha: alpha / B.shape[1] * (g @ B).T @ x,
     _cases("x", "grad_output", "lora_B", "alpha"),
     {
@@ -85,7 +70,7 @@ grad_A = Exercise(
 )
 
 first_step = Exercise(
-    "2.4",
+    "2.3",
     lambda G, A, alpha, lr: -lr * (alpha / len(A)) ** 2 * G @ A.T @ A,
     _cases("grad_weight", "lora_A", "alpha", "lr"),
     {
