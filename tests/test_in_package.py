@@ -1,11 +1,12 @@
 """What a reader builds is what they import: cells tagged `in-package:module.Name` hold the package's own code.
 
-The tag names a function, a class or a method (`gpt.GPT.generate`) of lora_edu. The cell may hold other statements beside
+The tag names a function, a class or a method (`gpt.GPT.generate`) of lora_edu. A cell may hold other statements beside
 the definition; the definition itself must have the same syntax tree as the package's. Docstrings, annotations, comments
 and the layout of lines are left aside.
 """
 
 import ast
+import re
 from pathlib import Path
 
 import nbformat
@@ -87,6 +88,14 @@ def cell_definition(source: str, tag: str) -> str:
 
 def test_there_are_tagged_cells():
     assert len(tagged_cells()) >= 3
+
+
+def test_no_tag_is_misspelled():
+    """A tag that is nearly right would switch the comparison off without a word."""
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for tag in cell.metadata.get("tags", []):
+                assert "package" not in tag or re.fullmatch(TAG + r"\w+(\.\w+)+", tag), f"{path.name}: {tag}"
 
 
 @pytest.mark.parametrize(("notebook", "tag", "source"), tagged_cells())
