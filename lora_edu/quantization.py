@@ -25,7 +25,7 @@ from torch import Tensor
 from lora_edu.codebooks import get_codebook
 
 # Work on a piece at a time: it stays in the processor's cache, and extra memory does not grow with the tensor.
-CHUNK_VALUES = {"cpu": 2**15, "cuda": 2**22}
+CHUNK_VALUES = {"cpu": 2**16, "cuda": 2**22}
 SMALLEST_ABSMAX = 1e-38  # the reference never divides by less
 
 
@@ -36,7 +36,7 @@ SMALLEST_ABSMAX = 1e-38  # the reference never divides by less
 class DoubleQuant:
     """How the absmax values are quantized themselves: the code, values per second-level block, and the mean."""
 
-    code: str = "dynamic"
+    code: str = "dynamic"  # or int8, e4m3, e5m2; dynamic-cpu has the rounding of bitsandbytes' CPU version
     block_size: int = 256
     subtract_mean: bool = True  # absmax is positive: around its mean a signed code is used on both sides
 
@@ -62,7 +62,7 @@ class QuantizedTensor:
     def bits_per_weight(self) -> float:
         """Nominal bits per value: the code and its share of the constants, for a tensor without ragged ends."""
         bits_per_absmax = self.absmax.bits_per_weight if isinstance(self.absmax, QuantizedTensor) else 32
-        return math.log2(len(self.codebook)) + bits_per_absmax / self.block_size
+        return math.ceil(math.log2(len(self.codebook))) + bits_per_absmax / self.block_size
 
     def block_scales(self) -> Tensor:
         """The absmax of every block (n_blocks,) in float32, as `dequantize` uses them."""
@@ -79,12 +79,13 @@ class QuantizedTensor:
         _check_out(out, self)
         flat, scales = out.view(-1), self.block_scales()
         table, per_byte = byte_table(self.codebook.to(self.codes.device)), codes_per_byte(len(self.codebook))
+        buffer = table.new_empty(0)
         for first, last in _chunks(len(scales), self.block_size, self.codes.device):
             start, stop = first * self.block_size, min(last * self.block_size, len(flat))
             packed = self.codes[start // per_byte : math.ceil(stop / per_byte)]
-            values = table.index_select(0, packed.int()).view(torch.float32)  # (n_bytes, per_byte)
-            values = scale_blocks(values.flatten()[: stop - start], scales[first:last], self.block_size)
-            flat[start:stop] = values
+            buffer.resize_(len(packed), *table.shape[1:])  # new memory for the first chunk only
+            values = torch.index_select(table, 0, packed.int(), out=buffer).view(torch.float32).flatten()
+            scale_blocks(values[: stop - start], scales[first:last], self.block_size, out=flat[start:stop])
         return out
 
 
@@ -100,20 +101,23 @@ def quantize(
     """Quantize a tensor of any shape, block by block of its flattened values; the last block may be shorter.
 
     tensor: float32, bfloat16 or float16 (float64 is rounded to float32 first).
-    codebook: `nf2` to `nf8`, `dynamic`, or a sorted tensor. double_quant: True for the paper's setting.
+    codebook: a name from `lora_edu.codebooks` or a sorted tensor. double_quant: True for the paper's setting.
     Raises TypeError for integers, ValueError for an empty tensor, NaN or infinity, or a bad block_size or codebook.
     """
     _check_input(tensor, block_size)
+    as_on_cpu = isinstance(codebook, str) and codebook == "dynamic-cpu"
     codebook = get_codebook(codebook).to(tensor.device)
     flat = tensor.detach().reshape(-1)
-    absmax = block_absmax(flat, block_size)  # (n_blocks,)
-    _check_finite(flat, absmax, tensor.shape)
-    codes = torch.empty(math.ceil(flat.numel() / codes_per_byte(len(codebook))), dtype=torch.uint8, device=flat.device)
+    absmax = torch.empty(math.ceil(len(flat) / block_size), dtype=torch.float32, device=flat.device)
+    codes = torch.empty(math.ceil(len(flat) / codes_per_byte(len(codebook))), dtype=torch.uint8, device=flat.device)
     for first, last in _chunks(len(absmax), block_size, flat.device):
         values = flat[first * block_size : last * block_size].float()
-        packed = pack(nearest_code(normalize(values, absmax[first:last], block_size), codebook), codebook)
+        absmax[first:last] = block_absmax(values, block_size)
+        scaled = normalize(values, absmax[first:last], block_size)
+        packed = pack(nearest_code(on_grid(scaled) if as_on_cpu else scaled, codebook), codebook)
         start = first * block_size // codes_per_byte(len(codebook))
         codes[start : start + len(packed)] = packed
+    _check_finite(flat, absmax, tensor.shape)
     offset = None
     if double_quant:
         absmax, offset = quantize_absmax(absmax, DoubleQuant() if double_quant is True else double_quant)
@@ -150,12 +154,16 @@ def nearest_code(scaled: Tensor, codebook: Tensor) -> Tensor:
     midpoints = (codebook[:-1] + codebook[1:]) / 2
     if len(midpoints) > 15:
         return torch.bucketize(scaled, midpoints).to(torch.uint8)
-    codes = torch.zeros(scaled.shape, dtype=torch.uint8, device=scaled.device)
-    above = torch.empty(scaled.shape, dtype=torch.bool, device=scaled.device)
+    codes, above = torch.zeros_like(scaled), torch.empty_like(scaled)
     for midpoint in midpoints.tolist():
-        torch.gt(scaled, midpoint, out=above)
-        codes += above.view(torch.uint8)
-    return codes
+        codes += torch.gt(scaled, midpoint, out=above)  # 1.0 or 0.0: floats are compared and added faster than bools
+    return codes.to(torch.uint8)
+
+
+def on_grid(scaled: Tensor) -> Tensor:
+    """Round scaled (n,) to 65,536 steps in [-1, 1]: what bitsandbytes' CPU version does before it looks up a code."""
+    step = ((scaled + 1) * 0.5 * 65535 + 0.5).int()
+    return -1 + 2 * step / 65535
 
 
 def quantize_absmax(absmax: Tensor, how: DoubleQuant) -> tuple[QuantizedTensor, Tensor | None]:
@@ -210,17 +218,19 @@ def byte_table(codebook: Tensor) -> Tensor:
     return table.view(torch.int64).flatten() if table.shape[1] == 2 else table
 
 
-def scale_blocks(values: Tensor, scales: Tensor, block_size: int) -> Tensor:
-    """Multiply each block of values (n,) in place by its scale (n_blocks,)."""
-    whole = len(values) // block_size
-    values[: whole * block_size].view(-1, block_size).mul_(scales[:whole, None])
-    values[whole * block_size :].mul_(scales[-1])
-    return values
+def scale_blocks(values: Tensor, scales: Tensor, block_size: int, out: Tensor) -> None:
+    """Multiply each block of values (n,) by its scale (n_blocks,), rounding to the type of out (n,)."""
+    whole = len(values) // block_size * block_size
+    torch.mul(
+        values[:whole].view(-1, block_size), scales[: whole // block_size, None], out=out[:whole].view(-1, block_size)
+    )
+    if whole < len(values):
+        torch.mul(values[whole:], scales[-1], out=out[whole:])
 
 
 def _chunks(n_blocks: int, block_size: int, device: torch.device):
     """Ranges of blocks to work on at a time: an even number of them, so that no byte is shared by two chunks."""
-    blocks = max(4, CHUNK_VALUES.get(device.type, 2**15) // block_size // 4 * 4)
+    blocks = max(4, CHUNK_VALUES.get(device.type, 2**16) // block_size // 4 * 4)
     for first in range(0, n_blocks, blocks):
         yield first, min(first + blocks, n_blocks)
 
