@@ -76,9 +76,7 @@ def main() -> None:
     arguments = parser.parse_args()
     browser_path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     token = secrets.token_hex(16)
-    rows = [
-        f"From key press to picture: {platform.machine()}, {os.cpu_count()} processors, {arguments.presses} presses"
-    ]
+    rows = [f"Key press to picture: {platform.machine()}, {os.cpu_count()} processors, {arguments.presses} presses"]
     rows += ["", f"| notebook | median ms | 95% ms | max ms | goal {GOAL_MEDIAN} / {GOAL_P95} |", "|-|-|-|-|-|"]
     print("\n".join(rows))
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
