@@ -26,7 +26,6 @@ def lab(port: int | None, rest: list[str]) -> None:
     setup()
     command = [str(environment.course_python()), "-m", "jupyterlab", f"--ServerApp.root_dir={environment.ROOT}"]
     command += ["--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb", "--ServerApp.ip=localhost"]
-    command += ["--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     if port:
         command.append(f"--port={port}")
     if hasattr(os, "geteuid") and os.geteuid() == 0:

@@ -51,7 +51,9 @@ def describe_environment() -> str:
     if device.type == "cuda":
         lines.append(f"There is a GPU ({describe_device()}): the notebooks use it without being asked.")
     else:
-        lines.append(f"The notebooks run on the processor, with {torch.get_num_threads()} threads. No GPU is needed.")
+        threads = torch.get_num_threads()
+        named = "one thread" if threads == 1 else f"{threads} threads"
+        lines.append(f"The notebooks run on the processor, with {named}. No GPU is needed.")
     if hint := missing_gpu_hint():
         lines.append(hint[0].upper() + hint[1:])
     _, healthy = report()

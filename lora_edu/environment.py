@@ -6,6 +6,7 @@ Only the standard library is imported here, since this is what installs the rest
 import hashlib
 import importlib.metadata
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -49,6 +50,7 @@ def setup(extra: str | None = None) -> Path:
             "installing the course (the first time, torch is the largest part; see the table in the README)", flush=True
         )
         _pip("install", "--editable", requirement)
+        _configure_lab()
         stamp.write_text(wanted)
     return venv_python()
 
@@ -75,6 +77,14 @@ def _create_venv() -> None:
             f"cannot create {VENV} ({error}). On Debian and Ubuntu the package python3-venv is needed: "
             "sudo apt install python3-venv"
         ) from error
+
+
+def _configure_lab() -> None:
+    """Keep JupyterLab in .venv from asking about news and looking for updates: the course works offline."""
+    folder = VENV / "etc" / "jupyter" / "labconfig"
+    folder.mkdir(parents=True, exist_ok=True)
+    quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
+    (folder / "default_setting_overrides.json").write_text(json.dumps(quiet), encoding="utf-8")
 
 
 def _pip(*arguments: str) -> None:

@@ -41,13 +41,17 @@ def test_the_readme_names_only_commands_that_exist():
 
 
 def test_make_help_lists_every_target():
-    listing = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listing = subprocess.run(
+        ["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     targets = re.search(r"^\.PHONY: (.+)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
     assert [line.split()[0] for line in listing.splitlines()] == [name for name in targets if name != "python"]
 
 
 def test_a_missing_python_is_named():
-    run = subprocess.run(["make", "setup", "PYTHON=no-such-python"], cwd=ROOT, capture_output=True, text=True)
+    run = subprocess.run(
+        ["make", "--no-print-directory", "setup", "PYTHON=no-such-python"], cwd=ROOT, capture_output=True, text=True
+    )
     assert run.returncode and "'no-such-python' was not found: install Python 3.11 or newer" in run.stdout
 
 

@@ -1,0 +1,182 @@
+"""What a reader builds is what they import: cells tagged `in-package:module.Name` hold the package's own code.
+
+The tag names a function, a class or a method (`gpt.GPT.generate`) of lora_edu. A cell may hold other statements beside
+the definition; the definition itself must have the same syntax tree as the package's. Docstrings, annotations, comments
+and the layout of lines are left aside.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TAG = "in-package:"
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+
+
+def tagged_cells() -> list:
+    """One parameter per tag: the notebook's stem, the name after the tag, the cell's source."""
+    found = []
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for tag in cell.metadata.get("tags", []):
+                if tag.startswith(TAG):
+                    name = tag.removeprefix(TAG)
+                    found.append(pytest.param(path.stem, name, cell.source, id=f"{path.stem[:2]}-{name}"))
+    return found
+
+
+class Bare(ast.NodeTransformer):
+    """Takes docstrings and annotations out of a syntax tree."""
+
+    def visit_arg(self, node):
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node):
+        self.generic_visit(node)
+        if node.value is not None:
+            return ast.Assign(targets=[node.target], value=node.value)
+        node.annotation = ast.Constant(None)  # "name: type" declares a field: the name stays
+        return node
+
+    def visit_ClassDef(self, node):
+        return self._without_docstring(node)
+
+    def visit_FunctionDef(self, node):
+        node.returns = None
+        return self._without_docstring(node)
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def _without_docstring(self, node):
+        if ast.get_docstring(node) is not None:
+            node.body = node.body[1:]
+        self.generic_visit(node)
+        return node
+
+
+def definition(source: str, name: str) -> str:
+    """The bare syntax tree of a definition, as text; `name` may be dotted for a method."""
+    body, node = ast.parse(source).body, None
+    for part in name.split("."):
+        matches = [item for item in body if isinstance(item, DEFINITIONS) and item.name == part]
+        assert len(matches) == 1, f"expected one definition of {name!r}, found {len(matches)}"
+        node = matches[0]
+        body = node.body
+    return ast.dump(Bare().visit(node), indent=1)
+
+
+def package_definition(tag: str) -> str:
+    module, name = tag.split(".", 1)
+    path = ROOT / "lora_edu" / f"{module}.py"
+    assert path.exists(), f"the tag names lora_edu.{module}, which does not exist"
+    return definition(path.read_text(encoding="utf-8"), name)
+
+
+def cell_definition(source: str, tag: str) -> str:
+    """The definition in a cell; a method stands in a cell as a function of its own, or inside its class."""
+    name = tag.split(".", 1)[1]
+    try:
+        return definition(source, name)
+    except AssertionError:
+        return definition(source, name.rsplit(".", 1)[-1])
+
+
+def test_there_are_tagged_cells():
+    assert len(tagged_cells()) >= 3
+
+
+def test_no_tag_is_misspelled():
+    """A tag that is nearly right would switch the comparison off without a word."""
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for tag in cell.metadata.get("tags", []):
+                assert "package" not in tag or re.fullmatch(TAG + r"\w+(\.\w+)+", tag), f"{path.name}: {tag}"
+
+
+@pytest.mark.parametrize(("notebook", "tag", "source"), tagged_cells())
+def test_the_cell_is_the_package_s_code(notebook, tag, source):
+    assert cell_definition(source, tag) == package_definition(tag), f"{notebook}: the cell differs from lora_edu.{tag}"
+
+
+CODE = '''
+class Layer(nn.Module):
+    """A layer."""
+
+    size: int = 3
+
+    def forward(self, x: Tensor, scale: float = 2.0) -> Tensor:
+        """x: (batch, in) -> (batch, out)"""
+        y: Tensor = self.base(x)  # frozen
+        return y + scale * self.branch(x)
+'''
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('    """A layer."""\n', ""),
+        ('        """x: (batch, in) -> (batch, out)"""\n', '        """Something else."""\n'),
+        (": Tensor, scale: float = 2.0) -> Tensor", ", scale=2.0)"),
+        ("size: int = 3", "size = 3"),
+        ("y: Tensor = self.base(x)  # frozen", "y = self.base(x)"),
+        ("y + scale * self.branch(x)", "(y\n                + scale * self.branch(x))"),
+        ("class Layer", "import torch\n\nclass Layer"),
+    ],
+)
+def test_what_is_left_aside(old, new):
+    assert old in CODE
+    assert definition(CODE.replace(old, new), "Layer") == definition(CODE, "Layer")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("y + scale", "y - scale"),  # a changed statement
+        ("= 2.0", "= 1.0"),  # a changed default
+        ("size: int = 3", "size: int = 4"),
+        ("size: int = 3", "length: int = 3"),
+        ("nn.Module", "object"),
+        ("self.branch(x)", "self.branch(y)"),
+        ("        return", "        self.count = 1\n        return"),  # an added one
+        ("        y: Tensor = self.base(x)  # frozen\n", ""),  # a removed one
+        ("    def forward", "    @torch.no_grad()\n    def forward"),
+        ("scale: float = 2.0", "*, scale: float = 2.0"),
+    ],
+)
+def test_what_is_noticed(old, new):
+    assert old in CODE
+    assert definition(CODE.replace(old, new), "Layer") != definition(CODE, "Layer")
+
+
+def test_a_changed_statement_in_the_package_s_own_code_is_noticed():
+    source = (ROOT / "lora_edu" / "gpt.py").read_text(encoding="utf-8")
+    changed = source.replace("is_causal=True", "is_causal=False")
+    assert changed != source
+    assert definition(changed, "Attention") != package_definition("gpt.Attention")
+    assert definition(changed, "MLP") == package_definition("gpt.MLP")
+
+
+def test_a_method_can_stand_alone_or_in_its_class():
+    source = (ROOT / "lora_edu" / "gpt.py").read_text(encoding="utf-8")
+    alone = "def forward(self, x):\n    return self.down_proj(F.gelu(self.up_proj(x), approximate='tanh'))"
+    assert cell_definition(alone, "gpt.MLP.forward") == package_definition("gpt.MLP.forward")
+    assert cell_definition(source, "gpt.MLP.forward") == package_definition("gpt.MLP.forward")
+
+
+@pytest.mark.parametrize(
+    ("source", "tag", "message"),
+    [
+        ("x = 1", "gpt.MLP", "expected one definition of 'MLP', found 0"),
+        ("def MLP(): ...\ndef MLP(): ...", "gpt.MLP", "expected one definition of 'MLP', found 2"),
+        ("def f(): ...", "gpt.f", "expected one definition of 'f', found 0"),
+        ("def f(): ...", "nowhere.f", "lora_edu.nowhere, which does not exist"),
+    ],
+)
+def test_a_wrong_tag_says_what_is_missing(source, tag, message):
+    with pytest.raises(AssertionError, match=message):
+        assert cell_definition(source, tag) == package_definition(tag)
