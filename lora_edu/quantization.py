@@ -236,11 +236,10 @@ def _codes_in_every_byte(n_codes: int, device: torch.device) -> Tensor:
 def scale_blocks(values: Tensor, scales: Tensor, block_size: int, out: Tensor) -> None:
     """Multiply each block of values (n,) by its scale (n_blocks,), rounding to the type of out (n,)."""
     whole = len(values) // block_size * block_size
-    torch.mul(
-        values[:whole].view(-1, block_size), scales[: whole // block_size, None], out=out[:whole].view(-1, block_size)
-    )
     if whole < len(values):
         torch.mul(values[whole:], scales[-1], out=out[whole:])
+        values, scales, out = values[:whole], scales[:-1], out[:whole]
+    torch.mul(values.view(-1, block_size), scales[:, None], out=out.view(-1, block_size))
 
 
 def _chunks(n_blocks: int, block_size: int, device: torch.device):
