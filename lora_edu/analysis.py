@@ -2,6 +2,7 @@
 
 import re
 
+import torch
 from torch import Tensor
 
 SPEAKER_LINE = re.compile(r"\*\*[A-Z][A-Z .,'-]*\*\*")
@@ -10,6 +11,32 @@ SPEAKER_LINE = re.compile(r"\*\*[A-Z][A-Z .,'-]*\*\*")
 def relative_error(original: Tensor, changed: Tensor) -> float:
     """The relative Frobenius error ||W - W'|| / ||W||: 0 for no change, 1 for a loss of everything."""
     return ((original - changed).norm() / original.norm()).item()
+
+
+def mean_squared_error(original: Tensor, changed: Tensor) -> float:
+    """The mean of (W - W')**2."""
+    return (original - changed).float().square().mean().item()
+
+
+def mean_absolute_error(original: Tensor, changed: Tensor) -> float:
+    """The mean of |W - W'|."""
+    return (original - changed).float().abs().mean().item()
+
+
+def output_error(weight: Tensor, changed: Tensor, inputs: Tensor) -> float:
+    """What a layer's output loses: ||X W^T - X W'^T|| / ||X W^T||, for inputs X of shape (..., d_in)."""
+    return relative_error(inputs @ weight.T, inputs @ changed.T)
+
+
+def bin_use(codes: Tensor, n_codes: int) -> Tensor:
+    """The share of the values that got each code: codes (n,), one a value (not packed), -> (n_codes,) with sum 1."""
+    return torch.bincount(codes.flatten().int(), minlength=n_codes).double() / codes.numel()
+
+
+def entropy_bits(shares: Tensor) -> float:
+    """The information in a code, -sum p log2 p, in bits: 4 if all 16 codes are used equally often, less otherwise."""
+    used = shares[shares > 0]
+    return -(used * used.log2()).sum().item()
 
 
 def speaker_share(text: str) -> float:

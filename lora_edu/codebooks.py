@@ -1,7 +1,16 @@
 """Codebooks: the fixed numbers that a code can stand for, sorted, in [-1, 1].
 
-`nf2` to `nf8` are NormalFloat codes (Dettmers et al. 2023, arXiv 2305.14314, section 3 and appendix E); `dynamic` is
-what bitsandbytes stores the absmax values with. Both are equal to the reference bit for bit.
+| name | values | source |
+|-|-|-|
+| nf2 ... nf8 | quantiles of the normal distribution and an exact 0 | arXiv 2305.14314, section 3, appendix E |
+| int2 ... int8 | 2**bits - 1 equal steps: symmetric, so that 0 is a value and -1 and 1 are both reached | |
+| fp4-e2m1 | floating point, 2 exponent bits and 1 mantissa bit | Open Compute Project, Microscaling Formats 1.0 |
+| fp4-e3m0 | floating point, 3 exponent bits: powers of two | the paper's table 2 |
+| fp4-bnb | bitsandbytes' own 4-bit float, with a tiny value next to 0 | bitsandbytes/functional.py, get_4bit_type |
+| dynamic | 8 bits with a moving exponent: bitsandbytes' code for the absmax | functional.py, create_dynamic_map |
+| e4m3, e5m2 | 8-bit floats, as the paper names its second-level code | Micikevicius et al. 2022, arXiv 2209.05433 |
+
+`nf4`, `fp4-bnb` and `dynamic` are equal to the reference bit for bit.
 """
 
 from statistics import NormalDist
@@ -10,6 +19,19 @@ import torch
 from torch import Tensor
 
 NF_NAMES = tuple(f"nf{bits}" for bits in range(2, 9))
+INT_NAMES = tuple(f"int{bits}" for bits in range(2, 9))
+
+# The magnitudes of the 4-bit floats; a sign bit doubles them.
+FP4_MAGNITUDES = {
+    "fp4-e2m1": (0, 0.5, 1, 1.5, 2, 3, 4, 6),
+    "fp4-e3m0": (0, 1, 2, 4, 8, 16, 32, 64),
+    "fp4-bnb": (0, 0.0625, 2, 3, 4, 6, 8, 12),
+}
+FP8_TYPES = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
+
+# bitsandbytes numbers its FP4 values by bit pattern (8 is the sign), we number them in rising order: our code i is
+# its code FP4_BNB_PATTERNS[i]. It gives small negative numbers the pattern of +0, and small positive ones that of -0.
+FP4_BNB_PATTERNS = (11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3)
 
 
 def nf_codebook(bits: int = 4) -> Tensor:
@@ -37,6 +59,34 @@ def _normal_quantiles(offset: float, count: int) -> list[float]:
     return [NormalDist().inv_cdf(probability) for probability in probabilities]
 
 
+def int_codebook(bits: int) -> Tensor:
+    """The symmetric integers of `bits` bits over their largest: 2**bits - 1 values (the lowest integer is not used)."""
+    if bits not in range(2, 9):
+        raise ValueError(f"bits must be a whole number from 2 to 8, got {bits!r}")
+    largest = 2 ** (bits - 1) - 1
+    return torch.arange(-largest, largest + 1) / largest
+
+
+def fp4_codebook(name: str) -> Tensor:
+    """A 4-bit floating-point format scaled to [-1, 1], sorted: (15,) float32, or (16,) for `fp4-bnb`.
+
+    The sign bit gives these formats two zeros, +0 and -0. They are one value here; only `fp4-bnb` keeps both codes,
+    because bitsandbytes stores both: one for small negative numbers, one for small positive ones.
+    """
+    magnitudes = torch.tensor(FP4_MAGNITUDES[name], dtype=torch.float32)
+    magnitudes = magnitudes / magnitudes.max()
+    negative = -magnitudes[1:].flip(0)
+    zeros = torch.zeros(2 if name == "fp4-bnb" else 1)
+    return torch.cat([negative, zeros, magnitudes[1:]])
+
+
+def fp8_codebook(name: str) -> Tensor:
+    """All finite values of an 8-bit float, `e4m3` or `e5m2`, over their maximum (448 or 57,344), sorted."""
+    values = torch.arange(256, dtype=torch.uint8).view(FP8_TYPES[name]).float()
+    values = values[values.isfinite()].unique()  # +0 and -0 become one
+    return values / values.max()
+
+
 def dynamic_codebook() -> Tensor:
     """The 256 values that bitsandbytes stores an absmax with: a signed floating-point code with a moving exponent.
 
@@ -53,19 +103,26 @@ def dynamic_codebook() -> Tensor:
 
 
 def get_codebook(codebook: str | Tensor) -> Tensor:
-    """The codebook behind a name, `nf2` to `nf8` or `dynamic`; a tensor of sorted values passes through."""
+    """The codebook behind a name (see the table above); a tensor of sorted values passes through."""
     if isinstance(codebook, Tensor):
         _check_codebook(codebook)
         return codebook.float()
-    if codebook == "dynamic":
-        return dynamic_codebook()
     if codebook in NF_NAMES:
         return nf_codebook(int(codebook[2:]))
-    raise ValueError(f"unknown codebook {codebook!r}: choose one of {', '.join(NF_NAMES)}, dynamic, or pass a tensor")
+    if codebook in INT_NAMES:
+        return int_codebook(int(codebook[3:]))
+    if codebook in FP4_MAGNITUDES:
+        return fp4_codebook(codebook)
+    if codebook in FP8_TYPES:
+        return fp8_codebook(codebook)
+    if codebook in ("dynamic", "dynamic-cpu"):  # the same values; `lora_edu.quantization` searches them differently
+        return dynamic_codebook()
+    names = (*NF_NAMES, *INT_NAMES, *FP4_MAGNITUDES, "dynamic", "dynamic-cpu", *FP8_TYPES)
+    raise ValueError(f"unknown codebook {codebook!r}: choose one of {', '.join(names)}, or pass a tensor")
 
 
 def _check_codebook(codebook: Tensor) -> None:
-    if codebook.ndim != 1 or not 2 <= len(codebook) <= 256 or not bool((codebook.diff() > 0).all()):
+    if codebook.ndim != 1 or not 2 <= len(codebook) <= 256 or not bool((codebook.diff() >= 0).all()):
         raise ValueError(
             f"a codebook has 2 to 256 values in rising order, got a tensor of shape {tuple(codebook.shape)}"
         )

@@ -36,7 +36,7 @@ SMALLEST_ABSMAX = 1e-38  # the reference never divides by less
 class DoubleQuant:
     """How the absmax values are quantized themselves: the code, values per second-level block, and the mean."""
 
-    code: str = "dynamic"
+    code: str = "dynamic"  # or int8, e4m3, e5m2; dynamic-cpu has the rounding of bitsandbytes' CPU version
     block_size: int = 256
     subtract_mean: bool = True  # absmax is positive: around its mean a signed code is used on both sides
 
@@ -62,7 +62,7 @@ class QuantizedTensor:
     def bits_per_weight(self) -> float:
         """Nominal bits per value: the code and its share of the constants, for a tensor without ragged ends."""
         bits_per_absmax = self.absmax.bits_per_weight if isinstance(self.absmax, QuantizedTensor) else 32
-        return math.log2(len(self.codebook)) + bits_per_absmax / self.block_size
+        return math.ceil(math.log2(len(self.codebook))) + bits_per_absmax / self.block_size
 
     def block_scales(self) -> Tensor:
         """The absmax of every block (n_blocks,) in float32, as `dequantize` uses them."""
@@ -100,10 +100,11 @@ def quantize(
     """Quantize a tensor of any shape, block by block of its flattened values; the last block may be shorter.
 
     tensor: float32, bfloat16 or float16 (float64 is rounded to float32 first).
-    codebook: `nf2` to `nf8`, `dynamic`, or a sorted tensor. double_quant: True for the paper's setting.
+    codebook: a name from `lora_edu.codebooks` or a sorted tensor. double_quant: True for the paper's setting.
     Raises TypeError for integers, ValueError for an empty tensor, NaN or infinity, or a bad block_size or codebook.
     """
     _check_input(tensor, block_size)
+    as_on_cpu = isinstance(codebook, str) and codebook == "dynamic-cpu"
     codebook = get_codebook(codebook).to(tensor.device)
     flat = tensor.detach().reshape(-1)
     absmax = block_absmax(flat, block_size)  # (n_blocks,)
@@ -111,7 +112,8 @@ def quantize(
     codes = torch.empty(math.ceil(flat.numel() / codes_per_byte(len(codebook))), dtype=torch.uint8, device=flat.device)
     for first, last in _chunks(len(absmax), block_size, flat.device):
         values = flat[first * block_size : last * block_size].float()
-        packed = pack(nearest_code(normalize(values, absmax[first:last], block_size), codebook), codebook)
+        scaled = normalize(values, absmax[first:last], block_size)
+        packed = pack(nearest_code(on_grid(scaled) if as_on_cpu else scaled, codebook), codebook)
         start = first * block_size // codes_per_byte(len(codebook))
         codes[start : start + len(packed)] = packed
     offset = None
@@ -156,6 +158,12 @@ def nearest_code(scaled: Tensor, codebook: Tensor) -> Tensor:
         torch.gt(scaled, midpoint, out=above)
         codes += above.view(torch.uint8)
     return codes
+
+
+def on_grid(scaled: Tensor) -> Tensor:
+    """Round scaled (n,) to 65,536 steps in [-1, 1]: what bitsandbytes' CPU version does before it looks up a code."""
+    step = ((scaled + 1) * 0.5 * 65535 + 0.5).int()
+    return -1 + 2 * step / 65535
 
 
 def quantize_absmax(absmax: Tensor, how: DoubleQuant) -> tuple[QuantizedTensor, Tensor | None]:
