@@ -22,7 +22,6 @@ AF4 = (
 )  # fmt: skip
 FOUR_BITS = ("nf4", "af4", "lloyd-max", "fp4-e2m1", "int4", "fp4-bnb", "fp4-e3m0")
 OTHER_BITS = ("nf2", "nf3", "nf5", "nf6", "nf7", "nf8")
-SHIFTS = (0, 16, 32, 48)
 
 
 def arm_name(codebook: str, block_size: int = 64, shift: int = 0) -> str:
@@ -30,11 +29,16 @@ def arm_name(codebook: str, block_size: int = 64, shift: int = 0) -> str:
     return f"{codebook}, block {block_size}, shift {shift}"
 
 
+def shifts(block_size: int) -> tuple[int, ...]:
+    """Where the first block begins in each of the four draws: quarters of a block apart."""
+    return tuple(range(0, block_size, block_size // 4))
+
+
 FORMAT_ARMS = {"full precision": {"codebook": None}} | {
     arm_name(name, block_size, shift): {"codebook": name, "block_size": block_size, "shift": shift}
     for names, block_size in ((FOUR_BITS + OTHER_BITS, 64), (FOUR_BITS, 1024))
     for name in names
-    for shift in SHIFTS
+    for shift in shifts(block_size)
 }
 
 

@@ -71,7 +71,7 @@ def format_view(values: Tensor) -> View:
 def _panels():
     figure = plt.figure(figsize=(10, 3.0), dpi=96)
     density, use, curve = (
-        figure.add_axes([left, 0.19, width, 0.68]) for left, width in ((0.05, 0.3), (0.42, 0.22), (0.73, 0.26))
+        figure.add_axes([left, 0.19, width, 0.68]) for left, width in ((0.06, 0.3), (0.43, 0.22), (0.73, 0.25))
     )
     density.set(xlim=(-1.05, 1.05), ylim=(0, 1.05), xlabel="weight / absmax", ylabel="share (largest = 1)")
     density.set_title("scaled weights (curve) and levels (bars)", fontsize=10)
