@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from lora_edu import nf_codebook, quantize
+from lora_edu import fetching, nf_codebook, quantize
+from lora_edu.analysis import relative_error
 from lora_edu.exercises import nb06
+from lora_edu.storage import DownloadError
 
 PATH = Path(__file__).parent.parent / "notebooks" / "06_nf4.ipynb"
 with_bitsandbytes = pytest.mark.skipif(
@@ -126,3 +128,17 @@ def by_blocks(W, codes, absmax):
 def test_right_solutions_pass(check, solution, capsys):
     check(solution)
     assert capsys.readouterr().out.endswith(": correct\n")
+
+
+def test_the_notebook_goes_on_without_minilm(capsys, monkeypatch):
+    def absent(name):
+        raise DownloadError("no network")
+
+    monkeypatch.setattr(fetching, "model_folder", absent)
+    cells = nbformat.read(PATH, as_version=4).cells
+    cell = next(cell for cell in cells if cell.cell_type == "code" and 'model_folder("minilm")' in cell.source)
+    normal = torch.randn(2**16, generator=torch.Generator().manual_seed(0))
+    names = {"torch": torch, "quantize": quantize, "normal": normal, "relative_error": relative_error}
+    exec(cell.source, names | {"formats": ["nf4", "int4"]})
+    out = capsys.readouterr().out
+    assert out.startswith("MiniLM is not here") and out.count("%") == 4
