@@ -24,6 +24,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from lora_edu import storage
+from lora_edu.format_experiments import FORMAT_ARMS, format_loss
 from lora_edu.gpt import GPT
 from lora_edu.pretrain import base_path, load_base
 from lora_edu.texts import load_text
@@ -166,6 +167,7 @@ def _singular_values(matrix: np.ndarray) -> list[float]:
 
 
 EXPERIMENTS = {
+    "formats": Experiment(format_loss, FORMAT_ARMS),  # notebook 06
     "update-rank": Experiment(
         update_rank,
         {

@@ -34,6 +34,7 @@ from torch import Tensor
 
 from lora_edu.codebooks import get_codebook
 from lora_edu.cpu_lookup import cpu_lookup
+from lora_edu.tensor_checks import check_finite, check_input, check_out
 
 # Work on a piece at a time: it stays in the processor's cache, and extra memory does not grow with the tensor.
 CHUNK_VALUES = {"cpu": 2**17, "cuda": 2**22}
@@ -87,7 +88,7 @@ class QuantizedTensor:
         """
         if out is None:
             out = torch.empty(self.shape, dtype=self.dtype, device=self.codes.device)
-        _check_out(out, self)
+        check_out(out, self.shape, self.dtype)
         flat, scales = out.view(-1), self.block_scales()
         table, per_byte = byte_table(self.codebook.to(self.codes.device)), codes_per_byte(len(self.codebook))
         index, buffer = self.codes.new_empty(0, dtype=torch.int32), table.new_empty(0)  # used for every chunk
@@ -116,11 +117,12 @@ def quantize(
     codebook: a name from `lora_edu.codebooks` or a sorted tensor. double_quant: True for the paper's setting.
     Raises TypeError for integers, ValueError for an empty tensor, NaN or infinity, or a bad block_size or codebook.
     """
-    _check_input(tensor, block_size)
+    check_input(tensor, block_size)
     flat = tensor.detach().reshape(-1)
     if isinstance(codebook, str) and codebook == "dynamic-cpu":
         codebook = get_codebook("dynamic").to(flat.device)
         codes, absmax = cpu_lookup(flat.float(), codebook, block_size)
+        check_finite(flat, absmax, tensor.shape)
         return QuantizedTensor(codes, absmax, None, codebook, block_size, tensor.shape, tensor.dtype)
     codebook = get_codebook(codebook).to(flat.device)
     absmax = torch.empty(math.ceil(len(flat) / block_size), dtype=torch.float32, device=flat.device)
@@ -132,7 +134,7 @@ def quantize(
         packed = pack(nearest_code(scaled, codebook), codebook)
         start = first * block_size // codes_per_byte(len(codebook))
         codes[start : start + len(packed)] = packed
-    _check_finite(flat, absmax, tensor.shape)
+    check_finite(flat, absmax, tensor.shape)
     offset = None
     if double_quant:
         absmax, offset = quantize_absmax(absmax, DoubleQuant() if double_quant is True else double_quant)
@@ -247,34 +249,3 @@ def _chunks(n_blocks: int, block_size: int, device: torch.device):
     blocks = max(4, CHUNK_VALUES.get(device.type, 2**17) // block_size // 4 * 4)
     for first in range(0, n_blocks, blocks):
         yield first, min(first + blocks, n_blocks)
-
-
-# --- checks --------------------------------------------------------------------------------------------------------
-
-
-def _check_input(tensor: Tensor, block_size: int) -> None:
-    if not tensor.is_floating_point():
-        raise TypeError(
-            f"only floating-point tensors can be quantized, got {tensor.dtype}: convert with .float() first"
-        )
-    if tensor.numel() == 0:
-        raise ValueError(f"the tensor is empty (shape {tuple(tensor.shape)}): there is nothing to quantize")
-    if not isinstance(block_size, int) or isinstance(block_size, bool) or block_size < 1:
-        raise ValueError(f"block_size must be a whole number of at least 1, got {block_size!r}")
-
-
-def _check_finite(flat: Tensor, absmax: Tensor, shape: torch.Size) -> None:
-    if not absmax.isfinite().all():  # a NaN or infinity anywhere in a block shows in its absmax
-        at = int((~flat.float().isfinite()).nonzero()[0])
-        index = tuple(int(i) for i in torch.unravel_index(torch.tensor(at), shape))
-        raise ValueError(
-            f"the tensor has the value {flat[at].item()} at index {index}: only finite values can be quantized"
-        )
-
-
-def _check_out(out: Tensor, quantized: QuantizedTensor) -> None:
-    if out.shape != quantized.shape or out.dtype != quantized.dtype or not out.is_contiguous():
-        raise ValueError(
-            f"out must be a contiguous {quantized.dtype} tensor of shape {tuple(quantized.shape)}, "
-            f"got {out.dtype} {tuple(out.shape)}"
-        )

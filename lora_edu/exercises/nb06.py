@@ -1,0 +1,187 @@
+"""The checks of notebook 06, NF4."""
+
+from collections.abc import Callable
+from statistics import NormalDist
+
+import numpy as np
+
+from lora_edu.codebooks import nf_codebook
+from lora_edu.grading import Exercise, as_array, beside
+
+__all__ = ["beside", "normal_float", "packed_codes", "weight_error"]
+
+# --- 6.1: the codebook -----------------------------------------------------------------------------------------------
+
+
+def _quantiles(offset: float, count: int) -> list[float]:
+    return [NormalDist().inv_cdf(p) for p in np.linspace(offset, 0.5, count + 1)[:-1]]
+
+
+def _codebook(offset: float, positive: int, negative: int, zeros: int = 1, divide: bool = True) -> np.ndarray:
+    levels = [-v for v in _quantiles(offset, negative)] + [0.0] * zeros + _quantiles(offset, positive)
+    return np.sort(levels) / (max(levels) if divide else 1)
+
+
+def _bin_middles(offset: float, half: int) -> np.ndarray:
+    levels = np.array([NormalDist().inv_cdf((i + 0.5) / (2 * half)) for i in range(2 * half)])
+    return levels / levels.max()
+
+
+def _with_the_median(offset: float, half: int) -> np.ndarray:
+    """The slice [:-1] forgotten on both sides: the quantile of 1/2, which is 0, comes along with each."""
+    levels = [NormalDist().inv_cdf(p) for p in np.linspace(offset, 0.5, half + 1)]
+    levels += [-NormalDist().inv_cdf(p) for p in np.linspace(offset, 0.5, half)] + [0.0]
+    return np.sort(levels) / max(levels)
+
+
+_normal_float = Exercise(
+    "6.1",
+    lambda offset, half: _codebook(offset, half, half - 1),
+    [(0.9677083, 8), (0.95, 8), (0.9, 4), (0.98, 16)],
+    {
+        "this is the mirror image: the extra level sits on the negative side. NF4 has 8 positive levels and 7 negative "
+        "ones, and the zero.": lambda offset, half: _codebook(offset, half - 1, half),
+        "this has no exact 0. A weight of 0, as in padding, must come back as 0.": (
+            lambda offset, half: _codebook(offset, half, half, zeros=0)
+        ),
+        "these are the middles of 2 * half equally likely bins. They have no exact 0 and leave the offset unused.": (
+            _bin_middles
+        ),
+        "this forgets to divide by the maximum. The codebook must end at 1, so that the absmax of a block is exact.": (
+            lambda offset, half: _codebook(offset, half, half - 1, divide=False)
+        ),
+        "this has several zeros: the quantile of 1/2 is 0 already. Leave the last probability of each side out.": (
+            _with_the_median
+        ),
+        "this has as many levels below 0 as above it: 2 * half + 1 in all, one more than the bits can number.": (
+            lambda offset, half: _codebook(offset, half, half)
+        ),
+        "this uses 2 * half - 1 levels, and wastes a code: the positive side has half of them.": (
+            lambda offset, half: _codebook(offset, half - 1, half - 1)
+        ),
+    },
+)
+
+_LITERALLY = (
+    "Exercise 6.1: this is Eq. 4 taken literally, or a probability of 0 or 1: the normal quantile there is infinite. "
+    "The outermost probability is the offset."
+)
+
+
+def normal_float(attempt: Callable) -> None:
+    """Exercise 6.1: the codebook from its offset. Infinite ends are named before anything else is compared."""
+    for case in _normal_float.cases:
+        try:
+            result = as_array(attempt(*case))
+        except Exception as error:
+            if "0.0 < p < 1.0" in str(error):  # what NormalDist().inv_cdf says at 0 and at 1
+                raise AssertionError(_LITERALLY) from error
+            break  # the exercise itself tells what went wrong
+        if result is not None and np.isinf(result).any():
+            raise AssertionError(_LITERALLY)
+    _normal_float(attempt)
+
+
+# --- 6.2: two codes a byte -------------------------------------------------------------------------------------------
+
+
+def _pairs(codes: np.ndarray, fill: int = 7) -> np.ndarray:
+    """(n_bytes, 2): the codes of each byte, the last one filled up."""
+    codes = np.asarray(codes, dtype=np.int64)
+    return np.append(codes, [fill] * (len(codes) % 2)).reshape(-1, 2)
+
+
+packed_codes = Exercise(
+    "6.2",
+    lambda codes: _pairs(codes) @ [16, 1],
+    [(np.array(codes),) for codes in ([0, 15, 7, 8], [3, 1, 4, 1, 5], [9], [15, 0, 2, 11, 12, 6, 13])],
+    {
+        "this puts the first code of a pair into the low half of the byte. bitsandbytes and this course put it into "
+        "the high half.": lambda codes: _pairs(codes) @ [1, 16],
+        "this keeps one code in each byte: 8 bits, not 4.": lambda codes: codes,
+        "this drops the last code when their number is odd.": (
+            lambda codes: _pairs(codes[: len(codes) // 2 * 2]) @ [16, 1]
+        ),
+        "this fills the last byte with code 0, which stands for -1. The value 0 has code 7.": (
+            lambda codes: _pairs(codes, fill=0) @ [16, 1]
+        ),
+        "this fills the last byte with code 8. Code 8 is the smallest positive value; 0 has code 7.": (
+            lambda codes: _pairs(codes, fill=8) @ [16, 1]
+        ),
+        "this multiplies the first code by 15. Four bits count 16 values.": lambda codes: _pairs(codes) @ [15, 1],
+        "this adds the two codes: the byte must keep them apart.": lambda codes: _pairs(codes) @ [1, 1],
+        "this pairs the first half of the codes with the second half. Neighbors share a byte.": (
+            lambda codes: _pairs(codes).flatten().reshape(2, -1).T @ [16, 1]
+        ),
+    },
+)
+
+# --- 6.3: the error --------------------------------------------------------------------------------------------------
+
+
+def _weights() -> list[tuple]:
+    """Cases (W, codes, absmax): W is not square, each row of `codes` is one block of it."""
+    cases = []
+    for seed, (d_out, d_in, block_size) in enumerate([(6, 8, 8), (4, 12, 6)]):
+        rng = np.random.default_rng(seed)
+        W = rng.normal(size=(d_out, d_in)) * rng.uniform(0.5, 3, size=(d_out, 1))
+        blocks = W.reshape(-1, block_size)
+        absmax = np.abs(blocks).max(axis=1)
+        codes = np.abs(blocks[:, :, None] / absmax[:, None, None] - _NF4).argmin(axis=2)
+        cases.append((W, codes, absmax))
+    return cases
+
+
+_NF4 = nf_codebook(4).numpy().astype(np.float64)
+
+
+def _rounded(W, codes, absmax):
+    return (_NF4[codes] * absmax[:, None]).reshape(W.shape)
+
+
+def _frobenius(W, changed):
+    return np.linalg.norm(W - changed) / np.linalg.norm(W)
+
+
+def _in_code_space(W, codes, absmax):
+    scaled = W.reshape(codes.shape) / absmax[:, None]
+    return _frobenius(scaled, _NF4[codes])
+
+
+weight_error = Exercise(
+    "6.3",
+    lambda W, codes, absmax: _frobenius(W, _rounded(W, codes, absmax)),
+    _weights(),
+    {
+        "this compares the scaled values with the codebook. Blocks with a large absmax then count too little: "
+        "multiply by the absmax first.": _in_code_space,
+        "this is the largest error over the largest weight. The question is about all weights together.": (
+            lambda W, c, m: np.abs(W - _rounded(W, c, m)).max() / np.abs(W).max()
+        ),
+        "this is the largest error.": lambda W, c, m: np.abs(W - _rounded(W, c, m)).max(),
+        "this is the square of the relative error: take the root.": lambda W, c, m: (
+            _frobenius(W, _rounded(W, c, m)) ** 2
+        ),
+        "this is the mean squared error. Divide by the size of W, and take the root.": (
+            lambda W, c, m: np.mean((W - _rounded(W, c, m)) ** 2)
+        ),
+        "this is the mean absolute error, in the unit of the weights.": (
+            lambda W, c, m: np.mean(np.abs(W - _rounded(W, c, m)))
+        ),
+        "this is the norm of the error. Divide it by the norm of W.": (
+            lambda W, c, m: np.linalg.norm(W - _rounded(W, c, m))
+        ),
+        "this divides by the norm of the rounded weight.": (
+            lambda W, c, m: np.linalg.norm(W - _rounded(W, c, m)) / np.linalg.norm(_rounded(W, c, m))
+        ),
+        "this forgets the absmax: the codebook's values lie in [-1, 1].": (
+            lambda W, c, m: _frobenius(W, _NF4[c].reshape(W.shape))
+        ),
+        "this uses one absmax for the whole weight. Each block has its own.": (
+            lambda W, c, m: _frobenius(W, _rounded(W, c, np.full_like(m, m.max())))
+        ),
+        "this takes the codes for integers from -7 to 8. A code is an index: look its value up.": (
+            lambda W, c, m: _frobenius(W, ((c - 7) / 8 * m[:, None]).reshape(W.shape))
+        ),
+    },
+)

@@ -1,0 +1,132 @@
+"""The experiment with the formats: its pieces on a tiny model, and what is stored."""
+
+import hashlib
+import importlib.util
+import json
+
+import pytest
+import torch
+
+from lora_edu import experiments, format_experiments
+from lora_edu.analysis import mean_squared_error, relative_error
+from lora_edu.codebooks import nf_codebook
+from lora_edu.format_experiments import (
+    AF4,
+    FORMAT_ARMS,
+    arm_name,
+    block_linears,
+    format_codebook,
+    format_loss,
+    layer_inputs,
+    lloyd_max,
+    round_linears,
+    shifts,
+)
+from lora_edu.gpt import GPT
+from lora_edu.pretrain import base_path
+from lora_edu.quantization import quantize
+from lora_edu.training import evaluate
+
+
+@pytest.fixture
+def normal():
+    return torch.randn(2**18, generator=torch.Generator().manual_seed(5))
+
+
+def test_lloyd_max_lowers_the_squared_error_by_five_percent(normal):
+    fitted = format_codebook("lloyd-max")  # on other values than these
+    errors = [mean_squared_error(normal, quantize(normal, code).dequantize()) for code in (nf_codebook(4), fitted)]
+    assert 0.045 < 1 - errors[1] / errors[0] < 0.065  # facts: 5.4%
+    assert {-1.0, 0.0, 1.0} <= set(fitted.tolist()) and bool((fitted.diff() > 0).all())
+
+
+def test_lloyd_max_cannot_be_improved_by_moving_one_level(normal):
+    fitted = lloyd_max(normal, nf_codebook(4), rounds=200)
+    best = mean_squared_error(normal, quantize(normal, fitted).dequantize())
+    for level in (1, 5, 9, 14):
+        for step in (-0.02, 0.02):
+            moved = fitted.clone()
+            moved[level] += step
+            assert mean_squared_error(normal, quantize(normal, moved).dequantize()) > best
+
+
+def test_lloyd_max_leaves_a_level_that_nobody_uses_where_it_is():
+    values = torch.tensor([1.0, 0.25, 0.35, -1.0])
+    start = torch.tensor([-1.0, -0.6, 0.0, 0.2, 1.0])
+    assert lloyd_max(values, start, block_size=4, rounds=3).tolist() == pytest.approx([-1, -0.6, 0, 0.3, 1])
+
+
+def test_af4_is_the_one_that_bitsandbytes_ships():
+    if importlib.util.find_spec("bitsandbytes") is None:
+        pytest.skip("bitsandbytes is not installed")
+    from bitsandbytes.functional import get_4bit_type
+
+    reference = get_4bit_type("af4", device="cpu", blocksize=64).sort().values
+    assert torch.allclose(torch.tensor(AF4), reference, atol=1e-7, rtol=0)
+
+
+def test_only_the_linear_layers_of_the_blocks_are_rounded(tiny_gpt):
+    before = {name: value.clone() for name, value in tiny_gpt.state_dict().items()}
+    inputs = layer_inputs(tiny_gpt, torch.arange(40, dtype=torch.uint8), length=32)
+    errors = round_linears(tiny_gpt, nf_codebook(4), 16, 0, inputs)
+    linear = {f"blocks.{path}.weight" for path in block_linears(tiny_gpt)}
+    changed = {name for name, value in tiny_gpt.state_dict().items() if not torch.equal(value, before[name])}
+    assert changed == linear and len(linear) == 6 * tiny_gpt.config.n_layers
+    for name in linear:
+        expected = quantize(before[name], "nf4", 16).dequantize()
+        assert torch.allclose(tiny_gpt.state_dict()[name], expected, atol=1e-7)
+    flat = [torch.cat([state[name].flatten() for name in sorted(linear)]) for state in (before, tiny_gpt.state_dict())]
+    assert errors["weight_error"] == pytest.approx(relative_error(*flat), rel=1e-4)
+    assert 0 < errors["output_error"] < 0.3
+
+
+def test_a_shift_is_another_draw_of_the_same_size(tiny_gpt):
+    inputs = layer_inputs(tiny_gpt, torch.arange(40, dtype=torch.uint8), length=32)
+    weights, errors = [], []
+    for shift in shifts(16):
+        model = GPT(tiny_gpt.config).eval()
+        model.load_state_dict(tiny_gpt.state_dict())
+        errors.append(round_linears(model, nf_codebook(4), 16, shift, inputs)["weight_error"])
+        weights.append(model.blocks[0].mlp.up_proj.weight.detach())
+    assert not torch.equal(weights[0], weights[2]) and shifts(16) == (0, 4, 8, 12)
+    assert max(errors) < 1.1 * min(errors)
+
+
+def test_the_inputs_are_those_of_the_layers(tiny_gpt):
+    tokens = torch.arange(40, dtype=torch.uint8)
+    inputs = layer_inputs(tiny_gpt, tokens, length=32)
+    assert {tuple(x.shape) for x in inputs.values()} == {(32, 16), (32, 64)}
+    assert not any(layer._forward_hooks for layer in block_linears(tiny_gpt).values())
+    q, k = (inputs[f"0.attention.{name}_proj"] for name in "qk")
+    assert torch.equal(q, k)  # both read the same vector
+
+
+def test_an_arm_runs(tiny_gpt, tiny_text, monkeypatch):
+    def copy_of_tiny(size):
+        model = GPT(tiny_gpt.config).eval()
+        model.load_state_dict(tiny_gpt.state_dict())
+        return model
+
+    monkeypatch.setattr(format_experiments, "load_base", copy_of_tiny)
+    monkeypatch.setattr(format_experiments, "load_text", lambda name: tiny_text)
+    monkeypatch.setattr(format_experiments, "layer_inputs", lambda model, tokens: layer_inputs(model, tokens, 32))
+    monkeypatch.setattr(
+        format_experiments, "evaluate", lambda m, t, max_windows: evaluate(m, t, seq_len=32, max_windows=4)
+    )
+    whole, rounded = format_loss(None), format_loss("nf2", 16, 4)
+    assert whole["weight_error"] == 0 and whole["loss"] > 0
+    assert rounded["weight_error"] > 0.2 and rounded["output_error"] > 0.2 and rounded["loss"] != whole["loss"]
+    json.dumps(rounded)
+
+
+def test_the_stored_result_belongs_to_the_shipped_base_and_holds_together():
+    stored = experiments.load_results("formats")
+    assert stored["settings"] == json.loads(json.dumps(FORMAT_ARMS)) and set(stored["arms"]) == set(FORMAT_ARMS)
+    assert stored["base_sha256"] == hashlib.sha256(base_path("laptop").read_bytes()).hexdigest(), (
+        "the base was trained anew: delete data/results/formats.json and run the experiment again"
+    )
+    errors = [stored["arms"][arm_name(f"nf{bits}")]["weight_error"] for bits in range(2, 9)]
+    losses = [stored["arms"][arm_name(f"nf{bits}")]["loss"] for bits in range(2, 9)]
+    assert errors == sorted(errors, reverse=True) and losses == sorted(losses, reverse=True)
+    weight_errors = {draw: stored["arms"][arm_name("nf4", 64, draw)]["weight_error"] for draw in shifts(64)}
+    assert len(set(weight_errors.values())) > 1  # the draws differ
