@@ -5,7 +5,7 @@ ARGS ?=
 COURSE = $(PYTHON) -m lora_edu
 RUN = .venv/bin/python
 
-.PHONY: help python setup lab test test-all fetch qlora doctor lint format notebooks clean
+.PHONY: help python setup lab test test-all fetch qlora doctor lint format notebooks bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,10 @@ format: python  ## mend what the style checks can mend
 notebooks: python  ## run every notebook in a fresh kernel and store its outputs
 	@$(COURSE) setup --extra test
 	LORA_EDU_DEVICE=cpu LORA_EDU_SIZE=laptop $(RUN) -m lora_edu.report --in-place notebooks/*.ipynb
+
+bench: python  ## speed and memory beside bitsandbytes, torchao and PEFT (about 3 minutes; ARGS="--threads 2" passes through)
+	@$(COURSE) setup --extra test
+	$(RUN) benchmarks/quantization.py $(ARGS)
 
 clean:  ## remove .venv, build and caches (the downloaded texts stay)
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
