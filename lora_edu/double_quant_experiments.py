@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lora_edu.analysis import relative_error
 from lora_edu.fetching import model_folder
 from lora_edu.pretrain import load_base
-from lora_edu.quantization import DoubleQuant, block_absmax, normalize, quantize, scale_blocks
+from lora_edu.quantization import DoubleQuant, quantize
 from lora_edu.texts import load_text
 from lora_edu.training import evaluate
 
@@ -23,10 +23,15 @@ def error_by_source(weight: Tensor, block_size: int = 64, how: DoubleQuant = Dou
     """The relative error of NF4 taken apart: from the codes alone, from the constants alone, and from both."""
     flat = weight.detach().flatten()
     single, double = quantize(flat, "nf4", block_size), quantize(flat, "nf4", block_size, how)
-    scaled = normalize(flat, single.absmax, block_size)  # not rounded to codes: exact up to float32
-    constants = scale_blocks(scaled, double.block_scales(), block_size)
+    constants = rescale(flat, single.absmax, double.block_scales(), block_size)  # not rounded to codes
     changed = {"codes": single.dequantize(), "constants": constants, "both": double.dequantize()}
     return {source: relative_error(flat.double(), result.double()) for source, result in changed.items()}
+
+
+def rescale(values: Tensor, old: Tensor, new: Tensor, block_size: int) -> Tensor:
+    """Give the blocks of values (n,), whose constants are old (n_blocks,), the constants new (n_blocks,)."""
+    factor = new / old.clamp(min=1e-38)  # a block of zeros stays one
+    return values * factor.repeat_interleave(block_size)[: len(values)]
 
 
 def normal_weights(count: int, seed: int = 0) -> Tensor:
@@ -35,7 +40,7 @@ def normal_weights(count: int, seed: int = 0) -> Tensor:
 
 
 def gpt_layers(model: nn.Module, tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """For each linear layer in the blocks of a GPT: its weight (d_out, d_in) and its inputs (n, d_in) for tokens (1, n)."""
+    """For each linear layer in the blocks of a GPT: weight (d_out, d_in) and inputs (n, d_in), for tokens (1, n)."""
     seen, hooks = {}, []
     for path, layer in model.blocks.named_modules(prefix="blocks"):
         if isinstance(layer, nn.Linear):
@@ -127,10 +132,9 @@ def changed_weight(weight: Tensor, change: str, block_size: int, how: DoubleQuan
         raise ValueError(f"unknown change {change!r}: choose one of {', '.join(CHANGES)}")
     if change == "none":
         return weight.clone()
-    scales = CHANGES[change](block_absmax(weight.flatten(), block_size), how, generator)
-    unit = quantize(weight.flatten(), "nf4", block_size)
-    values = normalize(unit.dequantize(), unit.absmax, block_size)
-    return scale_blocks(values, scales, block_size).view_as(weight)
+    single = quantize(weight.flatten(), "nf4", block_size)
+    scales = CHANGES[change](single.absmax, how, generator)
+    return rescale(single.dequantize(), single.absmax, scales, block_size).view_as(weight)
 
 
 def double_scales(absmax: Tensor, how: DoubleQuant, _generator=None) -> Tensor:
