@@ -13,7 +13,7 @@ from lora_edu.sliders import View
 
 BLOCK_SIZES = (16, 32, 64, 128, 256, 1024, 4096)
 SECOND_SIZES = (0, 16, 64, 256, 1024)  # 0: the constants stay in float32
-LOOKS = ((ORANGE, "//"), (BLUE, ".."), (GREEN, "xx"))
+LOOKS = ((ORANGE, "///"), (BLUE, "..."), (GREEN, "xxx"))
 
 
 def bits_per_weight(block_size: int, second_size: int = 0, code_bits: int = 4) -> float:
@@ -45,12 +45,12 @@ def budget_view(weights: dict[str, Tensor]) -> View:
     _check_weights(weights)
     error = functools.cache(lambda name, *setting: budget_error(weights[name], *setting))
     figure, (bar, plane) = _panels()
-    parts = [Rectangle((0, 0.3), 1, 0.4, color=color, ec="white", hatch=hatch) for color, hatch in LOOKS]
+    parts = [Rectangle((0, 0.3), 1, 0.4, facecolor=color, edgecolor="white", hatch=hatch) for color, hatch in LOOKS]
     for part in parts:
         bar.add_patch(part)
     text = bar.text(0.5, 0.85, "", ha="center", fontsize=10, transform=bar.transAxes)
     (cloud,) = plane.plot([], [], "o", color=BLUE, ms=4, alpha=0.7)
-    (edge,) = plane.plot([], [], "-", color="black", lw=1)
+    (edge,) = plane.plot([], [], "-", color="black", lw=1, drawstyle="steps-post")
     (chosen,) = plane.plot([], [], "D", color=RED, ms=9, mfc="none", mew=2)
 
     def update(weights: str, block_size: int, second_size: int, code: str) -> str:
@@ -78,7 +78,7 @@ def budget_view(weights: dict[str, Tensor]) -> View:
 def _panels():
     figure = plt.figure(figsize=(10, 3.1), dpi=96)
     bar, plane = figure.add_axes([0.03, 0.19, 0.42, 0.66]), figure.add_axes([0.54, 0.19, 0.44, 0.74])
-    bar.set(xlim=(0, 6.2), ylim=(0, 1), yticks=[], xlabel="bits per weight: codes //, constants .., second level xx")
+    bar.set(xlim=(0, 6.2), ylim=(0, 1), yticks=[], xlabel="bits per weight: codes ///, constants ..., second level xxx")
     bar.spines[["top", "right", "left"]].set_visible(False)
     plane.set(xscale="log", xlim=(1.5e-3, 3), ylim=(0.07, 0.14))
     plane.set(xlabel="bits per weight above 4", ylabel="relative error")
