@@ -188,8 +188,8 @@ def steps(device: str, rounds: int) -> list[str]:
     tokens = torch.randint(0, 256, (8, 257), device=device)
     adapters = LoraConfig(r=8, lora_alpha=16, target_modules=LINEARS, lora_dropout=0.0)
     models = {
-        "LoRA": add_lora(copy.deepcopy(base), rank=8, alpha=16),
-        "QLoRA": add_lora(quantize_linears(copy.deepcopy(base)), rank=8, alpha=16),
+        "LoRA": add_lora(copy.deepcopy(base), rank=8, alpha=16, targets="all-linear"),
+        "QLoRA": add_lora(quantize_linears(copy.deepcopy(base)), rank=8, alpha=16, targets="all-linear"),
         "LoRA, PEFT": get_peft_model(copy.deepcopy(base), adapters),
         "QLoRA, PEFT + bitsandbytes": get_peft_model(bitsandbytes_linears(copy.deepcopy(base)).to(device), adapters),
     }

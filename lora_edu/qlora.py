@@ -96,7 +96,7 @@ class NF4Linear(nn.Module):
         device = x.device.type
         y_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         y = _DequantizedLinear.apply(x.to(self.compute_dtype or y_dtype), self.quantized).to(y_dtype)
-        return y if self.bias is None else y + self.bias.to(y_dtype)
+        return y if self.bias is None else y.add_(self.bias.to(y_dtype))  # in place: y is ours, and no memory is new
 
     def _apply(self, fn, recurse: bool = True):
         """Follow the model to another device, but keep the constants exact when it is cast to another type."""

@@ -27,6 +27,7 @@ Source: Dettmers et al. 2023, "QLoRA", arXiv 2305.14314, section 3.
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -221,21 +222,24 @@ def byte_table(codebook: Tensor) -> Tensor:
 
     Returns (256, per_byte) float32; two values are viewed as one int64 (256,), which is copied several times faster.
     """
-    codes = unpack(torch.arange(256, dtype=torch.uint8, device=codebook.device), len(codebook))
     padded = torch.zeros(256, device=codebook.device)
     padded[: len(codebook)] = codebook  # a 3-bit code leaves half of its packed values unused
-    table = padded[codes.int()].view(256, -1)
-    return table.view(torch.int64).flatten() if table.shape[1] == 2 else table
+    table = padded.index_select(0, _codes_in_every_byte(len(codebook), codebook.device))
+    return table.view(torch.int64) if codes_per_byte(len(codebook)) == 2 else table.view(256, -1)
+
+
+@lru_cache
+def _codes_in_every_byte(n_codes: int, device: torch.device) -> Tensor:
+    return unpack(torch.arange(256, dtype=torch.uint8, device=device), n_codes).int()
 
 
 def scale_blocks(values: Tensor, scales: Tensor, block_size: int, out: Tensor) -> None:
     """Multiply each block of values (n,) by its scale (n_blocks,), rounding to the type of out (n,)."""
     whole = len(values) // block_size * block_size
-    torch.mul(
-        values[:whole].view(-1, block_size), scales[: whole // block_size, None], out=out[:whole].view(-1, block_size)
-    )
     if whole < len(values):
         torch.mul(values[whole:], scales[-1], out=out[whole:])
+        values, scales, out = values[:whole], scales[:-1], out[:whole]
+    torch.mul(values.view(-1, block_size), scales[:, None], out=out.view(-1, block_size))
 
 
 def _chunks(n_blocks: int, block_size: int, device: torch.device):
