@@ -24,6 +24,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from lora_edu import storage
+from lora_edu.double_quant_experiments import DOUBLE_QUANT_ARMS, double_quant_loss
 from lora_edu.format_experiments import FORMAT_ARMS, format_loss
 from lora_edu.gpt import GPT
 from lora_edu.pretrain import base_path, load_base
@@ -175,6 +176,7 @@ EXPERIMENTS = {
             "150 steps": {"steps": 150, "ranks": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256), "store": STORED_LAYER},
         },
     ),
+    "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS),
 }
 
 
