@@ -92,13 +92,14 @@ class QuantizedTensor:
         flat, scales = out.view(-1), self.block_scales()
         table, per_byte = byte_table(self.codebook.to(self.codes.device)), codes_per_byte(len(self.codebook))
         index, buffer = self.codes.new_empty(0, dtype=torch.int32), table.new_empty(0)  # used for every chunk
-        for first, last in _chunks(len(scales), self.block_size, self.codes.device):
-            start, stop = first * self.block_size, min(last * self.block_size, len(flat))
-            packed = self.codes[start // per_byte : math.ceil(stop / per_byte)]
+        blocks = _blocks_per_chunk(self.block_size, flat.device)
+        size = blocks * self.block_size
+        pieces = zip(self.codes.split(size // per_byte), scales.split(blocks), flat.split(size), strict=True)
+        for packed, scale, part in pieces:
             index.resize_(len(packed)).copy_(packed)
             buffer.resize_(len(packed), *table.shape[1:])
             values = torch.index_select(table, 0, index, out=buffer).view(torch.float32).view(-1)
-            scale_blocks(values[: stop - start], scales[first:last], self.block_size, out=flat[start:stop])
+            scale_blocks(values[: len(part)], scale, self.block_size, out=part)
         return out
 
 
@@ -126,14 +127,16 @@ def quantize(
         return QuantizedTensor(codes, absmax, None, codebook, block_size, tensor.shape, tensor.dtype)
     codebook = get_codebook(codebook).to(flat.device)
     absmax = torch.empty(math.ceil(len(flat) / block_size), dtype=torch.float32, device=flat.device)
-    codes = torch.empty(math.ceil(len(flat) / codes_per_byte(len(codebook))), dtype=torch.uint8, device=flat.device)
-    for first, last in _chunks(len(absmax), block_size, flat.device):
-        values = flat[first * block_size : last * block_size].float()
-        absmax[first:last] = block_absmax(values, block_size)
-        scaled = normalize(values, absmax[first:last], block_size)
-        packed = pack(nearest_code(scaled, codebook), codebook)
-        start = first * block_size // codes_per_byte(len(codebook))
-        codes[start : start + len(packed)] = packed
+    per_byte = codes_per_byte(len(codebook))
+    codes = torch.empty(math.ceil(len(flat) / per_byte), dtype=torch.uint8, device=flat.device)
+    blocks = _blocks_per_chunk(block_size, flat.device)
+    size = blocks * block_size
+    for values, scale, packed in zip(
+        flat.split(size), absmax.split(blocks), codes.split(size // per_byte), strict=True
+    ):
+        scale.copy_(block_absmax(values, block_size))  # scale and packed are parts of absmax and codes
+        scaled = normalize(values.float(), scale, block_size)
+        packed.copy_(pack(nearest_code(scaled, codebook), codebook))
     check_finite(flat, absmax, tensor.shape)
     offset = None
     if double_quant:
@@ -244,8 +247,6 @@ def scale_blocks(values: Tensor, scales: Tensor, block_size: int, out: Tensor) -
     torch.mul(values.view(-1, block_size), scales[:, None], out=out.view(-1, block_size))
 
 
-def _chunks(n_blocks: int, block_size: int, device: torch.device):
-    """Ranges of blocks to work on at a time: an even number of them, so that no byte is shared by two chunks."""
-    blocks = max(4, CHUNK_VALUES.get(device.type, 2**17) // block_size // 4 * 4)
-    for first in range(0, n_blocks, blocks):
-        yield first, min(first + blocks, n_blocks)
+def _blocks_per_chunk(block_size: int, device: torch.device) -> int:
+    """How many blocks to work on at a time: a multiple of four, so that no byte is shared by two chunks."""
+    return max(4, CHUNK_VALUES.get(device.type, 2**17) // block_size // 4 * 4)
