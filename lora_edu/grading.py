@@ -25,32 +25,39 @@ class Exercise:
     number: str
     reference: Callable
     cases: Sequence[tuple]
-    misconceptions: dict[str, Callable] = field(default_factory=dict)  # what to say -> the wrong solution
+    misconceptions: dict[str, Callable] = field(default_factory=dict)  # sentence -> the wrong solution
+    # What is compared, for a learner's class instead of a function: numbers observed of it in a case.
+    observe: Callable = lambda solution, *case: solution(*case)
 
     def __call__(self, attempt: Callable) -> None:
         results = [self._run(attempt, case) for case in self.cases]
         if all(result is ... or result is None for result in results):
             return self._say("not done yet")
-        wrong = [i for i, case in enumerate(self.cases) if not same(results[i], self.reference(*case))]
+        wrong = [i for i, case in enumerate(self.cases) if not same(results[i], self._expected(case))]
         if not wrong:
             return self._say("correct")
         for sentence, mistake in self.misconceptions.items():
-            if all(same(result, mistake(*case)) for result, case in zip(results, self.cases, strict=True)):
+            if all(
+                same(result, self.observe(mistake, *case)) for result, case in zip(results, self.cases, strict=True)
+            ):
                 raise AssertionError(f"Exercise {self.number}: {sentence}")
         case = self.cases[wrong[0]]
         shown = ", ".join(describe(argument) for argument in case)
         raise AssertionError(
-            f"Exercise {self.number}: for ({shown}) " + difference(self.reference(*case), results[wrong[0]])
+            f"Exercise {self.number}: for ({shown}) " + difference(self._expected(case), results[wrong[0]])
         )
 
     def _run(self, attempt: Callable, case: tuple) -> Any:
         try:
-            return attempt(*case)
+            return self.observe(attempt, *case)
         except Exception as error:
             shown = ", ".join(describe(argument) for argument in case)
             raise AssertionError(
                 f"Exercise {self.number}: your function stopped with {type(error).__name__} ({error}) for ({shown})"
             ) from error
+
+    def _expected(self, case: tuple) -> Any:
+        return self.observe(self.reference, *case)
 
     def _say(self, result: str) -> None:
         global last_result

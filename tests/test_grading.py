@@ -19,6 +19,8 @@ ALL = {value.number: value for module in MODULES for value in vars(module).value
 @pytest.mark.parametrize("exercise", ALL.values(), ids=ALL)
 def test_the_reference_is_correct_in_numpy_torch_and_float32(exercise, capsys):
     exercise(exercise.reference)
+    if exercise.observe is not Exercise.observe:
+        return  # of a class, numbers are observed; there is nothing to convert
     exercise(lambda *case: torch.tensor(np.asarray(exercise.reference(*case))))
     exercise(lambda *case: np.asarray(exercise.reference(*case), dtype=np.float32))
     assert capsys.readouterr().out == f"Exercise {exercise.number}: correct\n" * 3

@@ -1,10 +1,15 @@
 """The checks of notebook 04, LoRA in torch."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import torch
+from torch import nn
 
 from lora_edu.grading import Exercise, beside
 
-__all__ = ["beside", "merged_weight", "training_operations", "weighted_update"]
+__all__ = ["beside", "lora_layer", "merged_weight", "training_operations", "weighted_update"]
 
 
 def _layers() -> list[tuple]:
@@ -114,4 +119,84 @@ training_operations = Exercise(
         ),
         "this counts one input. There are T of them.": lambda T, i, o, r: 2 * i * o + 3 * r * (i + o),
     },
+)
+
+
+# --- 4.4: a whole layer --------------------------------------------------------------------------------------------
+
+
+def observe_layer(make: Callable, in_features: int, out_features: int, rank: int, alpha: float) -> Any:
+    """What a LoRA layer does, as numbers: its outputs, and whether it keeps the promises of section 3.
+
+    make: (base, rank, alpha, dropout) -> a module with `lora_A` (rank, in) and `lora_B` (out, rank).
+    """
+    torch.manual_seed(0)
+    base, x = nn.Linear(in_features, out_features), torch.randn(5, in_features)
+    layer = make(base, rank, alpha, 0.5)
+    if layer is ... or layer is None:
+        return ...
+    with torch.no_grad():
+        y = nn.functional.linear(x, base.weight, base.bias)
+        starts_unchanged = torch.allclose(layer.eval()(x), y, atol=1e-6)
+        starts_alive = bool(layer.lora_A.any() or layer.lora_B.any())
+        trained = sum(p.numel() for p in layer.parameters() if p.requires_grad)
+        layer.lora_B.zero_()
+        base_sees_all = torch.allclose(layer.train()(x), y, atol=1e-6)  # no dropout on the path of the base
+        for seed, factor in enumerate((layer.lora_A, layer.lora_B)):
+            factor.copy_(torch.randn(factor.shape, generator=torch.Generator().manual_seed(seed)))
+        outputs = layer.eval()(x)
+    promises = torch.tensor([starts_unchanged, starts_alive, base_sees_all, trained], dtype=torch.float32)
+    return torch.cat([promises, outputs.flatten()])
+
+
+class _Variant(nn.Module):
+    """The layer, and one mistake at a time by a flag."""
+
+    def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float, mistake: str = ""):
+        super().__init__()
+        self.base, self.mistake, self.p = base.requires_grad_(mistake == "not frozen"), mistake, dropout
+        self.scaling = {"alpha": alpha, "no scaling": 1.0}.get(mistake, alpha / rank)
+        in_features, out_features = base.in_features, base.out_features
+        start_A = torch.zeros if mistake in ("both zero", "A zero") else torch.randn
+        start_B = torch.randn if mistake in ("both random", "A zero") else torch.zeros
+        self.lora_A = nn.Parameter(start_A(rank, in_features) / in_features**0.5)
+        self.lora_B = nn.Parameter(start_B(out_features, rank))
+        if mistake == "A frozen":
+            self.lora_A.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        active = self.training or self.mistake == "dropout in eval"
+        dropped = nn.functional.dropout(x, self.p, training=active)
+        update = dropped @ self.lora_A.T @ self.lora_B.T
+        if self.mistake == "update alone":
+            return self.scaling * update
+        return self.base(dropped if self.mistake == "dropout on base" else x) + self.scaling * update
+
+
+def _with(mistake: str) -> Callable:
+    return lambda base, rank, alpha, dropout: _Variant(base, rank, alpha, dropout, mistake)
+
+
+lora_layer = Exercise(
+    "4.4",
+    _Variant,
+    [(8, 6, 2, 8.0), (5, 12, 3, 1.5)],
+    {
+        "the base is not frozen: its weight asks for a gradient, so training would change it.": _with("not frozen"),
+        "the output changes at the start, because neither A nor B is zero. B starts at zero.": _with("both random"),
+        "A and B both start at zero. Each one's gradient is multiplied by the other: nothing would ever move.": (
+            _with("both zero")
+        ),
+        "this scales the update by alpha. The paper divides alpha by the rank.": _with("alpha"),
+        "this leaves the scaling alpha / r out.": _with("no scaling"),
+        "dropout is on the path of the base as well. It belongs to the branch: the base must see the whole x.": (
+            _with("dropout on base")
+        ),
+        "dropout is still active in evaluation mode. `nn.Dropout`, or training=self.training, switches it off.": (
+            _with("dropout in eval")
+        ),
+        "A does not ask for a gradient. Both factors are trained.": _with("A frozen"),
+        "this is the branch alone. The layer adds it to what the base computes.": _with("update alone"),
+    },
+    observe=observe_layer,
 )
