@@ -97,8 +97,10 @@ class QuantizedTensor:
         pieces = zip(self.codes.split(size // per_byte), scales.split(blocks), flat.split(size), strict=True)
         for packed, scale, part in pieces:
             index.resize_(len(packed)).copy_(packed)
-            buffer.resize_(len(packed), *table.shape[1:])
-            values = torch.index_select(table, 0, index, out=buffer).view(torch.float32).view(-1)
+            # Pairs of float32 are looked up where they belong; everything else goes through a buffer.
+            in_place = holds_pairs(part) and len(part) == 2 * len(packed) and table.ndim == 1
+            found = part.view(torch.int64) if in_place else buffer.resize_(len(packed), *table.shape[1:])
+            values = torch.index_select(table, 0, index, out=found).view(torch.float32).view(-1)
             scale_blocks(values[: len(part)], scale, self.block_size, out=part)
         return out
 
@@ -236,6 +238,11 @@ def byte_table(codebook: Tensor) -> Tensor:
 @lru_cache
 def _codes_in_every_byte(n_codes: int, device: torch.device) -> Tensor:
     return unpack(torch.arange(256, dtype=torch.uint8, device=device), n_codes).int()
+
+
+def holds_pairs(part: Tensor) -> bool:
+    """Whether the memory of part (n,) can be seen as n / 2 int64, each a pair of float32 values."""
+    return part.dtype == torch.float32 and part.storage_offset() % 2 == 0 and len(part) % 2 == 0
 
 
 def scale_blocks(values: Tensor, scales: Tensor, block_size: int, out: Tensor) -> None:
