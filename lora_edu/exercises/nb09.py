@@ -5,7 +5,7 @@ import numpy as np
 from lora_edu.codebooks import nf_codebook
 from lora_edu.grading import Exercise, beside
 
-__all__ = ["beside", "bits_per_weight", "qlora_output"]
+__all__ = ["beside", "bits_per_weight", "qlora_output", "stored_bytes"]
 
 bits_per_weight = Exercise(
     "9.1",
@@ -72,5 +72,53 @@ qlora_output = Exercise(
         "this uses one absmax for the whole matrix. Each block of values has its own.": (
             lambda x, c, m, a, b, alpha: _qlora(x, c, np.full_like(m, m.max()), a, b, alpha)
         ),
+    },
+)
+
+
+def _stored(d, layers, vocab, context, embeddings=4.0, head=4.0, norms=4.0, biases=4.0, linears=0.5):
+    """Bytes of the GPT's weights, with so many bytes for each number of a kind."""
+    return (
+        linears * 12 * d * d * layers
+        + embeddings * d * (vocab + context)
+        + head * d * vocab
+        + norms * 2 * d * (2 * layers + 1)
+        + biases * 9 * d * layers
+    )
+
+
+stored_bytes = Exercise(
+    "9.3",
+    _stored,
+    [(256, 4, 256, 256), (96, 3, 500, 128)],
+    {
+        "the embeddings are in 4 bits here. They are looked up, not multiplied, and stay as they are.": (
+            lambda d, n, v, c: _stored(d, n, v, c, embeddings=0.5)
+        ),
+        "the head is in 4 bits here. It is a linear layer, but it is left out: its errors go straight to the logits.": (
+            lambda d, n, v, c: _stored(d, n, v, c, head=0.5)
+        ),
+        "embeddings and head are in 4 bits here. Only the linear layers of the blocks are.": (
+            lambda d, n, v, c: _stored(d, n, v, c, embeddings=0.5, head=0.5)
+        ),
+        "the norms are in 4 bits here. They are few, and stay as they are.": (
+            lambda d, n, v, c: _stored(d, n, v, c, norms=0.5)
+        ),
+        "the biases are in 4 bits here. Only the weight matrices of the blocks are.": (
+            lambda d, n, v, c: _stored(d, n, v, c, biases=0.5)
+        ),
+        "everything is in 4 bits here. Embeddings, head, norms and biases are not.": (
+            lambda d, n, v, c: _stored(d, n, v, c, 0.5, 0.5, 0.5, 0.5)
+        ),
+        "the block weights are in float32 here. They take half a byte each.": (
+            lambda d, n, v, c: _stored(d, n, v, c, linears=4.0)
+        ),
+        "this counts the block weights alone. The rest of the model is still in memory, in float32.": (
+            lambda d, n, v, c: _stored(d, n, v, c, 0, 0, 0, 0)
+        ),
+        "the norms are missing: a scale and a shift, two for each block and one at the end.": (
+            lambda d, n, v, c: _stored(d, n, v, c, norms=0)
+        ),
+        "the biases are missing: 9 d numbers in each block.": lambda d, n, v, c: _stored(d, n, v, c, biases=0),
     },
 )
