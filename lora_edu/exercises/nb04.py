@@ -33,6 +33,9 @@ merged_weight = Exercise(
         "this divides the rank by alpha. The scaling is alpha / r.": lambda W, A, B, alpha: W + len(A) / alpha * B @ A,
         "this is the update alone. Merging adds it to W.": lambda W, A, B, alpha: alpha / len(A) * B @ A,
         "this subtracts the update: that is unmerge.": lambda W, A, B, alpha: W - alpha / len(A) * B @ A,
+        "this rounds the sum to bfloat16, and a part of the update is lost. Merge in float32 (section 6).": (
+            lambda W, A, B, alpha: torch.tensor(W + alpha / len(A) * B @ A).bfloat16()
+        ),
         "this divides alpha by the number of rows of B, which is d_out. The rank is the number of rows of A.": (
             lambda W, A, B, alpha: W + alpha / len(B) * B @ A
         ),
