@@ -73,7 +73,7 @@ def beside(my_guess: Any, measured: str) -> None:
 def as_array(value: Any) -> np.ndarray | None:
     """A number, list, NumPy array or torch tensor as a float64 array; None for anything else."""
     try:
-        return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, dtype=np.float64)
+        return np.asarray(value.detach().cpu().double() if hasattr(value, "detach") else value, dtype=np.float64)
     except (TypeError, ValueError):
         return None
 
