@@ -1,9 +1,11 @@
-"""Measures that the notebooks use: how far apart two weights are, and how much of a text follows a style."""
+"""Measures that the notebooks use: how far apart two weights are, what layers are given, what style a text has."""
 
 import re
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from lora_edu.gpt import GPT
 
 SPEAKER_LINE = re.compile(r"\*\*[A-Z][A-Z .,'-]*\*\*")
 
@@ -43,3 +45,20 @@ def speaker_share(text: str) -> float:
     """The share of the non-empty lines that are `**SPEAKER**` lines, the mark of the plays' Markdown."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return sum(bool(SPEAKER_LINE.fullmatch(line)) for line in lines) / len(lines) if lines else 0.0
+
+
+def block_linears(model: GPT) -> dict[str, nn.Linear]:
+    """The linear layers in the blocks, by path: those that QLoRA quantizes."""
+    return {path: module for path, module in model.blocks.named_modules() if isinstance(module, nn.Linear)}
+
+
+def layer_inputs(model: GPT, tokens: Tensor, length: int = 256) -> dict[str, Tensor]:
+    """What each linear layer of the blocks is given for the first `length` tokens: path -> (length, d_in)."""
+    seen, hooks = {}, []
+    for path, layer in block_linears(model).items():
+        hooks.append(layer.register_forward_hook(lambda _, x, y, path=path: seen.__setitem__(path, x[0][0])))
+    with torch.no_grad():
+        model(tokens[None, :length].long().to(next(model.parameters()).device))
+    for hook in hooks:
+        hook.remove()
+    return seen

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lora_edu.analysis import relative_error
+from lora_edu.analysis import block_linears, layer_inputs, relative_error
 from lora_edu.fetching import model_folder
 from lora_edu.pretrain import load_base
 from lora_edu.quantization import DoubleQuant, quantize
@@ -41,16 +41,8 @@ def normal_weights(count: int, seed: int = 0) -> Tensor:
 
 def gpt_layers(model: nn.Module, tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     """For each linear layer in the blocks of a GPT: weight (d_out, d_in) and inputs (n, d_in), for tokens (1, n)."""
-    seen, hooks = {}, []
-    for path, layer in model.blocks.named_modules(prefix="blocks"):
-        if isinstance(layer, nn.Linear):
-            keep = lambda module, inputs, path=path: seen.__setitem__(path, (module.weight.detach(), inputs[0][0]))  # noqa: E731
-            hooks.append(layer.register_forward_pre_hook(keep))
-    with torch.no_grad():
-        model(tokens)
-    for hook in hooks:
-        hook.remove()
-    return seen
+    inputs = layer_inputs(model, tokens[0], length=tokens.shape[1])
+    return {f"blocks.{path}": (layer.weight.detach(), inputs[path]) for path, layer in block_linears(model).items()}
 
 
 def minilm_layers(sentence: str = SENTENCE) -> dict[str, tuple[Tensor, Tensor]]:
@@ -116,12 +108,11 @@ def double_quant_loss(
     how = DoubleQuant(code, subtract_mean=subtract_mean)
     generator = torch.Generator().manual_seed(1000 * seed + noise_seed)
     squares = np.zeros(2)  # of the error, of the weights
-    for layer, target in zip(model.blocks.modules(), changed.blocks.modules(), strict=True):
-        if isinstance(layer, nn.Linear):
-            weight = layer.weight.detach()
-            target.weight.data = changed_weight(weight, change, block_size, how, generator)
-            error = (weight - target.weight.detach()).double()
-            squares += [error.square().sum().item(), weight.double().square().sum().item()]
+    for layer, target in zip(block_linears(model).values(), block_linears(changed).values(), strict=True):
+        weight = layer.weight.detach()
+        target.weight.data = changed_weight(weight, change, block_size, how, generator)
+        error = (weight - target.weight.detach()).double()
+        squares += [error.square().sum().item(), weight.double().square().sum().item()]
     loss = evaluate(changed, load_text("speeches").validation, max_windows=windows)
     return {"loss": round(loss, 6), "error": float(f"{np.sqrt(squares[0] / squares[1]):.5g}")}
 

@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
-from torch import nn
 from tqdm.auto import tqdm
 
 from lora_edu import storage
+from lora_edu.analysis import block_linears
 from lora_edu.double_quant_experiments import DOUBLE_QUANT_ARMS, double_quant_loss
 from lora_edu.format_experiments import FORMAT_ARMS, format_loss
 from lora_edu.gpt import GPT
@@ -119,7 +119,7 @@ def update_rank(
 
 def weight_updates(base: GPT, tuned: GPT) -> dict[str, np.ndarray]:
     """What training added to the weight of each linear layer in the blocks: path -> (d_out, d_in) float32."""
-    paths = [path for path, module in base.blocks.named_modules(prefix="blocks") if isinstance(module, nn.Linear)]
+    paths = [f"blocks.{path}" for path in block_linears(base)]
     return {path: _weight(tuned, path) - _weight(base, path) for path in paths}
 
 

@@ -6,8 +6,9 @@ the begin of the first one, which gives another draw of the rounding errors, and
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lora_edu.analysis import block_linears, layer_inputs
 from lora_edu.codebooks import get_codebook, nf_codebook
 from lora_edu.gpt import GPT
 from lora_edu.pretrain import load_base
@@ -94,11 +95,6 @@ def format_loss(
     return {name: round(value, 5) for name, value in result.items()}
 
 
-def block_linears(model: GPT) -> dict[str, nn.Linear]:
-    """The linear layers in the blocks, by path: those that QLoRA quantizes."""
-    return {path: module for path, module in model.blocks.named_modules() if isinstance(module, nn.Linear)}
-
-
 def round_linears(model: GPT, codebook: Tensor, block_size: int, shift: int, inputs: dict[str, Tensor]) -> dict:
     """Replace the weight of every linear layer in the blocks by its rounded self, in place.
 
@@ -114,15 +110,3 @@ def round_linears(model: GPT, codebook: Tensor, block_size: int, shift: int, inp
         outputs.append(((x @ change.T).norm() / (x @ weight.T).norm()).item())
         layer.weight.data = weight + change
     return {"weight_error": (lost / total) ** 0.5, "output_error": sum(outputs) / len(outputs)}
-
-
-def layer_inputs(model: GPT, tokens: Tensor, length: int = 256) -> dict[str, Tensor]:
-    """What each linear layer of the blocks is given for the first `length` tokens: path -> (length, d_in)."""
-    seen, hooks = {}, []
-    for path, layer in block_linears(model).items():
-        hooks.append(layer.register_forward_hook(lambda _, x, y, path=path: seen.__setitem__(path, x[0][0])))
-    with torch.no_grad():
-        model(tokens[None, :length].long().to(next(model.parameters()).device))
-    for hook in hooks:
-        hook.remove()
-    return seen
