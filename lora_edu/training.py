@@ -1,7 +1,11 @@
 """The training loop of the course: AdamW with warm-up and cosine decay, for everything that asks for a gradient.
 
 One loop serves pre-training, full fine-tuning, LoRA and QLoRA: what differs is only which parameters have
-`requires_grad`. The same seed gives the same curve on CPU, bit for bit.
+`requires_grad`. The same seed gives the same curve on CPU, bit for bit, and so does a run that was stopped at any
+moment and started again (`lora_edu.checkpoints`). The loop runs on one device or on several (`lora_edu.distributed`).
+
+    python -m lora_edu.training --help
+    torchrun --nproc-per-node=2 -m lora_edu.training --help
 """
 
 import math
@@ -9,11 +13,16 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from lora_edu import distributed
+from lora_edu.checkpoints import Checkpoints, random_states, set_random_states
+from lora_edu.fingerprints import describe_run
+from lora_edu.interrupts import finish_first
 from lora_edu.texts import Text, batches, check_length
 
 LossFn = Callable[[nn.Module, Tensor, Tensor], Tensor]
@@ -27,6 +36,7 @@ class History:
     validation_loss: list[tuple[int, float]] = field(default_factory=list)  # (steps done, loss)
     tokens_per_second: float = 0.0
     interrupted: bool = False
+    gradient_bytes: int = 0  # what one process hands to the all-reduce of a step; 0 for a single process
 
     def as_dict(self) -> dict:
         """The same as plain lists and numbers, ready for JSON."""
@@ -72,7 +82,8 @@ def evaluate(
 ) -> float:
     """The mean loss in nats per token over windows spread evenly over a text: no randomness, so runs can be compared.
 
-    tokens: (n,) uint8. Uses at most `max_windows` windows of `seq_len` tokens each.
+    tokens: (n,) uint8. Uses at most `max_windows` windows of `seq_len` tokens each. Several processes share the
+    windows: all of them must call this, and all get the same number.
     """
     check_length(tokens, seq_len)
     device = next(model.parameters()).device
@@ -83,11 +94,11 @@ def evaluate(
     model.eval()
     total = 0.0
     with _autocast(device, autocast):
-        for batch in windows.split(batch_size):
+        for batch in windows[distributed.rank() :: distributed.processes()].split(batch_size):
             batch = batch.to(device)
             total += loss_fn(model, batch[:, :-1], batch[:, 1:]).item() * len(batch)
     model.train(was_training)
-    return total / count
+    return distributed.total(total) / count
 
 
 def train(
@@ -111,6 +122,8 @@ def train(
     eval_windows: int = 64,
     progress: bool = True,
     on_evaluation: Callable[[int, float], None] | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = 100,
 ) -> History:
     """Train every parameter that requires a gradient, in place, and leave the model in evaluation mode.
 
@@ -118,50 +131,82 @@ def train(
     first step, after the last, and every `eval_every` steps between.
     autocast: compute in bfloat16 where that is safe; None means yes on a CUDA GPU and no on the CPU.
     on_evaluation: called with (steps done, validation loss), for example to write a log.
+    checkpoint: a folder. The run is written to it at the start, every `checkpoint_every` steps, at the end and when it
+    is stopped; the same call goes on from there, and a finished run returns its history at once.
     The stop button (KeyboardInterrupt) ends the run early: the history so far is returned, the model stays usable.
-    Raises ValueError if nothing is trainable, FloatingPointError if the loss is no longer a finite number.
+    Raises ValueError if nothing is trainable, FloatingPointError if the loss is no longer a finite number, and what
+    `Checkpoints` raises for a folder that cannot be used.
     """
-    _check_run(steps, lr)
+    _check_run(steps, lr, batch_size, checkpoint_every)
     device = pick_device(device)
     model.to(device)
     optimizer = torch.optim.AdamW(trainable_parameters(model), lr=lr, betas=betas, weight_decay=weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: learning_rate_factor(step, steps, warmup_steps, final_lr_factor)
-    )
-    draw = batches(data.train, batch_size, seq_len, torch.Generator().manual_seed(seed))
-    history = History()
+    generator = torch.Generator().manual_seed(seed)
+    draw = batches(data.train, batch_size, seq_len, generator)
+    store, saved, position = None, None, None
+    if checkpoint is not None:
+        settings = {
+            "steps": steps, "lr": lr, "batch_size": batch_size, "seq_len": seq_len, "seed": seed,
+            "warmup_steps": warmup_steps, "final_lr_factor": final_lr_factor, "weight_decay": weight_decay,
+            "betas": betas, "max_grad_norm": max_grad_norm, "autocast": _uses_autocast(device, autocast),
+            "eval_every": eval_every, "eval_windows": eval_windows, "device": device.type,
+            "the number of processes": distributed.processes(),
+        }  # fmt: skip
+        store = Checkpoints(checkpoint, settings | describe_run(model, data))
+        saved = store.load(model, optimizer)
+    history = _continued(saved.history) if saved else History()
+    first = len(history.train_loss)
+    seconds = first * batch_size * seq_len / history.tokens_per_second if first else 0.0
 
     def record_validation(done: int) -> None:
         loss = evaluate(
             model, data.validation, seq_len=seq_len, max_windows=eval_windows, loss_fn=loss_fn, autocast=autocast
         )
         history.validation_loss.append((done, loss))
-        if on_evaluation:
+        if on_evaluation and distributed.rank() == 0:
             on_evaluation(done, loss)
 
-    seconds = 0.0
-    bar = tqdm(range(steps), desc="training", disable=not progress)
+    bar = tqdm(total=steps, initial=first, desc="training", disable=not progress or distributed.rank() > 0)
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)  # dropout draws from here; the reader's own random state is put back at the end
-            record_validation(0)
+            torch.manual_seed(seed + distributed.rank())  # dropout draws from here; the reader's state is put back
+            if saved:
+                set_random_states(saved.random_states, generator, device)
+            unsaved = first < steps or _validation_is_due(history, steps, eval_every)
+            if store and unsaved:  # a finished run is only read
+                store.claim()
+            engine, traffic = distributed.wrap(model)
+            position = random_states(generator, device)
             model.train()
-            for step in bar:
+            for done in range(first, steps + 1):
+                if _validation_is_due(history, steps, eval_every):
+                    record_validation(done)
+                if store and unsaved and (done in (0, steps) or done % checkpoint_every == 0):
+                    store.save(model, optimizer, position, history.as_dict())
+                if done == steps:
+                    break
                 start = time.perf_counter()
-                inputs, targets = (part.to(device) for part in next(draw))
-                loss = training_step(model, inputs, targets, optimizer, loss_fn, max_grad_norm, autocast)
-                _check_finite(loss, step, lr)
-                schedule.step()
+                for group in optimizer.param_groups:
+                    group["lr"] = lr * learning_rate_factor(done, steps, warmup_steps, final_lr_factor)
+                with finish_first():  # the stop button waits: after this block, everything belongs to `done + 1` steps
+                    inputs, targets = (distributed.own_rows(part).to(device) for part in next(draw))
+                    loss = training_step(engine, inputs, targets, optimizer, loss_fn, max_grad_norm, autocast)
+                    _check_finite(loss, done, lr)
+                    history.train_loss.append(loss)
+                    position, unsaved = random_states(generator, device), True
                 seconds += time.perf_counter() - start
-                history.train_loss.append(loss)
-                history.tokens_per_second = (step + 1) * batch_size * seq_len / seconds
+                history.tokens_per_second = (done + 1) * batch_size * seq_len / seconds
+                history.gradient_bytes = traffic.bytes
                 bar.set_postfix_str(f"loss {loss:.3f}, {history.tokens_per_second:,.0f} tokens/s", refresh=False)
-                if step + 1 == steps or (eval_every and (step + 1) % eval_every == 0):
-                    record_validation(step + 1)
+                bar.update()
     except KeyboardInterrupt:
         history.interrupted = True
+        if store and position and distributed.processes() == 1:  # several processes may stop at different steps
+            store.save(model, optimizer, position, history.as_dict())
     finally:  # however it ends, the model is ready to use
         bar.close()
+        if store:
+            store.close()
         optimizer.zero_grad(set_to_none=True)
         model.eval()
     return history
@@ -185,7 +230,8 @@ def training_step(
         loss = loss_fn(model, inputs, targets)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(trainable_parameters(model), max_grad_norm)
-    value, norm = loss.item(), norm.item()
+    value = distributed.total(loss.item()) / distributed.processes()  # of the whole batch: all processes agree
+    norm = norm.item()
     if not (math.isfinite(value) and math.isfinite(norm)):
         return value if not math.isfinite(value) else math.nan
     optimizer.step()
@@ -203,15 +249,33 @@ def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 def _autocast(device: torch.device, enabled: bool | None) -> torch.autocast:
-    enabled = device.type == "cuda" if enabled is None else enabled
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=_uses_autocast(device, enabled))
 
 
-def _check_run(steps: int, lr: float) -> None:
+def _uses_autocast(device: torch.device, enabled: bool | None) -> bool:
+    return device.type == "cuda" if enabled is None else enabled
+
+
+def _validation_is_due(history: History, steps: int, eval_every: int | None) -> bool:
+    done = len(history.train_loss)
+    wanted = done in (0, steps) or (eval_every and done % eval_every == 0)
+    return bool(wanted) and done not in dict(history.validation_loss[-1:])  # a checkpoint may hold it already
+
+
+def _continued(history: dict) -> History:
+    """The history in a checkpoint, of a run that goes on."""
+    pairs = [tuple(pair) for pair in history["validation_loss"]]  # JSON has no tuples
+    return History(**history | {"validation_loss": pairs, "interrupted": False})
+
+
+def _check_run(steps: int, lr: float, batch_size: int, checkpoint_every: int) -> None:
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
     if not 0 < lr < math.inf:
         raise ValueError(f"lr (the learning rate) must be positive and finite, got {lr}")
+    if checkpoint_every < 1:
+        raise ValueError(f"checkpoint_every must be at least 1 step, got {checkpoint_every}")
+    distributed.check_batch(batch_size)
 
 
 def _check_finite(loss: float, step: int, lr: float) -> None:
@@ -220,3 +284,9 @@ def _check_finite(loss: float, step: int, lr: float) -> None:
             f"the loss became {loss} at step {step + 1}; the weights are those of the step before. "
             f"Try a smaller learning rate (now {lr:g}), a longer warm-up, or float32 instead of autocast."
         )
+
+
+if __name__ == "__main__":
+    from lora_edu.train_command import main  # it stands above this module: it loads a base and writes an adapter
+
+    main()
