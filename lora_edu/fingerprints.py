@@ -29,7 +29,7 @@ def describe_run(model: nn.Module, data: Text) -> dict[str, str]:
 
 
 def fingerprint(tensors: Iterable[Tensor]) -> str:
-    """The first 12 digits of a SHA-256 over tensors: their types, shapes and every byte. About a second per gigabyte."""
+    """The first 12 digits of a SHA-256 over tensors: types, shapes and every byte. About a second per gigabyte."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(_shape(tensor).encode())

@@ -17,7 +17,7 @@ def lock_folder(folder: Path) -> TextIO:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / ".lock", "a", encoding="utf-8")  # noqa: SIM115  (it stays open: that is the lock)
+        file = open(folder / ".lock", "a", encoding="utf-8")  # it stays open: that is the lock
     except OSError as error:
         raise PermissionError(
             f"cannot write to the folder {folder} ({os.strerror(error.errno)}): name another one for this run"
@@ -28,7 +28,7 @@ def lock_folder(folder: Path) -> TextIO:
     except BlockingIOError as error:
         file.close()
         raise BlockingIOError(
-            f"another run is writing to {folder} at this moment: wait until it ends, or name another folder for this one"
+            f"another run is writing to {folder} at this moment: wait for its end, or name another folder for this one"
         ) from error
     except OSError:
         pass  # a file system without locks

@@ -12,7 +12,6 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,27 +19,15 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lora_edu import distributed
-from lora_edu.checkpoints import Checkpoints, random_states, set_random_states
+from lora_edu.checkpoints import Checkpoints, NoCheckpoints
+from lora_edu.evaluation import LossFn, evaluate, mixed_precision, model_loss
 from lora_edu.fingerprints import describe_run
+from lora_edu.history import History
 from lora_edu.interrupts import finish_first
-from lora_edu.texts import Text, batches, check_length
+from lora_edu.texts import Text, batches
 
-LossFn = Callable[[nn.Module, Tensor, Tensor], Tensor]
-
-
-@dataclass
-class History:
-    """What happened during a training run. Losses are in nats per token."""
-
-    train_loss: list[float] = field(default_factory=list)  # one entry per step
-    validation_loss: list[tuple[int, float]] = field(default_factory=list)  # (steps done, loss)
-    tokens_per_second: float = 0.0
-    interrupted: bool = False
-    gradient_bytes: int = 0  # what one process hands to the all-reduce of a step; 0 for a single process
-
-    def as_dict(self) -> dict:
-        """The same as plain lists and numbers, ready for JSON."""
-        return asdict(self)
+# Arguments of `train` that do not change what it computes, or that are described in another way.
+NO_SETTINGS = {"model", "data", "device", "loss_fn", "progress", "on_evaluation", "checkpoint", "checkpoint_every"}
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
@@ -56,49 +43,12 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     return chosen
 
 
-def model_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-    """The loss of a model whose forward returns (logits, loss), such as the course's GPT."""
-    return model(inputs, targets)[1]
-
-
 def learning_rate_factor(step: int, steps: int, warmup_steps: int, final_factor: float) -> float:
     """The share of the peak learning rate at a step: up in a straight line, then down half a cosine."""
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     progress = (step - warmup_steps) / max(1, steps - warmup_steps)  # 0 .. 1
     return final_factor + (1 - final_factor) * (1 + math.cos(math.pi * progress)) / 2
-
-
-@torch.no_grad()
-def evaluate(
-    model: nn.Module,
-    tokens: Tensor,
-    *,
-    seq_len: int = 256,
-    max_windows: int = 64,
-    batch_size: int = 16,
-    loss_fn: LossFn = model_loss,
-    autocast: bool | None = None,
-) -> float:
-    """The mean loss in nats per token over windows spread evenly over a text: no randomness, so runs can be compared.
-
-    tokens: (n,) uint8. Uses at most `max_windows` windows of `seq_len` tokens each. Several processes share the
-    windows: all of them must call this, and all get the same number.
-    """
-    check_length(tokens, seq_len)
-    device = next(model.parameters()).device
-    count = min(max_windows, (len(tokens) - 1) // seq_len)
-    starts = torch.linspace(0, len(tokens) - seq_len - 1, count).long()[:, None]
-    windows = tokens[starts + torch.arange(seq_len + 1)].long()  # (count, seq_len + 1)
-    was_training = model.training
-    model.eval()
-    total = 0.0
-    with _autocast(device, autocast):
-        for batch in windows[distributed.rank() :: distributed.processes()].split(batch_size):
-            batch = batch.to(device)
-            total += loss_fn(model, batch[:, :-1], batch[:, 1:]).item() * len(batch)
-    model.train(was_training)
-    return distributed.total(total) / count
 
 
 def train(
@@ -137,26 +87,17 @@ def train(
     Raises ValueError if nothing is trainable, FloatingPointError if the loss is no longer a finite number, and what
     `Checkpoints` raises for a folder that cannot be used.
     """
+    settings = {name: value for name, value in locals().items() if name not in NO_SETTINGS}
     _check_run(steps, lr, batch_size, checkpoint_every)
     device = pick_device(device)
     model.to(device)
     optimizer = torch.optim.AdamW(trainable_parameters(model), lr=lr, betas=betas, weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(seed)
     draw = batches(data.train, batch_size, seq_len, generator)
-    store, saved, position = None, None, None
+    history, store = History(), NoCheckpoints()
     if checkpoint is not None:
-        settings = {
-            "steps": steps, "lr": lr, "batch_size": batch_size, "seq_len": seq_len, "seed": seed,
-            "warmup_steps": warmup_steps, "final_lr_factor": final_lr_factor, "weight_decay": weight_decay,
-            "betas": betas, "max_grad_norm": max_grad_norm, "autocast": _uses_autocast(device, autocast),
-            "eval_every": eval_every, "eval_windows": eval_windows, "device": device.type,
-            "the number of processes": distributed.processes(),
-        }  # fmt: skip
-        store = Checkpoints(checkpoint, settings | describe_run(model, data))
-        saved = store.load(model, optimizer)
-    history = _continued(saved.history) if saved else History()
-    first = len(history.train_loss)
-    seconds = first * batch_size * seq_len / history.tokens_per_second if first else 0.0
+        settings |= {"device": device.type, "processes": distributed.processes()} | describe_run(model, data)
+        store = Checkpoints(checkpoint, settings, model, optimizer, generator)
 
     def record_validation(done: int) -> None:
         loss = evaluate(
@@ -166,47 +107,41 @@ def train(
         if on_evaluation and distributed.rank() == 0:
             on_evaluation(done, loss)
 
-    bar = tqdm(total=steps, initial=first, desc="training", disable=not progress or distributed.rank() > 0)
+    bar = tqdm(total=steps, desc="training", disable=not progress or distributed.rank() > 0)
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed + distributed.rank())  # dropout draws from here; the reader's state is put back
-            if saved:
-                set_random_states(saved.random_states, generator, device)
-            unsaved = first < steps or _validation_is_due(history, steps, eval_every)
-            if store and unsaved:  # a finished run is only read
-                store.claim()
+            store.load(history)
             engine, traffic = distributed.wrap(model)
-            position = random_states(generator, device)
+            bar.update(len(history.train_loss))
             model.train()
-            for done in range(first, steps + 1):
+            for done in range(len(history.train_loss), steps + 1):
                 if _validation_is_due(history, steps, eval_every):
                     record_validation(done)
-                if store and unsaved and (done in (0, steps) or done % checkpoint_every == 0):
-                    store.save(model, optimizer, position, history.as_dict())
+                if done in (0, steps) or done % checkpoint_every == 0:
+                    store.save(history)
                 if done == steps:
                     break
                 start = time.perf_counter()
-                for group in optimizer.param_groups:
-                    group["lr"] = lr * learning_rate_factor(done, steps, warmup_steps, final_lr_factor)
-                with finish_first():  # the stop button waits: after this block, everything belongs to `done + 1` steps
+                set_learning_rate(optimizer, lr * learning_rate_factor(done, steps, warmup_steps, final_lr_factor))
+                with finish_first():  # a stop signal waits: then weights, history and random states are of one step
                     inputs, targets = (distributed.own_rows(part).to(device) for part in next(draw))
                     loss = training_step(engine, inputs, targets, optimizer, loss_fn, max_grad_norm, autocast)
                     _check_finite(loss, done, lr)
                     history.train_loss.append(loss)
-                    position, unsaved = random_states(generator, device), True
-                seconds += time.perf_counter() - start
-                history.tokens_per_second = (done + 1) * batch_size * seq_len / seconds
+                    store.mark()
+                history.seconds += time.perf_counter() - start
+                history.tokens_per_second = (done + 1) * batch_size * seq_len / history.seconds
                 history.gradient_bytes = traffic.bytes
                 bar.set_postfix_str(f"loss {loss:.3f}, {history.tokens_per_second:,.0f} tokens/s", refresh=False)
                 bar.update()
     except KeyboardInterrupt:
         history.interrupted = True
-        if store and position and distributed.processes() == 1:  # several processes may stop at different steps
-            store.save(model, optimizer, position, history.as_dict())
+        if distributed.processes() == 1:  # several may have stopped at different steps: their last checkpoint counts
+            store.save(history)
     finally:  # however it ends, the model is ready to use
         bar.close()
-        if store:
-            store.close()
+        store.close()
         optimizer.zero_grad(set_to_none=True)
         model.eval()
     return history
@@ -226,7 +161,7 @@ def training_step(
     A loss that is not finite is returned, for a gradient that is not finite NaN: the weights are unchanged then.
     """
     optimizer.zero_grad(set_to_none=True)
-    with _autocast(inputs.device, autocast):
+    with mixed_precision(inputs.device, autocast):
         loss = loss_fn(model, inputs, targets)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(trainable_parameters(model), max_grad_norm)
@@ -236,6 +171,12 @@ def training_step(
         return value if not math.isfinite(value) else math.nan
     optimizer.step()
     return value
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """The schedule is a function of the step: it has no state of its own that a checkpoint would have to keep."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
 
 
 def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
@@ -248,24 +189,10 @@ def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
     return parameters
 
 
-def _autocast(device: torch.device, enabled: bool | None) -> torch.autocast:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=_uses_autocast(device, enabled))
-
-
-def _uses_autocast(device: torch.device, enabled: bool | None) -> bool:
-    return device.type == "cuda" if enabled is None else enabled
-
-
 def _validation_is_due(history: History, steps: int, eval_every: int | None) -> bool:
     done = len(history.train_loss)
     wanted = done in (0, steps) or (eval_every and done % eval_every == 0)
     return bool(wanted) and done not in dict(history.validation_loss[-1:])  # a checkpoint may hold it already
-
-
-def _continued(history: dict) -> History:
-    """The history in a checkpoint, of a run that goes on."""
-    pairs = [tuple(pair) for pair in history["validation_loss"]]  # JSON has no tuples
-    return History(**history | {"validation_loss": pairs, "interrupted": False})
 
 
 def _check_run(steps: int, lr: float, batch_size: int, checkpoint_every: int) -> None:
