@@ -13,6 +13,7 @@ A process that was not started by torchrun is the special case N = 1, and each f
 Source: Li et al. 2020, "PyTorch Distributed", arXiv 2006.15704, section 3.
 """
 
+import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,10 +82,11 @@ class GradientTraffic:
     bytes: int = 0
 
 
-def average_and_count(traffic: GradientTraffic, bucket: "dist.GradBucket") -> "torch.futures.Future[Tensor]":
+def average_and_count(traffic: GradientTraffic, bucket) -> torch.futures.Future[Tensor]:
     """What DDP does with a bucket of gradients (divide by N, then sum over the processes), and a count of its bytes.
 
-    The gradients of a step travel in one bucket or several, as soon as each is full.
+    bucket: a `torch.distributed.GradBucket`. The gradients of a step travel in one or several, each as soon as it is
+    full, while the backward pass computes the next.
     """
     if bucket.index() == 0:
         traffic.bytes = 0  # a new step
@@ -96,13 +98,15 @@ def average_and_count(traffic: GradientTraffic, bucket: "dist.GradBucket") -> "t
 def wrap(model: nn.Module) -> tuple[nn.Module, GradientTraffic]:
     """The model with its gradients averaged over the processes at each backward pass, and a counter of their bytes.
 
-    All processes start from process 0's parameters and buffers: those are sent once, here, and never again.
+    All processes start from process 0's parameters: those are sent once, here, and never again.
     """
     traffic = GradientTraffic()
     if processes() == 1:
         return model, traffic
-    # Buffers (4-bit codes, constants) never change: without broadcast_buffers=False they would travel at every step.
-    engine = DistributedDataParallel(model, broadcast_buffers=False)
+    # Buffers (4-bit codes and their constants) never change, but DDP would send them at every step.
+    accepted = inspect.signature(DistributedDataParallel).parameters
+    option = "forward_sync_buffers" if "forward_sync_buffers" in accepted else "broadcast_buffers"  # before torch 2.13
+    engine = DistributedDataParallel(model, **{option: False})
     engine.register_comm_hook(traffic, average_and_count)
     return engine, traffic
 
@@ -123,6 +127,11 @@ def gather(tensor: Tensor) -> Tensor:
     rows = [torch.empty_like(tensor, device=_wire_device()) for _ in range(processes())]
     dist.all_gather(rows, tensor.to(_wire_device()))
     return torch.stack(rows).cpu()
+
+
+def wait_for_all() -> None:
+    """Return when every process has come here."""
+    total(0.0)
 
 
 def _wire_device() -> torch.device:
