@@ -98,8 +98,9 @@ def report(model: nn.Module, history: History, batch_size: int) -> str:
     speed = f"{history.tokens_per_second:,.0f} tokens/s"
     if processes == 1:
         return f"{speed} in one process: no gradients travel"
+    share = f"{batch_size // processes} of the {batch_size} windows of a batch"
     return (
-        f"{speed} in {processes} processes, each computes {batch_size // processes} of the {batch_size} windows of a batch\n"
+        f"{speed} in {processes} processes, each computes {share}\n"
         f"all-reduce of a step: {history.gradient_bytes:,} bytes of gradients per process "
         f"({history.gradient_bytes / count:g} bytes for each of {count:,} trainable parameters)"
     )
