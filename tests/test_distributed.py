@@ -1,0 +1,196 @@
+"""Several processes compute what one computes, only trainable parameters' gradients travel, and nothing hangs.
+
+The processes are real ones, started by torchrun on this machine, and talk through gloo.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from two_processes import METHODS, build, first_gradients, trained
+
+from lora_edu import distributed
+from lora_edu.lora import adapter_state
+from lora_edu.peft_io import load_adapter
+from lora_edu.pretrain import load_base
+from lora_edu.train_command import main
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+ROOT = SCRIPT.parent.parent
+
+
+def torchrun(*arguments, folder, timeout=120):
+    """Two processes; returns the finished run."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node=2",
+        *map(str, arguments),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "LORA_EDU_SIZE": "laptop"}
+    return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=timeout)
+
+
+@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
+    torch.cuda.device_count() < 2, reason="needs two CUDA GPUs"))])  # fmt: skip
+def two(request, tmp_path_factory):
+    """What two processes computed: numbers, tensors, and on which kind of device."""
+    folder = tmp_path_factory.mktemp("two")
+    run = torchrun(SCRIPT, folder, request.param, folder=folder)
+    assert run.returncode == 0, run.stderr
+    assert "Warning: `" not in run.stderr  # no deprecated option of DDP
+    return json.loads((folder / "numbers.json").read_text()), load_file(folder / "tensors.safetensors"), request.param
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def part(tensors, head):
+    return {name.removeprefix(head): value for name, value in tensors.items() if name.startswith(head)}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_first_gradients_are_those_of_one_process(two, method):
+    numbers, tensors, device = two
+    loss, gradients, sent = first_gradients(build(method, device), torch.device(device))
+    assert numbers["processes"] == 2 and sent == 0  # one process sends nothing
+    assert numbers[method]["loss"] == pytest.approx(loss, rel=1e-6)
+    theirs = part(tensors, f"{method}.gradient.")
+    assert theirs.keys() == gradients.keys()
+    ours, others = (torch.cat([g[name].flatten() for name in gradients]) for g in (gradients, theirs))
+    assert ours.norm() > 0.1 and (others - ours).norm() <= 1e-6 * ours.norm()
+    for name, gradient in gradients.items():  # and each tensor on its own; float32 sums in another order
+        assert (theirs[name] - gradient).norm() <= 1e-5 * gradient.norm() + 1e-9, name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_after_20_steps_the_parameters_are_those_of_one_process(two, method):
+    numbers, tensors, device = two
+    model = build(method, device)
+    start = {name: p.detach().cpu().clone() for name, p in model.named_parameters()}
+    history, after = trained(model, torch.device(device))
+    theirs = part(tensors, f"{method}.after.")
+    for name, value in after.items():
+        assert (theirs[name] - value).abs().max() <= 1e-5, name
+        assert (start[name] - value).abs().max() > 1e-4 or "bias" in name or "norm" in name, name  # they did move
+    assert numbers[method]["same_on_all"]
+    assert numbers[method]["history"]["train_loss"] == pytest.approx(history.train_loss, rel=1e-5)
+    validation = [loss for _, loss in history.validation_loss]
+    assert [loss for _, loss in numbers[method]["history"]["validation_loss"]] == pytest.approx(validation, rel=1e-5)
+
+
+def test_only_gradients_of_trainable_parameters_travel(two):
+    numbers = two[0]
+    for method in METHODS:
+        wanted = 4 * numbers[method]["trainable"]  # float32
+        assert numbers[method]["bytes"] == numbers[method]["history"]["gradient_bytes"] == wanted
+    assert numbers["full"]["bytes"] == 4 * sum(p.numel() for p in load_base("laptop", "cpu").parameters())
+    assert numbers["lora"]["bytes"] == numbers["qlora"]["bytes"] == 4 * 147_456
+
+
+def test_two_processes_go_on_where_they_were_stopped(two):
+    assert two[0]["resumed"] is True
+
+
+def test_an_error_in_one_process_ends_all(tmp_path):
+    start = time.monotonic()
+    run = torchrun(SCRIPT, tmp_path, "cpu", "fail", folder=tmp_path)
+    assert run.returncode and "process 1 has a problem" in run.stderr
+    assert time.monotonic() - start < 60 and not (tmp_path / "numbers.json").exists()
+
+
+def test_the_program_in_two_processes(tmp_path):
+    options = ["--steps", 1, "--batch-size", 2, "--seq-len", 16, "--device", "cpu", "--checkpoint", "run"]
+    run = torchrun("-m", "lora_edu.training", *options, folder=tmp_path)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.splitlines()[0] == "qlora: 147,456 of 3,503,616 parameters are trained (4.21%)"
+    assert run.stdout.count("step 1: validation loss") == 1  # one process speaks
+    assert (
+        "in 2 processes, each computes 1 of the 2 windows of a batch\nall-reduce of a step: 589,824 bytes of gradi"
+        in (run.stdout)
+    )
+    adapter = adapter_state(load_adapter(load_base("laptop", "cpu"), tmp_path / "build" / "qlora-shakespeare"))
+    assert sum(tensor.numel() for tensor in adapter.values()) == 147_456
+    assert [path.stem for path in sorted((tmp_path / "run").glob("*.safetensors"))] == [
+        "step-00000000",
+        "step-00000001",
+    ]
+
+
+def test_help_once_and_a_batch_that_cannot_be_split(tmp_path):
+    run = torchrun("-m", "lora_edu.training", "--batch-size", 7, "--device", "cpu", folder=tmp_path)
+    assert run.returncode and "error in process 0: a batch of 7 windows cannot be split evenly over 2 pro" in run.stderr
+    assert not (tmp_path / "build").exists()
+
+
+# --- in this process -----------------------------------------------------------------------------------------------
+
+
+def program(*arguments):
+    """Run the program here; returns its exit code."""
+    quick = ["--batch-size", "2", "--seq-len", "16", "--device", "cpu"]
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, arguments), *quick])
+    return stop.value.code
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_program_in_one_process(tmp_path, capsys, method):
+    arguments = ["--method", method, "--steps", 2, "--output", tmp_path / "out", "--checkpoint", tmp_path / "run"]
+    assert program(*arguments) == 0
+    first = capsys.readouterr().out
+    assert "in one process: no gradients travel" in first and f"written to {tmp_path / 'out'}" in first
+    files = {path.name for path in (tmp_path / "out").iterdir()}
+    assert files == (
+        {"model.safetensors"} if method == "full" else {"adapter_config.json", "adapter_model.safetensors"}
+    )
+    written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert program(*arguments) == 0  # a finished run: nothing is trained
+    assert "validation loss" not in capsys.readouterr().out
+    assert written == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+
+def test_what_the_program_refuses(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert "cannot write to the folder" in program("--output", tmp_path / "file" / "out", "--steps", 1)
+    assert "rank must be between 1 and 256" in program("--output", tmp_path, "--rank", 300)
+    assert "no linear layer is named queries" in program("--output", tmp_path, "--targets", "queries")
+    assert program("--output", tmp_path, "--steps", 2, "--checkpoint", tmp_path / "run") == 0
+    message = program("--output", tmp_path, "--steps", 3, "--checkpoint", tmp_path / "run")
+    assert message.startswith("error: ") and "steps is 2 there and 3 here" in message
+    capsys.readouterr()
+    assert program("--help") == 0
+    assert "torchrun --standalone --nproc-per-node=2 -m lora_edu.training" in capsys.readouterr().out
+
+
+def test_one_process_is_left_as_it_is(tiny_gpt):
+    engine, traffic = distributed.wrap(tiny_gpt)
+    assert engine is tiny_gpt and traffic.bytes == 0
+    assert distributed.processes() == 1 and distributed.rank() == 0 and distributed.total(2.5) == 2.5
+    batch = torch.arange(6).view(3, 2)
+    assert distributed.own_rows(batch) is not None and torch.equal(distributed.own_rows(batch), batch)
+    assert torch.equal(distributed.gather(batch[0]), batch[:1])
+    with distributed.join(torch.device("cpu")) as device:
+        assert device.type == "cpu" and not torch.distributed.is_initialized()
+
+
+def test_more_processes_than_gpus(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="each process needs a GPU of its own, and this machine has 1: torchrun"):
+        with distributed.join(torch.device("cuda")):
+            pass

@@ -1,0 +1,119 @@
+"""What `test_distributed.py` runs in two processes: torchrun two_processes.py FOLDER [fail]
+
+The same functions give the test, in its one process, what to compare with.
+"""
+
+import copy
+import json
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from lora_edu import distributed
+from lora_edu.lora import add_lora
+from lora_edu.pretrain import load_base
+from lora_edu.qlora import quantize_linears
+from lora_edu.texts import Text
+from lora_edu.training import model_loss, train, trainable_parameters, training_step
+
+METHODS = ("full", "lora", "qlora")
+TOKENS = torch.frombuffer(bytearray(Path(__file__).parent.with_name("README.md").read_bytes()), dtype=torch.uint8)
+TEXT = Text(TOKENS[:5000], TOKENS[5000:6000])
+BATCH, SEQ = 4, 32
+OPTIONS = {"batch_size": BATCH, "seq_len": SEQ, "lr": 2e-4, "progress": False, "eval_every": 2}
+
+
+def build(method, device, dropout=0.0):
+    """The course's base, ready for a method; B is not zero, so that every gradient has something to say."""
+    model = load_base("laptop", device)
+    torch.manual_seed(0)
+    if method == "qlora":
+        quantize_linears(model)
+    if method != "full":
+        add_lora(model, rank=8, alpha=16, targets="all-linear", dropout=dropout)
+        for name, parameter in model.named_parameters():
+            if name.endswith("lora_B"):
+                torch.nn.init.normal_(parameter, std=0.02)
+    return model
+
+
+def first_gradients(model, device):
+    """The gradients of the first step, as they come out of `training_step`, and the bytes that travelled."""
+    engine, traffic = distributed.wrap(model)
+    windows = TEXT.train[: BATCH * (SEQ + 1)].view(BATCH, SEQ + 1).long()
+    windows = distributed.own_rows(windows).to(device)
+    optimizer = torch.optim.SGD(trainable_parameters(model), lr=0.0)
+    loss = training_step(engine, windows[:, :-1], windows[:, 1:], optimizer, max_grad_norm=1e9)
+    gradients = {name: p.grad.cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
+    model.zero_grad()
+    return loss, gradients, traffic.bytes
+
+
+def trained(model, device, **options):
+    """20 steps: the history, and what they made of the trainable parameters."""
+    history = train(model, TEXT, 20, device=device, **(OPTIONS | options))
+    return history, {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def stopped_and_resumed(device, folder):
+    """QLoRA with dropout, stopped in step 4, against the same run without a stop: whether they are the same."""
+    calls = []
+
+    def stop(model, inputs, targets):
+        calls.append(model.training)
+        if sum(calls) == 4:
+            raise InterruptedError
+        return model_loss(model, inputs, targets)
+
+    models = [build("qlora", device, dropout=0.3) for _ in range(3)]
+    options = OPTIONS | {"device": device}
+    expected = train(models[0], TEXT, 6, **options)
+    try:
+        train(models[1], TEXT, 6, **options, checkpoint=folder, checkpoint_every=2, loss_fn=stop)
+    except InterruptedError:
+        distributed.wait_for_all()
+    history = train(models[2], TEXT, 6, **options, checkpoint=folder, checkpoint_every=2)
+    same = [torch.equal(a, b) for a, b in zip(models[0].parameters(), models[2].parameters(), strict=True)]
+    return all(same) and (history.train_loss, history.validation_loss) == (
+        expected.train_loss,
+        expected.validation_loss,
+    )
+
+
+def report(folder, device):
+    """Everything that the test compares, written by process 0."""
+    numbers, tensors = {"processes": distributed.processes()}, {}
+    for method in METHODS:
+        model = build(method, device)
+        loss, gradients, sent = first_gradients(copy.deepcopy(model), device)
+        history, after = trained(model, device)
+        numbers[method] = {
+            "loss": loss,
+            "bytes": sent,
+            "trainable": sum(p.numel() for p in after.values()),
+            "history": history.as_dict(),
+            "same_on_all": all(torch.equal(*distributed.gather(p.flatten().to(device))) for p in after.values()),
+        }
+        tensors |= {f"{method}.gradient.{name}": value for name, value in gradients.items()}
+        tensors |= {f"{method}.after.{name}": value for name, value in after.items()}
+    numbers["resumed"] = stopped_and_resumed(device, folder / "run")
+    if distributed.rank() == 0:
+        save_file(tensors, folder / "tensors.safetensors")
+        (folder / "numbers.json").write_text(json.dumps(numbers))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    folder, device = Path(sys.argv[1]), torch.device(sys.argv[2])
+    with distributed.join(device) as device:
+        if sys.argv[3:] == ["fail"]:
+
+            def fails_in_process_1(model, inputs, targets):
+                if distributed.rank() == 1 and model.training:
+                    raise RuntimeError("process 1 has a problem")
+                return model_loss(model, inputs, targets)
+
+            train(build("lora", device), TEXT, 3, device=device, loss_fn=fails_in_process_1, **OPTIONS)
+        report(folder, device)
