@@ -119,7 +119,7 @@ def random_states(generator: torch.Generator, device: torch.device) -> dict[str,
 
 def set_random_states(states: dict[str, Tensor], generator: torch.Generator, device: torch.device) -> None:
     """Put them back. states: name -> (processes, n) uint8; each process takes its own row."""
-    own = {name: rows[distributed.rank()] for name, rows in states.items()}
+    own = {name: rows[distributed.rank()].clone() for name, rows in states.items()}  # a copy: torch reads no row 1
     generator.set_state(own["data"])
     torch.set_rng_state(own["cpu"])
     if device.type == "cuda":

@@ -20,6 +20,7 @@ from lora_edu.lora import adapter_state
 from lora_edu.peft_io import load_adapter
 from lora_edu.pretrain import load_base
 from lora_edu.train_command import main
+from lora_edu.training import train
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 ROOT = SCRIPT.parent.parent
@@ -84,8 +85,10 @@ def test_after_20_steps_the_parameters_are_those_of_one_process(two, method):
     history, after = trained(model, torch.device(device))
     theirs = part(tensors, f"{method}.after.")
     for name, value in after.items():
+        assert (start[name] - value).abs().max() > 1e-4 or value.ndim == 1, name  # the matrices did move
+        if name.endswith("k_proj.bias"):
+            continue  # (full only) the softmax ignores it: its gradient is rounding, which Adam makes as large as any
         assert (theirs[name] - value).abs().max() <= 1e-5, name
-        assert (start[name] - value).abs().max() > 1e-4 or "bias" in name or "norm" in name, name  # they did move
     assert numbers[method]["same_on_all"]
     assert numbers[method]["history"]["train_loss"] == pytest.approx(history.train_loss, rel=1e-5)
     validation = [loss for _, loss in history.validation_loss]
@@ -130,12 +133,6 @@ def test_the_program_in_two_processes(tmp_path):
     ]
 
 
-def test_help_once_and_a_batch_that_cannot_be_split(tmp_path):
-    run = torchrun("-m", "lora_edu.training", "--batch-size", 7, "--device", "cpu", folder=tmp_path)
-    assert run.returncode and "error in process 0: a batch of 7 windows cannot be split evenly over 2 pro" in run.stderr
-    assert not (tmp_path / "build").exists()
-
-
 # --- in this process -----------------------------------------------------------------------------------------------
 
 
@@ -161,6 +158,16 @@ def test_the_program_in_one_process(tmp_path, capsys, method):
     assert program(*arguments) == 0  # a finished run: nothing is trained
     assert "validation loss" not in capsys.readouterr().out
     assert written == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+
+
+def test_a_batch_that_cannot_be_split(tmp_path, monkeypatch, tiny_gpt, tiny_text):
+    monkeypatch.setattr(distributed, "processes", lambda: 3)
+    message = (
+        "a batch of 2 windows cannot be split evenly over 3 processes: choose a batch size that is a multiple of 3"
+    )
+    assert message in program("--output", tmp_path / "out") and not (tmp_path / "out").exists()
+    with pytest.raises(ValueError, match=message):
+        train(tiny_gpt, tiny_text, 1, batch_size=2)
 
 
 def test_what_the_program_refuses(tmp_path, capsys):
