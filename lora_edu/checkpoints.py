@@ -51,7 +51,7 @@ class Checkpoints:
     ):
         """settings: everything that the run's curve depends on, by name. generator: what draws the batches."""
         self.folder, self.model, self.optimizer, self.generator = Path(folder), model, optimizer, generator
-        self.settings = json.loads(json.dumps(settings))  # as they read when they come back: a tuple is a list
+        self.settings = json.loads(json.dumps(settings, default=str))  # as they come back: a tuple is a list
         self.device = next(model.parameters()).device
         self._random_states: dict[str, Tensor] | None = None
         self._stored, self._lock = None, None
@@ -71,6 +71,7 @@ class Checkpoints:
             set_random_states(_part(tensors, "random"), self.generator, self.device)
             history.continue_from(record["history"])
             self._stored = _length(history)
+        _check_same_folder(len(history.train_loss), self.folder)
         if len(history.train_loss) < self.settings["steps"]:  # a finished run is only read
             self._claim()
         self.mark()
@@ -172,6 +173,11 @@ def _check_same_run(stored: dict, wanted: dict, path: Path) -> None:
             f"{path} is a checkpoint of another run: {'; '.join(differences[:3])}{more}. "
             "Use the same settings to continue that run, or name another folder for this one"
         )
+
+
+def _check_same_folder(steps: int, folder: Path) -> None:
+    if distributed.total(steps) != distributed.processes() * steps:
+        raise ValueError(f"the processes do not see the same files in {folder}: name a folder that they share")
 
 
 def _warn_if_another_torch(written_with: dict) -> None:

@@ -37,11 +37,12 @@ def evaluate(
     count = min(max_windows, (len(tokens) - 1) // seq_len)
     starts = torch.linspace(0, len(tokens) - seq_len - 1, count).long()[:, None]
     windows = tokens[starts + torch.arange(seq_len + 1)].long()  # (count, seq_len + 1)
+    own = windows[distributed.rank() :: distributed.processes()]
     was_training = model.training
     model.eval()
     total = 0.0
     with mixed_precision(device, autocast):
-        for batch in windows[distributed.rank() :: distributed.processes()].split(batch_size):
+        for batch in own.split(batch_size) if len(own) else ():
             batch = batch.to(device)
             total += loss_fn(model, batch[:, :-1], batch[:, 1:]).item() * len(batch)
     model.train(was_training)

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from two_processes import METHODS, build, first_gradients, trained
+from two_processes import METHODS, SEQ, TEXT, build, first_gradients, trained
 
 from lora_edu import distributed
 from lora_edu.lora import adapter_state
 from lora_edu.peft_io import load_adapter
 from lora_edu.pretrain import load_base
 from lora_edu.train_command import main
-from lora_edu.training import train
+from lora_edu.training import evaluate, train
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 ROOT = SCRIPT.parent.parent
@@ -106,6 +106,15 @@ def test_only_gradients_of_trainable_parameters_travel(two):
 
 def test_two_processes_go_on_where_they_were_stopped(two):
     assert two[0]["resumed"] is True
+    assert "the processes do not see the same files in" in two[0]["not shared"]
+
+
+def test_fewer_windows_than_processes(two):
+    numbers, _, device = two
+    model = build("full", device)
+    assert numbers["one window"] == pytest.approx(
+        evaluate(model, TEXT.validation, seq_len=SEQ, max_windows=1), rel=1e-6
+    )
 
 
 def test_an_error_in_one_process_ends_all(tmp_path):

@@ -5,6 +5,7 @@ The same functions give the test, in its one process, what to compare with.
 
 import copy
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from lora_edu.lora import add_lora
 from lora_edu.pretrain import load_base
 from lora_edu.qlora import quantize_linears
 from lora_edu.texts import Text
-from lora_edu.training import model_loss, train, trainable_parameters, training_step
+from lora_edu.training import evaluate, model_loss, train, trainable_parameters, training_step
 
 METHODS = ("full", "lora", "qlora")
 TOKENS = torch.frombuffer(bytearray(Path(__file__).parent.with_name("README.md").read_bytes()), dtype=torch.uint8)
@@ -98,7 +99,15 @@ def report(folder, device):
         }
         tensors |= {f"{method}.gradient.{name}": value for name, value in gradients.items()}
         tensors |= {f"{method}.after.{name}": value for name, value in after.items()}
+    numbers["one window"] = evaluate(build("full", device), TEXT.validation, seq_len=SEQ, max_windows=1)
     numbers["resumed"] = stopped_and_resumed(device, folder / "run")
+    try:
+        own = folder / f"of process {distributed.rank()}"  # a folder that is not shared, with a run in one of them
+        shutil.copytree(folder / "run", own) if distributed.rank() == 0 else own.mkdir()
+        options = OPTIONS | {"device": device, "checkpoint": own, "checkpoint_every": 2}
+        train(build("qlora", device, dropout=0.3), TEXT, 6, **options)
+    except ValueError as error:
+        numbers["not shared"] = str(error)
     if distributed.rank() == 0:
         save_file(tensors, folder / "tensors.safetensors")
         (folder / "numbers.json").write_text(json.dumps(numbers))
