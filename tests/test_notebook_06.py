@@ -135,8 +135,8 @@ def eq_4_finite(offset, half, divide=True):
 @pytest.mark.parametrize(
     ("check", "wrong", "sentence"),
     [
-        (nb06.output_error, of_new_codes, "this quantizes W again"),
-        (nb06.output_error, lambda X, W, c, m: X @ W, "your function stopped with ValueError"),
+        (nb06.rounded_output_error, of_new_codes, "this quantizes W again"),
+        (nb06.rounded_output_error, lambda X, W, c, m: X @ W, "your function stopped with ValueError"),
         (nb06.normal_float, eq_4_finite, "this is the finite part of Eq. 4: 2"),
         (nb06.normal_float, lambda o, half: eq_4_finite(o, half, False), "this is the finite part of Eq. 4, and not"),
     ],
@@ -149,7 +149,7 @@ def test_wrong_answers_that_a_case_was_made_for(check, wrong, sentence):
 def test_one_case_has_codes_that_are_not_the_nearest():
     nearest = [
         np.array_equal(codes, np.abs(W.reshape(codes.shape)[..., None] / absmax[:, None, None] - nf4()).argmin(-1))
-        for _, W, codes, absmax in nb06.output_error.cases
+        for _, W, codes, absmax in nb06.rounded_output_error.cases
     ]
     assert any(nearest) and not all(nearest)
 
@@ -160,7 +160,7 @@ def test_one_case_has_codes_that_are_not_the_nearest():
         (nb06.normal_float, by_torch),
         (nb06.packed_codes, by_loop),
         (nb06.packed_codes, lambda codes: np.uint8(by_loop(codes))),
-        (nb06.output_error, by_blocks),
+        (nb06.rounded_output_error, by_blocks),
     ],
 )
 def test_right_solutions_pass(check, solution, capsys):

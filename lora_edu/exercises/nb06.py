@@ -8,7 +8,7 @@ import numpy as np
 from lora_edu.codebooks import nf_codebook
 from lora_edu.grading import Exercise, as_array, beside
 
-__all__ = ["beside", "normal_float", "output_error", "packed_codes"]
+__all__ = ["beside", "normal_float", "rounded_output_error", "packed_codes"]
 
 # --- 6.1: the codebook -----------------------------------------------------------------------------------------------
 
@@ -164,7 +164,7 @@ def _outputs(measure: Callable) -> Callable:
     return lambda X, W, codes, absmax: measure(X @ W.T, X @ _rounded(W, codes, absmax).T)
 
 
-output_error = Exercise(
+rounded_output_error = Exercise(
     "6.3",
     _outputs(_relative),
     _layers(),
