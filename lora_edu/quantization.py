@@ -37,7 +37,8 @@ from lora_edu.codebooks import get_codebook
 from lora_edu.cpu_lookup import cpu_lookup
 from lora_edu.tensor_checks import check_finite, check_input, check_out
 
-# Work on a piece at a time: it stays in the processor's cache, and extra memory does not grow with the tensor.
+# Work on a piece at a time: it stays in the processor's cache, and extra memory stays small: a piece's, and one float32
+# per block for the constants of the whole tensor (at block 64, a 64th of a float32 weight).
 CHUNK_VALUES = {"cpu": 2**17, "cuda": 2**22}
 SMALLEST_ABSMAX = 1e-38  # the reference never divides by less
 
@@ -79,8 +80,10 @@ class QuantizedTensor:
 
     def block_scales(self) -> Tensor:
         """The absmax of every block (n_blocks,) in float32, as `dequantize` uses them."""
-        scales = self.absmax.dequantize() if isinstance(self.absmax, QuantizedTensor) else self.absmax
-        return scales if self.offset is None else scales + self.offset
+        if not isinstance(self.absmax, QuantizedTensor):
+            return self.absmax
+        scales = self.absmax.dequantize()  # ours, so that the mean is added in place
+        return scales if self.offset is None else scales.add_(self.offset)
 
     def dequantize(self, out: Tensor | None = None) -> Tensor:
         """Look every code up and multiply by its block's absmax. Returns a tensor of the original shape and dtype.
@@ -120,11 +123,6 @@ def quantize(
     """
     check_input(tensor, block_size)
     flat = tensor.detach().reshape(-1)
-    if isinstance(codebook, str) and codebook == "dynamic-cpu":
-        codebook = get_codebook("dynamic").to(flat.device)
-        codes, absmax = cpu_lookup(flat.float(), codebook, block_size)
-        check_finite(flat, absmax, tensor.shape)
-        return QuantizedTensor(codes, absmax, None, codebook, block_size, tensor.shape, tensor.dtype)
     codebook = get_codebook(codebook).to(flat.device)
     absmax = torch.empty(math.ceil(len(flat) / block_size), dtype=torch.float32, device=flat.device)
     per_byte = codes_per_byte(len(codebook))
@@ -182,7 +180,11 @@ def quantize_absmax(absmax: Tensor, how: DoubleQuant) -> tuple[QuantizedTensor, 
     if offset is not None and not offset.isfinite():
         offset = absmax.double().mean().float()  # the sum was larger than any float32
     centered = absmax if offset is None else absmax - offset
-    return quantize(centered, how.code, how.block_size), offset
+    if how.code != "dynamic-cpu":
+        return quantize(centered, how.code, how.block_size), offset
+    codebook = get_codebook("dynamic").to(absmax.device)
+    codes, second = cpu_lookup(centered, codebook, how.block_size)
+    return QuantizedTensor(codes, second, None, codebook, how.block_size, absmax.shape, absmax.dtype), offset
 
 
 # --- packing -------------------------------------------------------------------------------------------------------
