@@ -8,7 +8,7 @@ import numpy as np
 from lora_edu.codebooks import nf_codebook
 from lora_edu.grading import Exercise, as_array, beside
 
-__all__ = ["beside", "normal_float", "rounded_output_error", "packed_codes"]
+__all__ = ["beside", "normal_float", "packed_codes", "rounded_output_error"]
 
 # --- 6.1: the codebook -----------------------------------------------------------------------------------------------
 
