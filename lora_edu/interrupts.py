@@ -12,14 +12,15 @@ def finish_first() -> Iterator[None]:
 
     Without it, a signal in the middle of an optimizer step would leave half of the weights updated.
     """
-    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread only
-        yield
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # signals reach the main thread only; one that nobody handles is left as it is
         return
     waiting = []
-    before = signal.signal(signal.SIGINT, lambda *_: waiting.append(True))
+    signal.signal(signal.SIGINT, lambda *signal_and_frame: waiting.append(signal_and_frame))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
     if waiting:
-        raise KeyboardInterrupt
+        before(*waiting[0])  # as a rule it raises KeyboardInterrupt

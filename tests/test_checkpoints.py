@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from lora_edu import checkpoint_files, checkpoints
 from lora_edu.checkpoint_files import checkpoint_paths
 from lora_edu.checkpoints import random_states, set_random_states
 from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.interrupts import finish_first
 from lora_edu.lora import add_lora
 from lora_edu.qlora import quantize_linears
 from lora_edu.training import model_loss, train
@@ -189,6 +191,18 @@ def test_a_stop_signal_waits_until_the_step_is_done(tiny_gpt, tiny_text, tmp_pat
     assert history.interrupted and len(history.train_loss) == 3 and stored_steps(tmp_path / "run")[-1] == 3
     assert_goes_on(tiny_gpt, tiny_text, tmp_path / "run")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_stop_signal_in_other_places(tiny_gpt, tiny_text, tmp_path):
+    """In a thread, where signals never come, and in a process that was told to ignore them (nohup)."""
+    with ThreadPoolExecutor(1) as pool:
+        assert len(pool.submit(train, tiny_gpt, tiny_text, 2, **QUICK).result().train_loss) == 2
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with finish_first():
+            os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
