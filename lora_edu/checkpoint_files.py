@@ -41,8 +41,8 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], record: dict) -> No
     except (SafetensorError, OSError) as error:  # safetensors has an error of its own for a full disk
         reason = getattr(error, "strerror", None) or str(error).rpartition("I/O error: ")[2]
         before = checkpoint_paths(path.parent)
-        kept = f"The last good checkpoint is {before[-1].name}: " if before else ""
-        message = f"{path} could not be written ({reason}). {kept}mend that and run the same command again to go on"
+        kept = f"The last good checkpoint is {before[-1].name}: free" if before else "Free"
+        message = f"{path} could not be written ({reason}). {kept} some space (or permit writing), then run it again"
         raise (PermissionError if isinstance(error, PermissionError) else OSError)(message) from error
 
 

@@ -20,7 +20,7 @@ def lock_folder(folder: Path) -> TextIO:
         file = open(folder / ".lock", "a", encoding="utf-8")  # it stays open: that is the lock
     except OSError as error:
         raise PermissionError(
-            f"cannot write to the folder {folder} ({os.strerror(error.errno)}): name another one for this run"
+            f"cannot write to the folder {folder} ({os.strerror(error.errno)}): permit it, or name another one"
         ) from error
     try:
         if fcntl:

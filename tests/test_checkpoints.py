@@ -301,9 +301,7 @@ def test_a_full_disk(tiny_gpt, tiny_text, stopped, monkeypatch, error):
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint_files, "save_file", full)
-        message = (
-            r"6.* could not be written \(No space left on device.*\)\. The last good checkpoint is step-00000004\."
-        )
+        message = r"6.* could not be written \(No space left on device.*\)\. The last good .* is step-00000004\."
         with pytest.raises(OSError, match=message):
             go_on(with_adapters(tiny_gpt), tiny_text, stopped)
     assert stored_steps(stopped) == [2, 4] and not list(stopped.glob(".partial-*"))
@@ -334,7 +332,7 @@ def test_a_folder_that_cannot_be_written_to_is_noticed_before_training(tiny_gpt,
     with monkeypatch.context() as patch:
         patch.setattr("builtins.open", read_only)
         with pytest.raises(
-            PermissionError, match=r"cannot write to the folder .*run \(Read-only file system\): name an"
+            PermissionError, match=r"cannot write to the folder .*run \(Read-only file system\): permit"
         ):
             go_on(model, tiny_text, stopped, loss_fn=counting(steps_made))
     assert not steps_made
