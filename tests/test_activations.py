@@ -1,0 +1,101 @@
+import itertools
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lora_edu.activations import (
+    block_activations,
+    measured_activation_bytes,
+    measured_activations,
+    predicted_activation_bytes,
+    recomputed_bytes,
+)
+from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.lora import add_lora
+from lora_edu.memory import BLOCK_LINEARS
+from lora_edu.qlora import quantize_linears
+
+CONFIG = GPTConfig(context=40, n_layers=3, n_heads=2, d_model=48)
+QV = ("q_proj", "v_proj")
+WAYS = {
+    "full": {},
+    "LoRA on q and v": {"rank": 4, "targets": QV},
+    "LoRA on all linears": {"rank": 4},
+    "QLoRA": {"rank": 4, "nf4": True},
+}
+
+
+def build(config=CONFIG, rank=None, targets="all-linear", nf4=False):
+    model = GPT(config)
+    if nf4:
+        quantize_linears(model)
+    return add_lora(model, rank, 3, targets) if rank else model
+
+
+def batch(size, seq_len):
+    return torch.randint(0, 256, (size, seq_len)), torch.randint(0, 256, (size, seq_len))
+
+
+def without_nf4(way):
+    return {name: value for name, value in way.items() if name != "nf4"}
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_the_prediction_is_exact(way, checkpointing):
+    model = build(**way)
+    model.checkpointing = "non-reentrant" if checkpointing else "none"
+    measured = measured_activation_bytes(model, *batch(3, 21))
+    assert measured == predicted_activation_bytes(CONFIG, 3, 21, checkpointing=checkpointing, **without_nf4(way))
+
+
+SUBSETS = [names for n in range(1, 7) for names in itertools.combinations(BLOCK_LINEARS, n)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(SUBSETS), st.integers(1, 8), st.integers(1, 3), st.integers(2, 40))
+def test_the_prediction_is_exact_for_any_choice_of_targets(targets, rank, batch_size, seq_len):
+    measured = measured_activation_bytes(build(rank=rank, targets=targets), *batch(batch_size, seq_len))
+    assert measured == predicted_activation_bytes(CONFIG, batch_size, seq_len, rank=rank, targets=targets)
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_a_block_alone_keeps_what_its_table_says(way):
+    block = build(**way).blocks[1]
+    x = torch.randn(2, 17, CONFIG.d_model, requires_grad=True)
+    kept = measured_activations(block, lambda: block(x))
+    numbers = sum(tensor.untyped_storage().nbytes() for tensor in kept) / 4 / x[..., 0].numel()
+    assert numbers == sum(block_activations(CONFIG, **without_nf4(way)).values())
+    assert recomputed_bytes(CONFIG, 2, 17, **without_nf4(way)) == 4 * 34 * (numbers - CONFIG.d_model)
+
+
+def test_the_fact_that_activations_hardly_shrink():
+    config = GPTConfig()
+    full = predicted_activation_bytes(config, 16, 256)
+    assert predicted_activation_bytes(config, 16, 256, rank=8) / full == pytest.approx(0.981, abs=5e-4)
+    assert predicted_activation_bytes(config, 16, 256, rank=8, targets=QV) / full == pytest.approx(0.676, abs=5e-4)
+    assert predicted_activation_bytes(config, 16, 256, rank=8, checkpointing=True) < full / 10
+
+
+def test_a_kept_weight_would_be_seen():
+    """The control: a layer that lets autograd keep the dequantized weight is counted with it."""
+    layer = quantize_linears(torch.nn.Sequential(torch.nn.Linear(64, 32, bias=False)))
+    x = torch.randn(5, 64, requires_grad=True)
+    own = measured_activations(layer, lambda: layer(x))
+    naive = measured_activations(layer, lambda: torch.nn.functional.linear(x, layer[0].dequantize()))
+    assert own == [] and [tensor.nbytes for tensor in naive] == [4 * 64 * 32]
+
+
+def test_unknown_targets():
+    with pytest.raises(ValueError, match="no linear layer of a block is named lm_head; there are: q_proj"):
+        predicted_activation_bytes(CONFIG, 1, 8, rank=2, targets=("q_proj", "lm_head"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+def test_within_two_percent_on_a_gpu(way):
+    model = build(GPTConfig(), **way).cuda()
+    measured = measured_activation_bytes(model, *(part.cuda() for part in batch(4, 256)))
+    assert measured == pytest.approx(predicted_activation_bytes(GPTConfig(), 4, 256, **without_nf4(way)), rel=0.02)
