@@ -107,10 +107,10 @@ class Block(nn.Module):
 class GPT(nn.Module):
     """A decoder-only transformer that reads bytes and predicts the next one.
 
-    checkpointing: "none" keeps what every block computes until the backward pass. The two others keep each block's input
-    only and compute the rest again in the backward pass (Chen et al. 2016, arXiv 1604.06174); use "non-reentrant".
-    "reentrant" is torch's older way, which gives adapters no gradient when the embeddings are frozen (notebook 08).
-    It can be switched at any time: `model.checkpointing = "non-reentrant"`. No weight depends on it.
+    checkpointing: "none" keeps what every block computes until the backward pass. The two others keep each block's
+    input only and compute the rest again in the backward pass (Chen et al. 2016, arXiv 1604.06174); use
+    "non-reentrant". "reentrant" is torch's older way, which gives adapters no gradient when the embeddings are frozen
+    (notebook 08). It can be switched at any time, `model.checkpointing = "non-reentrant"`; no weight depends on it.
     """
 
     def __init__(self, config: GPTConfig, checkpointing: str = "none"):

@@ -12,6 +12,7 @@ from lora_edu.activations import (
     predicted_activation_bytes,
     recomputed_bytes,
 )
+from lora_edu.architectures import Architecture
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
 from lora_edu.memory import BLOCK_LINEARS
@@ -67,7 +68,7 @@ def test_a_block_alone_keeps_what_its_table_says(way):
     x = torch.randn(2, 17, CONFIG.d_model, requires_grad=True)
     kept = measured_activations(block, lambda: block(x))
     numbers = sum(tensor.untyped_storage().nbytes() for tensor in kept) / 4 / x[..., 0].numel()
-    assert numbers == sum(block_activations(CONFIG, **without_nf4(way)).values())
+    assert numbers == sum(block_activations(Architecture.of_gpt(CONFIG), **without_nf4(way)).values())
     assert recomputed_bytes(CONFIG, 2, 17, **without_nf4(way)) == 4 * 34 * (numbers - CONFIG.d_model)
 
 
@@ -86,6 +87,55 @@ def test_a_kept_weight_would_be_seen():
     own = measured_activations(layer, lambda: layer(x))
     naive = measured_activations(layer, lambda: torch.nn.functional.linear(x, layer[0].dequantize()))
     assert own == [] and [tensor.nbytes for tensor in naive] == [4 * 64 * 32]
+
+
+class GatedBlock(torch.nn.Module):
+    """A block as LLaMA has it, without its turned queries and keys, which keep nothing of their own."""
+
+    def __init__(self, shape):
+        super().__init__()
+        d, self.n_heads = shape.d_model, shape.n_heads
+        self.norms = torch.nn.ParameterList(torch.ones(d) for _ in range(2))
+        for name, (inner, outer) in shape.linears.items():
+            setattr(self, name, torch.nn.Linear(inner, outer, bias=False))
+
+    def forward(self, x):
+        F = torch.nn.functional
+        n = RMSNorm.apply(x, self.norms[0])
+        q, k, v = (
+            p(n).unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(-2)
+        x = x + self.o_proj(mixed)
+        n = RMSNorm.apply(x, self.norms[1])
+        return x + self.down_proj(F.silu(self.gate_proj(n)) * self.up_proj(n))
+
+
+class RMSNorm(torch.autograd.Function):
+    """A fused norm: keeps x and 1 / deviation. (Its backward is not needed here.)"""
+
+    @staticmethod
+    def forward(ctx, x, weight):
+        scale = x.pow(2).mean(-1, keepdim=True).rsqrt()
+        ctx.save_for_backward(x, scale, weight)
+        return x * scale * weight
+
+
+GATED = Architecture(n_layers=1, d_model=48, n_heads=2, d_ff=80, vocab_size=99, context=64, gated=True)
+GATED_SUBSETS = [names for n in range(8) for names in itertools.combinations(GATED.linears, n)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(GATED_SUBSETS), st.booleans())
+def test_a_gated_block_keeps_what_its_table_says(targets, first):
+    block = GatedBlock(GATED)
+    if targets:
+        add_lora(block, 3, 5, targets)
+    x = torch.randn(2, 9, 48, requires_grad=not first)
+    kept = measured_activations(block, lambda: block(x))
+    numbers = sum(tensor.untyped_storage().nbytes() for tensor in kept) / 4 / 18
+    predicted = block_activations(GATED, *((3, targets) if targets else (None,)), first=first and bool(targets))
+    assert numbers == sum(predicted.values())
 
 
 def test_unknown_targets():
