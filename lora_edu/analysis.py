@@ -12,6 +12,8 @@ SPEAKER_LINE = re.compile(r"\*\*[A-Z][A-Z .,'-]*\*\*")
 
 def relative_error(original: Tensor, changed: Tensor) -> float:
     """The relative Frobenius error ||W - W'|| / ||W||: 0 for no change, 1 for a loss of everything."""
+    wide = torch.promote_types(original.dtype, torch.float32)  # in 16 bits, the difference would be rounded itself
+    original, changed = original.to(wide), changed.to(wide)
     return ((original - changed).norm() / original.norm()).item()
 
 

@@ -115,9 +115,9 @@ def get_codebook(codebook: str | Tensor) -> Tensor:
         return fp4_codebook(codebook)
     if codebook in FP8_TYPES:
         return fp8_codebook(codebook)
-    if codebook in ("dynamic", "dynamic-cpu"):  # the same values; `lora_edu.quantization` searches them differently
+    if codebook == "dynamic":
         return dynamic_codebook()
-    names = (*NF_NAMES, *INT_NAMES, *FP4_MAGNITUDES, "dynamic", "dynamic-cpu", *FP8_TYPES)
+    names = (*NF_NAMES, *INT_NAMES, *FP4_MAGNITUDES, "dynamic", *FP8_TYPES)
     raise ValueError(f"unknown codebook {codebook!r}: choose one of {', '.join(names)}, or pass a tensor")
 
 

@@ -9,6 +9,7 @@ apart (alpha is never equal to the rank, no matrix is square). The learner's fun
     anything else                        AssertionError with the smallest failing case
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,9 +38,8 @@ class Exercise:
         if not wrong:
             return self._say("correct")
         for sentence, mistake in self.misconceptions.items():
-            if all(
-                same(result, self.observe(mistake, *case)) for result, case in zip(results, self.cases, strict=True)
-            ):
+            made = (self._observe(mistake, case) for case in self.cases)
+            if all(same(result, there) for result, there in zip(results, made, strict=True)):
                 raise AssertionError(f"Exercise {self.number}: {sentence}")
         case = self.cases[wrong[0]]
         shown = ", ".join(describe(argument) for argument in case)
@@ -49,7 +49,7 @@ class Exercise:
 
     def _run(self, attempt: Callable, case: tuple) -> Any:
         try:
-            return self.observe(attempt, *case)
+            return self._observe(attempt, case)
         except Exception as error:
             shown = ", ".join(describe(argument) for argument in case)
             raise AssertionError(
@@ -57,7 +57,10 @@ class Exercise:
             ) from error
 
     def _expected(self, case: tuple) -> Any:
-        return self.observe(self.reference, *case)
+        return self._observe(self.reference, case)
+
+    def _observe(self, solution: Callable, case: tuple) -> Any:
+        return self.observe(solution, *copy.deepcopy(case))  # a function that changes its inputs changes only a copy
 
     def _say(self, result: str) -> None:
         global last_result

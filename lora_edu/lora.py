@@ -41,8 +41,8 @@ class LoRALinear(nn.Module):
         if self.merged:
             _check_not_training_merged(self)
             return y
-        low = F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)  # (..., rank): A x
-        return y + (self.scaling * F.linear(low, self.lora_B)).to(y.dtype)  # base(x) + s B (A x)
+        low = self.scaling * F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)  # (..., rank): s A x
+        return y + F.linear(low, self.lora_B).to(y.dtype)  # base(x) + B (s A x)
 
     def delta_weight(self) -> Tensor:
         """The update of the weight, s * B A: (out_features, in_features). Only merging needs it in full."""

@@ -19,18 +19,19 @@ from lora_edu.quantization import DoubleQuant, QuantizedTensor, quantize
 
 
 class _DequantizedLinear(torch.autograd.Function):
-    """x -> x W^T with a quantized W. Autograd would keep the dequantized W for backward; this keeps the packed one."""
+    """x -> x W^T + bias. Autograd would keep the dequantized W for the backward pass; this keeps the packed one."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, quantized: QuantizedTensor) -> Tensor:
+    def forward(ctx, x: Tensor, quantized: QuantizedTensor, bias: Tensor | None) -> Tensor:
         ctx.quantized = quantized  # the layer's own buffers: not one byte more is kept
         with torch.autocast(x.device.type, enabled=False):
-            return F.linear(x, quantized.dequantize().to(x.dtype))
+            return F.linear(x, quantized.dequantize().to(x.dtype), bias)
 
     @staticmethod
-    def backward(ctx, grad_y: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx, grad_y: Tensor) -> tuple[Tensor, None, None]:
         with torch.autocast(grad_y.device.type, enabled=False):
-            return grad_y @ ctx.quantized.dequantize().to(grad_y.dtype), None  # dL/dx = dL/dy W; W itself gets none
+            grad_x = grad_y @ ctx.quantized.dequantize().to(grad_y.dtype)  # dL/dx = dL/dy W
+        return grad_x, None, None  # W and the bias are frozen
 
 
 class NF4Linear(nn.Module):
@@ -95,8 +96,9 @@ class NF4Linear(nn.Module):
         """x: (..., in_features) -> (..., out_features)"""
         device = x.device.type
         y_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        y = _DequantizedLinear.apply(x.to(self.compute_dtype or y_dtype), self.quantized).to(y_dtype)
-        return y if self.bias is None else y.add_(self.bias.to(y_dtype))  # in place: y is ours, and no memory is new
+        x = x.to(self.compute_dtype or y_dtype)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return _DequantizedLinear.apply(x, self.quantized, bias).to(y_dtype)
 
     def _apply(self, fn, recurse: bool = True):
         """Follow the model to another device, but keep the constants exact when it is cast to another type."""

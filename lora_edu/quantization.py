@@ -26,6 +26,7 @@ Source: Dettmers et al. 2023, "QLoRA", arXiv 2305.14314, section 3.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -36,7 +37,8 @@ from lora_edu.codebooks import get_codebook
 from lora_edu.cpu_lookup import cpu_lookup
 from lora_edu.tensor_checks import check_finite, check_input, check_out
 
-# Work on a piece at a time: it stays in the processor's cache, and extra memory does not grow with the tensor.
+# Work on a piece at a time: it stays in the processor's cache, and extra memory stays small: a piece's, and one float32
+# per block for the constants of the whole tensor (at block 64, a 64th of a float32 weight).
 CHUNK_VALUES = {"cpu": 2**17, "cuda": 2**22}
 SMALLEST_ABSMAX = 1e-38  # the reference never divides by less
 
@@ -78,8 +80,10 @@ class QuantizedTensor:
 
     def block_scales(self) -> Tensor:
         """The absmax of every block (n_blocks,) in float32, as `dequantize` uses them."""
-        scales = self.absmax.dequantize() if isinstance(self.absmax, QuantizedTensor) else self.absmax
-        return scales if self.offset is None else scales + self.offset
+        if not isinstance(self.absmax, QuantizedTensor):
+            return self.absmax
+        scales = self.absmax.dequantize()  # ours, so that the mean is added in place
+        return scales if self.offset is None else scales.add_(self.offset)
 
     def dequantize(self, out: Tensor | None = None) -> Tensor:
         """Look every code up and multiply by its block's absmax. Returns a tensor of the original shape and dtype.
@@ -92,14 +96,11 @@ class QuantizedTensor:
         flat, scales = out.view(-1), self.block_scales()
         table, per_byte = byte_table(self.codebook.to(self.codes.device)), codes_per_byte(len(self.codebook))
         index, buffer = self.codes.new_empty(0, dtype=torch.int32), table.new_empty(0)  # used for every chunk
-        blocks = _blocks_per_chunk(self.block_size, flat.device)
-        size = blocks * self.block_size
-        pieces = zip(self.codes.split(size // per_byte), scales.split(blocks), flat.split(size), strict=True)
-        for packed, scale, part in pieces:
+        for scale, part, packed in _chunks(scales, flat, self.codes, self.block_size, per_byte):
             index.resize_(len(packed)).copy_(packed)
-            # Pairs of float32 are looked up where they belong; everything else goes through a buffer.
-            in_place = holds_pairs(part) and len(part) == 2 * len(packed) and table.ndim == 1
-            found = part.view(torch.int64) if in_place else buffer.resize_(len(packed), *table.shape[1:])
+            # Where a byte's values fill their place in the result, they are looked up into it, else into the buffer.
+            in_place = table.ndim == 1 and fits(part, per_byte) and len(part) == per_byte * len(packed)
+            found = part.view(table.dtype) if in_place else buffer.resize_(len(packed), *table.shape[1:])
             values = torch.index_select(table, 0, index, out=found).view(torch.float32).view(-1)
             scale_blocks(values[: len(part)], scale, self.block_size, out=part)
         return out
@@ -122,20 +123,11 @@ def quantize(
     """
     check_input(tensor, block_size)
     flat = tensor.detach().reshape(-1)
-    if isinstance(codebook, str) and codebook == "dynamic-cpu":
-        codebook = get_codebook("dynamic").to(flat.device)
-        codes, absmax = cpu_lookup(flat.float(), codebook, block_size)
-        check_finite(flat, absmax, tensor.shape)
-        return QuantizedTensor(codes, absmax, None, codebook, block_size, tensor.shape, tensor.dtype)
     codebook = get_codebook(codebook).to(flat.device)
     absmax = torch.empty(math.ceil(len(flat) / block_size), dtype=torch.float32, device=flat.device)
     per_byte = codes_per_byte(len(codebook))
     codes = torch.empty(math.ceil(len(flat) / per_byte), dtype=torch.uint8, device=flat.device)
-    blocks = _blocks_per_chunk(block_size, flat.device)
-    size = blocks * block_size
-    for values, scale, packed in zip(
-        flat.split(size), absmax.split(blocks), codes.split(size // per_byte), strict=True
-    ):
+    for scale, values, packed in _chunks(absmax, flat, codes, block_size, per_byte):
         scale.copy_(block_absmax(values, block_size))  # scale and packed are parts of absmax and codes
         scaled = normalize(values.float(), scale, block_size)
         packed.copy_(pack(nearest_code(scaled, codebook), codebook))
@@ -188,7 +180,11 @@ def quantize_absmax(absmax: Tensor, how: DoubleQuant) -> tuple[QuantizedTensor, 
     if offset is not None and not offset.isfinite():
         offset = absmax.double().mean().float()  # the sum was larger than any float32
     centered = absmax if offset is None else absmax - offset
-    return quantize(centered, how.code, how.block_size), offset
+    if how.code != "dynamic-cpu":
+        return quantize(centered, how.code, how.block_size), offset
+    codebook = get_codebook("dynamic").to(absmax.device)
+    codes, second = cpu_lookup(centered, codebook, how.block_size)
+    return QuantizedTensor(codes, second, None, codebook, how.block_size, absmax.shape, absmax.dtype), offset
 
 
 # --- packing -------------------------------------------------------------------------------------------------------
@@ -225,10 +221,13 @@ def unpack(packed: Tensor, n_codes: int) -> Tensor:
 
 
 def byte_table(codebook: Tensor) -> Tensor:
-    """The values behind each of the 256 possible bytes, so that one look-up decodes a whole byte.
+    """The values behind each possible byte, so that one look-up decodes a whole byte.
 
-    Returns (256, per_byte) float32; two values are viewed as one int64 (256,), which is copied several times faster.
+    Returns the codebook itself where a code fills a byte; else (256, per_byte) float32, but two values viewed as one
+    int64 (256,), which is copied several times faster.
     """
+    if codes_per_byte(len(codebook)) == 1:
+        return codebook
     padded = torch.zeros(256, device=codebook.device)
     padded[: len(codebook)] = codebook  # a 3-bit code leaves half of its packed values unused
     table = padded.index_select(0, _codes_in_every_byte(len(codebook), codebook.device))
@@ -240,9 +239,9 @@ def _codes_in_every_byte(n_codes: int, device: torch.device) -> Tensor:
     return unpack(torch.arange(256, dtype=torch.uint8, device=device), n_codes).int()
 
 
-def holds_pairs(part: Tensor) -> bool:
-    """Whether the memory of part (n,) can be seen as n / 2 int64, each a pair of float32 values."""
-    return part.dtype == torch.float32 and part.storage_offset() % 2 == 0 and len(part) % 2 == 0
+def fits(part: Tensor, per_byte: int) -> bool:
+    """Whether the memory of part (n,) can be seen as n / per_byte elements, each of per_byte float32 values."""
+    return part.dtype == torch.float32 and part.storage_offset() % per_byte == 0 and len(part) % per_byte == 0
 
 
 def scale_blocks(values: Tensor, scales: Tensor, block_size: int, out: Tensor) -> None:
@@ -254,6 +253,13 @@ def scale_blocks(values: Tensor, scales: Tensor, block_size: int, out: Tensor) -
     torch.mul(values.view(-1, block_size), scales[:, None], out=out.view(-1, block_size))
 
 
-def _blocks_per_chunk(block_size: int, device: torch.device) -> int:
-    """How many blocks to work on at a time: a multiple of four, so that no byte is shared by two chunks."""
-    return max(4, CHUNK_VALUES.get(device.type, 2**17) // block_size // 4 * 4)
+def _chunks(
+    scales: Tensor, flat: Tensor, codes: Tensor, block_size: int, per_byte: int
+) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+    """Cut a tensor's scales, values and packed codes into the chunks that are worked on one at a time (as views)."""
+    # A multiple of four blocks, so that no byte is shared by two chunks.
+    blocks = max(4, CHUNK_VALUES.get(flat.device.type, 2**17) // block_size // 4 * 4)
+    size = blocks * block_size
+    if len(flat) <= size:
+        return [(scales, flat, codes)]  # in a small layer, cutting costs as much as the work itself
+    return zip(scales.split(blocks), flat.split(size), codes.split(size // per_byte), strict=True)

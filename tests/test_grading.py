@@ -68,3 +68,16 @@ def test_a_guess_stands_beside_the_measurement(capsys):
     grading.beside(None, "3 GB")
     grading.beside(5, "3 GB")
     assert capsys.readouterr().out == "measured: 3 GB\nmeasured: 3 GB     your guess: 5\n"
+
+
+def test_a_function_that_changes_its_inputs_fools_nobody():
+    exercise = Exercise(
+        "1.1", lambda x: x - x.mean(), [(torch.arange(3.0),)], {"mean left in": lambda x: x.sub_(0)}
+    )  # fmt: skip
+    with pytest.raises(AssertionError, match="mean left in"):
+        exercise(lambda x: x)
+    for wrong in (lambda x: x.zero_(), lambda x: x.add_(1)):  # a reference run on what is left would agree
+        with pytest.raises(AssertionError, match="entry"):
+            exercise(wrong)
+    exercise(lambda x: x.sub_(x.mean()))  # a right answer in place is right, as often as it is checked
+    exercise(lambda x: x.sub_(x.mean()))
