@@ -153,7 +153,8 @@ def _state(kind: str) -> dict[str, np.ndarray]:
         state[f"blocks.{layer}.q_proj.lora_B"][0] = 0  # one row that is zero proves nothing
     state["blocks.1.q_proj.lora_B"][:, 1] = -state["blocks.1.q_proj.lora_B"][:, 0]  # adds up to zero
     state["blocks.2.q_proj.lora_A"][:] *= 1e-9
-    state["blocks.3.q_proj.lora_B"][:] *= 1e-9  # tiny, but it has moved
+    for layer in (3, 4):
+        state[f"blocks.{layer}.q_proj.lora_B"][:] *= 1e-9  # tiny, but it has moved
     return state
 
 
