@@ -57,8 +57,8 @@ class _Kept:
         if self.rank is None:  # trained: its own gradient needs x
             self.numbers[x] = width
             return True
-        if name in self.targets:  # A's gradient needs x, B's gradient needs A x
-            self.numbers |= {x: width, f"A x of {name}": self.rank}
+        if name in self.targets:  # A's gradient needs x, B's gradient needs s A x
+            self.numbers |= {x: width, f"s A x of {name}": self.rank}
             return True
         return needs_grad  # frozen: x is not needed, and a gradient only passes through
 

@@ -5,15 +5,14 @@ from matplotlib.patches import Rectangle
 
 from lora_edu.architectures import ARCHITECTURES
 from lora_edu.calculator import ALL_KINDS, CARDS_GB, smallest_card, training_bytes
-from lora_edu.plots import BLUE, GRAY, GREEN, ORANGE, RED, SKY
+from lora_edu.plots import PART_LOOKS
 from lora_edu.sliders import View
 
 FULL = 0  # as a rank: full fine-tuning
 RANKS = (FULL, 1, 4, 8, 16, 32, 64, 128, 256)
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 CONTEXTS = (128, 256, 512, 1024, 2048, 4096)
-STYLES = ((BLUE, ""), (SKY, "..."), (ORANGE, "///"), (GREEN, "xxx"), (RED, "---"), (GRAY, "\\\\\\"))
-LOOKS = dict(zip(ALL_KINDS, STYLES, strict=True))
+LOOKS = dict(zip(ALL_KINDS, PART_LOOKS, strict=True))
 TOP = 1.6  # where the columns are cut off, as a share of the card
 MIX = -1.4  # where the column with the shares of each kind stands, left of the cards
 

@@ -69,7 +69,7 @@ mlp_activations = Exercise(
             lambda d, r, up, down: _mlp(d, r, up, down, norm=False)
         ),
         "the norm's two statistics are missing.": lambda d, r, up, down: _mlp(d, r, up, down) - 2,
-        "A x is missing: rank numbers for each adapter. B's gradient needs them.": (
+        "s A x is missing: rank numbers for each adapter. B's gradient needs them.": (
             lambda d, r, up, down: _mlp(d, r, up, down, low=False)
         ),
         "an adapter's own input is missing. A's gradient needs x.": (
