@@ -65,6 +65,7 @@ def _fill(parts: list[Rectangle], heights: list[float]) -> None:
     for part, height in zip(parts, heights, strict=True):
         part.set_y(min(bottom, TOP))
         part.set_height(max(0.0, min(bottom + height, TOP) - min(bottom, TOP)))
+        part.set_visible(part.get_height() > 0.002)  # a hatched part takes a millisecond to draw, seen or not
         bottom += height
 
 

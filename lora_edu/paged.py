@@ -7,7 +7,8 @@ host's large memory; a page of it is copied to the device, used, and copied back
 The QLoRA paper (Dettmers et al. 2023, arXiv 2305.14314, section 3) does it with CUDA's unified memory: the driver moves
 a page out when the device is full, and in again when a kernel touches it and misses it (a page fault). While there is
 room, nothing moves. Here we move every page in every step, by hand: the device's need is small and known, and the
-price is paid always. The reference is bitsandbytes' `PagedAdamW`.
+price is paid always. The reference is bitsandbytes' `PagedAdamW`, which pages tensors of 100,000 numbers or more, and
+asks for them ahead of time.
 """
 
 import math
