@@ -57,8 +57,9 @@ class PagedAdamW(torch.optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self._update(parameter, group)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()  # the copies back to the host have arrived: the state may be read now
+        for device in {parameter.device for group in self.param_groups for parameter in group["params"]}:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)  # the copies back to the host have arrived: the state may be read now
         return loss
 
     def _update(self, parameter: Tensor, group: dict) -> None:

@@ -29,7 +29,7 @@ def columns(view):
 
 def test_a_sweep_over_all_values_of_the_controls(view):
     for model, rank, bits, batch, context, checkpointing in itertools.product(
-        ARCHITECTURES, RANKS, BITS, BATCHES[::2], CONTEXTS[::2], (False, True)
+        ARCHITECTURES, RANKS, BITS, BATCHES[::3], CONTEXTS[::5], (False, True)
     ):
         line = view.update(
             model=model, rank=rank, bits=bits, batch=batch, context=context, checkpointing=checkpointing

@@ -11,7 +11,7 @@ from lora_edu.paged import MOMENTS, PagedAdamW
 from lora_edu.qlora import quantize_linears
 from lora_edu.training import trainable_parameters, training_step
 
-shapes = st.lists(st.integers(1, 40), min_size=0, max_size=3)
+shapes = st.one_of(st.lists(st.integers(1, 9), max_size=3), st.integers(1, 3000).map(lambda n: [n]))
 
 
 def parameters(shapes, dtype, seed):
@@ -36,14 +36,14 @@ def assert_same(ours, theirs, our_optimizer, their_optimizer):
         assert all(torch.equal(mine[name], other[name]) for name in mine)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     st.lists(shapes, min_size=1, max_size=4),
     st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
     st.sampled_from([0.0, 1e-4, 3e-2]),
     st.sampled_from([(0.9, 0.999), (0.9, 0.95), (0.0, 0.5), (0.6, 0.0)]),
     st.sampled_from([0.0, 0.01, 0.3]),
-    st.sampled_from([1, 8, 100, 1024, 2**20]),
+    st.sampled_from([64, 100, 1024, 2**20]),
     st.integers(0, 10**6),
 )
 def test_equal_to_torch_bit_for_bit(shapes, dtype, lr, betas, weight_decay, page_bytes, seed):
@@ -58,6 +58,18 @@ def test_equal_to_torch_bit_for_bit(shapes, dtype, lr, betas, weight_decay, page
         paged.step()
         plain.step()
     assert_same(ours, theirs, paged, plain)
+
+
+def test_a_page_has_at_least_one_number():
+    ours = parameters([(7, 3)], torch.float32, 0)
+    theirs = copy.deepcopy(ours)
+    paged, plain = PagedAdamW(ours, page_bytes=1), torch.optim.AdamW(theirs, foreach=False)
+    for step in range(3):
+        give_gradients([ours, theirs], step)
+        paged.step()
+        plain.step()
+    assert_same(ours, theirs, paged, plain)
+    assert paged.resident_bytes == 2 * 4
 
 
 def test_parameters_that_are_not_contiguous():
