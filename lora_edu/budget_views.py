@@ -7,8 +7,10 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from lora_edu.analysis import relative_error
+from lora_edu.codebooks import get_codebook
+from lora_edu.format_views import bits_per_weight
 from lora_edu.plots import BLUE, GREEN, ORANGE, RED
-from lora_edu.quantization import DoubleQuant, QuantizedTensor, quantize
+from lora_edu.quantization import DoubleQuant, QuantizedTensor, code_width, quantize
 from lora_edu.sliders import View
 
 BLOCK_SIZES = (16, 32, 64, 128, 256, 1024, 4096)
@@ -16,11 +18,13 @@ SECOND_SIZES = (0, 16, 64, 256, 1024)  # 0: the constants stay in float32
 LOOKS = ((ORANGE, "///"), (BLUE, "..."), (GREEN, "xxx"))
 
 
-def bits_per_weight(block_size: int, second_size: int = 0, code_bits: int = 4) -> float:
-    """Code and constants of one weight, in bits; second_size 0 keeps a float32 constant for each block."""
-    if second_size == 0:
-        return code_bits + 32 / block_size
-    return code_bits + 8 / block_size + 32 / (block_size * second_size)
+def total_bits(block_size: int, second_size: int = 0, constant_bits: int = 8) -> float:
+    """Code and constants of one weight, in bits; second_size 0 keeps a float32 constant for each block.
+
+    A constant pays for its own constant as a weight does: the same formula, twice.
+    """
+    constant = bits_per_weight(constant_bits, second_size) if second_size else 32
+    return bits_per_weight(4, block_size, constant)
 
 
 def pareto(points: dict[str, tuple[float, float]]) -> list[str]:
@@ -54,21 +58,22 @@ def budget_view(weights: dict[str, Tensor]) -> View:
     (chosen,) = plane.plot([], [], "D", color=RED, ms=9, mfc="none", mew=2)
 
     def update(weights: str, block_size: int, second_size: int, code: str) -> str:
-        first = 8 / block_size if second_size else 32 / block_size
+        width = code_width(len(get_codebook(code)))  # 8 bits a constant, or 4
+        first = width / block_size if second_size else 32 / block_size
         second = 32 / (block_size * second_size) if second_size else 0
         left = 0.0
-        for part, width in zip(parts, (4, first, second), strict=True):
+        for part, bits in zip(parts, (4, first, second), strict=True):
             part.set_x(left)
-            part.set_width(width)
-            left += width
+            part.set_width(bits)
+            left += bits
         settings = {f"{b} {s}": (b, s) for b in BLOCK_SIZES for s in SECOND_SIZES}
-        points = {key: (bits_per_weight(*sizes) - 4, error(weights, *sizes, code)) for key, sizes in settings.items()}
+        points = {key: (total_bits(*sizes, width) - 4, error(weights, *sizes, code)) for key, sizes in settings.items()}
         cloud.set_data(*zip(*points.values(), strict=True))
         edge.set_data(*zip(*(points[key] for key in pareto(points)), strict=True))
         measured = error(weights, block_size, second_size, code)
         chosen.set_data([left - 4], [measured])
         text.set_text(f"4 + {first:.4f} + {second:.5f} = {left:.4f} bits")
-        constants = f"8-bit constants ({code}), {second_size} a block" if second_size else "float32 constants"
+        constants = f"{width}-bit constants ({code}), {second_size} a block" if second_size else "float32 constants"
         return f"{weights}, blocks of {block_size}, {constants}: {left:.3f} bits a weight, error {measured:.4f}"
 
     update(next(iter(weights)), 64, 256, "dynamic")

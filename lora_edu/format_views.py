@@ -36,8 +36,8 @@ def block_codes(values: Tensor, bits: int, block_size: int) -> tuple[Tensor, Ten
     return (blocks / step).round(), step
 
 
-def bits_per_weight(bits: int, block_size: int, scale_bits: int = 32) -> float:
-    """The bits that a weight takes: its code, and its share of the constant of its block."""
+def bits_per_weight(bits: int, block_size: int, scale_bits: float = 32) -> float:
+    """The bits that a weight takes: its code, and its share of the constant of its block, which takes scale_bits."""
     return bits + scale_bits / block_size
 
 

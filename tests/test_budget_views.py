@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lora_edu.budget_views import BLOCK_SIZES, SECOND_SIZES, bits_per_weight, budget_error, budget_view, pareto
+from lora_edu.budget_views import BLOCK_SIZES, SECOND_SIZES, budget_error, budget_view, pareto, total_bits
 from lora_edu.double_quant_experiments import SECOND_CODES, normal_weights
 from lora_edu.quantization import DoubleQuant, quantize
 
@@ -24,13 +24,19 @@ def view(weights):
 @pytest.mark.parametrize("second", [0, 16, 256])
 def test_the_budget_is_what_the_package_counts(second):
     stored = quantize(normal_weights(2**14), "nf4", 64, DoubleQuant(block_size=second) if second else False)
-    assert bits_per_weight(64, second) == pytest.approx(stored.bits_per_weight, abs=1e-12)
+    assert total_bits(64, second) == pytest.approx(stored.bits_per_weight, abs=1e-12)
+
+
+@pytest.mark.parametrize(("code", "width"), [("int8", 8), ("nf4", 4)])
+def test_a_constant_may_have_other_widths(code, width, weights):
+    stored = quantize(normal_weights(2**14), "nf4", 32, DoubleQuant(code, block_size=64))
+    assert total_bits(32, 64, width) == pytest.approx(stored.bits_per_weight, abs=1e-12)
 
 
 def test_the_numbers_of_the_paper():
-    assert bits_per_weight(64) == 4.5
-    assert bits_per_weight(64, 256) - 4 == pytest.approx(0.127, abs=5e-4)
-    assert bits_per_weight(64) - bits_per_weight(64, 256) == pytest.approx(0.373, abs=5e-4)
+    assert total_bits(64) == 4.5
+    assert total_bits(64, 256) - 4 == pytest.approx(0.127, abs=5e-4)
+    assert total_bits(64) - total_bits(64, 256) == pytest.approx(0.373, abs=5e-4)
 
 
 def test_pareto_keeps_what_nothing_beats():
@@ -40,12 +46,14 @@ def test_pareto_keeps_what_nothing_beats():
 
 def test_a_sweep_over_all_values_of_the_controls(view, weights):
     for name in weights:
-        for code in SECOND_CODES:
+        for code in (*SECOND_CODES, "nf4"):
             for block_size in BLOCK_SIZES:
                 for second_size in SECOND_SIZES:
                     line = view.update(weights=name, block_size=block_size, second_size=second_size, code=code)
                     bits, error = map(float, re.fullmatch(r".*: ([\d.]+) bits a weight, error ([\d.]+)", line).groups())
-                    assert bits == pytest.approx(bits_per_weight(block_size, second_size), abs=6e-4)
+                    assert bits == pytest.approx(
+                        total_bits(block_size, second_size, 4 if code == "nf4" else 8), abs=6e-4
+                    )
                     assert 0.06 < error < 0.14
     png, _ = view.render(weights="normal", block_size=64, second_size=256, code="int8")
     assert png.startswith(b"\x89PNG")
@@ -59,6 +67,8 @@ def test_the_readout_is_the_measured_error(view, weights):
         f"uneven, blocks of 64, 8-bit constants (e5m2), 16 a block: {4 + 8 / 64 + 32 / 1024:.3f} bits a weight, "
         f"error {error:.4f}"
     )
+    line = view.update(weights="uneven", block_size=32, second_size=256, code="nf4")
+    assert line.startswith("uneven, blocks of 32, 4-bit constants (nf4), 256 a block: 4.129 bits a weight")
     assert "float32 constants: 4.500 bits" in view.update(weights="normal", block_size=64, second_size=0, code="int8")
 
 

@@ -3,10 +3,10 @@ import pytest
 import torch
 
 from lora_edu.exercises import nb05 as check
-from lora_edu.exercises.nb05 import _round_block
-from lora_edu.format_views import block_codes, round_in_blocks
+from lora_edu.exercises.nb05 import _round_between
+from lora_edu.format_views import bits_per_weight, block_codes, round_in_blocks
 
-EXERCISES = [check.bits_per_weight, check.code_error, _round_block, check.block_constants]
+EXERCISES = [check.smallest_block, check.code_error, _round_between, check.block_constants]
 
 
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.number)
@@ -19,18 +19,15 @@ def test_every_misconception_is_caught_by_its_own_name(exercise):
 
 
 def test_untouched_stubs(capsys):
-    for exercise in (check.bits_per_weight, check.code_error, check.round_block, check.block_constants):
+    for exercise in (check.smallest_block, check.code_error, check.round_between, check.block_constants):
         exercise(lambda *arguments: ...)
     assert capsys.readouterr().out == "".join(f"Exercise 5.{k}: not done yet\n" for k in (1, 2, 3, 4))
 
 
 def rounded_in_numpy(block, bits):
-    block = np.asarray(block)
-    absmax = np.abs(block).max()
-    if absmax == 0:
-        return block
-    largest = 2 ** (bits - 1) - 1
-    return np.rint(block * largest / absmax) / largest * absmax
+    block = np.asarray(block, dtype=np.float64)
+    marks = np.linspace(block.min(), block.max(), 2**bits)
+    return marks[np.abs(block[:, None] - marks).argmin(axis=1)]
 
 
 def padded_constants(values, block_size):
@@ -39,7 +36,11 @@ def padded_constants(values, block_size):
 
 
 def test_other_right_answers(capsys):
-    check.bits_per_weight(lambda bits, size, scale: float(bits * size + scale) / size)
+    sizes = [2**k for k in range(20)]
+    check.smallest_block(
+        lambda bits, budget, scale: next(size for size in sizes if bits_per_weight(bits, size, scale) <= budget)
+    )
+    check.smallest_block(lambda bits, budget, scale: 2 ** np.ceil(np.log2(scale / (budget - bits)) - 1e-9))
     check.code_error(
         lambda v, c, absmax, bits: (
             np.linalg.norm(v.numpy() - c.numpy() / (2 ** (bits - 1) - 1) * absmax) / np.linalg.norm(v.numpy())
@@ -48,8 +49,7 @@ def test_other_right_answers(capsys):
     check.code_error(
         lambda v, c, absmax, bits: ((v - c * (absmax / (2 ** (bits - 1) - 1))) ** 2).sum().sqrt() / (v**2).sum().sqrt()
     )
-    check.round_block(rounded_in_numpy)
-    check.round_block(lambda block, bits: round_in_blocks(block, bits, len(block)))
+    check.round_between(rounded_in_numpy)
     check.block_constants(padded_constants)
     check.block_constants(
         lambda values, size: [
@@ -59,28 +59,62 @@ def test_other_right_answers(capsys):
     assert capsys.readouterr().out.count("correct") == 7
 
 
-def test_a_division_by_zero_is_named():
-    def unguarded(block, bits):
-        absmax = block.abs().max()
-        return (block / absmax * 7).round() * absmax / 7
+def between(block, bits, least=0.0):
+    low = block.min()
+    step = ((block.max() - low) / (2**bits - 1)).clamp(min=least)
+    return ((block - low) / step).round() * step + low
 
-    with pytest.raises(AssertionError, match=r"5\.3: a block of zeros comes back as NaN"):
-        check.round_block(unguarded)
-    with pytest.raises(AssertionError, match=r"5\.3: a block of zeros comes back as NaN"):
-        check.round_block(lambda block, bits: np.asarray(block) / np.abs(np.asarray(block)).max())
+
+def test_a_division_by_zero_is_named():
+    with pytest.raises(AssertionError, match=r"5\.3: a block of equal values comes back as NaN"):
+        check.round_between(between)
+    with pytest.raises(AssertionError, match=r"5\.3: a block of equal values comes back as NaN"):
+        check.round_between(lambda block, bits: between(block.clone(), bits).numpy())
 
 
 @pytest.mark.parametrize(
     ("exercise", "wrong", "sentence"),
     [
-        (check.round_block, lambda b, bits: b.no_such_name, "your function stopped with AttributeError"),
-        (check.round_block, lambda b, bits: b[:-1], r"should have shape \(7,\), got \(6,\)"),
+        (check.round_between, lambda b, bits: between(b, bits, least=1e-3), "a step is kept above a bound"),
+        (check.round_between, lambda b, bits: between(b, bits, least=1e-6), r"for \(array of shape \(7,\), 4\) entry"),
+        (check.round_between, lambda b, bits: round_in_blocks(b, bits, len(b)), "this is the ruler of section 2"),
+        (
+            check.code_error,
+            lambda v, c, absmax, bits: ((v - round_in_blocks(v, bits, v.numel())).norm() / v.norm()).item(),
+            "this rounds the values again",
+        ),
+        (
+            check.code_error,
+            lambda v, c, absmax, bits: (
+                (v / absmax * (2 ** (bits - 1) - 1) - c.float()).norm() / c.float().norm()
+            ).item(),
+            "this divides by the norm of the rounded tensor",
+        ),
+        (check.smallest_block, bits_per_weight, "expected"),
+        (
+            check.block_constants,
+            lambda v, size: (
+                torch.nn.functional.pad(v.flatten(), (0, size - v.numel() % size)).view(-1, size).abs().amax(1)
+            ),
+            "where the blocks fit, this adds a whole block of zeros",
+        ),
+    ],
+)
+def test_wrong_answers_that_a_case_was_made_for(exercise, wrong, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        exercise(wrong)
+
+
+@pytest.mark.parametrize(
+    ("exercise", "wrong", "sentence"),
+    [
+        (check.round_between, lambda b, bits: b.no_such_name, "your function stopped with AttributeError"),
+        (check.round_between, lambda b, bits: b[:-1], r"should have shape \(7,\), got \(6,\)"),
         (
             check.block_constants,
             lambda v, size: v.view(-1, size).abs().amax(1),
             "your function stopped with RuntimeError",
         ),
-        (check.bits_per_weight, lambda bits, size, scale: bits, "this is the code alone"),
         (check.code_error, lambda v, c, absmax, bits: 0.0, "expected 0."),
     ],
 )
@@ -91,12 +125,20 @@ def test_other_wrong_answers(exercise, wrong, sentence):
 
 def test_the_cases_are_those_that_tell_mistakes_apart():
     assert all(values.numel() % size for values, size in check.block_constants.cases if values.shape != (4, 6))
-    assert any(scale == 16 for _, _, scale in check.bits_per_weight.cases)
+    assert any(scale == 16 for _, _, scale in check.smallest_block.cases)
+    fits = [
+        bits_per_weight(bits, check.smallest_block.reference(bits, budget, scale), scale) == budget
+        for bits, budget, scale in check.smallest_block.cases
+    ]
+    assert any(fits) and not all(fits)  # some budgets are met exactly, some are not
+    nearest = []
     for values, codes, absmax, bits in check.code_error.cases:
         assert values.shape[0] != values.shape[1]
         expected, step = block_codes(values, bits, values.numel())
-        assert torch.equal(codes.flatten().float(), expected.flatten()) and absmax == pytest.approx(
-            step.item() * (2 ** (bits - 1) - 1)
-        )
-    assert sum(block.eq(0).all().item() for block, _ in _round_block.cases) == 1
-    assert sum(block.max() < -block.min() for block, _ in _round_block.cases) >= 2
+        assert absmax == pytest.approx(step.item() * (2 ** (bits - 1) - 1))
+        nearest.append(torch.equal(codes.flatten().float(), expected.flatten()))
+    assert any(nearest) and not all(nearest)
+    blocks = [block for block, _ in _round_between.cases]
+    assert any(block.min() > 0 for block in blocks) and any(block.max() < 0 for block in blocks)
+    assert sum((block == block[0]).all().item() for block in blocks) == 1
+    assert any(block.abs().max() < 1e-5 for block in blocks)

@@ -109,11 +109,49 @@ def by_loop(codes):
     return [(first << 4) | second for first, second in zip(padded[::2], padded[1::2], strict=True)]
 
 
-def by_blocks(W, codes, absmax):
-    table, flat, lost = nf_codebook(4).tolist(), W.flatten(), 0.0
+def by_blocks(X, W, codes, absmax):
+    table, changed = nf4().tolist(), W.copy()
     for index, code in enumerate(codes.flatten()):
-        lost += (flat[index] - table[code] * absmax[index // codes.shape[1]]) ** 2
-    return (lost / (W**2).sum()) ** 0.5
+        changed.flat[index] = table[code] * absmax[index // codes.shape[1]]
+    return (((X @ (W - changed).T) ** 2).sum() / ((X @ W.T) ** 2).sum()) ** 0.5
+
+
+def nf4():
+    return nf_codebook(4).numpy()
+
+
+def of_new_codes(X, W, codes, absmax):
+    """Quantizes W itself, and never looks at the codes."""
+    changed = quantize(torch.from_numpy(W), "nf4", codes.shape[1]).dequantize().numpy()
+    return np.linalg.norm(X @ (W - changed).T) / np.linalg.norm(X @ W.T)
+
+
+def eq_4_finite(offset, half, divide=True):
+    quantiles = [NormalDist().inv_cdf(i / (2 * half + 1)) for i in range(1, 2 * half + 1)]
+    levels = np.convolve(quantiles, [0.5, 0.5], mode="valid")
+    return levels / levels.max() if divide else levels
+
+
+@pytest.mark.parametrize(
+    ("check", "wrong", "sentence"),
+    [
+        (nb06.rounded_output_error, of_new_codes, "this quantizes W again"),
+        (nb06.rounded_output_error, lambda X, W, c, m: X @ W, "your function stopped with ValueError"),
+        (nb06.normal_float, eq_4_finite, "this is the finite part of Eq. 4: 2"),
+        (nb06.normal_float, lambda o, half: eq_4_finite(o, half, False), "this is the finite part of Eq. 4, and not"),
+    ],
+)
+def test_wrong_answers_that_a_case_was_made_for(check, wrong, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check(wrong)
+
+
+def test_one_case_has_codes_that_are_not_the_nearest():
+    nearest = [
+        np.array_equal(codes, np.abs(W.reshape(codes.shape)[..., None] / absmax[:, None, None] - nf4()).argmin(-1))
+        for _, W, codes, absmax in nb06.rounded_output_error.cases
+    ]
+    assert any(nearest) and not all(nearest)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +160,7 @@ def by_blocks(W, codes, absmax):
         (nb06.normal_float, by_torch),
         (nb06.packed_codes, by_loop),
         (nb06.packed_codes, lambda codes: np.uint8(by_loop(codes))),
-        (nb06.weight_error, by_blocks),
+        (nb06.rounded_output_error, by_blocks),
     ],
 )
 def test_right_solutions_pass(check, solution, capsys):

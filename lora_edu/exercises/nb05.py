@@ -7,46 +7,60 @@ import torch
 
 from lora_edu.grading import Exercise, as_array, beside
 
-__all__ = ["beside", "bits_per_weight", "block_constants", "code_error", "round_block"]
+__all__ = ["beside", "block_constants", "code_error", "round_between", "smallest_block"]
 
-bits_per_weight = Exercise(
+
+def _smallest(bits, budget, scale_bits, code=None, strict=False):
+    """The smallest power of two whose blocks fit the budget; `code` counts other bits for the codes."""
+    size = 1
+    while (total := (bits if code is None else code) + scale_bits / size) > budget or (strict and total == budget):
+        size *= 2
+    return size
+
+
+smallest_block = Exercise(
     "5.1",
-    lambda bits, block_size, scale_bits: bits + scale_bits / block_size,
-    [(4, 64, 32), (4, 64, 16), (3, 128, 32), (8, 32, 16), (2, 4096, 32)],
+    _smallest,
+    [(4, 4.5, 32), (4, 4.4, 32), (3, 3.2, 16), (5, 5.125, 16), (4, 6.5, 32)],
     {
-        "this is the code alone. Each block also stores a constant, and its weights share the cost of it.": (
-            lambda bits, size, scale: bits
+        "this is the largest block that costs at least the budget: too expensive by a little. Go on to the next power "
+        "of two.": lambda bits, budget, scale: 2 ** math.floor(math.log2(scale / (budget - bits))),
+        "this is a size that fits the budget, but not a power of two: round up to the next one.": (
+            lambda bits, budget, scale: math.ceil(scale / (budget - bits) - 1e-9)
         ),
-        "this counts eight bits a code. That is what a code takes while it lies in an int8 tensor; packed, it takes "
-        "`bits`.": lambda bits, size, scale: 8 + scale / size,
+        "this is scale_bits / (budget - bits) itself, not a whole number. A block has 1, 2, 4, 8, ... weights.": (
+            lambda bits, budget, scale: scale / (budget - bits)
+        ),
+        "this refuses a block size that costs exactly the budget. It fits.": (
+            lambda bits, budget, scale: _smallest(bits, budget, scale, strict=True)
+        ),
         "this takes every constant for 32 bits. A constant in fp16 has 16: use `scale_bits`.": (
-            lambda bits, size, scale: bits + 32 / size
+            lambda bits, budget, scale: _smallest(bits, budget, 32)
         ),
-        "this gives each weight a constant of its own. A block of weights shares one: divide by the block size.": (
-            lambda bits, size, scale: bits + scale
+        "this leaves the whole budget to the constant. The code takes its bits first.": (
+            lambda bits, budget, scale: _smallest(bits, budget, scale, code=0)
         ),
-        "this counts the constant in bytes and the code in bits. Both are bits here.": (
-            lambda bits, size, scale: bits + scale / 8 / size
+        "this takes the constant in bytes and the budget in bits. Both are bits here.": (
+            lambda bits, budget, scale: _smallest(bits, budget, scale / 8)
         ),
-        "this counts everything in bytes. The question asks for bits.": lambda bits, size, scale: (
-            (bits + scale / size) / 8
+        "this is the exponent. The question asks for the block size, 2 to that power.": (
+            lambda bits, budget, scale: round(math.log2(_smallest(bits, budget, scale)))
         ),
-        "this is the total of a block. Divide by the block size to get the bits of one weight.": (
-            lambda bits, size, scale: bits * size + scale
+        "this is twice the block that is needed. A smaller one fits the budget too, and has the smaller error.": (
+            lambda bits, budget, scale: 2 * _smallest(bits, budget, scale)
         ),
-        "this is the share of the constant alone. The code is missing.": lambda bits, size, scale: scale / size,
     },
 )
 
 
 def _coded() -> list[tuple]:
-    """Values, their integer codes, the absmax and the number of bits; no tensor is square."""
+    """Values, their integer codes, the absmax and the number of bits; no tensor is square, one has cut-off codes."""
     rng = np.random.default_rng(1)
     cases = []
-    for shape, bits in (((5, 8), 4), ((3, 7), 3), ((9, 4), 8)):
+    for shape, bits, turn in (((5, 8), 4, torch.round), ((3, 7), 3, torch.trunc), ((9, 4), 8, torch.round)):
         values = torch.from_numpy(rng.normal(0, 2, size=shape)).float()
         absmax = values.abs().max().item()
-        codes = (values / absmax * (2 ** (bits - 1) - 1)).round().to(torch.int8)
+        codes = turn(values / absmax * (2 ** (bits - 1) - 1)).to(torch.int8)
         cases.append((values, codes, absmax, bits))
     return cases
 
@@ -56,6 +70,11 @@ def _difference(values, codes, absmax, bits, levels=None):
     return values - codes.float() * absmax / levels
 
 
+def _nearest(values, absmax, bits):
+    step = absmax / (2 ** (bits - 1) - 1)
+    return (values / step).round() * step
+
+
 code_error = Exercise(
     "5.2",
     lambda v, c, absmax, bits: (_difference(v, c, absmax, bits).norm() / v.norm()).item(),
@@ -63,9 +82,14 @@ code_error = Exercise(
     {
         "this compares the values with the codes themselves. A code is a number of steps: turn it back into a value "
         "first.": lambda v, c, absmax, bits: ((v - c.float()).norm() / v.norm()).item(),
-        "this measures in code space, in steps. Two tensors with other constants could not be compared: measure in "
-        "values.": lambda v, c, absmax, bits: (
-            (v / absmax * (2 ** (bits - 1) - 1) - c.float()).norm() / c.float().norm()
+        "this divides by the norm of the rounded tensor. The original is what we compare with.": (
+            lambda v, c, absmax, bits: (
+                _difference(v, c, absmax, bits).norm() / (v - _difference(v, c, absmax, bits)).norm()
+            ).item()
+        ),
+        "this rounds the values again. The tensor was rounded by somebody else, and not always to the nearest mark: "
+        "decode the codes that are given.": lambda v, c, absmax, bits: (
+            (v - _nearest(v, absmax, bits)).norm() / v.norm()
         ).item(),
         "this is the largest error of a single value. The relative error takes the norm of all of them.": (
             lambda v, c, absmax, bits: _difference(v, c, absmax, bits).abs().max().item()
@@ -91,67 +115,66 @@ code_error = Exercise(
 
 
 def _blocks() -> list[tuple]:
-    """Blocks whose largest magnitude is negative, and a block of zeros."""
+    """Blocks away from zero on both sides, a tiny one, and one whose values are all equal."""
     rng = np.random.default_rng(2)
-    cases = [(torch.from_numpy(rng.normal(size=n)).float(), bits) for n, bits in ((7, 4), (16, 3), (10, 8), (5, 2))]
-    for block, _ in cases[:2]:
-        block[3] = -3 * block.abs().max()
-    return [*cases, (torch.zeros(6), 4)]
+    middles = ((7, 4, 0.5), (16, 3, -2.0), (10, 8, 4.0), (5, 2, 0.0))
+    cases = [(torch.from_numpy(rng.normal(middle, size=n)).float(), bits) for n, bits, middle in middles]
+    return [*cases, (1e-6 * cases[0][0], 4), (torch.full((6,), 0.7), 4)]
 
 
-def _rounded(block, bits, largest=None, turn=torch.round, scale=None, back=True):
-    largest = largest or 2 ** (bits - 1) - 1
-    absmax = (block.abs().max() if scale is None else scale(block)).clamp(min=1e-30)
-    codes = turn(block / absmax * largest)
-    return codes * absmax / largest if back else codes
+def _between(block, bits, steps=None, turn=torch.round, back=True, add=True, least=1e-30):
+    low, steps = block.min(), steps or 2**bits - 1
+    step = ((block.max() - low) / steps).clamp(min=least)
+    codes = turn((block - low) / step)
+    return (codes * step if back else codes) + (low if add else 0)
 
 
-_round_block = Exercise(
+def _symmetric(block, bits):
+    largest, absmax = 2 ** (bits - 1) - 1, block.abs().max()
+    return (block / absmax * largest).round() * absmax / largest
+
+
+_round_between = Exercise(
     "5.3",
-    _rounded,
+    _between,
     _blocks(),
     {
-        "these are the codes. Multiply them by absmax / (2**(bits - 1) - 1) to get what they stand for.": (
-            lambda block, bits: _rounded(block, bits, back=False)
+        "this is the ruler of section 2, from -absmax to absmax. This one lies between the smallest and the largest "
+        "value of the block.": _symmetric,
+        "this has 2**bits steps, and so one mark more than the bits can number. Between 2**bits marks there are "
+        "2**bits - 1 steps.": lambda block, bits: _between(block, bits, 2**bits),
+        "this has 2**(bits - 1) - 1 steps, as on each side of a symmetric ruler. Here 2**bits marks share one side.": (
+            lambda block, bits: _between(block, bits, 2 ** (bits - 1) - 1)
         ),
-        "these are the codes divided by the largest one, between -1 and 1. The absmax is not multiplied back.": (
-            lambda block, bits: _rounded(block, bits, back=False) / (2 ** (bits - 1) - 1)
+        "these are the codes. Multiply them by the step, and add the smallest value.": lambda block, bits: _between(
+            block, bits, back=False, add=False
         ),
-        "this uses 2**(bits - 1) steps on each side. Then +8 would be a code of 4 bits, and from -8 to 8 there are 17: "
-        "one too many. The largest code is 2**(bits - 1) - 1.": (
-            lambda block, bits: _rounded(block, bits, 2 ** (bits - 1))
-        ),
-        "2**bits - 1 is how many codes there are, both sides of zero together. The largest is 2**(bits - 1) - 1.": (
-            lambda block, bits: _rounded(block, bits, 2**bits - 1)
+        "the smallest value is not added back: the ruler begins there, not at 0.": (
+            lambda block, bits: _between(block, bits, add=False)
         ),
         "this cuts off instead of rounding: 2.9 steps become 2. The nearest code is 3.": (
-            lambda block, bits: _rounded(block, bits, turn=torch.trunc)
+            lambda block, bits: _between(block, bits, turn=torch.trunc)
         ),
-        "this always rounds down. Take the nearest code.": lambda block, bits: _rounded(block, bits, turn=torch.floor),
-        "this scales by the largest value. The largest *magnitude* may be negative: take the absolute value first.": (
-            lambda block, bits: _rounded(block, bits, scale=lambda b: b.max())
-        ),
-        "this scales by the standard deviation. Values beyond it get codes that do not exist: scale by the absmax.": (
-            lambda block, bits: _rounded(block, bits, scale=lambda b: b.std())
-        ),
+        "a step is kept above a bound that a block of small weights needs to go below. Nothing but 0 must be kept "
+        "away: 1e-30 is enough.": lambda block, bits: _between(block, bits, least=1e-3),
         "nothing is rounded here: the values come back as they were.": lambda block, bits: block,
     },
 )
 
 
-def round_block(attempt) -> None:
-    """Check a function (block, bits) -> the rounded block; a block of zeros is tried first."""
+def round_between(attempt) -> None:
+    """Check a function (block, bits) -> the rounded block; a block of equal values is tried first."""
     try:
         with np.errstate(all="ignore"):
-            zeros = as_array(attempt(torch.zeros(6), 4))
+            equal = as_array(attempt(torch.full((6,), 0.7), 4))
     except Exception:
-        zeros = None  # the exercise says what stopped, and for which input
-    if zeros is not None and np.isnan(zeros).any():
+        equal = None  # the exercise says what stopped, and for which input
+    if equal is not None and np.isnan(equal).any():
         raise AssertionError(
-            "Exercise 5.3: a block of zeros comes back as NaN (not a number): its absmax is 0, and 0 / 0 has no value. "
-            "Divide by something that is never 0, for example absmax.clamp(min=1e-30)."
+            "Exercise 5.3: a block of equal values comes back as NaN (not a number): its step is 0, and 0 / 0 has no "
+            "value. Divide by something that is never 0, for example step.clamp(min=1e-30)."
         )
-    _round_block(attempt)
+    _round_between(attempt)
 
 
 def _tensors() -> list[tuple]:
@@ -186,6 +209,11 @@ def _every_kth(values, block_size):
     return torch.stack([flat[first::n_blocks].abs().max() for first in range(n_blocks)])
 
 
+def _whole_block_of_padding(values, block_size):
+    missing = block_size - values.numel() % block_size  # block_size, and not 0, where nothing is missing
+    return _constants(torch.nn.functional.pad(values.flatten(), (0, missing)), block_size)
+
+
 block_constants = Exercise(
     "5.4",
     _constants,
@@ -200,6 +228,8 @@ block_constants = Exercise(
         "this repeats one absmax for the whole tensor. Each block has its own: that is the point of blocks.": (
             lambda v, size: v.abs().max().expand(math.ceil(v.numel() / size))
         ),
+        "where the blocks fit, this adds a whole block of zeros, and its constant 0. -n % block_size values are "
+        "missing: none, if it divides.": _whole_block_of_padding,
         "the rest is thrown into the last whole block. It is a block of its own, a short one.": (_rest_in_the_last),
         "this takes the largest value of each block. The largest *magnitude* may be negative: take absolute values.": (
             lambda v, size: _constants(v, size, lambda block: block.max())

@@ -8,7 +8,7 @@ import numpy as np
 from lora_edu.codebooks import nf_codebook
 from lora_edu.grading import Exercise, as_array, beside
 
-__all__ = ["beside", "normal_float", "packed_codes", "weight_error"]
+__all__ = ["beside", "normal_float", "packed_codes", "rounded_output_error"]
 
 # --- 6.1: the codebook -----------------------------------------------------------------------------------------------
 
@@ -25,6 +25,13 @@ def _codebook(offset: float, positive: int, negative: int, zeros: int = 1, divid
 def _bin_middles(offset: float, half: int) -> np.ndarray:
     levels = np.array([NormalDist().inv_cdf((i + 0.5) / (2 * half)) for i in range(2 * half)])
     return levels / levels.max()
+
+
+def _eq_4(half: int, divide: bool = True) -> np.ndarray:
+    """The finite part of Eq. 4 for 2 * half codes: means of neighboring quantiles, without the first and the last."""
+    quantiles = np.array([NormalDist().inv_cdf(i / (2 * half + 1)) for i in range(1, 2 * half + 1)])
+    levels = (quantiles[:-1] + quantiles[1:]) / 2
+    return levels / (levels.max() if divide else 1)
 
 
 def _with_the_median(offset: float, half: int) -> np.ndarray:
@@ -53,6 +60,10 @@ _normal_float = Exercise(
         "this has several zeros: the quantile of 1/2 is 0 already. Leave the last probability of each side out.": (
             _with_the_median
         ),
+        "this is the finite part of Eq. 4: 2 * half - 1 levels, where the bits number 2 * half. Start at the offset, "
+        "and give each side steps of its own.": lambda offset, half: _eq_4(half),
+        "this is the finite part of Eq. 4, and not divided by its largest level. Start at the offset, give each side "
+        "steps of its own, and divide.": lambda offset, half: _eq_4(half, divide=False),
         "this has as many levels below 0 as above it: 2 * half + 1 in all, one more than the bits can number.": (
             lambda offset, half: _codebook(offset, half, half)
         ),
@@ -116,72 +127,83 @@ packed_codes = Exercise(
     },
 )
 
-# --- 6.3: the error --------------------------------------------------------------------------------------------------
+# --- 6.3: the error of the output ------------------------------------------------------------------------------------
+
+_NF4 = nf_codebook(4).numpy().astype(np.float64)
 
 
-def _weights() -> list[tuple]:
-    """Cases (W, codes, absmax): W is not square, each row of `codes` is one block of it."""
+def _layers() -> list[tuple]:
+    """Cases (X, W, codes, absmax): W is not square, each row of `codes` is one block of it; one has a code moved."""
     cases = []
-    for seed, (d_out, d_in, block_size) in enumerate([(6, 8, 8), (4, 12, 6)]):
+    for seed, (n, d_out, d_in, block_size) in enumerate([(5, 6, 8, 8), (3, 4, 12, 6)]):
         rng = np.random.default_rng(seed)
         W = rng.normal(size=(d_out, d_in)) * rng.uniform(0.5, 3, size=(d_out, 1))
-        blocks = W.reshape(-1, block_size)
-        absmax = np.abs(blocks).max(axis=1)
-        codes = np.abs(blocks[:, :, None] / absmax[:, None, None] - _NF4).argmin(axis=2)
-        cases.append((W, codes, absmax))
+        X = rng.normal(size=(n, d_in)) * rng.uniform(0.2, 3, size=d_in)  # some inputs are larger than others
+        absmax = np.abs(W.reshape(-1, block_size)).max(axis=1)
+        codes = _nearest(W, absmax)
+        codes[:, 0] = np.abs(codes[:, 0] - seed)  # in the second case, some codes are not the nearest
+        cases.append((X, W, codes, absmax))
     return cases
 
 
-_NF4 = nf_codebook(4).numpy().astype(np.float64)
+def _nearest(W, absmax):
+    blocks = W.reshape(len(absmax), -1)
+    return np.abs(blocks[:, :, None] / absmax[:, None, None] - _NF4).argmin(axis=2)
 
 
 def _rounded(W, codes, absmax):
     return (_NF4[codes] * absmax[:, None]).reshape(W.shape)
 
 
-def _frobenius(W, changed):
-    return np.linalg.norm(W - changed) / np.linalg.norm(W)
+def _relative(original, changed):
+    return np.linalg.norm(original - changed) / np.linalg.norm(original)
 
 
-def _in_code_space(W, codes, absmax):
-    scaled = W.reshape(codes.shape) / absmax[:, None]
-    return _frobenius(scaled, _NF4[codes])
+def _outputs(measure: Callable) -> Callable:
+    """A measure of the exact output (n, d_out) and of the one with rounded weights."""
+    return lambda X, W, codes, absmax: measure(X @ W.T, X @ _rounded(W, codes, absmax).T)
 
 
-weight_error = Exercise(
+rounded_output_error = Exercise(
     "6.3",
-    lambda W, codes, absmax: _frobenius(W, _rounded(W, codes, absmax)),
-    _weights(),
+    _outputs(_relative),
+    _layers(),
     {
-        "this compares the scaled values with the codebook. Blocks with a large absmax then count too little: "
-        "multiply by the absmax first.": _in_code_space,
-        "this is the largest error over the largest weight. The question is about all weights together.": (
-            lambda W, c, m: np.abs(W - _rounded(W, c, m)).max() / np.abs(W).max()
+        "this is the error of the weights. The question is about the output, X @ W.T: what the next layer gets.": (
+            lambda X, W, c, m: _relative(W, _rounded(W, c, m))
         ),
-        "this is the largest error.": lambda W, c, m: np.abs(W - _rounded(W, c, m)).max(),
-        "this is the square of the relative error: take the root.": lambda W, c, m: (
-            _frobenius(W, _rounded(W, c, m)) ** 2
+        "this measures in code space: no block is multiplied by its absmax, so that blocks of small weights count too "
+        "much.": lambda X, W, c, m: _relative(
+            X @ (W.reshape(c.shape) / m[:, None]).reshape(W.shape).T, X @ _NF4[c].reshape(W.shape).T
         ),
-        "this is the mean squared error. Divide by the size of W, and take the root.": (
-            lambda W, c, m: np.mean((W - _rounded(W, c, m)) ** 2)
+        "this quantizes W again, to the nearest codes. Decode the codes that you are given, whatever they are.": (
+            lambda X, W, c, m: _relative(X @ W.T, X @ _rounded(W, _nearest(W, m), m).T)
         ),
-        "this is the mean absolute error, in the unit of the weights.": (
-            lambda W, c, m: np.mean(np.abs(W - _rounded(W, c, m)))
+        "this is the largest error over the largest output. The question is about all outputs together.": _outputs(
+            lambda y, changed: np.abs(y - changed).max() / np.abs(y).max()
         ),
-        "this is the norm of the error. Divide it by the norm of W.": (
-            lambda W, c, m: np.linalg.norm(W - _rounded(W, c, m))
+        "this is the largest error.": _outputs(lambda y, changed: np.abs(y - changed).max()),
+        "this is the square of the relative error: take the root.": _outputs(lambda y, z: _relative(y, z) ** 2),
+        "this is the mean squared error. Divide norms: ||Y - Y'|| / ||Y||.": _outputs(
+            lambda y, z: np.mean((y - z) ** 2)
         ),
-        "this divides by the norm of the rounded weight.": (
-            lambda W, c, m: np.linalg.norm(W - _rounded(W, c, m)) / np.linalg.norm(_rounded(W, c, m))
+        "this is the norm of the error. Divide it by the norm of the exact output.": _outputs(
+            lambda y, changed: np.linalg.norm(y - changed)
+        ),
+        "this divides by the norm of the output with rounded weights. The exact output is what we compare with.": (
+            _outputs(lambda y, changed: _relative(changed, y))
+        ),
+        "this is the mean over the inputs of their relative errors. One norm goes over the whole output.": _outputs(
+            lambda y, z: np.mean(np.linalg.norm(y - z, axis=1) / np.linalg.norm(y, axis=1))
         ),
         "this forgets the absmax: the codebook's values lie in [-1, 1].": (
-            lambda W, c, m: _frobenius(W, _NF4[c].reshape(W.shape))
+            lambda X, W, c, m: _relative(X @ W.T, X @ _NF4[c].reshape(W.shape).T)
         ),
         "this uses one absmax for the whole weight. Each block has its own.": (
-            lambda W, c, m: _frobenius(W, _rounded(W, c, np.full_like(m, m.max())))
+            lambda X, W, c, m: _relative(X @ W.T, X @ _rounded(W, c, np.full_like(m, m.max())).T)
         ),
         "this takes the codes for integers from -7 to 8. A code is an index: look its value up.": (
-            lambda W, c, m: _frobenius(W, ((c - 7) / 8 * m[:, None]).reshape(W.shape))
+            lambda X, W, c, m: _relative(X @ W.T, X @ ((c - 7) / 8 * m[:, None]).reshape(W.shape).T)
         ),
     },
 )
