@@ -17,6 +17,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+CHECKPOINTING = ("none", "non-reentrant", "reentrant")
 
 
 def encode(text: str) -> Tensor:
@@ -102,11 +105,18 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    """A decoder-only transformer that reads bytes and predicts the next one."""
+    """A decoder-only transformer that reads bytes and predicts the next one.
 
-    def __init__(self, config: GPTConfig):
+    checkpointing: "none" keeps what every block computes until the backward pass. The two others keep each block's
+    input only and compute the rest again in the backward pass (Chen et al. 2016, arXiv 1604.06174); use
+    "non-reentrant". "reentrant" is torch's older way, which gives adapters no gradient when the embeddings are frozen
+    (notebook 08). It can be switched at any time, `model.checkpointing = "non-reentrant"`; no weight depends on it.
+    """
+
+    def __init__(self, config: GPTConfig, checkpointing: str = "none"):
         super().__init__()
-        self.config = config
+        _check_checkpointing(checkpointing)
+        self.config, self.checkpointing = config, checkpointing
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.position_embedding = nn.Embedding(config.context, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
@@ -133,11 +143,18 @@ class GPT(nn.Module):
         positions = torch.arange(seq, device=tokens.device)
         x = self.token_embedding(tokens.long()) + self.position_embedding(positions)  # (B, S, d_model)
         for block in self.blocks:
-            x = block(x)
+            x = self._run_block(block, x)
         logits = self.lm_head(self.final_norm(x))  # (B, S, vocab_size)
         if targets is None:
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten().long())
+
+    def _run_block(self, block: Block, x: Tensor) -> Tensor:
+        """x: (B, S, d_model) -> (B, S, d_model)"""
+        _check_checkpointing(self.checkpointing)
+        if self.checkpointing == "none" or not torch.is_grad_enabled():
+            return block(x)
+        return checkpoint(block, x, use_reentrant=self.checkpointing == "reentrant")
 
     @torch.no_grad()
     def generate(
@@ -189,6 +206,11 @@ def _init_weights(module: nn.Module) -> None:
         nn.init.normal_(module.weight, std=0.02)
     if isinstance(module, nn.Linear) and module.bias is not None:
         nn.init.zeros_(module.bias)
+
+
+def _check_checkpointing(checkpointing: str) -> None:
+    if checkpointing not in CHECKPOINTING:
+        raise ValueError(f"checkpointing must be one of {', '.join(CHECKPOINTING)}, got {checkpointing!r}")
 
 
 def _check_sampling(prompt: str | Tensor, temperature: float, top_k: int | None) -> None:

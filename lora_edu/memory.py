@@ -1,6 +1,7 @@
 """Where the bytes go: memory by kind, measured from the tensors that are alive and predicted from the configuration.
 
-The kinds are those that fine-tuning methods differ in. Activations are not counted here: they depend on the batch.
+The kinds are those that fine-tuning methods differ in. Activations, which depend on the batch, are counted in
+`lora_edu.activations`; `lora_edu.calculator` has all kinds for models that nobody has loaded.
 """
 
 import torch

@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, Rectangle
 
 BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"
+SKY = "#56B4E9"
+PART_LOOKS = ((BLUE, ""), (ORANGE, "//"), (GREEN, ".."), (RED, "xx"), (GRAY, "--"), (SKY, "\\\\"))  # of stacked parts
 
 
 def show(figure: Figure, alt: str) -> None:
@@ -60,8 +62,7 @@ def stacked_bars(rows: dict[str, dict[str, float]], unit: str) -> Figure:
     figure, axes = plain_axes(height=1.4 + 0.6 * len(rows))
     left = dict.fromkeys(rows, 0.0)
     kinds = list(next(iter(rows.values())))
-    looks = zip(kinds, (BLUE, ORANGE, GREEN, RED, GRAY), ("", "//", "..", "xx", "--"), strict=False)
-    for kind, color, hatch in looks:
+    for kind, (color, hatch) in zip(kinds, PART_LOOKS, strict=False):
         sizes = [row[kind] for row in rows.values()]
         axes.barh(list(rows), sizes, left=list(left.values()), color=color, hatch=hatch, edgecolor="white", label=kind)
         left = {name: left[name] + row[kind] for name, row in rows.items()}

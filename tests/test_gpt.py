@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from lora_edu.gpt import GPT, GPTConfig, decode, encode, sample
+from lora_edu.lora import add_lora
 from tests.conftest import TINY
 
 
@@ -111,3 +112,56 @@ def test_a_long_prompt_is_cropped_with_a_note(tiny_gpt):
 def test_bad_input(tiny_gpt, call, message):
     with pytest.raises(ValueError, match=message):
         call(tiny_gpt)
+
+
+def adapters_and_gradients(checkpointing, frozen_embedding=True):
+    torch.manual_seed(0)
+    model = add_lora(GPT(TINY, checkpointing=checkpointing), rank=2, alpha=3, targets="all-linear")
+    model.token_embedding.requires_grad_(not frozen_embedding)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.1)  # at zero it would silence A's gradient
+    tokens = torch.arange(40).view(2, 20) * 7 % 256
+    model(tokens, tokens.flip(1))[1].backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters() if "lora_" in name}
+
+
+@pytest.mark.parametrize(
+    "checkpointing, frozen", [("non-reentrant", True), ("non-reentrant", False), ("reentrant", False)]
+)
+def test_checkpointing_changes_no_gradient(checkpointing, frozen):
+    plain, checkpointed = adapters_and_gradients("none", frozen), adapters_and_gradients(checkpointing, frozen)
+    assert len(plain) == 24 and plain.keys() == checkpointed.keys()
+    assert all(torch.equal(plain[name], checkpointed[name]) and plain[name].any() for name in plain)
+
+
+def test_the_reentrant_trap():
+    """With a frozen embedding nothing that enters the blocks needs a gradient, so torch builds no graph at all."""
+    with pytest.warns(UserWarning, match="None of the inputs have requires_grad"), pytest.raises(RuntimeError):
+        adapters_and_gradients("reentrant", frozen_embedding=True)
+
+
+def test_checkpointing_is_a_switch_and_not_a_weight():
+    model = GPT(TINY, checkpointing="non-reentrant")
+    assert model.state_dict().keys() == GPT(TINY).state_dict().keys() and GPT(TINY).checkpointing == "none"
+    tokens = torch.arange(20)[None]
+    with torch.no_grad():
+        checkpointed = model(tokens)[0]
+        model.checkpointing = "none"
+        assert torch.equal(model(tokens)[0], checkpointed)
+    model.checkpointing = True
+    with pytest.raises(ValueError, match="checkpointing must be one of none, non-reentrant, reentrant, got True"):
+        model(tokens)
+    with pytest.raises(ValueError, match="got 'yes'"):
+        GPT(TINY, checkpointing="yes")
+
+
+def test_checkpointing_repeats_dropout():
+    def gradients(checkpointing):
+        torch.manual_seed(0)
+        model = add_lora(GPT(TINY, checkpointing=checkpointing), 2, 3, "all-linear", dropout=0.5).train()
+        model(torch.arange(20)[None], torch.arange(20)[None])[1].backward()
+        return [p.grad for name, p in model.named_parameters() if "lora_B" in name]
+
+    assert all(map(torch.equal, gradients("none"), gradients("non-reentrant")))

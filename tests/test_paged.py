@@ -1,0 +1,236 @@
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.lora import add_lora
+from lora_edu.paged import MOMENTS, PagedAdamW
+from lora_edu.qlora import quantize_linears
+from lora_edu.training import trainable_parameters, training_step
+
+shapes = st.one_of(st.lists(st.integers(1, 9), max_size=3), st.integers(1, 3000).map(lambda n: [n]))
+
+
+def parameters(shapes, dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in shapes]
+
+
+def give_gradients(sides, seed, missing=()):
+    """The same random gradients to the parameters of all sides, and none to the missing."""
+    generator = torch.Generator().manual_seed(seed)
+    for index, group in enumerate(zip(*sides, strict=True)):
+        grad = torch.randn(group[0].shape, generator=generator) * 10.0 ** (index - 2)
+        for parameter in group:
+            parameter.grad = None if index in missing else grad.to(parameter.dtype)
+
+
+def assert_same(ours, theirs, our_optimizer, their_optimizer):
+    for mine, other in zip(ours, theirs, strict=True):
+        assert torch.equal(mine, other)
+        mine, other = our_optimizer.state[mine], their_optimizer.state[other]
+        assert mine.keys() == other.keys()
+        assert all(torch.equal(mine[name], other[name]) for name in mine)
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.lists(shapes, min_size=1, max_size=4),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float64]),
+    st.sampled_from([0.0, 1e-4, 3e-2]),
+    st.sampled_from([(0.9, 0.999), (0.9, 0.95), (0.0, 0.5), (0.6, 0.0)]),
+    st.sampled_from([0.0, 0.01, 0.3]),
+    st.sampled_from([64, 100, 1024, 2**20]),
+    st.integers(0, 10**6),
+)
+def test_equal_to_torch_bit_for_bit(shapes, dtype, lr, betas, weight_decay, page_bytes, seed):
+    ours = parameters(shapes, dtype, seed)
+    theirs = copy.deepcopy(ours)
+    how = dict(lr=lr, betas=betas, weight_decay=weight_decay)
+    paged = PagedAdamW(ours, **how, page_bytes=page_bytes)
+    plain = torch.optim.AdamW(theirs, **how, foreach=False)
+    for step in range(4):
+        # one parameter has no gradient now and then, the last one never has: its state stays empty
+        give_gradients([ours, theirs], seed + step, missing={step % 3, len(shapes) - 1} if len(shapes) > 1 else ())
+        paged.step()
+        plain.step()
+    assert_same(ours, theirs, paged, plain)
+
+
+def test_a_page_has_at_least_one_number():
+    ours = parameters([(7, 3)], torch.float32, 0)
+    theirs = copy.deepcopy(ours)
+    paged, plain = PagedAdamW(ours, page_bytes=1), torch.optim.AdamW(theirs, foreach=False)
+    for step in range(3):
+        give_gradients([ours, theirs], step)
+        paged.step()
+        plain.step()
+    assert_same(ours, theirs, paged, plain)
+    assert paged.resident_bytes == 2 * 4
+
+
+def test_parameters_that_are_not_contiguous():
+    ours = [torch.nn.Parameter(torch.randn(6, 10).T), torch.nn.Parameter(torch.randn(4, 4, 4).transpose(0, 2))]
+    theirs = copy.deepcopy(ours)
+    paged, plain = PagedAdamW(ours, page_bytes=16), torch.optim.AdamW(theirs, foreach=False)
+    for step in range(3):
+        give_gradients([ours, theirs], step)
+        paged.step()
+        plain.step()
+    assert_same(ours, theirs, paged, plain)
+
+
+def test_groups_and_a_scheduler():
+    ours = parameters([(30,), (7, 5)], torch.float32, 0)
+    theirs = copy.deepcopy(ours)
+
+    def groups(two):
+        return [{"params": two[:1], "lr": 0.1, "weight_decay": 0.0}, {"params": two[1:], "betas": (0.5, 0.6)}]
+
+    paged = PagedAdamW(groups(ours), page_bytes=64)
+    plain = torch.optim.AdamW(groups(theirs), foreach=False)
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: 1 / (n + 1)) for optimizer in (paged, plain)]
+    for step in range(5):
+        give_gradients([ours, theirs], step)
+        paged.step()
+        plain.step()
+        for schedule in schedules:
+            schedule.step()
+    assert_same(ours, theirs, paged, plain)
+
+
+@pytest.mark.parametrize("source", [PagedAdamW, torch.optim.AdamW])
+def test_a_run_goes_on_from_a_state_dictionary(source):
+    whole = parameters([(50,), (3, 9)], torch.float32, 0)
+    first = copy.deepcopy(whole)
+    plain, before = torch.optim.AdamW(whole, foreach=False), source(first)
+    for step in range(3):
+        give_gradients([whole, first], step)
+        plain.step()
+        before.step()
+    second = copy.deepcopy(first)
+    after = PagedAdamW(second, lr=99.0, page_bytes=40)  # the saved settings win
+    saved = before.state_dict()
+    after.load_state_dict(copy.deepcopy(saved))
+    assert after.param_groups[0]["lr"] == 1e-3
+    assert torch.equal(after.state_dict()["state"][1]["exp_avg"], saved["state"][1]["exp_avg"])
+    give_gradients([whole, second], 3)
+    plain.step()
+    after.step()
+    assert_same(second, whole, after, plain)
+
+
+def test_what_is_loaded_is_a_copy():
+    (parameter,) = parameters([(8,)], torch.float32, 0)
+    optimizer = PagedAdamW([parameter])
+    give_gradients([[parameter]], 0)
+    optimizer.step()
+    saved = optimizer.state_dict()
+    other = PagedAdamW(parameters([(8,)], torch.float32, 0))
+    other.load_state_dict(saved)
+    saved["state"][0]["exp_avg"].zero_()
+    assert other.state_dict()["state"][0]["exp_avg"].any()
+
+
+def test_torch_loads_what_we_save():
+    ours = parameters([(50,)], torch.float32, 0)
+    paged = PagedAdamW(ours)
+    give_gradients([ours], 0)
+    paged.step()
+    theirs = copy.deepcopy(ours)
+    plain = torch.optim.AdamW(theirs, foreach=False)
+    plain.load_state_dict(copy.deepcopy(paged.state_dict()))
+    give_gradients([ours, theirs], 1)
+    paged.step()
+    plain.step()
+    assert_same(ours, theirs, paged, plain)
+
+
+def test_a_state_dictionary_of_another_model_is_refused():
+    small, large = (PagedAdamW(parameters([(4,)] * n, torch.float32, 0)) for n in (1, 2))
+    with pytest.raises(ValueError, match="parameter group"):
+        small.load_state_dict(large.state_dict())
+
+
+def test_resident_bytes_are_those_of_a_page():
+    numbers = 10_000
+    optimizer = PagedAdamW(parameters([(numbers,), (3,)], torch.float32, 0), page_bytes=4096)
+    give_gradients([optimizer.param_groups[0]["params"]], 0)
+    assert optimizer.resident_bytes == optimizer.host_bytes == 0
+    optimizer.step()
+    assert optimizer.resident_bytes == 2 * 4096 and optimizer.host_bytes == 2 * 4 * (numbers + 3)
+
+
+def test_it_trains_qlora_like_adamw():
+    def run(make):
+        torch.manual_seed(0)
+        model = add_lora(quantize_linears(GPT(GPTConfig(context=32, n_layers=2, d_model=32))), 4, 8, "all-linear")
+        optimizer = make(trainable_parameters(model))
+        tokens = torch.randint(0, 256, (4, 33), generator=torch.Generator().manual_seed(1))
+        return [training_step(model.train(), tokens[:, :-1], tokens[:, 1:], optimizer) for _ in range(12)]
+
+    paged = run(lambda adapters: PagedAdamW(adapters, lr=1e-2, page_bytes=256))
+    plain = run(lambda adapters: torch.optim.AdamW(adapters, lr=1e-2, foreach=False))
+    assert paged == plain and paged[-1] < paged[0]
+
+
+def test_a_closure_is_called_with_gradients():
+    (parameter,) = parameters([(5,)], torch.float32, 0)
+    optimizer = PagedAdamW([parameter], lr=0.1)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (parameter**2).sum()
+        loss.backward()
+        return loss
+
+    losses = [optimizer.step(closure).item() for _ in range(20)]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"lr": -1}, "lr \\(the learning rate\\) must be at least 0 and finite, got -1"),
+        ({"lr": float("nan")}, "lr .* got nan"),
+        ({"eps": -1e-8}, "eps must be at least 0"),
+        ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
+        ({"betas": (0.9, 1.0)}, "betas must be two numbers of at least 0 and below 1, got \\(0.9, 1.0\\)"),
+        ({"betas": (0.9,)}, "betas must be two numbers"),
+        ({"page_bytes": 0}, "page_bytes must be a whole number of at least 1, got 0"),
+        ({"page_bytes": 1e6}, "page_bytes must be a whole number"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        PagedAdamW([torch.nn.Parameter(torch.ones(2))], **settings)
+
+
+def test_sparse_gradients():
+    table = torch.nn.Embedding(4, 2, sparse=True)
+    table(torch.tensor([1])).sum().backward()
+    with pytest.raises(RuntimeError, match="needs dense gradients"):
+        PagedAdamW(table.parameters()).step()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu_the_state_stays_pinned_on_the_host_and_memory_small():
+    ours = [torch.nn.Parameter(torch.randn(2**22, device="cuda"))]
+    theirs = copy.deepcopy(ours)
+    paged, plain = PagedAdamW(ours, page_bytes=2**16), torch.optim.AdamW(theirs, foreach=False)
+    ours[0].grad = theirs[0].grad = torch.randn_like(ours[0])
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    for _ in range(3):
+        paged.step()
+    assert torch.cuda.memory_allocated() == before  # nothing stays
+    assert torch.cuda.max_memory_allocated() - before < 8 * 2**16
+    for _ in range(3):
+        plain.step()
+    assert torch.allclose(ours[0], theirs[0], rtol=1e-6, atol=1e-7)
+    assert all(paged.state[ours[0]][name].is_pinned() for name in MOMENTS)
+    paged.load_state_dict(plain.state_dict())
+    assert all(paged.state[ours[0]][name].is_pinned() for name in MOMENTS)
