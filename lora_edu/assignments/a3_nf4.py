@@ -116,7 +116,9 @@ def _to_encode(c, rng) -> list[tuple]:
     small, large = (4, 4), (2**c.bits, c.block_size)
     rows = {small: [(2, 3), (2, 4), (2, 6)], large: [(6, 31), (3, 2 * c.block_size), (2, 3 * c.block_size // 2)]}
     kinds = ("plain", "ties", "zeros")
-    return [_encode_case(shape, *size, kind, rng) for size in rows for shape, kind in zip(rows[size], kinds, strict=True)]
+    return [
+        _encode_case(shape, *size, kind, rng) for size in rows for shape, kind in zip(rows[size], kinds, strict=True)
+    ]
 
 
 def _encode_case(shape, n_levels, block_size, kind, rng) -> tuple:
@@ -206,7 +208,9 @@ def _to_refit(c, rng) -> list[tuple]:
         codes[::block_size] = n_levels - 1  # the level 1, so that every block has a constant
         if n_levels > 4:
             codes[block_size : 2 * block_size] = int((codebook == 0).nonzero())
-        scale = torch.cat([constant.expand(block_size) for constant in _floats(rng, math.ceil(size / block_size))])[:size]
+        scale = torch.cat([constant.expand(block_size) for constant in _floats(rng, math.ceil(size / block_size))])[
+            :size
+        ]
         values = (codebook[codes.long()] + 0.2 * _floats(rng, size)) * scale
         cases.append((values.view(shape), codes, codebook, block_size))
     return cases

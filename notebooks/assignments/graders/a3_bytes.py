@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from a3_cheats import cheats
+
 from lora_edu import quantization
 from lora_edu.classroom.solutions import Solutions, Wrong
 
@@ -131,15 +132,16 @@ WRONG = [
         "the first code in the high bits",
         lambda c: lambda *case: _first_in_the_high_bits(*case, turned=True),
         keeps=0,
-        sentence="the first code of a group lies in its highest bits, as in bitsandbytes. Here it lies in the lowest bits "
-        "of the first byte: code i is moved up by bits * i.",
+        sentence="the first code of a group lies in its highest bits, as in bitsandbytes. Here it lies in the lowest "
+        "bits of the first byte: code i is moved up by bits * i.",
         see=PACKING,
     ),
     Wrong(
         "the order of the codes turned round, and not the bytes",
         lambda c: _first_in_the_high_bits,
         keeps=0,
-        sentence="the codes of each group are in reverse order: code 0 is moved up the farthest. Move code i up by bits * i.",
+        sentence="the codes of each group are in reverse order: code 0 is moved up the farthest. Move code i up by "
+        "bits * i.",
         see=PACKING,
     ),
     Wrong(
@@ -160,8 +162,8 @@ WRONG = [
         "two codes a byte",
         lambda c: _fields_of(4),
         keeps=0,
-        sentence="each code has a field of 4 bits, two a byte. A code has `bits` bits, and the next one follows without a gap, "
-        "over the end of a byte.",
+        sentence="each code has a field of 4 bits, two a byte. A code has `bits` bits, and the next one follows "
+        "without a gap, over the end of a byte.",
         see=PACKING,
     ),
     Wrong(
@@ -187,8 +189,10 @@ WRONG = [
     ),
     Wrong(
         "filled in front",
-        lambda c: lambda codes, bits, fill: reference(
-            torch.cat([torch.full((-len(codes) % 8,), fill, dtype=torch.uint8), codes]), bits, fill
+        lambda c: (
+            lambda codes, bits, fill: reference(
+                torch.cat([torch.full((-len(codes) % 8,), fill, dtype=torch.uint8), codes]), bits, fill
+            )
         ),
         keeps=3,
         sentence="the codes that fill up stand in front, and move all the others. They belong behind the last code.",
@@ -198,37 +202,39 @@ WRONG = [
         "a group of padding where nothing is missing",
         lambda c: _full_group_of_padding,
         keeps=1,
-        sentence="where the codes fill their groups, this adds a group of padding. What is missing is -n % 8: nothing, if "
-        "8 divides n.",
+        sentence="where the codes fill their groups, this adds a group of padding. What is missing is -n % 8: nothing, "
+        "if 8 divides n.",
         see=PACKING,
     ),
     Wrong(
         "as few bytes as possible",
         lambda c: _as_few_bytes_as_possible,
         keeps=3,
-        sentence="the last group ends with the last byte that is needed. This format fills the group up to eight codes, so "
-        "that the number of bytes is a multiple of `bits`.",
+        sentence="the last group ends with the last byte that is needed. This format fills the group up to eight "
+        "codes, so that the number of bytes is a multiple of `bits`.",
         see=PACKING,
     ),
     Wrong(
         "shifted in eight bits",
         lambda c: _shifted_in_uint8,
         keeps=0,
-        sentence="the codes are moved up inside eight bits, and what goes over the top is lost. Convert them to int64 first: "
-        "a group of eight is a number of 8 * bits bits.",
+        sentence="the codes are moved up inside eight bits, and what goes over the top is lost. Convert them to int64 "
+        "first: a group of eight is a number of 8 * bits bits.",
         see=PACKING,
     ),
     Wrong(
         "the codes are added",
         lambda c: lambda codes, bits, fill: _bytes(_groups(codes, fill).sum(dim=1), bits),
         keeps=0,
-        sentence="the eight codes are added up without being moved: they cannot be told apart again. Code i is moved up by "
-        "bits * i first.",
+        sentence="the eight codes are added up without being moved: they cannot be told apart again. Code i is moved "
+        "up by bits * i first.",
         see=PACKING,
     ),
     Wrong(
         "moved by one bit too few",
-        lambda c: lambda codes, bits, fill: _bytes((_groups(codes, fill) << (bits - 1) * torch.arange(8)).sum(dim=1), bits),
+        lambda c: (
+            lambda codes, bits, fill: _bytes((_groups(codes, fill) << (bits - 1) * torch.arange(8)).sum(dim=1), bits)
+        ),
         keeps=0,
     ),
     Wrong(
@@ -245,7 +251,9 @@ WRONG = [
         sentence="this packs with 3 bits, whatever `bits` says: larger codes run into their neighbors.",
         see=PACKING,
     ),
-    Wrong("this cohort's bits, whatever is asked", lambda c: lambda codes, bits, fill: reference(codes, c.bits, fill), 0),
+    Wrong(
+        "this cohort's bits, whatever is asked", lambda c: lambda codes, bits, fill: reference(codes, c.bits, fill), 0
+    ),
     Wrong("a fill code of its own", lambda c: lambda codes, bits, fill: reference(codes, bits, 2), keeps=3),
     Wrong(
         "bytes of 64 bits",
@@ -262,7 +270,11 @@ WRONG = [
         see=PACKING,
     ),
     Wrong("float64 is assumed", lambda c: _float64, keeps=0),
-    Wrong("lora_edu", lambda c: lambda codes, bits, fill: quantization.pack(codes, torch.linspace(-1, 1, 2**bits)), keeps=0),
+    Wrong(
+        "lora_edu",
+        lambda c: lambda codes, bits, fill: quantization.pack(codes, torch.linspace(-1, 1, 2**bits)),
+        keeps=0,
+    ),
     Wrong("bitsandbytes", lambda c: _bitsandbytes, keeps=0),
 ]
 
@@ -274,5 +286,5 @@ SOLUTIONS = Solutions(
         "one large number": lambda c: as_one_large_number,
         "bit by bit": lambda c: bit_by_bit,
     },
-    wrong=[*WRONG, *cheats("3.4", lambda c: reference)],
+    wrong=[*WRONG, *cheats("3.4", reference)],
 )

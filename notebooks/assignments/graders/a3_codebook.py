@@ -5,6 +5,7 @@ from statistics import NormalDist
 import numpy as np
 import torch
 from a3_cheats import cheats
+
 from lora_edu.classroom.solutions import Solutions, Wrong
 from lora_edu.codebooks import int_codebook, nf_codebook
 
@@ -96,8 +97,8 @@ WRONG = [
         "mirrored",
         lambda c: lambda below, above, b, a: -reference(below, above, b, a)[::-1],
         keeps=0,
-        sentence="this is the mirror image, with its exact 1 on the wrong side. The constant of a block keeps its sign, so "
-        "the value that it came from is scaled to +1, never to -1.",
+        sentence="this is the mirror image, with its exact 1 on the wrong side. The constant of a block keeps its "
+        "sign, so the value that it came from is scaled to +1, never to -1.",
         see=RECIPE,
     ),
     Wrong(
@@ -118,8 +119,8 @@ WRONG = [
         "one offset for both sides",
         lambda c: lambda below, above, b, a: _levels(below, above, a, a),
         keeps=1,
-        sentence="both sides start at `offset_above`, as both sides of NF4 start at one offset. Here the side below 0 has "
-        "one of its own.",
+        sentence="both sides start at `offset_above`, as both sides of NF4 start at one offset. Here the side below 0 "
+        "has one of its own.",
         see=RECIPE,
     ),
     Wrong(
@@ -133,15 +134,16 @@ WRONG = [
         "several zeros",
         lambda c: lambda *sides: _levels(*sides, keep=slice(None)),
         keeps=0,
-        sentence="this has several zeros: the quantile of 1/2 is 0 already. Leave the last probability of each side out.",
+        sentence="this has several zeros: the quantile of 1/2 is 0 already. Leave the last probability of each side "
+        "out.",
         see=RECIPE,
     ),
     Wrong(
         "Eq. 4 taken literally",
         lambda c: _eq_4_literally,
         keeps=0,
-        sentence="this is Eq. 4 of the paper taken literally: the quantiles of the probabilities 0 and 1 are infinite. The "
-        "outermost probabilities are the offsets.",
+        sentence="this is Eq. 4 of the paper taken literally: the quantiles of the probabilities 0 and 1 are infinite. "
+        "The outermost probabilities are the offsets.",
         see="notebook 06, section 1",
     ),
     Wrong(
@@ -162,32 +164,33 @@ WRONG = [
         "not divided by the largest",
         lambda c: lambda *sides: _levels(*sides, divide="no"),
         keeps=1,
-        sentence="this forgets to divide by the largest level. The codebook must end at 1, so that the value that gave a "
-        "block its constant comes back exactly.",
+        sentence="this forgets to divide by the largest level. The codebook must end at 1, so that the value that gave "
+        "a block its constant comes back exactly.",
         see=RECIPE,
     ),
     Wrong(
         "each side divided by its own end",
         lambda c: lambda *sides: _levels(*sides, divide="own"),
         keeps=1,
-        sentence="each side is divided by its own end, and so the codebook begins at -1. Divide all levels by the largest: "
-        "here no value is ever scaled to exactly -1 by its own constant, and the lower end need not be there.",
+        sentence="each side is divided by its own end, and so the codebook begins at -1. Divide all levels by the "
+        "largest: here no value is ever scaled to exactly -1 by its own constant, and the lower end need not "
+        "be there.",
         see=RECIPE,
     ),
     Wrong(
         "one probability too few on each side",
         lambda c: lambda *sides: _levels(*sides, extra=0),
         keeps=0,
-        sentence="each side has one level too few. From the offset to 1/2, both counted, are count + 1 probabilities; the "
-        "last one is left out.",
+        sentence="each side has one level too few. From the offset to 1/2, both counted, are count + 1 probabilities; "
+        "the last one is left out.",
         see=RECIPE,
     ),
     Wrong(
         "the outermost probability left out",
         lambda c: lambda *sides: _levels(*sides, keep=slice(1, None), zeros=0),
         keeps=0,
-        sentence="the wrong end is left out: the offset itself is the outermost probability, and 1/2, whose quantile is 0, "
-        "is the one to leave out.",
+        sentence="the wrong end is left out: the offset itself is the outermost probability, and 1/2, whose quantile "
+        "is 0, is the one to leave out.",
         see=RECIPE,
     ),
     Wrong(
@@ -201,11 +204,15 @@ WRONG = [
         "equal steps between the ends",
         lambda c: _equal_steps,
         keeps=1,
-        sentence="the ends are right, and between them the *levels* have equal steps. Take equal steps in probability, and "
-        "the quantile of each.",
+        sentence="the ends are right, and between them the *levels* have equal steps. Take equal steps in probability, "
+        "and the quantile of each.",
         see="notebook 06, section 1",
     ),
-    Wrong("a list in two parts", lambda c: lambda *sides: (reference(*sides)[: sides[0]], reference(*sides)[sides[0] :]), 0),
+    Wrong(
+        "a list in two parts",
+        lambda c: lambda *sides: (reference(*sides)[: sides[0]], reference(*sides)[sides[0] :]),
+        0,
+    ),
     Wrong("this cohort's codebook always", lambda c: lambda *sides: reference(*_of_cohort(c)), keeps=0),
     Wrong("lora_edu, nf", lambda c: lambda *sides: nf_codebook(_bits(sides)), keeps=0),
     Wrong("lora_edu, nf mirrored", lambda c: lambda *sides: -nf_codebook(_bits(sides)).flip(0), keeps=0),
@@ -229,5 +236,5 @@ SOLUTIONS = Solutions(
         "a loop, an extra keyword": lambda c: with_a_loop,
         "one list of probabilities": lambda c: one_list_of_probabilities,
     },
-    wrong=[*WRONG, *cheats("3.2", lambda c: reference)],
+    wrong=[*WRONG, *cheats("3.2", reference)],
 )

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from a3_cheats import cheats
+
 from lora_edu.classroom.solutions import Solutions, Wrong
 from lora_edu.quantization import nearest_code, normalize, quantize
 
@@ -50,7 +51,7 @@ def one_by_one(values, constants, codebook, block_size):
     for i, value in enumerate(values.flatten().tolist()):
         constant = constants[i // block_size].item()
         scaled = value / constant if constant else 0.0
-        codes.append(min(range(len(levels)), key=lambda code: (abs(levels[code] - scaled), -code)))  # noqa: B023
+        codes.append(min(range(len(levels)), key=lambda code: (abs(levels[code] - scaled), -code)))
     return torch.tensor(codes, dtype=torch.uint8)
 
 
@@ -142,22 +143,24 @@ WRONG = [
         "ties go down",
         lambda c: lambda v, constants, codebook, size: _down(_scaled(v, constants, size), codebook),
         keeps=4,
-        sentence="only ties are wrong: a value in the middle between two levels gets the lower code, as in bitsandbytes. "
-        "Here it gets the higher one: compare with the mid-points by >=, and not by >.",
+        sentence="only ties are wrong: a value in the middle between two levels gets the lower code, as in "
+        "bitsandbytes. Here it gets the higher one: compare with the mid-points by >=, and not by >.",
         see=CODES,
     ),
     Wrong(
         "ties go outward",
         lambda c: _outward,
         keeps=4,
-        sentence="only ties are wrong, and only below 0: there they go to the level farther from 0. Up means the higher "
-        "code on both sides.",
+        sentence="only ties are wrong, and only below 0: there they go to the level farther from 0. Up means the "
+        "higher code on both sides.",
         see=CODES,
     ),
     Wrong(
         "ties by the sign of the weight",
-        lambda c: lambda v, constants, codebook, size: torch.where(
-            v.flatten() > 0, reference(v, constants, codebook, size), _down(_scaled(v, constants, size), codebook)
+        lambda c: (
+            lambda v, constants, codebook, size: torch.where(
+                v.flatten() > 0, reference(v, constants, codebook, size), _down(_scaled(v, constants, size), codebook)
+            )
         ),
         keeps=4,
     ),
@@ -165,16 +168,17 @@ WRONG = [
         "0 / 0 becomes code 0",
         lambda c: _not_guarded,
         keeps=4,
-        sentence="in a block of zeros the constant is 0, and 0 / 0 is NaN (not a number), which is above no mid-point: its "
-        "values get code 0, the lowest level. They must get the code of the level 0: divide by 1 there.",
+        sentence="in a block of zeros the constant is 0, and 0 / 0 is NaN (not a number), which is above no mid-point: "
+        "its values get code 0, the lowest level. They must get the code of the level 0: divide by 1 there.",
         see=BLOCKS,
     ),
     Wrong(
         "0 / 0 becomes the last code",
         lambda c: lambda *case: _not_guarded(*case, nan_counts=True),
         keeps=4,
-        sentence="in a block of zeros the constant is 0, and 0 / 0 is NaN (not a number), which a search puts behind every "
-        "mid-point: its values get the last code. They must get the code of the level 0: divide by 1 there.",
+        sentence="in a block of zeros the constant is 0, and 0 / 0 is NaN (not a number), which a search puts behind "
+        "every mid-point: its values get the last code. They must get the code of the level 0: divide by 1 "
+        "there.",
         see=BLOCKS,
     ),
     Wrong(
@@ -189,8 +193,8 @@ WRONG = [
         "the sign of the constant is dropped",
         lambda c: _otherwise(lambda v, k, size: _guarded(k.abs().repeat_interleave(size)[: v.numel()])),
         keeps=0,
-        sentence="this divides by the magnitude of the constant. Divide by the constant itself: in a block with a negative "
-        "one, all signs turn.",
+        sentence="this divides by the magnitude of the constant. Divide by the constant itself: in a block with a "
+        "negative one, all signs turn.",
         see=BLOCKS,
     ),
     Wrong(
@@ -219,15 +223,16 @@ WRONG = [
         "not scaled",
         lambda c: _otherwise(lambda v, k, size: 1.0),
         keeps=0,
-        sentence="the values are not divided by the constants of their blocks. The levels stand for values between -1 and 1.",
+        sentence="the values are not divided by the constants of their blocks. The levels stand for values between -1 "
+        "and 1.",
         see=CODES,
     ),
     Wrong(
         "the level below",
         lambda c: _below,
         keeps=0,
-        sentence="this takes the highest level that is not above the value. The nearest level may be the one above: the "
-        "mid-points decide.",
+        sentence="this takes the highest level that is not above the value. The nearest level may be the one above: "
+        "the mid-points decide.",
         see=CODES,
     ),
     Wrong(
@@ -255,8 +260,8 @@ WRONG = [
         "the values are scaled in place",
         lambda c: _in_place,
         keeps=4,
-        sentence="the codes are right, but the weights that you were given are divided in place: the caller's tensor is "
-        "changed. Divide into a new tensor.",
+        sentence="the codes are right, but the weights that you were given are divided in place: the caller's tensor "
+        "is changed. Divide into a new tensor.",
         see=CODES,
     ),
     Wrong(
@@ -287,5 +292,5 @@ SOLUTIONS = Solutions(
         "NumPy, float64, block by block": lambda c: in_numpy,
         "one value at a time": lambda c: one_by_one,
     },
-    wrong=[*WRONG, *cheats("3.3", lambda c: reference)],
+    wrong=[*WRONG, *cheats("3.3", reference)],
 )

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 from a3_cheats import cheats
+
 from lora_edu.classroom.solutions import Solutions, Wrong
 from lora_edu.quantization import block_absmax
 
@@ -55,7 +56,9 @@ def _of_blocks(pick):
 
 
 def _whole_block_of_padding(values, block_size):
-    return reference(torch.nn.functional.pad(values.flatten(), (0, block_size - values.numel() % block_size)), block_size)
+    return reference(
+        torch.nn.functional.pad(values.flatten(), (0, block_size - values.numel() % block_size)), block_size
+    )
 
 
 def _rest_in_the_last(values, block_size):
@@ -97,8 +100,8 @@ WRONG = [
         "the sign is lost",
         lambda c: _of_blocks(lambda block: block.abs().max()),
         keeps=0,
-        sentence="this is the absmax of each block, as in NF4. Here the constant is the value itself, with its sign: find "
-        "the place of the largest magnitude, and take the value that stands there.",
+        sentence="this is the absmax of each block, as in NF4. Here the constant is the value itself, with its sign: "
+        "find the place of the largest magnitude, and take the value that stands there.",
         see=BLOCKS,
     ),
     Wrong(
@@ -119,24 +122,24 @@ WRONG = [
         "the place instead of the value",
         lambda c: _of_blocks(lambda block: block.abs().argmax()),
         keeps=0,
-        sentence="these are places, not values: argmax says *where* in its block the largest magnitude stands. Take the "
-        "value from there.",
+        sentence="these are places, not values: argmax says *where* in its block the largest magnitude stands. Take "
+        "the value from there.",
         see=BLOCKS,
     ),
     Wrong(
         "the sign of the sum",
         lambda c: _of_blocks(lambda block: block.abs().max() * block.sum().sign()),
         keeps=0,
-        sentence="the magnitude is right, and the sign is that of the whole block's sum. It must be the sign of the one "
-        "value with the largest magnitude.",
+        sentence="the magnitude is right, and the sign is that of the whole block's sum. It must be the sign of the "
+        "one value with the largest magnitude.",
         see=BLOCKS,
     ),
     Wrong(
         "one constant per tensor",
         lambda c: lambda values, block_size: values.flatten()[values.abs().argmax()],
         keeps=0,
-        sentence="this is one constant for the whole tensor. One outlier then spoils the scale of all the other weights: "
-        "each block has a constant of its own.",
+        sentence="this is one constant for the whole tensor. One outlier then spoils the scale of all the other "
+        "weights: each block has a constant of its own.",
         see="notebook 05, section 3",
     ),
     Wrong(
@@ -164,8 +167,8 @@ WRONG = [
         "a whole block of padding",
         lambda c: _whole_block_of_padding,
         keeps=1,
-        sentence="where the blocks fit, this adds a block of zeros, and its constant 0. What is missing is "
-        "-n % block_size: nothing, if it divides.",
+        sentence="where the blocks fit, this adds a block of zeros, and its constant 0. What is missing is -n % "
+        "block_size: nothing, if it divides.",
         see=BLOCKS,
     ),
     Wrong(
@@ -193,7 +196,8 @@ WRONG = [
         "every k-th value",
         lambda c: _every_kth,
         keeps=0,
-        sentence="these blocks are every k-th value. A block is made of neighbors: values 0 to block_size - 1, and so on.",
+        sentence="these blocks are every k-th value. A block is made of neighbors: values 0 to block_size - 1, and so "
+        "on.",
         see=BLOCKS,
     ),
     Wrong("the wrong axis", lambda c: lambda values, block_size: reference(values.flatten(), values.shape[0]), keeps=0),
@@ -203,8 +207,8 @@ WRONG = [
         "the input is changed",
         lambda c: _zeroed_in_place,
         keeps=3,
-        sentence="the constants are right, but the tensor that you were given is changed: after your function its other "
-        "values are 0. Work on a copy, or pick the value by its place.",
+        sentence="the constants are right, but the tensor that you were given is changed: after your function its "
+        "other values are 0. Work on a copy, or pick the value by its place.",
         see=BLOCKS,
     ),
     Wrong("a view of the input is returned", lambda c: _view, keeps=3),
@@ -221,5 +225,5 @@ SOLUTIONS = Solutions(
         "NumPy, float64": lambda c: in_numpy,
         "a running loop": lambda c: running_loop,
     },
-    wrong=[*WRONG, *cheats("3.1", lambda c: reference)],
+    wrong=[*WRONG, *cheats("3.1", reference)],
 )

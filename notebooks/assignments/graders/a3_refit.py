@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from a3_cheats import cheats
+
 from lora_edu.analysis import relative_error
 from lora_edu.classroom.solutions import Solutions, Wrong
 from lora_edu.quantization import block_absmax, quantize
@@ -14,10 +15,12 @@ LEVELS = "notebook 06, section 3"
 
 def reference(values, codes, codebook, block_size):
     flat, levels = values.flatten(), codebook[codes.long()]
-    constants = torch.stack([
-        (w * q).sum() / (q * q).sum().clamp(min=1e-30)
-        for w, q in zip(flat.split(block_size), levels.split(block_size), strict=True)
-    ])
+    constants = torch.stack(
+        [
+            (w * q).sum() / (q * q).sum().clamp(min=1e-30)
+            for w, q in zip(flat.split(block_size), levels.split(block_size), strict=True)
+        ]
+    )
     rounded = levels * constants.repeat_interleave(block_size)[: len(flat)]
     return constants, (flat - rounded).norm() / flat.norm()
 
@@ -35,7 +38,10 @@ def broadcast(values, codes, codebook, block_size):
 
 
 def in_numpy(values, codes, codebook, block_size):
-    flat, levels = np.asarray(values, dtype=np.float64).ravel(), np.asarray(codebook, dtype=np.float64)[np.asarray(codes)]
+    flat, levels = (
+        np.asarray(values, dtype=np.float64).ravel(),
+        np.asarray(codebook, dtype=np.float64)[np.asarray(codes)],
+    )
     constants, rounded = [], np.zeros_like(flat)
     for start in range(0, len(flat), block_size):
         block = slice(start, start + block_size)
@@ -182,63 +188,64 @@ WRONG = [
         "the absmax",
         lambda c: _refit(_absmax),
         keeps=0,
-        sentence="these constants are the absmax of each block. The question is which constant makes the squared error of "
-        "the block smallest, for the codes that are given.",
+        sentence="these constants are the absmax of each block. The question is which constant makes the squared error "
+        "of the block smallest, for the codes that are given.",
         see=BLOCKS,
     ),
     Wrong(
         "the signed constant of 3.1",
         lambda c: _refit(_signed),
         keeps=0,
-        sentence="these are the constants of exercise 3.1. They make one value of each block exact; the question is which "
-        "constant makes the squared error of the whole block smallest.",
+        sentence="these are the constants of exercise 3.1. They make one value of each block exact; the question is "
+        "which constant makes the squared error of the whole block smallest.",
         see=BLOCKS,
     ),
     Wrong(
         "the mean of the ratios",
         lambda c: _refit(_mean_ratio),
         keeps=0,
-        sentence="this is the mean of the ratios w / q. It lets small levels count as much as large ones: write the squared "
-        "error as a function of the constant, and set its derivative to 0.",
+        sentence="this is the mean of the ratios w / q. It lets small levels count as much as large ones: write the "
+        "squared error as a function of the constant, and set its derivative to 0.",
         see=ERROR,
     ),
     Wrong(
         "the ratio of the sums",
         lambda c: _refit(_ratio_of_sums),
         keeps=0,
-        sentence="this is the sum of w over the sum of q, where values of both signs cancel. Multiply by q before summing: "
-        "the derivative of (w - s q)^2 is -2 q (w - s q).",
+        sentence="this is the sum of w over the sum of q, where values of both signs cancel. Multiply by q before "
+        "summing: the derivative of (w - s q)^2 is -2 q (w - s q).",
         see=ERROR,
     ),
     Wrong(
         "the ratio of the norms",
         lambda c: _refit(_ratio_of_norms),
         keeps=0,
-        sentence="this is the ratio of two norms. It gives the rounded block the *length* of the block, which is not where "
-        "it comes closest.",
+        sentence="this is the ratio of two norms. It gives the rounded block the *length* of the block, which is not "
+        "where it comes closest.",
         see=ERROR,
     ),
     Wrong(
         "the other way round",
         lambda c: _refit(_other_way_round),
         keeps=0,
-        sentence="this divides by the sum of w * w. That is the best factor from the weights to the levels; the question is "
-        "the one from the levels to the weights.",
+        sentence="this divides by the sum of w * w. That is the best factor from the weights to the levels; the "
+        "question is the one from the levels to the weights.",
         see=ERROR,
     ),
     Wrong(
         "the codes taken for levels",
         lambda c: _refit(look_up=lambda flat, codes, codebook, block_size: codes.float()),
         keeps=0,
-        sentence="the codes themselves are fitted to the weights. A code is an index: look its level up in the codebook.",
+        sentence="the codes themselves are fitted to the weights. A code is an index: look its level up in the "
+        "codebook.",
         see=LEVELS,
     ),
     Wrong(
         "the nearest codes are looked for again",
         lambda c: _refit(look_up=_nearest_again),
         keeps=0,
-        sentence="the weights are quantized again, and the codes that you are given are not used. They stay, whatever they "
-        "are: only the constants are new.",
+        sentence="the weights are quantized again, and the codes that you are given are not used. They stay, whatever "
+        "they are: only the constants are new.",
         see=LEVELS,
     ),
     Wrong(
@@ -250,8 +257,8 @@ WRONG = [
         "the last block is padded with code 0",
         lambda c: _padded_with_code_0,
         keeps=0,
-        sentence="the short last block is filled up with code 0, which stands for the lowest level and not for the level 0: "
-        "its padding takes part in the fit.",
+        sentence="the short last block is filled up with code 0, which stands for the lowest level and not for the "
+        "level 0: its padding takes part in the fit.",
         see=BLOCKS,
     ),
     Wrong(
@@ -273,8 +280,8 @@ WRONG = [
         "the largest error",
         lambda c: _refit(error=lambda flat, rounded, k: (flat - rounded).abs().max() / flat.abs().max()),
         keeps=3,
-        sentence="the constants are right. The error is that of the worst weight; take norms over all of them: "
-        "||W - W'|| / ||W||.",
+        sentence="the constants are right. The error is that of the worst weight; take norms over all of them: ||W - "
+        "W'|| / ||W||.",
         see=ERROR,
     ),
     Wrong(
@@ -288,8 +295,8 @@ WRONG = [
         "the mean squared error",
         lambda c: _refit(error=lambda flat, rounded, k: (flat - rounded).square().mean()),
         keeps=3,
-        sentence="the constants are right. The error is the mean squared error, which changes with the unit of the weights; "
-        "divide norms: ||W - W'|| / ||W||.",
+        sentence="the constants are right. The error is the mean squared error, which changes with the unit of the "
+        "weights; divide norms: ||W - W'|| / ||W||.",
         see=ERROR,
     ),
     Wrong(
@@ -303,31 +310,32 @@ WRONG = [
         "divided by the rounded norm",
         lambda c: _refit(error=lambda flat, rounded, k: (flat - rounded).norm() / rounded.norm()),
         keeps=3,
-        sentence="the constants are right. The error is divided by the norm of the rounded weights; the weights themselves "
-        "are what we compare with.",
+        sentence="the constants are right. The error is divided by the norm of the rounded weights; the weights "
+        "themselves are what we compare with.",
         see=ERROR,
     ),
     Wrong(
         "the mean of the blocks' errors",
         lambda c: _with_mean_of_block_errors,
         keeps=3,
-        sentence="the constants are right. The error is the mean of the blocks' relative errors; take one norm over all "
-        "weights.",
+        sentence="the constants are right. The error is the mean of the blocks' relative errors; take one norm over "
+        "all weights.",
         see=ERROR,
     ),
     Wrong(
         "the error in code space",
         lambda c: _refit(error=_in_code_space),
         keeps=3,
-        sentence="the constants are right. The error is measured between scaled weights and levels, where a block of tiny "
-        "weights counts as much as one of large weights: multiply by the constants first.",
+        sentence="the constants are right. The error is measured between scaled weights and levels, where a block of "
+        "tiny weights counts as much as one of large weights: multiply by the constants first.",
         see="notebook 06, section 6",
     ),
     Wrong(
         "the mean of absolute errors",
         lambda c: _refit(error=lambda flat, rounded, k: (flat - rounded).abs().sum() / flat.abs().sum()),
         keeps=3,
-        sentence="the constants are right. The error adds magnitudes; a Frobenius norm is the root of the sum of squares.",
+        sentence="the constants are right. The error adds magnitudes; a Frobenius norm is the root of the sum of "
+        "squares.",
         see=ERROR,
     ),
     Wrong(
@@ -341,8 +349,8 @@ WRONG = [
         "the weights are changed",
         lambda c: _in_place,
         keeps=4,
-        sentence="constants and error are right, but the weights that you were given are changed: what is left of them is the "
-        "error. Subtract into a new tensor.",
+        sentence="constants and error are right, but the weights that you were given are changed: what is left of them "
+        "is the error. Subtract into a new tensor.",
         see=ERROR,
     ),
     Wrong("only the constants", lambda c: lambda *case: reference(*case)[0], keeps=0),
@@ -359,5 +367,5 @@ SOLUTIONS = Solutions(
         "NumPy, float64, least squares": lambda c: in_numpy,
         "one weight at a time, an extra keyword": lambda c: one_by_one,
     },
-    wrong=[*WRONG, *cheats("3.6", lambda c: reference)],
+    wrong=[*WRONG, *cheats("3.6", reference)],
 )

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 from a3_cheats import cheats
+
 from lora_edu import quantization
 from lora_edu.classroom.solutions import Solutions, Wrong
 
@@ -128,7 +129,9 @@ def _float64(packed, bits, constants, codebook, block_size, shape):
 
 
 def _lora_edu(packed, bits, constants, codebook, block_size, shape):
-    stored = quantization.QuantizedTensor(packed, constants, None, codebook, block_size, torch.Size(shape), torch.float32)
+    stored = quantization.QuantizedTensor(
+        packed, constants, None, codebook, block_size, torch.Size(shape), torch.float32
+    )
     return stored.dequantize()
 
 
@@ -149,8 +152,8 @@ WRONG = [
         "the first code in the high bits",
         lambda c: _weights(_high_first),
         keeps=0,
-        sentence="the first code is taken from the highest bits of a group, as bitsandbytes has it. Here it lies in the lowest "
-        "bits of the group's first byte.",
+        sentence="the first code is taken from the highest bits of a group, as bitsandbytes has it. Here it lies in "
+        "the lowest bits of the group's first byte.",
         see=BACK,
     ),
     Wrong(
@@ -171,15 +174,16 @@ WRONG = [
         "two codes a byte",
         lambda c: _weights(_nibbles),
         keeps=0,
-        sentence="two codes are taken from each byte. Here eight codes lie in `bits` bytes without a gap, some of them over the "
-        "end of a byte.",
+        sentence="two codes are taken from each byte. Here eight codes lie in `bits` bytes without a gap, some of them "
+        "over the end of a byte.",
         see=BACK,
     ),
     Wrong(
         "one code a byte",
         lambda c: _weights(lambda packed, bits: (packed.long() % 2**bits).repeat(3)),
         keeps=0,
-        sentence="one code is taken from each byte, its lowest bits; the other bits of the byte belong to the codes that follow.",
+        sentence="one code is taken from each byte, its lowest bits; the other bits of the byte belong to the codes "
+        "that follow.",
         see=BACK,
     ),
     Wrong(
@@ -248,7 +252,8 @@ WRONG = [
         "a constant for each row",
         lambda c: lambda packed, bits, k, book, size, shape: reference(packed, bits, k, book, shape[-1], shape),
         keeps=0,
-        sentence="each row is multiplied by one constant. Blocks run through the flattened weight, on over the end of a row.",
+        sentence="each row is multiplied by one constant. Blocks run through the flattened weight, on over the end of "
+        "a row.",
         see=BLOCKS,
     ),
     Wrong(
@@ -263,8 +268,8 @@ WRONG = [
         "the padding is not cut off",
         lambda c: _uncut,
         keeps=3,
-        sentence="the codes that fill up the last group come back as weights. Cut them off: the shape says how many weights "
-        "there are.",
+        sentence="the codes that fill up the last group come back as weights. Cut them off: the shape says how many "
+        "weights there are.",
         see=BACK,
     ),
     Wrong(
@@ -297,11 +302,15 @@ WRONG = [
         "the packed bytes are moved in place",
         lambda c: _in_place,
         keeps=3,
-        sentence="the weights are right, but the packed bytes are changed: the layer could be decoded only once. Work on a "
-        "copy.",
+        sentence="the weights are right, but the packed bytes are changed: the layer could be decoded only once. Work "
+        "on a copy.",
         see=BACK,
     ),
-    Wrong("this cohort's bits, whatever is asked", lambda c: lambda packed, bits, *rest: reference(packed, c.bits, *rest), 0),
+    Wrong(
+        "this cohort's bits, whatever is asked",
+        lambda c: lambda packed, bits, *rest: reference(packed, c.bits, *rest),
+        0,
+    ),
     Wrong("three bits, whatever is asked", lambda c: lambda packed, bits, *rest: reference(packed, 3, *rest), keeps=0),
     Wrong("float64 is assumed", lambda c: _float64, keeps=0),
     Wrong("lora_edu, dequantize", lambda c: _lora_edu, keeps=0),
@@ -316,5 +325,5 @@ SOLUTIONS = Solutions(
         "NumPy, np.unpackbits, an extra keyword": lambda c: with_unpackbits,
         "padded blocks, einsum": lambda c: in_padded_blocks,
     },
-    wrong=[*WRONG, *cheats("3.5", lambda c: reference)],
+    wrong=[*WRONG, *cheats("3.5", reference)],
 )
