@@ -45,8 +45,13 @@ def _floats(rng: np.random.Generator, *shape: int) -> Tensor:
     return torch.from_numpy(rng.normal(size=shape)).float()
 
 
+def _each(constants: Tensor, block_size: int, size: int) -> Tensor:
+    """The constant of each of `size` values."""
+    return torch.cat([constant.expand(block_size) for constant in constants])[:size]
+
+
 def _levels(n_levels: int, rng: np.random.Generator) -> Tensor:
-    """A sorted codebook from below 0 to 1, with 0, whose mid-points are exact in float32: its levels are multiples of 1/64."""
+    """A sorted codebook from below 0 to 1, with 0. Levels are multiples of 1/64: mid-points are exact in float32."""
     lowest = rng.integers(-60, -10)
     inner = rng.choice(np.setdiff1d(np.arange(lowest + 1, 64), [0]), n_levels - 3, replace=False)
     return torch.from_numpy(np.sort([lowest, *inner, 0, 64])).float() / 64
@@ -116,9 +121,8 @@ def _to_encode(c, rng) -> list[tuple]:
     small, large = (4, 4), (2**c.bits, c.block_size)
     rows = {small: [(2, 3), (2, 4), (2, 6)], large: [(6, 31), (3, 2 * c.block_size), (2, 3 * c.block_size // 2)]}
     kinds = ("plain", "ties", "zeros")
-    return [
-        _encode_case(shape, *size, kind, rng) for size in rows for shape, kind in zip(rows[size], kinds, strict=True)
-    ]
+    chosen = [(shape, *size, kind) for size in rows for shape, kind in zip(rows[size], kinds, strict=True)]
+    return [_encode_case(*how, rng) for how in chosen]
 
 
 def _encode_case(shape, n_levels, block_size, kind, rng) -> tuple:
@@ -135,8 +139,8 @@ def _encode_case(shape, n_levels, block_size, kind, rng) -> tuple:
         constants[-1] = 0
     scaled[::block_size] = 512  # the value that the constant of its block is
     constants, scaled = torch.from_numpy(constants).float(), torch.from_numpy(scaled).float() / 512
-    of_each = torch.cat([constant.expand(block_size) for constant in constants])[:size]
-    return (scaled * of_each).view(shape), constants, codebook, block_size, kind
+    values = (scaled * _each(constants, block_size, size)).view(shape)
+    return values, constants, codebook, block_size, kind
 
 
 def _observe_codes(answer, c, values, constants, codebook, block_size, kind) -> dict:
@@ -208,9 +212,7 @@ def _to_refit(c, rng) -> list[tuple]:
         codes[::block_size] = n_levels - 1  # the level 1, so that every block has a constant
         if n_levels > 4:
             codes[block_size : 2 * block_size] = int((codebook == 0).nonzero())
-        scale = torch.cat([constant.expand(block_size) for constant in _floats(rng, math.ceil(size / block_size))])[
-            :size
-        ]
+        scale = _each(_floats(rng, math.ceil(size / block_size)), block_size, size)
         values = (codebook[codes.long()] + 0.2 * _floats(rng, size)) * scale
         cases.append((values.view(shape), codes, codebook, block_size))
     return cases

@@ -70,8 +70,8 @@ def _relative(flat, rounded, constants):
     return (flat - rounded).norm() / flat.norm()
 
 
-def _refit(fit=None, error=_relative, look_up=None, pad_code=None):
-    """An answer in which one step is another: how a block is fitted, how the error is measured, how codes are decoded."""
+def _refit(fit=None, error=_relative, look_up=None):
+    """An answer in which one step is another: fitting a block, measuring the error, decoding the codes."""
 
     def answer(values, codes, codebook, block_size):
         flat = values.flatten()
