@@ -1,4 +1,4 @@
-"""python -m lora_edu setup | lab | fetch [NAME] | qlora | gpu | doctor: what the Makefile's targets do, on every system."""
+"""python -m lora_edu setup | lab | fetch [NAME] | qlora | gpu | doctor: what the Makefile targets do, everywhere."""
 
 import sys
 
