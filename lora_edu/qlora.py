@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lora_edu import fused
 from lora_edu.lora import ALL_LINEAR, is_conv1d, is_linear, layer_size, lora_layers, replace_layer, select_layers
 from lora_edu.quantization import DoubleQuant, QuantizedTensor, quantize
 
@@ -98,7 +99,8 @@ class NF4Linear(nn.Module):
         y_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         x = x.to(self.compute_dtype or y_dtype)
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return _DequantizedLinear.apply(x, self.quantized, bias).to(y_dtype)
+        product = fused.linear if torch.compiler.is_compiling() else _DequantizedLinear.apply
+        return product(x, self.quantized, bias).to(y_dtype)
 
     def _apply(self, fn, recurse: bool = True):
         """Follow the model to another device, but keep the constants exact when it is cast to another type."""
