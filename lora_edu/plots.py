@@ -64,7 +64,9 @@ def stages(curves: dict[str, dict[str, float]], unit: str) -> Figure:
     for (name, values), (color, style, marker) in zip(curves.items(), looks, strict=False):
         axes.plot(list(values), list(values.values()), color=color, ls=style, marker=marker, lw=2, label=name)
         for position, value in enumerate(values.values()):
-            axes.annotate(f"{value:.2f}", (position, value), (0, 8), textcoords="offset points", ha="center", fontsize=9)
+            axes.annotate(
+                f"{value:.2f}", (position, value), (0, 8), textcoords="offset points", ha="center", fontsize=9
+            )
     axes.margins(x=0.12, y=0.2)
     axes.set(ylabel=unit)
     axes.legend(frameon=False, fontsize=9)

@@ -1,4 +1,4 @@
-"""Language models that nobody here wrote: loaded with `transformers`, then quantized, adapted and trained as the course's own.
+"""Language models that nobody here wrote, to be quantized, adapted and trained like the course's own.
 
 `transformers`, `gguf` and `accelerate` are the extra `real` of this package, and are imported when a model is loaded.
 Weights are read from safetensors or GGUF files only. A pickle could run any code when it is opened: it is refused, and
@@ -111,8 +111,8 @@ def _explained(name: str, error: Exception) -> Exception:
             "model.safetensors or in a GGUF file; pickles (pytorch_model.bin) are not opened"
         )
     return DownloadError(
-        f"{name!r} could not be loaded from the Hugging Face hub ({_first_line(error)}). Check the name and the network, "
-        f"or download the model elsewhere and pass its folder; {BUNDLED!r} comes with the course"
+        f"{name!r} could not be loaded from the Hugging Face hub ({_first_line(error)}). Check the name and the "
+        f"network, or download the model elsewhere and pass its folder; {BUNDLED!r} comes with the course"
     )
 
 

@@ -14,7 +14,7 @@ import torch
 from lora_edu import pretrained
 from lora_edu.evaluation import evaluate
 from lora_edu.fetching import model_folder
-from lora_edu.lora import add_lora, adapter_state, lora_layers, unload
+from lora_edu.lora import adapter_state, add_lora, lora_layers, unload
 from lora_edu.memory import measured_bytes
 from lora_edu.peft_io import save_adapter
 from lora_edu.pretrained import load_pretrained, next_token_loss, tokenize

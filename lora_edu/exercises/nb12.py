@@ -27,7 +27,7 @@ stored_bytes = Exercise(
         "this leaves the head out even where it is a table of its own.": (
             lambda n, table, norms, tied: _stored(n, table, norms, True)
         ),
-        "the table is in 4 bits here. An embedding is looked up, not multiplied, and a tied head shares it: both stay.": (
+        "the table is in 4 bits here. It is looked up, not multiplied, and a tied head shares it: both stay.": (
             lambda n, table, norms, tied: _stored(n, table, norms, tied, BITS, BITS / 8, BITS / 8)
         ),
         "everything is in 4 bits here. Embedding, head and norms are not.": (
@@ -117,13 +117,11 @@ bits_per_byte = Exercise(
         "these are bits per token. Spread them over the bytes.": (
             lambda losses, counts, n: _bits(losses, counts, np.sum(counts))
         ),
-        "this multiplies by the bytes in a token. A token has several bytes, so a byte gets less than a token: divide.": (
+        "this multiplies by the bytes in a token. A byte has less information than a token: divide.": (
             lambda losses, counts, n: _bits(losses, counts, 1) * n / np.sum(counts) ** 2
         ),
         "this averages perplexities. Information adds up; its exponentials do not.": (
-            lambda losses, counts, n: (
-                np.log2(np.dot(np.exp(losses), counts) / np.sum(counts)) * np.sum(counts) / n
-            )
+            lambda losses, counts, n: np.log2(np.dot(np.exp(losses), counts) / np.sum(counts)) * np.sum(counts) / n
         ),
     },
 )
@@ -162,8 +160,8 @@ q4_1 = Exercise(
         "one minimum and one step for all weights here. Each block of 32 has its own.": (
             lambda weights: _q4_1(weights, block=len(weights))
         ),
-        "these are blocks of 64, as in NF4. Q4_1 has blocks of 32.": lambda weights: (
-            np.concatenate([_q4_1(part, block=len(part)) for part in np.split(weights, range(64, len(weights), 64))])
+        "these are blocks of 64, as in NF4. Q4_1 has blocks of 32.": lambda weights: np.concatenate(
+            [_q4_1(part, block=len(part)) for part in np.split(weights, range(64, len(weights), 64))]
         ),
         "these are the codes, 0 to 15. Turn them back into weights.": (
             lambda weights: (_q4_1(weights) - _low(weights)) / _step(weights)
