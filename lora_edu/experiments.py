@@ -28,6 +28,7 @@ from lora_edu.double_quant_experiments import DOUBLE_QUANT_ARMS, double_quant_lo
 from lora_edu.format_experiments import FORMAT_ARMS, format_loss
 from lora_edu.gpt import GPT
 from lora_edu.pretrain import base_path, load_base
+from lora_edu.quality_experiments import QUALITY_ARMS, fine_tuned_loss
 from lora_edu.texts import load_text
 from lora_edu.training import evaluate, train
 
@@ -47,8 +48,10 @@ def run(name: str, folder: Path | None = None) -> dict:
     """Run the arms of an experiment that have no stored result yet. Returns the result, which is also stored."""
     experiment, folder = _experiment(name), folder or results_folder()
     path = folder / f"{name}.json"
-    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else _head(name, experiment)
-    _check_same_run(result, _head(name, experiment), path)
+    head = _head(name, experiment)
+    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else head
+    _check_same_run(result, head, path)
+    result["settings"] = head["settings"]
     missing = [arm for arm in experiment.arms if arm not in result["arms"]]
     for arm in tqdm(missing, desc=name, unit="arm"):
         result["arms"][arm] = run_arm(name, arm, folder=folder)
@@ -176,7 +179,8 @@ EXPERIMENTS = {
             "150 steps": {"steps": 150, "ranks": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256), "store": STORED_LAYER},
         },
     ),
-    "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS),
+    "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS),  # notebook 07
+    "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS),  # notebook 09
 }
 
 
@@ -204,10 +208,13 @@ def _head(name: str, experiment: Experiment) -> dict:
 
 
 def _check_same_run(stored: dict, wanted: dict, path: Path) -> None:
-    """Arms of two different experiments must not end up in one file."""
-    for key in ("seed", "settings", "base_sha256"):
+    """Arms of two different experiments must not end up in one file. New arms may join those that are there."""
+    for key in ("seed", "base_sha256"):
         if stored[key] != wanted[key]:
             raise ValueError(f"{path} was made with another {key}: delete it to run the experiment anew")
+    for arm in stored["arms"]:
+        if stored["settings"][arm] != wanted["settings"].get(arm):
+            raise ValueError(f"{path} was made with another settings: delete it to run the experiment anew")
 
 
 def main() -> None:

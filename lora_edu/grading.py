@@ -7,16 +7,24 @@ apart (alpha is never equal to the rank, no matrix is square). The learner's fun
     equals the reference                 prints "Exercise 9.1: correct"
     equals a wrong solution              AssertionError with that mistake's sentence
     anything else                        AssertionError with the smallest failing case
+
+The checks of the assignments (`lora_edu.assignments`) speak in the same way and share what is compared and how.
+`progress()` prints what is done in this notebook.
 """
 
 import copy
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from lora_edu.comparing import difference, equal, plain, recognized
+
 last_result = ""
+_results: dict[str, str] = {}  # number of an exercise -> what its check said last
+_announced: dict[str, tuple[str, ...]] = {}  # number of a graded exercise -> title, minutes, points
 
 
 @dataclass(frozen=True)
@@ -33,39 +41,74 @@ class Exercise:
     def __call__(self, attempt: Callable) -> None:
         results = [self._run(attempt, case) for case in self.cases]
         if all(result is ... or result is None for result in results):
-            return self._say("not done yet")
-        wrong = [i for i, case in enumerate(self.cases) if not same(results[i], self._expected(case))]
-        if not wrong:
-            return self._say("correct")
-        for sentence, mistake in self.misconceptions.items():
-            made = (self._observe(mistake, case) for case in self.cases)
-            if all(same(result, there) for result, there in zip(results, made, strict=True)):
-                raise AssertionError(f"Exercise {self.number}: {sentence}")
-        case = self.cases[wrong[0]]
-        shown = ", ".join(describe(argument) for argument in case)
-        raise AssertionError(
-            f"Exercise {self.number}: for ({shown}) " + difference(self._expected(case), results[wrong[0]])
+            return record(self.number, "not done yet")
+        got, expected = [plain(result) for result in results], self._made_by(self.reference)
+        failed = [i for i in range(len(got)) if not equal(got[i], expected[i])]
+        if not failed:
+            return record(self.number, "correct")
+        known = ((sentence, self._made_by(mistake)) for sentence, mistake in self.misconceptions.items())
+        first = failed[0]
+        raise wrong(
+            self.number,
+            recognized(got, known)
+            or f"for ({self._shown(self.cases[first])}) " + difference(got[first], expected[first]),
         )
 
     def _run(self, attempt: Callable, case: tuple) -> Any:
         try:
             return self._observe(attempt, case)
         except Exception as error:
-            shown = ", ".join(describe(argument) for argument in case)
-            raise AssertionError(
-                f"Exercise {self.number}: your function stopped with {type(error).__name__} ({error}) for ({shown})"
-            ) from error
+            text = f"your function stopped with {type(error).__name__} ({error}) for ({self._shown(case)})"
+            raise wrong(self.number, text) from error
 
-    def _expected(self, case: tuple) -> Any:
-        return self._observe(self.reference, case)
+    def _made_by(self, solution: Callable) -> list:
+        return [plain(self._observe(solution, case)) for case in self.cases]
 
     def _observe(self, solution: Callable, case: tuple) -> Any:
         return self.observe(solution, *copy.deepcopy(case))  # a function that changes its inputs changes only a copy
 
-    def _say(self, result: str) -> None:
-        global last_result
-        last_result = f"Exercise {self.number}: {result}"
-        print(last_result)
+    def _shown(self, case: tuple) -> str:
+        return ", ".join(describe(argument) for argument in case)
+
+
+def record(number: str, result: str) -> None:
+    """Print what a check found, and keep it for `progress()`."""
+    global last_result
+    _results[number] = result
+    last_result = f"Exercise {number}: {result}"
+    print(last_result)
+
+
+def wrong(number: str, text: str) -> AssertionError:
+    """The error that a check raises; kept for `progress()` as "not right yet"."""
+    _results[number] = "not right yet"
+    return AssertionError(f"Exercise {number}: {text}")
+
+
+def announce(number: str, *columns: str) -> None:
+    """Make a graded exercise known to `progress()`: title, minutes, points."""
+    _announced[number] = columns
+
+
+def progress() -> None:
+    """Print what is done in this notebook: a line for each exercise, whether its check has run or not."""
+    numbers = {
+        exercise.number for module in _loaded() for exercise in vars(module).values() if isinstance(exercise, Exercise)
+    }
+    numbers |= {*_results, *_announced}
+    if not numbers:
+        return print("No exercise is known in this notebook yet: run its first cells, then a check.")
+    rows = [("exercise", "result", "")]
+    for number in sorted(numbers, key=lambda number: [int(part) for part in number.split(".")]):
+        rows.append((number, _results.get(number, "not checked yet"), "   ".join(_announced.get(number, ()))))
+    for number, result, rest in rows:
+        print(f"{number:10}{result:18}{rest}".rstrip())
+    done = sum(_results.get(number) == "correct" for number in numbers)
+    print(f"{done} of {len(numbers)} done")
+
+
+def _loaded() -> list:
+    return [module for name, module in list(sys.modules.items()) if name.startswith("lora_edu.exercises.nb")]
 
 
 def beside(my_guess: Any, measured: str) -> None:
@@ -79,28 +122,6 @@ def as_array(value: Any) -> np.ndarray | None:
         return np.asarray(value.detach().cpu().double() if hasattr(value, "detach") else value, dtype=np.float64)
     except (TypeError, ValueError):
         return None
-
-
-def same(result: Any, expected: Any) -> bool:
-    """Whether two results agree in shape and in every value, up to rounding in float32."""
-    result, expected = as_array(result), as_array(expected)
-    if result is None or expected is None or result.shape != expected.shape:
-        return False
-    return bool(np.all(np.abs(result - expected) <= 1e-5 * max(1e-30, np.abs(expected).max(initial=0))))
-
-
-def difference(expected: Any, result: Any) -> str:
-    """The first difference between two results, in words."""
-    expected, got = as_array(expected), as_array(result)
-    if got is None:
-        return f"the result should be numbers, got {type(result).__name__}"
-    if got.shape != expected.shape:
-        return f"the result should have shape {expected.shape}, got {got.shape}"
-    if expected.ndim == 0:
-        return f"expected {expected:.6g}, got {got:.6g}"
-    index = np.unravel_index(np.argmax(np.abs(got - expected)), expected.shape)
-    place = ", ".join(str(i) for i in index)
-    return f"entry [{place}] should be {expected[index]:.6g}, got {got[index]:.6g}"
 
 
 def describe(argument: Any) -> str:

@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from stopped_runs import QUICK, Killed, stop_in_step, with_adapters
 
+from lora_edu.checkpoint_files import checkpoint_paths
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.texts import Text
+from lora_edu.training import train
 
 TINY = GPTConfig(context=32, n_layers=2, n_heads=2, d_model=16)
 
@@ -25,3 +28,16 @@ def tiny_text():
     """A text that a tiny model can learn: two words, over and over."""
     tokens = torch.tensor(list(b"low rank. " * 60), dtype=torch.uint8)
     return Text(train=tokens[:500], validation=tokens[500:])
+
+
+@pytest.fixture
+def stopped(tiny_gpt, tiny_text, tmp_path):
+    """A folder with the checkpoints of steps 2 and 4 of a run of 6 steps."""
+    with pytest.raises(Killed):
+        train(with_adapters(tiny_gpt), tiny_text, 6, loss_fn=stop_in_step(5, Killed()), **QUICK,
+              checkpoint=tmp_path / "run", checkpoint_every=2)  # fmt: skip
+    assert [path.name for path in checkpoint_paths(tmp_path / "run")] == [
+        "step-00000002.safetensors",
+        "step-00000004.safetensors",
+    ]
+    return tmp_path / "run"

@@ -1,4 +1,4 @@
-"""A training run for `test_checkpoints.py` to kill: killed_run.py FOLDER STEPS [half-written | slow]"""
+"""A training run for `test_checkpoint_kills.py` to kill: killed_run.py FOLDER STEPS [half-written | slow]"""
 
 import json
 import os

@@ -59,6 +59,18 @@ def test_arms_of_two_experiments_are_not_mixed(counted, tmp_path):
         run("counted", tmp_path)
 
 
+def test_arms_that_came_later_join_those_that_are_stored(counted, tmp_path):
+    calls, experiment = counted
+    run("counted", tmp_path)
+    experiment.arms["three"] = {"x": 3}
+    result = run("counted", tmp_path)
+    assert list(result["arms"]) == list(result["settings"]) == ["one", "two", "three"]
+    assert calls == [1, 2, 3]
+    del experiment.arms["two"]  # its stored number would lose the settings it was made with
+    with pytest.raises(ValueError, match="made with another settings"):
+        run("counted", tmp_path)
+
+
 def test_unknown_names(counted):
     for function in (run, load_results, lambda name: run_arm(name, "one")):
         with pytest.raises(ValueError, match="unknown experiment 'none': choose one of counted"):

@@ -1,0 +1,80 @@
+"""The visible checks: `check = checks("a1_lora_numpy", COHORT)`, then `check.forward(forward)` in a cell of its own.
+
+What is expected in the visible cases, and what the known mistakes give there, stands in checks.json beside the
+student's notebook. Nothing else is needed, no server and no nbgrader.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lora_edu import grading
+from lora_edu.assignments.core import Assignment, load
+from lora_edu.assignments.observing import observe_all
+from lora_edu.assignments.verdict import failing_part, is_untouched, message, was_interrupted
+
+
+class Check:
+    """The check of one task. It prints "correct" or "not done yet", or raises AssertionError with the mistake."""
+
+    def __init__(self, assignment: Assignment, number: str, stored: dict):
+        self.assignment, self.number, self.stored = assignment, number, stored
+        self.title = assignment.tasks[number].title
+
+    def __call__(self, answer: Callable) -> None:
+        task = self.assignment.tasks[self.number]
+        got = observe_all(self.assignment, self.number, answer, "visible")
+        if was_interrupted(got):
+            raise KeyboardInterrupt
+        if is_untouched(got):
+            return grading.record(self.number, "not done yet")
+        where = failing_part(got, self.stored["expected"], task.tolerance)
+        if where is None:
+            return grading.record(self.number, "correct")
+        case = self.assignment.cases(self.number, "visible")[where[0]]
+        shown = ", ".join(grading.describe(argument) for argument in case)
+        raise grading.wrong(self.number, message(got, self.stored, where, task.tolerance, shown))
+
+
+class Checks:
+    """All checks of an assignment, as attributes: check.forward, check.backward ..."""
+
+    def __init__(self, assignment: Assignment, stored: dict):
+        self.assignment = assignment
+        for number, task in assignment.tasks.items():
+            setattr(self, task.name, Check(assignment, number, stored["tasks"][number]))
+            grading.announce(number, task.title, f"{task.minutes} min", f"{task.points:g} points")
+
+
+def checks(name: str, cohort: str = "formative") -> Checks:
+    """The visible checks. Raises FileNotFoundError without checks.json, ValueError for the one of another cohort."""
+    return Checks(load(name, cohort), stored_checks(name, cohort))
+
+
+def stored_checks(name: str, cohort: str) -> dict:
+    """checks.json from beside the notebook, else from the teacher's folder, else computed from the graders."""
+    beside = Path("checks.json")
+    if beside.exists():
+        stored = json.loads(beside.read_text(encoding="utf-8"))
+        if stored["assignment"] == name:
+            return _of_cohort(stored, cohort)
+    from lora_edu.classroom import folders
+
+    if folders.classroom():
+        from lora_edu.classroom.expecting import expectations
+
+        return expectations(name, cohort, "visible")
+    raise FileNotFoundError(
+        f"checks.json was not found in {os.getcwd()}: it comes with the assignment and must lie beside the notebook"
+    )
+
+
+def _of_cohort(stored: dict, cohort: str) -> dict[str, Any]:
+    if stored["cohort"] != cohort:
+        raise ValueError(
+            f"the notebook is for the cohort {cohort!r} and checks.json beside it for {stored['cohort']!r}: "
+            "take both from the same hand-out"
+        )
+    return stored

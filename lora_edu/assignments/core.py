@@ -1,0 +1,99 @@
+"""What an assignment is: tasks, and constants that are drawn for each cohort.
+
+A module such as `lora_edu.assignments.a1_lora_numpy` holds TITLE, TASKS and `draw(rng)`. The same name and cohort
+always give the same constants and the same cases.
+"""
+
+import hashlib
+import pkgutil
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+
+
+class Constants(dict):
+    """The constants of a cohort; `c.block_size` and `c["block_size"]` are the same. Printed as a small table."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(f"there is no constant {name!r}; there are {', '.join(self)}") from None
+
+    def __repr__(self) -> str:
+        width = max(map(len, self), default=0)
+        return "\n".join(f"{name:{width}}  {value}" for name, value in self.items())
+
+
+@dataclass(frozen=True)
+class Task:
+    """One graded exercise.
+
+    parts: the points of each thing observed. A part is earned if it is as expected in all hidden cases. Parts that are
+        words, such as inputs: "unchanged", count only if a part with numbers is earned.
+    cases: (constants, rng) -> a list of tuples, the arguments of each case, drawn with the NumPy generator `rng`.
+    observe: (answer, constants, *case) -> {part: value}; a value may be a function without arguments, called on its
+        own, so that an error in it costs this part alone.
+    tolerance: relative to the largest expected number. Numbers that are compared exactly: 0.
+    seconds: how long all cases together may take; then what could not be observed is lost.
+    """
+
+    number: str
+    name: str
+    title: str
+    minutes: int
+    parts: dict[str, float]
+    cases: Callable[[Constants, np.random.Generator], list[tuple]]
+    observe: Callable[..., dict[str, Any]]
+    tolerance: float = 1e-5
+    seconds: float = 20
+
+    @property
+    def points(self) -> float:
+        return float(sum(self.parts.values()))
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """An assignment with the constants of one cohort."""
+
+    name: str
+    title: str
+    cohort: str
+    constants: Constants
+    tasks: dict[str, Task]  # by number
+
+    def cases(self, number: str, kind: str) -> list[tuple]:
+        """The cases of a task. kind: "visible", for the student's check, or "hidden", for the grade."""
+        rng = np.random.default_rng(_seed(self.name, self.cohort, number, kind))
+        return self.tasks[number].cases(self.constants, rng)
+
+
+def names() -> list[str]:
+    """The assignments that there are."""
+    import lora_edu.assignments as package
+
+    modules = [info.name for info in pkgutil.iter_modules(package.__path__)]
+    return sorted(name for name in modules if name[:1] == "a" and name[1:2].isdigit())
+
+
+def load(name: str, cohort: str = "formative") -> Assignment:
+    """An assignment by its name, with the constants of a cohort. Raises ValueError for an unknown name."""
+    if name not in names():
+        raise ValueError(f"there is no assignment {name!r}; there are {', '.join(names())}")
+    module = import_module(f"lora_edu.assignments.{name}")
+    drawn = Constants(module.draw(random.Random(_seed(name, cohort))))
+    return Assignment(name, module.TITLE, cohort, drawn, {task.number: task for task in module.TASKS})
+
+
+def constants(name: str, cohort: str = "formative") -> Constants:
+    """The constants of an assignment for a cohort."""
+    return load(name, cohort).constants
+
+
+def _seed(*words: str) -> int:
+    return int.from_bytes(hashlib.sha256("/".join(words).encode()).digest()[:8], "big")

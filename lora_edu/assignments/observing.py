@@ -1,0 +1,209 @@
+"""Looking at what a student's answer does: its result, and how it treats its inputs.
+
+An answer is observed case by case. Whatever it does (print, warn, raise, exit, run for ever) is caught here.
+"""
+
+import contextlib
+import copy
+import io
+import os
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lora_edu.assignments.core import Assignment, Task
+from lora_edu.comparing import plain
+
+
+class NotDone(Exception):
+    """The answer returned `...`, as the untouched stub does."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What one call did. `inputs` is "unchanged" or "changed"; `memory` is "its own" or "shared with an input"."""
+
+    value: Any
+    inputs: str
+    memory: str
+    dtype: str  # such as "float32", the same word for NumPy and torch; "" without one
+    shape: tuple
+
+    @property
+    def manners(self) -> str:
+        """Inputs and memory in one word: "good", or what is wrong."""
+        if self.inputs == "changed":
+            return "an input was changed"
+        return "good" if self.memory == "its own" else "the result shares memory with an input"
+
+
+def copied(value: Any) -> Any:
+    """A deep copy, so that an answer that changes its input changes a copy only."""
+    return copy.deepcopy(value)
+
+
+def call(answer: Callable, *arguments: Any, **options: Any) -> Any:
+    """The answer's result on deep copies of its arguments. Raises NotDone for an untouched stub."""
+    result = answer(*copied(arguments), **copied(options))
+    if result is ...:
+        raise NotDone
+    return result
+
+
+def observed(answer: Callable, *arguments: Any, **options: Any) -> Observed:
+    """Call the answer once on deep copies, and look at the result and at what happened to the copies."""
+    given, kept = copied((arguments, options)), plain_arguments((arguments, options))
+    result = answer(*given[0], **given[1])
+    if result is ...:
+        raise NotDone
+    first = result[0] if isinstance(result, tuple | list) and result and hasattr(result[0], "shape") else result
+    return Observed(
+        value=result,
+        inputs="unchanged" if plain_arguments(given) == kept else "changed",
+        memory="shared with an input" if _share(arrays(result), arrays(given)) else "its own",
+        dtype=str(getattr(first, "dtype", "")).removeprefix("torch."),
+        shape=tuple(getattr(first, "shape", ())),
+    )
+
+
+def observe_case(task: Task, constants: Any, answer: Callable, case: tuple) -> dict[str, Any]:
+    """part -> plain value, {"error": name} where the answer raised, or {"error": "NotDone"} for an untouched stub."""
+    try:
+        values = task.observe(answer, constants, *copied(case))
+        values = {part: values[part] for part in task.parts}
+    except BaseException as error:
+        return dict.fromkeys(task.parts, _named(error))
+    for part, value in values.items():
+        try:
+            values[part] = plain(value() if callable(value) else value)
+        except BaseException as error:
+            values[part] = _named(error)
+    return values
+
+
+def observe_all(assignment: Assignment, number: str, answer: Callable, kind: str) -> list[dict[str, Any]]:
+    """What is observed in each visible or hidden case of a task. Nothing is printed, and nothing is raised."""
+    task = assignment.tasks[number]
+    seen, end = [], time.monotonic() + task.seconds
+    with silence():
+        for case in assignment.cases(number, kind):
+            try:
+                with limited(end - time.monotonic()):
+                    there = observe_case(task, assignment.constants, answer, case)
+            except TooSlow as error:
+                there = dict.fromkeys(task.parts, _named(error))
+            seen.append(there)
+    return seen
+
+
+def _named(error: BaseException) -> dict:
+    return {"error": type(error).__name__, "text": str(error)[:200]}
+
+
+# --- whatever an answer does ------------------------------------------------------------------------------------------
+
+
+class TooSlow(BaseException):
+    """The answer ran longer than it may. Not an Exception: `except Exception` in an answer does not catch it."""
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise TooSlow inside the block after this time, again and again. Without such a timer it does nothing."""
+    usable = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+    if not usable:
+        yield
+        return
+
+    running = [True]
+
+    def stop(*_):
+        if running:
+            raise TooSlow("it ran too long")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.01), 0.5)
+    try:
+        yield
+    finally:
+        running.clear()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+class _Sink(io.TextIOBase):
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """No output and no warnings, not even of compiled code: in a graded cell, text on stderr would cost all points."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+            with contextlib.redirect_stdout(_Sink()), contextlib.redirect_stderr(_Sink()):
+                yield
+        finally:
+            for number, descriptor in enumerate(saved, start=1):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+
+
+# --- arrays and tensors, wherever they are ----------------------------------------------------------------------------
+
+
+def arrays(value: Any) -> list:
+    """Every NumPy array and torch tensor in a value: in lists, tuples, dictionaries and attributes of objects."""
+    if hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__array__"):
+        return [value]
+    if isinstance(value, dict):
+        return [found for inner in value.values() for found in arrays(inner)]
+    if isinstance(value, list | tuple):
+        return [found for inner in value for found in arrays(inner)]
+    if hasattr(value, "state_dict"):
+        return [*value.parameters(), *value.buffers()]
+    return []
+
+
+def plain_arguments(value: Any) -> list:
+    """The content of arguments, to compare before and after a call."""
+    return [(str(a.dtype), tuple(a.shape), _bytes(a)) for a in arrays(value)]
+
+
+def _bytes(array: Any) -> bytes:
+    if hasattr(array, "detach"):
+        import torch
+
+        return array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+    return np.ascontiguousarray(array).tobytes()
+
+
+def _share(results: list, inputs: list) -> bool:
+    return any(_overlap(_span(a), _span(b)) for a in results for b in inputs)
+
+
+def _span(array: Any) -> tuple[int, int]:
+    """First and last address of an array's or tensor's memory."""
+    if hasattr(array, "untyped_storage"):
+        storage = array.untyped_storage()
+        return storage.data_ptr(), storage.data_ptr() + storage.nbytes()
+    bounds = np.lib.array_utils.byte_bounds if hasattr(np.lib, "array_utils") else np.byte_bounds
+    return bounds(np.asarray(array))
+
+
+def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[0] < b[1] and b[0] < a[1] and a[0] != a[1] and b[0] != b[1]

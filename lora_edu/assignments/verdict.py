@@ -1,0 +1,98 @@
+"""Points and words for what was observed of an answer, from plain data alone.
+
+The student's check uses it, and so does the grader, in a process of its own that imports the standard library only:
+nothing that a notebook replaced takes part.
+"""
+
+import json
+import sys
+from typing import Any
+
+from lora_edu.comparing import difference, equal, recognized
+
+
+def earned(got: list[dict], expected: list[dict], parts: dict[str, float], tolerance: float) -> dict[str, float]:
+    """part -> its points, if it is as expected in all cases, else 0.
+
+    A part that is a word, such as inputs: "unchanged", says how the answer works. It counts only if one of the parts
+    that say what comes out, the numbers, is earned: `return 0` changes no inputs, and earns nothing by that.
+    """
+    complete = len(got) == len(expected)
+    right = {part for part in parts if complete and _always_equal(part, got, expected, tolerance)}
+    words = {part for part in parts if all(isinstance(there[part], str) for there in expected)}
+    if words != set(parts) and not right - words:
+        right = set()
+    return {part: points if part in right else 0.0 for part, points in parts.items()}
+
+
+def _always_equal(part: str, got: list[dict], expected: list[dict], tolerance: float) -> bool:
+    return all(equal(seen[part], there[part], tolerance) for seen, there in zip(got, expected, strict=True))
+
+
+def is_untouched(got: list[dict]) -> bool:
+    """Whether the answer returned `...` in every case."""
+    return all(any(_error(value) == "NotDone" for value in seen.values()) for seen in got)
+
+
+def was_interrupted(got: list[dict]) -> bool:
+    """Whether somebody pressed stop while the answer was running."""
+    return any(_error(value) == "KeyboardInterrupt" for seen in got for value in seen.values())
+
+
+def failing_part(got: list[dict], expected: list[dict], tolerance: float) -> tuple[int, str] | None:
+    """The first case and part that are not as expected."""
+    for case, (seen, there) in enumerate(zip(got, expected, strict=True)):
+        for part in there:
+            if not equal(seen[part], there[part], tolerance):
+                return case, part
+    return None
+
+
+def message(got: list[dict], stored: dict, where: tuple[int, str], tolerance: float, shown: str = "") -> str:
+    """The mistake by its name and where to read on, or else where it shows: the part, the case, one entry.
+
+    stored: {"expected": [...], "mistakes": [{"sentence", "see", "observed"}]}; shown: the case, described.
+    """
+    known = [(index, mistake["observed"]) for index, mistake in enumerate(stored["mistakes"])]
+    index = recognized(got, known, tolerance)
+    if index is not None:
+        mistake = stored["mistakes"][index]
+        return mistake["sentence"] + (f" See {mistake['see']}." if mistake["see"] else "")
+    case, part = where
+    value, expected = got[case][part], stored["expected"][case][part]
+    place = f"for ({shown}), {part}: " if shown else f"case {case + 1}, {part}: "
+    if value is None:
+        return place + "your answer gave None. A function hands its result over with `return`, not with `print`."
+    text = f" ({value['text']})" if _error(value) and value.get("text") else ""
+    return place + difference(value, expected) + text
+
+
+def judge(request: dict) -> dict:
+    """{"got", "stored", "parts", "tolerance"} -> {"points", "message"}: the points and the feedback."""
+    got, stored, tolerance = request["got"], request["stored"], request["tolerance"]
+    points = earned(got, stored["expected"], request["parts"], tolerance)
+    total, best = sum(points.values()), sum(request["parts"].values())
+    if len(got) != len(stored["expected"]):
+        return {"points": 0.0, "message": "the answer could not be observed"}
+    where = failing_part(got, stored["expected"], tolerance)
+    if where is None:
+        return {"points": total, "message": f"correct, {total:g} of {best:g} points"}
+    if is_untouched(got):
+        return {"points": total, "message": f"not done, {total:g} of {best:g} points"}
+    lost = ", ".join(f"{part} ({request['parts'][part]:g})" for part, value in points.items() if value == 0)
+    return {
+        "points": total,
+        "message": f"{total:g} of {best:g} points. Lost: {lost}. {message(got, stored, where, tolerance)}",
+    }
+
+
+def _error(value: Any) -> str | None:
+    return value.get("error") if isinstance(value, dict) else None
+
+
+def main() -> None:
+    json.dump(judge(json.load(sys.stdin)), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Results as plain data, and whether two of them agree: what every check of an exercise or assignment rests on.
+
+`plain` turns what a learner's function returned into numbers and text that JSON can hold. The other functions compare
+such plain data in plain Python. They call nothing that a learner's notebook could have replaced (`np.allclose`, say),
+and the grader runs them in a process of their own.
+
+    a number, bool      -> {"shape": [], "values": [3.0]}
+    a list, array, tensor -> {"shape": [2, 3], "values": [... 6 numbers, row by row]}
+    a text              -> "float32"
+    anything else       -> {"unknown": "Module"}, equal to nothing
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+LARGEST = 100_000  # numbers in one observation
+
+
+def plain(value: Any) -> Any:
+    """What was observed, as JSON can hold it. Works for numbers, lists, NumPy arrays and torch tensors."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, dict) and set(value) & {"shape", "error", "unknown"}:
+        return value  # plain already
+    import numpy as np
+
+    try:
+        array = np.asarray(value.detach().cpu().double() if hasattr(value, "detach") else value)
+        if array.dtype.kind not in "biuf":
+            raise TypeError("not numbers")
+        array = array.astype(np.float64)
+    except (TypeError, ValueError):
+        return {"unknown": type(value).__name__}
+    if array.size > LARGEST:
+        return {"unknown": f"array of {array.size} numbers"}
+    return {"shape": list(array.shape), "values": [float(v) for v in array.ravel()]}
+
+
+def equal(got: Any, expected: Any, tolerance: float = 1e-5) -> bool:
+    """Whether two plain values agree: in shape, and in every number up to `tolerance` times the largest expected."""
+    if not (_is_numbers(got) and _is_numbers(expected)):
+        return got == expected and not _is_unknown(got)
+    if got["shape"] != expected["shape"]:
+        return False
+    finite = [abs(v) for v in expected["values"] if math.isfinite(v)]
+    allowed = tolerance * max(1e-30, max(finite, default=0.0))
+    return all(_close(g, e, allowed) for g, e in zip(got["values"], expected["values"], strict=True))
+
+
+def difference(got: Any, expected: Any) -> str:
+    """Where two plain values differ most, in words: shapes, or what one entry is and should be."""
+    if isinstance(got, dict) and "error" in got:
+        return f"your answer stopped with {got['error']}"
+    if not _is_numbers(expected):
+        return f"expected {_word(expected)}, got {_word(got)}"
+    if not _is_numbers(got):
+        return f"the result should be numbers, got {'str' if isinstance(got, str) else _word(got)}"
+    if got["shape"] != expected["shape"]:
+        return f"the result should have shape {_shape(expected)}, got {_shape(got)}"
+    if not expected["shape"]:
+        return f"expected {expected['values'][0]:.6g}, got {got['values'][0]:.6g}"
+    gaps = [_gap(g, e) for g, e in zip(got["values"], expected["values"], strict=True)]
+    worst = gaps.index(max(gaps))
+    place = ", ".join(map(str, _index(worst, expected["shape"])))
+    return f"entry [{place}] should be {expected['values'][worst]:.6g}, got {got['values'][worst]:.6g}"
+
+
+def recognized(got: list, mistakes: Iterable[tuple[str, list]], tolerance: float = 1e-5) -> str | None:
+    """The sentence of the first known mistake that gives in all cases exactly what was got; None for an unknown one.
+
+    got: what was observed in each case, and mistakes: the same of each known mistake, beside its sentence. An
+    observation is a plain value or a dictionary of them. A mistake that only stops with errors is not recognized.
+    """
+    for sentence, made in mistakes:
+        if len(made) == len(got) and all(_agree(g, m, tolerance) for g, m in zip(got, made, strict=True)):
+            if any(not _is_error(value) for there in made for value in _parts(there)):
+                return sentence
+    return None
+
+
+def _agree(got: Any, made: Any, tolerance: float) -> bool:
+    got, made = _parts(got), _parts(made)
+    return len(got) == len(made) and all(equal(g, m, tolerance) for g, m in zip(got, made, strict=True))
+
+
+def _parts(observation: Any) -> list:
+    if isinstance(observation, dict) and not set(observation) & {"shape", "error", "unknown"}:
+        return [observation[key] for key in sorted(observation)]
+    return [observation]
+
+
+def _close(got: float, expected: float, allowed: float) -> bool:
+    if math.isfinite(expected) and math.isfinite(got):
+        return abs(got - expected) <= allowed
+    return got == expected or (math.isnan(got) and math.isnan(expected))
+
+
+def _gap(got: float, expected: float) -> float:
+    gap = abs(got - expected)
+    return 0.0 if got == expected else math.inf if math.isnan(gap) else gap
+
+
+def _index(position: int, shape: list[int]) -> list[int]:
+    index = []
+    for side in reversed(shape):
+        position, here = divmod(position, side)
+        index.append(here)
+    return index[::-1]
+
+
+def _is_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and "values" in value
+
+
+def _is_unknown(value: Any) -> bool:
+    return isinstance(value, dict) and "unknown" in value
+
+
+def _is_error(value: Any) -> bool:
+    return isinstance(value, dict) and "error" in value
+
+
+def _shape(value: dict) -> str:
+    return str(tuple(value["shape"]))
+
+
+def _word(value: Any) -> str:
+    if _is_numbers(value):
+        return f"{value['values'][0]:.6g}" if not value["shape"] else f"numbers of shape {_shape(value)}"
+    return value["unknown"] if _is_unknown(value) else repr(value)

@@ -1,0 +1,84 @@
+"""Runs that are stopped and go on: what the tests of checkpoints share."""
+
+import copy
+
+import torch
+
+from lora_edu.checkpoint_files import checkpoint_paths
+from lora_edu.lora import add_lora
+from lora_edu.qlora import quantize_linears
+from lora_edu.training import model_loss, train
+
+QUICK = {"seq_len": 16, "batch_size": 4, "progress": False, "device": "cpu", "eval_every": 2}
+
+
+class Killed(BaseException):
+    """Ends a run at once, as SIGKILL would: `train` knows nothing of it."""
+
+
+def with_adapters(model, method="qlora", dropout=0.3, **options):
+    """A copy of a model, ready for a method."""
+    model = copy.deepcopy(model)
+    if method == "qlora":
+        quantize_linears(model)
+    if method != "full":
+        torch.manual_seed(1)
+        add_lora(model, **({"rank": 2, "alpha": 4, "targets": "all-linear", "dropout": dropout} | options))
+    return model
+
+
+def stop_in_step(step, error):
+    """A loss function that raises in the forward pass of a step (counted from 0)."""
+    seen = []
+
+    def loss_fn(model, inputs, targets):
+        seen.append(model.training)
+        if sum(seen) == step + 1 and model.training:
+            raise error
+        return model_loss(model, inputs, targets)
+
+    return loss_fn
+
+
+def assert_same(model, history, other_model, other_history):
+    assert history.train_loss == other_history.train_loss
+    assert history.validation_loss == other_history.validation_loss
+    state, other = model.state_dict(), other_model.state_dict()
+    assert state.keys() == other.keys() and all(torch.equal(state[name], other[name]) for name in state)
+
+
+def go_on(model, text, folder, steps=6, **options):
+    """The same command again."""
+    return train(model, text, steps, checkpoint=folder, checkpoint_every=2, **(QUICK | options))
+
+
+def assert_goes_on(tiny_gpt, tiny_text, folder):
+    """The run in the folder ends as one that was never stopped."""
+    reference, model = with_adapters(tiny_gpt), with_adapters(tiny_gpt)
+    history = train(reference, tiny_text, 6, **QUICK)
+    assert_same(model, go_on(model, tiny_text, folder), reference, history)
+
+
+def stored_steps(folder):
+    return [int(path.stem.removeprefix("step-")) for path in checkpoint_paths(folder)]
+
+
+def at_the_third_call(other, function):
+    """A function whose third call is another one."""
+    calls = []
+
+    def replaced(*arguments, **options):
+        calls.append(1)
+        return (other if len(calls) == 3 else function)(*arguments, **options)
+
+    return replaced
+
+
+def counting(seen):
+    """A loss function that notes each forward pass: True in training, False in evaluation."""
+
+    def loss_fn(model, inputs, targets):
+        seen.append(model.training)
+        return model_loss(model, inputs, targets)
+
+    return loss_fn

@@ -1,0 +1,231 @@
+"""What can go wrong with a checkpoint gives one clear error each, and the last good one still loads."""
+
+import errno
+import json
+import os
+import pickle
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError, safe_open
+from stopped_runs import QUICK, assert_goes_on, counting, go_on, stored_steps, with_adapters
+
+import lora_edu
+from lora_edu import checkpoint_files
+from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.training import train
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    ],
+    ids=["os", "safetensors"],
+)
+def test_a_full_disk(tiny_gpt, tiny_text, stopped, monkeypatch, error):
+    def full(tensors, path, metadata=None):
+        path.write_bytes(b"half a file")
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_files, "save_file", full)
+        message = r"6.* could not be written \(No space left on device.*\)\. The last good .* is step-00000004\."
+        with pytest.raises(OSError, match=message):
+            go_on(with_adapters(tiny_gpt), tiny_text, stopped)
+    assert stored_steps(stopped) == [2, 4] and not list(stopped.glob(".partial-*"))
+    assert_goes_on(tiny_gpt, tiny_text, stopped)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="limits on the size of a file are a matter of POSIX")
+def test_a_real_write_that_fails_in_the_middle(tiny_gpt, tiny_text, stopped):
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))  # bytes: less than a checkpoint
+    try:
+        with pytest.raises(OSError, match=r"could not be written \(File too large.*good checkpoint is step-00000004"):
+            go_on(with_adapters(tiny_gpt), tiny_text, stopped)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert_goes_on(tiny_gpt, tiny_text, stopped)
+
+
+def test_a_folder_that_cannot_be_written_to_is_noticed_before_training(tiny_gpt, tiny_text, stopped, monkeypatch):
+    def read_only(file, *arguments, real=open, **options):
+        if str(file).endswith(".lock"):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return real(file, *arguments, **options)
+
+    model, steps_made = with_adapters(tiny_gpt), []
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.open", read_only)
+        with pytest.raises(
+            PermissionError, match=r"cannot write to the folder .*run \(Read-only file system\): permit"
+        ):
+            go_on(model, tiny_text, stopped, loss_fn=counting(steps_made))
+    assert not steps_made
+    assert_goes_on(tiny_gpt, tiny_text, stopped)
+    with pytest.raises(PermissionError, match=r"cannot write to the folder .* \(Not a directory\)"):
+        go_on(model, tiny_text, stopped / ".lock" / "run")
+
+
+def test_a_folder_that_becomes_read_only(tiny_gpt, tiny_text, stopped, monkeypatch):
+    def read_only(*_, **__):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tempfile.mkdtemp", read_only)
+        with pytest.raises(
+            PermissionError, match=r"could not be written \(cannot write to the folder .*Read-only file sys"
+        ):
+            go_on(with_adapters(tiny_gpt), tiny_text, stopped)
+    assert_goes_on(tiny_gpt, tiny_text, stopped)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 8}, "steps is 6 there and 8 here"),
+        ({"lr": 0.01}, r"lr is 0\.003 there and 0\.01 here"),
+        ({"batch_size": 2, "seed": 3}, "batch_size is 4 there and 2 here; seed is 0 there and 3 here"),
+        ({"seq_len": 8}, "seq_len is 16 there and 8 here"),
+        ({"eval_every": None}, "eval_every is 2 there and None here"),
+        ({"betas": (0.9, 0.999)}, r"betas is \[0\.9, 0\.95\] there and \[0\.9, 0\.999\] here"),
+    ],
+)
+def test_another_configuration(tiny_gpt, tiny_text, stopped, options, message):
+    model = with_adapters(tiny_gpt)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match=f"step-00000004.safetensors is a checkpoint of another run: {message}"):
+        go_on(model, tiny_text, stopped, **options)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert_goes_on(tiny_gpt, tiny_text, stopped)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rank": 4}, r"the trainable .*lora_A is 2x16 float32 there and 4x16 float32 here"),
+        ({"alpha": 8}, r"the layer .* is LoRALinear\(alpha=4, rank=2, scaling=2.0\) there and LoRALinear\(alpha=8"),
+        ({"dropout": 0.2}, r"the layer .*dropout is Dropout\(p=0.3\) there and Dropout\(p=0.2\) here"),
+        ({"targets": ("q_proj",)}, r"is LoRALinear\(alpha=4, rank=2, scaling=2.0\) there and NF4Linear\("),
+        ({"method": "lora"}, r"the frozen weights is \w+ there and \w+ here"),
+        ({"method": "full"}, r"the trainable .* is missing there and .* float32 here"),
+    ],
+)
+def test_another_model(tiny_gpt, tiny_text, stopped, change, message):
+    with pytest.raises(ValueError, match=message):
+        go_on(with_adapters(tiny_gpt, **change), tiny_text, stopped)
+    assert_goes_on(tiny_gpt, tiny_text, stopped)
+
+
+def test_another_base_another_text_another_number_of_heads(tiny_gpt, tiny_text, stopped):
+    other = with_adapters(tiny_gpt)
+    other.final_norm.weight.data[3] += 1e-7  # one frozen number
+    with pytest.raises(ValueError, match=r"run: the frozen weights is \w{12} there and \w{12} here\. Use the same"):
+        go_on(other, tiny_text, stopped)
+    changed = tiny_text._replace(train=tiny_text.train.flip(0))
+    with pytest.raises(ValueError, match=r"another run: the text is \w{12} there and \w{12} here\. Use the same"):
+        go_on(with_adapters(tiny_gpt), changed, stopped)
+    heads = GPT(GPTConfig(context=32, n_layers=2, n_heads=4, d_model=16)).eval()
+    heads.load_state_dict(tiny_gpt.state_dict())
+    with pytest.raises(
+        ValueError, match=r"the layer blocks.0.attention is Attention\(n_heads=2\) there and Attention\(n_"
+    ):
+        go_on(with_adapters(heads), tiny_text, stopped)
+    assert_goes_on(tiny_gpt, tiny_text, stopped)
+
+
+@pytest.mark.parametrize("size", [0, 5, 100, -1])
+def test_a_truncated_file(tiny_gpt, tiny_text, stopped, size):
+    newest = stopped / "step-00000004.safetensors"
+    os.truncate(newest, size if size >= 0 else newest.stat().st_size - 1)
+    message = (
+        r"4.safetensors is damaged \(.*\): delete it, and the same command goes on from step-00000002\.safetensors"
+    )
+    with pytest.raises(ValueError, match=message):
+        go_on(with_adapters(tiny_gpt), tiny_text, stopped)
+    newest.unlink()
+    model, steps_made = with_adapters(tiny_gpt), []
+    go_on(model, tiny_text, shutil.copytree(stopped, stopped.with_name("copy")), loss_fn=counting(steps_made))
+    assert sum(steps_made) == 4  # from step 2
+    assert_goes_on(tiny_gpt, tiny_text, stopped)
+
+
+class Trap:
+    """Unpickling this would end the test run."""
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+def test_a_pickle_is_refused_and_not_opened(tiny_gpt, tiny_text, stopped, tmp_path):
+    newest = stopped / "step-00000004.safetensors"
+    newest.write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(
+        ValueError, match=r"4.safetensors is a pickle, which can run any code and is never opened \(.*del"
+    ):
+        go_on(with_adapters(tiny_gpt), tiny_text, stopped)
+    torch.save({"weight": torch.zeros(3)}, newest)  # a zip archive around a pickle
+    with pytest.raises(ValueError, match=r"4.safetensors is a pickle"):
+        go_on(with_adapters(tiny_gpt), tiny_text, stopped)
+    newest.unlink()
+    assert_goes_on(tiny_gpt, tiny_text, stopped)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "checkpoint.pt").write_bytes(pickle.dumps(Trap()))
+    for folder in (tmp_path / "foreign", tmp_path / "foreign" / "checkpoint.pt"):
+        with pytest.raises(ValueError, match=r"checkpoint.pt is a pickle, which can run any code when it is opened"):
+            go_on(with_adapters(tiny_gpt), tiny_text, folder)
+    (tmp_path / "notes.txt").write_text("a file")
+    with pytest.raises(ValueError, match=r"notes.txt is a file: checkpoint= names a folder, which need not exist yet"):
+        go_on(with_adapters(tiny_gpt), tiny_text, tmp_path / "notes.txt")
+
+
+def test_the_package_never_unpickles():
+    for path in Path(lora_edu.__file__).parent.rglob("*.py"):
+        assert not re.search(r"torch\.(load|save)\(|^\s*(import|from) (pickle|dill|joblib)", path.read_text(), re.M), (
+            path
+        )
+
+
+def test_a_checkpoint_is_safetensors_and_json_that_anybody_can_read(stopped):
+    with safe_open(stopped / "step-00000004.safetensors", "np") as file:
+        record = json.loads(file.metadata()["checkpoint"])
+        names = set(file.keys())
+        assert file.get_tensor("parameter.blocks.0.attention.q_proj.lora_A").shape == (2, 16)
+        assert file.get_tensor("optimizer.blocks.0.attention.q_proj.lora_A.step") == 4
+    assert record["settings"]["lr"] == 0.003 and len(record["history"]["train_loss"]) == 4
+    assert {"random.data", "random.cpu"} <= names and not any("base.codes" in name for name in names)
+
+
+def test_two_runs_at_once(tiny_gpt, tiny_text, stopped):
+    messages = []
+
+    def second_run(done, loss):
+        with pytest.raises(BlockingIOError) as caught:
+            go_on(with_adapters(tiny_gpt), tiny_text, stopped)
+        messages.append(str(caught.value))
+
+    if os.name == "nt":
+        pytest.skip("Windows has no lock of this kind")
+    go_on(with_adapters(tiny_gpt), tiny_text, stopped, on_evaluation=second_run)
+    assert messages and re.match(r"another run is writing to .* at this moment: wait for its end, or name", messages[0])
+    assert_goes_on(tiny_gpt, tiny_text, stopped)  # the lock is gone with the run
+
+
+def test_another_version_of_torch_is_named(tiny_gpt, tiny_text, stopped, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "1.2.3")
+    with pytest.warns(
+        UserWarning, match=r"written with torch \S+, this is torch 1\.2\.3: the run goes on, but its num"
+    ):
+        go_on(with_adapters(tiny_gpt), tiny_text, stopped)
+
+
+def test_bad_settings(tiny_gpt, tiny_text, tmp_path):
+    with pytest.raises(ValueError, match="checkpoint_every must be at least 1 step, got 0"):
+        train(tiny_gpt, tiny_text, 3, checkpoint=tmp_path, checkpoint_every=0, **QUICK)

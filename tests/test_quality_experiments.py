@@ -1,0 +1,105 @@
+import copy
+import json
+
+import pytest
+import torch
+
+from lora_edu import quality_experiments as quality
+from lora_edu.analysis import block_linears
+from lora_edu.lora import lora_layers
+from lora_edu.quantization import quantize
+from lora_edu.training import evaluate, train
+
+
+@pytest.fixture
+def tiny(tiny_gpt, tiny_text, monkeypatch):
+    """The experiment on a tiny model and a tiny text, with windows of 32 tokens."""
+    monkeypatch.setattr(quality, "load_base", lambda size: copy.deepcopy(tiny_gpt))
+    monkeypatch.setattr(quality, "load_text", lambda name: tiny_text)
+    monkeypatch.setattr(quality, "train", lambda *a, **k: train(*a, **k, seq_len=32, device="cpu"))
+    monkeypatch.setattr(quality, "evaluate", lambda m, t, max_windows: evaluate(m, t, seq_len=32, max_windows=2))
+    monkeypatch.setitem(quality.TEXT_SIZES, "20 kB", 200)
+    return tiny_gpt
+
+
+def arm(method, lr=3e-3, steps=8, **options):
+    return quality.fine_tuned_loss(method, "20 kB", lr, steps=steps, rank=2, progress=False, **options)
+
+
+@pytest.mark.parametrize("method", quality.METHODS)
+def test_each_way_learns_and_gives_the_same_numbers_again(tiny, method):
+    result = arm(method)
+    assert set(result) == {"before", "after", "addresses", "training"}
+    assert result["after"] < result["before"]
+    assert arm(method) == result and arm(method, repeat=1) != result
+    json.dumps(result)
+
+
+def test_without_steps_only_the_change_is_measured(tiny, tiny_text):
+    loss = round(evaluate(tiny, tiny_text.validation, seq_len=32, max_windows=2), 5)
+    assert arm("lora", steps=0) == {"before": loss, "after": loss, "addresses": loss}
+    assert arm("qlora", steps=0)["after"] != loss
+
+
+def test_the_amount_of_text(tiny, monkeypatch):
+    seen = []
+
+    def remember(model, data, *arguments, **options):
+        seen.append(len(data.train))
+        return train(model, data, *arguments, **options, seq_len=32, device="cpu")
+
+    monkeypatch.setattr(quality, "train", remember)
+    for text in quality.TEXT_SIZES:
+        quality.fine_tuned_loss("lora", text, 1e-3, steps=1, rank=2, progress=False)
+    assert seen == [200, 500]
+
+
+def test_a_run_that_diverges_is_a_result(tiny, monkeypatch):
+    def explode(*arguments, **options):
+        raise FloatingPointError
+
+    monkeypatch.setattr(quality, "train", explode)
+    assert arm("full") == {"diverged": True}
+
+
+def test_what_each_way_trains(tiny_gpt):
+    trainable = {}
+    for method in quality.METHODS:
+        model = quality.prepared(copy.deepcopy(tiny_gpt), method, rank=2, seed=3)
+        trainable[method] = {name for name, value in model.named_parameters() if value.requires_grad}
+    assert trainable["full"] == {name for name, _ in tiny_gpt.named_parameters()}
+    assert all("lora_" in name for name in trainable["lora"]) and len(trainable["lora"]) == 24
+    assert trainable["lora"] == trainable["qlora"] == trainable["noise"] == trainable["nf2"]
+    with pytest.raises(ValueError, match="unknown method 'dora': choose one of full, lora, qlora"):
+        quality.prepared(tiny_gpt, "dora")
+
+
+def test_one_seed_means_one_start_and_the_readers_state_is_left_alone(tiny_gpt):
+    state = torch.get_rng_state()
+    models = [quality.prepared(copy.deepcopy(tiny_gpt), method, 2, seed=3) for method in ("lora", "qlora", "noise")]
+    other = quality.prepared(copy.deepcopy(tiny_gpt), "lora", 2, seed=4)
+    assert torch.equal(torch.get_rng_state(), state)
+    for path, layer in lora_layers(models[0]).items():
+        assert all(torch.equal(layer.lora_A, lora_layers(model)[path].lora_A) for model in models)
+        assert not torch.equal(layer.lora_A, lora_layers(other)[path].lora_A)
+
+
+@pytest.mark.parametrize("times", [1, 4])
+def test_noise_has_the_norm_of_the_error_in_each_block(tiny_gpt, times):
+    noisy = copy.deepcopy(tiny_gpt)
+    quality.add_noise(noisy, times, seed=0)
+    for layer, changed in zip(block_linears(tiny_gpt).values(), block_linears(noisy).values(), strict=True):
+        weight = layer.weight.detach()
+        error = quantize(weight, "nf4", 64, double_quant=True).dequantize() - weight
+        noise = changed.weight.detach() - weight
+        norms = [change.flatten().view(-1, 64).norm(dim=1) for change in (error, noise)]
+        assert torch.allclose(times * norms[0], norms[1], rtol=1e-3)
+        cosine = (error * noise).sum() / (error.norm() * noise.norm())
+        assert abs(cosine) < 0.25  # the same size, another direction
+
+
+def test_nf2_is_a_coarser_rounding(tiny_gpt):
+    model = quality.prepared(copy.deepcopy(tiny_gpt), "nf2", 2)
+    for layer in lora_layers(model).values():
+        for block in layer.base.weight.flatten().view(-1, 64)[:4]:
+            assert len(block.unique()) <= 4
