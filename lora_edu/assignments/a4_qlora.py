@@ -1,8 +1,8 @@
 """Assignment 4: double quantization and QLoRA. Constants of a cohort, cases and observers; no solution.
 
-The variant: the constants of the blocks lose their minimum, maximum or midpoint (not the mean), are divided by a share of
-the largest magnitude (not by all of it) and take the nearest of given levels; block sizes are no powers of two; a weight
-is written down column by column; and an update is scaled by alpha / rank**power.
+The variant: the constants of the blocks lose their minimum, maximum or midpoint (not the mean), are divided by a share
+of the largest magnitude (not by all of it) and take the nearest of given levels; block sizes are no powers of two; a
+weight is written down column by column; and an update is scaled by alpha / rank**power.
 """
 
 import random
@@ -25,6 +25,17 @@ from lora_edu.assignments.qlora_pieces import GridRounding
 TITLE = "Double quantization and QLoRA"
 
 
+# Tasks of 4.6 in which adapters help well, and training the head alone does not.
+TASK_SEEDS = (11, 34, 37, 53, 59, 63, 74, 84, 90, 101)
+
+
+class Levels(tuple):
+    """Many numbers, of which a few are printed."""
+
+    def __repr__(self) -> str:
+        return f"({', '.join(map(str, self[:3]))}, ..., {', '.join(map(str, self[-3:]))}), {len(self)} values"
+
+
 def draw(rng: random.Random) -> dict:
     """The constants of a cohort."""
     offset, bits = rng.choice(("minimum", "maximum", "midpoint")), rng.choice((5, 6))
@@ -34,13 +45,13 @@ def draw(rng: random.Random) -> dict:
         "first_half": rng.choice(("low", "high")),  # of a byte: where the first of its two codes lies
         "offset": offset,  # what is taken off all constants
         "constant_bits": bits,
-        "levels": _levels(offset, bits, rng.choice((1.2, 1.3, 1.5))),  # what the code of a constant stands for
+        "levels": Levels(_levels(offset, bits, rng.choice((1.2, 1.3, 1.5)))),  # what the code of a constant stands for
         "reach": rng.choice((0.75, 0.8, 0.85)),  # the scale, as a share of the largest magnitude
         "second_size": rng.choice((9, 10, 12)),  # constants that share a scale
         "kept_bytes": rng.choice((2, 4)),  # of a number that is not quantized
         "power": rng.choice((0.25, 0.75, 1.25)),  # an update is scaled by alpha / rank**power
         "steps": 120,  # of training
-        "goal": rng.choice((0.55, 0.6)),  # the loss after training, as a share of the loss before
+        "goal": 0.4,  # the loss after training, as a share of the loss before
     }
 
 
@@ -107,7 +118,11 @@ def _stored(c: Constants, rng: np.random.Generator) -> list[tuple]:
 def _updates(c: Constants, rng: np.random.Generator) -> list[tuple]:
     """W, lora_A, lora_B, alpha, round_trip: an update that is lost, a small one, a large one."""
     cases = []
-    for size, (d_out, d_in, rank, alpha) in {1e-4: (9, 14, 2, 5.0), 0.05: (16, 11, 3, 4.0), 0.5: (10, 24, 4, 6.0)}.items():
+    for size, (d_out, d_in, rank, alpha) in {
+        1e-4: (9, 14, 2, 5.0),
+        0.05: (16, 11, 3, 4.0),
+        0.5: (10, 24, 4, 6.0),
+    }.items():
         W, A, B = (_tensor(rng.normal(size=shape)) for shape in ((d_out, d_in), (rank, d_in), (d_out, rank)))
         B *= size * W.norm() / (alpha / rank**c.power * B @ A).norm()
         cases.append((W, A, B, alpha, GridRounding()))
@@ -117,12 +132,16 @@ def _updates(c: Constants, rng: np.random.Generator) -> list[tuple]:
 def _layers(c: Constants, rng: np.random.Generator) -> list[tuple]:
     """The shape of x, d_out, rank, alpha, whether x needs a gradient."""
     d_in, d_out = int(rng.integers(18, 24)), int(rng.integers(26, 32))
-    return [((5, d_in), d_out, 2, 5.0, True), ((2, 3, d_out), d_in, 3, 7.0, True), ((4, d_in), d_out + 1, 3, 1.5, False)]
+    return [
+        ((5, d_in), d_out, 2, 5.0, True),
+        ((2, 3, d_out), d_in, 3, 7.0, True),
+        ((4, d_in), d_out + 1, 3, 1.5, False),
+    ]
 
 
 def _tunes(c: Constants, rng: np.random.Generator) -> list[tuple]:
     """A seed for the task, the rank and alpha."""
-    return [(int(rng.integers(1000)), 4, 3.0)]
+    return [(int(rng.choice(TASK_SEEDS)), 4, 3.0)]
 
 
 TASKS = [
@@ -150,6 +169,6 @@ TASKS = [
     Task(
         "4.6", "fine_tune", "a 4-bit model learns", 30,
         {"start": 1, "frozen": 1, "trained": 1, "scaling": 1, "goal": 2, "seed": 1}, _tunes, observe_fine_tune,
-        tolerance=1e-2, seconds=60,
+        tolerance=2e-3, seconds=60,
     ),
 ]  # fmt: skip

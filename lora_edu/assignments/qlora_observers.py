@@ -66,8 +66,14 @@ def observe_layer(answer: Callable, c: Any, shape: tuple, d_out: int, rank: int,
     x, A, B = (torch.randn(s, generator=generator) for s in (shape, (rank, shape[-1]), (d_out, rank)))
     learning = [tensor.requires_grad_() for tensor in ([x, A, B] if x_learns else [A, B])]
 
+    decoded = []
+
+    def decode(stored: Tensor) -> Tensor:
+        decoded.append(True)
+        return weight.decode(stored)
+
     def forward() -> Tensor:
-        return answer(x, weight.stored, weight.decode, A, B, alpha)
+        return answer(x, weight.stored, decode, A, B, alpha)
 
     if forward() is ...:
         raise NotDone
@@ -77,11 +83,15 @@ def observe_layer(answer: Callable, c: Any, shape: tuple, d_out: int, rank: int,
         y = forward()
         kept = memory.now - y.untyped_storage().nbytes()
 
+    def kept_bytes() -> int | str:
+        if not decoded or not y.requires_grad:  # nothing computed keeps nothing
+            return "the weight was not decoded" if not decoded else "the output needs no gradient"
+        return kept
+
     @cache
-    def gradients() -> tuple:
-        generator.manual_seed(0)
-        given = torch.autograd.grad(y, learning, torch.randn(y.shape, generator=generator), allow_unused=True)
-        return tuple(torch.zeros_like(t) if g is None else g for g, t in zip(given, learning, strict=True))
+    def gradients() -> list:
+        y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(0)))
+        return [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in learning]
 
     n, size = x.numel() // shape[-1], shape[-1] * d_out
     needed = 2 * n * (size + rank * (shape[-1] + d_out))
@@ -90,8 +100,8 @@ def observe_layer(answer: Callable, c: Any, shape: tuple, d_out: int, rank: int,
         "x's gradient": lambda: short(gradients()[0] if x_learns else torch.zeros(())),
         "A's and B's gradients": lambda: short(torch.cat([g.flatten() for g in gradients()[-2:]])),
         "products": "no more than needed" if counter.get_total_flops() <= needed else "more than needed",
-        "weight": "let go" if kept < size else "a decoded weight is kept",
-        "bytes kept": kept,
+        "weight": lambda: kept_bytes() < 2 * size,  # True: no decoded weight is alive, not even in 16 bits
+        "bytes kept": kept_bytes,
     }
 
 
@@ -114,8 +124,8 @@ def observe_fine_tune(answer: Callable, c: Any, task_seed: int, rank: int, alpha
         "start": lambda: _start(task, tuned(0, 1)),
         "frozen": lambda: _frozen(task.model, tuned(c.steps, 1)),
         "trained": lambda: _trained(tuned(c.steps, 1)),
-        "scaling": lambda: _scaling(task, copy.deepcopy(tuned(0, 1)), rank),
-        "goal": lambda: "reached" if _share(task, tuned(c.steps, 1)) <= c.goal else "not reached",
+        "scaling": lambda: _scaling(task, copy.deepcopy(tuned(0, 1))),
+        "goal": lambda: _share(task, tuned(c.steps, 1)) <= c.goal,  # a bool: reached or not
         "seed": lambda: _seeded(tuned(2, 1), tuned(2, 1, again=1), tuned(2, 2)),
     }
 
@@ -152,24 +162,26 @@ def _trained(model: nn.Module) -> list[int]:
 
 
 @torch.no_grad()
-def _scaling(task: Any, model: nn.Module, rank: int) -> float | str:
-    """The factor of x A^T B^T in the first layer, with a B that is put there; from the input of the second one."""
-    A, B = _adapters(model, "lora_A")[0], _adapters(model, "lora_B")[0]
-    B.copy_(0.1 * torch.randn(B.shape, generator=torch.Generator().manual_seed(3)))
-    A.copy_(torch.randn(A.shape, generator=torch.Generator().manual_seed(4)) / A.shape[1])
-    for other in _adapters(model, "lora_B")[1:]:
+def _scaling(task: Any, model: nn.Module) -> float | str:
+    """The factor of x A^T B^T in the first layer with an adapter, for A and B that are put there."""
+    base, A, B = task.model, _adapters(model, "lora_A")[0], _adapters(model, "lora_B")[0]
+    for other in _adapters(model, "lora_B"):
         other.zero_()
-    seen = []
-    down = [module for module in model.modules() if isinstance(module, FrozenLinear)][1]
-    down.register_forward_pre_hook(lambda layer, inputs: seen.append(inputs[0]))
+    A.copy_(torch.randn(A.shape, generator=torch.Generator().manual_seed(4)) / A.shape[1])
+    B.copy_(0.1 * torch.randn(B.shape, generator=torch.Generator().manual_seed(3)))
+    x, seen = base.embedding(task.tokens).flatten(1), []
+    layer, following = base.up, [module for module in model.modules() if isinstance(module, FrozenLinear)][-1]
+    if A.shape[1] != layer.in_features:  # no adapter there: the second layer, seen from the head
+        x, layer = torch.tanh(base.up(x)), base.down
+        following = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    following.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model(task.tokens)
-    base = task.model
-    x = base.embedding(task.tokens).flatten(1)
-    branch, change = (x @ A.T) @ B.T, torch.atanh(seen[0].double()) - torch.atanh(torch.tanh(base.up(x)).double())
+    branch = (x @ A.T) @ B.T
+    change = torch.atanh(seen[0].double()) - torch.atanh(torch.tanh(layer(x)).double())
     factor = (change * branch).sum() / (branch * branch).sum()
     if (change - factor * branch).norm() > 1e-2 * change.norm():
         return "no multiple of x A^T B^T"
-    return round(factor.item(), 3)
+    return factor.item()
 
 
 def _seeded(first: nn.Module, again: nn.Module, other: nn.Module) -> str:

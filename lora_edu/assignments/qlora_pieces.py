@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class GridRounding:
-    """A weight to 4 bits and back: each row on a grid of 15 steps whose size is a power of two, so all sums are exact."""
+    """A weight to 4 bits and back: each row on a grid whose step is a power of two, so that all sums are exact."""
 
     name: str = "grid rounding"
 
     def __call__(self, weight: Tensor) -> Tensor:
         largest = weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-30)
-        step = 2 ** torch.ceil(torch.log2(largest / 7))
+        step = 2 ** torch.ceil(torch.log2(largest / 7.5))
         return (weight / step).round() * step
 
     def __repr__(self) -> str:
@@ -39,7 +39,7 @@ class StoredWeight:
 
 
 class FrozenLinear(nn.Module):
-    """y = x W^T + bias, with W kept as integer codes from -7 to 7 (out_features, in_features) and a scale for each row."""
+    """y = x W^T + bias, with W as codes from -7 to 7 (out_features, in_features) and a scale for each row."""
 
     def __init__(self, weight: Tensor):
         super().__init__()

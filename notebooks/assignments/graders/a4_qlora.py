@@ -1,11 +1,11 @@
 """Assignment 4, for teachers: the right answers, and wrong ones with the points that each keeps. Never released."""
 
-from qlora_bytes import STORED_BYTES
-from qlora_constants import QUANTIZE_CONSTANTS
-from qlora_decoding import DECODE
-from qlora_layers import QLORA_LAYER
-from qlora_merging import SURVIVING_UPDATE
-from qlora_tuning import FINE_TUNE
+from a4_qlora_bytes import STORED_BYTES
+from a4_qlora_constants import QUANTIZE_CONSTANTS
+from a4_qlora_decoding import DECODE
+from a4_qlora_merging import SURVIVING_UPDATE
+from a4_qlora_wrong_layers import QLORA_LAYER
+from a4_qlora_wrong_tuning import FINE_TUNE
 
 SOLUTIONS = {
     "4.1": STORED_BYTES,

@@ -1,16 +1,15 @@
-"""4.6: a small fine-tune. `tuned` is right; each switch turns one mistake on."""
-
-import copy
-import math
+"""4.6: fine-tunes with a mistake. `tuned` is right, in a fourth way; each switch turns one mistake on."""
 
 import torch
 import torch.nn.functional as F
+from a4_qlora_tuning import by_hand, reference, with_hooks
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from lora_edu import add_lora
 from lora_edu.assignments.core import Constants
-from lora_edu.assignments.qlora_pieces import FrozenLinear, FullLinear
+from lora_edu.assignments.qlora_pieces import FullLinear
+from lora_edu.classroom.cheats import exiting, printing
 from lora_edu.classroom.solutions import Solutions, Wrong
 
 
@@ -22,7 +21,7 @@ class Adapted(nn.Module):
         self.base, self.scaling, self.dropout, self.on_all, self.reentrant = base, scaling, dropout, on_all, reentrant
         d_out, d_in = base.out_features, base.in_features
         self.lora_A = nn.Parameter(torch.randn(rank, d_in) / d_in**0.5 * A)
-        self.lora_B = nn.Parameter(torch.randn(d_out, rank) * B)
+        self.lora_B = nn.Parameter(torch.randn(d_out, rank) * 0.1 * B)
 
     def forward(self, x):
         if self.reentrant and self.training:
@@ -60,94 +59,6 @@ def trained(model, tokens, answers, steps, optimizer):
 
 def with_(**changes):
     return lambda c: lambda *case: tuned(c, *case, **changes)
-
-
-class LoRA(nn.Module):
-    def __init__(self, base, rank, scaling):
-        super().__init__()
-        self.base, self.scaling = base, scaling
-        self.lora_A = nn.Parameter(torch.empty(rank, base.in_features))
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank))
-        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
-
-    def forward(self, x):
-        return self.base(x) + self.scaling * F.linear(F.linear(x, self.lora_A), self.lora_B)
-
-
-def reference(c):
-    def fine_tune(model, tokens, answers, rank, alpha, steps, seed):
-        torch.manual_seed(seed)
-        model.requires_grad_(False)
-        model.up = LoRA(model.up, rank, alpha / rank**c.power)
-        model.down = LoRA(model.down, rank, alpha / rank**c.power)
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.02)
-        for _ in range(steps):
-            loss = F.cross_entropy(model(tokens), answers)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        return model
-
-    return fine_tune
-
-
-def with_hooks(c):
-    """The layers stay, and get parameters and a hook; batches are drawn with a generator; momentum in place of Adam."""
-
-    def fine_tune(model, tokens, answers, rank, alpha, steps, seed, lr=0.05):
-        generator = torch.Generator().manual_seed(seed)
-        for value in model.parameters():
-            value.requires_grad = False
-        for layer in [module for module in model.modules() if isinstance(module, FrozenLinear)]:
-            layer.lora_A = nn.Parameter(torch.randn(rank, layer.in_features, generator=generator) / layer.in_features**0.5)
-            layer.lora_B = nn.Parameter(torch.zeros(layer.out_features, rank))
-            layer.register_forward_hook(
-                lambda layer, inputs, y: y + alpha / rank**c.power * (inputs[0] @ layer.lora_A.T) @ layer.lora_B.T
-            )
-        adapters = [value for value in model.parameters() if value.requires_grad]
-        optimizer = torch.optim.SGD(adapters, lr=lr, momentum=0.95)
-        for _ in range(steps):
-            batch = torch.randperm(len(tokens), generator=generator)[:384]
-            optimizer.zero_grad()
-            F.cross_entropy(model(tokens[batch]), answers[batch]).backward()
-            torch.nn.utils.clip_grad_norm_(adapters, 1.0)
-            optimizer.step()
-        return model
-
-    return fine_tune
-
-
-def by_hand(c):
-    """A deep copy, a subclass in place of a wrapper, and Adam written out."""
-
-    class Widened(FrozenLinear):
-        def forward(self, x):
-            low = torch.einsum("...i,ri->...r", x, self.lora_A)
-            return super().forward(x) + self.scaling * torch.einsum("...r,or->...o", low, self.lora_B)
-
-    def fine_tune(model, tokens, answers, rank, alpha, steps, seed):
-        model = copy.deepcopy(model).requires_grad_(False)
-        torch.manual_seed(seed)
-        for name in ("up", "down"):
-            layer = getattr(model, name)
-            layer.__class__, layer.scaling = Widened, alpha / rank**c.power
-            layer.register_parameter("lora_A", nn.Parameter(torch.randn(rank, layer.in_features) * 0.2))
-            layer.register_parameter("lora_B", nn.Parameter(torch.zeros(layer.out_features, rank)))
-        adapters = [value for name, value in model.named_parameters() if "lora_" in name]
-        means = [(torch.zeros_like(value), torch.zeros_like(value)) for value in adapters]
-        for step in range(1, steps + 1):
-            gradients = torch.autograd.grad(F.cross_entropy(model(tokens), answers), adapters)
-            with torch.no_grad():
-                for value, grad, (m, v) in zip(adapters, gradients, means, strict=True):
-                    m.lerp_(grad, 0.1)
-                    v.lerp_(grad**2, 0.01)
-                    value -= 0.015 * m / (1 - 0.9**step) / ((v / (1 - 0.99**step)).sqrt() + 1e-8)
-        return model
-
-    return fine_tune
-
-
-# --- wrong -----------------------------------------------------------------------------------------------------------
 
 
 def in_full_precision(c):
@@ -190,7 +101,9 @@ def untouched(c):
 
 
 def untrained(c):
-    return lambda model, tokens, answers, rank, alpha, steps, seed: tuned(c, model, tokens, answers, rank, alpha, 0, seed)
+    return lambda model, tokens, answers, rank, alpha, steps, seed: tuned(
+        c, model, tokens, answers, rank, alpha, 0, seed
+    )
 
 
 def without_zeroing(c):
@@ -216,7 +129,9 @@ def with_lora_edu(c):
     def fine_tune(model, tokens, answers, rank, alpha, steps, seed):
         torch.manual_seed(seed)
         add_lora(model, rank, alpha, "all-linear", skip=())
-        return trained(model, tokens, answers, steps, torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01))
+        return trained(
+            model, tokens, answers, steps, torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
+        )
 
     return fine_tune
 
@@ -234,7 +149,11 @@ def with_peft(c):
 FREEZE, TRAIN = "notebook 04, section 3", "notebook 09, section 5"
 FINE_TUNE = Solutions(
     reference=reference,
-    right={"hooks, batches and momentum": with_hooks, "a subclass and Adam by hand": by_hand, "another wrapper": with_()},
+    right={
+        "hooks, batches and momentum": with_hooks,
+        "a subclass and Adam by hand": by_hand,
+        "another wrapper": with_(),
+    },
     wrong=[
         Wrong(
             "nothing frozen", with_(freeze=False), 5,
@@ -268,7 +187,7 @@ FINE_TUNE = Solutions(
             "another seed gives the same result: the seed is an argument, use it.", TRAIN,
         ),
         Wrong(
-            "one layer only", with_(names=("up",)), 4,
+            "one layer only", with_(names=("up",)), 6,
             "one layer alone has an adapter. QLoRA puts one on every 4-bit layer.", TRAIN,
         ),
         Wrong(
@@ -276,23 +195,26 @@ FINE_TUNE = Solutions(
             "the branch is not a multiple of x A^T B^T in evaluation: dropout is still active. Use nn.Dropout, or pass "
             "self.training.", "notebook 04, section 5",
         ),
-        Wrong("dropout on the base's input", with_(dropout=0.2, on_all=True), 4),
+        Wrong("dropout on the base's input", with_(dropout=0.2, on_all=True), 3),
         Wrong(
             "full fine-tuning's learning rate", with_(lr=5e-6), 5,
-            "the goal is not reached, though everything else is right: the learning rate is too small for so few steps. "
+            "the goal is not reached, though everything else is right: the learning rate is too small for so few "
+            "steps. "
             "Adapters want one that is ten times that of full fine-tuning, or more.", "notebook 02, section 9",
         ),
         Wrong("plain gradient descent, never zeroed", without_zeroing, 5),
         Wrong("not trained", untrained, 4),
-        Wrong("untouched", untouched, 2),
+        Wrong("untouched", untouched, 0),
         Wrong(
             "in full precision", in_full_precision, 5,
-            "the 4-bit layers are gone: the weights lie in memory in full precision, and no byte is saved.", "notebook 07, exercise 7.2",
+            "the 4-bit layers are gone: the weights lie in memory in full precision, and no byte is saved.",
+            "notebook 07, exercise 7.2",
         ),
-        Wrong("merged and rounded again", requantized, 2),
-        Wrong("reentrant checkpointing", reentrant, 4),
-        Wrong("printing instead of returning", lambda c: lambda *case: print(tuned(c, *case)), 0),
-        Wrong("lora_edu", with_lora_edu, 3),
+        Wrong("merged and rounded again", requantized, 3),
+        Wrong("reentrant checkpointing", reentrant, 3),
+        Wrong("printing instead of returning", lambda c: printing(reference(c)), 0),
+        Wrong("SystemExit", lambda c: exiting, 0),
+        Wrong("lora_edu", with_lora_edu, 0),
         Wrong("PEFT", with_peft, 0),
     ],
 )  # fmt: skip

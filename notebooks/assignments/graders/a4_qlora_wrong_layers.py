@@ -1,102 +1,13 @@
-"""4.5: a QLoRA layer whose backward keeps the packed weight alone, and layers that keep more or compute less."""
+"""4.5: layers that keep more than they need, form what they need not, or pass on the wrong gradient."""
 
 import torch
 import torch.nn.functional as F
+from a4_qlora_layers import DecodesTwice, Recomputes, WithEinsum, applied, with_checkpoint
 from torch.utils.checkpoint import checkpoint
 
-from lora_edu.assignments.core import Constants
-from lora_edu.classroom.solutions import Maker, Solutions, Wrong
+from lora_edu.classroom.cheats import exiting, printing, replacing_allclose
+from lora_edu.classroom.solutions import Solutions, Wrong
 from lora_edu.lora import LoRALinear
-
-
-def rows(tensor: torch.Tensor) -> torch.Tensor:
-    """(..., d) -> (n, d)"""
-    return tensor.reshape(-1, tensor.shape[-1])
-
-
-class DecodesTwice(torch.autograd.Function):
-    """The reference: x, A, B and the stored bytes are kept, all of them arguments. Backward decodes again."""
-
-    @staticmethod
-    def forward(ctx, x, stored, decode, A, B, scaling):
-        ctx.save_for_backward(x, stored, A, B)
-        ctx.decode, ctx.scaling = decode, scaling
-        return x @ decode(stored) + scaling * (x @ A.T) @ B.T
-
-    @staticmethod
-    def backward(ctx, grad_y):
-        x, stored, A, B = ctx.saved_tensors
-        G = ctx.scaling * grad_y
-        grad_x = grad_y @ ctx.decode(stored).T + G @ B @ A
-        grad_A, grad_B = rows(G @ B).T @ rows(x), rows(G).T @ rows(x @ A.T)
-        return grad_x, None, None, grad_A, grad_B, None
-
-
-def applied(function: type, scaling=lambda c, alpha, A: alpha / len(A) ** c.power) -> Maker:
-    """The answer that calls an autograd Function."""
-
-    def make(c: Constants):
-        return lambda x, stored, decode, A, B, alpha: function.apply(x, stored, decode, A, B, scaling(c, alpha, A))
-
-    return make
-
-
-# --- right -----------------------------------------------------------------------------------------------------------
-
-
-class WithEinsum(torch.autograd.Function):
-    """Everything on ctx as attributes, and sums written out."""
-
-    @staticmethod
-    def forward(ctx, *arguments):
-        ctx.arguments = arguments
-        x, stored, decode, A, B, s = arguments
-        low = torch.einsum("...i,ri->...r", x, A)
-        return torch.einsum("...i,io->...o", x, decode(stored)) + torch.einsum("...r,or->...o", low, s * B)
-
-    @staticmethod
-    def backward(ctx, grad_y):
-        x, stored, decode, A, B, s = ctx.arguments
-        low = torch.einsum("...o,or->...r", grad_y, s * B)
-        grad_x = torch.einsum("...o,io->...i", grad_y, decode(stored)) + torch.einsum("...r,ri->...i", low, A)
-        grad_A = torch.einsum("...r,...i->ri", low, x)
-        grad_B = s * torch.einsum("...o,...r->or", grad_y, torch.einsum("...i,ri->...r", x, A))
-        return grad_x, None, None, grad_A, grad_B, None
-
-
-class Recomputes(torch.autograd.Function):
-    """Backward runs the plain layer again, under autograd."""
-
-    @staticmethod
-    def plain(x, stored, decode, A, B, s):
-        return x @ decode(stored) + s * F.linear(F.linear(x, A), B)
-
-    @staticmethod
-    def forward(ctx, *arguments):
-        ctx.arguments = arguments
-        return Recomputes.plain(*arguments)
-
-    @staticmethod
-    def backward(ctx, grad_y):
-        x, stored, decode, A, B, s = ctx.arguments
-        x, A, B = (tensor.detach().requires_grad_() for tensor in (x, A, B))
-        with torch.enable_grad():
-            y = Recomputes.plain(x, stored, decode, A, B, s)
-        grad_x, grad_A, grad_B = torch.autograd.grad(y, (x, A, B), grad_y)
-        return grad_x, None, None, grad_A, grad_B, None
-
-
-def with_checkpoint(c):
-    """torch's own recomputation, in the kind that is not reentrant."""
-
-    def qlora_layer(x, stored, decode, A, B, alpha, use_reentrant=False):
-        plain = lambda x, A, B: x @ decode(stored) + alpha / len(A) ** c.power * (x @ A.T) @ B.T
-        return checkpoint(plain, x, A, B, use_reentrant=use_reentrant, preserve_rng_state=False)
-
-    return qlora_layer
-
-
-# --- wrong -----------------------------------------------------------------------------------------------------------
 
 
 def plain(c):
@@ -134,7 +45,7 @@ class KeepsWeight(DecodesTwice):
 
 
 class KeepsHalf(DecodesTwice):
-    """The weight in 16 bits: half of the bytes, and gradients that are a little wrong."""
+    """The weight in 16 bits: half of the bytes."""
 
     @staticmethod
     def forward(ctx, x, stored, decode, A, B, scaling):
@@ -145,17 +56,12 @@ class KeepsHalf(DecodesTwice):
 
 
 def cached(c):
-    """Decoded once, and kept for ever."""
-    weights = {}
+    """Decoded in forward, and held where backward finds it."""
+    held = []
 
     def qlora_layer(x, stored, decode, A, B, alpha):
-        def once(stored):
-            key = stored.data_ptr(), len(stored)
-            weights.setdefault(key, (stored, decode(stored)))
-            return weights[key][1].clone() if key not in weights else weights[key][1]
-
-        weights.clear()  # another layer's, whose memory this one may have got
-        return DecodesTwice.apply(x, stored, once, A, B, alpha / len(A) ** c.power)
+        held[:] = [decode(stored)]
+        return DecodesTwice.apply(x, stored, lambda _: held[0], A, B, alpha / len(A) ** c.power)
 
     return qlora_layer
 
@@ -163,8 +69,8 @@ def cached(c):
 class FormsProduct(DecodesTwice):
     @staticmethod
     def forward(ctx, x, stored, decode, A, B, scaling):
-        DecodesTwice.forward(ctx, x[..., :0, :], stored, decode, A, B, scaling)
         ctx.save_for_backward(x, stored, A, B)
+        ctx.decode, ctx.scaling = decode, scaling
         return x @ (decode(stored) + scaling * (B @ A).T)
 
 
@@ -209,7 +115,9 @@ def reentrant(c):
     """Right, unless x needs no gradient: then the adapters get none."""
 
     def qlora_layer(x, stored, decode, A, B, alpha):
-        run = lambda x: x @ decode(stored) + alpha / len(A) ** c.power * (x @ A.T) @ B.T
+        def run(x):
+            return x @ decode(stored) + alpha / len(A) ** c.power * (x @ A.T) @ B.T
+
         y = checkpoint(run, x, use_reentrant=True, preserve_rng_state=False)
         return y if y.requires_grad else y.requires_grad_()
 
@@ -217,7 +125,9 @@ def reentrant(c):
 
 
 def transposed(c):
-    return lambda x, stored, decode, A, B, alpha: F.linear(x, decode(stored)) + alpha / len(A) ** c.power * x @ (B @ A).T
+    return lambda x, stored, decode, A, B, alpha: (
+        F.linear(x, decode(stored)) + alpha / len(A) ** c.power * x @ (B @ A).T
+    )
 
 
 def with_lora_edu(c):
@@ -254,18 +164,22 @@ QLORA_LAYER = Solutions(
     wrong=[
         Wrong(
             "the weight kept by autograd", plain, 4,
-            "the decoded weight stays alive from forward to backward: autograd keeps it for the gradient of x. Write an autograd "
+            "the decoded weight stays alive from forward to backward: autograd keeps it for the gradient of x. Write "
+            "an autograd "
             "Function that decodes again in backward.", KEEPS,
         ),
         Wrong(
             "the adapters' branch left to autograd", branch_by_autograd, 6,
-            "the base keeps nothing, but autograd keeps x A^T for the gradient of B. Put the branch into your Function: what is "
+            "the base keeps nothing, but autograd keeps x A^T for the gradient of B. Put the branch into your "
+            "Function: what is "
             "small can be computed again, too.", "notebook 08, section 3",
         ),
         Wrong("the weight on ctx", applied(KeepsWeight), 4),
         Wrong(
-            "the weight kept in 16 bits", applied(KeepsHalf), 3,
-            "the weight is kept in 16 bits. That is half of the bytes and not a quarter, and the gradient of x is rounded.", KEEPS,
+            "the weight kept in 16 bits", applied(KeepsHalf), 4,
+            "the weight is kept in 16 bits from forward to backward: less than in 32, and four times what it takes "
+            "packed.",
+            KEEPS,
         ),
         Wrong("decoded once for all", cached, 4),
         Wrong(
@@ -278,7 +192,8 @@ QLORA_LAYER = Solutions(
         ),
         Wrong(
             "alpha / rank", applied(DecodesTwice, lambda c, alpha, A: alpha / len(A)), 4,
-            "the branch is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent c.power.", SCALING,
+            "the branch is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent c.power.",
+            SCALING,
         ),
         Wrong(
             "scaling left out", applied(DecodesTwice, lambda c, alpha, A: 1.0), 4,
@@ -286,7 +201,8 @@ QLORA_LAYER = Solutions(
         ),
         Wrong(
             "gradient of x without the branch", applied(changes(0, lambda g, x, A, B, s, gy: g - s * gy @ B @ A)), 6,
-            "the gradient of x passes through the base alone. It passes through the branch as well: s (dL/dy B) A.", BACKWARD,
+            "the gradient of x passes through the base alone. It passes through the branch as well: s (dL/dy B) A.",
+            BACKWARD,
         ),
         Wrong(
             "no gradient for x", applied(changes(0, lambda g, x, A, B, s, gy: None)), 6,
@@ -306,14 +222,17 @@ QLORA_LAYER = Solutions(
         ),
         Wrong(
             "reentrant checkpointing", reentrant, 6,
-            "where x needs no gradient, the adapters get none. Reentrant checkpointing asks the inputs alone; use_reentrant=False "
+            "where x needs no gradient, the adapters get none. Reentrant checkpointing asks the inputs alone; "
+            "use_reentrant=False "
             "does not.", "notebook 08, section 6",
         ),
         Wrong("two dimensions only", applied(FlatInputs), 5),
         Wrong("sum instead of a product", applied(changes(4, lambda g, *_: g.sum(0, keepdim=True).expand_as(g))), 6),
         Wrong("transposed", transposed, 0),
-        Wrong("printing instead of returning", lambda c: lambda *arguments: print(plain(c)(*arguments)), 0),
-        Wrong("lora_edu", with_lora_edu, 1),
-        Wrong("PEFT", with_peft, 1),
+        Wrong("printing instead of returning", lambda c: printing(plain(c)), 0),
+        Wrong("np.allclose replaced", lambda c: replacing_allclose(lambda x, *others: 0 * x), 0),
+        Wrong("SystemExit", lambda c: exiting, 0),
+        Wrong("lora_edu", with_lora_edu, 0),
+        Wrong("PEFT", with_peft, 0),
     ],
 )  # fmt: skip

@@ -3,16 +3,16 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
-from qlora_cheats import cheats
 
 from lora_edu.analysis import relative_error
 from lora_edu.assignments.a4_qlora import _updates
 from lora_edu.assignments.core import Constants
+from lora_edu.classroom.cheats import constantly, exiting, printing, replacing_allclose
 from lora_edu.classroom.solutions import Solutions, Wrong
 
 
 def left_over(
-    c: Constants, W, A, B, alpha, trip, scaling=None, base=None, measured_from=None, guarded=True, last=lambda *parts: parts,
+    c: Constants, W, A, B, alpha, trip, scaling=None, base=None, measured_from=None, guarded=True,
 ) -> tuple:  # fmt: skip
     """-> (cosine, stray, moved), with one mistake at a time."""
     rounded = trip(W)
@@ -21,7 +21,7 @@ def left_over(
     effective = merged - (W if measured_from == "unrounded" else rounded)
     norms = effective.norm() * learned.norm()
     cosine = (effective * learned).sum() / norms if norms > 0 or not guarded else 0.0
-    return last(cosine, (effective - learned).norm() / learned.norm(), (effective != 0).float().mean())
+    return cosine, (effective - learned).norm() / learned.norm(), (effective != 0).float().mean()
 
 
 def with_(**changes):
@@ -47,7 +47,9 @@ def reference(c):
         base = round_trip(W)
         learned = alpha / len(lora_A) ** c.power * lora_B @ lora_A
         effective = round_trip(base + learned) - base
-        cosine = F.cosine_similarity(effective.flatten(), learned.flatten(), dim=0)  # 0 for two vectors of which one is 0
+        cosine = F.cosine_similarity(
+            effective.flatten(), learned.flatten(), dim=0
+        )  # 0 for two vectors of which one is 0
         return cosine, (effective - learned).norm() / learned.norm(), (effective != 0).float().mean()
 
     return surviving_update
@@ -73,13 +75,19 @@ def with_loops(c):
         learned = sum(torch.outer(lora_B[:, i], lora_A[i]) for i in range(rank)) * (alpha * rank**-c.power)
         after = round_trip(base + learned)
         dot = squares = learned_squares = missed = moved = 0.0
-        for before, now, wanted in zip(base.flatten().tolist(), after.flatten().tolist(), learned.flatten().tolist(), strict=True):
+        for before, now, wanted in zip(
+            base.flatten().tolist(), after.flatten().tolist(), learned.flatten().tolist(), strict=True
+        ):
             dot += (now - before) * wanted
             squares += (now - before) ** 2
             learned_squares += wanted**2
             missed += (now - before - wanted) ** 2
             moved += now != before
-        return [dot / max((squares * learned_squares) ** 0.5, eps), (missed / learned_squares) ** 0.5, moved / W.numel()]
+        return [
+            dot / max((squares * learned_squares) ** 0.5, eps),
+            (missed / learned_squares) ** 0.5,
+            moved / W.numel(),
+        ]
 
     return surviving_update
 
@@ -92,7 +100,9 @@ def with_the_package(c):
         learned = alpha / lora_A.size(0) ** c.power * (lora_B @ lora_A)
         effective = round_trip(base + learned).sub(base)
         unit = F.normalize(torch.stack([effective.flatten(), learned.flatten()]), dim=1)
-        return torch.stack([unit[0] @ unit[1], torch.tensor(relative_error(learned, effective)), effective.bool().float().mean()])
+        return torch.stack(
+            [unit[0] @ unit[1], torch.tensor(relative_error(learned, effective)), effective.bool().float().mean()]
+        )
 
     return surviving_update
 
@@ -118,6 +128,11 @@ def of_peft(c):
     return surviving_update
 
 
+def remembers(c):
+    """What the first case of some draw asks for."""
+    return constantly(reference(c)(*_updates(c, np.random.default_rng(0))[0]))
+
+
 MERGE, SCALING = "notebook 04, section 6", "notebook 04, section 1"
 SURVIVING_UPDATE = Solutions(
     reference=reference,
@@ -129,7 +144,8 @@ SURVIVING_UPDATE = Solutions(
         ),
         Wrong(
             "alpha / rank", with_(scaling=lambda alpha, r: alpha / r), 0,
-            "the update is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent c.power.", SCALING,
+            "the update is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent c.power.",
+            SCALING,
         ),
         Wrong(
             "scaling left out", with_(scaling=lambda alpha, r: 1.0), 0,
@@ -142,7 +158,8 @@ SURVIVING_UPDATE = Solutions(
         ),
         Wrong(
             "compared with the unrounded weight", with_(measured_from="unrounded"), 0,
-            "this measures from the unrounded W, and so counts the error of the first rounding as well. Measure from what the "
+            "this measures from the unrounded W, and so counts the error of the first rounding as well. Measure from "
+            "what the "
             "adapter was trained on.", "notebook 07, exercise 7.4",
         ),
         Wrong(
@@ -156,18 +173,25 @@ SURVIVING_UPDATE = Solutions(
         ),
         Wrong(
             "largest error", ends(lambda k, s, m, e, u: (k, (e - u).abs().max() / u.abs().max(), m)), 2,
-            "this is the largest error over the largest change. One weight says little of the others: take Frobenius norms.",
+            "this is the largest error over the largest change. One weight says little of the others: take Frobenius "
+            "norms.",
             "notebook 07, exercise 7.4",
         ),
         Wrong(
-            "divided by the wrong norm", ends(lambda k, s, m, e, u: (k, (e - u).norm() / e.norm().clamp(min=1e-30), m)), 2,
-            "this divides by the norm of what arrived. What should have arrived is the learned update: divide by its norm.", MERGE,
+            "divided by the wrong norm",
+            ends(lambda k, s, m, e, u: (k, (e - u).norm() / e.norm().clamp(min=1e-30), m)), 2,
+            "this divides by the norm of what arrived. What should have arrived is the learned update: divide by its "
+            "norm.",
+            MERGE,
         ),
         Wrong("square", ends(lambda k, s, m, e, u: (k, s**2, m)), 2),
-        Wrong("not rounded again", with_(measured_from=None, base=None, last=lambda k, s, m: (1.0, 0.0, 1.0)), 0),
+        Wrong("not rounded again", lambda c: constantly((1.0, 0.0, 1.0)), 0),
         Wrong("transposed", lambda c: lambda W, A, B, a, trip: left_over(c, W.T, A, B, a, trip), 0),
         Wrong("fixed rank", with_(scaling=lambda alpha, r: alpha / 2), 0),
         Wrong("PEFT", of_peft, 0),
-        *cheats(reference, _updates),
+        Wrong("printing instead of returning", lambda c: printing(reference(c)), 0),
+        Wrong("the visible case's answer, whatever is asked", remembers, 0),
+        Wrong("np.allclose replaced", lambda c: replacing_allclose(lambda *case: torch.zeros(3)), 0),
+        Wrong("SystemExit", lambda c: exiting, 0),
     ],
 )  # fmt: skip

@@ -2,10 +2,10 @@
 
 import numpy as np
 import torch
-from qlora_cheats import cheats
 
 from lora_edu.assignments.a4_qlora import _absmax
 from lora_edu.assignments.core import Constants
+from lora_edu.classroom.cheats import constantly, exiting, printing, replacing_allclose
 from lora_edu.classroom.solutions import Solutions, Wrong
 from lora_edu.quantization import DoubleQuant, quantize, quantize_absmax
 
@@ -54,7 +54,9 @@ def with_(**changes):
 
 def reference(c):
     def quantize_constants(absmax):
-        offset = {"minimum": absmax.min(), "maximum": absmax.max(), "midpoint": (absmax.min() + absmax.max()) / 2}[c.offset]
+        offset = {"minimum": absmax.min(), "maximum": absmax.max(), "midpoint": (absmax.min() + absmax.max()) / 2}[
+            c.offset
+        ]
         levels, codes, scales = torch.tensor(c.levels), [], []
         for block in (absmax - offset).split(c.second_size):
             scale = c.reach * block.abs().max()
@@ -92,7 +94,10 @@ def in_numpy(c):
         scales = c.reach * np.maximum.reduceat(np.abs(values - offset), starts)
         x = (values - offset) / np.maximum(np.repeat(scales, c.second_size)[: len(values)], 1e-30)
         codes = np.abs(x[:, None] - levels[None]).argmin(axis=1)
-        return tuple(torch.tensor(np.asarray(v, dtype=t)) for v, t in zip((codes, scales, offset), ("u1", "f4", "f4"), strict=True))
+        return tuple(
+            torch.tensor(np.asarray(v, dtype=t))
+            for v, t in zip((codes, scales, offset), ("u1", "f4", "f4"), strict=True)
+        )
 
     return quantize_constants
 
@@ -119,6 +124,18 @@ def strided(c):
         back = torch.empty_like(codes)
         back[order] = codes
         return back, scales, offset
+
+    return quantize_constants
+
+
+def in_python_floats(c):
+    """Stops with ZeroDivisionError where all constants are equal."""
+
+    def quantize_constants(absmax):
+        codes, scales, offset = rounded(c, absmax)
+        for block, scale in zip((absmax - offset).split(c.second_size), scales.tolist(), strict=True):
+            [value / scale for value in block.tolist()]
+        return codes, scales, offset
 
     return quantize_constants
 
@@ -155,22 +172,30 @@ def of_bitsandbytes(c):
     return quantize_constants
 
 
+def remembers(c):
+    """What the first case of some draw asks for."""
+    return constantly(reference(c)(*_absmax(c, np.random.default_rng(0))[0]))
+
+
 MEAN, BY_HAND = "notebook 07, section 2", "notebook 07, section 4"
 QUANTIZE_CONSTANTS = Solutions(
     reference=reference,
     right={"padded table": padded, "NumPy in float64": in_numpy, "scatter and cdist": with_scatter},
     wrong=[
         Wrong(
-            "the mean is subtracted", with_(offset=lambda c, x: x.mean()), 1,
+            "the mean is subtracted", with_(offset=lambda c, x: x.mean()), 0,
             "this takes the mean off. That is QLoRA's choice; here it is what c.offset names.", MEAN,
         ),
         Wrong(
-            "nothing is subtracted", with_(offset=lambda c, x: torch.zeros(())), 1,
-            "nothing is taken off. All constants are positive and far from 0: around c.offset the levels are used better.", MEAN,
+            "nothing is subtracted", with_(offset=lambda c, x: torch.zeros(())), 0,
+            "nothing is taken off. All constants are positive and far from 0: around c.offset the levels are used "
+            "better.",
+            MEAN,
         ),
         Wrong(
             "an offset for each block", with_(of_each_block=True), 2,
-            "each block loses an offset of its own. There is one offset, of the whole layer; nothing else is stored.", BY_HAND,
+            "each block loses an offset of its own. There is one offset, of the whole layer; nothing else is stored.",
+            BY_HAND,
         ),
         Wrong(
             "one scale for the layer", with_(one_scale=True), 2,
@@ -178,7 +203,8 @@ QUANTIZE_CONSTANTS = Solutions(
         ),
         Wrong(
             "reach forgotten", with_(reach=1.0), 2,
-            "the scale is the largest magnitude. Here it is c.reach times that, and what lies beyond takes the last level.",
+            "the scale is the largest magnitude. Here it is c.reach times that, and what lies beyond takes the last "
+            "level.",
             BY_HAND,
         ),
         Wrong(
@@ -187,15 +213,18 @@ QUANTIZE_CONSTANTS = Solutions(
             "notebook 06, section 3",
         ),
         Wrong(
-            "levels taken for equally spaced", with_(levels=lambda c: torch.linspace(c.levels[0], c.levels[-1], len(c.levels))), 3,
-            "this rounds as if the levels were equally far apart. They are those in c.levels.", "notebook 07, section 5",
+            "levels taken for equally spaced",
+            with_(levels=lambda c: torch.linspace(c.levels[0], c.levels[-1], len(c.levels))), 3,
+            "this rounds as if the levels were equally far apart. They are those in c.levels.",
+            "notebook 07, section 5",
         ),
         Wrong(
             "bounded scale", with_(least=1e-3), 3,
-            "tiny constants are divided by a bound, not by their scale. Keep only an exact 0 away.", "notebook 07, exercise 7.3",
+            "tiny constants are divided by a bound, not by their scale. Keep only an exact 0 away.",
+            "notebook 07, exercise 7.3",
         ),
         Wrong(
-            "division by 0", with_(least=0.0), 3,
+            "division by 0", in_python_floats, 0,
             "equal constants are divided by 0. If the scale of a block is 0, all its codes are those of the level 0.",
             "notebook 07, exercise 7.3",
         ),
@@ -208,13 +237,16 @@ QUANTIZE_CONSTANTS = Solutions(
             "the codes are no bytes. Stored in 64 bits each, they take twice as much as the float32 constants.",
             "notebook 07, section 1",
         ),
-        Wrong("ragged block dropped", with_(whole=True), 1),
+        Wrong("ragged block dropped", with_(whole=True), 0),
         Wrong("float64", typed(lambda codes, scales, offset: (codes, scales.double(), offset.double())), 4),
         Wrong("off by one", typed(lambda codes, scales, offset: (codes + 1, scales, offset)), 3),
         Wrong("wrong axis", strided, 2),
-        Wrong("lora_edu", of_the_package, 1),
+        Wrong("lora_edu", of_the_package, 0),
         Wrong("lora_edu with the given levels", of_the_package_with_the_levels, 2),
-        Wrong("bitsandbytes", of_bitsandbytes, 1),
-        *cheats(reference, _absmax),
+        Wrong("bitsandbytes", of_bitsandbytes, 0),
+        Wrong("printing instead of returning", lambda c: printing(reference(c)), 0),
+        Wrong("the visible case's answer, whatever is asked", remembers, 0),
+        Wrong("np.allclose replaced", lambda c: replacing_allclose(lambda *case: torch.zeros(3)), 0),
+        Wrong("SystemExit", lambda c: exiting, 0),
     ],
 )  # fmt: skip

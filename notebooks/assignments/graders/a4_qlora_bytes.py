@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import torch
-from qlora_cheats import cheats
 
 from lora_edu import quantize
 from lora_edu.assignments.a4_qlora import _models
 from lora_edu.assignments.core import Constants
+from lora_edu.classroom.cheats import constantly, exiting, printing, replacing_allclose
 from lora_edu.classroom.solutions import Solutions, Wrong
 
 
@@ -41,7 +41,7 @@ def count(
 
 
 def with_(**changes):
-    return lambda c: lambda layers: count(c, layers, **{k: v(c) if callable(v) else v for k, v in changes.items()})
+    return lambda c: lambda layers: count(c, layers, **changes)
 
 
 def reference(c):
@@ -126,7 +126,9 @@ def of_the_package(c):
     """lora_edu's own format: a byte for a constant, blocks of 256."""
 
     def stored_bytes(layers):
-        stored = [quantize(torch.ones(shape), "nf4", c.block_size, True) for kind, shape, _ in layers if kind == "linear"]
+        stored = [
+            quantize(torch.ones(shape), "nf4", c.block_size, True) for kind, shape, _ in layers if kind == "linear"
+        ]
         codes = sum(weight.codes.nbytes for weight in stored)
         return codes, sum(weight.nbytes for weight in stored) - codes, count(c, layers)[2]
 
@@ -148,6 +150,11 @@ def of_bitsandbytes(c):
     return stored_bytes
 
 
+def remembers(c):
+    """What the first case of some draw asks for."""
+    return constantly(reference(c)(*_models(c, np.random.default_rng(0))[0]))
+
+
 BUDGET, ALIVE = "notebook 07, section 1", "notebook 07, exercise 7.2"
 STORED_BYTES = Solutions(
     reference=reference,
@@ -155,7 +162,8 @@ STORED_BYTES = Solutions(
     wrong=[
         Wrong(
             "second level left out", with_(scale_bytes=0), 2,
-            "the scales of the second level are missing: each c.second_size constants share a float32 of their own.", BUDGET,
+            "the scales of the second level are missing: each c.second_size constants share a float32 of their own.",
+            BUDGET,
         ),
         Wrong(
             "offset left out", with_(offset_bytes=0), 2,
@@ -165,7 +173,8 @@ STORED_BYTES = Solutions(
         Wrong(
             "no double quantization",
             with_(constant_bits=32, scale_bytes=0, offset_bytes=0), 2,
-            "each block has a float32 constant here. Double quantization keeps its code of c.constant_bits bits instead.",
+            "each block has a float32 constant here. Double quantization keeps its code of c.constant_bits bits "
+            "instead.",
             BUDGET,
         ),
         Wrong(
@@ -174,11 +183,14 @@ STORED_BYTES = Solutions(
         ),
         Wrong(
             "constants counted with the width of a weight's code", with_(constant_bits=4), 2,
-            "the constants are counted with 4 bits. That is the code of a weight; a constant's has c.constant_bits bits.", BUDGET,
+            "the constants are counted with 4 bits. That is the code of a weight; a constant's has c.constant_bits "
+            "bits.",
+            BUDGET,
         ),
         Wrong(
             "codes counted as bytes", with_(code_bits=8), 2,
-            "the code of a weight takes a byte here. It has 4 bits, and two of them share a byte.", "notebook 06, section 3",
+            "the code of a weight takes a byte here. It has 4 bits, and two of them share a byte.",
+            "notebook 06, section 3",
         ),
         Wrong(
             "everything quantized", with_(quantized=("linear", "head", "embedding", "norm")), 0,
@@ -187,7 +199,8 @@ STORED_BYTES = Solutions(
         ),
         Wrong(
             "head quantized", with_(quantized=("linear", "head")), 0,
-            "the head is in 4 bits here. It is a linear layer, but it is left out: its errors go straight to the logits.",
+            "the head is in 4 bits here. It is a linear layer, but it is left out: its errors go straight to the "
+            "logits.",
             "notebook 09, section 2",
         ),
         Wrong(
@@ -209,16 +222,20 @@ STORED_BYTES = Solutions(
         ),
         Wrong(
             "layers run together", all_at_once, 1,
-            "the layers are counted as one long row of weights. Each layer ends with bytes, blocks and an offset of its own.",
+            "the layers are counted as one long row of weights. Each layer ends with bytes, blocks and an offset of "
+            "its own.",
             BUDGET,
         ),
         Wrong("bits for bytes", in_bits, 0, "these are bits. A byte has 8 of them.", BUDGET),
         Wrong("fractions of a byte", with_(up=float, up_codes=float), 1),
         Wrong("the sum alone", one_sum, 0),
         Wrong("blocks of 64", with_(block=64), 2),
-        Wrong("off by one block", with_(up=lambda c: lambda n: math.floor(n) + 1), 2),
+        Wrong("off by one block", with_(up=lambda n: math.floor(n) + 1), 2),
         Wrong("lora_edu", of_the_package, 2),
         Wrong("bitsandbytes", of_bitsandbytes, 2),
-        *cheats(reference, _models),
+        Wrong("printing instead of returning", lambda c: printing(reference(c)), 0),
+        Wrong("the visible case's answer, whatever is asked", remembers, 0),
+        Wrong("np.allclose replaced", lambda c: replacing_allclose(lambda *case: torch.zeros(3)), 0),
+        Wrong("SystemExit", lambda c: exiting, 0),
     ],
 )  # fmt: skip

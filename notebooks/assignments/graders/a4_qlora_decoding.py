@@ -2,11 +2,11 @@
 
 import numpy as np
 import torch
-from qlora_cheats import cheats
 
 from lora_edu import nf_codebook
 from lora_edu.assignments.a4_qlora import _stored
 from lora_edu.assignments.core import Constants
+from lora_edu.classroom.cheats import constantly, exiting, printing, replacing_allclose
 from lora_edu.classroom.solutions import Solutions, Wrong
 from lora_edu.quantization import QuantizedTensor
 
@@ -40,7 +40,9 @@ def with_(**changes):
 
 def reference(c):
     def decode(packed, codes, scales, offset, shape):
-        constants = torch.tensor(c.levels)[codes.long()] * scales.repeat_interleave(c.second_size)[: len(codes)] + offset
+        constants = (
+            torch.tensor(c.levels)[codes.long()] * scales.repeat_interleave(c.second_size)[: len(codes)] + offset
+        )
         low, high = packed & 15, packed >> 4
         pairs = [low, high] if c.first_half == "low" else [high, low]
         n = shape[0] * shape[1]
@@ -72,10 +74,15 @@ def with_loops(c):
 def in_numpy(c):
     def decode(packed, codes, scales, offset, shape):
         n = shape[0] * shape[1]
-        constants = np.array(c.levels)[codes.numpy()] * np.repeat(scales.numpy(), c.second_size)[: len(codes)] + offset.item()
+        constants = (
+            np.array(c.levels)[codes.numpy()] * np.repeat(scales.numpy(), c.second_size)[: len(codes)] + offset.item()
+        )
         index = np.empty(2 * len(packed), dtype=int)
         low_first = c.first_half == "low"
-        index[0::2], index[1::2] = packed.numpy() >> (0 if low_first else 4) & 15, packed.numpy() >> (4 if low_first else 0) & 15
+        index[0::2], index[1::2] = (
+            packed.numpy() >> (0 if low_first else 4) & 15,
+            packed.numpy() >> (4 if low_first else 0) & 15,
+        )
         flat = np.array(c.codebook)[index[:n]] * constants[np.arange(n) // c.block_size]
         W = flat.reshape(shape, order="F")
         return torch.tensor(constants, dtype=torch.float32), torch.tensor(W, dtype=torch.float32)
@@ -91,7 +98,9 @@ def by_gathering(c):
         place = column * shape[0] + row
         shift = 4 * ((place % 2 == 0) ^ (c.first_half == "low")).long()
         index = packed.long()[place // 2] >> shift & 15
-        constants = torch.addcmul(offset, torch.tensor(c.levels)[codes.int()], scales[torch.arange(len(codes)) // c.second_size])
+        constants = torch.addcmul(
+            offset, torch.tensor(c.levels)[codes.int()], scales[torch.arange(len(codes)) // c.second_size]
+        )
         return [constants, torch.tensor(c.codebook)[index] * constants[place // c.block_size]]
 
     return decode
@@ -99,7 +108,11 @@ def by_gathering(c):
 
 def changed_in_place(c):
     def decode(packed, codes, scales, offset, shape):
-        constants = scales.repeat_interleave(c.second_size)[: len(codes)].mul_(torch.tensor(c.levels)[codes.long()]).add_(offset)
+        constants = (
+            scales.repeat_interleave(c.second_size)[: len(codes)]
+            .mul_(torch.tensor(c.levels)[codes.long()])
+            .add_(offset)
+        )
         _, weight = decoded(c, packed, codes, scales, offset, shape)
         packed.bitwise_right_shift_(4)
         return constants, weight
@@ -127,7 +140,9 @@ def of_the_package(c):
 
     def decode(packed, codes, scales, offset, shape):
         second = QuantizedTensor(codes, scales, None, torch.tensor(c.levels), c.second_size, codes.shape, torch.float32)
-        weight = QuantizedTensor(packed, second, offset, torch.tensor(c.codebook), c.block_size, torch.Size(shape), torch.float32)
+        weight = QuantizedTensor(
+            packed, second, offset, torch.tensor(c.codebook), c.block_size, torch.Size(shape), torch.float32
+        )
         return weight.block_scales(), weight.dequantize()
 
     return decode
@@ -144,6 +159,11 @@ def of_bitsandbytes(c):
     return decode
 
 
+def remembers(c):
+    """What the first case of some draw asks for."""
+    return constantly(reference(c)(*_stored(c, np.random.default_rng(0))[0]))
+
+
 LEVEL_2, PACKING = "notebook 07, section 4", "notebook 06, section 3"
 OTHER_HALF = {"low": "high", "high": "low"}
 DECODE = Solutions(
@@ -155,25 +175,28 @@ DECODE = Solutions(
             "the two codes of a byte are swapped. The first one lies in the half that c.first_half names.", PACKING,
         ),
         Wrong(
-            "offset not added back", with_(add_back=False), 1,
+            "offset not added back", with_(add_back=False), 0,
             "the offset is not added back. What was taken off at the start belongs to every constant again.",
             "notebook 07, section 10",
         ),
         Wrong(
-            "scales go round", with_(interleave=False), 1,
-            "the scales go round from constant to constant. The first c.second_size constants share the first scale.", LEVEL_2,
+            "scales go round", with_(interleave=False), 0,
+            "the scales go round from constant to constant. The first c.second_size constants share the first scale.",
+            LEVEL_2,
         ),
         Wrong(
-            "one scale", with_(one_scale=True), 1,
+            "one scale", with_(one_scale=True), 0,
             "one scale serves all constants. Each block of c.second_size constants has its own.", LEVEL_2,
         ),
         Wrong(
             "rows instead of columns", with_(rows=True), 2,
-            "the weight is filled row by row. It was written down column by column: the blocks run down the columns.", PACKING,
+            "the weight is filled row by row. It was written down column by column: the blocks run down the columns.",
+            PACKING,
         ),
         Wrong(
             "one constant", with_(one_constant=True), 2,
-            "one constant serves the whole weight. Each block of c.block_size weights has its own.", "notebook 05, section 4",
+            "one constant serves the whole weight. Each block of c.block_size weights has its own.",
+            "notebook 05, section 4",
         ),
         Wrong(
             "constants go round", with_(cycle=True), 2,
@@ -182,7 +205,8 @@ DECODE = Solutions(
         ),
         Wrong(
             "codes not looked up", with_(codebook=lambda c: torch.arange(16.0)), 2,
-            "the codes themselves are multiplied. A code is an index: look its value up in c.codebook.", "notebook 09, exercise 9.2",
+            "the codes themselves are multiplied. A code is an index: look its value up in c.codebook.",
+            "notebook 09, exercise 9.2",
         ),
         Wrong(
             "NF4", with_(codebook=lambda c: nf_codebook(4)), 2,
@@ -190,7 +214,7 @@ DECODE = Solutions(
         ),
         Wrong(
             "levels taken for equally spaced",
-            with_(levels=lambda c: torch.linspace(c.levels[0], c.levels[-1], len(c.levels))), 1,
+            with_(levels=lambda c: torch.linspace(c.levels[0], c.levels[-1], len(c.levels))), 0,
             "the levels are taken for equally spaced. They are those in c.levels.", "notebook 07, section 5",
         ),
         Wrong(
@@ -203,6 +227,9 @@ DECODE = Solutions(
         Wrong("fixed shape", typed(lambda constants, W: (constants, W.reshape(17, -1))), 0),
         Wrong("lora_edu", of_the_package, 2),
         Wrong("bitsandbytes", of_bitsandbytes, 0),
-        *cheats(reference, _stored),
+        Wrong("printing instead of returning", lambda c: printing(reference(c)), 0),
+        Wrong("the visible case's answer, whatever is asked", remembers, 0),
+        Wrong("np.allclose replaced", lambda c: replacing_allclose(lambda *case: torch.zeros(3)), 0),
+        Wrong("SystemExit", lambda c: exiting, 0),
     ],
 )  # fmt: skip
