@@ -6,7 +6,7 @@ COHORT ?= formative
 COURSE = $(PYTHON) -m lora_edu
 RUN = .venv/bin/python
 
-.PHONY: help python setup lab test test-all fetch qlora doctor assignments lint format notebooks bench clean
+.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments lint format notebooks bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ fetch: python  ## download everything the course ever uses, for a class that wil
 
 qlora: python  ## run the QLoRA notebook without a browser; report in build/
 	@$(COURSE) qlora
+
+gpu: python  ## the same at its larger size on an NVIDIA GPU, timed (ARGS="--rehearse" tries it on the CPU); build/gpu/
+	@$(COURSE) gpu $(ARGS)
 
 doctor: python  ## what a teacher asks for when something does not work
 	@$(COURSE) doctor
