@@ -86,11 +86,12 @@ def _check_installed() -> None:
 
 
 def _locate(name: str) -> tuple[str, dict]:
-    """What `from_pretrained` is called with: the place, and the name of a GGUF file."""
+    """What `from_pretrained` is called with: the place, and options such as the name of a GGUF file."""
+    options = {"trust_remote_code": False}  # without it, transformers asks the reader, and runs it after a yes
     folder = model_folder(BUNDLED) if name == BUNDLED else Path(name).expanduser()
     if not folder.exists():
         if re.fullmatch(HUB_ID, name):
-            return name, {}
+            return name, options
         raise FileNotFoundError(
             f"there is no folder {name}, and it is no name of a model: use {BUNDLED!r} (comes with the course), "
             "the path of a folder, or an id on the Hugging Face hub such as 'HuggingFaceTB/SmolLM2-135M'"
@@ -100,7 +101,7 @@ def _locate(name: str) -> tuple[str, dict]:
         raise ValueError(f"{folder} has {len(files)} GGUF files, keep one of them: {', '.join(files)}")
     if not files and not (folder / "config.json").exists():
         raise ValueError(f"{folder} holds no model: expected one GGUF file, or config.json and model.safetensors")
-    return str(folder), {"gguf_file": files[0]} if files else {}
+    return str(folder), options | ({"gguf_file": files[0]} if files else {})
 
 
 def _explained(name: str, error: Exception) -> Exception:

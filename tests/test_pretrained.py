@@ -115,6 +115,15 @@ def test_damaged_files(copied, damage):
         load_pretrained(copied)
 
 
+def test_code_that_comes_with_a_model_is_not_run(copied):
+    own = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    (copied / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": own}))
+    (copied / "own.py").write_text(f"open({str(copied / 'was_run')!r}, 'w')")
+    with pytest.raises(ValueError, match="cannot be read as a language model"):
+        load_pretrained(copied)
+    assert not (copied / "was_run").exists()
+
+
 def test_an_encoder_is_not_taken_for_a_language_model(copied, saved):
     """Its missing head would be filled with random numbers."""
     from transformers import BertConfig, BertModel
