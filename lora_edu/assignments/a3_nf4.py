@@ -20,15 +20,18 @@ ELSEWHERE = "-"  # what is observed of a part in the cases that belong to anothe
 
 
 def draw(rng: random.Random) -> dict:
-    """The constants of a cohort. None of them is a constant of NF4 or of the package."""
+    """The constants of a cohort. None of them is a constant of NF4 or of the package.
+
+    The offsets are such that on bell-shaped weights the format has a smaller error than NF3 or NF5 at the same size.
+    """
     bits = rng.choice((3, 5))
-    below = 2 ** (bits - 1) + rng.choice((0, 1))
+    below = 4 if bits == 3 else rng.choice((16, 17))
     return {
         "bits": bits,
         "levels_below": below,
         "levels_above": 2**bits - 1 - below,
-        "offset_below": rng.choice((0.90, 0.91, 0.92, 0.925)),
-        "offset_above": rng.choice((0.955, 0.96, 0.9725, 0.975)),
+        "offset_below": rng.choice((0.905, 0.91, 0.915, 0.92) if bits == 3 else (0.964, 0.966, 0.968, 0.97)),
+        "offset_above": rng.choice((0.94, 0.945, 0.95, 0.955) if bits == 3 else (0.974, 0.976, 0.978, 0.98)),
         "block_size": rng.choice((24, 40, 48, 56, 80)),
         "fill_code": rng.choice((1, below + 1, 2**bits - 1)),
     }
@@ -220,7 +223,9 @@ def _to_refit(c, rng) -> list[tuple]:
 
 def _observe_refit(answer, c, *case) -> dict:
     seen = observed(answer, *case)
-    constants, error = seen.value
+    two = isinstance(seen.value, tuple | list) and len(seen.value) == 2
+    one = None if seen.value is None else "one result, where two are asked for"
+    constants, error = seen.value if two else (one, one)
     safe = constants if seen.manners == "good" else seen.manners
     return {"constants": constants, "relative error": error, "safe": safe}
 
