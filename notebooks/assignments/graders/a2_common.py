@@ -7,9 +7,9 @@ from lora_edu.classroom.proof import COHORTS
 
 
 def visible(c, number):
-    """The cases of the visible check, for an answer that remembers them."""
-    found = (load("a2_lora_torch", cohort) for cohort in COHORTS)
-    return next(assignment.cases(number, "visible") for assignment in found if assignment.constants == c)
+    """The cases of the visible check, for an answer that remembers them. Of a cohort that is not proven: other ones."""
+    known = [load("a2_lora_torch", cohort) for cohort in COHORTS]
+    return next((one for one in known if one.constants == c), known[0]).cases(number, "visible")
 
 
 def in_peft(base, rank, alpha, dropout=0.0, rslora=False):
