@@ -2,10 +2,11 @@
 PYTHON ?= python3
 PORT ?=
 ARGS ?=
+COHORT ?= formative
 COURSE = $(PYTHON) -m lora_edu
 RUN = .venv/bin/python
 
-.PHONY: help python setup lab test test-all fetch qlora doctor lint format notebooks bench clean
+.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments lint format notebooks bench clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,7 +25,7 @@ test: python  ## unit tests, then every notebook (about 5 minutes after the firs
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m pytest -m "not slow" $(ARGS)
-	LORA_EDU_DEVICE=cpu LORA_EDU_SIZE=laptop $(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 notebooks
+	LORA_EDU_DEVICE=cpu LORA_EDU_SIZE=laptop $(RUN) -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 notebooks/*.ipynb
 
 test-all: test  ## the same, and the tests that take longer
 	$(RUN) -m pytest -m slow $(ARGS)
@@ -35,8 +36,15 @@ fetch: python  ## download everything the course ever uses, for a class that wil
 qlora: python  ## run the QLoRA notebook without a browser; report in build/
 	@$(COURSE) qlora
 
+gpu: python  ## the same at its larger size on an NVIDIA GPU, timed (ARGS="--rehearse" tries it on the CPU); build/gpu/
+	@$(COURSE) gpu $(ARGS)
+
 doctor: python  ## what a teacher asks for when something does not work
 	@$(COURSE) doctor
+
+assignments: python  ## student versions and solutions, with numbers of your own: COHORT=2026a (ARGS='--due "2026-03-06 18:00"')
+	@$(COURSE) setup --extra classroom
+	$(RUN) -m lora_edu.classroom release --cohort "$(COHORT)" $(ARGS)
 
 lint: python  ## style checks
 	@$(COURSE) setup --extra test

@@ -1,4 +1,4 @@
-"""python -m lora_edu setup | lab | fetch [NAME] | qlora | doctor: what the Makefile's targets do, for every system."""
+"""python -m lora_edu setup | lab | fetch [NAME] | qlora | gpu | doctor: what the Makefile targets do, everywhere."""
 
 import sys
 
@@ -50,6 +50,12 @@ def qlora() -> None:
     _run([str(environment.course_python()), "-m", "lora_edu.report", "notebooks/09_qlora_gpt.ipynb"])
 
 
+def gpu(rest: list[str]) -> None:
+    """Run the QLoRA notebook at its larger size on a GPU and time it; the report goes to build/gpu/."""
+    setup()
+    _run([str(environment.course_python()), "-m", "lora_edu.gpu_run", *rest])
+
+
 def doctor() -> None:
     """Print what a teacher would ask for. The exit code is 0 if the course can run."""
     _in_course_environment(["doctor"])
@@ -79,7 +85,9 @@ def _run(command: list[str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m lora_edu", description=__doc__.partition(": ")[2])
-    commands = parser.add_subparsers(dest="command", required=True, metavar="setup | lab | fetch | qlora | doctor")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="setup | lab | fetch | qlora | gpu | doctor"
+    )
     command = commands.add_parser("setup", help="create .venv, install the course, fetch the three texts")
     command.add_argument("--extra", help="an optional group of pyproject.toml, such as test")
     command = commands.add_parser("lab", help="open the course in JupyterLab; unknown options go to JupyterLab")
@@ -87,9 +95,10 @@ def main() -> None:
     command = commands.add_parser("fetch", help="download texts and models into the cache")
     command.add_argument("names", nargs="*", metavar="NAME", help="a text or model, or 'texts'; default: everything")
     commands.add_parser("qlora", help="run the QLoRA notebook without a browser; report in build/")
+    commands.add_parser("gpu", help="the same at its larger size on a GPU, timed; --rehearse tries it on the CPU")
     commands.add_parser("doctor", help="versions, device, memory, disk, texts: what to send when asking for help")
     arguments, rest = parser.parse_known_args()
-    if rest and arguments.command != "lab":
+    if rest and arguments.command not in ("lab", "gpu"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
     try:
         if arguments.command == "setup":
@@ -100,6 +109,8 @@ def main() -> None:
             fetch(arguments.names)
         elif arguments.command == "qlora":
             qlora()
+        elif arguments.command == "gpu":
+            gpu(rest)
         else:
             doctor()
     except environment.SetupError as error:

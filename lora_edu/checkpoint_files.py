@@ -16,6 +16,7 @@ from torch import Tensor
 from lora_edu.storage import staging
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+PICKLED = re.compile(rb"PK\x03\x04|\x80[\x02-\x05][^\x00]")  # of a pickle: a mark, its protocol, an instruction
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -74,9 +75,13 @@ def check_folder(folder: Path) -> None:
 
 
 def _is_pickle(path: Path) -> bool:
-    """By the first bytes: those of a pickle, or of the zip archive that torch.save wraps around one."""
+    """By the first bytes: those of a pickle, or of the zip archive that torch.save wraps around one.
+
+    A safetensors file starts with the length of its header, any eight bytes, which may look like a pickle's; then "{".
+    """
     with path.open("rb") as file:
-        return path.suffix in PICKLES or file.read(4).startswith((b"\x80", b"PK\x03\x04"))
+        start = file.read(9)
+    return path.suffix in PICKLES or bool(PICKLED.match(start) and start[8:] != b"{")
 
 
 def _sync_to_disk(path: Path) -> None:

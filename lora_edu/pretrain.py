@@ -36,11 +36,14 @@ class Recipe:
     batch_size: int
     lr: float
     warmup_steps: int = 200
+    compile: bool = False  # with torch.compile, where that works
 
 
 SIZES = {
     "laptop": Recipe(GPTConfig(), steps=12_000, batch_size=16, lr=2e-3),
-    "gpu": Recipe(GPTConfig(context=512, n_layers=8, n_heads=8, d_model=512), steps=3_000, batch_size=64, lr=1e-3),
+    "gpu": Recipe(
+        GPTConfig(context=512, n_layers=8, n_heads=8, d_model=512), steps=3_000, batch_size=64, lr=1e-3, compile=True
+    ),
 }
 
 
@@ -103,6 +106,7 @@ def pretrain(
         final_lr_factor=0.02,
         weight_decay=0.1,
         autocast=autocast,
+        compile=recipe.compile,
         eval_every=eval_every,
         eval_windows=256,
         on_evaluation=_print_loss if verbose else None,

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lora_edu import fused
 from lora_edu.lora import ALL_LINEAR, is_conv1d, is_linear, layer_size, lora_layers, replace_layer, select_layers
 from lora_edu.quantization import DoubleQuant, QuantizedTensor, quantize
 
@@ -49,9 +50,9 @@ class NF4Linear(nn.Module):
         self.register_buffer("absmax", second.codes if second else quantized.absmax)
         self.register_buffer("absmax_absmax", second.absmax if second else None)
         self.register_buffer("absmax_offset", quantized.offset)
-        # The codebooks are the same in every layer: they are not saved, and not counted as its memory.
-        self.register_buffer("codebook", quantized.codebook, persistent=False)
-        self.register_buffer("absmax_codebook", second.codebook if second else None, persistent=False)
+        # The codebooks are the same in every layer: one tensor for all of them, which is not saved.
+        self.register_buffer("codebook", _shared(quantized.codebook), persistent=False)
+        self.register_buffer("absmax_codebook", _shared(second.codebook) if second else None, persistent=False)
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
 
     @classmethod
@@ -98,18 +99,31 @@ class NF4Linear(nn.Module):
         y_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         x = x.to(self.compute_dtype or y_dtype)
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        return _DequantizedLinear.apply(x, self.quantized, bias).to(y_dtype)
+        product = fused.linear if torch.compiler.is_compiling() else _DequantizedLinear.apply
+        return product(x, self.quantized, bias).to(y_dtype)
 
     def _apply(self, fn, recurse: bool = True):
         """Follow the model to another device, but keep the constants exact when it is cast to another type."""
         exact = dict(self._buffers)
         super()._apply(fn, recurse)
         for name, buffer in exact.items():
-            self._buffers[name] = None if buffer is None else buffer.to(self.codes.device)
+            moved = None if buffer is None else buffer.to(self.codes.device)
+            self._buffers[name] = _shared(moved) if name.endswith("codebook") else moved
         return self
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, block_size={self.block_size}"
+
+
+_codebooks: dict[tuple, Tensor] = {}  # (device, values) -> the tensor that all layers use
+
+
+def _shared(codebook: Tensor | None) -> Tensor | None:
+    """The tensor of these values that other layers have already, so that a model holds each codebook once."""
+    if codebook is None or codebook.is_meta:
+        return codebook
+    first = _codebooks.setdefault((codebook.device, tuple(codebook.tolist())), codebook)
+    return first if torch.equal(first, codebook) else codebook  # somebody wrote into the first one
 
 
 def quantize_linears(

@@ -166,7 +166,7 @@ def nearest_code(scaled: Tensor, codebook: Tensor) -> Tensor:
     The mid-points between neighbors are the thresholds: the index is how many of them lie below the value.
     """
     midpoints = (codebook[:-1] + codebook[1:]) / 2
-    if len(midpoints) > 15:
+    if len(midpoints) > 15 or scaled.is_cuda:  # on a GPU one binary search is faster than 15 passes over its memory
         return torch.bucketize(scaled, midpoints).to(torch.uint8)
     codes, above = torch.zeros_like(scaled), torch.empty_like(scaled)
     for midpoint in midpoints.tolist():

@@ -81,6 +81,14 @@ def to_html(notebook: nbformat.NotebookNode) -> str:
     return re.sub(r"<script[^>]*>(?:(?!</script>).)*</script>", "", page, flags=re.DOTALL)  # nothing here needs one
 
 
+def save(notebook: nbformat.NotebookNode, target: Path) -> tuple[Path, Path]:
+    """Write an executed notebook and, beside it, its page. Returns both paths."""
+    page = target.with_suffix(".html")
+    _write(target, nbformat.writes(notebook) + "\n")
+    _write(page, to_html(notebook))
+    return target, page
+
+
 def formulas_to_mathml(source: str) -> str:
     """Replace $...$ and $$...$$ in Markdown by MathML, which browsers draw without MathJax."""
 
@@ -112,15 +120,14 @@ def main() -> None:
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     for path in arguments.notebooks:
         notebook = execute(path)
-        target = path if arguments.in_place else arguments.folder / path.name
-        _write(target, nbformat.writes(notebook) + "\n")
         if arguments.in_place:
+            _write(path, nbformat.writes(notebook) + "\n")
             for name, picture in tagged_figures(notebook):
                 (path.parent / "figures").mkdir(exist_ok=True)
                 (path.parent / "figures" / f"{name}.png").write_bytes(picture)
         else:
-            _write(target.with_suffix(".html"), to_html(notebook))
-            print(f"wrote {target} and {target.with_suffix('.html')}", file=sys.stderr)
+            target, page = save(notebook, arguments.folder / path.name)
+            print(f"wrote {target} and {page}", file=sys.stderr)
 
 
 def _write(target: Path, text: str) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lora_edu import distributed
+from lora_edu import compiling, distributed
 from lora_edu.checkpoints import Checkpoints, NoCheckpoints
 from lora_edu.evaluation import LossFn, evaluate, mixed_precision, model_loss
 from lora_edu.fingerprints import describe_run
@@ -68,6 +68,7 @@ def train(
     betas: tuple[float, float] = (0.9, 0.95),
     max_grad_norm: float = 1.0,
     autocast: bool | None = None,
+    compile: bool = False,
     eval_every: int | None = None,
     eval_windows: int = 64,
     progress: bool = True,
@@ -80,6 +81,7 @@ def train(
     data: a Text; batches are drawn from `data.train`, the validation loss is measured on `data.validation` before the
     first step, after the last, and every `eval_every` steps between.
     autocast: compute in bfloat16 where that is safe; None means yes on a CUDA GPU and no on the CPU.
+    compile: use `torch.compile` for the training steps on a CUDA GPU (`lora_edu.compiling`); pays in long runs.
     on_evaluation: called with (steps done, validation loss), for example to write a log.
     checkpoint: a folder. The run is written to it at the start, every `checkpoint_every` steps, at the end and when it
     is stopped; the same call goes on from there, and a finished run returns its history at once.
@@ -112,7 +114,7 @@ def train(
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed + distributed.rank())  # dropout draws from here; the reader's state is put back
             store.load(history)
-            engine, traffic = distributed.wrap(model)
+            engine, traffic = distributed.wrap(compiling.compiled(model, device) if compile else model)
             bar.update(len(history.train_loss))
             model.train()
             for done in range(len(history.train_loss), steps + 1):

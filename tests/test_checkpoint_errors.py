@@ -186,6 +186,18 @@ def test_a_pickle_is_refused_and_not_opened(tiny_gpt, tiny_text, stopped, tmp_pa
         go_on(with_adapters(tiny_gpt), tiny_text, tmp_path / "notes.txt")
 
 
+@pytest.mark.parametrize("length", [0x80, 0x480, 0x280, 0xFF80, 0x3380, 0x10280])
+@pytest.mark.parametrize("kept", [5, 8, 9, 100])
+def test_a_header_whose_length_looks_like_a_pickle_is_no_pickle(length, kept, tmp_path):
+    path = tmp_path / "step-00000001.safetensors"
+    path.write_bytes((length.to_bytes(8, "little") + b'{"a": 1}' + b" " * length)[:kept])
+    if length < 2**16 or kept > 8:
+        assert not checkpoint_files._is_pickle(path)
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        path.write_bytes(pickle.dumps({"a": [1.0]}, protocol=protocol))
+        assert checkpoint_files._is_pickle(path)
+
+
 def test_the_package_never_unpickles():
     for path in Path(lora_edu.__file__).parent.rglob("*.py"):
         assert not re.search(r"torch\.(load|save)\(|^\s*(import|from) (pickle|dill|joblib)", path.read_text(), re.M), (

@@ -50,7 +50,7 @@ class Task:
     cases: Callable[[Constants, np.random.Generator], list[tuple]]
     observe: Callable[..., dict[str, Any]]
     tolerance: float = 1e-5
-    seconds: float = 20
+    seconds: float = 10
 
     @property
     def points(self) -> float:

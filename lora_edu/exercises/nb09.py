@@ -5,7 +5,7 @@ import numpy as np
 from lora_edu.codebooks import nf_codebook
 from lora_edu.grading import Exercise, beside
 
-__all__ = ["beside", "bits_per_weight", "qlora_output", "stored_bytes"]
+__all__ = ["beside", "bits_per_weight", "lora_minus_full", "qlora_output", "stored_bytes"]
 
 bits_per_weight = Exercise(
     "9.1",
@@ -120,5 +120,74 @@ stored_bytes = Exercise(
             lambda d, n, v, c: _stored(d, n, v, c, norms=0)
         ),
         "the biases are missing: 9 d numbers in each block.": lambda d, n, v, c: _stored(d, n, v, c, biases=0),
+    },
+)
+
+
+def _mean(losses):
+    return sum(losses) / len(losses)
+
+
+def _best(runs, score=_mean):
+    """The learning rate whose losses have the lowest score."""
+    return min(runs, key=lambda lr: score(runs[lr]))
+
+
+def _difference(full, lora, lr_full, lr_lora, value=_mean):
+    return value(lora[lr_lora]) - value(full[lr_full])
+
+
+def _best_shared(full, lora):
+    return min(set(full) & set(lora), key=lambda lr: _mean(full[lr]) + _mean(lora[lr]))
+
+
+# Learning rate -> the loss of each seed. In each case the best rates differ, and a lucky run has another rate than the
+# best mean, so that no two of the ways below give the same number.
+_SWEEPS = [
+    (
+        {3e-4: [1.62, 1.58, 1.6], 1e-3: [1.7, 1.56, 1.75], 3e-3: [2.2, 2.4, 2.3], 1e-2: [3.1, 3.0, 3.3]},
+        {3e-4: [2.31, 2.3, 2.26], 1e-3: [1.93, 1.9, 1.88], 3e-3: [1.66, 1.63, 1.65], 1e-2: [1.64, 1.8, 1.52]},
+    ),
+    (
+        {1e-3: [1.84, 1.9], 3e-3: [1.81, 2.36], 1e-2: [2.6, 2.7], 3e-2: [3.3, 3.4]},
+        {1e-3: [2.15, 2.2], 3e-3: [1.92, 1.93], 1e-2: [1.86, 1.78], 3e-2: [1.75, 2.95]},
+    ),
+]
+
+lora_minus_full = Exercise(
+    "9.4",
+    lambda full, lora: _difference(full, lora, _best(full), _best(lora)),
+    _SWEEPS,
+    {
+        "this gives both the rate that is best for full fine-tuning. LoRA needs a larger one: each gets its own.": (
+            lambda full, lora: _difference(full, lora, _best(full), _best(full))
+        ),
+        "this gives both the rate that is best for LoRA. For full fine-tuning it is too large: each gets its own.": (
+            lambda full, lora: _difference(full, lora, _best(lora), _best(lora))
+        ),
+        "this gives both the same learning rate, the best that they share. Each gets its own.": (
+            lambda full, lora: _difference(full, lora, _best_shared(full, lora), _best_shared(full, lora))
+        ),
+        "this looks at the first seed alone. Take the mean over the seeds, to choose the rate and to compare.": (
+            lambda full, lora: _difference(
+                full,
+                lora,
+                _best(full, lambda losses: losses[0]),
+                _best(lora, lambda losses: losses[0]),
+                lambda losses: losses[0],
+            )
+        ),
+        "this compares the luckiest run of each. Whoever has more runs has more luck: take the mean over the seeds.": (
+            lambda full, lora: _difference(full, lora, _best(full, min), _best(lora, min), min)
+        ),
+        "this lets the luckiest run choose the rate. The mean over the seeds must choose it, too.": (
+            lambda full, lora: _difference(full, lora, _best(full, min), _best(lora, min))
+        ),
+        "this is the mean over all rates. Nobody would use the bad ones: take each method's best rate first.": (
+            lambda full, lora: _mean([*map(_mean, lora.values())]) - _mean([*map(_mean, full.values())])
+        ),
+        "this is full fine-tuning minus LoRA: the sign is the other way round.": (
+            lambda full, lora: _difference(lora, full, _best(lora), _best(full))
+        ),
     },
 )

@@ -1,0 +1,137 @@
+"""Submissions out of the archives that Moodle and Canvas offer for download, into submitted/<student>/<assignment>/.
+
+Moodle   Jane Doe_12345_assignsubmission_file_/a1_lora_numpy.ipynb     (the number is that of this hand-in)
+Canvas   doejane_LATE_12345_67890_a1_lora_numpy-1.ipynb                (the first number is the student's)
+other    jane/a1_lora_numpy.ipynb                                      (a folder for each student)
+"""
+
+import json
+import re
+import shutil
+import zipfile
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+from lora_edu.classroom import folders
+from lora_edu.storage import staging
+
+LARGEST = 50_000_000  # bytes of one file
+MOODLE = re.compile(
+    r"(?P<who>[^/]+)_(?P<number>\d+)_assignsubmission_(?P<kind>file|onlinetext)(?:_/|_)(?P<file>[^/]+)$"
+)
+CANVAS = re.compile(r"(?P<who>[^/_]+)(?P<late>_LATE)?_(?P<number>\d+)_\d+_(?P<file>[^/]+)$")
+
+
+@dataclass
+class Entry:
+    """One file of an archive: whose it is, and what the learning platform calls them."""
+
+    student: str
+    number: str
+    file: str
+    late: bool | None  # None: this archive does not say, the time decides
+    time: str | None  # when it was handed in, where the archive knows
+    member: str  # its name in the archive
+
+
+def collect(name: str, archives: list[Path]) -> tuple[list[Entry], list[str]]:
+    """Unpack the archives; a student who is in them gets a fresh folder. Returns what was taken, and what was left out.
+
+    Raises FileNotFoundError or ValueError for something that is no zip archive, before anything is written.
+    """
+    for archive in archives:
+        if not archive.exists():
+            raise FileNotFoundError(f"there is no archive {archive}")
+        if not zipfile.is_zipfile(archive):
+            raise ValueError(f"{archive} is not a zip archive: download the submissions once more")
+    taken, left_out = [], []
+    for archive in archives:
+        with zipfile.ZipFile(archive) as content:
+            entries = read_entries(content, name)
+            for student in {entry.student for entry in entries}:
+                shutil.rmtree(folder_of(student, name), ignore_errors=True)
+            for entry in entries:
+                if content.getinfo(entry.member).file_size > LARGEST:
+                    left_out.append(f"{entry.member} (larger than {LARGEST / 1e6:.0f} MB)")
+                    continue
+                _store(content, entry, name)
+                taken.append(entry)
+            known = {entry.member for entry in entries}
+            left_out += [m for m in content.namelist() if m not in known and not m.endswith("/") and not _is_clutter(m)]
+    _remember(name, taken)
+    return taken, left_out
+
+
+def read_entries(content: zipfile.ZipFile, name: str) -> list[Entry]:
+    """The files that belong to somebody. Two Moodle students of the same name are told apart by their numbers."""
+    entries = [e for info in content.infolist() if not info.is_dir() and (e := _entry(info, name))]
+    numbers: dict[str, set[str]] = {}
+    for entry in entries:
+        numbers.setdefault(entry.student, set()).add(entry.number)
+    for entry in entries:
+        if len(numbers[entry.student]) > 1:
+            entry.student += f"-{entry.number}"
+    return entries
+
+
+def folder_of(student: str, name: str) -> Path:
+    return folders.required() / "submitted" / student / name
+
+
+def remembered(name: str) -> dict[str, dict]:
+    """student -> what the last collection knew: the platform's number, late, the name in the archive."""
+    path = _record(name)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _entry(info: zipfile.ZipInfo, name: str) -> Entry | None:
+    path = info.filename
+    if _is_clutter(path):
+        return None
+    moodle, canvas, parts = MOODLE.search(path), CANVAS.search(path), PurePosixPath(path).parts
+    if moodle:
+        time = datetime(*info.date_time).astimezone().isoformat()  # Moodle keeps the time of the hand-in here
+        return Entry(_slug(moodle["who"]), moodle["number"], _safe(moodle["file"]), None, time, path)
+    if canvas:
+        student = f"{_slug(canvas['who'])}_{canvas['number']}"
+        return Entry(student, canvas["number"], _original(canvas["file"], name), bool(canvas["late"]), None, path)
+    if len(parts) >= 2:
+        return Entry(_slug(parts[-2]), "", _safe(parts[-1]), None, None, path)
+    return None
+
+
+def _original(file: str, name: str) -> str:
+    """Canvas calls the second hand-in of a file name-1.ipynb."""
+    return f"{name}.ipynb" if re.fullmatch(re.escape(name) + r"-\d+\.ipynb", file) else _safe(file)
+
+
+def _slug(who: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", who).strip("-.") or "unnamed"
+
+
+def _safe(file: str) -> str:
+    return re.sub(r"[^\w. -]+", "-", file).lstrip(".") or "unnamed"
+
+
+def _is_clutter(path: str) -> bool:
+    return path.startswith("__MACOSX/") or PurePosixPath(path).name in (".DS_Store", "Thumbs.db")
+
+
+def _store(content: zipfile.ZipFile, entry: Entry, name: str) -> None:
+    folder = folder_of(entry.student, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    with content.open(entry.member) as source, open(folder / entry.file, "wb") as target:
+        shutil.copyfileobj(source, target)
+    if entry.time:
+        (folder / "timestamp.txt").write_text(entry.time, encoding="utf-8")
+
+
+def _record(name: str) -> Path:
+    return folders.required() / "reports" / f"{name}-collected.json"
+
+
+def _remember(name: str, taken: list[Entry]) -> None:
+    known = remembered(name) | {entry.student: asdict(entry) for entry in taken}
+    with staging(_record(name)) as part:
+        part.write_text(json.dumps(known, indent=1), encoding="utf-8")

@@ -1,0 +1,46 @@
+"""Calling nbgrader in the teacher's folder, as a program of its own, and reading its gradebook."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from lora_edu.classroom import folders
+
+
+class NbgraderFailed(RuntimeError):
+    """nbgrader ended with an error; the message has its last lines."""
+
+
+def run(*arguments: str, log: Path | None = None, allow_failure: bool = False, **environment: str) -> str:
+    """Run `nbgrader ...` from the teacher's folder. Returns what it said; writes it to `log` as well.
+
+    Raises NbgraderFailed if it ends with an error, unless that is allowed, and ModuleNotFoundError where it is missing.
+    """
+    import importlib.util
+
+    if importlib.util.find_spec("nbgrader") is None:
+        raise ModuleNotFoundError('nbgrader is missing: pip install "lora-edu[classroom]"')
+    command = [sys.executable, "-m", "nbgrader", *arguments]
+    done = subprocess.run(
+        command,
+        cwd=folders.required(),
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    if log:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(done.stdout, encoding="utf-8")
+    if done.returncode and not allow_failure:
+        raise NbgraderFailed(f"nbgrader {arguments[0]} failed:\n" + "\n".join(done.stdout.splitlines()[-12:]))
+    return done.stdout
+
+
+def gradebook():
+    """nbgrader's gradebook of the teacher's folder, as a context manager."""
+    from nbgrader.api import Gradebook
+
+    return Gradebook(f"sqlite:///{folders.required() / 'gradebook.db'}", course_id="lora-edu")

@@ -1,0 +1,96 @@
+"""Plug-ins for nbgrader: the cohort of a release, deleted cells put back, points off for being late.
+
+Needs the extra `classroom`.
+"""
+
+import math
+
+from nbformat import v4
+from nbgrader.api import Gradebook
+from nbgrader.plugins import BasePlugin
+from nbgrader.preprocessors import NbGraderPreprocessor
+from traitlets import Float, Unicode
+
+FORMATIVE = 'COHORT = "formative"'
+
+
+def set_cohort(source: str, cohort: str) -> str:
+    """The source of the first code cell, for a cohort."""
+    return source.replace(FORMATIVE, f'COHORT = "{cohort}"')
+
+
+class SetCohort(NbGraderPreprocessor):
+    """Writes the cohort into the notebook that is released. Raises ValueError if the line to replace is not there."""
+
+    cohort = Unicode("formative", help="the cohort whose constants are drawn").tag(config=True)
+
+    def preprocess(self, notebook, resources):
+        found = [cell for cell in notebook.cells if cell.cell_type == "code" and FORMATIVE in cell.source]
+        if len(found) != 1:
+            raise ValueError(f"the source notebook needs exactly one line {FORMATIVE!r}, it has {len(found)}")
+        found[0].source = set_cohort(found[0].source, self.cohort)
+        return notebook, resources
+
+
+class PutBack(NbGraderPreprocessor):
+    """Puts read-only cells that a student deleted (the set-up, checks, tests) back to where they were.
+
+    nbgrader's own `add_missing_cells` stops where two of them follow each other.
+    """
+
+    def preprocess(self, notebook, resources):
+        here = resources["nbgrader"]
+        with Gradebook(here["db_url"]) as book:
+            source = book.find_notebook(here["notebook"], here["assignment"])
+            points = {cell.name: cell.max_score for cell in source.grade_cells}
+            known = [
+                (cell.name, cell.cell_type, cell.source, cell.locked, cell.checksum) for cell in source.source_cells
+            ]
+        place = 0  # behind the last known cell that is there
+        for name, kind, text, locked, checksum in known:
+            found = [i for i, cell in enumerate(notebook.cells) if grade_id(cell) == name]
+            if found:
+                place = found[0] + 1
+            elif locked:
+                cell = v4.new_code_cell(text) if kind == "code" else v4.new_markdown_cell(text)
+                cell.metadata["nbgrader"] = _marks(name, kind, checksum, points.get(name))
+                notebook.cells.insert(place, cell)
+                place += 1
+        return notebook, resources
+
+
+def grade_id(cell) -> str | None:
+    """The name that nbgrader knows a cell by."""
+    return cell.metadata.get("nbgrader", {}).get("grade_id")
+
+
+def _marks(name: str, kind: str, checksum: str, points: float | None) -> dict:
+    marks = {
+        "grade_id": name,
+        "cell_type": kind,
+        "checksum": checksum,
+        "locked": True,
+        "solution": False,
+        "task": False,
+    }
+    graded = {"grade": False} if points is None else {"grade": True, "points": points}
+    return marks | graded | {"schema_version": 3}
+
+
+class PerDay(BasePlugin):
+    """Takes a share of the score for each day that has begun after the due time; nothing within the grace time."""
+
+    percent = Float(10, help="of the score, for each day begun").tag(config=True)
+    at_most = Float(50, help="percent of the score, in all").tag(config=True)
+    grace_minutes = Float(15, help="a clock may be wrong, and a network slow").tag(config=True)
+
+    def late_submission_penalty(self, student_id: str, score: float, total_seconds_late: float) -> float:
+        """The points to take off. nbgrader calls it for submissions after the due time only."""
+        return penalty(score, total_seconds_late, self.percent, self.at_most, self.grace_minutes)
+
+
+def penalty(score: float, seconds: float, percent: float, at_most: float, grace_minutes: float) -> float:
+    """Points off for a submission that is so many seconds late."""
+    if seconds <= 60 * grace_minutes:
+        return 0.0
+    return score * min(percent * math.ceil(seconds / 86400), at_most) / 100

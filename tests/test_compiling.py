@@ -1,0 +1,167 @@
+"""torch.compile changes the speed and nothing else: not the losses, not the gradients, not what QLoRA keeps."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lora_edu import compiling, distributed, fused
+from lora_edu.activations import measured_activations
+from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.lora import add_lora
+from lora_edu.qlora import NF4Linear, quantize_linears
+from lora_edu.quantization import DoubleQuant, quantize
+from lora_edu.training import train, trainable_parameters
+
+CPU = torch.device("cpu")
+CONFIG = GPTConfig(context=128, n_layers=2, n_heads=2, d_model=64)
+QUICK = dict(batch_size=4, seq_len=16, device="cpu", progress=False, lr=1e-2)
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+def qlora(config=CONFIG, **options):
+    return add_lora(quantize_linears(GPT(config, **options)), rank=4, alpha=8, targets="all-linear").train()
+
+
+def batch(config=CONFIG, batch_size=4):
+    tokens = torch.randint(0, 256, (batch_size, config.context + 1))
+    return tokens[:, :-1].clone(), tokens[:, 1:].clone()
+
+
+def loss_and_gradients(model, call, tokens, targets, autocast):
+    model.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        loss = call(tokens, targets)[1]
+    loss.backward()
+    return loss.item(), [parameter.grad.clone() for parameter in trainable_parameters(model)]
+
+
+# --- the expression ------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 90), min_size=1, max_size=3),
+    st.sampled_from(["nf4", "nf2", "nf3", "nf8", "fp4-bnb", "int8"]),
+    st.sampled_from([1, 5, 32, 64, 256]),
+    st.sampled_from([False, True, DoubleQuant("int8", 32, subtract_mean=False)]),
+    st.sampled_from([torch.float32, torch.bfloat16, torch.float16]),
+)
+def test_the_expression_equals_dequantize_to_the_bit(shape, codebook, block_size, double_quant, dtype):
+    quantized = quantize(torch.randn(shape).to(dtype), codebook, block_size, double_quant)
+    assert torch.equal(fused.dequantize(quantized), quantized.dequantize())
+    assert torch.equal(fused.block_scales(quantized), quantized.block_scales())
+
+
+# --- a compiled model ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "autocast"])
+@pytest.mark.parametrize("build", [lambda: GPT(CONFIG).train(), qlora], ids=["full", "QLoRA"])
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_losses_and_gradients_are_those_without_it(backend, build, autocast):
+    model, (tokens, targets) = build(), batch()
+    loss, gradients = loss_and_gradients(model, model, tokens, targets, autocast)
+    compiled = torch.compile(model, backend=backend, fullgraph=True)  # fullgraph: an error if something is left out
+    loss_compiled, gradients_compiled = loss_and_gradients(model, compiled, tokens, targets, autocast)
+    assert loss_compiled == pytest.approx(loss, rel=1e-6)
+    tolerance = 2e-2 if autocast else 1e-5
+    for ours, theirs in zip(gradients_compiled, gradients, strict=True):
+        assert (ours - theirs).norm() <= tolerance * theirs.norm()
+
+
+def test_with_checkpointing():
+    plain = qlora()
+    model, (tokens, targets) = copy.deepcopy(plain), batch()
+    model.checkpointing = "non-reentrant"
+    _, gradients = loss_and_gradients(plain, plain, tokens, targets, False)
+    _, compiled = loss_and_gradients(model, torch.compile(model, backend="aot_eager"), tokens, targets, False)
+    assert all(torch.allclose(ours, theirs, atol=1e-6) for ours, theirs in zip(compiled, gradients, strict=True))
+
+
+def kept_weights(model, backend):
+    """The tensors that a compiled forward pass keeps and that have the shape of a weight, in either order."""
+    sizes = {(layer.out_features, layer.in_features) for layer in model.modules() if isinstance(layer, NF4Linear)}
+    sizes |= {size[::-1] for size in sizes}
+    compiled = torch.compile(model, backend=backend)
+    return [
+        tensor for tensor in measured_activations(model, lambda: compiled(*batch())) if tuple(tensor.shape) in sizes
+    ]
+
+
+@pytest.mark.parametrize("backend", ["aot_eager", "aot_eager_decomp_partition"])
+def test_no_dequantized_weight_is_kept(backend):
+    assert kept_weights(qlora(), backend) == []
+
+
+def test_the_trap_is_real(monkeypatch):
+    """Without checkpointing the compiler keeps full weights: the test above can fail."""
+    monkeypatch.setattr(fused, "checkpoint", lambda function, x, **options: function(x))
+    assert len(kept_weights(qlora(), "aot_eager")) >= 6
+
+
+@pytest.mark.slow
+def test_the_real_compiler_on_the_cpu():
+    model, (tokens, targets) = qlora(), batch()
+    loss, gradients = loss_and_gradients(model, model, tokens, targets, False)
+    compiled = torch.compile(model, fullgraph=True, dynamic=False)
+    loss_compiled, gradients_compiled = loss_and_gradients(model, compiled, tokens, targets, False)
+    assert loss_compiled == pytest.approx(loss, rel=1e-6)
+    for ours, theirs in zip(gradients_compiled, gradients, strict=True):
+        assert (ours - theirs).norm() <= 1e-5 * theirs.norm()
+
+
+# --- the decision --------------------------------------------------------------------------------------------------
+
+
+def test_on_the_cpu_it_is_off(tiny_gpt):
+    assert compiling.compiled(tiny_gpt, CPU) is tiny_gpt
+
+
+def test_where_it_is_on_and_how_to_switch_it_off(tiny_gpt, monkeypatch):
+    assert compiling.BACKENDS == {"cuda": "inductor"}
+    monkeypatch.setitem(compiling.BACKENDS, "cpu", "aot_eager")
+    compiled = compiling.compiled(tiny_gpt, CPU)
+    assert compiled is not tiny_gpt and next(compiled.parameters()) is next(tiny_gpt.parameters())
+    monkeypatch.setenv("LORA_EDU_COMPILE", "0")
+    assert compiling.compiled(tiny_gpt, CPU) is tiny_gpt
+
+
+def test_a_missing_compiler_is_one_line(tiny_gpt, monkeypatch, capsys):
+    def broken(graph, inputs):
+        raise RuntimeError("Failed to find C compiler.\nPlease specify via CC")
+
+    monkeypatch.setitem(compiling.BACKENDS, "cpu", broken)
+    assert compiling.compiled(tiny_gpt, CPU) is tiny_gpt
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 1 and printed[0].startswith("torch.compile is not used (") and "C compiler" in printed[0]
+
+
+def test_not_with_several_processes(tiny_gpt, monkeypatch):
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    assert compiling.compiler_problem(CPU, "eager") == "not with several processes"
+
+
+@pytest.mark.parametrize("build", [GPT, qlora], ids=["full", "QLoRA"])
+def test_the_training_loop_gives_the_same_curve(build, tiny_gpt, tiny_text, monkeypatch):
+    config = GPTConfig(context=16, n_layers=2, n_heads=2, d_model=32)
+    plain = build(config)
+    other = copy.deepcopy(plain)
+    history = train(plain, tiny_text, 6, **QUICK)
+    monkeypatch.setitem(compiling.BACKENDS, "cpu", "aot_eager")
+    calls = []
+    monkeypatch.setattr(
+        torch, "compile", lambda model, compile=torch.compile, **how: calls.append(model) or compile(model, **how)
+    )
+    compiled = train(other, tiny_text, 6, compile=True, **QUICK)
+    assert other in calls  # it was compiled indeed
+    assert compiled.train_loss == pytest.approx(history.train_loss, rel=1e-4)
+    assert compiled.validation_loss[-1][1] == pytest.approx(history.validation_loss[-1][1], rel=1e-4)

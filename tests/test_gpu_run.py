@@ -1,0 +1,81 @@
+"""`make gpu` without a GPU: it refuses, it rehearses, and what the notebook does for "gpu" fits together."""
+
+import dataclasses
+import inspect
+import re
+
+import nbformat
+import pytest
+import torch
+from conftest import TINY
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from lora_edu import gpu_run, pretrain
+from lora_edu.compiling import compiled
+from lora_edu.training import train
+
+
+@pytest.fixture
+def small_notebook(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_EDU_SIZE", "laptop")  # both are put back after the test
+    monkeypatch.setenv("LORA_EDU_DEVICE", "cpu")
+    cells = [new_markdown_cell("# A title"), new_code_cell("from lora_edu import pick_size; print(pick_size('gpu'))")]
+    nbformat.write(new_notebook(cells=cells), tmp_path / "small.ipynb")
+    return tmp_path / "small.ipynb"
+
+
+def test_a_rehearsal_writes_both_files_and_says_what_it_is(small_notebook, tmp_path):
+    line = gpu_run.run(tmp_path / "out", rehearse=True, notebook=small_notebook)
+    assert "This is a rehearsal" in line and "goal" not in line.lower()
+    executed = nbformat.read(tmp_path / "out/small.ipynb", as_version=4)
+    nbformat.validate(executed)
+    assert executed.cells[2].outputs[0].text == "laptop\n"
+    assert "This is a rehearsal" in executed.cells[1].source and "This is a rehearsal" in (
+        tmp_path / "out/small.html"
+    ).read_text(encoding="utf-8")
+
+
+def test_without_a_gpu_it_refuses(small_notebook, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="this torch sees no CUDA GPU.*--rehearse tries the program out on the CPU"):
+        gpu_run.main(["--folder", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_verdict():
+    assert gpu_run.verdict(431.9, False, False).endswith("7 min 11 s, pre-training included. Goal, 10 minutes: met.")
+    assert gpu_run.verdict(600.5, False, False).endswith("missed.")
+    assert gpu_run.verdict(60, True, False).endswith("Goal: not judged.")
+
+
+def code_cells(path):
+    return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def test_the_notebook_at_the_gpu_size(tmp_path, monkeypatch):
+    """Its first cells with a tiny "gpu" model: pre-trained on first use, kept, loaded; its settings fit `train`."""
+    tiny = dataclasses.replace(pretrain.SIZES["gpu"], config=TINY, steps=2, batch_size=2)
+    monkeypatch.setitem(pretrain.SIZES, "gpu", tiny)
+    monkeypatch.setattr(pretrain, "base_path", lambda size: tmp_path / f"base-{size}.safetensors")
+    monkeypatch.setenv("LORA_EDU_SIZE", "gpu")
+    monkeypatch.setenv("LORA_EDU_DEVICE", "cpu")
+    cells = code_cells(gpu_run.NOTEBOOK)
+    names = {}
+    for cell in cells[:2]:
+        exec(cell, names)
+    assert names["size"] == "gpu" and names["model"].config == TINY and (tmp_path / "base-gpu.safetensors").exists()
+    inspect.signature(train).bind(names["model"], None, **names["run"])
+    call = re.search(r"train\(model, plays, (.*)\)", "\n".join(cells))[1]
+    assert not [name for name in names["run"] if re.search(rf"\b{name}=", call)]  # no setting is given twice
+
+
+def test_only_the_long_run_is_compiled(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "lora_edu.compiling.compiled", lambda *arguments: asked.append(arguments) or compiled(*arguments)
+    )
+    for size in ("laptop", "gpu"):
+        recipe = dataclasses.replace(pretrain.SIZES[size], config=TINY, batch_size=2)
+        monkeypatch.setitem(pretrain.SIZES, size, recipe)
+        pretrain.pretrain(size, steps=1, folder=tmp_path, device="cpu")
+        assert len(asked) == (size == "gpu")
