@@ -117,7 +117,7 @@ def file_cases(c: Any, rng: np.random.Generator) -> list[tuple]:
 
 
 TASKS = [
-    Task("2.1", "update", "the update of a weight", 10, {"values": 2, "manners": 1}, update_cases, update),
+    Task("2.1", "delta_weight", "the update of a weight", 10, {"values": 2, "manners": 1}, update_cases, update),
     Task(
         "2.2",
         "layer",

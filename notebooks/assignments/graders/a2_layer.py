@@ -66,8 +66,6 @@ class Layer(nn.Module):
             return F.linear(x, self.base.weight) + self.branch(x)
         if mistake == "dropout on the base":
             return self.base(self.dropout(x)) + self.branch(x)
-        if mistake == "dropout on the sum":
-            return self.dropout(self.base(x) + self.scaling * (x @ self.down) @ self.up)
         return self.base(x) + self.branch(x)
 
     def branch(self, x):
@@ -300,12 +298,6 @@ LAYER = Solutions(
             "dropout on the base",
             7,
             "dropout is on the path of the base as well. It belongs to the branch: the base must see the whole x.",
-            "notebook 04, section 5",
-        ),
-        layer_wrong(
-            "dropout on the sum",
-            6,
-            "dropout acts on the whole output, the base's included. It belongs to the branch.",
             "notebook 04, section 5",
         ),
         layer_wrong(
