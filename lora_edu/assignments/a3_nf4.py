@@ -6,7 +6,6 @@ codebook has an offset of its own on each side, a tie goes up, and codes of 3 or
 
 import math
 import random
-from typing import Any
 
 import numpy as np
 import torch
@@ -37,11 +36,9 @@ def draw(rng: random.Random) -> dict:
     }
 
 
-def _careful(seen: Observed, dtype: str | None = None) -> Any:
-    """The result, if it is stored as asked, in memory of its own, and the inputs are as before; else what is not."""
-    if dtype is not None and seen.dtype != dtype:
-        return f"stored as {seen.dtype or type(seen.value).__name__}, asked for {dtype}"
-    return seen.value if seen.manners == "good" else seen.manners
+def _stored(seen: Observed) -> str:
+    """How the result is stored, such as "uint8", where the answer treats its inputs well; else what is not well."""
+    return seen.manners if seen.manners != "good" else seen.dtype or type(seen.value).__name__
 
 
 def _floats(rng: np.random.Generator, *shape: int) -> Tensor:
@@ -86,11 +83,15 @@ def _with_outliers(values: Tensor, block_size: int, rng) -> Tensor:
 
 
 def _observe_constants(answer, c, values, block_size) -> dict:
+    def numbers(*arguments):  # a list of single values is as good as a tensor
+        result = answer(*arguments)
+        return [float(value) for value in result] if isinstance(result, list) else result
+
     if values.numel() % block_size:
-        last = lambda: observed(answer, values, block_size).value  # noqa: E731
+        last = lambda: observed(numbers, values, block_size).value  # noqa: E731
         return {"whole": ELSEWHERE, "last": last, "safe": ELSEWHERE}
-    seen = observed(answer, values, block_size)
-    return {"whole": seen.value, "last": ELSEWHERE, "safe": _careful(seen)}
+    seen = observed(numbers, values, block_size)
+    return {"whole": seen.value, "last": ELSEWHERE, "safe": seen.manners}
 
 
 # --- 3.2: the codebook -----------------------------------------------------------------------------------------------
@@ -150,7 +151,7 @@ def _observe_codes(answer, c, values, constants, codebook, block_size, kind) -> 
     seen = observed(answer, values, constants, codebook, block_size)
     of_kind = {"plain": "codes", "ties": "ties", "zeros": "zeros"}
     parts = {part: seen.value if kind_ == kind else ELSEWHERE for kind_, part in of_kind.items()}
-    return {**parts, "stored": _careful(seen, "uint8") if kind == "plain" else ELSEWHERE}
+    return {**parts, "stored": _stored(seen) if kind == "plain" else ELSEWHERE}
 
 
 # --- 3.4: bytes ------------------------------------------------------------------------------------------------------
@@ -171,7 +172,7 @@ def _observe_bytes(answer, c, codes, bits, fill_code) -> dict:
         rest = lambda: observed(answer, codes, bits, fill_code).value  # noqa: E731
         return {"bytes": ELSEWHERE, "rest": rest, "stored": ELSEWHERE}
     seen = observed(answer, codes, bits, fill_code)
-    return {"bytes": seen.value, "rest": ELSEWHERE, "stored": _careful(seen, "uint8")}
+    return {"bytes": seen.value, "rest": ELSEWHERE, "stored": _stored(seen)}
 
 
 # --- 3.5: back to weights --------------------------------------------------------------------------------------------
@@ -200,7 +201,7 @@ def _observe_weights(answer, c, *case) -> dict:
     if math.prod(shape) % block_size:
         return {"weights": ELSEWHERE, "rest": lambda: observed(answer, *case).value, "stored": ELSEWHERE}
     seen = observed(answer, *case)
-    return {"weights": seen.value, "rest": ELSEWHERE, "stored": _careful(seen, "float32")}
+    return {"weights": seen.value, "rest": ELSEWHERE, "stored": _stored(seen)}
 
 
 # --- 3.6: better constants -------------------------------------------------------------------------------------------
@@ -223,11 +224,12 @@ def _to_refit(c, rng) -> list[tuple]:
 
 def _observe_refit(answer, c, *case) -> dict:
     seen = observed(answer, *case)
-    two = isinstance(seen.value, tuple | list) and len(seen.value) == 2
-    one = None if seen.value is None else "one result, where two are asked for"
-    constants, error = seen.value if two else (one, one)
-    safe = constants if seen.manners == "good" else seen.manners
-    return {"constants": constants, "relative error": error, "safe": safe}
+    if seen.value is None:
+        return {"constants": None, "relative error": None, "safe": seen.manners}
+    if not isinstance(seen.value, tuple | list) or len(seen.value) != 2:
+        raise ValueError("one result, where two are asked for: the constants and the relative error")
+    constants, error = seen.value
+    return {"constants": constants, "relative error": error, "safe": seen.manners}
 
 
 TASKS = [
