@@ -1,15 +1,20 @@
 """A memory calculator: what fine-tuning a model of a known shape needs, by kind, before anything is downloaded.
 
 Conventions, those of the QLoRA paper where it states them:
-    - full fine-tuning takes 12 bytes for each number in 16 bits: the weight 2, its gradient 2, AdamW's two means 8;
+    - full fine-tuning takes 12 bytes for each number in 16 bits: the weight 2, its gradient 2, AdamW's two means 8.
+      These means are in float32 whatever the weights are, as in bitsandbytes' AdamW; torch's own (and `PagedAdamW`)
+      keep them in the weights' type, which makes 8 bytes. A float32 master copy of the weights, which many programs
+      keep for full fine-tuning, would make 16: it is not in the 12;
     - quantized are the block linears only; embeddings, head, norms and biases stay in 16 bits;
     - fewer than 16 bits come with double-quantized constants, 0.127 bits a weight;
-    - activations are those of code that keeps nothing twice, with fused attention (`lora_edu.activations`).
-Not counted: the full copy of one weight that each product makes for a moment, other temporary tensors, and what the
-driver and the allocator take for themselves. Leave 10% of a card for these, or more.
+    - activations are those of code like the course's GPT, computed in bfloat16 without autocast, at the worst moment
+      of a step (`lora_edu.activations.predicted_peak_bytes`). Adapters in 32 bits keep float32 copies of their inputs.
+Not counted: the full copy of one weight that each product makes for a moment, and what the driver and the allocator
+take for themselves. Leave 10% of a card for these, or more.
 """
 
-from lora_edu.activations import predicted_activation_bytes, recomputed_bytes, target_names
+from lora_edu.activation_rules import target_names
+from lora_edu.activations import predicted_peak_bytes
 from lora_edu.architectures import Architecture
 from lora_edu.lora import ALL_LINEAR
 from lora_edu.memory import ADAPTERS, BASE, CONSTANTS, GRADIENTS, KINDS, OPTIMIZER
@@ -18,7 +23,8 @@ ACTIVATIONS = "activations"
 ALL_KINDS = (*KINDS, ACTIVATIONS)
 BITS = (4, 8, 16, 32)
 CONSTANT_BITS = 8 / 64 + 32 / (64 * 256)  # double quantization, a weight
-CARDS_GB = (8, 12, 16, 24, 48, 80)
+CARDS_GB = (8, 12, 16, 24, 48, 80)  # as they are sold: a "24 GB" card has 24 GiB
+GIB = 2**30
 
 
 def training_bytes(
@@ -37,10 +43,10 @@ def training_bytes(
 
     bits: of each weight in the block linears. rank: None for full fine-tuning, else LoRA on `targets`, its numbers and
     their gradients in `adapter_bits`. paged: the optimizer's state is on the host.
-    Raises ValueError for bits that are not 4, 8, 16 or 32, for training weights of fewer than 16 bits, and for a rank,
-    a batch or a length below 1.
+    Raises ValueError for bits that are not 4, 8, 16 or 32, adapter_bits that are not 16 or 32, for training weights of
+    fewer than 16 bits, and for a rank, a batch or a length below 1.
     """
-    _check_run(bits, rank, batch_size, seq_len)
+    _check_run(bits, adapter_bits, rank, batch_size, seq_len)
     numbers = shape.parameters()
     linear, kept = numbers["block linears"], shape.n_parameters - numbers["block linears"]
     total = dict.fromkeys(ALL_KINDS, 0.0)
@@ -53,21 +59,25 @@ def training_bytes(
         total[ADAPTERS] = trained * adapter_bits / 8
     total[GRADIENTS] = trained * trained_bits / 8
     total[OPTIMIZER] = 0.0 if paged else 8.0 * trained  # two float32 numbers, whatever the type of the weight
-    batch = dict(rank=rank, targets=targets, bytes_per_number=4 if bits == 32 else 2)
-    total[ACTIVATIONS] = predicted_activation_bytes(shape, batch_size, seq_len, checkpointing=checkpointing, **batch)
-    if checkpointing:
-        total[ACTIVATIONS] += recomputed_bytes(shape, batch_size, seq_len, **batch)
+    precision = "float32" if bits == 32 else "bfloat16"
+    if bits < 32 and rank is not None and adapter_bits == 32:
+        precision = "bfloat16, float32 adapters"
+    total[ACTIVATIONS] = predicted_peak_bytes(
+        shape, batch_size, seq_len, rank=rank, targets=targets, checkpointing=checkpointing, precision=precision
+    )
     return total
 
 
 def smallest_card(n_bytes: float) -> int | None:
-    """The smallest card, in GB, that holds so many bytes; None if none does."""
-    return next((card for card in CARDS_GB if n_bytes <= 1e9 * card), None)
+    """The smallest card that holds so many bytes, by the number in its name: times 2**30 bytes. None if none does."""
+    return next((card for card in CARDS_GB if n_bytes <= card * GIB), None)
 
 
-def _check_run(bits: int, rank: int | None, batch_size: int, seq_len: int) -> None:
+def _check_run(bits: int, adapter_bits: int, rank: int | None, batch_size: int, seq_len: int) -> None:
     if bits not in BITS:
         raise ValueError(f"bits must be one of {', '.join(map(str, BITS))}, got {bits!r}")
+    if adapter_bits not in (16, 32):
+        raise ValueError(f"adapter_bits must be 16 or 32, got {adapter_bits!r}")
     if rank is None and bits < 16:
         raise ValueError(
             f"weights of {bits} bits cannot be trained themselves: their steps are larger than any update. "

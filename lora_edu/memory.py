@@ -15,13 +15,19 @@ BASE, CONSTANTS, ADAPTERS = "base weights", "quantization constants", "adapters"
 GRADIENTS, OPTIMIZER = "gradients", "optimizer state"
 KINDS = (BASE, CONSTANTS, ADAPTERS, GRADIENTS, OPTIMIZER)
 
+# The two codebooks of double-quantized NF4, 16 and 256 float32 numbers: once for all layers, in none of the kinds.
+CODEBOOK_BYTES = 4 * (16 + 256)
+
 # (in, out) of a block's linear layers as multiples of d_model
 BLOCK_LINEARS = {"q_proj": (1, 1), "k_proj": (1, 1), "v_proj": (1, 1), "o_proj": (1, 1),
                  "up_proj": (1, 4), "down_proj": (4, 1)}  # fmt: skip
 
 
 def measured_bytes(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, int]:
-    """The bytes of a model's tensors by kind, as they are in memory now. A tensor in two places counts once."""
+    """The bytes of a model's tensors by kind, as they are in memory now. A tensor in two places counts once.
+
+    The codebooks, which all quantized layers share, belong to no kind: `CODEBOOK_BYTES`, once.
+    """
     found: dict[str, dict[int, int]] = {kind: {} for kind in KINDS}  # kind -> storage address -> bytes
 
     def count(kind: str, tensor: Tensor | None) -> None:
@@ -31,7 +37,7 @@ def measured_bytes(model: nn.Module, optimizer: torch.optim.Optimizer | None = N
     for module in model.modules():
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             if "codebook" in name:
-                continue  # 16 (or 256) fixed numbers, the same in every layer
+                continue  # one tensor for all layers: CODEBOOK_BYTES in all
             kind = CONSTANTS if name.startswith("absmax") else ADAPTERS if isinstance(module, LoRALinear) else BASE
             count(kind, tensor)
             count(GRADIENTS, tensor.grad)
@@ -54,8 +60,8 @@ def predicted_bytes(
     """The bytes by kind of the course's GPT in float32, from its configuration alone.
 
     nf4: block linears in NF4. rank: None for full fine-tuning, else LoRA on `targets`. trained: with gradients and
-    AdamW's state, as they are after one step; AdamW keeps two float32 numbers per trained one, and a step count
-    of four bytes per tensor.
+    torch's AdamW's state, as they are after one step: two numbers per trained one, in its type (here float32), and
+    a step count of four bytes per tensor.
     """
     d, layers = config.d_model, config.n_layers
     sizes = {name: (d * inner, d * outer) for name, (inner, outer) in BLOCK_LINEARS.items()}

@@ -4,26 +4,28 @@ import matplotlib.pyplot as plt
 from matplotlib.patches import Rectangle
 
 from lora_edu.architectures import ARCHITECTURES
-from lora_edu.calculator import ALL_KINDS, CARDS_GB, smallest_card, training_bytes
+from lora_edu.calculator import ALL_KINDS, CARDS_GB, GIB, smallest_card, training_bytes
 from lora_edu.plots import PART_LOOKS
 from lora_edu.sliders import View
 
 FULL = 0  # as a rank: full fine-tuning
-RANKS = (FULL, 1, 4, 8, 16, 32, 64, 128, 256)
+RANKS = {"full" if rank == FULL else str(rank): rank for rank in (FULL, 1, 4, 8, 16, 32, 64, 128, 256)}
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 CONTEXTS = (128, 256, 512, 1024, 2048, 4096)
 LOOKS = dict(zip(ALL_KINDS, PART_LOOKS, strict=True))
+NEARLY = 0.9  # of a card: what is above this leaves too little for the driver and for temporary tensors
 TOP = 1.6  # where the columns are cut off, as a share of the card
 MIX = -1.4  # where the column with the shares of each kind stands, left of the cards
 
 
 def memory_view() -> View:
     """A view with six controls: model (of ARCHITECTURES), rank (0 for full fine-tuning), bits, batch, context and
-    checkpointing. Adapters are on all block linears."""
+    checkpointing. Adapters are on all block linears, in float32."""
     figure, axes = _panel()
     mix = [_part(axes, MIX, kind) for kind in ALL_KINDS]
     columns = {card: [_part(axes, i, kind) for kind in ALL_KINDS] for i, card in enumerate(CARDS_GB)}
-    shares = [axes.text(i, 0, "", ha="center", va="bottom", fontsize=10) for i in range(len(CARDS_GB))]
+    over_lines = dict(facecolor="white", edgecolor="none", pad=1)
+    shares = [axes.text(i, 0, "", ha="center", va="bottom", fontsize=10, bbox=over_lines) for i in range(len(CARDS_GB))]
     sizes = [figure.text(0.84, _legend_y(i), "", fontsize=10, ha="right", va="center") for i in range(len(ALL_KINDS))]
     in_all = axes.text(MIX, 1.02, "", ha="center", va="bottom", fontsize=10, weight="bold")
     _legend(figure)
@@ -37,21 +39,21 @@ def memory_view() -> View:
         )  # fmt: skip
         total = sum(needed.values())
         for text, number in zip(sizes, needed.values(), strict=True):
-            text.set_text(_gb(number))
-        in_all.set_text(_gb(total))
+            text.set_text(_gib(number))
+        in_all.set_text(_gib(total))
         _fill(mix, [number / total for number in needed.values()])
         for (card, parts), text in zip(columns.items(), shares, strict=True):
-            _fill(parts, [number / (card * 1e9) for number in needed.values()])
-            share = total / (card * 1e9)
+            _fill(parts, [number / (card * GIB) for number in needed.values()])
+            share = total / (card * GIB)
             text.set_text(f"{share:.0%}" if share < 10 else f"{share:.0f} times")
             text.set_y(min(share, TOP) + 0.02)
-        card = smallest_card(total)
         method = "full fine-tuning" if full else f"rank {rank}"
-        fits = f"fits a card of {card} GB" if card else f"fits none of these cards ({total / 80e9:.1f} times 80 GB)"
         kept = "with" if checkpointing else "without"
+        longer = context > ARCHITECTURES[model].context
+        trained_with = f" (more than the {ARCHITECTURES[model].context} it was trained with)" if longer else ""
         return (
-            f"{model}, {method}, {bits} bits, batch {batch} of {context} tokens, {kept} checkpointing: "
-            f"{_gb(total)}, {fits}"
+            f"{model}, {method}, {bits} bits, batch {batch} of {context} tokens{trained_with}, {kept} checkpointing: "
+            f"{_gib(total)}, {_verdict(total)}"
         )
 
     update("LLaMA 7B", 64, 4, 1, 512, True)
@@ -69,8 +71,18 @@ def _fill(parts: list[Rectangle], heights: list[float]) -> None:
         bottom += height
 
 
-def _gb(n_bytes: float) -> str:
-    return f"{n_bytes / 1e9:,.2f} GB" if n_bytes < 99.5e9 else f"{n_bytes / 1e9:,.0f} GB"
+def _verdict(n_bytes: float) -> str:
+    card = smallest_card(n_bytes)
+    if card is None:
+        return f"fits none of these cards ({n_bytes / (CARDS_GB[-1] * GIB):.1f} times {CARDS_GB[-1]} GB)"
+    share = n_bytes / (card * GIB)
+    if share <= NEARLY:
+        return f"fits a card of {card} GB"
+    return f"fills {share:.1%} of a card of {card} GB: it fits on paper, but leave {1 - NEARLY:.0%} to spare"
+
+
+def _gib(n_bytes: float) -> str:
+    return f"{n_bytes / GIB:,.2f} GiB" if n_bytes < 99.5 * GIB else f"{n_bytes / GIB:,.0f} GiB"
 
 
 def _panel():
@@ -82,7 +94,9 @@ def _panel():
     axes.set_xlabel("of a card with")
     axes.xaxis.set_label_coords(0.6, -0.1)
     axes.plot([-0.55, len(CARDS_GB) - 0.45], [1, 1], color="black", lw=1.5, ls="--")
+    axes.plot([-0.55, len(CARDS_GB) - 0.45], [NEARLY, NEARLY], color="black", lw=0.8, ls=":")
     axes.text(len(CARDS_GB) - 0.42, 1.015, "full", ha="right", va="bottom", fontsize=9)
+    axes.text(len(CARDS_GB) - 0.42, NEARLY - 0.015, f"{NEARLY:.0%}", ha="right", va="top", fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
 

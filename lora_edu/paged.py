@@ -25,7 +25,8 @@ class PagedAdamW(torch.optim.Optimizer):
     """AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101), with its state on the host.
 
     The numbers are those of `torch.optim.AdamW(..., foreach=False)`, on the CPU to the bit, and its state dictionary
-    has the same form: one can load the other's.
+    has the same form: one can load the other's. As there, the two means have the type of their parameter: four bytes a
+    number for a bfloat16 one. (bitsandbytes keeps them in float32.) Not here: amsgrad, maximize and sparse gradients.
     """
 
     def __init__(
@@ -39,12 +40,16 @@ class PagedAdamW(torch.optim.Optimizer):
     ):
         """page_bytes: how much of each of the two moments is on the device at a time.
 
-        Raises ValueError for a setting outside its range.
+        Raises ValueError for a setting outside its range, and for an option that this optimizer has not.
         """
-        _check_settings(lr, betas, eps, weight_decay, page_bytes)
+        _check_page(page_bytes)
         self.page_bytes = page_bytes
-        self.resident_bytes = 0  # the most state that was on the device at a time, in bytes
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
+
+    def add_param_group(self, param_group: dict) -> None:
+        """Take on more parameters, with settings of their own. Raises ValueError for a bad one."""
+        _check_settings(self.defaults | param_group)
+        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
@@ -72,7 +77,6 @@ class PagedAdamW(torch.optim.Optimizer):
         state["step"] += 1
         for weights, grad, *host in self._pages(parameter, parameter.grad, *(state[name] for name in MOMENTS)):
             moments = [page.to(weights.device, non_blocking=True, copy=True) for page in host]  # the page comes in
-            self.resident_bytes = max(self.resident_bytes, sum(page.nbytes for page in moments))
             adamw(weights, grad, *moments, state["step"].item(), **{name: group[name] for name in SETTINGS})
             for page, moment in zip(host, moments, strict=True):
                 page.copy_(moment, non_blocking=True)  # and goes out
@@ -90,12 +94,20 @@ class PagedAdamW(torch.optim.Optimizer):
         return sum(state[name].nbytes for state in self.state.values() for name in MOMENTS)
 
     def load_state_dict(self, state_dict: dict) -> None:
-        """Load what `state_dict()` gave, of this class or of `torch.optim.AdamW`. The moments stay off the device."""
-        super().load_state_dict(
-            {**state_dict, "state": {}}
-        )  # checks the groups; it would put the moments on the device
+        """Load what `state_dict()` gave, of this class or of `torch.optim.AdamW`. The moments stay off the device.
+
+        Raises ValueError, before anything has changed, for another optimizer's state, another model's, and for amsgrad
+        or maximize.
+        """
         names = [name for group in state_dict["param_groups"] for name in group["params"]]
         parameters = [parameter for group in self.param_groups for parameter in group["params"]]
+        for group in state_dict["param_groups"]:
+            if missing := [name for name in SETTINGS if name not in group]:
+                raise ValueError(f"this is no state of AdamW: it has no {', '.join(missing)}")
+            _check_settings(group)
+        for name, parameter in zip(names, parameters, strict=False):  # how many there are is checked by torch, below
+            _check_saved(state_dict["state"].get(name), parameter)
+        super().load_state_dict({**state_dict, "state": {}})  # the groups; the moments it would put on the device
         for name, parameter in zip(names, parameters, strict=True):
             if saved := state_dict["state"].get(name):
                 moments = {key: _on_host(saved[key].detach().to("cpu", parameter.dtype, copy=True)) for key in MOMENTS}
@@ -129,11 +141,34 @@ def _on_host(moment: Tensor) -> Tensor:
     return moment.pin_memory() if torch.cuda.is_available() else moment
 
 
-def _check_settings(lr: float, betas: tuple[float, float], eps: float, weight_decay: float, page_bytes: int) -> None:
-    for name, value in {"lr (the learning rate)": lr, "eps": eps, "weight_decay": weight_decay}.items():
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be at least 0 and finite, got {value}")
+def _check_settings(group: dict) -> None:
+    for option in ("amsgrad", "maximize"):
+        if group.get(option):
+            raise ValueError(f"PagedAdamW has no {option}: use torch.optim.AdamW(..., {option}=True), or leave it out")
+    if not group.get("decoupled_weight_decay", True):
+        raise ValueError(
+            "this is the state of Adam, which adds weight decay to the gradient. AdamW takes it off the weight"
+        )
+    for name in ("lr", "eps", "weight_decay"):
+        if not 0 <= group[name] < math.inf:
+            raise ValueError(f"{name} must be at least 0 and finite, got {group[name]}")
+    betas = group["betas"]
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise ValueError(f"betas must be two numbers of at least 0 and below 1, got {betas}")
+
+
+def _check_page(page_bytes: int) -> None:
     if not isinstance(page_bytes, int) or isinstance(page_bytes, bool) or page_bytes < 1:
         raise ValueError(f"page_bytes must be a whole number of at least 1, got {page_bytes!r}")
+
+
+def _check_saved(saved: dict | None, parameter: Tensor) -> None:
+    """saved: the state of one parameter, or None if it never had a gradient."""
+    for key in MOMENTS if saved else ():
+        if key not in saved:
+            raise ValueError(f"this is no state of AdamW: {key} is missing, there are {', '.join(saved)}")
+        if saved[key].shape != parameter.shape:
+            raise ValueError(
+                f"this state was saved for another model: {key} has shape {tuple(saved[key].shape)}, "
+                f"the parameter {tuple(parameter.shape)}"
+            )

@@ -50,9 +50,9 @@ class NF4Linear(nn.Module):
         self.register_buffer("absmax", second.codes if second else quantized.absmax)
         self.register_buffer("absmax_absmax", second.absmax if second else None)
         self.register_buffer("absmax_offset", quantized.offset)
-        # The codebooks are the same in every layer: they are not saved, and not counted as its memory.
-        self.register_buffer("codebook", quantized.codebook, persistent=False)
-        self.register_buffer("absmax_codebook", second.codebook if second else None, persistent=False)
+        # The codebooks are the same in every layer: one tensor for all of them, which is not saved.
+        self.register_buffer("codebook", _shared(quantized.codebook), persistent=False)
+        self.register_buffer("absmax_codebook", _shared(second.codebook) if second else None, persistent=False)
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
 
     @classmethod
@@ -107,11 +107,23 @@ class NF4Linear(nn.Module):
         exact = dict(self._buffers)
         super()._apply(fn, recurse)
         for name, buffer in exact.items():
-            self._buffers[name] = None if buffer is None else buffer.to(self.codes.device)
+            moved = None if buffer is None else buffer.to(self.codes.device)
+            self._buffers[name] = _shared(moved) if name.endswith("codebook") else moved
         return self
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, block_size={self.block_size}"
+
+
+_codebooks: dict[tuple, Tensor] = {}  # (device, values) -> the tensor that all layers use
+
+
+def _shared(codebook: Tensor | None) -> Tensor | None:
+    """The tensor of these values that other layers have already, so that a model holds each codebook once."""
+    if codebook is None or codebook.is_meta:
+        return codebook
+    first = _codebooks.setdefault((codebook.device, tuple(codebook.tolist())), codebook)
+    return first if torch.equal(first, codebook) else codebook  # somebody wrote into the first one
 
 
 def quantize_linears(

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from lora_edu.activations import predicted_peak_bytes
 from lora_edu.architectures import ARCHITECTURES, Architecture
-from lora_edu.calculator import ACTIVATIONS, CONSTANT_BITS, smallest_card, training_bytes
+from lora_edu.calculator import ACTIVATIONS, CONSTANT_BITS, GIB, smallest_card, training_bytes
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.memory import ADAPTERS, BASE, CONSTANTS, GRADIENTS, KINDS, OPTIMIZER, predicted_bytes
 
@@ -61,6 +62,47 @@ def test_the_numbers_of_the_papers():
     assert (stored[BASE] + stored[CONSTANTS]) / 1e9 == pytest.approx(3.87, abs=0.005)
 
 
+def test_the_example_of_the_paper_for_paging():
+    """33B with float32 adapters does not fit 24 GB, and does once AdamW's state is on the host; 65B fits 48 GB."""
+
+    def total(name, **how):
+        return sum(training_bytes(ARCHITECTURES[name], bits=4, rank=64, checkpointing=True, **how).values())
+
+    assert smallest_card(total("LLaMA 33B")) == 48 and 24 < total("LLaMA 33B") / GIB < 24.3
+    assert smallest_card(total("LLaMA 33B", paged=True)) == 24
+    assert smallest_card(total("LLaMA 33B", adapter_bits=16)) == 24
+    assert smallest_card(total("LLaMA 65B")) == 48 and 44.5 < total("LLaMA 65B") / GIB < 45.5
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16, 32])
+@pytest.mark.parametrize("adapter_bits", [16, 32])
+def test_what_each_number_of_bits_costs(bits, adapter_bits):
+    needed = training_bytes(SEVEN, bits=bits, rank=8, adapter_bits=adapter_bits)
+    numbers, trained = SEVEN.parameters(), SEVEN.adapter_numbers(8, tuple(SEVEN.linears))
+    linear = numbers["block linears"]
+    others = (SEVEN.n_parameters - linear) * (4 if bits == 32 else 2)
+    assert needed[BASE] == linear * bits / 8 + others
+    # double quantization: a byte for 64 weights, a float32 for 64 * 256
+    assert needed[CONSTANTS] == (linear / 64 + 4 * linear / 64 / 256 if bits < 16 else 0)
+    assert needed[ADAPTERS] == needed[GRADIENTS] == trained * adapter_bits / 8
+    assert needed[OPTIMIZER] == 8 * trained
+    precision = "float32" if bits == 32 else "bfloat16" if adapter_bits == 16 else "bfloat16, float32 adapters"
+    assert needed[ACTIVATIONS] == predicted_peak_bytes(SEVEN, 1, 512, rank=8, precision=precision)
+
+
+def test_full_fine_tuning_has_no_adapters_to_cast_for():
+    for adapter_bits in (16, 32):
+        needed = training_bytes(SEVEN, adapter_bits=adapter_bits)
+        assert needed[ACTIVATIONS] == predicted_peak_bytes(SEVEN, 1, 512, precision="bfloat16")
+    in_32 = training_bytes(SEVEN, bits=32)
+    assert in_32[ACTIVATIONS] == predicted_peak_bytes(SEVEN, 1, 512) and in_32[GRADIENTS] == 4 * SEVEN.n_parameters
+
+
+def test_float32_adapters_cost_more_than_their_own_bytes():
+    wide, narrow = (training_bytes(SEVEN, bits=4, rank=64, adapter_bits=bits)[ACTIVATIONS] for bits in (32, 16))
+    assert 1.5 < wide / narrow < 1.8
+
+
 def test_paging_takes_the_optimizer_away_and_nothing_else():
     plain, paged = (training_bytes(SEVEN, bits=4, rank=64, paged=paged) for paged in (False, True))
     assert paged == plain | {OPTIMIZER: 0.0} and plain[OPTIMIZER] == 8 * 159_907_840
@@ -74,13 +116,15 @@ def test_checkpointing_keeps_an_input_a_block_and_one_block():
 
 
 def test_cards():
-    assert [smallest_card(n * 1e9) for n in (0.1, 8, 8.1, 47.9, 80, 81)] == [8, 8, 12, 48, 80, None]
+    assert [smallest_card(n * 2**30) for n in (0.1, 8, 8.01, 24, 24.01, 80, 80.01)] == [8, 8, 12, 24, 48, 80, None]
+    assert smallest_card(25e9) == 24  # a "24 GB" card has 24 * 2**30 bytes
 
 
 @pytest.mark.parametrize(
     "how, message",
     [
         ({"bits": 3}, "bits must be one of 4, 8, 16, 32, got 3"),
+        ({"rank": 4, "adapter_bits": 4}, "adapter_bits must be 16 or 32, got 4"),
         ({"bits": 4}, "weights of 4 bits cannot be trained themselves"),
         ({"rank": 0}, "rank must be at least 1, got 0"),
         ({"batch_size": 0}, "batch_size must be at least 1"),

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -6,6 +8,7 @@ from lora_edu.lora import add_lora
 from lora_edu.memory import (
     ADAPTERS,
     BASE,
+    CODEBOOK_BYTES,
     CONSTANTS,
     GRADIENTS,
     KINDS,
@@ -14,7 +17,7 @@ from lora_edu.memory import (
     predicted_bytes,
     table,
 )
-from lora_edu.qlora import quantize_linears
+from lora_edu.qlora import NF4Linear, quantize_linears
 from lora_edu.training import trainable_parameters, training_step
 
 CONFIG = GPTConfig(context=32, n_layers=2, n_heads=2, d_model=48)  # 48 is no multiple of 64: ragged blocks
@@ -51,6 +54,30 @@ def test_a_tensor_in_two_places_counts_once():
     before = measured_bytes(model)[BASE]
     model.lm_head.weight = model.token_embedding.weight
     assert measured_bytes(model)[BASE] == before - 4 * 256 * 48
+
+
+def all_storages(model):
+    tensors = [*model.parameters(), *model.buffers()]
+    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+def test_nothing_is_left_out_but_the_two_codebooks():
+    model = build(**WAYS["QLoRA"])
+    measured = measured_bytes(model)
+    assert all_storages(model) == sum(measured.values()) + CODEBOOK_BYTES
+    assert all_storages(copy.deepcopy(model)) == all_storages(model)
+    assert all_storages(model.to(torch.bfloat16)) < sum(measured.values()) + CODEBOOK_BYTES
+    assert len({layer.codebook.data_ptr() for layer in model.modules() if hasattr(layer, "codebook")}) == 1
+
+
+def test_a_codebook_that_somebody_wrote_into_is_not_handed_on():
+    first = NF4Linear.from_linear(torch.nn.Linear(64, 64))
+    right = first.codebook.clone()
+    try:
+        first.codebook.zero_()
+        assert torch.equal(NF4Linear.from_linear(torch.nn.Linear(64, 64)).codebook, right)
+    finally:
+        first.codebook.copy_(right)
 
 
 def test_the_kinds_of_qlora():

@@ -223,7 +223,9 @@ def _to_refit(c, rng) -> list[tuple]:
 
 def _observe_refit(answer, c, *case) -> dict:
     seen = observed(answer, *case)
-    constants, error = seen.value
+    two = isinstance(seen.value, tuple | list) and len(seen.value) == 2
+    one = None if seen.value is None else "one result, where two are asked for"
+    constants, error = seen.value if two else (one, one)
     safe = constants if seen.manners == "good" else seen.manners
     return {"constants": constants, "relative error": error, "safe": safe}
 
