@@ -5,7 +5,6 @@ something is. A part is a function that is called on its own, so that an error i
 compared as plain lists: nothing here rests on functions that a notebook could replace.
 """
 
-
 import numpy as np
 import torch
 from torch import Tensor, nn
