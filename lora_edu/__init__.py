@@ -24,6 +24,7 @@ _HOME = {
     "load_adapter": "peft_io",
     "load_adapter_state": "lora",
     "load_base": "pretrain",
+    "load_pretrained": "pretrained",
     "load_text": "texts",
     "measured_activation_bytes": "activations",
     "measured_bytes": "memory",

@@ -15,7 +15,7 @@ import subprocess
 from lora_edu import environment
 
 
-def setup(extra: str | None = None) -> None:
+def setup(extra: str = environment.DEFAULT_EXTRA) -> None:
     """Install what is needed and fetch the three texts."""
     python = environment.setup(extra)
     _run([str(python), "-m", "lora_edu", "fetch", "texts"])
@@ -89,7 +89,9 @@ def main() -> None:
         dest="command", required=True, metavar="setup | lab | fetch | qlora | gpu | doctor"
     )
     command = commands.add_parser("setup", help="create .venv, install the course, fetch the three texts")
-    command.add_argument("--extra", help="an optional group of pyproject.toml, such as test")
+    command.add_argument(
+        "--extra", default=environment.DEFAULT_EXTRA, help="an optional group of pyproject.toml, such as test"
+    )
     command = commands.add_parser("lab", help="open the course in JupyterLab; unknown options go to JupyterLab")
     command.add_argument("--port", type=int)
     command = commands.add_parser("fetch", help="download texts and models into the cache")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent  # the clone
 VENV = ROOT / ".venv"
+DEFAULT_EXTRA = "real"  # of pyproject.toml: what notebook 12 reads its model with
 
 
 class SetupError(RuntimeError):
@@ -30,26 +31,25 @@ def venv_python() -> Path:
     return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def setup(extra: str | None = None) -> Path:
+def setup(extra: str = DEFAULT_EXTRA) -> Path:
     """Create .venv and install the course with its dependencies, unless that is done already. Returns the interpreter.
 
     extra: an optional group of pyproject.toml, such as "test". Nothing is installed again until pyproject.toml
     changes, and a torch that is already in the environment is kept.
     """
-    if _installed_here() and not extra:
+    if extra == DEFAULT_EXTRA and _installed_here():
         return Path(sys.executable)
     if not (ROOT / "pyproject.toml").exists():
         raise SetupError(f"{ROOT} is not a clone of the course: run this from the folder that holds pyproject.toml")
     if not venv_python().exists():
         _create_venv()
-    stamp = VENV / f"installed-{extra or 'core'}"
+    stamp = VENV / f"installed-{extra}"
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
     if not stamp.exists() or stamp.read_text() != wanted:
-        requirement = f"{ROOT}[{extra}]" if extra else str(ROOT)
         print(
             "installing the course (the first time, torch is the largest part; see the table in the README)", flush=True
         )
-        _pip("install", "--editable", requirement)
+        _pip("install", "--editable", f"{ROOT}[{extra}]")
         _configure_lab()
         stamp.write_text(wanted)
     return venv_python()

@@ -29,8 +29,9 @@ def evaluate(
 ) -> float:
     """The mean loss in nats per token over windows spread evenly over a text: no randomness, so runs can be compared.
 
-    tokens: (n,) uint8. Uses at most `max_windows` windows of `seq_len` tokens each. Several processes share the
-    windows: all of them must call this, and all get the same number.
+    tokens: (n,) of any integer type: uint8 for bytes, int64 for those of a tokenizer. Uses at most `max_windows`
+    windows of `seq_len` tokens each. Several processes share the windows: all of them must call this, and all get the
+    same number.
     """
     check_length(tokens, seq_len)
     device = next(model.parameters()).device

@@ -92,19 +92,16 @@ def announce(number: str, *columns: str) -> None:
 
 def progress() -> None:
     """Print what is done in this notebook: a line for each exercise, whether its check has run or not."""
-    numbers = {
-        exercise.number for module in _loaded() for exercise in vars(module).values() if isinstance(exercise, Exercise)
-    }
-    numbers |= {*_results, *_announced}
+    names = [value for module in _loaded() for value in vars(module).values()]
+    numbers = {value.number for value in names if isinstance(value, Exercise)} | {*_results, *_announced}
     if not numbers:
         return print("No exercise is known in this notebook yet: run its first cells, then a check.")
-    rows = [("exercise", "result", "")]
-    for number in sorted(numbers, key=lambda number: [int(part) for part in number.split(".")]):
-        rows.append((number, _results.get(number, "not checked yet"), "   ".join(_announced.get(number, ()))))
-    for number, result, rest in rows:
-        print(f"{number:10}{result:18}{rest}".rstrip())
-    done = sum(_results.get(number) == "correct" for number in numbers)
-    print(f"{done} of {len(numbers)} done")
+    ordered = sorted(numbers, key=lambda number: [int(part) for part in number.split(".")])
+    rows = [(number, _results.get(number, "not checked yet"), *_announced.get(number, ())) for number in ordered]
+    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
+    for row in rows:
+        print("   ".join(text.ljust(width) for text, width in zip(row, widths, strict=False)).rstrip())
+    print(f"{sum(_results.get(number) == 'correct' for number in numbers)} of {len(numbers)} done")
 
 
 def _loaded() -> list:

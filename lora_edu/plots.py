@@ -57,6 +57,22 @@ def bars(values: dict[str, float], unit: str, labels: list[str] | None = None, h
     return figure
 
 
+def stages(curves: dict[str, dict[str, float]], unit: str) -> Figure:
+    """One line per name over the stages of an experiment, each value written beside its point."""
+    figure, axes = plain_axes(height=3.8)
+    looks = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, ":", "^"))
+    for (name, values), (color, style, marker) in zip(curves.items(), looks, strict=False):
+        axes.plot(list(values), list(values.values()), color=color, ls=style, marker=marker, lw=2, label=name)
+        for position, value in enumerate(values.values()):
+            axes.annotate(
+                f"{value:.2f}", (position, value), (0, 8), textcoords="offset points", ha="center", fontsize=9
+            )
+    axes.margins(x=0.12, y=0.2)
+    axes.set(ylabel=unit)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
 def stacked_bars(rows: dict[str, dict[str, float]], unit: str) -> Figure:
     """Horizontal bars that add up parts: rows maps each bar's name to its parts. Parts differ in color and hatching."""
     figure, axes = plain_axes(height=1.4 + 0.6 * len(rows))

@@ -25,10 +25,13 @@ DOCUMENT_END = "\n\n\n"
 
 
 class Text(NamedTuple):
-    """A text split by document: whole plays (or speeches, or books) are held out for validation."""
+    """A text split by document: whole plays (or speeches, or books) are held out for validation.
 
-    train: Tensor  # (n_train,) uint8
-    validation: Tensor  # (n_validation,) uint8
+    `load_text` gives bytes (uint8); a model with a tokenizer of its own gets a Text of its tokens (int64).
+    """
+
+    train: Tensor  # (n_train,)
+    validation: Tensor  # (n_validation,)
 
 
 def available_texts() -> list[str]:

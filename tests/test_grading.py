@@ -81,3 +81,29 @@ def test_a_function_that_changes_its_inputs_fools_nobody():
             exercise(wrong)
     exercise(lambda x: x.sub_(x.mean()))  # a right answer in place is right, as often as it is checked
     exercise(lambda x: x.sub_(x.mean()))
+
+
+def test_progress_lists_what_is_done_and_what_is_not(capsys, monkeypatch):
+    monkeypatch.setattr(grading, "_results", {})
+    monkeypatch.setattr(grading, "_announced", {})
+    monkeypatch.setattr(grading, "_loaded", lambda: [])
+    grading.progress()
+    assert "run its first cells" in capsys.readouterr().out
+    for number in ("7.1", "7.2", "7.10"):
+        grading.announce(number, f"title of {number}", "5 min")
+    exercises = [Exercise(number, lambda x: x, [(1.0,)]) for number in ("7.1", "7.2", "7.10")]
+    exercises[0](lambda x: x)
+    with pytest.raises(AssertionError):
+        exercises[2](lambda x: x + 1)
+    capsys.readouterr()
+    grading.progress()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("   ")[0].strip() for line in lines] == ["7.1", "7.2", "7.10", "1 of 3 done"]
+    assert "correct" in lines[0] and "not checked yet" in lines[1] and "not right yet" in lines[2]
+    assert lines[0].index("title") == lines[1].index("title") and lines[0].endswith("5 min")
+
+
+def test_progress_knows_the_exercises_of_the_notebook(capsys):
+    grading.progress()
+    out = capsys.readouterr().out
+    assert all(number in out for number in ALL)

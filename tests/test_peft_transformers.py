@@ -14,6 +14,7 @@ from torch import nn
 
 from lora_edu.lora import add_lora, lora_layers, merge
 from lora_edu.peft_io import CONFIG, load_adapter, save_adapter
+from tests.other_models import tiny_llama
 
 TOKENS = torch.randint(0, 60, (2, 12), generator=torch.Generator().manual_seed(2))
 
@@ -23,13 +24,6 @@ def tiny_gpt2():
 
     config = GPT2Config(vocab_size=60, n_positions=16, n_embd=24, n_layer=2, n_head=2)
     return GPT2LMHeadModel(config).eval()
-
-
-def tiny_llama():
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    sizes = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4)
-    return LlamaForCausalLM(LlamaConfig(vocab_size=60, num_key_value_heads=2, **sizes)).eval()
 
 
 MODELS = {

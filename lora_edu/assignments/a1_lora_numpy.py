@@ -1,29 +1,31 @@
 """Assignment 1: low rank and LoRA in NumPy, with the backward pass.
 
-The orientation is that of the article that writes the update as A B^T: a weight is (d_in, d_out), one input per row,
+The orientation is that of the texts that write the update as A B^T: a weight is (d_in, d_out), one input per row, and
 
     y = x W + s * (x A) B^T      with A: (d_in, rank), B: (d_out, rank), s = alpha / rank**power
 """
 
+import tracemalloc
+
 import numpy as np
 
 from lora_edu.assignments.core import Task
-from lora_edu.assignments.observing import observed
+from lora_edu.assignments.observing import NotDone, call, observed
 
 TITLE = "Low rank and LoRA in NumPy"
 
 
 def draw(rng) -> dict:
     return {
-        "energy": rng.choice([0.8, 0.85, 0.9, 0.95]),
-        "share": rng.choice([0.25, 0.6, 0.75]),
-        "power": rng.choice([0.5, 0.75, 1.5]),
-        "gain": rng.choice([0.5, 2.0, 3.0]),
-        "ratio": rng.choice([2, 4, 8]),
+        "energy": rng.choice([0.8, 0.85, 0.9, 0.95]),  # 1.1: the share of the energy to keep
+        "share": rng.choice([0.25, 0.6, 0.75]),  # 1.2: the exponent of a singular value that A gets
+        "power": rng.choice([0.75, 1.25, 1.5]),  # 1.3 on: s = alpha / rank**power
+        "gain": rng.choice([0.5, 2.0, 3.0]),  # 1.5: A starts between -gain / sqrt(d_in) and +gain / sqrt(d_in)
+        "ratio": rng.choice([2, 4, 8]),  # 1.6: how much larger the learning rate of B is
     }
 
 
-# --- 1.1 ------------------------------------------------------------------------------------------------------------
+# --- 1.1 and 1.2: matrices with a known spectrum ----------------------------------------------------------------------
 
 
 def _with_spectrum(rng, rows, columns, values) -> np.ndarray:
@@ -34,13 +36,155 @@ def _with_spectrum(rng, rows, columns, values) -> np.ndarray:
 
 
 def _rank_cases(c, rng) -> list[tuple]:
-    spectra = [[9, 6, 3, 1.5, 1, 0.5], [4, 3.5, 3, 2.5, 2], [20, 1, 1, 1, 1, 1, 1], [5] * 6]
-    return [(_with_spectrum(rng, 9, 7, [v * rng.uniform(0.97, 1.03) for v in values]),) for values in spectra]
+    slowly, fast = [8 * 0.85**k for k in range(9)], [10 * 0.6**k for k in range(8)]
+    spectra = [[9, 6, 3, 1.5, 1, 0.5], slowly, [20, 1, 1, 1, 1, 1, 1], [5, 5, 5, 5, 5, 5], fast, [7, 6, 5, 4, 3, 2, 1]]
+    sides = [(9, 7), (12, 10), (7, 9), (10, 6), (8, 11), (9, 8)]
+    return [
+        (_with_spectrum(rng, *shape, [value * rng.uniform(0.97, 1.03) for value in values]),)
+        for shape, values in zip(sides, spectra, strict=True)
+    ]
 
 
 def _observe_rank(answer, c, matrix) -> dict:
     seen = observed(answer, matrix)
     return {"rank": seen.value, "inputs": seen.inputs}
+
+
+def _split_cases(c, rng) -> list[tuple]:
+    spectrum = sorted(rng.uniform(0.5, 9, size=6), reverse=True)
+    return [(_with_spectrum(rng, *shape, spectrum), rank) for shape, rank in [((9, 7), 2), ((6, 11), 3), ((8, 6), 1)]]
+
+
+def _observe_split(answer, c, matrix, rank) -> dict:
+    seen = observed(answer, matrix, rank)
+    A, B = seen.value
+    return {"product": lambda: A @ B.T, "balance": lambda: (A**2).sum(axis=0) ** 0.5, "manners": seen.manners}
+
+
+# --- 1.3 and 1.4: forward and backward --------------------------------------------------------------------------------
+
+
+def _layer(rng, batch, d_in, d_out, rank, dtype=np.float64) -> tuple:
+    """x, W, A and B of a layer none of whose sides are equal."""
+    shapes = [(batch, d_in), (d_in, d_out), (d_in, rank), (d_out, rank)]
+    return tuple(rng.normal(size=shape).astype(dtype) for shape in shapes)
+
+
+def _forward_cases(c, rng) -> list[tuple]:
+    return [
+        (*_layer(rng, 3, 8, 6, 2), 5.0),
+        (*_layer(rng, 5, 4, 11, 3, np.float32), 2.0),
+        (*_layer(rng, 2, 300, 400, 4), 6.0),
+    ]
+
+
+def _observe_forward(answer, c, x, W, A, B, alpha) -> dict:
+    seen, peak = _with_peak(answer, x, W, A, B, alpha)
+    too_large = W.size > 10_000 and peak > W.nbytes / 2
+    return {
+        "values": seen.value,
+        "dtype": f"that of x: {'yes' if seen.dtype == str(x.dtype) else 'no'}",
+        "memory": "a matrix as large as W was formed" if too_large else "small",
+        "manners": seen.manners,
+    }
+
+
+def _with_peak(answer, *arguments) -> tuple:
+    """What the answer does, and the bytes that NumPy held at most during the call beyond what was there before."""
+    peaks = []
+
+    def measured(*copies):
+        tracemalloc.start()
+        try:
+            return answer(*copies)
+        finally:
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+
+    return observed(measured, *arguments), peaks[0]
+
+
+def _backward_cases(c, rng) -> list[tuple]:
+    sides = [(3, 8, 6, 2, 5.0), (5, 4, 11, 3, 2.0), (1, 7, 5, 4, 6.0)]
+    return [
+        (*_layer(rng, batch, d_in, d_out, rank), alpha, rng.normal(size=(batch, d_out)))
+        for batch, d_in, d_out, rank, alpha in sides
+    ]
+
+
+def _observe_backward(answer, c, *case) -> dict:
+    seen = observed(answer, *case)
+    return {
+        "grad_A": lambda: seen.value[0],
+        "grad_B": lambda: seen.value[1],
+        "grad_x": lambda: seen.value[2],
+        "manners": seen.manners,
+    }
+
+
+# --- 1.5: the adapter -------------------------------------------------------------------------------------------------
+
+
+def _adapter_cases(c, rng) -> list[tuple]:
+    cases = []
+    for seed, (batch, d_in, d_out, rank, alpha) in enumerate([(3, 8, 6, 2, 5.0), (4, 5, 9, 3, 2.0)]):
+        x, W, _, B = _layer(rng, batch, d_in, d_out, rank)
+        cases.append((x, W, B, rank, alpha, seed + int(rng.integers(100))))
+    return cases
+
+
+def _observe_adapter(answer, c, x, W, B, rank, alpha, seed) -> dict:
+    def layer(weight=None, trained=True):
+        made = answer(W.copy() if weight is None else weight, rank, alpha, seed)
+        if made.lora_A is ...:
+            raise NotDone
+        if trained:
+            made.lora_B = B.copy()
+        return made
+
+    def merged(times, weight=None):
+        made = layer(weight)
+        for _ in range(times):
+            made.merge()
+        return made
+
+    def weight_and_output(made):
+        return [*np.ravel(made.weight), *np.ravel(call(made.forward, x))]
+
+    def taken_out():
+        made = merged(times=2)
+        made.unmerge()
+        return weight_and_output(made)
+
+    def frozen():
+        mine = W.copy()
+        merged(times=1, weight=mine)
+        return "unchanged" if np.array_equal(mine, W) else "merging changed the array that was passed in"
+
+    return {
+        "start": lambda: [*np.ravel(layer(trained=False).lora_A), *np.ravel(call(layer(trained=False).forward, x))],
+        "forward": call(layer().forward, x),
+        "merge": lambda: weight_and_output(merged(times=1)),
+        "twice": taken_out,
+        "frozen": frozen,
+    }
+
+
+# --- 1.6: training ----------------------------------------------------------------------------------------------------
+
+
+def _train_cases(c, rng) -> list[tuple]:
+    cases = []
+    for batch, d_in, d_out, rank, alpha, steps in [(6, 4, 5, 2, 3.0, 1), (7, 6, 3, 2, 1.5, 4), (5, 5, 8, 3, 2.0, 10)]:
+        x, W, A, B = _layer(rng, batch, d_in, d_out, rank)
+        target = x @ W + 0.3 * rng.normal(size=(batch, d_out))
+        cases.append((x, target, W, 0.5 * A, 0.3 * B, alpha, 0.03, steps))
+    return cases
+
+
+def _observe_train(answer, c, *case) -> dict:
+    seen = observed(answer, *case)
+    return {"A": lambda: seen.value[0], "B": lambda: seen.value[1], "manners": seen.manners}
 
 
 TASKS = [
@@ -53,5 +197,56 @@ TASKS = [
         cases=_rank_cases,
         observe=_observe_rank,
         tolerance=0,
+        seconds=8,
+    ),
+    Task(
+        number="1.2",
+        name="split",
+        title="The best two factors",
+        minutes=15,
+        parts={"product": 2, "balance": 1, "manners": 1},
+        cases=_split_cases,
+        observe=_observe_split,
+        seconds=8,
+    ),
+    Task(
+        number="1.3",
+        name="forward",
+        title="Forward, in the other orientation",
+        minutes=15,
+        parts={"values": 2, "dtype": 1, "memory": 1, "manners": 1},
+        cases=_forward_cases,
+        observe=_observe_forward,
+        seconds=8,
+    ),
+    Task(
+        number="1.4",
+        name="backward",
+        title="Backward",
+        minutes=20,
+        parts={"grad_A": 2, "grad_B": 2, "grad_x": 1, "manners": 1},
+        cases=_backward_cases,
+        observe=_observe_backward,
+        seconds=8,
+    ),
+    Task(
+        number="1.5",
+        name="adapter",
+        title="An adapter that can be merged",
+        minutes=25,
+        parts={"start": 1, "forward": 1, "merge": 1, "twice": 1, "frozen": 1},
+        cases=_adapter_cases,
+        observe=_observe_adapter,
+        seconds=8,
+    ),
+    Task(
+        number="1.6",
+        name="train",
+        title="Training with two learning rates",
+        minutes=20,
+        parts={"A": 2, "B": 2, "manners": 1},
+        cases=_train_cases,
+        observe=_observe_train,
+        seconds=8,
     ),
 ]

@@ -63,6 +63,8 @@ def message(got: list[dict], stored: dict, where: tuple[int, str], tolerance: fl
     place = f"for ({shown}), {part}: " if shown else f"case {case + 1}, {part}: "
     if value is None:
         return place + "your answer gave None. A function hands its result over with `return`, not with `print`."
+    if _error(value) == "NotDone":
+        return place + "not done yet, it returns `...`"
     text = f" ({value['text']})" if _error(value) and value.get("text") else ""
     return place + difference(value, expected) + text
 

@@ -5,6 +5,7 @@ python -m lora_edu.classroom prove a1_lora_numpy
 
 import contextlib
 import copy
+import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ LARGEST = 200_000  # characters of a task's expectations
 
 def prove(name: str, cohort: str) -> list[str]:
     """Everything that is wrong with an assignment's graders; an empty list if they are right."""
+    _import_what_cheats_use()
     assignment, solutions = load(name, cohort), load_solutions(name)
     if set(assignment.tasks) != set(solutions):
         return [f"{name}: tasks {sorted(assignment.tasks)}, solutions {sorted(solutions)}"]
@@ -100,6 +102,13 @@ def _verdict(assignment: Assignment, number: str, make: Any, stored: dict, kind:
     with _nothing_replaced():
         got = observe_all(assignment, number, make(assignment.constants), kind)
     return judge(request(assignment, number, json.loads(json.dumps(got)), stored[kind]))
+
+
+def _import_what_cheats_use() -> None:
+    """Wrong answers call PEFT and bitsandbytes. Importing them takes longer than an answer may."""
+    for name in ("torch", "peft", "bitsandbytes"):
+        if importlib.util.find_spec(name):
+            importlib.import_module(name)
 
 
 @contextlib.contextmanager

