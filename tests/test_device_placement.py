@@ -1,19 +1,34 @@
 """No tensor stays behind on the CPU when a model is elsewhere: shown without a GPU, on torch's "meta" device.
 
-A meta tensor has a shape, a type and a device, and no numbers. An operation between it and a CPU tensor fails, as one
-between a GPU and the CPU would. What needs numbers (is it finite?) and autocast do not exist there and are replaced.
+A meta tensor has a shape, a type and a device, and no numbers. Not every operation between one and a CPU tensor fails,
+as it would on a GPU, so `OneDevice` looks at all of them. What needs numbers (is it finite?) and autocast do not exist
+on that device and are replaced.
 """
 
 import contextlib
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lora_edu import fused, quantization
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
 from lora_edu.qlora import quantize_linears
 from lora_edu.quantization import quantize
+
+COPIES = {torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default}  # these may go from one device to another
+
+
+class OneDevice(TorchDispatchMode):
+    """Fails for every other operation whose tensors are on two devices; a single number may be on the CPU."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor) and leaf.ndim]
+        devices = {tensor.device.type for tensor in tensors}
+        assert len(devices) <= 1 or func in COPIES, f"{func} has tensors on {' and '.join(sorted(devices))}"
+        return func(*args, **(kwargs or {}))
 
 
 @pytest.fixture
@@ -27,7 +42,8 @@ def meta(monkeypatch):
         return torch.bucketize(scaled, (codebook[:-1] + codebook[1:]) / 2).to(torch.uint8)
 
     monkeypatch.setattr(quantization, "nearest_code", nearest_code)
-    return torch.device("meta")
+    with OneDevice():
+        yield torch.device("meta")
 
 
 @pytest.mark.parametrize("shape", [(300, 70), (5000, 100), (33, 65)])
@@ -52,10 +68,15 @@ def test_a_step_of_qlora(checkpointing, meta):
     assert all(parameter.grad.is_meta for parameter in model.parameters() if parameter.requires_grad)
 
 
-def test_what_stays_behind_is_found(meta):
-    """The control: one buffer left on the CPU."""
+@pytest.mark.parametrize("name", ["absmax_offset", "absmax_absmax", "bias"])
+def test_what_stays_behind_is_found(name, meta):
+    """The control: one tensor left on the CPU. (As vectors: a single number may be there.)"""
     model = quantize_linears(GPT(GPTConfig(context=8, n_layers=1, n_heads=1, d_model=16)).to(meta))
     layer = model.blocks[0].mlp.up_proj
-    layer._buffers["absmax_offset"] = torch.ones(16)  # one for each block: torch would let a single number pass
-    with pytest.raises(RuntimeError, match="device"):
+    left = {"absmax_offset": torch.ones(16), "absmax_absmax": torch.ones(1), "bias": torch.ones(64)}[name]
+    if name == "bias":
+        layer.bias = torch.nn.Parameter(left, requires_grad=False)
+    else:
+        layer._buffers[name] = left
+    with pytest.raises((AssertionError, RuntimeError), match="cpu"):
         model(torch.zeros(1, 8, dtype=torch.long, device=meta))
