@@ -25,7 +25,7 @@ from torch import nn
 
 from lora_edu import GPT
 from lora_edu.peak import PeakMemory
-from lora_edu.step_memory import peak_bytes
+from lora_edu.step_memory import step_peak_bytes
 from lora_edu.storage import staging
 
 PREDICTED = "predicted for this course, not compiled, by `lora_edu.step_memory`"
@@ -69,7 +69,7 @@ def memory(setting: Setting, base: GPT) -> tuple[list[str], dict[str, int]]:
     """A table of peaks, and the peaks by name."""
     warm_up_libraries(setting)
     peaks = {name: peak_of_a_step(setting, build, base) for name, build in BUILDERS.items()}
-    peaks[PREDICTED] = peak_bytes(setting.config, setting.batch_size, setting.config.context, setting.rank)
+    peaks[PREDICTED] = step_peak_bytes(setting.config, setting.batch_size, setting.config.context, setting.rank)
     notes = []
     for name, build in BUILDERS.items():
         try:

@@ -133,7 +133,7 @@ WRONG = [
     Wrong(
         "the short last block is dropped",
         lambda c: answers.whole_blocks_only,
-        keeps=2,
+        keeps=3,
         sentence="the short last block is missing. Its values need codes too.",
         see=BLOCKS,
     ),
