@@ -87,6 +87,16 @@ def test_a_second_archive_replaces_what_a_student_handed_in_before(folder):
     assert (folder / "submitted" / "bob" / NAME / f"{NAME}.ipynb").read_text() == "b"
 
 
+def test_an_old_grade_goes_with_what_it_was_for_and_stays_with_what_is_the_same(folder):
+    first = archive(folder / "1.zip", {f"ann/{NAME}.ipynb": "old", f"bob/{NAME}.ipynb": "same"})
+    collecting.collect(NAME, [first])
+    for student in ("ann", "bob"):
+        (folder / "autograded" / student / NAME).mkdir(parents=True)
+    collecting.collect(NAME, [archive(folder / "2.zip", {f"ann/{NAME}.ipynb": "new", f"bob/{NAME}.ipynb": "same"})])
+    assert not (folder / "autograded" / "ann" / NAME).exists()
+    assert (folder / "autograded" / "bob" / NAME).exists()
+
+
 def test_an_archive_cannot_write_elsewhere(folder):
     files = {
         f"../../evil_1_assignsubmission_file_/{NAME}.ipynb": "x",

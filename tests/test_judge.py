@@ -126,6 +126,23 @@ def test_an_endless_loop_costs_its_time_once():
     assert time.monotonic() - start < 3
 
 
+def test_an_import_is_not_cut_off(tmp_path, monkeypatch):
+    """A compiled library whose import is interrupted can take the kernel down, and the whole submission with it."""
+    (tmp_path / "slow_library.py").write_text("import time\ntime.sleep(0.8)\nready = True")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def answer(x):
+        import slow_library
+
+        return x * 3 if slow_library.ready else loop(x)
+
+    seen = observing.observe_all(ASSIGNMENT, "9.1", answer, "hidden")
+    assert sys.modules["slow_library"].ready  # though 0.5 seconds had passed
+    assert {part["error"] for case in seen for part in case.values() if isinstance(part, dict) and "error" in part} <= {
+        "TooSlow"
+    }
+
+
 def test_an_error_in_one_part_costs_that_part_alone():
     def lazy(answer, c, x):
         return {"value": answer(x), "type": lambda: 1 / 0, "manners": lambda: "good"}

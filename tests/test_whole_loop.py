@@ -9,6 +9,7 @@ import classroom_folder
 import nbformat
 import pytest
 
+from lora_edu.assignments import core
 from lora_edu.classroom import autograding, collecting, folders, grades, nbgrading, releasing
 
 NAME = "a1_lora_numpy"
@@ -169,3 +170,20 @@ def test_importing_the_answer_does_not_pass(root, tmp_path):
     assert [float(row[task]) for task in ("needed_rank", "split", "forward", "backward", "train")] == [3, 4, 0, 0, 0]
     assert row["look_at"] == "lora_edu.classroom"  # for the teacher to read
     assert json.loads((root / "reports" / f"{NAME}-collected.json").read_text())["copy"]["file"] == f"{NAME}.ipynb"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [path.stem for path in sorted(classroom_folder.ASSIGNMENTS.glob("source/*/*.ipynb"))])
+def test_every_assignment_goes_through_nbgrader(root, tmp_path, name):
+    releasing.release(name, "2026a")
+    blank = (root / "release" / name / f"{name}.ipynb").read_text()
+    files = {"right": (root / "solutions" / "2026a" / f"{name}.ipynb").read_text(), "blank": blank}
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for student, text in files.items():
+            archive.writestr(f"{student}/{name}.ipynb", text)
+    collecting.collect(name, [tmp_path / "two.zip"])
+    assert autograding.autograde(name) == {}
+    rows = table(grades.write_grades(name))
+    for task in core.load(name).tasks.values():
+        assert float(rows["right"][task.name]) == task.points and float(rows["blank"][task.name]) == 0
+    assert (rows["right"]["status"], rows["blank"]["score"]) == ("waits for a written answer's grade", "0")

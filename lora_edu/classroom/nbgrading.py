@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -42,4 +43,7 @@ def gradebook():
     """nbgrader's gradebook of the teacher's folder, as a context manager."""
     from nbgrader.api import Gradebook
 
-    return Gradebook(f"sqlite:///{folders.required() / 'gradebook.db'}", course_id="lora-edu")
+    root = folders.required()
+    settings = (root / "nbgrader_config.py").read_text(encoding="utf-8")
+    course = re.search(r"""course_id\s*=\s*["'](.+?)["']""", settings)
+    return Gradebook(f"sqlite:///{root / 'gradebook.db'}", course_id=course[1] if course else "")
