@@ -1,6 +1,7 @@
 """What several tests share: a tiny model, a tiny text, and the same random state at the start of each test."""
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,7 @@ from lora_edu.training import train
 TINY = GPTConfig(context=32, n_layers=2, n_heads=2, d_model=16)
 
 
+os.environ.setdefault("LORA_EDU_DEVICE", "cpu")  # on a computer with a GPU too: tests of the GPU ask for it by name
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 

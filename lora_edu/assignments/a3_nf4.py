@@ -1,7 +1,7 @@
 """Assignment 3, blocks and NF4: the constants of a cohort, the cases of the checks, and what is observed of an answer.
 
-The format of the assignment is a relative of NF4 that no library knows: the constant of a block keeps its sign, the
-codebook has an offset of its own on each side, a tie goes up, and codes of 3 or 5 bits are packed without a gap.
+The format is a relative of NF4, made for this assignment: the constant of a block keeps its sign, the codebook has an
+offset of its own on each side, a tie goes up, and codes of 3 or 5 bits are packed without a gap.
 """
 
 import math

@@ -34,7 +34,7 @@ def _with_outliers(values: Tensor, block_size: int, rng) -> Tensor:
 
 def sides(c, rng) -> list[tuple]:
     """(below, above, offset_below, offset_above): a small codebook, this cohort's, and others of other widths."""
-    offsets = [(float(rng.uniform(0.85, 0.92)), float(rng.uniform(0.94, 0.99))) for _ in range(3)]
+    offsets = [(int(rng.integers(850, 920)) / 1000, int(rng.integers(940, 990)) / 1000) for _ in range(3)]
     return [
         (2, 1, *offsets[0]),
         (c.levels_below, c.levels_above, c.offset_below, c.offset_above),

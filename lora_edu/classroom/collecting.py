@@ -17,6 +17,7 @@ from lora_edu.classroom import folders
 from lora_edu.storage import staging
 
 LARGEST = 50_000_000  # bytes of one file
+HANDED_IN = "handed-in.txt"  # the names of all files of a student; only notebooks are unpacked
 MOODLE = re.compile(
     r"(?P<who>[^/]+)_(?P<number>\d+)_assignsubmission_(?P<kind>file|onlinetext)(?:_/|_)(?P<file>[^/]+)$"
 )
@@ -121,6 +122,10 @@ def _is_clutter(path: str) -> bool:
 def _store(content: zipfile.ZipFile, entry: Entry, name: str) -> None:
     folder = folder_of(entry.student, name)
     folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / HANDED_IN, "a", encoding="utf-8") as listing:
+        listing.write(entry.file + "\n")
+    if not entry.file.endswith(".ipynb"):
+        return  # a numpy.py beside the notebook would be imported instead of NumPy
     with content.open(entry.member) as source, open(folder / entry.file, "wb") as target:
         shutil.copyfileobj(source, target)
     if entry.time:

@@ -1,5 +1,6 @@
 """Calling nbgrader in the teacher's folder, as a program of its own, and reading its gradebook."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -17,8 +18,6 @@ def run(*arguments: str, log: Path | None = None, allow_failure: bool = False, *
 
     Raises NbgraderFailed if it ends with an error, unless that is allowed, and ModuleNotFoundError where it is missing.
     """
-    import importlib.util
-
     if importlib.util.find_spec("nbgrader") is None:
         raise ModuleNotFoundError('nbgrader is missing: pip install "lora-edu[classroom]"')
     command = [sys.executable, "-m", "nbgrader", *arguments]

@@ -24,8 +24,8 @@ LARGEST = 200_000  # characters of a task's expectations
 
 def prove(name: str, cohort: str) -> list[str]:
     """Everything that is wrong with an assignment's graders; an empty list if they are right."""
-    _import_what_cheats_use()
     assignment, solutions = load(name, cohort), load_solutions(name)
+    _import_what_cheats_use()
     if set(assignment.tasks) != set(solutions):
         return [f"{name}: tasks {sorted(assignment.tasks)}, solutions {sorted(solutions)}"]
     return [
