@@ -4,8 +4,9 @@ Each arm trains the shipped base on plays in one way, on one amount of text, at 
 rates are swept with seed 0; the best one of each way (`BEST_RATES`) is run with two more seeds. The same seed means the
 same batches and, for adapters, the same A: LoRA and QLoRA can be compared pair by pair.
 
-Two more ways ask what the error of NF4 does. "noise" adds to each block of 64 weights random numbers with the norm that
-NF4's error has there; "nf2" rounds to four values instead of sixteen. Both train adapters, as QLoRA does.
+"blocks" trains the weight matrices that adapters are given, in full, and nothing else: what is left between it and LoRA
+is the rank. Two more ways ask what the error of NF4 does. "noise" adds to each block of 64 weights random numbers with
+the norm that NF4's error has there; "nf2" rounds to four values instead of sixteen. Both train adapters, as QLoRA does.
 """
 
 import torch
@@ -21,7 +22,7 @@ from lora_edu.texts import Text, load_text
 from lora_edu.training import evaluate, train
 
 BLOCK_SIZE = 64
-METHODS = ("full", "lora", "qlora", "noise", "nf2")
+METHODS = ("full", "lora", "qlora", "blocks", "noise", "nf2")
 TEXT_SIZES = {"20 kB": 20_000, "all plays": None}  # bytes of the training text that are used
 
 
@@ -70,7 +71,11 @@ def prepared(model: GPT, method: str, rank: int = 8, noise: float = 1.0, seed: i
     """The model in the state in which this method begins to train it: in place, and returned."""
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
-    if method == "full":
+    if method in ("full", "blocks"):
+        if method == "blocks":
+            model.requires_grad_(False)
+            for layer in block_linears(model).values():
+                layer.weight.requires_grad_(True)
         return model
     if method == "qlora":
         quantize_linears(model, block_size=BLOCK_SIZE, double_quant=True)
@@ -154,13 +159,13 @@ def _quality_arms() -> dict[str, dict]:
     for (method, text), rate in BEST_RATES.items():
         arms |= _arms(method, text, (rate,), SEEDS)
     rate = BEST_RATES["qlora", "all plays"]
-    for name, seeds, options in (
-        ("noise", SEEDS, {"method": "noise"}),
-        ("noise x4", SEEDS[:1], {"method": "noise", "noise": 4}),
-        ("nf2", SEEDS[:1], {"method": "nf2"}),
-    ):
-        arms |= _arms(name, "all plays", (rate,), seeds, **options)
-    return arms
+    for name, options in {
+        "noise": {"method": "noise"},
+        "nf2": {"method": "nf2"},
+        "noise x4": {"method": "noise", "noise": 4},
+    }.items():
+        arms |= _arms(name, "all plays", (rate,), SEEDS, **options)
+    return arms | _arms("blocks", "all plays", (1e-3, 2e-3, 3e-3), SEEDS[:1])
 
 
 QUALITY_ARMS = _quality_arms()

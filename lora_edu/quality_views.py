@@ -48,16 +48,20 @@ def recovery(arms: dict, text: str = "all plays") -> dict[str, tuple[float, list
 
 
 def sweep_figure(arms: dict) -> Figure:
-    """Loss against the learning rate, one panel for each amount of text; a ring marks each method's best rate."""
+    """Loss against the learning rate, one panel for each amount of text; a ring marks each method's best rate.
+
+    Each panel begins a little below its lowest loss and is 0.45 nats high: what lies far above is cut off.
+    """
     figure, panels = _two_panels()
     for axes, text in zip(panels, TEXT_SIZES, strict=True):
         for method, (color, marker, line) in LOOKS.items():
             losses, best = sweep(arms, method, text), best_rate(arms, method, text)
             axes.plot(*zip(*losses.items(), strict=True), line, color=color, marker=marker, label=NAMES[method])
             axes.plot(best, losses[best], "o", ms=15, mfc="none", mec=color)
-        axes.set(xscale="log", xlabel="learning rate", title=text)
+        lowest = min(min(sweep(arms, method, text).values()) for method in LOOKS)
+        axes.set(xscale="log", xlabel="learning rate", title=text, ylim=(lowest - 0.03, lowest + 0.42))
     panels[0].set_ylabel("loss after training, nats per byte")
-    panels[1].legend(frameon=False, fontsize=9)
+    panels[0].legend(frameon=False, fontsize=9, loc="upper left")
     return figure
 
 
