@@ -95,8 +95,12 @@ def test_a_release_gives_nothing_away(name, released):
     secret = {line for line in inside - outside if len(line) > 12}
     assert len(secret) > 10
     assert [line for line in secret if json.dumps(line, ensure_ascii=False)[1:-1] in text] == []
-    names = {wrong.name for task in load_solutions(name).values() for wrong in task.wrong if not wrong.sentence}
-    assert '"hidden"' not in text and not any(f'"{name}"' in (folder / "checks.json").read_text() for name in names)
+    solutions = load_solutions(name)
+    for number, task in json.loads((folder / "checks.json").read_text())["tasks"].items():
+        assert set(task) == {"expected", "mistakes"}
+        named = [wrong.sentence for wrong in solutions[number].wrong if wrong.sentence]
+        assert [mistake["sentence"] for mistake in task["mistakes"]] == named
+        assert all(set(mistake) == {"sentence", "see", "observed"} for mistake in task["mistakes"])
 
 
 @pytest.mark.parametrize("name", SOURCES)
