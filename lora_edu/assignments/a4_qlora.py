@@ -13,14 +13,15 @@ from torch import Tensor
 
 from lora_edu.assignments.core import Constants, Task
 from lora_edu.assignments.qlora_observers import (
+    LayerCase,
     observe_bytes,
     observe_constants,
     observe_decoded,
-    observe_fine_tune,
     observe_layer,
     observe_survivors,
 )
 from lora_edu.assignments.qlora_pieces import GridRounding
+from lora_edu.assignments.qlora_tuning import observe_fine_tune
 
 TITLE = "Double quantization and QLoRA"
 
@@ -130,12 +131,12 @@ def _updates(c: Constants, rng: np.random.Generator) -> list[tuple]:
 
 
 def _layers(c: Constants, rng: np.random.Generator) -> list[tuple]:
-    """The shape of x, d_out, rank, alpha, whether x needs a gradient."""
+    """No side equals another, alpha is never the rank; three dimensions; an x that needs no gradient."""
     d_in, d_out = int(rng.integers(18, 24)), int(rng.integers(26, 32))
     return [
-        ((5, d_in), d_out, 2, 5.0, True),
-        ((2, 3, d_out), d_in, 3, 7.0, True),
-        ((4, d_in), d_out + 1, 3, 1.5, False),
+        (LayerCase((5, d_in), d_out, 2, 5.0),),
+        (LayerCase((2, 3, d_out), d_in, 3, 7.0),),
+        (LayerCase((4, d_in), d_out + 1, 3, 1.5, x_learns=False),),
     ]
 
 
