@@ -24,6 +24,7 @@ from quantization import speed
 from torch import nn
 
 from lora_edu import GPT
+from lora_edu.compiling import compiler_problem
 from lora_edu.peak import PeakMemory
 from lora_edu.step_memory import step_peak_bytes
 from lora_edu.storage import staging
@@ -187,7 +188,8 @@ def report(setting: Setting) -> str:
     lines += ["## Goals", "", *goals(times, peaks), "", "## Memory", "", *peaks_table, "", "## Time", "", *times_table]
     lines += ["", "Times are medians over interleaved rounds, ratios medians of the ratios within a round.", ""]
     lines += ["## Quantization", "", "Float32 weights, NF4, block 64.", ""]
-    lines += speed(setting.device, min(9, setting.rounds), setting.layers)
+    problem = compiler_problem(torch.device(setting.device), setting.backend)
+    lines += speed(setting.device, min(9, setting.rounds), setting.layers, None if problem else setting.backend)
     return "\n".join(lines) + "\n"
 
 

@@ -28,8 +28,9 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torchao.quantization import to_nf4
 
-from lora_edu import GPT, GPTConfig, add_lora, quantize, quantize_linears
+from lora_edu import GPT, GPTConfig, add_lora, fused, quantize, quantize_linears
 
+COMPILED = "dequantize, compiled, fresh output"
 COPY = "copy of as many bytes, reused buffer"
 SIZES = ((4096, 1), (512, 20))  # of a square layer, and how often a call is repeated within one measurement
 REPEATS_ON_A_GPU = 20  # times as many: there a call takes microseconds
@@ -38,8 +39,14 @@ REPEATS_ON_A_GPU = 20  # times as many: there a call takes microseconds
 # --- the three parts -----------------------------------------------------------------------------------------------
 
 
-def speed(device: str, rounds: int, sizes: tuple[tuple[int, int], ...] = SIZES) -> list[str]:
-    """Quantize and dequantize a layer of a 7B-class model and one of the course's size. Goals are the CPU's."""
+def speed(
+    device: str, rounds: int, sizes: tuple[tuple[int, int], ...] = SIZES, backend: str | None = None
+) -> list[str]:
+    """Quantize and dequantize a layer of a 7B-class model and one of the course's size. Goals are the CPU's.
+
+    backend: of torch.compile, for one row more: the weight from its codes in one expression (`lora_edu.fused`).
+    """
+    dequantize_compiled = torch.compile(fused.dequantize, backend=backend, dynamic=False) if backend else None
     rows = ["| layer | what | time | bitsandbytes' time | ratio | lowest, highest | goal |", "|-|-|-|-|-|-|-|"]
     for size, repeats in sizes:
         repeats *= REPEATS_ON_A_GPU if device == "cuda" else 1
@@ -55,21 +62,21 @@ def speed(device: str, rounds: int, sizes: tuple[tuple[int, int], ...] = SIZES) 
             },
             device, rounds, max(1, repeats // 4),
         )  # fmt: skip
-        times_back = interleaved(
-            {
-                "dequantize into a reused buffer": lambda ours=ours, out=out: ours.dequantize(out),
-                "dequantize, fresh output": lambda ours=ours: ours.dequantize(),
-                "bitsandbytes": lambda codes=codes, state=state: functional.dequantize_4bit(codes, state),
-                "dequantize, torchao": lambda theirs=theirs: theirs.get_original_weight(),
-                COPY: lambda x=x, out=out: out.copy_(x),
-            },
-            device, 2 * rounds, repeats,
-        )  # fmt: skip
+        calls = {
+            "dequantize into a reused buffer": lambda ours=ours, out=out: ours.dequantize(out),
+            "dequantize, fresh output": lambda ours=ours: ours.dequantize(),
+            "bitsandbytes": lambda codes=codes, state=state: functional.dequantize_4bit(codes, state),
+            "dequantize, torchao": lambda theirs=theirs: theirs.get_original_weight(),
+            COPY: lambda x=x, out=out: out.copy_(x),
+        }
+        if backend:
+            calls[COMPILED] = lambda ours=ours: dequantize_compiled(ours)
+        times_back = interleaved(calls, device, 2 * rounds, repeats)
         for measured in (times, times_back):
             for name in measured:
                 if name != "bitsandbytes":
                     rows.append(speed_row(size, name, measured, with_goals=device == "cpu"))
-        for name in ("dequantize into a reused buffer", "dequantize, fresh output", "bitsandbytes"):
+        for name in (name for name in times_back if "torchao" not in name and name != COPY):
             copied = median_ratio(times_back, name, COPY)
             share = bandwidth_share(ours.nbytes + out.nbytes, 2 * out.nbytes, copied)
             rows.append(

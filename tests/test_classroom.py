@@ -1,6 +1,7 @@
 """The teacher's commands, piece by piece: collecting, inspecting, points off for being late, grades as CSV."""
 
 import json
+import re
 import zipfile
 from datetime import datetime
 
@@ -8,6 +9,7 @@ import classroom_folder
 import nbformat
 import pytest
 
+from lora_edu.assignments import core
 from lora_edu.classroom import __main__ as commands
 from lora_edu.classroom import collecting, folders, inspecting, nbgrading, plugins, releasing
 
@@ -273,3 +275,23 @@ def test_a_student_without_the_teachers_folder_gets_one_clear_line(tmp_path, mon
     (tmp_path / "checks.json").write_text(json.dumps({"assignment": NAME, "cohort": "2025b", "tasks": {}}))
     with pytest.raises(ValueError, match="take both from the same hand-out"):
         checks(NAME, "2026a")
+    (tmp_path / "checks.json").write_text(json.dumps({"assignment": NAME, "cohort": "2026a", "tasks": {"1.1": {}}}))
+    with pytest.raises(ValueError, match="install the version that the assignment was made with"):
+        checks(NAME, "2026a")
+
+
+def test_the_teachers_page_names_commands_links_and_assignments_that_exist():
+    page = (classroom_folder.ASSIGNMENTS / "README.md").read_text(encoding="utf-8")
+    used = set(re.findall(r"lora_edu\.classroom (\w+)", page))
+    assert {"grade", "grades", "feedback", "prove", "autograde"} <= used <= set(commands.COMMANDS)
+    for link in re.findall(r"\]\((?!http|#)([^)#]+)", page):
+        assert (classroom_folder.ASSIGNMENTS / link).exists(), link
+    for name in core.names():
+        points = sum(task.points for task in core.load(name).tasks.values())
+        row = next(line for line in page.splitlines() if f"source/{name}/" in line)
+        written = int(re.search(r"\| (\d+) \| [^|]*h \|$", row)[1]) - points
+        assert 2 <= written <= 5, row
+    questions = re.findall(r'^\d\. "', page, re.M)
+    assert len(questions) == 3 * len(core.names())
+    config = (classroom_folder.ASSIGNMENTS / "nbgrader_config.py").read_text()
+    assert "c.PerDay.percent" in page and "c.PerDay.percent" in config

@@ -36,6 +36,7 @@ def test_a_rehearsal_from_end_to_end(bench, tmp_path, monkeypatch, capsys):
     assert len(re.findall(r"\| (?:met|missed) \|$", text, re.M)) == 4 and "this course, compiled" in text
     assert re.search(r"\| peak memory, ratio to the prediction \| (0\.9[5-9]|1\.0[0-4])\d \|.*\| met \|", text)
     assert "losses of the first 3 steps agree" in text and "measured copy bandwidth" in text
+    assert "| dequantize, compiled, fresh output |" in text
     assert "bitsandbytes 0." in text and text.strip() in capsys.readouterr().out
 
 

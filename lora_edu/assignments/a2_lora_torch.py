@@ -109,7 +109,7 @@ def _story(rng: np.random.Generator, jumps=(), silent=(), ulp=(), down_is_zero=(
 
 
 def file_cases(c: Any, rng: np.random.Generator) -> list[tuple]:
-    """(rank, alpha, paths of the adapters, seed) in a `Tower` of three blocks"""
+    """(rank, alpha, paths of the adapters, seed)"""
     return [
         (2, 8.0, ["blocks.0.mlp.up_proj", "blocks.2.attention.v_proj"], int(rng.integers(1, 10**6))),
         (3, 1.5, ["blocks.1.mlp.down_proj"], int(rng.integers(1, 10**6))),

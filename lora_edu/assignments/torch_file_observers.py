@@ -1,5 +1,6 @@
 """What the checks of exercises 2.5 and 2.6 look at: the auditor's report, and the file."""
 
+import functools
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from lora_edu.assignments.observing import NotDone, observed
 from lora_edu.assignments.plain_tensors import all_bits, bits, fine, flat, numbers
-from lora_edu.assignments.towers import Adapted, Tower, seeded
+from lora_edu.assignments.towers import Adapted, Tree, seeded
 
 # --- 2.5: the auditor ---
 
@@ -43,33 +44,35 @@ def adapter_file(
     save, load = answer
 
     def make(seed: int = seed, alpha: float = alpha) -> nn.Module:
-        model, rng = seeded(seed, Tower, 3, 4, 5).requires_grad_(False), np.random.default_rng(seed)
-        for path in paths:
-            parent, _, name = path.rpartition(".")
-            base = model.get_submodule(path)
-            down, up = numbers(rng, base.in_features, rank), numbers(rng, rank, base.out_features)
-            setattr(model.get_submodule(parent), name, Adapted(base, down, up, alpha))
-        return model
+        rng, layers = np.random.default_rng(seed), {}
+        for number, path in enumerate(paths):
+            n_in, n_out = 4 + number, 7 - number
+            base = nn.Linear(n_in, n_out)
+            layers[path] = Adapted(base, numbers(rng, n_in, rank), numbers(rng, rank, n_out), alpha)
+        return seeded(seed, Tree, layers)
 
-    def written(folder: str) -> tuple[Path, dict, dict]:
-        path, model = Path(folder) / "adapter.safetensors", make()
+    @functools.cache
+    def written() -> tuple[bytes, dict, dict]:
+        """What `save` makes of a model: the bytes of the file, its tensors, its metadata."""
+        model = make()
         before = all_bits(model)
-        if save(model, path) is ...:
-            raise NotDone
-        if all_bits(model) != before:
-            raise RuntimeError("saving changed the model")
-        with safe_open(path, "pt") as file:
-            return path, {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "adapter.safetensors"
+            if save(model, path) is ...:
+                raise NotDone
+            if all_bits(model) != before:
+                raise RuntimeError("saving changed the model")
+            with safe_open(path, "pt") as file:
+                tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            return path.read_bytes(), tensors, metadata
 
     def keys() -> str:
-        with tempfile.TemporaryDirectory() as folder:
-            _, tensors, metadata = written(folder)
+        _, tensors, metadata = written()
         words = ", ".join(sorted(tensors))
         return f"{words} with rank {float(metadata['rank']):g}, alpha {float(metadata['alpha']):g}"
 
     def values() -> Any:
-        with tempfile.TemporaryDirectory() as folder:
-            _, tensors, _ = written(folder)
+        tensors = written()[1]
         for name, tensor in tensors.items():
             if str(tensor.dtype)[6:] != c.file_dtype:
                 return f"{name} is {str(tensor.dtype)[6:]}"
@@ -80,7 +83,9 @@ def adapter_file(
         source, model = make(), make(seed + 1)
         kept, base = dict(model.named_parameters()), all_bits(model)
         with tempfile.TemporaryDirectory() as folder:
-            load(model, written(folder)[0])
+            path = Path(folder) / "adapter.safetensors"
+            path.write_bytes(written()[0])
+            load(model, path)
         wanted, now = dict(source.named_parameters()), dict(model.named_parameters())
         mine = [f"{path}.{factor}" for path in paths for factor in ("down", "up")]
         far = [n for n in mine if not _rounded(now[n], wanted[n])]
@@ -92,15 +97,16 @@ def adapter_file(
         })  # fmt: skip
 
     def refuses() -> bool | str:
-        complaints = {}
+        _, tensors, metadata = written()
+        said = {}
         with tempfile.TemporaryDirectory() as folder:
-            path, tensors, metadata = written(folder)
-            for name, damaged in _damages(tensors).items():
+            path = Path(folder) / "adapter.safetensors"
+            for what, damaged in _damages(tensors).items():
                 save_file(damaged, path, metadata)
-                complaints[f"{name}: {{}}"] = _refused(load, make(seed + 1), path)
+                said[what] = _refused(load, make(seed + 1), path)
             save_file(tensors, path, metadata)
-            complaints["a model with another alpha: {}"] = _refused(load, make(seed + 1, alpha + 1), path)
-        return "; ".join(text.format(said) for text, said in complaints.items() if said != "refused") or True
+            said["a model with another alpha"] = _refused(load, make(seed + 1, alpha + 1), path)
+        return fine({f"{what}: {how}": how != "refused" for what, how in said.items()})
 
     return {"keys": keys, "values": values, "loads": loads, "refuses": refuses}
 

@@ -1,5 +1,6 @@
 """What the checks of exercises 2.3 and 2.4 look at: the injection, and the merge."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,8 @@ from lora_edu.assignments.towers import Adapted, Inside, Probe, Tower, seeded
 
 # --- 2.3: into a model ---
 
+TOKENS = torch.tensor([[1, 2, 3, 10]])
+
 
 def probes(model: nn.Module) -> dict[str, Probe]:
     return {path: module for path, module in model.named_modules() if isinstance(module, Probe)}
@@ -22,7 +25,7 @@ def trained(model: nn.Module) -> list[str]:
 
 
 def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, alpha, seed) -> dict:
-    """What an injection of `Probe`s chooses, freezes and leaves alone; the model is made anew for each part."""
+    """What one injection of `Probe`s chooses, freezes and leaves alone, and what two others refuse."""
 
     def make(n_blocks: int = n) -> nn.Module:
         tower = seeded(seed, Tower, n_blocks, width, hidden)
@@ -34,16 +37,22 @@ def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, a
             raise NotDone
         return result
 
-    def chosen() -> str:
+    @functools.cache
+    def injected() -> tuple[nn.Module, Any, list, dict[str, nn.Module]]:
+        """The model, what was returned, and from before: the output, and the modules by path."""
         model = make()
-        returned, found = run(model), probes(model)
+        output, modules = bits(model(TOKENS)), dict(model.named_modules())
+        return model, run(model), output, modules
+
+    def chosen() -> str:
+        model, returned, *_ = injected()
+        found = probes(model)
         settings = sorted({f"rank {probe.rank}, alpha {probe.alpha:g}" for probe in found.values()})
         words = ", ".join(found) + " with " + " and ".join(settings)
         return words if list(returned) == list(found) else f"{words}; returned was {str(returned)[:200]}"
 
     def frozen() -> bool | str:
-        model = make()
-        run(model)
+        model, *_ = injected()
         own = {f"{path}.extra" for path in probes(model)}
         others = [name for name in trained(model) if name not in own]
         return fine({
@@ -52,20 +61,17 @@ def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, a
         })  # fmt: skip
 
     def intact() -> bool | str:
-        model, tokens = make(), torch.tensor([[1, 2, 3, 10]])
-        before, modules = bits(model(tokens)), dict(model.named_modules())
-        run(model)
+        model, _, output, modules = injected()
         now = {path.replace(".base", ""): module for path, module in model.named_modules() if type(module) is not Probe}
         return fine({
             "no adapter was put in": not probes(model),
-            "the output changed": bits(model(tokens)) != before,
+            "the output changed": bits(model(TOKENS)) != output,
             "a layer was replaced by a copy": any(now.get(path) is not module for path, module in modules.items()),
             "an adapter is in another mode than the model": any(m.training != training for m in model.modules()),
         })  # fmt: skip
 
-    def refused() -> bool | str:
-        model = make()
-        run(model)
+    def refused() -> bool | str:  # the last part, because the model may have been injected twice after it
+        model, *_ = injected()
         said = {"a second injection": _refusal(run, model), "a model without such layers": _refusal(run, make(0))}
         return fine({f"{what}: {how}": how != "refused" for what, how in said.items()})
 

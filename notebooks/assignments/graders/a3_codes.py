@@ -146,6 +146,7 @@ WRONG = [
         lambda c: answers.lora_edu_steps,
         keeps=0,
     ),
+    Wrong("lora_edu, its codes of values that were scaled by hand", lambda c: answers.lora_edu_codes, keeps=4),
     Wrong("lora_edu, its blocks", lambda c: answers.lora_edu_blocks, keeps=0),
     Wrong("bitsandbytes", lambda c: answers.bitsandbytes_, keeps=0),
 ]
