@@ -59,7 +59,7 @@ def observe_survivors(answer: Callable, c: Any, *case: Any) -> dict[str, Any]:
 # --- a layer and what it keeps -------------------------------------------------------------------------------------
 
 
-LAYER_PARTS = ("output", "x's gradient", "A's and B's gradients", "products", "weight", "bytes kept")
+LAYER_PARTS = ("output", "x's gradient", "A's and B's gradients", "products", "bytes of W kept", "bytes kept")
 
 
 @dataclass(frozen=True)
@@ -102,24 +102,26 @@ def observe_layer(answer: Callable, c: Any, case: LayerCase) -> dict:
         y = forward()
         kept = memory.now - y.untyped_storage().nbytes()
 
-    def kept_bytes() -> int | str:
-        if not decoded or not y.requires_grad:  # nothing computed keeps nothing
+    size = shape[-1] * d_out
+
+    def kept_bytes(least: int = 0) -> int | str:
+        """What is alive, if it is as much as `least`, else 0. What computes nothing keeps nothing: that is no merit."""
+        if not decoded or not y.requires_grad:
             return "the weight was not decoded" if not decoded else "the output needs no gradient"
-        return kept
+        return kept if kept >= least else 0
 
     @cache
     def gradients() -> list:
         y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(0)))
         return [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in learning]
 
-    n, size = x.numel() // shape[-1], shape[-1] * d_out
-    needed = 2 * n * (size + rank * (shape[-1] + d_out))
+    needed = 2 * (x.numel() // shape[-1]) * (size + rank * (shape[-1] + d_out))
     looks = (
         lambda: short(y),
         lambda: short(gradients()[0] if case.x_learns else torch.zeros(())),
         lambda: short(torch.cat([g.flatten() for g in gradients()[-2:]])),
         "no more than needed" if counter.get_total_flops() <= needed else "more than needed",
-        lambda: kept_bytes() if isinstance(kept_bytes(), str) else kept_bytes() < 2 * size,
+        lambda: kept_bytes(2 * size),  # a decoded weight has 4 bytes a number, or 2 in 16 bits
         kept_bytes,
     )
     return dict(zip(LAYER_PARTS, looks, strict=True))
