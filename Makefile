@@ -6,7 +6,7 @@ COHORT ?= formative
 COURSE = $(PYTHON) -m lora_edu
 RUN = .venv/bin/python
 
-.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments lint format notebooks bench clean
+.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments lint format notebooks bench bench-gpu clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -63,6 +63,10 @@ notebooks: python  ## run every notebook in a fresh kernel and store its outputs
 bench: python  ## speed and memory beside bitsandbytes, torchao and PEFT (about 3 minutes; ARGS="--threads 2" passes through)
 	@$(COURSE) setup --extra test
 	$(RUN) benchmarks/quantization.py $(ARGS)
+
+bench-gpu: python  ## QLoRA on an NVIDIA GPU beside PEFT + bitsandbytes (ARGS="--device cpu --tiny" rehearses)
+	@$(COURSE) setup --extra test
+	$(RUN) benchmarks/gpu.py $(ARGS)
 
 clean:  ## remove .venv, build and caches (the downloaded texts stay)
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

@@ -9,85 +9,47 @@ The result goes to benchmarks/results/quantization-<device>.md.
 
 import argparse
 import copy
-import platform
 import statistics
-import time
 from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
 
-import bitsandbytes
 import torch
 from bitsandbytes import functional
+from measuring import (
+    LINEARS,
+    RESULTS,
+    bandwidth_share,
+    bitsandbytes_linears,
+    interleaved,
+    machine,
+    median_ratio,
+    peak_bytes,
+)
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from torch.profiler import ProfilerActivity, profile
 from torchao.quantization import to_nf4
 
-from lora_edu import GPT, GPTConfig, add_lora, quantize, quantize_linears
+from lora_edu import GPT, GPTConfig, add_lora, fused, quantize, quantize_linears
 
+COMPILED = "dequantize, compiled, fresh output"
 COPY = "copy of as many bytes, reused buffer"
-RESULTS = Path(__file__).parent / "results"
-LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"]
-
-
-# --- measuring -----------------------------------------------------------------------------------------------------
-
-
-def timed(call: Callable, device: str, repeats: int) -> float:
-    """Seconds for one call."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) / repeats
-
-
-def interleaved(calls: dict[str, Callable], device: str, rounds: int, repeats: int = 1) -> dict[str, list[float]]:
-    """Run every call in every round; one round to warm up."""
-    times = {name: [] for name in calls}
-    for number in range(rounds + 1):
-        for name, call in calls.items():
-            seconds = timed(call, device, repeats)
-            if number:
-                times[name].append(seconds)
-    return times
-
-
-def median_ratio(times: dict[str, list[float]], name: str, base: str) -> float:
-    return statistics.median(a / b for a, b in zip(times[name], times[base], strict=True))
-
-
-def peak_bytes(call: Callable, device: str) -> int:
-    """The most memory in bytes that `call` had allocated at one moment, its result included."""
-    if device == "cuda":
-        before = torch.cuda.memory_allocated()
-        torch.cuda.reset_peak_memory_stats()
-        result = call()
-        peak = torch.cuda.max_memory_allocated() - before
-        del result
-        return peak
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        result = call()
-    del result
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    now = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        peak = max(peak, now)
-    return peak
+SIZES = ((4096, 1), (512, 20))  # of a square layer, and how often a call is repeated within one measurement
+REPEATS_ON_A_GPU = 20  # times as many: there a call takes microseconds
 
 
 # --- the three parts -----------------------------------------------------------------------------------------------
 
 
-def speed(device: str, rounds: int) -> list[str]:
-    """Quantize and dequantize a layer of a 7B-class model and one of the course's size."""
+def speed(
+    device: str, rounds: int, sizes: tuple[tuple[int, int], ...] = SIZES, backend: str | None = None
+) -> list[str]:
+    """Quantize and dequantize a layer of a 7B-class model and one of the course's size. Goals are the CPU's.
+
+    backend: of torch.compile, for one row more: the weight from its codes in one expression (`lora_edu.fused`).
+    """
+    dequantize_compiled = torch.compile(fused.dequantize, backend=backend, dynamic=False) if backend else None
     rows = ["| layer | what | time | bitsandbytes' time | ratio | lowest, highest | goal |", "|-|-|-|-|-|-|-|"]
-    for size, repeats in [(4096, 1), (512, 20)]:
+    for size, repeats in sizes:
+        repeats *= REPEATS_ON_A_GPU if device == "cuda" else 1
         x = torch.randn(size, size, device=device)
         ours, (codes, state) = quantize(x), functional.quantize_4bit(x, blocksize=64, quant_type="nf4")
         theirs = to_nf4(x)
@@ -100,31 +62,34 @@ def speed(device: str, rounds: int) -> list[str]:
             },
             device, rounds, max(1, repeats // 4),
         )  # fmt: skip
-        times_back = interleaved(
-            {
-                "dequantize into a reused buffer": lambda ours=ours, out=out: ours.dequantize(out),
-                "dequantize, fresh output": lambda ours=ours: ours.dequantize(),
-                "bitsandbytes": lambda codes=codes, state=state: functional.dequantize_4bit(codes, state),
-                "dequantize, torchao": lambda theirs=theirs: theirs.get_original_weight(),
-                COPY: lambda x=x, out=out: out.copy_(x),
-            },
-            device, 2 * rounds, repeats,
-        )  # fmt: skip
+        calls = {
+            "dequantize into a reused buffer": lambda ours=ours, out=out: ours.dequantize(out),
+            "dequantize, fresh output": lambda ours=ours: ours.dequantize(),
+            "bitsandbytes": lambda codes=codes, state=state: functional.dequantize_4bit(codes, state),
+            "dequantize, torchao": lambda theirs=theirs: theirs.get_original_weight(),
+            COPY: lambda x=x, out=out: out.copy_(x),
+        }
+        if backend:
+            calls[COMPILED] = lambda ours=ours: dequantize_compiled(ours)
+        times_back = interleaved(calls, device, 2 * rounds, repeats)
         for measured in (times, times_back):
             for name in measured:
                 if name != "bitsandbytes":
-                    rows.append(speed_row(size, name, measured))
-        copied = median_ratio(times_back, "dequantize into a reused buffer", COPY)
-        share = bandwidth_share(ours.nbytes + out.nbytes, 2 * out.nbytes, copied)
-        rows.append(
-            f"| {size} x {size} | dequantize into a reused buffer / copy: {copied:.2f} times its time, "
-            f"{share:.0%} of its bandwidth | | | | | |"
-        )
+                    rows.append(speed_row(size, name, measured, with_goals=device == "cpu"))
+        for name in (name for name in times_back if "torchao" not in name and name != COPY):
+            copied = median_ratio(times_back, name, COPY)
+            share = bandwidth_share(ours.nbytes + out.nbytes, 2 * out.nbytes, copied)
+            rows.append(
+                f"| {size} x {size} | {name} / copy: {copied:.2f} times its time, "
+                f"{share:.0%} of its bandwidth | | | | | |"
+            )
+        rate = 2 * out.nbytes / statistics.median(times_back[COPY]) / 1e9
+        rows.append(f"| {size} x {size} | measured copy bandwidth: {rate:,.0f} GB/s, read and written | | | | | |")
     return rows
 
 
-def speed_row(size: int, name: str, times: dict[str, list[float]]) -> str:
-    goals = {"quantize": 0.3, "dequantize into a reused buffer": 0.6} if size == 4096 else {}
+def speed_row(size: int, name: str, times: dict[str, list[float]], with_goals: bool = True) -> str:
+    goals = {"quantize": 0.3, "dequantize into a reused buffer": 0.6} if size == 4096 and with_goals else {}
     ratio = median_ratio(times, name, "bitsandbytes")
     ms, base_ms = (1000 * statistics.median(times[key]) for key in (name, "bitsandbytes"))
     goal = f"at most {goals[name]}: {'met' if ratio <= goals[name] else 'missed'}" if name in goals else ""
@@ -133,11 +98,6 @@ def speed_row(size: int, name: str, times: dict[str, list[float]]) -> str:
         f"| {size} x {size} | {name} | {ms:.2f} ms | {base_ms:.2f} ms | {ratio:.3f} | "
         f"{min(ratios):.2f} to {max(ratios):.2f} | {goal} |"
     )
-
-
-def bandwidth_share(moved: int, copied: int, time_ratio: float) -> float:
-    """Bytes a second, as a share of a copy's. moved, copied: bytes read and written; time_ratio: time / copy's time."""
-    return moved / time_ratio / copied
 
 
 def memory(device: str, rounds: int) -> list[str]:
@@ -180,24 +140,6 @@ def one_at_a_time(device: str, size: tuple[int, int] = (11008, 4096), layers: in
     ]
 
 
-def bitsandbytes_linears(model: nn.Module) -> nn.Module:
-    """Replace the block linears by bitsandbytes' Linear4bit, in place."""
-    for module in list(model.modules()):
-        for name, layer in list(module.named_children()):
-            if name in LINEARS:
-                new = bitsandbytes.nn.Linear4bit(
-                    layer.in_features, layer.out_features, quant_type="nf4", compress_statistics=True,
-                    compute_dtype=torch.float32,
-                )  # fmt: skip
-                new.weight = bitsandbytes.nn.Params4bit(
-                    layer.weight.data, requires_grad=False, quant_type="nf4", compress_statistics=True
-                )
-                new.bias = nn.Parameter(layer.bias.data, requires_grad=False)
-                new.support_avx512bf16_for_cpu = False  # else one forward in eval mode changes the layout of the weight
-                setattr(module, name, new)
-    return model
-
-
 def training_step(model: nn.Module, tokens: torch.Tensor) -> Callable:
     """One step: forward, backward, AdamW on what is trained."""
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
@@ -237,21 +179,6 @@ def steps(device: str, rounds: int) -> list[str]:
 
 
 # --- the report ----------------------------------------------------------------------------------------------------
-
-
-def machine(device: str) -> list[str]:
-    kind = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {processor()}"
-    packages = ["torch", "bitsandbytes", "torchao", "peft"]
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    return [f"Device: {kind}. Threads: {torch.get_num_threads()}. Python {platform.python_version()}, {versions}."]
-
-
-def processor() -> str:
-    if Path("/proc/cpuinfo").exists():
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return f"{line.partition(': ')[2]}, {torch.backends.cpu.get_cpu_capability()}"
-    return platform.processor() or "unknown processor"
 
 
 def report(device: str, rounds: int) -> str:

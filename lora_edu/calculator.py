@@ -60,7 +60,7 @@ def training_bytes(
     total[GRADIENTS] = trained * trained_bits / 8
     total[OPTIMIZER] = 0.0 if paged else 8.0 * trained  # two float32 numbers, whatever the type of the weight
     precision = "float32" if bits == 32 else "bfloat16"
-    if bits < 32 and rank is not None and adapter_bits == 32:
+    if bits < 32 and adapter_bits == 32:
         precision = "bfloat16, float32 adapters"
     total[ACTIVATIONS] = predicted_peak_bytes(
         shape, batch_size, seq_len, rank=rank, targets=targets, checkpointing=checkpointing, precision=precision

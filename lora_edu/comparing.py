@@ -54,8 +54,10 @@ def difference(got: Any, expected: Any) -> str:
         return f"your answer stopped with {got['error']}"
     if not _is_numbers(expected):
         return f"expected {_word(expected)}, got {_word(got)}"
+    if isinstance(got, str):  # a sentence comes from the observer, which says what is wrong
+        return got if " " in got else "the result should be numbers, got str"
     if not _is_numbers(got):
-        return f"the result should be numbers, got {'str' if isinstance(got, str) else _word(got)}"
+        return f"the result should be numbers, got {_word(got)}"
     if got["shape"] != expected["shape"]:
         return f"the result should have shape {_shape(expected)}, got {_shape(got)}"
     if not expected["shape"]:

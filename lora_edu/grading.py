@@ -122,6 +122,8 @@ def as_array(value: Any) -> np.ndarray | None:
 
 
 def describe(argument: Any) -> str:
-    """An argument in an error message: a number as it is, an array by its shape."""
+    """An argument in an error message: a number or a shape as it is, an array by its shape."""
     array = as_array(argument)
+    if isinstance(argument, tuple) and array is not None and array.size <= 4:
+        return repr(argument)
     return repr(argument) if array is None or array.ndim == 0 else f"array of shape {array.shape}"

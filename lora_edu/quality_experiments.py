@@ -4,8 +4,9 @@ Each arm trains the shipped base on plays in one way, on one amount of text, at 
 rates are swept with seed 0; the best one of each way (`BEST_RATES`) is run with two more seeds. The same seed means the
 same batches and, for adapters, the same A: LoRA and QLoRA can be compared pair by pair.
 
-Two more ways ask what the error of NF4 does. "noise" adds to each block of 64 weights random numbers with the norm that
-NF4's error has there; "nf2" rounds to four values instead of sixteen. Both train adapters, as QLoRA does.
+"blocks" trains the weight matrices that adapters are given, in full, and nothing else: what is left between it and LoRA
+is the rank. Two more ways ask what the error of NF4 does. "noise" adds to each block of 64 weights random numbers with
+the norm that NF4's error has there; "nf2" rounds to four values instead of sixteen. Both train adapters, as QLoRA does.
 """
 
 import torch
@@ -21,7 +22,7 @@ from lora_edu.texts import Text, load_text
 from lora_edu.training import evaluate, train
 
 BLOCK_SIZE = 64
-METHODS = ("full", "lora", "qlora", "noise", "nf2")
+METHODS = ("full", "lora", "qlora", "blocks", "noise", "nf2")
 TEXT_SIZES = {"20 kB": 20_000, "all plays": None}  # bytes of the training text that are used
 
 
@@ -70,7 +71,11 @@ def prepared(model: GPT, method: str, rank: int = 8, noise: float = 1.0, seed: i
     """The model in the state in which this method begins to train it: in place, and returned."""
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
-    if method == "full":
+    if method in ("full", "blocks"):
+        if method == "blocks":
+            model.requires_grad_(False)
+            for layer in block_linears(model).values():
+                layer.weight.requires_grad_(True)
         return model
     if method == "qlora":
         quantize_linears(model, block_size=BLOCK_SIZE, double_quant=True)
@@ -110,6 +115,9 @@ RATES_BETWEEN = {"full": (6e-4, 2e-3), "lora": (6e-3, 2e-2), "qlora": (6e-3, 2e-
 SEEDS = (0, 1, 2)
 # The rate with the lowest loss in the sweep with seed 0: a test holds this table against the stored results.
 BEST_RATES: dict[tuple[str, str], float] = {
+    ("full", "all plays"): 2e-3,
+    ("lora", "all plays"): 1e-2,
+    ("qlora", "all plays"): 1e-2,
     ("full", "20 kB"): 3e-4,
     ("lora", "20 kB"): 3e-3,
     ("qlora", "20 kB"): 3e-3,
@@ -126,9 +134,9 @@ def arm_name(method: str, text: str, lr: float, seed: int) -> str:
     return f"{method}, {text}, lr {lr:g}, seed {seed}"
 
 
-def _arms(method: str, text: str, lrs: tuple[float, ...], seeds: tuple[int, ...], **options) -> dict[str, dict]:
+def _arms(name: str, text: str, lrs: tuple[float, ...], seeds: tuple[int, ...], **options) -> dict[str, dict]:
     return {
-        arm_name(method, text, lr, seed): {"method": method, "text": text, "lr": lr, "repeat": seed, **options}
+        arm_name(name, text, lr, seed): {"method": name, "text": text, "lr": lr, "repeat": seed, **options}
         for lr in lrs
         for seed in seeds
     }
@@ -150,7 +158,14 @@ def _quality_arms() -> dict[str, dict]:
     arms["qlora, 30 steps"] = {"method": "qlora", "text": "all plays", "lr": 1e-2, "steps": 30}  # 09 runs it again
     for (method, text), rate in BEST_RATES.items():
         arms |= _arms(method, text, (rate,), SEEDS)
-    return arms
+    rate = BEST_RATES["qlora", "all plays"]
+    for name, options in {
+        "noise": {"method": "noise"},
+        "nf2": {"method": "nf2"},
+        "noise x4": {"method": "noise", "noise": 4},
+    }.items():
+        arms |= _arms(name, "all plays", (rate,), SEEDS, **options)
+    return arms | _arms("blocks", "all plays", (1e-3, 2e-3, 3e-3), SEEDS[:1])
 
 
 QUALITY_ARMS = _quality_arms()

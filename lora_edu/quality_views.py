@@ -6,7 +6,7 @@
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from lora_edu.plots import BLUE, GREEN, ORANGE
+from lora_edu.plots import BLUE, GRAY, GREEN, ORANGE, plain_axes
 from lora_edu.quality_experiments import SEEDS, TEXT_SIZES, arm_name, rates
 
 NAMES = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}
@@ -31,23 +31,43 @@ def at_best(arms: dict, method: str, text: str, which: str = "after") -> list[fl
     return [arms[arm_name(method, text, rate, seed)][which] for seed in SEEDS]
 
 
+def recovery(arms: dict, text: str = "all plays") -> dict[str, tuple[float, list[float]]]:
+    """What a changed base costs: label -> (rise of the loss on plays before training, rises after it, one a seed).
+
+    A rise is measured against LoRA on the unchanged base, with the same rate and the same seed.
+    """
+    rate, rises = best_rate(arms, "qlora", text), {}
+    for label, name in {"NF4": "qlora", "noise": "noise", "4 x noise": "noise x4", "NF2": "nf2"}.items():
+        seeds = [seed for seed in SEEDS if arm_name(name, text, rate, seed) in arms]
+        changed, whole = ([arms[arm_name(who, text, rate, seed)] for seed in seeds] for who in (name, "lora"))
+        before, after = (
+            [c[which] - w[which] for c, w in zip(changed, whole, strict=True)] for which in ("before", "after")
+        )
+        rises[label] = sum(before) / len(before), after
+    return rises
+
+
 def sweep_figure(arms: dict) -> Figure:
-    """Loss against the learning rate, one panel for each amount of text; a ring marks each method's best rate."""
-    figure, panels = _two_panels(sharey=False)
+    """Loss against the learning rate, one panel for each amount of text; a ring marks each method's best rate.
+
+    Each panel begins a little below its lowest loss and is 0.45 nats high: what lies far above is cut off.
+    """
+    figure, panels = _two_panels()
     for axes, text in zip(panels, TEXT_SIZES, strict=True):
         for method, (color, marker, line) in LOOKS.items():
             losses, best = sweep(arms, method, text), best_rate(arms, method, text)
             axes.plot(*zip(*losses.items(), strict=True), line, color=color, marker=marker, label=NAMES[method])
             axes.plot(best, losses[best], "o", ms=15, mfc="none", mec=color)
-        axes.set(xscale="log", xlabel="learning rate", title=text)
+        lowest = min(min(sweep(arms, method, text).values()) for method in LOOKS)
+        axes.set(xscale="log", xlabel="learning rate", title=text, ylim=(lowest - 0.03, lowest + 0.42))
     panels[0].set_ylabel("loss after training, nats per byte")
-    panels[1].legend(frameon=False, fontsize=9)
+    panels[0].legend(frameon=False, fontsize=9, loc="upper left")
     return figure
 
 
 def seeds_figure(arms: dict) -> Figure:
     """One dot for each seed, each method at its own best rate; one panel for each amount of text."""
-    figure, panels = _two_panels(sharey=False)
+    figure, panels = _two_panels()
     for axes, text in zip(panels, TEXT_SIZES, strict=True):
         for place, (method, (color, marker, _)) in enumerate(LOOKS.items()):
             losses = at_best(arms, method, text)
@@ -60,8 +80,22 @@ def seeds_figure(arms: dict) -> Figure:
     return figure
 
 
-def _two_panels(sharey: bool) -> tuple[Figure, list]:
-    figure, panels = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained", sharey=sharey)
+def recovery_figure(rises: dict[str, tuple[float, list[float]]]) -> Figure:
+    """What `recovery` returns, one row for each change: a ring before training, a diamond for each seed after it."""
+    figure, axes = plain_axes(height=1.2 + 0.5 * len(rises))
+    for row, (before, after) in enumerate(rises.values()):
+        axes.plot(before, row, "o", ms=10, mfc="none", color=ORANGE, label="before training" if row == 0 else None)
+        axes.plot(after, [row] * len(after), "D", color=BLUE, label="after training" if row == 0 else None)
+    axes.axvline(0, color=GRAY, lw=1)
+    axes.set_xscale("symlog", linthresh=0.01)
+    axes.set(yticks=range(len(rises)), yticklabels=rises, xlabel="rise of the loss, nats per byte")
+    axes.invert_yaxis()
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _two_panels() -> tuple[Figure, list]:
+    figure, panels = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
     return figure, panels

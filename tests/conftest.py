@@ -1,5 +1,11 @@
 """What several tests share: a tiny model, a tiny text, and the same random state at the start of each test."""
 
+import importlib
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 import torch
 from stopped_runs import QUICK, Killed, stop_in_step, with_adapters
@@ -10,6 +16,17 @@ from lora_edu.texts import Text
 from lora_edu.training import train
 
 TINY = GPTConfig(context=32, n_layers=2, n_heads=2, d_model=16)
+
+
+os.environ.setdefault("LORA_EDU_DEVICE", "cpu")  # on a computer with a GPU too: tests of the GPU ask for it by name
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def load_benchmark(name: str) -> ModuleType:
+    """A program of the folder benchmarks/ as a module. It imports its neighbors, as it does when it is run."""
+    if str(BENCHMARKS) not in sys.path:
+        sys.path.append(str(BENCHMARKS))
+    return importlib.import_module(name)
 
 
 @pytest.fixture(autouse=True)

@@ -146,6 +146,19 @@ def test_the_llama_of_transformers_keeps_a_tenth_more_when_its_norms_are_trained
     assert 1.05 < measured / predicted_activation_bytes(LLAMA, 2, 128) < 1.15
 
 
+@pytest.mark.parametrize("way, least, most", [({"rank": 8, "targets": QV}, 0.99, 1.02), ({"rank": 8}, 0.9, 1.0)])
+def test_the_peak_of_the_llama_of_transformers(way, least, most):
+    """Of a gated MLP, three gradients are as wide as d_ff; with an adapter on down_proj, its input has gone by then."""
+    transformers = pytest.importorskip("transformers")
+    model = in_precision(transformers.LlamaForCausalLM(llama_config(transformers)).train(), "float32", **way)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    tokens = torch.randint(0, 500, (2, 128))
+    labels = tokens.clone()
+    with PeakMemory([*model.parameters(), *model.buffers(), tokens, labels]) as memory:
+        model(input_ids=tokens, labels=labels).loss.backward()
+    assert least < memory.peak / predicted_peak_bytes(LLAMA, 2, 128, checkpointing=True, **way) < most
+
+
 def llama_config(transformers):
     return transformers.LlamaConfig(
         num_hidden_layers=4, hidden_size=256, num_attention_heads=4, intermediate_size=704, vocab_size=500,

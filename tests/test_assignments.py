@@ -1,18 +1,41 @@
-"""The assignments' graders, proven: right answers lose nothing, wrong ones exactly what is stated."""
+"""The assignments: graders proven, sources in order, releases that give nothing away, solutions with full marks."""
 
+import json
+import re
+
+import classroom_folder
+import nbformat
 import pytest
 
 from lora_edu.assignments import core
-from lora_edu.classroom import proof
+from lora_edu.classroom import folders, proof, releasing
 from lora_edu.classroom.solutions import load_solutions
 
-NAMES = core.names()
+NAMES = [name for name in core.names() if (classroom_folder.ASSIGNMENTS / "graders" / f"{name}.py").exists()]
+SOURCES = sorted(path.stem for path in classroom_folder.ASSIGNMENTS.glob("source/*/*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """A teacher's folder in which all assignments are released for a cohort."""
+    folder = classroom_folder.make(tmp_path_factory.mktemp("classroom"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(folders.VARIABLE, str(folder))
+        for name in SOURCES:
+            releasing.release(name, "2026a")
+        yield folder
 
 
 @pytest.mark.parametrize("cohort", proof.COHORTS)
 @pytest.mark.parametrize("name", NAMES)
 def test_the_graders_are_right(name, cohort):
     assert proof.prove(name, cohort) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_the_graders_are_right_for_any_cohort(name):
+    assert [line for number in range(6) for line in proof.prove(name, f"class-{number}")] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -23,7 +46,95 @@ def test_every_cohort_has_its_own_constants(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_list_of_mistakes_names_some(name):
-    for number, solutions in load_solutions(name).items():
-        assert any(wrong.sentence for wrong in solutions.wrong), number
-        assert len(solutions.wrong) >= 6, number
+def test_the_list_of_mistakes_names_some_and_imports_the_answer(name):
+    solutions = load_solutions(name)
+    for number, task in solutions.items():
+        assert any(wrong.sentence for wrong in task.wrong), number
+        assert all(wrong.see for wrong in task.wrong if wrong.sentence), number
+        assert len(task.wrong) >= 6, number
+    assert any("lora_edu" in wrong.name for task in solutions.values() for wrong in task.wrong)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_source_says_what_the_tasks_say(name):
+    notebook = nbformat.read(classroom_folder.ASSIGNMENTS / "source" / name / f"{name}.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    tasks = core.load(name).tasks
+    assert 4 <= len(tasks) <= 6
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    marks = [cell.metadata["nbgrader"] for cell in notebook.cells if "nbgrader" in cell.metadata]
+    points = {mark["grade_id"]: mark["points"] for mark in marks if mark["grade"]}
+    for number, task in tasks.items():
+        assert points[f"test_{task.name}"] == task.points
+        title = re.search(rf"^### Exercise {re.escape(number)} · .*", text, re.M)[0]
+        assert f"· {task.minutes} minutes" in title and f"· {task.points:g} points" in title, title
+        assert re.search("· (easy|medium|hard)", title), title
+    written = [mark for mark in marks if mark["grade"] and mark["solution"]]
+    assert len(written) == 1 and "If you have time" in text
+    assert re.search(rf"\*\*Points\.?\*\*\.? {sum(points.values()):g}\b", text)
+    assert len({mark["grade_id"] for mark in marks}) == len(marks) and all(m["schema_version"] == 3 for m in marks)
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+    assert "ipywidgets" not in str(notebook) and "sliders" not in str(notebook)
+    assert not re.findall(r"\b(?:simply|just|obviously|trivially|of course|clearly)\b", text, re.I)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_release_gives_nothing_away(name, released):
+    folder = released / "release" / name
+    assert releasing.leaks(folder) == []
+    assert sorted(path.name for path in folder.iterdir()) == [f"{name}.ipynb", "checks.json"]
+    text = (folder / f"{name}.ipynb").read_text(encoding="utf-8")
+    assert '"2026a\\"' in text and "formative" not in text
+    source = nbformat.read(released / "source" / name / f"{name}.ipynb", as_version=4)
+    inside, outside = set(), set()
+    for cell in source.cells:
+        solution = re.findall(r"BEGIN SOLUTION\n(.*?)### END", cell.source, re.S)
+        inside |= {line.strip() for part in solution for line in part.splitlines()}
+        given = re.sub(r"BEGIN SOLUTION\n.*?### END", "", cell.source, flags=re.S)
+        outside |= {line.strip() for line in given.splitlines()}
+    secret = {line for line in inside - outside if len(line) > 12}
+    assert len(secret) > 10
+    assert [line for line in secret if json.dumps(line, ensure_ascii=False)[1:-1] in text] == []
+    solutions = load_solutions(name)
+    for number, task in json.loads((folder / "checks.json").read_text())["tasks"].items():
+        assert set(task) == {"expected", "mistakes"}
+        named = [wrong.sentence for wrong in solutions[number].wrong if wrong.sentence]
+        assert [mistake["sentence"] for mistake in task["mistakes"]] == named
+        assert all(set(mistake) == {"sentence", "see", "observed"} for mistake in task["mistakes"])
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_solution_has_full_marks_and_is_quiet(name, released):
+    notebook = nbformat.read(released / "solutions" / "2026a" / f"{name}.ipynb", as_version=4)
+    done = classroom_folder.run(notebook, released)
+    for cell in done.cells:
+        for output in cell.get("outputs", []):
+            assert output.output_type != "error" and output.get("name") != "stderr", output
+    tasks = core.load(name).tasks.values()
+    assert classroom_folder.points(done) == {f"test_{task.name}": task.points for task in tasks}
+    printed = "".join(o.text for cell in done.cells for o in cell.get("outputs", []) if o.output_type == "stream")
+    for task in tasks:
+        assert f"Exercise {task.number}: correct\n" in printed
+    assert f"{len(tasks)} of {len(tasks)} done" in printed
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_blank_version_has_no_points_and_a_living_kernel(name, released):
+    """The student's notebook as it was handed out, with the tests that the grader puts back."""
+    folder = released / "release" / name
+    blank = nbformat.read(folder / f"{name}.ipynb", as_version=4)
+    tests = {
+        classroom_folder.grade_id(cell): cell.source
+        for cell in nbformat.read(released / "solutions" / "2026a" / f"{name}.ipynb", as_version=4).cells
+    }
+    for cell in blank.cells:
+        if cell.cell_type == "code" and cell.metadata.get("nbgrader", {}).get("grade"):
+            cell.source = tests[classroom_folder.grade_id(cell)]
+    done = classroom_folder.run(blank, folder)
+    errors = [o for cell in done.cells for o in cell.get("outputs", []) if o.output_type == "error"]
+    assert errors == []
+    found = classroom_folder.points(done)
+    assert len(found) == len(core.load(name).tasks) and set(found.values()) == {0.0}
+    printed = "".join(o.text for cell in done.cells for o in cell.get("outputs", []) if o.output_type == "stream")
+    for number in core.load(name).tasks:
+        assert f"Exercise {number}: not done yet" in printed

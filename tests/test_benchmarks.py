@@ -1,11 +1,10 @@
 """The benchmark measures what it says: peak memory, ratios within a round, the same model for every competitor."""
 
 import copy
-import importlib.util
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import load_benchmark
 
 from lora_edu import GPT, GPTConfig, quantize, quantize_linears
 
@@ -16,11 +15,7 @@ pytest.importorskip("torchao")
 
 @pytest.fixture(scope="module")
 def bench():
-    path = Path(__file__).parent.parent / "benchmarks" / "quantization.py"
-    spec = importlib.util.spec_from_file_location("benchmark_of_quantization", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_benchmark("quantization")
 
 
 def test_peak_memory_counts_what_is_alive_at_one_moment(bench):

@@ -87,13 +87,16 @@ def test_with_checkpointing():
     assert all(torch.allclose(ours, theirs, atol=1e-6) for ours, theirs in zip(compiled, gradients, strict=True))
 
 
-def kept_weights(model, backend):
+def kept_weights(model, backend, device="cpu"):
     """The tensors that a compiled forward pass keeps and that have the shape of a weight, in either order."""
     sizes = {(layer.out_features, layer.in_features) for layer in model.modules() if isinstance(layer, NF4Linear)}
     sizes |= {size[::-1] for size in sizes}
     compiled = torch.compile(model, backend=backend)
+    tokens, targets = (part.to(device) for part in batch(model.config))
     return [
-        tensor for tensor in measured_activations(model, lambda: compiled(*batch())) if tuple(tensor.shape) in sizes
+        tensor
+        for tensor in measured_activations(model, lambda: compiled(tokens, targets))
+        if tuple(tensor.shape) in sizes
     ]
 
 

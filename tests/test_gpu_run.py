@@ -10,6 +10,7 @@ import torch
 from conftest import TINY
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from lora_edu import __main__ as commands
 from lora_edu import gpu_run, pretrain
 from lora_edu.compiling import compiled
 from lora_edu.training import train
@@ -79,3 +80,12 @@ def test_only_the_long_run_is_compiled(tmp_path, monkeypatch):
         monkeypatch.setitem(pretrain.SIZES, size, recipe)
         pretrain.pretrain(size, steps=1, folder=tmp_path, device="cpu")
         assert len(asked) == (size == "gpu")
+
+
+def test_the_command_passes_its_options_on(monkeypatch):
+    calls = []
+    monkeypatch.setattr(commands, "setup", lambda: calls.append("setup"))
+    monkeypatch.setattr(commands, "_run", calls.append)
+    monkeypatch.setattr("sys.argv", ["lora_edu", "gpu", "--rehearse", "--again"])
+    commands.main()
+    assert calls[0] == "setup" and calls[1][1:] == ["-m", "lora_edu.gpu_run", "--rehearse", "--again"]

@@ -67,6 +67,14 @@ def test_what_does_not_fit_is_cut_off_and_said(view):
     assert all(sum(heights) == pytest.approx(TOP) for place, heights in columns(view).items() if place >= 0)
 
 
+def test_the_shares_are_written_over_the_columns(view):
+    view.update(**START)
+    needed = sum(training_bytes(ARCHITECTURES["LLaMA 7B"], bits=4, rank=64, checkpointing=True).values())
+    written = [part.get_text() for part in view.moving if hasattr(part, "get_text")]
+    assert [f"{needed / card / GIB:.0%}" for card in CARDS_GB] == written[: len(CARDS_GB)]
+    assert written[-1] == f"{needed / GIB:.2f} GiB"
+
+
 def visible(view):
     """Whether each part is drawn: kind -> one answer for each column."""
     drawn = [part.get_visible() for part in view.moving if hasattr(part, "get_height")]

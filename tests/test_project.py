@@ -42,7 +42,8 @@ def test_the_readme_names_only_commands_that_exist():
     assert {"lab", "test"} <= targets
     assert targets <= set(re.findall(r"^([a-z-]+):", makefile, re.M))
     modules = set(re.findall(r"python -m (lora_edu[\w.]*)", readme))
-    assert modules and all((ROOT / (name.replace(".", "/") + ".py")).exists() or name == "lora_edu" for name in modules)
+    paths = {name: ROOT / name.replace(".", "/") for name in modules}
+    assert modules and all(p.with_suffix(".py").exists() or (p / "__main__.py").exists() for p in paths.values()), paths
     for link in re.findall(r"\]\((?!http|#)([^)#]+)", readme):
         assert (ROOT / link).exists(), link
 

@@ -68,6 +68,7 @@ def test_what_each_way_trains(tiny_gpt):
         model = quality.prepared(copy.deepcopy(tiny_gpt), method, rank=2, seed=3)
         trainable[method] = {name for name, value in model.named_parameters() if value.requires_grad}
     assert trainable["full"] == {name for name, _ in tiny_gpt.named_parameters()}
+    assert trainable["blocks"] == {f"blocks.{path}.weight" for path in block_linears(tiny_gpt)}
     assert all("lora_" in name for name in trainable["lora"]) and len(trainable["lora"]) == 24
     assert trainable["lora"] == trainable["qlora"] == trainable["noise"] == trainable["nf2"]
     with pytest.raises(ValueError, match="unknown method 'dora': choose one of full, lora, qlora"):

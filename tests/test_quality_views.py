@@ -50,3 +50,31 @@ def test_the_figures_show_every_rate_and_every_seed(arms):
         drawn = [list(line.get_ydata()) for line in axes.lines]
         assert drawn == [views.at_best(arms, method, text) for method in views.LOOKS]
     plt.close("all")
+
+
+def test_the_recovery_compares_seed_by_seed():
+    made = {}
+    for seed in SEEDS:
+        for lr in rates("qlora", "all plays"):
+            made[arm_name("lora", "all plays", lr, seed)] = {"before": 3.0, "after": 2 + seed}
+            made[arm_name("qlora", "all plays", lr, seed)] = {"before": 3.25, "after": 2.5 + seed + (lr != 1e-2)}
+    made[arm_name("noise", "all plays", 1e-2, 0)] = {"before": 3.5, "after": 2.25}
+    made[arm_name("noise", "all plays", 1e-2, 1)] = {"before": 4.5, "after": 3.5}
+    for name in ("noise x4", "nf2"):
+        made[arm_name(name, "all plays", 1e-2, 0)] = {"before": 6.0, "after": 2.75}
+    assert views.recovery(made) == {
+        "NF4": (0.25, [0.5, 0.5, 0.5]),
+        "noise": (1.0, [0.25, 0.5]),
+        "4 x noise": (3.0, [0.75]),
+        "NF2": (3.0, [0.75]),
+    }
+
+
+def test_the_recovery_figure_shows_before_and_after():
+    rises = {"NF4": (0.01, [0.001, -0.002]), "NF2": (0.5, [0.1])}
+    axes = views.recovery_figure(rises).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["NF4", "NF2"]
+    drawn = [list(line.get_xdata()) for line in axes.lines[:-1]]
+    assert drawn == [[0.01], [0.001, -0.002], [0.5], [0.1]]
+    assert "symlog" in axes.get_xscale() and "nats per byte" in axes.get_xlabel()
+    plt.close("all")

@@ -197,7 +197,7 @@ TASKS = [
         cases=_rank_cases,
         observe=_observe_rank,
         tolerance=0,
-        seconds=8,
+        seconds=5,
     ),
     Task(
         number="1.2",
@@ -207,7 +207,7 @@ TASKS = [
         parts={"product": 2, "balance": 1, "manners": 1},
         cases=_split_cases,
         observe=_observe_split,
-        seconds=8,
+        seconds=5,
     ),
     Task(
         number="1.3",
@@ -217,7 +217,7 @@ TASKS = [
         parts={"values": 2, "dtype": 1, "memory": 1, "manners": 1},
         cases=_forward_cases,
         observe=_observe_forward,
-        seconds=8,
+        seconds=5,
     ),
     Task(
         number="1.4",
@@ -227,7 +227,7 @@ TASKS = [
         parts={"grad_A": 2, "grad_B": 2, "grad_x": 1, "manners": 1},
         cases=_backward_cases,
         observe=_observe_backward,
-        seconds=8,
+        seconds=5,
     ),
     Task(
         number="1.5",
@@ -237,7 +237,7 @@ TASKS = [
         parts={"start": 1, "forward": 1, "merge": 1, "twice": 1, "frozen": 1},
         cases=_adapter_cases,
         observe=_observe_adapter,
-        seconds=8,
+        seconds=5,
     ),
     Task(
         number="1.6",
@@ -247,6 +247,6 @@ TASKS = [
         parts={"A": 2, "B": 2, "manners": 1},
         cases=_train_cases,
         observe=_observe_train,
-        seconds=8,
+        seconds=5,
     ),
 ]

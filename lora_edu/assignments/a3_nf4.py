@@ -1,17 +1,13 @@
 """Assignment 3, blocks and NF4: the constants of a cohort, the cases of the checks, and what is observed of an answer.
 
-The format of the assignment is a relative of NF4 that no library knows: the constant of a block keeps its sign, the
-codebook has an offset of its own on each side, a tie goes up, and codes of 3 or 5 bits are packed without a gap.
+The format is a relative of NF4, made for this assignment: the constant of a block keeps its sign, the codebook has an
+offset of its own on each side, a tie goes up, and codes of 3 or 5 bits are packed without a gap.
 """
 
 import math
 import random
-from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
+from lora_edu.assignments import nf4_cases
 from lora_edu.assignments.core import Task
 from lora_edu.assignments.observing import Observed, observed
 
@@ -37,74 +33,27 @@ def draw(rng: random.Random) -> dict:
     }
 
 
-def _careful(seen: Observed, dtype: str | None = None) -> Any:
-    """The result, if it is stored as asked, in memory of its own, and the inputs are as before; else what is not."""
-    if dtype is not None and seen.dtype != dtype:
-        return f"stored as {seen.dtype or type(seen.value).__name__}, asked for {dtype}"
-    return seen.value if seen.manners == "good" else seen.manners
-
-
-def _floats(rng: np.random.Generator, *shape: int) -> Tensor:
-    return torch.from_numpy(rng.normal(size=shape)).float()
-
-
-def _each(constants: Tensor, block_size: int, size: int) -> Tensor:
-    """The constant of each of `size` values."""
-    return torch.cat([constant.expand(block_size) for constant in constants])[:size]
-
-
-def _levels(n_levels: int, rng: np.random.Generator) -> Tensor:
-    """A sorted codebook from below 0 to 1, with 0. Levels are multiples of 1/64: mid-points are exact in float32."""
-    lowest = rng.integers(-60, -10)
-    inner = rng.choice(np.setdiff1d(np.arange(lowest + 1, 64), [0]), n_levels - 3, replace=False)
-    return torch.from_numpy(np.sort([lowest, *inner, 0, 64])).float() / 64
+def _stored(seen: Observed) -> str:
+    """How the result is stored, such as "uint8", where the answer treats its inputs well; else what is not well."""
+    return seen.manners if seen.manners != "good" else seen.dtype or type(seen.value).__name__
 
 
 # --- 3.1: a constant for each block ----------------------------------------------------------------------------------
 
 
-def _tensors(c, rng) -> list[tuple]:
-    """(values, block_size), with and without a short last block; in large tensors one block is all zeros."""
-    shapes = [((2, 6), 4), ((3, 5), 4), ((5, c.block_size), c.block_size), ((7, 33), c.block_size), ((4, 3), 1)]
-    return [(_with_outliers(_floats(rng, *shape), block_size, rng), block_size) for shape, block_size in shapes]
-
-
-def _with_outliers(values: Tensor, block_size: int, rng) -> Tensor:
-    """In even blocks one value is negative and the largest in magnitude, all others are positive; odd blocks vary.
-
-    Magnitudes grow from block to block.
-    """
-    for i, block in enumerate(values.view(-1).split(block_size)):
-        if i == 2 and len(block) == block_size > 4:
-            block.zero_()
-            continue
-        outlier = rng.integers(len(block))
-        if i % 2 == 0:
-            block.abs_()
-        block[outlier] = (6 + i) * (-1 if i % 2 == 0 else 1)
-    return values
-
-
 def _observe_constants(answer, c, values, block_size) -> dict:
+    def numbers(*arguments):  # a list of single values is as good as a tensor
+        result = answer(*arguments)
+        return [float(value) for value in result] if isinstance(result, list) else result
+
     if values.numel() % block_size:
-        last = lambda: observed(answer, values, block_size).value  # noqa: E731
+        last = lambda: observed(numbers, values, block_size).value  # noqa: E731
         return {"whole": ELSEWHERE, "last": last, "safe": ELSEWHERE}
-    seen = observed(answer, values, block_size)
-    return {"whole": seen.value, "last": ELSEWHERE, "safe": _careful(seen)}
+    seen = observed(numbers, values, block_size)
+    return {"whole": seen.value, "last": ELSEWHERE, "safe": seen.manners}
 
 
 # --- 3.2: the codebook -----------------------------------------------------------------------------------------------
-
-
-def _sides(c, rng) -> list[tuple]:
-    """(below, above, offset_below, offset_above): a small codebook, this cohort's, and others of other widths."""
-    offsets = [(float(rng.uniform(0.85, 0.92)), float(rng.uniform(0.94, 0.99))) for _ in range(3)]
-    return [
-        (2, 1, *offsets[0]),
-        (c.levels_below, c.levels_above, c.offset_below, c.offset_above),
-        (9, 6, *offsets[1]),
-        (3, 4, *offsets[2]),
-    ]
 
 
 def _observe_codebook(answer, c, below, above, offset_below, offset_above) -> dict:
@@ -119,51 +68,14 @@ def _observe_codebook(answer, c, below, above, offset_below, offset_above) -> di
 # --- 3.3: codes ------------------------------------------------------------------------------------------------------
 
 
-def _to_encode(c, rng) -> list[tuple]:
-    """(values, constants, codebook, block_size, kind): only in cases of the kind "ties" a value is near a mid-point."""
-    small, large = (4, 4), (2**c.bits, c.block_size)
-    rows = {small: [(2, 3), (2, 4), (2, 6)], large: [(6, 31), (3, 2 * c.block_size), (2, 3 * c.block_size // 2)]}
-    kinds = ("plain", "ties", "zeros")
-    chosen = [(shape, *size, kind) for size in rows for shape, kind in zip(rows[size], kinds, strict=True)]
-    return [_encode_case(*how, rng) for how in chosen]
-
-
-def _encode_case(shape, n_levels, block_size, kind, rng) -> tuple:
-    codebook, size = _levels(n_levels, rng), math.prod(shape)
-    n_blocks = math.ceil(size / block_size)
-    scaled = rng.integers(-240, 255, size=size) * 2 + 1  # in units of 1/512: odd, so never at a mid-point
-    constants = rng.choice((-1, 1), size=n_blocks) * rng.uniform(0.1, 3, size=n_blocks)
-    constants[0] = -abs(constants[0])
-    if kind == "ties":
-        constants = np.sign(constants) * 2.0 ** rng.integers(-2, 3, size=n_blocks)  # a power of two: exact products
-        middles = 256 * (codebook[:-1] + codebook[1:])
-        scaled[1::2] = np.resize(rng.permutation(middles.numpy()), size // 2)  # each of them, again and again
-    if kind == "zeros":
-        constants[-1] = 0
-    scaled[::block_size] = 512  # the value that the constant of its block is
-    constants, scaled = torch.from_numpy(constants).float(), torch.from_numpy(scaled).float() / 512
-    values = (scaled * _each(constants, block_size, size)).view(shape)
-    return values, constants, codebook, block_size, kind
-
-
 def _observe_codes(answer, c, values, constants, codebook, block_size, kind) -> dict:
     seen = observed(answer, values, constants, codebook, block_size)
     of_kind = {"plain": "codes", "ties": "ties", "zeros": "zeros"}
     parts = {part: seen.value if kind_ == kind else ELSEWHERE for kind_, part in of_kind.items()}
-    return {**parts, "stored": _careful(seen, "uint8") if kind == "plain" else ELSEWHERE}
+    return {**parts, "stored": _stored(seen) if kind == "plain" else ELSEWHERE}
 
 
 # --- 3.4: bytes ------------------------------------------------------------------------------------------------------
-
-
-def _to_pack(c, rng) -> list[tuple]:
-    """(codes, bits, fill_code), with and without a rest."""
-    cases = []
-    for n_codes, bits in ((8, 3), (9, 3), (32, c.bits), (2 * c.block_size + 5, c.bits), (16, 6), (3, 5)):
-        codes = torch.from_numpy(rng.integers(0, 2**bits, size=n_codes)).to(torch.uint8)
-        codes[0] = 2**bits - 2
-        cases.append((codes, bits, min(c.fill_code, 2**bits - 1)))
-    return cases
 
 
 def _observe_bytes(answer, c, codes, bits, fill_code) -> dict:
@@ -171,28 +83,10 @@ def _observe_bytes(answer, c, codes, bits, fill_code) -> dict:
         rest = lambda: observed(answer, codes, bits, fill_code).value  # noqa: E731
         return {"bytes": ELSEWHERE, "rest": rest, "stored": ELSEWHERE}
     seen = observed(answer, codes, bits, fill_code)
-    return {"bytes": seen.value, "rest": ELSEWHERE, "stored": _careful(seen, "uint8")}
+    return {"bytes": seen.value, "rest": ELSEWHERE, "stored": _stored(seen)}
 
 
 # --- 3.5: back to weights --------------------------------------------------------------------------------------------
-
-
-def _to_decode(c, rng) -> list[tuple]:
-    """(packed, bits, constants, codebook, block_size, shape): any bytes are the codes of something."""
-    settings = [
-        ((2, 8), 8 - c.bits, 8),
-        ((3, 3), 8 - c.bits, 4),
-        ((4, c.block_size // 2), c.bits, c.block_size),
-        ((3, 37), c.bits, c.block_size),
-    ]
-    cases = []
-    for shape, bits, block_size in settings:
-        size = math.prod(shape)
-        packed = torch.from_numpy(rng.integers(0, 256, size=math.ceil(size / 8) * bits)).to(torch.uint8)
-        constants = _floats(rng, math.ceil(size / block_size))
-        constants[0] = -constants[0].abs()
-        cases.append((packed, bits, constants, _levels(2**bits, rng), block_size, shape))
-    return cases
 
 
 def _observe_weights(answer, c, *case) -> dict:
@@ -200,34 +94,20 @@ def _observe_weights(answer, c, *case) -> dict:
     if math.prod(shape) % block_size:
         return {"weights": ELSEWHERE, "rest": lambda: observed(answer, *case).value, "stored": ELSEWHERE}
     seen = observed(answer, *case)
-    return {"weights": seen.value, "rest": ELSEWHERE, "stored": _careful(seen, "float32")}
+    return {"weights": seen.value, "rest": ELSEWHERE, "stored": _stored(seen)}
 
 
 # --- 3.6: better constants -------------------------------------------------------------------------------------------
 
 
-def _to_refit(c, rng) -> list[tuple]:
-    """(values, codes, codebook, block_size): codes of some quantizer; in the large case a block has no level but 0."""
-    cases = []
-    for shape, n_levels, block_size in (((2, 3), 4, 3), ((3, 5), 4, 4), ((6, 35), 2**c.bits, c.block_size)):
-        size, codebook = math.prod(shape), _levels(n_levels, rng)
-        codes = torch.from_numpy(rng.integers(0, n_levels, size=size)).to(torch.uint8)
-        codes[::block_size] = n_levels - 1  # the level 1, so that every block has a constant
-        if n_levels > 4:
-            codes[block_size : 2 * block_size] = int((codebook == 0).nonzero())
-        scale = _each(_floats(rng, math.ceil(size / block_size)), block_size, size)
-        values = (codebook[codes.long()] + 0.2 * _floats(rng, size)) * scale
-        cases.append((values.view(shape), codes, codebook, block_size))
-    return cases
-
-
 def _observe_refit(answer, c, *case) -> dict:
     seen = observed(answer, *case)
-    two = isinstance(seen.value, tuple | list) and len(seen.value) == 2
-    one = None if seen.value is None else "one result, where two are asked for"
-    constants, error = seen.value if two else (one, one)
-    safe = constants if seen.manners == "good" else seen.manners
-    return {"constants": constants, "relative error": error, "safe": safe}
+    if seen.value is None:
+        return {"constants": None, "relative error": None, "safe": seen.manners}
+    if not isinstance(seen.value, tuple | list) or len(seen.value) != 2:
+        raise ValueError("one result, where two are asked for: the constants and the relative error")
+    constants, error = seen.value
+    return {"constants": constants, "relative error": error, "safe": seen.manners}
 
 
 TASKS = [
@@ -237,7 +117,7 @@ TASKS = [
         title="a constant that keeps its sign",
         minutes=10,
         parts={"whole": 2, "last": 1, "safe": 1},
-        cases=_tensors,
+        cases=nf4_cases.tensors,
         observe=_observe_constants,
     ),
     Task(
@@ -246,7 +126,7 @@ TASKS = [
         title="a codebook with two offsets",
         minutes=15,
         parts={"levels": 4, "zero": 1},
-        cases=_sides,
+        cases=nf4_cases.sides,
         observe=_observe_codebook,
     ),
     Task(
@@ -255,7 +135,7 @@ TASKS = [
         title="the nearest level, and ties go up",
         minutes=15,
         parts={"codes": 2, "ties": 1, "zeros": 1, "stored": 1},
-        cases=_to_encode,
+        cases=nf4_cases.to_encode,
         observe=_observe_codes,
         tolerance=0,
     ),
@@ -265,7 +145,7 @@ TASKS = [
         title="eight codes without a gap",
         minutes=20,
         parts={"bytes": 2, "rest": 1, "stored": 1},
-        cases=_to_pack,
+        cases=nf4_cases.to_pack,
         observe=_observe_bytes,
         tolerance=0,
     ),
@@ -275,7 +155,7 @@ TASKS = [
         title="from bytes back to weights",
         minutes=20,
         parts={"weights": 2, "rest": 1, "stored": 1},
-        cases=_to_decode,
+        cases=nf4_cases.to_decode,
         observe=_observe_weights,
     ),
     Task(
@@ -284,7 +164,7 @@ TASKS = [
         title="better constants for the same codes",
         minutes=25,
         parts={"constants": 2, "relative error": 2, "safe": 1},
-        cases=_to_refit,
+        cases=nf4_cases.to_refit,
         observe=_observe_refit,
     ),
 ]

@@ -13,14 +13,15 @@ from torch import Tensor
 
 from lora_edu.assignments.core import Constants, Task
 from lora_edu.assignments.qlora_observers import (
+    LayerCase,
     observe_bytes,
     observe_constants,
     observe_decoded,
-    observe_fine_tune,
     observe_layer,
     observe_survivors,
 )
 from lora_edu.assignments.qlora_pieces import GridRounding
+from lora_edu.assignments.qlora_tuning import TuneCase, observe_fine_tune
 
 TITLE = "Double quantization and QLoRA"
 
@@ -130,18 +131,18 @@ def _updates(c: Constants, rng: np.random.Generator) -> list[tuple]:
 
 
 def _layers(c: Constants, rng: np.random.Generator) -> list[tuple]:
-    """The shape of x, d_out, rank, alpha, whether x needs a gradient."""
+    """No side equals another, alpha is never the rank; three dimensions; an x that needs no gradient."""
     d_in, d_out = int(rng.integers(18, 24)), int(rng.integers(26, 32))
     return [
-        ((5, d_in), d_out, 2, 5.0, True),
-        ((2, 3, d_out), d_in, 3, 7.0, True),
-        ((4, d_in), d_out + 1, 3, 1.5, False),
+        (LayerCase((5, d_in), d_out, 2, 5.0),),
+        (LayerCase((2, 3, d_out), d_in, 3, 7.0),),
+        (LayerCase((4, d_in), d_out + 1, 3, 1.5, x_learns=False),),
     ]
 
 
 def _tunes(c: Constants, rng: np.random.Generator) -> list[tuple]:
-    """A seed for the task, the rank and alpha."""
-    return [(int(rng.choice(TASK_SEEDS)), 4, 3.0)]
+    """One case: training takes time."""
+    return [(TuneCase(int(rng.choice(TASK_SEEDS)), 4, 3.0),)]
 
 
 TASKS = [
@@ -163,7 +164,8 @@ TASKS = [
     ),
     Task(
         "4.5", "qlora_layer", "a layer that keeps its packed weight alone", 30,
-        {"output": 1, "x's gradient": 1, "A's and B's gradients": 1, "products": 1, "weight": 2, "bytes kept": 1},
+        {"output": 1, "x's gradient": 1, "A's and B's gradients": 1, "products": 1, "bytes of W kept": 2,
+         "bytes kept": 1},
         _layers, observe_layer,
     ),
     Task(

@@ -43,6 +43,11 @@ class Checks:
 
     def __init__(self, assignment: Assignment, stored: dict):
         self.assignment = assignment
+        if set(stored["tasks"]) != set(assignment.tasks):
+            raise ValueError(
+                f"checks.json has the exercises {', '.join(stored['tasks'])}, the installed lora-edu "
+                f"{', '.join(assignment.tasks)}: install the version that the assignment was made with"
+            )
         for number, task in assignment.tasks.items():
             setattr(self, task.name, Check(assignment, number, stored["tasks"][number]))
             grading.announce(number, task.title, f"{task.minutes} min", f"{task.points:g} points")

@@ -59,14 +59,14 @@ def call(answer: Callable, *arguments: Any, **options: Any) -> Any:
 
 def observed(answer: Callable, *arguments: Any, **options: Any) -> Observed:
     """Call the answer once on deep copies, and look at the result and at what happened to the copies."""
-    given, kept = copied((arguments, options)), plain_arguments((arguments, options))
+    given, kept = copied((arguments, options)), content((arguments, options))
     result = answer(*given[0], **given[1])
     if result is ...:
         raise NotDone
     first = result[0] if isinstance(result, tuple | list) and result and hasattr(result[0], "shape") else result
     return Observed(
         value=result,
-        inputs="unchanged" if plain_arguments(given) == kept else "changed",
+        inputs="unchanged" if content(given) == kept else "changed",
         memory="shared with an input" if _share(arrays(result), arrays(given)) else "its own",
         dtype=str(getattr(first, "dtype", "")).removeprefix("torch."),
         shape=tuple(getattr(first, "shape", ())),
@@ -186,7 +186,7 @@ def arrays(value: Any) -> list:
     return []
 
 
-def plain_arguments(value: Any) -> list:
+def content(value: Any) -> list:
     """The content of arguments, to compare before and after a call."""
     return [(str(a.dtype), tuple(a.shape), _bytes(a)) for a in arrays(value)]
 

@@ -1,4 +1,8 @@
-"""python -m lora_edu.classroom release | collect | autograde | feedback | grades | prove: the teacher's commands."""
+"""The teacher: python -m lora_edu.classroom release | grade | collect | autograde | feedback | grades | prove
+
+release --cohort 2026a       what to hand out
+grade NAME ARCHIVE.zip       the whole loop: collect, autograde, grades, feedback
+"""
 
 import argparse
 import sys
@@ -13,6 +17,9 @@ def main() -> None:
     command.add_argument("--cohort", default="formative", help="the constants are drawn from this word, such as 2026a")
     command.add_argument("--due", help='such as "2026-03-06 18:00", local time; later submissions are late')
     command.add_argument("--force", action="store_true", help="even if submissions of another cohort are there")
+    command = commands.add_parser("grade", help="collect, autograde, grades and feedback, one after the other")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE.zip")
     command = commands.add_parser("collect", help="unpack what Moodle or Canvas let you download")
     command.add_argument("name", metavar="NAME")
     command.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE.zip")
@@ -42,6 +49,12 @@ def release(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def grade(arguments: argparse.Namespace) -> int:
+    arguments.force = False
+    failures = [step(arguments) for step in (collect, autograde, grades, feedback)]
+    return max(failures)
+
+
 def collect(arguments: argparse.Namespace) -> int:
     from lora_edu.classroom.collecting import collect as unpack
 
@@ -53,9 +66,9 @@ def collect(arguments: argparse.Namespace) -> int:
 
 
 def autograde(arguments: argparse.Namespace) -> int:
-    from lora_edu.classroom.autograding import autograde as grade
+    from lora_edu.classroom.autograding import autograde as run
 
-    problems = grade(arguments.name, arguments.force)
+    problems = run(arguments.name, arguments.force)
     for student, reason in problems.items():
         print(f"not graded: {student}: {reason}")
     print(f"{len(problems) or 'no'} submissions could not be graded")
@@ -84,6 +97,7 @@ def prove(arguments: argparse.Namespace) -> int:
 
 COMMANDS = {
     "release": release,
+    "grade": grade,
     "collect": collect,
     "autograde": autograde,
     "feedback": feedback,

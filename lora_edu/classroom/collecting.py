@@ -17,6 +17,7 @@ from lora_edu.classroom import folders
 from lora_edu.storage import staging
 
 LARGEST = 50_000_000  # bytes of one file
+HANDED_IN = "handed-in.txt"  # the names of all files of a student; only notebooks are unpacked
 MOODLE = re.compile(
     r"(?P<who>[^/]+)_(?P<number>\d+)_assignsubmission_(?P<kind>file|onlinetext)(?:_/|_)(?P<file>[^/]+)$"
 )
@@ -36,7 +37,9 @@ class Entry:
 
 
 def collect(name: str, archives: list[Path]) -> tuple[list[Entry], list[str]]:
-    """Unpack the archives; a student who is in them gets a fresh folder. Returns what was taken, and what was left out.
+    """Unpack the archives; a student who handed in something else than before gets a fresh folder, and no old grade.
+
+    Returns what was taken, and what was left out.
 
     Raises FileNotFoundError or ValueError for something that is no zip archive, before anything is written.
     """
@@ -49,15 +52,13 @@ def collect(name: str, archives: list[Path]) -> tuple[list[Entry], list[str]]:
     for archive in archives:
         with zipfile.ZipFile(archive) as content:
             entries = read_entries(content, name)
-            for student in {entry.student for entry in entries}:
-                shutil.rmtree(folder_of(student, name), ignore_errors=True)
-            for entry in entries:
-                if content.getinfo(entry.member).file_size > LARGEST:
-                    left_out.append(f"{entry.member} (larger than {LARGEST / 1e6:.0f} MB)")
-                    continue
-                _store(content, entry, name)
-                taken.append(entry)
             known = {entry.member for entry in entries}
+            large = [entry for entry in entries if content.getinfo(entry.member).file_size > LARGEST]
+            left_out += [f"{entry.member} (larger than {LARGEST / 1e6:.0f} MB)" for entry in large]
+            entries = [entry for entry in entries if entry not in large]
+            for student in sorted({entry.student for entry in entries}):
+                _replace(content, student, [entry for entry in entries if entry.student == student], name)
+            taken += entries
             left_out += [m for m in content.namelist() if m not in known and not m.endswith("/") and not _is_clutter(m)]
     _remember(name, taken)
     return taken, left_out
@@ -118,13 +119,20 @@ def _is_clutter(path: str) -> bool:
     return path.startswith("__MACOSX/") or PurePosixPath(path).name in (".DS_Store", "Thumbs.db")
 
 
-def _store(content: zipfile.ZipFile, entry: Entry, name: str) -> None:
-    folder = folder_of(entry.student, name)
-    folder.mkdir(parents=True, exist_ok=True)
-    with content.open(entry.member) as source, open(folder / entry.file, "wb") as target:
-        shutil.copyfileobj(source, target)
-    if entry.time:
-        (folder / "timestamp.txt").write_text(entry.time, encoding="utf-8")
+def _replace(content: zipfile.ZipFile, student: str, entries: list[Entry], name: str) -> None:
+    folder = folder_of(student, name)
+    notebooks = {entry.file: content.read(entry.member) for entry in entries if entry.file.endswith(".ipynb")}
+    if folder.is_dir() and notebooks == {path.name: path.read_bytes() for path in folder.glob("*.ipynb")}:
+        return  # graded already, perhaps: nothing new
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folders.required() / "autograded" / student / name, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file, text in notebooks.items():  # notebooks only: a numpy.py beside one would be imported instead of NumPy
+        (folder / file).write_bytes(text)
+    (folder / HANDED_IN).write_text("".join(entry.file + "\n" for entry in entries), encoding="utf-8")
+    times = [entry.time for entry in entries if entry.time]
+    if times:
+        (folder / "timestamp.txt").write_text(max(times), encoding="utf-8")
 
 
 def _record(name: str) -> Path:

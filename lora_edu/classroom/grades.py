@@ -17,6 +17,8 @@ def write_grades(name: str) -> Path:
     score is empty where a written answer waits for a grade (needs_manual_grade), where nothing was handed in, and where
     the submission could not be graded; status and reason say which. Points for being late are taken off in `score`.
     """
+    if not (folders.required() / "gradebook.db").exists():
+        raise FileNotFoundError(f"there is no gradebook in {folders.required()}: release {name} and autograde it first")
     problems, collected = autograding.ungraded(name), collecting.remembered(name)
     with nbgrading.gradebook() as book:
         assignment = book.find_assignment(name)

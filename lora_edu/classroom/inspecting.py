@@ -10,6 +10,8 @@ from pathlib import Path
 
 import nbformat
 
+from lora_edu.classroom.collecting import HANDED_IN
+
 SUSPICIOUS = ("lora_edu.classroom", "sys.modules", "gradebook", "hidden/", "inspect.", "ctypes", "gc.get", "_getframe")
 
 
@@ -17,8 +19,7 @@ def before(folder: Path, name: str, released: nbformat.NotebookNode) -> str | No
     """The reason why the submission in this folder cannot be graded, in words; None if nothing is in the way."""
     path = folder / f"{name}.ipynb"
     if not path.exists():
-        others = sorted(other.name for other in folder.iterdir() if other.name != "timestamp.txt")
-        return f"there is no {path.name}; handed in: {', '.join(others) or 'nothing'} (renamed?)"
+        return f"there is no {path.name}; handed in: {', '.join(_files(folder)) or 'nothing'} (renamed?)"
     try:
         notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
         nbformat.validate(notebook)
@@ -27,6 +28,13 @@ def before(folder: Path, name: str, released: nbformat.NotebookNode) -> str | No
     except Exception as error:
         return f"not a valid notebook: {str(error).splitlines()[0][:120]}"
     return _cells(notebook, released)
+
+
+def _files(folder: Path) -> list[str]:
+    listing = folder / HANDED_IN
+    if listing.exists():
+        return listing.read_text(encoding="utf-8").split("\n")[:-1]
+    return sorted(path.name for path in folder.iterdir() if path.name != "timestamp.txt")
 
 
 def _cells(notebook: nbformat.NotebookNode, released: nbformat.NotebookNode) -> str | None:

@@ -27,7 +27,7 @@ def points(name: str, number: str, answer: Callable, cohort: str) -> float:
     """Print the feedback and return the points of this task, a float: nbgrader takes it as the score of the cell."""
     try:
         assignment = load(name, cohort)
-        stored = _stored(name, cohort)["tasks"][number]
+        stored = _stored(assignment, number)
     except Exception as error:
         raise CannotGrade(f"{type(error).__name__}: {error}") from error
     got = observe_all(assignment, number, answer, "hidden")
@@ -42,13 +42,14 @@ def request(assignment: Assignment, number: str, got: list, stored: dict) -> dic
     return {"got": got, "stored": stored, "parts": task.parts, "tolerance": task.tolerance}
 
 
-def _stored(name: str, cohort: str) -> dict:
-    path = folders.hidden_file(name, cohort)
+def _stored(assignment: Assignment, number: str) -> dict:
+    path = folders.hidden_file(assignment.name, assignment.cohort)
     if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))
-    from lora_edu.classroom.expecting import expectations  # a source notebook, opened in a clone
+        return json.loads(path.read_text(encoding="utf-8"))["tasks"][number]
+    from lora_edu.classroom.expecting import task_expectations  # a source notebook, opened in a clone
+    from lora_edu.classroom.solutions import load_solutions
 
-    return expectations(name, cohort, "hidden")
+    return task_expectations(assignment, number, load_solutions(assignment.name)[number], "hidden")
 
 
 def _in_a_fresh_process(content: dict) -> dict:

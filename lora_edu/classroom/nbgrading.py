@@ -1,6 +1,8 @@
 """Calling nbgrader in the teacher's folder, as a program of its own, and reading its gradebook."""
 
+import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,8 +19,6 @@ def run(*arguments: str, log: Path | None = None, allow_failure: bool = False, *
 
     Raises NbgraderFailed if it ends with an error, unless that is allowed, and ModuleNotFoundError where it is missing.
     """
-    import importlib.util
-
     if importlib.util.find_spec("nbgrader") is None:
         raise ModuleNotFoundError('nbgrader is missing: pip install "lora-edu[classroom]"')
     command = [sys.executable, "-m", "nbgrader", *arguments]
@@ -43,4 +43,7 @@ def gradebook():
     """nbgrader's gradebook of the teacher's folder, as a context manager."""
     from nbgrader.api import Gradebook
 
-    return Gradebook(f"sqlite:///{folders.required() / 'gradebook.db'}", course_id="lora-edu")
+    root = folders.required()
+    settings = (root / "nbgrader_config.py").read_text(encoding="utf-8")
+    course = re.search(r"""course_id\s*=\s*["'](.+?)["']""", settings)
+    return Gradebook(f"sqlite:///{root / 'gradebook.db'}", course_id=course[1] if course else "")

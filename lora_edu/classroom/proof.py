@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from lora_edu.assignments.core import Assignment, load
-from lora_edu.assignments.observing import observe_all
+from lora_edu.assignments.observing import observe_all, silence
 from lora_edu.assignments.verdict import failing_part, is_untouched, judge, message
 from lora_edu.classroom.expecting import task_expectations
 from lora_edu.classroom.judge import request
@@ -24,8 +24,8 @@ LARGEST = 200_000  # characters of a task's expectations
 
 def prove(name: str, cohort: str) -> list[str]:
     """Everything that is wrong with an assignment's graders; an empty list if they are right."""
-    _import_what_cheats_use()
     assignment, solutions = load(name, cohort), load_solutions(name)
+    _import_what_cheats_use()
     if set(assignment.tasks) != set(solutions):
         return [f"{name}: tasks {sorted(assignment.tasks)}, solutions {sorted(solutions)}"]
     return [
@@ -106,9 +106,10 @@ def _verdict(assignment: Assignment, number: str, make: Any, stored: dict, kind:
 
 def _import_what_cheats_use() -> None:
     """Wrong answers call PEFT and bitsandbytes. Importing them takes longer than an answer may."""
-    for name in ("torch", "peft", "bitsandbytes"):
-        if importlib.util.find_spec(name):
-            importlib.import_module(name)
+    with silence():
+        for name in ("torch", "peft", "bitsandbytes"):
+            if importlib.util.find_spec(name):
+                importlib.import_module(name)
 
 
 @contextlib.contextmanager

@@ -78,6 +78,21 @@ mlp_activations = Exercise(
         "down_proj's input has d numbers here. It is the GELU's output: 4 d.": (
             lambda d, r, up, down: _mlp(d, r, up, down) - 3 * d * down
         ),
+        "the norm's output is counted without an adapter on up_proj. It is up_proj's input; frozen layers keep none.": (
+            lambda d, r, up, down: _mlp(d, r, up, down) + d * (not up)
+        ),
+        "the norm's output is counted beside up_proj's input. They are one tensor.": (
+            lambda d, r, up, down: _mlp(d, r, up, down) + d * up
+        ),
+        "the norm's output is counted as something of its own. It is up_proj's input: kept with that, or not at all.": (
+            lambda d, r, up, down: _mlp(d, r, up, down) + d
+        ),
+        "the GELU's output is counted where down_proj has no adapter. The GELU itself needs its input only.": (
+            lambda d, r, up, down: _mlp(d, r, up, down) + 4 * d * (not down)
+        ),
+        "these are bytes, four for each number. How many numbers are there?": (
+            lambda d, r, up, down: 4 * _mlp(d, r, up, down)
+        ),
         "nothing is counted where there is no adapter. The norm and the GELU keep their inputs all the same.": (
             lambda d, r, up, down: _mlp(d, r, up, down) if up or down else 0
         ),
@@ -88,16 +103,20 @@ mlp_activations = Exercise(
 def _observe_linear(solution, d_out, d_in):
     """y, the gradient of x, and the bytes that stay alive between forward and backward, y aside."""
     generator = torch.Generator().manual_seed(d_in)
-    weight, x = torch.randn(d_out, d_in, generator=generator), torch.randn(3, d_in, generator=generator)
-    quantized, x = quantize(weight, "nf4", 64), x.requires_grad_()
-    solution(x, quantized)  # what is made once and kept by the package, such as a look-up table, is made here
-    with PeakMemory([x, quantized.codes, quantized.absmax, quantized.codebook]) as memory:
+    weight, leaf = torch.randn(d_out, d_in, generator=generator), torch.randn(3, d_in, generator=generator)
+    quantized, leaf = quantize(weight, "nf4", 64), leaf.requires_grad_()
+    with PeakMemory([leaf, quantized.codes, quantized.absmax, quantized.codebook]) as memory:
+        quantized.dequantize()  # a look-up table, which the package makes once and keeps, is no fault of the solution
+        before = memory.now
+        x = leaf * 1  # nobody but the solution holds on to it: if x is kept, it is seen
         y = solution(x, quantized)
         if y is ... or y is None:
             return ...
-        alive = memory.now - y.untyped_storage().nbytes()
-    (y**2).sum().backward()
-    grad = torch.zeros_like(x) if x.grad is None else x.grad
+        del x
+        alive = memory.now - before - y.untyped_storage().nbytes()
+    if y.requires_grad:
+        (y**2).sum().backward()
+    grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
     return np.concatenate([y.detach().flatten().numpy(), grad.flatten().numpy(), [float(alive)]])
 
 
@@ -115,12 +134,13 @@ class _Linear(torch.autograd.Function):
 class _KeepsInput(_Linear):
     @staticmethod
     def forward(ctx, x, quantized):
-        ctx.x = x.clone()
+        ctx.save_for_backward(x)
         return _Linear.forward(ctx, x, quantized)
 
 
+@torch.no_grad()
 def _without_gradient(x, quantized):
-    return F.linear(x.detach(), quantized.dequantize()).requires_grad_()
+    return F.linear(x, quantized.dequantize())
 
 
 quantized_linear = Exercise(
@@ -130,31 +150,37 @@ quantized_linear = Exercise(
     {
         "the full weight is kept for backward: 1,048,576 bytes for 1024 x 256 in float32, where 0 are needed. "
         "Write an autograd Function that dequantizes again in backward.": lambda x, q: F.linear(x, q.dequantize()),
-        "this keeps a copy of x. W is frozen, and dL/dx = dL/dy W needs W only.": _KeepsInput.apply,
-        "x gets no gradient. The weight is frozen, yet what lies before this layer still learns through it.": (
-            _without_gradient
-        ),
+        "this keeps x. W is frozen, and dL/dx = dL/dy W needs W only.": _KeepsInput.apply,
+        "x gets no gradient, as under torch.no_grad() or after x.detach(). The weight is frozen, yet what lies before "
+        "this layer still learns through it.": _without_gradient,
     },
     observe=_observe_linear,
 )
+
+
+def _moved(rng) -> list[np.ndarray]:
+    """Eight B (4, 2) that have left zero, each in a way that a hasty look would miss."""
+    rows, signs, tiny, one = rng.normal(size=(4, 4, 2))
+    rows[0] = 0  # a row of zeros
+    signs[:, 1] = -signs[:, 0]  # adds up to zero
+    one.flat[:] = 0
+    one[2, 1] = -0.3  # zeros all over, but for one number
+    negative = -np.abs(rng.normal(size=(4, 2))) * [1, 0]  # the largest number is zero
+    positive = -negative[:, ::-1].copy()  # the smallest is
+    return [rows, signs, 1e-9 * tiny, one, np.full((4, 2), 0.7), negative, positive, rng.normal(size=(4, 2))]
+
+
+DEAD = {"all trained": (), "the last never trained": (7,), "one never trained": (2,), "two never trained": (1, 3),
+        "two others never trained": (1, 4), "reentrant checkpointing": tuple(range(8))}  # fmt: skip
 
 
 def _state(kind: str) -> dict[str, np.ndarray]:
     """Adapters (name -> array) after training: of some, B has never left zero."""
     rng = np.random.default_rng(len(kind))
     state = {}
-    for layer in range(5):
-        state[f"blocks.{layer}.q_proj.lora_A"] = rng.normal(size=(2, 6))
-        state[f"blocks.{layer}.q_proj.lora_B"] = rng.normal(size=(4, 2))
-    dead = {"all trained": (), "the last never trained": (4,), "reentrant checkpointing": (0, 1, 2, 3, 4)}[kind]
-    for layer in dead:
-        state[f"blocks.{layer}.q_proj.lora_B"][:] = 0
-    for layer in (0, 2):
-        state[f"blocks.{layer}.q_proj.lora_B"][0] = 0  # one row that is zero proves nothing
-    state["blocks.1.q_proj.lora_B"][:, 1] = -state["blocks.1.q_proj.lora_B"][:, 0]  # adds up to zero
-    state["blocks.2.q_proj.lora_A"][:] *= 1e-9
-    for layer in (3, 4):
-        state[f"blocks.{layer}.q_proj.lora_B"][:] *= 1e-9  # tiny, but it has moved
+    for layer, value in enumerate(_moved(rng)):
+        state[f"blocks.{layer}.q_proj.lora_A"] = rng.normal(size=(2, 6)) * (1e-9 if layer == 2 else 1)
+        state[f"blocks.{layer}.q_proj.lora_B"] = np.zeros((4, 2)) if layer in DEAD[kind] else value
     return state
 
 
@@ -165,7 +191,7 @@ def _count(state, name="lora_B", is_dead=lambda value: not np.any(value)):
 never_moved = Exercise(
     "8.4",
     _count,
-    [("all trained",), ("the last never trained",), ("reentrant checkpointing",)],
+    [(kind,) for kind in DEAD],
     {
         "this looks at lora_A, which is random from the start. With reentrant checkpointing and a frozen embedding no "
         "gradient arrives, and it is B that stays zero.": lambda state: _count(state, "lora_A"),
@@ -178,8 +204,20 @@ never_moved = Exercise(
         "a tiny B has moved all the same. Only an exact zero has not.": (
             lambda state: _count(state, is_dead=lambda value: np.allclose(value, 0, atol=1e-6))
         ),
+        "this looks at one number of B. The others may have moved.": (
+            lambda state: _count(state, is_dead=lambda value: value.flat[0] == 0)
+        ),
+        "this asks whether most of B is zero. One number that is not is enough.": (
+            lambda state: _count(state, is_dead=lambda value: np.median(value) == 0)
+        ),
+        "this asks whether B's numbers are all equal. They may be equal and not zero.": (
+            lambda state: _count(state, is_dead=lambda value: np.ptp(value) == 0)
+        ),
+        "this asks for the largest number of B. The others may be negative: look at magnitudes.": (
+            lambda state: _count(state, is_dead=lambda value: value.max() == 0)
+        ),
         "this says whether there is one. How many are there?": lambda state: int(_count(state) > 0),
-        "these are the adapters that have moved. Count the others.": lambda state: 5 - _count(state),
+        "these are the adapters that have moved. Count the others.": lambda state: 8 - _count(state),
     },
     observe=lambda solution, kind: solution(_state(kind)),
 )

@@ -23,7 +23,7 @@ c = get_config()  # noqa: F821
 # --- what a teacher may want to change ----------------------------------------------------------------------------
 c.CourseDirectory.course_id = "lora-edu"
 c.PerDay.percent = 10  # late: percent of the score for each day begun, after 15 minutes of grace; 0: no penalty
-c.Execute.timeout = 60  # seconds a cell
+c.Execute.timeout = 120  # seconds a cell
 memory_gib = 4  # what a student's kernel may take; more ends in a MemoryError in that cell
 
 # --- what the assignments rely on ---------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ WRONG = [
     Wrong(
         "a group of padding where nothing is missing",
         lambda c: answers.full_group_of_padding,
-        keeps=1,
+        keeps=2,
         sentence="where the codes fill their groups, this adds a group of padding. What is missing is -n % 8: nothing, "
         "if 8 divides n.",
         see=PACKING,

@@ -86,6 +86,11 @@ def _equal_steps(below, above, offset_below, offset_above):
     return np.concatenate([np.linspace(bottom, 0, below + 1)[:-1], np.linspace(0, 1, above + 1)])
 
 
+def _falling_above(below, above, offset_below, offset_above):
+    levels = reference(below, above, offset_below, offset_above)
+    return np.concatenate([levels[: below + 1], levels[:below:-1]])
+
+
 def _bitsandbytes(*_):
     from bitsandbytes.functional import get_4bit_type
 
@@ -198,6 +203,13 @@ WRONG = [
         lambda c: lambda *sides: reference(*sides)[::-1].copy(),
         keeps=0,
         sentence="these are the right levels in falling order. The codebook is sorted: code 0 is its lowest level.",
+        see=RECIPE,
+    ),
+    Wrong(
+        "not sorted",
+        lambda c: _falling_above,
+        keeps=1,
+        sentence="these are the right levels, but those above 0 stand in falling order. The codebook is sorted.",
         see=RECIPE,
     ),
     Wrong(

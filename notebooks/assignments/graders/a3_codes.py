@@ -133,7 +133,7 @@ WRONG = [
     Wrong(
         "the short last block is dropped",
         lambda c: answers.whole_blocks_only,
-        keeps=2,
+        keeps=3,
         sentence="the short last block is missing. Its values need codes too.",
         see=BLOCKS,
     ),
@@ -146,6 +146,7 @@ WRONG = [
         lambda c: answers.lora_edu_steps,
         keeps=0,
     ),
+    Wrong("lora_edu, its codes of values that were scaled by hand", lambda c: answers.lora_edu_codes, keeps=4),
     Wrong("lora_edu, its blocks", lambda c: answers.lora_edu_blocks, keeps=0),
     Wrong("bitsandbytes", lambda c: answers.bitsandbytes_, keeps=0),
 ]

@@ -140,6 +140,10 @@ def lora_edu_steps(values, constants, codebook, block_size):
     return quantization.nearest_code(quantization.normalize(values.flatten(), constants, block_size), codebook)
 
 
+def lora_edu_codes(values, constants, codebook, block_size):
+    return quantization.nearest_code(divided(values, constants, block_size), codebook)
+
+
 def lora_edu_blocks(values, constants, codebook, block_size):
     return quantization.quantize(values, codebook, block_size).codes
 

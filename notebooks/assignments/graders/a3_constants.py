@@ -39,6 +39,12 @@ def in_numpy(values, block_size):
     return np.array([max(flat[start : start + block_size], key=abs) for start in starts])
 
 
+def list_of_views(values, block_size):
+    flat = values.flatten()
+    blocks = [flat[start : start + block_size] for start in range(0, len(flat), block_size)]
+    return [block[block.abs().argmax()] for block in blocks]
+
+
 def running_loop(values, block_size):
     constants = torch.zeros(math.ceil(values.numel() / block_size))
     for i, value in enumerate(values.flatten().tolist()):
@@ -166,7 +172,7 @@ WRONG = [
     Wrong(
         "a whole block of padding",
         lambda c: _whole_block_of_padding,
-        keeps=1,
+        keeps=2,
         sentence="where the blocks fit, this adds a block of zeros, and its constant 0. What is missing is -n % "
         "block_size: nothing, if it divides.",
         see=BLOCKS,
@@ -223,6 +229,7 @@ SOLUTIONS = Solutions(
         "gathered": lambda c: gathered,
         "largest or smallest, an extra keyword": lambda c: largest_or_smallest,
         "NumPy, float64": lambda c: in_numpy,
+        "a list": lambda c: list_of_views,
         "a running loop": lambda c: running_loop,
     },
     wrong=[*WRONG, *cheats("3.1", reference)],

@@ -78,6 +78,9 @@ WRONG = [
         "0 / 0",
         lambda c: answers.fitting(answers.best_and_unchecked),
         keeps=0,
+        sentence="in a block with no level but 0 the constant is 0 / 0, which is NaN (not a number), and so is the "
+        "error. Take 0 there.",
+        see=BLOCKS,
     ),
     Wrong(
         "the last block is padded with code 0",

@@ -45,12 +45,12 @@ def in_padded_blocks(packed, bits, constants, codebook, block_size, shape):
 # --- wrong -----------------------------------------------------------------------------------------------------------
 
 
-def all_codes(packed, bits, byte=None, place=None, mask=None):
+def all_codes(packed, bits, byte=None, place=None):
     """All codes in the bytes; one of the steps may be another."""
     byte = torch.arange(bits) if byte is None else byte
     place = torch.arange(8) if place is None else place
     numbers = (packed.view(-1, bits).long() << 8 * byte).sum(dim=1)
-    return (numbers[:, None] >> bits * place & (2**bits - 1 if mask is None else mask)).flatten()
+    return (numbers[:, None] >> bits * place & 2**bits - 1).flatten()
 
 
 def decoding(codes=all_codes, levels=None, scale=None):
@@ -81,7 +81,7 @@ def nibbles(packed, bits):
 
 def gathered_in_uint8(packed, bits):
     """The bytes are moved up inside eight bits: only the first of each group is left."""
-    return all_codes(packed, bits, mask=None) * (torch.arange(8).repeat(len(packed) // bits) * bits < 8)
+    return all_codes(packed, bits) * (torch.arange(8).repeat(len(packed) // bits) * bits < 8)
 
 
 def equal_steps(codes, bits):

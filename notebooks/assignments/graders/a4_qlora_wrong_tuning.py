@@ -9,7 +9,7 @@ from torch.utils.checkpoint import checkpoint
 from lora_edu import add_lora
 from lora_edu.assignments.core import Constants
 from lora_edu.assignments.qlora_pieces import FullLinear
-from lora_edu.classroom.cheats import exiting, printing
+from lora_edu.classroom.cheats import exiting, printing, replacing_allclose
 from lora_edu.classroom.solutions import Solutions, Wrong
 
 
@@ -213,6 +213,7 @@ FINE_TUNE = Solutions(
         Wrong("merged and rounded again", requantized, 3),
         Wrong("reentrant checkpointing", reentrant, 3),
         Wrong("printing instead of returning", lambda c: printing(reference(c)), 0),
+        Wrong("torch.equal replaced", lambda c: replacing_allclose(with_(freeze=False)(c)), 5),
         Wrong("SystemExit", lambda c: exiting, 0),
         Wrong("lora_edu", with_lora_edu, 0),
         Wrong("PEFT", with_peft, 0),

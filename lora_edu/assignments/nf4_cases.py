@@ -1,0 +1,129 @@
+"""The cases of assignment 3: what its functions are tried with. `c` are the constants of the cohort.
+
+Sizes that fit and sizes that do not; in every case numbers that tell the usual mistakes apart.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def tensors(c, rng) -> list[tuple]:
+    """(values, block_size), with and without a short last block; in large tensors one block is all zeros."""
+    shapes = [((2, 6), 4), ((3, 5), 4), ((5, c.block_size), c.block_size), ((7, 33), c.block_size), ((4, 3), 1)]
+    return [(_with_outliers(_floats(rng, *shape), block_size, rng), block_size) for shape, block_size in shapes]
+
+
+def _with_outliers(values: Tensor, block_size: int, rng) -> Tensor:
+    """In even blocks one value is negative and the largest in magnitude, all others are positive; odd blocks vary.
+
+    Magnitudes grow from block to block.
+    """
+    for i, block in enumerate(values.view(-1).split(block_size)):
+        if i == 2 and len(block) == block_size > 4:
+            block.zero_()
+            continue
+        outlier = rng.integers(len(block))
+        if i % 2 == 0:
+            block.abs_()
+        block[outlier] = (6 + i) * (-1 if i % 2 == 0 else 1)
+    return values
+
+
+def sides(c, rng) -> list[tuple]:
+    """(below, above, offset_below, offset_above): a small codebook, this cohort's, and others of other widths."""
+    offsets = [(int(rng.integers(850, 920)) / 1000, int(rng.integers(940, 990)) / 1000) for _ in range(3)]
+    return [
+        (2, 1, *offsets[0]),
+        (c.levels_below, c.levels_above, c.offset_below, c.offset_above),
+        (9, 6, *offsets[1]),
+        (3, 4, *offsets[2]),
+    ]
+
+
+def to_encode(c, rng) -> list[tuple]:
+    """(values, constants, codebook, block_size, kind): only in cases of the kind "ties" a value is near a mid-point."""
+    small, large = (4, 4), (2**c.bits, c.block_size)
+    rows = {small: [(2, 3), (2, 4), (2, 6)], large: [(6, 31), (3, 2 * c.block_size), (2, 3 * c.block_size // 2)]}
+    kinds = ("plain", "ties", "zeros")
+    chosen = [(shape, *size, kind) for size in rows for shape, kind in zip(rows[size], kinds, strict=True)]
+    return [_encode_case(*how, rng) for how in chosen]
+
+
+def _encode_case(shape, n_levels, block_size, kind, rng) -> tuple:
+    codebook, size = _levels(n_levels, rng), math.prod(shape)
+    n_blocks = math.ceil(size / block_size)
+    scaled = rng.integers(-240, 255, size=size) * 2 + 1  # in units of 1/512: odd, so never at a mid-point
+    constants = rng.choice((-1, 1), size=n_blocks) * rng.uniform(0.1, 3, size=n_blocks)
+    constants[0] = -abs(constants[0])
+    if kind == "ties":
+        constants = np.sign(constants) * 2.0 ** rng.integers(-2, 3, size=n_blocks)  # a power of two: exact products
+        middles = 256 * (codebook[:-1] + codebook[1:])
+        scaled[1::2] = np.resize(rng.permutation(middles.numpy()), size // 2)  # each of them, again and again
+    if kind == "zeros":
+        constants[-1] = 0
+    scaled[::block_size] = 512  # the value that the constant of its block is
+    constants, scaled = torch.from_numpy(constants).float(), torch.from_numpy(scaled).float() / 512
+    values = (scaled * _each(constants, block_size, size)).view(shape)
+    return values, constants, codebook, block_size, kind
+
+
+def to_pack(c, rng) -> list[tuple]:
+    """(codes, bits, fill_code), with and without a rest."""
+    cases = []
+    for n_codes, bits in ((8, 3), (9, 3), (32, c.bits), (2 * c.block_size + 5, c.bits), (16, 6), (3, 5)):
+        codes = torch.from_numpy(rng.integers(0, 2**bits, size=n_codes)).to(torch.uint8)
+        codes[0] = 2**bits - 2
+        cases.append((codes, bits, min(c.fill_code, 2**bits - 1)))
+    return cases
+
+
+def to_decode(c, rng) -> list[tuple]:
+    """(packed, bits, constants, codebook, block_size, shape): any bytes are the codes of something."""
+    settings = [
+        ((2, 8), 8 - c.bits, 8),
+        ((3, 3), 8 - c.bits, 4),
+        ((4, c.block_size // 2), c.bits, c.block_size),
+        ((3, 37), c.bits, c.block_size),
+    ]
+    cases = []
+    for shape, bits, block_size in settings:
+        size = math.prod(shape)
+        packed = torch.from_numpy(rng.integers(0, 256, size=math.ceil(size / 8) * bits)).to(torch.uint8)
+        constants = _floats(rng, math.ceil(size / block_size))
+        constants[0] = -constants[0].abs()
+        cases.append((packed, bits, constants, _levels(2**bits, rng), block_size, shape))
+    return cases
+
+
+def to_refit(c, rng) -> list[tuple]:
+    """(values, codes, codebook, block_size): codes of some quantizer; in the large case a block has no level but 0."""
+    cases = []
+    for shape, n_levels, block_size in (((2, 3), 4, 3), ((3, 5), 4, 4), ((6, 35), 2**c.bits, c.block_size)):
+        size, codebook = math.prod(shape), _levels(n_levels, rng)
+        codes = torch.from_numpy(rng.integers(0, n_levels, size=size)).to(torch.uint8)
+        codes[::block_size] = n_levels - 1  # the level 1, so that every block has a constant
+        if n_levels > 4:
+            codes[block_size : 2 * block_size] = int((codebook == 0).nonzero())
+        scale = _each(_floats(rng, math.ceil(size / block_size)), block_size, size)
+        values = (codebook[codes.long()] + 0.2 * _floats(rng, size)) * scale
+        cases.append((values.view(shape), codes, codebook, block_size))
+    return cases
+
+
+def _floats(rng: np.random.Generator, *shape: int) -> Tensor:
+    return torch.from_numpy(rng.normal(size=shape)).float()
+
+
+def _each(constants: Tensor, block_size: int, size: int) -> Tensor:
+    """The constant of each of `size` values."""
+    return torch.cat([constant.expand(block_size) for constant in constants])[:size]
+
+
+def _levels(n_levels: int, rng: np.random.Generator) -> Tensor:
+    """A sorted codebook from below 0 to 1, with 0. Levels are multiples of 1/64: mid-points are exact in float32."""
+    lowest = rng.integers(-60, -10)
+    inner = rng.choice(np.setdiff1d(np.arange(lowest + 1, 64), [0]), n_levels - 3, replace=False)
+    return torch.from_numpy(np.sort([lowest, *inner, 0, 64])).float() / 64

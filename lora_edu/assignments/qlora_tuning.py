@@ -1,0 +1,131 @@
+"""How the fine-tune of assignment 4 is observed: the start, what has moved, the scaling, the goal, the seed."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lora_edu.assignments.observing import NotDone
+from lora_edu.assignments.qlora_pieces import FrozenLinear, held_out_loss, new_task
+
+
+def on_one_thread(function: Callable) -> Callable:
+    """For products so small that threads would only wait for each other, above all where kernels share a machine."""
+
+    def alone(*arguments: Any) -> Any:
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return function(*arguments)
+        finally:
+            torch.set_num_threads(before)
+
+    return alone
+
+
+@dataclass(frozen=True)
+class TuneCase:
+    """Which task, and the size of the adapters."""
+
+    task_seed: int
+    rank: int
+    alpha: float
+
+    def __repr__(self) -> str:
+        return f"rank {self.rank}, alpha {self.alpha:g}"
+
+
+@on_one_thread
+def observe_fine_tune(answer: Callable, c: Any, case: TuneCase) -> dict[str, Any]:
+    task = new_task(case.task_seed)
+
+    @cache
+    def tuned(steps: int, seed: int, again: int = 0) -> nn.Module:
+        torch.manual_seed(100 + again)  # what was drawn before must not matter
+        model = answer(copy.deepcopy(task.model), task.tokens, task.answers, case.rank, case.alpha, steps, seed)
+        if model is ...:
+            raise NotDone
+        return model and model.eval()
+
+    if tuned(0, 1) is None:
+        return dict.fromkeys(("start", "frozen", "trained", "scaling", "goal", "seed"))
+    parts = {
+        "start": lambda: _start(task, tuned(0, 1)),
+        "frozen": lambda: _frozen(task.model, tuned(c.steps, 1)),
+        "trained": lambda: _trained(tuned(c.steps, 1)),
+        "scaling": lambda: _scaling(task, copy.deepcopy(tuned(0, 1))),
+        "goal": lambda: max(c.goal, _share(task, tuned(c.steps, 1))),  # the goal, or what was reached instead
+        "seed": lambda: _seeded(tuned(2, 1), tuned(2, 1, again=1), tuned(2, 2)),
+    }
+    return {part: on_one_thread(look) for part, look in parts.items()}
+
+
+def _share(task: Any, model: nn.Module) -> float:
+    """The held-out loss as a share of the base's."""
+    return round(held_out_loss(model, task) / held_out_loss(task.model, task), 2)
+
+
+def _start(task: Any, model: nn.Module) -> str:
+    with torch.no_grad():
+        jump = (model(task.tokens) - task.model(task.tokens)).abs().max()
+    return "the outputs of the base" if jump <= 1e-5 else "other outputs than the base"
+
+
+def _frozen(base: nn.Module, model: nn.Module) -> str:
+    if sum(isinstance(module, FrozenLinear) for module in model.modules()) != 2:
+        return "the 4-bit layers are gone"
+    there = [value.tolist() for name, value in model.state_dict().items() if "lora_" not in name]
+    if not all(value.tolist() in there for value in base.state_dict().values()):  # to the bit
+        return "the base has changed"
+    learning = [name for name, value in model.named_parameters() if value.requires_grad and "lora_" not in name]
+    return "parts of the base still ask for a gradient" if learning else "frozen"
+
+
+def _adapters(model: nn.Module, name: str) -> list[Tensor]:
+    return [value for path, value in model.named_parameters() if path.endswith(name)]
+
+
+def _trained(model: nn.Module) -> list[int]:
+    """How many numbers are trained, and in how many adapters B has left zero."""
+    numbers = sum(value.numel() for value in model.parameters() if value.requires_grad)
+    return [numbers, sum(bool(value.any()) for value in _adapters(model, "lora_B"))]
+
+
+@torch.no_grad()
+def _scaling(task: Any, model: nn.Module) -> float | str:
+    """The factor of x A^T B^T in the first layer with an adapter, for A and B that are put there."""
+    base, frozen = task.model, [module for module in model.modules() if isinstance(module, FrozenLinear)]
+    if not frozen or not _adapters(model, "lora_A") or not _adapters(model, "lora_B"):
+        return "the 4-bit layers are gone" if not frozen else "no parameter is named lora_A, or none lora_B"
+    A, B = _adapters(model, "lora_A")[0], _adapters(model, "lora_B")[0]
+    for other in _adapters(model, "lora_B"):
+        other.zero_()
+    A.copy_(torch.randn(A.shape, generator=torch.Generator().manual_seed(4)) / A.shape[1])
+    B.copy_(0.1 * torch.randn(B.shape, generator=torch.Generator().manual_seed(3)))
+    x, seen = base.embedding(task.tokens).flatten(1), []
+    layer, following = base.up, frozen[-1]
+    if A.shape[1] != layer.in_features:  # no adapter there: the second layer, seen from the head
+        x, layer = torch.tanh(base.up(x)), base.down
+        following = [module for module in model.modules() if isinstance(module, nn.Linear)][-1]
+    following.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(task.tokens)
+    branch = (x @ A.T) @ B.T
+    change = torch.atanh(seen[0].double()) - torch.atanh(torch.tanh(layer(x)).double())
+    factor = (change * branch).sum() / (branch * branch).sum()
+    if (change - factor * branch).norm() > 1e-2 * change.norm():
+        return "no multiple of x A^T B^T"
+    return factor.item()
+
+
+def _seeded(first: nn.Module, again: nn.Module, other: nn.Module) -> str:
+    def same(one: nn.Module, two: nn.Module) -> bool:
+        pairs = zip(one.parameters(), two.parameters(), strict=True)
+        return all((a - b).abs().max() <= 1e-5 for a, b in pairs)
+
+    if not same(first, again):
+        return "another result with the same seed"
+    return "the same result whatever the seed" if same(first, other) else "the seed decides"

@@ -1,0 +1,141 @@
+"""What the checks of exercises 2.5 and 2.6 look at: the auditor's report, and the file."""
+
+import functools
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lora_edu.assignments.observing import NotDone, observed
+from lora_edu.assignments.plain_tensors import all_bits, bits, fine, flat, numbers
+from lora_edu.assignments.towers import Adapted, Tree, seeded
+
+# --- 2.5: the auditor ---
+
+
+def audit(answer: Callable, c: Any, before: dict[str, Tensor], after: dict[str, Tensor]) -> dict:
+    """The three lists of the report, each as one text."""
+
+    def part(name: str) -> Callable:
+        def read() -> str:
+            seen = observed(answer, before, after)
+            if name == "moved" and seen.inputs == "changed":
+                return "a tensor that was given has been changed"
+            return ", ".join(sorted(seen.value[name])) or "none"
+
+        return read
+
+    return {name: part(name) for name in ("jumps", "moved", "silent")}
+
+
+# --- 2.6: a file ---
+
+
+def adapter_file(
+    answer: tuple[Callable, Callable], c: Any, rank: int, alpha: float, paths: list[str], seed: int
+) -> dict:
+    """What `save` writes, what `load` reads from it, and what it refuses. answer: (save, load)"""
+    save, load = answer
+
+    def make(seed: int = seed, alpha: float = alpha) -> nn.Module:
+        rng, layers = np.random.default_rng(seed), {}
+        for number, path in enumerate(paths):
+            n_in, n_out = 4 + number, 7 - number
+            base = nn.Linear(n_in, n_out)
+            layers[path] = Adapted(base, numbers(rng, n_in, rank), numbers(rng, rank, n_out), alpha)
+        return seeded(seed, Tree, layers)
+
+    @functools.cache
+    def written() -> tuple[bytes, dict, dict]:
+        """What `save` makes of a model: the bytes of the file, its tensors, its metadata."""
+        model = make()
+        before = all_bits(model)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "adapter.safetensors"
+            if save(model, path) is ...:
+                raise NotDone
+            if all_bits(model) != before:
+                raise RuntimeError("saving changed the model")
+            with safe_open(path, "pt") as file:
+                tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+            return path.read_bytes(), tensors, metadata
+
+    def keys() -> str:
+        _, tensors, metadata = written()
+        words = ", ".join(sorted(tensors))
+        return f"{words} with rank {float(metadata['rank']):g}, alpha {float(metadata['alpha']):g}"
+
+    def values() -> Any:
+        tensors = written()[1]
+        for name, tensor in tensors.items():
+            if str(tensor.dtype)[6:] != c.file_dtype:
+                return f"{name} is {str(tensor.dtype)[6:]}"
+        ordered = sorted([list(tensor.shape), flat(tensor)] for tensor in tensors.values())
+        return [number for shape, content in ordered for number in (*shape, *content)]
+
+    def loads() -> bool | str:
+        source, model = make(), make(seed + 1)
+        kept, base = dict(model.named_parameters()), all_bits(model)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "adapter.safetensors"
+            path.write_bytes(written()[0])
+            load(model, path)
+        wanted, now = dict(source.named_parameters()), dict(model.named_parameters())
+        mine = [f"{path}.{factor}" for path in paths for factor in ("down", "up")]
+        far = [n for n in mine if not _rounded(now[n], wanted[n])]
+        return fine({
+            f"{(far or [''])[0]} is not what was saved": bool(far),
+            "a factor is not float32 any more": any(now[n].dtype != torch.float32 for n in mine),
+            "a factor is another parameter now, which no optimizer knows": any(now[n] is not kept[n] for n in mine),
+            "other tensors were changed": any(bits(now[n]) != base[n] for n in now if n not in mine),
+        })  # fmt: skip
+
+    def refuses() -> bool | str:
+        _, tensors, metadata = written()
+        said = {}
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "adapter.safetensors"
+            for what, damaged in _damages(tensors).items():
+                save_file(damaged, path, metadata)
+                said[what] = _refused(load, make(seed + 1), path)
+            save_file(tensors, path, metadata)
+            said["a model with another alpha"] = _refused(load, make(seed + 1, alpha + 1), path)
+        return fine({f"{what}: {how}": how != "refused" for what, how in said.items()})
+
+    return {"keys": keys, "values": values, "loads": loads, "refuses": refuses}
+
+
+def _rounded(got: Tensor, saved: Tensor) -> bool:
+    """Whether a factor is what was saved, up to the rounding of 16 bits."""
+    pairs = zip(flat(got), flat(saved), strict=True)
+    return got.shape == saved.shape and all(abs(g - s) <= 0.01 * abs(s) + 1e-4 for g, s in pairs)
+
+
+def _damages(tensors: dict[str, Tensor]) -> dict[str, dict]:
+    """Files that do not fit, by what is wrong with them."""
+    first, *_, last = sorted(tensors)
+    other = {name: tensor for name, tensor in tensors.items() if name != last}
+    short = {name: {**tensors, name: tensors[name][:1].clone()} for name in (first, last)}
+    return {
+        "a tensor is missing": other,
+        "a tensor too many": {**tensors, "unknown": tensors[last].clone()},
+        "one row where more belong": short[first],
+        "one row where more belong, in another tensor": short[last],
+    }
+
+
+def _refused(load: Callable, model: nn.Module, path: Path) -> str:
+    before = all_bits(model)
+    try:
+        load(model, path)
+    except ValueError:
+        return "refused" if all_bits(model) == before else "refused, but the model was changed"
+    except Exception as error:
+        return f"{type(error).__name__} instead of ValueError"
+    return "no ValueError"

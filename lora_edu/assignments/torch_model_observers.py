@@ -1,0 +1,144 @@
+"""What the checks of exercises 2.3 and 2.4 look at: the injection, and the merge."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from lora_edu.assignments.observing import NotDone
+from lora_edu.assignments.plain_tensors import bits, fine
+from lora_edu.assignments.towers import Adapted, Inside, Probe, Tower, seeded
+
+# --- 2.3: into a model ---
+
+TOKENS = torch.tensor([[1, 2, 3, 10]])
+
+
+def probes(model: nn.Module) -> dict[str, Probe]:
+    return {path: module for path, module in model.named_modules() if isinstance(module, Probe)}
+
+
+def trained(model: nn.Module) -> list[str]:
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, alpha, seed) -> dict:
+    """What one injection of `Probe`s chooses, freezes and leaves alone, and what two others refuse."""
+
+    def make(n_blocks: int = n) -> nn.Module:
+        tower = seeded(seed, Tower, n_blocks, width, hidden)
+        return (Inside(tower) if inside else tower).train(training)
+
+    def run(model: nn.Module) -> Any:
+        result = answer(model, Probe, rank, alpha)
+        if result is ...:
+            raise NotDone
+        return result
+
+    @functools.cache
+    def injected() -> tuple[nn.Module, Any, list, dict[str, nn.Module]]:
+        """The model, what was returned, and from before: the output, and the modules by path."""
+        model = make()
+        output, modules = bits(model(TOKENS)), dict(model.named_modules())
+        return model, run(model), output, modules
+
+    def chosen() -> str:
+        model, returned, *_ = injected()
+        found = probes(model)
+        settings = sorted({f"rank {probe.rank}, alpha {probe.alpha:g}" for probe in found.values()})
+        words = ", ".join(found) + " with " + " and ".join(settings)
+        return words if list(returned) == list(found) else f"{words}; returned was {str(returned)[:200]}"
+
+    def frozen() -> bool | str:
+        model, *_ = injected()
+        own = {f"{path}.extra" for path in probes(model)}
+        others = [name for name in trained(model) if name not in own]
+        return fine({
+            f"{len(others)} other tensors are still trained, such as {(others or [''])[0]}": bool(others),
+            "the numbers of the adapters are frozen": not own or not own <= set(trained(model)),
+        })  # fmt: skip
+
+    def intact() -> bool | str:
+        model, _, output, modules = injected()
+        now = {path.replace(".base", ""): module for path, module in model.named_modules() if type(module) is not Probe}
+        return fine({
+            "no adapter was put in": not probes(model),
+            "the output changed": bits(model(TOKENS)) != output,
+            "a layer was replaced by a copy": any(now.get(path) is not module for path, module in modules.items()),
+            "an adapter is in another mode than the model": any(m.training != training for m in model.modules()),
+        })  # fmt: skip
+
+    def refused() -> bool | str:  # the last part, because the model may have been injected twice after it
+        model, *_ = injected()
+        said = {"a second injection": _refusal(run, model), "a model without such layers": _refusal(run, make(0))}
+        return fine({f"{what}: {how}": how != "refused" for what, how in said.items()})
+
+    return {"chosen": chosen, "frozen": frozen, "intact": intact, "refused": refused}
+
+
+def _refusal(run: Callable, model: nn.Module) -> str:
+    before = [trained(model), list(probes(model))]
+    try:
+        run(model)
+    except ValueError:
+        return "refused" if [trained(model), list(probes(model))] == before else "refused, but the model was changed"
+    except Exception as error:
+        return f"{type(error).__name__} instead of ValueError"
+    return "no ValueError"
+
+
+# --- 2.4: merging with a dial ---
+
+
+def dial(answer: Callable, c: Any, weight, down, up, scaling: float, strength: float, other: float) -> dict:
+    """The weight after a turn of the dial, after more turns, back at zero, and in bfloat16."""
+
+    def make(dtype: torch.dtype = torch.float32) -> Adapted:
+        base = nn.Linear(*down.shape[:1], *up.shape[1:]).to(dtype)
+        with torch.no_grad():
+            base.weight.copy_(weight)
+            base.bias.fill_(0.5)
+        return Adapted(base, down.clone(), up.clone(), alpha=1.0, scaling=scaling)
+
+    def turned(made: Adapted, *strengths: float) -> list:
+        for value in strengths:
+            if answer(made, value) is ...:
+                raise NotDone
+        return bits(made.base.weight)
+
+    def weights() -> Any:
+        made = make()
+        before = {name: (tensor, bits(tensor)) for name, tensor in made.named_parameters()}
+        result = turned(made, strength)
+        complaints = {"base.weight is trained now": made.base.weight.requires_grad}
+        for name, tensor in made.named_parameters():
+            if name in before and name != "base.weight":
+                complaints[f"{name} was changed"] = bits(tensor) != before[name][1]
+        now = dict(made.named_parameters())
+        for name, (tensor, _) in before.items():
+            complaints[f"{name} is another parameter now"] = now.get(name) is not tensor
+        return result if fine(complaints) is True else fine(complaints)
+
+    def again() -> bool | str:
+        one, two = turned(make(), strength), turned(make(), other)
+        return fine({
+            "two strengths give the same weight": one == two,
+            "the same strength twice is not the same as once": turned(make(), strength, strength) != one,
+            "another strength depends on the one before": turned(make(), strength, other) != two,
+        })  # fmt: skip
+
+    def back() -> bool | str:
+        wrong = {}
+        for dtype in (torch.float32, torch.bfloat16):
+            same = turned(make(dtype), strength, other, 0.0) == bits(weight)
+            wrong[f"strength 0 does not give the weight back to the bit in {str(dtype)[6:]}"] = not same
+        return fine(wrong | {"the weight does not change": turned(make(), strength) == bits(weight)})
+
+    return {
+        "weight": weights,
+        "again": again,
+        "back": back,
+        "rounding": lambda: turned(make(torch.bfloat16), strength),
+    }

@@ -1,0 +1,173 @@
+"""What the checks of exercises 2.1 and 2.2 look at: the update, and the layer."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lora_edu.assignments.observing import NotDone, call, observed
+from lora_edu.assignments.plain_tensors import all_bits, bits, fine, flat, near, numbers
+from lora_edu.assignments.towers import seeded
+
+# --- 2.1: the update of a weight ---
+
+
+def update(answer: Callable, c: Any, down: Tensor, up: Tensor, alpha: float) -> dict:
+    """values: the update; manners: its dtype, and whether the factors are as they were"""
+
+    def manners() -> str:
+        seen = observed(answer, down, up, alpha)
+        if not isinstance(seen.value, Tensor):
+            return f"a {type(seen.value).__name__} and not a tensor"
+        return f"{seen.dtype}, factors {seen.inputs}"
+
+    return {"values": lambda: call(answer, down, up, alpha), "manners": manners}
+
+
+# --- 2.2: the layer ---
+
+
+def factors(layer: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters `down` and `up` of a layer. Raises AttributeError with the names that there are."""
+    if layer is ...:
+        raise NotDone
+    if not isinstance(layer, nn.Module):
+        raise TypeError(f"an nn.Module is needed, got {type(layer).__name__}")
+    own = dict(layer.named_parameters())
+    if not own:
+        raise NotDone
+    if not {"down", "up"} <= own.keys():
+        raise AttributeError(f"parameters named down and up are needed; there are {', '.join(own)}")
+    return {"down": own["down"], "up": own["up"]}
+
+
+def fill(layer: nn.Module, seed: int, size: float = 1.0) -> None:
+    """Give both factors new numbers."""
+    rng = np.random.default_rng(seed)
+    with torch.no_grad():
+        for factor in factors(layer).values():
+            factor.copy_(size * numbers(rng, *factor.shape))
+
+
+def layer(answer: Callable, c: Any, n_in: int, n_out: int, rank: int, alpha: float, p: float, seed: int, rows: tuple):
+    """What a layer computes and which promises it keeps; it is made anew for each part."""
+
+    def make(n_in=n_in, n_out=n_out, rank=rank, p=p, seed=seed) -> tuple[nn.Module, nn.Linear]:
+        base = seeded(seed + 1, nn.Linear, n_in, n_out)
+        made = answer(base, rank, alpha, p, seed)
+        factors(made)
+        return made, base
+
+    def x() -> Tensor:
+        return numbers(np.random.default_rng(seed), *rows, n_in)
+
+    def start() -> bool | str:
+        made, base = make()
+        y = base(x())
+        return fine({
+            "the output is not the base's in evaluation mode": not near(made.eval()(x()), y),
+            "the output is not the base's in training mode": not near(made.train()(x()), y),
+        })  # fmt: skip
+
+    def alive() -> bool | str:
+        made, _ = make()
+        inputs = x().requires_grad_(True)
+        made.eval()(inputs).pow(2).sum().backward()
+        moves = {name: factor.grad is not None and any(flat(factor.grad)) for name, factor in factors(made).items()}
+        return fine({
+            "up gets no gradient in the first step": not moves["up"],
+            "down gets a gradient in the first step, with up at zero": moves["down"],
+            "no gradient reaches the input through the base": inputs.grad is None or not any(flat(inputs.grad)),
+        })  # fmt: skip
+
+    def output() -> Any:
+        made, _ = make()
+        fill(made, seed)
+        given = x()
+        y, again = made.eval()(given), made(x())
+        complaint = fine({
+            "the input was changed": bits(given) != bits(x()),
+            "two calls in evaluation mode differ": bits(y) != bits(again),
+        })  # fmt: skip
+        return y if complaint is True else complaint
+
+    def frozen() -> bool | str:
+        made, base = make()
+        fill(made, seed)
+        before = all_bits(base)
+        asking = {name: parameter for name, parameter in made.named_parameters() if parameter.requires_grad}
+        made(x()).pow(2).sum().backward()
+        torch.optim.SGD(asking.values(), lr=0.1).step()
+        return fine({
+            f"trained are {', '.join(asking)}": set(asking) != {"down", "up"},
+            "a training step changed the base": all_bits(base) != before,
+            "the base is not the layer that was given": all(p is not base.weight for p in made.parameters()),
+        })  # fmt: skip
+
+    return {
+        "start": start,
+        "alive": alive,
+        "init": lambda: _init(make, c.std, seed),
+        "output": output,
+        "frozen": frozen,
+        "dropout": lambda: _dropout(make),
+        "operations": lambda: _operations(make),
+    }
+
+
+def _init(make: Callable, std: float, seed: int) -> bool | str:
+    """How `down` starts: 1,024 numbers, and the same again."""
+    before = torch.get_rng_state().tolist()
+    one, same, other = (bits(factors(make(64, 80, 16, seed=s)[0])["down"]) for s in (seed, seed, seed + 9))
+    touched = torch.get_rng_state().tolist() != before
+    found = float(np.std(one))
+    normal = abs(np.mean(one)) < 0.2 * found and np.abs(one).max() > 2.3 * found
+    return fine({
+        "down does not have the standard deviation c.std": not 0.88 * std < found < 1.12 * std,
+        "down is not normal around 0": not normal,
+        "the same seed gives other numbers": one != same,
+        "another seed gives the same numbers": one == other,
+        "the global random numbers were changed": touched,
+    })  # fmt: skip
+
+
+def _dropout(make: Callable) -> list | str:
+    """By what dropout multiplies the branch, and whether a row shares one number. With rank 1 it can be seen."""
+    made, base = make(6, 9, 1, 0.4)
+    with torch.no_grad():
+        base.weight.zero_()
+        base.bias.zero_()
+    fill(made, 1, size=3.0)
+    x = numbers(np.random.default_rng(1), 40, 6)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        whole, again, dropped = made.eval()(x), made(x), made.train()(x)
+    if bits(whole) != bits(again):
+        return "it is active in evaluation mode"
+    ratios = (np.array(bits(dropped)) / np.array(bits(whole))).round(2) + 0.0
+    found = sorted(set(ratios.ravel().tolist()))
+    rows = bool((ratios == ratios[:, :1]).all())
+    if len(found) > 3:
+        return "with rank 1 it multiplies the branch by many different numbers"
+    return [*found, rows]
+
+
+def _operations(make: Callable) -> bool | str:
+    """Whether the products of a forward pass cost no more than base, `down` and `up` do."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    n_in, n_out, rank, rows = 24, 30, 2, 2
+    made, _ = make(n_in, n_out, rank, p=0.0)
+    x = numbers(np.random.default_rng(1), rows, n_in)
+    start = bits(made.eval()(x))
+    fill(made, 1)
+    with FlopCounterMode(display=False) as counter:
+        y = made(x)
+    enough = 2 * rows * (n_in * n_out + rank * (n_in + n_out))
+    used = counter.get_total_flops()
+    return fine({
+        "other factors give the same output": bits(y) == start,
+        f"{used} floating-point operations where {enough} are enough": used > enough,
+    })  # fmt: skip

@@ -1,0 +1,114 @@
+"""What assignment 2 is done on: small models that the notebook and the checks build and hand to your code."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Adapted(nn.Module):
+    """A linear layer and the numbers of its adapter. It has no forward: exercises 2.4 and 2.6 need only what it holds.
+
+    base: nn.Linear, frozen; down: (in_features, rank); up: (rank, out_features); alpha, scaling: numbers.
+    """
+
+    def __init__(self, base: nn.Linear, down: Tensor, up: Tensor, alpha: float, scaling: float = 1.0):
+        super().__init__()
+        self.base = base.requires_grad_(False)
+        self.down, self.up = nn.Parameter(down), nn.Parameter(up)
+        self.alpha, self.scaling = alpha, scaling
+
+
+class Pair(nn.Module):
+    """Two linear layers, in -> hidden -> in, and a norm between them that has weights of its own."""
+
+    def __init__(self, width: int, hidden: int, names: tuple[str, str]):
+        super().__init__()
+        self.names = names
+        self.add_module(names[0], nn.Linear(width, hidden))
+        self.norm = nn.LayerNorm(hidden)
+        self.add_module(names[1], nn.Linear(hidden, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = (self.get_submodule(name) for name in self.names)
+        return second(self.norm(first(x)))
+
+
+class Block(nn.Module):
+    """One block: two parts with linear layers, and a gate beside each whose name begins like the part's name."""
+
+    def __init__(self, width: int, hidden: int):
+        super().__init__()
+        self.attention = Pair(width, hidden, ("v_proj", "o_proj"))
+        self.attention_gate = nn.Linear(width, width)
+        self.mlp = Pair(width, hidden, ("up_proj", "down_proj"))
+        self.mlp_gate = nn.Linear(width, width)
+        self.dropout = nn.Dropout(0.0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(x) * self.attention_gate(x)
+        return x + self.dropout(self.mlp(x)) * self.mlp_gate(x)
+
+
+class Tower(nn.Module):
+    """An embedding, blocks, and a head that has parts with the same names as the blocks. Input: tokens below 11."""
+
+    def __init__(self, n_blocks: int, width: int, hidden: int):
+        super().__init__()
+        self.token_embedding = nn.Embedding(11, width)
+        self.blocks = nn.ModuleList(Block(width, hidden) for _ in range(n_blocks))
+        self.pooler = Block(width, hidden)
+        self.lm_head = nn.Linear(width, 11)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.token_embedding(tokens)
+        for block in self.blocks:
+            x = torch.tanh(block(x))
+        return self.lm_head(self.pooler(x))
+
+
+class Tree(nn.Module):
+    """Any modules at any paths, and a head; it computes nothing. Tree({"blocks.0.mlp.up": nn.Linear(3, 4)})"""
+
+    def __init__(self, modules: dict[str, nn.Module]):
+        super().__init__()
+        for path, module in modules.items():
+            *parents, name = path.split(".")
+            place = self
+            for parent in parents:
+                if parent not in place._modules:
+                    place.add_module(parent, nn.Module())
+                place = place._modules[parent]
+            place.add_module(name, module)
+        self.lm_head = nn.Linear(3, 4)
+
+
+class Inside(nn.Module):
+    """A model inside another one: every path gets a name in front, as `inner.blocks.3.mlp.up_proj`."""
+
+    def __init__(self, inner: nn.Module):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.inner(tokens)
+
+
+class Probe(nn.Module):
+    """Stands in for an adapter layer in exercise 2.3: computes what its base computes, and has one trained number.
+
+    It freezes nothing, so that the freezing is yours.
+    """
+
+    def __init__(self, base: nn.Module, rank: int, alpha: float):
+        super().__init__()
+        self.base, self.rank, self.alpha = base, rank, alpha
+        self.extra = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x)
+
+
+def seeded(seed: int, build, *arguments) -> nn.Module:
+    """A module with weights drawn from this seed; the global random numbers go on as if nothing had happened."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(*arguments)

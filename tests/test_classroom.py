@@ -1,0 +1,307 @@
+"""The teacher's commands, piece by piece: collecting, inspecting, points off for being late, grades as CSV."""
+
+import json
+import re
+import zipfile
+from datetime import datetime
+
+import classroom_folder
+import nbformat
+import pytest
+
+from lora_edu.assignments import core
+from lora_edu.classroom import __main__ as commands
+from lora_edu.classroom import collecting, folders, inspecting, nbgrading, plugins, releasing
+
+NAME = "a1_lora_numpy"
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    root = tmp_path / "classroom"
+    (root / "graders").mkdir(parents=True)
+    monkeypatch.setenv(folders.VARIABLE, str(root))
+    return root
+
+
+def archive(path, files: dict[str, str]):
+    with zipfile.ZipFile(path, "w") as content:
+        for name, text in files.items():
+            content.writestr(zipfile.ZipInfo(name, (2026, 3, 6, 17, 30, 0)), text)
+    return path
+
+
+def test_moodle(folder):
+    files = {
+        f"Jane Doe_101_assignsubmission_file_/{NAME}.ipynb": "jane",
+        f"Zoë Ørsted_102_assignsubmission_file_/{NAME}.ipynb": "zoë",
+        f"Flat_Name_103_assignsubmission_file_{NAME}.ipynb": "flat",
+        f"Kim Lee_104_assignsubmission_file_/{NAME}.ipynb": "one",
+        f"Kim Lee_105_assignsubmission_file_/{NAME}.ipynb": "two",
+        "Jane Doe_101_assignsubmission_file_/numpy.py": "raise SystemExit",
+        "Jane Doe_101_assignsubmission_onlinetext_/onlinetext.html": "<p>hello</p>",
+        "__MACOSX/._x": "",
+        "readme.txt": "",
+    }
+    taken, left_out = collecting.collect(NAME, [archive(folder / "m.zip", files)])
+    found = {path.parent.parent.name: path.read_text() for path in (folder / "submitted").rglob("*.ipynb")}
+    assert found == {
+        "Jane-Doe": "jane",
+        "Zoë-Ørsted": "zoë",
+        "Flat_Name": "flat",
+        "Kim-Lee-104": "one",
+        "Kim-Lee-105": "two",
+    }
+    assert left_out == ["readme.txt"] and len(taken) == 7
+    assert not list((folder / "submitted").rglob("*.py"))  # it would be imported instead of NumPy
+    when = (folder / "submitted" / "Jane-Doe" / NAME / "timestamp.txt").read_text()
+    assert datetime.fromisoformat(when).replace(tzinfo=None) == datetime(2026, 3, 6, 17, 30)
+    assert collecting.remembered(NAME)["Kim-Lee-105"]["number"] == "105"
+
+
+def test_canvas(folder):
+    files = {
+        f"doejane_LATE_7001_9001_{NAME}-2.ipynb": "late",
+        f"leekim_7002_9002_{NAME}.ipynb": "in time",
+        "roesam_7003_9003_My Work (1).ipynb": "renamed",
+    }
+    collecting.collect(NAME, [archive(folder / "c.zip", files)])
+    submitted = folder / "submitted"
+    assert (submitted / "doejane_7001" / NAME / f"{NAME}.ipynb").read_text() == "late"
+    assert (submitted / "leekim_7002" / NAME / f"{NAME}.ipynb").read_text() == "in time"
+    assert inspecting.before(submitted / "roesam_7003" / NAME, NAME, None) == (
+        f"there is no {NAME}.ipynb; handed in: My Work -1-.ipynb (renamed?)"
+    )
+    assert collecting.remembered(NAME)["doejane_7001"]["late"] is True
+    assert not list(submitted.rglob("timestamp.txt"))  # the archive does not know the time
+
+
+def test_a_second_archive_replaces_what_a_student_handed_in_before(folder):
+    collecting.collect(
+        NAME, [archive(folder / "1.zip", {f"ann/{NAME}.ipynb": "old", "ann/notes.ipynb": "", f"bob/{NAME}.ipynb": "b"})]
+    )
+    collecting.collect(NAME, [archive(folder / "2.zip", {f"ann/{NAME}.ipynb": "new"})])
+    ann = folder / "submitted" / "ann" / NAME
+    assert sorted(path.name for path in ann.glob("*.ipynb")) == [f"{NAME}.ipynb"]
+    assert (ann / f"{NAME}.ipynb").read_text() == "new"
+    assert (folder / "submitted" / "bob" / NAME / f"{NAME}.ipynb").read_text() == "b"
+
+
+def test_an_old_grade_goes_with_what_it_was_for_and_stays_with_what_is_the_same(folder):
+    first = archive(folder / "1.zip", {f"ann/{NAME}.ipynb": "old", f"bob/{NAME}.ipynb": "same"})
+    collecting.collect(NAME, [first])
+    for student in ("ann", "bob"):
+        (folder / "autograded" / student / NAME).mkdir(parents=True)
+    collecting.collect(NAME, [archive(folder / "2.zip", {f"ann/{NAME}.ipynb": "new", f"bob/{NAME}.ipynb": "same"})])
+    assert not (folder / "autograded" / "ann" / NAME).exists()
+    assert (folder / "autograded" / "bob" / NAME).exists()
+
+
+def test_an_archive_cannot_write_elsewhere(folder):
+    files = {
+        f"../../evil_1_assignsubmission_file_/{NAME}.ipynb": "x",
+        f"../outside/{NAME}.ipynb": "x",
+        "eve/../../y.ipynb": "x",
+    }
+    collecting.collect(NAME, [archive(folder / "e.zip", files)])
+    written = [path for path in folder.parent.rglob("*.ipynb")]
+    assert len(written) == 3 and all((folder / "submitted") in path.parents for path in written)
+
+
+def test_what_is_no_archive_is_said_before_anything_is_written(folder):
+    (folder / "page.zip").write_text("<html>please log in</html>")
+    with pytest.raises(ValueError, match="page.zip is not a zip archive"):
+        collecting.collect(NAME, [archive(folder / "1.zip", {f"ann/{NAME}.ipynb": "a"}), folder / "page.zip"])
+    with pytest.raises(FileNotFoundError, match="there is no archive"):
+        collecting.collect(NAME, [folder / "gone.zip"])
+    assert not (folder / "submitted").exists()
+
+
+def released():
+    cells = [
+        ("setup", False, True),
+        ("forward", True, False),
+        ("check_forward", False, True),
+        ("test_forward", False, True),
+    ]
+    notebook = nbformat.v4.new_notebook()
+    for name, solution, locked in cells:
+        cell = nbformat.v4.new_code_cell("1")
+        cell.metadata["nbgrader"] = {
+            "grade_id": name,
+            "solution": solution,
+            "locked": locked,
+            "grade": name[:4] == "test",
+        }
+        cell.metadata["nbgrader"] |= {"schema_version": 3, "task": False, "points": 1}
+        notebook.cells.append(cell)
+    return notebook
+
+
+def without(notebook, *names):
+    notebook.cells = [cell for cell in notebook.cells if classroom_folder.grade_id(cell) not in names]
+    return notebook
+
+
+def doubled(notebook):
+    notebook.cells.append(nbformat.from_dict({**notebook.cells[1], "id": "another"}))
+    return notebook
+
+
+def stripped(notebook):
+    for cell in notebook.cells:
+        cell.metadata = {}
+    return notebook
+
+
+def old_schema(notebook):
+    for cell in notebook.cells:
+        cell.metadata.nbgrader["schema_version"] = 1
+    return notebook
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda notebook: notebook, None),
+        (lambda notebook: without(notebook, "setup", "check_forward", "test_forward"), None),  # these are put back
+        (lambda notebook: without(notebook, "forward"), "missing cell: forward"),
+        (doubled, "duplicated cell: forward is there more than once"),
+        (stripped, "no cell carries nbgrader's metadata"),
+        (old_schema, "the schema"),
+    ],
+)
+def test_what_keeps_a_submission_from_being_graded(tmp_path, change, reason):
+    nbformat.write(change(released()), tmp_path / f"{NAME}.ipynb")
+    said = inspecting.before(tmp_path, NAME, released())
+    assert said is None if reason is None else reason in said
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"cells": [', "\x00\x01", "[1, 2]", '{"cells": 3, "nbformat": 4, "metadata": {}}']
+)
+def test_broken_files(tmp_path, text):
+    (tmp_path / f"{NAME}.ipynb").write_text(text)
+    assert inspecting.before(tmp_path, NAME, released()).startswith(("broken file", "not a valid notebook"))
+
+
+def test_the_log_of_nbgrader_is_read_for_each_student():
+    log = (
+        "[Autograde] Sanitizing /x/submitted/ann/a1/a1.ipynb\n"
+        "[Autograde] Autograding /x/autograded/ann/a1/a1.ipynb\nfine\n"
+        "[Autograde] Sanitizing /x/submitted/bob/a1/a1.ipynb\n"
+        "[Autograde] Autograding /x/autograded/bob/a1/a1.ipynb\n"
+        "Traceback\n    nbclient.exceptions.DeadKernelError: Kernel died\n"
+        "[Autograde] Sanitizing /x/submitted/cy/a1/a1.ipynb\nTraceback\nKeyError: 'x'\n"
+    )
+    assert "the kernel died" in inspecting.in_the_log(log, "bob", "a1")
+    assert inspecting.in_the_log(log, "cy", "a1") == "nbgrader gave up: KeyError: 'x'"
+    assert inspecting.in_the_log(log, "dan", "a1") is None
+
+
+def test_a_grader_that_fails_and_a_test_that_gives_nothing_are_no_zeros(tmp_path):
+    path = tmp_path / "a1.ipynb"
+
+    def after(output):
+        notebook = released()
+        notebook.cells[3].outputs = output
+        nbformat.write(notebook, path)
+        return inspecting.after(path)
+
+    assert after([nbformat.v4.new_output("execute_result", {"text/plain": "1.0"}, execution_count=1)]) is None
+    assert after([nbformat.v4.new_output("error", ename="NameError", evalue="", traceback=[])]) is None  # the student's
+    assert "the grader failed" in after([nbformat.v4.new_output("error", ename="CannotGrade", evalue="", traceback=[])])
+    assert "full marks" in after([nbformat.v4.new_output("stream", name="stdout", text="6.0")])
+
+
+def test_suspicious_words_of_the_students_own_cells(tmp_path):
+    notebook = released()
+    notebook.cells[1].source = "import sys; sys.modules['lora_edu.classroom.judge'] = None"
+    notebook.cells[3].source = "gradebook"
+    nbformat.write(notebook, tmp_path / "a1.ipynb")
+    assert inspecting.suspicious(tmp_path / "a1.ipynb") == ["lora_edu.classroom", "sys.modules"]
+
+
+@pytest.mark.parametrize(
+    ("hours", "off"), [(0, 0), (0.2, 0), (0.3, 1), (23.9, 1), (24.1, 2), (24 * 4.5, 5), (24 * 30, 5)]
+)
+def test_points_off_for_being_late(hours, off):
+    assert plugins.penalty(10, hours * 3600, percent=10, at_most=50, grace_minutes=15) == off
+
+
+def test_the_cohort_is_written_into_one_cell():
+    assert plugins.set_cohort('COHORT = "formative"\nx', "2026a") == 'COHORT = "2026a"\nx'
+    with pytest.raises(ValueError, match="exactly one line"):
+        plugins.SetCohort(cohort="2026a").preprocess(released(), {})
+
+
+@pytest.mark.parametrize("cohort", ["", "../up", "a b", 'x"; y', ".hidden"])
+def test_a_cohort_is_a_word(folder, cohort):
+    with pytest.raises(ValueError, match="a cohort is letters"):
+        releasing.release(NAME, cohort)
+
+
+def test_another_cohort_does_not_replace_one_with_submissions(folder):
+    (folder / "release" / NAME).mkdir(parents=True)
+    (folder / "release" / NAME / "checks.json").write_text(json.dumps({"cohort": "2025b"}))
+    (folder / "submitted" / "ann" / NAME).mkdir(parents=True)
+    with pytest.raises(RuntimeError, match="submissions of cohort '2025b'"):
+        releasing.release(NAME, "2026a")
+
+
+def test_leaks_are_seen(tmp_path):
+    folder = tmp_path / NAME
+    folder.mkdir()
+    notebook = released()
+    notebook.cells[1].source = "### BEGIN SOLUTION"
+    notebook.cells[3].outputs = [nbformat.v4.new_output("stream", name="stdout", text="6.0")]
+    nbformat.write(notebook, folder / f"{NAME}.ipynb")
+    (folder / "solution.py").touch()
+    assert releasing.leaks(folder) == ["the file solution.py", "'BEGIN SOLUTION' in a cell", "the output of a cell"]
+
+
+def test_commands_say_what_is_missing(folder, monkeypatch, capsys):
+    for arguments, message in [
+        (["autograde", NAME], "was not released"),
+        (["grades", NAME], "there is no gradebook"),
+        (["collect", NAME, "gone.zip"], "there is no archive"),
+        (["prove", "a9_nothing"], "there is no assignment 'a9_nothing'"),
+    ]:
+        monkeypatch.setattr("sys.argv", ["classroom", *arguments])
+        with pytest.raises(SystemExit, match=message):
+            commands.main()
+    monkeypatch.setattr(nbgrading.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match=r"lora-edu\[classroom\]"):
+        nbgrading.run("--version")
+
+
+def test_a_student_without_the_teachers_folder_gets_one_clear_line(tmp_path, monkeypatch):
+    from lora_edu.assignments import checks
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(folders, "classroom", lambda: None)
+    with pytest.raises(FileNotFoundError, match="checks.json was not found"):
+        checks(NAME, "2026a")
+    (tmp_path / "checks.json").write_text(json.dumps({"assignment": NAME, "cohort": "2025b", "tasks": {}}))
+    with pytest.raises(ValueError, match="take both from the same hand-out"):
+        checks(NAME, "2026a")
+    (tmp_path / "checks.json").write_text(json.dumps({"assignment": NAME, "cohort": "2026a", "tasks": {"1.1": {}}}))
+    with pytest.raises(ValueError, match="install the version that the assignment was made with"):
+        checks(NAME, "2026a")
+
+
+def test_the_teachers_page_names_commands_links_and_assignments_that_exist():
+    page = (classroom_folder.ASSIGNMENTS / "README.md").read_text(encoding="utf-8")
+    used = set(re.findall(r"lora_edu\.classroom (\w+)", page))
+    assert {"grade", "grades", "feedback", "prove", "autograde"} <= used <= set(commands.COMMANDS)
+    for link in re.findall(r"\]\((?!http|#)([^)#]+)", page):
+        assert (classroom_folder.ASSIGNMENTS / link).exists(), link
+    for name in core.names():
+        points = sum(task.points for task in core.load(name).tasks.values())
+        row = next(line for line in page.splitlines() if f"source/{name}/" in line)
+        written = int(re.search(r"\| (\d+) \| [^|]*h \|$", row)[1]) - points
+        assert 2 <= written <= 5, row
+    questions = re.findall(r'^\d\. "', page, re.M)
+    assert len(questions) == 3 * len(core.names())
+    config = (classroom_folder.ASSIGNMENTS / "nbgrader_config.py").read_text()
+    assert "c.PerDay.percent" in page and "c.PerDay.percent" in config

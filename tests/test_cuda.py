@@ -1,0 +1,200 @@
+"""What a CUDA GPU changes, one body for both devices: run on the CPU everywhere, and on a GPU where there is one.
+
+The other tests that need a GPU stand beside what they test: `grep -rn "needs a CUDA GPU" tests`.
+"""
+
+import copy
+
+import pytest
+import torch
+from conftest import load_benchmark
+from test_compiling import kept_weights
+
+from lora_edu import compiling, fused
+from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.lora import add_lora
+from lora_edu.paged import MOMENTS, PagedAdamW
+from lora_edu.qlora import NF4Linear, quantize_linears
+from lora_edu.quantization import DoubleQuant, nearest_code, quantize, unpack
+from lora_edu.step_memory import step_peak_bytes
+from lora_edu.training import train, trainable_parameters, training_step
+
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+on_both = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
+dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+CONFIG = GPTConfig(context=32, n_layers=2, n_heads=2, d_model=64)
+
+
+def qlora(device, config=CONFIG):
+    model = quantize_linears(GPT(config).to(device), double_quant=True)
+    return add_lora(model, rank=4, alpha=8, targets="all-linear").train()
+
+
+def batch(device, config=CONFIG, batch_size=4):
+    tokens = torch.randint(0, 256, (batch_size, config.context + 1)).to(device)
+    return tokens[:, :-1].clone(), tokens[:, 1:].clone()
+
+
+# --- quantization --------------------------------------------------------------------------------------------------
+
+
+def assert_codes_agree(ours, theirs, scaled, codebook, exact):
+    """Equal; or, where a reciprocal was rounded in another way, different by one and for a value at a mid-point."""
+    different = (ours != theirs).nonzero().flatten()
+    assert not (exact and len(different))
+    assert len(different) <= 1e-4 * len(ours)
+    lower = torch.minimum(ours[different], theirs[different]).long()
+    assert (ours[different].int() - theirs[different].int()).abs().eq(1).all()
+    midpoints = (codebook[lower] + codebook[lower + 1]) / 2
+    assert torch.allclose(scaled[different], midpoints, atol=1e-6)
+
+
+@on_both
+@dtypes
+@pytest.mark.parametrize("shape, block_size", [((96, 128), 64), ((64, 1024), 256), ((300, 70), 64), ((33, 65), 4096)])
+def test_codes_and_constants_equal_bitsandbytes(shape, block_size, dtype, device):
+    """bitsandbytes compiles its CUDA kernels with fast math: there, 1 / absmax may be off in the last bit."""
+    functional = pytest.importorskip("bitsandbytes.functional")
+    x = (torch.randn(shape) * torch.logspace(-3, 3, shape[0])[:, None]).to(dtype).to(device)
+    ours = quantize(x, "nf4", block_size)
+    with torch.compiler.set_stance("force_eager"):
+        codes, state = functional.quantize_4bit(x, blocksize=block_size, quant_type="nf4", compress_statistics=False)
+    assert ours.codes.device.type == device and torch.equal(ours.absmax, state.absmax)
+    scaled = x.flatten().float() / ours.absmax.repeat_interleave(block_size)[: x.numel()]
+    pairs = [unpack(side.flatten(), 16)[: x.numel()] for side in (ours.codes, codes)]
+    assert_codes_agree(*pairs, scaled, ours.codebook, exact=device == "cpu")
+    if shape[-1] % 16 or shape[-1] % block_size == 0 or device == "cuda":  # else its AVX-512 code errs: test_parity.py
+        theirs = functional.dequantize_4bit(codes, state).view(shape)
+        same = (pairs[0] == pairs[1]).view(shape)
+        assert torch.equal(ours.dequantize()[same], theirs[same])
+
+
+@on_both
+def test_double_quantization_agrees_with_bitsandbytes(device):
+    functional = pytest.importorskip("bitsandbytes.functional")
+    x = torch.randn(512, 512).to(device)
+    ours = quantize(x, "nf4", 64, DoubleQuant("dynamic-cpu") if device == "cpu" else True)
+    with torch.compiler.set_stance("force_eager"):
+        _, state = functional.quantize_4bit(x, blocksize=64, quant_type="nf4", compress_statistics=True)
+    assert torch.equal(ours.offset, state.offset) and torch.equal(ours.absmax.absmax, state.state2.absmax)
+    centered = (quantize(x).absmax - ours.offset).view(-1, 256)
+    scaled = (centered / centered.abs().amax(dim=1, keepdim=True)).flatten()
+    assert_codes_agree(ours.absmax.codes, state.absmax, scaled, ours.absmax.codebook, exact=device == "cpu")
+
+
+@on_both
+@dtypes
+@pytest.mark.parametrize("double_quant", [False, True])
+def test_a_device_gives_the_numbers_of_the_cpu(dtype, double_quant, device):
+    x = torch.randn(1000, 70).to(dtype)
+    here, there = quantize(x, double_quant=double_quant), quantize(x.to(device), double_quant=double_quant)
+    assert torch.equal(here.codes, there.codes.cpu())
+    if not double_quant:
+        assert torch.equal(here.absmax, there.absmax.cpu()) and torch.equal(here.dequantize(), there.dequantize().cpu())
+    else:  # the mean of the constants depends on the order of its additions
+        assert torch.allclose(here.block_scales(), there.block_scales().cpu(), rtol=1e-2)
+    out = torch.empty_like(x, device=device)
+    assert torch.equal(there.dequantize(out), there.dequantize()) and out.device.type == device
+    assert torch.equal(fused.dequantize(there), there.dequantize())
+
+
+@on_both
+def test_the_two_ways_of_finding_the_nearest_code_agree(device):
+    codebook = quantize(torch.ones(1)).codebook
+    midpoints = (codebook[:-1] + codebook[1:]) / 2
+    near = torch.cat([midpoints, midpoints.nextafter(torch.tensor(2.0)), midpoints.nextafter(torch.tensor(-2.0))])
+    scaled = torch.cat([near, codebook, torch.rand(10_000) * 2 - 1])
+    searched = torch.bucketize(scaled.to(device), midpoints.to(device)).to(torch.uint8)  # what is used on a GPU
+    assert torch.equal(searched.cpu(), nearest_code(scaled, codebook))
+    assert torch.equal(searched, nearest_code(scaled.to(device), codebook.to(device)))
+
+
+# --- the layer and the step ----------------------------------------------------------------------------------------
+
+
+@on_both
+@pytest.mark.parametrize("double_quant", [False, True])
+def test_a_layer_under_autocast(double_quant, device):
+    linear = torch.nn.Linear(96, 48).to(device)
+    layer = NF4Linear.from_linear(linear, double_quant=double_quant)
+    x = torch.randn(8, 5, 96, device=device, requires_grad=True)
+    grad_y = torch.randn(8, 5, 48, device=device)
+    with torch.autocast(device, torch.bfloat16):
+        y = layer(x)
+    y.backward(grad_y.to(y.dtype))
+    assert y.dtype == torch.bfloat16 and x.grad.dtype == torch.float32 and y.device == x.device
+    weight = layer.dequantize()
+    assert torch.allclose(y.float(), torch.nn.functional.linear(x, weight, linear.bias), atol=0.05)
+    assert torch.allclose(x.grad, grad_y @ weight, atol=0.05)
+
+
+@on_both
+def test_a_few_steps_of_training(tiny_gpt, tiny_text, device):
+    model = add_lora(quantize_linears(tiny_gpt), rank=2, alpha=4, targets="all-linear")
+    frozen = {name: value.clone() for name, value in model.state_dict().items() if "lora_" not in name}
+    history = train(
+        model, tiny_text, 30, lr=1e-2, batch_size=4, seq_len=16, device=device, autocast=True, progress=False
+    )
+    assert history.validation_loss[-1][1] < history.validation_loss[0][1] - 0.1
+    after = model.state_dict()
+    assert all(tensor.device.type == device for tensor in after.values())
+    assert all(torch.equal(after[name].cpu(), value) for name, value in frozen.items())
+    seeds = [torch.Generator().manual_seed(3) for _ in range(2)]  # on the CPU, whatever the device
+    texts = [model.generate("low ", 20, generator=seed) for seed in seeds]
+    assert texts[0] == texts[1]
+
+
+@on_both
+def test_a_paged_optimizer_keeps_its_state_on_the_host(device):
+    plain = qlora(device)
+    paged = copy.deepcopy(plain)
+    sides = [
+        (paged, PagedAdamW(trainable_parameters(paged), lr=1e-2, page_bytes=256)),
+        (plain, torch.optim.AdamW(trainable_parameters(plain), lr=1e-2, foreach=False)),
+    ]
+    losses = []
+    for _ in range(4):
+        tokens, targets = batch(device)
+        losses.append([training_step(model, tokens, targets, how, autocast=True) for model, how in sides])
+    assert losses[0][0] == losses[0][1] and losses[-1][0] == pytest.approx(losses[-1][1], rel=1e-2)
+    optimizer = sides[0][1]
+    assert optimizer.host_bytes == 2 * sum(parameter.nbytes for parameter in trainable_parameters(paged))
+    for parameter in trainable_parameters(paged):
+        assert parameter.device.type == device
+        for name in MOMENTS:
+            moment = optimizer.state[parameter][name]
+            assert moment.device.type == "cpu" and moment.is_pinned() == torch.cuda.is_available()
+
+
+MEMORY_CASES = {  # on the CPU a small one; on a GPU so large that its libraries' own memory weighs little
+    "cpu": (GPTConfig(context=64, n_layers=2, n_heads=2, d_model=64), 4),
+    "cuda": (GPTConfig(context=256, n_layers=4, n_heads=4, d_model=256), 64),
+}
+
+
+@on_both
+def test_the_peak_of_a_step_is_predicted_within_five_percent(device):
+    pytest.importorskip("bitsandbytes")
+    gpu, sides = load_benchmark("gpu"), load_benchmark("gpu_sides")
+    config, batch_size = MEMORY_CASES[device]
+    setting = sides.Setting(device=device, config=config, batch_size=batch_size)
+    gpu.warm_up_libraries(setting)
+    measured = gpu.peak_of_a_step(setting, sides.build_ours, GPT(config))
+    assert measured == pytest.approx(step_peak_bytes(config, batch_size, config.context, setting.rank), rel=0.05)
+
+
+# --- the compiler --------------------------------------------------------------------------------------------------
+
+
+@needs_gpu
+def test_the_real_compiler_on_a_gpu():
+    if problem := compiling.compiler_problem(torch.device("cuda"), "inductor"):
+        pytest.skip(f"no compiler here: {problem}")
+    model, (tokens, targets) = qlora("cuda"), batch("cuda")
+    with torch.autocast("cuda", torch.bfloat16):
+        loss = model(tokens, targets)[1]
+        compiled = torch.compile(model, dynamic=False, fullgraph=True)(tokens, targets)[1]
+    compiled.backward()
+    assert compiled.item() == pytest.approx(loss.item(), rel=2e-2)
+    assert all(parameter.grad is not None for parameter in trainable_parameters(model))
+    assert kept_weights(qlora("cuda"), "inductor", device="cuda") == []

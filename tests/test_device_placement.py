@@ -1,0 +1,82 @@
+"""No tensor stays behind on the CPU when a model is elsewhere: shown without a GPU, on torch's "meta" device.
+
+A meta tensor has a shape, a type and a device, and no numbers. Not every operation between one and a CPU tensor fails,
+as it would on a GPU, so `OneDevice` looks at all of them. What needs numbers (is it finite?) and autocast do not exist
+on that device and are replaced.
+"""
+
+import contextlib
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from lora_edu import fused, quantization
+from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.lora import add_lora
+from lora_edu.qlora import quantize_linears
+from lora_edu.quantization import quantize
+
+COPIES = {torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default}  # these may go from one device to another
+
+
+class OneDevice(TorchDispatchMode):
+    """Fails for every other operation whose tensors are on two devices; a single number may be on the CPU."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor) and leaf.ndim]
+        devices = {tensor.device.type for tensor in tensors}
+        assert len(devices) <= 1 or func in COPIES, f"{func} has tensors on {' and '.join(sorted(devices))}"
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def meta(monkeypatch):
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device_type: False)
+    monkeypatch.setattr(torch, "autocast", lambda *arguments, **options: contextlib.nullcontext())
+    monkeypatch.setattr(quantization, "check_finite", lambda *arguments: None)
+    monkeypatch.setattr(torch.Tensor, "isfinite", lambda tensor: torch.tensor(True))
+
+    def nearest_code(scaled, codebook):  # the branch that a GPU takes
+        return torch.bucketize(scaled, (codebook[:-1] + codebook[1:]) / 2).to(torch.uint8)
+
+    monkeypatch.setattr(quantization, "nearest_code", nearest_code)
+    with OneDevice():
+        yield torch.device("meta")
+
+
+@pytest.mark.parametrize("shape", [(300, 70), (5000, 100), (33, 65)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("codebook", ["nf4", "nf3", "int8"])
+def test_quantize_and_dequantize(codebook, dtype, shape, meta):
+    quantized = quantize(torch.empty(shape, dtype=dtype, device=meta), codebook, double_quant=True)
+    parts = [quantized.codes, quantized.offset, quantized.codebook]
+    parts += [quantized.absmax.codes, quantized.absmax.absmax, quantized.absmax.codebook]
+    parts += [quantized.dequantize(), fused.dequantize(quantized), quantized.block_scales()]
+    assert all(part.is_meta for part in parts) and parts[-3].shape == shape
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "non-reentrant"])
+def test_a_step_of_qlora(checkpointing, meta):
+    config = GPTConfig(context=32, n_layers=2, n_heads=2, d_model=64)
+    model = add_lora(quantize_linears(GPT(config, checkpointing).to(meta)), 4, 8, "all-linear").train()
+    tokens = torch.zeros(2, 32, dtype=torch.long, device=meta)
+    loss = model(tokens, tokens)[1]
+    loss.backward()
+    assert loss.is_meta and all(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
+    assert all(parameter.grad.is_meta for parameter in model.parameters() if parameter.requires_grad)
+
+
+@pytest.mark.parametrize("name", ["absmax_offset", "absmax_absmax", "bias"])
+def test_what_stays_behind_is_found(name, meta):
+    """The control: one tensor left on the CPU. (As vectors: a single number may be there.)"""
+    model = quantize_linears(GPT(GPTConfig(context=8, n_layers=1, n_heads=1, d_model=16)).to(meta))
+    layer = model.blocks[0].mlp.up_proj
+    left = {"absmax_offset": torch.ones(16), "absmax_absmax": torch.ones(1), "bias": torch.ones(64)}[name]
+    if name == "bias":
+        layer.bias = torch.nn.Parameter(left, requires_grad=False)
+    else:
+        layer._buffers[name] = left
+    with pytest.raises((AssertionError, RuntimeError), match="cpu"):
+        model(torch.zeros(1, 8, dtype=torch.long, device=meta))

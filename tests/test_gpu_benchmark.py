@@ -1,0 +1,106 @@
+"""benchmarks/gpu.py, rehearsed: it refuses a CPU, compares equal work, judges its goals, and says what it is."""
+
+import dataclasses
+import re
+
+import nbformat
+import pytest
+import torch
+from conftest import load_benchmark
+
+from lora_edu.gpu_run import NOTEBOOK
+from lora_edu.pretrain import SIZES
+
+pytest.importorskip("bitsandbytes")
+pytest.importorskip("peft")
+pytest.importorskip("torchao")
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return load_benchmark("gpu")
+
+
+@pytest.fixture(scope="module")
+def sides():
+    return load_benchmark("gpu_sides")
+
+
+def test_a_rehearsal_from_end_to_end(bench, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(bench, "TINY", dataclasses.replace(bench.TINY, backend="eager", rounds=1))
+    bench.main(["--device", "cpu", "--tiny", "--folder", str(tmp_path)])
+    text = (tmp_path / "gpu-rehearsal.md").read_text()
+    assert text.startswith("# Rehearsal on the CPU: these numbers say nothing about a GPU\n") and "No GPU." in text
+    for part in ("Goals", "Memory", "Time", "Quantization"):
+        assert f"\n## {part}\n" in text
+    assert len(re.findall(r"\| (?:met|missed) \|$", text, re.M)) == 4 and "this course, compiled" in text
+    assert re.search(r"\| peak memory, ratio to the prediction \| (0\.9[5-9]|1\.0[0-4])\d \|.*\| met \|", text)
+    assert "losses of the first 3 steps agree" in text and "measured copy bandwidth" in text
+    assert "| dequantize, compiled, fresh output |" in text
+    assert "bitsandbytes 0." in text and text.strip() in capsys.readouterr().out
+
+
+def test_it_never_pretends(bench, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match="this benchmark is about a GPU.*--device cpu --tiny"):
+        bench.main(["--device", "cpu", "--folder", str(tmp_path)])
+    with pytest.raises(SystemExit, match="--tiny is the rehearsal"):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        bench.main(["--tiny", "--folder", str(tmp_path)])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="this torch sees no CUDA GPU"):
+        bench.main(["--folder", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_setting_is_that_of_the_notebook(sides):
+    code = "\n".join(cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells)
+    batch_size, seq_len = re.search(r'"gpu": dict\(steps=\d+, batch_size=(\d+), seq_len=(\d+)', code).groups()
+    setting = sides.Setting()
+    assert (setting.batch_size, setting.config.context) == (int(batch_size), int(seq_len))
+    assert setting.config == SIZES["gpu"].config and setting.tokens == 32 * 512
+    assert f"rank={setting.rank}, alpha={setting.alpha}" in code
+
+
+def test_both_sides_start_and_train_alike(sides, bench):
+    base = bench.GPT(sides.TINY.config)
+    models = {name: build(sides.TINY, base) for name, build in sides.BUILDERS.items()}
+    sides.same_start(*models.values())
+    trainers = {name: sides.Trainer(sides.TINY, model) for name, model in models.items()}
+    for trainer in trainers.values():
+        for _ in range(5):
+            trainer.step()
+    assert "first 5 steps agree" in sides.check_same_losses(trainers)
+    assert len({sum(p.numel() for p in sides.trainable_parameters(model)) for model in models.values()}) == 1
+    trainers[sides.THEIRS].losses[3] *= 1.05
+    with pytest.raises(RuntimeError, match="does not train what this course trains: the losses differ by 5.0%"):
+        sides.check_same_losses(trainers)
+    trainers[sides.THEIRS].losses[3] = float("nan")
+    with pytest.raises(RuntimeError, match="does not train"):
+        sides.check_same_losses(trainers)
+
+
+def test_goals_are_judged(bench):
+    ours, theirs, compiled = bench.OURS, bench.THEIRS, bench.COMPILED
+    times = {ours: [1.0, 2.0, 3.0], theirs: [1.1, 2.2, 2.0]}
+    peaks = {ours: 103, theirs: 100, bench.PREDICTED: 100}
+    verdicts = [row.split("|")[-2].strip() for row in bench.goals(times, peaks)[2:]]
+    assert verdicts == ["met", "missed", "met"]
+    times |= {ours + compiled: [1.0] * 3, theirs + compiled: [0.9] * 3}
+    peaks |= {ours: 94, bench.PREDICTED: 100}
+    verdicts = [row.split("|")[-2].strip() for row in bench.goals(times, peaks)[2:]]
+    assert verdicts == ["met", "missed", "met", "missed"]
+
+
+def test_when_compiling_pays(bench):
+    ours, compiled = bench.OURS, bench.OURS + bench.COMPILED
+    assert "from about 300 steps on" in bench.break_even({ours: [0.3], compiled: [0.1]}, {ours: 0.5, compiled: 60.5})
+    assert "does not pay" in bench.break_even({ours: [0.1], compiled: [0.1]}, {ours: 0.5, compiled: 60.5})
+
+
+def test_a_side_that_cannot_be_compiled_is_named(bench, sides, monkeypatch):
+    def broken(setting, model):
+        raise RuntimeError("no compiler\nhere")
+
+    monkeypatch.setattr(bench, "compiled", broken)
+    rows, peaks = bench.memory(sides.TINY, bench.GPT(sides.TINY.config))
+    assert "this course could not be compiled: RuntimeError: no compiler." in rows and len(peaks) == 3

@@ -1,0 +1,286 @@
+"""What an answer can do to a grader, and what a student is told, here and in the fresh process that compares."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from lora_edu import comparing, grading
+from lora_edu.assignments import checking, core, observing, verdict
+from lora_edu.assignments.core import Assignment, Constants, Task
+from lora_edu.classroom import judge, proof
+from lora_edu.classroom.expecting import task_expectations
+from lora_edu.classroom.solutions import Solutions, Wrong
+
+
+def observe(answer, c, x):
+    seen = observing.observed(answer, x)
+    return {"value": seen.value, "type": seen.dtype, "manners": seen.manners}
+
+
+DOUBLE = Task(
+    number="9.1",
+    name="scaled",
+    title="Scale",
+    minutes=5,
+    parts={"value": 2, "type": 1, "manners": 1},
+    cases=lambda c, rng: [(rng.normal(size=shape).astype(np.float32),) for shape in ((2, 3), (4,))],
+    observe=observe,
+    seconds=0.5,
+)
+ASSIGNMENT = Assignment("a9_test", "A test", "here", Constants(factor=3), {"9.1": DOUBLE})
+SOLUTIONS = Solutions(
+    reference=lambda c: lambda x: x * c.factor,
+    wrong=[Wrong("adds", lambda c: lambda x: x + c.factor, 0, "this adds.", "notebook 00, section 1")],
+)
+HIDDEN = task_expectations(ASSIGNMENT, "9.1", SOLUTIONS, "hidden")
+
+
+def judged(answer):
+    got = observing.observe_all(ASSIGNMENT, "9.1", answer, "hidden")
+    return verdict.judge(judge.request(ASSIGNMENT, "9.1", json.loads(json.dumps(got)), HIDDEN))
+
+
+def in_place(x):
+    x *= 3
+    return x
+
+
+def view(x):
+    x = x.reshape(-1)
+    return (x.repeat(1) * 3)[:], x[:1]
+
+
+def loop(x):
+    while True:
+        try:
+            time.sleep(0.01)
+        except Exception:
+            pass
+
+
+def noisy(x):
+    print("x" * 100_000)
+    print("careful", file=sys.stderr)
+    os.write(2, b"from compiled code")
+    warnings.warn("look out", stacklevel=1)
+    return x * 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "points", "message"),
+    [
+        (lambda x: x * 3, 4, "correct, 4 of 4 points"),
+        (noisy, 4, "correct"),
+        (lambda x: torch.tensor(x) * 3, 4, "correct"),
+        (lambda x: (x * 3).astype(np.float64), 3, "Lost: type (1). case 1, type: expected 'float32', got 'float64'"),
+        (in_place, 3, "an input was changed"),
+        (lambda x: x, 2, None),
+        (lambda x: x + 3, 0, "this adds. See notebook 00, section 1."),
+        (lambda x: ..., 0, "not done"),
+        (lambda x: None, 0, "gave None"),
+        (lambda x: "numbers", 0, "the result should be numbers, got str"),
+        (lambda x: object(), 0, "the result should be numbers, got object"),
+        (lambda x: x[:1] * 3, 0, "the result should have shape (2, 3), got (1, 3)"),
+        (lambda x: np.nan * x, 0, "got nan"),
+        (lambda x: sys.exit(), 0, "SystemExit"),
+        (lambda x: x / [], 0, "ValueError"),
+        (lambda x: [0] * 10**14, 0, "MemoryError"),
+        (lambda x: np.zeros(10**6), 0, "array of 1000000 numbers"),
+        (loop, 0, "TooSlow"),
+        ("not a function", 0, "TypeError"),
+    ],
+)
+def test_points_and_words(answer, points, message, capfd):
+    if message is None:  # an identity: wrong values, and memory of an input
+        assert judged(answer)["points"] == 0
+        return
+    result = judged(answer)
+    assert result["points"] == points and message in result["message"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_result_that_is_an_input_is_seen():
+    x = np.arange(6.0).reshape(2, 3)
+    t = torch.arange(6.0).reshape(2, 3)
+    for given in (x, t):
+        assert observing.observed(lambda a: a[0], given).manners == "the result shares memory with an input"
+        assert observing.observed(lambda a: a[0] + 0, given).manners == "good"
+        assert observing.observed(lambda a: {"out": [a.T]}, given).memory == "shared with an input"
+        assert (
+            observing.observed(lambda a: a.fill(0) if hasattr(a, "fill") else a.zero_() * 2, given).inputs == "changed"
+        )
+    assert observing.observed(lambda a: torch.from_numpy(a), x).memory == "shared with an input"
+    assert x.sum() == t.sum() == 15  # the answer worked on copies
+
+
+def test_an_endless_loop_costs_its_time_once():
+    start = time.monotonic()
+    judged(loop)
+    assert time.monotonic() - start < 3
+
+
+def test_an_import_is_not_cut_off(tmp_path, monkeypatch):
+    """A compiled library whose import is interrupted can take the kernel down, and the whole submission with it."""
+    (tmp_path / "slow_library.py").write_text("import time\ntime.sleep(0.8)\nready = True")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def answer(x):
+        import slow_library
+
+        return x * 3 if slow_library.ready else loop(x)
+
+    seen = observing.observe_all(ASSIGNMENT, "9.1", answer, "hidden")
+    assert sys.modules["slow_library"].ready  # though 0.5 seconds had passed
+    assert {part["error"] for case in seen for part in case.values() if isinstance(part, dict) and "error" in part} <= {
+        "TooSlow"
+    }
+
+
+def test_an_error_in_one_part_costs_that_part_alone():
+    def lazy(answer, c, x):
+        return {"value": answer(x), "type": lambda: 1 / 0, "manners": lambda: "good"}
+
+    task = Task("9.2", "lazy", "", 1, {"value": 2, "type": 1, "manners": 1}, DOUBLE.cases, lazy)
+    seen = observing.observe_case(task, None, lambda x: 3 * x, (np.ones(2),))
+    assert seen["type"]["error"] == "ZeroDivisionError" and seen["manners"] == "good"
+    assert seen["value"] == {"shape": [2], "values": [3.0, 3.0]}
+
+
+def test_manners_alone_earn_nothing():
+    expected = [{"value": comparing.plain(3), "manners": "good"}]
+    parts = {"value": 2, "manners": 1}
+    assert verdict.earned([{"value": comparing.plain(0), "manners": "good"}], expected, parts, 0) == {
+        "value": 0,
+        "manners": 0,
+    }
+    assert verdict.earned(expected, expected, parts, 0) == parts
+    assert verdict.earned([], expected, parts, 0) == {"value": 0, "manners": 0}
+
+
+def test_plain_values_and_their_equality():
+    plain, equal = comparing.plain, comparing.equal
+    assert plain(torch.tensor([1, 2], dtype=torch.uint8)) == plain([1, 2]) == plain(np.array([1.0, 2.0]))
+    assert plain(True) == plain(1.0) and plain(None) is None and plain("x") == "x"
+    assert plain(torch.ones(2, requires_grad=True))["values"] == [1, 1]
+    assert not equal(plain(object()), plain(object()))  # nobody knows what it is
+    assert equal(plain(1 + 9e-6), plain(1)) and not equal(plain(1 + 2e-5), plain(1))
+    assert equal(plain([1000, 0.009]), plain([1000, 0.0])) and not equal(plain([1000, 0.02]), plain([1000, 0.0]))
+    assert equal(plain(float("inf")), plain(float("inf"))) and not equal(plain(float("nan")), plain(1.0))
+    assert not equal(plain(3), plain(4), tolerance=0) and equal(plain(3), plain(3), tolerance=0)
+    assert not equal(plain([1]), plain(1)) and not equal("1", plain(1))
+
+
+def test_what_differs_is_said_in_words():
+    plain, difference = comparing.plain, comparing.difference
+    assert difference(plain([[1, 2], [3, 9]]), plain([[1, 2], [3, 4]])) == "entry [1, 1] should be 4, got 9"
+    assert difference(plain(2), plain(1)) == "expected 1, got 2"
+    assert difference(plain([1]), plain([1, 2])) == "the result should have shape (2,), got (1,)"
+    assert difference("float64", "float32") == "expected 'float32', got 'float64'"
+    assert difference({"error": "KeyError"}, plain(1)) == "your answer stopped with KeyError"
+
+
+def test_the_check_of_the_student(capsys):
+    visible = task_expectations(ASSIGNMENT, "9.1", SOLUTIONS, "visible")
+    check = checking.Check(ASSIGNMENT, "9.1", json.loads(json.dumps(visible)))
+    check(lambda x: x * 3)
+    check(lambda x: ...)
+    assert capsys.readouterr().out == "Exercise 9.1: correct\nExercise 9.1: not done yet\n"
+    for answer, message in [
+        (lambda x: x + 3, r"Exercise 9.1: this adds\. See notebook 00, section 1\."),
+        (lambda x: x * 2, r"for \(array of shape \(2, 3\)\), value: entry \[\d, \d\] should be"),
+        (lambda x: x @ x, r"your answer stopped with ValueError"),
+        (lambda x: print(x), r"hands its result over with `return`"),
+        (in_place, "an input was changed"),
+    ]:
+        with pytest.raises(AssertionError, match=message):
+            check(answer)
+    assert grading._results["9.1"] == "not right yet"
+
+    def stopped(x):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check(stopped)
+
+
+def test_visible_and_hidden_cases_differ_and_stay():
+    for name in core.names():
+        assignment = core.load(name, "2026a")
+        for number in assignment.tasks:
+            first, again = assignment.cases(number, "visible"), assignment.cases(number, "visible")
+            hidden = assignment.cases(number, "hidden")
+            assert observing.content(first) == observing.content(again), (name, number)
+            assert repr(first) != repr(hidden) or observing.content(first) != observing.content(hidden), (name, number)
+
+
+def test_the_comparison_runs_where_nothing_was_replaced(monkeypatch, tmp_path, capsys):
+    """The whole of points(), with NumPy's comparisons and the verdict itself replaced in this process."""
+    from lora_edu.classroom import folders
+
+    path = tmp_path / "hidden" / "here" / "a9_test.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"tasks": {"9.1": HIDDEN}}))
+    monkeypatch.setenv(folders.VARIABLE, str(tmp_path))
+    monkeypatch.setattr(judge, "load", lambda name, cohort: ASSIGNMENT)
+    for module in (np, torch):
+        monkeypatch.setattr(module, "allclose", lambda *_, **__: True)
+    monkeypatch.setattr(comparing, "equal", lambda *_: True)
+    monkeypatch.setattr(verdict, "earned", lambda *_: {"value": 4.0})
+    assert judge.points("a9_test", "9.1", lambda x: x, "here") == 0.0
+    assert judge.points("a9_test", "9.1", lambda x: 3 * x, "here") == 4.0
+    assert capsys.readouterr().out.splitlines()[-1] == "Exercise 9.1: correct, 4 of 4 points"
+    path.write_text("{}")
+    with pytest.raises(judge.CannotGrade, match="KeyError"):
+        judge.points("a9_test", "9.1", lambda x: x, "here")
+
+
+def test_the_fresh_process_loads_the_standard_library_only():
+    code = judge._PROGRAM.replace("; main()", "") + "; print(sorted({'numpy', 'torch', 'nbformat'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+def test_the_proof_sees_what_is_wrong_with_a_grader():
+    bad = Solutions(
+        reference=lambda c: lambda x: x * c.factor,
+        right={"one": lambda c: lambda x: x * 2, "two": lambda c: lambda x: 3 * x},
+        wrong=[
+            Wrong("adds", lambda c: lambda x: x + c.factor, 1, "this adds."),
+            Wrong("right", lambda c: lambda x: 3 * x, 4),
+            Wrong("as well", lambda c: lambda x: x + 3, 0, "this adds, too."),
+        ],
+    )
+    complaints = proof.prove_task(ASSIGNMENT, "9.1", bad)
+    for expected in (
+        "2 differently written right answers",
+        "right answer 'one'",
+        "wrong answer 'adds' keeps 1 as stated, but",
+        "wrong answer 'right' loses nothing",
+        "wrong answer 'as well' is told: this adds.",
+    ):
+        assert any(expected in line for line in complaints), expected
+
+
+def test_what_a_cheat_replaced_is_put_back():
+    before = np.allclose
+    with proof._nothing_replaced():
+        np.allclose = lambda *_: True
+        torch.allclose = lambda *_: True
+    assert np.allclose is before and not torch.allclose(torch.ones(2), torch.zeros(2))
+
+
+def test_constants_read_like_a_table():
+    c = Constants(bits=3, block_size=48)
+    assert (c.bits, c["block_size"]) == (3, 48)
+    assert repr(c) == "bits        3\nblock_size  48"
+    with pytest.raises(AttributeError, match="there is no constant 'rank'; there are bits, block_size"):
+        c.rank  # noqa: B018
+    with pytest.raises(ValueError, match="there is no assignment 'a0_none'"):
+        core.load("a0_none")

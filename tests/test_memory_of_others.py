@@ -1,0 +1,63 @@
+"""What notebook 08 says about PEFT and bitsandbytes, held against them."""
+
+import pytest
+import torch
+
+from lora_edu.activation_rules import PRECISIONS
+from lora_edu.activations import measured_activation_bytes, predicted_activation_bytes
+from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.memory import BLOCK_LINEARS
+from lora_edu.qlora import quantize_linears
+
+peft = pytest.importorskip("peft")
+CONFIG = GPTConfig(context=40, n_layers=3, n_heads=2, d_model=48)
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), tuple(BLOCK_LINEARS)], ids=len)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_adapters_of_peft_keep_what_ours_keep(precision, targets):
+    model = GPT(CONFIG)
+    model = model.to(torch.bfloat16) if precision.startswith("bfloat16") else model
+    peft.inject_adapter_in_model(peft.LoraConfig(r=4, lora_alpha=8, target_modules=list(targets)), model)
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.to(torch.bfloat16 if precision == "bfloat16" else torch.float32)
+    tokens, labels = torch.randint(0, 256, (3, 21)), torch.randint(0, 256, (3, 21))
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast"):
+        measured = measured_activation_bytes(model.train(), tokens, labels)
+    assert measured == predicted_activation_bytes(CONFIG, 3, 21, rank=4, targets=targets, precision=precision)
+
+
+def small_llama():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        num_hidden_layers=2, hidden_size=64, num_attention_heads=4, intermediate_size=128, vocab_size=500
+    )
+    return transformers.LlamaForCausalLM(config).to(torch.bfloat16)
+
+
+def types(model, choose):
+    return {parameter.dtype for name, parameter in model.named_parameters() if choose(name)}
+
+
+def test_peft_makes_float32_adapters_in_a_bfloat16_model():
+    model = peft.get_peft_model(small_llama(), peft.LoraConfig(r=4, target_modules=["q_proj"]))
+    assert types(model, lambda name: "lora_" in name) == {torch.float32}
+    assert types(model, lambda name: "lora_" not in name) == {torch.bfloat16}
+
+
+def test_peft_casts_what_is_not_quantized_to_32_bits():
+    model = quantize_linears(small_llama())
+    model.is_loaded_in_4bit = True  # as transformers marks a model that bitsandbytes has quantized
+    assert types(model, bool) == {torch.bfloat16}
+    prepared = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    assert types(prepared, bool) == {torch.float32}
+
+
+def test_the_means_of_bitsandbytes_are_float32_for_weights_in_16_bits():
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    weight = torch.nn.Parameter(torch.ones(5000, dtype=torch.bfloat16))
+    weight.grad = torch.ones_like(weight)
+    optimizer = bitsandbytes.optim.AdamW([weight])
+    optimizer.init_state(optimizer.param_groups[0], weight, 0, 0)
+    assert optimizer.state[weight]["state1"].dtype == optimizer.state[weight]["state2"].dtype == torch.float32

@@ -1,0 +1,189 @@
+"""Whole submissions through real nbgrader: release, collect, autograde, feedback, grades."""
+
+import csv
+import io
+import json
+import zipfile
+
+import classroom_folder
+import nbformat
+import pytest
+
+from lora_edu.assignments import core
+from lora_edu.classroom import autograding, collecting, folders, grades, nbgrading, releasing
+
+NAME = "a1_lora_numpy"
+DUE = "2026-03-06 18:00"
+IN_TIME, A_DAY_LATE = (2026, 3, 6, 12, 0, 0), (2026, 3, 7, 12, 0, 0)
+
+FORWARD = "def forward(x, W, A, B, alpha):\n    "
+WRONG_SCALING = FORWARD + "return x @ W + alpha * (x @ A) @ B.T"
+PARTS = FORWARD + "return x @ (W + alpha / A.shape[1] ** c.power * A @ B.T)"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = classroom_folder.make(tmp_path_factory.mktemp("loop"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(folders.VARIABLE, str(folder))
+        releasing.release(NAME, "2026a", due=DUE)
+        yield folder
+
+
+def made(root, **answers):
+    name = f"{NAME}.ipynb"
+    return classroom_folder.handed_in(root / "release" / NAME / name, root / "solutions" / "2026a" / name, **answers)
+
+
+def without_tests(notebook):
+    notebook.cells = [
+        c for c in notebook.cells if not classroom_folder.grade_id(c).startswith(("test_", "check_", "setup"))
+    ]
+    return notebook
+
+
+def with_a_cell_twice(notebook):
+    index = [classroom_folder.grade_id(cell) for cell in notebook.cells].index("forward")
+    notebook.cells.insert(index, nbformat.from_dict({**notebook.cells[index], "id": "twice"}))
+    return notebook
+
+
+def stripped(notebook):
+    for cell in notebook.cells:
+        cell.metadata = {}
+    return notebook
+
+
+def edited_tests(notebook):
+    for cell in notebook.cells:
+        if classroom_folder.grade_id(cell).startswith("test_"):
+            cell.source = "100.0"
+    return notebook
+
+
+def submissions(root):
+    """Student -> the text of a notebook: what every teacher has seen."""
+    blank = {name: None for name in ("needed_rank", "split", "forward", "backward", "adapter", "train")}
+    notebooks = {
+        "Ada Right": made(root, both_zero="No gradient ever, for each is multiplied by the other factor."),
+        "Bo Blank": made(root, **blank),
+        "Cy Scaling": made(root, forward=WRONG_SCALING, train=None),
+        "Di Parts": edited_tests(made(root, forward=PARTS)),
+        "Ed Loop": made(root, needed_rank="def needed_rank(matrix):\n    while True:\n        pass"),
+        "Flo Exit": made(root, split="def split(matrix, rank):\n    raise SystemExit"),
+        "Gus Dead": made(root, train="import os\ndef train(*case):\n    os._exit(1)"),
+        "Hal Memory": made(root, train="def train(*case):\n    return [bytearray(10**9) for _ in range(10**6)]"),
+        "Ina Deleted": without_tests(made(root)),
+        "Jo Twice": with_a_cell_twice(made(root)),
+        "Kit Stripped": stripped(made(root)),
+    }
+    return {who: nbformat.writes(notebook) for who, notebook in notebooks.items()} | {"Lu Broken": "{not json"}
+
+
+def test_from_the_release_to_the_grades(root, tmp_path):
+    with zipfile.ZipFile(tmp_path / "moodle.zip", "w") as archive:
+        for number, (who, text) in enumerate(submissions(root).items(), start=100):
+            when = A_DAY_LATE if who == "Cy Scaling" else IN_TIME
+            archive.writestr(zipfile.ZipInfo(f"{who}_{number}_assignsubmission_file_/{NAME}.ipynb", when), text)
+    with zipfile.ZipFile(tmp_path / "canvas.zip", "w") as archive:
+        archive.writestr("moemia_7_9_My answers.ipynb", nbformat.writes(made(root)))
+    collecting.collect(NAME, [tmp_path / "moodle.zip", tmp_path / "canvas.zip"])
+    problems = autograding.autograde(NAME)
+    rows = table(grades.write_grades(NAME))
+
+    for student, reason in {
+        "Gus-Dead": "the kernel died",
+        "Jo-Twice": "duplicated cell: forward",
+        "Kit-Stripped": "no cell carries nbgrader's metadata",
+        "Lu-Broken": "broken file",
+        "moemia_7": "there is no a1_lora_numpy.ipynb; handed in: My answers.ipynb",
+    }.items():
+        assert reason in problems.pop(student)
+        assert (
+            rows[student]["score"] == ""
+            and rows[student]["status"] == "not graded"
+            and reason in rows[student]["reason"]
+        )
+    assert problems == {}
+
+    everything = {"needed_rank": 3, "split": 4, "forward": 5, "backward": 6, "adapter": 5, "train": 5}
+    for student, lost in {
+        "Ada-Right": {},
+        "Bo-Blank": everything,
+        "Cy-Scaling": {"forward": 5, "train": 5},
+        "Di-Parts": {"forward": 1},  # its tests said 100 points; they were put right
+        "Ed-Loop": {"needed_rank": 3},
+        "Flo-Exit": {"split": 4},
+        "Hal-Memory": {"train": 5},
+        "Ina-Deleted": {},
+    }.items():
+        got = {task: float(rows[student][task]) for task in everything}
+        assert got == {task: points - lost.get(task, 0) for task, points in everything.items()}, student
+
+    ada, cy, bo = rows["Ada-Right"], rows["Cy-Scaling"], rows["Bo-Blank"]
+    assert (ada["score"], ada["needs_manual_grade"], ada["both_zero"]) == ("", "yes", "")  # nobody has read it yet
+    assert (cy["score"], cy["late_penalty"], cy["late_hours"]) == ("16.2", "1.8", "18.0")  # 18 points, 10% off
+    assert (bo["score"], bo["status"], bo["late_hours"], bo["max_score"]) == ("0", "graded", "", "30")
+    assert ada["lms_number"] == "100"
+
+    with nbgrading.gradebook() as book:  # what the form in nbgrader's Formgrader does
+        grade = book.find_grade("both_zero", NAME, NAME, "Ada-Right")
+        grade.manual_score, grade.needs_manual_grade = 1.5, False
+        book.db.commit()
+    assert table(grades.write_grades(NAME))["Ada-Right"]["score"] == "29.5"
+
+    check_feedback(grades.write_feedback(NAME))
+
+
+def check_feedback(path):
+    with zipfile.ZipFile(path) as archive:
+        pages = {name: archive.read(name).decode() for name in archive.namelist()}
+    assert len(pages) == 8
+    page = pages[f"Cy Scaling_102_assignsubmission_file_/{NAME}.html"]
+    assert "this scales by alpha. The scaling is s = alpha / rank**c.power. See notebook 02, section 2." in page
+    assert "needed_rank (0)" not in page and not any("Gus Dead" in name for name in pages)
+
+
+def table(path):
+    return {row["student"]: row for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))}
+
+
+def test_importing_the_answer_does_not_pass(root, tmp_path):
+    """The package's own functions, called from a whole submission: the points that they are worth here."""
+    package = "from lora_edu.lora_numpy import LoRALinear\n"
+    layer = "layer = LoRALinear(W.T, A.shape[1], alpha, np.random.default_rng(0))\n    "
+    layer += "layer.lora_A, layer.lora_B = A.T, B\n    "
+    notebook = made(
+        root,
+        forward=package + FORWARD + layer + "return layer.forward(x)",
+        backward=package
+        + "def backward(x, W, A, B, alpha, grad_output):\n    "
+        + layer
+        + "a, b, x = layer.backward(x, grad_output)\n    return a.T, b, x",
+        train="def train(*case):\n    from lora_edu.classroom import solutions\n    return solutions.load_solutions(c)",
+    )
+    with zipfile.ZipFile(tmp_path / "one.zip", "w") as archive:
+        archive.writestr(f"copy/{NAME}.ipynb", nbformat.writes(notebook))
+    collecting.collect(NAME, [tmp_path / "one.zip"])
+    autograding.autograde(NAME)
+    row = table(grades.write_grades(NAME))["copy"]
+    assert [float(row[task]) for task in ("needed_rank", "split", "forward", "backward", "train")] == [3, 4, 0, 0, 0]
+    assert row["look_at"] == "lora_edu.classroom"  # for the teacher to read
+    assert json.loads((root / "reports" / f"{NAME}-collected.json").read_text())["copy"]["file"] == f"{NAME}.ipynb"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [path.stem for path in sorted(classroom_folder.ASSIGNMENTS.glob("source/*/*.ipynb"))])
+def test_every_assignment_goes_through_nbgrader(root, tmp_path, name):
+    releasing.release(name, "2026a")
+    blank = (root / "release" / name / f"{name}.ipynb").read_text()
+    files = {"right": (root / "solutions" / "2026a" / f"{name}.ipynb").read_text(), "blank": blank}
+    with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
+        for student, text in files.items():
+            archive.writestr(f"{student}/{name}.ipynb", text)
+    collecting.collect(name, [tmp_path / "two.zip"])
+    assert autograding.autograde(name) == {}
+    rows = table(grades.write_grades(name))
+    for task in core.load(name).tasks.values():
+        assert float(rows["right"][task.name]) == task.points and float(rows["blank"][task.name]) == 0
+    assert (rows["right"]["status"], rows["blank"]["score"]) == ("waits for a written answer's grade", "0")
