@@ -89,6 +89,8 @@ def recovery_figure(rises: dict[str, tuple[float, list[float]]]) -> Figure:
     axes.axvline(0, color=GRAY, lw=1)
     axes.set_xscale("symlog", linthresh=0.01)
     axes.set(yticks=range(len(rises)), yticklabels=rises, xlabel="rise of the loss, nats per byte")
+    axes.set_xlim(right=2 * max(before for before, _ in rises.values()))
+    axes.margins(y=0.12)
     axes.invert_yaxis()
     axes.legend(frameon=False, fontsize=9)
     return figure
