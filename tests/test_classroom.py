@@ -351,3 +351,15 @@ def test_the_teachers_page_names_commands_links_and_assignments_that_exist():
     assert len(questions) == 3 * len(core.names())
     config = (classroom_folder.ASSIGNMENTS / "nbgrader_config.py").read_text()
     assert "c.PerDay.percent" in page and "c.PerDay.percent" in config
+
+
+def test_the_recipe_for_a_public_fork_takes_every_solution_along():
+    repository = classroom_folder.ASSIGNMENTS.parent.parent
+    page = (classroom_folder.ASSIGNMENTS / "README.md").read_text(encoding="utf-8")
+    patterns = re.search(r"^rm -rf (.*)$", page, re.M)[1].split()
+    removed = {path for pattern in patterns for path in repository.glob(pattern)}
+    assert classroom_folder.ASSIGNMENTS in removed and ".git" in patterns
+    assert all(list(repository.glob(pattern)) for pattern in patterns if pattern != ".git")
+    words = ("classroom_folder", "load_solutions", "BEGIN SOLUTION")
+    telling = {path for path in repository.glob("tests/*.py") if any(word in path.read_text("utf-8") for word in words)}
+    assert len(telling) >= 4 and telling <= removed

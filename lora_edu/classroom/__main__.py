@@ -78,7 +78,13 @@ def autograde(arguments: argparse.Namespace) -> int:
 def feedback(arguments: argparse.Namespace) -> int:
     from lora_edu.classroom.grades import write_feedback
 
-    print(f"hand back {write_feedback(arguments.name)}")
+    path, waiting = write_feedback(arguments.name)
+    print(f"hand back {path}")
+    if waiting:
+        print(
+            f"no page yet for {len(waiting)} whose written answers have no grade: read them in Formgrader, then run "
+            "`grades` and `feedback` again"
+        )
     return 0
 
 
