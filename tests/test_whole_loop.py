@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import zipfile
 
 import classroom_folder
@@ -26,6 +27,7 @@ def root(tmp_path_factory):
     folder = classroom_folder.make(tmp_path_factory.mktemp("loop"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(folders.VARIABLE, str(folder))
+        patch.setenv("PATH", os.defpath)  # as `make assignments` runs: .venv is not activated
         releasing.release(NAME, "2026a", due=DUE)
         yield folder
 

@@ -22,7 +22,7 @@ from lora_edu.training import evaluate, model_loss, train, trainable_parameters,
 
 METHODS = ("full", "lora", "qlora")
 WORDS = "the of and to in a is that for it as was with be by on not he his but at are this have from".split()
-SENTENCES = " ".join(random.Random(0).choice(WORDS) for _ in range(2000)).encode()  # no file of the course: those change
+SENTENCES = " ".join(random.Random(0).choices(WORDS, k=2000)).encode()  # no file of the course: those change
 TOKENS = torch.frombuffer(bytearray(SENTENCES), dtype=torch.uint8)
 TEXT = Text(TOKENS[:5000], TOKENS[5000:6000])
 BATCH, SEQ = 4, 32

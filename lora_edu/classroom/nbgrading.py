@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from lora_edu.classroom import folders
@@ -25,7 +26,7 @@ def run(*arguments: str, log: Path | None = None, allow_failure: bool = False, *
     done = subprocess.run(
         command,
         cwd=folders.required(),
-        env={**os.environ, **environment},
+        env={**os.environ, "PATH": _path(), **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -37,6 +38,11 @@ def run(*arguments: str, log: Path | None = None, allow_failure: bool = False, *
     if done.returncode and not allow_failure:
         raise NbgraderFailed(f"nbgrader {arguments[0]} failed:\n" + "\n".join(done.stdout.splitlines()[-12:]))
     return done.stdout
+
+
+def _path() -> str:
+    """PATH with the programs of this Python first: nbgrader calls alembic by its name, and .venv may not be active."""
+    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
 
 
 def gradebook():
