@@ -156,6 +156,8 @@ def test_what_is_no_archive_is_said_before_anything_is_written(folder):
         collecting.collect(NAME, [archive(folder / "1.zip", {f"ann/{NAME}.ipynb": "a"}), folder / "page.zip"])
     with pytest.raises(FileNotFoundError, match="there is no archive"):
         collecting.collect(NAME, [folder / "gone.zip"])
+    with pytest.raises(ValueError, match="there is no assignment 'a1'; there are a1_lora_numpy"):
+        collecting.collect("a1", [archive(folder / "2.zip", {f"ann/{NAME}.ipynb": "a"})])
     assert not (folder / "submitted").exists()
 
 
@@ -287,6 +289,12 @@ def test_a_cohort_is_a_word(folder, cohort):
         releasing.release(NAME, cohort)
 
 
+def test_a_due_time_is_read_before_anything_is_released(folder):
+    with pytest.raises(ValueError, match="written like \"2026-03-06 18:00\", got 'next friday'"):
+        releasing.release(NAME, "2026a", due="next friday")
+    assert not (folder / "release").exists()
+
+
 def test_another_cohort_does_not_replace_one_with_submissions(folder):
     (folder / "release" / NAME).mkdir(parents=True)
     (folder / "release" / NAME / "checks.json").write_text(json.dumps({"cohort": "2025b"}))
@@ -312,6 +320,7 @@ def test_commands_say_what_is_missing(folder, monkeypatch, capsys):
         (["grades", NAME], "there is no gradebook"),
         (["collect", NAME, "gone.zip"], "there is no archive"),
         (["prove", "a9_nothing"], "there is no assignment 'a9_nothing'"),
+        (["release", "a9_nothing"], "there is no assignment 'a9_nothing'"),
     ]:
         monkeypatch.setattr("sys.argv", ["classroom", *arguments])
         with pytest.raises(SystemExit, match=message):

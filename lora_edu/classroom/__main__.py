@@ -71,7 +71,7 @@ def autograde(arguments: argparse.Namespace) -> int:
     problems = run(arguments.name, arguments.force)
     for student, reason in problems.items():
         print(f"not graded: {student}: {reason}")
-    print(f"{len(problems) or 'no'} submissions could not be graded")
+    print(f"{len(problems) or 'no'} submission{'' if len(problems) == 1 else 's'} could not be graded")
     return 1 if problems else 0
 
 

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
+from lora_edu.assignments.core import load
 from lora_edu.classroom import folders
 from lora_edu.storage import staging
 
@@ -42,8 +43,10 @@ def collect(name: str, archives: list[Path]) -> tuple[list[Entry], list[str]]:
 
     Returns what was taken, and what was left out.
 
-    Raises FileNotFoundError or ValueError for something that is no zip archive, before anything is written.
+    Raises FileNotFoundError or ValueError, before anything is written, for something that is no zip archive and for an
+    assignment that is not there.
     """
+    load(name)
     for archive in archives:
         if not archive.exists():
             raise FileNotFoundError(f"there is no archive {archive}")
