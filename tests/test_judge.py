@@ -350,7 +350,9 @@ def test_what_is_half_done_is_told_which_half():
     from lora_edu.assignments.verdict import is_untouched
 
     stub = {"error": "NotDone"}
-    assert is_untouched([{"a": stub, "b": stub}]) and not is_untouched([{"a": comparing.plain(1), "b": stub}])
+    assert is_untouched([{"a": stub, "b": stub}, {"a": stub, "b": "-"}]) and not is_untouched(
+        [{"a": comparing.plain(1), "b": stub}]
+    )
 
 
 def test_a_case_in_a_message_has_the_names_of_its_parts():
