@@ -51,6 +51,8 @@ def difference(got: Any, expected: Any) -> str:
     if isinstance(got, dict) and "error" in got:
         return f"your answer stopped with {got['error']}"
     if not _is_numbers(expected):
+        if isinstance(got, str) and " " in got:  # a sentence from the observer says what is wrong
+            return f"{got} (expected: {expected})" if isinstance(expected, str) else got
         return f"expected {_word(expected)}, got {_word(got)}"
     if isinstance(got, str):  # a sentence comes from the observer, which says what is wrong
         return got if " " in got else "the result should be numbers, got str"

@@ -321,3 +321,39 @@ def test_constants_read_like_a_table():
         c.rank  # noqa: B018
     with pytest.raises(ValueError, match="there is no assignment 'a0_none'"):
         core.load("a0_none")
+
+
+def test_a_mistake_is_recognized_with_bad_manners_besides_and_in_one_part():
+    from lora_edu.assignments.verdict import failing_part, message
+
+    def seen(a, b, manners="good"):
+        return [{"a": comparing.plain(a), "b": comparing.plain(b), "manners": manners}]
+
+    a, b = [1.0, 2, 3, 4, 5, 6], [7.0, 8, 9, 10, 11, 12]
+    twice = {
+        "sentence": "this is twice too large.",
+        "see": "",
+        "observed": seen([2 * v for v in a], [2 * v for v in b]),
+    }
+    stored = {"expected": seen(a, b), "mistakes": [twice]}
+
+    def said(got):
+        return message(got, stored, failing_part(got, stored["expected"], 1e-5), 1e-5)
+
+    assert said(seen([2 * v for v in a], [2 * v for v in b], "an input was changed")) == "this is twice too large."
+    assert said(seen(a, [2 * v for v in b])) == "b: this is twice too large."
+    assert said(seen(a, [0.0] * 6)) == "case 1, b: entry [5] should be 12, got 0"
+    assert said(seen(a, b, "an input was changed")) == "case 1, manners: an input was changed (expected: good)"
+
+
+def test_what_is_half_done_is_told_which_half():
+    from lora_edu.assignments.verdict import is_untouched
+
+    stub = {"error": "NotDone"}
+    assert is_untouched([{"a": stub, "b": stub}]) and not is_untouched([{"a": comparing.plain(1), "b": stub}])
+
+
+def test_a_case_in_a_message_has_the_names_of_its_parts():
+    case = (np.ones((2, 3)), 4, {"x": 1})
+    assert checking.described(case, ["x", "rank", "state"]) == "x (2, 3), rank 4, state {'x': 1}"
+    assert checking.described(case[:2], []) == "array of shape (2, 3), 4"
