@@ -283,6 +283,15 @@ def test_the_cohort_is_written_into_one_cell():
         plugins.SetCohort(cohort="2026a").preprocess(released(), {})
 
 
+@pytest.mark.parametrize("name", core.names())
+def test_no_hidden_test_asks_the_notebook_for_the_cohort(name):
+    notebook = nbformat.read(classroom_folder.ASSIGNMENTS / "source" / name / f"{name}.ipynb", as_version=4)
+    plugins.SetCohort(cohort="2026a").preprocess(notebook, {})
+    tests = [cell.source for cell in notebook.cells if "points(" in cell.source and cell.cell_type == "code"]
+    assert len(tests) == len(core.load(name).tasks)
+    assert all(re.search(r'^points\(.*, "2026a"\)$', test, re.M) and "COHORT" not in test for test in tests)
+
+
 @pytest.mark.parametrize("cohort", ["", "../up", "a b", 'x"; y', ".hidden"])
 def test_a_cohort_is_a_word(folder, cohort):
     with pytest.raises(ValueError, match="a cohort is letters"):

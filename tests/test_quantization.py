@@ -60,6 +60,19 @@ def test_packing_is_reversible_and_the_first_code_is_high(values):
     assert packed[0] >> 4 == values[0]
 
 
+@given(st.sampled_from([("nf2", 2), ("nf3", 4), ("nf4", 4), ("int4", 4), ("nf6", 8), ("nf8", 8)]), st.data())
+def test_packing_is_dense_at_2_4_and_8_bits(format_and_width, data):
+    """As many codes in a byte as fit, the first in the high bits, what is left over filled up with the code of 0."""
+    codebook, width = get_codebook(format_and_width[0]), format_and_width[1]
+    values = data.draw(st.lists(st.integers(0, len(codebook) - 1), min_size=1, max_size=20))
+    packed = pack(torch.tensor(values, dtype=torch.uint8), codebook).tolist()
+    zero, per_byte = codebook.tolist().index(0.0), 8 // width
+    filled = values + [zero] * (-len(values) % per_byte)
+    by_hand = [f"{code:0{width}b}" for code in filled]
+    assert packed == [int("".join(by_hand[i : i + per_byte]), 2) for i in range(0, len(filled), per_byte)]
+    assert unpack(torch.tensor(packed, dtype=torch.uint8), len(codebook)).tolist() == filled
+
+
 @given(st.integers(0, 10**6))
 def test_codes_are_nearest(seed):
     scaled = torch.rand(500, generator=torch.Generator().manual_seed(seed)) * 2 - 1

@@ -56,6 +56,13 @@ def stripped(notebook):
     return notebook
 
 
+def of_another_cohort(notebook):
+    for cell in notebook.cells:
+        if classroom_folder.grade_id(cell) == "needed_rank":  # right for the numbers that are public
+            cell.source = f'COHORT = "formative"\nc = constants("{NAME}", COHORT)\n{cell.source}'
+    return notebook
+
+
 def edited_tests(notebook):
     for cell in notebook.cells:
         if classroom_folder.grade_id(cell).startswith("test_"):
@@ -78,6 +85,7 @@ def submissions(root):
         "Ina Deleted": without_tests(made(root)),
         "Jo Twice": with_a_cell_twice(made(root)),
         "Kit Stripped": stripped(made(root)),
+        "Mo Cohort": of_another_cohort(made(root)),
     }
     return {who: nbformat.writes(notebook) for who, notebook in notebooks.items()} | {"Lu Broken": "{not json"}
 
@@ -118,6 +126,7 @@ def test_from_the_release_to_the_grades(root, tmp_path):
         "Flo-Exit": {"split": 4},
         "Hal-Memory": {"train": 5},
         "Ina-Deleted": {},
+        "Mo-Cohort": everything | {"split": 1, "adapter": 3},  # what does not depend on the numbers
     }.items():
         got = {task: float(rows[student][task]) for task in everything}
         assert got == {task: points - lost.get(task, 0) for task, points in everything.items()}, student
@@ -129,7 +138,7 @@ def test_from_the_release_to_the_grades(root, tmp_path):
     assert ada["lms_number"] == "100"
     path, waiting = grades.write_feedback(NAME)
     assert waiting == ["Ada-Right", "Cy-Scaling"]  # their pages would say 0 for what nobody has read
-    assert len(zipfile.ZipFile(path).namelist()) == 6
+    assert len(zipfile.ZipFile(path).namelist()) == 7
 
     with nbgrading.gradebook() as book:  # what the form in nbgrader's Formgrader does
         for student in waiting:
@@ -147,7 +156,7 @@ def test_from_the_release_to_the_grades(root, tmp_path):
 def check_feedback(path):
     with zipfile.ZipFile(path) as archive:
         pages = {name: archive.read(name).decode() for name in archive.namelist()}
-    assert len(pages) == 8
+    assert len(pages) == 9
     page = pages[f"Cy Scaling_102_assignsubmission_file_/{NAME}.html"]
     assert "this scales by alpha. The scaling is s = alpha / rank**c.power. See notebook 02, section 2." in page
     assert "(Score: 17.55 / 30.0)" in page
