@@ -58,7 +58,12 @@ def build_theirs(setting: Setting, base: GPT) -> nn.Module:
 
 
 def compiled(setting: Setting, model: nn.Module) -> nn.Module:
-    """The model behind torch.compile; it is compiled at its first call, and may fail there."""
+    """The model behind torch.compile; it is compiled at its first call, and may fail there.
+
+    bitsandbytes' layer is compiled in pieces, anew for each layer. By default torch gives up after eight and runs the
+    rest without the compiler; here neither side is stopped.
+    """
+    torch._dynamo.config.recompile_limit = 256
     return torch.compile(model, backend=setting.backend, dynamic=False)
 
 

@@ -21,8 +21,6 @@ def plain(value: Any) -> Any:
     """What was observed, as JSON can hold it. Works for numbers, lists, NumPy arrays and torch tensors."""
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, dict) and set(value) & {"shape", "error", "unknown"}:
-        return value  # plain already
     import numpy as np
 
     try:
@@ -53,43 +51,39 @@ def difference(got: Any, expected: Any) -> str:
     if isinstance(got, dict) and "error" in got:
         return f"your answer stopped with {got['error']}"
     if not _is_numbers(expected):
+        if isinstance(got, str) and " " in got:  # a sentence from the observer says what is wrong
+            return f"{got} (expected: {expected})" if isinstance(expected, str) and expected != "-" else got
         return f"expected {_word(expected)}, got {_word(got)}"
     if isinstance(got, str):  # a sentence comes from the observer, which says what is wrong
         return got if " " in got else "the result should be numbers, got str"
     if not _is_numbers(got):
         return f"the result should be numbers, got {_word(got)}"
     if got["shape"] != expected["shape"]:
-        return f"the result should have shape {_shape(expected)}, got {_shape(got)}"
+        wanted = f"have shape {_shape(expected)}" if expected["shape"] else "be one number"
+        return f"the result should {wanted}, got {_shape(got) if got['shape'] else 'one number'}"
     if not expected["shape"]:
-        return f"expected {expected['values'][0]:.6g}, got {got['values'][0]:.6g}"
+        return "expected {}, got {}".format(*_digits(expected["values"][0], got["values"][0]))
     gaps = [_gap(g, e) for g, e in zip(got["values"], expected["values"], strict=True)]
     worst = gaps.index(max(gaps))
     place = ", ".join(map(str, _index(worst, expected["shape"])))
-    return f"entry [{place}] should be {expected['values'][worst]:.6g}, got {got['values'][worst]:.6g}"
+    return f"entry [{place}] should be {{}}, got {{}}".format(*_digits(expected["values"][worst], got["values"][worst]))
 
 
 def recognized(got: list, mistakes: Iterable[tuple[str, list]], tolerance: float = 1e-5) -> str | None:
     """The sentence of the first known mistake that gives in all cases exactly what was got; None for an unknown one.
 
-    got: what was observed in each case, and mistakes: the same of each known mistake, beside its sentence. An
-    observation is a plain value or a dictionary of them. A mistake that only stops with errors is not recognized.
+    got: what was observed in each case, {part: plain value}, and mistakes: the same of each known mistake, beside its
+    sentence. A part may have any name. A mistake that only stops with errors is not recognized.
     """
     for sentence, made in mistakes:
         if len(made) == len(got) and all(_agree(g, m, tolerance) for g, m in zip(got, made, strict=True)):
-            if any(not _is_error(value) for there in made for value in _parts(there)):
+            if any(not _is_error(value) for there in made for value in there.values()):
                 return sentence
     return None
 
 
-def _agree(got: Any, made: Any, tolerance: float) -> bool:
-    got, made = _parts(got), _parts(made)
-    return len(got) == len(made) and all(equal(g, m, tolerance) for g, m in zip(got, made, strict=True))
-
-
-def _parts(observation: Any) -> list:
-    if isinstance(observation, dict) and not set(observation) & {"shape", "error", "unknown"}:
-        return [observation[key] for key in sorted(observation)]
-    return [observation]
+def _agree(got: dict, made: dict, tolerance: float) -> bool:
+    return got.keys() == made.keys() and all(equal(got[part], made[part], tolerance) for part in got)
 
 
 def _close(got: float, expected: float, allowed: float) -> bool:
@@ -121,6 +115,15 @@ def _is_unknown(value: Any) -> bool:
 
 def _is_error(value: Any) -> bool:
     return isinstance(value, dict) and "error" in value
+
+
+def _digits(*values: float) -> list[str]:
+    """Numbers with as few digits as tell them apart, counts in full."""
+    for digits in (6, 9, 17):
+        texts = [f"{v:.0f}" if v.is_integer() and abs(v) < 1e15 else f"{v:.{digits}g}" for v in values]
+        if len(set(texts)) == len(texts):
+            break
+    return texts
 
 
 def _shape(value: dict) -> str:

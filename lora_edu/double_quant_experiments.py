@@ -103,7 +103,7 @@ def double_quant_loss(
     constants that are off at random, as much as those of "double"; "no offset" for a mean that is not added back;
     "fp16" for constants kept as float16. Returns the loss in nats per byte and the relative error of all weights.
     """
-    model = load_base("laptop")
+    model = load_base("laptop", device="cpu")  # in float32: bfloat16 on a GPU would hide what is measured here
     changed = copy.deepcopy(model)
     how = DoubleQuant(code, subtract_mean=subtract_mean)
     generator = torch.Generator().manual_seed(1000 * seed + noise_seed)

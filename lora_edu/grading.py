@@ -14,7 +14,7 @@ The checks of the assignments (`lora_edu.assignments`) speak in the same way and
 
 import copy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,11 +46,11 @@ class Exercise:
         failed = [i for i in range(len(got)) if not equal(got[i], expected[i])]
         if not failed:
             return record(self.number, "correct")
-        known = ((sentence, self._made_by(mistake)) for sentence, mistake in self.misconceptions.items())
+        known = ((sentence, _results_only(self._made_by(wrong))) for sentence, wrong in self.misconceptions.items())
         first = failed[0]
         raise wrong(
             self.number,
-            recognized(got, known)
+            recognized(_results_only(got), known)
             or f"for ({self._shown(self.cases[first])}) " + difference(got[first], expected[first]),
         )
 
@@ -117,13 +117,29 @@ def as_array(value: Any) -> np.ndarray | None:
     """A number, list, NumPy array or torch tensor as a float64 array; None for anything else."""
     try:
         return np.asarray(value.detach().cpu().double() if hasattr(value, "detach") else value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError):  # the last: a tensor in a list that asks for a gradient
         return None
 
 
 def describe(argument: Any) -> str:
-    """An argument in an error message: a number or a shape as it is, an array by its shape."""
+    """An argument in an error message: a few numbers or a shape as they are, arrays by their shapes."""
+    if isinstance(argument, dict):
+        return "{" + _listed(f"{key!r}: {describe(value)}" for key, value in argument.items()) + "}"
     array = as_array(argument)
-    if isinstance(argument, tuple) and array is not None and array.size <= 4:
-        return repr(argument)
-    return repr(argument) if array is None or array.ndim == 0 else f"array of shape {array.shape}"
+    if isinstance(argument, tuple | list):
+        if array is not None:
+            return repr(argument) if array.size <= 4 else f"array of shape {array.shape}"
+        inner = _listed(map(describe, argument))
+        return f"[{inner}]" if isinstance(argument, list) else f"({inner})"
+    if array is None or array.ndim:
+        return repr(argument) if array is None else f"array of shape {array.shape}"
+    return repr(argument.item() if hasattr(argument, "item") else argument)
+
+
+def _listed(items: Iterable[str], most: int = 4) -> str:
+    items = list(items)
+    return ", ".join(items[:most] + [f"... {len(items)} in all"] * (len(items) > most))
+
+
+def _results_only(values: list) -> list[dict]:
+    return [{"result": value} for value in values]

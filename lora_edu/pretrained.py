@@ -8,6 +8,7 @@ no code that comes with a model is run.
 import importlib.util
 import logging
 import re
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,8 @@ from lora_edu.training import pick_device
 BUNDLED = "smollm2"
 NEEDED = ("transformers", "gguf", "accelerate")  # the extra `real` of pyproject.toml
 HUB_ID = r"[\w-][\w.-]*/[\w.-]+"  # owner/name
+# What the libraries raise for files that they cannot read: struct.error, for one, where a GGUF file ends too early.
+UNREADABLE = (OSError, ValueError, LookupError, RuntimeError, TypeError, struct.error, SafetensorError)
 
 
 class Pretrained(NamedTuple):
@@ -47,17 +50,15 @@ def load_pretrained(name_or_path: str | Path = BUNDLED, device: str | torch.devi
     with _quiet():
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        wanted = dict(torch_dtype=torch.float32, use_safetensors=True)
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, **options)
             model, report = AutoModelForCausalLM.from_pretrained(
-                source, **options, torch_dtype=torch.float32, use_safetensors=True, output_loading_info=True
+                source, **options, **wanted, ignore_mismatched_sizes=True, output_loading_info=True
             )
-        except (OSError, ValueError, SafetensorError) as error:
+        except UNREADABLE as error:
             raise _explained(str(name_or_path), error) from error
-    if report["missing_keys"]:
-        raise ValueError(
-            f"{name_or_path} is not a causal language model: it has no weights for {min(report['missing_keys'])}"
-        )
+    _check_complete(str(name_or_path), report)
     return Pretrained(model.eval().to(pick_device(device)), tokenizer)
 
 
@@ -85,17 +86,31 @@ def _check_installed() -> None:
         )
 
 
+def _check_complete(name: str, report: dict) -> None:
+    """What the file does not have, or has in another shape, was filled with random numbers."""
+    if report["missing_keys"]:
+        raise ValueError(f"{name} is not a causal language model: it has no weights for {min(report['missing_keys'])}")
+    if report["mismatched_keys"]:
+        weight, found, expected = min(report["mismatched_keys"])
+        raise ValueError(
+            f"the files of {name} do not belong together: {weight} has the shape {tuple(found)}, and config.json asks "
+            f"for {tuple(expected)}. Take both from the same model"
+        )
+
+
 def _locate(name: str) -> tuple[str, dict]:
     """What `from_pretrained` is called with: the place, and options such as the name of a GGUF file."""
     options = {"trust_remote_code": False}  # without it, transformers asks the reader, and runs it after a yes
     folder = model_folder(BUNDLED) if name == BUNDLED else Path(name).expanduser()
     if not folder.exists():
         if re.fullmatch(HUB_ID, name):
-            return name, options
+            return name, options | {"local_files_only": _hub_is_out_of_reach(name)}
         raise FileNotFoundError(
             f"there is no folder {name}, and it is no name of a model: use {BUNDLED!r} (comes with the course), "
             "the path of a folder, or an id on the Hugging Face hub such as 'HuggingFaceTB/SmolLM2-135M'"
         )
+    if folder.is_file():
+        raise ValueError(f"{folder} is a file: pass the folder that it lies in, {folder.parent}")
     files = sorted(path.name for path in folder.glob("*.gguf"))
     if len(files) > 1:
         raise ValueError(f"{folder} has {len(files)} GGUF files, keep one of them: {', '.join(files)}")
@@ -104,12 +119,28 @@ def _locate(name: str) -> tuple[str, dict]:
     return str(folder), options | ({"gguf_file": files[0]} if files else {})
 
 
+def _hub_is_out_of_reach(name: str) -> bool:
+    """One question to the hub. Without an answer only earlier downloads are used: `from_pretrained` would ask again and
+    again for the better part of a minute, and say nothing."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=10)
+    except HfHubHTTPError:
+        return False  # it answers: from_pretrained says what is wrong
+    except Exception:  # the libraries of different versions have different errors for a missing network
+        return True
+    return False
+
+
 def _explained(name: str, error: Exception) -> Exception:
     """The same error in words that say what to do."""
     if name == BUNDLED or Path(name).expanduser().exists():
         return ValueError(
-            f"the files of {name} cannot be read as a language model ({_first_line(error)}). Weights must be in "
-            "model.safetensors or in a GGUF file; pickles (pytorch_model.bin) are not opened"
+            f"the files of {name} cannot be read as a language model ({_first_line(error)}). If one may be incomplete, "
+            "copy or download it again. Weights must be in model.safetensors or in a GGUF file; pickles "
+            "(pytorch_model.bin) are not opened"
         )
     return DownloadError(
         f"{name!r} could not be loaded from the Hugging Face hub ({_first_line(error)}). Check the name and the "

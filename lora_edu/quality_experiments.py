@@ -50,11 +50,12 @@ def fine_tuned_loss(
     """
     plays, speeches = load_text("shakespeare"), load_text("speeches")
     data = Text(plays.train[: TEXT_SIZES[text]], plays.validation)
-    model = prepared(load_base("laptop"), method, rank, noise, seed + repeat)
+    model = prepared(load_base("laptop", device="cpu"), method, rank, noise, seed + repeat)
     before = after = evaluate(model, plays.validation, max_windows=windows)
     last_steps = []
     if steps:
         recipe = {"lr": lr, "batch_size": batch_size, "seed": seed + repeat, "eval_windows": 1, "progress": progress}
+        recipe["device"] = "cpu"  # a GPU computes in bfloat16: other numbers than the stored ones
         try:
             last_steps = train(model, data, steps, **recipe).train_loss[-20:]
         except FloatingPointError:

@@ -55,6 +55,21 @@ def test_the_list_of_mistakes_names_some_and_imports_the_answer(name):
     assert any("lora_edu" in wrong.name for task in solutions.values() for wrong in task.wrong)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_named_mistake_sends_the_student_to_a_place_that_exists(name):
+    there = set()
+    for path in classroom_folder.ASSIGNMENTS.parent.glob("[0-9]*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            for kind, number in re.findall(r"^##+ (Exercise )?(\d+(?:\.\d+)?)", cell.source, re.M):
+                there.add(f"notebook {path.name[:2]}, {'exercise' if kind else 'section'} {number}")
+    there |= {f"exercise {number}" for number in load_solutions(name)}
+    for number, task in load_solutions(name).items():
+        for wrong in task.wrong:
+            if wrong.see:
+                start = re.match(r"(notebook \d\d, (section|exercise) |exercise )\d+(\.\d+)?", wrong.see)
+                assert start and start[0] in there, (number, wrong.name, wrong.see)
+
+
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_source_says_what_the_tasks_say(name):
     notebook = nbformat.read(classroom_folder.ASSIGNMENTS / "source" / name / f"{name}.ipynb", as_version=4)

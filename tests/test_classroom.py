@@ -97,6 +97,48 @@ def test_an_old_grade_goes_with_what_it_was_for_and_stays_with_what_is_the_same(
     assert (folder / "autograded" / "bob" / NAME).exists()
 
 
+def test_namesakes_are_the_same_students_in_every_archive(folder):
+    def moodle(file, **numbers):
+        files = {f"Kim Lee_{n}_assignsubmission_file_/{NAME}.ipynb": text for n, text in numbers.items()}
+        return archive(folder / file, {name.replace("_n", "_"): text for name, text in files.items()})
+
+    def there():
+        return {path.parent.parent.name: path.read_text() for path in (folder / "submitted").rglob("*.ipynb")}
+
+    collecting.collect(NAME, [moodle("1.zip", n104="a")])
+    collecting.collect(NAME, [moodle("2.zip", n104="a", n105="b")])
+    assert there() == {"Kim-Lee": "a", "Kim-Lee-105": "b"}  # the first keeps the name, and the grade
+    collecting.collect(NAME, [moodle("3.zip", n105="new"), moodle("4.zip", n106="c")])
+    assert there() == {"Kim-Lee": "a", "Kim-Lee-105": "new", "Kim-Lee-106": "c"}
+    assert {who: entry["number"] for who, entry in collecting.remembered(NAME).items()} == {
+        "Kim-Lee": "104",
+        "Kim-Lee-105": "105",
+        "Kim-Lee-106": "106",
+    }
+
+
+def test_the_folder_that_was_handed_out_belongs_to_the_student_above_it(folder):
+    files = {
+        f"ann/{NAME}/{NAME}.ipynb": "a",
+        f"class/bob/{NAME}/{NAME}.ipynb": "b",
+        f"Cy Roe_7_assignsubmission_file_/{NAME}/{NAME}.ipynb": "c",
+        f"Cy Roe_7_assignsubmission_file_/{NAME}/helper.py": "",
+        f"{NAME}/{NAME}.ipynb": "whose?",
+    }
+    taken, left_out = collecting.collect(NAME, [archive(folder / "1.zip", files)])
+    assert {entry.student for entry in taken} == {"ann", "bob", "Cy-Roe"}
+    assert (folder / "submitted" / "bob" / NAME / f"{NAME}.ipynb").read_text() == "b"
+    assert left_out == [f"{NAME}/{NAME}.ipynb"]
+    assert collecting.remembered(NAME)["Cy-Roe"]["file"] == f"{NAME}.ipynb"  # the feedback lies beside this one
+
+
+def test_nothing_is_overwritten_in_silence(folder):
+    files = {f"monday/ann/{NAME}.ipynb": "m", f"friday/ann/{NAME}.ipynb": "f"}
+    taken, left_out = collecting.collect(NAME, [archive(folder / "1.zip", files)])
+    assert left_out == [f"monday/ann/{NAME}.ipynb (taken for ann was friday/ann/{NAME}.ipynb)"]
+    assert len(taken) == 1 and (folder / "submitted" / "ann" / NAME / f"{NAME}.ipynb").read_text() == "f"
+
+
 def test_an_archive_cannot_write_elsewhere(folder):
     files = {
         f"../../evil_1_assignsubmission_file_/{NAME}.ipynb": "x",
@@ -114,6 +156,8 @@ def test_what_is_no_archive_is_said_before_anything_is_written(folder):
         collecting.collect(NAME, [archive(folder / "1.zip", {f"ann/{NAME}.ipynb": "a"}), folder / "page.zip"])
     with pytest.raises(FileNotFoundError, match="there is no archive"):
         collecting.collect(NAME, [folder / "gone.zip"])
+    with pytest.raises(ValueError, match="there is no assignment 'a1'; there are a1_lora_numpy"):
+        collecting.collect("a1", [archive(folder / "2.zip", {f"ann/{NAME}.ipynb": "a"})])
     assert not (folder / "submitted").exists()
 
 
@@ -123,6 +167,8 @@ def released():
         ("forward", True, False),
         ("check_forward", False, True),
         ("test_forward", False, True),
+        ("in_words", True, False),
+        ("experiment", True, False),
     ]
     notebook = nbformat.v4.new_notebook()
     for name, solution, locked in cells:
@@ -131,7 +177,7 @@ def released():
             "grade_id": name,
             "solution": solution,
             "locked": locked,
-            "grade": name[:4] == "test",
+            "grade": name[:4] == "test" or name == "in_words",
         }
         cell.metadata["nbgrader"] |= {"schema_version": 3, "task": False, "points": 1}
         notebook.cells.append(cell)
@@ -166,6 +212,8 @@ def old_schema(notebook):
         (lambda notebook: notebook, None),
         (lambda notebook: without(notebook, "setup", "check_forward", "test_forward"), None),  # these are put back
         (lambda notebook: without(notebook, "forward"), "missing cell: forward"),
+        (lambda notebook: without(notebook, "in_words"), "missing cell: in_words"),
+        (lambda notebook: without(notebook, "experiment"), None),  # "if you have time"
         (doubled, "duplicated cell: forward is there more than once"),
         (stripped, "no cell carries nbgrader's metadata"),
         (old_schema, "the schema"),
@@ -235,10 +283,25 @@ def test_the_cohort_is_written_into_one_cell():
         plugins.SetCohort(cohort="2026a").preprocess(released(), {})
 
 
+@pytest.mark.parametrize("name", core.names())
+def test_no_hidden_test_asks_the_notebook_for_the_cohort(name):
+    notebook = nbformat.read(classroom_folder.ASSIGNMENTS / "source" / name / f"{name}.ipynb", as_version=4)
+    plugins.SetCohort(cohort="2026a").preprocess(notebook, {})
+    tests = [cell.source for cell in notebook.cells if "points(" in cell.source and cell.cell_type == "code"]
+    assert len(tests) == len(core.load(name).tasks)
+    assert all(re.search(r'^points\(.*, "2026a"\)$', test, re.M) and "COHORT" not in test for test in tests)
+
+
 @pytest.mark.parametrize("cohort", ["", "../up", "a b", 'x"; y', ".hidden"])
 def test_a_cohort_is_a_word(folder, cohort):
     with pytest.raises(ValueError, match="a cohort is letters"):
         releasing.release(NAME, cohort)
+
+
+def test_a_due_time_is_read_before_anything_is_released(folder):
+    with pytest.raises(ValueError, match="written like \"2026-03-06 18:00\", got 'next friday'"):
+        releasing.release(NAME, "2026a", due="next friday")
+    assert not (folder / "release").exists()
 
 
 def test_another_cohort_does_not_replace_one_with_submissions(folder):
@@ -266,6 +329,7 @@ def test_commands_say_what_is_missing(folder, monkeypatch, capsys):
         (["grades", NAME], "there is no gradebook"),
         (["collect", NAME, "gone.zip"], "there is no archive"),
         (["prove", "a9_nothing"], "there is no assignment 'a9_nothing'"),
+        (["release", "a9_nothing"], "there is no assignment 'a9_nothing'"),
     ]:
         monkeypatch.setattr("sys.argv", ["classroom", *arguments])
         with pytest.raises(SystemExit, match=message):
@@ -305,3 +369,15 @@ def test_the_teachers_page_names_commands_links_and_assignments_that_exist():
     assert len(questions) == 3 * len(core.names())
     config = (classroom_folder.ASSIGNMENTS / "nbgrader_config.py").read_text()
     assert "c.PerDay.percent" in page and "c.PerDay.percent" in config
+
+
+def test_the_recipe_for_a_public_fork_takes_every_solution_along():
+    repository = classroom_folder.ASSIGNMENTS.parent.parent
+    page = (classroom_folder.ASSIGNMENTS / "README.md").read_text(encoding="utf-8")
+    patterns = re.search(r"^rm -rf (.*)$", page, re.M)[1].split()
+    removed = {path for pattern in patterns for path in repository.glob(pattern)}
+    assert classroom_folder.ASSIGNMENTS in removed and ".git" in patterns
+    assert all(list(repository.glob(pattern)) for pattern in patterns if pattern != ".git")
+    words = ("classroom_folder", "load_solutions", "BEGIN SOLUTION")
+    telling = {path for path in repository.glob("tests/*.py") if any(word in path.read_text("utf-8") for word in words)}
+    assert len(telling) >= 4 and telling <= removed

@@ -6,16 +6,22 @@ on that device and are replaced.
 """
 
 import contextlib
+import re
+from pathlib import Path
 
+import nbformat
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lora_edu import fused, quantization
+from lora_edu import fused, pretrain, quantization, training
+from lora_edu.double_quant_experiments import double_quant_loss
+from lora_edu.format_experiments import format_loss
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
 from lora_edu.qlora import quantize_linears
+from lora_edu.quality_experiments import fine_tuned_loss
 from lora_edu.quantization import quantize
 
 COPIES = {torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default}  # these may go from one device to another
@@ -80,3 +86,32 @@ def test_what_stays_behind_is_found(name, meta):
         layer._buffers[name] = left
     with pytest.raises((AssertionError, RuntimeError), match="cpu"):
         model(torch.zeros(1, 8, dtype=torch.long, device=meta))
+
+
+# --- what stays on the processor, GPU or not -----------------------------------------------------------------------
+
+
+LOSSES = {
+    "formats": lambda: format_loss("nf4", windows=1),
+    "double quantization": lambda: double_quant_loss("noise", windows=1),
+    "quality": lambda: fine_tuned_loss("noise", "20 kB", 1e-3, steps=1, batch_size=1, windows=1, progress=False),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_stored_losses_are_computed_on_the_cpu(loss, monkeypatch):
+    """On a GPU they would be in bfloat16, which moves a loss by more than what is compared."""
+    asked = []
+    for module in (pretrain, training):
+        monkeypatch.setattr(module, "pick_device", lambda device=None: asked.append(device) or torch.device("cpu"))
+    loss()
+    assert asked and set(asked) == {"cpu"}
+
+
+@pytest.mark.parametrize("number", ["03", "04", "05", "06", "07"])
+def test_notebooks_that_mix_a_models_weights_with_other_tensors_name_the_device(number):
+    """Else `load_base` takes a GPU where there is one, and its weights meet NumPy and tensors on the CPU."""
+    (path,) = Path(__file__).parent.parent.glob(f"notebooks/{number}_*.ipynb")
+    source = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    calls = re.findall(r"load_base\([^)]*\)", source)
+    assert calls and all('device="cpu"' in call for call in calls)

@@ -104,7 +104,7 @@ def test_minilm():
 
 
 def test_the_loss_after_a_change(tiny_gpt, tiny_text, monkeypatch):
-    monkeypatch.setattr(dq, "load_base", lambda size: copy.deepcopy(tiny_gpt))
+    monkeypatch.setattr(dq, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
     monkeypatch.setattr(dq, "load_text", lambda name: tiny_text)
     monkeypatch.setattr(dq, "evaluate", lambda m, t, max_windows: evaluate(m, t, seq_len=32, max_windows=max_windows))
     exact = dq.double_quant_loss("none", windows=2)

@@ -102,7 +102,7 @@ def test_the_inputs_are_those_of_the_layers(tiny_gpt):
 
 
 def test_an_arm_runs(tiny_gpt, tiny_text, monkeypatch):
-    def copy_of_tiny(size):
+    def copy_of_tiny(size, device):
         model = GPT(tiny_gpt.config).eval()
         model.load_state_dict(tiny_gpt.state_dict())
         return model

@@ -65,6 +65,8 @@ def test_both_sides_start_and_train_alike(sides, bench):
     base = bench.GPT(sides.TINY.config)
     models = {name: build(sides.TINY, base) for name, build in sides.BUILDERS.items()}
     sides.same_start(*models.values())
+    layer = models[sides.THEIRS].get_submodule("base_model.model.blocks.0.mlp.up_proj")
+    assert type(layer).__module__ == "peft.tuners.lora.bnb"  # as their users have it
     trainers = {name: sides.Trainer(sides.TINY, model) for name, model in models.items()}
     for trainer in trainers.values():
         for _ in range(5):

@@ -64,6 +64,26 @@ def test_other_mistakes_get_the_smallest_failing_case(attempt, message):
         EXAMPLE(attempt)
 
 
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [
+        (2.5, "2.5"),
+        (torch.tensor(2.5), "2.5"),
+        ((64, 48), "(64, 48)"),
+        (torch.zeros(2, 3).shape, "torch.Size([2, 3])"),
+        ([1.5, 2], "[1.5, 2]"),
+        ([0.0] * 5, "array of shape (5,)"),
+        ("plain", "'plain'"),
+        ({"a": torch.zeros(2, 3), "b": [1, 2]}, "{'a': array of shape (2, 3), 'b': [1, 2]}"),
+        ([("linear", (67, 49), False)], "[('linear', (67, 49), False)]"),
+        ([torch.zeros(2, 3), torch.ones(1, requires_grad=True)], "[array of shape (2, 3), array of shape (1,)]"),
+        (list("abcdefgh"), "['a', 'b', 'c', 'd', ... 8 in all]"),
+    ],
+)
+def test_an_argument_is_shown_in_a_few_words(argument, text):
+    assert grading.describe(argument) == text
+
+
 def test_a_guess_stands_beside_the_measurement(capsys):
     grading.beside(None, "3 GB")
     grading.beside(5, "3 GB")

@@ -88,6 +88,9 @@ def noisy(x):
         (lambda x: "numbers", 0, "the result should be numbers, got str"),
         (lambda x: object(), 0, "the result should be numbers, got object"),
         (lambda x: x[:1] * 3, 0, "the result should have shape (2, 3), got (1, 3)"),
+        (lambda x: 3, 0, "the result should have shape (2, 3), got one number"),
+        (lambda x: {"shape": [2, 3], "values": ["x"] * 6}, 0, "the result should be numbers, got dict"),
+        (lambda x: {"error": "NotDone"}, 0, "the result should be numbers, got dict"),
         (lambda x: np.nan * x, 0, "got nan"),
         (lambda x: sys.exit(), 0, "SystemExit"),
         (lambda x: x / [], 0, "ValueError"),
@@ -186,6 +189,34 @@ def test_what_differs_is_said_in_words():
     assert difference({"error": "KeyError"}, plain(1)) == "your answer stopped with KeyError"
 
 
+def test_two_numbers_that_differ_look_different():
+    plain, difference = comparing.plain, comparing.difference
+    assert difference(plain(3145729), plain(3145728)) == "expected 3145728, got 3145729"
+    assert (
+        difference(plain([0.1, 0.1234567]), plain([0.1, 0.1234568])) == "entry [1] should be 0.1234568, got 0.1234567"
+    )
+    assert difference(plain(2.5), plain(1 / 3)) == "expected 0.333333, got 2.5"
+    assert difference(plain((3, 4)), plain(7)) == "the result should be one number, got (2,)"
+
+
+@pytest.mark.parametrize("part", ["error", "shape", "unknown", "values", "value"])
+def test_a_part_may_have_any_name(part):
+    """A mistake is recognized, whatever the thing that is observed is called."""
+    task = Task("9.3", "named", "", 1, {part: 2}, DOUBLE.cases, lambda answer, c, x: {part: answer(x)})
+    assignment = Assignment("a9_test", "A test", "here", Constants(factor=3), {"9.3": task})
+    stored = task_expectations(assignment, "9.3", SOLUTIONS, "hidden")
+    for answer, message in [
+        (lambda x: (x + 3) * (1 + 1e-7), "this adds."),
+        (lambda x: x - 3, "entry ["),
+        (lambda x: 1 / 0, "ZeroDivisionError"),
+    ]:
+        got = json.loads(json.dumps(observing.observe_all(assignment, "9.3", answer, "hidden")))
+        result = verdict.judge(judge.request(assignment, "9.3", got, stored))
+        assert result["points"] == 0 and message in result["message"]
+    got = observing.observe_all(assignment, "9.3", lambda x: x * 3, "hidden")
+    assert verdict.judge(judge.request(assignment, "9.3", got, stored))["points"] == 2
+
+
 def test_the_check_of_the_student(capsys):
     visible = task_expectations(ASSIGNMENT, "9.1", SOLUTIONS, "visible")
     check = checking.Check(ASSIGNMENT, "9.1", json.loads(json.dumps(visible)))
@@ -210,6 +241,11 @@ def test_the_check_of_the_student(capsys):
         check(stopped)
 
 
+def everything_in(cases):
+    """As a text, with what a case does not show of itself."""
+    return repr([vars(one) if hasattr(one, "__dict__") else one for case in cases for one in case])
+
+
 def test_visible_and_hidden_cases_differ_and_stay():
     for name in core.names():
         assignment = core.load(name, "2026a")
@@ -217,7 +253,8 @@ def test_visible_and_hidden_cases_differ_and_stay():
             first, again = assignment.cases(number, "visible"), assignment.cases(number, "visible")
             hidden = assignment.cases(number, "hidden")
             assert observing.content(first) == observing.content(again), (name, number)
-            assert repr(first) != repr(hidden) or observing.content(first) != observing.content(hidden), (name, number)
+            shown = everything_in(first) != everything_in(hidden)
+            assert shown or observing.content(first) != observing.content(hidden), (name, number)
 
 
 def test_the_comparison_runs_where_nothing_was_replaced(monkeypatch, tmp_path, capsys):
@@ -284,3 +321,41 @@ def test_constants_read_like_a_table():
         c.rank  # noqa: B018
     with pytest.raises(ValueError, match="there is no assignment 'a0_none'"):
         core.load("a0_none")
+
+
+def test_a_mistake_is_recognized_with_bad_manners_besides_and_in_one_part():
+    from lora_edu.assignments.verdict import failing_part, message
+
+    def seen(a, b, manners="good"):
+        return [{"a": comparing.plain(a), "b": comparing.plain(b), "manners": manners}]
+
+    a, b = [1.0, 2, 3, 4, 5, 6], [7.0, 8, 9, 10, 11, 12]
+    twice = {
+        "sentence": "this is twice too large.",
+        "see": "",
+        "observed": seen([2 * v for v in a], [2 * v for v in b]),
+    }
+    stored = {"expected": seen(a, b), "mistakes": [twice]}
+
+    def said(got):
+        return message(got, stored, failing_part(got, stored["expected"], 1e-5), 1e-5)
+
+    assert said(seen([2 * v for v in a], [2 * v for v in b], "an input was changed")) == "this is twice too large."
+    assert said(seen(a, [2 * v for v in b])) == "b: this is twice too large."
+    assert said(seen(a, [0.0] * 6)) == "case 1, b: entry [5] should be 12, got 0"
+    assert said(seen(a, b, "an input was changed")) == "case 1, manners: an input was changed (expected: good)"
+
+
+def test_what_is_half_done_is_told_which_half():
+    from lora_edu.assignments.verdict import is_untouched
+
+    stub = {"error": "NotDone"}
+    assert is_untouched([{"a": stub, "b": stub}, {"a": stub, "b": "-"}]) and not is_untouched(
+        [{"a": comparing.plain(1), "b": stub}]
+    )
+
+
+def test_a_case_in_a_message_has_the_names_of_its_parts():
+    case = (np.ones((2, 3)), 4, {"x": 1})
+    assert checking.described(case, ["x", "rank", "state"]) == "x (2, 3), rank 4, state {'x': 1}"
+    assert checking.described(case[:2], []) == "array of shape (2, 3), 4"

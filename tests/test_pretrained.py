@@ -102,6 +102,29 @@ def test_a_pickle_is_not_opened(copied):
         load_pretrained(copied)
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "x.gguf"])
+def test_a_file_instead_of_its_folder(copied, name):
+    (copied / "x.gguf").touch()
+    with pytest.raises(ValueError, match=f"{name} is a file: pass the folder that it lies in, .*model$"):
+        load_pretrained(copied / name)
+
+
+@pytest.mark.parametrize("size", [40, 5000])
+def test_a_gguf_file_that_ends_too_early(tmp_path, size):
+    (whole,) = model_folder("smollm2").glob("*.gguf")
+    with whole.open("rb") as file:
+        (tmp_path / "x.gguf").write_bytes(file.read(size))
+    with pytest.raises(ValueError, match="cannot be read as a language model .* copy or download it again"):
+        load_pretrained(tmp_path)
+
+
+def test_weights_of_another_shape_than_config_json_says(copied):
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps(config | {"hidden_size": 2 * config["hidden_size"]}))
+    with pytest.raises(ValueError, match=r"do not belong together: .* has the shape \(.*24\).* asks for \(.*48\)"):
+        load_pretrained(copied)
+
+
 @pytest.mark.parametrize("damage", ["weights", "config", "gguf"])
 def test_damaged_files(copied, damage):
     if damage == "weights":
@@ -161,6 +184,40 @@ def test_a_hub_id_without_a_network(monkeypatch, tmp_path):
         load_pretrained("owner/name")
 
 
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, tmp_path):
+    import huggingface_hub
+    from huggingface_hub import constants
+    from transformers import AutoTokenizer
+
+    calls, load = [], AutoTokenizer.from_pretrained
+
+    def no_answer(url, timeout):
+        calls.append(url)
+        raise ConnectionError
+
+    def recorded(name, **options):
+        calls.append(options["local_files_only"])
+        return load(name, **options)
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", no_answer)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", recorded)
+    with pytest.raises(DownloadError, match="could not be loaded"):
+        load_pretrained("owner/name")
+    assert calls == ["https://huggingface.co/owner/name/resolve/main/config.json", True]
+
+
+def test_a_hub_that_says_no_is_not_out_of_reach(monkeypatch):
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    def says_no(url, timeout):
+        raise HfHubHTTPError.__new__(HfHubHTTPError)
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", says_no)
+    assert pretrained._locate("owner/name")[1]["local_files_only"] is False
+
+
 # --- the functions of the course on a model of transformers -----------------------------------------------------------
 
 
@@ -190,6 +247,15 @@ def test_head_embedding_and_norms_are_never_quantized(tied):
     assert len(quantized) == 2 * 7 and all(path.endswith("_proj") for path in quantized)
     assert (model.lm_head.weight is model.model.embed_tokens.weight) == tied
     assert measured_bytes(model)["base weights"] < 0.5 * sum(p.numel() * 4 for p in tiny_llama().parameters())
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_quantizing_a_tied_head_makes_the_model_larger(tied):
+    model = tiny_llama(tie_word_embeddings=tied)
+    head_too = quantize_linears(copy.deepcopy(model), skip=())
+    assert torch.equal(head_too.model.embed_tokens.weight, model.model.embed_tokens.weight)  # the table is not rounded
+    more = sum(measured_bytes(head_too).values()) - sum(measured_bytes(quantize_linears(model)).values())
+    assert more > 0.5 * 60 * 24 if tied else more < -3 * 60 * 24
 
 
 def test_training_an_adapter_on_a_quantized_model_and_reading_it_with_peft(tmp_path):
@@ -238,10 +304,10 @@ def test_its_tokens_are_the_text_again(real):
 
 
 def test_its_linears_are_four_bit_already(real):
-    blocks = real.model.model.layers[3].mlp.up_proj.weight.detach().reshape(-1, 32).sort(dim=1).values
-    gaps = blocks.diff(dim=1)
-    distinct = 1 + (gaps > 1e-6).sum(dim=1)
-    assert distinct.max() <= 16
+    for name, weight in real.model.named_parameters():
+        if name.endswith("_proj.weight"):
+            gaps = weight.detach().reshape(-1, 32).sort(dim=1).values.diff(dim=1)
+            assert 1 + (gaps > 1e-6).sum(dim=1).max() == 16, name
     table = real.model.model.embed_tokens.weight.detach()[:1000].reshape(-1, 32).sort(dim=1).values
     assert (1 + (table.diff(dim=1) > 1e-6).sum(dim=1)).max() > 16  # the embedding is in 8 bits
 

@@ -14,9 +14,9 @@ from lora_edu.training import evaluate, train
 @pytest.fixture
 def tiny(tiny_gpt, tiny_text, monkeypatch):
     """The experiment on a tiny model and a tiny text, with windows of 32 tokens."""
-    monkeypatch.setattr(quality, "load_base", lambda size: copy.deepcopy(tiny_gpt))
+    monkeypatch.setattr(quality, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
     monkeypatch.setattr(quality, "load_text", lambda name: tiny_text)
-    monkeypatch.setattr(quality, "train", lambda *a, **k: train(*a, **k, seq_len=32, device="cpu"))
+    monkeypatch.setattr(quality, "train", lambda *a, **k: train(*a, **k, seq_len=32))
     monkeypatch.setattr(quality, "evaluate", lambda m, t, max_windows: evaluate(m, t, seq_len=32, max_windows=2))
     monkeypatch.setitem(quality.TEXT_SIZES, "20 kB", 200)
     return tiny_gpt
@@ -46,7 +46,7 @@ def test_the_amount_of_text(tiny, monkeypatch):
 
     def remember(model, data, *arguments, **options):
         seen.append(len(data.train))
-        return train(model, data, *arguments, **options, seq_len=32, device="cpu")
+        return train(model, data, *arguments, **options, seq_len=32)
 
     monkeypatch.setattr(quality, "train", remember)
     for text in quality.TEXT_SIZES:

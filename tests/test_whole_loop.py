@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import zipfile
 
 import classroom_folder
@@ -26,6 +27,7 @@ def root(tmp_path_factory):
     folder = classroom_folder.make(tmp_path_factory.mktemp("loop"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(folders.VARIABLE, str(folder))
+        patch.setenv("PATH", os.defpath)  # as `make assignments` runs: .venv is not activated
         releasing.release(NAME, "2026a", due=DUE)
         yield folder
 
@@ -54,6 +56,13 @@ def stripped(notebook):
     return notebook
 
 
+def of_another_cohort(notebook):
+    for cell in notebook.cells:
+        if classroom_folder.grade_id(cell) == "needed_rank":  # right for the numbers that are public
+            cell.source = f'COHORT = "formative"\nc = constants("{NAME}", COHORT)\n{cell.source}'
+    return notebook
+
+
 def edited_tests(notebook):
     for cell in notebook.cells:
         if classroom_folder.grade_id(cell).startswith("test_"):
@@ -67,7 +76,7 @@ def submissions(root):
     notebooks = {
         "Ada Right": made(root, both_zero="No gradient ever, for each is multiplied by the other factor."),
         "Bo Blank": made(root, **blank),
-        "Cy Scaling": made(root, forward=WRONG_SCALING, train=None),
+        "Cy Scaling": made(root, forward=WRONG_SCALING, train=None, both_zero="Nothing happens."),
         "Di Parts": edited_tests(made(root, forward=PARTS)),
         "Ed Loop": made(root, needed_rank="def needed_rank(matrix):\n    while True:\n        pass"),
         "Flo Exit": made(root, split="def split(matrix, rank):\n    raise SystemExit"),
@@ -76,6 +85,7 @@ def submissions(root):
         "Ina Deleted": without_tests(made(root)),
         "Jo Twice": with_a_cell_twice(made(root)),
         "Kit Stripped": stripped(made(root)),
+        "Mo Cohort": of_another_cohort(made(root)),
     }
     return {who: nbformat.writes(notebook) for who, notebook in notebooks.items()} | {"Lu Broken": "{not json"}
 
@@ -116,31 +126,40 @@ def test_from_the_release_to_the_grades(root, tmp_path):
         "Flo-Exit": {"split": 4},
         "Hal-Memory": {"train": 5},
         "Ina-Deleted": {},
+        "Mo-Cohort": everything | {"split": 1, "adapter": 3},  # what does not depend on the numbers
     }.items():
         got = {task: float(rows[student][task]) for task in everything}
         assert got == {task: points - lost.get(task, 0) for task, points in everything.items()}, student
 
     ada, cy, bo = rows["Ada-Right"], rows["Cy-Scaling"], rows["Bo-Blank"]
     assert (ada["score"], ada["needs_manual_grade"], ada["both_zero"]) == ("", "yes", "")  # nobody has read it yet
-    assert (cy["score"], cy["late_penalty"], cy["late_hours"]) == ("16.2", "1.8", "18.0")  # 18 points, 10% off
+    assert (cy["score"], cy["late_penalty"], cy["late_hours"]) == ("", "1.8", "18.0")  # so far 18 points, 10% off
     assert (bo["score"], bo["status"], bo["late_hours"], bo["max_score"]) == ("0", "graded", "", "30")
     assert ada["lms_number"] == "100"
+    path, waiting = grades.write_feedback(NAME)
+    assert waiting == ["Ada-Right", "Cy-Scaling"]  # their pages would say 0 for what nobody has read
+    assert len(zipfile.ZipFile(path).namelist()) == 7
 
     with nbgrading.gradebook() as book:  # what the form in nbgrader's Formgrader does
-        grade = book.find_grade("both_zero", NAME, NAME, "Ada-Right")
-        grade.manual_score, grade.needs_manual_grade = 1.5, False
+        for student in waiting:
+            grade = book.find_grade("both_zero", NAME, NAME, student)
+            grade.manual_score, grade.needs_manual_grade = 1.5, False
         book.db.commit()
-    assert table(grades.write_grades(NAME))["Ada-Right"]["score"] == "29.5"
-
-    check_feedback(grades.write_feedback(NAME))
+    rows = table(grades.write_grades(NAME))
+    assert rows["Ada-Right"]["score"] == "29.5"
+    assert (rows["Cy-Scaling"]["score"], rows["Cy-Scaling"]["late_penalty"]) == ("17.55", "1.95")  # 10% of all of it
+    path, waiting = grades.write_feedback(NAME)
+    assert waiting == []
+    check_feedback(path)
 
 
 def check_feedback(path):
     with zipfile.ZipFile(path) as archive:
         pages = {name: archive.read(name).decode() for name in archive.namelist()}
-    assert len(pages) == 8
+    assert len(pages) == 9
     page = pages[f"Cy Scaling_102_assignsubmission_file_/{NAME}.html"]
     assert "this scales by alpha. The scaling is s = alpha / rank**c.power. See notebook 02, section 2." in page
+    assert "(Score: 17.55 / 30.0)" in page
     assert "needed_rank (0)" not in page and not any("Gus Dead" in name for name in pages)
 
 

@@ -81,10 +81,11 @@ def _forward_cases(c, rng) -> list[tuple]:
 def _observe_forward(answer, c, x, W, A, B, alpha) -> dict:
     seen, peak = _with_peak(answer, x, W, A, B, alpha)
     too_large = W.size > 10_000 and peak > W.nbytes / 2
+    other = f"the result is {seen.dtype or 'no array'}, x is {x.dtype}"
     return {
         "values": seen.value,
-        "dtype": f"that of x: {'yes' if seen.dtype == str(x.dtype) else 'no'}",
-        "memory": "a matrix as large as W was formed" if too_large else "small",
+        "dtype": "that of x" if seen.dtype == str(x.dtype) else other,
+        "memory": "a matrix as large as W was formed on the way" if too_large else "small",
         "manners": seen.manners,
     }
 
@@ -136,7 +137,7 @@ def _adapter_cases(c, rng) -> list[tuple]:
 def _observe_adapter(answer, c, x, W, B, rank, alpha, seed) -> dict:
     def layer(weight=None, trained=True):
         made = answer(W.copy() if weight is None else weight, rank, alpha, seed)
-        if made.lora_A is ...:
+        if made.lora_A is ... or made.lora_B is ...:
             raise NotDone
         if trained:
             made.lora_B = B.copy()
@@ -145,7 +146,8 @@ def _observe_adapter(answer, c, x, W, B, rank, alpha, seed) -> dict:
     def merged(times, weight=None):
         made = layer(weight)
         for _ in range(times):
-            made.merge()
+            if made.merge() is ...:
+                raise NotDone
         return made
 
     def weight_and_output(made):
@@ -153,7 +155,9 @@ def _observe_adapter(answer, c, x, W, B, rank, alpha, seed) -> dict:
 
     def taken_out():
         made = merged(times=2)
-        made.unmerge()
+        for _ in range(2):
+            if made.unmerge() is ...:
+                raise NotDone
         return weight_and_output(made)
 
     def frozen():
@@ -161,8 +165,16 @@ def _observe_adapter(answer, c, x, W, B, rank, alpha, seed) -> dict:
         merged(times=1, weight=mine)
         return "unchanged" if np.array_equal(mine, W) else "merging changed the array that was passed in"
 
+    def start():
+        made, again = layer(trained=False), layer(trained=False)
+        if np.any(np.asarray(made.lora_B)):
+            return "B does not start at zero: the output changes before any training (notebook 02, section 5)"
+        if not np.array_equal(made.lora_A, again.lora_A):
+            return "the same seed gives another A: draw with np.random.default_rng(seed)"
+        return [*np.ravel(made.lora_A), *np.ravel(call(made.forward, x))]
+
     return {
-        "start": lambda: [*np.ravel(layer(trained=False).lora_A), *np.ravel(call(layer(trained=False).forward, x))],
+        "start": start,
         "forward": call(layer().forward, x),
         "merge": lambda: weight_and_output(merged(times=1)),
         "twice": taken_out,
@@ -198,6 +210,7 @@ TASKS = [
         observe=_observe_rank,
         tolerance=0,
         seconds=5,
+        names="matrix",
     ),
     Task(
         number="1.2",
@@ -208,6 +221,7 @@ TASKS = [
         cases=_split_cases,
         observe=_observe_split,
         seconds=5,
+        names="matrix rank",
     ),
     Task(
         number="1.3",
@@ -218,6 +232,7 @@ TASKS = [
         cases=_forward_cases,
         observe=_observe_forward,
         seconds=5,
+        names="x W A B alpha",
     ),
     Task(
         number="1.4",
@@ -228,6 +243,7 @@ TASKS = [
         cases=_backward_cases,
         observe=_observe_backward,
         seconds=5,
+        names="x W A B alpha grad_output",
     ),
     Task(
         number="1.5",
@@ -238,6 +254,7 @@ TASKS = [
         cases=_adapter_cases,
         observe=_observe_adapter,
         seconds=5,
+        names="x W B rank alpha seed",
     ),
     Task(
         number="1.6",
@@ -248,5 +265,6 @@ TASKS = [
         cases=_train_cases,
         observe=_observe_train,
         seconds=5,
+        names="x target W A B alpha lr steps",
     ),
 ]

@@ -117,7 +117,16 @@ def file_cases(c: Any, rng: np.random.Generator) -> list[tuple]:
 
 
 TASKS = [
-    Task("2.1", "delta_weight", "the update of a weight", 10, {"values": 2, "manners": 1}, update_cases, update),
+    Task(
+        "2.1",
+        "delta_weight",
+        "the update of a weight",
+        10,
+        {"values": 2, "manners": 1},
+        update_cases,
+        update,
+        names="down up alpha",
+    ),
     Task(
         "2.2",
         "layer",
@@ -126,6 +135,7 @@ TASKS = [
         {"start": 1, "alive": 1, "init": 1, "output": 2, "frozen": 1, "dropout": 1, "operations": 1},
         layer_cases,
         layer,
+        names="in_features out_features rank alpha dropout seed leading_dimensions",
     ),
     Task(
         "2.3",
@@ -135,6 +145,7 @@ TASKS = [
         {"chosen": 2, "frozen": 1, "intact": 1, "refused": 1},
         inject_cases,
         inject,
+        names="blocks width hidden inside_another_model training rank alpha seed",
     ),
     Task(
         "2.4",
@@ -144,8 +155,18 @@ TASKS = [
         {"weight": 2, "again": 1, "back": 1, "rounding": 1},
         dial_cases,
         dial,
+        names="weight down up scaling strength another_strength",
     ),
-    Task("2.5", "audit", "the auditor", 15, {"jumps": 1, "moved": 1, "silent": 1}, audit_cases, audit),
+    Task(
+        "2.5",
+        "audit",
+        "the auditor",
+        15,
+        {"jumps": 1, "moved": 1, "silent": 1},
+        audit_cases,
+        audit,
+        names="before after",
+    ),
     Task(
         "2.6",
         "adapter_file",
@@ -154,5 +175,6 @@ TASKS = [
         {"keys": 1, "values": 1, "loads": 1, "refuses": 1},
         file_cases,
         adapter_file,
+        names="rank alpha layers seed",
     ),
 ]

@@ -9,7 +9,7 @@ import random
 
 from lora_edu.assignments import nf4_cases
 from lora_edu.assignments.core import Task
-from lora_edu.assignments.observing import Observed, observed
+from lora_edu.assignments.observing import NotDone, Observed, observed
 
 TITLE = "Blocks and a relative of NF4"
 ELSEWHERE = "-"  # what is observed of a part in the cases that belong to another part
@@ -59,20 +59,40 @@ def _observe_constants(answer, c, values, block_size) -> dict:
 def _observe_codebook(answer, c, below, above, offset_below, offset_above) -> dict:
     levels = observed(answer, below, above, offset_below, offset_above).value
 
-    def zeros():  # how many levels there are, and which of them are exactly 0
-        return [len(levels), *(i for i, level in enumerate(levels) if float(level) == 0)]
+    def zeros():  # how many levels there are, and which of them is exactly 0
+        found = [i for i, level in enumerate(levels) if float(level) == 0]
+        if len(found) != 1:
+            return f"{len(found) or 'none'} of the levels {'are' if found else 'is'} exactly 0, and one should be"
+        return [len(levels), *found]
 
     return {"levels": levels, "zero": zeros}
+
+
+def _raised(error: Exception):
+    """A part that stops with this error."""
+
+    def again():
+        raise error
+
+    return again
 
 
 # --- 3.3: codes ------------------------------------------------------------------------------------------------------
 
 
 def _observe_codes(answer, c, values, constants, codebook, block_size, kind) -> dict:
-    seen = observed(answer, values, constants, codebook, block_size)
-    of_kind = {"plain": "codes", "ties": "ties", "zeros": "zeros"}
-    parts = {part: seen.value if kind_ == kind else ELSEWHERE for kind_, part in of_kind.items()}
-    return {**parts, "stored": _stored(seen) if kind == "plain" else ELSEWHERE}
+    parts = dict.fromkeys(("codes", "ties", "zeros", "stored"), ELSEWHERE)
+    mine = {"plain": "codes", "ties": "ties", "zeros": "zeros"}[kind]
+    try:
+        seen = observed(answer, values, constants, codebook, block_size)
+    except NotDone:
+        raise
+    except Exception as error:  # costs the part of this case, and no other
+        return {**parts, mine: _raised(error), **({"stored": _raised(error)} if kind == "plain" else {})}
+    parts[mine] = seen.value
+    if kind == "plain" or seen.inputs == "changed":
+        parts["stored"] = _stored(seen)
+    return parts
 
 
 # --- 3.4: bytes ------------------------------------------------------------------------------------------------------
@@ -119,6 +139,7 @@ TASKS = [
         parts={"whole": 2, "last": 1, "safe": 1},
         cases=nf4_cases.tensors,
         observe=_observe_constants,
+        names="values block_size",
     ),
     Task(
         number="3.2",
@@ -128,6 +149,7 @@ TASKS = [
         parts={"levels": 4, "zero": 1},
         cases=nf4_cases.sides,
         observe=_observe_codebook,
+        names="below above offset_below offset_above",
     ),
     Task(
         number="3.3",
@@ -137,6 +159,7 @@ TASKS = [
         parts={"codes": 2, "ties": 1, "zeros": 1, "stored": 1},
         cases=nf4_cases.to_encode,
         observe=_observe_codes,
+        names="values constants codebook block_size kind",
         tolerance=0,
     ),
     Task(
@@ -147,6 +170,7 @@ TASKS = [
         parts={"bytes": 2, "rest": 1, "stored": 1},
         cases=nf4_cases.to_pack,
         observe=_observe_bytes,
+        names="codes bits fill_code",
         tolerance=0,
     ),
     Task(
@@ -157,6 +181,7 @@ TASKS = [
         parts={"weights": 2, "rest": 1, "stored": 1},
         cases=nf4_cases.to_decode,
         observe=_observe_weights,
+        names="packed bits constants codebook block_size shape",
     ),
     Task(
         number="3.6",
@@ -166,5 +191,6 @@ TASKS = [
         parts={"constants": 2, "relative error": 2, "safe": 1},
         cases=nf4_cases.to_refit,
         observe=_observe_refit,
+        names="values codes codebook block_size",
     ),
 ]

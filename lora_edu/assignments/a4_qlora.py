@@ -82,8 +82,8 @@ def _models(c: Constants, rng: np.random.Generator) -> list[tuple]:
 
     d, h, vocab = (int(rng.integers(low, low + 6)) * 2 + 1 for low in (20, 30, 50))
     small = [layer("linear", h, d), layer("linear", d, d)]
-    model = [layer("embedding", vocab, d), *small, layer("norm", d), layer("linear", d, h), layer("head", vocab, d)]
-    copied = [*small, layer("linear", 8 * c.block_size, c.second_size, copy=True), layer("norm", h)]
+    model = [layer("embedding", vocab, d), *small, layer("norm", d), layer("linear", d, h), layer("head", vocab + 5, d)]
+    copied = [*small, layer("linear", 8 * c.block_size, c.second_size, copy=True), layer("norm", h, copy=True)]
     return [(small,), (model,), (copied,)]
 
 
@@ -149,18 +149,22 @@ TASKS = [
     Task(
         "4.1", "stored_bytes", "where the bytes are", 10,
         {"codes": 1, "constants": 1, "rest": 1}, _models, observe_bytes, tolerance=1e-9,
+        names="layers",
     ),
     Task(
         "4.2", "quantize_constants", "the second level", 15,
         {"codes": 2, "scales": 1, "offset": 1, "storage": 1}, _absmax, observe_constants,
+        names="absmax",
     ),
     Task(
         "4.3", "decode", "from bytes to a weight", 20,
         {"constants": 1, "weight": 3, "storage": 1}, _stored, observe_decoded,
+        names="packed codes scales offset shape",
     ),
     Task(
         "4.4", "surviving_update", "merge and round again", 15,
         {"cosine": 1, "stray": 1, "moved": 1}, _updates, observe_survivors, tolerance=1e-4,
+        names="W lora_A lora_B alpha round_trip",
     ),
     Task(
         "4.5", "qlora_layer", "a layer that keeps its packed weight alone", 30,

@@ -34,8 +34,18 @@ class Check:
         if where is None:
             return grading.record(self.number, "correct")
         case = self.assignment.cases(self.number, "visible")[where[0]]
-        shown = ", ".join(grading.describe(argument) for argument in case)
+        shown = described(case, task.names.split())
         raise grading.wrong(self.number, message(got, self.stored, where, task.tolerance, shown))
+
+
+def described(case: tuple, names: list[str]) -> str:
+    """A case in a message: "x (3, 8), W (8, 6), alpha 5.0" where its parts have names, shapes and numbers where not."""
+    words = [grading.describe(argument) for argument in case]
+    if not names:
+        return ", ".join(words)
+    long = [isinstance(argument, dict) and len(argument) > 4 for argument in case]
+    words = [f"of {len(a)} entries" if shortened else w for a, w, shortened in zip(case, words, long, strict=True)]
+    return ", ".join(f"{name} {word.removeprefix('array of shape ')}" for name, word in zip(names, words, strict=True))
 
 
 class Checks:

@@ -40,6 +40,7 @@ class Task:
         own, so that an error in it costs this part alone.
     tolerance: relative to the largest expected number. Numbers that are compared exactly: 0.
     seconds: how long all cases together may take; then what could not be observed is lost.
+    names: of what a case consists of, for messages: "x W alpha".
     """
 
     number: str
@@ -51,6 +52,7 @@ class Task:
     observe: Callable[..., dict[str, Any]]
     tolerance: float = 1e-5
     seconds: float = 10
+    names: str = ""
 
     @property
     def points(self) -> float:

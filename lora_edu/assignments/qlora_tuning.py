@@ -44,9 +44,9 @@ def observe_fine_tune(answer: Callable, c: Any, case: TuneCase) -> dict[str, Any
     task = new_task(case.task_seed)
 
     @cache
-    def tuned(steps: int, seed: int, again: int = 0) -> nn.Module:
+    def tuned(steps: int, seed: int, again: int = 0, rank: int = case.rank) -> nn.Module:
         torch.manual_seed(100 + again)  # what was drawn before must not matter
-        model = answer(copy.deepcopy(task.model), task.tokens, task.answers, case.rank, case.alpha, steps, seed)
+        model = answer(copy.deepcopy(task.model), task.tokens, task.answers, rank, case.alpha, steps, seed)
         if model is ...:
             raise NotDone
         return model and model.eval()
@@ -56,9 +56,9 @@ def observe_fine_tune(answer: Callable, c: Any, case: TuneCase) -> dict[str, Any
     parts = {
         "start": lambda: _start(task, tuned(0, 1)),
         "frozen": lambda: _frozen(task.model, tuned(c.steps, 1)),
-        "trained": lambda: _trained(tuned(c.steps, 1)),
+        "trained": lambda: _trained(task.model, tuned(c.steps, 1), tuned(0, 1, rank=case.rank + 1), case.rank),
         "scaling": lambda: _scaling(task, copy.deepcopy(tuned(0, 1))),
-        "goal": lambda: max(c.goal, _share(task, tuned(c.steps, 1))),  # the goal, or what was reached instead
+        "goal": lambda: _goal(c.goal, _share(task, tuned(c.steps, 1))),
         "seed": lambda: _seeded(tuned(2, 1), tuned(2, 1, again=1), tuned(2, 2)),
     }
     return {part: on_one_thread(look) for part, look in parts.items()}
@@ -67,6 +67,14 @@ def observe_fine_tune(answer: Callable, c: Any, case: TuneCase) -> dict[str, Any
 def _share(task: Any, model: nn.Module) -> float:
     """The held-out loss as a share of the base's."""
     return round(held_out_loss(model, task) / held_out_loss(task.model, task), 2)
+
+
+def _goal(goal: float, share: float) -> float | str:
+    """The goal, or what was reached instead in words."""
+    if share <= goal:
+        return goal
+    why = ": training made it worse. Is the learning rate too large, or are gradients never set to zero?"
+    return f"{share:.2f} of the base's loss is left, and {goal:g} is the goal" + (why if share > 1.2 else "")
 
 
 def _start(task: Any, model: nn.Module) -> str:
@@ -81,6 +89,8 @@ def _frozen(base: nn.Module, model: nn.Module) -> str:
     there = [value.tolist() for name, value in model.state_dict().items() if "lora_" not in name]
     if not all(value.tolist() in there for value in base.state_dict().values()):  # to the bit
         return "the base has changed"
+    if not _adapters(model, "lora_A") or not _adapters(model, "lora_B"):
+        return "no parameter has a name that ends in lora_A, or none in lora_B"
     learning = [name for name, value in model.named_parameters() if value.requires_grad and "lora_" not in name]
     return "parts of the base still ask for a gradient" if learning else "frozen"
 
@@ -89,10 +99,15 @@ def _adapters(model: nn.Module, name: str) -> list[Tensor]:
     return [value for path, value in model.named_parameters() if path.endswith(name)]
 
 
-def _trained(model: nn.Module) -> list[int]:
-    """How many numbers are trained, and in how many adapters B has left zero."""
-    numbers = sum(value.numel() for value in model.parameters() if value.requires_grad)
-    return [numbers, sum(bool(value.any()) for value in _adapters(model, "lora_B"))]
+def _trained(base: nn.Module, model: nn.Module, wider: nn.Module, rank: int) -> list[int] | str:
+    """How many numbers are trained, at two ranks, and in how many adapters B has left zero; words if not as asked."""
+    sides = sum(m.in_features + m.out_features for m in base.modules() if isinstance(m, FrozenLinear))
+    here, there = (sum(v.numel() for v in m.parameters() if v.requires_grad) for m in (model, wider))
+    moved = sum(bool(value.any()) for value in _adapters(model, "lora_B"))
+    if (here, there, moved) == (rank * sides, (rank + 1) * sides, 2):
+        return [here, there, moved]
+    wanted = f"{rank * sides} at rank {rank}, {(rank + 1) * sides} at rank {rank + 1}"
+    return f"{here} and {there} numbers are trained (expected: {wanted}), and B has left zero in {moved} of 2 layers"
 
 
 @torch.no_grad()

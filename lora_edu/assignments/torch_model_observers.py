@@ -49,7 +49,10 @@ def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, a
         found = probes(model)
         settings = sorted({f"rank {probe.rank}, alpha {probe.alpha:g}" for probe in found.values()})
         words = ", ".join(found) + " with " + " and ".join(settings)
-        return words if list(returned) == list(found) else f"{words}; returned was {str(returned)[:200]}"
+        if list(returned) == list(found):
+            return words
+        paths = all(isinstance(path, str) for path in returned)
+        return f"{words}; returned was {', '.join(returned) or 'nothing' if paths else 'something else than paths'}"
 
     def frozen() -> bool | str:
         model, *_ = injected()
@@ -113,10 +116,10 @@ def dial(answer: Callable, c: Any, weight, down, up, scaling: float, strength: f
         before = {name: (tensor, bits(tensor)) for name, tensor in made.named_parameters()}
         result = turned(made, strength)
         complaints = {"base.weight is trained now": made.base.weight.requires_grad}
-        for name, tensor in made.named_parameters():
+        now = dict(made.named_parameters(remove_duplicate=False))  # what is remembered may be base.weight itself
+        for name, tensor in now.items():
             if name in before and name != "base.weight":
                 complaints[f"{name} was changed"] = bits(tensor) != before[name][1]
-        now = dict(made.named_parameters())
         for name, (tensor, _) in before.items():
             complaints[f"{name} is another parameter now"] = now.get(name) is not tensor
         return result if fine(complaints) is True else fine(complaints)

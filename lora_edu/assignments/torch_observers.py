@@ -66,6 +66,10 @@ def layer(answer: Callable, c: Any, n_in: int, n_out: int, rank: int, alpha: flo
     def start() -> bool | str:
         made, base = make()
         y = base(x())
+        if made.eval()(x()) is ...:
+            raise NotDone
+        if all(any(flat(factor)) for factor in factors(made).values()):
+            return "up does not start at zero, so that the output changes (notebook 02, section 5)"
         return fine({
             "the output is not the base's in evaluation mode": not near(made.eval()(x()), y),
             "the output is not the base's in training mode": not near(made.train()(x()), y),
@@ -133,7 +137,7 @@ def _init(make: Callable, std: float, seed: int) -> bool | str:
     })  # fmt: skip
 
 
-def _dropout(make: Callable) -> list | str:
+def _dropout(make: Callable) -> str:
     """By what dropout multiplies the branch, and whether a row shares one number. With rank 1 it can be seen."""
     made, base = make(6, 9, 1, 0.4)
     with torch.no_grad():
@@ -151,7 +155,10 @@ def _dropout(make: Callable) -> list | str:
     rows = bool((ratios == ratios[:, :1]).all())
     if len(found) > 3:
         return "with rank 1 it multiplies the branch by many different numbers"
-    return [*found, rows]
+    if found == [1]:
+        return "nothing of the branch is dropped in training mode"
+    drawn = "drawn once for a whole row" if rows else "drawn anew for each output"
+    return f"in training mode it multiplies the branch by {' or '.join(f'{v:g}' for v in found)}, {drawn}"
 
 
 def _operations(make: Callable) -> bool | str:

@@ -30,8 +30,9 @@ def _always_equal(part: str, got: list[dict], expected: list[dict], tolerance: f
 
 
 def is_untouched(got: list[dict]) -> bool:
-    """Whether the answer returned `...` in every case."""
-    return all(any(_error(value) == "NotDone" for value in seen.values()) for seen in got)
+    """Whether the answer returned `...` in every case, and nothing else in any."""
+    found = [[_error(value) for value in seen.values() if isinstance(value, dict)] for seen in got]
+    return all(errors and set(errors) == {"NotDone"} for errors in found)
 
 
 def was_interrupted(got: list[dict]) -> bool:
@@ -55,10 +56,13 @@ def message(got: list[dict], stored: dict, where: tuple[int, str], tolerance: fl
     """
     known = [(index, mistake["observed"]) for index, mistake in enumerate(stored["mistakes"])]
     index = recognized(got, known, tolerance)
+    case, part = where
+    start = ""
+    if index is None and (index := _in_numbers(got, stored, part, tolerance)) is None:
+        index, start = _in_one_part(got, stored, part, tolerance), f"{part}: "
     if index is not None:
         mistake = stored["mistakes"][index]
-        return mistake["sentence"] + (f" See {mistake['see']}." if mistake["see"] else "")
-    case, part = where
+        return start + mistake["sentence"] + (f" See {mistake['see']}." if mistake["see"] else "")
     value, expected = got[case][part], stored["expected"][case][part]
     place = f"for ({shown}), {part}: " if shown else f"case {case + 1}, {part}: "
     if value is None:
@@ -67,6 +71,41 @@ def message(got: list[dict], stored: dict, where: tuple[int, str], tolerance: fl
         return place + "not done yet, it returns `...`"
     text = f" ({value['text']})" if _error(value) and value.get("text") else ""
     return place + difference(value, expected) + text
+
+
+def _in_numbers(got: list[dict], stored: dict, part: str, tolerance: float) -> int | None:
+    """The mistake that gives all the numbers that were got, for an answer with, say, bad manners besides."""
+    parts = set().union(*got)
+    return _in_parts(got, stored, parts, tolerance) if _numbers_of(part, stored["expected"]) else None
+
+
+def _in_one_part(got: list[dict], stored: dict, part: str, tolerance: float) -> int | None:
+    """The mistake that gives the numbers of this part, if they are so many that this is no coincidence."""
+    found = [v for seen in got if isinstance(seen[part], dict) for v in seen[part].get("values", [])]
+    return _in_parts(got, stored, {part}, tolerance) if len(set(found)) >= 6 else None
+
+
+def _in_parts(got: list[dict], stored: dict, parts: set[str], tolerance: float) -> int | None:
+    expected = stored["expected"]
+
+    def numbers(observed: list[dict]) -> list[dict]:
+        return [
+            {part: seen[part] for part in parts if _is_number(there[part])}
+            for seen, there in zip(observed, expected, strict=True)
+        ]
+
+    known = [(i, numbers(mistake["observed"])) for i, mistake in enumerate(stored["mistakes"])]
+    if numbers(got) == numbers(expected):
+        return None
+    return recognized(numbers(got), known, tolerance)
+
+
+def _numbers_of(part: str, expected: list[dict]) -> bool:
+    return any(_is_number(there[part]) for there in expected)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, dict) and "values" in value
 
 
 def judge(request: dict) -> dict:

@@ -71,14 +71,20 @@ def autograde(arguments: argparse.Namespace) -> int:
     problems = run(arguments.name, arguments.force)
     for student, reason in problems.items():
         print(f"not graded: {student}: {reason}")
-    print(f"{len(problems) or 'no'} submissions could not be graded")
+    print(f"{len(problems) or 'no'} submission{'' if len(problems) == 1 else 's'} could not be graded")
     return 1 if problems else 0
 
 
 def feedback(arguments: argparse.Namespace) -> int:
     from lora_edu.classroom.grades import write_feedback
 
-    print(f"hand back {write_feedback(arguments.name)}")
+    path, waiting = write_feedback(arguments.name)
+    print(f"hand back {path}")
+    if waiting:
+        print(
+            f"no page yet for {len(waiting)} whose written answers have no grade: read them in Formgrader, then run "
+            "`grades` and `feedback` again"
+        )
     return 0
 
 

@@ -2,7 +2,8 @@
 
 Moodle   Jane Doe_12345_assignsubmission_file_/a1_lora_numpy.ipynb     (the number is that of this hand-in)
 Canvas   doejane_LATE_12345_67890_a1_lora_numpy-1.ipynb                (the first number is the student's)
-other    jane/a1_lora_numpy.ipynb                                      (a folder for each student)
+other    jane/a1_lora_numpy.ipynb                                      (a folder for each student, which may hold
+                                                                       the folder that was handed out)
 """
 
 import json
@@ -13,13 +14,14 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
+from lora_edu.assignments.core import load
 from lora_edu.classroom import folders
 from lora_edu.storage import staging
 
 LARGEST = 50_000_000  # bytes of one file
 HANDED_IN = "handed-in.txt"  # the names of all files of a student; only notebooks are unpacked
 MOODLE = re.compile(
-    r"(?P<who>[^/]+)_(?P<number>\d+)_assignsubmission_(?P<kind>file|onlinetext)(?:_/|_)(?P<file>[^/]+)$"
+    r"(?P<who>[^/]+)_(?P<number>\d+)_assignsubmission_(?P<kind>file|onlinetext)(?:_/(?:.*/)?|_)(?P<file>[^/]+)$"
 )
 CANVAS = re.compile(r"(?P<who>[^/_]+)(?P<late>_LATE)?_(?P<number>\d+)_\d+_(?P<file>[^/]+)$")
 
@@ -41,8 +43,10 @@ def collect(name: str, archives: list[Path]) -> tuple[list[Entry], list[str]]:
 
     Returns what was taken, and what was left out.
 
-    Raises FileNotFoundError or ValueError for something that is no zip archive, before anything is written.
+    Raises FileNotFoundError or ValueError, before anything is written, for something that is no zip archive and for an
+    assignment that is not there.
     """
+    load(name)
     for archive in archives:
         if not archive.exists():
             raise FileNotFoundError(f"there is no archive {archive}")
@@ -53,27 +57,42 @@ def collect(name: str, archives: list[Path]) -> tuple[list[Entry], list[str]]:
         with zipfile.ZipFile(archive) as content:
             entries = read_entries(content, name)
             known = {entry.member for entry in entries}
-            large = [entry for entry in entries if content.getinfo(entry.member).file_size > LARGEST]
-            left_out += [f"{entry.member} (larger than {LARGEST / 1e6:.0f} MB)" for entry in large]
-            entries = [entry for entry in entries if entry not in large]
+            reasons = {e.member: reason for e in entries if (reason := _unusable(e, entries, content))}
+            left_out += [f"{member} ({reason})" for member, reason in reasons.items()]
+            entries = [entry for entry in entries if entry.member not in reasons]
             for student in sorted({entry.student for entry in entries}):
                 _replace(content, student, [entry for entry in entries if entry.student == student], name)
+            _remember(name, entries)
             taken += entries
             left_out += [m for m in content.namelist() if m not in known and not m.endswith("/") and not _is_clutter(m)]
-    _remember(name, taken)
     return taken, left_out
 
 
 def read_entries(content: zipfile.ZipFile, name: str) -> list[Entry]:
     """The files that belong to somebody. Two Moodle students of the same name are told apart by their numbers."""
     entries = [e for info in content.infolist() if not info.is_dir() and (e := _entry(info, name))]
-    numbers: dict[str, set[str]] = {}
+    known, numbers = remembered(name), {}
     for entry in entries:
         numbers.setdefault(entry.student, set()).add(entry.number)
+    shared = {student for student, there in numbers.items() if len(there) > 1}
     for entry in entries:
-        if len(numbers[entry.student]) > 1:
-            entry.student += f"-{entry.number}"
+        entry.student = _told_apart(entry, known, entry.student in shared)
     return entries
+
+
+def _unusable(entry: Entry, entries: list[Entry], content: zipfile.ZipFile) -> str | None:
+    if content.getinfo(entry.member).file_size > LARGEST:
+        return f"larger than {LARGEST / 1e6:.0f} MB"
+    same = [other.member for other in entries if (other.student, other.file) == (entry.student, entry.file)]
+    return None if entry.member == same[-1] else f"taken for {entry.student} was {same[-1]}"
+
+
+def _told_apart(entry: Entry, known: dict[str, dict], shared: bool) -> str:
+    """The same student in every archive, whether a namesake is in it or not."""
+    numbered, before = f"{entry.student}-{entry.number}", known.get(entry.student, {}).get("number", "")
+    if not entry.number or (before == entry.number and numbered not in known):
+        return entry.student
+    return numbered if shared or before or numbered in known else entry.student
 
 
 def folder_of(student: str, name: str) -> Path:
@@ -97,9 +116,8 @@ def _entry(info: zipfile.ZipInfo, name: str) -> Entry | None:
     if canvas:
         student = f"{_slug(canvas['who'])}_{canvas['number']}"
         return Entry(student, canvas["number"], _original(canvas["file"], name), bool(canvas["late"]), None, path)
-    if len(parts) >= 2:
-        return Entry(_slug(parts[-2]), "", _safe(parts[-1]), None, None, path)
-    return None
+    above = parts[:-2] if parts[-2:-1] == (name,) else parts[:-1]  # jane/a1_lora_numpy/a1_lora_numpy.ipynb is jane's
+    return Entry(_slug(above[-1]), "", _safe(parts[-1]), None, None, path) if above else None
 
 
 def _original(file: str, name: str) -> str:
@@ -140,6 +158,7 @@ def _record(name: str) -> Path:
 
 
 def _remember(name: str, taken: list[Entry]) -> None:
-    known = remembered(name) | {entry.student: asdict(entry) for entry in taken}
+    ordered = sorted(taken, key=lambda entry: entry.file == f"{name}.ipynb")  # this one says where feedback goes
+    known = remembered(name) | {entry.student: asdict(entry) for entry in ordered}
     with staging(_record(name)) as part:
         part.write_text(json.dumps(known, indent=1), encoding="utf-8")

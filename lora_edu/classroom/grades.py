@@ -19,6 +19,8 @@ def write_grades(name: str) -> Path:
     """
     if not (folders.required() / "gradebook.db").exists():
         raise FileNotFoundError(f"there is no gradebook in {folders.required()}: release {name} and autograde it first")
+    load(name)
+    nbgrading.recompute_penalties(name)
     problems, collected = autograding.ungraded(name), collecting.remembered(name)
     with nbgrading.gradebook() as book:
         assignment = book.find_assignment(name)
@@ -61,21 +63,29 @@ def _row(student: str, name: str, cells: list[str], submission: Any, problems: d
     return row | {"needs_manual_grade": "no", "status": "graded", "score": f"{score:g}"}
 
 
-def write_feedback(name: str) -> Path:
-    """An HTML page for each graded submission in feedback/, and all of them as one archive, as Moodle takes it back."""
+def write_feedback(name: str) -> tuple[Path, list[str]]:
+    """An HTML page for each graded submission in feedback/, and all of them as one archive, as Moodle takes it back.
+
+    Returns the archive, and the students who get no page yet because a written answer of theirs has no grade: the page
+    would count it as 0.
+    """
     load(name)
+    nbgrading.recompute_penalties(name)
     nbgrading.run("generate_feedback", name, "--force")
-    root, collected = folders.required(), collecting.remembered(name)
+    with nbgrading.gradebook() as book:
+        waiting = sorted(s.student.id for s in book.assignment_submissions(name) if s.needs_manual_grade)
+    root, collected, problems = folders.required(), collecting.remembered(name), autograding.ungraded(name)
+    waiting = [s for s in waiting if s not in problems and _graded_file(s, name).exists()]
     path = root / "feedback" / f"{name}.zip"
     with staging(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
         for page in sorted((root / "feedback").glob(f"*/{name}/{name}.html")):
             student = page.parent.parent.name
-            if student in autograding.ungraded(name):
-                shutil.rmtree(page.parent)  # of an earlier submission
+            if student in problems or student in waiting:
+                shutil.rmtree(page.parent)  # of an earlier submission, or not complete
                 continue
             member = collected.get(student, {}).get("member", f"{student}/{name}.ipynb")
             archive.write(page, member.removesuffix(".ipynb") + ".html")
-    return path
+    return path, waiting
 
 
 def _graded_file(student: str, name: str) -> Path:

@@ -12,7 +12,10 @@ import nbformat
 
 from lora_edu.classroom.collecting import HANDED_IN
 
-SUSPICIOUS = ("lora_edu.classroom", "sys.modules", "gradebook", "hidden/", "inspect.", "ctypes", "gc.get", "_getframe")
+SUSPICIOUS = (
+    *("lora_edu.classroom", "observing", "verdict", "gradebook", "hidden/", "graders", "solutions/"),
+    *("sys.modules", "inspect.", "ctypes", "gc.get", "_getframe", "subprocess", "builtins", "importlib"),
+)
 
 
 def before(folder: Path, name: str, released: nbformat.NotebookNode) -> str | None:
@@ -44,8 +47,7 @@ def _cells(notebook: nbformat.NotebookNode, released: nbformat.NotebookNode) -> 
     twice = [grade_id for grade_id, times in there.items() if times > 1]
     if twice:
         return f"duplicated cell: {', '.join(twice)} is there more than once, which one counts?"
-    needed = [cell.metadata.nbgrader.grade_id for cell in released.cells if _is_needed(cell)]
-    gone = [grade_id for grade_id in needed if grade_id not in there]
+    gone = [grade_id for grade_id in _needed(released) if grade_id not in there]
     if gone:
         return f"missing cell: {', '.join(gone)} (deleted, or stripped of its metadata)"
     versions = {cell.metadata.nbgrader.get("schema_version") for cell in notebook.cells if "nbgrader" in cell.metadata}
@@ -57,9 +59,11 @@ def _ids(notebook: nbformat.NotebookNode) -> list[str]:
     return [grade_id for grade_id in found if grade_id]
 
 
-def _is_needed(cell: nbformat.NotebookNode) -> bool:
-    """Answers. Read-only cells are put back where they were deleted."""
-    return cell.metadata.get("nbgrader", {}).get("solution", False)
+def _needed(released: nbformat.NotebookNode) -> list[str]:
+    """Graded answers. Read-only cells are put back where they were deleted, and what is not graded may be gone."""
+    tests, marks = set(_ids(released)), [cell.metadata.get("nbgrader", {}) for cell in released.cells]
+    answers = [mark for mark in marks if mark.get("solution")]
+    return [m["grade_id"] for m in answers if m.get("grade") or f"test_{m['grade_id']}" in tests]
 
 
 def in_the_log(log: str, student: str, name: str) -> str | None:

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 from lora_edu.classroom import folders
@@ -21,22 +22,38 @@ def run(*arguments: str, log: Path | None = None, allow_failure: bool = False, *
     """
     if importlib.util.find_spec("nbgrader") is None:
         raise ModuleNotFoundError('nbgrader is missing: pip install "lora-edu[classroom]"')
-    command = [sys.executable, "-m", "nbgrader", *arguments]
-    done = subprocess.run(
-        command,
-        cwd=folders.required(),
-        env={**os.environ, **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
+    done = program("nbgrader", *arguments, **environment)
     if log:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(done.stdout, encoding="utf-8")
     if done.returncode and not allow_failure:
         raise NbgraderFailed(f"nbgrader {arguments[0]} failed:\n" + "\n".join(done.stdout.splitlines()[-12:]))
     return done.stdout
+
+
+def recompute_penalties(name: str) -> None:
+    """Points off for being late, from the score and the settings as they are now."""
+    done = program("lora_edu.classroom.lateness", name)
+    if done.returncode:
+        raise NbgraderFailed("points off for being late could not be computed:\n" + done.stdout[-800:])
+
+
+def program(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+    """Run `python -m module ...` from the teacher's folder; stdout has what it said, errors included."""
+    return subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        cwd=folders.required(),
+        env={**os.environ, "PATH": _path(), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+
+
+def _path() -> str:
+    """PATH with the programs of this Python first: nbgrader calls alembic by its name, and .venv may not be active."""
+    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
 
 
 def gradebook():

@@ -4,6 +4,7 @@ Needs the extra `classroom`.
 """
 
 import math
+import re
 
 from nbformat import v4
 from nbgrader.api import Gradebook
@@ -20,7 +21,11 @@ def set_cohort(source: str, cohort: str) -> str:
 
 
 class SetCohort(NbGraderPreprocessor):
-    """Writes the cohort into the notebook that is released. Raises ValueError if the line to replace is not there."""
+    """Writes the cohort into the notebook that is released, and into each hidden test.
+
+    A test that read COHORT from the notebook would grade an answer that sets it to last year's by last year's numbers.
+    Raises ValueError if the line to replace is not there.
+    """
 
     cohort = Unicode("formative", help="the cohort whose constants are drawn").tag(config=True)
 
@@ -29,6 +34,9 @@ class SetCohort(NbGraderPreprocessor):
         if len(found) != 1:
             raise ValueError(f"the source notebook needs exactly one line {FORMATIVE!r}, it has {len(found)}")
         found[0].source = set_cohort(found[0].source, self.cohort)
+        for cell in notebook.cells:
+            if cell.cell_type == "code":
+                cell.source = re.sub(r"^(points\(.*), COHORT\)$", rf'\1, "{self.cohort}")', cell.source, flags=re.M)
         return notebook, resources
 
 

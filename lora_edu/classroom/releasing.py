@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 
-from lora_edu.assignments.core import names
+from lora_edu.assignments.core import load, names
 from lora_edu.classroom import folders, nbgrading
 from lora_edu.classroom.expecting import expectations, write_hidden
 from lora_edu.classroom.plugins import set_cohort
@@ -34,10 +34,13 @@ def release(name: str, cohort: str, due: str | None = None, force: bool = False)
     """Write release/, solutions/ and hidden/ of an assignment; returns the folder to hand out.
 
     due: such as "2026-03-06 18:00" in local time, for late submissions. Raises ValueError for a cohort that cannot be a
-    folder's name, and RuntimeError where submissions of another cohort are there already (force: replace all the same).
+    folder's name, an unknown name, or a due time that is none, and RuntimeError where submissions of another cohort are
+    there already (force: replace all the same).
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", cohort):
         raise ValueError(f"a cohort is letters, digits, dots, dashes and underscores, such as 2026a, got {cohort!r}")
+    load(name)
+    when = _moment(due) if due else None
     _refuse_another_cohort(name, cohort, force)
     nbgrading.run("generate_assignment", name, "--force", COHORT=cohort)
     folder = folders.required() / "release" / name
@@ -49,8 +52,8 @@ def release(name: str, cohort: str, due: str | None = None, force: bool = False)
     if problems:
         shutil.rmtree(folder)
         raise RuntimeError(f"the release of {name} was taken back, it would give away: {'; '.join(problems)}")
-    if due:
-        _set_due(name, due)
+    if when:
+        _set_due(name, when)
     return folder
 
 
@@ -91,7 +94,13 @@ def _refuse_another_cohort(name: str, cohort: str, force: bool) -> None:
         )
 
 
-def _set_due(name: str, due: str) -> None:
-    when = datetime.fromisoformat(due).astimezone(UTC)  # a time without a zone is local
+def _moment(due: str) -> datetime:
+    try:
+        return datetime.fromisoformat(due).astimezone(UTC)  # a time without a zone is local
+    except ValueError:
+        raise ValueError(f'a due time is written like "2026-03-06 18:00", got {due!r}') from None
+
+
+def _set_due(name: str, when: datetime) -> None:
     with nbgrading.gradebook() as book:
         book.update_or_create_assignment(name, duedate=when.replace(tzinfo=None))

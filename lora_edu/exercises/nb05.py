@@ -225,6 +225,9 @@ block_constants = Exercise(
         "this is one absmax for the whole tensor. Each block has its own: that is the point of blocks.": (
             lambda v, size: v.abs().max()
         ),
+        "this is one absmax for the whole tensor, as a list. Each block has its own: that is the point of blocks.": (
+            lambda v, size: v.abs().max()[None]
+        ),
         "this repeats one absmax for the whole tensor. Each block has its own: that is the point of blocks.": (
             lambda v, size: v.abs().max().expand(math.ceil(v.numel() / size))
         ),

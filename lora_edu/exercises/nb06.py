@@ -22,9 +22,9 @@ def _codebook(offset: float, positive: int, negative: int, zeros: int = 1, divid
     return np.sort(levels) / (max(levels) if divide else 1)
 
 
-def _bin_middles(offset: float, half: int) -> np.ndarray:
+def _bin_middles(offset: float, half: int, divide: bool = True) -> np.ndarray:
     levels = np.array([NormalDist().inv_cdf((i + 0.5) / (2 * half)) for i in range(2 * half)])
-    return levels / levels.max()
+    return levels / (levels.max() if divide else 1)
 
 
 def _eq_4(half: int, divide: bool = True) -> np.ndarray:
@@ -54,6 +54,8 @@ _normal_float = Exercise(
         "these are the middles of 2 * half equally likely bins. They have no exact 0 and leave the offset unused.": (
             _bin_middles
         ),
+        "these are the middles of 2 * half equally likely bins, and not divided by the largest. They have no exact 0 "
+        "and leave the offset unused.": lambda offset, half: _bin_middles(offset, half, divide=False),
         "this forgets to divide by the maximum. The codebook must end at 1, so that the absmax of a block is exact.": (
             lambda offset, half: _codebook(offset, half, half - 1, divide=False)
         ),
@@ -172,6 +174,8 @@ rounded_output_error = Exercise(
         "this is the error of the weights. The question is about the output, X @ W.T: what the next layer gets.": (
             lambda X, W, c, m: _relative(W, _rounded(W, c, m))
         ),
+        "this is the error of the weights in code space: neither multiplied by the absmax nor by X. The question is "
+        "about the output, X @ W.T.": lambda X, W, c, m: _relative(W.reshape(c.shape) / m[:, None], _NF4[c]),
         "this measures in code space: no block is multiplied by its absmax, so that blocks of small weights count too "
         "much.": lambda X, W, c, m: _relative(
             X @ (W.reshape(c.shape) / m[:, None]).reshape(W.shape).T, X @ _NF4[c].reshape(W.shape).T

@@ -26,6 +26,9 @@ qlora_bytes = Exercise(
             lambda P, n, copy: _bytes(P, n, False)
         ),
         "the constants are missing: 4.127 bits a weight, not 4.": lambda P, n, copy: _bytes(P, n, copy, bits=4),
+        "the adapters are in 4 bits here. What is trained stays in float32: a small step would be lost in rounding.": (
+            lambda P, n, copy: _bytes(P, n, copy, trained=12 + BITS / 8)
+        ),
         "12 bytes for each trained number: there are four floats, itself, its gradient and AdamW's two means.": (
             lambda P, n, copy: _bytes(P, n, copy, trained=12)
         ),

@@ -107,6 +107,9 @@ stored_bytes = Exercise(
         "the biases are in 4 bits here. Only the weight matrices of the blocks are.": (
             lambda d, n, v, c: _stored(d, n, v, c, biases=0.5)
         ),
+        "the norms and biases are in 4 bits here. They are few, and stay as they are.": (
+            lambda d, n, v, c: _stored(d, n, v, c, norms=0.5, biases=0.5)
+        ),
         "everything is in 4 bits here. Embeddings, head, norms and biases are not.": (
             lambda d, n, v, c: _stored(d, n, v, c, 0.5, 0.5, 0.5, 0.5)
         ),

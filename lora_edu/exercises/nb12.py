@@ -36,6 +36,18 @@ stored_bytes = Exercise(
         "the constants are missing: 4.127 bits a weight, not 4.": (
             lambda n, table, norms, tied: _stored(n, table, norms, tied, bits=4)
         ),
+        "the head is in 4 bits here. It stays in float32, as the table does.": (
+            lambda n, table, norms, tied: _stored(n, table, norms, tied, head_bytes=BITS / 8)
+        ),
+        "tied and untied are swapped: a tied head is the table, so that there is one of them.": (
+            lambda n, table, norms, tied: _stored(n, table, norms, not tied)
+        ),
+        "these are the constants without double quantization, 4.5 bits a weight. With it there are 4.127.": (
+            lambda n, table, norms, tied: _stored(n, table, norms, tied, bits=4.5)
+        ),
+        "table, head and norms are in 16 bits here. This model keeps them in float32, 4 bytes a number.": (
+            lambda n, table, norms, tied: _stored(n, table, norms, tied, BITS, 2, 2, 2)
+        ),
         "the norms are missing. They are few, but they are there, in float32.": (
             lambda n, table, norms, tied: _stored(n, table, norms, tied, norm_bytes=0)
         ),
@@ -88,6 +100,20 @@ shifted_loss = Exercise(
         "this is in bits (logarithm to base 2). The course counts in nats.": (
             lambda logits, tokens: _loss(logits, tokens) / math.log(2)
         ),
+        "the last position asks for the first token of its sequence here. Nothing follows it: leave it out.": (
+            lambda logits, tokens: (
+                -np.mean(np.take_along_axis(_log_softmax(logits), np.roll(tokens, -1, axis=1)[..., None], axis=-1))
+            )
+        ),
+        "this asks each position for the token before it. Ask for the one that follows.": (
+            lambda logits, tokens: _loss(logits[:, ::-1], tokens[:, ::-1])
+        ),
+        "both are cut at the same end, so nothing is shifted. Drop the last logits and the first token.": (
+            lambda logits, tokens: _loss(logits[:, 1:], tokens[:, 1:], ahead=0)
+        ),
+        "the exponentials are summed over the positions here. Sum them over the vocabulary, the last axis.": (
+            lambda logits, tokens: _loss(logits, tokens, scores=lambda z: _log_softmax(z.swapaxes(1, 2)).swapaxes(1, 2))
+        ),
         "this is the perplexity. Its logarithm is the loss.": lambda logits, tokens: np.exp(_loss(logits, tokens)),
     },
 )
@@ -120,6 +146,11 @@ bits_per_byte = Exercise(
         "this multiplies by the bytes in a token. A byte has less information than a token: divide.": (
             lambda losses, counts, n: _bits(losses, counts, 1) * n / np.sum(counts) ** 2
         ),
+        "the number of tokens in each window is not used. A mean times its count is the window's information.": (
+            lambda losses, counts, n: np.sum(losses) / math.log(2) / n
+        ),
+        "these are the bits of all windows. Divide by the bytes.": lambda losses, counts, n: _bits(losses, counts, 1),
+        "this divides by 8 as well. Divide by the bytes.": lambda losses, counts, n: _bits(losses, counts, 8 * n),
         "this averages perplexities. Information adds up; its exponentials do not.": (
             lambda losses, counts, n: np.log2(np.dot(np.exp(losses), counts) / np.sum(counts)) * np.sum(counts) / n
         ),
@@ -155,6 +186,18 @@ q4_1 = Exercise(
         "this divides by the largest magnitude, as NF4 does. Q4_1 keeps a minimum and a step for each block.": (
             lambda weights: _q4_1(weights, symmetric=True)
         ),
+        "zero lies in the middle of the levels here, as in int4. Q4_1 keeps a minimum and a step for each block.": (
+            lambda weights: _int4(weights)
+        ),
+        "a block is a column here. Each run of 32 weights is a row of weights.reshape(-1, 32): take axis=1.": (
+            lambda weights: (
+                _q4_1(weights.reshape(-1, 32).T.reshape(-1), block=len(weights) // 32).reshape(32, -1).T.reshape(-1)
+            )
+        ),
+        "weights of different runs share a step here. The runs of 32 are the rows of weights.reshape(-1, 32).": (
+            lambda weights: _q4_1(weights.reshape(32, -1).T.reshape(-1)).reshape(-1, 32).T.reshape(-1)
+        ),
+        "these are the weights as they were. Round them.": lambda weights: weights,
         "this cuts off instead of rounding to the nearest level.": lambda weights: _q4_1(weights, rounding=np.floor),
         "the minimum was taken off and not put back.": lambda weights: _q4_1(weights, add_low=False),
         "one minimum and one step for all weights here. Each block of 32 has its own.": (
@@ -168,6 +211,12 @@ q4_1 = Exercise(
         ),
     },
 )
+
+
+def _int4(weights):
+    blocks = weights.reshape(-1, 32)
+    absmax = np.abs(blocks).max(axis=1, keepdims=True)
+    return (np.round(blocks / absmax * 7) * absmax / 7).reshape(-1)
 
 
 def _low(weights):

@@ -124,6 +124,11 @@ def _always_the_same_draw(c, self, d_in, rank, seed):
     return adapter(c).start_A(self, d_in, rank, 0)
 
 
+def _drawn_without_the_seed(c, self, d_in, rank, seed):
+    bound = c.gain / np.sqrt(d_in)
+    return np.random.uniform(-bound, bound, size=(d_in, rank))
+
+
 def _merge_in_place(c, self):
     if not self.merged:
         self.weight += self.update()
@@ -142,6 +147,24 @@ def _merge_but_keep_the_branch(c, self):
 
 def _forward_with_the_branch(c, self, x):
     return x @ self.weight + self.scaling * (x @ self.lora_A) @ self.lora_B.T
+
+
+def _merge_in_secret(c, self):
+    if not self.merged:
+        self.weight = self.weight + self.update()
+
+
+def _unmerge_in_secret(c, self):
+    if self.merged:
+        self.weight = self.weight - self.update()
+
+
+def _from_zero_up(c, self, d_in, rank, seed):
+    return np.random.default_rng(seed).uniform(0, c.gain / np.sqrt(d_in), size=(d_in, rank))
+
+
+def _normal_A(c, self, d_in, rank, seed):
+    return np.random.default_rng(seed).normal(size=(d_in, rank)) * c.gain / np.sqrt(d_in)
 
 
 def _unmerge_every_time(c, self):
@@ -223,14 +246,14 @@ ADAPTER = Solutions(
             _changed(start_A=_random_A(lambda c, d_in, rank: 1 / np.sqrt(d_in))),
             keeps=0,
             sentence="this is the usual bound, 1 / sqrt(d_in). Here it is c.gain times as large.",
-            see="notebook 02, section 5",
+            see="notebook 02, section 3",
         ),
         Wrong(
             "the rank under the root",
             _changed(start_A=_random_A(lambda c, d_in, rank: c.gain / np.sqrt(rank))),
             keeps=0,
             sentence="this has the rank under the root. Each entry of x A sums d_in products: divide by sqrt(d_in).",
-            see="notebook 02, section 5",
+            see="notebook 02, section 3",
         ),
         Wrong(
             "merging twice adds twice",
@@ -260,10 +283,59 @@ ADAPTER = Solutions(
             sentence="this is the paper's scaling alpha / rank. Here the rank is taken to the power c.power.",
             see="notebook 02, section 9",
         ),
+        Wrong(
+            "merge does not say so",
+            _changed(merge=_merge_in_secret),
+            keeps=3,
+            sentence="merge does not set self.merged: forward still adds the branch, and a second merge adds it again.",
+            see="notebook 02, section 8",
+        ),
+        Wrong(
+            "unmerge does not say so",
+            _changed(unmerge=_unmerge_in_secret),
+            keeps=4,
+            sentence="unmerge does not reset self.merged: forward leaves the branch out, a second call subtracts more.",
+            see="notebook 02, section 8",
+        ),
+        Wrong(
+            "unmerging twice subtracts twice",
+            _changed(unmerge=_unmerge_every_time),
+            keeps=4,
+            sentence="unmerging twice subtracts the update twice. Look at self.merged: is there anything to take out?",
+            see="notebook 02, section 8",
+        ),
+        Wrong(
+            "merging without the scaling",
+            _changed(update=lambda c, self: self.lora_A @ self.lora_B.T),
+            keeps=4,
+            sentence="the merged update lacks the scaling: it is s A B^T, with self.scaling.",
+            see="notebook 02, section 8",
+        ),
+        Wrong(
+            "drawn from 0 up",
+            _changed(start_A=_from_zero_up),
+            keeps=0,
+            sentence="A is drawn between 0 and the bound. It starts between minus the bound and plus the bound.",
+            see="notebook 02, section 3",
+        ),
+        Wrong(
+            "normal numbers",
+            _changed(start_A=_normal_A),
+            keeps=0,
+            sentence="A is drawn from a normal distribution, as in the paper. Here it is uniform, as in PEFT.",
+            see="notebook 02, section 3",
+        ),
         Wrong("the seed ignored", _changed(start_A=_always_the_same_draw), keeps=0),
+        Wrong("no seed", _changed(start_A=_drawn_without_the_seed), keeps=0),
         Wrong("unmerging does nothing", _changed(unmerge=lambda c, self: None), keeps=4),
         Wrong("merging does nothing", _changed(merge=lambda c, self: None), keeps=4),
-        Wrong("drawn as (rank, d_in)", _changed(start_A=_drawn_transposed), keeps=0),
+        Wrong(
+            "drawn as (rank, d_in)",
+            _changed(start_A=_drawn_transposed),
+            keeps=0,
+            sentence="A is drawn as (rank, d_in) and transposed: the numbers are in other places. Draw (d_in, rank).",
+            see="notebook 02, section 2",
+        ),
         Wrong("calls lora_edu", adapter_of_lora_edu, keeps=0),
         Wrong("calls PEFT", adapter_of_peft, keeps=0),
         Wrong(
@@ -286,13 +358,13 @@ def train(c):
     return answer
 
 
-def _trained(c, x, target, W, A, B, alpha, lr, steps, ratio=None, power=None, mean=True, then=False):
+def _trained(c, x, target, W, A, B, alpha, lr, steps, ratio=None, power=None, mean=True, then=False, factor=None):
     """Plain descent on half the mean squared error; the options are the mistakes below."""
     s = alpha / A.shape[1] ** (c.power if power is None else power)
     rate_A, rate_B = (lr, lr * c.ratio) if ratio is None else ratio(lr, c.ratio)
     for _ in range(steps):
         g = x @ W + s * (x @ A) @ B.T - target
-        g = g / len(x) if mean else g
+        g = (g / len(x) if mean else g) * (factor(g) if factor else 1)
         grad_A, grad_B = s * x.T @ (g @ B), s * g.T @ (x @ A)
         if then:
             A = A - rate_A * grad_A
@@ -447,7 +519,27 @@ TRAIN = Solutions(
             sentence="the sign is wrong: a step goes against the gradient.",
             see="notebook 02, section 1",
         ),
-        Wrong("alpha", _with(power=0), keeps=0),
+        Wrong(
+            "alpha",
+            _with(power=0),
+            keeps=0,
+            sentence="this scales by alpha. The scaling is s = alpha / rank**c.power.",
+            see="notebook 02, section 2",
+        ),
+        Wrong(
+            "twice the gradient",
+            _with(factor=lambda g: 2.0),
+            keeps=0,
+            sentence="the gradients are twice too large. The loss has 1/2 in front, which cancels the 2 of the square.",
+            see="exercise 1.6 above",
+        ),
+        Wrong(
+            "a mean over all entries",
+            _with(factor=lambda g: 1 / g.shape[1]),
+            keeps=0,
+            sentence="this averages over the outputs as well. A row's squares are summed; the mean is over the batch.",
+            see="exercise 1.6 above",
+        ),
         Wrong("one step less", train_one_step_less, keeps=0),
         Wrong("trains W as well", train_the_weight_too, keeps=0),
         Wrong("A transposed", lambda c: lambda *case: (train(c)(*case)[0].T, train(c)(*case)[1]), keeps=3),

@@ -287,7 +287,7 @@ INJECT = Solutions(
             "around copies",
             injected(wrap="copy"),
             keeps=4,
-            sentence="this wraps copies of the  Wrap the layer that is there.",
+            sentence="this wraps copies of the layers. Wrap the layers that are there.",
             see="notebook 04, section 2",
         ),
         Wrong(

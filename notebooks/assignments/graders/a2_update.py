@@ -155,6 +155,27 @@ UPDATE = Solutions(
             see=SCALING,
         ),
         Wrong(
+            "the square root",
+            scaled_by(lambda c, down, alpha: alpha / down.shape[1] ** 0.5),
+            keeps=0,
+            sentence="this divides by the square root of the rank. Here the exponent of the rank is c.exponent.",
+            see=SCALING,
+        ),
+        Wrong(
+            "the exponent on alpha, too",
+            scaled_by(lambda c, down, alpha: (alpha / down.shape[1]) ** c.exponent),
+            keeps=0,
+            sentence="alpha has the exponent as well. It belongs to the rank alone: alpha / rank ** c.exponent.",
+            see=SCALING,
+        ),
+        Wrong(
+            "s twice",
+            scaled_by(lambda c, down, alpha: (alpha / down.shape[1] ** c.exponent) ** 2),
+            keeps=0,
+            sentence="the scaling s stands twice in the product. One of the factors is scaled, not both.",
+            see="notebook 04, section 1",
+        ),
+        Wrong(
             "in_features for the rank",
             scaled_by(lambda c, down, alpha: alpha / len(down) ** c.exponent),
             keeps=0,
@@ -187,8 +208,8 @@ UPDATE = Solutions(
             update_in_place,
             keeps=2,
             sentence=(
-                "the numbers are right, and down is not what it was: a function whose name ends in an underscore, or "
-                "*=, changes the tensor itself. A second call would scale twice."
+                "the numbers are right, and a factor is not what it was: a function whose name ends in an underscore, "
+                "or *=, changes the tensor itself. A second call would scale twice."
             ),
             see="notebook 04, section 6",
         ),

@@ -126,10 +126,12 @@ WRONG = [
         "the values are scaled in place",
         lambda c: answers.in_place,
         keeps=4,
-        sentence="the codes are right, but the weights that you were given are divided in place: the caller's tensor "
-        "is changed. Divide into a new tensor.",
+        sentence="the codes are right, but what you were given is changed: an operation in place works on the caller's "
+        "tensor. Compute in a new one.",
         see=CODES,
     ),
+    Wrong("the zeros among the constants are replaced in place", lambda c: answers.guard_in_place, keeps=4),
+    Wrong("a loop that divides by 0", lambda c: answers.loop_without_a_guard, keeps=4),
     Wrong(
         "the short last block is dropped",
         lambda c: answers.whole_blocks_only,

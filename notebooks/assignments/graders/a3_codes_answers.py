@@ -119,6 +119,17 @@ def in_place(values, constants, codebook, block_size):
     return nearest_code(values.view(-1), codebook)
 
 
+def guard_in_place(values, constants, codebook, block_size):
+    constants[constants == 0] = 1
+    return reference(values, constants, codebook, block_size)
+
+
+def loop_without_a_guard(values, constants, codebook, block_size):
+    """Python's own numbers: 0 / 0 is an error, in blocks of zeros alone."""
+    scaled = [value / constants[i // block_size].item() for i, value in enumerate(values.flatten().tolist())]
+    return nearest_code(torch.tensor(scaled), codebook)
+
+
 def whole_blocks_only(values, constants, codebook, block_size):
     whole = values.numel() // block_size
     return reference(values.flatten()[: whole * block_size], constants[:whole], codebook, block_size)

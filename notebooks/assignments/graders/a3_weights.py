@@ -164,8 +164,8 @@ WRONG = [
         "the packed bytes are moved in place",
         lambda c: answers.in_place,
         keeps=3,
-        sentence="the weights are right, but the packed bytes are changed: the layer could be decoded only once. Work "
-        "on a copy.",
+        sentence="the weights are right, but what you were given is changed: the layer could be decoded only once. "
+        "Work on a copy.",
         see=BACK,
     ),
     Wrong(

@@ -114,6 +114,10 @@ def copy_replaces_codes(c):
     return stored_bytes
 
 
+def copies_of_linear_layers(c):
+    return lambda layers: count(c, [(kind, shape, alive and kind == "linear") for kind, shape, alive in layers])
+
+
 def in_bits(c):
     return lambda layers: tuple(8 * size for size in count(c, layers))
 
@@ -202,6 +206,20 @@ STORED_BYTES = Solutions(
             "the head is in 4 bits here. It is a linear layer, but it is left out: its errors go straight to the "
             "logits.",
             "notebook 09, section 2",
+        ),
+        Wrong(
+            "embeddings quantized", with_(quantized=("linear", "embedding")), 0,
+            "embeddings are in 4 bits here. Only the linear layers of the blocks are quantized.",
+            "notebook 09, section 2",
+        ),
+        Wrong(
+            "embeddings and head quantized", with_(quantized=("linear", "embedding", "head")), 0,
+            "embeddings and head are in 4 bits here. Only the linear layers of the blocks are quantized.",
+            "notebook 09, section 2",
+        ),
+        Wrong(
+            "copies of linear layers alone", copies_of_linear_layers, 2,
+            "a copy counts only if its layer is linear here. A norm's copy takes its 4 bytes a number, too.", ALIVE,
         ),
         Wrong(
             "copy alive is ignored", with_(copies=False), 2,

@@ -174,7 +174,11 @@ QLORA_LAYER = Solutions(
             "Function: what is "
             "small can be computed again, too.", "notebook 08, section 3",
         ),
-        Wrong("the weight on ctx", applied(KeepsWeight), 4),
+        Wrong(
+            "the weight on ctx", applied(KeepsWeight), 4,
+            "the decoded weight is kept from forward to backward, on ctx or elsewhere. Decode it again in backward.",
+            KEEPS,
+        ),
         Wrong(
             "the weight kept in 16 bits", applied(KeepsHalf), 4,
             "the weight is kept in 16 bits from forward to backward: less than in 32, and four times what it takes "
@@ -203,6 +207,11 @@ QLORA_LAYER = Solutions(
             "gradient of x without the branch", applied(changes(0, lambda g, x, A, B, s, gy: g - s * gy @ B @ A)), 6,
             "the gradient of x passes through the base alone. It passes through the branch as well: s (dL/dy B) A.",
             BACKWARD,
+        ),
+        Wrong(
+            "no gradient through the base", applied(changes(0, lambda g, x, A, B, s, gy: s * gy @ B @ A)), 6,
+            "the gradient of x passes through the branch alone: no_grad or detach stops it in the base. The weight is "
+            "frozen, the way through it is not.", KEEPS,
         ),
         Wrong(
             "no gradient for x", applied(changes(0, lambda g, x, A, B, s, gy: None)), 6,

@@ -146,7 +146,7 @@ def with_peft(c):
     return fine_tune
 
 
-FREEZE, TRAIN = "notebook 04, section 3", "notebook 09, section 5"
+FREEZE, ATTACH = "notebook 04, section 3", "notebook 09, section 3"
 FINE_TUNE = Solutions(
     reference=reference,
     right={
@@ -162,7 +162,8 @@ FINE_TUNE = Solutions(
         Wrong("head trained", with_(learns=("lora_", "head")), 5),
         Wrong(
             "B random", with_(B=True), 6,
-            "the outputs jump before the first step: B is not zero.", "notebook 02, section 5",
+            "with steps=0 the outputs are not those of the base: B is not zero, or is trained all the same.",
+            "notebook 02, section 5",
         ),
         Wrong(
             "both zero", with_(A=False), 3,
@@ -180,15 +181,15 @@ FINE_TUNE = Solutions(
         ),
         Wrong(
             "the seed ignored", seedless(None), 6,
-            "the same seed gives another result: call torch.manual_seed(seed) before A is drawn.", TRAIN,
+            "the same seed gives another result: call torch.manual_seed(seed) before A is drawn.", ATTACH,
         ),
         Wrong(
             "a seed of its own", seedless(0), 6,
-            "another seed gives the same result: the seed is an argument, use it.", TRAIN,
+            "another seed gives the same result: the seed is an argument, use it.", ATTACH,
         ),
         Wrong(
             "one layer only", with_(names=("up",)), 6,
-            "one layer alone has an adapter. QLoRA puts one on every 4-bit layer.", TRAIN,
+            "one layer alone has an adapter. QLoRA puts one on every 4-bit layer.", ATTACH,
         ),
         Wrong(
             "dropout in evaluation", with_(dropout=0.2), 6,
@@ -199,8 +200,7 @@ FINE_TUNE = Solutions(
         Wrong(
             "full fine-tuning's learning rate", with_(lr=5e-6), 5,
             "the goal is not reached, though everything else is right: the learning rate is too small for so few "
-            "steps. "
-            "Adapters want one that is ten times that of full fine-tuning, or more.", "notebook 02, section 9",
+            "steps. Try larger ones, three times as large each time.", "notebook 02, section 6",
         ),
         Wrong("plain gradient descent, never zeroed", without_zeroing, 5),
         Wrong("not trained", untrained, 4),
