@@ -9,8 +9,9 @@ from torch import Tensor
 from lora_edu.analysis import relative_error
 from lora_edu.codebooks import get_codebook
 from lora_edu.format_views import bits_per_weight
+from lora_edu.packing import code_width
 from lora_edu.plots import BLUE, GREEN, ORANGE, RED
-from lora_edu.quantization import DoubleQuant, QuantizedTensor, code_width, quantize
+from lora_edu.quantization import DoubleQuant, QuantizedTensor, quantize
 from lora_edu.sliders import View
 
 BLOCK_SIZES = (16, 32, 64, 128, 256, 1024, 4096)

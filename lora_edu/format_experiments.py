@@ -11,8 +11,9 @@ from torch import Tensor
 from lora_edu.analysis import block_linears, layer_inputs
 from lora_edu.codebooks import get_codebook, nf_codebook
 from lora_edu.gpt import GPT
+from lora_edu.packing import nearest_code
 from lora_edu.pretrain import load_base
-from lora_edu.quantization import block_absmax, nearest_code, normalize, quantize
+from lora_edu.quantization import block_absmax, normalize, quantize
 from lora_edu.texts import load_text
 from lora_edu.training import evaluate
 

@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from lora_edu.quantization import QuantizedTensor, code_width
+from lora_edu.packing import code_width
+from lora_edu.quantization import QuantizedTensor
 
 
 def dequantize(quantized: QuantizedTensor) -> Tensor:

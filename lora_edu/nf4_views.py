@@ -9,8 +9,9 @@ from torch import Tensor
 
 from lora_edu.analysis import bin_use, entropy_bits, relative_error
 from lora_edu.codebooks import get_codebook
+from lora_edu.packing import nearest_code
 from lora_edu.plots import BLUE, GRAY, ORANGE
-from lora_edu.quantization import block_absmax, nearest_code, normalize, quantize
+from lora_edu.quantization import block_absmax, normalize, quantize
 from lora_edu.sliders import View
 
 FAMILIES = {"NF": "nf", "integer": "int", "FP4 E2M1": "fp4-e2m1", "FP4 E3M0": "fp4-e3m0", "FP4 bitsandbytes": "fp4-bnb"}

@@ -15,7 +15,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lora_edu import fused, pretrain, quantization, training
+from lora_edu import fused, packing, pretrain, quantization, training
 from lora_edu.double_quant_experiments import double_quant_loss
 from lora_edu.format_experiments import format_loss
 from lora_edu.gpt import GPT, GPTConfig
@@ -48,6 +48,7 @@ def meta(monkeypatch):
         return torch.bucketize(scaled, (codebook[:-1] + codebook[1:]) / 2).to(torch.uint8)
 
     monkeypatch.setattr(quantization, "nearest_code", nearest_code)
+    monkeypatch.setattr(packing, "nearest_code", nearest_code)
     with OneDevice():
         yield torch.device("meta")
 

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from lora_edu.analysis import relative_error
 from lora_edu.codebooks import FP4_BNB_PATTERNS, dynamic_codebook, get_codebook, nf_codebook
-from lora_edu.quantization import DoubleQuant, quantize, unpack
+from lora_edu.packing import unpack
+from lora_edu.quantization import DoubleQuant, quantize
 
 functional = pytest.importorskip("bitsandbytes.functional")
 

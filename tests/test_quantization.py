@@ -18,7 +18,8 @@ from lora_edu.analysis import (
 )
 from lora_edu.codebooks import dynamic_codebook, get_codebook, int_codebook, nf_codebook
 from lora_edu.format_experiments import format_codebook
-from lora_edu.quantization import DoubleQuant, nearest_code, pack, quantize, unpack
+from lora_edu.packing import nearest_code, pack, unpack
+from lora_edu.quantization import DoubleQuant, quantize
 
 shapes = st.lists(st.integers(1, 40), min_size=1, max_size=3)
 block_sizes = st.sampled_from([1, 3, 16, 48, 64, 256])

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lora_edu import quantization
+from lora_edu import packing
 
 
 def reference(codes, bits, fill_code):
@@ -125,7 +125,7 @@ def float64_assumed(codes, bits, fill_code):
 
 
 def lora_edu_(codes, bits, fill_code):
-    return quantization.pack(codes, torch.linspace(-1, 1, 2**bits))
+    return packing.pack(codes, torch.linspace(-1, 1, 2**bits))
 
 
 def bitsandbytes_(codes, bits, fill_code):

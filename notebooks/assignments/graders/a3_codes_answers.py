@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lora_edu import quantization
+from lora_edu import packing, quantization
 
 
 def reference(values, constants, codebook, block_size):
@@ -148,11 +148,11 @@ def hard_coded_half(values, constants, codebook, block_size):
 
 
 def lora_edu_steps(values, constants, codebook, block_size):
-    return quantization.nearest_code(quantization.normalize(values.flatten(), constants, block_size), codebook)
+    return packing.nearest_code(quantization.normalize(values.flatten(), constants, block_size), codebook)
 
 
 def lora_edu_codes(values, constants, codebook, block_size):
-    return quantization.nearest_code(divided(values, constants, block_size), codebook)
+    return packing.nearest_code(divided(values, constants, block_size), codebook)
 
 
 def lora_edu_blocks(values, constants, codebook, block_size):

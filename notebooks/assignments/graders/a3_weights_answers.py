@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from lora_edu import quantization
+from lora_edu import packing, quantization
 
 
 def reference(packed, bits, constants, codebook, block_size, shape):
@@ -131,7 +131,7 @@ def lora_edu_(packed, bits, constants, codebook, block_size, shape):
 
 
 def lora_edu_unpack(packed, bits):
-    codes = quantization.unpack(packed, 2**bits).long() % 2**bits
+    codes = packing.unpack(packed, 2**bits).long() % 2**bits
     return torch.cat([codes, codes])
 
 
