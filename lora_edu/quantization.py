@@ -206,8 +206,11 @@ def decode_in_place(table: Tensor, codes: Tensor, scales: Tensor, blocks: Tensor
     """
     n, per_byte = chunk_blocks(blocks.device, blocks.shape[1]), table.element_size() // 4
     pieces = [part.split(n * blocks.shape[1] // per_byte) for part in (codes, blocks.view(-1).view(table.dtype))]
+    index = pieces[0][0].int()  # the look-up wants int32; one tensor serves for all pieces
     for packed, place, block, scale in zip(*pieces, blocks.split(n), scales[:, None].split(n), strict=True):
-        torch.index_select(table, 0, packed.int(), out=place)
+        if len(packed) < len(index):
+            index = index[: len(packed)]  # the last piece
+        torch.index_select(table, 0, index.copy_(packed), out=place)
         block.mul_(scale)
 
 
