@@ -20,7 +20,7 @@ setup: python  ## create .venv, install the course, fetch the three texts
 lab: python  ## open the course in JupyterLab (PORT=8888, ARGS="--no-browser" pass through)
 	@$(COURSE) lab $(if $(PORT),--port $(PORT)) $(ARGS)
 
-test: python  ## unit tests, then every notebook (about 5 minutes after the first installation)
+test: python  ## unit tests, then every notebook (about 12 minutes after the first installation)
 	@$(COURSE) setup --extra test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .

@@ -24,6 +24,8 @@ from playwright.sync_api import Page, sync_playwright
 GOAL_MEDIAN, GOAL_P95 = 100, 150  # milliseconds
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 
+ENDS = {"ArrowRight": "max", "ArrowLeft": "min"}
+
 # In the page: the time from a key press to the load event of the picture that it causes.
 LISTEN = """() => {
   const image = document.querySelector('.jp-OutputArea img.widget-image');
@@ -58,9 +60,13 @@ def measure(page: Page, url: str, presses: int) -> list[float]:
     handle.scroll_into_view_if_needed()
     handle.focus()
     page.evaluate(LISTEN)
+    key, turned = "ArrowRight", {"ArrowRight": "ArrowLeft", "ArrowLeft": "ArrowRight"}
     for press in range(presses):
         before = page.evaluate("() => window.times.length")
-        page.keyboard.press("ArrowRight" if press % 8 < 4 else "ArrowLeft")  # never stuck at an end of the slider
+        now, end = (float(handle.get_attribute(f"aria-value{name}")) for name in ("now", ENDS[key]))
+        if now == end or press % 4 == 0:  # up and down, and never stuck at an end of the slider
+            key = turned[key]
+        page.keyboard.press(key)
         page.wait_for_function("count => window.times.length > count", arg=before, timeout=10_000)
         page.wait_for_timeout(150)
     return page.evaluate("() => window.times")

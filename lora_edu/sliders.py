@@ -65,7 +65,8 @@ def explore(view: View, alt: str, **controls: ipywidgets.Widget) -> dict[str, ip
 
     for control in controls.values():
         control.observe(redraw, names="value")
-    panel = ipywidgets.VBox([ipywidgets.HBox(list(controls.values())), image, text])
+    row = ipywidgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"})  # no slider shrinks to nothing
+    panel = ipywidgets.VBox([row, image, text])
     bundle = {
         "application/vnd.jupyter.widget-view+json": {
             "model_id": panel.model_id,
