@@ -83,9 +83,8 @@ def bitsandbytes_linears(model: nn.Module, compute_dtype: torch.dtype = torch.fl
                 new.bias = nn.Parameter(layer.bias.data, requires_grad=False)
                 new.support_avx512bf16_for_cpu = False  # else one forward in eval mode changes the layout of the weight
                 setattr(module, name, new)
-    model.is_loaded_in_4bit = (
-        True  # as transformers says it: PEFT then takes its layer for bitsandbytes, no general one
-    )
+    # As transformers says it: PEFT then takes its own layer for bitsandbytes instead of the general one.
+    model.is_loaded_in_4bit = True
     return model
 
 

@@ -60,11 +60,13 @@ def measure(page: Page, url: str, presses: int) -> list[float]:
     handle.scroll_into_view_if_needed()
     handle.focus()
     page.evaluate(LISTEN)
-    key, turned = "ArrowRight", {"ArrowRight": "ArrowLeft", "ArrowLeft": "ArrowRight"}
+    key, turned = "ArrowLeft", {"ArrowRight": "ArrowLeft", "ArrowLeft": "ArrowRight"}
     for press in range(presses):
         before = page.evaluate("() => window.times.length")
+        if press % 4 == 0:
+            key = turned[key]
         now, end = (float(handle.get_attribute(f"aria-value{name}")) for name in ("now", ENDS[key]))
-        if now == end or press % 4 == 0:  # up and down, and never stuck at an end of the slider
+        if now == end:  # never stuck at an end of the slider
             key = turned[key]
         page.keyboard.press(key)
         page.wait_for_function("count => window.times.length > count", arg=before, timeout=10_000)

@@ -95,10 +95,12 @@ class QuantizedTensor:
         check_out(out, self.shape, self.dtype)
         flat, scales = out.view(-1), self.block_scales()
         table, per_byte = byte_table(self.codebook.to(self.codes.device)), codes_per_byte(len(self.codebook))
-        quick = len(flat) // self.block_size if decodes_in_place(table, flat, self.block_size) else 0
+        in_place = decodes_in_place(table, flat, self.block_size, per_byte)
+        quick = len(flat) // self.block_size if in_place else 0  # blocks that go the quick way
         values, packed = quick * self.block_size, quick * self.block_size // per_byte
         if quick:
-            decode_in_place(table, self.codes[:packed], scales[:quick], flat[:values].view(quick, self.block_size))
+            blocks = flat[:values].view(quick, self.block_size)
+            decode_in_place(table, self.codes[:packed], scales[:quick], blocks, per_byte)
         if values < len(flat):
             decode(table, self.codes[packed:], scales[quick:], flat[values:], self.block_size, per_byte)
         return out
@@ -192,21 +194,20 @@ def scale_blocks(values: Tensor, scales: Tensor, block_size: int, out: Tensor) -
     torch.mul(values.view(-1, block_size), scales[:, None], out=out.view(-1, block_size))
 
 
-def decodes_in_place(table: Tensor, flat: Tensor, block_size: int) -> bool:
+def decodes_in_place(table: Tensor, flat: Tensor, block_size: int, per_byte: int) -> bool:
     """Whether a byte's one or two values can be looked up straight into their place in flat (n,)."""
-    per_byte = table.element_size() // 4  # two values travel as one int64
     aligned = flat.storage_offset() % per_byte == block_size % per_byte == 0
     return table.ndim == 1 and flat.dtype == torch.float32 and aligned
 
 
-def decode_in_place(table: Tensor, codes: Tensor, scales: Tensor, blocks: Tensor) -> None:
+def decode_in_place(table: Tensor, codes: Tensor, scales: Tensor, blocks: Tensor, per_byte: int) -> None:
     """The usual case of `decode`, and the quickest: whole blocks (n_blocks, block_size) of float32 values.
 
     All views are made before the loop: made inside, they would cost about a tenth of the time.
     """
-    n, per_byte = chunk_blocks(blocks.device, blocks.shape[1]), table.element_size() // 4
+    n = chunk_blocks(blocks.device, blocks.shape[1])
     pieces = [part.split(n * blocks.shape[1] // per_byte) for part in (codes, blocks.view(-1).view(table.dtype))]
-    index = pieces[0][0].int()  # the look-up wants int32; one tensor serves for all pieces
+    index = torch.empty_like(pieces[0][0], dtype=torch.int32)  # what the look-up wants; it serves for all pieces
     for packed, place, block, scale in zip(*pieces, blocks.split(n), scales[:, None].split(n), strict=True):
         if len(packed) < len(index):
             index = index[: len(packed)]  # the last piece

@@ -7,6 +7,11 @@ from lora_edu.exercises.nb05 import _round_between
 from lora_edu.format_views import bits_per_weight, block_codes, round_in_blocks
 
 
+def test_each_exercise_names_at_least_eight_mistakes():
+    for exercise in (check.smallest_block, check.code_error, _round_between, check.block_constants):
+        assert len(exercise.misconceptions) >= 8
+
+
 def test_untouched_stubs(capsys):
     for exercise in (check.smallest_block, check.code_error, check.round_between, check.block_constants):
         exercise(lambda *arguments: ...)
