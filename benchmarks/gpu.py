@@ -24,12 +24,12 @@ from quantization import speed
 from torch import nn
 
 from lora_edu import GPT
-from lora_edu.compiling import compiler_problem
-from lora_edu.peak import PeakMemory
-from lora_edu.step_memory import step_peak_bytes
-from lora_edu.storage import staging
+from lora_edu.engine.compiling import compiler_problem
+from lora_edu.files import staging
+from lora_edu.memory.activations import step_peak_bytes
+from lora_edu.memory.peak import PeakMemory
 
-PREDICTED = "predicted for this course, not compiled, by `lora_edu.step_memory`"
+PREDICTED = "predicted for this course, not compiled, by `lora_edu.memory.activations`"
 
 
 # --- memory --------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lora_edu import GPT, GPTConfig, add_lora, load_text, quantize_linears
 from lora_edu.lora import lora_layers
-from lora_edu.pretrain import SIZES
+from lora_edu.models.pretrain import SIZES
 from lora_edu.texts import batches
 from lora_edu.training import trainable_parameters, training_step
 

@@ -28,7 +28,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torchao.quantization import to_nf4
 
-from lora_edu import GPT, GPTConfig, add_lora, fused, quantize, quantize_linears
+from lora_edu import GPT, GPTConfig, add_lora, quantize, quantize_linears
+from lora_edu.engine import fused
 
 COMPILED = "dequantize, compiled, fresh output"
 COPY = "copy of as many bytes, reused buffer"
@@ -44,7 +45,7 @@ def speed(
 ) -> list[str]:
     """Quantize and dequantize a layer of a 7B-class model and one of the course's size. Goals are the CPU's.
 
-    backend: of torch.compile, for one row more: the weight from its codes in one expression (`lora_edu.fused`).
+    backend: of torch.compile, for one row more: the weight from its codes in one expression (`lora_edu.engine.fused`).
     """
     dequantize_compiled = torch.compile(fused.dequantize, backend=backend, dynamic=False) if backend else None
     rows = ["| layer | what | time | bitsandbytes' time | ratio | lowest, highest | goal |", "|-|-|-|-|-|-|-|"]

@@ -12,7 +12,7 @@ import argparse
 import os
 import subprocess
 
-from lora_edu import environment
+from lora_edu.setup import environment
 
 
 def setup(extra: str = environment.DEFAULT_EXTRA) -> None:
@@ -39,7 +39,7 @@ def lab(port: int | None, rest: list[str]) -> None:
 def fetch(names: list[str]) -> None:
     """Download texts and models into the cache; without a name, everything."""
     _in_course_environment(["fetch", *names])
-    from lora_edu.fetching import fetch_all
+    from lora_edu.setup.fetching import fetch_all
 
     fetch_all(names)
 
@@ -47,19 +47,19 @@ def fetch(names: list[str]) -> None:
 def qlora() -> None:
     """Run the QLoRA notebook without a browser; the report goes to build/."""
     setup()
-    _run([str(environment.course_python()), "-m", "lora_edu.report", "notebooks/09_qlora_gpt.ipynb"])
+    _run([str(environment.course_python()), "-m", "lora_edu.setup.report", "notebooks/09_qlora_gpt.ipynb"])
 
 
 def gpu(rest: list[str]) -> None:
     """Run the QLoRA notebook at its larger size on a GPU and time it; the report goes to build/gpu/."""
     setup()
-    _run([str(environment.course_python()), "-m", "lora_edu.gpu_run", *rest])
+    _run([str(environment.course_python()), "-m", "lora_edu.setup.gpu_run", *rest])
 
 
 def doctor() -> None:
     """Print what a teacher would ask for. The exit code is 0 if the course can run."""
     _in_course_environment(["doctor"])
-    from lora_edu.doctor import report
+    from lora_edu.setup.doctor import report
 
     text, healthy = report()
     print(text)

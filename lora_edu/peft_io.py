@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from lora_edu.files import staging
 from lora_edu.lora import adapter_state, add_lora, is_conv1d, load_adapter_state, lora_layers, unload
-from lora_edu.storage import staging
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX, SUFFIX = "base_model.model.", ".weight"

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_edu import fused
+from lora_edu.engine import fused
 from lora_edu.lora import ALL_LINEAR, is_conv1d, is_linear, layer_size, lora_layers, replace_layer, select_layers
 from lora_edu.quantization import DoubleQuant, QuantizedTensor, quantize
 

@@ -13,7 +13,7 @@ order, packed codes, absmax, offset and dequantized values equal bitsandbytes 0.
 `tests/test_parity.py` shows by running both. Where they differ, and why:
 
 - second-level codes: we choose the nearest; its CPU version rounds to a grid first, which changes a few in a thousand.
-  `DoubleQuant(code="dynamic-cpu")` does the same (`lora_edu.cpu_lookup`), and then these are equal too.
+  `DoubleQuant(code="dynamic-cpu")` does the same (`lora_edu.engine.cpu_lookup`), and then these are equal too.
 - the offset, when torch runs with another number of threads: a mean depends on the order of its additions.
 - the offset, when the sum of all absmax is over 3.4e38: its offset is infinite and its weights NaN; ours are finite.
 - NaN and infinity: it stores them, and they spoil their block; we raise ValueError.
@@ -28,14 +28,14 @@ Source: Dettmers et al. 2023, "QLoRA", arXiv 2305.14314, section 3.
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lora_edu.codebooks import get_codebook
-from lora_edu.cpu_lookup import cpu_lookup
-from lora_edu.packing import byte_table, codes_per_byte, nearest_code, pack
-from lora_edu.tensor_checks import check_finite, check_input, check_out
+from lora_edu.engine.cpu_lookup import cpu_lookup
 
 # Work on a piece at a time: it stays in the processor's cache, and extra memory stays small: a piece's, and one float32
 # per block for the constants of the whole tensor (at block 64, a 64th of a float32 weight).
@@ -232,3 +232,105 @@ def _chunks(
     if len(flat) <= size:
         return [(scales, flat, codes)]  # in a small layer, cutting costs as much as the work itself
     return zip(scales.split(blocks), flat.split(size), codes.split(size // per_byte), strict=True)
+
+
+# --- packing ---------------------------------------------------------------------------------------------------------
+# Codes and bytes: the nearest codebook value of each number, several codes packed into a byte, and the way back.
+#
+# A code of 4 bits needs half a byte, and memory hands out bytes. As in bitsandbytes, the first code goes into the high
+# bits. Codes of 2 and 8 bits are packed densely too; a 3-bit code occupies 4 bits, codes of 5 to 7 bits occupy 8.
+
+
+def nearest_code(scaled: Tensor, codebook: Tensor) -> Tensor:
+    """The index of the nearest codebook value for each of scaled (n,): returns (n,) uint8; a tie goes to the lower.
+
+    The mid-points between neighbors are the thresholds: the index is how many of them lie below the value.
+    """
+    midpoints = (codebook[:-1] + codebook[1:]) / 2
+    if len(midpoints) > 15 or scaled.is_cuda:  # on a GPU one binary search is faster than 15 passes over its memory
+        return torch.bucketize(scaled, midpoints).to(torch.uint8)
+    codes, above = torch.zeros(len(scaled), dtype=torch.uint8), torch.empty(len(scaled), dtype=torch.bool)
+    values, counts, flags = scaled.numpy(), codes.numpy(), above.numpy()  # the same memory, seen by NumPy
+    for midpoint in midpoints.numpy():
+        counts += np.greater(values, midpoint, out=flags).view(np.uint8)  # bytes, 1 or 0: faster than torch's floats
+    return codes
+
+
+def code_width(n_codes: int) -> int:
+    """Bits that one code takes when packed: 2, 4 or 8, whichever holds n_codes values. A 3-bit code occupies 4."""
+    return 2 if n_codes <= 4 else 4 if n_codes <= 16 else 8
+
+
+def codes_per_byte(n_codes: int) -> int:
+    return 8 // code_width(n_codes)
+
+
+def pack(codes: Tensor, codebook: Tensor) -> Tensor:
+    """Pack codes (n,) uint8 into bytes, the first code in the high bits; a byte left unfilled is filled up with 0.0."""
+    width, per_byte = code_width(len(codebook)), codes_per_byte(len(codebook))
+    missing = -len(codes) % per_byte
+    if missing:
+        zero = nearest_code(torch.zeros(missing, device=codes.device), codebook)
+        codes = torch.cat([codes, zero])
+    columns = codes.view(-1, per_byte)  # (n_bytes, per_byte)
+    packed = columns[:, 0] << (8 - width)
+    for column in range(1, per_byte):
+        packed |= columns[:, column] << (8 - width * (column + 1))
+    return packed
+
+
+def unpack(packed: Tensor, n_codes: int) -> Tensor:
+    """The codes in packed (n_bytes,), in order: (n_bytes * per_byte,) uint8."""
+    width = code_width(n_codes)
+    shifts = torch.arange(8 - width, -1, -width, device=packed.device)
+    return (packed[:, None].int() >> shifts & (2**width - 1)).flatten().to(torch.uint8)
+
+
+def byte_table(codebook: Tensor) -> Tensor:
+    """The values behind each possible byte, so that one look-up decodes a whole byte.
+
+    Returns the codebook itself where a code fills a byte; else (256, per_byte) float32, but two values viewed as one
+    int64 (256,), which is copied several times faster.
+    """
+    if codes_per_byte(len(codebook)) == 1:
+        return codebook
+    padded = torch.zeros(256, device=codebook.device)
+    padded[: len(codebook)] = codebook  # a 3-bit code leaves half of its packed values unused
+    table = padded.index_select(0, _codes_in_every_byte(len(codebook), codebook.device))
+    return table.view(torch.int64) if codes_per_byte(len(codebook)) == 2 else table.view(256, -1)
+
+
+@lru_cache
+def _codes_in_every_byte(n_codes: int, device: torch.device) -> Tensor:
+    return unpack(torch.arange(256, dtype=torch.uint8, device=device), n_codes).int()
+
+
+# --- tensor checks ---------------------------------------------------------------------------------------------------
+# What `lora_edu.quantization` refuses, and what it says then.
+
+
+def check_input(tensor: Tensor, block_size: int) -> None:
+    if not tensor.is_floating_point():
+        raise TypeError(
+            f"only floating-point tensors can be quantized, got {tensor.dtype}: convert with .float() first"
+        )
+    if tensor.numel() == 0:
+        raise ValueError(f"the tensor is empty (shape {tuple(tensor.shape)}): there is nothing to quantize")
+    if not isinstance(block_size, int) or isinstance(block_size, bool) or block_size < 1:
+        raise ValueError(f"block_size must be a whole number of at least 1, got {block_size!r}")
+
+
+def check_finite(flat: Tensor, absmax: Tensor, shape: torch.Size) -> None:
+    if not absmax.isfinite().all():  # a NaN or infinity anywhere in a block shows in its absmax
+        at = int((~flat.float().isfinite()).nonzero()[0])
+        index = tuple(int(i) for i in torch.unravel_index(torch.tensor(at), shape))
+        raise ValueError(
+            f"the tensor has the value {flat[at].item()} at index {index}: only finite values can be quantized"
+        )
+
+
+def check_out(out: Tensor, shape: torch.Size, dtype: torch.dtype) -> None:
+    if out.shape != shape or out.dtype != dtype or not out.is_contiguous():
+        raise ValueError(
+            f"out must be a contiguous {dtype} tensor of shape {tuple(shape)}, got {out.dtype} {tuple(out.shape)}"
+        )

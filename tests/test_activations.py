@@ -5,17 +5,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_edu.activation_rules import block_activations
-from lora_edu.activations import (
+from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.lora import add_lora
+from lora_edu.memory.activations import (
+    block_activations,
     measured_activation_bytes,
     measured_activations,
     predicted_activation_bytes,
     recomputed_bytes,
 )
-from lora_edu.architectures import Architecture
-from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import add_lora
-from lora_edu.memory import BLOCK_LINEARS
+from lora_edu.memory.shapes import BLOCK_LINEARS, Architecture
 from lora_edu.qlora import quantize_linears
 
 CONFIG = GPTConfig(context=40, n_layers=3, n_heads=2, d_model=48)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lora_edu.budget_views import BLOCK_SIZES, SECOND_SIZES, budget_error, budget_view, pareto, total_bits
-from lora_edu.double_quant_experiments import SECOND_CODES, normal_weights
+from lora_edu.experiments.nb07 import SECOND_CODES, normal_weights
+from lora_edu.figures.nb07 import BLOCK_SIZES, SECOND_SIZES, budget_error, budget_view
+from lora_edu.measures import pareto, total_bits
 from lora_edu.quantization import DoubleQuant, quantize
 
 

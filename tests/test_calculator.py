@@ -1,11 +1,20 @@
 import pytest
 import torch
 
-from lora_edu.activations import predicted_peak_bytes
-from lora_edu.architectures import ARCHITECTURES, Architecture
-from lora_edu.calculator import ACTIVATIONS, CONSTANT_BITS, GIB, smallest_card, training_bytes
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.memory import ADAPTERS, BASE, CONSTANTS, GRADIENTS, KINDS, OPTIMIZER, predicted_bytes
+from lora_edu.memory.activations import predicted_peak_bytes
+from lora_edu.memory.calculator import ACTIVATIONS, CONSTANT_BITS, GIB, smallest_card, training_bytes
+from lora_edu.memory.shapes import (
+    ADAPTERS,
+    ARCHITECTURES,
+    BASE,
+    CONSTANTS,
+    GRADIENTS,
+    KINDS,
+    OPTIMIZER,
+    Architecture,
+    predicted_bytes,
+)
 
 SEVEN = ARCHITECTURES["LLaMA 7B"]
 

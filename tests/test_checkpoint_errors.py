@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from stopped_runs import QUICK, assert_goes_on, counting, go_on, stored_steps, with_adapters
 
 import lora_edu
-from lora_edu import checkpoint_files
+from lora_edu.engine import checkpoint_files
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.training import train
 

@@ -18,10 +18,9 @@ from stopped_runs import (
     with_adapters,
 )
 
-from lora_edu import checkpoints
-from lora_edu.checkpoints import random_states, set_random_states
-from lora_edu.interrupts import finish_first
-from lora_edu.training import train
+from lora_edu.engine import checkpoints
+from lora_edu.engine.checkpoints import random_states, set_random_states
+from lora_edu.training import finish_first, train
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "qlora"])

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_edu import compiling, distributed, fused
-from lora_edu.activations import measured_activations
+from lora_edu.engine import compiling, distributed, fused
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
+from lora_edu.memory.activations import measured_activations
 from lora_edu.qlora import NF4Linear, quantize_linears
 from lora_edu.quantization import DoubleQuant, quantize
 from lora_edu.training import train, trainable_parameters

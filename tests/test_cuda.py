@@ -10,14 +10,13 @@ import torch
 from conftest import load_benchmark
 from test_compiling import kept_weights
 
-from lora_edu import compiling, fused
+from lora_edu.engine import compiling, fused
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
-from lora_edu.packing import nearest_code, unpack
-from lora_edu.paged import MOMENTS, PagedAdamW
+from lora_edu.memory.activations import step_peak_bytes
+from lora_edu.memory.paged import MOMENTS, PagedAdamW
 from lora_edu.qlora import NF4Linear, quantize_linears
-from lora_edu.quantization import DoubleQuant, quantize
-from lora_edu.step_memory import step_peak_bytes
+from lora_edu.quantization import DoubleQuant, nearest_code, quantize, unpack
 from lora_edu.training import train, trainable_parameters, training_step
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

@@ -15,13 +15,16 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lora_edu import fused, packing, pretrain, quantization, training
-from lora_edu.double_quant_experiments import double_quant_loss
-from lora_edu.format_experiments import format_loss
+from lora_edu import quantization, training
+from lora_edu import quantization as packing
+from lora_edu.engine import fused
+from lora_edu.experiments.nb06 import format_loss
+from lora_edu.experiments.nb07 import double_quant_loss
+from lora_edu.experiments.nb09 import fine_tuned_loss
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
+from lora_edu.models import pretrain
 from lora_edu.qlora import quantize_linears
-from lora_edu.quality_experiments import fine_tuned_loss
 from lora_edu.quantization import quantize
 
 COPIES = {torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default}  # these may go from one device to another

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_edu import digits, plots
-from lora_edu.digits import Outcome
+from lora_edu.experiments.nb02 import SIZES, load_digits
+from lora_edu.figures import nb02 as digits
+from lora_edu.figures import plots
+from lora_edu.figures.nb02 import Outcome
 
 LABELS = [3, 1, 4]
 IMAGES = np.random.default_rng(0).uniform(size=(3, 8, 8))
@@ -31,11 +33,11 @@ def view(outcomes):
 
 
 def test_the_digits_are_all_there_once_and_balanced():
-    parts = digits.load_digits()
-    assert {name: len(part.images) for name, part in parts.items()} == digits.SIZES
+    parts = load_digits()
+    assert {name: len(part.images) for name, part in parts.items()} == SIZES
     images = np.concatenate([part.images for part in parts.values()])
     assert images.shape == (1797, 8, 8) and images.min() == 0 and images.max() == 1
-    again = digits.load_digits()
+    again = load_digits()
     for name, part in parts.items():
         assert np.array_equal(part.images, again[name].images) and np.array_equal(part.labels, again[name].labels)
         assert np.bincount(part.labels).min() > 0.06 * len(part.labels)  # ten digits, none of them rare

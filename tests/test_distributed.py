@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file
 from two_processes import METHODS, SEQ, TEXT, build, first_gradients, trained
 
-from lora_edu import distributed
+from lora_edu.engine import distributed
 from lora_edu.lora import adapter_state
+from lora_edu.models.finetune import main
+from lora_edu.models.pretrain import load_base
 from lora_edu.peft_io import load_adapter
-from lora_edu.pretrain import load_base
-from lora_edu.train_command import main
 from lora_edu.training import evaluate, train
 
 SCRIPT = Path(__file__).with_name("two_processes.py")

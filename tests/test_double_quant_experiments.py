@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from lora_edu import double_quant_experiments as dq
 from lora_edu import experiments
-from lora_edu.double_quant_experiments import changed_weight, error_by_source, gpt_layers, normal_weights
-from lora_edu.pretrain import base_path
+from lora_edu.experiments import nb07 as dq
+from lora_edu.experiments.nb07 import changed_weight, error_by_source, gpt_layers, normal_weights
+from lora_edu.files import DownloadError
+from lora_edu.models.pretrain import base_path
 from lora_edu.quantization import DoubleQuant, quantize
-from lora_edu.storage import DownloadError
 from lora_edu.training import evaluate
 
 HOW = DoubleQuant()

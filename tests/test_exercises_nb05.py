@@ -4,7 +4,7 @@ import torch
 
 from lora_edu.exercises import nb05 as check
 from lora_edu.exercises.nb05 import _round_between
-from lora_edu.format_views import bits_per_weight, block_codes, round_in_blocks
+from lora_edu.measures import bits_per_weight, block_codes, round_in_blocks
 
 
 def test_each_exercise_names_at_least_eight_mistakes():

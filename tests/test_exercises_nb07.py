@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from lora_edu.budget_views import total_bits
 from lora_edu.exercises import nb07 as check
 from lora_edu.exercises.nb07 import _round_constants
-from lora_edu.format_views import bits_per_weight
+from lora_edu.measures import bits_per_weight, total_bits
 from lora_edu.quantization import DoubleQuant, quantize, quantize_absmax
 
 

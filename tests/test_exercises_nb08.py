@@ -2,12 +2,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lora_edu.activations import measured_activations
-from lora_edu.architectures import ARCHITECTURES
-from lora_edu.calculator import ACTIVATIONS, training_bytes
 from lora_edu.exercises import nb08 as check
 from lora_edu.gpt import Block, GPTConfig
 from lora_edu.lora import add_lora
+from lora_edu.memory.activations import measured_activations
+from lora_edu.memory.calculator import ACTIVATIONS, training_bytes
+from lora_edu.memory.shapes import ARCHITECTURES
 
 
 def test_the_references_agree_with_the_package():

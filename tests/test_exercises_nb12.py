@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lora_edu.exercises import nb12 as check
-from lora_edu.memory import measured_bytes
+from lora_edu.memory.shapes import measured_bytes
 from lora_edu.qlora import quantize_linears
 from tests.other_models import tiny_llama
 

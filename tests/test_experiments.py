@@ -7,10 +7,12 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from lora_edu import experiments
-from lora_edu.experiments import Experiment, load_results, loss_at_ranks, run, run_arm, weight_updates
+from lora_edu.experiments import nb01
+from lora_edu.experiments import runs as experiments
+from lora_edu.experiments.nb01 import loss_at_ranks, weight_updates
+from lora_edu.experiments.runs import Experiment, load_results, run, run_arm
 from lora_edu.gpt import GPT
-from lora_edu.pretrain import base_path
+from lora_edu.models.pretrain import base_path
 from lora_edu.training import evaluate
 
 
@@ -110,7 +112,7 @@ def test_updates_are_those_of_the_block_layers(tiny_gpt, tuned):
 
 @pytest.mark.parametrize("kept", ["largest", "random"])
 def test_cut_updates_lead_from_the_base_to_all_of_them(tiny_gpt, tuned, tiny_text, kept, monkeypatch):
-    monkeypatch.setattr(experiments, "evaluate", lambda model, tokens, max_windows: evaluate(model, tokens, seq_len=32))
+    monkeypatch.setattr(nb01, "evaluate", lambda model, tokens, max_windows: evaluate(model, tokens, seq_len=32))
     updates, tokens = weight_updates(tiny_gpt, tuned), tiny_text.train
     before = {name: value.clone() for name, value in tiny_gpt.state_dict().items()}
     nothing, all_of_it = loss_at_ranks(tiny_gpt, updates, tokens, (0, 16), kept)
@@ -134,7 +136,7 @@ def test_the_random_cut_has_the_norm_of_the_largest(tiny_gpt, tuned, monkeypatch
         )
         return 0.0
 
-    monkeypatch.setattr(experiments, "evaluate", norm_of_the_change)
+    monkeypatch.setattr(nb01, "evaluate", norm_of_the_change)
     for kept in ("largest", "random"):
         loss_at_ranks(tiny_gpt, updates, None, (3,), kept)
     assert norms[0] == pytest.approx(norms[1], rel=1e-5) and norms[0][1] == 3
@@ -142,12 +144,12 @@ def test_the_random_cut_has_the_norm_of_the_largest(tiny_gpt, tuned, monkeypatch
 
 def test_update_rank_runs_an_arm(tiny_gpt, tiny_text, tmp_path, monkeypatch):
     long_text = type(tiny_text)(tiny_text.train.repeat(2), tiny_text.train.repeat(2))
-    monkeypatch.setattr(experiments, "load_base", lambda size: copy_of(tiny_gpt))
-    monkeypatch.setattr(experiments, "load_text", lambda name: long_text)
-    monkeypatch.setattr(experiments, "train", lambda *a, **k: short_train(*a, **k))
-    monkeypatch.setattr(experiments, "evaluate", lambda m, t, max_windows: evaluate(m, t, seq_len=32, max_windows=4))
+    monkeypatch.setattr(nb01, "load_base", lambda size: copy_of(tiny_gpt))
+    monkeypatch.setattr(nb01, "load_text", lambda name: long_text)
+    monkeypatch.setattr(nb01, "train", lambda *a, **k: short_train(*a, **k))
+    monkeypatch.setattr(nb01, "evaluate", lambda m, t, max_windows: evaluate(m, t, seq_len=32, max_windows=4))
     layer = "blocks.1.attention.v_proj"
-    result = experiments.update_rank(3, ranks=(0, 2), store=layer, folder=tmp_path, progress=False)
+    result = nb01.update_rank(3, ranks=(0, 2), store=layer, folder=tmp_path, progress=False)
     assert [done for done, _ in result["validation_loss"]] == [0, 3]
     assert len(result["singular_values"]) == 12 and len(result["loss_with_random"]) == 2
     dW = load_file(tmp_path / "update-rank.safetensors")[layer]
@@ -174,8 +176,8 @@ def test_the_stored_result_belongs_to_the_shipped_base():
     assert stored["base_sha256"] == hashlib.sha256(base_path("laptop").read_bytes()).hexdigest(), (
         "the base was trained anew: delete data/results/update-rank.* and run the experiment again"
     )
-    W, dW = experiments.weight_and_update()
-    claimed = stored["arms"]["150 steps"]["singular_values"][experiments.STORED_LAYER]
+    W, dW = nb01.weight_and_update()
+    claimed = stored["arms"]["150 steps"]["singular_values"][nb01.STORED_LAYER]
     for matrix, name in ((W, "W"), (dW, "dW")):
         S = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
         assert np.allclose(S, claimed[name], atol=2e-5 * S[0])  # stored with five digits

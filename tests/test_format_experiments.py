@@ -7,10 +7,10 @@ import json
 import pytest
 import torch
 
-from lora_edu import experiments, format_experiments
-from lora_edu.analysis import mean_squared_error, relative_error
+from lora_edu import experiments
 from lora_edu.codebooks import nf_codebook
-from lora_edu.format_experiments import (
+from lora_edu.experiments import nb06 as format_experiments
+from lora_edu.experiments.nb06 import (
     AF4,
     FORMAT_ARMS,
     arm_name,
@@ -18,12 +18,12 @@ from lora_edu.format_experiments import (
     format_codebook,
     format_loss,
     layer_inputs,
-    lloyd_max,
     round_linears,
     shifts,
 )
 from lora_edu.gpt import GPT
-from lora_edu.pretrain import base_path
+from lora_edu.measures import lloyd_max, mean_squared_error, relative_error
+from lora_edu.models.pretrain import base_path
 from lora_edu.quantization import quantize
 from lora_edu.training import evaluate
 

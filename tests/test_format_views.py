@@ -7,16 +7,8 @@ import torch
 from PIL import Image
 
 from lora_edu import quantize
-from lora_edu.analysis import relative_error
-from lora_edu.format_views import (
-    BITS,
-    BLOCK_SIZES,
-    WHOLE_TENSOR,
-    bits_per_weight,
-    bits_view,
-    block_codes,
-    round_in_blocks,
-)
+from lora_edu.figures.nb05 import BITS, BLOCK_SIZES, WHOLE_TENSOR, bits_view
+from lora_edu.measures import bits_per_weight, block_codes, relative_error, round_in_blocks
 
 
 def normal(n, seed=0):

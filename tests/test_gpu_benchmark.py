@@ -8,8 +8,8 @@ import pytest
 import torch
 from conftest import load_benchmark
 
-from lora_edu.gpu_run import NOTEBOOK
-from lora_edu.pretrain import SIZES
+from lora_edu.models.pretrain import SIZES
+from lora_edu.setup.gpu_run import NOTEBOOK
 
 pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")

@@ -11,8 +11,9 @@ from conftest import TINY
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lora_edu import __main__ as commands
-from lora_edu import gpu_run, pretrain
-from lora_edu.compiling import compiled
+from lora_edu.engine.compiling import compiled
+from lora_edu.models import pretrain
+from lora_edu.setup import gpu_run
 from lora_edu.training import train
 
 
@@ -73,7 +74,7 @@ def test_the_notebook_at_the_gpu_size(tmp_path, monkeypatch):
 def test_only_the_long_run_is_compiled(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "lora_edu.compiling.compiled", lambda *arguments: asked.append(arguments) or compiled(*arguments)
+        "lora_edu.engine.compiling.compiled", lambda *arguments: asked.append(arguments) or compiled(*arguments)
     )
     for size in ("laptop", "gpu"):
         recipe = dataclasses.replace(pretrain.SIZES[size], config=TINY, batch_size=2)
@@ -88,4 +89,4 @@ def test_the_command_passes_its_options_on(monkeypatch):
     monkeypatch.setattr(commands, "_run", calls.append)
     monkeypatch.setattr("sys.argv", ["lora_edu", "gpu", "--rehearse", "--again"])
     commands.main()
-    assert calls[0] == "setup" and calls[1][1:] == ["-m", "lora_edu.gpu_run", "--rehearse", "--again"]
+    assert calls[0] == "setup" and calls[1][1:] == ["-m", "lora_edu.setup.gpu_run", "--rehearse", "--again"]

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from lora_edu import exercises, grading
-from lora_edu.grading import Exercise
+from lora_edu import exercises
+from lora_edu.exercises import grading
+from lora_edu.exercises.grading import Exercise
 
 MODULES = [
     importlib.import_module(f"lora_edu.exercises.{info.name}") for info in pkgutil.iter_modules(exercises.__path__)

@@ -71,15 +71,23 @@ def definition(source: str, name: str) -> str:
 
 
 def package_definition(tag: str) -> str:
-    module, name = tag.split(".", 1)
-    path = ROOT / "lora_edu" / f"{module}.py"
-    assert path.exists(), f"the tag names lora_edu.{module}, which does not exist"
+    path, name = home(tag)
     return definition(path.read_text(encoding="utf-8"), name)
+
+
+def home(tag: str) -> tuple[Path, str]:
+    """The file that a tag names, which may lie in a room (`memory.paged.adamw`), and the name in it."""
+    parts = tag.split(".")
+    for length in range(1, len(parts)):
+        path = (ROOT / "lora_edu").joinpath(*parts[:length]).with_suffix(".py")
+        if path.exists():
+            return path, ".".join(parts[length:])
+    raise AssertionError(f"the tag names lora_edu.{parts[0]}, which does not exist")
 
 
 def cell_definition(source: str, tag: str) -> str:
     """The definition in a cell; a method stands in a cell as a function of its own, or inside its class."""
-    name = tag.split(".", 1)[1]
+    _, name = home(tag)
     try:
         return definition(source, name)
     except AssertionError:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from lora_edu import comparing, grading
 from lora_edu.assignments import checking, core, observing, verdict
 from lora_edu.assignments.core import Assignment, Constants, Task
 from lora_edu.classroom import judge, proof
 from lora_edu.classroom.expecting import task_expectations
 from lora_edu.classroom.solutions import Solutions, Wrong
+from lora_edu.exercises import comparing, grading
 
 
 def observe(answer, c, x):

@@ -5,7 +5,7 @@ import torch
 
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
-from lora_edu.memory import (
+from lora_edu.memory.shapes import (
     ADAPTERS,
     BASE,
     CODEBOOK_BYTES,

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from lora_edu.activation_rules import PRECISIONS
-from lora_edu.activations import measured_activation_bytes, predicted_activation_bytes
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.memory import BLOCK_LINEARS
+from lora_edu.memory.activations import PRECISIONS, measured_activation_bytes, predicted_activation_bytes
+from lora_edu.memory.shapes import BLOCK_LINEARS
 from lora_edu.qlora import quantize_linears
 
 peft = pytest.importorskip("peft")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_edu.architectures import ARCHITECTURES
-from lora_edu.calculator import ALL_KINDS, BITS, CARDS_GB, GIB, training_bytes
-from lora_edu.memory_views import BATCHES, CONTEXTS, RANKS, TOP, memory_view
+from lora_edu.figures.nb08 import BATCHES, CONTEXTS, RANKS, TOP, memory_view
+from lora_edu.memory.calculator import ALL_KINDS, BITS, CARDS_GB, GIB, training_bytes
+from lora_edu.memory.shapes import ARCHITECTURES
 
 START = dict(model="LLaMA 7B", rank=64, bits=4, batch=1, context=512, checkpointing=True)
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from lora_edu.analysis import relative_error
 from lora_edu.codebooks import get_codebook
-from lora_edu.nf4_views import BLOCK_SIZES, FAMILIES, codebook_name, format_view
+from lora_edu.figures.nb06 import BLOCK_SIZES, FAMILIES, codebook_name, format_view
+from lora_edu.measures import relative_error
 from lora_edu.quantization import quantize
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from lora_edu import fetching, sliders
-from lora_edu.analysis import relative_error
-from lora_edu.format_views import round_in_blocks
-from lora_edu.storage import DownloadError
+from lora_edu import files
+from lora_edu.figures import sliders
+from lora_edu.files import DownloadError
+from lora_edu.measures import relative_error, round_in_blocks
 
 PATH = Path(__file__).parent.parent / "notebooks" / "05_blocks.ipynb"
 SOURCES = [cell.source for cell in nbformat.read(PATH, as_version=4).cells if cell.cell_type == "code"]
@@ -30,7 +30,7 @@ def absent(monkeypatch):
     def model_folder(name):
         raise DownloadError("no network")
 
-    monkeypatch.setattr(fetching, "model_folder", model_folder)
+    monkeypatch.setattr(files, "model_folder", model_folder)
     names = {"torch": torch, "np": np, "relative_error": relative_error, "round_in_blocks": round_in_blocks}
     exec(cell('model_folder("minilm")'), names)
     assert names["minilm"] == {}

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from lora_edu import fetching, nf_codebook, quantize
-from lora_edu.analysis import relative_error
+from lora_edu import files, nf_codebook, quantize
 from lora_edu.exercises import nb06
-from lora_edu.storage import DownloadError
+from lora_edu.files import DownloadError
+from lora_edu.measures import relative_error
 
 PATH = Path(__file__).parent.parent / "notebooks" / "06_nf4.ipynb"
 with_bitsandbytes = pytest.mark.skipif(
@@ -172,7 +172,7 @@ def test_the_notebook_goes_on_without_minilm(capsys, monkeypatch):
     def absent(name):
         raise DownloadError("no network")
 
-    monkeypatch.setattr(fetching, "model_folder", absent)
+    monkeypatch.setattr(files, "model_folder", absent)
     cells = nbformat.read(PATH, as_version=4).cells
     cell = next(cell for cell in cells if cell.cell_type == "code" and 'model_folder("minilm")' in cell.source)
     normal = torch.randn(2**16, generator=torch.Generator().manual_seed(0))

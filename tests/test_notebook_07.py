@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from lora_edu import double_quant_experiments as experiments
 from lora_edu import load_base, quantize
 from lora_edu.codebooks import dynamic_codebook
+from lora_edu.experiments import nb07 as experiments
+from lora_edu.files import DownloadError
 from lora_edu.quantization import DoubleQuant, block_absmax
-from lora_edu.storage import DownloadError
 
 PATH = Path(__file__).parent.parent / "notebooks" / "07_double_quantization.ipynb"
 CELLS = [cell for cell in nbformat.read(PATH, as_version=4).cells if cell.cell_type == "code"]
@@ -89,6 +89,6 @@ def test_the_notebook_goes_on_without_minilm(names, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert out == "MiniLM is left out: minilm cannot be fetched\n{'GPT': '24 layers'}\n"
     names["models"]["GPT"] = dict(list(names["models"]["GPT"].items())[:3])  # three layers are enough here
-    exec("from lora_edu.double_quant_experiments import error_by_source", names)
+    exec("from lora_edu.experiments.nb07 import error_by_source", names)
     exec(cell("for path, (W, X) in layers.items()").source, names)
     assert "MiniLM" not in capsys.readouterr().out and len(names["rows"]) == 3

@@ -78,7 +78,7 @@ def test_without_peft_the_cell_says_so(names, capsys, monkeypatch):
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no getrusage")
 def test_the_notebook_needs_less_than_three_gigabytes():
     code = (
-        "import resource, sys; from pathlib import Path; from lora_edu.report import execute;"
+        "import resource, sys; from pathlib import Path; from lora_edu.setup.report import execute;"
         "execute(Path(sys.argv[1])); print('peak', resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
     )
     run = subprocess.run([sys.executable, "-c", code, str(PATH)], capture_output=True, text=True, check=True)

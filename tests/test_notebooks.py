@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from lora_edu import grading, report
+from lora_edu.exercises import grading
+from lora_edu.setup import report
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(?<![\w/.])/(?:home|Users|work|root|tmp)/\w|[A-Z]:\\\\")

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
-from lora_edu.paged import MOMENTS, PagedAdamW
-from lora_edu.peak import PeakMemory
+from lora_edu.memory.paged import MOMENTS, PagedAdamW
+from lora_edu.memory.peak import PeakMemory
 from lora_edu.qlora import quantize_linears
 from lora_edu.training import trainable_parameters, training_step
 

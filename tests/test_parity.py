@@ -5,10 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_edu.analysis import relative_error
 from lora_edu.codebooks import FP4_BNB_PATTERNS, dynamic_codebook, get_codebook, nf_codebook
-from lora_edu.packing import unpack
-from lora_edu.quantization import DoubleQuant, quantize
+from lora_edu.measures import relative_error
+from lora_edu.quantization import DoubleQuant, quantize, unpack
 
 functional = pytest.importorskip("bitsandbytes.functional")
 

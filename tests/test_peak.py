@@ -3,9 +3,9 @@ import copy
 import pytest
 import torch
 
-from lora_edu.activations import predicted_peak_bytes
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.peak import PeakMemory
+from lora_edu.memory.activations import predicted_peak_bytes
+from lora_edu.memory.peak import PeakMemory
 
 
 def test_what_is_freed_leaves_and_what_is_shared_counts_once():

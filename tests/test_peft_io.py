@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from lora_edu import storage
+from lora_edu import files
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora, lora_layers, merge
 from lora_edu.peft_io import CONFIG, WEIGHTS, load_adapter, save_adapter
@@ -155,7 +155,7 @@ def test_a_failed_save_keeps_the_old_adapter(adapted, tmp_path, monkeypatch):
 
 
 def test_shipped_adapter_fits_the_shipped_base():
-    from lora_edu.pretrain import load_base
+    from lora_edu.models.pretrain import load_base
 
-    model = load_adapter(load_base("laptop", device="cpu"), storage.data_file("shakespeare-adapter"))
+    model = load_adapter(load_base("laptop", device="cpu"), files.data_file("shakespeare-adapter"))
     assert len(lora_layers(model)) == 24 and model.config != TINY

@@ -5,18 +5,18 @@ import math
 import pytest
 import torch
 
-from lora_edu import pretrain as pretrain_module
-from lora_edu import storage
+from lora_edu import files
 from lora_edu.lora import add_lora
-from lora_edu.memory import measured_bytes, predicted_bytes
-from lora_edu.pretrain import SIZES, load_base, pick_size, pretrain
+from lora_edu.memory.shapes import measured_bytes, predicted_bytes
+from lora_edu.models import pretrain as pretrain_module
+from lora_edu.models.pretrain import SIZES, load_base, pick_size, pretrain
 from lora_edu.qlora import quantize_linears
 from lora_edu.texts import load_text
 from lora_edu.training import evaluate, train
 
 
 def test_the_shipped_base_is_the_one_in_its_log():
-    log = json.loads(storage.data_file("base-laptop.json").read_text())
+    log = json.loads(files.data_file("base-laptop.json").read_text())
     model = load_base("laptop", device="cpu")
     assert sum(p.numel() for p in model.parameters()) == 3_356_160
     assert log["recipe"]["steps"] == log["validation_loss"][-1][0] and not log["interrupted"]
@@ -27,7 +27,7 @@ def test_the_shipped_base_is_the_one_in_its_log():
 def test_a_short_run_writes_weights_and_log(tmp_path):
     model = pretrain("laptop", steps=2, folder=tmp_path, device="cpu")
     log = json.loads((tmp_path / "base-laptop.json").read_text())
-    assert log["command"] == "python -m lora_edu.pretrain --size laptop --steps 2 --seed 0"
+    assert log["command"] == "python -m lora_edu.models.pretrain --size laptop --steps 2 --seed 0"
     assert [done for done, _ in log["validation_loss"]] == [0, 2]
     from safetensors.torch import load_file
 
@@ -61,5 +61,5 @@ def test_sizes(monkeypatch):
 
 def test_a_base_that_is_not_there_yet_names_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain_module, "base_path", lambda size: tmp_path / "no.safetensors")
-    with pytest.raises(FileNotFoundError, match="python -m lora_edu.pretrain --size gpu"):
+    with pytest.raises(FileNotFoundError, match="python -m lora_edu.models.pretrain --size gpu"):
         load_base("gpu")

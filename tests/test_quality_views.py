@@ -1,8 +1,8 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from lora_edu import quality_views as views
-from lora_edu.quality_experiments import RATES, SEEDS, TEXT_SIZES, arm_name, rates
+from lora_edu.experiments.nb09 import RATES, SEEDS, TEXT_SIZES, arm_name, rates
+from lora_edu.figures import nb09 as views
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_edu.analysis import (
+from lora_edu.codebooks import dynamic_codebook, get_codebook, int_codebook, nf_codebook
+from lora_edu.experiments.nb06 import format_codebook
+from lora_edu.measures import (
     bin_use,
     entropy_bits,
     mean_absolute_error,
@@ -16,10 +18,7 @@ from lora_edu.analysis import (
     output_error,
     relative_error,
 )
-from lora_edu.codebooks import dynamic_codebook, get_codebook, int_codebook, nf_codebook
-from lora_edu.format_experiments import format_codebook
-from lora_edu.packing import nearest_code, pack, unpack
-from lora_edu.quantization import DoubleQuant, quantize
+from lora_edu.quantization import DoubleQuant, nearest_code, pack, quantize, unpack
 
 shapes = st.lists(st.integers(1, 40), min_size=1, max_size=3)
 block_sizes = st.sampled_from([1, 3, 16, 48, 64, 256])

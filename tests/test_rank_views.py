@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_edu.rank_views import low_rank, rank_view, relative_errors
+from lora_edu.figures.nb01 import rank_view
+from lora_edu.measures import low_rank, relative_errors
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,13 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lora_edu.report import execute, formulas_to_mathml, tidy, to_html
+from lora_edu.setup.report import execute, formulas_to_mathml, tidy, to_html
 
 
 def test_a_report_needs_no_network(tmp_path):
     picture = (
         "import matplotlib; matplotlib.use('agg'); import matplotlib.pyplot as plt\n"
-        "from lora_edu.plots import show\nfigure, axes = plt.subplots()\nshow(figure, 'an empty frame')"
+        "from lora_edu.figures.plots import show\nfigure, axes = plt.subplots()\nshow(figure, 'an empty frame')"
     )
     notebook = new_notebook(cells=[new_markdown_cell("rank $r$ and $$W = BA$$"), new_code_cell(picture)])
     nbformat.write(notebook, tmp_path / "a.ipynb")

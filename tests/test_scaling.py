@@ -24,7 +24,7 @@ def test_the_bytes_on_the_page(method):
 
 
 def test_the_removed_lines_are_in_the_program():
-    source = "".join((ROOT / "lora_edu" / name).read_text() for name in ("training.py", "train_command.py"))
+    source = "".join((ROOT / "lora_edu" / name).read_text() for name in ("training.py", "models/finetune.py"))
     removed = [line[1:] for block in re.findall(r"```diff\n(.*?)```", PAGE, re.S) for line in block.splitlines()
                if line.startswith(("-", " "))]  # fmt: skip
     assert len(removed) == 9 and all(f"{line}\n" in source for line in removed)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_edu import plots, sliders
-from lora_edu.sliders import View, explore
+from lora_edu.figures import plots, sliders
+from lora_edu.figures.sliders import View, explore
 
 
 @pytest.fixture

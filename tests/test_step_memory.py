@@ -1,13 +1,12 @@
 import pytest
 import torch
 
-from lora_edu.activations import predicted_activation_bytes
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
-from lora_edu.peak import PeakMemory
-from lora_edu.pretrain import SIZES
+from lora_edu.memory.activations import _temporary_bytes, predicted_activation_bytes, step_peak_bytes
+from lora_edu.memory.peak import PeakMemory
+from lora_edu.models.pretrain import SIZES
 from lora_edu.qlora import quantize_linears
-from lora_edu.step_memory import _temporary_bytes, step_peak_bytes
 from lora_edu.training import trainable_parameters, training_step
 
 SHAPES = [  # n_layers, d_model, n_heads, seq_len, batch_size, rank

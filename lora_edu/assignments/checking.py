@@ -10,10 +10,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lora_edu import grading
 from lora_edu.assignments.core import Assignment, load
 from lora_edu.assignments.observing import observe_all
 from lora_edu.assignments.verdict import failing_part, is_untouched, message, was_interrupted
+from lora_edu.exercises import grading
 
 
 class Check:

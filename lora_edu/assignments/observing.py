@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from lora_edu.assignments.core import Assignment, Task
-from lora_edu.comparing import plain
+from lora_edu.exercises.comparing import plain
 
 
 class NotDone(Exception):

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lora_edu.assignments.observing import NotDone, call, observed
 from lora_edu.assignments.qlora_pieces import StoredWeight
-from lora_edu.peak import PeakMemory
+from lora_edu.memory.peak import PeakMemory
 
 
 def short(values: Any) -> Tensor:

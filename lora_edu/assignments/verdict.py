@@ -8,7 +8,7 @@ import json
 import sys
 from typing import Any
 
-from lora_edu.comparing import difference, equal, recognized
+from lora_edu.exercises.comparing import difference, equal, recognized
 
 
 def earned(got: list[dict], expected: list[dict], parts: dict[str, float], tolerance: float) -> dict[str, float]:

@@ -7,7 +7,7 @@ import nbformat
 
 from lora_edu.classroom import folders, inspecting, nbgrading
 from lora_edu.classroom.releasing import released_cohort
-from lora_edu.storage import staging
+from lora_edu.files import staging
 
 
 def autograde(name: str, force: bool = False) -> dict[str, str]:

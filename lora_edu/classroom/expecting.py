@@ -7,7 +7,7 @@ from lora_edu.assignments.core import Assignment, load
 from lora_edu.assignments.observing import observe_all
 from lora_edu.classroom import folders
 from lora_edu.classroom.solutions import Solutions, load_solutions
-from lora_edu.storage import staging
+from lora_edu.files import staging
 
 
 def expectations(name: str, cohort: str, kind: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from lora_edu.assignments.core import load
 from lora_edu.classroom import autograding, collecting, folders, inspecting, nbgrading
-from lora_edu.storage import staging
+from lora_edu.files import staging
 
 
 def write_grades(name: str) -> Path:

@@ -12,7 +12,7 @@ from lora_edu.assignments.core import load, names
 from lora_edu.classroom import folders, nbgrading
 from lora_edu.classroom.expecting import expectations, write_hidden
 from lora_edu.classroom.plugins import set_cohort
-from lora_edu.storage import staging
+from lora_edu.files import staging
 
 FORBIDDEN = ("BEGIN SOLUTION", "BEGIN HIDDEN", "lora_edu.classroom", "points(")
 

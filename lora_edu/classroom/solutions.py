@@ -1,6 +1,5 @@
 """What a grader in notebooks/assignments/graders/<name>.py consists of: right answers and well-known wrong ones.
 
-from lora_edu.classroom.solutions import Solutions, Wrong
 
 SOLUTIONS = {"1.1": Solutions(reference=..., right={...}, wrong=[Wrong(...), ...])}
 """

@@ -1,1 +1,15 @@
-"""The exercises of each notebook: reference, named misconceptions and cases. `lora_edu.grading` runs them."""
+"""The checks of the exercises: `grading` and `comparing` are the mechanism, `nb00` and so on the exercises themselves.
+
+An *exercise* is a reference solution, named mistakes and cases; its *check* runs a learner's function on the cases and
+says "correct", the mistake's name, or the smallest failing case. `progress()` lists what is done.
+"""
+
+__all__ = ["progress"]
+
+
+def __getattr__(name: str):
+    if name not in __all__:
+        raise AttributeError(f"module 'lora_edu.exercises' has no attribute {name!r}")
+    from lora_edu.exercises import grading  # here, so that `comparing` can be imported with the standard library alone
+
+    return getattr(grading, name)

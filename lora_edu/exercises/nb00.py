@@ -1,6 +1,6 @@
 """The checks of notebook 00, Start here."""
 
-from lora_edu.grading import Exercise, beside
+from lora_edu.exercises.grading import Exercise, beside
 
 __all__ = ["adapter_numbers", "beside", "weight_gigabytes"]
 

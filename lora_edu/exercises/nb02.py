@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lora_edu.grading import Exercise, beside
+from lora_edu.exercises.grading import Exercise, beside
 
 __all__ = ["beside", "first_step", "grad_A", "merged_weight"]
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from lora_edu.grading import Exercise, beside
+from lora_edu.exercises.grading import Exercise, beside
 
 __all__ = ["beside", "bits_per_byte", "block_weights", "head_output"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from lora_edu.grading import Exercise, beside
+from lora_edu.exercises.grading import Exercise, beside
 
 __all__ = ["beside", "lora_layer", "merged_weight", "training_operations", "weighted_update"]
 

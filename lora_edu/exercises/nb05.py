@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from lora_edu.grading import Exercise, as_array, beside
+from lora_edu.exercises.grading import Exercise, as_array, beside
 
 __all__ = ["beside", "block_constants", "code_error", "round_between", "smallest_block"]
 

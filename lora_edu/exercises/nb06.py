@@ -6,7 +6,7 @@ from statistics import NormalDist
 import numpy as np
 
 from lora_edu.codebooks import nf_codebook
-from lora_edu.grading import Exercise, as_array, beside
+from lora_edu.exercises.grading import Exercise, as_array, beside
 
 __all__ = ["beside", "normal_float", "packed_codes", "rounded_output_error"]
 

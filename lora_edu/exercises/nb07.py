@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from lora_edu.codebooks import dynamic_codebook, nf_codebook
-from lora_edu.grading import Exercise, as_array, beside
+from lora_edu.exercises.grading import Exercise, as_array, beside
 from lora_edu.quantization import DoubleQuant, quantize
 
 __all__ = ["beside", "bits_of_constants", "moved_again", "resident_bytes", "round_constants"]

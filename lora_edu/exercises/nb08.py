@@ -4,8 +4,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lora_edu.grading import Exercise, beside
-from lora_edu.peak import PeakMemory
+from lora_edu.exercises.grading import Exercise, beside
+from lora_edu.memory.peak import PeakMemory
 from lora_edu.quantization import quantize
 
 __all__ = ["beside", "mlp_activations", "never_moved", "qlora_bytes", "quantized_linear"]

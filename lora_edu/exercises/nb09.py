@@ -3,7 +3,7 @@
 import numpy as np
 
 from lora_edu.codebooks import nf_codebook
-from lora_edu.grading import Exercise, beside
+from lora_edu.exercises.grading import Exercise, beside
 
 __all__ = ["beside", "bits_per_weight", "lora_minus_full", "qlora_output", "stored_bytes"]
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from lora_edu.grading import Exercise, beside
+from lora_edu.exercises.grading import Exercise, beside
 
 __all__ = ["beside", "bits_per_byte", "q4_1", "shifted_loss", "stored_bytes"]
 

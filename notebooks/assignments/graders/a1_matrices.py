@@ -180,7 +180,7 @@ def split_in_place(c):
 
 def split_of_the_notebook(c):
     def answer(matrix, rank):
-        from lora_edu.rank_views import low_rank
+        from lora_edu.measures import low_rank
 
         product = low_rank(*np.linalg.svd(matrix, full_matrices=False), rank)
         return product[:, :rank], np.eye(matrix.shape[1])[:, :rank]

@@ -106,7 +106,7 @@ def audit_in_place(c):
 
 
 def audit_with_lora_edu(c):
-    from lora_edu.analysis import relative_error
+    from lora_edu.measures import relative_error
 
     def moved(paths, before, after):
         return [name for name in others(before) if relative_error(before[name], after[name]) > 1e-6]

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lora_edu import packing
+from lora_edu import quantization as packing
 
 
 def reference(codes, bits, fill_code):

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from lora_edu import packing, quantization
+from lora_edu import quantization
+from lora_edu import quantization as packing
 
 
 def reference(values, constants, codebook, block_size):

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from lora_edu.analysis import relative_error
+from lora_edu.measures import relative_error
 from lora_edu.quantization import block_absmax, quantize
 
 

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import torch
 
-from lora_edu import packing, quantization
+from lora_edu import quantization
+from lora_edu import quantization as packing
 
 
 def reference(packed, bits, constants, codebook, block_size, shape):

@@ -1,0 +1,3 @@
+"""What makes the course fast and safe, below the code that teaches:
+kernels, checkpoints, several devices, compiling.
+"""

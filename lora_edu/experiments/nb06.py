@@ -1,0 +1,94 @@
+"""The shipped GPT with its weights rounded to one format after another: what happens to its loss (notebook 06).
+
+Each arm rounds every linear layer of the blocks to one codebook, puts the rounded weights back in full precision, and
+measures the loss on held-out speeches beside three errors. Where the blocks begin is a matter of chance: `shift` moves
+the begin of the first one, which gives another draw of the rounding errors, and so an idea of the spread.
+"""
+
+import torch
+from torch import Tensor
+
+from lora_edu.codebooks import get_codebook, nf_codebook
+from lora_edu.gpt import GPT
+from lora_edu.measures import block_linears, layer_inputs, lloyd_max
+from lora_edu.models.pretrain import load_base
+from lora_edu.quantization import quantize
+from lora_edu.texts import load_text
+from lora_edu.training import evaluate
+
+# AF4-64, as bitsandbytes ships it (`get_4bit_type("af4")`). Source: Yoshida 2023, arXiv 2306.06965.
+AF4 = (
+    -1.0, -0.69441008, -0.51243739, -0.3736951, -0.25607552, -0.14982478, -0.04934812, 0.0,
+    0.04273164, 0.12934483, 0.21961274, 0.31675666, 0.42563882, 0.55496234, 0.72424863, 1.0,
+)  # fmt: skip
+FOUR_BITS = ("nf4", "af4", "lloyd-max", "fp4-e2m1", "int4", "fp4-bnb", "fp4-e3m0")
+OTHER_BITS = ("nf2", "nf3", "nf5", "nf6", "nf7", "nf8")
+
+
+def arm_name(codebook: str, block_size: int = 64, shift: int = 0) -> str:
+    """The name of an arm, for example `nf4, block 64, shift 0`."""
+    return f"{codebook}, block {block_size}, shift {shift}"
+
+
+def shifts(block_size: int) -> tuple[int, ...]:
+    """Where the first block begins in each of the four draws: quarters of a block apart."""
+    return tuple(range(0, block_size, block_size // 4))
+
+
+FORMAT_ARMS = {"full precision": {"codebook": None}} | {
+    arm_name(name, block_size, shift): {"codebook": name, "block_size": block_size, "shift": shift}
+    for names, block_size in ((FOUR_BITS + OTHER_BITS, 64), (FOUR_BITS, 1024))
+    for name in names
+    for shift in shifts(block_size)
+}
+
+
+def format_codebook(name: str) -> Tensor:
+    """The codebook behind a name: `af4`, `lloyd-max`, or any name that `quantize` knows."""
+    if name == "af4":
+        return torch.tensor(AF4)
+    if name == "lloyd-max":
+        values = torch.randn(2**18, generator=torch.Generator().manual_seed(0))
+        return lloyd_max(values, nf_codebook(4))
+    return get_codebook(name)
+
+
+def format_loss(
+    codebook: str | None,
+    block_size: int = 64,
+    shift: int = 0,
+    *,
+    windows: int = 128,
+    seed: int = 0,
+    folder=None,
+    progress: bool = True,
+) -> dict:
+    """Round all linear layers in the blocks of the shipped base to a format; None leaves them as they are.
+
+    Returns the loss on so many `windows` of held-out speeches (nats per byte), and the relative errors of the weights
+    and of the layers' outputs. Nothing is drawn by lot: `seed` has no effect.
+    """
+    model, tokens = load_base("laptop", device="cpu"), load_text("speeches").validation  # a GPU has other last digits
+    result = {"weight_error": 0.0, "output_error": 0.0}
+    if codebook is not None:
+        inputs = layer_inputs(model, tokens)
+        result = round_linears(model, format_codebook(codebook), block_size, shift, inputs)
+    result["loss"] = evaluate(model, tokens, max_windows=windows)
+    return {name: round(value, 5) for name, value in result.items()}
+
+
+def round_linears(model: GPT, codebook: Tensor, block_size: int, shift: int, inputs: dict[str, Tensor]) -> dict:
+    """Replace the weight of every linear layer in the blocks by its rounded self, in place.
+
+    Returns the relative error of all weights together, and the mean over the layers of the relative error of y = W x.
+    """
+    lost, total, outputs = 0.0, 0.0, []
+    for path, layer in block_linears(model).items():
+        weight = layer.weight.detach()
+        rounded = quantize(weight.flatten().roll(shift), codebook, block_size).dequantize()
+        change = rounded.roll(-shift).view(weight.shape) - weight  # (d_out, d_in)
+        lost, total = lost + change.square().sum().item(), total + weight.square().sum().item()
+        x = inputs[path]
+        outputs.append(((x @ change.T).norm() / (x @ weight.T).norm()).item())
+        layer.weight.data = weight + change
+    return {"weight_error": (lost / total) ** 0.5, "output_error": sum(outputs) / len(outputs)}

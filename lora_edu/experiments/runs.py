@@ -1,0 +1,136 @@
+"""The long experiments, whose stored results the notebooks plot.
+
+    python -m lora_edu.experiments update-rank
+
+An experiment is a function and a few arms, each a set of arguments for it. The result of an arm goes into
+`data/results/<name>.json` as soon as it is there, beside the command, the seed, the versions and the kind of machine: a
+run that was stopped goes on with the next arm. A notebook plots the stored numbers and runs one arm again (`run_arm`),
+so that its reader sees that they are true.
+"""
+
+import argparse
+import hashlib
+import json
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from lora_edu import files
+from lora_edu.experiments.nb01 import STORED_LAYER, update_rank
+from lora_edu.experiments.nb06 import FORMAT_ARMS, format_loss
+from lora_edu.experiments.nb07 import DOUBLE_QUANT_ARMS, double_quant_loss
+from lora_edu.experiments.nb09 import QUALITY_ARMS, fine_tuned_loss
+from lora_edu.models.pretrain import base_path
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A function, and the arguments of each of its arms. It returns what JSON can hold."""
+
+    function: Callable[..., dict]
+    arms: dict[str, dict]
+    seed: int = 0
+
+
+def run(name: str, folder: Path | None = None) -> dict:
+    """Run the arms of an experiment that have no stored result yet. Returns the result, which is also stored."""
+    experiment, folder = _experiment(name), folder or results_folder()
+    path = folder / f"{name}.json"
+    head = _head(name, experiment)
+    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else head
+    _check_same_run(result, head, path)
+    result["settings"] = head["settings"]
+    missing = [arm for arm in experiment.arms if arm not in result["arms"]]
+    for arm in tqdm(missing, desc=name, unit="arm"):
+        result["arms"][arm] = run_arm(name, arm, folder=folder)
+        with files.staging(path) as target:
+            target.write_text(json.dumps(result) + "\n", encoding="utf-8")
+    return result
+
+
+def run_arm(name: str, arm: str, *, folder: Path | None = None, progress: bool = True) -> dict:
+    """Run one arm and return its result. Nothing is stored without a folder."""
+    experiment = _experiment(name)
+    if arm not in experiment.arms:
+        raise ValueError(f"unknown arm {arm!r} of {name!r}: choose one of {', '.join(experiment.arms)}")
+    return experiment.function(**experiment.arms[arm], seed=experiment.seed, folder=folder, progress=progress)
+
+
+def load_results(name: str) -> dict:
+    """The stored result of an experiment: command, seed, versions, machine, and the arms."""
+    _experiment(name)
+    path = results_folder() / f"{name}.json"
+    if not path.exists():
+        raise FileNotFoundError(f"no stored result at {path}: run python -m lora_edu.experiments {name}")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def results_folder() -> Path:
+    return files.data_file("results")
+
+
+# --- update-rank: of what rank is the update that full fine-tuning makes? --------------------------------------------
+
+
+EXPERIMENTS = {
+    "formats": Experiment(format_loss, FORMAT_ARMS),  # notebook 06
+    "update-rank": Experiment(
+        update_rank,
+        {
+            "10 steps": {"steps": 10, "ranks": (0, 1, 8, 256), "windows": 16},  # notebook 01 runs this one again
+            "150 steps": {"steps": 150, "ranks": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256), "store": STORED_LAYER},
+        },
+    ),
+    "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS),  # notebook 07
+    "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS),  # notebook 09
+}
+
+
+# --- around a run ----------------------------------------------------------------------------------------------------
+
+
+def _experiment(name: str) -> Experiment:
+    if name not in EXPERIMENTS:
+        raise ValueError(f"unknown experiment {name!r}: choose one of {', '.join(EXPERIMENTS)}")
+    return EXPERIMENTS[name]
+
+
+def _head(name: str, experiment: Experiment) -> dict:
+    """What a reader needs in order to repeat the run."""
+    versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
+    return {
+        "command": f"python -m lora_edu.experiments {name}",
+        "seed": experiment.seed,
+        "machine": f"{platform.machine()} CPU, threads: {torch.get_num_threads()}",
+        "versions": versions,
+        "base_sha256": hashlib.sha256(base_path("laptop").read_bytes()).hexdigest(),
+        "settings": json.loads(json.dumps(experiment.arms)),
+        "arms": {},
+    }
+
+
+def _check_same_run(stored: dict, wanted: dict, path: Path) -> None:
+    """Arms of two different experiments must not end up in one file. New arms may join those that are there."""
+    for key in ("seed", "base_sha256"):
+        if stored[key] != wanted[key]:
+            raise ValueError(f"{path} was made with another {key}: delete it to run the experiment anew")
+    for arm in stored["arms"]:
+        if stored["settings"][arm] != wanted["settings"].get(arm):
+            raise ValueError(f"{path} was made with another settings: delete it to run the experiment anew")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m lora_edu.experiments", description="Run a long experiment.")
+    parser.add_argument("name", choices=EXPERIMENTS)
+    parser.add_argument("--folder", type=Path, help="where to write; default: where the notebooks look, data/results")
+    arguments = parser.parse_args()
+    run(arguments.name, arguments.folder)
+
+
+if __name__ == "__main__":
+    main()

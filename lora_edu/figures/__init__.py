@@ -1,0 +1,1 @@
+"""What the notebooks draw: one look, sliders, and one file a notebook."""

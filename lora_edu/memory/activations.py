@@ -1,0 +1,307 @@
+"""What each operation of a block keeps for the backward pass, as rules; `block_activations` applies them in order.
+
+A product y = x W^T needs x to compute the gradient of W, and W to compute that of x. So x is kept only if W is trained
+(or has an adapter, whose A multiplies the same x), and whatever is frozen from the input up to here keeps nothing.
+
+How many bytes a number has depends on where it arises. And where the types differ, x is cast, and the cast copy is what
+is kept: a layer with float32 adapters in a bfloat16 model keeps a float32 copy of its input, a copy for each layer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from lora_edu.gpt import GPTConfig
+from lora_edu.lora import ALL_LINEAR
+from lora_edu.memory.shapes import GRADIENTS, Architecture, predicted_bytes
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The bytes of a number, by the place where it arises."""
+
+    stream: int  # the sum that runs past the blocks, and what norms make of it
+    products: int  # what linear layers and attention compute
+    adapters: int  # what A and B multiply
+
+    @property
+    def is_one(self) -> bool:
+        return self.stream == self.products == self.adapters
+
+
+PRECISIONS = {
+    "float32": Precision(4, 4, 4),
+    "bfloat16": Precision(2, 2, 2),  # the adapters too
+    "bfloat16, float32 adapters": Precision(2, 2, 4),  # as PEFT and `add_lora` make them
+    "autocast": Precision(4, 2, 2),  # parameters in float32; torch.autocast casts what a product needs
+}
+
+
+class Kept:
+    """Collects what each operation of a forward pass keeps: name -> numbers for each token, and the bytes of each.
+
+    Methods take whether their input needs a gradient and return whether their output does.
+    """
+
+    def __init__(self, shape: Architecture, rank: int | None, targets: tuple[str, ...], precision: str):
+        self.shape, self.rank, self.targets, self.precision = shape, rank, targets, precision_of(precision)
+        self.numbers: dict[str, int] = {}
+        self.sizes: dict[str, int] = {}
+        self.passed = {"base": 0, "adapters": 0}  # how many weights are needed again to pass a gradient on
+
+    @property
+    def bytes_per_token(self) -> int:
+        return sum(number * self.sizes[name] for name, number in self.numbers.items())
+
+    def keep(self, name: str, numbers: int, size: int) -> None:
+        self.numbers[name], self.sizes[name] = numbers, size
+
+    def linear(self, name: str, x: str, needs_grad: bool) -> bool:
+        """A linear layer, with or without an adapter. Weights are no activations, but autocast's copies of them are."""
+        (inner, outer), precision = self.shape.linears[name], self.precision
+        self.passed["base"] += inner * outer * needs_grad
+        if self.rank is None:  # trained: its own gradient needs x
+            arrives_in = precision.stream if x.endswith("norm's output") else precision.products
+            self.keep(x if arrives_in == precision.products else f"{x}, cast for {name}", inner, precision.products)
+            return True
+        if name not in self.targets:
+            return needs_grad  # frozen: x is not needed, and a gradient only passes through
+        self.passed["adapters"] += self.rank * (inner * needs_grad + outer)
+        self.keep(x if precision.is_one else f"{x}, cast for {name}", inner, precision.adapters)  # for A's gradient
+        self.keep(f"s A x of {name}", self.rank, precision.adapters)  # for B's gradient
+        return True
+
+    def norm(self, x: str, needs_grad: bool) -> bool:
+        """A norm keeps its input, and a number or two for each token."""
+        needs_grad |= self.rank is None
+        if needs_grad:
+            self.keep(x, self.shape.d_model, self.precision.stream)
+            self.keep(f"statistics of {x}", norm_numbers(self.shape), self.precision.stream)
+        return needs_grad
+
+
+def block(shape: Architecture, rank: int | None, targets: tuple[str, ...], first: bool, precision: str) -> Kept:
+    """One block's forward pass. first: the block after frozen embeddings, whose input needs no gradient."""
+    d, d_ff, kept = shape.d_model, shape.d_ff, Kept(shape, rank, targets, precision)
+    size = kept.precision.products
+    x_grad = rank is None or not first
+    n_grad = kept.norm("input of the block", x_grad)
+    qkv_grad = any([kept.linear(name, "attention norm's output", n_grad) for name in ("q_proj", "k_proj", "v_proj")])
+    if qkv_grad:  # fused attention: no (S, S) matrix is kept, only the logarithm of each row's softmax sum
+        kept.keep("q, k, v", 3 * d, size)
+        kept.keep("attention's output", d, size)
+        kept.keep("log-sum of each softmax row", shape.n_heads, 4)
+    x_grad |= kept.linear("o_proj", "attention's output", qkv_grad)  # the sum that goes on to the MLP
+    n_grad = kept.norm("input of the MLP half", x_grad)
+    up_grad = kept.linear("up_proj", "MLP norm's output", n_grad)
+    gate_grad = kept.linear("gate_proj", "MLP norm's output", n_grad) if shape.gated else up_grad
+    if gate_grad:
+        kept.keep("GELU's input", d_ff, size)  # of a gated MLP: the SiLU's
+    if shape.gated and up_grad:  # the product of gate and up keeps both for each other's gradient
+        kept.keep("SiLU's output", d_ff, size)
+    if shape.gated and gate_grad:
+        kept.keep("up_proj's output", d_ff, size)
+    kept.linear("down_proj", "gate times up" if shape.gated else "GELU's output", up_grad or gate_grad)
+    return kept
+
+
+def block_activations(
+    shape: Architecture, rank: int | None = None, targets: str | tuple[str, ...] = ALL_LINEAR, first: bool = False,
+    precision: str = "float32",
+) -> dict[str, int]:  # fmt: skip
+    """What one block keeps: name -> numbers for each token. rank None trains everything; else LoRA on `targets`."""
+    return block(shape, rank, target_names(shape, targets), first, precision).numbers
+
+
+def target_names(shape: Architecture, targets: str | tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the block linears that have an adapter. Raises ValueError for a name that there is not."""
+    names = tuple(shape.linears) if targets == ALL_LINEAR else (targets,) if isinstance(targets, str) else targets
+    if unknown := set(names) - set(shape.linears):
+        raise ValueError(
+            f"no linear layer of a block is named {', '.join(sorted(unknown))}; there are: {', '.join(shape.linears)}"
+        )
+    return tuple(names)
+
+
+def precision_of(name: str) -> Precision:
+    """Raises ValueError for a name that PRECISIONS has not."""
+    if name not in PRECISIONS:
+        raise ValueError(f"precision must be one of {'; '.join(PRECISIONS)}, got {name!r}")
+    return PRECISIONS[name]
+
+
+def norm_numbers(shape: Architecture) -> int:
+    """For each token: 1 / deviation, and for a LayerNorm the mean (LLaMA's RMSNorm takes none off)."""
+    return 1 if shape.gated else 2
+
+
+# --- activations -----------------------------------------------------------------------------------------------------
+# Activations: what the forward pass keeps for the backward pass, counted as it happens and predicted from the shape.
+#
+# The rules for each operation stand in `lora_edu.memory.activations`; here they are added up for a whole model. The
+# predictions are for code like the course's GPT: fused attention, fused norms, no dropout (which would keep a mask and
+# one more copy of its input). On the CPU they are exact; CUDA's attention and norms keep a few numbers a token more.
+
+
+def measured_activations(model: nn.Module, forward: Callable[[], object]) -> list[Tensor]:
+    """Run `forward` and return the tensors that autograd keeps for the backward pass, one for each storage.
+
+    A tensor that two operations keep is there once. The model's parameters and buffers are not activations.
+    """
+    ours = {t.untyped_storage().data_ptr() for t in [*model.parameters(), *model.buffers()]}
+    kept: dict[int, Tensor] = {}  # storage address -> tensor; holding the tensor keeps its address from being reused
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in ours:
+            kept.setdefault(tensor.untyped_storage().data_ptr(), tensor.detach())
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor):
+        forward()
+    return list(kept.values())
+
+
+def measured_activation_bytes(model: nn.Module, tokens: Tensor, targets: Tensor) -> int:
+    """The bytes kept by one forward pass with a loss; tokens and targets: (B, S) int64, two tensors of their own."""
+    return sum(
+        tensor.untyped_storage().nbytes() for tensor in measured_activations(model, lambda: model(tokens, targets))
+    )
+
+
+def predicted_activation_bytes(
+    shape: GPTConfig | Architecture,
+    batch_size: int,
+    seq_len: int,
+    *,
+    rank: int | None = None,
+    targets: str | tuple[str, ...] = ALL_LINEAR,
+    checkpointing: bool = False,
+    precision: str = "float32",
+    nf4: bool = False,
+) -> int:
+    """The bytes that a forward pass with a loss keeps, from the model's shape alone; exact for the course's GPT.
+
+    rank: None for full fine-tuning, else LoRA on `targets`. checkpointing: each block keeps its input only; what comes
+    on top while the backward pass runs is `recomputed_bytes`. precision: one of
+    `lora_edu.memory.activations.PRECISIONS`; the loss is in float32 always. nf4: matters under autocast only, which
+    keeps a 16-bit copy of each weight that is not in NF4; `NF4Linear` keeps no dequantized weight.
+    """
+    shape, names = _as_architecture(shape), target_names(_as_architecture(shape), targets)
+    n_tokens, size = batch_size * seq_len, precision_of(precision)
+    blocks = [block(shape, rank, names, i == 0, precision) for i in range(shape.n_layers)]
+    per_token = sum(size.stream * shape.d_model if checkpointing else kept.bytes_per_token for kept in blocks)
+    per_token += _after_the_blocks(shape, rank, precision)
+    copies = 0
+    if precision == "autocast":
+        copies = shape.d_model * shape.vocab_size  # the head
+        copies += (
+            0 if checkpointing else sum(kept.passed["adapters"] + kept.passed["base"] * (not nf4) for kept in blocks)
+        )
+    integers = n_tokens  # targets; for trained embeddings, tokens and positions too
+    if rank is None:
+        integers += n_tokens + (seq_len if shape.positions else 0)
+    return n_tokens * per_token + 4 + 2 * copies + 8 * integers  # 4: how many tokens there were
+
+
+def recomputed_bytes(
+    shape: GPTConfig | Architecture,
+    batch_size: int,
+    seq_len: int,
+    *,
+    rank: int | None = None,
+    targets: str | tuple[str, ...] = ALL_LINEAR,
+    precision: str = "float32",
+    nf4: bool = False,
+) -> int:
+    """With checkpointing: what one block adds while the backward pass is in it. Its input is there already."""
+    shape = _as_architecture(shape)
+    kept = block(shape, rank, target_names(shape, targets), False, precision)
+    inner = kept.bytes_per_token - kept.precision.stream * shape.d_model
+    copies = kept.passed["adapters"] + kept.passed["base"] * (not nf4) if precision == "autocast" else 0
+    return batch_size * seq_len * inner + 2 * copies
+
+
+def predicted_peak_bytes(
+    shape: GPTConfig | Architecture,
+    batch_size: int,
+    seq_len: int,
+    *,
+    rank: int | None = None,
+    targets: str | tuple[str, ...] = ALL_LINEAR,
+    checkpointing: bool = False,
+    precision: str = "float32",
+    nf4: bool = False,
+) -> int:
+    """The most that activations take together with the gradients that flow back through them: two moments compete.
+
+    At the loss: all that is kept, and two gradients as large as the logits. In the last block: the loss and the last
+    norm are done, and `flowing_bytes` are on their way; with checkpointing, what the block computed again is there too.
+    Gradients of trained parameters, which stay, are not counted here. Within 1% for LoRA on the CPU; under autocast,
+    where gradients are there in two types for a moment, the true peak is up to a fifth more.
+    """
+    shape, n_tokens = _as_architecture(shape), batch_size * seq_len
+    how = dict(rank=rank, targets=targets, precision=precision, nf4=nf4)
+    kept = predicted_activation_bytes(shape, batch_size, seq_len, checkpointing=checkpointing, **how)
+    at_loss = kept + 2 * 4 * n_tokens * shape.vocab_size  # float32 gradients, before and after the softmax
+    in_block = kept - n_tokens * _after_the_blocks(shape, rank, precision)
+    in_block += flowing_bytes(shape, batch_size, seq_len, precision=precision)
+    in_block += recomputed_bytes(shape, batch_size, seq_len, **how) if checkpointing else 0
+    return max(at_loss, in_block)
+
+
+def flowing_bytes(shape: GPTConfig | Architecture, batch_size: int, seq_len: int, *, precision: str = "float32") -> int:
+    """The gradients on their way through one MLP at its widest: before and after the GELU, and past the block."""
+    shape, size = _as_architecture(shape), precision_of(precision)
+    wide = 3 if shape.gated else 2
+    return batch_size * seq_len * (size.stream * shape.d_model + wide * size.products * shape.d_ff)
+
+
+def _after_the_blocks(shape: Architecture, rank: int | None, precision: str) -> int:
+    """For each token: the last norm's input and statistics, a trained head's input, and the logarithms of the loss."""
+    size = precision_of(precision)
+    norm = size.stream * (shape.d_model + norm_numbers(shape))
+    return norm + (size.products * shape.d_model if rank is None else 0) + 4 * shape.vocab_size
+
+
+def _as_architecture(shape: GPTConfig | Architecture) -> Architecture:
+    return Architecture.of_gpt(shape) if isinstance(shape, GPTConfig) else shape
+
+
+# --- step memory -----------------------------------------------------------------------------------------------------
+# The peak memory of a QLoRA step in mixed precision, predicted from the model's shape: the course's GPT, adapters on
+# all block linears, nothing compiled, no checkpointing.
+#
+# What stays between two steps is in `lora_edu.memory.shapes`, what the forward pass keeps is above. On top come
+# temporary copies. With many tokens the peak is in the last block's MLP, where `down_proj`'s adapter holds its wide
+# input three times: as it came, in float32 for a moment (adapters are float32), and in 16 bits again (autocast casts it
+# back). `tests/test_step_memory.py` holds this against a measurement, `benchmarks/gpu.py` against a GPU's own count.
+
+
+def step_peak_bytes(config: GPTConfig, batch_size: int, seq_len: int, rank: int) -> int:
+    """The most memory at one moment of a training step: weights, constants, adapters, AdamW's state, the batch, and
+    the activations with their temporary copies. Not counted: what the libraries of a GPU take for themselves.
+    """
+    n_tokens = batch_size * seq_len
+    resident = predicted_bytes(config, nf4=True, rank=rank)
+    resident = sum(resident.values()) - resident[GRADIENTS]  # they are not there yet
+    inputs = 8 * n_tokens  # the targets are kept anyway
+    kept = predicted_activation_bytes(config, batch_size, seq_len, rank=rank, precision="autocast", nf4=True)
+    return resident + inputs + kept + max(_temporary_bytes(config, n_tokens).values())
+
+
+def _temporary_bytes(config: GPTConfig, n_tokens: int) -> dict[str, int]:
+    """What three moments add to all that is kept, or are still without: name -> bytes."""
+    d, loss = config.d_model, 4 * config.vocab_size  # of a token: float32 logarithms of the probabilities
+    # In the last MLP the final norm (its input and two statistics) and the loss are still to come. The MLP holds its
+    # own input, float32, and GELU's output, 16 bits.
+    in_mlp = 4 * d + 2 * 4 * d - (4 * d + 8) - loss
+    return {
+        # the float32 copy of the adapter's input; the product with W is there
+        "down_proj's adapter": n_tokens * (in_mlp + 4 * 4 * d + 2 * d),
+        # the dequantized W, in float32 and in 16 bits; the adapter's own copy of its input is not there yet
+        "down_proj's product": n_tokens * (in_mlp - 2 * 4 * d) + (4 + 2) * 4 * d * d,
+        # two gradients of the logits
+        "the loss": n_tokens * 2 * loss,
+    }

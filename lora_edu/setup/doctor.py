@@ -1,0 +1,94 @@
+"""The check-up that a teacher asks a student to send: versions, device, threads, disk, texts, and one verdict."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+
+import torch
+
+from lora_edu import files
+from lora_edu.models.pretrain import base_path
+from lora_edu.texts import available_texts
+from lora_edu.training import pick_device
+
+PACKAGES = ("lora-edu", "torch", "numpy", "matplotlib", "jupyterlab", "ipywidgets", "nbval")
+NEEDED_DISK = 1e9  # bytes
+
+
+def report() -> tuple[str, bool]:
+    """The check-up as text, and whether the course can run here."""
+    lines, problems, hints = [], [], []
+    lines.append(f"python       {platform.python_version()} on {platform.system()} {platform.machine()}")
+    for package in PACKAGES:
+        try:
+            lines.append(f"{package:12} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            problems.append(f"{package} is not installed: run python -m lora_edu setup")
+    lines.append(f"device       {describe_device()}")
+    if hint := missing_gpu_hint():
+        hints.append(hint)
+    lines.append(f"threads      {torch.get_num_threads()} for torch, {os.cpu_count()} processors")
+    free = shutil.disk_usage(_existing_parent(files.cache_dir())).free
+    lines.append(f"free disk    {free / 1e9:.1f} GB where the cache is ({files.cache_dir()})")
+    if free < NEEDED_DISK:
+        problems.append("less than 1 GB of disk is free")
+    cached = [name for name in available_texts() if files.cached(name, ".safetensors").exists()]
+    lines.append(f"texts        {', '.join(cached) or 'none'} of {', '.join(available_texts())} in the cache")
+    if len(cached) < len(available_texts()):
+        hints.append("texts are missing; with a network, they come on first use or by: python -m lora_edu fetch texts")
+    if not base_path("laptop").exists():
+        problems.append("the shipped base model is missing: get a fresh copy of the course")
+    lines += [f"note         {hint}" for hint in hints] + [f"problem      {problem}" for problem in problems]
+    lines.append("verdict      " + ("mend the problems above" if problems else "the course can run here"))
+    return "\n".join(lines), not problems
+
+
+def describe_environment() -> str:
+    """What a beginner needs to know about this machine, in sentences."""
+    device = pick_device()
+    lines = [f"Python {platform.python_version()} and torch {torch.__version__} are installed."]
+    if device.type == "cuda":
+        lines.append(f"There is a GPU ({describe_device()}): the notebooks use it without being asked.")
+    else:
+        threads = torch.get_num_threads()
+        named = "one thread" if threads == 1 else f"{threads} threads"
+        lines.append(f"The notebooks run on the processor, with {named}. No GPU is needed.")
+    if hint := missing_gpu_hint():
+        lines.append(hint[0].upper() + hint[1:])
+    _, healthy = report()
+    lines.append("Everything is in place." if healthy else "Something is missing. Run: python -m lora_edu doctor")
+    return "\n".join(lines)
+
+
+def describe_device() -> str:
+    """The device that the notebooks will use, and its memory."""
+    device = pick_device()
+    if device.type == "cuda":
+        gpu = torch.cuda.get_device_properties(device)
+        return f"{gpu.name}, {gpu.total_memory / 1e9:.0f} GB"
+    return f"CPU{_system_memory()}"
+
+
+def missing_gpu_hint() -> str | None:
+    """What to say where an NVIDIA card is present but this torch cannot use it."""
+    if shutil.which("nvidia-smi") is None or torch.cuda.is_available():
+        return None
+    build = "is a CPU-only build" if torch.version.cuda is None else "sees no usable driver"
+    return (
+        f"an NVIDIA card is here, but this torch ({torch.__version__}) {build}: the course runs on the CPU. "
+        "To use the card, install the build that PyTorch's page names: https://pytorch.org/get-started/locally"
+    )
+
+
+def _system_memory() -> str:
+    try:
+        return f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB of memory"
+    except (AttributeError, ValueError):  # Windows has no sysconf
+        return ""
+
+
+def _existing_parent(path):
+    while not path.exists():
+        path = path.parent
+    return path
