@@ -26,7 +26,7 @@ class LoRALinear(nn.Module):
     def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
         """Raises ValueError for a rank outside 1 .. min(in, out), an alpha that is not positive, or a bad dropout."""
         super().__init__()
-        in_features, out_features = _checked_size(base, rank, alpha, dropout)
+        in_features, out_features = checked_size(base, rank, alpha, dropout)
         device = next(iter(base.state_dict().values())).device
         self.base = base.requires_grad_(False)
         self.rank, self.alpha, self.scaling, self.merged = rank, alpha, alpha / rank, False
@@ -39,7 +39,7 @@ class LoRALinear(nn.Module):
         """x: (..., in_features) -> (..., out_features)"""
         y = self.base(x)
         if self.merged:
-            _check_not_training_merged(self)
+            check_not_training_merged(self)
             return y
         low = self.scaling * F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)  # (..., rank): s A x
         return y + F.linear(low, self.lora_B).to(y.dtype)  # base(x) + B (s A x)
@@ -92,7 +92,7 @@ def add_lora(
         raise ValueError("this model has adapters already: take them out with unload(model) before adding new ones")
     chosen = select_layers(model, targets, skip, is_linear)
     for layer in chosen.values():
-        _checked_size(layer, rank, alpha, dropout)
+        checked_size(layer, rank, alpha, dropout)
     model.requires_grad_(False)
     for path, layer in chosen.items():
         replace_layer(model, path, LoRALinear(layer, rank, alpha, dropout))
@@ -226,7 +226,7 @@ def _layers_to_merge(model: nn.Module) -> dict[str, LoRALinear]:
 # --- checks --------------------------------------------------------------------------------------------------------
 
 
-def _checked_size(base: nn.Module, rank: int, alpha: float, dropout: float) -> tuple[int, int]:
+def checked_size(base: nn.Module, rank: int, alpha: float, dropout: float) -> tuple[int, int]:
     in_features, out_features = layer_size(base)
     smaller = min(in_features, out_features)
     if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= smaller:
@@ -241,7 +241,7 @@ def _checked_size(base: nn.Module, rank: int, alpha: float, dropout: float) -> t
     return in_features, out_features
 
 
-def _check_not_training_merged(layer: LoRALinear) -> None:
+def check_not_training_merged(layer: LoRALinear) -> None:
     if layer.training and torch.is_grad_enabled():
         raise RuntimeError("a merged adapter cannot be trained, its branch is switched off: call unmerge(model) first")
 
@@ -288,7 +288,7 @@ def combine(states: Sequence[dict[str, Tensor]], weights: Sequence[float]) -> di
     `add_lora(model, rank=r1 + r2, alpha=s * (r1 + r2))`. An adapter with another scaling needs its weight times
     (its scaling / s). Raises ValueError for states of different models and for weights that do not fit.
     """
-    _check_combination(states, weights)
+    check_combination(states, weights)
     combined = {}
     for name in states[0]:
         parts = [state[name] for state in states]
@@ -300,7 +300,7 @@ def combine(states: Sequence[dict[str, Tensor]], weights: Sequence[float]) -> di
     return combined
 
 
-def _check_combination(states: Sequence[dict[str, Tensor]], weights: Sequence[float]) -> None:
+def check_combination(states: Sequence[dict[str, Tensor]], weights: Sequence[float]) -> None:
     if not states or len(states) != len(weights):
         raise ValueError(f"each adapter needs one weight, got {len(states)} adapters and {len(weights)} weights")
     if not all(math.isfinite(weight) for weight in weights):
