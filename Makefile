@@ -9,10 +9,11 @@ RUN = .venv/bin/python
 TESTING = OMP_NUM_THREADS=1 LORA_EDU_DEVICE=cpu LORA_EDU_SIZE=laptop
 PARALLEL = -n 2 --dist loadfile
 NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=300
+QUICK = $(addprefix tests/test_,house.py in_package.py lora.py lora_numpy.py gpt.py quantization.py qlora.py training.py notebooks.py)
 LONGEST = notebooks/09_qlora_gpt.ipynb notebooks/12_real_model.ipynb
 NOTEBOOKS = $(LONGEST) $(filter-out $(LONGEST),$(wildcard notebooks/*.ipynb))
 
-.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments lint format notebooks bench bench-gpu clean
+.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments check format notebooks bench bench-gpu clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,10 +52,13 @@ assignments: python  ## student versions and solutions, with numbers of your own
 	@$(COURSE) setup --extra classroom
 	$(RUN) -m lora_edu.classroom release --cohort "$(COHORT)" $(ARGS)
 
-lint: python  ## style checks
+check: python  ## the quick half, under 90 seconds: style, types, and the tests of the core
 	@$(COURSE) setup --extra test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check --select E501 --line-length 88 notebooks --config "extend-exclude=[]"
+	$(RUN) -m mypy
+	$(TESTING) $(RUN) -m pytest $(PARALLEL) $(QUICK)
 
 format: python  ## mend what the style checks can mend
 	@$(COURSE) setup --extra test

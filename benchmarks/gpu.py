@@ -202,9 +202,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.device == "cpu" and not options.tiny:
         sys.exit("error: this benchmark is about a GPU. On the CPU it can be rehearsed only: --device cpu --tiny")
     if options.device == "cuda" and not torch.cuda.is_available():
-        sys.exit(
-            "error: this torch sees no CUDA GPU (python -m lora_edu doctor says more). Rehearse: --device cpu --tiny"
-        )
+        sys.exit("error: this torch sees no CUDA GPU (lora-edu doctor says more). Rehearse: --device cpu --tiny")
     if options.tiny and options.device == "cuda":
         sys.exit("error: --tiny is the rehearsal, for --device cpu")
     setting = TINY if options.tiny else Setting()

@@ -1,5 +1,18 @@
 """lora-edu: LoRA and QLoRA built by hand, proven equal to the real libraries.
 
+The core is seven files, an hour's reading in this order:
+
+    lora_numpy      a linear layer with an adapter, forward and backward by hand, and the gradient check
+    lora            LoRALinear in torch; adapters of a whole model: add, merge, save, combine
+    codebooks       the fixed numbers of each format: NF4 and its relatives
+    quantization    blocks, codes, packing, double quantization
+    qlora           NF4Linear, the frozen layer in 4 bits; inside a LoRALinear it is QLoRA
+    gpt             the small GPT that the course adapts
+    training        the loop, evaluation, history
+
+Beside it: measures (errors, bits, low rank), peft_io (adapter files), texts, files. What is fast, long or drawn has
+rooms of its own: engine, models, memory, figures, experiments, exercises, assignments, setup.
+
 Importing this package is light: each name below is imported when it is first used.
 """
 

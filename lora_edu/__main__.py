@@ -1,4 +1,7 @@
-"""python -m lora_edu setup | lab | fetch [NAME] | qlora | gpu | doctor: what the Makefile targets do, everywhere."""
+"""lora-edu setup | lab | fetch | doctor | progress | train | pretrain | experiment: the course from a terminal.
+
+`python -m lora_edu` is the same, and works before anything is installed.
+"""
 
 import sys
 
@@ -11,8 +14,16 @@ if sys.version_info < (3, 11):  # before any import that an older Python could n
 import argparse
 import os
 import subprocess
+from importlib import import_module
 
 from lora_edu.setup import environment
+
+# Programs with options of their own: the module whose `main` reads the rest of the command line.
+PROGRAMS = {
+    "train": "lora_edu.models.finetune",
+    "pretrain": "lora_edu.models.pretrain",
+    "experiment": "lora_edu.experiments.runs",
+}
 
 
 def setup(extra: str = environment.DEFAULT_EXTRA) -> None:
@@ -66,6 +77,21 @@ def doctor() -> None:
     sys.exit(0 if healthy else 1)
 
 
+def progress() -> None:
+    """Print which exercises are done, in all notebooks."""
+    _in_course_environment(["progress"])
+    from lora_edu.exercises import progress as show
+
+    show()
+
+
+def program(command: str, rest: list[str]) -> None:
+    """Hand over to a program of its own: `lora-edu train --method qlora`. It reads the rest of the line."""
+    _in_course_environment([command, *rest])
+    sys.argv = [f"lora-edu {command}", *rest]
+    import_module(PROGRAMS[command]).main()
+
+
 def _in_course_environment(arguments: list[str]) -> None:
     """Go on in the environment where the course is installed, setting it up first if need be."""
     python = environment.setup()
@@ -84,10 +110,10 @@ def _run(command: list[str]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m lora_edu", description=__doc__.partition(": ")[2])
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="setup | lab | fetch | qlora | gpu | doctor"
-    )
+    if len(sys.argv) > 1 and sys.argv[1] in PROGRAMS:
+        return program(sys.argv[1], sys.argv[2:])
+    parser = argparse.ArgumentParser(prog="lora-edu", description="LoRA and QLoRA built by hand: the course.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     command = commands.add_parser("setup", help="create .venv, install the course, fetch the three texts")
     command.add_argument(
         "--extra", default=environment.DEFAULT_EXTRA, help="an optional group of pyproject.toml, such as test"
@@ -96,25 +122,27 @@ def main() -> None:
     command.add_argument("--port", type=int)
     command = commands.add_parser("fetch", help="download texts and models into the cache")
     command.add_argument("names", nargs="*", metavar="NAME", help="a text or model, or 'texts'; default: everything")
+    commands.add_parser("doctor", help="versions, device, memory, disk, texts: what to send when asking for help")
+    commands.add_parser("progress", help="which exercises are done, in all notebooks")
+    commands.add_parser("train", help="fine-tune in full, with LoRA or with QLoRA (lora-edu train --help)")
+    commands.add_parser("pretrain", help="train the base model, or the adapter that ships (lora-edu pretrain --help)")
+    commands.add_parser("experiment", help="run a long experiment whose result a notebook plots")
     commands.add_parser("qlora", help="run the QLoRA notebook without a browser; report in build/")
     commands.add_parser("gpu", help="the same at its larger size on a GPU, timed; --rehearse tries it on the CPU")
-    commands.add_parser("doctor", help="versions, device, memory, disk, texts: what to send when asking for help")
     arguments, rest = parser.parse_known_args()
     if rest and arguments.command not in ("lab", "gpu"):
         parser.error(f"unknown arguments: {' '.join(rest)}")
+    run = {
+        "setup": lambda: setup(arguments.extra),
+        "lab": lambda: lab(arguments.port, rest),
+        "fetch": lambda: fetch(arguments.names),
+        "doctor": doctor,
+        "progress": progress,
+        "qlora": qlora,
+        "gpu": lambda: gpu(rest),
+    }
     try:
-        if arguments.command == "setup":
-            setup(arguments.extra)
-        elif arguments.command == "lab":
-            lab(arguments.port, rest)
-        elif arguments.command == "fetch":
-            fetch(arguments.names)
-        elif arguments.command == "qlora":
-            qlora()
-        elif arguments.command == "gpu":
-            gpu(rest)
-        else:
-            doctor()
+        run[arguments.command]()
     except environment.SetupError as error:
         sys.exit(str(error))
 

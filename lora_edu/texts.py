@@ -158,5 +158,5 @@ def _remove_damaged(path: Path, name: str) -> None:
     except OSError as error:
         raise files.DownloadError(
             f"the cached text {name!r} is damaged and cannot be removed: delete {path}, or set LORA_EDU_CACHE to "
-            "another folder, and run: python -m lora_edu fetch " + name
+            "another folder, and run: lora-edu fetch " + name
         ) from error

@@ -5,8 +5,8 @@ One loop serves pre-training, full fine-tuning, LoRA and QLoRA: what differs is 
 moment and started again (`lora_edu.engine.checkpoints`). The loop runs on one device or on several
 (`lora_edu.engine.distributed`).
 
-    python -m lora_edu.training --help
-    torchrun --nproc-per-node=2 -m lora_edu.training --help
+    lora-edu train --help
+    torchrun --nproc-per-node=2 -m lora_edu train --help
 """
 
 import math
@@ -118,9 +118,7 @@ def pick_device(device: str | torch.device | None = None) -> torch.device:
     name = device or os.environ.get("LORA_EDU_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen = torch.device(name)
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
-            "device 'cuda' was asked for, but this torch sees no CUDA GPU: run `python -m lora_edu doctor`"
-        )
+        raise ValueError("device 'cuda' was asked for, but this torch sees no CUDA GPU: run `lora-edu doctor`")
     if chosen.type not in ("cpu", "cuda"):
         raise ValueError(f"device must be 'cpu' or 'cuda', got {str(chosen)!r} (the course needs float64, so no 'mps')")
     return chosen
@@ -320,9 +318,3 @@ def finish_first() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if waiting:
         before(*waiting[0])  # as a rule it raises KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    from lora_edu.models.finetune import main  # it stands above this module: it loads a base and writes an adapter
-
-    main()

@@ -131,7 +131,7 @@ def test_an_error_in_one_process_ends_all(tmp_path):
 
 def test_the_program_in_two_processes(tmp_path):
     options = ["--steps", 1, "--batch-size", 2, "--seq-len", 16, "--device", "cpu", "--checkpoint", "run"]
-    run = torchrun("-m", "lora_edu.training", *options, folder=tmp_path)
+    run = torchrun("-m", "lora_edu", "train", *options, folder=tmp_path)
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[0] == "qlora: 147,456 of 3,503,616 parameters are trained (4.21%)"
     assert run.stdout.count("step 1: validation loss") == 1  # one process speaks
@@ -194,7 +194,7 @@ def test_what_the_program_refuses(tmp_path, capsys):
     assert message.startswith("error: ") and "steps is 2 there and 3 here" in message
     capsys.readouterr()
     assert program("--help") == 0
-    assert "torchrun --standalone --nproc-per-node=2 -m lora_edu.training" in capsys.readouterr().out
+    assert "torchrun --standalone --nproc-per-node=2 -m lora_edu train" in capsys.readouterr().out
 
 
 def test_one_process_is_left_as_it_is(tiny_gpt):

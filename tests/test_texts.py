@@ -79,7 +79,7 @@ def test_unknown_text():
 def test_without_network_and_cache_the_error_says_what_to_do(empty_cache, no_network):
     with pytest.raises(files.DownloadError) as error:
         load_text("shakespeare")
-    for part in ("'shakespeare'", "python -m lora_edu fetch shakespeare", str(empty_cache), "LORA_EDU_CACHE"):
+    for part in ("'shakespeare'", "lora-edu fetch shakespeare", str(empty_cache), "LORA_EDU_CACHE"):
         assert part in str(error.value)
     assert list(empty_cache.iterdir()) == []  # nothing half-written stays
 

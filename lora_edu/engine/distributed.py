@@ -1,6 +1,6 @@
 """One training run on several devices, one process for each: torch's own `DistributedDataParallel` (DDP).
 
-    torchrun --nproc-per-node=2 -m lora_edu.training --method qlora
+    torchrun --nproc-per-node=2 -m lora_edu train --method qlora
 
 Every process holds the whole model and computes the gradients of its own rows of the batch. DDP then averages the
 gradients over the processes (an "all-reduce"), so that all of them make the same step. The mean over a batch of 8 is

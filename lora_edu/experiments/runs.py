@@ -1,6 +1,6 @@
 """The long experiments, whose stored results the notebooks plot.
 
-    python -m lora_edu.experiments update-rank
+    lora-edu experiment update-rank
 
 An experiment is a function and a few arms, each a set of arguments for it. The result of an arm goes into
 `data/results/<name>.json` as soon as it is there, beside the command, the seed, the versions and the kind of machine: a
@@ -66,7 +66,7 @@ def load_results(name: str) -> dict:
     _experiment(name)
     path = results_folder() / f"{name}.json"
     if not path.exists():
-        raise FileNotFoundError(f"no stored result at {path}: run python -m lora_edu.experiments {name}")
+        raise FileNotFoundError(f"no stored result at {path}: run lora-edu experiment {name}")
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -104,7 +104,7 @@ def _head(name: str, experiment: Experiment) -> dict:
     """What a reader needs in order to repeat the run."""
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     return {
-        "command": f"python -m lora_edu.experiments {name}",
+        "command": f"lora-edu experiment {name}",
         "seed": experiment.seed,
         "machine": f"{platform.machine()} CPU, threads: {torch.get_num_threads()}",
         "versions": versions,
@@ -125,7 +125,7 @@ def _check_same_run(stored: dict, wanted: dict, path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m lora_edu.experiments", description="Run a long experiment.")
+    parser = argparse.ArgumentParser(prog="lora-edu experiment", description="Run a long experiment.")
     parser.add_argument("name", choices=EXPERIMENTS)
     parser.add_argument("--folder", type=Path, help="where to write; default: where the notebooks look, data/results")
     arguments = parser.parse_args()

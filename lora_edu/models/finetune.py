@@ -1,7 +1,7 @@
 """The training program: fine-tune the course's base model, in one process or in several.
 
-    python -m lora_edu.training --method qlora --steps 150 --checkpoint build/run
-    torchrun --standalone --nproc-per-node=2 -m lora_edu.training --method qlora --steps 150 --checkpoint build/run
+    lora-edu train --method qlora --steps 150 --checkpoint build/run
+    torchrun --standalone --nproc-per-node=2 -m lora_edu train --method qlora --steps 150 --checkpoint build/run
 
 It does what notebook 09 does: load the base, put its weights into 4 bits, add adapters, train, save the adapter in
 PEFT's format. The batch is split over the processes, so that N of them compute what one does. Run the same command
@@ -117,7 +117,7 @@ def save(model: nn.Module, folder: Path) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m lora_edu.training",
+        prog="lora-edu train",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,7 +1,7 @@
 """How the base model of the course was trained, and how to load it.
 
-    python -m lora_edu.models.pretrain --size laptop
-    python -m lora_edu.models.pretrain --adapter
+    lora-edu pretrain --size laptop
+    lora-edu pretrain --adapter
 
 The first trains a GPT from random weights on `speeches` and writes two files: the weights in bfloat16 (safetensors) and
 a log with the command, the settings, the versions and the loss curve. The laptop model ships with the course in
@@ -69,7 +69,7 @@ def load_base(size: str | None = None, device: str | torch.device | None = None)
     if not path.exists():
         raise FileNotFoundError(
             f"the {size!r} base model is not at {path} yet. Train it (minutes on a GPU): "
-            f"python -m lora_edu.models.pretrain --size {size}"
+            f"lora-edu pretrain --size {size}"
         )
     model = GPT(SIZES[size].config)
     model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
@@ -113,7 +113,7 @@ def pretrain(
     )
     with files.staging(path) as target:
         save_file({name: tensor.to("cpu", torch.bfloat16) for name, tensor in model.state_dict().items()}, target)
-    command = f"python -m lora_edu.models.pretrain --size {size} --steps {steps} --seed {seed}"
+    command = f"lora-edu pretrain --size {size} --steps {steps} --seed {seed}"
     recipe_used = asdict(recipe) | {"steps": steps}
     _write_log(path.with_suffix(".json"), command + (" --autocast" if autocast else ""), recipe_used, model, history)
     return model
@@ -137,7 +137,7 @@ def train_adapter(*, folder: Path | None = None, seed: int = 0, steps: int = 600
         on_evaluation=_print_loss if verbose else None,
     )
     folder = save_adapter(model, folder or files.data_file("shakespeare-adapter"))
-    _write_log(folder / "training.json", "python -m lora_edu.models.pretrain --adapter", recipe, model, history)
+    _write_log(folder / "training.json", "lora-edu pretrain --adapter", recipe, model, history)
     return model
 
 
@@ -173,9 +173,7 @@ def _print_loss(done: int, loss: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m lora_edu.models.pretrain", description="Train the course's base model."
-    )
+    parser = argparse.ArgumentParser(prog="lora-edu pretrain", description="Train the course's base model.")
     parser.add_argument("--size", choices=SIZES, default="laptop")
     parser.add_argument("--steps", type=int, help="instead of the recipe's number of steps")
     parser.add_argument("--seed", type=int, default=0)

@@ -36,7 +36,7 @@ def report() -> tuple[str, bool]:
     cached = [name for name in available_texts() if files.cached(name, ".safetensors").exists()]
     lines.append(f"texts        {', '.join(cached) or 'none'} of {', '.join(available_texts())} in the cache")
     if len(cached) < len(available_texts()):
-        hints.append("texts are missing; with a network, they come on first use or by: python -m lora_edu fetch texts")
+        hints.append("texts are missing; with a network, they come on first use or by: lora-edu fetch texts")
     if not base_path("laptop").exists():
         problems.append("the shipped base model is missing: get a fresh copy of the course")
     lines += [f"note         {hint}" for hint in hints] + [f"problem      {problem}" for problem in problems]
@@ -57,7 +57,7 @@ def describe_environment() -> str:
     if hint := missing_gpu_hint():
         lines.append(hint[0].upper() + hint[1:])
     _, healthy = report()
-    lines.append("Everything is in place." if healthy else "Something is missing. Run: python -m lora_edu doctor")
+    lines.append("Everything is in place." if healthy else "Something is missing. Run: lora-edu doctor")
     return "\n".join(lines)
 
 
