@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lora_edu import exercises
-from lora_edu.exercises import grading
-from lora_edu.exercises.grading import Exercise
+from lora_edu.exercises import cards, grading
+from lora_edu.exercises.grading import Exercise, WrongAnswer
 
 MODULES = [
     importlib.import_module(f"lora_edu.exercises.{info.name}") for info in pkgutil.iter_modules(exercises.__path__)
@@ -104,12 +104,105 @@ def test_a_function_that_changes_its_inputs_fools_nobody():
     exercise(lambda x: x.sub_(x.mean()))
 
 
-def test_progress_lists_what_is_done_and_what_is_not(capsys, monkeypatch):
+def test_a_forgotten_return_is_said():
+    with pytest.raises(WrongAnswer, match="returned None: did you forget `return`"):
+        EXAMPLE(lambda x, k: print(end=""))
+
+
+PROMISES = Exercise(
+    "1.1",
+    lambda: (1, True, 2.0),
+    [()],
+    {"the base moves.": lambda: (1, False, 2.0)},
+    observe=lambda make: {"numbers": make()[0], "the base stays": make()[1], "its output": make()[2]},
+)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        ((1, False, 2.0), "Exercise 1.1: the base moves."),
+        ((1, False, 3.0), r"for \(\) this does not hold: the base stays$"),
+        ((1, True, 3.0), r"for \(\) its output: expected 2, got 3$"),
+    ],
+)
+def test_a_broken_promise_is_called_by_its_name(made, message, capsys):
+    PROMISES(PROMISES.reference)
+    assert capsys.readouterr().out.endswith("correct\n")
+    with pytest.raises(WrongAnswer, match=message):
+        PROMISES(lambda: made)
+
+
+def test_a_dictionary_in_place_of_a_number():
+    with pytest.raises(WrongAnswer, match="the result should be numbers, got dict"):
+        EXAMPLE(lambda x, k: {"a": x})
+
+
+@pytest.fixture
+def notebook(monkeypatch, tmp_path):
+    """As if in a notebook: what is displayed, and an empty cache."""
+    shown = []
+    monkeypatch.setattr(cards.InteractiveShell, "initialized", lambda: True)
+    monkeypatch.setattr(cards, "display", lambda bundle, raw: shown.append(bundle))
+    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path))
     monkeypatch.setattr(grading, "_results", {})
     monkeypatch.setattr(grading, "_announced", {})
-    monkeypatch.setattr(grading, "_loaded", lambda: [])
+    return shown
+
+
+def test_a_card_has_an_icon_words_and_a_text_beside_it(notebook):
+    grading.record("9.1", "correct")
+    with pytest.raises(WrongAnswer) as error:
+        EXAMPLE(lambda x, k: x + k)
+    assert len(notebook) == 1  # nothing yet for an error that somebody may catch
+    (line,) = error.value._render_traceback_()
+    assert "see the card" in line
+    for bundle, icon, text in zip(notebook, "✓✗", ("Exercise 9.1: correct", "Exercise 1.1: this adds."), strict=True):
+        assert bundle["text/plain"] == text and text in bundle["text/html"] and icon in bundle["text/html"]
+
+
+def test_a_sentence_in_a_card_cannot_be_html():
+    shown = cards._with_code("use `x < 1` & not <b>")
+    assert shown == "use <code>x &lt; 1</code> &amp; not &lt;b&gt;"
+    assert cards._with_code("one ` alone") == "one ` alone"
+
+
+def test_progress_survives_a_restart(notebook, monkeypatch):
+    grading.record("0.1", "correct")
+    grading.wrong("0.2", "no")
+    monkeypatch.setattr(grading, "_results", {})  # a new kernel, in which the notebook is run again
+    grading.record("0.1", "not done yet")
     grading.progress()
-    assert "run its first cells" in capsys.readouterr().out
+    text = notebook[-1]["text/plain"].splitlines()
+    assert text[0] == "0.1    correct" and text[1] == "0.2    not right yet"
+    assert text[-1] == f"1 of {len(ALL)} done" and len(text) == len(ALL) + 1
+    assert cards.remembered() == {"0.1": "correct", "0.2": "not right yet"}
+
+
+def test_a_graded_exercise_of_the_same_number_is_kept_apart(notebook):
+    grading.announce("0.1", "a task")
+    grading.record("0.1", "correct")
+    assert cards.remembered() == {}
+
+
+def test_progress_without_a_file_or_a_folder(notebook, monkeypatch, tmp_path):
+    (tmp_path / "progress.json").write_text("[1, 2", encoding="utf-8")
+    assert cards.remembered() == {}
+    (tmp_path / "taken").write_text("")
+    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path / "taken"))
+    grading.record("0.1", "correct")  # a folder that cannot be: nothing is said, nothing is kept
+    assert cards.remembered() == {}
+
+
+def test_nothing_is_kept_outside_a_notebook(monkeypatch, tmp_path):
+    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path))
+    EXAMPLE(EXAMPLE.reference)
+    assert not list(tmp_path.iterdir())
+
+
+def test_progress_in_an_assignment_lists_its_exercises(capsys, monkeypatch):
+    monkeypatch.setattr(grading, "_results", {})
+    monkeypatch.setattr(grading, "_announced", {})
     for number in ("7.1", "7.2", "7.10"):
         grading.announce(number, f"title of {number}", "5 min")
     exercises = [Exercise(number, lambda x: x, [(1.0,)]) for number in ("7.1", "7.2", "7.10")]
@@ -124,7 +217,12 @@ def test_progress_lists_what_is_done_and_what_is_not(capsys, monkeypatch):
     assert lines[0].index("title") == lines[1].index("title") and lines[0].endswith("5 min")
 
 
-def test_progress_knows_the_exercises_of_the_notebook(capsys):
-    grading.progress()
-    out = capsys.readouterr().out
-    assert all(number in out for number in ALL)
+def test_the_line_at_which_a_learner_stopped_is_quoted():
+    import linecache
+
+    source = "def f(x, k):\n    y = x * k\n    return y @ y\n"
+    linecache.cache["<ipython-input-1>"] = (len(source), None, source.splitlines(True), "<ipython-input-1>")
+    namespace = {}
+    exec(compile(source, "<ipython-input-1>", "exec"), namespace)
+    with pytest.raises(WrongAnswer, match=r"your function stopped with ValueError .*, at the line `return y @ y`$"):
+        EXAMPLE(namespace["f"])

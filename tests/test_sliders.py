@@ -35,14 +35,38 @@ def test_only_what_moves_is_drawn_again(view):
     assert (pixels(first)[0] == pixels(second)[0]).all()
 
 
+def test_a_view_in_two_parts_draws_what_its_values_say():
+    figure, axes = plots.plain_axes()
+    axes.set(xlim=(0, 10), ylim=(0, 10))
+    (line,) = axes.plot([0, 10], [0, 0], color="black", lw=4)
+    view = View(
+        figure,
+        [line],
+        values=lambda level: {"heights": np.array([level, level]), "readout": f"level {level}"},
+        draw=lambda values: line.set_ydata(values["heights"]),
+    )
+    low, readout = view.render(level=2)
+    assert readout == "level 2" and not (pixels(low) == pixels(view.render(level=8)[0])).all()
+    with pytest.raises(ValueError, match="values and draw"):
+        View(figure, [line], values=lambda level: {})
+
+
 def test_the_output_carries_the_picture_and_the_controls_redraw_it(view, monkeypatch):
-    shown = []
-    monkeypatch.setattr(sliders, "display", lambda data, raw, metadata: shown.append((data, metadata)))
-    controls = explore(view, "a level line", level=ipywidgets.IntSlider(value=3, max=9))
-    ((data, metadata),) = shown
-    assert metadata["image/png"]["alt"] == "a level line level 3" == data["text/plain"]
-    model_id = data["application/vnd.jupyter.widget-view+json"]["model_id"]
-    image, text = next(w for w in ipywidgets.widgets.widget._instances.values() if w.model_id == model_id).children[1:]
-    before = image.value
+    outputs, shown = [], []
+    monkeypatch.setattr(sliders, "publish", lambda bundle, metadata: outputs.append((bundle, metadata)))
+    monkeypatch.setattr(sliders, "show_words", outputs.append)
+    monkeypatch.setattr(sliders, "display", shown.append)
+    controls = explore(view, "a level line", level=ipywidgets.IntSlider(value=3, max=9, description="level"))
+    (static, metadata), words = outputs
+    assert metadata["image/png"]["alt"] == words == "a level line level 3" and static["image/png"]
+    slider, panel = shown[0].children
+    assert slider is controls["level"] and slider.layout.width == "100%"
+    assert 'alt="a level line"' in panel.value and '<div role="status" aria-live="polite">level 3</div>' in panel.value
+    before = panel.value
     controls["level"].value = 7
-    assert image.value != before and text.value == '<div role="status" aria-live="polite">level 7</div>'
+    assert panel.value != before and '<div role="status" aria-live="polite">level 7</div>' in panel.value
+
+
+def test_a_control_without_a_name_is_refused(view):
+    with pytest.raises(ValueError, match="description"):
+        explore(view, "a level line", level=ipywidgets.IntSlider(value=3, max=9))

@@ -3,24 +3,33 @@
 An exercise is a reference solution, a few well-known wrong ones with the sentence that helps, and cases that tell them
 apart (alpha is never equal to the rank, no matrix is square). The learner's function is run on all cases:
 
-    returns ... (the untouched stub)     prints "Exercise 9.1: not done yet"
-    equals the reference                 prints "Exercise 9.1: correct"
-    equals a wrong solution              AssertionError with that mistake's sentence
-    anything else                        AssertionError with the smallest failing case
+    returns ... (the untouched stub)     a card: "Exercise 9.1: not done yet"
+    equals the reference                 a card: "Exercise 9.1: correct"
+    returns None                         WrongAnswer: "did you forget `return`?"
+    equals a wrong solution              WrongAnswer with that mistake's sentence
+    anything else                        WrongAnswer with the smallest failing case
 
 The checks of the assignments (`lora_edu.assignments`) speak in the same way and share what is compared and how.
-`progress()` prints what is done in this notebook.
+`progress()` shows what is done, in all notebooks; `lora_edu.exercises.cards` is how it looks.
 """
 
 import copy
-import sys
+import importlib
+import linecache
+import pkgutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from lora_edu import exercises
+from lora_edu.exercises import cards
+from lora_edu.exercises.cards import WrongAnswer
 from lora_edu.exercises.comparing import difference, equal, plain, recognized
+
+NOT_DONE, CORRECT, NOT_RIGHT, UNCHECKED = "not done yet", "correct", "not right yet", "not checked yet"
+FORGOTTEN_RETURN = "your function returned None: did you forget `return`?"
 
 last_result = ""
 _results: dict[str, str] = {}  # number of an exercise -> what its check said last
@@ -35,23 +44,26 @@ class Exercise:
     reference: Callable
     cases: Sequence[tuple]
     misconceptions: dict[str, Callable] = field(default_factory=dict)  # sentence -> the wrong solution
-    # What is compared, for a learner's class instead of a function: numbers observed of it in a case.
+    # What is compared, where it is more than the result: of a learner's class, say. Either one value, or a dictionary
+    # of promises, {"the base's bias is kept": True, "the output": y}: then a broken promise is called by its name.
     observe: Callable = lambda solution, *case: solution(*case)
 
     def __call__(self, attempt: Callable) -> None:
         results = [self._run(attempt, case) for case in self.cases]
-        if all(result is ... or result is None for result in results):
-            return record(self.number, "not done yet")
-        got, expected = [plain(result) for result in results], self._made_by(self.reference)
-        failed = [i for i in range(len(got)) if not equal(got[i], expected[i])]
+        if all(result is ... for result in results):
+            return record(self.number, NOT_DONE)
+        if all(result is None for result in results):
+            raise wrong(self.number, FORGOTTEN_RETURN)
+        got, expected = [_parts(result) for result in results], self._made_by(self.reference)
+        failed = [i for i in range(len(got)) if _first_difference(got[i], expected[i])]
         if not failed:
-            return record(self.number, "correct")
-        known = ((sentence, _results_only(self._made_by(wrong))) for sentence, wrong in self.misconceptions.items())
+            return record(self.number, CORRECT)
+        known = ((sentence, self._made_by(mistake)) for sentence, mistake in self.misconceptions.items())
         first = failed[0]
         raise wrong(
             self.number,
-            recognized(_results_only(got), known)
-            or f"for ({self._shown(self.cases[first])}) " + difference(got[first], expected[first]),
+            recognized(got, known)
+            or f"for ({self._shown(self.cases[first])}) " + _first_difference(got[first], expected[first]),
         )
 
     def _run(self, attempt: Callable, case: tuple) -> Any:
@@ -59,10 +71,10 @@ class Exercise:
             return self._observe(attempt, case)
         except Exception as error:
             text = f"your function stopped with {type(error).__name__} ({error}) for ({self._shown(case)})"
-            raise wrong(self.number, text) from error
+            raise wrong(self.number, text + _where(error)) from error
 
-    def _made_by(self, solution: Callable) -> list:
-        return [plain(self._observe(solution, case)) for case in self.cases]
+    def _made_by(self, solution: Callable) -> list[dict]:
+        return [_parts(self._observe(solution, case)) for case in self.cases]
 
     def _observe(self, solution: Callable, case: tuple) -> Any:
         return self.observe(solution, *copy.deepcopy(case))  # a function that changes its inputs changes only a copy
@@ -71,18 +83,52 @@ class Exercise:
         return ", ".join(describe(argument) for argument in case)
 
 
+RESULT = "result"  # the name of the only part, where a function's result is all that is observed
+
+
+def _parts(result: Any) -> dict[str, Any]:
+    """What was observed in one case: name of a promise -> its value as plain data."""
+    parts = result if isinstance(result, dict) else {RESULT: result}
+    return {name: plain(value) for name, value in parts.items()}
+
+
+def _first_difference(got: dict, expected: dict) -> str:
+    """The first part that is not as expected, in words; empty if there is none."""
+    if got.keys() != expected.keys():  # a sentence from the observer, or a dictionary where a number was asked for
+        made = got[RESULT] if list(got) == [RESULT] else {"unknown": "dict"}
+        return difference(made, next(iter(expected.values())))
+    for name, value in expected.items():
+        if not equal(got[name], value):
+            if value == plain(True):  # a promise that is kept or not: its 0 and 1 tell a reader nothing
+                return f"this does not hold: {name}"
+            return ("" if name == RESULT else f"{name}: ") + difference(got[name], value)
+    return ""
+
+
+def _where(error: Exception) -> str:
+    """The line of the learner's own code at which it stopped, where that is known."""
+    found, step = "", error.__traceback__
+    while step is not None:
+        name = step.tb_frame.f_code.co_filename
+        if "ipykernel" in name or name.startswith("<ipython-input"):  # a cell
+            line = linecache.getline(name, step.tb_lineno).strip()
+            found = f", at the line `{line}`" if line else ""
+        step = step.tb_next
+    return found
+
+
 def record(number: str, result: str) -> None:
-    """Print what a check found, and keep it for `progress()`."""
+    """Show what a check found, and keep it for `progress()`."""
     global last_result
-    _results[number] = result
+    _keep(number, result)
     last_result = f"Exercise {number}: {result}"
-    print(last_result)
+    cards.show(cards.RIGHT if result == CORRECT else cards.OPEN, last_result)
 
 
-def wrong(number: str, text: str) -> AssertionError:
+def wrong(number: str, text: str) -> WrongAnswer:
     """The error that a check raises; kept for `progress()` as "not right yet"."""
-    _results[number] = "not right yet"
-    return AssertionError(f"Exercise {number}: {text}")
+    _keep(number, NOT_RIGHT)
+    return WrongAnswer(f"Exercise {number}: {text}")
 
 
 def announce(number: str, *columns: str) -> None:
@@ -90,22 +136,34 @@ def announce(number: str, *columns: str) -> None:
     _announced[number] = columns
 
 
+def _keep(number: str, result: str) -> None:
+    """Remember a result; of a notebook's exercise also when the kernel is gone. A stub run again takes nothing away."""
+    _results[number] = result
+    if number not in _announced and result != NOT_DONE:
+        cards.remember(number, result)
+
+
 def progress() -> None:
-    """Print what is done in this notebook: a line for each exercise, whether its check has run or not."""
-    names = [value for module in _loaded() for value in vars(module).values()]
-    numbers = {value.number for value in names if isinstance(value, Exercise)} | {*_results, *_announced}
-    if not numbers:
-        return print("No exercise is known in this notebook yet: run its first cells, then a check.")
-    ordered = sorted(numbers, key=lambda number: [int(part) for part in number.split(".")])
-    rows = [(number, _results.get(number, "not checked yet"), *_announced.get(number, ())) for number in ordered]
-    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
-    for row in rows:
-        print("   ".join(text.ljust(width) for text, width in zip(row, widths, strict=False)).rstrip())
-    print(f"{sum(_results.get(number) == 'correct' for number in numbers)} of {len(numbers)} done")
+    """Show what is done: in an assignment each of its exercises, else those of all notebooks."""
+    if _announced:
+        return _show_progress(_announced, _results)
+    kept = cards.remembered()
+    now = {number: result for number, result in _results.items() if result != NOT_DONE or number not in kept}
+    _show_progress({number: () for number in _known_numbers()}, kept | now)
 
 
-def _loaded() -> list:
-    return [module for name, module in list(sys.modules.items()) if name.startswith("lora_edu.exercises.nb")]
+def _show_progress(columns: dict[str, tuple[str, ...]], results: dict[str, str]) -> None:
+    ordered = sorted(columns, key=lambda number: [int(part) for part in number.split(".")])
+    rows = [(number, results.get(number, UNCHECKED), *columns[number]) for number in ordered]
+    done = sum(results.get(number) == CORRECT for number in ordered)
+    cards.show_list(rows, f"{done} of {len(rows)} done")
+
+
+def _known_numbers() -> set[str]:
+    """The numbers of the exercises of all notebooks."""
+    names = [info.name for info in pkgutil.iter_modules(exercises.__path__) if info.name.startswith("nb")]
+    modules = [importlib.import_module(f"lora_edu.exercises.{name}") for name in names]
+    return {value.number for module in modules for value in vars(module).values() if isinstance(value, Exercise)}
 
 
 def beside(my_guess: Any, measured: str) -> None:
@@ -139,7 +197,3 @@ def describe(argument: Any) -> str:
 def _listed(items: Iterable[str], most: int = 4) -> str:
     items = list(items)
     return ", ".join(items[:most] + [f"... {len(items)} in all"] * (len(items) > most))
-
-
-def _results_only(values: list) -> list[dict]:
-    return [{"result": value} for value in values]

@@ -1,29 +1,144 @@
-"""The figures of the notebooks, one function each. They work without color and carry a text for readers who cannot see.
+"""The look of the course: colors, how a figure and a table are shown, and the figures that several notebooks share.
 
-Colors are those of Okabe and Ito, which people with color blindness can tell apart; lines differ in style as well.
+One visual language from the first notebook to the last: each part of a layer has its color and its hatch (`WEIGHT`,
+`ADAPTER`, `CODES`, `CONSTANTS`, `GRADIENT`). Every color stands out from white by at least 3 : 1; nothing is told by
+color alone: hatches, line styles and direct labels say it too.
+
+A figure function returns the figure and its words, both made from the same numbers: `show(*some_figure(numbers))`.
 """
 
 import base64
 import io
+from collections.abc import Sequence
+from html import escape
+from typing import Any
 
 import matplotlib.pyplot as plt
+from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, Rectangle
 
-BLUE, ORANGE, GREEN, RED, GRAY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#777777"
-SKY = "#56B4E9"
-PART_LOOKS = ((BLUE, ""), (ORANGE, "//"), (GREEN, ".."), (RED, "xx"), (GRAY, "--"), (SKY, "\\\\"))  # of stacked parts
+BLUE, ORANGE, GREEN, RED, PURPLE = "#0072B2", "#B87000", "#00805C", "#B2182B", "#8E44AD"
+SKY, GRAY = "#2F8FC6", "#6E6E6E"
+
+Look = tuple[str, str]  # color, hatch
+WEIGHT: Look = (BLUE, "")  # the frozen weight
+ADAPTER: Look = (ORANGE, "///")  # A and B
+CODES: Look = (GREEN, "...")  # the 4-bit numbers that stand for weights
+CONSTANTS: Look = (PURPLE, "xxx")  # absmax: what the codes are multiplied by
+GRADIENT: Look = (RED, "\\\\\\")  # what flows back
+VISUAL_LANGUAGE = {
+    "frozen weight": WEIGHT,
+    "adapter": ADAPTER,
+    "codes": CODES,
+    "constants": CONSTANTS,
+    "gradient": GRADIENT,
+}
+# Of stacked parts that are none of these.
+PART_LOOKS = ((BLUE, ""), (ORANGE, "//"), (GREEN, ".."), (RED, "xx"), (GRAY, "--"), (SKY, "\\\\"))
 
 
-def show(figure: Figure, alt: str) -> None:
-    """Display a figure with its alt text, and close it. The alt text is also what a text-only reader gets."""
+def filled(look: Look) -> dict:
+    """A look as arguments for a bar or patch: its color with a white hatch."""
+    color, hatch = look
+    return {"facecolor": color, "hatch": hatch, "edgecolor": "white"}
+
+
+def light(look: Look) -> dict:
+    """A look as arguments for a large patch that carries text: a pale fill, edge and hatch in the full color."""
+    color, hatch = look
+    return {"facecolor": (*plt.matplotlib.colors.to_rgb(color), 0.14), "hatch": hatch, "edgecolor": color, "lw": 1.4}
+
+
+# --- showing ---------------------------------------------------------------------------------------------------------
+
+
+def show(figure: Figure, words: str) -> None:
+    """Display a figure, and below it, folded, what it says in words; close it.
+
+    words: first what was found, then what the picture shows, in at most 60 words. JupyterLab drops the alt text of a
+    png, and pages that clean HTML drop embedded pictures: a png with the words below it arrives everywhere.
+    """
+    picture = base64.b64encode(png(figure)).decode("ascii")
+    plt.close(figure)
+    publish({"image/png": picture, "text/plain": "(a figure: its words follow)"}, {"image/png": {"alt": words}})
+    show_words(words)
+
+
+def show_words(words: str) -> None:
+    """The folded text below a figure."""
+    folded = f"<details><summary>In words</summary>{escape(words, quote=False)}</details>"
+    publish({"text/html": folded, "text/plain": f"In words: {words}"})
+
+
+def publish(bundle: dict[str, str], metadata: dict | None = None) -> None:
+    """Display one output in several forms; where there is no notebook, print its text."""
+    if InteractiveShell.initialized():
+        display(bundle, raw=True, metadata=metadata)
+    else:
+        print(bundle["text/plain"])
+
+
+def png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white", metadata={"Software": None})
-    plt.close(figure)
-    picture = base64.b64encode(buffer.getvalue()).decode("ascii")
-    display({"image/png": picture, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+    return buffer.getvalue()
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "") -> None:
+    """Display a table as HTML, with plain text for a terminal. Numbers stand at the right of their column.
+
+    A whole number gets its thousands separated and any other number four digits: hand over text where that is wrong.
+    """
+    texts = [[cell_text(value) for value in row] for row in rows]
+    right = [bool(rows) and all(_is_number(row[column]) for row in rows) for column in range(len(header))]
+    publish(
+        {
+            "text/html": _html_table(header, texts, right, caption),
+            "text/plain": _plain_table(header, texts, right, caption),
+        }
+    )
+
+
+def cell_text(value: Any) -> str:
+    """A value as a table shows it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not _is_number(value):
+        return "" if value is None else str(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _html_table(header, texts, right, caption) -> str:
+    """Sides are given cell by cell: JupyterLab removes style sheets from a notebook that it does not trust."""
+    sides = [f' style="text-align: {"right" if side else "left"}"' for side in right]
+    head = "".join(f'<th scope="col"{side}>{escape(name)}</th>' for name, side in zip(header, sides, strict=True))
+    body = "".join(
+        "<tr>" + "".join(f"<td{side}>{escape(text)}</td>" for text, side in zip(row, sides, strict=True)) + "</tr>"
+        for row in texts
+    )
+    title = f'<caption style="text-align: left">{escape(caption)}</caption>' if caption else ""
+    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _plain_table(header, texts, right, caption) -> str:
+    widths = [max(map(len, column)) for column in zip(header, *texts, strict=True)]
+    lines = [
+        "   ".join(
+            text.rjust(width) if side else text.ljust(width)
+            for text, width, side in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in (header, *texts)
+    ]
+    return "\n".join([caption] * bool(caption) + lines)
+
+
+# --- figures that several notebooks share ----------------------------------------------------------------------------
 
 
 def plain_axes(width: float = 7, height: float = 3.2) -> tuple[Figure, Axes]:
@@ -78,9 +193,9 @@ def stacked_bars(rows: dict[str, dict[str, float]], unit: str) -> Figure:
     figure, axes = plain_axes(height=1.4 + 0.6 * len(rows))
     left = dict.fromkeys(rows, 0.0)
     kinds = list(next(iter(rows.values())))
-    for kind, (color, hatch) in zip(kinds, PART_LOOKS, strict=False):
+    for kind, look in zip(kinds, PART_LOOKS, strict=False):
         sizes = [row[kind] for row in rows.values()]
-        axes.barh(list(rows), sizes, left=list(left.values()), color=color, hatch=hatch, edgecolor="white", label=kind)
+        axes.barh(list(rows), sizes, left=list(left.values()), label=kind, **filled(look))
         left = {name: left[name] + row[kind] for name, row in rows.items()}
     axes.bar_label(axes.containers[-1], [f"{total:,.1f}" for total in left.values()], padding=4)
     axes.invert_yaxis()
@@ -90,46 +205,8 @@ def stacked_bars(rows: dict[str, dict[str, float]], unit: str) -> Figure:
     return figure
 
 
-def layer_diagram(adapter: bool = False, quantized: bool = False) -> Figure:
-    """The shapes of a linear layer: y = W x, and on request the adapter beside it and the 4-bit form of W."""
-    figure, axes = plt.subplots(figsize=(7.4, 3.4 if adapter else 2.6), layout="constrained")
-    axes.set(xlim=(0, 11.4), ylim=(-3.3 if adapter else -1.5, 2.1), aspect="equal")
-    axes.axis("off")
-    _box(axes, 0.6, 0, 0.45, 2.0, GRAY, "x", "$d_{in}$")
-    weight = "W in 4 bits\n(codes + absmax)" if quantized else "W"
-    _box(
-        axes,
-        4.7,
-        0,
-        2.4,
-        1.7,
-        BLUE,
-        f"{weight}\nfrozen" if adapter or quantized else weight,
-        "$d_{out} \\times d_{in}$",
-    )
-    _box(axes, 10.3, 0, 0.45, 1.7, GRAY, "y", "$d_{out}$")
-    _arrow(axes, (0.95, 0), (3.4, 0))
-    _arrow(axes, (6.0, 0), (9.95, 0))
-    if adapter:
-        _box(axes, 3.4, -2.45, 2.0, 0.4, ORANGE, "A", "$r \\times d_{in}$", "//")
-        _box(axes, 6.4, -2.45, 0.4, 1.5, ORANGE, "B", "$d_{out} \\times r$", "//")
-        _arrow(axes, (0.95, -0.3), (2.3, -2.4))
-        _arrow(axes, (4.5, -2.45), (6.1, -2.45))
-        _arrow(axes, (6.7, -2.4), (9.0, -0.15))
-        axes.text(8.3, -1.75, "times $s = \\alpha / r$", fontsize=10)
-        axes.text(9.0, 0.18, "+", fontsize=16, ha="center")
-    return figure
+def layer_diagram(adapter: bool = False, quantized: bool = False, backward: bool = False) -> tuple[Figure, str]:
+    """A linear layer and what the course adds to it, true to scale: the figure and its words."""
+    from lora_edu.figures import layer  # which takes its looks from here
 
-
-def _box(
-    axes: Axes, x: float, y: float, width: float, height: float, color: str, name: str, size: str, hatch: str = ""
-):
-    corner = (x - width / 2, y - height / 2)
-    axes.add_patch(Rectangle(corner, width, height, facecolor=color, alpha=0.25, hatch=hatch, edgecolor=color))
-    axes.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=color, lw=1.6))
-    axes.text(x, y, name, ha="center", va="center", fontsize=11)
-    axes.text(x, y - height / 2 - 0.12, size, ha="center", va="top", fontsize=9)
-
-
-def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=12, color="black", lw=1.1))
+    return layer.diagram(adapter, quantized, backward)

@@ -1,8 +1,13 @@
 """Figures that answer a slider. The static picture stands in the notebook; with a kernel the controls redraw it.
 
-A view is a figure that is built once, the artists in it that move, and a function `update(**values)` that moves them
-and returns a line of text. Everything that does not move is drawn a single time and kept as a background; a change of a
-slider draws the moving artists over it. That takes a few milliseconds, where drawing a figure anew takes a few hundred.
+A view is a figure that is built once, the artists in it that move, and two plain functions:
+
+    values(**settings)   the numbers for these settings of the controls: a dictionary of arrays, and under "readout" a
+                         line of text. It knows nothing of the figure, so it can be tested, and drawn elsewhere.
+    draw(values)         moves the artists to these numbers.
+
+Everything that does not move is drawn a single time and kept as a background; a change of a slider draws the moving
+artists over it. That takes a few milliseconds, where drawing a figure anew takes a few hundred.
 """
 
 import base64
@@ -20,16 +25,26 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from lora_edu.figures.plots import publish, show_words
+
 
 @dataclass
 class View:
-    """What a slider moves. `update` is a plain function of the controls' values, testable without a notebook."""
+    """What a slider moves: `View(figure, moving, values=values, draw=draw)`.
+
+    A view in one part gives `update(**settings)` instead, which moves the artists and returns the readout.
+    """
 
     figure: Figure
     moving: Sequence[Artist]
-    update: Callable[..., str]
+    update: Callable[..., str] | None = None
+    values: Callable[..., dict] | None = None
+    draw: Callable[[dict], None] | None = None
 
     def __post_init__(self):
+        if (self.update is None) == (self.values is None or self.draw is None):
+            raise ValueError("a view needs values and draw (or, in one part, update)")
+        self.update = self.update or self._values_then_draw
         plt.close(self.figure)  # matplotlib need not show it by itself
         self.canvas = FigureCanvasAgg(self.figure)
         for artist in self.moving:
@@ -37,9 +52,9 @@ class View:
         self.canvas.draw()
         self.background = self.canvas.copy_from_bbox(self.figure.bbox)
 
-    def render(self, **values) -> tuple[bytes, str]:
-        """The picture for these values, as PNG, and the line of text."""
-        readout = self.update(**values)
+    def render(self, **settings) -> tuple[bytes, str]:
+        """The picture for these settings, as PNG, and the readout."""
+        readout = self.update(**settings)
         self.canvas.restore_region(self.background)
         for artist in self.moving:
             artist.draw(self.canvas.get_renderer())
@@ -48,37 +63,57 @@ class View:
         Image.fromarray(pixels).save(buffer, format="png", compress_level=1)
         return buffer.getvalue(), readout
 
+    def _values_then_draw(self, **settings) -> str:
+        values = self.values(**settings)
+        self.draw(values)
+        return values["readout"]
+
 
 def explore(view: View, alt: str, **controls: ipywidgets.Widget) -> dict[str, ipywidgets.Widget]:
-    """Show a view with its controls, one per argument of `view.update`. Returns the controls.
+    """Show a view with its controls, one per setting, each with a `description`. Returns the controls.
 
-    alt: what the picture shows, for readers who cannot see it; the line of text is announced when it changes.
-    The output carries the picture too, so that a page without a kernel shows it.
+    alt: what the picture shows, in words that hold at every setting; the readout follows it.
+
+    Three outputs: the picture as it is at the start, for a page without a kernel; the controls with a picture of their
+    own, which hide the first one; and the words. A browser that cannot revive the controls of a saved notebook so still
+    has the first picture.
     """
-    picture, readout = view.render(**{name: control.value for name, control in controls.items()})
-    image = ipywidgets.Image(value=picture, format="png")
-    text = ipywidgets.HTML(_announced(readout))
+    nameless = [name for name, control in controls.items() if not control.description]
+    if nameless:
+        raise ValueError(f"each control needs a description that says what it does: {', '.join(nameless)} has none")
+    picture, readout = view.render(**_settings(controls))
+    words = f"{alt} {readout}"
+    publish(
+        {"image/png": base64.b64encode(picture).decode("ascii"), "text/plain": "(a figure: its words follow)"},
+        {"image/png": {"alt": words}},
+    )
+    panel = ipywidgets.HTML(_panel(picture, alt, readout))
 
     def redraw(_change) -> None:
-        image.value, line = view.render(**{name: control.value for name, control in controls.items()})
-        text.value = _announced(line)
+        new_picture, new_readout = view.render(**_settings(controls))
+        panel.value = _panel(new_picture, alt, new_readout)
 
     for control in controls.values():
+        control.style.description_width = "initial"
+        control.layout.width = "100%"
         control.observe(redraw, names="value")
-    row = ipywidgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"})  # no slider shrinks to nothing
-    panel = ipywidgets.VBox([row, image, text])
-    bundle = {
-        "application/vnd.jupyter.widget-view+json": {
-            "model_id": panel.model_id,
-            "version_major": 2,
-            "version_minor": 0,
-        },
-        "image/png": base64.b64encode(picture).decode("ascii"),
-        "text/plain": f"{alt} {readout}",
-    }
-    display(bundle, raw=True, metadata={"image/png": {"alt": f"{alt} {readout}"}})
+    display(ipywidgets.VBox([*controls.values(), panel]))
+    show_words(words)
     return controls
 
 
-def _announced(readout: str) -> str:
-    return f'<div role="status" aria-live="polite">{escape(readout)}</div>'
+def _settings(controls: dict[str, ipywidgets.Widget]) -> dict:
+    return {name: control.value for name, control in controls.items()}
+
+
+# The output before the controls is the picture without them: not needed while they are there.
+HIDE_STATIC = "<style>.jp-OutputArea-child:has(+ .jp-OutputArea-child .lora-edu-view) {display: none}</style>"
+
+
+def _panel(picture: bytes, alt: str, readout: str) -> str:
+    """The picture and, below it, the readout, which a screen reader speaks whenever it changes."""
+    source = f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
+    return (
+        f'{HIDE_STATIC}<div class="lora-edu-view"><img src="{source}" alt="{escape(alt)}" style="max-width: 100%">'
+        f'<div role="status" aria-live="polite">{escape(readout)}</div></div>'
+    )

@@ -50,8 +50,8 @@ def setup(extra: str = DEFAULT_EXTRA) -> Path:
             "installing the course (the first time, torch is the largest part; see the table in the README)", flush=True
         )
         _pip("install", "--editable", f"{ROOT}[{extra}]")
-        _configure_lab()
         stamp.write_text(wanted)
+    _configure_lab()
     return venv_python()
 
 
@@ -80,11 +80,15 @@ def _create_venv() -> None:
 
 
 def _configure_lab() -> None:
-    """Keep JupyterLab in .venv from asking about news and looking for updates: the course works offline."""
+    """JupyterLab in .venv does not ask about news or updates, for the course works offline; and sliders are saved with
+    their notebook, so that it shows them when it is opened again."""
     folder = VENV / "etc" / "jupyter" / "labconfig"
     folder.mkdir(parents=True, exist_ok=True)
-    quiet = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
-    (folder / "default_setting_overrides.json").write_text(json.dumps(quiet), encoding="utf-8")
+    settings = {
+        "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
+        "@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True},
+    }
+    (folder / "default_setting_overrides.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
 def _pip(*arguments: str) -> None:

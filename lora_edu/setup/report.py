@@ -52,9 +52,7 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
-            for output in cell.outputs:  # of a slider, the static picture stays; the controls come with a kernel
-                output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+            cell.outputs = [output for output in cell.outputs if not _is_live(output)]
     return notebook
 
 
@@ -105,10 +103,11 @@ def formulas_to_mathml(source: str) -> str:
     return "".join(parts)
 
 
-def _is_progress(output: nbformat.NotebookNode) -> bool:
+def _is_live(output: nbformat.NotebookNode) -> bool:
+    """A progress bar, or the controls of a slider: they come with a kernel. A slider's picture is an output beside."""
     if output.output_type == "stream":
         return output.name == "stderr" and "it/s" in output.text
-    return "application/vnd.jupyter.widget-view+json" in output.get("data", {}) and "image/png" not in output.data
+    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
 
 
 def main() -> None:

@@ -1,0 +1,116 @@
+"""The painted line, the emblem of the course: one line of text, and under every byte how much it surprised a model.
+
+The surprise of a byte is -ln of the probability that the model gave to it, knowing the text before it: 0 nats for what
+it was sure of, 5.5 for a guess among 256 bytes. It is drawn as the length of a bar, never by color alone.
+"""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
+from torch import nn
+
+from lora_edu.figures.plots import BLUE
+from lora_edu.gpt import encode
+
+PLAY = "Fie, cousin Percy! how you cross my father!"  # King Henry IV, part 1, which is held out
+ADDRESS = "Gentlemen of the Senate and Gentlemen of the House"  # held out as well
+DEEPEST = 8.0  # nats at which a bar is cut off
+ROW = 1.55  # inches
+
+
+@torch.no_grad()
+def surprise(model: nn.Module, text: str, before: str = "\n") -> np.ndarray:
+    """The surprise in nats at each byte of a text, (n_bytes,), given the bytes before it.
+
+    before: what the model has read before the first byte; by default a line end, and so nothing about the text.
+    """
+    tokens, given = encode(before + text).long(), len(encode(before))
+    if not given:
+        raise ValueError("before must hold at least one byte: the model predicts nothing from nothing")
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    logits = model(tokens[None, :-1].to(device))[0][0].float().cpu()  # (n - 1, vocab_size)
+    model.train(was_training)
+    return F.cross_entropy(logits, tokens[1:], reduction="none")[given - 1 :].numpy()
+
+
+class PaintedLine:
+    """One line in a frame of its own. `set` moves its bars; `moving` are the artists that a slider draws again."""
+
+    def __init__(self, axes: Axes, text: str, name: str = "", color: str = BLUE):
+        self.columns = np.arange(len(encode(text)))
+        for column, character in zip(self.columns, _shown(text), strict=True):
+            axes.text(column, 0.25, character, ha="center", va="bottom", family="monospace", fontsize=11.5)
+        self.bars = PolyCollection([], facecolor=color, edgecolor="white", linewidth=0.6)
+        axes.add_collection(self.bars)
+        (self.cut,) = axes.plot([], [], "v", color=color, ms=5, clip_on=False)  # under a bar that is longer
+        self.title = axes.text(-0.5, 2.4, "", ha="left", va="bottom", fontsize=11)
+        self.name = name
+        _frame(axes, len(self.columns))
+
+    @property
+    def moving(self) -> list:
+        return [self.bars, self.cut, self.title]
+
+    def set(self, losses: np.ndarray) -> None:
+        """losses: (n_bytes,) nats. A bar longer than DEEPEST ends there, in a point."""
+        lengths = np.minimum(np.asarray(losses, dtype=float), DEEPEST)
+        left, right = self.columns - 0.42, self.columns + 0.42
+        zero = np.zeros_like(lengths)
+        corners = [(left, zero), (right, zero), (right, -lengths), (left, -lengths)]
+        self.bars.set_verts(np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1))
+        cut = self.columns[np.asarray(losses) > DEEPEST]
+        self.cut.set_data(cut, np.full(len(cut), -DEEPEST - 0.5))
+        mean = f"{np.mean(losses):.2f} nats per byte"
+        self.title.set_text(f"{self.name}: {mean}" if self.name else mean)
+
+
+def painted_line(models_or_losses: Mapping, text: str, before: str = "\n") -> tuple[Figure, str]:
+    """One row for each model: the text, and under every byte a bar as long as the model's surprise. And its words.
+
+    models_or_losses: name -> a model, or its losses (n_bytes,) in nats, as `surprise` gives them.
+    """
+    losses = {
+        name: surprise(one, text, before) if isinstance(one, nn.Module) else np.asarray(one)
+        for name, one in models_or_losses.items()
+    }
+    figure, rows = plt.subplots(len(losses), 1, figsize=(9.4, ROW * len(losses)), layout="constrained", squeeze=False)
+    for axes, (name, row) in zip(rows[:, 0], losses.items(), strict=True):
+        PaintedLine(axes, text, name).set(row)
+    return figure, _words(losses, text)
+
+
+def _frame(axes: Axes, n_bytes: int) -> None:
+    axes.set(xlim=(-0.7, n_bytes - 0.3), ylim=(-DEEPEST, 4.2), yticks=[0, -4, -8], yticklabels=["0", "4", "8 nats"])
+    axes.set_xticks([])
+    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.spines["left"].set_bounds(-DEEPEST, 0)
+    axes.axhline(0, color="black", lw=0.8)
+
+
+def _shown(text: str) -> list[str]:
+    """One character for each byte: a space and a line end are drawn, a byte inside a letter is a dot."""
+    shown = []
+    for character in text.replace(" ", "·").replace("\n", "¶"):
+        size = 1 if character in "·¶" else len(character.encode("utf-8"))
+        shown += [character] + ["˙"] * (size - 1)
+    return shown
+
+
+def _words(losses: Mapping[str, np.ndarray], text: str) -> str:
+    means = ", ".join(f"{name} {np.mean(row):.2f}" for name, row in losses.items())
+    peaks = "; ".join(f"{name} at {_peak(text, row)}" for name, row in losses.items())
+    return f"Mean surprise in nats per byte: {means}. The line “{text}”, with a bar under every byte. Longest: {peaks}."
+
+
+def _peak(text: str, losses: np.ndarray) -> str:
+    place = int(np.argmax(losses))
+    byte = text.encode("utf-8")[place : place + 1].decode("utf-8", errors="replace")
+    return f"“{byte}”, byte {place + 1} ({losses[place]:.1f} nats)"

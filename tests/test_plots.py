@@ -1,0 +1,77 @@
+"""The look: colors that stand out, figures and tables that carry their words."""
+
+import re
+
+import matplotlib.pyplot as plt
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.patches import Rectangle
+
+from lora_edu.figures import layer, plots
+
+COLORS = {
+    name: value for name, value in vars(plots).items() if isinstance(value, str) and re.match("#[0-9A-F]{6}$", value)
+}
+
+
+def contrast_with_white(color):
+    """The ratio of WCAG 2: relative luminances, plus 0.05."""
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(color)]
+    return 1.05 / (sum(share * c for share, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True)) + 0.05)
+
+
+@pytest.mark.parametrize("name", COLORS)
+def test_every_color_stands_out_from_white(name):
+    assert contrast_with_white("#E69F00") < 3 < contrast_with_white(COLORS[name])
+
+
+def test_each_part_of_a_layer_has_a_look_of_its_own():
+    looks = list(plots.VISUAL_LANGUAGE.values())
+    assert len({color for color, _ in looks}) == len({hatch for _, hatch in looks}) == len(looks) == 5
+    assert {color for color, _ in looks} <= set(COLORS.values())
+
+
+@pytest.fixture
+def outputs(monkeypatch):
+    shown = []
+    monkeypatch.setattr(plots, "publish", lambda bundle, metadata=None: shown.append((bundle, metadata)))
+    return shown
+
+
+def test_a_figure_carries_its_words_twice(outputs):
+    figure, _ = plots.plain_axes()
+    plots.show(figure, "less than a < b")
+    (picture, metadata), (words, _) = outputs
+    assert metadata["image/png"]["alt"] == "less than a < b" and picture["image/png"]
+    assert words["text/html"] == "<details><summary>In words</summary>less than a &lt; b</details>"
+    assert words["text/plain"] == "In words: less than a < b"
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_without_a_notebook_the_text_is_printed(capsys):
+    plots.table(["layer", "bytes"], [["q < k", 1234], ["head", 5]], "sizes")
+    assert capsys.readouterr().out == "sizes\nlayer   bytes\nq < k   1,234\nhead        5\n"
+
+
+def test_a_table_is_html_with_a_text_beside_it(outputs):
+    plots.table(["layer", "bytes", "share"], [["q < k", 1234, 0.123456], ["head", 5, True]])
+    html = outputs[0][0]["text/html"]
+    assert html.count("<tr>") == 3 and html.count('<th scope="col"') == 3 and "<caption" not in html
+    assert '<td style="text-align: left">q &lt; k</td>' in html and '<td style="text-align: right">1,234</td>' in html
+    assert ">0.1235<" in html and ">yes<" in html
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+@pytest.mark.parametrize("quantized", [False, True])
+@pytest.mark.parametrize("backward", [False, True])
+def test_the_layer_is_drawn_true_to_scale(adapter, quantized, backward):
+    figure, words = plots.layer_diagram(adapter, quantized, backward)
+    boxes = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+    sides = [(round(box.get_width(), 6), round(box.get_height(), 6)) for box in boxes]
+    factors = adapter * (1 + backward)  # A and its gradient
+    assert sides.count((layer.WIDE, layer.THIN)) == factors
+    assert sides.count((layer.THIN, layer.TALL)) == 1 + factors  # y is as thin
+    assert sides.count((layer.WIDE, layer.TALL)) == 1 + quantized
+    assert ("decoded" in words) == quantized and ("Backward" in words) == backward
+    assert len(words.split()) <= 75
+    plt.close(figure)
