@@ -65,3 +65,9 @@ def points(notebook: nbformat.NotebookNode) -> dict[str, float]:
             results = [float(o.data["text/plain"]) for o in cell.outputs if o.output_type == "execute_result"]
             found[grade_id(cell)] = results[0] if results else 0.0
     return found
+
+
+def printed(notebook) -> str:
+    """All text that a notebook shows: what it printed, and the text of its cards."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    return "".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") + "\n" for output in outputs)

@@ -127,7 +127,7 @@ def test_the_solution_has_full_marks_and_is_quiet(name, released):
             assert output.output_type != "error" and output.get("name") != "stderr", output
     tasks = core.load(name).tasks.values()
     assert classroom_folder.points(done) == {f"test_{task.name}": task.points for task in tasks}
-    printed = "".join(o.text for cell in done.cells for o in cell.get("outputs", []) if o.output_type == "stream")
+    printed = classroom_folder.printed(done)
     for task in tasks:
         assert f"Exercise {task.number}: correct\n" in printed
     assert f"{len(tasks)} of {len(tasks)} done" in printed
@@ -150,6 +150,6 @@ def test_the_blank_version_has_no_points_and_a_living_kernel(name, released):
     assert errors == []
     found = classroom_folder.points(done)
     assert len(found) == len(core.load(name).tasks) and set(found.values()) == {0.0}
-    printed = "".join(o.text for cell in done.cells for o in cell.get("outputs", []) if o.output_type == "stream")
+    printed = classroom_folder.printed(done)
     for number in core.load(name).tasks:
         assert f"Exercise {number}: not done yet" in printed

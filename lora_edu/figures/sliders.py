@@ -109,11 +109,21 @@ def _settings(controls: dict[str, ipywidgets.Widget]) -> dict:
 # The output before the controls is the picture without them: not needed while they are there.
 HIDE_STATIC = "<style>.jp-OutputArea-child:has(+ .jp-OutputArea-child .lora-edu-view) {display: none}</style>"
 
+# ipywidgets gives a slider's handle no name, and of a SelectionSlider it announces the index. Each new picture, once it
+# is loaded, says both as they are written beside the slider.
+NAME_HANDLES = (
+    "for (const slider of this.closest('.widget-vbox').querySelectorAll('.widget-slider')) "
+    "for (const handle of slider.querySelectorAll('.noUi-handle')) { "
+    "handle.setAttribute('aria-label', slider.querySelector('.widget-label').textContent); "
+    "handle.setAttribute('aria-valuetext', slider.querySelector('.widget-readout').textContent) }"
+)
+
 
 def _panel(picture: bytes, alt: str, readout: str) -> str:
     """The picture and, below it, the readout, which a screen reader speaks whenever it changes."""
     source = f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
     return (
-        f'{HIDE_STATIC}<div class="lora-edu-view"><img src="{source}" alt="{escape(alt)}" style="max-width: 100%">'
+        f'{HIDE_STATIC}<div class="lora-edu-view">'
+        f'<img src="{source}" alt="{escape(alt)}" style="max-width: 100%" onload="{escape(NAME_HANDLES)}">'
         f'<div role="status" aria-live="polite">{escape(readout)}</div></div>'
     )
