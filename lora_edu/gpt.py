@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from lora_edu.checks import NOT_NEGATIVE, check, check_tokens, optional, whole
+
 CHECKPOINTING = ("none", "non-reentrant", "reentrant")
 
 
@@ -43,9 +45,7 @@ class GPTConfig:
     d_model: int = 256
 
     def __post_init__(self):
-        for name, value in vars(self).items():
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+        check(whole(1), **vars(self))
         if self.d_model % self.n_heads:
             raise ValueError(
                 f"d_model must be a multiple of n_heads, got d_model={self.d_model}, n_heads={self.n_heads}"
@@ -133,13 +133,14 @@ class GPT(nn.Module):
 
         tokens: (B, S) of integers, S <= context; targets: (B, S) or None.
         Returns logits (B, S, vocab_size) and the mean cross-entropy in nats per token (None without targets).
-        Raises ValueError for a sequence longer than the context.
+        Raises ValueError for a sequence longer than the context, TypeError for tokens that are no whole numbers.
         """
         seq = tokens.shape[-1]
         if seq > self.config.context:
             raise ValueError(
                 f"a sequence may have at most {self.config.context} tokens (the model's context), got {seq}"
             )
+        check_tokens("tokens", tokens)
         positions = torch.arange(seq, device=tokens.device)
         x = self.token_embedding(tokens.long()) + self.position_embedding(positions)  # (B, S, d_model)
         for block in self.blocks:
@@ -171,24 +172,37 @@ class GPT(nn.Module):
         temperature: divides the logits; 0 takes the likeliest token. top_k: sample among the k likeliest only.
         generator: a CPU generator, for samples that can be repeated.
         The model reads at most its context: a longer prompt is cropped to its end, with a warning.
-        Raises ValueError for an empty prompt, a negative temperature or top_k below 1.
+        Raises ValueError for an empty prompt, a token outside the vocabulary, a negative temperature or top_k below 1.
         """
-        _check_sampling(prompt, temperature, top_k)
-        tokens = encode(prompt)[None] if isinstance(prompt, str) else prompt  # (B, S)
+        check(whole(0), max_new_tokens=max_new_tokens)
+        check(NOT_NEGATIVE, temperature=temperature)
+        check(optional(whole(1)), top_k=top_k)
+        tokens = self._prompt_tokens(prompt)  # (B, S)
+        was_training = self.training
+        self.eval()
+        try:
+            for _ in range(max_new_tokens):
+                logits, _ = self(tokens[:, -self.config.context :])
+                chosen = sample(logits[:, -1].float().cpu(), temperature, top_k, generator)  # (B, 1)
+                tokens = torch.cat([tokens, chosen.to(tokens.device)], dim=1)
+        finally:  # after an error or the stop button too
+            self.train(was_training)
+        return decode(tokens[0]) if isinstance(prompt, str) else tokens
+
+    def _prompt_tokens(self, prompt: str | Tensor) -> Tensor:
+        """The prompt as tokens (B, S) int64 on the model's device, checked."""
+        tokens = encode(prompt)[None] if isinstance(prompt, str) else prompt
+        check_tokens("prompt", tokens, self.config.vocab_size)
+        if tokens.ndim != 2:
+            raise ValueError(f"prompt must be text or tokens of shape (B, S), got shape {tuple(tokens.shape)}")
+        if tokens.shape[-1] == 0:
+            raise ValueError("the prompt is empty: give the model at least one character to continue")
         if tokens.shape[-1] > self.config.context:
             warnings.warn(
                 f"the prompt has {tokens.shape[-1]} tokens; only the last {self.config.context} fit the context",
-                stacklevel=3,  # one more than usual: no_grad wraps this function
+                stacklevel=4,  # two more than usual: this function, and no_grad around generate
             )
-        tokens = tokens.long().to(self.token_embedding.weight.device)
-        was_training = self.training
-        self.eval()
-        for _ in range(max_new_tokens):
-            logits, _ = self(tokens[:, -self.config.context :])
-            chosen = sample(logits[:, -1].float().cpu(), temperature, top_k, generator)  # (B, 1)
-            tokens = torch.cat([tokens, chosen.to(tokens.device)], dim=1)
-        self.train(was_training)
-        return decode(tokens[0]) if isinstance(prompt, str) else tokens
+        return tokens.long().to(self.token_embedding.weight.device)
 
 
 def sample(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None = None) -> Tensor:
@@ -211,13 +225,3 @@ def _init_weights(module: nn.Module) -> None:
 def _check_checkpointing(checkpointing: str) -> None:
     if checkpointing not in CHECKPOINTING:
         raise ValueError(f"checkpointing must be one of {', '.join(CHECKPOINTING)}, got {checkpointing!r}")
-
-
-def _check_sampling(prompt: str | Tensor, temperature: float, top_k: int | None) -> None:
-    length = len(prompt) if isinstance(prompt, str) else prompt.shape[-1]
-    if length == 0:
-        raise ValueError("the prompt is empty: give the model at least one character to continue")
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature must be 0 or larger and finite, got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k must be at least 1 (or None for all tokens), got {top_k}")

@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lora_edu.checks import POSITIVE, SHARE, check
+
 ALL_LINEAR = "all-linear"
 
 
@@ -131,12 +133,12 @@ def replace_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
 def merge(model: nn.Module) -> nn.Module:
     """Add each update to its base weight, W <- W + s B A, so that the adapter costs no time. Returns the model.
 
-    A second call changes nothing. Raises ValueError for a 4-bit base, for an update that is not finite, and if there
-    are no adapters; the weights are unchanged then.
+    A second call changes nothing. Raises ValueError for a 4-bit base, for a weight that another layer uses too, for an
+    update that is not finite, and if there are no adapters; the weights are unchanged then.
     """
     layers = _layers_to_merge(model)
     for path, layer in layers.items():
-        _check_mergeable(path, layer)
+        _check_mergeable(model, path, layer)
     for layer in layers.values():
         _shift_weight(layer, +1)
     return model
@@ -214,6 +216,12 @@ def _shift_weight(layer: LoRALinear, sign: int) -> None:
     weight = layer.base.weight
     weight.add_((delta.T if is_conv1d(layer.base) else delta).to(weight.dtype), alpha=sign)
     layer.merged = sign > 0
+    if layer.merged:
+        # An entry of no bytes in the state of a merged layer: a model whose adapters are not merged has no place for
+        # it, so load_state_dict refuses, where it would otherwise add the update to weights that hold it already.
+        layer.register_buffer("merged_into_base", torch.empty(0))
+    else:
+        del layer.merged_into_base
 
 
 def _layers_to_merge(model: nn.Module) -> dict[str, LoRALinear]:
@@ -234,10 +242,8 @@ def checked_size(base: nn.Module, rank: int, alpha: float, dropout: float) -> tu
             f"rank must be between 1 and {smaller} "
             f"(the smaller side of a {out_features}x{in_features} layer), got {rank}"
         )
-    if not 0 < alpha < math.inf:
-        raise ValueError(f"alpha must be positive and finite, got {alpha}: the update is scaled by alpha / rank")
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be at least 0 and below 1, got {dropout}")
+    check(POSITIVE, alpha=alpha)
+    check(SHARE, dropout=dropout)
     return in_features, out_features
 
 
@@ -246,11 +252,19 @@ def check_not_training_merged(layer: LoRALinear) -> None:
         raise RuntimeError("a merged adapter cannot be trained, its branch is switched off: call unmerge(model) first")
 
 
-def _check_mergeable(path: str, layer: LoRALinear) -> None:
-    if getattr(layer.base, "weight", None) is None:
+def _check_mergeable(model: nn.Module, path: str, layer: LoRALinear) -> None:
+    weight = getattr(layer.base, "weight", None)
+    if weight is None:
         raise ValueError(
             f"{path} keeps its weight in 4 bits: adding the update and rounding again would lose most of it. "
             "Call dequantize_linears(model) first, then merge(model)"
+        )
+    users = [name for name, other in model.named_parameters(remove_duplicate=False) if other is weight]
+    if len(users) > 1:
+        others = ", ".join(name for name in users if not name.startswith(f"{path}.")) or "another layer"
+        raise ValueError(
+            f"{path} shares its weight with {others} (tied weights): merging would change both. Leave this adapter "
+            f"unmerged, or give {path} a weight of its own before you add adapters"
         )
     if not (layer.merged or layer.delta_weight().isfinite().all()):
         raise ValueError(f"the update of {path} has values that are not finite: merging it would destroy the weights")
@@ -267,6 +281,8 @@ def _check_state(slots: dict[str, Tensor], state: dict[str, Tensor]) -> None:
                 f"the adapter was made for another model: {name} has shape {tuple(state[name].shape)}, "
                 f"this model needs {tuple(slot.shape)}"
             )
+        if not state[name].is_floating_point():
+            raise ValueError(f"{name} holds {state[name].dtype} and not floating-point numbers: this file is damaged")
         if not state[name].isfinite().all():
             raise ValueError(f"{name} has values that are not finite: this adapter file is damaged")
 

@@ -11,11 +11,10 @@ import json
 import math
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lora_edu.files import staging
+from lora_edu.files import read_tensors, staging
 from lora_edu.lora import adapter_state, add_lora, is_conv1d, load_adapter_state, lora_layers, unload
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -69,12 +68,13 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
     rank, alpha = config["r"], config["lora_alpha"]
     if config.get("use_rslora"):
         alpha = alpha * math.sqrt(rank)  # so that alpha / rank is their alpha / sqrt(rank)
-    targets = {name.rsplit(".", 2)[1] for name in state}  # ...blocks.0.attention.q_proj.lora_A -> q_proj
+    paths = {name.rpartition(".")[0] for name in state}  # ...attention.q_proj.lora_A -> ...attention.q_proj
+    targets = {path.rpartition(".")[-1] for path in paths}  # q_proj
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     add_lora(model, rank, alpha, targets, dropout=config.get("lora_dropout", 0.0), skip=())
     try:
         return load_adapter_state(model, state)
-    except ValueError:
+    except Exception:
         unload(model)
         for parameter in trainable:
             parameter.requires_grad_(True)
@@ -85,12 +85,22 @@ def _read_config(folder: Path) -> dict:
     path = _existing(folder, CONFIG)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}): save the adapter again") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds a {type(config).__name__} and no settings: save the adapter again")
     if config.get("peft_type") != "LORA":
         raise ValueError(f"{path} describes a {config.get('peft_type')} adapter; only LORA can be loaded")
     if used := [name for name in UNSUPPORTED if config.get(name)]:
         raise ValueError(f"{path} uses {', '.join(used)}, which this course's LoRALinear cannot represent")
+    if config.get("bias", "none") != "none":
+        raise ValueError(
+            f"{path}: bias is {config['bias']!r}, so this adapter trained biases of the base too, which this course's "
+            'LoRALinear leaves frozen: only "none" can be loaded'
+        )
+    for name in ("r", "lora_alpha"):
+        if not isinstance(config.get(name), (int, float)):
+            raise ValueError(f"{path}: {name} must be a number, got {config.get(name)!r}: save the adapter again")
     if str(config.get("init_lora_weights")).startswith(CHANGES_THE_BASE):
         raise ValueError(
             f"{path}: this adapter was initialized with {config['init_lora_weights']}, which changes the base weights "
@@ -102,10 +112,7 @@ def _read_config(folder: Path) -> dict:
 
 def _read_state(folder: Path) -> dict[str, Tensor]:
     path = _existing(folder, WEIGHTS)
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is truncated or not a safetensors file ({error}): save the adapter again") from error
+    tensors, _ = read_tensors(path, "save the adapter again")
     foreign = [name for name in tensors if not (name.startswith(PREFIX) and name.endswith(SUFFIX))]
     if foreign or not tensors:
         raise ValueError(f"{path} does not hold a LoRA adapter in PEFT's format: {(foreign or ['no tensors'])[0]}")
@@ -117,4 +124,6 @@ def _existing(folder: Path, name: str) -> Path:
     if not path.exists():
         pickle = " (adapter_model.bin is a pickle and is not opened)" if (folder / "adapter_model.bin").exists() else ""
         raise FileNotFoundError(f"there is no {name} in {folder}: is this the folder of an adapter?{pickle}")
+    if not path.is_file():
+        raise ValueError(f"{path} is not a regular file: save the adapter again")
     return path

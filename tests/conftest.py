@@ -10,7 +10,7 @@ import pytest
 import torch
 from stopped_runs import QUICK, Killed, stop_in_step, with_adapters
 
-from lora_edu.engine.checkpoint_files import checkpoint_paths
+from lora_edu.engine.checkpoints import checkpoint_paths
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.texts import Text
 from lora_edu.training import train

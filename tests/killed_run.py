@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from lora_edu.engine import checkpoint_files, checkpoints
+from lora_edu.engine import checkpoints
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
 from lora_edu.qlora import quantize_linears
@@ -34,7 +34,7 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def die_when_half_written(tensors, path, metadata=None, real=checkpoint_files.save_file):
+def die_when_half_written(tensors, path, metadata=None, real=checkpoints.save_file):
     """Stands for `save_file`: the file of step 4 is cut in the middle, and the process is gone."""
     real(tensors, path, metadata)
     if "step-00000004" in str(path):
@@ -42,7 +42,7 @@ def die_when_half_written(tensors, path, metadata=None, real=checkpoint_files.sa
         die()
 
 
-def slow_writing(tensors, path, metadata=None, real=checkpoint_files.save_file):
+def slow_writing(tensors, path, metadata=None, real=checkpoints.save_file):
     """Stands for `save_file`: says that it is at work, and takes its time, with half a file on the disk."""
     print("writing", flush=True)
     real(tensors, path, metadata)
@@ -56,9 +56,9 @@ if __name__ == "__main__":
     folder, steps, moment = sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else ""
     torch.set_num_threads(1)
     if moment == "half-written":
-        checkpoint_files.save_file = die_when_half_written
+        checkpoints.save_file = die_when_half_written
     elif moment == "slow":
-        checkpoint_files.save_file = slow_writing
+        checkpoints.save_file = slow_writing
         print("step", flush=True)
         mark = checkpoints.Checkpoints.mark
         checkpoints.Checkpoints.mark = lambda self: (print("step", flush=True), mark(self))[1]

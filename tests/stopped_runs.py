@@ -4,7 +4,7 @@ import copy
 
 import torch
 
-from lora_edu.engine.checkpoint_files import checkpoint_paths
+from lora_edu.engine.checkpoints import checkpoint_paths
 from lora_edu.lora import add_lora
 from lora_edu.qlora import quantize_linears
 from lora_edu.training import model_loss, train

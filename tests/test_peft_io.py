@@ -92,7 +92,7 @@ def test_a_truncated_or_foreign_file(base, adapted, tmp_path, content):
     save_adapter(adapted, tmp_path)
     whole = (tmp_path / WEIGHTS).read_bytes()
     (tmp_path / WEIGHTS).write_bytes(whole[:-50] if content is None else content)
-    with pytest.raises(ValueError, match="is truncated or not a safetensors file"):
+    with pytest.raises(ValueError, match="(is damaged|is a pickle).*: save the adapter again"):
         load_adapter(base, tmp_path)
 
 
@@ -139,7 +139,7 @@ def test_nothing_to_save(base, adapted, tmp_path):
 
 def test_a_folder_that_cannot_be_written_to(adapted, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(PermissionError, match="cannot write to the folder"):
+    with pytest.raises(OSError, match="cannot write to the folder"):
         save_adapter(adapted, tmp_path / "file")
 
 

@@ -136,8 +136,8 @@ def test_nothing_to_train(tiny_gpt, tiny_text):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 0}, "steps must be at least 1, got 0"),
-        ({"steps": 5, "lr": float("nan")}, "lr .* must be positive and finite, got nan"),
+        ({"steps": 0}, "steps must be a whole number of at least 1, got 0"),
+        ({"steps": 5, "lr": float("nan")}, "lr must be positive and finite, got nan"),
         ({"steps": 5, "seq_len": 499}, "a window of seq_len=499 needs 500 tokens, this text has 100"),
     ],
 )

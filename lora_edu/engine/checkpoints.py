@@ -1,46 +1,37 @@
 """Checkpoints: what a training run needs to go on as if it had never been stopped.
 
-One file (`lora_edu.engine.checkpoint_files`) holds the tensors
+A checkpoint is one file, `step-00000150.safetensors`. It holds the tensors
     parameter.<name>          every trainable parameter: the adapters, or the whole model in full fine-tuning
     optimizer.<name>.<key>    AdamW's two running means and its count of steps, for each of these parameters
     random.<source>           the random states: of the batches ("data", the position in the text) and of dropout
                               ("cpu", "cuda"); one row for each process
-and a record with the settings of the run and the history so far. The learning rate is a function of the step
-(`training.learning_rate_factor`): the number of the step is all there is to know of the schedule. Frozen weights are
-not stored; a fingerprint in the settings tells whether they are the same.
+and a JSON record: the settings of the run, the history so far, a SHA-256 over all of it. The learning rate is a
+function of the step, so it needs no state. Frozen weights are not stored; a fingerprint tells whether they are the
+same.
+
+A file is written beside its place and then renamed, so that each file in the folder is whole at any moment, and an
+older one is removed only afterwards. On the way back everything is checked before anything is changed.
 """
 
+import hashlib
 import json
+import os
+import re
 import shutil
 import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lora_edu.engine import distributed
-from lora_edu.engine.checkpoint_files import (
-    check_folder,
-    checkpoint_path,
-    checkpoint_paths,
-    read_checkpoint,
-    write_checkpoint,
-)
-from lora_edu.engine.locks import lock_folder
+from lora_edu.files import PICKLES, is_pickle, misfit, read_tensors, staging, take_lock
 
 KEPT = 2  # the newest, and the one before in case the newest is damaged later
-
-
-class NoCheckpoints:
-    """What `train` talks to when no folder is given: nothing is read and nothing is written."""
-
-    def load(self, history) -> None: ...
-
-    def mark(self) -> None: ...
-
-    def save(self, history) -> None: ...
-
-    def close(self) -> None: ...
 
 
 class Checkpoints:
@@ -53,31 +44,44 @@ class Checkpoints:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
+        defaults: dict | None = None,
     ):
-        """settings: everything that the run's curve depends on, by name. generator: what draws the batches."""
+        """settings: everything that the run's curve depends on, by name, `steps` among them.
+
+        generator: what draws the batches. defaults: what a setting was before it existed: runs that were stored then
+        go on, if it still has this value.
+        """
         self.folder, self.model, self.optimizer, self.generator = Path(folder), model, optimizer, generator
-        self.settings = json.loads(json.dumps(settings, default=str))  # as they come back: a tuple is a list
+        self.settings, self.defaults = as_json(settings), as_json(defaults or {})
         self.device = next(model.parameters()).device
         self._random_states: dict[str, Tensor] | None = None
-        self._stored, self._lock = None, None
+        self._stored: dict | None = None  # the history in the newest file
+        self._lock: FileLock | None = None
 
-    def load(self, history) -> None:
-        """Put the newest checkpoint into model, optimizer, random states and history; leave them if there is none.
+    def load(self, take_over: Callable[[dict], None]) -> None:
+        """Put the newest checkpoint into model, optimizer and random states; leave them if there is none.
 
+        take_over: called with the stored history before anything is changed; raises ValueError if it makes no sense.
         Raises ValueError, before anything is changed, for a damaged file, a pickle or a run with other settings;
-        PermissionError if the folder cannot be written to, BlockingIOError if another run is at work there.
+        OSError if the folder cannot be written to, BlockingIOError if another run is at work there.
         """
         check_folder(self.folder)
+        step = 0
         if paths := checkpoint_paths(self.folder):
+            step = step_of(paths[-1])
             record, tensors = read_checkpoint(paths[-1])
-            _check_same_run(record["settings"], self.settings, paths[-1])
+            _check_same_run(record["settings"], self.settings, self.defaults, paths[-1])
+            try:
+                self._check(record, tensors)
+                take_over(record["history"])
+            except (ValueError, TypeError) as error:
+                raise _damaged(paths[-1], error) from error
             _warn_if_another_torch(record["written_with"])
-            _restore(self.model, self.optimizer, tensors)
-            set_random_states(_part(tensors, "random"), self.generator, self.device)
-            history.continue_from(record["history"])
-            self._stored = _length(history)
-        _check_same_folder(len(history.train_loss), self.folder)
-        if len(history.train_loss) < self.settings["steps"]:  # a finished run is only read
+            self._restore(tensors)
+            self._stored = record["history"]
+        if distributed.total(step) != distributed.processes() * step:
+            raise ValueError(f"the processes do not see the same files in {self.folder}: name a folder that they share")
+        if step < self.settings["steps"]:  # a finished run is only read
             self._claim()
         self.mark()
 
@@ -85,36 +89,91 @@ class Checkpoints:
         """Take down the random states: model, optimizer and history are at the end of a whole step now."""
         self._random_states = random_states(self.generator, self.device)
 
-    def save(self, history) -> None:
+    def save(self, step: int, history: dict) -> None:
         """Write a checkpoint of the last whole step, then remove all but the two newest.
 
         Raises OSError if it cannot be written; the checkpoints before it are untouched then.
         """
-        if self._random_states is None or self._stored == _length(history):
+        history = as_json(history)
+        if self._random_states is None or self._stored == history:
             return  # nothing has happened yet, or nothing new
-        states = {f"random.{name}": distributed.gather(state) for name, state in self._random_states.items()}
+        tensors = {f"random.{name}": distributed.gather(state) for name, state in self._random_states.items()}
         if distributed.rank() == 0:
             self._claim()
-            record = {"settings": self.settings, "history": history.as_dict(), "written_with": _versions()}
-            tensors = _state(self.model, self.optimizer) | states
-            write_checkpoint(checkpoint_path(self.folder, len(history.train_loss)), tensors, record)
+            tensors |= self._tensors()
+            idle = [name for name, parameter in self._trainable().items() if not self.optimizer.state[parameter]]
+            record = {"settings": self.settings, "history": history, "idle": idle, "written_with": versions()}
+            write_checkpoint(checkpoint_path(self.folder, step), tensors, record)
             for old in checkpoint_paths(self.folder)[:-KEPT]:
                 old.unlink(missing_ok=True)
-        self._stored = _length(history)
+        self._stored = history
 
     def close(self) -> None:
         """Let other runs use the folder."""
         if self._lock:
-            self._lock.close()
+            self._lock.release()
             self._lock = None
 
     def _claim(self) -> None:
         """Keep other runs out of the folder until `close`, and remove what a killed run left half written."""
         if self._lock or distributed.rank() > 0:
             return
-        self._lock = lock_folder(self.folder)
+        try:
+            self._lock = take_lock(self.folder / ".lock")
+        except OSError as error:
+            advice = "wait for its end" if isinstance(error, BlockingIOError) else "permit it"
+            raise type(error)(f"{error}: {advice}, or name another folder for this run") from error
         for leftover in self.folder.glob(".partial-*"):
             shutil.rmtree(leftover, ignore_errors=True)
+
+    def _trainable(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The tensors of model and optimizer, copied to the CPU."""
+        tensors = {}
+        for name, parameter in self._trainable().items():
+            tensors[f"parameter.{name}"] = parameter
+            for key, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer.{name}.{key}"] = value
+        return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+
+    def _check(self, record: dict, tensors: dict[str, Tensor]) -> None:
+        """Raise ValueError unless there is every tensor that this run needs, of its shape and type, and no other."""
+        trainable = self._trainable()
+        started = any(name.startswith("optimizer.") for name in tensors)
+        idle = record.get("idle", [] if started else list(trainable))  # parameters that have had no gradient yet
+        states = random_states(self.generator, self.device)
+        expected = {f"random.{name}": own.expand(distributed.processes(), -1) for name, own in states.items()}
+        for name, parameter in trainable.items():
+            expected[f"parameter.{name}"] = parameter
+            if name not in idle:  # AdamW's state
+                expected |= {f"optimizer.{name}.{key}": parameter for key in ("exp_avg", "exp_avg_sq")}
+                expected[f"optimizer.{name}.step"] = torch.tensor(0.0)
+        if problem := misfit(tensors, expected):
+            raise ValueError(problem)
+        for name in states:
+            device = self.device if name == "cuda" else "cpu"
+            try:
+                torch.Generator(device).set_state(tensors[f"random.{name}"][distributed.rank()].clone())
+            except RuntimeError as error:
+                raise ValueError(f"random.{name} is no random state") from error
+
+    @torch.no_grad()
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
+        parameters, moments, states = (_part(tensors, head) for head in ("parameter", "optimizer", "random"))
+        state = {}
+        for index, (name, parameter) in enumerate(self._trainable().items()):
+            parameter.copy_(parameters[name])
+            if own := _part(moments, name):
+                state[index] = own
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        set_random_states(states, self.generator, self.device)
+
+
+def as_json(value):
+    """A value as it comes back from JSON: a tuple is a list then."""
+    return json.loads(json.dumps(value, default=lambda odd: odd.item() if hasattr(odd, "item") else str(odd)))
 
 
 def random_states(generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
@@ -132,42 +191,141 @@ def set_random_states(states: dict[str, Tensor], generator: torch.Generator, dev
         torch.cuda.set_rng_state(own["cuda"], device)
 
 
-def _state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The tensors of model and optimizer, copied to the CPU."""
-    tensors = {}
-    for name, parameter in _trainable(model).items():
-        tensors[f"parameter.{name}"] = parameter
-        for key, value in optimizer.state[parameter].items():
-            tensors[f"optimizer.{name}.{key}"] = value
-    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-
-
-@torch.no_grad()
-def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """The way back. The settings agree by now, and with them every name and shape."""
-    parameters, moments = _part(tensors, "parameter"), _part(tensors, "optimizer")
-    state = {}
-    for index, (name, parameter) in enumerate(_trainable(model).items()):
-        parameter.copy_(parameters[name])
-        if own := _part(moments, name):  # nothing before the first step
-            state[index] = own
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
-def _trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
 def _part(tensors: dict[str, Tensor], head: str) -> dict[str, Tensor]:
     return {name.removeprefix(f"{head}."): tensor for name, tensor in tensors.items() if name.startswith(f"{head}.")}
 
 
-def _length(history) -> tuple[int, int]:
-    return len(history.train_loss), len(history.validation_loss)
+# --- files and the folder --------------------------------------------------------------------------------------------
 
 
-def _check_same_run(stored: dict, wanted: dict, path: Path) -> None:
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint after `step` steps lies."""
+    return folder / f"step-{step:08d}.safetensors"
+
+
+def step_of(path: Path) -> int:
+    """The way back from the name to the step."""
+    return int(path.stem.removeprefix("step-"))
+
+
+def checkpoint_paths(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first."""
+    return sorted(path for path in folder.glob("step-*.safetensors") if re.fullmatch(r"step-\d{8}", path.stem))
+
+
+def write_checkpoint(path: Path, tensors: dict[str, Tensor], record: dict) -> None:
+    """Write a checkpoint; a reader sees all of it or nothing.
+
+    Raises OSError (PermissionError for a folder that is not ours to write to); the checkpoints before it are
+    untouched then.
+    """
+    record = record | {"sha256": seal(tensors, record)}
+    try:
+        with staging(path) as target:
+            save_file(tensors, target, metadata={"checkpoint": json.dumps(record)})
+            with target.open("rb+") as file:
+                os.fsync(file.fileno())  # a rename must not reach the disk before the bytes when the power fails
+    except (SafetensorError, OSError) as error:  # safetensors has an error of its own for a full disk
+        reason = getattr(error, "strerror", None) or str(error).rpartition("I/O error: ")[2]
+        before = checkpoint_paths(path.parent)
+        kept = f"The last good checkpoint is {before[-1].name}: free" if before else "Free"
+        message = f"{path} could not be written ({reason}). {kept} some space (or permit writing), then run it again"
+        raise (type(error) if isinstance(error, OSError) else OSError)(message) from error
+
+
+def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
+    """The record and the tensors of a checkpoint. Raises ValueError for a damaged file and for a pickle."""
+    tensors, metadata = read_tensors(path, _advice(path))
+    try:
+        record = json.loads(metadata["checkpoint"])
+        parts = [record[name] for name in ("settings", "history", "written_with")]
+        if not all(isinstance(part, dict) for part in parts):
+            raise ValueError("its record is incomplete")
+        if record.get("sha256", "") not in ("", seal(tensors, record)):  # older checkpoints have none
+            raise ValueError("its content is not what was written")
+    except (TypeError, LookupError, ValueError, RecursionError) as error:
+        raise _damaged(path, error) from error
+    return record, tensors
+
+
+def seal(tensors: dict[str, Tensor], record: dict) -> str:
+    """A SHA-256 over a checkpoint: names, types, shapes and every byte of the tensors, and the record without it."""
+    record = {name: value for name, value in record.items() if name != "sha256"}
+    digest = hashlib.sha256(json.dumps([sorted(tensors), record], sort_keys=True).encode())
+    digest.update(fingerprint(tensors[name] for name in sorted(tensors)).encode())
+    return digest.hexdigest()
+
+
+def _damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is damaged ({error}): {_advice(path)}")
+
+
+def _advice(path: Path) -> str:
+    before = [other for other in checkpoint_paths(path.parent) if other < path]
+    rest = f"goes on from {before[-1].name}" if before else "starts from the beginning"
+    return f"delete it, and the same command {rest}"
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ValueError if this is no folder, or one that holds somebody's pickles instead of checkpoints."""
+    never = "is a pickle, which can run any code when it is opened, so it is never opened"
+    if folder.exists() and not folder.is_dir():
+        what = never if is_pickle(folder) else "is a file"
+        raise ValueError(f"{folder} {what}: checkpoint= names a folder, which need not exist yet")
+    pickles = [path for path in sorted(folder.glob("*")) if path.suffix in PICKLES]
+    if pickles and not checkpoint_paths(folder):
+        raise ValueError(
+            f"{pickles[0]} {never}. The checkpoints of this course are called step-<number>.safetensors: "
+            "name another folder for this run"
+        )
+
+
+# --- the same run? ---------------------------------------------------------------------------------------------------
+# Two runs with the same settings, the same description and the same trainable parameters compute the same.
+
+
+def describe_run(model: nn.Module, data: Iterable[Tensor]) -> dict[str, str]:
+    """Describe a model and a text: the shape of each trainable parameter, the numbers in each layer, fingerprints.
+
+    The values of trainable parameters are left out: a checkpoint holds them.
+    """
+    trainable = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    frozen = {name: value for name, value in model.named_parameters() if not value.requires_grad}
+    frozen |= dict(model.named_buffers())  # a 4-bit weight is a buffer
+    return {
+        "the text": fingerprint(data)[:12],
+        "the frozen weights": fingerprint(value for _, value in sorted(frozen.items()))[:12],
+        **{f"the trainable {name}": _shape(value) for name, value in trainable.items()},
+        **{f"the layer {path or '(the model)'}": _numbers(module) for path, module in model.named_modules()},
+    }
+
+
+def fingerprint(tensors: Iterable[Tensor]) -> str:
+    """A SHA-256 over tensors: types, shapes and every byte. About a second per gigabyte."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(_shape(tensor).encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _shape(tensor: Tensor) -> str:
+    return f"{'x'.join(map(str, tensor.shape))} {str(tensor.dtype).removeprefix('torch.')}"
+
+
+def _numbers(module: nn.Module) -> str:
+    """A layer and the numbers that its arithmetic depends on: LoRALinear(alpha=16, rank=8, scaling=2.0)."""
+    numbers = {
+        name: value
+        for name, value in sorted(vars(module).items())
+        if type(value) in (int, float, torch.dtype) and not name.startswith("_")
+    }
+    return f"{type(module).__name__}({', '.join(f'{name}={value}' for name, value in numbers.items())})"
+
+
+def _check_same_run(stored: dict, wanted: dict, defaults: dict, path: Path) -> None:
     names = [*wanted, *(name for name in stored if name not in wanted)]
+    stored = {name: defaults[name] for name in wanted if name in defaults} | stored
     there, here = ({name: settings.get(name, "missing") for name in names} for settings in (stored, wanted))
     differences = [
         f"{name} is {there[name]} there and {here[name]} here" for name in names if there[name] != here[name]
@@ -180,21 +338,16 @@ def _check_same_run(stored: dict, wanted: dict, path: Path) -> None:
         )
 
 
-def _check_same_folder(steps: int, folder: Path) -> None:
-    if distributed.total(steps) != distributed.processes() * steps:
-        raise ValueError(f"the processes do not see the same files in {folder}: name a folder that they share")
-
-
 def _warn_if_another_torch(written_with: dict) -> None:
-    for name, here in _versions().items():
-        if (there := written_with[name]) != here:
+    for name, here in versions().items():
+        if (there := written_with.get(name)) != here:
             warnings.warn(
                 f"the checkpoint was written with {name} {there}, this is {name} {here}: the run goes on, "
                 "but its numbers may differ in the last digits from those of a run that was not stopped",
-                stacklevel=4,
+                stacklevel=5,
             )
 
 
-def _versions() -> dict:
+def versions() -> dict:
     """What the last digits of a sum depend on."""
     return {"torch": torch.__version__, "threads": torch.get_num_threads()}

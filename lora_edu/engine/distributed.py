@@ -62,8 +62,8 @@ def rank() -> int:
 
 
 def own_rows(batch: Tensor) -> Tensor:
-    """This process's rows of a batch: (B, ...) -> (B / N, ...)"""
-    return batch.chunk(processes())[rank()]
+    """This process's rows of a batch: (B, ...) -> (B / N, ...); of fewer rows than processes, one or none."""
+    return batch.tensor_split(processes())[rank()]
 
 
 def check_batch(batch_size: int) -> None:
@@ -118,6 +118,11 @@ def total(value: float) -> float:
     number = torch.tensor(value, dtype=torch.float64, device=_wire_device())
     dist.all_reduce(number)
     return number.item()
+
+
+def mean(value: float) -> float:
+    """The mean of a number over all processes. All of them must call this."""
+    return total(value) / processes()
 
 
 def gather(tensor: Tensor) -> Tensor:

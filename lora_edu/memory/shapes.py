@@ -82,7 +82,9 @@ def predicted_bytes(
     if rank is None:
         trained_numbers, trained_tensors = linear + kept, 3 + 2 * (2 * layers + 1) + 2 * 6 * layers
     else:
-        chosen = sizes if targets == ALL_LINEAR else targets
+        chosen = sizes if targets == ALL_LINEAR else (targets,) if isinstance(targets, str) else targets
+        if unknown := [name for name in chosen if name not in sizes]:
+            raise ValueError(f"targets: no linear layer is named {', '.join(unknown)}; there are: {', '.join(sizes)}")
         trained_numbers = layers * sum(rank * sum(sizes[name]) for name in chosen)
         trained_tensors = 2 * layers * len(chosen)
         total[ADAPTERS] = 4 * trained_numbers

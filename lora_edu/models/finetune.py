@@ -146,6 +146,6 @@ def _check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise PermissionError(
+        raise type(error)(
             f"cannot write to the folder {folder} ({error.strerror}): name another, --output"
         ) from error

@@ -154,8 +154,9 @@ def _first_line(error: Exception) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the reports of libraries that look for parts they lack. Progress bars stay."""
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable  # the caller may have switched something off too
+    logging.disable(max(before, logging.WARNING))
     try:
         yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
