@@ -140,10 +140,15 @@ def take_lock(path: Path, wait: bool = False) -> FileLock:
     return lock
 
 
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def check_sha256(path: Path, expected: str, what: str) -> None:
     """Raise DownloadError, and remove the file, if its content is not the expected one."""
-    with path.open("rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    actual = sha256(path)
     if actual != expected:
         path.unlink()
         raise DownloadError(

@@ -65,9 +65,7 @@ def test_a_folder_that_cannot_be_written_to_is_noticed_before_training(tiny_gpt,
     model, steps_made = with_adapters(tiny_gpt), []
     with monkeypatch.context() as patch:
         patch.setattr(os, "open", read_only)
-        with pytest.raises(
-            OSError, match=r"cannot write to the folder .*run \(Read-only file system\): permit"
-        ):
+        with pytest.raises(OSError, match=r"cannot write to the folder .*run \(Read-only file system\): permit"):
             go_on(model, tiny_text, stopped, loss_fn=counting(steps_made))
     assert not steps_made
     assert_goes_on(tiny_gpt, tiny_text, stopped)
@@ -81,9 +79,7 @@ def test_a_folder_that_becomes_read_only(tiny_gpt, tiny_text, stopped, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr("tempfile.mkdtemp", read_only)
-        with pytest.raises(
-            OSError, match=r"could not be written \(cannot write to the folder .*Read-only file sys"
-        ):
+        with pytest.raises(OSError, match=r"could not be written \(cannot write to the folder .*Read-only file sys"):
             go_on(with_adapters(tiny_gpt), tiny_text, stopped)
     assert_goes_on(tiny_gpt, tiny_text, stopped)
 
@@ -224,10 +220,10 @@ def test_two_runs_at_once(tiny_gpt, tiny_text, stopped):
             go_on(with_adapters(tiny_gpt), tiny_text, stopped)
         messages.append(str(caught.value))
 
-    if os.name == "nt":
-        pytest.skip("Windows has no lock of this kind")
     go_on(with_adapters(tiny_gpt), tiny_text, stopped, on_evaluation=second_run)
-    assert messages and re.match(r"another process is writing to .* at this moment: wait for its end, or name", messages[0])
+    assert messages and re.match(
+        r"another process is writing to .* at this moment: wait for its end, or name", messages[0]
+    )
     assert_goes_on(tiny_gpt, tiny_text, stopped)  # the lock is gone with the run
 
 

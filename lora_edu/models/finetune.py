@@ -20,7 +20,7 @@ from torch import nn
 
 from lora_edu.engine import distributed
 from lora_edu.files import DownloadError, staging
-from lora_edu.lora import ALL_LINEAR, add_lora, trainable_summary
+from lora_edu.lora import ALL_LINEAR, add_lora, lora_layers, trainable_summary
 from lora_edu.models.pretrain import SIZES, load_base, pick_size
 from lora_edu.peft_io import save_adapter
 from lora_edu.qlora import quantize_linears
@@ -70,12 +70,13 @@ def run(options: argparse.Namespace, device: torch.device) -> History:
         checkpoint_every=options.checkpoint_every,
         progress=sys.stderr.isatty(),
     )
+    if history.interrupted:
+        go_on = f"goes on from {options.checkpoint}" if options.checkpoint else "could go on with --checkpoint"
+        print(f"{history.stopped}, so nothing was written to {output}: the same command {go_on}")
+        return history
     print(report(model, history, options.batch_size))
     if distributed.rank() == 0:
         save(model, output)
-    if history.interrupted:
-        go_on = "the same command goes on from there" if options.checkpoint else "with --checkpoint it could go on"
-        print(f"stopped after {len(history.train_loss)} of {options.steps} steps: {go_on}")
     return history
 
 
@@ -107,9 +108,9 @@ def report(model: nn.Module, history: History, batch_size: int) -> str:
 
 def save(model: nn.Module, folder: Path) -> None:
     """Adapters in PEFT's format; a fully fine-tuned model as `model.safetensors`."""
-    try:
+    if lora_layers(model):
         save_adapter(model, folder)
-    except ValueError:  # no adapters: the whole model was trained
+    else:  # the whole model was trained
         with staging(folder / "model.safetensors") as path:
             save_file({name: tensor.cpu() for name, tensor in model.state_dict().items()}, path)
     print(f"written to {folder}")
@@ -146,6 +147,4 @@ def _check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise type(error)(
-            f"cannot write to the folder {folder} ({error.strerror}): name another, --output"
-        ) from error
+        raise type(error)(f"cannot write to the folder {folder} ({error.strerror}): name another, --output") from error

@@ -4,24 +4,27 @@
     lora-edu pretrain --adapter
 
 The first trains a GPT from random weights on `speeches` and writes two files: the weights in bfloat16 (safetensors) and
-a log with the command, the settings, the versions and the loss curve. The laptop model ships with the course in
-`data/`; the GPU model is trained on first use and kept in the cache. The second trains the adapter that ships.
+a log with the command, the settings, the versions, the loss curve and the sha256 of the weights. The laptop model ships
+with the course in `data/`; the GPU model is trained on first use and kept in the cache. The second trains the adapter
+that ships. A run that is stopped writes nothing but its checkpoint, from which the same command goes on.
 """
 
 import argparse
 import json
 import os
 import platform
+import shutil
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from lora_edu import files
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
-from lora_edu.peft_io import save_adapter
+from lora_edu.peft_io import WEIGHTS, save_adapter
 from lora_edu.qlora import quantize_linears
 from lora_edu.texts import load_text
 from lora_edu.training import History, pick_device, train
@@ -62,18 +65,26 @@ def load_base(size: str | None = None, device: str | torch.device | None = None)
     """The pre-trained GPT, float32, in evaluation mode.
 
     size: "laptop" (ships with the course) or "gpu" (25 million parameters; `pretrain("gpu")` makes it once).
-    Raises FileNotFoundError if it has not been made yet.
+    Raises FileNotFoundError if it has not been made yet, ValueError if the file is damaged.
     """
     size = size or pick_size()
-    path = base_path(size)
+    path, command = base_path(size), f"lora-edu pretrain --size {size}"
     if not path.exists():
-        raise FileNotFoundError(
-            f"the {size!r} base model is not at {path} yet. Train it (minutes on a GPU): "
-            f"lora-edu pretrain --size {size}"
-        )
+        raise FileNotFoundError(f"the {size!r} base model is not at {path} yet. Train it (minutes on a GPU): {command}")
     model = GPT(SIZES[size].config)
-    model.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
+    advice = f"copy it again, or train it: {command}"
+    tensors, _ = files.read_tensors(path, advice)
+    if problem := files.misfit(tensors, model.state_dict(), any_float=True) or _differs_from_its_log(path):
+        raise ValueError(f"{path} is damaged ({problem}): {advice}")
+    model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return model.eval().to(pick_device(device))
+
+
+def _differs_from_its_log(path: Path) -> str | None:
+    """In words, if the weights are not the ones that the log beside them was written for."""
+    log = path.with_suffix(".json")
+    wanted = json.loads(log.read_text(encoding="utf-8")).get("sha256") if log.exists() else None
+    return "its sha256 is not the one in its log" if wanted not in (None, files.sha256(path)) else None
 
 
 def pretrain(
@@ -85,9 +96,14 @@ def pretrain(
     device: str | torch.device | None = None,
     autocast: bool | None = None,
     eval_every: int = 500,
+    checkpoint: Path | None = None,
     verbose: bool = False,
 ) -> GPT:
-    """Train the base model of a size on `speeches`; write `base-<size>.safetensors` and its log beside it."""
+    """Train the base model of a size on `speeches`; write `base-<size>.safetensors` and its log beside it.
+
+    checkpoint: a folder from which a run that was stopped goes on. Raises KeyboardInterrupt for the stop button, with
+    nothing written but the checkpoint.
+    """
     recipe = SIZES[_check_size(size)]
     steps = steps or recipe.steps
     path = folder / base_path(size).name if folder else base_path(size)
@@ -110,17 +126,31 @@ def pretrain(
         eval_every=eval_every,
         eval_windows=256,
         on_evaluation=_print_loss if verbose else None,
+        checkpoint=checkpoint,
+        checkpoint_every=eval_every,
     )
+    _check_complete(history, checkpoint)
+    path.with_suffix(".json").unlink(missing_ok=True)  # at no moment do new weights lie beside an old log
     with files.staging(path) as target:
         save_file({name: tensor.to("cpu", torch.bfloat16) for name, tensor in model.state_dict().items()}, target)
     command = f"lora-edu pretrain --size {size} --steps {steps} --seed {seed}"
     recipe_used = asdict(recipe) | {"steps": steps}
-    _write_log(path.with_suffix(".json"), command + (" --autocast" if autocast else ""), recipe_used, model, history)
+    _write_log(path, command + (" --autocast" if autocast else ""), recipe_used, model, history)
     return model
 
 
-def train_adapter(*, folder: Path | None = None, seed: int = 0, steps: int = 600, verbose: bool = False) -> GPT:
-    """Train the Shakespeare adapter that ships with the course: QLoRA on the laptop base. Writes it and its log."""
+def train_adapter(
+    *,
+    folder: Path | None = None,
+    seed: int = 0,
+    steps: int = 600,
+    checkpoint: Path | None = None,
+    verbose: bool = False,
+) -> GPT:
+    """Train the Shakespeare adapter that ships with the course: QLoRA on the laptop base. Writes it and its log.
+
+    checkpoint and KeyboardInterrupt: as for `pretrain`.
+    """
     recipe = {"rank": 8, "alpha": 16, "targets": "all-linear", "steps": steps, "batch_size": 8, "lr": 5e-3}
     model = quantize_linears(load_base("laptop", device="cpu"), double_quant=True)
     torch.manual_seed(seed)  # A is drawn at random
@@ -135,13 +165,24 @@ def train_adapter(*, folder: Path | None = None, seed: int = 0, steps: int = 600
         device="cpu",
         eval_every=100,
         on_evaluation=_print_loss if verbose else None,
+        checkpoint=checkpoint,
     )
+    _check_complete(history, checkpoint)
     folder = save_adapter(model, folder or files.data_file("shakespeare-adapter"))
-    _write_log(folder / "training.json", "lora-edu pretrain --adapter", recipe, model, history)
+    command = "lora-edu pretrain --adapter"
+    _write_log(folder / WEIGHTS, command, recipe, model, history, folder / "training.json")
     return model
 
 
-def _write_log(path: Path, command: str, recipe: dict, model: GPT, history: History) -> None:
+def _check_complete(history: History, checkpoint: Path | None) -> None:
+    if history.interrupted:
+        go_on = f"the same call goes on from {checkpoint}" if checkpoint else "with checkpoint= it could go on"
+        raise KeyboardInterrupt(f"{history.stopped}, so no weights were written: {go_on}")
+
+
+def _write_log(
+    weights: Path, command: str, recipe: dict, model: GPT, history: History, path: Path | None = None
+) -> None:
     """What a reader needs to judge the weights, and to make them again."""
     log = {
         "command": command,
@@ -151,9 +192,9 @@ def _write_log(path: Path, command: str, recipe: dict, model: GPT, history: Hist
         "validation_loss": history.validation_loss,
         "train_loss_mean_of_100_steps": _means(history.train_loss, 100),
         "tokens_per_second": round(history.tokens_per_second),
-        "interrupted": history.interrupted,
+        "sha256": files.sha256(weights),
     }
-    with files.staging(path) as target:
+    with files.staging(path or weights.with_suffix(".json")) as target:
         target.write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
 
 
@@ -172,7 +213,7 @@ def _print_loss(done: int, loss: float) -> None:
     print(f"step {done}: validation loss {loss:.4f} nats per byte", flush=True)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="lora-edu pretrain", description="Train the course's base model.")
     parser.add_argument("--size", choices=SIZES, default="laptop")
     parser.add_argument("--steps", type=int, help="instead of the recipe's number of steps")
@@ -181,19 +222,26 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to write; default: where load_base looks")
     parser.add_argument("--autocast", action="store_true", default=None, help="compute in bfloat16 on the CPU too")
     parser.add_argument("--adapter", action="store_true", help="train the Shakespeare adapter instead of a base")
-    arguments = parser.parse_args()
-    if arguments.adapter:
-        train_adapter(folder=arguments.folder, seed=arguments.seed, verbose=True)
-    else:
-        pretrain(
-            arguments.size,
-            steps=arguments.steps,
-            folder=arguments.folder,
-            seed=arguments.seed,
-            device=arguments.device,
-            autocast=arguments.autocast,
-            verbose=True,
-        )
+    parser.add_argument("--checkpoint", type=Path, help="the folder to go on from, if stopped; default: in the cache")
+    arguments = parser.parse_args(arguments)
+    steps = arguments.steps or SIZES[arguments.size].steps
+    name = f"adapter-{arguments.seed}" if arguments.adapter else f"{arguments.size}-{steps}-{arguments.seed}"
+    checkpoint = arguments.checkpoint or files.cache_dir() / "runs" / name
+    options = {"folder": arguments.folder, "seed": arguments.seed, "checkpoint": checkpoint, "verbose": True}
+    try:
+        if arguments.adapter:
+            train_adapter(**options)
+        else:
+            pretrain(
+                arguments.size, steps=steps, device=arguments.device, autocast=arguments.autocast, **options
+            )  # fmt: skip
+    except KeyboardInterrupt as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError, FloatingPointError, files.DownloadError) as error:
+        sys.exit(f"error: {error}")
+    if not arguments.checkpoint:
+        shutil.rmtree(checkpoint, ignore_errors=True)  # the result is written: nobody needs it any more
 
 
 if __name__ == "__main__":

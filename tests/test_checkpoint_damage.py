@@ -1,0 +1,136 @@
+"""Whatever is wrong with a checkpoint file, it is refused before a number of the model has changed."""
+
+import json
+import os
+import pickle
+import shutil
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import save_file
+from stopped_runs import go_on, with_adapters
+
+from lora_edu.engine.checkpoints import seal
+
+NEWEST = "step-00000004.safetensors"
+
+
+def read(path):
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["checkpoint"])
+
+
+def write(path, tensors, record, sealed):
+    """A file as our own code writes it; sealed=False: as before there was a sha256."""
+    record = {name: value for name, value in record.items() if name != "sha256"}
+    if sealed:
+        record["sha256"] = seal(tensors, record)
+    save_file(tensors, path, metadata={"checkpoint": json.dumps(record)})
+
+
+CHANGES = {
+    "a shape that broadcasts": lambda t: t[:1].clone(),
+    "one number": lambda t: t.flatten()[:1].clone(),
+    "another order of sides": lambda t: t.T.contiguous(),
+    "NaN": lambda t: t.clone().index_fill_(0, torch.tensor([0]), float("nan")),
+    "infinite": lambda t: t.clone().index_fill_(0, torch.tensor([0]), float("inf")),
+    "whole numbers": lambda t: t.int(),
+    "half precision": lambda t: t.half(),
+    "missing": lambda t: None,
+}
+KINDS = ("truncated", "flipped", "tensor", "tensor", "tensor", "record", "pickle", "fifo", "folder", "extra")
+
+
+@st.composite
+def damages(draw):
+    """A function that damages the file at a path, and what it does in words."""
+    kind = draw(st.sampled_from(KINDS))
+    place, bit = draw(st.floats(0, 1, exclude_max=True)), draw(st.integers(0, 7))
+    change, sealed = draw(st.sampled_from(sorted(CHANGES))), draw(st.booleans())
+    wrong = draw(st.sampled_from(["", "[]", "null", "{", "{}", '{"settings": 1}', "[" * 100_000]))
+
+    def damage(path):
+        content = bytearray(path.read_bytes())
+        if kind == "truncated":
+            path.write_bytes(content[: int(place * len(content))])
+        elif kind == "flipped":  # one bit, in the header or in a value
+            content[int(place * len(content))] ^= 1 << bit
+            path.write_bytes(content)
+        elif kind == "pickle":
+            path.write_bytes(pickle.dumps({"a": [1.0] * bit}))
+        elif kind in ("fifo", "folder"):
+            path.unlink()
+            os.mkfifo(path) if kind == "fifo" else path.mkdir()
+        elif kind == "record":
+            save_file(read(path)[0], path, metadata={"checkpoint": wrong})
+        else:
+            tensors, record = read(path)
+            if kind == "extra":
+                tensors["parameter.blocks.9.q_proj.lora_A"] = torch.zeros(2, 16)
+            else:
+                names = [name for name, tensor in tensors.items() if tensor.ndim == 2 and "random" not in name]
+                name = names[int(place * len(names))]
+                tensors[name] = CHANGES[change](tensors[name])
+            write(path, {name: tensor for name, tensor in tensors.items() if tensor is not None}, record, sealed)
+
+    return f"{kind} {change} {place:.3f} {bit} {sealed} {wrong[:9]}", damage
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(damages())
+def test_a_damaged_file_changes_nothing(tiny_gpt, tiny_text, stopped, damage):
+    what, damaged = damage
+    folder = shutil.copytree(stopped, stopped.with_name("damaged"), dirs_exist_ok=True)
+    model = with_adapters(tiny_gpt)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    try:
+        damaged(folder / NEWEST)
+        with pytest.raises(ValueError, match=r"4\.safetensors is .*(delete it|Use the same settings)"):
+            go_on(model, tiny_text, folder)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()), what
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_file_from_before_the_sha256_is_read(tiny_gpt, tiny_text, stopped, sealed):
+    """The control: what the generator writes is refused for its damage and not for the way it was written."""
+    tensors, record = read(stopped / NEWEST)
+    if not sealed:
+        del record["history"]["steps"], record["idle"]  # they came with it
+    write(stopped / NEWEST, tensors, record, sealed)
+    assert len(go_on(with_adapters(tiny_gpt), tiny_text, stopped).train_loss) == 6
+
+
+@pytest.mark.parametrize("history", [{"train_loss": "abc"}, {"train_loss": [None]}, {"losses": []}, {"seconds": []}])
+def test_a_history_that_makes_no_sense(tiny_gpt, tiny_text, stopped, history):
+    tensors, record = read(stopped / NEWEST)
+    write(stopped / NEWEST, tensors, record | {"history": history}, sealed=True)
+    model = with_adapters(tiny_gpt)
+    before = [value.clone() for value in model.parameters()]
+    with pytest.raises(ValueError, match=r"4\.safetensors is damaged \(the history has .*delete it"):
+        go_on(model, tiny_text, stopped)
+    assert all(map(torch.equal, model.parameters(), before))
+
+
+def test_a_random_state_that_is_none(tiny_gpt, tiny_text, stopped):
+    tensors, record = read(stopped / NEWEST)
+    write(stopped / NEWEST, tensors | {"random.cpu": torch.full_like(tensors["random.cpu"], 255)}, record, True)
+    model = with_adapters(tiny_gpt)
+    before = [value.clone() for value in model.parameters()]
+    with pytest.raises(ValueError, match=r"damaged \(random.cpu is no random state\)"):
+        go_on(model, tiny_text, stopped)
+    assert all(map(torch.equal, model.parameters(), before))
+
+
+def test_a_setting_that_came_later(tiny_gpt, tiny_text, stopped):
+    """A checkpoint from before `train` had an argument is one of a run with the argument's default."""
+    tensors, record = read(stopped / NEWEST)
+    del record["settings"]["max_grad_norm"]
+    write(stopped / NEWEST, tensors, record, sealed=True)
+    with pytest.raises(ValueError, match=r"another run: max_grad_norm is 1\.0 there and 2\.0 here"):
+        go_on(with_adapters(tiny_gpt), tiny_text, stopped, max_grad_norm=2.0)
+    assert len(go_on(with_adapters(tiny_gpt), tiny_text, stopped).train_loss) == 6
