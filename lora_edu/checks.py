@@ -50,7 +50,7 @@ NOT_NEGATIVE = Rule("0 or larger and finite", lambda value: _real(value) and val
 SHARE = Rule("at least 0 and below 1", lambda value: _real(value) and 0 <= value < 1)
 
 
-def check_tokens(name: str, tokens: Tensor, vocab_size: int | None = None) -> None:
+def check_tokens(name: str, tokens: Any, vocab_size: int | None = None) -> None:
     """Raise TypeError for what is no tensor of whole numbers, ValueError for tokens that a vocabulary does not have."""
     if not isinstance(tokens, Tensor) or tokens.is_floating_point() or tokens.is_complex():
         what = f"a tensor of {tokens.dtype}" if isinstance(tokens, Tensor) else type(tokens).__name__

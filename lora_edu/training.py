@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lora_edu.checks import POSITIVE, check, check_tokens, optional, whole
+from lora_edu.checks import NOT_NEGATIVE, POSITIVE, check, check_tokens, optional, whole
 from lora_edu.engine.run import Run, mean, own_rows, total
 from lora_edu.texts import Text, batches, check_length
 
@@ -192,7 +192,13 @@ def train(
     Raises ValueError if nothing is trainable, FloatingPointError if the loss is no longer a finite number, and what
     `Checkpoints` raises for a folder that cannot be used.
     """
-    _check_run(model, data, steps, lr, batch_size, warmup_steps, max_grad_norm, eval_every, checkpoint_every)
+    check(whole(1), steps=steps, batch_size=batch_size, seq_len=seq_len, eval_windows=eval_windows)
+    check(whole(1), checkpoint_every=checkpoint_every)
+    check(whole(0), warmup_steps=warmup_steps)
+    check(optional(whole(1)), eval_every=eval_every)
+    check(POSITIVE, lr=lr, max_grad_norm=max_grad_norm)
+    check(NOT_NEGATIVE, weight_decay=weight_decay)
+    _check_can_learn(model, data)
     device = pick_device(device)
     model.to(device)
     optimizer = torch.optim.AdamW(trainable_parameters(model), lr=lr, betas=betas, weight_decay=weight_decay)
@@ -267,9 +273,8 @@ def training_step(
     with mixed_precision(inputs.device, autocast):
         loss = loss_fn(model, inputs, targets)
     loss.backward()
-    norm = nn.utils.clip_grad_norm_(trainable_parameters(model), max_grad_norm)
+    norm = nn.utils.clip_grad_norm_(trainable_parameters(model), max_grad_norm).item()
     value = mean(loss.item())  # over the processes, if there are several: of the whole batch, so all agree
-    norm = norm.item()
     if not (math.isfinite(value) and math.isfinite(norm)):
         return value if not math.isfinite(value) else math.nan
     optimizer.step()
@@ -298,11 +303,7 @@ def _validation_is_due(history: History, steps: int, eval_every: int | None) -> 
     return bool(wanted) and done not in dict(history.validation_loss[-1:])  # a checkpoint may hold it already
 
 
-def _check_run(model, data, steps, lr, batch_size, warmup_steps, max_grad_norm, eval_every, checkpoint_every) -> None:
-    check(whole(1), steps=steps, batch_size=batch_size, checkpoint_every=checkpoint_every)
-    check(whole(0), warmup_steps=warmup_steps)
-    check(optional(whole(1)), eval_every=eval_every)
-    check(POSITIVE, lr=lr, max_grad_norm=max_grad_norm)
+def _check_can_learn(model: nn.Module, data: Text) -> None:
     for name in ("train", "validation"):
         check_tokens(f"data.{name}", getattr(data, name, None), vocabulary(model))
     if not torch.is_grad_enabled():

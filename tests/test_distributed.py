@@ -5,6 +5,7 @@ The processes are real ones, started by torchrun on this machine, and talk throu
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -215,3 +216,30 @@ def test_more_processes_than_gpus(monkeypatch):
     with pytest.raises(ValueError, match="each process needs a GPU of its own, and this machine has 1: torchrun"):
         with distributed.join(torch.device("cuda")):
             pass
+
+
+def test_a_stopped_program_writes_no_result_and_goes_on(tmp_path, monkeypatch, capsys):
+    step, made = torch.optim.AdamW.step, []
+
+    def stopping(optimizer, *arguments):
+        made.append(1)
+        if len(made) == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(optimizer, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", stopping)
+    arguments = ["--steps", 2, "--output", tmp_path / "out", "--checkpoint", tmp_path / "run"]
+    assert program(*arguments) == 130
+    printed = capsys.readouterr().out
+    assert "stopped after 1 of 2 steps, so nothing was written to" in printed and "goes on from" in printed
+    assert not list((tmp_path / "out").iterdir())
+    assert program(*arguments) == 0 and len(made) == 2 and (tmp_path / "out" / "adapter_config.json").exists()
+
+
+def test_an_adapter_that_cannot_be_written_is_not_taken_for_a_full_model(tiny_gpt, tmp_path):
+    from lora_edu.lora import add_lora, merge
+    from lora_edu.models.finetune import save
+
+    with pytest.raises(ValueError, match="the adapters are merged"):
+        save(merge(add_lora(tiny_gpt, 2, 4)), tmp_path)
+    assert not list(tmp_path.iterdir())

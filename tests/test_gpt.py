@@ -165,3 +165,41 @@ def test_checkpointing_repeats_dropout():
         return [p.grad for name, p in model.named_parameters() if "lora_B" in name]
 
     assert all(map(torch.equal, gradients("none"), gradients("non-reentrant")))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m: m.generate("a", -5), ValueError, "max_new_tokens must be a whole number of at least 0, got -5"),
+        (lambda m: m.generate("a", 1.5), ValueError, "max_new_tokens must be a whole number of at least 0, got 1.5"),
+        (lambda m: m.generate("a", top_k="3"), TypeError, "top_k must be None or a whole number of at least 1, got"),
+        (
+            lambda m: m.generate(torch.zeros(4, dtype=torch.int64)),
+            ValueError,
+            r"tokens of shape \(B, S\), got shape \(4,",
+        ),
+        (lambda m: m.generate(torch.zeros(1, 4)), TypeError, "prompt must be a tensor of tokens, which are whole"),
+        (lambda m: m.generate(torch.tensor([[256]])), ValueError, "prompt must be from 0 to 255, the model's vocab"),
+        (
+            lambda m: m.generate([1, 2]),
+            TypeError,
+            "prompt must be a tensor of tokens, which are whole numbers, got list",
+        ),
+        (lambda m: m(torch.full((1, 4), 0.5)), TypeError, "tokens must be a tensor of tokens, which are whole numbers"),
+    ],
+)
+def test_what_generate_and_forward_refuse(tiny_gpt, call, error, message):
+    with pytest.raises(error, match=message):
+        call(tiny_gpt.train())
+    assert tiny_gpt.training
+
+
+def test_an_interrupt_while_generating_leaves_the_model_in_its_mode(tiny_gpt, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lora_edu.gpt.sample", stop)
+    tiny_gpt.train()
+    with pytest.raises(KeyboardInterrupt):
+        tiny_gpt.generate("low")
+    assert tiny_gpt.training

@@ -235,3 +235,45 @@ def test_a_state_that_does_not_fit_changes_nothing(tiny_gpt):
 def test_only_linear_layers_are_wrapped():
     with pytest.raises(TypeError, match="LoRALinear wraps linear layers, got LayerNorm"):
         LoRALinear(nn.LayerNorm(8), 2, 4)
+
+
+# --- what would be wrong without a word ------------------------------------------------------------------------------
+
+
+def test_a_merged_state_is_not_loaded_into_a_model_that_would_add_the_update_again(tiny_gpt):
+    tokens = torch.randint(0, 256, (2, 20))
+    fresh = add_lora(copy.deepcopy(tiny_gpt), rank=2, alpha=8)
+    older = moved(add_lora(tiny_gpt, rank=2, alpha=8)).state_dict()
+    expected = tiny_gpt(tokens)[0]
+    merged = copy.deepcopy(merge(tiny_gpt).state_dict())
+    before = fresh(tokens)[0]
+    with pytest.raises(RuntimeError, match="merged_into_base"):
+        copy.deepcopy(fresh).load_state_dict(merged)
+    assert torch.equal(fresh(tokens)[0], before)
+    assert torch.allclose(merge(copy.deepcopy(fresh)).eval()(tokens)[0], before, atol=1e-5)
+    again = merge(copy.deepcopy(fresh))
+    again.load_state_dict(merged)  # both merged: right
+    assert torch.allclose(again(tokens)[0], expected, atol=1e-5)
+    unmerge(tiny_gpt)
+    assert tiny_gpt.state_dict().keys() == older.keys()  # a state without the entry is one that is not merged
+    fresh.load_state_dict(tiny_gpt.state_dict())
+    assert torch.allclose(fresh(tokens)[0], expected, atol=1e-5)
+
+
+def test_tied_weights_are_not_merged(tiny_gpt):
+    tiny_gpt.lm_head.weight = tiny_gpt.token_embedding.weight
+    tokens = torch.randint(0, 256, (2, 20))
+    moved(add_lora(tiny_gpt, rank=2, alpha=8, targets=("q_proj", "lm_head"), skip=()))
+    before, weight = tiny_gpt(tokens)[0], tiny_gpt.token_embedding.weight.clone()
+    q_proj = tiny_gpt.blocks[0].attention.q_proj.base.weight.clone()
+    with pytest.raises(ValueError, match=r"lm_head shares its weight with token_embedding\.weight \(tied weights\)"):
+        merge(tiny_gpt)
+    assert torch.equal(tiny_gpt.token_embedding.weight, weight) and torch.equal(tiny_gpt(tokens)[0], before)
+    assert torch.equal(tiny_gpt.blocks[0].attention.q_proj.base.weight, q_proj)  # all or nothing
+
+
+def test_an_adapter_of_whole_numbers_is_refused(tiny_gpt):
+    state = adapter_state(moved(add_lora(tiny_gpt, rank=2, alpha=8)))
+    first = next(iter(state))
+    with pytest.raises(ValueError, match=f"{first} holds torch.int32 and not floating-point numbers"):
+        load_adapter_state(tiny_gpt, state | {first: state[first].int()})

@@ -93,3 +93,10 @@ def test_the_table_has_a_line_per_kind():
     sizes = predicted_bytes(CONFIG)
     lines = table(sizes, sizes).splitlines()
     assert len(lines) == 1 + len(KINDS) + 1 and lines[-1].startswith("total")
+
+
+def test_targets_as_one_name():
+    expected = predicted_bytes(CONFIG, rank=4, targets=("q_proj",))
+    assert predicted_bytes(CONFIG, rank=4, targets="q_proj") == expected
+    with pytest.raises(ValueError, match="no linear layer is named query; there are: q_proj, k_proj"):
+        predicted_bytes(CONFIG, rank=4, targets="query")

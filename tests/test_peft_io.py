@@ -1,5 +1,6 @@
 import copy
 import json
+import os
 
 import pytest
 import torch
@@ -159,3 +160,65 @@ def test_shipped_adapter_fits_the_shipped_base():
 
     model = load_adapter(load_base("laptop", device="cpu"), files.data_file("shakespeare-adapter"))
     assert len(lora_layers(model)) == 24 and model.config != TINY
+
+
+@pytest.mark.parametrize("kind", ["head", "bare"])
+def test_adapters_on_layers_at_the_top(tmp_path, kind):
+    def build():
+        torch.manual_seed(0)
+        return GPT(TINY) if kind == "head" else nn.Sequential(nn.Linear(12, 20), nn.Tanh(), nn.Linear(20, 7))
+
+    targets, x = ("lm_head" if kind == "head" else ("0", "2")), TOKENS if kind == "head" else torch.randn(5, 12)
+    model, other = add_lora(build(), 2, 8, targets), build()
+    for layer in lora_layers(model).values():
+        nn.init.normal_(layer.lora_B)
+    load_adapter(other, save_adapter(model, tmp_path))
+    outputs = [m(x)[0] if kind == "head" else m(x) for m in (model, other)]
+    assert torch.equal(*outputs)
+    import peft
+
+    theirs = peft.PeftModel.from_pretrained(build(), tmp_path)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = load_adapter(build(), tmp_path / "theirs")
+    assert torch.equal(ours(x)[0] if kind == "head" else ours(x), outputs[0])
+
+
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+def test_trained_biases_are_refused(base, adapted, tmp_path, bias):
+    config = json.loads((save_adapter(adapted, tmp_path) / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps(config | {"bias": bias}))
+    with pytest.raises(ValueError, match=f"bias is '{bias}', so this adapter trained biases of the base too"):
+        load_adapter(base, tmp_path)
+    assert not lora_layers(base)
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "null", "3", '{"peft_type": "LORA"}', '{"peft_type": "LORA", "r": "8"}', "{"]
+)
+def test_a_config_that_is_none(base, adapted, tmp_path, content):
+    (save_adapter(adapted, tmp_path) / CONFIG).write_text(content)
+    with pytest.raises(ValueError, match=rf"{CONFIG} .*|{CONFIG}: r must be a number, got"):
+        load_adapter(base, tmp_path)
+    assert not lora_layers(base) and all(p.requires_grad for p in base.parameters())
+
+
+@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_no_regular_file(base, adapted, tmp_path, name, make):
+    save_adapter(adapted, tmp_path)
+    (tmp_path / name).unlink()
+    make(tmp_path / name)
+    with pytest.raises(ValueError, match="is not a regular file: save the adapter again"):
+        load_adapter(base, tmp_path)
+
+
+@pytest.mark.parametrize("change", [lambda t: t.int(), lambda t: t * float("nan"), lambda t: t[:1], lambda t: t.T])
+def test_tensors_that_do_not_fit(base, adapted, tmp_path, change):
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(save_adapter(adapted, tmp_path) / WEIGHTS)
+    first = min(state)
+    save_file(state | {first: change(state[first]).contiguous()}, tmp_path / WEIGHTS)
+    with pytest.raises(ValueError):
+        load_adapter(base, tmp_path)
+    assert not lora_layers(base) and all(p.requires_grad for p in base.parameters())

@@ -1,6 +1,9 @@
 import dataclasses
 import json
 import math
+import os
+import shutil
+import signal
 
 import pytest
 import torch
@@ -9,10 +12,11 @@ from lora_edu import files
 from lora_edu.lora import add_lora
 from lora_edu.memory.shapes import measured_bytes, predicted_bytes
 from lora_edu.models import pretrain as pretrain_module
-from lora_edu.models.pretrain import SIZES, load_base, pick_size, pretrain
+from lora_edu.models.pretrain import SIZES, load_base, pick_size, pretrain, train_adapter
 from lora_edu.qlora import quantize_linears
 from lora_edu.texts import load_text
 from lora_edu.training import evaluate, train
+from tests.conftest import TINY
 
 
 def test_the_shipped_base_is_the_one_in_its_log():
@@ -63,3 +67,104 @@ def test_a_base_that_is_not_there_yet_names_the_command(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain_module, "base_path", lambda size: tmp_path / "no.safetensors")
     with pytest.raises(FileNotFoundError, match="lora-edu pretrain --size gpu"):
         load_base("gpu")
+
+
+# --- a run that is stopped -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stopped_at(monkeypatch, tiny_text):
+    """Pre-training of a tiny model on a tiny text that is stopped in a step (counted from 0)."""
+    recipe = dataclasses.replace(SIZES["laptop"], config=TINY, batch_size=2)
+    monkeypatch.setitem(SIZES, "laptop", recipe)
+    monkeypatch.setattr(pretrain_module, "load_text", lambda name: tiny_text)
+    step, made = torch.optim.AdamW.step, []
+
+    def stop_at(number):
+        def stopping(optimizer, *arguments):
+            if len(made) == number:
+                os.kill(os.getpid(), signal.SIGINT)
+            made.append(1)
+            return step(optimizer, *arguments)
+
+        made.clear()
+        monkeypatch.setattr(torch.optim.AdamW, "step", stopping)
+        return made
+
+    return stop_at
+
+
+def test_a_stopped_pretraining_overwrites_nothing_and_goes_on(tmp_path, stopped_at):
+    made = stopped_at(-1)
+    whole = pretrain("laptop", steps=6, folder=tmp_path / "whole", device="cpu")
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in ("base-laptop.safetensors", "base-laptop.json"):
+        (out / name).write_bytes(b"the shipped file")
+    made = stopped_at(1)
+    options = {"steps": 6, "folder": out, "device": "cpu", "checkpoint": tmp_path / "run"}
+    with pytest.raises(KeyboardInterrupt, match="stopped after 2 of 6 steps, so no weights were written"):
+        pretrain("laptop", **options)
+    assert {path.read_bytes() for path in out.iterdir()} == {b"the shipped file"} and len(made) == 2
+    made = stopped_at(-1)
+    model = pretrain("laptop", **options)
+    assert len(made) == 4 and all(map(torch.equal, model.parameters(), whole.parameters()))
+    assert (out / "base-laptop.safetensors").read_bytes() != b"the shipped file"
+
+
+def test_the_command_goes_on_from_the_cache(tmp_path, stopped_at, monkeypatch, capsys):
+    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path / "cache"))
+    arguments = ["--steps", "6", "--folder", str(tmp_path / "out"), "--device", "cpu"]
+    stopped_at(1)
+    with pytest.raises(SystemExit) as stop:
+        pretrain_module.main(arguments)
+    assert stop.value.code == 130 and "stopped after 2 of 6 steps" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists() and (tmp_path / "cache" / "runs" / "laptop-6-0").is_dir()
+    made = stopped_at(-1)
+    pretrain_module.main(arguments)
+    assert len(made) == 4 and (tmp_path / "out" / "base-laptop.safetensors").exists()
+    assert not (tmp_path / "cache" / "runs" / "laptop-6-0").exists()  # nobody needs it any more
+
+
+def test_a_stopped_adapter_is_not_written(tmp_path, stopped_at, tiny_gpt, monkeypatch):
+    monkeypatch.setattr(pretrain_module, "load_base", lambda *_, **__: tiny_gpt)
+    monkeypatch.setattr(pretrain_module, "train", lambda *a, **k: train(*a, **(k | {"seq_len": 16, "progress": False})))
+    stopped_at(1)
+    with pytest.raises(KeyboardInterrupt, match="stopped after 2 of 6 steps.*with checkpoint= it could go on"):
+        train_adapter(folder=tmp_path / "adapter", steps=6)
+    assert not (tmp_path / "adapter").exists()
+
+
+# --- a damaged base ------------------------------------------------------------------------------------------------
+
+DAMAGES = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "garbage": lambda path: path.write_bytes(b"no weights"),
+    "a value": lambda path: path.write_bytes(path.read_bytes()[:-2] + b"\x01\x02"),
+    "pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "folder": lambda path: (path.unlink(), path.mkdir()),
+    "NaN": lambda path: rewritten(path, lambda t: t * float("nan")),
+    "whole numbers": lambda path: rewritten(path, lambda t: t.to(torch.int16)),
+    "a shape that broadcasts": lambda path: rewritten(path, lambda t: t[:1].clone()),
+    "a missing tensor": lambda path: rewritten(path, lambda t: None),
+}
+
+
+def rewritten(path, change):
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(path)
+    tensors["lm_head.weight"] = change(tensors["lm_head.weight"])
+    save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, path)
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_base_is_refused(tmp_path, monkeypatch, damage):
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(files.data_file(f"base-laptop{suffix}"), tmp_path)
+    path = tmp_path / "base-laptop.safetensors"
+    monkeypatch.setattr(pretrain_module, "base_path", lambda size: path)
+    assert load_base("laptop", "cpu") is not None  # the control
+    damage(path)
+    with pytest.raises(ValueError, match=r"base-laptop\.safetensors is .*: copy it again, or train it: lora-edu"):
+        load_base("laptop", "cpu")

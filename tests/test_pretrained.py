@@ -321,3 +321,16 @@ def test_the_real_model_is_adapted_layer_by_layer(real):
     before = model(TOKENS).logits
     add_lora(model, rank=8, alpha=16, targets="all-linear")
     assert torch.equal(model(TOKENS).logits, before) and len(lora_layers(model)) == 7
+
+
+def test_the_level_of_logging_is_the_callers(saved):
+    import logging
+
+    logging.disable(logging.CRITICAL)
+    try:
+        load_pretrained(saved[0])
+        assert logging.root.manager.disable == logging.CRITICAL
+    finally:
+        logging.disable(logging.NOTSET)
+    load_pretrained(saved[0])
+    assert logging.root.manager.disable == logging.NOTSET

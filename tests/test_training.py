@@ -154,3 +154,102 @@ def test_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ValueError, match="this torch sees no CUDA GPU"):
         pick_device("cuda")
+
+
+def changed(text, **parts):
+    return text._replace(**parts)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"steps": 2.5}, ValueError, "steps must be a whole number of at least 1, got 2.5"),
+        ({"steps": True}, ValueError, "steps must be a whole number of at least 1, got True"),
+        ({"steps": "5"}, TypeError, "steps must be a whole number of at least 1, got '5'"),
+        ({"batch_size": 0}, ValueError, "batch_size must be a whole number of at least 1, got 0"),
+        ({"seq_len": 0}, ValueError, "seq_len must be a whole number of at least 1, got 0"),
+        ({"eval_every": -1}, ValueError, "eval_every must be None or a whole number of at least 1, got -1"),
+        ({"eval_windows": 0}, ValueError, "eval_windows must be a whole number of at least 1, got 0"),
+        ({"max_grad_norm": 0}, ValueError, "max_grad_norm must be positive and finite, got 0"),
+        ({"warmup_steps": -1}, ValueError, "warmup_steps must be a whole number of at least 0, got -1"),
+        ({"weight_decay": -0.1}, ValueError, "weight_decay must be 0 or larger and finite, got -0.1"),
+        ({"lr": "fast"}, TypeError, "lr must be positive and finite, got 'fast'"),
+    ],
+)
+def test_bad_arguments_name_the_argument_and_change_nothing(tiny_gpt, tiny_text, options, error, message):
+    before = [p.clone() for p in tiny_gpt.parameters()]
+    tiny_gpt.train()
+    with pytest.raises(error, match=message):
+        train(tiny_gpt, tiny_text, **({"steps": 3} | QUICK | options))
+    assert tiny_gpt.training and all(map(torch.equal, tiny_gpt.parameters(), before))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "error", "message"),
+    [
+        (lambda tokens: tokens / 2, TypeError, "tokens, which are whole numbers, got a tensor of torch.float32"),
+        (lambda tokens: tokens.tolist(), TypeError, "tokens, which are whole numbers, got list"),
+        (lambda tokens: tokens.int() + 200, ValueError, "from 0 to 255, the model's vocabulary, got 3"),
+        (lambda tokens: tokens.int() - 120, ValueError, "from 0 to 255, the model's vocabulary, got -"),
+    ],
+)
+def test_bad_tokens(tiny_gpt, tiny_text, tokens, error, message):
+    for part in ("train", "validation"):
+        with pytest.raises(error, match=rf"data\.{part} must be .*{message}"):
+            train(tiny_gpt, changed(tiny_text, **{part: tokens(getattr(tiny_text, part))}), 3, **QUICK)
+    with pytest.raises(error, match=f"tokens must be .*{message}"):
+        evaluate(tiny_gpt, tokens(tiny_text.validation), seq_len=16)
+
+
+@pytest.mark.parametrize("option", ["seq_len", "max_windows", "batch_size"])
+def test_bad_arguments_of_evaluate(tiny_gpt, tiny_text, option):
+    with pytest.raises(ValueError, match=f"{option} must be a whole number of at least 1, got 0"):
+        evaluate(tiny_gpt, tiny_text.validation, **({"seq_len": 16} | {option: 0}))
+
+
+def test_training_where_no_gradient_is_taken(tiny_gpt, tiny_text):
+    with torch.no_grad(), pytest.raises(RuntimeError, match=r"inside torch\.no_grad\(\), where nothing can be learned"):
+        train(tiny_gpt, tiny_text, 3, **QUICK)
+
+
+# --- evaluation ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_error_in_an_evaluation_leaves_the_model_in_its_mode(tiny_gpt, tiny_text, error):
+    def fails(model, inputs, targets):
+        raise error
+
+    tiny_gpt.train()
+    with pytest.raises(error):
+        evaluate(tiny_gpt, tiny_text.validation, seq_len=16, loss_fn=fails)
+    assert tiny_gpt.training
+
+
+def test_a_text_of_more_tokens_than_float32_can_count(tiny_gpt):
+    seen, length = [], 2**24 + 2 + 16  # float32 rounds the last start up, beyond the end
+    tokens = torch.zeros(length, dtype=torch.uint8)
+
+    def loss_fn(model, inputs, targets):
+        seen.append(len(inputs))
+        return torch.tensor(1.0)
+
+    assert any(int(torch.linspace(0, end - 17, 3)[-1]) > end - 17 for end in range(length, length + 4))  # it does
+    for end in range(4):
+        longer = torch.cat([tokens, tokens[:end]])
+        assert evaluate(tiny_gpt, longer, seq_len=16, max_windows=3, loss_fn=loss_fn) == 1.0
+
+
+# --- a run that was stopped ------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_run_says_so(tiny_gpt, tiny_text):
+    def stop(model, inputs, targets):
+        if model.training:
+            raise KeyboardInterrupt
+        return model(inputs, targets)[1]
+
+    history = train(tiny_gpt, tiny_text, 50, loss_fn=stop, **QUICK)
+    assert history.interrupted and history.stopped == "stopped after 0 of 50 steps"
+    history = train(tiny_gpt, tiny_text, 2, **QUICK)
+    assert not history.interrupted and history.stopped == ""
