@@ -50,7 +50,7 @@ doctor: python  ## what a teacher asks for when something does not work
 
 assignments: python  ## student versions and solutions, with numbers of your own: COHORT=2026a (ARGS='--due "2026-03-06 18:00"')
 	@$(COURSE) setup --extra classroom
-	$(RUN) -m lora_edu.classroom release --cohort "$(COHORT)" $(ARGS)
+	$(RUN) -m classroom release --cohort "$(COHORT)" $(ARGS)
 
 check: python  ## the quick half, under 90 seconds: style, types, and the tests of the core
 	@$(COURSE) setup --extra test

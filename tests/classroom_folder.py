@@ -13,8 +13,7 @@ ASSIGNMENTS = Path(__file__).parent.parent / "notebooks" / "assignments"
 
 def make(folder: Path) -> Path:
     """A copy of notebooks/assignments, without what a teacher may have generated there."""
-    for name in ("source", "graders"):
-        shutil.copytree(ASSIGNMENTS / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_*"))
+    shutil.copytree(ASSIGNMENTS / "source", folder / "source", ignore=shutil.ignore_patterns(".ipynb_*"))
     shutil.copy(ASSIGNMENTS / "nbgrader_config.py", folder)
     return folder
 

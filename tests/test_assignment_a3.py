@@ -10,9 +10,9 @@ import nbformat
 import pytest
 import torch
 
+from classroom.solutions import load_solutions
 from lora_edu import quantize
 from lora_edu.assignments import a3_nf4
-from lora_edu.classroom.solutions import load_solutions
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 ANSWERS = {number: task.reference({}) for number, task in load_solutions("a3_nf4").items()}

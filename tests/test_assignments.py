@@ -1,17 +1,22 @@
 """The assignments: graders proven, sources in order, releases that give nothing away, solutions with full marks."""
 
 import json
+import os
 import re
+import subprocess
+import sys
+import zipfile
 
 import classroom_folder
 import nbformat
 import pytest
 
+from classroom import folders, proof, releasing
+from classroom.solutions import has_solutions, load_solutions
 from lora_edu.assignments import core
-from lora_edu.classroom import folders, proof, releasing
-from lora_edu.classroom.solutions import load_solutions
 
-NAMES = [name for name in core.names() if (classroom_folder.ASSIGNMENTS / "graders" / f"{name}.py").exists()]
+REPOSITORY = classroom_folder.ASSIGNMENTS.parent.parent
+NAMES = [name for name in core.names() if has_solutions(name)]
 SOURCES = sorted(path.stem for path in classroom_folder.ASSIGNMENTS.glob("source/*/*.ipynb"))
 
 
@@ -120,7 +125,7 @@ def test_a_release_gives_nothing_away(name, released):
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_solution_has_full_marks_and_is_quiet(name, released):
-    notebook = nbformat.read(released / "solutions" / "2026a" / f"{name}.ipynb", as_version=4)
+    notebook = nbformat.read(releasing.solution(name, "2026a"), as_version=4)
     done = classroom_folder.run(notebook, released)
     for cell in done.cells:
         for output in cell.get("outputs", []):
@@ -140,7 +145,7 @@ def test_the_blank_version_has_no_points_and_a_living_kernel(name, released):
     blank = nbformat.read(folder / f"{name}.ipynb", as_version=4)
     tests = {
         classroom_folder.grade_id(cell): cell.source
-        for cell in nbformat.read(released / "solutions" / "2026a" / f"{name}.ipynb", as_version=4).cells
+        for cell in nbformat.read(releasing.solution(name, "2026a"), as_version=4).cells
     }
     for cell in blank.cells:
         if cell.cell_type == "code" and cell.metadata.get("nbgrader", {}).get("grade"):
@@ -153,3 +158,90 @@ def test_the_blank_version_has_no_points_and_a_living_kernel(name, released):
     printed = classroom_folder.printed(done)
     for number in core.load(name).tasks:
         assert f"Exercise {number}: not done yet" in printed
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_practice_version_in_git_is_a_fresh_release(name, tmp_path, monkeypatch):
+    fresh = classroom_folder.make(tmp_path)
+    monkeypatch.setenv(folders.VARIABLE, str(fresh))
+    releasing.release(name, releasing.PUBLIC)
+    kept = classroom_folder.ASSIGNMENTS / name
+    assert (
+        sorted(path.name for path in kept.iterdir()) == [f"{name}.ipynb", "checks.json"] and releasing.leaks(kept) == []
+    )
+    ask = f"run `make assignments`: {name} in git is not what its source gives"
+    assert (kept / f"{name}.ipynb").read_text() == (fresh / name / f"{name}.ipynb").read_text(), ask
+    old, new = (json.loads((folder / "checks.json").read_text()) for folder in (kept, fresh / name))
+    assert words(old) == words(new), ask
+    assert numbers(old) == pytest.approx(numbers(new), rel=1e-6, abs=1e-6, nan_ok=True), ask  # another BLAS rounds anew
+
+
+def words(value):
+    """A value without its fractions, which differ in their last digits from machine to machine."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return [(key, words(inner)) for key, inner in items]
+    return "" if isinstance(value, float) else value
+
+
+def numbers(value):
+    if isinstance(value, dict | list):
+        return [v for inner in (value.values() if isinstance(value, dict) else value) for v in numbers(inner)]
+    return [value] if isinstance(value, float) else []
+
+
+STUDENT = """
+import sys
+from importlib.abc import MetaPathFinder
+
+class NoTeacher(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "classroom":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, NoTeacher())
+from lora_edu.assignments import checks, constants, names
+for name in names():
+    c, check = constants(name), checks(name)
+    for task in check.assignment.tasks.values():
+        getattr(check, task.name)(lambda *arguments, **options: ...)
+"""
+
+
+def test_a_student_needs_nothing_of_the_teachers(tmp_path):
+    run = subprocess.run(
+        [sys.executable, "-c", STUDENT],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("not done yet") == sum(len(core.load(name).tasks) for name in core.names())
+    for path in REPOSITORY.glob("lora_edu/**/*.py"):
+        assert not re.search(r"^\s*(from|import) classroom\b", path.read_text("utf-8"), re.M), path
+
+
+@pytest.mark.slow
+def test_a_wheel_carries_the_practice_versions_and_nothing_of_the_teachers(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--quiet",
+        "-w",
+        str(tmp_path),
+    ]
+    subprocess.run([*command, str(REPOSITORY)], check=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        files = wheel.namelist()
+        notebooks = {name: wheel.read(name).decode() for name in files if "notebooks/assignments/" in name}
+    practice = [
+        f"lora_edu/notebooks/assignments/{name}/{file}" for name in NAMES for file in (f"{name}.ipynb", "checks.json")
+    ]
+    assert sorted(notebooks) == sorted(practice)
+    assert not [name for name in files if "classroom" in name or "graders" in name or "/source/" in name]
+    assert not [name for name, text in notebooks.items() if "BEGIN SOLUTION" in text or "points(" in text]

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 
+from classroom import judge, proof
+from classroom.expecting import task_expectations
+from classroom.solutions import Solutions, Wrong
 from lora_edu.assignments import checking, core, observing, verdict
 from lora_edu.assignments.core import Assignment, Constants, Task
-from lora_edu.classroom import judge, proof
-from lora_edu.classroom.expecting import task_expectations
-from lora_edu.classroom.solutions import Solutions, Wrong
 from lora_edu.exercises import comparing, grading
 
 
@@ -259,7 +259,7 @@ def test_visible_and_hidden_cases_differ_and_stay():
 
 def test_the_comparison_runs_where_nothing_was_replaced(monkeypatch, tmp_path, capsys):
     """The whole of points(), with NumPy's comparisons and the verdict itself replaced in this process."""
-    from lora_edu.classroom import folders
+    from classroom import folders
 
     path = tmp_path / "hidden" / "here" / "a9_test.json"
     path.parent.mkdir(parents=True)

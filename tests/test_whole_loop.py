@@ -10,8 +10,8 @@ import classroom_folder
 import nbformat
 import pytest
 
+from classroom import autograding, collecting, folders, grades, nbgrading, releasing
 from lora_edu.assignments import core
-from lora_edu.classroom import autograding, collecting, folders, grades, nbgrading, releasing
 
 NAME = "a1_lora_numpy"
 DUE = "2026-03-06 18:00"
@@ -33,8 +33,8 @@ def root(tmp_path_factory):
 
 
 def made(root, **answers):
-    name = f"{NAME}.ipynb"
-    return classroom_folder.handed_in(root / "release" / NAME / name, root / "solutions" / "2026a" / name, **answers)
+    released = root / "release" / NAME / f"{NAME}.ipynb"
+    return classroom_folder.handed_in(released, releasing.solution(NAME, "2026a"), **answers)
 
 
 def without_tests(notebook):
@@ -179,7 +179,7 @@ def test_importing_the_answer_does_not_pass(root, tmp_path):
         + "def backward(x, W, A, B, alpha, grad_output):\n    "
         + layer
         + "a, b, x = layer.backward(x, grad_output)\n    return a.T, b, x",
-        train="def train(*case):\n    from lora_edu.classroom import solutions\n    return solutions.load_solutions(c)",
+        train="def train(*case):\n    from classroom import solutions\n    return solutions.load_solutions(c)",
     )
     with zipfile.ZipFile(tmp_path / "one.zip", "w") as archive:
         archive.writestr(f"copy/{NAME}.ipynb", nbformat.writes(notebook))
@@ -187,7 +187,7 @@ def test_importing_the_answer_does_not_pass(root, tmp_path):
     autograding.autograde(NAME)
     row = table(grades.write_grades(NAME))["copy"]
     assert [float(row[task]) for task in ("needed_rank", "split", "forward", "backward", "train")] == [3, 4, 0, 0, 0]
-    assert row["look_at"] == "lora_edu.classroom"  # for the teacher to read
+    assert row["look_at"] == "classroom"  # for the teacher to read
     assert json.loads((root / "reports" / f"{NAME}-collected.json").read_text())["copy"]["file"] == f"{NAME}.ipynb"
 
 
@@ -196,7 +196,7 @@ def test_importing_the_answer_does_not_pass(root, tmp_path):
 def test_every_assignment_goes_through_nbgrader(root, tmp_path, name):
     releasing.release(name, "2026a")
     blank = (root / "release" / name / f"{name}.ipynb").read_text()
-    files = {"right": (root / "solutions" / "2026a" / f"{name}.ipynb").read_text(), "blank": blank}
+    files = {"right": releasing.solution(name, "2026a").read_text(), "blank": blank}
     with zipfile.ZipFile(tmp_path / "two.zip", "w") as archive:
         for student, text in files.items():
             archive.writestr(f"{student}/{name}.ipynb", text)

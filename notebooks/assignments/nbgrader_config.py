@@ -16,7 +16,7 @@ from nbgrader.preprocessors import (
     SaveCells,
 )
 
-from lora_edu.classroom.plugins import PerDay, PutBack, SetCohort
+from classroom.plugins import PerDay, PutBack, SetCohort
 
 c = get_config()  # noqa: F821
 

@@ -1,0 +1,115 @@
+"""The teacher: python -m classroom release | grade | collect | autograde | feedback | grades | prove
+
+release --cohort 2026a       what to hand out
+grade NAME ARCHIVE.zip       the whole loop: collect, autograde, grades, feedback
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m classroom", description="The teacher's commands.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    command = commands.add_parser("release", help="student versions, solutions and checks of a cohort")
+    command.add_argument("names", nargs="*", metavar="NAME", help="default: all assignments")
+    command.add_argument("--cohort", default="formative", help="the constants are drawn from this word, such as 2026a")
+    command.add_argument("--due", help='such as "2026-03-06 18:00", local time; later submissions are late')
+    command.add_argument("--force", action="store_true", help="even if submissions of another cohort are there")
+    command = commands.add_parser("grade", help="collect, autograde, grades and feedback, one after the other")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE.zip")
+    command = commands.add_parser("collect", help="unpack what Moodle or Canvas let you download")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE.zip")
+    command = commands.add_parser("autograde", help="grade, and report what could not be graded")
+    command.add_argument("name", metavar="NAME")
+    command.add_argument("--force", action="store_true", help="also what is graded already")
+    command = commands.add_parser("feedback", help="a page for each student, and one archive to hand back")
+    command.add_argument("name", metavar="NAME")
+    command = commands.add_parser("grades", help="the grades as CSV")
+    command.add_argument("name", metavar="NAME")
+    command = commands.add_parser("prove", help="right answers lose nothing, wrong ones lose what is stated")
+    command.add_argument("names", nargs="+", metavar="NAME")
+    arguments = parser.parse_args()
+    try:
+        sys.exit(COMMANDS[arguments.command](arguments))
+    except (FileNotFoundError, ModuleNotFoundError, RuntimeError, ValueError) as error:
+        sys.exit(str(error))
+
+
+def release(arguments: argparse.Namespace) -> int:
+    from classroom import releasing
+
+    for name in arguments.names or releasing.available():
+        folder = releasing.release(name, arguments.cohort, arguments.due, arguments.force)
+        print(f"{name}: hand out {folder}", flush=True)
+    print(f"the solutions, for teachers: {folder.parent.parent / 'solutions' / arguments.cohort}")
+    return 0
+
+
+def grade(arguments: argparse.Namespace) -> int:
+    arguments.force = False
+    failures = [step(arguments) for step in (collect, autograde, grades, feedback)]
+    return max(failures)
+
+
+def collect(arguments: argparse.Namespace) -> int:
+    from classroom.collecting import collect as unpack
+
+    taken, left_out = unpack(arguments.name, [archive.resolve() for archive in arguments.archives])
+    print(f"{len({entry.student for entry in taken})} students, {len(taken)} files")
+    for entry in left_out:
+        print(f"left out: {entry}")
+    return 0
+
+
+def autograde(arguments: argparse.Namespace) -> int:
+    from classroom.autograding import autograde as run
+
+    problems = run(arguments.name, arguments.force)
+    for student, reason in problems.items():
+        print(f"not graded: {student}: {reason}")
+    print(f"{len(problems) or 'no'} submission{'' if len(problems) == 1 else 's'} could not be graded")
+    return 1 if problems else 0
+
+
+def feedback(arguments: argparse.Namespace) -> int:
+    from classroom.grades import write_feedback
+
+    path, waiting = write_feedback(arguments.name)
+    print(f"hand back {path}")
+    if waiting:
+        print(
+            f"no page yet for {len(waiting)} whose written answers have no grade: read them in Formgrader, then run "
+            "`grades` and `feedback` again"
+        )
+    return 0
+
+
+def grades(arguments: argparse.Namespace) -> int:
+    from classroom.grades import write_grades
+
+    print(f"the grades: {write_grades(arguments.name)}")
+    return 0
+
+
+def prove(arguments: argparse.Namespace) -> int:
+    from classroom.proof import report
+
+    return 0 if all([report(name) for name in arguments.names]) else 1
+
+
+COMMANDS = {
+    "release": release,
+    "grade": grade,
+    "collect": collect,
+    "autograde": autograde,
+    "feedback": feedback,
+    "grades": grades,
+    "prove": prove,
+}
+
+if __name__ == "__main__":
+    main()

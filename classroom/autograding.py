@@ -1,0 +1,79 @@
+"""nbgrader's autograde over all submissions, and who could not be graded: by student, with a reason."""
+
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+
+from classroom import folders, inspecting, nbgrading
+from classroom.releasing import released_cohort
+from lora_edu.files import staging
+
+
+def autograde(name: str, force: bool = False) -> dict[str, str]:
+    """Grade what is in submitted/. Returns student -> reason for each submission that could not be graded.
+
+    force: grade those again that are graded already. A submission that stops nbgrader does not stop the others.
+    Raises FileNotFoundError, before anything runs, if the assignment was not released here.
+    """
+    root = folders.required()
+    released = _released(name)
+    submitted = {path.parent.name: path for path in sorted((root / "submitted").glob(f"*/{name}"))}
+    if not submitted:
+        raise FileNotFoundError(f"no submissions: {root / 'submitted'} has no folder <student>/{name}")
+    problems = {s: reason for s, path in submitted.items() if (reason := inspecting.before(path, name, released))}
+    for path in submitted.values():  # the visible checks are cells of the notebook, and run as well
+        shutil.copy(root / "release" / name / "checks.json", path)
+    waiting, again = set(submitted) - set(problems), force
+    while waiting:
+        log = _run(name, exclude=set(submitted) - waiting, force=again)
+        failed = {s: inspecting.in_the_log(log, s, name) for s in waiting if not _graded(s, name).exists()}
+        problems |= {s: reason for s, reason in failed.items() if reason}
+        unreached = {s for s, reason in failed.items() if reason is None}
+        if unreached == waiting:  # nothing moved: nbgrader itself does not start
+            problems |= dict.fromkeys(unreached, "nbgrader stopped before it came to this submission, see its log")
+            break
+        waiting, again = unreached, False
+    for student in set(submitted) - set(problems):
+        reason = inspecting.after(_graded(student, name))
+        if reason:
+            problems[student] = reason
+    _write_problems(name, problems)
+    return problems
+
+
+def ungraded(name: str) -> dict[str, str]:
+    """What the last `autograde` could not grade: student -> reason."""
+    path = _problems(name)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _released(name: str) -> nbformat.NotebookNode:
+    cohort, path = released_cohort(name), folders.required() / "release" / name / f"{name}.ipynb"
+    if cohort is None or not path.exists() or not folders.hidden_file(name, cohort).exists():
+        raise FileNotFoundError(
+            f"{name} was not released in {folders.required()}: run `python -m classroom release` with the "
+            "cohort that was handed out; the hidden tests compare with what it writes"
+        )
+    return nbformat.read(path, as_version=4)
+
+
+def _run(name: str, exclude: set[str], force: bool) -> str:
+    options = [f"--CourseDirectory.student_id_exclude={','.join(sorted(exclude))}"] if exclude else []
+    options += ["--force"] if force else []
+    log = folders.required() / "reports" / f"{name}-autograde.log"
+    return nbgrading.run("autograde", name, *options, log=log, allow_failure=True)
+
+
+def _graded(student: str, name: str) -> Path:
+    return folders.required() / "autograded" / student / name / f"{name}.ipynb"
+
+
+def _problems(name: str) -> Path:
+    return folders.required() / "reports" / f"{name}-not-graded.json"
+
+
+def _write_problems(name: str, problems: dict[str, str]) -> None:
+    with staging(_problems(name)) as part:
+        part.write_text(json.dumps(dict(sorted(problems.items())), indent=1), encoding="utf-8")

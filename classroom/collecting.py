@@ -1,0 +1,164 @@
+"""Submissions out of the archives that Moodle and Canvas offer for download, into submitted/<student>/<assignment>/.
+
+Moodle   Jane Doe_12345_assignsubmission_file_/a1_lora_numpy.ipynb     (the number is that of this hand-in)
+Canvas   doejane_LATE_12345_67890_a1_lora_numpy-1.ipynb                (the first number is the student's)
+other    jane/a1_lora_numpy.ipynb                                      (a folder for each student, which may hold
+                                                                       the folder that was handed out)
+"""
+
+import json
+import re
+import shutil
+import zipfile
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path, PurePosixPath
+
+from classroom import folders
+from lora_edu.assignments.core import load
+from lora_edu.files import staging
+
+LARGEST = 50_000_000  # bytes of one file
+HANDED_IN = "handed-in.txt"  # the names of all files of a student; only notebooks are unpacked
+MOODLE = re.compile(
+    r"(?P<who>[^/]+)_(?P<number>\d+)_assignsubmission_(?P<kind>file|onlinetext)(?:_/(?:.*/)?|_)(?P<file>[^/]+)$"
+)
+CANVAS = re.compile(r"(?P<who>[^/_]+)(?P<late>_LATE)?_(?P<number>\d+)_\d+_(?P<file>[^/]+)$")
+
+
+@dataclass
+class Entry:
+    """One file of an archive: whose it is, and what the learning platform calls them."""
+
+    student: str
+    number: str
+    file: str
+    late: bool | None  # None: this archive does not say, the time decides
+    time: str | None  # when it was handed in, where the archive knows
+    member: str  # its name in the archive
+
+
+def collect(name: str, archives: list[Path]) -> tuple[list[Entry], list[str]]:
+    """Unpack the archives; a student who handed in something else than before gets a fresh folder, and no old grade.
+
+    Returns what was taken, and what was left out.
+
+    Raises FileNotFoundError or ValueError, before anything is written, for something that is no zip archive and for an
+    assignment that is not there.
+    """
+    load(name)
+    for archive in archives:
+        if not archive.exists():
+            raise FileNotFoundError(f"there is no archive {archive}")
+        if not zipfile.is_zipfile(archive):
+            raise ValueError(f"{archive} is not a zip archive: download the submissions once more")
+    taken, left_out = [], []
+    for archive in archives:
+        with zipfile.ZipFile(archive) as content:
+            entries = read_entries(content, name)
+            known = {entry.member for entry in entries}
+            reasons = {e.member: reason for e in entries if (reason := _unusable(e, entries, content))}
+            left_out += [f"{member} ({reason})" for member, reason in reasons.items()]
+            entries = [entry for entry in entries if entry.member not in reasons]
+            for student in sorted({entry.student for entry in entries}):
+                _replace(content, student, [entry for entry in entries if entry.student == student], name)
+            _remember(name, entries)
+            taken += entries
+            left_out += [m for m in content.namelist() if m not in known and not m.endswith("/") and not _is_clutter(m)]
+    return taken, left_out
+
+
+def read_entries(content: zipfile.ZipFile, name: str) -> list[Entry]:
+    """The files that belong to somebody. Two Moodle students of the same name are told apart by their numbers."""
+    entries = [e for info in content.infolist() if not info.is_dir() and (e := _entry(info, name))]
+    known, numbers = remembered(name), {}
+    for entry in entries:
+        numbers.setdefault(entry.student, set()).add(entry.number)
+    shared = {student for student, there in numbers.items() if len(there) > 1}
+    for entry in entries:
+        entry.student = _told_apart(entry, known, entry.student in shared)
+    return entries
+
+
+def _unusable(entry: Entry, entries: list[Entry], content: zipfile.ZipFile) -> str | None:
+    if content.getinfo(entry.member).file_size > LARGEST:
+        return f"larger than {LARGEST / 1e6:.0f} MB"
+    same = [other.member for other in entries if (other.student, other.file) == (entry.student, entry.file)]
+    return None if entry.member == same[-1] else f"taken for {entry.student} was {same[-1]}"
+
+
+def _told_apart(entry: Entry, known: dict[str, dict], shared: bool) -> str:
+    """The same student in every archive, whether a namesake is in it or not."""
+    numbered, before = f"{entry.student}-{entry.number}", known.get(entry.student, {}).get("number", "")
+    if not entry.number or (before == entry.number and numbered not in known):
+        return entry.student
+    return numbered if shared or before or numbered in known else entry.student
+
+
+def folder_of(student: str, name: str) -> Path:
+    return folders.required() / "submitted" / student / name
+
+
+def remembered(name: str) -> dict[str, dict]:
+    """student -> what the last collection knew: the platform's number, late, the name in the archive."""
+    path = _record(name)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _entry(info: zipfile.ZipInfo, name: str) -> Entry | None:
+    path = info.filename
+    if _is_clutter(path):
+        return None
+    moodle, canvas, parts = MOODLE.search(path), CANVAS.search(path), PurePosixPath(path).parts
+    if moodle:
+        time = datetime(*info.date_time).astimezone().isoformat()  # Moodle keeps the time of the hand-in here
+        return Entry(_slug(moodle["who"]), moodle["number"], _safe(moodle["file"]), None, time, path)
+    if canvas:
+        student = f"{_slug(canvas['who'])}_{canvas['number']}"
+        return Entry(student, canvas["number"], _original(canvas["file"], name), bool(canvas["late"]), None, path)
+    above = parts[:-2] if parts[-2:-1] == (name,) else parts[:-1]  # jane/a1_lora_numpy/a1_lora_numpy.ipynb is jane's
+    return Entry(_slug(above[-1]), "", _safe(parts[-1]), None, None, path) if above else None
+
+
+def _original(file: str, name: str) -> str:
+    """Canvas calls the second hand-in of a file name-1.ipynb."""
+    return f"{name}.ipynb" if re.fullmatch(re.escape(name) + r"-\d+\.ipynb", file) else _safe(file)
+
+
+def _slug(who: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", who).strip("-.") or "unnamed"
+
+
+def _safe(file: str) -> str:
+    return re.sub(r"[^\w. -]+", "-", file).lstrip(".") or "unnamed"
+
+
+def _is_clutter(path: str) -> bool:
+    return path.startswith("__MACOSX/") or PurePosixPath(path).name in (".DS_Store", "Thumbs.db")
+
+
+def _replace(content: zipfile.ZipFile, student: str, entries: list[Entry], name: str) -> None:
+    folder = folder_of(student, name)
+    notebooks = {entry.file: content.read(entry.member) for entry in entries if entry.file.endswith(".ipynb")}
+    if folder.is_dir() and notebooks == {path.name: path.read_bytes() for path in folder.glob("*.ipynb")}:
+        return  # graded already, perhaps: nothing new
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(folders.required() / "autograded" / student / name, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for file, text in notebooks.items():  # notebooks only: a numpy.py beside one would be imported instead of NumPy
+        (folder / file).write_bytes(text)
+    (folder / HANDED_IN).write_text("".join(entry.file + "\n" for entry in entries), encoding="utf-8")
+    times = [entry.time for entry in entries if entry.time]
+    if times:
+        (folder / "timestamp.txt").write_text(max(times), encoding="utf-8")
+
+
+def _record(name: str) -> Path:
+    return folders.required() / "reports" / f"{name}-collected.json"
+
+
+def _remember(name: str, taken: list[Entry]) -> None:
+    ordered = sorted(taken, key=lambda entry: entry.file == f"{name}.ipynb")  # this one says where feedback goes
+    known = remembered(name) | {entry.student: asdict(entry) for entry in ordered}
+    with staging(_record(name)) as part:
+        part.write_text(json.dumps(known, indent=1), encoding="utf-8")

@@ -1,0 +1,556 @@
+"""Assignment 1, exercises 1.5 and 1.6: an adapter that can be merged, and its training."""
+
+import numpy as np
+
+from classroom.cheats import constantly, printing, replacing_allclose
+from classroom.solutions import Solutions, Wrong
+
+
+def adapter(c):
+    class Adapter:
+        """The reference; the wrong ones below change one method each."""
+
+        def __init__(self, W, rank, alpha, seed):
+            self.weight, self.scaling, self.merged = W, alpha / rank**c.power, False
+            self.lora_A = self.start_A(W.shape[0], rank, seed)
+            self.lora_B = self.start_B(W.shape[1], rank)
+
+        def start_A(self, d_in, rank, seed):
+            bound = c.gain / np.sqrt(d_in)
+            return np.random.default_rng(seed).uniform(-bound, bound, size=(d_in, rank))
+
+        def start_B(self, d_out, rank):
+            return np.zeros((d_out, rank))
+
+        def update(self):
+            return self.scaling * self.lora_A @ self.lora_B.T
+
+        def forward(self, x):
+            y = x @ self.weight
+            return y if self.merged else y + self.scaling * (x @ self.lora_A) @ self.lora_B.T
+
+        def merge(self):
+            if not self.merged:
+                self.weight, self.merged = self.weight + self.update(), True
+
+        def unmerge(self):
+            if self.merged:
+                self.weight, self.merged = self.weight - self.update(), False
+
+    return Adapter
+
+
+def adapter_with_a_backup(c):
+    class Adapter(adapter(c)):
+        kept = None
+
+        def merge(self):
+            if self.kept is None:
+                self.kept = self.weight
+                self.weight = self.kept + np.einsum("ir,or->io", self.lora_A, self.lora_B) * self.scaling
+                self.merged = True
+
+        def unmerge(self):
+            if self.kept is not None:
+                self.weight, self.kept, self.merged = self.kept, None, False
+
+    return Adapter
+
+
+def adapter_with_a_copy(c):
+    class Adapter(adapter(c)):
+        def __init__(self, W, rank, alpha, seed, name="adapter"):
+            super().__init__(W, rank, alpha, seed)
+            self.weight, self.name = np.array(W, copy=True), name
+
+        def merge(self, safe=True):
+            if not self.merged:
+                self.weight += self.update()
+                self.merged = True
+
+        def unmerge(self):
+            if self.merged:
+                self.weight -= self.update()
+                self.merged = False
+
+    return Adapter
+
+
+def adapter_by_loops(c):
+    class Adapter(adapter(c)):
+        def start_A(self, d_in, rank, seed):
+            rng = np.random.default_rng(seed)
+            A = np.empty((d_in, rank))
+            for row in range(d_in):
+                A[row] = (2 * rng.random(rank) - 1) * c.gain * d_in**-0.5
+            return A
+
+        def forward(self, x):
+            return np.stack([self._one(row) for row in x])
+
+        def _one(self, row):
+            branch = 0 if self.merged else self.scaling * self.lora_B @ (row @ self.lora_A)
+            return row @ self.weight + branch
+
+    return Adapter
+
+
+def _changed(**methods):
+    """The reference with some methods replaced: method(c, self, ...)"""
+
+    def make(c):
+        def bound(function):
+            return lambda self, *arguments: function(c, self, *arguments)
+
+        return type("Adapter", (adapter(c),), {name: bound(function) for name, function in methods.items()})
+
+    return make
+
+
+def _random_A(scale):
+    def start_A(c, self, d_in, rank, seed):
+        bound = scale(c, d_in, rank)
+        return np.random.default_rng(seed).uniform(-bound, bound, size=(d_in, rank))
+
+    return start_A
+
+
+def _drawn_transposed(c, self, d_in, rank, seed):
+    bound = c.gain / np.sqrt(d_in)
+    return np.random.default_rng(seed).uniform(-bound, bound, size=(rank, d_in)).T
+
+
+def _always_the_same_draw(c, self, d_in, rank, seed):
+    return adapter(c).start_A(self, d_in, rank, 0)
+
+
+def _drawn_without_the_seed(c, self, d_in, rank, seed):
+    bound = c.gain / np.sqrt(d_in)
+    return np.random.uniform(-bound, bound, size=(d_in, rank))
+
+
+def _merge_in_place(c, self):
+    if not self.merged:
+        self.weight += self.update()
+        self.merged = True
+
+
+def _merge_every_time(c, self):
+    self.weight, self.merged = self.weight + self.update(), True
+
+
+def _merge_but_keep_the_branch(c, self):
+    if not self.merged:
+        self.weight = self.weight + self.update()
+    self.merged = True
+
+
+def _forward_with_the_branch(c, self, x):
+    return x @ self.weight + self.scaling * (x @ self.lora_A) @ self.lora_B.T
+
+
+def _merge_in_secret(c, self):
+    if not self.merged:
+        self.weight = self.weight + self.update()
+
+
+def _unmerge_in_secret(c, self):
+    if self.merged:
+        self.weight = self.weight - self.update()
+
+
+def _from_zero_up(c, self, d_in, rank, seed):
+    return np.random.default_rng(seed).uniform(0, c.gain / np.sqrt(d_in), size=(d_in, rank))
+
+
+def _normal_A(c, self, d_in, rank, seed):
+    return np.random.default_rng(seed).normal(size=(d_in, rank)) * c.gain / np.sqrt(d_in)
+
+
+def _unmerge_every_time(c, self):
+    self.weight, self.merged = self.weight - self.update(), False
+
+
+def adapter_of_lora_edu(c):
+    from lora_edu.lora_numpy import LoRALinear
+
+    class Adapter(LoRALinear):
+        def __init__(self, W, rank, alpha, seed):
+            super().__init__(W.T, rank, alpha, np.random.default_rng(seed))
+
+        def merge(self):
+            self.weight = self.weight + self.delta_weight()
+
+        def unmerge(self):
+            self.weight = self.weight - self.delta_weight()
+
+    return Adapter
+
+
+def adapter_of_peft(c):
+    import torch
+    from peft.tuners.lora import Linear
+
+    class Adapter:
+        def __init__(self, W, rank, alpha, seed):
+            torch.manual_seed(seed)
+            base = torch.nn.Linear(*W.shape, bias=False, dtype=torch.float64)
+            base.weight.data = torch.tensor(W.T)
+            self.layer = Linear(base, "default", r=rank, lora_alpha=alpha).double()
+            self.lora_A = self.layer.lora_A.default.weight.detach().numpy().T
+
+        def __setattr__(self, name, value):
+            if name == "lora_B":
+                self.layer.lora_B.default.weight.data = torch.tensor(value)
+            object.__setattr__(self, name, value)
+
+        weight = property(lambda self: self.layer.base_layer.weight.detach().numpy().T)
+
+        def forward(self, x):
+            return self.layer(torch.tensor(x)).detach().numpy()
+
+        def merge(self):
+            self.layer.merge()
+
+        def unmerge(self):
+            self.layer.unmerge()
+
+    return Adapter
+
+
+def _alpha_over_rank(c, self, d_in, rank, seed):
+    self.scaling *= rank**c.power / rank
+    return adapter(c).start_A(self, d_in, rank, seed)
+
+
+ADAPTER = Solutions(
+    reference=adapter,
+    right={"a backup": adapter_with_a_backup, "a copy": adapter_with_a_copy, "loops": adapter_by_loops},
+    wrong=[
+        Wrong(
+            "B is random",
+            _changed(start_B=lambda c, self, d_out, rank: np.random.default_rng(1).normal(size=(d_out, rank))),
+            keeps=4,
+            sentence="the output is changed before any training: B must start at zero.",
+            see="notebook 02, section 5",
+        ),
+        Wrong(
+            "A is zero too",
+            _changed(start_A=lambda c, self, d_in, rank, seed: np.zeros((d_in, rank))),
+            keeps=0,
+            sentence="A starts at zero, and so does B: neither will ever get a gradient.",
+            see="notebook 02, section 5",
+        ),
+        Wrong(
+            "the bound of the package",
+            _changed(start_A=_random_A(lambda c, d_in, rank: 1 / np.sqrt(d_in))),
+            keeps=0,
+            sentence="this is the usual bound, 1 / sqrt(d_in). Here it is c.gain times as large.",
+            see="notebook 02, section 3",
+        ),
+        Wrong(
+            "the rank under the root",
+            _changed(start_A=_random_A(lambda c, d_in, rank: c.gain / np.sqrt(rank))),
+            keeps=0,
+            sentence="this has the rank under the root. Each entry of x A sums d_in products: divide by sqrt(d_in).",
+            see="notebook 02, section 3",
+        ),
+        Wrong(
+            "merging twice adds twice",
+            _changed(merge=_merge_every_time),
+            keeps=4,
+            sentence="merging twice adds the update twice: remember that it is merged already.",
+            see="notebook 02, section 8",
+        ),
+        Wrong(
+            "the branch stays on",
+            _changed(forward=_forward_with_the_branch),
+            keeps=4,
+            sentence="after merging, forward adds the branch once more: the weight contains it already.",
+            see="notebook 02, section 8",
+        ),
+        Wrong(
+            "the caller's W",
+            _changed(merge=_merge_in_place),
+            keeps=4,
+            sentence="merging changed the array that was passed in: `+=` works in place, on the caller's array.",
+            see="notebook 02, section 8",
+        ),
+        Wrong(
+            "alpha / rank",
+            _changed(start_A=_alpha_over_rank),
+            keeps=2,
+            sentence="this is the paper's scaling alpha / rank. Here the rank is taken to the power c.power.",
+            see="notebook 02, section 9",
+        ),
+        Wrong(
+            "merge does not say so",
+            _changed(merge=_merge_in_secret),
+            keeps=3,
+            sentence="merge does not set self.merged: forward still adds the branch, and a second merge adds it again.",
+            see="notebook 02, section 8",
+        ),
+        Wrong(
+            "unmerge does not say so",
+            _changed(unmerge=_unmerge_in_secret),
+            keeps=4,
+            sentence="unmerge does not reset self.merged: forward leaves the branch out, a second call subtracts more.",
+            see="notebook 02, section 8",
+        ),
+        Wrong(
+            "unmerging twice subtracts twice",
+            _changed(unmerge=_unmerge_every_time),
+            keeps=4,
+            sentence="unmerging twice subtracts the update twice. Look at self.merged: is there anything to take out?",
+            see="notebook 02, section 8",
+        ),
+        Wrong(
+            "merging without the scaling",
+            _changed(update=lambda c, self: self.lora_A @ self.lora_B.T),
+            keeps=4,
+            sentence="the merged update lacks the scaling: it is s A B^T, with self.scaling.",
+            see="notebook 02, section 8",
+        ),
+        Wrong(
+            "drawn from 0 up",
+            _changed(start_A=_from_zero_up),
+            keeps=0,
+            sentence="A is drawn between 0 and the bound. It starts between minus the bound and plus the bound.",
+            see="notebook 02, section 3",
+        ),
+        Wrong(
+            "normal numbers",
+            _changed(start_A=_normal_A),
+            keeps=0,
+            sentence="A is drawn from a normal distribution, as in the paper. Here it is uniform, as in PEFT.",
+            see="notebook 02, section 3",
+        ),
+        Wrong("the seed ignored", _changed(start_A=_always_the_same_draw), keeps=0),
+        Wrong("no seed", _changed(start_A=_drawn_without_the_seed), keeps=0),
+        Wrong("unmerging does nothing", _changed(unmerge=lambda c, self: None), keeps=4),
+        Wrong("merging does nothing", _changed(merge=lambda c, self: None), keeps=4),
+        Wrong(
+            "drawn as (rank, d_in)",
+            _changed(start_A=_drawn_transposed),
+            keeps=0,
+            sentence="A is drawn as (rank, d_in) and transposed: the numbers are in other places. Draw (d_in, rank).",
+            see="notebook 02, section 2",
+        ),
+        Wrong("calls lora_edu", adapter_of_lora_edu, keeps=0),
+        Wrong("calls PEFT", adapter_of_peft, keeps=0),
+        Wrong(
+            "forward prints",
+            lambda c: type("Adapter", (adapter(c),), {"forward": printing(adapter(c).forward)}),
+            keeps=0,
+        ),
+        Wrong("the visible answer", lambda c: constantly(None), keeps=0),
+    ],
+)
+
+
+# --- 1.6 --------------------------------------------------------------------------------------------------------------
+
+
+def train(c):
+    def answer(x, target, W, A, B, alpha, lr, steps):
+        return _trained(c, x, target, W, A, B, alpha, lr, steps)
+
+    return answer
+
+
+def _trained(c, x, target, W, A, B, alpha, lr, steps, ratio=None, power=None, mean=True, then=False, factor=None):
+    """Plain descent on half the mean squared error; the options are the mistakes below."""
+    s = alpha / A.shape[1] ** (c.power if power is None else power)
+    rate_A, rate_B = (lr, lr * c.ratio) if ratio is None else ratio(lr, c.ratio)
+    for _ in range(steps):
+        g = x @ W + s * (x @ A) @ B.T - target
+        g = (g / len(x) if mean else g) * (factor(g) if factor else 1)
+        grad_A, grad_B = s * x.T @ (g @ B), s * g.T @ (x @ A)
+        if then:
+            A = A - rate_A * grad_A
+            grad_B = s * g.T @ (x @ A)
+            B = B - rate_B * grad_B
+        else:
+            A, B = A - rate_A * grad_A, B - rate_B * grad_B
+    return A, B
+
+
+def train_from_G(c):
+    def answer(x, target, W, A, B, alpha, lr, steps, verbose=False):
+        s, A, B = alpha * A.shape[1] ** -c.power, A.copy(), B.copy()
+        while steps:
+            G = x.T @ (x @ (W + s * A @ B.T) - target) / x.shape[0]
+            step_A, step_B = lr * s * G @ B, c.ratio * lr * s * G.T @ A
+            A -= step_A
+            B -= step_B
+            steps -= 1
+        return A, B
+
+    return answer
+
+
+def train_by_einsum(c):
+    def answer(x, target, W, A, B, alpha, lr, steps):
+        s = alpha / A.shape[1] ** c.power
+        base = x @ W - target
+        for _ in range(steps):
+            low = np.einsum("ni,ir->nr", x, A)
+            error = (base + s * np.einsum("nr,or->no", low, B)) * s / len(x)
+            A, B = (
+                A - lr * np.einsum("ni,no,or->ir", x, error, B),
+                B - lr * c.ratio * np.einsum("no,nr->or", error, low),
+            )
+        return [A, B]
+
+    return answer
+
+
+def train_row_by_row(c):
+    def answer(x, target, W, A, B, alpha, lr, steps):
+        s, A, B = alpha / A.shape[1] ** c.power, np.array(A), np.array(B)
+        for _ in range(steps):
+            grad_A, grad_B = 0 * A, 0 * B
+            for one, wanted in zip(x, target, strict=True):
+                error = (one @ W + s * B @ (A.T @ one) - wanted) / len(x)
+                grad_A += s * np.outer(one, error @ B)
+                grad_B += s * np.outer(error, one @ A)
+            A, B = A - lr * grad_A, B - c.ratio * lr * grad_B
+        return A, B
+
+    return answer
+
+
+def train_in_place(c):
+    def answer(x, target, W, A, B, alpha, lr, steps):
+        A_end, B_end = train(c)(x, target, W, A, B, alpha, lr, steps)
+        A[...], B[...] = A_end, B_end
+        return A_end, B_end
+
+    return answer
+
+
+def train_and_return_the_inputs(c):
+    def answer(x, target, W, A, B, alpha, lr, steps):
+        A[...], B[...] = train(c)(x, target, W, A, B, alpha, lr, steps)
+        return A, B
+
+    return answer
+
+
+def train_the_weight_too(c):
+    def answer(x, target, W, A, B, alpha, lr, steps):
+        s = alpha / A.shape[1] ** c.power
+        for _ in range(steps):
+            g = (x @ W + s * (x @ A) @ B.T - target) / len(x)
+            grad_A, grad_B = s * x.T @ (g @ B), s * g.T @ (x @ A)
+            W -= lr * x.T @ g
+            A, B = A - lr * grad_A, B - lr * c.ratio * grad_B
+        return A, B
+
+    return answer
+
+
+def train_with_lora_edu(c):
+    def answer(x, target, W, A, B, alpha, lr, steps):
+        from lora_edu.lora_numpy import LoRALinear
+
+        layer = LoRALinear(W.T, A.shape[1], alpha, np.random.default_rng(0))
+        layer.lora_A, layer.lora_B = A.T.copy(), B.copy()
+        for _ in range(steps):
+            grad_A, grad_B, _ = layer.backward(x, (layer.forward(x) - target) / len(x))
+            layer.lora_A -= lr * grad_A
+            layer.lora_B -= lr * c.ratio * grad_B
+        return layer.lora_A.T, layer.lora_B
+
+    return answer
+
+
+def _with(**options):
+    return lambda c: lambda *case: _trained(c, *case, **options)
+
+
+def train_one_step_less(c):
+    return lambda *case: _trained(c, *case[:-1], case[-1] - 1)
+
+
+TRAIN = Solutions(
+    reference=train,
+    right={"through G": train_from_G, "einsum": train_by_einsum, "row by row": train_row_by_row},
+    wrong=[
+        Wrong(
+            "one rate",
+            _with(ratio=lambda lr, ratio: (lr, lr)),
+            keeps=0,
+            sentence="both factors move at the same rate. B's learning rate is c.ratio times that of A.",
+            see="notebook 02, section 9",
+        ),
+        Wrong(
+            "the rates exchanged",
+            _with(ratio=lambda lr, ratio: (lr * ratio, lr)),
+            keeps=0,
+            sentence="A has the larger rate here. It is B's that is c.ratio times as large.",
+            see="notebook 02, section 9",
+        ),
+        Wrong(
+            "no mean",
+            _with(mean=False),
+            keeps=0,
+            sentence="this sums the loss over the batch. It is a mean: divide by the batch size.",
+            see="notebook 02, section 1",
+        ),
+        Wrong(
+            "A first, then B",
+            _with(then=True),
+            keeps=0,
+            sentence="this takes the gradient of B at an A that has moved already. Take both before a step.",
+            see="notebook 02, section 3",
+        ),
+        Wrong(
+            "alpha / rank",
+            _with(power=1),
+            keeps=0,
+            sentence="this is the paper's scaling alpha / rank. Here the rank is taken to the power c.power.",
+            see="notebook 02, section 9",
+        ),
+        Wrong(
+            "uphill",
+            _with(ratio=lambda lr, ratio: (-lr, -lr * ratio)),
+            keeps=0,
+            sentence="the sign is wrong: a step goes against the gradient.",
+            see="notebook 02, section 1",
+        ),
+        Wrong(
+            "alpha",
+            _with(power=0),
+            keeps=0,
+            sentence="this scales by alpha. The scaling is s = alpha / rank**c.power.",
+            see="notebook 02, section 2",
+        ),
+        Wrong(
+            "twice the gradient",
+            _with(factor=lambda g: 2.0),
+            keeps=0,
+            sentence="the gradients are twice too large. The loss has 1/2 in front, which cancels the 2 of the square.",
+            see="exercise 1.6 above",
+        ),
+        Wrong(
+            "a mean over all entries",
+            _with(factor=lambda g: 1 / g.shape[1]),
+            keeps=0,
+            sentence="this averages over the outputs as well. A row's squares are summed; the mean is over the batch.",
+            see="exercise 1.6 above",
+        ),
+        Wrong("one step less", train_one_step_less, keeps=0),
+        Wrong("trains W as well", train_the_weight_too, keeps=0),
+        Wrong("A transposed", lambda c: lambda *case: (train(c)(*case)[0].T, train(c)(*case)[1]), keeps=3),
+        Wrong("changes A and B", train_in_place, keeps=4),
+        Wrong("returns its inputs", train_and_return_the_inputs, keeps=4),
+        Wrong("always 4 steps", lambda c: lambda *case: _trained(c, *case[:-1], 4), keeps=0),
+        Wrong("calls lora_edu", train_with_lora_edu, keeps=0),
+        Wrong("prints", lambda c: printing(train(c)), keeps=0),
+        Wrong("the visible answer", lambda c: constantly((np.ones((4, 2)), np.ones((5, 2)))), keeps=0),
+        Wrong("replaces allclose", lambda c: replacing_allclose(lambda *case: (case[3], case[4])), keeps=0),
+    ],
+)
+
+SOLUTIONS = {"1.5": ADAPTER, "1.6": TRAIN}

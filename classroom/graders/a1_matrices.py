@@ -1,0 +1,257 @@
+"""Assignment 1, exercises 1.1 and 1.2: how much rank a matrix needs, and the best two factors."""
+
+import numpy as np
+
+from classroom.cheats import constantly, exiting, printing, replacing_allclose
+from classroom.solutions import Solutions, Wrong
+
+
+def needed_rank(c):
+    def answer(matrix):
+        energy = np.linalg.svd(matrix, compute_uv=False) ** 2
+        return int(np.argmax(np.cumsum(energy) >= c.energy * energy.sum())) + 1
+
+    return answer
+
+
+def rank_by_a_loop(c):
+    def answer(matrix, **unused):
+        values, kept = np.linalg.svd(matrix)[1], 0.0
+        for rank, value in enumerate(values, start=1):
+            kept += value * value
+            if kept >= c.energy * (values @ values):
+                return rank
+
+    return answer
+
+
+def rank_by_eigenvalues(c):
+    def answer(matrix):
+        energy = np.sort(np.linalg.eigvalsh(matrix.T @ matrix))[::-1]
+        return np.searchsorted(np.cumsum(energy) / energy.sum(), c.energy) + 1
+
+    return answer
+
+
+def rank_by_errors(c):
+    def answer(matrix):
+        U, S, Vt = np.linalg.svd(matrix, full_matrices=False)
+        total = (matrix**2).sum()
+        for rank in range(1, len(S) + 1):
+            error = ((matrix - U[:, :rank] * S[:rank] @ Vt[:rank]) ** 2).sum()
+            if error <= (1 - c.energy) * total:
+                return np.float32(rank)
+
+    return answer
+
+
+def _rank_of(values, energy):
+    """The first rank at which the sum of these values reaches its share, counted from 1."""
+    return int(np.argmax(np.cumsum(values) >= energy * values.sum())) + 1
+
+
+def _values(matrix):
+    return np.linalg.svd(matrix, compute_uv=False)
+
+
+def rank_in_place(c):
+    def answer(matrix):
+        rank = needed_rank(c)(matrix)
+        matrix /= np.linalg.norm(matrix)
+        return rank
+
+    return answer
+
+
+def rank_of_a_square(c):
+    def answer(matrix):
+        return needed_rank(c)(matrix[:7, :7])  # made for the first matrix
+
+    return answer
+
+
+NEEDED_RANK = Solutions(
+    reference=needed_rank,
+    right={"a loop": rank_by_a_loop, "eigenvalues": rank_by_eigenvalues, "errors": rank_by_errors},
+    wrong=[
+        Wrong(
+            "not squared",
+            lambda c: lambda M: _rank_of(_values(M), c.energy),
+            keeps=0,
+            sentence="this adds up the singular values. The energy of a matrix is the sum of their squares.",
+            see="notebook 01, section 2",
+        ),
+        Wrong(
+            "off by one",
+            lambda c: lambda M: needed_rank(c)(M) - 1,
+            keeps=0,
+            sentence="this is one too small: an index counts from 0, a rank from 1.",
+            see="notebook 01, section 2",
+        ),
+        Wrong(
+            "the norm instead of its square",
+            lambda c: lambda M: _rank_of(_values(M) ** 2, c.energy**2),
+            keeps=0,
+            sentence="this asks for a share of the norm. The energy is the square of the norm: leave the root out.",
+            see="notebook 01, section 2",
+        ),
+        Wrong(
+            "what is left out",
+            lambda c: lambda M: _rank_of(_values(M) ** 2, 1 - c.energy),
+            keeps=0,
+            sentence="this keeps the share 1 - c.energy. That much may be left out: c.energy is what stays.",
+            see="notebook 01, section 2",
+        ),
+        Wrong(
+            "the error instead of its square",
+            lambda c: lambda M: _rank_of(_values(M) ** 2, 1 - (1 - c.energy) ** 2),
+            keeps=0,
+            sentence="this bounds the relative error. The energy left out is the square of that error.",
+            see="notebook 01, section 3",
+        ),
+        Wrong("the smallest first", lambda c: lambda M: _rank_of(_values(M)[::-1] ** 2, c.energy), keeps=0),
+        Wrong("changes its input", rank_in_place, keeps=2),
+        Wrong("the full rank", lambda c: lambda M: int(np.linalg.matrix_rank(M)), keeps=0),
+        Wrong("shapes of the first case", rank_of_a_square, keeps=0),
+        Wrong("prints", lambda c: printing(needed_rank(c)), keeps=0),
+        Wrong("the visible answer", lambda c: constantly(3), keeps=0),
+        Wrong("replaces allclose", lambda c: replacing_allclose(lambda M: 1), keeps=0),
+        Wrong("exits", lambda c: exiting, keeps=0),
+    ],
+)
+
+
+# --- 1.2 --------------------------------------------------------------------------------------------------------------
+
+
+def split(c):
+    def answer(matrix, rank):
+        return _factors(matrix, rank, c.share, 1 - c.share)
+
+    return answer
+
+
+def _factors(matrix, rank, for_A, for_B, start=0):
+    """A: (rows, rank), B: (columns, rank), each with this power of the singular values."""
+    U, S, Vt = np.linalg.svd(matrix, full_matrices=False)
+    kept = slice(start, start + rank)
+    return U[:, kept] * S[kept] ** for_A, Vt[kept].T * S[kept] ** for_B
+
+
+def split_by_a_loop(c):
+    def answer(matrix, rank, **unused):
+        U, S, Vt = np.linalg.svd(matrix)
+        A, B = np.zeros((matrix.shape[0], rank)), np.zeros((matrix.shape[1], rank))
+        for k in range(rank):
+            A[:, k] = U[:, k] * S[k] ** c.share
+            B[:, k] = Vt[k] * S[k] ** (1 - c.share)
+        return [A, B]
+
+    return answer
+
+
+def split_by_einsum(c):
+    def answer(matrix, rank):
+        U, S, Vt = np.linalg.svd(matrix, full_matrices=False)
+        A = np.einsum("ik,k->ik", U[:, :rank], S[:rank] ** c.share)
+        return A, np.einsum("kj,k->jk", Vt[:rank], S[:rank] ** (1 - c.share))
+
+    return answer
+
+
+def split_by_eigenvectors(c):
+    def answer(matrix, rank):
+        energy, vectors = np.linalg.eigh(matrix.T @ matrix)
+        V = vectors[:, ::-1][:, :rank]
+        S = np.sqrt(energy[::-1][:rank])
+        return -(matrix @ V) / S ** (1 - c.share), -V @ np.diag(S ** (1 - c.share))
+
+    return answer
+
+
+def split_in_place(c):
+    def answer(matrix, rank):
+        A, B = split(c)(matrix, rank)
+        matrix -= A @ B.T
+        return A, B
+
+    return answer
+
+
+def split_of_the_notebook(c):
+    def answer(matrix, rank):
+        from lora_edu.measures import low_rank
+
+        product = low_rank(*np.linalg.svd(matrix, full_matrices=False), rank)
+        return product[:, :rank], np.eye(matrix.shape[1])[:, :rank]
+
+    return answer
+
+
+SPLIT = Solutions(
+    reference=split,
+    right={"a loop": split_by_a_loop, "einsum": split_by_einsum, "eigenvectors": split_by_eigenvectors},
+    wrong=[
+        Wrong(
+            "the shares exchanged",
+            lambda c: lambda M, r: _factors(M, r, 1 - c.share, c.share),
+            keeps=3,
+            sentence="this gives A the share of B: A takes each singular value to the power c.share.",
+            see="notebook 01, section 2",
+        ),
+        Wrong(
+            "square roots",
+            lambda c: lambda M, r: _factors(M, r, 0.5, 0.5),
+            keeps=3,
+            sentence="this gives both factors the square root. Here A takes the power c.share, B the rest.",
+            see="notebook 01, section 2",
+        ),
+        Wrong(
+            "the values twice",
+            lambda c: lambda M, r: _factors(M, r, 1, 1),
+            keeps=0,
+            sentence="the singular values stand in both factors, so they count twice in the product.",
+            see="notebook 01, section 2",
+        ),
+        Wrong(
+            "no values",
+            lambda c: lambda M, r: _factors(M, r, 0, 0),
+            keeps=0,
+            sentence="the singular values are missing: U and V alone have columns of length 1.",
+            see="notebook 01, section 2",
+        ),
+        Wrong(
+            "off by one",
+            lambda c: lambda M, r: _factors(M, r, c.share, 1 - c.share, start=1),
+            keeps=0,
+            sentence="this leaves out the first layer, the largest one: Python counts from 0.",
+            see="notebook 01, section 2",
+        ),
+        Wrong(
+            "all in A",
+            lambda c: lambda M, r: _factors(M, r, 1, 0),
+            keeps=3,
+            sentence="the singular values stand in A alone. Here the two share them: powers c.share and 1 - c.share.",
+            see="notebook 01, section 2",
+        ),
+        Wrong(
+            "A and B exchanged",
+            lambda c: lambda M, r: _factors(M, r, c.share, 1 - c.share)[::-1],
+            keeps=0,
+            sentence="this returns B first. A, which has a row for each row of the matrix, comes first.",
+            see="notebook 02, section 2",
+        ),
+        Wrong("one layer too many", lambda c: lambda M, r: _factors(M, r + 1, c.share, 1 - c.share), keeps=0),
+        Wrong("wrong axis", lambda c: lambda M, r: _factors(M.T, r, c.share, 1 - c.share), keeps=2),
+        Wrong("B transposed", lambda c: lambda M, r: (split(c)(M, r)[0], split(c)(M, r)[1].T), keeps=2),
+        Wrong("always rank 2", lambda c: lambda M, r: split(c)(M, 2), keeps=0),
+        Wrong("views of the input", lambda c: lambda M, r: (M[:, :r], np.eye(M.shape[1])[:, :r]), keeps=0),
+        Wrong("changes its input", split_in_place, keeps=3),
+        Wrong("calls lora_edu", split_of_the_notebook, keeps=0),
+        Wrong("prints", lambda c: printing(split(c)), keeps=0),
+        Wrong("the visible answer", lambda c: constantly((np.ones((9, 2)), np.ones((7, 2)))), keeps=0),
+        Wrong("replaces allclose", lambda c: replacing_allclose(lambda M, r: (M, np.eye(M.shape[1]))), keeps=0),
+    ],
+)
+
+SOLUTIONS = {"1.1": NEEDED_RANK, "1.2": SPLIT}

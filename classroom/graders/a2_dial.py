@@ -1,0 +1,296 @@
+"""Exercise 2.4, merging with a dial: right and wrong answers."""
+
+import weakref
+
+import torch
+from torch import nn
+
+from classroom.cheats import exiting, printing, replacing_allclose
+from classroom.graders.a2_common import in_peft, visible
+from classroom.solutions import Solutions, Wrong
+
+
+@torch.no_grad()
+def _dial(layer, strength):
+    if not hasattr(layer, "kept"):
+        layer.kept = layer.base.weight.clone()
+    change = layer.scaling * (layer.down @ layer.up).T
+    layer.base.weight.copy_(layer.kept.float() + strength * change)  # rounded once, to the weight's own dtype
+
+
+def dial(c):
+    return _dial
+
+
+def dial_with_a_dictionary(c):
+    old = weakref.WeakKeyDictionary()
+
+    def answer(layer, strength, *, verbose=False):
+        weight = layer.base.weight
+        kept = old.setdefault(layer, weight.detach().clone())
+        change = torch.einsum("ir,ro->oi", layer.down.double(), layer.up.double()) * layer.scaling * strength
+        weight.data.copy_((kept.double() + change).float())
+
+    return answer
+
+
+def dial_with_a_buffer(c):
+    def answer(layer, strength):
+        if "before" not in dict(layer.named_buffers()):
+            layer.register_buffer("before", layer.base.weight.data.detach().clone(), persistent=False)
+        with torch.no_grad():
+            new = torch.addmm(layer.before.float(), layer.up.T, layer.down.T, alpha=strength * layer.scaling)
+            layer.base.weight[:] = new.to(layer.before.dtype)
+        return layer
+
+    return answer
+
+
+def dial_by_a_loop(c):
+    def answer(layer, strength):
+        if not hasattr(layer, "rows"):
+            layer.rows = layer.base.weight.detach().tolist()
+        with torch.no_grad():
+            for row, old in enumerate(layer.rows):
+                change = layer.down @ layer.up[:, row]
+                layer.base.weight[row] = torch.tensor(old) + strength * layer.scaling * change
+
+    return answer
+
+
+def _change(layer):
+    return layer.scaling * (layer.down @ layer.up).T
+
+
+@torch.no_grad()
+def dial_adds(layer, strength):
+    layer.base.weight.copy_(layer.base.weight.float() + strength * _change(layer))
+
+
+@torch.no_grad()
+def dial_keeps_a_view(layer, strength):
+    if not hasattr(layer, "kept"):
+        layer.kept = layer.base.weight.data
+    layer.base.weight.copy_(layer.kept.float() + strength * _change(layer))
+
+
+@torch.no_grad()
+def dial_subtracts(layer, strength):
+    before = getattr(layer, "strength", 0.0)
+    layer.base.weight.copy_(layer.base.weight.float() + (strength - before) * _change(layer))
+    layer.strength = strength
+
+
+@torch.no_grad()
+def dial_once(layer, strength):
+    if not getattr(layer, "merged", False):
+        layer.base.weight.copy_(layer.base.weight.float() + strength * _change(layer))
+        layer.merged = True
+
+
+def dial_with(change=_change, dtype=torch.float32, strength=lambda s: s):
+    """The dial with another update, computed in another dtype, or with another strength."""
+
+    @torch.no_grad()
+    def answer(layer, value):
+        if not hasattr(layer, "kept"):
+            layer.kept = layer.base.weight.clone()
+        own = layer.kept.dtype if dtype is None else dtype
+        layer.base.weight.copy_(layer.kept.to(own) + (strength(value) * change(layer)).to(own))
+
+    return lambda c: answer
+
+
+def product_in_the_weights_dtype(layer):
+    dtype = layer.base.weight.dtype
+    return layer.scaling * (layer.down.to(dtype) @ layer.up.to(dtype)).T
+
+
+@torch.no_grad()
+def dial_new_parameter(layer, strength):
+    if not hasattr(layer, "kept"):
+        layer.kept = layer.base.weight.clone()
+    new = layer.kept.float() + strength * _change(layer)
+    layer.base.weight = nn.Parameter(new.to(layer.kept.dtype), requires_grad=False)
+
+
+@torch.no_grad()
+def dial_changes_down(layer, strength):
+    if not hasattr(layer, "kept"):
+        layer.kept = layer.base.weight.clone()
+    layer.down.mul_(layer.scaling)
+    layer.base.weight.copy_(layer.kept.float() + strength * (layer.down @ layer.up).T)
+
+
+@torch.no_grad()
+def dial_to_float32(layer, strength):
+    layer.base.float()
+    _dial(layer, strength)
+
+
+@torch.no_grad()
+def dial_trains_the_base(layer, strength):
+    _dial(layer, strength)
+    layer.base.requires_grad_(True)
+
+
+@torch.no_grad()
+def dial_returns(layer, strength):
+    return layer.base.weight.float() + strength * _change(layer)
+
+
+@torch.no_grad()
+def dial_of_one_size(layer, strength):
+    if not hasattr(layer, "kept"):
+        layer.kept = layer.base.weight.clone()
+    for row in range(7):
+        for column in range(5):
+            change = sum(layer.down[column, k] * layer.up[k, row] for k in range(2))
+            layer.base.weight[row, column] = layer.kept[row, column] + strength * layer.scaling * change
+
+
+def dial_from_lora_edu(c):
+    from lora_edu import LoRALinear, merge
+
+    def answer(layer, strength):
+        rank = layer.down.shape[1]
+        size = layer.scaling * strength * rank
+        wrapped = LoRALinear(layer.base, rank, alpha=abs(size) or 1)
+        with torch.no_grad():
+            wrapped.lora_A.copy_(layer.down.T)
+            wrapped.lora_B.copy_(layer.up.T * (1 if size > 0 else -1 if size < 0 else 0))
+        merge(wrapped)
+
+    return answer
+
+
+def dial_from_peft(c):
+
+    def answer(layer, strength):
+        rank = layer.down.shape[1]
+        wrapped = in_peft(layer.base, rank, layer.scaling * strength * rank)
+        with torch.no_grad():
+            wrapped.lora_A["default"].weight.copy_(layer.down.T)
+            wrapped.lora_B["default"].weight.copy_(layer.up.T)
+        wrapped.merge()
+
+    return answer
+
+
+def remembered_dial(c):
+    """Writes the weight of the visible case, whatever the case is."""
+    known = {}
+    for weight, down, up, scaling, strength, _ in visible(c, "2.4"):
+        known[tuple(weight.shape)] = weight + strength * scaling * (down @ up).T
+
+    @torch.no_grad()
+    def answer(layer, strength):
+        layer.base.weight.copy_(known[tuple(layer.base.weight.shape)])
+
+    return answer
+
+
+def dial_wrong(name, answer, keeps, sentence=None, see=None):
+    return Wrong(name, lambda c: answer, keeps, sentence, see)
+
+
+DIAL = Solutions(
+    reference=dial,
+    right={
+        "a dictionary": dial_with_a_dictionary,
+        "a buffer": dial_with_a_buffer,
+        "a loop": dial_by_a_loop,
+    },
+    wrong=[
+        dial_wrong(
+            "adds each time",
+            dial_adds,
+            3,
+            "each turn adds to what the turn before left, so that two turns count twice. The dial needs the weight as "
+            "it was at first: a clone, since a tensor that shares memory with the weight changes with it.",
+            "notebook 04, section 6",
+        ),
+        dial_wrong("keeps a view", dial_keeps_a_view, 3),
+        dial_wrong(
+            "subtracts",
+            dial_subtracts,
+            4,
+            "this subtracts the old update. In 16 bits that does not give the old weight back: what was rounded away "
+            "is gone. Keep a clone.",
+            "notebook 04, section 6",
+        ),
+        dial_wrong(
+            "once",
+            dial_once,
+            3,
+            "after the first turn nothing moves any more. Merging once is right for `merge`; a dial turns.",
+            "notebook 04, section 6",
+        ),
+        Wrong(
+            "the update in 16 bits",
+            dial_with(dtype=None),
+            keeps=4,
+            sentence=(
+                "the update is rounded to the weight's dtype before it is added, so that it is rounded twice. Add in "
+                "float32, round once."
+            ),
+            see="notebook 04, section 6",
+        ),
+        Wrong(
+            "the product in 16 bits",
+            dial_with(product_in_the_weights_dtype, dtype=None),
+            keeps=4,
+            sentence="the product is computed in the weight's dtype. In bfloat16 that loses most: compute in float32.",
+            see="notebook 04, section 6",
+        ),
+        Wrong(
+            "no scaling",
+            dial_with(lambda layer: (layer.down @ layer.up).T),
+            keeps=2,
+            sentence="layer.scaling is missing.",
+            see="notebook 04, section 1",
+        ),
+        Wrong("scaled by alpha", dial_with(lambda layer: layer.alpha * (layer.down @ layer.up).T), keeps=2),
+        Wrong(
+            "strength ignored",
+            dial_with(strength=lambda value: 1.0),
+            keeps=0,
+            sentence="the strength has no effect: the update is added in full, or at strength 0, too.",
+            see="notebook 04, section 6, where updates of several sizes are merged",
+        ),
+        Wrong("off by one", dial_with(strength=lambda value: value + 1), keeps=1),
+        Wrong("transpose forgotten", dial_with(lambda layer: layer.scaling * layer.down @ layer.up), keeps=0),
+        Wrong(
+            "reshaped",
+            dial_with(lambda layer: layer.scaling * (layer.down @ layer.up).reshape(layer.base.weight.shape)),
+            keeps=2,
+            sentence="this reshapes the product where it has to be transposed: the numbers are in the wrong places.",
+            see="notebook 04, section 1, and use .T",
+        ),
+        dial_wrong(
+            "a new parameter",
+            dial_new_parameter,
+            3,
+            "base.weight is another parameter after the merge: an optimizer, or a layer that shares it, still holds "
+            "the old one. Change its numbers with copy_.",
+            "notebook 04, section 7, where adapters are switched by copying",
+        ),
+        dial_wrong("changes down", dial_changes_down, 2),
+        dial_wrong("the base in float32", dial_to_float32, 4),
+        dial_wrong(
+            "the base trained",
+            dial_trains_the_base,
+            3,
+            "base.weight asks for a gradient after the merge. It stays frozen.",
+            "notebook 04, section 3",
+        ),
+        dial_wrong("returns the weight", dial_returns, 0),
+        dial_wrong("one size", dial_of_one_size, 0),
+        Wrong("prints", lambda c: printing(dial_returns), keeps=0),
+        Wrong("exits", lambda c: exiting, keeps=0),
+        Wrong("the visible weights", remembered_dial, keeps=0),
+        Wrong("replaces allclose", lambda c: replacing_allclose(dial_adds), keeps=3),
+        Wrong("calls lora_edu", dial_from_lora_edu, keeps=2),
+        Wrong("calls PEFT", dial_from_peft, keeps=3),
+    ],
+)

@@ -1,0 +1,402 @@
+"""Exercise 2.6, a file of your own: right and wrong answers."""
+
+import pickle
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from classroom.cheats import exiting, replacing_allclose
+from classroom.solutions import Solutions, Wrong
+from lora_edu.assignments.towers import Adapted
+
+
+def adapters(model):
+    """path -> Adapted"""
+    return {path: module for path, module in model.named_modules() if isinstance(module, Adapted)}
+
+
+def slots(c, model):
+    """The name in the file -> the parameter of the model."""
+    return {
+        c.key.format(path=path, factor=factor): getattr(layer, factor)
+        for path, layer in adapters(model).items()
+        for factor in ("down", "up")
+    }
+
+
+def settings(model):
+    layer = next(iter(adapters(model).values()))
+    return {"rank": str(layer.down.shape[1]), "alpha": str(layer.alpha)}
+
+
+def save(c):
+    def save_adapter(model, path):
+        dtype = getattr(torch, c.file_dtype)
+        tensors = {name: slot.detach().to(dtype) for name, slot in slots(c, model).items()}
+        save_file(tensors, path, metadata=settings(model))
+
+    return save_adapter
+
+
+def load(c):
+    @torch.no_grad()
+    def load_adapter(model, path):
+        wanted = slots(c, model)
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            alpha = float(file.metadata()["alpha"])
+        if tensors.keys() != wanted.keys():
+            raise ValueError(f"other tensors are needed: {sorted(tensors.keys() ^ wanted.keys())}")
+        for name, slot in wanted.items():
+            if tensors[name].shape != slot.shape:
+                raise ValueError(f"{name} has shape {tuple(tensors[name].shape)}, {tuple(slot.shape)} is needed")
+        for layer in adapters(model).values():
+            if layer.alpha != alpha:
+                raise ValueError(f"the adapter was trained with alpha {alpha}, this model has {layer.alpha}")
+        for name, slot in wanted.items():
+            slot.copy_(tensors[name])
+
+    return load_adapter
+
+
+def both(c):
+    return save(c), load(c)
+
+
+def both_with_state_dicts(c):
+    def save_adapter(model, path, *, extra=None):
+        state, tensors = model.state_dict(), {}
+        for name, tensor in state.items():
+            where, _, factor = name.rpartition(".")
+            if factor in ("down", "up") and f"{where}.base.weight" in state:
+                tensors[c.key.format(path=where, factor=factor)] = tensor.type(getattr(torch, c.file_dtype))
+        save_file(tensors, str(path), {**settings(model), "format": "pt"})
+
+    def load_adapter(model, path):
+        new, tensors = model.state_dict(), load_file(path)
+        with safe_open(path, framework="pt") as file:
+            settings_there = file.metadata()
+        for where, layer in adapters(model).items():
+            if float(settings_there["alpha"]) != layer.alpha:
+                raise ValueError("alpha")
+            for factor in ("down", "up"):
+                try:
+                    tensor = tensors.pop(c.key.format(path=where, factor=factor))
+                except KeyError as error:
+                    raise ValueError(f"no tensor for {error}") from error
+                if tensor.size() != new[f"{where}.{factor}"].size():
+                    raise ValueError("shape")
+                new[f"{where}.{factor}"] = tensor.float()
+        if tensors:
+            raise ValueError(f"unknown tensors: {list(tensors)}")
+        model.load_state_dict(new)
+
+    return save_adapter, load_adapter
+
+
+def both_with_a_plan(c):
+    kind = {"float16": torch.half, "bfloat16": torch.bfloat16}[c.file_dtype]
+
+    def save_adapter(model, path):
+        tensors, alphas, ranks = {}, set(), set()
+        for where, layer in adapters(model).items():
+            tensors |= {c.key.format(path=where, factor=f): getattr(layer, f).data.to(kind) for f in ("down", "up")}
+            alphas.add(layer.alpha)
+            ranks.add(len(layer.up))
+        save_file(tensors, path, metadata={"alpha": repr(alphas.pop()), "rank": f"{ranks.pop()}"})
+
+    def load_adapter(model, path):
+        plan, mine = [], slots(c, model)
+        with safe_open(path, "pt") as file:
+            if {float(file.metadata()["alpha"])} != {layer.alpha for layer in adapters(model).values()}:
+                raise ValueError("another alpha")
+            if sorted(file.keys()) != sorted(mine):
+                raise ValueError("other names")
+            for name, slot in mine.items():
+                tensor = file.get_tensor(name).to(slot.dtype)
+                if list(tensor.shape) != list(slot.shape):
+                    raise ValueError("another shape")
+                plan.append((slot, tensor))
+        for slot, tensor in plan:
+            slot.data.copy_(tensor)
+
+    return save_adapter, load_adapter
+
+
+def both_with_a_way_back(c):
+    """Loads first, and puts everything back if something does not fit."""
+
+    def load_adapter(model, path):
+        kept = {name: slot.detach().clone() for name, slot in slots(c, model).items()}
+        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            alpha = float(file.metadata()["alpha"])
+        with torch.no_grad():
+            try:
+                for name, slot in slots(c, model).items():
+                    if tensors[name].shape != slot.shape:
+                        raise ValueError(name)
+                    slot.copy_(tensors.pop(name))
+                if tensors or any(layer.alpha != alpha for layer in adapters(model).values()):
+                    raise ValueError("too much, or another alpha")
+            except (KeyError, ValueError) as error:
+                for name, slot in slots(c, model).items():
+                    slot.copy_(kept[name])
+                raise ValueError("the file does not fit") from error
+
+    return save(c), load_adapter
+
+
+def saved(names=None, dtype=None, change=lambda tensor: tensor, metadata=settings, also=lambda model: {}):
+    """`save` with mistakes, beside a `load` that reads what it writes. names: the pattern of a tensor's name."""
+
+    def make(c):
+        own = type(c)(c, key=names or c.key, file_dtype=dtype(c) if dtype else c.file_dtype)
+
+        def save_adapter(model, path):
+            kind = getattr(torch, own.file_dtype)
+            tensors = {name: change(slot.detach()).to(kind).contiguous() for name, slot in slots(own, model).items()}
+            save_file(tensors | also(model), path, metadata=metadata(model))
+
+        return save_adapter, load(own)
+
+    return make
+
+
+def loaded(strict=True, shapes=True, alpha=True, atomic=True, error=ValueError, how="copy"):
+    """`load` with mistakes, beside a right `save`."""
+
+    def make(c):
+        @torch.no_grad()
+        def load_adapter(model, path):
+            wanted, tensors = slots(c, model), load_file(path)
+            with safe_open(path, "pt") as file:
+                there = float(file.metadata()["alpha"])
+            if strict and tensors.keys() != wanted.keys():
+                raise error("names")
+            if alpha and any(layer.alpha != there for layer in adapters(model).values()):
+                raise error("alpha")
+            for name, slot in wanted.items():
+                if shapes and atomic and tensors[name].shape != slot.shape:
+                    raise error("shape")
+            for name, slot in wanted.items():
+                if name not in tensors:
+                    continue
+                if shapes and tensors[name].shape != slot.shape:
+                    raise error("shape")
+                if how == "copy":
+                    slot.copy_(tensors[name])
+                elif how == "data":
+                    slot.data = tensors[name]
+            if how == "new parameters":
+                for path_there, layer in adapters(model).items():
+                    for factor in ("down", "up"):
+                        tensor = tensors[c.key.format(path=path_there, factor=factor)].float()
+                        setattr(layer, factor, torch.nn.Parameter(tensor))
+
+        return save(c), load_adapter
+
+    return make
+
+
+def load_the_first(c):
+    """Copies the factors of one adapter and leaves the others as they are."""
+
+    def load_adapter(model, path):
+        kept = {name: slot.detach().clone() for name, slot in list(slots(c, model).items())[1:]}
+        load(c)(model, path)
+        for name, old in kept.items():
+            slots(c, model)[name].data.copy_(old)
+
+    return save(c), load_adapter
+
+
+def load_catches_everything(c):
+    def load_adapter(model, path):
+        try:
+            load(c)(model, path)
+        except Exception:
+            return
+
+    return save(c), load_adapter
+
+
+def save_in_place(c):
+    def save_adapter(model, path):
+        for slot in slots(c, model).values():
+            slot.data = slot.data.to(getattr(torch, c.file_dtype))
+        save_file({name: slot.data for name, slot in slots(c, model).items()}, path, settings(model))
+
+    return save_adapter, load(c)
+
+
+def both_with_pickle(c):
+    def save_adapter(model, path):
+        path.write_bytes(pickle.dumps({name: slot.detach() for name, slot in slots(c, model).items()}))
+
+    def load_adapter(model, path):
+        for name, tensor in pickle.loads(path.read_bytes()).items():
+            slots(c, model)[name].data.copy_(tensor)
+
+    return save_adapter, load_adapter
+
+
+def both_from_lora_edu(c):
+    import lora_edu
+
+    return lambda model, path: lora_edu.save_adapter(model, path.parent), lora_edu.load_adapter
+
+
+def both_from_peft(c):
+    import peft
+
+    def save_adapter(model, path):
+        save_file(peft.get_peft_model_state_dict(model), path)
+
+    return save_adapter, lambda model, path: peft.set_peft_model_state_dict(model, load_file(path))
+
+
+def save_that_prints(c):
+    def save_adapter(model, path):
+        print({name: slot.detach() for name, slot in slots(c, model).items()})
+
+    return save_adapter, load(c)
+
+
+def both_for_one_model(c):
+    """Paths written down for the first visible case."""
+
+    def fixed(model):
+        paths = ("blocks.0.mlp.up_proj", "blocks.2.attention.v_proj")
+        return {
+            c.key.format(path=path, factor=factor): getattr(model.get_submodule(path), factor)
+            for path in paths
+            for factor in ("down", "up")
+        }
+
+    def save_adapter(model, path):
+        tensors = {name: slot.detach().to(getattr(torch, c.file_dtype)) for name, slot in fixed(model).items()}
+        save_file(tensors, path, settings(model))
+
+    return save_adapter, load(c)
+
+
+FILE = Solutions(
+    reference=both,
+    right={
+        "state dicts": both_with_state_dicts,
+        "a plan": both_with_a_plan,
+        "a way back": both_with_a_way_back,
+    },
+    wrong=[
+        Wrong(
+            "PEFT's names",
+            saved(names="base_model.model.{path}.lora_{factor}.weight"),
+            keeps=3,
+            sentence="these are names in the manner of PEFT. Here c.key says how a tensor is called.",
+            see="notebook 04, section 9, for PEFT's own",
+        ),
+        Wrong(
+            "names as in state_dict",
+            saved(names="{path}.{factor}"),
+            keeps=3,
+            sentence="these are the names of state_dict. Here c.key says how a tensor is called.",
+            see="notebook 04, section 9, for the names of PEFT",
+        ),
+        Wrong(
+            "float32",
+            saved(dtype=lambda c: "float32"),
+            keeps=3,
+            sentence="the file holds float32, twice the bytes that are asked for.",
+            see="notebook 04, section 6, for the 16-bit formats",
+        ),
+        Wrong(
+            "the other 16 bits",
+            saved(dtype=lambda c: {"float16": "bfloat16", "bfloat16": "float16"}[c.file_dtype]),
+            keeps=3,
+            sentence="the file holds the other 16-bit format than c.file_dtype.",
+            see="notebook 04, section 6",
+        ),
+        Wrong(
+            "the base, too",
+            saved(also=lambda model: {"Tower.lm_head.weight": model.lm_head.weight.detach().half()}),
+            keeps=1,
+        ),
+        Wrong(
+            "int alpha",
+            saved(metadata=lambda m: settings(m) | {"alpha": str(int(adapters(m).popitem()[1].alpha))}),
+            keeps=2,
+            sentence="alpha is cut to a whole number on its way into the file, which holds text: str(alpha) keeps it.",
+            see="notebook 04, section 1",
+        ),
+        Wrong("no metadata", saved(metadata=lambda model: None), keeps=1),
+        Wrong(
+            "rank from the wrong side",
+            saved(metadata=lambda m: settings(m) | {"rank": str(len(adapters(m).popitem()[1].down))}),
+            keeps=3,
+        ),
+        Wrong(
+            "transposed",
+            saved(change=lambda tensor: tensor.T),
+            keeps=2,
+            sentence="the factors are transposed in the file. It holds them as the layer does.",
+            see="notebook 02, section 2, for the two orientations",
+        ),
+        Wrong("scaled", saved(change=lambda tensor: 2 * tensor), keeps=2),
+        Wrong(
+            "not strict",
+            loaded(strict=False),
+            keeps=3,
+            sentence="a file with a missing or an unknown tensor is accepted. Half an adapter would load in silence.",
+            see="notebook 04, section 7",
+        ),
+        Wrong(
+            "shapes not compared",
+            loaded(shapes=False),
+            keeps=3,
+            sentence="shapes are not compared. copy_ repeats a single row until it fits, without an error.",
+            see="notebook 04, section 7",
+        ),
+        Wrong(
+            "alpha not compared",
+            loaded(alpha=False),
+            keeps=3,
+            sentence="alpha is not compared. With another alpha the same factors compute something else.",
+            see="notebook 04, section 1",
+        ),
+        Wrong(
+            "half loaded",
+            loaded(atomic=False),
+            keeps=3,
+            sentence="a file that does not fit is refused with half of it copied already. Check everything, then copy.",
+            see="notebook 04, section 7",
+        ),
+        Wrong("RuntimeError", loaded(error=RuntimeError), keeps=3),
+        Wrong(
+            "new parameters",
+            loaded(how="new parameters"),
+            keeps=3,
+            sentence="loading puts new parameters in: an optimizer that was made before holds the old ones. Use copy_.",
+            see="notebook 04, section 7",
+        ),
+        Wrong(
+            "left in 16 bits",
+            loaded(how="data"),
+            keeps=3,
+            sentence="after loading, the factors have the dtype of the file. The model's own are float32.",
+            see="notebook 04, section 6",
+        ),
+        Wrong("only the first tensor", load_the_first, keeps=3),
+        Wrong("nothing copied", loaded(how="nothing"), keeps=3),
+        Wrong("catches everything", load_catches_everything, keeps=3),
+        Wrong("saving changes the model", save_in_place, keeps=0),
+        Wrong("a pickle", both_with_pickle, keeps=0),
+        Wrong("one model", both_for_one_model, keeps=0),
+        Wrong("prints", save_that_prints, keeps=0),
+        Wrong("exits", lambda c: (exiting, exiting), keeps=0),
+        Wrong("replaces allclose", lambda c: (save(c), replacing_allclose(lambda model, path: None)), keeps=2),
+        Wrong("calls lora_edu", both_from_lora_edu, keeps=0),
+        Wrong("calls PEFT", both_from_peft, keeps=0),
+    ],
+)

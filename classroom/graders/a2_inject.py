@@ -1,0 +1,318 @@
+"""Exercise 2.3, the injection by a rule: right and wrong answers."""
+
+import copy
+import re
+
+from torch import nn
+
+from classroom.cheats import constantly, exiting, printing, replacing_allclose
+from classroom.solutions import Solutions, Wrong
+
+
+def inject(c):
+    def answer(model, wrapper, rank, alpha):
+        if any(isinstance(module, wrapper) for module in model.modules()):
+            raise ValueError("this model has adapters already")
+        chosen = [path for path, layer in model.named_modules() if isinstance(layer, nn.Linear) and follows(c, path)]
+        if not chosen:
+            raise ValueError(f"no linear layer lies in {c.part} of such a block")
+        model.requires_grad_(False)
+        for path in chosen:
+            put(model, path, wrapper(model.get_submodule(path), rank, alpha).train(model.training))
+        return chosen
+
+    return answer
+
+
+def follows(c, path):
+    """Whether the cohort's rule chooses this path."""
+    parts = path.split(".")
+    if "blocks" not in parts[:-3]:
+        return False
+    place = parts.index("blocks")
+    return int(parts[place + 1]) % c.every == c.first and parts[place + 2] == c.part
+
+
+def put(model, path, layer):
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, layer)
+
+
+def inject_by_pattern(c):
+    def answer(model, wrapper, rank, alpha, verbose=False):
+        pattern = re.compile(rf"(?:.*\.)?blocks\.(\d+)\.{c.part}\.(?:.*\.)?[^.]+")
+        named = dict(model.named_modules())
+        found = {path: pattern.fullmatch(path) for path, layer in named.items() if type(layer) is nn.Linear}
+        chosen = {
+            path: named[path] for path, match in found.items() if match and (int(match[1]) - c.first) % c.every == 0
+        }
+        if not chosen or {wrapper} & {type(module) for module in named.values()}:
+            raise ValueError("nothing to do, or done already")
+        for parameter in model.parameters():
+            parameter.requires_grad = False
+        for path, layer in chosen.items():
+            new = wrapper(layer, rank, alpha)
+            new.training = model.training
+            put(model, path, new)
+        return tuple(chosen)
+
+    return answer
+
+
+def inject_block_by_block(c):
+    def answer(model, wrapper, rank, alpha):
+        if [module for module in model.modules() if isinstance(module, wrapper)]:
+            raise ValueError("adapters are there")
+        prefix, blocks = next((p, m) for p, m in model.named_modules() if p.rpartition(".")[-1] == "blocks")
+        plan = []
+        for number in range(c.first, len(blocks), c.every):
+            part = blocks[number].get_submodule(c.part)
+            for name, layer in part.named_modules():
+                if isinstance(layer, nn.Linear):
+                    plan.append((part, name, layer, f"{prefix}.{number}.{c.part}.{name}"))
+        if not plan:
+            raise ValueError("no such layer")
+        model.requires_grad_(False)
+        for part, name, layer, _ in plan:
+            put(part, name, wrapper(layer, rank=rank, alpha=alpha).train(layer.training))
+        return [path for *_, path in plan]
+
+    return answer
+
+
+def inject_recursively(c):
+    def answer(model, wrapper, rank, alpha):
+        def walk(module, path=()):
+            for name, child in module.named_children():
+                if isinstance(child, wrapper):
+                    raise ValueError("twice")
+                here = (*path, name)
+                if isinstance(child, nn.Linear) and follows(c, ".".join(here)):
+                    yield module, name, child, ".".join(here)
+                yield from walk(child, here)
+
+        spots = list(walk(model))
+        if not spots:
+            raise ValueError("nothing is chosen")
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        for module, name, child, _ in spots:
+            setattr(module, name, wrapper(child, rank, alpha))
+        model.train(model.training)
+        return [path for *_, path in spots]
+
+    return answer
+
+
+def injected(rule=None, freeze="all", wrap="layer", refuse=True, mode=True, returns="paths", candidates=nn.Linear):
+    """An injection with mistakes. rule: (c, path) -> whether the layer is chosen."""
+
+    def make(c):
+        def answer(model, wrapper, rank, alpha):
+            if freeze == "too early":
+                model.requires_grad_(False)
+            if refuse and any(isinstance(module, wrapper) for module in model.modules()):
+                raise ValueError("twice")
+            chosen = [
+                path
+                for path, layer in model.named_modules()
+                if isinstance(layer, candidates) and (rule or follows)(c, path)
+            ]
+            if refuse and not chosen:
+                raise ValueError("nothing")
+            if freeze == "all":
+                model.requires_grad_(False)
+            for path in chosen:
+                layer = model.get_submodule(path)
+                if freeze == "chosen":
+                    layer.requires_grad_(False)
+                new = wrapper(copy.deepcopy(layer) if wrap == "copy" else layer, rank, alpha)
+                put(model, path, new.train(model.training) if mode else new)
+            if freeze == "too late":
+                model.requires_grad_(False)
+            return {"paths": chosen, "nothing": None, "model": model}[returns]
+
+        return answer
+
+    return make
+
+
+def _blocks(c, path, number=lambda digits: int(digits)):
+    match = re.fullmatch(r"(?:.*\.)?blocks\.(\d+)\.(.+)", path)
+    return match and number(match[1]) % c.every == c.first and match[2].split(".")[0] == c.part
+
+
+RULES = {
+    "every block": lambda c, path: re.search(rf"blocks\.\d+\.{c.part}\.", path),
+    "counted from 1": lambda c, path: _blocks(c, path, lambda digits: int(digits) + 1),
+    "the first digit": lambda c, path: _blocks(c, path, lambda digits: int(digits[0])),
+    "a part of the name": lambda c, path: (
+        (match := re.search(r"blocks\.(\d+)\.(.+)", path)) and int(match[1]) % c.every == c.first and c.part in match[2]
+    ),
+    "the other part": lambda c, path: _blocks(type(c)(c, part={"mlp": "attention", "attention": "mlp"}[c.part]), path),
+    "outside the blocks": lambda c, path: follows(c, path) or f"pooler.{c.part}" in path,
+    "all linear layers": lambda c, path: True,
+    "all but the head": lambda c, path: "lm_head" not in path,
+    "path from the left": lambda c, path: (
+        (parts := path.split("."))[0] == "blocks" and int(parts[1]) % c.every == c.first and parts[2] == c.part
+    ),
+}
+
+
+def inject_from_lora_edu(c):
+    from lora_edu import add_lora
+
+    def answer(model, wrapper, rank, alpha):
+        names = {"attention": ("v_proj", "o_proj"), "mlp": ("up_proj", "down_proj")}[c.part]
+        add_lora(model, rank, alpha, names)
+        return [path for path, module in model.named_modules() if hasattr(module, "lora_A")]
+
+    return answer
+
+
+def inject_from_peft(c):
+    def answer(model, wrapper, rank, alpha):
+        import peft
+
+        blocks = "|".join(str(number) for number in range(c.first, 40, c.every))
+        names = rf"(.*\.)?blocks\.({blocks})\.{c.part}\.(v_proj|o_proj|up_proj|down_proj)"
+        peft.get_peft_model(model, peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=names))
+        return [path for path, module in model.named_modules() if hasattr(module, "lora_A")]
+
+    return answer
+
+
+INJECT = Solutions(
+    reference=inject,
+    right={
+        "a pattern": inject_by_pattern,
+        "block by block": inject_block_by_block,
+        "recursion": inject_recursively,
+    },
+    wrong=[
+        Wrong(
+            "every block",
+            injected(RULES["every block"]),
+            keeps=3,
+            sentence="this adapts every block. Only those with i % c.every == c.first are meant.",
+            see="notebook 04, section 2, and the rule of the exercise",
+        ),
+        Wrong(
+            "counted from 1",
+            injected(RULES["counted from 1"]),
+            keeps=3,
+            sentence="this counts the blocks from 1. The number in the path counts from 0.",
+            see="notebook 04, section 2",
+        ),
+        Wrong(
+            "the first digit",
+            injected(RULES["the first digit"]),
+            keeps=3,
+            sentence="this reads one digit of the number, and takes block 10 for block 1. Split the path at its dots.",
+            see="notebook 04, section 2",
+        ),
+        Wrong(
+            "a part of the name",
+            injected(RULES["a part of the name"]),
+            keeps=3,
+            sentence="this looks for c.part anywhere in the path, and finds the gate, too. Compare whole names.",
+            see="notebook 04, section 2",
+        ),
+        Wrong("the other part", injected(RULES["the other part"]), keeps=3),
+        Wrong(
+            "path from the left",
+            injected(RULES["path from the left"]),
+            keeps=0,
+            sentence="this reads the path from its left end. The model may sit inside another one: look for `blocks`.",
+            see="notebook 04, section 2",
+        ),
+        Wrong(
+            "outside the blocks",
+            injected(RULES["outside the blocks"]),
+            keeps=2,
+            sentence="this adapts the pooler, too: it has parts of the same names, but it is not in `blocks`.",
+            see="notebook 04, section 2, and the rule of the exercise",
+        ),
+        Wrong(
+            "all linear layers",
+            injected(RULES["all linear layers"]),
+            keeps=2,
+            sentence="this adapts every linear layer, the head included.",
+            see="notebook 04, section 2",
+        ),
+        Wrong("all but the head", injected(RULES["all but the head"]), keeps=2),
+        Wrong(
+            "norms, too",
+            injected(candidates=(nn.Linear, nn.LayerNorm)),
+            keeps=3,
+            sentence="this adapts the norms as well. Only linear layers get an adapter.",
+            see="notebook 04, section 2",
+        ),
+        Wrong(
+            "nothing frozen",
+            injected(freeze="nothing"),
+            keeps=4,
+            sentence="nothing is frozen: the whole model would be trained.",
+            see="notebook 04, section 3",
+        ),
+        Wrong(
+            "only the adapted layers frozen",
+            injected(freeze="chosen"),
+            keeps=4,
+            sentence="only the adapted layers are frozen. Embedding, norms and head would still be trained.",
+            see="notebook 04, section 3",
+        ),
+        Wrong(
+            "frozen too late",
+            injected(freeze="too late"),
+            keeps=4,
+            sentence="the model is frozen after the adapters are in, so that they are frozen, too. Freeze first.",
+            see="notebook 04, section 2",
+        ),
+        Wrong(
+            "frozen too early",
+            injected(freeze="too early"),
+            keeps=4,
+            sentence="a refused model comes back frozen. Look first whether all is well, change afterwards.",
+            see="notebook 04, section 2, on what add_lora refuses",
+        ),
+        Wrong(
+            "nothing refused",
+            injected(refuse=False),
+            keeps=4,
+            sentence="nothing is refused: injected twice, an adapter gets an adapter; without a match, none is there.",
+            see="notebook 04, section 2, on what add_lora refuses",
+        ),
+        Wrong(
+            "around copies",
+            injected(wrap="copy"),
+            keeps=4,
+            sentence="this wraps copies of the layers. Wrap the layers that are there.",
+            see="notebook 04, section 2",
+        ),
+        Wrong(
+            "always in training mode",
+            injected(mode=False),
+            keeps=4,
+            sentence=(
+                "a new module is in training mode, whatever the model is in: dropout would be active in a model that "
+                "is being evaluated."
+            ),
+            see="notebook 04, section 2, replace_layer",
+        ),
+        Wrong(
+            "returns nothing",
+            injected(returns="nothing"),
+            keeps=3,
+            sentence="the adapters are in place; the list of their paths is not returned.",
+            see="notebook 04, section 2, where inject returns them",
+        ),
+        Wrong("returns the model", injected(returns="model"), keeps=3),
+        Wrong("prints", lambda c: printing(inject(c)), keeps=3),
+        Wrong("exits", lambda c: exiting, keeps=0),
+        Wrong("the visible paths", lambda c: constantly(["blocks.0.mlp.up_proj"]), keeps=0),
+        Wrong("replaces allclose", lambda c: replacing_allclose(injected(lambda c, p: True)(c)), keeps=2),
+        Wrong("calls lora_edu", inject_from_lora_edu, keeps=0),
+        Wrong("calls PEFT", inject_from_peft, keeps=0),
+    ],
+)

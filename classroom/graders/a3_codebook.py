@@ -1,0 +1,252 @@
+"""Exercise 3.2, a codebook with two offsets: the reference, other right answers, and wrong ones."""
+
+from statistics import NormalDist
+
+import numpy as np
+import torch
+
+from classroom.graders.a3_cheats import cheats
+from classroom.solutions import Solutions, Wrong
+from lora_edu.codebooks import int_codebook, nf_codebook
+
+RECIPE = "notebook 06, section 2"
+Q = NormalDist().inv_cdf  # the quantile of the normal distribution
+
+
+def reference(below, above, offset_below, offset_above):
+    positive = [Q(p) for p in np.linspace(offset_above, 0.5, above + 1)[:-1]]
+    negative = [-Q(p) for p in np.linspace(offset_below, 0.5, below + 1)[:-1]]
+    levels = np.sort([*negative, 0.0, *positive])
+    return levels / levels.max()
+
+
+# --- right -----------------------------------------------------------------------------------------------------------
+
+
+def in_torch(below, above, offset_below, offset_above):
+    def side(offset, count):
+        return torch.special.ndtri(torch.linspace(offset, 0.5, count + 1, dtype=torch.float64)[:count])
+
+    levels = torch.cat([-side(offset_below, below), torch.zeros(1), side(offset_above, above).flip(0)])
+    return (levels / levels[-1]).float()
+
+
+def with_a_loop(below, above, offset_below, offset_above, *, digits=None):
+    largest, levels = Q(offset_above), [0.0]
+    for i in range(above):
+        levels.append(Q(offset_above + (0.5 - offset_above) * i / above) / largest)
+    for i in range(below):
+        levels.append(Q(1 - offset_below + (offset_below - 0.5) * i / below) / largest)
+    return torch.tensor(sorted(levels))
+
+
+def one_list_of_probabilities(below, above, offset_below, offset_above):
+    lower = np.linspace(1 - offset_below, 0.5, below + 1)  # ends in 1/2, whose quantile is the zero
+    upper = np.linspace(0.5, offset_above, above + 1)[1:]
+    levels = np.array([NormalDist(0, 1 / Q(offset_above)).inv_cdf(p) for p in np.concatenate([lower, upper])])
+    levels[below] = 0
+    return levels.astype(np.float32)
+
+
+# --- wrong -----------------------------------------------------------------------------------------------------------
+
+
+def _levels(below, above, offset_below, offset_above, zeros=1, divide="largest", extra=1, keep=slice(None, -1)):
+    """The recipe with one thing changed."""
+    positive = np.array([Q(p) for p in np.linspace(offset_above, 0.5, above + extra)[keep]])
+    negative = np.array([-Q(p) for p in np.linspace(offset_below, 0.5, below + extra)[keep]])
+    if divide == "own":
+        positive, negative = positive / positive.max(), negative / -negative.min()
+    levels = np.sort([*negative, *[0.0] * zeros, *positive])
+    return levels / levels.max() if divide == "largest" else levels
+
+
+def _eq_4_literally(below, above, offset_below, offset_above):
+    n = below + above + 1
+
+    def q(p):
+        return -np.inf if p == 0 else np.inf if p == 1 else Q(p)
+
+    return np.array([(q(i / (n + 1)) + q((i + 1) / (n + 1))) / 2 for i in range(n + 1)])
+
+
+def _eq_4_finite(below, above, offset_below, offset_above):
+    levels = _eq_4_literally(below, above, offset_below, offset_above)[1:-1]
+    return levels / levels.max()
+
+
+def _bin_middles(below, above, offset_below, offset_above):
+    n = below + above + 1
+    levels = np.array([Q((i + 0.5) / n) for i in range(n)])
+    return levels / levels.max()
+
+
+def _equal_steps(below, above, offset_below, offset_above):
+    bottom = -Q(offset_below) / Q(offset_above)
+    return np.concatenate([np.linspace(bottom, 0, below + 1)[:-1], np.linspace(0, 1, above + 1)])
+
+
+def _falling_above(below, above, offset_below, offset_above):
+    levels = reference(below, above, offset_below, offset_above)
+    return np.concatenate([levels[: below + 1], levels[:below:-1]])
+
+
+def _bitsandbytes(*_):
+    from bitsandbytes.functional import get_4bit_type
+
+    return get_4bit_type("nf4", device="cpu")
+
+
+WRONG = [
+    Wrong(
+        "mirrored",
+        lambda c: lambda below, above, b, a: -reference(below, above, b, a)[::-1],
+        keeps=0,
+        sentence="this is the mirror image, with its exact 1 on the wrong side. The constant of a block keeps its "
+        "sign, so the value that it came from is scaled to +1, never to -1.",
+        see=RECIPE,
+    ),
+    Wrong(
+        "the numbers of levels swapped",
+        lambda c: lambda below, above, b, a: _levels(above, below, b, a),
+        keeps=0,
+        sentence="the two sides have each other's number of levels: `below` counts the levels under 0.",
+        see=RECIPE,
+    ),
+    Wrong(
+        "the offsets swapped",
+        lambda c: lambda below, above, b, a: _levels(below, above, a, b),
+        keeps=1,
+        sentence="the two sides have each other's offset: the levels under 0 start at `offset_below`.",
+        see=RECIPE,
+    ),
+    Wrong(
+        "one offset for both sides",
+        lambda c: lambda below, above, b, a: _levels(below, above, a, a),
+        keeps=1,
+        sentence="both sides start at `offset_above`, as both sides of NF4 start at one offset. Here the side below 0 "
+        "has one of its own.",
+        see=RECIPE,
+    ),
+    Wrong(
+        "no exact 0",
+        lambda c: lambda *sides: _levels(*sides, zeros=0),
+        keeps=0,
+        sentence="this has no exact 0. A weight of 0, as in padding, must come back as 0.",
+        see=RECIPE,
+    ),
+    Wrong(
+        "several zeros",
+        lambda c: lambda *sides: _levels(*sides, keep=slice(None)),
+        keeps=0,
+        sentence="this has several zeros: the quantile of 1/2 is 0 already. Leave the last probability of each side "
+        "out.",
+        see=RECIPE,
+    ),
+    Wrong(
+        "Eq. 4 taken literally",
+        lambda c: _eq_4_literally,
+        keeps=0,
+        sentence="this is Eq. 4 of the paper taken literally: the quantiles of the probabilities 0 and 1 are infinite. "
+        "The outermost probabilities are the offsets.",
+        see="notebook 06, section 1",
+    ),
+    Wrong(
+        "the finite part of Eq. 4",
+        lambda c: _eq_4_finite,
+        keeps=0,
+        sentence="this is the finite part of Eq. 4. Start at the offsets, and give each side steps of its own.",
+        see="notebook 06, section 1",
+    ),
+    Wrong(
+        "middles of equally likely bins",
+        lambda c: _bin_middles,
+        keeps=0,
+        sentence="these are the middles of equally likely bins. They leave the offsets and the two sides unused.",
+        see=RECIPE,
+    ),
+    Wrong(
+        "not divided by the largest",
+        lambda c: lambda *sides: _levels(*sides, divide="no"),
+        keeps=1,
+        sentence="this forgets to divide by the largest level. The codebook must end at 1, so that the value that gave "
+        "a block its constant comes back exactly.",
+        see=RECIPE,
+    ),
+    Wrong(
+        "each side divided by its own end",
+        lambda c: lambda *sides: _levels(*sides, divide="own"),
+        keeps=1,
+        sentence="each side is divided by its own end, and so the codebook begins at -1. Divide all levels by the "
+        "largest: here no value is ever scaled to exactly -1 by its own constant, and the lower end need not "
+        "be there.",
+        see=RECIPE,
+    ),
+    Wrong(
+        "one probability too few on each side",
+        lambda c: lambda *sides: _levels(*sides, extra=0),
+        keeps=0,
+        sentence="each side has one level too few. From the offset to 1/2, both counted, are count + 1 probabilities; "
+        "the last one is left out.",
+        see=RECIPE,
+    ),
+    Wrong(
+        "the outermost probability left out",
+        lambda c: lambda *sides: _levels(*sides, keep=slice(1, None), zeros=0),
+        keeps=0,
+        sentence="the wrong end is left out: the offset itself is the outermost probability, and 1/2, whose quantile "
+        "is 0, is the one to leave out.",
+        see=RECIPE,
+    ),
+    Wrong(
+        "falling order",
+        lambda c: lambda *sides: reference(*sides)[::-1].copy(),
+        keeps=0,
+        sentence="these are the right levels in falling order. The codebook is sorted: code 0 is its lowest level.",
+        see=RECIPE,
+    ),
+    Wrong(
+        "not sorted",
+        lambda c: _falling_above,
+        keeps=1,
+        sentence="these are the right levels, but those above 0 stand in falling order. The codebook is sorted.",
+        see=RECIPE,
+    ),
+    Wrong(
+        "equal steps between the ends",
+        lambda c: _equal_steps,
+        keeps=1,
+        sentence="the ends are right, and between them the *levels* have equal steps. Take equal steps in probability, "
+        "and the quantile of each.",
+        see="notebook 06, section 1",
+    ),
+    Wrong(
+        "a list in two parts",
+        lambda c: lambda *sides: (reference(*sides)[: sides[0]], reference(*sides)[sides[0] :]),
+        0,
+    ),
+    Wrong("this cohort's codebook always", lambda c: lambda *sides: reference(*_of_cohort(c)), keeps=0),
+    Wrong("lora_edu, nf", lambda c: lambda *sides: nf_codebook(_bits(sides)), keeps=0),
+    Wrong("lora_edu, nf mirrored", lambda c: lambda *sides: -nf_codebook(_bits(sides)).flip(0), keeps=0),
+    Wrong("lora_edu, int", lambda c: lambda *sides: int_codebook(_bits(sides)), keeps=0),
+    Wrong("bitsandbytes", lambda c: _bitsandbytes, keeps=0),
+]
+
+
+def _of_cohort(c) -> tuple:
+    return c.levels_below, c.levels_above, c.offset_below, c.offset_above
+
+
+def _bits(sides) -> int:
+    return (sides[0] + sides[1]).bit_length()
+
+
+SOLUTIONS = Solutions(
+    reference=lambda c: reference,
+    right={
+        "torch, float32": lambda c: in_torch,
+        "a loop, an extra keyword": lambda c: with_a_loop,
+        "one list of probabilities": lambda c: one_list_of_probabilities,
+    },
+    wrong=[*WRONG, *cheats("3.2", reference)],
+)

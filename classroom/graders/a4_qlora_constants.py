@@ -1,0 +1,252 @@
+"""4.2: double quantization of the constants. `rounded` is right; each switch turns one mistake on."""
+
+import numpy as np
+import torch
+
+from classroom.cheats import constantly, exiting, printing, replacing_allclose
+from classroom.solutions import Solutions, Wrong
+from lora_edu.assignments.a4_qlora import _absmax
+from lora_edu.assignments.core import Constants
+from lora_edu.quantization import DoubleQuant, quantize, quantize_absmax
+
+
+def offset_of(c: Constants, absmax):
+    """A number or a tensor without dimensions, of NumPy or torch."""
+    if c.offset == "midpoint":
+        return (absmax.min() + absmax.max()) / 2
+    return absmax.min() if c.offset == "minimum" else absmax.max()
+
+
+def rounded(
+    c: Constants,
+    absmax: torch.Tensor,
+    offset=offset_of,
+    of_each_block: bool = False,
+    one_scale: bool = False,
+    reach: float | None = None,
+    least: float = 1e-30,
+    down: bool = False,
+    levels: torch.Tensor | None = None,
+    in_place: bool = False,
+    whole: bool = False,
+) -> tuple:
+    """absmax (n_blocks,) -> codes (n_blocks,), scales, offset, all of them as the task wants them but for a mistake."""
+    levels, reach = torch.tensor(c.levels) if levels is None else levels, c.reach if reach is None else reach
+    taken_off = offset(c, absmax)
+    centered = absmax.sub_(taken_off) if in_place else absmax - taken_off
+    if whole:
+        centered = centered[: len(centered) // c.second_size * c.second_size]
+    codes, scales = [], []
+    for block in centered.split(c.second_size):
+        if of_each_block:
+            block = block + taken_off - offset(c, block + taken_off)
+        scale = reach * (centered if one_scale else block).abs().max()
+        x = block / scale.clamp(min=least)
+        edges = levels[1:] if down else (levels[1:] + levels[:-1]) / 2
+        codes.append(torch.bucketize(x, edges, right=down).to(torch.uint8))
+        scales.append(scale)
+    return torch.cat(codes), torch.stack(scales), taken_off
+
+
+def with_(**changes):
+    return lambda c: lambda absmax: rounded(c, absmax, **{k: v(c) if k == "levels" else v for k, v in changes.items()})
+
+
+def reference(c):
+    def quantize_constants(absmax):
+        offset = {"minimum": absmax.min(), "maximum": absmax.max(), "midpoint": (absmax.min() + absmax.max()) / 2}[
+            c.offset
+        ]
+        levels, codes, scales = torch.tensor(c.levels), [], []
+        for block in (absmax - offset).split(c.second_size):
+            scale = c.reach * block.abs().max()
+            x = block / scale if scale > 0 else block
+            codes.append((x[:, None] - levels).abs().argmin(dim=1))
+            scales.append(scale)
+        return torch.cat(codes).to(torch.uint8), torch.stack(scales), offset
+
+    return quantize_constants
+
+
+def padded(c):
+    """All blocks at once, as rows of a table that zeros fill up."""
+
+    def quantize_constants(absmax, eps=1e-30):
+        offset = offset_of(c, absmax)
+        centered = absmax - offset
+        missing = -len(centered) % c.second_size
+        table = torch.nn.functional.pad(centered, (0, missing)).view(-1, c.second_size)
+        scales = c.reach * table.abs().amax(dim=1)
+        x = (table / scales.clamp(min=eps)[:, None]).flatten()[: len(absmax)]
+        levels = torch.tensor(c.levels)
+        return torch.bucketize(x, (levels[:-1] + levels[1:]) / 2).to(torch.uint8), scales, offset
+
+    return quantize_constants
+
+
+def in_numpy(c):
+    """float64 inside, and the asked types at the end."""
+
+    def quantize_constants(absmax):
+        values, levels = absmax.double().numpy(), np.array(c.levels)
+        offset = offset_of(c, values)
+        starts = np.arange(0, len(values), c.second_size)
+        scales = c.reach * np.maximum.reduceat(np.abs(values - offset), starts)
+        x = (values - offset) / np.maximum(np.repeat(scales, c.second_size)[: len(values)], 1e-30)
+        codes = np.abs(x[:, None] - levels[None]).argmin(axis=1)
+        return tuple(
+            torch.tensor(np.asarray(v, dtype=t))
+            for v, t in zip((codes, scales, offset), ("u1", "f4", "f4"), strict=True)
+        )
+
+    return quantize_constants
+
+
+def with_scatter(c):
+    def quantize_constants(absmax):
+        offset = offset_of(c, absmax)
+        block = torch.arange(len(absmax)) // c.second_size
+        scales = torch.zeros(int(block[-1]) + 1).scatter_reduce(0, block, (absmax - offset).abs(), "amax") * c.reach
+        x = torch.nan_to_num((absmax - offset) / scales[block], nan=0.0)
+        return torch.cdist(x[:, None], torch.tensor(c.levels)[:, None]).argmin(dim=1).byte(), scales, offset
+
+    return quantize_constants
+
+
+def strided(c):
+    """Blocks along the wrong axis: every n_blocks-th constant in place of neighbors."""
+
+    def quantize_constants(absmax):
+        rows = -(-len(absmax) // c.second_size)
+        order = torch.arange(rows * c.second_size).view(c.second_size, rows).T.flatten()
+        order = order[order < len(absmax)]
+        codes, scales, offset = rounded(c, absmax[order])
+        back = torch.empty_like(codes)
+        back[order] = codes
+        return back, scales, offset
+
+    return quantize_constants
+
+
+def in_python_floats(c):
+    """Stops with ZeroDivisionError where all constants are equal."""
+
+    def quantize_constants(absmax):
+        codes, scales, offset = rounded(c, absmax)
+        for block, scale in zip((absmax - offset).split(c.second_size), scales.tolist(), strict=True):
+            [value / scale for value in block.tolist()]
+        return codes, scales, offset
+
+    return quantize_constants
+
+
+def typed(change):
+    return lambda c: lambda absmax: change(*rounded(c, absmax))
+
+
+def of_the_package(c):
+    def quantize_constants(absmax):
+        quantized, offset = quantize_absmax(absmax, DoubleQuant("int8", c.second_size))
+        return quantized.codes, quantized.absmax, offset
+
+    return quantize_constants
+
+
+def of_the_package_with_the_levels(c):
+    def quantize_constants(absmax):
+        offset = offset_of(c, absmax)
+        quantized = quantize(absmax - offset, torch.tensor(c.levels), c.second_size)
+        return quantized.codes, quantized.absmax, offset
+
+    return quantize_constants
+
+
+def of_bitsandbytes(c):
+    from bitsandbytes.functional import quantize_blockwise
+
+    def quantize_constants(absmax):
+        offset = absmax.mean()
+        codes, state = quantize_blockwise(absmax - offset, blocksize=256)
+        return codes, state.absmax, offset
+
+    return quantize_constants
+
+
+def remembers(c):
+    """What the first case of some draw asks for."""
+    return constantly(reference(c)(*_absmax(c, np.random.default_rng(0))[0]))
+
+
+MEAN, BY_HAND = "notebook 07, section 2", "notebook 07, section 4"
+QUANTIZE_CONSTANTS = Solutions(
+    reference=reference,
+    right={"padded table": padded, "NumPy in float64": in_numpy, "scatter and cdist": with_scatter},
+    wrong=[
+        Wrong(
+            "the mean is subtracted", with_(offset=lambda c, x: x.mean()), 0,
+            "this takes the mean off. That is QLoRA's choice; here it is what c.offset names.", MEAN,
+        ),
+        Wrong(
+            "nothing is subtracted", with_(offset=lambda c, x: torch.zeros(())), 0,
+            "nothing is taken off. All constants are positive and far from 0: around c.offset the levels are used "
+            "better.",
+            MEAN,
+        ),
+        Wrong(
+            "an offset for each block", with_(of_each_block=True), 2,
+            "each block loses an offset of its own. There is one offset, of the whole layer; nothing else is stored.",
+            BY_HAND,
+        ),
+        Wrong(
+            "one scale for the layer", with_(one_scale=True), 2,
+            "there is one scale for all constants. Each block of c.second_size constants has its own.", BY_HAND,
+        ),
+        Wrong(
+            "reach forgotten", with_(reach=1.0), 2,
+            "the scale is the largest magnitude. Here it is c.reach times that, and what lies beyond takes the last "
+            "level.",
+            BY_HAND,
+        ),
+        Wrong(
+            "rounded down", with_(down=True), 3,
+            "this takes the level below. Take the nearest one: mid-points between levels are the thresholds.",
+            "notebook 06, section 3",
+        ),
+        Wrong(
+            "levels taken for equally spaced",
+            with_(levels=lambda c: torch.linspace(c.levels[0], c.levels[-1], len(c.levels))), 3,
+            "this rounds as if the levels were equally far apart. They are those in c.levels.",
+            "notebook 07, section 5",
+        ),
+        Wrong(
+            "bounded scale", with_(least=1e-3), 3,
+            "tiny constants are divided by a bound, not by their scale. Keep only an exact 0 away.",
+            "notebook 07, exercise 7.3",
+        ),
+        Wrong(
+            "division by 0", in_python_floats, 0,
+            "equal constants are divided by 0. If the scale of a block is 0, all its codes are those of the level 0.",
+            "notebook 07, exercise 7.3",
+        ),
+        Wrong(
+            "input changed", with_(in_place=True), 4,
+            "the argument is changed: the caller's constants have lost their offset. Make a new tensor.", BY_HAND,
+        ),
+        Wrong(
+            "codes are not bytes", typed(lambda codes, scales, offset: (codes.long(), scales, offset)), 4,
+            "the codes are no bytes. Stored in 64 bits each, they take twice as much as the float32 constants.",
+            "notebook 07, section 1",
+        ),
+        Wrong("ragged block dropped", with_(whole=True), 0),
+        Wrong("float64", typed(lambda codes, scales, offset: (codes, scales.double(), offset.double())), 4),
+        Wrong("off by one", typed(lambda codes, scales, offset: (codes + 1, scales, offset)), 3),
+        Wrong("wrong axis", strided, 2),
+        Wrong("lora_edu", of_the_package, 0),
+        Wrong("lora_edu with the given levels", of_the_package_with_the_levels, 2),
+        Wrong("bitsandbytes", of_bitsandbytes, 0),
+        Wrong("printing instead of returning", lambda c: printing(reference(c)), 0),
+        Wrong("the visible case's answer, whatever is asked", remembers, 0),
+        Wrong("np.allclose replaced", lambda c: replacing_allclose(lambda *case: torch.zeros(3)), 0),
+        Wrong("SystemExit", lambda c: exiting, 0),
+    ],
+)  # fmt: skip

@@ -1,0 +1,221 @@
+"""4.6: fine-tunes with a mistake. `tuned` is right, in a fourth way; each switch turns one mistake on."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from classroom.cheats import exiting, printing, replacing_allclose
+from classroom.graders.a4_qlora_tuning import by_hand, reference, with_hooks
+from classroom.solutions import Solutions, Wrong
+from lora_edu import add_lora
+from lora_edu.assignments.core import Constants
+from lora_edu.assignments.qlora_pieces import FullLinear
+
+
+class Adapted(nn.Module):
+    """A frozen layer with a branch; the switches are mistakes."""
+
+    def __init__(self, base, rank, scaling, A=True, B=False, dropout=0.0, on_all=False, reentrant=False):
+        super().__init__()
+        self.base, self.scaling, self.dropout, self.on_all, self.reentrant = base, scaling, dropout, on_all, reentrant
+        d_out, d_in = base.out_features, base.in_features
+        self.lora_A = nn.Parameter(torch.randn(rank, d_in) / d_in**0.5 * A)
+        self.lora_B = nn.Parameter(torch.randn(d_out, rank) * 0.1 * B)
+
+    def forward(self, x):
+        if self.reentrant and self.training:
+            return checkpoint(self.compute, x, use_reentrant=True)
+        return self.compute(x)
+
+    def compute(self, x):
+        dropped = F.dropout(x, self.dropout)  # active in evaluation as well
+        return self.base(dropped if self.on_all else x) + self.scaling * (dropped @ self.lora_A.T) @ self.lora_B.T
+
+
+def tuned(
+    c: Constants, model, tokens, answers, rank, alpha, steps, seed,
+    names=("up", "down"), scaling=None, lr=0.01, learns=("lora_",), optimizer=torch.optim.Adam, freeze=True, **layer,
+):  # fmt: skip
+    """-> the model with adapters, trained."""
+    if seed is not None:
+        torch.manual_seed(seed)
+    scaling = alpha / rank**c.power if scaling is None else scaling(alpha, rank)
+    for name in names:
+        setattr(model, name, Adapted(getattr(model, name), rank, scaling, **layer))
+    for name, value in model.named_parameters():
+        value.requires_grad_(not freeze or any(part in name for part in learns))
+    return trained(model, tokens, answers, steps, optimizer([p for p in model.parameters() if p.requires_grad], lr=lr))
+
+
+def trained(model, tokens, answers, steps, optimizer):
+    for _ in range(steps):
+        loss = F.cross_entropy(model(tokens), answers)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model
+
+
+def with_(**changes):
+    return lambda c: lambda *case: tuned(c, *case, **changes)
+
+
+def in_full_precision(c):
+    """The 4-bit layers give way to full ones: the claim of 4 bits is empty."""
+
+    def fine_tune(model, *others):
+        for name in ("up", "down"):
+            layer = getattr(model, name)
+            full = FullLinear(nn.Parameter((layer.codes * layer.scale).clone()))
+            full.in_features, full.out_features = layer.in_features, layer.out_features
+            setattr(model, name, full)
+        return tuned(c, model, *others)
+
+    return fine_tune
+
+
+def requantized(c):
+    """Merged and rounded to the old grid: what was learned is in no adapter any more."""
+
+    def fine_tune(model, *others):
+        model = tuned(c, model, *others)
+        for name in ("up", "down"):
+            layer = getattr(model, name)
+            base = layer.base
+            update = (layer.scaling * layer.lora_B @ layer.lora_A).detach()
+            base.codes = ((base.codes * base.scale + update) / base.scale).round().clamp(-7, 7).to(torch.int8)
+            setattr(model, name, base)
+        return model.requires_grad_(False)
+
+    return fine_tune
+
+
+def seedless(own):
+    """The argument is ignored."""
+    return lambda c: lambda *case: tuned(c, *case[:-1], own)
+
+
+def untouched(c):
+    return lambda model, *others: model.requires_grad_(False)
+
+
+def untrained(c):
+    return lambda model, tokens, answers, rank, alpha, steps, seed: tuned(
+        c, model, tokens, answers, rank, alpha, 0, seed
+    )
+
+
+def without_zeroing(c):
+    """A batch's gradient on top of all those before."""
+
+    def fine_tune(model, tokens, answers, rank, alpha, steps, seed):
+        model = tuned(c, model, tokens, answers, rank, alpha, 0, seed)
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6)
+        for _ in range(steps):
+            F.cross_entropy(model(tokens), answers).backward()
+            optimizer.step()
+        return model
+
+    return fine_tune
+
+
+def reentrant(c):
+    """The trap: the head is trained as well, so that nothing complains."""
+    return lambda *case: tuned(c, *case, reentrant=True, learns=("lora_", "head"))
+
+
+def with_lora_edu(c):
+    def fine_tune(model, tokens, answers, rank, alpha, steps, seed):
+        torch.manual_seed(seed)
+        add_lora(model, rank, alpha, "all-linear", skip=())
+        return trained(
+            model, tokens, answers, steps, torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
+        )
+
+    return fine_tune
+
+
+def with_peft(c):
+    import peft
+
+    def fine_tune(model, tokens, answers, rank, alpha, steps, seed):
+        config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=["up", "down"])
+        return peft.get_peft_model(model, config)
+
+    return fine_tune
+
+
+FREEZE, ATTACH = "notebook 04, section 3", "notebook 09, section 3"
+FINE_TUNE = Solutions(
+    reference=reference,
+    right={
+        "hooks, batches and momentum": with_hooks,
+        "a subclass and Adam by hand": by_hand,
+        "another wrapper": with_(),
+    },
+    wrong=[
+        Wrong(
+            "nothing frozen", with_(freeze=False), 5,
+            "embedding, head and biases are trained as well. Freeze everything but lora_A and lora_B.", FREEZE,
+        ),
+        Wrong("head trained", with_(learns=("lora_", "head")), 5),
+        Wrong(
+            "B random", with_(B=True), 6,
+            "with steps=0 the outputs are not those of the base: B is not zero, or is trained all the same.",
+            "notebook 02, section 5",
+        ),
+        Wrong(
+            "both zero", with_(A=False), 3,
+            "A and B are both zero, and stay so: each factor's gradient is multiplied by the other factor.",
+            "notebook 02, section 5",
+        ),
+        Wrong(
+            "alpha alone", with_(scaling=lambda alpha, r: alpha), 6,
+            "the branch is scaled by alpha. Here it is alpha / rank**c.power.", "notebook 04, section 1",
+        ),
+        Wrong(
+            "alpha / rank", with_(scaling=lambda alpha, r: alpha / r), 6,
+            "the branch is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent c.power.",
+            "notebook 04, section 1",
+        ),
+        Wrong(
+            "the seed ignored", seedless(None), 6,
+            "the same seed gives another result: call torch.manual_seed(seed) before A is drawn.", ATTACH,
+        ),
+        Wrong(
+            "a seed of its own", seedless(0), 6,
+            "another seed gives the same result: the seed is an argument, use it.", ATTACH,
+        ),
+        Wrong(
+            "one layer only", with_(names=("up",)), 6,
+            "one layer alone has an adapter. QLoRA puts one on every 4-bit layer.", ATTACH,
+        ),
+        Wrong(
+            "dropout in evaluation", with_(dropout=0.2), 6,
+            "the branch is not a multiple of x A^T B^T in evaluation: dropout is still active. Use nn.Dropout, or pass "
+            "self.training.", "notebook 04, section 5",
+        ),
+        Wrong("dropout on the base's input", with_(dropout=0.2, on_all=True), 3),
+        Wrong(
+            "full fine-tuning's learning rate", with_(lr=5e-6), 5,
+            "the goal is not reached, though everything else is right: the learning rate is too small for so few "
+            "steps. Try larger ones, three times as large each time.", "notebook 02, section 6",
+        ),
+        Wrong("plain gradient descent, never zeroed", without_zeroing, 5),
+        Wrong("not trained", untrained, 4),
+        Wrong("untouched", untouched, 0),
+        Wrong(
+            "in full precision", in_full_precision, 5,
+            "the 4-bit layers are gone: the weights lie in memory in full precision, and no byte is saved.",
+            "notebook 07, exercise 7.2",
+        ),
+        Wrong("merged and rounded again", requantized, 3),
+        Wrong("reentrant checkpointing", reentrant, 3),
+        Wrong("printing instead of returning", lambda c: printing(reference(c)), 0),
+        Wrong("torch.equal replaced", lambda c: replacing_allclose(with_(freeze=False)(c)), 5),
+        Wrong("SystemExit", lambda c: exiting, 0),
+        Wrong("lora_edu", with_lora_edu, 0),
+        Wrong("PEFT", with_peft, 0),
+    ],
+)  # fmt: skip

@@ -1,0 +1,100 @@
+"""Grades as CSV, and feedback to hand back. A grade that is not there is an empty field and a reason, never a zero."""
+
+import csv
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from classroom import autograding, collecting, folders, inspecting, nbgrading
+from lora_edu.assignments.core import load
+from lora_edu.files import staging
+
+
+def write_grades(name: str) -> Path:
+    """Write grades/<name>.csv: a line for each student that is known, whether graded or not.
+
+    score is empty where a written answer waits for a grade (needs_manual_grade), where nothing was handed in, and where
+    the submission could not be graded; status and reason say which. Points for being late are taken off in `score`.
+    """
+    if not (folders.required() / "gradebook.db").exists():
+        raise FileNotFoundError(f"there is no gradebook in {folders.required()}: release {name} and autograde it first")
+    load(name)
+    nbgrading.recompute_penalties(name)
+    problems, collected = autograding.ungraded(name), collecting.remembered(name)
+    with nbgrading.gradebook() as book:
+        assignment = book.find_assignment(name)
+        cells = [cell.name for notebook in assignment.notebooks for cell in notebook.grade_cells]
+        graded = {s.student.id: s for s in assignment.submissions if _graded_file(s.student.id, name).exists()}
+        students = sorted({s.id for s in book.students} | set(problems) | set(collected) | _submitted(name))
+        rows = [_row(student, name, cells, graded.get(student), problems, collected) for student in students]
+        maximum = assignment.max_score
+    path = folders.required() / "grades" / f"{name}.csv"
+    columns = ["student", "lms_number", "score", "max_score", "needs_manual_grade", "status", "reason", "late_hours"]
+    columns += ["late_penalty", "look_at", *map(_column, cells)]
+    with staging(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows({**row, "max_score": f"{maximum:g}"} for row in rows)
+    return path
+
+
+def _row(student: str, name: str, cells: list[str], submission: Any, problems: dict, collected: dict) -> dict:
+    row = {"student": student, "lms_number": collected.get(student, {}).get("number", "")}
+    if collected.get(student, {}).get("late"):
+        row["late_hours"] = "marked late"
+    if student in problems:
+        return row | {"status": "not graded", "reason": problems[student]}
+    if submission is None:
+        there = collecting.folder_of(student, name).is_dir()
+        return row | {
+            "status": "not graded" if there else "nothing handed in",
+            "reason": "run autograde" if there else "",
+        }
+    grades = {grade.name: grade for notebook in submission.notebooks for grade in notebook.grades}
+    row |= {_column(cell): "" if grades[cell].needs_manual_grade else f"{grades[cell].score:g}" for cell in cells}
+    row["late_penalty"] = f"{submission.late_submission_penalty:g}" if submission.late_submission_penalty else ""
+    if submission.total_seconds_late:
+        row["late_hours"] = f"{submission.total_seconds_late / 3600:.1f}"
+    row["look_at"] = " ".join(inspecting.suspicious(_graded_file(student, name)))
+    if submission.needs_manual_grade:
+        return row | {"needs_manual_grade": "yes", "status": "waits for a written answer's grade"}
+    score = submission.score - (submission.late_submission_penalty or 0)
+    return row | {"needs_manual_grade": "no", "status": "graded", "score": f"{score:g}"}
+
+
+def write_feedback(name: str) -> tuple[Path, list[str]]:
+    """An HTML page for each graded submission in feedback/, and all of them as one archive, as Moodle takes it back.
+
+    Returns the archive, and the students who get no page yet because a written answer of theirs has no grade: the page
+    would count it as 0.
+    """
+    load(name)
+    nbgrading.recompute_penalties(name)
+    nbgrading.run("generate_feedback", name, "--force")
+    with nbgrading.gradebook() as book:
+        waiting = sorted(s.student.id for s in book.assignment_submissions(name) if s.needs_manual_grade)
+    root, collected, problems = folders.required(), collecting.remembered(name), autograding.ungraded(name)
+    waiting = [s for s in waiting if s not in problems and _graded_file(s, name).exists()]
+    path = root / "feedback" / f"{name}.zip"
+    with staging(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+        for page in sorted((root / "feedback").glob(f"*/{name}/{name}.html")):
+            student = page.parent.parent.name
+            if student in problems or student in waiting:
+                shutil.rmtree(page.parent)  # of an earlier submission, or not complete
+                continue
+            member = collected.get(student, {}).get("member", f"{student}/{name}.ipynb")
+            archive.write(page, member.removesuffix(".ipynb") + ".html")
+    return path, waiting
+
+
+def _graded_file(student: str, name: str) -> Path:
+    return folders.required() / "autograded" / student / name / f"{name}.ipynb"
+
+
+def _submitted(name: str) -> set[str]:
+    return {path.parent.name for path in (folders.required() / "submitted").glob(f"*/{name}")}
+
+
+def _column(cell: str) -> str:
+    return cell.removeprefix("test_")

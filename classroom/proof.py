@@ -1,0 +1,138 @@
+"""The graders proven: right answers lose nothing, wrong ones lose exactly what is stated.
+
+python -m classroom prove a1_lora_numpy
+"""
+
+import contextlib
+import copy
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from classroom.expecting import task_expectations
+from classroom.judge import request
+from classroom.solutions import Solutions, load_solutions
+from lora_edu.assignments.core import Assignment, load
+from lora_edu.assignments.observing import observe_all, silence
+from lora_edu.assignments.verdict import failing_part, is_untouched, judge, message
+
+COHORTS = ("formative", "2026a")
+LARGEST = 200_000  # characters of a task's expectations
+
+
+def prove(name: str, cohort: str) -> list[str]:
+    """Everything that is wrong with an assignment's graders; an empty list if they are right."""
+    assignment, solutions = load(name, cohort), load_solutions(name)
+    _import_what_cheats_use()
+    if set(assignment.tasks) != set(solutions):
+        return [f"{name}: tasks {sorted(assignment.tasks)}, solutions {sorted(solutions)}"]
+    return [
+        f"{number} ({cohort}): {line}"
+        for number in solutions
+        for line in prove_task(assignment, number, solutions[number])
+    ]
+
+
+def prove_task(assignment: Assignment, number: str, solutions: Solutions) -> list[str]:
+    """The complaints about one task."""
+    task = assignment.tasks[number]
+    stored = {kind: task_expectations(assignment, number, solutions, kind) for kind in ("visible", "hidden")}
+    return [
+        *_form(task, solutions, stored),
+        *_right(assignment, number, solutions, stored),
+        *_wrong(assignment, number, solutions, stored),
+    ]
+
+
+def _form(task: Any, solutions: Solutions, stored: dict) -> Iterator[str]:
+    if len(solutions.right) < 3:
+        yield f"{len(solutions.right)} differently written right answers, three are needed"
+    names = [wrong.name for wrong in solutions.wrong]
+    if len(names) != len(set(names)):
+        yield "two wrong answers have the same name"
+    for kind, content in stored.items():
+        if len(json.dumps(content)) > LARGEST:
+            yield f"the {kind} expectations are {len(json.dumps(content))} characters long: smaller cases, please"
+        for case in content["expected"]:
+            for part, value in case.items():
+                if isinstance(value, dict) and ("error" in value or "unknown" in value):
+                    yield f"{kind}: the reference gives {value} for {part}"
+
+
+def _right(assignment: Assignment, number: str, solutions: Solutions, stored: dict) -> Iterator[str]:
+    task = assignment.tasks[number]
+    for name, make in {"reference": solutions.reference, **solutions.right}.items():
+        for kind in stored:
+            verdict = _verdict(assignment, number, make, stored, kind)
+            if verdict["points"] != task.points:
+                yield f"right answer {name!r} ({kind}): {verdict['message']}"
+    blank = _verdict(assignment, number, lambda constants: lambda *arguments, **options: ..., stored, "hidden")
+    if blank["points"]:
+        yield f"a blank answer has {blank['points']:g} points"
+
+
+def _wrong(assignment: Assignment, number: str, solutions: Solutions, stored: dict) -> Iterator[str]:
+    task = assignment.tasks[number]
+    for wrong in solutions.wrong:
+        verdict = _verdict(assignment, number, wrong.make, stored, "hidden")
+        if verdict["points"] != wrong.keeps:
+            yield f"wrong answer {wrong.name!r} keeps {wrong.keeps:g} as stated, but: {verdict['message']}"
+        if wrong.keeps >= task.points:
+            yield f"wrong answer {wrong.name!r} loses nothing"
+        if wrong.sentence:
+            said = what_the_check_says(assignment, number, wrong.make, stored["visible"])
+            if not said.startswith(wrong.sentence):
+                yield f"wrong answer {wrong.name!r} is told: {said}"
+
+
+def what_the_check_says(assignment: Assignment, number: str, make: Any, stored: dict) -> str:
+    """The message of the visible check."""
+    tolerance = assignment.tasks[number].tolerance
+    with _nothing_replaced():
+        got = observe_all(assignment, number, make(assignment.constants), "visible")
+    where = failing_part(got, stored["expected"], tolerance)
+    if is_untouched(got) or where is None:
+        return "not done yet" if is_untouched(got) else "correct"
+    return message(got, stored, where, tolerance)
+
+
+def _verdict(assignment: Assignment, number: str, make: Any, stored: dict, kind: str) -> dict:
+    with _nothing_replaced():
+        got = observe_all(assignment, number, make(assignment.constants), kind)
+    return judge(request(assignment, number, json.loads(json.dumps(got)), stored[kind]))
+
+
+def _import_what_cheats_use() -> None:
+    """Wrong answers call PEFT and bitsandbytes. Importing them takes longer than an answer may."""
+    with silence():
+        for name in ("torch", "peft", "bitsandbytes"):
+            if importlib.util.find_spec(name):
+                importlib.import_module(name)
+
+
+@contextlib.contextmanager
+def _nothing_replaced() -> Iterator[None]:
+    """Put back what a cheating answer replaced in NumPy or torch."""
+    modules = [
+        sys.modules[name] for name in ("numpy", "torch", "numpy.testing", "torch.testing") if name in sys.modules
+    ]
+    kept = [(module, copy.copy(vars(module))) for module in modules]
+    try:
+        yield
+    finally:
+        for module, names in kept:
+            vars(module).update(names)
+
+
+def report(name: str) -> bool:
+    """Print the proof of an assignment; True if it holds."""
+    complaints = [line for cohort in COHORTS for line in prove(name, cohort)]
+    for line in complaints:
+        print(line)
+    solutions = load_solutions(name)
+    right = sum(1 + len(task.right) for task in solutions.values())
+    wrong = sum(len(task.wrong) for task in solutions.values())
+    print(f"{name}: {right} right and {wrong} wrong answers, two cohorts: {len(complaints) or 'no'} complaints")
+    return not complaints

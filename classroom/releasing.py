@@ -1,0 +1,114 @@
+"""Student versions, their checks, and the teacher's solutions and hidden expectations, for a cohort."""
+
+import json
+import re
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import nbformat
+
+from classroom import folders, nbgrading
+from classroom.expecting import expectations, write_hidden
+from classroom.plugins import set_cohort
+from classroom.solutions import has_solutions
+from lora_edu.assignments.core import load, names
+from lora_edu.files import staging
+
+PUBLIC = "formative"  # the cohort whose solutions everybody may see
+FORBIDDEN = ("BEGIN SOLUTION", "BEGIN HIDDEN", "classroom.judge", "points(")
+
+
+def available() -> list[str]:
+    """The assignments that have a source notebook and a grader."""
+    root = folders.required()
+    there = [name for name in names() if source(name).exists() and has_solutions(name)]
+    if not there:
+        raise FileNotFoundError(f"no assignment has both a source notebook and a grader in {root}")
+    return there
+
+
+def source(name: str) -> Path:
+    return folders.required() / "source" / name / f"{name}.ipynb"
+
+
+def solution(name: str, cohort: str) -> Path:
+    return folders.required() / "solutions" / cohort / name / f"{name}.ipynb"
+
+
+def release(name: str, cohort: str, due: str | None = None, force: bool = False) -> Path:
+    """Write release/, solutions/ and hidden/ of an assignment; returns the folder to hand out.
+
+    due: such as "2026-03-06 18:00" in local time, for late submissions. Raises ValueError for a cohort that cannot be a
+    folder's name, an unknown name, or a due time that is none, and RuntimeError where submissions of another cohort are
+    there already (force: replace all the same).
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", cohort):
+        raise ValueError(f"a cohort is letters, digits, dots, dashes and underscores, such as 2026a, got {cohort!r}")
+    load(name)
+    when = _moment(due) if due else None
+    _refuse_another_cohort(name, cohort, force)
+    nbgrading.run("generate_assignment", name, "--force", COHORT=cohort)
+    folder = folders.required() / "release" / name
+    with staging(folder / "checks.json") as part:
+        part.write_text(json.dumps(expectations(name, cohort, "visible")), encoding="utf-8")
+    write_hidden(name, cohort)
+    _write_solution(name, cohort)
+    problems = leaks(folder)
+    if problems:
+        shutil.rmtree(folder)
+        raise RuntimeError(f"the release of {name} was taken back, it would give away: {'; '.join(problems)}")
+    if cohort == PUBLIC:
+        shutil.copytree(folder, folders.required() / name, dirs_exist_ok=True)  # to practice with, in git and the wheel
+    if when:
+        _set_due(name, when)
+    return folder
+
+
+def leaks(folder: Path) -> list[str]:
+    """What a folder to hand out must not contain: solutions, hidden tests, files that nobody knows."""
+    name = folder.name
+    found = [f"the file {path.name}" for path in folder.rglob("*") if path.name not in (f"{name}.ipynb", "checks.json")]
+    for cell in nbformat.read(folder / f"{name}.ipynb", as_version=4).cells:
+        found += [f"{word!r} in a cell" for word in FORBIDDEN if word in cell.source]
+        if cell.get("outputs"):
+            found.append("the output of a cell")
+    return found
+
+
+def _write_solution(name: str, cohort: str) -> None:
+    notebook = nbformat.read(source(name), as_version=4)
+    for cell in notebook.cells:
+        cell.source = set_cohort(cell.source, cohort)
+    folder = solution(name, cohort).parent
+    with staging(folder / f"{name}.ipynb") as part:
+        nbformat.write(notebook, part)
+    shutil.copy(folders.required() / "release" / name / "checks.json", folder)
+
+
+def released_cohort(name: str) -> str | None:
+    """The cohort of the release that is there, or None."""
+    path = folders.required() / "release" / name / "checks.json"
+    return json.loads(path.read_text(encoding="utf-8"))["cohort"] if path.exists() else None
+
+
+def _refuse_another_cohort(name: str, cohort: str, force: bool) -> None:
+    before = released_cohort(name)
+    submitted = any((folders.required() / "submitted").glob(f"*/{name}"))
+    if before not in (None, cohort) and submitted and not force:
+        raise RuntimeError(
+            f"submissions of cohort {before!r} are there, and would be graded as if they were of {cohort!r}: "
+            "keep one copy of the folder for each cohort, or say --force"
+        )
+
+
+def _moment(due: str) -> datetime:
+    try:
+        return datetime.fromisoformat(due).astimezone(UTC)  # a time without a zone is local
+    except ValueError:
+        raise ValueError(f'a due time is written like "2026-03-06 18:00", got {due!r}') from None
+
+
+def _set_due(name: str, when: datetime) -> None:
+    with nbgrading.gradebook() as book:
+        book.update_or_create_assignment(name, duedate=when.replace(tzinfo=None))
