@@ -67,7 +67,9 @@ def collect(arguments: argparse.Namespace) -> int:
 
 def autograde(arguments: argparse.Namespace) -> int:
     from classroom.autograding import autograde as run
+    from classroom.sandbox import what_holds
 
+    print(what_holds(), flush=True)
     problems = run(arguments.name, arguments.force)
     for student, reason in problems.items():
         print(f"not graded: {student}: {reason}")

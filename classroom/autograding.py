@@ -1,7 +1,6 @@
 """nbgrader's autograde over all submissions, and who could not be graded: by student, with a reason."""
 
 import json
-import shutil
 from pathlib import Path
 
 import nbformat
@@ -23,8 +22,6 @@ def autograde(name: str, force: bool = False) -> dict[str, str]:
     if not submitted:
         raise FileNotFoundError(f"no submissions: {root / 'submitted'} has no folder <student>/{name}")
     problems = {s: reason for s, path in submitted.items() if (reason := inspecting.before(path, name, released))}
-    for path in submitted.values():  # the visible checks are cells of the notebook, and run as well
-        shutil.copy(root / "release" / name / "checks.json", path)
     waiting, again = set(submitted) - set(problems), force
     while waiting:
         log = _run(name, exclude=set(submitted) - waiting, force=again)
@@ -35,7 +32,7 @@ def autograde(name: str, force: bool = False) -> dict[str, str]:
             problems |= dict.fromkeys(unreached, "nbgrader stopped before it came to this submission, see its log")
             break
         waiting, again = unreached, False
-    for student in set(submitted) - set(problems):
+    for student in sorted(set(submitted) - set(problems)):
         reason = inspecting.after(_graded(student, name))
         if reason:
             problems[student] = reason

@@ -6,10 +6,12 @@ other    jane/a1_lora_numpy.ipynb                                      (a folder
                                                                        the folder that was handed out)
 """
 
+import hashlib
 import json
 import re
 import shutil
 import zipfile
+import zlib
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -50,22 +52,32 @@ def collect(name: str, archives: list[Path]) -> tuple[list[Entry], list[str]]:
     for archive in archives:
         if not archive.exists():
             raise FileNotFoundError(f"there is no archive {archive}")
-        if not zipfile.is_zipfile(archive):
+        if not _opens(archive):
             raise ValueError(f"{archive} is not a zip archive: download the submissions once more")
     taken, left_out = [], []
     for archive in archives:
         with zipfile.ZipFile(archive) as content:
             entries = read_entries(content, name)
             known = {entry.member for entry in entries}
-            reasons = {e.member: reason for e in entries if (reason := _unusable(e, entries, content))}
-            left_out += [f"{member} ({reason})" for member, reason in reasons.items()]
-            entries = [entry for entry in entries if entry.member not in reasons]
+            twice = {e.member: reason for e in entries if (reason := _overtaken(e, entries))}
+            entries = [entry for entry in entries if entry.member not in twice]
+            damaged = {e.member: reason for e in entries if (reason := _unusable(e, content))}
+            left_out += [f"{member} ({reason})" for member, reason in (twice | damaged).items()]
             for student in sorted({entry.student for entry in entries}):
-                _replace(content, student, [entry for entry in entries if entry.student == student], name)
+                theirs = [entry for entry in entries if entry.student == student]
+                _replace(content, student, theirs, damaged, name)
             _remember(name, entries)
             taken += entries
             left_out += [m for m in content.namelist() if m not in known and not m.endswith("/") and not _is_clutter(m)]
     return taken, left_out
+
+
+def _opens(archive: Path) -> bool:
+    try:
+        with zipfile.ZipFile(archive):
+            return True
+    except (zipfile.BadZipFile, OSError, ValueError):
+        return False
 
 
 def read_entries(content: zipfile.ZipFile, name: str) -> list[Entry]:
@@ -80,9 +92,17 @@ def read_entries(content: zipfile.ZipFile, name: str) -> list[Entry]:
     return entries
 
 
-def _unusable(entry: Entry, entries: list[Entry], content: zipfile.ZipFile) -> str | None:
+def _unusable(entry: Entry, content: zipfile.ZipFile) -> str | None:
     if content.getinfo(entry.member).file_size > LARGEST:
         return f"larger than {LARGEST / 1e6:.0f} MB"
+    try:
+        content.read(entry.member) if entry.file.endswith(".ipynb") else None
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
+        return f"damaged in the archive: {error}"
+    return None
+
+
+def _overtaken(entry: Entry, entries: list[Entry]) -> str | None:
     same = [other.member for other in entries if (other.student, other.file) == (entry.student, entry.file)]
     return None if entry.member == same[-1] else f"taken for {entry.student} was {same[-1]}"
 
@@ -126,20 +146,29 @@ def _original(file: str, name: str) -> str:
 
 
 def _slug(who: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", who).strip("-.") or "unnamed"
+    return _short(re.sub(r"[^\w.-]+", "-", who).strip("-.") or "unnamed")
 
 
 def _safe(file: str) -> str:
-    return re.sub(r"[^\w. -]+", "-", file).lstrip(".") or "unnamed"
+    return _short(re.sub(r"[^\w. -]+", "-", file).lstrip(".") or "unnamed")
+
+
+def _short(name: str, most: int = 200) -> str:
+    """A name that every file system takes (255 bytes): of a longer one its start, told apart by a hash, and its end."""
+    if len(name.encode()) <= most:
+        return name
+    mark, end = hashlib.sha256(name.encode()).hexdigest()[:8], Path(name).suffix[:10]
+    return name.encode()[: most - 30].decode(errors="ignore") + f"-{mark}{end}"
 
 
 def _is_clutter(path: str) -> bool:
     return path.startswith("__MACOSX/") or PurePosixPath(path).name in (".DS_Store", "Thumbs.db")
 
 
-def _replace(content: zipfile.ZipFile, student: str, entries: list[Entry], name: str) -> None:
+def _replace(content: zipfile.ZipFile, student: str, entries: list[Entry], damaged: dict[str, str], name: str) -> None:
     folder = folder_of(student, name)
-    notebooks = {entry.file: content.read(entry.member) for entry in entries if entry.file.endswith(".ipynb")}
+    usable = [entry for entry in entries if entry.file.endswith(".ipynb") and entry.member not in damaged]
+    notebooks = {entry.file: content.read(entry.member) for entry in usable}
     if folder.is_dir() and notebooks == {path.name: path.read_bytes() for path in folder.glob("*.ipynb")}:
         return  # graded already, perhaps: nothing new
     shutil.rmtree(folder, ignore_errors=True)
@@ -147,7 +176,8 @@ def _replace(content: zipfile.ZipFile, student: str, entries: list[Entry], name:
     folder.mkdir(parents=True)
     for file, text in notebooks.items():  # notebooks only: a numpy.py beside one would be imported instead of NumPy
         (folder / file).write_bytes(text)
-    (folder / HANDED_IN).write_text("".join(entry.file + "\n" for entry in entries), encoding="utf-8")
+    listing = [f"{e.file} ({damaged[e.member]})" if e.member in damaged else e.file for e in entries]
+    (folder / HANDED_IN).write_text("".join(line + "\n" for line in listing), encoding="utf-8")
     times = [entry.time for entry in entries if entry.time]
     if times:
         (folder / "timestamp.txt").write_text(max(times), encoding="utf-8")

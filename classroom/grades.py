@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from classroom import autograding, collecting, folders, inspecting, nbgrading
+from classroom import autograding, cleaning, collecting, folders, inspecting, nbgrading
 from lora_edu.assignments.core import load
 from lora_edu.files import staging
 
@@ -43,6 +43,7 @@ def _row(student: str, name: str, cells: list[str], submission: Any, problems: d
     row = {"student": student, "lms_number": collected.get(student, {}).get("number", "")}
     if collected.get(student, {}).get("late"):
         row["late_hours"] = "marked late"
+    row["look_at"] = " ".join(inspecting.suspicious(collecting.folder_of(student, name) / f"{name}.ipynb"))
     if student in problems:
         return row | {"status": "not graded", "reason": problems[student]}
     if submission is None:
@@ -51,16 +52,36 @@ def _row(student: str, name: str, cells: list[str], submission: Any, problems: d
             "status": "not graded" if there else "nothing handed in",
             "reason": "run autograde" if there else "",
         }
-    grades = {grade.name: grade for notebook in submission.notebooks for grade in notebook.grades}
+    grades = _grades(submission)
+    row["look_at"] = " ".join(inspecting.suspicious(_graded_file(student, name)))
+    wrong = disagreements(_graded_file(student, name), grades)
+    if wrong:
+        return row | {"status": "not graded", "reason": f"{wrong}: run autograde --force, and look who wrote there"}
     row |= {_column(cell): "" if grades[cell].needs_manual_grade else f"{grades[cell].score:g}" for cell in cells}
     row["late_penalty"] = f"{submission.late_submission_penalty:g}" if submission.late_submission_penalty else ""
     if submission.total_seconds_late:
         row["late_hours"] = f"{submission.total_seconds_late / 3600:.1f}"
-    row["look_at"] = " ".join(inspecting.suspicious(_graded_file(student, name)))
     if submission.needs_manual_grade:
         return row | {"needs_manual_grade": "yes", "status": "waits for a written answer's grade"}
     score = submission.score - (submission.late_submission_penalty or 0)
     return row | {"needs_manual_grade": "no", "status": "graded", "score": f"{score:g}"}
+
+
+def disagreements(path: Path, grades: dict[str, Any]) -> str:
+    """Where the gradebook says something else than the graded notebook, or more than there is to get; "" if nowhere."""
+    try:
+        there = inspecting.points(path)
+    except Exception as error:
+        return f"the graded notebook is damaged ({type(error).__name__})"
+    found = []
+    for cell, grade in grades.items():
+        most = float(grade.max_score)
+        if cell in there and (grade.auto_score, most) != there[cell]:
+            found.append(f"{_column(cell)}: {grade.auto_score} in the gradebook, {there[cell][0]:g} in the notebook")
+        elif not 0 <= grade.score <= most:
+            found.append(f"{_column(cell)}: {grade.score:g} of {most:g} points")
+    missing = sorted(set(there) - set(grades))
+    return "; ".join([*found, *(f"{_column(cell)} is not in the gradebook" for cell in missing)])
 
 
 def write_feedback(name: str) -> tuple[Path, list[str]]:
@@ -71,21 +92,35 @@ def write_feedback(name: str) -> tuple[Path, list[str]]:
     """
     load(name)
     nbgrading.recompute_penalties(name)
-    nbgrading.run("generate_feedback", name, "--force")
+    nbgrading.run("generate_feedback", name, "--force", allow_failure=True)  # one that fails keeps nobody else
     with nbgrading.gradebook() as book:
-        waiting = sorted(s.student.id for s in book.assignment_submissions(name) if s.needs_manual_grade)
+        submissions = book.assignment_submissions(name)
+        waiting = sorted(s.student.id for s in submissions if s.needs_manual_grade)
+        wrong = {s.student.id for s in submissions if disagreements(_graded_file(s.student.id, name), _grades(s))}
     root, collected, problems = folders.required(), collecting.remembered(name), autograding.ungraded(name)
     waiting = [s for s in waiting if s not in problems and _graded_file(s, name).exists()]
     path = root / "feedback" / f"{name}.zip"
     with staging(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
         for page in sorted((root / "feedback").glob(f"*/{name}/{name}.html")):
             student = page.parent.parent.name
-            if student in problems or student in waiting:
+            if student in problems or student in waiting or student in wrong:
                 shutil.rmtree(page.parent)  # of an earlier submission, or not complete
                 continue
-            member = collected.get(student, {}).get("member", f"{student}/{name}.ipynb")
-            archive.write(page, member.removesuffix(".ipynb") + ".html")
+            page.write_text(cleaning.page(page.read_text(encoding="utf-8")), encoding="utf-8")
+            archive.write(page, _member(student, name, collected))
     return path, waiting
+
+
+def _member(student: str, name: str, collected: dict) -> str:
+    """Where the page lies in the archive: beside what was handed in, unless that name would lead somewhere else."""
+    member = collected.get(student, {}).get("member", "")
+    parts = member.replace("\\", "/").split("/")
+    safe = member and not {"", ".", ".."} & set(parts) and ":" not in parts[0]
+    return (member if safe else f"{student}/{name}.ipynb").removesuffix(".ipynb") + ".html"
+
+
+def _grades(submission: Any) -> dict[str, Any]:
+    return {grade.name: grade for notebook in submission.notebooks for grade in notebook.grades}
 
 
 def _graded_file(student: str, name: str) -> Path:

@@ -1,4 +1,4 @@
-"""Plug-ins for nbgrader: the cohort of a release, deleted cells put back, points off for being late.
+"""Plug-ins for nbgrader: the cohort of a release, deleted cells put back, the sandbox, points off for being late.
 
 Needs the extra `classroom`.
 """
@@ -6,11 +6,14 @@ Needs the extra `classroom`.
 import math
 import re
 
+import nbformat
 from nbformat import v4
 from nbgrader.api import Gradebook
 from nbgrader.plugins import BasePlugin
 from nbgrader.preprocessors import NbGraderPreprocessor
-from traitlets import Float, Unicode
+from traitlets import Float, Integer, Unicode
+
+from classroom import cleaning, folders, judge, sandbox
 
 FORMATIVE = 'COHORT = "formative"'
 
@@ -64,6 +67,30 @@ class PutBack(NbGraderPreprocessor):
                 cell.metadata["nbgrader"] = _marks(name, kind, checksum, points.get(name))
                 notebook.cells.insert(place, cell)
                 place += 1
+        return notebook, resources
+
+
+class Sandboxed(NbGraderPreprocessor):
+    """Runs a submission in a box of its own, judges here what it handed over, and writes the points into its tests.
+
+    Of the box's answer only the outputs are used. Source and marks of the cells are those that went in.
+    """
+
+    timeout = Integer(120, help="seconds a cell may run").tag(config=True)
+    seconds = Integer(900, help="seconds a submission may run").tag(config=True)
+
+    def preprocess(self, notebook, resources):
+        name = resources["nbgrader"]["assignment"]
+        checks = folders.required() / "release" / name / "checks.json"
+        executed = sandbox.run(judge.for_the_box(notebook), checks, self.timeout, self.seconds)
+        locked = {cell.source for cell in nbformat.read(checks.with_name(f"{name}.ipynb"), as_version=4).cells}
+        for cell, back in zip(notebook.cells, executed.cells, strict=True):
+            if judge.is_test(cell):
+                cell.outputs = judge.scored(cell, back.outputs)
+            elif cell.cell_type == "code":
+                cell.outputs = cleaning.outputs(back.outputs)
+            elif cell.source not in locked:
+                cell.source = cleaning.markdown(cell.source)
         return notebook, resources
 
 

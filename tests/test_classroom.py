@@ -1,6 +1,7 @@
 """The teacher's commands, piece by piece: collecting, inspecting, points off for being late, grades as CSV."""
 
 import json
+import os
 import re
 import zipfile
 from datetime import datetime
@@ -150,6 +151,42 @@ def test_an_archive_cannot_write_elsewhere(folder):
     assert len(written) == 3 and all((folder / "submitted") in path.parents for path in written)
 
 
+def test_a_damaged_file_costs_only_its_student(folder):
+    long = "x" * 300
+    path = archive(
+        folder / "1.zip", {f"ann/{NAME}.ipynb": "a", f"bob/{NAME}.ipynb": "b" * 50, f"{long}/{NAME}.ipynb": "c"}
+    )
+    path.write_bytes(path.read_bytes().replace(b"b" * 50, b"?" * 50))  # the check sum of bob's file is wrong now
+    _, left_out = collecting.collect(NAME, [path])
+    assert [line for line in left_out if line.startswith(f"bob/{NAME}.ipynb (damaged in the archive: ")]
+    there = {path.parent.parent.name: path.read_text() for path in (folder / "submitted").rglob("*.ipynb")}
+    assert sorted(there.values()) == ["a", "c"] and all(len(name) <= 200 for name in there)
+    reason = inspecting.before(folder / "submitted" / "bob" / NAME, NAME, released())
+    assert "handed in: a1_lora_numpy.ipynb (damaged in the archive: " in reason
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "reason"),
+    [
+        ("deep", lambda path: path.write_text("[" * 100_000 + "]" * 100_000), "a valid notebook"),
+        ("huge", lambda path: path.write_text(" " * (inspecting.LARGEST + 1)), "more than 20: clear its outputs"),
+        ("folder", lambda path: path.mkdir(), "is no regular file"),
+        ("link", lambda path: path.symlink_to("/etc/passwd"), "is no regular file"),
+        ("fifo", os.mkfifo, "is no regular file"),
+        ("marks", lambda path: nbformat.write(strange_marks(released()), path), "marks that nbgrader cannot read"),
+    ],
+)
+def test_a_hostile_file_gets_a_reason(tmp_path, name, make, reason):
+    make(tmp_path / f"{NAME}.ipynb")
+    assert reason in inspecting.before(tmp_path, NAME, released())
+    assert inspecting.suspicious(tmp_path / f"{NAME}.ipynb") == []
+
+
+def strange_marks(notebook):
+    notebook.cells[1].metadata["nbgrader"] = ["a list"]
+    return notebook
+
+
 def test_what_is_no_archive_is_said_before_anything_is_written(folder):
     (folder / "page.zip").write_text("<html>please log in</html>")
     with pytest.raises(ValueError, match="page.zip is not a zip archive"):
@@ -239,27 +276,33 @@ def test_the_log_of_nbgrader_is_read_for_each_student():
         "[Autograde] Autograding /x/autograded/ann/a1/a1.ipynb\nfine\n"
         "[Autograde] Sanitizing /x/submitted/bob/a1/a1.ipynb\n"
         "[Autograde] Autograding /x/autograded/bob/a1/a1.ipynb\n"
-        "Traceback\n    nbclient.exceptions.DeadKernelError: Kernel died\n"
+        "Traceback\nclassroom.sandbox.SubmissionError: the kernel died: the code ended the process\n"
         "[Autograde] Sanitizing /x/submitted/cy/a1/a1.ipynb\nTraceback\nKeyError: 'x'\n"
     )
-    assert "the kernel died" in inspecting.in_the_log(log, "bob", "a1")
+    assert inspecting.in_the_log(log, "bob", "a1") == "the kernel died: the code ended the process"
     assert inspecting.in_the_log(log, "cy", "a1") == "nbgrader gave up: KeyError: 'x'"
     assert inspecting.in_the_log(log, "dan", "a1") is None
 
 
-def test_a_grader_that_fails_and_a_test_that_gives_nothing_are_no_zeros(tmp_path):
+def test_what_is_damaged_after_grading_is_no_zero(tmp_path):
     path = tmp_path / "a1.ipynb"
 
-    def after(output):
+    def after(output, cell=3):
         notebook = released()
-        notebook.cells[3].outputs = output
+        notebook.cells[cell].outputs = output
         nbformat.write(notebook, path)
         return inspecting.after(path)
 
-    assert after([nbformat.v4.new_output("execute_result", {"text/plain": "1.0"}, execution_count=1)]) is None
-    assert after([nbformat.v4.new_output("error", ename="NameError", evalue="", traceback=[])]) is None  # the student's
-    assert "the grader failed" in after([nbformat.v4.new_output("error", ename="CannotGrade", evalue="", traceback=[])])
-    assert "full marks" in after([nbformat.v4.new_output("stream", name="stdout", text="6.0")])
+    result = nbformat.v4.new_output("execute_result", {"text/plain": "1.0"}, execution_count=1)
+    error = nbformat.v4.new_output("error", ename="NameError", evalue="x", traceback=[])
+    assert after([result]) is None
+    assert after([]).startswith("the graded notebook is damaged") and "damaged" in after([result, result])
+    notebook = released()
+    notebook.cells[3].outputs, notebook.cells[0].outputs = [result], [error]
+    nbformat.write(notebook, path)
+    assert inspecting.after(path) == "the cell setup failed: NameError: x"
+    path.write_text("{}")
+    assert inspecting.after(path).startswith("the graded notebook is damaged")
 
 
 def test_suspicious_words_of_the_students_own_cells(tmp_path):
@@ -268,6 +311,9 @@ def test_suspicious_words_of_the_students_own_cells(tmp_path):
     notebook.cells[3].source = "gradebook"
     nbformat.write(notebook, tmp_path / "a1.ipynb")
     assert inspecting.suspicious(tmp_path / "a1.ipynb") == ["classroom", "sys.modules"]
+    (tmp_path / "a1.ipynb").write_text("{not json, but sqlite3 is in it")
+    assert inspecting.suspicious(tmp_path / "a1.ipynb") == ["sqlite"]
+    assert inspecting.suspicious(tmp_path / "gone.ipynb") == []
 
 
 @pytest.mark.parametrize(
@@ -356,7 +402,7 @@ def test_a_student_without_the_teachers_folder_gets_one_clear_line(tmp_path, mon
 
 def test_the_teachers_page_names_commands_links_and_assignments_that_exist():
     page = (classroom_folder.ASSIGNMENTS / "README.md").read_text(encoding="utf-8")
-    used = set(re.findall(r"lora_edu\.classroom (\w+)", page))
+    used = set(re.findall(r"python -m classroom (\w+)", page))
     assert {"grade", "grades", "feedback", "prove", "autograde"} <= used <= set(commands.COMMANDS)
     for link in re.findall(r"\]\((?!http|#)([^)#]+)", page):
         assert (classroom_folder.ASSIGNMENTS / link).exists(), link

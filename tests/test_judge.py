@@ -1,18 +1,19 @@
-"""What an answer can do to a grader, and what a student is told, here and in the fresh process that compares."""
+"""What an answer can do to a grader, what a student is told, and how an observation becomes points."""
 
 import json
 import os
-import subprocess
 import sys
 import time
 import warnings
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 
-from classroom import judge, proof
+from classroom import folders, judge, proof
 from classroom.expecting import task_expectations
+from classroom.sandbox import SubmissionError
 from classroom.solutions import Solutions, Wrong
 from lora_edu.assignments import checking, core, observing, verdict
 from lora_edu.assignments.core import Assignment, Constants, Task
@@ -257,31 +258,90 @@ def test_visible_and_hidden_cases_differ_and_stay():
             assert shown or observing.content(first) != observing.content(hidden), (name, number)
 
 
-def test_the_comparison_runs_where_nothing_was_replaced(monkeypatch, tmp_path, capsys):
-    """The whole of points(), with NumPy's comparisons and the verdict itself replaced in this process."""
-    from classroom import folders
+def cell_of_a_test(source='points("a9_test", "9.1", scaled, "here")'):
+    cell = nbformat.v4.new_code_cell(source)
+    cell.metadata["nbgrader"] = {
+        "grade_id": "test_scaled",
+        "grade": True,
+        "solution": False,
+        "locked": True,
+        "points": 4,
+    }
+    return cell
 
+
+@pytest.fixture
+def stored(monkeypatch, tmp_path):
+    """What is expected, in the teacher's folder."""
     path = tmp_path / "hidden" / "here" / "a9_test.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"tasks": {"9.1": HIDDEN}}))
     monkeypatch.setenv(folders.VARIABLE, str(tmp_path))
     monkeypatch.setattr(judge, "load", lambda name, cohort: ASSIGNMENT)
-    for module in (np, torch):
-        monkeypatch.setattr(module, "allclose", lambda *_, **__: True)
-    monkeypatch.setattr(comparing, "equal", lambda *_: True)
-    monkeypatch.setattr(verdict, "earned", lambda *_: {"value": 4.0})
-    assert judge.points("a9_test", "9.1", lambda x: x, "here") == 0.0
-    assert judge.points("a9_test", "9.1", lambda x: 3 * x, "here") == 4.0
-    assert capsys.readouterr().out.splitlines()[-1] == "Exercise 9.1: correct, 4 of 4 points"
-    path.write_text("{}")
+    return path
+
+
+def sent(answer):
+    return observation(json.dumps(observing.observe_all(ASSIGNMENT, "9.1", answer, "hidden")))
+
+
+def observation(text):
+    return nbformat.v4.new_output("display_data", {observing.MIME: text})
+
+
+def points_and_words(*outputs):
+    words, score = judge.scored(cell_of_a_test(), list(outputs))
+    return float(score.data["text/plain"]), words.text
+
+
+def test_the_points_come_from_the_observation_and_from_nothing_that_is_printed(stored):
+    shout = nbformat.v4.new_output("stream", name="stdout", text="4.0")
+    result = nbformat.v4.new_output("execute_result", {"text/plain": "4.0"}, execution_count=1)
+    error = nbformat.v4.new_output("error", ename="NameError", evalue="scaled is not defined", traceback=[])
+    assert points_and_words(sent(lambda x: 3 * x)) == (4.0, "Exercise 9.1: correct, 4 of 4 points\n")
+    assert points_and_words(shout, sent(lambda x: x + 3), result)[0] == 0.0
+    assert points_and_words(result, error) == (
+        0.0,
+        "Exercise 9.1: the test stopped with NameError: scaled is not defined\n",
+    )
+
+
+def test_an_observation_that_is_none_is_no_zero_and_no_points(stored):
+    right = sent(lambda x: 3 * x)
+    for outputs in ([], [right, right], [observation("{")], [observation("[" * 99_999)]):
+        with pytest.raises(SubmissionError, match="exercise 9.1"):
+            judge.scored(cell_of_a_test(), outputs)
+    flat = {"shape": [2, 3], "values": [0.0] * 5}
+    for part in (
+        flat,
+        {"shape": [-1], "values": []},
+        {"shape": [1], "values": [10**400]},
+        10**400,
+        ["x"],
+        {"error": 3},
+    ):
+        assert points_and_words(observation(json.dumps([{"value": part, "type": part, "manners": part}] * 2)))[0] == 0.0
+    for text in ("[]", "{}", "3", '[{"value": 1}]', "[[]]"):
+        assert points_and_words(observation(text))[0] == 0.0
+
+
+def test_a_grader_that_fails_says_so(stored):
+    stored.write_text("{}")
     with pytest.raises(judge.CannotGrade, match="KeyError"):
-        judge.points("a9_test", "9.1", lambda x: x, "here")
+        judge.scored(cell_of_a_test(), [])
+    with pytest.raises(judge.CannotGrade, match="test_scaled has no line points"):
+        judge.scored(cell_of_a_test("4.0"), [])
 
 
-def test_the_fresh_process_loads_the_standard_library_only():
-    code = judge._PROGRAM.replace("; main()", "") + "; print(sorted({'numpy', 'torch', 'nbformat'} & set(sys.modules)))"
-    run = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "[]"
+def test_a_test_in_the_box_sets_up_again_and_names_nothing_of_the_teachers():
+    setup = nbformat.v4.new_code_cell("c = 1")
+    setup.metadata["nbgrader"] = {"grade_id": "setup", "locked": True, "grade": False}
+    boxed = judge.for_the_box(nbformat.v4.new_notebook(cells=[setup, cell_of_a_test()]))
+    assert (
+        boxed.cells[1].source.startswith("c = 1\n")
+        and "emit('a9_test', '9.1', scaled, 'here')" in boxed.cells[1].source
+    )
+    assert "classroom" not in boxed.cells[1].source and "points" not in boxed.cells[1].source
 
 
 def test_the_proof_sees_what_is_wrong_with_a_grader():

@@ -70,6 +70,21 @@ def edited_tests(notebook):
     return notebook
 
 
+def forger(root):
+    """What gave full marks, or others' points, before submissions ran in a box of their own."""
+    return f"""
+import json, os, pathlib, sqlite3
+json.dumps = lambda *_, **__: '{{"points": 3.0, "message": "correct"}}'
+root = pathlib.Path({str(root)!r})
+for path in [*root.glob("*/*/*.ipynb"), *root.glob("*/*/*/*.ipynb")]:
+    path.write_text("{{}}")
+if root.exists():
+    sqlite3.connect(root / "gradebook.db").execute("update grade set auto_score = 8").connection.commit()
+def needed_rank(matrix):
+    return ...
+"""
+
+
 def submissions(root):
     """Student -> the text of a notebook: what every teacher has seen."""
     blank = {name: None for name in ("needed_rank", "split", "forward", "backward", "adapter", "train")}
@@ -86,6 +101,7 @@ def submissions(root):
         "Jo Twice": with_a_cell_twice(made(root)),
         "Kit Stripped": stripped(made(root)),
         "Mo Cohort": of_another_cohort(made(root)),
+        "Pat Forger": made(root, **blank | {"needed_rank": forger(root)}),
     }
     return {who: nbformat.writes(notebook) for who, notebook in notebooks.items()} | {"Lu Broken": "{not json"}
 
@@ -104,6 +120,7 @@ def test_from_the_release_to_the_grades(root, tmp_path):
     for student, reason in {
         "Gus-Dead": "the kernel died",
         "Jo-Twice": "duplicated cell: forward",
+        "Pat-Forger": "handed over is no observation",
         "Kit-Stripped": "no cell carries nbgrader's metadata",
         "Lu-Broken": "broken file",
         "moemia_7": "there is no a1_lora_numpy.ipynb; handed in: My answers.ipynb",
@@ -126,7 +143,7 @@ def test_from_the_release_to_the_grades(root, tmp_path):
         "Flo-Exit": {"split": 4},
         "Hal-Memory": {"train": 5},
         "Ina-Deleted": {},
-        "Mo-Cohort": everything | {"split": 1, "adapter": 3},  # what does not depend on the numbers
+        "Mo-Cohort": {},  # the numbers are set anew before each test
     }.items():
         got = {task: float(rows[student][task]) for task in everything}
         assert got == {task: points - lost.get(task, 0) for task, points in everything.items()}, student
@@ -139,6 +156,7 @@ def test_from_the_release_to_the_grades(root, tmp_path):
     path, waiting = grades.write_feedback(NAME)
     assert waiting == ["Ada-Right", "Cy-Scaling"]  # their pages would say 0 for what nobody has read
     assert len(zipfile.ZipFile(path).namelist()) == 7
+    assert rows["Pat-Forger"]["look_at"] == "gradebook sqlite .dumps = .ipynb"
 
     with nbgrading.gradebook() as book:  # what the form in nbgrader's Formgrader does
         for student in waiting:

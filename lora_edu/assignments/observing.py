@@ -6,6 +6,7 @@ An answer is observed case by case. Whatever it does (print, warn, raise, exit, 
 import contextlib
 import copy
 import io
+import json
 import os
 import signal
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_edu.assignments.core import Assignment, Task
+from lora_edu.assignments.core import Assignment, Task, load
 from lora_edu.exercises.comparing import plain
 
 
@@ -101,6 +102,20 @@ def observe_all(assignment: Assignment, number: str, answer: Callable, kind: str
                 there = dict.fromkeys(task.parts, _named(error))
             seen.append(there)
     return seen
+
+
+MIME = "application/x-lora-edu-observation"
+
+
+def emit(name: str, number: str, answer: Callable, cohort: str) -> None:
+    """Hand over what is observed in the hidden cases to the program that runs this notebook, which judges it.
+
+    What is expected there never comes near the notebook.
+    """
+    from IPython.display import display
+
+    got = observe_all(load(name, cohort), number, answer, "hidden")
+    display({MIME: json.dumps(got)}, raw=True)
 
 
 def _named(error: BaseException) -> dict:

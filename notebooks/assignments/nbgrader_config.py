@@ -3,6 +3,7 @@
 import os
 
 from nbgrader.preprocessors import (
+    AssignLatePenalties,
     CheckCellMetadata,
     ClearHiddenTests,
     ClearMarkScheme,
@@ -13,18 +14,21 @@ from nbgrader.preprocessors import (
     LockCells,
     OverwriteCells,
     OverwriteKernelspec,
+    SaveAutoGrades,
     SaveCells,
 )
 
-from classroom.plugins import PerDay, PutBack, SetCohort
+from classroom import sandbox
+from classroom.plugins import PerDay, PutBack, Sandboxed, SetCohort
 
 c = get_config()  # noqa: F821
 
 # --- what a teacher may want to change ----------------------------------------------------------------------------
 c.CourseDirectory.course_id = "lora-edu"
 c.PerDay.percent = 10  # late: percent of the score for each day begun, after 15 minutes of grace; 0: no penalty
-c.Execute.timeout = 120  # seconds a cell
-memory_gib = 4  # what a student's kernel may take; more ends in a MemoryError in that cell
+c.Sandboxed.timeout = 120  # seconds a cell
+c.Sandboxed.seconds = 900  # seconds a submission
+sandbox.LIMITS["memory"] = 4 * 2**30  # what a student's kernel may take; more ends in a MemoryError in that cell
 
 # --- what the assignments rely on ---------------------------------------------------------------------------------
 c.CourseDirectory.root = os.getcwd()
@@ -56,12 +60,7 @@ c.Autograde.sanitize_preprocessors = [
     CheckCellMetadata,
 ]
 
-os.environ["LORA_EDU_CLASSROOM"] = os.getcwd()  # the hidden tests find what they compare with
-for variable, value in {"OMP_NUM_THREADS": "1", "LORA_EDU_DEVICE": "cpu", "LORA_EDU_SIZE": "laptop"}.items():
-    os.environ.setdefault(variable, value)
-try:
-    import resource
+# Each submission runs in a box of its own; the points come from classroom/judge.py, and not from the kernel.
+c.Autograde.autograde_preprocessors = [Sandboxed, SaveAutoGrades, AssignLatePenalties, CheckCellMetadata]
 
-    resource.setrlimit(resource.RLIMIT_DATA, (memory_gib * 2**30, resource.RLIM_INFINITY))
-except (ImportError, ValueError, OSError):
-    pass  # Windows has no such limit; a container sets its own
+os.environ["LORA_EDU_CLASSROOM"] = os.getcwd()

@@ -1,0 +1,159 @@
+"""What the code of a submission can reach, and what of it reaches a browser."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from classroom import cleaning, folders, sandbox
+
+CHECKS = folders.CLONE / "notebooks" / "assignments" / "a1_lora_numpy" / "checks.json"
+CLOSED = [str(folders.CLONE / name) for name in ("classroom", "notebooks", "tests")]
+ESCAPE = f"""
+import os, socket, subprocess
+from pathlib import Path
+
+def readable(path):
+    try:
+        return bool(os.listdir(path))
+    except OSError:
+        return False
+
+found = [place for place in {CLOSED!r} if readable(place)]
+for target in ("/usr", os.path.dirname(os.__file__), {str(folders.CLONE / "lora_edu")!r}):
+    subprocess.run(["mount", "-o", "remount,bind,rw", target], capture_output=True)
+    try:
+        Path(target, "was-here").touch()
+        found.append(target)
+    except OSError:
+        pass
+try:
+    socket.create_connection(("127.0.0.1", PORT), timeout=2)
+    found.append("network")
+except OSError:
+    pass
+found
+"""
+
+
+def ran(*sources, **limits):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+    return sandbox.run(notebook, CHECKS, **limits).cells
+
+
+@pytest.fixture(scope="module")
+def port():
+    """A port of this machine on which somebody answers."""
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("kind", ["bwrap", "unshare"])
+def test_a_submission_reaches_nothing_of_the_teachers(kind, port, monkeypatch):
+    if kind not in sandbox.BOXES or not sandbox._holds(kind):
+        pytest.skip(f"{kind} is not here, or not allowed")
+    monkeypatch.setattr(sandbox, "isolation", lambda: kind)
+    cells = ran(ESCAPE.replace("PORT", str(port)), "from lora_edu.assignments import checks; checks('a1_lora_numpy')")
+    assert cells[0].outputs[0].data["text/plain"] == "[]"
+    assert [output.output_type for output in cells[1].outputs] == ["execute_result"]
+
+
+def test_without_a_box_the_teacher_is_told(monkeypatch):
+    monkeypatch.setattr(sandbox, "isolation", lambda: None)
+    assert sandbox.what_holds().startswith("NOT ISOLATED")
+    cells = ran("import os; os.environ['HOME'], os.environ.get('LORA_EDU_CLASSROOM'), os.getcwd()")
+    home, classroom, here = eval(cells[0].outputs[0].data["text/plain"])
+    assert home != os.path.expanduser("~") and classroom is None and Path(here).name.startswith("box-")
+
+
+def test_a_run_that_leaves_nothing_usable_has_a_reason():
+    for source, reason in [
+        ("import os; os._exit(1)", "the kernel died"),
+        ("import os, signal; os.kill(os.getppid(), signal.SIGKILL)", "left nothing to grade"),
+        ("import threading, time; time.sleep(60)", "longer than 8 seconds"),
+        ("open('end.txt', 'w').write('done'); open('executed.ipynb', 'w').write('{}'); import os, signal; "
+         "os.kill(os.getppid(), signal.SIGKILL)", "no notebook"),
+    ]:  # fmt: skip
+        with pytest.raises(sandbox.SubmissionError, match=reason):
+            ran(source, seconds=8)
+    flood = ran("for i in range(40): print('x' * 100_000)")[0].outputs
+    assert sum(len(output.text) for output in flood) <= sandbox.LIMITS["printed"]
+
+
+CELL = "\x1b[36mCell \x1b[39mIn[4], line 1\n----> check.forward(forward)"
+
+
+def test_outputs_are_text_and_pictures():
+    new = nbformat.v4.new_output
+    picture = "iVBORw0KGgo="
+    found = [
+        new("display_data", {"text/html": "<script>x()</script>", "text/plain": "a"}),
+        new("display_data", {"image/svg+xml": "<svg onload=x()>"}),
+        new("display_data", {"application/javascript": "x()"}),
+        new("display_data", {"image/png": picture}),
+        new("display_data", {"image/png": '"><script>x()</script>'}),
+        new("stream", name="stdout", text=f"{folders.CLONE}/notebooks \x1b[31mred\x1b[0m"),
+        new("error", ename="ValueError", evalue=f"in {sys.prefix}/x", traceback=[CELL, "File checking.py, line 3"]),
+    ]
+    clean = cleaning.outputs(found)
+    assert [output.get("data") for output in clean] == [{"text/plain": "a"}, {"image/png": picture}, None, None]
+    assert clean[2].text == ".../notebooks red"
+    assert clean[3].traceback == ["Cell In[4], line 1\n----> check.forward(forward)", "ValueError: in .../x"]
+
+
+ATTACKS = [
+    "<script>x()</script>",
+    "<img src=x onerror=x()>",
+    "<a href='javascript:x()'>y</a>",
+    "[y](javascript:x())",
+    "[y]: javascript:x()\n\n[y]",
+    "![y](https://tracker.example/y.png)",
+    "<iframe src='https://e.example'></iframe>",
+    "<style>@import 'https://e.example/x.css'</style>",
+    "<svg><animate onbegin=x() attributeName=y>",
+    "<math><mtext><table><mglyph><style><!--</style><img title='--&gt;&lt;img src=1 onerror=x()&gt;'>",
+    "$\\href{javascript:x()}{y}$",
+    "</body></html><script>x()</script>",
+]
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_no_page_runs_what_a_student_wrote(attack):
+    from nbconvert.filters import markdown2html
+
+    written = markdown2html(cleaning.markdown(attack))
+    for body in (written, attack):  # the second: as if nothing had been done to the Markdown
+        page = cleaning.page(
+            f"<html><head><title>t</title><style>p {{}}</style></head><body><p>{body}</p></body></html>"
+        )
+        assert cleaning.POLICY in page and "<style>p {}</style>" in page
+        tags = "".join(part.partition(">")[0] for part in page.partition("<body>")[2].split("<"))
+        assert not any(
+            word in tags for word in ("script", "onerror", "onbegin", "javascript", "http", "iframe", "style", "svg")
+        )
+    written = re.sub(r'<a href="https?://[^"]*">', "", written)  # an address becomes a link: nothing loads by itself
+    assert "<a " not in written and "<img" not in written and "<script" not in written
+    assert "\\href" not in written.replace("\\\\href", "")
+
+
+def test_plain_markdown_stays_what_it_is():
+    text = "If $a < b$, then *both* `x[0]` and 3 < 4.\n\n- one\n- two [1]\n\n```\nif x < y:\n    pass\n```"
+    assert cleaning.markdown(text) == text
+
+
+def test_the_boxes_are_there_where_the_machine_allows_them():
+    """On this kind of machine a namespace can be made, so a box must hold; elsewhere the test says nothing."""
+    works = (
+        subprocess.run(["unshare", "-rmnpi", "--fork", "true"], capture_output=True)
+        if sys.platform == "linux"
+        else None
+    )
+    if works is None or works.returncode:
+        pytest.skip("no namespaces here")
+    assert sandbox.isolation() in ("bwrap", "unshare")
