@@ -25,19 +25,27 @@ from measuring import (
     peak_bytes,
 )
 from peft import LoraConfig, get_peft_model
-from torch import nn
+from torch import Tensor, nn
 from torchao.quantization import to_nf4
 
 from lora_edu import GPT, GPTConfig, add_lora, quantize, quantize_linears
-from lora_edu.engine import fused
+from lora_edu.qlora import NF4Linear
+from lora_edu.quantization import QuantizedTensor
 
 COMPILED = "dequantize, compiled, fresh output"
 COPY = "copy of as many bytes, reused buffer"
 SIZES = ((4096, 1), (512, 20))  # of a square layer, and how often a call is repeated within one measurement
 REPEATS_ON_A_GPU = 20  # times as many: there a call takes microseconds
+GOALS = {  # of the CPU: at most this ratio to bitsandbytes' time
+    (4096, "quantize"): 0.2,
+    (4096, "dequantize into a reused buffer"): 0.6,
+    (512, "dequantize, fresh output"): 1.5,
+    (512, "dequantize into a reused buffer"): 1.5,
+    (4096, "forward and backward"): 0.8,
+}
 
 
-# --- the three parts -----------------------------------------------------------------------------------------------
+# --- the four parts ------------------------------------------------------------------------------------------------
 
 
 def speed(
@@ -45,9 +53,10 @@ def speed(
 ) -> list[str]:
     """Quantize and dequantize a layer of a 7B-class model and one of the course's size. Goals are the CPU's.
 
-    backend: of torch.compile, for one row more: the weight from its codes in one expression (`lora_edu.engine.fused`).
+    backend: of torch.compile, for one row more: the weight from its codes in one expression (`quantization.decode`).
     """
-    dequantize_compiled = torch.compile(fused.dequantize, backend=backend, dynamic=False) if backend else None
+    decoded = QuantizedTensor.dequantize
+    dequantize_compiled = torch.compile(decoded, backend=backend, dynamic=False) if backend else None
     rows = ["| layer | what | time | bitsandbytes' time | ratio | lowest, highest | goal |", "|-|-|-|-|-|-|-|"]
     for size, repeats in sizes:
         repeats *= REPEATS_ON_A_GPU if device == "cuda" else 1
@@ -90,15 +99,43 @@ def speed(
 
 
 def speed_row(size: int, name: str, times: dict[str, list[float]], with_goals: bool = True) -> str:
-    goals = {"quantize": 0.3, "dequantize into a reused buffer": 0.6} if size == 4096 and with_goals else {}
     ratio = median_ratio(times, name, "bitsandbytes")
     ms, base_ms = (1000 * statistics.median(times[key]) for key in (name, "bitsandbytes"))
-    goal = f"at most {goals[name]}: {'met' if ratio <= goals[name] else 'missed'}" if name in goals else ""
+    limit = GOALS.get((size, name)) if with_goals else None
+    goal = "" if limit is None else f"at most {limit}: {'met' if ratio <= limit else 'missed'}"
     ratios = [a / b for a, b in zip(times[name], times["bitsandbytes"], strict=True)]
     return (
         f"| {size} x {size} | {name} | {ms:.2f} ms | {base_ms:.2f} ms | {ratio:.3f} | "
         f"{min(ratios):.2f} to {max(ratios):.2f} | {goal} |"
     )
+
+
+def layers(device: str, rounds: int, sizes: tuple[int, ...] = (4096, 1024, 512), n_tokens: int = 128) -> list[str]:
+    """A square layer in 4 bits, double quantization, float32 product: forward, and backward to the input."""
+    rows = [f"| layer, {n_tokens} tokens | what | time | bitsandbytes' time | ratio | lowest, highest | goal |"]
+    rows.append("|-|-|-|-|-|-|-|")
+    for size in sizes:
+        linear = nn.Linear(size, size)
+        theirs = bitsandbytes_linears(nn.ModuleDict({LINEARS[0]: copy.deepcopy(linear)}))
+        x, grad_y = torch.randn(2, n_tokens, size, device=device).unbind()
+        calls = {
+            "forward and backward": forward_and_backward(NF4Linear.from_linear(linear.to(device)), x, grad_y),
+            "bitsandbytes": forward_and_backward(theirs.to(device)[LINEARS[0]], x, grad_y),
+            "forward and backward, a full weight": forward_and_backward(linear.requires_grad_(False), x, grad_y),
+        }
+        times = interleaved(calls, device, 2 * rounds, max(1, 2**20 // size**2))
+        rows += [speed_row(size, name, times, with_goals=device == "cpu") for name in calls if name != "bitsandbytes"]
+    return rows
+
+
+def forward_and_backward(layer: nn.Module, x: Tensor, grad_y: Tensor) -> Callable:
+    x = x.clone().requires_grad_(True)
+
+    def run() -> None:
+        x.grad = None
+        layer(x).backward(grad_y)
+
+    return run
 
 
 def memory(device: str, rounds: int) -> list[str]:
@@ -188,6 +225,8 @@ def report(device: str, rounds: int) -> str:
     lines += ["", "Float32 weights, NF4, block 64. Ratios are medians over interleaved rounds; under 1 is faster."]
     lines += ["Written by `benchmarks/quantization.py` (`make bench`).", "", "## Speed", ""]
     lines += speed(device, rounds)
+    lines += ["", "## A layer", ""]
+    lines += layers(device, rounds)
     lines += ["", "## Memory and cost against size, with double quantization", ""]
     lines += memory(device, rounds)
     lines += ["", "## A training step", ""]

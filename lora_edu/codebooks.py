@@ -55,7 +55,7 @@ def nf_codebook(bits: int = 4) -> Tensor:
 
 def _normal_quantiles(offset: float, count: int) -> list[float]:
     """`count` quantiles between the probabilities `offset` and 1/2 (whose quantile, 0, is left out)."""
-    probabilities = torch.linspace(offset, 0.5, count + 1)[:-1].tolist()
+    probabilities = torch.linspace(offset, 0.5, count + 1, dtype=torch.float32)[:-1].tolist()
     return [NormalDist().inv_cdf(probability) for probability in probabilities]
 
 
@@ -64,7 +64,7 @@ def int_codebook(bits: int) -> Tensor:
     if bits not in range(2, 9):
         raise ValueError(f"bits must be a whole number from 2 to 8, got {bits!r}")
     largest = 2 ** (bits - 1) - 1
-    return torch.arange(-largest, largest + 1) / largest
+    return torch.arange(-largest, largest + 1, dtype=torch.float32) / largest
 
 
 def fp4_codebook(name: str) -> Tensor:
@@ -76,7 +76,7 @@ def fp4_codebook(name: str) -> Tensor:
     magnitudes = torch.tensor(FP4_MAGNITUDES[name], dtype=torch.float32)
     magnitudes = magnitudes / magnitudes.max()
     negative = -magnitudes[1:].flip(0)
-    zeros = torch.zeros(2 if name == "fp4-bnb" else 1)
+    zeros = magnitudes.new_zeros(2 if name == "fp4-bnb" else 1)
     return torch.cat([negative, zeros, magnitudes[1:]])
 
 
@@ -96,10 +96,11 @@ def dynamic_codebook() -> Tensor:
     """
     positive = [1.0]
     for decade in range(7):
-        edges = torch.linspace(0.1, 1, 2**decade + 1)
+        edges = torch.linspace(0.1, 1, 2**decade + 1, dtype=torch.float32)
         middles = (edges[:-1] + edges[1:]) / 2
         positive += (10.0 ** (decade - 6) * middles).tolist()
-    return torch.tensor(sorted([*positive, 0.0, *(-value for value in positive if value != 1.0)]))
+    values = [*positive, 0.0, *(-value for value in positive if value != 1.0)]
+    return torch.tensor(sorted(values), dtype=torch.float32)
 
 
 def get_codebook(codebook: str | Tensor) -> Tensor:
@@ -107,18 +108,32 @@ def get_codebook(codebook: str | Tensor) -> Tensor:
     if isinstance(codebook, Tensor):
         _check_codebook(codebook)
         return codebook.float()
-    if codebook in NF_NAMES:
-        return nf_codebook(int(codebook[2:]))
-    if codebook in INT_NAMES:
-        return int_codebook(int(codebook[3:]))
-    if codebook in FP4_MAGNITUDES:
-        return fp4_codebook(codebook)
-    if codebook in FP8_TYPES:
-        return fp8_codebook(codebook)
-    if codebook == "dynamic":
-        return dynamic_codebook()
+    with torch.device("cpu"):  # whatever the caller's default device: a codebook is the same to the bit everywhere
+        if codebook in NF_NAMES:
+            return nf_codebook(int(codebook[2:]))
+        if codebook in INT_NAMES:
+            return int_codebook(int(codebook[3:]))
+        if codebook in FP4_MAGNITUDES:
+            return fp4_codebook(codebook)
+        if codebook in FP8_TYPES:
+            return fp8_codebook(codebook)
+        if codebook == "dynamic":
+            return dynamic_codebook()
     names = (*NF_NAMES, *INT_NAMES, *FP4_MAGNITUDES, "dynamic", *FP8_TYPES)
     raise ValueError(f"unknown codebook {codebook!r}: choose one of {', '.join(names)}, or pass a tensor")
+
+
+_shared: dict[tuple, Tensor] = {}  # (device, values) -> the tensor that all who use them hold
+
+
+def shared_codebook(codebook: Tensor, device: torch.device) -> Tensor:
+    """The tensor of these values that others on the device hold already, so that a model has each codebook once.
+
+    The meta device keeps no numbers; a codebook has no need to lose them, and stays where it is.
+    """
+    codebook = codebook if device.type == "meta" else codebook.to(device)
+    first = _shared.setdefault((codebook.device, tuple(codebook.tolist())), codebook)
+    return first if torch.equal(first, codebook) else codebook  # somebody wrote into the first one
 
 
 def _check_codebook(codebook: Tensor) -> None:

@@ -70,7 +70,12 @@ def is_conv1d(layer: nn.Module) -> bool:
 
 def is_linear(layer: nn.Module) -> bool:
     """Whether an adapter can be put on this layer."""
-    return isinstance(layer, nn.Linear) or is_conv1d(layer) or getattr(layer, "is_nf4", False)
+    return isinstance(layer, nn.Linear) or is_conv1d(layer) or is_nf4(layer)
+
+
+def is_nf4(layer: nn.Module) -> bool:
+    """Whether this is an `NF4Linear`, known by its mark: its class, in `lora_edu.qlora`, stands above this file."""
+    return getattr(layer, "is_nf4", False)
 
 
 # --- adapters of a whole model -------------------------------------------------------------------------------------
@@ -82,7 +87,7 @@ def add_lora(
     alpha: float,
     targets: str | Iterable[str] = ("q_proj", "v_proj"),
     dropout: float = 0.0,
-    skip: Iterable[str] = ("lm_head",),
+    skip: str | Iterable[str] = ("lm_head",),
 ) -> nn.Module:
     """Freeze a model and put an adapter on each targeted linear layer, in place. Returns the model.
 
@@ -107,13 +112,16 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
 
 
 def select_layers(
-    model: nn.Module, targets: str | Iterable[str], skip: Iterable[str], is_candidate: Callable[[nn.Module], bool]
+    model: nn.Module,
+    targets: str | Iterable[str],
+    skip: str | Iterable[str],
+    is_candidate: Callable[[nn.Module], bool],
 ) -> dict[str, nn.Module]:
     """The candidates whose path ends in one of the target names, by path; "all-linear" takes all but `skip`."""
     candidates = {path: module for path, module in model.named_modules() if path and is_candidate(module)}
     names = {path.rpartition(".")[-1] for path in candidates}
     if targets == ALL_LINEAR:
-        targets = names - set(skip)
+        targets = names - ({skip} if isinstance(skip, str) else set(skip))
     targets = {targets} if isinstance(targets, str) else set(targets)
     if unknown := targets - names:
         raise ValueError(
@@ -204,7 +212,7 @@ class TrainableSummary(NamedTuple):
 def trainable_summary(model: nn.Module) -> TrainableSummary:
     """Count parameters; a 4-bit weight counts as the numbers it stands for, not as its bytes."""
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    packed = sum(module.in_features * module.out_features for module in model.modules() if hasattr(module, "is_nf4"))
+    packed = sum(module.in_features * module.out_features for module in model.modules() if is_nf4(module))
     return TrainableSummary(trainable, packed + sum(p.numel() for p in model.parameters()))
 
 

@@ -3,36 +3,47 @@
     Y = X doubleDequant(c1, c2, W_NF4)^T + s X A^T B^T          (equation 5 of the QLoRA paper, in our notation)
 
 Storage and arithmetic have different types: the weight is *stored* in 4 bits, and is *computed with* in 16 or 32. It is
-dequantized for the product and forgotten again; the backward pass dequantizes it a second time instead of keeping it.
+decoded for the product and forgotten again; the backward pass decodes it a second time instead of keeping it.
 
 What it stands in for: `bitsandbytes.nn.Linear4bit`. Source: Dettmers et al. 2023, arXiv 2305.14314, section 3.
 """
-
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_edu.engine import fused
-from lora_edu.lora import ALL_LINEAR, is_conv1d, is_linear, layer_size, lora_layers, replace_layer, select_layers
-from lora_edu.quantization import DoubleQuant, QuantizedTensor, quantize
+from lora_edu.engine import compiling
+from lora_edu.lora import (
+    ALL_LINEAR,
+    is_conv1d,
+    is_linear,
+    is_nf4,
+    layer_size,
+    lora_layers,
+    replace_layer,
+    select_layers,
+)
+from lora_edu.quantization import DoubleQuant, QuantizedTensor, check_finite, check_settings, check_tensor, quantize
 
 
-class _DequantizedLinear(torch.autograd.Function):
-    """x -> x W^T + bias. Autograd would keep the dequantized W for the backward pass; this keeps the packed one."""
+class DecodedLinear(torch.autograd.Function):
+    """x -> x W^T + bias. Autograd would keep the decoded W for the backward pass; this keeps its 4-bit codes."""
 
     @staticmethod
     def forward(ctx, x: Tensor, quantized: QuantizedTensor, bias: Tensor | None) -> Tensor:
-        ctx.quantized = quantized  # the layer's own buffers: not one byte more is kept
-        with torch.autocast(x.device.type, enabled=False):
-            return F.linear(x, quantized.dequantize().to(x.dtype), bias)
+        ctx.quantized = quantized  # the layer's own: not one byte more is kept
+        with torch.autocast(x.device.type, enabled=False), quantized.decoded(x.dtype) as W:
+            return F.linear(x, W, bias)
 
     @staticmethod
-    def backward(ctx, grad_y: Tensor) -> tuple[Tensor, None, None]:
-        with torch.autocast(grad_y.device.type, enabled=False):
-            grad_x = grad_y @ ctx.quantized.dequantize().to(grad_y.dtype)  # dL/dx = dL/dy W
-        return grad_x, None, None  # W and the bias are frozen
+    def backward(ctx, grad_y: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
+        grad_x = grad_bias = None
+        if ctx.needs_input_grad[0]:
+            with torch.autocast(grad_y.device.type, enabled=False), ctx.quantized.decoded(grad_y.dtype) as W:
+                grad_x = grad_y @ W  # dL/dx = dL/dy W
+        if ctx.needs_input_grad[2]:
+            grad_bias = grad_y.reshape(-1, grad_y.shape[-1]).sum(dim=0)  # dL/db: the sum of dL/dy over all rows
+        return grad_x, None, grad_bias  # W is frozen
 
 
 class NF4Linear(nn.Module):
@@ -42,18 +53,13 @@ class NF4Linear(nn.Module):
 
     def __init__(self, quantized: QuantizedTensor, bias: Tensor | None, compute_dtype: torch.dtype | None = None):
         super().__init__()
+        if compute_dtype is not None and not compute_dtype.is_floating_point:
+            raise ValueError(f"compute_dtype must be a floating-point type, got {compute_dtype}")
         self.out_features, self.in_features = quantized.shape
-        self.block_size, self.compute_dtype, self.dtype = quantized.block_size, compute_dtype, quantized.dtype
-        second = quantized.absmax if isinstance(quantized.absmax, QuantizedTensor) else None
-        self.double_quant_block_size = second.block_size if second else None
-        self.register_buffer("codes", quantized.codes)
-        self.register_buffer("absmax", second.codes if second else quantized.absmax)
-        self.register_buffer("absmax_absmax", second.absmax if second else None)
-        self.register_buffer("absmax_offset", quantized.offset)
-        # The codebooks are the same in every layer: one tensor for all of them, which is not saved.
-        self.register_buffer("codebook", _shared(quantized.codebook), persistent=False)
-        self.register_buffer("absmax_codebook", _shared(second.codebook) if second else None, persistent=False)
+        self.quantized, self.compute_dtype = quantized, compute_dtype
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
+        self.register_state_dict_post_hook(_flat_names)
+        self.register_load_state_dict_pre_hook(_own_names)
 
     @classmethod
     def from_linear(
@@ -71,23 +77,7 @@ class NF4Linear(nn.Module):
         if getattr(linear, "weight", None) is None or linear.weight.ndim != 2:
             raise TypeError(f"from_linear needs a linear layer with a full weight, got {type(linear).__name__}")
         weight = linear.weight.T if is_conv1d(linear) else linear.weight
-        quantized = quantize(weight.detach(), "nf4", block_size, double_quant)
-        return cls(quantized, linear.bias, compute_dtype)
-
-    @property
-    def quantized(self) -> QuantizedTensor:
-        """The weight as a QuantizedTensor over this layer's buffers."""
-        absmax = self.absmax
-        if self.double_quant_block_size:
-            n_blocks = math.ceil(self.out_features * self.in_features / self.block_size)
-            absmax = QuantizedTensor(
-                self.absmax, self.absmax_absmax, None, self.absmax_codebook, self.double_quant_block_size,
-                torch.Size([n_blocks]), torch.float32,
-            )  # fmt: skip
-        shape = torch.Size([self.out_features, self.in_features])
-        return QuantizedTensor(
-            self.codes, absmax, self.absmax_offset, self.codebook, self.block_size, shape, self.dtype
-        )
+        return cls(quantize(weight, "nf4", block_size, double_quant), linear.bias, compute_dtype)
 
     def dequantize(self) -> Tensor:
         """The weight in full: (out_features, in_features), in the type it had."""
@@ -99,36 +89,41 @@ class NF4Linear(nn.Module):
         y_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
         x = x.to(self.compute_dtype or y_dtype)
         bias = None if self.bias is None else self.bias.to(x.dtype)
-        product = fused.linear if torch.compiler.is_compiling() else _DequantizedLinear.apply
+        product = compiling.decoded_linear if torch.compiler.is_compiling() else DecodedLinear.apply
         return product(x, self.quantized, bias).to(y_dtype)
 
-    def _apply(self, fn, recurse: bool = True):
-        """Follow the model to another device, but keep the constants exact when it is cast to another type."""
-        exact = dict(self._buffers)
-        super()._apply(fn, recurse)
-        for name, buffer in exact.items():
-            moved = None if buffer is None else buffer.to(self.codes.device)
-            self._buffers[name] = _shared(moved) if name.endswith("codebook") else moved
-        return self
-
     def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}, block_size={self.block_size}"
+        return f"in_features={self.in_features}, out_features={self.out_features}"
 
 
-_codebooks: dict[tuple, Tensor] = {}  # (device, values) -> the tensor that all layers use
+# In a file the tensors of a layer stand side by side: where they are in the layer -> their name in the file.
+NAMES = {
+    "quantized.codes": "codes",
+    "quantized.absmax": "absmax",  # without double quantization
+    "quantized.absmax.codes": "absmax",
+    "quantized.absmax.absmax": "absmax_absmax",
+    "quantized.offset": "absmax_offset",
+}
 
 
-def _shared(codebook: Tensor | None) -> Tensor | None:
-    """The tensor of these values that other layers have already, so that a model holds each codebook once."""
-    if codebook is None or codebook.is_meta:
-        return codebook
-    first = _codebooks.setdefault((codebook.device, tuple(codebook.tolist())), codebook)
-    return first if torch.equal(first, codebook) else codebook  # somebody wrote into the first one
+def _flat_names(layer: NF4Linear, state: dict[str, Tensor], prefix: str, _metadata: dict) -> None:
+    for own, flat in NAMES.items():
+        if prefix + own in state:
+            state[prefix + flat] = state.pop(prefix + own)
+
+
+def _own_names(layer: NF4Linear, state: dict[str, Tensor], prefix: str, *_others) -> None:
+    for own in (f"quantized.{name}" for name in layer.quantized.state_dict()):
+        if prefix + NAMES[own] in state:
+            state[prefix + own] = state.pop(prefix + NAMES[own])
+
+
+# --- whole models ----------------------------------------------------------------------------------------------------
 
 
 def quantize_linears(
     model: nn.Module,
-    skip: tuple[str, ...] = ("lm_head",),
+    skip: str | tuple[str, ...] = ("lm_head",),
     block_size: int = 64,
     double_quant: bool | DoubleQuant = True,
     compute_dtype: torch.dtype | None = None,
@@ -136,24 +131,35 @@ def quantize_linears(
     """Replace every linear layer but `skip` by an NF4Linear, in place, and freeze the model. Returns the model.
 
     Embeddings, norms, biases and the head stay as they are. Each full-precision weight is released as soon as its
-    layer is replaced. Raises ValueError if there is nothing (left) to quantize or the model has adapters already.
+    layer is replaced. Raises ValueError if there is nothing (left) to quantize, if the model has adapters already, or
+    for a weight that cannot be quantized; the model is unchanged then.
     """
     if lora_layers(model):
         raise ValueError(
             "this model has adapters already: call quantize_linears(model) first, then add_lora(model, ...)"
         )
-    paths = list(
-        select_layers(model, ALL_LINEAR, skip, lambda layer: is_linear(layer) and not hasattr(layer, "is_nf4"))
-    )
-    for path in paths:
-        layer = NF4Linear.from_linear(model.get_submodule(path), block_size, double_quant, compute_dtype)
+    chosen = select_layers(model, ALL_LINEAR, skip, lambda layer: is_linear(layer) and not is_nf4(layer))
+    check_settings(block_size, double_quant)
+    for path, layer in chosen.items():
+        _check_weight(path, layer.weight.detach())
+    for path in list(chosen):
+        layer = NF4Linear.from_linear(chosen.pop(path), block_size, double_quant, compute_dtype)
         replace_layer(model, path, layer)
     return model.requires_grad_(False)
 
 
+def _check_weight(path: str, weight: Tensor) -> None:
+    """Raises what `quantize` would raise for this weight, with the name of its layer."""
+    try:
+        check_tensor(weight)
+        check_finite(weight.reshape(-1), torch.stack(weight.aminmax()), weight.shape)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path} cannot be quantized: {error}") from None
+
+
 def dequantize_linears(model: nn.Module) -> nn.Module:
     """Turn every NF4Linear back into an `nn.Linear` (with the rounded weight), in place. Adapters stay in place."""
-    for path, layer in [(path, module) for path, module in model.named_modules() if isinstance(module, NF4Linear)]:
+    for path, layer in [(path, module) for path, module in model.named_modules() if is_nf4(module)]:
         linear = nn.Linear(*layer_size(layer), bias=layer.bias is not None, device="meta")
         linear.weight = nn.Parameter(layer.dequantize(), requires_grad=False)
         linear.bias = layer.bias

@@ -10,13 +10,13 @@ import torch
 from conftest import load_benchmark
 from test_compiling import kept_weights
 
-from lora_edu.engine import compiling, fused
+from lora_edu.engine import compiling, kernels
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
 from lora_edu.memory.activations import step_peak_bytes
 from lora_edu.memory.paged import MOMENTS, PagedAdamW
 from lora_edu.qlora import NF4Linear, quantize_linears
-from lora_edu.quantization import DoubleQuant, nearest_code, quantize, unpack
+from lora_edu.quantization import DoubleQuant, decode, nearest_code, quantize, unpack
 from lora_edu.training import train, trainable_parameters, training_step
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -95,18 +95,20 @@ def test_a_device_gives_the_numbers_of_the_cpu(dtype, double_quant, device):
         assert torch.allclose(here.block_scales(), there.block_scales().cpu(), rtol=1e-2)
     out = torch.empty_like(x, device=device)
     assert torch.equal(there.dequantize(out), there.dequantize()) and out.device.type == device
-    assert torch.equal(fused.dequantize(there), there.dequantize())
+    taught = decode(there.codes, there.block_scales(), there.codebook, 64, torch.empty_like(out).view(-1))
+    assert torch.equal(taught.view(x.shape), there.dequantize())
 
 
 @on_both
-def test_the_two_ways_of_finding_the_nearest_code_agree(device):
+def test_the_ways_of_finding_the_nearest_code_agree(device):
     codebook = quantize(torch.ones(1)).codebook
     midpoints = (codebook[:-1] + codebook[1:]) / 2
     near = torch.cat([midpoints, midpoints.nextafter(torch.tensor(2.0)), midpoints.nextafter(torch.tensor(-2.0))])
     scaled = torch.cat([near, codebook, torch.rand(10_000) * 2 - 1])
-    searched = torch.bucketize(scaled.to(device), midpoints.to(device)).to(torch.uint8)  # what is used on a GPU
+    searched = nearest_code(scaled.to(device), codebook.to(device))
     assert torch.equal(searched.cpu(), nearest_code(scaled, codebook))
-    assert torch.equal(searched, nearest_code(scaled.to(device), codebook.to(device)))
+    codes, _ = kernels.encode(scaled.to(device), codebook.to(device), block_size=len(scaled))
+    assert scaled.abs().max() == 1 and torch.equal(unpack(codes, 16)[: len(scaled)], searched)
 
 
 # --- the layer and the step ----------------------------------------------------------------------------------------

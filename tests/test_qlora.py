@@ -1,3 +1,4 @@
+import copy
 import gc
 import math
 import weakref
@@ -9,7 +10,7 @@ from torch import nn
 
 from lora_edu.lora import LoRALinear, add_lora, lora_layers, merge, trainable_summary, unmerge
 from lora_edu.qlora import NF4Linear, dequantize_linears, quantize_linears
-from lora_edu.quantization import quantize
+from lora_edu.quantization import DoubleQuant, quantize
 
 
 def kept_bytes(function, *inputs):
@@ -40,6 +41,25 @@ def test_output_and_gradient_are_those_of_the_dequantized_layer():
 def test_gradient_check_in_float64():
     layer = NF4Linear.from_linear(nn.Linear(6, 5).double())
     assert torch.autograd.gradcheck(layer, torch.randn(3, 6, dtype=torch.float64, requires_grad=True))
+
+
+@pytest.mark.parametrize("shape", [(48,), (7, 48), (2, 3, 48)])
+def test_a_trainable_bias_gets_its_gradient(shape):
+    layer = NF4Linear.from_linear(nn.Linear(48, 20))
+    layer.bias.requires_grad_(True)
+    for x in (torch.randn(shape), torch.randn(shape, requires_grad=True)):
+        grad_y = torch.randn(*shape[:-1], 20)
+        (expected,) = torch.autograd.grad(F.linear(x, layer.dequantize(), layer.bias), layer.bias, grad_y)
+        (grad,) = torch.autograd.grad(layer(x), layer.bias, grad_y)
+        assert torch.allclose(grad, expected, atol=1e-6) and grad.abs().max() > 0.1
+
+
+def test_a_trainable_bias_under_autocast():
+    layer = NF4Linear.from_linear(nn.Linear(48, 20))
+    layer.bias.requires_grad_(True)
+    with torch.autocast("cpu", torch.bfloat16):
+        layer(torch.ones(4, 48)).sum().backward()
+    assert layer.bias.grad.dtype == torch.float32 and layer.bias.grad.tolist() == [4.0] * 20
 
 
 def test_backward_keeps_no_full_weight():
@@ -128,15 +148,62 @@ def test_casting_the_model_keeps_the_constants_exact(double_quant):
 @pytest.mark.parametrize("double_quant", [True, False])
 def test_state_dict_round_trip(double_quant):
     layers = [NF4Linear.from_linear(nn.Linear(50, 33), double_quant=double_quant) for _ in range(2)]
-    layers[1].load_state_dict(layers[0].state_dict())
+    state = layers[0].state_dict()
+    constants = {"absmax", "absmax_absmax", "absmax_offset"} if double_quant else {"absmax"}
+    assert state.keys() == {"codes", "bias"} | constants
+    layers[1].load_state_dict(state)
     assert torch.equal(layers[0].dequantize(), layers[1].dequantize())
+    model = nn.Sequential(nn.ReLU(), NF4Linear.from_linear(nn.Linear(50, 33), double_quant=double_quant))
+    model.load_state_dict({f"1.{name}": tensor for name, tensor in state.items()}, assign=True)
+    assert torch.equal(model[1].dequantize(), layers[0].dequantize()) and model.state_dict().keys() == {
+        f"1.{name}" for name in state
+    }
+
+
+def test_a_state_of_another_kind_is_refused():
+    double, single = (NF4Linear.from_linear(nn.Linear(50, 33), double_quant=how) for how in (True, False))
+    for one, two in [(double, single), (single, double)]:
+        with pytest.raises(RuntimeError, match="absmax"):
+            one.load_state_dict(two.state_dict())
+
+
+@pytest.mark.parametrize("double_quant", [True, False])
+def test_an_empty_layer_filled_from_a_file(double_quant):
+    """As large models are loaded: built on the meta device, emptied onto the real one, filled."""
+    layer = NF4Linear.from_linear(nn.Linear(50, 33), double_quant=double_quant)
+    there = [
+        copy.deepcopy(layer).to("meta"),
+        NF4Linear.from_linear(nn.Linear(50, 33, device="meta"), double_quant=double_quant),
+        copy.deepcopy(layer),
+    ]
+    x = torch.randn(3, 50, requires_grad=True)
+    for empty in there:
+        empty.to_empty(device="cpu")
+        empty.load_state_dict(layer.state_dict())
+        assert torch.equal(empty.dequantize(), layer.dequantize())
+        (grad,), (expected,) = (torch.autograd.grad(side(x).sum(), x) for side in (empty, layer))
+        assert torch.equal(empty(x), layer(x)) and torch.equal(grad, expected)
+
+
+def test_a_model_on_the_meta_device():
+    with torch.device("meta"):
+        model = quantize_linears(nn.Sequential(nn.Linear(64, 32), nn.Linear(32, 8)))
+    assert all(tensor.is_meta for tensor in model.state_dict().values())
+
+
+def test_a_copy_shares_nothing_but_is_equal():
+    layer = NF4Linear.from_linear(nn.Linear(50, 33))
+    twin = copy.deepcopy(layer)
+    before = layer.dequantize()
+    twin.quantized.codes.zero_()
+    assert torch.equal(layer.dequantize(), before) and not torch.equal(twin.dequantize(), before)
 
 
 def test_ragged_layers():
     linear = nn.Linear(33, 21)
     layer = NF4Linear.from_linear(linear)
     assert torch.equal(layer.dequantize(), quantize(linear.weight, double_quant=True).dequantize())
-    assert layer.absmax.numel() == math.ceil(33 * 21 / 64)
+    assert layer.state_dict()["absmax"].numel() == math.ceil(33 * 21 / 64)
 
 
 def test_conv1d_is_turned_to_out_in():
@@ -187,10 +254,38 @@ def test_nothing_left_to_quantize(tiny_gpt):
         quantize_linears(quantize_linears(tiny_gpt))
 
 
-def test_a_layer_with_nan_is_refused(tiny_gpt):
-    tiny_gpt.blocks[0].mlp.up_proj.weight.data[3, 2] = float("nan")
-    with pytest.raises(ValueError, match=r"the value nan at index \(3, 2\)"):
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_layer_with_nan_is_named_and_the_model_stays_as_it_was(tiny_gpt, value):
+    tiny_gpt.blocks[1].mlp.down_proj.weight.data[3, 2] = value  # the last one
+    before = dict(tiny_gpt.named_modules())
+    message = rf"blocks.1.mlp.down_proj cannot be quantized: the tensor has the value {value} at index \(3, 2\)"
+    with pytest.raises(ValueError, match=message):
         quantize_linears(tiny_gpt)
+    assert dict(tiny_gpt.named_modules()) == before and all(p.requires_grad for p in tiny_gpt.parameters())
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "message"),
+    [
+        ({"double_quant": 1}, TypeError, r"double_quant must be True, False or a DoubleQuant\(...\), got 1"),
+        ({"block_size": 0}, ValueError, "block_size must be a whole number of at least 1, got 0"),
+        ({"double_quant": DoubleQuant("nf9")}, ValueError, "unknown codebook 'nf9'"),
+        ({"double_quant": DoubleQuant(block_size=0)}, ValueError, "block_size must be"),
+        ({"compute_dtype": torch.int8}, ValueError, "compute_dtype must be a floating-point type, got torch.int8"),
+    ],
+)
+def test_bad_settings_leave_the_model_as_it_was(tiny_gpt, how, error, message):
+    before = dict(tiny_gpt.named_modules())
+    with pytest.raises(error, match=message):
+        quantize_linears(tiny_gpt, **how)
+    assert dict(tiny_gpt.named_modules()) == before
+
+
+def test_a_name_to_skip_is_one_name_not_its_letters(tiny_gpt):
+    quantize_linears(tiny_gpt, skip="lm_head")
+    assert type(tiny_gpt.lm_head) is nn.Linear
+    add_lora(tiny_gpt, rank=2, alpha=4, targets="all-linear", skip="lm_head")
+    assert type(tiny_gpt.lm_head) is nn.Linear and type(tiny_gpt.blocks[0].mlp.up_proj) is LoRALinear
 
 
 def test_only_linear_layers_are_quantized():

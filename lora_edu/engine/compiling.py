@@ -5,6 +5,11 @@ and writes its result back. `torch.compile` records a model's operations once an
 in one pass over memory. The first step then takes longer, from seconds to a minute or two: a run must be long enough to
 earn that back. On the CPU it is off: the course's runs there are over before a compiler is done.
 
+There is a trap. `lora_edu.qlora` decodes a weight twice, forward and backward, so that no full copy is kept. A compiler
+sees the same computation twice, does it once and keeps the result for the backward pass: all weights of the model in 16
+bits, and the saving of QLoRA is gone. `decoded_linear` therefore wraps the product in torch's checkpointing, which
+tells it: compute this again. `tests/test_compiling.py` counts what is kept, with and without.
+
 The compiler is not part of torch alone: on a GPU it needs the package `triton`, a C compiler and Python's header files.
 Where something is missing, a run says so in one line and goes on without. `LORA_EDU_COMPILE=0` switches it off.
 """
@@ -12,7 +17,9 @@ Where something is missing, a run says so in one line and goes on without. `LORA
 import os
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lora_edu.engine import distributed
 
@@ -31,6 +38,15 @@ def compiled(model: nn.Module, device: torch.device) -> nn.Module:
         print(f"torch.compile is not used ({problem}): slower, with the same result up to rounding", flush=True)
         return model
     return torch.compile(model, backend=backend, dynamic=False)
+
+
+def decoded_linear(x: Tensor, weight: nn.Module, bias: Tensor | None) -> Tensor:
+    """x W^T + bias with W = weight.dequantize(), in x's type. For the backward pass W is computed again, not kept."""
+
+    def product(x: Tensor) -> Tensor:
+        return F.linear(x, weight.dequantize().to(x.dtype), bias)
+
+    return checkpoint(product, x, use_reentrant=False, preserve_rng_state=False)
 
 
 def compiler_problem(device: torch.device, backend: str) -> str | None:

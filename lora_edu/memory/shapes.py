@@ -36,11 +36,12 @@ def measured_bytes(model: nn.Module, optimizer: torch.optim.Optimizer | None = N
         if tensor is not None:
             found[kind][tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
 
-    for module in model.modules():
+    for path, module in model.named_modules():
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             if "codebook" in name:
                 continue  # one tensor for all layers: CODEBOOK_BYTES in all
-            kind = CONSTANTS if name.startswith("absmax") else ADAPTERS if isinstance(module, LoRALinear) else BASE
+            constant = name in ("absmax", "offset") or path.endswith(".absmax")  # of the first level, of the second
+            kind = CONSTANTS if constant else ADAPTERS if isinstance(module, LoRALinear) else BASE
             count(kind, tensor)
             count(GRADIENTS, tensor.grad)
     for state in optimizer.state.values() if optimizer else ():
