@@ -79,6 +79,11 @@ class NF4Linear(nn.Module):
         weight = linear.weight.T if is_conv1d(linear) else linear.weight
         return cls(quantize(weight, "nf4", block_size, double_quant), linear.bias, compute_dtype)
 
+    @property
+    def codes(self) -> Tensor:
+        """The packed weight: (n_bytes,) uint8, two codes a byte."""
+        return self.quantized.codes
+
     def dequantize(self) -> Tensor:
         """The weight in full: (out_features, in_features), in the type it had."""
         return self.quantized.dequantize()

@@ -55,6 +55,25 @@ def test_ratios_are_taken_within_a_round(bench):
     assert "missed" in bench.speed_row(4096, "quantize", {"quantize": [0.4], "bitsandbytes": [1.0]})
 
 
+def test_a_layer_beside_bitsandbytes(bench):
+    rows = bench.layers("cpu", 1, sizes=(64,), n_tokens=3)
+    assert len(rows) == 4 and [row.count("|") for row in rows] == [8] * 4
+    layer, x, grad_y = torch.nn.Linear(8, 4), torch.randn(3, 8), torch.randn(3, 4)
+    run = bench.forward_and_backward(layer, x, grad_y)
+    run()
+    run()
+    assert torch.allclose(layer.bias.grad, 2 * grad_y.sum(dim=0))  # forward and backward, both times
+
+
+def test_goals_belong_to_a_size(bench):
+    times = {"dequantize, fresh output": [1.4], "bitsandbytes": [1.0]}
+    assert "at most 1.5: met" in bench.speed_row(512, "dequantize, fresh output", times)
+    assert "at most" not in bench.speed_row(4096, "dequantize, fresh output", times)
+    times = {"forward and backward": [0.81], "bitsandbytes": [1.0]}
+    assert "at most 0.8: missed" in bench.speed_row(4096, "forward and backward", times)
+    assert "at most" not in bench.speed_row(4096, "forward and backward", times, with_goals=False)
+
+
 def test_the_competitors_have_the_same_model(bench):
     base = GPT(GPTConfig(context=16, n_layers=1, n_heads=2, d_model=64)).requires_grad_(False)
     tokens = torch.randint(0, 256, (2, 16))

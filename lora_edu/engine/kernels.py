@@ -188,6 +188,11 @@ def scratch(n_values: int, dtype: torch.dtype, device: torch.device) -> Iterator
             pieces[dtype] = piece
 
 
+def scratch_pieces() -> list[Tensor]:
+    """This thread's pieces that are not lent now."""
+    return list(vars(_shelf).values())
+
+
 # --- chunks ----------------------------------------------------------------------------------------------------------
 
 

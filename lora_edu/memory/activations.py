@@ -300,8 +300,9 @@ def _temporary_bytes(config: GPTConfig, n_tokens: int) -> dict[str, int]:
     return {
         # the float32 copy of the adapter's input; the product with W is there
         "down_proj's adapter": n_tokens * (in_mlp + 4 * 4 * d + 2 * d),
-        # the dequantized W, in float32 and in 16 bits; the adapter's own copy of its input is not there yet
-        "down_proj's product": n_tokens * (in_mlp - 2 * 4 * d) + (4 + 2) * 4 * d * d,
+        # W in 16 bits, and what it is decoded with: float32 values, and an index of 4 bytes for two of them; the
+        # adapter's own copy of its input is not there yet
+        "down_proj's product": n_tokens * (in_mlp - 2 * 4 * d) + (2 + 4 + 2) * 4 * d * d,
         # two gradients of the logits
         "the loss": n_tokens * 2 * loss,
     }

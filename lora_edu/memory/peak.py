@@ -12,16 +12,19 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from lora_edu.engine import kernels
+
 
 class PeakMemory(TorchDispatchMode):
     """`with PeakMemory(there_already) as memory: ...`, then `memory.peak` has the most bytes alive at a time on top.
 
     there_already: tensors that are not counted, such as a model's parameters. A storage that several tensors share
-    counts once.
+    counts once. Neither is the memory counted that 4-bit layers have decoded into before, and will again.
     """
 
     def __init__(self, there_already: Iterable[Tensor] = ()):
         super().__init__()
+        there_already = [*there_already, *kernels.scratch_pieces()]
         self.known = {tensor.untyped_storage()._cdata for tensor in there_already}  # the identity of a storage
         self.alive: dict[int, int] = {}  # identity -> bytes
         self.now = self.peak = 0
