@@ -29,10 +29,12 @@ from torch import Tensor, nn
 from torchao.quantization import to_nf4
 
 from lora_edu import GPT, GPTConfig, add_lora, quantize, quantize_linears
+from lora_edu.engine import kernels
 from lora_edu.qlora import NF4Linear
 from lora_edu.quantization import QuantizedTensor
 
 COMPILED = "dequantize, compiled, fresh output"
+LOOK_UP = "the look-up alone: a byte, two values"
 COPY = "copy of as many bytes, reused buffer"
 SIZES = ((4096, 1), (512, 20))  # of a square layer, and how often a call is repeated within one measurement
 REPEATS_ON_A_GPU = 20  # times as many: there a call takes microseconds
@@ -77,6 +79,7 @@ def speed(
             "dequantize, fresh output": lambda ours=ours: ours.dequantize(),
             "bitsandbytes": lambda codes=codes, state=state: functional.dequantize_4bit(codes, state),
             "dequantize, torchao": lambda theirs=theirs: theirs.get_original_weight(),
+            LOOK_UP: look_up(ours, out),
             COPY: lambda x=x, out=out: out.copy_(x),
         }
         if backend:
@@ -86,7 +89,7 @@ def speed(
             for name in measured:
                 if name != "bitsandbytes":
                     rows.append(speed_row(size, name, measured, with_goals=device == "cpu"))
-        for name in (name for name in times_back if "torchao" not in name and name != COPY):
+        for name in (name for name in times_back if "torchao" not in name and name not in (COPY, LOOK_UP)):
             copied = median_ratio(times_back, name, COPY)
             share = bandwidth_share(ours.nbytes + out.nbytes, 2 * out.nbytes, copied)
             rows.append(
@@ -96,6 +99,13 @@ def speed(
         rate = 2 * out.nbytes / statistics.median(times_back[COPY]) / 1e9
         rows.append(f"| {size} x {size} | measured copy bandwidth: {rate:,.0f} GB/s, read and written | | | | | |")
     return rows
+
+
+def look_up(quantized: QuantizedTensor, out: Tensor) -> Callable:
+    """torch's part of decoding that nothing in Python can make faster: index_select, all else prepared."""
+    table, index = kernels.byte_table(quantized.codebook), quantized.codes.int()
+    places = out.view(-1).view(table.dtype)
+    return lambda: torch.index_select(table, 0, index, out=places)
 
 
 def speed_row(size: int, name: str, times: dict[str, list[float]], with_goals: bool = True) -> str:
@@ -225,6 +235,11 @@ def report(device: str, rounds: int) -> str:
     lines += ["", "Float32 weights, NF4, block 64. Ratios are medians over interleaved rounds; under 1 is faster."]
     lines += ["Written by `benchmarks/quantization.py` (`make bench`).", "", "## Speed", ""]
     lines += speed(device, rounds)
+    lines += [
+        "",
+        "A layer that fits into the cache is bound by the look-up, in which torch reads the table once a byte;",
+        "bitsandbytes' compiled code looks up 16 values at once in a register.",
+    ]
     lines += ["", "## A layer", ""]
     lines += layers(device, rounds)
     lines += ["", "## Memory and cost against size, with double quantization", ""]

@@ -88,7 +88,7 @@ def _pack(codes: Tensor, per_byte: int, zero: int) -> Tensor:
 
 def decode(codes: Tensor, absmax: Tensor, codebook: Tensor, block_size: int, out: Tensor) -> Tensor:
     """Packed codes (n_bytes,) and absmax (n_blocks,) float32 -> out (n,), of any floating type."""
-    table, per_byte = _byte_table(codebook), _codes_per_byte(len(codebook))
+    table, per_byte = byte_table(codebook), _codes_per_byte(len(codebook))
     in_place = out.dtype == torch.float32 and out.storage_offset() % per_byte == 0
     if in_place and len(out) == len(absmax) * block_size == len(codes) * per_byte <= AT_ONCE:
         torch.index_select(table, 0, codes.int(), out=out.view(table.dtype))
@@ -135,7 +135,7 @@ def _decode_by_buffer(
         torch.mul(blocks, scale[:whole, None], out=out)
 
 
-def _byte_table(codebook: Tensor) -> Tensor:
+def byte_table(codebook: Tensor) -> Tensor:
     """The values behind each possible byte, all of a byte's as one element: (256,), or the codebook for 8-bit codes."""
     if len(codebook) > 16:
         return codebook
