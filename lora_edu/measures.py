@@ -4,9 +4,10 @@ import re
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_edu.gpt import GPT
+from lora_edu.gpt import GPT, encode
 from lora_edu.quantization import block_absmax, nearest_code, normalize
 
 SPEAKER_LINE = re.compile(r"\*\*[A-Z][A-Z .,'-]*\*\*")
@@ -144,3 +145,20 @@ def rescale(values: Tensor, old: Tensor, new: Tensor, block_size: int) -> Tensor
     """Give the blocks of values (n,), whose constants are old (n_blocks,), the constants new (n_blocks,)."""
     factor = new / old.clamp(min=1e-38)  # a block of zeros stays one
     return values * factor.repeat_interleave(block_size)[: len(values)]
+
+
+@torch.no_grad()
+def surprise(model: nn.Module, text: str, before: str = "\n") -> np.ndarray:
+    """The surprise in nats at each byte of a text, (n_bytes,), given the bytes before it: -ln of its probability.
+
+    before: what the model has read before the first byte; by default a line end, and so nothing about the text.
+    """
+    tokens, given = encode(before + text).long(), len(encode(before))
+    if not given:
+        raise ValueError("before must hold at least one byte: the model predicts nothing from nothing")
+    was_training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    logits = model(tokens[None, :-1].to(device))[0][0].float().cpu()  # (n - 1, vocab_size)
+    model.train(was_training)
+    return F.cross_entropy(logits, tokens[1:], reduction="none")[given - 1 :].numpy()

@@ -23,6 +23,11 @@ from lora_edu.checks import check, check_tokens, whole
 LAST_YEAR_OF_SPEECHES = 1944
 DOCUMENT_END = "\n\n\n"
 
+# The two lines that the course paints, both from held-out text. Nothing like the first was trained on; the second
+# begins many an address.
+PLAY_LINE = "Fie, cousin Percy! how you cross my father!"  # King Henry IV, part 1
+ADDRESS_LINE = "Gentlemen of the Senate and Gentlemen of the House"
+
 
 class Text(NamedTuple):
     """A text split by document: whole plays (or speeches, or books) are held out for validation.

@@ -9,7 +9,9 @@ import torch
 
 from lora_edu import exercises
 from lora_edu.exercises import cards, grading
+from lora_edu.exercises.comparing import plain
 from lora_edu.exercises.grading import Exercise, WrongAnswer
+from lora_edu.exercises.symptoms import symptom
 
 MODULES = [
     importlib.import_module(f"lora_edu.exercises.{info.name}") for info in pkgutil.iter_modules(exercises.__path__)
@@ -102,6 +104,50 @@ def test_a_function_that_changes_its_inputs_fools_nobody():
             exercise(wrong)
     exercise(lambda x: x.sub_(x.mean()))  # a right answer in place is right, as often as it is checked
     exercise(lambda x: x.sub_(x.mean()))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda e: 2.5 * e, "this is 2.5 times what is asked for, in every case."),
+        (lambda e: e / 8, "this is 1 / 8 of what is asked for, in every case."),
+        (lambda e: e - 1, "this is 1 too small, in every case."),
+        (lambda e: -e, "the sign is wrong everywhere."),
+        (lambda e: 1 / e, "this is upside down: 1 divided by what is asked for."),
+        (lambda e: e**2, "this is the square of what is asked for."),
+        (lambda e: e[::-1], "the order is turned around: the first number stands last."),
+        (lambda e: np.roll(e, 1, 0), "everything stands one place too late."),
+        (lambda e: abs(e), "the magnitudes are right and the signs are lost."),
+        (lambda e: e.sum(), "this is the sum of all the numbers that are asked for: hand over each of them."),
+        (lambda e: e.T, "this is transposed: rows and columns are exchanged."),
+        (lambda e: e.ravel(), "the numbers are right, but not their shape."),
+        (lambda e: e * np.nan, "this is not a number (nan) in places"),
+        (lambda e: e * 0, "this is zero everywhere."),
+        (lambda e: np.sin(e), None),
+        (lambda e: np.full(7, 1.0), None),
+    ],
+)
+def test_a_symptom_is_told_without_knowing_the_exercise(change, sentence):
+    rng = np.random.default_rng(0)
+    expected = [rng.normal(size=shape) for shape in ((3, 2), (4, 5))]
+    said = symptom([plain(change(e)) for e in expected], [plain(e) for e in expected])
+    assert said is None if sentence is None else said.startswith(sentence)
+    assert symptom([plain(change(expected[0])), plain(expected[1] + 1e-3)], [plain(e) for e in expected]) != said or (
+        sentence is None or "nan" in sentence
+    )
+
+
+def test_a_symptom_of_the_exercise_is_told_where_no_mistake_is_recognized():
+    exercise = Exercise(
+        "1.1",
+        lambda n: n // 2,
+        [(5,), (8,)],
+        symptoms={"a whole number was asked for.": lambda got, n: got != int(got)},
+    )
+    with pytest.raises(WrongAnswer, match=r"^Exercise 1.1: a whole number was asked for\.$"):
+        exercise(lambda n: n / 2)
+    with pytest.raises(WrongAnswer, match=r"for \(5\) expected 2, got 3$"):
+        exercise(lambda n: 3 if n == 5 else 4)
 
 
 def test_a_forgotten_return_is_said():

@@ -7,6 +7,7 @@ apart (alpha is never equal to the rank, no matrix is square). The learner's fun
     equals the reference                 a card: "Exercise 9.1: correct"
     returns None                         WrongAnswer: "did you forget `return`?"
     equals a wrong solution              WrongAnswer with that mistake's sentence
+    shows a symptom                      WrongAnswer with what is wrong: "not a whole number", "the sign is wrong"
     anything else                        WrongAnswer with the smallest failing case
 
 The checks of the assignments (`lora_edu.assignments`) speak in the same way and share what is compared and how.
@@ -27,6 +28,7 @@ from lora_edu import exercises
 from lora_edu.exercises import cards
 from lora_edu.exercises.cards import WrongAnswer
 from lora_edu.exercises.comparing import difference, equal, plain, recognized
+from lora_edu.exercises.symptoms import symptom
 
 NOT_DONE, CORRECT, NOT_RIGHT, UNCHECKED = "not done yet", "correct", "not right yet", "not checked yet"
 FORGOTTEN_RETURN = "your function returned None: did you forget `return`?"
@@ -44,6 +46,8 @@ class Exercise:
     reference: Callable
     cases: Sequence[tuple]
     misconceptions: dict[str, Callable] = field(default_factory=dict)  # sentence -> the wrong solution
+    # For what no listed mistake gives: sentence -> whether it is true of a result, (array, *case) -> bool.
+    symptoms: dict[str, Callable] = field(default_factory=dict)
     # What is compared, where it is more than the result: of a learner's class, say. Either one value, or a dictionary
     # of promises, {"the base's bias is kept": True, "the output": y}: then a broken promise is called by its name.
     observe: Callable = lambda solution, *case: solution(*case)
@@ -59,12 +63,27 @@ class Exercise:
         if not failed:
             return record(self.number, CORRECT)
         known = ((sentence, self._made_by(mistake)) for sentence, mistake in self.misconceptions.items())
-        first = failed[0]
-        raise wrong(
-            self.number,
-            recognized(got, known)
-            or f"for ({self._shown(self.cases[first])}) " + _first_difference(got[first], expected[first]),
-        )
+        sentence = recognized(got, known) or self._noticed(got, failed)
+        if sentence:
+            raise wrong(self.number, sentence)
+        first, looks = failed[0], self._looks_like(got, expected)
+        smallest = f"for ({self._shown(self.cases[first])}) " + _first_difference(got[first], expected[first])
+        raise wrong(self.number, f"{looks} An example: {smallest}" if looks else smallest)
+
+    def _noticed(self, got: list[dict], failed: list[int]) -> str | None:
+        """The first sentence of `symptoms` that is true of the result in a case that failed."""
+        for sentence, is_so in self.symptoms.items():
+            for i in failed:
+                values = got[i].get(RESULT)
+                if isinstance(values, dict) and "values" in values and _holds(is_so, values, self.cases[i]):
+                    return sentence
+        return None
+
+    def _looks_like(self, got: list[dict], expected: list[dict]) -> str | None:
+        """A sentence that needs no knowledge of the exercise: transposed, twice too large, added up ..."""
+        if any(list(parts) != [RESULT] for parts in (*got, *expected)):
+            return None
+        return symptom([parts[RESULT] for parts in got], [parts[RESULT] for parts in expected])
 
     def _run(self, attempt: Callable, case: tuple) -> Any:
         try:
@@ -90,6 +109,13 @@ def _parts(result: Any) -> dict[str, Any]:
     """What was observed in one case: name of a promise -> its value as plain data."""
     parts = result if isinstance(result, dict) else {RESULT: result}
     return {name: plain(value) for name, value in parts.items()}
+
+
+def _holds(is_so: Callable, values: dict, case: tuple) -> bool:
+    try:
+        return bool(is_so(np.array(values["values"]).reshape(values["shape"]), *case))
+    except (ValueError, IndexError, TypeError):  # a result of a shape that the sentence is not about
+        return False
 
 
 def _first_difference(got: dict, expected: dict) -> str:

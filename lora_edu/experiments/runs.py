@@ -21,6 +21,7 @@ import torch
 from tqdm.auto import tqdm
 
 from lora_edu import files
+from lora_edu.experiments.nb00 import DIAL_ARMS, adapter_at
 from lora_edu.experiments.nb01 import STORED_LAYER, update_rank
 from lora_edu.experiments.nb06 import FORMAT_ARMS, format_loss
 from lora_edu.experiments.nb07 import DOUBLE_QUANT_ARMS, double_quant_loss
@@ -78,6 +79,7 @@ def results_folder() -> Path:
 
 
 EXPERIMENTS = {
+    "adapter-dial": Experiment(adapter_at, DIAL_ARMS),  # notebook 00
     "formats": Experiment(format_loss, FORMAT_ARMS),  # notebook 06
     "update-rank": Experiment(
         update_rank,

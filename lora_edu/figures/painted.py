@@ -8,8 +8,6 @@ from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
-import torch.nn.functional as F
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
@@ -17,28 +15,14 @@ from torch import nn
 
 from lora_edu.figures.plots import BLUE
 from lora_edu.gpt import encode
+from lora_edu.measures import surprise
+from lora_edu.texts import ADDRESS_LINE as ADDRESS
+from lora_edu.texts import PLAY_LINE as PLAY
 
-PLAY = "Fie, cousin Percy! how you cross my father!"  # King Henry IV, part 1, which is held out
-ADDRESS = "Gentlemen of the Senate and Gentlemen of the House"  # held out as well
+__all__ = ["ADDRESS", "PLAY", "PaintedLine", "painted_line", "surprise"]
+
 DEEPEST = 8.0  # nats at which a bar is cut off
 ROW = 1.55  # inches
-
-
-@torch.no_grad()
-def surprise(model: nn.Module, text: str, before: str = "\n") -> np.ndarray:
-    """The surprise in nats at each byte of a text, (n_bytes,), given the bytes before it.
-
-    before: what the model has read before the first byte; by default a line end, and so nothing about the text.
-    """
-    tokens, given = encode(before + text).long(), len(encode(before))
-    if not given:
-        raise ValueError("before must hold at least one byte: the model predicts nothing from nothing")
-    was_training = model.training
-    model.eval()
-    device = next(model.parameters()).device
-    logits = model(tokens[None, :-1].to(device))[0][0].float().cpu()  # (n - 1, vocab_size)
-    model.train(was_training)
-    return F.cross_entropy(logits, tokens[1:], reduction="none")[given - 1 :].numpy()
 
 
 class PaintedLine:
@@ -48,7 +32,7 @@ class PaintedLine:
         self.columns = np.arange(len(encode(text)))
         for column, character in zip(self.columns, _shown(text), strict=True):
             axes.text(column, 0.25, character, ha="center", va="bottom", family="monospace", fontsize=11.5)
-        self.bars = PolyCollection([], facecolor=color, edgecolor="white", linewidth=0.6)
+        self.bars = PolyCollection([], facecolor=color, linewidth=0)
         axes.add_collection(self.bars)
         (self.cut,) = axes.plot([], [], "v", color=color, ms=5, clip_on=False)  # under a bar that is longer
         self.title = axes.text(-0.5, 2.4, "", ha="left", va="bottom", fontsize=11)

@@ -1,0 +1,100 @@
+"""What a wrong result looks like, where it is none of the known mistakes: upside down, twice too large, added up ...
+
+`symptom(got, expected)` compares the results of all cases and says one sentence, if it holds in every case.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def symptom(got: Sequence[Any], expected: Sequence[Any]) -> str | None:
+    """got, expected: one plain value for each case (`comparing.plain`). None if no sentence fits all of them."""
+    if not all(isinstance(value, dict) and "values" in value for value in (*got, *expected)):
+        return None
+    pairs = [(_array(g), _array(e)) for g, e in zip(got, expected, strict=True)]
+    if any(np.isnan(g).any() and not np.isnan(e).any() for g, e in pairs):
+        return "this is not a number (nan) in places: look for 0 / 0, or the logarithm or root of a negative number."
+    if all(g.shape == e.shape for g, e in pairs):
+        return _same_shape(pairs)
+    if all(g.shape == () for g, e in pairs):
+        return _first_fitting(ONE_NUMBER, pairs)
+    if all(g.size == e.size for g, e in pairs):
+        return _first_fitting(ARRANGED, pairs)
+    return None
+
+
+ONE_NUMBER = {
+    "this is the sum of all the numbers that are asked for: hand over each of them.": np.sum,
+    "this is the mean of the numbers that are asked for: hand over each of them.": np.mean,
+    "this is the largest of the numbers that are asked for: hand over each of them.": np.max,
+    "this is the first of the numbers that are asked for: hand over all of them.": lambda e: e.flat[0],
+    "this is the last of the numbers that are asked for: hand over all of them.": lambda e: e.flat[-1],
+}
+ARRANGED = {
+    "this is transposed: rows and columns are exchanged.": lambda e: e.T,
+    "the numbers are right, but not their shape.": lambda e: e,
+}
+CHANGED = {
+    "the sign is wrong everywhere.": np.negative,
+    "this is the square of what is asked for.": np.square,
+    "this is the square root of what is asked for.": lambda e: np.sqrt(np.abs(e)),
+    "this is upside down: 1 divided by what is asked for.": lambda e: 1 / np.where(e == 0, np.inf, e),
+    "this is transposed: rows and columns are exchanged.": lambda e: e.T,
+    "the magnitudes are right and the signs are lost.": np.abs,
+    "this is what is asked for, rounded to whole numbers.": np.round,
+    "this is what is asked for, rounded down to whole numbers.": np.floor,
+    "the order is turned around: the first number stands last.": lambda e: np.flip(e, 0) if e.ndim else e,
+    "everything stands one place too late.": lambda e: np.roll(e, 1, 0) if e.ndim else e,
+    "everything stands one place too early.": lambda e: np.roll(e, -1, 0) if e.ndim else e,
+}
+
+
+def _same_shape(pairs: list) -> str | None:
+    if all(not g.any() for g, _ in pairs) and any(e.any() for _, e in pairs):
+        return "this is zero everywhere."
+    return _constant_factor(pairs) or _constant_offset(pairs) or _first_fitting(CHANGED, pairs)
+
+
+def _constant_factor(pairs: list) -> str | None:
+    if any((g[e == 0] != 0).any() for g, e in pairs):  # no factor makes another number of a zero
+        return None
+    factors = np.concatenate([g[e != 0] / e[e != 0] for g, e in pairs])
+    if len(factors) < 2 or not factors[0] > 0 or not np.ptp(factors) < 1e-5 * factors[0]:
+        return None
+    size = f"{factors[0]:.4g} times" if factors[0] > 1 else f"1 / {1 / factors[0]:.4g} of"
+    return f"this is {size} what is asked for, in every case."
+
+
+def _constant_offset(pairs: list) -> str | None:
+    offsets = np.concatenate([(g - e).ravel() for g, e in pairs])
+    small = 1e-6 * max(np.abs(e).max(initial=0) for _, e in pairs)
+    if len(offsets) < 2 or not np.ptp(offsets) < small or not abs(offsets[0]) > small:
+        return None
+    return f"this is {abs(offsets[0]):.4g} too {'large' if offsets[0] > 0 else 'small'}, in every case."
+
+
+def _first_fitting(sentences: dict[str, Callable], pairs: list) -> str | None:
+    """The first sentence whose function makes what was got from what was expected, in all cases.
+
+    "The numbers are right, but not their shape" is the one that does not look at the shape.
+    """
+    for sentence, change in sentences.items():
+        with np.errstate(all="ignore"):
+            made = [np.asarray(change(e)) for _, e in pairs]
+        loose = "not their shape" in sentence
+        if all(
+            _close(g.ravel(), m.ravel()) and (loose or g.shape == m.shape)
+            for (g, _), m in zip(pairs, made, strict=True)
+        ):
+            return sentence
+    return None
+
+
+def _close(got: np.ndarray, made: np.ndarray) -> bool:
+    return got.shape == made.shape and bool(np.abs(got - made).max(initial=0) <= 1e-5 * np.abs(made).max(initial=1e-30))
+
+
+def _array(value: dict) -> np.ndarray:
+    return np.array(value["values"]).reshape(value["shape"])

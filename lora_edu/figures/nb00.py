@@ -1,0 +1,216 @@
+"""The figures of notebook 00: the dial, what it gains and costs, an adapter to scale, the map, the visual language."""
+
+import textwrap
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+
+from lora_edu.experiments.nb00 import STRENGTHS, arm_name
+from lora_edu.figures.painted import PaintedLine
+from lora_edu.figures.plots import ADAPTER, BLUE, GRAY, ORANGE, RED, VISUAL_LANGUAGE, WEIGHT, filled, light, plain_axes
+from lora_edu.figures.sliders import View
+from lora_edu.texts import ADDRESS_LINE, PLAY_LINE
+
+DIAL_ALT = (
+    "Two lines of text, one of a play and one of an address. Under every byte hangs a bar as long as the model's "
+    "surprise. Below them stands a text that the model wrote."
+)
+
+
+# --- the dial --------------------------------------------------------------------------------------------------------
+
+
+def dial_view(arms: dict) -> View:
+    """A view with one control, `strength` (one of STRENGTHS). arms: of the stored results of `adapter-dial`."""
+    figure = plt.figure(figsize=(9.4, 5.0), dpi=96)
+    frames = [figure.add_axes([0.065, bottom, 0.925, 0.26]) for bottom in (0.69, 0.39)]
+    play, address = (
+        PaintedLine(axes, text, name)
+        for axes, text, name in zip(frames, (PLAY_LINE, ADDRESS_LINE), ("a play", "an address"), strict=True)
+    )
+    figure.text(0.01, 0.335, "and it writes, after “My lord, ”:", fontsize=11, va="top")
+    sample = figure.text(0.01, 0.275, "", fontsize=10.5, va="top", family="monospace", linespacing=1.25)
+
+    def values(strength: float) -> dict:
+        arm = arms[arm_name(strength)]
+        return {
+            "play": np.array(arm["play line"]),
+            "address": np.array(arm["address line"]),
+            "sample": wrapped(arm["sample"]),
+            "readout": f"strength {strength:g}: loss {arm['plays']:.2f} on plays, {arm['addresses']:.2f} on addresses",
+        }
+
+    def draw(values: dict) -> None:
+        play.set(values["play"])
+        address.set(values["address"])
+        sample.set_text(values["sample"])
+
+    draw(values(STRENGTHS[0]))
+    return View(figure, [*play.moving, *address.moving, sample], values=values, draw=draw)
+
+
+def wrapped(text: str, width: int = 108, most: int = 6) -> str:
+    """A sample in at most so many lines; empty lines are left out, a cut end is marked."""
+    lines = [part for line in text.split("\n") if line.strip() for part in textwrap.wrap(line, width)]
+    lines[-1] += " ..."
+    return "\n".join(lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1] + " ..."])
+
+
+# --- gain and price --------------------------------------------------------------------------------------------------
+
+
+def share(arms: dict, strength: float, text: str) -> float:
+    """How far the loss on `text` has moved at a strength, as a share of its way from strength 0 to 1."""
+    off, here, full = (arms[arm_name(at)][text] for at in (0, strength, 1))
+    return (here - off) / (full - off)
+
+
+def strengths_figure(arms: dict) -> tuple[Figure, str]:
+    """The losses on plays and addresses against the strength, and what a shuffled adapter does on plays."""
+    figure, axes = plain_axes(8, 4)
+    for text, color, style, marker in (("plays", BLUE, "-", "o"), ("addresses", ORANGE, "--", "s")):
+        losses = [arms[arm_name(strength)][text] for strength in STRENGTHS]
+        axes.plot(STRENGTHS, losses, ls=style, marker=marker, color=color, lw=2)
+        axes.annotate(f"on {text}", (2, losses[-1]), (8, 0), textcoords="offset points", va="center", color=color)
+    control = [0, *(s for s in STRENGTHS if arm_name(s, 0) in arms)]
+    losses = [arms[arm_name(s, 0 if s else None)]["plays"] for s in control]
+    axes.plot(control, losses, ls=":", marker="x", color=GRAY, lw=1.8)
+    axes.annotate("on plays, shuffled", (2, losses[-1]), (8, 0), textcoords="offset points", va="center", color=GRAY)
+    axes.axvline(0.5, color=RED, lw=1, ls=(0, (1, 2)))
+    axes.set(xlabel="strength of the adapter", ylabel="loss, nats per byte", xlim=(-0.05, 2.05), xticks=STRENGTHS[::2])
+    gain, price = share(arms, 0.5, "plays"), share(arms, 0.5, "addresses")
+    finding = f"Half strength: {gain:.0%} of the gain for {price:.0%} of the price"
+    axes.set_title(finding, loc="left", fontsize=12)
+    best = min(STRENGTHS, key=lambda s: arms[arm_name(s)]["plays"])
+    words = (
+        f"{finding}. Loss against strength from 0 to 2. On plays it falls from {arms[arm_name(0)]['plays']:.2f} to "
+        f"{arms[arm_name(best)]['plays']:.2f} at strength {best:g}, then rises. On addresses it rises, slowly at "
+        f"first. With a shuffled adapter the loss on plays only rises, to {losses[-1]:.2f}."
+    )
+    return figure, words
+
+
+# --- an adapter, to scale --------------------------------------------------------------------------------------------
+
+
+def adapter_figure(weight: np.ndarray, A: np.ndarray, B: np.ndarray) -> tuple[Figure, str]:
+    """W (d_out, d_in) as a picture, A (r, d_in) below it and B (d_out, r) beside it, a pixel for a number."""
+    (d_out, d_in), rank = weight.shape, len(A)
+    gap = 22
+    figure, axes = plt.subplots(figsize=(6.2, 5.6), layout="constrained")
+    for matrix, left, top, look, name, place in (
+        (weight, 0, 0, WEIGHT, f"W: {d_out} × {d_in}, frozen", (0, -6)),
+        (A, 0, d_out + gap, ADAPTER, f"A: {rank} × {d_in}", (0, d_out + gap + rank + 16)),
+        (B, d_in + gap, 0, ADAPTER, f"B: {d_out} × {rank}", (d_in + gap + rank + 6, 12)),
+    ):
+        height, width = matrix.shape
+        reach = 3 * matrix.std()
+        extent = (left, left + width, top + height, top)
+        axes.imshow(matrix, cmap="gray", vmin=-reach, vmax=reach, extent=extent, interpolation="nearest")
+        frame = Rectangle((left, top), width, height, fill=False, edgecolor=look[0], lw=1.6)
+        axes.add_patch(frame)
+        axes.text(*place, name, fontsize=11, color=look[0])
+    axes.set(xlim=(-4, d_in + gap + 90), ylim=(d_out + gap + rank + 22, -20), aspect="equal")
+    axes.axis("off")
+    numbers = A.size + B.size
+    axes.set_title(f"{numbers:,} numbers beside {weight.size:,}", loc="left", fontsize=12)
+    words = (
+        f"The adapter of one layer has {numbers:,} numbers, its weight {weight.size:,}. Gray pictures to scale, a "
+        f"pixel for a number: W is a square of {d_out} by {d_in}; A lies below it, as wide and {rank} tall; B stands "
+        f"beside it, as tall and {rank} wide."
+    )
+    return figure, words
+
+
+# --- the map ---------------------------------------------------------------------------------------------------------
+
+# number -> (column, row, the question, what of it belongs to the tour)
+PLACES = {
+    "00": (0, 1, "what is\nan adapter?", "all"),
+    "01": (1, 0, "why can low rank\nbe enough?", ""),
+    "02": (2, 0, "what are the\ngradients?", ""),
+    "03": (3, 0, "what is the model\nthat we adapt?", ""),
+    "04": (4, 0, "how does LoRA go\ninto a model?", "1-4"),
+    "05": (1, 2, "how do numbers\nfit into 4 bits?", ""),
+    "06": (2, 2, "which 16 numbers\nare best?", "1-3"),
+    "07": (3, 2, "what do the\nconstants cost?", ""),
+    "08": (4, 2, "where do\nthe bytes go?", ""),
+    "09": (5, 1, "does a 4-bit\nmodel learn?", "1-5"),
+    "12": (6, 1, "and a model that\nnobody here wrote?", ""),
+}
+TITLES = {
+    "00": "Start here", "01": "Low rank", "02": "LoRA by hand", "03": "A small GPT", "04": "LoRA in torch",
+    "05": "Blocks", "06": "NF4", "07": "Constants", "08": "Memory", "09": "QLoRA", "12": "A real model",
+}  # fmt: skip
+PATHS = (("00", "01", "02", "03", "04", "09"), ("00", "05", "06", "07", "08", "09"), ("09", "12"))
+TOUR = [number for number, (_, _, _, sections) in PLACES.items() if sections]
+# from and to which point of the map each stretch of the tour leads: through the room between the two rows
+WAYS = (((0.43, 0.95), (3.75, 0.44)), ((3.9, 0.44), (2.3, 1.56)), ((2.42, 1.57), (4.57, 1.1)))
+
+
+def course_map() -> tuple[Figure, str]:
+    """The notebooks as boxes: LoRA above, quantization below, both meet in 09. The tour's boxes have a thick edge."""
+    figure, axes = plt.subplots(figsize=(11, 4.6), layout="constrained")
+    for path in PATHS:
+        columns, rows = zip(*(PLACES[number][:2] for number in path), strict=True)
+        axes.plot(columns, rows, color=GRAY, lw=1.2, zorder=1)
+    for start, end in WAYS:
+        arrow = FancyArrowPatch(
+            start, end, arrowstyle="-|>", mutation_scale=16, color=RED, lw=2, ls=(0, (3, 1.5)), shrinkA=0, shrinkB=0,
+            connectionstyle="arc3,rad=0.08", zorder=2,
+        )  # fmt: skip
+        axes.add_patch(arrow)
+    for number in PLACES:
+        _place(axes, number)
+    for row, name in ((-0.62, "LoRA: a path beside the weight"), (2.62, "quantization: how the weight is stored")):
+        axes.text(2.5, row, name, ha="center", va="center", fontsize=11, style="italic")
+    axes.set(xlim=(-0.5, 6.5), ylim=(2.75, -0.75))
+    axes.axis("off")
+    stretches = "; ".join(f"{n}{'' if PLACES[n][3] == 'all' else ' sections ' + PLACES[n][3]}" for n in TOUR)
+    words = (
+        "Two paths lead from 00 to 09: LoRA (01 to 04) and quantization (05 to 08). 09 puts one inside the other, 12 "
+        f"applies both to a real model. The tour, dashed arrows between thick boxes: {stretches}."
+    )
+    return figure, words
+
+
+def _place(axes: plt.Axes, number: str) -> None:
+    column, row, question, sections = PLACES[number]
+    box = FancyBboxPatch(
+        (column - 0.43, row - 0.42), 0.86, 0.84, boxstyle="round,pad=0,rounding_size=0.06", facecolor="white",
+        edgecolor=RED if sections else GRAY, lw=2.6 if sections else 1, zorder=3,
+    )  # fmt: skip
+    axes.add_patch(box)
+    axes.text(column, row - 0.25, f"{number} {TITLES[number]}", ha="center", fontsize=9.5, weight="bold", zorder=4)
+    axes.text(column, row + 0.02, question, ha="center", va="center", fontsize=9, zorder=4)
+    if sections:
+        stretch = "all" if sections == "all" else f"sections {sections}"
+        text = f"tour {TOUR.index(number) + 1}: {stretch}"
+        axes.text(column, row + 0.35, text, ha="center", fontsize=9, color=RED, zorder=4)
+
+
+def legend() -> tuple[Figure, str]:
+    """The visual language: a sample of each part's color and hatch, with its name."""
+    figure, axes = plt.subplots(figsize=(9, 1.15), layout="constrained")
+    marks = {
+        "frozen weight": "W",
+        "adapter": "A, B",
+        "codes": "4 bits each",
+        "constants": "absmax",
+        "gradient": "backward",
+    }
+    for column, (name, look) in enumerate(VISUAL_LANGUAGE.items()):
+        axes.add_patch(Rectangle((column, 0), 0.28, 0.5, **filled(look)))
+        axes.add_patch(Rectangle((column, 0.5), 0.28, 0.5, **light(look)))
+        axes.text(column + 0.34, 0.68, name, fontsize=11, va="center")
+        axes.text(column + 0.34, 0.28, marks[name], fontsize=10, va="center", color=GRAY)
+    axes.set(xlim=(-0.02, 5), ylim=(-0.05, 1.05))
+    axes.axis("off")
+    words = (
+        "Five parts, each with a color and a hatch in the whole course: the frozen weight plain blue, the adapter "
+        "ocher with strokes, codes green with dots, constants purple with crosses, gradients red with "
+        "strokes the other way."
+    )
+    return figure, words
