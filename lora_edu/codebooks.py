@@ -14,6 +14,7 @@
 """
 
 from statistics import NormalDist
+from weakref import WeakValueDictionary
 
 import torch
 from torch import Tensor
@@ -123,7 +124,7 @@ def get_codebook(codebook: str | Tensor) -> Tensor:
     raise ValueError(f"unknown codebook {codebook!r}: choose one of {', '.join(names)}, or pass a tensor")
 
 
-_shared: dict[tuple, Tensor] = {}  # (device, values) -> the tensor that all who use them hold
+_shared = WeakValueDictionary()  # (device, values) -> the tensor that all who use them hold, while somebody does
 
 
 def shared_codebook(codebook: Tensor, device: torch.device) -> Tensor:

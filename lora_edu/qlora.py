@@ -157,7 +157,7 @@ def _check_weight(path: str, weight: Tensor) -> None:
     """Raises what `quantize` would raise for this weight, with the name of its layer."""
     try:
         check_tensor(weight)
-        check_finite(weight.reshape(-1), torch.stack(weight.aminmax()), weight.shape)
+        check_finite(weight.reshape(-1), torch.stack(weight.aminmax()).float(), weight.shape)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{path} cannot be quantized: {error}") from None
 

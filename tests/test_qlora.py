@@ -264,6 +264,14 @@ def test_a_layer_with_nan_is_named_and_the_model_stays_as_it_was(tiny_gpt, value
     assert dict(tiny_gpt.named_modules()) == before and all(p.requires_grad for p in tiny_gpt.parameters())
 
 
+def test_a_weight_that_is_too_large_for_float32_is_refused_before_anything_is_changed():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).double()
+    model[1].weight.data[2, 1] = 1e300
+    with pytest.raises(ValueError, match=r"^1 cannot be quantized: the tensor has the value 1e\+300 at index \(2, 1\)"):
+        quantize_linears(model)
+    assert type(model[0]) is nn.Linear
+
+
 @pytest.mark.parametrize(
     ("how", "error", "message"),
     [

@@ -1,5 +1,6 @@
 """Quantization against its own definition. tests/test_parity.py holds it against the real libraries."""
 
+import gc
 import math
 from statistics import NormalDist
 
@@ -8,6 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lora_edu import codebooks as codebooks_module
 from lora_edu.codebooks import dynamic_codebook, get_codebook, int_codebook, nf_codebook
 from lora_edu.experiments.nb06 import format_codebook
 from lora_edu.measures import (
@@ -109,6 +111,17 @@ def test_dequantize_into_a_buffer():
     for bad in (torch.empty(30, 10), torch.empty(10, 30, dtype=torch.float64), torch.empty(30, 10).T):
         with pytest.raises(ValueError, match="out must be a contiguous torch.float32 tensor of shape"):
             quantized.dequantize(bad)
+
+
+def test_a_codebook_is_there_once_and_as_long_as_somebody_uses_it():
+    codebook = torch.linspace(-1, 1, 11)
+    one, two = quantize(torch.randn(64), codebook), quantize(torch.randn(64), codebook.clone())
+    assert one.codebook is two.codebook
+    key = (one.codebook.device, tuple(codebook.tolist()))
+    assert key in codebooks_module._shared
+    del one, two, codebook
+    gc.collect()
+    assert key not in codebooks_module._shared
 
 
 def test_bits_and_bytes():
