@@ -109,8 +109,9 @@ class History:
         """A sentence for a run that was interrupted, such as "stopped after 1 of 150 steps"; else empty."""
         return f"stopped after {len(self.train_loss)} of {self.steps} steps" if self.interrupted else ""
 
-    def add_step(self, loss: float, seconds: float, tokens: int) -> None:
+    def add_step(self, loss: float, seconds: float, tokens: int, gradient_bytes: int) -> None:
         """One step more, of a run in which each step sees the same number of tokens."""
+        self.gradient_bytes = gradient_bytes
         self.train_loss.append(loss)
         self.seconds += seconds
         self.tokens_per_second = len(self.train_loss) * tokens / self.seconds
@@ -192,27 +193,21 @@ def train(
     Raises ValueError if nothing is trainable, FloatingPointError if the loss is no longer a finite number, and what
     `Checkpoints` raises for a folder that cannot be used.
     """
-    check(whole(1), steps=steps, batch_size=batch_size, seq_len=seq_len, eval_windows=eval_windows)
-    check(whole(1), checkpoint_every=checkpoint_every)
-    check(whole(0), warmup_steps=warmup_steps)
-    check(optional(whole(1)), eval_every=eval_every)
-    check(POSITIVE, lr=lr, max_grad_norm=max_grad_norm)
-    check(NOT_NEGATIVE, weight_decay=weight_decay)
-    _check_can_learn(model, data)
+    settings = {  # what the curve depends on
+        "steps": steps, "lr": lr, "batch_size": batch_size, "seq_len": seq_len, "seed": seed,
+        "warmup_steps": warmup_steps, "final_lr_factor": final_lr_factor, "weight_decay": weight_decay,
+        "betas": betas, "max_grad_norm": max_grad_norm, "autocast": autocast, "compile": compile,
+        "eval_every": eval_every, "eval_windows": eval_windows,
+    }  # fmt: skip
+    _check_run(settings | {"checkpoint_every": checkpoint_every}, model, data)
     device = pick_device(device)
     model.to(device)
     optimizer = torch.optim.AdamW(trainable_parameters(model), lr=lr, betas=betas, weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(seed)
     draw = batches(data.train, batch_size, seq_len, generator)
     history = History(steps=steps)
-    settings = {
-        "steps": steps, "lr": lr, "batch_size": batch_size, "seq_len": seq_len, "seed": seed,
-        "warmup_steps": warmup_steps, "final_lr_factor": final_lr_factor, "weight_decay": weight_decay,
-        "betas": betas, "max_grad_norm": max_grad_norm, "autocast": autocast, "compile": compile,
-        "eval_every": eval_every, "eval_windows": eval_windows,
-    }  # fmt: skip
-    run = Run(model, optimizer, generator, settings, data, defaults=train.__kwdefaults__, compile=compile,
-              checkpoint=checkpoint)  # fmt: skip
+    run = Run(model, optimizer, generator, settings, data, defaults=train.__kwdefaults__,
+              checkpoint=checkpoint, checkpoint_every=checkpoint_every)  # fmt: skip
 
     def validate(done: int) -> None:
         loss = evaluate(
@@ -224,14 +219,13 @@ def train(
 
     bar = tqdm(total=steps, desc="training", disable=not (progress and run.speaks))
     try:
-        engine = run.begin(history.continue_from)  # the model, and a run that was stopped goes on where it was
+        engine = run.begin(history.as_dict, history.continue_from)  # the model; a stopped run goes on where it was
         bar.update(len(history.train_loss))
         model.train()
         for done in range(len(history.train_loss), steps + 1):
             if _validation_is_due(history, steps, eval_every):
                 validate(done)
-            if done in (0, steps) or done % checkpoint_every == 0:
-                run.keep(done, history.as_dict())
+            run.between_steps(done)
             if done == steps:
                 break
             start = time.perf_counter()
@@ -240,14 +234,13 @@ def train(
                 inputs, targets = run.own_rows(next(draw))
                 loss = training_step(engine, inputs, targets, optimizer, loss_fn, max_grad_norm, autocast)
                 _check_finite(loss, done, lr)
-                history.add_step(loss, time.perf_counter() - start, tokens=batch_size * seq_len)
-                history.gradient_bytes = run.gradient_bytes
+                history.add_step(loss, time.perf_counter() - start, batch_size * seq_len, run.gradient_bytes)
                 run.step_done()
             bar.set_postfix_str(f"loss {loss:.3f}, {history.tokens_per_second:,.0f} tokens/s", refresh=False)
             bar.update()
     except KeyboardInterrupt:
         history.interrupted = True
-        run.keep_stopped(len(history.train_loss), history.as_dict())
+        run.stopped(len(history.train_loss))
     finally:  # however it ends, the model is ready to use
         bar.close()
         run.end()
@@ -303,7 +296,17 @@ def _validation_is_due(history: History, steps: int, eval_every: int | None) -> 
     return bool(wanted) and done not in dict(history.validation_loss[-1:])  # a checkpoint may hold it already
 
 
-def _check_can_learn(model: nn.Module, data: Text) -> None:
+# What the arguments of `train` must be.
+RULES = {
+    "steps": whole(1), "batch_size": whole(1), "seq_len": whole(1), "warmup_steps": whole(0), "lr": POSITIVE,
+    "max_grad_norm": POSITIVE, "weight_decay": NOT_NEGATIVE, "eval_every": optional(whole(1)),
+    "eval_windows": whole(1), "checkpoint_every": whole(1),
+}  # fmt: skip
+
+
+def _check_run(settings: dict, model: nn.Module, data: Text) -> None:
+    for name, rule in RULES.items():
+        check(rule, **{name: settings[name]})
     for name in ("train", "validation"):
         check_tokens(f"data.{name}", getattr(data, name, None), vocabulary(model))
     if not torch.is_grad_enabled():

@@ -3,11 +3,12 @@
 `lora_edu.training.train` talks to one object:
 
     run = Run(model, optimizer, generator, settings, data)   one process or several; without a folder nothing is kept
-    run.begin(...)       a stored run is put back, dropout is seeded, the model is compiled and spread over devices
-    run.own_rows(batch)  of a batch, the part of this process
-    run.step_done()      a whole step was made: from here the run could go on
-    run.keep(...)        write a checkpoint
-    run.end()            the folder is free again, and the reader's random state is as it was
+    run.begin(...)           dropout is seeded, a stored run is put back, the model is compiled and spread over devices
+    run.between_steps(done)  a checkpoint is written, if one is due
+    run.own_rows(batch)      of a batch, the part of this process
+    run.step_done()          a whole step was made: from here the run could go on
+    run.stopped(done)        the stop button: what was done is kept
+    run.end()                the folder is free again, and the reader's random state is as it was
 """
 
 from collections.abc import Callable, Iterable
@@ -36,20 +37,22 @@ class Run:
         data: Iterable[Tensor],
         *,
         defaults: dict | None = None,
-        compile: bool = False,
         checkpoint: str | Path | None = None,
+        checkpoint_every: int = 100,
     ):
-        """settings: what the curve depends on, `steps`, `seed` and `batch_size` among it. generator: draws the batches.
+        """settings: what the curve depends on, by name: `steps`, `seed`, `batch_size`, `compile` and others.
 
-        checkpoint: the folder to keep the run in; None keeps nothing. defaults: see `Checkpoints`.
+        generator: what draws the batches. checkpoint: the folder to keep the run in; None keeps nothing.
+        defaults: see `Checkpoints`.
         Raises ValueError if a batch cannot be split evenly over the processes.
         """
         distributed.check_batch(settings["batch_size"])
-        self.model, self.seed, self.compile = model, settings["seed"], compile
+        self.model, self.settings, self.every = model, settings, checkpoint_every
         self.device = next(model.parameters()).device
         self.speaks = distributed.rank() == 0  # one process prints for all
         self.traffic = distributed.GradientTraffic()
         self.checkpoints: Checkpoints | None = None
+        self._history: Callable[[], dict] = dict
         self._cleanup = ExitStack()
         if checkpoint is not None:
             settings = settings | {"device": self.device.type, "processes": distributed.processes()}
@@ -57,17 +60,19 @@ class Run:
             self.checkpoints = Checkpoints(checkpoint, settings, model, optimizer, generator, defaults)
             self._cleanup.callback(self.checkpoints.close)
 
-    def begin(self, take_over: Callable[[dict], None]) -> nn.Module:
+    def begin(self, history: Callable[[], dict], take_over: Callable[[dict], None]) -> nn.Module:
         """Returns the model to train with, which shares its parameters with the one given.
 
-        take_over: called with the stored history if there is one. Raises what `Checkpoints.load` raises.
+        history: gives the curves so far, which a checkpoint keeps. take_over: called with the stored ones if there are
+        any. Raises what `Checkpoints.load` raises.
         """
+        self._history = history
         gpus = [self.device] if self.device.type == "cuda" else []
         self._cleanup.enter_context(torch.random.fork_rng(devices=gpus))  # dropout draws from here
-        torch.manual_seed(self.seed + distributed.rank())
+        torch.manual_seed(self.settings["seed"] + distributed.rank())
         if self.checkpoints:
             self.checkpoints.load(take_over)
-        engine = compiling.compiled(self.model, self.device) if self.compile else self.model
+        engine = compiling.compiled(self.model, self.device) if self.settings["compile"] else self.model
         engine, self.traffic = distributed.wrap(engine)
         return engine
 
@@ -80,16 +85,19 @@ class Run:
         if self.checkpoints:
             self.checkpoints.mark()
 
-    def keep(self, step: int, history: dict) -> None:
-        """Write a checkpoint of the last whole step, unless it is there already. Raises OSError if it cannot be."""
-        if self.checkpoints:
-            self.checkpoints.save(step, history)
+    def between_steps(self, done: int) -> None:
+        """Write a checkpoint if one is due: at the start, now and then, at the end. Raises OSError if it cannot be."""
+        if done in (0, self.settings["steps"]) or done % self.every == 0:
+            self._keep(done)
 
-    def keep_stopped(self, step: int, history: dict) -> None:
-        """The same, for a run that was stopped. Several processes may have stopped at different steps: their last
-        common checkpoint counts."""
+    def stopped(self, done: int) -> None:
+        """Write one now. Several processes may have stopped at different steps: their last common one counts."""
         if distributed.processes() == 1:
-            self.keep(step, history)
+            self._keep(done)
+
+    def _keep(self, done: int) -> None:
+        if self.checkpoints:
+            self.checkpoints.save(done, self._history())
 
     @property
     def gradient_bytes(self) -> int:
