@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_edu.engine import compiling
+from lora_edu.engine import compiling  # the door to the compiled product
 from lora_edu.lora import (
     ALL_LINEAR,
     is_conv1d,

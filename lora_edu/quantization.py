@@ -37,7 +37,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_edu.codebooks import get_codebook, shared_codebook
-from lora_edu.engine import kernels
+from lora_edu.engine import kernels  # the door to the fast versions
 
 SMALLEST_ABSMAX = 1e-38  # the reference never divides by less
 

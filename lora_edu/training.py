@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lora_edu.checks import NOT_NEGATIVE, POSITIVE, check, check_tokens, optional, whole
-from lora_edu.engine.run import Run, mean, own_rows, total
+from lora_edu.engine.run import Run, mean, own_rows, total  # the door to checkpoints and devices
 from lora_edu.texts import Text, batches, check_length
 
 # --- evaluation ------------------------------------------------------------------------------------------------------

@@ -6,11 +6,8 @@ A checkpoint is one file, `step-00000150.safetensors`. It holds the tensors
     random.<source>           the random states: of the batches ("data", the position in the text) and of dropout
                               ("cpu", "cuda"); one row for each process
 and a JSON record: the settings of the run, the history so far, a SHA-256 over all of it. The learning rate is a
-function of the step, so it needs no state. Frozen weights are not stored; a fingerprint tells whether they are the
-same.
-
-A file is written beside its place and then renamed, so that each file in the folder is whole at any moment, and an
-older one is removed only afterwards. On the way back everything is checked before anything is changed.
+function of the step. Frozen weights are not stored; a fingerprint tells whether they are the same. A file is written
+beside its place and then renamed: each is whole at any moment. All of it is checked before anything is changed.
 """
 
 import hashlib

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 
-from lora_edu.figures.plots import ADAPTER, CODES, CONSTANTS, GRADIENT, GRAY, WEIGHT, Look, light
+from lora_edu.figures.looks import ADAPTER, CODES, CONSTANTS, GRADIENT, GRAY, WEIGHT, Look, light
 
 D_IN, D_OUT, RANK, BLOCK = 256, 192, 8, 64
 UNIT = 0.01  # of the drawing, for one number
@@ -19,8 +19,8 @@ BELOW = -2.55  # the height at which the adapter's path runs
 ABOVE = 2.95  # the height of the codes
 
 
-def diagram(adapter: bool, quantized: bool, backward: bool) -> tuple[Figure, str]:
-    """The figure and its words. See `plots.layer_diagram`."""
+def layer_diagram(adapter: bool = False, quantized: bool = False, backward: bool = False) -> tuple[Figure, str]:
+    """A linear layer and what the course adds to it, true to scale: the figure and its words."""
     top = ABOVE + 1.25 if quantized else 1.55
     bottom = BELOW - 1.45 if adapter else -1.75
     figure, axes = plt.subplots(figsize=(8.4, 8.4 * (top - bottom) / 11.2), layout="constrained")

@@ -1,8 +1,7 @@
 """The look of the course: colors, how a figure and a table are shown, and the figures that several notebooks share.
 
-One visual language from the first notebook to the last: each part of a layer has its color and its hatch (`WEIGHT`,
-`ADAPTER`, `CODES`, `CONSTANTS`, `GRADIENT`). Every color stands out from white by at least 3 : 1; nothing is told by
-color alone: hatches, line styles and direct labels say it too.
+One visual language from the first notebook to the last, in `lora_edu.figures.looks`: each part of a layer has its color
+and its hatch (`WEIGHT`, `ADAPTER`, `CODES`, `CONSTANTS`, `GRADIENT`).
 
 A figure function returns the figure and its words, both made from the same numbers: `show(*some_figure(numbers))`.
 """
@@ -19,37 +18,26 @@ from IPython.display import display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREEN, RED, PURPLE = "#0072B2", "#B87000", "#00805C", "#B2182B", "#8E44AD"
-SKY, GRAY = "#2F8FC6", "#6E6E6E"
-
-Look = tuple[str, str]  # color, hatch
-WEIGHT: Look = (BLUE, "")  # the frozen weight
-ADAPTER: Look = (ORANGE, "///")  # A and B
-CODES: Look = (GREEN, "...")  # the 4-bit numbers that stand for weights
-CONSTANTS: Look = (PURPLE, "xxx")  # absmax: what the codes are multiplied by
-GRADIENT: Look = (RED, "\\\\\\")  # what flows back
-VISUAL_LANGUAGE = {
-    "frozen weight": WEIGHT,
-    "adapter": ADAPTER,
-    "codes": CODES,
-    "constants": CONSTANTS,
-    "gradient": GRADIENT,
-}
-# Of stacked parts that are none of these.
-PART_LOOKS = ((BLUE, ""), (ORANGE, "//"), (GREEN, ".."), (RED, "xx"), (GRAY, "--"), (SKY, "\\\\"))
-
-
-def filled(look: Look) -> dict:
-    """A look as arguments for a bar or patch: its color with a white hatch."""
-    color, hatch = look
-    return {"facecolor": color, "hatch": hatch, "edgecolor": "white"}
-
-
-def light(look: Look) -> dict:
-    """A look as arguments for a large patch that carries text: a pale fill, edge and hatch in the full color."""
-    color, hatch = look
-    return {"facecolor": (*plt.matplotlib.colors.to_rgb(color), 0.14), "hatch": hatch, "edgecolor": color, "lw": 1.4}
-
+from lora_edu.figures.layer import layer_diagram as layer_diagram  # part of the look: plots.layer_diagram(...)
+from lora_edu.figures.looks import (  # noqa: F401  (figures say plots.BLUE, plots.filled and so on)
+    ADAPTER,
+    BLUE,
+    CODES,
+    CONSTANTS,
+    GRADIENT,
+    GRAY,
+    GREEN,
+    ORANGE,
+    PART_LOOKS,
+    PURPLE,
+    RED,
+    SKY,
+    VISUAL_LANGUAGE,
+    WEIGHT,
+    Look,
+    filled,
+    light,
+)  # fmt: skip
 
 # --- showing ---------------------------------------------------------------------------------------------------------
 
@@ -203,10 +191,3 @@ def stacked_bars(rows: dict[str, dict[str, float]], unit: str) -> Figure:
     axes.set(xlabel=unit)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
-
-
-def layer_diagram(adapter: bool = False, quantized: bool = False, backward: bool = False) -> tuple[Figure, str]:
-    """A linear layer and what the course adds to it, true to scale: the figure and its words."""
-    from lora_edu.figures import layer  # which takes its looks from here
-
-    return layer.diagram(adapter, quantized, backward)

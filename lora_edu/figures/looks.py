@@ -1,0 +1,38 @@
+"""The colors and hatches of the course: each part of a layer looks the same in every notebook.
+
+Every color stands out from white by at least 3 : 1, and nothing is told by color alone: hatches, line styles and direct
+labels say it too.
+"""
+
+from matplotlib.colors import to_rgb
+
+BLUE, ORANGE, GREEN, RED, PURPLE = "#0072B2", "#B87000", "#00805C", "#B2182B", "#8E44AD"
+SKY, GRAY = "#2F8FC6", "#6E6E6E"
+
+Look = tuple[str, str]  # color, hatch
+WEIGHT: Look = (BLUE, "")  # the frozen weight
+ADAPTER: Look = (ORANGE, "///")  # A and B
+CODES: Look = (GREEN, "...")  # the 4-bit numbers that stand for weights
+CONSTANTS: Look = (PURPLE, "xxx")  # absmax: what the codes are multiplied by
+GRADIENT: Look = (RED, "\\\\\\")  # what flows back
+VISUAL_LANGUAGE = {
+    "frozen weight": WEIGHT,
+    "adapter": ADAPTER,
+    "codes": CODES,
+    "constants": CONSTANTS,
+    "gradient": GRADIENT,
+}
+# Of stacked parts that are none of these.
+PART_LOOKS = ((BLUE, ""), (ORANGE, "//"), (GREEN, ".."), (RED, "xx"), (GRAY, "--"), (SKY, "\\\\"))
+
+
+def filled(look: Look) -> dict:
+    """A look as arguments for a bar or patch: its color with a white hatch."""
+    color, hatch = look
+    return {"facecolor": color, "hatch": hatch, "edgecolor": "white"}
+
+
+def light(look: Look) -> dict:
+    """A look as arguments for a large patch that carries text: a pale fill, edge and hatch in the full color."""
+    color, hatch = look
+    return {"facecolor": (*to_rgb(color), 0.14), "hatch": hatch, "edgecolor": color, "lw": 1.4}

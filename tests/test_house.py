@@ -1,0 +1,137 @@
+"""The structure of the package: what may import what. The picture of it stands in CONTRIBUTING.md.
+
+Arrows only go down: a file imports from its own floor or a lower one, and from there never up again. Three marked
+imports lead from the core down to the engine, each in one place.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import lora_edu
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "lora_edu"
+CORE = ("lora_numpy", "lora", "codebooks", "quantization", "qlora", "gpt", "training")
+CORE_LINES = 1650
+
+# From the ground up. A name stands for a file of the package's root or for a room.
+FLOORS = (
+    {"files", "checks"},
+    {"engine"},
+    {"texts"},
+    set(CORE),
+    {"measures", "peft_io", "variants"},
+    {"memory", "models"},
+    {"experiments"},
+    {"figures", "exercises"},
+    {"assignments", "setup"},
+    {"__main__"},
+)
+# core file -> the engine's module that it may import
+DOORS = {"quantization": "kernels", "qlora": "compiling", "training": "run"}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of lora_edu that a file imports, anywhere in it: `lora_edu.engine.kernels` -> "engine.kernels"."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lora_edu":
+            inside = node.module.removeprefix("lora_edu").lstrip(".")
+            for alias in node.names:
+                name = f"{inside}.{alias.name}".lstrip(".")
+                found.add(name if exists(name) else inside or lora_edu._HOME.get(alias.name, alias.name))
+        elif isinstance(node, ast.Import):
+            found |= {a.name.removeprefix("lora_edu.") for a in node.names if a.name.startswith("lora_edu.")}
+    return found
+
+
+def exists(name: str) -> bool:
+    path = PACKAGE.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+
+
+GRAPH = {
+    module_name(path): imports(path)
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.parent != PACKAGE or path.stem != "__init__"
+}
+
+
+def floor(module: str) -> int:
+    room = module.split(".")[0]
+    found = [height for height, rooms in enumerate(FLOORS) if room in rooms]
+    assert found, f"lora_edu.{module} stands on no floor: add it to FLOORS"
+    return found[0]
+
+
+@pytest.mark.parametrize("module", GRAPH)
+def test_arrows_only_go_down(module):
+    for other in GRAPH[module]:
+        assert floor(other) <= floor(module), f"lora_edu.{module} imports lora_edu.{other}, which stands above it"
+
+
+def test_no_circle():
+    done, path = set(), []
+
+    def visit(module):
+        if module in path:
+            pytest.fail("a circle: " + " -> ".join([*path[path.index(module) :], module]))
+        if module in done:
+            return
+        path.append(module)
+        for other in sorted(GRAPH.get(module, ())):
+            if not f"{module}.".startswith(f"{other}."):  # a room's own package is not above it
+                visit(other)
+        done.add(path.pop())
+
+    for module in GRAPH:
+        visit(module)
+
+
+def test_the_core_reaches_the_engine_by_three_doors():
+    reached = {module: {other for other in GRAPH[module] if other.split(".")[0] == "engine"} for module in CORE}
+    expected = {module: {f"engine.{DOORS[module]}"} if module in DOORS else set() for module in CORE}
+    assert reached == expected
+    for module, door in DOORS.items():
+        lines = [line for line in (PACKAGE / f"{module}.py").read_text().splitlines() if "lora_edu.engine" in line]
+        imported = [line for line in lines if re.match(r"\s*(from|import) ", line)]
+        assert len(imported) == 1 and "# the door" in imported[0], f"mark the import of engine.{door} in {module}.py"
+
+
+def test_the_core_is_an_hour_s_reading():
+    lines = {module: len((PACKAGE / f"{module}.py").read_text().splitlines()) for module in CORE}
+    assert sum(lines.values()) <= CORE_LINES, lines
+
+
+def test_the_core_draws_nothing_and_runs_no_experiment():
+    for module in CORE:
+        assert not {"figures", "experiments"} & {other.split(".")[0] for other in GRAPH[module]}
+        assert "matplotlib" not in (PACKAGE / f"{module}.py").read_text()
+
+
+@pytest.mark.parametrize("module", GRAPH)
+def test_a_file_is_one_idea(module):
+    path = PACKAGE.joinpath(*module.split("."))
+    path = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 350
+
+
+@pytest.mark.parametrize("place", ["the package's docstring", "README.md"])
+def test_the_reading_order_is_told(place):
+    text = lora_edu.__doc__ if place.startswith("the") else (ROOT / place).read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if re.match(rf"(\| \[`|    )({'|'.join(CORE)})\b", line)]
+    assert [re.search(r"\w+", line)[0] for line in lines] == list(CORE)
+
+
+def test_no_notebook_imports_a_private_name():
+    for path in (ROOT / "notebooks").rglob("*.ipynb"):
+        for names in re.findall(r"from lora_edu[\w.]* import ([^\\\"#]*)", path.read_text(encoding="utf-8")):
+            private = [name for name in re.split(r"[,\s]+", names) if name.startswith("_")]
+            assert not private, f"{path.name} imports {private}"
