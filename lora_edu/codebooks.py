@@ -124,7 +124,7 @@ def get_codebook(codebook: str | Tensor) -> Tensor:
     raise ValueError(f"unknown codebook {codebook!r}: choose one of {', '.join(names)}, or pass a tensor")
 
 
-_shared: dict = WeakValueDictionary()  # (device, values) -> the tensor that all who use them hold, while somebody does
+_shared: WeakValueDictionary[tuple, Tensor] = WeakValueDictionary()  # (device, values) -> what all share
 
 
 def shared_codebook(codebook: Tensor, device: torch.device) -> Tensor:
