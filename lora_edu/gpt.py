@@ -119,12 +119,13 @@ class GPT(nn.Module):
         self.config, self.checkpointing = config, checkpointing
         self.token_embedding = nn.Embedding(config.vocab_size, config.d_model)
         self.position_embedding = nn.Embedding(config.context, config.d_model)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+        blocks = [Block(config) for _ in range(config.n_layers)]
+        self.blocks = nn.ModuleList(blocks)
         self.final_norm = nn.LayerNorm(config.d_model)
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.apply(_init_weights)
         # GPT-2 scales what is added to the stream: 2 * n_layers terms of variance 1 / (2 * n_layers) sum to 1.
-        for block in self.blocks:
+        for block in blocks:
             for proj in (block.attention.o_proj, block.mlp.down_proj):
                 nn.init.normal_(proj.weight, std=0.02 / math.sqrt(2 * config.n_layers))
 
@@ -150,7 +151,7 @@ class GPT(nn.Module):
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten().long())
 
-    def _run_block(self, block: Block, x: Tensor) -> Tensor:
+    def _run_block(self, block: nn.Module, x: Tensor) -> Tensor:
         """x: (B, S, d_model) -> (B, S, d_model)"""
         _check_checkpointing(self.checkpointing)
         if self.checkpointing == "none" or not torch.is_grad_enabled():

@@ -11,7 +11,7 @@ Source: Hu et al. 2021, "LoRA", arXiv 2106.09685, section 4.1. The reference cod
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -54,16 +54,17 @@ class LoRALinear(nn.Module):
         return f"rank={self.rank}, alpha={self.alpha}, merged={self.merged}"
 
 
-def layer_size(layer: nn.Module) -> tuple[int, int]:
+def layer_size(layer: Any) -> tuple[int, int]:
     """(in_features, out_features) of a linear layer; of a Hugging Face `Conv1D`, whose weight is (in, out), too."""
     if hasattr(layer, "in_features"):
         return layer.in_features, layer.out_features
     if is_conv1d(layer):
-        return tuple(layer.weight.shape)
+        in_features, out_features = layer.weight.shape
+        return in_features, out_features
     raise TypeError(f"LoRALinear wraps linear layers, got {type(layer).__name__}")
 
 
-def is_conv1d(layer: nn.Module) -> bool:
+def is_conv1d(layer: Any) -> bool:
     """Whether this is Hugging Face's `Conv1D`, recognized by its attribute `nf` and a two-dimensional weight."""
     return hasattr(layer, "nf") and getattr(layer, "weight", None) is not None and layer.weight.ndim == 2
 
@@ -212,7 +213,7 @@ class TrainableSummary(NamedTuple):
 def trainable_summary(model: nn.Module) -> TrainableSummary:
     """Count parameters; a 4-bit weight counts as the numbers it stands for, not as its bytes."""
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    packed = sum(module.in_features * module.out_features for module in model.modules() if is_nf4(module))
+    packed = sum(math.prod(layer_size(module)) for module in model.modules() if is_nf4(module))
     return TrainableSummary(trainable, packed + sum(p.numel() for p in model.parameters()))
 
 
@@ -221,7 +222,7 @@ def _shift_weight(layer: LoRALinear, sign: int) -> None:
     if layer.merged == (sign > 0):
         return
     delta = layer.delta_weight()
-    weight = layer.base.weight
+    weight: Any = layer.base.weight
     weight.add_((delta.T if is_conv1d(layer.base) else delta).to(weight.dtype), alpha=sign)
     layer.merged = sign > 0
     if layer.merged:

@@ -65,7 +65,7 @@ class Checkpoints:
         check_folder(self.folder)
         step = 0
         if paths := checkpoint_paths(self.folder):
-            step = step_of(paths[-1])
+            step = int(paths[-1].stem.removeprefix("step-"))
             record, tensors = read_checkpoint(paths[-1])
             _check_same_run(record["settings"], self.settings, self.defaults, paths[-1])
             try:
@@ -200,11 +200,6 @@ def checkpoint_path(folder: Path, step: int) -> Path:
     return folder / f"step-{step:08d}.safetensors"
 
 
-def step_of(path: Path) -> int:
-    """The way back from the name to the step."""
-    return int(path.stem.removeprefix("step-"))
-
-
 def checkpoint_paths(folder: Path) -> list[Path]:
     """The checkpoints in a folder, oldest first."""
     return sorted(path for path in folder.glob("step-*.safetensors") if re.fullmatch(r"step-\d{8}", path.stem))
@@ -213,8 +208,7 @@ def checkpoint_paths(folder: Path) -> list[Path]:
 def write_checkpoint(path: Path, tensors: dict[str, Tensor], record: dict) -> None:
     """Write a checkpoint; a reader sees all of it or nothing.
 
-    Raises OSError (PermissionError for a folder that is not ours to write to); the checkpoints before it are
-    untouched then.
+    Raises OSError; the checkpoints before it are untouched then.
     """
     record = record | {"sha256": seal(tensors, record)}
     try:
@@ -235,8 +229,7 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
     tensors, metadata = read_tensors(path, _advice(path))
     try:
         record = json.loads(metadata["checkpoint"])
-        parts = [record[name] for name in ("settings", "history", "written_with")]
-        if not all(isinstance(part, dict) for part in parts):
+        if not all(isinstance(record[name], dict) for name in ("settings", "history", "written_with")):
             raise ValueError("its record is incomplete")
         if record.get("sha256", "") not in ("", seal(tensors, record)):  # older checkpoints have none
             raise ValueError("its content is not what was written")
