@@ -1,0 +1,319 @@
+"""The pictures of notebook 03: the guess after each block under a cursor, one block as a drawing, and what decides.
+
+Every picture is a function of the numbers that it shows and returns `(figure, words)`; the cursor is a view.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
+from torch import Tensor
+
+from lora_edu.figures import plots
+from lora_edu.figures.sliders import View
+from lora_edu.gpt import GPT, encode
+
+SIX = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
+TOP = 4  # guesses that are shown after each block
+CURSOR_WORDS = (
+    "A line of text with a cursor. Below it the model's four best guesses at the next byte, after 0 to 4 blocks; "
+    "above it, at which bytes two attention heads look."
+)
+HEADS = ((0, 1), (2, 2))  # (block, head), counted from 0: the shipped model's "byte before" and "spaces"
+
+
+# --- what the pictures show ------------------------------------------------------------------------------------------
+
+
+def streams(model: GPT, tokens: Tensor) -> list[Tensor]:
+    """tokens (B, S) -> the stream before the first block and after each one: n_layers + 1 tensors (B, S, d_model)."""
+    positions = torch.arange(tokens.shape[1])
+    found = [model.token_embedding(tokens.long()) + model.position_embedding(positions)]
+    for block in model.blocks:
+        found.append(block(found[-1]))
+    return found
+
+
+def attention_weights(model: GPT, stream: list[Tensor], block: int, head: int) -> Tensor:
+    """The weights (S, S) of one head, computed from the stream before its block; row i looks at the columns up to i."""
+    layer = model.blocks[block].attention
+    h = model.blocks[block].attention_norm(stream[block])
+    q, k = (layer.split_heads(proj(h))[0, head] for proj in (layer.q_proj, layer.k_proj))  # (S, D)
+    future = torch.ones(len(q), len(q)).triu(diagonal=1).bool()
+    return (q @ k.T / q.shape[-1] ** 0.5).masked_fill(future, float("-inf")).softmax(dim=-1)
+
+
+def glyph(byte: int) -> str:
+    """A byte as one visible sign: a space as an open box, anything outside printable ASCII as its number."""
+    return "␣" if byte == 32 else chr(byte) if 32 < byte < 127 else f"{byte:02x}"
+
+
+def head_name(head: tuple[int, int]) -> str:
+    """(block, head), counted from 0, as the page says it."""
+    return f"block {head[0] + 1}, head {head[1] + 1}"
+
+
+def three_measures(loss: dict[str, float], text: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table: each loss in nats per byte, as bits per byte and as a perplexity."""
+    rows = [[name, f"{nats:.2f}", f"{nats / np.log(2):.2f}", f"{np.exp(nats):.1f}"] for name, nats in loss.items()]
+    return [text, "nats per byte", "bits per byte", "perplexity"], rows
+
+
+# --- the cursor ------------------------------------------------------------------------------------------------------
+
+
+def guess_view(model: GPT, text: str, heads: Sequence[tuple[int, int]] = HEADS) -> View:
+    """A view with one control, bytes_read (1 to len(text) - 1): the guess after each block; where two heads look."""
+    tokens = encode(text)
+    with torch.no_grad():
+        stream = streams(model, tokens[None])
+        guesses = torch.stack([model.lm_head(model.final_norm(x))[0].softmax(dim=-1) for x in stream])
+        attention = torch.stack([attention_weights(model, stream, *head) for head in heads])
+
+    def values(bytes_read: int) -> dict:
+        here, truth = guesses[:, bytes_read - 1], int(tokens[bytes_read])  # (depth, 256)
+        shares, letters = here.topk(TOP)
+        first = " ".join(glyph(letter) for letter in letters[:, 0].tolist())
+        rising = ", ".join(f"{share:.2f}" for share in here[:, truth].tolist())
+        read = text[max(0, bytes_read - 18) : bytes_read]
+        return {
+            "bytes_read": bytes_read,
+            "truth": truth,  # the byte that comes next
+            "letters": letters.numpy(),  # (depth, TOP)
+            "shares": shares.numpy(),
+            "of_truth": here[:, truth].numpy(),  # (depth,)
+            "attention": attention[:, bytes_read - 1].numpy(),  # (2, S)
+            "readout": f"After “{read}” comes “{glyph(truth)}”. First guesses: {first}. Its probability: {rising}.",
+        }
+
+    figure, moving, draw = _cursor_panels(tokens.tolist(), len(stream), heads)
+    draw(values(1))
+    return View(figure, moving, values=values, draw=draw)
+
+
+def _cursor_panels(tokens: list[int], depths: int, heads: Sequence[tuple[int, int]]):
+    figure = plt.figure(figsize=(10, 5), dpi=96)
+    line = figure.add_axes([0.15, 0.53, 0.84, 0.46])
+    line.set(xlim=(-0.7, len(tokens) - 0.3), ylim=(-0.6, 4.2))
+    line.axis("off")
+    for place, byte in enumerate(tokens):
+        line.text(place, 0, glyph(byte), ha="center", va="center", fontsize=13, family="monospace")
+    edges = (np.arange(len(tokens))[:, None] + (-0.4, 0.4)).flatten()  # a bar, a gap, a bar, ...
+    rows = []
+    for height, head in zip((0.8, 2.6), heads, strict=True):
+        line.axhline(height, color=plots.GRAY, lw=0.8)
+        line.text(-0.9, height + 0.6, f"{head_name(head)}\nlooks at", ha="right", va="center", fontsize=10)
+        flat = np.full(2 * len(tokens) - 1, float(height))
+        rows.append((height, line.stairs(flat, edges, baseline=height, fill=True, color=plots.BLUE)))
+    line.text(-0.9, 0, "the text", ha="right", va="center", fontsize=10)
+    cover = line.add_patch(Rectangle((0, -0.6), len(tokens), 1.2, color="white", alpha=0.82))
+    cursor = line.add_patch(Rectangle((0, -0.5), 1, 1.0, fill=False, edgecolor="black", lw=2))
+    hidden = line.add_patch(Rectangle((0, -0.5), 1, 1.0, fill=False, edgecolor=plots.SKY, lw=2, ls="--"))
+    panels = [_guess_panel(figure, depth, depths) for depth in range(depths)]
+
+    def draw(found: dict) -> None:
+        here = found["bytes_read"] - 1
+        cursor.set_x(here - 0.5)
+        hidden.set_x(here + 0.5)
+        cover.set_x(here + 1.5)
+        for (height, steps), shares in zip(rows, found["attention"], strict=True):
+            tops = np.full(2 * len(shares) - 1, float(height))
+            tops[::2] += 1.3 * shares
+            steps.set_data(tops)
+        for depth, (bars, names, title) in enumerate(panels):
+            title.set_text(f"“{glyph(found['truth'])}”: {found['of_truth'][depth]:.2f}")
+            for rank, (bar, name) in enumerate(zip(bars, names, strict=True)):
+                letter, share = found["letters"][depth, rank], found["shares"][depth, rank]
+                right = letter == found["truth"]
+                bar.set(width=share, facecolor=plots.SKY if right else plots.GRAY, hatch="//" if right else "")
+                name.set_text(glyph(letter))
+
+    moving = [*(steps for _, steps in rows), cover, cursor, hidden]
+    moving += [artist for bars, names, title in panels for artist in (*bars, *names, title)]
+    return figure, moving, draw
+
+
+def _guess_panel(figure: Figure, depth: int, depths: int):
+    axes = figure.add_axes([0.05 + 0.95 * depth / depths, 0.05, 0.95 / depths - 0.05, 0.33])
+    axes.set(xlim=(0, 1), ylim=(TOP - 0.4, -0.6), yticks=[], xticks=[0, 0.5, 1], xticklabels=["0", ".5", "1"])
+    axes.spines[["top", "right"]].set_visible(False)
+    what = "no block yet" if depth == 0 else f"after block {depth}"
+    axes.set_title(what, fontsize=11, loc="left", pad=20)
+    title = axes.text(0, 1.04, "", fontsize=11, color=plots.SKY, transform=axes.transAxes)
+    bars = axes.barh(range(TOP), [0] * TOP, height=0.7, edgecolor="white")
+    names = [
+        axes.text(-0.05, rank, "", ha="right", va="center", fontsize=12, family="monospace") for rank in range(TOP)
+    ]
+    return bars, names, title
+
+
+# --- the mechanism ---------------------------------------------------------------------------------------------------
+
+
+def attention_maps(maps: dict[str, Tensor], text: str) -> tuple[Figure, str]:
+    """Heat maps of attention, one per name: weights (S, S) over a text of S bytes."""
+    figure, panels = plt.subplots(1, len(maps), figsize=(5.2 * len(maps), 5.4), layout="constrained", squeeze=False)
+    signs = [glyph(byte) for byte in text.encode()]
+    for axes, (what, weights) in zip(panels[0], maps.items(), strict=True):
+        image = axes.imshow(weights, cmap="Blues", vmin=0, vmax=1)
+        axes.set_title(what, fontsize=11)
+        axes.set_xticks(range(len(signs)), signs, fontsize=9)
+        axes.set_yticks(range(len(signs)), signs, fontsize=9)
+        axes.set(xlabel="the byte that is looked at (␣: a space)", ylabel="the byte that looks")
+    figure.colorbar(image, ax=panels, label="attention weight (each row sums to 1)", shrink=0.8)
+    words = (
+        f"{'; '.join(maps)}. Triangular heat maps over “{text}”: a row for each byte that looks, a column for each "
+        "byte that it looks at; dark means much weight. Above the diagonal, in the future, all weights are 0."
+    )
+    return figure, words
+
+
+def block_diagram(highlight: Sequence[str] = SIX, d_model: int = 256) -> tuple[Figure, str]:
+    """One block: the residual stream, what is added to it, and the six linear layers, areas true to scale.
+
+    highlight: which of the six are filled; the others keep their outline.
+    """
+    for name in highlight:
+        if name not in SIX:
+            raise ValueError(f"the linear layers of a block are {', '.join(SIX)}, got {name!r}")
+    figure, axes = plt.subplots(figsize=(10.4, 4.4), layout="constrained")
+    axes.set(xlim=(-0.2, 19.8), ylim=(-1.2, 6.5), aspect="equal")
+    axes.axis("off")
+    stream, middle = 5.4, 2.0
+    axes.add_patch(
+        FancyArrowPatch((0, stream), (19.6, stream), arrowstyle="-|>", mutation_scale=22, color="black", lw=4)
+    )
+    axes.text(0, stream + 0.35, f"residual stream: {d_model} numbers at each byte", fontsize=11)
+    for x in (8.1, 18.2):
+        axes.add_patch(Circle((x, stream), 0.42, facecolor="white", edgecolor="black", lw=1.8, zorder=3))
+        axes.text(x, stream, "+", ha="center", va="center", fontsize=15, zorder=4)
+    linears = {"q_proj": (3.2, 3.6), "k_proj": (3.2, middle), "v_proj": (3.2, 0.4), "o_proj": (7.0, middle)}
+    linears |= {"up_proj": (11.4, middle), "down_proj": (16.0, middle)}
+    for name, place in linears.items():
+        _linear(axes, name, place, name in highlight)
+    for x, text in ((1.4, "norm"), (9.6, "norm"), (5.15, "average,\nhead by\nhead"), (12.95, "GELU")):
+        axes.text(x, middle, text, ha="center", va="center", fontsize=10, bbox={"boxstyle": "round", "fc": "white"})
+    for x in (0.9, 9.05):
+        _bend(axes, (x, stream), (x + (0.5 if x < 5 else 0.55), middle + 0.4))
+    for start, end in ARROWS:
+        axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color="black", lw=1.1))
+    axes.text(4.4, -0.95, "attention: bytes exchange", ha="center", fontsize=11)
+    axes.text(13.6, -0.95, "MLP: each byte by itself", ha="center", fontsize=11)
+    axes.set_title("A block adds to the stream twice; six linear layers make what is added", fontsize=12)
+    words = (
+        f"Six linear layers make what a block adds to the stream of {d_model} numbers. First branch: norm, "
+        f"{', '.join(SIX[:3])} ({d_model} by {d_model}), the average of each head, o_proj, plus. "
+        f"Second branch: norm, up_proj ({4 * d_model} by {d_model}), GELU, down_proj, plus. "
+        f"Filled: {', '.join(highlight) or 'none'}."
+    )
+    return figure, words
+
+
+ARROWS = (
+    ((1.85, 2.15), (2.65, 3.5)),
+    ((1.95, 2.0), (2.65, 2.0)),
+    ((1.85, 1.85), (2.65, 0.5)),
+    ((3.75, 3.5), (4.45, 2.6)),
+    ((3.75, 2.0), (4.35, 2.0)),
+    ((3.75, 0.5), (4.45, 1.4)),
+    ((5.9, 2.0), (6.45, 2.0)),
+    ((7.5, 2.5), (8.0, 4.95)),
+    ((10.15, 2.0), (10.85, 2.0)),
+    ((11.95, 2.0), (12.35, 2.0)),
+    ((13.55, 2.0), (13.95, 2.0)),
+    ((17.5, 2.55), (18.1, 4.95)),
+)
+
+
+def _linear(axes: Axes, name: str, center: tuple[float, float], filled: bool) -> None:
+    width, height = {"up_proj": (1, 4), "down_proj": (4, 1)}.get(name, (1, 1))  # W is d_out high and d_in wide
+    x, y = center
+    look = plots.light(plots.WEIGHT) | ({} if filled else {"facecolor": "white"})
+    axes.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, **look))
+    axes.text(x, y - height / 2 - 0.08, name, ha="center", va="top", fontsize=10)
+
+
+def _bend(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color="black", lw=1.1))
+
+
+# --- who decides -----------------------------------------------------------------------------------------------------
+
+
+def ripening(shared: list[float], own: list[float], without: list[float]) -> tuple[Figure, str]:
+    """The loss after each depth, read by the last readout and by one of its own; and without each block."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 3.9), layout="constrained", width_ratios=[3, 2])
+    depths = range(len(shared))
+    for losses, color, style, marker in ((shared, plots.BLUE, "-", "o"), (own, "black", "--", "s")):
+        left.plot(depths, losses, color=color, ls=style, marker=marker, lw=2)
+    for depth in depths:
+        left.annotate(f"{shared[depth]:.2f}", (depth, shared[depth]), (0, 8), textcoords="offset points", ha="center")
+    for depth in list(depths)[:-1]:
+        left.annotate(f"{own[depth]:.2f}", (depth, own[depth]), (0, -16), textcoords="offset points", ha="center")
+    left.text(0.3, shared[0] - 0.2, "the model's readout", color=plots.BLUE, fontsize=11)
+    left.text(-0.15, own[1] - 0.45, "a readout trained\nfor each depth", color="black", fontsize=11, va="top")
+    left.set_xticks(depths, ["no block", *(f"block {depth}" for depth in list(depths)[1:])], fontsize=10)
+    left.set(ylabel="loss, nats per byte", ylim=(0, max(shared) * 1.12), xlim=(-0.3, len(shared) - 0.6))
+    left.set_title("The guess ripens, whoever reads it", fontsize=12)
+    names = [f"block {number + 1}" for number in range(len(without))]
+    right.bar_label(right.bar(names, without, color=plots.GRAY), [f"{loss:.2f}" for loss in without], padding=3)
+    right.axhline(shared[-1], color="black", ls=":", lw=1.5)
+    right.text(
+        len(without) - 0.5, max(without) * 0.75, f"dotted: with all\nblocks, {shared[-1]:.2f}", ha="right", fontsize=11
+    )
+    right.set(ylabel="loss without this block, nats per byte", ylim=(0, max(without) * 1.12))
+    right.set_title(f"Block {int(np.argmax(without)) + 1} is missed most", fontsize=12)
+    for axes in (left, right):
+        axes.spines[["top", "right"]].set_visible(False)
+    words = (
+        f"The guess ripens, whoever reads it. Loss in nats per byte after 0 to {len(shared) - 1} blocks, with the "
+        f"model's readout: {_listed(shared)}; with a readout trained for each depth: {_listed(own)}. "
+        f"Bars on the right, the loss without block 1 to {len(without)}: {_listed(without)}."
+    )
+    return figure, words
+
+
+def writers(parts: dict[str, float], byte: str, rival: str) -> tuple[Figure, str]:
+    """What each addition to the stream gives to the logit of `byte`, minus what it gives to that of `rival`."""
+    figure, axes = plots.plain_axes(8.4, 0.9 + 0.36 * len(parts))
+    colors = [plots.BLUE if value >= 0 else plots.GRAY for value in parts.values()]
+    bars = axes.barh(list(parts), list(parts.values()), color=colors)
+    axes.bar_label(bars, [f"{value:+.2f}" for value in parts.values()], padding=4)
+    axes.axvline(0, color="black", lw=0.8)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set(xlabel=f"logit of “{byte}” minus logit of “{rival}”")
+    most, total = max(parts, key=parts.get), sum(parts.values())
+    axes.set_title(f"{most} adds {parts[most]:+.1f}; all together {total:+.1f}", fontsize=12)
+    words = f"{most} adds most. Bars, how far each addition moves “{byte}” ahead of “{rival}”: " + ", ".join(
+        f"{name} {value:+.2f}" for name, value in parts.items()
+    )
+    return figure, f"{words}. Together {total:+.2f}."
+
+
+def missing_mask(surprise: dict[str, Tensor]) -> tuple[Figure, str]:
+    """The mean surprise at each position of the window, with the mask and without: two curves of (S,) values."""
+    figure, axes = plots.plain_axes(8.4, 3.8)
+    looks = ((plots.BLUE, "-", "o"), ("black", "--", "s"))
+    surprise = {name: values.numpy() for name, values in surprise.items()}
+    for (name, values), (color, style, marker) in zip(surprise.items(), looks, strict=True):
+        axes.plot(range(1, len(values) + 1), values, color=color, ls=style, marker=marker, ms=4, lw=1.8)
+        axes.text(len(values) / 2, values[len(values) // 2] + 0.2, name, color=color, ha="center", fontsize=11)
+        axes.annotate(f"{values[-1]:.2f}", (len(values), values[-1]), (7, 0), textcoords="offset points", va="center")
+    length = len(next(iter(surprise.values())))
+    axes.set(xlabel="position in the window", ylabel="surprise, nats per byte", xlim=(0, length + 2.5))
+    axes.set_ylim(-0.1, None)
+    axes.set_title("Without the mask the answer is in view, except at the last position", fontsize=12)
+    words = "Without the mask the answer is in view, except at the last position. " + " ".join(
+        f"{name}: {values[:-1].mean():.2f} nats on average before the last position, {values[-1]:.2f} at it."
+        for name, values in surprise.items()
+    )
+    return figure, words
+
+
+def _listed(losses: list[float]) -> str:
+    return ", ".join(f"{loss:.2f}" for loss in losses)

@@ -1,0 +1,168 @@
+"""Notebook 03: each claim of the page that a number can guard, on a quarter of its windows."""
+
+import inspect
+import itertools
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+import torch
+from torch.nn import functional as F
+
+from lora_edu import evaluate, load_base, load_text
+from lora_edu.figures import nb03 as pictures
+from lora_edu.gpt import encode
+
+ROOT = Path(__file__).parent.parent
+LINE = "to you by the Secretary of the Treasury."
+
+
+@pytest.fixture(scope="module")
+def page():
+    cells = nbformat.read(ROOT / "notebooks" / "03_small_gpt.ipynb", as_version=4).cells
+    return " ".join(" ".join(cell.source.split()) for cell in cells)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_base("laptop", device="cpu").requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def speeches():
+    return load_text("speeches")
+
+
+@pytest.fixture(scope="module")
+def windows(speeches):
+    """16 windows of the held-out addresses: inputs and targets, each (16, 256)."""
+    starts = torch.linspace(0, len(speeches.validation) - 257, 16).long()[:, None]
+    found = speeches.validation[starts + torch.arange(257)].long()
+    return found[:, :-1], found[:, 1:]
+
+
+@pytest.fixture(scope="module")
+def stream(model, windows):
+    return pictures.streams(model, windows[0])
+
+
+@pytest.fixture(scope="module")
+def readings(model, stream):
+    return [model.lm_head(model.final_norm(x)) for x in stream]
+
+
+def loss(logits, windows):
+    return F.cross_entropy(logits.flatten(0, 1), windows[1].flatten()).item()
+
+
+def test_the_cursor_s_line_is_held_out(speeches):
+    held_out, seen = (bytes(text.tolist()).decode() for text in (speeches.validation, speeches.train))
+    assert LINE in held_out and "I am the servant of the nation." in held_out
+    assert "I am the servant of the nation." not in seen
+
+
+def test_the_last_block_decides_some_bytes_and_not_most(readings):
+    """Against "the last layer decides": four first choices in five stand before it."""
+    stands = [(z.argmax(-1) == readings[-1].argmax(-1)).float().mean().item() for z in readings]
+    assert stands == sorted(stands) and 0.7 < stands[3] < 0.9
+
+
+def test_the_loss_falls_from_block_to_block(readings, windows):
+    losses = [loss(z, windows) for z in readings]
+    assert all(earlier - later > 0.15 for earlier, later in itertools.pairwise(losses))
+
+
+def test_the_first_block_is_missed_most_and_the_last_by_a_quarter_of_a_nat(model, stream, readings, windows):
+    without = []
+    for left_out in range(4):
+        x = stream[left_out]
+        for block in model.blocks[left_out + 1 :]:
+            x = block(x)
+        without.append(loss(model.lm_head(model.final_norm(x)), windows) - loss(readings[-1], windows))
+    assert without == sorted(without, reverse=True)
+    assert 3.3 < without[0] < 4.5 and 0.15 < without[3] < 0.35
+
+
+def test_the_model_s_readout_shows_a_steeper_fall_than_the_stream_holds(model, stream, readings, windows, speeches):
+    """Against reading the slider as it stands: a readout trained for "no block" closes half of the gap."""
+    starts = torch.linspace(0, len(speeches.train) - 257, 32).long()[:, None]
+    practice = speeches.train[starts + torch.arange(257)].long()
+    positions = torch.arange(256)
+    x = (model.token_embedding(practice[:, :-1]) + model.position_embedding(positions)).flatten(0, 1)
+    own = torch.nn.Linear(256, 256)
+    optimizer = torch.optim.Adam(own.parameters(), lr=1e-2)
+    for _ in range(150):
+        some = torch.randint(len(x), (1024,))
+        optimizer.zero_grad()
+        F.cross_entropy(own(model.final_norm(x[some])), practice[:, 1:].flatten()[some]).backward()
+        optimizer.step()
+    with torch.no_grad():
+        trained = loss(own(model.final_norm(stream[0])), windows)
+    last = loss(readings[-1], windows)
+    assert 0.35 < (trained - last) / (loss(readings[0], windows) - last) < 0.65
+
+
+def test_the_slider_s_heads_are_those_that_the_page_measures(model):
+    tokens = encode("I am the servant of the nation.")[None]
+    stream = pictures.streams(model, tokens)
+    heads = {
+        (b, h): pictures.attention_weights(model, stream, b, h)
+        for b in range(model.config.n_layers)
+        for h in range(model.config.n_heads)
+    }
+    before = max(heads, key=lambda head: heads[head].diagonal(-1).mean())
+    spaces = max(heads, key=lambda head: heads[head][8:, tokens[0] == ord(" ")].sum(dim=1).mean())
+    assert (before, spaces) == pictures.HEADS
+
+
+def test_the_slider_starts_where_the_last_block_decides(model):
+    view = pictures.guess_view(model, LINE)
+    assert bytes(view.values(31)["letters"][1:, 0].tolist()) == b"UUST"
+    assert view.values(31)["of_truth"][3] < 0.1 < 0.4 < view.values(31)["of_truth"][4]
+    assert view.values(35)["of_truth"][2] > 0.8  # "Trea" -> "s": decided after block 2
+
+
+def test_the_late_additions_wrote_the_t(model):
+    """The nine parts and the shift of the norm add up to the lead of T over S; most of it comes from blocks 3 and 4."""
+    x, norm = pictures.streams(model, encode(LINE[:31])[None])[0], model.final_norm
+    parts = [x]
+    for block in model.blocks:
+        for step, step_norm in ((block.attention, block.attention_norm), (block.mlp, block.mlp_norm)):
+            parts.append(step(step_norm(x)))
+            x = x + parts[-1]
+    last = x[0, -1]
+    direction = model.lm_head.weight[ord("T")] - model.lm_head.weight[ord("S")]
+    scale = norm.weight / (last.var(correction=0) + norm.eps).sqrt()
+    lead = [((part[0, -1] - part[0, -1].mean()) * scale @ direction).item() for part in parts]
+    logits = model(encode(LINE[:31])[None])[0][0, -1]
+    assert sum(lead) + (norm.bias @ direction).item() == pytest.approx(
+        (logits[ord("T")] - logits[ord("S")]).item(), abs=1e-3
+    )
+    assert max(lead[:6]) < 0 and sum(lead[7:]) > 7  # the tables to the attention of block 3; the two of block 4
+
+
+def test_the_page_names_the_windows_of_its_loss(page):
+    """One protocol: 64 windows here, 256 in the log, and the page says both."""
+    log = json.loads((ROOT / "data" / "base-laptop.json").read_text())["validation_loss"][-1][1]
+    assert "64 windows of 256 bytes that `evaluate` takes by default" in page
+    assert f"reads 256 of them and ends at {log:.3f}" in page
+    defaults = inspect.signature(evaluate).parameters
+    assert (defaults["max_windows"].default, defaults["seq_len"].default) == (64, 256)
+
+
+def test_bits_per_byte_are_compared_on_the_same_text(page, model):
+    """One model, two texts: their bits differ by more than any two models of the course on one text."""
+    plays = evaluate(model, load_text("shakespeare").validation, max_windows=16)
+    addresses = evaluate(model, load_text("speeches").validation, max_windows=16)
+    assert plays - addresses > 1.4
+    assert "for two models *on the same text*" in page
+    assert "can be compared between any two models" not in page
+
+
+def test_the_sizes_of_other_models(page):
+    d, n_layers = 12288, 96
+    everything = 12 * n_layers * d**2 + 13 * n_layers * d + 2 * d + (50257 + 2048) * d
+    assert abs(everything - 175.0e9) / 175.0e9 < 0.0025
+    assert 2 * n_layers * 2 * d == 4_718_592 and "4,718,592" in page
+    assert "GPT-2 has 50,257 of them, LLaMA 32,000" in page
