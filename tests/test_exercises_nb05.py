@@ -136,3 +136,25 @@ def test_the_cases_are_those_that_tell_mistakes_apart():
     assert any(block.min() > 0 for block in blocks) and any(block.max() < 0 for block in blocks)
     assert sum((block == block[0]).all().item() for block in blocks) == 1
     assert any(block.abs().max() < 1e-5 for block in blocks)
+
+
+def filled_up(values, size):
+    return torch.nn.functional.pad(values.flatten(), (0, -values.numel() % size)).view(-1, size)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        (lambda v, size: filled_up(v, size).amax(dim=1), r"take `abs\(\)` before `amax`"),
+        (lambda v, size: filled_up(v, size).amax(dim=1).abs(), r"take `abs\(\)` before `amax`"),
+        (lambda v, size: torch.stack([b.amax() for b in v.flatten().split(size)]), "the largest value of each block"),
+        (lambda v, size: [abs(max(b.tolist())) for b in v.flatten().split(size)], "and then its absolute value"),
+        (lambda v, size: filled_up(v, size).abs().mean(dim=1), "array of shape"),  # the filling counts as weights
+        (lambda v, size: torch.stack([b.abs().mean() for b in v.flatten().split(size)]), "the mean magnitude"),
+        (lambda v, size: filled_up(v, size).norm(dim=1), "the norm of each block"),
+        (lambda v, size: [max(b.tolist(), key=abs) for b in v.flatten().split(size)], "keeps the sign"),
+    ],
+)
+def test_what_is_taken_for_an_absmax_is_named(wrong, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        check.block_constants(wrong)

@@ -209,6 +209,12 @@ def _every_kth(values, block_size):
     return torch.stack([flat[first::n_blocks].abs().max() for first in range(n_blocks)])
 
 
+def _filled_up(values, block_size, largest):
+    """Blocks filled up with zeros, so that all are equally long."""
+    padded = torch.nn.functional.pad(values.flatten(), (0, -values.numel() % block_size))
+    return largest(padded.view(-1, block_size))
+
+
 def _whole_block_of_padding(values, block_size):
     missing = block_size - values.numel() % block_size  # block_size, and not 0, where nothing is missing
     return _constants(torch.nn.functional.pad(values.flatten(), (0, missing)), block_size)
@@ -236,6 +242,33 @@ block_constants = Exercise(
         "the rest is thrown into the last whole block. It is a block of its own, a short one.": (_rest_in_the_last),
         "this takes the largest value of each block. The largest *magnitude* may be negative: take absolute values.": (
             lambda v, size: _constants(v, size, lambda block: block.max())
+        ),
+        "this takes the largest value of each filled-up block, without absolute values. The largest *magnitude* may be "
+        "negative, and then a zero of the filling wins: take `abs()` before `amax`.": (
+            lambda v, size: _filled_up(v, size, lambda blocks: blocks.amax(dim=1))
+        ),
+        "this takes the largest value and then its absolute value. The largest *magnitude* may be negative: take "
+        "absolute values first.": lambda v, size: _constants(v, size, lambda block: block.max().abs()),
+        "this takes the largest value of each filled-up block, then its absolute value: take `abs()` before `amax`.": (
+            lambda v, size: _filled_up(v, size, lambda blocks: blocks.amax(dim=1).abs())
+        ),
+        "this keeps the sign of the largest magnitude. An absmax is positive: the codes carry the signs.": (
+            lambda v, size: _constants(v, size, lambda block: block[block.abs().argmax()])
+        ),
+        "this is the smallest value of each block. An absmax is the largest magnitude.": (
+            lambda v, size: _constants(v, size, lambda block: block.min())
+        ),
+        "this is the range of each block, largest minus smallest. The symmetric code needs the largest magnitude.": (
+            lambda v, size: _constants(v, size, lambda block: block.max() - block.min())
+        ),
+        "this is the mean magnitude of each block. With it the largest weights lie beyond the last code.": (
+            lambda v, size: _constants(v, size, lambda block: block.abs().mean())
+        ),
+        "this is the norm of each block. The absmax is the magnitude of its largest weight alone.": (
+            lambda v, size: _constants(v, size, lambda block: block.norm())
+        ),
+        "`block_size` is taken for the number of blocks. It is the number of weights in each.": (
+            lambda v, size: torch.stack([block.abs().max() for block in v.flatten().tensor_split(size) if len(block)])
         ),
         "this cuts every row by itself. Blocks run through the flattened tensor, on over the end of a row.": _per_row,
         "these blocks are every k-th value. A block is made of neighbors: values 0 to block_size - 1, and so on.": (
