@@ -78,8 +78,7 @@ def gradient_check(loss: Callable[[], float], parameter: NDArray, gradient: NDAr
     """
     check_gradient(parameter, gradient)
     numeric = np.zeros_like(parameter)
-    for index in np.ndindex(parameter.shape):
-        kept = parameter[index]
+    for index, kept in np.ndenumerate(parameter.copy()):
         parameter[index] = kept + step
         above = loss()
         parameter[index] = kept - step

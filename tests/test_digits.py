@@ -1,4 +1,4 @@
-"""The digits of notebook 02 and its rank slider: every value of every control, without a notebook."""
+"""The digits of notebook 02, its slider at every setting, and its pictures: what each says is in its numbers."""
 
 import io
 
@@ -6,30 +6,34 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_edu.experiments.nb02 import SIZES, load_digits
-from lora_edu.figures import nb02 as digits
+from lora_edu.experiments.nb02 import AS_TRAINED, RATE_ARMS, SIZES, STRONGEST, Outcome, load_digits
+from lora_edu.figures import nb02 as pictures
 from lora_edu.figures import plots
-from lora_edu.figures.nb02 import Outcome
 
 LABELS = [3, 1, 4]
-IMAGES = np.random.default_rng(0).uniform(size=(3, 8, 8))
+DIGITS = np.random.default_rng(0).uniform(-1, 1, size=(3, 64))
+
+
+def made_up(rank):
+    rng = np.random.default_rng(rank)
+    kinds = (AS_TRAINED, STRONGEST) if rank else ()
+    return Outcome(
+        rows={kind: rng.normal(size=(rank, 64)) for kind in kinds},
+        responses={kind: rng.normal(size=(rank, 10)) for kind in kinds},
+        shares=np.array([0.9, 0.09, 0.01])[:rank],
+        new=0.1 + 0.2 * rank,
+        old=0.9 - 0.2 * rank,
+        given=np.array([3, 1, 9 if rank < 2 else 4]),
+    )
 
 
 @pytest.fixture(scope="module")
-def outcomes():
-    rng = np.random.default_rng(1)
-    return {
-        kind: {
-            rank: Outcome(rng.normal(size=(6, 5)), 0.1 * rank + shift, 0.9 - 0.1 * rank, [3, 1, 9 if rank < 2 else 4])
-            for rank in (1, 2, 3)
-        }
-        for kind, shift in {"trained": 0.2, "cut": 0.0}.items()
-    }
+def view():
+    return pictures.rows_of_A(made_up, DIGITS, LABELS, most=3)
 
 
-@pytest.fixture(scope="module")
-def view(outcomes):
-    return digits.rank_view(outcomes, IMAGES, LABELS, base=0.1)
+def settings():
+    return [{"rank": rank, "rows": kind} for rank in range(4) for kind in (AS_TRAINED, STRONGEST)]
 
 
 def test_the_digits_are_all_there_once_and_balanced():
@@ -45,28 +49,61 @@ def test_the_digits_are_all_there_once_and_balanced():
     assert len(np.unique(flat, axis=0)) > 1790  # no part repeats another
 
 
-def test_each_value_of_the_controls_gives_its_own_picture_and_readout(view, outcomes):
-    pictures = set()
-    for kind, by_rank in outcomes.items():
-        for rank, outcome in by_rank.items():
-            picture, readout = view.render(kind=kind, rank=rank)
-            pictures.add(np.asarray(Image.open(io.BytesIO(picture))).tobytes())
-            shares = f"{outcome.new:.0%} of the rotated digits right, {outcome.old:.0%} of the upright ones"
-            assert readout == f"{kind}, rank {rank}: {shares}"
-    assert len(pictures) == 6
+def test_each_setting_gives_its_own_picture_and_readout(view):
+    found = [view.render(**setting) for setting in settings()]
+    shown = {np.asarray(Image.open(io.BytesIO(picture))).tobytes() for picture, _ in found}
+    assert len(shown) == 7  # without an adapter there are no rows to choose
+    assert found[0][1] == "no adapter: 10% of the rotated digits right, 90% of the upright ones"
+    assert found[6][1] == "rank 3: 70% of the rotated digits right, 30% of the upright ones."
+    assert found[7][1].endswith("2 of 3 components hold 98% of its squared norm.")
 
 
-def test_the_markers_and_the_answers_follow_the_rank(view, outcomes):
-    shown, new, old, *texts = view.moving
-    view.update(kind="cut", rank=1)
-    assert [text.get_text() for text in texts] == ["3", "1", "(9)"] and texts[2].get_color() == plots.RED
-    assert np.array_equal(shown.get_array(), outcomes["cut"][1].delta)
-    view.update(kind="trained", rank=3)
-    assert [text.get_text() for text in texts] == ["3", "1", "4"] and texts[2].get_color() == "black"
-    assert np.allclose([new.get_xydata()[0], old.get_xydata()[0]], [[3, 50], [3, 60]])
+@pytest.mark.parametrize("setting", settings())
+def test_the_rows_drawn_are_those_of_A_and_unused_places_stay_empty(view, setting):
+    values = view.values(**setting)
+    view.draw(values)
+    rank = setting["rank"]
+    tiles = view.moving[:3]
+    assert [tile.get_visible() for tile in tiles] == [k < rank for k in range(3)]
+    if rank:
+        rows = made_up(rank).rows[setting["rows"]].reshape(-1, 8, 8)
+        assert np.allclose(values["images"][:rank] * np.abs(rows).max(), rows)
+        assert np.allclose(values["responses"][:rank].sum(axis=1), 0, atol=1e-9)
+    texts = view.moving[-3:]
+    assert texts[2].get_text() == ("(9)" if rank < 2 else "4")
+    assert texts[2].get_color() == (plots.RED if rank < 2 else "black")
+
+
+def test_the_controls_reach_every_setting():
+    controls = pictures.rows_controls(most=8)
+    assert (controls["rank"].min, controls["rank"].max) == (0, 8)
+    assert controls["rows"].options == (AS_TRAINED, STRONGEST)
+    assert all(control.description for control in controls.values())
 
 
 def test_answers_marks_wrong_ones_without_relying_on_color():
-    figure = digits.answers({"upright": (IMAGES, LABELS), "rotated": (IMAGES, [3, 7, 4])}, LABELS)
-    assert [axes.get_xlabel() for axes in figure.axes] == ["3", "1", "4", "3", "(7)", "4"]
+    figure, words = pictures.answers({"upright": (DIGITS, LABELS), "rotated": (DIGITS, [3, 4, 4])}, LABELS)
+    assert [axes.get_xlabel() for axes in figure.axes] == ["3", "1", "4", "3", "(4)", "4"]
+    assert words.startswith("Upright: 3 of 3 right, 1 answered 4; rotated: 2 of 3 right, 2 answered 4.")
+    plots.plt.close(figure)
+
+
+def test_the_words_of_the_results_follow_the_numbers():
+    new = {0: 0.1, 1: 0.6, 2: 0.9, 4: 0.95, 8: 0.96, "full": 0.97}
+    old = {0: 0.97, 1: 0.1, 2: 0.1, 4: 0.2, 8: 0.3, "full": 0.4}
+    figure, words = pictures.ranks(new, old)
+    assert "From rank 4 on" in words and "10% to 30% with an adapter, 40% after full" in words
+    plots.plt.close(figure)
+    assert pictures.enough({**new, 2: 0.945}) == 2
+
+
+def test_a_rate_at_which_a_seed_diverges_is_never_the_best_and_is_crossed():
+    arm = {rank: [[1.0, 1.2], [0.5, 0.6], [0.1, None]] for rank in ("2", "4", "8")}
+    rates = [0.1, 0.2, 0.4]
+    assert pictures.best_rates(arm, rates) == {2: 0.2, 4: 0.2, 8: 0.2}
+    names = [*RATE_ARMS]
+    figure, words = pictures.rate_panels(dict.fromkeys(names, arm), dict.fromkeys(names, rates))
+    crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
+    assert [list(line.get_xdata()) for line in crosses] == [[0.4]] * 3
+    assert f"{names[0]} 0.2, 0.2, 0.2" in words
     plots.plt.close(figure)

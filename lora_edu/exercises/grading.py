@@ -51,6 +51,8 @@ class Exercise:
     # What is compared, where it is more than the result: of a learner's class, say. Either one value, or a dictionary
     # of promises, {"the base's bias is kept": True, "the output": y}: then a broken promise is called by its name.
     observe: Callable = lambda solution, *case: solution(*case)
+    # A sentence about a wrong result that is none of the known mistakes, from the result and its case; or nothing.
+    explain: Callable = lambda result, *case: ""
 
     def __call__(self, attempt: Callable) -> None:
         results = [self._run(attempt, case) for case in self.cases]
@@ -63,10 +65,12 @@ class Exercise:
         if not failed:
             return record(self.number, CORRECT)
         known = ((sentence, self._made_by(mistake)) for sentence, mistake in self.misconceptions.items())
+        first = failed[0]
         sentence = recognized(got, known) or self._noticed(got, failed)
+        sentence = sentence or self.explain(results[first], *self.cases[first])
         if sentence:
             raise wrong(self.number, sentence)
-        first, looks = failed[0], self._looks_like(got, expected)
+        looks = self._looks_like(got, expected)
         smallest = f"for ({self._shown(self.cases[first])}) " + _first_difference(got[first], expected[first])
         raise wrong(self.number, f"{looks} An example: {smallest}" if looks else smallest)
 

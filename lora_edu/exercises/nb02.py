@@ -1,10 +1,114 @@
-"""The checks of notebook 02, LoRA in NumPy."""
+"""The checks of notebook 02, LoRA in NumPy.
+
+A wrong answer here is mostly a wrong *form* (a transpose, a sum too many), a wrong *scaling* (alpha for alpha / rank,
+the rank from the wrong axis), or one of each. So the mistakes are every form with every scaling.
+"""
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lora_edu.exercises.grading import Exercise, beside
 
-__all__ = ["beside", "first_step", "grad_A", "merged_weight"]
+__all__ = ["beside", "first_step", "grad_A", "grad_gate", "merged_weight"]
+
+# The factor that belongs there, alpha / rank, and others that are written for it.
+SCALINGS = {
+    "": lambda alpha, rank, d_out, d_in: alpha / rank,
+    "the scaling alpha / rank is missing.": lambda alpha, rank, d_out, d_in: 1,
+    "this scales by alpha. The update is scaled by alpha / rank.": lambda alpha, rank, d_out, d_in: alpha,
+    "this divides by the rank but leaves alpha out.": lambda alpha, rank, d_out, d_in: 1 / rank,
+    "this multiplies by the rank. The scaling is alpha / rank.": lambda alpha, rank, d_out, d_in: alpha * rank,
+    "this has the scaling upside down: it is alpha / rank.": lambda alpha, rank, d_out, d_in: rank / alpha,
+    "this has s = alpha / rank once too often.": lambda alpha, rank, d_out, d_in: (alpha / rank) ** 2,
+    "this divides by the root of the rank, as the variant rsLoRA does. LoRA divides by the rank.": (
+        lambda alpha, rank, d_out, d_in: alpha / rank**0.5
+    ),
+    "this divides by d_out, the number of rows of B. The rank is the number of its columns, and of the rows of A.": (
+        lambda alpha, rank, d_out, d_in: alpha / d_out
+    ),
+    "this divides by d_in, the number of columns of A. The rank is the number of its rows, and of the columns of B.": (
+        lambda alpha, rank, d_out, d_in: alpha / d_in
+    ),
+}
+SCALINGS_TWICE = {
+    "": lambda alpha, rank, d_out, d_in: (alpha / rank) ** 2,
+    "this has s once. It stands in the gradient of B, and once more in the update s B A.": SCALINGS[""],
+    "this leaves s out. It stands in the gradient of B, and once more in the update s B A.": (
+        lambda alpha, rank, d_out, d_in: 1
+    ),
+    "this scales by alpha. The factor is s = alpha / rank, squared.": lambda alpha, rank, d_out, d_in: alpha**2,
+    "this has alpha once, and no rank. The factor is s = alpha / rank, squared.": (
+        lambda alpha, rank, d_out, d_in: alpha
+    ),
+    "this squares only one half of s = alpha / rank.": lambda alpha, rank, d_out, d_in: alpha**2 / rank,
+    "this divides by d_in, the number of columns of A. The rank is the number of its rows.": (
+        lambda alpha, rank, d_out, d_in: (alpha / d_in) ** 2
+    ),
+}
+
+
+def _mistakes(forms: dict[str, Callable], scalings: dict[str, Callable] = SCALINGS) -> dict[str, Callable]:
+    """Every form with every scaling but the right one with the right one; the right form and scaling have no sentence.
+
+    A form is a function of the scaling and of the exercise's own arguments.
+    """
+    named = {}
+    for (form, make), (scaling, scale) in product(forms.items(), scalings.items()):
+        if form or scaling:
+            sentence = f"{form} Also: {scaling}" if form and scaling else form or scaling
+            named[sentence] = lambda *case, make=make, scale=scale: make(scale, *case)
+    return named
+
+
+def _explained(wanted: str, look: Callable[..., tuple[dict, dict]]) -> Callable:
+    """Says of a result that is no known mistake which axes it has, or how much it holds of each part.
+
+    wanted: the shape that the result should have, in words. look(*case): the sizes by name, and the parts by name:
+    an array of the right shape, and how often it should be in the result.
+    """
+
+    def explain(result: Any, *case) -> str:
+        result = result.get("result") if isinstance(result, dict) else result
+        if isinstance(result, str):  # what the observer said
+            return result
+        array, (sizes, parts) = np.asarray(result), look(*case)
+        if array.dtype.kind not in "fiu":
+            return ""
+        shape = next(iter(parts.values()))[0].shape
+        if array.shape != shape:
+            axes = {size: name for name, size in sizes.items() if name != "alpha"}
+            got = f"({', '.join(str(axes.get(size, size)) for size in array.shape)})" if array.ndim else "one number"
+            return f"the result should be {wanted}, and yours is {got}."
+        columns = np.stack([part.ravel() for part, _ in parts.values()], axis=1)
+        found = np.linalg.lstsq(columns, array.ravel(), rcond=None)[0]
+        if np.abs(columns @ found - array.ravel()).max() > 1e-8 * np.abs(array).max():
+            return ""
+        yours, right = (
+            " + ".join(f"{number + 0:.4g} times {name}" for name, number in zip(parts, numbers, strict=True))
+            for numbers in (np.round(found, 9), [number for _, number in parts.values()])
+        )
+        setting = f"with alpha = {sizes['alpha']:g} and rank = {sizes['rank']}"
+        return f"the factors are wrong: {setting} yours is {yours}; it should be {right}.".replace("+ -", "- ")
+
+    return explain
+
+
+def _told_shapes(shapes: str) -> Callable:
+    """Observes a result; where a product's shapes do not fit, it says which shapes there are."""
+
+    def observe(solution: Callable, *case) -> Any:
+        try:
+            return solution(*case)
+        except ValueError as error:
+            if "matmul" in str(error) or "broadcast" in str(error):
+                return f"the shapes of a product do not fit: a factor needs a transpose or another place. {shapes}"
+            raise
+
+    return observe
 
 
 def _cases(*names: str) -> list[tuple]:
@@ -26,69 +130,222 @@ def _cases(*names: str) -> list[tuple]:
     return cases
 
 
-merged_weight = Exercise(
-    "2.1",
-    lambda W, A, B, alpha: W + alpha / len(A) * B @ A,
-    _cases("weight", "lora_A", "lora_B", "alpha"),
-    {
-        "this adds alpha times B A. The update is scaled by alpha / rank.": lambda W, A, B, alpha: W + alpha * B @ A,
-        "this leaves the scaling alpha / rank out.": lambda W, A, B, alpha: W + B @ A,
-        "this is the update alone. Merging adds it to the weight.": lambda W, A, B, alpha: alpha / len(A) * B @ A,
-        "this subtracts the update. That is how an adapter is taken out again.": (
-            lambda W, A, B, alpha: W - alpha / len(A) * B @ A
-        ),
-        "this divides by the rank but leaves alpha out.": lambda W, A, B, alpha: W + B @ A / len(A),
-        "this divides by the number of rows of B. The rank is the number of rows of A.": (
-            lambda W, A, B, alpha: W + alpha / len(B) * B @ A
-        ),
-        "this is the transpose of the merged weight. A weight has the shape (d_out, d_in).": (
-            lambda W, A, B, alpha: (W + alpha / len(A) * B @ A).T
-        ),
-    },
-)
+# --- the gradient of A ------------------------------------------------------------------------------------------------
+
+
+def _of_A(form: Callable[[NDArray, NDArray, NDArray], NDArray]) -> Callable:
+    """A form of the gradient of A from x, g and s B, or a part of it."""
+    return lambda scale, x, g, B, alpha: form(x, g, scale(alpha, B.shape[1], len(B), x.shape[1]) * B)
+
 
 grad_A = Exercise(
-    "2.2",
+    "2.1",
     lambda x, g, B, alpha: alpha / B.shape[1] * (g @ B).T @ x,
     _cases("x", "grad_output", "lora_B", "alpha"),
-    {
-        "this leaves the scaling alpha / rank out of the gradient.": lambda x, g, B, alpha: (g @ B).T @ x,
-        "this scales by alpha. The update is scaled by alpha / rank, and so is its gradient.": (
-            lambda x, g, B, alpha: alpha * (g @ B).T @ x
+    _mistakes(
+        {
+            "": _of_A(lambda x, g, sB: (g @ sB).T @ x),
+            "this averages over the batch. The gradient of the output contains the average already: sum the rows.": (
+                _of_A(lambda x, g, sB: (g @ sB).T @ x / len(x))
+            ),
+            "this is the transpose. A gradient has the shape of its parameter, (rank, d_in).": (
+                _of_A(lambda x, g, sB: x.T @ (g @ sB))
+            ),
+            "the sign is wrong. The gradient points uphill; only the step goes against it.": (
+                _of_A(lambda x, g, sB: -(g @ sB).T @ x)
+            ),
+            "this is the gradient of A x, one row per input. One more step: each entry of A meets one entry of x.": (
+                _of_A(lambda x, g, sB: g @ sB)
+            ),
+            "this sums the batch before the product. Multiply row by row first: the product with x sums the batch.": (
+                _of_A(lambda x, g, sB: np.outer((g @ sB).sum(0), x.sum(0)))
+            ),
+            "this is G, the gradient of the full weight. The chain rule goes on through B.": (
+                lambda scale, x, g, B, alpha: scale(alpha, B.shape[1], len(B), x.shape[1]) * g.T @ x
+            ),
+        }
+    ),
+    observe=_told_shapes(
+        "x is (batch, d_in), grad_output (batch, d_out), lora_B (d_out, rank), the result (rank, d_in)."
+    ),
+    explain=_explained(
+        "(rank, d_in), the shape of A",
+        lambda x, g, B, alpha: (
+            {"batch": len(x), "d_in": x.shape[1], "d_out": len(B), "rank": B.shape[1], "alpha": alpha},
+            {"B^T G": (B.T @ g.T @ x, alpha / B.shape[1])},
         ),
-        "this averages over the batch. The gradient of the output contains the average already: sum the rows.": (
-            lambda x, g, B, alpha: alpha / B.shape[1] * (g @ B).T @ x / len(x)
-        ),
-        "this is the transpose. A gradient has the shape of its parameter, (rank, d_in).": (
-            lambda x, g, B, alpha: alpha / B.shape[1] * x.T @ (g @ B)
-        ),
-        "this scales twice. The factor s stands once in the gradient of A.": (
-            lambda x, g, B, alpha: (alpha / B.shape[1]) ** 2 * (g @ B).T @ x
-        ),
-        "this is G, the gradient of the full weight. The chain rule goes on through B.": lambda x, g, B, alpha: g.T @ x,
-    },
+    ),
 )
 
-first_step = Exercise(
+
+# --- the gradient of a gate -------------------------------------------------------------------------------------------
+
+
+def _of_gate(form: Callable[[NDArray, NDArray], NDArray]) -> Callable:
+    """A form of the gates' gradient from A x and s B^T g, both (batch, rank)."""
+    return lambda scale, x, g, A, B, alpha: form(x @ A.T, scale(alpha, len(A), len(B), x.shape[1]) * g @ B)
+
+
+grad_gate = Exercise(
+    "2.2",
+    lambda x, g, A, B, alpha: alpha / len(A) * ((x @ A.T) * (g @ B)).sum(axis=0),
+    _cases("x", "grad_output", "lora_A", "lora_B", "alpha"),
+    _mistakes(
+        {
+            "": _of_gate(lambda low, up: (low * up).sum(axis=0)),
+            "this averages over the batch. The gradient of the output contains the average already: sum the rows.": (
+                _of_gate(lambda low, up: (low * up).mean(axis=0))
+            ),
+            "this keeps the rows of the batch apart. They share the gates: sum over the batch.": (
+                _of_gate(lambda low, up: low * up)
+            ),
+            "this sums over the components. Each has its own gate: sum over the batch.": (
+                _of_gate(lambda low, up: (low * up).sum(axis=1))
+            ),
+            "this sums over everything. Each component has its own gate: sum over the batch only.": (
+                _of_gate(lambda low, up: (low * up).sum())
+            ),
+            "this pairs every component with every other, B^T G A^T. A gate meets its own component: the diagonal.": (
+                _of_gate(lambda low, up: up.T @ low)
+            ),
+            "this pairs every component with every other, A G^T B. A gate meets its own component: the diagonal.": (
+                _of_gate(lambda low, up: low.T @ up)
+            ),
+            "this adds up all pairs of components. A gate meets its own component only: the diagonal.": (
+                _of_gate(lambda low, up: (up.T @ low).sum(axis=1))
+            ),
+            "this sums the batch before the product. Multiply A x and B^T g row by row, then sum.": (
+                _of_gate(lambda low, up: low.sum(axis=0) * up.sum(axis=0))
+            ),
+            "the sign is wrong. The gradient points uphill; only the step goes against it.": (
+                _of_gate(lambda low, up: -(low * up).sum(axis=0))
+            ),
+            "this leaves the input out: a gate's gradient holds A x too.": _of_gate(lambda low, up: up.sum(axis=0)),
+            "this leaves the gradient of the output out: a gate's gradient holds B^T g too.": (
+                lambda scale, x, g, A, B, alpha: scale(alpha, len(A), len(B), x.shape[1]) * (x @ A.T).sum(axis=0)
+            ),
+        }
+    ),
+    observe=_told_shapes("x @ lora_A.T is (batch, rank), grad_output @ lora_B too; the result is (rank,)."),
+    explain=_explained(
+        "(rank,), one number for each component",
+        lambda x, g, A, B, alpha: (
+            {"batch": len(x), "d_in": x.shape[1], "d_out": len(B), "rank": len(A), "alpha": alpha},
+            {"the diagonal of B^T G A^T": (((x @ A.T) * (g @ B)).sum(axis=0), alpha / len(A))},
+        ),
+    ),
+)
+
+
+# --- merging ----------------------------------------------------------------------------------------------------------
+
+
+def _of_merge(form: Callable[[NDArray, NDArray], NDArray]) -> Callable:
+    """A form of the merged weight from W and s B A."""
+    return lambda scale, W, A, B, alpha: form(W, scale(alpha, len(A), len(B), A.shape[1]) * B @ A)
+
+
+def _in_place(W: NDArray, update: NDArray) -> NDArray:
+    W += update
+    return W
+
+
+KEPT = "the weight that was given stays as it was"
+
+
+def _merged(solution: Callable, W: NDArray, *factors) -> Any:
+    """The result, and whether the given weight is still what it was."""
+    kept = W.copy()
+    shapes = "lora_B is (d_out, rank) and lora_A (rank, d_in): in this order their product is (d_out, d_in)."
+    result = _told_shapes(shapes)(solution, W, *factors)
+    if result is ... or result is None or isinstance(result, str):
+        return result
+    return {KEPT: np.array_equal(W, kept), "result": result}
+
+
+merged_weight = Exercise(
     "2.3",
+    lambda W, A, B, alpha: W + alpha / len(A) * B @ A,
+    _cases("weight", "lora_A", "lora_B", "alpha"),
+    _mistakes(
+        {
+            "": _of_merge(lambda W, update: W + update),
+            "this is the update alone. Merging adds it to the weight.": _of_merge(lambda W, update: update),
+            "this subtracts the update. That is how an adapter is taken out again.": (
+                _of_merge(lambda W, update: W - update)
+            ),
+            "this is the transpose of the merged weight. A weight has the shape (d_out, d_in).": (
+                _of_merge(lambda W, update: (W + update).T)
+            ),
+            "this multiplies the weight and the update entry by entry. Merging adds.": (
+                _of_merge(lambda W, update: W * update)
+            ),
+            "this changes the weight that was given: `weight += ...` works in place. The frozen base is lost then, and "
+            "a second merge adds the update twice. Return a new array.": _of_merge(_in_place),
+        }
+    )
+    | {"this is the weight without the update. Merging adds s B A.": lambda W, A, B, alpha: W},
+    observe=_merged,
+    explain=_explained(
+        "(d_out, d_in)",
+        lambda W, A, B, alpha: (
+            {"d_out": len(W), "d_in": A.shape[1], "rank": len(A), "alpha": alpha},
+            {"W": (W, 1), "B A": (B @ A, alpha / len(A))},
+        ),
+    ),
+)
+
+
+# --- the first step ---------------------------------------------------------------------------------------------------
+
+
+def _of_step(form: Callable[[NDArray, NDArray, float], NDArray]) -> Callable:
+    """A form of the first step from s^2 G, A and the learning rate."""
+    return lambda scale, G, A, alpha, lr: form(scale(alpha, len(A), len(G), A.shape[1]) * G, A, lr)
+
+
+first_step = Exercise(
+    "2.4",
     lambda G, A, alpha, lr: -lr * (alpha / len(A)) ** 2 * G @ A.T @ A,
     _cases("grad_weight", "lora_A", "alpha", "lr"),
-    {
-        "this has s once. It stands in the gradient of B, and once more in the update s B A.": (
-            lambda G, A, alpha, lr: -lr * alpha / len(A) * G @ A.T @ A
-        ),
-        "this leaves the scaling out: it stands in the gradient of B, and once more in the update s B A.": (
-            lambda G, A, alpha, lr: -lr * G @ A.T @ A
-        ),
-        "this scales by alpha. The factor is s = alpha / rank, squared.": (
-            lambda G, A, alpha, lr: -lr * alpha**2 * G @ A.T @ A
-        ),
-        "the sign is wrong: a step goes against the gradient.": (
-            lambda G, A, alpha, lr: lr * (alpha / len(A)) ** 2 * G @ A.T @ A
-        ),
+    _mistakes(
+        {
+            "": _of_step(lambda G, A, lr: -lr * G @ A.T @ A),
+            "the sign is wrong: a step goes against the gradient.": _of_step(lambda G, A, lr: lr * G @ A.T @ A),
+            "the learning rate is missing.": _of_step(lambda G, A, lr: -G @ A.T @ A),
+            "the learning rate and the sign are missing: a step is -lr times the gradient.": (
+                _of_step(lambda G, A, lr: G @ A.T @ A)
+            ),
+            "the learning rate stands in twice. B takes one step.": _of_step(lambda G, A, lr: -(lr**2) * G @ A.T @ A),
+            "this is the transpose. The weight has the shape (d_out, d_in).": (
+                _of_step(lambda G, A, lr: (-lr * G @ A.T @ A).T)
+            ),
+            "this is the gradient of B. It takes a step, and the update of the weight is s B A.": (
+                _of_step(lambda G, A, lr: G @ A.T)
+            ),
+            "A moves as well here. In the first step it does not: its gradient is multiplied by B, which is zero.": (
+                _of_step(lambda G, A, lr: -2 * lr * G @ A.T @ A)
+            ),
+        },
+        SCALINGS_TWICE,
+    )
+    | {
         "this is the step of full fine-tuning. LoRA sees G through A only.": lambda G, A, alpha, lr: -lr * G,
         "this is the new B. The update of the weight is s B A.": (
             lambda G, A, alpha, lr: -lr * alpha / len(A) * G @ A.T
         ),
+        "nothing moves here. With B = 0 the gradient of A is zero, but that of B is not.": (
+            lambda G, A, alpha, lr: np.zeros_like(G)
+        ),
     },
+    observe=_told_shapes(
+        "grad_weight is (d_out, d_in) and lora_A (rank, d_in); B's gradient is s G A^T, (d_out, rank)."
+    ),
+    explain=_explained(
+        "(d_out, d_in)",
+        lambda G, A, alpha, lr: (
+            {"d_out": len(G), "d_in": A.shape[1], "rank": len(A), "alpha": alpha},
+            {"G": (G, 0), "G A^T A": (G @ A.T @ A, -lr * (alpha / len(A)) ** 2)},
+        ),
+    ),
 )

@@ -1,14 +1,30 @@
-"""The handwritten digits of notebook 02: 1,797 scans of 8x8 pixels, which ship with scikit-learn.
+"""The digits of notebook 02 and the network that learns them: what the notebook builds, and its search for rates.
 
-They come from the UCI set "Optical recognition of digits".
+The digits are 1,797 scans of 8x8 pixels, which ship with scikit-learn; they come from the UCI set "Optical recognition
+of digits". The network has two linear layers, 64 -> 48 -> 10, with a tanh between them and no biases. It learns upright
+digits; the new task is the same digits turned by a quarter.
 """
 
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_edu.lora_numpy import Linear, LoRALinear
+
 SIZES = {"train": 1000, "validation": 400, "test": 397}
+RANKS = (2, 4, 8)  # of the search for rates
+DESCENT_RATES = [0.008 * 2.0**step for step in range(7)]  # 0.008 to 0.512
+ADAM_RATES = [0.001 * 2.0**step for step in range(7)]  # 0.001 to 0.064
+RATE_ARMS = {
+    "plain descent, alpha = 8": {"optimizer": "descend", "alpha": "8", "rates": DESCENT_RATES},
+    "plain descent, alpha = 2r": {"optimizer": "descend", "alpha": "2r", "rates": DESCENT_RATES},
+    "Adam, alpha = 8": {"optimizer": "adam", "alpha": "8", "rates": ADAM_RATES},
+    "Adam, alpha = 2r": {"optimizer": "adam", "alpha": "2r", "rates": ADAM_RATES},
+}
 
 
 class Digits(NamedTuple):
@@ -30,3 +46,275 @@ def load_digits() -> dict[str, Digits]:
         name: Digits(images[end - size : end], labels[end - size : end])
         for (name, size), end in zip(SIZES.items(), ends, strict=True)
     }
+
+
+class Tasks(NamedTuple):
+    """The two tasks: rows of 64 numbers between -1 (paper) and 1 (ink), by part, and the labels that both share."""
+
+    upright: dict[str, NDArray]
+    rotated: dict[str, NDArray]
+    labels: dict[str, NDArray]
+
+
+@cache
+def load_tasks() -> Tasks:
+    """The digits upright and turned by a quarter, each part as an array (n, 64)."""
+    digits = load_digits()
+    return Tasks(
+        {name: as_rows(part.images) for name, part in digits.items()},
+        {name: as_rows(np.rot90(part.images, axes=(1, 2))) for name, part in digits.items()},
+        {name: part.labels for name, part in digits.items()},
+    )
+
+
+def as_rows(images: NDArray) -> NDArray:
+    """(n, 8, 8) with values from 0 to 1 -> (n, 64) with values from -1 to 1"""
+    return 2 * images.reshape(len(images), 64) - 1
+
+
+# --- the network and its training, as notebook 02 builds them ---------------------------------------------------------
+
+
+def forward(layers: Sequence, x: NDArray) -> tuple[NDArray, NDArray]:
+    """x: (batch, 64) -> the hidden units, (batch, 48), and the scores, (batch, 10)"""
+    hidden = np.tanh(layers[0].forward(x))
+    return hidden, layers[1].forward(hidden)
+
+
+def loss_and_gradients(layers: Sequence, x: NDArray, labels: NDArray) -> tuple[float, list[NDArray]]:
+    """The cross-entropy in nats, and the gradient of each trained array."""
+    hidden, scores = forward(layers, x)
+    log_p = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
+    loss = -log_p[np.arange(len(x)), labels].mean()
+    grad_scores = (np.exp(log_p) - np.eye(10)[labels]) / len(x)  # dL/dscores: (batch, 10)
+    *second, grad_hidden = layers[1].backward(hidden, grad_scores)
+    *first, _ = layers[0].backward(x, grad_hidden * (1 - hidden**2))  # tanh' = 1 - tanh^2
+    return loss, [*first, *second]
+
+
+def descend(parameters: Sequence[NDArray], gradients: Sequence[NDArray], lr: float) -> None:
+    """A step of plain stochastic gradient descent, in place."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter -= lr * gradient
+
+
+def train(
+    layers: Sequence,
+    x: NDArray,
+    labels: NDArray,
+    steps: int = 400,
+    lr: float = 0.1,
+    seed: int = 0,
+    update: Callable = descend,
+) -> list[float]:
+    """Train every array that the layers name in `parameters()`, in place. Returns the loss of each batch."""
+    rng, losses = np.random.default_rng(seed), []
+    parameters = [parameter for layer in layers for parameter in layer.parameters()]
+    for batch in rng.integers(len(x), size=(steps, 50)):
+        loss, gradients = loss_and_gradients(layers, x[batch], labels[batch])
+        update(parameters, gradients, lr)
+        losses.append(loss)
+    return losses
+
+
+def answers(layers: Sequence, task: dict[str, NDArray]) -> NDArray:
+    """The digits that a network reads off a task's test digits: (397,)"""
+    return forward(layers, task["test"])[1].argmax(axis=1)
+
+
+def accuracy(layers: Sequence, task: dict[str, NDArray]) -> float:
+    """The share of right answers on a task's test digits."""
+    return float((answers(layers, task) == load_tasks().labels["test"]).mean())
+
+
+# --- the runs ---------------------------------------------------------------------------------------------------------
+
+
+@cache
+def trained_base() -> tuple[Linear, Linear]:
+    """The network that has learned the upright digits. Nobody may change its weights."""
+    tasks, rng = load_tasks(), np.random.default_rng(1)
+    first = Linear(rng.normal(size=(48, 64)) / np.sqrt(64))
+    base = first, Linear(rng.normal(size=(10, 48)) / np.sqrt(48))
+    train(base, tasks.upright["train"], tasks.labels["train"], steps=1000)
+    for layer in base:
+        layer.weight.flags.writeable = False
+    return base
+
+
+def adapted(rank: int, alpha: float, seed: int = 0) -> list[LoRALinear]:
+    """The base with a fresh adapter at each layer."""
+    rng = np.random.default_rng(seed)
+    return [LoRALinear(layer.weight, rank, alpha, rng) for layer in trained_base()]
+
+
+def lora(rank: int, lr: float = 0.1, seed: int = 0, alpha: float | None = None, **recipe) -> list[LoRALinear]:
+    """The base with adapters, trained on the rotated digits. alpha: 2 * rank unless given; recipe: as for `train`."""
+    layers = adapted(rank, alpha or 2 * rank, seed)
+    _train_on_rotated(layers, lr, seed, recipe)
+    return layers
+
+
+def copied() -> list[Linear]:
+    """The base with weights of its own, for full fine-tuning."""
+    return [Linear(layer.weight.copy()) for layer in trained_base()]
+
+
+def full(lr: float = 0.3, seed: int = 0, **recipe) -> list[Linear]:
+    """A copy of the base, all of whose weights are trained on the rotated digits."""
+    layers = copied()
+    _train_on_rotated(layers, lr, seed, recipe)
+    return layers
+
+
+def start(layers: Sequence, A: str, B: str) -> Sequence:
+    """Start fresh adapters in another way, in place: A and B are each "zero" or "random"."""
+    rng = np.random.default_rng(7)
+    for layer in layers:
+        if A == "zero":
+            layer.lora_A *= 0
+        if B == "random":
+            layer.lora_B += rng.normal(size=layer.lora_B.shape) / 2
+    return layers
+
+
+def updates(layers: Sequence) -> list[NDArray]:
+    """What training added to each weight of the base: s * B A, or the difference of the weights."""
+    return [
+        layer.delta_weight() if hasattr(layer, "delta_weight") else layer.weight - start.weight
+        for layer, start in zip(layers, trained_base(), strict=True)
+    ]
+
+
+def with_updates(deltas: Sequence[NDArray]) -> list[Linear]:
+    """The base with an update added to each weight."""
+    return [Linear(layer.weight + delta) for layer, delta in zip(trained_base(), deltas, strict=True)]
+
+
+def resized(deltas: Sequence[NDArray], sizes: Sequence[NDArray]) -> list[NDArray]:
+    """Each update scaled to the norm of the one in `sizes`."""
+    return [delta * np.linalg.norm(size) / np.linalg.norm(delta) for delta, size in zip(deltas, sizes, strict=True)]
+
+
+def watched(layers: Sequence, task: dict, look: Callable, moments: Sequence[int], lr: float, seed: int = 0) -> list:
+    """Train on a task and call look(layers) after each of these numbers of steps. Returns what it saw."""
+    seen, done, labels = [], 0, load_tasks().labels
+    for moment in moments:
+        train(layers, task["train"], labels["train"], moment - done, lr, seed=[seed, moment])
+        seen.append(look(layers))
+        done = moment
+    return seen
+
+
+class Outcome(NamedTuple):
+    """What an adapter looks at in the first layer, and what it achieves."""
+
+    rows: dict[str, NDArray]  # name of the choice of rows -> A, (rank, 64)
+    responses: dict[str, NDArray]  # the same -> A x, the mean over the rotated digits of each class, (rank, 10)
+    shares: NDArray  # (rank,), of the update's squared norm, strongest component first
+    new: float  # share of right answers on rotated test digits
+    old: float  # the same on upright ones
+    given: NDArray  # (12,), its answers for the first twelve rotated test digits
+
+
+AS_TRAINED, STRONGEST = "as trained", "same update, strongest first"
+
+
+@cache
+def outcome(rank: int, seed: int = 0) -> Outcome:
+    """The outcome of training at a rank from 0 (no adapter) to 10."""
+    tasks = load_tasks()
+    x, labels = tasks.rotated["test"], tasks.labels["test"]
+    layers = lora(rank, seed=seed) if rank else trained_base()
+    A = {AS_TRAINED: layers[0].lora_A, STRONGEST: turned(layers[0])[0]} if rank else {}
+    responses = {name: [[(x[labels == k] @ row).mean() for k in range(10)] for row in rows] for name, rows in A.items()}
+    strengths = np.linalg.svd(updates(layers)[0], compute_uv=False)[:rank] ** 2
+    return Outcome(
+        rows=A,
+        responses={name: np.array(means) for name, means in responses.items()},
+        shares=strengths / strengths.sum() if rank else strengths,
+        new=accuracy(layers, tasks.rotated),
+        old=accuracy(layers, tasks.upright),
+        given=answers(layers, tasks.rotated)[:12],
+    )
+
+
+def turned(layer: LoRALinear) -> tuple[NDArray, NDArray]:
+    """Other factors A, B of the same update: their components are its singular directions, strongest first."""
+    rank = len(layer.lora_A)
+    U, S, Vt = np.linalg.svd(layer.delta_weight(), full_matrices=False)
+    root = np.sqrt(S[:rank] / layer.scaling)
+    return root[:, None] * Vt[:rank], U[:, :rank] * root
+
+
+def _train_on_rotated(layers: Sequence, lr: float, seed: int, recipe: dict) -> None:
+    tasks = load_tasks()
+    with np.errstate(over="ignore", invalid="ignore"):  # a rate that is too large diverges: let it
+        train(layers, tasks.rotated["train"], tasks.labels["train"], lr=lr, seed=seed, **recipe)
+
+
+# --- which learning rate? ---------------------------------------------------------------------------------------------
+
+
+def adam() -> Callable:
+    """The update rule of Adam (adaptive moment estimation): each entry moves by about the learning rate.
+
+    It keeps a running mean of each gradient and of its square. Both start at zero and are too small at first; dividing
+    by 1 - decay^step makes up for that.
+    """
+    means, squares, step = {}, {}, 0
+
+    def update(parameters: Sequence[NDArray], gradients: Sequence[NDArray], lr: float) -> None:
+        nonlocal step
+        step += 1
+        for i, (parameter, gradient) in enumerate(zip(parameters, gradients, strict=True)):
+            means[i] = 0.9 * means.get(i, 0) + 0.1 * gradient
+            squares[i] = 0.999 * squares.get(i, 0) + 0.001 * gradient**2
+            mean, square = means[i] / (1 - 0.9**step), squares[i] / (1 - 0.999**step)
+            parameter -= lr * mean / (np.sqrt(square) + 1e-8)
+
+    return update
+
+
+def alpha_doubled(update_with: Callable, lr: float, steps: int = 100) -> list[float]:
+    """The losses with alpha = 16 against those with alpha = 8 and B's rate times 1, 2 and 4: the largest differences.
+
+    update_with(factor): an update rule that gives B `factor` times the rate of A.
+    """
+
+    def losses(alpha: float, factor: float) -> NDArray:
+        tasks = load_tasks()
+        batches = tasks.rotated["train"], tasks.labels["train"]
+        return np.array(train(adapted(4, alpha), *batches, steps, lr, update=update_with(factor)))
+
+    return [float(np.abs(losses(16, 1) - losses(8, factor)).max()) for factor in (1, 2, 4)]
+
+
+def losses_at_rates(
+    optimizer: str,
+    alpha: str,
+    rates: Sequence[float],
+    *,
+    ranks: Sequence[int] = RANKS,
+    seeds: int = 8,
+    seed: int = 0,
+    folder: Path | None = None,
+    progress: bool = True,
+) -> dict:
+    """The validation loss after 400 steps on the rotated digits: {rank: for each rate the loss of each seed}.
+
+    optimizer: "descend" or "adam". alpha: "8" or "2r". None instead of a loss: the run has diverged (over 100 nats).
+    """
+    tasks, found = load_tasks(), {}
+    for rank in ranks:
+        found[str(rank)] = []
+        for lr in rates:
+            row = []
+            for number in range(seed, seed + seeds):
+                update = descend if optimizer == "descend" else adam()
+                layers = lora(rank, lr, number, 8 if alpha == "8" else 2 * rank, update=update)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    loss = loss_and_gradients(layers, tasks.rotated["validation"], tasks.labels["validation"])[0]
+                row.append(round(float(loss), 5) if loss < 100 else None)
+            found[str(rank)].append(row)
+    return found

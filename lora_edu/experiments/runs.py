@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from lora_edu import files
 from lora_edu.experiments.nb00 import DIAL_ARMS, adapter_at
 from lora_edu.experiments.nb01 import STORED_LAYER, update_rank
+from lora_edu.experiments.nb02 import RATE_ARMS, losses_at_rates
 from lora_edu.experiments.nb06 import FORMAT_ARMS, format_loss
 from lora_edu.experiments.nb07 import DOUBLE_QUANT_ARMS, double_quant_loss
 from lora_edu.experiments.nb09 import QUALITY_ARMS, fine_tuned_loss
@@ -88,6 +89,7 @@ EXPERIMENTS = {
             "150 steps": {"steps": 150, "ranks": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256), "store": STORED_LAYER},
         },
     ),
+    "digit-rates": Experiment(losses_at_rates, RATE_ARMS),  # notebook 02
     "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS),  # notebook 07
     "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS),  # notebook 09
 }

@@ -1,10 +1,6 @@
-"""The handwritten digits of notebook 02, and its two pictures: digits with a network's answers, and the rank slider.
+"""The pictures of notebook 02: what an adapter looks at, digits with answers, and the results of its experiments."""
 
-The digits ship with scikit-learn: 1,797 scans of 8x8 pixels, from the UCI set "Optical recognition of digits".
-"""
-
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,65 +8,106 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lora_edu.experiments.nb02 import AS_TRAINED, RANKS, STRONGEST, Outcome
 from lora_edu.figures import plots
 from lora_edu.figures.sliders import View
 
+Drawn = tuple[Figure, str]  # a figure and its words
+SIGNED = "cividis"  # negative dark blue, zero gray, positive yellow: lightness alone tells them apart
+CLASSES = range(10)
 
-def answers(rows: dict[str, tuple[NDArray, Sequence[int]]], labels: Sequence[int]) -> Figure:
-    """Rows of digits with the answer of a network below each: rows maps a title to (images, answers).
 
-    A wrong answer is red and stands in parentheses.
+# --- what the adapter looks at (the slider) --------------------------------------------------------------------------
+
+ROWS_ALT = (
+    "Upper: the rows of A in the first layer, each as a picture of 8 x 8 pixels. Middle: what each row answers to the "
+    "ten classes of rotated digits, as bars. Lower: twelve rotated test digits and the network's answers."
+)
+
+
+def rows_of_A(outcome: Callable[[int], Outcome], digits: NDArray, labels: Sequence[int], most: int = 8) -> View:
+    """The view behind the rank slider of the first screen. Its settings: rank, 0 to `most`, and which rows.
+
+    outcome(rank): what was trained. digits: those shown with their labels, (12, 64).
     """
-    count = len(labels)
-    figure, grid = plt.subplots(len(rows), count, figsize=(0.72 * count, 1.25 * len(rows)), layout="constrained")
-    for axes_row, (title, (images, given)) in zip(np.atleast_2d(grid), rows.items(), strict=True):
-        for axes, image, answer, label in zip(axes_row, images, given, labels, strict=True):
-            text, color = _mark(answer, label)
-            _draw_digit(axes, image)
-            axes.set_xlabel(text, color=color, fontsize=11)
-        axes_row[0].set_title(title, loc="left", fontsize=10)
-    return figure
+    images = (digits.reshape(-1, 8, 8) + 1) / 2
+    outcomes = {rank: outcome(rank) for rank in range(most + 1)}
+    figure = plt.figure(figsize=(9.6, 4.9), layout="constrained")
+    upper, lower = figure.subfigures(2, 1, height_ratios=(2.6, 1))
+    grid = upper.subplots(2, most, height_ratios=(1.25, 1))
+    upper.suptitle("the rows of A as pictures, and below each its mean answer a·x to the digits 0 to 9", fontsize=11)
+    tiles = [_empty_tile(axes) for axes in grid[0]]
+    bars = [_empty_bars(axes) for axes in grid[1]]
+    lower.suptitle("rotated digits, and the answer at this rank: a wrong one stands in parentheses", fontsize=11)
+    texts = [_digit_with_text(axes, image) for axes, image in zip(lower.subplots(1, len(images)), images, strict=True)]
 
+    def values(rank: int, rows: str) -> dict:
+        found = outcomes[rank]
+        shares = f"{found.new:.0%} of the rotated digits right, {found.old:.0%} of the upright ones"
+        if not rank:
+            return _padded(np.zeros((0, 64)), np.zeros((0, 10)), most) | {
+                "given": found.given,
+                "readout": f"no adapter: {shares}",
+            }
+        needed = int(np.searchsorted(np.cumsum(found.shares), 0.98)) + 1
+        strong = f" {needed} of {rank} components hold 98% of its squared norm." if rows == STRONGEST else ""
+        return _padded(found.rows[rows], found.responses[rows], most) | {
+            "given": found.given,
+            "readout": f"rank {rank}: {shares}.{strong}",
+        }
 
-class Outcome(NamedTuple):
-    """What an update of one rank does."""
-
-    delta: NDArray  # (d_out, d_in), the update of the first layer
-    new: float  # share of right answers on the new task
-    old: float  # share of right answers on the old task
-    given: Sequence[int]  # its answers for the digits that are shown
-
-
-def rank_view(outcomes: dict[str, dict[int, Outcome]], images: NDArray, labels: Sequence[int], base: float) -> View:
-    """The view behind the rank slider: accuracy against rank, the update as a picture, and some digits with answers.
-
-    outcomes: for each kind of update, the outcome per rank. images: the digits shown, (n, 8, 8), with their labels.
-    base: the accuracy on the new task without any update. Nothing is computed here: the view looks up and draws.
-    """
-    figure = plt.figure(figsize=(8.6, 5.4), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(3, 1))
-    curves, picture = upper.subplots(1, 2, width_ratios=(1.25, 1))
-    lines = _draw_curves(curves, outcomes, base)
-    shown = _draw_update(upper, picture, outcomes)
-    texts = []
-    for axes, image in zip(lower.subplots(1, len(images)), images, strict=True):
-        _draw_digit(axes, image)
-        texts.append(axes.text(0.5, -0.12, "", transform=axes.transAxes, ha="center", va="top", fontsize=12))
-    lower.suptitle("rotated test digits and the answers at this rank; a wrong one stands in parentheses", fontsize=9)
-
-    def update(kind: str, rank: int) -> str:
-        outcome = outcomes[kind][rank]
-        shown.set_data(outcome.delta)
-        lines[0].set_data([rank], [100 * outcome.new])
-        lines[1].set_data([rank], [100 * outcome.old])
-        for text, answer, label in zip(texts, outcome.given, labels, strict=True):
+    def draw(now: dict) -> None:
+        for tile, image in zip(tiles, now["images"], strict=True):
+            tile.set(visible=bool(np.isfinite(image).all()), data=image)
+        for drawn, heights in zip(bars, now["responses"], strict=True):
+            for bar, height in zip(drawn, heights, strict=True):
+                bar.set(visible=bool(np.isfinite(height)), height=height)
+        for text, answer, label in zip(texts, now["given"], labels, strict=True):
             content, color = _mark(answer, label)
             text.set(text=content, color=color)
-        return (
-            f"{kind}, rank {rank}: {outcome.new:.0%} of the rotated digits right, {outcome.old:.0%} of the upright ones"
-        )
 
-    return View(figure, [shown, *lines, *texts], update)
+    return View(figure, [*tiles, *(bar for drawn in bars for bar in drawn), *texts], values=values, draw=draw)
+
+
+def rows_controls(most: int = 8) -> dict:
+    """The controls of `rows_of_A`."""
+    import ipywidgets
+
+    return {
+        "rank": ipywidgets.IntSlider(value=4, min=0, max=most, description="rank of the adapter"),
+        "rows": ipywidgets.ToggleButtons(options=[AS_TRAINED, STRONGEST], description="rows of A"),
+    }
+
+
+def _padded(rows: NDArray, responses: NDArray, most: int) -> dict:
+    """Rows as pictures, each scaled to its largest entry of all, and nan where there is none."""
+    images, heights = np.full((most, 8, 8), np.nan), np.full((most, 10), np.nan)
+    if len(rows):
+        images[: len(rows)] = rows.reshape(-1, 8, 8) / np.abs(rows).max()
+        centered = responses - responses.mean(axis=1, keepdims=True)
+        heights[: len(rows)] = centered / np.abs(centered).max()
+    return {"images": images, "responses": heights}
+
+
+def _empty_tile(axes: Axes):
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set(color=plots.GRAY, ls=":")
+    return axes.imshow(np.zeros((8, 8)), cmap=SIGNED, vmin=-1, vmax=1)
+
+
+def _empty_bars(axes: Axes):
+    axes.set(xlim=(-0.8, 9.8), ylim=(-1.05, 1.05), yticks=[])
+    axes.set_xticks([0, 3, 6, 9])
+    axes.tick_params(labelsize=9, length=2)
+    axes.axhline(0, color=plots.GRAY, lw=0.8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    return axes.bar(CLASSES, np.zeros(10), color=plots.ADAPTER[0])
+
+
+def _digit_with_text(axes: Axes, image: NDArray):
+    _draw_digit(axes, image)
+    axes.set_xlabel(" ", fontsize=14)  # keeps room for the answer
+    return axes.text(0.5, -0.12, "", transform=axes.transAxes, ha="center", va="top", fontsize=12)
 
 
 def _mark(answer: int, label: int) -> tuple[str, str]:
@@ -82,27 +119,232 @@ def _draw_digit(axes: Axes, image: NDArray) -> None:
     axes.set(xticks=[], yticks=[])
 
 
-def _draw_curves(axes: Axes, outcomes: dict[str, dict[int, Outcome]], base: float) -> list:
-    """The curves, which stay, and the two markers, which move: for the new task and for the old one."""
-    axes.spines[["top", "right"]].set_visible(False)
-    looks = zip(outcomes.items(), ("-", "--"), (plots.BLUE, plots.ORANGE), strict=False)
-    for (kind, by_rank), style, color in looks:
-        axes.plot(list(by_rank), [100 * o.new for o in by_rank.values()], style, color=color, lw=2, label=kind)
-    axes.axhline(100 * base, ls=":", color=plots.GRAY, label="no update")
-    new = axes.plot([], [], "o", ms=10, color="black", label="here: rotated digits")[0]
-    old = axes.plot([], [], "s", ms=8, mfc="white", mec="black", label="here: upright digits")[0]
-    axes.set(xlabel="rank", ylabel="right answers on test digits in %", ylim=(0, 103))
-    axes.set_xticks(sorted({rank for by_rank in outcomes.values() for rank in by_rank}))
-    axes.legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 0.15))
-    return [new, old]
+# --- digits with answers ---------------------------------------------------------------------------------------------
 
 
-def _draw_update(figure: Figure, axes: Axes, outcomes: dict[str, dict[int, Outcome]]):
-    """The picture of the update: all ranks share one scale."""
-    deltas = [outcome.delta for by_rank in outcomes.values() for outcome in by_rank.values()]
-    limit = float(np.quantile(np.abs(deltas), 0.99))
-    shown = axes.imshow(deltas[0], cmap="gray", vmin=-limit, vmax=limit, aspect="auto")
-    figure.colorbar(shown, ax=axes, label="change of a weight")
-    axes.set(xlabel="input pixel", ylabel="hidden unit")
-    axes.set_title("the update of the first layer", fontsize=10)
-    return shown
+def answers(rows: dict[str, tuple[NDArray, Sequence[int]]], labels: Sequence[int]) -> Drawn:
+    """Rows of digits with a network's answer below each: rows maps a title to (rows of 64 pixels, answers).
+
+    A wrong answer is red and stands in parentheses.
+    """
+    count = len(labels)
+    figure = plt.figure(figsize=(0.78 * count, 1.4 * len(rows)), layout="constrained")
+    said = []
+    for part, (title, (pixels, given)) in zip(figure.subfigures(len(rows), 1), rows.items(), strict=True):
+        for axes, image, answer, label in zip(part.subplots(1, count), pixels[:count], given, labels, strict=False):
+            text, color = _mark(answer, label)
+            _draw_digit(axes, (image.reshape(8, 8) + 1) / 2)
+            axes.set_xlabel(text, color=color, fontsize=12)
+        right = sum(int(answer == label) for answer, label in zip(given, labels, strict=False))
+        fours = sum(int(answer == 4) for answer in given[:count])
+        part.suptitle(f"{title}: {right} of {count} right", x=0.01, ha="left", fontsize=11)
+        said.append(f"{title}: {right} of {count} right, {fours} answered 4")
+    words = f"{'; '.join(said)}. Twelve handwritten test digits in each row, with the network's answer below each."
+    return figure, words[0].upper() + words[1:]
+
+
+# --- x squeezed through r numbers -------------------------------------------------------------------------------------
+
+
+def squeezed(layers: Sequence, x: NDArray, before: int, after: int) -> Drawn:
+    """One input on its way through the adapter of the first layer, true to scale: 64 -> rank -> 48 numbers.
+
+    layers: adapted and trained. x: (64,), a digit. before, after: the network's answer without and with adapters.
+    """
+    layer = layers[0]
+    rank, low = len(layer.lora_A), layer.lora_A @ x  # (rank,)
+    change = layer.scaling * layer.lora_B @ low  # (48,)
+    figure, axes = plt.subplots(figsize=(9.4, 4.0), layout="constrained")
+    axes.axis("off")
+    _image(axes, -x.reshape(8, 8), (0, 4), 24, "gray", f"x: a rotated digit,\n64 pixels; answer {before}")
+    side = min(24 / rank, 8)
+    for k, (row, number) in enumerate(zip(layer.lora_A, low, strict=True)):
+        bottom = 28 - (k + 1) * 28 / rank + (28 / rank - side) / 2 + 2
+        _image(axes, row.reshape(8, 8), (37, bottom), side, SIGNED)
+        axes.text(37 + side + 1.5, bottom + side / 2, f"{number:+.1f}", va="center", fontsize=12)
+    axes.text(37 + side / 2, 33.5, f"A: {rank} pictures", ha="center", fontsize=11)
+    axes.text(37, -4.5, f"A x: {rank} numbers, how much\nof each picture is in x", ha="left", va="center", fontsize=11)
+    limit = np.abs(change).max()
+    axes.imshow(change[:, None], cmap=SIGNED, vmin=-limit, vmax=limit, extent=(76, 80, 2, 30), aspect="auto")
+    axes.add_patch(plt.Rectangle((76, 2), 4, 28, fill=False, edgecolor=plots.ADAPTER[0]))
+    axes.text(78, 33.5, "s B (A x)", ha="center", fontsize=11)
+    axes.text(78, -4.5, "48 numbers, added\nto W x", ha="center", va="center", fontsize=11)
+    for start, end in (((26, 16), (35, 16)), ((58, 16), (74, 16)), ((82, 16), (92, 16))):
+        axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "lw": 1.3})
+    axes.text(66, 18, "times s B", ha="center", fontsize=11)
+    axes.text(94, 16, f"layer 2:\nanswer {after}", va="center", fontsize=12)
+    axes.set(xlim=(-2, 110), ylim=(-9, 38), aspect="equal")
+    numbers = ", ".join(f"{number:+.1f}" for number in low)
+    words = (
+        f"All that this adapter learns about a digit of 64 pixels is {rank} numbers. A rotated digit (answer without "
+        f"adapters: {before}) is compared with the {rank} rows of A, drawn as pictures; the numbers ({numbers}) "
+        f"make 48 changes of the hidden units; the answer becomes {after}."
+    )
+    return figure, words
+
+
+def _image(axes: Axes, image: NDArray, corner: tuple[float, float], side: float, cmap: str, below: str = "") -> None:
+    left, bottom = corner
+    limit = np.abs(image).max()
+    extent = (left, left + side, bottom, bottom + side)
+    axes.imshow(image, cmap=cmap, vmin=-limit, vmax=limit, extent=extent)
+    axes.add_patch(plt.Rectangle(corner, side, side, fill=False, edgecolor=plots.GRAY))
+    if below:
+        axes.text(left + side / 2, -4.5, below, ha="center", va="center", fontsize=11)
+
+
+# --- results ----------------------------------------------------------------------------------------------------------
+
+
+def starts(curves: dict[str, Sequence[float]], window: int = 20) -> Drawn:
+    """The loss over training for each way to start A and B; each point is the mean of `window` steps."""
+    figure, axes = plots.plain_axes(8, 3.4)
+    ends = {}
+    looks = zip(curves.items(), ("-", "--", ":"), (plots.BLUE, plots.RED, plots.ORANGE), strict=True)
+    for (name, losses), style, color in looks:
+        curve = np.convolve(losses, np.ones(window) / window, mode="valid")
+        ends[name] = curve[-1]
+        axes.plot(np.arange(window, len(losses) + 1), curve, style, color=color, lw=2)
+        which = "A {}, B {}".format(*name.split(", "))
+        _note(axes, which, (len(losses), curve[-1]), (6, 0), color, va="center")
+    _spread_labels(axes, 0.6)
+    axes.set(xlabel="training step", ylabel="loss on rotated digits, nats", ylim=(0, None))
+    axes.set_title("With A and B both at zero nothing ever moves", loc="left")
+    said = ", ".join(f"{name} {end:.2f}" for name, end in ends.items())
+    steps = max(map(len, curves.values()))
+    return figure, (
+        f"With both factors zero the loss never falls. Loss on rotated digits over {steps} steps by how A, B start; "
+        f"it ends at: {said}."
+    )
+
+
+def enough(new: dict) -> int:
+    """The smallest rank within 3 points of full fine-tuning on the new task."""
+    return next(rank for rank in new if rank != "full" and new[rank] > new["full"] - 0.03)
+
+
+def ranks(new: dict, old: dict) -> Drawn:
+    """Right answers against the rank, on the new and the old task: each maps a rank (0: none) or "full" to shares."""
+    shown = [rank for rank in new if rank != "full"]
+    figure, axes = plots.plain_axes(8, 3.9)
+    for shares, name, style, color in (
+        (new, "rotated (new task)", "o-", plots.BLUE),
+        (old, "upright (old task)", "s--", plots.ORANGE),
+    ):
+        axes.plot(shown, [100 * shares[rank] for rank in shown], style, color=color, lw=2)
+        axes.axhline(100 * shares["full"], color=color, ls=":", lw=1.6)
+        down, side = (-12, "top") if shares is new else (8, "bottom")
+        _note(axes, f"LoRA, {name}", (shown[-1], 100 * shares[shown[-1]]), (0, down), color, ha="right", va=side)
+        full = f"full fine-tuning, {name}: {shares['full']:.0%}"
+        _note(axes, full, (4.3, 100 * shares["full"]), (0, 4), color, va="bottom")
+    axes.set(xlabel="rank of both adapters (0: none)", ylabel="right answers on test digits, %", ylim=(0, 112))
+    axes.set(xticks=shown, yticks=range(0, 101, 20))
+    near = enough(new)
+    axes.set_title(f"Rank {near} is enough for the new task; the old one is forgotten at every rank", loc="left")
+    at = ", ".join(f"{new[rank]:.0%} at rank {rank}" for rank in (1, 2, 4, 8))
+    kept = [old[rank] for rank in shown if rank]
+    return figure, (
+        f"From rank {near} on LoRA comes within 3 points of full fine-tuning ({new['full']:.0%}): {at}, against "
+        f"{new[0]:.0%} without. Upright digits: {old[0]:.0%} before, {min(kept):.0%} to {max(kept):.0%} with an "
+        f"adapter, {old['full']:.0%} after full fine-tuning."
+    )
+
+
+def price(paths: dict[str, Sequence[tuple[float, float]]], moments: Sequence[int]) -> Drawn:
+    """Learned against forgotten: for each way to train, (new, old) accuracy at some moments of training."""
+    figure, axes = plots.plain_axes(8, 4.4)
+    looks = zip(
+        paths.items(), ("o-", "o--", "s-", "s--"), (plots.BLUE, plots.BLUE, plots.ORANGE, plots.ORANGE), strict=True
+    )
+    for (name, path), style, color in looks:
+        new, old = 100 * np.array(path).T
+        axes.plot(new, old, style, color=color, lw=1.8, mfc="white" if "--" in style else color)
+        _note(axes, name, (new[-1], old[-1]), (10, 0), color, va="center")
+    _spread_labels(axes, 6)
+    axes.set(xlim=(20, 118), ylim=(0, 103), xticks=range(20, 101, 20))
+    axes.set(xlabel="learned: rotated test digits right, %", ylabel="kept: upright test digits right, %")
+    axes.set_title("At the same accuracy on the new task, LoRA has kept less of the old one", loc="left")
+    ends = ", ".join(f"{name} {path[-1][1]:.0%}" for name, path in paths.items())
+    return figure, (
+        f"LoRA's curves lie below those of full fine-tuning: for the same learning it forgets more. Each curve is a "
+        f"training run (mean of three seeds), its dots the moments after {', '.join(map(str, moments))} steps; "
+        f"kept at the end: {ends}."
+    )
+
+
+def slow(paths: Sequence[Sequence[float]], moments: Sequence[int], full: Sequence[float]) -> Drawn:
+    """Accuracy on inverted digits over training: one line per seed of LoRA, and where full fine-tuning stands early."""
+    figure, axes = plots.plain_axes(8, 3.6)
+    for path in paths:
+        axes.plot(moments, 100 * np.array(path), "-", color=plots.ORANGE, lw=1.4)
+    axes.plot([400] * len(full), 100 * np.array(full), "o", color=plots.BLUE, ms=6)
+    early = "full fine-tuning,\nafter 400 steps"
+    _note(axes, early, (400, 100 * np.mean(full)), (-8, -8), plots.BLUE, ha="right", va="top")
+    ends = 100 * np.array([path[-1] for path in paths])
+    _note(axes, f"rank 10,\n{len(paths)} seeds", (moments[-1], np.median(ends)), (8, 0), plots.ORANGE, va="center")
+    axes.set(xlabel="training step", ylabel="inverted test digits right, %")
+    axes.set(ylim=(0, 104), xlim=(0, 1.13 * moments[-1]))
+    axes.set_title("An answer of rank 10 exists; training finds it slowly, or not yet", loc="left")
+    return figure, (
+        f"Rank 10 is slow and at the mercy of the seed: after {moments[-1]} steps {ends.min():.0f}% to "
+        f"{ends.max():.0f}% of the inverted digits. One line per seed; full fine-tuning (dots): {100 * min(full):.0f} "
+        f"to {100 * max(full):.0f}% after 400 steps."
+    )
+
+
+def best_rates(arm: dict, rates: Sequence[float]) -> dict[int, float]:
+    """The rate with the lowest mean loss, for each rank. A rate at which one seed has diverged is out."""
+    return {rank: float(rates[int(np.argmin(_means(arm[str(rank)])))]) for rank in RANKS}
+
+
+def _means(rows: Sequence[Sequence[float | None]]) -> NDArray:
+    return np.array([np.inf if None in row else np.mean(row) for row in rows])
+
+
+def rate_panels(arms: dict[str, dict], rates: dict[str, Sequence[float]], top: float = 1.7) -> Drawn:
+    """The validation loss against the learning rate, one panel per recipe. What diverges is crossed at the top."""
+    figure, grid = plt.subplots(2, 2, figsize=(9.2, 6.4), sharey=True, layout="constrained")
+    looks = list(zip(RANKS, ("o-", "s--", "^:"), (plots.BLUE, plots.ORANGE, plots.GREEN), strict=True))
+    for axes, (name, arm) in zip(grid.flat, arms.items(), strict=True):
+        best = best_rates(arm, rates[name])
+        for line, (rank, style, color) in enumerate(looks):
+            x, means = np.array(rates[name]), _means(arm[str(rank)])
+            stays = np.isfinite(means)
+            axes.plot(x[stays], means[stays], style, color=color, lw=1.8, label=f"rank {rank}")
+            axes.plot(x[~stays], np.full((~stays).sum(), top - 0.06 - 0.09 * line), "x", color=color, ms=8, mew=2)
+            axes.plot(best[rank], means[x == best[rank]], "o", ms=13, mfc="none", mec=color)
+        axes.set_title(f"{name}\nbest rate at ranks 2, 4, 8: {_listed(best)}", loc="left", fontsize=11)
+        axes.set(xscale="log", ylim=(0, top))
+        axes.set_xticks(rates[name][::2], [f"{rate:g}" for rate in rates[name][::2]], fontsize=10)
+        axes.minorticks_off()
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in grid[1]:
+        axes.set_xlabel("learning rate")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("validation loss, nats (mean of 8 seeds)")
+    grid[0, 0].legend(frameon=False, loc="lower left", fontsize=10)
+    grid[0, 0].annotate("× diverged", (rates["plain descent, alpha = 8"][-1], top - 0.36), ha="right", fontsize=10)
+    said = "; ".join(f"{name} {_listed(best_rates(arm, rates[name]))}" for name, arm in arms.items())
+    return figure, (
+        "With plain descent and alpha = 8 the best rate moves with the rank, with alpha = 2r it stays; under Adam the "
+        f"two recipes cannot be told apart. Best rates at ranks 2, 4, 8: {said}. Crosses: a seed has diverged."
+    )
+
+
+def _listed(best: dict[int, float]) -> str:
+    return ", ".join(f"{rate:g}" for rate in best.values())
+
+
+def _note(axes: Axes, text: str, point: tuple[float, float], shift: tuple[float, float], color: str, **sides) -> None:
+    """A direct label at a point of the axes, shifted by some points of the page."""
+    axes.annotate(text, point, shift, textcoords="offset points", color=color, **sides)
+
+
+def _spread_labels(axes: Axes, least: float) -> None:
+    """Move labels at the ends of lines apart where they would overlap (`least`: in units of the y axis)."""
+    labels = sorted((text for text in axes.texts), key=lambda text: text.xy[1])
+    low = -np.inf
+    for text in labels:
+        x, y = text.xy
+        low = max(y, low + least)
+        text.xy = (x, low)

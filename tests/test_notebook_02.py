@@ -1,0 +1,119 @@
+"""The statements of notebook 02 that a number can guard, each beside the one that would be wrong."""
+
+import numpy as np
+import pytest
+
+from lora_edu.experiments import nb02 as lab
+from lora_edu.experiments.runs import EXPERIMENTS, load_results
+from lora_edu.figures.nb02 import best_rates
+from lora_edu.lora_numpy import Linear
+
+SEEDS = range(3)
+
+
+@pytest.fixture(scope="module")
+def best():
+    stored = load_results("digit-rates")
+    return {name: best_rates(arm, stored["settings"][name]["rates"]) for name, arm in stored["arms"].items()}
+
+
+def test_a_factor_moves_to_the_other_side_of_the_sum_and_is_transposed():
+    rng = np.random.default_rng(0)
+    G, X, A = rng.normal(size=(4, 6)), rng.normal(size=(4, 2)), rng.normal(size=(2, 6))
+    by_indices = sum(G[i, j] * X[i, k] * A[k, j] for i, j, k in np.ndindex(4, 6, 2))
+    assert np.isclose((G * (X @ A)).sum(), by_indices) and np.isclose(((G @ A.T) * X).sum(), by_indices)
+
+
+def test_the_network_says_4_because_of_the_mean_image_and_fails_for_another_reason():
+    base, tasks = lab.trained_base(), lab.load_tasks()
+    shift = tasks.rotated["train"].mean(axis=0) - tasks.upright["train"].mean(axis=0)
+    moved = {"test": tasks.rotated["test"] - shift}
+    fours = [np.mean(lab.answers(base, task) == 4) for task in (tasks.rotated, moved)]
+    assert fours[0] > 0.8 and fours[1] < 0.2
+    assert lab.accuracy(base, tasks.rotated) < 0.25 and lab.accuracy(base, moved) < 0.3
+
+
+def test_a_row_of_A_is_not_fixed_by_the_update():
+    layer = lab.lora(4)[0]
+    A, B = lab.turned(layer)
+    assert np.allclose(layer.scaling * B @ A, layer.delta_weight())
+    assert not np.allclose(np.abs(A @ layer.lora_A.T), np.diag(np.diag(np.abs(A @ layer.lora_A.T))), atol=0.1)
+
+
+def test_divided_by_the_root_of_d_in_what_B_sees_has_one_size_at_every_width():
+    rng = np.random.default_rng(0)
+    spread = {}
+    for width in (64, 4096):
+        x, A = rng.normal(size=(200, width)), rng.uniform(-1, 1, size=(4, width))
+        spread[width] = (x @ A.T).std()
+    assert spread[4096] / spread[64] > 6  # undivided it grows with the root of the width
+    assert abs(spread[4096] / 64 - spread[64] / 8) < 0.05
+
+
+@pytest.mark.parametrize("slow", [(0.1, 0.03), (0.3, 0.1)])
+def test_lora_forgets_more_and_size_is_much_of_it(slow):
+    rates, tasks = slow, lab.load_tasks()
+    full = [lab.updates(lab.full(rates[0], seed)) for seed in SEEDS]
+    rank_8 = [lab.updates(lab.lora(8, rates[1], seed)) for seed in SEEDS]
+    small = [lab.resized(*pair) for pair in zip(rank_8, full, strict=True)]
+
+    def mean(group, task):
+        return np.mean([lab.accuracy(lab.with_updates(deltas), task) for deltas in group])
+
+    kept = [mean(group, tasks.upright) for group in (full, rank_8, small)]
+    learned = [mean(group, tasks.rotated) for group in (full, rank_8, small)]
+    assert kept[1] < kept[0] - 0.1  # rank 8 forgets more
+    assert kept[2] > kept[1] + 0.05  # shrunk to the same size it keeps far more: size is much of it
+    assert learned[2] < learned[0] - 0.05  # but then it has learned less
+
+
+def test_rank_10_is_slow_on_inverted_digits_and_at_the_mercy_of_the_seed():
+    base, tasks = lab.trained_base(), lab.load_tasks()
+    inverted = {part: -x for part, x in tasks.upright.items()}
+    assert lab.accuracy([base[0], Linear(-base[1].weight)], inverted) == lab.accuracy(base, tasks.upright)
+
+    def path(layers, moments, lr, seed):
+        return lab.watched(layers, inverted, lambda trained: lab.accuracy(trained, inverted), moments, lr, seed)
+
+    assert all(path(lab.copied(), [400], 0.3, seed)[0] > 0.85 for seed in SEEDS)
+    found = [path(lab.adapted(10, 20, seed), range(200, 2001, 200), 0.1, seed) for seed in (0, 1)]
+    assert all(accuracies[1] < 0.6 for accuracies in found)  # slow
+    ends = [accuracies[-1] for accuracies in found]
+    assert max(ends) > 0.8 and min(ends) < 0.6  # "rank 10 cannot learn it" would be wrong, and "it can" as well
+
+
+def test_with_plain_descent_the_best_rate_follows_s(best):
+    assert best["plain descent, alpha = 8"][8] >= 2 * best["plain descent, alpha = 8"][2]
+    assert best["plain descent, alpha = 2r"][8] == best["plain descent, alpha = 2r"][2]
+
+
+def test_under_adam_the_two_recipes_cannot_be_told_apart(best):
+    shifts = [best[f"Adam, alpha = {recipe}"][8] / best[f"Adam, alpha = {recipe}"][2] for recipe in ("8", "2r")]
+    assert all(0.5 <= shift <= 2 for shift in shifts)  # one step of the grid either way
+
+
+def test_alpha_moves_the_rate_of_B_only_by_its_square_or_under_adam_by_itself():
+    def two_rates(optimizer, factor):
+        for_A, for_B = optimizer(), optimizer()
+
+        def update(parameters, gradients, lr):
+            for_A(parameters[0::2], gradients[0::2], lr)
+            for_B(parameters[1::2], gradients[1::2], factor * lr)
+
+        return update
+
+    plain = lab.alpha_doubled(lambda factor: two_rates(lambda: lab.descend, factor), lr=0.02)
+    adam = lab.alpha_doubled(lambda factor: two_rates(lab.adam, factor), lr=0.004)
+    assert plain[2] < 1e-9 < 0.1 < min(plain[:2])
+    assert adam[1] < 1e-4 < 0.1 < min(adam[0], adam[2])
+
+
+def test_the_stored_search_is_the_one_of_the_code_and_comes_out_again():
+    stored = load_results("digit-rates")
+    assert stored["settings"] == EXPERIMENTS["digit-rates"].arms
+    for name, arm in stored["arms"].items():
+        assert arm.keys() == {"2", "4", "8"}
+        assert all(len(row) == 8 for rows in arm.values() for row in rows), name
+    again = lab.losses_at_rates("descend", "2r", [0.032, 0.512], ranks=[4], seeds=2)["4"]
+    there = stored["arms"]["plain descent, alpha = 2r"]["4"]
+    assert np.allclose(again[0], there[2][:2], atol=0.02) and again[1] == [None, None] == there[6][:2]
