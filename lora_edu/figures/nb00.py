@@ -2,6 +2,7 @@
 
 import textwrap
 
+import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,7 +11,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from lora_edu.experiments.nb00 import STRENGTHS, arm_name
 from lora_edu.figures.painted import PaintedLine
 from lora_edu.figures.plots import ADAPTER, BLUE, GRAY, ORANGE, RED, VISUAL_LANGUAGE, WEIGHT, filled, light, plain_axes
-from lora_edu.figures.sliders import View
+from lora_edu.figures.sliders import View, explore
 from lora_edu.texts import ADDRESS_LINE, PLAY_LINE
 
 DIAL_ALT = (
@@ -22,8 +23,14 @@ DIAL_ALT = (
 # --- the dial --------------------------------------------------------------------------------------------------------
 
 
+def dial(arms: dict) -> None:
+    """Show the dial. arms: of the stored results of `adapter-dial`."""
+    strength = ipywidgets.SelectionSlider(options=STRENGTHS, description="strength")
+    explore(dial_view(arms), DIAL_ALT, strength=strength)
+
+
 def dial_view(arms: dict) -> View:
-    """A view with one control, `strength` (one of STRENGTHS). arms: of the stored results of `adapter-dial`."""
+    """A view with one control, `strength` (one of STRENGTHS)."""
     figure = plt.figure(figsize=(9.4, 5.0), dpi=96)
     frames = [figure.add_axes([0.065, bottom, 0.925, 0.26]) for bottom in (0.69, 0.39)]
     play, address = (

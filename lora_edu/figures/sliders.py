@@ -97,9 +97,15 @@ def explore(view: View, alt: str, **controls: ipywidgets.Widget) -> dict[str, ip
         control.style.description_width = "initial"
         control.layout.width = "100%"
         control.observe(redraw, names="value")
-    display(ipywidgets.VBox([*controls.values(), panel]))
+    _display(ipywidgets.VBox([*controls.values(), panel]))
     show_words(words)
     return controls
+
+
+def _display(widget: ipywidgets.Widget) -> None:
+    """Show a widget, and nothing of it on a page that has none: its text would be the names of Python classes."""
+    view = {"model_id": widget.model_id, "version_major": 2, "version_minor": 0}
+    display({"application/vnd.jupyter.widget-view+json": view}, raw=True)
 
 
 def _settings(controls: dict[str, ipywidgets.Widget]) -> dict:
