@@ -79,7 +79,7 @@ def test_unknown_names(counted):
             function("none")
     with pytest.raises(ValueError, match="unknown arm 'three' of 'counted': choose one of one, two"):
         run_arm("counted", "three")
-    with pytest.raises(FileNotFoundError, match=r"run python -m lora_edu\.experiments counted"):
+    with pytest.raises(FileNotFoundError, match=r"run lora-edu experiment counted"):
         load_results("counted")
 
 
