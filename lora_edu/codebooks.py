@@ -35,19 +35,21 @@ FP8_TYPES = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
 FP4_BNB_PATTERNS = (11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3)
 
 
-def nf_codebook(bits: int = 4) -> Tensor:
+def nf_codebook(bits: int = 4, offset: float | None = None) -> Tensor:
     """The NormalFloat codebook: 2**bits values in [-1, 1] at quantiles of the normal distribution, with an exact 0.
 
     Returns a sorted float32 tensor (2**bits,). Half of the codes are positive, one fewer is negative, one is zero.
-    Raises ValueError unless bits is 2 to 8. Source: section 3 and appendix E of the paper; the offset is the one in
-    bitsandbytes' `create_normal_map`.
+    offset: the outermost probability; None takes the one in bitsandbytes' `create_normal_map`, for 4 bits 0.9677083.
+    Raises ValueError unless bits is 2 to 8 and offset above 1/2 and below 1. Source: section 3 and appendix E of the
+    paper; for other widths than 4 bits the offset is this course's extrapolation.
     """
     if bits not in range(2, 9):
         raise ValueError(f"bits must be a whole number from 2 to 8, got {bits!r}")
     half = 2 ** (bits - 1)
-    # The outermost quantile is not 1, whose normal quantile is infinite. For 4 bits the reference stops at 0.9677083,
-    # halfway between 1 - 1/32 and 1 - 1/30: half a step inside an end that is cut into 16, or into 15, parts.
-    offset = 0.9677083 if bits == 4 else 1 - (1 / (4 * half) + 1 / (4 * half - 2)) / 2
+    if offset is None:  # not 1, whose normal quantile is infinite, but halfway between 1 - 1/32 and 1 - 1/30
+        offset = 0.9677083 if bits == 4 else 1 - (1 / (8 * half) + 1 / (8 * half - 4))
+    if not 0.5 < offset < 1:
+        raise ValueError(f"offset is a probability above 1/2 and below 1, got {offset}")
     positive = _normal_quantiles(offset, half)
     negative = [-value for value in _normal_quantiles(offset, half - 1)]
     values = torch.tensor(sorted([*negative, 0.0, *positive]), dtype=torch.float32)

@@ -136,7 +136,8 @@ def lloyd_max(values: Tensor, start: Tensor, block_size: int = 64, rounds: int =
     for _ in range(rounds):
         codes = nearest_code(scaled, codebook).long()
         totals = torch.bincount(codes, weights, minlength=len(codebook))
-        means = torch.bincount(codes, weights * scaled, minlength=len(codebook)) / totals.clamp(min=1e-30)
+        sums = torch.bincount(codes, weights * scaled, minlength=len(codebook))
+        means = sums / totals.clamp(min=1e-30)
         codebook = torch.where(fixed | (totals == 0), codebook, means.float())
     return codebook
 

@@ -5,6 +5,8 @@ measures the loss on held-out speeches beside three errors. Where the blocks beg
 the begin of the first one, which gives another draw of the rounding errors, and so an idea of the spread.
 """
 
+from statistics import NormalDist
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,7 @@ AF4 = (
 )  # fmt: skip
 FOUR_BITS = ("nf4", "af4", "lloyd-max", "fp4-e2m1", "int4", "fp4-bnb", "fp4-e3m0")
 OTHER_BITS = ("nf2", "nf3", "nf5", "nf6", "nf7", "nf8")
+RIVALS = ("bin-middles", "nf4-offset-0.94")  # two 4-bit codes with a smaller error than NF4's on normal weights
 
 
 def arm_name(codebook: str, block_size: int = 64, shift: int = 0) -> str:
@@ -37,20 +40,37 @@ def shifts(block_size: int) -> tuple[int, ...]:
 
 FORMAT_ARMS = {"full precision": {"codebook": None}} | {
     arm_name(name, block_size, shift): {"codebook": name, "block_size": block_size, "shift": shift}
-    for names, block_size in ((FOUR_BITS + OTHER_BITS, 64), (FOUR_BITS, 1024))
+    for names, block_size in ((FOUR_BITS + OTHER_BITS + RIVALS, 64), (FOUR_BITS, 1024))
     for name in names
     for shift in shifts(block_size)
 }
 
 
 def format_codebook(name: str) -> Tensor:
-    """The codebook behind a name: `af4`, `lloyd-max`, or any name that `quantize` knows."""
+    """The codebook behind a name: `af4`, `lloyd-max`, one of RIVALS, or any name that `quantize` knows."""
     if name == "af4":
         return torch.tensor(AF4)
     if name == "lloyd-max":
         values = torch.randn(2**18, generator=torch.Generator().manual_seed(0))
         return lloyd_max(values, nf_codebook(4))
+    if name == "bin-middles":
+        return bin_middles()
+    if name.startswith("nf4-offset-"):
+        return nf_codebook(4, offset=float(name.removeprefix("nf4-offset-")))
     return get_codebook(name)
+
+
+def bin_middles() -> Tensor:
+    """The middles of 16 equally likely bins of the normal distribution, over the largest: symmetric, without a zero."""
+    middles = torch.tensor([NormalDist().inv_cdf((i + 0.5) / 16) for i in range(16)], dtype=torch.float32)
+    return middles / middles.max()
+
+
+def inside_out(codebook: Tensor) -> Tensor:
+    """The same gaps in the opposite order on each side of the zero: dense at the ends, wide in the middle."""
+    gaps, zero = codebook.diff(), int((codebook == 0).nonzero())
+    below, above = gaps[:zero].cumsum(0), gaps[zero:].flip(0).cumsum(0)
+    return torch.cat([-below.flip(0), codebook.new_zeros(1), above])
 
 
 def format_loss(

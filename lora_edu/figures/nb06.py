@@ -1,20 +1,195 @@
-"""The format slider: a format's levels on the scaled weights, how often each code is used, and the error it makes."""
+"""The pictures of notebook 06: the bell in slices, how often each code is used, and which offset is best for what.
+
+`beat_nf4` is the slider of the first screen, `format_view` the one at the end.
+"""
 
 import functools
+from itertools import pairwise
+from statistics import NormalDist
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from lora_edu.codebooks import get_codebook
-from lora_edu.figures.plots import BLUE, GRAY, ORANGE
+from lora_edu.codebooks import get_codebook, nf_codebook
+from lora_edu.figures import plots
+from lora_edu.figures.plots import BLUE, CODES, GRAY, GREEN, ORANGE, RED
 from lora_edu.figures.sliders import View
 from lora_edu.measures import bin_use, entropy_bits, relative_error
 from lora_edu.quantization import block_absmax, nearest_code, normalize, quantize
 
+Drawn = tuple[Figure, str]  # a figure and its words
+OFFSETS = [round(0.86 + 0.002 * step, 3) for step in range(66)]  # 0.86 to 0.99
+NF4_OFFSET = 0.9677083
 FAMILIES = {"NF": "nf", "integer": "int", "FP4 E2M1": "fp4-e2m1", "FP4 E3M0": "fp4-e3m0", "FP4 bitsandbytes": "fp4-bnb"}
 BLOCK_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+
+
+def error_at(values: Tensor, offset: float, block_size: int = 64) -> float:
+    """The relative error of `values` in the codebook that starts at this offset."""
+    return relative_error(values, quantize(values, nf_codebook(4, offset=offset), block_size).dequantize())
+
+
+# --- beat NF4: the slider of the first screen ------------------------------------------------------------------------
+
+BEAT_ALT = (
+    "Left: the bell of the normal distribution, cut into slices of equal probability on each side of zero, with a tail "
+    "left out at both ends; the edges of the slices are the levels. Right: the error on normal weights for each offset "
+    "tried, with NF4's error as a dashed line."
+)
+SHADES = ("#BBD7CC", "#7FB8A2")  # neighboring slices differ in lightness
+
+
+def beat_nf4(values: Tensor) -> View:
+    """One control, offset (one of OFFSETS): where the levels go, and the error on values (n,) in blocks of 64."""
+    errors = {offset: error_at(values, offset) for offset in OFFSETS}
+    nf4 = relative_error(values, quantize(values, "nf4", 64).dequantize())
+    figure, (bell, curve) = _beat_panels()
+    slices = PolyCollection([], edgecolor="white", linewidth=0.8, facecolor=SHADES)
+    tails = PolyCollection([], facecolor="white", edgecolor=RED, hatch="\\\\\\", linewidth=0.8)
+    for part in (slices, tails):
+        bell.add_collection(part)
+    levels = bell.vlines([], 0, 1, color="black", lw=1.3)
+    edges = [bell.text(0, 0.5, "", ha=side, va="bottom", fontsize=10) for side in ("right", "left")]
+    curve.axhline(100 * nf4, color=GRAY, ls="--", lw=1.6)
+    curve.text(OFFSETS[0], 100 * nf4 + 0.04, f"NF4: {nf4:.2%}", color=GRAY, fontsize=10)
+    (tried,) = curve.plot([], [], color=GREEN, lw=2)
+    (marker,) = curve.plot([], [], "o", color="black", ms=8)
+    note = curve.text(0, 0, "", fontsize=10, ha="center", va="bottom")
+
+    def view_values(offset: float) -> dict:
+        error, place = errors[offset], OFFSETS.index(offset)
+        verdict = "smaller than" if error < nf4 - 5e-5 else "larger than" if error > nf4 + 5e-5 else "the same as"
+        return {
+            "levels": _quantile_levels(offset),
+            "offset": offset,
+            "tried": (OFFSETS[: place + 1], [100 * errors[o] for o in OFFSETS[: place + 1]]),
+            "error": 100 * error,
+            "readout": f"offset {offset:.3f}: error {error:.2%}, {verdict} NF4's {nf4:.2%}",
+        }
+
+    def draw(now: dict) -> None:
+        cuts = now["levels"]
+        slices.set_verts([_slice(low, high) for low, high in pairwise(cuts)])
+        slices.set_facecolor([SHADES[i % 2] for i in range(len(cuts) - 1)])
+        tails.set_verts([_slice(-3.2, cuts[0]), _slice(cuts[-1], 3.2)])
+        levels.set_segments([[(z, 0), (z, _height(z))] for z in cuts])
+        for text, z, name in zip(edges, (cuts[0], cuts[-1]), ("level -1", "level 1"), strict=True):
+            text.set(text=name, position=(z, _height(z) + 0.02))
+        tried.set_data(*now["tried"])
+        marker.set_data([now["offset"]], [now["error"]])
+        note.set(text=f"{now['error']:.2f}%", position=(now["offset"], now["error"] + 0.07))
+
+    draw(view_values(OFFSETS[0]))
+    return View(figure, [slices, tails, levels, *edges, tried, marker, note], values=view_values, draw=draw)
+
+
+def _quantile_levels(offset: float) -> list[float]:
+    """The 16 levels in standard deviations, before they are divided by the largest."""
+    return (nf_codebook(4, offset=offset) * NormalDist().inv_cdf(offset)).tolist()
+
+
+def _height(z: float) -> float:
+    return float(np.exp(-z * z / 2))
+
+
+def _slice(low: float, high: float) -> list[tuple[float, float]]:
+    """The outline of the area under the bell between two values."""
+    steps = np.linspace(low, high, 12)
+    return [(low, 0.0), *((z, _height(z)) for z in steps), (high, 0.0)]
+
+
+def _beat_panels() -> tuple[Figure, tuple[Axes, Axes]]:
+    figure = plt.figure(figsize=(9.6, 3.5), dpi=96)
+    bell, curve = figure.add_axes([0.03, 0.19, 0.5, 0.68]), figure.add_axes([0.63, 0.19, 0.35, 0.68])
+    bell.set(xlim=(-3.2, 3.2), ylim=(0, 1.06), xlabel="weight, in standard deviations (a black line is a level)")
+    bell.set_title("slices of equal probability from the offset to 1/2, on each side", fontsize=10)
+    bell.yaxis.set_visible(False)
+    curve.set(xlim=(OFFSETS[0] - 0.005, OFFSETS[-1] + 0.01), ylim=(8.8, 10.7))
+    curve.set(xlabel="offset: the outermost probability", ylabel="relative error, %")
+    curve.set_title("error on normal weights, block 64", fontsize=10)
+    for axes in (bell, curve):
+        axes.spines[["top", "right", "left"] if axes is bell else ["top", "right"]].set_visible(False)
+    return figure, (bell, curve)
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def code_use(scaled: Tensor, shares: Tensor, codebook: Tensor) -> Drawn:
+    """Scaled weights with the levels, and how often each code is used. scaled: (n,), shares and codebook: (16,)."""
+    figure, (bell, use) = plt.subplots(1, 2, figsize=(9.6, 3.3), layout="constrained")
+    bell.hist(scaled.numpy(), bins=101, color=BLUE, alpha=0.45, density=True)
+    bell.vlines(codebook.tolist(), 0, 0.35, color="black", lw=1.4)
+    bell.set(xlabel="weight / absmax", ylabel="density", title="the scaled bell is narrower than its 16 levels (bars)")
+    use.bar(range(16), 100 * shares, **plots.filled(CODES))
+    use.axhline(6.25, color=RED, ls="--", lw=2)
+    use.text(15.6, 6.45, "equal use", color=RED, ha="right", fontsize=10)
+    use.set(xlabel="code", ylabel="share of the weights, %", xticks=range(0, 16, 3), title="inner codes are crowded")
+    _plain(bell, use)
+    low, high = 100 * shares.min().item(), 100 * shares.max().item()
+    return figure, (
+        f"The codes are used unequally: from {low:.1f}% at the ends to {high:.1f}% in the middle, where equal use "
+        "would be 6.25%. Left, a histogram of normal weights divided by the absmax of their block of 64, with a spike "
+        "at each end and the 16 levels as bars; right, a bar for each code."
+    )
+
+
+def loss_against_error(rows: dict[str, tuple[float, ...]]) -> Drawn:
+    """The added loss of each format against its error. rows: name -> (error, output error, added loss, its spread)."""
+    figure, axes = plots.plain_axes(7, 3.5)
+    for name, (error, _, added, spread) in rows.items():
+        axes.errorbar(100 * error, added, 2 * spread, fmt="o", color=BLUE, ms=6, capsize=4)
+        side = -1 if name in ("nf4", "int4") else 1
+        offset, align = (9 * side, 6), "left" if side > 0 else "right"
+        axes.annotate(name, (100 * error, added), offset, textcoords="offset points", ha=align, fontsize=10)
+    axes.set(xlabel="relative error of the GPT's weights, %", ylabel="added loss, nats per byte", xlim=(7.5, 21))
+    axes.set_title("Errors far apart order the losses; errors close together do not", fontsize=11)
+    worst = max(rows, key=lambda name: rows[name][2])
+    return figure, (
+        f"Formats with much more error have more loss, and {worst} has the most of both; those with nearly equal "
+        "errors cannot be told apart by the loss. One point for each format, error to the right, added loss upward, with "
+        "bars of two standard deviations over four draws."
+    )
+
+
+def best_offsets(curves: dict[str, list[float]], offsets: list[float]) -> Drawn:
+    """Error against offset, a curve for each kind of weights and block size, its minimum marked."""
+    figure, axes = plots.plain_axes(8.4, 4)
+    looks = ((BLUE, "-"), (GREEN, "--"), (ORANGE, "-."), (RED, ":"))
+    found = {}
+    for (name, errors), (color, style) in zip(curves.items(), looks, strict=True):
+        percent, place = 100 * np.array(errors), int(np.argmin(errors))
+        found[name] = offsets[place]
+        axes.plot(offsets, percent, color=color, ls=style, lw=2)
+        axes.plot(offsets[place], percent[place], "v", color=color, ms=9)
+        axes.text(offsets[0] + 0.002, percent[0] + 0.06, name, color=color, va="bottom", fontsize=10)
+    axes.axvline(NF4_OFFSET, color=GRAY, lw=1.2)
+    axes.text(NF4_OFFSET - 0.001, axes.get_ylim()[1], "NF4's offset ", color=GRAY, ha="right", va="top", fontsize=10)
+    axes.set(xlabel="offset", ylabel="relative error, %", xlim=(offsets[0], offsets[-1] + 0.002))
+    axes.set_title("The best offset (triangle) moves with the block size and with the tails", fontsize=11)
+    named = ", ".join(f"{best:.3f} for {name}" for name, best in found.items())
+    return figure, (
+        f"No offset is best for all: {named}. One curve of error against offset for each, with a triangle at its "
+        "minimum, and a vertical line at NF4's 0.9677."
+    )
+
+
+def _plain(*frames: Axes) -> None:
+    for axes in frames:
+        axes.spines[["top", "right"]].set_visible(False)
+
+
+# --- the format slider -----------------------------------------------------------------------------------------------
+
+FORMAT_ALT = (
+    "Scaled normal weights with the levels of a format, how often each code is used (dashed: equal use), and the error "
+    "against the block size."
+)
 
 
 def codebook_name(family: str, bits: int) -> str:
@@ -34,38 +209,49 @@ def format_view(values: Tensor) -> View:
     figure, (density, use, curve) = _panels()
     edges = np.linspace(-1, 1, 102)
     (bell,) = density.plot([], [], color=BLUE, lw=1.6)
-    levels = density.vlines([0], 0, 0.35, color=ORANGE, lw=1.2)
-    (shares,) = use.plot([], [], color=BLUE, lw=1.4, drawstyle="steps-mid")
+    levels = density.vlines([0], 0, 0.35, color="black", lw=1.2)
+    (shares,) = use.plot([], [], color=GREEN, lw=1.4, drawstyle="steps-mid")
     (even,) = use.plot([], [], color=GRAY, ls="--", lw=1.4)
     (errors,) = curve.plot([], [], color=BLUE, lw=1.6)
     (marker,) = curve.plot([], [], "o", color="black", ms=8)
     titles = [axes.text(0.5, 1.05, "", ha="center", fontsize=10, transform=axes.transAxes) for axes in (use, curve)]
 
-    def update(family: str, bits: int, block_size: int) -> str:
+    def view_values(family: str, bits: int, block_size: int) -> dict:
         name = codebook_name(family, bits)
         codebook = get_codebook(name)
         scaled = normalize(values, block_absmax(values, block_size), block_size)
         used = bin_use(nearest_code(scaled, codebook), len(codebook))
         counts, _ = np.histogram(scaled.numpy(), edges)
-        bell.set_data((edges[:-1] + edges[1:]) / 2, counts / counts.max())
-        levels.set_segments([[(level, 0), (level, 0.35)] for level in codebook.tolist()])
-        place = (np.arange(len(codebook)) + 0.5) / len(codebook)
-        shares.set_data(place, (used / used.max()).numpy())
-        even.set_data([0, 1], [1 / len(codebook) / used.max().item()] * 2)
-        errors.set_data(BLOCK_SIZES, [100 * error(name, size) for size in BLOCK_SIZES])
-        marker.set_data([block_size], [100 * error(name, block_size)])
-        titles[0].set_text(f"largest {used.max():.1%}, even {1 / len(codebook):.1%}")
-        titles[1].set_text(f"error {100 * error(name, block_size):.2f}%")
         note = "" if name.startswith(("nf", "int")) else " (FP4 has no other width)"
-        width = bits if not note else 4
-        return (
+        width = 4 if note else bits
+        readout = (
             f"{family}, {width} bits{note}, block {block_size}: {len(codebook)} levels, "
             f"{width + 32 / block_size:.3g} bits a weight, entropy of the codes {entropy_bits(used):.2f} bits, "
             f"error {100 * error(name, block_size):.2f}%"
         )
+        return {
+            "bell": counts / counts.max(),
+            "levels": codebook.tolist(),
+            "used": used.numpy(),
+            "errors": [100 * error(name, size) for size in BLOCK_SIZES],
+            "chosen": (block_size, 100 * error(name, block_size)),
+            "readout": readout,
+        }
 
-    update("NF", 4, 64)
-    return View(figure, [bell, levels, shares, even, errors, marker, *titles], update)
+    def draw(now: dict) -> None:
+        used, count = now["used"], len(now["levels"])
+        bell.set_data((edges[:-1] + edges[1:]) / 2, now["bell"])
+        levels.set_segments([[(level, 0), (level, 0.35)] for level in now["levels"]])
+        shares.set_data((np.arange(count) + 0.5) / count, used / used.max())
+        even.set_data([0, 1], [1 / count / used.max()] * 2)
+        errors.set_data(BLOCK_SIZES, now["errors"])
+        marker.set_data(*[[value] for value in now["chosen"]])
+        titles[0].set_text(f"largest {used.max():.1%}, even {1 / count:.1%}")
+        titles[1].set_text(f"error {now['chosen'][1]:.2f}%")
+
+    draw(view_values("NF", 4, 64))
+    moving = [bell, levels, shares, even, errors, marker, *titles]
+    return View(figure, moving, values=view_values, draw=draw)
 
 
 def _panels():
@@ -81,8 +267,7 @@ def _panels():
     curve.set_xticks([8, 64, 512, 4096], ["8", "64", "512", "4096"])
     curve.set_yticks([0.3, 1, 3, 10, 30, 100], ["0.3", "1", "3", "10", "30", "100"])
     curve.minorticks_off()
-    for axes in (density, use, curve):
-        axes.spines[["top", "right"]].set_visible(False)
+    _plain(density, use, curve)
     return figure, (density, use, curve)
 
 
