@@ -38,8 +38,8 @@ def error_at(values: Tensor, offset: float, block_size: int = 64) -> float:
 
 BEAT_ALT = (
     "Left: the bell of the normal distribution, cut into slices of equal probability on each side of zero, with a tail "
-    "left out at both ends; the edges of the slices are the levels. Right: the error on normal weights for each offset "
-    "tried, with NF4's error as a dashed line."
+    "left out at both ends; the edges of the slices are the levels. Right: a point for the error on normal weights at "
+    "this offset, with NF4's error as a dashed line."
 )
 SHADES = ("#BBD7CC", "#7FB8A2")  # neighboring slices differ in lightness
 
@@ -57,17 +57,15 @@ def beat_nf4(values: Tensor) -> View:
     edges = [bell.text(0, 0.5, "", ha=side, va="bottom", fontsize=10) for side in ("right", "left")]
     curve.axhline(100 * nf4, color=GRAY, ls="--", lw=1.6)
     curve.text(OFFSETS[0], 100 * nf4 + 0.04, f"NF4: {nf4:.2%}", color=GRAY, fontsize=10)
-    (tried,) = curve.plot([], [], color=GREEN, lw=2)
     (marker,) = curve.plot([], [], "o", color="black", ms=8)
     note = curve.text(0, 0, "", fontsize=10, ha="center", va="bottom")
 
     def view_values(offset: float) -> dict:
-        error, place = errors[offset], OFFSETS.index(offset)
+        error = errors[offset]
         verdict = "smaller than" if error < nf4 - 5e-5 else "larger than" if error > nf4 + 5e-5 else "the same as"
         return {
             "levels": _quantile_levels(offset),
             "offset": offset,
-            "tried": (OFFSETS[: place + 1], [100 * errors[o] for o in OFFSETS[: place + 1]]),
             "error": 100 * error,
             "readout": f"offset {offset:.3f}: error {error:.2%}, {verdict} NF4's {nf4:.2%}",
         }
@@ -80,12 +78,11 @@ def beat_nf4(values: Tensor) -> View:
         levels.set_segments([[(z, 0), (z, _height(z))] for z in cuts])
         for text, z, name in zip(edges, (cuts[0], cuts[-1]), ("level -1", "level 1"), strict=True):
             text.set(text=name, position=(z, _height(z) + 0.02))
-        tried.set_data(*now["tried"])
         marker.set_data([now["offset"]], [now["error"]])
         note.set(text=f"{now['error']:.2f}%", position=(now["offset"], now["error"] + 0.07))
 
     draw(view_values(OFFSETS[0]))
-    return View(figure, [slices, tails, levels, *edges, tried, marker, note], values=view_values, draw=draw)
+    return View(figure, [slices, tails, levels, *edges, marker, note], values=view_values, draw=draw)
 
 
 def _quantile_levels(offset: float) -> list[float]:
@@ -152,8 +149,8 @@ def loss_against_error(rows: dict[str, tuple[float, ...]]) -> Drawn:
     worst = max(rows, key=lambda name: rows[name][2])
     return figure, (
         f"Formats with much more error have more loss, and {worst} has the most of both; those with nearly equal "
-        "errors cannot be told apart by the loss. One point for each format, error to the right, added loss upward, with "
-        "bars of two standard deviations over four draws."
+        "errors cannot be told apart by the loss. One point for each format, error to the right, added loss upward, "
+        "with bars of two standard deviations over four draws."
     )
 
 
