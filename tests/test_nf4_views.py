@@ -39,13 +39,13 @@ def test_a_sweep_over_all_values_of_the_controls(view, values, family):
 
 
 def test_the_readout_counts_the_bits(view):
-    assert "NF, 4 bits, block 64: 16 levels, 4.5 bits a weight" in view.update("NF", 4, 64)
-    readout = view.update("FP4 E2M1", 7, 32)
+    assert "NF, 4 bits, block 64: 16 levels, 4.5 bits a weight" in view.update(family="NF", bits=4, block_size=64)
+    readout = view.update(family="FP4 E2M1", bits=7, block_size=32)
     assert readout.startswith("FP4 E2M1, 4 bits (FP4 has no other width), block 32: 15 levels, 5 bits a weight")
 
 
 def test_what_is_shown(view):
-    view.update("integer", 3, 64)
+    view.update(family="integer", bits=3, block_size=64)
     bell, levels, shares, even, errors, marker = view.moving[:6]
     assert [segment[0][0] for segment in levels.get_segments()] == pytest.approx([i / 3 for i in range(-3, 4)])
     assert len(shares.get_xdata()) == 7 and max(shares.get_ydata()) == 1
