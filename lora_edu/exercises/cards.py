@@ -22,8 +22,12 @@ ICONS = {"correct": RIGHT[0], "not done yet": OPEN[0], "not checked yet": OPEN[0
 class WrongAnswer(AssertionError):
     """A wrong answer. In a notebook it shows a card and one line, and none of the course's own code."""
 
+    shown = False
+
     def _render_traceback_(self) -> list[str]:
-        show(WRONG, str(self))
+        if not self.shown:  # IPython asks twice
+            show(WRONG, str(self))
+        self.shown = True
         return ["Not right yet: see the card above. Change your function, run its cell, then run this one again."]
 
 
@@ -34,12 +38,17 @@ def show(kind: Kind, text: str) -> None:
     publish(f'<div style="{style}"><b style="color: {color}">{icon}</b> {_with_code(text)}</div>', text)
 
 
-def show_list(rows: Sequence[Sequence[str]], summary: str) -> None:
-    """Display rows of text (number, result, ...) as a table, with a line below it."""
-    widths = [max(len(row[i]) for row in rows if i < len(row)) for i in range(max(map(len, rows)))]
-    lines = ["   ".join(text.ljust(width) for text, width in zip(row, widths, strict=False)).rstrip() for row in rows]
+def show_list(rows: Sequence[Sequence[str]], summary: str, header: Sequence[str] = ()) -> None:
+    """Display rows of text as a table, with a line below it."""
+    all_rows = [*([header] if header else []), *rows]
+    widths = [max(len(row[i]) for row in all_rows if i < len(row)) for i in range(max(map(len, all_rows)))]
+    lines = [
+        "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=False)).rstrip() for row in all_rows
+    ]
+    head = "".join(f'<th scope="col" style="text-align: left">{_with_icon(text)}</th>' for text in header)
     body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-    publish(f"<table><tbody>{body}</tbody></table><p>{escape(summary)}</p>", "\n".join([*lines, summary]))
+    html = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(summary)}</p>"
+    publish(html, "\n".join([*lines, summary]))
 
 
 def publish(html: str, text: str) -> None:
@@ -50,8 +59,11 @@ def publish(html: str, text: str) -> None:
 
 
 def _cell(text: str) -> str:
-    icon = f"{ICONS[text]} " if text in ICONS else ""
-    return f'<td style="text-align: left">{icon}{escape(text)}</td>'
+    return f'<td style="text-align: left">{_with_icon(text)}</td>'
+
+
+def _with_icon(text: str) -> str:
+    return f"{ICONS[text]} {escape(text)}" if text in ICONS else escape(text)
 
 
 def _with_code(text: str) -> str:

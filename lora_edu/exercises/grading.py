@@ -175,18 +175,30 @@ def _keep(number: str, result: str) -> None:
 
 def progress() -> None:
     """Show what is done: in an assignment each of its exercises, else those of all notebooks."""
+    numbers = sorted(_announced or _known_numbers(), key=lambda number: [int(part) for part in number.split(".")])
     if _announced:
-        return _show_progress(_announced, _results)
+        rows = [(number, _results.get(number, UNCHECKED), *_announced[number]) for number in numbers]
+        return cards.show_list(rows, _summary(numbers, _results))
     kept = cards.remembered()
     now = {number: result for number, result in _results.items() if result != NOT_DONE or number not in kept}
-    _show_progress({number: () for number in _known_numbers()}, kept | now)
+    results = {number: NOT_DONE for number in numbers} | kept | now
+    columns = (CORRECT, NOT_RIGHT, NOT_DONE)
+    notebooks = dict.fromkeys(number.split(".")[0] for number in numbers)
+    rows = [
+        (f"{int(notebook):02d}", *(_listing(notebook, numbers, results, column) for column in columns))
+        for notebook in notebooks
+    ]
+    cards.show_list(rows, _summary(numbers, results), ("notebook", *columns))
 
 
-def _show_progress(columns: dict[str, tuple[str, ...]], results: dict[str, str]) -> None:
-    ordered = sorted(columns, key=lambda number: [int(part) for part in number.split(".")])
-    rows = [(number, results.get(number, UNCHECKED), *columns[number]) for number in ordered]
-    done = sum(results.get(number) == CORRECT for number in ordered)
-    cards.show_list(rows, f"{done} of {len(rows)} done")
+def _listing(notebook: str, numbers: list[str], results: dict[str, str], result: str) -> str:
+    """The exercises of a notebook with this result."""
+    return " ".join(n for n in numbers if n.split(".")[0] == notebook and results[n] == result)
+
+
+def _summary(numbers: Iterable[str], results: dict[str, str]) -> str:
+    numbers = list(numbers)
+    return f"{sum(results.get(number) == CORRECT for number in numbers)} of {len(numbers)} done"
 
 
 def _known_numbers() -> set[str]:
