@@ -233,6 +233,7 @@ def report(device: str, rounds: int) -> str:
     lines = [f"# Quantization on {device.upper()}: speed and memory", ""]
     lines += machine(device)
     lines += ["", "Float32 weights, NF4, block 64. Ratios are medians over interleaved rounds; under 1 is faster."]
+    lines += ["With one thread the times are the processor's, without what other programs took of it."]
     lines += ["Written by `benchmarks/quantization.py` (`make bench`).", "", "## Speed", ""]
     lines += speed(device, rounds)
     lines += [
