@@ -1,7 +1,9 @@
-"""Notebook 04: the cell that asks PEFT runs where PEFT is, and says so where it is not."""
+"""Notebook 04: what its text says, held against the stored numbers and against the package."""
 
 import copy
 import importlib.util
+import math
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -10,16 +12,23 @@ import pytest
 import torch
 from torch import nn
 
-from lora_edu.exercises import nb04
-from lora_edu.lora import add_lora, lora_layers
+from lora_edu.experiments import load_results
+from lora_edu.experiments.nb04 import SEEDS, relative_times, setting_name, shuffled, update_error
+from lora_edu.figures.nb04 import kept_shares
+from lora_edu.lora import LoRALinear, add_lora, combine, load_adapter_state, lora_layers, merge
+from lora_edu.measures import relative_error
+from lora_edu.quantization import quantize
 
 PATH = Path(__file__).parent.parent / "notebooks" / "04_lora_torch.ipynb"
+CELLS = nbformat.read(PATH, as_version=4).cells
+
+
+# --- the cell that asks PEFT -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def cell():
-    cells = nbformat.read(PATH, as_version=4).cells
-    return next(cell for cell in cells if "optional-peft" in cell.metadata.get("tags", []))
+    return next(cell for cell in CELLS if "optional-peft" in cell.metadata.get("tags", []))
 
 
 @pytest.fixture
@@ -29,7 +38,7 @@ def names(tiny_gpt):
     for layer in lora_layers(model).values():
         nn.init.normal_(layer.lora_B, std=0.3)
     tokens = torch.randint(0, 256, (1, 20))
-    return {"torch": torch, "model": model, "tokens": tokens, "pretrained": lambda: copy.deepcopy(tiny_gpt)}
+    return {"torch": torch, "model": model, "tokens": tokens, "base_model": lambda: copy.deepcopy(tiny_gpt)}
 
 
 def test_the_stored_notebook_was_run_with_peft(cell):
@@ -43,7 +52,7 @@ def test_the_cell_runs_with_peft(cell, names, capsys):
 
 
 def test_the_cell_fails_if_the_logits_differ(cell, names):
-    names["pretrained"] = lambda: type(names["model"])(names["model"].config).eval()
+    names["base_model"] = lambda: type(names["model"])(names["model"].config).eval()
     with pytest.raises(AssertionError):
         exec(cell.source, names)
 
@@ -54,39 +63,178 @@ def test_the_cell_says_so_without_peft(cell, names, capsys, monkeypatch):
     assert capsys.readouterr().out.startswith("PEFT is not installed here")
 
 
-# --- right solutions that are written differently -------------------------------------------------------------------
+# --- the layer -------------------------------------------------------------------------------------------------------
 
 
-def by_loops(W, A, B, alpha):
-    """One outer product for each rank, in float32."""
-    W = np.array(W, dtype=np.float32)
-    for a, b in zip(A, B.T, strict=True):
-        W += np.float32(alpha / len(A)) * np.outer(b, a)
-    return W
+@pytest.fixture(scope="module")
+def page():
+    """The page's own twelve lines, as a class."""
+    source = next(cell.source for cell in CELLS if cell.source.startswith("class LoRA(nn.Module)"))
+    assert len(source.splitlines()) == 12
+    namespace = {"nn": nn, "torch": torch, "F": torch.nn.functional}
+    exec(source, namespace)
+    return namespace["LoRA"]
 
 
-def by_steps(T, d_in, d_out, r):
-    """Each product by itself."""
-    forward = T * d_in * d_out + T * d_in * r + T * r * d_out
-    grad_inputs = T * d_out * d_in + T * r * d_in + T * d_out * r
-    grad_factors = r * T * d_in + d_out * T * r
-    return forward + grad_inputs + grad_factors
+@pytest.mark.parametrize("size", [(12, 20), (256, 64), (1024, 256)])
+def test_the_twelve_lines_are_the_package_s_layer(page, size):
+    """The same seed draws the same A, and forward and backward are the same."""
+    base, x, grad = nn.Linear(*size), torch.randn(2, 5, size[0]), torch.randn(2, 5, size[1])
+    layers = []
+    for make in (page, LoRALinear):
+        torch.manual_seed(3)
+        layers.append(make(copy.deepcopy(base), rank=3, alpha=12))
+        nn.init.normal_(layers[-1].lora_B)
+        layers[-1](x).backward(grad)
+    ours, package = layers
+    assert torch.allclose(ours.lora_A, package.lora_A, rtol=1e-6)
+    assert torch.allclose(ours(x), package(x), atol=1e-4)
+    for name in ("lora_A", "lora_B"):
+        assert relative_error(getattr(package, name).grad, getattr(ours, name).grad) < 1e-5
 
 
-@pytest.mark.parametrize(
-    ("exercise", "solution"),
-    [
-        (nb04.merged_weight, by_loops),
-        (nb04.merged_weight, lambda W, A, B, alpha: W + np.einsum("or,ri->oi", B, A) * alpha / A.shape[0]),
-        (nb04.merged_weight, lambda W, A, B, alpha: (W.T + A.T @ B.T * alpha / A.shape[0]).T),
-        (nb04.weighted_update, lambda a, b, c, d, w, s: (w[0] * b @ a + w[1] * d @ c) * s / len(a)),
-        (
-            nb04.weighted_update,
-            lambda a, b, c, d, w, s: np.hstack([w[0] * b, w[1] * d]) @ np.vstack([a, c]) * s / len(c),
-        ),
-        (nb04.training_operations, by_steps),
-    ],
-)
-def test_right_solutions_pass(exercise, solution, capsys):
-    exercise(solution)
-    assert capsys.readouterr().out == f"Exercise {exercise.number}: correct\n"
+def test_its_gradients_are_those_derived_by_hand(page):
+    """dA = s B^T G and dB = s G A^T, with G = dL/dW, in float64."""
+    layer = page(nn.Linear(12, 20), rank=3, alpha=12).double()
+    nn.init.normal_(layer.lora_B)
+    x, grad = torch.randn(5, 12).double(), torch.randn(5, 20).double()
+    layer(x).backward(grad)
+    G, A, B = grad.T @ x, layer.lora_A.detach(), layer.lora_B.detach()
+    assert torch.allclose(layer.lora_A.grad, 4 * B.T @ G) and torch.allclose(layer.lora_B.grad, 4 * G @ A.T)
+    assert layer.base.weight.grad is None
+
+
+# --- two adapters ----------------------------------------------------------------------------------------------------
+
+
+def random_adapters(tiny_gpt, seeds=(1, 2)):
+    states = []
+    for seed in seeds:
+        torch.manual_seed(seed)
+        model = add_lora(copy.deepcopy(tiny_gpt), rank=3, alpha=6, targets="all-linear")
+        for layer in lora_layers(model).values():
+            nn.init.normal_(layer.lora_B)
+        states.append({n: p.detach().clone() for n, p in model.named_parameters() if "lora_" in n})
+    return states
+
+
+def test_side_by_side_is_the_sum_and_the_mean_of_the_factors_is_not(tiny_gpt):
+    states = random_adapters(tiny_gpt)
+
+    def holding(state, rank):
+        return load_adapter_state(add_lora(copy.deepcopy(tiny_gpt), rank, 2 * rank, targets="all-linear"), state)
+
+    one, two = (holding(state, 3) for state in states)
+    both = holding(combine(states, [0.5, 0.5]), 6)
+    mean = holding({name: (states[0][name] + states[1][name]) / 2 for name in states[0]}, 3)
+    for path, layer in lora_layers(both).items():
+        wanted = (one.get_submodule(path).delta_weight() + two.get_submodule(path).delta_weight()) / 2
+        assert relative_error(wanted, layer.delta_weight()) < 1e-5
+        assert relative_error(wanted, mean.get_submodule(path).delta_weight()) > 0.3
+    assert update_error(both, both) == 0 and update_error(mean, both) > 0.3
+
+
+def test_shuffling_keeps_the_norms(tiny_gpt):
+    state = random_adapters(tiny_gpt, (1,))[0]
+    for name, tensor in shuffled(state).items():
+        assert math.isclose(tensor.norm(), state[name].norm(), rel_tol=1e-6)
+        assert torch.equal(tensor, state[name]) == name.endswith("lora_B")
+
+
+# --- merging and rounding --------------------------------------------------------------------------------------------
+
+
+def small_update(size=0.02, side=256):
+    """A weight, and an update of rank 8 whose norm is `size` times that of the weight."""
+    generator = torch.Generator().manual_seed(0)
+    W = torch.randn(side, side, generator=generator)
+    dW = torch.randn(side, 8, generator=generator) @ torch.randn(8, side, generator=generator)
+    return W, size * W.norm() / dW.norm() * dW
+
+
+def arrived(dW, change):
+    """Which share of the update is in a change: 1 if all of it is, 0 if nothing."""
+    return ((dW * change).sum() / dW.square().sum()).item()
+
+
+def test_rounding_again_swallows_a_small_update_on_rounded_weights_and_not_on_the_original_ones():
+    W, dW = small_update()
+
+    def nf4(weight):
+        return quantize(weight, "nf4", 64).dequantize()
+
+    seen = nf4(W)
+    assert arrived(dW, nf4(seen + dW) - seen) < 0.1  # W' lies on codes: hardly a weight crosses a threshold
+    assert 0.8 < arrived(dW, nf4(W + dW) - nf4(W)) < 1.2  # W lies anywhere between them: its share of weights does
+
+
+def test_in_16_bits_a_small_update_leaves_the_formula():
+    """At 0.1% of W the formula says that all is lost; in truth some weights move by a whole step."""
+    W, dW = small_update(size=1e-3)
+    W, dW = W.bfloat16().double(), dW.double()
+    merged = (W + dW).bfloat16().double()
+    formula = relative_error(W + dW, merged) * ((W + dW).norm() / dW.norm()).item()
+    assert relative_error(dW, merged - W) == pytest.approx(formula)  # it is an identity: the factor is what changes
+    factor = relative_error(W + 50 * dW, (W + 50 * dW).bfloat16().double())  # of weights that lie anywhere
+    assert relative_error(dW, merged - W) < 0.9 < min(1.0, factor / 1e-3)
+    assert 0.5 < (merged == W).double().mean() < 0.95
+
+
+def test_a_second_merge_changes_nothing():
+    layer = LoRALinear(nn.Linear(12, 20), rank=3, alpha=12)
+    nn.init.normal_(layer.lora_B)
+    once = merge(layer).base.weight.clone()
+    assert torch.equal(merge(layer).base.weight, once)
+
+
+def test_in_bf16_an_entry_moves_only_if_the_step_is_half_a_gap():
+    """What the page predicts for entries of A: half the distance to the next number against the learning rate."""
+    entries = torch.empty(10_000).uniform_(-1 / 16, 1 / 16, generator=torch.Generator().manual_seed(0)).bfloat16()
+    gap = torch.finfo(torch.bfloat16).eps * 2 ** entries.double().abs().log2().floor()
+    for rate in (2.5e-5, 2e-4):
+        moved = entries != (entries.double() + rate).bfloat16()
+        assert (moved.double().mean() - (rate > gap / 2).double().mean()).abs() < 0.02
+
+
+# --- the stored dial -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def arms():
+    return load_results("dial")["arms"]
+
+
+@pytest.fixture(scope="module")
+def shares(arms):
+    return kept_shares(arms)
+
+
+def test_times_are_multiples_of_the_first_task(monkeypatch):
+    clock = iter(np.cumsum([0, 2, 0, 6] * 4).tolist())
+    monkeypatch.setattr("lora_edu.experiments.nb04.time.perf_counter", lambda: next(clock))
+    assert relative_times({"a": int, "b": int}, rounds=3) == {"a": 1, "b": 3}
+
+
+@pytest.mark.parametrize("text", ["plays", "verses"])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_halfway_each_keeps_most_of_its_gain_and_that_is_not_the_merit_of_mixing(shares, text, seed):
+    kept = {label: both[text][seed] for label, both in shares.items()}
+    combined, alone = kept["combined, half and half"], kept[f"half of the {text} adapter alone"]
+    assert combined > 0.75
+    assert abs(combined - alone) < 0.1  # half of one adapter by itself keeps as much: the other one does not disturb
+    if text == "plays":
+        assert abs(kept["half plays, half shuffled verses"] - alone) < 0.05  # not even a meaningless one
+    assert kept["factors averaged"] < combined - 0.2
+    assert kept["factors averaged, at the size of the sum"] < combined - 0.08  # so it is not their size alone
+    assert kept["factors averaged"] < kept["factors averaged, at the size of the sum"]
+
+
+def test_verses_minus_plays_is_worse_than_the_base(arms):
+    for seed in SEEDS:
+        assert arms[f"verses minus plays, seed {seed}"]["plays"] > arms["base, seed 0"]["plays"] + 0.5
+
+
+def test_the_dial_rises_and_falls(arms):
+    losses = [arms[setting_name(step / 8)] for step in range(9)]
+    assert all(a["plays"] > b["plays"] for a, b in pairwise(losses))
+    assert losses[0]["verses"] < losses[4]["verses"] < losses[8]["verses"] < arms["base, seed 0"]["verses"]

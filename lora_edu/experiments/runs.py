@@ -24,6 +24,7 @@ from lora_edu import files
 from lora_edu.experiments.nb00 import DIAL_ARMS, adapter_at
 from lora_edu.experiments.nb01 import STORED_LAYER, update_rank
 from lora_edu.experiments.nb02 import RATE_ARMS, losses_at_rates
+from lora_edu.experiments.nb04 import VOICE_ARMS, dial
 from lora_edu.experiments.nb06 import FORMAT_ARMS, format_loss
 from lora_edu.experiments.nb07 import DOUBLE_QUANT_ARMS, double_quant_loss
 from lora_edu.experiments.nb09 import QUALITY_ARMS, fine_tuned_loss
@@ -81,6 +82,7 @@ def results_folder() -> Path:
 
 EXPERIMENTS = {
     "adapter-dial": Experiment(adapter_at, DIAL_ARMS),  # notebook 00
+    "dial": Experiment(dial, VOICE_ARMS),  # notebook 04
     "formats": Experiment(format_loss, FORMAT_ARMS),  # notebook 06
     "update-rank": Experiment(
         update_rank,

@@ -1,0 +1,282 @@
+"""The checks of notebook 04 name mistakes that nobody had in mind when they were written, and accept all right ways."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from lora_edu.exercises import nb04, nb04_update
+from lora_edu.exercises import nb04_layer as promises
+
+
+class Layer(nn.Module):
+    """A right layer; each test bends one thing."""
+
+    def __init__(self, base, rank, alpha, dropout):
+        super().__init__()
+        self.base, self.s, self.drop = base.requires_grad_(False), alpha / rank, nn.Dropout(dropout)
+        self.lora_A = nn.Parameter(torch.randn(rank, base.in_features))
+        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank))
+
+    def forward(self, x):
+        return self.base(x) + self.branch(x)
+
+    def branch(self, x):
+        return self.s * F.linear(F.linear(self.drop(x), self.lora_A), self.lora_B)
+
+
+def bent(**methods):
+    return type("Bent", (Layer,), methods)
+
+
+def plus_base(branch):
+    return bent(forward=lambda self, x: self.base(x) + branch(self, x))
+
+
+def under_no_grad(self, x):
+    with torch.no_grad():
+        return Layer.forward(self, x)
+
+
+def base_under_no_grad(self, x):
+    with torch.no_grad():
+        y = self.base(x)
+    return y + self.branch(x)
+
+
+def changed(**attributes):
+    """A layer that is changed after it was made; an attribute is a function of the layer."""
+
+    def make(*arguments):
+        layer = Layer(*arguments)
+        for name, value in attributes.items():
+            setattr(layer, name, value(layer))
+        return layer
+
+    return make
+
+
+RIGHT_LAYERS = [
+    Layer,
+    plus_base(lambda self, x: self.s * (self.drop(x) @ self.lora_A.T) @ self.lora_B.T),
+    plus_base(lambda self, x: F.linear(self.drop(x), self.s * self.lora_B @ self.lora_A)),
+    plus_base(
+        lambda self, x: self.s * F.dropout(x, self.drop.p, self.training) @ self.lora_A.mT @ self.lora_B.mT,
+    ),
+    bent(forward=lambda self, x: F.linear(x, self.base.weight, self.base.bias) + self.branch(x)),
+]
+
+
+@pytest.mark.parametrize("layer", RIGHT_LAYERS)
+def test_a_right_layer_passes_however_it_is_written(layer, capsys):
+    nb04.lora_layer(layer)
+    assert capsys.readouterr().out == "Exercise 4.2: correct\n"
+
+
+WRONG_LAYERS = [
+    (bent(forward=under_no_grad), promises.NO_GRADIENT),
+    (bent(forward=base_under_no_grad), promises.BASE_CUT),
+    (bent(forward=lambda self, x: self.base(x).detach() + self.branch(x)), promises.BASE_CUT),
+    (plus_base(lambda s, x: s.s * s.drop(x) @ s.lora_A.detach().T @ s.lora_B.T), promises.A_CUT),
+    (plus_base(lambda s, x: s.s * s.drop(x) @ s.lora_A.T @ s.lora_B.data.T), promises.B_CUT),
+    (bent(forward=lambda self, x: self.base(x) + self.branch(x.detach())), promises.BRANCH_CUT),
+    (plus_base(lambda s, x: s.s * x @ s.lora_A.T @ s.lora_B.T), promises.NO_DROPOUT),
+    (plus_base(lambda s, x: s.s * F.dropout(x, s.drop.p, False) @ s.lora_A.T @ s.lora_B.T), promises.NO_DROPOUT),
+    (plus_base(lambda s, x: s.s * s.drop(x @ s.lora_A.T) @ s.lora_B.T), promises.AFTER_A),
+    (plus_base(lambda s, x: s.s * x @ s.drop(s.lora_A).T @ s.lora_B.T), promises.AFTER_A),
+    (plus_base(lambda s, x: s.s * s.drop(x @ s.lora_A.T @ s.lora_B.T)), promises.AFTER_B),
+    (plus_base(lambda s, x: s.s * F.dropout(x, s.drop.p) @ s.lora_A.T @ s.lora_B.T), promises.IN_EVAL),
+    (bent(forward=lambda self, x: self.drop(Layer.forward(self, x))), promises.ON_BASE),
+    (bent(forward=lambda self, x: Layer.forward(self, self.drop(x))), promises.ON_BASE),
+    (changed(drop=lambda layer: nn.Dropout(1 - layer.drop.p)), promises.KEEP_SHARE),
+    (changed(drop=lambda layer: nn.Dropout(0.1)), promises.OWN_SHARE),
+    (changed(drop=lambda layer: nn.Dropout()), promises.OWN_SHARE),
+    (
+        plus_base(
+            lambda s, x: s.s * (x * (torch.rand_like(x) >= s.drop.p) if s.training else x) @ s.lora_A.T @ s.lora_B.T
+        ),
+        promises.NOT_SCALED_UP,
+    ),
+    (bent(forward=lambda self, x: x @ self.base.weight.T + self.branch(x)), promises.NO_BIAS),
+    (bent(forward=lambda self, x: self.branch(x)), promises.BRANCH_ALONE),
+    (bent(forward=lambda self, x: self.s * (self.base(x) + self.branch(x) / self.s)), promises.SCALED_BASE),
+    (bent(forward=lambda self, x: None), promises.NO_OUTPUT),
+    (changed(s=lambda layer: layer.s * len(layer.lora_A)), promises.BY_ALPHA),
+    (changed(s=lambda layer: layer.s * len(layer.lora_A) ** 0.5), promises.BY_ROOT),
+    (changed(s=lambda layer: 1.0), promises.UNSCALED),
+    (changed(s=lambda layer: 1 / layer.s), promises.UPSIDE_DOWN),
+    (changed(s=lambda layer: -layer.s), promises.SUBTRACTED),
+    (changed(base=lambda layer: layer.base.requires_grad_(True)), promises.BASE_NOT_FROZEN),
+    (changed(lora_A=lambda layer: nn.Parameter(0 * layer.lora_A)), promises.BOTH_ZERO),
+    (changed(lora_B=lambda layer: nn.Parameter(layer.lora_B + 1)), promises.BOTH_RANDOM),
+    (changed(lora_B=lambda layer: nn.Parameter(layer.lora_B, requires_grad=False)), promises.B_FROZEN),
+    (changed(gate=lambda layer: nn.Parameter(torch.ones(1))), promises.MORE_TRAINED),
+    (lambda *arguments: None, promises.FORGOTTEN),
+    (lambda *arguments: Layer, promises.NOT_A_MODULE),
+    (lambda base, *rest: base, promises.NO_FACTORS),
+]
+
+
+@pytest.mark.parametrize(("layer", "sentence"), WRONG_LAYERS)
+def test_a_layer_that_does_not_work_hears_which_promise_it_breaks(layer, sentence):
+    with pytest.raises(AssertionError) as error:
+        nb04.lora_layer(layer)
+    assert str(error.value) == f"Exercise 4.2: {sentence}"
+
+
+def test_no_hidden_number_is_shown():
+    """Without the bias the old check said "entry [0] should be 1, got 0"."""
+    for layer, _ in WRONG_LAYERS:
+        with pytest.raises(AssertionError) as error:
+            nb04.lora_layer(layer)
+        assert "entry [" not in str(error.value) and "got" not in str(error.value)
+
+
+# --- 4.1 -------------------------------------------------------------------------------------------------------------
+
+
+def new_rows(A, extra):
+    return np.random.default_rng(3).normal(size=(extra, A.shape[1]))
+
+
+def new_columns(B, extra):
+    return np.zeros((len(B), extra))
+
+
+def grown(A, B, extra, times_A=1.0, times_B=1.0, rows=None, columns=None):
+    rows = new_rows(A, extra) if rows is None else rows
+    columns = new_columns(B, extra) if columns is None else columns
+    return np.vstack([times_A * A, rows]), np.hstack([times_B * B, columns])
+
+
+def factor(A, extra):
+    return (len(A) + extra) / len(A)
+
+
+def grown_in_place(A, B, extra):
+    B *= factor(A, extra)
+    return grown(A, B, extra)
+
+
+@pytest.mark.parametrize(
+    "solution",
+    [
+        lambda A, B, extra: grown(A, B, extra, times_B=factor(A, extra)),
+        lambda A, B, extra: grown(A, B, extra, times_A=factor(A, extra)),
+        lambda A, B, extra: list(grown(A, B, extra, *[factor(A, extra) ** 0.5] * 2)),
+        lambda A, B, extra: grown(
+            A, B, extra, 1, factor(A, extra), np.zeros((extra, A.shape[1])), 1 + new_columns(B, extra)
+        ),
+    ],
+)
+def test_an_adapter_can_be_grown_in_several_ways(solution, capsys):
+    nb04.grow(solution)
+    assert capsys.readouterr().out == "Exercise 4.1: correct\n"
+
+
+@pytest.mark.parametrize(
+    ("attempt", "sentence"),
+    [
+        (grown_in_place, nb04.CHANGED_INPUTS),
+        (grown, nb04.SHRUNK),
+        (lambda A, B, extra: grown(A, B, extra, *[factor(A, extra)] * 2), nb04.SQUARED),
+        (lambda A, B, extra: grown(A, B, extra, times_B=1 / factor(A, extra)), nb04.UPSIDE_DOWN),
+        (lambda A, B, extra: grown(A, B, extra, times_B=factor(A.T, extra)), nb04.WRONG_AXIS),
+        (lambda A, B, extra: grown(A, B, extra, times_B=7.0), nb04.OTHER_FACTOR),
+        (
+            lambda A, B, extra: grown(A, B, extra, times_B=factor(A, extra), columns=1 + new_columns(B, extra)),
+            nb04.NEW_PART_ACTS,
+        ),
+        (lambda A, B, extra: grown(A, B, extra, times_B=factor(A, extra), rows=0 * new_rows(A, extra)), nb04.DEAD),
+        (
+            lambda A, B, extra: grown(A, B, extra, times_B=factor(A, extra), rows=np.tile(A, (extra, 1))[:extra]),
+            nb04.NO_NEW_DIRECTION,
+        ),
+        (lambda A, B, extra: grown(A, B, extra)[::-1], nb04.SWAPPED),
+        (lambda A, B, extra: B @ A, nb04.NOT_A_PAIR),
+        (lambda A, B, extra: (A, B), nb04.BAD_SHAPES),
+    ],
+)
+def test_a_wrongly_grown_adapter_hears_why(attempt, sentence):
+    with pytest.raises(AssertionError) as error:
+        nb04.grow(attempt)
+    assert str(error.value) == f"Exercise 4.1: {sentence}"
+
+
+# --- 4.3 and 4.4 -----------------------------------------------------------------------------------------------------
+
+
+def weighted_in_place(A1, B1, A2, B2, weights, alpha):
+    B1 *= weights[0]
+    return alpha / len(A1) * (B1 @ A1 + weights[1] * B2 @ A2)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "sentence"),
+    [
+        (weighted_in_place, nb04.CHANGED_INPUTS),
+        (lambda a, b, c, d, w, s: (np.vstack([a, c]), np.hstack([w[0] * b, w[1] * d])), nb04_update.NO_UPDATE),
+        (lambda a, b, c, d, w, s: np.vstack([w[0] * b, w[1] * d]) @ np.hstack([a, c]), nb04_update.NOT_ITS_SHAPE),
+        (lambda a, b, c, d, w, s: s / len(a) * (b + d) @ (w[0] * a + w[1] * c), nb04_update.CROSS_TERMS),
+        (lambda a, b, c, d, w, s: (w[0] * b @ a + w[1] * d @ c) / len(a), nb04_update.SAME_FACTOR),
+        (lambda a, b, c, d, w, s: s / len(a) * (w[0] * b @ a + math.exp(w[1]) * d @ c), nb04_update.UNLIKE_FACTORS),
+        (lambda a, b, c, d, w, s: np.eye(len(b), a.shape[1]) + w[0] * b @ a + w[1] * d @ c, nb04_update.NOT_THEIR_SUM),
+    ],
+)
+def test_a_wrong_update_hears_what_it_is_made_of(attempt, sentence):
+    with pytest.raises(AssertionError) as error:
+        nb04.weighted_update(attempt)
+    assert str(error.value) == f"Exercise 4.3: {sentence}"
+
+
+def in_loops(A1, B1, A2, B2, weights, alpha):
+    """One outer product for each rank, in float32."""
+    update = np.zeros((len(B1), A1.shape[1]), dtype=np.float32)
+    for weight, A, B in zip(weights, (A1, A2), (B1, B2), strict=True):
+        for a, b in zip(A, B.T, strict=True):
+            update += np.float32(weight * alpha / len(A)) * np.outer(b, a)
+    return update
+
+
+def by_steps(T, d_in, d_out, r):
+    """Each product by itself."""
+    forward = T * d_in * d_out + T * d_in * r + T * r * d_out
+    grad_inputs = T * d_out * d_in + T * r * d_in + T * d_out * r
+    grad_factors = r * T * d_in + d_out * T * r
+    return forward + grad_inputs + grad_factors
+
+
+@pytest.mark.parametrize(
+    ("exercise", "solution"),
+    [
+        (nb04.weighted_update, in_loops),
+        (nb04.weighted_update, lambda a, b, c, d, w, s: (w[0] * b @ a + w[1] * d @ c) * s / len(a)),
+        (
+            nb04.weighted_update,
+            lambda a, b, c, d, w, s: np.hstack([w[0] * b, w[1] * d]) @ np.vstack([a, c]) * s / len(c),
+        ),
+        (nb04.training_operations, by_steps),
+    ],
+)
+def test_right_solutions_pass(exercise, solution, capsys):
+    exercise(solution)
+    assert capsys.readouterr().out == f"Exercise {exercise.number}: correct\n"
+
+
+@pytest.mark.parametrize(
+    ("attempt", "sentence"),
+    [
+        (lambda T, i, o, r: [T * i * o], nb04.NO_NUMBER),
+        (lambda T, i, o, r: T * (2 * i * o + 4 * r * (i + o)), nb04.PRODUCTS_WITH_FACTORS),
+        (lambda T, i, o, r: T * (5 * i * o + 3 * r * (i + o)), nb04.PRODUCTS_WITH_W),
+        (lambda T, i, o, r: T * (2 * i * o + 6 * r * max(i, o)), nb04.NO_PRODUCTS),
+        (lambda T, i, o, r: T * (2 * i * o + 6 * r * min(i, o)), nb04.NO_PRODUCTS),
+    ],
+)
+def test_a_wrong_count_hears_what_it_counts(attempt, sentence):
+    with pytest.raises(AssertionError, match="Exercise 4.4") as error:
+        nb04.training_operations(attempt)
+    assert sentence in str(error.value)
