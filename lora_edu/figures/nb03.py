@@ -138,8 +138,9 @@ def _cursor_panels(tokens: list[int], depths: int, heads: Sequence[tuple[int, in
 
 
 def _guess_panel(figure: Figure, depth: int, depths: int):
-    axes = figure.add_axes([0.05 + 0.95 * depth / depths, 0.05, 0.95 / depths - 0.05, 0.33])
+    axes = figure.add_axes([0.05 + 0.95 * depth / depths, 0.1, 0.95 / depths - 0.05, 0.29])
     axes.set(xlim=(0, 1), ylim=(TOP - 0.4, -0.6), yticks=[], xticks=[0, 0.5, 1], xticklabels=["0", ".5", "1"])
+    axes.set_xlabel("probability", fontsize=10)
     axes.spines[["top", "right"]].set_visible(False)
     what = "no block yet" if depth == 0 else f"after block {depth}"
     axes.set_title(what, fontsize=11, loc="left", pad=20)
