@@ -93,7 +93,8 @@ def block_codes(values: Tensor, bits: int, block_size: int) -> tuple[Tensor, Ten
     """The codes of a tensor, (n_blocks, block_size), and the distance between two levels, (n_blocks, 1)."""
     largest = 2 ** (bits - 1) - 1
     block_size = min(block_size, values.numel())
-    padded = torch.nn.functional.pad(values.flatten(), (0, -values.numel() % block_size))
+    missing = -values.numel() % block_size
+    padded = torch.nn.functional.pad(values.flatten(), (0, missing))
     blocks = padded.view(-1, block_size)
     step = blocks.abs().amax(dim=1, keepdim=True).clamp(min=1e-30) / largest
     return (blocks / step).round(), step

@@ -1,17 +1,18 @@
-"""Notebook 05 goes on without MiniLM, the network that is fetched."""
+"""Notebook 05: its first screen, its pictures, and that it goes on without MiniLM, the network that is fetched."""
 
+import re
 from pathlib import Path
 
-import ipywidgets
 import nbformat
 import numpy as np
 import pytest
 import torch
 
-from lora_edu import files
-from lora_edu.figures import sliders
+from lora_edu import files, load_base, quantize
+from lora_edu.figures import nb05 as pictures
+from lora_edu.figures import plots
 from lora_edu.files import DownloadError
-from lora_edu.measures import relative_error, round_in_blocks
+from lora_edu.measures import relative_error
 
 PATH = Path(__file__).parent.parent / "notebooks" / "05_blocks.ipynb"
 SOURCES = [cell.source for cell in nbformat.read(PATH, as_version=4).cells if cell.cell_type == "code"]
@@ -31,27 +32,61 @@ def absent(monkeypatch):
         raise DownloadError("no network")
 
     monkeypatch.setattr(files, "model_folder", model_folder)
-    names = {"torch": torch, "np": np, "relative_error": relative_error, "round_in_blocks": round_in_blocks}
+    names = {"torch": torch, "model": load_base("laptop", device="cpu"), "plots": plots}
     exec(cell('model_folder("minilm")'), names)
-    assert names["minilm"] == {}
+    assert names["minilm"] == {} and len(names["gpt"]) == 24
     return names
 
 
-def test_it_says_so(absent, capsys):
+def test_without_minilm_it_says_so_and_goes_on(absent, capsys):
     exec(cell('model_folder("minilm")'), absent)
-    assert capsys.readouterr().out == "MiniLM is not on this machine and cannot be fetched now. We go on without it.\n"
+    assert capsys.readouterr().out == "MiniLM is not here and cannot be fetched now: we go on without it\n"
+    one_absmax = cell("def round_with_one_absmax").partition("\nerror")[0]
+    exec(one_absmax + "\n" + cell("def reach"), absent | {"relative_error": relative_error})
+    assert capsys.readouterr().out.count("GPT, ") == 2
 
 
-def test_the_curves_are_those_of_the_others(absent, capsys):
-    curves = {name: [0.09, 0.1, 0.114, 0.2] for name in ("uniform", "normal", "outliers, 1 in 1000", "GPT, 24 layers")}
-    exec(cell('curves["MiniLM, 36 layers"] ='), absent | {"curves": curves})
-    assert len(curves) == 4 and capsys.readouterr().out.split() == "MiniLM is not here".split()
+# --- the first screen, and what the page says -------------------------------------------------------------------------
 
 
-def test_the_slider_offers_the_others(absent, monkeypatch):
-    values = torch.randn(2**13, generator=torch.Generator().manual_seed(0))
-    given = dict.fromkeys(["normal", "uniform", "outliers"], values) | {"gpt": {"layer": values}, "ruined": "layer"}
-    shown = {}
-    monkeypatch.setattr(sliders, "explore", lambda view, alt, **controls: shown.update(controls))
-    exec(cell("bits_view("), absent | given | {"ipywidgets": ipywidgets})
-    assert shown["distribution"].options == ("normal", "uniform", "outliers", "GPT")
+@pytest.fixture(scope="module")
+def block():
+    return load_base("laptop", device="cpu").blocks[1].attention.o_proj.weight.detach().flatten()[:64]
+
+
+@pytest.mark.parametrize("shared", pictures.SHARED)
+def test_the_outlier_slider_at_every_setting(block, shared):
+    view = pictures.outlier_view(block)
+    errors = []
+    for size in range(1, 41):
+        png, readout = view.render(size=size, shared=shared)
+        assert png.startswith(b"\x89PNG")
+        errors.append(int(re.search(r"error (\d+)%", readout)[1]))
+        back = view.values(size=size, shared=shared)["back"]
+        assert back[pictures.PLACE] == pytest.approx(size, rel=1e-5) or size < 3
+    assert errors[0] < 15 and errors[-1] == (100 if shared == pictures.ONE_CONSTANT else 53)
+
+
+def test_the_outlier_hurts_its_neighbors_and_not_itself(block):
+    view = pictures.outlier_view(block)
+    alone, saved = (view.values(size=40, shared=shared)["back"] for shared in pictures.SHARED)
+    others = np.arange(64) != pictures.PLACE
+    assert alone[pictures.PLACE] == saved[pictures.PLACE] == pytest.approx(40)
+    assert not alone[others].any()
+    neighbors = np.arange(64) // 16 == pictures.PLACE // 16
+    assert not saved[others & neighbors].any() and (saved[~neighbors] != 0).mean() > 0.8
+
+
+def test_the_block_is_drawn_with_the_package_s_bytes(block):
+    quantized = quantize(block, "int4", 64)
+    figure, words = pictures.one_block(block, quantized)
+    shown = [text.get_text() for text in figure.axes[2].texts]
+    assert shown == [f"{byte:02x}" for byte in quantized.codes.tolist()] and len(shown) == 32
+    codes = [int(text.get_text()) for text in figure.axes[1].texts]
+    assert codes == (block / block.abs().max() * 7).round().int().tolist() and "error of 10%" in words
+
+
+def test_the_wildest_layer_is_called_so():
+    """It was once labeled "GPT layer", as if it stood for all."""
+    source = cell("uniform = torch.rand")
+    assert '"GPT": worst' in source and "wildest" in cell("def reach")
