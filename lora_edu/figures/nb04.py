@@ -147,13 +147,14 @@ def rounding(measured: dict[str, dict[float, float]], factors: dict[str, float],
     """The error of a merged update against its size: measured marks, and the formula's line.
 
     measured: format -> size of the update -> its error; factors: format -> the relative rounding error of a weight.
-    The formula is factor * ||W + dW|| / ||dW||, and ||W + dW|| is about sqrt(||W||**2 + ||dW||**2).
+    Rounded are the update itself and the sum: factor * sqrt(||dW||**2 + ||W + dW||**2) / ||dW||, where ||W + dW||**2
+    is about ||W||**2 + ||dW||**2.
     """
     figure, axes = plain_axes(7.6, 3.9)
     sizes = np.geomspace(1e-4, 1, 60)
     looks = zip("^so", ("-.", "--", "-"), (GREEN, ORANGE, BLUE), strict=True)
     for (name, errors), (marker, line, color) in zip(measured.items(), looks, strict=True):
-        axes.plot(sizes, np.minimum(1, factors[name] * np.sqrt(1 + sizes**-2.0)), line, color=color, lw=1.2)
+        axes.plot(sizes, np.minimum(1, factors[name] * np.sqrt(2 + sizes**-2.0)), line, color=color, lw=1.2)
         axes.plot(list(errors), list(errors.values()), marker, color=color, ms=6)
         middle = min(errors, key=lambda size: abs(np.log(size / 3e-3)))
         axes.annotate(name, (middle, errors[middle]), (8, 6), textcoords="offset points", color=color, fontsize=12)
@@ -200,13 +201,13 @@ def training(losses: list[float], before: float, after: float) -> tuple[Figure, 
     """The loss of each step, and the loss on held-out text before the first step and after the last."""
     figure, axes = plain_axes(7.2, 3)
     axes.plot(range(1, len(losses) + 1), losses, color=GRAY, lw=1.2)
-    axes.annotate("training, each step", (len(losses) * 0.3, losses[int(len(losses) * 0.3)]), (12, 14),
-                  textcoords="offset points", color=GRAY, fontsize=11)  # fmt: skip
-    for place, loss, side in ((0, before, "left"), (len(losses), after, "right")):
+    axes.text(0.6, 0.75, "training, each step", color=GRAY, fontsize=11, transform=axes.transAxes)
+    for place, loss in ((0, before), (len(losses), after)):
         axes.plot(place, loss, "o", ms=9, color=BLUE)
-        axes.annotate(f"held out: {loss:.2f}", (place, loss), (10, -3) if place == 0 else (0, 12),
-                      textcoords="offset points", color=BLUE, fontsize=11, ha=side)  # fmt: skip
-    axes.set(xlabel="training step", ylabel="nats per byte")
+        axes.annotate(f"held out: {loss:.2f}", (place, loss), (10, 0), textcoords="offset points",
+                      color=BLUE, fontsize=11, va="bottom" if place == 0 else "center")  # fmt: skip
+    axes.margins(y=0.12)
+    axes.set(xlabel="training step", ylabel="nats per byte", xlim=(-2, 1.2 * len(losses)))
     axes.set_title(f"{len(losses)} steps take {before - after:.2f} nats off the loss", fontsize=11, loc="left")
     words = f"The loss on held-out plays falls from {before:.2f} to {after:.2f} nats per byte. "
     return figure, words + "A jagged falling line is the loss of each training step; two marks are the held-out text."
