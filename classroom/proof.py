@@ -11,12 +11,13 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from classroom.cheats import cheats, recorded
 from classroom.expecting import task_expectations
 from classroom.judge import request
 from classroom.solutions import Solutions, load_solutions
 from lora_edu.assignments.core import Assignment, load
 from lora_edu.assignments.observing import observe_all, silence
-from lora_edu.assignments.verdict import failing_part, is_untouched, judge, message
+from lora_edu.assignments.verdict import explanation, is_untouched, judge
 
 COHORTS = ("formative", "2026a")
 LARGEST = 200_000  # characters of a task's expectations
@@ -43,6 +44,7 @@ def prove_task(assignment: Assignment, number: str, solutions: Solutions) -> lis
         *_form(task, solutions, stored),
         *_right(assignment, number, solutions, stored),
         *_wrong(assignment, number, solutions, stored),
+        *_cheats(assignment, number, solutions, stored),
     ]
 
 
@@ -87,15 +89,25 @@ def _wrong(assignment: Assignment, number: str, solutions: Solutions, stored: di
                 yield f"wrong answer {wrong.name!r} is told: {said}"
 
 
+def _cheats(assignment: Assignment, number: str, solutions: Solutions, stored: dict) -> Iterator[str]:
+    """Every cheat there is, on this task: none of them may earn a point."""
+    reference = solutions.reference(assignment.constants)
+    observed, records = recorded(reference)
+    observe_all(assignment, number, observed, "visible")
+    for name, cheat in cheats(reference, records).items():
+        verdict = _verdict(assignment, number, lambda _, cheat=cheat: cheat, stored, "hidden")
+        if verdict["points"]:
+            yield f"a cheat that {name} has points: {verdict['message']}"
+
+
 def what_the_check_says(assignment: Assignment, number: str, make: Any, stored: dict) -> str:
     """The message of the visible check."""
     tolerance = assignment.tasks[number].tolerance
     with _nothing_replaced():
         got = observe_all(assignment, number, make(assignment.constants), "visible")
-    where = failing_part(got, stored["expected"], tolerance)
-    if is_untouched(got) or where is None:
-        return "not done yet" if is_untouched(got) else "correct"
-    return message(got, stored, where, tolerance)
+    if is_untouched(got):
+        return "not done yet"
+    return explanation(got, stored, tolerance) or "correct"
 
 
 def _verdict(assignment: Assignment, number: str, make: Any, stored: dict, kind: str) -> dict:

@@ -243,7 +243,7 @@ SPLIT = Solutions(
         ),
         Wrong("one layer too many", lambda c: lambda M, r: _factors(M, r + 1, c.share, 1 - c.share), keeps=0),
         Wrong("wrong axis", lambda c: lambda M, r: _factors(M.T, r, c.share, 1 - c.share), keeps=2),
-        Wrong("B transposed", lambda c: lambda M, r: (split(c)(M, r)[0], split(c)(M, r)[1].T), keeps=2),
+        Wrong("B transposed", lambda c: lambda M, r: (split(c)(M, r)[0], split(c)(M, r)[1].T), keeps=0),
         Wrong("always rank 2", lambda c: lambda M, r: split(c)(M, 2), keeps=0),
         Wrong("views of the input", lambda c: lambda M, r: (M[:, :r], np.eye(M.shape[1])[:, :r]), keeps=0),
         Wrong("changes its input", split_in_place, keeps=3),

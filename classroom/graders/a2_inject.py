@@ -207,7 +207,7 @@ INJECT = Solutions(
         Wrong(
             "the first digit",
             injected(RULES["the first digit"]),
-            keeps=3,
+            keeps=4,
             sentence="this reads one digit of the number, and takes block 10 for block 1. Split the path at its dots.",
             see="notebook 04, section 2",
         ),
@@ -222,7 +222,7 @@ INJECT = Solutions(
         Wrong(
             "path from the left",
             injected(RULES["path from the left"]),
-            keeps=0,
+            keeps=4,
             sentence="this reads the path from its left end. The model may sit inside another one: look for `blocks`.",
             see="notebook 04, section 2",
         ),

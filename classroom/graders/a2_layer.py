@@ -262,7 +262,7 @@ LAYER = Solutions(
         layer_wrong(
             "both random",
             6,
-            "the output changes at the start, because both factors are random. up starts at zero.",
+            7,
             START,
         ),
         layer_wrong(
@@ -291,7 +291,7 @@ LAYER = Solutions(
         layer_wrong(
             "transposed",
             6,
-            "the factors are (rank, in) and (out, rank), as in the notebook. Here down is (in, rank), up (rank, out).",
+            5,
             "notebook 02, section 2, for the two orientations",
         ),
         layer_wrong(

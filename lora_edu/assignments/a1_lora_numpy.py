@@ -58,7 +58,8 @@ def _split_cases(c, rng) -> list[tuple]:
 def _observe_split(answer, c, matrix, rank) -> dict:
     seen = observed(answer, matrix, rank)
     A, B = seen.value
-    return {"product": lambda: A @ B.T, "balance": lambda: (A**2).sum(axis=0) ** 0.5, "manners": seen.manners}
+    lengths = lambda: np.concatenate([(factor**2).sum(axis=0) ** 0.5 for factor in (A, B)])  # noqa: E731
+    return {"product": lambda: A @ B.T, "balance": lengths, "manners": seen.manners}
 
 
 # --- 1.3 and 1.4: forward and backward --------------------------------------------------------------------------------
@@ -129,18 +130,20 @@ def _observe_backward(answer, c, *case) -> dict:
 def _adapter_cases(c, rng) -> list[tuple]:
     cases = []
     for seed, (batch, d_in, d_out, rank, alpha) in enumerate([(3, 8, 6, 2, 5.0), (4, 5, 9, 3, 2.0)]):
-        x, W, _, B = _layer(rng, batch, d_in, d_out, rank)
-        cases.append((x, W, B, rank, alpha, seed + int(rng.integers(100))))
+        x, W, A, B = _layer(rng, batch, d_in, d_out, rank)
+        cases.append((x, W, A, B, rank, alpha, seed + int(rng.integers(100))))
     return cases
 
 
-def _observe_adapter(answer, c, x, W, B, rank, alpha, seed) -> dict:
+def _observe_adapter(answer, c, x, W, A, B, rank, alpha, seed) -> dict:
+    """A start is the part `start`; the other parts are looked at with factors that the test puts in."""
+
     def layer(weight=None, trained=True):
         made = answer(W.copy() if weight is None else weight, rank, alpha, seed)
         if made.lora_A is ... or made.lora_B is ...:
             raise NotDone
         if trained:
-            made.lora_B = B.copy()
+            made.lora_A, made.lora_B = A.copy(), B.copy()
         return made
 
     def merged(times, weight=None):
@@ -175,7 +178,7 @@ def _observe_adapter(answer, c, x, W, B, rank, alpha, seed) -> dict:
 
     return {
         "start": start,
-        "forward": call(layer().forward, x),
+        "forward": lambda: call(layer().forward, x),
         "merge": lambda: weight_and_output(merged(times=1)),
         "twice": taken_out,
         "frozen": frozen,
@@ -254,7 +257,7 @@ TASKS = [
         cases=_adapter_cases,
         observe=_observe_adapter,
         seconds=5,
-        names="x W B rank alpha seed",
+        names="x W A B rank alpha seed",
     ),
     Task(
         number="1.6",

@@ -56,7 +56,7 @@ def layer_cases(c: Any, rng: np.random.Generator) -> list[tuple]:
 
 def inject_cases(c: Any, rng: np.random.Generator) -> list[tuple]:
     """(number of blocks, width, hidden width, inside another model, training, rank, alpha, seed)"""
-    sizes = [(4, 3, 4, False, True, 2, 8.0), (13, 4, 3, True, False, 3, 1.5)]
+    sizes = [(4, 3, 4, False, True, 2, 8.0), (13, 4, 3, False, False, 3, 1.5), (6, 3, 5, True, True, 2, 3.0)]
     return [(n + int(rng.integers(2)), *rest, int(rng.integers(1, 10**6))) for n, *rest in sizes]
 
 
@@ -85,11 +85,16 @@ def audit_cases(c: Any, rng: np.random.Generator) -> list[tuple]:
         _story(rng, ulp=[f"{third}.base.weight"], down_is_zero=[fourth]),
         _story(rng, ulp=[f"{first}.base.bias", "norm.weight"], silent=[second, third, fourth], jumps=[second]),
         _story(rng, silent=PATHS),
+        _story(rng, no_down=[first], tiny=[second]),
     ]
 
 
-def _story(rng: np.random.Generator, jumps=(), silent=(), ulp=(), down_is_zero=()) -> tuple[dict, dict]:
-    """jumps: both factors start with numbers; silent: `up` stays zero; ulp: tensors that move by one bit."""
+def _story(rng: np.random.Generator, jumps=(), silent=(), ulp=(), down_is_zero=(), no_down=(), tiny=()):
+    """The tensors before and after.
+
+    jumps: both factors start with numbers; silent: `up` stays zero; ulp: tensors that move by one bit; no_down: `down`
+    is zero before and after, whatever `up` learned; tiny: an update that starts and ends near 1e-12, and is not zero.
+    """
     before = {"token_embedding.weight": numbers(rng, 4, 3), "norm.weight": numbers(rng, 5)}
     for path in PATHS:
         n_in, n_out, rank = (int(n) for n in rng.permutation([3, 4, 2]))
@@ -102,6 +107,12 @@ def _story(rng: np.random.Generator, jumps=(), silent=(), ulp=(), down_is_zero=(
         after[f"{path}.down"] += 0.1 * numbers(rng, *after[f"{path}.down"].shape)
         if path not in silent:
             after[f"{path}.up"] += 0.1 * numbers(rng, *after[f"{path}.up"].shape)
+    for path in no_down:
+        before[f"{path}.down"] *= 0
+        after[f"{path}.down"] *= 0
+    for path in tiny:
+        before[f"{path}.up"] = 1e-12 * numbers(rng, *before[f"{path}.up"].shape)
+        after[f"{path}.up"] = 1e-12 * numbers(rng, *after[f"{path}.up"].shape)
     for name in ulp:
         last = after[name].view(-1)[-1:]
         last.copy_(torch.nextafter(last, last + 1))
@@ -142,7 +153,7 @@ TASKS = [
         "inject",
         "into a model, by a rule",
         15,
-        {"chosen": 2, "frozen": 1, "intact": 1, "refused": 1},
+        {"chosen": 1, "inside": 1, "frozen": 1, "intact": 1, "refused": 1},
         inject_cases,
         inject,
         names="blocks width hidden inside_another_model training rank alpha seed",

@@ -97,16 +97,16 @@ def _absmax(c: Constants, rng: np.random.Generator) -> list[tuple]:
     rising = rng.uniform(0.5, 1.5, size=n) * np.linspace(1, 3, n)
     return [
         (_tensor(rising),),
-        (_tensor(1e-6 * rng.uniform(2, 5, size=2 * c.second_size)),),
+        (_tensor(1e-9 * rng.uniform(2, 5, size=2 * c.second_size)),),
         (_tensor(np.full(c.second_size + 2, 0.5)),),
         (_tensor(rng.uniform(1, 2, size=c.second_size - 3)),),
     ]
 
 
 def _stored(c: Constants, rng: np.random.Generator) -> list[tuple]:
-    """packed, codes, scales, offset, (d_out, d_in): an odd number of weights, and ragged blocks at both levels."""
+    """packed, codes, scales, offset, (d_out, d_in): an odd number of weights; and an even one. Both levels ragged."""
     cases = []
-    for d_out, d_in in ((17, 2 * int(rng.integers(9, 13)) + 1), (7, 2 * c.block_size)):
+    for d_out, d_in in ((17, 2 * int(rng.integers(9, 13)) + 1), (7, 2 * c.block_size + 2)):
         n = d_out * d_in
         blocks = -(-n // c.block_size)
         packed = torch.from_numpy(rng.integers(0, 256, size=-(-n // 2)).astype(np.uint8))
@@ -158,7 +158,7 @@ TASKS = [
     ),
     Task(
         "4.3", "decode", "from bytes to a weight", 20,
-        {"constants": 1, "weight": 3, "storage": 1}, _stored, observe_decoded,
+        {"constants": 1, "weight": 2, "odd": 1, "storage": 1}, _stored, observe_decoded,
         names="packed codes scales offset shape",
     ),
     Task(

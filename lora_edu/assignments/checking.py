@@ -14,7 +14,7 @@ from typing import Any
 import lora_edu
 from lora_edu.assignments.core import Assignment, load
 from lora_edu.assignments.observing import observe_all
-from lora_edu.assignments.verdict import failing_part, is_untouched, message, was_interrupted
+from lora_edu.assignments.verdict import explanation, failing, is_untouched, was_interrupted
 from lora_edu.exercises import grading
 
 
@@ -32,12 +32,10 @@ class Check:
             raise KeyboardInterrupt
         if is_untouched(got):
             return grading.record(self.number, "not done yet")
-        where = failing_part(got, self.stored["expected"], task.tolerance)
-        if where is None:
+        if not failing(got, self.stored["expected"], task.tolerance):
             return grading.record(self.number, "correct")
-        case = self.assignment.cases(self.number, "visible")[where[0]]
-        shown = described(case, task.names.split())
-        raise grading.wrong(self.number, message(got, self.stored, where, task.tolerance, shown))
+        shown = [described(case, task.names.split()) for case in self.assignment.cases(self.number, "visible")]
+        raise grading.wrong(self.number, explanation(got, self.stored, task.tolerance, shown))
 
 
 def described(case: tuple, names: list[str]) -> str:

@@ -1,5 +1,8 @@
 """How the answers of assignment 4 are observed: values and types, bytes that stay alive, products."""
 
+import gc
+import math
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lora_edu.assignments.observing import NotDone, call, observed
 from lora_edu.assignments.qlora_pieces import StoredWeight
+from lora_edu.assignments.verdict import ELSEWHERE
 from lora_edu.memory.peak import PeakMemory
 
 
@@ -24,6 +28,8 @@ def _each(result: Any, *names: str, look: Callable = lambda value: value) -> dic
     """The results in order, by name; None under every name for a function that returned nothing."""
     if result is None:
         return dict.fromkeys(names)
+    if isinstance(result, dict) or (hasattr(result, "__len__") and len(result) != len(names)):
+        raise ValueError(f"{len(names)} results are asked for, in this order: {', '.join(names)}")
     return {name: (lambda i=i: look(result[i])) for i, name in enumerate(names)}
 
 
@@ -48,8 +54,11 @@ def observe_constants(answer: Callable, c: Any, absmax: Tensor) -> dict[str, Any
 
 
 def observe_decoded(answer: Callable, c: Any, *case: Any) -> dict[str, Any]:
-    seen = observed(answer, *case)
-    return {**_each(seen.value, "constants", "weight", look=short), "storage": lambda: _storage(seen)}
+    seen, size = observed(answer, *case), math.prod(case[-1])
+    parts = _each(seen.value, "constants", "weight", look=short)
+    if size % 2:  # the last half byte means nothing: who reads it loses this part, and no other
+        return {"constants": ELSEWHERE, "weight": ELSEWHERE, "odd": parts["weight"], "storage": ELSEWHERE}
+    return {**parts, "odd": ELSEWHERE, "storage": lambda: _storage(seen)}
 
 
 def observe_survivors(answer: Callable, c: Any, *case: Any) -> dict[str, Any]:
@@ -75,6 +84,27 @@ class LayerCase:
     def __repr__(self) -> str:
         learns = "" if self.x_learns else " without a gradient"
         return f"x {self.shape}{learns}, d_out {self.d_out}, rank {self.rank}, alpha {self.alpha:g}"
+
+
+def _kept_outside_torch(answer: Callable, case: LayerCase) -> str:
+    """Whether a forward pass leaves something as large as a weight in Python's or NumPy's memory; "" if not.
+
+    With a layer so large that what Python itself needs does not count.
+    """
+    d_in, d_out, rank = 96, 128, case.rank
+    generator = torch.Generator().manual_seed(1)
+    weight = StoredWeight(d_in, d_out, generator)
+    x, A, B = (torch.randn(s, generator=generator).requires_grad_() for s in ((3, d_in), (rank, d_in), (d_out, rank)))
+    gc.collect()
+    tracemalloc.start()
+    try:
+        y = answer(x, weight.stored, weight.decode, A, B, case.alpha)
+        gc.collect()
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    del y
+    return f"{kept} bytes are kept outside of torch, as an array, list or bytes" if kept >= d_in * d_out else ""
 
 
 def observe_layer(answer: Callable, c: Any, case: LayerCase) -> dict:
@@ -108,6 +138,8 @@ def observe_layer(answer: Callable, c: Any, case: LayerCase) -> dict:
         """What is alive, if it is as much as `least`, else 0. What computes nothing keeps nothing: that is no merit."""
         if not decoded or not y.requires_grad:
             return "the weight was not decoded" if not decoded else "the output needs no gradient"
+        if least and (outside := _kept_outside_torch(answer, case)):
+            return outside
         return kept if kept >= least else 0
 
     @cache

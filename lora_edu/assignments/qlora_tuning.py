@@ -107,7 +107,9 @@ def _trained(base: nn.Module, model: nn.Module, wider: nn.Module, rank: int) -> 
     if (here, there, moved) == (rank * sides, (rank + 1) * sides, 2):
         return [here, there, moved]
     wanted = f"{rank * sides} at rank {rank}, {(rank + 1) * sides} at rank {rank + 1}"
-    return f"{here} and {there} numbers are trained (expected: {wanted}), and B has left zero in {moved} of 2 layers"
+    silent = not moved and not any(bool(value.any()) for value in _adapters(model, "lora_A"))
+    words = "A is zero as well" if silent else f"B has left zero in {moved} of 2 layers"
+    return f"{here} and {there} numbers are trained (expected: {wanted}), and {words}"
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ def audit(answer: Callable, c: Any, before: dict[str, Tensor], after: dict[str, 
         def read() -> str:
             seen = observed(answer, before, after)
             if name == "moved" and seen.inputs == "changed":
-                return "a tensor that was given has been changed"
+                return "what was given has been changed: a tensor, or the dictionary itself"
             return ", ".join(sorted(seen.value[name])) or "none"
 
         return read
@@ -35,6 +35,8 @@ def audit(answer: Callable, c: Any, before: dict[str, Tensor], after: dict[str, 
 
 
 # --- 2.6: a file ---
+
+FACTORS = ("down", "up")
 
 
 def adapter_file(
@@ -69,6 +71,9 @@ def adapter_file(
     def keys() -> str:
         _, tensors, metadata = written()
         words = ", ".join(sorted(tensors))
+        missing = [key for key in ("rank", "alpha") if key not in metadata]
+        if missing:
+            return f"{words} with no {' and no '.join(missing)} in the metadata"
         return f"{words} with rank {float(metadata['rank']):g}, alpha {float(metadata['alpha']):g}"
 
     def values() -> Any:
@@ -79,6 +84,13 @@ def adapter_file(
         ordered = sorted([list(tensor.shape), flat(tensor)] for tensor in tensors.values())
         return [number for shape, content in ordered for number in (*shape, *content)]
 
+    def as_described(tensors: dict, metadata: dict) -> bool:
+        """Whether a file has the names, shapes and alpha that the text asks for, so that it must be loaded."""
+        model = make()
+        names = {c.key.format(path=p, factor=f): getattr(model.get_submodule(p), f) for p in paths for f in FACTORS}
+        shapes = {name: factor.shape for name, factor in names.items()}
+        return {n: t.shape for n, t in tensors.items()} == shapes and float(metadata.get("alpha", "nan")) == alpha
+
     def loads() -> bool | str:
         source, model = make(), make(seed + 1)
         kept, base = dict(model.named_parameters()), all_bits(model)
@@ -88,7 +100,7 @@ def adapter_file(
             if load(model, path) is ...:
                 raise NotDone
         wanted, now = dict(source.named_parameters()), dict(model.named_parameters())
-        mine = [f"{path}.{factor}" for path in paths for factor in ("down", "up")]
+        mine = [f"{path}.{factor}" for path in paths for factor in FACTORS]
         far = [n for n in mine if not _rounded(now[n], wanted[n])]
         return fine({
             f"{(far or [''])[0]} is not what was saved": bool(far),
@@ -106,6 +118,9 @@ def adapter_file(
                 save_file(damaged, path, metadata)
                 said[what] = _refused(load, make(seed + 1), path)
             save_file(tensors, path, metadata)
+            fits = _refused(load, make(seed + 1), path)
+            if fits != "no ValueError" and as_described(tensors, metadata):
+                return f"a file that fits: {fits}. Who loads nothing need not refuse anything"
             said["a model with another alpha"] = _refused(load, make(seed + 1, alpha + 1), path)
         return fine({f"{what}: {how}": how != "refused" for what, how in said.items()})
 

@@ -10,6 +10,7 @@ from torch import nn
 from lora_edu.assignments.observing import NotDone
 from lora_edu.assignments.plain_tensors import bits, fine
 from lora_edu.assignments.towers import Adapted, Inside, Probe, Tower, seeded
+from lora_edu.assignments.verdict import ELSEWHERE
 
 # --- 2.3: into a model ---
 
@@ -47,6 +48,8 @@ def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, a
     def chosen() -> str:
         model, returned, *_ = injected()
         found = probes(model)
+        if not found:
+            return "no layer has an adapter: nothing was replaced in the model that was given"
         settings = sorted({f"rank {probe.rank}, alpha {probe.alpha:g}" for probe in found.values()})
         words = ", ".join(found) + " with " + " and ".join(settings)
         if list(returned) == list(found):
@@ -78,7 +81,9 @@ def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, a
         said = {"a second injection": _refusal(run, model), "a model without such layers": _refusal(run, make(0))}
         return fine({f"{what}: {how}": how != "refused" for what, how in said.items()})
 
-    return {"chosen": chosen, "frozen": frozen, "intact": intact, "refused": refused}
+    if inside:  # an answer that finds nothing here loses this part, and no other
+        return {"inside": chosen} | dict.fromkeys(("chosen", "frozen", "intact", "refused"), ELSEWHERE)
+    return {"chosen": chosen, "inside": ELSEWHERE, "frozen": frozen, "intact": intact, "refused": refused}
 
 
 def _refusal(run: Callable, model: nn.Module) -> str:

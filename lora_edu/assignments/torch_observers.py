@@ -29,18 +29,22 @@ def update(answer: Callable, c: Any, down: Tensor, up: Tensor, alpha: float) -> 
 # --- 2.2: the layer ---
 
 
-def factors(layer: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters `down` and `up` of a layer. Raises AttributeError with the names that there are."""
+def factors(layer: nn.Module) -> dict[str, Tensor]:
+    """`down` and `up` of a layer. Raises AttributeError with the names that there are.
+
+    Plain tensors will do here: that no optimizer finds them is the part `frozen`.
+    """
     if layer is ...:
         raise NotDone
     if not isinstance(layer, nn.Module):
         raise TypeError(f"an nn.Module is needed, got {type(layer).__name__}")
-    own = dict(layer.named_parameters())
-    if not own:
-        raise NotDone
-    if not {"down", "up"} <= own.keys():
+    found = {name: getattr(layer, name, None) for name in ("down", "up")}
+    if not all(isinstance(factor, Tensor) for factor in found.values()):
+        own = [name for name, _ in layer.named_parameters()]
+        if not own:
+            raise NotDone
         raise AttributeError(f"parameters named down and up are needed; there are {', '.join(own)}")
-    return {"down": own["down"], "up": own["up"]}
+    return found
 
 
 def fill(layer: nn.Module, seed: int, size: float = 1.0) -> None:
@@ -77,6 +81,9 @@ def layer(answer: Callable, c: Any, n_in: int, n_out: int, rank: int, alpha: flo
 
     def alive() -> bool | str:
         made, _ = make()
+        if any(flat(factors(made)["down"])):
+            with torch.no_grad():
+                factors(made)["up"].zero_()  # whether it starts so is another part
         inputs = x().requires_grad_(True)
         made.eval()(inputs).pow(2).sum().backward()
         moves = {name: factor.grad is not None and any(flat(factor.grad)) for name, factor in factors(made).items()}
@@ -124,11 +131,14 @@ def layer(answer: Callable, c: Any, n_in: int, n_out: int, rank: int, alpha: flo
 def _init(make: Callable, std: float, seed: int) -> bool | str:
     """How `down` starts: 1,024 numbers, and the same again."""
     before = torch.get_rng_state().tolist()
+    drawn = factors(make(64, 80, 16, seed=seed)[0])
+    shapes = ", ".join(f"{name} {tuple(factor.shape)}" for name, factor in drawn.items())
     one, same, other = (bits(factors(make(64, 80, 16, seed=s)[0])["down"]) for s in (seed, seed, seed + 9))
     touched = torch.get_rng_state().tolist() != before
     found = float(np.std(one))
     normal = abs(np.mean(one)) < 0.2 * found and np.abs(one).max() > 2.3 * found
     return fine({
+        f"(64, 16) and (16, 80) belong here, there are {shapes}": shapes != "down (64, 16), up (16, 80)",
         "down does not have the standard deviation c.std": not 0.88 * std < found < 1.12 * std,
         "down is not normal around 0": not normal,
         "the same seed gives other numbers": one != same,

@@ -1,38 +1,34 @@
 """Points and words for what was observed of an answer, from plain data alone.
 
-The student's check uses it, and so does the grader, in a process of its own that imports the standard library only:
-nothing that a notebook replaced takes part.
+The student's check uses it, and so does the grader. It runs with the standard library only.
 """
 
-import json
-import sys
 from typing import Any
 
 from lora_edu.exercises.comparing import difference, equal, recognized
 
+ELSEWHERE = "-"  # what is expected of a part in the cases that do not concern it
+
 
 def earned(got: list[dict], expected: list[dict], parts: dict[str, float], tolerance: float) -> dict[str, float]:
-    """part -> its points, if it is as expected in all cases, else 0.
+    """part -> its points, if it is as expected in all cases that concern it, else 0.
 
+    Where "-" is expected, a case does not concern a part: an answer that fails there loses the parts that it is about.
     A part that is a word, such as inputs: "unchanged", says how the answer works. It counts only if one of the parts
     that say what comes out, the numbers, is earned: `return 0` changes no inputs, and earns nothing by that.
     """
-    complete = len(got) == len(expected)
-    right = {part for part in parts if complete and _always_equal(part, got, expected, tolerance)}
+    wrong = {part for _, part in failing(got, expected, tolerance)}
+    right = set(parts) - wrong if len(got) == len(expected) else set()
     words = {part for part in parts if all(isinstance(there[part], str) for there in expected)}
     if words != set(parts) and not right - words:
         right = set()
     return {part: points if part in right else 0.0 for part, points in parts.items()}
 
 
-def _always_equal(part: str, got: list[dict], expected: list[dict], tolerance: float) -> bool:
-    return all(equal(seen[part], there[part], tolerance) for seen, there in zip(got, expected, strict=True))
-
-
 def is_untouched(got: list[dict]) -> bool:
     """Whether the answer returned `...` in every case, and nothing else in any."""
     found = [[_error(value) for value in seen.values() if isinstance(value, dict)] for seen in got]
-    return all(errors and set(errors) == {"NotDone"} for errors in found)
+    return bool(found) and all(errors and set(errors) == {"NotDone"} for errors in found)
 
 
 def was_interrupted(got: list[dict]) -> bool:
@@ -40,13 +36,25 @@ def was_interrupted(got: list[dict]) -> bool:
     return any(_error(value) == "KeyboardInterrupt" for seen in got for value in seen.values())
 
 
-def failing_part(got: list[dict], expected: list[dict], tolerance: float) -> tuple[int, str] | None:
-    """The first case and part that are not as expected."""
-    for case, (seen, there) in enumerate(zip(got, expected, strict=True)):
+def failing(got: list[dict], expected: list[dict], tolerance: float) -> list[tuple[int, str]]:
+    """Of each part that is not as expected the first case and its name, in the order in which they are met."""
+    found = {}
+    for case, (seen, there) in enumerate(zip(got, expected, strict=False)):
         for part in there:
-            if not equal(seen[part], there[part], tolerance):
-                return case, part
-    return None
+            if there[part] != ELSEWHERE and not equal(seen[part], there[part], tolerance):
+                found.setdefault(part, case)
+    return [(case, part) for part, case in found.items()]
+
+
+def explanation(got: list[dict], stored: dict, tolerance: float, shown: list[str] | None = None) -> str:
+    """What is wrong, for each part that is; one sentence where one mistake explains all of it.
+
+    shown: each case, described.
+    """
+    sentences = {}
+    for case, part in failing(got, stored["expected"], tolerance):
+        sentences[message(got, stored, (case, part), tolerance, shown[case] if shown else "")] = None
+    return " ".join(sentences)
 
 
 def message(got: list[dict], stored: dict, where: tuple[int, str], tolerance: float, shown: str = "") -> str:
@@ -68,9 +76,9 @@ def message(got: list[dict], stored: dict, where: tuple[int, str], tolerance: fl
     if value is None:
         return place + "your answer gave None. A function hands its result over with `return`, not with `print`."
     if _error(value) == "NotDone":
-        return place + "not done yet, it returns `...`"
+        return place + "not done yet, it returns `...`."
     text = f" ({value['text']})" if _error(value) and value.get("text") else ""
-    return place + difference(value, expected) + text
+    return place + difference(value, expected).removesuffix(".") + text + "."
 
 
 def _in_numbers(got: list[dict], stored: dict, part: str, tolerance: float) -> int | None:
@@ -115,25 +123,16 @@ def judge(request: dict) -> dict:
     total, best = sum(points.values()), sum(request["parts"].values())
     if len(got) != len(stored["expected"]):
         return {"points": 0.0, "message": "the answer could not be observed"}
-    where = failing_part(got, stored["expected"], tolerance)
-    if where is None:
+    if not failing(got, stored["expected"], tolerance):
         return {"points": total, "message": f"correct, {total:g} of {best:g} points"}
     if is_untouched(got):
         return {"points": total, "message": f"not done, {total:g} of {best:g} points"}
     lost = ", ".join(f"{part} ({request['parts'][part]:g})" for part, value in points.items() if value == 0)
     return {
         "points": total,
-        "message": f"{total:g} of {best:g} points. Lost: {lost}. {message(got, stored, where, tolerance)}",
+        "message": f"{total:g} of {best:g} points. Lost: {lost}. {explanation(got, stored, tolerance)}",
     }
 
 
 def _error(value: Any) -> str | None:
     return value.get("error") if isinstance(value, dict) else None
-
-
-def main() -> None:
-    json.dump(judge(json.load(sys.stdin)), sys.stdout)
-
-
-if __name__ == "__main__":
-    main()
