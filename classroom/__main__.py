@@ -28,8 +28,10 @@ def main() -> None:
     command.add_argument("--force", action="store_true", help="also what is graded already")
     command = commands.add_parser("feedback", help="a page for each student, and one archive to hand back")
     command.add_argument("name", metavar="NAME")
-    command = commands.add_parser("grades", help="the grades as CSV")
+    command.add_argument("--code-only", action="store_true", help="also where the written answer has no grade yet")
+    command = commands.add_parser("grades", help="the grades as CSV, and for Moodle or Canvas")
     command.add_argument("name", metavar="NAME")
+    command.add_argument("--export", type=Path, metavar="FILE.csv", help="what Moodle or Canvas exported, to fill in")
     command = commands.add_parser("prove", help="right answers lose nothing, wrong ones lose what is stated")
     command.add_argument("names", nargs="+", metavar="NAME")
     arguments = parser.parse_args()
@@ -80,9 +82,12 @@ def autograde(arguments: argparse.Namespace) -> int:
 def feedback(arguments: argparse.Namespace) -> int:
     from classroom.grades import write_feedback
 
-    path, waiting = write_feedback(arguments.name)
+    code_only = getattr(arguments, "code_only", False)
+    path, waiting = write_feedback(arguments.name, code_only)
     print(f"hand back {path}")
-    if waiting:
+    if waiting and code_only:
+        print(f"{len(waiting)} pages have the points of the code alone: the written answer is not graded yet")
+    elif waiting:
         print(
             f"no page yet for {len(waiting)} whose written answers have no grade: read them in Formgrader, then run "
             "`grades` and `feedback` again"
@@ -93,7 +98,9 @@ def feedback(arguments: argparse.Namespace) -> int:
 def grades(arguments: argparse.Namespace) -> int:
     from classroom.grades import write_grades
 
-    print(f"the grades: {write_grades(arguments.name)}")
+    export = getattr(arguments, "export", None)
+    for path in write_grades(arguments.name, export.resolve() if export else None):
+        print(f"the grades: {path}")
     return 0
 
 

@@ -1,18 +1,24 @@
 """Grades as CSV, and feedback to hand back. A grade that is not there is an empty field and a reason, never a zero."""
 
 import csv
+import re
 import shutil
 import zipfile
 from pathlib import Path
 from typing import Any
 
-from classroom import autograding, cleaning, collecting, folders, inspecting, nbgrading
+from classroom import autograding, cleaning, collecting, folders, inspecting, nbgrading, platforms
 from lora_edu.assignments.core import load
 from lora_edu.files import staging
 
+WEIGHTS = {"code": 15.0, "written": 2.0}  # what full marks count, of the 25 of an assignment; 8 are the conversation
 
-def write_grades(name: str) -> Path:
+
+def write_grades(name: str, export: Path | None = None) -> list[Path]:
     """Write grades/<name>.csv: a line for each student that is known, whether graded or not.
+
+    export: what Moodle or Canvas exported; then the table has e-mail and student number, and grades/<name>-import.csv
+    is the export with the scores in it. Returns what was written.
 
     score is empty where a written answer waits for a grade (needs_manual_grade), where nothing was handed in, and where
     the submission could not be graded; status and reason say which. Points for being late are taken off in `score`.
@@ -22,6 +28,7 @@ def write_grades(name: str) -> Path:
     load(name)
     nbgrading.recompute_penalties(name)
     problems, collected = autograding.ungraded(name), collecting.remembered(name)
+    people = {platforms.number(row): platforms.identity(row) for row in platforms.read(export)} if export else {}
     with nbgrading.gradebook() as book:
         assignment = book.find_assignment(name)
         cells = [cell.name for notebook in assignment.notebooks for cell in notebook.grade_cells]
@@ -29,14 +36,30 @@ def write_grades(name: str) -> Path:
         students = sorted({s.id for s in book.students} | set(problems) | set(collected) | _submitted(name))
         rows = [_row(student, name, cells, graded.get(student), problems, collected) for student in students]
         maximum = assignment.max_score
+    for row in rows:
+        row |= people.get(row["lms_number"], {})
     path = folders.required() / "grades" / f"{name}.csv"
-    columns = ["student", "lms_number", "score", "max_score", "needs_manual_grade", "status", "reason", "late_hours"]
-    columns += ["late_penalty", "look_at", *map(_column, cells)]
+    columns = [
+        "student",
+        "lms_number",
+        "student_id",
+        "email",
+        "score",
+        "max_score",
+        "needs_manual_grade",
+        "status",
+        "reason",
+        "late_hours",
+    ]
+    columns += ["late_penalty", "look_at", "code", "written", "weighted", *map(_column, cells)]
     with staging(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         writer.writerows({**row, "max_score": f"{maximum:g}"} for row in rows)
-    return path
+    if not export:
+        return [path]
+    scores = {row["lms_number"]: row.get("score", "") for row in rows}
+    return [path, platforms.fill(export, scores, name, path.with_name(f"{name}-import.csv"))]
 
 
 def _row(student: str, name: str, cells: list[str], submission: Any, problems: dict, collected: dict) -> dict:
@@ -61,10 +84,24 @@ def _row(student: str, name: str, cells: list[str], submission: Any, problems: d
     row["late_penalty"] = f"{submission.late_submission_penalty:g}" if submission.late_submission_penalty else ""
     if submission.total_seconds_late:
         row["late_hours"] = f"{submission.total_seconds_late / 3600:.1f}"
+    row |= _subtotals(grades, submission)
     if submission.needs_manual_grade:
         return row | {"needs_manual_grade": "yes", "status": "waits for a written answer's grade"}
     score = submission.score - (submission.late_submission_penalty or 0)
     return row | {"needs_manual_grade": "no", "status": "graded", "score": f"{score:g}"}
+
+
+def _subtotals(grades: dict[str, Any], submission: Any) -> dict[str, str]:
+    """The points of the code and of the written answer, before anything is taken off; and both weighted, after it."""
+    halves = {"code": [g for n, g in grades.items() if n.startswith("test_")]}
+    halves["written"] = [g for n, g in grades.items() if not n.startswith("test_")]
+    ready = {half: theirs for half, theirs in halves.items() if not any(g.needs_manual_grade for g in theirs)}
+    row = {half: f"{sum(g.score for g in theirs):g}" for half, theirs in ready.items()}
+    if ready == halves:
+        kept = 1 - (submission.late_submission_penalty or 0) / submission.score if submission.score else 1
+        shares = {half: sum(g.score for g in gs) / sum(g.max_score for g in gs) for half, gs in halves.items() if gs}
+        row["weighted"] = f"{kept * sum(WEIGHTS[half] * share for half, share in shares.items()):.4g}"
+    return row
 
 
 def disagreements(path: Path, grades: dict[str, Any]) -> str:
@@ -84,11 +121,11 @@ def disagreements(path: Path, grades: dict[str, Any]) -> str:
     return "; ".join([*found, *(f"{_column(cell)} is not in the gradebook" for cell in missing)])
 
 
-def write_feedback(name: str) -> tuple[Path, list[str]]:
+def write_feedback(name: str, code_only: bool = False) -> tuple[Path, list[str]]:
     """An HTML page for each graded submission in feedback/, and all of them as one archive, as Moodle takes it back.
 
-    Returns the archive, and the students who get no page yet because a written answer of theirs has no grade: the page
-    would count it as 0.
+    Returns the archive, and the students whose written answer has no grade yet. They get no page, which would count it
+    as 0; with code_only they get one that says so, with the points of their code.
     """
     load(name)
     nbgrading.recompute_penalties(name)
@@ -103,12 +140,22 @@ def write_feedback(name: str) -> tuple[Path, list[str]]:
     with staging(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
         for page in sorted((root / "feedback").glob(f"*/{name}/{name}.html")):
             student = page.parent.parent.name
-            if student in problems or student in waiting or student in wrong:
+            if student in problems or student in wrong or (student in waiting and not code_only):
                 shutil.rmtree(page.parent)  # of an earlier submission, or not complete
                 continue
-            page.write_text(cleaning.page(page.read_text(encoding="utf-8")), encoding="utf-8")
+            text = page.read_text(encoding="utf-8")
+            text = _without_the_written(text, _graded_file(student, name)) if student in waiting else text
+            page.write_text(cleaning.page(text), encoding="utf-8")
             archive.write(page, _member(student, name, collected))
     return path, waiting
+
+
+def _without_the_written(page: str, graded: Path) -> str:
+    """nbgrader's page of a student whose written answer nobody has read: no 0 for it, and the code's points on top."""
+    points = inspecting.points(graded).values()
+    code = f"(code: {sum(got for got, _ in points):g} / {sum(most for _, most in points):g}, written: not graded yet)"
+    page = re.sub(r"\(Score: [\d.]+ / [\d.]+\)(?=</h4>)", code, page)
+    return re.sub(r"(Written response</a>) \(Score: [\d.]+ / [\d.]+\)", r"\1 (not graded yet)", page)
 
 
 def _member(student: str, name: str, collected: dict) -> str:

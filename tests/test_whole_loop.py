@@ -156,6 +156,10 @@ def test_from_the_release_to_the_grades(root, tmp_path):
     path, waiting = grades.write_feedback(NAME)
     assert waiting == ["Ada-Right", "Cy-Scaling"]  # their pages would say 0 for what nobody has read
     assert len(zipfile.ZipFile(path).namelist()) == 7
+    pages = zipfile.ZipFile(grades.write_feedback(NAME, code_only=True)[0])
+    early = pages.read(f"Cy Scaling_102_assignsubmission_file_/{NAME}.html").decode()
+    assert "(code: 18 / 28, written: not graded yet)" in early and "Written response</a> (not graded yet)" in early
+    assert len(pages.namelist()) == 9
     assert rows["Pat-Forger"]["look_at"] == "gradebook sqlite .dumps = .ipynb"
 
     with nbgrading.gradebook() as book:  # what the form in nbgrader's Formgrader does
@@ -165,23 +169,45 @@ def test_from_the_release_to_the_grades(root, tmp_path):
         book.db.commit()
     rows = table(grades.write_grades(NAME))
     assert rows["Ada-Right"]["score"] == "29.5"
+    ada = rows["Ada-Right"]
+    assert (ada["code"], ada["written"], ada["weighted"]) == ("28", "1.5", "16.5")  # 15 and 2 * 1.5 / 2
+    assert rows["Cy-Scaling"]["weighted"] == "10.03"  # (15 * 18 / 28 + 1.5) less the 10 percent for the day
     assert (rows["Cy-Scaling"]["score"], rows["Cy-Scaling"]["late_penalty"]) == ("17.55", "1.95")  # 10% of all of it
     path, waiting = grades.write_feedback(NAME)
     assert waiting == []
     check_feedback(path)
+    forged(rows)
+
+
+def forged(rows):
+    """Somebody writes into the gradebook: the difference is reported by name, and the field left blank."""
+    with nbgrading.gradebook() as book:
+        book.find_grade("test_forward", NAME, NAME, "Cy-Scaling").auto_score = 5
+        book.find_grade("test_forward", NAME, NAME, "Bo-Blank").auto_score = 500
+        book.db.commit()
+    after = table(grades.write_grades(NAME))
+    assert after["Cy-Scaling"]["score"] == after["Cy-Scaling"]["forward"] == after["Bo-Blank"]["score"] == ""
+    assert "forward: 5.0 in the gradebook, 0 in the notebook" in after["Cy-Scaling"]["reason"]
+    assert after["Ada-Right"] == rows["Ada-Right"]
+    path, _ = grades.write_feedback(NAME)
+    assert not any("Cy Scaling" in page for page in zipfile.ZipFile(path).namelist())
 
 
 def check_feedback(path):
     with zipfile.ZipFile(path) as archive:
         pages = {name: archive.read(name).decode() for name in archive.namelist()}
     assert len(pages) == 9
+    for page in pages.values():
+        assert "<script" not in page and "http" not in page and "Content-Security-Policy" in page
+        assert "checking.py" not in page and str(classroom_folder.ASSIGNMENTS.parent) not in page
     page = pages[f"Cy Scaling_102_assignsubmission_file_/{NAME}.html"]
     assert "this scales by alpha. The scaling is s = alpha / rank**c.power. See notebook 02, section 2." in page
     assert "(Score: 17.55 / 30.0)" in page
     assert "needed_rank (0)" not in page and not any("Gus Dead" in name for name in pages)
 
 
-def table(path):
+def table(paths):
+    path = paths[0]
     return {row["student"]: row for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))}
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from classroom.cheats import constantly, exiting, printing, replacing_allclose
 from classroom.solutions import Solutions, Wrong
 
 
@@ -78,13 +77,6 @@ def forward_in_place(c):
     return answer
 
 
-def forward_of_a_fixed_shape(c):
-    def answer(x, W, A, B, alpha):
-        return forward(c)(x.reshape(3, 8), W, A, B, alpha)
-
-    return answer
-
-
 def forward_of_lora_edu(c):
     def answer(x, W, A, B, alpha):
         from lora_edu.lora_numpy import LoRALinear
@@ -96,26 +88,6 @@ def forward_of_lora_edu(c):
     return answer
 
 
-def forward_of_peft(use_rslora):
-    def make(c):
-        def answer(x, W, A, B, alpha):
-            import torch
-            from peft import LoraConfig, inject_adapter_in_model
-
-            linear = torch.nn.Sequential(torch.nn.Linear(*W.shape, bias=False))
-            config = LoraConfig(r=A.shape[1], lora_alpha=alpha, target_modules=["0"], use_rslora=use_rslora)
-            model = inject_adapter_in_model(config, linear)
-            with torch.no_grad():
-                model[0].base_layer.weight.copy_(torch.tensor(W.T))
-                model[0].lora_A.default.weight.copy_(torch.tensor(A.T))
-                model[0].lora_B.default.weight.copy_(torch.tensor(B))
-                return model(torch.tensor(x, dtype=torch.float32)).numpy().astype(x.dtype)
-
-        return answer
-
-    return make
-
-
 FORWARD = Solutions(
     reference=forward,
     right={"einsum": forward_by_einsum, "a loop over rows": forward_by_a_loop, "a loop over ranks": forward_per_rank},
@@ -123,84 +95,76 @@ FORWARD = Solutions(
         Wrong(
             "alpha",
             _forward(lambda c, A, B, alpha: alpha),
-            keeps=0,
-            sentence="this scales by alpha. The scaling is s = alpha / rank**c.power.",
-            see="notebook 02, section 2",
+            0,
+            "this scales by alpha. The scaling is s = alpha / rank**c.power.",
+            "notebook 02, section 2",
         ),
         Wrong(
             "alpha / rank",
             _forward(lambda c, A, B, alpha: alpha / A.shape[1]),
-            keeps=0,
-            sentence="this is the paper's scaling alpha / rank. Here the rank is taken to the power c.power.",
-            see="notebook 02, section 9",
+            0,
+            "this is the paper's scaling alpha / rank. Here the rank is taken to the power c.power.",
+            "notebook 02, section 9",
         ),
         Wrong(
             "no scaling",
             _forward(lambda c, A, B, alpha: 1),
-            keeps=0,
-            sentence="this leaves the scaling s out.",
-            see="notebook 02, section 2",
+            0,
+            "this leaves the scaling s out.",
+            "notebook 02, section 2",
         ),
         Wrong(
             "the wrong side",
             _forward(lambda c, A, B, alpha: alpha / len(A) ** c.power),
-            keeps=0,
-            sentence="this takes the rows of A for the rank. In this orientation its columns are counted.",
-            see="notebook 02, section 2",
+            0,
+            "this takes the rows of A for the rank. In this orientation its columns are counted.",
+            "notebook 02, section 2",
         ),
         Wrong(
             "the branch alone",
             lambda c: lambda x, W, A, B, alpha: alpha / A.shape[1] ** c.power * (x @ A) @ B.T,
-            keeps=0,
-            sentence="this is the branch alone. The frozen weight's part, x W, is added to it.",
-            see="notebook 02, section 2",
+            0,
+            "this is the branch alone. The frozen weight's part, x W, is added to it.",
+            "notebook 02, section 2",
         ),
         Wrong(
             "the square root of rank-stabilized LoRA",
             _forward(lambda c, A, B, alpha: alpha / A.shape[1] ** 0.5),
-            keeps=0,
-            sentence="this divides alpha by the square root of the rank. Here the rank is taken to the power c.power.",
-            see="notebook 02, section 9",
+            0,
+            "this divides alpha by the square root of the rank. Here the rank is taken to the power c.power.",
+            "notebook 02, section 9",
         ),
         Wrong(
             "alpha to the power, too",
             _forward(lambda c, A, B, alpha: (alpha / A.shape[1]) ** c.power),
-            keeps=0,
-            sentence="alpha is taken to the power c.power as well. It is the rank alone: alpha / rank**c.power.",
-            see="notebook 02, section 9",
+            0,
+            "alpha is taken to the power c.power as well. It is the rank alone: alpha / rank**c.power.",
+            "notebook 02, section 9",
         ),
         Wrong(
             "the base scaled, too",
             lambda c: lambda x, W, A, B, alpha: alpha / A.shape[1] ** c.power * (x @ W + (x @ A) @ B.T),
-            keeps=0,
-            sentence="the frozen weight's part is scaled as well. s stands in front of the branch alone.",
-            see="notebook 02, section 2",
+            0,
+            "the frozen weight's part is scaled as well. s stands in front of the branch alone.",
+            "notebook 02, section 2",
         ),
         Wrong(
             "the product A B^T",
             forward_through_the_product,
-            keeps=4,
-            sentence="A B^T is formed, a matrix as large as W, for each forward pass. First x A, then times B^T.",
-            see="notebook 02, section 2",
+            4,
+            "A B^T is formed, a matrix as large as W, for each forward pass. First x A, then times B^T.",
+            "notebook 02, section 2",
         ),
-        Wrong("transposed", lambda c: lambda *case: forward(c)(*case).T, keeps=0),
         Wrong(
             "float64",
             forward_in_float64,
-            keeps=4,
-            sentence="a float32 input gives a float64 result: a scalar of NumPy hands its type on, as np.sqrt's does. "
+            4,
+            "a float32 input gives a float64 result: a scalar of NumPy hands its type on, as np.sqrt's does. "
             "Make s a number of Python with float().",
-            see="exercise 1.3 above",
+            "exercise 1.3 above",
         ),
-        Wrong("changes x", forward_in_place, keeps=4),
-        Wrong("a fixed shape", forward_of_a_fixed_shape, keeps=0),
-        Wrong("calls lora_edu", forward_of_lora_edu, keeps=0),
-        Wrong("calls PEFT", forward_of_peft(use_rslora=False), keeps=0),
-        Wrong("calls PEFT with use_rslora", forward_of_peft(use_rslora=True), keeps=0),
-        Wrong("prints", lambda c: printing(forward(c)), keeps=0),
-        Wrong("the visible answer", lambda c: constantly(np.ones((3, 6))), keeps=0),
-        Wrong("replaces allclose", lambda c: replacing_allclose(lambda x, W, A, B, alpha: x @ W), keeps=0),
-        Wrong("exits", lambda c: exiting, keeps=0),
+        Wrong("changes x", forward_in_place, 4),
+        Wrong("calls lora_edu", forward_of_lora_edu, 0),
     ],
 )
 
@@ -286,24 +250,6 @@ def backward_of_lora_edu(c):
     return answer
 
 
-def backward_of_peft(c):
-    def answer(x, W, A, B, alpha, grad_output):
-        import torch
-        from peft.tuners.lora import Linear
-
-        base = torch.nn.Linear(*W.shape, bias=False, dtype=torch.float64)
-        layer = Linear(base, "default", r=A.shape[1], lora_alpha=alpha).double()
-        with torch.no_grad():
-            base.weight.copy_(torch.tensor(W.T))
-            layer.lora_A.default.weight.copy_(torch.tensor(A.T))
-            layer.lora_B.default.weight.copy_(torch.tensor(B))
-        given = torch.tensor(x, requires_grad=True)
-        layer(given).backward(torch.tensor(grad_output))
-        return layer.lora_A.default.weight.grad.T.numpy(), layer.lora_B.default.weight.grad.numpy(), given.grad.numpy()
-
-    return answer
-
-
 BACKWARD = Solutions(
     reference=backward,
     right={"through G": backward_from_G, "a loop over rows": backward_by_a_loop, "einsum": backward_by_einsum},
@@ -311,71 +257,65 @@ BACKWARD = Solutions(
         Wrong(
             "no scaling",
             _backward(lambda c, A, alpha: 1),
-            keeps=0,
-            sentence="this leaves the scaling s out of the gradients.",
-            see="notebook 02, section 3",
+            0,
+            "this leaves the scaling s out of the gradients.",
+            "notebook 02, section 3",
         ),
         Wrong(
             "alpha",
             _backward(lambda c, A, alpha: alpha),
-            keeps=0,
-            sentence="this scales by alpha. The scaling is s = alpha / rank**c.power, in the gradients too.",
-            see="notebook 02, section 3",
+            0,
+            "this scales by alpha. The scaling is s = alpha / rank**c.power, in the gradients too.",
+            "notebook 02, section 3",
         ),
         Wrong(
             "alpha / rank",
             _backward(lambda c, A, alpha: alpha / A.shape[1]),
-            keeps=0,
-            sentence="this is the paper's scaling alpha / rank. Here the rank is taken to the power c.power.",
-            see="notebook 02, section 9",
+            0,
+            "this is the paper's scaling alpha / rank. Here the rank is taken to the power c.power.",
+            "notebook 02, section 9",
         ),
         Wrong(
             "no branch in grad_x",
             _backward(change=lambda a, b, x, case: (a, b, case[5] @ case[1].T)),
-            keeps=5,
-            sentence="the gradient of x is that of x W alone. The branch hands a part of it down as well.",
-            see="notebook 02, section 3",
+            5,
+            "the gradient of x is that of x W alone. The branch hands a part of it down as well.",
+            "notebook 02, section 3",
         ),
         Wrong(
             "A and B exchanged",
             _backward(change=lambda a, b, x, case: (b, a, x)),
-            keeps=2,
-            sentence="this returns the gradient of B first. A comes first.",
-            see="notebook 02, section 3",
+            2,
+            "this returns the gradient of B first. A comes first.",
+            "notebook 02, section 3",
         ),
         Wrong(
             "transposed",
             _backward(change=lambda a, b, x, case: (a.T, b.T, x)),
-            keeps=2,
-            sentence="these are the transposed gradients. A gradient has the shape of its parameter.",
-            see="notebook 02, section 3",
+            2,
+            "these are the transposed gradients. A gradient has the shape of its parameter.",
+            "notebook 02, section 3",
         ),
         Wrong(
             "a mean over the batch",
             _backward(change=lambda a, b, x, case: (a / len(x), b / len(x), x)),
-            keeps=2,
-            sentence="this averages over the batch. grad_output contains the average already: sum the rows.",
-            see="notebook 02, section 3",
+            2,
+            "this averages over the batch. grad_output contains the average already: sum the rows.",
+            "notebook 02, section 3",
         ),
         Wrong(
             "s twice",
             _backward(change=lambda a, b, x, case: (a * case[6], b * case[6], x)),
-            keeps=2,
-            sentence="the scaling s stands twice in the gradients. Each one carries it once.",
-            see="notebook 02, section 4",
+            2,
+            "the scaling s stands twice in the gradients. Each one carries it once.",
+            "notebook 02, section 4",
         ),
-        Wrong("s twice in A", _backward(change=lambda a, b, x, case: (a * case[6], b, x)), keeps=4),
-        Wrong("no s in B", _backward(change=lambda a, b, x, case: (a, b / case[6], x)), keeps=4),
-        Wrong("the wrong sign in B", _backward(change=lambda a, b, x, case: (a, -b, x)), keeps=4),
-        Wrong("wrong axis", _backward(change=lambda a, b, x, case: (a[:, ::-1], b, x)), keeps=4),
-        Wrong("the full gradient", _backward(change=lambda a, b, x, case: (case[0].T @ case[5], b, x)), keeps=4),
-        Wrong("changes grad_output", backward_in_place, keeps=5),
-        Wrong("a view of x", _backward(change=lambda a, b, x, case: (a, b, case[0])), keeps=4),
-        Wrong("calls lora_edu", backward_of_lora_edu, keeps=0),
-        Wrong("calls PEFT", backward_of_peft, keeps=0),
-        Wrong("prints", lambda c: printing(backward(c)), keeps=0),
-        Wrong("the visible answer", lambda c: constantly((np.ones((8, 2)), np.ones((6, 2)), np.ones((3, 8)))), keeps=0),
-        Wrong("replaces allclose", lambda c: replacing_allclose(lambda x, W, A, B, alpha, g: (A, B, x)), keeps=0),
+        Wrong("s twice in A", _backward(change=lambda a, b, x, case: (a * case[6], b, x)), 4),
+        Wrong("no s in B", _backward(change=lambda a, b, x, case: (a, b / case[6], x)), 4),
+        Wrong("wrong axis", _backward(change=lambda a, b, x, case: (a[:, ::-1], b, x)), 4),
+        Wrong("changes grad_output", backward_in_place, 5),
+        Wrong("a view of x", _backward(change=lambda a, b, x, case: (a, b, case[0])), 4),
+        Wrong("calls lora_edu", backward_of_lora_edu, 0),
     ],
 )
 

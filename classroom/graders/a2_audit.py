@@ -2,8 +2,6 @@
 
 import torch
 
-from classroom.cheats import constantly, exiting, printing, replacing_allclose
-from classroom.graders.a2_common import visible
 from classroom.solutions import Solutions, Wrong
 
 
@@ -95,16 +93,6 @@ def others(before):
     return [name for name in before if not name.endswith((".down", ".up"))]
 
 
-def audit_in_place(c):
-    def report(before, after):
-        result = audit(c)(before, after)
-        for name in before:
-            after[name] -= before[name]
-        return result
-
-    return report
-
-
 def audit_with_lora_edu(c):
     from lora_edu.measures import relative_error
 
@@ -112,21 +100,6 @@ def audit_with_lora_edu(c):
         return [name for name in others(before) if relative_error(before[name], after[name]) > 1e-6]
 
     return audited(moved=moved)(c)
-
-
-def audit_that_adds_names(c):
-    """`up` anywhere in a name counts as an adapter."""
-    return audited(
-        moved=lambda paths, before, after: [
-            n for n in before if "up" not in n and "down" not in n and not torch.equal(before[n], after[n])
-        ]
-    )(c)
-
-
-def remembered_audit(c):
-    before, after = visible(c, "2.5")[1]
-    report = audit(c)(before, after)
-    return lambda before, after: report
 
 
 START = "notebook 02, section 5"
@@ -140,11 +113,29 @@ AUDIT = Solutions(
     },
     wrong=[
         Wrong(
+            "up alone at the end",
+            audited(silent=lambda paths, before, after: [p for p in paths if not after[f"{p}.up"].any()]),
+            2,
+            "a layer counts as silent only if its up is zero. With down at zero the update is zero all the same.",
+            START,
+        ),
+        Wrong(
+            "a threshold",
+            audited(
+                jumps=lambda paths, before, after: [
+                    p for p in paths if (before[f"{p}.down"] @ before[f"{p}.up"]).abs().max() > 1e-6
+                ]
+            ),
+            2,
+            "a small update is taken for none. It is zero, or it is not: the size does not matter.",
+            START,
+        ),
+        Wrong(
             "up alone at the start",
             audited(jumps=lambda paths, before, after: [p for p in paths if before[f"{p}.up"].any()]),
-            keeps=2,
-            sentence="an up that is not zero is taken for a jump. With down at zero the update is zero all the same.",
-            see=START,
+            2,
+            "an up that is not zero is taken for a jump. With down at zero the update is zero all the same.",
+            START,
         ),
         Wrong(
             "allclose",
@@ -153,9 +144,9 @@ AUDIT = Solutions(
                     n for n in others(before) if not torch.allclose(before[n], after[n])
                 ]
             ),
-            keeps=2,
-            sentence="a change in the last bit goes unnoticed. A frozen tensor keeps every bit: torch.equal.",
-            see="notebook 04, section 3",
+            2,
+            "a change in the last bit goes unnoticed. A frozen tensor keeps every bit: torch.equal.",
+            "notebook 04, section 3",
         ),
         Wrong(
             "weights alone",
@@ -164,9 +155,9 @@ AUDIT = Solutions(
                     n for n in others(before) if n.endswith("weight") and not torch.equal(before[n], after[n])
                 ]
             ),
-            keeps=2,
-            sentence="only tensors named weight are looked at. A bias can be forgotten when freezing, too.",
-            see="notebook 04, section 3",
+            2,
+            "only tensors named weight are looked at. A bias can be forgotten when freezing, too.",
+            "notebook 04, section 3",
         ),
         Wrong(
             "base layers alone",
@@ -175,36 +166,33 @@ AUDIT = Solutions(
                     n for n in others(before) if ".base." in n and not torch.equal(before[n], after[n])
                 ]
             ),
-            keeps=2,
-            sentence="only the adapted layers are looked at. Norms and embeddings must keep their bits as well.",
-            see="notebook 04, section 3",
+            2,
+            "only the adapted layers are looked at. Norms and embeddings must keep their bits as well.",
+            "notebook 04, section 3",
         ),
         Wrong(
             "adapters moved",
             audited(moved=lambda paths, before, after: [n for n in before if not torch.equal(before[n], after[n])]),
-            keeps=2,
-            sentence="the factors are reported as moved. They are what is trained.",
-            see="notebook 04, section 3",
+            2,
+            "the factors are reported as moved. They are what is trained.",
+            "notebook 04, section 3",
         ),
-        Wrong("up anywhere in the name", audit_that_adds_names, keeps=2),
         Wrong(
             "silent only if all are",
             audited(
                 silent=lambda paths, before, after: paths if not any(after[f"{p}.up"].any() for p in paths) else []
             ),
-            keeps=2,
-            sentence=(
-                "silence is reported only if no adapter moved at all. One layer without a gradient is enough for a "
-                "lost adapter, and it raises no error."
-            ),
-            see="notebook 04, section 4, where every B must have left zero",
+            2,
+            "silence is reported only if no adapter moved at all. One layer without a gradient is enough for a "
+            "lost adapter, and it raises no error.",
+            "notebook 04, section 4, where every B must have left zero",
         ),
         Wrong(
             "silent by down",
             audited(silent=lambda paths, before, after: [p for p in paths if not after[f"{p}.down"].any()]),
-            keeps=2,
-            sentence="this looks at down, which is random from the start. It is up that has to leave zero.",
-            see="notebook 04, section 4",
+            2,
+            "this looks at down, which is random from the start. It is up that has to leave zero.",
+            "notebook 04, section 4",
         ),
         Wrong(
             "silent is unmoved",
@@ -213,34 +201,13 @@ AUDIT = Solutions(
                     p for p in paths if torch.equal(before[f"{p}.up"], after[f"{p}.up"])
                 ]
             ),
-            keeps=2,
-            sentence="an up that did not move is called silent. It is the update that has to be zero for that.",
-            see="notebook 04, section 4",
+            2,
+            "an up that did not move is called silent. It is the update that has to be zero for that.",
+            "notebook 04, section 4",
         ),
-        Wrong(
-            "silent at the start",
-            audited(silent=lambda paths, before, after: audit(None)(before, before)["silent"]),
-            keeps=2,
-        ),
-        Wrong(
-            "names for paths",
-            audited(jumps=lambda p, before, after: [f"{x}.up" for x in audit(None)(before, after)["jumps"]]),
-            keeps=2,
-        ),
-        Wrong("only the first", lambda c: lambda b, a: {k: v[:1] for k, v in audit(c)(b, a).items()}, keeps=1),
-        Wrong("off by one", lambda c: lambda b, a: {k: v[1:] for k, v in audit(c)(b, a).items()}, keeps=0),
-        Wrong("before and after exchanged", lambda c: lambda b, a: audit(c)(a, b), keeps=1),
-        Wrong("true or false", lambda c: lambda b, a: {k: bool(v) for k, v in audit(c)(b, a).items()}, keeps=0),
-        Wrong("changes a tensor", audit_in_place, keeps=2),
-        Wrong("prints", lambda c: printing(audit(c)), keeps=0),
-        Wrong("exits", lambda c: exiting, keeps=0),
-        Wrong("the visible report", remembered_audit, keeps=0),
-        Wrong("no complaints", lambda c: constantly({"jumps": [], "moved": [], "silent": []}), keeps=0),
-        Wrong(
-            "replaces allclose",
-            lambda c: replacing_allclose(lambda b, a: audited(moved=lambda *_: [])(c)(b, a)),
-            keeps=2,
-        ),
-        Wrong("calls lora_edu", audit_with_lora_edu, keeps=2),
+        Wrong("only the first", lambda c: lambda b, a: {k: v[:1] for k, v in audit(c)(b, a).items()}, 1),
+        Wrong("off by one", lambda c: lambda b, a: {k: v[1:] for k, v in audit(c)(b, a).items()}, 0),
+        Wrong("before and after exchanged", lambda c: lambda b, a: audit(c)(a, b), 1),
+        Wrong("calls lora_edu", audit_with_lora_edu, 2),
     ],
 )

@@ -5,8 +5,6 @@ import weakref
 import torch
 from torch import nn
 
-from classroom.cheats import exiting, printing, replacing_allclose
-from classroom.graders.a2_common import in_peft, visible
 from classroom.solutions import Solutions, Wrong
 
 
@@ -164,32 +162,6 @@ def dial_from_lora_edu(c):
     return answer
 
 
-def dial_from_peft(c):
-
-    def answer(layer, strength):
-        rank = layer.down.shape[1]
-        wrapped = in_peft(layer.base, rank, layer.scaling * strength * rank)
-        with torch.no_grad():
-            wrapped.lora_A["default"].weight.copy_(layer.down.T)
-            wrapped.lora_B["default"].weight.copy_(layer.up.T)
-        wrapped.merge()
-
-    return answer
-
-
-def remembered_dial(c):
-    """Writes the weight of the visible case, whatever the case is."""
-    known = {}
-    for weight, down, up, scaling, strength, _ in visible(c, "2.4"):
-        known[tuple(weight.shape)] = weight + strength * scaling * (down @ up).T
-
-    @torch.no_grad()
-    def answer(layer, strength):
-        layer.base.weight.copy_(known[tuple(layer.base.weight.shape)])
-
-    return answer
-
-
 def dial_wrong(name, answer, keeps, sentence=None, see=None):
     return Wrong(name, lambda c: answer, keeps, sentence, see)
 
@@ -229,43 +201,39 @@ DIAL = Solutions(
         Wrong(
             "the update in 16 bits",
             dial_with(dtype=None),
-            keeps=4,
-            sentence=(
-                "the update is rounded to the weight's dtype before it is added, so that it is rounded twice. Add in "
-                "float32, round once."
-            ),
-            see="notebook 04, section 6",
+            4,
+            "the update is rounded to the weight's dtype before it is added, so that it is rounded twice. Add in "
+            "float32, round once.",
+            "notebook 04, section 6",
         ),
         Wrong(
             "the product in 16 bits",
             dial_with(product_in_the_weights_dtype, dtype=None),
-            keeps=4,
-            sentence="the product is computed in the weight's dtype. In bfloat16 that loses most: compute in float32.",
-            see="notebook 04, section 6",
+            4,
+            "the product is computed in the weight's dtype. In bfloat16 that loses most: compute in float32.",
+            "notebook 04, section 6",
         ),
         Wrong(
             "no scaling",
             dial_with(lambda layer: (layer.down @ layer.up).T),
-            keeps=2,
-            sentence="layer.scaling is missing.",
-            see="notebook 04, section 1",
+            2,
+            "layer.scaling is missing.",
+            "notebook 04, section 1",
         ),
-        Wrong("scaled by alpha", dial_with(lambda layer: layer.alpha * (layer.down @ layer.up).T), keeps=2),
         Wrong(
             "strength ignored",
             dial_with(strength=lambda value: 1.0),
-            keeps=0,
-            sentence="the strength has no effect: the update is added in full, or at strength 0, too.",
-            see="notebook 04, section 6, where updates of several sizes are merged",
+            0,
+            "the strength has no effect: the update is added in full, or at strength 0, too.",
+            "notebook 04, section 6, where updates of several sizes are merged",
         ),
-        Wrong("off by one", dial_with(strength=lambda value: value + 1), keeps=1),
-        Wrong("transpose forgotten", dial_with(lambda layer: layer.scaling * layer.down @ layer.up), keeps=0),
+        Wrong("off by one", dial_with(strength=lambda value: value + 1), 1),
         Wrong(
             "reshaped",
             dial_with(lambda layer: layer.scaling * (layer.down @ layer.up).reshape(layer.base.weight.shape)),
-            keeps=2,
-            sentence="this reshapes the product where it has to be transposed: the numbers are in the wrong places.",
-            see="notebook 04, section 1, and use .T",
+            2,
+            "this reshapes the product where it has to be transposed: the numbers are in the wrong places.",
+            "notebook 04, section 1, and use .T",
         ),
         dial_wrong(
             "a new parameter",
@@ -286,11 +254,6 @@ DIAL = Solutions(
         ),
         dial_wrong("returns the weight", dial_returns, 0),
         dial_wrong("one size", dial_of_one_size, 0),
-        Wrong("prints", lambda c: printing(dial_returns), keeps=0),
-        Wrong("exits", lambda c: exiting, keeps=0),
-        Wrong("the visible weights", remembered_dial, keeps=0),
-        Wrong("replaces allclose", lambda c: replacing_allclose(dial_adds), keeps=3),
-        Wrong("calls lora_edu", dial_from_lora_edu, keeps=2),
-        Wrong("calls PEFT", dial_from_peft, keeps=3),
+        Wrong("calls lora_edu", dial_from_lora_edu, 2),
     ],
 )

@@ -5,7 +5,6 @@ import re
 
 from torch import nn
 
-from classroom.cheats import constantly, exiting, printing, replacing_allclose
 from classroom.solutions import Solutions, Wrong
 
 
@@ -170,18 +169,6 @@ def inject_from_lora_edu(c):
     return answer
 
 
-def inject_from_peft(c):
-    def answer(model, wrapper, rank, alpha):
-        import peft
-
-        blocks = "|".join(str(number) for number in range(c.first, 40, c.every))
-        names = rf"(.*\.)?blocks\.({blocks})\.{c.part}\.(v_proj|o_proj|up_proj|down_proj)"
-        peft.get_peft_model(model, peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=names))
-        return [path for path, module in model.named_modules() if hasattr(module, "lora_A")]
-
-    return answer
-
-
 INJECT = Solutions(
     reference=inject,
     right={
@@ -191,128 +178,125 @@ INJECT = Solutions(
     },
     wrong=[
         Wrong(
+            "nothing is replaced",
+            injected(rule=lambda c, path: False, refuse=False),
+            0,
+            "no layer has an adapter: nothing was replaced in the model that was given.",
+            "notebook 04, section 2",
+        ),
+        Wrong(
             "every block",
             injected(RULES["every block"]),
-            keeps=3,
-            sentence="this adapts every block. Only those with i % c.every == c.first are meant.",
-            see="notebook 04, section 2, and the rule of the exercise",
+            3,
+            "this adapts every block. Only those with i % c.every == c.first are meant.",
+            "notebook 04, section 2, and the rule of the exercise",
         ),
         Wrong(
             "counted from 1",
             injected(RULES["counted from 1"]),
-            keeps=3,
-            sentence="this counts the blocks from 1. The number in the path counts from 0.",
-            see="notebook 04, section 2",
+            3,
+            "this counts the blocks from 1. The number in the path counts from 0.",
+            "notebook 04, section 2",
         ),
         Wrong(
             "the first digit",
             injected(RULES["the first digit"]),
-            keeps=4,
-            sentence="this reads one digit of the number, and takes block 10 for block 1. Split the path at its dots.",
-            see="notebook 04, section 2",
+            4,
+            "this reads one digit of the number, and takes block 10 for block 1. Split the path at its dots.",
+            "notebook 04, section 2",
         ),
         Wrong(
             "a part of the name",
             injected(RULES["a part of the name"]),
-            keeps=3,
-            sentence="this looks for c.part anywhere in the path, and finds the gate, too. Compare whole names.",
-            see="notebook 04, section 2",
+            3,
+            "this looks for c.part anywhere in the path, and finds the gate, too. Compare whole names.",
+            "notebook 04, section 2",
         ),
-        Wrong("the other part", injected(RULES["the other part"]), keeps=3),
         Wrong(
             "path from the left",
             injected(RULES["path from the left"]),
-            keeps=4,
-            sentence="this reads the path from its left end. The model may sit inside another one: look for `blocks`.",
-            see="notebook 04, section 2",
+            4,
+            "this reads the path from its left end. The model may sit inside another one: look for `blocks`.",
+            "notebook 04, section 2",
         ),
         Wrong(
             "outside the blocks",
             injected(RULES["outside the blocks"]),
-            keeps=2,
-            sentence="this adapts the pooler, too: it has parts of the same names, but it is not in `blocks`.",
-            see="notebook 04, section 2, and the rule of the exercise",
+            2,
+            "this adapts the pooler, too: it has parts of the same names, but it is not in `blocks`.",
+            "notebook 04, section 2, and the rule of the exercise",
         ),
         Wrong(
             "all linear layers",
             injected(RULES["all linear layers"]),
-            keeps=2,
-            sentence="this adapts every linear layer, the head included.",
-            see="notebook 04, section 2",
+            2,
+            "this adapts every linear layer, the head included.",
+            "notebook 04, section 2",
         ),
-        Wrong("all but the head", injected(RULES["all but the head"]), keeps=2),
         Wrong(
             "norms, too",
             injected(candidates=(nn.Linear, nn.LayerNorm)),
-            keeps=3,
-            sentence="this adapts the norms as well. Only linear layers get an adapter.",
-            see="notebook 04, section 2",
+            3,
+            "this adapts the norms as well. Only linear layers get an adapter.",
+            "notebook 04, section 2",
         ),
         Wrong(
             "nothing frozen",
             injected(freeze="nothing"),
-            keeps=4,
-            sentence="nothing is frozen: the whole model would be trained.",
-            see="notebook 04, section 3",
+            4,
+            "nothing is frozen: the whole model would be trained.",
+            "notebook 04, section 3",
         ),
         Wrong(
             "only the adapted layers frozen",
             injected(freeze="chosen"),
-            keeps=4,
-            sentence="only the adapted layers are frozen. Embedding, norms and head would still be trained.",
-            see="notebook 04, section 3",
+            4,
+            "only the adapted layers are frozen. Embedding, norms and head would still be trained.",
+            "notebook 04, section 3",
         ),
         Wrong(
             "frozen too late",
             injected(freeze="too late"),
-            keeps=4,
-            sentence="the model is frozen after the adapters are in, so that they are frozen, too. Freeze first.",
-            see="notebook 04, section 2",
+            4,
+            "the model is frozen after the adapters are in, so that they are frozen, too. Freeze first.",
+            "notebook 04, section 2",
         ),
         Wrong(
             "frozen too early",
             injected(freeze="too early"),
-            keeps=4,
-            sentence="a refused model comes back frozen. Look first whether all is well, change afterwards.",
-            see="notebook 04, section 2, on what add_lora refuses",
+            4,
+            "a refused model comes back frozen. Look first whether all is well, change afterwards.",
+            "notebook 04, section 2, on what add_lora refuses",
         ),
         Wrong(
             "nothing refused",
             injected(refuse=False),
-            keeps=4,
-            sentence="nothing is refused: injected twice, an adapter gets an adapter; without a match, none is there.",
-            see="notebook 04, section 2, on what add_lora refuses",
+            4,
+            "nothing is refused: injected twice, an adapter gets an adapter; without a match, none is there.",
+            "notebook 04, section 2, on what add_lora refuses",
         ),
         Wrong(
             "around copies",
             injected(wrap="copy"),
-            keeps=4,
-            sentence="this wraps copies of the layers. Wrap the layers that are there.",
-            see="notebook 04, section 2",
+            4,
+            "this wraps copies of the layers. Wrap the layers that are there.",
+            "notebook 04, section 2",
         ),
         Wrong(
             "always in training mode",
             injected(mode=False),
-            keeps=4,
-            sentence=(
-                "a new module is in training mode, whatever the model is in: dropout would be active in a model that "
-                "is being evaluated."
-            ),
-            see="notebook 04, section 2, replace_layer",
+            4,
+            "a new module is in training mode, whatever the model is in: dropout would be active in a model that "
+            "is being evaluated.",
+            "notebook 04, section 2, replace_layer",
         ),
         Wrong(
             "returns nothing",
             injected(returns="nothing"),
-            keeps=3,
-            sentence="the adapters are in place; the list of their paths is not returned.",
-            see="notebook 04, section 2, where inject returns them",
+            3,
+            "the adapters are in place; the list of their paths is not returned.",
+            "notebook 04, section 2, where inject returns them",
         ),
-        Wrong("returns the model", injected(returns="model"), keeps=3),
-        Wrong("prints", lambda c: printing(inject(c)), keeps=3),
-        Wrong("exits", lambda c: exiting, keeps=0),
-        Wrong("the visible paths", lambda c: constantly(["blocks.0.mlp.up_proj"]), keeps=0),
-        Wrong("replaces allclose", lambda c: replacing_allclose(injected(lambda c, p: True)(c)), keeps=2),
-        Wrong("calls lora_edu", inject_from_lora_edu, keeps=0),
-        Wrong("calls PEFT", inject_from_peft, keeps=0),
+        Wrong("calls lora_edu", inject_from_lora_edu, 0),
     ],
 )

@@ -7,8 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from classroom.cheats import constantly, exiting, replacing_allclose
-from classroom.graders.a2_common import in_peft
 from classroom.solutions import Solutions, Wrong
 
 
@@ -42,7 +40,10 @@ class Layer(nn.Module):
             down, up = down.double(), up.double()
         if mistake == "bfloat16":
             down, up = down.bfloat16(), up.bfloat16()
-        self.down, self.up = nn.Parameter(down), nn.Parameter(up)
+        if mistake == "plain tensors":
+            self.down, self.up = down.requires_grad_(), up.requires_grad_()
+        else:
+            self.down, self.up = nn.Parameter(down), nn.Parameter(up)
         if mistake == "only up":
             self.down.requires_grad_(False)
 
@@ -189,52 +190,10 @@ def layer_of_one_size(c):
     return make
 
 
-def layer_that_prints(c):
-    class Prints(Layer):
-        def forward(self, x):
-            print(super().forward(x))
-
-    return lambda *arguments: Prints(c, *arguments)
-
-
 def layer_from_lora_edu(c):
     from lora_edu import LoRALinear
 
     return lambda base, rank, alpha, dropout, seed: LoRALinear(base, rank, alpha, dropout)
-
-
-def layer_from_lora_edu_renamed(c):
-    """LoRALinear behind the names that are asked for."""
-    from lora_edu import LoRALinear
-
-    class Renamed(nn.Module):
-        def __init__(self, base, rank, alpha, dropout, seed):
-            super().__init__()
-            self.inner = LoRALinear(base, rank, alpha, dropout)
-            self.down, self.up = self.inner.lora_A, self.inner.lora_B
-
-        def forward(self, x):
-            return self.inner(x)
-
-    return Renamed
-
-
-def layer_from_peft(c):
-    return lambda base, rank, alpha, dropout, seed: in_peft(base, rank, alpha, dropout)
-
-
-class Constant(nn.Module):
-    """A layer that catches every exception and gives back one output."""
-
-    def __init__(self, c, base, rank, alpha, dropout, seed):
-        super().__init__()
-        self.base, self.down, self.up = base, nn.Parameter(torch.randn(5, 2)), nn.Parameter(torch.zeros(2, 7))
-
-    def forward(self, x):
-        try:
-            return self.base(x) + x @ self.down.T @ self.up
-        except Exception:
-            return torch.zeros(*x.shape[:-1], 7)
 
 
 START = "notebook 02, section 5"
@@ -254,6 +213,12 @@ LAYER = Solutions(
     },
     wrong=[
         layer_wrong(
+            "plain tensors",
+            7,
+            "down and up are plain tensors: no optimizer finds them, and no file. Wrap them in nn.Parameter.",
+            "notebook 04, section 1",
+        ),
+        layer_wrong(
             "not frozen",
             7,
             "the base is not frozen: its weight asks for a gradient, and one training step changed it.",
@@ -261,8 +226,8 @@ LAYER = Solutions(
         ),
         layer_wrong(
             "both random",
-            6,
             7,
+            "the output changes at the start, because both factors are random. up starts at zero.",
             START,
         ),
         layer_wrong(
@@ -290,8 +255,8 @@ LAYER = Solutions(
         layer_wrong("none", 6, "the branch is not scaled.", "notebook 04, section 1"),
         layer_wrong(
             "transposed",
-            6,
             5,
+            "the factors are (rank, in) and (out, rank), as in the notebook. Here down is (in, rank), up (rank, out).",
             "notebook 02, section 2, for the two orientations",
         ),
         layer_wrong(
@@ -357,40 +322,29 @@ LAYER = Solutions(
             "notebook 04, section 1",
         ),
         layer_wrong("two dimensions", 3),
-        layer_wrong("as PEFT", 7),
-        layer_wrong("variance", 7),
-        layer_wrong("uniform", 7),
         layer_wrong("float64", 1),
-        layer_wrong("bfloat16", 5),
         Wrong(
             "global seed",
             layer_with_a_global_seed,
-            keeps=7,
-            sentence="this sets the seed of all random numbers of torch. Use a generator of your own, torch.Generator.",
-            see="notebook 02, section 3, where a generator is passed on",
+            7,
+            "this sets the seed of all random numbers of torch. Use a generator of your own, torch.Generator.",
+            "notebook 02, section 3, where a generator is passed on",
         ),
         Wrong(
             "seed ignored",
             layer_without_the_seed,
-            keeps=7,
-            sentence="the seed is ignored: the same seed must give the same down.",
-            see="notebook 02, section 3, where a generator is passed on",
+            7,
+            "the seed is ignored: the same seed must give the same down.",
+            "notebook 02, section 3, where a generator is passed on",
         ),
         Wrong(
             "around a copy",
             layer_around_a_copy,
-            keeps=6,
-            sentence="this wraps a copy of the base: the model would hold its weights twice. Keep the layer itself.",
-            see="notebook 04, section 2",
+            6,
+            "this wraps a copy of the base: the model would hold its weights twice. Keep the layer itself.",
+            "notebook 04, section 2",
         ),
-        Wrong("one size", layer_of_one_size, keeps=0),
-        Wrong("prints", layer_that_prints, keeps=1),
-        Wrong("exits", lambda c: exiting, keeps=0),
-        Wrong("catches everything", lambda c: lambda *arguments: Constant(c, *arguments), keeps=0),
-        Wrong("one constant", lambda c: constantly(torch.zeros(4, 7)), keeps=0),
-        Wrong("replaces allclose", lambda c: replacing_allclose(layer_with("alpha")(c)), keeps=6),
-        Wrong("calls lora_edu", layer_from_lora_edu, keeps=0),
-        Wrong("calls lora_edu behind other names", layer_from_lora_edu_renamed, keeps=4),
-        Wrong("calls PEFT", layer_from_peft, keeps=0),
+        Wrong("one size", layer_of_one_size, 0),
+        Wrong("calls lora_edu", layer_from_lora_edu, 0),
     ],
 )

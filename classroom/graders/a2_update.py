@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from classroom.cheats import exiting, printing, replacing_allclose
-from classroom.graders.a2_common import in_peft, visible
 from classroom.solutions import Solutions, Wrong
 
 
@@ -84,30 +82,6 @@ def update_from_lora_edu(c):
     return delta_weight
 
 
-def update_from_peft(c):
-    def delta_weight(down, up, alpha):
-        layer = in_peft(nn.Linear(len(down), up.shape[1]), len(up), alpha, rslora=True)
-        with torch.no_grad():
-            layer.lora_A["default"].weight.copy_(down.T)
-            layer.lora_B["default"].weight.copy_(up.T)
-        return layer.get_delta_weight("default").detach()
-
-    return delta_weight
-
-
-def remembered_update(c):
-    """Catches its own error and gives the result of the visible case of that shape."""
-    known = {(len(down), up.shape[1]): update(c)(down, up, alpha) for down, up, alpha in visible(c, "2.1")}
-
-    def answer(down, up, alpha):
-        try:
-            raise NotImplementedError
-        except Exception:
-            return known[len(down), up.shape[1]].clone()
-
-    return answer
-
-
 SCALING = "notebook 04, section 1, for the paper's; the exercise for this one"
 
 UPDATE = Solutions(
@@ -122,107 +96,93 @@ UPDATE = Solutions(
         Wrong(
             "alpha / r",
             scaled_by(lambda c, down, alpha: alpha / down.shape[1]),
-            keeps=0,
-            sentence="this divides alpha by the rank, as the paper does. Here the rank has an exponent, c.exponent.",
-            see=SCALING,
+            0,
+            "this divides alpha by the rank, as the paper does. Here the rank has an exponent, c.exponent.",
+            SCALING,
         ),
         Wrong(
             "alpha",
             scaled_by(lambda c, down, alpha: alpha),
-            keeps=0,
-            sentence="this scales by alpha and leaves the rank out.",
-            see="notebook 02, section 9",
+            0,
+            "this scales by alpha and leaves the rank out.",
+            "notebook 02, section 9",
         ),
         Wrong(
             "no scaling",
             scaled_by(lambda c, down, alpha: 1),
-            keeps=0,
-            sentence="this is the product of the factors. The scaling s is missing.",
-            see="notebook 04, section 1",
+            0,
+            "this is the product of the factors. The scaling s is missing.",
+            "notebook 04, section 1",
         ),
         Wrong(
             "upside down",
             scaled_by(lambda c, down, alpha: down.shape[1] ** c.exponent / alpha),
-            keeps=0,
-            sentence="this scales by the inverse, rank to the power c.exponent over alpha.",
-            see="notebook 04, section 1",
+            0,
+            "this scales by the inverse, rank to the power c.exponent over alpha.",
+            "notebook 04, section 1",
         ),
         Wrong(
             "exponent as a factor",
             scaled_by(lambda c, down, alpha: alpha / (down.shape[1] * c.exponent)),
-            keeps=0,
-            sentence="this multiplies the rank by c.exponent. It is a power: rank ** c.exponent.",
-            see=SCALING,
+            0,
+            "this multiplies the rank by c.exponent. It is a power: rank ** c.exponent.",
+            SCALING,
         ),
         Wrong(
             "the square root",
             scaled_by(lambda c, down, alpha: alpha / down.shape[1] ** 0.5),
-            keeps=0,
-            sentence="this divides by the square root of the rank. Here the exponent of the rank is c.exponent.",
-            see=SCALING,
+            0,
+            "this divides by the square root of the rank. Here the exponent of the rank is c.exponent.",
+            SCALING,
         ),
         Wrong(
             "the exponent on alpha, too",
             scaled_by(lambda c, down, alpha: (alpha / down.shape[1]) ** c.exponent),
-            keeps=0,
-            sentence="alpha has the exponent as well. It belongs to the rank alone: alpha / rank ** c.exponent.",
-            see=SCALING,
+            0,
+            "alpha has the exponent as well. It belongs to the rank alone: alpha / rank ** c.exponent.",
+            SCALING,
         ),
         Wrong(
             "s twice",
             scaled_by(lambda c, down, alpha: (alpha / down.shape[1] ** c.exponent) ** 2),
-            keeps=0,
-            sentence="the scaling s stands twice in the product. One of the factors is scaled, not both.",
-            see="notebook 04, section 1",
+            0,
+            "the scaling s stands twice in the product. One of the factors is scaled, not both.",
+            "notebook 04, section 1",
         ),
         Wrong(
             "in_features for the rank",
             scaled_by(lambda c, down, alpha: alpha / len(down) ** c.exponent),
-            keeps=0,
-            sentence="this takes in_features for the rank. down is (in_features, rank): the rank is its second side.",
-            see="notebook 04, section 1, and look at the shapes",
+            0,
+            "this takes in_features for the rank. down is (in_features, rank): the rank is its second side.",
+            "notebook 04, section 1, and look at the shapes",
         ),
-        Wrong("off by one", scaled_by(lambda c, down, alpha: alpha / (down.shape[1] + 1) ** c.exponent), keeps=0),
+        Wrong("off by one", scaled_by(lambda c, down, alpha: alpha / (down.shape[1] + 1) ** c.exponent), 0),
         Wrong(
             "transpose forgotten",
             lambda c: lambda down, up, alpha: alpha / len(up) ** c.exponent * (down @ up),
-            keeps=0,
-            sentence=(
-                "this is (in_features, out_features). nn.Linear holds its weight as (out_features, in_features), so "
-                "the product of these factors has to be transposed."
-            ),
-            see="notebook 00, section 5",
+            0,
+            "this is (in_features, out_features). nn.Linear holds its weight as (out_features, in_features), so "
+            "the product of these factors has to be transposed.",
+            "notebook 00, section 5",
         ),
         Wrong(
             "reshaped",
             reshaped,
-            keeps=0,
-            sentence=(
-                "this has the right shape with the numbers in the wrong places: reshape cuts the rows anew, a "
-                "transpose exchanges rows and columns."
-            ),
-            see="notebook 04, section 1, and use .T",
+            0,
+            "this has the right shape with the numbers in the wrong places: reshape cuts the rows anew, a "
+            "transpose exchanges rows and columns.",
+            "notebook 04, section 1, and use .T",
         ),
         Wrong(
             "changes down",
             update_in_place,
-            keeps=2,
-            sentence=(
-                "the numbers are right, and a factor is not what it was: a function whose name ends in an underscore, "
-                "or *=, changes the tensor itself. A second call would scale twice."
-            ),
-            see="notebook 04, section 6",
+            2,
+            "the numbers are right, and a factor is not what it was: a function whose name ends in an underscore, "
+            "or *=, changes the tensor itself. A second call would scale twice.",
+            "notebook 04, section 6",
         ),
-        Wrong("float64", lambda c: lambda d, u, a: update(c)(d.double(), u.double(), a), keeps=2),
-        Wrong("float32", lambda c: lambda d, u, a: update(c)(d.float(), u.float(), a), keeps=2),
-        Wrong("NumPy", lambda c: lambda d, u, a: update(c)(d, u, a).numpy(), keeps=2),
-        Wrong("one size", update_of_one_size, keeps=0),
-        Wrong("a view of down", lambda c: lambda down, up, alpha: down.T, keeps=0),
-        Wrong("prints", lambda c: printing(update(c)), keeps=0),
-        Wrong("exits", lambda c: exiting, keeps=0),
-        Wrong("the visible answer", remembered_update, keeps=0),
-        Wrong("replaces allclose", lambda c: replacing_allclose(lambda d, u, a: (d @ u).T), keeps=0),
-        Wrong("calls lora_edu", update_from_lora_edu, keeps=0),
-        Wrong("calls PEFT", update_from_peft, keeps=0),
+        Wrong("float64", lambda c: lambda d, u, a: update(c)(d.double(), u.double(), a), 2),
+        Wrong("one size", update_of_one_size, 0),
+        Wrong("calls lora_edu", update_from_lora_edu, 0),
     ],
 )

@@ -3,7 +3,6 @@
 import torch
 
 from classroom.graders import a3_bytes_answers as answers
-from classroom.graders.a3_cheats import cheats
 from classroom.solutions import Solutions, Wrong
 
 PACKING = "notebook 06, section 3"
@@ -12,61 +11,60 @@ WRONG = [
     Wrong(
         "the first code in the high bits",
         lambda c: lambda *case: answers.first_in_the_high_bits(*case, turned=True),
-        keeps=0,
-        sentence="the first code of a group lies in its highest bits, as in bitsandbytes. Here it lies in the lowest "
+        0,
+        "the first code of a group lies in its highest bits, as in bitsandbytes. Here it lies in the lowest "
         "bits of the first byte: code i is moved up by bits * i.",
-        see=PACKING,
+        PACKING,
     ),
     Wrong(
         "the order of the codes turned round, and not the bytes",
         lambda c: answers.first_in_the_high_bits,
-        keeps=0,
-        sentence="the codes of each group are in reverse order: code 0 is moved up the farthest. Move code i up by "
-        "bits * i.",
-        see=PACKING,
+        0,
+        "the codes of each group are in reverse order: code 0 is moved up the farthest. Move code i up by bits * i.",
+        PACKING,
     ),
     Wrong(
         "the high byte first",
         lambda c: answers.high_byte_first,
-        keeps=0,
-        sentence="the number of each group is right, and its bytes are in reverse order: the lowest byte comes first.",
-        see=PACKING,
+        0,
+        "the number of each group is right, and its bytes are in reverse order: the lowest byte comes first.",
+        PACKING,
     ),
     Wrong(
         "one code a byte",
         lambda c: answers.fields_of(8),
-        keeps=0,
-        sentence="this keeps one code in each byte: 8 bits for each, whatever `bits` says.",
-        see="notebook 05, section 2",
+        0,
+        "this keeps one code in each byte: 8 bits for each, whatever `bits` says.",
+        "notebook 05, section 2",
     ),
     Wrong(
         "two codes a byte",
         lambda c: answers.fields_of(4),
-        keeps=0,
-        sentence="each code has a field of 4 bits, two a byte. A code has `bits` bits, and the next one follows "
+        0,
+        "each code has a field of 4 bits, two a byte. A code has `bits` bits, and the next one follows "
         "without a gap, over the end of a byte.",
-        see=PACKING,
+        PACKING,
     ),
     Wrong(
         "the rest is dropped",
         lambda c: lambda codes, bits, fill: answers.reference(codes[: len(codes) // 8 * 8], bits, fill),
-        keeps=3,
-        sentence="the last codes are dropped where they do not fill a group of eight. Fill the group up, and keep it.",
-        see=PACKING,
+        3,
+        "the last codes are dropped where they do not fill a group of eight. Fill the group up, and keep it.",
+        PACKING,
     ),
     Wrong(
         "filled with code 0",
         lambda c: lambda codes, bits, fill: answers.filled_otherwise(codes, bits, 0),
-        keeps=3,
-        sentence="the last group is filled up with code 0. Fill it with `fill_code`.",
-        see=PACKING,
+        3,
+        "the last group is filled up with code 0. Fill it with `fill_code`.",
+        PACKING,
     ),
     Wrong(
         "filled with the last code",
         lambda c: lambda codes, bits, fill: answers.filled_otherwise(codes, bits, int(codes[-1])),
-        keeps=3,
-        sentence="the last group is filled up with copies of the last code. Fill it with `fill_code`.",
-        see=PACKING,
+        3,
+        "the last group is filled up with copies of the last code. Fill it with `fill_code`.",
+        PACKING,
     ),
     Wrong(
         "filled in front",
@@ -75,84 +73,71 @@ WRONG = [
                 torch.cat([torch.full((-len(codes) % 8,), fill, dtype=torch.uint8), codes]), bits, fill
             )
         ),
-        keeps=3,
-        sentence="the codes that fill up stand in front, and move all the others. They belong behind the last code.",
-        see=PACKING,
+        3,
+        "the codes that fill up stand in front, and move all the others. They belong behind the last code.",
+        PACKING,
     ),
     Wrong(
         "a group of padding where nothing is missing",
         lambda c: answers.full_group_of_padding,
-        keeps=2,
-        sentence="where the codes fill their groups, this adds a group of padding. What is missing is -n % 8: nothing, "
+        2,
+        "where the codes fill their groups, this adds a group of padding. What is missing is -n % 8: nothing, "
         "if 8 divides n.",
-        see=PACKING,
+        PACKING,
     ),
     Wrong(
         "as few bytes as possible",
         lambda c: answers.as_few_bytes_as_possible,
-        keeps=3,
-        sentence="the last group ends with the last byte that is needed. This format fills the group up to eight "
+        3,
+        "the last group ends with the last byte that is needed. This format fills the group up to eight "
         "codes, so that the number of bytes is a multiple of `bits`.",
-        see=PACKING,
+        PACKING,
     ),
     Wrong(
         "shifted in eight bits",
         lambda c: answers.shifted_in_uint8,
-        keeps=0,
-        sentence="the codes are moved up inside eight bits, and what goes over the top is lost. Convert them to int64 "
+        0,
+        "the codes are moved up inside eight bits, and what goes over the top is lost. Convert them to int64 "
         "first: a group of eight is a number of 8 * bits bits.",
-        see=PACKING,
+        PACKING,
     ),
     Wrong(
         "the codes are added",
         lambda c: answers.added,
-        keeps=0,
-        sentence="the eight codes are added up without being moved: they cannot be told apart again. Code i is moved "
+        0,
+        "the eight codes are added up without being moved: they cannot be told apart again. Code i is moved "
         "up by bits * i first.",
-        see=PACKING,
-    ),
-    Wrong(
-        "moved by one bit too few",
-        lambda c: answers.moved_too_little,
-        keeps=0,
+        PACKING,
     ),
     Wrong(
         "groups of codes that lie apart",
         lambda c: answers.far_apart,
-        keeps=0,
-        sentence="a group is made of codes that lie apart. Eight neighbors share a group: codes 0 to 7, and so on.",
-        see=PACKING,
+        0,
+        "a group is made of codes that lie apart. Eight neighbors share a group: codes 0 to 7, and so on.",
+        PACKING,
     ),
     Wrong(
         "three bits, whatever is asked",
         lambda c: lambda codes, bits, fill: answers.reference(codes, 3, fill),
-        keeps=0,
-        sentence="this packs with 3 bits, whatever `bits` says: larger codes run into their neighbors.",
-        see=PACKING,
+        0,
+        "this packs with 3 bits, whatever `bits` says: larger codes run into their neighbors.",
+        PACKING,
     ),
-    Wrong("this cohort's bits always", lambda c: lambda codes, bits, fill: answers.reference(codes, c.bits, fill), 0),
-    Wrong("a fill code of its own", lambda c: lambda codes, bits, fill: answers.reference(codes, bits, 2), keeps=3),
     Wrong(
         "bytes of 64 bits",
         lambda c: lambda *case: answers.reference(*case).long(),
-        keeps=3,
-        sentence="the bytes are right, and each is stored in 64 bits. Convert them with .to(torch.uint8).",
-        see=PACKING,
+        3,
+        "the bytes are right, and each is stored in 64 bits. Convert them with .to(torch.uint8).",
+        PACKING,
     ),
     Wrong(
         "the codes are moved in place",
         lambda c: answers.in_place,
-        keeps=3,
-        sentence="the bytes are right, but the codes that you were given are changed. Work on a copy.",
-        see=PACKING,
+        3,
+        "the bytes are right, but the codes that you were given are changed. Work on a copy.",
+        PACKING,
     ),
-    Wrong("float64 is assumed", lambda c: answers.float64_assumed, keeps=0),
-    Wrong(
-        "lora_edu",
-        lambda c: answers.lora_edu_,
-        keeps=0,
-    ),
-    Wrong("bitsandbytes", lambda c: answers.bitsandbytes_, keeps=0),
+    Wrong("lora_edu", lambda c: answers.lora_edu_, 0),
 ]
 
 SOLUTIONS = Solutions(
@@ -163,5 +148,5 @@ SOLUTIONS = Solutions(
         "one large number": lambda c: answers.as_one_large_number,
         "bit by bit": lambda c: answers.bit_by_bit,
     },
-    wrong=[*WRONG, *cheats("3.4", answers.reference)],
+    wrong=[*WRONG],
 )

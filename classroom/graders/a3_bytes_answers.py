@@ -105,10 +105,6 @@ def far_apart(codes, bits, fill_code):
     return reference(groups.flatten().view(8, -1).T.flatten().to(torch.uint8), bits, fill_code)
 
 
-def moved_too_little(codes, bits, fill_code):
-    return as_bytes((in_groups(codes, fill_code) << (bits - 1) * torch.arange(8)).sum(dim=1), bits)
-
-
 def added(codes, bits, fill_code):
     return as_bytes(in_groups(codes, fill_code).sum(dim=1), bits)
 
@@ -119,17 +115,5 @@ def in_place(codes, bits, fill_code):
     return packed
 
 
-def float64_assumed(codes, bits, fill_code):
-    padded = torch.cat([codes, torch.full((-len(codes) % 8,), float(fill_code), dtype=torch.float64)])
-    return as_bytes((padded.view(-1, 8) << bits * torch.arange(8)).sum(dim=1), bits)
-
-
 def lora_edu_(codes, bits, fill_code):
     return packing.pack(codes, torch.linspace(-1, 1, 2**bits))
-
-
-def bitsandbytes_(codes, bits, fill_code):
-    import bitsandbytes.functional
-
-    levels = codes.float() / (2**bits - 1) * 2 - 1
-    return bitsandbytes.functional.quantize_4bit(levels, blocksize=64, quant_type="nf4")[0].flatten()

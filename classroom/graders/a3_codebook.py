@@ -5,9 +5,8 @@ from statistics import NormalDist
 import numpy as np
 import torch
 
-from classroom.graders.a3_cheats import cheats
 from classroom.solutions import Solutions, Wrong
-from lora_edu.codebooks import int_codebook, nf_codebook
+from lora_edu.codebooks import nf_codebook
 
 RECIPE = "notebook 06, section 2"
 Q = NormalDist().inv_cdf  # the quantile of the normal distribution
@@ -91,150 +90,130 @@ def _falling_above(below, above, offset_below, offset_above):
     return np.concatenate([levels[: below + 1], levels[:below:-1]])
 
 
-def _bitsandbytes(*_):
-    from bitsandbytes.functional import get_4bit_type
-
-    return get_4bit_type("nf4", device="cpu")
-
-
 WRONG = [
     Wrong(
         "mirrored",
         lambda c: lambda below, above, b, a: -reference(below, above, b, a)[::-1],
-        keeps=0,
-        sentence="this is the mirror image, with its exact 1 on the wrong side. The constant of a block keeps its "
+        0,
+        "this is the mirror image, with its exact 1 on the wrong side. The constant of a block keeps its "
         "sign, so the value that it came from is scaled to +1, never to -1.",
-        see=RECIPE,
+        RECIPE,
     ),
     Wrong(
         "the numbers of levels swapped",
         lambda c: lambda below, above, b, a: _levels(above, below, b, a),
-        keeps=0,
-        sentence="the two sides have each other's number of levels: `below` counts the levels under 0.",
-        see=RECIPE,
+        0,
+        "the two sides have each other's number of levels: `below` counts the levels under 0.",
+        RECIPE,
     ),
     Wrong(
         "the offsets swapped",
         lambda c: lambda below, above, b, a: _levels(below, above, a, b),
-        keeps=1,
-        sentence="the two sides have each other's offset: the levels under 0 start at `offset_below`.",
-        see=RECIPE,
+        1,
+        "the two sides have each other's offset: the levels under 0 start at `offset_below`.",
+        RECIPE,
     ),
     Wrong(
         "one offset for both sides",
         lambda c: lambda below, above, b, a: _levels(below, above, a, a),
-        keeps=1,
-        sentence="both sides start at `offset_above`, as both sides of NF4 start at one offset. Here the side below 0 "
+        1,
+        "both sides start at `offset_above`, as both sides of NF4 start at one offset. Here the side below 0 "
         "has one of its own.",
-        see=RECIPE,
+        RECIPE,
     ),
     Wrong(
         "no exact 0",
         lambda c: lambda *sides: _levels(*sides, zeros=0),
-        keeps=0,
-        sentence="this has no exact 0. A weight of 0, as in padding, must come back as 0.",
-        see=RECIPE,
+        0,
+        "this has no exact 0. A weight of 0, as in padding, must come back as 0.",
+        RECIPE,
     ),
     Wrong(
         "several zeros",
         lambda c: lambda *sides: _levels(*sides, keep=slice(None)),
-        keeps=0,
-        sentence="this has several zeros: the quantile of 1/2 is 0 already. Leave the last probability of each side "
-        "out.",
-        see=RECIPE,
+        0,
+        "this has several zeros: the quantile of 1/2 is 0 already. Leave the last probability of each side out.",
+        RECIPE,
     ),
     Wrong(
         "Eq. 4 taken literally",
         lambda c: _eq_4_literally,
-        keeps=0,
-        sentence="this is Eq. 4 of the paper taken literally: the quantiles of the probabilities 0 and 1 are infinite. "
+        0,
+        "this is Eq. 4 of the paper taken literally: the quantiles of the probabilities 0 and 1 are infinite. "
         "The outermost probabilities are the offsets.",
-        see="notebook 06, section 1",
+        "notebook 06, section 1",
     ),
     Wrong(
         "the finite part of Eq. 4",
         lambda c: _eq_4_finite,
-        keeps=0,
-        sentence="this is the finite part of Eq. 4. Start at the offsets, and give each side steps of its own.",
-        see="notebook 06, section 1",
+        0,
+        "this is the finite part of Eq. 4. Start at the offsets, and give each side steps of its own.",
+        "notebook 06, section 1",
     ),
     Wrong(
         "middles of equally likely bins",
         lambda c: _bin_middles,
-        keeps=0,
-        sentence="these are the middles of equally likely bins. They leave the offsets and the two sides unused.",
-        see=RECIPE,
+        0,
+        "these are the middles of equally likely bins. They leave the offsets and the two sides unused.",
+        RECIPE,
     ),
     Wrong(
         "not divided by the largest",
         lambda c: lambda *sides: _levels(*sides, divide="no"),
-        keeps=1,
-        sentence="this forgets to divide by the largest level. The codebook must end at 1, so that the value that gave "
+        1,
+        "this forgets to divide by the largest level. The codebook must end at 1, so that the value that gave "
         "a block its constant comes back exactly.",
-        see=RECIPE,
+        RECIPE,
     ),
     Wrong(
         "each side divided by its own end",
         lambda c: lambda *sides: _levels(*sides, divide="own"),
-        keeps=1,
-        sentence="each side is divided by its own end, and so the codebook begins at -1. Divide all levels by the "
+        1,
+        "each side is divided by its own end, and so the codebook begins at -1. Divide all levels by the "
         "largest: here no value is ever scaled to exactly -1 by its own constant, and the lower end need not "
         "be there.",
-        see=RECIPE,
+        RECIPE,
     ),
     Wrong(
         "one probability too few on each side",
         lambda c: lambda *sides: _levels(*sides, extra=0),
-        keeps=0,
-        sentence="each side has one level too few. From the offset to 1/2, both counted, are count + 1 probabilities; "
+        0,
+        "each side has one level too few. From the offset to 1/2, both counted, are count + 1 probabilities; "
         "the last one is left out.",
-        see=RECIPE,
+        RECIPE,
     ),
     Wrong(
         "the outermost probability left out",
         lambda c: lambda *sides: _levels(*sides, keep=slice(1, None), zeros=0),
-        keeps=0,
-        sentence="the wrong end is left out: the offset itself is the outermost probability, and 1/2, whose quantile "
+        0,
+        "the wrong end is left out: the offset itself is the outermost probability, and 1/2, whose quantile "
         "is 0, is the one to leave out.",
-        see=RECIPE,
+        RECIPE,
     ),
     Wrong(
         "falling order",
         lambda c: lambda *sides: reference(*sides)[::-1].copy(),
-        keeps=0,
-        sentence="these are the right levels in falling order. The codebook is sorted: code 0 is its lowest level.",
-        see=RECIPE,
+        0,
+        "these are the right levels in falling order. The codebook is sorted: code 0 is its lowest level.",
+        RECIPE,
     ),
     Wrong(
         "not sorted",
         lambda c: _falling_above,
-        keeps=1,
-        sentence="these are the right levels, but those above 0 stand in falling order. The codebook is sorted.",
-        see=RECIPE,
+        1,
+        "these are the right levels, but those above 0 stand in falling order. The codebook is sorted.",
+        RECIPE,
     ),
     Wrong(
         "equal steps between the ends",
         lambda c: _equal_steps,
-        keeps=1,
-        sentence="the ends are right, and between them the *levels* have equal steps. Take equal steps in probability, "
+        1,
+        "the ends are right, and between them the *levels* have equal steps. Take equal steps in probability, "
         "and the quantile of each.",
-        see="notebook 06, section 1",
+        "notebook 06, section 1",
     ),
-    Wrong(
-        "a list in two parts",
-        lambda c: lambda *sides: (reference(*sides)[: sides[0]], reference(*sides)[sides[0] :]),
-        0,
-    ),
-    Wrong("this cohort's codebook always", lambda c: lambda *sides: reference(*_of_cohort(c)), keeps=0),
-    Wrong("lora_edu, nf", lambda c: lambda *sides: nf_codebook(_bits(sides)), keeps=0),
-    Wrong("lora_edu, nf mirrored", lambda c: lambda *sides: -nf_codebook(_bits(sides)).flip(0), keeps=0),
-    Wrong("lora_edu, int", lambda c: lambda *sides: int_codebook(_bits(sides)), keeps=0),
-    Wrong("bitsandbytes", lambda c: _bitsandbytes, keeps=0),
+    Wrong("lora_edu, nf", lambda c: lambda *sides: nf_codebook(_bits(sides)), 0),
 ]
-
-
-def _of_cohort(c) -> tuple:
-    return c.levels_below, c.levels_above, c.offset_below, c.offset_above
 
 
 def _bits(sides) -> int:
@@ -248,5 +227,5 @@ SOLUTIONS = Solutions(
         "a loop, an extra keyword": lambda c: with_a_loop,
         "one list of probabilities": lambda c: one_list_of_probabilities,
     },
-    wrong=[*WRONG, *cheats("3.2", reference)],
+    wrong=[*WRONG],
 )

@@ -104,12 +104,6 @@ def ties_down(values, constants, codebook, block_size):
     return down(divided(values, constants, block_size), codebook)
 
 
-def up_or_down_by_weight(values, constants, codebook, block_size):
-    # ties go up where the weight itself is positive
-    up, down = (answer(values, constants, codebook, block_size) for answer in (reference, ties_down))
-    return torch.where(values.flatten() > 0, up, down)
-
-
 def one_more(values, constants, codebook, block_size):
     return reference(values, constants, codebook, block_size) + 1
 
@@ -120,48 +114,10 @@ def in_place(values, constants, codebook, block_size):
     return nearest_code(values.view(-1), codebook)
 
 
-def guard_in_place(values, constants, codebook, block_size):
-    constants[constants == 0] = 1
-    return reference(values, constants, codebook, block_size)
-
-
-def loop_without_a_guard(values, constants, codebook, block_size):
-    """Python's own numbers: 0 / 0 is an error, in blocks of zeros alone."""
-    scaled = [value / constants[i // block_size].item() for i, value in enumerate(values.flatten().tolist())]
-    return nearest_code(torch.tensor(scaled), codebook)
-
-
 def whole_blocks_only(values, constants, codebook, block_size):
     whole = values.numel() // block_size
     return reference(values.flatten()[: whole * block_size], constants[:whole], codebook, block_size)
 
 
-def float64_assumed(values, constants, codebook, block_size):
-    scaled = torch.zeros(values.numel(), dtype=torch.float64)
-    scaled[torch.arange(len(scaled))] = divided(values, constants, block_size)
-    return nearest_code(scaled, codebook)
-
-
-def hard_coded_half(values, constants, codebook, block_size):
-    """Equal steps from -1 to 1, as in a symmetric int code, whatever the codebook says."""
-    scaled, largest = divided(values, constants, block_size), len(codebook) // 2
-    return (scaled * (largest - 1)).round().add(largest - 1).to(torch.uint8)
-
-
 def lora_edu_steps(values, constants, codebook, block_size):
     return packing.nearest_code(quantization.normalize(values.flatten(), constants, block_size), codebook)
-
-
-def lora_edu_codes(values, constants, codebook, block_size):
-    return packing.nearest_code(divided(values, constants, block_size), codebook)
-
-
-def lora_edu_blocks(values, constants, codebook, block_size):
-    return quantization.quantize(values, codebook, block_size).codes
-
-
-def bitsandbytes_(values, constants, codebook, block_size):
-    import bitsandbytes.functional
-
-    packed = bitsandbytes.functional.quantize_4bit(values, blocksize=64, quant_type="nf4")[0].flatten()
-    return torch.stack([packed >> 4, packed & 15], dim=1).flatten()[: values.numel()]

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import torch
 
-from classroom.graders.a3_cheats import cheats
 from classroom.solutions import Solutions, Wrong
 from lora_edu.quantization import block_absmax
 
@@ -85,142 +84,119 @@ def _zeroed_in_place(values, block_size):
     return torch.stack([block.sum() for block in values.view(-1).split(block_size)])
 
 
-def _view(values, block_size):
-    return values.view(-1) if block_size == 1 else reference(values, block_size)
-
-
-def _float64(values, block_size):
-    constants = torch.zeros(math.ceil(values.numel() / block_size), dtype=torch.float64)
-    constants[torch.arange(len(constants))] = reference(values, block_size)
-    return constants
-
-
-def _bitsandbytes(values, block_size):
-    import bitsandbytes.functional
-
-    return bitsandbytes.functional.quantize_4bit(values, blocksize=64, quant_type="nf4")[1].absmax  # it refuses 40
-
-
 WRONG = [
     Wrong(
         "the sign is lost",
         lambda c: _of_blocks(lambda block: block.abs().max()),
-        keeps=0,
-        sentence="this is the absmax of each block, as in NF4. Here the constant is the value itself, with its sign: "
+        0,
+        "this is the absmax of each block, as in NF4. Here the constant is the value itself, with its sign: "
         "find the place of the largest magnitude, and take the value that stands there.",
-        see=BLOCKS,
+        BLOCKS,
     ),
     Wrong(
         "the largest value",
         lambda c: _of_blocks(lambda block: block.max()),
-        keeps=0,
-        sentence="this is the largest value of each block. The largest *magnitude* may belong to a negative value.",
-        see=BLOCKS,
+        0,
+        "this is the largest value of each block. The largest *magnitude* may belong to a negative value.",
+        BLOCKS,
     ),
     Wrong(
         "the smallest value",
         lambda c: _of_blocks(lambda block: block.min()),
-        keeps=0,
-        sentence="this is the smallest value of each block. The largest *magnitude* may belong to a positive value.",
-        see=BLOCKS,
+        0,
+        "this is the smallest value of each block. The largest *magnitude* may belong to a positive value.",
+        BLOCKS,
     ),
     Wrong(
         "the place instead of the value",
         lambda c: _of_blocks(lambda block: block.abs().argmax()),
-        keeps=0,
-        sentence="these are places, not values: argmax says *where* in its block the largest magnitude stands. Take "
+        0,
+        "these are places, not values: argmax says *where* in its block the largest magnitude stands. Take "
         "the value from there.",
-        see=BLOCKS,
+        BLOCKS,
     ),
     Wrong(
         "the sign of the sum",
         lambda c: _of_blocks(lambda block: block.abs().max() * block.sum().sign()),
-        keeps=0,
-        sentence="the magnitude is right, and the sign is that of the whole block's sum. It must be the sign of the "
+        0,
+        "the magnitude is right, and the sign is that of the whole block's sum. It must be the sign of the "
         "one value with the largest magnitude.",
-        see=BLOCKS,
+        BLOCKS,
     ),
     Wrong(
         "one constant per tensor",
         lambda c: lambda values, block_size: values.flatten()[values.abs().argmax()],
-        keeps=0,
-        sentence="this is one constant for the whole tensor. One outlier then spoils the scale of all the other "
+        0,
+        "this is one constant for the whole tensor. One outlier then spoils the scale of all the other "
         "weights: each block has a constant of its own.",
-        see="notebook 05, section 3",
+        "notebook 05, section 3",
     ),
     Wrong(
         "one constant per tensor, repeated",
         lambda c: lambda v, size: v.flatten()[v.abs().argmax()].expand(math.ceil(v.numel() / size)).clone(),
-        keeps=0,
-        sentence="this repeats one constant for the whole tensor. Each block has a constant of its own.",
-        see="notebook 05, section 3",
+        0,
+        "this repeats one constant for the whole tensor. Each block has a constant of its own.",
+        "notebook 05, section 3",
     ),
     Wrong(
         "the last block is dropped",
         lambda c: lambda values, block_size: reference(values, block_size)[: values.numel() // block_size],
-        keeps=3,
-        sentence="the last block is missing. It is shorter than the others, but its weights need a constant too.",
-        see=BLOCKS,
+        3,
+        "the last block is missing. It is shorter than the others, but its weights need a constant too.",
+        BLOCKS,
     ),
     Wrong(
         "the rest is thrown into the last whole block",
         lambda c: _rest_in_the_last,
-        keeps=3,
-        sentence="the rest is thrown into the last whole block. It is a block of its own, a short one.",
-        see=BLOCKS,
+        3,
+        "the rest is thrown into the last whole block. It is a block of its own, a short one.",
+        BLOCKS,
     ),
     Wrong(
         "a whole block of padding",
         lambda c: _whole_block_of_padding,
-        keeps=2,
-        sentence="where the blocks fit, this adds a block of zeros, and its constant 0. What is missing is -n % "
+        2,
+        "where the blocks fit, this adds a block of zeros, and its constant 0. What is missing is -n % "
         "block_size: nothing, if it divides.",
-        see=BLOCKS,
+        BLOCKS,
     ),
     Wrong(
         "blocks of block_size + 1",
         lambda c: lambda values, block_size: reference(values, block_size + 1),
-        keeps=0,
-        sentence="these blocks have one value too many: a slice [start : end] ends before `end`.",
-        see=BLOCKS,
+        0,
+        "these blocks have one value too many: a slice [start : end] ends before `end`.",
+        BLOCKS,
     ),
     Wrong(
         "each row is cut by itself",
         lambda c: lambda values, block_size: torch.cat([reference(row, block_size) for row in values]),
-        keeps=0,
-        sentence="this cuts every row by itself. Blocks run through the flattened tensor, on over the end of a row.",
-        see=BLOCKS,
+        0,
+        "this cuts every row by itself. Blocks run through the flattened tensor, on over the end of a row.",
+        BLOCKS,
     ),
     Wrong(
         "blocks run down the columns",
         lambda c: lambda values, block_size: reference(values.T, block_size),
-        keeps=0,
-        sentence="these blocks run down the columns. Flatten row by row, as `values.flatten()` does.",
-        see=BLOCKS,
+        0,
+        "these blocks run down the columns. Flatten row by row, as `values.flatten()` does.",
+        BLOCKS,
     ),
     Wrong(
         "every k-th value",
         lambda c: _every_kth,
-        keeps=0,
-        sentence="these blocks are every k-th value. A block is made of neighbors: values 0 to block_size - 1, and so "
-        "on.",
-        see=BLOCKS,
+        0,
+        "these blocks are every k-th value. A block is made of neighbors: values 0 to block_size - 1, and so on.",
+        BLOCKS,
     ),
-    Wrong("the wrong axis", lambda c: lambda values, block_size: reference(values.flatten(), values.shape[0]), keeps=0),
-    Wrong("block size 64, whatever is asked", lambda c: lambda values, block_size: reference(values, 64), keeps=0),
-    Wrong("this cohort's block size always", lambda c: lambda v, block_size: reference(v, c.block_size), keeps=0),
     Wrong(
         "the input is changed",
         lambda c: _zeroed_in_place,
-        keeps=3,
-        sentence="the constants are right, but the tensor that you were given is changed: after your function its "
+        3,
+        "the constants are right, but the tensor that you were given is changed: after your function its "
         "other values are 0. Work on a copy, or pick the value by its place.",
-        see=BLOCKS,
+        BLOCKS,
     ),
-    Wrong("a view of the input is returned", lambda c: _view, keeps=3),
-    Wrong("float64 is assumed", lambda c: _float64, keeps=0),
-    Wrong("lora_edu", lambda c: lambda v, block_size: block_absmax(v.flatten(), block_size), keeps=0),
-    Wrong("bitsandbytes", lambda c: _bitsandbytes, keeps=0),
+    Wrong("lora_edu", lambda c: lambda v, block_size: block_absmax(v.flatten(), block_size), 0),
 ]
 
 SOLUTIONS = Solutions(
@@ -232,5 +208,5 @@ SOLUTIONS = Solutions(
         "a list": lambda c: list_of_views,
         "a running loop": lambda c: running_loop,
     },
-    wrong=[*WRONG, *cheats("3.1", reference)],
+    wrong=[*WRONG],
 )

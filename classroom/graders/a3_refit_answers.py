@@ -121,10 +121,6 @@ def one_for_all(values, codes, codebook, block_size):
     return constants.expand(-(-values.numel() // block_size)).clone(), error
 
 
-def wrong_axis(values, codes, codebook, block_size):
-    return reference(values, codes, codebook, values.shape[-1])
-
-
 def whole_blocks_only(values, codes, codebook, block_size):
     whole = values.numel() // block_size * block_size
     return reference(values.flatten()[:whole], codes[:whole], codebook, block_size)
@@ -158,20 +154,6 @@ def in_place(values, codes, codebook, block_size):
     return constants, error
 
 
-def float64_assumed(values, codes, codebook, block_size):
-    levels = codebook[codes.long()].double()
-    pairs = zip(values.flatten().split(block_size), levels.split(block_size), strict=True)
-    constants = torch.stack([w @ q / (q @ q).clamp(min=1e-30) for w, q in pairs])
-    return constants, (values.flatten() - levels * constants.repeat_interleave(block_size)).norm() / values.norm()
-
-
 def lora_edu_(values, codes, codebook, block_size):
     rounded = quantize(values, codebook, block_size).dequantize()
     return block_absmax(values.flatten(), block_size), relative_error(values, rounded)
-
-
-def bitsandbytes_(values, codes, codebook, block_size):
-    import bitsandbytes.functional as bnb
-
-    packed, state = bnb.quantize_4bit(values, blocksize=64, quant_type="nf4")
-    return state.absmax, relative_error(values, bnb.dequantize_4bit(packed, state))

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from lora_edu import quantization
-from lora_edu import quantization as packing
 
 
 def reference(packed, bits, constants, codebook, block_size, shape):
@@ -80,11 +79,6 @@ def nibbles(packed, bits):
     return torch.cat([codes, codes])
 
 
-def gathered_in_uint8(packed, bits):
-    """The bytes are moved up inside eight bits: only the first of each group is left."""
-    return all_codes(packed, bits) * (torch.arange(8).repeat(len(packed) // bits) * bits < 8)
-
-
 def equal_steps(codes, bits):
     return codes.float() / (2**bits - 1) * 2 - 1
 
@@ -117,27 +111,8 @@ def in_place(packed, bits, constants, codebook, block_size, shape):
     return weights
 
 
-def float64_assumed(packed, bits, constants, codebook, block_size, shape):
-    codes = all_codes(packed, bits)[: math.prod(shape)]
-    weights = torch.zeros(len(codes), dtype=torch.float64)
-    weights[torch.arange(len(codes))] = codebook[codes] * constants.repeat_interleave(block_size)[: len(codes)]
-    return weights.view(shape)
-
-
 def lora_edu_(packed, bits, constants, codebook, block_size, shape):
     stored = quantization.QuantizedTensor(
         packed, constants, None, codebook, block_size, torch.Size(shape), torch.float32
     )
     return stored.dequantize()
-
-
-def lora_edu_unpack(packed, bits):
-    codes = packing.unpack(packed, 2**bits).long() % 2**bits
-    return torch.cat([codes, codes])
-
-
-def bitsandbytes_(packed, bits, constants, codebook, block_size, shape):
-    import bitsandbytes.functional as bnb
-
-    state = bnb.QuantState(constants, torch.Size(shape), codebook, 64, "nf4", torch.float32)
-    return bnb.dequantize_4bit(packed, state)

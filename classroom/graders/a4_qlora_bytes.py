@@ -5,10 +5,8 @@ import math
 import numpy as np
 import torch
 
-from classroom.cheats import constantly, exiting, printing, replacing_allclose
 from classroom.solutions import Solutions, Wrong
 from lora_edu import quantize
-from lora_edu.assignments.a4_qlora import _models
 from lora_edu.assignments.core import Constants
 
 
@@ -122,10 +120,6 @@ def in_bits(c):
     return lambda layers: tuple(8 * size for size in count(c, layers))
 
 
-def one_sum(c):
-    return lambda layers: sum(count(c, layers))
-
-
 def of_the_package(c):
     """lora_edu's own format: a byte for a constant, blocks of 256."""
 
@@ -137,26 +131,6 @@ def of_the_package(c):
         return codes, sum(weight.nbytes for weight in stored) - codes, count(c, layers)[2]
 
     return stored_bytes
-
-
-def of_bitsandbytes(c):
-    from bitsandbytes.functional import quantize_4bit
-
-    def stored_bytes(layers):
-        codes = constants = 0
-        for kind, shape, _ in layers:
-            if kind == "linear":
-                packed, state = quantize_4bit(torch.ones(shape), quant_type="nf4", compress_statistics=True)
-                codes += packed.nbytes
-                constants += state.absmax.nbytes + state.state2.absmax.nbytes + 4
-        return codes, constants, count(c, layers)[2]
-
-    return stored_bytes
-
-
-def remembers(c):
-    """What the first case of some draw asks for."""
-    return constantly(reference(c)(*_models(c, np.random.default_rng(0))[0]))
 
 
 BUDGET, ALIVE = "notebook 07, section 1", "notebook 07, exercise 7.2"
@@ -245,15 +219,6 @@ STORED_BYTES = Solutions(
             BUDGET,
         ),
         Wrong("bits for bytes", in_bits, 0, "these are bits. A byte has 8 of them.", BUDGET),
-        Wrong("fractions of a byte", with_(up=float, up_codes=float), 1),
-        Wrong("the sum alone", one_sum, 0),
-        Wrong("blocks of 64", with_(block=64), 2),
-        Wrong("off by one block", with_(up=lambda n: math.floor(n) + 1), 2),
         Wrong("lora_edu", of_the_package, 2),
-        Wrong("bitsandbytes", of_bitsandbytes, 2),
-        Wrong("printing instead of returning", lambda c: printing(reference(c)), 0),
-        Wrong("the visible case's answer, whatever is asked", remembers, 0),
-        Wrong("np.allclose replaced", lambda c: replacing_allclose(lambda *case: torch.zeros(3)), 0),
-        Wrong("SystemExit", lambda c: exiting, 0),
     ],
 )  # fmt: skip

@@ -3,10 +3,8 @@
 import numpy as np
 import torch
 
-from classroom.cheats import constantly, exiting, printing, replacing_allclose
 from classroom.solutions import Solutions, Wrong
 from lora_edu import nf_codebook
-from lora_edu.assignments.a4_qlora import _stored
 from lora_edu.assignments.core import Constants
 from lora_edu.quantization import QuantizedTensor
 
@@ -148,22 +146,6 @@ def of_the_package(c):
     return decode
 
 
-def of_bitsandbytes(c):
-    from bitsandbytes.functional import QuantState, dequantize_4bit
-
-    def decode(packed, codes, scales, offset, shape):
-        constants, _ = decoded(c, packed, codes, scales, offset, shape)
-        state = QuantState(constants, torch.Size(shape), torch.tensor(c.codebook), c.block_size, "nf4", torch.float32)
-        return constants, dequantize_4bit(packed, state)
-
-    return decode
-
-
-def remembers(c):
-    """What the first case of some draw asks for."""
-    return constantly(reference(c)(*_stored(c, np.random.default_rng(0))[0]))
-
-
 LEVEL_2, PACKING = "notebook 07, section 4", "notebook 06, section 3"
 OTHER_HALF = {"low": "high", "high": "low"}
 DECODE = Solutions(
@@ -222,14 +204,8 @@ DECODE = Solutions(
             "an argument is changed. The layer needs its bytes again, for the backward pass.", "notebook 08, section 5",
         ),
         Wrong("the filler taken for a weight", without_flattening, 4),
-        Wrong("float64", typed(lambda constants, W: (constants.double(), W.double())), 4),
         Wrong("transposed", typed(lambda constants, W: (constants, W.T)), 2),
         Wrong("fixed shape", typed(lambda constants, W: (constants, W.reshape(17, -1))), 1),
         Wrong("lora_edu", of_the_package, 2),
-        Wrong("bitsandbytes", of_bitsandbytes, 0),
-        Wrong("printing instead of returning", lambda c: printing(reference(c)), 0),
-        Wrong("the visible case's answer, whatever is asked", remembers, 0),
-        Wrong("np.allclose replaced", lambda c: replacing_allclose(lambda *case: torch.zeros(3)), 0),
-        Wrong("SystemExit", lambda c: exiting, 0),
     ],
 )  # fmt: skip

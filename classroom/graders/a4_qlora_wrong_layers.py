@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from classroom.cheats import exiting, printing, replacing_allclose
 from classroom.graders.a4_qlora_layers import DecodesTwice, Recomputes, WithEinsum, applied, with_checkpoint
 from classroom.solutions import Solutions, Wrong
 from lora_edu.lora import LoRALinear
@@ -55,15 +54,21 @@ class KeepsHalf(DecodesTwice):
         return y
 
 
-def cached(c):
-    """Decoded in forward, and held where backward finds it."""
-    held = []
+OUTSIDE = "the decoded weight is kept, outside of torch. It takes the same memory there: decode it again in backward."
 
-    def qlora_layer(x, stored, decode, A, B, alpha):
-        held[:] = [decode(stored)]
-        return DecodesTwice.apply(x, stored, lambda _: held[0], A, B, alpha / len(A) ** c.power)
 
-    return qlora_layer
+def hidden(pack, unpack):
+    """The decoded weight held as something that is no tensor."""
+
+    class Hidden(DecodesTwice):
+        @staticmethod
+        def forward(ctx, x, stored, decode, A, B, scaling):
+            y = DecodesTwice.forward(ctx, x, stored, decode, A, B, scaling)
+            kept = pack(decode(stored))
+            ctx.decode = lambda _: unpack(kept)
+            return y
+
+    return applied(Hidden)
 
 
 class FormsProduct(DecodesTwice):
@@ -142,26 +147,13 @@ def with_lora_edu(c):
     return qlora_layer
 
 
-def with_peft(c):
-    import peft
-
-    def qlora_layer(x, stored, decode, A, B, alpha):
-        W = decode(stored)
-        linear = torch.nn.Linear(*W.shape, bias=False)
-        linear.weight.data = W.T
-        config = peft.LoraConfig(r=len(A), lora_alpha=alpha, target_modules=["0"])
-        model = peft.get_peft_model(torch.nn.Sequential(linear), config).base_model.model
-        named = {"0.lora_A.default.weight": A, "0.lora_B.default.weight": B}
-        return torch.func.functional_call(model, named, (x,))
-
-    return qlora_layer
-
-
 KEEPS, SCALING, BACKWARD = "notebook 08, section 5", "notebook 04, section 1", "notebook 02, section 3"
 QLORA_LAYER = Solutions(
     reference=applied(DecodesTwice),
     right={"einsum": applied(WithEinsum), "plain layer run again": applied(Recomputes), "checkpoint": with_checkpoint},
     wrong=[
+        Wrong("a NumPy copy kept", hidden(lambda W: W.numpy().copy(), torch.from_numpy), 5, OUTSIDE, KEEPS),
+        Wrong("a list kept", hidden(lambda W: W.tolist(), torch.tensor), 5),
         Wrong(
             "the weight kept by autograd", plain, 4,
             "the decoded weight stays alive from forward to backward: autograd keeps it for the gradient of x. Write "
@@ -185,7 +177,6 @@ QLORA_LAYER = Solutions(
             "packed.",
             KEEPS,
         ),
-        Wrong("decoded once for all", cached, 4),
         Wrong(
             "BA formed", applied(FormsProduct), 6,
             "B A is formed: a matrix as large as W, for each forward pass. First x times A^T, then times B^T.", SCALING,
@@ -236,12 +227,7 @@ QLORA_LAYER = Solutions(
             "does not.", "notebook 08, section 6",
         ),
         Wrong("two dimensions only", applied(FlatInputs), 5),
-        Wrong("sum instead of a product", applied(changes(4, lambda g, *_: g.sum(0, keepdim=True).expand_as(g))), 6),
         Wrong("transposed", transposed, 0),
-        Wrong("printing instead of returning", lambda c: printing(plain(c)), 0),
-        Wrong("np.allclose replaced", lambda c: replacing_allclose(lambda x, *others: 0 * x), 0),
-        Wrong("SystemExit", lambda c: exiting, 0),
         Wrong("lora_edu", with_lora_edu, 0),
-        Wrong("PEFT", with_peft, 0),
     ],
 )  # fmt: skip

@@ -5,7 +5,6 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from classroom.cheats import exiting, printing, replacing_allclose
 from classroom.graders.a4_qlora_tuning import by_hand, reference, with_hooks
 from classroom.solutions import Solutions, Wrong
 from lora_edu import add_lora
@@ -106,20 +105,6 @@ def untrained(c):
     )
 
 
-def without_zeroing(c):
-    """A batch's gradient on top of all those before."""
-
-    def fine_tune(model, tokens, answers, rank, alpha, steps, seed):
-        model = tuned(c, model, tokens, answers, rank, alpha, 0, seed)
-        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6)
-        for _ in range(steps):
-            F.cross_entropy(model(tokens), answers).backward()
-            optimizer.step()
-        return model
-
-    return fine_tune
-
-
 def reentrant(c):
     """The trap: the head is trained as well, so that nothing complains."""
     return lambda *case: tuned(c, *case, reentrant=True, learns=("lora_", "head"))
@@ -132,16 +117,6 @@ def with_lora_edu(c):
         return trained(
             model, tokens, answers, steps, torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
         )
-
-    return fine_tune
-
-
-def with_peft(c):
-    import peft
-
-    def fine_tune(model, tokens, answers, rank, alpha, steps, seed):
-        config = peft.LoraConfig(r=rank, lora_alpha=alpha, target_modules=["up", "down"])
-        return peft.get_peft_model(model, config)
 
     return fine_tune
 
@@ -159,7 +134,6 @@ FINE_TUNE = Solutions(
             "nothing frozen", with_(freeze=False), 5,
             "embedding, head and biases are trained as well. Freeze everything but lora_A and lora_B.", FREEZE,
         ),
-        Wrong("head trained", with_(learns=("lora_", "head")), 5),
         Wrong(
             "B random", with_(B=True), 6,
             "with steps=0 the outputs are not those of the base: B is not zero, or is trained all the same.",
@@ -202,7 +176,6 @@ FINE_TUNE = Solutions(
             "the goal is not reached, though everything else is right: the learning rate is too small for so few "
             "steps. Try larger ones, three times as large each time.", "notebook 02, section 6",
         ),
-        Wrong("plain gradient descent, never zeroed", without_zeroing, 5),
         Wrong("not trained", untrained, 4),
         Wrong("untouched", untouched, 0),
         Wrong(
@@ -212,10 +185,6 @@ FINE_TUNE = Solutions(
         ),
         Wrong("merged and rounded again", requantized, 3),
         Wrong("reentrant checkpointing", reentrant, 3),
-        Wrong("printing instead of returning", lambda c: printing(reference(c)), 0),
-        Wrong("torch.equal replaced", lambda c: replacing_allclose(with_(freeze=False)(c)), 5),
-        Wrong("SystemExit", lambda c: exiting, 0),
         Wrong("lora_edu", with_lora_edu, 0),
-        Wrong("PEFT", with_peft, 0),
     ],
 )  # fmt: skip

@@ -71,11 +71,10 @@ def _observe_codebook(answer, c, below, above, offset_below, offset_above) -> di
 
 
 def _observe_codes(answer, c, values, constants, codebook, block_size, kind) -> dict:
-    parts = dict.fromkeys(("codes", "ties", "zeros", "stored"), ELSEWHERE)
     mine = {"plain": "codes", "ties": "ties", "zeros": "zeros"}[kind]
+    parts = dict.fromkeys(("codes", "ties", "zeros"), ELSEWHERE)
     seen = observed(answer, values, constants, codebook, block_size)
-    value = seen.value if seen.inputs == "unchanged" else "an input was changed"
-    return parts | {mine: value} | ({"stored": _stored(seen)} if kind == "plain" else {})
+    return parts | {mine: seen.value, "stored": _stored(seen) if kind == "plain" else f"inputs {seen.inputs}"}
 
 
 # --- 3.4: bytes ------------------------------------------------------------------------------------------------------

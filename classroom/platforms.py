@@ -1,0 +1,69 @@
+"""Grades into the file that Moodle or Canvas exported, so that it can be imported again; and who is who, out of it.
+
+Moodle   "Download grading worksheet": Identifier, Full name, ID number, Email address, Grade
+Canvas   Grades, "Export": Student, ID, SIS User ID, SIS Login ID, and a column for each assignment
+
+A student without a grade keeps an empty field: an import then changes nothing.
+"""
+
+import csv
+import re
+from pathlib import Path
+
+from lora_edu.files import staging
+
+EMAIL, NUMBER = ("Email address", "SIS Login ID"), ("ID number", "SIS User ID")
+
+
+def read(export: Path) -> list[dict[str, str]]:
+    """The rows of an export. Raises ValueError if it is neither Moodle's nor Canvas'."""
+    with open(export, newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    columns = set(rows[0]) if rows else set()
+    if not ({"Identifier", "Grade"} <= columns or {"Student", "ID"} <= columns):
+        raise ValueError(
+            f"{export} is neither Moodle's grading worksheet (columns Identifier and Grade) nor Canvas' export "
+            f"(columns Student and ID); it has {', '.join(sorted(columns)) or 'no columns'}"
+        )
+    return rows
+
+
+def number(row: dict[str, str]) -> str:
+    """What the archive of submissions calls this student: 12345 of "Participant 12345", or Canvas' ID."""
+    found = re.search(r"\d+", row.get("Identifier") or row.get("ID") or "")
+    return found[0] if found else ""
+
+
+def identity(row: dict[str, str]) -> dict[str, str]:
+    """E-mail and student number, under the names that our table has."""
+    return {
+        "email": next((row[column] for column in EMAIL if row.get(column)), ""),
+        "student_id": next((row[column] for column in NUMBER if row.get(column)), ""),
+    }
+
+
+def fill(export: Path, scores: dict[str, str], name: str, target: Path) -> Path:
+    """Write the export with our scores in it. scores: the platform's number -> score, "" where there is none.
+
+    Raises ValueError if no column of Canvas' export has the assignment's name in it, or several have.
+    """
+    rows = read(export)
+    column = "Grade" if "Identifier" in rows[0] else _canvas_column(rows[0], name)
+    for row in rows:
+        if scores.get(number(row)):
+            row[column] = scores[number(row)]
+    with staging(target) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return target
+
+
+def _canvas_column(row: dict[str, str], name: str) -> str:
+    found = [column for column in row if name in column]
+    if len(found) != 1:
+        raise ValueError(
+            f"Canvas' export needs exactly one column with {name!r} in its name (call the assignment so in Canvas); "
+            f"there are {', '.join(found) or 'none'}, among {', '.join(row)}"
+        )
+    return found[0]
