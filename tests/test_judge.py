@@ -384,8 +384,6 @@ def test_constants_read_like_a_table():
 
 
 def test_a_mistake_is_recognized_with_bad_manners_besides_and_in_one_part():
-    from lora_edu.assignments.verdict import failing_part, message
-
     def seen(a, b, manners="good"):
         return [{"a": comparing.plain(a), "b": comparing.plain(b), "manners": manners}]
 
@@ -398,12 +396,22 @@ def test_a_mistake_is_recognized_with_bad_manners_besides_and_in_one_part():
     stored = {"expected": seen(a, b), "mistakes": [twice]}
 
     def said(got):
-        return message(got, stored, failing_part(got, stored["expected"], 1e-5), 1e-5)
+        return verdict.explanation(got, stored, 1e-5)
 
     assert said(seen([2 * v for v in a], [2 * v for v in b], "an input was changed")) == "this is twice too large."
     assert said(seen(a, [2 * v for v in b])) == "b: this is twice too large."
-    assert said(seen(a, [0.0] * 6)) == "case 1, b: entry [5] should be 12, got 0"
-    assert said(seen(a, b, "an input was changed")) == "case 1, manners: an input was changed (expected: good)"
+    assert said(seen(a, [0.0] * 6)) == "case 1, b: entry [5] should be 12, got 0."
+    assert said(seen(a, b, "an input was changed")) == "case 1, manners: an input was changed (expected: good)."
+    both = said(seen([0.0] * 6, b, "an input was changed"))  # each part that is wrong is explained
+    assert both == "case 1, a: entry [5] should be 6, got 0. case 1, manners: an input was changed (expected: good)."
+
+
+def test_a_case_costs_only_the_parts_that_it_concerns():
+    one, elsewhere, stopped = comparing.plain(1.0), verdict.ELSEWHERE, {"error": "ValueError"}
+    expected = [{"even": one, "odd": elsewhere}, {"even": elsewhere, "odd": one}]
+    got = [{"even": one, "odd": stopped}, {"even": stopped, "odd": stopped}]
+    assert verdict.earned(got, expected, {"even": 2, "odd": 1}, 0) == {"even": 2, "odd": 0}
+    assert verdict.failing(got, expected, 0) == [(1, "odd")]
 
 
 def test_what_is_half_done_is_told_which_half():
