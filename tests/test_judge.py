@@ -398,7 +398,8 @@ def test_a_mistake_is_recognized_with_bad_manners_besides_and_in_one_part():
     def said(got):
         return verdict.explanation(got, stored, 1e-5)
 
-    assert said(seen([2 * v for v in a], [2 * v for v in b], "an input was changed")) == "this is twice too large."
+    both = said(seen([2 * v for v in a], [2 * v for v in b], "an input was changed"))
+    assert both == "this is twice too large. case 1, manners: an input was changed (expected: good)."
     assert said(seen(a, [2 * v for v in b])) == "b: this is twice too large."
     assert said(seen(a, [0.0] * 6)) == "case 1, b: entry [5] should be 12, got 0."
     assert said(seen(a, b, "an input was changed")) == "case 1, manners: an input was changed (expected: good)."
