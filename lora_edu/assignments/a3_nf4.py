@@ -9,7 +9,7 @@ import random
 
 from lora_edu.assignments import nf4_cases
 from lora_edu.assignments.core import Task
-from lora_edu.assignments.observing import Observed, observed
+from lora_edu.assignments.observing import Complaint, Observed, observed
 from lora_edu.assignments.verdict import ELSEWHERE
 
 TITLE = "Blocks and a relative of NF4"
@@ -106,7 +106,7 @@ def _observe_refit(answer, c, *case) -> dict:
     if seen.value is None:
         return {"constants": None, "relative error": None, "safe": seen.manners}
     if not isinstance(seen.value, tuple | list) or len(seen.value) != 2:
-        raise ValueError("one result, where two are asked for: the constants and the relative error")
+        raise Complaint("one result, where two are asked for: the constants and the relative error")
     constants, error = seen.value
     return {"constants": constants, "relative error": error, "safe": seen.manners}
 

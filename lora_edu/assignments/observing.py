@@ -27,6 +27,10 @@ class NotDone(Exception):
     """The answer returned `...`, as the untouched stub does."""
 
 
+class Complaint(Exception):
+    """What is observed is not what was asked for, in words. The answer itself did not stop: the observer did."""
+
+
 @dataclass(frozen=True)
 class Observed:
     """What one call did. `inputs` is "unchanged" or "changed"; `memory` is "its own" or "shared with an input"."""
@@ -75,7 +79,7 @@ def observed(answer: Callable, *arguments: Any, **options: Any) -> Observed:
 
 
 def observe_case(task: Task, constants: Any, answer: Callable, case: tuple) -> dict[str, Any]:
-    """part -> plain value, {"error": name} where the answer raised, or {"error": "NotDone"} for an untouched stub."""
+    """part -> plain value, {"error": name} where the answer raised, {"error": "NotDone"} for an untouched stub."""
     try:
         values = task.observe(answer, constants, *copied(case))
         values = {part: values[part] for part in task.parts}
@@ -118,7 +122,9 @@ def emit(name: str, number: str, answer: Callable, cohort: str) -> None:
     display({MIME: json.dumps(got)}, raw=True)
 
 
-def _named(error: BaseException) -> dict:
+def _named(error: BaseException) -> dict | str:
+    if isinstance(error, Complaint):
+        return str(error)
     return {"error": type(error).__name__, "text": str(error)[:200]}
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lora_edu.assignments.observing import NotDone, call, observed
+from lora_edu.assignments.observing import Complaint, NotDone, call, observed
 from lora_edu.assignments.qlora_pieces import StoredWeight
 from lora_edu.assignments.verdict import ELSEWHERE
 from lora_edu.memory.peak import PeakMemory
@@ -28,7 +28,7 @@ def _each(result: Any, *names: str, look: Callable = lambda value: value) -> dic
     if result is None:
         return dict.fromkeys(names)
     if isinstance(result, dict) or (hasattr(result, "__len__") and len(result) != len(names)):
-        raise ValueError(f"{len(names)} results are asked for, in this order: {', '.join(names)}")
+        raise Complaint(f"{len(names)} results are asked for, in this order: {', '.join(names)}")
     return {name: (lambda i=i: look(result[i])) for i, name in enumerate(names)}
 
 

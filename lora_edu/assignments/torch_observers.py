@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lora_edu.assignments.observing import NotDone, call, observed
+from lora_edu.assignments.observing import Complaint, NotDone, call, observed
 from lora_edu.assignments.plain_tensors import all_bits, bits, fine, flat, near, numbers
 from lora_edu.assignments.towers import seeded
 
@@ -30,20 +30,20 @@ def update(answer: Callable, c: Any, down: Tensor, up: Tensor, alpha: float) -> 
 
 
 def factors(layer: nn.Module) -> dict[str, Tensor]:
-    """`down` and `up` of a layer. Raises AttributeError with the names that there are.
+    """`down` and `up` of a layer. Raises Complaint with the names that there are.
 
     Plain tensors will do here: that no optimizer finds them is the part `frozen`.
     """
     if layer is ...:
         raise NotDone
     if not isinstance(layer, nn.Module):
-        raise TypeError(f"an nn.Module is needed, got {type(layer).__name__}")
+        raise Complaint(f"an nn.Module is needed, got {type(layer).__name__}")
     found = {name: getattr(layer, name, None) for name in ("down", "up")}
     if not all(isinstance(factor, Tensor) for factor in found.values()):
         own = [name for name, _ in layer.named_parameters()]
         if not own:
             raise NotDone
-        raise AttributeError(f"parameters named down and up are needed; there are {', '.join(own)}")
+        raise Complaint(f"parameters named down and up are needed; there are {', '.join(own)}")
     return found
 
 

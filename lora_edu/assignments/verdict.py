@@ -53,8 +53,9 @@ def explanation(got: list[dict], stored: dict, tolerance: float, shown: list[str
     """
     sentences = {}
     for case, part in failing(got, stored["expected"], tolerance):
-        sentences[message(got, stored, (case, part), tolerance, shown[case] if shown else "")] = None
-    return " ".join(sentences)
+        sentence = message(got, stored, (case, part), tolerance, shown[case] if shown else "")
+        sentences.setdefault(sentence.partition(f", {part}: ")[2] or sentence, sentence)  # what is the same, once
+    return " ".join(sentences.values())
 
 
 def message(got: list[dict], stored: dict, where: tuple[int, str], tolerance: float, shown: str = "") -> str:
