@@ -82,7 +82,7 @@ def in_the_log(log: str, student: str, name: str) -> str | None:
     if not mine:
         return None
     text = mine[-1].partition("Creating/updating student")[0]
-    own = re.findall(r"^(?:classroom\.\w+\.)?(SubmissionError|CannotGrade): (.*)$", text, re.M)
+    own = re.findall(r"^\s*(?:classroom\.\w+\.)?(SubmissionError|CannotGrade): (.*)$", text, re.M)
     if own:
         kind, reason = own[-1]
         return reason if kind == "SubmissionError" else f"the grader failed: {reason}"

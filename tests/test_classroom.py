@@ -276,7 +276,7 @@ def test_the_log_of_nbgrader_is_read_for_each_student():
         "[Autograde] Autograding /x/autograded/ann/a1/a1.ipynb\nfine\n"
         "[Autograde] Sanitizing /x/submitted/bob/a1/a1.ipynb\n"
         "[Autograde] Autograding /x/autograded/bob/a1/a1.ipynb\n"
-        "Traceback\nclassroom.sandbox.SubmissionError: the kernel died: the code ended the process\n"
+        "Traceback\n    classroom.sandbox.SubmissionError: the kernel died: the code ended the process\n"
         "[Autograde] Sanitizing /x/submitted/cy/a1/a1.ipynb\nTraceback\nKeyError: 'x'\n"
     )
     assert inspecting.in_the_log(log, "bob", "a1") == "the kernel died: the code ended the process"

@@ -120,7 +120,7 @@ def test_from_the_release_to_the_grades(root, tmp_path):
     for student, reason in {
         "Gus-Dead": "the kernel died",
         "Jo-Twice": "duplicated cell: forward",
-        "Pat-Forger": "handed over is no observation",
+        "Pat-Forger": "the run ended early, and left nothing to grade",
         "Kit-Stripped": "no cell carries nbgrader's metadata",
         "Lu-Broken": "broken file",
         "moemia_7": "there is no a1_lora_numpy.ipynb; handed in: My answers.ipynb",
