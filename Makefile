@@ -24,7 +24,7 @@ python:
 setup: python  ## create .venv, install the course, fetch the three texts
 	@$(COURSE) setup
 
-lab: python  ## open the course in JupyterLab (PORT=8888, ARGS="--no-browser" pass through)
+lab: python  ## open your copy of the course in JupyterLab (PORT=8888, ARGS="--fresh --no-browser" pass through)
 	@$(COURSE) lab $(if $(PORT),--port $(PORT)) $(ARGS)
 
 test: python  ## unit tests and every notebook (under 9 minutes, installation included); ARGS="tests/test_lora.py" runs one

@@ -16,7 +16,7 @@ import os
 import subprocess
 from importlib import import_module
 
-from lora_edu.setup import environment
+from lora_edu.setup import environment, working_copy
 
 # Programs with options of their own: the module whose `main` reads the rest of the command line.
 PROGRAMS = {
@@ -32,11 +32,12 @@ def setup(extra: str = environment.DEFAULT_EXTRA) -> None:
     _run([str(python), "-m", "lora_edu", "fetch", "texts"])
 
 
-def lab(port: int | None, rest: list[str]) -> None:
-    """Open JupyterLab on the first notebook. Listens on localhost, with a token."""
+def lab(port: int | None, fresh: bool, rest: list[str]) -> None:
+    """Open JupyterLab on the first notebook of the reader's own copy. Listens on localhost, with a token."""
     setup()
-    command = [str(environment.course_python()), "-m", "jupyterlab", f"--ServerApp.root_dir={environment.ROOT}"]
-    command += ["--LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb", "--ServerApp.ip=localhost"]
+    course = working_copy.copy_course(environment.home(), fresh)
+    command = [str(environment.course_python()), "-m", "jupyterlab", f"--ServerApp.root_dir={course}"]
+    command += ["--LabApp.default_url=/lab/tree/00_start_here.ipynb", "--ServerApp.ip=localhost"]
     if port:
         command.append(f"--port={port}")
     if hasattr(os, "geteuid") and os.geteuid() == 0:
@@ -58,7 +59,8 @@ def fetch(names: list[str]) -> None:
 def qlora() -> None:
     """Run the QLoRA notebook without a browser; the report goes to build/."""
     setup()
-    _run([str(environment.course_python()), "-m", "lora_edu.setup.report", "notebooks/09_qlora_gpt.ipynb"])
+    notebook = working_copy.course_folder() / "09_qlora_gpt.ipynb"
+    _run([str(environment.course_python()), "-m", "lora_edu.setup.report", str(notebook)])
 
 
 def gpu(rest: list[str]) -> None:
@@ -102,7 +104,7 @@ def _in_course_environment(arguments: list[str]) -> None:
 
 def _run(command: list[str]) -> None:
     try:
-        code = subprocess.run(command, cwd=environment.ROOT).returncode
+        code = subprocess.run(command, cwd=environment.home()).returncode
     except KeyboardInterrupt:
         code = 130
     if code:
@@ -120,6 +122,7 @@ def main() -> None:
     )
     command = commands.add_parser("lab", help="open the course in JupyterLab; unknown options go to JupyterLab")
     command.add_argument("--port", type=int)
+    command.add_argument("--fresh", action="store_true", help="start with a new copy; the old one is kept aside")
     command = commands.add_parser("fetch", help="download texts and models into the cache")
     command.add_argument("names", nargs="*", metavar="NAME", help="a text or model, or 'texts'; default: everything")
     commands.add_parser("doctor", help="versions, device, memory, disk, texts: what to send when asking for help")
@@ -134,7 +137,7 @@ def main() -> None:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     run = {
         "setup": lambda: setup(arguments.extra),
-        "lab": lambda: lab(arguments.port, rest),
+        "lab": lambda: lab(arguments.port, arguments.fresh, rest),
         "fetch": lambda: fetch(arguments.names),
         "doctor": doctor,
         "progress": progress,

@@ -22,6 +22,11 @@ class SetupError(RuntimeError):
     """The set-up cannot go on; the message says what is missing."""
 
 
+def home() -> Path:
+    """Where the reader's copy and what the course writes go: into the clone, or, without one, into this folder."""
+    return ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()
+
+
 def course_python() -> Path:
     """The interpreter that the course runs with: this one if the course is installed in it, else the clone's .venv."""
     return Path(sys.executable) if _installed_here() else venv_python()

@@ -18,11 +18,11 @@ import nbformat
 import torch
 
 from lora_edu.models.pretrain import base_path
-from lora_edu.setup import environment, report
+from lora_edu.setup import report, working_copy
 from lora_edu.setup.doctor import describe_device
 from lora_edu.training import pick_device
 
-NOTEBOOK = environment.ROOT / "notebooks" / "09_qlora_gpt.ipynb"
+NOTEBOOK = working_copy.course_folder() / "09_qlora_gpt.ipynb"
 GOAL_SECONDS = 600
 PATIENCE = 2 * 3600  # seconds that one cell may take: a slow card shall miss the goal, not fail
 

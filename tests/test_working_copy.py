@@ -1,0 +1,102 @@
+"""`lora-edu lab` opens a copy of the course, from a clone and from a wheel, and never writes over it."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from lora_edu import __main__ as program
+from lora_edu.setup import environment, working_copy
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_the_copy_holds_the_course_and_nothing_of_the_teacher_s(tmp_path):
+    copy = working_copy.copy_course(tmp_path)
+    assert copy == tmp_path / "lora-edu-course"
+    assert sorted(path.name for path in copy.glob("*.ipynb")) == NOTEBOOKS
+    assert (copy / "glossary.md").exists() and (copy / "scaling.md").exists()
+    folders = {path.parent.name for path in (copy / "assignments").rglob("*") if path.is_file()}
+    assert folders == {"a1_lora_numpy", "a2_lora_torch", "a3_nf4", "a4_qlora"}
+
+
+def test_what_is_written_in_the_copy_is_kept(tmp_path, capsys):
+    copy = working_copy.copy_course(tmp_path)
+    (copy / NOTEBOOKS[0]).write_text("mine")
+    (copy / NOTEBOOKS[1]).unlink()
+    (copy / "notes.txt").write_text("mine too")
+    assert working_copy.copy_course(tmp_path) == working_copy.copy_course(copy) == copy  # not a copy inside the copy
+    assert (copy / NOTEBOOKS[0]).read_text() == "mine" and (copy / "notes.txt").exists()
+    assert (copy / NOTEBOOKS[1]).read_bytes() == (ROOT / "notebooks" / NOTEBOOKS[1]).read_bytes()
+    assert "newer" not in capsys.readouterr().out  # the reader changed a file; the course did not
+
+
+def test_fresh_starts_over_and_keeps_the_old_copies(tmp_path, capsys):
+    for text in ("first", "second"):
+        copy = working_copy.copy_course(tmp_path)
+        (copy / NOTEBOOKS[0]).write_text(text)
+        working_copy.copy_course(tmp_path, fresh=True)
+    aside = sorted(tmp_path.glob("lora-edu-course-*"))
+    assert [(folder / NOTEBOOKS[0]).read_text() for folder in aside] == ["first", "second"]
+    assert (copy / NOTEBOOKS[0]).read_bytes() == (ROOT / "notebooks" / NOTEBOOKS[0]).read_bytes()
+    assert capsys.readouterr().out.count("your old copy is kept as") == 2
+
+
+def test_a_newer_course_is_announced_and_not_copied_over(tmp_path, capsys, monkeypatch):
+    course = tmp_path / "course"
+    course.mkdir()
+    (course / "00.ipynb").write_text("old")
+    monkeypatch.setattr(working_copy, "course_folder", lambda: course)
+    copy = working_copy.copy_course(tmp_path)
+    (copy / working_copy.RECORD).unlink()  # as if the first copying had been interrupted
+    working_copy.copy_course(tmp_path)
+    (course / "00.ipynb").write_text("new")
+    capsys.readouterr()
+    working_copy.copy_course(tmp_path)
+    assert "newer versions of 00.ipynb" in capsys.readouterr().out
+    assert (copy / "00.ipynb").read_text() == "old"
+
+
+def test_lab_opens_the_copy(tmp_path, monkeypatch):
+    commands = []
+    monkeypatch.setattr(program, "setup", lambda: None)
+    monkeypatch.setattr(program, "_run", commands.append)
+    monkeypatch.setattr(environment, "home", lambda: tmp_path)
+    monkeypatch.setattr(sys, "argv", ["lora-edu", "lab", "--fresh", "--port", "9000"])
+    program.main()
+    (command,) = commands
+    assert f"--ServerApp.root_dir={tmp_path / 'lora-edu-course'}" in command and "--port=9000" in command
+    opened = next(part for part in command if part.startswith("--LabApp.default_url=/lab/tree/"))
+    assert (tmp_path / "lora-edu-course" / opened.removeprefix("--LabApp.default_url=/lab/tree/")).exists()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """A wheel built from the clone, unpacked."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    with zipfile.ZipFile(next(folder.glob("*.whl"))) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_a_wheel_carries_the_course(wheel):
+    inside = wheel / "lora_edu" / "notebooks"
+    assert sorted(path.name for path in inside.glob("*.ipynb")) == NOTEBOOKS
+    assert (inside / "figures" / "qlora_loss.png").exists() and (inside / "glossary.md").exists()
+    assert not [path for path in wheel.rglob("*") if path.name in ("source", "classroom", "graders", "tests")]
+
+
+def test_from_a_wheel_the_course_is_copied_into_the_folder_where_one_is(wheel, tmp_path):
+    code = (
+        f"import sys; sys.path.insert(0, {str(wheel)!r})\n"
+        "import lora_edu; from lora_edu.setup import environment, working_copy\n"
+        f"assert lora_edu.__file__.startswith({str(wheel)!r})\n"
+        "print(working_copy.copy_course(environment.home()))"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert sorted(path.name for path in (tmp_path / "lora-edu-course").glob("*.ipynb")) == NOTEBOOKS
