@@ -14,15 +14,13 @@ from lora_edu.experiments.nb06 import (
     AF4,
     FORMAT_ARMS,
     arm_name,
-    block_linears,
     format_codebook,
     format_loss,
-    layer_inputs,
     round_linears,
     shifts,
 )
 from lora_edu.gpt import GPT
-from lora_edu.measures import lloyd_max, mean_squared_error, relative_error
+from lora_edu.measures import block_linears, layer_inputs, lloyd_max, mean_squared_error, relative_error
 from lora_edu.models.pretrain import base_path
 from lora_edu.quantization import quantize
 from lora_edu.training import evaluate

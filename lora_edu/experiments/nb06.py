@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from lora_edu.codebooks import get_codebook, nf_codebook
+from lora_edu.experiments.scoreboard import change_linears
 from lora_edu.gpt import GPT
-from lora_edu.measures import block_linears, layer_inputs, lloyd_max
+from lora_edu.measures import layer_inputs, lloyd_max
 from lora_edu.models.pretrain import load_base
 from lora_edu.quantization import quantize
 from lora_edu.texts import load_text
@@ -102,13 +103,9 @@ def round_linears(model: GPT, codebook: Tensor, block_size: int, shift: int, inp
 
     Returns the relative error of all weights together, and the mean over the layers of the relative error of y = W x.
     """
-    lost, total, outputs = 0.0, 0.0, []
-    for path, layer in block_linears(model).items():
-        weight = layer.weight.detach()
+
+    def change(weight: Tensor) -> Tensor:
         rounded = quantize(weight.flatten().roll(shift), codebook, block_size).dequantize()
-        change = rounded.roll(-shift).view(weight.shape) - weight  # (d_out, d_in)
-        lost, total = lost + change.square().sum().item(), total + weight.square().sum().item()
-        x = inputs[path]
-        outputs.append(((x @ change.T).norm() / (x @ weight.T).norm()).item())
-        layer.weight.data = weight + change
-    return {"weight_error": (lost / total) ** 0.5, "output_error": sum(outputs) / len(outputs)}
+        return rounded.roll(-shift).view(weight.shape)
+
+    return change_linears(model, change, inputs)

@@ -1,0 +1,94 @@
+"""The scoreboard of notebooks 05 to 09: what a format costs and what it keeps, each row by one protocol on one base.
+
+The protocol: the shipped base in float32 on the CPU; the weight of every linear layer in its blocks goes to the format
+and back; the loss is that of 128 windows of held-out speeches. Each notebook adds its formats to `ROWS`; what it shows
+is `lora_edu.figures.scoreboard`.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from lora_edu.gpt import GPT
+from lora_edu.measures import bits_per_weight, block_linears, layer_inputs, rescale
+from lora_edu.models.pretrain import load_base
+from lora_edu.quantization import DoubleQuant, quantize
+from lora_edu.texts import load_text
+from lora_edu.training import evaluate
+
+WINDOWS = 128
+ONE_CONSTANT = 2**18  # as a block size: no layer of the shipped base has more weights
+SECOND_LEVEL = {8: DoubleQuant(), 4: DoubleQuant("nf4")}  # bits of a constant -> how it is rounded, in blocks of 256
+
+# notebook -> format -> the arguments of `score`
+ROWS = {
+    "05": {
+        "as shipped": {"codebook": None},
+        "int4, one constant a layer": {"codebook": "int4", "block_size": ONE_CONSTANT},
+        "int4, blocks of 64": {"codebook": "int4"},
+    },
+    "06": {
+        "fp4-e2m1, blocks of 64": {"codebook": "fp4-e2m1"},
+        "nf4, blocks of 64": {"codebook": "nf4"},
+    },
+    "07": {
+        "nf4, constants in 16 bits": {"codebook": "nf4", "constant_bits": 16},
+        "nf4, double quantization": {"codebook": "nf4", "constant_bits": 8},
+        "nf4, blocks of 32, constants in 4 bits": {"codebook": "nf4", "block_size": 32, "constant_bits": 4},
+    },
+}
+SCOREBOARD_ARMS = {name: settings for rows in ROWS.values() for name, settings in rows.items()}
+
+
+def score(
+    codebook: str | None,
+    block_size: int = 64,
+    constant_bits: int = 32,
+    *,
+    windows: int = WINDOWS,
+    seed: int = 0,
+    folder=None,
+    progress: bool = True,
+) -> dict:
+    """One row: bits a weight of the block linears, the errors of weights and outputs, the loss in nats per byte.
+
+    codebook: of a 4-bit format; None leaves the weights as they are, in bfloat16. Nothing is drawn by lot.
+    """
+    model, tokens = load_base("laptop", device="cpu"), load_text("speeches").validation  # a GPU has other last digits
+    result = {"bits": 16.0, "weight_error": 0.0, "output_error": 0.0}
+    if codebook is not None:
+        inputs = layer_inputs(model, tokens)
+        result = change_linears(model, lambda weight: rounded(weight, codebook, block_size, constant_bits), inputs)
+        constant = bits_per_weight(constant_bits, 256) if constant_bits in SECOND_LEVEL else constant_bits
+        result["bits"] = bits_per_weight(4, block_size, constant)
+    result["loss"] = evaluate(model, tokens, max_windows=windows)
+    return {name: round(value, 5) for name, value in result.items()}
+
+
+def rounded(weight: Tensor, codebook: str, block_size: int = 64, constant_bits: int = 32) -> Tensor:
+    """A weight (d_out, d_in) to a format and back; the constants of its blocks in 32, 16, 8 or 4 bits."""
+    if constant_bits == 16:
+        exact = quantize(weight, codebook, block_size)
+        return with_constants(exact.dequantize(), exact.absmax, exact.absmax.half().float(), block_size)
+    return quantize(weight, codebook, block_size, SECOND_LEVEL.get(constant_bits, False)).dequantize()
+
+
+def with_constants(weight: Tensor, old: Tensor, new: Tensor, block_size: int) -> Tensor:
+    """A weight (d_out, d_in) whose blocks have the constants old (n_blocks,), with the constants new instead."""
+    return rescale(weight.flatten(), old, new, block_size).view_as(weight)
+
+
+def change_linears(model: GPT, change: Callable[[Tensor], Tensor], inputs: dict[str, Tensor]) -> dict[str, float]:
+    """Put change(weight) in place of the weight of every linear layer in the blocks.
+
+    Returns the relative error of all weights together, and the mean over the layers of that of the outputs y = W x.
+    """
+    lost, total, outputs = 0.0, 0.0, []
+    for path, layer in block_linears(model).items():
+        weight, x = layer.weight.detach(), inputs[path]
+        changed = change(weight)
+        off = changed - weight
+        lost, total = lost + off.square().sum().item(), total + weight.square().sum().item()
+        outputs.append(((x @ off.T).norm() / (x @ weight.T).norm()).item())
+        layer.weight.data = changed
+    return {"weight_error": (lost / total) ** 0.5, "output_error": sum(outputs) / len(outputs)}

@@ -1,0 +1,107 @@
+"""The scoreboard: its rows are measured by one protocol, and the table shows those of the notebooks so far."""
+
+import copy
+import hashlib
+import json
+
+import pytest
+import torch
+
+from lora_edu import experiments
+from lora_edu.experiments import scoreboard as board
+from lora_edu.experiments.nb06 import arm_name
+from lora_edu.figures.scoreboard import HEADER, row, scoreboard
+from lora_edu.measures import block_linears, output_error, relative_error
+from lora_edu.models.pretrain import base_path
+from lora_edu.quantization import DoubleQuant, quantize
+from lora_edu.training import evaluate
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return experiments.load_results("scoreboard")
+
+
+@pytest.fixture
+def tiny(tiny_gpt, tiny_text, monkeypatch):
+    monkeypatch.setattr(board, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
+    monkeypatch.setattr(board, "load_text", lambda name: tiny_text)
+    monkeypatch.setattr(
+        board, "layer_inputs", lambda m, t: {p: torch.ones(3, w.in_features) for p, w in block_linears(m).items()}
+    )
+    monkeypatch.setattr(
+        board, "evaluate", lambda m, t, max_windows: evaluate(m, t, seq_len=32, max_windows=max_windows)
+    )
+    return tiny_gpt
+
+
+@pytest.mark.parametrize(("bits", "how"), [(32, False), (8, DoubleQuant()), (4, DoubleQuant("nf4"))])
+def test_a_format_is_that_of_the_package(bits, how):
+    weight = torch.randn(48, 80)
+    expected = quantize(weight, "nf4", 32, how)
+    assert torch.equal(board.rounded(weight, "nf4", 32, bits), expected.dequantize())
+
+
+def test_constants_in_16_bits_are_rounded_to_float16():
+    weight = torch.randn(48, 80)
+    exact = quantize(weight, "nf4", 64)
+    got = board.rounded(weight, "nf4", 64, 16)
+    assert torch.allclose(got, exact.dequantize(), rtol=1e-3) and not torch.equal(got, exact.dequantize())
+    assert not board.rounded(1e-9 * weight, "nf4", 64, 16).any()  # below what float16 can say
+
+
+def test_a_row_is_measured(tiny):
+    result = board.score("nf4", 16, 8, windows=2)
+    assert result["bits"] == pytest.approx(4 + 8 / 16 + 32 / (16 * 256), abs=1e-5)
+    assert 0.05 < result["weight_error"] < 0.15 and result["output_error"] > 0
+    untouched = board.score(None, windows=2)
+    assert untouched["loss"] != result["loss"] and untouched["weight_error"] == 0 and untouched["bits"] == 16
+
+
+def test_all_weights_and_outputs_are_compared(tiny):
+    before = {path: layer.weight.detach().clone() for path, layer in block_linears(tiny).items()}
+    inputs = {path: torch.randn(5, weight.shape[1]) for path, weight in before.items()}
+    errors = board.change_linears(tiny, lambda weight: board.rounded(weight, "int4", 16), inputs)
+    after = {path: layer.weight.detach() for path, layer in block_linears(tiny).items()}
+    flat = [torch.cat([w.flatten() for w in weights.values()]) for weights in (before, after)]
+    assert errors["weight_error"] == pytest.approx(relative_error(*flat), rel=1e-4)
+    outputs = [output_error(before[path], after[path], inputs[path]) for path in before]
+    assert errors["output_error"] == pytest.approx(sum(outputs) / len(outputs), rel=1e-4)
+
+
+def test_the_stored_rows_belong_to_the_shipped_base(stored):
+    assert stored["settings"] == json.loads(json.dumps(board.SCOREBOARD_ARMS))
+    assert set(stored["arms"]) == set(board.SCOREBOARD_ARMS)
+    assert stored["base_sha256"] == hashlib.sha256(base_path("laptop").read_bytes()).hexdigest()
+
+
+def test_one_base_has_one_loss(stored):
+    """Each notebook once printed its own, of other windows."""
+    formats = experiments.load_results("formats")["arms"]
+    assert stored["arms"]["as shipped"]["loss"] == formats["full precision"]["loss"]
+    for name, format_name in {"nf4, blocks of 64": "nf4", "int4, blocks of 64": "int4"}.items():
+        mine, theirs = stored["arms"][name], formats[arm_name(format_name)]
+        assert {key: mine[key] for key in theirs} == pytest.approx(theirs, abs=1e-5)
+
+
+def test_the_table_has_the_rows_of_the_notebooks_so_far(capsys):
+    scoreboard("05")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 + len(board.ROWS["05"]) and "as shipped" in lines[2]
+    scoreboard("09", more=[["NF4 and an adapter", "09", "4.127", "", "", "1.0000", "+0.1000"]])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3 + len(board.SCOREBOARD_ARMS) and "NF4 and an adapter" in lines[-1]
+
+
+def test_a_line_of_the_table():
+    result = {"bits": 4.12695, "weight_error": 0.0938, "output_error": 0.05093, "loss": 0.93374}
+    line = row("x", "07", result, 0.92674)
+    assert dict(zip(HEADER, line, strict=True)) == {
+        "format": "x",
+        "notebook": "07",
+        "bits a weight": "4.127",
+        "error of weights": "9.38%",
+        "of outputs": "5.09%",
+        "loss": "0.9337",
+        "added": "+0.0070",
+    }
