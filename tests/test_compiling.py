@@ -1,6 +1,7 @@
 """torch.compile changes the speed and nothing else: not the losses, not the gradients, not what QLoRA keeps."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -68,9 +69,15 @@ def test_the_expression_equals_dequantize_to_the_bit(shape, codebook, block_size
 # --- a compiled model ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "autocast"])
-@pytest.mark.parametrize("build", [lambda: GPT(CONFIG).train(), qlora], ids=["full", "QLoRA"])
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def ways():
+    """Backends, models and precisions: the first is always tried, the others, a compilation each, in `test-all`."""
+    ways = list(itertools.product(("aot_eager", "eager"), (qlora, lambda: GPT(CONFIG).train()), (True, False)))
+    for number, (backend, build, autocast) in enumerate(ways):
+        name = f"{backend}-{'QLoRA' if build is qlora else 'full'}-{'autocast' if autocast else 'float32'}"
+        yield pytest.param(backend, build, autocast, id=name, marks=[pytest.mark.slow] if number else [])
+
+
+@pytest.mark.parametrize(("backend", "build", "autocast"), list(ways()))
 def test_losses_and_gradients_are_those_without_it(backend, build, autocast):
     model, (tokens, targets) = build(), batch()
     loss, gradients = loss_and_gradients(model, model, tokens, targets, autocast)
@@ -82,6 +89,7 @@ def test_losses_and_gradients_are_those_without_it(backend, build, autocast):
         assert (ours - theirs).norm() <= tolerance * theirs.norm()
 
 
+@pytest.mark.slow
 def test_with_checkpointing():
     plain = qlora()
     model, (tokens, targets) = copy.deepcopy(plain), batch()
@@ -104,7 +112,7 @@ def kept_weights(model, backend, device="cpu"):
     ]
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "aot_eager_decomp_partition"])
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("aot_eager_decomp_partition", marks=pytest.mark.slow)])
 def test_no_dequantized_weight_is_kept(backend):
     assert kept_weights(qlora(), backend) == []
 
@@ -157,7 +165,7 @@ def test_not_with_several_processes(tiny_gpt, monkeypatch):
     assert compiling.compiler_problem(CPU, "eager") == "not with several processes"
 
 
-@pytest.mark.parametrize("build", [GPT, qlora], ids=["full", "QLoRA"])
+@pytest.mark.parametrize("build", [GPT, pytest.param(qlora, marks=pytest.mark.slow)], ids=["full", "QLoRA"])
 def test_the_training_loop_gives_the_same_curve(build, tiny_gpt, tiny_text, monkeypatch):
     config = GPTConfig(context=16, n_layers=2, n_heads=2, d_model=32)
     plain = build(config)

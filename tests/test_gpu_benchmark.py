@@ -26,6 +26,7 @@ def sides():
     return load_benchmark("gpu_sides")
 
 
+@pytest.mark.slow
 def test_a_rehearsal_from_end_to_end(bench, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(bench, "TINY", dataclasses.replace(bench.TINY, backend="eager", rounds=1))
     bench.main(["--device", "cpu", "--tiny", "--folder", str(tmp_path)])

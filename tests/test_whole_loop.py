@@ -106,6 +106,7 @@ def submissions(root):
     return {who: nbformat.writes(notebook) for who, notebook in notebooks.items()} | {"Lu Broken": "{not json"}
 
 
+@pytest.mark.slow
 def test_from_the_release_to_the_grades(root, tmp_path):
     with zipfile.ZipFile(tmp_path / "moodle.zip", "w") as archive:
         for number, (who, text) in enumerate(submissions(root).items(), start=100):

@@ -1,7 +1,6 @@
 """The checks of notebook 02, LoRA in NumPy.
 
-A wrong answer here is mostly a wrong *form* (a transpose, a sum too many), a wrong *scaling* (alpha for alpha / rank,
-the rank from the wrong axis), or one of each. So the mistakes are every form with every scaling.
+A wrong answer is mostly a wrong form, a wrong scaling, or both: the mistakes are every form with every scaling.
 """
 
 from collections.abc import Callable
