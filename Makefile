@@ -13,7 +13,7 @@ QUICK = $(addprefix tests/test_,house.py in_package.py lora.py lora_numpy.py gpt
 LONGEST = notebooks/09_qlora_gpt.ipynb notebooks/12_real_model.ipynb
 NOTEBOOKS = $(LONGEST) $(filter-out $(LONGEST),$(wildcard notebooks/*.ipynb))
 
-.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments check format notebooks bench bench-gpu clean
+.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments check format notebooks book bench bench-gpu clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,10 @@ format: python  ## mend what the style checks can mend
 notebooks: python  ## run every notebook in a fresh kernel and store its outputs
 	@$(COURSE) setup --extra test
 	LORA_EDU_DEVICE=cpu LORA_EDU_SIZE=laptop $(RUN) -m lora_edu.setup.report --in-place notebooks/*.ipynb
+
+book: python  ## the course as a static site, to read without installing: build/book/index.html
+	@$(COURSE) setup --extra book
+	$(RUN) -m book $(ARGS)
 
 bench: python  ## speed and memory beside bitsandbytes, torchao and PEFT (about 3 minutes; ARGS="--threads 2" passes through)
 	@$(COURSE) setup --extra test

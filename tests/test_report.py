@@ -24,6 +24,7 @@ def test_formulas():
     text = formulas_to_mathml(r"a price of \$5, `code $x$`, $\alpha / r$ and" + "\n$$\nx^2\n$$")
     assert text.count("<math") == 2 and "`code $x$`" in text and r"\$5" in text
     assert formulas_to_mathml("one $a +\nb$ over a line end").count("<math") == 1
+    assert "<mtext>o_proj</mtext>" in formulas_to_mathml(r"$\text{o\_proj}(x)$")
     assert formulas_to_mathml("a $5 bill\n\nand another $5 bill").count("<math") == 0
 
 

@@ -91,16 +91,24 @@ def formulas_to_mathml(source: str) -> str:
     """Replace $...$ and $$...$$ in Markdown by MathML, which browsers draw without MathJax."""
 
     def block(match: re.Match) -> str:
-        return latex2mathml.converter.convert(match[1].strip(), display="block")
+        return mathml(match[1], "block")
 
     def inline(match: re.Match) -> str:
-        return latex2mathml.converter.convert(match[1].strip())
+        return mathml(match[1])
 
     parts = re.split(r"(```.*?```|`[^`]*`)", source, flags=re.DOTALL)  # the odd ones are code: leave them
     for i in range(0, len(parts), 2):
         parts[i] = re.sub(r"\$\$(.+?)\$\$", block, parts[i], flags=re.DOTALL)
         parts[i] = re.sub(r"(?<!\\)\$((?:[^$\n]|\n(?!\n))+?)(?<!\\)\$", inline, parts[i])
     return "".join(parts)
+
+
+def mathml(formula: str, display: str = "inline") -> str:
+    """One formula as MathML, which a browser's translator shall leave alone. display: "inline" or "block"."""
+    # latex2mathml would show the backslash of \text{o\_proj}
+    plain = re.sub(r"\\text\{[^}]*\}", lambda text: text[0].replace(r"\_", "_"), formula.strip())
+    written = latex2mathml.converter.convert(plain, display=display)
+    return written.replace("<math ", '<math translate="no" ', 1)
 
 
 def _is_live(output: nbformat.NotebookNode) -> bool:

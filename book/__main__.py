@@ -1,0 +1,61 @@
+"""`python -m book`: build the site into build/book (or --folder), and say how long it took."""
+
+import argparse
+import shutil
+import time
+from pathlib import Path
+
+import nbformat
+from sphinx.application import Sphinx
+
+from book import pages
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+
+
+def prepare(sources: Path) -> None:
+    """Write the pages' sources: the notebooks as the book shows them, Markdown pages, the start page."""
+    if sources.exists():
+        shutil.rmtree(sources)
+    (sources / "pictures").mkdir(parents=True)
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    for notebook in notebooks:
+        nbformat.write(pages.page(notebook, sources / "pictures"), sources / notebook.name)
+    for name in pages.MARKDOWN:
+        text = (ROOT / "notebooks" / name).read_text(encoding="utf-8")
+        (sources / name).write_text(pages.sphinx_links(text), encoding="utf-8")
+    start, readme = (path.read_text(encoding="utf-8") for path in (HERE / "index.md", ROOT / "README.md"))
+    index = pages.start_page(
+        start, readme, [path.stem for path in notebooks], [Path(name).stem for name in pages.MARKDOWN]
+    )
+    (sources / "index.md").write_text(index, encoding="utf-8")
+    shutil.copytree(HERE / "static", sources / "static")
+
+
+def build(sources: Path, folder: Path) -> None:
+    """Run Sphinx. A warning, such as a link that leads nowhere, is an error."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    doctrees = sources.parent / "book-doctrees"
+    Sphinx(sources, HERE, folder, doctrees, "html", freshenv=True, warningiserror=True, verbosity=0).build()
+    shutil.copytree(sources / "pictures", folder / "pictures")
+    (folder / "notebooks").mkdir()
+    for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+        shutil.copy(notebook, folder / "notebooks")  # as they are, to be downloaded
+    shutil.rmtree(folder / "jupyter_execute", ignore_errors=True)
+    (folder / ".nojekyll").touch()  # GitHub Pages: serve _static as it is
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m book", description="Build the course as a static site.")
+    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "book")
+    folder = parser.parse_args().folder.resolve()
+    start, sources = time.perf_counter(), folder.with_name(f"{folder.name}-sources")
+    prepare(sources)
+    build(sources, folder)
+    print(f"{folder / 'index.html'}: {time.perf_counter() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Read the book in a real browser, from file://, and list what is wrong: `python -m book.browse --axe axe.min.js`.
+
+It opens every page with an installed Chromium and reports requests that leave the machine, links that lead nowhere,
+messages on the console, pages that scroll sideways on a phone and, given axe-core's script, what a screen reader or a
+keyboard would stumble over. Playwright comes with the extra `bench`.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
+
+from playwright.sync_api import Page, sync_playwright
+
+DEFAULT = Path(__file__).parent.parent / "build" / "book"
+SIZES = {"desktop": (1280, 800), "phone": (360, 740)}
+LINKS = (
+    """() => [...document.querySelectorAll("a[href], img[src], script[src], link[href]")].map(e => e.href || e.src)"""
+)
+ANCHORS = "() => [...document.querySelectorAll('[id]')].map(e => e.id)"
+OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+AXE = """async () => (await axe.run(document, {preload: false})).violations.map(
+    v => `${v.impact}: ${v.id}, ${v.nodes.length} times: ${v.nodes[0].html.slice(0, 160)} | `
+        + v.nodes[0].failureSummary)"""
+
+
+def browse(folder: Path, axe: str = "") -> tuple[list[str], int]:
+    """Everything that is wrong with the book in `folder`, one line each, and the number of pages that were opened."""
+    wrong, links, anchors = [], {}, {}
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium") or shutil.which("google-chrome"))
+        for scheme in ("light", "dark"):
+            for size, (width, height) in SIZES.items():
+                page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+                where = {"name": ""}
+                _listen(page, wrong, where)
+                for path in sorted(folder.glob("*.html")):
+                    where["name"] = f"{path.name} ({size}, {scheme})"
+                    page.goto(path.as_uri())
+                    links[path.as_uri()], anchors[path.as_uri()] = page.evaluate(LINKS), set(page.evaluate(ANCHORS))
+                    if over := page.evaluate(OVERFLOW):
+                        wrong.append(f"{where['name']}: scrolls {over} px sideways")
+                    if axe:
+                        page.evaluate(axe)
+                        wrong += [f"{where['name']}: {violation}" for violation in page.evaluate(AXE)]
+                page.close()
+        browser.close()
+    return wrong + _broken(links, anchors), len(links)
+
+
+def _listen(page: Page, wrong: list[str], where: dict[str, str]) -> None:
+    """Add what the page complains about, and what it wants from elsewhere, to `wrong`."""
+
+    def requested(request) -> None:
+        if not request.url.startswith(("file:", "data:", "blob:")):
+            wrong.append(f"{where['name']}: asks for {request.url}")
+
+    page.on("request", requested)
+    page.on("requestfailed", lambda request: wrong.append(f"{where['name']}: cannot load {request.url}"))
+    page.on("pageerror", lambda error: wrong.append(f"{where['name']}: {error}"))
+    page.on(
+        "console",
+        lambda message: message.type in ("error", "warning") and wrong.append(f"{where['name']}: {message.text}"),
+    )
+
+
+def _broken(links: dict[str, list[str]], anchors: dict[str, set[str]]) -> list[str]:
+    """The links of the pages that lead to no file, or to no heading of a page."""
+    wrong = []
+    for page, targets in links.items():
+        for target in set(targets):
+            file, _, anchor = target.partition("#")
+            if not file.startswith("file:"):
+                continue
+            if not Path(url2pathname(urlparse(file).path)).exists():
+                wrong.append(f"{page.rpartition('/')[2]}: {target} does not exist")
+            elif anchor and file in anchors and anchor not in anchors[file]:
+                wrong.append(f"{page.rpartition('/')[2]}: no heading {target}")
+    return wrong
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m book.browse", description="Check the book in a browser.")
+    parser.add_argument("--folder", type=Path, default=DEFAULT)
+    parser.add_argument("--axe", type=Path, help="axe.min.js of the npm package axe-core")
+    options = parser.parse_args()
+    wrong, pages = browse(options.folder.resolve(), options.axe.read_text(encoding="utf-8") if options.axe else "")
+    print(*wrong, sep="\n")
+    print(f"{pages} pages, {len(wrong)} findings")
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""What Sphinx reads. `python -m book` calls it with the folder of prepared pages as its source."""
+
+import re
+
+project = "LoRA and QLoRA, built by hand"
+author = "the lora-edu contributors"
+copyright = author
+extensions = ["myst_nb", "book.mathml"]
+exclude_patterns = ["jupyter_execute"]
+
+nb_execution_mode = "off"  # the outputs are those that the notebooks store
+nb_merge_streams = True
+nb_ipywidgets_js = {}  # no script from a network: a page shows the picture that is stored beside a widget
+nb_code_prompt_show = "Guess first, then open: what was measured"
+nb_code_prompt_hide = "What was measured"
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4
+myst_update_mathjax = False
+html_math_renderer = "mathml"
+
+html_theme = "sphinx_book_theme"
+html_title = project
+html_static_path = ["static"]
+html_css_files = ["book.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_show_search_summary = False  # the summaries would be fetched, which a page from file:// may not do
+html_theme_options = {
+    "use_download_button": False,
+    "use_fullscreen_button": False,
+    "show_toc_level": 1,
+    "home_page_in_toc": False,
+    "search_bar_text": "Search the course",
+    "show_navbar_depth": 1,
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
+html_sidebars = {"**": ["navbar-logo.html", "search-field.html", "sbt-sidebar-nav.html"]}
+
+
+def accessible(app, pagename, templatename, context, doctree) -> None:
+    """Say what a table's head belongs to, let a fold be named by its words, and keep a translator away from code."""
+    body = context.get("body", "")
+    body = body.replace('<th class="head"><p></p></th>', "<td></td>")
+    body = body.replace('<th class="head', '<th scope="col" class="head')
+    body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+    body = body.replace('<code class="', '<code translate="no" class="')
+    context["body"] = re.sub(r'<div class="(highlight-|output stream)', r'<div translate="no" class="\1', body)
+
+
+def setup(app) -> None:
+    app.connect("html-page-context", accessible)

@@ -1,0 +1,80 @@
+"""A notebook with its stored outputs becomes a page of the book: pictures with alt text, links that lead somewhere."""
+
+import base64
+import re
+from html import escape
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_markdown_cell
+
+MARKDOWN = ("glossary.md", "scaling.md")  # pages that are no notebooks
+WIDGET = "application/vnd.jupyter.widget-view+json"
+HEADING = re.compile(r"^#{1,6} +(.+?)\s*$", re.M)
+JUPYTER_LINK = re.compile(r"\]\((?P<page>[\w./-]*\.ipynb)?#(?P<anchor>[^)\s]+)\)")
+
+RUN = """\
+## Run this page
+
+This page is a notebook with the outputs of its last run. To change the code, move every slider and have your answers
+checked, open it in JupyterLab: with the course on your machine, `make lab` (or `lora-edu lab`) does so; this page is
+`{name}` there. <a href="notebooks/{name}" download>Download the notebook alone</a>.
+"""
+
+
+def page(source: Path, pictures: Path) -> nbformat.NotebookNode:
+    """The notebook as the book shows it. Its pictures are written to the folder `pictures`."""
+    notebook = nbformat.read(source, as_version=4)
+    number = 0
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = sphinx_links(cell.source)
+            continue
+        cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+        for output in cell.outputs:
+            if "image/png" in output.get("data", {}):
+                number += 1
+                name = f"{source.stem}-{number}.png"
+                (pictures / name).write_bytes(base64.b64decode(output.data["image/png"]))
+                output.data = {"text/html": picture_html(name, output)}
+    notebook.cells.append(new_markdown_cell(RUN.format(name=source.name), id="run-this-page"))
+    return notebook
+
+
+def picture_html(name: str, output: nbformat.NotebookNode) -> str:
+    """The picture of an output, with its alt text and with its size, so that the page does not jump while it loads."""
+    width, height = png_size(base64.b64decode(output.data["image/png"]))
+    alt = escape(alt_text(output))
+    return f'<img class="picture" src="pictures/{name}" alt="{alt}" width="{width}" height="{height}" loading="lazy">'
+
+
+def alt_text(output: nbformat.NotebookNode) -> str:
+    """What `plots.show` stored beside a picture. A picture without words is an error of the notebook."""
+    words = output.get("metadata", {}).get("image/png", {}).get("alt", "")
+    if not words:
+        raise ValueError("a stored picture has no alt text: show it with plots.show(figure, words)")
+    return words
+
+
+def png_size(content: bytes) -> tuple[int, int]:
+    """Width and height in pixels, from the header of a png file."""
+    return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+
+
+def sphinx_links(source: str) -> str:
+    """JupyterLab's anchors (`06_nf4.ipynb#1.-Why-quantiles`) in the form that the book's headings have."""
+    return JUPYTER_LINK.sub(lambda link: f"]({link['page'] or ''}#{slug(link['anchor'].replace('-', ' '))})", source)
+
+
+def slug(heading: str) -> str:
+    """The anchor of a heading, as on GitHub: lower case, punctuation left out, hyphens for spaces."""
+    return re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-")
+
+
+def start_page(template: str, readme: str, notebooks: list[str], others: list[str]) -> str:
+    """The first page: its template with the README's table of notebooks, and the table of contents for Sphinx."""
+    table = re.search(r"^\| \| notebook .*\n(?:\|.*\n)+", readme, re.M)
+    contents = ""
+    for caption, names in (("Notebooks", notebooks), ("To look up", others)):
+        contents += "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *names, "```", "", ""])
+    return template.replace("THE_NOTEBOOKS", table[0].replace("](notebooks/", "](")) + "\n" + contents

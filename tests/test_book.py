@@ -1,0 +1,62 @@
+"""The book's pages: what is made of a notebook. Building the whole takes longer and is left to `make book`."""
+
+import re
+from pathlib import Path
+
+import pytest
+from nbformat.v4 import new_output
+
+from book import pages
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_picture_has_words_and_no_widget_is_left(notebook, tmp_path):
+    page = pages.page(notebook, tmp_path)
+    outputs = [output for cell in page.cells for output in cell.get("outputs", [])]
+    assert not [output for output in outputs if {pages.WIDGET, "image/png"} & set(output.get("data", {}))]
+    pictures = re.findall(r'<img [^>]*src="pictures/([^"]+)" alt="([^"]+)" width="\d\d+"', str(outputs))
+    assert {name for name, _ in pictures} == {path.name for path in tmp_path.iterdir()}
+    assert all(len(words) > 20 for _, words in pictures)
+    assert notebook.name in page.cells[-1].source
+
+
+def test_a_picture_without_words_is_refused():
+    with pytest.raises(ValueError, match="no alt text"):
+        pages.alt_text(new_output("display_data", {"image/png": ""}))
+
+
+def test_the_links_of_jupyterlab_become_those_of_the_book():
+    linked = (
+        "[a](06_nf4.ipynb#2.-The-offset,-the-zero,-and-a-control), [b](05_blocks.ipynb), [c](#7.-Optimal-for-what?)"
+    )
+    expected = "[a](06_nf4.ipynb#2-the-offset-the-zero-and-a-control), [b](05_blocks.ipynb), [c](#7-optimal-for-what)"
+    assert pages.sphinx_links(linked) == expected
+
+
+def test_every_link_between_pages_leads_to_a_heading(tmp_path):
+    sources = {path.name: pages.page(path, tmp_path).cells for path in NOTEBOOKS}
+    texts = {name: "\n".join(c.source for c in cells if c.cell_type == "markdown") for name, cells in sources.items()}
+    texts |= {name: pages.sphinx_links((ROOT / "notebooks" / name).read_text("utf-8")) for name in pages.MARKDOWN}
+    headings = {name: {pages.slug(heading) for heading in pages.HEADING.findall(text)} for name, text in texts.items()}
+    links = [
+        (name, link) for name, text in texts.items() for link in re.findall(r"\]\(([\w./]+ipynb)?#([^)]+)\)", text)
+    ]
+    assert len(links) > 20
+    for name, (page, anchor) in links:
+        assert anchor in headings[page or name], f"{name} links to {page}#{anchor}"
+
+
+def test_the_start_page_lists_every_notebook():
+    readme, template = ((ROOT / name).read_text("utf-8") for name in ("README.md", "book/index.md"))
+    start = pages.start_page(template, readme, [path.stem for path in NOTEBOOKS], ["glossary"])
+    for path in NOTEBOOKS:
+        assert f"]({path.name})" in start and f"\n{path.stem}\n" in start
+    assert "THE_NOTEBOOKS" not in start
+
+
+def test_what_is_measured_is_folded_and_nothing_comes_from_a_network():
+    conf = (ROOT / "book" / "conf.py").read_text("utf-8")
+    assert "http" not in conf and 'nb_execution_mode = "off"' in conf and "nb_ipywidgets_js = {}" in conf
