@@ -37,7 +37,7 @@ def plain(value: Any) -> Any:
 
 def equal(got: Any, expected: Any, tolerance: float = 1e-5) -> bool:
     """Whether two plain values agree: in shape, and in every number up to `tolerance` times the largest expected."""
-    if not (_is_numbers(got) and _is_numbers(expected)):
+    if not (is_numbers(got) and is_numbers(expected)):
         return got == expected and not _is_unknown(got)
     if got["shape"] != expected["shape"]:
         return False
@@ -50,13 +50,13 @@ def difference(got: Any, expected: Any) -> str:
     """Where two plain values differ most, in words: shapes, or what one entry is and should be."""
     if isinstance(got, dict) and "error" in got:
         return f"your answer stopped with {got['error']}"
-    if not _is_numbers(expected):
+    if not is_numbers(expected):
         if isinstance(got, str) and " " in got:  # a sentence from the observer says what is wrong
             return f"{got} (expected: {expected})" if isinstance(expected, str) and expected != "-" else got
         return f"expected {_word(expected)}, got {_word(got)}"
     if isinstance(got, str):  # a sentence comes from the observer, which says what is wrong
         return got if " " in got else "the result should be numbers, got str"
-    if not _is_numbers(got):
+    if not is_numbers(got):
         return f"the result should be numbers, got {_word(got)}"
     if got["shape"] != expected["shape"]:
         wanted = f"have shape {_shape(expected)}" if expected["shape"] else "be one number"
@@ -105,7 +105,7 @@ def _index(position: int, shape: list[int]) -> list[int]:
     return index[::-1]
 
 
-def _is_numbers(value: Any) -> bool:
+def is_numbers(value: Any) -> bool:
     return isinstance(value, dict) and "values" in value
 
 
@@ -131,6 +131,6 @@ def _shape(value: dict) -> str:
 
 
 def _word(value: Any) -> str:
-    if _is_numbers(value):
+    if is_numbers(value):
         return f"{value['values'][0]:.6g}" if not value["shape"] else f"numbers of shape {_shape(value)}"
     return value["unknown"] if _is_unknown(value) else repr(value)

@@ -7,17 +7,22 @@ apart (alpha is never equal to the rank, no matrix is square). The learner's fun
     equals the reference                 a card: "Exercise 9.1: correct"
     returns None                         WrongAnswer: "did you forget `return`?"
     equals a wrong solution              WrongAnswer with that mistake's sentence
+    exchanges or ignores arguments       WrongAnswer with their names (`probing`)
     shows a symptom                      WrongAnswer with what is wrong: "not a whole number", "the sign is wrong"
+    stops with an error                  WrongAnswer with what the error means (`stopping`)
     anything else                        WrongAnswer with the smallest failing case
 
 The checks of the assignments (`lora_edu.assignments`) speak in the same way and share what is compared and how.
 `progress()` shows what is done, in all notebooks; `lora_edu.exercises.cards` is how it looks.
 """
 
+import contextlib
 import copy
 import importlib
+import io
 import linecache
 import pkgutil
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,13 +30,17 @@ from typing import Any
 import numpy as np
 
 from lora_edu import exercises
-from lora_edu.exercises import cards
+from lora_edu.exercises import cards, probing
 from lora_edu.exercises.cards import WrongAnswer
 from lora_edu.exercises.comparing import difference, equal, plain, recognized
+from lora_edu.exercises.stopping import GIVEN, parameters, why_it_stopped
 from lora_edu.exercises.symptoms import symptom
 
 NOT_DONE, CORRECT, NOT_RIGHT, UNCHECKED = "not done yet", "correct", "not right yet", "not checked yet"
+TRUE_OR_FALSE = "your function returned True or False, an answer to a question. A number was asked for."
 FORGOTTEN_RETURN = "your function returned None: did you forget `return`?"
+
+QUICK = 0.5  # seconds: a learner's function that takes longer for all cases is not run again with changed arguments
 
 last_result = ""
 _results: dict[str, str] = {}  # number of an exercise -> what its check said last
@@ -53,24 +62,38 @@ class Exercise:
     observe: Callable = lambda solution, *case: solution(*case)
     # A sentence about a wrong result that is none of the known mistakes, from the result and its case; or nothing.
     explain: Callable = lambda result, *case: ""
+    # The same, for what shows no symptom that is known without the exercise, either.
+    otherwise: Callable = lambda result, *case: ""
 
     def __call__(self, attempt: Callable) -> None:
+        start = time.perf_counter()
         results = [self._run(attempt, case) for case in self.cases]
+        quick = time.perf_counter() - start < QUICK
         if all(result is ... for result in results):
             return record(self.number, NOT_DONE)
         if all(result is None for result in results):
             raise wrong(self.number, FORGOTTEN_RETURN)
+        if all(isinstance(result, bool | np.bool_) for result in results) and not self._asks_yes_or_no():
+            raise wrong(self.number, TRUE_OR_FALSE)
         got, expected = [_parts(result) for result in results], self._made_by(self.reference)
         failed = [i for i in range(len(got)) if _first_difference(got[i], expected[i])]
         if not failed:
             return record(self.number, CORRECT)
+        first, names = failed[0], parameters(attempt)
+        names = names if len(names) == len(self.cases[first]) else []  # an observer may hand over other things
         known = ((sentence, self._made_by(mistake)) for sentence, mistake in self.misconceptions.items())
-        first = failed[0]
-        sentence = recognized(got, known) or self._noticed(got, failed)
-        sentence = sentence or self.explain(results[first], *self.cases[first])
+        sentence = (
+            recognized(got, known)
+            or probing.exchanged(got, self._reference_on, list(self.cases), names)
+            or self._noticed(got, failed)
+            or self.explain(results[first], *self.cases[first])
+        )
         if sentence:
             raise wrong(self.number, sentence)
-        looks = self._looks_like(got, expected)
+        looks = self._looks_like(got, expected, names)
+        if not looks and quick:
+            looks = probing.ignored(self._seen(attempt), self._seen(self.reference), self.cases[first], names)
+        looks = looks or self.otherwise(results[first], *self.cases[first])
         smallest = f"for ({self._shown(self.cases[first])}) " + _first_difference(got[first], expected[first])
         raise wrong(self.number, f"{looks} An example: {smallest}" if looks else smallest)
 
@@ -83,18 +106,43 @@ class Exercise:
                     return sentence
         return None
 
-    def _looks_like(self, got: list[dict], expected: list[dict]) -> str | None:
+    def _looks_like(self, got: list[dict], expected: list[dict], names: list[str]) -> str | None:
         """A sentence that needs no knowledge of the exercise: transposed, twice too large, added up ..."""
-        if any(list(parts) != [RESULT] for parts in (*got, *expected)):
+        both = list(zip(got, expected, strict=True))
+        if not all(RESULT in e and {**g, RESULT: 0} == {**e, RESULT: 0} for g, e in both):  # another part is wrong
             return None
-        return symptom([parts[RESULT] for parts in got], [parts[RESULT] for parts in expected])
+        mine, right = ([parts[RESULT] for parts in observed] for observed in (got, expected))
+        return symptom(mine, right) or probing.counted_twice(mine, right, list(self.cases), names)
 
     def _run(self, attempt: Callable, case: tuple) -> Any:
         try:
             return self._observe(attempt, case)
         except Exception as error:
-            text = f"your function stopped with {type(error).__name__} ({error}) for ({self._shown(case)})"
-            raise wrong(self.number, text + _where(error)) from error
+            meaning = why_it_stopped(error, attempt, case)
+            text = f"your function stopped with {type(error).__name__} ({error})"
+            text = f"{meaning} In Python's words: {text}" if meaning else text
+            given = "" if GIVEN in meaning else f" for ({self._shown(case)})"
+            raise wrong(self.number, text + given + _where(error)) from error
+
+    def _seen(self, solution: Callable) -> Callable[[tuple], Any]:
+        """The solution as a function of a case: what is observed, as plain data, or None where it stops; no output."""
+
+        def answer(case: tuple) -> dict | None:
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    return _parts(self._observe(solution, case))
+            except Exception:  # what a changed argument does to a learner's function is not the learner's mistake
+                return None
+
+        return answer
+
+    def _asks_yes_or_no(self) -> bool:
+        return isinstance(self._observe(self.reference, self.cases[0]), bool | np.bool_)
+
+    def _reference_on(self, cases: list[tuple]) -> list[dict]:
+        """What the reference gives for other cases; nothing where it stops for one of them."""
+        made = [self._seen(self.reference)(case) for case in cases]
+        return [] if None in made else made
 
     def _made_by(self, solution: Callable) -> list[dict]:
         return [_parts(self._observe(solution, case)) for case in self.cases]

@@ -66,7 +66,13 @@ line_surprise = Exercise(
         "a surprise is never negative: -ln of a probability.": lambda got, p, t: got.min() < -1e-9,
         "this is one number. The painted line has a bar for every byte.": lambda got, p, t: got.shape == (),
         "there is one bar for each byte of the line: (n_bytes,) numbers.": lambda got, p, t: got.shape != t.shape,
-        "this is not -ln of a number in the table of probabilities: what is done before the logarithm?": (
+        "these are the bars, rounded. Hand over all digits.": lambda got, p, t: any(
+            np.array_equal(got, np.round(-np.log(_of_bytes(p, t)), digits)) for digits in range(5)
+        ),
+        "each bar has those before it added to it (`cumsum`). The painted line has one for every byte by itself.": (
+            lambda got, p, t: np.allclose(got, np.cumsum(-np.log(_of_bytes(p, t))))
+        ),
+        "this is not -ln of a number in the table of probabilities: what is done before the logarithm, or after it?": (
             lambda got, p, t: not all(np.isclose(np.exp(-value), p).any() for value in got)
         ),
         "these are surprises out of the table, but not those of the bytes that came: place i needs p[i, tokens[i]].": (
@@ -162,10 +168,25 @@ training_gigabytes = Exercise(
             lambda f, a, b: (f * (b / 8 + 10) + a * 12) / 1e9
         ),
         "the frozen weights are counted in 16 bits whatever `bits` says.": lambda f, a, b: _gigabytes(f, a, 16),
+        "`bits // 8` rounds the bytes down to a whole number: 4.127 bits are then none at all. Use `/`.": (
+            lambda f, a, b: (f * (b // 8) + a * 12) / 1e9
+        ),
+        "only a part of the sum is divided by 10**9: put the sum in parentheses.": (
+            lambda f, a, b: f * b / 8 + a * 12 / 1e9
+        ),
+        "the adapter's 2, 2, 4 and 4 bytes are multiplied. They are added: 12.": lambda f, a, b: _gigabytes(
+            f, a, b, 64
+        ),
+        "the frozen weights are charged a gradient as well. A frozen weight has none.": (
+            lambda f, a, b: (f * (b / 8 + 2) + a * 12) / 1e9
+        ),
         "the frozen weights are counted as one byte each whatever `bits` says.": lambda f, a, b: _gigabytes(f, a, 8),
         "the frozen weights are counted with 4 bits whatever `bits` says.": lambda f, a, b: _gigabytes(f, a, 4),
     },
     {
+        "this is rounded to whole gigabytes, and a small model is left with none.": lambda got, f, a, b: (
+            got == np.round(_gigabytes(f, a, b))
+        ),
         "this has the wrong unit: it is a thousand times off or more. Bytes, divided by 10**9, are GB.": (
             lambda got, f, a, b: not 1e-2 < got / _gigabytes(f, a, b) < 1e2
         ),

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lora_edu.exercises.grading import Exercise, beside
+from lora_edu.exercises.nb02_parts import explained, other_form
 
 __all__ = ["beside", "first_step", "grad_A", "grad_gate", "merged_weight"]
 
@@ -20,6 +21,7 @@ SCALINGS = {
     "the scaling alpha / rank is missing.": lambda alpha, rank, d_out, d_in: 1,
     "this scales by alpha. The update is scaled by alpha / rank.": lambda alpha, rank, d_out, d_in: alpha,
     "this divides by the rank but leaves alpha out.": lambda alpha, rank, d_out, d_in: 1 / rank,
+    "`alpha // rank` rounds down to a whole number: use `/`.": lambda alpha, rank, d_out, d_in: alpha // rank,
     "this multiplies by the rank. The scaling is alpha / rank.": lambda alpha, rank, d_out, d_in: alpha * rank,
     "this has the scaling upside down: it is alpha / rank.": lambda alpha, rank, d_out, d_in: rank / alpha,
     "this has s = alpha / rank once too often.": lambda alpha, rank, d_out, d_in: (alpha / rank) ** 2,
@@ -43,6 +45,7 @@ SCALINGS_TWICE = {
     "this has alpha once, and no rank. The factor is s = alpha / rank, squared.": (
         lambda alpha, rank, d_out, d_in: alpha
     ),
+    "`alpha // rank` rounds down to a whole number: use `/`.": lambda alpha, rank, d_out, d_in: (alpha // rank) ** 2,
     "this squares only one half of s = alpha / rank.": lambda alpha, rank, d_out, d_in: alpha**2 / rank,
     "this divides by d_in, the number of columns of A. The rank is the number of its rows.": (
         lambda alpha, rank, d_out, d_in: (alpha / d_in) ** 2
@@ -63,53 +66,6 @@ def _mistakes(forms: dict[str, Callable], scalings: dict[str, Callable] = SCALIN
     return named
 
 
-def _explained(wanted: str, look: Callable[..., tuple[dict, dict]]) -> Callable:
-    """Says of a result that is no known mistake which axes it has, or how much it holds of each part.
-
-    wanted: the shape that the result should have, in words. look(*case): the sizes by name, and the parts by name:
-    an array of the right shape, and how often it should be in the result.
-    """
-
-    def explain(result: Any, *case) -> str:
-        result = result.get("result") if isinstance(result, dict) else result
-        if isinstance(result, str):  # what the observer said
-            return result
-        array, (sizes, parts) = np.asarray(result), look(*case)
-        if array.dtype.kind not in "fiu":
-            return ""
-        shape = next(iter(parts.values()))[0].shape
-        if array.shape != shape:
-            axes = {size: name for name, size in sizes.items() if name != "alpha"}
-            got = f"({', '.join(str(axes.get(size, size)) for size in array.shape)})" if array.ndim else "one number"
-            return f"the result should be {wanted}, and yours is {got}."
-        columns = np.stack([part.ravel() for part, _ in parts.values()], axis=1)
-        found = np.linalg.lstsq(columns, array.ravel(), rcond=None)[0]
-        if np.abs(columns @ found - array.ravel()).max() > 1e-8 * np.abs(array).max():
-            return ""
-        yours, right = (
-            " + ".join(f"{number + 0:.4g} times {name}" for name, number in zip(parts, numbers, strict=True))
-            for numbers in (np.round(found, 9), [number for _, number in parts.values()])
-        )
-        setting = f"with alpha = {sizes['alpha']:g} and rank = {sizes['rank']}"
-        return f"the factors are wrong: {setting} yours is {yours}; it should be {right}.".replace("+ -", "- ")
-
-    return explain
-
-
-def _told_shapes(shapes: str) -> Callable:
-    """Observes a result; where a product's shapes do not fit, it says which shapes there are."""
-
-    def observe(solution: Callable, *case) -> Any:
-        try:
-            return solution(*case)
-        except ValueError as error:
-            if "matmul" in str(error) or "broadcast" in str(error):
-                return f"the shapes of a product do not fit: a factor needs a transpose or another place. {shapes}"
-            raise
-
-    return observe
-
-
 def _cases(*names: str) -> list[tuple]:
     """Random cases: alpha is never the rank, and no two sides are equal."""
     cases = []
@@ -124,7 +80,7 @@ def _cases(*names: str) -> list[tuple]:
             "lora_B": (d_out, rank),
         }
         values = {name: rng.normal(size=shape) for name, shape in shapes.items()}
-        values |= {"alpha": alpha, "lr": 0.1}
+        values |= {"alpha": alpha, "lr": (0.1, 0.03)[seed]}
         cases.append(tuple(values[name] for name in names))
     return cases
 
@@ -164,16 +120,14 @@ grad_A = Exercise(
             ),
         }
     ),
-    observe=_told_shapes(
-        "x is (batch, d_in), grad_output (batch, d_out), lora_B (d_out, rank), the result (rank, d_in)."
-    ),
-    explain=_explained(
+    explain=explained(
         "(rank, d_in), the shape of A",
         lambda x, g, B, alpha: (
             {"batch": len(x), "d_in": x.shape[1], "d_out": len(B), "rank": B.shape[1], "alpha": alpha},
             {"B^T G": (B.T @ g.T @ x, alpha / B.shape[1])},
         ),
     ),
+    otherwise=other_form("B^T (dL/dy)^T x", "x", lambda x, g, B, alpha: (0.0, x)),
 )
 
 
@@ -225,14 +179,14 @@ grad_gate = Exercise(
             ),
         }
     ),
-    observe=_told_shapes("x @ lora_A.T is (batch, rank), grad_output @ lora_B too; the result is (rank,)."),
-    explain=_explained(
+    explain=explained(
         "(rank,), one number for each component",
         lambda x, g, A, B, alpha: (
             {"batch": len(x), "d_in": x.shape[1], "d_out": len(B), "rank": len(A), "alpha": alpha},
             {"the diagonal of B^T G A^T": (((x @ A.T) * (g @ B)).sum(axis=0), alpha / len(A))},
         ),
     ),
+    otherwise=lambda *case: "no factor makes this right. Gate k needs (B^T g)_k times (A x)_k, summed over the batch.",
 )
 
 
@@ -255,9 +209,8 @@ KEPT = "the weight that was given stays as it was"
 def _merged(solution: Callable, W: NDArray, *factors) -> Any:
     """The result, and whether the given weight is still what it was."""
     kept = W.copy()
-    shapes = "lora_B is (d_out, rank) and lora_A (rank, d_in): in this order their product is (d_out, d_in)."
-    result = _told_shapes(shapes)(solution, W, *factors)
-    if result is ... or result is None or isinstance(result, str):
+    result = solution(W, *factors)
+    if result is ... or result is None:
         return result
     return {KEPT: np.array_equal(W, kept), "result": result}
 
@@ -285,13 +238,14 @@ merged_weight = Exercise(
     )
     | {"this is the weight without the update. Merging adds s B A.": lambda W, A, B, alpha: W},
     observe=_merged,
-    explain=_explained(
+    explain=explained(
         "(d_out, d_in)",
         lambda W, A, B, alpha: (
             {"d_out": len(W), "d_in": A.shape[1], "rank": len(A), "alpha": alpha},
             {"W": (W, 1), "B A": (B @ A, alpha / len(A))},
         ),
     ),
+    otherwise=other_form("the update B A", "A", lambda W, A, B, alpha: (W, A)),
 )
 
 
@@ -337,14 +291,12 @@ first_step = Exercise(
             lambda G, A, alpha, lr: np.zeros_like(G)
         ),
     },
-    observe=_told_shapes(
-        "grad_weight is (d_out, d_in) and lora_A (rank, d_in); B's gradient is s G A^T, (d_out, rank)."
-    ),
-    explain=_explained(
+    explain=explained(
         "(d_out, d_in)",
         lambda G, A, alpha, lr: (
             {"d_out": len(G), "d_in": A.shape[1], "rank": len(A), "alpha": alpha},
             {"G": (G, 0), "G A^T A": (G @ A.T @ A, -lr * (alpha / len(A)) ** 2)},
         ),
     ),
+    otherwise=other_form("G A^T A", "A", lambda G, A, alpha, lr: (0.0, A)),
 )

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from lora_edu.exercises.grading import Exercise, beside
+from lora_edu.exercises.nb03_head import head_output
 from lora_edu.gpt import GPT, GPTConfig
 
 __all__ = ["beside", "bits_per_byte", "block_weights", "guess_after", "head_output"]
@@ -23,13 +24,18 @@ def _small_gpt() -> GPT:
     return model
 
 
-def _stream(model, tokens, blocks, positions=True):
-    x = model.token_embedding(tokens.long())
+def _stream(model, tokens, blocks, positions=True, words=True, first=0, between=lambda x: x):
+    """The stream after some blocks, with the places where a learner may go another way."""
+    x = words * model.token_embedding(tokens.long())
     if positions:
-        x = x + model.position_embedding(torch.arange(tokens.shape[1]))
+        x = x + model.position_embedding(torch.arange(first, first + tokens.shape[1]))
     for block in blocks:
-        x = block(x)
+        x = between(block(x))
     return x
+
+
+def _read(model, x):
+    return _logits(model, x)[0, -1].softmax(dim=-1)
 
 
 def _guess_after(model, tokens, n_blocks):
@@ -97,6 +103,27 @@ guess_after = Exercise(
         "this averages over the positions. Only the last one has read the whole text.": _read_in_another_way(
             lambda model, x: _logits(model, x)[0].softmax(dim=-1).mean(dim=0)
         ),
+        "this averages the logits over the positions. Only the last one has read the whole text.": (
+            _read_in_another_way(lambda model, x: _logits(model, x)[0].mean(dim=0).softmax(dim=-1))
+        ),
+        "this is the position before the last one. The last one is -1.": _read_in_another_way(
+            lambda model, x: _logits(model, x)[0, -2].softmax(dim=-1)
+        ),
+        "lm_head is missing: it makes a logit for each token from the numbers of the stream.": _read_in_another_way(
+            lambda model, x: model.final_norm(x)[0, -1].softmax(dim=-1)
+        ),
+        "final_norm and lm_head are missing: the softmax of the stream itself has no token's probability in it.": (
+            _read_in_another_way(lambda model, x: x[0, -1].softmax(dim=-1))
+        ),
+        "the positions are counted from 1. The first one is 0: torch.arange(seq).": (
+            lambda model, tokens, n: _read(model, _stream(model, tokens, model.blocks[:n], first=1))
+        ),
+        "the word table is missing: the stream starts as the sum of two tables.": (
+            lambda model, tokens, n: _read(model, _stream(model, tokens, model.blocks[:n], words=False))
+        ),
+        "final_norm runs after each block. It comes once, after the last of them.": (
+            lambda model, tokens, n: _read(model, _stream(model, tokens, model.blocks[:n], between=model.final_norm))
+        ),
         "this runs all blocks, whatever n_blocks says.": _other_blocks(lambda model, n: model.blocks),
         "this runs no block at all.": _other_blocks(lambda model, n: []),
         "this runs one block too many: after n blocks the block with the index n has not run.": _other_blocks(
@@ -127,7 +154,17 @@ guess_after = Exercise(
             lambda model, tokens, n: _guess_added_twice(model, tokens, n)
         ),
     },
+    symptoms={
+        "the result has the shape (vocab,): a probability for each token.": lambda got, tokens, n: got.shape != (11,),
+        "these are no probabilities: they do not sum to 1. The softmax comes last.": (
+            lambda got, tokens, n: abs(got.sum() - 1) > 1e-3
+        ),
+    },
     observe=lambda solution, tokens, n_blocks: solution(_small_gpt(), tokens, n_blocks),
+    otherwise=lambda *case: (
+        "these are probabilities, but of another guess. The stream is two tables and the first n_blocks blocks; "
+        "the model's own readout reads it."
+    ),
 )
 
 
@@ -144,7 +181,7 @@ bits_per_byte = Exercise(
     "3.3",
     lambda losses, lengths: losses.sum() / math.log(2) / lengths.sum(),
     [
-        (np.array([2.5, 0.4, 6.1]), np.array([4, 1, 7])),
+        (np.array([2.5, 0.4, 6.1]), np.array([4, 1, 8])),
         (np.array([3.1, 1.7, 0.2, 5.3, 2.2]), np.array([5, 3, 1, 9, 2])),
         (np.array([0.9]), np.array([2])),
     ],
@@ -177,6 +214,12 @@ bits_per_byte = Exercise(
         ),
         "this is upside down: bytes per bit.": lambda z, n: n.sum() * math.log(2) / z.sum(),
         "this is a perplexity. Bits are the logarithm of it, to base 2.": lambda z, n: np.exp(z.sum() / n.sum()),
+        "this takes the logarithm of each loss. A loss is already one: divide the sum by ln 2.": lambda z, n: (
+            np.log2(z).sum() / n.sum()
+        ),
+        "`//` rounds the mean length down to a whole number: use `/`.": lambda z, n: (
+            z.mean() / math.log(2) / (n.sum() // len(n))
+        ),
         "this takes the logarithm of the loss. The loss is already a logarithm: divide it by ln 2.": (
             lambda z, n: np.log2(z.sum() / n.sum())
         ),
@@ -225,124 +268,14 @@ block_weights = Exercise(
         "this counts two linear layers in attention. There are four: q, k, v and o.": (
             lambda n, d, h: n * (2 * d * d + 2 * d * h)
         ),
+        "this counts lm_head as well, which stands outside of the blocks.": (
+            lambda n, d, h: n * (4 * d * d + 2 * d * h) + 256 * d
+        ),
+        "this counts both tables or lm_head as well, which stand outside of the blocks.": (
+            lambda n, d, h: n * (4 * d * d + 2 * d * h) + 2 * 256 * d
+        ),
         "this counts the biases too. The exercise asks for the weights.": (
             lambda n, d, h: n * (4 * d * d + 2 * d * h + 5 * d + h)
         ),
-    },
-)
-
-
-# --- 3.2: one attention head -----------------------------------------------------------------------------------------
-
-
-def _future(x, first=1):
-    """True where the key comes after the query; shape (seq, seq)."""
-    return torch.ones(len(x), len(x)).triu(diagonal=first).bool()
-
-
-def _scores(x, W_q, W_k, divisor=None, mask_from=1):
-    """The masked scores; mask_from=None leaves the mask out."""
-    scores = (x @ W_q.T) @ (x @ W_k.T).T / (divisor or math.sqrt(len(W_q)))  # (seq, seq)
-    return scores if mask_from is None else scores.masked_fill(_future(x, mask_from), -math.inf)
-
-
-def _weights(x, W_q, W_k, divisor=None, mask_from=1, dim=-1):
-    return _scores(x, W_q, W_k, divisor, mask_from).softmax(dim=dim)
-
-
-def _head(x, W_q, W_k, W_v, divisor=None, mask=True, mask_from=1, dim=-1):
-    """One causal attention head, with the places where a learner may go another way."""
-    return _weights(x, W_q, W_k, divisor, mask_from if mask else None, dim) @ (x @ W_v.T)
-
-
-def _masked_after_softmax(x, W_q, W_k, W_v):
-    q, k, v = x @ W_q.T, x @ W_k.T, x @ W_v.T
-    return (q @ k.T / math.sqrt(q.shape[-1])).softmax(dim=-1).tril() @ v
-
-
-def _masked_with_zeros(x, W_q, W_k, W_v):
-    q, k, v = x @ W_q.T, x @ W_k.T, x @ W_v.T
-    return (q @ k.T / math.sqrt(q.shape[-1])).tril().softmax(dim=-1) @ v
-
-
-def _sees_the_future(x, W_q, W_k, W_v):
-    return _head(x.flip(0), W_q, W_k, W_v).flip(0)
-
-
-def _random_heads() -> list[tuple]:
-    """Inputs (seq, d_in) and weights (d_out, d_in): seq, d_in and d_out always differ."""
-    cases = []
-    for seed, (seq, d_in, d_out) in enumerate([(5, 6, 4), (7, 3, 8)]):
-        generator = torch.Generator().manual_seed(seed)
-        shapes = [(seq, d_in), (d_out, d_in), (d_out, d_in), (d_out, d_in)]
-        cases.append(tuple(torch.randn(shape, generator=generator) for shape in shapes))
-    return cases
-
-
-head_output = Exercise(
-    "3.2",
-    _head,
-    _random_heads(),
-    {
-        "the scores are not divided by the square root of d_out, the length of a query.": (
-            lambda x, q, k, v: _head(x, q, k, v, divisor=1)
-        ),
-        "this divides by d_out itself. The spread of the scores grows with its square root.": (
-            lambda x, q, k, v: _head(x, q, k, v, divisor=len(q))
-        ),
-        "this divides by the square root of d_in. It is the length of a query, d_out, that counts.": (
-            lambda x, q, k, v: _head(x, q, k, v, divisor=math.sqrt(x.shape[1]))
-        ),
-        "this divides by the square root of the sequence's length. It is the length of a query, d_out, that counts.": (
-            lambda x, q, k, v: _head(x, q, k, v, divisor=math.sqrt(len(x)))
-        ),
-        "the causal mask is missing: a position may not look at those after it.": (
-            lambda x, q, k, v: _head(x, q, k, v, mask=False)
-        ),
-        "this masks after the softmax, so the weights no longer sum to 1. Set the scores to -infinity before it.": (
-            _masked_after_softmax
-        ),
-        "this masks with zeros before the softmax, and exp(0) is 1: the future still counts. Use -infinity.": (
-            _masked_with_zeros
-        ),
-        "the softmax runs over the queries. Each query's weights over the keys, a row, must sum to 1.": (
-            lambda x, q, k, v: _head(x, q, k, v, dim=0)
-        ),
-        "queries and keys have changed places: row i of the scores belongs to query i.": (
-            lambda x, q, k, v: _head(x, k, q, v)
-        ),
-        "the mask hides the past. It is the future that a position may not see.": _sees_the_future,
-        "a position may look at itself: the future starts one step to the right of the diagonal, triu(1).": (
-            lambda x, q, k, v: _head(x, q, k, v, mask_from=0)
-        ),
-        "these are the attention weights. What is asked for is the average of the values, weights @ v.": (
-            lambda x, q, k, v: _weights(x, q, k)
-        ),
-        "these are the masked scores. Softmax, then the average of the values, is still to come.": (
-            lambda x, q, k, v: _scores(x, q, k)
-        ),
-        "the scores are averaged without a softmax: the weights must be positive and sum to 1.": (
-            lambda x, q, k, v: _scores(x, q, k).nan_to_num(neginf=0) @ (x @ v.T)
-        ),
-        "this averages the inputs. What is averaged are the values, x @ W_v.T.": lambda x, q, k, v: (
-            _weights(x, q, k) @ x
-        ),
-        "this averages the queries. What is averaged are the values, x @ W_v.T.": lambda x, q, k, v: _head(x, q, k, q),
-        "the weights are transposed: row i of the weights averages for position i.": (
-            lambda x, q, k, v: _weights(x, q, k).T @ (x @ v.T)
-        ),
-        "the scores compare queries with queries. The other side are the keys.": lambda x, q, k, v: _head(x, q, q, v),
-        "the scores compare keys with keys. One side are the queries.": lambda x, q, k, v: _head(x, k, k, v),
-        "this multiplies by the square root of d_out. Divide by it.": (
-            lambda x, q, k, v: _head(x, q, k, v, divisor=1 / math.sqrt(len(q)))
-        ),
-        "the division comes after the softmax, where it shrinks the weights. The scores are divided.": (
-            lambda x, q, k, v: _head(x, q, k, v, divisor=1) / math.sqrt(len(q))
-        ),
-        "these are the values alone: the average over the positions is missing.": lambda x, q, k, v: x @ v.T,
-        "this takes the value of the best match alone. The softmax averages over all of them.": (
-            lambda x, q, k, v: (x @ v.T)[_scores(x, q, k).argmax(dim=-1)]
-        ),
-        "this averages the keys. What is averaged are the values, x @ W_v.T.": (lambda x, q, k, v: _head(x, q, k, k)),
     },
 )

@@ -223,6 +223,12 @@ OPERATION_MISTAKES: dict[str, Callable] = {
     "T counts squared.": lambda T, i, o, r: T * T * (2 * i * o + 3 * r * (i + o)),
     "the rank is missing in the products with A and B.": lambda T, i, o, r: T * (2 * i * o + 3 * (i + o)),
     "A and B together have r (d_in + d_out) numbers, not r squared.": (lambda T, i, o, r: T * (2 * i * o + 3 * r * r)),
+    "the scaling by s is counted as well: d_out multiplications for each input. The exercise counts products of "
+    "matrices.": lambda T, i, o, r: T * (2 * i * o + 3 * r * (i + o)) + T * o,
+    "W has d_in d_out numbers, not d_in + d_out.": lambda T, i, o, r: T * (2 * (i + o) + 3 * r * (i + o)),
+    "this takes the layer as a square of the mean side. It is not square: W has d_in d_out numbers.": (
+        lambda T, i, o, r: T * (2 * ((i + o) / 2) ** 2 + 3 * r * (i + o))
+    ),
     "A and B have r (d_in + d_out) numbers together, not r d_in d_out.": (
         lambda T, i, o, r: T * (2 * i * o + 3 * r * i * o)
     ),

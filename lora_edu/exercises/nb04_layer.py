@@ -36,6 +36,10 @@ BASE_TWICE = "the output of the base is counted twice."
 BOTH_RANDOM = "the output changes at the start, because neither A nor B is zero. B starts at zero."
 OTHER_START = "before the first training step the output should be that of the base: it is not."
 BOTH_ZERO = "A and B both start at zero. Each one's gradient is multiplied by the other: nothing would ever move."
+COPIES = (
+    "the rows of A start as copies or multiples of each other: they learn the same, and the rank of the update stays "
+    "below r. Draw A at random."
+)
 TWO_SIDES_ONLY = "this works for an x of shape (n, d_in) only. A language model hands over (batch, seq, d_in)."
 IN_EVAL = "dropout is still active in evaluation mode. `nn.Dropout`, or training=self.training, switches it off."
 BY_ALPHA = "this scales the update by alpha. The paper divides alpha by the rank."
@@ -47,6 +51,7 @@ BY_IN = "this divides alpha by d_in. The rank is the number of rows of A."
 BY_OUT = "this divides alpha by d_out. The rank is the number of columns of B."
 SUBTRACTED = "the update is subtracted. The layer adds it."
 NO_UPDATE = "A and B do not act: the output does not depend on them. Do you use the parameters themselves?"
+NOT_LINEAR = "the branch is not linear in x: nothing stands between A and B, or behind them, but the scaling."
 OTHER_UPDATE = "the update is not s B A x, s = alpha / r."
 NO_GRADIENT = "the output carries no gradient: forward runs under `torch.no_grad()` or detaches what it returns."
 BOTH_CUT = "no gradient reaches A and B: the branch runs under `torch.no_grad()`, or is detached."
@@ -173,7 +178,7 @@ def _at_the_start(probe: Probe) -> str:
     if not (layer.lora_A.any() or layer.lora_B.any()):
         return BOTH_ZERO
     if _same(y, expected):
-        return ""
+        return COPIES if max(map(_rank, (layer.lora_A, layer.lora_B))) < probe.rank else ""
     if layer.lora_A.any() and layer.lora_B.any():
         probe.set_factors(B_is_zero=True)
         if _same(layer(probe.x), expected):
@@ -213,7 +218,16 @@ def scaling_mistake(update: Tensor, probe: Probe) -> str:
         BY_OUT: alpha / probe.base.out_features,
         SUBTRACTED: -alpha / rank,
     }
-    return next((sentence for sentence, factor in looks.items() if _same(update, factor * plain)), OTHER_UPDATE)
+    known = next((sentence for sentence, factor in looks.items() if _same(update, factor * plain)), "")
+    return known or (OTHER_UPDATE if _same(probe.branch(2 * probe.x), 2 * update) and _is_odd(probe) else NOT_LINEAR)
+
+
+def _is_odd(probe: Probe) -> bool:
+    return _same(probe.branch(-probe.x), -probe.branch(probe.x))
+
+
+def _rank(factor: Tensor) -> int:
+    return int(torch.linalg.matrix_rank(factor))
 
 
 @torch.no_grad()

@@ -77,6 +77,9 @@ UPDATE_MISTAKES: dict[str, Callable] = {
     "this divides alpha by d_out, the rows of B. The rank is the number of columns of B.": (
         lambda A1, B1, A2, B2, w, alpha: weighted_sum(A1, B1, A2, B2, w, alpha, scaling=alpha / len(B1))
     ),
+    "`alpha // r` rounds down to a whole number: use `/`.": (
+        lambda A1, B1, A2, B2, w, alpha: weighted_sum(A1, B1, A2, B2, w, alpha, scaling=alpha // len(A1))
+    ),
     "this leaves the weights out: both adapters count fully.": (
         lambda A1, B1, A2, B2, w, alpha: weighted_sum(A1, B1, A2, B2, (1, 1), alpha)
     ),

@@ -1,0 +1,145 @@
+"""Which arguments a wrong answer exchanges, ignores or counts twice: found by running functions on changed arguments.
+
+Nothing here knows the exercise. Each sentence is true by construction: the reference gives the same when its arguments
+are exchanged, or the answer stays the same while an argument changes that the reference reacts to.
+"""
+
+import copy
+from collections.abc import Callable, Iterable
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+
+from lora_edu.exercises.comparing import is_numbers, recognized
+from lora_edu.exercises.symptoms import as_numpy
+
+MOST_ROWS = 16
+Case = tuple[Any, ...]
+Seen = Callable[[Case], Any]  # what is observed in a case, to compare; None where it cannot be
+
+
+def exchanged(got: list, made: Callable[[list[Case]], list], cases: list[Case], names: list[str]) -> str | None:
+    """Whether the reference gives what was got when two arrays change places, or one stands for another."""
+    pairs = [(i, j) for i, j in permutations(range(len(names)), 2) if all(_alike(c[i], c[j]) for c in cases)]
+    tried = {f"`{names[i]}` and `{names[j]}` have changed places.": {i: j, j: i} for i, j in pairs if i < j}
+    tried |= {f"`{names[j]}` stands where `{names[i]}` belongs.": {i: j} for i, j in pairs}
+    return recognized(got, ((said, made([_moved(case, places) for case in cases])) for said, places in tried.items()))
+
+
+def ignored(
+    answer: Callable[[Case], Any], reference: Callable[[Case], Any], case: Case, names: list[str]
+) -> str | None:
+    """The first argument, or row of one, that the reference reacts to and the answer does not.
+
+    Both functions give something to compare, or None where they cannot.
+    """
+    before = answer(case), reference(case)
+    if before[0] is None or before[0] != answer(case):  # an answer that draws random numbers
+        return None
+
+    def without_effect(changed: Iterable[Case]) -> bool:
+        effects = [(answer(there), reference(there)) for there in changed]
+        seen = [mine == before[0] for mine, right in effects if right is not None and right != before[1]]
+        return bool(seen) and all(seen)
+
+    for k, name in enumerate(names):
+        if without_effect(_with(case, {k: value}) for value in _others(case[k])):
+            return f"`{name}` has no part in your result: with another `{name}` it stays the same."
+    for k, name in enumerate(names):
+        rows = range(len(case[k])) if _is_array(case[k]) and 1 < len(case[k]) <= MOST_ROWS else ()
+        dead = [row for row in rows if without_effect([_with(case, {k: _other_row(case[k], row)})])]
+        if dead:
+            return _of_rows(dead, len(rows), name, "row" if case[k].ndim > 1 else "entry")
+    return None
+
+
+def counted_twice(got: list, expected: list, cases: list[Case], names: list[str]) -> str | None:
+    """Whether every result is what was expected times a number among the arguments, or divided by it."""
+    if not all(is_numbers(value) for value in (*got, *expected)):
+        return None
+    factors = []
+    for g, e in zip(map(as_numpy, got), map(as_numpy, expected), strict=True):
+        if g.shape != e.shape or not e.any() or (g[e == 0] != 0).any():
+            return None
+        ratios = g[e != 0] / e[e != 0]
+        if not np.ptp(ratios) <= 1e-5 * abs(ratios[0]):
+            return None
+        factors.append(ratios[0])
+    for name, values in _numbers_in(cases, names).items():
+        if len(set(values)) < 2:
+            continue
+        for words, power in ((f"times `{name}` once more", 1), (f"divided by `{name}`", -1)):
+            if np.allclose(factors, np.power(values, float(power)), rtol=1e-5):
+                return f"this is what is asked for, {words}."
+    return None
+
+
+def _numbers_in(cases: list[Case], names: list[str]) -> dict[str, list[float]]:
+    """Numbers and sizes among the arguments, positive in every case: name -> its value in each case."""
+    found = {}
+    for k, name in enumerate(names):
+        column = [case[k] for case in cases]
+        if all(_is_number(value) and value > 0 for value in column):
+            found[name] = [float(value) for value in column]
+        elif all(_is_array(value) for value in column):
+            for axis in range(min(value.ndim for value in column)):
+                found[f"{name}.shape[{axis}]"] = [float(value.shape[axis]) for value in column]
+    return found
+
+
+def _of_rows(dead: list[int], count: int, name: str, what: str) -> str:
+    if len(dead) == count - 1:
+        (alive,) = set(range(count)) - set(dead)
+        return f"only {what} {alive} of `{name}` has a part in your result."
+    place = "first" if dead[0] == 0 else "last" if dead[-1] == count - 1 else ""
+    which = f"the {place} {what}" if place else f"{what} {dead[0]}"
+    return f"{which} of `{name}` has no part in your result: with another one it stays the same."
+
+
+def _others(value: Any) -> list:
+    """The same argument with other values, of the same shape; numbers stay close, for a loop may wait for them."""
+    if _is_number(value):
+        return [value + 1, value + 2] if isinstance(value, int | np.integer) else [1.7 * value, 1.3 * value]
+    if not _is_array(value) or not len(value):
+        return []
+    if _is_float(value):
+        return [1.7 * value + 0.3, -2.3 * value]
+    return [_turned(value, by) for by in (1, 2)]
+
+
+def _other_row(value: Any, row: int) -> Any:
+    changed = copy.deepcopy(value)
+    changed[row] = 1.7 * value[row] + 0.3 if _is_float(value) else value[row - 1]
+    return changed
+
+
+def _turned(value: Any, by: int) -> Any:
+    """Whole numbers stay among those that there are: they may be indices."""
+    return np.roll(value, by) if isinstance(value, np.ndarray) else value.roll(by)
+
+
+def _alike(one: Any, other: Any) -> bool:
+    if not (_is_array(one) and _is_array(other)):
+        return False
+    return tuple(one.shape) == tuple(other.shape) and type(one) is type(other)
+
+
+def _is_array(value: Any) -> bool:
+    return hasattr(value, "ndim") and hasattr(value, "dtype") and value.ndim > 0
+
+
+def _is_float(value: Any) -> bool:
+    return "float" in str(value.dtype)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _with(case: Case, changed: dict[int, Any]) -> Case:
+    return tuple(changed.get(k, value) for k, value in enumerate(case))
+
+
+def _moved(case: Case, places: dict[int, int]) -> Case:
+    return _with(case, {k: case[source] for k, source in places.items()})

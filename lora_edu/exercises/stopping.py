@@ -1,0 +1,108 @@
+"""What it means that a learner's function stopped: Python's error in the words of the exercise.
+
+`why_it_stopped` knows the errors that come up again and again. It says which shapes there were, which name is unknown,
+or what a part of the model is called; the error itself is shown beside it.
+"""
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+GIVEN = "Given are"
+SHAPES = "the shapes of two arrays do not fit: does one need a transpose, or another place?"
+PRODUCT = "the shapes of a product do not fit: a factor needs a transpose or another place."
+TOO_LARGE = "a place is asked for that is not there: the first place is 0. Have two indices changed places?"
+ONE_NUMBER = (
+    "a whole array or shape stands where one number belongs: `math.log` takes one number, `np.log` each entry; "
+    "`x.shape[0]` is one number, `x.shape` is not."
+)
+NOT_WHOLE = "a count or an index is no whole number here: `/` gives a float, `//` a whole number."
+NOT_CALLABLE = "round brackets call a function, and this is none: square ones pick entries."
+OF_NONE = "a calculation meets None: a function that was called before it returns nothing."
+LIST_TIMES = "a list or tuple does not multiply like an array: take its entries, or `np.array` of it."
+NO_SUPER = "a module takes no parameters before it is set up: `super().__init__()` is the first line of `__init__`."
+FORMATS = "two tensors of different formats meet, float32 and float64, say: convert one of them."
+TWO_KINDS = "a NumPy array and a torch tensor meet: stay with the kind that is handed to your function."
+OTHER_ARGUMENTS = "the first line of your function has other arguments than before: leave it as it stands."
+ENDLESS = "the function calls itself without an end."
+
+# What the error's text contains -> what it means. The first one that fits counts.
+MEANINGS: dict[tuple[str, ...], str] = {
+    ("matmul", "cannot be multiplied", "dot: ", "not aligned"): PRODUCT,
+    (
+        "broadcast",
+        "must match the size",
+        "Sizes of tensors must match",
+        "concatenation axis must match",
+        "same shape",
+        "same number of dimensions",
+        "cannot reshape",
+        "is invalid for input of size",
+        "einstein sum",
+        "einsum",
+    ): SHAPES,
+    ("out of bounds", "out of range", "too many indices"): TOO_LARGE,
+    ("only 0-dimensional", "only length-1", "only one element", "must be real number", "truth value"): ONE_NUMBER,
+    ("as an integer", "a single integer", "must be integers", "only integer", "are used as indices"): NOT_WHOLE,
+    ("is not callable",): NOT_CALLABLE,
+    ("'NoneType'",): OF_NONE,
+    ("can't multiply sequence",): LIST_TIMES,
+    ("before Module.__init__()",): NO_SUPER,
+    ("expected scalar type", "same dtype", "expected m1 and m2"): FORMATS,
+    ("must be Tensor, not", "'Tensor' and 'numpy"): TWO_KINDS,
+    ("maximum recursion",): ENDLESS,
+}
+WITH_SHAPES = (PRODUCT, SHAPES, TOO_LARGE, ONE_NUMBER)
+
+
+def why_it_stopped(error: Exception, function: Callable, case: Sequence[Any]) -> str:
+    """A sentence about an error, and the arguments where they help; empty for an error that needs no other words."""
+    names = parameters(function)
+    if isinstance(error, UnboundLocalError):
+        return f"`{error.name}` is read before it has a value." if error.name else ""
+    if isinstance(error, NameError):
+        arguments = f" It is given {_and(f'`{name}`' for name in names)}." if names else ""
+        return f"`{error.name}` is a name that your function does not know.{arguments}"
+    if isinstance(error, AttributeError) and error.name and "before Module.__init__()" not in str(error):
+        return _no_such_part(error)
+    if isinstance(error, TypeError) and re.match(rf"\S*{re.escape(_name(function))}\(\) (takes|missing)", str(error)):
+        return OTHER_ARGUMENTS
+    meaning = next((said for texts, said in MEANINGS.items() if any(text in str(error) for text in texts)), "")
+    shapes = [tuple(getattr(value, "shape", ())) for value in case] if len(names) == len(case) else []
+    shown = [f"`{name}` {shape}" for name, shape in zip(names, shapes, strict=False) if shape]
+    return f"{meaning} {GIVEN} {_and(shown)}." if shown and meaning in WITH_SHAPES else meaning
+
+
+def parameters(function: Callable) -> list[str]:
+    """The names of a function's arguments; empty where they cannot be known or are not fixed."""
+    try:
+        found = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    usual = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [each.name for each in found] if all(each.kind in usual for each in found) else []
+
+
+def _no_such_part(error: AttributeError) -> str:
+    """Of a model: what its parts are called. Of an array: whether the other library has the method."""
+    owner, kind = error.obj, type(error.obj).__name__
+    if hasattr(owner, "named_children"):
+        parts = [name for name, _ in owner.named_children()] or [name for name, _ in owner.named_parameters()]
+        return f"a `{kind}` has no `{error.name}`. Its parts are {_and(f'`{part}`' for part in parts)}."
+    torch = sys.modules.get("torch")
+    if kind == "ndarray" and torch is not None and hasattr(torch.Tensor, error.name):
+        return f"`{error.name}` is a method of torch tensors, and this is a NumPy array."
+    if kind == "list":
+        return f"a list has no `{error.name}`: make an array of it."
+    return f"a {kind} has no `{error.name}`."
+
+
+def _name(function: Callable) -> str:
+    return getattr(function, "__name__", "")
+
+
+def _and(words) -> str:
+    *first, last = list(words)
+    return f"{', '.join(first)} and {last}" if first else last

@@ -1,0 +1,156 @@
+"""What a check says without knowing the exercise: arguments exchanged or ignored, and what an error means."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lora_edu.exercises import nb02, nb03, nb04
+from lora_edu.exercises.grading import Exercise, WrongAnswer
+
+
+def arrays(seed, *shapes):
+    rng = np.random.default_rng(seed)
+    return tuple(rng.normal(size=shape) for shape in shapes)
+
+
+PRODUCT = Exercise(
+    "1.1",
+    lambda x, W, V, s: s * x @ W.T + x @ V.T,
+    [(*arrays(0, (4, 3), (5, 3), (5, 3)), 2.0), (*arrays(1, (6, 2), (3, 2), (3, 2)), 0.5)],
+    {"the sum is missing.": lambda x, W, V, s: s * x @ W.T},
+)
+COUNT = Exercise("1.1", lambda n, d: n * d * (d + 1), [(2, 3), (5, 7), (4, 11)], {"no": lambda n, d: 0})
+
+
+def said(exercise, attempt):
+    with pytest.raises(WrongAnswer) as error:
+        exercise(attempt)
+    return str(error.value).removeprefix("Exercise 1.1: ")
+
+
+right = PRODUCT.reference
+
+
+@pytest.mark.parametrize(
+    ("attempt", "sentence"),
+    [
+        (lambda x, W, V, s: right(x, V, W, s), "`W` and `V` have changed places."),
+        (lambda x, W, V, s: right(x, W, W, s), "`W` stands where `V` belongs."),
+        (lambda x, W, V, s: right(x, W, V, 3.0), "`s` has no part in your result"),
+        (lambda x, W, V, s: right(x, W, 0 * V + 1, s), "`V` has no part in your result"),
+        (lambda x, W, V, s: right(np.vstack([0 * x[:1], x[1:]]), W, V, s), "the first row of `x` has no part"),
+        (lambda x, W, V, s: right(np.vstack([x[:-1], x[:1]]), W, V, s), "the last row of `x` has no part"),
+        (lambda x, W, V, s: right(x[[0, 0, 0, 0]] if len(x) == 4 else x, W, V, s), "only row 0 of `x` has a part"),
+        (lambda x, W, V, s: right(x, W, V, s) / len(x), "what is asked for, divided by `x.shape[0]`."),
+        (lambda x, W, V, s: right(x, W, V, s) * s, "what is asked for, times `s` once more."),
+    ],
+)
+def test_arguments_that_are_exchanged_ignored_or_counted_twice(attempt, sentence):
+    assert sentence in said(PRODUCT, attempt)
+
+
+def test_of_whole_numbers():
+    assert said(COUNT, lambda n, d: n * n * d * (d + 1)).startswith("this is what is asked for, times `n` once more.")
+    assert said(COUNT, lambda n, d: 2 * d * (d + 1)).startswith("`n` has no part in your result")
+    assert said(COUNT, lambda n, d: (n * d * d, n * d)).startswith("these are parts of what is asked for")
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        lambda x, W, V, s: right(x, W, V, s) * np.random.default_rng().normal(),  # no two runs agree
+        lambda x, W, V, s: right(np.sin(x), W, V, s),  # every argument has its part
+        lambda *everything: np.sin(right(*everything)),  # no names
+    ],
+)
+def test_nothing_is_claimed_of_an_answer_that_uses_all_arguments(attempt):
+    assert said(PRODUCT, attempt).startswith("for (array of shape (4, 3)")
+
+
+def test_an_answer_that_takes_long_is_not_run_again(monkeypatch):
+    from lora_edu.exercises import grading
+
+    runs = []
+    monkeypatch.setattr(grading, "QUICK", 0.0)
+    assert "no part" not in said(PRODUCT, lambda x, W, V, s: runs.append(1) or right(x, W, V, 3.0))
+    assert len(runs) == 2
+
+
+def test_an_answer_that_prints_is_run_again_in_silence(capsys):
+    assert "no part" in said(PRODUCT, lambda x, W, V, s: print("here") or right(x, W, V, 3.0))
+    assert capsys.readouterr().out == "here\n" * 2
+
+
+def without_super(base, rank, alpha, dropout):
+    class Layer(nn.Module):
+        def __init__(self):
+            self.lora_A = nn.Parameter(torch.zeros(rank, 3))
+
+    return Layer()
+
+
+def endless(x, W, V, s):
+    return endless(x, W, V, s)
+
+
+@pytest.mark.parametrize(
+    ("exercise", "attempt", "sentence"),
+    [
+        (
+            PRODUCT,
+            lambda x, W, V, s: x @ W,
+            "a factor needs a transpose.*Given are `x` (4, 3), `W` (5, 3) and `V` (5, 3)",
+        ),
+        (PRODUCT, lambda x, W, V, s: x + W, "the shapes of two arrays do not fit"),
+        (PRODUCT, lambda x, W, V, s: np.hstack([x, W]), "the shapes of two arrays do not fit"),
+        (PRODUCT, lambda x, W, V, s: x[4], "the first place is 0"),
+        (
+            PRODUCT,
+            lambda x, W, V, s: eval("weight"),
+            "`weight` is a name that your function does not know. It is given `x`",
+        ),
+        (PRODUCT, lambda x, W, V, s: math.exp(x), "`np.log` each entry"),
+        (PRODUCT, lambda x, W, V, s: np.zeros(len(x) / 2), "`/` gives a float"),
+        (PRODUCT, lambda x, W, V, s: x(0), "square ones pick entries"),
+        (PRODUCT, lambda x, W, V, s: x * print(end=""), "a calculation meets None"),
+        (PRODUCT, lambda x, W, V, s: [1, 2] * s, "a list or tuple does not multiply"),
+        (PRODUCT, lambda x, W, V, s: x.softmax(-1), "`softmax` is a method of torch tensors"),
+        (PRODUCT, lambda x, W, V, s: [1, 2].T, "a list has no `T`"),
+        (PRODUCT, lambda x, W: x @ W.T, "has other arguments than before"),
+        (PRODUCT, endless, "calls itself without an end"),
+        (nb03.guess_after, lambda model, tokens, n: model.embed(tokens), "Its parts are `token_embedding`, "),
+        (nb03.head_output, lambda x, q, k, v: x.double() @ q.T, "two tensors of different formats meet"),
+        (nb04.lora_layer, without_super, "`super().__init__()` is the first line"),
+        (nb02.merged_weight, lambda W, A, B, alpha: 1 / [], "your function stopped with TypeError"),
+    ],
+)
+def test_an_error_is_said_in_other_words(exercise, attempt, sentence):
+    text = said(exercise, attempt)
+    assert all(part in text for part in sentence.split(".*")) and "your function stopped with" in text
+
+
+def test_an_answer_of_true_or_false_is_no_number():
+    assert "True or False" in said(COUNT, lambda n, d: n > d)
+    Exercise("1.1", lambda n: n > 2, [(1,), (3,)])(lambda n: not n <= 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (lambda y: y.astype(int), "cut to whole numbers"),
+        (lambda y: np.round(y, 2), "rounded to 2 decimals"),
+        (lambda y: y.astype(np.float16), "the first digits are right"),
+        (lambda y: y[-1], "the last row of what is asked for"),
+        (lambda y: y[:-1], "without its last row"),
+        (lambda y: y.cumsum(0), "those before it added"),
+        (lambda y: y / np.log(2), "1.443 is 1 / ln 2"),
+        (lambda y: y * 1e6, "this is 1,000,000 times"),
+    ],
+)
+def test_what_became_of_the_right_numbers(change, sentence):
+    assert sentence in said(PRODUCT, lambda *case: change(10 * right(*case)) / (1 if "whole" in sentence else 10)) or (
+        sentence in said(PRODUCT, lambda *case: change(right(*case)))
+    )
