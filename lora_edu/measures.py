@@ -105,12 +105,13 @@ def bits_per_weight(bits: int, block_size: int, scale_bits: float = 32) -> float
     return bits + scale_bits / block_size
 
 
-def total_bits(block_size: int, second_size: int = 0, constant_bits: int = 8) -> float:
-    """Code and constants of one weight, in bits; second_size 0 keeps a float32 constant for each block.
+def total_bits(block_size: int, constant_bits: int = 32, second_size: int = 0) -> float:
+    """Code and constants of one weight in a 4-bit format, in bits.
 
-    A constant pays for its own constant as a weight does: the same formula, twice.
+    second_size: how many constants share a float32 constant of their own; 0 for none. Such a constant pays for its
+    own constant as a weight does: the same formula, twice.
     """
-    constant = bits_per_weight(constant_bits, second_size) if second_size else 32
+    constant = bits_per_weight(constant_bits, second_size) if second_size else constant_bits
     return bits_per_weight(4, block_size, constant)
 
 

@@ -1,31 +1,20 @@
-"""Double quantization, measured: where the error comes from, layer by layer, and what it does to a model's loss."""
+"""Double quantization, measured: where the error comes from, and what it does to a model's loss."""
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from lora_edu.files import model_folder
-from lora_edu.measures import block_linears, layer_inputs, relative_error, rescale
+from lora_edu.experiments.scoreboard import WINDOWS, change_linears, with_constants
+from lora_edu.measures import layer_inputs, relative_error, rescale
 from lora_edu.models.pretrain import load_base
-from lora_edu.quantization import DoubleQuant, quantize
+from lora_edu.quantization import quantize
 from lora_edu.texts import load_text
 from lora_edu.training import evaluate
 
 SECOND_CODES = ("dynamic", "int8", "e4m3", "e5m2")
-SENTENCE = "the people of the small town read the old letter and it was as long as a winter night on the sea"
-
-
-def error_by_source(weight: Tensor, block_size: int = 64, how: DoubleQuant = DoubleQuant()) -> dict[str, float]:  # noqa: B008
-    """The relative error of NF4 taken apart: from the codes alone, from the constants alone, and from both."""
-    flat = weight.detach().flatten()
-    single, double = quantize(flat, "nf4", block_size), quantize(flat, "nf4", block_size, how)
-    constants = rescale(flat, single.absmax, double.block_scales(), block_size)  # not rounded to codes
-    changed = {"codes": single.dequantize(), "constants": constants, "both": double.dequantize()}
-    return {source: relative_error(flat.double(), result.double()) for source, result in changed.items()}
 
 
 def normal_weights(count: int, seed: int = 0) -> Tensor:
@@ -33,47 +22,48 @@ def normal_weights(count: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=count).astype(np.float32))
 
 
-def gpt_layers(model: nn.Module, tokens: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """For each linear layer in the blocks of a GPT: weight (d_out, d_in) and inputs (n, d_in), for tokens (1, n)."""
-    inputs = layer_inputs(model, tokens[0], length=tokens.shape[1])
-    return {f"blocks.{path}": (layer.weight.detach(), inputs[path]) for path, layer in block_linears(model).items()}
+def rounded_constants(absmax: Tensor, code: str = "dynamic", size: int = 256, mean: bool = True) -> Tensor:
+    """What is left of absmax (n_blocks,) after double quantization; mean: it is taken off, and added back."""
+    offset = absmax.mean() if mean else 0
+    return quantize(absmax - offset, code, size).dequantize() + offset
 
 
-def minilm_layers(sentence: str = SENTENCE) -> dict[str, tuple[Tensor, Tensor]]:
-    """The same for the six layers of MiniLM, a sentence encoder in float32, which is fetched if it is not there.
+# Bits of a constant -> what they make of absmax (n_blocks,). Below 16 bits there is a second level, in blocks of 256.
+CONSTANTS: dict[int, Callable[[Tensor], Tensor]] = {
+    32: lambda absmax: absmax,
+    16: lambda absmax: absmax.half().float(),
+    8: rounded_constants,
+    4: lambda absmax: rounded_constants(absmax, "nf4"),
+    2: lambda absmax: rounded_constants(absmax, "nf2"),
+}
 
-    sentence: words that are all in its vocabulary. Raises DownloadError if the model is not to be had.
+
+def error_by_source(weights: Tensor, change: Callable[[Tensor], Tensor], block_size: int = 64) -> dict[str, float]:
+    """The relative error of NF4 from its codes alone, from its constants alone, and from both.
+
+    change: what happens to the constants, a function from absmax (n_blocks,) to what is stored of it.
     """
-    folder = model_folder("minilm")
-    words = (folder / "vocab.txt").read_text(encoding="utf-8").split("\n")
-    ids = torch.tensor([words.index(word) for word in ["[CLS]", *sentence.split(), "[SEP]"]])
-    return bert_layers(load_file(folder / "model.safetensors"), ids)
+    exact = quantize(weights, "nf4", block_size)
+    new = change(exact.absmax)
+    results = {
+        "codes": exact.dequantize(),
+        "constants": rescale(weights, exact.absmax, new, block_size),
+        "both": rescale(exact.dequantize(), exact.absmax, new, block_size),
+    }
+    return {source: relative_error(weights.double(), result.double()) for source, result in results.items()}
 
 
-def bert_layers(tensors: dict[str, Tensor], ids: Tensor, n_heads: int = 12) -> dict[str, tuple[Tensor, Tensor]]:
-    """Run a BERT encoder on ids (n,) and keep each linear layer's weight and inputs, by its path."""
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
-
-    def linear(path: str, x: Tensor) -> Tensor:
-        seen[path] = (tensors[f"{path}.weight"], x)
-        return F.linear(x, tensors[f"{path}.weight"], tensors[f"{path}.bias"])
-
-    def norm(path: str, x: Tensor) -> Tensor:
-        return F.layer_norm(x, x.shape[-1:], tensors[f"{path}.weight"], tensors[f"{path}.bias"], eps=1e-12)
-
-    def table(name: str) -> Tensor:
-        return tensors[f"embeddings.{name}_embeddings.weight"]
-
-    x = norm("embeddings.LayerNorm", table("word")[ids] + table("position")[: len(ids)] + table("token_type")[0])
-    n_layers = sum(name.endswith("intermediate.dense.weight") for name in tensors)
-    for path in (f"encoder.layer.{i}" for i in range(n_layers)):
-        heads = [linear(f"{path}.attention.self.{name}", x) for name in ("query", "key", "value")]
-        q, k, v = (h.view(len(ids), n_heads, -1).transpose(0, 1) for h in heads)  # (heads, n, d / heads)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
-        x = norm(f"{path}.attention.output.LayerNorm", x + linear(f"{path}.attention.output.dense", mixed))
-        inner = F.gelu(linear(f"{path}.intermediate.dense", x))
-        x = norm(f"{path}.output.LayerNorm", x + linear(f"{path}.output.dense", inner))
-    return seen
+def error_of_layers(layers: dict[str, Tensor], block_size: int) -> dict[int, float]:
+    """The relative error of all weights together in NF4, for each entry of CONSTANTS; each layer has its own offset."""
+    lost, total = dict.fromkeys(CONSTANTS, 0.0), 0.0
+    for weight in layers.values():
+        flat = weight.flatten()
+        exact = quantize(flat, "nf4", block_size)
+        decoded, total = exact.dequantize(), total + flat.square().sum().item()
+        for bits, change in CONSTANTS.items():
+            result = rescale(decoded, exact.absmax, change(exact.absmax), block_size)
+            lost[bits] += (flat - result).square().sum().item()
+    return {bits: (squares / total) ** 0.5 for bits, squares in lost.items()}
 
 
 # --- double-quantization: what does it do to the loss? ---------------------------------------------------------------
@@ -82,87 +72,52 @@ def bert_layers(tensors: dict[str, Tensor], ids: Tensor, n_heads: int = 12) -> d
 def double_quant_loss(
     change: str,
     *,
-    code: str = "dynamic",
-    subtract_mean: bool = True,
     block_size: int = 64,
-    windows: int = 256,
+    windows: int = WINDOWS,
     noise_seed: int = 0,
     seed: int = 0,
     folder=None,
     progress: bool = True,
 ) -> dict:
-    """The loss of the shipped base on held-out speeches, with the weights of its blocks changed in one way.
+    """The loss of the shipped base on held-out speeches, its blocks in NF4 and their constants changed in one way.
 
-    change: "none"; "single" for NF4 with exact constants; "double" for NF4 with quantized constants; "noise" for
-    constants that are off at random, as much as those of "double"; "no offset" for a mean that is not added back;
-    "fp16" for constants kept as float16. Returns the loss in nats per byte and the relative error of all weights.
+    change: one of CHANGES. Returns the loss in nats per byte, and the errors of weights and outputs, by the protocol
+    of the scoreboard.
     """
-    model = load_base("laptop", device="cpu")  # in float32: bfloat16 on a GPU would hide what is measured here
-    changed = copy.deepcopy(model)
-    how = DoubleQuant(code, subtract_mean=subtract_mean)
+    model = copy.deepcopy(load_base("laptop", device="cpu"))  # float32: bfloat16 on a GPU would hide what is measured
+    tokens = load_text("speeches").validation
     generator = torch.Generator().manual_seed(1000 * seed + noise_seed)
-    squares = np.zeros(2)  # of the error, of the weights
-    for layer, target in zip(block_linears(model).values(), block_linears(changed).values(), strict=True):
-        weight = layer.weight.detach()
-        target.weight.data = changed_weight(weight, change, block_size, how, generator)
-        error = (weight - target.weight.detach()).double()
-        squares += [error.square().sum().item(), weight.double().square().sum().item()]
-    loss = evaluate(changed, load_text("speeches").validation, max_windows=windows)
-    return {"loss": round(loss, 6), "error": float(f"{np.sqrt(squares[0] / squares[1]):.5g}")}
+    inputs = layer_inputs(model, tokens)
+    result = change_linears(model, lambda weight: changed_weight(weight, change, block_size, generator), inputs)
+    result["loss"] = evaluate(model, tokens, max_windows=windows)
+    return {name: round(value, 6) for name, value in result.items()}
 
 
-def changed_weight(weight: Tensor, change: str, block_size: int, how: DoubleQuant, generator=None) -> Tensor:
-    """One weight (d_out, d_in) after one of the changes that `double_quant_loss` names."""
+def changed_weight(weight: Tensor, change: str, block_size: int = 64, generator=None) -> Tensor:
+    """One weight (d_out, d_in) in NF4, its constants after one of CHANGES."""
     if change not in CHANGES:
         raise ValueError(f"unknown change {change!r}: choose one of {', '.join(CHANGES)}")
-    if change == "none":
-        return weight.clone()
-    single = quantize(weight.flatten(), "nf4", block_size)
-    scales = CHANGES[change](single.absmax, how, generator)
-    return rescale(single.dequantize(), single.absmax, scales, block_size).view_as(weight)
+    exact = quantize(weight, "nf4", block_size)
+    new = CHANGES[change](exact.absmax, generator)
+    return with_constants(exact.dequantize(), exact.absmax, new, block_size)
 
 
-def double_scales(absmax: Tensor, how: DoubleQuant, _generator=None) -> Tensor:
-    """What is left of absmax (n_blocks,) after double quantization."""
-    offset = absmax.mean() if how.subtract_mean else torch.zeros(())
-    return quantize(absmax - offset, how.code, how.block_size).dequantize() + offset
+def _noisy(absmax: Tensor, generator) -> Tensor:
+    """Off at random by as much as double quantization is."""
+    size = (rounded_constants(absmax) - absmax).square().mean().sqrt()
+    return absmax + size * torch.randn(absmax.shape, generator=generator)
 
 
-def _noisy_scales(absmax: Tensor, how: DoubleQuant, generator) -> Tensor:
-    error = (double_scales(absmax, how) - absmax).square().mean().sqrt()
-    return absmax + error * torch.randn(absmax.shape, generator=generator)
-
-
-def _scales_without_offset(absmax: Tensor, how: DoubleQuant, _generator=None) -> Tensor:
-    return double_scales(absmax, how) - absmax.mean()
-
-
-CHANGES = {
-    "none": None,
-    "single": lambda absmax, how, generator: absmax,
-    "double": double_scales,
-    "noise": _noisy_scales,
-    "no offset": _scales_without_offset,
-    "fp16": lambda absmax, how, generator: absmax.half().float(),
+CHANGES: dict[str, Callable] = {
+    **{f"{bits} bits": lambda absmax, _, change=change: change(absmax) for bits, change in CONSTANTS.items()},
+    "noise": _noisy,
+    "offset not added back": lambda absmax, _: rounded_constants(absmax) - absmax.mean(),
+    "e4m3, no mean": lambda absmax, _: rounded_constants(absmax, "e4m3", mean=False),
 }
 
 DOUBLE_QUANT_ARMS = {
-    "float32": {"change": "none"},
-    "single": {"change": "single"},
-    "double": {"change": "double"},
-    "double, 32 windows": {"change": "double", "windows": 32},  # notebook 07 runs this one again
-    "fp16 constants": {"change": "fp16"},
-    "offset not added back": {"change": "no offset"},
+    **{change: {"change": change} for change in CHANGES if change != "noise"},
     **{f"noise {i}": {"change": "noise", "noise_seed": i} for i in range(8)},
-    **{
-        f"{code}{'' if mean else ', no mean'}": {"change": "double", "code": code, "subtract_mean": mean}
-        for code in SECOND_CODES
-        for mean in (True, False)
-        if (code, mean) != ("dynamic", True)
-    },
-    **{
-        f"{change}, blocks of {size}": {"change": change, "block_size": size}
-        for size in (32, 128, 256)
-        for change in ("single", "double")
-    },
+    **{f"{bits} bits, blocks of 32": {"change": f"{bits} bits", "block_size": 32} for bits in (16, 8, 4)},
+    "8 bits, 32 windows": {"change": "8 bits", "windows": 32},  # notebook 07 runs this one again
 }

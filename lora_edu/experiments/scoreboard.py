@@ -10,7 +10,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from lora_edu.gpt import GPT
-from lora_edu.measures import bits_per_weight, block_linears, layer_inputs, rescale
+from lora_edu.measures import block_linears, layer_inputs, rescale, total_bits
 from lora_edu.models.pretrain import load_base
 from lora_edu.quantization import DoubleQuant, quantize
 from lora_edu.texts import load_text
@@ -59,8 +59,7 @@ def score(
     if codebook is not None:
         inputs = layer_inputs(model, tokens)
         result = change_linears(model, lambda weight: rounded(weight, codebook, block_size, constant_bits), inputs)
-        constant = bits_per_weight(constant_bits, 256) if constant_bits in SECOND_LEVEL else constant_bits
-        result["bits"] = bits_per_weight(4, block_size, constant)
+        result["bits"] = total_bits(block_size, constant_bits, 256 if constant_bits in SECOND_LEVEL else 0)
     result["loss"] = evaluate(model, tokens, max_windows=windows)
     return {name: round(value, 5) for name, value in result.items()}
 
