@@ -155,8 +155,17 @@ def head_with(weights):
 WRONG = [
     (nb03.guess_after, guess_without_a_table, "the positions are missing"),
     (nb03.guess_after, guess_of_the_whole_model, "whatever n_blocks says"),
-    (nb03.guess_after, gpt_guess(run=off_by_one), None),
+    (nb03.guess_after, gpt_guess(run=off_by_one), "without a block the guess is right"),
     (nb03.guess_after, gpt_guess(run=lambda m, n: [m.blocks[i] for i in range(n + 1) if i < 3]), "one block too many"),
+    (nb03.guess_after, gpt_guess(last=lambda z: (2 * z[0, -1]).softmax(-1)), "the logits are multiplied by 2 before"),
+    (nb03.guess_after, gpt_guess(read=lambda m, x: m.lm_head(m.final_norm(x) + 1)), "wrong already without a block"),
+    (
+        nb03.block_weights,
+        lambda n, d, h: n * (3 * d * d + 3 * d * h),
+        "3 d_model^2 + 3 d_model d_hidden in each block.",
+    ),
+    (nb03.block_weights, lambda n, d, h: n * (4 * d * d + 2 * d * h + 4 * d), "and vectors, which are biases or norms"),
+    (nb03.block_weights, lambda n, d, h: n * d * h * h, None),
     (nb03.guess_after, gpt_guess(read=lambda m, x: m.lm_head(x)), "final_norm is missing"),
     (nb03.guess_after, gpt_guess(last=lambda z: z[0, -1]), "these are the logits"),
     (nb03.guess_after, gpt_guess(last=lambda z: z.softmax(-1)[:, -1]), "the batch of 1 is still there"),

@@ -60,6 +60,8 @@ class Exercise:
     # What is compared, where it is more than the result: of a learner's class, say. Either one value, or a dictionary
     # of promises, {"the base's bias is kept": True, "the output": y}: then a broken promise is called by its name.
     observe: Callable = lambda solution, *case: solution(*case)
+    # A sentence from the results of all cases together; or nothing.
+    together: Callable = lambda results, cases: ""
     # A sentence about a wrong result that is none of the known mistakes, from the result and its case; or nothing.
     explain: Callable = lambda result, *case: ""
     # The same, for what shows no symptom that is known without the exercise, either.
@@ -86,6 +88,7 @@ class Exercise:
             recognized(got, known)
             or probing.exchanged(got, self._reference_on, list(self.cases), names)
             or self._noticed(got, failed)
+            or self.together(results, self.cases)
             or self.explain(results[first], *self.cases[first])
         )
         if sentence:

@@ -69,6 +69,9 @@ line_surprise = Exercise(
         "these are the bars, rounded. Hand over all digits.": lambda got, p, t: any(
             np.array_equal(got, np.round(-np.log(_of_bytes(p, t)), digits)) for digits in range(5)
         ),
+        "these are the right bars in another order: bar i belongs to byte i.": lambda got, p, t: np.allclose(
+            np.sort(got), np.sort(-np.log(_of_bytes(p, t)))
+        ),
         "each bar has those before it added to it (`cumsum`). The painted line has one for every byte by itself.": (
             lambda got, p, t: np.allclose(got, np.cumsum(-np.log(_of_bytes(p, t))))
         ),
@@ -171,6 +174,12 @@ training_gigabytes = Exercise(
         "`bits // 8` rounds the bytes down to a whole number: 4.127 bits are then none at all. Use `/`.": (
             lambda f, a, b: (f * (b // 8) + a * 12) / 1e9
         ),
+        "`int(bits)` cuts 4.127 bits to 4: the bits need be no whole number.": lambda f, a, b: _gigabytes(f, a, int(b)),
+        "the frozen and the trained weights have changed places.": lambda f, a, b: _gigabytes(a, f, b),
+        "the adapter is charged the bits of a frozen weight as well. Its 12 bytes are all.": lambda f, a, b: _gigabytes(
+            f + a, a, b
+        ),
+        "this divides bits by 4. A byte has 8 of them.": lambda f, a, b: (f * b / 4 + a * 12) / 1e9,
         "only a part of the sum is divided by 10**9: put the sum in parentheses.": (
             lambda f, a, b: f * b / 8 + a * 12 / 1e9
         ),

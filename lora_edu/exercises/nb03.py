@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from lora_edu.exercises.grading import Exercise, beside
+from lora_edu.exercises.grading import Exercise, as_array, beside
 from lora_edu.exercises.nb03_head import head_output
 from lora_edu.gpt import GPT, GPTConfig
 
@@ -38,6 +38,14 @@ def _read(model, x):
     return _logits(model, x)[0, -1].softmax(dim=-1)
 
 
+def _branches(model, tokens, n_blocks, branch):
+    """The stream with one of the two branches of each block, "attention" or "mlp"."""
+    x = _stream(model, tokens, [])
+    for block in model.blocks[:n_blocks]:
+        x = x + getattr(block, branch)(getattr(block, f"{branch}_norm")(x))
+    return x
+
+
 def _guess_after(model, tokens, n_blocks):
     logits = model.lm_head(model.final_norm(_stream(model, tokens, model.blocks[:n_blocks])))
     return logits[0, -1].softmax(dim=-1)
@@ -65,7 +73,7 @@ def _logits(model, x):
 guess_after = Exercise(
     "3.1",
     _guess_after,
-    [(torch.tensor([[3, 1, 4, 1, 5]]), 2), (torch.tensor([[9, 2, 6]]), 0), (torch.tensor([[5, 8, 9, 7]]), 3)],
+    [(torch.tensor([[9, 2, 6]]), 0), (torch.tensor([[3, 1, 4, 1, 5]]), 2), (torch.tensor([[5, 8, 9, 7]]), 3)],
     {
         "final_norm is missing: the head was trained to read the stream after it.": _read_in_another_way(
             lambda model, x: model.lm_head(x)[0, -1].softmax(dim=-1)
@@ -75,6 +83,9 @@ guess_after = Exercise(
         ),
         "these are the logits. Softmax makes probabilities of them.": _read_in_another_way(
             lambda model, x: _logits(model, x)[0, -1]
+        ),
+        "the softmax runs twice: its result is a probability already.": _read_in_another_way(
+            lambda model, x: _logits(model, x)[0, -1].softmax(dim=-1).softmax(dim=-1)
         ),
         "these are logarithms of probabilities: softmax, not log_softmax.": _read_in_another_way(
             lambda model, x: _logits(model, x)[0, -1].log_softmax(dim=-1)
@@ -121,6 +132,15 @@ guess_after = Exercise(
         "the word table is missing: the stream starts as the sum of two tables.": (
             lambda model, tokens, n: _read(model, _stream(model, tokens, model.blocks[:n], words=False))
         ),
+        "only the last token is read: the blocks need all of them.": (
+            lambda model, tokens, n: _read(model, _stream(model, tokens[:, -1:], model.blocks[:n]))
+        ),
+        "the MLP of each block is left out: a block is both of its branches, block(x).": (
+            lambda model, tokens, n: _read(model, _branches(model, tokens, n, "attention"))
+        ),
+        "the attention of each block is left out: a block is both of its branches, block(x).": (
+            lambda model, tokens, n: _read(model, _branches(model, tokens, n, "mlp"))
+        ),
         "final_norm runs after each block. It comes once, after the last of them.": (
             lambda model, tokens, n: _read(model, _stream(model, tokens, model.blocks[:n], between=model.final_norm))
         ),
@@ -161,11 +181,27 @@ guess_after = Exercise(
         ),
     },
     observe=lambda solution, tokens, n_blocks: solution(_small_gpt(), tokens, n_blocks),
-    otherwise=lambda *case: (
-        "these are probabilities, but of another guess. The stream is two tables and the first n_blocks blocks; "
-        "the model's own readout reads it."
-    ),
+    together=lambda results, cases: _which_part(results, cases),
 )
+
+
+def _which_part(results, cases) -> str:
+    """Wrong already without a block, or only with some: the tables and the readout, or the blocks."""
+    for result, case in zip(results, cases, strict=True):
+        got, right = as_array(result), as_array(_guess_after(_small_gpt(), *case))
+        if got is None or got.shape != right.shape or not got.min() >= 0 or abs(got.sum() - 1) > 1e-3:
+            return ""
+        if np.abs(got - right).max() < 1e-5:
+            continue
+        if case[1]:
+            return "without a block the guess is right, and with some it is not: look at what runs in each block."
+        seen = (right > 1e-25) & (got > 1e-25)
+        wanted, steps = (np.log(p[seen]) - np.log(p[seen]).mean() for p in (right, got))
+        times = steps @ wanted / (wanted @ wanted)
+        if seen.sum() > 3 and np.abs(steps - times * wanted).max() < 1e-3 * np.abs(steps).max():
+            return f"the logits are multiplied by {times:.3g} before the softmax. Take them as they are."
+        return "the guess is wrong already without a block: look at the two tables before, and at the readout after."
+    return ""
 
 
 def _guess_added_twice(model, tokens, n_blocks):
@@ -188,6 +224,9 @@ bits_per_byte = Exercise(
     {
         "this averages the tokens' rates, and a short token counts as much as a long one. "
         "Add up the bits, add up the bytes, then divide.": lambda z, n: (z / n).mean() / math.log(2),
+        "this adds up the tokens' rates. Add up the bits, add up the bytes, then divide.": lambda z, n: (
+            (z / n).sum() / math.log(2)
+        ),
         "this averages the tokens' rates, and it is still in nats.": lambda z, n: (z / n).mean(),
         "this is still in nats. A bit is ln 2 = 0.693 nats, so divide by that too.": lambda z, n: z.sum() / n.sum(),
         "this multiplies by ln 2. There are more bits than nats in the same surprise: divide by it.": (
@@ -268,6 +307,10 @@ block_weights = Exercise(
         "this counts two linear layers in attention. There are four: q, k, v and o.": (
             lambda n, d, h: n * (2 * d * d + 2 * d * h)
         ),
+        "this leaves one block out: n_layers - 1 is counted.": lambda n, d, h: (n - 1) * (4 * d * d + 2 * d * h),
+        "d_model and d_hidden have changed places: attention is d_model wide.": lambda n, d, h: (
+            n * (4 * h * h + 2 * d * h)
+        ),
         "this counts lm_head as well, which stands outside of the blocks.": (
             lambda n, d, h: n * (4 * d * d + 2 * d * h) + 256 * d
         ),
@@ -278,4 +321,22 @@ block_weights = Exercise(
             lambda n, d, h: n * (4 * d * d + 2 * d * h + 5 * d + h)
         ),
     },
+    together=lambda results, cases: _counted_products(results, cases),
 )
+
+
+def _counted_products(results, cases) -> str:
+    """How many d_model^2 and d_model d_hidden are counted in each block, where these and biases are all that is."""
+    parts = np.array([(n * d * d, n * d * h, n * d, n * h) for n, d, h in cases], dtype=float)
+    counted = as_array(results)
+    if counted is None or counted.shape != (len(cases),):
+        return ""
+    numbers = np.linalg.solve(parts, counted)
+    square, mixed, *vectors = np.round(numbers) + 0.0
+    if not np.allclose(numbers, np.round(numbers), atol=1e-3):
+        return ""
+    besides = ", and vectors, which are biases or norms" if any(vectors) else ""
+    return (
+        f"this counts {square:g} d_model^2 + {mixed:g} d_model d_hidden in each block{besides}. "
+        "Attention has 4 matrices of the first size, the MLP 2 of the second."
+    )

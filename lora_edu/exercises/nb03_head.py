@@ -76,10 +76,10 @@ def _other_weights(result, x, W_q, W_k, W_v) -> str:
     weights = got @ np.linalg.pinv(values)
     if np.abs(weights @ values - got).max() > 1e-4 * np.abs(got).max():
         return ADDED
-    if np.abs(np.triu(weights, 1)).max() > 1e-4:
-        return FUTURE
     if weights.min() < -1e-4:
         return NEGATIVE
+    if np.abs(np.triu(weights, 1)).max() > 1e-4:
+        return FUTURE
     if np.abs(weights.sum(axis=1) - 1).max() > 1e-4:
         return NOT_ONE
     even = np.tril(np.ones_like(weights)) / np.arange(1, len(x) + 1)[:, None]

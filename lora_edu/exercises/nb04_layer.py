@@ -51,6 +51,7 @@ BY_IN = "this divides alpha by d_in. The rank is the number of rows of A."
 BY_OUT = "this divides alpha by d_out. The rank is the number of columns of B."
 SUBTRACTED = "the update is subtracted. The layer adds it."
 NO_UPDATE = "A and B do not act: the output does not depend on them. Do you use the parameters themselves?"
+ROUNDED_DOWN = "with alpha below r the layer is its base: is it `alpha // r`, which is 0 then, or do A and B not act?"
 NOT_LINEAR = "the branch is not linear in x: nothing stands between A and B, or behind them, but the scaling."
 OTHER_UPDATE = "the update is not s B A x, s = alpha / r."
 NO_GRADIENT = "the output carries no gradient: forward runs under `torch.no_grad()` or detaches what it returns."
@@ -207,7 +208,7 @@ def scaling_mistake(update: Tensor, probe: Probe) -> str:
     if _same(update, alpha / rank * plain):
         return ""
     if update.abs().max() < 1e-6:
-        return NO_UPDATE
+        return ROUNDED_DOWN if alpha < rank else NO_UPDATE
     looks = {
         BY_ALPHA: alpha,
         UNSCALED: 1.0,

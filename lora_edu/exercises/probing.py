@@ -15,6 +15,7 @@ from lora_edu.exercises.comparing import is_numbers, recognized
 from lora_edu.exercises.symptoms import as_numpy
 
 MOST_ROWS = 16
+CHANGES = (lambda value: 1.7 * value + 0.3, lambda value: -2.3 * value, lambda value: 0.01 * value)
 Case = tuple[Any, ...]
 Seen = Callable[[Case], Any]  # what is observed in a case, to compare; None where it cannot be
 
@@ -37,6 +38,8 @@ def ignored(
     before = answer(case), reference(case)
     if before[0] is None or before[0] != answer(case):  # an answer that draws random numbers
         return None
+    if not all(is_numbers(value) for value in before[0].values()):
+        return None
 
     def without_effect(changed: Iterable[Case]) -> bool:
         effects = [(answer(there), reference(there)) for there in changed]
@@ -48,7 +51,7 @@ def ignored(
             return f"`{name}` has no part in your result: with another `{name}` it stays the same."
     for k, name in enumerate(names):
         rows = range(len(case[k])) if _is_array(case[k]) and 1 < len(case[k]) <= MOST_ROWS else ()
-        dead = [row for row in rows if without_effect([_with(case, {k: _other_row(case[k], row)})])]
+        dead = [row for row in rows if without_effect(_with(case, {k: value}) for value in _other_rows(case[k], row))]
         if dead:
             return _of_rows(dead, len(rows), name, "row" if case[k].ndim > 1 else "entry")
     return None
@@ -100,17 +103,21 @@ def _of_rows(dead: list[int], count: int, name: str, what: str) -> str:
 def _others(value: Any) -> list:
     """The same argument with other values, of the same shape; numbers stay close, for a loop may wait for them."""
     if _is_number(value):
-        return [value + 1, value + 2] if isinstance(value, int | np.integer) else [1.7 * value, 1.3 * value]
+        return [value + 1, value + 2] if isinstance(value, int | np.integer) else [1.7 * value, 0.01 * value]
     if not _is_array(value) or not len(value):
         return []
     if _is_float(value):
-        return [1.7 * value + 0.3, -2.3 * value]
+        return [change(value) for change in CHANGES]
     return [_turned(value, by) for by in (1, 2)]
 
 
-def _other_row(value: Any, row: int) -> Any:
-    changed = copy.deepcopy(value)
-    changed[row] = 1.7 * value[row] + 0.3 if _is_float(value) else value[row - 1]
+def _other_rows(value: Any, row: int) -> list:
+    """The same argument with another row: larger, smaller, with the other sign."""
+    others = [value[k] for k in range(len(value)) if k != row]
+    rows = [change(value[row]) for change in CHANGES] if _is_float(value) else others
+    changed = [copy.deepcopy(value) for _ in rows]
+    for array, new in zip(changed, rows, strict=True):
+        array[row] = new
     return changed
 
 

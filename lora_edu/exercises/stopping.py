@@ -19,6 +19,7 @@ ONE_NUMBER = (
     "`x.shape[0]` is one number, `x.shape` is not."
 )
 NOT_WHOLE = "a count or an index is no whole number here: `/` gives a float, `//` a whole number."
+NO_ARRAY = "one number is taken for an array or a list: it has no length, no shape and no entries."
 NOT_CALLABLE = "round brackets call a function, and this is none: square ones pick entries."
 OF_NONE = "a calculation meets None: a function that was called before it returns nothing."
 LIST_TIMES = "a list or tuple does not multiply like an array: take its entries, or `np.array` of it."
@@ -46,12 +47,13 @@ MEANINGS: dict[tuple[str, ...], str] = {
     ("out of bounds", "out of range", "too many indices"): TOO_LARGE,
     ("only 0-dimensional", "only length-1", "only one element", "must be real number", "truth value"): ONE_NUMBER,
     ("as an integer", "a single integer", "must be integers", "only integer", "are used as indices"): NOT_WHOLE,
+    ("has no len()", "is not subscriptable", "not iterable", "invalid index to scalar"): NO_ARRAY,
     ("is not callable",): NOT_CALLABLE,
     ("'NoneType'",): OF_NONE,
     ("can't multiply sequence",): LIST_TIMES,
     ("before Module.__init__()",): NO_SUPER,
     ("expected scalar type", "same dtype", "expected m1 and m2"): FORMATS,
-    ("must be Tensor, not", "'Tensor' and 'numpy"): TWO_KINDS,
+    ("must be Tensor, not", "'Tensor' and 'numpy", "'numpy.ndarray' and 'Tensor"): TWO_KINDS,
     ("maximum recursion",): ENDLESS,
 }
 WITH_SHAPES = (PRODUCT, SHAPES, TOO_LARGE, ONE_NUMBER)
@@ -94,6 +96,8 @@ def _no_such_part(error: AttributeError) -> str:
     torch = sys.modules.get("torch")
     if kind == "ndarray" and torch is not None and hasattr(torch.Tensor, error.name):
         return f"`{error.name}` is a method of torch tensors, and this is a NumPy array."
+    if kind in ("int", "float"):
+        return NO_ARRAY
     if kind == "list":
         return f"a list has no `{error.name}`: make an array of it."
     return f"a {kind} has no `{error.name}`."

@@ -66,6 +66,7 @@ KNOWN_FACTORS = {
     "ln 10: the logarithm to base 10 and the natural one": np.log(10),
     "log2 10: the logarithms to base 10 and 2": np.log2(10),
     "8 ln 2: bytes and bits, and bits and nats": 8 * np.log(2),
+    "the number of bits of a byte": 8,
     "2**10": 2**10,
     "2**20": 2**20,
     "2**30": 2**30,
