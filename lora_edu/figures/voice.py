@@ -1,0 +1,178 @@
+"""Your own text: an adapter for its voice, and a card of one page that says what it learned and what it cost.
+
+    lora-edu voice my_text.txt --rights "written by me"
+
+The folder that it writes holds the adapter in PEFT's format, 0.6 MB to give away, and the card: picture and numbers.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from lora_edu.experiments.nb00 import shuffle_adapter
+from lora_edu.figures.looks import ADAPTER, BLUE, GRAY, ORANGE, RED, light
+from lora_edu.figures.nb00 import wrapped
+from lora_edu.figures.painted import PaintedLine
+from lora_edu.figures.plots import png
+from lora_edu.files import DownloadError, staging
+from lora_edu.gpt import GPT
+from lora_edu.lora import add_lora
+from lora_edu.measures import surprise
+from lora_edu.models.own_text import held_out_line, read_own_text
+from lora_edu.models.pretrain import load_base
+from lora_edu.peft_io import save_adapter
+from lora_edu.qlora import quantize_linears
+from lora_edu.texts import ADDRESS_LINE, Text, load_text
+from lora_edu.training import evaluate, train
+
+RANK, ALPHA, RATE = 8, 16, 1e-2  # as in notebook 09
+SAMPLE = {"max_new_tokens": 300, "temperature": 0.7, "top_k": 20}
+
+
+class VoiceCard(NamedTuple):
+    """Where it was written, and what stands on it."""
+
+    folder: Path
+    numbers: dict  # name of a model (`before`, `after`, `shuffled`) -> losses on `own` and `addresses`, nats per byte
+    words: str  # the card for those who do not see it
+
+
+def make_card(
+    path: str | Path, *, rights: str, folder: str | Path | None = None, steps: int = 150, windows: int = 64,
+    seed: int = 0, progress: bool = True,
+) -> VoiceCard:  # fmt: skip
+    """Train a QLoRA adapter of the course's base on a text file, and write it with its card.
+
+    rights: why you may train on this text and pass the adapter on, in a few words; it stands on the card.
+    folder: where to write; by default `voice-<name of the text>`. windows: how many of each held-out text are measured.
+    Raises what `read_own_text` raises, ValueError without rights, and KeyboardInterrupt, writing nothing, when stopped.
+    """
+    if not isinstance(rights, str) or not rights.strip():
+        raise ValueError(
+            "rights must say why you may train on this text and give the adapter away, such as 'written by me' or "
+            f"'public domain', got {rights!r}"
+        )
+    text, name = read_own_text(path), Path(path).stem
+    folder = Path(folder or f"voice-{name}")
+    model = load_base("laptop")
+    quantize_linears(model, double_quant=True)
+    line = held_out_line(text)
+    looks = {"before": _look(model, text, line, windows)}
+    torch.manual_seed(seed)  # A is drawn at random
+    add_lora(model, RANK, ALPHA, "all-linear")
+    if train(model, text, steps, lr=RATE, batch_size=8, seed=seed, eval_windows=4, progress=progress).interrupted:
+        raise KeyboardInterrupt(f"stopped: nothing was written to {folder}")
+    looks["after"] = _look(model, text, line, windows)
+    with staging(folder) as target:
+        save_adapter(model, target)
+        shuffle_adapter(model, seed)  # from here on the model is the control
+        looks["shuffled"] = _losses(model, text, windows)
+        facts = {"name": name, "rights": rights.strip(), "line": line, "steps": steps, "seed": seed}
+        figure, words = card_figure(facts, looks)
+        (target / "card.png").write_bytes(png(figure))
+        plt.close(figure)
+        (target / "card.json").write_text(json.dumps(facts | looks, indent=1) + "\n", encoding="utf-8")
+    return VoiceCard(folder, {name: _only_losses(look) for name, look in looks.items()}, words)
+
+
+def _losses(model: GPT, text: Text, windows: int) -> dict[str, float]:
+    addresses = load_text("speeches").validation
+    held_out = {"own": text.validation, "addresses": addresses}
+    return {name: round(evaluate(model, tokens, max_windows=windows), 4) for name, tokens in held_out.items()}
+
+
+def _only_losses(look: dict) -> dict[str, float]:
+    return {name: look[name] for name in ("own", "addresses")}
+
+
+def _look(model: GPT, text: Text, line: str, windows: int) -> dict:
+    """Losses, the two painted lines (n_bytes,), and what the model writes after the line's first words."""
+    start = "\n" + " ".join(line.split(" ")[:3])
+    sample = model.generate(start, **SAMPLE, generator=torch.Generator().manual_seed(0))
+    lines = {"own line": line, "address line": ADDRESS_LINE}
+    painted = {name: [round(float(loss), 3) for loss in surprise(model, one)] for name, one in lines.items()}
+    return _losses(model, text, windows) | painted | {"sample": sample.strip()}
+
+
+# --- the card --------------------------------------------------------------------------------------------------------
+
+
+def card_figure(facts: dict, looks: dict) -> tuple[Figure, str]:
+    """One page: both painted lines before and after, gain, price and control as bars, a sample of each voice."""
+    figure = plt.figure(figsize=(9.4, 12.2))
+    gain = looks["before"]["own"] - looks["after"]["own"]
+    price = looks["after"]["addresses"] - looks["before"]["addresses"]
+    control = looks["before"]["own"] - looks["shuffled"]["own"]
+    figure.text(0.04, 0.972, f"The voice of {facts['name']}", fontsize=18, weight="bold", va="top")
+    figure.text(
+        0.04, 0.943, f"{facts['steps']} steps of QLoRA, rank {RANK}. Rights: {facts['rights']}", va="top", color=GRAY
+    )
+    rows = [
+        (facts["line"], "own line", "before", BLUE), (facts["line"], "own line", "after", ORANGE),
+        (ADDRESS_LINE, "address line", "before", BLUE), (ADDRESS_LINE, "address line", "after", ORANGE),
+    ]  # fmt: skip
+    for row, (line, key, when, color) in enumerate(rows):
+        axes = figure.add_axes([0.07, 0.81 - 0.118 * row, 0.9, 0.098])
+        PaintedLine(axes, line, when, color).set(np.array(looks[when][key]))
+    _bars(figure.add_axes([0.26, 0.3, 0.6, 0.1]), gain, price, control)
+    for top, when in ((0.255, "before"), (0.135, "after")):
+        figure.text(0.04, top, f"It writes, {when}:", va="top", fontsize=11)
+        figure.text(
+            0.04, top - 0.02, wrapped(looks[when]["sample"], 100, 5), va="top", family="monospace", fontsize=9.5
+        )
+    words = (
+        f"The adapter gains {gain:.2f} nats per byte on held-out text of {facts['name']} and costs {price:.2f} on "
+        f"addresses; with its numbers shuffled it gains {control:.2f}. Two lines before and after, a bar of surprise "
+        "under every byte, three bars, and a sample of each voice."
+    )
+    return figure, words
+
+
+def _bars(axes, gain: float, price: float, control: float) -> None:
+    bars = {
+        "gain on held-out text": (gain, ADAPTER),
+        "price on addresses": (price, (RED, "")),
+        "gain if shuffled": (control, (GRAY, "..")),
+    }
+    reach = max(0.1, *(abs(value) for value, _ in bars.values()))
+    for row, (value, look) in enumerate(bars.values()):
+        axes.barh(row, value, height=0.6, **light(look))
+        axes.text(max(value, 0) + 0.02 * reach, row, f"{value:+.2f}", va="center")
+    axes.set(
+        yticks=range(len(bars)),
+        yticklabels=list(bars),
+        xlabel="nats per byte",
+        xlim=(min(-0.05 * reach, control * 1.2), 1.15 * reach),
+    )
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", lw=0.8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the program. Exit code 1 with one line on stderr if something is wrong, 130 if it was stopped."""
+    parser = argparse.ArgumentParser(prog="lora-edu voice", description=__doc__.partition("\n")[0])
+    parser.add_argument("text", type=Path, help="a file of plain text, at least 100,000 bytes in UTF-8")
+    parser.add_argument("--rights", required=True, help="why you may train on it, such as 'written by me'")
+    parser.add_argument("--steps", type=int, default=150, help="default: 150")
+    parser.add_argument("--output", type=Path, help="default: voice-<name of the text>")
+    options = parser.parse_args(arguments)
+    try:
+        card = make_card(options.text, rights=options.rights, steps=options.steps, folder=options.output)
+    except KeyboardInterrupt as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(130)
+    except (ValueError, OSError, DownloadError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{card.words}\nwritten to {card.folder}: the adapter (give it away) and card.png")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""A reader's own text: read, checked and split, so that what is measured on it means something.
+
+The held-out part is the last tenth. It can only show that something was learned if nearly nothing of it stood in what
+was trained on, the base's own text included: both are looked for.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lora_edu.texts import Text, load_text
+
+LEAST_BYTES = 100_000
+PIECE = 64  # bytes: pieces as long as this one do not repeat by chance
+MOST_KNOWN = 0.2  # the share of pieces that may stand in another text; a refrain or a letterhead does
+
+
+def read_own_text(path: str | Path) -> Text:
+    """Read a text file as bytes: nine tenths to train on, the rest, from a line's start on, held out.
+
+    Raises FileNotFoundError, and ValueError for what is no plain text in UTF-8, is shorter than 100,000 bytes, stands
+    in the text that the base was trained on, or says in its last tenth what it has said before.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}: name a text file")
+    data = path.read_bytes().replace(b"\r\n", b"\n")
+    _check_plain(path.name, data)
+    if len(data) < LEAST_BYTES:
+        raise ValueError(
+            f"{path.name} has {len(data):,} bytes: at least {LEAST_BYTES:,} are needed, about 20 pages in print. With "
+            "fewer, a tenth is too little to measure on"
+        )
+    cut = data.rfind(b"\n", 0, len(data) * 9 // 10) + 1 or len(data) * 9 // 10
+    train, held_out = data[:cut], data[cut:]
+    _check_new(path.name, held_out, train)
+    return Text(_tokens(train), _tokens(held_out))
+
+
+def held_out_line(text: Text, least: int = 28, most: int = 52) -> str:
+    """The first line of the held-out part that fits a picture: so many characters, all of them ASCII."""
+    lines = bytes(text.validation.tolist()).decode("utf-8", errors="replace").split("\n")
+    for line in lines:
+        if least <= len(line.strip()) <= most and line.isascii():
+            return line.strip()
+    longest = max((line.strip() for line in lines), key=len)
+    return longest.encode("ascii", errors="replace").decode()[:most]
+
+
+def _tokens(data: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def _check_plain(name: str, data: bytes) -> None:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{name} is not text in UTF-8 (byte {error.start:,} is not part of a character): save it as plain text in "
+            "UTF-8. A PDF or a document of a word processor must be exported first"
+        ) from error
+    if b"\0" in data:
+        raise ValueError(f"{name} holds zero bytes, so it is no plain text: export it as plain text in UTF-8")
+
+
+def _check_new(name: str, held_out: bytes, train: bytes) -> None:
+    known = share_in(held_out, bytes(load_text("speeches").train.numpy()))
+    if known > MOST_KNOWN:
+        raise ValueError(
+            f"{known:.0%} of {name} stands in the addresses that the base was trained on: nothing would be left to "
+            "learn. Take another text"
+        )
+    repeated = share_in(held_out, train)
+    if repeated > MOST_KNOWN:
+        raise ValueError(
+            f"{repeated:.0%} of the last tenth of {name} stands in its first nine tenths too, so a low loss would show "
+            "memory. Remove what is there twice"
+        )
+
+
+def share_in(text: bytes, other: bytes, pieces: int = 100) -> float:
+    """The share of pieces of a text, taken at even distances, that another text holds to the byte."""
+    starts = range(0, len(text) - PIECE + 1, max(1, (len(text) - PIECE) // pieces))
+    return sum(text[start : start + PIECE] in other for start in starts) / max(1, len(starts))

@@ -1,0 +1,102 @@
+"""The capstone: a reader's own text becomes an adapter and a card, and a text that proves nothing is refused."""
+
+import json
+import random
+
+import pytest
+import torch
+
+from lora_edu.figures import voice
+from lora_edu.figures.voice import make_card
+from lora_edu.models.own_text import held_out_line, read_own_text
+from lora_edu.models.pretrain import load_base
+from lora_edu.peft_io import load_adapter
+from lora_edu.qlora import quantize_linears
+from lora_edu.texts import load_text
+from lora_edu.training import evaluate
+
+WORDS = "keel gull oar brine tide rope mast fog reef net hull drift anchor stern wake shoal harbor lantern".split()
+
+
+def log_of_a_ship(n_bytes, seed=0):
+    """Entries of a log that nobody wrote: the course has no rights to ask for."""
+    draw, lines = random.Random(seed), []
+    while sum(map(len, lines)) < n_bytes:
+        words = " ".join(draw.choices(WORDS, k=draw.randint(5, 8)))
+        lines.append(f"[{draw.randint(0, 23):02d}:{draw.randint(0, 59):02d}] {words}\n")
+    return "".join(lines)
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    monkeypatch.setitem(voice.SAMPLE, "max_new_tokens", 10)
+    path = tmp_path / "log.txt"
+    path.write_text(log_of_a_ship(110_000), encoding="utf-8")
+    return path
+
+
+def test_from_a_text_to_an_adapter_that_a_classmate_can_load(own, tmp_path):
+    card = make_card(own, rights="made by a test", folder=tmp_path / "log", steps=8, windows=2, progress=False)
+    before, after, shuffled = (card.numbers[name]["own"] for name in ("before", "after", "shuffled"))
+    assert after < before - 0.3 and shuffled > after + 0.3  # it learned, and the control did not
+    assert {path.name for path in card.folder.iterdir()} == {
+        "adapter_config.json", "adapter_model.safetensors", "card.json", "card.png",
+    }  # fmt: skip
+    assert sum(path.stat().st_size for path in card.folder.glob("adapter*")) < 700_000
+    assert f"{before - after:.2f} nats per byte" in card.words
+    stored = json.loads((card.folder / "card.json").read_text())
+    assert stored["rights"] == "made by a test" and len(stored["after"]["own line"]) == len(stored["line"])
+    classmate = load_adapter(quantize_linears(load_base("laptop", device="cpu"), double_quant=True), card.folder)
+    loss = evaluate(classmate, read_own_text(own).validation, max_windows=2)
+    assert loss == pytest.approx(after, abs=1e-3)
+
+
+def test_the_split_loses_nothing_and_begins_a_line(own):
+    text = read_own_text(own)
+    assert bytes(torch.cat(text).tolist()) == own.read_bytes()
+    assert len(text.validation) == pytest.approx(11_000, rel=0.02)
+    assert bytes(text.validation[:1].tolist()) == b"["
+    assert 28 <= len(held_out_line(text)) <= 52
+
+
+REFUSED = {
+    "too short": (log_of_a_ship(9_000).encode(), "has 9,0.. bytes: at least 100,000 are needed"),
+    "not UTF-8": (log_of_a_ship(110_000).encode("utf-16"), "is not text in UTF-8"),
+    "a document": (log_of_a_ship(110_000).encode() + b"\0", "holds zero bytes"),
+    "said twice": (2 * log_of_a_ship(60_000).encode(), "stands in its first nine tenths too"),
+}
+
+
+@pytest.mark.parametrize(("data", "sentence"), REFUSED.values(), ids=REFUSED)
+def test_a_text_that_would_prove_nothing_is_refused(data, sentence, tmp_path):
+    path = tmp_path / "own.txt"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=sentence):
+        read_own_text(path)
+
+
+def test_what_the_base_has_read_is_refused(tmp_path):
+    path = tmp_path / "speech.txt"
+    path.write_bytes(bytes(load_text("speeches").train[:120_000].tolist()))
+    with pytest.raises(ValueError, match="of speech.txt stands in the addresses that the base was trained on"):
+        read_own_text(path)
+
+
+def test_rights_are_asked_for_first(tmp_path):
+    with pytest.raises(ValueError, match="rights must say why you may train on this text"):
+        make_card(tmp_path / "none.txt", rights=" ")
+
+
+def test_a_stopped_run_writes_nothing(own, tmp_path, monkeypatch):
+    class Stopped:
+        interrupted = True
+
+    monkeypatch.setattr(voice, "train", lambda *arguments, **options: Stopped())
+    with pytest.raises(KeyboardInterrupt, match="nothing was written"):
+        make_card(own, rights="made by a test", folder=tmp_path / "log", windows=1)
+    assert not (tmp_path / "log").exists()
+
+
+def test_the_command_says_what_is_wrong(tmp_path, capsys):
+    with pytest.raises(SystemExit, match=r"error: there is no file .*missing.txt"):
+        voice.main([str(tmp_path / "missing.txt"), "--rights", "mine"])
