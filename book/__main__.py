@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 from sphinx.application import Sphinx
 
-from book import pages
+from book import live, pages
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -18,10 +18,12 @@ def prepare(sources: Path) -> None:
     """Write the pages' sources: the notebooks as the book shows them, Markdown pages, the start page."""
     if sources.exists():
         shutil.rmtree(sources)
-    (sources / "pictures").mkdir(parents=True)
+    for folder in ("pictures", "live"):
+        (sources / folder).mkdir(parents=True)
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     for notebook in notebooks:
-        nbformat.write(pages.page(notebook, sources / "pictures"), sources / notebook.name)
+        live_cell = write_live(notebook, sources / "live")
+        nbformat.write(pages.page(notebook, sources / "pictures", live_cell), sources / notebook.name)
     for name in pages.MARKDOWN:
         text = (ROOT / "notebooks" / name).read_text(encoding="utf-8")
         (sources / name).write_text(pages.sphinx_links(text), encoding="utf-8")
@@ -33,13 +35,24 @@ def prepare(sources: Path) -> None:
     shutil.copytree(HERE / "static", sources / "static")
 
 
+def write_live(notebook: Path, folder: Path) -> int | None:
+    """Write the first slider of a notebook, at all its settings, and return the cell that shows it."""
+    hero = live.hero(notebook)
+    data = hero and live.record(hero, notebook.stem)
+    if not data:
+        return None
+    (folder / f"{notebook.stem}.js").write_text(live.script(data), encoding="utf-8")
+    return hero.cell
+
+
 def build(sources: Path, folder: Path) -> None:
     """Run Sphinx. A warning, such as a link that leads nowhere, is an error."""
     if folder.exists():
         shutil.rmtree(folder)
     doctrees = sources.parent / "book-doctrees"
     Sphinx(sources, HERE, folder, doctrees, "html", freshenv=True, warningiserror=True, verbosity=0).build()
-    shutil.copytree(sources / "pictures", folder / "pictures")
+    for name in ("pictures", "live"):
+        shutil.copytree(sources / name, folder / name)
     (folder / "notebooks").mkdir()
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         shutil.copy(notebook, folder / "notebooks")  # as they are, to be downloaded

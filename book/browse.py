@@ -16,14 +16,29 @@ from playwright.sync_api import Page, sync_playwright
 
 DEFAULT = Path(__file__).parent.parent / "build" / "book"
 SIZES = {"desktop": (1280, 800), "phone": (360, 740)}
+SLOWEST = 10  # milliseconds that a move of a slider may take
 LINKS = (
     """() => [...document.querySelectorAll("a[href], img[src], script[src], link[href]")].map(e => e.href || e.src)"""
 )
 ANCHORS = "() => [...document.querySelectorAll('[id]')].map(e => e.id)"
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-AXE = """async () => (await axe.run(document, {preload: false})).violations.map(
+AXE = """async () => (await axe.run(document, {preload: false})).violations
+    .filter(v => ["serious", "critical"].includes(v.impact)).map(
     v => `${v.impact}: ${v.id}, ${v.nodes.length} times: ${v.nodes[0].html.slice(0, 160)} | `
         + v.nodes[0].failureSummary)"""
+
+
+# Moves every slider of a page one step, checks that picture and words follow, and returns the times.
+MOVE = """() => [...document.querySelectorAll(".live")].map(place => {
+    const range = place.querySelector("input[type=range]"), moving = place.querySelector("g.moving");
+    const words = place.querySelector("[role=status]"), before = [moving.innerHTML, words.textContent];
+    const start = performance.now();
+    range.value = Number(range.value) > 0 ? Number(range.value) - 1 : 1;
+    range.dispatchEvent(new Event("input"));
+    const took = performance.now() - start;
+    const followed = moving.innerHTML !== before[0] && words.textContent !== before[1];
+    return [place.dataset.live, followed && moving.childElementCount > 0, took];
+})"""
 
 
 def browse(folder: Path, axe: str = "") -> tuple[list[str], int]:
@@ -40,14 +55,26 @@ def browse(folder: Path, axe: str = "") -> tuple[list[str], int]:
                     where["name"] = f"{path.name} ({size}, {scheme})"
                     page.goto(path.as_uri())
                     links[path.as_uri()], anchors[path.as_uri()] = page.evaluate(LINKS), set(page.evaluate(ANCHORS))
+                    for name, followed, took in page.evaluate(MOVE):
+                        if not followed or took > SLOWEST:
+                            wrong.append(f"{where['name']}: the slider {name} does not follow, or took {took:.0f} ms")
                     if over := page.evaluate(OVERFLOW):
                         wrong.append(f"{where['name']}: scrolls {over} px sideways")
                     if axe:
                         page.evaluate(axe)
                         wrong += [f"{where['name']}: {violation}" for violation in page.evaluate(AXE)]
+                if not _results(page, folder, "absmax"):
+                    wrong.append(f"search ({size}, {scheme}): nothing is found")
                 page.close()
         browser.close()
     return wrong + _broken(links, anchors), len(links)
+
+
+def _results(page: Page, folder: Path, word: str) -> int:
+    """The number of pages that the book's own search finds."""
+    page.goto(f"{(folder / 'search.html').as_uri()}?q={word}")
+    page.wait_for_selector("#search-results li", timeout=20_000)
+    return page.locator("#search-results li").count()
 
 
 def _listen(page: Page, wrong: list[str], where: dict[str, str]) -> None:

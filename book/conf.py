@@ -23,6 +23,7 @@ html_theme = "sphinx_book_theme"
 html_title = project
 html_static_path = ["static"]
 html_css_files = ["book.css"]
+html_js_files = ["live.js"]
 html_copy_source = False
 html_show_sourcelink = False
 html_show_search_summary = False  # the summaries would be fetched, which a page from file:// may not do

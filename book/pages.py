@@ -13,6 +13,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 HEADING = re.compile(r"^#{1,6} +(.+?)\s*$", re.M)
 JUPYTER_LINK = re.compile(r"\]\((?P<page>[\w./-]*\.ipynb)?#(?P<anchor>[^)\s]+)\)")
 
+FOLDED_CODE = {"code_prompt_show": "The code of this slider", "code_prompt_hide": "The code of this slider"}
+
 RUN = """\
 ## Run this page
 
@@ -22,11 +24,14 @@ checked, open it in JupyterLab: with the course on your machine, `make lab` (or 
 """
 
 
-def page(source: Path, pictures: Path) -> nbformat.NotebookNode:
-    """The notebook as the book shows it. Its pictures are written to the folder `pictures`."""
+def page(source: Path, pictures: Path, live_cell: int | None = None) -> nbformat.NotebookNode:
+    """The notebook as the book shows it. Its pictures are written to the folder `pictures`.
+
+    live_cell: the cell whose picture is a slider that works without a kernel (see `book.live`). Its code is folded.
+    """
     notebook = nbformat.read(source, as_version=4)
     number = 0
-    for cell in notebook.cells:
+    for place, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
             cell.source = sphinx_links(cell.source)
             continue
@@ -36,7 +41,11 @@ def page(source: Path, pictures: Path) -> nbformat.NotebookNode:
                 number += 1
                 name = f"{source.stem}-{number}.png"
                 (pictures / name).write_bytes(base64.b64decode(output.data["image/png"]))
-                output.data = {"text/html": picture_html(name, output)}
+                html = picture_html(name, output)
+                if place == live_cell:
+                    html, live_cell = live_html(source.stem, html), None
+                    cell.metadata |= {"tags": [*cell.metadata.get("tags", []), "hide-input"], "mystnb": FOLDED_CODE}
+                output.data = {"text/html": html}
     notebook.cells.append(new_markdown_cell(RUN.format(name=source.name), id="run-this-page"))
     return notebook
 
@@ -46,6 +55,11 @@ def picture_html(name: str, output: nbformat.NotebookNode) -> str:
     width, height = png_size(base64.b64decode(output.data["image/png"]))
     alt = escape(alt_text(output))
     return f'<img class="picture" src="pictures/{name}" alt="{alt}" width="{width}" height="{height}" loading="lazy">'
+
+
+def live_html(name: str, picture: str) -> str:
+    """A place for a live slider; where no script runs, the stored picture stays."""
+    return f'<div class="live" data-live="{name}">{picture}</div><script defer src="live/{name}.js"></script>'
 
 
 def alt_text(output: nbformat.NotebookNode) -> str:

@@ -1,0 +1,148 @@
+"""Sliders without a kernel: the first slider of a notebook, computed at every setting and put together in the browser.
+
+The notebook's own cells are run up to its first picture; nothing is described twice. For each setting of
+the controls, the view draws itself into SVG (`book.svg`), and fragments that come again are stored once. static/live.js
+shows them.
+"""
+
+import contextlib
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from itertools import product
+from pathlib import Path
+from unittest import mock
+
+import ipywidgets
+import nbformat
+
+from book.svg import SVGRenderer
+from lora_edu.figures import sliders
+from lora_edu.figures.sliders import View
+
+MOST_SETTINGS = 500  # a slider with more stays a picture
+MOST_BYTES = 350_000
+PANEL_MARGIN = 4  # pixels
+FIRST_CELLS = 3  # the slider of the first screen is within so many code cells
+
+
+@dataclass
+class Hero:
+    """The slider of a notebook's first screen: the cell that shows it, the view, its words and its controls."""
+
+    cell: int
+    view: View
+    alt: str
+    controls: dict[str, ipywidgets.Widget]
+
+    def settings(self) -> list[dict]:
+        """Every combination of the controls' values, the last control running fastest."""
+        values = [[value for _, value in options(control)] for control in self.controls.values()]
+        return [dict(zip(self.controls, combination, strict=True)) for combination in product(*values)]
+
+
+class _Found(Exception):
+    """Stops the notebook at its first slider."""
+
+
+def hero(path: Path) -> Hero | None:
+    """The slider of a notebook's first screen: its first picture, if that is a slider, among the first cells."""
+    cells = nbformat.read(path, as_version=4).cells
+    code = [(number, cell) for number, cell in enumerate(cells) if cell.cell_type == "code"][:FIRST_CELLS]
+    pictures = [
+        number for number, cell in code if any("image/png" in output.get("data", {}) for output in cell.outputs)
+    ]
+    if not pictures:
+        return None
+    shown: list = []
+    names: dict = {"__name__": "__main__"}
+    with _explore_replaced(path, shown), contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(_Found):
+        for number, cell in code:
+            if number <= pictures[0]:
+                exec(compile(cell.source, path.name, "exec"), names)
+    return Hero(pictures[0], *shown) if shown else None
+
+
+@contextlib.contextmanager
+def _explore_replaced(path: Path, shown: list) -> Iterator[None]:
+    """Let `explore` stop with its arguments in `shown`, for the notebook itself and for its module of pictures."""
+
+    def stop(view: View, alt: str, **controls: ipywidgets.Widget) -> None:
+        shown.extend((view, alt, controls))
+        raise _Found
+
+    with contextlib.ExitStack() as undo:
+        undo.enter_context(mock.patch.object(sliders, "explore", stop))
+        with contextlib.suppress(ModuleNotFoundError):  # notebook 12 has no pictures of its own
+            pictures = import_module(f"lora_edu.figures.nb{path.name[:2]}")
+            if hasattr(pictures, "explore"):
+                undo.enter_context(mock.patch.object(pictures, "explore", stop))
+        yield
+
+
+def options(control: ipywidgets.Widget) -> list[tuple[str, object]]:
+    """What a control can be set to, as pairs of label and value."""
+    if hasattr(control, "options"):
+        return [pair if isinstance(pair, tuple) else (str(pair), pair) for pair in control.options]
+    if isinstance(control, ipywidgets.Checkbox):
+        return [("no", False), ("yes", True)]
+    count = math.floor((control.max - control.min) / control.step + 1e-9) + 1
+    values = [control.min + i * control.step for i in range(count)]
+    return [(f"{value:g}", value) for value in values]
+
+
+def record(shown: Hero, name: str) -> dict | None:
+    """All pictures of a slider, for static/live.js; None if they would be too many or too large."""
+    view, settings = shown.view, shown.settings()
+    if len(settings) > MOST_SETTINGS:
+        return None
+    renderer = SVGRenderer(view.figure, name)
+    view.figure.patch.set_visible(False)
+    background = renderer.fragment([view.figure])
+    pieces: dict[str, int] = {}
+    frames, readouts = [], []
+    for setting in settings:
+        readouts.append(view.update(**setting))
+        fragments = [renderer.fragment([artist]) for artist in view.moving]
+        frames.append([pieces.setdefault(fragment, len(pieces)) for fragment in fragments if fragment])
+    data = {
+        "name": name,
+        "size": [renderer.width, renderer.height],
+        "panels": panels(view),
+        "alt": shown.alt,
+        "controls": [_control(control) for control in shown.controls.values()],
+        "definitions": renderer.written_definitions(),
+        "background": background,
+        "pieces": list(pieces),
+        "frames": frames,
+        "readouts": readouts,
+    }
+    return data if len(script(data)) <= MOST_BYTES else None
+
+
+def script(data: dict) -> str:
+    """A script, since a page from file:// may load no other file."""
+    return f"(window.liveSliders ??= []).push({json.dumps(data, ensure_ascii=False, separators=(',', ':'))});\n"
+
+
+def panels(view: View) -> list[list[int]]:
+    """Left and right edge, in pixels, of each panel of the picture: on a phone they stand below each other."""
+    renderer, width = view.canvas.get_renderer(), view.figure.bbox.width
+    boxes = [axes.get_tightbbox(renderer).padded(PANEL_MARGIN) for axes in view.figure.axes]
+    spans: list[list[int]] = []
+    for box in sorted(boxes, key=lambda box: box.xmin):
+        if spans and box.xmin < spans[-1][1] - 2 * PANEL_MARGIN:  # above or below the one before
+            spans[-1][1] = max(spans[-1][1], round(min(box.xmax, width)))
+        else:
+            spans.append([round(max(box.xmin, 0)), round(min(box.xmax, width))])
+    return spans
+
+
+def _control(control: ipywidgets.Widget) -> dict:
+    labels, values = zip(*options(control), strict=True)
+    slides = isinstance(control, ipywidgets.IntSlider | ipywidgets.FloatSlider | ipywidgets.SelectionSlider)
+    start = min(range(len(values)), key=lambda i: values[i] != control.value)
+    return {"label": control.description, "slides": slides, "options": labels, "start": start}

@@ -1,0 +1,111 @@
+// Sliders without a kernel. book/live.py has computed the picture of every setting; this script puts them together.
+//
+// A page holds <div class="live" data-live="NAME"> with the stored picture in it, and a script that pushes this onto
+// window.liveSliders:
+//
+//   name         of the element
+//   size         width and height of the picture, in pixels; the SVG counts in tenths of them
+//   panels       left and right edge of each panel; on a narrow screen they stand below each other
+//   alt          what the picture shows, in words that hold at every setting
+//   controls     {label, slides, options, start}: a slider, or buttons of which one is chosen
+//   definitions  clipping rectangles and hatches, as SVG
+//   background   what never moves, as SVG
+//   pieces       fragments of SVG, each stored once
+//   frames       for each setting, the numbers of its pieces; the last control runs fastest
+//   readouts     for each setting, a line of text
+
+(function () {
+  "use strict";
+  const NARROW = 600;     // pixels: below it, panels are stacked
+  const SMALLEST = 0.7;   // of its size: a picture is pushed sideways rather than made smaller, so that text has 9 px
+
+  function element(tag, attributes = {}, ...children) {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    made.append(...children);
+    return made;
+  }
+
+  // The number of the frame for the chosen option of each control.
+  function frameOf(controls, chosen) {
+    return controls.reduce((frame, control, i) => frame * control.options.length + chosen[i], 0);
+  }
+
+  function start(data) {
+    const place = document.querySelector(`[data-live="${data.name}"]`);
+    if (!place) return;
+    const chosen = data.controls.map(control => control.start);
+    const picture = element("div", { class: "live-picture", role: "img", "aria-label": data.alt });
+    const readout = element("p", { class: "live-readout", role: "status" });
+
+    function draw() {
+      const frame = frameOf(data.controls, chosen);
+      const moving = data.frames[frame].map(piece => data.pieces[piece]).join("");
+      for (const layer of picture.querySelectorAll("g.moving")) layer.innerHTML = moving;
+      readout.textContent = data.readouts[frame];
+    }
+
+    // One SVG on a wide screen, one for each panel on a narrow one: the same drawing, seen through other windows.
+    function layOut() {
+      const narrow = place.clientWidth < NARROW;
+      const windows = narrow ? data.panels : [[0, data.size[0]]];
+      picture.innerHTML = windows.map(([left, right]) => {
+        const width = right - left, least = Math.round(SMALLEST * width);
+        return `<svg viewBox="${10 * left} 0 ${10 * width} ${10 * data.size[1]}" aria-hidden="true" focusable="false"` +
+          ` style="min-width: ${least}px; max-width: ${width}px"><defs>${data.definitions}</defs>` +
+          `<g>${data.background}</g><g class="moving"></g></svg>`;
+      }).join("");
+      draw();
+    }
+
+    const controls = data.controls.map((control, i) => {
+      const change = option => { chosen[i] = option; draw(); };
+      return control.slides ? slider(control, change) : buttons(control, `${data.name}-${i}`, change);
+    });
+    place.replaceChildren(...controls, picture, readout);
+    layOut();
+    let narrow = place.clientWidth < NARROW;
+    new ResizeObserver(() => {
+      if (narrow !== (narrow = place.clientWidth < NARROW)) layOut();
+    }).observe(place);
+  }
+
+  function slider(control, change) {
+    const range = element("input", { type: "range", min: 0, max: control.options.length - 1, step: 1 });
+    const value = element("output", { translate: "no" });
+    function show() {
+      const label = control.options[range.value];
+      range.setAttribute("aria-valuetext", label);   // and not the number of the option
+      value.textContent = label;
+    }
+    range.value = control.start;
+    range.addEventListener("input", () => { show(); change(Number(range.value)); });
+    show();
+    return element("label", { class: "live-slider" }, element("span", {}, control.label), range, value);
+  }
+
+  function buttons(control, name, change) {
+    const group = element("fieldset", { class: "live-buttons" }, element("legend", {}, control.label));
+    control.options.forEach((label, option) => {
+      const button = element("input", { type: "radio", name, value: option });
+      button.checked = option === control.start;
+      button.addEventListener("change", () => change(option));
+      group.append(element("label", {}, button, element("span", {}, label)));
+    });
+    return group;
+  }
+
+  // What is pushed sideways by a finger can be reached, and then pushed, by the keyboard too.
+  function makeReachable() {
+    for (const box of document.querySelectorAll(".formula, .live-picture")) {
+      if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+      else box.removeAttribute("tabindex");
+    }
+  }
+
+  window.addEventListener("DOMContentLoaded", () => {
+    (window.liveSliders || []).forEach(start);
+    makeReachable();
+    window.addEventListener("resize", makeReachable);
+  });
+})();

@@ -1,0 +1,108 @@
+"""The book's sliders without a kernel show what the Python view shows, at any setting."""
+
+import json
+import re
+from itertools import product
+from pathlib import Path
+
+import ipywidgets
+import nbformat
+import numpy as np
+import pytest
+
+from book import live, pages
+from book.svg import UNIT, SVGRenderer
+
+ROOT = Path(__file__).parent.parent
+NAMES = ("05_blocks", "06_nf4")
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def recorded(request):
+    shown = live.hero(ROOT / "notebooks" / f"{request.param}.ipynb")
+    return request.param, shown, live.record(shown, request.param)
+
+
+def some(settings, count=20):
+    return [(i, settings[i]) for i in np.linspace(0, len(settings) - 1, count).round().astype(int)]
+
+
+def polylines(fragment):
+    """The corners of every path of straight lines, in pixels from the lower left corner of an infinite page."""
+    found = []
+    for data in re.findall(r"M[^MZ\"]+", fragment):
+        numbers = [int(number) for number in re.findall(r"-?\d+", data)]
+        found.append(np.cumsum(np.array(numbers).reshape(-1, 2), axis=0) / UNIT)
+    return found
+
+
+def test_a_frame_is_what_the_view_draws_whatever_came_before(recorded):
+    name, shown, data = recorded
+    renderer = SVGRenderer(shown.view.figure, name)
+    for _ in range(2):  # ids are given in the order of first use
+        renderer.fragment([shown.view.figure])
+    settings = shown.settings()
+    assert len(settings) == len(data["frames"]) == len(data["readouts"])
+    for i, setting in reversed(some(settings)):
+        readout = shown.view.update(**setting)
+        fragments = [renderer.fragment([artist]) for artist in shown.view.moving]
+        stored = [data["pieces"][piece] for piece in data["frames"][i]]
+        without_ids = [re.sub(r"url\(#[^)]*\)", "", fragment) for fragment in fragments if fragment]
+        assert [re.sub(r"url\(#[^)]*\)", "", fragment) for fragment in stored] == without_ids
+        assert data["readouts"][i] == readout == shown.view.values(**setting)["readout"]
+
+
+def test_lines_stand_where_the_values_are(recorded):
+    """Back from the SVG to numbers: bars of notebook 05, levels of notebook 06, to a tenth of a pixel."""
+    name, shown, data = recorded
+    axes = shown.view.figure.axes[0]
+    height = data["size"][1]
+    for i, setting in some(shown.settings()):
+        values = shown.view.values(**setting)
+        wanted = values["back"] if name == "05_blocks" else np.array(values["levels"])
+        fragment = next(
+            piece
+            for piece in (data["pieces"][piece] for piece in data["frames"][i])
+            if len(polylines(piece)) == len(wanted) and "dasharray" not in piece
+        )
+        ends = np.array([line[-1] for line in polylines(fragment)])
+        ends[:, 1] = height - ends[:, 1]
+        points = axes.transData.inverted().transform(ends)
+        pixel = abs(np.diff(axes.transData.inverted().transform([[0, 0], [1, 1]]), axis=0))[0]
+        column = 1 if name == "05_blocks" else 0
+        assert np.abs(points[:, column] - wanted).max() < 0.11 * pixel[column]
+
+
+def test_a_slider_is_small_and_starts_as_the_notebook_stores_it(recorded):
+    name, shown, data = recorded
+    assert len(live.script(data).encode()) <= live.MOST_BYTES
+    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+    stored = next(output for output in cells[shown.cell].outputs if "image/png" in output.data)
+    start = 0
+    for control in data["controls"]:
+        start = start * len(control["options"]) + control["start"]
+    assert pages.alt_text(stored) == f"{data['alt']} {data['readouts'][start]}"
+
+
+def test_the_page_has_a_place_for_the_slider_and_folds_its_code(recorded, tmp_path):
+    name, shown, data = recorded
+    page = pages.page(ROOT / "notebooks" / f"{name}.ipynb", tmp_path, shown.cell)
+    cell = page.cells[shown.cell]
+    assert f'data-live="{name}"><img' in str(cell.outputs) and "hide-input" in cell.metadata.tags
+    assert sum("data-live" in str(cell.get("outputs", "")) for cell in page.cells) == 1
+    assert json.loads(live.script(data).split(".push(", 1)[1].rsplit(");", 1)[0]) == json.loads(json.dumps(data))
+
+
+def test_the_options_of_controls():
+    assert live.options(ipywidgets.IntSlider(3, 1, 5, 2)) == [("1", 1), ("3", 3), ("5", 5)]
+    assert len(live.options(ipywidgets.FloatSlider(0.5, min=0, max=1, step=1 / 8))) == 9
+    assert live.options(ipywidgets.SelectionSlider(options=[("all", 9), ("few", 2)])) == [("all", 9), ("few", 2)]
+    assert live.options(ipywidgets.ToggleButtons(options=["a", "b"])) == [("a", "a"), ("b", "b")]
+    two = live.Hero(0, None, "", {"x": ipywidgets.Checkbox(), "y": ipywidgets.IntSlider(0, 0, 2)})
+    assert [tuple(s.values()) for s in two.settings()] == list(product((False, True), (0, 1, 2)))
+
+
+def test_a_notebook_without_a_slider_at_its_start_stays_as_it_is(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("raise SystemExit")])
+    nbformat.write(notebook, tmp_path / "99_none.ipynb")
+    assert live.hero(tmp_path / "99_none.ipynb") is None
