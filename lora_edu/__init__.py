@@ -64,5 +64,5 @@ def __getattr__(name: str):
     return getattr(import_module(f"lora_edu.{_HOME[name]}"), name)
 
 
-def __dir__() -> list[str]:
+def __dir__():
     return [*globals(), *__all__]

@@ -13,7 +13,6 @@ if sys.version_info < (3, 11):  # before any import that an older Python could n
 
 import argparse
 import os
-import subprocess
 from importlib import import_module
 
 from lora_edu.setup import environment, working_copy
@@ -30,11 +29,14 @@ PROGRAMS = {
 def setup(extra: str = environment.DEFAULT_EXTRA) -> None:
     """Install what is needed and fetch the three texts."""
     python = environment.setup(extra)
-    _run([str(python), "-m", "lora_edu", "fetch", "texts"])
+    if environment.run([str(python), "-m", "lora_edu", "fetch", "texts"]):
+        print("The texts are not all here. Notebooks 03 to 12 fetch them when they need them.", flush=True)
 
 
 def lab(port: int | None, fresh: bool, rest: list[str]) -> None:
     """Open JupyterLab on the first notebook of the reader's own copy. Listens on localhost, with a token."""
+    if port is not None and not 0 < port < 65536:
+        raise environment.SetupError(f"PORT is a number from 1 to 65535, such as 8888, got {port}")
     setup()
     course = working_copy.copy_course(environment.home(), fresh)
     command = [str(environment.course_python()), "-m", "jupyterlab", f"--ServerApp.root_dir={course}"]
@@ -46,28 +48,32 @@ def lab(port: int | None, fresh: bool, rest: list[str]) -> None:
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         command.append("--no-browser")
         print("There is no screen here: open the URL below, token included, in a browser.", flush=True)
-    _run(command + rest)
+    environment.hand_over(command + rest)
 
 
 def fetch(names: list[str]) -> None:
     """Download texts and models into the cache; without a name, everything."""
     _in_course_environment(["fetch", *names])
+    from lora_edu.files import DownloadError
     from lora_edu.setup.fetching import fetch_all
 
-    fetch_all(names)
+    try:
+        fetch_all(names)
+    except (DownloadError, ValueError) as error:
+        sys.exit(f"error: {error}")
 
 
 def qlora() -> None:
     """Run the QLoRA notebook without a browser; the report goes to build/."""
     setup()
     notebook = working_copy.course_folder() / "09_qlora_gpt.ipynb"
-    _run([str(environment.course_python()), "-m", "lora_edu.setup.report", str(notebook)])
+    environment.hand_over([str(environment.course_python()), "-m", "lora_edu.setup.report", str(notebook)])
 
 
 def gpu(rest: list[str]) -> None:
     """Run the QLoRA notebook at its larger size on a GPU and time it; the report goes to build/gpu/."""
     setup()
-    _run([str(environment.course_python()), "-m", "lora_edu.setup.gpu_run", *rest])
+    environment.hand_over([str(environment.course_python()), "-m", "lora_edu.setup.gpu_run", *rest])
 
 
 def doctor() -> None:
@@ -99,20 +105,19 @@ def _in_course_environment(arguments: list[str]) -> None:
     """Go on in the environment where the course is installed, setting it up first if need be."""
     python = environment.setup()
     if os.path.abspath(python) != os.path.abspath(sys.executable):
-        _run([str(python), "-m", "lora_edu", *arguments])
-        sys.exit(0)
-
-
-def _run(command: list[str]) -> None:
-    try:
-        code = subprocess.run(command, cwd=environment.home()).returncode
-    except KeyboardInterrupt:
-        code = 130
-    if code:
-        sys.exit(code)
+        environment.hand_over([str(python), "-m", "lora_edu", *arguments])
 
 
 def main() -> None:
+    try:
+        _main()
+    except environment.SetupError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _main() -> None:
     if len(sys.argv) > 1 and sys.argv[1] in PROGRAMS:
         return program(sys.argv[1], sys.argv[2:])
     parser = argparse.ArgumentParser(prog="lora-edu", description="LoRA and QLoRA built by hand: the course.")
@@ -146,10 +151,7 @@ def main() -> None:
         "qlora": qlora,
         "gpu": lambda: gpu(rest),
     }
-    try:
-        run[arguments.command]()
-    except environment.SetupError as error:
-        sys.exit(str(error))
+    run[arguments.command]()
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 
 import lora_edu
 from lora_edu import files
-from lora_edu.setup import doctor, environment, fetching
+from lora_edu.setup import doctor, fetching
 
 ROOT = Path(__file__).parent.parent
 
@@ -82,38 +82,6 @@ def test_importing_the_package_is_light():
 def test_every_public_name_is_there_and_documented(name):
     value = getattr(lora_edu, name)
     assert value.__doc__ and value.__name__ == name
-
-
-def test_an_old_python_gets_one_line():
-    code = "import runpy, sys; sys.version_info = (3, 9, 2); sys.argv = ['', 'setup']; runpy.run_module('lora_edu')"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 1 and run.stderr.strip().startswith("lora-edu needs Python 3.11 or newer, this is 3.9")
-
-
-def test_setup_installs_only_when_pyproject_changed(tmp_path, monkeypatch):
-    calls = []
-    (tmp_path / "pyproject.toml").write_text("[project]")
-    monkeypatch.setattr(environment, "ROOT", tmp_path)
-    monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
-    monkeypatch.setattr(environment, "_installed_here", lambda: False)
-    monkeypatch.setattr(environment, "_create_venv", lambda: environment.venv_python().parent.mkdir(parents=True))
-    monkeypatch.setattr(environment, "_pip", lambda *arguments: calls.append(arguments))
-    environment.setup()
-    environment.venv_python().touch()
-    environment.setup()
-    assert len(calls) == 1 and calls[0][-1].endswith("[real]")  # notebook 12's libraries come with `make`
-    environment.setup("test")
-    assert len(calls) == 2 and calls[1][-1].endswith("[test]")
-    (tmp_path / "pyproject.toml").write_text("[project] # changed")
-    environment.setup()
-    assert len(calls) == 3
-
-
-def test_setup_outside_a_clone(tmp_path, monkeypatch):
-    monkeypatch.setattr(environment, "ROOT", tmp_path)
-    monkeypatch.setattr(environment, "_installed_here", lambda: False)
-    with pytest.raises(environment.SetupError, match="is not a clone of the course"):
-        environment.setup()
 
 
 def test_doctor_names_everything_and_gives_a_verdict():

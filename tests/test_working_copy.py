@@ -63,7 +63,7 @@ def test_a_newer_course_is_announced_and_not_copied_over(tmp_path, capsys, monke
 def test_lab_opens_the_copy(tmp_path, monkeypatch):
     commands = []
     monkeypatch.setattr(program, "setup", lambda: None)
-    monkeypatch.setattr(program, "_run", commands.append)
+    monkeypatch.setattr(program.environment, "hand_over", commands.append)
     monkeypatch.setattr(environment, "home", lambda: tmp_path)
     monkeypatch.setattr(sys, "argv", ["lora-edu", "lab", "--fresh", "--port", "9000"])
     program.main()
