@@ -101,6 +101,7 @@ def record(shown: Hero, name: str) -> dict | None:
         return None
     renderer = SVGRenderer(view.figure, name)
     view.figure.patch.set_visible(False)
+    view.figure.set_layout_engine("none")  # everything stays where the view has put it
     background = renderer.fragment([view.figure])
     pieces: dict[str, int] = {}
     frames, readouts = [], []
@@ -131,7 +132,9 @@ def script(data: dict) -> str:
 def panels(view: View) -> list[list[int]]:
     """Left and right edge, in pixels, of each panel of the picture: on a phone they stand below each other."""
     renderer, width = view.canvas.get_renderer(), view.figure.bbox.width
-    boxes = [axes.get_tightbbox(renderer).padded(PANEL_MARGIN) for axes in view.figure.axes]
+    headings = [text for part in (view.figure, *view.figure.subfigs) for text in part.texts]
+    parts = [*view.figure.axes, *headings]  # a heading over two panels keeps them together
+    boxes = [part.get_tightbbox(renderer).padded(PANEL_MARGIN) for part in parts]
     spans: list[list[int]] = []
     for box in sorted(boxes, key=lambda box: box.xmin):
         if spans and box.xmin < spans[-1][1] - 2 * PANEL_MARGIN:  # above or below the one before

@@ -20,7 +20,7 @@ from PIL import Image
 LETTERS = {Path.MOVETO: "M", Path.LINETO: "l", Path.CURVE3: "q", Path.CURVE4: "c"}
 UNIT = 10  # of them are a pixel: whole numbers are short
 ANCHORS = {"left": ("start", 0.0), "center": ("middle", 0.5), "right": ("end", 1.0)}
-HATCH_SIZE = 72  # pixels: the side of the tile that a hatch repeats
+HATCH_SIZE = 96  # pixels, the side of the tile that a hatch repeats: as many as the views have in an inch
 
 
 class SVGRenderer(RendererBase):
@@ -88,7 +88,7 @@ class SVGRenderer(RendererBase):
     def draw_image(self, gc, x, y, im, transform=None) -> None:
         height, width = im.shape[:2]
         buffer = io.BytesIO()
-        Image.fromarray(im[::-1, :, :3]).save(buffer, format="webp", quality=60)  # its first row is the lowest
+        Image.fromarray(im[::-1, :, :3]).save(buffer, format="webp", lossless=True)  # its first row is the lowest
         data = base64.b64encode(buffer.getvalue()).decode("ascii")
         place = f'x="{_short(x)}" y="{_short(self.height - y - height)}" '
         place += f'width="{_short(width)}" height="{_short(height)}"'
