@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.patches import Rectangle
 from test_distributed import torchrun
 from two_processes import METHODS, build, first_gradients
 
+from lora_edu.figures import scaling as pictures
 from lora_edu.lora import trainable_summary
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +23,19 @@ def test_the_bytes_on_the_page(method):
     row = re.search(rf"^\| `{method}`.*\| ([\d,]+) \| ([\d,]+) \|$", PAGE, re.M)
     trainable = trainable_summary(build(method, "cpu")).trainable
     assert row.groups() == (f"{trainable:,}", f"{4 * trainable:,}")  # test_distributed measures that it is 4 times
+
+
+def test_the_picture_is_drawn_from_the_numbers_of_the_page():
+    rows = {method: pictures.bytes_of(method) for method in METHODS}
+    figure, words = pictures.devices(rows)
+    assert f"![{words}](figures/devices.png)" in PAGE and (ROOT / "notebooks" / "figures" / "devices.png").exists()
+    for axes, parts in zip(figure.axes, rows.values(), strict=True):
+        squares = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+        areas = [round(1e6 * patch.get_width() * patch.get_height()) for patch in squares]
+        held = [size for size in (parts["weights"], parts["codes"], parts["adapters"]) if size]
+        assert areas == [*held, *held, parts["gradients"]]  # true to scale, all of them
+        assert f"{parts['gradients']:,}" in PAGE
+    pictures.plots.plt.close(figure)
 
 
 def test_the_removed_lines_are_in_the_program():
