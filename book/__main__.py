@@ -27,6 +27,7 @@ def prepare(sources: Path) -> None:
     for name in pages.MARKDOWN:
         text = (ROOT / "notebooks" / name).read_text(encoding="utf-8")
         (sources / name).write_text(pages.sphinx_links(text), encoding="utf-8")
+    shutil.copytree(ROOT / "notebooks" / "figures", sources / "figures")  # which the Markdown pages show
     start, readme = (path.read_text(encoding="utf-8") for path in (HERE / "index.md", ROOT / "README.md"))
     index = pages.start_page(
         start, readme, [path.stem for path in notebooks], [Path(name).stem for name in pages.MARKDOWN]
