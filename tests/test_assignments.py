@@ -176,7 +176,9 @@ def test_the_practice_version_in_git_is_a_fresh_release(name, tmp_path, monkeypa
     old, new = (json.loads((folder / "checks.json").read_text()) for folder in (kept, fresh / name))
     assert words(old) == words(new), ask
     for there, here in zip(arrays(old), arrays(new), strict=True):  # another processor rounds anew
-        np.testing.assert_allclose(there, here, rtol=0, atol=3e-5 * max(filter(math.isfinite, map(abs, here)), default=0), err_msg=ask)
+        np.testing.assert_allclose(
+            there, here, rtol=0, atol=3e-5 * max(filter(math.isfinite, map(abs, here)), default=0), err_msg=ask
+        )
 
 
 def words(value):

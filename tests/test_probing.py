@@ -132,6 +132,13 @@ def test_an_error_is_said_in_other_words(exercise, attempt, sentence):
     assert all(part in text for part in sentence.split(".*")) and "your function stopped with" in text
 
 
+def test_several_things_where_one_was_asked_for():
+    assert said(PRODUCT, lambda x, W, V, s: (x @ W.T, x @ V.T)) == (
+        "your function returns 2 things, in a tuple. One was asked for."
+    )
+    assert said(COUNT, lambda n, d: [n * d * (d + 1)]).startswith("the number is right, but it stands in a list")
+
+
 def test_an_answer_of_true_or_false_is_no_number():
     assert "True or False" in said(COUNT, lambda n, d: n > d)
     Exercise("1.1", lambda n: n > 2, [(1,), (3,)])(lambda n: not n <= 2)

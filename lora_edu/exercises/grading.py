@@ -78,6 +78,8 @@ class Exercise:
         if all(isinstance(result, bool | np.bool_) for result in results) and not self._asks_yes_or_no():
             raise wrong(self.number, TRUE_OR_FALSE)
         got, expected = [_parts(result) for result in results], self._made_by(self.reference)
+        if all(isinstance(result, tuple) for result in results) and all(_is_array(e.get(RESULT)) for e in expected):
+            raise wrong(self.number, f"your function returns {len(results[0])} things, in a tuple. One was asked for.")
         failed = [i for i in range(len(got)) if _first_difference(got[i], expected[i])]
         if not failed:
             return record(self.number, CORRECT)
@@ -164,6 +166,10 @@ def _parts(result: Any) -> dict[str, Any]:
     """What was observed in one case: name of a promise -> its value as plain data."""
     parts = result if isinstance(result, dict) else {RESULT: result}
     return {name: plain(value) for name, value in parts.items()}
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value.get("shape"))
 
 
 def _holds(is_so: Callable, values: dict, case: tuple) -> bool:

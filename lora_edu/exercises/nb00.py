@@ -180,6 +180,7 @@ training_gigabytes = Exercise(
             f + a, a, b
         ),
         "this divides bits by 4. A byte has 8 of them.": lambda f, a, b: (f * b / 4 + a * 12) / 1e9,
+        "the bytes of the two are multiplied. They are added.": lambda f, a, b: f * b / 8 * a * 12 / 1e9,
         "only a part of the sum is divided by 10**9: put the sum in parentheses.": (
             lambda f, a, b: f * b / 8 + a * 12 / 1e9
         ),

@@ -121,7 +121,7 @@ grow = Exercise(
 lora_layer = Exercise(
     "4.2",
     ReferenceLayer,
-    [(8, 6, 2, 8.0), (5, 12, 3, 1.5)],  # in_features, out_features, rank, alpha
+    [(8, 6, 2, 5.0), (5, 12, 3, 1.5)],  # in_features, out_features, rank, alpha
     {sentence: sentence for sentence in PROMISES},
     observe=observe_layer,
     explain=said,

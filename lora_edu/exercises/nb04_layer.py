@@ -45,13 +45,14 @@ IN_EVAL = "dropout is still active in evaluation mode. `nn.Dropout`, or training
 BY_ALPHA = "this scales the update by alpha. The paper divides alpha by the rank."
 UNSCALED = "this leaves the scaling alpha / r out."
 UPSIDE_DOWN = "this divides the rank by alpha. The scaling is alpha / r."
+TIMES_RANK = "this multiplies alpha by the rank. The scaling is alpha / r."
+FLOORED = "`alpha // r` rounds down to a whole number: use `/`."
 BY_ROOT = "this divides alpha by the square root of the rank: that is rsLoRA. The exercise asks for alpha / r."
 SQUARED = "the scaling alpha / r is applied twice."
 BY_IN = "this divides alpha by d_in. The rank is the number of rows of A."
 BY_OUT = "this divides alpha by d_out. The rank is the number of columns of B."
 SUBTRACTED = "the update is subtracted. The layer adds it."
 NO_UPDATE = "A and B do not act: the output does not depend on them. Do you use the parameters themselves?"
-ROUNDED_DOWN = "with alpha below r the layer is its base: is it `alpha // r`, which is 0 then, or do A and B not act?"
 NOT_LINEAR = "the branch is not linear in x: nothing stands between A and B, or behind them, but the scaling."
 OTHER_UPDATE = "the update is not s B A x, s = alpha / r."
 NO_GRADIENT = "the output carries no gradient: forward runs under `torch.no_grad()` or detaches what it returns."
@@ -208,7 +209,7 @@ def scaling_mistake(update: Tensor, probe: Probe) -> str:
     if _same(update, alpha / rank * plain):
         return ""
     if update.abs().max() < 1e-6:
-        return ROUNDED_DOWN if alpha < rank else NO_UPDATE
+        return NO_UPDATE
     looks = {
         BY_ALPHA: alpha,
         UNSCALED: 1.0,
@@ -218,6 +219,8 @@ def scaling_mistake(update: Tensor, probe: Probe) -> str:
         BY_IN: alpha / probe.base.in_features,
         BY_OUT: alpha / probe.base.out_features,
         SUBTRACTED: -alpha / rank,
+        TIMES_RANK: alpha * rank,
+        FLOORED: alpha // rank,
     }
     known = next((sentence for sentence, factor in looks.items() if _same(update, factor * plain)), "")
     return known or (OTHER_UPDATE if _same(probe.branch(2 * probe.x), 2 * update) and _is_odd(probe) else NOT_LINEAR)

@@ -91,7 +91,7 @@ def _no_such_part(error: AttributeError) -> str:
     """Of a model: what its parts are called. Of an array: whether the other library has the method."""
     owner, kind = error.obj, type(error.obj).__name__
     if hasattr(owner, "named_children"):
-        parts = [name for name, _ in owner.named_children()] or [name for name, _ in owner.named_parameters()]
+        parts = [name for name, _ in (*owner.named_children(), *owner.named_parameters(recurse=False))]
         return f"a `{kind}` has no `{error.name}`. Its parts are {_and(f'`{part}`' for part in parts)}."
     torch = sys.modules.get("torch")
     if kind == "ndarray" and torch is not None and hasattr(torch.Tensor, error.name):
@@ -100,6 +100,7 @@ def _no_such_part(error: AttributeError) -> str:
         return NO_ARRAY
     if kind == "list":
         return f"a list has no `{error.name}`: make an array of it."
+    kind = {"ndarray": "NumPy array", "Tensor": "torch tensor"}.get(kind, kind)
     return f"a {kind} has no `{error.name}`."
 
 

@@ -38,6 +38,7 @@ ONE_NUMBER = {
 }
 # One number is asked for, and this is what it is of the numbers that came.
 OF_A_LIST = {
+    "the number is right, but it stands in a list or an array: hand over the number itself.": lambda g: g.item(),
     "these are parts of what is asked for: their sum is it.": np.sum,
     "these are several numbers: their mean is what is asked for.": lambda g: g.sum() / max(1, g.size),
     "these are several numbers: the last of them is what is asked for.": lambda g: g.flat[-1],
