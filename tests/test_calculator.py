@@ -72,15 +72,23 @@ def test_the_numbers_of_the_papers():
 
 
 def test_the_example_of_the_paper_for_paging():
-    """33B with float32 adapters does not fit 24 GB, and does once AdamW's state is on the host; 65B fits 48 GB."""
+    """33B does not fit 24 GB with a tenth to spare, and does once AdamW's state is on the host. With float32 adapters
+    it does not fit at all; with 16-bit ones, as the paper has them, it fits on paper."""
 
     def total(name, **how):
         return sum(training_bytes(ARCHITECTURES[name], bits=4, rank=64, checkpointing=True, **how).values())
 
     assert smallest_card(total("LLaMA 33B")) == 48 and 24 < total("LLaMA 33B") / GIB < 24.3
     assert smallest_card(total("LLaMA 33B", paged=True)) == 24
-    assert smallest_card(total("LLaMA 33B", adapter_bits=16)) == 24
-    assert smallest_card(total("LLaMA 65B")) == 48 and 44.5 < total("LLaMA 65B") / GIB < 45.5
+    assert smallest_card(total("LLaMA 33B", adapter_bits=16)) == 48
+    assert total("LLaMA 33B", adapter_bits=16) / GIB == pytest.approx(22.24, abs=0.005)
+    assert smallest_card(total("LLaMA 65B")) == 80 and 44.5 < total("LLaMA 65B") / GIB < 45.5
+    assert smallest_card(total("LLaMA 65B", adapter_bits=16)) == 48
+
+
+def test_a_card_of_12_gb_is_not_named_for_what_fills_more_than_nine_tenths_of_it():
+    needed = sum(training_bytes(ARCHITECTURES["LLaMA 13B"], bits=4, rank=64, checkpointing=True).values())
+    assert 0.9 < needed / (12 * GIB) < 0.91 and smallest_card(needed) == 16
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16, 32])
@@ -125,8 +133,9 @@ def test_checkpointing_keeps_an_input_a_block_and_one_block():
 
 
 def test_cards():
-    assert [smallest_card(n * 2**30) for n in (0.1, 8, 8.01, 24, 24.01, 80, 80.01)] == [8, 8, 12, 24, 48, 80, None]
-    assert smallest_card(25e9) == 24  # a "24 GB" card has 24 * 2**30 bytes
+    """A tenth of each stays free."""
+    assert [smallest_card(n * 2**30) for n in (0.1, 7.2, 7.21, 21.6, 21.61, 72, 72.1)] == [8, 8, 12, 24, 48, 80, None]
+    assert smallest_card(23e9) == 24  # a "24 GB" card has 24 * 2**30 bytes
 
 
 @pytest.mark.parametrize(

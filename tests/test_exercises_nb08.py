@@ -3,6 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from lora_edu.exercises import nb08 as check
+from lora_edu.exercises import nb08_layers
+from lora_edu.exercises.mistakes import combinations
 from lora_edu.gpt import Block, GPTConfig
 from lora_edu.lora import add_lora
 from lora_edu.memory.activations import measured_activations
@@ -48,15 +50,16 @@ def test_a_function_that_hides_the_weight_from_autograd_is_found_too():
 
 
 def test_the_right_answer_leaves_nothing_alive():
-    assert check._observe_linear(check.quantized_linear.reference, 1024, 256)[-1] == 0
-    assert check._observe_linear(check._KeepsInput.apply, 1024, 256)[-1] == 3 * 256 * 4
+    observe, alive = nb08_layers._observe_linear, nb08_layers.ALIVE
+    assert observe(check.quantized_linear.reference, 1024, 256)[alive] == 0
+    assert observe(nb08_layers._KeepsInput.apply, 1024, 256)[alive] == 3 * 256 * 4
 
 
-class KeepsInputOnTheContext(check._Linear):
+class KeepsInputOnTheContext(nb08_layers._Linear):
     @staticmethod
     def forward(ctx, x, quantized):
         ctx.input = x
-        return check._Linear.forward(ctx, x, quantized)
+        return nb08_layers._Linear.forward(ctx, x, quantized)
 
 
 @pytest.mark.parametrize(
@@ -93,3 +96,67 @@ def test_hasty_looks_at_B_do_not_pass(is_dead):
         check.never_moved(
             lambda state: sum(bool(is_dead(value)) for name, value in state.items() if name.endswith("lora_B"))
         )
+
+
+# --- mistakes that come in pairs -------------------------------------------------------------------------------------
+
+
+def test_two_mistakes_at_once_are_both_named():
+    with pytest.raises(AssertionError) as error:
+        check.qlora_bytes(lambda P, n, copy: P * 4 / 8 + 12 * n + (4 * P if copy else 0))
+    assert "the constants are missing" in str(error.value) and "And 12 bytes for each" in str(error.value)
+    with pytest.raises(AssertionError) as error:
+        check.mlp_activations(lambda d, r, up, down: d + 4 * d + (d if up else 0) + (4 * d if down else 0))
+    assert "two statistics are missing" in str(error.value) and "s A x of each linear is missing" in str(error.value)
+
+
+def test_what_gives_the_right_answer_is_no_mistake():
+    def formula(x, add=0, times=1):
+        return times * x + add
+
+    parts = {"add": (0, {1: "one more.", 0.0: "no mistake."}), "times": (1, {2: "twice.", 3: "three times."})}
+    found = combinations(formula, [(5,), (7,)], parts, {"three times three.": lambda x: 3 * x})
+    assert list(found)[:3] == ["three times three.", "one more.", "twice."] and "three times." not in found
+    assert found["one more. And twice."](5) == 11
+
+
+@pytest.mark.parametrize(
+    ("attempt", "message"),
+    [
+        (lambda state: len([b for name, b in state.items() if name.endswith("lora_B")]), "the number of adapters"),
+        (lambda state: [name for name, b in state.items() if "lora_B" in name and not b.any()], "this is a list"),
+        (
+            lambda state: sum(not b.any(axis=1).all() for name, b in state.items() if "lora_B" in name),
+            "a row of zeros",
+        ),
+    ],
+)
+def test_other_counts_are_named(attempt, message):
+    with pytest.raises(AssertionError, match=message):
+        check.never_moved(attempt)
+
+
+def test_a_wrong_gradient_is_called_by_its_name():
+    class Odd(nb08_layers._Linear):
+        @staticmethod
+        def backward(ctx, grad_y):
+            return grad_y @ ctx.quantized.dequantize().abs(), None
+
+    with pytest.raises(AssertionError, match="the gradient of x: entry"):
+        check.quantized_linear(Odd.apply)
+
+
+def test_the_function_of_the_page_teaches_what_the_exercise_needs():
+    """`Times` of section 5, and the layer written after its pattern with the gradient of section 2."""
+
+    class Layer(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, quantized):
+            ctx.quantized = quantized
+            return F.linear(x, quantized.dequantize())
+
+        @staticmethod
+        def backward(ctx, grad_y):
+            return grad_y @ ctx.quantized.dequantize(), None
+
+    check.quantized_linear(Layer.apply)

@@ -1,120 +1,253 @@
-"""The memory slider: what training a model needs, by kind, and how much of each common card that fills."""
+"""The pictures of notebook 08: the film of one training step, what a block keeps, and when decoding costs time."""
 
 import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lora_edu.figures.plots import PART_LOOKS
+from lora_edu.experiments.nb08 import film_name
+from lora_edu.figures import plots
+from lora_edu.figures.plots import BLUE, GRAY, ORANGE, SKY
 from lora_edu.figures.sliders import View
-from lora_edu.memory.calculator import ALL_KINDS, CARDS_GB, GIB, smallest_card, training_bytes
-from lora_edu.memory.shapes import ARCHITECTURES
+from lora_edu.gpt import GPTConfig
+from lora_edu.memory.shapes import ADAPTERS, BASE, CONSTANTS, OPTIMIZER, Architecture
 
-FULL = 0  # as a rank: full fine-tuning
-RANKS = {"full" if rank == FULL else str(rank): rank for rank in (FULL, 1, 4, 8, 16, 32, 64, 128, 256)}
-BATCHES = (1, 2, 4, 8, 16, 32, 64)
-CONTEXTS = (128, 256, 512, 1024, 2048, 4096)
-LOOKS = dict(zip(ALL_KINDS, PART_LOOKS, strict=True))
-NEARLY = 0.9  # of a card: what is above this leaves too little for the driver and for temporary tensors
-TOP = 1.6  # where the columns are cut off, as a share of the card
-MIX = -1.4  # where the column with the shares of each kind stands, left of the cards
+Drawn = tuple[Figure, str]  # a figure and its words
 
+# --- the film of one step --------------------------------------------------------------------------------------------
 
-def memory_view() -> View:
-    """A view with six controls: model (of ARCHITECTURES), rank (0 for full fine-tuning), bits, batch, context and
-    checkpointing. Adapters are on all block linears, in float32."""
-    figure, axes = _panel()
-    mix = [_part(axes, MIX, kind) for kind in ALL_KINDS]
-    columns = {card: [_part(axes, i, kind) for kind in ALL_KINDS] for i, card in enumerate(CARDS_GB)}
-    over_lines = dict(facecolor="white", edgecolor="none", pad=1)
-    shares = [axes.text(i, 0, "", ha="center", va="bottom", fontsize=10, bbox=over_lines) for i in range(len(CARDS_GB))]
-    sizes = [figure.text(0.84, _legend_y(i), "", fontsize=10, ha="right", va="center") for i in range(len(ALL_KINDS))]
-    in_all = axes.text(MIX, 1.02, "", ha="center", va="bottom", fontsize=10, weight="bold")
-    _legend(figure)
-
-    def update(model: str, rank: int, bits: int, batch: int, context: int, checkpointing: bool) -> str:
-        full = rank == FULL
-        bits = max(bits, 16) if full else bits
-        needed = training_bytes(
-            ARCHITECTURES[model], bits=bits, rank=None if full else rank, batch_size=batch, seq_len=context,
-            checkpointing=checkpointing,
-        )  # fmt: skip
-        total = sum(needed.values())
-        for text, number in zip(sizes, needed.values(), strict=True):
-            text.set_text(_gib(number))
-        in_all.set_text(_gib(total))
-        _fill(mix, [number / total for number in needed.values()])
-        for (card, parts), text in zip(columns.items(), shares, strict=True):
-            _fill(parts, [number / (card * GIB) for number in needed.values()])
-            share = total / (card * GIB)
-            text.set_text(f"{share:.0%}" if share < 10 else f"{share:.0f} times")
-            text.set_y(min(share, TOP) + 0.02)
-        method = "full fine-tuning" if full else f"rank {rank}"
-        kept = "with" if checkpointing else "without"
-        longer = context > ARCHITECTURES[model].context
-        trained_with = f" (more than the {ARCHITECTURES[model].context} it was trained with)" if longer else ""
-        return (
-            f"{model}, {method}, {bits} bits, batch {batch} of {context} tokens{trained_with}, {kept} checkpointing: "
-            f"{_gib(total)}, {_verdict(total)}"
-        )
-
-    update("LLaMA 7B", 64, 4, 1, 512, True)
-    parts = [part for column in (mix, *columns.values()) for part in column]
-    return View(figure, [*parts, *shares, *sizes, in_all], update)
+FILM_ALT = (
+    "What is alive during one training step, operation by operation, as stacked bands: weights, codes, adapters, "
+    "optimizer state, gradients, activations. Dashed: the outline of full fine-tuning. A vertical line marks a moment."
+)
+ACTIVATION = {"facecolor": "#B4DAF0", "edgecolor": SKY, "lw": 1.2}  # pale, so that it is not taken for weights
+STATE: plots.Look = (GRAY, "--")
+BANDS = {
+    "weights": plots.filled(plots.WEIGHT),
+    "codes": plots.filled(plots.CODES),
+    "adapters": plots.filled(plots.ADAPTER),
+    "optimizer state": plots.filled(STATE),
+    "gradients": plots.filled(plots.GRADIENT),
+    "activations": ACTIVATION,
+}
+SPANS = {"forward": (0.0, 1.0), "backward": (1.0, 2.6), "optimizer": (2.6, 3.0)}  # each phase has its own scale
+END = 3.0
+OPERATIONS = {
+    "mm": "a product",
+    "addmm": "a product",
+    "gelu": "the GELU",
+    "gelu_backward": "the GELU",
+    "native_layer_norm": "a norm",
+    "native_layer_norm_backward": "a norm",
+    "_scaled_dot_product_flash_attention_for_cpu": "attention",
+    "_scaled_dot_product_flash_attention_for_cpu_backward": "attention",
+    "embedding": "the embeddings",
+    "embedding_dense_backward": "the embeddings",
+    "_log_softmax": "the loss",
+    "_log_softmax_backward_data": "the loss",
+    "nll_loss_forward": "the loss",
+    "nll_loss_backward": "the loss",
+    "index_select": "decoding",
+    "add": "a sum",
+    "sum": "a bias gradient",
+}
 
 
-def _fill(parts: list[Rectangle], heights: list[float]) -> None:
-    """Stack the parts of one column, cut off at TOP."""
-    bottom = 0.0
-    for part, height in zip(parts, heights, strict=True):
-        part.set_y(min(bottom, TOP))
-        part.set_height(max(0.0, min(bottom + height, TOP) - min(bottom, TOP)))
-        part.set_visible(part.get_height() > 0.002)  # a hatched part takes a millisecond to draw, seen or not
-        bottom += height
+def film_values(arm: dict) -> dict:
+    """A stored film as arrays: edges (n + 1,) on the time axis, bands name -> (n,) in MB, phase and operation (n,)."""
+    resident, edges, rows = arm["resident"], [], []
+    for phase, (start, end) in SPANS.items():
+        pictures = arm["phases"][phase]
+        edges += np.linspace(start, end, len(pictures), endpoint=False).tolist()
+        rows += [(phase, *picture) for picture in pictures]
+    phases, operations, gradients, activations = zip(*rows, strict=True)
+    ones, codes = np.ones(len(rows)), _code_bytes() if resident[CONSTANTS] else 0
+    sizes = {
+        "weights": (resident[BASE] - codes) * ones,
+        "codes": (codes + resident[CONSTANTS]) * ones,
+        "adapters": resident[ADAPTERS] * ones,
+        "optimizer state": resident[OPTIMIZER] * ones,
+        "gradients": np.array(gradients),
+        "activations": np.array(activations),
+    }
+    bands = {name: size / 1e6 for name, size in sizes.items()}
+    return {"edges": np.array([*edges, END]), "bands": bands, "phases": phases, "operations": operations}
 
 
-def _verdict(n_bytes: float) -> str:
-    card = smallest_card(n_bytes)
-    if card is None:
-        return f"fits none of these cards ({n_bytes / (CARDS_GB[-1] * GIB):.1f} times {CARDS_GB[-1]} GB)"
-    share = n_bytes / (card * GIB)
-    if share <= NEARLY:
-        return f"fits a card of {card} GB"
-    return f"fills {share:.1%} of a card of {card} GB: it fits on paper, but leave {1 - NEARLY:.0%} to spare"
+def _code_bytes() -> int:
+    return Architecture.of_gpt(GPTConfig()).parameters()["block linears"] // 2  # two codes a byte
 
 
-def _gib(n_bytes: float) -> str:
-    return f"{n_bytes / GIB:,.2f} GiB" if n_bytes < 99.5 * GIB else f"{n_bytes / GIB:,.0f} GiB"
+def film_view(arms: dict[str, dict]) -> View:
+    """Five controls: freeze, four_bits, checkpointing, paging (on or off), and moment, 0 to 100. arms: the stored films
+    of `lora_edu.experiments.nb08`."""
+    films = {name: film_values(arm) for name, arm in arms.items()}
+    full = films["none"]
+    figure, axes = _film_frame(full)
+    bands = {name: PolyCollection([], **{"lw": 0} | look) for name, look in BANDS.items()}
+    for band in bands.values():
+        axes.add_collection(band)
+    line = axes.axvline(0, color="black", lw=1.4)
+    title = figure.text(0.43, 0.93, "", ha="center", fontsize=11)
+    sizes = {name: figure.text(0.985, _row(i), "", ha="right", va="center") for i, name in enumerate(BANDS)}
+
+    def values(freeze: bool, four_bits: bool, checkpointing: bool, paging: bool, moment: int) -> dict:
+        film = films[film_name(freeze, four_bits and freeze, checkpointing, paging)]
+        at = min(int(np.searchsorted(film["edges"], moment / 100 * END, side="right")) - 1, len(film["phases"]) - 1)
+        most, now = (sum(film["bands"].values()).max(), sum(size[at] for size in film["bands"].values()))
+        work = OPERATIONS.get(film["operations"][at], "small change")
+        refused = "4 bits only with a frozen base. " if four_bits and not freeze else ""
+        return film | {
+            "moment": moment / 100 * END,
+            "at": at,
+            "title": f"at most {most:.1f} MB (full fine-tuning: {sum(full['bands'].values()).max():.1f})",
+            "readout": f"{refused}At most {most:.1f} MB. At the line, {film['phases'][at]}, {work}: {now:.1f} MB",
+        }
+
+    def draw(now: dict) -> None:
+        bottom = np.zeros(len(now["phases"]))
+        for name, band in bands.items():
+            top = bottom + now["bands"][name]
+            band.set_verts([_outline(now["edges"], bottom, top)])
+            band.set_visible(bool(now["bands"][name].max() > 0.01))
+            sizes[name].set_text(f"{now['bands'][name][now['at']]:.1f}")
+            bottom = top
+        line.set_xdata([now["moment"]] * 2)
+        title.set_text(now["title"])
+
+    draw(values(False, False, False, False, 0))
+    return View(figure, [*bands.values(), line, title, *sizes.values()], values=values, draw=draw)
 
 
-def _panel():
-    figure = plt.figure(figsize=(10, 3.7), dpi=96)
-    axes = figure.add_axes([0.07, 0.15, 0.62, 0.82])
-    axes.set(xlim=(MIX - 0.6, len(CARDS_GB) - 0.4), ylim=(0, TOP + 0.16), ylabel="share in %")
-    axes.set_xticks([MIX, *range(len(CARDS_GB))], ["the whole", *(f"{card} GB" for card in CARDS_GB)])
-    axes.set_yticks([0, 0.5, 1, 1.5], ["0", "50", "100", "150"])
-    axes.set_xlabel("of a card with")
-    axes.xaxis.set_label_coords(0.6, -0.1)
-    axes.plot([-0.55, len(CARDS_GB) - 0.45], [1, 1], color="black", lw=1.5, ls="--")
-    axes.plot([-0.55, len(CARDS_GB) - 0.45], [NEARLY, NEARLY], color="black", lw=0.8, ls=":")
-    axes.text(len(CARDS_GB) - 0.42, 1.015, "full", ha="right", va="bottom", fontsize=9)
-    axes.text(len(CARDS_GB) - 0.42, NEARLY - 0.015, f"{NEARLY:.0%}", ha="right", va="top", fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
+def _outline(edges: np.ndarray, bottom: np.ndarray, top: np.ndarray) -> np.ndarray:
+    """The corners of the area between two staircases over the same edges."""
+    across = np.repeat(edges, 2)[1:-1]
+    there, back = np.column_stack([across, np.repeat(top, 2)]), np.column_stack([across, np.repeat(bottom, 2)])
+    return np.concatenate([there, back[::-1]])
+
+
+def _film_frame(full: dict) -> tuple[Figure, Axes]:
+    figure = plt.figure(figsize=(9.6, 3.6), dpi=96)
+    axes = figure.add_axes([0.07, 0.13, 0.69, 0.76])
+    _time_axis(axes, full)
+    figure.text(0.985, _row(-1), "MB at the line", ha="right", va="center", fontsize=10)
+    for i, (name, look) in enumerate(BANDS.items()):
+        figure.add_artist(Rectangle((0.785, _row(i) - 0.03), 0.035, 0.06, **look))
+        figure.text(0.83, _row(i), name, va="center", fontsize=10)
     return figure, axes
 
 
-def _part(axes: plt.Axes, column: float, kind: str) -> Rectangle:
-    color, hatch = LOOKS[kind]
-    part = Rectangle((column - 0.33, 0), 0.66, 0, facecolor=color, hatch=hatch, edgecolor="white", lw=0.5)
-    return axes.add_patch(part)
+def _time_axis(axes: Axes, full: dict) -> None:
+    axes.set(xlim=(0, END), ylim=(0, 125), ylabel="alive, MB", xticks=[])
+    axes.spines[["top", "right"]].set_visible(False)
+    for phase, (start, end) in SPANS.items():
+        axes.axvline(start, color=GRAY, lw=0.8, ls=":")
+        name = "step" if phase == "optimizer" else phase
+        axes.text((start + end) / 2, -0.045, name, ha="center", va="top", transform=axes.get_xaxis_transform())
+    total = sum(full["bands"].values())
+    axes.plot(np.repeat(full["edges"], 2)[1:-1], np.repeat(total, 2), color="black", lw=1.1, ls="--", zorder=3)
 
 
-def _legend(figure: plt.Figure) -> None:
-    """The kinds and their looks; their sizes, which move, are written beside them by `update`."""
-    for i, (kind, (color, hatch)) in enumerate(LOOKS.items()):
-        sample = Rectangle((0.71, _legend_y(i) - 0.03), 0.045, 0.06, facecolor=color, hatch=hatch, edgecolor="white")
-        figure.add_artist(sample)
-        figure.text(0.85, _legend_y(i), kind.replace("quantization ", ""), fontsize=10, va="center")
+def _row(i: int) -> float:
+    """Where a line of the list beside the film stands, as a share of the figure's height."""
+    return 0.74 - 0.105 * i
 
 
-def _legend_y(i: int) -> float:
-    """Where the line of the i-th kind stands, from the top down, as a share of the figure's height."""
-    return 0.84 - 0.115 * i
+FOUR_WAYS = {
+    "none": "full fine-tuning",
+    "freeze": "LoRA",
+    "freeze, four_bits": "QLoRA",
+    "freeze, four_bits, checkpointing": "QLoRA, checkpointing",
+}
+
+
+def four_films(arms: dict[str, dict]) -> Drawn:
+    """Four of the stored films side by side, each with the outline of full fine-tuning."""
+    figure, panels = plt.subplots(1, 4, figsize=(10.5, 3.3), layout="constrained", sharey=True)
+    full, peaks = film_values(arms["none"]), {}
+    for axes, (arm, name) in zip(panels, FOUR_WAYS.items(), strict=True):
+        film = film_values(arms[arm])
+        bottom = np.zeros(len(film["phases"]))
+        for band, look in BANDS.items():
+            top = bottom + film["bands"][band]
+            axes.add_collection(PolyCollection([_outline(film["edges"], bottom, top)], **{"lw": 0} | look))
+            bottom = top
+        peaks[name] = bottom.max()
+        _time_axis(axes, full)
+        axes.set_title(f"{name}: {peaks[name]:.0f} MB", fontsize=11)
+        axes.label_outer()
+    panels[0].text(0.1, 32, "optimizer", fontsize=9, bbox={"fc": "white", "ec": "none", "pad": 1})
+    panels[0].text(0.1, 4, "weights", fontsize=9, color="white")
+    panels[0].text(0.8, 70, "activations", fontsize=9)
+    panels[0].text(1.95, 45, "gradients", fontsize=9, bbox={"fc": "white", "ec": "none", "pad": 1})
+    found = ", ".join(f"{name} {peak:.0f} MB" for name, peak in peaks.items())
+    return figure, (
+        "Freezing and rounding lower the plateau; only checkpointing takes the mountain away. Four films of one "
+        f"step, with their peaks: {found}. Each is a plateau of weights and optimizer state that carries a mountain of "
+        "activations, rising through the forward pass and falling through the backward pass, while gradients grow."
+    )
+
+
+# --- what a block keeps ----------------------------------------------------------------------------------------------
+
+COLUMNS = {"full": "all trained", "all": "adapters on all six", "q, v": "adapters on q, v"}
+
+
+def kept_picture(columns: dict[str, dict[str, int]]) -> Drawn:
+    """What a block keeps for one token, true to scale. columns: of COLUMNS -> (tensor -> numbers)."""
+    names = list(columns["full"])
+    figure, panels = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained", sharey=True, sharex=True)
+    for axes, (key, title) in zip(panels, COLUMNS.items(), strict=True):
+        for place, name in enumerate(names):
+            size, most = columns[key][name], max(column[name] for column in columns.values())
+            axes.barh(place, most, height=0.7, fill=False, edgecolor=GRAY, ls=":", lw=1)
+            look = plots.filled(plots.ADAPTER) if name == "s A x" else ACTIVATION
+            axes.barh(place, size, height=0.7, **look)
+            axes.text(
+                most + 25,
+                place,
+                f"{size:,}" if size else "none" if name == "s A x" else "let go",
+                va="center",
+                fontsize=9,
+            )
+        axes.set_title(f"{title}: {sum(columns[key].values()):,}", fontsize=11)
+        axes.set(yticks=range(len(names)), yticklabels=names, xlabel="numbers a token", xlim=(0, 1400))
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].invert_yaxis()
+    full, all_six, two = (sum(columns[key].values()) for key in COLUMNS)
+    return figure, (
+        f"Adapters on all six linears keep as much as full training, {all_six:,} numbers a token against {full:,}; on "
+        f"q and v {two:,}, since the inputs of up_proj and down_proj are let go. Bars, true to scale, for each tensor "
+        "that a block keeps, in the order of the forward pass, in three panels."
+    )
+
+
+# --- when decoding costs time ----------------------------------------------------------------------------------------
+
+
+def slower_picture(ratios: dict[int, float], decoding: dict[int, float]) -> Drawn:
+    """The time of a QLoRA step over that of a LoRA step, against the tokens of the step.
+
+    ratios: tokens -> measured; decoding: tokens -> 1 + the time of decoding every weight twice, over a LoRA step.
+    """
+    figure, axes = plots.plain_axes(7.4, 3.3)
+    tokens = list(ratios)
+    axes.plot(tokens, list(ratios.values()), "o-", color=BLUE, lw=2)
+    axes.plot(tokens, list(decoding.values()), "s--", color=ORANGE, lw=1.8)
+    axes.axhline(1, color=GRAY, lw=1)
+    axes.annotate("measured", (tokens[1], ratios[tokens[1]]), (8, 8), textcoords="offset points", color=BLUE)
+    where = {"xytext": (-4, -20), "textcoords": "offset points", "color": ORANGE, "ha": "right"}
+    axes.annotate("decoding alone", (tokens[1], decoding[tokens[1]]), **where)
+    axes.annotate("LoRA", (tokens[-1], 1), (0, -14), textcoords="offset points", color=GRAY, ha="right")
+    axes.set(xscale="log", xlabel="tokens in a step", ylabel="times a LoRA step", ylim=(0.8, None))
+    axes.set_xticks(tokens, [f"{n:,}" for n in tokens])
+    axes.minorticks_off()
+    axes.set_title("Decoding costs the same for every batch, so a large batch hides it", fontsize=11)
+    first, last = tokens[0], tokens[-1]
+    return figure, (
+        f"A QLoRA step takes {ratios[first]:.2f} times a LoRA step at {first} tokens and {ratios[last]:.2f} times at "
+        f"{last:,}. Two falling curves against the tokens of a step: the measured ratio, and what decoding every "
+        "weight twice would add by itself."
+    )

@@ -252,7 +252,8 @@ def predicted_peak_bytes(
 
 
 def flowing_bytes(shape: GPTConfig | Architecture, batch_size: int, seq_len: int, *, precision: str = "float32") -> int:
-    """The gradients on their way through one MLP at its widest: before and after the GELU, and past the block."""
+    """The gradients on their way through one MLP at its widest: the one past the block; and at `down_proj`'s input the
+    one through W, the one through A and their sum, less the input, which is let go by then."""
     shape, size = _as_architecture(shape), precision_of(precision)
     wide = 3 if shape.gated else 2
     return batch_size * seq_len * (size.stream * shape.d_model + wide * size.products * shape.d_ff)

@@ -23,6 +23,7 @@ BITS = (4, 8, 16, 32)
 CONSTANT_BITS = 8 / 64 + 32 / (64 * 256)  # double quantization, a weight
 CARDS_GB = (8, 12, 16, 24, 48, 80)  # as they are sold: a "24 GB" card has 24 GiB
 GIB = 2**30
+USABLE = 0.9  # of a card: what is above it is left for the driver, the allocator and temporary tensors
 
 
 def training_bytes(
@@ -67,8 +68,9 @@ def training_bytes(
 
 
 def smallest_card(n_bytes: float) -> int | None:
-    """The smallest card that holds so many bytes, by the number in its name: times 2**30 bytes. None if none does."""
-    return next((card for card in CARDS_GB if n_bytes <= card * GIB), None)
+    """The smallest card that holds so many bytes with a tenth to spare, by the number in its name: times 2**30 bytes.
+    None if none does."""
+    return next((card for card in CARDS_GB if n_bytes <= USABLE * card * GIB), None)
 
 
 def _check_run(bits: int, adapter_bits: int, rank: int | None, batch_size: int, seq_len: int) -> None:

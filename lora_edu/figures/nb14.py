@@ -1,0 +1,141 @@
+"""The memory slider of notebook 14: what training a model needs, by kind, and how much of each card that fills."""
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from lora_edu.figures.nb08 import BANDS as FILM_BANDS
+from lora_edu.figures.plots import CONSTANTS as CONSTANTS_LOOK
+from lora_edu.figures.plots import filled
+from lora_edu.figures.sliders import View
+from lora_edu.memory.calculator import ALL_KINDS, CARDS_GB, GIB, USABLE, smallest_card, training_bytes
+from lora_edu.memory.shapes import ARCHITECTURES, BASE, CONSTANTS
+
+CARDS_ALT = (
+    "A bar split into the kinds of memory that training needs, and six bars that show how much of cards of 8 to 80 GB "
+    "is filled, with lines at 90% and 100%. A bar that would be higher than the picture is drawn with a break."
+)
+FULL = 0  # as a rank: full fine-tuning
+RANKS = {"full" if rank == FULL else str(rank): rank for rank in (FULL, 1, 4, 8, 16, 32, 64, 128, 256)}
+TOKENS = tuple(2**k for k in range(7, 17))  # in a step; in sequences of at most 512
+# Each part with the look that it has in the film of notebook 08.
+PARTS = {name: look for name, look in FILM_BANDS.items() if name in ("weights", "codes")}
+PARTS |= {"constants": filled(CONSTANTS_LOOK)}
+PARTS |= {name: look for name, look in FILM_BANDS.items() if name not in PARTS}
+TOP = 1.6  # where the bars are cut off, as a share of the card
+MIX = -1.4  # where the bar with the shares of each kind stands, left of the cards
+
+
+def parts_of(needed: dict[str, float], codes: float) -> dict[str, float]:
+    """The kinds of `training_bytes` as parts of a bar: `codes` of the base weights' bytes are codes."""
+    sizes = {"weights": needed[BASE] - codes, "codes": codes, "constants": needed[CONSTANTS]}
+    sizes |= {kind: needed[kind] for kind in ALL_KINDS if kind not in (BASE, CONSTANTS)}
+    return {name: sizes[name] for name in PARTS}  # in the order in which they are stacked
+
+
+def memory_view() -> View:
+    """A view with five controls: model (of ARCHITECTURES), rank (0 for full fine-tuning), bits, tokens and
+    checkpointing. Adapters are on all block linears, in float32."""
+    figure, axes = _panel()
+    mix = [_part(axes, MIX, name) for name in PARTS]
+    columns = {card: [_part(axes, i, name) for name in PARTS] for i, card in enumerate(CARDS_GB)}
+    shares = [axes.text(i, 0, "", ha="center", va="bottom", fontsize=10) for i in range(len(CARDS_GB))]
+    breaks = [axes.add_line(_zigzag(i)) for i in range(len(CARDS_GB))]
+    sizes = [figure.text(0.985, _row(i), "", ha="right", va="center") for i in range(len(PARTS))]
+    in_all = axes.text(MIX, 1.02, "", ha="center", va="bottom", fontsize=10, weight="bold")
+
+    def values(model: str, rank: int, bits: int, tokens: int, checkpointing: bool) -> dict:
+        full = rank == FULL
+        bits, length = max(bits, 16) if full else bits, min(tokens, 512)
+        needed = training_bytes(
+            ARCHITECTURES[model], bits=bits, rank=None if full else rank, batch_size=tokens // length, seq_len=length,
+            checkpointing=checkpointing,
+        )  # fmt: skip
+        codes = ARCHITECTURES[model].parameters()["block linears"] * bits / 8 if bits < 16 else 0.0
+        method, kept = "full fine-tuning" if full else f"rank {rank}", "with" if checkpointing else "without"
+        total = sum(needed.values())
+        return {
+            "parts": parts_of(needed, codes),
+            "total": total,
+            "readout": f"{model}, {method}, {bits} bits, {tokens:,} tokens, {kept} checkpointing: "
+            f"{_gib(total)}, {_verdict(total)}",
+        }
+
+    def draw(now: dict) -> None:
+        sizes_now, total = list(now["parts"].values()), now["total"]
+        for text, number in zip(sizes, sizes_now, strict=True):
+            text.set_text(_gib(number))
+        in_all.set_text(_gib(total))
+        _fill(mix, [number / total for number in sizes_now])
+        for (card, parts), text, cut in zip(columns.items(), shares, breaks, strict=True):
+            share = total / (card * GIB)
+            _fill(parts, [number / (card * GIB) for number in sizes_now])
+            text.set_text(f"{share:.0%}" if share < 10 else f"{share:.0f} times")
+            text.set_y(min(share, TOP) + 0.02)
+            cut.set_visible(share > TOP)
+
+    draw(values("LLaMA 7B", 64, 4, 512, True))
+    parts = [part for column in (mix, *columns.values()) for part in column]
+    return View(figure, [*parts, *breaks, *shares, *sizes, in_all], values=values, draw=draw)
+
+
+def _fill(parts: list[Rectangle], heights: list[float]) -> None:
+    """Stack the parts of one column, cut off at TOP."""
+    bottom = 0.0
+    for part, height in zip(parts, heights, strict=True):
+        part.set_y(min(bottom, TOP))
+        part.set_height(max(0.0, min(bottom + height, TOP) - min(bottom, TOP)))
+        part.set_visible(part.get_height() > 0.002)  # a hatched part takes a millisecond to draw, seen or not
+        bottom += height
+
+
+def _verdict(n_bytes: float) -> str:
+    card = smallest_card(n_bytes)
+    on_paper = next((size for size in CARDS_GB if n_bytes <= size * GIB), None)
+    if on_paper is None:
+        return f"fits none of these cards ({n_bytes / (CARDS_GB[-1] * GIB):.1f} times {CARDS_GB[-1]} GB)"
+    if card == on_paper:
+        return f"fits a card of {card} GB"
+    share = n_bytes / (on_paper * GIB)
+    return f"fills {share:.1%} of a card of {on_paper} GB: on paper it fits, but leave {1 - USABLE:.0%} to spare"
+
+
+def _gib(n_bytes: float) -> str:
+    return f"{n_bytes / GIB:,.2f} GiB" if n_bytes < 99.5 * GIB else f"{n_bytes / GIB:,.0f} GiB"
+
+
+def _panel() -> tuple[Figure, Axes]:
+    figure, last = plt.figure(figsize=(9.6, 3.6), dpi=96), len(CARDS_GB) - 0.45
+    axes = figure.add_axes([0.07, 0.15, 0.62, 0.82])
+    axes.set(xlim=(MIX - 0.6, last + 0.6), ylim=(0, TOP + 0.16), ylabel="share in %")
+    axes.set_xticks([MIX, *range(len(CARDS_GB))], ["in all", *(f"{card} GB" for card in CARDS_GB)])
+    axes.set_yticks([0, 0.5, 1, 1.5], ["0", "50", "100", "150"])
+    axes.set_xlabel("of a card with")
+    axes.xaxis.set_label_coords(0.57, -0.1)
+    axes.plot([-0.55, last], [1, 1], color="black", lw=1.5, ls="--")
+    axes.plot([-0.55, last], [USABLE, USABLE], color="black", lw=0.8, ls=":")
+    axes.text(last + 0.04, 1, "full", va="bottom", fontsize=9)  # beside the bars, which would hide them
+    axes.text(last + 0.04, USABLE, f"{USABLE:.0%}", va="top", fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+    for i, (name, look) in enumerate(PARTS.items()):
+        figure.add_artist(Rectangle((0.715, _row(i) - 0.03), 0.035, 0.06, **look))
+        figure.text(0.758, _row(i), name, fontsize=10, va="center")
+    return figure, axes
+
+
+def _part(axes: Axes, column: float, name: str) -> Rectangle:
+    return axes.add_patch(Rectangle((column - 0.33, 0), 0.66, 0, **({"lw": 0.5} | PARTS[name])))
+
+
+def _zigzag(column: int) -> Line2D:
+    """The mark of a bar that is cut off: a white line across it, below its end."""
+    steps = range(9)
+    heights = [TOP - (0.1 if step % 2 else 0.05) for step in steps]
+    return Line2D([column - 0.36 + 0.09 * step for step in steps], heights, color="white", lw=3.5)
+
+
+def _row(i: int) -> float:
+    """Where a line of the list beside the bars stands, as a share of the figure's height."""
+    return 0.86 - 0.105 * i

@@ -1,0 +1,259 @@
+"""The film of a training step: what the recorder counts, and what notebook 08 says about it."""
+
+import io
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lora_edu.experiments import load_results
+from lora_edu.experiments.nb08 import FILM_ARMS, decoder, film_batch, film_model, film_name, step_film, stepper
+from lora_edu.figures import nb08 as pictures
+from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.lora import add_lora
+from lora_edu.memory.activations import measured_activation_bytes, predicted_peak_bytes
+from lora_edu.memory.film import Recorder, film_step, scenes
+from lora_edu.memory.shapes import GRADIENTS, OPTIMIZER, predicted_bytes
+from lora_edu.qlora import NF4Linear, quantize_linears
+
+CONFIG = GPTConfig(vocab_size=60, context=64, n_layers=3, n_heads=2, d_model=64)
+BATCH = (8, 64)
+
+
+def small(rank=8, nf4=False, checkpointing="none"):
+    model = GPT(CONFIG, checkpointing)
+    model = quantize_linears(model) if nf4 else model
+    return (add_lora(model, rank, 2 * rank, "all-linear") if rank else model).train()
+
+
+def batch():
+    tokens, targets = torch.randint(0, CONFIG.vocab_size, (2, *BATCH))
+    return tokens.clone(), targets.clone()
+
+
+@pytest.fixture(scope="module")
+def arms():
+    return load_results("step-films")["arms"]
+
+
+# --- the recorder ----------------------------------------------------------------------------------------------------
+
+
+def test_each_life_is_counted_from_its_first_operation_to_its_end():
+    x = torch.ones(1000)
+    with Recorder([x]) as film:
+        a = x + 1  # 4,000 bytes
+        b = a.view(10, 100) * 2  # a view makes nothing, the product 4,000
+        del a, b
+        c = x - 1
+    assert film.operations == ["add", "mul", "sub"]
+    assert film.bytes_of(lambda life: True) == [4000, 8000, 4000]
+    assert [life.died for life in film.lives] == [2, 2, None] and c.sum() == 0
+
+
+def test_a_storage_that_grows_begins_a_new_life():
+    with Recorder() as film:
+        buffer = torch.empty(10)
+        buffer.resize_(100)
+        buffer.add_(1)
+    assert film.bytes_of(lambda life: True) == [40, 400, 400]
+
+
+def test_the_films_peak_is_the_peak_of_the_other_counter():
+    from lora_edu.memory.peak import PeakMemory
+
+    model, (tokens, targets) = small(), batch()
+    film = film_step(model, tokens, targets)
+    model.zero_grad()
+    with PeakMemory([*model.parameters(), *model.buffers(), tokens, targets]) as memory:
+        model(tokens, targets)[1].backward()
+    assert film.peak == memory.peak + sum(film.resident.values())
+
+
+@pytest.mark.parametrize("way", [{"rank": 0}, {"rank": 8}, {"rank": 8, "nf4": True}])
+def test_the_plateau_and_the_gradients_are_those_of_the_shapes(way):
+    film = film_step(small(**way), *batch())
+    expected = predicted_bytes(CONFIG, rank=way["rank"] or None, nf4=way.get("nf4", False))
+    assert film.gradients[film.starts["backward"] - 1] == 0
+    assert film.gradients[film.starts["optimizer"]] == expected.pop(GRADIENTS)
+    assert film.resident == expected
+
+
+def test_at_the_end_of_the_forward_pass_stands_what_autograd_keeps():
+    model, (tokens, targets) = small(), batch()
+    film = film_step(model, tokens, targets)
+    kept = measured_activation_bytes(model, tokens, targets) - targets.nbytes
+    alive = film.activations[film.starts["backward"] - 1]
+    logits = 4 * tokens.numel() * CONFIG.vocab_size  # the forward pass hands them out
+    assert alive == pytest.approx(kept + logits, abs=8 * BATCH[1] + 8)  # and the positions
+
+
+def test_paging_takes_the_state_off_the_plateau_and_brings_pages():
+    plain, paged = film_step(small(0), *batch()), film_step(small(0), *batch(), paged=True)
+    assert plain.resident[OPTIMIZER] > 0 == paged.resident[OPTIMIZER]
+    assert paged.peak < plain.peak and paged.gradients[-1] == plain.gradients[-1]
+
+
+def test_scenes_lose_no_peak():
+    film = film_step(small(), *batch())
+    short = scenes(film, {"forward": 9, "backward": 7, "optimizer": 3})
+    assert {
+        phase: len(rows) <= most for (phase, rows), most in zip(short.items(), (9, 7, 3), strict=True)
+    } == dict.fromkeys(short, True)
+    below = sum(film.resident.values())
+    assert max(below + g + a for rows in short.values() for _, g, a in rows) == film.peak
+    assert film.phase(film.starts["backward"]) == "backward"
+
+
+# --- what the page says ----------------------------------------------------------------------------------------------
+
+
+def by_hand(config, n, rank):
+    """The summit of notebook 08, section 4, beside the plateau: at the loss, or in the last MLP."""
+    d, v = config.d_model, config.vocab_size
+    block = 2 * (d + 2) + d + 3 * d + d + config.n_heads + d + 4 * d + 4 * d + rank * 6
+    mountain = 4 * n * (config.n_layers * block + v) + 8 * n + 4
+    return max(mountain + 8 * n * v, mountain - 4 * n * (d + 2 + v) + 4 * n * (d + 3 * 4 * d - 4 * d))
+
+
+def test_the_summit_by_hand_is_the_films_and_the_packages():
+    n = BATCH[0] * BATCH[1]
+    film = film_step(small(), *batch())
+    summit = by_hand(CONFIG, n, 8)
+    assert summit == predicted_peak_bytes(CONFIG, *BATCH, rank=8)
+    assert film.peak - sum(film.resident.values()) == pytest.approx(summit, rel=0.01)
+
+
+def test_three_gradients_meet_at_the_input_of_the_last_down_proj():
+    """Through A, through W and their sum: 3 x 4d numbers a token; the input itself is let go."""
+    film = film_step(small(), *batch())
+    top, wide = film.totals.index(film.peak), 4 * BATCH[0] * BATCH[1] * 4 * CONFIG.d_model
+    assert film.phase(top) == "backward" and film.operations[top] == "add"
+    made = [
+        after - before
+        for before, after in zip(film.activations[top - 3 : top], film.activations[top - 2 :], strict=False)
+    ]
+    assert made[0] == wide and abs(made[1]) < wide / 20 and made[2] == wide  # A's; W's, x let go; the sum
+
+
+def test_full_fine_tuning_stays_below_the_formula():
+    film = film_step(small(0), *batch())
+    assert film.peak - sum(film.resident.values()) < 0.99 * predicted_peak_bytes(CONFIG, *BATCH)
+
+
+def test_places_count_and_not_numbers():
+    n = {}
+    for name, rank, targets in (("one", 1, "all-linear"), ("many", 64, ("q_proj", "v_proj"))):
+        model = add_lora(GPT(CONFIG), rank, 16, targets)
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        n[name] = trained, measured_activation_bytes(model, *batch())
+    assert n["many"][0] > 10 * n["one"][0] and n["many"][1] < n["one"][1]
+
+
+# --- the stored films ------------------------------------------------------------------------------------------------
+
+
+def test_there_are_twelve_films_and_none_of_trained_4_bit_weights(arms):
+    assert len(arms) == 12 and list(arms) == list(FILM_ARMS)
+    assert not [name for name in arms if "four_bits" in name and "freeze" not in name]
+
+
+def test_each_technique_takes_what_the_page_says(arms):
+    peak = {name: arm["peak"] / 1e6 for name, arm in arms.items()}
+    assert peak["none"] > peak["freeze"] > peak["freeze, four_bits"] > 2 * peak["freeze, four_bits, checkpointing"]
+    full, lora = (max(row[2] for row in arms[name]["phases"]["backward"]) for name in ("none", "freeze"))
+    assert 0.95 < lora / full < 1.1  # the mountain stays
+    sliver = peak["freeze, four_bits"] - peak["freeze, four_bits, paging"]
+    assert sliver < 0.02 * peak["freeze, four_bits"] and peak["none"] - peak["paging"] > 20
+
+
+def test_a_stored_film_can_be_shot_again(arms):
+    again = step_film(**FILM_ARMS["freeze"])
+    assert again["peak"] == pytest.approx(arms["freeze"]["peak"], rel=0.01)
+    assert again["resident"] == arms["freeze"]["resident"]
+
+
+def test_a_decoder_decodes_each_weight_twice_but_three():
+    model = film_model(True, True, False)
+    layers = [layer for layer in model.modules() if isinstance(layer, NF4Linear)]
+    counts = dict.fromkeys(layers, 0)
+
+    def counted(layer):
+        decoded = layer.quantized.decoded
+
+        def decode(dtype):
+            counts[layer] += 1
+            return decoded(dtype)
+
+        return decode
+
+    for layer in layers:
+        layer.quantized.decoded = counted(layer)
+    decoder(model)()
+    by_decoder = list(counts.values())
+    counts.update(dict.fromkeys(layers, 0))
+    stepper(model, 16)()
+    assert list(counts.values()) == by_decoder == [1] * 3 + [2] * 21
+
+
+# --- the view --------------------------------------------------------------------------------------------------------
+
+
+def test_a_sweep_over_all_values_of_the_controls(arms):
+    view = pictures.film_view(arms)
+    for freeze, four_bits, checkpointing, paging in product((False, True), repeat=4):
+        way = dict(freeze=freeze, four_bits=four_bits, checkpointing=checkpointing, paging=paging)
+        arm = arms[film_name(freeze, four_bits and freeze, checkpointing, paging)]
+        for moment in (0, 37, 100):
+            png, line = view.render(**way, moment=moment)
+            assert png.startswith(b"\x89PNG")
+            assert f"At most {arm['peak'] / 1e6:.1f} MB" in line
+            assert ("4 bits only with a frozen base" in line) == (four_bits and not freeze)
+
+
+def test_the_line_reads_the_film(arms):
+    view = pictures.film_view(arms)
+    off = dict(freeze=False, four_bits=False, checkpointing=False, paging=False)
+    now = view.values(**off, moment=0)
+    assert now["phases"][now["at"]] == "forward" and now["bands"]["gradients"][0] == 0
+    now = view.values(**off, moment=100)
+    assert now["phases"][now["at"]] == "optimizer"
+    assert now["bands"]["gradients"][-1] * 1e6 == arms["none"]["resident"]["base weights"]
+    assert list(now["bands"]) == list(pictures.BANDS)
+
+
+def test_the_bands_are_stacked_to_the_total(arms):
+    view = pictures.film_view(arms)
+    now = view.values(freeze=True, four_bits=True, checkpointing=False, paging=False, moment=37)
+    view.draw(now)
+    top = view.moving[len(pictures.BANDS) - 1].get_paths()[0].vertices[:, 1].max()
+    assert top == pytest.approx(arms["freeze, four_bits"]["peak"] / 1e6)
+    codes = GPTConfig().n_layers * 12 * 256 * 256 / 2
+    assert now["bands"]["codes"][0] * 1e6 == codes + arms["freeze, four_bits"]["resident"]["quantization constants"]
+
+
+def test_the_picture_follows_the_controls(arms):
+    view = pictures.film_view(arms)
+    start = dict(freeze=False, four_bits=False, checkpointing=False, paging=False, moment=37)
+
+    def pixels(**change):
+        return np.asarray(Image.open(io.BytesIO(view.render(**(start | change))[0])))
+
+    first = pixels()
+    assert (first == pixels()).all()
+    for change in ({"freeze": True}, {"checkpointing": True}, {"paging": True}, {"moment": 80}):
+        assert not (first == pixels(**change)).all(), change
+
+
+def test_words_of_the_pictures(arms):
+    _, words = pictures.four_films(arms)
+    assert "QLoRA, checkpointing 34 MB" in words and len(words.split()) <= 70
+    _, words = pictures.slower_picture({16: 1.7, 1024: 1.1}, {16: 1.4, 1024: 1.0})
+    assert words.startswith("A QLoRA step takes 1.70 times a LoRA step at 16 tokens and 1.10 times at 1,024")
+
+
+def test_a_batch_can_be_made_again():
+    first, again = film_batch(), film_batch()
+    assert torch.equal(first[0], again[0]) and first[0].shape == (4, 256)
