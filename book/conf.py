@@ -42,10 +42,13 @@ html_sidebars = {"**": ["navbar-logo.html", "search-field.html", "sbt-sidebar-na
 
 
 def accessible(app, pagename, templatename, context, doctree) -> None:
-    """Say what a table's head belongs to, let a fold be named by its words, and keep a translator away from code."""
+    """For who hears the page: code, output and a table's head say what they are, and a fold is named by its words. A
+    browser's translator is kept away from code."""
     body = context.get("body", "")
     body = body.replace('<th class="head"><p></p></th>', "<td></td>")
     body = body.replace('<th class="head', '<th scope="col" class="head')
+    for part, label in (("cell_input", "code"), ("cell_output", "output")):
+        body = body.replace(f'<div class="{part} ', f'<div role="group" aria-label="{label}" class="{part} ')
     body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
     body = body.replace('<code class="', '<code translate="no" class="')
     context["body"] = re.sub(r'<div class="(highlight-|output stream)', r'<div translate="no" class="\1', body)

@@ -33,12 +33,16 @@ def setup(extra: str = environment.DEFAULT_EXTRA) -> None:
         print("The texts are not all here. Notebooks 03 to 12 fetch them when they need them.", flush=True)
 
 
-def lab(port: int | None, fresh: bool, rest: list[str]) -> None:
+def lab(port: int | None, fresh: bool, plain: bool, rest: list[str]) -> None:
     """Open JupyterLab on the first notebook of the reader's own copy. Listens on localhost, with a token."""
     if port is not None and not 0 < port < 65536:
         raise environment.SetupError(f"PORT is a number from 1 to 65535, such as 8888, got {port}")
     setup()
     course = working_copy.copy_course(environment.home(), fresh)
+    settings = course / ".jupyter"
+    environment.configure_lab(settings, plain)
+    more = os.environ.get("JUPYTER_CONFIG_PATH")
+    os.environ["JUPYTER_CONFIG_PATH"] = f"{settings}{os.pathsep}{more}" if more else str(settings)
     command = [str(environment.course_python()), "-m", "jupyterlab", f"--ServerApp.root_dir={course}"]
     command += ["--LabApp.default_url=/lab/tree/00_start_here.ipynb", "--ServerApp.ip=localhost"]
     if port:
@@ -128,6 +132,7 @@ def _main() -> None:
     )
     command = commands.add_parser("lab", help="open the course in JupyterLab; unknown options go to JupyterLab")
     command.add_argument("--port", type=int)
+    command.add_argument("--plain", action="store_true", help="keep whole notebooks in the page, for screen readers")
     command.add_argument("--fresh", action="store_true", help="start with a new copy; the old one is kept aside")
     command = commands.add_parser("fetch", help="download texts and models into the cache")
     command.add_argument("names", nargs="*", metavar="NAME", help="a text or model, or 'texts'; default: everything")
@@ -144,7 +149,7 @@ def _main() -> None:
         parser.error(f"unknown arguments: {' '.join(rest)}")
     run = {
         "setup": lambda: setup(arguments.extra),
-        "lab": lambda: lab(arguments.port, arguments.fresh, rest),
+        "lab": lambda: lab(arguments.port, arguments.fresh, arguments.plain, rest),
         "fetch": lambda: fetch(arguments.names),
         "doctor": doctor,
         "progress": progress,

@@ -67,7 +67,7 @@ def test_stopped_at_any_moment_the_next_set_up_mends_it(clone, monkeypatch, erro
     with monkeypatch.context() as patch, pytest.raises((Killed, environment.SetupError)):
         patch.setitem(globals(), "write", stopping)
         if moment == len(PIECES) + len(PACKAGES):
-            patch.setattr(environment, "_configure_lab", stopped)
+            patch.setattr(environment, "configure_lab", stopped)
         environment.setup()
     (environment.VENV / "half").write_text("of a package")  # what pip could not know to be incomplete
     environment.setup()

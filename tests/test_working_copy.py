@@ -1,5 +1,7 @@
 """`lora-edu lab` opens a copy of the course, from a clone and from a wheel, and never writes over it."""
 
+import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -65,12 +67,17 @@ def test_lab_opens_the_copy(tmp_path, monkeypatch):
     monkeypatch.setattr(program, "setup", lambda: None)
     monkeypatch.setattr(program.environment, "hand_over", commands.append)
     monkeypatch.setattr(environment, "home", lambda: tmp_path)
-    monkeypatch.setattr(sys, "argv", ["lora-edu", "lab", "--fresh", "--port", "9000"])
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "elsewhere")
+    monkeypatch.setattr(sys, "argv", ["lora-edu", "lab", "--fresh", "--plain", "--port", "9000"])
     program.main()
     (command,) = commands
     assert f"--ServerApp.root_dir={tmp_path / 'lora-edu-course'}" in command and "--port=9000" in command
     opened = next(part for part in command if part.startswith("--LabApp.default_url=/lab/tree/"))
     assert (tmp_path / "lora-edu-course" / opened.removeprefix("--LabApp.default_url=/lab/tree/")).exists()
+    settings, _, others = os.environ["JUPYTER_CONFIG_PATH"].partition(os.pathsep)
+    chosen = json.loads((Path(settings) / "labconfig" / "default_setting_overrides.json").read_text())
+    assert others == "elsewhere" and chosen["@jupyter-widgets/jupyterlab-manager:plugin"] == {"saveState": True}
+    assert chosen["@jupyterlab/notebook-extension:tracker"] == {"windowingMode": "none"}  # --plain
 
 
 @pytest.fixture(scope="module")

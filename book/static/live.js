@@ -72,7 +72,7 @@
 
   function slider(control, change) {
     const range = element("input", { type: "range", min: 0, max: control.options.length - 1, step: 1 });
-    const value = element("output", { translate: "no" });
+    const value = element("span", { class: "live-value", translate: "no", "aria-hidden": "true" });   // spoken once
     function show() {
       const label = control.options[range.value];
       range.setAttribute("aria-valuetext", label);   // and not the number of the option

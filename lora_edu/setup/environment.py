@@ -68,7 +68,7 @@ def setup(extra: str = DEFAULT_EXTRA) -> Path:
             _create_venv()
         print("installing the course: minutes the first time, for torch is large", flush=True)
         _pip("install", "--editable", f"{ROOT}[{extra}]")
-        _configure_lab()
+        configure_lab(VENV / "etc" / "jupyter")
         stamp.write_text(wanted)
     return venv_python()
 
@@ -185,15 +185,18 @@ def _create_venv() -> None:
         ) from error
 
 
-def _configure_lab() -> None:
-    """JupyterLab in .venv does not ask about news or updates, for the course works offline; and sliders are saved with
-    their notebook, so that it shows them when it is opened again."""
-    folder = VENV / "etc" / "jupyter" / "labconfig"
+def configure_lab(folder: Path, plain: bool = False) -> None:
+    """JupyterLab does not ask about news or updates, for the course works offline; and sliders are saved with their
+    notebook, so that it shows them when it is opened again. folder: one in which Jupyter looks for its settings.
+    plain: all cells are in the page, also those out of sight, for a screen reader and for the browser's search."""
+    folder = folder / "labconfig"
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
         "@jupyter-widgets/jupyterlab-manager:plugin": {"saveState": True},
     }
+    if plain:
+        settings["@jupyterlab/notebook-extension:tracker"] = {"windowingMode": "none"}
     (folder / "default_setting_overrides.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
