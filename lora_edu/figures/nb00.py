@@ -88,13 +88,13 @@ def strengths_figure(arms: dict) -> tuple[Figure, str]:
     axes.axvline(0.5, color=RED, lw=1, ls=(0, (1, 2)))
     axes.set(xlabel="strength of the adapter", ylabel="loss, nats per byte", xlim=(-0.05, 2.05), xticks=STRENGTHS[::2])
     gain, price = share(arms, 0.5, "plays"), share(arms, 0.5, "addresses")
-    finding = f"Half strength: {gain:.0%} of the gain for {price:.0%} of the price"
-    axes.set_title(finding, loc="left", fontsize=12)
+    axes.set_title("Trained, the adapter helps on plays; shuffled, it only harms", loc="left", fontsize=12)
     best = min(STRENGTHS, key=lambda s: arms[arm_name(s)]["plays"])
     words = (
-        f"{finding}. Loss against strength from 0 to 2. On plays it falls from {arms[arm_name(0)]['plays']:.2f} to "
-        f"{arms[arm_name(best)]['plays']:.2f} at strength {best:g}, then rises. On addresses it rises, slowly at "
-        f"first. With a shuffled adapter the loss on plays only rises, to {losses[-1]:.2f}."
+        f"Shuffled, the adapter only harms: the loss on plays rises to {losses[-1]:.2f}. Loss against strength from 0 "
+        f"to 2. Trained, it falls from {arms[arm_name(0)]['plays']:.2f} to {arms[arm_name(best)]['plays']:.2f} at "
+        f"strength {best:g}, then rises. On addresses it rises, slowly at first: at half strength {gain:.0%} of the "
+        f"gain cost {price:.0%} of the price."
     )
     return figure, words
 
