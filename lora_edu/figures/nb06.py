@@ -148,9 +148,9 @@ def loss_against_error(rows: dict[str, tuple[float, ...]]) -> Drawn:
     axes.set_title("Errors far apart order the losses; errors close together do not", fontsize=11)
     worst = max(rows, key=lambda name: rows[name][2])
     return figure, (
-        f"Formats with much more error have more loss, and {worst} has the most of both; those with nearly equal "
-        "errors cannot be told apart by the loss. One point for each format, error to the right, added loss upward, "
-        "with bars of two standard deviations over four draws."
+        f"Formats with much more error have more loss, and {worst} has the most of both; errors close together "
+        "do not give the order of the losses. One point for each format, error to the right, added loss upward, with "
+        "bars of two standard deviations over four draws."
     )
 
 
