@@ -146,7 +146,7 @@ def test_the_page_names_the_windows_of_its_loss(page):
     """One protocol: 64 windows here, 256 in the log, and the page says both."""
     log = json.loads((ROOT / "data" / "base-laptop.json").read_text())["validation_loss"][-1][1]
     assert "64 windows of 256 bytes that `evaluate` takes by default" in page
-    assert f"reads 256 of them and ends at {log:.3f}" in page
+    assert f"The log's 256 windows give {log:.3f} nats" in page
     defaults = inspect.signature(evaluate).parameters
     assert (defaults["max_windows"].default, defaults["seq_len"].default) == (64, 256)
 
