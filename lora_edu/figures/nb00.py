@@ -88,6 +88,7 @@ def strengths_figure(arms: dict) -> tuple[Figure, str]:
     axes.axvline(0.5, color=RED, lw=1, ls=(0, (1, 2)))
     axes.set(xlabel="strength of the adapter", ylabel="loss, nats per byte", xlim=(-0.05, 2.05), xticks=STRENGTHS[::2])
     gain, price = share(arms, 0.5, "plays"), share(arms, 0.5, "addresses")
+    axes.text(0.52, 3.75, f"half: {gain:.0%} of the gain,\n{price:.0%} of the price", color=RED, fontsize=10, va="top")
     axes.set_title("Trained, the adapter helps on plays; shuffled, it only harms", loc="left", fontsize=12)
     best = min(STRENGTHS, key=lambda s: arms[arm_name(s)]["plays"])
     words = (
