@@ -155,6 +155,13 @@ def lora(rank: int, lr: float = 0.1, seed: int = 0, alpha: float | None = None, 
     return layers
 
 
+def largest(seed: int = 0) -> list[LoRALinear]:
+    """The base with adapters of the largest ranks that its layers allow, 48 and 10: no direction is out of reach."""
+    rng = np.random.default_rng(seed)
+    ranks = (min(layer.weight.shape) for layer in trained_base())
+    return [LoRALinear(layer.weight, r, 2 * r, rng) for layer, r in zip(trained_base(), ranks, strict=True)]
+
+
 def copied() -> list[Linear]:
     """The base with weights of its own, for full fine-tuning."""
     return [Linear(layer.weight.copy()) for layer in trained_base()]

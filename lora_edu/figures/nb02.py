@@ -35,7 +35,7 @@ def rows_of_A(outcome: Callable[[int], Outcome], digits: NDArray, labels: Sequen
     figure = plt.figure(figsize=(9.6, 4.9), layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(2.6, 1))
     grid = upper.subplots(2, most, height_ratios=(1.25, 1))
-    upper.suptitle("the rows of A as pictures, and below each its mean answer a·x to the digits 0 to 9", fontsize=11)
+    upper.suptitle("rows of A (yellow +, blue −), and below each its mean answer a·x to the digits 0 to 9", fontsize=11)
     tiles = [_empty_tile(axes) for axes in grid[0]]
     bars = [_empty_bars(axes) for axes in grid[1]]
     lower.suptitle("rotated digits, and the answer at this rank: a wrong one stands in parentheses", fontsize=11)
@@ -208,7 +208,7 @@ def starts(curves: dict[str, Sequence[float]], window: int = 20) -> Drawn:
         which = "A {}, B {}".format(*name.split(", "))
         _note(axes, which, (len(losses), curve[-1]), (6, 0), color, va="center")
     _spread_labels(axes, 0.6)
-    axes.set(xlabel="training step", ylabel="loss on rotated digits, nats", ylim=(0, None))
+    axes.set(xlabel="training step", ylabel=f"loss in nats, mean of {window} steps", ylim=(0, None))
     axes.set_title("With A and B both at zero nothing ever moves", loc="left")
     said = ", ".join(f"{name} {end:.2f}" for name, end in ends.items())
     steps = max(map(len, curves.values()))
@@ -250,25 +250,23 @@ def ranks(new: dict, old: dict) -> Drawn:
     )
 
 
-def price(paths: dict[str, Sequence[tuple[float, float]]], moments: Sequence[int]) -> Drawn:
-    """Learned against forgotten: for each way to train, (new, old) accuracy at some moments of training."""
+def price(paths: dict[str, Sequence[tuple[float, float]]], moments: Sequence[int], at: float = 90) -> Drawn:
+    """For each way to train, (new, old) accuracy at some moments. The words compare them where `at`% are learned."""
     figure, axes = plots.plain_axes(8, 4.4)
-    looks = zip(
-        paths.items(), ("o-", "o--", "s-", "s--"), (plots.BLUE, plots.BLUE, plots.ORANGE, plots.ORANGE), strict=True
-    )
-    for (name, path), style, color in looks:
+    colors, kept = {"full": plots.BLUE, "rank": plots.ORANGE}, []
+    for (name, path), style in zip(paths.items(), ("o-", "o--", "s-", "s--", "^:"), strict=True):
+        color = colors[name[:4]]
         new, old = 100 * np.array(path).T
         axes.plot(new, old, style, color=color, lw=1.8, mfc="white" if "--" in style else color)
         _note(axes, name, (new[-1], old[-1]), (10, 0), color, va="center")
+        kept.append(f"{name} {np.interp(at, new, old):.0f}%")
     _spread_labels(axes, 6)
-    axes.set(xlim=(20, 118), ylim=(0, 103), xticks=range(20, 101, 20))
+    axes.set(xlim=(20, 128), ylim=(0, 103), xticks=range(20, 101, 20))
     axes.set(xlabel="learned: rotated test digits right, %", ylabel="kept: upright test digits right, %")
     axes.set_title("At the same accuracy on the new task, LoRA has kept less of the old one", loc="left")
-    ends = ", ".join(f"{name} {path[-1][1]:.0%}" for name, path in paths.items())
     return figure, (
-        f"LoRA's curves lie below those of full fine-tuning: for the same learning it forgets more. Each curve is a "
-        f"training run (mean of three seeds), its dots the moments after {', '.join(map(str, moments))} steps; "
-        f"kept at the end: {ends}."
+        f"LoRA's curves lie below those of full fine-tuning. Where {at}% are learned, kept are: {', '.join(kept)}. "
+        f"Each curve is a run (mean of three seeds), its dots the moments after {', '.join(map(str, moments))} steps."
     )
 
 
