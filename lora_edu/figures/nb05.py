@@ -96,12 +96,12 @@ def one_block(values: Tensor, quantized: QuantizedTensor) -> tuple[Figure, str]:
     rows[0].text(64, np.sign(values[top]) * absmax, f" absmax {absmax:.3g}", color=plots.CONSTANTS[0], va="center")
     rows[0].set_title("64 weights in float32: 256 bytes", loc="left", fontsize=11)
     for i, code in enumerate(codes.tolist()):
-        rows[1].text(i, 0.5, code - 7, ha="center", va="center", fontsize=8, color=plots.CODES[0])
+        rows[1].text(i, 0.3 if i % 2 else 0.7, code - 7, ha="center", va="center", fontsize=9, color=plots.CODES[0])
     rows[1].set_title("each divided by absmax / 7 and rounded: 64 codes from -7 to 7", loc="left", fontsize=11)
     for i, byte in enumerate(quantized.codes.tolist()):
         rows[2].add_patch(Rectangle((2 * i - 0.45, 0.08), 1.9, 0.84, fill=False, edgecolor=plots.CODES[0]))
         rows[2].text(2 * i + 0.5, 0.5, f"{byte:02x}", ha="center", va="center", fontsize=8)
-    rows[2].set_title("two codes a byte: 32 bytes, and 4 for the absmax", loc="left", fontsize=11)
+    rows[2].set_title("each code plus 7, two of them a byte: 32 bytes, and 4 for the absmax", loc="left", fontsize=11)
     rows[3].bar(places, values.numpy(), width=0.85, color=GRAY, alpha=0.3)
     rows[3].bar(places, back.numpy(), width=0.45, color=plots.CODES[0])
     error = relative_error(values, back)
