@@ -12,6 +12,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from lora_edu.gpt import GPT
 from lora_edu.lora import adapter_state, add_lora, combine, load_adapter_state, lora_layers
@@ -69,6 +70,17 @@ def relative_times(tasks: dict[str, Callable], rounds: int) -> dict[str, float]:
         for name, seconds in times.items():
             ratios[name].append(seconds / first)
     return {name: statistics.median(values[1:]) for name, values in ratios.items()}
+
+
+def relative_operations(tasks: dict[str, Callable]) -> dict[str, float]:
+    """The operations that torch counts in each task, as a multiple of the first one's."""
+    counts = {}
+    for name, task in tasks.items():
+        with FlopCounterMode(display=False) as counter:
+            task()
+        counts[name] = counter.get_total_flops()
+    first = next(iter(counts.values()))
+    return {name: count / first for name, count in counts.items()}
 
 
 def losses_on_both(model: GPT) -> dict[str, float]:
