@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from lora_edu.exercises.grading import Exercise, beside
+from lora_edu.exercises.grading import Exercise, beside, describe
 from lora_edu.exercises.nb07_rounding import moved_again, round_constants
 
 __all__ = ["beside", "bits_of_constants", "moved_again", "resident_bytes", "round_constants"]
@@ -48,6 +48,12 @@ _FORMULAS = {
     "this counts the float32 in bytes, as 4. The budget is in bits: 32.": _of(second=4),
     "this gives the whole budget to the constants. The 4-bit code of the weight comes first.": _of(code=0),
     "this takes the weight's code for 8 bits. NF4 has 4.": _of(code=8),
+    "block_size and second_size have each other's place here: block_size weights pay for a constant, and second_size "
+    "blocks share a float32.": lambda budget, b, s: _left(budget, s, b),
+    "this divides the budget's rest by block_size. All block_size weights of a block pay for its constant: multiply.": (
+        lambda budget, b, s: (budget - 4) / b - 32 / (b * s)
+    ),
+    "this multiplies by 8, as if the budget were in bytes. It is in bits.": (lambda budget, b, s: 8 * (budget - 4) * b),
     "these are bytes. The question is about bits.": lambda budget, b, s: _left(budget, b, s) / 8,
     "this is what all blocks that share a float32 have together. Divide by second_size.": (
         lambda budget, b, s: _left(budget, b, s) * s
@@ -59,10 +65,18 @@ def _rounded(change, formula):
     return lambda budget, b, s: change(formula(budget, b, s))
 
 
+def _shares(result, budget, block_size, second_size):
+    return (
+        f"with a budget of {budget} and blocks of {block_size}, a block has ({budget} - 4) * {block_size} = "
+        f"{_left(budget, block_size, second_size, second=0):.3f} bits beside its codes. They pay for the constant's "
+        f"code, and for its share of 32 bits that {second_size} blocks have together. Yours is {describe(result)}."
+    )
+
+
 bits_of_constants = Exercise(
     "7.1",
     _rounded(math.floor, _left),
-    [(4.127, 64, 256), (4.25, 64, 32), (4.2, 128, 16), (4.13, 32, 256), (4.1, 256, 64)],
+    [(4.127, 64, 256), (4.25, 64, 32), (4.2, 128, 16), (4.13, 32, 256), (4.1, 256, 64), (4.125, 64, 64)],
     {
         "this rounds to the nearest whole number, and can exceed the budget. Round down.": _rounded(round, _left),
         "this rounds up, and exceeds the budget. Round down.": _rounded(math.ceil, _left),
@@ -71,6 +85,12 @@ bits_of_constants = Exercise(
             lambda budget, b, s: math.ceil(_left(budget, b, s)) - 1
         ),
         "this is 8 for every budget. Ask what the budget leaves.": lambda budget, b, s: 8,
+        "this is never more than 8. A constant may have any number of bits that the budget leaves.": (
+            lambda budget, b, s: min(8, math.floor(_left(budget, b, s)))
+        ),
+        "this leaves one bit less than there is. Round down, and no more.": (
+            lambda budget, b, s: math.floor(_left(budget, b, s)) - 1
+        ),
         "this is how many values the code has. The question is how many bits it takes.": (
             lambda budget, b, s: 2.0 ** math.floor(_left(budget, b, s))
         ),
@@ -81,7 +101,9 @@ bits_of_constants = Exercise(
             for sentence, f in _FORMULAS.items()
         },
         **{f"{sentence} And round down.": formula for sentence, formula in _FORMULAS.items()},
+        **{f"{sentence} And round down, not to the nearest.": _rounded(round, f) for sentence, f in _FORMULAS.items()},
     },
+    explain=_shares,
 )
 
 
@@ -96,6 +118,17 @@ def _resident(
     second = math.ceil(blocks / second_size) if second is None else second
     codes = (n + odd) // 2 if packed else n
     return codes + constant * blocks + 4 * second + offset + (width * n if copy_alive else 0)
+
+
+def _parts_of(result, n, block_size, second_size, packed, copy_alive):
+    """The parts of a case, for a result that is none of the known mistakes."""
+    codes, blocks = math.ceil(n / 2) if packed else n, math.ceil(n / block_size)
+    copy = f", {4 * n:,} of the copy" if copy_alive else ""
+    return (
+        f"for {n} weights ({'' if packed else 'not '}packed) in blocks of {block_size}, {second_size} of them a group, "
+        f"count {codes:,} bytes of codes, {blocks:,} of blocks, {math.ceil(blocks / second_size)} times 4 of groups, "
+        f"4 of the offset{copy}. Your total is {describe(result)}: which part differs?"
+    )
 
 
 resident_bytes = Exercise(
@@ -121,6 +154,9 @@ resident_bytes = Exercise(
         ),
         "where a copy is alive, this counts nothing else. The packed weight is still there.": (
             lambda n, b, s, packed, copy: 4 * n if copy else _resident(n, b, s, packed, copy)
+        ),
+        "this counts the copy twice, or 8 bytes a weight. float32 has 4.": (
+            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, width=8)
         ),
         "this counts the copy in 16 bits, 2 bytes a weight. It is float32: 4 bytes.": (
             lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, width=2)
@@ -158,6 +194,30 @@ resident_bytes = Exercise(
         ),
         "a second-level constant takes one byte here. It is float32: 4 bytes.": (
             lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, second=math.ceil(math.ceil(n / b) / s) / 4)
+        ),
+        "a second-level constant takes 8 bytes here. It is float32: 4 bytes.": (
+            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, second=2 * math.ceil(math.ceil(n / b) / s))
+        ),
+        "the second-level constants are counted in 16 bits. They are float32: 4 bytes.": (
+            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, second=math.ceil(math.ceil(n / b) / s) / 2)
+        ),
+        "second-level constants and offset are counted in 16 bits. They are float32: 4 bytes.": (
+            lambda n, b, s, packed, copy: _resident(
+                n, b, s, packed, copy, second=math.ceil(math.ceil(n / b) / s) / 2, offset=2
+            )
+        ),
+        "this always has one group of blocks more than whole ones. Where they come out even, there is no other.": (
+            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, second=math.ceil(n / b) // s + 1)
+        ),
+        "this always has one block more than whole ones. Where they come out even, there is no other.": (
+            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, blocks=n // b + 1)
+        ),
+        "this has a constant for each weight. A block of block_size weights shares one.": (
+            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, blocks=n)
+        ),
+        "this is the formula for bits a weight, without the offset. A layer has whole bytes, blocks and groups, and "
+        "one offset: round each part up.": (
+            lambda n, b, s, packed, copy: round(n * (4 + 8 / b + 32 / (b * s)) / 8) + 4 * n * copy
         ),
         "the offset is missing: one float32 for the layer.": (
             lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, offset=0)
@@ -200,4 +260,5 @@ resident_bytes = Exercise(
             lambda got, *case: got.ndim == 0 and got != np.round(got)
         ),
     },
+    explain=_parts_of,
 )

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from lora_edu.codebooks import dynamic_codebook, nf_codebook
-from lora_edu.exercises.grading import Exercise, as_array
+from lora_edu.exercises.grading import Exercise, as_array, describe
 from lora_edu.quantization import DoubleQuant, quantize
 
 # --- 7.3: round the constants ----------------------------------------------------------------------------------------
@@ -90,6 +90,29 @@ def _constants() -> list[tuple]:
     return [*cases, (1e-6 * cases[1][0], code, 8), (np.full(6, 2.0), code, 4)]  # tiny ones, and all of them equal
 
 
+def _what_they_are(result, absmax, code, block_size):
+    """What a result is made of that is none of the known mistakes."""
+    got = as_array(result)
+    if got is None or got.shape != absmax.shape:
+        return ""
+    levels = (got - absmax.mean()) / _scales(absmax, block_size)
+    if np.abs(levels[:, None] - code).min(axis=1).max() < 1e-6:
+        return (
+            "each of these is a value of the code, times the largest magnitude of its block, plus the offset: but not "
+            "the nearest one everywhere."
+        )
+    i = int(np.abs(got - absmax).argmax())
+    if abs(got[i] - absmax[i]) < 0.1 * absmax[i]:
+        return (
+            "these are close to the constants, and not made as they must be: a value of the code, times the largest "
+            "magnitude of the block, plus the mean of all. Which of the three differs?"
+        )
+    return (
+        f"the constant {absmax[i]:.4g} has become {got[i]:.4g}. The way back undoes each step of the way there: what "
+        "was divided by is multiplied by, what was taken off is added."
+    )
+
+
 _round_constants = Exercise(
     "7.3",
     _round,
@@ -110,6 +133,12 @@ _round_constants = Exercise(
         "this takes the smallest constant off, and leaves the negative half of the code idle. Take the mean off.": (
             _changed(offset=np.min)
         ),
+        "this takes the largest constant off, and leaves the positive half of the code idle. Take the mean off.": (
+            _changed(offset=np.max)
+        ),
+        "this takes the root mean square off. The offset is the plain mean.": (
+            _changed(offset=lambda part: np.sqrt(np.mean(part**2)))
+        ),
         "this takes the middle between the smallest and the largest constant off. The offset is the mean.": (
             _changed(offset=lambda part: (np.min(part) + np.max(part)) / 2)
         ),
@@ -125,6 +154,8 @@ _round_constants = Exercise(
         "largest magnitude.": _changed(scale_of=np.std),
         "this divides by the range, from the smallest to the largest. The code goes from -1 to 1: divide by the "
         "largest magnitude.": _changed(scale_of=np.ptp),
+        "this divides by the mean magnitude of a block, so the largest leave the range of the code. Divide by the "
+        "largest magnitude.": _changed(scale_of=lambda block: np.abs(block).mean()),
         "this divides by the norm of a block. Divide by its largest magnitude.": _changed(scale_of=np.linalg.norm),
         "this does not multiply by the scale on the way back.": _changed(multiply=False),
         "this takes the next value of the code below each constant. The nearest one may lie above it.": (
@@ -149,6 +180,18 @@ _round_constants = Exercise(
         "this looks the constants up as they are. Take the mean off and divide by the largest magnitude first.": (
             lambda a, c, b: _nearest(np.asarray(a), c)
         ),
+        "these are constants in units of the largest. Nothing divides them all: hand them over as they are.": (
+            lambda a, c, b: _round(np.asarray(a) / np.max(a), c, b)
+        ),
+        "this is the error of the rounded constants. Hand over the constants.": (
+            lambda a, c, b: _round(a, c, b) - np.asarray(a)
+        ),
+        "this is the error of the rounded constants, with its sign turned. Hand over the constants.": (
+            lambda a, c, b: np.asarray(a) - _round(a, c, b)
+        ),
+        "the constants are sorted here. Each belongs to its block: keep their order.": (
+            lambda a, c, b: _round(np.sort(a), c, b)
+        ),
         "this returns the constants unrounded.": lambda a, c, b: np.asarray(a, dtype=np.float64),
         "these are the places in the code, 0 to 255, of all constants. Go the way back as well: look up, multiply, add "
         "the offset.": _changed(choose=_place, multiply=False, add_back=0.0),
@@ -159,6 +202,7 @@ _round_constants = Exercise(
         "the last block is filled up with zeros before the mean is taken off, so that the filling becomes its largest "
         "magnitude. Take the mean off first.": _filled_up,
     },
+    explain=_what_they_are,
 )
 
 
@@ -219,6 +263,21 @@ def _norm(original, changed):
     return np.linalg.norm(original - changed) / np.linalg.norm(original)
 
 
+def _about_the_move(result, trip, W):
+    got = as_array(result)
+    if got is not None and got.shape != ():
+        return "one number is asked for: the norm of all moves over that of what the first trip left."
+    if trip.name == "NF4":
+        return (
+            f"{trip.name} leaves on the second trip what the first one left: its answer is 0, and yours "
+            f"{describe(result)}. W itself has no part in the move."
+        )
+    return (
+        "this is 0 where nothing moves, as it must be, and another measure elsewhere. Divide the Frobenius norm of the "
+        "move by that of what the first trip left."
+    )
+
+
 moved_again = Exercise(
     "7.4",
     lambda trip, W: _norm(trip(W), trip(trip(W))),
@@ -258,14 +317,17 @@ moved_again = Exercise(
         "this is the spectral norm, np.linalg.norm(..., 2). The Frobenius norm is the default.": (
             lambda trip, W: np.linalg.norm(trip(W) - trip(trip(W)), 2) / np.linalg.norm(trip(W), 2)
         ),
+        "this divides one norm by the other, and is 1 where nothing moves. Take the norm of the difference.": (
+            lambda trip, W: np.linalg.norm(trip(trip(W))) / np.linalg.norm(trip(W))
+        ),
+        "this is the weight after the second trip. How far is it from the one after the first?": (
+            lambda trip, W: trip(trip(W))
+        ),
         "this takes mean magnitudes. Take Frobenius norms: the root of the sum of squares.": (
             lambda trip, W: np.abs(trip(W) - trip(trip(W))).mean() / np.abs(trip(W)).mean()
         ),
         "this is a mean over the rows of their relative moves. One norm goes over the whole weight.": (
             lambda trip, W: np.mean(np.linalg.norm(trip(W) - trip(trip(W)), axis=1) / np.linalg.norm(trip(W), axis=1))
-        ),
-        "this is the root mean square of the moves, not divided by that of the weights.": (
-            lambda trip, W: np.sqrt(np.mean((trip(W) - trip(trip(W))) ** 2))
         ),
         "this is the mean squared move. Divide norms.": lambda trip, W: np.mean((trip(W) - trip(trip(W))) ** 2),
         "this is a mean magnitude, not divided by that of the weights. Divide Frobenius norms.": (
@@ -277,9 +339,6 @@ moved_again = Exercise(
         "these are the moves of all weights. One number is asked for: their norm over that of the weights.": (
             lambda trip, W: trip(W) - trip(trip(W))
         ),
-        "these are the moves of all weights, backward. One number is asked for: their norm over that of the weights.": (
-            lambda trip, W: trip(trip(W)) - trip(W)
-        ),
         "this says whether anything moved. How far is the question.": (
             lambda trip, W: float(np.any(trip(W) != trip(trip(W))))
         ),
@@ -287,4 +346,5 @@ moved_again = Exercise(
             lambda trip, W: np.mean(trip(W) != trip(trip(W)))
         ),
     },
+    explain=_about_the_move,
 )
