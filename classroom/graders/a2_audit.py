@@ -112,13 +112,10 @@ AUDIT = Solutions(
         "lists": audit_by_lists,
     },
     wrong=[
-        Wrong(
-            "up alone at the end",
-            audited(silent=lambda paths, before, after: [p for p in paths if not after[f"{p}.up"].any()]),
-            2,
-            "a layer counts as silent only if its up is zero. With down at zero the update is zero all the same.",
-            START,
-        ),
+        Wrong("up alone at the end",
+              audited(silent=lambda paths, before, after: [p for p in paths if not after[f"{p}.up"].any()]), 2,
+              "a layer counts as silent only if its up is zero. With down at zero the update is zero all the same.",
+              START),
         Wrong(
             "a threshold",
             audited(
@@ -130,13 +127,9 @@ AUDIT = Solutions(
             "a small update is taken for none. It is zero, or it is not: the size does not matter.",
             START,
         ),
-        Wrong(
-            "up alone at the start",
-            audited(jumps=lambda paths, before, after: [p for p in paths if before[f"{p}.up"].any()]),
-            2,
-            "an up that is not zero is taken for a jump. With down at zero the update is zero all the same.",
-            START,
-        ),
+        Wrong("up alone at the start",
+              audited(jumps=lambda paths, before, after: [p for p in paths if before[f"{p}.up"].any()]), 2,
+              "an up that is not zero is taken for a jump. With down at zero the update is zero all the same.", START),
         Wrong(
             "allclose",
             audited(
@@ -170,13 +163,10 @@ AUDIT = Solutions(
             "only the adapted layers are looked at. Norms and embeddings must keep their bits as well.",
             "notebook 04, section 3",
         ),
-        Wrong(
-            "adapters moved",
-            audited(moved=lambda paths, before, after: [n for n in before if not torch.equal(before[n], after[n])]),
-            2,
-            "the factors are reported as moved. They are what is trained.",
-            "notebook 04, section 3",
-        ),
+        Wrong("adapters moved",
+              audited(moved=lambda paths, before, after: [n for n in before if not torch.equal(before[n], after[n])]),
+              2,
+              "the factors are reported as moved. They are what is trained.", "notebook 04, section 3"),
         Wrong(
             "silent only if all are",
             audited(
@@ -187,13 +177,10 @@ AUDIT = Solutions(
             "lost adapter, and it raises no error.",
             "notebook 04, section 4, where every B must have left zero",
         ),
-        Wrong(
-            "silent by down",
-            audited(silent=lambda paths, before, after: [p for p in paths if not after[f"{p}.down"].any()]),
-            2,
-            "this looks at down, which is random from the start. It is up that has to leave zero.",
-            "notebook 04, section 4",
-        ),
+        Wrong("silent by down",
+              audited(silent=lambda paths, before, after: [p for p in paths if not after[f"{p}.down"].any()]), 2,
+              "this looks at down, which is random from the start. It is up that has to leave zero.",
+              "notebook 04, section 4"),
         Wrong(
             "silent is unmoved",
             audited(
@@ -210,4 +197,4 @@ AUDIT = Solutions(
         Wrong("before and after exchanged", lambda c: lambda b, a: audit(c)(a, b), 1),
         Wrong("calls lora_edu", audit_with_lora_edu, 2),
     ],
-)
+)  # fmt: skip

@@ -91,129 +91,52 @@ def _falling_above(below, above, offset_below, offset_above):
 
 
 WRONG = [
-    Wrong(
-        "mirrored",
-        lambda c: lambda below, above, b, a: -reference(below, above, b, a)[::-1],
-        0,
-        "this is the mirror image, with its exact 1 on the wrong side. The constant of a block keeps its "
-        "sign, so the value that it came from is scaled to +1, never to -1.",
-        RECIPE,
-    ),
-    Wrong(
-        "the numbers of levels swapped",
-        lambda c: lambda below, above, b, a: _levels(above, below, b, a),
-        0,
-        "the two sides have each other's number of levels: `below` counts the levels under 0.",
-        RECIPE,
-    ),
-    Wrong(
-        "the offsets swapped",
-        lambda c: lambda below, above, b, a: _levels(below, above, a, b),
-        1,
-        "the two sides have each other's offset: the levels under 0 start at `offset_below`.",
-        RECIPE,
-    ),
-    Wrong(
-        "one offset for both sides",
-        lambda c: lambda below, above, b, a: _levels(below, above, a, a),
-        1,
-        "both sides start at `offset_above`, as both sides of NF4 start at one offset. Here the side below 0 "
-        "has one of its own.",
-        RECIPE,
-    ),
-    Wrong(
-        "no exact 0",
-        lambda c: lambda *sides: _levels(*sides, zeros=0),
-        0,
-        "this has no exact 0. A weight of 0, as in padding, must come back as 0.",
-        RECIPE,
-    ),
-    Wrong(
-        "several zeros",
-        lambda c: lambda *sides: _levels(*sides, keep=slice(None)),
-        0,
-        "this has several zeros: the quantile of 1/2 is 0 already. Leave the last probability of each side out.",
-        RECIPE,
-    ),
-    Wrong(
-        "Eq. 4 taken literally",
-        lambda c: _eq_4_literally,
-        0,
-        "this is Eq. 4 of the paper taken literally: the quantiles of the probabilities 0 and 1 are infinite. "
-        "The outermost probabilities are the offsets.",
-        "notebook 06, section 1",
-    ),
-    Wrong(
-        "the finite part of Eq. 4",
-        lambda c: _eq_4_finite,
-        0,
-        "this is the finite part of Eq. 4. Start at the offsets, and give each side steps of its own.",
-        "notebook 06, section 1",
-    ),
-    Wrong(
-        "middles of equally likely bins",
-        lambda c: _bin_middles,
-        0,
-        "these are the middles of equally likely bins. They leave the offsets and the two sides unused.",
-        RECIPE,
-    ),
-    Wrong(
-        "not divided by the largest",
-        lambda c: lambda *sides: _levels(*sides, divide="no"),
-        1,
-        "this forgets to divide by the largest level. The codebook must end at 1, so that the value that gave "
-        "a block its constant comes back exactly.",
-        RECIPE,
-    ),
-    Wrong(
-        "each side divided by its own end",
-        lambda c: lambda *sides: _levels(*sides, divide="own"),
-        1,
-        "each side is divided by its own end, and so the codebook begins at -1. Divide all levels by the "
-        "largest: here no value is ever scaled to exactly -1 by its own constant, and the lower end need not "
-        "be there.",
-        RECIPE,
-    ),
-    Wrong(
-        "one probability too few on each side",
-        lambda c: lambda *sides: _levels(*sides, extra=0),
-        0,
-        "each side has one level too few. From the offset to 1/2, both counted, are count + 1 probabilities; "
-        "the last one is left out.",
-        RECIPE,
-    ),
-    Wrong(
-        "the outermost probability left out",
-        lambda c: lambda *sides: _levels(*sides, keep=slice(1, None), zeros=0),
-        0,
-        "the wrong end is left out: the offset itself is the outermost probability, and 1/2, whose quantile "
-        "is 0, is the one to leave out.",
-        RECIPE,
-    ),
-    Wrong(
-        "falling order",
-        lambda c: lambda *sides: reference(*sides)[::-1].copy(),
-        0,
-        "these are the right levels in falling order. The codebook is sorted: code 0 is its lowest level.",
-        RECIPE,
-    ),
-    Wrong(
-        "not sorted",
-        lambda c: _falling_above,
-        1,
-        "these are the right levels, but those above 0 stand in falling order. The codebook is sorted.",
-        RECIPE,
-    ),
-    Wrong(
-        "equal steps between the ends",
-        lambda c: _equal_steps,
-        1,
-        "the ends are right, and between them the *levels* have equal steps. Take equal steps in probability, "
-        "and the quantile of each.",
-        "notebook 06, section 1",
-    ),
+    Wrong("mirrored", lambda c: lambda below, above, b, a: -reference(below, above, b, a)[::-1], 0,
+          "this is the mirror image, with its exact 1 on the wrong side. The constant of a block keeps its "
+          "sign, so the value that it came from is scaled to +1, never to -1.", RECIPE),
+    Wrong("the numbers of levels swapped", lambda c: lambda below, above, b, a: _levels(above, below, b, a), 0,
+          "the two sides have each other's number of levels: `below` counts the levels under 0.", RECIPE),
+    Wrong("the offsets swapped", lambda c: lambda below, above, b, a: _levels(below, above, a, b), 1,
+          "the two sides have each other's offset: the levels under 0 start at `offset_below`.", RECIPE),
+    Wrong("one offset for both sides", lambda c: lambda below, above, b, a: _levels(below, above, a, a), 1,
+          "both sides start at `offset_above`, as both sides of NF4 start at one offset. Here the side below 0 "
+          "has one of its own.", RECIPE),
+    Wrong("no exact 0", lambda c: lambda *sides: _levels(*sides, zeros=0), 0,
+          "this has no exact 0. A weight of 0, as in padding, must come back as 0.", RECIPE),
+    Wrong("several zeros", lambda c: lambda *sides: _levels(*sides, keep=slice(None)), 0,
+          "this has several zeros: the quantile of 1/2 is 0 already. Leave the last probability of each side out.",
+          RECIPE),
+    Wrong("Eq. 4 taken literally", lambda c: _eq_4_literally, 0,
+          "this is Eq. 4 of the paper taken literally: the quantiles of the probabilities 0 and 1 are infinite. "
+          "The outermost probabilities are the offsets.", "notebook 06, section 1"),
+    Wrong("the finite part of Eq. 4", lambda c: _eq_4_finite, 0,
+          "this is the finite part of Eq. 4. Start at the offsets, and give each side steps of its own.",
+          "notebook 06, section 1"),
+    Wrong("middles of equally likely bins", lambda c: _bin_middles, 0,
+          "these are the middles of equally likely bins. They leave the offsets and the two sides unused.", RECIPE),
+    Wrong("not divided by the largest", lambda c: lambda *sides: _levels(*sides, divide="no"), 1,
+          "this forgets to divide by the largest level. The codebook must end at 1, so that the value that gave "
+          "a block its constant comes back exactly.", RECIPE),
+    Wrong("each side divided by its own end", lambda c: lambda *sides: _levels(*sides, divide="own"), 1,
+          "each side is divided by its own end, and so the codebook begins at -1. Divide all levels by the "
+          "largest: here no value is ever scaled to exactly -1 by its own constant, and the lower end need not "
+          "be there.", RECIPE),
+    Wrong("one probability too few on each side", lambda c: lambda *sides: _levels(*sides, extra=0), 0,
+          "each side has one level too few. From the offset to 1/2, both counted, are count + 1 probabilities; "
+          "the last one is left out.", RECIPE),
+    Wrong("the outermost probability left out", lambda c: lambda *sides: _levels(*sides, keep=slice(1, None), zeros=0),
+          0,
+          "the wrong end is left out: the offset itself is the outermost probability, and 1/2, whose quantile "
+          "is 0, is the one to leave out.", RECIPE),
+    Wrong("falling order", lambda c: lambda *sides: reference(*sides)[::-1].copy(), 0,
+          "these are the right levels in falling order. The codebook is sorted: code 0 is its lowest level.", RECIPE),
+    Wrong("not sorted", lambda c: _falling_above, 1,
+          "these are the right levels, but those above 0 stand in falling order. The codebook is sorted.", RECIPE),
+    Wrong("equal steps between the ends", lambda c: _equal_steps, 1,
+          "the ends are right, and between them the *levels* have equal steps. Take equal steps in probability, "
+          "and the quantile of each.", "notebook 06, section 1"),
     Wrong("lora_edu, nf", lambda c: lambda *sides: nf_codebook(_bits(sides)), 0),
-]
+]  # fmt: skip
 
 
 def _bits(sides) -> int:

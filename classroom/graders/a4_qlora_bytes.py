@@ -138,86 +138,49 @@ STORED_BYTES = Solutions(
     reference=reference,
     right={"NumPy": in_numpy, "tensors are made and measured": by_building, "with ceil": with_()},
     wrong=[
-        Wrong(
-            "second level left out", with_(scale_bytes=0), 2,
-            "the scales of the second level are missing: each c.second_size constants share a float32 of their own.",
-            BUDGET,
-        ),
-        Wrong(
-            "offset left out", with_(offset_bytes=0), 2,
-            "the offset is missing: one float32 for each layer, which is added back when the constants are read.",
-            "notebook 07, section 2",
-        ),
-        Wrong(
-            "no double quantization",
-            with_(constant_bits=32, scale_bytes=0, offset_bytes=0), 2,
-            "each block has a float32 constant here. Double quantization keeps its code of c.constant_bits bits "
-            "instead.",
-            BUDGET,
-        ),
-        Wrong(
-            "constants not packed", with_(constant_bits=8), 2,
-            "the code of a constant takes a byte here. It has c.constant_bits bits, packed without gaps.", BUDGET,
-        ),
-        Wrong(
-            "constants counted with the width of a weight's code", with_(constant_bits=4), 2,
-            "the constants are counted with 4 bits. That is the code of a weight; a constant's has c.constant_bits "
-            "bits.",
-            BUDGET,
-        ),
-        Wrong(
-            "codes counted as bytes", with_(code_bits=8), 2,
-            "the code of a weight takes a byte here. It has 4 bits, and two of them share a byte.",
-            "notebook 06, section 3",
-        ),
-        Wrong(
-            "everything quantized", with_(quantized=("linear", "head", "embedding", "norm")), 0,
-            "embeddings, head and norms are in 4 bits here. Only the linear layers of the blocks are quantized.",
-            "notebook 09, section 2",
-        ),
-        Wrong(
-            "head quantized", with_(quantized=("linear", "head")), 0,
-            "the head is in 4 bits here. It is a linear layer, but it is left out: its errors go straight to the "
-            "logits.",
-            "notebook 09, section 2",
-        ),
-        Wrong(
-            "embeddings quantized", with_(quantized=("linear", "embedding")), 0,
-            "embeddings are in 4 bits here. Only the linear layers of the blocks are quantized.",
-            "notebook 09, section 2",
-        ),
-        Wrong(
-            "embeddings and head quantized", with_(quantized=("linear", "embedding", "head")), 0,
-            "embeddings and head are in 4 bits here. Only the linear layers of the blocks are quantized.",
-            "notebook 09, section 2",
-        ),
-        Wrong(
-            "copies of linear layers alone", copies_of_linear_layers, 2,
-            "a copy counts only if its layer is linear here. A norm's copy takes its 4 bytes a number, too.", ALIVE,
-        ),
-        Wrong(
-            "copy alive is ignored", with_(copies=False), 2,
-            "a float32 copy that is alive takes 4 bytes a weight, whatever lies beside it: this claims 4-bit memory "
-            "without having it.", ALIVE,
-        ),
-        Wrong(
-            "copy replaces the codes", copy_replaces_codes, 1,
-            "the copy replaces the codes here. Both are alive: add them.", ALIVE,
-        ),
-        Wrong(
-            "ragged blocks dropped", with_(up=math.floor), 2,
-            "a block that is not full is dropped. It has a constant too: round up, at both levels.", ALIVE,
-        ),
-        Wrong(
-            "odd code dropped", with_(up_codes=math.floor), 2,
-            "an odd code is dropped. If one is left over, it has the last byte to itself: round up.", ALIVE,
-        ),
-        Wrong(
-            "layers run together", all_at_once, 1,
-            "the layers are counted as one long row of weights. Each layer ends with bytes, blocks and an offset of "
-            "its own.",
-            BUDGET,
-        ),
+        Wrong("second level left out", with_(scale_bytes=0), 2,
+              "the scales of the second level are missing: each c.second_size constants share a float32 of their own.",
+              BUDGET),
+        Wrong("offset left out", with_(offset_bytes=0), 2,
+              "the offset is missing: one float32 for each layer, which is added back when the constants are read.",
+              "notebook 07, section 2"),
+        Wrong("no double quantization", with_(constant_bits=32, scale_bytes=0, offset_bytes=0), 2,
+              "each block has a float32 constant here. Double quantization keeps its code of c.constant_bits bits "
+              "instead.", BUDGET),
+        Wrong("constants not packed", with_(constant_bits=8), 2,
+              "the code of a constant takes a byte here. It has c.constant_bits bits, packed without gaps.", BUDGET),
+        Wrong("constants counted with the width of a weight's code", with_(constant_bits=4), 2,
+              "the constants are counted with 4 bits. That is the code of a weight; a constant's has c.constant_bits "
+              "bits.", BUDGET),
+        Wrong("codes counted as bytes", with_(code_bits=8), 2,
+              "the code of a weight takes a byte here. It has 4 bits, and two of them share a byte.",
+              "notebook 06, section 3"),
+        Wrong("everything quantized", with_(quantized=("linear", "head", "embedding", "norm")), 0,
+              "embeddings, head and norms are in 4 bits here. Only the linear layers of the blocks are quantized.",
+              "notebook 09, section 2"),
+        Wrong("head quantized", with_(quantized=("linear", "head")), 0,
+              "the head is in 4 bits here. It is a linear layer, but it is left out: its errors go straight to the "
+              "logits.", "notebook 09, section 2"),
+        Wrong("embeddings quantized", with_(quantized=("linear", "embedding")), 0,
+              "embeddings are in 4 bits here. Only the linear layers of the blocks are quantized.",
+              "notebook 09, section 2"),
+        Wrong("embeddings and head quantized", with_(quantized=("linear", "embedding", "head")), 0,
+              "embeddings and head are in 4 bits here. Only the linear layers of the blocks are quantized.",
+              "notebook 09, section 2"),
+        Wrong("copies of linear layers alone", copies_of_linear_layers, 2,
+              "a copy counts only if its layer is linear here. A norm's copy takes its 4 bytes a number, too.", ALIVE),
+        Wrong("copy alive is ignored", with_(copies=False), 2,
+              "a float32 copy that is alive takes 4 bytes a weight, whatever lies beside it: this claims 4-bit memory "
+              "without having it.", ALIVE),
+        Wrong("copy replaces the codes", copy_replaces_codes, 1,
+              "the copy replaces the codes here. Both are alive: add them.", ALIVE),
+        Wrong("ragged blocks dropped", with_(up=math.floor), 2,
+              "a block that is not full is dropped. It has a constant too: round up, at both levels.", ALIVE),
+        Wrong("odd code dropped", with_(up_codes=math.floor), 2,
+              "an odd code is dropped. If one is left over, it has the last byte to itself: round up.", ALIVE),
+        Wrong("layers run together", all_at_once, 1,
+              "the layers are counted as one long row of weights. Each layer ends with bytes, blocks and an offset of "
+              "its own.", BUDGET),
         Wrong("bits for bytes", in_bits, 0, "these are bits. A byte has 8 of them.", BUDGET),
         Wrong("lora_edu", of_the_package, 2),
     ],

@@ -140,62 +140,38 @@ QUANTIZE_CONSTANTS = Solutions(
     reference=reference,
     right={"padded table": padded, "NumPy in float64": in_numpy, "scatter and cdist": with_scatter},
     wrong=[
-        Wrong(
-            "the mean is subtracted", with_(offset=lambda c, x: x.mean()), 0,
-            "this takes the mean off. That is QLoRA's choice; here it is what c.offset names.", MEAN,
-        ),
-        Wrong(
-            "nothing is subtracted", with_(offset=lambda c, x: torch.zeros(())), 0,
-            "nothing is taken off. All constants are positive and far from 0: around c.offset the levels are used "
-            "better.",
-            MEAN,
-        ),
-        Wrong(
-            "an offset for each block", with_(of_each_block=True), 2,
-            "each block loses an offset of its own. There is one offset, of the whole layer; nothing else is stored.",
-            BY_HAND,
-        ),
-        Wrong(
-            "one scale for the layer", with_(one_scale=True), 2,
-            "there is one scale for all constants. Each block of c.second_size constants has its own.", BY_HAND,
-        ),
-        Wrong(
-            "reach forgotten", with_(reach=1.0), 2,
-            "the scale is the largest magnitude. Here it is c.reach times that, and what lies beyond takes the last "
-            "level.",
-            BY_HAND,
-        ),
-        Wrong(
-            "rounded down", with_(down=True), 3,
-            "this takes the level below. Take the nearest one: mid-points between levels are the thresholds.",
-            "notebook 06, section 3",
-        ),
-        Wrong(
-            "levels taken for equally spaced",
-            with_(levels=lambda c: torch.linspace(c.levels[0], c.levels[-1], len(c.levels))), 3,
-            "this rounds as if the levels were equally far apart. They are those in c.levels.",
-            "notebook 07, section 5",
-        ),
-        Wrong(
-            "bounded scale", with_(least=1e-3), 3,
-            "tiny constants are divided by a bound, not by their scale. Keep only an exact 0 away.",
-            "notebook 07, exercise 7.3",
-        ),
+        Wrong("the mean is subtracted", with_(offset=lambda c, x: x.mean()), 0,
+              "this takes the mean off. That is QLoRA's choice; here it is what c.offset names.", MEAN),
+        Wrong("nothing is subtracted", with_(offset=lambda c, x: torch.zeros(())), 0,
+              "nothing is taken off. All constants are positive and far from 0: around c.offset the levels are used "
+              "better.", MEAN),
+        Wrong("an offset for each block", with_(of_each_block=True), 2,
+              "each block loses an offset of its own. There is one offset, of the whole layer; nothing else is stored.",
+              BY_HAND),
+        Wrong("one scale for the layer", with_(one_scale=True), 2,
+              "there is one scale for all constants. Each block of c.second_size constants has its own.", BY_HAND),
+        Wrong("reach forgotten", with_(reach=1.0), 2,
+              "the scale is the largest magnitude. Here it is c.reach times that, and what lies beyond takes the last "
+              "level.", BY_HAND),
+        Wrong("rounded down", with_(down=True), 3,
+              "this takes the level below. Take the nearest one: mid-points between levels are the thresholds.",
+              "notebook 06, section 3"),
+        Wrong("levels taken for equally spaced",
+              with_(levels=lambda c: torch.linspace(c.levels[0], c.levels[-1], len(c.levels))), 3,
+              "this rounds as if the levels were equally far apart. They are those in c.levels.",
+              "notebook 07, section 5"),
+        Wrong("bounded scale", with_(least=1e-3), 3,
+              "tiny constants are divided by a bound, not by their scale. Keep only an exact 0 away.",
+              "notebook 07, exercise 7.3"),
         Wrong("a tiny bound", with_(least=1e-8), 3),
-        Wrong(
-            "division by 0", in_python_floats, 0,
-            "equal constants are divided by 0. If the scale of a block is 0, all its codes are those of the level 0.",
-            "notebook 07, exercise 7.3",
-        ),
-        Wrong(
-            "input changed", with_(in_place=True), 4,
-            "the argument is changed: the caller's constants have lost their offset. Make a new tensor.", BY_HAND,
-        ),
-        Wrong(
-            "codes are not bytes", typed(lambda codes, scales, offset: (codes.long(), scales, offset)), 4,
-            "the codes are no bytes. Stored in 64 bits each, they take twice as much as the float32 constants.",
-            "notebook 07, section 1",
-        ),
+        Wrong("division by 0", in_python_floats, 0,
+              "equal constants are divided by 0. If the scale of a block is 0, all its codes are those of the level 0.",
+              "notebook 07, exercise 7.3"),
+        Wrong("input changed", with_(in_place=True), 4,
+              "the argument is changed: the caller's constants have lost their offset. Make a new tensor.", BY_HAND),
+        Wrong("codes are not bytes", typed(lambda codes, scales, offset: (codes.long(), scales, offset)), 4,
+              "the codes are no bytes. Stored in 64 bits each, they take twice as much as the float32 constants.",
+              "notebook 07, section 1"),
         Wrong("lora_edu", of_the_package, 0),
     ],
 )  # fmt: skip

@@ -110,57 +110,38 @@ SURVIVING_UPDATE = Solutions(
     reference=reference,
     right={"NumPy": in_numpy, "loops": with_loops, "with the package's relative_error": with_the_package},
     wrong=[
-        Wrong(
-            "alpha alone", with_(scaling=lambda alpha, r: alpha), 0,
-            "the update is scaled by alpha. Here it is alpha / rank**c.power.", SCALING,
-        ),
+        Wrong("alpha alone", with_(scaling=lambda alpha, r: alpha), 0,
+              "the update is scaled by alpha. Here it is alpha / rank**c.power.", SCALING),
         Wrong(
             "alpha / rank", with_(scaling=lambda alpha, r: alpha / r), 0,
             "the update is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent c.power.",
             SCALING,
         ),
-        Wrong(
-            "scaling left out", with_(scaling=lambda alpha, r: 1.0), 0,
-            "the update is not scaled. It is B A times alpha / rank**c.power.", SCALING,
-        ),
+        Wrong("scaling left out", with_(scaling=lambda alpha, r: 1.0), 0,
+              "the update is not scaled. It is B A times alpha / rank**c.power.", SCALING),
         Wrong(
             "merged into the unrounded weight", with_(base="unrounded"), 0,
             "the update is merged into the unrounded W. It was learned on top of the rounded weight and belongs there.",
             "notebook 09, section 7",
         ),
-        Wrong(
-            "never rounded first", with_(base="unrounded", measured_from="unrounded"), 0,
-            "the update is merged into W, and measured from W. It was learned on top of round_trip(W): start there.",
-            "notebook 09, section 7",
-        ),
-        Wrong(
-            "compared with the unrounded weight", with_(measured_from="unrounded"), 0,
-            "this measures from the unrounded W, and so counts the error of the first rounding as well. Measure from "
-            "what the "
-            "adapter was trained on.", "notebook 07, exercise 7.4",
-        ),
-        Wrong(
-            "0 / 0", with_(guarded=False), 2,
-            "if nothing has moved, the cosine is 0 / 0, NaN (not a number). What survives is nothing: give 0.",
-            "notebook 07, exercise 7.3",
-        ),
-        Wrong(
-            "share that stayed", ends(lambda k, s, m, e, u: (k, s, 1 - m)), 2,
-            "this is the share of the weights that stayed. Which share has moved?", MERGE,
-        ),
-        Wrong(
-            "largest error", ends(lambda k, s, m, e, u: (k, (e - u).abs().max() / u.abs().max(), m)), 2,
-            "this is the largest error over the largest change. One weight says little of the others: take Frobenius "
-            "norms.",
-            "notebook 07, exercise 7.4",
-        ),
-        Wrong(
-            "divided by the wrong norm",
-            ends(lambda k, s, m, e, u: (k, (e - u).norm() / e.norm().clamp(min=1e-30), m)), 2,
-            "this divides by the norm of what arrived. What should have arrived is the learned update: divide by its "
-            "norm.",
-            MERGE,
-        ),
+        Wrong("never rounded first", with_(base="unrounded", measured_from="unrounded"), 0,
+              "the update is merged into W, and measured from W. It was learned on top of round_trip(W): start there.",
+              "notebook 09, section 7"),
+        Wrong("compared with the unrounded weight", with_(measured_from="unrounded"), 0,
+              "this measures from the unrounded W, and so counts the error of the first rounding as well. Measure from "
+              "what the " "adapter was trained on.", "notebook 07, exercise 7.4"),
+        Wrong("0 / 0", with_(guarded=False), 2,
+              "if nothing has moved, the cosine is 0 / 0, NaN (not a number). What survives is nothing: give 0.",
+              "notebook 07, exercise 7.3"),
+        Wrong("share that stayed", ends(lambda k, s, m, e, u: (k, s, 1 - m)), 2,
+              "this is the share of the weights that stayed. Which share has moved?", MERGE),
+        Wrong("largest error", ends(lambda k, s, m, e, u: (k, (e - u).abs().max() / u.abs().max(), m)), 2,
+              "this is the largest error over the largest change. One weight says little of the others: take Frobenius "
+              "norms.", "notebook 07, exercise 7.4"),
+        Wrong("divided by the wrong norm",
+              ends(lambda k, s, m, e, u: (k, (e - u).norm() / e.norm().clamp(min=1e-30), m)), 2,
+              "this divides by the norm of what arrived. What should have arrived is the learned update: divide by its "
+              "norm.", MERGE),
         Wrong("transposed", lambda c: lambda W, A, B, a, trip: left_over(c, W.T, A, B, a, trip), 0),
     ],
 )  # fmt: skip

@@ -154,78 +154,49 @@ QLORA_LAYER = Solutions(
     wrong=[
         Wrong("a NumPy copy kept", hidden(lambda W: W.numpy().copy(), torch.from_numpy), 5, OUTSIDE, KEEPS),
         Wrong("a list kept", hidden(lambda W: W.tolist(), torch.tensor), 5),
-        Wrong(
-            "the weight kept by autograd", plain, 4,
-            "the decoded weight stays alive from forward to backward: autograd keeps it for the gradient of x. Write "
-            "an autograd "
-            "Function that decodes again in backward.", KEEPS,
-        ),
-        Wrong(
-            "the adapters' branch left to autograd", branch_by_autograd, 6,
-            "the base keeps nothing, but autograd keeps x A^T for the gradient of B. Put the branch into your "
-            "Function: what is "
-            "small can be computed again, too.", "notebook 08, section 3",
-        ),
-        Wrong(
-            "the weight on ctx", applied(KeepsWeight), 4,
-            "the decoded weight is kept from forward to backward, on ctx or elsewhere. Decode it again in backward.",
-            KEEPS,
-        ),
-        Wrong(
-            "the weight kept in 16 bits", applied(KeepsHalf), 4,
-            "the weight is kept in 16 bits from forward to backward: less than in 32, and four times what it takes "
-            "packed.",
-            KEEPS,
-        ),
-        Wrong(
-            "BA formed", applied(FormsProduct), 6,
-            "B A is formed: a matrix as large as W, for each forward pass. First x times A^T, then times B^T.", SCALING,
-        ),
-        Wrong(
-            "alpha alone", applied(DecodesTwice, lambda c, alpha, A: alpha), 4,
-            "the branch is scaled by alpha. Here it is alpha / rank**c.power.", SCALING,
-        ),
+        Wrong("the weight kept by autograd", plain, 4,
+              "the decoded weight stays alive from forward to backward: autograd keeps it for the gradient of x. Write "
+              "an autograd " "Function that decodes again in backward.", KEEPS),
+        Wrong("the adapters' branch left to autograd", branch_by_autograd, 6,
+              "the base keeps nothing, but autograd keeps x A^T for the gradient of B. Put the branch into your "
+              "Function: what is " "small can be computed again, too.", "notebook 08, section 3"),
+        Wrong("the weight on ctx", applied(KeepsWeight), 4,
+              "the decoded weight is kept from forward to backward, on ctx or elsewhere. Decode it again in backward.",
+              KEEPS),
+        Wrong("the weight kept in 16 bits", applied(KeepsHalf), 4,
+              "the weight is kept in 16 bits from forward to backward: less than in 32, and four times what it takes "
+              "packed.", KEEPS),
+        Wrong("BA formed", applied(FormsProduct), 6,
+              "B A is formed: a matrix as large as W, for each forward pass. First x times A^T, then times B^T.",
+              SCALING),
+        Wrong("alpha alone", applied(DecodesTwice, lambda c, alpha, A: alpha), 4,
+              "the branch is scaled by alpha. Here it is alpha / rank**c.power.", SCALING),
         Wrong(
             "alpha / rank", applied(DecodesTwice, lambda c, alpha, A: alpha / len(A)), 4,
             "the branch is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent c.power.",
             SCALING,
         ),
-        Wrong(
-            "scaling left out", applied(DecodesTwice, lambda c, alpha, A: 1.0), 4,
-            "the branch is not scaled: alpha / rank**c.power is missing.", SCALING,
-        ),
-        Wrong(
-            "gradient of x without the branch", applied(changes(0, lambda g, x, A, B, s, gy: g - s * gy @ B @ A)), 6,
-            "the gradient of x passes through the base alone. It passes through the branch as well: s (dL/dy B) A.",
-            BACKWARD,
-        ),
+        Wrong("scaling left out", applied(DecodesTwice, lambda c, alpha, A: 1.0), 4,
+              "the branch is not scaled: alpha / rank**c.power is missing.", SCALING),
+        Wrong("gradient of x without the branch", applied(changes(0, lambda g, x, A, B, s, gy: g - s * gy @ B @ A)), 6,
+              "the gradient of x passes through the base alone. It passes through the branch as well: s (dL/dy B) A.",
+              BACKWARD),
         Wrong(
             "no gradient through the base", applied(changes(0, lambda g, x, A, B, s, gy: s * gy @ B @ A)), 6,
             "the gradient of x passes through the branch alone: no_grad or detach stops it in the base. The weight is "
             "frozen, the way through it is not.", KEEPS,
         ),
-        Wrong(
-            "no gradient for x", applied(changes(0, lambda g, x, A, B, s, gy: None)), 6,
-            "x gets no gradient. The weight is frozen, yet what lies before this layer learns through it.", KEEPS,
-        ),
-        Wrong(
-            "the adapters' gradients not scaled", applied(UnscaledAdapters), 6,
-            "the gradients of A and B lack the scaling: each carries it once.", BACKWARD,
-        ),
-        Wrong(
-            "no gradients for the adapters", applied(changes(3, lambda *_: None)), 6,
-            "A gets no gradient: backward returns one for each argument of forward, in the same order.", KEEPS,
-        ),
-        Wrong(
-            "a copy of x", applied(KeepsCopyOfInput), 6,
-            "a copy of x is kept. Save the argument itself: it is alive anyway.", "notebook 08, section 2",
-        ),
-        Wrong(
-            "reentrant checkpointing", reentrant, 6,
-            "where x needs no gradient, the adapters get none. Reentrant checkpointing asks the inputs alone; "
-            "use_reentrant=False "
-            "does not.", "notebook 08, section 6",
-        ),
+        Wrong("no gradient for x", applied(changes(0, lambda g, x, A, B, s, gy: None)), 6,
+              "x gets no gradient. The weight is frozen, yet what lies before this layer learns through it.", KEEPS),
+        Wrong("the adapters' gradients not scaled", applied(UnscaledAdapters), 6,
+              "the gradients of A and B lack the scaling: each carries it once.", BACKWARD),
+        Wrong("no gradients for the adapters", applied(changes(3, lambda *_: None)), 6,
+              "A gets no gradient: backward returns one for each argument of forward, in the same order.", KEEPS),
+        Wrong("a copy of x", applied(KeepsCopyOfInput), 6,
+              "a copy of x is kept. Save the argument itself: it is alive anyway.", "notebook 08, section 2"),
+        Wrong("reentrant checkpointing", reentrant, 6,
+              "where x needs no gradient, the adapters get none. Reentrant checkpointing asks the inputs alone; "
+              "use_reentrant=False " "does not.", "notebook 08, section 6"),
         Wrong("two dimensions only", applied(FlatInputs), 5),
         Wrong("transposed", transposed, 0),
         Wrong("lora_edu", with_lora_edu, 0),

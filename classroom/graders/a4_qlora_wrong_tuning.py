@@ -130,59 +130,41 @@ FINE_TUNE = Solutions(
         "another wrapper": with_(),
     },
     wrong=[
-        Wrong(
-            "nothing frozen", with_(freeze=False), 5,
-            "embedding, head and biases are trained as well. Freeze everything but lora_A and lora_B.", FREEZE,
-        ),
-        Wrong(
-            "B random", with_(B=True), 6,
-            "with steps=0 the outputs are not those of the base: B is not zero, or is trained all the same.",
-            "notebook 02, section 5",
-        ),
-        Wrong(
-            "both zero", with_(A=False), 3,
-            "A and B are both zero, and stay so: each factor's gradient is multiplied by the other factor.",
-            "notebook 02, section 5",
-        ),
-        Wrong(
-            "alpha alone", with_(scaling=lambda alpha, r: alpha), 6,
-            "the branch is scaled by alpha. Here it is alpha / rank**c.power.", "notebook 04, section 1",
-        ),
+        Wrong("nothing frozen", with_(freeze=False), 5,
+              "embedding, head and biases are trained as well. Freeze everything but lora_A and lora_B.", FREEZE),
+        Wrong("B random", with_(B=True), 6,
+              "with steps=0 the outputs are not those of the base: B is not zero, or is trained all the same.",
+              "notebook 02, section 5"),
+        Wrong("both zero", with_(A=False), 3,
+              "A and B are both zero, and stay so: each factor's gradient is multiplied by the other factor.",
+              "notebook 02, section 5"),
+        Wrong("alpha alone", with_(scaling=lambda alpha, r: alpha), 6,
+              "the branch is scaled by alpha. Here it is alpha / rank**c.power.", "notebook 04, section 1"),
         Wrong(
             "alpha / rank", with_(scaling=lambda alpha, r: alpha / r), 6,
             "the branch is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent c.power.",
             "notebook 04, section 1",
         ),
-        Wrong(
-            "the seed ignored", seedless(None), 6,
-            "the same seed gives another result: call torch.manual_seed(seed) before A is drawn.", ATTACH,
-        ),
-        Wrong(
-            "a seed of its own", seedless(0), 6,
-            "another seed gives the same result: the seed is an argument, use it.", ATTACH,
-        ),
-        Wrong(
-            "one layer only", with_(names=("up",)), 6,
-            "one layer alone has an adapter. QLoRA puts one on every 4-bit layer.", ATTACH,
-        ),
+        Wrong("the seed ignored", seedless(None), 6,
+              "the same seed gives another result: call torch.manual_seed(seed) before A is drawn.", ATTACH),
+        Wrong("a seed of its own", seedless(0), 6,
+              "another seed gives the same result: the seed is an argument, use it.", ATTACH),
+        Wrong("one layer only", with_(names=("up",)), 6,
+              "one layer alone has an adapter. QLoRA puts one on every 4-bit layer.", ATTACH),
         Wrong(
             "dropout in evaluation", with_(dropout=0.2), 6,
             "the branch is not a multiple of x A^T B^T in evaluation: dropout is still active. Use nn.Dropout, or pass "
             "self.training.", "notebook 04, section 5",
         ),
         Wrong("dropout on the base's input", with_(dropout=0.2, on_all=True), 3),
-        Wrong(
-            "full fine-tuning's learning rate", with_(lr=5e-6), 5,
-            "the goal is not reached, though everything else is right: the learning rate is too small for so few "
-            "steps. Try larger ones, three times as large each time.", "notebook 02, section 6",
-        ),
+        Wrong("full fine-tuning's learning rate", with_(lr=5e-6), 5,
+              "the goal is not reached, though everything else is right: the learning rate is too small for so few "
+              "steps. Try larger ones, three times as large each time.", "notebook 02, section 6"),
         Wrong("not trained", untrained, 4),
         Wrong("untouched", untouched, 0),
-        Wrong(
-            "in full precision", in_full_precision, 5,
-            "the 4-bit layers are gone: the weights lie in memory in full precision, and no byte is saved.",
-            "notebook 07, exercise 7.2",
-        ),
+        Wrong("in full precision", in_full_precision, 5,
+              "the 4-bit layers are gone: the weights lie in memory in full precision, and no byte is saved.",
+              "notebook 07, exercise 7.2"),
         Wrong("merged and rounded again", requantized, 3),
         Wrong("reentrant checkpointing", reentrant, 3),
         Wrong("lora_edu", with_lora_edu, 0),
