@@ -82,7 +82,7 @@ def over_weights(n, block_size, second_size, packed, copy_alive):
         (check.round_constants, lambda a, c, b: unguarded(a, c, b, 1e-3), "the scale is kept above a bound"),
         (check.moved_again, lambda trip, W: 0.0, "this is 0 for every round trip"),
         (check.bits_of_constants, lambda budget, b, s: 8, "this is 8 for every budget"),
-        (check.bits_of_constants, total_bits, "bits beside its codes. They pay"),  # the function that stands in the notebook
+        (check.bits_of_constants, total_bits, "bits beside its codes. They pay"),  # the notebook's
     ],
 )
 def test_wrong_answers_that_a_case_was_made_for(exercise, wrong, sentence):
