@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 
 from lora_edu.figures.nb08 import BANDS as FILM_BANDS
 from lora_edu.figures.plots import CONSTANTS as CONSTANTS_LOOK
-from lora_edu.figures.plots import filled
+from lora_edu.figures.plots import GRAY, filled, plain_axes
 from lora_edu.figures.sliders import View
 from lora_edu.memory.calculator import ALL_KINDS, CARDS_GB, GIB, USABLE, smallest_card, training_bytes
 from lora_edu.memory.shapes import ARCHITECTURES, BASE, CONSTANTS
@@ -139,3 +139,33 @@ def _zigzag(column: int) -> Line2D:
 def _row(i: int) -> float:
     """Where a line of the list beside the bars stands, as a share of the figure's height."""
     return 0.86 - 0.105 * i
+
+
+# --- a number that nobody has explained ------------------------------------------------------------------------------
+
+
+def stories_picture(stories: dict[str, tuple[float, float, float]], claimed: float) -> tuple[Figure, str]:
+    """What a base of 7B takes by several accounts, beside a published number. stories: name -> bytes of codes, of
+    constants, of the rest; claimed: bytes."""
+    figure, axes = plain_axes(9.6, 3.1)
+    missing = {}
+    for place, (name, sizes) in enumerate(stories.items()):
+        left = 0.0
+        for size, part in zip(sizes, ("codes", "constants", "weights"), strict=True):
+            axes.barh(place, size / 1e6, left=left / 1e6, height=0.62, **PARTS[part])
+            left += size
+        missing[name] = (claimed - left) / 1e6
+        axes.barh(place, missing[name], left=left / 1e6, height=0.62, fill=False, edgecolor=GRAY, ls=":")
+        axes.text((left + claimed) / 2e6, place, f"{missing[name]:,.0f}", ha="center", va="center", fontsize=10)
+    axes.axvline(claimed / 1e6, color="black", ls="--", lw=1.4)
+    axes.text(claimed / 1e6 - 20, -0.55, f"the paper: {claimed / 1e6:,.0f} MB", ha="right", va="bottom", fontsize=10)
+    for x, name in ((1500, "codes"), (3300, "constants"), (3900, "the rest")):
+        axes.text(x, len(stories) - 0.45, name, ha="center", va="top", fontsize=10)
+    axes.set(yticks=range(len(stories)), yticklabels=list(stories), xlabel="MB", xlim=(0, 5100))
+    axes.set_ylim(len(stories) - 0.2, -0.95)
+    axes.set_title("No account reaches the paper's number; the dotted part is missing", fontsize=11)
+    told = "; ".join(f"{name}, {gap:,.0f}" for name, gap in missing.items())
+    return figure, (
+        f"Every account of a 7B base in 4 bits falls short of the paper's {claimed / 1e6:,.0f} MB. Missing, in MB: "
+        f"{told}. Bars of codes, constants and the rest, each with a dotted gap up to a dashed line."
+    )
