@@ -9,6 +9,7 @@ import nbformat
 from sphinx.application import Sphinx
 
 from book import live, pages
+from lora_edu.files import DownloadError
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -37,8 +38,12 @@ def prepare(sources: Path) -> None:
 
 
 def write_live(notebook: Path, folder: Path) -> int | None:
-    """Write the first slider of a notebook, at all its settings, and return the cell that shows it."""
-    hero = live.hero(notebook)
+    """Write the first slider of a notebook, at all its settings, and return the cell that shows it, or None."""
+    try:
+        hero = live.hero(notebook)
+    except DownloadError as error:
+        print(f"{notebook.name}: its slider stays a picture, for {error}")
+        return None
     data = hero and live.record(hero, notebook.stem)
     if not data:
         return None

@@ -5,6 +5,7 @@ needs many pictures that differ in a few artists: fragments that can be stored o
 """
 
 import base64
+import functools
 import io
 from collections.abc import Iterable
 
@@ -121,9 +122,8 @@ class SVGRenderer(RendererBase):
         return f' clip-path="url(#{self._define("c", _clip_path, rectangle.transformed(self.flip))})"'
 
     def _hatch(self, gc) -> str:
-        tile = Affine2D().scale(UNIT * HATCH_SIZE, -UNIT * HATCH_SIZE).translate(0, UNIT * HATCH_SIZE)
         color, width = to_hex(gc.get_hatch_color()[:3]), self.points_to_pixels(gc.get_hatch_linewidth())
-        return self._define("h", _pattern, _path_data(gc.get_hatch_path(), tile), color, width)
+        return self._define("h", _pattern, gc.get_hatch(), color, width)
 
     def _define(self, letter: str, write, *what) -> str:
         """The id of a definition, which is written once."""
@@ -142,7 +142,10 @@ def _clip_path(box: BboxBase) -> str:
     return f'<clipPath id="ID"><rect {rectangle}/></clipPath>'
 
 
-def _pattern(data: str, color: str, width: float) -> str:
+@functools.cache
+def _pattern(hatch: str, color: str, width: float) -> str:
+    tile = Affine2D().scale(UNIT * HATCH_SIZE, -UNIT * HATCH_SIZE).translate(0, UNIT * HATCH_SIZE)
+    data = _path_data(Path.hatch(hatch), tile)
     size = f'width="{_short(HATCH_SIZE)}" height="{_short(HATCH_SIZE)}"'
     look = f'fill="{color}" stroke="{color}" stroke-width="{_short(width)}"'
     return f'<pattern id="ID" patternUnits="userSpaceOnUse" {size}><path {look} d="{data}"/></pattern>'
