@@ -34,7 +34,7 @@ def with_torch(update, rank, alpha):
 @pytest.mark.parametrize("right", [with_everything_in_a, with_roots_in_both, with_another_basis, with_torch])
 def test_right_factors(right, capsys):
     check.update_factors(right)
-    assert capsys.readouterr().out == "Exercise 1.3: correct\n"
+    assert capsys.readouterr().out == "Exercise 1.4: correct\n"
 
 
 def scaled(power=1.0, division=1.0):
@@ -67,9 +67,9 @@ def test_wrong_factors_are_named(attempt, sentence):
 
 
 def test_untouched_stubs(capsys):
-    for exercise in (check.largest_saving_rank, check.kept_share, check.update_factors):
+    for exercise in (check.largest_saving_rank, check.entries_share, check.kept_share, check.update_factors):
         exercise(lambda *arguments: ...)
-    assert capsys.readouterr().out.count("not done yet") == 3
+    assert capsys.readouterr().out.count("not done yet") == 4
 
 
 def test_other_right_ways_to_count_and_to_measure(capsys):
@@ -82,6 +82,62 @@ def test_other_right_ways_to_count_and_to_measure(capsys):
         eigenvalues = np.linalg.eigvalsh(matrix @ matrix.T)[::-1]
         return eigenvalues[:rank].sum() / (matrix**2).sum()
 
+    def entry_by_entry(matrix, rank):
+        squares = sorted((float(entry) ** 2 for entry in matrix.flat), reverse=True)
+        return sum(squares[: rank * matrix.shape[0] + matrix.shape[1] * rank]) / sum(squares)
+
+    def by_a_mask(matrix, rank):
+        order = np.argsort(-abs(matrix), axis=None)[: rank * sum(matrix.shape)]
+        kept = np.zeros(matrix.size)
+        kept[order] = matrix.ravel()[order]
+        return np.linalg.norm(kept) ** 2 / np.linalg.norm(matrix) ** 2
+
+    check.entries_share(entry_by_entry)
+    check.entries_share(by_a_mask)
     check.kept_share(without_an_svd)
     check.kept_share(lambda m, r: np.float32(1 - (np.linalg.svd(m)[1][r:] ** 2).sum() / np.linalg.norm(m) ** 2))
-    assert capsys.readouterr().out.count("correct") == 4
+    assert capsys.readouterr().out.count("correct") == 6
+
+
+def size(count):
+    """The share in the largest entries, so many of them."""
+    return lambda m, r: np.sort((m**2).ravel())[::-1][: count(m, r)].sum() / (m**2).sum()
+
+
+@pytest.mark.parametrize(
+    ("exercise", "attempt", "sentence"),
+    [
+        (
+            check.largest_saving_rank,
+            lambda o, i: o * i // (o + i) + 1,
+            "rank 205 hold 262,400 of 262,144 numbers: that is",
+        ),
+        (check.largest_saving_rank, lambda o, i: min(o, i) // 4, "rank 64 hold 81,920 .* so it is at the next rank"),
+        (check.largest_saving_rank, lambda o, i: (o + i) / 7, "a rank is a whole number"),
+        (check.largest_saving_rank, lambda o, i: -(-o * i // (o + i)), "this is the first rank that saves nothing"),
+        (check.entries_share, size(lambda m, r: r), "this keeps `rank` entries"),
+        (check.entries_share, size(lambda m, r: sum(m.shape)), "leaves the rank out"),
+        (check.entries_share, size(lambda m, r: r * len(m)), "the numbers of B only"),
+        (check.entries_share, size(lambda m, r: 3), "add up the squares of the 26 largest entries, in magnitude, and"),
+        (check.kept_share, lambda m, r: 0.1, "add up the squares of the 2 largest singular values, and divide by"),
+        (check.kept_share, lambda m, r: 100 * r, "a share lies between 0 and 1"),
+        (check.update_factors, lambda m, r, a: np.zeros((5, 3)), "should return two matrices"),
+        (check.update_factors, lambda m, r, a: scaled()(2 * m, r, a), "2 times as large as it should be"),
+        (
+            check.update_factors,
+            lambda m, r, a: scaled()(m + 1, r, a),
+            "is possible at rank 2: take the first 2 columns",
+        ),
+    ],
+)
+def test_more_wrong_answers(exercise, attempt, sentence):
+    with pytest.raises(AssertionError, match=sentence):
+        exercise(attempt)
+
+
+def test_every_named_mistake_is_a_mistake_and_has_its_own_sentence():
+    for exercise in (check.largest_saving_rank, check.entries_share, check.kept_share):
+        for sentence, mistake in exercise.misconceptions.items():
+            with pytest.raises(AssertionError) as caught:
+                exercise(mistake)
+            assert str(caught.value) == f"Exercise {exercise.number}: {sentence}"

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from lora_edu.experiments import nb01
 from lora_edu.experiments import runs as experiments
-from lora_edu.experiments.nb01 import loss_at_ranks, weight_updates
+from lora_edu.experiments.nb01 import weight_updates
 from lora_edu.experiments.runs import Experiment, load_results, run, run_arm
 from lora_edu.gpt import GPT
 from lora_edu.models.pretrain import base_path
@@ -110,52 +110,80 @@ def test_updates_are_those_of_the_block_layers(tiny_gpt, tuned):
     assert np.array_equal(updates[path], expected.detach().numpy()) and updates[path].shape == (64, 16)
 
 
-@pytest.mark.parametrize("kept", ["largest", "random"])
-def test_cut_updates_lead_from_the_base_to_all_of_them(tiny_gpt, tuned, tiny_text, kept, monkeypatch):
-    monkeypatch.setattr(nb01, "evaluate", lambda model, tokens, max_windows: evaluate(model, tokens, seq_len=32))
-    updates, tokens = weight_updates(tiny_gpt, tuned), tiny_text.train
+def test_changes_lead_from_the_base_to_the_tuned_model(tiny_gpt, tuned):
+    updates = weight_updates(tiny_gpt, tuned)
     before = {name: value.clone() for name, value in tiny_gpt.state_dict().items()}
-    nothing, all_of_it = loss_at_ranks(tiny_gpt, updates, tokens, (0, 16), kept)
-    for path, dW in updates.items():
-        tuned_layer = tiny_gpt.get_submodule(path)
-        assert torch.equal(tuned_layer.weight, before[f"{path}.weight"])  # the base itself is left alone
-        tuned_layer.weight.data += torch.from_numpy(dW)
-    assert all_of_it == pytest.approx(evaluate(tiny_gpt, tokens, seq_len=32), abs=1e-4)
-    tiny_gpt.load_state_dict(before)
-    assert nothing == pytest.approx(evaluate(tiny_gpt, tokens, seq_len=32), abs=1e-4)
+    changed = nb01.with_changes(tiny_gpt, updates)
+    for path in updates:
+        assert torch.allclose(changed.get_submodule(path).weight, tuned.get_submodule(path).weight, atol=1e-6)
+        assert torch.equal(tiny_gpt.get_submodule(path).weight, before[f"{path}.weight"])  # the base is left alone
+    assert torch.equal(changed.lm_head.weight, tiny_gpt.lm_head.weight)
 
 
-def test_the_random_cut_has_the_norm_of_the_largest(tiny_gpt, tuned, monkeypatch):
-    updates, norms = weight_updates(tiny_gpt, tuned), {}
-    path = "blocks.0.mlp.down_proj"
-
-    def norm_of_the_change(model, tokens, max_windows):
-        change = model.get_submodule(path).weight - tiny_gpt.get_submodule(path).weight
-        norms.setdefault(
-            len(norms), (change.norm().item(), torch.linalg.matrix_rank(change.double(), rtol=1e-4).item())
-        )
-        return 0.0
-
-    monkeypatch.setattr(nb01, "evaluate", norm_of_the_change)
-    for kept in ("largest", "random"):
-        loss_at_ranks(tiny_gpt, updates, None, (3,), kept)
-    assert norms[0] == pytest.approx(norms[1], rel=1e-5) and norms[0][1] == 3
+@pytest.fixture(scope="module", params=[(8, 40), (60, 24), (32, 32)])
+def dW(request):
+    return np.random.default_rng(0).normal(size=request.param).astype(np.float32)
 
 
-def test_update_rank_runs_an_arm(tiny_gpt, tiny_text, tmp_path, monkeypatch):
+@pytest.mark.parametrize("rank", [1, 3, 7])
+def test_what_replaces_an_update_holds_equal_what_it_says(dW, rank):
+    U, S, Vt = np.linalg.svd(dW, full_matrices=False)
+    made = {kind: f(dW, U, S, Vt, rank, np.random.default_rng(1)) for kind, f in nb01.AT_RANK.items()}
+    norm = np.linalg.norm(made["components"])
+    for kind in ("shrunk", "remainder", "entries, same norm", "subspace, same norm"):
+        assert np.linalg.norm(made[kind]) == pytest.approx(norm, rel=1e-5), kind
+    assert np.allclose(made["shrunk"] / dW, made["shrunk"][0, 0] / dW[0, 0])  # all directions, none turned
+    assert np.abs(U[:, :rank].T @ made["remainder"]).max() < 1e-5 * norm  # nothing of the strongest components
+    assert np.count_nonzero(made["entries"]) == min(rank * sum(dW.shape), dW.size)
+    assert np.abs(dW[made["entries"] == 0]).max(initial=0) <= np.abs(made["entries"][made["entries"] != 0]).min()
+    assert np.linalg.matrix_rank(made["subspace"].astype(np.float64), tol=1e-4) == rank
+    assert 0 < np.linalg.norm(made["in 4 bits"] - made["components"]) < 0.2 * norm
+
+
+def test_signs_are_the_best_multiple_of_the_signs(dW):
+    found = nb01.signs_times_mean(dW)
+    assert np.array_equal(np.sign(found), np.sign(dW)) and len(np.unique(np.abs(found))) == 1
+    errors = [np.linalg.norm(dW - factor * found) for factor in (0.9, 1, 1.1)]
+    assert errors[1] < min(errors[0], errors[2])
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (1024, 256), (256, 1024)])
+def test_the_bytes_are_equal(shape):
+    """Those of the signs within 0.2%, or fewer; 16-bit components get a little more and lose all the same."""
+    dW = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    U, S, Vt = np.linalg.svd(dW, full_matrices=False)
+    signs = nb01.signs_bytes(dW)
+    assert signs == dW.size / 8 + 2
+    assert signs - 2 <= 2 * nb01.rank_for_bytes(dW) * sum(shape) < 1.1 * signs
+    four_bits = sum(factor.nbytes for factor in nb01.four_bit_factors(U, S, Vt, nb01.rank_in_4_bits_for_bytes(dW)))
+    assert 0.95 * signs < four_bits < 1.002 * signs
+    assert nb01.entries_for_bytes(dW) * (16 + np.log2(dW.size)) <= 8 * signs
+
+
+@pytest.fixture
+def small_world(tiny_gpt, tiny_text, monkeypatch):
+    """The experiment on the tiny model and a short text."""
     long_text = type(tiny_text)(tiny_text.train.repeat(2), tiny_text.train.repeat(2))
-    monkeypatch.setattr(nb01, "load_base", lambda size: copy_of(tiny_gpt))
+    monkeypatch.setattr(nb01, "load_base", lambda size, device: copy_of(tiny_gpt))
     monkeypatch.setattr(nb01, "load_text", lambda name: long_text)
     monkeypatch.setattr(nb01, "train", lambda *a, **k: short_train(*a, **k))
     monkeypatch.setattr(nb01, "evaluate", lambda m, t, max_windows: evaluate(m, t, seq_len=32, max_windows=4))
+
+
+def test_update_rank_runs_an_arm(small_world, tmp_path):
     layer = "blocks.1.attention.v_proj"
-    result = nb01.update_rank(3, ranks=(0, 2), store=layer, folder=tmp_path, progress=False)
-    assert [done for done, _ in result["validation_loss"]] == [0, 3]
-    assert len(result["singular_values"]) == 12 and len(result["loss_with_random"]) == 2
-    dW = load_file(tmp_path / "update-rank.safetensors")[layer]
-    S = np.linalg.svd(dW.astype(np.float64), compute_uv=False)
-    assert np.allclose(S, result["singular_values"][layer]["dW"], rtol=1e-4) and S[0] > 0
+    result = nb01.update_arm(steps=3, ranks=(2, 5), store=layer, folder=tmp_path, progress=False)
+    assert set(result["loss"]) == {"base", "whole", *nb01.AT_RANK, *nb01.AT_BYTES}
+    assert all(len(result["loss"][kind]) == len(result["norm"][kind]) == 2 for kind in nb01.AT_RANK)
+    assert result["norm"]["shrunk"] == pytest.approx(result["norm"]["components"], abs=1e-4)
+    assert len(result["rank for 90%"]) == 12 and result["bytes"]["components"][0] < result["bytes"]["components"][1]
+    assert load_file(tmp_path / "update-rank.safetensors")[layer].any()
     json.dumps(result)  # plain numbers and lists only
+
+
+def test_trained_rank_runs_an_arm(small_world):
+    result = nb01.update_arm(rank=2, steps=3, progress=False)
+    assert result["rank"] == 2 and 0 < result["loss"] < 10
 
 
 def copy_of(model):
@@ -167,7 +195,7 @@ def copy_of(model):
 def short_train(*arguments, **options):
     from lora_edu.training import train
 
-    return train(*arguments, seq_len=32, device="cpu", **options)
+    return train(*arguments, seq_len=32, **options)
 
 
 def test_the_stored_result_belongs_to_the_shipped_base():
@@ -176,10 +204,8 @@ def test_the_stored_result_belongs_to_the_shipped_base():
     assert stored["base_sha256"] == hashlib.sha256(base_path("laptop").read_bytes()).hexdigest(), (
         "the base was trained anew: delete data/results/update-rank.* and run the experiment again"
     )
-    W, dW = nb01.weight_and_update()
-    claimed = stored["arms"]["150 steps"]["singular_values"][nb01.STORED_LAYER]
-    for matrix, name in ((W, "W"), (dW, "dW")):
-        S = np.linalg.svd(matrix.astype(np.float64), compute_uv=False)
-        assert np.allclose(S, claimed[name], atol=2e-5 * S[0])  # stored with five digits
     path = experiments.results_folder() / "update-rank.safetensors"
     assert path.stat().st_size < 300_000
+    W, dW = nb01.weight_and_update()
+    claimed = stored["arms"]["150 steps, seed 0"]["rank for 90%"][nb01.STORED_LAYER]
+    assert [nb01._rank90(matrix) for matrix in (W, dW)] == claimed

@@ -1,103 +1,268 @@
-"""Of what rank is the update that full fine-tuning makes? (notebook 01)"""
+"""Is the update that fine-tuning makes of low rank? It depends on what is held equal. (notebook 01)
+
+The 24 weight matrices in the blocks of the shipped base are trained in full on plays; nothing else is. Then each
+update dW is replaced by something smaller, and the loss is measured again. The replacements are compared at equal norm
+(`shrunk`, `remainder`), at equal numbers (`largest_entries`, `random_subspace`) and at equal bytes (`signs_times_mean`,
+`in_4_bits`). Other arms train adapters of low rank from the start.
+
+All functions from `shrunk` on take one update dW (d_out, d_in), or its components U (d_out, n), S (n,), Vt (n, d_in),
+and return a matrix of the shape of dW.
+"""
 
 import copy
+import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from lora_edu import files
+from lora_edu.experiments.nb09 import prepared
 from lora_edu.gpt import GPT
-from lora_edu.measures import block_linears
+from lora_edu.measures import block_linears, low_rank, total_bits
 from lora_edu.models.pretrain import load_base
+from lora_edu.quantization import quantize
 from lora_edu.texts import load_text
 from lora_edu.training import evaluate, train
 
 STORED_LAYER = "blocks.2.attention.v_proj"  # the one layer whose update is stored whole
+RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
+FACTOR_BITS = total_bits(64, constant_bits=8, second_size=256)  # of each number in a factor that is rounded to NF4
+RATES = {"blocks": 2e-3, "lora": 1e-2}  # the best of notebook 09's sweeps
+
+Pieces = tuple[NDArray, NDArray, NDArray]  # U (d_out, n), S (n,), Vt (n, d_in): the components of an update
 
 
 def update_rank(
     steps: int,
     *,
-    lr: float = 1e-3,
-    batch_size: int = 8,
-    ranks: tuple[int, ...] = (),
+    ranks: tuple[int, ...] = RANKS,
     windows: int = 64,
+    repeat: int = 0,
     store: str = "",
     seed: int = 0,
     folder: Path | None = None,
     progress: bool = True,
 ) -> dict:
-    """Fine-tune every parameter of the shipped base on `shakespeare`, and take the update of each weight apart.
+    """Train the weights in the blocks in full, take each update apart, and measure what parts of it are worth.
 
-    Returns the losses (on so many `windows` of held-out plays); for each linear layer of the blocks the singular values
-    of its weight W and of its update dW; and the loss of the base with all updates cut down to each of the `ranks`.
+    windows: of held-out plays, to measure the loss on. The seed of batches and random subspaces is seed + repeat.
     store: the path of a layer whose whole update goes to `update-rank.safetensors` in `folder`.
+    Returns the losses ("base", "whole", one list over `ranks` for each of AT_RANK, one number for each of AT_BYTES),
+    the shares of the squared norm that were kept, the bytes, and for each layer the ranks that hold 90%.
     """
-    base, text = load_base("laptop"), load_text("shakespeare")
-    tuned = load_base("laptop")
-    recipe = {"lr": lr, "batch_size": batch_size, "seed": seed, "eval_windows": windows, "progress": progress}
-    history = train(tuned, text, steps, **recipe)
+    base, tuned = load_base("laptop", device="cpu"), prepared(load_base("laptop", device="cpu"), "blocks")
+    text = load_text("shakespeare")
+    recipe = {"lr": RATES["blocks"], "seed": seed + repeat, "eval_windows": 1, "device": "cpu", "progress": progress}
+    train(tuned, text, steps, **recipe)
     updates = weight_updates(base, tuned)
-    result = {"validation_loss": history.validation_loss, "ranks": list(ranks)}
-    for kept in ("largest", "random"):
-        losses = loss_at_ranks(base, updates, text.validation, ranks, kept, seed=seed, windows=windows)
-        result[f"loss_with_{kept}"] = losses
-    result["singular_values"] = {
-        path: {"W": _singular_values(_weight(base, path)), "dW": _singular_values(dW)} for path, dW in updates.items()
-    }
+    pieces = {path: np.linalg.svd(dW, full_matrices=False) for path, dW in updates.items()}
+
+    def loss(changes: dict[str, NDArray]) -> float:
+        return round(evaluate(with_changes(base, changes), text.validation, max_windows=windows), 5)
+
+    result = {"ranks": list(ranks), "loss": {"base": loss({}), "whole": loss(updates)}, "norm": {}, "bytes": {}}
+    for kind, make in AT_RANK.items():
+        changes = [_changed(make, updates, pieces, rank, seed + repeat) for rank in ranks]
+        result["loss"][kind] = [loss(change) for change in changes]
+        result["norm"][kind] = [_norm_share(change, updates) for change in changes]
+    for kind, make in AT_BYTES.items():
+        change = {path: make(dW, *pieces[path]) for path, dW in updates.items()}
+        result["loss"][kind], result["norm"][kind] = loss(change), _norm_share(change, updates)
+    result["bytes"] = {"components": [_bytes(updates, rank) for rank in ranks]}
+    result["bytes"] |= {"in 4 bits": [_bytes_in_4_bits(pieces, rank) for rank in ranks]}
+    result["bytes"] |= {"signs": sum(signs_bytes(dW) for dW in updates.values())}
+    result["rank for 90%"] = {path: [_rank90(_weight(base, path)), _rank90(dW)] for path, dW in updates.items()}
     if store and folder:
         with files.staging(folder / "update-rank.safetensors") as target:
             save_file({store: updates[store]}, target)
     return result
 
 
-def weight_updates(base: GPT, tuned: GPT) -> dict[str, np.ndarray]:
+def trained_rank(
+    rank: int,
+    *,
+    steps: int = 150,
+    windows: int = 64,
+    repeat: int = 0,
+    seed: int = 0,
+    folder=None,
+    progress: bool = True,
+) -> dict:
+    """Train adapters of this rank from the start, with the steps and the batches of `update_rank`: {"loss": ...}."""
+    model, text = load_base("laptop", device="cpu"), load_text("shakespeare")
+    prepared(model, "lora", rank, seed=seed + repeat)
+    recipe = {"lr": RATES["lora"], "seed": seed + repeat, "eval_windows": 1, "device": "cpu", "progress": progress}
+    train(model, text, steps, **recipe)
+    return {"rank": rank, "loss": round(evaluate(model, text.validation, max_windows=windows), 5)}
+
+
+def update_arm(rank: int = 0, **options) -> dict:
+    """An arm of the experiment: a full update taken apart, or, with a rank, adapters trained at that rank."""
+    return trained_rank(rank, **options) if rank else update_rank(**options)
+
+
+# --- what replaces an update -----------------------------------------------------------------------------------------
+
+
+def shrunk(dW, S, rank):
+    """The whole update, as small as its part of this rank: its directions, all of them, at that norm."""
+    return dW * (np.linalg.norm(S[:rank]) / np.linalg.norm(S))
+
+
+def remainder(U, S, Vt, rank):
+    """All but the `rank` strongest components, scaled to the norm of these."""
+    rest = (U[:, rank:] * S[rank:]) @ Vt[rank:]
+    return rest * (np.linalg.norm(S[:rank]) / np.linalg.norm(S[rank:]))
+
+
+def largest_entries(dW, count):
+    """The `count` entries that are largest in magnitude; all others are 0."""
+    least = np.sort(np.abs(dW), axis=None)[-count]
+    return np.where(np.abs(dW) >= least, dW, 0)
+
+
+def random_subspace(dW, rank, rng):
+    """The best B A for a random B: all that lies in `rank` directions of the output that were drawn at random."""
+    Q, _ = np.linalg.qr(rng.normal(size=(len(dW), rank)))  # (d_out, rank), at right angles
+    return Q @ (Q.T @ dW)
+
+
+def signs_times_mean(dW):
+    """One bit for each entry, and one number for all: the mean magnitude (BitDelta, arXiv 2402.10193)."""
+    return np.abs(dW).mean() * np.sign(dW)
+
+
+def in_4_bits(U, S, Vt, rank):
+    """The part of this rank, with both factors rounded to NF4. A block lies within one component."""
+    columns, rows = four_bit_factors(U, S, Vt, rank)
+    return columns.dequantize().numpy().T @ rows.dequantize().numpy()
+
+
+def four_bit_factors(U, S, Vt, rank):
+    """The columns (rank, d_out) and the rows (rank, d_in), each with the root of its strength, in NF4."""
+    root = np.sqrt(S[:rank, None])
+    factors = (root * U[:, :rank].T, root * Vt[:rank])
+    return [quantize(torch.from_numpy(np.ascontiguousarray(f)), "nf4", 64, double_quant=True) for f in factors]
+
+
+def to_norm(matrix, norm):
+    """A matrix scaled to a norm."""
+    return matrix * (norm / max(np.linalg.norm(matrix), 1e-30))
+
+
+# Each takes dW, its components, a rank and a random generator. "components" is what low rank means.
+AT_RANK: dict[str, Callable] = {
+    "components": lambda dW, U, S, Vt, rank, rng: low_rank(U, S, Vt, rank),
+    "shrunk": lambda dW, U, S, Vt, rank, rng: shrunk(dW, S, rank),
+    "remainder": lambda dW, U, S, Vt, rank, rng: remainder(U, S, Vt, rank),
+    "entries": lambda dW, U, S, Vt, rank, rng: largest_entries(dW, numbers(dW, rank)),
+    "subspace": lambda dW, U, S, Vt, rank, rng: random_subspace(dW, rank, rng),
+    "in 4 bits": lambda dW, U, S, Vt, rank, rng: in_4_bits(U, S, Vt, rank),
+    "entries, same norm": lambda dW, U, S, Vt, rank, rng: to_norm(
+        largest_entries(dW, numbers(dW, rank)), np.linalg.norm(S[:rank])
+    ),
+    "subspace, same norm": lambda dW, U, S, Vt, rank, rng: to_norm(
+        random_subspace(dW, rank, rng), np.linalg.norm(S[:rank])
+    ),
+}
+
+# Each takes dW and its components, and needs as many bytes as the signs: within 0.2%, or fewer; "components" get more.
+AT_BYTES: dict[str, Callable] = {
+    "signs": lambda dW, U, S, Vt: signs_times_mean(dW),
+    "components, same bytes": lambda dW, U, S, Vt: low_rank(U, S, Vt, rank_for_bytes(dW)),
+    "in 4 bits, same bytes": lambda dW, U, S, Vt: in_4_bits(U, S, Vt, rank_in_4_bits_for_bytes(dW)),
+    "entries, same bytes": lambda dW, U, S, Vt: largest_entries(dW, entries_for_bytes(dW)),
+}
+
+
+def numbers(dW, rank):
+    """How many numbers the two factors of this rank hold; never more than dW itself."""
+    return min(rank * sum(dW.shape), dW.size)
+
+
+def signs_bytes(dW):
+    """The bytes of one bit for each entry and a 16-bit mean."""
+    return math.ceil(dW.size / 8) + 2
+
+
+def rank_for_bytes(dW):
+    """The least rank whose factors, in 16 bits, take at least the bytes of the signs."""
+    return math.ceil(signs_bytes(dW) / (2 * sum(dW.shape)) - 0.01)  # 2 bytes more or less decide nothing
+
+
+def rank_in_4_bits_for_bytes(dW):
+    """The largest rank whose factors, in 4 bits, take the bytes of the signs, but for a few."""
+    return int(8 * signs_bytes(dW) / (FACTOR_BITS * sum(dW.shape)))
+
+
+def entries_for_bytes(dW):
+    """How many entries, in 16 bits and with the bits of their place, take at most the bytes of the signs."""
+    return int(8 * signs_bytes(dW) / (16 + math.log2(dW.size)))
+
+
+# --- around it -------------------------------------------------------------------------------------------------------
+
+
+def weight_updates(base: GPT, tuned: GPT) -> dict[str, NDArray]:
     """What training added to the weight of each linear layer in the blocks: path -> (d_out, d_in) float32."""
     paths = [f"blocks.{path}" for path in block_linears(base)]
     return {path: _weight(tuned, path) - _weight(base, path) for path in paths}
 
 
-def loss_at_ranks(
-    base: GPT,
-    updates: dict[str, np.ndarray],
-    tokens: torch.Tensor,
-    ranks: tuple[int, ...],
-    kept: str,
-    *,
-    seed: int = 0,
-    windows: int = 64,
-) -> list[float]:
-    """The loss of `base` with its updates cut down to each rank. Everything that is not in `updates` stays the base's.
-
-    kept: "largest" keeps the layers of the SVD with the largest singular values. "random" draws as many by lot and
-    scales their sum to the same norm: an update of the same rank and the same size, in other directions.
-    """
-    pieces = {path: np.linalg.svd(dW, full_matrices=False) for path, dW in updates.items()}
-    rng = np.random.default_rng(seed)
-    lots = {path: rng.permutation(len(S)) for path, (_, S, _) in pieces.items()}
-    model, losses = copy.deepcopy(base), []
-    for rank in ranks:
-        for path, (U, S, Vt) in pieces.items():
-            chosen = np.arange(rank) if kept == "largest" else lots[path][:rank]
-            size = np.linalg.norm(S[:rank]) / max(np.linalg.norm(S[chosen]), 1e-30)  # 1 for the largest
-            cut = (U[:, chosen] * (size * S[chosen])) @ Vt[chosen]  # (d_out, d_in), of this rank
-            model.get_submodule(path).weight.data.copy_(torch.from_numpy(_weight(base, path) + np.float32(cut)))
-        losses.append(round(evaluate(model, tokens, max_windows=windows), 5))
-    return losses
+def with_changes(base: GPT, changes: dict[str, NDArray]) -> GPT:
+    """A copy of the base with each change added to its weight."""
+    model = copy.deepcopy(base)
+    for path, change in changes.items():
+        model.get_submodule(path).weight.data += torch.from_numpy(np.float32(change))
+    return model
 
 
-def weight_and_update() -> tuple[np.ndarray, np.ndarray]:
+def weight_and_update() -> tuple[NDArray, NDArray]:
     """W and dW of the layer `STORED_LAYER`, each (256, 256) float32: the shipped base and the stored update."""
     path = files.data_file("results") / "update-rank.safetensors"
-    return _weight(load_base("laptop"), STORED_LAYER), load_file(path)[STORED_LAYER]
+    return _weight(load_base("laptop", device="cpu"), STORED_LAYER), load_file(path)[STORED_LAYER]
 
 
-def _weight(model: GPT, path: str) -> np.ndarray:
+def _weight(model: GPT, path: str) -> NDArray:
     return model.get_submodule(path).weight.detach().cpu().numpy()
 
 
-def _singular_values(matrix: np.ndarray) -> list[float]:
-    """Largest first, to five digits."""
-    return [float(f"{value:.5g}") for value in np.linalg.svd(matrix.astype(np.float64), compute_uv=False)]
+def _changed(make, updates, pieces: dict[str, Pieces], rank: int, seed: int) -> dict[str, NDArray]:
+    rng = np.random.default_rng(seed)
+    return {path: make(dW, *pieces[path], rank, rng) for path, dW in updates.items()}
+
+
+def _norm_share(changes, updates) -> float:
+    """The squared norm of all changes, as a share of that of all updates."""
+    kept, whole = (sum(float((m.astype(np.float64) ** 2).sum()) for m in part.values()) for part in (changes, updates))
+    return round(kept / whole, 5)
+
+
+def _bytes(updates, rank: int) -> int:
+    return sum(2 * numbers(dW, rank) for dW in updates.values())
+
+
+def _bytes_in_4_bits(pieces: dict[str, Pieces], rank: int) -> int:
+    return sum(_four_bit_bytes(*three, rank) for three in pieces.values())
+
+
+def _four_bit_bytes(U, S, Vt, rank: int) -> int:
+    return sum(factor.nbytes for factor in four_bit_factors(U, S, Vt, rank))
+
+
+def _rank90(matrix: NDArray) -> int:
+    """How many components hold 90% of the squared norm."""
+    kept = np.cumsum(np.linalg.svd(matrix.astype(np.float64), compute_uv=False) ** 2)
+    return int(np.searchsorted(kept, 0.9 * kept[-1])) + 1
+
+
+UPDATE_ARMS = {
+    "10 steps": {"steps": 10, "ranks": (8,), "windows": 16},  # notebook 01 runs this one again
+    "150 steps, seed 0": {"steps": 150, "store": STORED_LAYER},
+    **{f"150 steps, seed {seed}": {"steps": 150, "repeat": seed} for seed in (1, 2)},
+    **{f"rank 8 trained, seed {seed}": {"rank": 8, "repeat": seed} for seed in range(3)},
+}

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from lora_edu import files
 from lora_edu.experiments.nb00 import DIAL_ARMS, adapter_at
-from lora_edu.experiments.nb01 import STORED_LAYER, update_rank
+from lora_edu.experiments.nb01 import UPDATE_ARMS, update_arm
 from lora_edu.experiments.nb02 import RATE_ARMS, losses_at_rates
 from lora_edu.experiments.nb04 import VOICE_ARMS, dial
 from lora_edu.experiments.nb06 import FORMAT_ARMS, format_loss
@@ -79,20 +79,11 @@ def results_folder() -> Path:
     return files.data_file("results")
 
 
-# --- update-rank: of what rank is the update that full fine-tuning makes? --------------------------------------------
-
-
 EXPERIMENTS = {
     "adapter-dial": Experiment(adapter_at, DIAL_ARMS),  # notebook 00
     "dial": Experiment(dial, VOICE_ARMS),  # notebook 04
     "formats": Experiment(format_loss, FORMAT_ARMS),  # notebook 06
-    "update-rank": Experiment(
-        update_rank,
-        {
-            "10 steps": {"steps": 10, "ranks": (0, 1, 8, 256), "windows": 16},  # notebook 01 runs this one again
-            "150 steps": {"steps": 150, "ranks": (0, 1, 2, 4, 8, 16, 32, 64, 128, 256), "store": STORED_LAYER},
-        },
-    ),
+    "update-rank": Experiment(update_arm, UPDATE_ARMS),  # notebook 01
     "digit-rates": Experiment(losses_at_rates, RATE_ARMS),  # notebook 02
     "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS),  # notebook 07
     "scoreboard": Experiment(score, SCOREBOARD_ARMS),  # notebooks 05 to 09

@@ -1,85 +1,313 @@
-"""The rank slider: a matrix, its best approximation of rank r, what is missing, and the error against the rank."""
+"""The pictures of notebook 01: a matrix of low rank as a product, what its components are worth, and at which price.
+
+`portrait_view` is the slider of the first screen, `update_view` the same slider on an update.
+"""
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import cbook
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
 
-from lora_edu.figures.plots import BLUE, GREEN, ORANGE, RED
+from lora_edu.figures import plots
+from lora_edu.figures.plots import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED
 from lora_edu.figures.sliders import View
-from lora_edu.measures import low_rank, relative_errors
+from lora_edu.measures import layer_inputs, low_rank
+from lora_edu.models.pretrain import load_base
+from lora_edu.texts import load_text
 
-LOOKS = ((GREEN, "-."), (BLUE, "-"), (ORANGE, "--"), (RED, ":"))
+Drawn = tuple[Figure, str]  # a figure and its words
+UPDATE = "#333333"  # a whole update
 
 
-def rank_view(matrices: dict[str, np.ndarray]) -> View:
-    """A view with two controls: matrix (one of the names) and rank (0 up to the largest rank of any of them).
+# --- the product, true to scale: B A = B times A ----------------------------------------------------------------------
 
-    At most four matrices. A rank above a matrix's own largest rank shows the whole matrix.
-    """
-    _check_matrices(matrices)
-    pieces = {name: np.linalg.svd(np.float64(matrix), full_matrices=False) for name, matrix in matrices.items()}
-    figure, (pictures, curve) = _panels()
-    images = [_image(axes, title) for axes, title in zip(pictures, ("the matrix", "", "what is missing"), strict=True)]
-    for (name, (_, S, _)), (color, style) in zip(pieces.items(), LOOKS, strict=False):
-        curve.plot(relative_errors(S), color=color, ls=style, lw=1.6, label=name)
-    curve.legend(frameon=False, fontsize=9, loc="upper right")
-    (chosen,) = curve.plot([], [], color="black", lw=4, alpha=0.25)  # thick, under the curve of the chosen matrix
-    (marker,) = curve.plot([], [], "o", color="black", ms=8)
-    title = pictures[1].text(0.5, 1.04, "", ha="center", fontsize=10)
-    cost = curve.text(0.5, 1.05, "", ha="center", fontsize=10, transform=curve.transAxes)
 
-    def update(matrix: str, rank: int) -> str:
-        M, (U, S, Vt) = matrices[matrix], pieces[matrix]
-        rank = min(rank, len(S))
-        approximation = low_rank(U, S, Vt, rank)
-        error = np.linalg.norm(M - approximation) / np.linalg.norm(M)  # measured, not read off the curve
-        center = M.mean() if M.min() >= 0 else 0.0  # a picture has no negative values
-        reach = min(np.abs(M - center).max(), 3 * M.std())
-        for image, shown, middle in zip(
-            images, (M, approximation, M - approximation), (center, center, 0), strict=True
-        ):
-            _place(image, shown, middle - reach, middle + reach)
-        chosen.set_data(range(len(S) + 1), relative_errors(S))
-        marker.set_data([rank], [error])
-        numbers = rank * sum(M.shape)
-        title.set_text(f"rank {rank}")
-        cost.set_text(f"error {error:.3f} with {numbers:,} of {M.size:,} numbers")
-        return (
-            f"{matrix}, rank {rank}: error {error:.3f}, {numbers:,} numbers in the two factors, "
-            f"{numbers / M.size:.1%} of the {M.size:,} in the matrix"
+class Product:
+    """Three images in a row, one dot for each number: the matrix B A, then B (d_out, r) and A (r, d_in)."""
+
+    def __init__(self, axes: Axes, shape: tuple[int, int], low: float, high: float):
+        height, width = shape
+        self.shape, self.gap = shape, 0.16 * width
+        axes.set(
+            xlim=(-2, 2 * width + min(shape) + 2 * self.gap + 2), ylim=(height + 2, -0.12 * height), aspect="equal"
         )
+        axes.set_axis_off()
+        look = {"cmap": "gray", "interpolation": "nearest"}
+        self.whole = axes.imshow(np.zeros(shape), vmin=low, vmax=high, extent=(0, width, height, 0), **look)
+        self.factors = [axes.imshow(np.zeros((1, 1)), extent=(0, 1, 1, 0), **look) for _ in "BA"]
+        self.frames = [axes.add_patch(Rectangle((0, 0), 0, 0, fill=False, ec=ORANGE, lw=1.6)) for _ in "BA"]
+        axes.add_patch(Rectangle((0, 0), width, height, fill=False, ec=UPDATE, lw=1.0))
+        axes.text(width + self.gap / 2, height / 2, "=", fontsize=18, ha="center", va="center")
+        self.times = axes.text(0, height / 2, "×", fontsize=18, ha="center", va="center")
+        self.names = [axes.text(0, 0, "", color=ORANGE, fontsize=12, ha="center", va="bottom") for _ in "BA"]
+        self.moving = [self.whole, *self.factors, *self.frames, *self.names, self.times]
 
-    update(next(iter(matrices)), 0)
-    return View(figure, [*images, chosen, marker, title, cost], update)
+    def draw(self, B: NDArray, A: NDArray, whole: NDArray) -> None:
+        (height, width), rank = self.shape, A.shape[0]
+        left = width + self.gap  # of B
+        right = left + rank + self.gap  # of A
+        corners = ((left, 0, rank, height), (right, (height - rank) / 2, width, rank))
+        self.whole.set_data(whole)
+        self.times.set(text="×" if rank else "nothing", x=right - self.gap / 2, fontsize=18 if rank else 11)
+        for image, frame, text, factor, (x, y, w, h) in zip(
+            self.factors, self.frames, self.names, (B, A), corners, strict=True
+        ):
+            for artist in (image, frame, text):
+                artist.set_visible(rank > 0)
+            if rank:
+                reach = np.abs(factor).max()
+                frame.set_bounds(x, y, w, h)
+                image.set(data=factor, extent=(x, x + w, y + h, y), clim=(-reach, reach))
+                text.set(text=f"{factor.shape[0]} × {factor.shape[1]}", position=(x + w / 2, y - 0.02 * height))
+        self.names[0].set_text(f"B: {B.shape[0]} × {rank}")
+        self.names[1].set_text(f"A: {rank} × {A.shape[1]}")
 
 
-def _panels():
-    figure = plt.figure(figsize=(10, 2.9), dpi=96)
-    pictures = [figure.add_axes([0.01 + 0.205 * i, 0.06, 0.195, 0.80]) for i in range(3)]
-    curve = figure.add_axes([0.69, 0.18, 0.30, 0.70])
-    curve.set(xlabel="rank r", ylabel="error, relative to the matrix", ylim=(-0.03, 1.05))
-    curve.spines[["top", "right"]].set_visible(False)
-    return figure, (pictures, curve)
+def _factors(U: NDArray, S: NDArray, Vt: NDArray, rank: int) -> tuple[NDArray, NDArray]:
+    """B (d_out, rank) and A (rank, d_in), each with the root of the strengths."""
+    root = np.sqrt(S[:rank])
+    return U[:, :rank] * root, root[:, None] * Vt[:rank]
 
 
-def _image(axes: plt.Axes, title: str):
-    """An empty image in a unit square, in which matrices of every shape find room."""
-    axes.set_title(title, fontsize=10)
-    image = axes.imshow(np.zeros((2, 2)), cmap="gray", extent=(0, 1, 0, 1), interpolation="nearest", aspect="equal")
-    axes.set(xlim=(0, 1), ylim=(0, 1))
-    axes.set_axis_off()
-    return image
+def portrait() -> NDArray:
+    """The portrait that comes with matplotlib, (200, 170), 0 black to 1 white."""
+    with cbook.get_sample_data("grace_hopper.jpg") as file:
+        photo = plt.imread(file)  # (600, 512, 3), values 0 to 255
+    gray = photo[:600, :510].mean(axis=2) / 255
+    return gray.reshape(200, 3, 170, 3).mean(axis=(1, 3))  # each 3 x 3 points become one
 
 
-def _place(image, shown: np.ndarray, low: float, high: float) -> None:
-    height, width = np.array(shown.shape) / max(shown.shape)
-    image.set_data(shown)
-    image.set_extent((0.5 - width / 2, 0.5 + width / 2, 0.5 - height / 2, 0.5 + height / 2))
-    image.set_clim(low, high)
+PORTRAIT_ALT = (
+    "A picture and, true to scale, the two matrices whose product it is: B, a strip as tall as the picture, and A, one "
+    "as wide as it; both are as thick as the rank."
+)
 
 
-def _check_matrices(matrices: dict[str, np.ndarray]) -> None:
-    if not 1 <= len(matrices) <= len(LOOKS):
-        raise ValueError(f"the rank view shows 1 to {len(LOOKS)} matrices, got {len(matrices)}")
-    for name, matrix in matrices.items():
-        if np.ndim(matrix) != 2 or not np.any(matrix):
-            raise ValueError(f"{name!r} must be a matrix with entries other than zero, got shape {np.shape(matrix)}")
+def portrait_view(picture: NDArray) -> View:
+    """One control, rank (0 to the smaller side): the best picture of that rank, and the two factors that make it."""
+    pieces = np.linalg.svd(picture, full_matrices=False)
+    figure = plt.figure(figsize=(9.6, 3.9), dpi=96)
+    frame = figure.add_axes([0.0, 0.0, 1.0, 1.0])
+    product = Product(frame, picture.shape, 0, 1)
+
+    def values(rank: int) -> dict:
+        B, A = _factors(*pieces, rank)
+        numbers = B.size + A.size
+        readout = f"rank {rank}: {numbers:,} numbers in B and A, {numbers / picture.size:.0%} of the {picture.size:,}"
+        return {"B": B, "A": A, "whole": low_rank(*pieces, rank), "readout": f"{readout} in the picture"}
+
+    def draw(now: dict) -> None:
+        product.draw(now["B"], now["A"], now["whole"])
+
+    draw(values(0))
+    return View(figure, product.moving, values=values, draw=draw)
+
+
+UPDATE_ALT = (
+    "Left, true to scale: the update of one layer, cut to a rank, as the product of B and A. Right: against the rank, "
+    "the share of the improvement that all 24 updates keep, and the share of their squared norm."
+)
+
+
+def update_view(dW: NDArray, shares: dict[int, float], norms: dict[int, float]) -> View:
+    """One control, rank (one of `shares`): an update of that rank, and what is left of the effect of all updates.
+
+    shares, norms: rank -> the share of the improvement, and of the squared norm, that updates of this rank keep.
+    """
+    pieces, ranks = np.linalg.svd(np.float64(dW), full_matrices=False), list(shares)
+    figure = plt.figure(figsize=(9.6, 3.4), dpi=96)
+    frame, curve = figure.add_axes([0.0, 0.0, 0.57, 1.0]), figure.add_axes([0.65, 0.17, 0.34, 0.76])
+    reach = 2.5 * float(dW.std())
+    product = Product(frame, dW.shape, -reach, reach)
+    for part, color, style in ((shares, ORANGE, "o-"), (norms, GRAY, "s--")):
+        curve.plot(range(len(ranks)), [100 * part[rank] for rank in ranks], style, color=color, lw=2, ms=4)
+    curve.text(3.2, 100 * shares[ranks[3]] + 6, "improvement", color=ORANGE, ha="right", fontsize=11)
+    curve.text(4.6, 100 * norms[ranks[4]] - 8, "squared norm", color=GRAY, fontsize=11)
+    curve.set_xticks(range(len(ranks)), map(str, ranks), fontsize=9)
+    curve.set(xlabel="rank r of every update", ylabel="share that is kept, %", ylim=(-4, 108))
+    _plain(curve)
+    (marker,) = curve.plot([], [], "o", color="black", ms=10, mfc="none", mew=2)
+
+    def values(rank: int) -> dict:
+        B, A = _factors(*pieces, rank)
+        readout = (
+            f"rank {rank}: {shares[rank]:.0%} of the improvement, {norms[rank]:.0%} of the squared norm, "
+            f"{(B.size + A.size) / dW.size:.0%} of this layer's {dW.size:,} numbers"
+        )
+        place = (ranks.index(rank), 100 * shares[rank])
+        return {"B": B, "A": A, "whole": low_rank(*pieces, rank), "place": place, "readout": readout}
+
+    def draw(now: dict) -> None:
+        product.draw(now["B"], now["A"], now["whole"])
+        marker.set_data(*[[value] for value in now["place"]])
+
+    draw(values(ranks[0]))
+    return View(figure, [*product.moving, marker], values=values, draw=draw)
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+def components(U: NDArray, S: NDArray, Vt: NDArray) -> Drawn:
+    """Single components of a picture, and sums of the first few."""
+    figure, axes = plt.subplots(2, 5, figsize=(9.6, 5.2), layout="constrained")
+    for frame, k in zip(axes[0], (1, 2, 3, 10, 40), strict=True):
+        frame.imshow(np.outer(U[:, k - 1], Vt[k - 1]), cmap="gray")
+        frame.set_title(f"component {k}\n$\\sigma$ = {S[k - 1]:.1f}", fontsize=11)
+    for frame, rank in zip(axes[1], (2, 4, 16, 48, len(S)), strict=True):
+        frame.imshow(low_rank(U, S, Vt, rank), cmap="gray", vmin=0, vmax=1)
+        frame.set_title(f"the first {rank} added", fontsize=11)
+    for frame in axes.flat:
+        frame.set_axis_off()
+    figure.suptitle("Each component is a plaid (contrast stretched: see its σ); their sum is a face", fontsize=12)
+    return figure, (
+        f"Every component is a plaid, their sum a face. Upper: components 1, 2, 3, 10 and 40, of strengths {S[0]:.1f}, "
+        f"{S[1]:.1f}, {S[2]:.1f}, {S[9]:.1f} and {S[39]:.1f}, with ever finer stripes. Lower: the first 2, 4, 16, 48 "
+        f"and {len(S)} added; 16 show a face."
+    )
+
+
+def floor_picture(floor: NDArray, ranks: list[int], random: list[float], learned: list[float]) -> Drawn:
+    """The error of the theorem against the rank, and the errors of two challengers at some ranks."""
+    figure, axes = plots.plain_axes(7.4, 3.4)
+    axes.plot(floor[: ranks[-1] + 5], color=BLUE, lw=2)
+    axes.plot(ranks, random, "s--", color=RED, lw=1.6)
+    axes.plot(ranks, learned, "o", color="black", mfc="none", ms=10)
+    axes.text(ranks[-1], random[-1] - 0.08, "B random, the best A for it", color=RED, ha="right", fontsize=10)
+    axes.annotate("B and A learned", (ranks[2], learned[2]), (14, 12), textcoords="offset points", fontsize=10)
+    axes.text(ranks[-2] + 3, floor[ranks[-2]] + 0.05, "the floor: the first r components", color=BLUE, fontsize=10)
+    axes.set(xlabel="rank r", ylabel="error, relative to the picture", ylim=(0, 1.05))
+    axes.set_title("Learned factors come down to the floor; nothing goes below it", fontsize=11)
+    return figure, (
+        f"Learned factors reach the floor, random ones do not. Error against rank: the floor falls from {floor[1]:.2f} "
+        f"at rank 1 to {floor[ranks[-1]]:.2f} at rank {ranks[-1]}, the learned factors lie on it; with a random B the "
+        f"error is {random[0]:.2f} and {random[-1]:.2f}."
+    )
+
+
+def spectra(values: dict[str, NDArray], rank90: dict[str, int]) -> Drawn:
+    """The singular values of matrices, each divided by its first, and the rank that holds 90% of the squared norm."""
+    figure, axes = plots.plain_axes(7.4, 3.4)
+    for (name, S), color, style in zip(values.items(), (BLUE, ORANGE, GRAY), ("-", "--", ":"), strict=True):
+        axes.plot(range(1, len(S) + 1), S / S[0], style, color=color, lw=2)
+        k = rank90[name]
+        axes.plot(k, S[k - 1] / S[0], "o", color=color, ms=8)
+        lift = 40 if "Δ" in name else 8  # the update's words stand above the weight's curve
+        axes.annotate(
+            f"{name}: 90% at rank {k}", (k, S[k - 1] / S[0]), (16, lift), textcoords="offset points", color=color,
+            fontsize=10, arrowprops={"arrowstyle": "-", "color": color, "lw": 0.8},
+        )  # fmt: skip
+    axes.set(xlabel="component, strongest first", ylabel="singular value,\nrelative to the first", ylim=(0, 1.03))
+    axes.set_title("The update falls fastest; random numbers fall slowly, and none dominates", fontsize=11)
+    named = ", ".join(f"{k} for {name}" for name, k in rank90.items())
+    return figure, (
+        f"Rank that holds 90% of the squared norm: {named}. The singular values of three 256 x 256 matrices, each "
+        "divided by its first: the update's fall fastest, then the weight's; those of random numbers fall slowly, in a "
+        "nearly straight line."
+    )
+
+
+def layer_input(path: str) -> NDArray:
+    """What a layer of the shipped base is given at the last byte of the first 256 of the held-out plays: (d_in,)."""
+    tokens = load_text("shakespeare").validation
+    inputs = layer_inputs(load_base("laptop", device="cpu"), tokens)[path.removeprefix("blocks.")]
+    return inputs[-1].numpy()
+
+
+def squeezed(x: NDArray, dW: NDArray, rank: int) -> Drawn:
+    """What one input passes on its way through an update of this rank. x: (d_in,), dW: (d_out, d_in)."""
+    U, S, Vt = np.linalg.svd(np.float64(dW), full_matrices=False)
+    B, A = _factors(U, S, Vt, rank)
+    inner, through, whole = A @ x, B @ (A @ x), dW @ x
+    figure, frames = plt.subplots(
+        1, 3, figsize=(9.6, 2.8), layout="constrained", width_ratios=(len(x), 5 * rank, len(whole))
+    )
+    for axes, numbers, color, name in (
+        (frames[0], x, GRAY, f"x: {len(x)} numbers"),
+        (frames[1], inner, ORANGE, f"A x: {rank}"),
+        (frames[2], through, ORANGE, f"B A x: {len(whole)} again, drawn over ΔW x (gray)"),
+    ):
+        if axes is frames[2]:
+            axes.bar(range(len(whole)), whole, width=1.0, color="#B5B5B5")
+        axes.bar(range(len(numbers)), numbers, width=0.8, color=color)
+        axes.axhline(0, color="black", lw=0.8)
+        axes.set_title(name, fontsize=11)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
+    figure.suptitle(f"Whatever the input is, {rank} numbers pass", fontsize=12)
+    lost = np.linalg.norm(whole - through) / np.linalg.norm(whole)
+    return figure, (
+        f"All that a rank of {rank} lets through are {rank} numbers. Bars: the {len(x)} numbers of an input x, the "
+        f"{rank} numbers A x, and the {len(whole)} numbers B A x that are made of them, over those of the whole "
+        f"update, from which they differ by {lost:.0%}. Each panel has its own scale."
+    )
+
+
+LINES = {  # name of a curve -> color, line, marker
+    "components": (ORANGE, "-", "o"),
+    "shrunk": (UPDATE, "--", "s"),
+    "remainder": (GRAY, ":", "v"),
+    "entries": (BLUE, "-.", "^"),
+    "subspace": (RED, ":", "x"),
+    "in 4 bits": (GREEN, "--", "D"),
+    "signs": (PURPLE, "", "*"),
+    "trained": ("black", "", "P"),
+}
+PANELS = (  # title, label of the axis; curve -> its words, and where they stand: place, height in %, side
+    (
+        "Equal norm: the whole update wins", "the norm of this many components",
+        {"shrunk": ("whole update, shrunk", 1.1, 100, "left"), "components": ("components", 9, 73, "left"),
+         "remainder": ("the other components, scaled", 1.1, 32, "left")},
+    ),
+    (
+        "Equal numbers: components win", "as many numbers as this many components",
+        {"components": ("components", 4.4, 79, "right"), "entries": ("largest entries", 5.4, 42, "right"),
+         "subspace": ("random directions", 128, 2, "right"), "trained": ("trained at rank 8", 7, 101, "right")},
+    ),
+    (
+        "Equal bytes: 4-bit components win", "megabytes",
+        {"components": ("components in 16 bits", 0.2, 62, "left"), "in 4 bits": ("in 4 bits", 0.04, 84, "right"),
+         "signs": ("★ signs, 1 bit", 0.6, 77, "left"), "trained": ("trained at rank 8, 16 bits", 0.28, 103, "right")},
+    ),
+)  # fmt: skip
+
+
+def three_axes(
+    ranks: list[int], shares: dict[str, NDArray], megabytes: dict[str, list[float]], trained: NDArray
+) -> Drawn:
+    """The same updates at equal norm, numbers and bytes: the share of the improvement that each way to cut them keeps.
+
+    shares: name of LINES -> (n, seeds), n ranks or 1; megabytes: name -> (n,); trained: (seeds,), at rank 8.
+    """
+    shares = shares | {"trained": trained[None]}
+    figure, frames = plt.subplots(1, 3, figsize=(11.2, 4.2), layout="constrained", sharey=True)
+    for axes, (title, label, names) in zip(frames, PANELS, strict=True):
+        for name, (words, x, y, side) in names.items():
+            color, style, marker = LINES[name]
+            places = megabytes[name] if label == "megabytes" else [8] if name == "trained" else ranks
+            low, middle, high = (100 * f(shares[name], axis=1) for f in (np.min, np.mean, np.max))
+            axes.fill_between(places, low, high, color=color, alpha=0.25, lw=0)
+            size = 11 if len(places) == 1 else 5
+            axes.plot(places, middle, ls=style, marker=marker, ms=size, color=color, lw=1.8)
+            axes.text(x, y, words, color=color, fontsize=10, ha=side).set_in_layout(False)
+        axes.set(xscale="log", xlabel=label, ylim=(-4, 112))
+        axes.set_title(title, fontsize=11)
+        axes.minorticks_off()
+        ticks = (0.01, 0.1, 1) if label == "megabytes" else ranks
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        _plain(axes)
+    frames[0].set_ylabel("share of the improvement that is kept, %")
+    at_8 = {name: f"{shares[name][min(ranks.index(8), len(shares[name]) - 1)].mean():.0%}" for name in shares}
+    return figure, (
+        f"Which way to cut an update wins depends on what is held equal. At the norm of rank 8: whole {at_8['shrunk']}"
+        f", components {at_8['components']}, remainder {at_8['remainder']}. At its numbers: largest entries "
+        f"{at_8['entries']}, random directions {at_8['subspace']}, trained {at_8['trained']}. At equal bytes, signs "
+        f"({at_8['signs']}) lie above 16-bit components and below 4-bit ones. Bands: three seeds."
+    )
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,164 @@
+"""Notebook 01: its sliders and pictures, and what the page says against what was stored."""
+
+import re
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from lora_edu.experiments import load_results
+from lora_edu.experiments.nb01 import RATES, STORED_LAYER, weight_and_update
+from lora_edu.figures import nb01 as pictures
+from lora_edu.measures import low_rank, relative_errors
+
+# --- the sliders -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def portrait():
+    return pictures.portrait()
+
+
+def test_the_portrait(portrait):
+    assert portrait.shape == (200, 170) and 0 <= portrait.min() < portrait.max() <= 1
+    assert np.linalg.matrix_rank(portrait) == 170  # the slider ends at the picture's rank
+
+
+def test_low_rank_is_the_best_of_its_rank():
+    M = np.random.default_rng(0).normal(size=(8, 40))
+    U, S, Vt = np.linalg.svd(M, full_matrices=False)
+    for rank in range(9):
+        approximation = low_rank(U, S, Vt, rank)
+        assert np.linalg.matrix_rank(approximation) == rank
+        error = np.linalg.norm(M - approximation) / np.linalg.norm(M)
+        assert error == pytest.approx(relative_errors(S)[rank], abs=1e-12)
+    assert np.allclose(low_rank(U, S, Vt, 8), M)
+    B = np.random.default_rng(1).normal(size=(8, 3))
+    assert np.linalg.norm(M - B @ np.linalg.pinv(B) @ M) / np.linalg.norm(M) > relative_errors(S)[3]
+
+
+def test_relative_errors_fall_from_one_to_zero():
+    errors = relative_errors(np.array([4.0, 2.0, 2.0, 1.0]))
+    assert errors.tolist() == pytest.approx([1, (9 / 25) ** 0.5, (5 / 25) ** 0.5, (1 / 25) ** 0.5, 0])
+
+
+@pytest.mark.parametrize("rank", [0, 1, 8, 92, 93, 170])
+def test_the_portrait_slider(portrait, rank):
+    view = pictures.portrait_view(portrait)
+    png, readout = view.render(rank=rank)
+    numbers = int(re.match(rf"rank {rank}: ([\d,]+) numbers in B and A", readout)[1].replace(",", ""))
+    assert png.startswith(b"\x89PNG") and numbers == rank * 370 and (numbers < portrait.size) == (rank < 92)
+    now = view.values(rank)
+    assert now["B"].shape == (200, rank) and now["A"].shape == (rank, 170)
+    assert np.allclose(now["B"] @ now["A"], now["whole"])
+    if rank == 170:
+        assert np.allclose(now["whole"], portrait)
+
+
+def test_the_factors_are_drawn_true_to_scale(portrait):
+    view = pictures.portrait_view(portrait)
+    view.render(rank=40)
+    whole, B, A = view.moving[:3]
+    sizes = [(right - left, bottom - top) for left, right, bottom, top in (i.get_extent() for i in (whole, B, A))]
+    assert sizes == [(170, 200), (40, 200), (170, 40)]
+    assert whole.axes.get_aspect() == 1
+
+
+def test_the_update_slider():
+    _, dW = weight_and_update()
+    shares = {0: 0.0, 1: 0.5, 4: 0.7, 8: 0.8, 64: 0.95, 256: 1.0}
+    view = pictures.update_view(dW, shares, shares)
+    for rank, share in shares.items():
+        png, readout = view.render(rank=rank)
+        assert png.startswith(b"\x89PNG") and readout.startswith(f"rank {rank}: {share:.0%} of the improvement")
+        assert np.linalg.matrix_rank(view.values(rank)["whole"], tol=1e-6) == rank
+
+
+# --- what the page says, and what it said before ---------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def arms():
+    stored = load_results("update-rank")["arms"]
+    return [stored[f"150 steps, seed {seed}"] for seed in range(3)]
+
+
+def shares(arms, kind):
+    """(ranks, seeds): the share of the improvement."""
+    return np.array([
+        (arm["loss"]["base"] - np.atleast_1d(arm["loss"][kind])) / (arm["loss"]["base"] - arm["loss"]["whole"])
+        for arm in arms
+    ]).T  # fmt: skip
+
+
+def test_at_equal_norm_the_whole_update_is_better_than_its_strongest_components(arms):
+    """The page once read "80% of the improvement with 43% of the squared norm" as concentration. It is not."""
+    at_8 = arms[0]["ranks"].index(8)
+    components, shrunk, remainder = (shares(arms, kind) for kind in ("components", "shrunk", "remainder"))
+    assert (shrunk[: at_8 + 2] > components[: at_8 + 2] + 0.05).all()
+    assert (components[1:] > remainder[1:]).all()  # from rank 2 on
+    norms = [[arm["norm"][kind][at_8] for arm in arms] for kind in ("components", "shrunk", "remainder")]
+    assert np.ptp(norms, axis=0).max() < 1e-4
+    assert (0.77 < components[at_8]).all() and (components[at_8] < 0.83).all()  # "about 80%"
+    assert (0.42 < np.array(norms[0])).all() and (np.array(norms[0]) < 0.46).all()  # "with about 44%"
+
+
+def test_the_update_is_of_lower_rank_than_the_weight_in_most_layers_not_in_all(arms):
+    for arm in arms:
+        pairs = np.array(list(arm["rank for 90%"].values()))
+        lower = (pairs[:, 1] < pairs[:, 0]).sum()
+        assert 15 <= lower < 24 and pairs[:, 1].min() > 8  # and none is of rank 8 by this measure
+
+
+def test_at_equal_numbers_components_win_also_against_larger_entries(arms):
+    at_8 = arms[0]["ranks"].index(8)
+    for rival in ("entries", "subspace", "entries, same norm", "subspace, same norm"):
+        assert (shares(arms, "components")[at_8] > 1.4 * shares(arms, rival)[at_8]).all(), rival
+
+
+def test_at_equal_bytes_coarse_codes_win(arms):
+    order = ("entries, same bytes", "components, same bytes", "signs", "in 4 bits, same bytes")
+    values = [shares(arms, kind)[0] for kind in order]
+    for worse, better in pairwise(values):
+        assert worse.max() < better.min()
+
+
+def test_what_is_trained_at_rank_8_beats_what_is_cut_to_it(arms):
+    stored = load_results("update-rank")["arms"]
+    for seed, arm in enumerate(arms):
+        own = stored[f"rank 8 trained, seed {seed}"]["loss"]
+        assert own < arm["loss"]["components"][arm["ranks"].index(8)] - 0.1
+
+
+def test_the_rates_are_the_best_of_the_sweeps():
+    from lora_edu.experiments.nb09 import BEST_RATES
+
+    assert RATES["lora"] == BEST_RATES["lora", "all plays"]
+    sweep = load_results("qlora-quality")["arms"]
+    losses = {lr: sweep[f"blocks, all plays, lr {lr:g}, seed 0"]["after"] for lr in (1e-3, 2e-3, 3e-3)}
+    assert min(losses, key=losses.get) == RATES["blocks"]
+
+
+def test_random_components_are_not_nearly_equally_strong():
+    """The self-check once said so."""
+    S = np.linalg.svd(np.random.default_rng(0).normal(size=(256, 256)), compute_uv=False)
+    assert S[0] > 2 * S[127] and S[0] > 100 * S[255] and S[0] < 1.1 * S[1]
+
+
+def test_the_checkpoint_of_rank_4_in_mebibytes():
+    """Beside the paper's 35 MB."""
+    numbers = 2 * 96 * 4 * (12288 + 12288)
+    assert numbers == 18_874_368 and 2 * numbers / 2**20 == 36.0 and round(175_255.8e6 / numbers) == 9285
+
+
+# --- the pictures say what was found ---------------------------------------------------------------------------------
+
+
+def test_the_words_of_the_pictures(portrait):
+    pieces = np.linalg.svd(portrait, full_matrices=False)
+    assert f"strengths {pieces[1][0]:.1f}" in pictures.components(*pieces)[1]
+    _, dW = weight_and_update()
+    x = pictures.layer_input(STORED_LAYER)
+    exact = low_rank(*np.linalg.svd(np.float64(dW), full_matrices=False), 8) @ x
+    lost = np.linalg.norm(dW @ x - exact) / np.linalg.norm(dW @ x)
+    assert f"differ by {lost:.0%}" in pictures.squeezed(x, dW, 8)[1]
