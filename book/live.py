@@ -25,7 +25,8 @@ from lora_edu.figures.sliders import View
 
 MOST_SETTINGS = 500  # a slider with more stays a picture
 MOST_BYTES = 350_000
-PANEL_MARGIN = 4  # pixels
+MARGIN = 4  # pixels around a panel
+LEGEND_GAP = 20  # pixels between the parts of a legend, at most
 FIRST_CELLS = 3  # the slider of the first screen is within so many code cells
 
 
@@ -130,18 +131,31 @@ def script(data: dict) -> str:
 
 
 def panels(view: View) -> list[list[int]]:
-    """Left and right edge, in pixels, of each panel of the picture: on a phone they stand below each other."""
-    renderer, width = view.canvas.get_renderer(), view.figure.bbox.width
-    headings = [text for part in (view.figure, *view.figure.subfigs) for text in part.texts]
-    parts = [*view.figure.axes, *headings]  # a heading over two panels keeps them together
-    boxes = [part.get_tightbbox(renderer).padded(PANEL_MARGIN) for part in parts]
-    spans: list[list[int]] = []
-    for box in sorted(boxes, key=lambda box: box.xmin):
-        if spans and box.xmin < spans[-1][1] - 2 * PANEL_MARGIN:  # above or below the one before
-            spans[-1][1] = max(spans[-1][1], round(min(box.xmax, width)))
+    """Left and right edge, in pixels, of each panel of the picture: on a phone they stand below each other.
+
+    A heading over two panels keeps them together, and what stands beside all axes, such as a legend, is one panel.
+    """
+    renderer, figure = view.canvas.get_renderer(), view.figure
+    parts = [part for whole in (figure, *figure.subfigs) for part in whole.get_children() if part is not whole.patch]
+    extents = {part: part.get_tightbbox(renderer) for part in parts if part not in figure.subfigs}
+    spans = {part: [box.xmin, box.xmax] for part, box in extents.items() if box is not None}
+    axes = [span for part, span in spans.items() if part in figure.axes]
+    others = [span for part, span in spans.items() if part not in figure.axes]
+    beside = [[low, high] for low, high in others if all(high < left or right < low for left, right in axes)]
+    along = [span for span in others if span not in beside]
+    joined = _joined([*axes, *along, *_joined(beside, LEGEND_GAP)], 0)
+    return [[max(round(low) - MARGIN, 0), min(round(high) + MARGIN, int(figure.bbox.width))] for low, high in joined]
+
+
+def _joined(spans: list[list[float]], gap: float) -> list[list[float]]:
+    """The spans from left to right, those joined that overlap or have no more than `gap` between them."""
+    joined: list[list[float]] = []
+    for low, high in sorted(spans):
+        if joined and low - gap < joined[-1][1]:
+            joined[-1][1] = max(joined[-1][1], high)
         else:
-            spans.append([round(max(box.xmin, 0)), round(min(box.xmax, width))])
-    return spans
+            joined.append([low, high])
+    return joined
 
 
 def _control(control: ipywidgets.Widget) -> dict:

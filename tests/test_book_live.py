@@ -6,12 +6,14 @@ from itertools import product
 from pathlib import Path
 
 import ipywidgets
+import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
 
 from book import live, pages
 from book.svg import UNIT, SVGRenderer
+from lora_edu.figures.sliders import View
 
 ROOT = Path(__file__).parent.parent
 NAMES = ("05_blocks", "06_nf4")
@@ -100,6 +102,20 @@ def test_the_options_of_controls():
     assert live.options(ipywidgets.ToggleButtons(options=["a", "b"])) == [("a", "a"), ("b", "b")]
     two = live.Hero(0, None, "", {"x": ipywidgets.Checkbox(), "y": ipywidgets.IntSlider(0, 0, 2)})
     assert [tuple(s.values()) for s in two.settings()] == list(product((False, True), (0, 1, 2)))
+
+
+def test_a_picture_is_cut_between_its_panels_and_not_through_a_heading():
+    figure = plt.figure(figsize=(10, 3), dpi=100)
+    for left in (0.1, 0.6):
+        figure.add_axes([left, 0.2, 0.3, 0.6])
+    view = View(figure, [], lambda: "")
+    assert len(live.panels(view)) == 2 and live.panels(view)[0][1] < live.panels(view)[1][0]
+    for x in (0.95, 0.97):
+        figure.text(x, 0.5, "x")
+    left, right, legend = live.panels(view)
+    assert right[1] < legend[0] and legend[1] > 970
+    figure.suptitle("a heading that is as long as both panels together, and then some")
+    assert len(live.panels(view)) == 2
 
 
 def test_a_notebook_without_a_slider_at_its_start_stays_as_it_is(tmp_path):

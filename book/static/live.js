@@ -17,7 +17,7 @@
 (function () {
   "use strict";
   const NARROW = 600;     // pixels: below it, panels are stacked
-  const SMALLEST = 0.7;   // of its size: a picture is pushed sideways rather than made smaller, so that text has 9 px
+  const SMALLEST = 0.68;  // of its size: a picture is pushed sideways rather than made smaller, so that text has 9 px
 
   function element(tag, attributes = {}, ...children) {
     const made = document.createElement(tag);
