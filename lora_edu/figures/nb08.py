@@ -1,5 +1,6 @@
 """The pictures of notebook 08: the film of one training step, what a block keeps, and when decoding costs time."""
 
+import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -7,7 +8,7 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from lora_edu.experiments.nb08 import film_name
+from lora_edu.experiments.nb08 import TECHNIQUES, film_name
 from lora_edu.figures import plots
 from lora_edu.figures.plots import BLUE, GRAY, ORANGE, SKY
 from lora_edu.figures.sliders import View
@@ -53,6 +54,14 @@ OPERATIONS = {
     "add": "a sum",
     "sum": "a bias gradient",
 }
+
+
+def film_controls() -> dict[str, ipywidgets.Widget]:
+    """What moves the film: four boxes to tick, and the moment."""
+    names = ("freeze the base, train adapters", "4 bits", "checkpointing", "paging")
+    boxes = [ipywidgets.Checkbox(description=name, indent=False) for name in names]
+    moment = ipywidgets.IntSlider(value=36, max=100, step=4, description="moment")
+    return dict(zip(TECHNIQUES, boxes, strict=True)) | {"moment": moment}
 
 
 def film_values(arm: dict) -> dict:

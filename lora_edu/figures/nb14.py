@@ -1,5 +1,6 @@
 """The memory slider of notebook 14: what training a model needs, by kind, and how much of each card that fills."""
 
+import ipywidgets
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -10,7 +11,7 @@ from lora_edu.figures.nb08 import BANDS as FILM_BANDS
 from lora_edu.figures.plots import CONSTANTS as CONSTANTS_LOOK
 from lora_edu.figures.plots import GRAY, filled, plain_axes
 from lora_edu.figures.sliders import View
-from lora_edu.memory.calculator import ALL_KINDS, CARDS_GB, GIB, USABLE, smallest_card, training_bytes
+from lora_edu.memory.calculator import ALL_KINDS, BITS, CARDS_GB, GIB, USABLE, smallest_card, training_bytes
 from lora_edu.memory.shapes import ARCHITECTURES, BASE, CONSTANTS
 
 CARDS_ALT = (
@@ -28,6 +29,18 @@ TOP = 1.6  # where the bars are cut off, as a share of the card
 MIX = -1.4  # where the bar with the shares of each kind stands, left of the cards
 
 
+def card_controls() -> dict[str, ipywidgets.Widget]:
+    """What is trained, and how."""
+    slide = ipywidgets.SelectionSlider
+    return {
+        "model": slide(options=list(ARCHITECTURES), value="LLaMA 7B", description="model"),
+        "rank": slide(options=list(RANKS.items()), value=FULL, description="rank"),
+        "bits": slide(options=BITS, value=16, description="bits"),
+        "tokens": slide(options=TOKENS, value=2048, description="tokens"),
+        "checkpointing": ipywidgets.Checkbox(description="checkpointing", indent=False),
+    }
+
+
 def parts_of(needed: dict[str, float], codes: float) -> dict[str, float]:
     """The kinds of `training_bytes` as parts of a bar: `codes` of the base weights' bytes are codes."""
     sizes = {"weights": needed[BASE] - codes, "codes": codes, "constants": needed[CONSTANTS]}
@@ -41,7 +54,8 @@ def memory_view() -> View:
     figure, axes = _panel()
     mix = [_part(axes, MIX, name) for name in PARTS]
     columns = {card: [_part(axes, i, name) for name in PARTS] for i, card in enumerate(CARDS_GB)}
-    shares = [axes.text(i, 0, "", ha="center", va="bottom", fontsize=10) for i in range(len(CARDS_GB))]
+    over_lines = dict(facecolor="white", edgecolor="none", pad=1)
+    shares = [axes.text(i, 0, "", ha="center", va="bottom", fontsize=10, bbox=over_lines) for i in range(len(CARDS_GB))]
     breaks = [axes.add_line(_zigzag(i)) for i in range(len(CARDS_GB))]
     sizes = [figure.text(0.985, _row(i), "", ha="right", va="center") for i in range(len(PARTS))]
     in_all = axes.text(MIX, 1.02, "", ha="center", va="bottom", fontsize=10, weight="bold")

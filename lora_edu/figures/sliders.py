@@ -15,6 +15,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -95,11 +96,22 @@ def explore(view: View, alt: str, **controls: ipywidgets.Widget) -> dict[str, ip
 
     for control in controls.values():
         control.style.description_width = "initial"
-        control.layout.width = "100%"
+        control.layout.width = "auto" if isinstance(control, ipywidgets.Checkbox) else "100%"
         control.observe(redraw, names="value")
-    _display(ipywidgets.VBox([*controls.values(), panel]))
+    _display(ipywidgets.VBox([*_rows(list(controls.values())), panel]))
     show_words(words)
     return controls
+
+
+def _rows(controls: list[ipywidgets.Widget]) -> list[ipywidgets.Widget]:
+    """The controls below each other; boxes to tick stand beside each other, so that the picture stays in sight."""
+    rows: list[ipywidgets.Widget] = []
+    for ticked, group in groupby(controls, lambda control: isinstance(control, ipywidgets.Checkbox)):
+        members = list(group)
+        if ticked:
+            members = [ipywidgets.HBox(members, layout=ipywidgets.Layout(flex_flow="row wrap", grid_gap="0 1.5em"))]
+        rows += members
+    return rows
 
 
 def _display(widget: ipywidgets.Widget) -> None:
