@@ -21,6 +21,7 @@ from PIL import Image
 LETTERS = {Path.MOVETO: "M", Path.LINETO: "l", Path.CURVE3: "q", Path.CURVE4: "c"}
 UNIT = 10  # of them are a pixel: whole numbers are short
 ANCHORS = {"left": ("start", 0.0), "center": ("middle", 0.5), "right": ("end", 1.0)}
+PHOTOGRAPH = 10_000  # an image of more numbers, in many shades, may lose what nobody sees
 HATCH_SIZE = 96  # pixels, the side of the tile that a hatch repeats: as many as the views have in an inch
 
 
@@ -88,8 +89,10 @@ class SVGRenderer(RendererBase):
 
     def draw_image(self, gc, x, y, im, transform=None) -> None:
         height, width = im.shape[:2]
-        buffer = io.BytesIO()
-        Image.fromarray(im[::-1, :, :3]).save(buffer, format="webp", lossless=True)  # its first row is the lowest
+        buffer, pixels = io.BytesIO(), im[::-1, :, :3]  # its first row is the lowest
+        photograph = pixels.size > PHOTOGRAPH and len(np.unique(pixels)) > 128
+        how = {"quality": 60} if photograph else {"lossless": True}
+        Image.fromarray(pixels).save(buffer, format="webp", **how)
         data = base64.b64encode(buffer.getvalue()).decode("ascii")
         place = f'x="{_short(x)}" y="{_short(self.height - y - height)}" '
         place += f'width="{_short(width)}" height="{_short(height)}"'

@@ -25,6 +25,9 @@ UPDATE = "#333333"  # a whole update
 # --- the product, true to scale: B A = B times A ----------------------------------------------------------------------
 
 
+NOTHING = "nothing yet: each rank adds\na column to B and a row to A"  # rank 0
+
+
 class Product:
     """Three images in a row, one dot for each number: the matrix B A, then B (d_out, r) and A (r, d_in)."""
 
@@ -42,8 +45,11 @@ class Product:
         axes.add_patch(Rectangle((0, 0), width, height, fill=False, ec=UPDATE, lw=1.0))
         axes.text(width + self.gap / 2, height / 2, "=", fontsize=18, ha="center", va="center")
         self.times = axes.text(0, height / 2, "×", fontsize=18, ha="center", va="center")
+        self.invitation = axes.text(
+            width + 1.1 * self.gap, height / 2, NOTHING, fontsize=11, va="center", linespacing=1.5
+        )
         self.names = [axes.text(0, 0, "", color=ORANGE, fontsize=12, ha="center", va="bottom") for _ in "BA"]
-        self.moving = [self.whole, *self.factors, *self.frames, *self.names, self.times]
+        self.moving = [self.whole, *self.factors, *self.frames, *self.names, self.times, self.invitation]
 
     def draw(self, B: NDArray, A: NDArray, whole: NDArray) -> None:
         (height, width), rank = self.shape, A.shape[0]
@@ -51,7 +57,8 @@ class Product:
         right = left + rank + self.gap  # of A
         corners = ((left, 0, rank, height), (right, (height - rank) / 2, width, rank))
         self.whole.set_data(whole)
-        self.times.set(text="×" if rank else "nothing", x=right - self.gap / 2, fontsize=18 if rank else 11)
+        self.times.set(text="×" if rank else "", x=right - self.gap / 2)
+        self.invitation.set_visible(not rank)
         for image, frame, text, factor, (x, y, w, h) in zip(
             self.factors, self.frames, self.names, (B, A), corners, strict=True
         ):
@@ -80,6 +87,7 @@ def portrait() -> NDArray:
     return gray.reshape(200, 3, 170, 3).mean(axis=(1, 3))  # each 3 x 3 points become one
 
 
+PORTRAIT_RANKS = (0, 1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 24, 40, 64, 100, 170)  # as many as the book can hold
 PORTRAIT_ALT = (
     "A picture and, true to scale, the two matrices whose product it is: B, a strip as tall as the picture, and A, one "
     "as wide as it; both are as thick as the rank."
