@@ -20,6 +20,11 @@ def relative_error(original: Tensor, changed: Tensor) -> float:
     return ((original - changed).norm() / original.norm()).item()
 
 
+def cosine(one: Tensor, other: Tensor) -> float:
+    """The cosine of the angle between two tensors of one shape: 1 for the same direction, about 0 for chance."""
+    return ((one * other).sum() / (one.norm() * other.norm())).item()
+
+
 def mean_squared_error(original: Tensor, changed: Tensor) -> float:
     """The mean of (W - W')**2."""
     return (original - changed).float().square().mean().item()

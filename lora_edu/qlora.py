@@ -13,37 +13,41 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_edu.engine import compiling  # the door to the compiled product
-from lora_edu.lora import (
-    ALL_LINEAR,
-    is_conv1d,
-    is_linear,
-    is_nf4,
-    layer_size,
-    lora_layers,
-    replace_layer,
-    select_layers,
-)
+from lora_edu.lora import is_conv1d, is_linear, is_nf4, layer_size, lora_layers, replace_layer, select_layers
 from lora_edu.quantization import DoubleQuant, QuantizedTensor, check_finite, check_settings, check_tensor, quantize
 
 
 class DecodedLinear(torch.autograd.Function):
-    """x -> x W^T + bias. Autograd would keep the decoded W for the backward pass; this keeps its 4-bit codes."""
+    """x -> x W^T + bias, by `.apply`. Autograd would keep the decoded W for backward; this keeps its 4-bit codes."""
 
     @staticmethod
     def forward(ctx, x: Tensor, quantized: QuantizedTensor, bias: Tensor | None) -> Tensor:
         ctx.quantized = quantized  # the layer's own: not one byte more is kept
-        with torch.autocast(x.device.type, enabled=False), quantized.decoded(x.dtype) as W:
+        with quantized.decoded(x.dtype) as W:
             return F.linear(x, W, bias)
 
     @staticmethod
-    def backward(ctx, grad_y: Tensor) -> tuple[Tensor | None, None, Tensor | None]:
-        grad_x = grad_bias = None
-        if ctx.needs_input_grad[0]:
-            with torch.autocast(grad_y.device.type, enabled=False), ctx.quantized.decoded(grad_y.dtype) as W:
-                grad_x = grad_y @ W  # dL/dx = dL/dy W
-        if ctx.needs_input_grad[2]:
-            grad_bias = grad_y.reshape(-1, grad_y.shape[-1]).sum(dim=0)  # dL/db: the sum of dL/dy over all rows
-        return grad_x, None, grad_bias  # W is frozen
+    def backward(ctx, grad_y: Tensor) -> tuple[Tensor, None, Tensor | None]:
+        with ctx.quantized.decoded(grad_y.dtype) as W:  # a second time
+            grad_x = grad_y @ W  # dL/dx = dL/dy W
+        return grad_x, None, bias_gradient(ctx, grad_y)  # the codes are frozen
+
+
+def decoded_linear(x: Tensor, quantized: QuantizedTensor, bias: Tensor | None) -> Tensor:
+    """x W^T + bias in x's type, by `DecodedLinear`; `torch.compile` would keep W, and gets a version of its own."""
+    product = compiling.decoded_linear if torch.compiler.is_compiling() else DecodedLinear.apply
+    return product(x, quantized, None if bias is None else bias.to(x.dtype))
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype:
+    """The type in which autocast wants products with x; x's own where autocast is off."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+def bias_gradient(ctx, grad_y: Tensor) -> Tensor | None:
+    """dL/db: the sum of dL/dy over all rows; None for a bias that is frozen, as it is in the course."""
+    return grad_y.reshape(-1, grad_y.shape[-1]).sum(dim=0) if ctx.needs_input_grad[2] else None
 
 
 class NF4Linear(nn.Module):
@@ -90,12 +94,9 @@ class NF4Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., in_features) -> (..., out_features)"""
-        device = x.device.type
-        y_dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+        y_dtype = autocast_dtype(x)
         x = x.to(self.compute_dtype or y_dtype)
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        product = compiling.decoded_linear if torch.compiler.is_compiling() else DecodedLinear.apply
-        return product(x, self.quantized, bias).to(y_dtype)
+        return decoded_linear(x, self.quantized, self.bias).to(y_dtype)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}"
@@ -143,7 +144,7 @@ def quantize_linears(
         raise ValueError(
             "this model has adapters already: call quantize_linears(model) first, then add_lora(model, ...)"
         )
-    chosen = select_layers(model, ALL_LINEAR, skip, lambda layer: is_linear(layer) and not is_nf4(layer))
+    chosen = select_layers(model, "all-linear", skip, lambda layer: is_linear(layer) and not is_nf4(layer))
     check_settings(block_size, double_quant)
     for path, layer in chosen.items():
         _check_weight(path, layer.weight.detach())

@@ -237,10 +237,12 @@ class QuantizedTensor(nn.Module):
     def decoded(self, dtype: torch.dtype) -> Iterator[Tensor]:
         """`with quantized.decoded(x.dtype) as W:` what `dequantize` returns, in this type, until the block ends.
 
-        Then W's memory is used for the next tensor, of another layer perhaps: nothing may keep W, or a view of it.
+        Products in the block keep that type: autocast is off. Then W's memory is used for the next tensor, of another
+        layer perhaps: nothing may keep W, or a view of it.
         """
         exact = self.dtype in (torch.float32, dtype)  # else a value is rounded twice, first to the type that it had
-        with kernels.scratch(self.shape.numel(), dtype if exact else self.dtype, self.codes.device) as flat:
+        device, kind = self.codes.device, dtype if exact else self.dtype
+        with torch.autocast(device.type, enabled=False), kernels.scratch(self.shape.numel(), kind, device) as flat:
             self._decode_into(flat)
             yield flat.view(self.shape).to(dtype)
 

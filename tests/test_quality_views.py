@@ -2,7 +2,7 @@ import matplotlib.pyplot as plt
 import pytest
 
 from lora_edu.experiments.nb09 import RATES, SEEDS, TEXT_SIZES, arm_name, rates
-from lora_edu.figures import nb09 as views
+from lora_edu.figures import nb09_quality as views
 
 
 @pytest.fixture
@@ -38,14 +38,16 @@ def test_rates_in_order():
 
 
 def test_the_figures_show_every_rate_and_every_seed(arms):
-    figure = views.sweep_figure(arms)
+    figure, words = views.sweep_figure(arms)
+    assert "full fine-tuning 0.0003" in words
     for axes, text in zip(figure.axes, TEXT_SIZES, strict=True):
         curves, rings = axes.lines[::2], axes.lines[1::2]
         assert axes.get_title() == text and axes.get_xscale() == "log"
         for method, curve, ring in zip(views.LOOKS, curves, rings, strict=True):
             assert dict(zip(*curve.get_data(), strict=True)) == views.sweep(arms, method, text)
             assert ring.get_xdata()[0] == views.best_rate(arms, method, text)
-    figure = views.seeds_figure(arms)
+    figure, words = views.seeds_figure(arms)
+    assert "QLoRA 4.100" in words
     for axes, text in zip(figure.axes, TEXT_SIZES, strict=True):
         drawn = [list(line.get_ydata()) for line in axes.lines]
         assert drawn == [views.at_best(arms, method, text) for method in views.LOOKS]
@@ -68,13 +70,3 @@ def test_the_recovery_compares_seed_by_seed():
         "4 x noise": (3.0, [0.75]),
         "NF2": (3.0, [0.75]),
     }
-
-
-def test_the_recovery_figure_shows_before_and_after():
-    rises = {"NF4": (0.01, [0.001, -0.002]), "NF2": (0.5, [0.1])}
-    axes = views.recovery_figure(rises).axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["NF4", "NF2"]
-    drawn = [list(line.get_xdata()) for line in axes.lines[:-1]]
-    assert drawn == [[0.01], [0.001, -0.002], [0.5], [0.1]]
-    assert "symlog" in axes.get_xscale() and "nats per byte" in axes.get_xlabel()
-    plt.close("all")

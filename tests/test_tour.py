@@ -1,7 +1,7 @@
 """The tour in two hours: each stretch is marked, leads to the next one, needs nothing outside, and runs by itself.
 
 A stretch is a notebook from its first cell to the end of its last section of the tour. Its sections carry the word
-"Tour" at the side; where they end stands "Tour: next".
+"Tour" at the side; where they end stands "Tour: next", and in the last one "Tour: the end".
 """
 
 import os
@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 MARK = '<div align="right"><b>Tour</b></div>'
-STRETCHES = {"04_lora_torch": 4}  # notebook -> its sections 1 to n belong to the tour
+STRETCHES = {"04_lora_torch": 4, "09_qlora_gpt": 5}  # notebook -> its sections 1 to n belong to the tour
 TOUR = {"00", "04", "06", "09"}  # the notebooks of the tour
 
 
@@ -42,7 +42,8 @@ def test_every_section_is_marked(stretch):
 
 def test_the_stretch_ends_where_the_next_one_is_named(stretch):
     last = [cell for cell in stretch[1].cells if cell.cell_type == "markdown"][-1].source
-    assert re.search(r"\*\*Tour: next,\*\* \[\d\d", last)
+    end = r"\*\*Tour: the end\.\*\*" if stretch[0].startswith("09") else r"\*\*Tour: next,\*\* \[\d\d"
+    assert re.search(end, last)
 
 
 def test_the_text_leads_to_no_notebook_outside_the_tour(stretch):

@@ -4,37 +4,16 @@ A wrong answer is mostly a wrong form, a wrong scaling, or both: the mistakes ar
 """
 
 from collections.abc import Callable
-from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lora_edu.exercises.factors import SCALINGS, explained, mistakes, other_form
 from lora_edu.exercises.grading import Exercise, beside
-from lora_edu.exercises.nb02_parts import explained, other_form
 
 __all__ = ["beside", "first_step", "grad_A", "grad_gate", "merged_weight"]
 
-# The factor that belongs there, alpha / rank, and others that are written for it.
-SCALINGS = {
-    "": lambda alpha, rank, d_out, d_in: alpha / rank,
-    "the scaling alpha / rank is missing.": lambda alpha, rank, d_out, d_in: 1,
-    "this scales by alpha. The update is scaled by alpha / rank.": lambda alpha, rank, d_out, d_in: alpha,
-    "this divides by the rank but leaves alpha out.": lambda alpha, rank, d_out, d_in: 1 / rank,
-    "`alpha // rank` rounds down to a whole number: use `/`.": lambda alpha, rank, d_out, d_in: alpha // rank,
-    "this multiplies by the rank. The scaling is alpha / rank.": lambda alpha, rank, d_out, d_in: alpha * rank,
-    "this has the scaling upside down: it is alpha / rank.": lambda alpha, rank, d_out, d_in: rank / alpha,
-    "this has s = alpha / rank once too often.": lambda alpha, rank, d_out, d_in: (alpha / rank) ** 2,
-    "this divides by the root of the rank, as the variant rsLoRA does. LoRA divides by the rank.": (
-        lambda alpha, rank, d_out, d_in: alpha / rank**0.5
-    ),
-    "this divides by d_out, the number of rows of B. The rank is the number of its columns, and of the rows of A.": (
-        lambda alpha, rank, d_out, d_in: alpha / d_out
-    ),
-    "this divides by d_in, the number of columns of A. The rank is the number of its rows, and of the columns of B.": (
-        lambda alpha, rank, d_out, d_in: alpha / d_in
-    ),
-}
 SCALINGS_TWICE = {
     "": lambda alpha, rank, d_out, d_in: (alpha / rank) ** 2,
     "this has s once. It stands in the gradient of B, and once more in the update s B A.": SCALINGS[""],
@@ -51,19 +30,6 @@ SCALINGS_TWICE = {
         lambda alpha, rank, d_out, d_in: (alpha / d_in) ** 2
     ),
 }
-
-
-def _mistakes(forms: dict[str, Callable], scalings: dict[str, Callable] = SCALINGS) -> dict[str, Callable]:
-    """Every form with every scaling but the right one with the right one; the right form and scaling have no sentence.
-
-    A form is a function of the scaling and of the exercise's own arguments.
-    """
-    named = {}
-    for (form, make), (scaling, scale) in product(forms.items(), scalings.items()):
-        if form or scaling:
-            sentence = f"{form} Also: {scaling}" if form and scaling else form or scaling
-            named[sentence] = lambda *case, make=make, scale=scale: make(scale, *case)
-    return named
 
 
 def _cases(*names: str) -> list[tuple]:
@@ -97,7 +63,7 @@ grad_A = Exercise(
     "2.1",
     lambda x, g, B, alpha: alpha / B.shape[1] * (g @ B).T @ x,
     _cases("x", "grad_output", "lora_B", "alpha"),
-    _mistakes(
+    mistakes(
         {
             "": _of_A(lambda x, g, sB: (g @ sB).T @ x),
             "this averages over the batch. The gradient of the output contains the average already: sum the rows.": (
@@ -143,7 +109,7 @@ grad_gate = Exercise(
     "2.2",
     lambda x, g, A, B, alpha: alpha / len(A) * ((x @ A.T) * (g @ B)).sum(axis=0),
     _cases("x", "grad_output", "lora_A", "lora_B", "alpha"),
-    _mistakes(
+    mistakes(
         {
             "": _of_gate(lambda low, up: (low * up).sum(axis=0)),
             "this averages over the batch. The gradient of the output contains the average already: sum the rows.": (
@@ -219,7 +185,7 @@ merged_weight = Exercise(
     "2.3",
     lambda W, A, B, alpha: W + alpha / len(A) * B @ A,
     _cases("weight", "lora_A", "lora_B", "alpha"),
-    _mistakes(
+    mistakes(
         {
             "": _of_merge(lambda W, update: W + update),
             "this is the update alone. Merging adds it to the weight.": _of_merge(lambda W, update: update),
@@ -261,7 +227,7 @@ first_step = Exercise(
     "2.4",
     lambda G, A, alpha, lr: -lr * (alpha / len(A)) ** 2 * G @ A.T @ A,
     _cases("grad_weight", "lora_A", "alpha", "lr"),
-    _mistakes(
+    mistakes(
         {
             "": _of_step(lambda G, A, lr: -lr * G @ A.T @ A),
             "the sign is wrong: a step goes against the gradient.": _of_step(lambda G, A, lr: lr * G @ A.T @ A),

@@ -7,18 +7,22 @@ same batches and, for adapters, the same A: LoRA and QLoRA can be compared pair 
 "blocks" trains the weight matrices that adapters are given, in full, and nothing else: what is left between it and LoRA
 is the rank. Two more ways ask what the error of NF4 does. "noise" adds to each block of 64 weights random numbers with
 the norm that NF4's error has there; "nf2" rounds to four values instead of sixteen. Both train adapters, as QLoRA does.
+
+`film` is another experiment: one run of QLoRA, looked at twelve times.
 """
 
+import hashlib
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lora_edu.gpt import GPT
-from lora_edu.lora import add_lora
-from lora_edu.measures import block_linears
+from lora_edu.lora import add_lora, is_nf4, lora_layers
+from lora_edu.measures import block_linears, surprise
 from lora_edu.models.pretrain import load_base
 from lora_edu.qlora import quantize_linears
-from lora_edu.quantization import quantize
-from lora_edu.texts import Text, load_text
+from lora_edu.quantization import quantize, unpack
+from lora_edu.texts import ADDRESS_LINE, PLAY_LINE, Text, load_text
 from lora_edu.training import evaluate, train
 
 BLOCK_SIZE = 64
@@ -125,6 +129,13 @@ BEST_RATES: dict[tuple[str, str], float] = {
 }
 
 
+BLOCK_RATES = (1e-3, 2e-3, 3e-3)  # "blocks" on all plays; 2e-3 was best
+# LoRA on all plays at other ranks than 8: the rates tried with seed 0, and the seeds that the best of them is run with.
+RANK_RATES: dict[int, tuple[float, ...]] = {64: (1e-3, 3e-3, 6e-3, 1e-2)}
+RANK_SEEDS = {64: SEEDS}
+BEST_RANK_RATE = 3e-3
+
+
 def rates(method: str, text: str) -> tuple[float, ...]:
     """The learning rates of a sweep, the smallest first."""
     return tuple(sorted(RATES[method] + (RATES_BETWEEN[method] if text == "all plays" else ())))
@@ -137,7 +148,7 @@ def arm_name(method: str, text: str, lr: float, seed: int) -> str:
 
 def _arms(name: str, text: str, lrs: tuple[float, ...], seeds: tuple[int, ...], **options) -> dict[str, dict]:
     return {
-        arm_name(name, text, lr, seed): {"method": name, "text": text, "lr": lr, "repeat": seed, **options}
+        arm_name(name, text, lr, seed): {"method": name, "text": text, "lr": lr, "repeat": seed} | options
         for lr in lrs
         for seed in seeds
     }
@@ -166,7 +177,83 @@ def _quality_arms() -> dict[str, dict]:
         "noise x4": {"method": "noise", "noise": 4},
     }.items():
         arms |= _arms(name, "all plays", (rate,), SEEDS, **options)
-    return arms | _arms("blocks", "all plays", (1e-3, 2e-3, 3e-3), SEEDS[:1])
+    arms |= _arms("blocks", "all plays", BLOCK_RATES, SEEDS[:1]) | _arms("blocks", "all plays", (2e-3,), SEEDS)
+    for rank, tried in RANK_RATES.items():
+        options = {"method": "lora", "rank": rank}
+        arms |= _arms(rank_name(rank), "all plays", tried, SEEDS[:1], **options)
+        arms |= _arms(rank_name(rank), "all plays", (BEST_RANK_RATE,), RANK_SEEDS[rank], **options)
+    return arms
+
+
+def rank_name(rank: int) -> str:
+    """The name of LoRA at another rank than 8 in the name of an arm; alpha is twice the rank there, too."""
+    return "lora" if rank == 8 else f"lora rank {rank}"
 
 
 QUALITY_ARMS = _quality_arms()
+
+
+# --- the film --------------------------------------------------------------------------------------------------------
+
+FILM_STEPS = (0, 5, 10, 15, 20, 30, 40, 60, 80, 100, 125, 150)
+FILM_RECIPE = {"steps": 150, "batch_size": 8, "seq_len": 256, "lr": 1e-2}  # as in the notebook
+FILM_LAYER, CORNER = "blocks.2.attention.q_proj", 64
+SAMPLING = {"max_new_tokens": 240, "temperature": 0.7, "top_k": 20}
+
+
+def film(*, recipe: dict | None = None, seed: int = 0, folder=None, progress: bool = True) -> dict:
+    """Train QLoRA on plays, and stop at each of FILM_STEPS for a look. Returns what moves, and what does not.
+
+    "codes": the 4-bit codes of the first 64 rows and columns of one layer, a hexadecimal digit each; "frames": for each
+    look the losses on both texts, the surprise at each byte of the two painted lines, a sample of text, a checksum of
+    all codes and of all adapters, and the part of A and B that makes the update of those 64 rows and columns.
+    """
+    plays, speeches = load_text("shakespeare"), load_text("speeches")
+    model = prepared(load_base("laptop", device="cpu"), "qlora", seed=seed)
+    layer, frames = lora_layers(model)[FILM_LAYER], []
+
+    def look(done: int, _loss: float) -> None:
+        if done not in FILM_STEPS:
+            return
+        frames.append(
+            {
+                "step": done,
+                "plays": round(evaluate(model, plays.validation), 5),
+                "addresses": round(evaluate(model, speeches.validation), 5),
+                "play line": [round(float(loss), 3) for loss in surprise(model, PLAY_LINE)],
+                "address line": [round(float(loss), 3) for loss in surprise(model, ADDRESS_LINE)],
+                "sample": model.generate("My lord, ", **SAMPLING, generator=torch.Generator().manual_seed(seed)),
+                "codes": checksum(codes_of(model)),
+                "adapters": checksum([value for name, value in model.state_dict().items() if "lora_" in name]),
+                "A": _short(layer.lora_A[:, :CORNER]),
+                "B": _short(layer.lora_B[:CORNER]),
+            }
+        )
+
+    recipe = FILM_RECIPE | (recipe or {})
+    looks = {"eval_every": 5, "eval_windows": 1, "on_evaluation": look}
+    train(model, plays, **recipe, **looks, seed=seed, device="cpu", progress=progress)
+    return {"layer": FILM_LAYER, "scaling": layer.scaling, "codes": corner_codes(layer.base), "frames": frames}
+
+
+def codes_of(model: nn.Module) -> list[Tensor]:
+    """The packed codes of every 4-bit layer."""
+    return [layer.codes for layer in model.modules() if is_nf4(layer)]
+
+
+def checksum(tensors: list[Tensor]) -> str:
+    """The first 12 digits of the SHA-256 of all bytes: another bit anywhere, another checksum."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def corner_codes(layer: nn.Module) -> list[str]:
+    """The codes of the first rows and columns of a 4-bit layer: one text of hexadecimal digits a row."""
+    codes = unpack(layer.codes, 16).view(layer.out_features, layer.in_features)[:CORNER, :CORNER]
+    return ["".join(f"{code:x}" for code in row) for row in codes.tolist()]
+
+
+def _short(matrix: Tensor) -> list[list[float]]:
+    return [[float(f"{value:.3g}") for value in row] for row in matrix.detach().tolist()]

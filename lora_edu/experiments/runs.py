@@ -28,7 +28,7 @@ from lora_edu.experiments.nb04 import VOICE_ARMS, dial
 from lora_edu.experiments.nb06 import FORMAT_ARMS, format_loss
 from lora_edu.experiments.nb07 import DOUBLE_QUANT_ARMS, double_quant_loss
 from lora_edu.experiments.nb08 import FILM_ARMS, step_film
-from lora_edu.experiments.nb09 import QUALITY_ARMS, fine_tuned_loss
+from lora_edu.experiments.nb09 import QUALITY_ARMS, film, fine_tuned_loss
 from lora_edu.experiments.scoreboard import SCOREBOARD_ARMS, score
 from lora_edu.models.pretrain import base_path
 
@@ -88,6 +88,7 @@ EXPERIMENTS = {
     "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS),  # notebook 07
     "scoreboard": Experiment(score, SCOREBOARD_ARMS),  # notebooks 05 to 09
     "step-films": Experiment(step_film, FILM_ARMS),  # notebook 08
+    "qlora-film": Experiment(film, {"150 steps": {}}),  # notebook 09
     "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS),  # notebook 09
 }
 

@@ -28,7 +28,7 @@ def layer_diagram(adapter: bool = False, quantized: bool = False, backward: bool
     axes.axis("off")
     _base(axes, adapter, quantized)
     if quantized:
-        _decode_step(axes)
+        _decode_step(axes, backward)
     if adapter:
         _adapter(axes)
     if backward:
@@ -74,7 +74,7 @@ def _adapter(axes: Axes) -> None:
     axes.text(PLUS + 0.12, BELOW / 2, "times\n$s = \\alpha / r$", fontsize=10, va="center")
 
 
-def _decode_step(axes: Axes) -> None:
+def _decode_step(axes: Axes, backward: bool) -> None:
     """What is stored stands above: it is decoded into W' whenever the layer is used."""
     _box(axes, W, ABOVE, WIDE, TALL, CODES)
     axes.text(
@@ -87,7 +87,8 @@ def _decode_step(axes: Axes) -> None:
     axes.text(W - WIDE / 2 - 0.2, ABOVE, "stored,\nfrozen", ha="right", va="center", fontsize=11)
     middle = (ABOVE - TALL / 2 + TALL / 2) / 2
     _arrow(axes, (W, ABOVE - TALL / 2), (W, TALL / 2))
-    axes.text(W + 0.15, middle, "decode, at every use:\nW′ = codebook[code] × absmax", va="center", fontsize=10)
+    when = "once forward, once backward" if backward else "at every use"
+    axes.text(W + 0.15, middle, f"decode, {when}:\nW′ = codebook[code] × absmax", va="center", fontsize=10)
 
 
 def _backward(axes: Axes, adapter: bool, quantized: bool) -> None:
@@ -107,14 +108,15 @@ def _backward(axes: Axes, adapter: bool, quantized: bool) -> None:
                 axes.text(x + 0.12, y - 0.6, label, ha="left", va="center", fontsize=10, color=color)
         _arrow(axes, (PLUS - 0.18, -0.3), (PLUS - 0.18, BELOW + 0.15), GRADIENT)
         _arrow(axes, (B - 0.15, BELOW + 0.3), (W + WIDE / 2 + 0.05, BELOW + 0.3), GRADIENT)
-        _arrow(axes, (W - WIDE / 2 - 0.05, BELOW + 0.3), (LEFT + 0.12, BELOW + 0.3), GRADIENT)
+        _line(axes, (W - WIDE / 2 - 0.05, BELOW + 0.3), (LEFT + 0.25, BELOW + 0.3), GRADIENT)
+        _arrow(axes, (LEFT + 0.25, BELOW + 0.3), (LEFT + 0.25, low - 0.02), GRADIENT)  # adds to what W sends back
     start = (PLUS - 0.25, low) if adapter else (Y - 0.15, low)
     if adapter:
         _arrow(axes, (Y - 0.15, low), (PLUS + 0.1, low), GRADIENT)
     _arrow(axes, start, (W + WIDE / 2 + 0.03, low), GRADIENT)
     _arrow(axes, (W - WIDE / 2 - 0.03, low), (X + 0.15, low), GRADIENT)
     axes.text(Y - 0.1, low - 0.12, "dL/dy", ha="right", va="top", fontsize=10, color=color)
-    axes.text(LEFT + 0.15, low - 0.12, "dL/dx", ha="left", va="top", fontsize=10, color=color)
+    axes.text(X + 0.12, low - 0.12, "dL/dx", ha="left", va="top", fontsize=10, color=color)
     axes.text(W, low - 0.05, f"({name} gets no gradient)", ha="center", va="top", fontsize=9, color=color)
 
 
@@ -124,7 +126,8 @@ def _words(adapter: bool, quantized: bool, backward: bool) -> str:
     if adapter:
         words += f" Beside it A, as wide as W and {RANK} tall, and B, as tall as W and {RANK} wide, add to y, times s."
     if quantized:
-        words += f" W′ is decoded at every use from 4-bit codes and one absmax for {BLOCK} of them."
+        when = "once forward and once backward" if backward else "at every use"
+        words += f" W′ is decoded {when} from 4-bit codes and one absmax for {BLOCK} of them."
     if backward:
         words += f" Backward, dashed: {'A and B get' if adapter else 'x gets'} a gradient, {weight} none."
     return words
@@ -141,8 +144,9 @@ def _box(axes: Axes, x: float, y: float, width: float, height: float, look: Look
     axes.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, **style))
 
 
-def _line(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    axes.plot(*zip(start, end, strict=True), color="black", lw=1.2, solid_capstyle="butt")
+def _line(axes: Axes, start: tuple[float, float], end: tuple[float, float], look: Look = ("black", "")) -> None:
+    style = "--" if look is GRADIENT else "-"
+    axes.plot(*zip(start, end, strict=True), color=look[0], lw=1.2, ls=style, solid_capstyle="butt")
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], look: Look = ("black", "")) -> None:

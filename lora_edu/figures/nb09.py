@@ -1,103 +1,228 @@
-"""What the stored results of `qlora-quality` say: which rate is whose best, and the figures of notebook 09.
+"""The figures of notebook 09: the film of one run, what was rounded, what was learned, what a merge does to codes.
 
-`arms` is everywhere the part of that name of the stored results: the name of an arm -> its losses.
+Those that plot the stored comparisons are in `lora_edu.figures.nb09_quality`.
 """
 
+import textwrap
+
+import ipywidgets
 import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from torch import nn
 
-from lora_edu.experiments.nb09 import SEEDS, TEXT_SIZES, arm_name, rates
-from lora_edu.figures.plots import BLUE, GRAY, GREEN, ORANGE, plain_axes
+from lora_edu.figures.painted import PaintedLine
+from lora_edu.figures.plots import ADAPTER, BLUE, CODES, GRAY, ORANGE, RED, filled, plain_axes
+from lora_edu.figures.sliders import View, explore
+from lora_edu.texts import ADDRESS_LINE, PLAY_LINE
 
-NAMES = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}
-LOOKS = {"full": (GREEN, "^", ":"), "lora": (ORANGE, "s", "--"), "qlora": (BLUE, "o", "-")}  # color, marker, line
+Drawn = tuple[Figure, str]  # a figure and its words
 
+# --- the film: the slider of the first screen ------------------------------------------------------------------------
 
-def sweep(arms: dict, method: str, text: str) -> dict[float, float]:
-    """Rate -> loss after training with seed 0. Rates at which training diverged are left out."""
-    results = {lr: arms[arm_name(method, text, lr, 0)] for lr in rates(method, text)}
-    return {lr: result["after"] for lr, result in results.items() if "after" in result}
-
-
-def best_rate(arms: dict, method: str, text: str) -> float:
-    """The rate with the lowest loss in the sweep."""
-    losses = sweep(arms, method, text)
-    return min(losses, key=losses.get)
+FILM_ALT = (
+    "Two lines of text, of a play and of an address, with a bar under every byte as long as the model's surprise. "
+    "Below them a text that the model writes, and two squares of 64 by 64: the 4-bit codes of a weight, which never "
+    "change, and the update of the adapter in the same place, which grows."
+)
 
 
-def at_best(arms: dict, method: str, text: str, which: str = "after") -> list[float]:
-    """The losses of a method at its own best rate, one for each seed. which: before, after, addresses or training."""
-    rate = best_rate(arms, method, text)
-    return [arms[arm_name(method, text, rate, seed)][which] for seed in SEEDS]
+def film(arm: dict) -> None:
+    """Show the film. arm: the stored result of `qlora-film`."""
+    steps = [frame["step"] for frame in arm["frames"]]
+    explore(film_view(arm), FILM_ALT, step=ipywidgets.SelectionSlider(options=steps, description="training step"))
 
 
-def recovery(arms: dict, text: str = "all plays") -> dict[str, tuple[float, list[float]]]:
-    """What a changed base costs: label -> (rise of the loss on plays before training, rises after it, one a seed).
+def film_view(arm: dict) -> View:
+    """A view with one control, `step` (one of those that were looked at)."""
+    frames = {frame["step"]: frame for frame in arm["frames"]}
+    last = _update(arm, arm["frames"][-1])
+    figure = plt.figure(figsize=(9.6, 5.9), dpi=96)
+    lines = [figure.add_axes([0.065, bottom, 0.925, 0.22]) for bottom in (0.745, 0.49)]
+    play, address = (
+        PaintedLine(axes, text, name)
+        for axes, text, name in zip(lines, (PLAY_LINE, ADDRESS_LINE), ("a play", "an address"), strict=True)
+    )
+    codes, update = figure.add_axes([0.515, 0.03, 0.22, 0.32]), figure.add_axes([0.765, 0.03, 0.22, 0.32])
+    shown_codes = codes.imshow(_numbers(arm["codes"]), cmap="Greens", vmin=0, vmax=15, interpolation="nearest")
+    reach = 3 * last.std()
+    shown = update.imshow(last, cmap="PuOr", vmin=-reach, vmax=reach, interpolation="nearest")
+    for axes, look in ((codes, CODES), (update, ADAPTER)):
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set(color=look[0], lw=1.6)
+    titles = [axes.text(0, -3, "", fontsize=9, va="bottom", linespacing=1.3) for axes in (codes, update)]
+    figure.text(0.01, 0.44, "and it writes, after “My lord, ”:", fontsize=11, va="top")
+    sample = figure.text(0.01, 0.39, "", fontsize=9.5, va="top", family="monospace", linespacing=1.3)
 
-    A rise is measured against LoRA on the unchanged base, with the same rate and the same seed.
-    """
-    rate, rises = best_rate(arms, "qlora", text), {}
-    for label, name in {"NF4": "qlora", "noise": "noise", "4 x noise": "noise x4", "NF2": "nf2"}.items():
-        seeds = [seed for seed in SEEDS if arm_name(name, text, rate, seed) in arms]
-        changed, whole = ([arms[arm_name(who, text, rate, seed)] for seed in seeds] for who in (name, "lora"))
-        before, after = (
-            [c[which] - w[which] for c, w in zip(changed, whole, strict=True)] for which in ("before", "after")
-        )
-        rises[label] = sum(before) / len(before), after
-    return rises
+    def values(step: int) -> dict:
+        frame = frames[step]
+        return {
+            "play": np.array(frame["play line"]),
+            "address": np.array(frame["address line"]),
+            "sample": in_lines(frame["sample"]),
+            "update": _update(arm, frame),
+            "codes": f"4-bit codes of W: frozen\nchecksum of all: {frame['codes']}",
+            "adapters": f"s B A in the same place\nchecksum: {frame['adapters']}",
+            "readout": (
+                f"step {step}: loss {frame['plays']:.2f} on plays, {frame['addresses']:.2f} on addresses; "
+                f"checksum of the codes {frame['codes']}"
+            ),
+        }
+
+    def draw(values: dict) -> None:
+        play.set(values["play"])
+        address.set(values["address"])
+        sample.set_text(values["sample"])
+        shown.set_data(values["update"])
+        titles[0].set_text(values["codes"])
+        titles[1].set_text(values["adapters"])
+
+    draw(values(arm["frames"][0]["step"]))
+    moving = [*play.moving, *address.moving, sample, shown_codes, shown, *titles]
+    return View(figure, moving, values=values, draw=draw)
 
 
-def sweep_figure(arms: dict) -> Figure:
-    """Loss against the learning rate, one panel for each amount of text; a ring marks each method's best rate.
-
-    Each panel begins a little below its lowest loss and is 0.45 nats high: what lies far above is cut off.
-    """
-    figure, panels = _two_panels()
-    for axes, text in zip(panels, TEXT_SIZES, strict=True):
-        for method, (color, marker, line) in LOOKS.items():
-            losses, best = sweep(arms, method, text), best_rate(arms, method, text)
-            axes.plot(*zip(*losses.items(), strict=True), line, color=color, marker=marker, label=NAMES[method])
-            axes.plot(best, losses[best], "o", ms=15, mfc="none", mec=color)
-        lowest = min(min(sweep(arms, method, text).values()) for method in LOOKS)
-        axes.set(xscale="log", xlabel="learning rate", title=text, ylim=(lowest - 0.03, lowest + 0.42))
-    panels[0].set_ylabel("loss after training, nats per byte")
-    panels[0].legend(frameon=False, fontsize=9, loc="upper left")
-    return figure
+def _update(arm: dict, frame: dict) -> np.ndarray:
+    """s B A of the rows and columns that the film shows."""
+    return arm["scaling"] * np.array(frame["B"]) @ np.array(frame["A"])
 
 
-def seeds_figure(arms: dict) -> Figure:
-    """One dot for each seed, each method at its own best rate; one panel for each amount of text."""
-    figure, panels = _two_panels()
-    for axes, text in zip(panels, TEXT_SIZES, strict=True):
-        for place, (method, (color, marker, _)) in enumerate(LOOKS.items()):
-            losses = at_best(arms, method, text)
-            across = [place + 0.12 * (seed - 1) for seed in SEEDS]
-            axes.plot(across, losses, marker, color=color)
-            axes.hlines(sum(losses) / len(losses), place - 0.3, place + 0.3, color=color)
-        labels = [f"{NAMES[method]}\n{best_rate(arms, method, text):g}" for method in LOOKS]
-        axes.set(xticks=range(3), xticklabels=labels, title=text, xlim=(-0.5, 2.5), xlabel="and its best learning rate")
-    panels[0].set_ylabel("loss after training, nats per byte")
-    return figure
+def _numbers(rows: list[str]) -> np.ndarray:
+    return np.array([[int(digit, 16) for digit in row] for row in rows])
 
 
-def recovery_figure(rises: dict[str, tuple[float, list[float]]]) -> Figure:
-    """What `recovery` returns, one row for each change: a ring before training, a diamond for each seed after it."""
-    figure, axes = plain_axes(height=1.2 + 0.5 * len(rises))
-    for row, (before, after) in enumerate(rises.values()):
-        axes.plot(before, row, "o", ms=10, mfc="none", color=ORANGE, label="before training" if row == 0 else None)
-        axes.plot(after, [row] * len(after), "D", color=BLUE, label="after training" if row == 0 else None)
-    axes.axvline(0, color=GRAY, lw=1)
-    axes.set_xscale("symlog", linthresh=0.01)
-    axes.set(yticks=range(len(rises)), yticklabels=rises, xlabel="rise of the loss, nats per byte")
-    axes.set_xlim(right=2 * max(before for before, _ in rises.values()))
-    axes.margins(y=0.12)
+def in_lines(text: str, width: int = 60, most: int = 10) -> str:
+    """A sample in at most so many lines; empty lines are left out, a cut end is marked."""
+    lines = [part for line in text.split("\n") if line.strip() for part in textwrap.wrap(line, width)]
+    return "\n".join(lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1] + " ..."])
+
+
+# --- sections 2 to 5 -------------------------------------------------------------------------------------------------
+
+
+def error_strip(errors: dict[str, float]) -> Drawn:
+    """The error of every linear layer as a strip: a row for each block, a column for each kind of layer."""
+    paths = [path.split(".") for path in errors]
+    kinds, blocks = list(dict.fromkeys(path[-1] for path in paths)), list(dict.fromkeys(path[1] for path in paths))
+    grid = np.array(list(errors.values())).reshape(len(blocks), len(kinds))
+    figure, axes = plt.subplots(figsize=(8.4, 0.9 + 0.42 * len(blocks)), layout="constrained")
+    axes.imshow(100 * grid, cmap="Greens", vmin=0, vmax=20, aspect="auto")
+    for (row, column), error in np.ndenumerate(grid):
+        axes.text(column, row, f"{error:.1%}", ha="center", va="center", fontsize=10)
+    axes.set_xticks(range(len(kinds)), kinds)
+    axes.set_yticks(range(len(blocks)), [f"block {block}" for block in blocks])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    finding = f"Every layer loses about the same: {grid.min():.1%} to {grid.max():.1%}"
+    axes.set_title(finding, loc="left", fontsize=12)
+    return figure, f"{finding} of its weights. A strip of {grid.size} numbers: a row a block, a column a kind of layer."
+
+
+def memory(full: dict[str, float], qlora: dict[str, float]) -> Drawn:
+    """Bytes by kind of full fine-tuning and of QLoRA, as two stacked bars. full, qlora: kind -> bytes."""
+    rows = {"full fine-tuning": full, "QLoRA": qlora}
+    figure, axes = plain_axes(9.2, 2.7)
+    looks = dict(zip(full, ((BLUE, ""), ("#8E44AD", "xxx"), ADAPTER, (RED, "\\\\\\"), (GRAY, "--")), strict=True))
+    for row, sizes in enumerate(rows.values()):
+        left = 0.0
+        for kind, size in sizes.items():
+            axes.barh(row, size / 1e6, left=left, label=kind if row == 1 else None, **filled(looks[kind]))
+            left += size / 1e6
+        axes.text(left + 0.4, row, f"{left:.1f} MB", va="center", fontsize=11)
+    axes.set(yticks=range(2), yticklabels=rows, xlabel="MB (activations not counted)")
     axes.invert_yaxis()
-    axes.legend(frameon=False, fontsize=9)
-    return figure
+    axes.margins(x=0.1)
+    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    totals = [sum(sizes.values()) for sizes in rows.values()]
+    finding = f"QLoRA keeps 1 byte where full fine-tuning keeps {totals[0] / totals[1]:.0f}"
+    axes.set_title(finding, loc="left", fontsize=12)
+    parts = ", ".join(f"{kind} {size / 1e6:.2f}" for kind, size in qlora.items())
+    return figure, f"{finding}. Two stacked bars, {totals[0] / 1e6:.1f} and {totals[1] / 1e6:.1f} MB. QLoRA's: {parts}."
 
 
-def _two_panels() -> tuple[Figure, list]:
-    figure, panels = plt.subplots(1, 2, figsize=(8, 3.4), layout="constrained")
-    for axes in panels:
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure, panels
+def training(train_loss: list[float], validation: list[tuple[int, float]], levels: dict[str, float]) -> Drawn:
+    """The loss of a run against its steps, with lines at the levels named."""
+    figure, axes = plain_axes(8.4, 3.5)
+    axes.plot(range(1, len(train_loss) + 1), train_loss, color=BLUE, alpha=0.35, lw=1)
+    axes.plot(*zip(*validation, strict=True), color=BLUE, marker="o", lw=2)
+    steps, low = max(1, len(train_loss)), validation[-1][1]
+    axes.annotate(f"held-out plays: {low:.2f}", validation[-1], (8, 0), textcoords="offset points", va="center")
+    for (name, level), style, side in zip(levels.items(), ("--", ":"), ("top", "bottom"), strict=True):
+        axes.axhline(level, ls=style, lw=1.8, color=ORANGE if side == "top" else RED)
+        away = -0.02 if side == "top" else 0.02
+        axes.text(steps, level + away, f"{name}: {level:.3f}", ha="right", va=side, fontsize=10)
+    axes.set(xlabel="training step (thin: the loss of each step's batch)", ylabel="loss, nats per byte")
+    axes.set_xlim(0, 1.22 * steps)
+    axes.margins(y=0.12)
+    start = validation[0][1]
+    finding = f"Frozen in 4 bits, and it learns: {start:.2f} to {low:.2f} nats per byte"
+    axes.set_title(finding, loc="left", fontsize=12)
+    levels_text = " and ".join(f"{name} {level:.3f}" for name, level in levels.items())
+    return (
+        figure,
+        f"{finding} on held-out plays, in {steps} steps. A falling line with marks; two levels: {levels_text}.",
+    )
+
+
+# --- what the adapter is not, and what a merge does ------------------------------------------------------------------
+
+
+def repair(cosines: dict[str, list[float]]) -> Drawn:
+    """Cosine of three updates with the rounding error W - W', a point for each layer. cosines: name -> one a layer."""
+    figure, axes = plain_axes(8.4, 2.3)
+    looks = (("o", BLUE), ("x", GRAY), ("^", ORANGE))
+    for row, ((_, values), (marker, color)) in enumerate(zip(cosines.items(), looks, strict=True)):
+        axes.plot(values, [row] * len(values), marker, color=color, alpha=0.8)
+    axes.axvline(0, color="black", lw=0.8)
+    axes.set(
+        yticks=range(3), yticklabels=cosines, xlabel="cosine with what rounding took away, W − W′", ylim=(2.5, -0.5)
+    )
+    finding = "The trained update does not point at the rounding error"
+    axes.set_title(finding, loc="left", fontsize=12)
+    ranges = "; ".join(f"{name} {min(values):+.3f} to {max(values):+.3f}" for name, values in cosines.items())
+    return figure, f"{finding}. A point for each layer in three rows. {ranges}."
+
+
+def pushes(layer: nn.Module, arrived: dict[float, tuple], place: int = 0) -> Drawn:
+    """One block of weights in units of its absmax: which of them an update pushes over the border of their cell.
+
+    layer: a `LoRALinear` on a 4-bit base; arrived: has the sizes of the update as its keys, as shares of the weight;
+    place: which block of the weight. One row for each size.
+    """
+    quantized = layer.base.quantized
+    codebook, absmax = quantized.codebook.cpu(), quantized.block_scales()[place].item()
+    here = slice(place * quantized.block_size, (place + 1) * quantized.block_size)
+    weight, update = layer.base.dequantize(), layer.delta_weight().detach()
+    levels = (weight.flatten()[here] / absmax).cpu().numpy()
+    unit = (update.flatten()[here] / absmax * (weight.norm() / update.norm())).cpu().numpy()
+    borders = ((codebook[:-1] + codebook[1:]) / 2).numpy()
+    figure, axes = plain_axes(9.4, 3.2)
+    crossed = []
+    for row, size in enumerate(arrived):
+        moved = levels + size * unit
+        over = np.searchsorted(borders, moved) != np.searchsorted(borders, levels)
+        spread = row + np.linspace(-0.28, 0.28, len(moved))
+        axes.plot(moved[~over], spread[~over], "o", ms=3.5, color=GRAY)
+        axes.plot(moved[over], spread[over], "D", ms=4.5, color=RED)
+        crossed.append(int(over.sum()))
+        axes.text(1.22, row, f"{over.sum()} of {len(moved)} cross", va="center", fontsize=10)
+    _cells(axes, codebook.numpy(), borders, len(arrived))
+    names = [f"{size:.0%} of W′" for size in arrived]
+    axes.set(yticks=range(len(names)), yticklabels=names, xlim=(-1.2, 1.62), ylim=(len(names) - 0.45, -0.55))
+    axes.set(
+        xticks=(-1, -0.5, 0, 0.5, 1),
+        xlabel="weight / absmax (full lines: the 16 levels, dashed: the borders between them)",
+    )
+    finding = "A small push ends in the cell in which it began"
+    axes.set_title(finding, loc="left", fontsize=12)
+    counts = ", ".join(f"{n} at {name}" for n, name in zip(crossed, names, strict=True))
+    return (
+        figure,
+        f"{finding}; rounding undoes it. Of a block of {len(levels)} weights the border is crossed by {counts}.",
+    )
+
+
+def _cells(axes: Axes, levels: np.ndarray, borders: np.ndarray, rows: int) -> None:
+    axes.vlines(levels, -0.5, rows - 0.5, color=CODES[0], lw=0.8, alpha=0.6)
+    axes.vlines(borders, -0.5, rows - 0.5, color="black", lw=0.7, ls=(0, (2, 3)))

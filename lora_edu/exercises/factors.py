@@ -1,12 +1,51 @@
-"""What a wrong matrix of notebook 02 is made of: its axes, its factors, and what its rows are combinations of."""
+"""What exercises share whose answer is a sum of products times factors: y = W x + s B A x, and its gradients.
+
+A wrong answer there is mostly a wrong *form*, a wrong *scaling*, or one of each (`mistakes`). What is none of them is
+taken apart: its axes, how often each part is in it, and what its rows are combinations of.
+"""
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lora_edu.exercises.grading import as_array
+
+# The factor that belongs there, alpha / rank, and others that are written for it.
+SCALINGS = {
+    "": lambda alpha, rank, d_out, d_in: alpha / rank,
+    "the scaling alpha / rank is missing.": lambda alpha, rank, d_out, d_in: 1,
+    "this scales by alpha. The update is scaled by alpha / rank.": lambda alpha, rank, d_out, d_in: alpha,
+    "this divides by the rank but leaves alpha out.": lambda alpha, rank, d_out, d_in: 1 / rank,
+    "`alpha // rank` rounds down to a whole number: use `/`.": lambda alpha, rank, d_out, d_in: alpha // rank,
+    "this multiplies by the rank. The scaling is alpha / rank.": lambda alpha, rank, d_out, d_in: alpha * rank,
+    "this has the scaling upside down: it is alpha / rank.": lambda alpha, rank, d_out, d_in: rank / alpha,
+    "this has s = alpha / rank once too often.": lambda alpha, rank, d_out, d_in: (alpha / rank) ** 2,
+    "this divides by the root of the rank, as the variant rsLoRA does. LoRA divides by the rank.": (
+        lambda alpha, rank, d_out, d_in: alpha / rank**0.5
+    ),
+    "this divides by d_out, the number of rows of B. The rank is the number of its columns, and of the rows of A.": (
+        lambda alpha, rank, d_out, d_in: alpha / d_out
+    ),
+    "this divides by d_in, the number of columns of A. The rank is the number of its rows, and of the columns of B.": (
+        lambda alpha, rank, d_out, d_in: alpha / d_in
+    ),
+}
+
+
+def mistakes(forms: dict[str, Callable], scalings: dict[str, Callable] = SCALINGS) -> dict[str, Callable]:
+    """Every form with every scaling but the right one with the right one; the right form and scaling have no sentence.
+
+    A form is a function of the scaling and of the exercise's own arguments.
+    """
+    named = {}
+    for (form, make), (scaling, scale) in product(forms.items(), scalings.items()):
+        if form or scaling:
+            sentence = f"{form} Also: {scaling}" if form and scaling else form or scaling
+            named[sentence] = lambda *case, make=make, scale=scale: make(scale, *case)
+    return named
 
 
 def explained(wanted: str, look: Callable[..., tuple[dict, dict]]) -> Callable:

@@ -1,0 +1,220 @@
+"""Notebook 09: what its sentences lean on, its film, its figures, and a training that is stopped."""
+
+import copy
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+from lora_edu import LoRALinear, add_lora, quantize_linears
+from lora_edu.experiments import libraries, load_results
+from lora_edu.experiments import nb09 as experiment
+from lora_edu.figures import nb09 as pictures
+from lora_edu.figures import nb09_quality as quality
+from lora_edu.lora import lora_layers
+from lora_edu.measures import cosine
+from lora_edu.qlora import DecodedLinear, NF4Linear
+from lora_edu.quantization import quantize, unpack
+from lora_edu.training import History, train
+
+PATH = Path(__file__).parent.parent / "notebooks" / "09_qlora_gpt.ipynb"
+
+
+@pytest.fixture(scope="module")
+def page():
+    return nbformat.read(PATH, as_version=4)
+
+
+@pytest.fixture(scope="module")
+def film():
+    return load_results("qlora-film")["arms"]["150 steps"]
+
+
+@pytest.fixture(scope="module")
+def arms():
+    return load_results("qlora-quality")["arms"]
+
+
+# --- the film --------------------------------------------------------------------------------------------------------
+
+
+def test_everything_moves_but_the_codes(film):
+    frames = film["frames"]
+    assert [frame["step"] for frame in frames] == list(experiment.FILM_STEPS)
+    assert len({frame["codes"] for frame in frames}) == 1
+    assert len({frame["adapters"] for frame in frames}) == len({frame["sample"] for frame in frames}) == len(frames)
+    assert frames[-1]["plays"] < frames[0]["plays"] - 1 and frames[-1]["addresses"] > frames[0]["addresses"] + 0.2
+    assert not np.any(frames[0]["B"])
+
+
+def test_the_codes_that_are_shown_are_those_of_the_shipped_base(film):
+    layer = experiment.prepared(experiment.load_base("laptop", device="cpu"), "qlora")
+    shown = lora_layers(layer)[film["layer"]].base
+    assert film["codes"] == experiment.corner_codes(shown)
+    assert film["frames"][0]["codes"] == experiment.checksum(experiment.codes_of(layer))
+
+
+def test_one_bit_changes_the_checksum():
+    layer = NF4Linear.from_linear(torch.nn.Linear(64, 64))
+    before = experiment.checksum([layer.codes])
+    layer.codes[17] ^= 1
+    assert experiment.checksum([layer.codes]) != before
+
+
+def test_the_slider_shows_each_look(film):
+    view = pictures.film_view(film)
+    seen = [view.render(step=step) for step in experiment.FILM_STEPS]
+    assert len({picture for picture, _ in seen}) == len(seen)
+    assert seen[-1][1].startswith("step 150: loss 1.67 on plays")
+    values = view.values(step=150)
+    assert values["update"].shape == (64, 64) and np.abs(values["update"]).max() > 0
+    plt.close("all")
+
+
+def test_the_film_of_a_tiny_model(tiny_gpt, tiny_text, monkeypatch):
+    monkeypatch.setattr(experiment, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
+    monkeypatch.setattr(experiment, "load_text", lambda name: tiny_text)
+    monkeypatch.setattr(experiment, "FILM_LAYER", "blocks.0.attention.q_proj")
+    monkeypatch.setattr(experiment, "CORNER", 8)
+    monkeypatch.setattr(experiment, "SAMPLING", {"max_new_tokens": 3})
+    monkeypatch.setattr(experiment, "surprise", lambda model, text: np.zeros(3))
+    monkeypatch.setattr(experiment, "evaluate", lambda model, tokens: 1.0)
+    made = experiment.film(recipe={"steps": 10, "batch_size": 2, "seq_len": 16}, progress=False)
+    assert [frame["step"] for frame in made["frames"]] == [0, 5, 10]
+    assert len({frame["codes"] for frame in made["frames"]}) == 1
+    assert len(made["codes"]) == len(made["codes"][0]) == 8
+
+
+# --- the layer -------------------------------------------------------------------------------------------------------
+
+
+def test_the_formula_of_the_way_back():
+    layer = LoRALinear(NF4Linear.from_linear(torch.nn.Linear(48, 20)), rank=3, alpha=12)
+    torch.nn.init.normal_(layer.lora_B)
+    x, grad_y = torch.randn(5, 48, requires_grad=True), torch.randn(5, 20)
+    layer(x).backward(grad_y)
+    W, A, B, s = layer.base.dequantize(), layer.lora_A, layer.lora_B, layer.scaling
+    assert torch.allclose(x.grad, grad_y @ W + s * (grad_y @ B) @ A, atol=1e-4)
+    assert not torch.allclose(x.grad, grad_y @ W + (grad_y @ B) @ A, atol=1e-2)  # without s
+
+
+def test_the_weight_is_decoded_once_each_way(monkeypatch):
+    quantized, times = quantize(torch.randn(20, 64), "nf4"), []
+    decode = type(quantized)._decode_into
+    monkeypatch.setattr(type(quantized), "_decode_into", lambda self, flat: times.append(1) or decode(self, flat))
+    y = DecodedLinear.apply(torch.randn(3, 64, requires_grad=True), quantized, None)
+    assert len(times) == 1
+    y.sum().backward()
+    assert len(times) == 2
+
+
+def test_exercise_8_3_and_assignment_4_5_find_their_words_here(page):
+    """What a Function is, what ctx carries, what backward returns, and that `.apply` is called."""
+    text = "\n".join(cell.source for cell in page.cells)
+    section = text[text.index("## 3.") : text.index("## 4.")]
+    for word in ("torch.autograd.Function", "`ctx`", "`.apply`", "or `None`", r"\frac{\partial L}{\partial x}"):
+        assert word in section, word
+
+
+# --- what the sentences lean on --------------------------------------------------------------------------------------
+
+
+def test_100_steps_are_2_percent_of_the_text_and_the_page_says_so(page):
+    plays = experiment.load_text("shakespeare")
+    assert round(100 * 100 * 4 * 256 / len(plays.train), 1) == 2.2
+    text = " ".join(" ".join(cell.source for cell in page.cells).split())
+    assert "2.2% of the text" in text
+    for claim in ("indistinguishable at seed noise", "behind full fine-tuning"):
+        for part in text.split(claim)[:-1]:
+            assert "n 100 steps" in part[-160:] or "n 100 steps" in text[text.index(claim) :][:160], claim
+
+
+def test_qlora_and_lora_are_within_the_noise_of_the_seeds(arms):
+    lora, qlora = (quality.at_best(arms, method, "all plays") for method in ("lora", "qlora"))
+    pairs = [q - one for q, one in zip(qlora, lora, strict=True)]
+    assert all(0 < pair < 0.002 for pair in pairs) and max(lora) - min(lora) > 10 * max(pairs)
+    signs = {q > one for q, one in zip(*(quality.at_best(arms, m, "20 kB") for m in ("qlora", "lora")), strict=True)}
+    assert signs == {True, False}
+
+
+def test_the_rank_makes_part_of_the_gap(arms):
+    losses = {name: runs[0] for name, runs in quality.by_rank(arms).items()}  # seed 0, which all have
+    assert losses["LoRA, rank 8"] > losses["LoRA, rank 64"] + 0.02 > losses["the same matrices, in full"]
+    assert losses["the same matrices, in full"] > losses["everything"] + 0.02
+
+
+def test_nf4_lies_among_draws_of_noise_of_its_size(arms):
+    base = arms["lora, not trained"]["after"]
+    noise = [arms[f"noise, draw {i}, not trained"]["after"] - base for i in range(8)]
+    assert min(noise) < arms["nf4, not trained"]["after"] - base < max(noise)
+
+
+@pytest.mark.parametrize(("size", "largest", "cosines"), [(0.01, 0.01, (0, 0.2)), (0.1, 0.6, (0.5, 0.95))])
+def test_a_small_update_is_lost_when_it_is_rounded_again(size, largest, cosines):
+    generator = torch.Generator().manual_seed(0)
+    rounded = quantize(torch.randn(256, 256, generator=generator), "nf4")
+    push = torch.randn(256, 8, generator=generator) @ torch.randn(8, 256, generator=generator)
+    push *= size * rounded.dequantize().norm() / push.norm()
+    again = quantize(rounded.dequantize() + push, "nf4")
+    moved = (unpack(again.codes, 16) != unpack(rounded.codes, 16)).float().mean()
+    assert moved < largest
+    assert cosines[0] < cosine(again.dequantize() - rounded.dequantize(), push) < cosines[1]
+
+
+@pytest.mark.skipif(bool(libraries.missing()), reason="transformers, PEFT or bitsandbytes is not installed")
+def test_the_libraries_build_the_same_model():
+    assert all(libraries.compare().values())
+
+
+# --- figures, and a training that was stopped ------------------------------------------------------------------------
+
+
+def test_a_stopped_training_is_drawn_and_said():
+    history = History(train_loss=[2.9], validation_loss=[(0, 2.77)], interrupted=True, steps=150)
+    figure, words = pictures.training(history.train_loss, history.validation_loss, {"base": 2.76, "base in NF4": 2.77})
+    assert "in 1 steps" in words or "1 of 150" in words
+    assert history.stopped == "stopped after 1 of 150 steps"
+    plt.close(figure)
+
+
+def test_every_promise_about_training_is_kept_back_for_a_stopped_one(page):
+    """The cells from the training on assert nothing of what only a whole run gives."""
+    cells = [cell.source for cell in page.cells if cell.cell_type == "code"]
+    first = next(i for i, source in enumerate(cells) if "history = train(" in source)
+    for source in cells[first : first + 8]:
+        for line in source.splitlines():
+            if line.lstrip().startswith("assert") and ('loss["QLoRA"]' in line or "moved" in line or "cosines" in line):
+                assert "history.stopped or" in line, line
+
+
+def test_the_pushes_are_counted(tiny_gpt):
+    model = add_lora(quantize_linears(tiny_gpt), rank=2, alpha=4, targets="all-linear")
+    layer = lora_layers(model)["blocks.0.mlp.up_proj"].requires_grad_(False)
+    layer.lora_B.normal_()
+    figure, words = pictures.pushes(layer, {2.0: (), 1e-6: ()})
+    assert "0 at 0% of W′" in words and "Of a block of 64" in words
+    plt.close(figure)
+
+
+def test_the_strip_has_a_number_for_each_layer():
+    errors = {f"blocks.{b}.mlp.{kind}": 0.09 + b / 100 for b in range(2) for kind in ("up_proj", "down_proj")}
+    figure, words = pictures.error_strip(errors)
+    assert len(figure.axes[0].texts) == 4 and "9.0% to 10.0%" in words
+    plt.close(figure)
+
+
+def test_training_stops_where_it_is_told(tiny_gpt, tiny_text):
+    """What the notebook reads after the stop button: a model that works, and a sentence."""
+    model = add_lora(quantize_linears(tiny_gpt), rank=2, alpha=4, targets="all-linear")
+
+    def stop(done, loss):
+        if done:
+            raise KeyboardInterrupt
+
+    recipe = {"batch_size": 2, "seq_len": 16, "eval_every": 1, "progress": False, "device": "cpu"}
+    history = train(model, tiny_text, steps=5, on_evaluation=stop, **recipe)
+    assert history.stopped == "stopped after 1 of 5 steps"
+    model(tiny_text.validation[None, :8])
