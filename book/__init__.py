@@ -1,5 +1,5 @@
 """The course as a static site: `python -m book` writes it to build/book. Nothing in it needs a kernel or a network.
 
-`pages` makes the sources from the notebooks and their stored outputs, `live` and `svg` give the first slider of a
-notebook a life without a kernel, `mathml` writes formulas, and `conf` is read by Sphinx, which does the rest.
+`pages` makes the sources from the notebooks and their stored outputs, `live`, `svg` and `products` give the first
+slider of a notebook a life without a kernel, `mathml` writes formulas, and `conf` is read by Sphinx, which does the rest.
 """

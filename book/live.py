@@ -19,6 +19,7 @@ from unittest import mock
 import ipywidgets
 import nbformat
 
+from book import products
 from book.svg import SVGRenderer
 from lora_edu.figures import sliders
 from lora_edu.figures.sliders import View
@@ -104,11 +105,14 @@ def record(shown: Hero, name: str) -> dict | None:
     view.figure.patch.set_visible(False)
     view.figure.set_layout_engine("none")  # everything stays where the view has put it
     background = renderer.fragment([view.figure])
+    product = products.factors(view, settings)
     pieces: dict[str, int] = {}
     frames, readouts = [], []
     for setting in settings:
         readouts.append(view.update(**setting))
-        fragments = [renderer.fragment([artist]) for artist in view.moving]
+        values = view.values(**setting) if product else {}
+        images = [products.attributes(artist, values) if product else "" for artist in view.moving]
+        fragments = [renderer.fragment([artist], image) for artist, image in zip(view.moving, images, strict=True)]
         frames.append([pieces.setdefault(fragment, len(pieces)) for fragment in fragments if fragment])
     data = {
         "name": name,
@@ -121,6 +125,7 @@ def record(shown: Hero, name: str) -> dict | None:
         "pieces": list(pieces),
         "frames": frames,
         "readouts": readouts,
+        "product": product,
     }
     return data if len(script(data)) <= MOST_BYTES else None
 

@@ -38,10 +38,14 @@ class SVGRenderer(RendererBase):
         self.flip = Affine2D().scale(UNIT, -UNIT).translate(0, UNIT * self.height)  # SVG counts downward
         self.definitions: dict[str, str] = {}
         self._elements: list[tuple[str, str]] = []  # (attributes, path data), or (whole element, "")
+        self._image = ""
 
-    def fragment(self, artists: Iterable[Artist]) -> str:
-        """What these artists draw now. Paths that look the same become one element."""
-        self._elements = []
+    def fragment(self, artists: Iterable[Artist], image: str = "") -> str:
+        """What these artists draw now. Paths that look the same become one element.
+
+        image: attributes for an image whose pixels are made in the browser: a canvas with them takes its place.
+        """
+        self._elements, self._image = [], image
         for artist in artists:
             artist.draw(self)
         written, last = [], ""
@@ -89,13 +93,16 @@ class SVGRenderer(RendererBase):
 
     def draw_image(self, gc, x, y, im, transform=None) -> None:
         height, width = im.shape[:2]
+        place = f'x="{_short(x)}" y="{_short(self.height - y - height)}" '
+        place += f'width="{_short(width)}" height="{_short(height)}"'
+        if self._image:
+            self._elements.append((f"<foreignObject {place}><canvas {self._image}></canvas></foreignObject>", ""))
+            return
         buffer, pixels = io.BytesIO(), im[::-1, :, :3]  # its first row is the lowest
         photograph = pixels.size > PHOTOGRAPH and len(np.unique(pixels)) > 128
         how = {"quality": 60} if photograph else {"lossless": True}
         Image.fromarray(pixels).save(buffer, format="webp", **how)
         data = base64.b64encode(buffer.getvalue()).decode("ascii")
-        place = f'x="{_short(x)}" y="{_short(self.height - y - height)}" '
-        place += f'width="{_short(width)}" height="{_short(height)}"'
         self._elements.append((f'<image {place}{self._clip(gc)} href="data:image/webp;base64,{data}"/>', ""))
 
     def points_to_pixels(self, points):

@@ -13,6 +13,7 @@
 //   pieces       fragments of SVG, each stored once
 //   frames       for each setting, the numbers of its pieces; the last control runs fastest
 //   readouts     for each setting, a line of text
+//   product      null, or two matrices whose product is shown: B (rows x rank) and A (rank x columns), see makeProduct
 
 (function () {
   "use strict";
@@ -35,6 +36,7 @@
     const place = document.querySelector(`[data-live="${data.name}"]`);
     if (!place) return;
     const chosen = data.controls.map(control => control.start);
+    const product = data.product && makeProduct(data.product);
     const picture = element("div", { class: "live-picture", role: "img", "aria-label": data.alt });
     const readout = element("p", { class: "live-readout", role: "status" });
 
@@ -42,6 +44,7 @@
       const frame = frameOf(data.controls, chosen);
       const moving = data.frames[frame].map(piece => data.pieces[piece]).join("");
       for (const layer of picture.querySelectorAll("g.moving")) layer.innerHTML = moving;
+      for (const canvas of picture.querySelectorAll("canvas[data-part]")) product.paint(canvas);
       readout.textContent = data.readouts[frame];
     }
 
@@ -68,6 +71,53 @@
     new ResizeObserver(() => {
       if (narrow !== (narrow = place.clientWidth < NARROW)) layOut();
     }).observe(place);
+  }
+
+  // A canvas shows B, A, or their product, cut to a rank. Column k of B and row k of A come as bytes from -127 to 127,
+  // each with a constant: the codes and the absmax of notebook 05.
+  function makeProduct({ rows, columns, B, A, scales }) {
+    const codes = text => Int8Array.from(atob(text), letter => letter.charCodeAt(0));
+    const [left, right] = [codes(B), codes(A)];
+
+    const whole = new Float32Array(rows * columns);
+    let reached = 0;                                          // the rank of `whole`
+
+    // Between two ranks only the components between them are added or taken away.
+    function wholeAt(rank) {
+      const [sign, first, last] = rank > reached ? [1, reached, rank] : [-1, rank, reached];
+      for (let k = first; k < last; k++) {
+        for (let i = 0; i < rows; i++) {
+          const factor = sign * scales[0][k] * scales[1][k] * left[k * rows + i];
+          for (let j = 0, at = i * columns; j < columns; j++) whole[at + j] += factor * right[k * columns + j];
+        }
+      }
+      reached = rank;
+      return whole;
+    }
+
+    function values(part, rank) {
+      if (part === "whole") return [wholeAt(rank), rows, columns];
+      const made = new Float32Array(rank * (part === "B" ? rows : columns));
+      for (let k = 0; k < rank; k++) {
+        if (part === "B") for (let i = 0; i < rows; i++) made[i * rank + k] = scales[0][k] * left[k * rows + i];
+        else for (let j = 0; j < columns; j++) made[k * columns + j] = scales[1][k] * right[k * columns + j];
+      }
+      return part === "B" ? [made, rows, rank] : [made, rank, columns];
+    }
+
+    function paint(canvas) {
+      const { part, rank, low, high } = canvas.dataset;
+      const [made, height, width] = values(part, Number(rank));
+      [canvas.width, canvas.height] = [width, height];
+      const context = canvas.getContext("2d"), pixels = context.createImageData(width, height);
+      const dots = new Uint32Array(pixels.data.buffer), slope = 255 / (high - low), start = Number(low);
+      for (let i = 0; i < made.length; i++) {
+        const gray = Math.min(255, Math.max(0, Math.round(slope * (made[i] - start))));
+        dots[i] = 0xff000000 | gray * 0x010101;               // opaque; red, green and blue alike
+      }
+      context.putImageData(pixels, 0, 0);
+    }
+    return { paint, values };
   }
 
   function slider(control, change) {
