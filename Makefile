@@ -13,7 +13,7 @@ QUICK = $(addprefix tests/test_,house.py in_package.py lora.py lora_numpy.py gpt
 LONGEST = notebooks/09_qlora_gpt.ipynb notebooks/12_real_model.ipynb
 NOTEBOOKS = $(LONGEST) $(filter-out $(LONGEST),$(wildcard notebooks/*.ipynb))
 
-.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments check format notebooks book bench bench-gpu clean
+.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments check format notebooks book bench bench-gpu torture clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -80,6 +80,10 @@ bench: python  ## speed and memory beside bitsandbytes, torchao and PEFT (about 
 bench-gpu: python  ## QLoRA on an NVIDIA GPU beside PEFT + bitsandbytes (ARGS="--device cpu --tiny" rehearses)
 	@$(COURSE) setup --extra test
 	$(RUN) benchmarks/gpu.py $(ARGS)
+
+torture: python  ## kill training runs at 100 random moments: each must end with the same bits (minutes; ARGS="--kills 10")
+	@$(COURSE) setup
+	$(RUN) benchmarks/torture.py $(ARGS)
 
 clean:  ## remove .venv, build and caches (the downloaded texts stay)
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis
