@@ -53,7 +53,13 @@ def release(arguments: argparse.Namespace) -> int:
 
 def grade(arguments: argparse.Namespace) -> int:
     arguments.force = False
-    failures = [step(arguments) for step in (collect, autograde, grades, feedback)]
+    failures = [collect(arguments)]
+    for step in (autograde, grades, feedback):  # there is a table of grades, whatever goes wrong before or after it
+        try:
+            failures.append(step(arguments))
+        except (OSError, RuntimeError, ValueError) as error:
+            print(f"{step.__name__}: {error}", file=sys.stderr)
+            failures.append(1)
     return max(failures)
 
 

@@ -15,7 +15,7 @@ from classroom.collecting import HANDED_IN
 SUSPICIOUS = (
     *("classroom", "observing", "observation", "verdict", "gradebook", "sqlite", "hidden/", "graders", "solutions/"),
     *("sys.modules", "inspect.", "ctypes", "gc.get", "_getframe", "subprocess", "builtins", "importlib", "os._exit"),
-    *("os.system", "socket", "urllib", "monkeypatch", ".dumps =", ".ipynb", "/proc"),
+    *("os.system", "socket", "urllib", "monkeypatch", ".dumps =", ".ipynb", "/proc", "peft", "bitsandbytes"),
 )
 LARGEST = 20_000_000  # bytes of a notebook
 

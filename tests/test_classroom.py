@@ -385,6 +385,21 @@ def test_commands_say_what_is_missing(folder, monkeypatch, capsys):
         nbgrading.run("--version")
 
 
+def test_grading_ends_with_a_table_whatever_fails(monkeypatch, capsys):
+    done = []
+
+    def failing(arguments):
+        raise RuntimeError("nbgrader stopped")
+
+    for step in ("collect", "grades"):
+        monkeypatch.setattr(commands, step, lambda arguments, step=step: done.append(step) or 0)
+    for step in ("autograde", "feedback"):
+        monkeypatch.setattr(commands, step, failing)
+    arguments = type("Arguments", (), {})()
+    assert commands.grade(arguments) == 1 and done == ["collect", "grades"]
+    assert capsys.readouterr().err.count("nbgrader stopped") == 2
+
+
 def test_a_student_without_the_teachers_folder_gets_one_clear_line(tmp_path, monkeypatch):
     from lora_edu.assignments import checks
 
@@ -413,8 +428,20 @@ def test_the_teachers_page_names_commands_links_and_assignments_that_exist():
         assert 2 <= written <= 5, row
     questions = re.findall(r'^\d\. "', page, re.M)
     assert len(questions) == 3 * len(core.names())
+    named = re.search(r"words in a student's own cells that no\s+answer needs \((.*?) \.\.\.\)", page)[1]
+    assert all(any(word in text for word in inspecting.SUSPICIOUS) for text in re.findall("`(.*?)`", named))
     config = (classroom_folder.ASSIGNMENTS / "nbgrader_config.py").read_text()
     assert "c.PerDay.percent" in page and "c.PerDay.percent" in config
+
+
+def test_the_page_to_print_has_the_weeks_of_the_teachers_page():
+    page = (classroom_folder.ASSIGNMENTS / "README.md").read_text(encoding="utf-8")
+    printed = (folders.CLONE / "classroom" / "four-weeks.html").read_text(encoding="utf-8")
+    for week, section in enumerate(printed.split("<section>")[1:], 1):
+        read, assignment = re.search(rf"^\| {week} \| ([\d, ]+) \| (\d) \|", page, re.M).groups()
+        assert re.findall(r"<li>(\d\d) ", section) == read.split(", ")
+        assert re.findall(r"Assignment (\d)", section) == [assignment]
+    assert not re.search(r"<script|<link|src=|href=", printed)  # a page that asks for nothing
 
 
 def test_the_recipe_for_a_public_fork_takes_every_solution_along():

@@ -103,6 +103,21 @@ def test_an_environment_without_pip_is_made_anew(clone):
     assert "__main__.py" in pieces()
 
 
+def test_an_environment_made_by_hand_is_never_replaced(clone, monkeypatch):
+    for name in PIECES:
+        write(name)
+    with monkeypatch.context() as patch, pytest.raises(environment.SetupError, match="stopped"):
+        patch.setattr(environment, "configure_lab", interrupted)
+        environment.setup()
+    with pytest.raises(environment.SetupError, match="which you made, was stopped: remove it, and make it again"):
+        environment.setup()
+    assert "__main__.py" in pieces()
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
 def test_pip_that_changes_nothing_costs_nothing(clone, monkeypatch):
     environment.setup()
     (clone / "pyproject.toml").write_text("[project] # changed")

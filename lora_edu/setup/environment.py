@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent  # the clone
 VENV = ROOT / ".venv"
 DEFAULT_EXTRA = "real"  # of pyproject.toml: what notebook 12 reads its model with
+BY_HAND = "made by hand"  # a .venv with a torch of one's own choice: nothing that we may replace
 LARGE = 20  # MB: a download that is worth a line of its own
 NO_NETWORK = re.compile(r"Temporary failure|ConnectionError|NewConnection|Connection to|ConnectTimeout|getaddrinfo|"
                         r"No matching distribution|Network is unreachable|ProxyError")  # fmt: skip
@@ -114,11 +115,13 @@ def _has_pip() -> bool:
 def _unfinished() -> Iterator[None]:
     """Whatever ends the process in this block, the next set-up starts from nothing."""
     with _alone():
+        if _mark().exists() and _mark().read_text() == BY_HAND:
+            raise SetupError(f"installing into {VENV}, which you made, was stopped: remove it, and make it again")
         if VENV.exists() and (_mark().exists() or not _has_pip()):
             _discard()
         VENV.mkdir(exist_ok=True)
         before = _installed()
-        _mark().touch()
+        _mark().write_text(BY_HAND if before and not any(VENV.glob("installed-*")) else "")
         try:
             yield
         except SetupError:
