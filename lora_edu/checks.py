@@ -5,11 +5,12 @@ ValueError: steps must be a whole number of at least 1, got 0
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Number, Real
 from typing import Any, NamedTuple
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 
 class Rule(NamedTuple):
@@ -48,11 +49,37 @@ def _real(value) -> bool:
 POSITIVE = Rule("positive and finite", lambda value: _real(value) and value > 0)
 NOT_NEGATIVE = Rule("0 or larger and finite", lambda value: _real(value) and value >= 0)
 SHARE = Rule("at least 0 and below 1", lambda value: _real(value) and 0 <= value < 1)
+FACTOR = Rule("from 0 to 1", lambda value: _real(value) and 0 <= value <= 1)
+TRUTH = Rule("True or False", lambda value: isinstance(value, bool))
+CALLABLE = Rule("a function", callable)
+GENERATOR = Rule("a torch.Generator", lambda value: isinstance(value, torch.Generator))
+PAIR = Rule(
+    "two numbers, each at least 0 and below 1",
+    lambda value: isinstance(value, Sequence) and len(value) == 2 and all(map(SHARE.holds, value)),
+)
+
+# What the arguments of `train` must be.
+TRAINING = {
+    "steps": whole(1), "batch_size": whole(1), "seq_len": whole(1), "warmup_steps": whole(0), "seed": whole(0),
+    "lr": POSITIVE, "max_grad_norm": POSITIVE, "weight_decay": NOT_NEGATIVE, "betas": PAIR, "final_lr_factor": FACTOR,
+    "eval_every": optional(whole(1)), "eval_windows": whole(1), "checkpoint_every": whole(1), "compile": TRUTH,
+    "autocast": optional(TRUTH), "loss_fn": CALLABLE, "on_evaluation": optional(CALLABLE),
+}  # fmt: skip
+
+
+def check_model(model: Any) -> None:
+    """Raise TypeError for what is no torch module."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch module, got {type(model).__name__}")
+
+
+# --- tokens ----------------------------------------------------------------------------------------------------------
 
 
 def check_tokens(name: str, tokens: Any, vocab_size: int | None = None) -> None:
     """Raise TypeError for what is no tensor of whole numbers, ValueError for tokens that a vocabulary does not have."""
-    if not isinstance(tokens, Tensor) or tokens.is_floating_point() or tokens.is_complex():
+    counts = isinstance(tokens, Tensor) and not (tokens.is_floating_point() or tokens.is_complex())
+    if not counts or tokens.dtype == torch.bool:
         what = f"a tensor of {tokens.dtype}" if isinstance(tokens, Tensor) else type(tokens).__name__
         raise TypeError(f"{name} must be a tensor of tokens, which are whole numbers, got {what}")
     if vocab_size is not None and tokens.numel():
@@ -60,3 +87,95 @@ def check_tokens(name: str, tokens: Any, vocab_size: int | None = None) -> None:
         if least < 0 or most >= vocab_size:
             wrong = least if least < 0 else most
             raise ValueError(f"{name} must be from 0 to {vocab_size - 1}, the model's vocabulary, got {wrong}")
+
+
+def check_targets(targets: Any, tokens: Tensor) -> None:
+    """Raise TypeError or ValueError unless there is one target, a whole number, for each token."""
+    check_tokens("targets", targets)
+    if targets.shape != tokens.shape:
+        raise ValueError(f"targets must have the shape of tokens, {tuple(tokens.shape)}, got {tuple(targets.shape)}")
+
+
+# --- layers ----------------------------------------------------------------------------------------------------------
+
+
+def layer_names(argument: str, value: Any) -> set[str]:
+    """A name, or several, as a set. Raises TypeError for anything else."""
+    names = {value} if isinstance(value, str) else set(value) if isinstance(value, Iterable) else {None}
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{argument} must be the name of a layer, or several names, got {value!r}")
+    return names
+
+
+def check_replaceable(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
+    """Raise ValueError for a layer that another one cannot take the place of, without a wrong number."""
+    paths: dict[nn.Module, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        paths.setdefault(module, []).append(path)
+    for path, layer in chosen.items():
+        if len(paths[layer]) > 1:
+            raise ValueError(
+                f"one layer stands at {' and '.join(paths[layer])}, and would be replaced at one place only: "
+                "give each place a layer of its own, or leave it out"
+            )
+        parent = model.get_submodule(path.rpartition(".")[0])
+        if isinstance(parent, nn.MultiheadAttention | nn.TransformerEncoderLayer):
+            raise ValueError(
+                f"{path} cannot be replaced: torch's {type(parent).__name__} reads its weight without calling it. "
+                "Leave it out, or use a model whose layers are called"
+            )
+
+
+# --- tensors of adapters ---------------------------------------------------------------------------------------------
+
+
+def check_state(slots: dict[str, Tensor], state: Any) -> None:
+    """Raise ValueError unless an adapter's tensors fit into the slots of a model, TypeError for what is no adapter."""
+    check_adapter("the adapter", state)
+    if missing := sorted(slots.keys() - state.keys()):
+        raise ValueError(f"the adapter has no tensor for {missing[0]} ({len(missing)} of {len(slots)} are missing)")
+    if extra := sorted(state.keys() - slots.keys()):
+        raise ValueError(f"the adapter has a tensor for {extra[0]}, where this model has no adapter")
+    for name, slot in slots.items():
+        if slot.shape != state[name].shape:
+            raise ValueError(
+                f"the adapter was made for another model: {name} has shape {tuple(state[name].shape)}, "
+                f"this model needs {tuple(slot.shape)}"
+            )
+
+
+def check_adapter(what: str, state: Any) -> None:
+    """Raise TypeError or ValueError for what is no adapter: names and tensors of finite floating-point numbers."""
+    if not isinstance(state, dict):
+        raise TypeError(
+            f"{what} must be a dictionary of tensors, as adapter_state returns it, got {type(state).__name__}"
+        )
+    for name, tensor in state.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{what} must hold tensors, got {type(tensor).__name__} for {name}")
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} holds {tensor.dtype} and not floating-point numbers: this adapter is damaged")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} has values that are not finite: this adapter is damaged")
+
+
+def check_combination(states: Any, weights: Any) -> None:
+    """Raise ValueError unless the adapters sit on the same layers of equal models, and each has one weight."""
+    if isinstance(states, dict) or not len(states) or len(states) != len(weights):
+        raise ValueError(f"each adapter needs one weight, got {len(states)} adapters and {len(weights)} weights")
+    if not all(_real(weight) or (isinstance(weight, Tensor) and weight.isfinite().all()) for weight in weights):
+        raise ValueError(f"weights must be finite numbers, got {list(weights)}")
+    for number, state in enumerate(states, 1):
+        check_adapter(f"adapter {number}", state)
+        if different := sorted(state.keys() ^ states[0].keys()):
+            raise ValueError(f"adapters 1 and {number} sit on different layers: only one of them has {different[0]}")
+        for name, tensor in state.items():
+            side = 1 if name.endswith("lora_A") else 0  # the side that is not the rank
+            if tensor.shape[side] != states[0][name].shape[side]:
+                raise ValueError(
+                    f"adapters 1 and {number} belong to different models: {name} has shapes "
+                    f"{tuple(states[0][name].shape)} and {tuple(tensor.shape)}"
+                )
+            partner = name[:-1] + ("B" if side else "A")
+            if partner not in state or tensor.shape[1 - side] != state[partner].shape[side]:
+                raise ValueError(f"adapter {number} is damaged: {name} and {partner} do not have one rank")

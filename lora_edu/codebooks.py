@@ -111,6 +111,8 @@ def get_codebook(codebook: str | Tensor) -> Tensor:
     if isinstance(codebook, Tensor):
         _check_codebook(codebook)
         return codebook.float()
+    if not isinstance(codebook, str):
+        raise TypeError(f"codebook must be a name or a tensor, got {type(codebook).__name__}")
     with torch.device("cpu"):  # whatever the caller's default device: a codebook is the same to the bit everywhere
         if codebook in NF_NAMES:
             return nf_codebook(int(codebook[2:]))
@@ -140,7 +142,10 @@ def shared_codebook(codebook: Tensor, device: torch.device) -> Tensor:
 
 
 def _check_codebook(codebook: Tensor) -> None:
-    if codebook.ndim != 1 or not 2 <= len(codebook) <= 256 or not bool((codebook.diff() >= 0).all()):
-        raise ValueError(
-            f"a codebook has 2 to 256 values in rising order, got a tensor of shape {tuple(codebook.shape)}"
-        )
+    if codebook.ndim != 1 or not 2 <= len(codebook) <= 256 or not codebook.is_floating_point():
+        kind = f"{codebook.dtype} of shape {tuple(codebook.shape)}"
+        raise ValueError(f"a codebook is a tensor of 2 to 256 floating-point values, got {kind}")
+    if not bool((codebook.diff() >= 0).all()):
+        raise ValueError("a codebook has its values in rising order")
+    if not bool((codebook.abs() <= 1).all()):
+        raise ValueError(f"a codebook has values from -1 to 1, got {codebook.min():g} to {codebook.max():g}")

@@ -19,14 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lora_edu.checks import NOT_NEGATIVE, check, check_tokens, optional, whole
+from lora_edu.checks import GENERATOR, NOT_NEGATIVE, check, check_targets, check_tokens, optional, whole
 
 CHECKPOINTING = ("none", "non-reentrant", "reentrant")
 
 
 def encode(text: str) -> Tensor:
     """Turn text into tokens: its UTF-8 bytes, a uint8 tensor of shape (seq,)."""
-    return torch.tensor(list(text.encode("utf-8")), dtype=torch.uint8)
+    return torch.tensor(list(text.encode("utf-8")), dtype=torch.uint8, device="cpu")
 
 
 def decode(tokens: Tensor) -> str:
@@ -142,6 +142,8 @@ class GPT(nn.Module):
                 f"a sequence may have at most {self.config.context} tokens (the model's context), got {seq}"
             )
         check_tokens("tokens", tokens)
+        if targets is not None:
+            check_targets(targets, tokens)
         positions = torch.arange(seq, device=tokens.device)
         x = self.token_embedding(tokens.long()) + self.position_embedding(positions)  # (B, S, d_model)
         for block in self.blocks:
@@ -178,6 +180,7 @@ class GPT(nn.Module):
         check(whole(0), max_new_tokens=max_new_tokens)
         check(NOT_NEGATIVE, temperature=temperature)
         check(optional(whole(1)), top_k=top_k)
+        check(optional(GENERATOR), generator=generator)
         tokens = self._prompt_tokens(prompt)  # (B, S)
         was_training = self.training
         self.eval()

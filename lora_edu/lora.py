@@ -17,7 +17,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_edu.checks import POSITIVE, SHARE, check
+from lora_edu.checks import (
+    POSITIVE,
+    SHARE,
+    check,
+    check_combination,
+    check_model,
+    check_replaceable,
+    check_state,
+    layer_names,
+    whole,
+)
 
 ALL_LINEAR = "all-linear"
 
@@ -31,7 +41,7 @@ class LoRALinear(nn.Module):
         in_features, out_features = checked_size(base, rank, alpha, dropout)
         device = next(iter(base.state_dict().values())).device
         self.base = base.requires_grad_(False)
-        self.rank, self.alpha, self.scaling, self.merged = rank, alpha, alpha / rank, False
+        self.rank, self.alpha, self.scaling, self.merged = int(rank), alpha, alpha / rank, False
         self.dropout = nn.Dropout(dropout)
         self.lora_A = nn.Parameter(torch.empty(rank, in_features, device=device))
         self.lora_B = nn.Parameter(torch.zeros(out_features, rank, device=device))
@@ -109,6 +119,7 @@ def add_lora(
 
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
     """The layers with an adapter, by path."""
+    check_model(model)
     return {path: module for path, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
@@ -121,16 +132,18 @@ def select_layers(
     """The candidates whose path ends in one of the target names, by path; "all-linear" takes all but `skip`."""
     candidates = {path: module for path, module in model.named_modules() if path and is_candidate(module)}
     names = {path.rpartition(".")[-1] for path in candidates}
-    if targets == ALL_LINEAR:
-        targets = names - ({skip} if isinstance(skip, str) else set(skip))
-    targets = {targets} if isinstance(targets, str) else set(targets)
-    if unknown := targets - names:
+    skip = layer_names("skip", skip)
+    whole_model = isinstance(targets, str) and targets == ALL_LINEAR
+    wanted = names - skip if whole_model else layer_names("targets", targets)
+    if unknown := skip - names - {"lm_head"} if whole_model else wanted - names:  # no model needs to have a head
         raise ValueError(
             f"no linear layer is named {', '.join(sorted(unknown))}; there are: {', '.join(sorted(names))}"
         )
-    if not targets:
+    if not wanted:
         raise ValueError(f"no layer is left to choose; linear layers here: {', '.join(sorted(names)) or 'none'}")
-    return {path: module for path, module in candidates.items() if path.rpartition(".")[-1] in targets}
+    chosen = {path: module for path, module in candidates.items() if path.rpartition(".")[-1] in wanted}
+    check_replaceable(model, chosen)
+    return chosen
 
 
 def replace_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
@@ -193,7 +206,7 @@ def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     if any(layer.merged for layer in layers.values()):
         raise ValueError("the adapters are merged into the weights: call unmerge(model) before loading others")
     slots = {f"{path}.{name}": getattr(layer, name) for path, layer in layers.items() for name in ("lora_A", "lora_B")}
-    _check_state(slots, state)
+    check_state(slots, state)
     for name, slot in slots.items():
         slot.copy_(state[name])
     return model
@@ -246,10 +259,10 @@ def _layers_to_merge(model: nn.Module) -> dict[str, LoRALinear]:
 def checked_size(base: nn.Module, rank: int, alpha: float, dropout: float) -> tuple[int, int]:
     in_features, out_features = layer_size(base)
     smaller = min(in_features, out_features)
-    if not isinstance(rank, int) or isinstance(rank, bool) or not 1 <= rank <= smaller:
+    if not whole(1).holds(rank) or rank > smaller:
         raise ValueError(
             f"rank must be between 1 and {smaller} "
-            f"(the smaller side of a {out_features}x{in_features} layer), got {rank}"
+            f"(the smaller side of a {out_features}x{in_features} layer), got {rank!r}"
         )
     check(POSITIVE, alpha=alpha)
     check(SHARE, dropout=dropout)
@@ -279,23 +292,6 @@ def _check_mergeable(model: nn.Module, path: str, layer: LoRALinear) -> None:
         raise ValueError(f"the update of {path} has values that are not finite: merging it would destroy the weights")
 
 
-def _check_state(slots: dict[str, Tensor], state: dict[str, Tensor]) -> None:
-    if missing := sorted(slots.keys() - state.keys()):
-        raise ValueError(f"the adapter has no tensor for {missing[0]} ({len(missing)} of {len(slots)} are missing)")
-    if extra := sorted(state.keys() - slots.keys()):
-        raise ValueError(f"the adapter has a tensor for {extra[0]}, where this model has no adapter")
-    for name, slot in slots.items():
-        if slot.shape != state[name].shape:
-            raise ValueError(
-                f"the adapter was made for another model: {name} has shape {tuple(state[name].shape)}, "
-                f"this model needs {tuple(slot.shape)}"
-            )
-        if not state[name].is_floating_point():
-            raise ValueError(f"{name} holds {state[name].dtype} and not floating-point numbers: this file is damaged")
-        if not state[name].isfinite().all():
-            raise ValueError(f"{name} has values that are not finite: this adapter file is damaged")
-
-
 # --- combination -----------------------------------------------------------------------------------------------------
 # Several adapters in one: a weighted sum of updates, without touching the base.
 #
@@ -323,20 +319,3 @@ def combine(states: Sequence[dict[str, Tensor]], weights: Sequence[float]) -> di
             scaled = [weight * part for weight, part in zip(weights, parts, strict=True)]
             combined[name] = torch.cat(scaled, dim=1)  # (out_features, r1 + r2)
     return combined
-
-
-def check_combination(states: Sequence[dict[str, Tensor]], weights: Sequence[float]) -> None:
-    if not states or len(states) != len(weights):
-        raise ValueError(f"each adapter needs one weight, got {len(states)} adapters and {len(weights)} weights")
-    if not all(math.isfinite(weight) for weight in weights):
-        raise ValueError(f"weights must be finite, got {list(weights)}")
-    for number, state in enumerate(states[1:], 2):
-        if different := sorted(state.keys() ^ states[0].keys()):
-            raise ValueError(f"adapters 1 and {number} sit on different layers: only one of them has {different[0]}")
-        for name, tensor in state.items():
-            side = 1 if name.endswith("lora_A") else 0  # the side that is not the rank
-            if tensor.shape[side] != states[0][name].shape[side]:
-                raise ValueError(
-                    f"adapters 1 and {number} belong to different models: {name} has shapes "
-                    f"{tuple(states[0][name].shape)} and {tuple(tensor.shape)}"
-                )

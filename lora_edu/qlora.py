@@ -40,7 +40,9 @@ def decoded_linear(x: Tensor, quantized: QuantizedTensor, bias: Tensor | None) -
 
 
 def autocast_dtype(x: Tensor) -> torch.dtype:
-    """The type in which autocast wants products with x; x's own where autocast is off."""
+    """The type in which autocast wants products with x; x's own where autocast is off. TypeError for no numbers."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise TypeError(f"x must be a tensor of floating-point numbers, got {getattr(x, 'dtype', type(x).__name__)}")
     device = x.device.type
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
 
@@ -57,8 +59,7 @@ class NF4Linear(nn.Module):
 
     def __init__(self, quantized: QuantizedTensor, bias: Tensor | None, compute_dtype: torch.dtype | None = None):
         super().__init__()
-        if compute_dtype is not None and not compute_dtype.is_floating_point:
-            raise ValueError(f"compute_dtype must be a floating-point type, got {compute_dtype}")
+        check_compute_dtype(compute_dtype)
         self.out_features, self.in_features = quantized.shape
         self.quantized, self.compute_dtype = quantized, compute_dtype
         self.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=False)
@@ -78,7 +79,7 @@ class NF4Linear(nn.Module):
         compute_dtype: the type of the matrix product; None takes autocast's type where it is on, else the input's.
         Raises what `lora_edu.quantization.quantize` raises, and TypeError if the layer is not linear.
         """
-        if getattr(linear, "weight", None) is None or linear.weight.ndim != 2:
+        if not isinstance(linear, nn.Module) or not is_linear(linear) or is_nf4(linear):
             raise TypeError(f"from_linear needs a linear layer with a full weight, got {type(linear).__name__}")
         weight = linear.weight.T if is_conv1d(linear) else linear.weight
         return cls(quantize(weight, "nf4", block_size, double_quant), linear.bias, compute_dtype)
@@ -146,12 +147,19 @@ def quantize_linears(
         )
     chosen = select_layers(model, "all-linear", skip, lambda layer: is_linear(layer) and not is_nf4(layer))
     check_settings(block_size, double_quant)
+    check_compute_dtype(compute_dtype)
     for path, layer in chosen.items():
         _check_weight(path, layer.weight.detach())
     for path in list(chosen):
         layer = NF4Linear.from_linear(chosen.pop(path), block_size, double_quant, compute_dtype)
         replace_layer(model, path, layer)
     return model.requires_grad_(False)
+
+
+def check_compute_dtype(compute_dtype: torch.dtype | None) -> None:
+    known = isinstance(compute_dtype, torch.dtype) and compute_dtype.is_floating_point and compute_dtype.itemsize > 1
+    if compute_dtype is not None and not known:
+        raise ValueError(f"compute_dtype must be a floating-point type of 16 bits or more, got {compute_dtype!r}")
 
 
 def _check_weight(path: str, weight: Tensor) -> None:

@@ -36,6 +36,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lora_edu.checks import TRUTH, check, whole
 from lora_edu.codebooks import get_codebook, shared_codebook
 from lora_edu.engine import kernels  # the door to the fast versions
 
@@ -270,18 +271,21 @@ class QuantizedTensor(nn.Module):
 
 
 def check_settings(block_size: int, double_quant: bool | DoubleQuant) -> None:
-    if not isinstance(block_size, int) or isinstance(block_size, bool) or block_size < 1:
-        raise ValueError(f"block_size must be a whole number of at least 1, got {block_size!r}")
+    check(whole(1), block_size=block_size)
     if not isinstance(double_quant, bool | DoubleQuant):
         raise TypeError(f"double_quant must be True, False or a DoubleQuant(...), got {double_quant!r}")
+    if isinstance(double_quant, DoubleQuant):
+        check(whole(1), block_size=double_quant.block_size)
+        check(TRUTH, subtract_mean=double_quant.subtract_mean)
 
 
 def check_tensor(tensor: Tensor) -> None:
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
         raise TypeError(f"only dense torch tensors can be quantized, got {type(tensor).__name__}")
-    if not tensor.is_floating_point():
+    if not tensor.is_floating_point() or tensor.itemsize == 1:  # float8 has no arithmetic
         raise TypeError(
-            f"only floating-point tensors can be quantized, got {tensor.dtype}: convert with .float() first"
+            f"only floating-point tensors of 16 bits or more can be quantized, got {tensor.dtype}: "
+            "convert with .float() first"
         )
     if tensor.numel() == 0:
         raise ValueError(f"the tensor is empty (shape {tuple(tensor.shape)}): there is nothing to quantize")

@@ -76,10 +76,10 @@ def batches(
     """
     check(whole(1), batch_size=batch_size)
     check_length(tokens, seq_len)
-    offsets = torch.arange(seq_len + 1)
+    offsets = torch.arange(seq_len + 1, device=tokens.device)
     while True:
-        starts = torch.randint(len(tokens) - seq_len, (batch_size, 1), generator=generator)
-        windows = tokens[starts + offsets].long()  # (batch_size, seq_len + 1)
+        starts = torch.randint(len(tokens) - seq_len, (batch_size, 1), generator=generator, device="cpu")
+        windows = tokens[starts.to(tokens.device) + offsets].long()  # (batch_size, seq_len + 1)
         yield windows[:, :-1], windows[:, 1:]
 
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lora_edu.checks import NOT_NEGATIVE, POSITIVE, check, check_tokens, optional, whole
+from lora_edu.checks import CALLABLE, TRAINING, TRUTH, check, check_model, check_tokens, optional, whole
 from lora_edu.engine.run import Run, mean, own_rows, total  # the door to checkpoints and devices
 from lora_edu.texts import Text, batches, check_length
 
@@ -55,15 +55,18 @@ def evaluate(
     windows of `seq_len` tokens each. Several processes share the windows: all of them must call this, and all get the
     same number.
     """
+    check_model(model)
     check(whole(1), max_windows=max_windows, batch_size=batch_size)
+    check(optional(TRUTH), autocast=autocast)
+    check(CALLABLE, loss_fn=loss_fn)
     check_length(tokens, seq_len)
     check_tokens("tokens", tokens, vocabulary(model))
     device = next(model.parameters()).device
     last = len(tokens) - seq_len - 1
     count = min(max_windows, (len(tokens) - 1) // seq_len)
     # float32 cannot tell all numbers above 2^24 apart, so it may round beyond the end
-    starts = torch.linspace(0, last, count).long().clamp(max=last)[:, None]
-    windows = own_rows(tokens[starts + torch.arange(seq_len + 1)].long())  # (count, seq_len + 1)
+    starts = torch.linspace(0, last, count, dtype=torch.float32, device=tokens.device).long().clamp(max=last)[:, None]
+    windows = own_rows(tokens[starts + torch.arange(seq_len + 1, device=tokens.device)].long())  # (count, seq_len + 1)
     was_training = model.training
     model.eval()
     loss_sum = 0.0
@@ -139,11 +142,11 @@ class History:
 def pick_device(device: str | torch.device | None = None) -> torch.device:
     """The device to use: the one named, else `LORA_EDU_DEVICE`, else the CUDA GPU if there is one, else the CPU."""
     name = device or os.environ.get("LORA_EDU_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    if str(name).partition(":")[0] not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'cpu' or 'cuda', got {str(name)!r} (the course needs float64, so no 'mps')")
     chosen = torch.device(name)
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("device 'cuda' was asked for, but this torch sees no CUDA GPU: run `lora-edu doctor`")
-    if chosen.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be 'cpu' or 'cuda', got {str(chosen)!r} (the course needs float64, so no 'mps')")
     return chosen
 
 
@@ -199,7 +202,8 @@ def train(
         "betas": betas, "max_grad_norm": max_grad_norm, "autocast": autocast, "compile": compile,
         "eval_every": eval_every, "eval_windows": eval_windows,
     }  # fmt: skip
-    _check_run(settings | {"checkpoint_every": checkpoint_every}, model, data)
+    others = {"checkpoint_every": checkpoint_every, "loss_fn": loss_fn, "on_evaluation": on_evaluation}
+    _check_run(settings | others, model, data)
     device = pick_device(device)
     model.to(device)
     optimizer = torch.optim.AdamW(trainable_parameters(model), lr=lr, betas=betas, weight_decay=weight_decay)
@@ -296,16 +300,9 @@ def _validation_is_due(history: History, steps: int, eval_every: int | None) -> 
     return bool(wanted) and done not in dict(history.validation_loss[-1:])  # a checkpoint may hold it already
 
 
-# What the arguments of `train` must be.
-RULES = {
-    "steps": whole(1), "batch_size": whole(1), "seq_len": whole(1), "warmup_steps": whole(0), "lr": POSITIVE,
-    "max_grad_norm": POSITIVE, "weight_decay": NOT_NEGATIVE, "eval_every": optional(whole(1)),
-    "eval_windows": whole(1), "checkpoint_every": whole(1),
-}  # fmt: skip
-
-
 def _check_run(settings: dict, model: nn.Module, data: Text) -> None:
-    for name, rule in RULES.items():
+    check_model(model)
+    for name, rule in TRAINING.items():
         check(rule, **{name: settings[name]})
     for name in ("train", "validation"):
         check_tokens(f"data.{name}", getattr(data, name, None), vocabulary(model))

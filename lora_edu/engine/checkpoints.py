@@ -146,7 +146,7 @@ class Checkpoints:
             expected[f"parameter.{name}"] = parameter
             if name not in idle:  # AdamW's state
                 expected |= {f"optimizer.{name}.{key}": parameter for key in ("exp_avg", "exp_avg_sq")}
-                expected[f"optimizer.{name}.step"] = torch.tensor(0.0)
+                expected[f"optimizer.{name}.step"] = torch.tensor(0.0, dtype=torch.float32, device="cpu")
         if problem := misfit(tensors, expected):
             raise ValueError(problem)
         for name in states:

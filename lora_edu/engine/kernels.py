@@ -65,7 +65,8 @@ def _nearest(scaled: Tensor, midpoints: Tensor) -> Tensor:
     """How many midpoints are below each of scaled (n,): (n,) uint8."""
     if len(midpoints) > 15 or scaled.device.type != "cpu":  # there one search is faster than 15 passes over the memory
         return torch.bucketize(scaled, midpoints).to(torch.uint8)
-    codes, above = torch.zeros(len(scaled), dtype=torch.uint8), torch.empty(len(scaled), dtype=torch.bool)
+    codes = torch.zeros(len(scaled), dtype=torch.uint8, device="cpu")
+    above = torch.empty(len(scaled), dtype=torch.bool, device="cpu")
     values, counts, flags = scaled.numpy(), codes.numpy(), above.numpy()  # the same memory, seen by NumPy
     for midpoint in midpoints.numpy():
         counts += np.greater(values, midpoint, out=flags).view(np.uint8)  # bytes, 1 or 0: faster than torch's floats
@@ -180,7 +181,7 @@ def scratch(n_values: int, dtype: torch.dtype, device: torch.device) -> Iterator
     if piece is None or len(piece) < n_values:
         del piece  # the smaller one is gone before the larger one comes
         with torch.inference_mode(False):  # a tensor made inside could not be used outside
-            piece = torch.empty(n_values, dtype=dtype)
+            piece = torch.empty(n_values, dtype=dtype, device="cpu")
     try:
         yield piece[:n_values]
     finally:

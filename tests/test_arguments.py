@@ -1,0 +1,272 @@
+"""Bad arguments: one sentence that names the argument, and a model that has not changed by a bit. No silent number."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import lora_edu
+from lora_edu.checks import TRAINING
+from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.lora import LoRALinear, adapter_state, add_lora, combine, load_adapter_state, merge
+from lora_edu.qlora import NF4Linear, quantize_linears
+from lora_edu.quantization import DoubleQuant, quantize
+from lora_edu.texts import Text
+from lora_edu.training import evaluate, pick_device, train
+
+TOKENS = torch.tensor(list(b"low rank. " * 20), dtype=torch.uint8)
+TEXT, HALVES = Text(TOKENS[:150], TOKENS[150:]), torch.rand(150)
+QUICK = {"seq_len": 16, "batch_size": 2, "progress": False, "device": "cpu"}
+WEIGHT = torch.linspace(-1, 1, 100)
+
+
+def small():
+    torch.manual_seed(0)
+    return GPT(GPTConfig(context=32, n_layers=1, n_heads=2, d_model=8)).train()
+
+
+def adapted():
+    model = add_lora(small(), 2, 4)
+    for layer in (module for module in model.modules() if isinstance(module, LoRALinear)):
+        nn.init.normal_(layer.lora_B)
+    return model
+
+
+def everything(model):
+    """All bytes, modes, frozen or not, kinds of layers: what a refused call must leave as it is."""
+    modules = [(path, type(module), module.training) for path, module in model.named_modules()]
+    return modules, {n: (p.requires_grad, p.tolist()) for n, p in model.named_parameters()}
+
+
+class Tied(nn.Module):
+    """A head with the weight of the embedding, and one layer under two names."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(10, 8), nn.Linear(8, 10, bias=False)
+        self.head.weight = self.embedding.weight
+        self.first_proj = self.second_proj = nn.Linear(8, 8)
+
+
+def with_nan(model):
+    with torch.no_grad():
+        model.blocks[0].mlp.down_proj.weight[0, 0] = torch.nan
+    return model
+
+
+def with_other_rank(state):
+    return {name: tensor[:1] if name.endswith("lora_A") else tensor for name, tensor in state.items()}
+
+
+def as_numpy(state):
+    return {name: tensor.numpy() for name, tensor in state.items()}
+
+
+def attention():
+    return nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+
+
+def without_gradients(model):
+    with torch.no_grad():
+        train(model, TEXT, 2, **QUICK)
+
+
+# What was silent, or misleading, before it was looked at: a model, what is done with it, the error and its words.
+REFUSED = {
+    "fractional tokens, train": (small, lambda m: train(m, Text(HALVES, HALVES), 2, **QUICK),
+        TypeError, "data.train"),
+    "fractional tokens, evaluate": (small, lambda m: evaluate(m, HALVES, seq_len=16), TypeError, "tokens must be"),
+    "fractional tokens, generate": (small, lambda m: m.generate(torch.rand(1, 4)), TypeError, "prompt must be"),
+    "fractional tokens, forward": (small, lambda m: m(torch.rand(1, 4)), TypeError, "tokens must be"),
+    "fractional targets": (small, lambda m: m(TOKENS[None, :4], torch.rand(1, 4)), TypeError, "targets must be"),
+    "targets of another shape": (small, lambda m: m(TOKENS[None, :4], TOKENS[:4, None]),
+        ValueError, "targets must have"),
+    "True and False as tokens": (small, lambda m: evaluate(m, TOKENS > 50, seq_len=16), TypeError, "torch.bool"),
+    "tokens outside, train": (small, lambda m: train(m, Text(TOKENS.int() + 200, TOKENS), 2, **QUICK), ValueError,
+                              "data.train must be from 0 to 255"),
+    "tokens outside, evaluate": (small, lambda m: evaluate(m, TOKENS.int() - 99, seq_len=16),
+        ValueError, "from 0 to 255"),
+    "tokens outside, generate": (small, lambda m: m.generate(torch.tensor([[300]])),
+        ValueError, "prompt must be from 0"),
+    "a prompt of one side": (small, lambda m: m.generate(TOKENS),
+        ValueError, r"prompt must be text or tokens of shape \(B, S\)"),
+    "a list as a text": (small, lambda m: evaluate(m, [1, 2, 3], seq_len=1), TypeError, "tokens must be .* got list"),
+    "NumPy as a prompt": (small, lambda m: m.generate(np.ones((1, 2), int)),
+        TypeError, "prompt must be .* got ndarray"),
+    "training in no_grad": (small, without_gradients, RuntimeError, "inside torch.no_grad"),
+    "no model": (small, lambda m: train("model", TEXT, 2, **QUICK),
+        TypeError, "model must be a torch module, got str"),
+    "another inner rank": (adapted, lambda m: combine([adapter_state(m), with_other_rank(adapter_state(m))], [1, 1]),
+                           ValueError, "adapter 2 is damaged: .* do not have one rank"),
+    "weights in words": (adapted, lambda m: combine([adapter_state(m)] * 2, ["1", "2"]),
+        ValueError, "weights must be"),
+    "one adapter, not in a list": (adapted, lambda m: combine(adapter_state(m), [1]), ValueError, "needs one weight"),
+    "NumPy as an adapter": (adapted, lambda m: load_adapter_state(m, as_numpy(adapter_state(m))),
+        TypeError, "hold tensors"),
+    "a list as an adapter": (adapted, lambda m: load_adapter_state(m, [1]), TypeError, "must be a dictionary"),
+    "a codebook that falls": (small, lambda m: quantize(WEIGHT, torch.tensor([1.0, 0, -1])),
+        ValueError, "rising order"),
+    "a wide codebook": (small, lambda m: quantize(WEIGHT, torch.tensor([-3.0, 0, 5])),
+        ValueError, "from -1 to 1, got -3 to 5"),
+    "an infinite codebook": (small, lambda m: quantize(WEIGHT, torch.tensor([0, torch.inf])),
+        ValueError, "got 0 to inf"),
+    "a codebook of integers": (small, lambda m: quantize(WEIGHT, torch.tensor([-1, 0, 1])),
+        ValueError, "floating-point"),
+    "a list as a codebook": (small, lambda m: quantize(WEIGHT, [-1, 0, 1]), TypeError, "codebook must be a name or"),
+    "a list as a tensor": (small, lambda m: quantize([1.0, 2.0]), TypeError, "only dense torch tensors .* got list"),
+    "a sparse tensor": (small, lambda m: quantize(torch.eye(3).to_sparse()), TypeError, "only dense torch tensors"),
+    "float8": (small, lambda m: quantize(WEIGHT.to(torch.float8_e4m3fn)), TypeError, "16 bits or more"),
+    "compute_dtype int8": (small, lambda m: quantize_linears(m, compute_dtype=torch.int8),
+        ValueError, "compute_dtype must"),
+    "compute_dtype float8": (small, lambda m: quantize_linears(m, compute_dtype=torch.float8_e5m2),
+        ValueError, "compute_dtype"),
+    "compute_dtype in words": (small, lambda m: quantize_linears(m, compute_dtype="float32"),
+        ValueError, "compute_dtype must"),
+    "double_quant=1": (small, lambda m: quantize_linears(m, double_quant=1),
+        TypeError, "double_quant must be True, False"),
+    "a block of no values": (small, lambda m: quantize_linears(m, double_quant=DoubleQuant(block_size=0)), ValueError,
+                             "block_size must be"),
+    "NaN in one layer": (lambda: with_nan(small()), quantize_linears, ValueError, "blocks.0.mlp.down_proj cannot be"),
+    "a skip with a slip": (small, lambda m: quantize_linears(m, skip="lm_haed"),
+        ValueError, "no linear layer is named lm_haed"),
+    "a skip that is none": (small, lambda m: quantize_linears(m, skip=3),
+        TypeError, "skip must be the name of a layer"),
+    "targets that are none": (small, lambda m: add_lora(m, 2, 4, targets=[3]), TypeError, "targets must be the name"),
+    "two names, adapters": (Tied, lambda m: add_lora(m, 2, 4, "first_proj"),
+        ValueError, "at first_proj and second_proj"),
+    "two names, 4 bits": (Tied, quantize_linears, ValueError, "one layer stands at first_proj and second_proj"),
+    "tied weights, merged": (lambda: add_lora(Tied(), 2, 4, "head"), merge,
+        ValueError, "head shares its weight with"),
+    "attention of torch": (lambda: nn.MultiheadAttention(8, 2), lambda m: add_lora(m, 2, 4, "all-linear"), ValueError,
+                           "out_proj cannot be replaced: torch's MultiheadAttention reads"),
+    "a layer of torch's encoder": (attention, lambda m: quantize_linears(m, skip="out_proj"),
+        ValueError, "linear1 cannot be"),
+    "a list as an input": (small, lambda m: NF4Linear.from_linear(nn.Linear(8, 4))([[1.0] * 8]),
+        TypeError, "x must be"),
+    "whole numbers as an input": (small, lambda m: NF4Linear.from_linear(nn.Linear(8, 4))(torch.ones(2, 8).int()),
+        TypeError,
+                                  "x must be a tensor of floating-point numbers, got torch.int32"),
+    "an embedding in 4 bits": (small, lambda m: NF4Linear.from_linear(nn.Embedding(8, 4)),
+        TypeError, "needs a linear layer"),
+    "a device of no kind": (small, lambda m: pick_device("gpu"),
+        ValueError, "device must be 'cpu' or 'cuda', got 'gpu'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("made, call, error, words", REFUSED.values(), ids=REFUSED)
+def test_what_was_silent_or_misleading_is_one_clear_error(made, call, error, words):
+    model = made()
+    before = repr(everything(model))
+    with pytest.raises(error, match=words):
+        call(model)
+    assert repr(everything(model)) == before
+
+
+# Any value at all, for any argument: what an argument may be stands in the package's own rules, or here.
+ANYTHING = st.one_of(
+    st.none(), st.booleans(), st.integers(-3, 0), st.sampled_from([10**6, 2.5, -0.5, torch.nan, torch.inf, -torch.inf]),
+    st.text(max_size=3), st.binary(max_size=2), st.lists(st.integers(-1, 1), max_size=2), st.just(object()),
+    st.just(torch.ones(2)), st.just(np.ones(2)), st.just({"a": 1}), st.just(torch.int8),
+)  # fmt: skip
+
+
+def whole(least, most=10**9):
+    return lambda value: type(value) is int and least <= value <= most
+
+
+def number(least, most=10**9):
+    return lambda value: type(value) in (int, float) and least <= value <= most
+
+
+def maybe(may_be):
+    return lambda value: value is None or may_be(value)
+
+
+def truth(value):
+    return type(value) is bool
+
+
+def no(value):
+    return False
+
+
+ARGUMENTS = {
+    "train": {name: TRAINING[name].holds for name in TRAINING if name != "steps"},
+    "evaluate": {"max_windows": whole(1), "batch_size": whole(1), "autocast": maybe(truth), "loss_fn": no},
+    "generate": {"max_new_tokens": whole(0), "temperature": number(0), "top_k": maybe(whole(1)),
+                 "generator": maybe(no)},
+    "add_lora": {"rank": whole(1, 8), "alpha": number(1e-9), "dropout": number(0, 0.99)},
+    "quantize_linears": {"block_size": whole(1), "double_quant": truth, "compute_dtype": maybe(no)},
+    "GPTConfig": {name: whole(1) for name in ("context", "n_layers", "n_heads", "d_model", "vocab_size")},
+}  # fmt: skip
+CALLS = {
+    "train": lambda model, **bad: train(model, TEXT, 2, **(QUICK | bad)),
+    "evaluate": lambda model, **bad: evaluate(model, TOKENS, **({"seq_len": 16} | bad)),
+    "generate": lambda model, **bad: model.generate("ab", **({"max_new_tokens": 2} | bad)),
+    "add_lora": lambda model, **bad: add_lora(model, **({"rank": 2, "alpha": 4} | bad)),
+    "quantize_linears": quantize_linears,
+    "GPTConfig": lambda model, **bad: GPTConfig(**bad),
+}
+
+
+@pytest.mark.parametrize("function", CALLS)
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_value_for_any_argument_is_refused_by_name_or_right(function, data):
+    name = data.draw(st.sampled_from(sorted(ARGUMENTS[function])))
+    value = data.draw(ANYTHING)
+    assume(not ARGUMENTS[function][name](value))
+    model = small()
+    before = everything(model)
+    with pytest.raises((TypeError, ValueError), match=rf"\b{name}\b"):
+        CALLS[function](model, **{name: value})
+    assert everything(model) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("double_quant", [False, True])
+def test_the_default_dtype_changes_no_number(dtype, double_quant):
+    wanted = quantize(WEIGHT, double_quant=double_quant).dequantize()
+    torch.set_default_dtype(dtype)
+    try:
+        assert torch.equal(quantize(WEIGHT, double_quant=double_quant).dequantize(), wanted)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_the_default_device_changes_no_number():
+    wanted, model = quantize(WEIGHT, double_quant=True).dequantize(), small()
+    loss, losses = evaluate(model, TOKENS, seq_len=16), train(small(), TEXT, 2, **QUICK).train_loss
+    with torch.device("meta"):  # a GPU, say, where there is one
+        assert torch.equal(quantize(WEIGHT, double_quant=True).dequantize(), wanted)
+        assert evaluate(model, TOKENS, seq_len=16) == loss and len(model.generate("ab", 3)) >= 3
+        with torch.device("cpu"):
+            model = small()
+        assert train(model, TEXT, 2, **QUICK).train_loss == losses
+
+
+@pytest.mark.parametrize("model", [nn.Sequential(nn.Linear(8, 6)), nn.ModuleDict({"lm_head": nn.Linear(8, 6)})])
+def test_an_adapter_on_a_layer_at_the_top_comes_back(tmp_path, model):
+    [name] = [path for path, _ in model.named_children()]
+    base = {f"{name}.{key}": value for key, value in model[name if name == "lm_head" else 0].state_dict().items()}
+    add_lora(model, 2, 4, targets=[name])
+    nn.init.normal_(model.get_submodule(name).lora_B)
+    lora_edu.save_adapter(model, tmp_path)
+    again = type(model)(nn.Linear(8, 6)) if name == "0" else nn.ModuleDict({"lm_head": nn.Linear(8, 6)})
+    again.load_state_dict(base)
+    lora_edu.load_adapter(again, tmp_path)
+    x = torch.randn(3, 8)
+    assert torch.equal(again.get_submodule(name)(x), model.get_submodule(name)(x))
+
+
+def test_an_error_leaves_a_model_in_its_mode():
+    model = small()
+    for call in (
+        lambda: model.generate("a" * 40, 1, temperature=-1),
+        lambda: evaluate(model, TOKENS, loss_fn=lambda *_: 1 / 0),
+    ):
+        with pytest.raises((ValueError, ZeroDivisionError)):
+            call()
+        assert model.training
