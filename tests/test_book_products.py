@@ -5,8 +5,9 @@ import base64
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from book import products
+from book import film, products
 from book.svg import SVGRenderer
 from lora_edu.figures import nb01, nb05
 from lora_edu.figures.sliders import View
@@ -58,3 +59,14 @@ def test_other_views_have_no_product(view):
 
     turned = View(view.figure, [], values=backward, draw=print)
     assert products.factors(turned, SETTINGS) is None  # a smaller rank is not the first columns
+
+
+def test_the_readme_moves_as_the_slider_does():
+    drawn = film.frames()
+    with Image.open(film.TARGET) as stored:
+        assert stored.n_frames == len(drawn) > 10 and film.TARGET.stat().st_size < 300_000
+        for i, picture in enumerate(drawn):
+            stored.seek(i)
+            difference = np.asarray(stored.convert("L"), float) - np.asarray(picture.convert("L"), float)
+            assert np.sqrt(np.mean(difference**2)) < 10, f"frame {i} is another: run python -m book.film"
+    assert film.TARGET.name in (film.ROOT / "README.md").read_text("utf-8")
