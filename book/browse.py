@@ -28,16 +28,19 @@ AXE = """async () => (await axe.run(document, {preload: false})).violations
         + v.nodes[0].failureSummary)"""
 
 
-# Moves every slider of a page one step, checks that picture and words follow, and returns the times.
+# Moves every slider of a page back and forth, checks that picture and words follow, and returns the median time.
 MOVE = """() => [...document.querySelectorAll(".live")].map(place => {
     const range = place.querySelector("input[type=range]"), moving = place.querySelector("g.moving");
-    const words = place.querySelector("[role=status]"), before = [moving.innerHTML, words.textContent];
-    const start = performance.now();
-    range.value = Number(range.value) > 0 ? Number(range.value) - 1 : 1;
-    range.dispatchEvent(new Event("input"));
-    const took = performance.now() - start;
-    const followed = moving.innerHTML !== before[0] && words.textContent !== before[1];
-    return [place.dataset.live, followed && moving.childElementCount > 0, took];
+    const words = place.querySelector("[role=status]"), start = Number(range.value), times = [];
+    let followed = true;
+    for (let move = 0; move < 7; move++) {
+        const before = [moving.innerHTML, words.textContent], begin = performance.now();
+        range.value = move % 2 ? start : start > 0 ? start - 1 : 1;
+        range.dispatchEvent(new Event("input"));
+        times.push(performance.now() - begin);
+        followed &&= moving.innerHTML !== before[0] && words.textContent !== before[1] && moving.childElementCount > 0;
+    }
+    return [place.dataset.live, followed, times.sort((a, b) => a - b)[3]];
 })"""
 
 
