@@ -116,82 +116,46 @@ AUDIT = Solutions(
               audited(silent=lambda paths, before, after: [p for p in paths if not after[f"{p}.up"].any()]), 2,
               "a layer counts as silent only if its up is zero. With down at zero the update is zero all the same.",
               START),
-        Wrong(
-            "a threshold",
-            audited(
-                jumps=lambda paths, before, after: [
-                    p for p in paths if (before[f"{p}.down"] @ before[f"{p}.up"]).abs().max() > 1e-6
-                ]
-            ),
-            2,
-            "a small update is taken for none. It is zero, or it is not: the size does not matter.",
-            START,
-        ),
+        Wrong("a threshold",
+              audited(jumps=lambda paths, before, after: [p for p in paths
+                  if (before[f"{p}.down"] @ before[f"{p}.up"]).abs().max() > 1e-6]), 2,
+              "a small update is taken for none. It is zero, or it is not: the size does not matter.", START),
         Wrong("up alone at the start",
               audited(jumps=lambda paths, before, after: [p for p in paths if before[f"{p}.up"].any()]), 2,
               "an up that is not zero is taken for a jump. With down at zero the update is zero all the same.", START),
-        Wrong(
-            "allclose",
-            audited(
-                moved=lambda paths, before, after: [
-                    n for n in others(before) if not torch.allclose(before[n], after[n])
-                ]
-            ),
-            2,
-            "a change in the last bit goes unnoticed. A frozen tensor keeps every bit: torch.equal.",
-            "notebook 04, section 3",
-        ),
-        Wrong(
-            "weights alone",
-            audited(
-                moved=lambda paths, before, after: [
-                    n for n in others(before) if n.endswith("weight") and not torch.equal(before[n], after[n])
-                ]
-            ),
-            2,
-            "only tensors named weight are looked at. A bias can be forgotten when freezing, too.",
-            "notebook 04, section 3",
-        ),
-        Wrong(
-            "base layers alone",
-            audited(
-                moved=lambda paths, before, after: [
-                    n for n in others(before) if ".base." in n and not torch.equal(before[n], after[n])
-                ]
-            ),
-            2,
-            "only the adapted layers are looked at. Norms and embeddings must keep their bits as well.",
-            "notebook 04, section 3",
-        ),
+        Wrong("allclose",
+              audited(moved=lambda paths, before, after: [n for n in others(before)
+                  if not torch.allclose(before[n], after[n])]), 2,
+              "a change in the last bit goes unnoticed. A frozen tensor keeps every bit: torch.equal.",
+              "notebook 04, section 3"),
+        Wrong("weights alone",
+              audited(moved=lambda paths, before, after: [n for n in others(before)
+                  if n.endswith("weight") and not torch.equal(before[n], after[n])]), 2,
+              "only tensors named weight are looked at. A bias can be forgotten when freezing, too.",
+              "notebook 04, section 3"),
+        Wrong("base layers alone",
+              audited(moved=lambda paths, before, after: [n for n in others(before)
+                  if ".base." in n and not torch.equal(before[n], after[n])]), 2,
+              "only the adapted layers are looked at. Norms and embeddings must keep their bits as well.",
+              "notebook 04, section 3"),
         Wrong("adapters moved",
               audited(moved=lambda paths, before, after: [n for n in before if not torch.equal(before[n], after[n])]),
               2,
               "the factors are reported as moved. They are what is trained.", "notebook 04, section 3"),
-        Wrong(
-            "silent only if all are",
-            audited(
-                silent=lambda paths, before, after: paths if not any(after[f"{p}.up"].any() for p in paths) else []
-            ),
-            2,
-            "silence is reported only if no adapter moved at all. One layer without a gradient is enough for a "
-            "lost adapter, and it raises no error.",
-            "notebook 04, section 4, where every B must have left zero",
-        ),
+        Wrong("silent only if all are",
+              audited(silent=lambda paths, before, after: paths if not any(after[f"{p}.up"].any()
+                  for p in paths) else []), 2,
+              "silence is reported only if no adapter moved at all. One layer without a gradient is enough for a "
+              "lost adapter, and it raises no error.", "notebook 04, section 4, where every B must have left zero"),
         Wrong("silent by down",
               audited(silent=lambda paths, before, after: [p for p in paths if not after[f"{p}.down"].any()]), 2,
               "this looks at down, which is random from the start. It is up that has to leave zero.",
               "notebook 04, section 4"),
-        Wrong(
-            "silent is unmoved",
-            audited(
-                silent=lambda paths, before, after: [
-                    p for p in paths if torch.equal(before[f"{p}.up"], after[f"{p}.up"])
-                ]
-            ),
-            2,
-            "an up that did not move is called silent. It is the update that has to be zero for that.",
-            "notebook 04, section 4",
-        ),
+        Wrong("silent is unmoved",
+              audited(silent=lambda paths, before, after: [p for p in paths
+                  if torch.equal(before[f"{p}.up"], after[f"{p}.up"])]), 2,
+              "an up that did not move is called silent. It is the update that has to be zero for that.",
+              "notebook 04, section 4"),
         Wrong("only the first", lambda c: lambda b, a: {k: v[:1] for k, v in audit(c)(b, a).items()}, 1),
         Wrong("off by one", lambda c: lambda b, a: {k: v[1:] for k, v in audit(c)(b, a).items()}, 0),
         Wrong("before and after exchanged", lambda c: lambda b, a: audit(c)(a, b), 1),
