@@ -14,7 +14,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lora_edu.files import read_tensors, staging
+from lora_edu.files import read_tensors, seal, staging
 from lora_edu.lora import adapter_state, add_lora, is_conv1d, load_adapter_state, lora_layers, unload
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -51,7 +51,7 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
         "bias": "none",
     }
     with staging(folder / WEIGHTS) as path:
-        save_file(state, path, metadata={"format": "pt"})
+        save_file(state, path, metadata={"format": "pt", "sha256": seal(state, {})})
     with staging(folder / CONFIG) as path:
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder
@@ -112,7 +112,9 @@ def _read_config(folder: Path) -> dict:
 
 def _read_state(folder: Path) -> dict[str, Tensor]:
     path = _existing(folder, WEIGHTS)
-    tensors, _ = read_tensors(path, "save the adapter again")
+    tensors, metadata = read_tensors(path, "save the adapter again")
+    if metadata.get("sha256") not in (None, seal(tensors, {})):  # PEFT writes none
+        raise ValueError(f"{path} is damaged (its content is not what was written): save the adapter again")
     foreign = [name for name in tensors if not (name.startswith(PREFIX) and name.endswith(SUFFIX))]
     if foreign or not tensors:
         raise ValueError(f"{path} does not hold a LoRA adapter in PEFT's format: {(foreign or ['no tensors'])[0]}")

@@ -10,7 +10,6 @@ function of the step. Frozen weights are not stored; a fingerprint tells whether
 beside its place and then renamed: each is whole at any moment. All of it is checked before anything is changed.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -26,7 +25,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lora_edu.engine import distributed
-from lora_edu.files import PICKLES, is_pickle, misfit, read_tensors, staging, take_lock
+from lora_edu.files import (
+    PICKLES,
+    fingerprint,
+    is_pickle,
+    misfit,
+    read_tensors,
+    seal,
+    shape_and_type,
+    staging,
+    take_lock,
+)
 
 KEPT = 2  # the newest, and the one before in case the newest is damaged later
 
@@ -238,14 +247,6 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
     return record, tensors
 
 
-def seal(tensors: dict[str, Tensor], record: dict) -> str:
-    """A SHA-256 over a checkpoint: names, types, shapes and every byte of the tensors, and the record without it."""
-    record = {name: value for name, value in record.items() if name != "sha256"}
-    digest = hashlib.sha256(json.dumps([sorted(tensors), record], sort_keys=True).encode())
-    digest.update(fingerprint(tensors[name] for name in sorted(tensors)).encode())
-    return digest.hexdigest()
-
-
 def _damaged(path: Path, error: Exception) -> ValueError:
     return ValueError(f"{path} is damaged ({error}): {_advice(path)}")
 
@@ -285,22 +286,9 @@ def describe_run(model: nn.Module, data: Iterable[Tensor]) -> dict[str, str]:
     return {
         "the text": fingerprint(data)[:12],
         "the frozen weights": fingerprint(value for _, value in sorted(frozen.items()))[:12],
-        **{f"the trainable {name}": _shape(value) for name, value in trainable.items()},
+        **{f"the trainable {name}": shape_and_type(value) for name, value in trainable.items()},
         **{f"the layer {path or '(the model)'}": _numbers(module) for path, module in model.named_modules()},
     }
-
-
-def fingerprint(tensors: Iterable[Tensor]) -> str:
-    """A SHA-256 over tensors: types, shapes and every byte. About a second per gigabyte."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(_shape(tensor).encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
-
-
-def _shape(tensor: Tensor) -> str:
-    return f"{'x'.join(map(str, tensor.shape))} {str(tensor.dtype).removeprefix('torch.')}"
 
 
 def _numbers(module: nn.Module) -> str:
