@@ -241,3 +241,31 @@ def test_ctrl_c_lets_the_program_finish(tmp_path, how):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to all of them
     process.wait(timeout=20)
     assert (tmp_path / "written").exists() and (how == "run" or process.returncode == 7)
+
+
+LAB = """
+import sys
+from lora_edu.setup import environment
+options = ["--no-browser", "--allow-root", "--ServerApp.ip=localhost", f"--ServerApp.root_dir={sys.argv[1]}"]
+environment.hand_over([sys.executable, "-m", "jupyterlab", *options])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no terminal of this kind")
+def test_ctrl_c_in_the_lab_is_that_of_jupyterlab(tmp_path):
+    import pty
+
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(ROOT)
+        os.environ |= {"JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"), "JUPYTER_CONFIG_DIR": str(tmp_path)}
+        os.execv(sys.executable, [sys.executable, "-c", LAB, str(tmp_path)])
+    said = b""
+    for wanted, answer in ((b"?token=", b"\x03"), (b"(y/[n])?", b"y\n"), (b"Shutdown confirmed", b"")):
+        while wanted not in said:
+            said += os.read(terminal, 4096)
+        time.sleep(0.5)
+        os.write(terminal, answer)
+    assert os.waitpid(child, 0)[1] == 0
+    assert not list((tmp_path / "runtime").glob("jpserver-*"))  # no token stays behind
