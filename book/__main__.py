@@ -13,6 +13,7 @@ from lora_edu.files import DownloadError
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+START_SLIDER = "01_low_rank"  # stands on the start page too
 
 
 def prepare(sources: Path) -> None:
@@ -22,17 +23,18 @@ def prepare(sources: Path) -> None:
     for folder in ("pictures", "live"):
         (sources / folder).mkdir(parents=True)
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    slider = ""  # of the start page
     for notebook in notebooks:
-        live_cell = write_live(notebook, sources / "live")
-        nbformat.write(pages.page(notebook, sources / "pictures", live_cell), sources / notebook.name)
+        page = pages.page(notebook, sources / "pictures", write_live(notebook, sources / "live"))
+        nbformat.write(page, sources / notebook.name)
+        slider = slider or (pages.live_slider(page) if notebook.stem == START_SLIDER else "")
     for name in pages.MARKDOWN:
         text = (ROOT / "notebooks" / name).read_text(encoding="utf-8")
         (sources / name).write_text(pages.sphinx_links(text), encoding="utf-8")
     shutil.copytree(ROOT / "notebooks" / "figures", sources / "figures")  # which the Markdown pages show
     start, readme = (path.read_text(encoding="utf-8") for path in (HERE / "index.md", ROOT / "README.md"))
-    index = pages.start_page(
-        start, readme, [path.stem for path in notebooks], [Path(name).stem for name in pages.MARKDOWN]
-    )
+    names, others = [path.stem for path in notebooks], [Path(name).stem for name in pages.MARKDOWN]
+    index = pages.start_page(start, readme, slider, names, others)
     (sources / "index.md").write_text(index, encoding="utf-8")
     shutil.copytree(HERE / "static", sources / "static")
 

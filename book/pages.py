@@ -15,6 +15,8 @@ JUPYTER_LINK = re.compile(r"\]\((?P<page>[\w./-]*\.ipynb)?#(?P<anchor>[^)\s]+)\)
 
 FOLDED_CODE = {"code_prompt_show": "The code of this slider", "code_prompt_hide": "The code of this slider"}
 
+STILL = '<p class="still">In JupyterLab, this picture has a slider.</p>'
+
 RUN = """\
 ## Run this page
 
@@ -42,7 +44,9 @@ def page(source: Path, pictures: Path, live_cell: int | None = None) -> nbformat
                 name = f"{source.stem}-{number}.png"
                 (pictures / name).write_bytes(base64.b64decode(output.data["image/png"]))
                 html = picture_html(name, output)
-                if place == live_cell:
+                if place != live_cell and "explore(" in cell.source:
+                    html += STILL
+                elif place == live_cell:
                     html, live_cell = live_html(source.stem, html), None
                     cell.metadata |= {"tags": [*cell.metadata.get("tags", []), "hide-input"], "mystnb": FOLDED_CODE}
                 output.data = {"text/html": html}
@@ -85,10 +89,17 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-")
 
 
-def start_page(template: str, readme: str, notebooks: list[str], others: list[str]) -> str:
-    """The first page: its template with the README's table of notebooks, and the table of contents for Sphinx."""
+def live_slider(notebook: nbformat.NotebookNode) -> str:
+    """The live slider of a page, as HTML; "" if there is none."""
+    outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    return next((data["text/html"] for data in outputs if "data-live" in data.get("text/html", "")), "")
+
+
+def start_page(template: str, readme: str, slider: str, notebooks: list[str], others: list[str]) -> str:
+    """The first page: its template with a slider and the README's table of notebooks, and the contents for Sphinx."""
     table = re.search(r"^\| \| notebook .*\n(?:\|.*\n)+", readme, re.M)
     contents = ""
     for caption, names in (("Notebooks", notebooks), ("To look up", others)):
         contents += "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *names, "```", "", ""])
+    template = template.replace("THE_SLIDER", slider)
     return template.replace("THE_NOTEBOOKS", table[0].replace("](notebooks/", "](")) + "\n" + contents

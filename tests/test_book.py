@@ -51,10 +51,17 @@ def test_every_link_between_pages_leads_to_a_heading(tmp_path):
 
 def test_the_start_page_lists_every_notebook():
     readme, template = ((ROOT / name).read_text("utf-8") for name in ("README.md", "book/index.md"))
-    start = pages.start_page(template, readme, [path.stem for path in NOTEBOOKS], ["glossary"])
+    start = pages.start_page(template, readme, "<img>", [path.stem for path in NOTEBOOKS], ["glossary"])
     for path in NOTEBOOKS:
         assert f"]({path.name})" in start and f"\n{path.stem}\n" in start
-    assert "THE_NOTEBOOKS" not in start
+    assert "THE_NOTEBOOKS" not in start and "\n<img>\n" in start
+
+
+def test_a_slider_that_stands_still_says_where_it_moves(tmp_path):
+    page = pages.page(ROOT / "notebooks" / "05_blocks.ipynb", tmp_path, live_cell=1)
+    assert pages.live_slider(page).startswith('<div class="live" data-live="05_blocks">')
+    still = [cell.source for cell in page.cells if 'class="still"' in str(cell.get("outputs", ""))]
+    assert len(still) == 1 and "bits_view" in still[0]
 
 
 def test_what_is_measured_is_folded_and_nothing_comes_from_a_network():
