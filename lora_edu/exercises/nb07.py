@@ -28,9 +28,6 @@ _FORMULAS = {
     "this gives one weight's share to the constant. A block of block_size weights pays for it.": (
         lambda budget, b, s: _left(budget, 1, b * s)
     ),
-    "this is one weight's share of the budget, without its code. A block of block_size weights pays for a constant.": (
-        lambda budget, b, s: budget - 4
-    ),
     "this takes a float32 constant for second_size weights. It serves second_size blocks.": (
         lambda budget, b, s: _left(budget, b, s, second=32 * b)
     ),
@@ -65,6 +62,23 @@ def _rounded(change, formula):
     return lambda budget, b, s: change(formula(budget, b, s))
 
 
+# The last three tell apart what is taken off for the second level.
+_BUDGETS = [(4.127, 64, 256), (4.25, 64, 32), (4.2, 128, 16), (4.13, 32, 256), (4.1, 256, 64), (4.125, 64, 64)]
+_BUDGETS += [(4.253, 100, 16), (4.251, 100, 16), (4.2501, 100, 16)]
+
+
+def _all_rounded(change, more):
+    return {sentence + more: _rounded(change, formula) for sentence, formula in _FORMULAS.items()}
+
+
+def _distinct(mistakes):
+    """Those that give numbers of their own: rounded, several formulas are 0 for every budget."""
+    found = {}
+    for sentence, mistake in mistakes.items():
+        found.setdefault(tuple(mistake(*case) for case in _BUDGETS), (sentence, mistake))
+    return dict(found.values())
+
+
 def _shares(result, budget, block_size, second_size):
     return (
         f"with a budget of {budget} and blocks of {block_size}, a block has ({budget} - 4) * {block_size} = "
@@ -76,33 +90,34 @@ def _shares(result, budget, block_size, second_size):
 bits_of_constants = Exercise(
     "7.1",
     _rounded(math.floor, _left),
-    [(4.127, 64, 256), (4.25, 64, 32), (4.2, 128, 16), (4.13, 32, 256), (4.1, 256, 64), (4.125, 64, 64)],
-    {
-        "this rounds to the nearest whole number, and can exceed the budget. Round down.": _rounded(round, _left),
-        "this rounds up, and exceeds the budget. Round down.": _rounded(math.ceil, _left),
-        "this is not a whole number. A code has whole bits: round down.": _left,
-        "this refuses a constant that costs exactly the rest of the budget. It fits.": (
-            lambda budget, b, s: math.ceil(_left(budget, b, s)) - 1
-        ),
-        "this is 8 for every budget. Ask what the budget leaves.": lambda budget, b, s: 8,
-        "this is never more than 8. A constant may have any number of bits that the budget leaves.": (
-            lambda budget, b, s: min(8, math.floor(_left(budget, b, s)))
-        ),
-        "this leaves one bit less than there is. Round down, and no more.": (
-            lambda budget, b, s: math.floor(_left(budget, b, s)) - 1
-        ),
-        "this is how many values the code has. The question is how many bits it takes.": (
-            lambda budget, b, s: 2.0 ** math.floor(_left(budget, b, s))
-        ),
-        **{sentence: _rounded(math.floor, formula) for sentence, formula in _FORMULAS.items()},
-        # int() rounds toward 0, which is another number below it
-        **{
-            f"{sentence} (And there is no code of fewer than 0 bits.)": _rounded(int, f)
-            for sentence, f in _FORMULAS.items()
-        },
-        **{f"{sentence} And round down.": formula for sentence, formula in _FORMULAS.items()},
-        **{f"{sentence} And round down, not to the nearest.": _rounded(round, f) for sentence, f in _FORMULAS.items()},
-    },
+    _BUDGETS,
+    _distinct(
+        {
+            "this rounds to the nearest whole number, and can exceed the budget. Round down.": _rounded(round, _left),
+            "this rounds up, and exceeds the budget. Round down.": _rounded(math.ceil, _left),
+            "this is not a whole number. A code has whole bits: round down.": _left,
+            "this refuses a constant that costs exactly the rest of the budget. It fits.": (
+                lambda budget, b, s: math.ceil(_left(budget, b, s)) - 1
+            ),
+            "this is 8 for every budget. Ask what the budget leaves.": lambda budget, b, s: 8,
+            "this is never more than 8. A constant may have any number of bits that the budget leaves.": (
+                lambda budget, b, s: min(8, math.floor(_left(budget, b, s)))
+            ),
+            "this leaves one bit less than there is. Round down, and no more.": (
+                lambda budget, b, s: math.floor(_left(budget, b, s)) - 1
+            ),
+            "this is how many values the code has. The question is how many bits it takes.": (
+                lambda budget, b, s: 2.0 ** math.floor(_left(budget, b, s))
+            ),
+            "this is one weight's share of the budget. A block of block_size weights pays for a constant together.": (
+                lambda budget, b, s: budget - 4
+            ),
+            **_all_rounded(math.floor, ""),
+            **_all_rounded(int, " (And there is no code of fewer than 0 bits.)"),  # toward 0: another number below it
+            **_all_rounded(float, " And round down."),
+            **_all_rounded(round, " And round down, not to the nearest."),
+        }
+    ),
     explain=_shares,
 )
 
