@@ -21,8 +21,8 @@ def relative_error(original: Tensor, changed: Tensor) -> float:
 
 
 def cosine(one: Tensor, other: Tensor) -> float:
-    """The cosine of the angle between two tensors of one shape: 1 for the same direction, about 0 for chance."""
-    return ((one * other).sum() / (one.norm() * other.norm())).item()
+    """The cosine of the angle between two tensors: 1 for one direction, about 0 for chance, 0 if one of them is 0."""
+    return ((one * other).sum() / (one.norm() * other.norm()).clamp(min=1e-30)).item()
 
 
 def mean_squared_error(original: Tensor, changed: Tensor) -> float:

@@ -156,12 +156,13 @@ def training(train_loss: list[float], validation: list[tuple[int, float]], level
     axes.set_xlim(0, 1.22 * steps)
     axes.margins(y=0.12)
     start = validation[0][1]
-    finding = f"Frozen in 4 bits, and it learns: {start:.2f} to {low:.2f} nats per byte"
+    learns = low < start - 0.2  # a run may have been stopped
+    finding = f"{'Frozen in 4 bits, and it learns' if learns else 'So far'}: {start:.2f} to {low:.2f} nats per byte"
     axes.set_title(finding, loc="left", fontsize=12)
     levels_text = " and ".join(f"{name} {level:.3f}" for name, level in levels.items())
     return (
         figure,
-        f"{finding} on held-out plays, in {steps} steps. A falling line with marks; two levels: {levels_text}.",
+        f"{finding} on held-out plays, in {len(train_loss)} steps. A line with marks; two levels: {levels_text}.",
     )
 
 
@@ -184,18 +185,18 @@ def repair(cosines: dict[str, list[float]]) -> Drawn:
     return figure, f"{finding}. A point for each layer in three rows. {ranges}."
 
 
-def pushes(layer: nn.Module, arrived: dict[float, tuple], place: int = 0) -> Drawn:
+def pushes(layer: nn.Module, arrived: dict[float, tuple]) -> Drawn:
     """One block of weights in units of its absmax: which of them an update pushes over the border of their cell.
 
-    layer: a `LoRALinear` on a 4-bit base; arrived: has the sizes of the update as its keys, as shares of the weight;
-    place: which block of the weight. One row for each size.
+    layer: a `LoRALinear` on a 4-bit base; arrived: has the sizes of the update as its keys, as shares of the weight.
+    One row for each size. The block is the one in the middle, if all are sorted by how far they are pushed.
     """
-    quantized = layer.base.quantized
-    codebook, absmax = quantized.codebook.cpu(), quantized.block_scales()[place].item()
-    here = slice(place * quantized.block_size, (place + 1) * quantized.block_size)
-    weight, update = layer.base.dequantize(), layer.delta_weight().detach()
-    levels = (weight.flatten()[here] / absmax).cpu().numpy()
-    unit = (update.flatten()[here] / absmax * (weight.norm() / update.norm())).cpu().numpy()
+    quantized, weight, update = layer.base.quantized, layer.base.dequantize(), layer.delta_weight().detach()
+    codebook, absmax = quantized.codebook.cpu(), quantized.block_scales()
+    weights, updates = (matrix.view(len(absmax), -1) / absmax[:, None] for matrix in (weight, update))
+    place = updates.norm(dim=1).argsort()[len(absmax) // 2]
+    levels = weights[place].cpu().numpy()
+    unit = (updates[place] * (weight.norm() / update.norm().clamp(min=1e-30))).cpu().numpy()
     borders = ((codebook[:-1] + codebook[1:]) / 2).numpy()
     figure, axes = plain_axes(9.4, 3.2)
     crossed = []
