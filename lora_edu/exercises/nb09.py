@@ -44,8 +44,6 @@ input_gradient = Exercise(
             "the sign is wrong everywhere: a gradient is asked for, not a step.": (
                 _back(lambda base, branch, s: -base - s * branch)
             ),
-            "this scales both terms. s stands before B A alone.": _back(lambda base, branch, s: s * (base + branch)),
-            "this scales the base's term. s stands before B A.": _back(lambda base, branch, s: s * base + branch),
             "this is the branch alone. What flows back through the frozen W' is missing: frozen means that W' itself "
             "gets no gradient.": _back(lambda base, branch, s: s * branch),
             "this averages over the rows. Each row of x gets a gradient of its own.": (
@@ -54,6 +52,12 @@ input_gradient = Exercise(
         }
     )
     | {
+        "this scales both terms. s stands before B A alone.": (
+            lambda g, W, a, b, alpha: alpha / len(a) * (g @ W + g @ b @ a)
+        ),
+        "this scales the base's term. s stands before B A.": (
+            lambda g, W, a, b, alpha: alpha / len(a) * (g @ W) + g @ b @ a
+        ),
         "this is the base's term alone. x goes into A too, and the branch sends back s (dL/dy B) A.": (
             lambda g, W, a, b, alpha: g @ W
         ),
@@ -173,12 +177,14 @@ qlora_output = Exercise(
     mistakes(
         {
             "": _scaled(lambda base, branch, s: base + s * branch),
-            "this scales both terms. s stands before B A alone.": _scaled(lambda base, branch, s: s * (base + branch)),
             "this is the branch alone: the base's term is missing.": _scaled(lambda base, branch, s: s * branch),
             "this subtracts the branch. y is a sum.": _scaled(lambda base, branch, s: base - s * branch),
         }
     )
     | {
+        "this scales both terms. s stands before B A alone.": (
+            lambda x, c, m, a, b, alpha: alpha / len(a) * (x @ _weight(c, m).T + x @ a.T @ b.T)
+        ),
         "this is the base alone: the branch of the adapter is missing.": _output(branch=lambda x, a, b, s: 0.0),
         "this multiplies with the codes themselves. A code is an index: look its value up in the codebook first.": (
             _output(lambda c, m: _weight(c, m, c))
