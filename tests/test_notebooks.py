@@ -86,11 +86,8 @@ def test_cells_that_are_not_compared_end_in_an_assertion(notebook):
 
 # --- the page: what fits an hour and is read with pleasure ------------------------------------------------------------
 
-# The notebooks that were rebuilt for these limits. A notebook joins them when it is.
-REBUILT: set[str] = {"00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "14"}
 
-
-@pytest.fixture(params=[path for path in NOTEBOOKS if path.stem[:2] in REBUILT], ids=lambda path: path.stem)
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
 def page(request):
     return nbformat.read(request.param, as_version=4)
 

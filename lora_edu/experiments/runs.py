@@ -29,6 +29,7 @@ from lora_edu.experiments.nb06 import FORMAT_ARMS, format_loss
 from lora_edu.experiments.nb07 import DOUBLE_QUANT_ARMS, double_quant_loss
 from lora_edu.experiments.nb08 import FILM_ARMS, step_film
 from lora_edu.experiments.nb09 import QUALITY_ARMS, film, fine_tuned_loss
+from lora_edu.experiments.nb12 import FOUR_STATES, adapted
 from lora_edu.experiments.scoreboard import SCOREBOARD_ARMS, score
 from lora_edu.models.pretrain import base_path
 
@@ -90,6 +91,7 @@ EXPERIMENTS = {
     "step-films": Experiment(step_film, FILM_ARMS),  # notebook 08
     "qlora-film": Experiment(film, {"150 steps": {}}),  # notebook 09
     "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS),  # notebook 09
+    "real-model": Experiment(adapted, FOUR_STATES),  # notebook 12
 }
 
 

@@ -1,0 +1,88 @@
+"""A real model in four states: as loaded or in NF4, without an adapter or after twenty steps with one.
+
+The square tells two things apart that a single run mixes: what training wins back of the rounding, and what it learns
+about its text, with which the rounding has nothing to do.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from lora_edu.experiments.nb00 import shuffle_adapter
+from lora_edu.lora import add_lora
+from lora_edu.models.pretrained import load_pretrained, next_token_loss, tokenize
+from lora_edu.qlora import quantize_linears
+from lora_edu.texts import ADDRESS_LINE, Text, load_text
+from lora_edu.training import evaluate, train
+
+STEPS = 20
+WINDOWS = 16  # of 256 tokens, of each held-out text
+RATE = 2e-3
+VERSE_LINE = "And David lamented with this lamentation over Saul"  # 2 Samuel 1:17, a book that is held out
+PROMPT = "In the evening, the old man"
+
+
+def adapted(quantized: bool, steps: int = STEPS, draw: int = 0, *, seed: int = 0, folder=None, progress=True) -> dict:
+    """Measure SmolLM2-135M on both texts, in one of its four states.
+
+    quantized: round the block linears to NF4 first. steps: of training a rank-8 adapter on the King James Bible; 0
+    measures without one. draw: the seed of A and of the windows that are trained on.
+    Returns the losses on Bible and addresses (nats per token); after training also that of the adapter with its numbers
+    shuffled (Bible); and for draw 0 the surprise at each byte of two lines and a continuation of PROMPT.
+    """
+    model, tokenizer = load_pretrained("smollm2", device="cpu")
+    model.requires_grad_(False)
+    bible = Text(*(tokenize(tokenizer, part) for part in load_text("king-james")))
+    addresses = tokenize(tokenizer, load_text("speeches").validation)
+    if quantized:
+        quantize_linears(model, double_quant=True)
+    if steps:
+        adapt(model, bible, steps, seed + draw, progress)
+    result = {"Bible": loss_on(model, bible.validation), "addresses": loss_on(model, addresses)}
+    if draw == 0:
+        lines = {"Bible line": VERSE_LINE, "address line": ADDRESS_LINE}
+        result |= {name: surprise_by_byte(model, tokenizer, line) for name, line in lines.items()}
+        result["sample"] = continuation(model, tokenizer)
+    if steps:
+        shuffle_adapter(model, seed=draw)
+        result["shuffled"] = loss_on(model, bible.validation)
+    return result
+
+
+def adapt(model: nn.Module, text: Text, steps: int, seed: int, progress: bool = True) -> None:
+    """Put a rank-8 adapter beside every block linear and train it: one window of 256 tokens a step."""
+    torch.manual_seed(seed)  # A is drawn at random
+    add_lora(model, rank=8, alpha=16, targets="all-linear")
+    how = dict(batch_size=1, seq_len=256, eval_windows=1, loss_fn=next_token_loss, progress=progress)
+    train(model, text, steps=steps, lr=RATE, seed=seed, **how)
+
+
+def loss_on(model: nn.Module, tokens: Tensor) -> float:
+    return round(evaluate(model, tokens, seq_len=256, max_windows=WINDOWS, batch_size=2, loss_fn=next_token_loss), 5)
+
+
+def surprise_by_byte(model: nn.Module, tokenizer, line: str, before: str = "\n") -> list[float]:
+    """The surprise at each token of a line, shared out evenly over the bytes of the token: (n_bytes,) nats."""
+    start, ids = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (before, line))
+    with torch.no_grad():
+        scores = model(torch.tensor([start + ids]), use_cache=False).logits[0].float().log_softmax(-1)
+    losses = -scores[len(start) - 1 : -1].gather(1, torch.tensor(ids)[:, None])[:, 0]
+    sizes = [len(tokenizer.decode([token]).encode("utf-8")) for token in ids]
+    return [round(loss / size, 4) for loss, size in zip(losses.tolist(), sizes, strict=True) for _ in range(size)]
+
+
+def continuation(model: nn.Module, tokenizer, length: int = 40) -> str:
+    """What the model writes after PROMPT if it always takes the likeliest token."""
+    words = tokenizer(PROMPT, return_tensors="pt")
+    with torch.no_grad():
+        written = model.generate(**words, max_new_tokens=length, do_sample=False)
+    return tokenizer.decode(written[0])
+
+
+FOUR_STATES = {
+    "as loaded": {"quantized": False, "steps": 0},
+    "NF4": {"quantized": True, "steps": 0},
+} | {
+    f"{name}, seed {draw}": {"quantized": quantized, "draw": draw}
+    for draw in range(3)
+    for name, quantized in (("LoRA", False), ("QLoRA", True))
+}

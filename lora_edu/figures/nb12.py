@@ -1,0 +1,136 @@
+"""The figures of notebook 12: one model in four states, the square of losses, where the bytes are."""
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lora_edu.experiments.nb12 import FOUR_STATES, VERSE_LINE
+from lora_edu.figures.nb00 import wrapped
+from lora_edu.figures.painted import PaintedLine
+from lora_edu.figures.plots import BLUE, CODES, GRAY, GREEN, WEIGHT, light, plain_axes
+from lora_edu.figures.sliders import View, explore
+from lora_edu.texts import ADDRESS_LINE
+
+# what the handle says -> the arm of the stored results
+STATES = {"as loaded": "as loaded", "NF4": "NF4", "NF4 + adapter": "QLoRA, seed 0", "adapter, no NF4": "LoRA, seed 0"}
+STATES_ALT = (
+    "Two lines of text, a verse and the start of an address. Under every byte hangs a bar as long as the model's "
+    "surprise. Below them stands how the model goes on with a sentence."
+)
+
+# --- four states -----------------------------------------------------------------------------------------------------
+
+
+def four_states(arms: dict) -> None:
+    """Show the model in its four states. arms: of the stored results of `real-model`."""
+    explore(states_view(arms), STATES_ALT, state=ipywidgets.SelectionSlider(options=STATES, description="the model"))
+
+
+def states_view(arms: dict) -> View:
+    """A view with one control, `state` (an arm with painted lines)."""
+    figure = plt.figure(figsize=(9.4, 4.4), dpi=96)
+    frames = [figure.add_axes([0.065, bottom, 0.925, 0.29]) for bottom in (0.66, 0.32)]
+    verse, address = (
+        PaintedLine(axes, text, name)
+        for axes, text, name in zip(frames, (VERSE_LINE, ADDRESS_LINE), ("a verse", "an address"), strict=True)
+    )
+    figure.text(0.01, 0.255, "and it writes:", fontsize=11, va="top")
+    sample = figure.text(0.01, 0.19, "", fontsize=10.5, va="top", family="monospace", linespacing=1.25)
+
+    def values(state: str) -> dict:
+        arm = arms[state]
+        return {
+            "verse": np.array(arm["Bible line"]),
+            "address": np.array(arm["address line"]),
+            "sample": wrapped(arm["sample"], most=3),
+            "readout": f"{state}: loss {arm['Bible']:.2f} on the Bible, {arm['addresses']:.2f} on addresses, per token",
+        }
+
+    def draw(values: dict) -> None:
+        verse.set(values["verse"])
+        address.set(values["address"])
+        sample.set_text(values["sample"])
+
+    draw(values("as loaded"))
+    return View(figure, [*verse.moving, *address.moving, sample], values=values, draw=draw)
+
+
+# --- the square ------------------------------------------------------------------------------------------------------
+
+
+def square(arms: dict, text: str) -> dict[str, np.ndarray]:
+    """The losses of the four states on a text: `as loaded` and `NF4` (1,), `LoRA` and `QLoRA` (n_seeds,)."""
+    found = {"as loaded": [arms["as loaded"][text]], "NF4": [arms["NF4"][text]]}
+    for name in ("LoRA", "QLoRA"):
+        found[name] = [arms[arm][text] for arm in FOUR_STATES if arm.startswith(f"{name}, ")]
+    return {name: np.array(losses) for name, losses in found.items()}
+
+
+def rounding_cost(losses: dict[str, np.ndarray]) -> tuple[float, np.ndarray]:
+    """What NF4 adds to the loss: before training, and after it for each seed (n_seeds,)."""
+    return (losses["NF4"] - losses["as loaded"]).item(), losses["QLoRA"] - losses["LoRA"]
+
+
+def square_figure(arms: dict) -> tuple[Figure, str]:
+    """Before and after training, with and without NF4, on both texts; a dot for each seed."""
+    figure, panels = plt.subplots(1, 2, figsize=(9.4, 3.9), layout="constrained")
+    costs = []
+    for axes, text, title in zip(panels, ("Bible", "addresses"), ("trained on", "not trained on"), strict=True):
+        losses = square(arms, text)
+        before, after = rounding_cost(losses)
+        _panel(axes, losses)
+        costs.append(f"on the {text} {before:.2f} before, {after.mean():.2f} after")
+        finding = f"rounding costs {before:.2f} before, {after.mean():.2f} after"
+        axes.set_title(f"{text} ({title}):\n{finding}", loc="left", fontsize=11)
+    panels[0].set_ylabel("loss, nats per token")
+    words = (
+        f"What rounding to NF4 costs, in nats per token: {'; '.join(costs)} training. A panel for each text: two lines "
+        "from before to after training, the model as loaded below, in NF4 above. Three seeds are three dots."
+    )
+    return figure, words
+
+
+def _panel(axes: Axes, losses: dict[str, np.ndarray]) -> None:
+    lines = (("as loaded", "LoRA", BLUE, "-", "o"), ("NF4", "QLoRA", GREEN, "--", "s"))
+    for start, end, color, style, marker in lines:
+        axes.plot([0, 1], [losses[start][0], losses[end].mean()], color=color, ls=style, lw=2)
+        axes.plot(0, losses[start], marker, color=color)
+        axes.plot(np.linspace(0.98, 1.02, len(losses[end])), losses[end], marker, color=color, ms=5, alpha=0.8)
+        for x, name, side, ha in ((0, start, -10, "right"), (1, end, 12, "left")):
+            mean = losses[name].mean()
+            how = dict(textcoords="offset points", ha=ha, va="center", color=color)
+            axes.annotate(f"{name}\n{mean:.2f}", (x, mean), (side, 0), **how)
+    axes.set(xlim=(-0.42, 1.4), xticks=[0, 1], xticklabels=["before training", "after 20 steps"])
+    axes.margins(y=0.15)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+# --- where the bytes are ---------------------------------------------------------------------------------------------
+
+
+def where_bytes_are(before: dict[str, int], after: dict[str, int]) -> tuple[Figure, str]:
+    """Bytes of `linears`, `table` and `norms`, in float32 and with the linears in NF4."""
+    figure, axes = plain_axes(9.4, 2.5)
+    for row, sizes in enumerate((before, after)):
+        left = 0.0
+        for part in ("linears", "table", "norms"):
+            size, look = sizes[part] / 1e6, CODES if row and part == "linears" else WEIGHT
+            axes.barh(row, size, left=left, height=0.62, **light(look))
+            if size > 20:
+                text = f"{part}\n{size:,.0f} MB"
+                axes.text(left + size / 2, row, text, ha="center", va="center", backgroundcolor=(1, 1, 1, 0.7))
+            left += size
+        axes.text(left + 6, row, f"{left:,.0f} MB", va="center", color=GRAY, fontsize=11)
+    share = after["table"] / sum(after.values())
+    axes.set(yticks=[0, 1], yticklabels=["float32", "linears in NF4"], xlabel="megabytes")
+    axes.set_xlim(0, 1.1 * sum(before.values()) / 1e6)
+    axes.invert_yaxis()
+    axes.set_title(f"The table of embeddings stays: {share:.0%} of what is left", loc="left", fontsize=12)
+    words = (
+        f"The table of embeddings is {share:.0%} of the bytes after rounding. Two bars to scale: in float32 "
+        f"{sum(before.values()) / 1e6:.0f} MB, with the linear layers in NF4 {sum(after.values()) / 1e6:.0f} MB. The "
+        "linear layers shrink, the table does not."
+    )
+    return figure, words
