@@ -52,9 +52,20 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
     }
     with staging(folder / WEIGHTS) as path:
         save_file(state, path, metadata={"format": "pt", "sha256": seal(state, {})})
+        _sort_metadata(path)
     with staging(folder / CONFIG) as path:
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder
+
+
+def _sort_metadata(path: Path) -> None:
+    """safetensors writes the metadata in an order that changes from run to run: the same adapter is the same file."""
+    content = path.read_bytes()
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    sorted_header = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    path.write_bytes(content[:8] + sorted_header.ljust(end - 8) + content[end:])
 
 
 def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:

@@ -50,6 +50,11 @@ def test_round_trip(base, adapted, tmp_path):
     assert [p.requires_grad for p in base.parameters()] == [p.requires_grad for p in adapted.parameters()]
 
 
+def test_the_same_adapter_is_the_same_file(adapted, tmp_path):
+    files = {(save_adapter(adapted, tmp_path / str(number)) / WEIGHTS).read_bytes() for number in range(6)}
+    assert len(files) == 1
+
+
 def test_peft_loads_what_we_save(base, adapted, tmp_path):
     import peft
 
