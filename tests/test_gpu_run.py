@@ -86,7 +86,7 @@ def test_only_the_long_run_is_compiled(tmp_path, monkeypatch):
 def test_the_command_passes_its_options_on(monkeypatch):
     calls = []
     monkeypatch.setattr(commands, "setup", lambda: calls.append("setup"))
-    monkeypatch.setattr(commands, "_run", calls.append)
+    monkeypatch.setattr(commands.environment, "hand_over", calls.append)
     monkeypatch.setattr("sys.argv", ["lora_edu", "gpu", "--rehearse", "--again"])
     commands.main()
     assert calls[0] == "setup" and calls[1][1:] == ["-m", "lora_edu.setup.gpu_run", "--rehearse", "--again"]

@@ -73,7 +73,8 @@ def next_token_loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor
 def tokenize(tokenizer: Any, text: Tensor) -> Tensor:
     """The bytes of a text, (n_bytes,) uint8, as the tokens of a model, (n_tokens,) int64."""
     characters = bytes(text.tolist()).decode("utf-8")
-    return torch.tensor(tokenizer(characters, add_special_tokens=False, verbose=False)["input_ids"])
+    options = dict(add_special_tokens=False, verbose=False)
+    return torch.tensor(tokenizer(characters, **options)["input_ids"])
 
 
 def _check_installed() -> None:
