@@ -92,7 +92,7 @@ def _numbers(rows: list[str]) -> np.ndarray:
     return np.array([[int(digit, 16) for digit in row] for row in rows])
 
 
-def in_lines(text: str, width: int = 60, most: int = 10) -> str:
+def in_lines(text: str, width: int = 56, most: int = 10) -> str:
     """A sample in at most so many lines; empty lines are left out, a cut end is marked."""
     lines = [part for line in text.split("\n") if line.strip() for part in textwrap.wrap(line, width)]
     return "\n".join(lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1] + " ..."])
