@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lora_edu.exercises import nb02, nb03, nb04
+from lora_edu.exercises import nb02, nb03, nb04, nb05
 from lora_edu.exercises.grading import Exercise, WrongAnswer
 
 
@@ -161,3 +161,19 @@ def test_what_became_of_the_right_numbers(change, sentence):
     assert sentence in said(PRODUCT, lambda *case: change(10 * right(*case)) / (1 if "whole" in sentence else 10)) or (
         sentence in said(PRODUCT, lambda *case: change(right(*case)))
     )
+
+
+def test_an_answer_is_not_tried_where_the_reference_refuses():
+    """The reference of 5.1 refuses a budget below the codes: a learner's loop would never end there."""
+    asked = []
+
+    def doubled(bits, budget, scale_bits):
+        asked.append(budget - bits)
+        size = 1
+        while bits + scale_bits / size > budget:
+            size *= 2
+        return 3 * size + bits
+
+    with pytest.raises(WrongAnswer):
+        nb05.smallest_block(doubled)
+    assert min(asked) > 0

@@ -12,6 +12,8 @@ __all__ = ["beside", "block_constants", "code_error", "round_between", "smallest
 
 def _smallest(bits, budget, scale_bits, code=None, strict=False):
     """The smallest power of two whose blocks fit the budget; `code` counts other bits for the codes."""
+    if budget <= (bits if code is None else code):
+        raise ValueError("no block is large enough: the codes alone take the whole budget")
     size = 1
     while (total := (bits if code is None else code) + scale_bits / size) > budget or (strict and total == budget):
         size *= 2

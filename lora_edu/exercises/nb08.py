@@ -8,7 +8,7 @@ __all__ = ["beside", "mlp_activations", "never_moved", "qlora_bytes", "quantized
 
 BITS = 4 + 8 / 64 + 32 / (64 * 256)
 
-# --- 8.1: bytes between two steps ------------------------------------------------------------------------------------
+# --- 8.1: bytes of weights, gradients and optimizer state ------------------------------------------------------------
 
 
 def _bytes(P, n, copy_alive, base=BITS / 8, trained=16.0, copy=4.0, when="alive", divide=1):

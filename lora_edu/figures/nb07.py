@@ -176,7 +176,7 @@ def right_angles(rows: dict[int, dict[str, float]]) -> Drawn:
         for bits, row in rows.items()
     )
     figure.suptitle(
-        "Swing the black side down: it ends at the measured error of both (black mark), not at the sum (red)",
+        "Swing the black side down: it ends close to the measured error of both (black mark), not at the sum (red)",
         fontsize=11,
     )
     return figure, (
