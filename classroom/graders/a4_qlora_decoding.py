@@ -156,7 +156,7 @@ DECODE = Solutions(
               "the two codes of a byte are swapped. The first one lies in the half that c.first_half names.", PACKING),
         Wrong("offset not added back", with_(add_back=False), 0,
               "the offset is not added back. What was taken off at the start belongs to every constant again.",
-              "notebook 07, section 10"),
+              "notebook 07, section 2"),
         Wrong("scales go round", with_(interleave=False), 0,
               "the scales go round from constant to constant. The first c.second_size constants share the first scale.",
               LEVEL_2),
