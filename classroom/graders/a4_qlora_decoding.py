@@ -146,7 +146,7 @@ def of_the_package(c):
     return decode
 
 
-LEVEL_2, PACKING = "notebook 07, section 4", "notebook 06, section 3"
+LEVEL_2, PACKING = "notebook 07, section 2", "notebook 06, section 3"
 OTHER_HALF = {"low": "high", "high": "low"}
 DECODE = Solutions(
     reference=reference,
