@@ -56,7 +56,7 @@ check: python  ## the quick half, under 90 seconds: style, types, and the tests 
 	@$(COURSE) setup --extra test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
-	$(RUN) -m ruff check --select E501 --line-length 88 notebooks --config "extend-exclude=[]"
+	$(RUN) -m ruff check --select E501 --line-length 88 notebooks/*.ipynb --config "extend-exclude=[]"
 	$(RUN) -m mypy
 	$(TESTING) $(RUN) -m pytest $(PARALLEL) $(QUICK)
 
