@@ -13,7 +13,7 @@ QUICK = $(addprefix tests/test_,house.py in_package.py lora.py lora_numpy.py gpt
 LONGEST = notebooks/09_qlora_gpt.ipynb notebooks/12_real_model.ipynb
 NOTEBOOKS = $(LONGEST) $(filter-out $(LONGEST),$(wildcard notebooks/*.ipynb))
 
-.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments check format notebooks book bench bench-gpu torture clean
+.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments check format notebooks book bench bench-gpu torture constraints clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -84,6 +84,10 @@ bench-gpu: python  ## QLoRA on an NVIDIA GPU beside PEFT + bitsandbytes (ARGS="-
 torture: python  ## kill training runs at 100 random moments: each must end with the same bits (minutes; ARGS="--kills 10")
 	@$(COURSE) setup
 	$(RUN) benchmarks/torture.py $(ARGS)
+
+constraints: python  ## after a green make test: its versions, as constraints.txt
+	@$(COURSE) setup --extra test
+	$(RUN) -m lora_edu.setup.constraints
 
 clean:  ## remove .venv, build and caches (the downloaded texts stay)
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

@@ -23,6 +23,7 @@ from book import products
 from book.svg import SVGRenderer
 from lora_edu.figures import sliders
 from lora_edu.figures.sliders import View
+from lora_edu.setup.hosted import is_hosted
 
 MOST_SETTINGS = 500  # a slider with more stays a picture
 MOST_BYTES = 350_000
@@ -53,7 +54,8 @@ class _Found(Exception):
 def hero(path: Path) -> Hero | None:
     """The slider of a notebook's first screen: its first picture, if that is a slider, among the first cells."""
     cells = nbformat.read(path, as_version=4).cells
-    code = [(number, cell) for number, cell in enumerate(cells) if cell.cell_type == "code"][:FIRST_CELLS]
+    code = [(number, cell) for number, cell in enumerate(cells) if cell.cell_type == "code" and not is_hosted(cell)]
+    code = code[:FIRST_CELLS]
     pictures = [
         number for number, cell in code if any("image/png" in output.get("data", {}) for output in cell.outputs)
     ]

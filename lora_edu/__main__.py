@@ -26,7 +26,7 @@ PROGRAMS = {
 }
 
 
-def setup(extra: str = environment.DEFAULT_EXTRA) -> None:
+def setup(extra: str = environment.COURSE) -> None:
     """Install what is needed and fetch the three texts."""
     python = environment.setup(extra)
     if environment.run([str(python), "-m", "lora_edu", "fetch", "texts"]):
@@ -128,7 +128,7 @@ def _main() -> None:
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     command = commands.add_parser("setup", help="create .venv, install the course, fetch the three texts")
     command.add_argument(
-        "--extra", default=environment.DEFAULT_EXTRA, help="an optional group of pyproject.toml, such as test"
+        "--extra", default=environment.COURSE, help="an optional group of pyproject.toml, such as test"
     )
     command = commands.add_parser("lab", help="open the course in JupyterLab; unknown options go to JupyterLab")
     command.add_argument("--port", type=int)

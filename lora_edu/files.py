@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
@@ -48,7 +47,16 @@ def data_file(name: str) -> Path:
 def cache_dir() -> Path:
     """The folder for downloads: `LORA_EDU_CACHE` if it is set, else the user's cache folder of this system."""
     chosen = os.environ.get("LORA_EDU_CACHE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("lora-edu")
+    return Path(chosen).expanduser() if chosen else _user_cache() / "lora-edu"
+
+
+def _user_cache() -> Path:
+    """Where programs keep what can be fetched again, on this system."""
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 @contextmanager

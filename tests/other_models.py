@@ -1,4 +1,4 @@
-"""Tiny models of Hugging Face's transformers, randomly initialized. Needs the extra `real`."""
+"""Tiny models of Hugging Face's transformers, randomly initialized."""
 
 from torch import nn
 

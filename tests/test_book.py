@@ -58,7 +58,7 @@ def test_the_start_page_lists_every_notebook():
 
 
 def test_a_slider_that_stands_still_says_where_it_moves(tmp_path):
-    page = pages.page(ROOT / "notebooks" / "05_blocks.ipynb", tmp_path, live_cell=1)
+    page = pages.page(ROOT / "notebooks" / "05_blocks.ipynb", tmp_path, live_cell=2)
     assert pages.live_slider(page).startswith('<div class="live" data-live="05_blocks">')
     still = [cell.source for cell in page.cells if 'class="still"' in str(cell.get("outputs", ""))]
     assert len(still) == 1 and "bits_view" in still[0]

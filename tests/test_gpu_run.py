@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from lora_edu import __main__ as commands
 from lora_edu.engine.compiling import compiled
 from lora_edu.models import pretrain
-from lora_edu.setup import gpu_run
+from lora_edu.setup import gpu_run, hosted
 from lora_edu.training import train
 
 
@@ -51,7 +51,8 @@ def test_the_verdict():
 
 
 def code_cells(path):
-    return [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    cells = nbformat.read(path, as_version=4).cells
+    return [cell.source for cell in cells if cell.cell_type == "code" and not hosted.is_hosted(cell)]
 
 
 def test_the_notebook_at_the_gpu_size(tmp_path, monkeypatch):

@@ -28,7 +28,7 @@ def test_environment_yml_has_the_requirements_of_pyproject():
     expected = [
         *wanted["dependencies"],
         f"python{wanted['requires-python']}",
-        "-e .[real]",
+        "-e .",
         "conda-forge",
         "pip",
         "pip:",

@@ -72,7 +72,7 @@ def test_stopped_at_any_moment_the_next_set_up_mends_it(clone, monkeypatch, erro
     (environment.VENV / "half").write_text("of a package")  # what pip could not know to be incomplete
     environment.setup()
     assert "half" not in pieces() and "unfinished" not in pieces()
-    assert {Path(name).name for name in (*PIECES, *PACKAGES)} | {"installed-real"} <= pieces()
+    assert {Path(name).name for name in (*PIECES, *PACKAGES)} | {"installed-course"} <= pieces()
     assert not list(clone.glob("build/discarded-*"))
     monkeypatch.setattr(environment, "_pip", stopped)
     environment.setup()  # and now there is nothing to do
@@ -83,7 +83,7 @@ def test_setup_installs_only_when_pyproject_changed(clone, monkeypatch):
     monkeypatch.setattr(environment, "_pip", lambda *arguments: calls.append(arguments))
     environment.setup()
     environment.setup()
-    assert len(calls) == 1 and calls[0][-1].endswith("[real]")  # notebook 12's libraries come with `make`
+    assert len(calls) == 1 and calls[0][-1] == str(clone)  # no extra: nothing to forget
     environment.setup("test")
     assert len(calls) == 2 and calls[1][-1].endswith("[test]")
     (clone / "pyproject.toml").write_text("[project] # changed")

@@ -1,6 +1,6 @@
 """Language models that nobody here wrote, to be quantized, adapted and trained like the course's own.
 
-`transformers`, `gguf` and `accelerate` are the extra `real` of this package, and are imported when a model is loaded.
+`transformers`, `gguf` and `accelerate` come with the course, and are imported when a model is loaded.
 Weights are read from safetensors or GGUF files only. A pickle could run any code when it is opened: it is refused, and
 no code that comes with a model is run.
 """
@@ -23,7 +23,7 @@ from lora_edu.files import DownloadError, model_folder
 from lora_edu.training import pick_device
 
 BUNDLED = "smollm2"
-NEEDED = ("transformers", "gguf", "accelerate")  # the extra `real` of pyproject.toml
+NEEDED = ("transformers", "gguf", "accelerate")
 HUB_ID = r"[\w-][\w.-]*/[\w.-]+"  # owner/name
 # What the libraries raise for files that they cannot read: struct.error, for one, where a GGUF file ends too early.
 UNREADABLE = (OSError, ValueError, LookupError, RuntimeError, TypeError, struct.error, SafetensorError)
@@ -41,7 +41,7 @@ def load_pretrained(name_or_path: str | Path = BUNDLED, device: str | torch.devi
 
     name_or_path: `smollm2` (SmolLM2-135M-Instruct, fetched once like the texts), a folder (with one GGUF file, or with
     the files that `save_pretrained` writes), or the id of a model on the Hugging Face hub, `owner/name`.
-    Raises ModuleNotFoundError without the extra `real`, DownloadError for what is neither here nor to be had,
+    Raises ModuleNotFoundError without these libraries, DownloadError for what is neither here nor to be had,
     FileNotFoundError for a folder that does not exist, ValueError for one without a language model.
     """
     _check_installed()
@@ -82,7 +82,7 @@ def _check_installed() -> None:
     if missing:
         raise ModuleNotFoundError(
             f"a real language model needs {', '.join(missing)}: run `make setup` (or python -m lora_edu setup) in a "
-            "clone of the course, or install its extra: python -m pip install 'lora-edu[real]'"
+            f"clone of the course, or python -m pip install {' '.join(missing)}"
         )
 
 

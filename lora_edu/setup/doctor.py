@@ -12,7 +12,7 @@ from lora_edu.models.pretrain import base_path
 from lora_edu.texts import available_texts
 from lora_edu.training import pick_device
 
-PACKAGES = ("lora-edu", "torch", "numpy", "matplotlib", "jupyterlab", "ipywidgets", "nbval")
+PACKAGES = ("lora-edu", "torch", "numpy", "matplotlib", "jupyterlab", "ipywidgets", "transformers")
 NEEDED_DISK = 1e9  # bytes
 
 

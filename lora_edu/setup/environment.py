@@ -21,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent  # the clone
 VENV = ROOT / ".venv"
-DEFAULT_EXTRA = "real"  # of pyproject.toml: what notebook 12 reads its model with
+COURSE = ""  # no extra of pyproject.toml: all that the notebooks need is in the default
 BY_HAND = "made by hand"  # a .venv with a torch of one's own choice: nothing that we may replace
 LARGE = 20  # MB: a download that is worth a line of its own
 NO_NETWORK = re.compile(r"Temporary failure|ConnectionError|NewConnection|Connection to|ConnectTimeout|getaddrinfo|"
@@ -46,21 +46,26 @@ def venv_python() -> Path:
     return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-def setup(extra: str = DEFAULT_EXTRA) -> Path:
+def setup(extra: str = COURSE) -> Path:
     """Create .venv and install the course with its dependencies, unless that is done already. Returns the interpreter.
 
     extra: an optional group of pyproject.toml, such as "test". Nothing is installed again until pyproject.toml
     changes, and a torch that is already in the environment is kept.
     """
-    if extra == DEFAULT_EXTRA and _installed_here():
+    if extra == COURSE and _installed_here():
         return Path(sys.executable)
     if not (ROOT / "pyproject.toml").exists():
+        if absent := _absent():
+            raise SetupError(
+                f"the notebooks need {', '.join(absent)}, which {sys.executable} does not have: install the course "
+                "again without --no-deps"
+            )
         raise SetupError(f"{ROOT} is not a clone of the course: run this from the folder that holds pyproject.toml")
     if os.pathsep in str(ROOT):
         raise SetupError(
             f"no environment can be made in {ROOT}: its name has a {os.pathsep!r} in it. Use another folder"
         )
-    stamp = VENV / f"installed-{extra}"
+    stamp = VENV / f"installed-{extra or 'course'}"
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
     if not _mark().exists() and _has_pip() and stamp.exists() and stamp.read_text() == wanted:
         return venv_python()
@@ -68,7 +73,7 @@ def setup(extra: str = DEFAULT_EXTRA) -> Path:
         if not _has_pip():
             _create_venv()
         print("installing the course: minutes the first time, for torch is large", flush=True)
-        _pip("install", "--editable", f"{ROOT}[{extra}]")
+        _pip("install", "--editable", f"{ROOT}[{extra}]" if extra else str(ROOT))
         configure_lab(VENV / "etc" / "jupyter")
         stamp.write_text(wanted)
     return venv_python()
@@ -172,7 +177,12 @@ def _installed_here() -> bool:
         importlib.metadata.version("lora-edu")
     except importlib.metadata.PackageNotFoundError:
         return False
-    return all(importlib.util.find_spec(name) for name in ("torch", "jupyterlab", "ipywidgets"))
+    return not _absent()
+
+
+def _absent() -> list[str]:
+    """What the notebooks need and this interpreter lacks: nothing, unless the course came alone (`--no-deps`)."""
+    return [name for name in ("torch", "jupyterlab", "ipywidgets") if importlib.util.find_spec(name) is None]
 
 
 def _create_venv() -> None:

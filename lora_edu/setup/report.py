@@ -21,6 +21,7 @@ from nbconvert import HTMLExporter
 from tqdm.auto import tqdm
 
 from lora_edu import files
+from lora_edu.setup import hosted
 
 
 def execute(path: Path, timeout: int = 900) -> nbformat.NotebookNode:
@@ -70,6 +71,7 @@ def tagged_figures(notebook: nbformat.NotebookNode) -> list[tuple[str, bytes]]:
 def to_html(notebook: nbformat.NotebookNode) -> str:
     """A page that needs nothing but itself."""
     notebook = nbformat.from_dict(notebook)
+    notebook.cells = [cell for cell in notebook.cells if not hosted.is_hosted(cell)]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = formulas_to_mathml(cell.source)
@@ -130,7 +132,7 @@ def main() -> None:
     for path in arguments.notebooks:
         notebook = execute(path)
         if arguments.in_place:
-            _write(path, nbformat.writes(notebook) + "\n")
+            _write(path, nbformat.writes(hosted.add(notebook)) + "\n")
             for name, picture in tagged_figures(notebook):
                 (path.parent / "figures").mkdir(exist_ok=True)
                 (path.parent / "figures" / f"{name}.png").write_bytes(picture)

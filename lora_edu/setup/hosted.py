@@ -1,0 +1,61 @@
+"""The first cell of every notebook: on Colab and Kaggle it installs the course, anywhere else it does nothing.
+
+    python -m lora_edu.setup.hosted notebooks/*.ipynb
+
+puts it into notebooks that lack it or have an old one; `make notebooks` does so too. JupyterLab folds the cell, the
+book leaves it out, and its number is not counted: the first cell that a reader sees is number 1.
+"""
+
+import sys
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell
+
+ID = "hosted"
+METADATA = {"cellView": "form", "jupyter": {"source_hidden": True}, "tags": ["remove-cell"]}
+
+# Both platforms bring torch and all that our figures need, in versions that fit each other: only the course is added.
+SOURCE = """\
+# @title On Colab and Kaggle this installs the course. Elsewhere it does nothing.
+import glob, importlib.util, os, subprocess, sys
+on_a_platform = {"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"} & set(os.environ)
+if on_a_platform and importlib.util.find_spec("lora_edu") is None:
+    places = ["lora_edu-*.whl", "/kaggle/input/**/lora_edu-*.whl"]
+    wheels = [path for place in places for path in glob.glob(place, recursive=True)]
+    wheel = "lora_edu-0.1.0-py3-none-any.whl"
+    assert wheels, f"Upload {wheel} of the release, and run this cell again."
+    pip = [sys.executable, "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, "--no-deps", wheels[-1]], check=True)
+    subprocess.run([*pip, "gguf>=0.10,<1"], check=True)  # for notebook 12"""
+
+
+def is_hosted(cell: nbformat.NotebookNode) -> bool:
+    return cell.get("id") == ID
+
+
+def add(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Put the cell in front, as it is now, and count the cells after it from 1. Returns the notebook."""
+    cells = [cell for cell in notebook.cells if not is_hosted(cell)]
+    code = [cell for cell in cells if cell.cell_type == "code"]
+    if code and code[0].execution_count == 2:  # the notebook was run with the cell in front
+        for cell in code:
+            cell.execution_count = cell.execution_count and cell.execution_count - 1
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output.execution_count = cell.execution_count
+    notebook.cells = [new_code_cell(SOURCE, id=ID, metadata=nbformat.from_dict(METADATA)), *cells]
+    return notebook
+
+
+def main() -> None:
+    for path in map(Path, sys.argv[1:]):
+        before = path.read_text(encoding="utf-8")
+        after = nbformat.writes(add(nbformat.reads(before, as_version=4))) + "\n"
+        if after != before:
+            path.write_text(after, encoding="utf-8")
+            print(f"{path}: the first cell is new")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The first cell of every notebook installs the course on Colab and Kaggle, and does nothing elsewhere."""
+
+import glob
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+import lora_edu
+from lora_edu.setup import hosted
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
+WHEEL = f"lora_edu-{lora_edu.__version__}-py3-none-any.whl"
+ON = {"Colab": "COLAB_RELEASE_TAG", "Kaggle": "KAGGLE_KERNEL_RUN_TYPE"}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_notebook_has_the_cell_in_front_and_folded(path):
+    first = nbformat.read(path, as_version=4).cells[0]
+    how = f"python -m lora_edu.setup.hosted notebooks/{path.name}"
+    assert hosted.is_hosted(first) and first.source == hosted.SOURCE and first.metadata == hosted.METADATA, how
+    assert first.execution_count is None and not first.outputs, how
+
+
+def run(monkeypatch, platform, wheels, installed=False):
+    """Run the cell as on a platform, and return the commands that it calls."""
+    commands = []
+    for name in ON.values():
+        monkeypatch.delenv(name, raising=False)
+    if platform:
+        monkeypatch.setenv(ON[platform], "1")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+    monkeypatch.setattr(
+        glob, "glob", lambda place, recursive: [w for w in wheels if Path(w).parent == Path(place).parent]
+    )
+    exec(compile(hosted.SOURCE, "cell", "exec"), {})
+    return commands
+
+
+@pytest.mark.parametrize("platform", ON)
+def test_on_a_platform_the_wheel_is_installed_and_nothing_that_is_there_is_changed(monkeypatch, platform):
+    course, reader = run(monkeypatch, platform, [WHEEL])
+    assert course[:4] == [sys.executable, "-m", "pip", "install"] and course[-2:] == ["--no-deps", WHEEL]
+    assert reader[-1].startswith("gguf")
+    assert run(monkeypatch, platform, [WHEEL], installed=True) == []  # run again: nothing to do
+
+
+def test_without_the_wheel_the_cell_says_what_to_upload(monkeypatch):
+    with pytest.raises(AssertionError, match=f"Upload {WHEEL} of the release"):
+        run(monkeypatch, "Colab", [])
+
+
+def test_elsewhere_nothing_happens(monkeypatch):
+    assert run(monkeypatch, None, [WHEEL]) == []
+
+
+def test_the_wheel_is_found_where_kaggle_puts_it(tmp_path, monkeypatch):
+    """The pattern is looked up for real, below another root."""
+    folder = tmp_path / "kaggle" / "input" / "a-data-set"
+    folder.mkdir(parents=True)
+    (folder / WHEEL).touch()
+    commands = []
+    monkeypatch.setenv(ON["Kaggle"], "Batch")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+    exec(compile(hosted.SOURCE.replace("/kaggle", f"{tmp_path}/kaggle"), "cell", "exec"), {})
+    assert commands[0][-1] == str(folder / WHEEL)
+
+
+@pytest.mark.parametrize("run_with_it", [False, True])
+def test_the_cell_can_be_put_in_front_again_and_again_and_is_not_counted(run_with_it):
+    code = new_code_cell("1", execution_count=1 + run_with_it)
+    code.outputs = [nbformat.v4.new_output("execute_result", {"text/plain": "1"}, execution_count=1 + run_with_it)]
+    notebook = new_notebook(cells=[new_markdown_cell("# A title"), code])
+    if run_with_it:
+        notebook.cells.insert(0, new_code_cell("old", id=hosted.ID, execution_count=1))
+    for _ in range(2):
+        notebook = hosted.add(notebook)
+    assert [cell.get("execution_count") for cell in notebook.cells] == [None, None, 1]
+    assert code.outputs[0].execution_count == 1
+    nbformat.validate(notebook)
