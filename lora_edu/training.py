@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lora_edu.checks import CALLABLE, TRAINING, TRUTH, check, check_model, check_tokens, optional, whole
-from lora_edu.engine.run import Run, mean, own_rows, total  # the door to checkpoints and devices
+from lora_edu.engine.run import UNSCALED, Run, mean, mixed_precision, own_rows, total  # the door: checkpoints, devices
 from lora_edu.texts import Text, batches, check_length
 
 # --- evaluation ------------------------------------------------------------------------------------------------------
@@ -83,12 +83,6 @@ def evaluate(
 def vocabulary(model: nn.Module) -> int | None:
     """How many different tokens a model knows, if its config says so."""
     return getattr(getattr(model, "config", None), "vocab_size", None)
-
-
-def mixed_precision(device: torch.device, enabled: bool | None) -> torch.autocast:
-    """Compute in bfloat16 where that is safe. enabled: None means yes on a CUDA GPU and no on the CPU."""
-    enabled = device.type == "cuda" if enabled is None else enabled
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 # --- history ---------------------------------------------------------------------------------------------------------
@@ -187,7 +181,8 @@ def train(
 
     data: a Text; batches are drawn from `data.train`, the validation loss is measured on `data.validation` before the
     first step, after the last, and every `eval_every` steps between.
-    autocast: compute in bfloat16 where that is safe; None means yes on a CUDA GPU and no on the CPU.
+    autocast: compute in 16 bits where that is safe; None means yes on a CUDA GPU and no on the CPU. Cards without
+    bfloat16 compute in float16, with a gradient scaler (`lora_edu.engine.precision`).
     compile: use `torch.compile` for the training steps on a CUDA GPU (`lora_edu.engine.compiling`); pays in long runs.
     on_evaluation: called with (steps done, validation loss), for example to write a log.
     checkpoint: a folder. The run is written to it at the start, every `checkpoint_every` steps, at the end and when it
@@ -236,7 +231,7 @@ def train(
             set_learning_rate(optimizer, lr * learning_rate_factor(done, steps, warmup_steps, final_lr_factor))
             with finish_first():  # a stop signal waits: then weights, history and random states are of one step
                 inputs, targets = run.own_rows(next(draw))
-                loss = training_step(engine, inputs, targets, optimizer, loss_fn, max_grad_norm, autocast)
+                loss = training_step(engine, inputs, targets, optimizer, loss_fn, max_grad_norm, autocast, run.scaler)
                 _check_finite(loss, done, lr)
                 history.add_step(loss, time.perf_counter() - start, batch_size * seq_len, run.gradient_bytes)
                 run.step_done()
@@ -261,20 +256,24 @@ def training_step(
     loss_fn: LossFn = model_loss,
     max_grad_norm: float = 1.0,
     autocast: bool | None = None,
+    scaler: torch.amp.GradScaler = UNSCALED,
 ) -> float:
     """One step: loss, gradients, clipping, update. Returns the loss in nats per token.
 
     A loss that is not finite is returned, for a gradient that is not finite NaN: the weights are unchanged then.
+    scaler: keeps small gradients from becoming zero in float16; it leaves a step out where it scaled too much.
     """
     optimizer.zero_grad(set_to_none=True)
     with mixed_precision(inputs.device, autocast):
         loss = loss_fn(model, inputs, targets)
-    loss.backward()
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(trainable_parameters(model), max_grad_norm).item()
     value = mean(loss.item())  # over the processes, if there are several: of the whole batch, so all agree
-    if not (math.isfinite(value) and math.isfinite(norm)):
+    if not (math.isfinite(value) and (math.isfinite(norm) or scaler.get_scale() > 1)):
         return value if not math.isfinite(value) else math.nan
-    optimizer.step()
+    scaler.step(optimizer)
+    scaler.update()
     return value
 
 

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 from lora_edu.engine import compiling, distributed
 from lora_edu.engine.checkpoints import Checkpoints, describe_run
 from lora_edu.engine.distributed import mean, own_rows, total
+from lora_edu.engine.precision import UNSCALED, gradient_scaler, mixed_precision, restore
 
-__all__ = ["Run", "mean", "own_rows", "total"]
+__all__ = ["UNSCALED", "Run", "mean", "mixed_precision", "own_rows", "total"]
 
 
 class Run:
@@ -51,6 +52,7 @@ class Run:
         self.device = next(model.parameters()).device
         self.speaks = distributed.rank() == 0  # one process prints for all
         self.traffic = distributed.GradientTraffic()
+        self.scaler = gradient_scaler(self.device, settings["autocast"])  # for float16
         self.checkpoints: Checkpoints | None = None
         self._history: Callable[[], dict] = dict
         self._cleanup = ExitStack()
@@ -66,15 +68,20 @@ class Run:
         history: gives the curves so far, which a checkpoint keeps. take_over: called with the stored ones if there are
         any. Raises what `Checkpoints.load` raises.
         """
-        self._history = history
+        self._history = lambda: history() | ({"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {})
         gpus = [self.device] if self.device.type == "cuda" else []
         self._cleanup.enter_context(torch.random.fork_rng(devices=gpus))  # dropout draws from here
         torch.manual_seed(self.settings["seed"] + distributed.rank())
         if self.checkpoints:
-            self.checkpoints.load(take_over)
+            self.checkpoints.load(lambda stored: self._take_over(dict(stored), take_over))
         engine = compiling.compiled(self.model, self.device) if self.settings["compile"] else self.model
         engine, self.traffic = distributed.wrap(engine)
         return engine
+
+    def _take_over(self, stored: dict, take_over: Callable[[dict], None]) -> None:
+        scaler = stored.pop("scaler", {})
+        take_over(stored)
+        restore(self.scaler, scaler)
 
     def own_rows(self, batch: tuple[Tensor, ...]) -> list[Tensor]:
         """This process's rows of each tensor, on its device: (B, ...) -> (B / processes, ...)"""

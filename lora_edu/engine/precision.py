@@ -1,0 +1,50 @@
+"""Sixteen bits in training, in the format that the device computes in.
+
+bfloat16 has the range of float32 and fewer digits: nothing more is needed. NVIDIA's cards before Ampere (a T4, a V100)
+only emulate it; they have float16, whose smallest number is 6e-8. Gradients are often smaller: they would be rounded to
+zero, and their weights would stand still. A gradient scaler multiplies the loss, and so every gradient, by a large
+number, and divides before the update. Where a gradient becomes too large for float16 (65,504) by it, the step is left
+out and the number halved; after 2,000 steps without one it is doubled.
+"""
+
+import math
+
+import torch
+from torch.amp import GradScaler
+
+AMPERE = (8, 0)  # the first compute capability with bfloat16 of its own
+UNSCALED = GradScaler("cpu", enabled=False)  # passes everything through
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16 itself. (`torch.cuda.is_bf16_supported` counts an emulation too.)"""
+    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= AMPERE
+
+
+def half_type(device: torch.device) -> torch.dtype:
+    """The 16-bit type to compute in."""
+    return torch.bfloat16 if has_bfloat16(device) else torch.float16
+
+
+def mixed_precision(device: torch.device, enabled: bool | None) -> torch.autocast:
+    """Compute in 16 bits where that is safe. enabled: None means yes on a CUDA GPU and no on the CPU."""
+    enabled = device.type == "cuda" if enabled is None else enabled
+    return torch.autocast(device.type, dtype=half_type(device), enabled=enabled)
+
+
+def gradient_scaler(device: torch.device, enabled: bool | None) -> GradScaler:
+    """The scaler of a run in float16; for any other it passes everything through. enabled: as above."""
+    enabled = device.type == "cuda" if enabled is None else enabled
+    return GradScaler(device.type, enabled=enabled and half_type(device) == torch.float16)
+
+
+def restore(scaler: GradScaler, stored: dict) -> None:
+    """Put a scaler's stored state back. Raises ValueError for nonsense."""
+    own = scaler.state_dict()
+    numbers = [
+        value for value in stored.values() if type(value) in (int, float) and math.isfinite(value) and value >= 0
+    ]
+    if stored.keys() != own.keys() or len(numbers) != len(own):
+        raise ValueError(f"the gradient scaler has the state {stored}")
+    if own:
+        scaler.load_state_dict(stored)

@@ -1,0 +1,109 @@
+"""On a card without bfloat16 of its own, training computes in float16 and scales its gradients."""
+
+import shutil
+
+import pytest
+import torch
+from stopped_runs import QUICK, Killed, assert_same, stop_in_step
+from torch.amp import GradScaler
+
+from lora_edu.engine import checkpoints, precision, run
+from lora_edu.gpt import GPT
+from lora_edu.lora import add_lora
+from lora_edu.qlora import quantize_linears
+from lora_edu.training import evaluate, train
+
+TINY_LOSS = 2.0**-18  # as small as the gradients of a batch of so many more tokens
+HALF = QUICK | {"autocast": True}
+
+
+@pytest.fixture
+def old_card(monkeypatch):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
+
+
+def losses(model, text, autocast):
+    """The loss before and after 60 steps of training in full."""
+
+    def loss_fn(model, inputs, targets):
+        return TINY_LOSS * model(inputs, targets)[1]
+
+    run = dict(lr=1e-2, batch_size=8, seq_len=16, warmup_steps=2, device="cpu", progress=False, loss_fn=loss_fn)
+    return [loss / TINY_LOSS for _, loss in train(model, text, 60, autocast=autocast, **run).validation_loss]
+
+
+def test_the_loss_halves_in_float16_as_in_float32_and_not_without_the_scaler(
+    tiny_text, tiny_gpt, old_card, monkeypatch
+):
+    before, after = losses(copy_of(tiny_gpt), tiny_text, autocast=False)
+    start, scaled = losses(copy_of(tiny_gpt), tiny_text, autocast=True)
+    assert after < before / 2 and scaled < start / 2 and scaled == pytest.approx(after, rel=0.1)
+    monkeypatch.setattr(run, "gradient_scaler", lambda device, autocast: precision.UNSCALED)
+    start, unscaled = losses(copy_of(tiny_gpt), tiny_text, autocast=True)
+    assert unscaled > 0.99 * start  # the control: every gradient was rounded to zero
+
+
+def copy_of(model):
+    other = GPT(model.config)
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+def test_qlora_learns_in_float16(tiny_text, tiny_gpt, old_card):
+    model = add_lora(quantize_linears(tiny_gpt), rank=4, alpha=8, targets="all-linear")
+    first, *_, last = (loss for _, loss in train(model, tiny_text, 30, **HALF).validation_loss)
+    assert last < first and evaluate(model, tiny_text.validation, seq_len=16, autocast=False) == pytest.approx(
+        last, 0.01
+    )
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)])
+def test_the_type_follows_the_card(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert precision.half_type(torch.device("cuda")) == expected
+    assert precision.half_type(torch.device("cpu")) == torch.bfloat16
+
+
+def test_a_step_that_was_scaled_too_much_is_left_out_and_the_scale_halved(tiny_text, tiny_gpt, old_card, monkeypatch):
+    scaler = GradScaler("cpu", init_scale=2.0**40)
+    monkeypatch.setattr(run, "gradient_scaler", lambda device, autocast: scaler)
+    before = [parameter.clone() for parameter in tiny_gpt.parameters()]
+    train(tiny_gpt, tiny_text, 1, **HALF)
+    assert scaler.get_scale() == 2.0**39
+    assert all(torch.equal(now, old) for now, old in zip(tiny_gpt.parameters(), before, strict=True))
+
+
+def test_a_gradient_that_is_no_number_ends_the_run_all_the_same(tiny_text, tiny_gpt, old_card):
+    def nan_gradient(model, inputs, targets):
+        return (next(model.parameters()).sum() * 0).sqrt()  # 0; its derivative is inf * 0
+
+    with pytest.raises(FloatingPointError, match="the loss became nan at step 17"):  # the scale was 2^16
+        train(tiny_gpt, tiny_text, 30, loss_fn=nan_gradient, **HALF)
+
+
+def test_the_scale_is_kept_in_a_checkpoint(tiny_text, tiny_gpt, old_card, monkeypatch, tmp_path):
+    """The scale falls until it fits. A run that goes on without it would leave steps out once more."""
+    monkeypatch.setattr(run, "gradient_scaler", lambda device, autocast: GradScaler("cpu", init_scale=2.0**30))
+    expected = train(reference := copy_of(tiny_gpt), tiny_text, 30, **HALF)
+    options = HALF | {"checkpoint": tmp_path / "run", "checkpoint_every": 20}
+    with pytest.raises(Killed):
+        train(copy_of(tiny_gpt), tiny_text, 30, **options, loss_fn=stop_in_step(25, Killed()))
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "restore", lambda scaler, stored: None)
+        other = train(copy_of(tiny_gpt), tiny_text, 30, **HALF | {"checkpoint": tmp_path / "copy"})
+    assert other.train_loss != expected.train_loss  # the control
+    model = copy_of(tiny_gpt)
+    assert_same(model, train(model, tiny_text, 30, **options), reference, expected)
+
+
+@pytest.mark.parametrize("scale", [float("nan"), -1.0, "much", None])
+def test_a_scale_that_makes_no_sense_is_refused(tiny_text, tiny_gpt, old_card, tmp_path, scale):
+    options = HALF | {"checkpoint": tmp_path / "run"}
+    train(copy_of(tiny_gpt), tiny_text, 2, **options)
+    path = checkpoints.checkpoint_paths(tmp_path / "run")[-1]
+    record, tensors = checkpoints.read_checkpoint(path)
+    record["history"]["scaler"]["scale"] = scale
+    checkpoints.write_checkpoint(path, tensors, record)
+    with pytest.raises(ValueError, match="is damaged"):
+        train(tiny_gpt, tiny_text, 2, **options)
