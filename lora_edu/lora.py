@@ -35,6 +35,8 @@ ALL_LINEAR = "all-linear"
 class LoRALinear(nn.Module):
     """A linear layer with an adapter. At the start it computes exactly what its base computes, because B is zero."""
 
+    saved: tuple[str, ...] = ("lora_A", "lora_B")  # the tensors that are its adapter
+
     def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
         """Raises ValueError for a rank outside 1 .. min(in, out), an alpha that is not positive, or a bad dropout."""
         super().__init__()
@@ -191,7 +193,7 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
     return {
         f"{path}.{name}": getattr(layer, name).detach().cpu().clone()
         for path, layer in layers.items()
-        for name in ("lora_A", "lora_B")
+        for name in layer.saved
     }
 
 
@@ -205,7 +207,7 @@ def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     layers = _layers_to_merge(model)
     if any(layer.merged for layer in layers.values()):
         raise ValueError("the adapters are merged into the weights: call unmerge(model) before loading others")
-    slots = {f"{path}.{name}": getattr(layer, name) for path, layer in layers.items() for name in ("lora_A", "lora_B")}
+    slots = {f"{path}.{name}": getattr(layer, name) for path, layer in layers.items() for name in layer.saved}
     check_state(slots, state)
     for name, slot in slots.items():
         slot.copy_(state[name])

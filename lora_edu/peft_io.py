@@ -30,13 +30,15 @@ CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 def save_adapter(model: nn.Module, folder: str | Path) -> Path:
     """Write the adapters of a model to a folder, in PEFT's format. Returns the folder.
 
-    Raises ValueError if there are no adapters or they are merged or differ in rank, PermissionError if the folder
-    cannot be written to.
+    Raises ValueError if there are no adapters, if they are merged or differ in rank, or for a variant that is no LoRA
+    beside unchanged weights; PermissionError if the folder cannot be written to.
     """
     folder = Path(folder)
-    state = {f"{PREFIX}{name}{SUFFIX}": tensor for name, tensor in adapter_state(model).items()}
+    state = {_peft_name(name): tensor for name, tensor in adapter_state(model).items()}
     layers = lora_layers(model)
     first = next(iter(layers.values()))
+    if (settings := getattr(first, "peft_settings", {})) is None:
+        raise ValueError(f"{type(first).__name__} cannot be saved as it is: {first.why_not_saved}")
     if len({(layer.rank, layer.alpha) for layer in layers.values()}) > 1:
         raise ValueError(
             "the adapters differ in rank or alpha from layer to layer: the file holds one rank and one alpha"
@@ -49,13 +51,20 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
         "target_modules": sorted({path.rpartition(".")[-1] for path in layers}),
         "fan_in_fan_out": is_conv1d(first.base),
         "bias": "none",
-    }
+    } | settings
     with staging(folder / WEIGHTS) as path:
         save_file(state, path, metadata={"format": "pt", "sha256": seal(state, {})})
         _sort_metadata(path)
     with staging(folder / CONFIG) as path:
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     return folder
+
+
+def _peft_name(name: str) -> str:
+    """Our name of a tensor as PEFT writes it."""
+    if name.endswith(".magnitude"):  # of DoRA
+        return f"{PREFIX}{name.removesuffix('magnitude')}lora_magnitude_vector"
+    return f"{PREFIX}{name}{SUFFIX}"
 
 
 def _sort_metadata(path: Path) -> None:

@@ -26,7 +26,7 @@ def missing() -> list[str]:
 
 def compare(rank: int = 8, alpha: float = 16) -> dict[str, bool]:
     """Build the same QLoRA model twice, with the libraries and with the course. What is equal: question -> answer."""
-    with _quiet(), tempfile.TemporaryDirectory() as folder:
+    with quiet(), tempfile.TemporaryDirectory() as folder:
         from transformers import LlamaForCausalLM
 
         torch.manual_seed(0)
@@ -71,7 +71,7 @@ def _small_config():
 
 
 @contextlib.contextmanager
-def _quiet():
+def quiet():
     """Without what the libraries say about this machine while they are imported."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -1,0 +1,224 @@
+"""Variants of LoRA, each a small difference to `LoRALinear`, and better starts for adapters on a rounded base.
+
+| variant | what changes | source |
+|-|-|-|
+| rsLoRA | s = alpha / sqrt(rank) | Kalajdzievski 2023, arXiv 2312.03732 |
+| LoRA+ | B learns faster than A | Hayou et al. 2024, arXiv 2402.12354 |
+| DoRA | the length of each row of the weight is trained by itself | Liu et al. 2024, arXiv 2402.09353 |
+| PiSSA | A and B start as the largest directions of W, which W then lacks | Meng et al. 2024, arXiv 2404.02948 |
+| VeRA | A and B stay random and frozen; two vectors are trained | Kopiczko et al. 2023, arXiv 2310.11454 |
+
+`tests/test_variants.py` holds each of them against PEFT.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from lora_edu.lora import (
+    LoRALinear,
+    checked_size,
+    combine,
+    is_conv1d,
+    is_linear,
+    is_nf4,
+    lora_layers,
+    replace_layer,
+    select_layers,
+)
+from lora_edu.quantization import quantize
+
+
+class RsLoRALinear(LoRALinear):
+    """s = alpha / sqrt(rank): the update's size depends less on the rank."""
+
+    peft_settings: ClassVar = {"use_rslora": True}  # in the file of an adapter
+
+    def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
+        super().__init__(base, rank, alpha, dropout)
+        self.scaling = alpha / math.sqrt(rank)
+
+
+class DoRALinear(LoRALinear):
+    """W' = m * (W + s B A) / |W + s B A|, row by row: direction and length are trained apart."""
+
+    saved = ("lora_A", "lora_B", "magnitude")
+    peft_settings: ClassVar = {"use_dora": True}
+
+    def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
+        super().__init__(base, rank, alpha, dropout)
+        self.magnitude = nn.Parameter(full_weight(base).norm(dim=1))  # (out_features,)
+
+    def row_scale(self) -> Tensor:
+        """m / |W + s B A|, (out_features,): 1 at the start. No gradient flows through the norm (section 4.3)."""
+        W = full_weight(self.base) + super().delta_weight()
+        return self.magnitude / W.norm(dim=1).detach()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., in_features) -> (..., out_features)"""
+        y = super().forward(x)  # W x + s B A x + bias
+        return y if self.merged else scale_rows(y, self.row_scale(), self.base.bias)
+
+    def delta_weight(self) -> Tensor:
+        """W' - W: (out_features, in_features). What merging adds."""
+        if self.merged:
+            raise RuntimeError("W' does not tell how long the rows of W were: load the base again to unmerge DoRA")
+        W = full_weight(self.base)
+        return self.row_scale()[:, None] * (W + super().delta_weight()) - W
+
+
+def scale_rows(y: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """scale * (y - bias) + bias: what the weight made is scaled, and the bias is not."""
+    scale = scale.to(y.dtype)
+    return scale * y if bias is None else scale * y + (1 - scale) * bias
+
+
+class PiSSALinear(LoRALinear):
+    """s B A starts as the `rank` largest directions of W, and W as what is left. The base is changed, in place."""
+
+    peft_settings = None
+    why_not_saved = "its base is changed, too. Save what `as_plain_lora` makes of it"
+
+    def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
+        check_changeable(base)
+        super().__init__(base, rank, alpha, dropout)
+        B, A = largest_directions(base.weight.detach(), rank)
+        self.lora_B.data, self.lora_A.data = B / math.sqrt(self.scaling), A / math.sqrt(self.scaling)
+        base.weight.data -= self.delta_weight().detach()
+
+
+class VeRALinear(LoRALinear):
+    """W' = W + diag(b) B diag(d) A: A and B are random and frozen, and only the vectors d and b are trained."""
+
+    saved = ("lora_A", "lora_B", "vera_d", "vera_b")
+    peft_settings = None
+    why_not_saved = "PEFT's LoRA has no such vectors"
+
+    def __init__(self, base: nn.Module, rank: int, alpha: float = 1.0, dropout: float = 0.0):
+        super().__init__(base, rank, rank, dropout)  # s = 1
+        seed = torch.Generator(self.lora_A.device).manual_seed(0)  # one for all layers: nothing of A and B is stored
+        for frozen in (self.lora_A.requires_grad_(False), self.lora_B.requires_grad_(False)):
+            nn.init.kaiming_uniform_(frozen, a=math.sqrt(5), generator=seed)
+        self.vera_d = nn.Parameter(torch.full((rank,), 0.1))
+        self.vera_b = nn.Parameter(torch.zeros(self.lora_B.shape[0]))  # zero: W' = W at the start
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (..., in_features) -> (..., out_features)"""
+        y = self.base(x)
+        if self.merged:
+            return y
+        return y + self.vera_b * ((self.vera_d * (self.dropout(x) @ self.lora_A.T)) @ self.lora_B.T)
+
+    def delta_weight(self) -> Tensor:
+        """diag(b) B diag(d) A: (out_features, in_features)."""
+        return (self.vera_b[:, None] * self.lora_B) @ (self.vera_d[:, None] * self.lora_A)
+
+
+def check_changeable(base: nn.Module) -> None:
+    """PiSSA takes something out of the base's weight: there must be one."""
+    if not isinstance(base, nn.Linear):
+        raise ValueError(
+            f"PiSSA changes the weight, and a {type(base).__name__} holds it in 4 bits or turned: start from an "
+            "nn.Linear, and round what is left of it (`qpissa_start`)"
+        )
+
+
+VARIANTS = {
+    "LoRA": LoRALinear,
+    "rsLoRA": RsLoRALinear,
+    "DoRA": DoRALinear,
+    "PiSSA": PiSSALinear,
+    "VeRA": VeRALinear,
+}
+
+
+def add_variant(model: nn.Module, variant: str, rank: int, alpha: float, targets="all-linear") -> nn.Module:
+    """As `add_lora`, with another kind of layer: one of VARIANTS. In place; returns the model."""
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}: choose one of {', '.join(VARIANTS)}")
+    if lora_layers(model):
+        raise ValueError("this model has adapters already: take them out with unload(model) before adding new ones")
+    chosen = select_layers(model, targets, ("lm_head",), is_linear)
+    for layer in chosen.values():
+        checked_size(layer, rank, alpha, 0.0)
+    model.requires_grad_(False)
+    for path, layer in chosen.items():
+        replace_layer(model, path, VARIANTS[variant](layer, rank, alpha))
+    return model
+
+
+def lora_plus_groups(model: nn.Module, lr: float, ratio: float = 16) -> list[dict]:
+    """Parameter groups for an optimizer: every B at ratio * lr, all else that is trained at lr."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    fast = [p for name, p in named if name.endswith("lora_B")]
+    slow = [p for name, p in named if not name.endswith("lora_B")]
+    return [{"params": slow, "lr": lr}, {"params": fast, "lr": ratio * lr}]
+
+
+def full_weight(base: nn.Module) -> Tensor:
+    """The weight of a linear layer of any kind, (out_features, in_features), without a gradient."""
+    if is_nf4(base):
+        return base.dequantize()
+    return base.weight.detach().T if is_conv1d(base) else base.weight.detach()
+
+
+def as_plain_lora(now: dict[str, Tensor], start: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What PiSSA learned, as LoRA of twice the rank beside the *unchanged* W: s (B A - B0 A0).
+
+    now, start: `adapter_state` after and before training. For `add_lora(model, rank=2 * r, alpha=2 * alpha)`.
+    """
+    return combine([now, start], [1, -1])
+
+
+# --- starts on a rounded base ----------------------------------------------------------------------------------------
+# Each returns Q, B and A with Q + B A near W: Q is what the codes stand for, and s = 1.
+
+
+def largest_directions(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """B (out, rank) and A (rank, in) whose product is the matrix of that rank nearest to M."""
+    U, S, Vt = torch.linalg.svd(M, full_matrices=False)
+    root = S[:rank].sqrt()
+    return U[:, :rank] * root, root[:, None] * Vt[:rank]
+
+
+def round_weight(W: Tensor, codebook: str, block_size: int = 64) -> Tensor:
+    """W as its codes stand for it."""
+    return quantize(W, codebook, block_size).dequantize()
+
+
+def loftq_start(W: Tensor, rank: int, codebook: str, rounds: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+    """LoftQ (arXiv 2310.08659): round what the adapter leaves, repair what the rounding did, and again.
+
+    With one round it is the repair by SVD: Q = round(W), B A = the largest directions of W - Q.
+    """
+    B, A = W.new_zeros(len(W), rank), W.new_zeros(rank, W.shape[1])
+    for _ in range(rounds):
+        Q = round_weight(W - B @ A, codebook)
+        B, A = largest_directions(W - Q, rank)
+    return Q, B, A
+
+
+def qpissa_start(W: Tensor, rank: int, codebook: str) -> tuple[Tensor, Tensor, Tensor]:
+    """QPiSSA (arXiv 2404.02948): the largest directions of W stay in full, and only what is left is rounded."""
+    B, A = largest_directions(W, rank)
+    return round_weight(W - B @ A, codebook), B, A
+
+
+def qera_start(W: Tensor, rank: int, codebook: str, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """QERA (arXiv 2410.06040): the repair with the least error of the *output*, for inputs (n, in) like those seen.
+
+    The output's error is |(W - Q - B A) R^(1/2)| with R = the mean of x x^T: so the SVD is taken of (W - Q) R^(1/2).
+    """
+    Q = round_weight(W, codebook)
+    root, inverse_root = square_roots(inputs.T @ inputs / len(inputs))
+    B, A = largest_directions((W - Q) @ root, rank)
+    return Q, B, A @ inverse_root
+
+
+def square_roots(R: Tensor) -> tuple[Tensor, Tensor]:
+    """R^(1/2) and R^(-1/2) of a symmetric matrix; a direction that no input uses is given a millionth of the rest."""
+    values, vectors = torch.linalg.eigh(R.double())
+    roots = values.clamp(min=1e-6 * values.mean()).sqrt()
+    return ((vectors * roots) @ vectors.T).to(R.dtype), ((vectors / roots) @ vectors.T).to(R.dtype)
