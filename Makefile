@@ -13,7 +13,7 @@ QUICK = $(addprefix tests/test_,house.py in_package.py lora.py lora_numpy.py gpt
 LONGEST = notebooks/09_qlora_gpt.ipynb notebooks/12_real_model.ipynb
 NOTEBOOKS = $(LONGEST) $(filter-out $(LONGEST),$(wildcard notebooks/*.ipynb))
 
-.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments check format notebooks book bench bench-gpu torture constraints clean
+.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments check format notebooks book browser bench bench-gpu torture constraints clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -72,6 +72,10 @@ notebooks: python  ## run every notebook in a fresh kernel and store its outputs
 book: python  ## the course as a static site, to read without installing: build/book/index.html
 	@$(COURSE) setup --extra book
 	$(RUN) -m book $(ARGS)
+
+browser: python  ## every notebook in JupyterLab in your Chromium: sliders, exercises, stop, save (ARGS="01 06"); build/browser.md
+	@$(COURSE) setup --extra bench
+	$(RUN) benchmarks/browser.py $(ARGS)
 
 bench: python  ## speed and memory beside bitsandbytes, torchao and PEFT (about 3 minutes; ARGS="--threads 2" passes through)
 	@$(COURSE) setup --extra test

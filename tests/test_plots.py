@@ -48,6 +48,14 @@ def test_a_figure_carries_its_words_twice(outputs):
     assert not plt.fignum_exists(figure.number)
 
 
+def test_in_jupyterlab_a_picture_gets_its_alt_text_and_a_stored_notebook_keeps_nothing_of_it(outputs, monkeypatch):
+    """`make browser` reads the page with axe-core, and so sees whether it arrives."""
+    for there in (True, False):
+        monkeypatch.setenv(plots.IN_A_BROWSER, "a notebook") if there else monkeypatch.delenv(plots.IN_A_BROWSER)
+        plots.show_words("less")
+    assert outputs[0][0]["text/html"] == outputs[1][0]["text/html"] + plots.NAME_PICTURE
+
+
 def test_without_a_notebook_the_text_is_printed(capsys):
     plots.table(["layer", "bytes"], [["q < k", 1234], ["head", 5]], "sizes")
     assert capsys.readouterr().out == "sizes\nlayer   bytes\nq < k   1,234\nhead        5\n"

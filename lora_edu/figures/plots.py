@@ -8,6 +8,7 @@ A figure function returns the figure and its words, both made from the same numb
 
 import base64
 import io
+import os
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -57,7 +58,19 @@ def show(figure: Figure, words: str) -> None:
 def show_words(words: str) -> None:
     """The folded text below a figure."""
     folded = f"<details><summary>In words</summary>{escape(words, quote=False)}</details>"
-    publish({"text/html": folded, "text/plain": f"In words: {words}"})
+    handler = NAME_PICTURE if IN_A_BROWSER in os.environ else ""  # never in the notebooks that are stored
+    publish({"text/html": folded + handler, "text/plain": f"In words: {words}"})
+
+
+IN_A_BROWSER = "JPY_SESSION_NAME"  # set by the server of JupyterLab, for the kernel of a notebook that is open
+
+# JupyterLab leaves out the alt text of a picture. A dot that nobody sees takes it from the words below the picture.
+NAME_PICTURE = (
+    '<img hidden alt="" src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" onload="'
+    "const picture = this.closest('.jp-OutputArea-child')?.previousElementSibling?.querySelector('img'); "
+    "if (picture && !picture.alt) picture.alt = this.previousElementSibling.lastChild.textContent"
+    '">'
+)
 
 
 def publish(bundle: dict[str, str], metadata: dict | None = None) -> None:

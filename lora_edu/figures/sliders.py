@@ -130,7 +130,7 @@ HIDE_STATIC = "<style>.jp-OutputArea-child:has(+ .jp-OutputArea-child .lora-edu-
 # ipywidgets gives a slider's handle no name, and of a SelectionSlider it announces the index. Each new picture, once it
 # is loaded, says both as they are written beside the slider.
 NAME_HANDLES = (
-    "for (const slider of this.closest('.widget-vbox').querySelectorAll('.widget-slider')) "
+    "for (const slider of this.closest('.widget-vbox')?.querySelectorAll('.widget-slider') ?? []) "
     "for (const handle of slider.querySelectorAll('.noUi-handle')) { "
     "handle.setAttribute('aria-label', slider.querySelector('.widget-label').textContent); "
     "handle.setAttribute('aria-valuetext', slider.querySelector('.widget-readout').textContent) }"

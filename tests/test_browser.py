@@ -1,0 +1,59 @@
+"""The trial in a browser, as far as it goes without one: `make browser` runs the rest."""
+
+import pytest
+from conftest import load_benchmark
+
+from lora_edu import files
+
+
+@pytest.fixture(scope="module")
+def driver():
+    return load_benchmark("driver")
+
+
+@pytest.fixture(scope="module")
+def browser(driver):
+    return load_benchmark("browser")
+
+
+@pytest.mark.parametrize("named", [None, "no-such-program"])
+def test_without_a_chromium_there_is_one_sentence(browser, monkeypatch, named):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("CHROMIUM", named) if named else monkeypatch.delenv("CHROMIUM", raising=False)
+    monkeypatch.setattr("sys.argv", ["browser.py"])
+    with pytest.raises(SystemExit, match="^no Chromium was found: install chromium"):
+        browser.main()
+
+
+def test_the_report_lists_what_was_done_and_what_is_wrong(browser):
+    class Page:
+        page = None
+
+    result = browser.Trial(Page())
+    result.done["moved by mouse"] = 2
+    assert browser.lines("01_low_rank", result)[0] == "## 01_low_rank: nothing wrong"
+    result.expect(1 == 1, "no finding")
+    result.expect(1 == 2, "a handle has no name")
+    assert browser.lines("01_low_rank", result)[0] == "## 01_low_rank: 1 findings"
+    assert browser.lines("01_low_rank", result)[2:4] == ["- moved by mouse: 2", "- **wrong**: a handle has no name"]
+
+
+def test_the_trial_leaves_the_reader_s_exercises_alone(browser, tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path / "mine"))
+    (tmp_path / "mine").mkdir()
+    for name in ("progress.json", "shakespeare.safetensors"):
+        (tmp_path / "mine" / name).write_text("mine")
+    copy = browser.own_cache(tmp_path)
+    assert [path.name for path in copy.glob("*")] == ["shakespeare.safetensors"]
+    (copy / "progress.json").write_text("of the trial")
+    assert (files.cache_dir() / "progress.json").read_text() == "mine"
+
+
+def test_what_outputs_say(driver):
+    outputs = [{"text": "a"}, {"data": {"text/plain": ["b", "c"]}}, {"traceback": ["d"]}, {"data": {"image/png": ""}}]
+    assert driver.as_text(outputs) == "a\nb\nc\nd\n"
+
+
+@pytest.mark.parametrize(("times", "verdict"), [([50.0] * 40, "met"), ([50.0] * 37 + [120.0] * 3, "missed")])
+def test_the_verdict_on_a_slider(times, verdict):
+    assert load_benchmark("slider_latency").row("01", times).endswith(f"| {verdict} |")
