@@ -28,7 +28,9 @@ def test_the_shipped_base_is_the_one_in_its_log():
     assert loss == pytest.approx(log["validation_loss"][-1][1], abs=0.01)  # bfloat16 storage and autocast round
 
 
-def test_a_short_run_writes_weights_and_log(tmp_path):
+def test_a_short_run_writes_weights_and_log(tmp_path, monkeypatch, tiny_text):
+    monkeypatch.setitem(SIZES, "laptop", dataclasses.replace(SIZES["laptop"], config=TINY, batch_size=2))
+    monkeypatch.setattr(pretrain_module, "load_text", lambda name: tiny_text)
     model = pretrain("laptop", steps=2, folder=tmp_path, device="cpu")
     log = json.loads((tmp_path / "base-laptop.json").read_text())
     assert log["command"] == "lora-edu pretrain --size laptop --steps 2 --seed 0"

@@ -48,7 +48,7 @@ def run(name: str, folder: Path | None = None) -> dict:
     experiment, folder = _experiment(name), folder or results_folder()
     path = folder / f"{name}.json"
     head = _head(name, experiment)
-    result = json.loads(path.read_text(encoding="utf-8")) if path.exists() else head
+    result = _read(path) if path.exists() else head
     _check_same_run(result, head, path)
     result["settings"] = head["settings"]
     missing = [arm for arm in experiment.arms if arm not in result["arms"]]
@@ -73,7 +73,7 @@ def load_results(name: str) -> dict:
     path = results_folder() / f"{name}.json"
     if not path.exists():
         raise FileNotFoundError(f"no stored result at {path}: run lora-edu experiment {name}")
-    return json.loads(path.read_text(encoding="utf-8"))
+    return _read(path)
 
 
 def results_folder() -> Path:
@@ -116,6 +116,26 @@ def _head(name: str, experiment: Experiment) -> dict:
         "settings": json.loads(json.dumps(experiment.arms)),
         "arms": {},
     }
+
+
+def _read(path: Path) -> dict:
+    """A stored result. Raises ValueError for a file that is cut off, damaged or something else, and leaves it alone."""
+
+    def refuse(reason: str, *_):
+        advice = f"put the right file back, or delete it and run lora-edu experiment {path.stem}"
+        raise ValueError(f"{path} is not a stored result: {reason}; {advice}")
+
+    if not path.is_file():
+        refuse("not a regular file")
+    try:
+        found = json.loads(path.read_bytes(), parse_constant=lambda number: refuse(f"it holds {number}"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        refuse(str(error))
+    kinds = {"seed": int, "base_sha256": str, "settings": dict, "arms": dict}
+    wrong = [key for key, kind in kinds.items() if not isinstance(found, dict) or not isinstance(found.get(key), kind)]
+    if wrong or not all(isinstance(arm, dict) and name in found["settings"] for name, arm in found["arms"].items()):
+        refuse(f"no proper {', '.join(wrong) or 'arms'} in it")
+    return found
 
 
 def _check_same_run(stored: dict, wanted: dict, path: Path) -> None:

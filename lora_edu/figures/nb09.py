@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from lora_edu.figures.painted import PaintedLine
-from lora_edu.figures.plots import ADAPTER, BLUE, CODES, GRAY, ORANGE, RED, filled, plain_axes
+from lora_edu.figures.plots import ADAPTER, BLUE, CODES, GRAY, ORANGE, RED, SKY, filled, plain_axes
 from lora_edu.figures.sliders import View, explore
 from lora_edu.texts import ADDRESS_LINE, PLAY_LINE
 
@@ -170,19 +170,19 @@ def training(train_loss: list[float], validation: list[tuple[int, float]], level
 
 
 def repair(cosines: dict[str, list[float]]) -> Drawn:
-    """Cosine of three updates with the rounding error W - W', a point for each layer. cosines: name -> one a layer."""
-    figure, axes = plain_axes(8.4, 2.3)
-    looks = (("o", BLUE), ("x", GRAY), ("^", ORANGE))
+    """Cosine of updates with the rounding error W - W', a point for each layer. cosines: four names -> one a layer."""
+    figure, axes = plain_axes(8.4, 2.8)
+    looks = (("o", BLUE), ("x", GRAY), ("s", SKY), ("^", ORANGE))
     for row, ((_, values), (marker, color)) in enumerate(zip(cosines.items(), looks, strict=True)):
         axes.plot(values, [row] * len(values), marker, color=color, alpha=0.8)
     axes.axvline(0, color="black", lw=0.8)
     axes.set(
-        yticks=range(3), yticklabels=cosines, xlabel="cosine with what rounding took away, W − W′", ylim=(2.5, -0.5)
+        yticks=range(4), yticklabels=cosines, xlabel="cosine with what rounding took away, W − W′", ylim=(3.5, -0.5)
     )
     finding = "The trained update does not point at the rounding error"
     axes.set_title(finding, loc="left", fontsize=12)
     ranges = "; ".join(f"{name} {min(values):+.3f} to {max(values):+.3f}" for name, values in cosines.items())
-    return figure, f"{finding}. A point for each layer in three rows. {ranges}."
+    return figure, f"{finding}. A point for each layer in four rows. {ranges}."
 
 
 def pushes(layer: nn.Module, arrived: dict[float, tuple]) -> Drawn:

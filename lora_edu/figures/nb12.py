@@ -84,12 +84,21 @@ def square_figure(arms: dict) -> tuple[Figure, str]:
         costs.append(f"on the {text} {before:.2f} before, {after.mean():.2f} after")
         finding = f"rounding costs {before:.2f} before, {after.mean():.2f} after"
         axes.set_title(f"{text} ({title}):\n{finding}", loc="left", fontsize=11)
+    _same_height(panels)
     panels[0].set_ylabel("loss, nats per token")
     words = (
         f"What rounding to NF4 costs, in nats per token: {'; '.join(costs)} training. A panel for each text: two lines "
         "from before to after training, the model as loaded below, in NF4 above. Three seeds are three dots."
     )
     return figure, words
+
+
+def _same_height(panels) -> None:
+    """A nat is as tall in each panel: a longer line is then a larger fall."""
+    limits = [axes.get_ylim() for axes in panels]
+    half = max(high - low for low, high in limits) / 2
+    for axes, (low, high) in zip(panels, limits, strict=True):
+        axes.set_ylim((low + high) / 2 - half, (low + high) / 2 + half)
 
 
 def _panel(axes: Axes, losses: dict[str, np.ndarray]) -> None:

@@ -1,0 +1,61 @@
+"""A damaged file of stored results is refused by name, by whoever reads it, and stays as it is."""
+
+import json
+import os
+
+import pytest
+
+from lora_edu.experiments import runs as experiments
+from lora_edu.experiments.runs import Experiment, load_results, run
+
+EXPERIMENT = Experiment(lambda x, **_: {"result": x}, {"one": {"x": 1}, "two": {"x": 2}})
+
+
+@pytest.fixture
+def stored(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiments, "EXPERIMENTS", {"tried": EXPERIMENT})
+    monkeypatch.setattr(experiments, "results_folder", lambda: tmp_path)
+    run("tried")
+    return tmp_path / "tried.json"
+
+
+def changed(**keys):
+    return lambda text: json.dumps(json.loads(text) | keys).encode()
+
+
+DAMAGES = {
+    "cut off": lambda text: text[: len(text) // 2].encode(),
+    "empty": lambda text: b"",
+    "no text": lambda text: b"\x80\x04" + text.encode("utf-16"),
+    "one character": lambda text: text.replace(":", ";", 1).encode(),
+    "another kind of JSON": lambda text: b"[1, 2]",
+    "nested without end": lambda text: b"[" * 100_000,
+    "no arms": changed(arms=None),
+    "arms of no setting": changed(arms={"three": {"result": 3}}),
+    "an arm that is a number": changed(arms={"one": 1}),
+    "a seed in words": changed(seed="zero"),
+    "not a number": changed(arms={"one": {"result": float("nan")}}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("reader", [load_results, run])
+def test_a_damaged_file_is_refused_and_left_alone(stored, damage, reader):
+    stored.write_bytes(DAMAGES[damage](stored.read_text()))
+    before = stored.read_bytes()
+    with pytest.raises(ValueError, match="tried.json is not a stored result: .*; put the right file back"):
+        reader("tried")
+    assert stored.read_bytes() == before and not list(stored.parent.glob("*.partial*"))
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo] if hasattr(os, "mkfifo") else [os.mkdir])
+def test_what_is_no_file_is_refused(stored, make):
+    stored.unlink()
+    make(stored)
+    with pytest.raises(ValueError, match="not a regular file"):
+        load_results("tried")
+
+
+def test_the_results_of_the_course_are_whole():
+    for name in experiments.EXPERIMENTS:
+        assert load_results(name)["arms"]
