@@ -150,7 +150,7 @@ class Trial:
 
     def stop(self) -> None:
         """Stop the first training run after a step: its output tells the truth, and no later cell ends in an error."""
-        if not any(re.search(r"\btrain\(model", cell["source"]) for cell in self.notebook.cells()):
+        if not any(re.search(r"(?<!def )\btrain\(", cell["source"]) for cell in self.notebook.cells()):
             self.done["stopped"] = "nothing to stop"
             return
         self.notebook.command("notebook:clear-all-cell-outputs")  # among them the bars of the run before

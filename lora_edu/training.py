@@ -240,6 +240,8 @@ def train(
     except KeyboardInterrupt:
         history.interrupted = True
         run.stopped(len(history.train_loss))
+        if progress and run.speaks:
+            print(history.stopped, flush=True)
     finally:  # however it ends, the model is ready to use
         bar.close()
         run.end()

@@ -243,7 +243,7 @@ def test_a_text_of_more_tokens_than_float32_can_count(tiny_gpt):
 # --- a run that was stopped ------------------------------------------------------------------------------------------
 
 
-def test_a_stopped_run_says_so(tiny_gpt, tiny_text):
+def test_a_stopped_run_says_so(tiny_gpt, tiny_text, capsys):
     def stop(model, inputs, targets):
         if model.training:
             raise KeyboardInterrupt
@@ -251,5 +251,8 @@ def test_a_stopped_run_says_so(tiny_gpt, tiny_text):
 
     history = train(tiny_gpt, tiny_text, 50, loss_fn=stop, **QUICK)
     assert history.interrupted and history.stopped == "stopped after 0 of 50 steps"
+    assert capsys.readouterr().out == ""
+    train(tiny_gpt, tiny_text, 50, loss_fn=stop, **QUICK | {"progress": True})
+    assert capsys.readouterr().out == "stopped after 0 of 50 steps\n"  # below the bar, in whatever notebook
     history = train(tiny_gpt, tiny_text, 2, **QUICK)
     assert not history.interrupted and history.stopped == ""
