@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from lora_edu.exercises import nb05 as check
-from lora_edu.exercises.nb05 import _round_between
+from lora_edu.exercises.nb05_codes import _round_between
 from lora_edu.measures import bits_per_weight, block_codes, round_in_blocks
 
 
@@ -70,7 +70,7 @@ def test_a_division_by_zero_is_named():
     ("exercise", "wrong", "sentence"),
     [
         (check.round_between, lambda b, bits: between(b, bits, least=1e-3), "a step is kept above a bound"),
-        (check.round_between, lambda b, bits: between(b, bits, least=1e-6), r"for \(array of shape \(7,\), 4\) entry"),
+        (check.round_between, lambda b, bits: between(b, bits, least=1e-6), "a step is kept above a bound, or"),
         (check.round_between, lambda b, bits: round_in_blocks(b, bits, len(b)), "this is the ruler of section 2"),
         (
             check.code_error,
@@ -84,7 +84,7 @@ def test_a_division_by_zero_is_named():
             ).item(),
             "this divides by the norm of the rounded tensor",
         ),
-        (check.smallest_block, bits_per_weight, "expected"),
+        (check.smallest_block, bits_per_weight, "a block has 1, 2, 4, 8, ... weights"),
         (
             check.block_constants,
             lambda v, size: (
@@ -103,7 +103,7 @@ def test_wrong_answers_that_a_case_was_made_for(exercise, wrong, sentence):
     ("exercise", "wrong", "sentence"),
     [
         (check.round_between, lambda b, bits: b.no_such_name, "your function stopped with AttributeError"),
-        (check.round_between, lambda b, bits: b[:-1], r"should have shape \(7,\), got \(6,\)"),
+        (check.round_between, lambda b, bits: b[:-1], "as many as there were"),
         (
             check.block_constants,
             lambda v, size: v.view(-1, size).abs().amax(1),
@@ -149,7 +149,10 @@ def filled_up(values, size):
         (lambda v, size: filled_up(v, size).amax(dim=1).abs(), r"take `abs\(\)` before `amax`"),
         (lambda v, size: torch.stack([b.amax() for b in v.flatten().split(size)]), "the largest value of each block"),
         (lambda v, size: [abs(max(b.tolist())) for b in v.flatten().split(size)], "and then its absolute value"),
-        (lambda v, size: filled_up(v, size).abs().mean(dim=1), "array of shape"),  # the filling counts as weights
+        (
+            lambda v, size: filled_up(v, size).abs().mean(dim=1),
+            "no magnitude of a value",
+        ),  # the filling counts as weights
         (lambda v, size: torch.stack([b.abs().mean() for b in v.flatten().split(size)]), "the mean magnitude"),
         (lambda v, size: filled_up(v, size).norm(dim=1), "the norm of each block"),
         (lambda v, size: [max(b.tolist(), key=abs) for b in v.flatten().split(size)], "keeps the sign"),

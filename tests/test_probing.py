@@ -1,6 +1,7 @@
 """What a check says without knowing the exercise: arguments exchanged or ignored, and what an error means."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -61,7 +62,7 @@ def test_of_whole_numbers():
 @pytest.mark.parametrize(
     "attempt",
     [
-        lambda x, W, V, s: right(x, W, V, s) * np.random.default_rng().normal(),  # no two runs agree
+        lambda x, W, V, s: right(x, W, V, s) * np.random.default_rng().normal(size=(len(x), 1)),  # no two runs agree
         lambda x, W, V, s: right(np.sin(x), W, V, s),  # every argument has its part
         lambda *everything: np.sin(right(*everything)),  # no names
     ],
@@ -177,3 +178,29 @@ def test_an_answer_is_not_tried_where_the_reference_refuses():
     with pytest.raises(WrongAnswer):
         nb05.smallest_block(doubled)
     assert min(asked) > 0
+
+
+def in_place(x, W, V, s):
+    x *= s
+    return x @ W.T + right(x / s, W, V, 0)
+
+
+def test_an_answer_that_overwrites_what_it_was_given(capsys):
+    PRODUCT(in_place)  # right, and as often as it is checked
+    assert "correct. But your function changes `x`, which it was given" in capsys.readouterr().out
+    assert "Besides, your function changes `x`" in said(PRODUCT, lambda x, W, V, s: in_place(x, W, V, s) + x.sum())
+    keeps = Exercise("1.1", lambda x: x.sort() or x, [([3, 1],)])
+    keeps(lambda x: x.sort() or x)  # the reference does the same: nothing is said
+    assert capsys.readouterr().out == "Exercise 1.1: correct\n"
+
+
+def test_where_an_answer_is_wrong():
+    count = Exercise("1.1", lambda n, d, half: -(-n // d) - half, [(6, 3, True), (7, 3, False), (9, 3, False)])
+    assert "in those where `n` is no multiple of `d`" in said(count, lambda n, d, half: n // d - half)
+    assert "in those where `half` is True" in said(count, lambda n, d, half: -(-n // d) - 5 * half)
+
+
+def test_of_counts_one_more_is_another_count():
+    count = Exercise("1.1", lambda n: 10**7 * n, [(1,), (2,)])
+    assert "too large, in every case" in said(count, lambda n: 10**7 * n + 1)
+    count(lambda n: Fraction(10**7 * n))

@@ -8,6 +8,7 @@ apart (alpha is never equal to the rank, no matrix is square). The learner's fun
     returns None                         WrongAnswer: "did you forget `return`?"
     equals a wrong solution              WrongAnswer with that mistake's sentence
     exchanges or ignores arguments       WrongAnswer with their names (`probing`)
+    changes what it was given            the same; of a right answer it is said on its card
     shows a symptom                      WrongAnswer with what is wrong: "not a whole number", "the sign is wrong"
     stops with an error                  WrongAnswer with what the error means (`stopping`)
     anything else                        WrongAnswer with the smallest failing case
@@ -34,7 +35,7 @@ from lora_edu.exercises import cards, probing
 from lora_edu.exercises.cards import WrongAnswer
 from lora_edu.exercises.comparing import difference, equal, plain, recognized
 from lora_edu.exercises.stopping import GIVEN, parameters, why_it_stopped
-from lora_edu.exercises.symptoms import symptom
+from lora_edu.exercises.symptoms import symptom, up_to_a_factor
 
 NOT_DONE, CORRECT, NOT_RIGHT, UNCHECKED = "not done yet", "correct", "not right yet", "not checked yet"
 TRUE_OR_FALSE = "your function returned True or False, an answer to a question. A number was asked for."
@@ -66,10 +67,12 @@ class Exercise:
     explain: Callable = lambda result, *case: ""
     # The same, for what shows no symptom that is known without the exercise, either.
     otherwise: Callable = lambda result, *case: ""
+    _made: dict[Callable, list[dict]] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, attempt: Callable) -> None:
-        start = time.perf_counter()
-        results = [self._run(attempt, case) for case in self.cases]
+        start, names = time.perf_counter(), parameters(attempt)
+        handed = copy.deepcopy(list(self.cases))  # a function that changes its inputs changes only a copy
+        results = [self._run(attempt, case, given) for case, given in zip(self.cases, handed, strict=True)]
         quick = time.perf_counter() - start < QUICK
         if all(result is ... for result in results):
             return record(self.number, NOT_DONE)
@@ -81,10 +84,11 @@ class Exercise:
         if all(isinstance(result, tuple) for result in results) and all(_is_array(e.get(RESULT)) for e in expected):
             raise wrong(self.number, f"your function returns {len(results[0])} things, in a tuple. One was asked for.")
         failed = [i for i in range(len(got)) if _first_difference(got[i], expected[i])]
+        names = names if len(names) == len(self.cases[0]) else []  # an observer may hand over other things
+        changes = self._overwritten(handed, names)
         if not failed:
-            return record(self.number, CORRECT)
-        first, names = failed[0], parameters(attempt)
-        names = names if len(names) == len(self.cases[first]) else []  # an observer may hand over other things
+            return record(self.number, CORRECT, changes)
+        first = failed[0]
         known = ((sentence, self._made_by(mistake)) for sentence, mistake in self.misconceptions.items())
         sentence = (
             recognized(got, known)
@@ -97,10 +101,13 @@ class Exercise:
             raise wrong(self.number, sentence)
         looks = self._looks_like(got, expected, names)
         if not looks and quick:
-            looks = probing.ignored(self._seen(attempt), self._seen(self.reference), self.cases[first], names)
+            failing_first = [self.cases[first], *(case for i, case in enumerate(self.cases) if i != first)]
+            looks = probing.ignored(self._seen(attempt), self._seen(self.reference), failing_first, names)
+        looks = looks or probing.only_where(failed, list(self.cases), names)
         looks = looks or self.otherwise(results[first], *self.cases[first])
         smallest = f"for ({self._shown(self.cases[first])}) " + _first_difference(got[first], expected[first])
-        raise wrong(self.number, f"{looks} An example: {smallest}" if looks else smallest)
+        text = f"{looks} An example: {smallest}" if looks else smallest
+        raise wrong(self.number, f"{text}. Besides, {changes}" if changes else text)
 
     def _noticed(self, got: list[dict], failed: list[int]) -> str | None:
         """The first sentence of `symptoms` that is true of the result in a case that failed."""
@@ -117,11 +124,28 @@ class Exercise:
         if not all(RESULT in e and {**g, RESULT: 0} == {**e, RESULT: 0} for g, e in both):  # another part is wrong
             return None
         mine, right = ([parts[RESULT] for parts in observed] for observed in (got, expected))
-        return symptom(mine, right) or probing.counted_twice(mine, right, list(self.cases), names)
+        counted_twice = probing.counted_twice(mine, right, list(self.cases), names)
+        return symptom(mine, right) or counted_twice or up_to_a_factor(mine, right)
 
-    def _run(self, attempt: Callable, case: tuple) -> Any:
+    def _overwritten(self, handed: list[tuple], names: list[str]) -> str:
+        """Which arguments are not as they were, although the reference leaves them alone."""
+        if not names or not _changed_places(self.cases, handed):
+            return ""
+        spared = copy.deepcopy(list(self.cases))
+        for given in spared:
+            self.observe(self.reference, *given)
+        places = _changed_places(self.cases, handed) - _changed_places(self.cases, spared)
+        if not places:
+            return ""
+        changed = " and ".join(f"`{names[k]}`" for k in sorted(places))
+        return (
+            f"your function changes {changed}, which it was given: to whoever called it the old numbers are lost. "
+            "`-=` and methods that end in `_` do that. Work on a copy, or make a new array."
+        )
+
+    def _run(self, attempt: Callable, case: tuple, given: tuple) -> Any:
         try:
-            return self._observe(attempt, case)
+            return self.observe(attempt, *given)
         except Exception as error:
             meaning = why_it_stopped(error, attempt, case)
             text = f"your function stopped with {type(error).__name__} ({error})"
@@ -150,7 +174,11 @@ class Exercise:
         return [] if None in made else made
 
     def _made_by(self, solution: Callable) -> list[dict]:
-        return [_parts(self._observe(solution, case)) for case in self.cases]
+        """What the reference or a known mistake gives in all cases; kept, for they give the same every time."""
+        if solution not in self._made:
+            with np.errstate(all="ignore"):  # what a known mistake divides by 0 is not the learner's
+                self._made[solution] = [_parts(self._observe(solution, case)) for case in self.cases]
+        return self._made[solution]
 
     def _observe(self, solution: Callable, case: tuple) -> Any:
         return self.observe(solution, *copy.deepcopy(case))  # a function that changes its inputs changes only a copy
@@ -166,6 +194,10 @@ def _parts(result: Any) -> dict[str, Any]:
     """What was observed in one case: name of a promise -> its value as plain data."""
     parts = result if isinstance(result, dict) else {RESULT: result}
     return {name: plain(value) for name, value in parts.items()}
+
+
+def _changed_places(cases: Sequence[tuple], handed: list[tuple]) -> set[int]:
+    return {k for case, given in zip(cases, handed, strict=True) for k in probing.overwritten(case, given)}
 
 
 def _is_array(value: Any) -> bool:
@@ -204,11 +236,11 @@ def _where(error: Exception) -> str:
     return found
 
 
-def record(number: str, result: str) -> None:
-    """Show what a check found, and keep it for `progress()`."""
+def record(number: str, result: str, besides: str = "") -> None:
+    """Show what a check found, and what is to know besides; keep the first for `progress()`."""
     global last_result
     _keep(number, result)
-    last_result = f"Exercise {number}: {result}"
+    last_result = f"Exercise {number}: {result}" + (f". But {besides}" if besides else "")
     cards.show(cards.RIGHT if result == CORRECT else cards.OPEN, last_result)
 
 

@@ -3,6 +3,8 @@
 import itertools
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 Options = dict  # a wrong option of a part -> the sentence that helps
 
 
@@ -15,9 +17,9 @@ def combinations(
 ) -> dict[str, Callable]:
     """The answers with a mistake in one part, and with two of the frequent ones: sentence -> wrong solution.
 
-    formula(*case, **options) computes an answer. parts: name -> (the right option, its wrong ones, frequent ones
-    first); the first `in_pairs` of each part are combined with those of other parts. Of two mistakes that give the same
-    answers the first one stays, and what gives the right answers is no mistake.
+    formula(*case, **options) computes an answer, a number or an array. parts: name -> (the right option, its wrong
+    ones, frequent ones first); the first `in_pairs` of each part are combined with those of other parts. Of two
+    mistakes that give the same answers the first one stays, and what gives the right answers is no mistake.
     """
     right = {name: option for name, (option, _) in parts.items()}
     found = dict(besides)
@@ -39,4 +41,13 @@ def _with(formula: Callable, options: dict) -> Callable:
 
 
 def _answers(formula: Callable, cases: Sequence[tuple], options: dict) -> tuple:
-    return tuple(f"{float(formula(*case, **options)):.5g}" for case in cases)
+    with np.errstate(all="ignore"):
+        return tuple(_digits(np.asarray(formula(*case, **options), dtype=np.float64)) for case in cases)
+
+
+def _digits(array: np.ndarray) -> tuple:
+    """Shape and numbers as the checks compare them: counts in full, others to five digits of the largest."""
+    if np.all(array == np.round(array)):
+        return array.shape, *array.flat
+    largest = np.abs(array).max(where=np.isfinite(array), initial=0) or 1.0
+    return array.shape, f"{largest:.5g}", *(f"{value:.5f}" for value in (np.round(array / largest, 5) + 0.0).flat)

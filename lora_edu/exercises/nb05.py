@@ -1,11 +1,12 @@
-"""The checks of notebook 05, Blocks."""
+"""The checks of notebook 05, Blocks: sizes and constants of blocks. Those of codes are in `nb05_codes`."""
 
 import math
 
 import numpy as np
 import torch
 
-from lora_edu.exercises.grading import Exercise, as_array, beside
+from lora_edu.exercises.grading import Exercise, beside
+from lora_edu.exercises.nb05_codes import code_error, round_between
 
 __all__ = ["beside", "block_constants", "code_error", "round_between", "smallest_block"]
 
@@ -20,13 +21,19 @@ def _smallest(bits, budget, scale_bits, code=None, strict=False):
     return size
 
 
+def _fits(size, bits, budget, scale_bits):
+    return bits + scale_bits / size <= budget
+
+
 smallest_block = Exercise(
     "5.1",
     _smallest,
-    [(4, 4.5, 32), (4, 4.4, 32), (3, 3.2, 16), (5, 5.125, 16), (4, 6.5, 32)],
+    [(4, 4.5, 32), (4, 4.4, 32), (3, 3.2, 16), (5, 5.125, 16), (4, 6.5, 32), (4, 36, 32), (4, 4.001, 32)],
     {
         "this is the largest block that costs at least the budget: too expensive by a little. Go on to the next power "
         "of two.": lambda bits, budget, scale: 2 ** math.floor(math.log2(scale / (budget - bits))),
+        "this is the power of two that is nearest to scale_bits / (budget - bits). A smaller one is over the budget: "
+        "round the exponent up.": lambda bits, budget, scale: 2 ** round(math.log2(scale / (budget - bits))),
         "this is a size that fits the budget, but not a power of two: round up to the next one.": (
             lambda bits, budget, scale: math.ceil(scale / (budget - bits) - 1e-9)
         ),
@@ -48,135 +55,27 @@ smallest_block = Exercise(
         "this is the exponent. The question asks for the block size, 2 to that power.": (
             lambda bits, budget, scale: round(math.log2(_smallest(bits, budget, scale)))
         ),
+        "these are the bits that a weight takes in such a block. The question asks for the block size.": (
+            lambda bits, budget, scale: bits + scale / _smallest(bits, budget, scale)
+        ),
         "this is twice the block that is needed. A smaller one fits the budget too, and has the smaller error.": (
             lambda bits, budget, scale: 2 * _smallest(bits, budget, scale)
         ),
     },
-)
-
-
-def _coded() -> list[tuple]:
-    """Values, their integer codes, the absmax and the number of bits; no tensor is square, one has cut-off codes."""
-    rng = np.random.default_rng(1)
-    cases = []
-    for shape, bits, turn in (((5, 8), 4, torch.round), ((3, 7), 3, torch.trunc), ((9, 4), 8, torch.round)):
-        values = torch.from_numpy(rng.normal(0, 2, size=shape)).float()
-        absmax = values.abs().max().item()
-        codes = turn(values / absmax * (2 ** (bits - 1) - 1)).to(torch.int8)
-        cases.append((values, codes, absmax, bits))
-    return cases
-
-
-def _difference(values, codes, absmax, bits, levels=None):
-    levels = levels or 2 ** (bits - 1) - 1
-    return values - codes.float() * absmax / levels
-
-
-def _nearest(values, absmax, bits):
-    step = absmax / (2 ** (bits - 1) - 1)
-    return (values / step).round() * step
-
-
-code_error = Exercise(
-    "5.2",
-    lambda v, c, absmax, bits: (_difference(v, c, absmax, bits).norm() / v.norm()).item(),
-    _coded(),
-    {
-        "this compares the values with the codes themselves. A code is a number of steps: turn it back into a value "
-        "first.": lambda v, c, absmax, bits: ((v - c.float()).norm() / v.norm()).item(),
-        "this divides by the norm of the rounded tensor. The original is what we compare with.": (
-            lambda v, c, absmax, bits: (
-                _difference(v, c, absmax, bits).norm() / (v - _difference(v, c, absmax, bits)).norm()
-            ).item()
+    symptoms={
+        "one block size is asked for, and these are several numbers.": lambda size, *case: size.size > 1,
+        "a block has 1, 2, 4, 8, ... weights. This is another number.": (
+            lambda size, *case: size <= 0 or math.log2(size.item()) % 1 != 0
         ),
-        "this rounds the values again. The tensor was rounded by somebody else, and not always to the nearest mark: "
-        "decode the codes that are given.": lambda v, c, absmax, bits: (
-            (v - _nearest(v, absmax, bits)).norm() / v.norm()
-        ).item(),
-        "this is the largest error of a single value. The relative error takes the norm of all of them.": (
-            lambda v, c, absmax, bits: _difference(v, c, absmax, bits).abs().max().item()
+        "a block of one weight fits where the budget has room for a whole constant: begin at 1.": (
+            lambda size, *case: bool(size > _smallest(*case)) and _smallest(*case) == 1
         ),
-        "this is the largest error over the absmax. The relative error takes norms: ||W - W'|| / ||W||.": (
-            lambda v, c, absmax, bits: (_difference(v, c, absmax, bits).abs().max() / absmax).item()
+        "with blocks of this size a weight costs bits + scale_bits / size, more than the budget.": (
+            lambda size, *case: not _fits(size.item(), *case)
         ),
-        "this is the norm of the difference. Divide by the norm of the values to make it relative.": (
-            lambda v, c, absmax, bits: _difference(v, c, absmax, bits).norm().item()
-        ),
-        "this is the square of the relative error. Take the root, or divide norms.": lambda v, c, absmax, bits: (
-            (_difference(v, c, absmax, bits).norm() / v.norm()) ** 2
-        ).item(),
-        "this is the mean squared error, which depends on the unit of the values.": lambda v, c, absmax, bits: (
-            (_difference(v, c, absmax, bits) ** 2).mean().item()
-        ),
-        "this turns codes back with 2**(bits - 1) steps. The largest code is 2**(bits - 1) - 1, and it stands for the "
-        "absmax.": lambda v, c, absmax, bits: (
-            _difference(v, c, absmax, bits, 2 ** (bits - 1)).norm() / v.norm()
-        ).item(),
+        "this block fits the budget, and a smaller one does too.": lambda size, *case: size > _smallest(*case),
     },
 )
-
-
-def _blocks() -> list[tuple]:
-    """Blocks away from zero on both sides, a tiny one, and one whose values are all equal."""
-    rng = np.random.default_rng(2)
-    middles = ((7, 4, 0.5), (16, 3, -2.0), (10, 8, 4.0), (5, 2, 0.0))
-    cases = [(torch.from_numpy(rng.normal(middle, size=n)).float(), bits) for n, bits, middle in middles]
-    return [*cases, (1e-6 * cases[0][0], 4), (torch.full((6,), 0.7), 4)]
-
-
-def _between(block, bits, steps=None, turn=torch.round, back=True, add=True, least=1e-30):
-    low, steps = block.min(), steps or 2**bits - 1
-    step = ((block.max() - low) / steps).clamp(min=least)
-    codes = turn((block - low) / step)
-    return (codes * step if back else codes) + (low if add else 0)
-
-
-def _symmetric(block, bits):
-    largest, absmax = 2 ** (bits - 1) - 1, block.abs().max()
-    return (block / absmax * largest).round() * absmax / largest
-
-
-_round_between = Exercise(
-    "5.3",
-    _between,
-    _blocks(),
-    {
-        "this is the ruler of section 2, from -absmax to absmax. This one lies between the smallest and the largest "
-        "value of the block.": _symmetric,
-        "this has 2**bits steps, and so one mark more than the bits can number. Between 2**bits marks there are "
-        "2**bits - 1 steps.": lambda block, bits: _between(block, bits, 2**bits),
-        "this has 2**(bits - 1) - 1 steps, as on each side of a symmetric ruler. Here 2**bits marks share one side.": (
-            lambda block, bits: _between(block, bits, 2 ** (bits - 1) - 1)
-        ),
-        "these are the codes. Multiply them by the step, and add the smallest value.": lambda block, bits: _between(
-            block, bits, back=False, add=False
-        ),
-        "the smallest value is not added back: the ruler begins there, not at 0.": (
-            lambda block, bits: _between(block, bits, add=False)
-        ),
-        "this cuts off instead of rounding: 2.9 steps become 2. The nearest code is 3.": (
-            lambda block, bits: _between(block, bits, turn=torch.trunc)
-        ),
-        "a step is kept above a bound that a block of small weights needs to go below. Nothing but 0 must be kept "
-        "away: 1e-30 is enough.": lambda block, bits: _between(block, bits, least=1e-3),
-        "nothing is rounded here: the values come back as they were.": lambda block, bits: block,
-    },
-)
-
-
-def round_between(attempt) -> None:
-    """Check a function (block, bits) -> the rounded block; a block of equal values is tried first."""
-    try:
-        with np.errstate(all="ignore"):
-            equal = as_array(attempt(torch.full((6,), 0.7), 4))
-    except Exception:
-        equal = None  # the exercise says what stopped, and for which input
-    if equal is not None and np.isnan(equal).any():
-        raise AssertionError(
-            "Exercise 5.3: a block of equal values comes back as NaN (not a number): its step is 0, and 0 / 0 has no "
-            "value. Divide by something that is never 0, for example step.clamp(min=1e-30)."
-        )
-    _round_between(attempt)
 
 
 def _tensors() -> list[tuple]:
@@ -203,6 +102,11 @@ def _rest_in_the_last(values, block_size):
     flat, whole = values.flatten(), max(1, values.numel() // block_size)
     blocks = [*flat[: (whole - 1) * block_size].split(block_size), flat[(whole - 1) * block_size :]][-whole:]
     return torch.stack([block.abs().max() for block in blocks])
+
+
+def _along(values, axis):
+    """One constant a row, or a column; of a flat tensor, one."""
+    return values.abs().amax(dim=axis if values.ndim > 1 else 0)
 
 
 def _every_kth(values, block_size):
@@ -273,11 +177,44 @@ block_constants = Exercise(
             lambda v, size: torch.stack([block.abs().max() for block in v.flatten().tensor_split(size) if len(block)])
         ),
         "this cuts every row by itself. Blocks run through the flattened tensor, on over the end of a row.": _per_row,
+        "this has one constant for each row. Blocks run through the flattened tensor, `block_size` values each.": (
+            lambda v, size: _along(v, -1)
+        ),
+        "this has one constant for each column. Blocks run through the flattened tensor, `block_size` values each.": (
+            lambda v, size: _along(v, 0)
+        ),
+        "these blocks are `block_size` rows: `split` cuts along the first axis. Flatten the tensor first.": (
+            lambda v, size: torch.stack([block.abs().max() for block in v.split(size)])
+        ),
+        "this hands a constant to each value. One for each block is asked for.": (
+            lambda v, size: _constants(v, size).repeat_interleave(size)[: v.numel()]
+        ),
+        "these blocks run down the columns. The tensor is flattened row by row.": (
+            lambda v, size: _constants(v.T if v.ndim == 2 else v, size)
+        ),
+        "these blocks overlap: each begins one value after the one before it. Go on by `block_size`.": (
+            lambda v, size: torch.stack([v.flatten()[i : i + size].abs().max() for i in range(v.numel())])
+        ),
+        "the short block comes first here. It is the last one: blocks are filled from the start.": (
+            lambda v, size: torch.stack([block.abs().max() for block in v.flatten().flip(0).split(size)]).flip(0)
+        ),
         "these blocks are every k-th value. A block is made of neighbors: values 0 to block_size - 1, and so on.": (
             _every_kth
         ),
         "this divides by the largest code. The constant that is stored here is the absmax itself.": (
             lambda v, size: _constants(v, size) / 7
         ),
+    },
+    symptoms={
+        "an absmax is a magnitude: it is never below zero.": lambda got, v, size: bool((got < 0).any()),
+        "the number of blocks is wrong: there is one for each `block_size` values of the flattened tensor, and one "
+        "for the rest.": lambda got, v, size: got.size != math.ceil(v.numel() / size),
+        "some of these are no magnitude of a value of the tensor.": (
+            lambda got, v, size: bool(
+                (np.abs(got.reshape(-1, 1) - v.abs().double().numpy().ravel()).min(1) > 1e-5).any()
+            )
+        ),
+        "these are magnitudes of values, but of the wrong blocks: the first `block_size` values of the flattened "
+        "tensor are the first block, and so on.": lambda got, v, size: got.ndim == 1,
     },
 )

@@ -1,130 +1,117 @@
-"""The checks of notebook 06, NF4."""
-
-from collections.abc import Callable
-from statistics import NormalDist
+"""The checks of notebook 06, NF4: packing and the error of an output. The codebook is in `nb06_codebook`."""
 
 import numpy as np
 
 from lora_edu.codebooks import nf_codebook
-from lora_edu.exercises.grading import Exercise, as_array, beside
+from lora_edu.exercises.grading import Exercise, beside
+from lora_edu.exercises.measuring import measures, relative
+from lora_edu.exercises.mistakes import combinations
+from lora_edu.exercises.nb06_codebook import normal_float
 
 __all__ = ["beside", "normal_float", "packed_codes", "rounded_output_error"]
-
-# --- 6.1: the codebook -----------------------------------------------------------------------------------------------
-
-
-def _quantiles(offset: float, count: int) -> list[float]:
-    return [NormalDist().inv_cdf(p) for p in np.linspace(offset, 0.5, count + 1)[:-1]]
-
-
-def _codebook(offset: float, positive: int, negative: int, zeros: int = 1, divide: bool = True) -> np.ndarray:
-    levels = [-v for v in _quantiles(offset, negative)] + [0.0] * zeros + _quantiles(offset, positive)
-    return np.sort(levels) / (max(levels) if divide else 1)
-
-
-def _bin_middles(offset: float, half: int, divide: bool = True) -> np.ndarray:
-    levels = np.array([NormalDist().inv_cdf((i + 0.5) / (2 * half)) for i in range(2 * half)])
-    return levels / (levels.max() if divide else 1)
-
-
-def _eq_4(half: int, divide: bool = True) -> np.ndarray:
-    """The finite part of Eq. 4 for 2 * half codes: means of neighboring quantiles, without the first and the last."""
-    quantiles = np.array([NormalDist().inv_cdf(i / (2 * half + 1)) for i in range(1, 2 * half + 1)])
-    levels = (quantiles[:-1] + quantiles[1:]) / 2
-    return levels / (levels.max() if divide else 1)
-
-
-def _with_the_median(offset: float, half: int) -> np.ndarray:
-    """The slice [:-1] forgotten on both sides: the quantile of 1/2, which is 0, comes along with each."""
-    levels = [NormalDist().inv_cdf(p) for p in np.linspace(offset, 0.5, half + 1)]
-    levels += [-NormalDist().inv_cdf(p) for p in np.linspace(offset, 0.5, half)] + [0.0]
-    return np.sort(levels) / max(levels)
-
-
-_normal_float = Exercise(
-    "6.1",
-    lambda offset, half: _codebook(offset, half, half - 1),
-    [(0.9677083, 8), (0.95, 8), (0.9, 4), (0.98, 16)],
-    {
-        "this is the mirror image: the extra level sits on the negative side. NF4 has 8 positive levels and 7 negative "
-        "ones, and the zero.": lambda offset, half: _codebook(offset, half - 1, half),
-        "this has no exact 0. A weight of 0, as in padding, must come back as 0.": (
-            lambda offset, half: _codebook(offset, half, half, zeros=0)
-        ),
-        "these are the middles of 2 * half equally likely bins. They have no exact 0 and leave the offset unused.": (
-            _bin_middles
-        ),
-        "these are the middles of 2 * half equally likely bins, and not divided by the largest. They have no exact 0 "
-        "and leave the offset unused.": lambda offset, half: _bin_middles(offset, half, divide=False),
-        "this forgets to divide by the maximum. The codebook must end at 1, so that the absmax of a block is exact.": (
-            lambda offset, half: _codebook(offset, half, half - 1, divide=False)
-        ),
-        "this has several zeros: the quantile of 1/2 is 0 already. Leave the last probability of each side out.": (
-            _with_the_median
-        ),
-        "this is the finite part of Eq. 4: 2 * half - 1 levels, where the bits number 2 * half. Start at the offset, "
-        "and give each side steps of its own.": lambda offset, half: _eq_4(half),
-        "this is the finite part of Eq. 4, and not divided by its largest level. Start at the offset, give each side "
-        "steps of its own, and divide.": lambda offset, half: _eq_4(half, divide=False),
-        "this has as many levels below 0 as above it: 2 * half + 1 in all, one more than the bits can number.": (
-            lambda offset, half: _codebook(offset, half, half)
-        ),
-        "this uses 2 * half - 1 levels, and wastes a code: the positive side has half of them.": (
-            lambda offset, half: _codebook(offset, half - 1, half - 1)
-        ),
-    },
-)
-
-_LITERALLY = (
-    "Exercise 6.1: this is Eq. 4 taken literally, or a probability of 0 or 1: the normal quantile there is infinite. "
-    "The outermost probability is the offset."
-)
-
-
-def normal_float(attempt: Callable) -> None:
-    """Exercise 6.1: the codebook from its offset. Infinite ends are named before anything else is compared."""
-    for case in _normal_float.cases:
-        try:
-            result = as_array(attempt(*case))
-        except Exception as error:
-            if "0.0 < p < 1.0" in str(error):  # what NormalDist().inv_cdf says at 0 and at 1
-                raise AssertionError(_LITERALLY) from error
-            break  # the exercise itself tells what went wrong
-        if result is not None and np.isinf(result).any():
-            raise AssertionError(_LITERALLY)
-    _normal_float(attempt)
-
 
 # --- 6.2: two codes a byte -------------------------------------------------------------------------------------------
 
 
-def _pairs(codes: np.ndarray, fill: int = 7) -> np.ndarray:
-    """(n_bytes, 2): the codes of each byte, the last one filled up."""
-    codes = np.asarray(codes, dtype=np.int64)
-    return np.append(codes, [fill] * (len(codes) % 2)).reshape(-1, 2)
+FILLS = {
+    "0": "this fills the last byte with code 0, which stands for -1. The value 0 has code 7.",
+    "8": "this fills the last byte with code 8. Code 8 is the smallest positive value; 0 has code 7.",
+    "15": "this fills the last byte with code 15, which stands for 1. The value 0 has code 7.",
+    "drop": "this drops the last code when their number is odd.",
+    "alone": "a last code without a partner stands in the low half here, below zeros. It is the first of its pair: the "
+    "high half, and code 7 below it.",
+    "below": "the code that fills up stands in the high half here. The last code is the first of its pair: the high "
+    "half, and code 7 below it.",
+    "front": "this fills up in front, so that all pairs shift by one. Fill up at the end.",
+    "again": "this fills up with the last code once more. Code 7 stands for the value 0.",
+    "first": "this fills up with the first code. Code 7 stands for the value 0.",
+    "always": "this fills up even where all codes have a partner.",
+}
+JOINS = {
+    (
+        lambda a, b: a + 16 * b
+    ): "this puts the first code of a pair into the low half of the byte. bitsandbytes and this "
+    "course put it into the high half.",
+    (lambda a, b: 15 * a + b): "this multiplies the first code by 15. Four bits count 16 values.",
+    (lambda a, b: a + b): "this adds the two codes: the byte must keep them apart.",
+    (lambda a, b: 10 * a + b): "this joins the codes as decimal digits. Four bits count 16 values.",
+    (lambda a, b: 8 * a + b): "this moves the first code three bits up. A code has four.",
+    (lambda a, b: 4 * a + b): "this multiplies by 4, two bits up. Four bits up is times 16: `<< 4`.",
+    (lambda a, b: 32 * a + b): "this moves the first code five bits up. A code has four.",
+    (lambda a, b: 16 * a & b): "`&` keeps the bits that both have: none. `|` or `+` brings the two halves together.",
+    (lambda a, b: 16 * (a + b)): "both codes are moved four bits up. Only the first one is.",
+    (lambda a, b: 16 * a): "the second code of each pair is missing.",
+    (lambda a, b: b): "the first code of each pair is missing: four bits up, it is the high half.",
+    (lambda a, b: a): "the second code of each pair is missing, and the first one stands in the low half.",
+    (lambda a, b: 16 * a * b): "this multiplies the codes. The byte must keep them apart: 16 times the first, plus the "
+    "second.",
+    (lambda a, b: 256 * a + b): "this moves the first code eight bits up, out of the byte. A code has four.",
+}
+PAIRS = {
+    "halves": "this pairs the first half of the codes with the second half. Neighbors share a byte.",
+    "overlap": "these pairs overlap: each code shares two bytes. Go on by two codes.",
+    "backwards": "this begins at the last pair. The first two codes share the first byte.",
+}
 
+
+def _joined(a, b):
+    return 16 * a + b
+
+
+def _packed(codes, fill="7", join=_joined, pairs="neighbors"):
+    """The bytes, with a mistake in one part or several."""
+    codes = np.asarray(codes, dtype=np.int64)
+    if len(codes) % 2 or fill == "always":
+        last = codes[-1:]
+        codes = {"drop": codes[:-1], "alone": np.append(codes[:-1], [0, *last]), "front": np.append([7], codes),
+                 "below": np.append(codes[:-1], [7, *last]), "again": np.append(codes, last),
+                 "first": np.append(codes, codes[0]), "always": np.append(codes, [7] * (2 - len(codes) % 2)),
+                 }.get(fill, np.append(codes, int(fill) if fill.isdigit() else 7))  # fmt: skip
+    a, b = codes[0::2], codes[1::2]
+    if pairs == "halves":
+        a, b = np.split(codes, 2)
+    if pairs == "overlap":
+        a, b = codes[:-1], codes[1:]
+    return join(a, b)[:: -1 if pairs == "backwards" else 1]
+
+
+def _halves(high: bool):
+    """Whether the high halves of all bytes are right, or the low ones."""
+
+    def is_so(made, codes):
+        right = _packed(codes)
+        return np.array_equal(*((values // 16 if high else values % 16) for values in (made, right)))
+
+    return is_so
+
+
+CODES = [(np.array(codes),) for codes in ([0, 15, 7, 8], [3, 1, 4, 1, 5], [9], [15, 0, 2, 11, 12, 6, 13])]
 
 packed_codes = Exercise(
     "6.2",
-    lambda codes: _pairs(codes) @ [16, 1],
-    [(np.array(codes),) for codes in ([0, 15, 7, 8], [3, 1, 4, 1, 5], [9], [15, 0, 2, 11, 12, 6, 13])],
-    {
-        "this puts the first code of a pair into the low half of the byte. bitsandbytes and this course put it into "
-        "the high half.": lambda codes: _pairs(codes) @ [1, 16],
-        "this keeps one code in each byte: 8 bits, not 4.": lambda codes: codes,
-        "this drops the last code when their number is odd.": (
-            lambda codes: _pairs(codes[: len(codes) // 2 * 2]) @ [16, 1]
+    _packed,
+    CODES,
+    combinations(
+        _packed,
+        CODES,
+        {"join": (_joined, JOINS), "fill": ("7", FILLS), "pairs": ("neighbors", PAIRS)},
+        {"this keeps one code in each byte: 8 bits, not 4.": lambda codes: codes},
+        in_pairs=6,
+    ),
+    symptoms={
+        "two codes share a byte, so there are (n + 1) // 2 of them: here are others.": (
+            lambda made, codes: made.shape != ((len(codes) + 1) // 2,)
         ),
-        "this fills the last byte with code 0, which stands for -1. The value 0 has code 7.": (
-            lambda codes: _pairs(codes, fill=0) @ [16, 1]
+        "a byte goes from 0 to 255. Where it wraps around, the type of the codes is too narrow (int8, say): "
+        "`astype(int)` comes first.": lambda made, codes: bool((made < 0).any() or (made > 255).any()),
+        "a byte is a whole number.": lambda made, codes: bool((made % 1).any()),
+        "the last byte is wrong where the number of codes is odd: the last code is its high half, and code 7 its low "
+        "half. All others are right.": (
+            lambda made, codes: len(codes) % 2 and len(codes) > 1 and (made == _packed(codes))[:-1].all()
         ),
-        "this fills the last byte with code 8. Code 8 is the smallest positive value; 0 has code 7.": (
-            lambda codes: _pairs(codes, fill=8) @ [16, 1]
-        ),
-        "this multiplies the first code by 15. Four bits count 16 values.": lambda codes: _pairs(codes) @ [15, 1],
-        "this adds the two codes: the byte must keep them apart.": lambda codes: _pairs(codes) @ [1, 1],
-        "this pairs the first half of the codes with the second half. Neighbors share a byte.": (
-            lambda codes: _pairs(codes).flatten().reshape(2, -1).T @ [16, 1]
+        "the high halves are right, the low ones not: there stands the second code of each pair.": _halves(high=True),
+        "the low halves are right, the high ones not: there stands 16 times the first code of each pair.": (
+            _halves(high=False)
         ),
     },
 )
@@ -153,61 +140,116 @@ def _nearest(W, absmax):
     return np.abs(blocks[:, :, None] / absmax[:, None, None] - _NF4).argmin(axis=2)
 
 
-def _rounded(W, codes, absmax):
-    return (_NF4[codes] * absmax[:, None]).reshape(W.shape)
+DECODED = {
+    "no absmax": "this forgets the absmax: the codebook's values lie in [-1, 1].",
+    "divides": "this divides by the absmax. That was the way into the codes; the way back multiplies.",
+    "again": "this quantizes W again, to the nearest codes. Decode the codes that you are given, whatever they are.",
+    "columns": "these blocks run down the columns of W. They run through the flattened weight, row by row.",
+    "largest": "this uses one absmax for the whole weight. Each block has its own.",
+    "mean": "this uses the mean absmax for the whole weight. Each block has its own.",
+    "codes": "this multiplies the codes themselves. A code is an index: look its value up.",
+    "around 7, 8": "this takes the codes for integers from -7 to 8. A code is an index: look its value up.",
+    "around 8, 7": "this takes the codes for integers around 8, over 7. A code is an index: look its value up.",
+    "around 8, 8": "this takes the codes for integers around 8. A code is an index: look its value up.",
+    "around 7, 7": "this takes the codes for integers around 7, over 7. A code is an index: look its value up.",
+    "even": "this spreads 16 equal steps from -1 to 1. The steps of NF4 are unequal: look the codes up.",
+    "dealt": "this deals the absmax out in turns, one value each. The neighbors in a block share one.",
+    "backwards": "this turns the order of the absmax around: the first one belongs to the first block.",
+    "mirrored": "this turns the codebook around: code 0 is -1, and code 15 is 1.",
+    "squared": "this multiplies by the absmax twice.",
+    "by row": "this takes one absmax for each row of W, its largest magnitude. Use those of the blocks that are given.",
+}
 
 
-def _relative(original, changed):
-    return np.linalg.norm(original - changed) / np.linalg.norm(original)
+def _rounded(W, codes, absmax, how="right"):
+    """The decoded weight (d_out, d_in), with one of the mistakes above."""
+    scale, values = absmax[:, None], _NF4[codes]
+    made = {
+        "right": lambda: values * scale,
+        "no absmax": lambda: values,
+        "divides": lambda: values / scale,
+        "again": lambda: _NF4[_nearest(W, absmax)] * scale,
+        "columns": lambda: (values * scale).reshape(W.shape[::-1]).T,
+        "largest": lambda: values * absmax.max(),
+        "mean": lambda: values * absmax.mean(),
+        "codes": lambda: codes * scale,
+        "around 7, 8": lambda: (codes - 7) / 8 * scale,
+        "around 8, 7": lambda: (codes - 8) / 7 * scale,
+        "around 8, 8": lambda: (codes - 8) / 8 * scale,
+        "around 7, 7": lambda: (codes - 7) / 7 * scale,
+        "even": lambda: (codes / 7.5 - 1) * scale,
+        "dealt": lambda: values.ravel() * np.resize(absmax, W.size),
+        "backwards": lambda: values * scale[::-1],
+        "mirrored": lambda: _NF4[15 - codes] * scale,
+        "squared": lambda: values * scale**2,
+        "by row": lambda: values.reshape(W.shape) * np.abs(W).max(axis=1, keepdims=True),
+    }[how]()
+    return made.reshape(W.shape)
 
 
-def _outputs(measure: Callable) -> Callable:
-    """A measure of the exact output (n, d_out) and of the one with rounded weights."""
-    return lambda X, W, codes, absmax: measure(X @ W.T, X @ _rounded(W, codes, absmax).T)
+OUTPUTS = {
+    (
+        lambda X, W: W
+    ): "this is the error of the weights. The question is about the output, X @ W.T: what the next layer gets.",
+    (lambda X, W: (X @ W.T)[:1]): "this looks at the first input alone. The norm goes over the outputs of all.",
+    (
+        lambda X, W: X.mean(axis=0) @ W.T
+    ): "this averages the inputs first, so that errors cancel. Take the norm over all outputs.",
+    (lambda X, W: X.sum(axis=0) @ W.T): "this adds the inputs up first, so that errors cancel. Take the norm over all "
+    "outputs.",
+    (lambda X, W: np.abs(X) @ np.abs(W).T): "the signs are lost on the way to the output.",
+    (lambda X, W: np.maximum(X @ W.T, 0)): "outputs below 0 are cut off here. The layer hands them on.",
+}
 
+
+def _output(X, W):
+    return X @ W.T
+
+
+def _error(X, W, codes, absmax, decoded="right", output=_output, measure=relative):
+    return float(measure(output(X, W), output(X, _rounded(W, codes, absmax, decoded))))
+
+
+def _in_code_space(X, W, codes, absmax):
+    blocks = (W.reshape(codes.shape) / absmax[:, None]).reshape(W.shape)
+    return relative(X @ blocks.T, X @ _NF4[codes].reshape(W.shape).T)
+
+
+LAYERS = _layers()
 
 rounded_output_error = Exercise(
     "6.3",
-    _outputs(_relative),
-    _layers(),
-    {
-        "this is the error of the weights. The question is about the output, X @ W.T: what the next layer gets.": (
-            lambda X, W, c, m: _relative(W, _rounded(W, c, m))
+    _error,
+    LAYERS,
+    combinations(
+        _error,
+        LAYERS,
+        {
+            "decoded": ("right", DECODED),
+            "output": (_output, OUTPUTS),
+            "measure": (relative, measures("the error", "the exact output", "the output with rounded weights")),
+        },
+        {
+            "this is the error of the weights in code space: neither multiplied by the absmax nor by X. The question "
+            "is about the output, X @ W.T.": (lambda X, W, c, m: relative(W.reshape(c.shape) / m[:, None], _NF4[c])),
+            "this measures in code space: no block is multiplied by its absmax, so that blocks of small weights count "
+            "too much.": _in_code_space,
+            "these are the errors of all outputs. One number is asked for: their norm over that of the outputs.": (
+                lambda X, W, c, m: X @ (W - _rounded(W, c, m)).T
+            ),
+            "this divides by the norm of the weights. What is compared is the output: divide by the norm of X @ W.T.": (
+                lambda X, W, c, m: np.linalg.norm(X @ (W - _rounded(W, c, m)).T) / np.linalg.norm(W)
+            ),
+            "this divides the norm of the outputs' error by that of the inputs.": (
+                lambda X, W, c, m: np.linalg.norm(X @ (W - _rounded(W, c, m)).T) / np.linalg.norm(X)
+            ),
+        },
+        in_pairs=6,
+    ),
+    symptoms={
+        "one number is asked for: the norm of all errors over that of the exact outputs.": lambda got, *case: (
+            got.ndim > 0
         ),
-        "this is the error of the weights in code space: neither multiplied by the absmax nor by X. The question is "
-        "about the output, X @ W.T.": lambda X, W, c, m: _relative(W.reshape(c.shape) / m[:, None], _NF4[c]),
-        "this measures in code space: no block is multiplied by its absmax, so that blocks of small weights count too "
-        "much.": lambda X, W, c, m: _relative(
-            X @ (W.reshape(c.shape) / m[:, None]).reshape(W.shape).T, X @ _NF4[c].reshape(W.shape).T
-        ),
-        "this quantizes W again, to the nearest codes. Decode the codes that you are given, whatever they are.": (
-            lambda X, W, c, m: _relative(X @ W.T, X @ _rounded(W, _nearest(W, m), m).T)
-        ),
-        "this is the largest error over the largest output. The question is about all outputs together.": _outputs(
-            lambda y, changed: np.abs(y - changed).max() / np.abs(y).max()
-        ),
-        "this is the largest error.": _outputs(lambda y, changed: np.abs(y - changed).max()),
-        "this is the square of the relative error: take the root.": _outputs(lambda y, z: _relative(y, z) ** 2),
-        "this is the mean squared error. Divide norms: ||Y - Y'|| / ||Y||.": _outputs(
-            lambda y, z: np.mean((y - z) ** 2)
-        ),
-        "this is the norm of the error. Divide it by the norm of the exact output.": _outputs(
-            lambda y, changed: np.linalg.norm(y - changed)
-        ),
-        "this divides by the norm of the output with rounded weights. The exact output is what we compare with.": (
-            _outputs(lambda y, changed: _relative(changed, y))
-        ),
-        "this is the mean over the inputs of their relative errors. One norm goes over the whole output.": _outputs(
-            lambda y, z: np.mean(np.linalg.norm(y - z, axis=1) / np.linalg.norm(y, axis=1))
-        ),
-        "this forgets the absmax: the codebook's values lie in [-1, 1].": (
-            lambda X, W, c, m: _relative(X @ W.T, X @ _NF4[c].reshape(W.shape).T)
-        ),
-        "this uses one absmax for the whole weight. Each block has its own.": (
-            lambda X, W, c, m: _relative(X @ W.T, X @ _rounded(W, c, np.full_like(m, m.max())).T)
-        ),
-        "this takes the codes for integers from -7 to 8. A code is an index: look its value up.": (
-            lambda X, W, c, m: _relative(X @ W.T, X @ ((c - 7) / 8 * m[:, None]).reshape(W.shape).T)
-        ),
+        "a norm is never below zero.": lambda got, *case: got < 0,
     },
 )

@@ -1,11 +1,13 @@
-"""The checks of notebook 07, double quantization: counting. Those of rounding are in `nb07_rounding`."""
+"""The checks of notebook 07, double quantization: counting. The others are in `nb07_rounding` and `nb07_trips`."""
 
 import math
 
 import numpy as np
 
 from lora_edu.exercises.grading import Exercise, beside, describe
-from lora_edu.exercises.nb07_rounding import moved_again, round_constants
+from lora_edu.exercises.mistakes import combinations
+from lora_edu.exercises.nb07_rounding import round_constants
+from lora_edu.exercises.nb07_trips import moved_again
 
 __all__ = ["beside", "bits_of_constants", "moved_again", "resident_bytes", "round_constants"]
 
@@ -125,14 +127,118 @@ bits_of_constants = Exercise(
 # --- 7.2: what is alive ----------------------------------------------------------------------------------------------
 
 
+# What each part of the layer is counted as, (n, block_size, second_size, packed, copy_alive) given.
+CODES = {
+    "right": lambda n, packed: math.ceil(n / 2) if packed else n,
+    "dropped": lambda n, packed: n // 2 if packed else n,
+    "fraction": lambda n, packed: n / 2 if packed else n,
+    "one more": lambda n, packed: n // 2 + 1 if packed else n,
+    "always packed": lambda n, packed: math.ceil(n / 2),
+    "never packed": lambda n, packed: n,
+    "swapped": lambda n, packed: n if packed else math.ceil(n / 2),
+    "missing": lambda n, packed: 0,
+    "bits": lambda n, packed: 4 * n if packed else 8 * n,
+    "twice": lambda n, packed: math.ceil(n / 2) if packed else 2 * n,
+    "a quarter": lambda n, packed: math.ceil(n / 4) if packed else n,
+}
+WHOLE = {
+    "right": lambda n, size: math.ceil(n / size),
+    "dropped": lambda n, size: n // size,
+    "fraction": lambda n, size: n / size,
+    "one more": lambda n, size: n // size + 1,
+    "nearest": lambda n, size: round(n / size),
+    "each": lambda n, size: n,
+    "missing": lambda n, size: 0,
+}
+CODE_MISTAKES = {
+    "always packed": "codes that are not packed are counted as 4 bits. A code in a byte of its own takes 8.",
+    "never packed": "packed codes are counted as a byte each. Two of them share a byte.",
+    "swapped": "`packed` is taken the wrong way round: packed codes share a byte, others have one each.",
+    "dropped": "an odd code is dropped. If one is left over, it has the last byte to itself: round up.",
+    "fraction": "half a byte is counted where the number of packed codes is odd: round up.",
+    "one more": "this always has one byte of packed codes more than whole ones. Where they come out even, there is no "
+    "other.",
+    "missing": "the codes themselves are missing.",
+    "bits": "the codes are counted in bits. Bytes are asked for.",
+    "twice": "codes that are not packed take a byte each, not two.",
+    "a quarter": "packed codes are counted as 2 bits. They have 4: two share a byte.",
+}
+BLOCK_MISTAKES = {
+    "dropped": "the last block is dropped (n // block_size). A block that is not full has a constant too: round up.",
+    "one more": "this always has one block more than whole ones. Where they come out even, there is no other.",
+    "missing": "the constants of the blocks are missing: one byte each.",
+    "fraction": "this has a fraction of a block. One that is not full counts as well: round up.",
+    "nearest": "the number of blocks is rounded to the nearest. One that is not full counts as well: round up.",
+    "each": "this has a constant for each weight. A block of block_size weights shares one.",
+}
+GROUP_MISTAKES = {
+    "dropped": "the last group of blocks is dropped (blocks // second_size). A group that is not full has a constant "
+    "too: round up.",
+    "one more": "this always has one group of blocks more than whole ones. Where they come out even, there is "
+    "no other.",
+    "missing": "the second-level constants are missing: 4 bytes for each second_size blocks.",
+    "fraction": "this has a fraction of a group. One that is not full counts as well: round up.",
+    "nearest": "the number of groups is rounded to the nearest. One that is not full counts as well: round up.",
+    "each": "this has a second-level constant for each block. second_size blocks share one.",
+    "of weights": "this has a second-level constant for each second_size weights. It serves second_size blocks.",
+    "of weights, dropped": "this has a second-level constant for each second_size weights (rounded down). It serves "
+    "second_size blocks, and a group that is not full has one too.",
+}
+CONSTANT_MISTAKES = {
+    4: "the constants of the blocks are counted in float32. Double quantization leaves one byte of each.",
+    2: "the constants of the blocks are counted in 16 bits. Double quantization leaves one byte of each.",
+    8: "the constants of the blocks are counted in bits. Each takes one byte.",
+    0.5: "the constants of the blocks are counted in 4 bits. Each takes one byte.",
+}
+SECOND_MISTAKES = {
+    1: "a second-level constant takes one byte here. It is float32: 4 bytes.",
+    2: "the second-level constants are counted in 16 bits. They are float32: 4 bytes.",
+    8: "a second-level constant takes 8 bytes here. It is float32: 4 bytes.",
+    32: "the second-level constants are counted in bits. Each takes 4 bytes.",
+}
+OFFSET_MISTAKES = {
+    0: "the offset is missing: one float32 for the layer.",
+    1: "the offset is counted as one byte. It is a float32.",
+    2: "the offset is counted in 16 bits. It is float32: 4 bytes.",
+    8: "the offset is counted twice, or as 8 bytes. It is one float32.",
+    32: "the offset is counted in bits. It takes 4 bytes.",
+    "groups": "this has an offset for each group of blocks. There is one for the layer.",
+    "blocks": "this has an offset for each block. There is one for the layer.",
+}
+COPY_MISTAKES = {
+    "never": "the float32 copy is missing. While it is alive, it occupies 4 bytes a weight, whatever lies beside it.",
+    "codes": "the copy takes the place of the codes here. Both are alive: add them.",
+    "all": "where a copy is alive, this counts nothing else. The packed weight is still there.",
+    "always": "the copy is counted although it is not alive. Add it where copy_alive is true.",
+    "gone": "`copy_alive` is taken the wrong way round: where it is true, the copy is there.",
+    "offset": "where a copy is alive, the offset is missing.",
+    2: "this counts the copy in 16 bits, 2 bytes a weight. It is float32: 4 bytes.",
+    8: "this counts the copy twice, or 8 bytes a weight. float32 has 4.",
+    1: "this counts one byte a weight for the copy. float32 has 4.",
+    32: "this counts the copy in bits, 32 a weight. Bytes are asked for.",
+    0.5: "this counts the copy in 4 bits. It is float32: 4 bytes a weight.",
+    "one": "this adds 4 bytes for the copy. It has 4 for each of its n weights.",
+}
+
+
 def _resident(
-    n, block_size, second_size, packed, copy_alive, *, blocks=None, second=None, constant=1, offset=4, width=4, odd=1
-):
-    """Bytes of one layer, with one part changed: how many blocks, second-level constants, bytes of each part."""
-    blocks = math.ceil(n / block_size) if blocks is None else blocks
-    second = math.ceil(blocks / second_size) if second is None else second
-    codes = (n + odd) // 2 if packed else n
-    return codes + constant * blocks + 4 * second + offset + (width * n if copy_alive else 0)
+    n, block_size, second_size, packed, copy_alive,
+    codes="right", blocks="right", groups="right", constant=1, second=4, offset=4, copy=4,
+):  # fmt: skip
+    """Bytes of one layer, with a mistake in one part or several."""
+    n_blocks = WHOLE[blocks](n, block_size)
+    counted = math.ceil(n / block_size) if blocks == "missing" else n_blocks
+    if groups.startswith("of weights"):
+        n_groups = WHOLE["dropped" if "dropped" in groups else "right"](n, second_size)
+    else:
+        n_groups = WHOLE[groups](counted, second_size)
+    offset = {"groups": 4 * n_groups, "blocks": 4 * n_blocks}.get(offset, offset)
+    total = CODES[codes](n, packed) + constant * n_blocks + second * n_groups + offset
+    if copy in ("codes", "all", "offset"):
+        less = {"codes": CODES[codes](n, packed), "all": total, "offset": offset}[copy]
+        return total + (4 * n - less if copy_alive else 0)
+    there = {"never": False, "always": True, "gone": not copy_alive}.get(copy, copy_alive)
+    return total + there * {"one": 4}.get(copy, copy * n if isinstance(copy, int | float) else 4 * n)
 
 
 def _parts_of(result, n, block_size, second_size, packed, copy_alive):
@@ -146,134 +252,58 @@ def _parts_of(result, n, block_size, second_size, packed, copy_alive):
     )
 
 
+LAYERS = [
+    (4096 * 64, 64, 256, True, False),
+    (1000, 64, 256, True, False),
+    (999, 32, 16, False, False),
+    (999, 64, 16, True, False),  # the last code has a byte to itself
+    (5000, 64, 16, True, True),
+    (777, 128, 256, False, True),
+]
+
 resident_bytes = Exercise(
     "7.2",
     _resident,
-    [
-        (4096 * 64, 64, 256, True, False),
-        (1000, 64, 256, True, False),
-        (999, 32, 16, False, False),
-        (999, 64, 16, True, False),  # the last code has a byte to itself
-        (5000, 64, 16, True, True),
-        (777, 128, 256, False, True),
-    ],
-    {
-        "the float32 copy is missing. While it is alive, it occupies 4 bytes a weight, whatever lies beside it.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, False)
-        ),
-        "the copy is counted although it is not alive. Add it where copy_alive is true.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, True)
-        ),
-        "`copy_alive` is taken the wrong way round: where it is true, the copy is there.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, not copy)
-        ),
-        "where a copy is alive, this counts nothing else. The packed weight is still there.": (
-            lambda n, b, s, packed, copy: 4 * n if copy else _resident(n, b, s, packed, copy)
-        ),
-        "this counts the copy twice, or 8 bytes a weight. float32 has 4.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, width=8)
-        ),
-        "this counts the copy in 16 bits, 2 bytes a weight. It is float32: 4 bytes.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, width=2)
-        ),
-        "this counts one byte a weight for the copy. float32 has 4.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, width=1)
-        ),
-        "this counts the copy in bits, 32 a weight. Bytes are asked for.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, width=32)
-        ),
-        "codes that are not packed are counted as 4 bits. A code in a byte of its own takes 8.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, True, copy)
-        ),
-        "packed codes are counted as a byte each. Two of them share a byte.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, False, copy)
-        ),
-        "`packed` is taken the wrong way round: packed codes share a byte, others have one each.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, not packed, copy)
-        ),
-        "the constants of the blocks are missing: one byte each.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, constant=0)
-        ),
-        "the constants of the blocks are counted in float32. Double quantization leaves one byte of each.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, constant=4)
-        ),
-        "the second-level constants are missing: 4 bytes for each second_size blocks.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, second=0)
-        ),
-        "this has a second-level constant for each second_size weights. It serves second_size blocks.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, second=math.ceil(n / s))
-        ),
-        "this has a second-level constant for each second_size weights (rounded down). It serves second_size blocks, "
-        "and a group that is not full has one too.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, second=n // s)
-        ),
-        "a second-level constant takes one byte here. It is float32: 4 bytes.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, second=math.ceil(math.ceil(n / b) / s) / 4)
-        ),
-        "a second-level constant takes 8 bytes here. It is float32: 4 bytes.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, second=2 * math.ceil(math.ceil(n / b) / s))
-        ),
-        "the second-level constants are counted in 16 bits. They are float32: 4 bytes.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, second=math.ceil(math.ceil(n / b) / s) / 2)
-        ),
-        "second-level constants and offset are counted in 16 bits. They are float32: 4 bytes.": (
-            lambda n, b, s, packed, copy: _resident(
-                n, b, s, packed, copy, second=math.ceil(math.ceil(n / b) / s) / 2, offset=2
-            )
-        ),
-        "this always has one group of blocks more than whole ones. Where they come out even, there is no other.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, second=math.ceil(n / b) // s + 1)
-        ),
-        "this always has one block more than whole ones. Where they come out even, there is no other.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, blocks=n // b + 1)
-        ),
-        "this has a constant for each weight. A block of block_size weights shares one.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, blocks=n)
-        ),
-        "this is the formula for bits a weight, without the offset. A layer has whole bytes, blocks and groups, and "
-        "one offset: round each part up.": (
-            lambda n, b, s, packed, copy: round(n * (4 + 8 / b + 32 / (b * s)) / 8) + 4 * n * copy
-        ),
-        "the offset is missing: one float32 for the layer.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, offset=0)
-        ),
-        "the offset is counted as one byte. It is a float32.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, offset=1)
-        ),
-        "this has an offset for each group of blocks. There is one for the layer.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, offset=4 * math.ceil(math.ceil(n / b) / s))
-        ),
-        "the codebook does not count: all layers share it.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy) + 64
-        ),
-        "an odd code is dropped. If one is left over, it has the last byte to itself: round up.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, odd=0)
-        ),
-        "the last block is dropped (n // block_size). A block that is not full has a constant too: round up.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, blocks=n // b, second=math.ceil(n // b / s))
-        ),
-        "the last group of blocks is dropped (blocks // second_size). A group that is not full has a constant too: "
-        "round up.": lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, second=math.ceil(n / b) // s),
-        "the last blocks and groups are dropped. What is not full has a constant too: round up in both places.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, blocks=n // b, second=n // b // s)
-        ),
-        "everything is rounded down. A byte, a block and a group that are not full count as well: round up.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, odd=0, blocks=n // b, second=n // b // s)
-        ),
-        "this has fractions of blocks and bytes, as a formula per weight has. Here whole ones are counted: round up.": (
-            lambda n, b, s, packed, copy: (
-                (n / 2 if packed else n) + n / b + 4 * n / (b * s) + 4 + (4 * n if copy else 0)
-            )
-        ),
-        "these are bits. Divide by 8.": lambda n, b, s, packed, copy: 8 * _resident(n, b, s, packed, copy),
-        "this is without double quantization: a float32 for each block.": (
-            lambda n, b, s, packed, copy: _resident(n, b, s, packed, copy, constant=4, second=0, offset=0)
-        ),
-    },
+    LAYERS,
+    combinations(
+        _resident,
+        LAYERS,
+        {
+            "copy": (4, COPY_MISTAKES),
+            "codes": ("right", CODE_MISTAKES),
+            "blocks": ("right", BLOCK_MISTAKES),
+            "groups": ("right", GROUP_MISTAKES),
+            "constant": (1, CONSTANT_MISTAKES),
+            "second": (4, SECOND_MISTAKES),
+            "offset": (4, OFFSET_MISTAKES),
+        },
+        {
+            "everything is rounded down. A byte, a block and a group that are not full count as well: round up.": (
+                lambda *case: _resident(*case, codes="dropped", blocks="dropped", groups="dropped")
+            ),
+            "this has fractions of blocks and bytes, as a formula per weight has. Here whole ones are counted: round "
+            "up.": lambda *case: _resident(*case, codes="fraction", blocks="fraction", groups="fraction"),
+            "this is the formula for bits a weight, without the offset. A layer has whole bytes, blocks and groups, "
+            "and one offset: round each part up.": lambda n, b, s, packed, copy: (
+                round(n * (4 + 8 / b + 32 / (b * s)) / 8) + 4 * n * copy
+            ),
+            "the codebook does not count: all layers share it.": lambda *case: _resident(*case) + 64,
+            "these are bits. Divide by 8.": lambda *case: 8 * _resident(*case),
+            "these are bits a weight. The bytes of the whole layer are asked for.": (
+                lambda n, *case: 8 * _resident(n, *case) / n
+            ),
+            "this is without double quantization: a float32 for each block.": (
+                lambda *case: _resident(*case, constant=4, groups="missing", offset=0)
+            ),
+            "this is without double quantization, with an offset: a float32 for each block.": (
+                lambda *case: _resident(*case, constant=4, groups="missing")
+            ),
+        },
+    ),
     {
         "this is not a whole number of bytes: round up, a byte that is not full is one too.": (
             lambda got, *case: got.ndim == 0 and got != np.round(got)
         ),
     },
-    explain=_parts_of,
+    otherwise=_parts_of,
 )

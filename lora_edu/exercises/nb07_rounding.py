@@ -1,86 +1,144 @@
-"""The checks of notebook 07 about rounding: the second level in NumPy, and a second trip through a quantizer."""
-
-from dataclasses import dataclass
+"""The check of exercise 7.3: the second level of double quantization in NumPy."""
 
 import numpy as np
-import torch
 
-from lora_edu.codebooks import dynamic_codebook, nf_codebook
-from lora_edu.exercises.grading import Exercise, as_array, describe
-from lora_edu.quantization import DoubleQuant, quantize
+from lora_edu.codebooks import dynamic_codebook
+from lora_edu.exercises.grading import Exercise, as_array
+from lora_edu.exercises.mistakes import combinations
 
 # --- 7.3: round the constants ----------------------------------------------------------------------------------------
 
 
-def _nearest(scaled, code):
-    return code[np.abs(scaled[:, None] - code).argmin(axis=1)]
-
-
-def _level_below(scaled, code):
-    return code[np.clip(np.searchsorted(code, scaled, side="right") - 1, 0, len(code) - 1)]
-
-
-def _level_above(scaled, code):
-    return code[np.clip(np.searchsorted(code, scaled), 0, len(code) - 1)]
+# The options of each part, by what goes wrong with it; the right one is "right".
+OFFSETS = {
+    "right": np.mean,
+    "none": lambda part: 0.0,
+    "median": np.median,
+    "smallest": np.min,
+    "largest": np.max,
+    "rms": lambda part: np.sqrt(np.mean(part**2)),
+    "middle": lambda part: (np.min(part) + np.max(part)) / 2,
+    "geometric": lambda part: np.exp(np.mean(np.log(part))),
+    "first": lambda part: part[0],
+}
+SCALES = {
+    "right": lambda block: np.abs(block).max(),
+    "one": lambda block: 1.0,
+    "largest": np.max,
+    "spread": np.std,
+    "range": np.ptp,
+    "half range": lambda block: np.ptp(block) / 2,
+    "mean magnitude": lambda block: np.abs(block).mean(),
+    "norm": np.linalg.norm,
+}
+CHOICES = {
+    "right": lambda scaled, code: code[_place(scaled, code)],
+    "below": lambda scaled, code: code[np.clip(np.searchsorted(code, scaled, side="right") - 1, 0, len(code) - 1)],
+    "above": lambda scaled, code: code[np.clip(np.searchsorted(code, scaled), 0, len(code) - 1)],
+    "place": lambda scaled, code: _place(scaled, code),
+    "even": lambda scaled, code: np.round(127 * scaled) / 127,
+    "none": lambda scaled, code: scaled,
+    "magnitude": lambda scaled, code: np.abs(code[_place(scaled, code)]),
+    "of magnitudes": lambda scaled, code: code[_place(np.abs(scaled), code)],
+}
 
 
 def _place(scaled, code):
     return np.abs(scaled[:, None] - code).argmin(axis=1)
 
 
-def _largest(block):
-    return np.abs(block).max()
-
-
-def _round(
-    absmax,
-    code,
-    block_size,
-    offset=np.mean,
-    add_back=1.0,
-    mean_of_block=False,
-    one_scale=False,
-    scale_of=_largest,
-    choose=_nearest,
-    multiply=True,
-    least=1e-30,
-):
-    """absmax (n_blocks,) after double quantization, with one mistake at a time."""
-    absmax, code = np.asarray(absmax, dtype=np.float64), np.asarray(code, dtype=np.float64)
-    result = np.empty_like(absmax)
-    for start in range(0, len(absmax), block_size):
-        block = absmax[start : start + block_size]
-        mean = offset(block if mean_of_block else absmax)
-        scale = max(scale_of(absmax - mean if one_scale else block - mean), least)
-        levels = choose((block - mean) / scale, code)
-        result[start : start + block_size] = levels * (scale if multiply else 1.0) + mean * add_back
-    return result
-
-
-def _changed(**changes):
-    return lambda absmax, code, block_size: _round(absmax, code, block_size, **changes)
-
-
-def _scales(absmax, block_size):
-    """The scale of each constant's block, (n_blocks,)."""
-    off = np.abs(np.asarray(absmax) - np.mean(absmax))
-    return np.concatenate([np.full(len(b), max(b.max(), 1e-30)) for b in _blocks(off, block_size)])
-
-
 def _blocks(values, block_size):
     return [values[start : start + block_size] for start in range(0, len(values), block_size)]
 
 
-def _whole_blocks(absmax, code, block_size):
-    """The last, shorter block dropped; without a whole block, everything."""
-    whole = len(absmax) // block_size * block_size or len(absmax)
-    return _round(absmax[:whole], code, block_size, offset=lambda part: np.mean(absmax))
+def _round(
+    absmax, code, block_size, offset="right", back="right", means="all", scale="right", scales="block",
+    choose="right", filling="none", least=1e-30, units="right",
+):  # fmt: skip
+    """absmax (n_blocks,) after double quantization, with a mistake in one part or several."""
+    absmax, code = np.asarray(absmax, dtype=np.float64), np.asarray(code, dtype=np.float64)
+    total = len(absmax)
+    absmax = {"right": absmax, "largest": absmax / np.max(absmax), "sorted": np.sort(absmax)}[units]
+    if filling == "in the mean":  # zeros before everything
+        absmax = np.append(absmax, np.zeros(-total % block_size))
+    if filling == "dropped":
+        absmax = absmax[: total // block_size * block_size or total]
+    result = []
+    for block in _blocks(absmax, block_size):
+        mean = OFFSETS[offset](block if means == "block" else absmax)
+        centered = block - mean
+        if filling == "after":  # zeros after the mean was found, and before it is taken off
+            centered = np.append(centered, np.full(block_size - len(block), -mean))
+        size = max(SCALES[scale](absmax - mean if scales == "layer" else centered), least)
+        levels = CHOICES[choose]((block - mean) / size, code)
+        result.append(_back(levels, size, mean, back))
+    return np.concatenate(result)[:total]
 
 
-def _filled_up(absmax, code, block_size):
-    """Zeros added before the mean is taken off: they become the largest magnitude of the last block."""
-    padded = np.append(absmax, np.zeros(-len(absmax) % block_size))
-    return _round(padded, code, block_size, offset=lambda part: np.mean(absmax))[: len(absmax)]
+def _back(levels, size, mean, how):
+    return {
+        "right": levels * size + mean,
+        "no offset": levels * size,
+        "subtracted": levels * size - mean,
+        "twice": levels * size + 2 * mean,
+        "no scale": levels + mean,
+        "neither": levels,
+        "scaled": (levels + mean) * size,
+        "divided": levels / size + mean,
+    }[how]
+
+
+OFFSET_MISTAKES = {
+    "none": "the mean is not subtracted. All constants are positive, so half of a signed code lies idle.",
+    "smallest": "this takes the smallest constant off, and leaves the negative half of the code idle. Take the "
+    "mean off.",
+    "largest": "this takes the largest constant off, and leaves the positive half of the code idle. Take the mean off.",
+    "median": "this takes the median off. The offset is the mean.",
+    "rms": "this takes the root mean square off. The offset is the plain mean.",
+    "middle": "this takes the middle between the smallest and the largest constant off. The offset is the mean.",
+    "geometric": "this takes the geometric mean off. The offset is the plain mean.",
+    "first": "this takes the first constant off. The offset is the mean.",
+}
+BACK_MISTAKES = {
+    "no offset": "the offset is not added back. The mean that was taken off belongs to every constant again.",
+    "no scale": "this does not multiply by the scale on the way back.",
+    "neither": "these are values of the code, between -1 and 1. Go the way back: multiply by the scale, add "
+    "the offset.",
+    "scaled": "this multiplies the offset by the scale as well. On the way back, first multiply, then add.",
+    "subtracted": "the offset is subtracted a second time on the way back. Add it.",
+    "twice": "the offset is added twice.",
+    "divided": "the scale divides on the way back, too. Multiply by it.",
+}
+SCALE_MISTAKES = {
+    "largest": "this divides by the largest value and not by the largest magnitude: without their mean, some constants "
+    "are far below 0.",
+    "one": "this does not divide by the block's largest magnitude, so values leave the range of the code.",
+    "range": "this divides by the range, from the smallest to the largest. The code goes from -1 to 1: divide by the "
+    "largest magnitude.",
+    "spread": "this divides by the standard deviation of a block, so the largest leave the range of the code. Divide "
+    "by the largest magnitude.",
+    "half range": "this divides by half the range. Divide by the largest magnitude.",
+    "mean magnitude": "this divides by the mean magnitude of a block, so the largest leave the range of the code. "
+    "Divide by the largest magnitude.",
+    "norm": "this divides by the norm of a block. Divide by its largest magnitude.",
+}
+CHOICE_MISTAKES = {
+    "below": "this takes the next value of the code below each constant. The nearest one may lie above it.",
+    "above": "this takes the next value of the code above each constant. The nearest one may lie below it. Mid-points "
+    "between the values decide, or the smallest distance.",
+    "place": "these are places in the code, 0 to 255, where its values belong. Look them up: code[place].",
+    "even": "this rounds to equal steps of 1/127, and leaves the code that you are given unused.",
+    "none": "this returns the constants unrounded.",
+    "magnitude": "the signs of the code's values are lost: without their mean, constants lie on both sides of 0.",
+    "of magnitudes": "the signs are lost before the code is looked up: constants lie on both sides of their mean.",
+}
+FILLING_MISTAKES = {
+    "in the mean": "the last block is filled up with zeros, and they count in the mean. Take the mean of the constants "
+    "alone.",
+    "after": "the last block is filled up with zeros before the mean is taken off, so that the filling becomes its "
+    "largest magnitude. Take the mean off first.",
+    "dropped": "the last block is dropped where it is shorter. It is rounded like the others.",
+}
 
 
 def _constants() -> list[tuple]:
@@ -90,119 +148,96 @@ def _constants() -> list[tuple]:
     return [*cases, (1e-6 * cases[1][0], code, 8), (np.full(6, 2.0), code, 4)]  # tiny ones, and all of them equal
 
 
-def _what_they_are(result, absmax, code, block_size):
-    """What a result is made of that is none of the known mistakes."""
-    got = as_array(result)
-    if got is None or got.shape != absmax.shape:
-        return ""
-    levels = (got - absmax.mean()) / _scales(absmax, block_size)
-    if np.abs(levels[:, None] - code).min(axis=1).max() < 1e-6:
-        return (
-            "each of these is a value of the code, times the largest magnitude of its block, plus the offset: but not "
-            "the nearest one everywhere."
-        )
-    i = int(np.abs(got - absmax).argmax())
-    if abs(got[i] - absmax[i]) < 0.1 * absmax[i]:
-        return (
-            "these are close to the constants, and not made as they must be: a value of the code, times the largest "
-            "magnitude of the block, plus the mean of all. Which of the three differs?"
-        )
-    return (
-        f"the constant {absmax[i]:.4g} has become {got[i]:.4g}. The way back undoes each step of the way there: what "
-        "was divided by is multiplied by, what was taken off is added."
-    )
+def _scales(absmax, block_size):
+    """The scale of each constant's block, (n_blocks,)."""
+    off = np.abs(np.asarray(absmax) - np.mean(absmax))
+    return np.concatenate([np.full(len(b), max(b.max(), 1e-30)) for b in _blocks(off, block_size)])
 
+
+def _levels(got, absmax, block_size):
+    """Which value of the code each number would stand for, if offset and scale are right."""
+    return (got - absmax.mean()) / _scales(absmax, block_size)
+
+
+CONSTANTS = _constants()
 
 _round_constants = Exercise(
     "7.3",
     _round,
-    _constants(),
-    {
-        "the mean is not subtracted. All constants are positive, so half of a signed code lies idle.": (
-            _changed(offset=lambda part: 0.0)
+    CONSTANTS,
+    combinations(
+        _round,
+        CONSTANTS,
+        {
+            "offset": ("right", OFFSET_MISTAKES),
+            "means": (
+                "all",
+                {
+                    "block": "this takes the mean of each block. There is one mean, of the whole layer; nothing else "
+                    "is stored."
+                },
+            ),
+            "scale": ("right", SCALE_MISTAKES),
+            "scales": (
+                "block",
+                {"layer": "this has one scale for the whole layer. Each block of block_size constants has its own."},
+            ),
+            "choose": ("right", CHOICE_MISTAKES),
+            "filling": ("none", FILLING_MISTAKES),
+            "back": ("right", BACK_MISTAKES),
+            "units": (
+                "right",
+                {
+                    "largest": "these are constants in units of the largest. Nothing divides them all: hand them over "
+                    "as they are.",
+                    "sorted": "the constants are sorted here. Each belongs to its block: keep their order.",
+                },
+            ),
+        },
+        {
+            "the scale is kept above a bound that small constants need to go below. Nothing but 0 must be kept away: "
+            "1e-30 is enough.": lambda a, c, b: _round(a, c, b, least=1e-3),
+            "this looks the constants up as they are. Take the mean off and divide by the largest magnitude first.": (
+                lambda a, c, b: CHOICES["right"](np.asarray(a), c)
+            ),
+            "this is the error of the rounded constants. Hand over the constants.": (
+                lambda a, c, b: _round(a, c, b) - np.asarray(a)
+            ),
+            "this is the error of the rounded constants, with its sign turned. Hand over the constants.": (
+                lambda a, c, b: np.asarray(a) - _round(a, c, b)
+            ),
+            "the last block is dropped where it is shorter, but not from the mean. It is rounded like the others.": (
+                lambda a, c, b: _round(a, c, b)[: len(a) // b * b or len(a)]
+            ),
+            "the scale is the largest of the constants before their mean is taken off. Take it off first.": (
+                lambda a, c, b: np.concatenate(
+                    [np.max(k) * CHOICES["right"]((k - np.mean(a)) / np.max(k), c) + np.mean(a) for k in _blocks(a, b)]
+                )
+            ),
+        },
+    ),
+    symptoms={
+        "as many constants come back as were given.": lambda got, a, c, b: got.shape != a.shape,
+        "equal constants come back as they are: without their mean they are 0, and so is what is added to it.": (
+            lambda got, a, c, b: np.ptp(a) == 0
         ),
-        "the offset is not added back. The mean that was taken off belongs to every constant again.": (
-            _changed(add_back=0.0)
+        "the scale is kept above a bound, or something is added to it: small constants come back wrong.": (
+            lambda got, a, c, b: a.max() < 1e-3
         ),
-        "the offset is subtracted a second time on the way back. Add it.": _changed(add_back=-1.0),
-        "the offset is added twice.": _changed(add_back=2.0),
-        "this takes the mean of each block. There is one mean, of the whole layer; nothing else is stored.": (
-            _changed(mean_of_block=True)
+        "each of these is a value of the code, times the largest magnitude of its block, plus the offset: but not the "
+        "nearest one everywhere.": (
+            lambda got, a, c, b: np.abs(_levels(got, a, b)[:, None] - c).min(axis=1).max() < 1e-6
         ),
-        "this takes the median off. The offset is the mean.": _changed(offset=np.median),
-        "this takes the smallest constant off, and leaves the negative half of the code idle. Take the mean off.": (
-            _changed(offset=np.min)
+        "the first block is right, others are not.": (
+            lambda got, a, c, b: np.abs(got - _round(a, c, b))[:b].max() < 1e-6 and len(a) > b
         ),
-        "this takes the largest constant off, and leaves the positive half of the code idle. Take the mean off.": (
-            _changed(offset=np.max)
+        "these are close to the constants, and not made as they must be: a value of the code, times the largest "
+        "magnitude of the block, plus the mean of all. Which of the three differs?": (
+            lambda got, a, c, b: np.abs(got - a).max() < 0.1 * a.min()
         ),
-        "this takes the root mean square off. The offset is the plain mean.": (
-            _changed(offset=lambda part: np.sqrt(np.mean(part**2)))
-        ),
-        "this takes the middle between the smallest and the largest constant off. The offset is the mean.": (
-            _changed(offset=lambda part: (np.min(part) + np.max(part)) / 2)
-        ),
-        "this has one scale for the whole layer. Each block of block_size constants has its own.": (
-            _changed(one_scale=True)
-        ),
-        "this does not divide by the block's largest magnitude, so values leave the range of the code.": (
-            _changed(scale_of=lambda block: 1.0)
-        ),
-        "this divides by the largest value and not by the largest magnitude: without their mean, some constants are "
-        "far below 0.": _changed(scale_of=np.max),
-        "this divides by the standard deviation of a block, so the largest leave the range of the code. Divide by the "
-        "largest magnitude.": _changed(scale_of=np.std),
-        "this divides by the range, from the smallest to the largest. The code goes from -1 to 1: divide by the "
-        "largest magnitude.": _changed(scale_of=np.ptp),
-        "this divides by the mean magnitude of a block, so the largest leave the range of the code. Divide by the "
-        "largest magnitude.": _changed(scale_of=lambda block: np.abs(block).mean()),
-        "this divides by the norm of a block. Divide by its largest magnitude.": _changed(scale_of=np.linalg.norm),
-        "this does not multiply by the scale on the way back.": _changed(multiply=False),
-        "this takes the next value of the code below each constant. The nearest one may lie above it.": (
-            _changed(choose=_level_below)
-        ),
-        "this takes the next value of the code above each constant. The nearest one may lie below it. Mid-points "
-        "between the values decide, or the smallest distance.": _changed(choose=_level_above),
-        "this multiplies the places in the code, 0 to 255, by the scale. Look the values up: code[place].": (
-            _changed(choose=_place)
-        ),
-        "this rounds to equal steps of 1/127, and leaves the code that you are given unused.": (
-            _changed(choose=lambda scaled, code: np.round(127 * scaled) / 127)
-        ),
-        "the scale is kept above a bound that small constants need to go below. Nothing but 0 must be kept away: 1e-30 "
-        "is enough.": _changed(least=1e-3),
-        "these are values of the code, between -1 and 1. Go the way back: multiply by the scale, add the offset.": (
-            _changed(multiply=False, add_back=0.0)
-        ),
-        "this multiplies the offset by the scale as well. On the way back, first multiply, then add.": (
-            lambda a, c, b: _round(a, c, b, add_back=0.0) + np.mean(a) * _scales(a, b)
-        ),
-        "this looks the constants up as they are. Take the mean off and divide by the largest magnitude first.": (
-            lambda a, c, b: _nearest(np.asarray(a), c)
-        ),
-        "these are constants in units of the largest. Nothing divides them all: hand them over as they are.": (
-            lambda a, c, b: _round(np.asarray(a) / np.max(a), c, b)
-        ),
-        "this is the error of the rounded constants. Hand over the constants.": (
-            lambda a, c, b: _round(a, c, b) - np.asarray(a)
-        ),
-        "this is the error of the rounded constants, with its sign turned. Hand over the constants.": (
-            lambda a, c, b: np.asarray(a) - _round(a, c, b)
-        ),
-        "the constants are sorted here. Each belongs to its block: keep their order.": (
-            lambda a, c, b: _round(np.sort(a), c, b)
-        ),
-        "this returns the constants unrounded.": lambda a, c, b: np.asarray(a, dtype=np.float64),
-        "these are the places in the code, 0 to 255, of all constants. Go the way back as well: look up, multiply, add "
-        "the offset.": _changed(choose=_place, multiply=False, add_back=0.0),
-        "the last block is dropped where it is shorter. It is rounded like the others.": _whole_blocks,
-        "the last block is dropped where it is shorter, from the mean as well. It is rounded like the others.": (
-            lambda a, c, b: _round(a[: len(a) // b * b or len(a)], c, b)
-        ),
-        "the last block is filled up with zeros before the mean is taken off, so that the filling becomes its largest "
-        "magnitude. Take the mean off first.": _filled_up,
+        "these are far from the constants. The way back undoes each step of the way there: what was divided by is "
+        "multiplied by, what was taken off is added.": lambda got, *case: True,
     },
-    explain=_what_they_are,
 )
 
 
@@ -225,126 +260,3 @@ def round_constants(attempt) -> None:
     if result is not None and np.isnan(result).any():
         raise AssertionError(_ZERO_BY_ZERO)
     _round_constants(attempt)
-
-
-# --- 7.4: quantizing twice -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RoundTrip:
-    """A weight to bytes and back, by name: NF4 in blocks of 16, right or with a mistake. float64 in and out."""
-
-    name: str
-
-    def __call__(self, weight: np.ndarray) -> np.ndarray:
-        codebook, how = TRIPS[self.name]
-        values = torch.from_numpy(np.array(weight, dtype=np.float32))
-        return quantize(values, codebook, 16, how).dequantize().double().numpy()
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-NF4 = nf_codebook(4)
-TRIPS = {
-    "NF4": (NF4, False),  # the second trip changes nothing
-    "double quantization": (NF4, DoubleQuant(block_size=8)),  # the constants creep
-    "a codebook that ends at 0.9": (0.9 * NF4, False),  # each trip shrinks all weights
-    "E5M2 without the mean": (NF4, DoubleQuant("e5m2", 8, False)),
-}
-
-
-def _trips() -> list[tuple]:
-    rng = np.random.default_rng(5)
-    return [(RoundTrip(name), rng.normal(size=(12, 2 * 16 + 16 * i))) for i, name in enumerate(TRIPS)]
-
-
-def _norm(original, changed):
-    return np.linalg.norm(original - changed) / np.linalg.norm(original)
-
-
-def _about_the_move(result, trip, W):
-    got = as_array(result)
-    if got is not None and got.shape != ():
-        return "one number is asked for: the norm of all moves over that of what the first trip left."
-    if trip.name == "NF4":
-        return (
-            f"{trip.name} leaves on the second trip what the first one left: its answer is 0, and yours "
-            f"{describe(result)}. W itself has no part in the move."
-        )
-    return (
-        "this is 0 where nothing moves, as it must be, and another measure elsewhere. Divide the Frobenius norm of the "
-        "move by that of what the first trip left."
-    )
-
-
-moved_again = Exercise(
-    "7.4",
-    lambda trip, W: _norm(trip(W), trip(trip(W))),
-    _trips(),
-    {
-        "this compares with W, and so measures the error of rounding. What the second trip adds is the question: "
-        "compare it with what the first one left.": lambda trip, W: _norm(W, trip(trip(W))),
-        "this is the error of the first trip. The question is what the second one adds.": lambda trip, W: _norm(
-            W, trip(W)
-        ),
-        "this is 0 for every round trip, as if the first one were made twice. Give the second one what the first one "
-        "left.": lambda trip, W: _norm(trip(W), trip(W)),
-        "this subtracts the errors of the two trips. A second trip can move the weights without moving them farther "
-        "from W.": lambda trip, W: _norm(W, trip(trip(W))) - _norm(W, trip(W)),
-        "this divides by the norm of W. What moves here is the result of the first trip: divide by its norm.": (
-            lambda trip, W: np.linalg.norm(trip(W) - trip(trip(W))) / np.linalg.norm(W)
-        ),
-        "this is not divided by a norm. In other units the answer would be another one.": (
-            lambda trip, W: np.linalg.norm(trip(W) - trip(trip(W)))
-        ),
-        "this is the largest single move. One weight says little of the others: take Frobenius norms.": (
-            lambda trip, W: np.abs(trip(W) - trip(trip(W))).max()
-        ),
-        "this is the largest move over the largest weight. Take Frobenius norms.": (
-            lambda trip, W: np.abs(trip(W) - trip(trip(W))).max() / np.abs(trip(W)).max()
-        ),
-        "this is the square of the relative move. Take its root.": lambda trip, W: _norm(trip(W), trip(trip(W))) ** 2,
-        "this is the move of a third trip. Ask what the second one does to what the first one left.": (
-            lambda trip, W: _norm(trip(trip(W)), trip(trip(trip(W))))
-        ),
-        "this divides by the norm after the second trip. Divide by that of what the first one left.": (
-            lambda trip, W: np.linalg.norm(trip(W) - trip(trip(W))) / np.linalg.norm(trip(trip(W)))
-        ),
-        "this compares the two norms. Weights can move while their norm stays.": (
-            lambda trip, W: abs(1 - np.linalg.norm(trip(trip(W))) / np.linalg.norm(trip(W)))
-        ),
-        "this is the spectral norm, np.linalg.norm(..., 2). The Frobenius norm is the default.": (
-            lambda trip, W: np.linalg.norm(trip(W) - trip(trip(W)), 2) / np.linalg.norm(trip(W), 2)
-        ),
-        "this divides one norm by the other, and is 1 where nothing moves. Take the norm of the difference.": (
-            lambda trip, W: np.linalg.norm(trip(trip(W))) / np.linalg.norm(trip(W))
-        ),
-        "this is the weight after the second trip. How far is it from the one after the first?": (
-            lambda trip, W: trip(trip(W))
-        ),
-        "this takes mean magnitudes. Take Frobenius norms: the root of the sum of squares.": (
-            lambda trip, W: np.abs(trip(W) - trip(trip(W))).mean() / np.abs(trip(W)).mean()
-        ),
-        "this is a mean over the rows of their relative moves. One norm goes over the whole weight.": (
-            lambda trip, W: np.mean(np.linalg.norm(trip(W) - trip(trip(W)), axis=1) / np.linalg.norm(trip(W), axis=1))
-        ),
-        "this is the mean squared move. Divide norms.": lambda trip, W: np.mean((trip(W) - trip(trip(W))) ** 2),
-        "this is a mean magnitude, not divided by that of the weights. Divide Frobenius norms.": (
-            lambda trip, W: np.abs(trip(W) - trip(trip(W))).mean()
-        ),
-        "this divides by the number of weights. Divide by the norm of what the first trip left.": (
-            lambda trip, W: np.linalg.norm(trip(W) - trip(trip(W))) / W.size
-        ),
-        "these are the moves of all weights. One number is asked for: their norm over that of the weights.": (
-            lambda trip, W: trip(W) - trip(trip(W))
-        ),
-        "this says whether anything moved. How far is the question.": (
-            lambda trip, W: float(np.any(trip(W) != trip(trip(W))))
-        ),
-        "this is the share of the weights that moved. How far they moved is the question.": (
-            lambda trip, W: np.mean(trip(W) != trip(trip(W)))
-        ),
-    },
-    explain=_about_the_move,
-)

@@ -89,6 +89,33 @@ def _in_half(x, quantized):
     return F.linear(x.half(), quantized.dequantize().half()).float()
 
 
+def _what_is_kept(result, d_out, d_in) -> str:
+    """Of a layer that is no known mistake: what stays alive, or what is wrong with y or with x's gradient."""
+    if not isinstance(result, dict):
+        return ""
+    right = _observe_linear(_Linear.apply, d_out, d_in)
+    alive, weight = int(result[ALIVE]), 4 * d_out * d_in
+    if alive > 0:
+        sizes = {"the weight in float32": weight, "the weight in 16 bits": weight // 2, "its codes": weight // 8,
+                 "the weight in 8 bits": weight // 4, "x": 4 * 3 * d_in, "a copy of y": 4 * 3 * d_out}  # fmt: skip
+        what = next((f", as many as {name} has" for name, size in sizes.items() if alive == size), "")
+        return (
+            f"{alive:,} bytes stay alive between forward and backward{what}. None are needed: `quantized` is there "
+            "anyway, and backward decodes it again."
+        )
+    for part in (OUTPUT, GRADIENT):
+        mine, there = np.asarray(result[part]), np.asarray(right[part])
+        if mine.shape != there.shape:
+            return f"{part} has the shape {mine.shape}. It should have {there.shape}."
+        factor = float((mine * there).sum() / (there * there).sum())
+        off = np.abs(mine - there).max() / np.abs(there).max()
+        if off > 1e-5 and np.abs(mine - factor * there).max() < 1e-4 * np.abs(there).max():
+            return f"{part} is {factor:.4g} times what it should be."
+        if 1e-5 < off < 0.02:
+            return f"{part} has the right first digits: something is rounded on the way, to 16 bits, say."
+    return ""
+
+
 quantized_linear = Exercise(
     "8.3",
     _Linear.apply,
@@ -118,6 +145,7 @@ quantized_linear = Exercise(
         "the product is in 16 bits, and keeps the weight in 16 bits too.": _in_half,
     },
     observe=_observe_linear,
+    explain=_what_is_kept,
 )
 
 

@@ -71,7 +71,14 @@ LOW_MISTAKES = {
     "abs": "where `resident` alone fills the card, nothing fits: 0. This drops the sign of a negative room.",
 }
 
-TOKEN_CASES = [(24, 19.3e9, 2.1e6), (8, 5.61e9, 0.73e6), (48, 16.7e9, 1.37e6), (12, 13.4e9, 0.9e6), (16, 12.9e9, 3.3e5)]
+TOKEN_CASES = [
+    (24, 19.3e9, 2.1e6),
+    (24, 1.1e7, 2.1e6),
+    (8, 5.61e9, 0.73e6),
+    (48, 16.7e9, 1.37e6),
+    (12, 13.4e9, 0.9e6),
+    (16, 12.9e9, 3.3e5),
+]
 TOKEN_PARTS = {
     "unit": (GIB, UNIT_MISTAKES),
     "spare": ("whole", SPARE_MISTAKES),
@@ -199,7 +206,8 @@ WHICH_MISTAKES = {
     "W": "this pages W's state. W is frozen and has none: A and B have.",
     "sides": "the rank is missing: A has rank * d_in numbers, B rank * d_out.",
 }
-PAGED_CASES = [(LLAMA_7B, 8), (LLAMA_7B, 64), (LLAMA_65B, 8), (LLAMA_7B, 10), (EXACT, 8)]
+NARROW = [(300, 250), (4096, 20)]  # W has fewer than 100,000 numbers, and at rank 400 A and B have more
+PAGED_CASES = [(LLAMA_7B, 8), (LLAMA_7B, 64), (LLAMA_65B, 8), (LLAMA_7B, 10), (EXACT, 8), (NARROW, 400)]
 PAGED_PARTS = {"least": (100_000, LEAST_MISTAKES), "which": ("each", WHICH_MISTAKES), "each": (8, EACH_MISTAKES)}
 
 paged_bytes = Exercise(

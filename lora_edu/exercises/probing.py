@@ -1,4 +1,4 @@
-"""Which arguments a wrong answer exchanges, ignores or counts twice: found by running functions on changed arguments.
+"""Which arguments an answer exchanges, ignores, counts twice or overwrites, and where it is wrong: found by running it.
 
 Nothing here knows the exercise. Each sentence is true by construction: the reference gives the same when its arguments
 are exchanged, or the answer stays the same while an argument changes that the reference reacts to.
@@ -29,29 +29,33 @@ def exchanged(got: list, made: Callable[[list[Case]], list], cases: list[Case], 
 
 
 def ignored(
-    answer: Callable[[Case], Any], reference: Callable[[Case], Any], case: Case, names: list[str]
+    answer: Callable[[Case], Any], reference: Callable[[Case], Any], cases: list[Case], names: list[str]
 ) -> str | None:
-    """The first argument, or row of one, that the reference reacts to and the answer does not.
+    """The first argument that the reference reacts to and the answer in no case does; or a row of one in the first.
 
     Both functions give something to compare, or None where they cannot.
     """
-    before = answer(case), reference(case)
-    if before[0] is None or before[0] != answer(case):  # an answer that draws random numbers
+    case, before = cases[0], [(answer(case), reference(case)) for case in cases]
+    if before[0][0] is None or before[0][0] != answer(case):  # an answer that draws random numbers
         return None
-    if not all(is_numbers(value) for value in before[0].values()):
+    if not all(is_numbers(value) for value in before[0][0].values()):
         return None
 
-    def without_effect(changed: Iterable[Case]) -> bool:
-        """The reference goes first: where it refuses an argument, a learner's loop might never end."""
+    def without_effect(changed: Iterable[Case], k: int = 0) -> bool | None:
+        """None if the reference does not react, either. It goes first: where it refuses, a loop might never end."""
         seen = []
         for there in changed:
             right = reference(there)
-            if right is not None and right != before[1]:
-                seen.append(answer(there) == before[0])
-        return bool(seen) and all(seen)
+            if right is not None and right != before[k][1]:
+                seen.append(answer(there) == before[k][0])
+        return all(seen) if seen else None
 
-    for k, name in enumerate(names):
-        if without_effect(_with(case, {k: value}) for value in _others(case[k])):
+    for position, name in enumerate(names):
+        found = (
+            without_effect((_with(there, {position: value}) for value in _others(there[position])), k)
+            for k, there in enumerate(cases)
+        )
+        if next(found) and False not in found:
             return f"`{name}` has no part in your result: with another `{name}` it stays the same."
     for k, name in enumerate(names):
         rows = range(len(case[k])) if _is_array(case[k]) and 1 < len(case[k]) <= MOST_ROWS else ()
@@ -59,6 +63,48 @@ def ignored(
         if dead:
             return _of_rows(dead, len(rows), name, "row" if case[k].ndim > 1 else "entry")
     return None
+
+
+def only_where(failed: list[int], cases: list[Case], names: list[str]) -> str | None:
+    """What all cases in which an answer is wrong have in common, and none of those in which it is right."""
+    if not names or len(cases) < 3 or len(failed) == len(cases):
+        return None
+    for words, is_so, *columns in _traits(cases, names):
+        if [i for i, values in enumerate(zip(*columns, strict=True)) if is_so(*values)] == failed:
+            return f"of the cases that are tried, yours is wrong in those where {words}, and right in all others."
+    return None
+
+
+def _traits(cases: list[Case], names: list[str]) -> Iterable[tuple]:
+    """What may be true of a case: words, a function of some of its arguments, and each of these in all cases."""
+    columns = {name: [case[k] for case in cases] for k, name in enumerate(names)}
+    arrays = {name: list(map(_numbers, values)) for name, values in columns.items() if all(map(_is_array, values))}
+    counts = {name: values for name, values in columns.items() if all(map(_is_count, values))}
+    for name, values in columns.items():
+        if all(isinstance(value, bool | np.bool_) for value in values):
+            yield f"`{name}` is True", bool, values
+            yield f"`{name}` is False", lambda value: not value, values
+    for name, values in arrays.items():
+        yield f"`{name}` has an odd number of entries", lambda value: value.size % 2, values
+        yield f"the numbers of `{name}` are all equal", lambda value: not np.ptp(value), values
+        for count, sizes in counts.items():
+            yield f"the size of `{name}` is no multiple of `{count}`", lambda value, by: value.size % by, values, sizes
+    for (name, values), (other, sizes) in permutations(counts.items(), 2):
+        yield f"`{name}` is no multiple of `{other}`", lambda value, by: value % by, values, sizes
+        yield f"`{name}` is a multiple of `{other}`", lambda value, by: not value % by, values, sizes
+
+
+def overwritten(before: Case, after: Case) -> list[int]:
+    """Which arguments a function has changed: arrays, and lists and dictionaries of them."""
+    return [k for k, (one, other) in enumerate(zip(before, after, strict=True)) if not _same(one, other)]
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return not _is_array(one) or np.array_equal(_numbers(one), _numbers(other), equal_nan=True)
 
 
 def counted_twice(got: list, expected: list, cases: list[Case], names: list[str]) -> str | None:
@@ -146,6 +192,14 @@ def _is_float(value: Any) -> bool:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _numbers(value: Any) -> np.ndarray:
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+
+
+def _is_count(value: Any) -> bool:
+    return _is_number(value) and value > 0 and value == int(value)
 
 
 def _with(case: Case, changed: dict[int, Any]) -> Case:

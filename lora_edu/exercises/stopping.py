@@ -28,6 +28,13 @@ FORMATS = "two tensors of different formats meet, float32 and float64, say: conv
 TWO_KINDS = "a NumPy array and a torch tensor meet: stay with the kind that is handed to your function."
 OTHER_ARGUMENTS = "the first line of your function has other arguments than before: leave it as it stands."
 ENDLESS = "the function calls itself without an end."
+GRADIENTS = (
+    "`backward` returns as many things as `forward` has arguments beside `ctx`, in the same order: None for those that "
+    "need no gradient."
+)
+NO_SUCH_GRADIENT = "a gradient has the shape of what it is the gradient of: look at what `backward` returns, and where."
+IN_PLACE = "this changes a tensor in place that asks for a gradient: make a new one, `x = x + y` and not `x += y`."
+NO_VALUE = "this has no value: the logarithm of 0, the root of a negative number, a division by 0."
 
 # What the error's text contains -> what it means. The first one that fits counts.
 MEANINGS: dict[tuple[str, ...], str] = {
@@ -55,6 +62,10 @@ MEANINGS: dict[tuple[str, ...], str] = {
     ("expected scalar type", "same dtype", "expected m1 and m2"): FORMATS,
     ("must be Tensor, not", "'Tensor' and 'numpy", "'numpy.ndarray' and 'Tensor"): TWO_KINDS,
     ("maximum recursion",): ENDLESS,
+    ("incorrect number of gradients",): GRADIENTS,
+    ("returned an invalid gradient",): NO_SUCH_GRADIENT,
+    ("in-place operation",): IN_PLACE,
+    ("math domain error", "expected a positive input", "division by zero"): NO_VALUE,
 }
 WITH_SHAPES = (PRODUCT, SHAPES, TOO_LARGE, ONE_NUMBER)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_edu.exercises.comparing import is_numbers
+from lora_edu.exercises.comparing import HALF, is_numbers
 
 
 def symptom(got: Sequence[Any], expected: Sequence[Any]) -> str | None:
@@ -89,6 +89,11 @@ CHANGED = {
     "this is what is asked for, rounded to 4 decimals: hand over all digits.": lambda e: np.round(e, 4),
     "each number has those before it added to it (`cumsum`).": lambda e: np.cumsum(e, 0) if e.ndim else e,
     "the order is turned around: the first number stands last.": lambda e: np.flip(e, 0) if e.ndim else e,
+    "the numbers wrap around at 128, as in 8 bits with a sign (int8): compute in `int`.": lambda e: (
+        (e + 128) % 256 - 128
+    ),
+    "the numbers wrap around at 256, as in 8 bits (uint8): compute in `int`.": lambda e: e % 256,
+    "the numbers wrap around, as in 16 bits (int16): compute in `int`.": lambda e: (e + 2**15) % 2**16 - 2**15,
     "everything stands one place too late.": lambda e: np.roll(e, 1, 0) if e.ndim else e,
     "everything stands one place too early.": lambda e: np.roll(e, -1, 0) if e.ndim else e,
 }
@@ -97,7 +102,8 @@ CHANGED = {
 def _same_shape(pairs: list) -> str | None:
     if all(not g.any() for g, _ in pairs) and any(e.any() for _, e in pairs):
         return "this is zero everywhere."
-    return _constant_factor(pairs) or _constant_offset(pairs) or _first_fitting(CHANGED, pairs) or _first_digits(pairs)
+    known = _constant_factor(pairs) or _constant_offset(pairs) or _first_fitting(CHANGED, pairs)
+    return known or _first_digits(pairs) or _another_order(pairs)
 
 
 def _first_digits(pairs: list) -> str | None:
@@ -107,11 +113,34 @@ def _first_digits(pairs: list) -> str | None:
     return None
 
 
+def _another_order(pairs: list) -> str | None:
+    if all(e.size > 1 and _close(np.sort(g.ravel()), np.sort(e.ravel())) for g, e in pairs):
+        return "the numbers are right, but they stand in another order."
+    return None
+
+
+def up_to_a_factor(got: Sequence[Any], expected: Sequence[Any]) -> str | None:
+    """Arrays that are what was expected, times a number that is another one in each case."""
+    if not all(is_numbers(value) for value in (*got, *expected)):
+        return None
+    factors = []
+    for g, e in zip(map(as_numpy, got), map(as_numpy, expected), strict=True):
+        if g.shape != e.shape or np.unique(np.abs(e)).size < 3:  # two numbers of one size are soon proportional
+            return None
+        factors.append(float((g * e).sum() / (e * e).sum()))
+        if not factors[-1] or not _close(g, factors[-1] * e):
+            return None
+    return (
+        f"the numbers have the right proportions, and the wrong size: in the first case they are {factors[0]:.4g} "
+        "times what is asked for, in others another number of times. By what are they divided or multiplied?"
+    )
+
+
 def _constant_factor(pairs: list) -> str | None:
     if any((g[e == 0] != 0).any() for g, e in pairs):  # no factor makes another number of a zero
         return None
     factors = np.concatenate([g[e != 0] / e[e != 0] for g, e in pairs])
-    if len(factors) < 2 or not factors[0] > 0 or not np.ptp(factors) < 1e-5 * factors[0]:
+    if len(factors) < 2 or not factors[0] > 0 or not np.ptp(factors) < 1e-5 * min(factors[0], abs(factors[0] - 1)):
         return None
     larger = max(factors[0], 1 / factors[0])
     number = f"{round(larger):,}" if abs(larger - round(larger)) < 1e-5 * larger else f"{larger:.4g}"
@@ -125,6 +154,8 @@ def _constant_factor(pairs: list) -> str | None:
 def _constant_offset(pairs: list) -> str | None:
     offsets = np.concatenate([(g - e).ravel() for g, e in pairs])
     small = 1e-6 * max(np.abs(e).max(initial=0) for _, e in pairs)
+    if all((e == np.round(e)).all() for _, e in pairs):  # counts
+        small = min(small, HALF)
     if len(offsets) < 2 or not np.ptp(offsets) < small or not abs(offsets[0]) > small:
         return None
     return f"this is {abs(offsets[0]):.4g} too {'large' if offsets[0] > 0 else 'small'}, in every case."
