@@ -11,7 +11,7 @@ from classroom import autograding, cleaning, collecting, folders, inspecting, nb
 from lora_edu.assignments.core import load
 from lora_edu.files import staging
 
-WEIGHTS = {"code": 15.0, "written": 2.0}  # what full marks count, of the 25 of an assignment; 8 are the conversation
+WEIGHT = 17.0  # what full marks count, of the 25 of an assignment; 8 are the conversation
 
 
 def write_grades(name: str, export: Path | None = None) -> list[Path]:
@@ -99,8 +99,8 @@ def _subtotals(grades: dict[str, Any], submission: Any) -> dict[str, str]:
     row = {half: f"{sum(g.score for g in theirs):g}" for half, theirs in ready.items()}
     if ready == halves:
         kept = 1 - (submission.late_submission_penalty or 0) / submission.score if submission.score else 1
-        shares = {half: sum(g.score for g in gs) / sum(g.max_score for g in gs) for half, gs in halves.items() if gs}
-        row["weighted"] = f"{kept * sum(WEIGHTS[half] * share for half, share in shares.items()):.4g}"
+        share = sum(g.score for g in grades.values()) / sum(g.max_score for g in grades.values())
+        row["weighted"] = f"{kept * WEIGHT * share:.4g}"
     return row
 
 

@@ -17,9 +17,14 @@ NAME = "a1_lora_numpy"
 DUE = "2026-03-06 18:00"
 IN_TIME, A_DAY_LATE = (2026, 3, 6, 12, 0, 0), (2026, 3, 7, 12, 0, 0)
 
-FORWARD = "def forward(x, W, A, B, alpha):\n    "
-WRONG_SCALING = FORWARD + "return x @ W + alpha * (x @ A) @ B.T"
-PARTS = FORWARD + "return x @ (W + alpha / A.shape[1] ** c.power * A @ B.T)"
+TRAIN = """def train(x, target, W, A, B, alpha, lr, steps):
+    s = SCALING
+    for _ in range(steps):
+        g = s * (x @ W + s * x @ A @ B.T - target) / len(x)
+        A, B = A - lr * x.T @ g @ B, B - RATIO * lr * g.T @ x @ A
+    return A, B"""
+WRONG_SCALING = TRAIN.replace("SCALING", "alpha").replace("RATIO", "c.ratio")
+ONE_RATE = TRAIN.replace("SCALING", "alpha / A.shape[1] ** c.power").replace("RATIO", "1")
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +50,7 @@ def without_tests(notebook):
 
 
 def with_a_cell_twice(notebook):
-    index = [classroom_folder.grade_id(cell) for cell in notebook.cells].index("forward")
+    index = [classroom_folder.grade_id(cell) for cell in notebook.cells].index("split")
     notebook.cells.insert(index, nbformat.from_dict({**notebook.cells[index], "id": "twice"}))
     return notebook
 
@@ -87,12 +92,12 @@ def needed_rank(matrix):
 
 def submissions(root):
     """Student -> the text of a notebook: what every teacher has seen."""
-    blank = {name: None for name in ("needed_rank", "split", "forward", "backward", "adapter", "train")}
+    blank = {name: None for name in ("needed_rank", "split", "adapter", "train")}
     notebooks = {
-        "Ada Right": made(root, both_zero="No gradient ever, for each is multiplied by the other factor."),
+        "Ada Right": made(root, predictions="0, for B is zero; 4 ** (1 - 2p); 2."),
         "Bo Blank": made(root, **blank),
-        "Cy Scaling": made(root, forward=WRONG_SCALING, train=None, both_zero="Nothing happens."),
-        "Di Parts": edited_tests(made(root, forward=PARTS)),
+        "Cy Scaling": made(root, train=WRONG_SCALING, adapter=None, predictions="0, 1, 8."),
+        "Di Parts": edited_tests(made(root, train=ONE_RATE)),
         "Ed Loop": made(root, needed_rank="def needed_rank(matrix):\n    while True:\n        pass"),
         "Flo Exit": made(root, split="def split(matrix, rank):\n    raise SystemExit"),
         "Gus Dead": made(root, train="import os\ndef train(*case):\n    os._exit(1)"),
@@ -120,7 +125,7 @@ def test_from_the_release_to_the_grades(root, tmp_path):
 
     for student, reason in {
         "Gus-Dead": "the kernel died",
-        "Jo-Twice": "duplicated cell: forward",
+        "Jo-Twice": "duplicated cell: split",
         "Pat-Forger": "the run ended early, and left nothing to grade",
         "Kit-Stripped": "no cell carries nbgrader's metadata",
         "Lu-Broken": "broken file",
@@ -134,15 +139,15 @@ def test_from_the_release_to_the_grades(root, tmp_path):
         )
     assert problems == {}
 
-    everything = {"needed_rank": 3, "split": 4, "forward": 5, "backward": 6, "adapter": 5, "train": 5}
+    everything = {"needed_rank": 3, "split": 4, "adapter": 8, "train": 9}
     for student, lost in {
         "Ada-Right": {},
         "Bo-Blank": everything,
-        "Cy-Scaling": {"forward": 5, "train": 5},
-        "Di-Parts": {"forward": 1},  # its tests said 100 points; they were put right
+        "Cy-Scaling": {"adapter": 8, "train": 6},
+        "Di-Parts": {"train": 3},  # its tests said 100 points; they were put right
         "Ed-Loop": {"needed_rank": 3},
         "Flo-Exit": {"split": 4},
-        "Hal-Memory": {"train": 5},
+        "Hal-Memory": {"train": 9},
         "Ina-Deleted": {},
         "Mo-Cohort": {},  # the numbers are set anew before each test
     }.items():
@@ -150,8 +155,8 @@ def test_from_the_release_to_the_grades(root, tmp_path):
         assert got == {task: points - lost.get(task, 0) for task, points in everything.items()}, student
 
     ada, cy, bo = rows["Ada-Right"], rows["Cy-Scaling"], rows["Bo-Blank"]
-    assert (ada["score"], ada["needs_manual_grade"], ada["both_zero"]) == ("", "yes", "")  # nobody has read it yet
-    assert (cy["score"], cy["late_penalty"], cy["late_hours"]) == ("", "1.8", "18.0")  # so far 18 points, 10% off
+    assert (ada["score"], ada["needs_manual_grade"], ada["predictions"]) == ("", "yes", "")  # nobody has read it yet
+    assert (cy["score"], cy["late_penalty"], cy["late_hours"]) == ("", "1", "18.0")  # so far 10 points, 10% off
     assert (bo["score"], bo["status"], bo["late_hours"], bo["max_score"]) == ("0", "graded", "", "30")
     assert ada["lms_number"] == "100"
     path, waiting = grades.write_feedback(NAME)
@@ -159,21 +164,21 @@ def test_from_the_release_to_the_grades(root, tmp_path):
     assert len(zipfile.ZipFile(path).namelist()) == 7
     pages = zipfile.ZipFile(grades.write_feedback(NAME, code_only=True)[0])
     early = pages.read(f"Cy Scaling_102_assignsubmission_file_/{NAME}.html").decode()
-    assert "(code: 18 / 28, written: not graded yet)" in early and "Written response</a> (not graded yet)" in early
+    assert "(code: 10 / 24, written: not graded yet)" in early and "Written response</a> (not graded yet)" in early
     assert len(pages.namelist()) == 9
     assert rows["Pat-Forger"]["look_at"] == "gradebook sqlite .dumps = .ipynb"
 
     with nbgrading.gradebook() as book:  # what the form in nbgrader's Formgrader does
         for student in waiting:
-            grade = book.find_grade("both_zero", NAME, NAME, student)
-            grade.manual_score, grade.needs_manual_grade = 1.5, False
+            grade = book.find_grade("predictions", NAME, NAME, student)
+            grade.manual_score, grade.needs_manual_grade = 4.5, False
         book.db.commit()
     rows = table(grades.write_grades(NAME))
-    assert rows["Ada-Right"]["score"] == "29.5"
+    assert rows["Ada-Right"]["score"] == "28.5"
     ada = rows["Ada-Right"]
-    assert (ada["code"], ada["written"], ada["weighted"]) == ("28", "1.5", "16.5")  # 15 and 2 * 1.5 / 2
-    assert rows["Cy-Scaling"]["weighted"] == "10.03"  # (15 * 18 / 28 + 1.5) less the 10 percent for the day
-    assert (rows["Cy-Scaling"]["score"], rows["Cy-Scaling"]["late_penalty"]) == ("17.55", "1.95")  # 10% of all of it
+    assert (ada["code"], ada["written"], ada["weighted"]) == ("24", "4.5", "16.15")  # 17 of 25 count for 30 points
+    assert rows["Cy-Scaling"]["weighted"] == "7.395"  # 17 * 14.5 / 30 less the 10 percent for the day
+    assert (rows["Cy-Scaling"]["score"], rows["Cy-Scaling"]["late_penalty"]) == ("13.05", "1.45")  # 10% of all of it
     path, waiting = grades.write_feedback(NAME)
     assert waiting == []
     check_feedback(path)
@@ -183,12 +188,12 @@ def test_from_the_release_to_the_grades(root, tmp_path):
 def forged(rows):
     """Somebody writes into the gradebook: the difference is reported by name, and the field left blank."""
     with nbgrading.gradebook() as book:
-        book.find_grade("test_forward", NAME, NAME, "Cy-Scaling").auto_score = 5
-        book.find_grade("test_forward", NAME, NAME, "Bo-Blank").auto_score = 500
+        book.find_grade("test_train", NAME, NAME, "Cy-Scaling").auto_score = 5
+        book.find_grade("test_train", NAME, NAME, "Bo-Blank").auto_score = 500
         book.db.commit()
     after = table(grades.write_grades(NAME))
-    assert after["Cy-Scaling"]["score"] == after["Cy-Scaling"]["forward"] == after["Bo-Blank"]["score"] == ""
-    assert "forward: 5.0 in the gradebook, 0 in the notebook" in after["Cy-Scaling"]["reason"]
+    assert after["Cy-Scaling"]["score"] == after["Cy-Scaling"]["train"] == after["Bo-Blank"]["score"] == ""
+    assert "train: 5.0 in the gradebook, 3 in the notebook" in after["Cy-Scaling"]["reason"]
     assert after["Ada-Right"] == rows["Ada-Right"]
     path, _ = grades.write_feedback(NAME)
     assert not any("Cy Scaling" in page for page in zipfile.ZipFile(path).namelist())
@@ -204,7 +209,7 @@ def check_feedback(path):
         assert "checking.py" not in page and str(classroom_folder.ASSIGNMENTS.parent) not in page
     page = pages[f"Cy Scaling_102_assignsubmission_file_/{NAME}.html"]
     assert "this scales by alpha. The scaling is s = alpha / rank**c.power. See notebook 02, section 2." in page
-    assert "(Score: 17.55 / 30.0)" in page
+    assert "(Score: 13.05 / 30.0)" in page
     assert "needed_rank (0)" not in page and not any("Gus Dead" in name for name in pages)
 
 
@@ -215,24 +220,20 @@ def table(paths):
 
 def test_importing_the_answer_does_not_pass(root, tmp_path):
     """The package's own functions, called from a whole submission: the points that they are worth here."""
-    package = "from lora_edu.lora_numpy import LoRALinear\n"
-    layer = "layer = LoRALinear(W.T, A.shape[1], alpha, np.random.default_rng(0))\n    "
-    layer += "layer.lora_A, layer.lora_B = A.T, B\n    "
-    notebook = made(
-        root,
-        forward=package + FORWARD + layer + "return layer.forward(x)",
-        backward=package
-        + "def backward(x, W, A, B, alpha, grad_output):\n    "
-        + layer
-        + "a, b, x = layer.backward(x, grad_output)\n    return a.T, b, x",
-        train="def train(*case):\n    from classroom import solutions\n    return solutions.load_solutions(c)",
-    )
+    trained = """def train(x, target, W, A, B, alpha, lr, steps):
+    from lora_edu.lora_numpy import LoRALinear
+    layer = LoRALinear(W.T, A.shape[1], alpha, np.random.default_rng(0))
+    layer.lora_A, layer.lora_B = A.T, B
+    grad_A, grad_B, _ = layer.backward(x, (layer.forward(x) - target) / len(x))
+    return A - lr * grad_A.T, B - c.ratio * lr * grad_B"""
+    split = "def split(*case):\n    from classroom import solutions\n    return solutions.load_solutions(c)"
+    notebook = made(root, train=trained, split=split)
     with zipfile.ZipFile(tmp_path / "one.zip", "w") as archive:
         archive.writestr(f"copy/{NAME}.ipynb", nbformat.writes(notebook))
     collecting.collect(NAME, [tmp_path / "one.zip"])
     autograding.autograde(NAME)
     row = table(grades.write_grades(NAME))["copy"]
-    assert [float(row[task]) for task in ("needed_rank", "split", "forward", "backward", "train")] == [3, 4, 0, 0, 0]
+    assert [float(row[task]) for task in ("needed_rank", "split", "adapter", "train")] == [3, 0, 8, 0]
     assert row["look_at"] == "classroom"  # for the teacher to read
     assert json.loads((root / "reports" / f"{NAME}-collected.json").read_text())["copy"]["file"] == f"{NAME}.ipynb"
 

@@ -1,4 +1,4 @@
-"""Assignment 1, exercises 1.5 and 1.6: an adapter that can be merged, and its training."""
+"""Assignment 1, exercises 1.3 and 1.4: an adapter that can be merged, and its training."""
 
 import numpy as np
 
@@ -181,44 +181,44 @@ ADAPTER = Solutions(
     right={"a backup": adapter_with_a_backup, "a copy": adapter_with_a_copy, "loops": adapter_by_loops},
     wrong=[
         Wrong("B is random",
-              _changed(start_B=lambda c, self, d_out, rank: np.random.default_rng(1).normal(size=(d_out, rank))), 4,
+              _changed(start_B=lambda c, self, d_out, rank: np.random.default_rng(1).normal(size=(d_out, rank))), 6,
               "the output is changed before any training: B must start at zero.", "notebook 02, section 5"),
-        Wrong("A is zero too", _changed(start_A=lambda c, self, d_in, rank, seed: np.zeros((d_in, rank))), 4,
+        Wrong("A is zero too", _changed(start_A=lambda c, self, d_in, rank, seed: np.zeros((d_in, rank))), 6,
               "A starts at zero, and so does B: neither will ever get a gradient.", "notebook 02, section 5"),
-        Wrong("the bound of the package", _changed(start_A=_random_A(lambda c, d_in, rank: 1 / np.sqrt(d_in))), 4,
+        Wrong("the bound of the package", _changed(start_A=_random_A(lambda c, d_in, rank: 1 / np.sqrt(d_in))), 6,
               "this is the usual bound, 1 / sqrt(d_in). Here it is c.gain times as large.", "notebook 02, section 3"),
-        Wrong("the rank under the root", _changed(start_A=_random_A(lambda c, d_in, rank: c.gain / np.sqrt(rank))), 4,
+        Wrong("the rank under the root", _changed(start_A=_random_A(lambda c, d_in, rank: c.gain / np.sqrt(rank))), 6,
               "this has the rank under the root. Each entry of x A sums d_in products: divide by sqrt(d_in).",
               "notebook 02, section 3"),
-        Wrong("merging twice adds twice", _changed(merge=_merge_every_time), 4,
-              "merging twice adds the update twice: remember that it is merged already.", "notebook 02, section 8"),
-        Wrong("the branch stays on", _changed(forward=_forward_with_the_branch), 4,
+        Wrong("merging twice adds twice", _changed(merge=_merge_every_time), 7,
+              "merging twice adds the update twice: remember that it is merged already.", "notebook 02, section 7"),
+        Wrong("the branch stays on", _changed(forward=_forward_with_the_branch), 6,
               "after merging, forward adds the branch once more: the weight contains it already.",
-              "notebook 02, section 8"),
-        Wrong("the caller's W", _changed(merge=_merge_in_place), 4,
+              "notebook 02, section 7"),
+        Wrong("the caller's W", _changed(merge=_merge_in_place), 7,
               "merging changed the array that was passed in: `+=` works in place, on the caller's array.",
-              "notebook 02, section 8"),
-        Wrong("alpha / rank", _changed(start_A=_alpha_over_rank), 2,
+              "notebook 02, section 7"),
+        Wrong("alpha / rank", _changed(start_A=_alpha_over_rank), 3,
               "this is the paper's scaling alpha / rank. Here the rank is taken to the power c.power.",
               "notebook 02, section 9"),
-        Wrong("merge does not say so", _changed(merge=_merge_in_secret), 3,
+        Wrong("merge does not say so", _changed(merge=_merge_in_secret), 5,
               "merge does not set self.merged: forward still adds the branch, and a second merge adds it again.",
-              "notebook 02, section 8"),
-        Wrong("unmerge does not say so", _changed(unmerge=_unmerge_in_secret), 4,
+              "notebook 02, section 7"),
+        Wrong("unmerge does not say so", _changed(unmerge=_unmerge_in_secret), 7,
               "unmerge does not reset self.merged: forward leaves the branch out, a second call subtracts more.",
-              "notebook 02, section 8"),
-        Wrong("unmerging twice subtracts twice", _changed(unmerge=_unmerge_every_time), 4,
+              "notebook 02, section 7"),
+        Wrong("unmerging twice subtracts twice", _changed(unmerge=_unmerge_every_time), 7,
               "unmerging twice subtracts the update twice. Look at self.merged: is there anything to take out?",
-              "notebook 02, section 8"),
-        Wrong("merging without the scaling", _changed(update=lambda c, self: self.lora_A @ self.lora_B.T), 4,
-              "the merged update lacks the scaling: it is s A B^T, with self.scaling.", "notebook 02, section 8"),
-        Wrong("drawn from 0 up", _changed(start_A=_from_zero_up), 4,
+              "notebook 02, section 7"),
+        Wrong("merging without the scaling", _changed(update=lambda c, self: self.lora_A @ self.lora_B.T), 6,
+              "the merged update lacks the scaling: it is s A B^T, with self.scaling.", "notebook 02, section 7"),
+        Wrong("drawn from 0 up", _changed(start_A=_from_zero_up), 6,
               "A is drawn between 0 and the bound. It starts between minus the bound and plus the bound.",
               "notebook 02, section 3"),
-        Wrong("normal numbers", _changed(start_A=_normal_A), 4,
+        Wrong("normal numbers", _changed(start_A=_normal_A), 6,
               "A is drawn from a normal distribution, as in the paper. Here it is uniform, as in PEFT.",
               "notebook 02, section 3"),
-        Wrong("drawn as (rank, d_in)", _changed(start_A=_drawn_transposed), 4,
+        Wrong("drawn as (rank, d_in)", _changed(start_A=_drawn_transposed), 6,
               "A is drawn as (rank, d_in) and transposed: the numbers are in other places. Draw (d_in, rank).",
               "notebook 02, section 2"),
         Wrong("calls lora_edu", adapter_of_lora_edu, 0),
@@ -226,7 +226,7 @@ ADAPTER = Solutions(
 )  # fmt: skip
 
 
-# --- 1.6 --------------------------------------------------------------------------------------------------------------
+# --- 1.4 --------------------------------------------------------------------------------------------------------------
 
 
 def train(c):
@@ -236,13 +236,15 @@ def train(c):
     return answer
 
 
-def _trained(c, x, target, W, A, B, alpha, lr, steps, ratio=None, power=None, mean=True, then=False, factor=None):
+def _trained(c, x, target, W, A, B, alpha, lr, steps, rates=None, power=None, mean=True, **odd):
     """Plain descent on half the mean squared error; the options are the mistakes below."""
     s = alpha / A.shape[1] ** (c.power if power is None else power)
-    rate_A, rate_B = (lr, lr * c.ratio) if ratio is None else ratio(lr, c.ratio)
-    for _ in range(steps):
+    rate_A, rate_B = rates(lr, c.ratio) if rates else (lr, lr * c.ratio)
+    factor, again, first, then = (odd.get(name) for name in ("factor", "again", "first", "then"))
+    for _ in range(steps - odd.get("fewer", 0)):
         g = x @ W + s * (x @ A) @ B.T - target
-        g = (g / len(x) if mean else g) * (factor(g) if factor else 1)
+        g = (g / len(x) if mean else g) * (factor(g, s) if factor else 1)
+        g = first = g if not again or first is None else first
         grad_A, grad_B = s * x.T @ (g @ B), s * g.T @ (x @ A)
         if then:
             A = A - rate_A * grad_A
@@ -330,33 +332,44 @@ TRAIN = Solutions(
     reference=train,
     right={"through G": train_from_G, "einsum": train_by_einsum, "row by row": train_row_by_row},
     wrong=[
-        Wrong("one rate", _with(ratio=lambda lr, ratio: (lr, lr)), 0,
+        Wrong("one rate", _with(rates=lambda lr, ratio: (lr, lr)), 6,
               "both factors move at the same rate. B's learning rate is c.ratio times that of A.",
               "notebook 02, section 9"),
-        Wrong("the rates exchanged", _with(ratio=lambda lr, ratio: (lr * ratio, lr)), 0,
+        Wrong("the rates exchanged", _with(rates=lambda lr, ratio: (lr * ratio, lr)), 3,
               "A has the larger rate here. It is B's that is c.ratio times as large.", "notebook 02, section 9"),
-        Wrong("no mean", _with(mean=False), 0,
-              "this sums the loss over the batch. It is a mean: divide by the batch size.", "notebook 02, section 1"),
-        Wrong("A first, then B", _with(then=True), 0,
+        Wrong("no mean", _with(mean=False), 3,
+              "this sums the loss over the batch. It is a mean: divide by the batch size.", "exercise 1.4 above"),
+        Wrong("A first, then B", _with(then=True), 6,
               "this takes the gradient of B at an A that has moved already. Take both before a step.",
               "notebook 02, section 3"),
-        Wrong("alpha / rank", _with(power=1), 0,
+        Wrong("alpha / rank", _with(power=1), 3,
               "this is the paper's scaling alpha / rank. Here the rank is taken to the power c.power.",
               "notebook 02, section 9"),
-        Wrong("uphill", _with(ratio=lambda lr, ratio: (-lr, -lr * ratio)), 0,
+        Wrong("uphill", _with(rates=lambda lr, ratio: (-lr, -lr * ratio)), 0,
               "the sign is wrong: a step goes against the gradient.", "notebook 02, section 1"),
-        Wrong("alpha", _with(power=0), 0,
+        Wrong("alpha", _with(power=0), 3,
               "this scales by alpha. The scaling is s = alpha / rank**c.power.", "notebook 02, section 2"),
-        Wrong("twice the gradient", _with(factor=lambda g: 2.0), 0,
+        Wrong("no s in the gradients", _with(factor=lambda g, s: 1 / s), 3,
+              "the gradients lack the scaling s: y contains it, and so does what comes down from y.",
+              "notebook 02, section 3"),
+        Wrong("s twice", _with(factor=lambda g, s: s), 3,
+              "the scaling s stands twice in the gradients. Each one carries it once.", "notebook 02, section 3"),
+        Wrong("twice the gradient", _with(factor=lambda g, s: 2.0), 3,
               "the gradients are twice too large. The loss has 1/2 in front, which cancels the 2 of the square.",
-              "exercise 1.6 above"),
-        Wrong("a mean over all entries", _with(factor=lambda g: 1 / g.shape[1]), 0,
+              "exercise 1.4 above"),
+        Wrong("a mean over all entries", _with(factor=lambda g, s: 1 / g.shape[1]), 3,
               "this averages over the outputs as well. A row's squares are summed; the mean is over the batch.",
-              "exercise 1.6 above"),
-        Wrong("A transposed", lambda c: lambda *case: (train(c)(*case)[0].T, train(c)(*case)[1]), 3),
-        Wrong("changes A and B", train_in_place, 4),
-        Wrong("calls lora_edu", train_with_lora_edu, 0),
+              "exercise 1.4 above"),
+        Wrong("one gradient for all steps", _with(again=True), 7,
+              "every step takes the error of the first one. Compute the output anew in each step.",
+              "notebook 02, section 1"),
+        Wrong("a single step", lambda c: lambda *case: train(c)(*case[:-1], 1), 7,
+              "this takes one step, whatever `steps` says.", "exercise 1.4 above"),
+        Wrong("a step too few", _with(fewer=1), 0, "this takes a step less than `steps` says.", "exercise 1.4 above"),
+        Wrong("A transposed", lambda c: lambda *case: (train(c)(*case)[0].T, train(c)(*case)[1]), 4),
+        Wrong("changes A and B", train_in_place, 8),
+        Wrong("calls lora_edu", train_with_lora_edu, 3),
     ],
 )  # fmt: skip
 
-SOLUTIONS = {"1.5": ADAPTER, "1.6": TRAIN}
+SOLUTIONS = {"1.3": ADAPTER, "1.4": TRAIN}

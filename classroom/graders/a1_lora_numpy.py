@@ -1,7 +1,6 @@
 """Assignment 1: the right answers, and the wrong ones that are known, with the points that each keeps."""
 
 from classroom.graders import a1_adapters as adapters
-from classroom.graders import a1_layers as layers
 from classroom.graders import a1_matrices as matrices
 
-SOLUTIONS = {**matrices.SOLUTIONS, **layers.SOLUTIONS, **adapters.SOLUTIONS}
+SOLUTIONS = {**matrices.SOLUTIONS, **adapters.SOLUTIONS}

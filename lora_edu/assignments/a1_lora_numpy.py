@@ -1,16 +1,15 @@
-"""Assignment 1: low rank and LoRA in NumPy, with the backward pass.
+"""Assignment 1: low rank and LoRA in NumPy, from the best two factors to training.
 
 The orientation is that of the texts that write the update as A B^T: a weight is (d_in, d_out), one input per row, and
 
     y = x W + s * (x A) B^T      with A: (d_in, rank), B: (d_out, rank), s = alpha / rank**power
 """
 
-import tracemalloc
-
 import numpy as np
 
 from lora_edu.assignments.core import Task
-from lora_edu.assignments.observing import NotDone, call, observed
+from lora_edu.assignments.observing import Complaint, NotDone, call, observed
+from lora_edu.assignments.verdict import ELSEWHERE
 
 TITLE = "Low rank and LoRA in NumPy"
 
@@ -20,8 +19,8 @@ def draw(rng) -> dict:
         "energy": rng.choice([0.8, 0.85, 0.9, 0.95]),  # 1.1: the share of the energy to keep
         "share": rng.choice([0.25, 0.6, 0.75]),  # 1.2: the exponent of a singular value that A gets
         "power": rng.choice([0.75, 1.25, 1.5]),  # 1.3 on: s = alpha / rank**power
-        "gain": rng.choice([0.5, 2.0, 3.0]),  # 1.5: A starts between -gain / sqrt(d_in) and +gain / sqrt(d_in)
-        "ratio": rng.choice([2, 4, 8]),  # 1.6: how much larger the learning rate of B is
+        "gain": rng.choice([0.5, 2.0, 3.0]),  # 1.3: A starts between -gain / sqrt(d_in) and +gain / sqrt(d_in)
+        "ratio": rng.choice([2, 4, 8]),  # 1.4: how much larger the learning rate of B is
     }
 
 
@@ -62,69 +61,13 @@ def _observe_split(answer, c, matrix, rank) -> dict:
     return {"product": lambda: A @ B.T, "balance": lengths, "manners": seen.manners}
 
 
-# --- 1.3 and 1.4: forward and backward --------------------------------------------------------------------------------
-
-
-def _layer(rng, batch, d_in, d_out, rank, dtype=np.float64) -> tuple:
+def _layer(rng, batch, d_in, d_out, rank) -> tuple:
     """x, W, A and B of a layer none of whose sides are equal."""
     shapes = [(batch, d_in), (d_in, d_out), (d_in, rank), (d_out, rank)]
-    return tuple(rng.normal(size=shape).astype(dtype) for shape in shapes)
+    return tuple(rng.normal(size=shape) for shape in shapes)
 
 
-def _forward_cases(c, rng) -> list[tuple]:
-    return [
-        (*_layer(rng, 3, 8, 6, 2), 5.0),
-        (*_layer(rng, 5, 4, 11, 3, np.float32), 2.0),
-        (*_layer(rng, 2, 300, 400, 4), 6.0),
-    ]
-
-
-def _observe_forward(answer, c, x, W, A, B, alpha) -> dict:
-    seen, peak = _with_peak(answer, x, W, A, B, alpha)
-    too_large = W.size > 10_000 and peak > W.nbytes / 2
-    other = f"the result is {seen.dtype or 'no array'}, x is {x.dtype}"
-    return {
-        "values": seen.value,
-        "dtype": "that of x" if seen.dtype == str(x.dtype) else other,
-        "memory": "a matrix as large as W was formed on the way" if too_large else "small",
-        "manners": seen.manners,
-    }
-
-
-def _with_peak(answer, *arguments) -> tuple:
-    """What the answer does, and the bytes that NumPy held at most during the call beyond what was there before."""
-    peaks = []
-
-    def measured(*copies):
-        tracemalloc.start()
-        try:
-            return answer(*copies)
-        finally:
-            peaks.append(tracemalloc.get_traced_memory()[1])
-            tracemalloc.stop()
-
-    return observed(measured, *arguments), peaks[0]
-
-
-def _backward_cases(c, rng) -> list[tuple]:
-    sides = [(3, 8, 6, 2, 5.0), (5, 4, 11, 3, 2.0), (1, 7, 5, 4, 6.0)]
-    return [
-        (*_layer(rng, batch, d_in, d_out, rank), alpha, rng.normal(size=(batch, d_out)))
-        for batch, d_in, d_out, rank, alpha in sides
-    ]
-
-
-def _observe_backward(answer, c, *case) -> dict:
-    seen = observed(answer, *case)
-    return {
-        "grad_A": lambda: seen.value[0],
-        "grad_B": lambda: seen.value[1],
-        "grad_x": lambda: seen.value[2],
-        "manners": seen.manners,
-    }
-
-
-# --- 1.5: the adapter -------------------------------------------------------------------------------------------------
+# --- 1.3: the adapter -------------------------------------------------------------------------------------------------
 
 
 def _adapter_cases(c, rng) -> list[tuple]:
@@ -185,21 +128,42 @@ def _observe_adapter(answer, c, x, W, A, B, rank, alpha, seed) -> dict:
     }
 
 
-# --- 1.6: training ----------------------------------------------------------------------------------------------------
+# --- 1.4: training ----------------------------------------------------------------------------------------------------
 
 
 def _train_cases(c, rng) -> list[tuple]:
     cases = []
-    for batch, d_in, d_out, rank, alpha, steps in [(6, 4, 5, 2, 3.0, 1), (7, 6, 3, 2, 1.5, 4), (5, 5, 8, 3, 2.0, 10)]:
+    for batch, d_in, d_out, rank, alpha, steps in [(6, 4, 5, 2, 3.0, 1), (7, 6, 3, 2, 1.5, 1), (5, 5, 8, 3, 2.0, 6)]:
         x, W, A, B = _layer(rng, batch, d_in, d_out, rank)
         target = x @ W + 0.3 * rng.normal(size=(batch, d_out))
         cases.append((x, target, W, 0.5 * A, 0.3 * B, alpha, 0.03, steps))
     return cases
 
 
-def _observe_train(answer, c, *case) -> dict:
-    seen = observed(answer, *case)
-    return {"A": lambda: seen.value[0], "B": lambda: seen.value[1], "manners": seen.manners}
+def _observe_train(answer, c, x, target, W, A, B, alpha, lr, steps) -> dict:
+    """A and B after one step; in the other cases, whether many steps are as many single ones of the same answer."""
+    seen = observed(answer, x, target, W, A, B, alpha, lr, steps)
+    if steps == 1:
+        return {"A": lambda: seen.value[0], "B": lambda: seen.value[1], "steps": ELSEWHERE, "manners": seen.manners}
+
+    def step(A, B, lr) -> tuple:
+        return call(answer, x, target, W, A, B, alpha, lr, 1)
+
+    def loss(A, B) -> float:
+        return ((x @ W + alpha / A.shape[1] ** c.power * x @ A @ B.T - target) ** 2).sum()
+
+    def walked() -> float:
+        if not loss(*step(A, B, lr / 1000)) < loss(A, B):
+            raise Complaint("a small step does not make the loss smaller")
+        one = A, B
+        for _ in range(steps):
+            one = step(*one, lr)
+        far = max(np.abs(mine - there).max() for mine, there in zip(seen.value, one, strict=True))
+        if far > 1e-9:
+            raise Complaint(f"{steps} steps in one call end {far:.3g} away from where {steps} calls of one step do")
+        return float(steps)
+
+    return {"A": ELSEWHERE, "B": ELSEWHERE, "steps": walked, "manners": seen.manners}
 
 
 TASKS = [
@@ -228,43 +192,21 @@ TASKS = [
     ),
     Task(
         number="1.3",
-        name="forward",
-        title="Forward, in the other orientation",
-        minutes=15,
-        parts={"values": 2, "dtype": 1, "memory": 1, "manners": 1},
-        cases=_forward_cases,
-        observe=_observe_forward,
-        seconds=5,
-        names="x W A B alpha",
-    ),
-    Task(
-        number="1.4",
-        name="backward",
-        title="Backward",
-        minutes=20,
-        parts={"grad_A": 2, "grad_B": 2, "grad_x": 1, "manners": 1},
-        cases=_backward_cases,
-        observe=_observe_backward,
-        seconds=5,
-        names="x W A B alpha grad_output",
-    ),
-    Task(
-        number="1.5",
         name="adapter",
         title="An adapter that can be merged",
-        minutes=25,
-        parts={"start": 1, "forward": 1, "merge": 1, "twice": 1, "frozen": 1},
+        minutes=30,
+        parts={"start": 2, "forward": 2, "merge": 2, "twice": 1, "frozen": 1},
         cases=_adapter_cases,
         observe=_observe_adapter,
         seconds=5,
         names="x W A B rank alpha seed",
     ),
     Task(
-        number="1.6",
+        number="1.4",
         name="train",
         title="Training with two learning rates",
-        minutes=20,
-        parts={"A": 2, "B": 2, "manners": 1},
+        minutes=35,
+        parts={"A": 3, "B": 3, "steps": 2, "manners": 1},
         cases=_train_cases,
         observe=_observe_train,
         seconds=5,
