@@ -20,7 +20,10 @@ from lora_edu.assignments import verdict
 from lora_edu.assignments.core import Assignment, load
 from lora_edu.assignments.observing import MIME, observe_all
 
-TEST = re.compile(r'^points\("(?P<name>\w+)", "(?P<number>[\d.]+)", (?P<answer>\w+), "(?P<cohort>[\w.-]+)"\)$', re.M)
+ANSWER = r"\w+|\(\w+, \w+\)"  # a function, a class, or two functions
+TEST = re.compile(
+    rf'^points\("(?P<name>\w+)", "(?P<number>[\d.]+)", (?P<answer>{ANSWER}), "(?P<cohort>[\w.-]+)"\)$', re.M
+)
 
 
 class CannotGrade(RuntimeError):

@@ -29,6 +29,7 @@ from classroom import folders
 LIMITS = {"memory": 4 * 2**30, "file": 200_000_000, "printed": 100_000}  # bytes, bytes of a file, letters of a cell
 LARGEST = 30_000_000  # bytes that may come back
 WORK = "/lora-edu-box"  # where the submission's folder is inside the box
+SBIN = ("/usr/sbin", "/sbin") if os.name == "posix" else ()  # pivot_root is there, and not on everybody's path
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/nix")
 
 
@@ -112,6 +113,7 @@ def _environment(folder: Path) -> dict[str, str]:
     """Nothing of the teacher's: no token, no name of a folder."""
     kept = {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL", "SYSTEMROOT") if key in os.environ}
     threads = os.environ.get("OMP_NUM_THREADS", "1")
+    kept["PATH"] = os.pathsep.join([*filter(None, [kept.get("PATH")]), *SBIN])
     own = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "home"), "OMP_NUM_THREADS": threads}
     course = {"LORA_EDU_DEVICE": "cpu", "LORA_EDU_SIZE": "laptop", "PYTHONPATH": str(folders.CLONE)}
     quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "JUPYTER_PLATFORM_DIRS": "1", "PYTHONDONTWRITEBYTECODE": "1"}

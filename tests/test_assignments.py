@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from classroom import folders, proof, releasing
+from classroom import folders, judge, proof, releasing
 from classroom.solutions import has_solutions, load_solutions
 from lora_edu.assignments import core
 
@@ -96,6 +96,12 @@ def test_the_source_says_what_the_tasks_say(name):
     assert re.search(rf"\*\*Points\.?\*\*\.? {sum(points.values()):g}\b", text)
     assert len({mark["grade_id"] for mark in marks}) == len(marks) and all(m["schema_version"] == 3 for m in marks)
     assert not any(cell.get("outputs") for cell in notebook.cells)
+    calls = [
+        judge.TEST.search(re.sub(r"COHORT\)$", '"2026a")', c.source, flags=re.M))
+        for c in notebook.cells
+        if judge.is_test(c)
+    ]
+    assert [call["number"] for call in calls] == list(tasks)  # what a box is asked to observe
     assert "ipywidgets" not in str(notebook) and "sliders" not in str(notebook)
     assert not re.findall(r"\b(?:simply|just|obviously|trivially|of course|clearly)\b", text, re.I)
 
