@@ -248,7 +248,7 @@ def test_every_assignment_goes_through_nbgrader(root, tmp_path, name):
         for student, text in files.items():
             archive.writestr(f"{student}/{name}.ipynb", text)
     collecting.collect(name, [tmp_path / "two.zip"])
-    assert autograding.autograde(name) == {}
+    assert not {"right", "blank"} & set(autograding.autograde(name))
     rows = table(grades.write_grades(name))
     for task in core.load(name).tasks.values():
         assert float(rows["right"][task.name]) == task.points and float(rows["blank"][task.name]) == 0
