@@ -2,15 +2,16 @@
 
 import base64
 import re
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 
 import nbformat
 from nbformat.v4 import new_markdown_cell
 
-MARKDOWN = ("glossary.md", "scaling.md")  # pages that are no notebooks
+MARKDOWN = ("glossary.md", "questions.md", "scaling.md")  # pages that are no notebooks
 WIDGET = "application/vnd.jupyter.widget-view+json"
 HEADING = re.compile(r"^#{1,6} +(.+?)\s*$", re.M)
+HTML_LINK = re.compile(r'href="(?P<page>[\w-]+)\.ipynb#(?P<anchor>[^"]+)"')
 JUPYTER_LINK = re.compile(r"\]\((?P<page>[\w./-]*\.ipynb)?#(?P<anchor>[^)\s]+)\)")
 
 FOLDED_CODE = {"code_prompt_show": "The code of this slider", "code_prompt_hide": "The code of this slider"}
@@ -39,6 +40,8 @@ def page(source: Path, pictures: Path, live_cell: int | None = None) -> nbformat
             continue
         cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
         for output in cell.outputs:
+            if "text/html" in output.get("data", {}):
+                output.data["text/html"] = html_links(output.data["text/html"])
             if "image/png" in output.get("data", {}):
                 number += 1
                 name = f"{source.stem}-{number}.png"
@@ -82,6 +85,13 @@ def png_size(content: bytes) -> tuple[int, int]:
 def sphinx_links(source: str) -> str:
     """JupyterLab's anchors (`06_nf4.ipynb#1.-Why-quantiles`) in the form that the book's headings have."""
     return JUPYTER_LINK.sub(lambda link: f"]({link['page'] or ''}#{slug(link['anchor'].replace('-', ' '))})", source)
+
+
+def html_links(html: str) -> str:
+    """The same in the HTML of an output, whose links Sphinx does not touch."""
+    return HTML_LINK.sub(
+        lambda link: f'href="{link["page"]}.html#{slug(unescape(link["anchor"]).replace("-", " "))}"', html
+    )
 
 
 def slug(heading: str) -> str:

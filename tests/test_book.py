@@ -67,3 +67,9 @@ def test_a_slider_that_stands_still_says_where_it_moves(tmp_path):
 def test_what_is_measured_is_folded_and_nothing_comes_from_a_network():
     conf = (ROOT / "book" / "conf.py").read_text("utf-8")
     assert "http" not in conf and 'nb_execution_mode = "off"' in conf and "nb_ipywidgets_js = {}" in conf
+
+
+def test_links_in_an_output_lead_to_pages_of_the_book():
+    html = '<a href="04_lora_torch.ipynb#8.-What-it-costs-and-what-it-saves">04</a> <a href="notes.txt">n</a>'
+    page = '<a href="04_lora_torch.html#8-what-it-costs-and-what-it-saves">04</a> <a href="notes.txt">n</a>'
+    assert pages.html_links(html) == page

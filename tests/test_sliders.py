@@ -55,7 +55,7 @@ def test_the_output_carries_the_picture_and_the_controls_redraw_it(view, monkeyp
     outputs, shown = [], []
     monkeypatch.setattr(sliders, "publish", lambda bundle, metadata: outputs.append((bundle, metadata)))
     monkeypatch.setattr(sliders, "show_words", outputs.append)
-    monkeypatch.setattr(sliders, "_display", shown.append)
+    monkeypatch.setattr(sliders, "show_widget", shown.append)
     controls = explore(view, "a level line", level=ipywidgets.IntSlider(value=3, max=9, description="level"))
     (static, metadata), words = outputs
     assert metadata["image/png"]["alt"] == words == "a level line level 3" and static["image/png"]

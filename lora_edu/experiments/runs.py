@@ -30,6 +30,8 @@ from lora_edu.experiments.nb07 import DOUBLE_QUANT_ARMS, double_quant_loss
 from lora_edu.experiments.nb08 import FILM_ARMS, step_film
 from lora_edu.experiments.nb09 import QUALITY_ARMS, film, fine_tuned_loss
 from lora_edu.experiments.nb12 import FOUR_STATES, adapted
+from lora_edu.experiments.nb13 import RANK_ARMS, VERSE_ARMS, classified, loss_at_rank
+from lora_edu.experiments.nb13_formats import AFTER_ARMS, format_after
 from lora_edu.experiments.scoreboard import SCOREBOARD_ARMS, score
 from lora_edu.models.pretrain import base_path
 
@@ -92,6 +94,9 @@ EXPERIMENTS = {
     "qlora-film": Experiment(film, {"150 steps": {}}),  # notebook 09
     "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS),  # notebook 09
     "real-model": Experiment(adapted, FOUR_STATES),  # notebook 12
+    "verses": Experiment(classified, VERSE_ARMS),  # notebook 13
+    "rank-and-size": Experiment(loss_at_rank, RANK_ARMS),  # notebook 13
+    "formats-after": Experiment(format_after, AFTER_ARMS),  # the page of questions
 }
 
 

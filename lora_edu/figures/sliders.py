@@ -98,7 +98,7 @@ def explore(view: View, alt: str, **controls: ipywidgets.Widget) -> dict[str, ip
         control.style.description_width = "initial"
         control.layout.width = "auto" if isinstance(control, ipywidgets.Checkbox) else "100%"
         control.observe(redraw, names="value")
-    _display(ipywidgets.VBox([*_rows(list(controls.values())), panel]))
+    show_widget(ipywidgets.VBox([*_rows(list(controls.values())), panel]))
     show_words(words)
     return controls
 
@@ -114,7 +114,7 @@ def _rows(controls: list[ipywidgets.Widget]) -> list[ipywidgets.Widget]:
     return rows
 
 
-def _display(widget: ipywidgets.Widget) -> None:
+def show_widget(widget: ipywidgets.Widget) -> None:
     """Show a widget, and nothing of it on a page that has none: its text would be the names of Python classes."""
     view = {"model_id": widget.model_id, "version_major": 2, "version_minor": 0}
     display({"application/vnd.jupyter.widget-view+json": view}, raw=True)

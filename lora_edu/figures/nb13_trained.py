@@ -1,0 +1,199 @@
+"""What the verdicts of notebook 13 are computed from where training or timing is needed: mostly stored results.
+
+As in `nb13_measured`, each function returns {setting: number}. Nothing is written down here: another result of an
+experiment gives another number.
+"""
+
+import copy
+import math
+from functools import cache
+from statistics import mean, stdev
+
+import torch
+
+from lora_edu.experiments import load_results
+from lora_edu.experiments.nb04 import relative_times
+from lora_edu.experiments.nb13 import BEST, RANKS, READING, arm_name, rank_name
+from lora_edu.figures import nb09_quality as quality
+from lora_edu.figures.nb02 import best_rates
+from lora_edu.figures.nb13_measured import Numbers, base, results
+from lora_edu.gpt import GPTConfig
+from lora_edu.memory.shapes import BASE, CONSTANTS, predicted_bytes
+from lora_edu.qlora import quantize_linears
+
+SEEDS = range(3)
+
+
+def spread(values: list[float]) -> float:
+    return max(values) - min(values)
+
+
+def gap_in_spreads(one: list[float], other: list[float]) -> float:
+    """The difference of two means over three seeds, in units of how far the other's own seeds lie apart."""
+    return (mean(one) - mean(other)) / max(spread(other), 1e-9)
+
+
+def accuracies(model: str, method: str, which: str = "accuracy") -> list[float]:
+    """One for each stored seed, at the method's best rate."""
+    arms, rate = results("verses"), BEST.get((model, method), 0.0)
+    names = [arm_name(model, method, rate, draw=draw) for draw in SEEDS]
+    return [arms[name][which] for name in names if name in arms]
+
+
+def accuracy_gap(method: str, other: str, model: str) -> float:
+    """How much worse a method is than another, over two standard errors of a test of so many verses."""
+    one, two = (mean(accuracies(model, name)) for name in (method, other))
+    n = len(accuracies(model, other, "right")[0])
+    return (two - one) / (2 * (two * (1 - two) / n) ** 0.5)
+
+
+def lora_against_full() -> Numbers:
+    """How much worse LoRA ends than full fine-tuning: losses in spreads of full fine-tuning's own three seeds."""
+    arms = results("qlora-quality")
+    found = {
+        f"plays, {text}": gap_in_spreads(*(quality.at_best(arms, m, text) for m in ("lora", "full")))
+        for text in ("20 kB", "all plays")
+    }
+    return found | {"verses, gpt": accuracy_gap("lora", "full", "gpt")}
+
+
+def untrained_against_full() -> Numbers:
+    """The same of the base as it is."""
+    arms = results("qlora-quality")
+    before, full = (quality.at_best(arms, "full", "all plays", which) for which in ("before", "after"))
+    return {"not trained": gap_in_spreads(before, full)}
+
+
+def qlora_against_lora() -> Numbers:
+    """How much worse QLoRA ends than LoRA: losses in spreads of LoRA's own three seeds."""
+    arms = results("qlora-quality")
+    found = {
+        f"plays, {text}": gap_in_spreads(*(quality.at_best(arms, m, text) for m in ("qlora", "lora")))
+        for text in ("20 kB", "all plays")
+    }
+    return found | {"verses, gpt": accuracy_gap("qlora", "lora", "gpt")}
+
+
+def noise_left(kinds: tuple[str, ...] = ("NF4", "noise", "4 x noise", "NF2")) -> Numbers:
+    """The loss that a damaged base still costs after training, in spreads of the undamaged base's seeds."""
+    arms = results("qlora-quality")
+    unit = spread(quality.at_best(arms, "lora", "all plays"))
+    return {kind: mean(quality.recovery(arms)[kind][1]) / unit for kind in kinds}
+
+
+def above_rivals() -> Numbers:
+    """LoRA's accuracy above a rival's, in standard errors of one test. Rivals: the larger class, a bag of words."""
+    found = {}
+    for model in READING:
+        n = len(accuracies(model, "lora", "right")[0])
+        for rival, bar in (("the larger class", 0.5), ("a bag of words", mean(accuracies(model, "words")))):
+            error = (bar * (1 - bar) / n) ** 0.5
+            found[f"{model}, above {rival}"] = (mean(accuracies(model, "lora")) - bar) / error
+    return found
+
+
+def words_above_majority() -> Numbers:
+    """The same of a bag of words, above the larger class."""
+    n = len(accuracies("gpt", "words", "right")[0])
+    return {"a bag of words above the larger class": (mean(accuracies("gpt", "words")) - 0.5) / (0.25 / n) ** 0.5}
+
+
+def gains(model: str, rank: int, own_rate: bool) -> list[float]:
+    """The fall of the loss, one for each stored seed; own_rate: at the best of the rates that seed 0 tried."""
+    arms = results("rank-and-size")
+    found = {
+        name: arm["before"] - arm["after"] for name, arm in arms.items() if name.startswith(f"{model}, rank {rank},")
+    }
+    if own_rate:
+        return [max(gain for name, gain in found.items() if name.endswith("seed 0"))]
+    names = [rank_name(model, rank, draw=draw) for draw in SEEDS]
+    return [found[name] for name in names if name in found]
+
+
+def kept_share(model: str, rank: int, own_rate: bool = False) -> list[float]:
+    """The gain of a rank as a share of the best rank's, for each seed."""
+    best = max(RANKS, key=lambda r: mean(gains(model, r, own_rate)))
+    pairs = zip(*(gains(model, r, own_rate) for r in (rank, best)), strict=False)
+    return [one / most for one, most in pairs]
+
+
+def lost_in_the_larger() -> Numbers:
+    """How much more of the best rank's gain rank 1 loses in the larger model (135M) than in the smaller one (3.4M)."""
+    return {
+        f"rank 1, {how}": mean(kept_share("gpt", 1, own)) - mean(kept_share("smollm2", 1, own))
+        for how, own in (("one rate for all ranks", False), ("each rank at its own rate", True))
+    }
+
+
+def lost_by_rank() -> Numbers:
+    """What rank 1 loses in the smaller model at one rate: the measure does see a rank that is too small."""
+    return {"rank 1 against the best, one model": 1 - mean(kept_share("gpt", 1))}
+
+
+def best_rate_moves(recipe: str = "alpha = 2r") -> Numbers:
+    """The best rate at rank 8 over the best at rank 2; a step of the grid is a factor of 2."""
+    found = {}
+    for name, arm, rates in digit_sweeps(recipe):
+        best = best_rates(arm, rates)
+        found[name] = best[8] / best[2]
+    return found
+
+
+def cost_of_keeping_the_rate(recipe: str = "alpha = 2r") -> Numbers:
+    """What rank 8 loses at rank 2's best rate against its own best, in standard errors over eight seeds."""
+    found = {}
+    for name, arm, rates in digit_sweeps(recipe):
+        kept, own = (arm["8"][rates.index(best_rates(arm, rates)[rank])] for rank in (2, 8))
+        gaps = [a - b for a, b in zip(kept, own, strict=True)]
+        found[name] = mean(gaps) / (stdev(gaps) / len(gaps) ** 0.5) if any(gaps) else 0.0
+    return found
+
+
+def digit_sweeps(recipe: str) -> list[tuple[str, dict, list[float]]]:
+    """Name, losses and rates of both optimizers' searches on the digits of notebook 02."""
+    stored = load_results("digit-rates")
+    names = [f"{optimizer}, {recipe}" for optimizer in ("plain descent", "Adam")]
+    return [(name, stored["arms"][name], stored["settings"][name]["rates"]) for name in names]
+
+
+def cost_of_a_multiple(factor: float = 10.0) -> Numbers:
+    """What LoRA loses at so many times full's best rate (the nearest that was tried), in spreads of its seeds."""
+    arms, found = results("qlora-quality"), {}
+    for text in ("20 kB", "all plays"):
+        losses, wanted = quality.sweep(arms, "lora", text), factor * quality.best_rate(arms, "full", text)
+        rate = min(losses, key=lambda lr: abs(math.log(lr / wanted)))
+        found[f"plays, {text}: {rate:g}"] = (losses[rate] - min(losses.values())) / spread(
+            quality.at_best(arms, "lora", text)
+        )
+    return found
+
+
+def one_rate_for_both() -> Numbers:
+    return {"full's own rate": max(cost_of_a_multiple(1.0).values())}
+
+
+def rate_over_full() -> Numbers:
+    """LoRA's best rate over full fine-tuning's."""
+    arms = results("qlora-quality")
+    return {
+        f"plays, {text}": quality.best_rate(arms, "lora", text) / quality.best_rate(arms, "full", text)
+        for text in ("20 kB", "all plays")
+    }
+
+
+# --- a small device --------------------------------------------------------------------------------------------------
+
+
+@cache
+def on_a_small_device() -> Numbers:
+    """QLoRA over the 32-bit way: bytes of the model, time for one byte, peak of a training step, its time."""
+    full, qlora = predicted_bytes(GPTConfig()), predicted_bytes(GPTConfig(), rank=8, nf4=True)
+    films, four_bits = results("step-films"), quantize_linears(copy.deepcopy(base()), double_quant=True)
+    one = torch.zeros(1, 1, dtype=torch.long)
+    with torch.inference_mode():
+        times = relative_times({"float32": lambda: base()(one), "NF4": lambda: four_bits(one)}, rounds=25)
+    return {
+        "bytes of the model": (qlora[BASE] + qlora[CONSTANTS]) / full[BASE],
+        "peak memory of a training step": films["freeze, four_bits"]["peak"] / films["none"]["peak"],
+        "time to write one byte": times["NF4"],
+    }

@@ -1,0 +1,95 @@
+"""The page of questions: every line runs and prints what the page says, and every link leads to a heading."""
+
+import contextlib
+import io
+import json
+import re
+from pathlib import Path
+from statistics import mean
+
+import pytest
+import torch
+
+from lora_edu.experiments import load_results
+from lora_edu.experiments.nb13_formats import FORMATS, hadamard, mxfp4, rotated
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+PAGE = (NOTEBOOKS / "questions.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```python\n(.+?)```", PAGE, re.DOTALL)
+LINKS = re.findall(r"\]\(([\w.]+\.ipynb)#([^)\s]+)\)", PAGE)
+NUMBER = re.compile(r"-?\d+\.\d+(?:e[+-]?\d+)?")
+
+
+@pytest.fixture(scope="module")
+def names():
+    """The names that the page defines, one block after the other."""
+    return {}
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_a_block_prints_what_the_page_says(names, number):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(BLOCKS[number], names)
+    got, said = printed.getvalue().strip().splitlines(), re.findall(r"^# -> (.+)$", BLOCKS[number], re.M)
+    assert [NUMBER.sub("n", line) for line in got] == [NUMBER.sub("n", line) for line in said], got
+    for mine, theirs in zip(got, said, strict=True):  # another processor may have another last digit
+        pairs = zip(NUMBER.findall(mine), NUMBER.findall(theirs), strict=True)
+        assert all(float(a) == pytest.approx(float(b), rel=0.03, abs=0.011) for a, b in pairs), (mine, theirs)
+
+
+def test_fifteen_questions_each_with_a_line_and_a_place():
+    questions = re.split(r"^## ", PAGE, flags=re.M)
+    numbered = [part for part in questions if re.match(r"\d+\. ", part)]
+    assert [int(part.split(".")[0]) for part in numbered] == list(range(1, 16))
+    for part in numbered:
+        assert "```python" in part and ".ipynb#" in part, part[:60]
+
+
+@pytest.mark.parametrize(("file", "anchor"), sorted(set(LINKS)))
+def test_a_link_leads_to_a_heading(file, anchor):
+    cells = json.loads((NOTEBOOKS / file).read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "markdown")
+    anchors = [title.replace(" ", "-") for title in re.findall(r"^#{2,3} (.+?)\s*$", text, re.M)]
+    assert anchor in anchors, anchors
+
+
+def test_sentences_are_short():
+    prose = re.sub(r"```.*?```|^\|.*$|^#.*$", "", PAGE, flags=re.DOTALL | re.M)
+    prose = re.sub(r"\$[^$]+\$|`[^`]+`", "x", re.sub(r"\]\([^)]*\)", "", prose))
+    for sentence in re.split(r"[.!?:;]['\")*]*\s", prose):
+        assert len(sentence.split()) <= 28, sentence
+
+
+def test_the_table_of_formats_is_the_stored_result():
+    arms = load_results("formats-after")["arms"]
+    start = arms["as shipped"]["loss"]
+    for name, (_, bits) in FORMATS.items():
+        turned = [arms[f"{name}, rotated, seed {seed}"] for seed in range(3)]
+        errors, losses = ([mean(arm[key] for arm in group) for group in ([arms[name]], turned)]
+                          for key in ("weight_error", "loss"))  # fmt: skip
+        cells = [f"{bits:.2f}", *(f"{e:.1%}" for e in errors), *(f"{loss - start:+.4f}" for loss in losses)]
+        assert f"| {name} | {' | '.join(cells)} |" in PAGE
+
+
+def test_turning_helps_one_constant_a_layer_and_nothing_else():
+    """What the page says below the table, beside the spread of the draws."""
+    arms = load_results("formats-after")["arms"]
+    for name in FORMATS:
+        turned = [arms[f"{name}, rotated, seed {seed}"]["loss"] for seed in range(3)]
+        gain = arms[name]["loss"] - max(turned)
+        assert gain > 0.015 if name == "int4, one constant a layer" else abs(gain) < 0.004, name
+    assert arms["MXFP4"]["loss"] > max(arms[name]["loss"] for name in ("NVFP4", "NF4, blocks of 64")) + 0.003
+
+
+def test_the_formats_keep_their_promises():
+    weight = torch.randn(64, 256, generator=torch.Generator().manual_seed(0))
+    for name, (change, _) in FORMATS.items():
+        once = change(weight)
+        assert torch.allclose(change(once), once, atol=1e-6), name  # twice is once
+    H = hadamard(256)
+    assert torch.allclose(H @ H.T, torch.eye(256), atol=1e-6)
+    exact = rotated(lambda W: W, torch.Generator().manual_seed(0))
+    assert torch.allclose(exact(weight), weight, atol=1e-5)
+    scales = weight.view(-1, 32).abs().amax(1) / mxfp4(weight).view(-1, 32).abs().amax(1)
+    assert scales.max() < 4 / 3 + 1e-6 and scales.min() > 0.79  # between 6 and 8 it saturates; else the nearest of E2M1
