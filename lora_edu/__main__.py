@@ -1,4 +1,4 @@
-"""lora-edu setup | lab | fetch | doctor | progress | train | voice | pretrain | experiment: the course from a terminal.
+"""lora-edu setup | lab | fetch | doctor | progress | train | voice | cheatsheet | pretrain | experiment: the course.
 
 `python -m lora_edu` is the same, and works before anything is installed.
 """
@@ -23,6 +23,7 @@ PROGRAMS = {
     "pretrain": "lora_edu.models.pretrain",
     "experiment": "lora_edu.experiments.runs",
     "voice": "lora_edu.figures.voice",
+    "cheatsheet": "lora_edu.figures.cheatsheet",
 }
 
 
@@ -141,6 +142,7 @@ def _main() -> None:
     commands.add_parser("train", help="fine-tune in full, with LoRA or with QLoRA (lora-edu train --help)")
     commands.add_parser("pretrain", help="train the base model, or the adapter that ships (lora-edu pretrain --help)")
     commands.add_parser("voice", help="your own text: an adapter and a card of one page (lora-edu voice --help)")
+    commands.add_parser("cheatsheet", help="write the course's formulas and numbers on one page to print (A4)")
     commands.add_parser("experiment", help="run a long experiment whose result a notebook plots")
     commands.add_parser("qlora", help="run the QLoRA notebook without a browser; report in build/")
     commands.add_parser("gpu", help="the same at its larger size on a GPU, timed; --rehearse tries it on the CPU")
