@@ -22,10 +22,18 @@ from lora_edu.engine import checkpoints
 from lora_edu.engine.checkpoints import random_states, set_random_states
 from lora_edu.training import finish_first, train
 
+ENDS = {"killed": Killed(), "stopped": KeyboardInterrupt()}
+QUICKLY = {("full", "stopped"), ("qlora", "killed")}  # the others take their time in `make test-all`
+WAYS = [
+    pytest.param(method, end, marks=[] if (method, end) in QUICKLY else [pytest.mark.slow])
+    for method in ("full", "lora", "qlora")
+    for end in ENDS
+]
 
-@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
-@pytest.mark.parametrize("error", [Killed(), KeyboardInterrupt()], ids=["killed", "stopped"])
-def test_a_run_that_ended_in_any_step_goes_on_to_the_same_bits(tiny_gpt, tiny_text, tmp_path, method, error):
+
+@pytest.mark.parametrize(("method", "end"), WAYS)
+def test_a_run_that_ended_in_any_step_goes_on_to_the_same_bits(tiny_gpt, tiny_text, tmp_path, method, end):
+    error = ENDS[end]
     reference = with_adapters(tiny_gpt, method)
     expected = train(reference, tiny_text, 6, **QUICK)
     for step in range(6):

@@ -117,6 +117,7 @@ def test_no_dequantized_weight_is_kept(backend):
     assert kept_weights(qlora(), backend) == []
 
 
+@pytest.mark.slow
 def test_the_trap_is_real(monkeypatch):
     """Without checkpointing the compiler keeps full weights: the test above can fail."""
     monkeypatch.setattr(compiling, "checkpoint", lambda function, x, **options: function(x))
