@@ -110,7 +110,11 @@ WRONG = [
         "divide by 8",
     ),
     (check.stored_bytes, lambda d, n, v, c: n * 6 * d * d + 4 * d * (v + c + 4 * n + 2 + 9 * n), "the head is missing"),
-    (check.stored_bytes, lambda d, n, v, c: n * 6 * d * d + 4 * d * (2 * v + c + 4 * n + 2 + 5 * n), "bytes too few"),
+    (
+        check.stored_bytes,
+        lambda d, n, v, c: n * 6 * d * d + 4 * d * (2 * v + c + 4 * n + 2 + 5 * n),
+        "the number before d_model \\* n_layers is too small; all else",
+    ),
     (check.stored_bytes, lambda d, n, v, c: n * 6 * d * d, "this counts the block weights alone"),
     (check.lora_minus_full, lambda f, lo: min(map(min, lo.values())) - min(map(min, f.values())), "the luckiest run"),
     (

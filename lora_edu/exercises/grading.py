@@ -34,6 +34,7 @@ from lora_edu import exercises
 from lora_edu.exercises import cards, probing
 from lora_edu.exercises.cards import WrongAnswer
 from lora_edu.exercises.comparing import difference, equal, plain, recognized
+from lora_edu.exercises.formulas import Formula, value_of
 from lora_edu.exercises.stopping import GIVEN, parameters, why_it_stopped
 from lora_edu.exercises.symptoms import symptom, up_to_a_factor
 
@@ -65,7 +66,12 @@ class Exercise:
     together: Callable = lambda results, cases: ""
     # A sentence about a wrong result that is none of the known mistakes, from the result and its case; or nothing.
     explain: Callable = lambda result, *case: ""
-    # The same, for what shows no symptom that is known without the exercise, either.
+    # For what shows no symptom that is known without the exercise, either: sentences that are true of all wrong cases,
+    # or of one.
+    broadly: dict[str, Callable] = field(default_factory=dict)
+    # What the answer is a sum of, so that a wrong formula is shown beside the right one.
+    formula: Formula | None = None
+    # The same from the first wrong case.
     otherwise: Callable = lambda result, *case: ""
     _made: dict[Callable, list[dict]] = field(default_factory=dict, compare=False, repr=False)
 
@@ -93,30 +99,38 @@ class Exercise:
         sentence = (
             recognized(got, known)
             or probing.exchanged(got, self._reference_on, list(self.cases), names)
-            or self._noticed(got, failed)
+            or self._noticed(self.symptoms, got, failed)
             or self.together(results, self.cases)
             or self.explain(results[first], *self.cases[first])
         )
         if sentence:
             raise wrong(self.number, sentence)
         looks = self._looks_like(got, expected, names)
+        if not looks and self.formula and quick:
+            looks = self.formula.compared(self._number(attempt), self._number(self.reference), self.cases[first], names)
         if not looks and quick:
             failing_first = [self.cases[first], *(case for i, case in enumerate(self.cases) if i != first)]
             looks = probing.ignored(self._seen(attempt), self._seen(self.reference), failing_first, names)
+        looks = looks or self._noticed(self.broadly, got, failed, everywhere=True)
         looks = looks or probing.only_where(failed, list(self.cases), names)
+        looks = looks or self._noticed(self.broadly, got, failed)
         looks = looks or self.otherwise(results[first], *self.cases[first])
         smallest = f"for ({self._shown(self.cases[first])}) " + _first_difference(got[first], expected[first])
         text = f"{looks} An example: {smallest}" if looks else smallest
         raise wrong(self.number, f"{text}. Besides, {changes}" if changes else text)
 
-    def _noticed(self, got: list[dict], failed: list[int]) -> str | None:
-        """The first sentence of `symptoms` that is true of the result in a case that failed."""
-        for sentence, is_so in self.symptoms.items():
-            for i in failed:
-                values = got[i].get(RESULT)
-                if isinstance(values, dict) and "values" in values and _holds(is_so, values, self.cases[i]):
-                    return sentence
+    def _noticed(self, said: dict, got: list[dict], failed: list[int], everywhere: bool = False) -> str | None:
+        """The first sentence that is true of the result in a case that failed, or in all of them."""
+        for sentence, is_so in said.items():
+            true = (_holds(is_so, got[i].get(RESULT), self.cases[i]) for i in failed)
+            if all(true) if everywhere else any(true):
+                return sentence
         return None
+
+    def _number(self, solution: Callable) -> Callable:
+        """The solution as a function of a case that gives a number, or None."""
+        seen = self._seen(solution)
+        return lambda case: value_of(seen(case))
 
     def _looks_like(self, got: list[dict], expected: list[dict], names: list[str]) -> str | None:
         """A sentence that needs no knowledge of the exercise: transposed, twice too large, added up ..."""
@@ -204,7 +218,9 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, dict) and bool(value.get("shape"))
 
 
-def _holds(is_so: Callable, values: dict, case: tuple) -> bool:
+def _holds(is_so: Callable, values: Any, case: tuple) -> bool:
+    if not (isinstance(values, dict) and "values" in values):
+        return False
     try:
         return bool(is_so(np.array(values["values"]).reshape(values["shape"]), *case))
     except (ValueError, IndexError, TypeError):  # a result of a shape that the sentence is not about

@@ -113,6 +113,42 @@ MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 }
 
 
+# What may stand above and below the line, where it is none of the known measures.
+ABOVE = {
+    "the norm": np.linalg.norm,
+    "the squared norm": lambda d: np.sum(d**2),
+    "the mean square": lambda d: np.mean(d**2),
+    "the root mean square": lambda d: np.sqrt(np.mean(d**2)),
+    "the mean magnitude": lambda d: np.abs(d).mean(),
+    "the sum of magnitudes": lambda d: np.abs(d).sum(),
+    "the largest magnitude": lambda d: np.abs(d).max(),
+    "the median magnitude": lambda d: np.median(np.abs(d)),
+    "the standard deviation": np.std,
+}
+BELOW = {
+    **ABOVE,
+    "the standard deviation (of a sample)": lambda a: np.std(a, ddof=1),
+    "the variance": np.var,
+    "the largest value": np.max,
+    "the range": np.ptp,
+    "the mean": np.mean,
+}
+
+
+def _quotients(error: str, whole: str, other: str) -> dict[Callable, str]:
+    """All quotients of such parts."""
+    found = {}
+    for above, take in ABOVE.items():
+        for below, share in BELOW.items():
+            for name, k in ((whole, 0), (other, 1)):
+                said = f"this divides {above} of {error} by {below} of {name}. Divide the norm by the norm of {whole}."
+                found[lambda a, b, take=take, share=share, k=k: take(a - b) / share((a, b)[k])] = said
+        said = f"this is {above} of {error}. Divide the norm of {error} by the norm of {whole}."
+        found[lambda a, b, take=take: take(a - b)] = said
+    return found
+
+
 def measures(error: str, whole: str, other: str) -> dict[Callable, str]:
     """measure -> its sentence, for `mistakes.combinations`, in the words of an exercise."""
-    return {take: said.format(error=error, whole=whole, other=other) for said, take in MEASURES.items()}
+    known = {take: said.format(error=error, whole=whole, other=other) for said, take in MEASURES.items()}
+    return known | _quotients(error, whole, other)

@@ -45,6 +45,9 @@ JOINS = {
     (lambda a, b: a): "the second code of each pair is missing, and the first one stands in the low half.",
     (lambda a, b: 16 * a * b): "this multiplies the codes. The byte must keep them apart: 16 times the first, plus the "
     "second.",
+    (
+        lambda a, b: 16 * (a ^ 8) + (b ^ 8)
+    ): "8 is taken off each code, as if it were a signed number. A code is an index from 0 to 15: keep it.",
     (lambda a, b: 256 * a + b): "this moves the first code eight bits up, out of the byte. A code has four.",
 }
 PAIRS = {
@@ -105,6 +108,8 @@ packed_codes = Exercise(
         "a byte goes from 0 to 255. Where it wraps around, the type of the codes is too narrow (int8, say): "
         "`astype(int)` comes first.": lambda made, codes: bool((made < 0).any() or (made > 255).any()),
         "a byte is a whole number.": lambda made, codes: bool((made % 1).any()),
+    },
+    broadly={
         "the last byte is wrong where the number of codes is odd: the last code is its high half, and code 7 its low "
         "half. All others are right.": (
             lambda made, codes: len(codes) % 2 and len(codes) > 1 and (made == _packed(codes))[:-1].all()

@@ -189,6 +189,8 @@ _normal_float = Exercise(
         "there are half levels above 0 and half - 1 below it. Here they are others.": (
             lambda levels, offset, half: (levels > 0).sum() != half
         ),
+    },
+    broadly={
         "the levels above 0 are right, those below it not. They have half - 1 steps from the offset to 1/2, equal in "
         "probability.": _right_side(above=True),
         "the levels below 0 are right, those above it not. They have half steps from the offset to 1/2, equal in "

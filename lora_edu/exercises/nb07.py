@@ -1,9 +1,11 @@
 """The checks of notebook 07, double quantization: counting. The others are in `nb07_rounding` and `nb07_trips`."""
 
+import itertools
 import math
 
 import numpy as np
 
+from lora_edu.exercises.formulas import Formula
 from lora_edu.exercises.grading import Exercise, beside, describe
 from lora_edu.exercises.mistakes import combinations
 from lora_edu.exercises.nb07_rounding import round_constants
@@ -24,6 +26,17 @@ def _of(**changes):
     return lambda budget, b, s: _left(budget, b, s, **changes)
 
 
+# Parts that are rounded before they are put together.
+_EARLY = {
+    "this rounds budget * block_size down": lambda budget, b, s: int(budget * b) - 4 * b - 32 / s,
+    "this rounds budget * block_size and 32 / second_size down": lambda budget, b, s: int(budget * b) - 4 * b - 32 // s,
+    "this rounds (budget - 4) * block_size down": lambda budget, b, s: int((budget - 4) * b) - 32 / s,
+    "this rounds (budget - 4) * block_size and 32 / second_size down": lambda budget, b, s: (
+        int((budget - 4) * b) - 32 // s
+    ),
+    "this rounds 32 / second_size down": lambda budget, b, s: (budget - 4) * b - 32 // s,
+    "this rounds the budget down": lambda budget, b, s: (int(budget) - 4) * b - 32 / s,
+}
 # Wrong formulas, before they are rounded.
 _FORMULAS = {
     "this leaves out 32 / (block_size * second_size): the second level has constants of its own.": _of(second=0),
@@ -114,6 +127,10 @@ bits_of_constants = Exercise(
             "this is one weight's share of the budget. A block of block_size weights pays for a constant together.": (
                 lambda budget, b, s: budget - 4
             ),
+            **{
+                f"{name} on the way. Round once, at the end.": _rounded(math.floor, formula)
+                for name, formula in _EARLY.items()
+            },
             **_all_rounded(math.floor, ""),
             **_all_rounded(int, " (And there is no code of fewer than 0 bits.)"),  # toward 0: another number below it
             **_all_rounded(float, " And round down."),
@@ -158,6 +175,7 @@ CODE_MISTAKES = {
     "fraction": "half a byte is counted where the number of packed codes is odd: round up.",
     "one more": "this always has one byte of packed codes more than whole ones. Where they come out even, there is no "
     "other.",
+    "padded": "this counts the codes of a full last block. There are n of them, wherever a block ends.",
     "missing": "the codes themselves are missing.",
     "bits": "the codes are counted in bits. Bytes are asked for.",
     "twice": "codes that are not packed take a byte each, not two.",
@@ -221,6 +239,19 @@ COPY_MISTAKES = {
 }
 
 
+LAYER_TERMS = {
+    "n": lambda n, b, s, *flags: n,
+    "n / block_size": lambda n, b, s, *flags: n / b,
+    "n / (block_size * second_size)": lambda n, b, s, *flags: n / (b * s),
+    "n / second_size": lambda n, b, s, *flags: n / s,
+    "block_size": lambda n, b, s, *flags: b,
+    "second_size": lambda n, b, s, *flags: s,
+    "1": lambda *case: 1,
+}
+# Everything comes out even here, so that the formula has no corners.
+EVEN = [(2 * b * s * k, b, s, False, False) for b, s, k in itertools.product((16, 64, 96), (8, 32, 256), (1, 3))]
+
+
 def _resident(
     n, block_size, second_size, packed, copy_alive,
     codes="right", blocks="right", groups="right", constant=1, second=4, offset=4, copy=4,
@@ -233,9 +264,10 @@ def _resident(
     else:
         n_groups = WHOLE[groups](counted, second_size)
     offset = {"groups": 4 * n_groups, "blocks": 4 * n_blocks}.get(offset, offset)
-    total = CODES[codes](n, packed) + constant * n_blocks + second * n_groups + offset
+    n_codes = math.ceil(n / block_size) * block_size if codes == "padded" else n
+    total = CODES.get(codes, CODES["right"])(n_codes, packed) + constant * n_blocks + second * n_groups + offset
     if copy in ("codes", "all", "offset"):
-        less = {"codes": CODES[codes](n, packed), "all": total, "offset": offset}[copy]
+        less = {"codes": CODES.get(codes, CODES["right"])(n_codes, packed), "all": total, "offset": offset}[copy]
         return total + (4 * n - less if copy_alive else 0)
     there = {"never": False, "always": True, "gone": not copy_alive}.get(copy, copy_alive)
     return total + there * {"one": 4}.get(copy, copy * n if isinstance(copy, int | float) else 4 * n)
@@ -305,5 +337,6 @@ resident_bytes = Exercise(
             lambda got, *case: got.ndim == 0 and got != np.round(got)
         ),
     },
+    formula=Formula(LAYER_TERMS, EVEN),
     otherwise=_parts_of,
 )

@@ -1,5 +1,6 @@
 """The checks of notebook 08, memory."""
 
+from lora_edu.exercises.formulas import polynomial
 from lora_edu.exercises.grading import Exercise, beside
 from lora_edu.exercises.mistakes import combinations
 from lora_edu.exercises.nb08_layers import never_moved, quantized_linear
@@ -88,7 +89,8 @@ qlora_bytes = Exercise(
             ),
         },
     ),
-    symptoms={
+    formula=polynomial(["P", "n"], 1, flags=1),
+    broadly={
         "this is less than the base takes: P * 4.127 bits.": lambda got, P, n, copy: bool(got < P * BITS / 8),
         "without a copy there are two parts: P * 4.127 / 8 bytes, and four floats for each of n numbers.": (
             lambda got, P, n, copy: not copy
@@ -200,7 +202,8 @@ mlp_activations = Exercise(
             ),
         },
     ),
-    symptoms={
+    formula=polynomial(["d", "rank"], 2, flags=2),
+    broadly={
         "this is less than the norm and the GELU keep without any adapter.": lambda got, d, *_: bool(got < 5 * d + 2),
         "this is more than full training keeps, adapters included: look for something counted twice, or for weights.": (
             lambda got, d, rank, *_: bool(got > 10 * d + 2 + 2 * rank)

@@ -248,6 +248,11 @@ never_moved = Exercise(
         "this counts every array that is near zero, the A among them. Look at lora_B only, and for exact zeros.": (
             lambda state: sum(bool(np.allclose(value, 0)) for value in state.values())
         ),
+        "this counts an adapter whose A or B is zero. A is random from the start, and only B tells.": (
+            lambda state: sum(
+                not (state[name].any() and state[name[:-1] + "B"].any()) for name in state if name[-1] == "A"
+            )
+        ),
         "this finds nothing in any case. Names *end* in lora_B, and a dead one is full of zeros.": lambda state: 0,
         "this says whether all have stayed. How many are there?": lambda state: int(_count(state) == 8),
     },
@@ -255,6 +260,8 @@ never_moved = Exercise(
         "this is a list. How many are there?": lambda got, kind: got.ndim > 0,
         "this is a share. How many are there?": lambda got, kind: bool(0 < got < 1),
         "there are no more than 8 adapters here: this counts something else.": lambda got, kind: bool(got > 8),
+    },
+    broadly={
         "this counts too many: some of those B have numbers that are not zero.": (
             lambda got, kind: bool(got > len(DEAD[kind]))
         ),

@@ -9,7 +9,8 @@ import numpy as np
 from lora_edu.codebooks import nf_codebook
 from lora_edu.exercises.factors import explained, mistakes
 from lora_edu.exercises.grading import Exercise, beside
-from lora_edu.exercises.nb09_counting import lora_minus_full, stored_bytes
+from lora_edu.exercises.nb09_counting import stored_bytes
+from lora_edu.exercises.nb09_fair import lora_minus_full
 
 __all__ = ["beside", "input_gradient", "lora_minus_full", "qlora_output", "stored_bytes"]
 
@@ -69,6 +70,9 @@ input_gradient = Exercise(
         ),
         "this has dL/dy = 1 everywhere. Multiply what comes from above, grad_y.": (
             lambda g, W, a, b, alpha: np.ones_like(g) @ (W + alpha / len(a) * b @ a)
+        ),
+        "this undoes W' (`pinv` or `inv`). The chain rule multiplies by it: dL/dx = dL/dy W' + ...": (
+            lambda g, W, a, b, alpha: g @ np.linalg.pinv(W).T + alpha / len(a) * (g @ b @ a)
         ),
         "this is the layer's weight, W' + s B A. What comes back to x is grad_y times it.": (
             lambda g, W, a, b, alpha: W + alpha / len(a) * b @ a
@@ -224,6 +228,9 @@ qlora_output = Exercise(
         ),
         "this takes the blocks down the columns. The weight is flattened row by row.": (
             _output(lambda c, m: _weight(c.T, m).T)
+        ),
+        "this adds s B A before the blocks are scaled: the absmax multiplies it too. Decode W' first, then add.": (
+            lambda x, c, m, a, b, alpha: x @ _weight(c, m, _NF4[c] + alpha / len(a) * b @ a).T
         ),
         "this adds the absmax to the values. Each value is multiplied by the absmax of its block.": (
             _output(lambda c, m: (_NF4[c].reshape(len(m), -1) + m[:, None]).reshape(c.shape))

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from lora_edu.exercises.formulas import polynomial
 from lora_edu.exercises.grading import Exercise, beside
 from lora_edu.exercises.mistakes import combinations
 from lora_edu.exercises.nb12_loss import shifted_loss
@@ -103,6 +104,9 @@ stored_bytes = Exercise(
         "this is less than the block linears take: linears * 4.127 / 8 bytes.": (
             lambda got, linears, *rest: bool(got < linears * IN_4_BITS)
         ),
+    },
+    formula=polynomial(["linears", "table", "norms"], 1, flags=1),
+    broadly={
         "with a tied head there are three parts: linears * 4.127 / 8 bytes, and 4 bytes for each number of the table "
         "and of the norms.": lambda got, linears, table, norms, tied: tied,
         "with a tied head this is right. Without, the head is another `table` numbers in float32.": (
@@ -115,6 +119,8 @@ stored_bytes = Exercise(
 WEIGHTINGS = {
     "right": np.dot,
     "equal": lambda losses, counts: np.mean(losses) * np.sum(counts),
+    "one fewer": lambda losses, counts: np.dot(losses, counts - 1),
+    "one more": lambda losses, counts: np.dot(losses, counts + 1),
     "no counts": lambda losses, counts: np.sum(losses),
     "mean": lambda losses, counts: np.mean(losses),
     "per token": lambda losses, counts: np.dot(losses, counts) / np.sum(counts),
@@ -130,6 +136,8 @@ WEIGHTINGS = {
 WEIGHT_MISTAKES = {
     "equal": "the windows are weighted equally here. A short one has fewer tokens: weight each loss by its count.",
     "no counts": "the number of tokens in each window is not used. A mean times its count is the window's information.",
+    "one fewer": "this takes one token off each count. The counts are the tokens of the losses' means, as they are.",
+    "one more": "this adds one token to each count. The counts are the tokens of the losses' means, as they are.",
     "mean": "this is the mean of the losses alone. A mean times its count is the window's information: add that up.",
     "per token": "this divides by the tokens as well. Spread all the information over the bytes.",
     "per window": "this averages over the windows. The information of all of them adds up.",

@@ -28,6 +28,7 @@ TARGETS = {
     "without first": lambda z, t: (z[:, 1:-1], t[:, 2:]),
     "without last": lambda z, t: (z[:, :-2], t[:, 1:-1]),
     "first sequence": lambda z, t: (z[:1, :-1], t[:1, 1:]),
+    "without zeros": lambda z, t: (z[:, :-1][t[:, 1:] != 0][None], t[:, 1:][t[:, 1:] != 0][None]),
 }
 TARGET_MISTAKES = {
     "own": "this asks each position for its own token, which the model has been given. Ask for the one that follows.",
@@ -43,6 +44,7 @@ TARGET_MISTAKES = {
     "without first": "the first position is left out. It has a token that follows, too.",
     "without last": "the last token is left out. It follows the position before it.",
     "first sequence": "this looks at the first sequence alone.",
+    "without zeros": "this leaves token 0 out, as if it were padding. It is a token like the others.",
 }
 SCORES = {
     "right": _log_softmax,

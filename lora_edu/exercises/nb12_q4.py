@@ -127,6 +127,8 @@ q4_1 = Exercise(
         "the numbers come back in blocks. One row of `n` is asked for: `.reshape(-1)`.": (
             lambda got, weights: got.ndim > 1
         ),
+    },
+    broadly={
         "these are levels of their blocks, but not for every weight the nearest one.": (
             lambda got, weights: _is_level(got, weights).all()
         ),

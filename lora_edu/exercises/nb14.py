@@ -12,10 +12,17 @@ GIB = 2**30
 # --- 14.1: the largest batch -----------------------------------------------------------------------------------------
 
 
+MULTIPLES = {
+    f"by {step}": lambda tokens, step=step: math.floor(tokens / step) * step
+    for step in (8, 64, 128, 256, 1000, 1024, 2048)
+}
+
+
 def _tokens(card, resident, per_token, unit=GIB, spare="whole", base="taken off", turn="down", low="zero"):
     """The answer with a mistake in one part or several."""
-    resident = {"taken off": resident, "missing": 0, "added": -resident, "GB": resident / 1e9, "tenth": resident * 1.1,
-                "bits": resident / 8}[base]  # fmt: skip
+    resident_bytes = resident
+    resident = {"taken off": resident, "missing": 0, "after": 0, "added": -resident, "GB": resident / 1e9,
+                "tenth": resident * 1.1, "bits": resident / 8}[base]  # fmt: skip
     room = {
         "whole": 0.9 * card * unit - resident,
         "none": card * unit - resident,
@@ -29,7 +36,12 @@ def _tokens(card, resident, per_token, unit=GIB, spare="whole", base="taken off"
         "1 GB": (card - 1) * unit - resident,
         "10 GB": (card - 10) * unit - resident,
     }[spare]
-    tokens = {"down": math.floor, "not": float, "up": math.ceil, "nearest": round, "cut": int}[turn](room / per_token)
+    if base == "after":
+        room = room / per_token - resident_bytes
+        per_token = 1
+    tokens = {"down": math.floor, "not": float, "up": math.ceil, "nearest": round, "cut": int, **MULTIPLES}[turn](
+        room / per_token
+    )
     return {"zero": max(0, tokens), "negative": tokens, "one": max(1, tokens), "abs": abs(tokens)}[low]
 
 
@@ -57,6 +69,7 @@ BASE_MISTAKES = {
     "missing": "`resident` is missing: it is on the card all the time.",
     "added": "`resident` is added to the room. It takes room away.",
     "tenth": "the tenth belongs to the card, not to `resident`.",
+    "after": "`resident` is taken off after the division, from tokens. It is in bytes: take it off the room.",
     "GB": "`resident` is in bytes already.",
     "bits": "`resident` is in bytes already: no division by 8.",
 }
@@ -64,6 +77,9 @@ TURN_MISTAKES = {
     "not": "this is a fraction of a token. Round down: one more would not fit.",
     "up": "this rounds up: the last token does not fit any more.",
     "nearest": "this rounds to the nearest whole number, so sometimes up: the last token does not fit then.",
+}
+TURN_MISTAKES |= {
+    name: f"this rounds down to a multiple of {name[3:]}. Every whole number of tokens will do." for name in MULTIPLES
 }
 LOW_MISTAKES = {
     "negative": "this goes below zero where `resident` alone fills the card. Then no token fits: 0.",
@@ -74,6 +90,7 @@ LOW_MISTAKES = {
 TOKEN_CASES = [
     (24, 19.3e9, 2.1e6),
     (24, 1.1e7, 2.1e6),
+    (24, 5e3, 2.1e6),
     (8, 5.61e9, 0.73e6),
     (48, 16.7e9, 1.37e6),
     (12, 13.4e9, 0.9e6),
@@ -122,7 +139,7 @@ most_tokens = Exercise(
             ),
         },
     ),
-    symptoms={
+    broadly={
         "this is below zero: if `resident` alone fills the card, no token fits.": lambda got, *case: bool(got < 0),
         "this is a fraction of a token: the answer is a whole number.": lambda got, *case: bool(got % 1 != 0),
         "if `resident` alone fills the card, no token fits: 0.": (
@@ -238,7 +255,7 @@ paged_bytes = Exercise(
         },
         in_pairs=6,
     ),
-    symptoms={
+    broadly={
         "this is a list. How many bytes are paged in all?": lambda got, *case: got.ndim > 0,
         "this is a share. How many bytes are paged?": lambda got, *case: bool(0 < got < 1),
         "this is no multiple of eight bytes: AdamW has two float32 means for each number.": (
@@ -254,7 +271,7 @@ paged_bytes = Exercise(
             lambda got, s, r: all(r * side < 100_000 for pair in s for side in pair)
         ),
         "here some matrices are paged and some are not: compare rank * d_in for A and rank * d_out for B by turns.": (
-            lambda got, s, r: True
+            lambda got, s, r: len({r * side >= 100_000 for pair in s for side in pair}) == 2
         ),
     },
 )

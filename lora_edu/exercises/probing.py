@@ -153,7 +153,7 @@ def _of_rows(dead: list[int], count: int, name: str, what: str) -> str:
 def _others(value: Any) -> list:
     """The same argument with other values, of the same shape; numbers stay close, for a loop may wait for them."""
     if _is_number(value):
-        return [value + 1, value + 2] if isinstance(value, int | np.integer) else [1.7 * value, 0.01 * value]
+        return [value + 1, value + 2, 2 * value] if isinstance(value, int | np.integer) else [1.7 * value, 0.01 * value]
     if not _is_array(value) or not len(value):
         return []
     if _is_float(value):
