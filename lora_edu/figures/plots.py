@@ -66,10 +66,10 @@ IN_A_BROWSER = "JPY_SESSION_NAME"  # set by the server of JupyterLab, for the ke
 
 # JupyterLab leaves out the alt text of a picture. A dot that nobody sees takes it from the words below the picture.
 NAME_PICTURE = (
-    '<img hidden alt="" src="data:image/gif;base64,R0lGODlhAQABAAAAACw=" onload="'
+    '<img style="display: none" alt="" onload="'
     "const picture = this.closest('.jp-OutputArea-child')?.previousElementSibling?.querySelector('img'); "
     "if (picture && !picture.alt) picture.alt = this.previousElementSibling.lastChild.textContent"
-    '">'
+    '" src="data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7">'
 )
 
 
