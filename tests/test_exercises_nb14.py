@@ -43,7 +43,7 @@ def test_other_right_answers(capsys):
         (check.most_tokens, lambda c, r, t: max(0, int((0.97 * c * GIB - r) // t)), "so many tokens do not fit"),
         (check.paged_bytes, lambda s, r: sum(4 * r * a for a, b in s if r * a >= 1e5), "only A .* And four bytes"),
         (check.paged_bytes, lambda s, r: [8 * r * a for a, b in s if r * a >= 1e5], "this is a list"),
-        (check.paged_bytes, lambda s, r: sum(8 * r * x for p in s for x in p if x >= 9000), "here every matrix has"),
+        (check.paged_bytes, lambda s, r: sum(8 * r * x for p in s for x in p if x >= 9000), "compares d_in and d_out"),
     ],
 )
 def test_mistakes_are_named(exercise, attempt, message):

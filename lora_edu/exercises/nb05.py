@@ -58,6 +58,9 @@ smallest_block = Exercise(
         "these are the bits that a weight takes in such a block. The question asks for the block size.": (
             lambda bits, budget, scale: bits + scale / _smallest(bits, budget, scale)
         ),
+        "this is half the block that is needed: it is over the budget. The size at which the search ends is the one.": (
+            lambda bits, budget, scale: _smallest(bits, budget, scale) // 2
+        ),
         "this is twice the block that is needed. A smaller one fits the budget too, and has the smaller error.": (
             lambda bits, budget, scale: 2 * _smallest(bits, budget, scale)
         ),

@@ -37,6 +37,9 @@ def _decoded(values, codes, absmax, bits, turn):
         "upside down": codes * largest / absmax,
         "again": np.round(values / absmax * largest) * absmax / largest,
         "whole steps": codes * (absmax // largest),
+        "whole codes": codes // largest * absmax,
+        "cut codes": np.trunc(codes / largest) * absmax,
+        "by row": codes * np.abs(values).max(axis=1, keepdims=True) / largest,
         "by the code": codes * absmax / np.abs(codes).max(),
         "scaled": codes * np.abs(values).max() / np.abs(codes).max(),
     }[turn]
@@ -57,6 +60,9 @@ DECODED = {
     "no steps": "this takes a code for so many times the absmax. A step is the absmax divided by the largest code.",
     "upside down": "the step is upside down: it is the absmax divided by the largest code.",
     "whole steps": "`absmax // largest` rounds the step down to a whole number: use `/`.",
+    "whole codes": "`codes // largest` rounds to whole numbers before the absmax comes: use `/`.",
+    "cut codes": "codes / largest is cut to a whole number before the absmax comes: keep the fraction.",
+    "by row": "this finds an absmax for each row. The tensor was rounded with the one that is given.",
     "by the code": "this divides by the largest code that occurs. The absmax belongs to the code 2**(bits - 1) - 1.",
 }
 
@@ -179,6 +185,12 @@ def _symmetric(block, bits):
     return (block / absmax * largest).round() * absmax / largest
 
 
+def _middles(block, bits, part=0.5):
+    low = block.min()
+    width = ((block.max() - low) / 2**bits).clamp(min=1e-30)
+    return low + (((block - low) / width).floor().clamp(max=2**bits - 1) + part) * width
+
+
 def _is_mark(got, block, bits):
     """Of each value whether it is one of the marks."""
     block = block.double().numpy()
@@ -204,6 +216,10 @@ _round_between = Exercise(
         {
             "this is the ruler of section 2, from -absmax to absmax. This one lies between the smallest and the "
             "largest value of the block.": _symmetric,
+            "these are the middles of 2**bits bins. The marks are the ends of 2**bits - 1 steps: the smallest and the "
+            "largest value are marks.": lambda block, bits: _middles(block, bits),
+            "these are the lower ends of 2**bits bins. Between 2**bits marks there are 2**bits - 1 steps: round to the "
+            "nearest mark.": lambda block, bits: _middles(block, bits, 0.0),
             "a step is kept above a bound that a block of small weights needs to go below. Nothing but 0 must be kept "
             "away: 1e-30 is enough.": lambda block, bits: _between(block, bits, least=1e-3),
         },

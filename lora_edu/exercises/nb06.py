@@ -38,7 +38,10 @@ JOINS = {
     (lambda a, b: 8 * a + b): "this moves the first code three bits up. A code has four.",
     (lambda a, b: 4 * a + b): "this multiplies by 4, two bits up. Four bits up is times 16: `<< 4`.",
     (lambda a, b: 32 * a + b): "this moves the first code five bits up. A code has four.",
-    (lambda a, b: 16 * a & b): "`&` keeps the bits that both have: none. `|` or `+` brings the two halves together.",
+    (
+        lambda a, b: 16 * a & b
+    ): "this is zero everywhere. `&` does that: it keeps the bits that both halves have, none. `|` or `+` brings "
+    "them together.",
     (lambda a, b: 16 * (a + b)): "both codes are moved four bits up. Only the first one is.",
     (lambda a, b: 16 * a): "the second code of each pair is missing.",
     (lambda a, b: b): "the first code of each pair is missing: four bits up, it is the high half.",
@@ -241,6 +244,12 @@ rounded_output_error = Exercise(
             "too much.": _in_code_space,
             "these are the errors of all outputs. One number is asked for: their norm over that of the outputs.": (
                 lambda X, W, c, m: X @ (W - _rounded(W, c, m)).T
+            ),
+            "these blocks come back column by column (`order='F'`). The weight is flattened row by row.": (
+                lambda X, W, c, m: relative(X @ W.T, X @ (_NF4[c] * m[:, None]).reshape(W.shape, order="F").T)
+            ),
+            "this divides by ||X|| ||W||. What is compared is the output: divide by the norm of X @ W.T.": (
+                lambda X, W, c, m: np.linalg.norm(X @ (W - _rounded(W, c, m)).T) / np.linalg.norm(X) / np.linalg.norm(W)
             ),
             "this divides by the norm of the weights. What is compared is the output: divide by the norm of X @ W.T.": (
                 lambda X, W, c, m: np.linalg.norm(X @ (W - _rounded(W, c, m)).T) / np.linalg.norm(W)

@@ -119,6 +119,12 @@ def _one_grid(offset: float, half: int) -> np.ndarray:
     return levels / levels.max()
 
 
+def _one_grid_with_zero(offset: float, half: int) -> np.ndarray:
+    levels = _one_grid(offset, half)
+    levels[np.abs(levels).argmin()] = 0.0
+    return levels
+
+
 def _with_the_median(offset: float, half: int) -> np.ndarray:
     """The slice [:-1] forgotten on both sides: the quantile of 1/2, which is 0, comes along with each."""
     levels = [NormalDist().inv_cdf(p) for p in np.linspace(offset, 0.5, half + 1)]
@@ -157,6 +163,11 @@ _normal_float = Exercise(
         {
             "this has no exact 0, and as many levels below as above. A weight of 0, as in padding, must come back as "
             "0.": lambda offset, half: _normal(offset, half, sides="equal", zeros=0),
+            "this is NF4's own codebook, whatever `offset` and `half` say.": (
+                lambda offset, half: _normal(0.9677083, 8)
+            ),
+            "this is one row of equal steps in probability, from 1 - offset to the offset, with a 0 put in the place "
+            "of a level. Each side has equal steps of its own.": _one_grid_with_zero,
             "this is one row of equal steps in probability, from 1 - offset to the offset. It has no exact 0: build "
             "two sides and put the 0 between them.": _one_grid,
             "these are the middles of 2 * half equally likely bins. They have no exact 0 and leave the offset "

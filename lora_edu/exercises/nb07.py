@@ -124,6 +124,12 @@ bits_of_constants = Exercise(
             "this is how many values the code has. The question is how many bits it takes.": (
                 lambda budget, b, s: 2.0 ** math.floor(_left(budget, b, s))
             ),
+            "this is the exponent of 2 of what is left. What is left are bits already.": (
+                lambda budget, b, s: math.floor(math.log2(max(1.0, _left(budget, b, s))))
+            ),
+            "this rounds 32 / second_size up. Round once, down, at the end.": (
+                lambda budget, b, s: math.floor((budget - 4) * b) - math.ceil(32 / s)
+            ),
             "this is one weight's share of the budget. A block of block_size weights pays for a constant together.": (
                 lambda budget, b, s: budget - 4
             ),

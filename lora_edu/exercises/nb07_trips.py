@@ -85,6 +85,11 @@ def _about_the_move(result, trip, W):
     got = as_array(result)
     if got is not None and got.shape != ():
         return "one number is asked for: the norm of all moves over that of what the first trip left."
+    if trip.name == "NF4" and got is not None and 0 < abs(got) < 1e-2:
+        return (
+            f"{trip.name} leaves on the second trip exactly what the first one left, and yours is {describe(result)}: "
+            "something rounds or changes the weight between the trips."
+        )
     if trip.name == "NF4":
         return (
             f"{trip.name} leaves on the second trip what the first one left: its answer is 0, and yours "

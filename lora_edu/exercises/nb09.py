@@ -226,6 +226,11 @@ qlora_output = Exercise(
         "(n_blocks, -1), with one block a row.": (
             _output(lambda c, m: (_NF4[c].reshape(-1, len(m)) * m).reshape(c.shape))
         ),
+        "this takes the absmax by the column alone, as if each row began with the first one. The blocks run on from "
+        "row to row.": _output(lambda c, m: _NF4[c] * m[np.arange(c.shape[1]) // (c.size // len(m)) % len(m)]),
+        "this takes the absmax by the row alone: blocks end inside a row, too.": (
+            _output(lambda c, m: _NF4[c] * np.resize(m, len(c))[:, None])
+        ),
         "this takes the blocks down the columns. The weight is flattened row by row.": (
             _output(lambda c, m: _weight(c.T, m).T)
         ),

@@ -145,6 +145,27 @@ _SWEEPS = [
     ),
 ]
 
+
+def _unequal(score, lucky):
+    """One method by another score than the other."""
+
+    def judge(full, lora):
+        mine, other = (min(map(score if one == lucky else _mean, runs.values())) for one, runs in
+                       (("LoRA", lora), ("full fine-tuning", full)))  # fmt: skip
+        return mine - other
+
+    return judge
+
+
+_UNEQUAL = {
+    f"{lucky} is judged by {words} over the seeds here, and the other by the mean. The same rule holds for both.": (
+        _unequal(score, lucky)
+    )
+    for score, words in SCORES.items()
+    for lucky in ("LoRA", "full fine-tuning")
+}
+
+
 lora_minus_full = Exercise(
     "9.4",
     _result,
@@ -173,6 +194,7 @@ lora_minus_full = Exercise(
             "this chooses by the worst run and compares it. Take the mean over the seeds for both.": (
                 lambda full, lora: _result(full, lora, max, max)
             ),
+            **_UNEQUAL,
             "this is the difference of the two best rates. The difference of their losses is asked for.": (
                 lambda full, lora: _best(lora) - _best(full)
             ),

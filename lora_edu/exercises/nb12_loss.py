@@ -28,6 +28,8 @@ TARGETS = {
     "without first": lambda z, t: (z[:, 1:-1], t[:, 2:]),
     "without last": lambda z, t: (z[:, :-2], t[:, 1:-1]),
     "first sequence": lambda z, t: (z[:1, :-1], t[:1, 1:]),
+    "batch": lambda z, t: (z[:-1], t[1:]),
+    "batch, too": lambda z, t: (z[:-1, :-1], t[1:, 1:]),
     "without zeros": lambda z, t: (z[:, :-1][t[:, 1:] != 0][None], t[:, 1:][t[:, 1:] != 0][None]),
 }
 TARGET_MISTAKES = {
@@ -44,6 +46,8 @@ TARGET_MISTAKES = {
     "without first": "the first position is left out. It has a token that follows, too.",
     "without last": "the last token is left out. It follows the position before it.",
     "first sequence": "this looks at the first sequence alone.",
+    "batch": "this shifts along the batch, from one sequence to the next: nan where there is one. Shift axis 1.",
+    "batch, too": "this shifts along the batch as well: nan where there is one sequence. Shift axis 1 alone.",
     "without zeros": "this leaves token 0 out, as if it were padding. It is a token like the others.",
 }
 SCORES = {
@@ -105,6 +109,8 @@ def _loss(logits, tokens, targets="next", scores="right", reduce=np.mean, sign=-
     else:  # the logits are cut before anything is summed
         rows, wanted = TARGETS[targets](logits, tokens)
         rows = SCORES[scores](rows)
+    if not wanted.size:  # a batch of one, shifted
+        return math.nan
     return sign * reduce(np.take_along_axis(rows, wanted[..., None], axis=-1)[..., 0])
 
 

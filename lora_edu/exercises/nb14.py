@@ -113,6 +113,8 @@ most_tokens = Exercise(
         TOKEN_CASES,
         TOKEN_PARTS,
         {
+            "no token fits by this, in any case: the room comes out below zero, or as nothing. Card and `resident` are "
+            "both counted in bytes: times 2**30 for the card alone.": lambda c, r, t: 0,
             "this goes below zero where `resident` alone fills the card: 0 fit then. And int(...) cuts off.": (
                 lambda c, r, t: _tokens(c, r, t, turn="cut", low="negative")
             ),
@@ -158,7 +160,13 @@ most_tokens = Exercise(
 
 LLAMA_7B = [(4096, 4096)] * 4 + [(4096, 11008)] * 2 + [(11008, 4096)]
 LLAMA_65B = [(8192, 8192)] * 4 + [(8192, 22016)] * 2 + [(22016, 8192)]
-EXACT = [(5000, 12500), (12500, 4000), (20000, 100)]  # at rank 8 one side makes exactly 100,000
+EXACT = [
+    (5000, 12500),
+    (12500, 4000),
+    (20000, 100),
+    (100, 50),
+    (128256, 16),
+]  # at rank 8 one side makes exactly 100,000
 
 
 def _paged(shapes, rank, each=8, least=100_000, which="each"):
@@ -180,6 +188,10 @@ def _paged(shapes, rank, each=8, least=100_000, which="each"):
         return each * sum(rank * (a + b) for a, b in shapes if rank * max(a, b) >= least)
     if which == "both":
         return each * sum(rank * (a + b) for a, b in shapes if rank * min(a, b) >= least)
+    if which == "by side":
+        return each * sum(rank * side for pair in shapes for side in pair if side >= least)
+    if which == "product":
+        return each * sum(rank * (a + b) for a, b in shapes if rank * a * b >= least)
     if which == "by W":
         return each * sum(rank * (a + b) for a, b in shapes if a * b >= least)
     kept = {
@@ -209,6 +221,8 @@ LEAST_MISTAKES = {
 WHICH_MISTAKES = {
     "together": "this asks whether A and B together have 100,000 numbers. They are two tensors: each counts by itself.",
     "by W": "this asks whether W is large. What is paged belongs to A and B: rank * d_in and rank * d_out numbers.",
+    "by side": "this compares d_in and d_out with 100,000. A has rank * d_in numbers, B rank * d_out.",
+    "product": "this compares rank * d_in * d_out with 100,000. A has rank * d_in numbers, B rank * d_out.",
     "A": "only A is looked at. B has rank * d_out numbers of its own.",
     "B": "only B is looked at. A has rank * d_in numbers of its own.",
     "above": "a matrix with exactly 100,000 numbers is paged: at least, not more than.",

@@ -157,7 +157,7 @@ def _others(value: Any) -> list:
     if not _is_array(value) or not len(value):
         return []
     if _is_float(value):
-        return [change(value) for change in CHANGES]
+        return [*(change(value) for change in CHANGES), _turned(value, 1)]
     return [_turned(value, by) for by in (1, 2)]
 
 
