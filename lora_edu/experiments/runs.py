@@ -29,6 +29,8 @@ from lora_edu.experiments.nb06 import FORMAT_ARMS, format_loss
 from lora_edu.experiments.nb07 import DOUBLE_QUANT_ARMS, double_quant_loss
 from lora_edu.experiments.nb08 import FILM_ARMS, step_film
 from lora_edu.experiments.nb09 import QUALITY_ARMS, film, fine_tuned_loss
+from lora_edu.experiments.nb10 import PRICE_ARMS, WHERE_ARMS, adapted_loss
+from lora_edu.experiments.nb10_spectra import SPECTRA_ARMS, spectra_arm
 from lora_edu.experiments.nb12 import FOUR_STATES, adapted
 from lora_edu.experiments.nb13 import RANK_ARMS, VERSE_ARMS, classified, loss_at_rank
 from lora_edu.experiments.nb13_formats import AFTER_ARMS, format_after
@@ -93,6 +95,9 @@ EXPERIMENTS = {
     "step-films": Experiment(step_film, FILM_ARMS),  # notebook 08
     "qlora-film": Experiment(film, {"150 steps": {}}),  # notebook 09
     "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS),  # notebook 09
+    "lora-where": Experiment(adapted_loss, WHERE_ARMS),  # notebook 10
+    "lora-price": Experiment(adapted_loss, PRICE_ARMS),  # notebook 10
+    "lora-spectra": Experiment(spectra_arm, SPECTRA_ARMS),  # notebook 10
     "real-model": Experiment(adapted, FOUR_STATES),  # notebook 12
     "verses": Experiment(classified, VERSE_ARMS),  # notebook 13
     "rank-and-size": Experiment(loss_at_rank, RANK_ARMS),  # notebook 13

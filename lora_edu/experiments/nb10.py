@@ -1,0 +1,256 @@
+"""What LoRA learns, where, and at what price: many short runs of fine-tuning, each measured on both texts (notebook 10)
+
+Each arm trains the shipped base on plays in one way with one seed, and measures the loss on held-out plays (learned)
+and on held-out addresses (forgotten). Protocol, batches and A are those of notebook 09: where two arms say the same,
+they give the same numbers, so its stored runs count here too (`all_runs`).
+
+Rates are swept with seed 0; the best rate of an arm is run with two more seeds. `lora-where` asks which matrices and
+which factor to train under one budget; `lora-price` asks for ranks, rates, scalings and steps.
+"""
+
+import torch
+from torch import nn
+
+from lora_edu.experiments.nb09 import BLOCK_SIZE, prepared
+from lora_edu.gpt import GPT
+from lora_edu.lora import add_lora, lora_layers
+from lora_edu.measures import block_linears
+from lora_edu.models.pretrain import load_base
+from lora_edu.qlora import quantize_linears
+from lora_edu.texts import load_text
+from lora_edu.training import evaluate, train
+
+
+def adapted_loss(
+    method: str,
+    lr: float,
+    *,
+    rank: int = 8,
+    scaling: float = 2.0,
+    targets: tuple[str, ...] | str = "all-linear",
+    frozen: str = "",
+    steps: int = 100,
+    repeat: int = 0,
+    dial: tuple[float, ...] = (),
+    windows: int = 64,
+    seed: int = 0,
+    folder=None,
+    progress: bool = True,
+) -> dict:
+    """Fine-tune the shipped base on plays in one way, and measure it on held-out text.
+
+    method: full, blocks, lora or qlora; scaling: s = alpha / rank; targets: the matrices with adapters; frozen: the
+    factor, "A" or "B", that keeps its random start (then the other one starts at zero). The seed is seed + repeat.
+    dial: shares, 0 to 1: both losses are also measured with the base plus such a share of all changes.
+    Returns both losses in nats per byte, how many numbers were trained, and the norm of all updates of block matrices
+    as a share of the norm of these matrices. A run whose loss is no longer finite returns {"diverged": True}.
+    """
+    plays, speeches = load_text("shakespeare"), load_text("speeches")
+    model = ready(load_base("laptop", device="cpu"), method, rank, scaling, targets, frozen, seed + repeat)
+    before, start = block_weights(model), trained_values(model)
+    recipe = {"lr": lr, "batch_size": 4, "seed": seed + repeat, "eval_windows": 1, "progress": progress}
+    try:
+        train(model, plays, steps, **recipe, device="cpu")  # a GPU computes in bfloat16: other numbers
+    except FloatingPointError:
+        return {"diverged": True}
+    result = {
+        "plays": round(evaluate(model, plays.validation, max_windows=windows), 5),
+        "addresses": round(evaluate(model, speeches.validation, max_windows=windows), 5),
+        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "norm": round(relative_norm(before, block_weights(model)), 5),
+    }
+    if dial:
+        end, texts = trained_values(model), (plays.validation, speeches.validation)
+        result["dial"] = {}
+        for share in dial:
+            turn(model, start, end, share)
+            losses = [round(evaluate(model, text, max_windows=windows), 5) for text in texts]
+            result["dial"][f"{share:g}"] = losses
+    return result
+
+
+def trained_values(model: GPT) -> dict[str, torch.Tensor]:
+    """Copies of all that is trained, by name."""
+    return {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+
+
+@torch.no_grad()
+def turn(model: GPT, start: dict[str, torch.Tensor], end: dict[str, torch.Tensor], share: float) -> None:
+    """Set the model to its start plus a share of its change: of weights, or, with adapters, of the updates s B A."""
+    for name, value in model.named_parameters():
+        if name.endswith("lora_B") and name in end:
+            value.copy_(share * end[name])  # A as it was trained: B A is what is scaled
+        elif name in end and not name.endswith("lora_A"):
+            value.copy_(start[name] + share * (end[name] - start[name]))
+
+
+def ready(model: GPT, method: str, rank: int, scaling: float, targets, frozen: str, seed: int) -> GPT:
+    """The model in the state in which this way begins to train it: in place, and returned."""
+    if method in ("full", "blocks"):
+        return prepared(model, method)
+    if method == "qlora":
+        quantize_linears(model, block_size=BLOCK_SIZE, double_quant=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # A is drawn at random
+        add_lora(model, rank=rank, alpha=scaling * rank, targets=targets)
+        for layer in lora_layers(model).values():
+            if frozen == "A":
+                layer.lora_A.requires_grad_(False)
+            if frozen == "B":  # the roles change: B is drawn as A is, and A starts at zero
+                nn.init.uniform_(layer.lora_B, -(layer.lora_B.shape[0] ** -0.5), layer.lora_B.shape[0] ** -0.5)
+                nn.init.zeros_(layer.lora_A)
+                layer.lora_B.requires_grad_(False)
+    return model
+
+
+@torch.no_grad()
+def block_weights(model: GPT) -> dict[str, torch.Tensor]:
+    """What each linear layer of the blocks multiplies with, updates added: path -> (d_out, d_in)."""
+    adapters, found = lora_layers(model), {}
+    for path, layer in adapters.items():
+        base = layer.base.dequantize() if hasattr(layer.base, "dequantize") else layer.base.weight
+        found[path] = base + layer.delta_weight()
+    for path, layer in block_linears(model).items():
+        inside = f"blocks.{path}".removesuffix(".base")
+        if inside not in adapters:
+            found[inside] = layer.weight.detach().clone()
+    return found
+
+
+def relative_norm(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> float:
+    """The norm of all changes, as a share of the norm of what was changed."""
+    change = sum(float((after[path] - before[path]).square().sum()) for path in before)
+    return (change / sum(float(weight.square().sum()) for weight in before.values())) ** 0.5
+
+
+# --- where: one budget ----------------------------------------------------------------------------------------------
+# Per block: one 256 x 256 matrix takes 512 numbers a rank, an MLP matrix 1,280, all six 4,608. The budget is 10,240 a
+# block; six matrices at rank 2 take 9,216: these are the arms `lora r2` of `lora-price`.
+
+PLACES: dict[str, tuple[tuple[str, ...], int]] = {
+    "q": (("q_proj",), 20),
+    "v": (("v_proj",), 20),
+    "o": (("o_proj",), 20),
+    "q v": (("q_proj", "v_proj"), 10),
+    "q k v o": (("q_proj", "k_proj", "v_proj", "o_proj"), 5),
+    "up": (("up_proj",), 8),
+    "down": (("down_proj",), 8),
+    "up down": (("up_proj", "down_proj"), 4),
+}
+# Half of an adapter's numbers are left if a factor is frozen, so rank 16 then trains as many as rank 8 does in full.
+FROZEN = {"A frozen": ("A", 16), "B frozen": ("B", 16)}
+PLACE_RATES = {"q": (3e-3, 1e-2, 3e-2)} | {way: (1e-2, 2e-2, 3e-2) for way in [*PLACES, *FROZEN] if way != "q"}
+SEEDS = (0, 1, 2)
+# The best of each sweep: a test holds this table against the stored results.
+BEST_PLACE_RATES = {
+    "q": 1e-2,
+    "v": 2e-2,
+    "o": 2e-2,
+    "q v": 2e-2,
+    "q k v o": 2e-2,
+    "up": 1e-2,
+    "down": 2e-2,
+    "up down": 2e-2,
+    "A frozen": 2e-2,
+    "B frozen": 2e-2,
+}
+
+
+def arm_name(way: str, lr: float, seed: int, steps: int = 100) -> str:
+    """The name of an arm, for example `q v, lr 0.01, seed 0`."""
+    return f"{way}, lr {lr:g}, seed {seed}" + ("" if steps == 100 else f", {steps} steps")
+
+
+def arms_of(way: str, lrs: tuple[float, ...], seeds: tuple[int, ...] = (0,), **options) -> dict[str, dict]:
+    """Arms of one way to train, by name: every rate with every seed."""
+    steps = options.get("steps", 100)
+    return {arm_name(way, lr, seed, steps): {"lr": lr, "repeat": seed} | options for lr in lrs for seed in seeds}
+
+
+def _where_arms() -> dict[str, dict]:
+    arms = {}
+    for way, (targets, rank) in PLACES.items():
+        arms |= arms_of(way, PLACE_RATES[way], method="lora", rank=rank, targets=targets)
+    for way, (frozen, rank) in FROZEN.items():
+        arms |= arms_of(way, PLACE_RATES[way], method="lora", rank=rank, frozen=frozen)
+    for way, lr in BEST_PLACE_RATES.items():
+        targets, rank = PLACES.get(way, ("all-linear", 16))
+        options = {"method": "lora", "rank": rank, "targets": targets}
+        arms |= arms_of(way, (lr,), SEEDS[1:], **options | ({"frozen": FROZEN[way][0]} if way in FROZEN else {}))
+    return arms
+
+
+WHERE_ARMS = _where_arms()
+
+# --- ranks, rates, scalings, steps ---------------------------------------------------------------------------------
+
+# Three conventions for s, equal at rank 8.
+SCALINGS = {
+    "alpha = 2r": lambda rank: 2.0,
+    "alpha = 16": lambda rank: 16 / rank,
+    "alpha / sqrt r": lambda rank: 2 * (8 / rank) ** 0.5,
+}
+RANK_RATES = {1: (3e-3, 1e-2, 2e-2, 3e-2), 2: (1e-2, 2e-2, 3e-2), 4: (6e-3, 1e-2, 2e-2, 3e-2)}
+OTHER_RATES = {
+    ("alpha = 16", 1): (1e-3, 3e-3, 1e-2, 2e-2),
+    ("alpha = 16", 64): (3e-3, 1e-2, 2e-2),
+    ("alpha / sqrt r", 1): (3e-3, 6e-3, 1e-2, 2e-2),
+    ("alpha / sqrt r", 64): (3e-3, 6e-3, 1e-2),
+}
+
+
+def rank_way(method: str, rank: int, scaling: str = "alpha = 2r") -> str:
+    """The name of adapters on all six matrices at one rank, for example `lora r8`."""
+    return f"{method} r{rank}" + ("" if scaling == "alpha = 2r" else f", {scaling}")
+
+
+def _rank_arms() -> dict[str, dict]:
+    arms = {}
+    for rank, lrs in RANK_RATES.items():
+        arms |= arms_of(rank_way("lora", rank), lrs, method="lora", rank=rank)
+    return arms
+
+
+DIAL = (0.9, 0.75, 0.5, 0.25)
+FINE_DIAL = (0.9, 0.75, 0.7, 0.6, 0.5, 0.4, 0.35, 0.25)  # of adapters: they are read where full fine-tuning arrives
+DIALED = {
+    "full": {"lr": 2e-3, "method": "full"},
+    "blocks": {"lr": 2e-3, "method": "blocks"},
+    "lora r8": {"lr": 1e-2, "method": "lora", "rank": 8},
+    "lora r64": {"lr": 3e-3, "method": "lora", "rank": 64},
+}
+
+
+def _dial_arms() -> dict[str, dict]:
+    """The best run of each way, and the dial of notebook 00 on it."""
+    return {
+        f"dial of {way}, seed {seed}": options
+        | {"repeat": seed, "dial": FINE_DIAL if options["method"] == "lora" else DIAL}
+        for way, options in DIALED.items()
+        for seed in SEEDS
+    }
+
+
+def _scaling_arms() -> dict[str, dict]:
+    arms = {}
+    for (scaling, rank), lrs in OTHER_RATES.items():
+        options = {"method": "lora", "rank": rank, "scaling": SCALINGS[scaling](rank)}
+        arms |= arms_of(rank_way("lora", rank, scaling), lrs, **options)
+    return arms
+
+
+def _front_arms() -> dict[str, dict]:
+    """Rates below the best, where full fine-tuning learns as little as adapters do: with three seeds, 09's included."""
+    arms = arms_of("full", (3e-4, 6e-4), (1, 2), method="full")
+    arms |= arms_of("blocks", (3e-4,), SEEDS[:1], method="blocks") | arms_of("blocks", (6e-4,), SEEDS, method="blocks")
+    arms |= arms_of("blocks", (1e-3,), (1, 2), method="blocks")
+    arms |= arms_of("qlora r1", (2e-2,), method="qlora", rank=1) | arms_of(
+        "qlora r64", (3e-3,), method="qlora", rank=64
+    )
+    arms |= arms_of("lora r8", (3e-3, 6e-3), (1, 2), method="lora", rank=8)
+    arms |= arms_of("lora r64", (1e-3,), (1, 2), method="lora", rank=64)
+    arms |= arms_of("lora r8", (1e-2,), SEEDS[:1], method="lora", rank=8, steps=30)  # notebook 10 runs it again
+    return arms
+
+
+PRICE_ARMS = _rank_arms() | _front_arms() | _dial_arms() | _scaling_arms()

@@ -1,0 +1,281 @@
+"""What lies in the updates that notebook 10 looks at: subspaces, spectra, amplification, intruders.
+
+A run trains the base as `nb10` does, at the best rate of its way, and takes every update dW = W' - W apart. Arms
+`alike` compare the updates of two seeds; the others look at one run:
+
+    spectrum        how the squared norm of dW spreads over its components
+    amplification   how much of W lies in the directions of dW (section 7.3 of the LoRA paper)
+    intruders       strong directions of W' that W does not have (Shuttleworth et al. 2024, arXiv 2410.21228): how many
+                    there are, and what both losses do when they are scaled down, beside other cuts of the same norm
+"""
+
+import functools
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lora_edu import files
+from lora_edu.experiments.nb10 import block_weights, ready
+from lora_edu.gpt import GPT
+from lora_edu.lora import adapter_state
+from lora_edu.models.pretrain import load_base
+from lora_edu.texts import load_text
+from lora_edu.training import evaluate, train
+
+# way -> method, rank, learning rate: the best of the sweeps
+WAYS = {
+    "lora r8": ("lora", 8, 1e-2),
+    "lora r64": ("lora", 64, 3e-3),
+    "blocks": ("blocks", 0, 2e-3),
+}
+STORED_LAYER = "blocks.2.attention.q_proj"  # the paper looks at the queries of a middle layer
+STRONGEST, OLD = 10, 0.5  # an intruder: one of the 10 strongest directions of W', with no cosine of 0.5 to any of W
+Updates = dict[str, Tensor]  # path of a layer -> dW (d_out, d_in)
+
+
+@functools.lru_cache(maxsize=16)  # 13 MB each
+def trained(way: str, seed: int, steps: int = 100) -> tuple[Updates, Updates]:
+    """The updates of one run, and its adapter tensors by name (none where there are none)."""
+    method, rank, lr = WAYS[way]
+    model = ready(load_base("laptop", device="cpu"), method, max(rank, 1), 2.0, "all-linear", "", seed)
+    before = block_weights(model)
+    recipe = {"lr": lr, "batch_size": 4, "seed": seed, "eval_windows": 1, "progress": False}
+    train(model, load_text("shakespeare"), steps, **recipe, device="cpu")
+    factors = adapter_state(model) if rank else {}
+    return {path: weight.detach() - before[path] for path, weight in block_weights(model).items()}, factors
+
+
+def factors_A(factors: Updates) -> Updates:
+    """path -> A, of the adapter tensors of a run."""
+    return {name.removesuffix(".lora_A"): A for name, A in factors.items() if name.endswith(".lora_A")}
+
+
+def untrained_factors(way: str, seed: int) -> Updates:
+    """A as it is drawn at the start of a run."""
+    method, rank, _ = WAYS[way]
+    model = ready(load_base("laptop", device="cpu"), method, rank, 2.0, "all-linear", "", seed)
+    return factors_A(adapter_state(model))
+
+
+# --- one run -------------------------------------------------------------------------------------------------------
+
+
+def anatomy(
+    way: str, *, repeat: int = 0, cuts: bool = False, seed: int = 0, folder=None, progress: bool = True
+) -> dict:
+    """Take the updates of one run apart. cuts: measure what cutting the intruders down does to both losses."""
+    base, updates = load_base("laptop", device="cpu"), trained(way, seed + repeat)[0]
+    weights = block_weights(base)
+    generator = torch.Generator().manual_seed(seed + repeat)
+    turned = {path: turned_at_random(dW, generator) for path, dW in updates.items()}
+    result = {"losses": losses(base, updates), "norm": _norm(updates, weights)}
+    result["rank for 90%"] = {path: rank_for(torch.linalg.svdvals(dW)) for path, dW in updates.items()}
+    result["amplification"] = {
+        path: amplification(weights[path], updates[path], generator) for path in weights if "attention" in path
+    }
+    result["intruders"] = {
+        str(times): [count(weights, {path: times * dW for path, dW in side.items()}) for side in (updates, turned)]
+        for times in (0.5, 1, 2)
+    }  # of the updates, and of the same updates turned at random
+    if cuts:
+        result["cuts"] = cut_losses(base, weights, updates)
+    return result
+
+
+def losses(base: GPT, updates: Updates) -> list[float]:
+    """The loss on plays and on addresses of the base with these updates."""
+    model = load_base("laptop", device="cpu")
+    with torch.no_grad():
+        for path, dW in updates.items():
+            model.get_submodule(path).weight.add_(dW)
+    return [round(evaluate(model, load_text(name).validation), 5) for name in ("shakespeare", "speeches")]
+
+
+def turned_at_random(dW: Tensor, generator: torch.Generator) -> Tensor:
+    """A matrix with the singular values of dW, and so its norm, in directions drawn at random."""
+    strengths = torch.linalg.svdvals(dW)
+    left, right = (random_directions(side, len(strengths), generator) for side in dW.shape)
+    return (left * strengths) @ right.T
+
+
+def random_directions(size: int, count: int, generator: torch.Generator) -> Tensor:
+    """(size, count): columns of length 1, at right angles."""
+    return torch.linalg.qr(torch.randn(size, count, generator=generator))[0]
+
+
+def rank_for(strengths: Tensor, share: float = 0.9) -> int:
+    """How many components hold this share of the squared norm."""
+    kept = strengths.double().square().cumsum(0)
+    return int(torch.searchsorted(kept, share * kept[-1])) + 1
+
+
+def amplification(W: Tensor, dW: Tensor, generator: torch.Generator) -> dict[str, list[float]]:
+    """||U^T W V|| for the 4 or 8 strongest directions of dW, of W, and of a random matrix; and the norm of dW there."""
+    (U, S, Vt), (own_U, _, own_Vt) = (torch.linalg.svd(M, full_matrices=False) for M in (dW, W))
+    found: dict[str, list[float]] = {"dW": [], "W": [], "random": [], "norm": []}
+    for rank in (4, 8):
+        left, right = (random_directions(side, rank, generator) for side in dW.shape)
+        found["dW"].append((U[:, :rank].T @ W @ Vt[:rank].T).norm().item())
+        found["W"].append((own_U[:, :rank].T @ W @ own_Vt[:rank].T).norm().item())
+        found["random"].append((left.T @ W @ right).norm().item())
+        found["norm"].append(S[:rank].norm().item())
+    return {name: [float(f"{value:.4g}") for value in values] for name, values in found.items()}
+
+
+# --- intruders -----------------------------------------------------------------------------------------------------
+
+
+def intruders(W: Tensor, dW: Tensor, strongest: int = STRONGEST, old: float = OLD) -> tuple[Tensor, Tensor]:
+    """The components of W' = W + dW that are new, and those that are not, among its strongest: two (d_out, d_in)."""
+    own = torch.linalg.svd(W, full_matrices=False)[0]
+    U, S, Vt = torch.linalg.svd(W + dW, full_matrices=False)
+    new = (U[:, :strongest].T @ own).abs().amax(dim=1) < old
+    pick = lambda which: (U[:, :strongest][:, which] * S[:strongest][which]) @ Vt[:strongest][which]  # noqa: E731
+    return pick(new), pick(~new)
+
+
+def count(weights: Updates, updates: Updates) -> int:
+    """The intruders in all matrices together, of ten candidates each."""
+    return sum(new_directions(weights[path], dW) for path, dW in updates.items())
+
+
+def new_directions(W: Tensor, dW: Tensor, strongest: int = 10, old: float = 0.5) -> int:
+    """How many of the strongest left singular vectors of W + dW have no cosine of `old` to any of W."""
+    own, U = (torch.linalg.svd(M, full_matrices=False)[0] for M in (W, W + dW))
+    return int(((U[:, :strongest].T @ own).abs().amax(dim=1) < old).sum())
+
+
+CUTS = (0.1, 0.25, 0.5)  # shares of an intruder that are taken away
+PARTS = (0.5, 1.0)  # shares of what dW wrote into the directions of the intruders
+DIAL = (0.9, 0.75, 0.5)  # what is left of the whole of dW
+
+
+def cut_losses(base: GPT, weights: Updates, updates: Updates) -> dict[str, list[float]]:
+    """[plays, addresses, norm taken away as a share of that of dW] after each cut, by its name and size.
+
+    "intruders": they are scaled down, as in the paper. "rest of dW": by the same norm, what of dW lies outside their
+    directions. "old directions": by the same norm, the other strong components of W'. "dW in intruders": what dW wrote
+    into their directions, and nothing of W. "dial": the whole of dW.
+    """
+    parts = {path: intruders(weights[path], dW) for path, dW in updates.items()}
+    inside = {path: _inside(parts[path][0], dW) for path, dW in updates.items()}
+    cuts: dict[str, Updates] = {}
+    for share in CUTS:
+        new = {path: share * part[0] for path, part in parts.items()}
+        rest = {path: to_norm(dW - inside[path], new[path]) for path, dW in updates.items()}
+        cuts |= {f"intruders, {share:g}": new, f"rest of dW, {share:g}": rest}
+    cuts["old directions, 0.25"] = {path: to_norm(part[1], 0.25 * part[0]) for path, part in parts.items()}
+    cuts |= {f"dW in intruders, {share:g}": {path: share * dW for path, dW in inside.items()} for share in PARTS}
+    cuts |= {f"dial, {kept:g}": {path: (1 - kept) * dW for path, dW in updates.items()} for kept in DIAL}
+    return {name: _after(base, updates, cut) for name, cut in cuts.items()}
+
+
+def to_norm(matrix: Tensor, like: Tensor) -> Tensor:
+    """The matrix, scaled down to the norm of another one; never scaled up."""
+    return matrix * min(1.0, like.norm().item() / max(matrix.norm().item(), 1e-12))
+
+
+def _inside(new: Tensor, dW: Tensor) -> Tensor:
+    """What of dW lies in the output directions of the intruders."""
+    directions = torch.linalg.svd(new, full_matrices=False)[0][:, : _rank(new)]
+    return directions @ (directions.T @ dW)
+
+
+def _rank(matrix: Tensor) -> int:
+    return int(torch.linalg.matrix_rank(matrix, tol=1e-4))
+
+
+def _after(base: GPT, updates: Updates, cut: Updates) -> list[float]:
+    left = {path: dW - cut[path] for path, dW in updates.items()}
+    return [*losses(base, left), round(_norm(cut, updates), 4)]
+
+
+def _norm(changes: Updates, of: Updates) -> float:
+    """The norm of all matrices together, as a share of that of others."""
+    one, other = (sum(float(m.square().sum()) for m in side.values()) for side in (changes, of))
+    return round((one / other) ** 0.5, 5)
+
+
+# --- two runs ------------------------------------------------------------------------------------------------------
+
+FIRST, SECOND = (1, 2, 4, 8), (1, 2, 4, 8, 16, 32, 64)
+
+
+def similarity(one: Tensor, other: Tensor) -> float:
+    """How much two subspaces share, 0 to 1: columns (d, i) and (d, j) of length 1, each set at right angles."""
+    return ((one.T @ other).square().sum() / min(one.shape[1], other.shape[1])).item()
+
+
+def alike(*, repeat: int = 0, store: str = "", seed: int = 0, folder=None, progress: bool = True) -> dict:
+    """The similarity of the updates of different runs, the mean over the 16 attention matrices, all 256 x 256.
+
+    Pair -> side -> rows for 1, 2, 4, 8 directions of the first, columns for 1 to 64 of the second. Sides: "A": of the
+    factor; "A, untrained": as it was drawn; "output" and "input": the singular vectors of dW.
+    store: the path of a layer whose factors go to `lora-spectra.safetensors` in `folder`, in 16 bits.
+    """
+    here, there = seed + repeat, (seed + repeat + 1) % 3
+    r8, r64, r64_there, blocks = (
+        trained(way, s) for way, s in (("lora r8", here), ("lora r64", here), ("lora r64", there), ("blocks", there))
+    )
+    if store and folder:
+        _store(store, {"r8": r8, "r64": r64, "r64 again": r64_there, "blocks": blocks}, folder)
+    starts = untrained_factors("lora r8", here), untrained_factors("lora r64", there)
+    W = block_weights(load_base("laptop", device="cpu"))
+    pairs = {
+        "r8, r64": (r8, r64_there),
+        "r8, r64, same seed": (r8, r64),
+        "r64, r64": (r64, r64_there),
+        "r8, blocks": (r8, blocks),
+        "r8, W": (r8, (W, {})),
+        "r64, W": (r64, (W, {})),
+    }
+    found: dict[str, dict] = {}
+    for name, (one, other) in pairs.items():
+        found[name] = {side: _mean_grid(one[0], other[0], k) for k, side in ((0, "output"), (2, "input"))}
+        if one[1] and other[1]:
+            found[name]["A"] = _mean_grid(factors_A(one[1]), factors_A(other[1]), 2)
+    found["r8, r64"]["A, untrained"] = _mean_grid(*starts, 2)
+    return found
+
+
+def _store(path: str, runs: dict[str, tuple[Updates, Updates]], folder: Path) -> None:
+    kept = {}
+    for name, (updates, factors) in runs.items():
+        tensors = {key: factors[f"{path}.lora_{key}"] for key in "AB"} if factors else {"dW": updates[path]}
+        kept |= {f"{name}, {key}": tensor.half().contiguous() for key, tensor in tensors.items()}
+    with files.staging(folder / "lora-spectra.safetensors") as target:
+        save_file(kept, target)
+
+
+def _mean_grid(one: Updates, other: Updates, side: int) -> list[list[float]]:
+    """side: 0 for the left singular vectors of each matrix, 2 for the right ones."""
+    grids = []
+    for path in one:
+        if "attention" not in path:
+            continue
+        u, v = (_directions(m[path], side) for m in (one, other))
+        grids.append(torch.tensor([[similarity(u[:, :i], v[:, :j]) for j in SECOND] for i in FIRST]))
+    return [[round(value, 4) for value in row] for row in torch.stack(grids).mean(dim=0).tolist()]
+
+
+def _directions(matrix: Tensor, side: int) -> Tensor:
+    U, _, Vt = torch.linalg.svd(matrix, full_matrices=False)
+    return U if side == 0 else Vt.T
+
+
+def spectra_arm(way: str = "", **options) -> dict:
+    """An arm of the experiment: one run taken apart, or, without a way, two seeds compared."""
+    return anatomy(way, **options) if way else alike(**options)
+
+
+SEEDS = (0, 1, 2)
+SPECTRA_ARMS = {
+    **{
+        f"{way}, seed {seed}": {"way": way, "repeat": seed, "cuts": way == "lora r8"}
+        for way in ("lora r8", "lora r64", "blocks")
+        for seed in SEEDS
+    },
+    **{f"alike, seed {seed}": {"repeat": seed} | ({"store": STORED_LAYER} if seed == 0 else {}) for seed in SEEDS},
+}

@@ -1,0 +1,324 @@
+"""What the runs of notebook 10 say about learning and forgetting: the cloud, one budget, ranks and rates.
+
+`learned` is what a run wins on held-out plays, `forgotten` what it loses on held-out addresses, both against the base
+as shipped and in nats per byte.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import ipywidgets
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from lora_edu.experiments import load_results
+from lora_edu.experiments.nb10 import DIALED, PLACES, SCALINGS, SEEDS, rank_way
+from lora_edu.figures.plots import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED
+from lora_edu.figures.sliders import View, explore
+
+Drawn = tuple[Figure, str]  # a figure and its words
+
+
+class Run(NamedTuple):
+    """One training run: way ("full", "blocks", "lora r8", "q v", ...), rate, seed, steps, and both losses after it."""
+
+    way: str
+    lr: float
+    seed: int
+    steps: int
+    plays: float
+    addresses: float
+
+    @property
+    def learned(self) -> float:
+        return base_losses()[0] - self.plays
+
+    @property
+    def forgotten(self) -> float:
+        return self.addresses - base_losses()[1]
+
+
+# --- the stored runs -------------------------------------------------------------------------------------------------
+
+OF_09 = {"full": "full", "blocks": "blocks", "lora": "lora r8", "qlora": "qlora r8", "lora rank 64": "lora r64"}
+
+
+def base_losses() -> tuple[float, float]:
+    """The losses of the shipped base on plays and addresses, on the windows that every run is measured on."""
+    return 2.75648, 0.92318  # a test holds them against the stored arm "lora, not trained"
+
+
+def all_runs() -> list[Run]:
+    """Every stored run on all plays: this notebook's, and those of notebook 09, which follow the same protocol."""
+    found = []
+    for name, arm in load_results("qlora-quality")["arms"].items():
+        parts = name.split(", ")
+        if parts[0] in OF_09 and len(parts) == 4 and parts[1] == "all plays":
+            found.append(_run(OF_09[parts[0]], parts[2], parts[3], "100 steps", arm["after"], arm["addresses"]))
+    for experiment in ("lora-price", "lora-where"):
+        for name, arm in load_results(experiment)["arms"].items():
+            if "plays" in arm and not name.startswith("dial of "):
+                way, rest = name.split(", lr ")
+                lr, seed, *steps = rest.split(", ")
+                found.append(_run(way, f"lr {lr}", seed, (steps or ["100 steps"])[0], arm["plays"], arm["addresses"]))
+    same = [run._replace(way="all six") for run in found if run.way == "lora r2"]  # under another name
+    return found + same
+
+
+def _run(way: str, lr: str, seed: str, steps: str, plays: float, addresses: float) -> Run:
+    lr, seed, steps = (text.split()[k] for text, k in ((lr, 1), (seed, 1), (steps, 0)))
+    return Run(way, float(lr), int(seed), int(steps), plays, addresses)
+
+
+def of_way(runs: Iterable[Run], way: str, steps: int = 100) -> list[Run]:
+    return [run for run in runs if run.way == way and run.steps == steps]
+
+
+def best_rate(runs: Iterable[Run], way: str) -> float:
+    """The rate with the lowest loss on plays among those that were run with seed 0."""
+    return min((run for run in of_way(runs, way) if run.seed == 0), key=lambda run: run.plays).lr
+
+
+def at_best(runs: Iterable[Run], way: str) -> list[Run]:
+    """The runs of a way at its own best rate, one for each seed."""
+    runs = of_way(runs, way)
+    return sorted((run for run in runs if run.lr == best_rate(runs, way)), key=lambda run: run.seed)
+
+
+def front(runs: Iterable[Run], way: str, seed: int = 0) -> np.ndarray:
+    """(n, 2): learned and forgotten of one seed at each rate up to the best one, in the order of the rates."""
+    runs = list(of_way(runs, way))
+    chosen = [run for run in runs if run.seed == seed and run.lr <= best_rate(runs, way)]
+    return np.array([(run.learned, run.forgotten) for run in sorted(chosen, key=lambda run: run.lr)])
+
+
+def forgotten_at(points: np.ndarray, learned: float) -> float:
+    """What a way forgets at so much learning, between two of its runs (n, 2); not a number outside them."""
+    x, y = points[points[:, 0].argsort()].T
+    return float(np.interp(learned, x, y)) if x[0] <= learned <= x[-1] else float("nan")
+
+
+def extra(runs: Iterable[Run], way: str, other: str) -> list[float]:
+    """How much more each run of a way forgets than another way does at equal learning with the same seed, in nats.
+
+    Runs at rates up to the best one count, where the other way has runs on both sides.
+    """
+    runs = list(runs)
+    chosen = [run for run in of_way(runs, way) if run.lr <= best_rate(runs, way)]
+    gaps = [run.forgotten - forgotten_at(front(runs, other, run.seed), run.learned) for run in chosen]
+    return [gap for gap in gaps if not np.isnan(gap)] if way != other else []
+
+
+def dialed(way: str) -> np.ndarray:
+    """(n, 2): learned and forgotten of the best run of a way, turned down by the dial, means over seeds; 0 first."""
+    arms = load_results("lora-price")["arms"]
+    plays, addresses = base_losses()
+    lines = []
+    for seed in SEEDS:
+        if arm := arms.get(f"dial of {way}, seed {seed}"):
+            turned = sorted((float(share), losses) for share, losses in arm["dial"].items())
+            points = [losses for _, losses in turned] + [[arm["plays"], arm["addresses"]]]
+            lines.append([(0.0, 0.0), *((plays - one, other - addresses) for one, other in points)])
+    return np.mean(lines, axis=0) if lines else np.empty((0, 2))
+
+
+def dial_gaps(way: str) -> list[tuple[float, float]]:
+    """(learned, how much more a way forgets there than full), at each point of full's dial that the way reaches."""
+    points = dialed(way)
+    gaps = [(learned, forgotten_at(points, learned) - forgotten) for learned, forgotten in dialed("full")[1:]]
+    return [(float(learned), float(gap)) for learned, gap in gaps if not np.isnan(gap)]
+
+
+def spread(gaps: list[float]) -> str:
+    """The smallest and the largest of some numbers, and how many there are."""
+    return f"{min(gaps):+.3f} to {max(gaps):+.3f} ({len(gaps)} runs)" if gaps else "-"
+
+
+# --- the cloud: the slider of the first screen -----------------------------------------------------------------------
+
+CLOUD_ALT = (
+    "One dot for each training run. To the right: what it learned, the loss won on plays. Upward: what it forgot, the "
+    "loss added on addresses. Gray dots are all runs; adapters of the chosen rank are orange squares, seed 0 joined in "
+    "the order of its rates, QLoRA blue diamonds; full fine-tuning is a green dashed line with triangles."
+)
+RANKS = (1, 2, 4, 8, 64)
+MOST_FORGOTTEN = 0.5  # the top of the picture
+
+
+def cloud(runs: list[Run]) -> dict:
+    """Show the cloud with its slider."""
+    return explore(cloud_view(runs), CLOUD_ALT, rank=ipywidgets.SelectionSlider(options=RANKS, description="rank"))
+
+
+def cloud_view(runs: list[Run]) -> View:
+    """A view with one control, rank (one of RANKS)."""
+    figure = plt.figure(figsize=(9.2, 4.3), dpi=96)
+    axes = figure.add_axes([0.075, 0.13, 0.9, 0.77])
+    every = [run for run in runs if run.forgotten < MOST_FORGOTTEN and run.steps == 100 and "alpha" not in run.way]
+    axes.plot([r.learned for r in every], [r.forgotten for r in every], "o", color="#B9B9B9", ms=4)
+    _full_line(axes, runs)
+    (line,) = axes.plot([], [], "-s", color=ORANGE, lw=2, ms=7, zorder=4)
+    (dots,) = axes.plot([], [], "s", color=ORANGE, ms=6, mfc="white", zorder=5)
+    (rounded,) = axes.plot([], [], "D", color=BLUE, ms=6, zorder=5)
+    name = axes.text(0, 0, "", color=ORANGE, fontsize=11, ha="right", va="bottom")
+    axes.set(xlim=(0.66, 1.13), ylim=(0, MOST_FORGOTTEN), xlabel="learned: nats per byte won on plays")
+    axes.set_ylabel("forgotten: nats per byte lost on addresses")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title("The line of every rank lies above that of full fine-tuning", fontsize=12, loc="left")
+
+    def values(rank: int) -> dict:
+        way = rank_way("lora", rank)
+        points, best = front(runs, way), at_best(runs, way)
+        learned, forgot = points[-1]
+        there = forgotten_at(front(runs, "full"), learned)
+        return {
+            "line": points,
+            "dots": [(r.learned, r.forgotten) for r in of_way(runs, way)],
+            "rounded": [(r.learned, r.forgotten) for r in of_way(runs, rank_way("qlora", rank))],
+            "name": f"rank {rank}",
+            "readout": f"rank {rank} at its best rate, {best[0].lr:g}, seed 0: "
+            f"learned {learned:.2f}, forgot {forgot:.2f}. "
+            f"Full fine-tuning, where it learned as much: forgot {there:.2f}",
+        }
+
+    def draw(now: dict) -> None:
+        for artist, key in ((line, "line"), (dots, "dots"), (rounded, "rounded")):
+            artist.set_data(*np.array(now[key] or np.empty((0, 2))).T if key != "line" else now[key].T)
+        name.set(text=now["name"] + "  ", position=tuple(now["line"][-1]))
+
+    draw(values(RANKS[0]))
+    return View(figure, [line, dots, rounded, name], values=values, draw=draw)
+
+
+def _full_line(axes, runs: list[Run]) -> None:
+    points = front(runs, "full")
+    axes.plot(*points.T, "--^", color=GREEN, lw=2, ms=6)
+    axes.text(points[-1][0] - 0.005, points[-1][1] + 0.02, "full", color=GREEN, fontsize=11, ha="center")
+
+
+# --- where: one budget -----------------------------------------------------------------------------------------------
+
+# Table 5 of the LoRA paper: accuracy of GPT-3 on WikiSQL and MNLI under one budget, in %.
+TABLE_5 = {"q": (70.4, 91.0), "v": (73.0, 91.0), "o": (73.2, 91.3), "q v": (73.7, 91.3), "q k v o": (73.7, 91.7)}
+ATTENTION = ("q", "v", "o", "q v", "q k v o")
+
+
+def places_figure(runs: list[Run]) -> Drawn:
+    """The loss on plays of each place at its own best rate, a mark a seed; the paper's accuracies beside it."""
+    figure, axes = plt.subplots(figsize=(9.2, 4.2), layout="constrained")
+    places = {way: rank for way, (_, rank) in PLACES.items()} | {"all six": 2}
+    means = {way: np.mean([r.plays for r in at_best(runs, way)]) for way in places}
+    for row, way in enumerate(places):
+        best, (color, mark) = at_best(runs, way), (ORANGE, "s") if way in ATTENTION else (PURPLE, "D")
+        axes.plot([r.plays for r in best], [row] * len(best), mark, color=color, ms=7, alpha=0.75)
+        axes.text(max(r.plays for r in best) + 0.012, row, f"{means[way]:.3f}", va="center", fontsize=10, color=color)
+        paper = "{:.1f} / {:.1f}".format(*TABLE_5[way]) if way in TABLE_5 else "not tried"
+        axes.text(1.02, row, paper, va="center", fontsize=10, color=GRAY, transform=axes.get_yaxis_transform())
+    labels = [f"{way}, rank {rank}, rate {best_rate(runs, way):g}" for way, rank in places.items()]
+    axes.set(yticks=range(len(places)), yticklabels=labels, xlabel="loss on plays after 100 steps, nats per byte")
+    axes.text(1.02, -1, "GPT-3, %", fontsize=10, color=GRAY, transform=axes.get_yaxis_transform())
+    axes.set(xlim=(1.76, 2.46), ylim=(len(places) - 0.5, -1.4))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_title("One budget: `down` of the MLP beats all of attention, the queries lose", fontsize=12, loc="left")
+    named = "; ".join(f"{way} {loss:.3f}" for way, loss in means.items())
+    return figure, (
+        f"Loss on plays under one budget, mean over seeds: {named}. A row for a place, a mark for a seed: squares "
+        "for attention, diamonds where the MLP takes part; at the right the paper's accuracies on WikiSQL and MNLI."
+    )
+
+
+# --- ranks and rates -------------------------------------------------------------------------------------------------
+
+
+def ranks_figure(runs: list[Run]) -> Drawn:
+    """Left: the loss at each rank's best rate. Right: that rate, under three conventions for the scaling."""
+    figure, (losses, rates) = plt.subplots(1, 2, figsize=(9.6, 3.9), layout="constrained")
+    means = {}
+    for rank in RANKS:
+        best = at_best(runs, rank_way("lora", rank))
+        means[f"rank {rank}"] = np.mean([r.plays for r in best])
+        losses.plot([rank] * len(best), [r.plays for r in best], "s", color=ORANGE, ms=7, alpha=0.75)
+    for place, (way, label, color, marker) in enumerate(
+        (("blocks", "the same matrices, in full", PURPLE, "D"), ("full", "everything, in full", GREEN, "^"))
+    ):
+        best = at_best(runs, way)
+        means[label] = np.mean([r.plays for r in best])
+        losses.plot([200 * 3**place] * len(best), [r.plays for r in best], marker, color=color, ms=7, alpha=0.75)
+        losses.text(200 * 3**place, max(r.plays for r in best) + 0.012, label.replace(", ", ",\n"), color=color,
+                    ha="center", va="bottom", fontsize=9)  # fmt: skip
+    losses.set(xscale="log", xlabel="rank", ylabel="loss on plays, nats per byte", xlim=(0.8, 1200))
+    losses.set_xticks(RANKS, [str(rank) for rank in RANKS])
+    losses.set_title("Each rank at its own best rate", fontsize=11, loc="left")
+    found = best_rates(runs)
+    for (name, chosen), (color, style) in zip(found.items(), ((ORANGE, "-s"), (BLUE, "--o"), (RED, ":v")), strict=True):
+        ranks = sorted(chosen)
+        if ranks == [8]:  # not swept
+            continue
+        rates.plot(ranks, [chosen[rank] for rank in ranks], style, color=color, lw=2, ms=7)
+        how = {"textcoords": "offset points", "va": "center", "color": color, "fontsize": 10}
+        rates.annotate(name, (ranks[-1], chosen[ranks[-1]]), (8, 0), **how)
+    full = best_rate(runs, "full")
+    for times, label in ((1, "full's best"), (10, "ten times that")):
+        rates.axhline(times * full, color=GREEN, lw=1.4, ls=(0, (5, 2)))
+        rates.text(850, times * full * 1.06, label, color=GREEN, fontsize=9, ha="right")
+    rates.set(
+        xscale="log", yscale="log", xlabel="rank", ylabel="best learning rate", xlim=(0.8, 900), ylim=(8e-4, 5e-2)
+    )
+    rates.set_xticks(RANKS, [str(rank) for rank in RANKS])
+    rates.set_yticks([1e-3, 3e-3, 1e-2, 3e-2], ["0.001", "0.003", "0.01", "0.03"])
+    for axes in (losses, rates):
+        axes.minorticks_off()
+        axes.spines[["top", "right"]].set_visible(False)
+    rates.set_title("With alpha fixed, one rate suits every rank", fontsize=11, loc="left")
+    listed = "; ".join(f"{name} {loss:.3f}" for name, loss in means.items())
+    tuned = "; ".join(f"{name}: {chosen[min(chosen)]:g} to {chosen[max(chosen)]:g}" for name, chosen in found.items())
+    return figure, (
+        f"Loss falls with the rank and ends near full training of the same matrices: {listed}. Right, the best rate by "
+        f"rank, beside full's, {full:g}, and ten times that; from rank 1 to 64 {tuned}."
+    )
+
+
+def best_rates(runs: list[Run]) -> dict[str, dict[int, float]]:
+    """Scaling -> rank -> best of three rates or more. All scalings are the same at rank 8."""
+    eight = best_rate(runs, rank_way("lora", 8))
+    found = {}
+    for scaling in SCALINGS:
+        ways = {rank: rank_way("lora", rank, scaling) for rank in RANKS}
+        swept = [rank for rank, way in ways.items() if len({run.lr for run in of_way(runs, way)}) > 2]
+        found[scaling] = {rank: best_rate(runs, ways[rank]) for rank in swept} | {8: eight}
+    return found
+
+
+# --- the price -------------------------------------------------------------------------------------------------------
+
+
+LOOKS = {
+    "lora r1": (ORANGE, ":s", "LoRA, rank 1"),
+    "lora r8": (ORANGE, "--s", "LoRA, rank 8"),
+    "lora r64": (ORANGE, "-s", "LoRA, rank 64"),
+    "qlora r8": (BLUE, "-.D", "QLoRA, rank 8"),
+    "blocks": (PURPLE, "-D", "the same matrices, in full"),
+    "full": (GREEN, "--^", "everything, in full"),
+}
+
+
+def price_figure(runs: list[Run]) -> Drawn:
+    """Forgotten against learned. Left: each way through its rates up to the best. Right: its best run, turned down."""
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4.3), layout="constrained", sharey=True)
+    for way, (color, style, label) in LOOKS.items():
+        panels[0].plot(*front(runs, way).T, style, color=color, lw=2, ms=5, label=label)
+        if way in DIALED:
+            panels[1].plot(*dialed(way).T, style, color=color, lw=2, ms=5, label=label)
+    panels[0].set_ylabel("forgotten: nats per byte lost on addresses")
+    panels[0].legend(frameon=False, fontsize=9, loc="upper left")
+    for axes, title in zip(panels, ("by the rate: full lies lowest", "by the dial: nearly one line"), strict=True):
+        axes.set(xlabel="learned: nats per byte won on plays", xlim=(0.55, 1.13), ylim=(0, 0.47))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(title, fontsize=11, loc="left")
+    gaps = spread([gap for learned, gap in dial_gaps("lora r8") if learned < 0.97])
+    return figure, (
+        "Turned down by a smaller rate, full fine-tuning forgets least at equal learning; by the dial all lie close: "
+        f"rank 8 {gaps} beside full. Two panels, forgotten against learned, a line for each way; points are rates, or "
+        "settings of the dial."
+    )
