@@ -73,3 +73,13 @@ def test_links_in_an_output_lead_to_pages_of_the_book():
     html = '<a href="04_lora_torch.ipynb#8.-What-it-costs-and-what-it-saves">04</a> <a href="notes.txt">n</a>'
     page = '<a href="04_lora_torch.html#8-what-it-costs-and-what-it-saves">04</a> <a href="notes.txt">n</a>'
     assert pages.html_links(html) == page
+
+
+def test_the_article_leads_to_headings_of_the_book(tmp_path):
+    article = next(path for path in NOTEBOOKS if path.stem.startswith("13"))
+    outputs = "\n".join(str(cell.get("outputs", "")) for cell in pages.page(article, tmp_path).cells)
+    links = set(re.findall(r'href="([\w-]+)\.html#([\w-]+)"', outputs))
+    assert len(links) > 8
+    for name, anchor in links:
+        text = "\n".join(c.source for c in pages.page(ROOT / "notebooks" / f"{name}.ipynb", tmp_path).cells)
+        assert anchor in {pages.slug(heading) for heading in pages.HEADING.findall(text)}, (name, anchor)

@@ -1,0 +1,218 @@
+"""The sentences of notebook 13, and the rule that turns numbers into a verdict.
+
+A sentence is tried in several settings, each of which gives a number. It is true if it holds in all of them, false if
+it holds in none, and otherwise it depends. A control is a setting in which the number must fall on the other side: it
+shows that the measurement could have come out differently. The numbers come from `nb13_measured` and
+`nb13_trained`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from lora_edu.figures import nb13_measured as measured
+from lora_edu.figures import nb13_trained as trained
+from lora_edu.figures.nb13_measured import Numbers
+
+TRUE, FALSE, DEPENDS = VERDICTS = ("true", "false", "depends")
+HERE = "13_claims.ipynb"
+HU = "Hu et al. 2021, arXiv 2106.09685"
+DETTMERS = "Dettmers et al. 2023, arXiv 2305.14314"
+
+
+def verdict(numbers: Numbers, holds: Callable[[float], bool]) -> str:
+    """True, false or depends: in how many of the settings does the sentence hold?"""
+    kept = sum(holds(number) for number in numbers.values())
+    return TRUE if kept == len(numbers) else FALSE if kept == 0 else DEPENDS
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence, what it is measured by, and what is true instead."""
+
+    letter: str
+    short: str
+    sentence: str
+    asks: str  # what the number is, and what the sentence asks of it
+    cases: Callable[[], Numbers]
+    holds: Callable[[float], bool]
+    control: Callable[[], Numbers]  # one setting
+    control_holds: bool
+    corrected: str
+    source: str
+    file: str
+    heading: str
+    form: str = "{:.3g}"
+
+    @cached_property
+    def numbers(self) -> Numbers:
+        return self.cases()
+
+    @cached_property
+    def control_number(self) -> tuple[str, float]:
+        return next(iter(self.control().items()))
+
+    @property
+    def verdict(self) -> str:
+        return verdict(self.numbers, self.holds)
+
+    @property
+    def link(self) -> str:
+        """Where it is measured: the file, and the anchor that JupyterLab gives a heading."""
+        return f"{self.file}#{self.heading.replace(' ', '-')}"
+
+    def shown(self, number: float) -> str:
+        return self.form.format(number)
+
+
+CLAIMS = (
+    Claim("a", "a product of thin matrices",
+        "LoRA writes the update of a weight as a product of two thin matrices, so its rank is at most r.",
+        "rank of the update minus r: at most 0",
+        measured.excess_rank, lambda n: n <= 0, measured.full_update_rank, False,
+        "True. Some write A B^T and some B A: that is a convention. In both, x first meets the factor that is r wide.",
+        HU, HERE, "2. How a verdict is made", "{:.0f}"),
+    Claim("b", "both at random",
+        "Both are initialized with random values.",
+        "share of numbers that are not zero, in the emptier factor: all",
+        measured.random_shares, lambda n: n > 0.99, measured.both_random, True,
+        "A is random and B is zero. So nothing changes before the first step, and B learns first.",
+        HU, "02_lora_numpy.ipynb", "5. Where should A and B start?", "{:.0%}"),
+    Claim("c", "fewer operations",
+        "Because they are small, forward and backward pass take fewer operations.",
+        "operations over those of full training: below 1",
+        measured.operations_of_lora, lambda n: n < 0.995, measured.operations_of_nf4, False,
+        "Forward takes more. Backward saves the gradients of the weights, about half of it: a third of the whole step.",
+        HU, "04_lora_torch.ipynb", "8. What it costs and what it saves", "{:.3f}"),
+    Claim("d", "10,000 times fewer",
+        "It trains ten thousand times fewer parameters,",
+        "parameters over trained ones: 9,000 or more",
+        measured.times_fewer_trained, lambda n: n >= 9000, measured.all_trained, False,
+        "On GPT-3, at rank 4 or less on two matrices. On all linears of a smaller model it is tens of times.",
+        f"{HU}, abstract and section 4.2", "01_low_rank.ipynb", "4. Counting", "{:,.0f}"),
+    Claim("k", "a third of the memory",
+        "which cuts the memory of training to a third or less,",
+        "memory before over memory after: 3 or more",
+        measured.times_less_memory, lambda n: n >= 3, measured.nothing_changed, False,
+        "Freezing removes gradients and optimizer state, 4 bits shrink weights, and activations stay. What a step "
+        "saves depends on which of them was large.",
+        f"{HU}: 1.2 TB to 350 GB", "08_memory.ipynb", "4. The step, level by level"),
+    Claim("h", "matches full fine-tuning",
+        "and matches full fine-tuning.",
+        "how much worse LoRA ends, in spreads of three seeds: at most 1",
+        trained.lora_against_full, lambda n: n <= 1, trained.untrained_against_full, False,
+        "In 100 steps it stays behind, each at its own rate. Against full training of the same matrices, rank 64 does "
+        "not.",
+        "Biderman et al. 2024, arXiv 2405.09673", "09_qlora_gpt.ipynb",
+        "8. Is it as good as LoRA on unrounded weights?", "{:+.2f}"),
+    Claim("s", "rank grows with the model",
+        "The larger the model, the larger the rank that it needs.",
+        "share of the best rank's gain that a rank keeps, small model minus large one: above 0.02",
+        trained.lost_in_the_larger, lambda n: n > 0.02, trained.lost_by_rank, True,
+        "Between these two models it depends on the rank that one asks about. What looks like rank may be learning "
+        "rate, and one pair of models makes no law.",
+        f"{HU}, table 6; {DETTMERS}: on all linear layers, r hardly matters", HERE,
+        "4. Must the rank grow with the model?", "{:+.2f}"),
+    Claim("l", "classification and more",
+        "It works for classification, translation and summarization alike.",
+        "accuracy above a rival's on the same test, in standard errors: 2 or more",
+        trained.above_rivals, lambda n: n >= 2, trained.words_above_majority, True,
+        "It depends on the rival, the model and the examples. With so few, the adapter learns the task, and counting "
+        "words does as well or better. Translation and summarization were not measured here.",
+        f"{HU}: GLUE, E2E, WikiSQL, SAMSum", HERE, "3. A task with an accuracy", "{:+.1f}"),
+    Claim("e", "4-bit integers",
+        "QLoRA goes further and stores every weight as a 4-bit integer:",
+        "largest distance of two neighboring levels over the smallest: 1, as for integers",
+        measured.unequal_gaps, lambda n: n < 1.001, lambda: measured.unequal_gaps(("int4",)), True,
+        "It stores an index into a table of 16 unequal numbers, and a constant for 64 of them: 4.127 bits. Embeddings, "
+        "head and norms are not rounded.",
+        f"{DETTMERS}, section 3", "06_nf4.ipynb", "3. From weights to bytes and back"),
+    Claim("i", "precise where it matters",
+        "its uneven levels keep the most important weights the most precise.",
+        "error of these weights over the error of all: below 0.9",
+        measured.precision_of_important, lambda n: n < 0.9, measured.precision_if_scaled, True,
+        "The largest weight of a block is exact, and the next ones are the least precise. The code knows neither "
+        "inputs nor gradients.",
+        "Lin et al. 2023 (AWQ), arXiv 2306.00978", HERE, "5. The most important weights"),
+    Claim("f", "cheaper products",
+        "Its products are in low precision and therefore cheaper,",
+        "operations over those of a float32 layer: below 1",
+        measured.operations_of_nf4, lambda n: n < 0.995, measured.operations_of_factors, True,
+        "The same product in 16 or 32 bits, and decoding on top: slower, most of all for few tokens. Formats that a "
+        "processor multiplies directly are another matter (the page of questions).",
+        DETTMERS, "08_memory.ipynb", "5. Stored in 4 bits, multiplied in 16 or 32", "{:.3f}"),
+    Claim("j", "scaling makes up for it",
+        "and the scaling factor and the careful start of A and B make up for what rounding loses.",
+        "distance to the original weight, over that without an adapter: below 0.99",
+        measured.error_at_start, lambda n: n < 0.99, measured.error_of_repair, True,
+        "B = 0, so at the start the error is the rounding error whatever alpha is. Training lowers the loss, not this "
+        "distance. Starts that do repair some of it have names: LoftQ, PiSSA.",
+        "Li et al. 2023 (LoftQ), arXiv 2310.08659", "09_qlora_gpt.ipynb",
+        "6. What it learned, and what it did not repair", "{:.3f}"),
+    Claim("m", "keeps the performance",
+        "In the end, QLoRA does as well as LoRA on unrounded weights.",
+        "how much worse QLoRA ends, in spreads of three seeds: at most 1",
+        trained.qlora_against_lora, lambda n: n <= 1, lambda: trained.noise_left(("NF2",)), False,
+        "At 4 bits and in these runs, no difference can be seen beside the seeds. At 2 bits it can.",
+        f"{DETTMERS}, table 3", "09_qlora_gpt.ipynb", "8. Is it as good as LoRA on unrounded weights?", "{:+.2f}"),
+    Claim("r", "merged into 4 bits",
+        "The trained adapter can be merged back into the 4-bit model,",
+        "cosine of the update with what arrives: 0.9 or more",
+        measured.kept_in_codes, lambda n: n >= 0.9, lambda: measured.kept_in_codes((), again=False), True,
+        "A large update arrives. One of a few percent ends in the cells in which the weights were, and is lost.",
+        "asked most often: PEFT, issue 2321", "09_qlora_gpt.ipynb",
+        "7. Save it, and where can it be merged?", "{:.2f}"),
+    Claim("p", "suited to the edge",
+        "so that the whole is made for phones and other small devices.",
+        "QLoRA over the 32-bit way: below 1",
+        trained.on_a_small_device, lambda n: n < 0.95, measured.nothing_changed, False,
+        "It takes fewer bytes. It is slower for one token at a time unless the device decodes inside its products.",
+        DETTMERS, HERE, "6. On a small device", "{:.2f}"),
+)  # fmt: skip
+
+BESIDES = (
+    Claim("g", "every linear layer",
+        "Every linear layer gets an adapter.", "share of the linear layers that have one: all",
+        measured.adapted_shares, lambda n: n > 0.999, measured.no_adapter, False,
+        "LoRA's paper adapts attention, mostly q and v. QLoRA adapts every linear layer of the blocks, not the head.",
+        f"{HU}; {DETTMERS}", "04_lora_torch.ipynb", "2. Into a model, by name", "{:.0%}"),
+    Claim("n", "layers operate in low precision",
+        "The layers operate in lower precision.", "bits of the numbers that are multiplied: 8 or fewer",
+        measured.operand_bits, lambda n: n <= 8, measured.integer_bits, True,
+        "They are stored in lower precision. Products are in 16 or 32 bits.",
+        f"{DETTMERS}, equation 5", "08_memory.ipynb", "5. Stored in 4 bits, multiplied in 16 or 32", "{:.0f}"),
+    Claim("o", "robust to rounding noise",
+        "Training with adapters is robust to quantization noise.",
+        "loss that stays after training, in spreads of the undamaged base's seeds: at most 1",
+        trained.noise_left, lambda n: n <= 1, lambda: trained.noise_left(("NF2",)), False,
+        "To noise of the size of NF4's. Of four times as much, or of 2 bits, a part stays.",
+        f"{DETTMERS}, table 2", "09_qlora_gpt.ipynb", "9. The scoreboard", "{:+.2f}"),
+    Claim("q", "merging is free",
+        "Merging is free.", "operations added, or share of the update lost: at most 0.001",
+        measured.cost_of_merging, lambda n: n <= 0.001, measured.merged_in_float32, True,
+        "It adds no operation. In 16 bits, a small update loses a part.",
+        "PEFT, issue 1388", "04_lora_torch.ipynb", "6. Merge, and what it can lose"),
+    Claim("t", "bf16 adapters will do",
+        "Adapters can be trained in bf16 as well as in float32.",
+        "share of A's numbers that a step can move: 95% or more",
+        measured.moving_shares, lambda n: n >= 0.95, measured.moving_in_float32, True,
+        "At a small learning rate most of them stand still.",
+        "PEFT, issue 2889", "04_lora_torch.ipynb", "Should adapters be in bf16?", "{:.0%}"),
+    Claim("u", "alpha = 2r",
+        "With alpha = 2r the best learning rate stays when the rank changes.",
+        "what rank 8 loses at rank 2's best rate, in standard errors over 8 seeds: at most 2",
+        trained.cost_of_keeping_the_rate, lambda n: n <= 2,
+        lambda: trained.cost_of_keeping_the_rate("alpha = 8"), False,
+        "With plain descent it does, and with a fixed alpha it does not. Under Adam these runs cannot "
+        "tell the two apart.",
+        "PEFT, issue 826", "02_lora_numpy.ipynb", "9. Alpha and the learning rate", "{:.1f}"),
+    Claim("v", "ten times full's rate",
+        "LoRA's learning rate is ten times that of full fine-tuning.",
+        "what LoRA loses at ten times full's best rate, in spreads of its seeds: at most 1",
+        trained.cost_of_a_multiple, lambda n: n <= 1, trained.one_rate_for_both, False,
+        "Larger than full's, and by how much depends on data and steps. Sources disagree. Search it for both.",
+        "LoRA Without Regret (2025) says ten", "09_qlora_gpt.ipynb",
+        "8. Is it as good as LoRA on unrounded weights?", "{:.1f}"),
+)  # fmt: skip
+
+ALL = tuple(sorted(CLAIMS + BESIDES, key=lambda claim: claim.letter))

@@ -1,0 +1,137 @@
+"""The pictures of notebook 13's live sections: a task with an accuracy, rank and size, where a code is precise."""
+
+from statistics import mean
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.figure import Figure
+
+from lora_edu.experiments.nb13 import RANKS, READING
+from lora_edu.figures.nb13_trained import above_rivals, accuracies, kept_share, searched
+from lora_edu.figures.plots import BLUE, CODES, GRAY, GREEN, ORANGE, filled, plain_axes
+from lora_edu.quantization import quantize
+
+Drawn = tuple[Figure, str]  # a figure and its words
+NAMES = {"gpt": "our GPT, 3.4M", "smollm2": "SmolLM2, 135M"}
+METHODS = {"words": "bag of words", "head": "head alone", "lora": "LoRA", "qlora": "QLoRA", "full": "full"}
+
+
+def accuracy_table() -> list[list[str]]:
+    """One row for each way: the accuracy of each seed, for both models."""
+    rows = [["the larger class", *["0.500"] * len(READING)]]
+    for method, name in METHODS.items():
+        rows.append([name, *("   ".join(f"{a:.3f}" for a in accuracies(model, method)) for model in READING)])
+    return rows
+
+
+def accuracy_picture() -> Drawn:
+    """A dot for each seed, a line at the mean; the bag of words as a line across."""
+    figure, panels = plt.subplots(1, 2, figsize=(9.6, 3), sharex=True, sharey=True, layout="constrained")
+    said = []
+    for axes, model in zip(panels, READING, strict=True):
+        words, names = mean(accuracies(model, "words")), list(METHODS)[1:]
+        for row, method in enumerate(names):
+            values = accuracies(model, method)
+            axes.plot(values, [row] * len(values), "o", ms=7, color=BLUE, alpha=0.7)
+            axes.plot([mean(values)] * 2, [row - 0.28, row + 0.28], color="black", lw=2)
+            axes.annotate(f"{mean(values):.2f}", (mean(values), row - 0.3), ha="center", va="bottom", fontsize=9.5)
+        error = (words * (1 - words) / len(accuracies(model, "words", "right")[0])) ** 0.5
+        axes.axvspan(words - 2 * error, words + 2 * error, color=ORANGE, alpha=0.12, lw=0)
+        axes.axvline(words, color=ORANGE, ls="--", lw=1.6)
+        axes.text(
+            words, len(names) - 0.42, f"bag of words {words:.2f}", ha="center", va="top", fontsize=9.5, color=ORANGE
+        )
+        axes.axvline(0.5, color=GRAY, ls=":", lw=1.4)
+        axes.set(yticks=range(len(names)), yticklabels=[METHODS[m] for m in names], xlabel="accuracy on held-out books")
+        axes.set_ylim(len(names) - 0.05, -0.8)
+        axes.set_title(NAMES[model], fontsize=11)
+        axes.spines[["top", "right"]].set_visible(False)
+        means = ", ".join(f"{METHODS[m]} {mean(accuracies(model, m)):.2f}" for m in names)
+        said.append(f"{NAMES[model]}: bag of words {words:.2f}, {means}")
+    figure.suptitle(accuracy_finding(), fontsize=11.5)
+    return (
+        figure,
+        f"{accuracy_finding()}. {'. '.join(said)}. A dot for each seed, a band of two standard errors around words; "
+        "one half is chance.",
+    )
+
+
+def accuracy_finding() -> str:
+    """An adapter against the bag of words, for each model: better or worse only beyond two standard errors."""
+    above, said = above_rivals(), []
+    for model, name in NAMES.items():
+        errors = above[f"{model}, above a bag of words"]
+        word = "better" if errors >= 2 else "worse" if errors <= -2 else "no difference to be seen"
+        said.append(f"{word} ({name})")
+    return f"LoRA against counting words: {', '.join(said)}"
+
+
+def ranks_picture() -> Drawn:
+    """What each rank keeps of the best rank's gain: at one rate for all ranks, and with each rank at its own."""
+    figure, panels = plt.subplots(1, 2, figsize=(9.6, 3.2), sharey=True, layout="constrained")
+    said = []
+    for axes, own, title in zip(
+        panels, (False, True), ("one rate for all ranks", "each rank its own rate"), strict=True
+    ):
+        shown = [model for model in NAMES if not own or searched(model)]
+        ends = {model: mean(kept_share(model, RANKS[-1], own)) for model in shown}
+        for model, color, marker, style in zip(NAMES, (BLUE, ORANGE), "os", ("-", "--"), strict=True):
+            if model not in shown:
+                continue
+            shares = [mean(kept_share(model, rank, own)) for rank in RANKS]
+            axes.plot(RANKS, shares, color=color, marker=marker, ls=style, lw=2)
+            above = shares[-1] == max(ends.values())  # its label goes above its line
+            offset, side = ((0, 8), "bottom") if above else ((0, -9), "top")
+            label = {"textcoords": "offset points", "color": color, "fontsize": 10, "ha": "right", "va": side}
+            axes.annotate(NAMES[model], (RANKS[-1], shares[-1]), offset, **label)
+            kept = ", ".join(f"{share:.0%}" for share in shares)
+            said.append(f"{title}, {NAMES[model]}: {kept}")
+        axes.set_xscale("log", base=2)
+        axes.set(xticks=RANKS, xticklabels=RANKS, xlabel="rank", ylim=(0.45, 1.15))
+        axes.set_title(title, fontsize=11)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("share of the best gain")
+    figure.suptitle(ranks_finding(), fontsize=11.5)
+    return figure, f"{ranks_finding()}. Shares at ranks {', '.join(map(str, RANKS))}. {'; '.join(said)}."
+
+
+def ranks_finding() -> str:
+    """What rank 1 keeps at one rate, and in the smaller model at a rate of its own, said from the numbers."""
+    small, large = (mean(kept_share(model, 1)) for model in NAMES)
+    text = f"At one rate rank 1 keeps {small:.0%} in the small model, {large:.0%} in the large one"
+    own = ", ".join(f"{mean(kept_share(model, 1, True)):.0%}" for model in NAMES if searched(model))
+    return text + (f"; at its own rate {own}" if own else "")
+
+
+def precision_picture(weight: torch.Tensor, codebook: str = "nf4") -> Drawn:
+    """The error of a weight against where it lies in its block. weight: (d_out, d_in), a multiple of 64 in all."""
+    blocks = weight.flatten().view(-1, 64)
+    absmax = blocks.abs().amax(1, keepdim=True)
+    scaled = (blocks / absmax).flatten()
+    error = ((quantize(weight, codebook).dequantize() - weight).flatten().view(-1, 64) / absmax).flatten()
+    edges = torch.linspace(-1, 1, 81)
+    place = torch.bucketize(scaled, edges).clamp(1, 80) - 1
+    count = torch.bincount(place, minlength=80).double()
+    typical = (torch.bincount(place, error.square().double(), minlength=80) / count.clamp(min=1)).sqrt()
+    exact = (scaled.abs() == 1).double().mean().item()
+    figure, axes = plain_axes(9, 3)
+    middles = (edges[1:] + edges[:-1]) / 2
+    axes.bar(middles, typical, width=0.025, **(filled(CODES) | {"lw": 0}))
+    shares = axes.twinx()
+    shares.plot(middles, count / count.sum(), color=GRAY, lw=1.6)
+    shares.set(ylim=(0, None), yticks=[])
+    shares.spines[["top", "right"]].set_visible(False)
+    shares.text(0.18, float((count / count.sum()).max()) * 0.93, "how many weights lie there", color=GRAY, fontsize=9.5)
+    axes.annotate("exact: the largest\nof each block", (1, 0.006), (1.04, 0.06), fontsize=9.5, ha="left",
+                  arrowprops={"arrowstyle": "-", "color": GREEN}, color=GREEN)  # fmt: skip
+    axes.set(xlim=(-1.05, 1.4), xlabel="weight, over the absmax of its block", ylabel="typical error, same unit")
+    near, far = (
+        typical[middles.abs() < 0.2].mean().item(),
+        typical[(middles.abs() > 0.7) & (middles.abs() < 0.95)].mean().item(),
+    )
+    title = f"Large weights have {far / near:.1f} times the error of small ones, and the largest none"
+    axes.set_title(title, fontsize=11)
+    return figure, (
+        f"{title}. Bars: error against the weight's place in its block, low in the middle, rising outward. A gray "
+        f"bell: how many weights lie there. {exact:.1%} of them are the largest of their block, and exact."
+    )

@@ -1,0 +1,210 @@
+"""The annotated article: every verdict is computed and can flip, every link leads to a heading, marks are scored."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from statistics import mean
+
+import pytest
+import torch
+
+from lora_edu.experiments.nb13 import RANKS
+from lora_edu.figures import nb13 as page
+from lora_edu.figures import nb13_measured as measured
+from lora_edu.figures import nb13_trained as trained
+from lora_edu.figures.nb13_claims import ALL, BESIDES, CLAIMS, DEPENDS, FALSE, TRUE, VERDICTS, verdict
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+EACH = pytest.mark.parametrize("claim", ALL, ids=lambda claim: claim.letter)
+
+
+def headings(file: str) -> list[str]:
+    cells = json.loads((NOTEBOOKS / file).read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "markdown")
+    return re.findall(r"^#{2,3} (.+?)\s*$", text, re.MULTILINE)
+
+
+def test_fifteen_sentences_and_a_row_for_every_letter():
+    assert len(CLAIMS) == 15 == sum(count for _, count in page.PARAGRAPHS)
+    letters = [claim.letter for claim in ALL]
+    assert len(set(letters)) == len(letters) and set(letters) >= set("abcdefghijklmnop")
+    assert set(CLAIMS).isdisjoint(BESIDES)
+    here = {claim.letter for claim in CLAIMS if claim.file == "13_claims.ipynb"}
+    assert here == set("alsip")  # the five that nothing else measures
+
+
+@EACH
+def test_the_link_leads_to_a_heading(claim):
+    assert claim.heading in headings(claim.file), headings(claim.file)
+    assert claim.link == f"{claim.file}#{claim.heading}".replace(" ", "-")
+
+
+@EACH
+def test_the_control_falls_on_its_side(claim):
+    assert claim.holds(claim.control_number[1]) == claim.control_holds
+    assert claim.control_holds or claim.verdict != FALSE  # where nothing holds, the control must
+    assert not claim.control_holds or claim.verdict != TRUE
+
+
+@EACH
+def test_another_setting_flips_the_verdict(claim):
+    """The control as one more setting: what was true or false depends then. And alone it decides."""
+    name, number = claim.control_number
+    more = dataclasses.replace(claim, cases=lambda: claim.numbers | {name: number})
+    alone = dataclasses.replace(claim, cases=lambda: {name: number})
+    assert more.verdict == DEPENDS
+    assert alone.verdict == (TRUE if claim.control_holds else FALSE) != claim.verdict
+
+
+@EACH
+def test_the_words_are_short_and_judge_no_one(claim):
+    for text in (claim.sentence, claim.corrected):
+        assert all(len(sentence.split()) <= 28 for sentence in re.split(r"[.:;] ", text)), text
+    assert not re.search(r"\b(?:author|they claim|wrongly)\b", claim.corrected)
+
+
+@pytest.mark.parametrize(("holding", "expected"), [(0, FALSE), (1, DEPENDS), (2, DEPENDS), (3, TRUE)])
+def test_a_verdict_is_a_count(holding, expected):
+    assert verdict({str(i): float(i) for i in range(3)}, lambda n: n < holding) == expected
+
+
+@pytest.mark.parametrize(
+    ("function", "settings", "letter", "expected"),
+    [
+        (measured.moving_shares, {"rates": (1e-3,)}, "t", TRUE),
+        (measured.moving_shares, {"rates": (1e-6,)}, "t", FALSE),
+        (measured.kept_in_codes, {"sizes": (0.5, 1.0)}, "r", TRUE),
+        (measured.unequal_gaps, {"names": ("int4", "int8")}, "e", TRUE),
+        (trained.noise_left, {"kinds": ("NF4", "noise")}, "o", TRUE),
+        (measured.operations_of_lora, {"rank": 512}, "c", FALSE),
+        (trained.cost_of_keeping_the_rate, {"recipe": "alpha = 8"}, "u", DEPENDS),
+        (trained.cost_of_a_multiple, {"factor": 1.0}, "v", FALSE),
+    ],
+)
+def test_other_arguments_of_a_measurement_give_another_verdict(function, settings, letter, expected):
+    claim = next(claim for claim in ALL if claim.letter == letter)
+    assert verdict(function(**settings), claim.holds) == expected != claim.verdict
+
+
+def test_other_stored_results_give_another_verdict(monkeypatch):
+    arms = json.loads(json.dumps(trained.results("qlora-quality")))
+    for name, arm in arms.items():
+        if name.startswith("qlora, ") and "after" in arm:
+            arm["after"] += 0.1
+    monkeypatch.setattr(trained, "results", lambda name: arms if name == "qlora-quality" else measured.results(name))
+    claim = next(claim for claim in ALL if claim.letter == "m")
+    assert not claim.holds(trained.qlora_against_lora()["all plays, learned"])
+
+
+# --- what the notebook says about importance -------------------------------------------------------------------------
+
+
+def test_the_largest_is_exact_and_the_next_are_worst():
+    found = measured.precision_of_important()
+    assert found["the largest of its block"] == 0 and found["the six next to it"] > 1.5
+    assert 0.9 < found["1% by size of input"] < 1.1
+
+
+def test_precision_by_another_way():
+    """On normal weights: no layer, no inputs; sort each block and compare errors place by place."""
+    blocks = torch.randn(4096, 64, generator=torch.Generator().manual_seed(0))
+    errors = (measured.quantize(blocks).dequantize() - blocks).square()
+    ordered = errors.gather(1, blocks.abs().argsort(1, descending=True))
+    by_place = (ordered.mean(0) / errors.mean()).sqrt()
+    assert by_place[0] < 0.01 and by_place[1:7].mean() > 1.5 and by_place[32:].max() < 0.95
+
+
+# --- marks and score -------------------------------------------------------------------------------------------------
+
+
+def test_marks_in_plain_text():
+    marks, sure = page.read_marks("1 true, 2 false!, 15: d")
+    assert (marks[0], marks[1], marks[14]) == (TRUE, FALSE, DEPENDS) and marks.count(None) == 12
+    assert sure == [number == 1 for number in range(15)]
+
+
+@pytest.mark.parametrize("text", ["", "16 true", "3 maybe", "0 false", "true"])
+def test_marks_that_cannot_be_read(text):
+    with pytest.raises(ValueError, match="true"):
+        page.read_marks(text)
+
+
+def test_the_score_counts_the_sure_ones_apart():
+    right = [claim.verdict for claim in CLAIMS]
+    wrong = [next(word for word in VERDICTS if word != claim.verdict) for claim in CLAIMS]
+    nobody, some = [False] * 15, [True] * 5 + [False] * 10
+    assert page.readout([None] * 15, nobody) == "0 of 15 marked"
+    assert "15 of 15 marked, 15 right" in page.readout(right, nobody)
+    text = page.readout(wrong[:5] + right[5:], some)
+    assert "10 right; sure: 0 of 5; not sure: 10 of 10" in text and "always marks" in text
+
+
+def test_the_plain_text_way_opens_what_is_marked(capsys):
+    page.score("2 f!")
+    out = capsys.readouterr().out
+    assert (
+        "2. right: you say false" in out and "Control: A and B drawn: 100%" in out and "1 of 15 marked, 1 right" in out
+    )
+
+
+def test_the_page_without_a_kernel_folds_every_answer():
+    html = page.article_html()
+    assert html.count("<details>") == 15 == html.count("</details>")
+    before = re.sub(r"<details>.*?</details>", "", html, flags=re.DOTALL)
+    assert not re.search(r"TRUE|FALSE|DEPENDS", before)  # nothing is told before it is opened
+    for claim in CLAIMS:
+        assert claim.link.replace("&", "&amp;").replace("'", "&#x27;") in html
+
+
+@pytest.fixture
+def controls(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(page, "show_widget", shown.append)
+    return page.article() | {"page": shown[0]}
+
+
+def test_a_mark_opens_its_sentence_and_no_other(controls):
+    panel, *rest = controls["page"].children
+    opened = [child for child in rest if getattr(child, "value", None) == ""]
+    assert len(opened) == 15 and "0 of 15 marked" in panel.value
+    controls["marks"][2].value = DEPENDS
+    assert [bool(child.value) for child in opened] == [row == 2 for row in range(15)]
+    assert (
+        "DEPENDS" in opened[2].value
+        and "1 of 15 marked, 1 right" in panel.value
+        and 'aria-live="polite"' in panel.value
+    )
+    controls["sure"][2].value = True
+    assert "sure: 1 of 1" in panel.value
+
+
+def test_the_sheet_shows_marks_verdicts_and_settings():
+    view = page.sheet()
+    marks, sure = [None] * 15, [False] * 15
+    marks[2] = TRUE
+    now = view.values(marks=marks, sure=sure)
+    assert now["verdicts"] == {2: DEPENDS} and now["cases"] == {2: [False, True, True]}
+    assert view.render(marks=marks, sure=sure)[0] != view.render(marks=[None] * 15, sure=sure)[0]
+
+
+# --- what the notebook says about stored results ---------------------------------------------------------------------
+
+
+def test_what_section_3_says():
+    for model in ("gpt", "smollm2"):
+        ways = {
+            method: mean(trained.accuracies(model, method)) for method in ("words", "head", "lora", "qlora", "full")
+        }
+        n = len(trained.accuracies(model, "lora", "right")[0])
+        error = (0.25 / n) ** 0.5
+        assert all(accuracy > 0.5 + 2 * error for accuracy in ways.values()), "each way learns the task"
+        assert max(ways.values()) < ways["words"] + 2 * error, "none does better than counting words"
+        assert ways["head"] > max(ways[m] for m in ("lora", "qlora", "full")) - 2 * error, "it cannot rank them"
+
+
+def test_what_section_4_says():
+    best = {model: max(RANKS, key=lambda r: mean(trained.gains(model, r, False))) for model in ("gpt", "smollm2")}
+    assert best == {"gpt": 64, "smollm2": 8}
+    at_one_rate, at_its_own = (mean(trained.kept_share("gpt", 1, own)) for own in (False, True))
+    assert mean(trained.kept_share("smollm2", 1)) < at_one_rate < at_its_own - 0.1
