@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -165,18 +166,17 @@ class Trial:
         self.wrong += [f"after the stop, cell {i} ends in {error}" for i, error in self.notebook.errors()]
 
 
-def trial(context, path: Path, axe: str) -> Trial:
+def trial(context, path: Path, axe: str, only: list[str]) -> Trial:
     start = time.perf_counter()
     result = Trial(Notebook(context.new_page(), path.name))
     result.done["opened, s"] = round(time.perf_counter() - start, 1)
-    steps = [result.run, result.move_controls, result.answer, result.save_and_reopen, result.stop]
-    if axe:
-        steps.insert(2, lambda: result.read_with_axe(axe))
-    for step in steps:
+    steps = {"run": result.run, "controls": result.move_controls, "axe": lambda: axe and result.read_with_axe(axe)}
+    steps |= {"answer": result.answer, "reopen": result.save_and_reopen, "stop": result.stop}
+    for name in only or steps:
         try:
-            step()
+            steps[name]()
         except Exception as error:  # the report shall have the rest all the same
-            result.wrong.append(f"{getattr(step, '__name__', 'axe')}: {type(error).__name__}: {str(error)[:300]}")
+            result.wrong.append(f"{name}: {type(error).__name__}: {str(error)[:300]}")
     result.wrong += [complaint for complaint in result.notebook.complaints if "favicon" not in complaint]
     result.done["all, s"] = round(time.perf_counter() - start)
     result.page.close()
@@ -203,8 +203,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("notebooks", nargs="*", help="numbers, such as 01 06; default: all")
     parser.add_argument("--folder", type=Path, default=ROOT / "build")
+    steps = ("run", "controls", "axe", "answer", "reopen", "stop")
+    parser.add_argument("--only", nargs="+", choices=steps, default=[], help="these steps of the trial")
     options = parser.parse_args()
     chromium()  # or a sentence
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server and its kernels end too
     axe = axe_script()
     results: dict[str, Trial] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -213,7 +216,7 @@ def main() -> None:
         wanted = options.notebooks or [path.name for path in course.glob("*.ipynb")]
         with lab(course, plain=True) as context:
             for path in sorted(p for p in course.glob("*.ipynb") if any(p.name.startswith(name) for name in wanted)):
-                results[path.stem] = trial(context, path, axe)
+                results[path.stem] = trial(context, path, axe, options.only)
                 print("\n".join(lines(path.stem, results[path.stem])), flush=True)
     options.folder.mkdir(exist_ok=True)
     report = {name: {"done": result.done, "wrong": result.wrong} for name, result in results.items()}

@@ -79,13 +79,13 @@ def lab(root: Path, plain: bool = False) -> Iterator:
 
 
 def _wait_for(address: str) -> None:
-    for _ in range(120):
+    for _ in range(600):
         try:
             urllib.request.urlopen(address)
             return
         except OSError:
             time.sleep(0.5)
-    raise RuntimeError("JupyterLab did not start within a minute")
+    raise RuntimeError("JupyterLab did not start within five minutes")
 
 
 PANEL = "window.jupyterapp.shell.currentWidget"
