@@ -173,6 +173,9 @@ block_constants = Exercise(
         "this is the mean magnitude of each block. With it the largest weights lie beyond the last code.": (
             lambda v, size: _constants(v, size, lambda block: block.abs().mean())
         ),
+        "this is the sum of the magnitudes of each block. The absmax is the largest of them.": (
+            lambda v, size: _constants(v, size, lambda block: block.abs().sum())
+        ),
         "this is the norm of each block. The absmax is the magnitude of its largest weight alone.": (
             lambda v, size: _constants(v, size, lambda block: block.norm())
         ),

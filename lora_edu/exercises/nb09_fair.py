@@ -1,11 +1,12 @@
 """The check of exercise 9.4: a fair comparison of two sweeps."""
 
+import itertools
 import math
 from statistics import median
 
 import numpy as np
 
-from lora_edu.exercises.grading import Exercise
+from lora_edu.exercises.grading import Exercise, as_array
 from lora_edu.exercises.mistakes import combinations
 
 # --- 9.4: a fair comparison ------------------------------------------------------------------------------------------
@@ -101,19 +102,30 @@ def _result(full, lora, choose=_mean, value=_mean, rates="own", end="right"):
     # fmt: on
 
 
-def _which_rates(result, full, lora) -> str:
-    """Of a result that compares two means, at which rates; of more than a number, that one is asked for."""
-    got = np.asarray(result if not isinstance(result, dict) else result["result"], dtype=float)
-    if got.ndim:
+def _which_rates(results, sweeps) -> str:
+    """Of results that compare two means in every sweep, at which rates; of more than numbers, that one is asked for."""
+    numbers = [as_array(result) for result in results]
+    if any(number is None for number in numbers):
+        return ""
+    if any(number.ndim for number in numbers):
         return "one number is asked for: the mean at LoRA's best rate, minus the mean at full fine-tuning's."
-    for lr_lora, losses in lora.items():
-        for lr_full, others in full.items():
-            if abs(_mean(losses) - _mean(others) - got) < 1e-9:
-                return (
-                    f"in the first wrong sweep this compares LoRA at {lr_lora:g} with full fine-tuning at "
-                    f"{lr_full:g}. By their means, the best rates are {_best(lora):g} and {_best(full):g}."
-                )
+    compared = [_rates_of(result, *sweep) for result, sweep in zip(numbers, sweeps, strict=True)]
+    if not all(compared):
+        return ""
+    for pair, (full, lora) in zip(compared, sweeps, strict=True):
+        if pair != (_best(lora), _best(full)):
+            return (
+                f"in one of the sweeps this compares LoRA at {pair[0]:g} with full fine-tuning at {pair[1]:g}. By "
+                f"their means, the best rates are {_best(lora):g} and {_best(full):g}."
+            )
     return ""
+
+
+def _rates_of(result, full, lora) -> tuple | None:
+    """The rates of LoRA and of full fine-tuning whose means have this difference, the right ones first."""
+    right = (_best(lora), _best(full))
+    pairs = [right, *itertools.product(lora, full)]
+    return next((pair for pair in pairs if abs(_mean(lora[pair[0]]) - _mean(full[pair[1]]) - result) < 1e-9), None)
 
 
 # Learning rate -> the loss of each seed. In each case the best rates differ, and a lucky run has another rate than the
@@ -200,5 +212,5 @@ lora_minus_full = Exercise(
             ),
         },
     ),
-    explain=_which_rates,
+    together=_which_rates,
 )

@@ -99,14 +99,13 @@ stored_bytes = Exercise(
                 lambda n, table, norms, tied: _stored(n, table, norms, tied) + 4 * norms * (not tied)
             ),
         },
+        in_pairs=3,  # what a pair explains by chance, the formula explains better
     ),
-    symptoms={
+    formula=polynomial(["linears", "table", "norms"], 1, flags=1),
+    broadly={
         "this is less than the block linears take: linears * 4.127 / 8 bytes.": (
             lambda got, linears, *rest: bool(got < linears * IN_4_BITS)
         ),
-    },
-    formula=polynomial(["linears", "table", "norms"], 1, flags=1),
-    broadly={
         "with a tied head there are three parts: linears * 4.127 / 8 bytes, and 4 bytes for each number of the table "
         "and of the norms.": lambda got, linears, table, norms, tied: tied,
         "with a tied head this is right. Without, the head is another `table` numbers in float32.": (
