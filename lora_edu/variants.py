@@ -85,7 +85,8 @@ class PiSSALinear(LoRALinear):
         check_changeable(base)
         super().__init__(base, rank, alpha, dropout)
         B, A = largest_directions(base.weight.detach(), rank)
-        self.lora_B.data, self.lora_A.data = B / math.sqrt(self.scaling), A / math.sqrt(self.scaling)
+        root = math.sqrt(self.scaling)
+        self.lora_B.data, self.lora_A.data = B / root, A / root
         base.weight.data -= self.delta_weight().detach()
 
 

@@ -31,6 +31,7 @@ from lora_edu.experiments.nb08 import FILM_ARMS, step_film
 from lora_edu.experiments.nb09 import QUALITY_ARMS, film, fine_tuned_loss
 from lora_edu.experiments.nb10 import PRICE_ARMS, WHERE_ARMS, adapted_loss
 from lora_edu.experiments.nb10_spectra import SPECTRA_ARMS, spectra_arm
+from lora_edu.experiments.nb11 import VARIANT_ARMS, step_times, variant_loss
 from lora_edu.experiments.nb12 import FOUR_STATES, adapted
 from lora_edu.experiments.nb13 import RANK_ARMS, VERSE_ARMS, classified, loss_at_rank
 from lora_edu.experiments.nb13_formats import AFTER_ARMS, format_after
@@ -98,6 +99,8 @@ EXPERIMENTS = {
     "lora-where": Experiment(adapted_loss, WHERE_ARMS),  # notebook 10
     "lora-price": Experiment(adapted_loss, PRICE_ARMS),  # notebook 10
     "lora-spectra": Experiment(spectra_arm, SPECTRA_ARMS),  # notebook 10
+    "variants": Experiment(variant_loss, VARIANT_ARMS),  # notebook 11
+    "variant-times": Experiment(step_times, {"15 rounds": {}}),  # notebook 11
     "real-model": Experiment(adapted, FOUR_STATES),  # notebook 12
     "verses": Experiment(classified, VERSE_ARMS),  # notebook 13
     "rank-and-size": Experiment(loss_at_rank, RANK_ARMS),  # notebook 13

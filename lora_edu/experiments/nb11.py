@@ -1,0 +1,240 @@
+"""The variants of LoRA, each at many learning rates: how much of a ranking is the rate? (notebook 11)
+
+All put adapters on the same matrices, all linear layers of the blocks, and train on the same batches for 100 steps, as
+in notebook 09, whose stored runs of LoRA and of full fine-tuning count here too. The rates are swept with seed 0. The
+best of each and one that all share are run with two more seeds.
+
+"LoRA, another A" is a variant that changes nothing: LoRA again, with another draw of A. What it gains is chance.
+"""
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lora_edu.lora import lora_layers
+from lora_edu.measures import block_linears, layer_inputs, output_error, relative_error
+from lora_edu.models.pretrain import load_base
+from lora_edu.texts import Text, batches, load_text
+from lora_edu.training import evaluate, learning_rate_factor, trainable_parameters, training_step
+from lora_edu.variants import add_variant, full_weight, lora_plus_groups
+
+STEPS, BATCH, WINDOWS = 100, 4, 64
+WARMUP, FINAL, BETAS = 10, 0.1, (0.9, 0.95)  # as `train` has them
+
+CHANGES_NOTHING = "LoRA, another A"
+# name: the kind of layer, its rank, and alpha
+KINDS = {
+    "LoRA": ("LoRA", 8, 16),
+    CHANGES_NOTHING: ("LoRA", 8, 16),
+    "LoRA, rank 16": ("LoRA", 16, 32),
+    "rsLoRA": ("rsLoRA", 8, 16),
+    "LoRA+": ("LoRA", 8, 16),
+    "DoRA": ("DoRA", 8, 16),
+    "PiSSA": ("PiSSA", 8, 16),
+}
+
+
+def prepared(name: str, seed: int = 0, alpha: float | None = None) -> nn.Module:
+    """The base with the adapters of this variant, ready to be trained. alpha: None takes that of KINDS."""
+    model = load_base("laptop", device="cpu")
+    kind, rank, usual = KINDS[name]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed + 1000 * (name == CHANGES_NOTHING))  # A is drawn at random
+        add_variant(model, kind, rank, usual if alpha is None else alpha)
+    return model
+
+
+def groups_of(name: str, model: nn.Module, lr: float) -> list[dict]:
+    """What the optimizer is given. The rate of LoRA+ is that of A; B learns 16 times as fast."""
+    return lora_plus_groups(model, lr) if name == "LoRA+" else [{"params": trainable_parameters(model), "lr": lr}]
+
+
+def train_groups(model: nn.Module, data: Text, groups: list[dict], steps: int, seed: int, batch_size=BATCH) -> list:
+    """As `lora_edu.train`, where each group of parameters has a rate of its own. Returns the loss of each step."""
+    optimizer = torch.optim.AdamW(groups, betas=BETAS, weight_decay=0.0)
+    peaks = [group["lr"] for group in groups]
+    draw = batches(data.train, batch_size, 256, torch.Generator().manual_seed(seed))
+    losses = []
+    model.train()
+    for done in range(steps):
+        for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+            group["lr"] = peak * learning_rate_factor(done, steps, WARMUP, FINAL)
+        losses.append(training_step(model, *next(draw), optimizer))
+        if losses[-1] != losses[-1]:
+            break  # not a number
+    model.eval()
+    return losses
+
+
+def variant_loss(name: str, lr: float, repeat: int = 0, steps: int = STEPS, *, seed: int = 0, folder=None,
+                 progress: bool = True) -> dict:  # fmt: skip
+    """Train one variant at one rate and measure it.
+
+    Returns the losses on held-out plays and addresses (nats a byte, as notebook 09 measures them), the mean training
+    loss of the last 20 steps, the norm of the update over that of the weights, and how many numbers were trained.
+    """
+    plays, speeches = load_text("shakespeare"), load_text("speeches")
+    model = prepared(name, seed + repeat)
+    losses = train_groups(model, plays, groups_of(name, model, lr), steps, seed + repeat)
+    if len(losses) < steps or losses[-1] > 10:
+        return {"diverged": True}
+    measured = {
+        "loss": evaluate(model, plays.validation, max_windows=WINDOWS),
+        "addresses": evaluate(model, speeches.validation, max_windows=WINDOWS),
+        "training": statistics.mean(losses[-20:]),
+        "update": update_norm(model),
+    }
+    trainable = sum(parameter.numel() for parameter in trainable_parameters(model))
+    return {key: round(value, 5) for key, value in measured.items()} | {"trainable": trainable}
+
+
+@torch.no_grad()
+def update_norm(model: nn.Module) -> float:
+    """|W' - W| / |W|, over all matrices of the blocks together. W is that of the base, whatever a variant did to it."""
+    originals = block_linears(load_base("laptop", device="cpu"))
+    moved = total = 0.0
+    for path, layer in lora_layers(model).items():
+        W = originals[path.removeprefix("blocks.")].weight
+        moved += (full_weight(layer.base) + layer.delta_weight() - W).square().sum().item()
+        total += W.square().sum().item()
+    return (moved / total) ** 0.5
+
+
+# --- the arms --------------------------------------------------------------------------------------------------------
+
+SHARED_RATES = (3e-3, 1e-2)  # with one rate for all; 3e-3 is what `train` takes if nobody says otherwise
+SEEDS = (0, 1, 2)
+# The rates that each is tried with, with seed 0: a grid, moved to where its valley is. LoRA has more, in notebook 09.
+RATES: dict[str, tuple[float, ...]] = {
+    "LoRA": SHARED_RATES,
+    CHANGES_NOTHING: SHARED_RATES,
+    "LoRA, rank 16": (*SHARED_RATES, 6e-3, 2e-2),
+    "rsLoRA": (*SHARED_RATES, 6e-3),
+    "LoRA+": (*SHARED_RATES, 1e-3, 2e-3, 6e-3),
+    "DoRA": (*SHARED_RATES, 2e-2),
+    "PiSSA": (*SHARED_RATES, 6e-3),
+}
+# The rate with the lowest loss in the sweep: a test holds this table against the stored results.
+BEST_RATES: dict[str, float] = {
+    CHANGES_NOTHING: 1e-2,
+    "LoRA, rank 16": 1e-2,
+    "rsLoRA": 6e-3,
+    "LoRA+": 2e-3,
+    "DoRA": 1e-2,
+    "PiSSA": 6e-3,
+}
+
+
+def arm_name(name: str, lr: float, seed: int) -> str:
+    """The name of an arm, for example `DoRA, lr 0.01, seed 0`."""
+    return f"{name}, lr {lr:g}, seed {seed}"
+
+
+def _arms(name: str, lrs, seeds) -> dict[str, dict]:
+    return {arm_name(name, lr, seed): {"name": name, "lr": lr, "repeat": seed} for lr in lrs for seed in seeds}
+
+
+VARIANT_ARMS: dict[str, dict] = {}
+for _name, _rates in RATES.items():
+    VARIANT_ARMS |= _arms(_name, _rates, SEEDS[:1])
+for _name, _rate in BEST_RATES.items():
+    VARIANT_ARMS |= _arms(_name, (_rate,), SEEDS)
+VARIANT_ARMS["LoRA+, 30 steps"] = {"name": "LoRA+", "lr": 3e-3, "steps": 30}  # the notebook runs it again
+
+
+def all_runs(variants: dict, quality: dict) -> dict[tuple[str, float, int], dict]:
+    """(variant, rate, seed) -> what was measured: the arms of `variants`, and of notebook 09 those of LoRA and "full".
+
+    Those of notebook 09 know nothing of the update's norm.
+    """
+    runs = {}
+    for method, name in {"lora": "LoRA", "full": "full fine-tuning", "blocks": "the same matrices in full"}.items():
+        for arm, result in quality.items():
+            parts = arm.split(", ")
+            if parts[0] == method and parts[1] == "all plays":
+                lr, seed = float(parts[2].removeprefix("lr ")), int(parts[3].removeprefix("seed "))
+                losses = {"loss": result["after"], "addresses": result["addresses"]} if "after" in result else result
+                runs[name, lr, seed] = losses
+    for arm, result in variants.items():
+        if arm in VARIANT_ARMS and "steps" not in VARIANT_ARMS[arm]:
+            settings = VARIANT_ARMS[arm]
+            runs[settings["name"], settings["lr"], settings["repeat"]] = result
+    return runs
+
+
+# --- time ------------------------------------------------------------------------------------------------------------
+
+
+def step_times(rounds: int = 15, *, seed: int = 0, folder=None, progress: bool = True) -> dict:
+    """The seconds of a training step of each variant: all models take a step in turn, `rounds` times."""
+    names = [name for name in KINDS if name != CHANGES_NOTHING]
+    models = {name: prepared(name) for name in names}
+    optimizers = {name: torch.optim.AdamW(groups_of(name, model, 1e-4)) for name, model in models.items()}
+    draw = batches(load_text("shakespeare").train, BATCH, 256, torch.Generator().manual_seed(seed))
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(rounds + 2):  # two to warm up
+        batch = next(draw)
+        for name in names:
+            start = time.perf_counter()
+            training_step(models[name].train(), *batch, optimizers[name])
+            times[name].append(round(time.perf_counter() - start, 5))
+    return {"seconds": {name: values[2:] for name, values in times.items()}, "threads": torch.get_num_threads()}
+
+
+# --- what the notebook computes --------------------------------------------------------------------------------------
+
+
+def moved(model: nn.Module, size: float = 0.05) -> nn.Module:
+    """Give all that is trained other numbers, as training does. In place; returns the model."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in trainable_parameters(model):
+            parameter += size * torch.randn(parameter.shape, generator=generator)
+    return model
+
+
+def losses_of(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, clip: float) -> list[float]:
+    """The training losses of some steps on two windows of 64 bytes of plays, the same ones each time."""
+    draw = batches(load_text("shakespeare").train, 2, 64, torch.Generator().manual_seed(0))
+    model.train()
+    return [training_step(model, *next(draw), optimizer, max_grad_norm=clip) for _ in range(steps)]
+
+
+def inputs_of(model: nn.Module, tokens: Tensor, windows: int) -> dict[str, Tensor]:
+    """What each linear layer of the blocks is given for so many windows of 256 tokens: path -> (n, d_in)."""
+    stride = len(tokens) // windows
+    seen = [layer_inputs(model, tokens[i * stride :]) for i in range(windows)]
+    return {path: torch.cat([inputs[path] for inputs in seen]) for path in seen[0]}
+
+
+def layer_errors(
+    model: nn.Module, inputs: dict[str, Tensor], ways: Callable, kept: dict | None = None
+) -> dict[str, Tensor]:
+    """The errors of weights and of outputs in each linear layer of the blocks: way -> (n_layers, 2).
+
+    ways(W, path): the weights that each way puts in the place of W, by name. inputs: what the layers are given.
+    kept: a dictionary that gets these weights, way -> path -> weight.
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for path, layer in block_linears(model).items():
+        W = layer.weight.detach()
+        for way, changed in ways(W, path).items():
+            found.setdefault(way, []).append((relative_error(W, changed), output_error(W, changed, inputs[path])))
+            if kept is not None:
+                kept.setdefault(way, {})[path] = changed
+    return {way: torch.tensor(pairs) for way, pairs in found.items()}
+
+
+def added_losses(model: nn.Module, kept: dict[str, dict[str, Tensor]], tokens: Tensor) -> dict[str, float]:
+    """By how much the loss on tokens is higher with the weights of each way in place: way -> nats a byte."""
+    other = copy.deepcopy(model)
+    before, added = evaluate(model, tokens, max_windows=16), {}
+    for way, weights in kept.items():
+        for path, layer in block_linears(other).items():
+            layer.weight.data = weights[path]
+        added[way] = evaluate(other, tokens, max_windows=16) - before
+    return added

@@ -1,0 +1,285 @@
+"""The pictures of notebook 11: what each variant trains, their ranking at one rate and at their own, and their starts.
+
+`ranking_view` is the slider of the first screen. What the stored runs say is in `nb11_runs`.
+"""
+
+import math
+import statistics
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor, nn
+
+from lora_edu.experiments.nb11 import SHARED_RATES
+from lora_edu.figures.looks import ADAPTER, BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, SKY, WEIGHT, light
+from lora_edu.figures.nb11_runs import (  # noqa: F401  (the notebook says pictures.paired and so on)
+    OWN,
+    RANKED,
+    Runs,
+    at_best,
+    best_rate,
+    interval,
+    kept_order,
+    losses_at,
+    paired,
+    sweep,
+    t_of_three,
+    verdict,
+)
+from lora_edu.figures.plots import plain_axes
+from lora_edu.figures.sliders import View
+from lora_edu.lora import LoRALinear
+from lora_edu.variants import VARIANTS
+
+Drawn = tuple[Figure, str]  # a figure and its words
+RATES = (*SHARED_RATES, OWN)
+LOOKS = dict(zip(RANKED, zip((BLUE, GRAY, SKY, GREEN, ORANGE, PURPLE, RED), "osD^vPX", strict=True), strict=True))
+
+
+# --- the ranking: the slider of the first screen ---------------------------------------------------------------------
+
+RANKING_ALT = (
+    "A row for each variant, the best on top, and a dot at its loss on held-out plays after 100 steps; a dashed line "
+    "at LoRA's loss. The gray dot is LoRA once more, with another draw of A."
+)
+LOW, HIGH = 1.72, 1.92  # the axis; what lies beyond stands at its end, with its number
+
+
+def ranking_view(runs: Runs) -> View:
+    """One control, rate (one of RATES): one learning rate for all, or OWN."""
+    figure = plt.figure(figsize=(9.6, 3.9), dpi=96)
+    axes = figure.add_axes([0.19, 0.15, 0.72, 0.74])
+    axes.set(xlim=(LOW, HIGH), ylim=(len(RANKED) - 0.4, -0.6), yticks=[])
+    axes.set_xlabel("loss on held-out plays after 100 steps, nats a byte (smaller is better)")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    line = axes.axvline(LOW, color=GRAY, ls="--", lw=1.4)
+    stems = {name: axes.plot([], [], color=LOOKS[name][0], lw=3, alpha=0.45)[0] for name in RANKED}
+    dots = {name: axes.plot([], [], LOOKS[name][1], color=LOOKS[name][0], ms=9)[0] for name in RANKED}
+    labels = {name: axes.text(LOW - 0.003, 0, "", ha="right", va="center", fontsize=10) for name in RANKED}
+    numbers = {name: axes.text(0, 0, "", va="center", fontsize=10) for name in RANKED}
+    title = axes.text(LOW, -0.95, "", fontsize=11)
+
+    def values(rate: float | str) -> dict:
+        losses = losses_at(runs, rate)
+        order = list(losses)
+        own = {name: best_rate(runs, name) for name in RANKED}
+        there = [loss for loss in losses.values() if loss < math.inf]
+        span = max(there) - min(there)
+        what = "each its own rate" if rate == OWN else f"one rate for all, {rate:g}"
+        return {
+            "losses": losses,
+            "labels": {name: f"{name}, {own[name]:g}" if rate == OWN else name for name in order},
+            "title": f"{what}: best to worst {span:.3f} nats",
+            "readout": f"{what}: {', '.join(f'{n} {losses[n]:.3f}' for n in order)}. From best to worst {span:.3f}.",
+        }
+
+    def draw(now: dict) -> None:
+        losses = now["losses"]
+        lora = min(losses["LoRA"], HIGH)
+        line.set_xdata([lora, lora])
+        title.set_text(now["title"])
+        for name in RANKED:
+            shown = name in losses
+            for artist in (stems[name], dots[name], labels[name], numbers[name]):
+                artist.set_visible(shown)
+            if shown:
+                place, loss = list(losses).index(name), losses[name]
+                end = min(loss, HIGH - 0.012)
+                stems[name].set_data([lora, end], [place, place])
+                dots[name].set_data([end], [place])
+                labels[name].set(text=now["labels"][name], position=(LOW - 0.003, place))
+                text = f"{loss:.3f}" if loss <= HIGH else "diverged →" if loss == math.inf else f"{loss:.2f} →"
+                numbers[name].set(text=text, position=(max(end, lora) + 0.004, place))
+
+    draw(values(OWN))
+    moving = [line, title, *stems.values(), *dots.values(), *labels.values(), *numbers.values()]
+    return View(figure, moving, values=values, draw=draw)
+
+
+# --- what each variant trains, true to scale -------------------------------------------------------------------------
+
+D, R = 256, 8
+PARTS = {  # name: its scaling, and what is special
+    "LoRA": ("s = α/r", "A random,\nB zero"),
+    "rsLoRA": ("s = α/√r", "another s"),
+    "LoRA+": ("s = α/r", "B learns 16 times\nas fast as A"),
+    "PiSSA": ("s = α/r", "A and B: taken\nout of W"),
+    "DoRA": ("s = α/r", "m: a length for\neach row of W"),
+    "VeRA": ("s = 1", "A, B frozen,\nd, b trained"),
+}
+TRAINED = {"facecolor": ADAPTER[0], "lw": 0}
+
+
+def parts_picture(trained: dict[str, int]) -> Drawn:
+    """What each variant trains of one 256 x 256 layer, drawn so that areas are numbers. trained: variant -> numbers."""
+    edges = {
+        name: (-70 if name in ("DoRA", "VeRA") else -15, 2 * D + 70 if name == "VeRA" else D + 75) for name in PARTS
+    }
+    figure, panels = plt.subplots(
+        1, len(PARTS), figsize=(11.6, 3.9), layout="constrained", width_ratios=[b - a for a, b in edges.values()]
+    )
+    for axes, (name, (scaling, note)) in zip(panels, PARTS.items(), strict=True):
+        rank, how = (D, light(WEIGHT)) if name == "VeRA" else (R, TRAINED)
+        _rectangle(axes, 0, 0, D, D, light(WEIGHT))
+        _rectangle(axes, 0, -20 - rank, D, rank, how)
+        _rectangle(axes, D + 20, 0, rank, D, how)
+        within = name == "VeRA"
+        texts = [
+            ("the rest\nof W" if name == "PiSSA" else "W", D / 2, D / 2),
+            ("A", D / 2, -20 - rank / 2 if within else -50),
+            ("B", D + 20 + rank / 2 if within else D + 50, D / 2),
+        ]
+        if name == "DoRA":
+            _rectangle(axes, -24, 0, 3, D, TRAINED)
+            texts.append(("m", -45, D / 2))
+        if within:
+            _rectangle(axes, -24, -20 - rank, 3, rank, TRAINED)
+            _rectangle(axes, D + 20 + rank + 12, 0, 3, D, TRAINED)
+            texts += [("d", -45, -20 - rank / 2), ("b", 2 * D + 52, D / 2)]
+        for text, x, y in texts:
+            axes.text(x, y, text, ha="center", va="center", fontsize=10)
+        axes.text(D + 30 if within else 0, -95, note, fontsize=10, va="top")
+        axes.set(xlim=edges[name], ylim=(-D - 30, D + 10), aspect="equal")
+        axes.axis("off")
+        axes.set_title(f"{name}\n{scaling}\n{trained[name]:,} trained", fontsize=10, loc="left")
+    finding = "What is trained (orange) beside what is frozen (blue): an area is a count of numbers"
+    figure.suptitle(f"{finding}\n(m, d and b are drawn three times too thick)", x=0.01, ha="left", fontsize=11)
+    counts = ", ".join(f"{name} {count:,}" for name, count in trained.items())
+    return figure, (
+        f"All of them train little beside W. Of one 256 by 256 layer: {counts}. A panel for each variant, true to "
+        "scale: W, the flat A below it, the thin B beside it; DoRA adds a line of lengths, VeRA has two frozen "
+        "squares and two lines."
+    )
+
+
+def trained_in_a_layer(name: str) -> int:
+    """How many numbers a variant trains of one 256 x 256 layer, at rank 8, or for VeRA 256."""
+    rank = D if name == "VeRA" else R
+    layer = VARIANTS.get(name, LoRALinear)(nn.Linear(D, D), rank, 2 * rank)
+    return sum(parameter.numel() for parameter in layer.parameters() if parameter.requires_grad)
+
+
+def _rectangle(axes: Axes, x: float, y: float, width: float, height: float, look: dict) -> None:
+    axes.add_patch(Rectangle((x, y), width, height, **look))
+
+
+# --- rates, seeds ----------------------------------------------------------------------------------------------------
+
+
+def sweeps_figure(runs: Runs) -> Drawn:
+    """Loss against rate: a panel for each variant, its own curve in color, those of the others behind it in gray."""
+    figure, panels = plt.subplots(2, 4, figsize=(10.6, 4.8), sharex=True, sharey=True, layout="constrained")
+    panels.flat[-1].axis("off")  # there are seven
+    for axes, name in zip(panels.flat, RANKED, strict=False):
+        for other in RANKED:
+            axes.plot(*_points(runs, other), color="#C9C9C9", lw=1)
+        color, marker = LOOKS[name]
+        axes.plot(*_points(runs, name), color=color, marker=marker, ms=5, lw=2)
+        best = best_rate(runs, name)
+        axes.plot(best, sweep(runs, name)[best], "o", ms=13, mfc="none", mec=color)
+        axes.set(xscale="log", ylim=(LOW, 2.1))
+        axes.set_title(f"{name}: {best:g}", fontsize=10)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.supxlabel("learning rate", fontsize=10)
+    figure.supylabel("loss, nats a byte", fontsize=10)
+    rates = {name: best_rate(runs, name) for name in RANKED}
+    lowest, highest = min(rates.values()), max(rates.values())
+    finding = f"The best rates (ringed) lie a factor of {highest / lowest:.0f} apart"
+    figure.suptitle(finding, x=0.01, ha="left", fontsize=12)
+    listed = ", ".join(f"{name} {rate:g}" for name, rate in rates.items())
+    return figure, f"{finding}: {listed}. A panel for each variant: loss against rate, the other variants in gray."
+
+
+def _points(runs: Runs, name: str) -> tuple[list[float], list[float]]:
+    losses = sweep(runs, name)
+    return list(losses), [min(loss, 2.3) for loss in losses.values()]
+
+
+def pairs_figure(runs: Runs) -> Drawn:
+    """Each variant minus LoRA at its own best rate: a mark a seed, and the 95% interval of the mean."""
+    figure, axes = plain_axes(8.6, 3.7)
+    names = sorted((n for n in RANKED if n != "LoRA"), key=lambda n: statistics.mean(paired(runs, n)))
+    for place, name in enumerate(names):
+        differences = paired(runs, name)
+        color, marker = LOOKS[name]
+        for comparisons, width in ((1, 6), (len(names), 1.5)):
+            mean, half = interval(differences, comparisons)
+            axes.plot([mean - half, mean + half], [place, place], color=color, lw=width, alpha=0.35,
+                      solid_capstyle="butt")  # fmt: skip
+        axes.plot(differences, [place] * len(differences), marker, color=color, ms=7)
+        axes.text(1.01, place, verdict(differences), va="center", fontsize=10, transform=axes.get_yaxis_transform())
+    axes.axvline(0, color=GRAY, ls="--", lw=1.4)
+    axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
+    axes.set_xlabel("loss minus LoRA's, same batches, each at its own rate (left is better)")
+    told = [name for name in names if verdict(paired(runs, name)) in ("better", "worse")]
+    finding = f"Of {len(names)} differences, three seeds can tell {len(told)}"
+    axes.set_title(finding, fontsize=11, loc="left")
+    listed = "; ".join(f"{n} {statistics.mean(paired(runs, n)):+.3f}, {verdict(paired(runs, n))}" for n in names)
+    return figure, (
+        f"{finding}. Means: {listed}. A row for each variant: three marks, a bar for the 95% interval, a line for that "
+        "of all six together."
+    )
+
+
+def rivals_table(runs: Runs, times: dict) -> tuple[list[str], list[list]]:
+    """Header and rows: what each variant trains, where it ends, what it forgets, how far it moves W, and its time."""
+    (measured,) = times.values()
+    lora = measured["seconds"]["LoRA"]
+    rows = []
+    for name in sorted(RANKED, key=lambda name: statistics.mean(at_best(runs, name))):
+        run = runs[name, best_rate(runs, name), 0]
+        seconds = measured["seconds"].get(name, lora)
+        ratio = statistics.median(mine / its for mine, its in zip(seconds, lora, strict=True))
+        loss, forgotten = (statistics.mean(at_best(runs, name, which)) for which in ("loss", "addresses"))
+        rows.append([name, f"{best_rate(runs, name):g}", run["trainable"], f"{loss:.3f}", f"{forgotten:.3f}",
+                     f"{run['update']:.2f}", f"{ratio:.2f}"])  # fmt: skip
+    header = ["variant", "its rate", "numbers trained", "plays", "addresses", "‖ΔW‖/‖W‖", "time of a step / LoRA's"]
+    return header, rows
+
+
+# --- starts ----------------------------------------------------------------------------------------------------------
+
+STARTS = {"none": (GRAY, "o"), "SVD": (SKY, "D"), "LoftQ": (GREEN, "s"), "QERA": (ORANGE, "^"), "QPiSSA": (PURPLE, "P")}
+
+
+def best_way(ways: dict[str, Tensor], side: int) -> str:
+    """The way with the least mean error of weights (side 0) or of outputs (side 1)."""
+    return min(ways, key=lambda way: ways[way][:, side].mean().item())
+
+
+def starts_figure(errors: dict[int, dict[str, Tensor]]) -> Drawn:
+    """Mean error of outputs against that of weights, a panel for each number of bits. errors: bits -> way -> (n, 2)."""
+    figure, panels = plt.subplots(1, len(errors), figsize=(10.2, 3.5), layout="constrained")
+    for axes, (bits, ways) in zip(panels, errors.items(), strict=True):
+        for way, (weight, output) in ((way, pairs.mean(0).tolist()) for way, pairs in ways.items()):
+            color, marker = STARTS[way]
+            axes.plot(100 * weight, 100 * output, marker, color=color, ms=9)
+            axes.annotate(
+                way, (100 * weight, 100 * output), (0, 8), textcoords="offset points", ha="center", fontsize=9
+            )
+        axes.margins(0.18, 0.2)
+        axes.set(title=f"{bits} bits", xlabel="error of the weights, %")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("error of the outputs, %")
+    best = {bits: [best_way(ways, side) for side in (0, 1)] for bits, ways in errors.items()}
+    finding = "Left is better for the weights, low for the outputs: the two do not choose the same start"
+    figure.suptitle(finding, x=0.01, ha="left", fontsize=11)
+    listed = "; ".join(f"{bits} bits: weights {w}, outputs {o}" for bits, (w, o) in best.items())
+    return figure, f"The best by each measure: {listed}. A panel for each number of bits, a mark for each start."
+
+
+def starts_table(errors: dict[int, dict[str, Tensor]], added: dict[int, dict[str, float]]) -> tuple[list, list]:
+    """Header and rows: mean errors of weights and outputs in %, and the loss added; the least of each column marked."""
+    columns = {}
+    for bits, ways in errors.items():
+        means = {way: (100 * pairs).mean(0).tolist() for way, pairs in ways.items()}
+        for side, what in enumerate(("weights", "outputs")):
+            columns[f"{bits} bits: {what}, %"] = ({way: pair[side] for way, pair in means.items()}, 2)
+        columns[f"{bits} bits: loss added"] = (added[bits], 3)
+    rows = [
+        [way, *(f"{of[way]:.{digits}f}{'*' * (min(of, key=of.get) == way)}" for of, digits in columns.values())]
+        for way in next(iter(errors.values()))
+    ]
+    return ["* the least", *columns], rows
