@@ -191,6 +191,7 @@ SCALINGS = {
     "alpha / sqrt r": lambda rank: 2 * (8 / rank) ** 0.5,
 }
 RANK_RATES = {1: (3e-3, 1e-2, 2e-2, 3e-2), 2: (1e-2, 2e-2, 3e-2), 4: (6e-3, 1e-2, 2e-2, 3e-2)}
+BEST_RANK_RATE = 2e-2  # of each of them
 OTHER_RATES = {
     ("alpha = 16", 1): (1e-3, 3e-3, 1e-2, 2e-2),
     ("alpha = 16", 64): (3e-3, 1e-2, 2e-2),
@@ -208,6 +209,7 @@ def _rank_arms() -> dict[str, dict]:
     arms = {}
     for rank, lrs in RANK_RATES.items():
         arms |= arms_of(rank_way("lora", rank), lrs, method="lora", rank=rank)
+        arms |= arms_of(rank_way("lora", rank), (BEST_RANK_RATE,), SEEDS[1:], method="lora", rank=rank)
     return arms
 
 

@@ -165,7 +165,7 @@ def cloud_view(runs: list[Run]) -> View:
     axes.set(xlim=(0.66, 1.13), ylim=(0, MOST_FORGOTTEN), xlabel="learned: nats per byte won on plays")
     axes.set_ylabel("forgotten: nats per byte lost on addresses")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title("The line of every rank lies above that of full fine-tuning", fontsize=12, loc="left")
+    axes.set_title("Turned down by the rate, every rank lies above full fine-tuning", fontsize=12, loc="left")
 
     def values(rank: int) -> dict:
         way = rank_way("lora", rank)
@@ -185,7 +185,7 @@ def cloud_view(runs: list[Run]) -> View:
     def draw(now: dict) -> None:
         for artist, key in ((line, "line"), (dots, "dots"), (rounded, "rounded")):
             artist.set_data(*np.array(now[key] or np.empty((0, 2))).T if key != "line" else now[key].T)
-        name.set(text=now["name"] + "  ", position=tuple(now["line"][-1]))
+        name.set(text=now["name"], position=(now["line"][-1][0] - 0.01, now["line"][-1][1] + 0.01))
 
     draw(values(RANKS[0]))
     return View(figure, [line, dots, rounded, name], values=values, draw=draw)
@@ -220,7 +220,7 @@ def places_figure(runs: list[Run]) -> Drawn:
     axes.text(1.02, -1, "GPT-3, %", fontsize=10, color=GRAY, transform=axes.get_yaxis_transform())
     axes.set(xlim=(1.76, 2.46), ylim=(len(places) - 0.5, -1.4))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title("One budget: `down` of the MLP beats all of attention, the queries lose", fontsize=12, loc="left")
+    axes.set_title("One budget: the MLP's down beats all of attention, queries lose", fontsize=12, loc="left")
     named = "; ".join(f"{way} {loss:.3f}" for way, loss in means.items())
     return figure, (
         f"Loss on plays under one budget, mean over seeds: {named}. A row for a place, a mark for a seed: squares "
