@@ -78,8 +78,7 @@ def test_a_verdict_is_a_count(holding, expected):
         (measured.unequal_gaps, {"names": ("int4", "int8")}, "e", TRUE),
         (trained.noise_left, {"kinds": ("NF4", "noise")}, "o", TRUE),
         (measured.operations_of_lora, {"rank": 512}, "c", FALSE),
-        (trained.cost_of_keeping_the_rate, {"recipe": "alpha = 8"}, "u", DEPENDS),
-        (trained.cost_of_a_multiple, {"factor": 1.0}, "v", FALSE),
+        (measured.kept_in_codes, {"sizes": (0.03,), "again": False}, "r", TRUE),
     ],
 )
 def test_other_arguments_of_a_measurement_give_another_verdict(function, settings, letter, expected):
@@ -208,3 +207,8 @@ def test_what_section_4_says():
     assert best == {"gpt": 64, "smollm2": 8}
     at_one_rate, at_its_own = (mean(trained.kept_share("gpt", 1, own)) for own in (False, True))
     assert mean(trained.kept_share("smollm2", 1)) < at_one_rate < at_its_own - 0.1
+
+
+def test_another_draw_moves_a_method_farther_than_the_methods_differ():
+    one, other = trained.accuracies("gpt", "qlora"), trained.accuracies("gpt", "lora")
+    assert max(one) - min(one) > abs(one[0] - other[0])

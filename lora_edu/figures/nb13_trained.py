@@ -5,9 +5,8 @@ experiment gives another number.
 """
 
 import copy
-import math
 from functools import cache
-from statistics import mean, stdev
+from statistics import mean
 
 import torch
 
@@ -15,7 +14,8 @@ from lora_edu.experiments import load_results
 from lora_edu.experiments.nb04 import relative_times
 from lora_edu.experiments.nb13 import BEST, RANKS, READING, arm_name, rank_name
 from lora_edu.figures import nb09_quality as quality
-from lora_edu.figures.nb02 import best_rates
+from lora_edu.figures import nb10
+from lora_edu.figures.nb02 import best_rates as digit_rates
 from lora_edu.figures.nb13_measured import Numbers, base, results
 from lora_edu.gpt import GPTConfig
 from lora_edu.memory.shapes import BASE, CONSTANTS, predicted_bytes
@@ -137,54 +137,28 @@ def lost_by_rank() -> Numbers:
 
 
 def best_rate_moves(recipe: str = "alpha = 2r") -> Numbers:
-    """The best rate at rank 8 over the best at rank 2; a step of the grid is a factor of 2."""
-    found = {}
-    for name, arm, rates in digit_sweeps(recipe):
-        best = best_rates(arm, rates)
-        found[name] = best[8] / best[2]
-    return found
-
-
-def cost_of_keeping_the_rate(recipe: str = "alpha = 2r") -> Numbers:
-    """What rank 8 loses at rank 2's best rate against its own best, in standard errors over eight seeds."""
-    found = {}
-    for name, arm, rates in digit_sweeps(recipe):
-        kept, own = (arm["8"][rates.index(best_rates(arm, rates)[rank])] for rank in (2, 8))
-        gaps = [a - b for a, b in zip(kept, own, strict=True)]
-        found[name] = mean(gaps) / (stdev(gaps) / len(gaps) ** 0.5) if any(gaps) else 0.0
-    return found
-
-
-def digit_sweeps(recipe: str) -> list[tuple[str, dict, list[float]]]:
-    """Name, losses and rates of both optimizers' searches on the digits of notebook 02."""
-    stored = load_results("digit-rates")
-    names = [f"{optimizer}, {recipe}" for optimizer in ("plain descent", "Adam")]
-    return [(name, stored["arms"][name], stored["settings"][name]["rates"]) for name in names]
-
-
-def cost_of_a_multiple(factor: float = 10.0) -> Numbers:
-    """What LoRA loses at so many times full's best rate (the nearest that was tried), in spreads of its seeds."""
-    arms, found = results("qlora-quality"), {}
-    for text in ("20 kB", "all plays"):
-        losses, wanted = quality.sweep(arms, "lora", text), factor * quality.best_rate(arms, "full", text)
-        rate = min(losses, key=lambda lr: abs(math.log(lr / wanted)))
-        found[f"plays, {text}: {rate:g}"] = (losses[rate] - min(losses.values())) / spread(
-            quality.at_best(arms, "lora", text)
-        )
-    return found
-
-
-def one_rate_for_both() -> Numbers:
-    return {"full's own rate": max(cost_of_a_multiple(1.0).values())}
+    """The best rate at the largest rank over that at the smallest; a step of the grids is a factor of about 2."""
+    stored, found = load_results("digit-rates"), {}
+    for optimizer in ("plain descent", "Adam"):
+        name = f"{optimizer}, {'alpha = 8' if recipe != 'alpha = 2r' else recipe}"
+        best = digit_rates(stored["arms"][name], stored["settings"][name]["rates"])
+        found[f"digits, {optimizer}, ranks 2 to 8"] = best[8] / best[2]
+    best = nb10.best_rates(nb10.all_runs())[recipe]
+    return found | {"our GPT, Adam, ranks 1 to 64": best[64] / best[1]}
 
 
 def rate_over_full() -> Numbers:
-    """LoRA's best rate over full fine-tuning's."""
-    arms = results("qlora-quality")
-    return {
-        f"plays, {text}": quality.best_rate(arms, "lora", text) / quality.best_rate(arms, "full", text)
-        for text in ("20 kB", "all plays")
-    }
+    """LoRA's best rate over full fine-tuning's, with alpha = 2r."""
+    arms, runs = results("qlora-quality"), nb10.all_runs()
+    few = quality.best_rate(arms, "lora", "20 kB") / quality.best_rate(arms, "full", "20 kB")
+    full = nb10.best_rate(runs, "full")
+    by_rank = nb10.best_rates(runs)["alpha = 2r"]
+    return {f"all plays, rank {rank}": lr / full for rank, lr in sorted(by_rank.items())} | {"20 kB, rank 8": few}
+
+
+def one_rate_for_both() -> Numbers:
+    rate = nb10.best_rate(nb10.all_runs(), "full")
+    return {"full's own rate": rate / rate}
 
 
 # --- a small device --------------------------------------------------------------------------------------------------
