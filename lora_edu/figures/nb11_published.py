@@ -2,7 +2,8 @@
 
 Source: Hugging Face's PEFT, `method_comparison/MetaMathQA/results`, the files of June 2025 (read at commit 0a179c1;
 LoRA of rank 64 at 18e07f1, DoRA at 9bb1ae7), and DoRA's of January 2026 (52903c8). All: Llama-3.2-3B, 5,000 steps of 4
-examples, AdamW with weight decay 0.1 (full fine-tuning: none), gradients clipped at 1, adapters on q and v, seed 0.
+examples, AdamW with weight decay 0.1 (full fine-tuning with AdamW's default), gradients clipped at 1, adapters on q and
+v, seed 0.
 """
 
 from collections.abc import Callable
