@@ -1,4 +1,4 @@
-"""Exercise 2.4, merging with a dial: right and wrong answers."""
+"""Exercise 2.3, merging with a dial: right and wrong answers."""
 
 import weakref
 
@@ -177,27 +177,27 @@ DIAL = Solutions(
         dial_wrong(
             "adds each time",
             dial_adds,
-            3,
+            2,
             "each turn adds to what the turn before left, so that two turns count twice. The dial needs the weight as "
             "it was at first: a clone, since a tensor that shares memory with the weight changes with it.",
             "notebook 04, section 6",
         ),
-        dial_wrong("keeps a view", dial_keeps_a_view, 3),
+        dial_wrong("keeps a view", dial_keeps_a_view, 2),
         dial_wrong(
             "subtracts",
             dial_subtracts,
-            4,
+            3,
             "this subtracts the old update. In 16 bits that does not give the old weight back: what was rounded away "
             "is gone. Keep a clone.",
             "notebook 04, section 6",
         ),
-        dial_wrong("once", dial_once, 3,
+        dial_wrong("once", dial_once, 2,
                    "after the first turn nothing moves any more. Merging once is right for `merge`; a dial turns.",
                    "notebook 04, section 6"),
-        Wrong("the update in 16 bits", dial_with(dtype=None), 4,
+        Wrong("the update in 16 bits", dial_with(dtype=None), 3,
               "the update is rounded to the weight's dtype before it is added, so that it is rounded twice. Add in "
               "float32, round once.", "notebook 04, section 6"),
-        Wrong("the product in 16 bits", dial_with(product_in_the_weights_dtype, dtype=None), 4,
+        Wrong("the product in 16 bits", dial_with(product_in_the_weights_dtype, dtype=None), 3,
               "the product is computed in the weight's dtype. In bfloat16 that loses most: compute in float32.",
               "notebook 04, section 6"),
         Wrong("no scaling", dial_with(lambda layer: (layer.down @ layer.up).T), 2,
@@ -219,11 +219,11 @@ DIAL = Solutions(
             "notebook 04, section 7, where adapters are switched by copying",
         ),
         dial_wrong("changes down", dial_changes_down, 2),
-        dial_wrong("the base in float32", dial_to_float32, 4),
+        dial_wrong("the base in float32", dial_to_float32, 3),
         dial_wrong("the base trained", dial_trains_the_base, 3,
                    "base.weight asks for a gradient after the merge. It stays frozen.", "notebook 04, section 3"),
         dial_wrong("returns the weight", dial_returns, 0),
         dial_wrong("one size", dial_of_one_size, 0),
-        Wrong("calls lora_edu", dial_from_lora_edu, 2),
+        Wrong("calls lora_edu", dial_from_lora_edu, 1),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Exercise 2.3, the injection by a rule: right and wrong answers."""
+"""Exercise 2.2, the injection by a rule: right and wrong answers."""
 
 import copy
 import re

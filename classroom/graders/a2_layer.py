@@ -1,4 +1,4 @@
-"""Exercise 2.2, the layer: right and wrong answers; `Layer` takes a mistake by its name."""
+"""Exercise 2.1, the layer: right and wrong answers; `Layer` takes a mistake by its name."""
 
 import copy
 import math

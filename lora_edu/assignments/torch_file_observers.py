@@ -1,4 +1,4 @@
-"""What the checks of exercises 2.5 and 2.6 look at: the auditor's report, and the file."""
+"""What the check of exercise 2.4 looks at: the file."""
 
 import functools
 import tempfile
@@ -12,29 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lora_edu.assignments.observing import NotDone, observed
+from lora_edu.assignments.observing import NotDone
 from lora_edu.assignments.plain_tensors import all_bits, bits, fine, flat, numbers
 from lora_edu.assignments.towers import Adapted, Tree, seeded
-
-# --- 2.5: the auditor ---
-
-
-def audit(answer: Callable, c: Any, before: dict[str, Tensor], after: dict[str, Tensor]) -> dict:
-    """The three lists of the report, each as one text."""
-
-    def part(name: str) -> Callable:
-        def read() -> str:
-            seen = observed(answer, before, after)
-            if name == "moved" and seen.inputs == "changed":
-                return "what was given has been changed: a tensor, or the dictionary itself"
-            return ", ".join(sorted(seen.value[name])) or "none"
-
-        return read
-
-    return {name: part(name) for name in ("jumps", "moved", "silent")}
-
-
-# --- 2.6: a file ---
 
 FACTORS = ("down", "up")
 

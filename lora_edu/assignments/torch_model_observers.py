@@ -1,4 +1,4 @@
-"""What the checks of exercises 2.3 and 2.4 look at: the injection, and the merge."""
+"""What the checks of exercises 2.2 and 2.3 look at: the injection, and the merge."""
 
 import functools
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from lora_edu.assignments.plain_tensors import bits, fine
 from lora_edu.assignments.towers import Adapted, Inside, Probe, Tower, seeded
 from lora_edu.assignments.verdict import ELSEWHERE
 
-# --- 2.3: into a model ---
+# --- 2.2: into a model ---
 
 TOKENS = torch.tensor([[1, 2, 3, 10]])
 
@@ -97,7 +97,7 @@ def _refusal(run: Callable, model: nn.Module) -> str:
     return "no ValueError"
 
 
-# --- 2.4: merging with a dial ---
+# --- 2.3: merging with a dial ---
 
 
 def dial(answer: Callable, c: Any, weight, down, up, scaling: float, strength: float, other: float) -> dict:

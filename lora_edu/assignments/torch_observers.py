@@ -1,4 +1,4 @@
-"""What the checks of exercises 2.1 and 2.2 look at: the update, and the layer."""
+"""What the check of exercise 2.1 looks at: the layer."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,26 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lora_edu.assignments.observing import Complaint, NotDone, call, observed
+from lora_edu.assignments.observing import Complaint, NotDone
 from lora_edu.assignments.plain_tensors import all_bits, bits, fine, flat, near, numbers
 from lora_edu.assignments.towers import seeded
-
-# --- 2.1: the update of a weight ---
-
-
-def update(answer: Callable, c: Any, down: Tensor, up: Tensor, alpha: float) -> dict:
-    """values: the update; manners: its dtype, and whether the factors are as they were"""
-
-    def manners() -> str:
-        seen = observed(answer, down, up, alpha)
-        if not isinstance(seen.value, Tensor):
-            return f"a {type(seen.value).__name__} and not a tensor"
-        return f"{seen.dtype}, factors {seen.inputs}"
-
-    return {"values": lambda: call(answer, down, up, alpha), "manners": manners}
-
-
-# --- 2.2: the layer ---
 
 
 def factors(layer: nn.Module) -> dict[str, Tensor]:

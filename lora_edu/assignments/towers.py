@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 
 class Adapted(nn.Module):
-    """A linear layer and the numbers of its adapter. It has no forward: exercises 2.4 and 2.6 need only what it holds.
+    """A linear layer and the numbers of its adapter. It has no forward: exercises 2.3 and 2.4 need only what it holds.
 
     base: nn.Linear, frozen; down: (in_features, rank); up: (rank, out_features); alpha, scaling: numbers.
     """
@@ -15,6 +15,19 @@ class Adapted(nn.Module):
         self.base = base.requires_grad_(False)
         self.down, self.up = nn.Parameter(down), nn.Parameter(up)
         self.alpha, self.scaling = alpha, scaling
+
+
+class Branched(nn.Module):
+    """A linear layer and a branch, for exercise 2.5: no scaling, no dropout. down: (in, rank), up: (rank, out)"""
+
+    def __init__(self, base: nn.Linear, rank: int):
+        super().__init__()
+        self.base = base
+        self.down = nn.Parameter(torch.zeros(base.in_features, rank))
+        self.up = nn.Parameter(torch.zeros(rank, base.out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + x @ self.down @ self.up
 
 
 class Pair(nn.Module):
@@ -93,7 +106,7 @@ class Inside(nn.Module):
 
 
 class Probe(nn.Module):
-    """Stands in for an adapter layer in exercise 2.3: computes what its base computes, and has one trained number.
+    """Stands in for an adapter layer in exercise 2.2: computes what its base computes, and has one trained number.
 
     It freezes nothing, so that the freezing is yours.
     """
