@@ -13,10 +13,19 @@ import torch
 from classroom.solutions import load_solutions
 from lora_edu import quantize
 from lora_edu.assignments import a3_nf4
+from lora_edu.codebooks import nf_codebook
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 ANSWERS = {number: task.reference({}) for number, task in load_solutions("a3_nf4").items()}
-signed_constants, quantile_codebook, encode, pack, decode, refit = ANSWERS.values()
+quantile_codebook, encode, pack, refit = ANSWERS.values()
+
+
+def signed_constants(weight, block_size):
+    return torch.stack([block[block.abs().argmax()] for block in weight.flatten().split(block_size)])
+
+
+def decode(codes, constants, codebook, block_size, shape):
+    return (codebook[codes.long()] * constants.repeat_interleave(block_size)[: len(codes)]).view(shape)
 
 
 def drawn_constants() -> list[SimpleNamespace]:
@@ -36,8 +45,7 @@ def codebook_of(c):
 def restored(weight, codebook, c):
     constants = signed_constants(weight, c.block_size)
     codes = encode(weight, constants, codebook, c.block_size)
-    packed = pack(codes, c.bits, c.fill_code)
-    return codes, decode(packed, c.bits, constants, codebook, c.block_size, weight.shape)
+    return codes, decode(codes, constants, codebook, c.block_size, weight.shape)
 
 
 def relative_error(original, changed):
@@ -79,8 +87,24 @@ def test_refitted_constants_have_the_smaller_error(weight):
         _, error = refit(weight, codes, codebook, c.block_size)
         assert error < relative_error(weight, once)
         moved = signed_constants(weight, c.block_size) * 0.97
-        packed = pack(codes, c.bits, c.fill_code)
-        assert error < relative_error(weight, decode(packed, c.bits, moved, codebook, c.block_size, weight.shape))
+        assert error < relative_error(weight, decode(codes, moved, codebook, c.block_size, weight.shape))
+
+
+def test_the_claim_of_the_control_is_refuted_by_the_sign_alone(weight):
+    """What the rubric says: with the library's codebook the sign changes nothing; the rest of the gap is block size."""
+    for bits in (3, 5):
+        c = next(c for c in drawn_constants() if c.bits == bits and c.block_size == 48)
+        library = torch.as_tensor(nf_codebook(bits)).float()
+
+        def error(codebook, block_size, signed):
+            constants = signed_constants(weight if signed else weight.abs(), block_size)
+            codes = encode(weight, constants, codebook, block_size)
+            return relative_error(weight, decode(codes, constants, codebook, block_size, weight.shape))
+
+        friends, ours = error(library, 4 * c.block_size, False), error(codebook_of(c), c.block_size, True)
+        without, alone = error(library, c.block_size, False), error(library, c.block_size, True)
+        assert abs(alone / without - 1) < 0.01 and ours < 0.98 * without
+        assert (friends - without > without - ours) == (bits == 3)  # with 5 bits, blocks matter less
 
 
 def test_the_examples_of_the_text():
@@ -91,7 +115,7 @@ def test_the_examples_of_the_text():
     assert pack(codes, 3, 0).tolist() == [17, 0, 224] and 1 + 2 * 8 + 7 * 2**21 == 17 + 224 * 256**2
     notebook = nbformat.read(NOTEBOOKS / "assignments/source/a3_nf4/a3_nf4.ipynb", as_version=4)
     text = "\n".join(cell.source for cell in notebook.cells)
-    assert "the bytes $17, 0, 224$" in text and r"$(0.5,\ -2,\ 1,\ 0.25)$ it is $-2$" in text
+    assert "the bytes $17, 0, 224$" in text and r"$(0.5,\ -2,\ 1,\ 0.25)$ the constant is $-2$" in text
 
 
 def test_the_parts_and_points_stand_in_the_text():
@@ -110,4 +134,4 @@ def test_sentences_point_to_sections_that_exist():
                 numbers = re.findall(r"^## (\d+)\. ", cell.source, re.M)
                 sections |= {f"notebook {path.name[:2]}, section {number}" for number in numbers}
     named = [wrong for task in load_solutions("a3_nf4").values() for wrong in task.wrong if wrong.sentence]
-    assert len(named) > 90 and {wrong.see for wrong in named} <= sections
+    assert len(named) > 60 and {wrong.see for wrong in named} <= sections

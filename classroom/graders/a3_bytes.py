@@ -1,4 +1,4 @@
-"""Exercise 3.4, eight codes without a gap: the reference, other right answers, and wrong ones."""
+"""Exercise 3.3, eight codes without a gap: the reference, other right answers, and wrong ones."""
 
 import torch
 
@@ -24,13 +24,13 @@ WRONG = [
           "each code has a field of 4 bits, two a byte. A code has `bits` bits, and the next one follows "
           "without a gap, over the end of a byte.", PACKING),
     Wrong("the rest is dropped",
-          lambda c: lambda codes, bits, fill: answers.reference(codes[: len(codes) // 8 * 8], bits, fill), 3,
+          lambda c: lambda codes, bits, fill: answers.reference(codes[: len(codes) // 8 * 8], bits, fill), 4,
           "the last codes are dropped where they do not fill a group of eight. Fill the group up, and keep it.",
           PACKING),
-    Wrong("filled with code 0", lambda c: lambda codes, bits, fill: answers.filled_otherwise(codes, bits, 0), 3,
+    Wrong("filled with code 0", lambda c: lambda codes, bits, fill: answers.filled_otherwise(codes, bits, 0), 4,
           "the last group is filled up with code 0. Fill it with `fill_code`.", PACKING),
     Wrong("filled with the last code",
-          lambda c: lambda codes, bits, fill: answers.filled_otherwise(codes, bits, int(codes[-1])), 3,
+          lambda c: lambda codes, bits, fill: answers.filled_otherwise(codes, bits, int(codes[-1])), 4,
           "the last group is filled up with copies of the last code. Fill it with `fill_code`.", PACKING),
     Wrong(
         "filled in front",
@@ -39,14 +39,14 @@ WRONG = [
                 torch.cat([torch.full((-len(codes) % 8,), fill, dtype=torch.uint8), codes]), bits, fill
             )
         ),
-        3,
+        4,
         "the codes that fill up stand in front, and move all the others. They belong behind the last code.",
         PACKING,
     ),
-    Wrong("a group of padding where nothing is missing", lambda c: answers.full_group_of_padding, 2,
+    Wrong("a group of padding where nothing is missing", lambda c: answers.full_group_of_padding, 3,
           "where the codes fill their groups, this adds a group of padding. What is missing is -n % 8: nothing, "
           "if 8 divides n.", PACKING),
-    Wrong("as few bytes as possible", lambda c: answers.as_few_bytes_as_possible, 3,
+    Wrong("as few bytes as possible", lambda c: answers.as_few_bytes_as_possible, 4,
           "the last group ends with the last byte that is needed. This format fills the group up to eight "
           "codes, so that the number of bytes is a multiple of `bits`.", PACKING),
     Wrong("shifted in eight bits", lambda c: answers.shifted_in_uint8, 0,
@@ -59,9 +59,9 @@ WRONG = [
           "a group is made of codes that lie apart. Eight neighbors share a group: codes 0 to 7, and so on.", PACKING),
     Wrong("three bits, whatever is asked", lambda c: lambda codes, bits, fill: answers.reference(codes, 3, fill), 0,
           "this packs with 3 bits, whatever `bits` says: larger codes run into their neighbors.", PACKING),
-    Wrong("bytes of 64 bits", lambda c: lambda *case: answers.reference(*case).long(), 3,
+    Wrong("bytes of 64 bits", lambda c: lambda *case: answers.reference(*case).long(), 5,
           "the bytes are right, and each is stored in 64 bits. Convert them with .to(torch.uint8).", PACKING),
-    Wrong("the codes are moved in place", lambda c: answers.in_place, 3,
+    Wrong("the codes are moved in place", lambda c: answers.in_place, 5,
           "the bytes are right, but the codes that you were given are changed. Work on a copy.", PACKING),
     Wrong("lora_edu", lambda c: answers.lora_edu_, 0),
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Exercise 3.4: answers, right and wrong. Which is which, and the points, are in a3_bytes.py."""
+"""Exercise 3.3: answers, right and wrong. Which is which, and the points, are in a3_bytes.py."""
 
 import numpy as np
 import torch

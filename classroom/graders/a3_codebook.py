@@ -1,4 +1,4 @@
-"""Exercise 3.2, a codebook with two offsets: the reference, other right answers, and wrong ones."""
+"""Exercise 3.1, a codebook with two offsets: the reference, other right answers, and wrong ones."""
 
 from statistics import NormalDist
 

@@ -1,4 +1,4 @@
-"""Exercise 3.3, the nearest level, and ties go up: the reference, other right answers, and wrong ones."""
+"""Exercise 3.2, the nearest level, and ties go up: the reference, other right answers, and wrong ones."""
 
 from classroom.graders import a3_codes_answers as answers
 from classroom.solutions import Solutions, Wrong
@@ -7,16 +7,16 @@ BLOCKS = "notebook 05, section 4"
 CODES = "notebook 06, section 3"
 
 WRONG = [
-    Wrong("ties go down", lambda c: answers.ties_down, 4,
+    Wrong("ties go down", lambda c: answers.ties_down, 5,
           "only ties are wrong: a value in the middle between two levels gets the lower code, as in "
           "bitsandbytes. Here it gets the higher one: compare with the mid-points by >=, and not by >.", CODES),
-    Wrong("ties go outward", lambda c: answers.outward, 4,
+    Wrong("ties go outward", lambda c: answers.outward, 5,
           "only ties are wrong, and only below 0: there they go to the level farther from 0. Up means the "
           "higher code on both sides.", CODES),
-    Wrong("0 / 0 becomes code 0", lambda c: answers.not_guarded, 4,
+    Wrong("0 / 0 becomes code 0", lambda c: answers.not_guarded, 5,
           "in a block of zeros the constant is 0, and 0 / 0 is NaN (not a number), which is above no mid-point: "
           "its values get code 0, the lowest level. They must get the code of the level 0: divide by 1 there.", BLOCKS),
-    Wrong("0 / 0 becomes the last code", lambda c: lambda *case: answers.not_guarded(*case, nan_counts=True), 4,
+    Wrong("0 / 0 becomes the last code", lambda c: lambda *case: answers.not_guarded(*case, nan_counts=True), 5,
           "in a block of zeros the constant is 0, and 0 / 0 is NaN (not a number), which a search puts behind "
           "every mid-point: its values get the last code. They must get the code of the level 0: divide by 1 " "there.",
           BLOCKS),
@@ -57,9 +57,9 @@ WRONG = [
         "these are the levels. Stored is the code of each, its index in the codebook.",
         CODES,
     ),
-    Wrong("codes of 64 bits", lambda c: lambda *case: answers.reference(*case).long(), 4,
+    Wrong("codes of 64 bits", lambda c: lambda *case: answers.reference(*case).long(), 5,
           "the codes are right, and each takes 64 bits. Convert them with .to(torch.uint8).", CODES),
-    Wrong("the values are scaled in place", lambda c: answers.in_place, 4,
+    Wrong("the values are scaled in place", lambda c: answers.in_place, 5,
           "the codes are right, but what you were given is changed: an operation in place works on the caller's "
           "tensor. Compute in a new one.", CODES),
     Wrong("the short last block is dropped", lambda c: answers.whole_blocks_only, 3,

@@ -1,4 +1,4 @@
-"""Exercise 3.3: answers, right and wrong. Which is which, and the points, are in a3_codes.py."""
+"""Exercise 3.2: answers, right and wrong. Which is which, and the points, are in a3_codes.py."""
 
 import numpy as np
 import torch

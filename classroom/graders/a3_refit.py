@@ -1,4 +1,4 @@
-"""Exercise 3.6, better constants for the same codes: the reference, other right answers, and wrong ones."""
+"""Exercise 3.4, better constants for the same codes: the reference, other right answers, and wrong ones."""
 
 from classroom.graders import a3_refit_answers as answers
 from classroom.solutions import Solutions, Wrong
@@ -11,8 +11,8 @@ WRONG = [
     Wrong("the absmax", lambda c: answers.fitting(answers.absmax), 0,
           "these constants are the absmax of each block. The question is which constant makes the squared error "
           "of the block smallest, for the codes that are given.", BLOCKS),
-    Wrong("the signed constant of 3.1", lambda c: answers.fitting(answers.signed), 0,
-          "these are the constants of exercise 3.1. They make one value of each block exact; the question is "
+    Wrong("the constant with its sign", lambda c: answers.fitting(answers.signed), 0,
+          "these are the values of the largest magnitude. They make one value of each block exact; the question is "
           "which constant makes the squared error of the whole block smallest.", BLOCKS),
     Wrong("the mean of the ratios", lambda c: answers.fitting(answers.mean_ratio), 0,
           "this is the mean of the ratios w / q. It lets small levels count as much as large ones: write the "
@@ -44,35 +44,35 @@ WRONG = [
     Wrong("the short last block is dropped", lambda c: answers.whole_blocks_only, 0,
           "the short last block is missing, in the constants and in the error.", BLOCKS),
     Wrong("the largest error",
-          lambda c: answers.fitting(error=lambda flat, rounded, k: (flat - rounded).abs().max() / flat.abs().max()), 3,
+          lambda c: answers.fitting(error=lambda flat, rounded, k: (flat - rounded).abs().max() / flat.abs().max()), 4,
           "the constants are right. The error is that of the worst weight; take norms over all of them: ||W - "
           "W'|| / ||W||.", ERROR),
-    Wrong("the error squared", lambda c: answers.fitting(error=lambda *of_all: answers.relative(*of_all) ** 2), 3,
+    Wrong("the error squared", lambda c: answers.fitting(error=lambda *of_all: answers.relative(*of_all) ** 2), 4,
           "the constants are right. The error is the square of ||W - W'|| / ||W||: take the root.", ERROR),
     Wrong("the mean squared error",
-          lambda c: answers.fitting(error=lambda flat, rounded, k: (flat - rounded).square().mean()), 3,
+          lambda c: answers.fitting(error=lambda flat, rounded, k: (flat - rounded).square().mean()), 4,
           "the constants are right. The error is the mean squared error, which changes with the unit of the "
           "weights; divide norms: ||W - W'|| / ||W||.", ERROR),
-    Wrong("the norm of the error", lambda c: answers.fitting(error=lambda flat, rounded, k: (flat - rounded).norm()), 3,
+    Wrong("the norm of the error", lambda c: answers.fitting(error=lambda flat, rounded, k: (flat - rounded).norm()), 4,
           "the constants are right. The error is not divided by the norm of the weights.", ERROR),
     Wrong("divided by the rounded norm",
-          lambda c: answers.fitting(error=lambda flat, rounded, k: (flat - rounded).norm() / rounded.norm()), 3,
+          lambda c: answers.fitting(error=lambda flat, rounded, k: (flat - rounded).norm() / rounded.norm()), 4,
           "the constants are right. The error is divided by the norm of the rounded weights; the weights "
           "themselves are what we compare with.", ERROR),
-    Wrong("the mean of the blocks' errors", lambda c: answers.with_mean_of_block_errors, 3,
+    Wrong("the mean of the blocks' errors", lambda c: answers.with_mean_of_block_errors, 4,
           "the constants are right. The error is the mean of the blocks' relative errors; take one norm over "
           "all weights.", ERROR),
-    Wrong("the error in code space", lambda c: answers.fitting(error=answers.in_code_space), 3,
+    Wrong("the error in code space", lambda c: answers.fitting(error=answers.in_code_space), 4,
           "the constants are right. The error is measured between scaled weights and levels, where a block of "
           "tiny weights counts as much as one of large weights: multiply by the constants first.",
           "notebook 06, section 6"),
     Wrong("the mean of absolute errors",
-          lambda c: answers.fitting(error=lambda flat, rounded, k: (flat - rounded).abs().sum() / flat.abs().sum()), 3,
+          lambda c: answers.fitting(error=lambda flat, rounded, k: (flat - rounded).abs().sum() / flat.abs().sum()), 4,
           "the constants are right. The error adds magnitudes; a Frobenius norm is the root of the sum of squares.",
           ERROR),
-    Wrong("the error in percent", lambda c: answers.fitting(error=lambda *of_all: 100 * answers.relative(*of_all)), 3,
+    Wrong("the error in percent", lambda c: answers.fitting(error=lambda *of_all: 100 * answers.relative(*of_all)), 4,
           "the constants are right. The error is in percent; the ratio itself is asked for.", ERROR),
-    Wrong("the weights are changed", lambda c: answers.in_place, 4,
+    Wrong("the weights are changed", lambda c: answers.in_place, 5,
           "constants and error are right, but the weights that you were given are changed: what is left of them "
           "is the error. Subtract into a new tensor.", ERROR),
     Wrong("lora_edu", lambda c: answers.lora_edu_, 0),

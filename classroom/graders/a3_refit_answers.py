@@ -1,4 +1,4 @@
-"""Exercise 3.6: answers, right and wrong. Which is which, and the points, are in a3_refit.py."""
+"""Exercise 3.4: answers, right and wrong. Which is which, and the points, are in a3_refit.py."""
 
 import numpy as np
 import torch

@@ -4,7 +4,6 @@ The format is a relative of NF4, made for this assignment: the constant of a blo
 offset of its own on each side, a tie goes up, and codes of 3 or 5 bits are packed without a gap.
 """
 
-import math
 import random
 
 from lora_edu.assignments import nf4_cases
@@ -38,21 +37,7 @@ def _stored(seen: Observed) -> str:
     return seen.manners if seen.manners != "good" else seen.dtype or type(seen.value).__name__
 
 
-# --- 3.1: a constant for each block ----------------------------------------------------------------------------------
-
-
-def _observe_constants(answer, c, values, block_size) -> dict:
-    def numbers(*arguments):  # a list of single values is as good as a tensor
-        result = answer(*arguments)
-        return [float(value) for value in result] if isinstance(result, list) else result
-
-    if values.numel() % block_size:
-        return {"whole": ELSEWHERE, "last": observed(numbers, values, block_size).value, "safe": ELSEWHERE}
-    seen = observed(numbers, values, block_size)
-    return {"whole": seen.value, "last": ELSEWHERE, "safe": seen.manners}
-
-
-# --- 3.2: the codebook -----------------------------------------------------------------------------------------------
+# --- 3.1: the codebook -----------------------------------------------------------------------------------------------
 
 
 def _observe_codebook(answer, c, below, above, offset_below, offset_above) -> dict:
@@ -67,7 +52,7 @@ def _observe_codebook(answer, c, below, above, offset_below, offset_above) -> di
     return {"levels": levels, "zero": zeros}
 
 
-# --- 3.3: codes ------------------------------------------------------------------------------------------------------
+# --- 3.2: codes ------------------------------------------------------------------------------------------------------
 
 
 def _observe_codes(answer, c, values, constants, codebook, block_size, kind) -> dict:
@@ -77,7 +62,7 @@ def _observe_codes(answer, c, values, constants, codebook, block_size, kind) -> 
     return parts | {mine: seen.value, "stored": _stored(seen) if kind == "plain" else f"inputs {seen.inputs}"}
 
 
-# --- 3.4: bytes ------------------------------------------------------------------------------------------------------
+# --- 3.3: bytes ------------------------------------------------------------------------------------------------------
 
 
 def _observe_bytes(answer, c, codes, bits, fill_code) -> dict:
@@ -87,18 +72,7 @@ def _observe_bytes(answer, c, codes, bits, fill_code) -> dict:
     return {"bytes": seen.value, "rest": ELSEWHERE, "stored": _stored(seen)}
 
 
-# --- 3.5: back to weights --------------------------------------------------------------------------------------------
-
-
-def _observe_weights(answer, c, *case) -> dict:
-    *_, block_size, shape = case
-    if math.prod(shape) % block_size:
-        return {"weights": ELSEWHERE, "rest": observed(answer, *case).value, "stored": ELSEWHERE}
-    seen = observed(answer, *case)
-    return {"weights": seen.value, "rest": ELSEWHERE, "stored": _stored(seen)}
-
-
-# --- 3.6: better constants -------------------------------------------------------------------------------------------
+# --- 3.4: better constants -------------------------------------------------------------------------------------------
 
 
 def _observe_refit(answer, c, *case) -> dict:
@@ -113,65 +87,19 @@ def _observe_refit(answer, c, *case) -> dict:
 
 TASKS = [
     Task(
-        number="3.1",
-        name="signed_constants",
-        title="a constant that keeps its sign",
-        minutes=10,
-        parts={"whole": 2, "last": 1, "safe": 1},
-        cases=nf4_cases.tensors,
-        observe=_observe_constants,
-        names="values block_size",
+        "3.1", "quantile_codebook", "a codebook with two offsets", 20, {"levels": 4, "zero": 1},
+        nf4_cases.sides, _observe_codebook, names="below above offset_below offset_above",
     ),
     Task(
-        number="3.2",
-        name="quantile_codebook",
-        title="a codebook with two offsets",
-        minutes=15,
-        parts={"levels": 4, "zero": 1},
-        cases=nf4_cases.sides,
-        observe=_observe_codebook,
-        names="below above offset_below offset_above",
+        "3.2", "encode", "the nearest level, and ties go up", 20, {"codes": 3, "ties": 1, "zeros": 1, "stored": 1},
+        nf4_cases.to_encode, _observe_codes, tolerance=0, names="values constants codebook block_size kind",
     ),
     Task(
-        number="3.3",
-        name="encode",
-        title="the nearest level, and ties go up",
-        minutes=15,
-        parts={"codes": 2, "ties": 1, "zeros": 1, "stored": 1},
-        cases=nf4_cases.to_encode,
-        observe=_observe_codes,
-        names="values constants codebook block_size kind",
-        tolerance=0,
+        "3.3", "pack", "eight codes without a gap", 25, {"bytes": 3, "rest": 2, "stored": 1},
+        nf4_cases.to_pack, _observe_bytes, tolerance=0, names="codes bits fill_code",
     ),
     Task(
-        number="3.4",
-        name="pack",
-        title="eight codes without a gap",
-        minutes=20,
-        parts={"bytes": 2, "rest": 1, "stored": 1},
-        cases=nf4_cases.to_pack,
-        observe=_observe_bytes,
-        names="codes bits fill_code",
-        tolerance=0,
+        "3.4", "refit", "better constants for the same codes", 25, {"constants": 3, "relative error": 2, "safe": 1},
+        nf4_cases.to_refit, _observe_refit, names="values codes codebook block_size",
     ),
-    Task(
-        number="3.5",
-        name="decode",
-        title="from bytes back to weights",
-        minutes=20,
-        parts={"weights": 2, "rest": 1, "stored": 1},
-        cases=nf4_cases.to_decode,
-        observe=_observe_weights,
-        names="packed bits constants codebook block_size shape",
-    ),
-    Task(
-        number="3.6",
-        name="refit",
-        title="better constants for the same codes",
-        minutes=25,
-        parts={"constants": 2, "relative error": 2, "safe": 1},
-        cases=nf4_cases.to_refit,
-        observe=_observe_refit,
-        names="values codes codebook block_size",
-    ),
-]
+]  # fmt: skip

@@ -10,28 +10,6 @@ import torch
 from torch import Tensor
 
 
-def tensors(c, rng) -> list[tuple]:
-    """(values, block_size), with and without a short last block; in large tensors one block is all zeros."""
-    shapes = [((2, 6), 4), ((3, 5), 4), ((5, c.block_size), c.block_size), ((7, 33), c.block_size), ((4, 3), 1)]
-    return [(_with_outliers(_floats(rng, *shape), block_size, rng), block_size) for shape, block_size in shapes]
-
-
-def _with_outliers(values: Tensor, block_size: int, rng) -> Tensor:
-    """In even blocks one value is negative and the largest in magnitude, all others are positive; odd blocks vary.
-
-    Magnitudes grow from block to block.
-    """
-    for i, block in enumerate(values.view(-1).split(block_size)):
-        if i == 2 and len(block) == block_size > 4:
-            block.zero_()
-            continue
-        outlier = rng.integers(len(block))
-        if i % 2 == 0:
-            block.abs_()
-        block[outlier] = (6 + i) * (-1 if i % 2 == 0 else 1)
-    return values
-
-
 def sides(c, rng) -> list[tuple]:
     """(below, above, offset_below, offset_above): a small codebook, this cohort's, and others of other widths."""
     offsets = [(int(rng.integers(850, 920)) / 1000, int(rng.integers(940, 990)) / 1000) for _ in range(3)]
@@ -77,24 +55,6 @@ def to_pack(c, rng) -> list[tuple]:
         codes = torch.from_numpy(rng.integers(0, 2**bits, size=n_codes)).to(torch.uint8)
         codes[0] = 2**bits - 2
         cases.append((codes, bits, min(c.fill_code, 2**bits - 1)))
-    return cases
-
-
-def to_decode(c, rng) -> list[tuple]:
-    """(packed, bits, constants, codebook, block_size, shape): any bytes are the codes of something."""
-    settings = [
-        ((2, 8), 8 - c.bits, 8),
-        ((3, 3), 8 - c.bits, 4),
-        ((4, c.block_size // 2), c.bits, c.block_size),
-        ((3, 37), c.bits, c.block_size),
-    ]
-    cases = []
-    for shape, bits, block_size in settings:
-        size = math.prod(shape)
-        packed = torch.from_numpy(rng.integers(0, 256, size=math.ceil(size / 8) * bits)).to(torch.uint8)
-        constants = _floats(rng, math.ceil(size / block_size))
-        constants[0] = -constants[0].abs()
-        cases.append((packed, bits, constants, _levels(2**bits, rng), block_size, shape))
     return cases
 
 
