@@ -1,6 +1,5 @@
 """How the answers of assignment 4 are observed: values and types, bytes that stay alive, products."""
 
-import math
 import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lora_edu.assignments.observing import Complaint, NotDone, call, observed
 from lora_edu.assignments.qlora_pieces import StoredWeight
-from lora_edu.assignments.verdict import ELSEWHERE
 from lora_edu.memory.peak import PeakMemory
 
 
@@ -38,10 +36,6 @@ def _storage(seen: Any) -> str:
     return " ".join(types) + ", inputs " + seen.inputs
 
 
-def observe_bytes(answer: Callable, c: Any, layers: list) -> dict[str, Any]:
-    return _each(call(answer, layers), "codes", "constants", "rest")
-
-
 def observe_constants(answer: Callable, c: Any, absmax: Tensor) -> dict[str, Any]:
     seen = observed(answer, absmax)
 
@@ -50,14 +44,6 @@ def observe_constants(answer: Callable, c: Any, absmax: Tensor) -> dict[str, Any
         return value * (value.abs() > 1e-10)  # a scale of 0 may be kept from 0 by a tiny bound
 
     return {**_each(seen.value, "codes", "scales", "offset", look=look), "storage": lambda: _storage(seen)}
-
-
-def observe_decoded(answer: Callable, c: Any, *case: Any) -> dict[str, Any]:
-    seen, size = observed(answer, *case), math.prod(case[-1])
-    parts = _each(seen.value, "constants", "weight", look=short)
-    if size % 2:  # the last half byte means nothing: who reads it loses this part, and no other
-        return {"constants": ELSEWHERE, "weight": ELSEWHERE, "odd": parts["weight"], "storage": ELSEWHERE}
-    return {**parts, "odd": ELSEWHERE, "storage": lambda: _storage(seen)}
 
 
 def observe_survivors(answer: Callable, c: Any, *case: Any) -> dict[str, Any]:

@@ -56,7 +56,7 @@ class FrozenLinear(nn.Module):
 class TinyModel(nn.Module):
     """Two tokens in, one token out: an embedding, two 4-bit layers `up` and `down`, and a head in full precision."""
 
-    def __init__(self, generator: torch.Generator, vocab_size: int = 24, d: int = 16):
+    def __init__(self, generator: torch.Generator, vocab_size: int = 40, d: int = 16):
         super().__init__()
         up, down = torch.randn(24, 2 * d, generator=generator), torch.randn(20, 24, generator=generator)
         self.embedding = nn.Embedding.from_pretrained(torch.randn(vocab_size, d, generator=generator), freeze=False)
@@ -77,9 +77,9 @@ class Task4:
     """A base model, and the pairs of tokens and answers of a task that is new to it."""
 
     model: TinyModel
-    tokens: Tensor  # (512, 2)
-    answers: Tensor  # (512,)
-    held_out_tokens: Tensor
+    tokens: Tensor  # (1024, 2)
+    answers: Tensor  # (1024,)
+    held_out_tokens: Tensor  # (576, 2): pairs that are not among those above
     held_out_answers: Tensor
 
 
@@ -94,10 +94,11 @@ def new_task(seed: int) -> Task4:
         left, right = (torch.randn(side, 2, generator=generator) for side in weight.shape)
         change = left @ right.T
         setattr(teacher, name, FullLinear(weight + change * (weight.norm() / change.norm())))
-    tokens = torch.randint(0, 24, (2, 512, 2), generator=generator)
+    every = torch.arange(model.embedding.num_embeddings)
+    pairs = torch.cartesian_prod(every, every)[torch.randperm(len(every) ** 2, generator=generator)]
     with torch.no_grad():
-        answers = [teacher(part).argmax(dim=1) for part in tokens]
-    return Task4(model, tokens[0], answers[0], tokens[1], answers[1])
+        answers = teacher(pairs).argmax(dim=1)
+    return Task4(model, pairs[:1024], answers[:1024], pairs[1024:], answers[1024:])
 
 
 class FullLinear(nn.Module):
