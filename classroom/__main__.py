@@ -6,34 +6,39 @@ grade NAME ARCHIVE.zip       the whole loop: collect, autograde, grades, feedbac
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m classroom", description="The teacher's commands.")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("release", help="student versions, solutions and checks of a cohort")
-    command.add_argument("names", nargs="*", metavar="NAME", help="default: all assignments")
-    command.add_argument("--cohort", default="formative", help="the constants are drawn from this word, such as 2026a")
-    command.add_argument("--due", help='such as "2026-03-06 18:00", local time; later submissions are late')
-    command.add_argument("--force", action="store_true", help="even if submissions of another cohort are there")
-    command = commands.add_parser("grade", help="collect, autograde, grades and feedback, one after the other")
-    command.add_argument("name", metavar="NAME")
-    command.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE.zip")
-    command = commands.add_parser("collect", help="unpack what Moodle or Canvas let you download")
-    command.add_argument("name", metavar="NAME")
-    command.add_argument("archives", nargs="+", type=Path, metavar="ARCHIVE.zip")
-    command = commands.add_parser("autograde", help="grade, and report what could not be graded")
-    command.add_argument("name", metavar="NAME")
-    command.add_argument("--force", action="store_true", help="also what is graded already")
-    command = commands.add_parser("feedback", help="a page for each student, and one archive to hand back")
-    command.add_argument("name", metavar="NAME")
-    command.add_argument("--code-only", action="store_true", help="also where the written answer has no grade yet")
-    command = commands.add_parser("grades", help="the grades as CSV, and for Moodle or Canvas")
-    command.add_argument("name", metavar="NAME")
-    command.add_argument("--export", type=Path, metavar="FILE.csv", help="what Moodle or Canvas exported, to fill in")
-    command = commands.add_parser("prove", help="right answers lose nothing, wrong ones lose what is stated")
-    command.add_argument("names", nargs="+", metavar="NAME")
+
+    def command(name: str, about: str, one: bool = True) -> Callable:
+        """A command and its `add_argument`; one: it is about one assignment."""
+        add = commands.add_parser(name, help=about).add_argument
+        if one:
+            add("name", metavar="NAME")
+        return add
+
+    add = command("release", "student versions, solutions and checks of a cohort", one=False)
+    add("names", nargs="*", metavar="NAME", help="default: all assignments")
+    add("--cohort", default="formative", help="the constants are drawn from this word, such as 2026a")
+    add("--due", help='such as "2026-03-06 18:00", local time; later submissions are late')
+    add("--force", action="store_true", help="even if submissions of another cohort are there")
+    for name, about in (
+        ("grade", "collect, autograde, grades and feedback, one after the other"),
+        ("collect", "unpack what Moodle or Canvas let you download"),
+    ):
+        command(name, about)("archives", nargs="+", type=Path, metavar="ARCHIVE.zip")
+    add = command("autograde", "grade, and report what could not be graded")
+    add("--force", action="store_true", help="also what is graded already")
+    add = command("feedback", "a page for each student, and one archive to hand back")
+    add("--code-only", action="store_true", help="also where the written answer has no grade yet")
+    add = command("grades", "the grades as CSV, and for Moodle or Canvas")
+    add("--export", type=Path, metavar="FILE.csv", help="what Moodle or Canvas exported, to fill in")
+    add = command("prove", "right answers lose nothing, wrong ones lose what is stated", one=False)
+    add("names", nargs="+", metavar="NAME")
     arguments = parser.parse_args()
     try:
         sys.exit(COMMANDS[arguments.command](arguments))
@@ -116,15 +121,7 @@ def prove(arguments: argparse.Namespace) -> int:
     return 0 if all([report(name) for name in arguments.names]) else 1
 
 
-COMMANDS = {
-    "release": release,
-    "grade": grade,
-    "collect": collect,
-    "autograde": autograde,
-    "feedback": feedback,
-    "grades": grades,
-    "prove": prove,
-}
+COMMANDS = {step.__name__: step for step in (release, grade, collect, autograde, feedback, grades, prove)}
 
 if __name__ == "__main__":
     main()

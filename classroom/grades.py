@@ -39,18 +39,7 @@ def write_grades(name: str, export: Path | None = None) -> list[Path]:
     for row in rows:
         row |= people.get(row["lms_number"], {})
     path = folders.required() / "grades" / f"{name}.csv"
-    columns = [
-        "student",
-        "lms_number",
-        "student_id",
-        "email",
-        "score",
-        "max_score",
-        "needs_manual_grade",
-        "status",
-        "reason",
-        "late_hours",
-    ]
+    columns = "student lms_number student_id email score max_score needs_manual_grade status reason late_hours".split()
     columns += ["late_penalty", "look_at", "code", "written", "weighted", *map(_column, cells)]
     with staging(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")

@@ -2,5 +2,6 @@
 
 from classroom.graders import a1_adapters as adapters
 from classroom.graders import a1_matrices as matrices
+from classroom.graders import a1_training as training
 
-SOLUTIONS = {**matrices.SOLUTIONS, **adapters.SOLUTIONS}
+SOLUTIONS = {**matrices.SOLUTIONS, **adapters.SOLUTIONS, **training.SOLUTIONS}

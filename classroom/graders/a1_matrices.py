@@ -78,8 +78,7 @@ NEEDED_RANK = Solutions(
               "this keeps the share 1 - c.energy. That much may be left out: c.energy is what stays.",
               "notebook 01, section 2"),
         Wrong("the error instead of its square", lambda c: lambda M: _rank_of(_values(M) ** 2, 1 - (1 - c.energy) ** 2),
-              0,
-              "this bounds the relative error. The energy left out is the square of that error.",
+              0, "this bounds the relative error. The energy left out is the square of that error.",
               "notebook 01, section 3"),
         Wrong("changes its input", rank_in_place, 2),
     ],
@@ -143,16 +142,6 @@ def split_in_place(c):
     return answer
 
 
-def split_of_the_notebook(c):
-    def answer(matrix, rank):
-        from lora_edu.measures import low_rank
-
-        product = low_rank(*np.linalg.svd(matrix, full_matrices=False), rank)
-        return product[:, :rank], np.eye(matrix.shape[1])[:, :rank]
-
-    return answer
-
-
 SPLIT = Solutions(
     reference=split,
     right={"a loop": split_by_a_loop, "einsum": split_by_einsum, "eigenvectors": split_by_eigenvectors},
@@ -178,7 +167,6 @@ SPLIT = Solutions(
               "notebook 02, section 2"),
         Wrong("wrong axis", lambda c: lambda M, r: _factors(M.T, r, c.share, 1 - c.share), 2),
         Wrong("changes its input", split_in_place, 3),
-        Wrong("calls lora_edu", split_of_the_notebook, 0),
     ],
 )  # fmt: skip
 

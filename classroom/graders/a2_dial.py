@@ -66,13 +66,6 @@ def dial_adds(layer, strength):
 
 
 @torch.no_grad()
-def dial_keeps_a_view(layer, strength):
-    if not hasattr(layer, "kept"):
-        layer.kept = layer.base.weight.data
-    layer.base.weight.copy_(layer.kept.float() + strength * _change(layer))
-
-
-@torch.no_grad()
 def dial_subtracts(layer, strength):
     before = getattr(layer, "strength", 0.0)
     layer.base.weight.copy_(layer.base.weight.float() + (strength - before) * _change(layer))
@@ -113,38 +106,9 @@ def dial_new_parameter(layer, strength):
 
 
 @torch.no_grad()
-def dial_changes_down(layer, strength):
-    if not hasattr(layer, "kept"):
-        layer.kept = layer.base.weight.clone()
-    layer.down.mul_(layer.scaling)
-    layer.base.weight.copy_(layer.kept.float() + strength * (layer.down @ layer.up).T)
-
-
-@torch.no_grad()
-def dial_to_float32(layer, strength):
-    layer.base.float()
-    _dial(layer, strength)
-
-
-@torch.no_grad()
 def dial_trains_the_base(layer, strength):
     _dial(layer, strength)
     layer.base.requires_grad_(True)
-
-
-@torch.no_grad()
-def dial_returns(layer, strength):
-    return layer.base.weight.float() + strength * _change(layer)
-
-
-@torch.no_grad()
-def dial_of_one_size(layer, strength):
-    if not hasattr(layer, "kept"):
-        layer.kept = layer.base.weight.clone()
-    for row in range(7):
-        for column in range(5):
-            change = sum(layer.down[column, k] * layer.up[k, row] for k in range(2))
-            layer.base.weight[row, column] = layer.kept[row, column] + strength * layer.scaling * change
 
 
 def dial_from_lora_edu(c):
@@ -174,23 +138,13 @@ DIAL = Solutions(
         "a loop": dial_by_a_loop,
     },
     wrong=[
-        dial_wrong(
-            "adds each time",
-            dial_adds,
-            2,
-            "each turn adds to what the turn before left, so that two turns count twice. The dial needs the weight as "
-            "it was at first: a clone, since a tensor that shares memory with the weight changes with it.",
-            "notebook 04, section 6",
-        ),
-        dial_wrong("keeps a view", dial_keeps_a_view, 2),
-        dial_wrong(
-            "subtracts",
-            dial_subtracts,
-            3,
-            "this subtracts the old update. In 16 bits that does not give the old weight back: what was rounded away "
-            "is gone. Keep a clone.",
-            "notebook 04, section 6",
-        ),
+        dial_wrong("adds each time", dial_adds, 2,
+                   "each turn adds to what the turn before left, so that two turns count twice. The dial needs the "
+                   "weight as it was at first: a clone, since a tensor that shares memory with the weight changes "
+                   "with it.", "notebook 04, section 6"),
+        dial_wrong("subtracts", dial_subtracts, 3,
+                   "this subtracts the old update. In 16 bits that does not give the old weight back: what was "
+                   "rounded away is gone. Keep a clone.", "notebook 04, section 6"),
         dial_wrong("once", dial_once, 2,
                    "after the first turn nothing moves any more. Merging once is right for `merge`; a dial turns.",
                    "notebook 04, section 6"),
@@ -205,25 +159,16 @@ DIAL = Solutions(
         Wrong("strength ignored", dial_with(strength=lambda value: 1.0), 0,
               "the strength has no effect: the update is added in full, or at strength 0, too.",
               "notebook 04, section 6, where updates of several sizes are merged"),
-        Wrong("off by one", dial_with(strength=lambda value: value + 1), 1),
         Wrong("reshaped",
               dial_with(lambda layer: layer.scaling * (layer.down @ layer.up).reshape(layer.base.weight.shape)), 2,
               "this reshapes the product where it has to be transposed: the numbers are in the wrong places.",
               "notebook 04, section 1, and use .T"),
-        dial_wrong(
-            "a new parameter",
-            dial_new_parameter,
-            3,
-            "base.weight is another parameter after the merge: an optimizer, or a layer that shares it, still holds "
-            "the old one. Change its numbers with copy_.",
-            "notebook 04, section 7, where adapters are switched by copying",
-        ),
-        dial_wrong("changes down", dial_changes_down, 2),
-        dial_wrong("the base in float32", dial_to_float32, 3),
+        dial_wrong("a new parameter", dial_new_parameter, 3,
+                   "base.weight is another parameter after the merge: an optimizer, or a layer that shares it, still "
+                   "holds the old one. Change its numbers with copy_.",
+                   "notebook 04, section 7, where adapters are switched by copying"),
         dial_wrong("the base trained", dial_trains_the_base, 3,
                    "base.weight asks for a gradient after the merge. It stays frozen.", "notebook 04, section 3"),
-        dial_wrong("returns the weight", dial_returns, 0),
-        dial_wrong("one size", dial_of_one_size, 0),
         Wrong("calls lora_edu", dial_from_lora_edu, 1),
     ],
 )  # fmt: skip

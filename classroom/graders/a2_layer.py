@@ -1,7 +1,6 @@
 """Exercise 2.1, the layer: right and wrong answers; `Layer` takes a mistake by its name."""
 
 import copy
-import math
 
 import torch
 import torch.nn.functional as F
@@ -28,18 +27,8 @@ class Layer(nn.Module):
             up = c.std * torch.randn(rank, base.out_features, generator=generator)
         if mistake in ("both zero", "roles swapped"):
             down = torch.zeros(base.in_features, rank)
-        if mistake == "as PEFT":
-            nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
-        if mistake == "variance":
-            down = down * c.std
-        if mistake == "uniform":
-            down = c.std * math.sqrt(12) * (torch.rand(base.in_features, rank, generator=generator) - 0.5)
         if mistake == "transposed":
             down, up = down.T.contiguous(), up.T.contiguous()
-        if mistake == "float64":
-            down, up = down.double(), up.double()
-        if mistake == "bfloat16":
-            down, up = down.bfloat16(), up.bfloat16()
         if mistake == "plain tensors":
             self.down, self.up = down.requires_grad_(), up.requires_grad_()
         else:
@@ -51,8 +40,6 @@ class Layer(nn.Module):
         mistake = self.mistake
         if mistake == "product formed" and not self.training:
             return F.linear(x, self.base.weight + self.scaling * (self.down @ self.up).T, self.base.bias)
-        if mistake == "bfloat16":
-            return self.base(x) + self.scaling * (x.bfloat16() @ self.down @ self.up)
         if mistake == "changes its input":
             y = self.base(x)
             x *= self.scaling
@@ -78,7 +65,7 @@ class Layer(nn.Module):
             drop = lambda z: z * (torch.rand_like(z) >= self.dropout.p) if self.training else z  # noqa: E731
         down, up = (self.down.T, self.up.T) if self.mistake == "transposed" else (self.down, self.up)
         x = drop(x) if place == "input" else x
-        low = (down.t() @ x.t()).t() if self.mistake == "two dimensions" else x @ down
+        low = x @ down
         low = drop(low) if place == "down" else low
         y = self.scaling * (low @ up)
         return drop(y) if place == "up" else y
@@ -181,15 +168,6 @@ def layer_around_a_copy(c):
     return lambda base, *rest: Layer(c, copy.deepcopy(base), *rest)
 
 
-def layer_of_one_size(c):
-    def make(base, rank, alpha, dropout, seed):
-        made = Layer(c, base, rank, alpha, dropout, seed)
-        made.down, made.up = nn.Parameter(c.std * torch.randn(5, 2)), nn.Parameter(torch.zeros(2, 7))
-        return made
-
-    return make
-
-
 def layer_from_lora_edu(c):
     from lora_edu import LoRALinear
 
@@ -219,14 +197,10 @@ LAYER = Solutions(
                     "the base is not frozen: its weight asks for a gradient, and one training step changed it.",
                     "notebook 04, section 3"),
         layer_wrong("both random", 7,
-                    "the output changes at the start, because both factors are random. up starts at zero.",
-                    START),
-        layer_wrong(
-            "both zero",
-            6,
-            "both factors start at zero. Each one's gradient is multiplied by the other: nothing would ever move.",
-            START,
-        ),
+                    "the output changes at the start, because both factors are random. up starts at zero.", START),
+        layer_wrong("both zero", 6,
+                    "both factors start at zero. Each one's gradient is multiplied by the other: nothing would ever "
+                    "move.", START),
         layer_wrong("roles swapped", 6,
                     "up is random and down is zero. This would learn, too, but here down is random and up is zero.",
                     START),
@@ -237,18 +211,12 @@ LAYER = Solutions(
                     SCALING),
         layer_wrong("alpha", 6, "the branch is scaled by alpha; the rank is left out.", "notebook 02, section 9"),
         layer_wrong("none", 6, "the branch is not scaled.", "notebook 04, section 1"),
-        layer_wrong(
-            "transposed",
-            5,
-            "the factors are (rank, in) and (out, rank), as in the notebook. Here down is (in, rank), up (rank, out).",
-            "notebook 02, section 2, for the two orientations",
-        ),
-        layer_wrong(
-            "dropout on the base",
-            7,
-            "dropout is on the path of the base as well. It belongs to the branch: the base must see the whole x.",
-            "notebook 04, section 5",
-        ),
+        layer_wrong("transposed", 5,
+                    "the factors are (rank, in) and (out, rank), as in the notebook. Here down is (in, rank), up "
+                    "(rank, out).", "notebook 02, section 2, for the two orientations"),
+        layer_wrong("dropout on the base", 7,
+                    "dropout is on the path of the base as well. It belongs to the branch: the base must see the "
+                    "whole x.", "notebook 04, section 5"),
         layer_wrong("dropout in evaluation", 5,
                     "dropout is active in evaluation mode. nn.Dropout, or training=self.training, switches it off.",
                     "notebook 04, section 5"),
@@ -258,25 +226,18 @@ LAYER = Solutions(
         layer_wrong("dropout at the other factor", 7, "dropout acts after the other factor than c.dropout_after.",
                     "notebook 04, section 5"),
         layer_wrong("no dropout", 7, "the branch has no dropout in training mode.", "notebook 04, section 5"),
-        layer_wrong(
-            "dropout does not rescale",
-            7,
-            "what dropout leaves is not scaled up: the average of the branch would be smaller than in evaluation mode.",
-            "notebook 04, section 5",
-        ),
+        layer_wrong("dropout does not rescale", 7,
+                    "what dropout leaves is not scaled up: the average of the branch would be smaller than in "
+                    "evaluation mode.", "notebook 04, section 5"),
         layer_wrong("share kept", 7,
                     "this keeps the share `dropout` and drops the rest. It is the share that is set to zero.",
                     "notebook 04, section 5"),
         layer_wrong("product formed", 7,
                     "this forms the whole product of down and up in the forward pass. First down, then up costs less.",
                     "notebook 04, section 8"),
-        layer_wrong(
-            "base without gradient",
-            7,
-            "no gradient passes through the base to its input. Freezing stops the gradient of the weight; layers below "
-            "still need the gradient of x.",
-            "notebook 04, section 8",
-        ),
+        layer_wrong("base without gradient", 7,
+                    "no gradient passes through the base to its input. Freezing stops the gradient of the weight; "
+                    "layers below still need the gradient of x.", "notebook 04, section 8"),
         layer_wrong("bias forgotten", 5, "the bias of the base is missing: call the base itself.",
                     "notebook 04, section 1"),
         layer_wrong("update alone", 4, "this is the branch alone. Add it to what the base computes.",
@@ -284,18 +245,14 @@ LAYER = Solutions(
         layer_wrong("changes its input", 4,
                     "the input is changed by your layer: *= writes into the tensor of whoever called it.",
                     "notebook 04, section 1"),
-        layer_wrong("two dimensions", 3),
-        layer_wrong("float64", 1),
         Wrong("global seed", layer_with_a_global_seed, 7,
               "this sets the seed of all random numbers of torch. Use a generator of your own, torch.Generator.",
               "notebook 02, section 3, where a generator is passed on"),
-        Wrong("seed ignored", layer_without_the_seed, 7,
-              "the seed is ignored: the same seed must give the same down.",
+        Wrong("seed ignored", layer_without_the_seed, 7, "the seed is ignored: the same seed must give the same down.",
               "notebook 02, section 3, where a generator is passed on"),
         Wrong("around a copy", layer_around_a_copy, 6,
               "this wraps a copy of the base: the model would hold its weights twice. Keep the layer itself.",
               "notebook 04, section 2"),
-        Wrong("one size", layer_of_one_size, 0),
         Wrong("calls lora_edu", layer_from_lora_edu, 0),
     ],
 )  # fmt: skip

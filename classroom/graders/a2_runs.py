@@ -189,8 +189,6 @@ RUNS = Solutions(
               "nothing moved in your measurement: the copy that you compare was not trained.", FROZEN),
         Wrong("squares", _evidence(lambda run, t, la: ({n: v * v for n, v in t.items()}, la, verdict(t, la))), 5,
               "these are the squares of the distances. The Frobenius norm has a root.", "notebook 05, section 1"),
-        Wrong("the largest entry", _evidence(lambda run, t, la: (t, {p: (g * 0.5, w) for p, (g, w) in la.items()},
-              verdict(t, la))), 5),
         Wrong("trains the run itself", lambda c: (evidence_in_place, repair), 5,
               "your evidence changed the run that it was given. Measure on a copy: copy.deepcopy(run).",
               "exercise 2.5"),

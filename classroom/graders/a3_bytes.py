@@ -72,7 +72,6 @@ SOLUTIONS = Solutions(
         "strings of bits": lambda c: answers.with_bit_strings,
         "np.packbits, an extra keyword": lambda c: answers.with_packbits,
         "one large number": lambda c: answers.as_one_large_number,
-        "bit by bit": lambda c: answers.bit_by_bit,
     },
     wrong=[*WRONG],
 )

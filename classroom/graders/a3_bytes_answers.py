@@ -37,14 +37,6 @@ def as_one_large_number(codes, bits, fill_code):
     return torch.tensor(list(number.to_bytes(len(padded) * bits // 8, "little")), dtype=torch.uint8)
 
 
-def bit_by_bit(codes, bits, fill_code):
-    padded = torch.cat([codes.int(), torch.full((-len(codes) % 8,), fill_code, dtype=torch.int32)])
-    packed = torch.zeros(len(padded) * bits // 8, dtype=torch.uint8)
-    for i in range(len(padded) * bits):
-        packed[i // 8] |= (padded[i // bits].item() >> i % bits & 1) << i % 8
-    return packed
-
-
 # --- wrong -----------------------------------------------------------------------------------------------------------
 
 

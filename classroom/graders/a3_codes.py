@@ -17,9 +17,8 @@ WRONG = [
           "in a block of zeros the constant is 0, and 0 / 0 is NaN (not a number), which is above no mid-point: "
           "its values get code 0, the lowest level. They must get the code of the level 0: divide by 1 there.", BLOCKS),
     Wrong("0 / 0 becomes the last code", lambda c: lambda *case: answers.not_guarded(*case, nan_counts=True), 5,
-          "in a block of zeros the constant is 0, and 0 / 0 is NaN (not a number), which a search puts behind "
-          "every mid-point: its values get the last code. They must get the code of the level 0: divide by 1 " "there.",
-          BLOCKS),
+          "in a block of zeros the constant is 0, and 0 / 0 is NaN (not a number), which a search puts behind every "
+          "mid-point: its values get the last code. They must get the code of the level 0: divide by 1 there.", BLOCKS),
     Wrong("the guard of an absmax", lambda c: answers.clamped, 0,
           "this keeps the divisor above a small positive number, and so replaces every negative constant. That "
           "guard is for an absmax, which is never negative: replace only the constants that are 0.", BLOCKS),
@@ -73,7 +72,6 @@ SOLUTIONS = Solutions(
         "all distances, from the top": lambda c: answers.distances,
         "a search, an extra keyword": lambda c: answers.searched,
         "NumPy, float64, block by block": lambda c: answers.in_numpy,
-        "one value at a time": lambda c: answers.one_by_one,
     },
     wrong=[*WRONG],
 )

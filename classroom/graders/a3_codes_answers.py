@@ -42,15 +42,6 @@ def in_numpy(values, constants, codebook, block_size):
     return np.concatenate(codes).astype(np.uint8)
 
 
-def one_by_one(values, constants, codebook, block_size):
-    levels, codes = codebook.tolist(), []
-    for i, value in enumerate(values.flatten().tolist()):
-        constant = constants[i // block_size].item()
-        scaled = value / constant if constant else 0.0
-        codes.append(min(range(len(levels)), key=lambda code: (abs(levels[code] - scaled), -code)))
-    return torch.tensor(codes, dtype=torch.uint8)
-
-
 # --- wrong -----------------------------------------------------------------------------------------------------------
 
 

@@ -63,9 +63,8 @@ WRONG = [
           "the constants are right. The error is the mean of the blocks' relative errors; take one norm over "
           "all weights.", ERROR),
     Wrong("the error in code space", lambda c: answers.fitting(error=answers.in_code_space), 4,
-          "the constants are right. The error is measured between scaled weights and levels, where a block of "
-          "tiny weights counts as much as one of large weights: multiply by the constants first.",
-          "notebook 06, section 6"),
+          "the constants are right. The error is measured between scaled weights and levels, where a block of tiny "
+          "weights counts as much as one of large weights: multiply by the constants first.", "notebook 06, section 6"),
     Wrong("the mean of absolute errors",
           lambda c: answers.fitting(error=lambda flat, rounded, k: (flat - rounded).abs().sum() / flat.abs().sum()), 4,
           "the constants are right. The error adds magnitudes; a Frobenius norm is the root of the sum of squares.",

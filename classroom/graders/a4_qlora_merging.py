@@ -112,18 +112,14 @@ SURVIVING_UPDATE = Solutions(
     wrong=[
         Wrong("alpha alone", with_(scaling=lambda alpha, r: alpha), 0,
               "the update is scaled by alpha. Here it is alpha / rank**c.power.", SCALING),
-        Wrong(
-            "alpha / rank", with_(scaling=lambda alpha, r: alpha / r), 0,
-            "the update is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent c.power.",
-            SCALING,
-        ),
+        Wrong("alpha / rank", with_(scaling=lambda alpha, r: alpha / r), 0,
+              "the update is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent "
+              "c.power.", SCALING),
         Wrong("scaling left out", with_(scaling=lambda alpha, r: 1.0), 0,
               "the update is not scaled. It is B A times alpha / rank**c.power.", SCALING),
-        Wrong(
-            "merged into the unrounded weight", with_(base="unrounded"), 0,
-            "the update is merged into the unrounded W. It was learned on top of the rounded weight and belongs there.",
-            "notebook 09, section 7",
-        ),
+        Wrong("merged into the unrounded weight", with_(base="unrounded"), 0,
+              "the update is merged into the unrounded W. It was learned on top of the rounded weight and belongs "
+              "there.", "notebook 09, section 7"),
         Wrong("never rounded first", with_(base="unrounded", measured_from="unrounded"), 0,
               "the update is merged into W, and measured from W. It was learned on top of round_trip(W): start there.",
               "notebook 09, section 7"),

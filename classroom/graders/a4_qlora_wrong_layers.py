@@ -171,21 +171,17 @@ QLORA_LAYER = Solutions(
               SCALING),
         Wrong("alpha alone", applied(DecodesTwice, lambda c, alpha, A: alpha), 4,
               "the branch is scaled by alpha. Here it is alpha / rank**c.power.", SCALING),
-        Wrong(
-            "alpha / rank", applied(DecodesTwice, lambda c, alpha, A: alpha / len(A)), 4,
-            "the branch is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent c.power.",
-            SCALING,
-        ),
+        Wrong("alpha / rank", applied(DecodesTwice, lambda c, alpha, A: alpha / len(A)), 4,
+              "the branch is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent "
+              "c.power.", SCALING),
         Wrong("scaling left out", applied(DecodesTwice, lambda c, alpha, A: 1.0), 4,
               "the branch is not scaled: alpha / rank**c.power is missing.", SCALING),
         Wrong("gradient of x without the branch", applied(changes(0, lambda g, x, A, B, s, gy: g - s * gy @ B @ A)), 6,
               "the gradient of x passes through the base alone. It passes through the branch as well: s (dL/dy B) A.",
               BACKWARD),
-        Wrong(
-            "no gradient through the base", applied(changes(0, lambda g, x, A, B, s, gy: s * gy @ B @ A)), 6,
-            "the gradient of x passes through the branch alone: no_grad or detach stops it in the base. The weight is "
-            "frozen, the way through it is not.", KEEPS,
-        ),
+        Wrong("no gradient through the base", applied(changes(0, lambda g, x, A, B, s, gy: s * gy @ B @ A)), 6,
+              "the gradient of x passes through the branch alone: no_grad or detach stops it in the base. The weight "
+              "is frozen, the way through it is not.", KEEPS),
         Wrong("no gradient for x", applied(changes(0, lambda g, x, A, B, s, gy: None)), 6,
               "x gets no gradient. The weight is frozen, yet what lies before this layer learns through it.", KEEPS),
         Wrong("the adapters' gradients not scaled", applied(UnscaledAdapters), 6,

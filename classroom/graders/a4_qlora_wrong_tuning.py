@@ -140,22 +140,18 @@ FINE_TUNE = Solutions(
               "notebook 02, section 5"),
         Wrong("alpha alone", with_(scaling=lambda alpha, r: alpha), 6,
               "the branch is scaled by alpha. Here it is alpha / rank**c.power.", "notebook 04, section 1"),
-        Wrong(
-            "alpha / rank", with_(scaling=lambda alpha, r: alpha / r), 6,
-            "the branch is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent c.power.",
-            "notebook 04, section 1",
-        ),
+        Wrong("alpha / rank", with_(scaling=lambda alpha, r: alpha / r), 6,
+              "the branch is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent "
+              "c.power.", "notebook 04, section 1"),
         Wrong("the seed ignored", seedless(None), 6,
               "the same seed gives another result: call torch.manual_seed(seed) before A is drawn.", ATTACH),
         Wrong("a seed of its own", seedless(0), 6,
               "another seed gives the same result: the seed is an argument, use it.", ATTACH),
         Wrong("one layer only", with_(names=("up",)), 6,
               "one layer alone has an adapter. QLoRA puts one on every 4-bit layer.", ATTACH),
-        Wrong(
-            "dropout in evaluation", with_(dropout=0.2), 6,
-            "the branch is not a multiple of x A^T B^T in evaluation: dropout is still active. Use nn.Dropout, or pass "
-            "self.training.", "notebook 04, section 5",
-        ),
+        Wrong("dropout in evaluation", with_(dropout=0.2), 6,
+              "the branch is not a multiple of x A^T B^T in evaluation: dropout is still active. Use nn.Dropout, or "
+              "pass self.training.", "notebook 04, section 5"),
         Wrong("dropout on the base's input", with_(dropout=0.2, on_all=True), 3),
         Wrong("full fine-tuning's learning rate", with_(lr=5e-6), 5,
               "the goal is not reached, though everything else is right: the learning rate is too small for so few "

@@ -65,11 +65,6 @@ def repaired_copy(study):
     return dataclasses.replace(mine, rates={rank: best(mine, rank) for rank in reversed(mine.rates)})
 
 
-def rates_first(study):
-    study.rates = {rank: best(study, rank) for rank in study.rates}
-    repair(study, rates=None)
-
-
 def taken_from_the_test(study):
     kept = [i for i in range(len(study.data["test"][0])) if i not in leaked(study)]
     study.data["test"] = tuple(part[kept] for part in study.data["test"])
@@ -121,14 +116,9 @@ STUDIES = Solutions(
               "the losses are those of the whole test split, the leaked rows among them.", SPLIT),
         Wrong("the leaked rows alone", _review(clean=lambda study, taken: taken or slice(None)), 3,
               "the losses are those of the leaked rows. Leave these out, and keep the others.", SPLIT),
-        Wrong("chosen on the test split", _review(by="test"), 4,
-              CHOICE,
-              FAIR),
-        Wrong("chosen on the training split", _review(by="training"), 4,
-              CHOICE,
-              FAIR),
-        Wrong("one rate", _review(chosen=0.4), 4,
-              "both ranks get one rate. Each has its own best one.", RATE),
+        Wrong("chosen on the test split", _review(by="test"), 4, CHOICE, FAIR),
+        Wrong("chosen on the training split", _review(by="training"), 4, CHOICE, FAIR),
+        Wrong("one rate", _review(chosen=0.4), 4, "both ranks get one rate. Each has its own best one.", RATE),
         Wrong("the loss on the validation split", _changed(lambda study, taken, clean, own: (taken, clean,
               {rank: (rate, study.loss(study.train(rank, rate), "validation")) for rank, (rate, _) in own.items()})), 4,
               "the losses are those of the split on which the rates were chosen. Report the test split.", FAIR),
@@ -139,8 +129,6 @@ STUDIES = Solutions(
         Wrong("the best rate of the other rank", _changed(lambda study, taken, clean, own: (taken, clean,
               dict(zip(own, reversed(own.values()), strict=True)))), 4,
               "each rank has the result of the other one.", "exercise 4.5"),
-        Wrong("squares of the losses", _changed(lambda study, taken, clean, own: (taken,
-              {rank: value**0.5 for rank, value in clean.items()}, own)), 4),
         Wrong("split not repaired", _repair(split=False), 4,
               "after your repair the training split still has rows of the test split.", SPLIT),
         Wrong("rates not repaired", _repair(rates=None), 4,
