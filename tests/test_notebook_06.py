@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lora_edu import load_base, nf_codebook, quantize
-from lora_edu.exercises import nb06
+from lora_edu.exercises import nb06, nb06_codebook
 from lora_edu.experiments.nb06 import bin_middles, inside_out
 from lora_edu.figures import nb06 as pictures
 from lora_edu.measures import block_linears, relative_error
@@ -84,7 +84,7 @@ def test_eq_4_taken_literally_is_named(attempt):
 
 
 def test_every_wrong_codebook_is_named_through_the_check_that_the_notebook_calls():
-    for sentence, mistake in nb06._normal_float.misconceptions.items():
+    for sentence, mistake in nb06_codebook._normal_float.misconceptions.items():
         with pytest.raises(AssertionError) as caught:
             nb06.normal_float(mistake)
         assert str(caught.value) == f"Exercise 6.1: {sentence}"

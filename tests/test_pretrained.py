@@ -159,7 +159,8 @@ def test_an_encoder_is_not_taken_for_a_language_model(copied, saved):
 def test_without_the_extra_the_error_names_the_command(monkeypatch, missing):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find(name))
-    with pytest.raises(ModuleNotFoundError, match=f"needs {', '.join(missing)}: run `make setup`.*'lora-edu.real.'"):
+    advice = f"needs {', '.join(missing)}: run `make setup`.*pip install {' '.join(missing)}"
+    with pytest.raises(ModuleNotFoundError, match=advice):
         load_pretrained()
 
 

@@ -137,8 +137,7 @@ shared = Exercise(
             "this is the chance level max(i, j) / d: what two random subspaces share.": (
                 lambda M, N, i, j: max(i, j) / M.shape[1]
             ),
-            "this compares M with itself.": lambda M, N, i, j: _shared(M, M, i, j),
-            "this compares N with itself.": lambda M, N, i, j: _shared(N, N, i, j),
+            "this compares a run with itself: that is 1.": lambda M, N, i, j: _shared(M, M, i, j),
             "this is the similarity of M N^T, not of their directions.": (
                 lambda M, N, i, j: np.linalg.norm(M[:i] @ N[:j].T) ** 2 / min(i, j) / 100
             ),

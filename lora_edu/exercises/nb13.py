@@ -77,9 +77,6 @@ standard_errors = Exercise(
         "this divides by the root of all verses. Those where both agree do not count.": (
             lambda one, other: _paired(one, other, over=lambda b, c: np.sqrt(len(one)))
         ),
-        "this divides by the number of all verses: it is the difference of the accuracies.": (
-            lambda one, other: _paired(one, other, over=lambda b, c: float(len(one)))
-        ),
         "this has McNemar's correction, a 1 taken off b - c. Leave it out here.": (
             lambda one, other: _paired(one, other, top=lambda b, c: np.sign(b - c) * max(0.0, abs(b - c) - 1))
         ),
