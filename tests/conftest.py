@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -19,6 +20,8 @@ TINY = GPTConfig(context=32, n_layers=2, n_heads=2, d_model=16)
 
 
 os.environ.setdefault("LORA_EDU_DEVICE", "cpu")  # on a computer with a GPU too: tests of the GPU ask for it by name
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in `make test &`; programs that tests start would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
