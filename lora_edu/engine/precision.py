@@ -26,16 +26,19 @@ def half_type(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if has_bfloat16(device) else torch.float16
 
 
+def wanted(device: torch.device, enabled: bool | None) -> bool:
+    """Whether to compute in 16 bits. enabled: None means yes on a CUDA GPU and no on the CPU."""
+    return device.type == "cuda" if enabled is None else enabled
+
+
 def mixed_precision(device: torch.device, enabled: bool | None) -> torch.autocast:
-    """Compute in 16 bits where that is safe. enabled: None means yes on a CUDA GPU and no on the CPU."""
-    enabled = device.type == "cuda" if enabled is None else enabled
-    return torch.autocast(device.type, dtype=half_type(device), enabled=enabled)
+    """Compute in 16 bits where that is safe and `wanted`."""
+    return torch.autocast(device.type, dtype=half_type(device), enabled=wanted(device, enabled))
 
 
 def gradient_scaler(device: torch.device, enabled: bool | None) -> GradScaler:
-    """The scaler of a run in float16; for any other it passes everything through. enabled: as above."""
-    enabled = device.type == "cuda" if enabled is None else enabled
-    return GradScaler(device.type, enabled=enabled and half_type(device) == torch.float16)
+    """The scaler of a run in float16; for any other it passes everything through. enabled: as in `wanted`."""
+    return GradScaler(device.type, enabled=wanted(device, enabled) and half_type(device) == torch.float16)
 
 
 def restore(scaler: GradScaler, stored: dict) -> None:
