@@ -4,6 +4,7 @@ check(whole(1), steps=steps, batch_size=batch_size)
 ValueError: steps must be a whole number of at least 1, got 0
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Number, Real
@@ -86,7 +87,10 @@ def check_tokens(name: str, tokens: Any, vocab_size: int | None = None) -> None:
         least, most = tokens.min().item(), tokens.max().item()
         if least < 0 or most >= vocab_size:
             wrong = least if least < 0 else most
-            raise ValueError(f"{name} must be from 0 to {vocab_size - 1}, the model's vocabulary, got {wrong}")
+            raise ValueError(
+                f"{name} must be from 0 to {vocab_size - 1}, the model's vocabulary, got {wrong}: "
+                "encode the text in the way that belongs to this model"
+            )
 
 
 def check_targets(targets: Any, tokens: Tensor) -> None:
@@ -94,6 +98,30 @@ def check_targets(targets: Any, tokens: Tensor) -> None:
     check_tokens("targets", targets)
     if targets.shape != tokens.shape:
         raise ValueError(f"targets must have the shape of tokens, {tuple(tokens.shape)}, got {tuple(targets.shape)}")
+
+
+def with_checked_tokens(forward: Callable) -> Callable:
+    """A model's forward(tokens, targets) that refuses what it cannot read in one sentence.
+
+    Whether each token is in the vocabulary is looked at only after an IndexError, so that a training step does not pay
+    for it. A GPU does not tell: there, torch stops with "device-side assert triggered", and the same batch on the CPU
+    says which token it was.
+    """
+
+    @functools.wraps(forward)
+    def call(self, tokens, targets=None):
+        check_tokens("tokens", tokens)
+        if targets is not None:
+            check_targets(targets, tokens)
+        try:
+            return forward(self, tokens, targets)
+        except IndexError:
+            check_tokens("tokens", tokens, self.config.vocab_size)
+            if targets is not None:
+                check_tokens("targets", targets[targets != -100], self.config.vocab_size)  # torch skips -100
+            raise
+
+    return call
 
 
 # --- layers ----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lora_edu.checks import GENERATOR, NOT_NEGATIVE, check, check_targets, check_tokens, optional, whole
+from lora_edu.checks import GENERATOR, NOT_NEGATIVE, check, check_tokens, optional, whole, with_checked_tokens
 
 CHECKPOINTING = ("none", "non-reentrant", "reentrant")
 
@@ -129,21 +129,20 @@ class GPT(nn.Module):
             for proj in (block.attention.o_proj, block.mlp.down_proj):
                 nn.init.normal_(proj.weight, std=0.02 / math.sqrt(2 * config.n_layers))
 
+    @with_checked_tokens
     def forward(self, tokens: Tensor, targets: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Predict the next token at every position.
 
         tokens: (B, S) of integers, S <= context; targets: (B, S) or None.
         Returns logits (B, S, vocab_size) and the mean cross-entropy in nats per token (None without targets).
-        Raises ValueError for a sequence longer than the context, TypeError for tokens that are no whole numbers.
+        Raises ValueError for a sequence longer than the context or a token outside the vocabulary (on a GPU torch stops
+        with "device-side assert triggered" instead), TypeError for tokens that are no whole numbers.
         """
         seq = tokens.shape[-1]
         if seq > self.config.context:
             raise ValueError(
                 f"a sequence may have at most {self.config.context} tokens (the model's context), got {seq}"
             )
-        check_tokens("tokens", tokens)
-        if targets is not None:
-            check_targets(targets, tokens)
         positions = torch.arange(seq, device=tokens.device)
         x = self.token_embedding(tokens.long()) + self.position_embedding(positions)  # (B, S, d_model)
         for block in self.blocks:

@@ -104,7 +104,7 @@ def test_a_long_prompt_is_cropped_with_a_note(tiny_gpt):
         (lambda model: model.generate("a", temperature=-1), "temperature must be 0 or larger"),
         (lambda model: model.generate("a", temperature=float("nan")), "temperature must be 0 or larger"),
         (lambda model: model.generate("a", top_k=0), "top_k must be None or a whole number of at least 1, got 0"),
-        (lambda model: model(torch.zeros(1, 33)), "at most 32 tokens"),
+        (lambda model: model(torch.zeros(1, 33).int()), "at most 32 tokens"),
         (lambda model: GPTConfig(d_model=30, n_heads=4), "d_model must be a multiple of n_heads"),
         (lambda model: GPTConfig(n_layers=0), "n_layers must be a whole number of at least 1"),
     ],
@@ -186,6 +186,21 @@ def test_checkpointing_repeats_dropout():
             "prompt must be a tensor of tokens, which are whole numbers, got list",
         ),
         (lambda m: m(torch.full((1, 4), 0.5)), TypeError, "tokens must be a tensor of tokens, which are whole numbers"),
+        (
+            lambda m: m(torch.tensor([[1, 300]])),
+            ValueError,
+            "^tokens must be from 0 to 255, .* got 300: encode the text",
+        ),
+        (
+            lambda m: m(torch.tensor([[-1]])),
+            ValueError,
+            "^tokens must be from 0 to 255, the model's vocabulary, got -1",
+        ),
+        (
+            lambda m: m(torch.tensor([[1, 2]]), torch.tensor([[-100, 256]])),
+            ValueError,
+            "^targets must be from 0 to 255, the model's vocabulary, got 256",
+        ),
     ],
 )
 def test_what_generate_and_forward_refuse(tiny_gpt, call, error, message):
