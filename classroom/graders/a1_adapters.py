@@ -200,7 +200,7 @@ ADAPTER = Solutions(
               "notebook 02, section 7"),
         Wrong("alpha / rank", _changed(start_A=_alpha_over_rank), 3,
               "this is the paper's scaling alpha / rank. Here the rank is taken to the power c.power.",
-              "notebook 02, section 9"),
+              "notebook 02, section 2"),
         Wrong("merge does not say so", _changed(merge=_merge_in_secret), 5,
               "merge does not set self.merged: forward still adds the branch, and a second merge adds it again.",
               "notebook 02, section 7"),

@@ -120,7 +120,7 @@ TRAIN = Solutions(
               "notebook 02, section 3"),
         Wrong("alpha / rank", _with(power=1), 3,
               "this is the paper's scaling alpha / rank. Here the rank is taken to the power c.power.",
-              "notebook 02, section 9"),
+              "notebook 02, section 2"),
         Wrong("uphill", _with(rates=lambda lr, ratio: (-lr, -lr * ratio)), 0,
               "the sign is wrong: a step goes against the gradient.", "notebook 02, section 1"),
         Wrong("alpha", _with(power=0), 3,

@@ -209,7 +209,7 @@ LAYER = Solutions(
         layer_wrong("alpha / rank", 6,
                     "the branch is scaled by alpha / rank. Here the rank has an exponent, as in exercise 2.1.",
                     SCALING),
-        layer_wrong("alpha", 6, "the branch is scaled by alpha; the rank is left out.", "notebook 02, section 9"),
+        layer_wrong("alpha", 6, "the branch is scaled by alpha; the rank is left out.", "notebook 04, section 1"),
         layer_wrong("none", 6, "the branch is not scaled.", "notebook 04, section 1"),
         layer_wrong("transposed", 5,
                     "the factors are (rank, in) and (out, rank), as in the notebook. Here down is (in, rank), up "

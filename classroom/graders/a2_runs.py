@@ -196,7 +196,7 @@ RUNS = Solutions(
               "after your repair some layers get no gradient: their blocks are checkpointed by the reentrant kind, and "
               "nothing before them asks for a gradient.", TRAP),
         Wrong("not in the optimizer", _repair(repair_all_but("optimizer")), 5,
-              "after your repair some factors get a gradient, and no optimizer knows them.", FROZEN),
+              "after your repair some factors get a gradient, and no optimizer knows them.", "notebook 04, section 4"),
         Wrong("base not frozen", _repair(repair_all_but("frozen")), 5,
               "after your repair something of the base still moves.", FROZEN),
         Wrong("frozen altogether", _repair(repair_freezes_all), 4,

@@ -19,7 +19,7 @@ WRONG = [
           "the number of each group is right, and its bytes are in reverse order: the lowest byte comes first.",
           PACKING),
     Wrong("one code a byte", lambda c: answers.fields_of(8), 0,
-          "this keeps one code in each byte: 8 bits for each, whatever `bits` says.", "notebook 05, section 2"),
+          "this keeps one code in each byte: 8 bits for each, whatever `bits` says.", PACKING),
     Wrong("two codes a byte", lambda c: answers.fields_of(4), 0,
           "each code has a field of 4 bits, two a byte. A code has `bits` bits, and the next one follows "
           "without a gap, over the end of a byte.", PACKING),

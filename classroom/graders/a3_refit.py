@@ -16,16 +16,16 @@ WRONG = [
           "which constant makes the squared error of the whole block smallest.", BLOCKS),
     Wrong("the mean of the ratios", lambda c: answers.fitting(answers.mean_ratio), 0,
           "this is the mean of the ratios w / q. It lets small levels count as much as large ones: write the "
-          "squared error as a function of the constant, and set its derivative to 0.", ERROR),
+          "squared error as a function of the constant, and set its derivative to 0.", "exercise 3.4"),
     Wrong("the ratio of the sums", lambda c: answers.fitting(answers.ratio_of_sums), 0,
           "this is the sum of w over the sum of q, where values of both signs cancel. Multiply by q before "
-          "summing: the derivative of (w - s q)^2 is -2 q (w - s q).", ERROR),
+          "summing: the derivative of (w - s q)^2 is -2 q (w - s q).", "exercise 3.4"),
     Wrong("the ratio of the norms", lambda c: answers.fitting(answers.ratio_of_norms), 0,
           "this is the ratio of two norms. It gives the rounded block the *length* of the block, which is not "
-          "where it comes closest.", ERROR),
+          "where it comes closest.", "exercise 3.4"),
     Wrong("the other way round", lambda c: answers.fitting(answers.other_way_round), 0,
           "this divides by the sum of w * w. That is the best factor from the weights to the levels; the "
-          "question is the one from the levels to the weights.", ERROR),
+          "question is the one from the levels to the weights.", "exercise 3.4"),
     Wrong("the codes taken for levels",
           lambda c: answers.fitting(look_up=lambda flat, codes, codebook, block_size: codes.float()), 0,
           "the codes themselves are fitted to the weights. A code is an index: look its level up in the codebook.",
@@ -64,7 +64,7 @@ WRONG = [
           "all weights.", ERROR),
     Wrong("the error in code space", lambda c: answers.fitting(error=answers.in_code_space), 4,
           "the constants are right. The error is measured between scaled weights and levels, where a block of tiny "
-          "weights counts as much as one of large weights: multiply by the constants first.", "notebook 06, section 6"),
+          "weights counts as much as one of large weights: multiply by the constants first.", "notebook 06, section 7"),
     Wrong("the mean of absolute errors",
           lambda c: answers.fitting(error=lambda flat, rounded, k: (flat - rounded).abs().sum() / flat.abs().sum()), 4,
           "the constants are right. The error adds magnitudes; a Frobenius norm is the root of the sum of squares.",
@@ -73,7 +73,7 @@ WRONG = [
           "the constants are right. The error is in percent; the ratio itself is asked for.", ERROR),
     Wrong("the weights are changed", lambda c: answers.in_place, 5,
           "constants and error are right, but the weights that you were given are changed: what is left of them "
-          "is the error. Subtract into a new tensor.", ERROR),
+          "is the error. Subtract into a new tensor.", "exercise 3.4"),
     Wrong("lora_edu", lambda c: answers.lora_edu_, 0),
 ]  # fmt: skip
 

@@ -128,12 +128,12 @@ SURVIVING_UPDATE = Solutions(
               "what the " "adapter was trained on.", "notebook 07, exercise 7.4"),
         Wrong("0 / 0", with_(guarded=False), 2,
               "if nothing has moved, the cosine is 0 / 0, NaN (not a number). What survives is nothing: give 0.",
-              "notebook 07, exercise 7.3"),
+              "notebook 07, exercise 7.4"),
         Wrong("share that stayed", ends(lambda k, s, m, e, u: (k, s, 1 - m)), 2,
               "this is the share of the weights that stayed. Which share has moved?", MERGE),
         Wrong("largest error", ends(lambda k, s, m, e, u: (k, (e - u).abs().max() / u.abs().max(), m)), 2,
               "this is the largest error over the largest change. One weight says little of the others: take Frobenius "
-              "norms.", "notebook 07, exercise 7.4"),
+              "norms.", "notebook 05, section 1"),
         Wrong("divided by the wrong norm",
               ends(lambda k, s, m, e, u: (k, (e - u).norm() / e.norm().clamp(min=1e-30), m)), 2,
               "this divides by the norm of what arrived. What should have arrived is the learned update: divide by its "

@@ -181,9 +181,10 @@ QLORA_LAYER = Solutions(
               BACKWARD),
         Wrong("no gradient through the base", applied(changes(0, lambda g, x, A, B, s, gy: s * gy @ B @ A)), 6,
               "the gradient of x passes through the branch alone: no_grad or detach stops it in the base. The weight "
-              "is frozen, the way through it is not.", KEEPS),
+              "is frozen, the way through it is not.", "notebook 09, section 3"),
         Wrong("no gradient for x", applied(changes(0, lambda g, x, A, B, s, gy: None)), 6,
-              "x gets no gradient. The weight is frozen, yet what lies before this layer learns through it.", KEEPS),
+              "x gets no gradient. The weight is frozen, yet what lies before this layer learns through it.",
+              "notebook 09, section 3"),
         Wrong("the adapters' gradients not scaled", applied(UnscaledAdapters), 6,
               "the gradients of A and B lack the scaling: each carries it once.", BACKWARD),
         Wrong("no gradients for the adapters", applied(changes(3, lambda *_: None)), 6,

@@ -155,7 +155,7 @@ FINE_TUNE = Solutions(
         Wrong("dropout on the base's input", with_(dropout=0.2, on_all=True), 3),
         Wrong("full fine-tuning's learning rate", with_(lr=5e-6), 5,
               "the goal is not reached, though everything else is right: the learning rate is too small for so few "
-              "steps. Try larger ones, three times as large each time.", "notebook 02, section 6"),
+              "steps. Try larger ones, three times as large each time.", "notebook 09, section 8"),
         Wrong("not trained", untrained, 4),
         Wrong("untouched", untouched, 0),
         Wrong("in full precision", in_full_precision, 5,

@@ -89,7 +89,7 @@ def _changed(change):
     return lambda c: (lambda study: change(study, *review(study)), repair)
 
 
-SPLIT, RATE, FAIR = "notebook 02, section 1", "notebook 02, section 9", "notebook 09, exercise 9.4"
+SPLIT, RATE = "notebook 02, section 1", "notebook 02, section 9"
 
 CHOICE = (
     "the rates are not chosen on the validation split. The training split rewards memorizing, and the test split "
@@ -116,16 +116,16 @@ STUDIES = Solutions(
               "the losses are those of the whole test split, the leaked rows among them.", SPLIT),
         Wrong("the leaked rows alone", _review(clean=lambda study, taken: taken or slice(None)), 3,
               "the losses are those of the leaked rows. Leave these out, and keep the others.", SPLIT),
-        Wrong("chosen on the test split", _review(by="test"), 4, CHOICE, FAIR),
-        Wrong("chosen on the training split", _review(by="training"), 4, CHOICE, FAIR),
+        Wrong("chosen on the test split", _review(by="test"), 4, CHOICE, SPLIT),
+        Wrong("chosen on the training split", _review(by="training"), 4, CHOICE, SPLIT),
         Wrong("one rate", _review(chosen=0.4), 4, "both ranks get one rate. Each has its own best one.", RATE),
         Wrong("the loss on the validation split", _changed(lambda study, taken, clean, own: (taken, clean,
               {rank: (rate, study.loss(study.train(rank, rate), "validation")) for rank, (rate, _) in own.items()})), 4,
-              "the losses are those of the split on which the rates were chosen. Report the test split.", FAIR),
+              "the losses are those of the split on which the rates were chosen. Report the test split.", SPLIT),
         Wrong("the largest loss", _changed(lambda study, taken, clean, own: (taken, clean,
               {rank: (rate := best(study, rank, largest=True), study.loss(study.train(rank, rate), "test"))
                for rank in own})), 4,
-              "these are the rates with the largest loss.", FAIR),
+              "these are the rates with the largest loss.", SPLIT),
         Wrong("the best rate of the other rank", _changed(lambda study, taken, clean, own: (taken, clean,
               dict(zip(own, reversed(own.values()), strict=True)))), 4,
               "each rank has the result of the other one.", "exercise 4.5"),
@@ -134,9 +134,9 @@ STUDIES = Solutions(
         Wrong("rates not repaired", _repair(rates=None), 4,
               "after your repair both ranks have one rate, that of the log.", RATE),
         Wrong("repaired on the test split", _repair(rates="test"), 4,
-              "your repair does not choose the rates on the validation split, which is there for that.", FAIR),
+              "your repair does not choose the rates on the validation split, which is there for that.", SPLIT),
         Wrong("repaired on the training split", _repair(rates="training"), 4,
-              "your repair does not choose the rates on the validation split, which is there for that.", FAIR),
+              "your repair does not choose the rates on the validation split, which is there for that.", SPLIT),
         Wrong("taken from the test split", lambda c: (review, taken_from_the_test), 4,
               "your repair takes the rows out of the test split, and the losses are no longer those of the log's rows. "
               "Take them out of the training split.", "exercise 4.5"),
