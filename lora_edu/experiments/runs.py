@@ -94,7 +94,7 @@ EXPERIMENTS = {
     "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS),  # notebook 07
     "scoreboard": Experiment(score, SCOREBOARD_ARMS),  # notebooks 05 to 09
     "step-films": Experiment(step_film, FILM_ARMS),  # notebook 08
-    "qlora-film": Experiment(film, {"150 steps": {}}),  # notebook 09
+    "qlora-film": Experiment(film, {"120 steps": {}}),  # notebook 09
     "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS),  # notebook 09
     "lora-where": Experiment(adapted_loss, WHERE_ARMS),  # notebook 10
     "lora-price": Experiment(adapted_loss, PRICE_ARMS),  # notebook 10

@@ -1,7 +1,5 @@
 """The figures of notebook 00: the dial, what it gains and costs, an adapter to scale, the map, the visual language."""
 
-import textwrap
-
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from lora_edu.experiments.nb00 import STRENGTHS, arm_name
-from lora_edu.figures.painted import PaintedLine
+from lora_edu.figures.painted import TwoLines, in_lines
 from lora_edu.figures.plots import ADAPTER, BLUE, GRAY, ORANGE, RED, VISUAL_LANGUAGE, WEIGHT, filled, light, plain_axes
 from lora_edu.figures.sliders import View, explore
 from lora_edu.texts import ADDRESS_LINE, PLAY_LINE
@@ -32,37 +30,23 @@ def dial(arms: dict) -> None:
 def dial_view(arms: dict) -> View:
     """A view with one control, `strength` (one of STRENGTHS)."""
     figure = plt.figure(figsize=(9.4, 5.0), dpi=96)
-    frames = [figure.add_axes([0.065, bottom, 0.925, 0.26]) for bottom in (0.69, 0.39)]
-    play, address = (
-        PaintedLine(axes, text, name)
-        for axes, text, name in zip(frames, (PLAY_LINE, ADDRESS_LINE), ("a play", "an address"), strict=True)
-    )
-    figure.text(0.01, 0.335, "and it writes, after “My lord, ”:", fontsize=11, va="top")
-    sample = figure.text(0.01, 0.275, "", fontsize=10.5, va="top", family="monospace", linespacing=1.25)
+    texts = {"a play": PLAY_LINE, "an address": ADDRESS_LINE}
+    lines = TwoLines(figure, texts, (0.69, 0.39), 0.26, said="and it writes, after “My lord, ”:")
 
     def values(strength: float) -> dict:
         arm = arms[arm_name(strength)]
         return {
             "play": np.array(arm["play line"]),
             "address": np.array(arm["address line"]),
-            "sample": wrapped(arm["sample"]),
+            "sample": in_lines(arm["sample"]),
             "readout": f"strength {strength:g}: loss {arm['plays']:.2f} on plays, {arm['addresses']:.2f} on addresses",
         }
 
     def draw(values: dict) -> None:
-        play.set(values["play"])
-        address.set(values["address"])
-        sample.set_text(values["sample"])
+        lines.set(values["play"], values["address"], values["sample"])
 
     draw(values(STRENGTHS[0]))
-    return View(figure, [*play.moving, *address.moving, sample], values=values, draw=draw)
-
-
-def wrapped(text: str, width: int = 108, most: int = 6) -> str:
-    """A sample in at most so many lines; empty lines are left out, a cut end is marked."""
-    lines = [part for line in text.split("\n") if line.strip() for part in textwrap.wrap(line, width)]
-    lines[-1] += " ..."
-    return "\n".join(lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1] + " ..."])
+    return View(figure, lines.moving, values=values, draw=draw)
 
 
 # --- gain and price --------------------------------------------------------------------------------------------------

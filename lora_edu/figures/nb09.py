@@ -3,8 +3,6 @@
 Those that plot the stored comparisons are in `lora_edu.figures.nb09_quality`.
 """
 
-import textwrap
-
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import nn
 
-from lora_edu.figures.painted import PaintedLine
+from lora_edu.figures.painted import TwoLines, in_lines
 from lora_edu.figures.plots import ADAPTER, BLUE, CODES, GRAY, ORANGE, RED, SKY, filled, plain_axes
 from lora_edu.figures.sliders import View, explore
 from lora_edu.texts import ADDRESS_LINE, PLAY_LINE
@@ -39,11 +37,8 @@ def film_view(arm: dict) -> View:
     frames = {frame["step"]: frame for frame in arm["frames"]}
     last = _update(arm, arm["frames"][-1])
     figure = plt.figure(figsize=(9.6, 5.9), dpi=96)
-    lines = [figure.add_axes([0.065, bottom, 0.925, 0.22]) for bottom in (0.745, 0.49)]
-    play, address = (
-        PaintedLine(axes, text, name)
-        for axes, text, name in zip(lines, (PLAY_LINE, ADDRESS_LINE), ("a play", "an address"), strict=True)
-    )
+    texts = {"a play": PLAY_LINE, "an address": ADDRESS_LINE}
+    lines = TwoLines(figure, texts, (0.745, 0.49), 0.22, said="and it writes, after “My lord, ”:", size=9.5)
     codes, update = figure.add_axes([0.515, 0.03, 0.22, 0.32]), figure.add_axes([0.765, 0.03, 0.22, 0.32])
     shown_codes = codes.imshow(_numbers(arm["codes"]), cmap="Greens", vmin=0, vmax=15, interpolation="nearest")
     reach = 3 * last.std()
@@ -52,15 +47,13 @@ def film_view(arm: dict) -> View:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(color=look[0], lw=1.6)
     titles = [axes.text(0, -3, "", fontsize=9, va="bottom", linespacing=1.3) for axes in (codes, update)]
-    figure.text(0.01, 0.44, "and it writes, after “My lord, ”:", fontsize=11, va="top")
-    sample = figure.text(0.01, 0.39, "", fontsize=9.5, va="top", family="monospace", linespacing=1.3)
 
     def values(step: int) -> dict:
         frame = frames[step]
         return {
             "play": np.array(frame["play line"]),
             "address": np.array(frame["address line"]),
-            "sample": in_lines(frame["sample"]),
+            "sample": in_lines(frame["sample"], 56, 10),
             "update": _update(arm, frame),
             "codes": f"4-bit codes of W: frozen\nchecksum of all: {frame['codes']}",
             "adapters": f"s B A in the same place\nchecksum: {frame['adapters']}",
@@ -71,15 +64,13 @@ def film_view(arm: dict) -> View:
         }
 
     def draw(values: dict) -> None:
-        play.set(values["play"])
-        address.set(values["address"])
-        sample.set_text(values["sample"])
+        lines.set(values["play"], values["address"], values["sample"])
         shown.set_data(values["update"])
         titles[0].set_text(values["codes"])
         titles[1].set_text(values["adapters"])
 
     draw(values(arm["frames"][0]["step"]))
-    moving = [*play.moving, *address.moving, sample, shown_codes, shown, *titles]
+    moving = [*lines.moving, shown_codes, shown, *titles]
     return View(figure, moving, values=values, draw=draw)
 
 
@@ -90,12 +81,6 @@ def _update(arm: dict, frame: dict) -> np.ndarray:
 
 def _numbers(rows: list[str]) -> np.ndarray:
     return np.array([[int(digit, 16) for digit in row] for row in rows])
-
-
-def in_lines(text: str, width: int = 56, most: int = 10) -> str:
-    """A sample in at most so many lines; empty lines are left out, a cut end is marked."""
-    lines = [part for line in text.split("\n") if line.strip() for part in textwrap.wrap(line, width)]
-    return "\n".join(lines if len(lines) <= most else [*lines[: most - 1], lines[most - 1] + " ..."])
 
 
 # --- sections 2 to 5 -------------------------------------------------------------------------------------------------

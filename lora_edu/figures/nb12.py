@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lora_edu.experiments.nb12 import FOUR_STATES, VERSE_LINE
-from lora_edu.figures.nb00 import wrapped
-from lora_edu.figures.painted import PaintedLine
+from lora_edu.figures.painted import TwoLines, in_lines
 from lora_edu.figures.plots import BLUE, CODES, GRAY, GREEN, WEIGHT, light, plain_axes
 from lora_edu.figures.sliders import View, explore
 from lora_edu.texts import ADDRESS_LINE
@@ -31,30 +30,23 @@ def four_states(arms: dict) -> None:
 def states_view(arms: dict) -> View:
     """A view with one control, `state` (an arm with painted lines)."""
     figure = plt.figure(figsize=(9.4, 4.4), dpi=96)
-    frames = [figure.add_axes([0.065, bottom, 0.925, 0.29]) for bottom in (0.66, 0.32)]
-    verse, address = (
-        PaintedLine(axes, text, name)
-        for axes, text, name in zip(frames, (VERSE_LINE, ADDRESS_LINE), ("a verse", "an address"), strict=True)
-    )
-    figure.text(0.01, 0.255, "and it writes:", fontsize=11, va="top")
-    sample = figure.text(0.01, 0.19, "", fontsize=10.5, va="top", family="monospace", linespacing=1.25)
+    texts = {"a verse": VERSE_LINE, "an address": ADDRESS_LINE}
+    lines = TwoLines(figure, texts, (0.66, 0.32), 0.29, said="and it writes:")
 
     def values(state: str) -> dict:
         arm = arms[state]
         return {
             "verse": np.array(arm["Bible line"]),
             "address": np.array(arm["address line"]),
-            "sample": wrapped(arm["sample"], most=3),
+            "sample": in_lines(arm["sample"], most=3),
             "readout": f"{state}: loss {arm['Bible']:.2f} on the Bible, {arm['addresses']:.2f} on addresses, per token",
         }
 
     def draw(values: dict) -> None:
-        verse.set(values["verse"])
-        address.set(values["address"])
-        sample.set_text(values["sample"])
+        lines.set(values["verse"], values["address"], values["sample"])
 
     draw(values("as loaded"))
-    return View(figure, [*verse.moving, *address.moving, sample], values=values, draw=draw)
+    return View(figure, lines.moving, values=values, draw=draw)
 
 
 # --- the square ------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ The surprise of a byte is -ln of the probability that the model gave to it, know
 it was sure of, 5.5 for a guess among 256 bytes. It is drawn as the length of a bar, never by color alone.
 """
 
+import textwrap
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
@@ -19,7 +20,7 @@ from lora_edu.measures import surprise
 from lora_edu.texts import ADDRESS_LINE as ADDRESS
 from lora_edu.texts import PLAY_LINE as PLAY
 
-__all__ = ["ADDRESS", "PLAY", "PaintedLine", "painted_line", "surprise"]
+__all__ = ["ADDRESS", "PLAY", "PaintedLine", "TwoLines", "in_lines", "painted_line", "surprise"]
 
 DEEPEST = 8.0  # nats at which a bar is cut off
 ROW = 1.55  # inches
@@ -54,6 +55,38 @@ class PaintedLine:
         self.cut.set_data(cut, np.full(len(cut), -DEEPEST - 0.5))
         mean = f"{np.mean(losses):.2f} nats per byte"
         self.title.set_text(f"{self.name}: {mean}" if self.name else mean)
+
+
+class TwoLines:
+    """Two painted lines, and below them a text that the model wrote: what the sliders of notebooks 00, 09 and 12 move.
+
+    texts: name -> line. bottoms, height: of the two frames, as shares of the figure. said: stands above the sample.
+    """
+
+    def __init__(self, figure: Figure, texts: Mapping[str, str], bottoms: tuple, height: float, said: str, size=10.5):
+        places = [figure.add_axes([0.065, bottom, 0.925, height]) for bottom in bottoms]
+        self.lines = [PaintedLine(axes, text, name) for axes, (name, text) in zip(places, texts.items(), strict=True)]
+        inch = 1 / figure.get_figheight()
+        top = bottoms[-1] - 0.28 * inch
+        figure.text(0.01, top, said, fontsize=11, va="top")
+        look = {"family": "monospace", "fontsize": size, "va": "top", "linespacing": 1.25}
+        self.sample = figure.text(0.01, top - 0.29 * inch, "", **look)
+
+    @property
+    def moving(self) -> list:
+        return [*self.lines[0].moving, *self.lines[1].moving, self.sample]
+
+    def set(self, first: np.ndarray, second: np.ndarray, sample: str) -> None:
+        """first, second: (n_bytes,) nats. sample: as `in_lines` cuts it."""
+        self.lines[0].set(first)
+        self.lines[1].set(second)
+        self.sample.set_text(sample)
+
+
+def in_lines(text: str, width: int = 108, most: int = 6) -> str:
+    """A sample in at most so many lines of so many characters. Empty lines are left out; the cut end is marked."""
+    lines = [part for line in text.split("\n") if line.strip() for part in textwrap.wrap(line, width)]
+    return "\n".join(lines[:most]) + " ..."
 
 
 def painted_line(models_or_losses: Mapping, text: str, before: str = "\n") -> tuple[Figure, str]:

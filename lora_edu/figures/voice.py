@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 
 from lora_edu.experiments.nb00 import shuffle_adapter
 from lora_edu.figures.looks import ADAPTER, BLUE, GRAY, ORANGE, RED, light
-from lora_edu.figures.nb00 import wrapped
-from lora_edu.figures.painted import PaintedLine
+from lora_edu.figures.painted import PaintedLine, in_lines
 from lora_edu.figures.plots import png
 from lora_edu.files import DownloadError, staging
 from lora_edu.gpt import GPT
@@ -125,7 +124,7 @@ def card_figure(facts: dict, looks: dict) -> tuple[Figure, str]:
     for top, when in ((0.255, "before"), (0.135, "after")):
         figure.text(0.04, top, f"It writes, {when}:", va="top", fontsize=11)
         figure.text(
-            0.04, top - 0.02, wrapped(looks[when]["sample"], 100, 5), va="top", family="monospace", fontsize=9.5
+            0.04, top - 0.02, in_lines(looks[when]["sample"], 100, 5), va="top", family="monospace", fontsize=9.5
         )
     words = (
         f"The adapter gains {gain:.2f} nats per byte on held-out text of {facts['name']} and costs {price:.2f} on "
