@@ -9,7 +9,7 @@ import contextlib
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from itertools import product
@@ -90,7 +90,8 @@ def _explore_replaced(path: Path, shown: list) -> Iterator[None]:
 def options(control: ipywidgets.Widget) -> list[tuple[str, object]]:
     """What a control can be set to, as pairs of label and value."""
     if hasattr(control, "options"):
-        return [pair if isinstance(pair, tuple) else (str(pair), pair) for pair in control.options]
+        given = control.options.items() if isinstance(control.options, Mapping) else control.options
+        return [pair if isinstance(pair, tuple) else (str(pair), pair) for pair in given]
     if isinstance(control, ipywidgets.Checkbox):
         return [("no", False), ("yes", True)]
     count = math.floor((control.max - control.min) / control.step + 1e-9) + 1

@@ -99,6 +99,7 @@ def test_the_options_of_controls():
     assert live.options(ipywidgets.IntSlider(3, 1, 5, 2)) == [("1", 1), ("3", 3), ("5", 5)]
     assert len(live.options(ipywidgets.FloatSlider(0.5, min=0, max=1, step=1 / 8))) == 9
     assert live.options(ipywidgets.SelectionSlider(options=[("all", 9), ("few", 2)])) == [("all", 9), ("few", 2)]
+    assert live.options(ipywidgets.SelectionSlider(options={"all": 9, "few": 2})) == [("all", 9), ("few", 2)]
     assert live.options(ipywidgets.ToggleButtons(options=["a", "b"])) == [("a", "a"), ("b", "b")]
     two = live.Hero(0, None, "", {"x": ipywidgets.Checkbox(), "y": ipywidgets.IntSlider(0, 0, 2)})
     assert [tuple(s.values()) for s in two.settings()] == list(product((False, True), (0, 1, 2)))
