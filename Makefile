@@ -77,9 +77,9 @@ browser: python  ## every notebook in JupyterLab in your Chromium: sliders, exer
 	@$(COURSE) setup --extra bench
 	$(RUN) benchmarks/browser.py $(ARGS)
 
-bench: python  ## speed and memory beside bitsandbytes, torchao and PEFT (about 3 minutes; ARGS="--threads 2" passes through)
-	@$(COURSE) setup --extra test
-	$(RUN) benchmarks/quantization.py $(ARGS)
+bench: python  ## one page: what is measured, each beside its peer, with goal and verdict (minutes; ARGS=--notebooks, more); build/bench.json
+	@$(COURSE) setup --extra test,bench,book
+	$(RUN) benchmarks/page.py $(ARGS)
 
 bench-gpu: python  ## QLoRA on an NVIDIA GPU beside PEFT + bitsandbytes (ARGS="--device cpu --tiny" rehearses)
 	@$(COURSE) setup --extra test

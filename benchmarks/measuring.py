@@ -89,11 +89,21 @@ def bitsandbytes_linears(model: nn.Module, compute_dtype: torch.dtype = torch.fl
     return model
 
 
-def machine(device: str) -> list[str]:
+def facts(device: str) -> dict:
+    """The machine, its threads and the versions."""
     kind = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, {processor()}"
-    packages = ["torch", "bitsandbytes", "torchao", "peft"]
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    return [f"Device: {kind}. Threads: {torch.get_num_threads()}. Python {platform.python_version()}, {versions}."]
+    packages = {name: version(name) for name in ("torch", "bitsandbytes", "torchao", "peft", "transformers")}
+    versions = {"Python": platform.python_version(), **packages}
+    return {"machine": kind, "threads": torch.get_num_threads(), "versions": versions}
+
+
+def machine(device: str) -> list[str]:
+    return [in_words(facts(device))]
+
+
+def in_words(facts: dict) -> str:
+    versions = ", ".join(f"{name} {number}" for name, number in facts["versions"].items())
+    return f"Device: {facts['machine']}. Threads: {facts['threads']}. {versions}."
 
 
 def processor() -> str:

@@ -51,27 +51,18 @@ def test_layers_are_quantized_one_at_a_time(bench):
 def test_ratios_are_taken_within_a_round(bench):
     times = {"a": [1.0, 20.0, 3.0], "b": [2.0, 40.0, 3.0]}  # the second round was slow for both
     assert bench.median_ratio(times, "a", "b") == 0.5
-    assert "met" in bench.speed_row(4096, "quantize", {"quantize": [0.2], "bitsandbytes": [1.0]})
-    assert "missed" in bench.speed_row(4096, "quantize", {"quantize": [0.4], "bitsandbytes": [1.0]})
+    row = bench.speed_row(4096, "quantize", {"quantize": [0.1, 0.3], "bitsandbytes": [1.0, 1.0]})
+    assert row == "| 4096 x 4096 | quantize | 200.00 ms | 1000.00 ms | 0.200 | 0.10 to 0.30 |"
 
 
 def test_a_layer_beside_bitsandbytes(bench):
     rows = bench.layers("cpu", 1, sizes=(64,), n_tokens=3)
-    assert len(rows) == 4 and [row.count("|") for row in rows] == [8] * 4
+    assert len(rows) == 4 and [row.count("|") for row in rows] == [7] * 4
     layer, x, grad_y = torch.nn.Linear(8, 4), torch.randn(3, 8), torch.randn(3, 4)
     run = bench.forward_and_backward(layer, x, grad_y)
     run()
     run()
     assert torch.allclose(layer.bias.grad, 2 * grad_y.sum(dim=0))  # forward and backward, both times
-
-
-def test_goals_belong_to_a_size(bench):
-    times = {"dequantize, fresh output": [1.4], "bitsandbytes": [1.0]}
-    assert "at most 1.5: met" in bench.speed_row(512, "dequantize, fresh output", times)
-    assert "at most" not in bench.speed_row(4096, "dequantize, fresh output", times)
-    times = {"forward and backward": [0.81], "bitsandbytes": [1.0]}
-    assert "at most 0.8: missed" in bench.speed_row(4096, "forward and backward", times)
-    assert "at most" not in bench.speed_row(4096, "forward and backward", times, with_goals=False)
 
 
 def test_the_competitors_have_the_same_model(bench):

@@ -1,0 +1,126 @@
+"""How each part of the page of `make bench` is measured; `page.py` holds the rows, their peers and goals.
+
+A part is a function from the number of rounds to seconds, a list for each name.
+"""
+
+import importlib.util
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from measuring import interleaved
+from quantization import SIZES, dequantize_calls, layer_calls, quantize_calls, step_calls
+from slider_latency import PRESSES, latencies, p95
+
+from lora_edu import GPT, GPTConfig
+
+ROOT = Path(__file__).parent.parent
+SLIDERS = ("01_low_rank", "05_blocks", "06_nf4", "14_which_card")
+CORE = [f"{number:02}" for number in range(10)]
+Times = dict[str, list[float]]  # seconds of each round, by name
+
+REUSED, FRESH, LAYER = "dequantize into a reused buffer", "dequantize, fresh output", "forward and backward"
+BNB, GPT2, GPT2_CACHE = "bitsandbytes", "GPT-2 of transformers, no cache", "GPT-2 of transformers"
+
+
+def layers_of(make: Callable, names: tuple[str, ...], rounds: int, sizes=SIZES) -> Times:
+    """make: the calls for one size, of which those in `names` are timed. Names of times end in the size."""
+    times = {}
+    for size, repeats in sizes:
+        calls = make(size, "cpu")
+        measured = interleaved({name: calls[name] for name in names}, "cpu", rounds, repeats)
+        times |= {f"{name} {size}": values for name, values in measured.items()}
+    return times
+
+
+def sampling(rounds: int) -> Times:
+    """200 bytes after 32, with the course's GPT and with GPT-2 in the same shape."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPTConfig()
+    shape = dict(n_positions=config.context, n_embd=config.d_model, n_layer=config.n_layers, n_head=config.n_heads)
+    ours = GPT(config).eval()
+    theirs = GPT2LMHeadModel(GPT2Config(vocab_size=config.vocab_size, bos_token_id=0, eos_token_id=0, **shape)).eval()
+    prompt = torch.randint(1, 256, (1, 32))
+    options = dict(do_sample=True, temperature=0.8, top_k=0, max_new_tokens=200, min_new_tokens=200, pad_token_id=0)
+    options["attention_mask"] = torch.ones_like(prompt)
+    calls = {
+        "ours": lambda: ours.generate(prompt, 200),
+        GPT2: lambda: theirs.generate(prompt, use_cache=False, **options),
+        GPT2_CACHE: lambda: theirs.generate(prompt, **options),
+    }
+    return interleaved(calls, "cpu", min(rounds, 3))
+
+
+def importing(rounds: int) -> Times:
+    """Fresh processes, one after the other in each round."""
+    programs = {
+        "import lora_edu": "import lora_edu",
+        "every name": "import lora_edu\nfor name in lora_edu.__all__: getattr(lora_edu, name)",
+        "import torch": "import torch",
+    }
+    times: Times = {name: [] for name in programs}
+    for number in range(min(rounds, 5) + 1):
+        for name, code in programs.items():
+            seconds = processor_seconds("-c", code)
+            if number:
+                times[name].append(seconds)
+    return times
+
+
+def sliders(rounds: int) -> Times:
+    """Everything between the key and the frame that is painted, in a real browser: no processor time."""
+    paths = [ROOT / "notebooks" / f"{name}.ipynb" for name in SLIDERS]
+    times = {name: [ms / 1000 for ms in measured] for name, measured in latencies(paths, PRESSES)}
+    slowest = {"median": max(map(statistics.median, times.values())), "95%": max(map(p95, times.values()))}
+    return times | {f"slowest {name}": [value] for name, value in slowest.items()}
+
+
+def notebooks(rounds: int) -> Times:
+    """Each of the core in a fresh kernel, once."""
+    times = {}
+    for number in CORE:
+        path = next((ROOT / "notebooks").glob(f"{number}_*.ipynb"))
+        seconds = processor_seconds("-m", "lora_edu.setup.report", str(path), "--folder", str(ROOT / "build" / "bench"))
+        times[number] = [seconds]
+        print(f"  {path.stem}: {seconds:.0f} s", flush=True)
+    slowest = max(times[number][0] for number in CORE[:-1])
+    return times | {"00 to 09": [sum(times[number][0] for number in CORE)], "slowest of 00 to 08": [slowest]}
+
+
+def book(rounds: int) -> Times:
+    if not importlib.util.find_spec("myst_nb"):
+        raise SystemExit("the packages of the extra `book` are not installed")
+    start = time.perf_counter()
+    seconds = processor_seconds("-m", "book", "--folder", str(ROOT / "build" / "bench" / "book"))
+    return {"book": [seconds], "book, by the clock": [time.perf_counter() - start]}
+
+
+def processor_seconds(*arguments: str) -> float:
+    """What a Python program and its children take of a processor, which other programs hardly change."""
+    import resource  # not on Windows
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        last = (done.stderr.strip() or "it said nothing").splitlines()[-1]
+        raise RuntimeError(f"python {' '.join(arguments[:2])} ended with {done.returncode}: {last}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+PARTS: dict[str, Callable[[int], Times]] = {
+    "quantize": lambda rounds: layers_of(quantize_calls, ("quantize", BNB), rounds, ((4096, 1), (512, 5))),
+    "dequantize": lambda rounds: layers_of(dequantize_calls, (REUSED, FRESH, BNB), 2 * rounds),
+    "layer": lambda rounds: layers_of(layer_calls, (LAYER, BNB), rounds, ((4096, 1),)),
+    "step": lambda rounds: interleaved(step_calls("cpu"), "cpu", rounds),
+    "sampling": sampling,
+    "import": importing,
+    "sliders": sliders,
+    "book": book,
+    "notebooks": notebooks,
+}

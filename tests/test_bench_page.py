@@ -1,0 +1,86 @@
+"""The page of `make bench`: verdicts, rows that name what is measured, and the README's table, which comes from it."""
+
+import json
+
+import pytest
+from conftest import load_benchmark
+
+pytest.importorskip("bitsandbytes")
+pytest.importorskip("peft")
+pytest.importorskip("torchao")
+
+
+@pytest.fixture(scope="module")
+def page():
+    return load_benchmark("page")
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return load_benchmark("parts")
+
+
+def test_the_readme_has_the_table_of_the_stored_run(page):
+    stored, readme = json.loads(page.STORED.read_text("utf-8")), page.README.read_text("utf-8")
+    assert page.with_table(readme, stored) == readme, "run python benchmarks/page.py --readme"
+    assert [row["what"] for row in stored["rows"]] == [row.what for row in page.ROWS]
+    del stored["parts"]["step"]  # the control
+    assert page.with_table(readme, stored) != readme
+
+
+def cells(page, parts, **row):
+    return dict(zip(page.HEAD, page.Row("step", "a step", "a", **row).cells(parts), strict=True))
+
+
+def test_verdicts(page):
+    parts = {"step": {"times": {"a": [1.0, 20.0, 3.0], "b": [2.0, 40.0, 3.0]}}}  # the second round was slow for both
+    met = cells(page, parts, peer="b", goal=0.5)
+    assert met == {
+        "what": "a step", "ours": "3.0 s", "peer": "b", "its time": "3.0 s", "ratio": "0.50", "goal": "0.5 x",
+        "verdict": "met",
+    }  # fmt: skip
+    assert cells(page, parts, peer="b", goal=0.4, reason="it is slow")["verdict"] == "missed: it is slow"
+    assert cells(page, parts, peer="b")["verdict"] == "won"
+    by_the_clock = cells(page, parts, goal=2, seconds=True)
+    assert (by_the_clock["goal"], by_the_clock["ratio"], by_the_clock["verdict"]) == ("2.0 s", "", "missed")
+    assert cells(page, parts, goal=3, seconds=True)["verdict"] == "met"
+    assert cells(page, {}, peer="b", goal=1)["verdict"] == "not measured: --only step measures it"
+    assert page.duration(0.0123456) == "12.3 ms" and page.duration(9.96) == "10 s"
+
+
+def test_rows_name_what_is_measured(page, parts):
+    quantization = load_benchmark("quantization")
+    made = {
+        "quantize": quantization.quantize_calls(128, "cpu"),
+        "dequantize": quantization.dequantize_calls(128, "cpu"),
+        "layer": quantization.layer_calls(128, "cpu", 2),
+        "step": quantization.step_calls("cpu"),
+    }
+    for row in page.ROWS:
+        assert row.part in parts.PARTS and (row.peer or row.seconds)
+        assert row.part not in made or {row.ours, row.peer} <= made[row.part].keys(), row
+    times = parts.layers_of(quantization.quantize_calls, ("quantize", parts.BNB), 2, ((128, 1), (256, 1)))
+    assert {name: len(rounds) for name, rounds in times.items()} == dict.fromkeys(
+        ["quantize 128", "bitsandbytes 128", "quantize 256", "bitsandbytes 256"], 2
+    )
+
+
+def test_a_part_that_cannot_run_costs_no_other_and_machines_are_not_mixed(page, parts, monkeypatch, tmp_path, capsys):
+    def absent(rounds):
+        raise SystemExit("no Chromium was found: install one\nor two")
+
+    monkeypatch.setattr(page, "MEASURED", tmp_path / "bench.json")
+    monkeypatch.setattr(page, "STORED", tmp_path / "none.json")
+    monkeypatch.setitem(parts.PARTS, "sliders", absent)
+    monkeypatch.setitem(parts.PARTS, "book", lambda rounds: {"book": [12.345678]})
+    for only, said in (("sliders", 3), ("book", 2)):  # while it runs, and in two rows
+        monkeypatch.setattr("sys.argv", ["page.py", "--only", only])
+        page.main()
+        lines = capsys.readouterr().out.splitlines()
+        assert sum(line.endswith("not measured: no Chromium was found: install one") for line in lines) == said
+    assert any(line.startswith("build the book") and line.endswith("met") for line in lines)
+    stored = json.loads(page.MEASURED.read_text())
+    assert stored["parts"]["book"]["times"] == {"book": [12.35]} and stored["threads"] == 1
+    here = {name: stored[name] for name in ("machine", "threads", "versions")}
+    assert page.load(here)["parts"].keys() == {"sliders", "book"}
+    assert page.load(here | {"machine": "another"})["parts"] == {}
