@@ -49,8 +49,8 @@ def prove_task(assignment: Assignment, number: str, solutions: Solutions) -> lis
 
 
 def _form(task: Any, solutions: Solutions, stored: dict) -> Iterator[str]:
-    if len(solutions.right) < 3:
-        yield f"{len(solutions.right)} differently written right answers, three are needed"
+    if len(solutions.right) < 2:
+        yield f"{len(solutions.right)} right answers beside the reference, two are needed"
     names = [wrong.name for wrong in solutions.wrong]
     if len(names) != len(set(names)):
         yield "two wrong answers have the same name"

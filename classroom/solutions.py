@@ -26,7 +26,7 @@ class Wrong:
 
 @dataclass(frozen=True)
 class Solutions:
-    """The reference, at least three differently written right answers, and the wrong ones, of one task."""
+    """The reference, at least two right answers that are written differently, and the wrong ones, of one task."""
 
     reference: Maker
     right: dict[str, Maker] = field(default_factory=dict)

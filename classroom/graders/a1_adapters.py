@@ -75,25 +75,6 @@ def adapter_with_a_copy(c):
     return Adapter
 
 
-def adapter_by_loops(c):
-    class Adapter(adapter(c)):
-        def start_A(self, d_in, rank, seed):
-            rng = np.random.default_rng(seed)
-            A = np.empty((d_in, rank))
-            for row in range(d_in):
-                A[row] = (2 * rng.random(rank) - 1) * c.gain * d_in**-0.5
-            return A
-
-        def forward(self, x):
-            return np.stack([self._one(row) for row in x])
-
-        def _one(self, row):
-            branch = 0 if self.merged else self.scaling * self.lora_B @ (row @ self.lora_A)
-            return row @ self.weight + branch
-
-    return Adapter
-
-
 def _changed(**methods):
     """The reference with some methods replaced: method(c, self, ...)"""
 
@@ -176,51 +157,50 @@ def _alpha_over_rank(c, self, d_in, rank, seed):
     return adapter(c).start_A(self, d_in, rank, seed)
 
 
+SHAPES = "notebook 02, section 2"
+SIZE_OF_A = "notebook 02, section 3"
+START = "notebook 02, section 5"
+MERGING = "notebook 02, section 7"
+
 ADAPTER = Solutions(
     reference=adapter,
-    right={"a backup": adapter_with_a_backup, "a copy": adapter_with_a_copy, "loops": adapter_by_loops},
+    right={"a backup": adapter_with_a_backup, "a copy": adapter_with_a_copy},
     wrong=[
         Wrong("B is random",
               _changed(start_B=lambda c, self, d_out, rank: np.random.default_rng(1).normal(size=(d_out, rank))), 6,
-              "the output is changed before any training: B must start at zero.", "notebook 02, section 5"),
+              "the output is changed before any training: B must start at zero.", START),
         Wrong("A is zero too", _changed(start_A=lambda c, self, d_in, rank, seed: np.zeros((d_in, rank))), 6,
-              "A starts at zero, and so does B: neither will ever get a gradient.", "notebook 02, section 5"),
+              "A starts at zero, and so does B: neither will ever get a gradient.", START),
         Wrong("the bound of the package", _changed(start_A=_random_A(lambda c, d_in, rank: 1 / np.sqrt(d_in))), 6,
-              "this is the usual bound, 1 / sqrt(d_in). Here it is c.gain times as large.", "notebook 02, section 3"),
+              "this is the usual bound, 1 / sqrt(d_in). Here it is c.gain times as large.", SIZE_OF_A),
         Wrong("the rank under the root", _changed(start_A=_random_A(lambda c, d_in, rank: c.gain / np.sqrt(rank))), 6,
               "this has the rank under the root. Each entry of x A sums d_in products: divide by sqrt(d_in).",
-              "notebook 02, section 3"),
+              SIZE_OF_A),
         Wrong("merging twice adds twice", _changed(merge=_merge_every_time), 7,
-              "merging twice adds the update twice: remember that it is merged already.", "notebook 02, section 7"),
+              "merging twice adds the update twice: remember that it is merged already.", MERGING),
         Wrong("the branch stays on", _changed(forward=_forward_with_the_branch), 6,
-              "after merging, forward adds the branch once more: the weight contains it already.",
-              "notebook 02, section 7"),
+              "after merging, forward adds the branch once more: the weight contains it already.", MERGING),
         Wrong("the caller's W", _changed(merge=_merge_in_place), 7,
-              "merging changed the array that was passed in: `+=` works in place, on the caller's array.",
-              "notebook 02, section 7"),
+              "merging changed the array that was passed in: `+=` works in place, on the caller's array.", MERGING),
         Wrong("alpha / rank", _changed(start_A=_alpha_over_rank), 3,
-              "this is the paper's scaling alpha / rank. Here the rank is taken to the power c.power.",
-              "notebook 02, section 2"),
+              "this is the paper's scaling alpha / rank. Here the rank is taken to the power c.power.", SHAPES),
         Wrong("merge does not say so", _changed(merge=_merge_in_secret), 5,
               "merge does not set self.merged: forward still adds the branch, and a second merge adds it again.",
-              "notebook 02, section 7"),
+              MERGING),
         Wrong("unmerge does not say so", _changed(unmerge=_unmerge_in_secret), 7,
               "unmerge does not reset self.merged: forward leaves the branch out, a second call subtracts more.",
-              "notebook 02, section 7"),
+              MERGING),
         Wrong("unmerging twice subtracts twice", _changed(unmerge=_unmerge_every_time), 7,
               "unmerging twice subtracts the update twice. Look at self.merged: is there anything to take out?",
-              "notebook 02, section 7"),
+              MERGING),
         Wrong("merging without the scaling", _changed(update=lambda c, self: self.lora_A @ self.lora_B.T), 6,
-              "the merged update lacks the scaling: it is s A B^T, with self.scaling.", "notebook 02, section 7"),
+              "the merged update lacks the scaling: it is s A B^T, with self.scaling.", MERGING),
         Wrong("drawn from 0 up", _changed(start_A=_from_zero_up), 6,
-              "A is drawn between 0 and the bound. It starts between minus the bound and plus the bound.",
-              "notebook 02, section 3"),
+              "A is drawn between 0 and the bound. It starts between minus the bound and plus the bound.", SIZE_OF_A),
         Wrong("normal numbers", _changed(start_A=_normal_A), 6,
-              "A is drawn from a normal distribution, as in the paper. Here it is uniform, as in PEFT.",
-              "notebook 02, section 3"),
+              "A is drawn from a normal distribution, as in the paper. Here it is uniform, as in PEFT.", SIZE_OF_A),
         Wrong("drawn as (rank, d_in)", _changed(start_A=_drawn_transposed), 6,
-              "A is drawn as (rank, d_in) and transposed: the numbers are in other places. Draw (d_in, rank).",
-              "notebook 02, section 2"),
+              "A is drawn as (rank, d_in) and transposed: the numbers are in other places. Draw (d_in, rank).", SHAPES),
         Wrong("calls lora_edu", adapter_of_lora_edu, 0),
     ],
 )  # fmt: skip

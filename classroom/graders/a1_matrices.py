@@ -13,17 +13,6 @@ def needed_rank(c):
     return answer
 
 
-def rank_by_a_loop(c):
-    def answer(matrix, **unused):
-        values, kept = np.linalg.svd(matrix)[1], 0.0
-        for rank, value in enumerate(values, start=1):
-            kept += value * value
-            if kept >= c.energy * (values @ values):
-                return rank
-
-    return answer
-
-
 def rank_by_eigenvalues(c):
     def answer(matrix):
         energy = np.sort(np.linalg.eigvalsh(matrix.T @ matrix))[::-1]
@@ -62,21 +51,21 @@ def rank_in_place(c):
     return answer
 
 
+COMPONENTS = "notebook 01, section 2"
+
 NEEDED_RANK = Solutions(
     reference=needed_rank,
-    right={"a loop": rank_by_a_loop, "eigenvalues": rank_by_eigenvalues, "errors": rank_by_errors},
+    right={"eigenvalues": rank_by_eigenvalues, "errors": rank_by_errors},
     wrong=[
         Wrong("not squared", lambda c: lambda M: _rank_of(_values(M), c.energy), 0,
-              "this adds up the singular values. The energy of a matrix is the sum of their squares.",
-              "notebook 01, section 2"),
+              "this adds up the singular values. The energy of a matrix is the sum of their squares.", COMPONENTS),
         Wrong("off by one", lambda c: lambda M: needed_rank(c)(M) - 1, 0,
-              "this is one too small: an index counts from 0, a rank from 1.", "notebook 01, section 2"),
+              "this is one too small: an index counts from 0, a rank from 1.", COMPONENTS),
         Wrong("the norm instead of its square", lambda c: lambda M: _rank_of(_values(M) ** 2, c.energy**2), 0,
               "this asks for a share of the norm. The energy is the square of the norm: leave the root out.",
-              "notebook 01, section 2"),
+              COMPONENTS),
         Wrong("what is left out", lambda c: lambda M: _rank_of(_values(M) ** 2, 1 - c.energy), 0,
-              "this keeps the share 1 - c.energy. That much may be left out: c.energy is what stays.",
-              "notebook 01, section 2"),
+              "this keeps the share 1 - c.energy. That much may be left out: c.energy is what stays.", COMPONENTS),
         Wrong("the error instead of its square", lambda c: lambda M: _rank_of(_values(M) ** 2, 1 - (1 - c.energy) ** 2),
               0, "this bounds the relative error. The energy left out is the square of that error.",
               "notebook 01, section 3"),
@@ -114,15 +103,6 @@ def split_by_a_loop(c):
     return answer
 
 
-def split_by_einsum(c):
-    def answer(matrix, rank):
-        U, S, Vt = np.linalg.svd(matrix, full_matrices=False)
-        A = np.einsum("ik,k->ik", U[:, :rank], S[:rank] ** c.share)
-        return A, np.einsum("kj,k->jk", Vt[:rank], S[:rank] ** (1 - c.share))
-
-    return answer
-
-
 def split_by_eigenvectors(c):
     def answer(matrix, rank):
         energy, vectors = np.linalg.eigh(matrix.T @ matrix)
@@ -144,24 +124,21 @@ def split_in_place(c):
 
 SPLIT = Solutions(
     reference=split,
-    right={"a loop": split_by_a_loop, "einsum": split_by_einsum, "eigenvectors": split_by_eigenvectors},
+    right={"a loop": split_by_a_loop, "eigenvectors": split_by_eigenvectors},
     wrong=[
         Wrong("the shares exchanged", lambda c: lambda M, r: _factors(M, r, 1 - c.share, c.share), 3,
-              "this gives A the share of B: A takes each singular value to the power c.share.",
-              "notebook 01, section 2"),
+              "this gives A the share of B: A takes each singular value to the power c.share.", COMPONENTS),
         Wrong("square roots", lambda c: lambda M, r: _factors(M, r, 0.5, 0.5), 3,
-              "this gives both factors the square root. Here A takes the power c.share, B the rest.",
-              "notebook 01, section 2"),
+              "this gives both factors the square root. Here A takes the power c.share, B the rest.", COMPONENTS),
         Wrong("the values twice", lambda c: lambda M, r: _factors(M, r, 1, 1), 0,
-              "the singular values stand in both factors, so they count twice in the product.",
-              "notebook 01, section 2"),
+              "the singular values stand in both factors, so they count twice in the product.", COMPONENTS),
         Wrong("no values", lambda c: lambda M, r: _factors(M, r, 0, 0), 0,
-              "the singular values are missing: U and V alone have columns of length 1.", "notebook 01, section 2"),
+              "the singular values are missing: U and V alone have columns of length 1.", COMPONENTS),
         Wrong("off by one", lambda c: lambda M, r: _factors(M, r, c.share, 1 - c.share, start=1), 0,
-              "this leaves out the first layer, the largest one: Python counts from 0.", "notebook 01, section 2"),
+              "this leaves out the first layer, the largest one: Python counts from 0.", COMPONENTS),
         Wrong("all in A", lambda c: lambda M, r: _factors(M, r, 1, 0), 3,
               "the singular values stand in A alone. Here the two share them: powers c.share and 1 - c.share.",
-              "notebook 01, section 2"),
+              COMPONENTS),
         Wrong("A and B exchanged", lambda c: lambda M, r: _factors(M, r, c.share, 1 - c.share)[::-1], 0,
               "this returns B first. A, which has a row for each row of the matrix, comes first.",
               "notebook 02, section 2"),

@@ -61,21 +61,6 @@ def train_by_einsum(c):
     return answer
 
 
-def train_row_by_row(c):
-    def answer(x, target, W, A, B, alpha, lr, steps):
-        s, A, B = alpha / A.shape[1] ** c.power, np.array(A), np.array(B)
-        for _ in range(steps):
-            grad_A, grad_B = 0 * A, 0 * B
-            for one, wanted in zip(x, target, strict=True):
-                error = (one @ W + s * B @ (A.T @ one) - wanted) / len(x)
-                grad_A += s * np.outer(one, error @ B)
-                grad_B += s * np.outer(error, one @ A)
-            A, B = A - lr * grad_A, B - c.ratio * lr * grad_B
-        return A, B
-
-    return answer
-
-
 def train_in_place(c):
     def answer(x, target, W, A, B, alpha, lr, steps):
         A_end, B_end = train(c)(x, target, W, A, B, alpha, lr, steps)
@@ -85,65 +70,48 @@ def train_in_place(c):
     return answer
 
 
-def train_with_lora_edu(c):
-    def answer(x, target, W, A, B, alpha, lr, steps):
-        from lora_edu.lora_numpy import LoRALinear
-
-        layer = LoRALinear(W.T, A.shape[1], alpha, np.random.default_rng(0))
-        layer.lora_A, layer.lora_B = A.T.copy(), B.copy()
-        for _ in range(steps):
-            grad_A, grad_B, _ = layer.backward(x, (layer.forward(x) - target) / len(x))
-            layer.lora_A -= lr * grad_A
-            layer.lora_B -= lr * c.ratio * grad_B
-        return layer.lora_A.T, layer.lora_B
-
-    return answer
-
-
 def _with(**options):
     return lambda c: lambda *case: _trained(c, *case, **options)
 
 
+LOOP = "notebook 02, section 1"
+SCALING = "notebook 02, section 2"
+GRADIENTS = "notebook 02, section 3"
+RATES = "notebook 02, section 9"
+TEXT = "exercise 1.4 above"
+
 TRAIN = Solutions(
     reference=train,
-    right={"through G": train_from_G, "einsum": train_by_einsum, "row by row": train_row_by_row},
+    right={"through G": train_from_G, "einsum": train_by_einsum},
     wrong=[
         Wrong("one rate", _with(rates=lambda lr, ratio: (lr, lr)), 6,
-              "both factors move at the same rate. B's learning rate is c.ratio times that of A.",
-              "notebook 02, section 9"),
+              "both factors move at the same rate. B's learning rate is c.ratio times that of A.", RATES),
         Wrong("the rates exchanged", _with(rates=lambda lr, ratio: (lr * ratio, lr)), 3,
-              "A has the larger rate here. It is B's that is c.ratio times as large.", "notebook 02, section 9"),
+              "A has the larger rate here. It is B's that is c.ratio times as large.", RATES),
         Wrong("no mean", _with(mean=False), 3,
-              "this sums the loss over the batch. It is a mean: divide by the batch size.", "exercise 1.4 above"),
+              "this sums the loss over the batch. It is a mean: divide by the batch size.", TEXT),
         Wrong("A first, then B", _with(then=True), 6,
-              "this takes the gradient of B at an A that has moved already. Take both before a step.",
-              "notebook 02, section 3"),
+              "this takes the gradient of B at an A that has moved already. Take both before a step.", GRADIENTS),
         Wrong("alpha / rank", _with(power=1), 3,
-              "this is the paper's scaling alpha / rank. Here the rank is taken to the power c.power.",
-              "notebook 02, section 2"),
+              "this is the paper's scaling alpha / rank. Here the rank is taken to the power c.power.", SCALING),
         Wrong("uphill", _with(rates=lambda lr, ratio: (-lr, -lr * ratio)), 0,
-              "the sign is wrong: a step goes against the gradient.", "notebook 02, section 1"),
+              "the sign is wrong: a step goes against the gradient.", LOOP),
         Wrong("alpha", _with(power=0), 3,
-              "this scales by alpha. The scaling is s = alpha / rank**c.power.", "notebook 02, section 2"),
+              "this scales by alpha. The scaling is s = alpha / rank**c.power.", SCALING),
         Wrong("no s in the gradients", _with(factor=lambda g, s: 1 / s), 3,
-              "the gradients lack the scaling s: y contains it, and so does what comes down from y.",
-              "notebook 02, section 3"),
+              "the gradients lack the scaling s: y contains it, and so does what comes down from y.", GRADIENTS),
         Wrong("s twice", _with(factor=lambda g, s: s), 3,
-              "the scaling s stands twice in the gradients. Each one carries it once.", "notebook 02, section 3"),
+              "the scaling s stands twice in the gradients. Each one carries it once.", GRADIENTS),
         Wrong("twice the gradient", _with(factor=lambda g, s: 2.0), 3,
-              "the gradients are twice too large. The loss has 1/2 in front, which cancels the 2 of the square.",
-              "exercise 1.4 above"),
+              "the gradients are twice too large. The loss has 1/2 in front, which cancels the 2 of the square.", TEXT),
         Wrong("a mean over all entries", _with(factor=lambda g, s: 1 / g.shape[1]), 3,
-              "this averages over the outputs as well. A row's squares are summed; the mean is over the batch.",
-              "exercise 1.4 above"),
+              "this averages over the outputs as well. A row's squares are summed; the mean is over the batch.", TEXT),
         Wrong("one gradient for all steps", _with(again=True), 7,
-              "every step takes the error of the first one. Compute the output anew in each step.",
-              "notebook 02, section 1"),
+              "every step takes the error of the first one. Compute the output anew in each step.", LOOP),
         Wrong("a single step", lambda c: lambda *case: train(c)(*case[:-1], 1), 7,
-              "this takes one step, whatever `steps` says.", "exercise 1.4 above"),
-        Wrong("a step too few", _with(fewer=1), 0, "this takes a step less than `steps` says.", "exercise 1.4 above"),
+              "this takes one step, whatever `steps` says.", TEXT),
+        Wrong("a step too few", _with(fewer=1), 0, "this takes a step less than `steps` says.", TEXT),
         Wrong("changes A and B", train_in_place, 8),
-        Wrong("calls lora_edu", train_with_lora_edu, 3),
     ],
 )  # fmt: skip
 

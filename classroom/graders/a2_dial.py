@@ -8,16 +8,24 @@ from torch import nn
 from classroom.solutions import Solutions, Wrong
 
 
-@torch.no_grad()
-def _dial(layer, strength):
-    if not hasattr(layer, "kept"):
-        layer.kept = layer.base.weight.clone()
-    change = layer.scaling * (layer.down @ layer.up).T
-    layer.base.weight.copy_(layer.kept.float() + strength * change)  # rounded once, to the weight's own dtype
+def _change(layer):
+    return layer.scaling * (layer.down @ layer.up).T
 
 
-def dial(c):
-    return _dial
+def dial_with(change=_change, dtype=torch.float32, strength=lambda s: s):
+    """The dial; or with another update, computed in another dtype, or with another strength."""
+
+    @torch.no_grad()
+    def answer(layer, value):
+        if not hasattr(layer, "kept"):
+            layer.kept = layer.base.weight.clone()
+        own = layer.kept.dtype if dtype is None else dtype
+        layer.base.weight.copy_(layer.kept.to(own) + (strength(value) * change(layer)).to(own))  # rounded once
+
+    return lambda c: answer
+
+
+dial = dial_with()
 
 
 def dial_with_a_dictionary(c):
@@ -44,22 +52,6 @@ def dial_with_a_buffer(c):
     return answer
 
 
-def dial_by_a_loop(c):
-    def answer(layer, strength):
-        if not hasattr(layer, "rows"):
-            layer.rows = layer.base.weight.detach().tolist()
-        with torch.no_grad():
-            for row, old in enumerate(layer.rows):
-                change = layer.down @ layer.up[:, row]
-                layer.base.weight[row] = torch.tensor(old) + strength * layer.scaling * change
-
-    return answer
-
-
-def _change(layer):
-    return layer.scaling * (layer.down @ layer.up).T
-
-
 @torch.no_grad()
 def dial_adds(layer, strength):
     layer.base.weight.copy_(layer.base.weight.float() + strength * _change(layer))
@@ -79,83 +71,52 @@ def dial_once(layer, strength):
         layer.merged = True
 
 
-def dial_with(change=_change, dtype=torch.float32, strength=lambda s: s):
-    """The dial with another update, computed in another dtype, or with another strength."""
-
-    @torch.no_grad()
-    def answer(layer, value):
-        if not hasattr(layer, "kept"):
-            layer.kept = layer.base.weight.clone()
-        own = layer.kept.dtype if dtype is None else dtype
-        layer.base.weight.copy_(layer.kept.to(own) + (strength(value) * change(layer)).to(own))
-
-    return lambda c: answer
-
-
 def product_in_the_weights_dtype(layer):
     dtype = layer.base.weight.dtype
     return layer.scaling * (layer.down.to(dtype) @ layer.up.to(dtype)).T
 
 
-@torch.no_grad()
-def dial_new_parameter(layer, strength):
-    if not hasattr(layer, "kept"):
-        layer.kept = layer.base.weight.clone()
-    new = layer.kept.float() + strength * _change(layer)
-    layer.base.weight = nn.Parameter(new.to(layer.kept.dtype), requires_grad=False)
+def dial_then(last):
+    """The dial, and something after each turn."""
+
+    def make(c):
+        return lambda layer, strength: (dial(c)(layer, strength), last(layer.base))
+
+    return make
 
 
-@torch.no_grad()
-def dial_trains_the_base(layer, strength):
-    _dial(layer, strength)
-    layer.base.requires_grad_(True)
-
-
-def dial_from_lora_edu(c):
-    from lora_edu import LoRALinear, merge
-
-    def answer(layer, strength):
-        rank = layer.down.shape[1]
-        size = layer.scaling * strength * rank
-        wrapped = LoRALinear(layer.base, rank, alpha=abs(size) or 1)
-        with torch.no_grad():
-            wrapped.lora_A.copy_(layer.down.T)
-            wrapped.lora_B.copy_(layer.up.T * (1 if size > 0 else -1 if size < 0 else 0))
-        merge(wrapped)
-
-    return answer
+def renew(base):
+    base.weight = nn.Parameter(base.weight.detach().clone(), requires_grad=False)
 
 
 def dial_wrong(name, answer, keeps, sentence=None, see=None):
     return Wrong(name, lambda c: answer, keeps, sentence, see)
 
 
+MERGING = "notebook 04, section 6"
+
 DIAL = Solutions(
     reference=dial,
-    right={
-        "a dictionary": dial_with_a_dictionary,
-        "a buffer": dial_with_a_buffer,
-        "a loop": dial_by_a_loop,
-    },
+    right={"a dictionary": dial_with_a_dictionary, "a buffer": dial_with_a_buffer},
     wrong=[
         dial_wrong("adds each time", dial_adds, 2,
                    "each turn adds to what the turn before left, so that two turns count twice. The dial needs the "
                    "weight as it was at first: a clone, since a tensor that shares memory with the weight changes "
-                   "with it.", "notebook 04, section 6"),
+                   "with it.", MERGING),
         dial_wrong("subtracts", dial_subtracts, 3,
                    "this subtracts the old update. In 16 bits that does not give the old weight back: what was "
-                   "rounded away is gone. Keep a clone.", "notebook 04, section 6"),
+                   "rounded away is gone. Keep a clone.", MERGING),
         dial_wrong("once", dial_once, 2,
                    "after the first turn nothing moves any more. Merging once is right for `merge`; a dial turns.",
-                   "notebook 04, section 6"),
+                   MERGING),
         Wrong("the update in 16 bits", dial_with(dtype=None), 3,
               "the update is rounded to the weight's dtype before it is added, so that it is rounded twice. Add in "
-              "float32, round once.", "notebook 04, section 6"),
+              "float32, round once.", MERGING),
         Wrong("the product in 16 bits", dial_with(product_in_the_weights_dtype, dtype=None), 3,
               "the product is computed in the weight's dtype. In bfloat16 that loses most: compute in float32.",
-              "notebook 04, section 6"),
+              MERGING),
         Wrong("no scaling", dial_with(lambda layer: (layer.down @ layer.up).T), 2,
-              "layer.scaling is missing.", "notebook 04, section 6"),
+              "layer.scaling is missing.", MERGING),
         Wrong("strength ignored", dial_with(strength=lambda value: 1.0), 0,
               "the strength has no effect: the update is added in full, or at strength 0, too.",
               "notebook 04, section 6, where updates of several sizes are merged"),
@@ -163,12 +124,11 @@ DIAL = Solutions(
               dial_with(lambda layer: layer.scaling * (layer.down @ layer.up).reshape(layer.base.weight.shape)), 2,
               "this reshapes the product where it has to be transposed: the numbers are in the wrong places.",
               "notebook 02, section 2, for the two orientations"),
-        dial_wrong("a new parameter", dial_new_parameter, 3,
+        Wrong("a new parameter", dial_then(renew), 3,
                    "base.weight is another parameter after the merge: an optimizer, or a layer that shares it, still "
                    "holds the old one. Change its numbers with copy_.",
                    "notebook 04, section 7, where adapters are switched by copying"),
-        dial_wrong("the base trained", dial_trains_the_base, 3,
+        Wrong("the base trained", dial_then(lambda base: base.requires_grad_(True)), 3,
                    "base.weight asks for a gradient after the merge. It stays frozen.", "notebook 04, section 3"),
-        Wrong("calls lora_edu", dial_from_lora_edu, 1),
     ],
 )  # fmt: skip

@@ -92,35 +92,6 @@ def both_with_state_dicts(c):
     return save_adapter, load_adapter
 
 
-def both_with_a_plan(c):
-    kind = {"float16": torch.half, "bfloat16": torch.bfloat16}[c.file_dtype]
-
-    def save_adapter(model, path):
-        tensors, alphas, ranks = {}, set(), set()
-        for where, layer in adapters(model).items():
-            tensors |= {c.key.format(path=where, factor=f): getattr(layer, f).data.to(kind) for f in ("down", "up")}
-            alphas.add(layer.alpha)
-            ranks.add(len(layer.up))
-        save_file(tensors, path, metadata={"alpha": repr(alphas.pop()), "rank": f"{ranks.pop()}"})
-
-    def load_adapter(model, path):
-        plan, mine = [], slots(c, model)
-        with safe_open(path, "pt") as file:
-            if {float(file.metadata()["alpha"])} != {layer.alpha for layer in adapters(model).values()}:
-                raise ValueError("another alpha")
-            if sorted(file.keys()) != sorted(mine):
-                raise ValueError("other names")
-            for name, slot in mine.items():
-                tensor = file.get_tensor(name).to(slot.dtype)
-                if list(tensor.shape) != list(slot.shape):
-                    raise ValueError("another shape")
-                plan.append((slot, tensor))
-        for slot, tensor in plan:
-            slot.data.copy_(tensor)
-
-    return save_adapter, load_adapter
-
-
 def both_with_a_way_back(c):
     """Loads first, and puts everything back if something does not fit."""
 
@@ -201,57 +172,44 @@ def refuses_everything(model, path):
     raise ValueError("it does not fit")
 
 
-def both_from_lora_edu(c):
-    import lora_edu
-
-    return lambda model, path: lora_edu.save_adapter(model, path.parent), lora_edu.load_adapter
-
+TEXT = "exercise 2.4"
+FORMATS = "notebook 04, section 6"
 
 FILE = Solutions(
     reference=both,
-    right={
-        "state dicts": both_with_state_dicts,
-        "a plan": both_with_a_plan,
-        "a way back": both_with_a_way_back,
-    },
+    right={"state dicts": both_with_state_dicts, "a way back": both_with_a_way_back},
     wrong=[
         Wrong("refuses everything", lambda c: (save(c), refuses_everything), 2,
-              "load refuses a file that fits. Who loads nothing need not refuse anything.", "exercise 2.4"),
+              "load refuses a file that fits. Who loads nothing need not refuse anything.", TEXT),
         Wrong("PEFT's names", saved(names="base_model.model.{path}.lora_{factor}.weight"), 4,
               "these are names in the manner of PEFT. Here c.key says how a tensor is called.",
               "notebook 04, section 9, for PEFT's own"),
         Wrong("names as in state_dict", saved(names="{path}.{factor}"), 4,
-              "these are the names of state_dict. Here c.key says how a tensor is called.",
-              "exercise 2.4"),
+              "these are the names of state_dict. Here c.key says how a tensor is called.", TEXT),
         Wrong("float32", saved(dtype=lambda c: "float32"), 4,
               "the file holds float32, twice the bytes that are asked for.",
               "notebook 04, section 6, for the 16-bit formats"),
         Wrong("the other 16 bits", saved(dtype=lambda c: {"float16": "bfloat16", "bfloat16": "float16"}[c.file_dtype]),
-              4, "the file holds the other 16-bit format than c.file_dtype.", "notebook 04, section 6"),
+              4, "the file holds the other 16-bit format than c.file_dtype.", FORMATS),
         Wrong("int alpha", saved(metadata=lambda m: settings(m) | {"alpha": str(int(adapters(m).popitem()[1].alpha))}),
               3, "alpha is cut to a whole number on its way into the file, which holds text: str(alpha) keeps it.",
-              "exercise 2.4"),
+              TEXT),
         Wrong("transposed", saved(change=lambda tensor: tensor.T), 3,
               "the factors are transposed in the file. It holds them as the layer does.",
               "notebook 02, section 2, for the two orientations"),
         Wrong("not strict", loaded(strict=False), 3,
-              "a file with a missing or an unknown tensor is accepted. Half an adapter would load in silence.",
-              "exercise 2.4"),
+              "a file with a missing or an unknown tensor is accepted. Half an adapter would load in silence.", TEXT),
         Wrong("shapes not compared", loaded(shapes=False), 3,
-              "shapes are not compared. copy_ repeats a single row until it fits, without an error.",
-              "exercise 2.4"),
+              "shapes are not compared. copy_ repeats a single row until it fits, without an error.", TEXT),
         Wrong("alpha not compared", loaded(alpha=False), 3,
               "alpha is not compared. With another alpha the same factors compute something else.",
               "notebook 04, section 1"),
         Wrong("half loaded", loaded(atomic=False), 3,
-              "a file that does not fit is refused with half of it copied already. Check everything, then copy.",
-              "exercise 2.4"),
+              "a file that does not fit is refused with half of it copied already. Check everything, then copy.", TEXT),
         Wrong("new parameters", loaded(how="new parameters"), 4,
               "loading puts new parameters in: an optimizer that was made before holds the old ones. Use copy_.",
               "notebook 04, section 7"),
         Wrong("left in 16 bits", loaded(how="data"), 4,
-              "after loading, the factors have the dtype of the file. The model's own are float32.",
-              "notebook 04, section 6"),
-        Wrong("calls lora_edu", both_from_lora_edu, 0),
+              "after loading, the factors have the dtype of the file. The model's own are float32.", FORMATS),
     ],
 )  # fmt: skip

@@ -79,30 +79,6 @@ def inject_block_by_block(c):
     return answer
 
 
-def inject_recursively(c):
-    def answer(model, wrapper, rank, alpha):
-        def walk(module, path=()):
-            for name, child in module.named_children():
-                if isinstance(child, wrapper):
-                    raise ValueError("twice")
-                here = (*path, name)
-                if isinstance(child, nn.Linear) and follows(c, ".".join(here)):
-                    yield module, name, child, ".".join(here)
-                yield from walk(child, here)
-
-        spots = list(walk(model))
-        if not spots:
-            raise ValueError("nothing is chosen")
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        for module, name, child, _ in spots:
-            setattr(module, name, wrapper(child, rank, alpha))
-        model.train(model.training)
-        return [path for *_, path in spots]
-
-    return answer
-
-
 def injected(rule=None, freeze="all", wrap="layer", refuse=True, mode=True, returns="paths", candidates=nn.Linear):
     """An injection with mistakes. rule: (c, path) -> whether the layer is chosen."""
 
@@ -158,70 +134,54 @@ RULES = {
 }
 
 
-def inject_from_lora_edu(c):
-    from lora_edu import add_lora
-
-    def answer(model, wrapper, rank, alpha):
-        names = {"attention": ("v_proj", "o_proj"), "mlp": ("up_proj", "down_proj")}[c.part]
-        add_lora(model, rank, alpha, names)
-        return [path for path, module in model.named_modules() if hasattr(module, "lora_A")]
-
-    return answer
-
+BY_NAME = "notebook 04, section 2"
+PROMISES = "notebook 04, section 3"
+REFUSALS = "notebook 04, section 5, on the checks of add_lora"
 
 INJECT = Solutions(
     reference=inject,
-    right={
-        "a pattern": inject_by_pattern,
-        "block by block": inject_block_by_block,
-        "recursion": inject_recursively,
-    },
+    right={"a pattern": inject_by_pattern, "block by block": inject_block_by_block},
     wrong=[
         Wrong("nothing is replaced", injected(rule=lambda c, path: False, refuse=False), 0,
-              "no layer has an adapter: nothing was replaced in the model that was given.", "notebook 04, section 2"),
+              "no layer has an adapter: nothing was replaced in the model that was given.", BY_NAME),
         Wrong("every block", injected(RULES["every block"]), 3,
               "this adapts every block. Only those with i % c.every == c.first are meant.",
               "notebook 04, section 2, and the rule of the exercise"),
         Wrong("counted from 1", injected(RULES["counted from 1"]), 3,
-              "this counts the blocks from 1. The number in the path counts from 0.", "notebook 04, section 2"),
+              "this counts the blocks from 1. The number in the path counts from 0.", BY_NAME),
         Wrong("the first digit", injected(RULES["the first digit"]), 4,
               "this reads one digit of the number, and takes block 10 for block 1. Split the path at its dots.",
-              "notebook 04, section 2"),
+              BY_NAME),
         Wrong("a part of the name", injected(RULES["a part of the name"]), 3,
-              "this looks for c.part anywhere in the path, and finds the gate, too. Compare whole names.",
-              "notebook 04, section 2"),
+              "this looks for c.part anywhere in the path, and finds the gate, too. Compare whole names.", BY_NAME),
         Wrong("path from the left", injected(RULES["path from the left"]), 4,
               "this reads the path from its left end. The model may sit inside another one: look for `blocks`.",
-              "notebook 04, section 2"),
+              BY_NAME),
         Wrong("outside the blocks", injected(RULES["outside the blocks"]), 2,
               "this adapts the pooler, too: it has parts of the same names, but it is not in `blocks`.",
               "notebook 04, section 2, and the rule of the exercise"),
         Wrong("all linear layers", injected(RULES["all linear layers"]), 2,
-              "this adapts every linear layer, the head included.", "notebook 04, section 2"),
+              "this adapts every linear layer, the head included.", BY_NAME),
         Wrong("norms, too", injected(candidates=(nn.Linear, nn.LayerNorm)), 3,
-              "this adapts the norms as well. Only linear layers get an adapter.", "notebook 04, section 2"),
+              "this adapts the norms as well. Only linear layers get an adapter.", BY_NAME),
         Wrong("nothing frozen", injected(freeze="nothing"), 4,
-              "nothing is frozen: the whole model would be trained.", "notebook 04, section 3"),
+              "nothing is frozen: the whole model would be trained.", PROMISES),
         Wrong("only the adapted layers frozen", injected(freeze="chosen"), 4,
-              "only the adapted layers are frozen. Embedding, norms and head would still be trained.",
-              "notebook 04, section 3"),
+              "only the adapted layers are frozen. Embedding, norms and head would still be trained.", PROMISES),
         Wrong("frozen too late", injected(freeze="too late"), 4,
-              "the model is frozen after the adapters are in, so that they are frozen, too. Freeze first.",
-              "notebook 04, section 2"),
+              "the model is frozen after the adapters are in, so that they are frozen, too. Freeze first.", BY_NAME),
         Wrong("frozen too early", injected(freeze="too early"), 4,
-              "a refused model comes back frozen. Look first whether all is well, change afterwards.",
-              "notebook 04, section 5, on the checks of add_lora"),
+              "a refused model comes back frozen. Look first whether all is well, change afterwards.", REFUSALS),
         Wrong("nothing refused", injected(refuse=False), 4,
               "nothing is refused: injected twice, an adapter gets an adapter; without a match, none is there.",
-              "notebook 04, section 5, on the checks of add_lora"),
+              REFUSALS),
         Wrong("around copies", injected(wrap="copy"), 4,
-              "this wraps copies of the layers. Wrap the layers that are there.", "notebook 04, section 2"),
+              "this wraps copies of the layers. Wrap the layers that are there.", BY_NAME),
         Wrong("always in training mode", injected(mode=False), 4,
               "a new module is in training mode, whatever the model is in: dropout would be active in a model that "
               "is being evaluated.", "notebook 04, section 2, replace_layer"),
         Wrong("returns nothing", injected(returns="nothing"), 3,
               "the adapters are in place; the list of their paths is not returned.",
               "notebook 04, section 2, where inject returns them"),
-        Wrong("calls lora_edu", inject_from_lora_edu, 0),
     ],
 )  # fmt: skip

@@ -126,21 +126,6 @@ def layer_by_einsum(c):
     return ByEinsum
 
 
-def layer_by_a_loop(c):
-    class ByALoop(Layer):
-        def __init__(self, base, rank, alpha, dropout, seed):
-            super().__init__(c, base, rank, alpha, dropout, seed)
-
-        def branch(self, x):
-            low = torch.stack([(x * column).sum(dim=-1) for column in self.down.T], dim=-1)  # (..., rank)
-            if c.dropout_after == "down":
-                low = self.dropout(low)
-            change = sum(low[..., k, None] * row for k, row in enumerate(self.up)) * self.scaling
-            return self.dropout(change) if c.dropout_after == "up" else change
-
-    return ByALoop
-
-
 def layer_with_a_global_seed(c):
     def make(base, rank, alpha, dropout, seed):
         made = Layer(c, base, rank, alpha, dropout, seed)
@@ -182,20 +167,22 @@ def layer_wrong(mistake, keeps, sentence=None, see=None):
     return Wrong(mistake, layer_with(mistake), keeps, sentence, see)
 
 
+LINES = "notebook 04, section 1"
+PROMISES = "notebook 04, section 3"
+DROPOUT = "notebook 04, section 5"
+COST = "notebook 04, section 8"
+SEED = "notebook 02, section 3, where a generator is passed on"
+
 LAYER = Solutions(
     reference=layer,
-    right={
-        "functional": layer_functional,
-        "einsum": layer_by_einsum,
-        "a loop": layer_by_a_loop,
-    },
+    right={"functional": layer_functional, "einsum": layer_by_einsum},
     wrong=[
         layer_wrong("plain tensors", 7,
                     "down and up are plain tensors: no optimizer finds them, and no file. Wrap them in nn.Parameter.",
-                    "notebook 04, section 1"),
+                    LINES),
         layer_wrong("not frozen", 7,
                     "the base is not frozen: its weight asks for a gradient, and one training step changed it.",
-                    "notebook 04, section 3"),
+                    PROMISES),
         layer_wrong("both random", 7,
                     "the output changes at the start, because both factors are random. up starts at zero.", START),
         layer_wrong("both zero", 6,
@@ -205,51 +192,48 @@ LAYER = Solutions(
                     "up is random and down is zero. This would learn, too, but here down is random and up is zero.",
                     START),
         layer_wrong("only up", 7, "down does not ask for a gradient. Both factors are trained.",
-                    "notebook 04, section 3"),
+                    PROMISES),
         layer_wrong("alpha / rank", 6,
                     "the branch is scaled by alpha / rank. Here the rank has an exponent, as in exercise 2.1.",
                     SCALING),
-        layer_wrong("alpha", 6, "the branch is scaled by alpha; the rank is left out.", "notebook 04, section 1"),
-        layer_wrong("none", 6, "the branch is not scaled.", "notebook 04, section 1"),
+        layer_wrong("alpha", 6, "the branch is scaled by alpha; the rank is left out.", LINES),
+        layer_wrong("none", 6, "the branch is not scaled.", LINES),
         layer_wrong("transposed", 5,
                     "the factors are (rank, in) and (out, rank), as in the notebook. Here down is (in, rank), up "
                     "(rank, out).", "notebook 02, section 2, for the two orientations"),
         layer_wrong("dropout on the base", 7,
                     "dropout is on the path of the base as well. It belongs to the branch: the base must see the "
-                    "whole x.", "notebook 04, section 5"),
+                    "whole x.", DROPOUT),
         layer_wrong("dropout in evaluation", 5,
                     "dropout is active in evaluation mode. nn.Dropout, or training=self.training, switches it off.",
-                    "notebook 04, section 5"),
+                    DROPOUT),
         layer_wrong("dropout on the input", 7,
                     "dropout acts on the input of the branch, as in the notebook. Here it acts after c.dropout_after.",
-                    "notebook 04, section 5"),
+                    DROPOUT),
         layer_wrong("dropout at the other factor", 7, "dropout acts after the other factor than c.dropout_after.",
-                    "notebook 04, section 5"),
-        layer_wrong("no dropout", 7, "the branch has no dropout in training mode.", "notebook 04, section 5"),
+                    DROPOUT),
+        layer_wrong("no dropout", 7, "the branch has no dropout in training mode.", DROPOUT),
         layer_wrong("dropout does not rescale", 7,
                     "what dropout leaves is not scaled up: the average of the branch would be smaller than in "
-                    "evaluation mode.", "notebook 04, section 5"),
+                    "evaluation mode.", DROPOUT),
         layer_wrong("share kept", 7,
-                    "this keeps the share `dropout` and drops the rest. It is the share that is set to zero.",
-                    "notebook 04, section 5"),
+                    "this keeps the share `dropout` and drops the rest. It is the share that is set to zero.", DROPOUT),
         layer_wrong("product formed", 7,
                     "this forms the whole product of down and up in the forward pass. First down, then up costs less.",
-                    "notebook 04, section 8"),
+                    COST),
         layer_wrong("base without gradient", 7,
                     "no gradient passes through the base to its input. Freezing stops the gradient of the weight; "
-                    "layers below still need the gradient of x.", "notebook 04, section 8"),
+                    "layers below still need the gradient of x.", COST),
         layer_wrong("bias forgotten", 5, "the bias of the base is missing: call the base itself.",
-                    "notebook 04, section 1"),
+                    LINES),
         layer_wrong("update alone", 4, "this is the branch alone. Add it to what the base computes.",
-                    "notebook 04, section 1"),
+                    LINES),
         layer_wrong("changes its input", 4,
-                    "the input is changed by your layer: *= writes into the tensor of whoever called it.",
-                    "notebook 04, section 1"),
+                    "the input is changed by your layer: *= writes into the tensor of whoever called it.", LINES),
         Wrong("global seed", layer_with_a_global_seed, 7,
-              "this sets the seed of all random numbers of torch. Use a generator of your own, torch.Generator.",
-              "notebook 02, section 3, where a generator is passed on"),
+              "this sets the seed of all random numbers of torch. Use a generator of your own, torch.Generator.", SEED),
         Wrong("seed ignored", layer_without_the_seed, 7, "the seed is ignored: the same seed must give the same down.",
-              "notebook 02, section 3, where a generator is passed on"),
+              SEED),
         Wrong("around a copy", layer_around_a_copy, 6,
               "this wraps a copy of the base: the model would hold its weights twice. Keep the layer itself.",
               "notebook 04, section 2"),

@@ -156,6 +156,7 @@ def _asks(run):
 
 
 FROZEN, TRAP = "notebook 04, section 3", "notebook 08, section 6"
+TEXT = "exercise 2.5"
 
 RUNS = Solutions(
     reference=lambda c: (evidence, repair),
@@ -184,14 +185,13 @@ RUNS = Solutions(
               "the verdict looks at the base alone. A layer can learn nothing, and no error is raised.", TRAP),
         Wrong("the gradient at the end", lambda c: (_concluded(at_the_end=True), repair), 5,
               "the gradients are those of the last step. Those of the first are asked for: before anything moved.",
-              "exercise 2.5"),
+              TEXT),
         Wrong("nothing trained", lambda c: (_concluded(trained=False), repair), 3,
               "nothing moved in your measurement: the copy that you compare was not trained.", FROZEN),
         Wrong("squares", _evidence(lambda run, t, la: ({n: v * v for n, v in t.items()}, la, verdict(t, la))), 5,
               "these are the squares of the distances. The Frobenius norm has a root.", "notebook 05, section 1"),
         Wrong("trains the run itself", lambda c: (evidence_in_place, repair), 5,
-              "your evidence changed the run that it was given. Measure on a copy: copy.deepcopy(run).",
-              "exercise 2.5"),
+              "your evidence changed the run that it was given. Measure on a copy: copy.deepcopy(run).", TEXT),
         Wrong("reentrant still", _repair(repair_all_but("reentrant")), 5,
               "after your repair some layers get no gradient: their blocks are checkpointed by the reentrant kind, and "
               "nothing before them asks for a gradient.", TRAP),
@@ -202,11 +202,10 @@ RUNS = Solutions(
         Wrong("frozen altogether", _repair(repair_freezes_all), 4,
               "your repair freezes the factors too: nothing is left to train.", FROZEN),
         Wrong("trained by the repair", _repair(repair_trains), 4,
-              "your repair trains the model. It mends the run; the training comes afterwards.", "exercise 2.5"),
+              "your repair trains the model. It mends the run; the training comes afterwards.", TEXT),
         Wrong("the embedding trained", _repair(repair_trains_the_embedding), 4,
               "your repair trains the embedding, so that gradients arrive. They do, and the base moves.", TRAP),
         Wrong("another rate", _repair(repair_changes_the_rate), 4,
-              "your repair changes the rate or the number of steps. They were not wrong.", "exercise 2.5"),
-        Wrong("calls lora_edu", lambda c: (lambda run: run.train(), lambda run: run.train()), 0),
+              "your repair changes the rate or the number of steps. They were not wrong.", TEXT),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Exercise 3.1, a codebook with two offsets: the reference, other right answers, and wrong ones."""
+"""Exercise 3.1, a codebook with two offsets: right and wrong answers."""
 
 from statistics import NormalDist
 
@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from classroom.solutions import Solutions, Wrong
-from lora_edu.codebooks import nf_codebook
 
 RECIPE = "notebook 06, section 2"
 Q = NormalDist().inv_cdf  # the quantile of the normal distribution
@@ -28,15 +27,6 @@ def in_torch(below, above, offset_below, offset_above):
 
     levels = torch.cat([-side(offset_below, below), torch.zeros(1), side(offset_above, above).flip(0)])
     return (levels / levels[-1]).float()
-
-
-def with_a_loop(below, above, offset_below, offset_above, *, digits=None):
-    largest, levels = Q(offset_above), [0.0]
-    for i in range(above):
-        levels.append(Q(offset_above + (0.5 - offset_above) * i / above) / largest)
-    for i in range(below):
-        levels.append(Q(1 - offset_below + (offset_below - 0.5) * i / below) / largest)
-    return torch.tensor(sorted(levels))
 
 
 def one_list_of_probabilities(below, above, offset_below, offset_above):
@@ -90,6 +80,8 @@ def _falling_above(below, above, offset_below, offset_above):
     return np.concatenate([levels[: below + 1], levels[:below:-1]])
 
 
+QUANTILES = "notebook 06, section 1"
+
 WRONG = [
     Wrong("mirrored", lambda c: lambda below, above, b, a: -reference(below, above, b, a)[::-1], 0,
           "this is the mirror image, with its exact 1 on the wrong side. The constant of a block keeps its "
@@ -108,10 +100,9 @@ WRONG = [
           RECIPE),
     Wrong("Eq. 4 taken literally", lambda c: _eq_4_literally, 0,
           "this is Eq. 4 of the paper taken literally: the quantiles of the probabilities 0 and 1 are infinite. "
-          "The outermost probabilities are the offsets.", "notebook 06, section 1"),
+          "The outermost probabilities are the offsets.", QUANTILES),
     Wrong("the finite part of Eq. 4", lambda c: _eq_4_finite, 0,
-          "this is the finite part of Eq. 4. Start at the offsets, and give each side steps of its own.",
-          "notebook 06, section 1"),
+          "this is the finite part of Eq. 4. Start at the offsets, and give each side steps of its own.", QUANTILES),
     Wrong("middles of equally likely bins", lambda c: _bin_middles, 0,
           "these are the middles of equally likely bins. They leave the offsets and the two sides unused.", RECIPE),
     Wrong("not divided by the largest", lambda c: lambda *sides: _levels(*sides, divide="no"), 1,
@@ -134,21 +125,9 @@ WRONG = [
           "these are the right levels, but those above 0 stand in falling order. The codebook is sorted.", RECIPE),
     Wrong("equal steps between the ends", lambda c: _equal_steps, 1,
           "the ends are right, and between them the *levels* have equal steps. Take equal steps in probability, "
-          "and the quantile of each.", "notebook 06, section 1"),
-    Wrong("lora_edu, nf", lambda c: lambda *sides: nf_codebook(_bits(sides)), 0),
+          "and the quantile of each.", QUANTILES),
 ]  # fmt: skip
 
 
-def _bits(sides) -> int:
-    return (sides[0] + sides[1]).bit_length()
-
-
-SOLUTIONS = Solutions(
-    reference=lambda c: reference,
-    right={
-        "torch, float32": lambda c: in_torch,
-        "a loop, an extra keyword": lambda c: with_a_loop,
-        "one list of probabilities": lambda c: one_list_of_probabilities,
-    },
-    wrong=[*WRONG],
-)
+RIGHT = {"torch, float32": lambda c: in_torch, "one list of probabilities": lambda c: one_list_of_probabilities}
+SOLUTIONS = Solutions(lambda c: reference, RIGHT, WRONG)

@@ -1,4 +1,4 @@
-"""4.2: double quantization of the constants. `rounded` is right; each switch turns one mistake on."""
+"""Exercise 4.2: double quantization of the constants. `rounded` is right; each switch turns one mistake on."""
 
 import numpy as np
 import torch
@@ -50,22 +50,6 @@ def with_(**changes):
     return lambda c: lambda absmax: rounded(c, absmax, **{k: v(c) if k == "levels" else v for k, v in changes.items()})
 
 
-def reference(c):
-    def quantize_constants(absmax):
-        offset = {"minimum": absmax.min(), "maximum": absmax.max(), "midpoint": (absmax.min() + absmax.max()) / 2}[
-            c.offset
-        ]
-        levels, codes, scales = torch.tensor(c.levels), [], []
-        for block in (absmax - offset).split(c.second_size):
-            scale = c.reach * block.abs().max()
-            x = block / scale if scale > 0 else block
-            codes.append((x[:, None] - levels).abs().argmin(dim=1))
-            scales.append(scale)
-        return torch.cat(codes).to(torch.uint8), torch.stack(scales), offset
-
-    return quantize_constants
-
-
 def padded(c):
     """All blocks at once, as rows of a table that zeros fill up."""
 
@@ -92,38 +76,13 @@ def in_numpy(c):
         scales = c.reach * np.maximum.reduceat(np.abs(values - offset), starts)
         x = (values - offset) / np.maximum(np.repeat(scales, c.second_size)[: len(values)], 1e-30)
         codes = np.abs(x[:, None] - levels[None]).argmin(axis=1)
-        return tuple(
-            torch.tensor(np.asarray(v, dtype=t))
-            for v, t in zip((codes, scales, offset), ("u1", "f4", "f4"), strict=True)
-        )
+        return torch.tensor(codes).byte(), torch.tensor(scales).float(), torch.tensor(offset).float()
 
     return quantize_constants
 
 
-def with_scatter(c):
-    def quantize_constants(absmax):
-        offset = offset_of(c, absmax)
-        block = torch.arange(len(absmax)) // c.second_size
-        scales = torch.zeros(int(block[-1]) + 1).scatter_reduce(0, block, (absmax - offset).abs(), "amax") * c.reach
-        x = torch.nan_to_num((absmax - offset) / scales[block], nan=0.0)
-        return torch.cdist(x[:, None], torch.tensor(c.levels)[:, None]).argmin(dim=1).byte(), scales, offset
-
-    return quantize_constants
-
-
-def in_python_floats(c):
-    """Stops with ZeroDivisionError where all constants are equal."""
-
-    def quantize_constants(absmax):
-        codes, scales, offset = rounded(c, absmax)
-        for block, scale in zip((absmax - offset).split(c.second_size), scales.tolist(), strict=True):
-            [value / scale for value in block.tolist()]
-        return codes, scales, offset
-
-    return quantize_constants
-
-
-def typed(change):
+def ends(change):
+    """Another ending: `change` gets the codes, the scales and the offset."""
     return lambda c: lambda absmax: change(*rounded(c, absmax))
 
 
@@ -135,24 +94,26 @@ def of_the_package(c):
     return quantize_constants
 
 
-MEAN, BY_HAND = "notebook 07, section 2", "notebook 07, section 2"
+LEVELS = "notebook 07, section 2"
+ZEROS = "notebook 07, exercise 7.3"
+
 QUANTIZE_CONSTANTS = Solutions(
-    reference=reference,
-    right={"padded table": padded, "NumPy in float64": in_numpy, "scatter and cdist": with_scatter},
+    reference=with_(),
+    right={"padded table": padded, "NumPy in float64": in_numpy},
     wrong=[
         Wrong("the mean is subtracted", with_(offset=lambda c, x: x.mean()), 0,
-              "this takes the mean off. That is QLoRA's choice; here it is what c.offset names.", MEAN),
+              "this takes the mean off. That is QLoRA's choice; here it is what c.offset names.", LEVELS),
         Wrong("nothing is subtracted", with_(offset=lambda c, x: torch.zeros(())), 0,
               "nothing is taken off. All constants are positive and far from 0: around c.offset the levels are used "
-              "better.", MEAN),
+              "better.", LEVELS),
         Wrong("an offset for each block", with_(of_each_block=True), 2,
               "each block loses an offset of its own. There is one offset, of the whole layer; nothing else is stored.",
-              BY_HAND),
+              LEVELS),
         Wrong("one scale for the layer", with_(one_scale=True), 2,
-              "there is one scale for all constants. Each block of c.second_size constants has its own.", BY_HAND),
+              "there is one scale for all constants. Each block of c.second_size constants has its own.", LEVELS),
         Wrong("reach forgotten", with_(reach=1.0), 2,
               "the scale is the largest magnitude. Here it is c.reach times that, and what lies beyond takes the last "
-              "level.", BY_HAND),
+              "level.", LEVELS),
         Wrong("rounded down", with_(down=True), 3,
               "this takes the level below. Take the nearest one: mid-points between levels are the thresholds.",
               "notebook 06, section 3"),
@@ -161,15 +122,14 @@ QUANTIZE_CONSTANTS = Solutions(
               "this rounds as if the levels were equally far apart. They are those in c.levels.",
               "notebook 07, section 5"),
         Wrong("bounded scale", with_(least=1e-3), 3,
-              "tiny constants are divided by a bound, not by their scale. Keep only an exact 0 away.",
-              "notebook 07, exercise 7.3"),
+              "tiny constants are divided by a bound, not by their scale. Keep only an exact 0 away.", ZEROS),
         Wrong("a tiny bound", with_(least=1e-8), 3),
-        Wrong("division by 0", in_python_floats, 0,
+        Wrong("division by 0", ends(lambda *found: found if [1 / scale for scale in found[1].tolist()] else None), 0,
               "equal constants are divided by 0. If the scale of a block is 0, all its codes are those of the level 0.",
-              "notebook 07, exercise 7.3"),
+              ZEROS),
         Wrong("input changed", with_(in_place=True), 4,
-              "the argument is changed: the caller's constants have lost their offset. Make a new tensor.", BY_HAND),
-        Wrong("codes are not bytes", typed(lambda codes, scales, offset: (codes.long(), scales, offset)), 4,
+              "the argument is changed: the caller's constants have lost their offset. Make a new tensor.", LEVELS),
+        Wrong("codes are not bytes", ends(lambda codes, scales, offset: (codes.long(), scales, offset)), 4,
               "the codes are no bytes. Stored in 64 bits each, they take twice as much as the float32 constants.",
               "notebook 07, section 1"),
         Wrong("lora_edu", of_the_package, 0),

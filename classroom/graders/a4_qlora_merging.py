@@ -1,4 +1,4 @@
-"""4.4: what is left of an update that is merged into a rounded weight and rounded again."""
+"""Exercise 4.1: what is left of an update that is merged into a rounded weight and rounded again."""
 
 import numpy as np
 import torch
@@ -10,47 +10,21 @@ from lora_edu.measures import relative_error
 
 
 def left_over(
-    c: Constants, W, A, B, alpha, trip, scaling=None, base=None, measured_from=None, guarded=True,
+    c: Constants, W, A, B, alpha, trip, scaling=None, base=None, measured_from=None, guarded=True, last=None,
 ) -> tuple:  # fmt: skip
-    """-> (cosine, stray, moved), with one mistake at a time."""
+    """-> (cosine, stray, moved), with one mistake at a time. last: makes others of them, with both updates at hand."""
     rounded = trip(W)
     learned = (alpha / len(A) ** c.power if scaling is None else scaling(alpha, len(A))) * B @ A
     merged = trip((W if base == "unrounded" else rounded) + learned)
     effective = merged - (W if measured_from == "unrounded" else rounded)
     norms = effective.norm() * learned.norm()
     cosine = (effective * learned).sum() / norms if norms > 0 or not guarded else 0.0
-    return cosine, (effective - learned).norm() / learned.norm(), (effective != 0).float().mean()
+    found = cosine, (effective - learned).norm() / learned.norm(), (effective != 0).float().mean()
+    return last(*found, effective, learned) if last else found
 
 
 def with_(**changes):
     return lambda c: lambda *case: left_over(c, *case, **changes)
-
-
-def ends(last):
-    """Another ending: `last` gets the effective and the learned update as well."""
-
-    def make(c):
-        def surviving_update(W, A, B, alpha, trip):
-            learned = alpha / len(A) ** c.power * B @ A
-            effective = trip(trip(W) + learned) - trip(W)
-            return last(*left_over(c, W, A, B, alpha, trip), effective, learned)
-
-        return surviving_update
-
-    return make
-
-
-def reference(c):
-    def surviving_update(W, lora_A, lora_B, alpha, round_trip):
-        base = round_trip(W)
-        learned = alpha / len(lora_A) ** c.power * lora_B @ lora_A
-        effective = round_trip(base + learned) - base
-        cosine = F.cosine_similarity(
-            effective.flatten(), learned.flatten(), dim=0
-        )  # 0 for two vectors of which one is 0
-        return cosine, (effective - learned).norm() / learned.norm(), (effective != 0).float().mean()
-
-    return surviving_update
 
 
 def in_numpy(c):
@@ -63,29 +37,6 @@ def in_numpy(c):
         length = np.linalg.norm(effective)
         cosine = effective @ learned / length / np.linalg.norm(learned) if length else 0
         return float(cosine), np.linalg.norm(effective - learned) / np.linalg.norm(learned), np.mean(effective != 0)
-
-    return surviving_update
-
-
-def with_loops(c):
-    def surviving_update(W, lora_A, lora_B, alpha, round_trip, eps=1e-30):
-        base, rank = round_trip(W), lora_B.shape[1]
-        learned = sum(torch.outer(lora_B[:, i], lora_A[i]) for i in range(rank)) * (alpha * rank**-c.power)
-        after = round_trip(base + learned)
-        dot = squares = learned_squares = missed = moved = 0.0
-        for before, now, wanted in zip(
-            base.flatten().tolist(), after.flatten().tolist(), learned.flatten().tolist(), strict=True
-        ):
-            dot += (now - before) * wanted
-            squares += (now - before) ** 2
-            learned_squares += wanted**2
-            missed += (now - before - wanted) ** 2
-            moved += now != before
-        return [
-            dot / max((squares * learned_squares) ** 0.5, eps),
-            (missed / learned_squares) ** 0.5,
-            moved / W.numel(),
-        ]
 
     return surviving_update
 
@@ -106,9 +57,11 @@ def with_the_package(c):
 
 
 MERGE, SCALING = "notebook 04, section 6", "notebook 04, section 1"
+BASE = "notebook 09, section 7"
+
 SURVIVING_UPDATE = Solutions(
-    reference=reference,
-    right={"NumPy": in_numpy, "loops": with_loops, "with the package's relative_error": with_the_package},
+    reference=with_(),
+    right={"NumPy": in_numpy, "with the package's relative_error": with_the_package},
     wrong=[
         Wrong("alpha alone", with_(scaling=lambda alpha, r: alpha), 0,
               "the update is scaled by alpha. Here it is alpha / rank**c.power.", SCALING),
@@ -119,25 +72,24 @@ SURVIVING_UPDATE = Solutions(
               "the update is not scaled. It is B A times alpha / rank**c.power.", SCALING),
         Wrong("merged into the unrounded weight", with_(base="unrounded"), 0,
               "the update is merged into the unrounded W. It was learned on top of the rounded weight and belongs "
-              "there.", "notebook 09, section 7"),
+              "there.", BASE),
         Wrong("never rounded first", with_(base="unrounded", measured_from="unrounded"), 0,
               "the update is merged into W, and measured from W. It was learned on top of round_trip(W): start there.",
-              "notebook 09, section 7"),
+              BASE),
         Wrong("compared with the unrounded weight", with_(measured_from="unrounded"), 0,
               "this measures from the unrounded W, and so counts the error of the first rounding as well. Measure from "
               "what the " "adapter was trained on.", "notebook 07, exercise 7.4"),
         Wrong("0 / 0", with_(guarded=False), 2,
               "if nothing has moved, the cosine is 0 / 0, NaN (not a number). What survives is nothing: give 0.",
               "notebook 07, exercise 7.4"),
-        Wrong("share that stayed", ends(lambda k, s, m, e, u: (k, s, 1 - m)), 2,
+        Wrong("share that stayed", with_(last=lambda k, s, m, e, u: (k, s, 1 - m)), 2,
               "this is the share of the weights that stayed. Which share has moved?", MERGE),
-        Wrong("largest error", ends(lambda k, s, m, e, u: (k, (e - u).abs().max() / u.abs().max(), m)), 2,
+        Wrong("largest error", with_(last=lambda k, s, m, e, u: (k, (e - u).abs().max() / u.abs().max(), m)), 2,
               "this is the largest error over the largest change. One weight says little of the others: take Frobenius "
               "norms.", "notebook 05, section 1"),
         Wrong("divided by the wrong norm",
-              ends(lambda k, s, m, e, u: (k, (e - u).norm() / e.norm().clamp(min=1e-30), m)), 2,
+              with_(last=lambda k, s, m, e, u: (k, (e - u).norm() / e.norm().clamp(min=1e-30), m)), 2,
               "this divides by the norm of what arrived. What should have arrived is the learned update: divide by its "
               "norm.", MERGE),
-        Wrong("transposed", lambda c: lambda W, A, B, a, trip: left_over(c, W.T, A, B, a, trip), 0),
     ],
 )  # fmt: skip

@@ -71,7 +71,7 @@ def taken_from_the_test(study):
     repair(study, split=False)
 
 
-def test_put_back(study):
+def put_back(study):
     fair = copy.deepcopy(study)
     repair(fair)
     study.data, study.rates = fair.data, fair.rates
@@ -96,12 +96,14 @@ CHOICE = (
     "is for the report alone."
 )
 
+
+TEXT = "exercise 4.5"
+
 STUDIES = Solutions(
     reference=lambda c: (review, repair),
     right={
         "masks, a repaired copy": lambda c: (review_with_masks, repaired_copy),
-        "put back": lambda c: (review, test_put_back),
-        "masks": lambda c: (review_with_masks, repair),
+        "put back": lambda c: (review, put_back),
     },
     wrong=[
         Wrong("no leak looked for", _changed(lambda study, taken, clean, own: ([], clean, own)), 4,
@@ -109,9 +111,9 @@ STUDIES = Solutions(
         Wrong("rows of the training split", _changed(lambda study, taken, clean, own: (
               [i for i, x in enumerate(study.data["training"][0].tolist()) if x in study.data["test"][0].tolist()],
               clean, own)), 4,
-              "these are rows of the training split. Asked for are those of the test split.", "exercise 4.5"),
+              "these are rows of the training split. Asked for are those of the test split.", TEXT),
         Wrong("how many", _changed(lambda study, taken, clean, own: ([len(taken)], clean, own)), 4,
-              "this says how many rows are in both splits. Asked for is which.", "exercise 4.5"),
+              "this says how many rows are in both splits. Asked for is which.", TEXT),
         Wrong("all rows", _review(clean=lambda study, taken: slice(None)), 3,
               "the losses are those of the whole test split, the leaked rows among them.", SPLIT),
         Wrong("the leaked rows alone", _review(clean=lambda study, taken: taken or slice(None)), 3,
@@ -128,7 +130,7 @@ STUDIES = Solutions(
               "these are the rates with the largest loss.", SPLIT),
         Wrong("the best rate of the other rank", _changed(lambda study, taken, clean, own: (taken, clean,
               dict(zip(own, reversed(own.values()), strict=True)))), 4,
-              "each rank has the result of the other one.", "exercise 4.5"),
+              "each rank has the result of the other one.", TEXT),
         Wrong("split not repaired", _repair(split=False), 4,
               "after your repair the training split still has rows of the test split.", SPLIT),
         Wrong("rates not repaired", _repair(rates=None), 4,
@@ -139,7 +141,6 @@ STUDIES = Solutions(
               "your repair does not choose the rates on the validation split, which is there for that.", SPLIT),
         Wrong("taken from the test split", lambda c: (review, taken_from_the_test), 4,
               "your repair takes the rows out of the test split, and the losses are no longer those of the log's rows. "
-              "Take them out of the training split.", "exercise 4.5"),
-        Wrong("calls lora_edu", lambda c: (lambda study: study.rates, lambda study: study.train(2, 0.2)), 0),
+              "Take them out of the training split.", TEXT),
     ],
 )  # fmt: skip
