@@ -39,12 +39,15 @@ html_theme_options = {
 }
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_sidebars = {"**": ["navbar-logo.html", "search-field.html", "sbt-sidebar-nav.html"]}
+# The first cell of a Markdown table's row, after what docutils writes before it; outputs have theirs from plots.table.
+ROW_HEAD = re.compile(r'(?P<row><tr class="row-(?:even|odd)">)<td(?P<look>[^>]*)>(?P<text>.*?)</td>', re.S)
 
 
 def accessible(app, pagename, templatename, context, doctree) -> None:
-    """For who hears the page: code, output and a table's head say what they are, and a fold is named by its words. A
+    """For who hears the page: code, output and a table's heads say what they are, and a fold is named by its words. A
     browser's translator is kept away from code."""
     body = context.get("body", "")
+    body = ROW_HEAD.sub(r'\g<row><th scope="row"\g<look>>\g<text></th>', body)
     body = body.replace('<th class="head"><p></p></th>', "<td></td>")
     body = body.replace('<th class="head', '<th scope="col" class="head')
     for part, label in (("cell_input", "code"), ("cell_output", "output")):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from nbformat.v4 import new_output
 
-from book import pages
+from book import conf, pages
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -83,3 +83,26 @@ def test_the_article_leads_to_headings_of_the_book(tmp_path):
     for name, anchor in links:
         text = "\n".join(c.source for c in pages.page(ROOT / "notebooks" / f"{name}.ipynb", tmp_path).cells)
         assert anchor in {pages.slug(heading) for heading in pages.HEADING.findall(text)}, (name, anchor)
+
+
+def test_a_table_of_markdown_says_its_heads():
+    rows = ["<td><p>rank</p></td>\n<td><p>8</p></td>", '<td class="text-left"><p>A</p></td>\n<td>m</td>']
+    head = '<tr class="row-odd"><th class="head"><p></p></th>\n<th class="head"><p>is</p></th></tr>'
+    context = {"body": head + "".join(f'<tr class="row-even">{row}</tr>' for row in rows)}
+    conf.accessible(None, "", "", context, None)
+    head, *said = re.findall(r"<tr.*?</tr>", context["body"], re.S)
+    assert head.startswith('<tr class="row-odd"><td></td>') and head.count('<th scope="col"') == 1
+    assert [re.findall(r"<t[hd][^>]*>", row) for row in said] == [
+        ['<th scope="row">', "<td>"],
+        ['<th scope="row" class="text-left">', "<td>"],
+    ]
+
+
+def test_every_table_of_an_output_says_the_heads_of_its_rows():
+    tables = 0
+    for path in NOTEBOOKS:
+        for table in re.findall(r"<table>.*?</table>", path.read_text("utf-8")):
+            rows = re.findall(r"<tr><t[hd] [^>]*>", table.partition("<tbody>")[2])
+            assert rows and all('scope=\\"row\\"' in row for row in rows), f"{path.name}: {table[:200]}"
+            tables += 1
+    assert tables > 60

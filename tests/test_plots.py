@@ -65,7 +65,8 @@ def test_a_table_is_html_with_a_text_beside_it(outputs):
     plots.table(["layer", "bytes", "share"], [["q < k", 1234, 0.123456], ["head", 5, True]])
     html = outputs[0][0]["text/html"]
     assert html.count("<tr>") == 3 and html.count('<th scope="col"') == 3 and "<caption" not in html
-    assert '<td style="text-align: left">q &lt; k</td>' in html and '<td style="text-align: right">1,234</td>' in html
+    assert '<tr><th scope="row" style="text-align: left; font-weight: normal">q &lt; k</th><td' in html
+    assert html.count('<th scope="row"') == 2 and '<td style="text-align: right">1,234</td>' in html
     assert ">0.1235<" in html and ">yes<" in html
 
 

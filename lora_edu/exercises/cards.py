@@ -46,7 +46,7 @@ def show_list(rows: Sequence[Sequence[str]], summary: str, header: Sequence[str]
         "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=False)).rstrip() for row in all_rows
     ]
     head = "".join(f'<th scope="col" style="text-align: left">{_with_icon(text)}</th>' for text in header)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
+    body = "".join(f"<tr>{_row_head(row[0])}{''.join(map(_cell, row[1:]))}</tr>" for row in rows)
     html = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(summary)}</p>"
     publish(html, "\n".join([*lines, summary]))
 
@@ -56,6 +56,10 @@ def publish(html: str, text: str) -> None:
         display({"text/html": html, "text/plain": text}, raw=True)
     else:
         print(text)
+
+
+def _row_head(text: str) -> str:
+    return f'<th scope="row" style="text-align: left; font-weight: normal">{_with_icon(text)}</th>'
 
 
 def _cell(text: str) -> str:

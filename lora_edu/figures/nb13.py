@@ -101,7 +101,7 @@ def answer_html(claim: Claim) -> str:
     name, number = claim.control_number
     rows = [(setting, n) for setting, n in claim.numbers.items()] + [(f"control: {name}", number)]
     body = "".join(
-        f'<tr><td style="text-align: left">{escape(setting)}</td><td>{claim.shown(n)}</td>'
+        f"<tr>{plots.row_head(setting)}<td>{claim.shown(n)}</td>"
         f'<td style="text-align: left">{"holds" if claim.holds(n) else "does not hold"}</td></tr>'
         for setting, n in rows
     )

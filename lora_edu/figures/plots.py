@@ -117,14 +117,24 @@ def _is_number(value: Any) -> bool:
 
 def _html_table(header, texts, right, caption) -> str:
     """Sides are given cell by cell: JupyterLab removes style sheets from a notebook that it does not trust."""
-    sides = [f' style="text-align: {"right" if side else "left"}"' for side in right]
-    head = "".join(f'<th scope="col"{side}>{escape(name)}</th>' for name, side in zip(header, sides, strict=True))
-    body = "".join(
-        "<tr>" + "".join(f"<td{side}>{escape(text)}</td>" for text, side in zip(row, sides, strict=True)) + "</tr>"
-        for row in texts
+    sides = ["right" if side else "left" for side in right]
+    head = "".join(
+        f'<th scope="col" style="text-align: {side}">{escape(name)}</th>'
+        for name, side in zip(header, sides, strict=True)
     )
+    rows = [
+        [row_head(row[0], sides[0])]
+        + [f'<td style="text-align: {side}">{escape(text)}</td>' for text, side in zip(row[1:], sides[1:], strict=True)]
+        for row in texts
+    ]
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     title = f'<caption style="text-align: left">{escape(caption)}</caption>' if caption else ""
     return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def row_head(text: str, side: str = "left") -> str:
+    """The first cell of a row: a screen reader says it before each of the others."""
+    return f'<th scope="row" style="text-align: {side}; font-weight: normal">{escape(text)}</th>'
 
 
 def _plain_table(header, texts, right, caption) -> str:
