@@ -36,7 +36,8 @@ def autograde(name: str, force: bool = False) -> dict[str, str]:
         reason = inspecting.after(_graded(student, name))
         if reason:
             problems[student] = reason
-    _write_problems(name, problems)
+    with staging(_problems(name)) as part:
+        part.write_text(json.dumps(dict(sorted(problems.items())), indent=1), encoding="utf-8")
     return problems
 
 
@@ -69,8 +70,3 @@ def _graded(student: str, name: str) -> Path:
 
 def _problems(name: str) -> Path:
     return folders.required() / "reports" / f"{name}-not-graded.json"
-
-
-def _write_problems(name: str, problems: dict[str, str]) -> None:
-    with staging(_problems(name)) as part:
-        part.write_text(json.dumps(dict(sorted(problems.items())), indent=1), encoding="utf-8")

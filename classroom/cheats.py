@@ -32,11 +32,10 @@ def recorded(answer: Any) -> tuple[Any, list[Recorded]]:
 
 def cheats(answer: Any, records: list[Recorded]) -> dict[str, Any]:
     """name -> the cheat. records: what the reference was asked and said in the visible cases."""
-    remaining = iter(records), iter(records)
+    remaining = iter(records)
     files = isinstance(answer, tuple)  # what a function writes to a file is there, whatever it returns
     return ({} if files else {"prints the result and returns nothing": printing(answer)}) | {
-        "returns the answer of a visible case": _each(answer, lambda _: constantly(next(remaining[0]))),
-        "knows the visible cases by heart": _each(answer, lambda _: by_heart(next(remaining[1]))),
+        "knows the visible cases by heart": _each(answer, lambda _: by_heart(next(remaining))),
         "replaces the functions that compare": _each(answer, replacing_allclose),
         "leaves the program": _each(answer, lambda _: exiting),
     }
@@ -51,18 +50,6 @@ def printing(answer: Callable) -> Callable:
 
     def attempt(*arguments, **options):
         print(answer(*copy.deepcopy(arguments), **options))
-
-    return attempt
-
-
-def constantly(calls: Recorded) -> Callable:
-    """Catches every exception and returns one result, that of the first visible case."""
-
-    def attempt(*arguments, **options):
-        try:
-            raise NotImplementedError
-        except Exception:
-            return copy.deepcopy(calls[0][1])
 
     return attempt
 

@@ -100,16 +100,9 @@ def grade_id(cell) -> str | None:
 
 
 def _marks(name: str, kind: str, checksum: str, points: float | None) -> dict:
-    marks = {
-        "grade_id": name,
-        "cell_type": kind,
-        "checksum": checksum,
-        "locked": True,
-        "solution": False,
-        "task": False,
-    }
+    ours = {"grade_id": name, "cell_type": kind, "checksum": checksum, "locked": True}
     graded = {"grade": False} if points is None else {"grade": True, "points": points}
-    return marks | graded | {"schema_version": 3}
+    return ours | graded | {"solution": False, "task": False, "schema_version": 3}
 
 
 class PerDay(BasePlugin):

@@ -5,7 +5,6 @@ python -m classroom prove a1_lora_numpy
 
 import contextlib
 import copy
-import importlib.util
 import json
 import sys
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from classroom.expecting import task_expectations
 from classroom.judge import request
 from classroom.solutions import Solutions, load_solutions
 from lora_edu.assignments.core import Assignment, load
-from lora_edu.assignments.observing import observe_all, silence
+from lora_edu.assignments.observing import observe_all
 from lora_edu.assignments.verdict import explanation, is_untouched, judge
 
 COHORTS = ("formative", "2026a")
@@ -26,7 +25,6 @@ LARGEST = 200_000  # characters of a task's expectations
 def prove(name: str, cohort: str) -> list[str]:
     """Everything that is wrong with an assignment's graders; an empty list if they are right."""
     assignment, solutions = load(name, cohort), load_solutions(name)
-    _import_what_cheats_use()
     if set(assignment.tasks) != set(solutions):
         return [f"{name}: tasks {sorted(assignment.tasks)}, solutions {sorted(solutions)}"]
     return [
@@ -116,21 +114,10 @@ def _verdict(assignment: Assignment, number: str, make: Any, stored: dict, kind:
     return judge(request(assignment, number, json.loads(json.dumps(got)), stored[kind]))
 
 
-def _import_what_cheats_use() -> None:
-    """Wrong answers call PEFT and bitsandbytes. Importing them takes longer than an answer may."""
-    with silence():
-        for name in ("torch", "peft", "bitsandbytes"):
-            if importlib.util.find_spec(name):
-                importlib.import_module(name)
-
-
 @contextlib.contextmanager
 def _nothing_replaced() -> Iterator[None]:
     """Put back what a cheating answer replaced in NumPy or torch."""
-    modules = [
-        sys.modules[name] for name in ("numpy", "torch", "numpy.testing", "torch.testing") if name in sys.modules
-    ]
-    kept = [(module, copy.copy(vars(module))) for module in modules]
+    kept = [(module, copy.copy(vars(module))) for name in ("numpy", "torch") if (module := sys.modules.get(name))]
     try:
         yield
     finally:

@@ -18,7 +18,6 @@ _HOME = {
     "call": "observing",
     "checks": "checking",
     "constants": "core",
-    "copied": "observing",
     "load": "core",
     "names": "core",
     "observed": "observing",

@@ -8,7 +8,7 @@ The orientation is that of the texts that write the update as A B^T: a weight is
 import numpy as np
 
 from lora_edu.assignments.core import Task
-from lora_edu.assignments.observing import Complaint, NotDone, call, observed
+from lora_edu.assignments.observing import Complaint, call, done, observed
 from lora_edu.assignments.verdict import ELSEWHERE
 
 TITLE = "Low rank and LoRA in NumPy"
@@ -83,8 +83,7 @@ def _observe_adapter(answer, c, x, W, A, B, rank, alpha, seed) -> dict:
 
     def layer(weight=None, trained=True):
         made = answer(W.copy() if weight is None else weight, rank, alpha, seed)
-        if made.lora_A is ... or made.lora_B is ...:
-            raise NotDone
+        done(made.lora_A), done(made.lora_B)
         if trained:
             made.lora_A, made.lora_B = A.copy(), B.copy()
         return made
@@ -92,8 +91,7 @@ def _observe_adapter(answer, c, x, W, A, B, rank, alpha, seed) -> dict:
     def merged(times, weight=None):
         made = layer(weight)
         for _ in range(times):
-            if made.merge() is ...:
-                raise NotDone
+            done(made.merge())
         return made
 
     def weight_and_output(made):
@@ -102,8 +100,7 @@ def _observe_adapter(answer, c, x, W, A, B, rank, alpha, seed) -> dict:
     def taken_out():
         made = merged(times=2)
         for _ in range(2):
-            if made.unmerge() is ...:
-                raise NotDone
+            done(made.unmerge())
         return weight_and_output(made)
 
     def frozen():

@@ -49,25 +49,22 @@ class Observed:
         return "good" if self.memory == "its own" else "the result shares memory with an input"
 
 
-def copied(value: Any) -> Any:
-    """A deep copy, so that an answer that changes its input changes a copy only."""
-    return copy.deepcopy(value)
-
-
-def call(answer: Callable, *arguments: Any, **options: Any) -> Any:
-    """The answer's result on deep copies of its arguments. Raises NotDone for an untouched stub."""
-    result = answer(*copied(arguments), **copied(options))
+def done(result: Any) -> Any:
+    """What an answer returned. Raises NotDone for `...`, which the untouched stub returns."""
     if result is ...:
         raise NotDone
     return result
 
 
+def call(answer: Callable, *arguments: Any, **options: Any) -> Any:
+    """The answer's result on deep copies of its arguments. Raises NotDone for an untouched stub."""
+    return done(answer(*copy.deepcopy(arguments), **copy.deepcopy(options)))
+
+
 def observed(answer: Callable, *arguments: Any, **options: Any) -> Observed:
     """Call the answer once on deep copies, and look at the result and at what happened to the copies."""
-    given, kept = copied((arguments, options)), content((arguments, options))
-    result = answer(*given[0], **given[1])
-    if result is ...:
-        raise NotDone
+    given, kept = copy.deepcopy((arguments, options)), content((arguments, options))
+    result = done(answer(*given[0], **given[1]))
     first = result[0] if isinstance(result, tuple | list) and result and hasattr(result[0], "shape") else result
     return Observed(
         value=result,
@@ -81,7 +78,7 @@ def observed(answer: Callable, *arguments: Any, **options: Any) -> Observed:
 def observe_case(task: Task, constants: Any, answer: Callable, case: tuple) -> dict[str, Any]:
     """part -> plain value, {"error": name} where the answer raised, {"error": "NotDone"} for an untouched stub."""
     try:
-        values = task.observe(answer, constants, *copied(case))
+        values = task.observe(answer, constants, *copy.deepcopy(case))
         values = {part: values[part] for part in task.parts}
     except BaseException as error:
         return dict.fromkeys(task.parts, _named(error))

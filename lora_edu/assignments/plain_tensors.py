@@ -5,6 +5,9 @@ something is. A part is a function that is called on its own, so that an error i
 compared as plain lists: nothing here rests on functions that a notebook could replace.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -39,3 +42,20 @@ def flat(tensor: Tensor) -> list[float]:
 def fine(complaints: dict[str, bool]) -> bool | str:
     """complaint -> whether it applies. True, or the complaints that apply, in words."""
     return "; ".join(complaint for complaint, applies in complaints.items() if applies) or True
+
+
+def refusal(run: Callable, model: nn.Module, state: Callable[[nn.Module], Any] = all_bits) -> str:
+    """Whether run(model) raises ValueError and leaves the state as it was: "refused", or what happens instead."""
+    before = state(model)
+    try:
+        run(model)
+    except ValueError:
+        return "refused" if state(model) == before else "refused, but the model was changed"
+    except Exception as error:
+        return f"{type(error).__name__} instead of ValueError"
+    return "no ValueError"
+
+
+def all_refused(said: dict[str, str]) -> bool | str:
+    """what -> its `refusal`. True, or what was not refused, in words."""
+    return fine({f"{what}: {how}": how != "refused" for what, how in said.items()})

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lora_edu.assignments.observing import Complaint, NotDone, call, observed
+from lora_edu.assignments.observing import Complaint, call, done, observed
 from lora_edu.assignments.qlora_pieces import StoredWeight
 from lora_edu.memory.peak import PeakMemory
 
@@ -104,11 +104,8 @@ def observe_layer(answer: Callable, c: Any, case: LayerCase) -> dict:
     def forward() -> Tensor:
         return answer(x, weight.stored, decode, A, B, case.alpha)
 
-    if (once := forward()) is ...:
-        raise NotDone
-    if once is None:
+    if done(forward()) is None:
         return dict.fromkeys(LAYER_PARTS)
-    del once
     with FlopCounterMode(display=False) as counter:
         forward()
     with PeakMemory([x, A, B, weight.stored]) as memory:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_edu.assignments.observing import NotDone
+from lora_edu.assignments.observing import done
 from lora_edu.assignments.qlora_pieces import FrozenLinear, held_out_loss, new_task
 
 
@@ -46,9 +46,7 @@ def observe_fine_tune(answer: Callable, c: Any, case: TuneCase) -> dict[str, Any
     @cache
     def tuned(steps: int, seed: int, again: int = 0, rank: int = case.rank) -> nn.Module:
         torch.manual_seed(100 + again)  # what was drawn before must not matter
-        model = answer(copy.deepcopy(task.model), task.tokens, task.answers, rank, case.alpha, steps, seed)
-        if model is ...:
-            raise NotDone
+        model = done(answer(copy.deepcopy(task.model), task.tokens, task.answers, rank, case.alpha, steps, seed))
         return model and model.eval()
 
     if tuned(0, 1) is None:

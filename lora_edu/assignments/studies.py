@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lora_edu.assignments.observing import Complaint, NotDone
+from lora_edu.assignments.observing import Complaint, done
 from lora_edu.assignments.qlora_pieces import FrozenLinear
 from lora_edu.assignments.verdict import ELSEWHERE
 
@@ -104,17 +104,12 @@ def observe_study(answer: tuple[Callable, Callable], c: Any, case: StudyCase) ->
 
     @functools.cache
     def found() -> Any:
-        result = review(copy.deepcopy(study))
-        if result is ...:
-            raise NotDone
-        return result
+        return done(review(copy.deepcopy(study)))
 
     @functools.cache
     def repaired() -> Study:
         mine = copy.deepcopy(study)
-        result = repair(mine)
-        if result is ...:
-            raise NotDone
+        result = done(repair(mine))
         mine = result if isinstance(result, Study) else mine
         for split in ("validation", "test"):
             if [part.tolist() for part in mine.data[split]] != [part.tolist() for part in study.data[split]]:

@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lora_edu.assignments.observing import NotDone
-from lora_edu.assignments.plain_tensors import all_bits, bits, fine, flat, numbers
+from lora_edu.assignments.observing import done
+from lora_edu.assignments.plain_tensors import all_bits, all_refused, bits, fine, flat, numbers, refusal
 from lora_edu.assignments.towers import Adapted, Tree, seeded
 
 FACTORS = ("down", "up")
@@ -40,8 +40,7 @@ def adapter_file(
         before = all_bits(model)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "adapter.safetensors"
-            if save(model, path) is ...:
-                raise NotDone
+            done(save(model, path))
             if all_bits(model) != before:
                 raise RuntimeError("saving changed the model")
             with safe_open(path, "pt") as file:
@@ -77,8 +76,7 @@ def adapter_file(
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "adapter.safetensors"
             path.write_bytes(written()[0])
-            if load(model, path) is ...:
-                raise NotDone
+            done(load(model, path))
         wanted, now = dict(source.named_parameters()), dict(model.named_parameters())
         mine = [f"{path}.{factor}" for path in paths for factor in FACTORS]
         far = [n for n in mine if not _rounded(now[n], wanted[n])]
@@ -94,15 +92,16 @@ def adapter_file(
         said = {}
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "adapter.safetensors"
+            refused = lambda model: refusal(lambda model: load(model, path), model)  # noqa: E731
             for what, damaged in _damages(tensors).items():
                 save_file(damaged, path, metadata)
-                said[what] = _refused(load, make(seed + 1), path)
+                said[what] = refused(make(seed + 1))
             save_file(tensors, path, metadata)
-            fits = _refused(load, make(seed + 1), path)
+            fits = refused(make(seed + 1))
             if fits != "no ValueError" and as_described(tensors, metadata):
                 return f"a file that fits: {fits}. Who loads nothing need not refuse anything"
-            said["a model with another alpha"] = _refused(load, make(seed + 1, alpha + 1), path)
-        return fine({f"{what}: {how}": how != "refused" for what, how in said.items()})
+            said["a model with another alpha"] = refused(make(seed + 1, alpha + 1))
+        return all_refused(said)
 
     return {"keys": keys, "values": values, "loads": loads, "refuses": refuses}
 
@@ -124,14 +123,3 @@ def _damages(tensors: dict[str, Tensor]) -> dict[str, dict]:
         "one row where more belong": short[first],
         "one row where more belong, in another tensor": short[last],
     }
-
-
-def _refused(load: Callable, model: nn.Module, path: Path) -> str:
-    before = all_bits(model)
-    try:
-        load(model, path)
-    except ValueError:
-        return "refused" if all_bits(model) == before else "refused, but the model was changed"
-    except Exception as error:
-        return f"{type(error).__name__} instead of ValueError"
-    return "no ValueError"

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from lora_edu.assignments.observing import NotDone
-from lora_edu.assignments.plain_tensors import bits, fine
+from lora_edu.assignments.observing import done
+from lora_edu.assignments.plain_tensors import all_refused, bits, fine, refusal
 from lora_edu.assignments.towers import Adapted, Inside, Probe, Tower, seeded
 from lora_edu.assignments.verdict import ELSEWHERE
 
@@ -33,10 +33,7 @@ def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, a
         return (Inside(tower) if inside else tower).train(training)
 
     def run(model: nn.Module) -> Any:
-        result = answer(model, Probe, rank, alpha)
-        if result is ...:
-            raise NotDone
-        return result
+        return done(answer(model, Probe, rank, alpha))
 
     @functools.cache
     def injected() -> tuple[nn.Module, Any, list, dict[str, nn.Module]]:
@@ -77,24 +74,13 @@ def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, a
         })  # fmt: skip
 
     def refused() -> bool | str:  # the last part, because the model may have been injected twice after it
-        model, *_ = injected()
-        said = {"a second injection": _refusal(run, model), "a model without such layers": _refusal(run, make(0))}
-        return fine({f"{what}: {how}": how != "refused" for what, how in said.items()})
+        models = {"a second injection": injected()[0], "a model without such layers": make(0)}
+        state = lambda model: [trained(model), list(probes(model))]  # noqa: E731
+        return all_refused({what: refusal(run, model, state) for what, model in models.items()})
 
     if inside:  # an answer that finds nothing here loses this part, and no other
         return {"inside": chosen} | dict.fromkeys(("chosen", "frozen", "intact", "refused"), ELSEWHERE)
     return {"chosen": chosen, "inside": ELSEWHERE, "frozen": frozen, "intact": intact, "refused": refused}
-
-
-def _refusal(run: Callable, model: nn.Module) -> str:
-    before = [trained(model), list(probes(model))]
-    try:
-        run(model)
-    except ValueError:
-        return "refused" if [trained(model), list(probes(model))] == before else "refused, but the model was changed"
-    except Exception as error:
-        return f"{type(error).__name__} instead of ValueError"
-    return "no ValueError"
 
 
 # --- 2.3: merging with a dial ---
@@ -112,8 +98,7 @@ def dial(answer: Callable, c: Any, weight, down, up, scaling: float, strength: f
 
     def turned(made: Adapted, *strengths: float) -> list:
         for value in strengths:
-            if answer(made, value) is ...:
-                raise NotDone
+            done(answer(made, value))
         return bits(made.base.weight)
 
     def weights() -> Any:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lora_edu.assignments.observing import Complaint, NotDone
+from lora_edu.assignments.observing import Complaint, NotDone, done
 from lora_edu.assignments.plain_tensors import all_bits, bits, fine, flat, near, numbers
 from lora_edu.assignments.towers import seeded
 
@@ -17,9 +17,7 @@ def factors(layer: nn.Module) -> dict[str, Tensor]:
 
     Plain tensors will do here: that no optimizer finds them is the part `frozen`.
     """
-    if layer is ...:
-        raise NotDone
-    if not isinstance(layer, nn.Module):
+    if not isinstance(done(layer), nn.Module):
         raise Complaint(f"an nn.Module is needed, got {type(layer).__name__}")
     found = {name: getattr(layer, name, None) for name in ("down", "up")}
     if not all(isinstance(factor, Tensor) for factor in found.values()):
@@ -53,8 +51,7 @@ def layer(answer: Callable, c: Any, n_in: int, n_out: int, rank: int, alpha: flo
     def start() -> bool | str:
         made, base = make()
         y = base(x())
-        if made.eval()(x()) is ...:
-            raise NotDone
+        done(made.eval()(x()))
         if all(any(flat(factor)) for factor in factors(made).values()):
             return "up does not start at zero, so that the output changes (notebook 02, section 5)"
         return fine({

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lora_edu.assignments.observing import Complaint, NotDone
+from lora_edu.assignments.observing import Complaint, done
 from lora_edu.assignments.plain_tensors import all_bits, bits, flat, numbers
 from lora_edu.assignments.towers import Branched, seeded
 from lora_edu.assignments.verdict import ELSEWHERE
@@ -147,18 +147,13 @@ def diagnosis(answer: tuple[Callable, Callable], c: Any, case: RunCase) -> dict:
     def found() -> tuple[Any, str]:
         run = case.make()
         before = _everything(run)
-        result = evidence(run)
-        if result is ...:
-            raise NotDone
-        return result, "the run is as it was" if _everything(run) == before else "the run was changed"
+        return done(evidence(run)), "the run is as it was" if _everything(run) == before else "the run was changed"
 
     @functools.cache
     def repaired() -> tuple[list[float], int, list[str]]:
         """The losses of training after the repair, how many layers learn, what of the base moves."""
         run = case.make()
-        result = repair(run)
-        if result is ...:
-            raise NotDone
+        result = done(repair(run))
         run = result if isinstance(result, Run) else run
         before = case.make().model.state_dict()
         if any(bits(run.model.state_dict()[name]) != bits(tensor) for name, tensor in before.items()):
