@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lora_edu import exercises
-from lora_edu.exercises import cards, grading
+from lora_edu.exercises import cards, describing, grading
 from lora_edu.exercises.comparing import plain
 from lora_edu.exercises.grading import Exercise, WrongAnswer
 from lora_edu.exercises.symptoms import symptom
@@ -87,7 +87,7 @@ def test_other_mistakes_get_the_smallest_failing_case(attempt, message):
     ],
 )
 def test_an_argument_is_shown_in_a_few_words(argument, text):
-    assert grading.describe(argument) == text
+    assert describing.describe(argument) == text
 
 
 def test_a_guess_stands_beside_the_measurement(capsys):
@@ -275,5 +275,5 @@ def test_the_line_at_which_a_learner_stopped_is_quoted():
     linecache.cache["<ipython-input-1>"] = (len(source), None, source.splitlines(True), "<ipython-input-1>")
     namespace = {}
     exec(compile(source, "<ipython-input-1>", "exec"), namespace)
-    with pytest.raises(WrongAnswer, match=r"your function stopped with ValueError .*, at the line `return y @ y`$"):
+    with pytest.raises(WrongAnswer, match=r"your function stopped with ValueError .*, at the line `return y @ y`"):
         EXAMPLE(namespace["f"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lora_edu.exercises import nb02, nb03, nb04, nb05
+from lora_edu.exercises import nb02, nb03, nb04, nb05, repair
 from lora_edu.exercises.grading import Exercise, WrongAnswer
 
 
@@ -164,8 +164,9 @@ def test_what_became_of_the_right_numbers(change, sentence):
     )
 
 
-def test_an_answer_is_not_tried_where_the_reference_refuses():
+def test_an_answer_is_not_tried_where_the_reference_refuses(monkeypatch):
     """The reference of 5.1 refuses a budget below the codes: a learner's loop would never end there."""
+    monkeypatch.setattr(repair, "SECONDS", 0)
     asked = []
 
     def doubled(bits, budget, scale_bits):

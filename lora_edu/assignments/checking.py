@@ -15,7 +15,7 @@ import lora_edu
 from lora_edu.assignments.core import Assignment, load
 from lora_edu.assignments.observing import observe_all
 from lora_edu.assignments.verdict import explanation, failing, is_untouched, was_interrupted
-from lora_edu.exercises import grading
+from lora_edu.exercises import describing, grading
 
 
 class Check:
@@ -40,7 +40,7 @@ class Check:
 
 def described(case: tuple, names: list[str]) -> str:
     """A case in a message: "x (3, 8), W (8, 6), alpha 5.0" where its parts have names, shapes and numbers where not."""
-    words = [grading.describe(argument) for argument in case]
+    words = [describing.describe(argument) for argument in case]
     if not names:
         return ", ".join(words)
     long = [isinstance(argument, dict) and len(argument) > 4 for argument in case]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lora_edu.exercises.grading import as_array
+from lora_edu.exercises.describing import as_array
 
 # The factor that belongs there, alpha / rank, and others that are written for it.
 SCALINGS = {

@@ -9,6 +9,7 @@ apart (alpha is never equal to the rank, no matrix is square). The learner's fun
     equals a wrong solution              WrongAnswer with that mistake's sentence
     exchanges or ignores arguments       WrongAnswer with their names (`probing`)
     changes what it was given            the same; of a right answer it is said on its card
+    is right after one small change      the same, with the change's place and kind (`repair`)
     shows a symptom                      WrongAnswer with what is wrong: "not a whole number", "the sign is wrong"
     stops with an error                  WrongAnswer with what the error means (`stopping`)
     anything else                        WrongAnswer with the smallest failing case
@@ -31,9 +32,10 @@ from typing import Any
 import numpy as np
 
 from lora_edu import exercises
-from lora_edu.exercises import cards, probing
+from lora_edu.exercises import cards, probing, repair
 from lora_edu.exercises.cards import WrongAnswer
 from lora_edu.exercises.comparing import difference, equal, plain, recognized
+from lora_edu.exercises.describing import describe
 from lora_edu.exercises.formulas import Formula, value_of
 from lora_edu.exercises.stopping import GIVEN, parameters, why_it_stopped
 from lora_edu.exercises.symptoms import symptom, up_to_a_factor
@@ -78,7 +80,7 @@ class Exercise:
     def __call__(self, attempt: Callable) -> None:
         start, names = time.perf_counter(), parameters(attempt)
         handed = copy.deepcopy(list(self.cases))  # a function that changes its inputs changes only a copy
-        results = [self._run(attempt, case, given) for case, given in zip(self.cases, handed, strict=True)]
+        results = [self._run(attempt, i, given) for i, given in enumerate(handed)]
         quick = time.perf_counter() - start < QUICK
         if all(result is ... for result in results):
             return record(self.number, NOT_DONE)
@@ -96,21 +98,22 @@ class Exercise:
             return record(self.number, CORRECT, changes)
         first = failed[0]
         known = ((sentence, self._made_by(mistake)) for sentence, mistake in self.misconceptions.items())
-        sentence = (
-            recognized(got, known)
-            or probing.exchanged(got, self._reference_on, list(self.cases), names)
-            or self._noticed(self.symptoms, got, failed)
-            or self.together(results, self.cases)
-            or self.explain(results[first], *self.cases[first])
-        )
+        sentence = recognized(got, known) or probing.exchanged(got, self._reference_on, list(self.cases), names)
+        if sentence:
+            raise wrong(self.number, sentence)
+        place = quick and self._place(attempt, first, lambda changed: self._is(changed, first, got[first]))
+        sentence = self._noticed(self.symptoms, got, failed) or self.together(results, self.cases)
+        if place:
+            raise wrong(self.number, f"{sentence or 'nearly right.'} {place}")
+        sentence = sentence or self.explain(results[first], *self.cases[first])
         if sentence:
             raise wrong(self.number, sentence)
         looks = self._looks_like(got, expected, names)
         if not looks and self.formula and quick:
             looks = self.formula.compared(self._number(attempt), self._number(self.reference), self.cases[first], names)
         if not looks and quick:
-            failing_first = [self.cases[first], *(case for i, case in enumerate(self.cases) if i != first)]
-            looks = probing.ignored(self._seen(attempt), self._seen(self.reference), failing_first, names)
+            cases = [self.cases[i] for i in self._beginning_with(first)]
+            looks = probing.ignored(self._seen(attempt), self._seen(self.reference), cases, names)
         looks = looks or self._noticed(self.broadly, got, failed, everywhere=True)
         looks = looks or probing.only_where(failed, list(self.cases), names)
         looks = looks or self._noticed(self.broadly, got, failed)
@@ -118,6 +121,20 @@ class Exercise:
         smallest = f"for ({self._shown(self.cases[first])}) " + _first_difference(got[first], expected[first])
         text = f"{looks} An example: {smallest}" if looks else smallest
         raise wrong(self.number, f"{text}. Besides, {changes}" if changes else text)
+
+    def _place(self, attempt: Callable, first: int, fails_alike: Callable) -> str:
+        """Where one change makes the answer right; a change is tried first in the case that has failed."""
+        expected, order = self._made_by(self.reference), self._beginning_with(first)
+        return repair.located(
+            attempt, lambda changed: all(self._is(changed, i, expected[i]) for i in order), fails_alike
+        )
+
+    def _is(self, solution: Callable, i: int, wanted: dict) -> bool:
+        """Whether a solution gives in one case what is wanted."""
+        return not _first_difference(_parts(self._observe(solution, self.cases[i])), wanted)
+
+    def _beginning_with(self, first: int) -> list[int]:
+        return sorted(range(len(self.cases)), key=lambda i: i != first)
 
     def _noticed(self, said: dict, got: list[dict], failed: list[int], everywhere: bool = False) -> str | None:
         """The first sentence that is true of the result in a case that failed, or in all of them."""
@@ -157,7 +174,8 @@ class Exercise:
             "`-=` and methods that end in `_` do that. Work on a copy, or make a new array."
         )
 
-    def _run(self, attempt: Callable, case: tuple, given: tuple) -> Any:
+    def _run(self, attempt: Callable, i: int, given: tuple) -> Any:
+        case, start = self.cases[i], time.perf_counter()
         try:
             return self.observe(attempt, *given)
         except Exception as error:
@@ -165,7 +183,20 @@ class Exercise:
             text = f"your function stopped with {type(error).__name__} ({error})"
             text = f"{meaning} In Python's words: {text}" if meaning else text
             given = "" if GIVEN in meaning else f" for ({self._shown(case)})"
-            raise wrong(self.number, text + given + _where(error)) from error
+            text += given + _where(error)
+            if time.perf_counter() - start < QUICK and (place := self._place(attempt, i, self._stops(i, type(error)))):
+                text += f". {place}"
+            raise wrong(self.number, text) from error
+
+    def _stops(self, i: int, kind: type) -> Callable:
+        """Whether a solution stops in a case with this error."""
+
+        def stops(solution: Callable) -> bool:
+            with contextlib.suppress(kind):
+                return self._observe(solution, self.cases[i]) is kind  # it did not stop
+            return True
+
+        return stops
 
     def _seen(self, solution: Callable) -> Callable[[tuple], Any]:
         """The solution as a function of a case: what is observed, as plain data, or None where it stops; no output."""
@@ -245,7 +276,7 @@ def _where(error: Exception) -> str:
     found, step = "", error.__traceback__
     while step is not None:
         name = step.tb_frame.f_code.co_filename
-        if "ipykernel" in name or name.startswith("<ipython-input"):  # a cell
+        if repair.is_a_cell(name):
             line = linecache.getline(name, step.tb_lineno).strip()
             found = f", at the line `{line}`" if line else ""
         step = step.tb_next
@@ -316,31 +347,3 @@ def _known_numbers() -> set[str]:
 def beside(my_guess: Any, measured: str) -> None:
     """Print what was measured, and the reader's guess beside it."""
     print(f"measured: {measured}" + ("" if my_guess is None else f"     your guess: {my_guess}"))
-
-
-def as_array(value: Any) -> np.ndarray | None:
-    """A number, list, NumPy array or torch tensor as a float64 array; None for anything else."""
-    try:
-        return np.asarray(value.detach().cpu().double() if hasattr(value, "detach") else value, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError):  # the last: a tensor in a list that asks for a gradient
-        return None
-
-
-def describe(argument: Any) -> str:
-    """An argument in an error message: a few numbers or a shape as they are, arrays by their shapes."""
-    if isinstance(argument, dict):
-        return "{" + _listed(f"{key!r}: {describe(value)}" for key, value in argument.items()) + "}"
-    array = as_array(argument)
-    if isinstance(argument, tuple | list):
-        if array is not None:
-            return repr(argument) if array.size <= 4 else f"array of shape {array.shape}"
-        inner = _listed(map(describe, argument))
-        return f"[{inner}]" if isinstance(argument, list) else f"({inner})"
-    if array is None or array.ndim:
-        return repr(argument) if array is None else f"array of shape {array.shape}"
-    return repr(argument.item() if hasattr(argument, "item") else argument)
-
-
-def _listed(items: Iterable[str], most: int = 4) -> str:
-    items = list(items)
-    return ", ".join(items[:most] + [f"... {len(items)} in all"] * (len(items) > most))

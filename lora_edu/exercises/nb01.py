@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from lora_edu.exercises.grading import Exercise, as_array, beside, wrong
+from lora_edu.exercises.describing import as_array
+from lora_edu.exercises.grading import Exercise, beside, wrong
 
 __all__ = ["beside", "entries_share", "kept_share", "largest_saving_rank", "update_factors"]
 

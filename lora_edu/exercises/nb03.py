@@ -5,7 +5,8 @@ import math
 import numpy as np
 import torch
 
-from lora_edu.exercises.grading import Exercise, as_array, beside
+from lora_edu.exercises.describing import as_array
+from lora_edu.exercises.grading import Exercise, beside
 from lora_edu.exercises.nb03_head import head_output
 from lora_edu.gpt import GPT, GPTConfig
 

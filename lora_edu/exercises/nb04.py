@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lora_edu.exercises.grading import Exercise, as_array, beside
+from lora_edu.exercises.describing import as_array
+from lora_edu.exercises.grading import Exercise, beside
 from lora_edu.exercises.nb04_layer import PROMISES, ReferenceLayer, observe_layer
 from lora_edu.exercises.nb04_update import (
     CHANGED_INPUTS,

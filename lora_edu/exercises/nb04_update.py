@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_edu.exercises.grading import as_array
+from lora_edu.exercises.describing import as_array
 
 CHANGED_INPUTS = "this changes the arrays that it was given (`+=`, or writing into them). Make new ones."
 

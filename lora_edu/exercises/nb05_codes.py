@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from lora_edu.exercises.grading import Exercise, as_array
+from lora_edu.exercises.describing import as_array
+from lora_edu.exercises.grading import Exercise
 from lora_edu.exercises.measuring import measures, relative
 from lora_edu.exercises.mistakes import combinations
 

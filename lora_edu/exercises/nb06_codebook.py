@@ -6,7 +6,8 @@ from statistics import NormalDist
 
 import numpy as np
 
-from lora_edu.exercises.grading import Exercise, as_array
+from lora_edu.exercises.describing import as_array
+from lora_edu.exercises.grading import Exercise
 from lora_edu.exercises.mistakes import combinations
 
 # The quantile function, and what is taken for it.

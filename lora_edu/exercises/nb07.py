@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 
+from lora_edu.exercises.describing import describe
 from lora_edu.exercises.formulas import Formula
-from lora_edu.exercises.grading import Exercise, beside, describe
+from lora_edu.exercises.grading import Exercise, beside
 from lora_edu.exercises.mistakes import combinations
 from lora_edu.exercises.nb07_rounding import round_constants
 from lora_edu.exercises.nb07_trips import moved_again

@@ -3,7 +3,8 @@
 import numpy as np
 
 from lora_edu.codebooks import dynamic_codebook
-from lora_edu.exercises.grading import Exercise, as_array
+from lora_edu.exercises.describing import as_array
+from lora_edu.exercises.grading import Exercise
 from lora_edu.exercises.mistakes import combinations
 
 # --- 7.3: round the constants ----------------------------------------------------------------------------------------

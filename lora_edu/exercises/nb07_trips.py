@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from lora_edu.codebooks import nf_codebook
-from lora_edu.exercises.grading import Exercise, as_array, describe
+from lora_edu.exercises.describing import as_array, describe
+from lora_edu.exercises.grading import Exercise
 from lora_edu.exercises.measuring import measures, relative
 from lora_edu.exercises.mistakes import combinations
 from lora_edu.quantization import DoubleQuant, quantize

@@ -6,7 +6,8 @@ from statistics import median
 
 import numpy as np
 
-from lora_edu.exercises.grading import Exercise, as_array
+from lora_edu.exercises.describing import as_array
+from lora_edu.exercises.grading import Exercise
 from lora_edu.exercises.mistakes import combinations
 
 # --- 9.4: a fair comparison ------------------------------------------------------------------------------------------

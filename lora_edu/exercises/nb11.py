@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
+from lora_edu.exercises.describing import as_array
 from lora_edu.exercises.factors import mistakes
-from lora_edu.exercises.grading import Exercise, as_array, beside
+from lora_edu.exercises.grading import Exercise, beside
 from lora_edu.exercises.nb11_tables import suspects
 
 __all__ = ["beside", "dora_weight", "plain_lora", "suspects", "vera_weight"]

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from itertools import product
 from typing import Any
 
-from lora_edu.exercises.grading import Exercise, as_array
+from lora_edu.exercises.describing import as_array
+from lora_edu.exercises.grading import Exercise
 
 STEP, GAP = "how many times larger the step is", "the gap in standard errors"
 

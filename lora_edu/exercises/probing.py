@@ -21,7 +21,7 @@ Seen = Callable[[Case], Any]  # what is observed in a case, to compare; None whe
 
 
 def exchanged(got: list, made: Callable[[list[Case]], list], cases: list[Case], names: list[str]) -> str | None:
-    """Whether the reference gives what was got when two arrays change places, or one stands for another."""
+    """Whether the reference gives what was got when two arrays or flags change places, or one stands for another."""
     pairs = [(i, j) for i, j in permutations(range(len(names)), 2) if all(_alike(c[i], c[j]) for c in cases)]
     tried = {f"`{names[i]}` and `{names[j]}` have changed places.": {i: j, j: i} for i, j in pairs if i < j}
     tried |= {f"`{names[j]}` stands where `{names[i]}` belongs.": {i: j} for i, j in pairs}
@@ -177,6 +177,8 @@ def _turned(value: Any, by: int) -> Any:
 
 
 def _alike(one: Any, other: Any) -> bool:
+    if isinstance(one, bool) and isinstance(other, bool):
+        return True
     if not (_is_array(one) and _is_array(other)):
         return False
     return tuple(one.shape) == tuple(other.shape) and type(one) is type(other)

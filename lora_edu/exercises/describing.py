@@ -1,0 +1,34 @@
+"""Arguments and results in a few words, as they stand in the sentences of a check."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def as_array(value: Any) -> np.ndarray | None:
+    """A number, list, NumPy array or torch tensor as a float64 array; None for anything else."""
+    try:
+        return np.asarray(value.detach().cpu().double() if hasattr(value, "detach") else value, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError):  # the last: a tensor in a list that asks for a gradient
+        return None
+
+
+def describe(argument: Any) -> str:
+    """An argument in an error message: a few numbers or a shape as they are, arrays by their shapes."""
+    if isinstance(argument, dict):
+        return "{" + _listed(f"{key!r}: {describe(value)}" for key, value in argument.items()) + "}"
+    array = as_array(argument)
+    if isinstance(argument, tuple | list):
+        if array is not None:
+            return repr(argument) if array.size <= 4 else f"array of shape {array.shape}"
+        inner = _listed(map(describe, argument))
+        return f"[{inner}]" if isinstance(argument, list) else f"({inner})"
+    if array is None or array.ndim:
+        return repr(argument) if array is None else f"array of shape {array.shape}"
+    return repr(argument.item() if hasattr(argument, "item") else argument)
+
+
+def _listed(items: Iterable[str], most: int = 4) -> str:
+    items = list(items)
+    return ", ".join(items[:most] + [f"... {len(items)} in all"] * (len(items) > most))

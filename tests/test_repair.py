@@ -1,0 +1,188 @@
+"""Locating by repair: the place and the kind of the one change that makes a wrong answer right, and no more."""
+
+import ast
+import json
+import linecache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lora_edu.exercises import edits, repair
+from lora_edu.exercises.grading import Exercise, WrongAnswer
+
+NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[01]*.ipynb"))
+
+
+def cell(source, name="f", **known):
+    """A function as a cell of a notebook defines it: its source is in `linecache`."""
+    file = f"/tmp/ipykernel_1/{abs(hash(source))}.py"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    space = {"np": np, **known}
+    exec(compile(source, file, "exec"), space)
+    return space[name]
+
+
+def said(exercise, function):
+    with pytest.raises(WrongAnswer) as error:
+        exercise(function)
+    return str(error.value)
+
+
+@pytest.fixture(autouse=True)
+def enough_time(monkeypatch):
+    monkeypatch.setattr(repair, "SECONDS", 20)
+    monkeypatch.setattr("lora_edu.exercises.grading.QUICK", 20)
+
+
+RNG = np.random.default_rng(0)
+SPREAD = Exercise(
+    "1.1",
+    lambda x, n: np.abs(x).max(axis=1) / (2**n - 1) + np.sqrt((x**2).sum(axis=1)),
+    [(RNG.normal(size=shape) - 1, n) for shape, n in (((3, 4), 2), ((2, 5), 5), ((4, 3), 7))],
+)
+COUNT = Exercise(
+    "1.2",
+    lambda n, k, on: -(-n // k) + (4 * n if on else 8),
+    [(10, 3, True), (12, 4, False), (7, 5, True)],
+)
+SPREAD_RIGHT = """def f(x, n):
+    top = np.abs(x).max(axis=1)
+    return top / (2**n - 1) + np.sqrt((x**2).sum(axis=1))"""
+COUNT_RIGHT = """def f(n, k, on):
+    blocks = -(-n // k)
+    return blocks + (4 * n if on else 8)"""
+ENDLESS = """def f(x, n):
+    print("here")
+    x -= 1
+    k = 0
+    while 2**k < n:
+        k += 1
+        try:
+            x + 1
+        except Exception:
+            pass
+    return k + 1"""
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "place", "line", "hint"),
+    [
+        ("max(axis=1)", "max(axis=0)", "np.abs(x).max(axis=0)", 2, edits.AXIS),
+        ("np.abs(x).max", "np.abs(x).min", "np.abs(x).min(axis=1)", 2, edits.REDUCTION),
+        ("np.abs(x)", "x", "x.max(axis=1)", 2, edits.MAGNITUDE),
+        ("2**n - 1", "2**n - 2", "2**n - 2", 3, edits.OFF_BY_ONE),
+        ("2**n", "2 * n", "2 * n - 1", 3, edits.ROOT),
+        ("top / (2**n - 1)", "top * (2**n - 1)", "top * (2**n - 1)", 3, edits.FACTOR),
+        ("top / (2**n - 1)", "top / 2**n - 1", "top / 2**n - 1", 3, edits.PARENTHESES),
+        (") + np", ") - np", "top / (2**n - 1) - np.sqrt((x**2).sum(axis=1))", 3, edits.SIGN),
+        ("np.sqrt((x**2).sum(axis=1))", "(x**2).sum(axis=1)", "(x**2).sum(axis=1)", 3, edits.ROOT),
+        ("n - 1)", "n - 1) / n", "top / (2**n - 1) / n", 3, "Is `n` needed there?"),
+        ("-(-n // k)", "n // k", "n // k", 2, edits.ROUNDING),
+        ("if on", "if not on", "4 * n if not on else 8", 3, edits.CONDITION),
+        ("4 * n", "4 * k", "4 * k if on else 8", 3, "Is `k` what is meant there?"),
+        ("4 * n", "4", "4 if on else 8", 3, edits.MISSING_FACTOR),
+        ("(4 * n if on else 8)", "4 * n if on else 8", "blocks + 4 * n if on else 8", 3, edits.PARENTHESES),
+    ],
+)
+def test_one_change_is_located(right, wrong, place, line, hint):
+    exercise, source = (SPREAD, SPREAD_RIGHT) if right in SPREAD_RIGHT else (COUNT, COUNT_RIGHT)
+    assert right in source
+    told = said(exercise, cell(source.replace(right, wrong)))
+    assert told.endswith(f"A change at `{place}`, in line {line}, makes every case right. {hint}"), told
+
+
+def test_the_same_change_at_two_places():
+    wrong = SPREAD_RIGHT.replace("axis=1", "axis=0")
+    told = said(SPREAD, cell(wrong))
+    assert "The same change at `np.abs(x).max(axis=0)`, in line 2 and at " in told and told.endswith(edits.AXIS)
+
+
+@pytest.mark.parametrize("source", [SPREAD_RIGHT, COUNT_RIGHT])
+def test_of_two_mistakes_no_place_is_claimed(source):
+    exercise = SPREAD if source is SPREAD_RIGHT else COUNT
+    wrong = source.replace("np.abs(x)", "x").replace("2**n", "3**n").replace("-(-n // k)", "n // k").replace("4", "5")
+    assert "makes every case right" not in said(exercise, cell(wrong))
+
+
+def test_of_several_places_the_smallest_is_named():
+    wrong = "def f(n, k, on):\n    rest = 0 - n\n    return rest // k + (4 * n if on else 8)"
+    assert "`0 - n`" not in said(COUNT, cell(wrong))
+
+
+def test_a_function_and_a_class_of_the_same_cell():
+    source = (
+        "class Up:\n    def of(self, n, k):\n        return n // k\n\ndef blocks(n, k):\n    return Up().of(n, k)\n"
+    )
+    told = said(COUNT, cell(source + "\ndef f(n, k, on):\n    return blocks(n, k) + (4 * n if on else 8)"))
+    assert "A change at `n // k`, in line 3," in told
+
+
+def test_an_answer_that_stops_is_located():
+    told = said(SPREAD, cell(SPREAD_RIGHT.replace("(x**2).sum(axis=1)", "(x.T**2).sum(axis=1)")))
+    assert "stopped with ValueError" in told and told.endswith(edits.TRANSPOSE)
+
+
+def test_nothing_goes_on_for_ever_or_is_heard_or_touches_the_arguments(capsys):
+    given = []
+
+    def observed(solution, x, n):
+        given.append(x.tolist())
+        return solution(x, n)
+
+    cases = [(np.arange(3.0), n) for n in (5, 8, 9, 100)]
+    exercise = Exercise("1.3", lambda x, n: int(np.ceil(np.log2(n))), cases, observe=observed)
+    assert "A change at `k + 1`, in line 11," in said(exercise, cell(ENDLESS))
+    assert len(given) > 40 and all(x == [0, 1, 2] for x in given)
+    assert capsys.readouterr().out == "here\n" * 4  # of the answer itself, once a case
+    endless = "def f(x, n):\n    k = 0\n    while 2**k < 2 * n:\n        k += 1\n    return 3 * k"
+    assert said(exercise, cell(endless))
+
+
+@pytest.mark.parametrize("call", ["open('/dev/null')", "np.save('x', n)", "model.train()", "os.getpid()"])
+def test_what_writes_or_trains_is_not_run_again(call):
+    source = f"def f(n, k, on):\n    if n is None:\n        {call}\n    return n // k + (4 * n if on else 8)"
+    assert "makes every case right" not in said(COUNT, cell(source))
+
+
+def test_without_its_source_an_answer_is_not_located():
+    function = cell(COUNT_RIGHT.replace("-(-n // k)", "n // k"))
+    linecache.cache.pop(function.__code__.co_filename)
+    assert "makes every case right" not in said(COUNT, function)
+
+
+def test_an_older_source_than_the_function_is_not_trusted():
+    function = cell(COUNT_RIGHT.replace("-(-n // k)", "n // k"))
+    lines = COUNT_RIGHT.replace("blocks +", "blocks -").splitlines(keepends=True)
+    linecache.cache[function.__code__.co_filename] = (1, None, lines, function.__code__.co_filename)
+    assert "makes every case right" not in said(COUNT, function)
+
+
+def test_it_ends_with_its_time(monkeypatch):
+    monkeypatch.setattr(repair, "SECONDS", 0)
+    assert "makes every case right" not in said(COUNT, cell(COUNT_RIGHT.replace("4 * n", "4 * k")))
+
+
+def test_an_error_in_the_search_stops_no_check(monkeypatch):
+    monkeypatch.setattr(edits, "wraps", lambda node: 1 / 0)
+    assert said(COUNT, cell(COUNT_RIGHT.replace("-(-n // k)", "abs(n - k)")))
+
+
+def test_a_right_answer_is_not_searched(monkeypatch):
+    monkeypatch.setattr(repair, "located", lambda *a: pytest.fail("searched"))
+    COUNT(cell(COUNT_RIGHT))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_change_of_the_solutions_is_python(path):
+    cells = ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    solutions = [text.split("```python")[1].split("```")[0] for text in cells if "<summary>Solution" in text]
+    for source in solutions:
+        names = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
+        if names:
+            code = repair.Code(lambda: 0, source, ast.Module(repair._own(ast.parse(source), names[-1]), []))
+            before, changes = ast.dump(code.tree), [change for r in code.rounds() for change in r]
+            assert len(changes) > 50
+            for change in changes[::7]:
+                code.runs(lambda function: False, change)
+                assert ast.dump(code.tree) == before and change[0].hint
