@@ -27,6 +27,7 @@ OLD, NEW = 0, 1
 OLD_BOOKS = 39  # of 66; the New Testament has the other 27
 LENGTH = 96  # bytes of a verse that are read
 HEAD_RATE = 1e-3  # where more than the head is trained
+HELD_OUT = ("2 Samuel", "Proverbs", "Amos", "Matthew", "Philippians", "1 Peter")  # every tenth book
 SIZES = {  # verses a step, steps, verses of the test
     "gpt": {"batch": 16, "steps": 100, "tested": 600},
     "smollm2": {"batch": 8, "steps": 16, "tested": 200},
@@ -36,6 +37,7 @@ SIZES = {  # verses a step, steps, verses of the test
 class Verses(NamedTuple):
     texts: list[str]
     labels: Tensor  # (n,) OLD or NEW
+    books: Tensor | None = None  # (n,) the number of each verse's book within its side
 
 
 def verses() -> tuple[Verses, Verses]:
@@ -43,12 +45,13 @@ def verses() -> tuple[Verses, Verses]:
     sides = []
     held_out_old = OLD_BOOKS // 10
     for part, old_books in zip(load_text("king-james"), (OLD_BOOKS - held_out_old, held_out_old), strict=True):
-        texts, labels = [], []
+        texts, labels, books = [], [], []
         for number, book in enumerate(bytes(part.tolist()).decode("utf-8").strip().split(DOCUMENT_END)):
             found = [verse.strip()[:LENGTH] for verse in re.split(r"\d+:\d+ ", book) if verse.strip()]
             texts += found
             labels += [OLD if number < old_books else NEW] * len(found)
-        sides.append(Verses(texts, torch.tensor(labels)))
+            books += [number] * len(found)
+        sides.append(Verses(texts, torch.tensor(labels), torch.tensor(books)))
     return tuple(sides)
 
 
@@ -61,7 +64,8 @@ def balanced(side: Verses, count: int, seed: int) -> Verses:
         halves.append(places[torch.randperm(len(places), generator=generator)[: count // 2]])
     chosen = torch.cat(halves)
     chosen = chosen[torch.randperm(len(chosen), generator=generator)]
-    return Verses([side.texts[i] for i in chosen], side.labels[chosen])
+    books = None if side.books is None else side.books[chosen]
+    return Verses([side.texts[i] for i in chosen], side.labels[chosen], books)
 
 
 class Classifier(nn.Module):
@@ -207,7 +211,7 @@ def arm_name(model: str, method: str, lr: float = 0.0, rank: int = 8, draw: int 
 
 
 RATES = {  # seed 0 tries each; QLoRA takes LoRA's
-    ("gpt", "lora"): (3e-3, 1e-2),
+    ("gpt", "lora"): (1e-3, 3e-3, 1e-2),
     ("gpt", "full"): (3e-4, 1e-3),
     ("smollm2", "lora"): (2e-3,),
     ("smollm2", "full"): (1e-4,),

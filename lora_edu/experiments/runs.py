@@ -35,6 +35,7 @@ from lora_edu.experiments.nb11 import VARIANT_ARMS, step_times, variant_loss
 from lora_edu.experiments.nb12 import FOUR_STATES, adapted
 from lora_edu.experiments.nb13 import RANK_ARMS, VERSE_ARMS, classified, loss_at_rank
 from lora_edu.experiments.nb13_formats import AFTER_ARMS, format_after
+from lora_edu.experiments.nb13_products import PRODUCT_ARMS, product_times
 from lora_edu.experiments.scoreboard import SCOREBOARD_ARMS, score
 from lora_edu.models.pretrain import base_path
 
@@ -104,6 +105,7 @@ EXPERIMENTS = {
     "real-model": Experiment(adapted, FOUR_STATES),  # notebook 12
     "verses": Experiment(classified, VERSE_ARMS),  # notebook 13
     "rank-and-size": Experiment(loss_at_rank, RANK_ARMS),  # notebook 13
+    "product-times": Experiment(product_times, PRODUCT_ARMS),  # notebook 13
     "formats-after": Experiment(format_after, AFTER_ARMS),  # the page of questions
 }
 

@@ -89,6 +89,9 @@ def answer(claim: Claim) -> str:
     cases = "; ".join(
         f"{setting}: {claim.shown(n)}{'' if claim.holds(n) else ' (no)'}" for setting, n in claim.numbers.items()
     )
+    others = {sum(map(claim.holds, numbers.values())) for numbers in claim.as_good()}
+    if others:
+        cases += f"\nWith other choices that are as good it holds in {min(others)} to {max(others)} settings."
     return (
         f"{claim.verdict.upper()}. Asked: {claim.asks}.\nMeasured: {cases}\n"
         f"Control: {name}: {claim.shown(number)}{'' if claim.control_holds else ' (no)'}\n"
@@ -253,8 +256,7 @@ def table_of_all() -> None:
     names = {claim: number for number, claim in enumerate(CLAIMS, 1)}
     rows = []
     for claim in ALL:
-        holding = sum(claim.holds(n) for n in claim.numbers.values())
-        kept = f"{holding} of {len(claim.numbers)}"
+        kept = f"{claim.kept} of {len(claim.numbers)}"
         place = f"{claim.file[:2]}, {claim.heading}"
         rows.append([f"({claim.letter})", str(names.get(claim, "")), claim.short, claim.verdict, kept, place])
     plots.table(["claim", "sentence", "what it says", "verdict", "holds in", "measured in"], rows)

@@ -109,11 +109,6 @@ def operations_of_nf4() -> Numbers:
     return {"forward": f / full_f, "backward": b / full_b}
 
 
-def operations_of_factors() -> Numbers:
-    thin = nn.Sequential(nn.Linear(512, 8, bias=False), nn.Linear(8, 512, bias=False))
-    return {"B A alone, no base": operations(thin)[0] / operations(square())[0]}
-
-
 class Operands(TorchDispatchMode):
     """Notes how many bits the numbers have that are multiplied."""
 
@@ -173,7 +168,8 @@ def times_less_memory() -> Numbers:
     qlora, films = predicted_bytes(GPTConfig(), rank=8, nf4=True), results("step-films")
     kept = [predicted_activation_bytes(GPTConfig(), 4, 256, rank=rank) for rank in (None, 8)]
     llama = ARCHITECTURES["LLaMA 7B"]
-    seven = [sum(training_bytes(llama, **how).values()) for how in ({}, {"rank": 64, "bits": 4, "checkpointing": True})]
+    ways = ({}, {"rank": 64}, {"rank": 64, "bits": 4})  # full, LoRA, QLoRA: all with checkpointing
+    seven = [sum(training_bytes(llama, checkpointing=True, **how).values()) for how in ways]
     trained = (GRADIENTS, OPTIMIZER)
     return {
         "weights, LoRA": full[BASE] / (lora[BASE] + lora[ADAPTERS]),
@@ -182,7 +178,8 @@ def times_less_memory() -> Numbers:
         "activations": kept[0] / kept[1],
         "a step of our GPT, LoRA": films["none"]["peak"] / films["freeze"]["peak"],
         "a step of our GPT, QLoRA": films["none"]["peak"] / films["freeze, four_bits"]["peak"],
-        "LLaMA 7B, QLoRA, checkpointing": seven[0] / seven[1],
+        "LLaMA 7B, LoRA": seven[0] / seven[1],
+        "LLaMA 7B, QLoRA": seven[0] / seven[2],
     }
 
 
@@ -223,14 +220,14 @@ def gradients() -> dict[str, Tensor]:
     return {path: layer.weight.grad for path, layer in block_linears(model).items()}
 
 
-def error_ratio(which: str, scaled: float = 1.0, codebook: str = "nf4") -> float:
-    """The error of the chosen weights over that of all: root mean square of W - W', all layers together.
+def errors(which: str, scaled: float = 1.0, codebook: str = "nf4") -> dict[str, float]:
+    """The error of the chosen weights over that of all (`absolute`), and over their own size (`relative`).
 
-    which: `largest` of each block of 64, `next` to it (ranks 2 to 7), or the hundredth with the largest `inputs` or
-    `gradients` (columns of W for inputs). scaled: the columns of large inputs are multiplied by it before rounding, and
-    divided afterwards.
+    which: `largest` of each block of 64, `next` to it (ranks 2 to 7), the `smaller` half of it, `all`, or the hundredth
+    with the largest `inputs` or `gradients` (columns of W for inputs). An error is the root mean square of W - W', all
+    layers together. scaled: columns of large inputs are multiplied by it before rounding, and divided afterwards.
     """
-    chosen_errors, all_errors = [], []
+    parts = {"error": [], "size": [], "all": []}
     inputs = layer_inputs(base(), load_text("speeches").validation)
     for path, layer in block_linears(base()).items():
         W = layer.weight.detach()
@@ -243,12 +240,19 @@ def error_ratio(which: str, scaled: float = 1.0, codebook: str = "nf4") -> float
         chosen = {
             "largest": order == 0,
             "next": (order > 0) & (order < 7),
+            "smaller": order >= 32,
+            "all": order >= 0,
             "inputs": salient.expand_as(W),
             "gradients": weight_gradient >= weight_gradient.flatten().kthvalue(int(0.99 * W.numel())).values,
         }[which]
-        chosen_errors.append(error[chosen])
-        all_errors.append(error.flatten())
-    return (torch.cat(chosen_errors).mean() / torch.cat(all_errors).mean()).sqrt().item()
+        for name, part in (("error", error[chosen]), ("size", W[chosen].square()), ("all", error.flatten())):
+            parts[name].append(part)
+    of_chosen, size, of_all = (torch.cat(part).mean().sqrt().item() for part in parts.values())
+    return {"absolute": of_chosen / of_all, "relative": of_chosen / size}
+
+
+def error_ratio(which: str, **how) -> float:
+    return errors(which, **how)["absolute"]
 
 
 def precision_of_important() -> Numbers:

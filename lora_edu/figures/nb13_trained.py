@@ -5,14 +5,17 @@ experiment gives another number.
 """
 
 import copy
+import math
 from functools import cache
-from statistics import mean
+from statistics import mean, stdev
 
+import numpy as np
 import torch
 
 from lora_edu.experiments import load_results
 from lora_edu.experiments.nb04 import relative_times
-from lora_edu.experiments.nb13 import BEST, RANKS, READING, arm_name, rank_name
+from lora_edu.experiments.nb13 import BEST, RANKS, READING, SIZES, Verses, arm_name, balanced, rank_name, verses
+from lora_edu.experiments.nb13_products import LAYER_TOKENS, STEP_TOKENS, product_name
 from lora_edu.figures import nb09_quality as quality
 from lora_edu.figures import nb10
 from lora_edu.figures.nb02 import best_rates as digit_rates
@@ -22,97 +25,160 @@ from lora_edu.memory.shapes import BASE, CONSTANTS, predicted_bytes
 from lora_edu.qlora import quantize_linears
 
 SEEDS = range(3)
+TOLERANCE = 0.004  # nats a byte; said on the page before any difference is looked at
+CLEAR = 2.6  # standard errors over six books; luck alone passes them once in twenty (Student's t, five degrees)
+Gaps = dict[str, list[float]]  # setting -> one difference a seed, in nats a byte; above 0: the first is worse
 
 
-def spread(values: list[float]) -> float:
-    return max(values) - min(values)
+# --- as good as another method: seed by seed, since seeds share their batches ----------------------------------------
 
 
-def gap_in_spreads(one: list[float], other: list[float]) -> float:
-    """The difference of two means over three seeds, in units of how far the other's own seeds lie apart."""
-    return (mean(one) - mean(other)) / max(spread(other), 1e-9)
+def gaps(one: list[float], other: list[float]) -> list[float]:
+    """The loss of one method minus the other's, seed by seed."""
+    return [a - b for a, b in zip(one, other, strict=True)]
 
 
-def accuracies(model: str, method: str, which: str = "accuracy") -> list[float]:
-    """One for each stored seed, at the method's best rate."""
-    arms, rate = results("verses"), BEST.get((model, method), 0.0)
-    names = [arm_name(model, method, rate, draw=draw) for draw in SEEDS]
-    return [arms[name][which] for name in names if name in arms]
+def means(found: Gaps) -> Numbers:
+    """The mean difference of each setting. Its name says in how many seeds the first method is worse."""
+    return {f"{name} (worse in {sum(d > 0 for d in ds)} of {len(ds)} seeds)": mean(ds) for name, ds in found.items()}
 
 
-def lora_against_full() -> Numbers:
-    """How much worse LoRA ends than full fine-tuning, in spreads of the other's own three seeds.
+def deviation(ds: list[float]) -> float:
+    """A mean difference in standard errors of its own seeds; with three, luck alone passes 4.3 once in twenty."""
+    return mean(ds) / (stdev(ds) / len(ds) ** 0.5)
+
+
+def lora_gaps() -> Gaps:
+    """LoRA minus full fine-tuning, on plays, each at its own rate.
 
     Verses are no case: there the head alone does as well as everything, so that the test could not tell.
     """
-    arms, found = results("qlora-quality"), {}
-    for text in ("20 kB", "all plays"):
-        found[f"{text}, rank 8"] = gap_in_spreads(*(quality.at_best(arms, m, text) for m in ("lora", "full")))
+    arms = results("qlora-quality")
+    found = {
+        f"{text}, rank 8": gaps(*(quality.at_best(arms, m, text) for m in ("lora", "full")))
+        for text in ("20 kB", "all plays")
+    }
     ranks = quality.by_rank(arms)
-    for other in ("everything", "the same matrices, in full"):
-        found[f"all plays, rank 64 against {other}"] = gap_in_spreads(ranks["LoRA, rank 64"], ranks[other])
+    for other, name in (("everything", "everything"), ("the same matrices, in full", "the same matrices")):
+        found[f"all plays, rank 64 against {name}"] = gaps(ranks["LoRA, rank 64"], ranks[other])
     return found
 
 
-def untrained_against_full() -> Numbers:
-    """The same of the base as it is."""
-    arms = results("qlora-quality")
-    before, full = (quality.at_best(arms, "full", "all plays", which) for which in ("before", "after"))
-    return {"not trained": gap_in_spreads(before, full)}
-
-
-def qlora_against_lora() -> Numbers:
-    """How much worse QLoRA ends than LoRA, in spreads of LoRA's own three seeds."""
+def qlora_gaps() -> Gaps:
+    """QLoRA minus LoRA: on the text that was learned, and on the addresses that the base knew."""
     arms, found = results("qlora-quality"), {}
     for text in ("20 kB", "all plays"):
         for which, name in (("after", "learned"), ("addresses", "kept")):
-            found[f"{text}, {name}"] = gap_in_spreads(
-                *(quality.at_best(arms, m, text, which) for m in ("qlora", "lora"))
-            )
+            found[f"{text}, {name}"] = gaps(*(quality.at_best(arms, m, text, which) for m in ("qlora", "lora")))
     return found
 
 
-def noise_left(kinds: tuple[str, ...] = ("NF4", "noise", "4 x noise", "NF2")) -> Numbers:
-    """The loss that a damaged base still costs after training, in spreads of the undamaged base's seeds."""
+def lora_against_full() -> Numbers:
+    return means(lora_gaps())
+
+
+def two_that_match() -> Numbers:
+    """The same measure where two methods do end alike: QLoRA and LoRA, on plays."""
+    return means({"QLoRA against LoRA, all plays": qlora_gaps()["all plays, learned"]})
+
+
+def qlora_against_lora() -> Numbers:
+    return means(qlora_gaps())
+
+
+def noise_left(kinds: tuple[str, ...] = ("NF4", "noise", "4 x noise")) -> Numbers:
+    """The loss that a damaged base still costs after training, in nats a byte, seed by seed against the whole base."""
+    found = quality.recovery(results("qlora-quality"))
+    return means({kind: found[kind][1] for kind in kinds})
+
+
+def rounding_alone(text: str) -> float:
+    """What NF4 costs the base before any training, in nats a byte. text: `after` (plays) or `addresses`."""
     arms = results("qlora-quality")
-    unit = spread(quality.at_best(arms, "lora", "all plays"))
-    return {kind: mean(quality.recovery(arms)[kind][1]) / unit for kind in kinds}
+    return arms["nf4, not trained"][text] - arms["lora, not trained"][text]
+
+
+# --- the task with an accuracy ---------------------------------------------------------------------------------------
+
+
+def by_seed(model: str, method: str, which: str = "accuracy") -> dict:
+    """Seed -> what is stored, at the method's best rate. Seeds that were not run are left out."""
+    arms, rate = results("verses"), BEST.get((model, method), 0.0)
+    names = {draw: arm_name(model, method, rate, draw=draw) for draw in SEEDS}
+    return {draw: arms[name][which] for draw, name in names.items() if name in arms}
+
+
+def accuracies(model: str, method: str, which: str = "accuracy") -> list:
+    """The same as a list."""
+    return list(by_seed(model, method, which).values())
+
+
+def right(model: str, method: str, draw: int = 0) -> np.ndarray:
+    """(verses,) of the test: 1 where the answer was right, else 0."""
+    return np.array([int(r) for r in by_seed(model, method, "right")[draw]])
+
+
+@cache
+def test_of(model: str) -> Verses:
+    """The verses that a model is tested on: the same for each method and seed."""
+    return balanced(verses()[1], SIZES[model]["tested"], seed=0)
+
+
+def over_books(differences: np.ndarray, model: str) -> tuple[float, float]:
+    """The mean of one number a verse, and its standard error if books are the independent draws and verses are not."""
+    books = test_of(model).books.numpy()
+    strays = [(differences - differences.mean())[books == book].sum() for book in np.unique(books)]
+    k = len(strays)
+    return float(differences.mean()), (k / (k - 1) * np.square(strays).sum()) ** 0.5 / len(differences)
+
+
+def by_books(differences: np.ndarray, model: str) -> float:
+    """That mean in its standard errors."""
+    average, error = over_books(differences, model)
+    return average / error
+
+
+def above_rival(model: str, method: str, rival: str | None) -> tuple[float, float]:
+    """An accuracy above a rival's, verse by verse in the mean over their common seeds, and its error over books.
+
+    rival: None for the larger class, which is right in one half.
+    """
+    seeds = set(by_seed(model, method)) & set(by_seed(model, rival or method))
+    ds = [right(model, method, draw) - (right(model, rival, draw) if rival else 0.5) for draw in sorted(seeds)]
+    return over_books(np.mean(ds, axis=0), model)
 
 
 def above_rivals() -> Numbers:
-    """LoRA's accuracy above a rival's, in standard errors of one test. Rivals: the larger class, a bag of words."""
-    found = {}
-    for model in READING:
-        n = len(accuracies(model, "lora", "right")[0])
-        for rival, bar in (("the larger class", 0.5), ("a bag of words", mean(accuracies(model, "words")))):
-            error = (bar * (1 - bar) / n) ** 0.5
-            found[f"{model}, above {rival}"] = (mean(accuracies(model, "lora")) - bar) / error
-    return found
+    """LoRA above its rivals, in standard errors: the larger class, and a bag of words."""
+    rivals = {"the larger class": None, "a bag of words": "words"}
+    found = {f"{model}, above {name}": above_rival(model, "lora", m) for model in READING for name, m in rivals.items()}
+    return {name: average / error for name, (average, error) in found.items()}
 
 
 def words_above_majority() -> Numbers:
     """The same of a bag of words, above the larger class."""
-    n = len(accuracies("gpt", "words", "right")[0])
-    return {"a bag of words above the larger class": (mean(accuracies("gpt", "words")) - 0.5) / (0.25 / n) ** 0.5}
+    average, error = above_rival("gpt", "words", None)
+    return {"a bag of words above the larger class": average / error}
 
 
-def gains(model: str, rank: int, own_rate: bool) -> list[float]:
-    """The fall of the loss, one for each stored seed; own_rate: at the best of the rates that seed 0 tried."""
+# --- rank and size ---------------------------------------------------------------------------------------------------
+
+
+def gains(model: str, rank: int, own_rate: bool = False, times: float = 1.0) -> dict[int, float]:
+    """Seed -> the fall of the loss; own_rate: at the best of the rates that seed 0 tried; times: at one other rate."""
     arms = results("rank-and-size")
-    found = {
-        name: arm["before"] - arm["after"] for name, arm in arms.items() if name.startswith(f"{model}, rank {rank},")
-    }
+    fall = {name: arm["before"] - arm["after"] for name, arm in arms.items()}
     if own_rate:
-        return [max(gain for name, gain in found.items() if name.endswith("seed 0"))]
-    names = [rank_name(model, rank, draw=draw) for draw in SEEDS]
-    return [found[name] for name in names if name in found]
+        return {0: max(fall[name] for name in fall if name.startswith(f"{model}, rank {rank},") and "seed 0" in name)}
+    names = {draw: rank_name(model, rank, times, draw) for draw in SEEDS}
+    return {draw: fall[name] for draw, name in names.items() if name in fall}
 
 
-def kept_share(model: str, rank: int, own_rate: bool = False) -> list[float]:
-    """The gain of a rank as a share of the best rank's, for each seed."""
-    best = max(RANKS, key=lambda r: mean(gains(model, r, own_rate)))
-    pairs = zip(*(gains(model, r, own_rate) for r in (rank, best)), strict=False)
-    return [one / most for one, most in pairs]
+def kept_share(model: str, rank: int, own_rate: bool = False, of: int | None = None, times: float = 1.0) -> list[float]:
+    """The gain of a rank as a share of another's, for each seed that has both. of: None for the best rank's."""
+    found = {r: gains(model, r, own_rate, times) for r in RANKS}
+    most = found[of or max(RANKS, key=lambda r: mean(found[r].values()))]
+    return [gain / most[draw] for draw, gain in found[rank].items() if draw in most]
 
 
 def searched(model: str) -> bool:
@@ -122,18 +188,26 @@ def searched(model: str) -> bool:
 
 
 def lost_in_the_larger() -> Numbers:
-    """How much more of the best rank's gain a rank loses in the larger model (135M) than in the smaller one (3.4M)."""
-    ways = {"one rate for all ranks": False} | ({"each its own rate": True} if all(map(searched, READING)) else {})
+    """How much more of a larger rank's gain a rank loses in the larger model (135M) than in the smaller one (3.4M).
+
+    Of which larger rank? The sign depends on it, so each is a setting.
+    """
+    pairs = [(1, 8), (1, 64), (8, 64), (1, None)]
     return {
-        f"rank {rank}, {how}": mean(kept_share("gpt", rank, own)) - mean(kept_share("smollm2", rank, own))
-        for how, own in ways.items()
-        for rank in RANKS[:-1]
+        f"rank {rank} against {f'rank {of}' if of else 'the best'}": (
+            mean(kept_share("gpt", rank, of=of)) - mean(kept_share("smollm2", rank, of=of))
+        )
+        for rank, of in pairs
     }
 
 
-def lost_by_rank() -> Numbers:
-    """What rank 1 loses in the smaller model at one rate: the measure does see a rank that is too small."""
-    return {"rank 1 against the best, one model": 1 - mean(kept_share("gpt", 1))}
+def lost_at_a_lower_rate(times: float = 0.33) -> Numbers:
+    """The same difference within one model, between its rate and a third of it: nothing but the rate is another."""
+    own, lower = ({rank: gains("gpt", rank, times=t)[0] for rank in RANKS} for t in (1.0, times))
+    return {"rank 1 against rank 64, one model, two rates": own[1] / own[64] - lower[1] / lower[64]}
+
+
+# --- learning rates --------------------------------------------------------------------------------------------------
 
 
 def best_rate_moves(recipe: str = "alpha = 2r") -> Numbers:
@@ -147,6 +221,21 @@ def best_rate_moves(recipe: str = "alpha = 2r") -> Numbers:
     return found | {"our GPT, Adam, ranks 1 to 64": best[64] / best[1]}
 
 
+def best_rate_moves_at_a_fixed_alpha() -> Numbers:
+    """The same with alpha = 8 at each rank, where the update of the larger rank is scaled down."""
+    return {"digits, plain descent, alpha = 8": next(iter(best_rate_moves("alpha = 16").values()))}
+
+
+def as_good_rates(losses: dict[float, float]) -> list[float]:
+    """The rates whose loss lies within the tolerance of the lowest one."""
+    return [lr for lr, loss in losses.items() if loss <= min(losses.values()) + TOLERANCE]
+
+
+def losses_at(way: str) -> dict[float, float]:
+    """Rate -> loss on all plays with seed 0."""
+    return {run.lr: run.plays for run in nb10.of_way(nb10.all_runs(), way) if run.seed == 0}
+
+
 def rate_over_full() -> Numbers:
     """LoRA's best rate over full fine-tuning's, with alpha = 2r."""
     arms, runs = results("qlora-quality"), nb10.all_runs()
@@ -156,9 +245,43 @@ def rate_over_full() -> Numbers:
     return {f"all plays, rank {rank}": lr / full for rank, lr in sorted(by_rank.items())} | {"20 kB, rank 8": few}
 
 
+def rates_as_good() -> list[Numbers]:
+    """The same with other rates that are as good: for each of full's, LoRA's nearest to ten times it, and farthest."""
+    arms = results("qlora-quality")
+    few = [as_good_rates(quality.sweep(arms, method, "20 kB")) for method in ("full", "lora")]
+    ranks = sorted(nb10.best_rates(nb10.all_runs())["alpha = 2r"])
+    tried = {f"all plays, rank {rank}": as_good_rates(losses_at(f"lora r{rank}")) for rank in ranks}
+
+    def from_ten(multiple: float) -> float:
+        return abs(math.log(multiple / 10))
+
+    return [
+        {name: pick((lr / full for lr in lrs), key=from_ten) for name, lrs in tried.items()}
+        | {"20 kB, rank 8": pick((lora / whole for whole in few[0] for lora in few[1]), key=from_ten)}
+        for full in as_good_rates(losses_at("full"))
+        for pick in (min, max)
+    ]
+
+
 def one_rate_for_both() -> Numbers:
     rate = nb10.best_rate(nb10.all_runs(), "full")
     return {"full's own rate": rate / rate}
+
+
+# --- times -----------------------------------------------------------------------------------------------------------
+
+
+def products_over_float32(kind: str = "NF4") -> Numbers:
+    """The time of a layer, and of a training step, over that in float32; stored, of one processor."""
+    arms = results("product-times")
+    names = [product_name("layer", n) for n in LAYER_TOKENS] + [product_name("step", n) for n in STEP_TOKENS]
+    return {f"{name}, {kind}": arms[name][kind] for name in names if kind in arms[name]}
+
+
+def integers_over_float32() -> Numbers:
+    """The same of a product that really is of 8-bit integers, the rounding of its input included."""
+    name = product_name("layer", LAYER_TOKENS[1])
+    return {f"{name}, int8": results("product-times")[name]["int8"]}
 
 
 # --- a small device --------------------------------------------------------------------------------------------------
