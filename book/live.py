@@ -12,8 +12,10 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
+from types import ModuleType
 from unittest import mock
 
 import ipywidgets
@@ -59,7 +61,7 @@ def hero(path: Path) -> Hero | None:
     pictures = [
         number for number, cell in code if any("image/png" in output.get("data", {}) for output in cell.outputs)
     ]
-    if not pictures:
+    if not pictures or not _may_explore(path, cells[pictures[0]].source):
         return None
     shown: list = []
     names: dict = {"__name__": "__main__"}
@@ -68,6 +70,17 @@ def hero(path: Path) -> Hero | None:
             if number <= pictures[0]:
                 exec(compile(cell.source, path.name, "exec"), names)
     return Hero(pictures[0], *shown) if shown else None
+
+
+def _pictures(path: Path) -> ModuleType | None:
+    """The notebook's own module of pictures; None for one that has none."""
+    name = f"lora_edu.figures.nb{path.name[:2]}"
+    return import_module(name) if find_spec(name) else None
+
+
+def _may_explore(path: Path, source: str) -> bool:
+    """Can this cell show a slider? Notebook 13 opens with a page of its own, which takes seconds to write."""
+    return "explore(" in source or hasattr(_pictures(path), "explore")
 
 
 @contextlib.contextmanager
@@ -80,10 +93,8 @@ def _explore_replaced(path: Path, shown: list) -> Iterator[None]:
 
     with contextlib.ExitStack() as undo:
         undo.enter_context(mock.patch.object(sliders, "explore", stop))
-        with contextlib.suppress(ModuleNotFoundError):  # notebook 12 has no pictures of its own
-            pictures = import_module(f"lora_edu.figures.nb{path.name[:2]}")
-            if hasattr(pictures, "explore"):
-                undo.enter_context(mock.patch.object(pictures, "explore", stop))
+        if hasattr(_pictures(path), "explore"):
+            undo.enter_context(mock.patch.object(_pictures(path), "explore", stop))
         yield
 
 

@@ -163,15 +163,19 @@ def _pattern(hatch: str, color: str, width: float) -> str:
 
 def _path_data(path: Path, transform) -> str:
     """The path, each point told from the one before it; transform: to units."""
-    parts, here = [], np.zeros(2, dtype=int)
-    for points, code in path.iter_segments(transform, simplify=True):
+    clean = path.cleaned(transform, remove_nans=True, simplify=True, curves=True)
+    points, codes = np.rint(clean.vertices).astype(int).tolist(), clean.codes.tolist()
+    parts, here, place = [], [0, 0], 0
+    while (code := codes[place]) != Path.STOP:
+        count = Path.NUM_VERTICES_FOR_CODE[code]
         if code == Path.CLOSEPOLY:
             parts.append("Z")
-        elif np.isfinite(points).all():
-            there = np.rint(points).astype(int).reshape(-1, 2)
-            numbers = there if code == Path.MOVETO else there - here
-            parts.append(LETTERS[code] + " ".join(map(str, numbers.flatten())).replace(" -", "-"))
-            here = there[-1]
+        else:
+            x, y = (0, 0) if code == Path.MOVETO else here
+            numbers = " ".join([f"{point[0] - x} {point[1] - y}" for point in points[place : place + count]])
+            parts.append(LETTERS[code] + numbers.replace(" -", "-"))
+            here = points[place + count - 1]
+        place += count
     return "".join(parts) if len(parts) > 1 else ""
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from book import live, pages
 from book.svg import UNIT, SVGRenderer
+from lora_edu.figures import nb13
 from lora_edu.figures.sliders import View
 
 ROOT = Path(__file__).parent.parent
@@ -123,3 +124,17 @@ def test_a_notebook_without_a_slider_at_its_start_stays_as_it_is(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("raise SystemExit")])
     nbformat.write(notebook, tmp_path / "99_none.ipynb")
     assert live.hero(tmp_path / "99_none.ipynb") is None
+
+
+def test_a_page_that_opens_with_no_slider_is_not_run_for_one(monkeypatch):
+    monkeypatch.setattr(nb13, "article", lambda: pytest.fail("seconds of work for nothing"))
+    assert live.hero(ROOT / "notebooks" / "13_claims.ipynb") is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
+def test_each_first_slider_can_be_moved_to_its_ends(path):
+    shown = live.hero(path)
+    assert shown or path.stem.startswith("13")
+    for setting in shown.settings()[:: len(shown.settings()) - 1] if shown else []:
+        assert shown.view.update(**setting)
