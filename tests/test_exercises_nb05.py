@@ -161,3 +161,17 @@ def filled_up(values, size):
 def test_what_is_taken_for_an_absmax_is_named(wrong, sentence):
     with pytest.raises(AssertionError, match=sentence):
         check.block_constants(wrong)
+
+
+def test_a_constant_of_another_origin_is_seen():
+    """Filling up with 1, and dividing by the largest code that occurs, are right for many a tensor."""
+
+    def filled_with_ones(values, block_size):
+        flat = values.flatten()
+        padded = torch.nn.functional.pad(flat, (0, -len(flat) % block_size), value=1.0)
+        return padded.view(-1, block_size).abs().amax(dim=1)
+
+    with pytest.raises(AssertionError, match=r"value=1.0\)`, in line \d+, makes every case right"):
+        check.block_constants(filled_with_ones)
+    with pytest.raises(AssertionError, match="largest code"):
+        check.code_error(lambda v, c, absmax, bits: ((v - c * (absmax / c.abs().max())).norm() / v.norm()).item())

@@ -10,6 +10,8 @@ from itertools import permutations
 ORDER = "Look at the order."
 SIGN = "Look at the sign."
 FACTOR = "Should it multiply, or divide?"
+PRODUCT = "Is it a product of matrices, or of their entries?"
+SUM = "Is it a sum, or a product?"
 ROUNDING = "Look at how it rounds: up, down, to the nearest, or not at all."
 PARENTHESES = "Look at what belongs together: parentheses."
 TOO_MUCH = "Something there is too much."
@@ -33,12 +35,12 @@ MISSING_TERM = "Something is missing there: a term."
 MISSING_FACTOR = "Something is missing there: a factor."
 
 OPERATORS = {
-    ast.Add: [(SIGN, ast.Sub), (FACTOR, ast.Mult)],
+    ast.Add: [(SIGN, ast.Sub), (SUM, ast.Mult)],
     ast.Sub: [(SIGN, ast.Add)],
-    ast.Mult: [(FACTOR, ast.Div), (ORDER, ast.MatMult), (MISSING_TERM, ast.Add)],
+    ast.Mult: [(FACTOR, ast.Div), (PRODUCT, ast.MatMult), (SUM, ast.Add)],
     ast.Div: [(FACTOR, ast.Mult), (ROUNDING, ast.FloorDiv)],
     ast.FloorDiv: [(ROUNDING, ast.Div)],
-    ast.MatMult: [(ORDER, ast.Mult)],
+    ast.MatMult: [(PRODUCT, ast.Mult)],
     ast.Pow: [(ROOT, ast.Mult)],
     ast.Lt: [(LIMIT, ast.LtE), (COMPARISON, ast.Gt), (COMPARISON, ast.GtE)],
     ast.LtE: [(LIMIT, ast.Lt), (COMPARISON, ast.GtE), (COMPARISON, ast.Gt)],
@@ -131,6 +133,8 @@ def local_changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             yield from ((CONDITION, branch) for branch in (body, orelse))
             if isinstance(body, ast.BinOp):
                 yield PARENTHESES, ast.BinOp(body.left, body.op, ast.IfExp(test, body.right, orelse))
+            if isinstance(orelse, ast.BinOp):
+                yield PARENTHESES, ast.BinOp(ast.IfExp(test, body, orelse.left), orelse.op, orelse.right)
         case ast.Slice(lower, upper, step):
             if lower:
                 yield SLICE, ast.Slice(None, upper, step)

@@ -82,13 +82,14 @@ smallest_block = Exercise(
 
 
 def _tensors() -> list[tuple]:
-    """Tensors with block sizes that do not divide them; their largest magnitude sits at the end."""
+    """Tensors with block sizes that do not divide them; their largest magnitude sits at the end. One is tiny."""
     rng = np.random.default_rng(3)
     cases = []
-    for shape, block_size in (((10,), 4), ((3, 5), 4), ((7,), 3), ((4, 6), 8), ((5,), 8)):
+    shapes = (((10,), 4, 1), ((3, 5), 4, 1), ((7,), 3, 1), ((4, 6), 8, 1), ((5,), 8, 1), ((6,), 4, 0.01))
+    for shape, block_size, unit in shapes:
         values = torch.from_numpy(rng.normal(size=shape)).float()
         values.view(-1)[-1] = -5.0
-        cases.append((values, block_size))
+        cases.append((unit * values, block_size))
     return cases
 
 

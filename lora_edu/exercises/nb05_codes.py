@@ -12,15 +12,23 @@ from lora_edu.exercises.mistakes import combinations
 
 
 def _coded() -> list[tuple]:
-    """Values, their integer codes, the absmax and the number of bits; no tensor is square, one has cut-off codes."""
+    """Values, their integer codes, the absmax and the number of bits; no tensor is square.
+
+    One has codes that are cut off, one has none of the largest.
+    """
     rng = np.random.default_rng(1)
     cases = []
-    for shape, bits, turn in (((5, 8), 4, torch.round), ((3, 7), 3, torch.trunc), ((9, 4), 8, torch.round)):
+    kinds = (((5, 8), 4, torch.round), ((3, 7), 3, torch.trunc), ((9, 4), 8, torch.round), ((4, 6), 4, _below_7))
+    for shape, bits, turn in kinds:
         values = torch.from_numpy(rng.normal(0, 2, size=shape)).float()
         absmax = values.abs().max().item()
         codes = turn(values / absmax * (2 ** (bits - 1) - 1)).to(torch.int8)
         cases.append((values, codes, absmax, bits))
     return cases
+
+
+def _below_7(steps: torch.Tensor) -> torch.Tensor:
+    return steps.round().clamp(-6, 6)
 
 
 def _decoded(values, codes, absmax, bits, turn):

@@ -89,7 +89,7 @@ def _about_the_move(result, trip, W):
     if trip.name == "NF4" and got is not None and 0 < abs(got) < 1e-2:
         return (
             f"{trip.name} leaves on the second trip exactly what the first one left, and yours is {describe(result)}: "
-            "something rounds or changes the weight between the trips."
+            "something is rounded between the trips, or this is not the norm of the move."
         )
     if trip.name == "NF4":
         return (

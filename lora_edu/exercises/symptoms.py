@@ -109,7 +109,7 @@ def _same_shape(pairs: list) -> str | None:
 def _first_digits(pairs: list) -> str | None:
     """Right up to a thousandth of the largest number: float16, or digits that were cut off."""
     if all(np.abs(g - e).max(initial=0) <= 1e-3 * np.abs(e).max(initial=0) for g, e in pairs):
-        return "the first digits are right: something is rounded on the way, or computed in 16 bits."
+        return "the first digits are right, no more: a small part differs, or something is rounded, as 16 bits do."
     return None
 
 
