@@ -1,12 +1,15 @@
 """The book's pages: what is made of a notebook. Building the whole takes longer and is left to `make book`."""
 
 import re
+from html import unescape
 from pathlib import Path
 
+import nbformat
 import pytest
 from nbformat.v4 import new_output
 
 from book import conf, pages
+from lora_edu.setup.report import mathml
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -106,3 +109,13 @@ def test_every_table_of_an_output_says_the_heads_of_its_rows():
             assert rows and all('scope=\\"row\\"' in row for row in rows), f"{path.name}: {table[:200]}"
             tables += 1
     assert tables > 60
+
+
+def test_a_formula_in_a_line_fits_a_phone():
+    """A browser does not break a formula; 26 letters fit 360 pixels, 31 did not."""
+    for path in NOTEBOOKS:
+        text = "\n\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown")
+        text = re.sub(r"```.*?```|`[^`]*`|\$\$.*?\$\$", "", text, flags=re.S)
+        for formula in set(re.findall(r"(?<!\\)\$((?:[^$\n]|\n(?!\n))+?)(?<!\\)\$", text)):
+            letters = unescape(re.sub(r"<[^>]*>|\s", "", mathml(formula)))
+            assert len(letters) <= 28, f"{path.stem}: ${formula}$ may break at a relation, as $a$ $= b$"
