@@ -14,7 +14,7 @@ import torch
 from classroom import folders, judge, proof
 from classroom.expecting import task_expectations
 from classroom.sandbox import SubmissionError
-from classroom.solutions import Solutions, Wrong
+from classroom.solutions import Solutions, Wrong, load_solutions
 from lora_edu.assignments import checking, core, observing, verdict
 from lora_edu.assignments.core import Assignment, Constants, Task
 from lora_edu.exercises import comparing, grading
@@ -155,6 +155,28 @@ def test_an_error_in_one_part_costs_that_part_alone():
     seen = observing.observe_case(task, None, lambda x: 3 * x, (np.ones(2),))
     assert seen["type"]["error"] == "ZeroDivisionError" and seen["manners"] == "good"
     assert seen["value"] == {"shape": [2], "values": [3.0, 3.0]}
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "answer", "message"),
+    [
+        (
+            "a1_lora_numpy",
+            "1.2",
+            lambda M, r: (np.ones((len(M), r)), np.ones((r, M.shape[1]))),
+            "cannot be used: ValueError",
+        ),
+        ("a1_lora_numpy", "1.2", lambda M, r: np.ones(r) @ M @ M @ M, "your answer stopped with ValueError"),
+        ("a1_lora_numpy", "1.1", lambda M: 1, "rank: expected "),  # one is no share of the energy
+        ("a2_lora_torch", "2.2", lambda *_: None, "nothing was replaced in the model that was given"),
+    ],
+)
+def test_what_stopped_is_the_answer_or_what_looks_at_it(name, number, answer, message):
+    assignment, solutions = core.load(name, "2026a"), load_solutions(name)[number]
+    said = proof.what_the_check_says(
+        assignment, number, lambda c: answer, task_expectations(assignment, number, solutions, "visible")
+    )
+    assert message in said and (message.startswith("your") or "your answer stopped" not in said)
 
 
 def test_manners_alone_earn_nothing():

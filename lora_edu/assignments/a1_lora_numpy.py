@@ -36,8 +36,8 @@ def _with_spectrum(rng, rows, columns, values) -> np.ndarray:
 
 def _rank_cases(c, rng) -> list[tuple]:
     slowly, fast = [8 * 0.85**k for k in range(9)], [10 * 0.6**k for k in range(8)]
-    spectra = [[9, 6, 3, 1.5, 1, 0.5], slowly, [20, 1, 1, 1, 1, 1, 1], [5, 5, 5, 5, 5, 5], fast, [7, 6, 5, 4, 3, 2, 1]]
-    sides = [(9, 7), (12, 10), (7, 9), (10, 6), (8, 11), (9, 8)]
+    spectra = [[9, 6, 3, 1.5, 1, 0.5], slowly, [20, 1, 1, 1, 1, 1, 1], [5] * 22, fast, [7, 6, 5, 4, 3, 2, 1]]
+    sides = [(9, 7), (12, 10), (7, 9), (26, 22), (8, 11), (9, 8)]
     return [
         (_with_spectrum(rng, *shape, [value * rng.uniform(0.97, 1.03) for value in values]),)
         for shape, values in zip(sides, spectra, strict=True)

@@ -10,16 +10,20 @@ import json
 import os
 import signal
 import sys
+import sysconfig
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lora_edu.assignments.core import Assignment, Task, load
+from lora_edu.assignments.verdict import UNUSABLE
 from lora_edu.exercises.comparing import plain
 
 
@@ -119,10 +123,16 @@ def emit(name: str, number: str, answer: Callable, cohort: str) -> None:
     display({MIME: json.dumps(got)}, raw=True)
 
 
+# Where an error can arise without a line of the answer being at work: in the observers, and in what they call.
+OURS = (str(Path(__file__).parent), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), "<frozen")
+
+
 def _named(error: BaseException) -> dict | str:
     if isinstance(error, Complaint):
         return str(error)
-    return {"error": type(error).__name__, "text": str(error)[:200]}
+    places = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = isinstance(error, Exception) and not isinstance(error, NotDone) and all(p.startswith(OURS) for p in places)
+    return {"error": type(error).__name__ + (UNUSABLE if ours else ""), "text": str(error)[:200]}
 
 
 # --- whatever an answer does ------------------------------------------------------------------------------------------

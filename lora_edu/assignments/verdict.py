@@ -8,6 +8,7 @@ from typing import Any
 from lora_edu.exercises.comparing import difference, equal, recognized
 
 ELSEWHERE = "-"  # what is expected of a part in the cases that do not concern it
+UNUSABLE = " of the check"  # behind the name of an error: the answer came back, and could not be looked at
 
 
 def earned(got: list[dict], expected: list[dict], parts: dict[str, float], tolerance: float) -> dict[str, float]:
@@ -79,6 +80,8 @@ def message(got: list[dict], stored: dict, where: tuple[int, str], tolerance: fl
     if _error(value) == "NotDone":
         return place + "not done yet, it returns `...`."
     text = f" ({value['text']})" if _error(value) and value.get("text") else ""
+    if (_error(value) or "").endswith(UNUSABLE):
+        return f"{place}what your answer gave cannot be used: {value['error'].removesuffix(UNUSABLE)}{text}."
     return place + difference(value, expected).removesuffix(".") + text + "."
 
 
