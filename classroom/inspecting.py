@@ -13,7 +13,17 @@ import nbformat
 from classroom.collecting import HANDED_IN
 
 SUSPICIOUS = (
-    *("classroom", "observing", "observation", "verdict", "gradebook", "sqlite", "hidden/", "graders", "solutions/"),
+    *(
+        "classroom",
+        "observing",
+        "observation",
+        "import verdict",
+        "gradebook",
+        "sqlite",
+        "hidden/",
+        "graders",
+        "solutions/",
+    ),
     *("sys.modules", "inspect.", "ctypes", "gc.get", "_getframe", "subprocess", "builtins", "importlib", "os._exit"),
     *("os.system", "socket", "urllib", "monkeypatch", ".dumps =", ".ipynb", "/proc", "peft", "bitsandbytes"),
 )

@@ -13,7 +13,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from classroom import folders, judge, proof, releasing
+from classroom import folders, inspecting, judge, proof, releasing
 from classroom.solutions import has_solutions, load_solutions
 from lora_edu.assignments import core
 
@@ -75,6 +75,11 @@ def test_a_named_mistake_sends_the_student_to_a_place_that_exists(name):
             if wrong.see:
                 start = re.match(r"(notebook \d\d, (section|exercise) |exercise )\d+(\.\d+)?", wrong.see)
                 assert start and start[0] in there, (number, wrong.name, wrong.see)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_right_answers_have_no_suspicious_word(name):
+    assert inspecting.suspicious(classroom_folder.ASSIGNMENTS / "source" / name / f"{name}.ipynb") == []
 
 
 @pytest.mark.parametrize("name", SOURCES)

@@ -108,10 +108,12 @@ def test_outputs_are_text_and_pictures():
         new("display_data", {"image/png": '"><script>x()</script>'}),
         new("stream", name="stdout", text=f"{folders.CLONE}/notebooks \x1b[31mred\x1b[0m"),
         new("error", ename="ValueError", evalue=f"in {sys.prefix}/x", traceback=[CELL, "File checking.py, line 3"]),
+        new("error", ename="WrongAnswer", evalue="a", traceback=["a"]),  # its sentence stands above
     ]
     clean = cleaning.outputs(found)
     assert [output.get("data") for output in clean] == [{"text/plain": "a"}, {"image/png": picture}, None, None]
     assert clean[2].text == ".../notebooks red"
+    assert len(clean) == 4
     assert clean[3].traceback == ["Cell In[4], line 1\n----> check.forward(forward)", "ValueError: in .../x"]
 
 
@@ -148,6 +150,12 @@ def test_no_page_runs_what_a_student_wrote(attack):
     written = re.sub(r'<a href="https?://[^"]*">', "", written)  # an address becomes a link: nothing loads by itself
     assert "<a " not in written and "<img" not in written and "<script" not in written
     assert "\\href" not in written.replace("\\\\href", "")
+
+
+def test_a_page_names_the_exercises_and_wraps_its_lines():
+    body = '<body><a href="#test_dial">Test cell</a> (Score: 2.0 / 4.0)</body>'
+    page = cleaning.page(f"<html><head><title>t</title></head>{body}</html>")
+    assert ">dial</a> (Score: 2.0 / 4.0)" in page and "pre-wrap" in page
 
 
 def test_plain_markdown_stays_what_it_is():
