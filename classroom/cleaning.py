@@ -18,7 +18,10 @@ from classroom import folders
 
 PICTURES = ("image/png", "image/jpeg")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-WRAPPED = "<style>pre {white-space: pre-wrap !important}</style>"  # a sentence is read without moving sideways
+READABLE = """<style>
+pre {white-space: pre-wrap !important; word-break: normal !important; overflow-wrap: anywhere}
+td, th {padding-right: 1em}
+</style>"""
 TAGS = {
     *("a", "b", "blockquote", "br", "code", "div", "em", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "i", "img", "li"),
     *("ol", "p", "pre", "span", "strong", "sub", "sup", "table", "tbody", "td", "th", "thead", "tr", "ul"),
@@ -99,7 +102,7 @@ def page(html: str) -> str:
     inner = re.sub(r'(<a href="#test_(\w+)">)Test cell', r"\1\2", inner)  # the name of the exercise says more
     policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
     return (
-        f'<!DOCTYPE html>\n<html><head><meta charset="utf-8">{policy}<title>{title}</title>{styles}{WRAPPED}</head>\n'
+        f'<!DOCTYPE html>\n<html><head><meta charset="utf-8">{policy}<title>{title}</title>{styles}{READABLE}</head>\n'
         + (f"<body>{inner}</body></html>\n")
     )
 
