@@ -110,6 +110,14 @@ def test_turned_at_random_keeps_the_strengths_alone():
     assert abs((turned * dW).sum() / dW.norm() ** 2) < 0.5
 
 
+def test_spread_keeps_the_norm_and_has_so_many_equal_components():
+    dW = torch.randn(12, 8)
+    for components in (1, 4, 256):  # never more than the matrix has
+        strengths = torch.linalg.svdvals(nb10_spectra.spread(dW, components, torch.Generator().manual_seed(0)))
+        held = min(components, 8)
+        assert torch.allclose(strengths[:held], dW.norm() / held**0.5, atol=1e-4) and strengths[held:].sum() < 1e-4
+
+
 def test_a_planted_intruder_is_found_and_no_other():
     U, V = (torch.linalg.qr(torch.randn(40, 40))[0] for _ in range(2))
     W = (U[:, :20] * torch.linspace(5, 1, 20)) @ V[:, :20].T
@@ -144,4 +152,7 @@ def test_arms_fit_into_json_and_the_layer_is_stored(tiny, tmp_path, monkeypatch)
     both = nb10_spectra.alike(store=path, folder=tmp_path, progress=False)
     assert all(0 <= value <= 1.001 for pair in both.values() for side in pair.values() for row in side for value in row)
     assert (tmp_path / "lora-spectra.safetensors").exists()
-    json.dumps([one, both])
+    controls = nb10_spectra.spectra_arm("lora r8", control=True), nb10_spectra.spectra_arm(control=True)
+    assert set(controls[0]["intruders"]) == {"1", "8", "64", "256"} and controls[0]["norm"] == one["norm"]
+    assert set(controls[1]["blocks, blocks"]) == {"output", "input"}
+    json.dumps([one, both, controls])

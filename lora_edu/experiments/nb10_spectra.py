@@ -7,6 +7,10 @@ A run trains the base as `nb10` does, at the best rate of its way, and takes eve
     amplification   how much of W lies in the directions of dW (section 7.3 of the LoRA paper)
     intruders       strong directions of W' that W does not have (Shuttleworth et al. 2024, arXiv 2410.21228): how many
                     there are, and what both losses do when they are scaled down, beside other cuts of the same norm
+
+Two controls have arms of their own. `random beside` counts the intruders of random matrices as large as the updates,
+their norm spread over few components or many; `alike, no start` compares what two runs read once the random start of A
+is taken out.
 """
 
 import functools
@@ -77,7 +81,7 @@ def anatomy(
     }
     result["intruders"] = {
         str(times): [count(weights, {path: times * dW for path, dW in side.items()}) for side in (updates, turned)]
-        for times in (0.5, 1, 2)
+        for times in TIMES
     }  # of the updates, and of the same updates turned at random
     if cuts:
         result["cuts"] = cut_losses(base, weights, updates)
@@ -145,6 +149,29 @@ def new_directions(W: Tensor, dW: Tensor, strongest: int = 10, old: float = 0.5)
     """How many of the strongest left singular vectors of W + dW have no cosine of `old` to any of W."""
     own, U = (torch.linalg.svd(M, full_matrices=False)[0] for M in (W, W + dW))
     return int(((U[:, :strongest].T @ own).abs().amax(dim=1) < old).sum())
+
+
+TIMES = (0.5, 1, 2)  # the sizes of an update at which intruders are counted
+SPREADS = (1, 8, 64, 256)  # over how many components of equal strength a random matrix spreads its norm
+
+
+def beside_random(way: str, *, repeat: int = 0, seed: int = 0, folder=None, progress: bool = True) -> dict:
+    """The intruders of random matrices with the norm of each update of a run, by how many components they have."""
+    weights, updates = block_weights(load_base("laptop", device="cpu")), trained(way, seed + repeat)[0]
+    generator = torch.Generator().manual_seed(seed + repeat)
+    found: dict[str, dict] = {"norm": _norm(updates, weights), "intruders": {}}
+    for count_of in SPREADS:
+        drawn = {path: spread(dW, count_of, generator) for path, dW in updates.items()}
+        found["intruders"][str(count_of)] = {
+            str(times): count(weights, {path: times * matrix for path, matrix in drawn.items()}) for times in TIMES
+        }
+    return found
+
+
+def spread(like: Tensor, components: int, generator: torch.Generator) -> Tensor:
+    """A matrix of the norm of another one, in random directions, with so many components of equal strength."""
+    left, right = (random_directions(side, min(components, *like.shape), generator) for side in like.shape)
+    return like.norm() * left @ right.T / left.shape[1] ** 0.5
 
 
 CUTS = (0.1, 0.25, 0.5)  # shares of an intruder that are taken away
@@ -240,6 +267,18 @@ def alike(*, repeat: int = 0, store: str = "", seed: int = 0, folder=None, progr
     return found
 
 
+def alike_without_start(*, repeat: int = 0, seed: int = 0, folder=None, progress: bool = True) -> dict:
+    """As `alike`, with no random start on either side: of A minus its start, and of the block matrices in full."""
+    here, there = seed + repeat, (seed + repeat + 1) % 3
+    moved = []
+    for way, of in (("lora r8", here), ("lora r64", there)):
+        starts, ends = untrained_factors(way, of), factors_A(trained(way, of)[1])
+        moved.append({path: ends[path] - starts[path] for path in starts})
+    one, other = (trained("blocks", of)[0] for of in (here, there))
+    in_full = {side: _mean_grid(one, other, k) for k, side in ((0, "output"), (2, "input"))}
+    return {"r8, r64": {"A minus its start": _mean_grid(*moved, 2)}, "blocks, blocks": in_full}
+
+
 def _store(path: str, runs: dict[str, tuple[Updates, Updates]], folder: Path) -> None:
     kept = {}
     for name, (updates, factors) in runs.items():
@@ -265,8 +304,10 @@ def _directions(matrix: Tensor, side: int) -> Tensor:
     return U if side == 0 else Vt.T
 
 
-def spectra_arm(way: str = "", **options) -> dict:
-    """An arm of the experiment: one run taken apart, or, without a way, two seeds compared."""
+def spectra_arm(way: str = "", control: bool = False, **options) -> dict:
+    """An arm of the experiment: one run taken apart, or, without a way, two seeds compared; or its control."""
+    if control:
+        return beside_random(way, **options) if way else alike_without_start(**options)
     return anatomy(way, **options) if way else alike(**options)
 
 
@@ -278,4 +319,10 @@ SPECTRA_ARMS = {
         for seed in SEEDS
     },
     **{f"alike, seed {seed}": {"repeat": seed} | ({"store": STORED_LAYER} if seed == 0 else {}) for seed in SEEDS},
+    **{
+        f"random beside {way}, seed {seed}": {"way": way, "repeat": seed, "control": True}
+        for way in ("lora r8", "lora r64", "blocks")
+        for seed in SEEDS
+    },
+    **{f"alike, no start, seed {seed}": {"repeat": seed, "control": True} for seed in SEEDS},
 }

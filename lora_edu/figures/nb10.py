@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from lora_edu.experiments import load_results
-from lora_edu.experiments.nb10 import DIALED, PLACES, SCALINGS, SEEDS, rank_way
+from lora_edu.experiments.nb10 import PLACES, SCALINGS, rank_way
 from lora_edu.figures.plots import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED
 from lora_edu.figures.sliders import View, explore
 
@@ -80,6 +80,16 @@ def best_rate(runs: Iterable[Run], way: str) -> float:
     return min((run for run in of_way(runs, way) if run.seed == 0), key=lambda run: run.plays).lr
 
 
+TIE = 0.01  # nats: a difference between two rates moves by less from seed to seed (a test holds it)
+
+
+def tied(runs: Iterable[Run], way: str) -> list[float]:
+    """The rates that may be the best: with seed 0 their loss on plays lies within `TIE` of the lowest."""
+    runs = [run for run in of_way(runs, way) if run.seed == 0]
+    lowest = min(run.plays for run in runs)
+    return sorted({run.lr for run in runs if run.plays < lowest + TIE})
+
+
 def at_best(runs: Iterable[Run], way: str) -> list[Run]:
     """The runs of a way at its own best rate, one for each seed."""
     runs = of_way(runs, way)
@@ -99,40 +109,10 @@ def forgotten_at(points: np.ndarray, learned: float) -> float:
     return float(np.interp(learned, x, y)) if x[0] <= learned <= x[-1] else float("nan")
 
 
-def extra(runs: Iterable[Run], way: str, other: str) -> list[float]:
-    """How much more each run of a way forgets than another way does at equal learning with the same seed, in nats.
-
-    Runs at rates up to the best one count, where the other way has runs on both sides.
-    """
-    runs = list(runs)
-    chosen = [run for run in of_way(runs, way) if run.lr <= best_rate(runs, way)]
-    gaps = [run.forgotten - forgotten_at(front(runs, other, run.seed), run.learned) for run in chosen]
-    return [gap for gap in gaps if not np.isnan(gap)] if way != other else []
-
-
-def dialed(way: str) -> np.ndarray:
-    """(n, 2): learned and forgotten of the best run of a way, turned down by the dial, means over seeds; 0 first."""
-    arms = load_results("lora-price")["arms"]
-    plays, addresses = base_losses()
-    lines = []
-    for seed in SEEDS:
-        if arm := arms.get(f"dial of {way}, seed {seed}"):
-            turned = sorted((float(share), losses) for share, losses in arm["dial"].items())
-            points = [losses for _, losses in turned] + [[arm["plays"], arm["addresses"]]]
-            lines.append([(0.0, 0.0), *((plays - one, other - addresses) for one, other in points)])
-    return np.mean(lines, axis=0) if lines else np.empty((0, 2))
-
-
-def dial_gaps(way: str) -> list[tuple[float, float]]:
-    """(learned, how much more a way forgets there than full), at each point of full's dial that the way reaches."""
-    points = dialed(way)
-    gaps = [(learned, forgotten_at(points, learned) - forgotten) for learned, forgotten in dialed("full")[1:]]
-    return [(float(learned), float(gap)) for learned, gap in gaps if not np.isnan(gap)]
-
-
-def spread(gaps: list[float]) -> str:
-    """The smallest and the largest of some numbers, and how many there are."""
-    return f"{min(gaps):+.3f} to {max(gaps):+.3f} ({len(gaps)} runs)" if gaps else "-"
+def two_best(runs: Iterable[Run], ways: Iterable[str]) -> dict[str, float]:
+    """How far apart the losses of each way's two best rates are, with seed 0."""
+    losses = {way: sorted(run.plays for run in of_way(runs, way) if run.seed == 0) for way in ways}
+    return {way: some[1] - some[0] for way, some in losses.items()}
 
 
 # --- the cloud: the slider of the first screen -----------------------------------------------------------------------
@@ -220,11 +200,12 @@ def places_figure(runs: list[Run]) -> Drawn:
     axes.text(1.02, -1, "GPT-3, %", fontsize=10, color=GRAY, transform=axes.get_yaxis_transform())
     axes.set(xlim=(1.76, 2.46), ylim=(len(places) - 0.5, -1.4))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title("One budget: the MLP's down beats all of attention, queries lose", fontsize=12, loc="left")
-    named = "; ".join(f"{way} {loss:.3f}" for way, loss in means.items())
+    axes.set_title("One budget: the MLP's down beats all of attention", fontsize=12, loc="left")
+    named = "; ".join(f"{way} {loss:.3f} ({len(at_best(runs, way))})" for way, loss in means.items())
     return figure, (
-        f"Loss on plays under one budget, mean over seeds: {named}. A row for a place, a mark for a seed: squares "
-        "for attention, diamonds where the MLP takes part; at the right the paper's accuracies on WikiSQL and MNLI."
+        f"Loss on plays under one budget, mean over seeds (their number): {named}. A row for a place, a mark "
+        "for a seed: squares for attention, diamonds where the MLP takes part; "
+        "at the right the paper's accuracies on WikiSQL and MNLI."
     )
 
 
@@ -251,17 +232,23 @@ def ranks_figure(runs: list[Run]) -> Drawn:
     losses.set_xticks(RANKS, [str(rank) for rank in RANKS])
     losses.set_title("Each rank at its own best rate", fontsize=11, loc="left")
     found = best_rates(runs)
-    for (name, chosen), (color, style) in zip(found.items(), ((ORANGE, "-s"), (BLUE, "--o"), (RED, ":v")), strict=True):
+    looks = ((ORANGE, "-s", 1.0), (BLUE, "--o", 1.08), (RED, ":v", 0.93))
+    for (name, chosen), (color, style, aside) in zip(found.items(), looks, strict=True):
         ranks = sorted(chosen)
         if ranks == [8]:  # not swept
             continue
-        rates.plot(ranks, [chosen[rank] for rank in ranks], style, color=color, lw=2, ms=7)
+        at = [rank * aside for rank in ranks]
+        rates.plot(at, [chosen[rank] for rank in ranks], style, color=color, lw=2, ms=7)
+        for rank, x in zip(ranks, at, strict=True):
+            ends = tied(runs, _swept(rank, name))
+            rates.plot([x, x], [ends[0], ends[-1]], color=color, lw=6, alpha=0.3, solid_capstyle="round")
         how = {"textcoords": "offset points", "va": "center", "color": color, "fontsize": 10}
-        rates.annotate(name, (ranks[-1], chosen[ranks[-1]]), (8, 0), **how)
-    full = best_rate(runs, "full")
+        rates.annotate(name, (at[-1], chosen[ranks[-1]]), (8, 0), **how)
+    full = tied(runs, "full")
     for times, label in ((1, "full's best"), (10, "ten times that")):
-        rates.axhline(times * full, color=GREEN, lw=1.4, ls=(0, (5, 2)))
-        rates.text(850, times * full * 1.06, label, color=GREEN, fontsize=9, ha="right")
+        rates.axhspan(times * full[0], times * full[-1], color=GREEN, alpha=0.15, lw=0)
+        rates.axhline(times * best_rate(runs, "full"), color=GREEN, lw=1.4, ls=(0, (5, 2)))
+        rates.text(850, times * best_rate(runs, "full") * 1.06, label, color=GREEN, fontsize=9, ha="right")
     rates.set(
         xscale="log", yscale="log", xlabel="rank", ylabel="best learning rate", xlim=(0.8, 900), ylim=(8e-4, 5e-2)
     )
@@ -270,12 +257,13 @@ def ranks_figure(runs: list[Run]) -> Drawn:
     for axes in (losses, rates):
         axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
-    rates.set_title("With alpha fixed, one rate suits every rank", fontsize=11, loc="left")
+    rates.set_title("At s = 2 the best rate falls with the rank; bars: ties", fontsize=11, loc="left")
     listed = "; ".join(f"{name} {loss:.3f}" for name, loss in means.items())
     tuned = "; ".join(f"{name}: {chosen[min(chosen)]:g} to {chosen[max(chosen)]:g}" for name, chosen in found.items())
     return figure, (
         f"Loss falls with the rank and ends near full training of the same matrices: {listed}. Right, the best rate by "
-        f"rank, beside full's, {full:g}, and ten times that; from rank 1 to 64 {tuned}."
+        f"rank, bars over rates within {TIE:g} nats, beside full's, {full[0]:g} to {full[-1]:g}, and ten times that; "
+        f"from rank 1 to 64 {tuned}."
     )
 
 
@@ -290,35 +278,26 @@ def best_rates(runs: list[Run]) -> dict[str, dict[int, float]]:
     return found
 
 
-# --- the price -------------------------------------------------------------------------------------------------------
+def multiples(runs: list[Run]) -> dict[int, str]:
+    """Rank -> LoRA's best rate at s = 2 over full's, from the lowest to the highest that ties of either allow."""
+    full, found = tied(runs, "full"), {}
+    for rank in best_rates(runs)["alpha = 2r"]:
+        ours = tied(runs, rank_way("lora", rank))
+        low, high = ours[0] / full[-1], ours[-1] / full[0]
+        found[rank] = f"{low:g} to {high:g}" if low < high else f"{low:g}"
+    return found
 
 
-LOOKS = {
-    "lora r1": (ORANGE, ":s", "LoRA, rank 1"),
-    "lora r8": (ORANGE, "--s", "LoRA, rank 8"),
-    "lora r64": (ORANGE, "-s", "LoRA, rank 64"),
-    "qlora r8": (BLUE, "-.D", "QLoRA, rank 8"),
-    "blocks": (PURPLE, "-D", "the same matrices, in full"),
-    "full": (GREEN, "--^", "everything, in full"),
-}
+def regret(runs: list[Run], lr: float) -> dict[str, dict[int, float]]:
+    """Scaling -> rank -> what one rate for every rank costs: nats above the scaling's own best rate at that rank."""
+    found: dict[str, dict[int, float]] = {}
+    for scaling in SCALINGS:
+        for rank in (1, 8, 64):
+            here = {run.lr: run.plays for run in of_way(runs, _swept(rank, scaling)) if run.seed == 0}
+            found.setdefault(scaling, {})[rank] = here[lr] - min(here.values())
+    return found
 
 
-def price_figure(runs: list[Run]) -> Drawn:
-    """Forgotten against learned. Left: each way through its rates up to the best. Right: its best run, turned down."""
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.3), layout="constrained", sharey=True)
-    for way, (color, style, label) in LOOKS.items():
-        panels[0].plot(*front(runs, way).T, style, color=color, lw=2, ms=5, label=label)
-        if way in DIALED:
-            panels[1].plot(*dialed(way).T, style, color=color, lw=2, ms=5, label=label)
-    panels[0].set_ylabel("forgotten: nats per byte lost on addresses")
-    panels[0].legend(frameon=False, fontsize=9, loc="upper left")
-    for axes, title in zip(panels, ("by the rate: full lies lowest", "by the dial: nearly one line"), strict=True):
-        axes.set(xlabel="learned: nats per byte won on plays", xlim=(0.55, 1.13), ylim=(0, 0.47))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(title, fontsize=11, loc="left")
-    gaps = spread([gap for learned, gap in dial_gaps("lora r8") if learned < 0.97])
-    return figure, (
-        "Turned down by a smaller rate, full fine-tuning forgets least at equal learning; by the dial all lie close: "
-        f"rank 8 {gaps} beside full. Two panels, forgotten against learned, a line for each way; points are rates, or "
-        "settings of the dial."
-    )
+def _swept(rank: int, scaling: str) -> str:
+    """The name of the runs at one rank and scaling: at rank 8 all scalings are one."""
+    return rank_way("lora", rank, "alpha = 2r" if rank == 8 else scaling)

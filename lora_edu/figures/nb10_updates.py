@@ -22,9 +22,9 @@ def stored_layer() -> dict[str, Tensor]:
     return found | {"W": load_base("laptop", device="cpu").get_submodule(STORED_LAYER).weight.detach()}
 
 
-def mean_grid(arms: dict, pair: str, side: str) -> np.ndarray:
+def mean_grid(arms: dict, pair: str, side: str, experiment: str = "alike") -> np.ndarray:
     """(4, 7): similarity of 1, 2, 4, 8 directions with 1 to 64, the mean over layers and seeds."""
-    return np.mean([run[pair][side] for run in of_seeds(arms, "alike")], axis=0)
+    return np.mean([run[pair][side] for run in of_seeds(arms, experiment)], axis=0)
 
 
 def chance(d: int = 256) -> np.ndarray:
@@ -38,11 +38,15 @@ def of_seeds(arms: dict, way: str) -> list[dict]:
 
 
 def mean_amplification(arms: dict, way: str, matrix: str) -> dict[str, float]:
-    """||U^T W V|| in 4 directions of dW, of W and random ones, and ||dW||: the mean over layers and seeds."""
+    """||U^T W V|| in 4 directions of dW, of W and random ones, and ||dW||: the mean over layers and seeds.
+
+    way: adapters of rank 8, of which the stored norm of 8 components is the norm of all of dW.
+    """
     found = [
         per[path] for run in of_seeds(arms, way) for per in [run["amplification"]] for path in per if matrix in path
     ]
-    return {name: float(np.mean([numbers[name][0] for numbers in found])) for name in found[0]}
+    of = {name: -1 if name == "norm" else 0 for name in found[0]}
+    return {name: float(np.mean([numbers[name][which] for numbers in found])) for name, which in of.items()}
 
 
 def mean_rank(arms: dict, way: str) -> float:
@@ -53,54 +57,71 @@ def mean_rank(arms: dict, way: str) -> float:
 # --- shared directions -----------------------------------------------------------------------------------------------
 
 
+# what two runs share -> experiment, pair, side
+SIDES = {
+    "adapters write": ("alike", "r8, r64", "output"),
+    "adapters read: A": ("alike", "r8, r64", "A"),
+    "A minus its start": ("alike, no start", "r8, r64", "A minus its start"),
+    "in full, write": ("alike, no start", "blocks, blocks", "output"),
+    "in full, read": ("alike, no start", "blocks, blocks", "input"),
+}
+
+
+def shared(arms: dict) -> dict[str, np.ndarray]:
+    """What two runs with different seeds share on each side, and what chance gives: (4, 7) each."""
+    grids = {name: mean_grid(arms, pair, side, experiment) for name, (experiment, pair, side) in SIDES.items()}
+    return grids | {"chance: max(i, j) / 256": chance()}
+
+
+def pairs_of_seeds(arms: dict) -> str:
+    """How many pairs of seeds are stored, of adapters and with no start."""
+    return f"{len(of_seeds(arms, 'alike'))} pairs of adapters, {len(of_seeds(arms, 'alike, no start'))} with no start"
+
+
 def similarity_figure(arms: dict) -> Drawn:
-    """Two runs, rank 8 and rank 64, with different seeds: where they write, where they read, and what chance gives."""
-    panels = {
-        "output side of dW": mean_grid(arms, "r8, r64", "output"),
-        "input side: A": mean_grid(arms, "r8, r64", "A"),
-        "chance: max(i, j) / 256": chance(),
-    }
-    figure, frames = plt.subplots(1, 3, figsize=(9.8, 3.0), layout="constrained", sharey=True)
-    for axes, (title, grid) in zip(frames, panels.items(), strict=True):
+    """Two runs with different seeds, rank 8 and 64 or both in full: where they write, what they read, and chance."""
+    figure, frames = plt.subplots(2, 3, figsize=(9.8, 5.2), layout="constrained", sharex=True, sharey=True)
+    panels = shared(arms)
+    for axes, (title, grid) in zip(frames.flat, panels.items(), strict=True):
         axes.imshow(grid, cmap="Greens", vmin=0, vmax=1, aspect="auto")
         for (row, column), value in np.ndenumerate(grid):
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9,
                       color="white" if value > 0.6 else "black")  # fmt: skip
         axes.set(xticks=range(len(SECOND)), xticklabels=SECOND, yticks=range(len(FIRST)), yticklabels=FIRST)
-        axes.set_xlabel("j, directions of rank 64")
         axes.set_title(title, fontsize=11, loc="left")
-    frames[0].set_ylabel("i, directions of rank 8")
-    figure.suptitle("Two runs agree more on where they write than on what they read", x=0.01, ha="left", fontsize=12)
-    corner = {name: grid[0, 0] for name, grid in panels.items()}
+    for axes in frames[:, 0]:
+        axes.set_ylabel("i, directions of one run")
+    for axes in frames[1]:
+        axes.set_xlabel("j, directions of the other")
+    figure.suptitle("Two adapters agree more on where they write; in full that lead is small",
+                    x=0.01, ha="left", fontsize=12)  # fmt: skip
+    some = {name: f"{grid[0, 0]:.2f} and {grid[3, 6]:.2f}" for name, grid in panels.items()}
     return figure, (
-        "Similarity of strong directions of two runs, 0 to 1. Of the strongest one of each: "
-        + "; ".join(f"{name} {value:.3f}" for name, value in corner.items())
-        + ". Three tables of shaded cells, i from 1 to 8 downward, j from 1 to 64 to the right."
+        "Similarity of strong directions of two runs, 0 to 1; phi(1, 1) and phi(8, 64): "
+        + "; ".join(f"{name} {value}" for name, value in some.items())
+        + f". Six tables of shaded cells, i from 1 to 8 downward, j from 1 to 64 to the right; {pairs_of_seeds(arms)}."
     )
 
 
 def angles_figure(arms: dict) -> Drawn:
     """The strongest directions of two runs as arrows at their mean angle: where they write, read, and by chance."""
-    kinds = {
-        "where they write": mean_grid(arms, "r8, r64", "output")[0, 0],
-        "what they read": mean_grid(arms, "r8, r64", "input")[0, 0],
-        "chance, d = 256": 1 / 256,
-    }
-    figure, frames = plt.subplots(1, 3, figsize=(8.6, 2.5), layout="constrained")
-    for axes, (name, value), color in zip(frames, kinds.items(), (GREEN, ORANGE, GRAY), strict=True):
+    kinds = {name.split(":")[0]: grid[0, 0] for name, grid in shared(arms).items() if name != "A minus its start"}
+    colors = (GREEN, ORANGE, GREEN, ORANGE, GRAY)
+    figure, frames = plt.subplots(1, len(kinds), figsize=(9.8, 2.4), layout="constrained")
+    for axes, (name, value), color in zip(frames, kinds.items(), colors, strict=True):
         angle = np.arccos(np.sqrt(value))
         for turn, style in ((0.0, "-"), (angle, "--")):
             arrow = {"arrowstyle": "->", "lw": 2.4, "color": color, "ls": style}
             axes.annotate("", (np.cos(turn), np.sin(turn)), (0, 0), arrowprops=arrow)
         steps = np.linspace(0, angle, 40)
         axes.plot(0.35 * np.cos(steps), 0.35 * np.sin(steps), color=color, lw=1.2)
-        axes.text(0.42, 0.22, f"{np.degrees(angle):.0f}°", fontsize=12, color=color)
+        axes.text(0.4, 0.16, f"{np.degrees(angle):.0f}°", fontsize=12, color=color)
         axes.set(xlim=(-0.05, 1.08), ylim=(-0.05, 1.08), aspect="equal")
-        axes.set_title(f"{name}: phi(1, 1) = {value:.3f}", fontsize=11)
+        axes.set_title(f"{name}\nphi(1, 1) = {value:.3f}", fontsize=11)
         axes.set_axis_off()
     angles = "; ".join(f"{name} {np.degrees(np.arccos(np.sqrt(v))):.0f} degrees" for name, v in kinds.items())
     return figure, (
-        f"phi(1, 1) is the squared cosine of an angle: {angles}. Three pairs of arrows, a solid and a dashed one, the "
+        f"phi(1, 1) is the squared cosine of an angle: {angles}. Five pairs of arrows, a solid and a dashed one, the "
         "strongest directions of two runs with different seeds, at their true angle."
     )
 
@@ -142,25 +163,21 @@ INTRUDER_WAYS = {"lora r8": "--s", "lora r64": "-s", "blocks": "-D"}
 
 
 def intruders_figure(arms: dict) -> Drawn:
-    """Left: intruders against the norm of the update, and of the same updates turned at random. Right: what cuts do."""
+    """Left: intruders against the norm of the update, and of controls of that norm. Right: what cuts do."""
     figure, (counts, plane) = plt.subplots(1, 2, figsize=(9.8, 4.0), layout="constrained")
     for way, style in INTRUDER_WAYS.items():
-        points, turned = count_curve(arms, way, 0), count_curve(arms, way, 1)
-        color = PURPLE if way == "blocks" else ORANGE
-        counts.plot(
-            *points.T,
-            style,
-            color=color,
-            lw=2,
-            ms=6,
-            label={"blocks": "in full"}.get(way, way.replace("lora r", "rank ")),
-        )
-        counts.plot(*turned.T, style, color=GRAY, lw=1, ms=4, alpha=0.8)
+        color, name = PURPLE if way == "blocks" else ORANGE, SHORT[way]
+        how = f"{name}, n = {len(of_seeds(arms, way))}"
+        counts.plot(*count_curve(arms, way, 0).T, style, color=color, lw=2, ms=6, label=how)
+        counts.plot(*count_curve(arms, way, 1).T, style, color=GRAY, lw=1, ms=4, alpha=0.8)
+    everywhere = np.concatenate([spread_curve(arms, way, 256) for way in INTRUDER_WAYS])
+    counts.plot(*everywhere[everywhere[:, 0].argsort()].T, ":v", color=BLUE, lw=1.6, ms=5)
+    counts.annotate("random, over 256\ncomponents", (0.32, 1), (0.42, 8), color=BLUE, fontsize=9)
     counts.set(xscale="log", xlabel="norm of the update / norm of W", ylabel="intruders, of 240 candidates")
     counts.set_xticks([0.1, 0.2, 0.3, 0.5, 0.7], ["0.1", "0.2", "0.3", "0.5", "0.7"])
     counts.minorticks_off()
     counts.legend(frameon=False, fontsize=10, title="gray: turned at random")
-    counts.set_title("The larger the update, the more intruders", fontsize=11, loc="left")
+    counts.set_title("Intruders: norm that few components hold", fontsize=11, loc="left")
     for name, (color, style) in CUT_LOOKS.items():
         points = cut_line(arms, "lora r8", name)
         plane.plot(*points.T, style, color=color, lw=2, ms=6)
@@ -169,13 +186,31 @@ def intruders_figure(arms: dict) -> Drawn:
     plane.set_title("At equal loss on plays, the dial wins back most", fontsize=11, loc="left")
     for axes in (counts, plane):
         axes.spines[["top", "right"]].set_visible(False)
+    rows = intruder_table(arms)
     lost, won = cut_line(arms, "lora r8", "intruders")[2]
     dial = np.interp(lost, *cut_line(arms, "lora r8", "dial").T)
     return figure, (
-        "Intruders grow with the norm of an update; turned at random it has about as many. Cut down by a quarter, they "
-        f"cost {lost:.3f} on plays and win back {won:.3f} on addresses; the dial wins back {dial:.3f} at that cost. "
-        "Left, counts against norm, colored and gray lines. Right, won back against lost, a line for each kind of cut."
+        f"Twice the update: trained {rows[0][2]} intruders at rank 8, {rows[-1][2]} in full; turned at random "
+        f"{rows[0][3]} and {rows[-1][3]}; its norm over 256 random components {rows[0][-1]} and {rows[-1][-1]}. Cut "
+        f"down by a quarter, they win back {won:.3f} on addresses for {lost:.3f} on plays; the dial {dial:.3f}. "
+        "Left, counts against norm. Right, won back against lost, a line for each kind of cut."
     )
+
+
+SHORT = {"lora r8": "rank 8", "lora r64": "rank 64", "blocks": "in full"}
+
+
+def intruder_table(arms: dict) -> list[list[str]]:
+    """Twice each update: its norm, its intruders, those of its strengths turned at random, and of its norm spread.
+
+    A row: way, norm, trained, turned, over 8 and over 256 components; means over the seeds that are stored.
+    """
+    rows = []
+    for way in INTRUDER_WAYS:
+        curves = [*(count_curve(arms, way, which) for which in (0, 1)), *(spread_curve(arms, way, k) for k in (8, 256))]
+        counts = [f"{curve[2, 1]:.0f}" if len(curve) else "-" for curve in curves]
+        rows.append([f"{SHORT[way]}, n = {len(of_seeds(arms, way))}", f"{curves[0][2, 0]:.2f}", *counts])
+    return rows
 
 
 CUT_LOOKS = {
@@ -192,6 +227,15 @@ def count_curve(arms: dict, way: str, which: int) -> np.ndarray:
     norm = np.mean([run["norm"] for run in runs])
     counts = {times: np.mean([run["intruders"][times][which] for run in runs]) for times in ("0.5", "1", "2")}
     return np.array([(float(times) * norm, count) for times, count in counts.items()])
+
+
+def spread_curve(arms: dict, way: str, components: int) -> np.ndarray:
+    """(3, 2): norm and intruders of random matrices with each update's norm, 0.5, 1 and 2 times, over components."""
+    if not (runs := of_seeds(arms, f"random beside {way}")):
+        return np.empty((0, 2))
+    norm = np.mean([run["norm"] for run in runs])
+    times = ("0.5", "1", "2")
+    return np.array([(float(t) * norm, np.mean([r["intruders"][str(components)][t] for r in runs])) for t in times])
 
 
 def cut_line(arms: dict, way: str, name: str) -> np.ndarray:

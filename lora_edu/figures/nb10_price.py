@@ -1,0 +1,149 @@
+"""What learning costs, in notebook 10: forgetting compared at equal learning, by the rate and by the dial.
+
+Between two runs the line of a way is straight, and the true one sags below it: forgetting grows ever faster. So a gap
+read at one way's own runs is too small if the *other* way was drawn straight there, and too large in the other case.
+"""
+
+from collections.abc import Iterable
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from lora_edu.experiments import load_results
+from lora_edu.experiments.nb10 import DIALED, SEEDS
+from lora_edu.figures.nb10 import Run, base_losses, best_rate, forgotten_at, front, of_way, tied
+from lora_edu.figures.plots import BLUE, GREEN, ORANGE, PURPLE
+
+REFERENCES = {"full": "everything, in full", "blocks": "the same matrices, in full"}
+LOOKS = {
+    "lora r1": (ORANGE, ":s", "LoRA, rank 1"),
+    "lora r8": (ORANGE, "--s", "LoRA, rank 8"),
+    "lora r64": (ORANGE, "-s", "LoRA, rank 64"),
+    "qlora r8": (BLUE, "-.D", "QLoRA, rank 8"),
+    "blocks": (PURPLE, "-D", "the same matrices, in full"),
+    "full": (GREEN, "--^", "everything, in full"),
+}
+
+# --- by the rate -----------------------------------------------------------------------------------------------------
+
+
+def extra(runs: Iterable[Run], way: str, other: str) -> dict[Run, float]:
+    """How much more each run of a way forgets than another way does at equal learning with the same seed, in nats.
+
+    Runs at rates up to the best one count, where the other way has runs on both sides.
+    """
+    runs = list(runs)
+    chosen = [run for run in of_way(runs, way) if run.lr <= best_rate(runs, way) and way != other]
+    gaps = {run: run.forgotten - forgotten_at(front(runs, other, run.seed), run.learned) for run in chosen}
+    return {run: gap for run, gap in gaps.items() if not np.isnan(gap)}
+
+
+def spread(gaps: dict[Run, float]) -> str:
+    """The smallest and the largest gap, of how many runs and seeds."""
+    if not gaps:
+        return "-"
+    return f"{min(gaps.values()):+.3f} to {max(gaps.values()):+.3f} (runs {len(gaps)}, seeds {_seeds(gaps)})"
+
+
+def _seeds(runs: Iterable[Run]) -> int:
+    return len({run.seed for run in runs})
+
+
+def at_tied_rates(runs: list[Run], ways: Iterable[str]) -> list[list[str]]:
+    """A row for each rate that a way may call its best: way, rate, learned, forgotten, number of seeds."""
+    rows = []
+    for way in ways:
+        for lr in tied(runs, way):
+            some = [run for run in of_way(runs, way) if run.lr == lr]
+            learned, forgotten = np.mean([(run.learned, run.forgotten) for run in some], axis=0)
+            rows.append([way, f"{lr:g}", f"{learned:.3f}", f"{forgotten:.3f}", f"{len(some)}"])
+    return rows
+
+
+# --- by the dial -----------------------------------------------------------------------------------------------------
+
+
+def dial_of(way: str) -> dict[int, np.ndarray]:
+    """Seed -> (n, 3): share, learned, forgotten of the best run of a way, turned down by the dial; share 0 first."""
+    arms, (plays, addresses) = load_results("lora-price")["arms"], base_losses()
+    lines = {}
+    for seed in SEEDS:
+        if arm := arms.get(f"dial of {way}, seed {seed}"):
+            turned = sorted((float(share), *losses) for share, losses in arm["dial"].items())
+            turned.append((1.0, arm["plays"], arm["addresses"]))
+            lines[seed] = np.array(
+                [(0.0, 0.0, 0.0), *((share, plays - one, other - addresses) for share, one, other in turned)]
+            )
+    return lines
+
+
+def dialed(way: str) -> np.ndarray:
+    """(n, 2): learned and forgotten along the dial, the mean over seeds."""
+    lines = dial_of(way)
+    return np.mean(list(lines.values()), axis=0)[:, 1:] if lines else np.empty((0, 2))
+
+
+def dial_gaps(way: str, other: str, share: float, read_at: str) -> dict[int, tuple[float, float]]:
+    """Seed -> (learned, how much more `way` forgets there than `other`), read where `read_at` stands at this share.
+
+    Empty where one of the two does not learn as much, or has no dial.
+    """
+    ways, found = {way: dial_of(way), other: dial_of(other)}, {}
+    (along,) = {way, other} - {read_at}  # the way that is drawn straight between its points
+    for seed in sorted(ways[way].keys() & ways[other].keys()):
+        here = {round(point[0], 2): point for point in ways[read_at][seed]}.get(share)
+        line = ways[along][seed][: ways[along][seed][:, 1].argmax() + 1, 1:]
+        if here is not None and here[1] <= line[-1, 0]:
+            gap = forgotten_at(line, here[1]) - here[2]
+            found[seed] = (float(here[1]), float(gap if read_at == other else -gap))
+    return found
+
+
+def dial_table(way: str) -> list[list[str]]:
+    """A row for each reading: beside what, at which setting of whose dial, learned, and the gap of each seed.
+
+    At the other way's own settings the gap is an upper bound ("at most"), at this way's a lower one ("at least").
+    """
+    rows = []
+    for other, label in REFERENCES.items():
+        for read_at, whose, bound, shares in (
+            (other, "its own", "at most", (0.25, 0.5)),
+            (way, way.replace("lora r", "rank "), "at least", (0.75, 0.9, 1.0)),
+        ):
+            for share in shares:
+                if found := dial_gaps(way, other, share, read_at).values():
+                    learned = f"{min(point[0] for point in found):.2f} to {max(point[0] for point in found):.2f}"
+                    gaps = ", ".join(f"{gap:+.3f}" for _, gap in found)
+                    rows.append([label, f"{whose} {share:g}", learned, f"{bound} {gaps}"])
+    return rows
+
+
+# --- the picture -----------------------------------------------------------------------------------------------------
+
+
+def price_figure(runs: list[Run]) -> tuple[Figure, str]:
+    """Forgotten against learned. Left: each way through its rates up to the best. Right: its best run, turned down."""
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4.3), layout="constrained", sharey=True)
+    for way, (color, style, label) in LOOKS.items():
+        panels[0].plot(*front(runs, way).T, style, color=color, lw=2, ms=5, label=label)
+        if way in DIALED:
+            panels[1].plot(*dialed(way).T, style, color=color, lw=2, ms=5, label=label)
+    panels[0].set_ylabel("forgotten: nats per byte lost on addresses")
+    panels[0].legend(frameon=False, fontsize=9, loc="upper left")
+    titles = ("by the rate, seed 0: full lies lowest", "by the dial: close, until a way nears full strength")
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set(xlabel="learned: nats per byte won on plays", xlim=(0.55, 1.13), ylim=(0, 0.47))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_title(title, fontsize=11, loc="left")
+    middle, top = (
+        np.mean([gap for _, gap in dial_gaps("lora r8", "full", share, at).values()])
+        for share, at in ((0.5, "full"), (1.0, "lora r8"))
+    )
+    seeds = ", ".join(f"{way} {len(dial_of(way))}" for way in DIALED if dial_of(way))
+    return figure, (
+        "Turned down by a smaller rate, full fine-tuning forgets least at equal learning. By the dial rank 8 lies "
+        f"{middle:+.3f} beside full's half strength, and {top:+.3f} or more at its own full strength. Two panels, "
+        f"forgotten against learned, a line for each way; points are rates of seed 0, or settings of the dial, means "
+        f"over seeds: {seeds}."
+    )
