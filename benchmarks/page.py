@@ -26,6 +26,7 @@ from lora_edu.files import staging
 
 MEASURED, STORED, README = ROOT / "build" / "bench.json", RESULTS / "bench.json", ROOT / "README.md"
 MARKS = ("<!-- bench -->\n", "<!-- end of bench -->\n")
+BUSY = 2  # the load from which on a number without another reason may be the fault of other programs
 HEAD = ("what", "ours", "peer", "its time", "ratio", "goal", "verdict")
 
 
@@ -59,7 +60,8 @@ class Row:
         theirs = duration(statistics.median(times[peer])) if self.peer else ""
         met = (value if self.seconds else ratio) <= (1 if self.goal is None else self.goal)
         words = ("won", "lost") if self.goal is None else ("met", "missed")
-        verdict = words[0] if met else ": ".join(filter(None, (words[1], self.reason)))
+        busy = f"measured at load {stored['load']}" if (stored.get("load") or 0) >= BUSY else ""
+        verdict = words[0] if met else ": ".join(filter(None, (words[1], self.reason or busy)))
         return self.what, duration(value), self.peer, theirs, "" if ratio is None else f"{ratio:.2f}", goal, verdict
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from driver import chromium
 from measuring import interleaved
 from quantization import SIZES, dequantize_calls, layer_calls, quantize_calls, step_calls
 from slider_latency import PRESSES, latencies, p95
@@ -74,6 +75,7 @@ def importing(rounds: int) -> Times:
 
 def sliders(rounds: int) -> Times:
     """Everything between the key and the frame that is painted, in a real browser: no processor time."""
+    chromium()  # says so at once where there is none
     paths = [ROOT / "notebooks" / f"{name}.ipynb" for name in SLIDERS]
     times = {name: [ms / 1000 for ms in measured] for name, measured in latencies(paths, PRESSES)}
     slowest = {"median": max(map(statistics.median, times.values())), "95%": max(map(p95, times.values()))}

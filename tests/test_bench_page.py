@@ -44,6 +44,9 @@ def test_verdicts(page):
     by_the_clock = cells(page, parts, goal=2, seconds=True)
     assert (by_the_clock["goal"], by_the_clock["ratio"], by_the_clock["verdict"]) == ("2.0 s", "", "missed")
     assert cells(page, parts, goal=3, seconds=True)["verdict"] == "met"
+    parts["step"]["load"] = 5.0
+    assert cells(page, parts, goal=2, seconds=True)["verdict"] == "missed: measured at load 5.0"
+    assert cells(page, parts, peer="b", goal=0.4, reason="it is slow")["verdict"] == "missed: it is slow"
     assert cells(page, {}, peer="b", goal=1)["verdict"] == "not measured: --only step measures it"
     assert page.duration(0.0123456) == "12.3 ms" and page.duration(9.96) == "10 s"
 
