@@ -6,24 +6,28 @@
 | LoRA+ | B learns faster than A | Hayou et al. 2024, arXiv 2402.12354 |
 | DoRA | the length of each row of the weight is trained by itself | Liu et al. 2024, arXiv 2402.09353 |
 | PiSSA | A and B start as the largest directions of W, which W then lacks | Meng et al. 2024, arXiv 2404.02948 |
-| VeRA | A and B stay random and frozen; two vectors are trained | Kopiczko et al. 2023, arXiv 2310.11454 |
+| VeRA | A and B are frozen, one random pair for all; two vectors are trained | Kopiczko et al. 2023, arXiv 2310.11454 |
 
 `tests/test_variants.py` holds each of them against PEFT.
 """
 
 import math
+from functools import partial
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_edu.lora import (
     LoRALinear,
+    check_not_training_merged,
     checked_size,
     combine,
     is_conv1d,
     is_linear,
     is_nf4,
+    layer_size,
     lora_layers,
     replace_layer,
     select_layers,
@@ -42,7 +46,11 @@ class RsLoRALinear(LoRALinear):
 
 
 class DoRALinear(LoRALinear):
-    """W' = m * (W + s B A) / |W + s B A|, row by row: direction and length are trained apart."""
+    """W' = m * (W + s B A) / |W + s B A|, row by row: direction and length are trained apart.
+
+    The paper writes columns. PEFT takes rows, as here: a row is what makes one output. With dropout, PEFT's term
+    (m / |W + s B A| - 1) W x sees the dropped x, and ours the whole one.
+    """
 
     saved = ("lora_A", "lora_B", "magnitude")
     peft_settings: ClassVar = {"use_dora": True}
@@ -84,37 +92,54 @@ class PiSSALinear(LoRALinear):
     def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
         check_changeable(base)
         super().__init__(base, rank, alpha, dropout)
-        B, A = largest_directions(base.weight.detach(), rank)
+        B, A = largest_directions(full_weight(base), rank)
         root = math.sqrt(self.scaling)
         self.lora_B.data, self.lora_A.data = B / root, A / root
         base.weight.data -= self.delta_weight().detach()
 
 
 class VeRALinear(LoRALinear):
-    """W' = W + diag(b) B diag(d) A: A and B are random and frozen, and only the vectors d and b are trained."""
+    """W' = W + diag(b) B diag(d) A: A and B are random and frozen, and only the vectors d and b are trained.
 
-    saved = ("lora_A", "lora_B", "vera_d", "vera_b")
+    pair: A (rank, widest) and B (tallest, rank) for all layers, of which each takes the first columns and rows that it
+    needs; None draws a pair for this layer alone. They are not saved: the seed draws them again.
+    """
+
+    saved = ("vera_d", "vera_b")
     peft_settings = None
-    why_not_saved = "PEFT's LoRA has no such vectors"
+    why_not_saved = "PEFT's files of LoRA have no such vectors"
 
-    def __init__(self, base: nn.Module, rank: int, alpha: float = 1.0, dropout: float = 0.0):
+    def __init__(self, base: nn.Module, rank: int, alpha: float = 1.0, dropout: float = 0.0, pair=None):
         super().__init__(base, rank, rank, dropout)  # s = 1
-        seed = torch.Generator(self.lora_A.device).manual_seed(0)  # one for all layers: nothing of A and B is stored
-        for frozen in (self.lora_A.requires_grad_(False), self.lora_B.requires_grad_(False)):
-            nn.init.kaiming_uniform_(frozen, a=math.sqrt(5), generator=seed)
-        self.vera_d = nn.Parameter(torch.full((rank,), 0.1))
-        self.vera_b = nn.Parameter(torch.zeros(self.lora_B.shape[0]))  # zero: W' = W at the start
+        (d_in, d_out), device = layer_size(base), self.lora_A.device
+        A, B = pair or random_pair(rank, d_in, d_out, device)
+        del self.lora_A, self.lora_B  # no parameters here
+        self.register_buffer("lora_A", A[:, :d_in].to(device), persistent=False)
+        self.register_buffer("lora_B", B[:d_out].to(device), persistent=False)
+        self.vera_d = nn.Parameter(torch.full((rank,), 0.1, device=device))
+        self.vera_b = nn.Parameter(torch.zeros(d_out, device=device))  # zero: W' = W at the start
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., in_features) -> (..., out_features)"""
         y = self.base(x)
         if self.merged:
+            check_not_training_merged(self)
             return y
-        return y + self.vera_b * ((self.vera_d * (self.dropout(x) @ self.lora_A.T)) @ self.lora_B.T)
+        low = self.vera_d * F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)  # (..., rank)
+        return y + (self.vera_b * F.linear(low, self.lora_B)).to(y.dtype)
 
     def delta_weight(self) -> Tensor:
         """diag(b) B diag(d) A: (out_features, in_features)."""
         return (self.vera_b[:, None] * self.lora_B) @ (self.vera_d[:, None] * self.lora_A)
+
+
+def random_pair(rank: int, widest: int, tallest: int, device="cpu", seed: int = 0) -> tuple[Tensor, Tensor]:
+    """VeRA's frozen A (rank, widest) and B (tallest, rank), drawn as PEFT does: uniform in +-sqrt(6 / columns)."""
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers for every device
+    A, B = (torch.empty(shape, device="cpu") for shape in ((rank, widest), (tallest, rank)))
+    for frozen in (A, B):
+        nn.init.kaiming_uniform_(frozen, generator=generator)
+    return A.to(device), B.to(device)
 
 
 def check_changeable(base: nn.Module) -> None:
@@ -145,8 +170,12 @@ def add_variant(model: nn.Module, variant: str, rank: int, alpha: float, targets
     for layer in chosen.values():
         checked_size(layer, rank, alpha, 0.0)
     model.requires_grad_(False)
+    kind = VARIANTS[variant]
+    if kind is VeRALinear:  # one pair, with room for the largest layer
+        widest, tallest = map(max, zip(*map(layer_size, chosen.values()), strict=True))
+        kind = partial(kind, pair=random_pair(rank, widest, tallest, next(iter(layer.state_dict().values())).device))
     for path, layer in chosen.items():
-        replace_layer(model, path, VARIANTS[variant](layer, rank, alpha))
+        replace_layer(model, path, kind(layer, rank, alpha))
     return model
 
 
@@ -159,10 +188,10 @@ def lora_plus_groups(model: nn.Module, lr: float, ratio: float = 16) -> list[dic
 
 
 def full_weight(base: nn.Module) -> Tensor:
-    """The weight of a linear layer of any kind, (out_features, in_features), without a gradient."""
-    if is_nf4(base):
-        return base.dequantize()
-    return base.weight.detach().T if is_conv1d(base) else base.weight.detach()
+    """The weight of a linear layer of any kind, (out_features, in_features), in float32 and without a gradient."""
+    W = base.dequantize() if is_nf4(base) else base.weight.detach()
+    W = W.T if is_conv1d(base) else W
+    return W.to(torch.promote_types(W.dtype, torch.float32))  # float64 stays
 
 
 def as_plain_lora(now: dict[str, Tensor], start: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -184,12 +213,12 @@ def largest_directions(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return U[:, :rank] * root, root[:, None] * Vt[:rank]
 
 
-def round_weight(W: Tensor, codebook: str, block_size: int = 64) -> Tensor:
+def round_weight(W: Tensor, codebook: str | Tensor, block_size: int = 64) -> Tensor:
     """W as its codes stand for it."""
     return quantize(W, codebook, block_size).dequantize()
 
 
-def loftq_start(W: Tensor, rank: int, codebook: str, rounds: int = 5) -> tuple[Tensor, Tensor, Tensor]:
+def loftq_start(W: Tensor, rank: int, codebook: str | Tensor, rounds: int = 5) -> tuple[Tensor, Tensor, Tensor]:
     """LoftQ (arXiv 2310.08659): round what the adapter leaves, repair what the rounding did, and again.
 
     With one round it is the repair by SVD: Q = round(W), B A = the largest directions of W - Q.
@@ -201,13 +230,13 @@ def loftq_start(W: Tensor, rank: int, codebook: str, rounds: int = 5) -> tuple[T
     return Q, B, A
 
 
-def qpissa_start(W: Tensor, rank: int, codebook: str) -> tuple[Tensor, Tensor, Tensor]:
+def qpissa_start(W: Tensor, rank: int, codebook: str | Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """QPiSSA (arXiv 2404.02948): the largest directions of W stay in full, and only what is left is rounded."""
     B, A = largest_directions(W, rank)
     return round_weight(W - B @ A, codebook), B, A
 
 
-def qera_start(W: Tensor, rank: int, codebook: str, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def qera_start(W: Tensor, rank: int, codebook: str | Tensor, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """QERA (arXiv 2410.06040): the repair with the least error of the *output*, for inputs (n, in) like those seen.
 
     The output's error is |(W - Q - B A) R^(1/2)| with R = the mean of x x^T: so the SVD is taken of (W - Q) R^(1/2).

@@ -120,7 +120,7 @@ WRONG = [
     (check.suspects, table(lambda s, lr, p, n: (s[1] / s[0], gap(p, n))), "ratio of the scalings"),
     (check.suspects, table(lambda s, lr, p, n: (lr[1] / lr[0], p[1] - p[0])), "rates alone.*Also: this is the gap"),
     (check.suspects, table(lambda s, lr, p, n: (s[1] * lr[1] / (s[0] * lr[0]), gap(p, n) ** 2)), "is right. For LoRA"),
-    (check.suspects, table(lambda s, lr, p, n: (s[1] + lr[1], gap(p, n))), "their s are 1.5 and 6"),
+    (check.suspects, table(lambda s, lr, p, n: (s[1] + lr[1], gap(p, n))), "their s are 1.5 and 12"),
     (check.suspects, lambda one, other, n: (other["learning_rate"], 0), "KeyError"),
     (check.dora_weight, lambda W, A, B, m, al: m * (W + al / len(A) * B @ A), "stopped with ValueError"),
     (

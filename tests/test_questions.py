@@ -72,13 +72,17 @@ def test_the_table_of_formats_is_the_stored_result():
         assert f"| {name} | {' | '.join(cells)} |" in PAGE
 
 
-def test_turning_helps_one_constant_a_layer_and_nothing_else():
+def test_turning_helps_int4_much_and_a_little_and_the_others_no_more_than_a_draw():
     """What the page says below the table, beside the spread of the draws."""
     arms = load_results("formats-after")["arms"]
     for name in FORMATS:
-        turned = [arms[f"{name}, rotated, seed {seed}"]["loss"] for seed in range(3)]
-        gain = arms[name]["loss"] - max(turned)
-        assert gain > 0.015 if name == "int4, one constant a layer" else abs(gain) < 0.004, name
+        gains = [arms[name]["loss"] - arms[f"{name}, rotated, seed {seed}"]["loss"] for seed in range(3)]
+        spread = max(gains) - min(gains)
+        if name.startswith("int4"):
+            assert min(gains) > 2 * spread, name
+            assert (min(gains) > 0.015) == (max(gains) > 0.003) == (name == "int4, one constant a layer")
+        else:
+            assert abs(mean(gains)) < spread, name
     assert arms["MXFP4"]["loss"] > max(arms[name]["loss"] for name in ("NVFP4", "NF4, blocks of 64")) + 0.003
 
 

@@ -1,11 +1,15 @@
 """The variants beside PEFT's, on one small model: outputs, merged weights, and the saved file (notebook 11).
 
+What is trained is handed over; what is not, as VeRA's random pair and PiSSA's base, each library makes by itself.
+
 PEFT comes with `make test`, not with the course: `missing()` says whether it is there.
 """
 
 import copy
 import importlib.util
+import json
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,11 +19,17 @@ from torch import Tensor, nn
 from lora_edu.experiments.libraries import quiet
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import adapter_state, add_lora, load_adapter_state, lora_layers, merge
-from lora_edu.peft_io import PREFIX, WEIGHTS, save_adapter
+from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS, save_adapter
 from lora_edu.variants import add_variant, as_plain_lora
 
-RANK, ALPHA, TARGETS = 4, 6, ("q_proj", "up_proj")
-OPTIONS = {"rsLoRA": {"use_rslora": True}, "DoRA": {"use_dora": True}, "PiSSA": {"init_lora_weights": "pissa"}}
+RANK, ALPHA, TARGETS = 4, 6, ("q_proj", "up_proj", "down_proj")  # of three shapes
+OPTIONS = {
+    "rsLoRA": {"use_rslora": True},
+    "DoRA": {"use_dora": True},
+    "PiSSA": {"init_lora_weights": "pissa"},
+    "VeRA": {"save_projection": False},  # the pair is drawn from the seed, and not in the file
+}
+SETTINGS = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "fan_in_fan_out", "bias")
 TOKENS = torch.arange(20)[None]
 
 
@@ -29,7 +39,10 @@ def missing() -> list[str]:
 
 
 def compare() -> dict[tuple[str, str], bool]:
-    """(variant, what is compared) -> whether it is equal, up to rounding. Both get the same trained numbers."""
+    """(variant, what is compared) -> whether it is equal, up to rounding. Both get the same trained numbers.
+
+    VeRA has no "saved file": PEFT's are of another type, which `save_adapter` does not write.
+    """
     equal = {}
     with quiet(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         for variant in OPTIONS:
@@ -46,8 +59,9 @@ def compare() -> dict[tuple[str, str], bool]:
             close["merged weights"] = same_merged(ours, theirs)
             converted = {"path_initial_model_for_weight_conversion": str(place / "start")} if variant == "PiSSA" else {}
             theirs.save_pretrained(place / "theirs", **converted)
-            save_adapter(plain(adapter_state(ours), start) if converted else ours, place / "ours")
-            close["saved file"] = same_file(place / "ours", place / "theirs")
+            if variant != "VeRA":
+                save_adapter(plain(adapter_state(ours), start) if converted else ours, place / "ours")
+                close["saved file"] = same_file(place / "ours", place / "theirs")
             equal |= {(variant, what): answer for what, answer in close.items()}
     return equal
 
@@ -76,10 +90,10 @@ def small_base() -> GPT:
 
 
 def peft_model(base: GPT, variant: str) -> nn.Module:
-    from peft import LoraConfig, get_peft_model
+    from peft import LoraConfig, VeraConfig, get_peft_model
 
-    how = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(TARGETS), **OPTIONS[variant])
-    return get_peft_model(LogitsOnly(base), how)
+    kind = VeraConfig if variant == "VeRA" else partial(LoraConfig, lora_alpha=ALPHA)
+    return get_peft_model(LogitsOnly(base), kind(r=RANK, target_modules=list(TARGETS), **OPTIONS[variant]))
 
 
 def inner(theirs: nn.Module) -> dict[str, nn.Module]:
@@ -88,9 +102,13 @@ def inner(theirs: nn.Module) -> dict[str, nn.Module]:
 
 
 def hand_over(ours: nn.Module, theirs: nn.Module) -> None:
-    """Give PEFT's model our adapters."""
+    """Give PEFT's model what ours trains."""
     for path, layer in lora_layers(ours).items():
         other = inner(theirs)[path]
+        if hasattr(layer, "vera_d"):  # and not the random pair
+            other.vera_lambda_d["default"].data.copy_(layer.vera_d)
+            other.vera_lambda_b["default"].data.copy_(layer.vera_b)
+            continue
         other.lora_A["default"].weight.data.copy_(layer.lora_A)
         other.lora_B["default"].weight.data.copy_(layer.lora_B)
         if hasattr(layer, "magnitude"):
@@ -122,10 +140,18 @@ def same_merged(ours: nn.Module, theirs: nn.Module) -> bool:
 
 
 def same_file(ours: Path, theirs: Path) -> bool:
-    """The same names, and the same numbers up to rounding. PEFT's model holds ours under the name `gpt`."""
+    """The same settings, the same names, the same numbers up to rounding. PEFT's model holds ours as `gpt`."""
     mine = {name.replace(PREFIX, f"{PREFIX}gpt."): tensor for name, tensor in load_file(ours / WEIGHTS).items()}
     other = load_file(theirs / WEIGHTS)
-    return mine.keys() == other.keys() and all(_close(mine[name], other[name]) for name in mine)
+    if settings(ours) != settings(theirs) or mine.keys() != other.keys():
+        return False
+    return all(_close(mine[name], other[name]) for name in mine)
+
+
+def settings(folder: Path) -> dict:
+    """What the file says of how its numbers are used. A setting that is not there is off."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    return {name: config.get(name) or False for name in SETTINGS} | {"target_modules": set(config["target_modules"])}
 
 
 def _close(one: Tensor, other: Tensor) -> bool:

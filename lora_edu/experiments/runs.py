@@ -101,7 +101,7 @@ EXPERIMENTS = {
     "lora-price": Experiment(adapted_loss, PRICE_ARMS),  # notebook 10
     "lora-spectra": Experiment(spectra_arm, SPECTRA_ARMS),  # notebook 10
     "variants": Experiment(variant_loss, VARIANT_ARMS),  # notebook 11
-    "variant-times": Experiment(step_times, {"15 rounds": {}}),  # notebook 11
+    "variant-times": Experiment(step_times, {"21 rounds": {}}),  # notebook 11
     "real-model": Experiment(adapted, FOUR_STATES),  # notebook 12
     "verses": Experiment(classified, VERSE_ARMS),  # notebook 13
     "rank-and-size": Experiment(loss_at_rank, RANK_ARMS),  # notebook 13

@@ -23,6 +23,7 @@ from lora_edu.figures.nb11_runs import (  # noqa: F401  (the notebook says pictu
     interval,
     kept_order,
     losses_at,
+    means_at,
     paired,
     sweep,
     t_of_three,
@@ -107,7 +108,7 @@ PARTS = {  # name: its scaling, and what is special
     "LoRA+": ("s = α/r", "B learns 16 times\nas fast as A"),
     "PiSSA": ("s = α/r", "A and B: taken\nout of W"),
     "DoRA": ("s = α/r", "m: a length for\neach row of W"),
-    "VeRA": ("s = 1", "A, B frozen,\nd, b trained"),
+    "VeRA": ("s = 1", "A, B: one frozen pair\nfor all layers"),
 }
 TRAINED = {"facecolor": ADAPTER[0], "lw": 0}
 
@@ -224,18 +225,22 @@ def pairs_figure(runs: Runs) -> Drawn:
 
 
 def rivals_table(runs: Runs, times: dict) -> tuple[list[str], list[list]]:
-    """Header and rows: what each variant trains, where it ends, what it forgets, how far it moves W, and its time."""
+    """Header and rows: what each variant trains, where it ends, what it forgets, how far it moves W, and its time.
+
+    Losses are means of the seeds. The time of a step over LoRA's in the same round: the median and the two quartiles.
+    """
     (measured,) = times.values()
     lora = measured["seconds"]["LoRA"]
     rows = []
     for name in sorted(RANKED, key=lambda name: statistics.mean(at_best(runs, name))):
         run = runs[name, best_rate(runs, name), 0]
-        seconds = measured["seconds"].get(name, lora)
-        ratio = statistics.median(mine / its for mine, its in zip(seconds, lora, strict=True))
+        ratios = [mine / its for mine, its in zip(measured["seconds"][name], lora, strict=True)]
+        low, middle, high = statistics.quantiles(ratios, n=4)
         loss, forgotten = (statistics.mean(at_best(runs, name, which)) for which in ("loss", "addresses"))
         rows.append([name, f"{best_rate(runs, name):g}", run["trainable"], f"{loss:.3f}", f"{forgotten:.3f}",
-                     f"{run['update']:.2f}", f"{ratio:.2f}"])  # fmt: skip
-    header = ["variant", "its rate", "numbers trained", "plays", "addresses", "‖ΔW‖/‖W‖", "time of a step / LoRA's"]
+                     f"{run['update']:.2f}",
+                     "1" if name == "LoRA" else f"{middle:.2f} ({low:.2f} to {high:.2f})"])  # fmt: skip
+    header = ["variant", "its rate", "numbers trained", "plays", "addresses", "‖ΔW‖/‖W‖, seed 0", "time / LoRA's"]
     return header, rows
 
 
@@ -252,34 +257,67 @@ def best_way(ways: dict[str, Tensor], side: int) -> str:
 def starts_figure(errors: dict[int, dict[str, Tensor]]) -> Drawn:
     """Mean error of outputs against that of weights, a panel for each number of bits. errors: bits -> way -> (n, 2)."""
     figure, panels = plt.subplots(1, len(errors), figsize=(10.2, 3.5), layout="constrained")
-    for axes, (bits, ways) in zip(panels, errors.items(), strict=True):
-        for way, (weight, output) in ((way, pairs.mean(0).tolist()) for way, pairs in ways.items()):
+    means = {
+        bits: {way: (100 * pairs).mean(0).tolist() for way, pairs in ways.items()} for bits, ways in errors.items()
+    }
+    for axes, (bits, ways) in zip(panels, means.items(), strict=True):
+        axes.plot(*zip(ways["LoftQ"], ways["QERA"], strict=True), color=GRAY, lw=1, ls="--", zorder=0)
+        for way, place in ways.items():
             color, marker = STARTS[way]
-            axes.plot(100 * weight, 100 * output, marker, color=color, ms=9)
-            axes.annotate(
-                way, (100 * weight, 100 * output), (0, 8), textcoords="offset points", ha="center", fontsize=9
-            )
+            axes.plot(*place, marker, color=color, ms=9)
+            above = -16 if way == "QERA" else 8  # the dashed line comes from above
+            axes.annotate(way, place, (0, above), textcoords="offset points", ha="center", fontsize=9)
         axes.margins(0.18, 0.2)
         axes.set(title=f"{bits} bits", xlabel="error of the weights, %")
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("error of the outputs, %")
-    best = {bits: [best_way(ways, side) for side in (0, 1)] for bits, ways in errors.items()}
-    finding = "Left is better for the weights, low for the outputs: the two do not choose the same start"
+    turned = [bits for bits, ways in errors.items() if turns(ways["LoftQ"], ways["QERA"])]
+    finding = f"From LoftQ to QERA the weights get worse and the outputs better: at {_listed(turned)} bits"
     figure.suptitle(finding, x=0.01, ha="left", fontsize=11)
-    listed = "; ".join(f"{bits} bits: weights {w}, outputs {o}" for bits, (w, o) in best.items())
-    return figure, f"The best by each measure: {listed}. A panel for each number of bits, a mark for each start."
+    best = {bits: [best_way(ways, side) for side in (0, 1)] for bits, ways in errors.items()}
+    least = "; ".join(f"{bits} bits: weights {w}, outputs {o}" for bits, (w, o) in best.items())
+    return figure, (
+        f"{finding}. The least mean error: {least}. A panel for each number of bits: error of the outputs against that "
+        "of the weights, a mark for each start, a dashed line between LoftQ and QERA."
+    )
 
 
-def starts_table(errors: dict[int, dict[str, Tensor]], added: dict[int, dict[str, float]]) -> tuple[list, list]:
-    """Header and rows: mean errors of weights and outputs in %, and the loss added; the least of each column marked."""
-    columns = {}
+def turns(one: Tensor, other: Tensor) -> bool:
+    """Whether the other way is worse for the weights and better for the outputs, in the mean. Both: (n_layers, 2)."""
+    weights, outputs = (other - one).mean(0).tolist()
+    return weights > 0 > outputs
+
+
+def _listed(numbers: list[int]) -> str:
+    """4, 3 and 2"""
+    *most, last = map(str, numbers)
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def starts_table(errors: dict[int, dict[str, Tensor]], added: dict[int, dict[str, Tensor]]) -> tuple[list, list]:
+    """Header and rows: mean errors of weights and outputs in %, and the loss added; the least of each row marked."""
+    rows = []
     for bits, ways in errors.items():
         means = {way: (100 * pairs).mean(0).tolist() for way, pairs in ways.items()}
-        for side, what in enumerate(("weights", "outputs")):
-            columns[f"{bits} bits: {what}, %"] = ({way: pair[side] for way, pair in means.items()}, 2)
-        columns[f"{bits} bits: loss added"] = (added[bits], 3)
+        for what, of, digits in (
+            ("weights, %", {way: pair[0] for way, pair in means.items()}, 2),
+            ("outputs, %", {way: pair[1] for way, pair in means.items()}, 2),
+            ("loss added", {way: losses.mean().item() for way, losses in added[bits].items()}, 3),
+        ):
+            marked = [f"{value:.{digits}f}{'*' * (value == min(of.values()))}" for value in of.values()]
+            rows.append([f"{bits} bits: {what}", *marked])
+    return ["* the least", *STARTS], rows
+
+
+def layers_table(errors: dict[str, dict[str, Tensor]], down: Tensor) -> tuple[list, list]:
+    """Header and rows: mean errors of outputs in % over all layers, over those in `down`, over the others.
+
+    errors: name of a table of values -> way -> (n, 2). down: (n,), True for a down_proj.
+    """
+    which = {f"all {len(down)} layers": down | ~down, f"{down.sum()} down_proj": down, f"{(~down).sum()} others": ~down}
     rows = [
-        [way, *(f"{of[way]:.{digits}f}{'*' * (min(of, key=of.get) == way)}" for of, digits in columns.values())]
-        for way in next(iter(errors.values()))
+        [f"{name}, {layers}", *(f"{100 * ways[way][chosen, 1].mean():.2f}" for way in STARTS)]
+        for name, ways in errors.items()
+        for layers, chosen in which.items()
     ]
-    return ["* the least", *columns], rows
+    return ["2 bits, outputs, %", *STARTS], rows

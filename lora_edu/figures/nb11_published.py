@@ -1,9 +1,9 @@
 """Rows of a published comparison, for exercise 11.2, and what a reader's function says of them.
 
 Source: Hugging Face's PEFT, `method_comparison/MetaMathQA/results`, the files of June 2025 (read at commit 0a179c1;
-LoRA of rank 64 at 18e07f1, DoRA at 9bb1ae7), and DoRA's of January 2026 (52903c8). All: Llama-3.2-3B, 5,000 steps of 4
-examples, AdamW with weight decay 0.1 (full fine-tuning with AdamW's default), gradients clipped at 1, adapters on q and
-v, seed 0.
+LoRA of rank 64 at 18e07f1, DoRA at 9bb1ae7), and DoRA's of January 2026 (52903c8: newer libraries, another revision
+of the questions' data set). All: Llama-3.2-3B, 5,000 steps of 4 examples, AdamW with weight decay 0.1 (full fine-tuning
+with AdamW's default), gradients clipped at 1, adapters on q and v, seed 0.
 """
 
 from collections.abc import Callable
@@ -27,8 +27,7 @@ PUBLISHED = {
     "DoRA again": _row(JANUARY, "DoRA", 32, 64, 1e-4, 9_289_728, 652),
 }
 FULL = {"run": JUNE, "rate": 1e-5, "trained": 3_212_749_824, "right": 660}
-PAIRS = (
-    ("LoRA, rank 32", "LoRA, rank 64"),
+PAIRS = (  # each of one rank: across ranks, s times the rate does not say how far a weight moves
     ("LoRA, rank 64", "rsLoRA, rank 64"),
     ("LoRA, rank 32", "DoRA, rank 32"),
     ("DoRA, rank 32", "DoRA again"),

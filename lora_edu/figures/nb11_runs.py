@@ -32,6 +32,14 @@ def at_best(runs: Runs, name: str, which: str = "loss") -> list[float]:
     return [runs[name, rate, seed][which] for seed in SEEDS if (name, rate, seed) in runs]
 
 
+def means_at(runs: Runs, name: str, rate: float) -> tuple[float, float]:
+    """The losses on plays and on addresses of a variant at one rate, means of the three seeds."""
+    plays, addresses = (
+        statistics.mean(runs[name, rate, seed][which] for seed in SEEDS) for which in ("loss", "addresses")
+    )
+    return plays, addresses
+
+
 def paired(runs: Runs, name: str, which: str = "loss") -> list[float]:
     """A variant minus LoRA, each at its own best rate, for the same batches: one difference a seed."""
     return [mine - lora for mine, lora in zip(at_best(runs, name, which), at_best(runs, "LoRA", which), strict=True)]
@@ -66,8 +74,19 @@ def losses_at(runs: Runs, rate: float | str) -> dict[str, float]:
     return dict(sorted(losses.items(), key=lambda item: item[1]))
 
 
-def kept_order(runs: Runs, rate: float) -> tuple[int, int]:
-    """How many pairs of variants have the same order at one rate for all and at their own; and how many pairs."""
+def kept_order(runs: Runs, rate: float, only_told: bool = False) -> tuple[int, int]:
+    """How many pairs of variants have the same order (seed 0) at one rate for all and at their own; of how many.
+
+    A pair whose own rates are both this one cannot turn, for its runs are the same: it does not count. only_told: of
+    pairs that three seeds can tell at their own rates (95%, one by one).
+    """
     one, own = losses_at(runs, rate), losses_at(runs, OWN)
-    pairs = list(itertools.combinations(RANKED, 2))
+    pairs = [pair for pair in itertools.combinations(RANKED, 2) if {best_rate(runs, n) for n in pair} != {rate}]
+    pairs = [pair for pair in pairs if told(runs, *pair) or not only_told]
     return sum((one[a] < one[b]) == (own[a] < own[b]) for a, b in pairs), len(pairs)
+
+
+def told(runs: Runs, one: str, other: str) -> bool:
+    """Whether three seeds can tell two variants at their own rates: the 95% interval of this pair leaves 0 out."""
+    mean, half = interval([a - b for a, b in zip(at_best(runs, one), at_best(runs, other), strict=True)])
+    return abs(mean) > half
