@@ -80,6 +80,7 @@ ENDLESS = """def f(x, n):
         ("n - 1)", "n - 1) / n", "top / (2**n - 1) / n", 3, "Is `n` needed there?"),
         ("-(-n // k)", "n // k", "n // k", 2, edits.ROUNDING),
         ("if on", "if not on", "4 * n if not on else 8", 3, edits.CONDITION),
+        ("(2**n - 1) + np", "(2**n - 1) * np", "top / (2**n - 1) * np.sqrt((x**2).sum(axis=1))", 3, edits.SUM),
         ("4 * n", "4 * k", "4 * k if on else 8", 3, "Is `k` what is meant there?"),
         ("4 * n", "4", "4 if on else 8", 3, edits.MISSING_FACTOR),
         ("(4 * n if on else 8)", "4 * n if on else 8", "blocks + 4 * n if on else 8", 3, edits.PARENTHESES),
@@ -143,6 +144,15 @@ def test_nothing_goes_on_for_ever_or_is_heard_or_touches_the_arguments(capsys):
 def test_what_writes_or_trains_is_not_run_again(call):
     source = f"def f(n, k, on):\n    if n is None:\n        {call}\n    return n // k + (4 * n if on else 8)"
     assert "makes every case right" not in said(COUNT, cell(source))
+
+
+@pytest.mark.parametrize(
+    "source", ["2 * n * k + 4", "2 ** (k % 4) * n", "(1 << k % 4) * n", "n * len([i for i in range(k)]) + 2"]
+)
+def test_no_number_takes_for_ever(source):
+    """No change puts a count of billions into an exponent."""
+    exercise = Exercise("1.4", lambda n, k: n * k + 1, [(7 * 10**9, 3), (5 * 10**9, 2), (10**9, 5)])
+    assert said(exercise, cell(f"def f(n, k):\n    return {source}"))
 
 
 def test_without_its_source_an_answer_is_not_located():

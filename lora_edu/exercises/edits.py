@@ -84,7 +84,7 @@ def called(name: str, *arguments: ast.expr) -> ast.Call:
 
 def needed(part: ast.expr) -> str:
     text = ast.unparse(part)
-    return TOO_MUCH if len(text) > SHORT else f"Is `{text}` needed there?"
+    return TOO_MUCH if len(text) > SHORT or "__" in text else f"Is `{text}` needed there?"
 
 
 def both(left: ast.expr, op: type[ast.operator], right: ast.expr) -> ast.BinOp:
@@ -135,6 +135,9 @@ def local_changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
                 yield PARENTHESES, ast.BinOp(body.left, body.op, ast.IfExp(test, body.right, orelse))
             if isinstance(orelse, ast.BinOp):
                 yield PARENTHESES, ast.BinOp(ast.IfExp(test, body, orelse.left), orelse.op, orelse.right)
+            if isinstance(body, ast.BinOp) and isinstance(orelse, ast.BinOp):
+                inner = ast.BinOp(body.left, body.op, ast.IfExp(test, body.right, orelse.left))
+                yield PARENTHESES, ast.BinOp(inner, orelse.op, orelse.right)
         case ast.Slice(lower, upper, step):
             if lower:
                 yield SLICE, ast.Slice(None, upper, step)
@@ -183,13 +186,17 @@ def changed_calls(call: ast.Call) -> Iterator[tuple[str, ast.expr]]:
             yield REDUCTION, both(call, ast.Div, called("len", argument))
 
 
-def wraps(node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
-    """What is often forgotten around an expression, or one too much."""
-    if isinstance(node, ast.Constant | ast.Slice | ast.Tuple | ast.Starred | ast.GeneratorExp):
+def wraps(node: ast.expr, names: list[str]) -> Iterator[tuple[str, ast.expr]]:
+    """What is often forgotten around an expression, but not around what is no value of the function (`np.linalg`)."""
+    if isinstance(node, ast.Constant | ast.Slice | ast.Tuple | ast.List | ast.Starred | ast.GeneratorExp):
+        return
+    root = node.value if isinstance(node, ast.Attribute) else node
+    if isinstance(root, ast.Name) and root.id not in names:
         return
     yield OFF_BY_ONE, both(node, ast.Add, number(1))
     yield OFF_BY_ONE, both(node, ast.Sub, number(1))
     yield MAGNITUDE, called("abs", node)
+    yield "Is it this, or its length?", called("len", node)
     yield ROUNDING, called("int", node)
     yield ROUNDING, called("round", node)
     yield ROUNDING, ast.Call(ast.Attribute(ast.Name("math", ast.Load()), "ceil", ast.Load()), [node], [])
@@ -217,7 +224,7 @@ def other_names(node: ast.expr, names: list[str]) -> Iterator[tuple[str, ast.exp
 def missing(node: ast.expr, names: list[str]) -> Iterator[tuple[str, ast.expr]]:
     """A factor or a term that is forgotten."""
     ways = [(MISSING_FACTOR, ast.Mult), (MISSING_FACTOR, ast.Div), (MISSING_TERM, ast.Add), (MISSING_TERM, ast.Sub)]
-    if isinstance(node, ast.Name | ast.BinOp | ast.Call | ast.Subscript | ast.Constant):
+    if isinstance(node, ast.BinOp | ast.Call | ast.Subscript | ast.Constant) or getattr(node, "id", "") in names:
         for other in (*(ast.Name(name, ast.Load()) for name in names), number(1), number(2), number(4)):
             for hint, op in ways[:1] if isinstance(node, ast.Constant) else ways:
                 yield hint, both(node, op, other)

@@ -47,6 +47,9 @@ MEASURES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "this is a mean over the rows of their relative errors. One norm goes over all rows.": (
         lambda a, b: np.mean(_rows(a - b) / _rows(a))
     ),
+    "this is the largest relative error of a row. One norm goes over all rows.": (
+        lambda a, b: np.max(_rows(a - b) / _rows(a))
+    ),
     "this is a mean over the columns of their relative errors. One norm goes over all of them.": (
         lambda a, b: np.mean(_rows((a - b).T) / _rows(a.T))
     ),

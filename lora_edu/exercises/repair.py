@@ -9,6 +9,7 @@ It is true by construction: the changed function has passed every case of the ch
 
 import ast
 import contextlib
+import copy
 import inspect
 import io
 import linecache
@@ -33,7 +34,8 @@ FORBIDDEN = {
     *("train", "evaluate", "finetune", "pretrain", "save", "savez", "savetxt", "tofile", "write", "write_text"),
     *("write_bytes", "unlink", "remove", "rmtree", "sleep", "display", "show", "savefig", "load_base", "load_text"),
 }
-TICK = "__tick__"
+TICK, POWER = "__tick__", {ast.Pow: "__power__", ast.LShift: "__shift__"}  # names that a changed function calls
+MOST_BITS = 4096
 
 
 class TooLong(BaseException):
@@ -84,13 +86,16 @@ class Code:
     def __init__(self, function: types.FunctionType, source: str, tree: ast.Module) -> None:
         self.name, self.source, self.tree = function.__name__, source, tree
         self.deadline, self.allowed, self.turns = time.perf_counter() + SECONDS, 10**6, 0
-        self.known = {"math": math, **function.__globals__, **inspect.getclosurevars(function).nonlocals, TICK: self}
+        self.known = {"math": math, **function.__globals__, **inspect.getclosurevars(function).nonlocals}
+        self.known |= {TICK: self, POWER[ast.Pow]: _power, POWER[ast.LShift]: _shift}
         names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
         names = [*(node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)), *names]
         self.names = list(dict.fromkeys(names))
         for node in ast.walk(tree):  # every loop and call is counted, so that none goes on for ever
             if isinstance(node, ast.While | ast.For | ast.FunctionDef):
-                node.body.insert(0, ast.Expr(ast.Call(ast.Name(TICK, ast.Load()), [], [])))
+                node.body.insert(0, ast.Expr(edits.called(TICK)))
+            elif isinstance(node, ast.comprehension):
+                node.ifs.insert(0, edits.called(TICK))
         self.slots = list(_slots(tree))
         self.parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
 
@@ -114,11 +119,12 @@ class Code:
             return None
         return cls(function, source, tree)
 
-    def __call__(self) -> None:
+    def __call__(self) -> bool:
         """Called at every turn of a loop in the changed code."""
         self.turns += 1
         if self.turns > self.allowed or time.perf_counter() > self.deadline:
             raise TooLong
+        return True
 
     def runs(self, judge: Callable[[Callable], bool], changes: tuple[Change, ...] = ()) -> bool:
         """Whether the changed function satisfies the judge: without a sound, and whatever it does."""
@@ -130,7 +136,8 @@ class Code:
         try:
             space: dict[str, Any] = dict(self.known)
             with _silence():
-                exec(compile(ast.fix_missing_locations(self.tree), "<a change>", "exec"), space)
+                tree = _Guarded().visit(copy.deepcopy(self.tree))
+                exec(compile(ast.fix_missing_locations(tree), "<a change>", "exec"), space)
                 return judge(space[self.name])
         except (Exception, TooLong):
             return False
@@ -141,9 +148,9 @@ class Code:
     def rounds(self) -> Iterator[Iterator[tuple[Change, ...]]]:
         """Likely changes first; then the same change at two places; then what is forgotten."""
         yield ((change,) for change in self.changes(edits.local_changes, edits.changed_statements))
-        yield ((change,) for change in self.changes(self._names, edits.wraps))
+        yield ((change,) for change in self.changes(self._other_names, self._wraps))
         yield self._pairs()
-        yield ((change,) for change in self.changes(lambda node: edits.missing(node, self.names)))
+        yield ((change,) for change in self.changes(self._missing))
 
     def changes(self, *kinds: Callable) -> Iterator[Change]:
         for kind in kinds:
@@ -152,12 +159,18 @@ class Code:
                     axis = edits.AXIS if edits.is_axis(slot.node, slot.parent) else ""
                     yield from (Change(slot, axis or hint, node) for hint, node in kind(slot.node))
 
-    def _names(self, node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    def _wraps(self, node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
+        return edits.wraps(node, self.names)
+
+    def _other_names(self, node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
         return edits.other_names(node, self.names)
+
+    def _missing(self, node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
+        return edits.missing(node, self.names)
 
     def _pairs(self) -> Iterator[tuple[Change, ...]]:
         groups: dict[tuple, list[Change]] = {}
-        for change in self.changes(edits.local_changes, edits.changed_statements, self._names):
+        for change in self.changes(edits.local_changes, edits.changed_statements, self._other_names):
             key = (change.hint, ast.dump(change.slot.node), ast.dump(change.node))
             groups.setdefault(key, []).append(change)
         return (tuple(group) for group in groups.values() if len(group) == 2)
@@ -199,6 +212,30 @@ class Code:
         return " ".join(text.split())
 
 
+class _Guarded(ast.NodeTransformer):
+    """Powers become calls that refuse what would take for ever: a changed exponent may be a count of billions."""
+
+    def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
+        self.generic_visit(node)
+        if isinstance(node.op, ast.Pow | ast.LShift) and not isinstance(node.right, ast.Constant):
+            return edits.called(POWER[type(node.op)], node.left, node.right)
+        return node
+
+
+def _power(base: Any, exponent: Any) -> Any:
+    return base ** _short(base, exponent)
+
+
+def _shift(base: Any, exponent: Any) -> Any:
+    return base << _short(base, exponent)
+
+
+def _short(base: Any, exponent: Any) -> Any:
+    if isinstance(base, int) and isinstance(exponent, int) and exponent > MOST_BITS:
+        raise OverflowError("a number with too many digits")
+    return exponent
+
+
 def is_a_cell(file: str) -> bool:
     """Whether code comes from a cell of a notebook."""
     return "ipykernel" in file or file.startswith("<ipython-input")
@@ -222,9 +259,11 @@ def _slots(node: ast.AST) -> Iterator[Slot]:
         if field in ("decorator_list", "annotation", "returns", "args") and not isinstance(node, ast.Call):
             continue
         for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            if not isinstance(child, ast.AST) or (isinstance(child, ast.Expr) and not hasattr(child, "lineno")):
+            if not isinstance(child, ast.AST) or (
+                isinstance(child, ast.expr | ast.stmt) and not hasattr(child, "lineno")
+            ):
                 continue  # the last: what was put in to count
-            in_call = isinstance(node, ast.Call) and field == "func" and isinstance(child, ast.Name)
+            in_call = isinstance(node, ast.Call) and field == "func"
             stored = isinstance(getattr(child, "ctx", None), ast.Store) and isinstance(child, ast.Name)
             if isinstance(child, ast.expr | ast.stmt) and not in_call and not stored:
                 yield Slot(node, field, index, child)
