@@ -34,7 +34,8 @@ FORBIDDEN = {
     *("train", "evaluate", "finetune", "pretrain", "save", "savez", "savetxt", "tofile", "write", "write_text"),
     *("write_bytes", "unlink", "remove", "rmtree", "sleep", "display", "show", "savefig", "load_base", "load_text"),
 }
-TICK, POWER = "__tick__", {ast.Pow: "__power__", ast.LShift: "__shift__"}  # names that a changed function calls
+TICK = "__tick__"
+POWER: dict[type, str] = {ast.Pow: "__power__", ast.LShift: "__shift__"}  # names that a changed function calls
 MOST_BITS = 4096
 
 
@@ -97,6 +98,7 @@ class Code:
             elif isinstance(node, ast.comprehension):
                 node.ifs.insert(0, edits.called(TICK))
         self.slots = list(_slots(tree))
+        self.risky = _is_risky(tree)
         self.parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
 
     @classmethod
@@ -136,7 +138,8 @@ class Code:
         try:
             space: dict[str, Any] = dict(self.known)
             with _silence():
-                tree = _Guarded().visit(copy.deepcopy(self.tree))
+                risky = self.risky or any(_is_risky(change.node) for change in changes)
+                tree = _Guarded().visit(copy.deepcopy(self.tree)) if risky else self.tree
                 exec(compile(ast.fix_missing_locations(tree), "<a change>", "exec"), space)
                 return judge(space[self.name])
         except (Exception, TooLong):
@@ -217,9 +220,15 @@ class _Guarded(ast.NodeTransformer):
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         self.generic_visit(node)
-        if isinstance(node.op, ast.Pow | ast.LShift) and not isinstance(node.right, ast.Constant):
-            return edits.called(POWER[type(node.op)], node.left, node.right)
-        return node
+        return edits.called(POWER[type(node.op)], node.left, node.right) if _is_power(node) else node
+
+
+def _is_risky(tree: ast.AST) -> bool:
+    return any(_is_power(node) for node in ast.walk(tree))
+
+
+def _is_power(node: ast.AST) -> bool:
+    return isinstance(node, ast.BinOp) and type(node.op) in POWER and not isinstance(node.right, ast.Constant)
 
 
 def _power(base: Any, exponent: Any) -> Any:
