@@ -141,10 +141,11 @@ def test_none_is_seen_to_do_better_than_counting_words():
     for model in MODELS:
         for method in ("head", "lora", "qlora", "full"):
             average, error = trained.above_rival(model, method, "words")
-            assert average < trained.CLEAR * error
+            assert average < trained.ABOVE * error
         average, error = trained.above_rival(model, "head", "lora")
         assert average > -trained.CLEAR * error, "it cannot rank them"
-    assert trained.above_rival("smollm2", "head", "words")[0] > 0  # so "none does better" would be too much
+    head, words = (trained.by_seed("smollm2", method) for method in ("head", "words"))
+    assert all(head[k] > words[k] for k in head)  # so "none does better" would be too much
     assert "none does better" not in prose() and "seen to do better" in prose()
     assert claim("l").verdict == DEPENDS and claim("l").kept == 1
 

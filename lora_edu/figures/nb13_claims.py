@@ -130,8 +130,8 @@ CLAIMS = (
         "4. Must the rank grow with the model?", "{:+.2f}"),
     Claim("l", "classification and more",
         "It works for classification, translation and summarization alike.",
-        f"accuracy above a rival's on the same verses, in standard errors over six books: {trained.CLEAR} or more",
-        trained.above_rivals, lambda n: n >= trained.CLEAR, trained.words_above_majority, True,
+        f"accuracy above a rival's on the same verses, in standard errors over six books: {trained.ABOVE:g} or more",
+        trained.above_rivals, lambda n: n >= trained.ABOVE, trained.words_above_majority, True,
         "It depends on the rival, the model and the examples. With so few, our GPT learns the task, and is not seen to "
         "do better than counting words. Translation and summarization were not measured here.",
         f"{HU}: GLUE, E2E, WikiSQL, SAMSum", HERE, "3. A task with an accuracy", "{:+.1f}"),
