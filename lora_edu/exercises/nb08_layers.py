@@ -128,7 +128,7 @@ quantized_linear = Exercise(
         "this layer still learns through it.": _without_gradient,
         "the full weight is kept in 16 bits. Keep its codes, which are there anyway.": _HalfWeight.apply,
         "a copy of the codes is kept. Keep `quantized` itself: it is there anyway.": _CopyOfCodes.apply,
-        "the full weight is kept, and it asks for a gradient. It is frozen: write an autograd Function.": (
+        "the full weight is kept and x with it, as for a weight that is trained. Write an autograd Function.": (
             lambda x, q: F.linear(x, q.dequantize().requires_grad_())
         ),
         "backward hands out ones. By the chain rule it is dL/dy W.": _changed_gradient(
@@ -137,8 +137,6 @@ quantized_linear = Exercise(
         "backward leaves dL/dy out: these are the column sums of W.": _changed_gradient(
             lambda g, q: q.dequantize().sum(dim=0).expand(len(g), -1)
         ),
-        "the gradient has the wrong sign.": _changed_gradient(lambda g, q: -g @ q.dequantize()),
-        "the gradient is twice too large.": _changed_gradient(lambda g, q: 2 * g @ q.dequantize()),
         "the gradient is divided by the number of rows. dL/dx belongs to each row by itself.": _changed_gradient(
             lambda g, q: g @ q.dequantize() / len(g)
         ),
