@@ -140,8 +140,13 @@ def test_by_the_dial_the_gap_is_small_below_and_large_near_full_strength():
     near = {share: price.dial_gaps("lora r8", "full", share, read_at="lora r8") for share in (0.9, 1.0)}
     assert len(below) >= 2 and all(abs(gap) < 0.03 and learned < 0.96 for learned, gap in below.values())
     assert min(gap for _, gap in near[0.9].values()) > 0.04 and min(gap for _, gap in near[1.0].values()) > 0.1
+    wide = price.dial_gaps("lora r64", "full", 0.5, read_at="full").values()
+    assert max(gap for _, gap in wide) < 0  # rank 64 lies below full from its lowest loss
     same = price.dial_gaps("lora r8", "blocks", 0.5, read_at="blocks").values()
     assert max(gap for _, gap in same) < 0  # beside the same matrices it forgets less there
+    for way in ("lora r8", "lora r64"):  # from half its rate full forgets less than adapters
+        other = price.dial_gaps(way, price.HALF, 0.9, read_at=way).values()
+        assert other and min(gap for _, gap in other) > 0.03
     half, tenth = price.dialed("lora r8"), pictures.front(RUNS, "lora r8")[0]
     learned, forgotten = half[np.abs(half[:, 0] - 0.82).argmin()]
     assert learned > tenth[0] and forgotten < tenth[1] / 2

@@ -218,6 +218,7 @@ DIAL = (0.9, 0.75, 0.5, 0.25)
 FINE_DIAL = (0.9, 0.75, 0.7, 0.6, 0.5, 0.4, 0.35, 0.25)  # of adapters: they are read where full fine-tuning arrives
 DIALED = {
     "full": {"lr": 2e-3, "method": "full"},
+    "full, half the rate": {"lr": 1e-3, "method": "full"},  # it learns as much
     "blocks": {"lr": 2e-3, "method": "blocks"},
     "lora r8": {"lr": 1e-2, "method": "lora", "rank": 8},
     "lora r64": {"lr": 3e-3, "method": "lora", "rank": 64},
@@ -228,7 +229,7 @@ def _dial_arms() -> dict[str, dict]:
     """The best run of each way, and the dial of notebook 00 on it."""
     return {
         f"dial of {way}, seed {seed}": options
-        | {"repeat": seed, "dial": FINE_DIAL if options["method"] == "lora" else DIAL}
+        | {"repeat": seed, "dial": DIAL if way in ("full", "blocks") else FINE_DIAL}
         for way, options in DIALED.items()
         for seed in SEEDS
     }

@@ -76,8 +76,11 @@ def of_way(runs: Iterable[Run], way: str, steps: int = 100) -> list[Run]:
 
 
 def best_rate(runs: Iterable[Run], way: str) -> float:
-    """The rate with the lowest loss on plays among those that were run with seed 0."""
-    return min((run for run in of_way(runs, way) if run.seed == 0), key=lambda run: run.plays).lr
+    """The rate with the lowest loss on plays with seed 0; of rates that tie, one that was run with the most seeds."""
+    runs = of_way(runs, way)
+    first = {run.lr: run.plays for run in runs if run.seed == 0}
+    seeds = {lr: len({run.seed for run in runs if run.lr == lr}) for lr in first}
+    return min(tied(runs, way), key=lambda lr: (-seeds[lr], first[lr]))
 
 
 TIE = 0.01  # nats: a difference between two rates moves by less from seed to seed (a test holds it)

@@ -24,6 +24,7 @@ LOOKS = {
     "blocks": (PURPLE, "-D", "the same matrices, in full"),
     "full": (GREEN, "--^", "everything, in full"),
 }
+HALF = "full, half the rate"
 
 # --- by the rate -----------------------------------------------------------------------------------------------------
 
@@ -100,22 +101,35 @@ def dial_gaps(way: str, other: str, share: float, read_at: str) -> dict[int, tup
     return found
 
 
-def dial_table(way: str) -> list[list[str]]:
-    """A row for each reading: beside what, at which setting of whose dial, learned, and the gap of each seed.
+DIALED_RIVALS = {
+    "full": "everything, in full",
+    HALF: "the same, half the rate",
+    "blocks": "the same matrices, in full",
+}
 
-    At the other way's own settings the gap is an upper bound ("at most"), at this way's a lower one ("at least").
+
+def about(way: str, learned: float) -> float:
+    """The setting of a way's dial at which it has learned about so much."""
+    line = np.mean(list(dial_of(way).values()), axis=0)
+    return round(float(line[np.abs(line[:, 1] - learned).argmin(), 0]), 2)
+
+
+def dial_table(ways: Iterable[str]) -> list[list[str]]:
+    """A row for each reading: way, where, and the gap of each seed beside each rival.
+
+    At a rival's own settings the gap is an upper bound ("at most"), at this way's a lower one ("at least").
     """
     rows = []
-    for other, label in REFERENCES.items():
-        for read_at, whose, bound, shares in (
-            (other, "its own", "at most", (0.25, 0.5)),
-            (way, way.replace("lora r", "rank "), "at least", (0.75, 0.9, 1.0)),
-        ):
-            for share in shares:
-                if found := dial_gaps(way, other, share, read_at).values():
-                    learned = f"{min(point[0] for point in found):.2f} to {max(point[0] for point in found):.2f}"
-                    gaps = ", ".join(f"{gap:+.3f}" for _, gap in found)
-                    rows.append([label, f"{whose} {share:g}", learned, f"{bound} {gaps}"])
+    for way in ways:
+        readings = [("where the rival learned about 0.9", 0.0)] + [(f"at its {k:g}", k) for k in (0.75, 0.9, 1.0)]
+        for where, share in readings:
+            cells = []
+            for rival in DIALED_RIVALS:
+                known = dial_of(rival)
+                read_at, at = (way, share) if share else (rival, about(rival, 0.9) if known else 0.0)
+                gaps = [f"{gap:+.3f}" for _, gap in (dial_gaps(way, rival, at, read_at).values() if known else ())]
+                cells.append(f"at {'least' if share else 'most'} {', '.join(gaps)}" if gaps else "-")
+            rows.append([way, where, *cells])
     return rows
 
 
@@ -127,23 +141,27 @@ def price_figure(runs: list[Run]) -> tuple[Figure, str]:
     figure, panels = plt.subplots(1, 2, figsize=(10, 4.3), layout="constrained", sharey=True)
     for way, (color, style, label) in LOOKS.items():
         panels[0].plot(*front(runs, way).T, style, color=color, lw=2, ms=5, label=label)
-        if way in DIALED:
+        if len(dialed(way)):
             panels[1].plot(*dialed(way).T, style, color=color, lw=2, ms=5, label=label)
+    if len(dialed(HALF)):
+        panels[1].plot(*dialed(HALF).T, ":v", color=GREEN, lw=2, ms=5, label="everything, half the rate")
+        panels[1].legend(handles=panels[1].lines[-1:], frameon=False, fontsize=9, loc="upper left")
     panels[0].set_ylabel("forgotten: nats per byte lost on addresses")
     panels[0].legend(frameon=False, fontsize=9, loc="upper left")
-    titles = ("by the rate, seed 0: full lies lowest", "by the dial: close, until a way nears full strength")
+    titles = ("by the rate, seed 0: full lies lowest", "by the dial: what is turned down decides")
     for axes, title in zip(panels, titles, strict=True):
         axes.set(xlabel="learned: nats per byte won on plays", xlim=(0.55, 1.13), ylim=(0, 0.47))
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_title(title, fontsize=11, loc="left")
-    middle, top = (
-        np.mean([gap for _, gap in dial_gaps("lora r8", "full", share, at).values()])
-        for share, at in ((0.5, "full"), (1.0, "lora r8"))
-    )
+    beside = {
+        rival: np.mean([gap for _, gap in dial_gaps("lora r8", rival, 0.75, "lora r8").values()])
+        for rival in ("full", HALF)
+    }
     seeds = ", ".join(f"{way} {len(dial_of(way))}" for way in DIALED if dial_of(way))
     return figure, (
-        "Turned down by a smaller rate, full fine-tuning forgets least at equal learning. By the dial rank 8 lies "
-        f"{middle:+.3f} beside full's half strength, and {top:+.3f} or more at its own full strength. Two panels, "
+        "Turned down by a smaller rate, full fine-tuning forgets least at equal learning. By the dial rank 8 at "
+        f"three quarters lies {beside['full']:+.3f} or more above full, {beside[HALF]:+.3f} above it from half the "
+        "rate. Two panels, "
         f"forgotten against learned, a line for each way; points are rates of seed 0, or settings of the dial, means "
         f"over seeds: {seeds}."
     )
