@@ -4,7 +4,7 @@ import numpy as np
 
 from lora_edu.exercises.grading import Exercise, beside
 
-__all__ = ["beside", "break_even_rank", "line_surprise", "training_gigabytes"]
+__all__ = ["beside", "line_surprise", "training_gigabytes"]
 
 
 def _line(n_bytes: int, vocab_size: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,58 +85,12 @@ line_surprise = Exercise(
 )
 
 
-def _break_even(in_features: int, out_features: int) -> int:
-    return (in_features * out_features - 1) // (in_features + out_features)
-
-
-break_even_rank = Exercise(
-    "0.2",
-    _break_even,
-    [(256, 256), (256, 1024), (6, 3), (5, 7), (30, 20), (8, 3), (100, 1)],
-    {
-        "where this division has no rest, A and B hold exactly as many numbers as W. Fewer were asked for.": (
-            lambda i, o: i * o // (i + o)
-        ),
-        "this is the largest rank a matrix of this shape can have. There A and B together hold more than W does.": min,
-        "this is half of the smaller side, which is right for squares only. Set r (d_in + d_out) < d_in d_out.": (
-            lambda i, o: min(i, o) // 2
-        ),
-        "this is one less than half of the smaller side, which is right for squares only. Set r (d_in + d_out) < "
-        "d_in d_out.": lambda i, o: min(i, o) // 2 - 1,
-        "a rank is a whole number: round down.": lambda i, o: i * o / (i + o),
-        "this is the first rank at which the adapter is not smaller than W. The one below was asked for.": (
-            lambda i, o: -(-i * o // (i + o))
-        ),
-        "this rounds to the nearest rank, and so sometimes up, to one that is too large.": (
-            lambda i, o: round(i * o / (i + o))
-        ),
-        "this takes away one always. Where the division leaves a rest, rounding down is enough.": (
-            lambda i, o: i * o // (i + o) - 1
-        ),
-        "this counts A alone. B holds out_features numbers for each rank as well.": lambda i, o: (i * o - 1) // i,
-        "this counts B alone. A holds in_features numbers for each rank as well.": lambda i, o: (i * o - 1) // o,
-        "these are the numbers in A and B at that rank. The rank itself was asked for.": (
-            lambda i, o: _break_even(i, o) * (i + o)
-        ),
-    },
-    {
-        "a rank is a whole number: round down.": lambda rank, i, o: rank != int(rank),
-        "at this rank A and B together are not smaller than W. A holds r d_in numbers, B holds r d_out.": (
-            lambda rank, i, o: rank * (i + o) >= i * o
-        ),
-        "this is too careful: at a rank one larger A and B together are still smaller than W.": (
-            lambda rank, i, o: (rank + 1) * (i + o) < i * o
-        ),
-    },
-)
-
-
 def _gigabytes(frozen: float, adapter: float, bits: float, each: float = 12.0) -> float:
     return (frozen * bits / 8 + adapter * each) / 1e9
 
 
 training_gigabytes = Exercise(
-    "0.3",
+    "0.2",
     _gigabytes,
     [(65e9, 0.8e9, 4.127), (7e9, 40e6, 16), (3_356_160, 147_456, 4.127)],
     {

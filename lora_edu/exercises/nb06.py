@@ -151,10 +151,15 @@ def _nearest(W, absmax):
     return np.abs(blocks[:, :, None] / absmax[:, None, None] - _NF4).argmin(axis=2)
 
 
+def _largest(W, codes):
+    return np.abs(W.reshape(len(codes), -1)).max(axis=1)
+
+
 DECODED = {
     "no absmax": "this forgets the absmax: the codebook's values lie in [-1, 1].",
     "divides": "this divides by the absmax. That was the way into the codes; the way back multiplies.",
     "again": "this quantizes W again, to the nearest codes. Decode the codes that you are given, whatever they are.",
+    "anew": "this quantizes W again, absmax and all. Decode the codes that you are given, whatever they are.",
     "columns": "these blocks run down the columns of W. They run through the flattened weight, row by row.",
     "largest": "this uses one absmax for the whole weight. Each block has its own.",
     "mean": "this uses the mean absmax for the whole weight. Each block has its own.",
@@ -181,6 +186,7 @@ def _rounded(W, codes, absmax, how="right"):
         "no absmax": lambda: values,
         "divides": lambda: values / scale,
         "again": lambda: _NF4[_nearest(W, absmax)] * scale,
+        "anew": lambda: _NF4[_nearest(W, _largest(W, codes))] * _largest(W, codes)[:, None],
         "columns": lambda: (values * scale).reshape(W.shape[::-1]).T,
         "largest": lambda: values * absmax.max(),
         "mean": lambda: values * absmax.mean(),
@@ -194,7 +200,7 @@ def _rounded(W, codes, absmax, how="right"):
         "backwards": lambda: values * scale[::-1],
         "mirrored": lambda: _NF4[15 - codes] * scale,
         "squared": lambda: values * scale**2,
-        "own": lambda: values * np.abs(W.reshape(codes.shape)).max(axis=1, keepdims=True),
+        "own": lambda: values * _largest(W, codes)[:, None],
         "by row": lambda: values.reshape(W.shape) * np.abs(W).max(axis=1, keepdims=True),
     }[how]()
     return made.reshape(W.shape)

@@ -73,11 +73,12 @@ def strengths_figure(arms: dict) -> tuple[Figure, str]:
     axes.set(xlabel="strength of the adapter", ylabel="loss, nats per byte", xlim=(-0.05, 2.05), xticks=STRENGTHS[::2])
     gain, price = share(arms, 0.5, "plays"), share(arms, 0.5, "addresses")
     axes.text(0.52, 3.75, f"half: {gain:.0%} of the gain,\n{price:.0%} of the price", color=RED, fontsize=10, va="top")
-    axes.set_title("Trained, the adapter helps on plays; shuffled, it only harms", loc="left", fontsize=12)
+    axes.set_title("Trained, the adapter helps on plays; shuffled, it does not", loc="left", fontsize=12)
     best = min(STRENGTHS, key=lambda s: arms[arm_name(s)]["plays"])
     words = (
-        f"Shuffled, the adapter only harms: the loss on plays rises to {losses[-1]:.2f}. Loss against strength from 0 "
-        f"to 2. Trained, it falls from {arms[arm_name(0)]['plays']:.2f} to {arms[arm_name(best)]['plays']:.2f} at "
+        f"Shuffled, the adapter helps at no strength: the loss on plays rises to {losses[-1]:.2f}. Loss against "
+        f"strength from 0 to 2. Trained, it falls from {arms[arm_name(0)]['plays']:.2f} to "
+        f"{arms[arm_name(best)]['plays']:.2f} at "
         f"strength {best:g}, then rises. On addresses it rises, slowly at first: at half strength {gain:.0%} of the "
         f"gain cost {price:.0%} of the price."
     )

@@ -38,7 +38,7 @@ def outlier_view(weights: Tensor) -> View:
     figure = plt.figure(figsize=(9.6, 3.2), dpi=96)
     axes = figure.add_axes([0.06, 0.17, 0.92, 0.7])
     places = np.arange(64)
-    axes.bar(places, weights.numpy(), width=0.9, color=GRAY, alpha=0.3)
+    mine = axes.bar(places, weights.numpy(), width=0.9, color=GRAY, alpha=0.3)[PLACE]
     rounded = LineCollection([], colors=GREEN, linewidths=5)
     marks = LineCollection([], colors=RED, linewidths=0.7, linestyles="--")
     for part in (rounded, marks):
@@ -75,11 +75,12 @@ def outlier_view(weights: Tensor) -> View:
                 if abs(code * step) < 3.6
             ]
         )
-        note.set_text(f"up to {now['size']:g}" if now["size"] > 3.6 else "")
+        mine.set_height(now["size"])
+        note.set_text(f"yours, up to {now['size']:g}" if now["size"] > 3.6 else "yours")
         title.set_text(now["readout"])
 
     draw(values(3, ONE_CONSTANT))
-    return View(figure, [marks, rounded, note, title], values=values, draw=draw)
+    return View(figure, [mine, marks, rounded, note, title], values=values, draw=draw)
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------

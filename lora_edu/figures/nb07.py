@@ -167,7 +167,7 @@ def right_angles(rows: dict[int, dict[str, float]]) -> Drawn:
         place = (np.hypot(c, k) - 1.6, 8) if k > 8 else (c + 1.2, 1.2)  # beyond the arc
         axes.text(*place, f"constants {k:.2f}", color=plots.CONSTANTS[0], fontsize=10)
         axes.text(c + k, -1.2, f" sum {c + k:.2f}", color=RED, ha="center" if k > 8 else "left", va="top", fontsize=10)
-        axes.text(0, k + 0.9, f"both {both:.2f}", fontsize=10)
+        axes.text(0, k + (0.9 if k > 8 else 2.2), f"in squares {np.hypot(c, k):.2f}, measured {both:.2f}", fontsize=10)
         axes.set_title(f"constants in {bits} bits", fontsize=11)
         axes.set(xlim=(-0.5, 25), ylim=(-3.4, 14.6), aspect="equal", yticks=[], xlabel="relative error, %")
         axes.spines[["top", "right", "left"]].set_visible(False)
