@@ -155,7 +155,7 @@ def test_smollm2s_adapter_is_nearly_a_constant_answer():
     lora = dict(zip(header, next(row for row in rows if row[0] == "LoRA"), strict=True))
     assert int(lora["Matthew"][:-1]) > 95 and int(lora["Proverbs"][:-1]) < 5 and int(lora["called new"][:-1]) > 80
     average, error = trained.above_rival("smollm2", "lora", None)
-    assert average < error, "each way learns the task? not seen here"
+    assert average < 2 * error, "each way learns the task? not seen here"
 
 
 def test_names_are_a_small_part_of_what_counting_knows():
@@ -181,7 +181,9 @@ def test_the_sign_depends_on_the_rank_that_one_compares_with():
     assert claim("s").verdict == DEPENDS
     name, number = claim("s").control_number  # the same quantity, and only the rate is another
     assert number > max(found.values()) and "two rates" in name
-    assert len(trained.gains("smollm2", 1)) == 1, "section 4 says one seed of the larger model"
+    assert len(trained.gains("smollm2", 1)) == 3
+    small, large = (mean(trained.kept_share(model, 1, True)) for model in ("gpt", "smollm2"))
+    assert abs(small - large) < 0.1, "at rates of their own, rank 1 keeps about as much in both models"
 
 
 def test_seeds_that_were_not_run_are_left_out(monkeypatch):

@@ -93,7 +93,7 @@ def test_an_argument_is_shown_in_a_few_words(argument, text):
 def test_a_guess_stands_beside_the_measurement(capsys):
     grading.beside(None, "3 GB")
     grading.beside(5, "3 GB")
-    assert capsys.readouterr().out == "measured: 3 GB\nmeasured: 3 GB     your guess: 5\n"
+    assert capsys.readouterr().out == "what was measured:\n3 GB\nwhat was measured:\n3 GB     your guess: 5\n"
 
 
 def test_a_function_that_changes_its_inputs_fools_nobody():

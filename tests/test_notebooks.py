@@ -150,6 +150,18 @@ def test_a_stored_measurement_does_not_spoil_the_guess(page):
         if "beside(my_guess" in cell.source:
             assert cell.metadata.get("jupyter", {}).get("outputs_hidden") is True, cell.source
             assert "hide-output" in cell.metadata.get("tags", []), cell.source
+            assert label(cell.outputs[0]) in (" ", "(a figure: its words follow)", "what was measured:", *LISTS)
+
+
+LISTS = ("blocks.0.attention.q_proj", "{'q_proj': 30,")  # what two cells print first, and may be seen
+
+
+def label(output) -> str:
+    """What JupyterLab writes beside the three dots of a folded output (of a dictionary, the first entry)."""
+    bundle = output.get("data", {})
+    text = bundle.get("text/html") or bundle.get("text/plain") or output.get("text")
+    first = next(line for line in text.split("\n") if line)
+    return " ".join(first.split(" ")[:2]) if first.startswith("{") else first
 
 
 def test_every_guess_is_measured(page):

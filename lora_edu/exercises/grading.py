@@ -345,5 +345,5 @@ def _known_numbers() -> set[str]:
 
 
 def beside(my_guess: Any, measured: str) -> None:
-    """Print what was measured, and the reader's guess beside it."""
-    print(f"measured: {measured}" + ("" if my_guess is None else f"     your guess: {my_guess}"))
+    """Print what was measured, and the guess beside it. JupyterLab labels a folded output with the first line."""
+    print(f"what was measured:\n{measured}" + ("" if my_guess is None else f"     your guess: {my_guess}"))

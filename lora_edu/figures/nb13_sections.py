@@ -96,20 +96,20 @@ def ranks_picture() -> Drawn:
         panels, (False, True), ("one rate for all ranks", "each rank its own rate"), strict=True
     ):
         shown = [model for model in NAMES if not own or searched(model)]
-        ends = {model: mean(kept_share(model, RANKS[-1], own)) for model in shown}
+        starts = {model: mean(kept_share(model, RANKS[0], own)) for model in shown}
         for model, color, marker, style in zip(NAMES, (BLUE, ORANGE), "os", ("-", "--"), strict=True):
             if model not in shown:
                 continue
             shares = [mean(kept_share(model, rank, own)) for rank in RANKS]
             axes.plot(RANKS, shares, color=color, marker=marker, ls=style, lw=2)
-            above = shares[-1] == max(ends.values())  # its label goes above its line
-            offset, side = ((0, 8), "bottom") if above else ((0, -9), "top")
-            label = {"textcoords": "offset points", "color": color, "fontsize": 10, "ha": "right", "va": side}
-            axes.annotate(NAMES[model], (RANKS[-1], shares[-1]), offset, **label)
+            above = shares[0] == max(starts.values())  # its label goes above its line
+            offset, side = ((0, 22), "bottom") if above else ((0, -9), "top")
+            label = {"textcoords": "offset points", "color": color, "fontsize": 10, "ha": "left", "va": side}
+            axes.annotate(NAMES[model], (RANKS[0], shares[0]), offset, **label)
             kept = ", ".join(f"{share:.0%}" for share in shares)
             said.append(f"{title}, {NAMES[model]}: {kept}")
         axes.set_xscale("log", base=2)
-        axes.set(xticks=RANKS, xticklabels=RANKS, xlabel="rank", ylim=(0.45, 1.15))
+        axes.set(xticks=RANKS, xticklabels=RANKS, xlabel="rank", ylim=(0.35, 1.1))
         axes.set_title(title, fontsize=11)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("share of the best gain")

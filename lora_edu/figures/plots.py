@@ -129,7 +129,8 @@ def _html_table(header, texts, right, caption) -> str:
     ]
     body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
     title = f'<caption style="text-align: left">{escape(caption)}</caption>' if caption else ""
-    return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    blank = " \n"  # JupyterLab labels a folded output with the first line of its HTML
+    return f"{blank}<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def row_head(text: str, side: str = "left") -> str:
