@@ -100,9 +100,7 @@ def local_changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
                 yield ROUNDING, ast.UnaryOp(ast.USub(), both(ast.UnaryOp(ast.USub(), left), ast.FloorDiv, right))
             if isinstance(op, ast.Sub | ast.Div | ast.FloorDiv | ast.MatMult | ast.LShift):
                 yield ORDER, ast.BinOp(right, op, left)
-            if isinstance(op, ast.Mult) and isinstance(right, ast.Constant):
-                yield ROOT, both(left, ast.Pow, right)
-            if isinstance(op, ast.Mult) and isinstance(left, ast.Constant):
+            if isinstance(op, ast.Mult) and ast.Constant in (type(left), type(right)):
                 yield ROOT, both(left, ast.Pow, right)
             if isinstance(left, ast.BinOp):
                 yield PARENTHESES, ast.BinOp(left.left, left.op, ast.BinOp(left.right, op, right))

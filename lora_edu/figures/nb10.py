@@ -75,10 +75,19 @@ def of_way(runs: Iterable[Run], way: str, steps: int = 100) -> list[Run]:
     return [run for run in runs if run.way == way and run.steps == steps]
 
 
+def sweep(runs: Iterable[Run], way: str) -> dict[float, float]:
+    """Rate -> loss on plays, with seed 0."""
+    return {run.lr: run.plays for run in of_way(runs, way) if run.seed == 0}
+
+
+def lowest(losses: dict[float, float], within: float) -> list[float]:
+    """The rates whose loss lies within so much of the lowest one."""
+    return sorted(lr for lr, loss in losses.items() if loss <= min(losses.values()) + within)
+
+
 def best_rate(runs: Iterable[Run], way: str) -> float:
     """The rate with the lowest loss on plays with seed 0; of rates that tie, one that was run with the most seeds."""
-    runs = of_way(runs, way)
-    first = {run.lr: run.plays for run in runs if run.seed == 0}
+    runs, first = of_way(runs, way), sweep(runs, way)
     seeds = {lr: len({run.seed for run in runs if run.lr == lr}) for lr in first}
     return min(tied(runs, way), key=lambda lr: (-seeds[lr], first[lr]))
 
@@ -88,9 +97,7 @@ TIE = 0.01  # nats: a difference between two rates moves by less from seed to se
 
 def tied(runs: Iterable[Run], way: str) -> list[float]:
     """The rates that may be the best: with seed 0 their loss on plays lies within `TIE` of the lowest."""
-    runs = [run for run in of_way(runs, way) if run.seed == 0]
-    lowest = min(run.plays for run in runs)
-    return sorted({run.lr for run in runs if run.plays < lowest + TIE})
+    return lowest(sweep(runs, way), TIE)
 
 
 def at_best(runs: Iterable[Run], way: str) -> list[Run]:
@@ -114,7 +121,7 @@ def forgotten_at(points: np.ndarray, learned: float) -> float:
 
 def two_best(runs: Iterable[Run], ways: Iterable[str]) -> dict[str, float]:
     """How far apart the losses of each way's two best rates are, with seed 0."""
-    losses = {way: sorted(run.plays for run in of_way(runs, way) if run.seed == 0) for way in ways}
+    losses = {way: sorted(sweep(runs, way).values()) for way in ways}
     return {way: some[1] - some[0] for way, some in losses.items()}
 
 

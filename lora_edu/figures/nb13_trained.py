@@ -228,16 +228,6 @@ def best_rate_moves_at_a_fixed_alpha() -> Numbers:
     return {"digits, plain descent, alpha = 8": next(iter(best_rate_moves("alpha = 16").values()))}
 
 
-def as_good_rates(losses: dict[float, float]) -> list[float]:
-    """The rates whose loss lies within the tolerance of the lowest one."""
-    return [lr for lr, loss in losses.items() if loss <= min(losses.values()) + TOLERANCE]
-
-
-def losses_at(way: str) -> dict[float, float]:
-    """Rate -> loss on all plays with seed 0."""
-    return {run.lr: run.plays for run in nb10.of_way(nb10.all_runs(), way) if run.seed == 0}
-
-
 def rate_over_full() -> Numbers:
     """LoRA's best rate over full fine-tuning's, with alpha = 2r."""
     arms, runs = results("qlora-quality"), nb10.all_runs()
@@ -249,10 +239,10 @@ def rate_over_full() -> Numbers:
 
 def rates_as_good() -> list[Numbers]:
     """The same with other rates that are as good: for each of full's, LoRA's nearest to ten times it, and farthest."""
-    arms = results("qlora-quality")
-    few = [as_good_rates(quality.sweep(arms, method, "20 kB")) for method in ("full", "lora")]
-    ranks = sorted(nb10.best_rates(nb10.all_runs())["alpha = 2r"])
-    tried = {f"all plays, rank {rank}": as_good_rates(losses_at(f"lora r{rank}")) for rank in ranks}
+    arms, runs = results("qlora-quality"), nb10.all_runs()
+    few = [nb10.lowest(quality.sweep(arms, method, "20 kB"), TOLERANCE) for method in ("full", "lora")]
+    ranks = sorted(nb10.best_rates(runs)["alpha = 2r"])
+    tried = {f"all plays, rank {rank}": nb10.lowest(nb10.sweep(runs, f"lora r{rank}"), TOLERANCE) for rank in ranks}
 
     def from_ten(multiple: float) -> float:
         return abs(math.log(multiple / 10))
@@ -260,7 +250,7 @@ def rates_as_good() -> list[Numbers]:
     return [
         {name: pick((lr / full for lr in lrs), key=from_ten) for name, lrs in tried.items()}
         | {"20 kB, rank 8": pick((lora / whole for whole in few[0] for lora in few[1]), key=from_ten)}
-        for full in as_good_rates(losses_at("full"))
+        for full in nb10.lowest(nb10.sweep(runs, "full"), TOLERANCE)
         for pick in (min, max)
     ]
 
