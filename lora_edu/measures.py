@@ -120,16 +120,6 @@ def total_bits(block_size: int, constant_bits: int = 32, second_size: int = 0) -
     return bits_per_weight(4, block_size, constant)
 
 
-def pareto(points: dict[str, tuple[float, float]]) -> list[str]:
-    """The names of the points (bits, error) that no other point beats: fewer bits always cost a larger error."""
-    best, error = [], float("inf")
-    for name in sorted(points, key=points.get):
-        if points[name][1] < error:
-            best.append(name)
-            error = points[name][1]
-    return best
-
-
 def lloyd_max(values: Tensor, start: Tensor, block_size: int = 64, rounds: int = 60) -> Tensor:
     """The codebook with the least squared error on `values` (n,), found from `start` (k,); -1, 0 and 1 stay.
 

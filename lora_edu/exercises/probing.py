@@ -17,7 +17,6 @@ from lora_edu.exercises.symptoms import as_numpy
 MOST_ROWS = 16
 CHANGES = (lambda value: 1.7 * value + 0.3, lambda value: -2.3 * value, lambda value: 0.01 * value)
 Case = tuple[Any, ...]
-Seen = Callable[[Case], Any]  # what is observed in a case, to compare; None where it cannot be
 
 
 def exchanged(got: list, made: Callable[[list[Case]], list], cases: list[Case], names: list[str]) -> str | None:

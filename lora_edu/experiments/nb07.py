@@ -14,8 +14,6 @@ from lora_edu.quantization import quantize
 from lora_edu.texts import load_text
 from lora_edu.training import evaluate
 
-SECOND_CODES = ("dynamic", "int8", "e4m3", "e5m2")
-
 
 def normal_weights(count: int, seed: int = 0) -> Tensor:
     """Numbers from the normal distribution (count,) float32, the same on every machine."""

@@ -22,8 +22,6 @@ VISUAL_LANGUAGE = {
     "constants": CONSTANTS,
     "gradient": GRADIENT,
 }
-# Of stacked parts that are none of these.
-PART_LOOKS = ((BLUE, ""), (ORANGE, "//"), (GREEN, ".."), (RED, "xx"), (GRAY, "--"), (SKY, "\\\\"))
 
 
 def filled(look: Look) -> dict:

@@ -21,7 +21,6 @@ from lora_edu.figures.sliders import View, show_widget
 
 TITLE = "Fine-tuning without the bill"
 PARAGRAPHS = (("The idea", 8), ("In four bits", 7))  # heading, number of sentences
-UNMARKED = "not marked"
 ALT = (
     "A sheet with fifteen lines, one a sentence, and columns for true, false and depends. A ring shows your mark; once "
     "you have marked, a filled square shows the verdict, and at the right small marks show in which settings the "

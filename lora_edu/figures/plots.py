@@ -29,7 +29,6 @@ from lora_edu.figures.looks import (  # noqa: F401  (figures say plots.BLUE, plo
     GRAY,
     GREEN,
     ORANGE,
-    PART_LOOKS,
     PURPLE,
     RED,
     SKY,
@@ -158,60 +157,3 @@ def plain_axes(width: float = 7, height: float = 3.2) -> tuple[Figure, Axes]:
     figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def loss_curve(train_loss: list[float], validation: list[tuple[int, float]], levels: dict[str, float]) -> Figure:
-    """The loss of a run against its steps, with horizontal lines at the levels named."""
-    figure, axes = plain_axes()
-    axes.plot(range(1, len(train_loss) + 1), train_loss, color=BLUE, alpha=0.35, lw=1, label="training, each step")
-    axes.plot(*zip(*validation, strict=True), color=BLUE, marker="o", lw=2, label="validation")
-    for (name, level), style, color in zip(levels.items(), ("--", ":", "-."), (ORANGE, RED, GREEN), strict=False):
-        axes.axhline(level, ls=style, lw=1.8, color=color, label=name)
-    axes.set(xlabel="training step", ylabel="loss in nats per byte")
-    axes.legend(frameon=False, fontsize=9)
-    return figure
-
-
-def bars(values: dict[str, float], unit: str, labels: list[str] | None = None, height: float | None = None) -> Figure:
-    """Horizontal bars, one per name, with the value (or the given label) written at the end of each."""
-    figure, axes = plain_axes(height=height or 0.8 + 0.42 * len(values))
-    names, numbers = list(values), list(values.values())
-    drawn = axes.barh(names, numbers, color=BLUE)
-    axes.bar_label(drawn, labels or [f"{number:,.4g}" for number in numbers], padding=4)
-    axes.invert_yaxis()
-    axes.set(xlabel=unit)
-    axes.margins(x=0.15)
-    return figure
-
-
-def stages(curves: dict[str, dict[str, float]], unit: str) -> Figure:
-    """One line per name over the stages of an experiment, each value written beside its point."""
-    figure, axes = plain_axes(height=3.8)
-    looks = ((BLUE, "-", "o"), (ORANGE, "--", "s"), (GREEN, ":", "^"))
-    for (name, values), (color, style, marker) in zip(curves.items(), looks, strict=False):
-        axes.plot(list(values), list(values.values()), color=color, ls=style, marker=marker, lw=2, label=name)
-        for position, value in enumerate(values.values()):
-            axes.annotate(
-                f"{value:.2f}", (position, value), (0, 8), textcoords="offset points", ha="center", fontsize=9
-            )
-    axes.margins(x=0.12, y=0.2)
-    axes.set(ylabel=unit)
-    axes.legend(frameon=False, fontsize=9)
-    return figure
-
-
-def stacked_bars(rows: dict[str, dict[str, float]], unit: str) -> Figure:
-    """Horizontal bars that add up parts: rows maps each bar's name to its parts. Parts differ in color and hatching."""
-    figure, axes = plain_axes(height=1.4 + 0.6 * len(rows))
-    left = dict.fromkeys(rows, 0.0)
-    kinds = list(next(iter(rows.values())))
-    for kind, look in zip(kinds, PART_LOOKS, strict=False):
-        sizes = [row[kind] for row in rows.values()]
-        axes.barh(list(rows), sizes, left=list(left.values()), label=kind, **filled(look))
-        left = {name: left[name] + row[kind] for name, row in rows.items()}
-    axes.bar_label(axes.containers[-1], [f"{total:,.1f}" for total in left.values()], padding=4)
-    axes.invert_yaxis()
-    axes.margins(x=0.12)
-    axes.set(xlabel=unit)
-    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    return figure

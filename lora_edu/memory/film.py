@@ -20,7 +20,6 @@ from lora_edu.memory.peak import PeakMemory
 from lora_edu.memory.shapes import ADAPTERS, BASE, CONSTANTS, OPTIMIZER, measured_bytes
 from lora_edu.training import trainable_parameters
 
-PHASES = ("forward", "backward", "optimizer")
 RESIDENT = (BASE, CONSTANTS, ADAPTERS, OPTIMIZER)  # alive all the time
 
 
