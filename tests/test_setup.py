@@ -243,6 +243,19 @@ def test_ctrl_c_lets_the_program_finish(tmp_path, how):
     assert (tmp_path / "written").exists() and (how == "run" or process.returncode == 7)
 
 
+def test_threads_do_not_spin_for_long_unless_the_user_says_so(monkeypatch):
+    from lora_edu import __main__ as program
+
+    seen = []
+    monkeypatch.setattr(program, "progress", lambda: seen.append(os.environ["GOMP_SPINCOUNT"]))
+    monkeypatch.setattr(sys, "argv", ["lora-edu", "progress"])
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    program.main()
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    program.main()
+    assert seen == ["5000", "7"]
+
+
 LAB = """
 import sys
 from lora_edu.setup import environment
