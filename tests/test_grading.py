@@ -94,6 +94,15 @@ def test_a_guess_stands_beside_the_measurement(capsys):
     grading.beside(None, "3 GB")
     grading.beside(5, "3 GB")
     assert capsys.readouterr().out == "what was measured:\n3 GB\nwhat was measured:\n3 GB     your guess: 5\n"
+    grading.beside(None, {"rank 1": "51%", "rank 8": "80%"})
+    assert capsys.readouterr().out == "what was measured:\nrank 1: 51%, rank 8: 80%\n"
+
+
+def test_a_long_measurement_is_broken_between_words(capsys):
+    grading.beside(None, "short\n" + "a measurement of many words " * 8)
+    told = capsys.readouterr().out.splitlines()
+    assert told[:2] == ["what was measured:", "short"] and max(map(len, told)) <= 72
+    assert " ".join(line.strip() for line in told[2:]) == ("a measurement of many words " * 8).strip()
 
 
 def test_a_function_that_changes_its_inputs_fools_nobody():

@@ -1,5 +1,6 @@
-"""Arguments and results in a few words, as they stand in the sentences of a check."""
+"""Arguments, results and measurements in a few words, as a check or a page prints them."""
 
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -32,3 +33,14 @@ def describe(argument: Any) -> str:
 def _listed(items: Iterable[str], most: int = 4) -> str:
     items = list(items)
     return ", ".join(items[:most] + [f"... {len(items)} in all"] * (len(items) > most))
+
+
+def in_lines(measured: Any) -> str:
+    """Text, or the members of a list or a dictionary, in lines of at most 72 characters.
+
+    In a narrow window JupyterLab breaks a longer line anywhere, also within a word.
+    """
+    if isinstance(measured, dict):
+        measured = [f"{name}: {value}" for name, value in measured.items()]
+    text = ", ".join(map(str, measured)) if isinstance(measured, list) else str(measured)
+    return "\n".join(textwrap.fill(line, 72, subsequent_indent="  ") for line in text.split("\n"))

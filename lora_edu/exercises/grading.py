@@ -35,7 +35,7 @@ from lora_edu import exercises
 from lora_edu.exercises import cards, probing, repair
 from lora_edu.exercises.cards import WrongAnswer
 from lora_edu.exercises.comparing import difference, equal, plain, recognized
-from lora_edu.exercises.describing import describe
+from lora_edu.exercises.describing import describe, in_lines
 from lora_edu.exercises.formulas import Formula, value_of
 from lora_edu.exercises.stopping import GIVEN, parameters, why_it_stopped
 from lora_edu.exercises.symptoms import symptom, up_to_a_factor
@@ -180,13 +180,12 @@ class Exercise:
             return self.observe(attempt, *given)
         except Exception as error:
             meaning = why_it_stopped(error, attempt, case)
-            text = f"your function stopped with {type(error).__name__} ({error})"
-            text = f"{meaning} In Python's words: {text}" if meaning else text
             given = "" if GIVEN in meaning else f" for ({self._shown(case)})"
-            text += given + _where(error)
-            if time.perf_counter() - start < QUICK and (place := self._place(attempt, i, self._stops(i, type(error)))):
-                text += f". {place}"
-            raise wrong(self.number, text) from error
+            words = f"your function stopped with {type(error).__name__} ({error}){given}{_where(error)}"
+            quick = time.perf_counter() - start < QUICK
+            place = self._place(attempt, i, self._stops(i, type(error))) if quick else ""
+            told = [meaning, place, f"In Python's words: {words}"] if meaning else [f"{words}.", place]
+            raise wrong(self.number, " ".join(filter(None, told))) from error
 
     def _stops(self, i: int, kind: type) -> Callable:
         """Whether a solution stops in a case with this error."""
@@ -344,6 +343,7 @@ def _known_numbers() -> set[str]:
     return {value.number for module in modules for value in vars(module).values() if isinstance(value, Exercise)}
 
 
-def beside(my_guess: Any, measured: str) -> None:
+def beside(my_guess: Any, measured: Any) -> None:
     """Print what was measured, and the guess beside it. JupyterLab labels a folded output with the first line."""
-    print(f"what was measured:\n{measured}" + ("" if my_guess is None else f"     your guess: {my_guess}"))
+    told = in_lines(measured) + ("" if my_guess is None else f"     your guess: {my_guess}")
+    print("what was measured:", told, sep="\n")

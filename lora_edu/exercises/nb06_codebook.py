@@ -198,7 +198,7 @@ _normal_float = Exercise(
         "the codebook does not begin at -1: both sides start at the same offset.": (
             lambda levels, *case: abs(levels[0] + 1) > 1e-6
         ),
-        "there are half levels above 0 and half - 1 below it. Here they are others.": (
+        "the levels are divided otherwise here: half of them belong above 0, half - 1 below it, and the 0 between.": (
             lambda levels, offset, half: (levels > 0).sum() != half
         ),
     },

@@ -242,7 +242,8 @@ HIDE_STATIC = (
 def panel_html(picture: bytes, line: str) -> str:
     source = f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
     return (
-        f'{HIDE_STATIC}<div class="lora-edu-article"><img src="{source}" alt="{escape(ALT)}" style="max-width: 100%">'
+        f'{HIDE_STATIC}<div class="lora-edu-view lora-edu-article">'
+        f'<img src="{source}" alt="{escape(ALT)}" style="max-width: 100%">'
         f'<div role="status" aria-live="polite">{escape(line)}</div></div>'
     )
 
