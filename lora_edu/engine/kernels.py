@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 CHUNK_VALUES = {"cpu": 2**17, "cuda": 2**22}
-AT_ONCE = 2**18  # values that are decoded in one piece
+AT_ONCE = 2**18  # values of a small layer, which is never cut
 SMALLEST_ABSMAX = 1e-38  # the reference never divides by less
 PLACES = {1: torch.float32, 2: torch.int64, 4: torch.complex128}  # values a byte -> a type as wide as all of them
 
@@ -212,7 +212,7 @@ def _chunks(
     """Cut a tensor's absmax, values and packed codes into the chunks that are worked on one at a time (as views)."""
     blocks = _chunk_blocks(flat.device, block_size)
     size = blocks * block_size
-    if len(flat) <= size:
+    if len(flat) <= max(size, AT_ONCE):
         return [(absmax, flat, codes)]  # in a small layer, cutting costs as much as the work itself
     return zip(absmax.split(blocks), flat.split(size), codes.split(size // per_byte), strict=True)
 
