@@ -29,7 +29,7 @@ PROGRAMS = {
 # On Linux, torch's threads wait for each other in libgomp, which turns idly for about a millisecond before it sleeps.
 # Where another program has one of two cores, a training step then takes four times as long as with one thread. With
 # 5,000 turns it takes 1.4 times as long there, and 6% longer where nothing else runs.
-WAITING = {"GOMP_SPINCOUNT": "5000"}
+WAITING = "GOMP_SPINCOUNT", "5000"
 
 
 def setup(extra: str = environment.COURSE) -> None:
@@ -128,7 +128,7 @@ def main() -> None:
 
 
 def _main() -> None:
-    os.environ |= WAITING | os.environ  # before torch is loaded, here or in a kernel; what the user has set stays
+    os.environ.setdefault(*WAITING)  # before torch is loaded, here or in a kernel
     if len(sys.argv) > 1 and sys.argv[1] in PROGRAMS:
         return program(sys.argv[1], sys.argv[2:])
     parser = argparse.ArgumentParser(prog="lora-edu", description="LoRA and QLoRA built by hand: the course.")

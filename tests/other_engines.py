@@ -19,9 +19,10 @@ def windows():
 
 def accelerate_step(model):
     """The norm of the gradients under Accelerate."""
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
-    accelerator = Accelerator(cpu=True)
+    buffers = DistributedDataParallelKwargs(broadcast_buffers=False)
+    accelerator = Accelerator(cpu=True, kwargs_handlers=[buffers])
     optimizer = torch.optim.AdamW(trainable_parameters(model), lr=2e-4)
     engine, optimizer = accelerator.prepare(model, optimizer)
     accelerator.backward(model_loss(engine, *windows()))

@@ -137,3 +137,12 @@ def test_the_protocol_is_that_of_the_scoreboard(arms):
     for mine, theirs in same.items():
         for key in ("weight_error", "output_error", "loss"):
             assert arms[mine][key] == pytest.approx(board[theirs][key], abs=2e-5)
+
+
+def test_short_constants_are_ordered_otherwise_by_each_measure(arms):
+    """4 bits in blocks of 32 beside 8 in 64, and in 16 beside 8 in 32: better weights, worse outputs; a tie, a gain."""
+    for short, long in (("4 bits, blocks of 32", "8 bits"), ("4 bits, blocks of 16", "8 bits, blocks of 32")):
+        assert arms[short]["weight_error"] < arms[long]["weight_error"]
+        assert arms[short]["output_error"] > 1.03 * arms[long]["output_error"]
+    assert abs(arms["4 bits, blocks of 32"]["loss"] - arms["8 bits"]["loss"]) < 0.0004
+    assert arms["4 bits, blocks of 16"]["loss"] < arms["8 bits, blocks of 32"]["loss"] - 0.0012

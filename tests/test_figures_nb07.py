@@ -94,12 +94,12 @@ def test_the_triangles_have_the_errors_as_sides(weight):
 def test_error_against_bits_is_drawn_on_a_log_axis():
     points = {
         (size, bits): (total_bits(size, bits, 256 if bits < 16 else 0), 0.09 + 0.0001 * size)
-        for size in (32, 64, 128)
+        for size in (16, 32, 64, 128)
         for bits in (32, 16, 8, 4)
     }
     figure, words = pictures.bits_bought(points)
     (axes,) = figure.axes
-    assert axes.get_xscale() == "log" and "blocks of 32 with 8-bit constants 9.32%" in words
+    assert axes.get_xscale() == "log" and "blocks of 32, 8-bit constants 9.32%" in words
     labels = [text.get_text() for text in axes.texts]
     assert {"16-bit\nconstants", "32-bit\nconstants"} <= set(labels)  # 16 bits were once left out
     plots.plt.close(figure)

@@ -11,7 +11,8 @@ import torch
 
 from lora_edu import load_base, nf_codebook, quantize
 from lora_edu.exercises import nb06, nb06_codebook
-from lora_edu.experiments.nb06 import bin_middles, inside_out
+from lora_edu.experiments import load_results
+from lora_edu.experiments.nb06 import arm_name, bin_middles, inside_out, shifts, without_zero
 from lora_edu.figures import nb06 as pictures
 from lora_edu.measures import block_linears, relative_error
 
@@ -209,6 +210,29 @@ def test_what_is_optimal_depends(seed):
     assert error(normal, ours) < error(normal, "nf4") - 0.002
     assert error(normal, ours, 1024) > error(normal, "nf4", 1024) + 0.001
     assert error(tails, ours) > error(tails, "nf4") + 0.003
+
+
+def test_pair_by_pair_the_middles_cost_less_than_nf4_and_the_others_are_undecided():
+    arms = load_results("formats")["arms"]
+    losses = {
+        name: np.array([arms[arm_name(name, 64, shift)]["loss"] for shift in shifts(64)])
+        for name in ("nf4", "nf4-offset-0.94", "lloyd-max", "bin-middles", "fp4-e2m1")
+    }
+    gaps = {name: loss - losses["nf4"] for name, loss in losses.items()}
+    error = {name: gap.std(ddof=1) / 2 for name, gap in gaps.items()}
+    assert (gaps["bin-middles"] < -0.0003).all() and gaps["bin-middles"].mean() < -5 * error["bin-middles"]
+    for name in ("nf4-offset-0.94", "lloyd-max", "fp4-e2m1"):  # below three standard errors of four
+        assert abs(gaps[name].mean()) < 3 * error[name]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_zero_costs_some_error(seed):
+    """NF4 beside a symmetric code from the same offset: they differ in the zero alone."""
+    values, nf4 = torch.randn(2**17, generator=torch.Generator().manual_seed(seed)), nf_codebook(4)
+    symmetric = without_zero()
+    assert torch.allclose(symmetric, -symmetric.flip(0), atol=1e-6) and symmetric.abs().min() > 0.04
+    error = [relative_error(values, quantize(values, code).dequantize()) for code in (symmetric, nf4)]
+    assert error[0] < error[1] - 0.0004
 
 
 def test_an_offset_that_is_no_upper_probability_is_refused():

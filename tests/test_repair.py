@@ -90,7 +90,7 @@ def test_one_change_is_located(right, wrong, place, line, hint):
     exercise, source = (SPREAD, SPREAD_RIGHT) if right in SPREAD_RIGHT else (COUNT, COUNT_RIGHT)
     assert right in source
     told = said(exercise, cell(source.replace(right, wrong)))
-    assert told.endswith(f"A change at `{place}`, in line {line}, makes every case right. {hint}"), told
+    assert f"A change at `{place}`, in line {line}, makes every case right. {hint}" in told, told
 
 
 def test_the_same_change_at_two_places():
@@ -121,7 +121,7 @@ def test_a_function_and_a_class_of_the_same_cell():
 
 def test_an_answer_that_stops_is_located():
     told = said(SPREAD, cell(SPREAD_RIGHT.replace("(x**2).sum(axis=1)", "(x.T**2).sum(axis=1)")))
-    assert "stopped with ValueError" in told and told.endswith(edits.TRANSPOSE)
+    assert told.index(edits.TRANSPOSE) < told.index("stopped with ValueError")  # where, before Python's words
 
 
 def test_nothing_goes_on_for_ever_or_is_heard_or_touches_the_arguments(capsys):

@@ -198,9 +198,19 @@ def with_updates(deltas: Sequence[NDArray]) -> list[Linear]:
     return [Linear(layer.weight + delta) for layer, delta in zip(trained_base(), deltas, strict=True)]
 
 
-def resized(deltas: Sequence[NDArray], sizes: Sequence[NDArray]) -> list[NDArray]:
-    """Each update scaled to the norm of the one in `sizes`."""
-    return [delta * np.linalg.norm(size) / np.linalg.norm(delta) for delta, size in zip(deltas, sizes, strict=True)]
+def size(layers: Sequence) -> float:
+    """The norm of what training added, both layers together."""
+    return float(np.sqrt(sum((delta**2).sum() for delta in updates(layers))))
+
+
+def thrown(size: float, seed: int = 0) -> list[Linear]:
+    """The base with an update of this size in random directions, shared between the layers as full fine-tuning does."""
+    rng, sides = np.random.default_rng(seed), [np.linalg.norm(delta) for delta in updates(full(0.1))]
+    deltas = [rng.normal(size=layer.weight.shape) for layer in trained_base()]
+    whole = np.linalg.norm(sides)
+    return with_updates(
+        [delta / np.linalg.norm(delta) * size * side / whole for delta, side in zip(deltas, sides, strict=True)]
+    )
 
 
 def watched(layers: Sequence, task: dict, look: Callable, moments: Sequence[int], lr: float, seed: int = 0) -> list:

@@ -95,7 +95,9 @@ def dial(plays: float, verses: float, how: str = "combined", *, repeat: int = 0,
 
     how: "combined" adds the weighted updates. "averaged" takes the mean of the As and of the Bs instead; "averaged,
     same size" multiplies each layer's product to the norm of the true sum; "averaged, same start" does it with adapters
-    that began with the same A. "shuffled" permutes the inputs of the verses adapter: as large, but meaningless.
+    that began with the same A. "quarters, enlarged" lacks the cross terms of the average: its own two terms alone, each
+    a quarter, and multiplied as "averaged, same size" is. "shuffled" permutes the inputs of the verses adapter: as
+    large, but meaningless.
     Returns the two losses, how far the update is from the weighted sum, and a sample.
     """
     first, second = seed + 2 * repeat, seed + 2 * repeat + (how != "averaged, same start")
@@ -106,9 +108,12 @@ def dial(plays: float, verses: float, how: str = "combined", *, repeat: int = 0,
     elif how == "shuffled":
         model = with_state(combine([states[0], shuffled(states[1])], [plays, verses]), 2 * RANK)
     else:
-        model = with_state({name: (states[0][name] + states[1][name]) / 2 for name in states[0]}, RANK)
-        if how == "averaged, same size":
-            match_size(model, wanted)
+        model = averaged = with_state({name: (states[0][name] + states[1][name]) / 2 for name in states[0]}, RANK)
+        factors = size_factors(averaged, wanted)
+        if how == "quarters, enlarged":
+            model = with_state(combine(states, [plays / 2, verses / 2]), 2 * RANK)
+        if how in ("averaged, same size", "quarters, enlarged"):
+            enlarge(model, factors)
     text = model.generate(PROMPT, 110, temperature=0.6, generator=torch.Generator().manual_seed(seed))
     result = {"error": update_error(model, wanted)} | losses_on_both(model)
     return {name: round(value, 4) for name, value in result.items()} | {"sample": text.removeprefix(PROMPT)}
@@ -144,10 +149,16 @@ def shuffled(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def match_size(model: GPT, wanted: GPT) -> None:
-    """Scale every update to the norm that the update of the other model has there."""
-    for layer, other in zip(lora_layers(model).values(), lora_layers(wanted).values(), strict=True):
-        layer.scaling *= (other.delta_weight().norm() / layer.delta_weight().norm()).item()
+def size_factors(model: GPT, wanted: GPT) -> list[float]:
+    """What each layer's update must be multiplied by, to be as large as that of the other model."""
+    pairs = zip(lora_layers(model).values(), lora_layers(wanted).values(), strict=True)
+    return [(other.delta_weight().norm() / layer.delta_weight().norm()).item() for layer, other in pairs]
+
+
+def enlarge(model: GPT, factors: list[float]) -> None:
+    """Multiply the update of each layer by its factor."""
+    for layer, factor in zip(lora_layers(model).values(), factors, strict=True):
+        layer.scaling *= factor
 
 
 @torch.no_grad()
@@ -173,6 +184,8 @@ CONTROLS = {
     "verses minus plays": {"plays": -1.0, "verses": 1.0},
     "averaged": {"plays": 0.5, "verses": 0.5, "how": "averaged"},
     "averaged, same size": {"plays": 0.5, "verses": 0.5, "how": "averaged, same size"},
+    "a quarter of each": {"plays": 0.25, "verses": 0.25},
+    "quarters, enlarged": {"plays": 0.5, "verses": 0.5, "how": "quarters, enlarged"},
     "averaged, same start": {"plays": 0.5, "verses": 0.5, "how": "averaged, same start"},
 }
 

@@ -61,6 +61,12 @@ def format_codebook(name: str) -> Tensor:
     return get_codebook(name)
 
 
+def without_zero(offset: float = 0.9677083) -> Tensor:
+    """NF4's ends without its zero: 16 quantiles, equal steps of probability from 1 - offset to offset, symmetric."""
+    above = torch.tensor([NormalDist().inv_cdf(0.5 + (offset - 0.5) * (2 * i + 1) / 15) for i in range(8)])
+    return torch.cat([-above.flip(0), above]) / above[-1]
+
+
 def bin_middles() -> Tensor:
     """The middles of 16 equally likely bins of the normal distribution, over the largest: symmetric, without a zero."""
     middles = torch.tensor([NormalDist().inv_cdf((i + 0.5) / 16) for i in range(16)], dtype=torch.float32)

@@ -117,5 +117,6 @@ DOUBLE_QUANT_ARMS = {
     **{change: {"change": change} for change in CHANGES if change != "noise"},
     **{f"noise {i}": {"change": "noise", "noise_seed": i} for i in range(8)},
     **{f"{bits} bits, blocks of 32": {"change": f"{bits} bits", "block_size": 32} for bits in (16, 8, 4)},
+    "4 bits, blocks of 16": {"change": "4 bits", "block_size": 16},
     "8 bits, 32 windows": {"change": "8 bits", "windows": 32},  # notebook 07 runs this one again
 }

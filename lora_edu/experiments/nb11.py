@@ -269,7 +269,7 @@ def shift(model: nn.Module, inputs: dict[str, Tensor], rounded: dict[str, Tensor
     up = [((rounded[path] - W).mean() / W.abs().mean()).item() for path, W in paths.items()]
     shares = [share_at_mean(W, rounded[path], inputs[path]) for path, W in paths.items()]
     return (
-        f"down_proj is shifted by {statistics.mean(up):+.2f} of the mean |W|, and the mean input makes "
+        f"down_proj is shifted by {statistics.mean(up):+.2f} of the mean |W|,\n  and the mean input makes "
         f"{', '.join(f'{share:.0%}' for share in shares)} of the squared error"
     )
 

@@ -21,6 +21,14 @@ VERSE_LINE = "And David lamented with this lamentation over Saul"  # 2 Samuel 1:
 PROMPT = "In the evening, the old man"
 
 
+def round_q4_1(weight: Tensor) -> Tensor:
+    """A weight as Q4_1, the file's format, has it: in blocks of 32, 16 even levels from the smallest to the largest."""
+    blocks = weight.reshape(-1, 32)
+    low, high = blocks.aminmax(dim=1, keepdim=True)
+    step = ((high - low) / 15).clamp(min=1e-30)
+    return (((blocks - low) / step).round() * step + low).view_as(weight)
+
+
 def adapted(quantized: bool, steps: int = STEPS, draw: int = 0, *, seed: int = 0, folder=None, progress=True) -> dict:
     """Measure SmolLM2-135M on both texts, in one of its four states.
 

@@ -164,7 +164,7 @@ def sections() -> dict[str, str]:
             "<ul><li>Output equal before and after injection? Base bytes equal before and after training?</li>"
             "<li>Did <b>every B</b> leave zero? (Reentrant checkpointing: none.)</li>"
             "<li>Test with &alpha; &ne; r and a weight that is not square.</li>"
-            "<li>Merging in bf16 loses a part of a small update; rounding again loses nearly all of it.</li>"
+            "<li>Merging in bf16 gets a part of a small update wrong; rounding again loses nearly all of it.</li>"
             "<li>Each method at its own rate; three seeds; a difference seed by seed, with a tolerance.</li>"
             "<li>A verdict has a number, settings, and a control that could have said no [13].</li></ul>"
         ),

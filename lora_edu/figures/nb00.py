@@ -76,7 +76,7 @@ def strengths_figure(arms: dict) -> tuple[Figure, str]:
     axes.set_title("Trained, the adapter helps on plays; shuffled, it does not", loc="left", fontsize=12)
     best = min(STRENGTHS, key=lambda s: arms[arm_name(s)]["plays"])
     words = (
-        f"Shuffled, the adapter helps at no strength: the loss on plays rises to {losses[-1]:.2f}. Loss against "
+        f"Shuffled, the adapter helps at none of the strengths drawn: the loss rises to {losses[-1]:.2f}. Loss against "
         f"strength from 0 to 2. Trained, it falls from {arms[arm_name(0)]['plays']:.2f} to "
         f"{arms[arm_name(best)]['plays']:.2f} at "
         f"strength {best:g}, then rises. On addresses it rises, slowly at first: at half strength {gain:.0%} of the "
@@ -122,16 +122,16 @@ def adapter_figure(weight: np.ndarray, A: np.ndarray, B: np.ndarray) -> tuple[Fi
 # number -> (column, row, the question, what of it belongs to the tour)
 PLACES = {
     "00": (0, 1, "what is\nan adapter?", "all"),
-    "01": (1, 0, "why can low rank\nbe enough?", ""),
+    "01": (1, 0, "why can low\nrank be enough?", ""),
     "02": (2, 0, "what are the\ngradients?", ""),
-    "03": (3, 0, "what is the model\nthat we adapt?", ""),
-    "04": (4, 0, "how does LoRA go\ninto a model?", "1-4"),
+    "03": (3, 0, "what is the\nmodel we adapt?", ""),
+    "04": (4, 0, "how does LoRA\nenter a model?", "1-4"),
     "05": (1, 2, "how do numbers\nfit into 4 bits?", ""),
-    "06": (2, 2, "which 16 numbers\nare best?", "1-3"),
+    "06": (2, 2, "which 16\nnumbers?", "1-3"),
     "07": (3, 2, "what do the\nconstants cost?", ""),
     "08": (4, 2, "where do\nthe bytes go?", ""),
     "09": (5, 1, "does a 4-bit\nmodel learn?", "1-5"),
-    "12": (6, 1, "and a model that\nnobody here wrote?", ""),
+    "12": (6, 1, "and a model\nmade elsewhere?", ""),
 }
 TITLES = {
     "00": "Start here", "01": "Low rank", "02": "LoRA by hand", "03": "A small GPT", "04": "LoRA in torch",
@@ -145,7 +145,7 @@ WAYS = (((0.43, 0.95), (3.75, 0.44)), ((3.9, 0.44), (2.3, 1.56)), ((2.42, 1.57),
 
 def course_map() -> tuple[Figure, str]:
     """The notebooks as boxes: LoRA above, quantization below, both meet in 09. The tour's boxes have a thick edge."""
-    figure, axes = plt.subplots(figsize=(11, 4.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9.6, 5.2), layout="constrained")
     for path in PATHS:
         columns, rows = zip(*(PLACES[number][:2] for number in path), strict=True)
         axes.plot(columns, rows, color=GRAY, lw=1.2, zorder=1)
@@ -172,16 +172,17 @@ def course_map() -> tuple[Figure, str]:
 def _place(axes: plt.Axes, number: str) -> None:
     column, row, question, sections = PLACES[number]
     box = FancyBboxPatch(
-        (column - 0.43, row - 0.42), 0.86, 0.84, boxstyle="round,pad=0,rounding_size=0.06", facecolor="white",
+        (column - 0.45, row - 0.43), 0.9, 0.86, boxstyle="round,pad=0,rounding_size=0.06", facecolor="white",
         edgecolor=RED if sections else GRAY, lw=2.6 if sections else 1, zorder=3,
     )  # fmt: skip
     axes.add_patch(box)
-    axes.text(column, row - 0.25, f"{number} {TITLES[number]}", ha="center", fontsize=9.5, weight="bold", zorder=4)
-    axes.text(column, row + 0.02, question, ha="center", va="center", fontsize=9, zorder=4)
+    title = f"{number}\n{TITLES[number]}"
+    axes.text(column, row - 0.38, title, ha="center", va="top", fontsize=9.5, weight="bold", zorder=4)
+    axes.text(column, row + 0.03, question, ha="center", va="center", fontsize=9, zorder=4)
     if sections:
-        stretch = "all" if sections == "all" else f"sections {sections}"
-        text = f"tour {TOUR.index(number) + 1}: {stretch}"
-        axes.text(column, row + 0.35, text, ha="center", fontsize=9, color=RED, zorder=4)
+        stretch = "all of it" if sections == "all" else f"sections {sections}"
+        text = f"tour {TOUR.index(number) + 1}:\n{stretch}"
+        axes.text(column, row + 0.4, text, ha="center", va="bottom", fontsize=9, color=RED, zorder=4)
 
 
 def legend() -> tuple[Figure, str]:

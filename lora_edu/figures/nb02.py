@@ -206,8 +206,8 @@ def starts(curves: dict[str, Sequence[float]], window: int = 20) -> Drawn:
         ends[name] = curve[-1]
         axes.plot(np.arange(window, len(losses) + 1), curve, style, color=color, lw=2)
         which = "A {}, B {}".format(*name.split(", "))
-        _note(axes, which, (len(losses), curve[-1]), (6, 0), color, va="center")
-    _spread_labels(axes, 0.6)
+        up = 12 if name == "random, random" else 0  # above its neighbor
+        _note(axes, which, (len(losses), curve[-1]), (6, up), color, va="center")
     axes.set(xlabel="training step", ylabel=f"loss in nats, mean of {window} steps", ylim=(0, None))
     axes.set_title("With A and B both at zero nothing ever moves", loc="left")
     said = ", ".join(f"{name} {end:.2f}" for name, end in ends.items())
@@ -250,23 +250,31 @@ def ranks(new: dict, old: dict) -> Drawn:
     )
 
 
-def price(paths: dict[str, Sequence[tuple[float, float]]], moments: Sequence[int], at: float = 90) -> Drawn:
-    """For each way to train, (new, old) accuracy at some moments. The words compare them where `at`% are learned."""
-    figure, axes = plots.plain_axes(8, 4.4)
-    colors, kept = {"full": plots.BLUE, "rank": plots.ORANGE}, []
+def price(paths: dict[str, np.ndarray], at: float = 90, size: float = 6) -> Drawn:
+    """For each way to train its path, (moments, 3): learned, kept, and the size of the update. Kept over both others.
+
+    The words compare the ways where `at`% are learned, and at one size.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.3), sharey=True, layout="constrained")
+    colors, kept, there = {"full": plots.BLUE, "rank": plots.ORANGE}, [], []
     for (name, path), style in zip(paths.items(), ("o-", "o--", "s-", "s--", "^:"), strict=True):
         color = colors[name[:4]]
-        new, old = 100 * np.array(path).T
-        axes.plot(new, old, style, color=color, lw=1.8, mfc="white" if "--" in style else color)
-        _note(axes, name, (new[-1], old[-1]), (10, 0), color, va="center")
+        new, old, norm = (path * (100, 100, 1)).T
+        for axes, x in ((left, new), (right, norm)):
+            axes.plot(x, old, style, color=color, lw=1.8, mfc="white" if "--" in style else color, label=name)
+            axes.spines[["top", "right"]].set_visible(False)
         kept.append(f"{name} {np.interp(at, new, old):.0f}%")
-    _spread_labels(axes, 6)
-    axes.set(xlim=(20, 128), ylim=(0, 103), xticks=range(20, 101, 20))
-    axes.set(xlabel="learned: rotated test digits right, %", ylabel="kept: upright test digits right, %")
-    axes.set_title("At the same accuracy on the new task, LoRA has kept less of the old one", loc="left")
+        there.append(f"{np.interp(size, norm, old):.0f}%")
+    left.legend(frameon=False, fontsize=10, loc="lower left")
+    left.set(ylim=(0, 103), xlim=(20, 102), xlabel="learned: rotated test digits right, %")
+    left.set(ylabel="kept: upright test digits right, %")
+    left.set_title("At one accuracy LoRA has kept less ...", loc="left", fontsize=12)
+    right.set(xlim=(2, 15), xlabel="size of the update, both layers together")
+    right.set_title("... at one size, as much", loc="left", fontsize=12)
     return figure, (
-        f"LoRA's curves lie below those of full fine-tuning. Where {at}% are learned, kept are: {', '.join(kept)}. "
-        f"Each curve is a run (mean of three seeds), its dots the moments after {', '.join(map(str, moments))} steps."
+        f"Left, LoRA's curves lie below full fine-tuning's: where {at}% are learned, kept are {', '.join(kept)}. "
+        f"Right, over the update's size, all five fall on one curve: at size {size:g} kept are {', '.join(there)}. "
+        "Dots: 25 to 800 steps, means of three seeds."
     )
 
 
@@ -336,13 +344,3 @@ def _listed(best: dict[int, float]) -> str:
 def _note(axes: Axes, text: str, point: tuple[float, float], shift: tuple[float, float], color: str, **sides) -> None:
     """A direct label at a point of the axes, shifted by some points of the page."""
     axes.annotate(text, point, shift, textcoords="offset points", color=color, **sides)
-
-
-def _spread_labels(axes: Axes, least: float) -> None:
-    """Move labels at the ends of lines apart where they would overlap (`least`: in units of the y axis)."""
-    labels = sorted((text for text in axes.texts), key=lambda text: text.xy[1])
-    low = -np.inf
-    for text in labels:
-        x, y = text.xy
-        low = max(y, low + least)
-        text.xy = (x, low)

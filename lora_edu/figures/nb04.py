@@ -100,7 +100,9 @@ RIVALS = {
     "half of the verses adapter alone": "half verses alone",
     "half plays, half shuffled verses": "half plays, half shuffled",
     "factors averaged": "averaged",
+    "a quarter of each: no cross terms": "a quarter of each",
     "factors averaged, at the size of the sum": "averaged, same size",
+    "quarters, enlarged as much": "quarters, enlarged",
     "factors averaged, both began with one A": "averaged, same start",
 }
 
@@ -134,10 +136,11 @@ def rivals(arms: dict) -> tuple[Figure, str]:
     figure.suptitle("Half an adapter keeps most of its gain, and the other half does not disturb it", fontsize=11)
     pairs = (
         f"{label}: {np.mean(shares[label]['plays']):.0%} and {np.mean(shares[label]['verses']):.0%}"
-        for label in ("combined, half and half", "factors averaged", "factors averaged, at the size of the sum")
+        for label in list(shares)[:1] + list(shares)[4:8]
     )
-    words = "Kept of the gain on plays and on verses, in the mean of three seeds: " + "; ".join(pairs)
-    return figure, words + ". One bar for each way of mixing; dots are seeds."
+    counts = np.mean([1 - arms[f"quarters, enlarged, seed {seed}"]["error"] for seed in SEEDS]) / 2
+    words = "Kept of the gains on plays and verses: " + "; ".join(pairs)
+    return figure, f"{words} (each update then counts {counts:.2f}). Dots are seeds."
 
 
 # --- merging ---------------------------------------------------------------------------------------------------------
@@ -157,16 +160,23 @@ def rounding(measured: dict[str, dict[float, float]], factors: dict[str, float],
         axes.plot(sizes, np.minimum(1, factors[name] * np.sqrt(2 + sizes**-2.0)), line, color=color, lw=1.2)
         axes.plot(list(errors), list(errors.values()), marker, color=color, ms=6)
         middle = min(errors, key=lambda size: abs(np.log(size / 3e-3)))
-        axes.annotate(name, (middle, errors[middle]), (8, 6), textcoords="offset points", color=color, fontsize=12)
+        place, side = ((-8, -20), "right") if name == "float16" else ((8, 6), "left")  # below its line, or above
+        axes.annotate(
+            name, (middle, errors[middle]), place, textcoords="offset points", color=color, fontsize=12, ha=side
+        )
     for size, label in ((paper, "Table 7"), (here, "here")):
         axes.axvline(size, color=GRAY, ls=":")
         axes.annotate(f"{label}: {size:.0%}", (size, 1.5e-6), (-4, 0), textcoords="offset points", rotation=90,
                       ha="right", va="bottom", color=GRAY, fontsize=10)  # fmt: skip
     axes.set(xscale="log", yscale="log", ylim=(1e-8, 2), xlabel="size of the update, ||ΔW|| / ||W||")
     axes.set(ylabel="share of the update that is wrong")
-    axes.set_title("The smaller the update, the more of it a 16-bit merge loses", fontsize=11, loc="left")
+    axes.set_title(
+        "The smaller the update, the larger the share that a 16-bit merge gets wrong", fontsize=11, loc="left"
+    )
     at = {name: errors[min(errors, key=lambda size: abs(np.log(size / 0.01)))] for name, errors in measured.items()}
-    words = "Of an update of 1% of the weight, " + ", ".join(f"{name} loses {error:.2g}" for name, error in at.items())
+    words = "Of an update of 1% of the weight, " + ", ".join(
+        f"{name} gets {error:.2g} wrong" for name, error in at.items()
+    )
     return figure, f"{words}. Both axes are logarithmic: three falling lines with marks, for fp32, fp16 and bf16."
 
 

@@ -145,11 +145,11 @@ def loss_against_error(rows: dict[str, tuple[float, ...]]) -> Drawn:
         offset, align = (9 * side, 6), "left" if side > 0 else "right"
         axes.annotate(name, (100 * error, added), offset, textcoords="offset points", ha=align, fontsize=10)
     axes.set(xlabel="relative error of the GPT's weights, %", ylabel="added loss, nats per byte", xlim=(7.5, 21))
-    axes.set_title("Errors far apart order the losses; errors close together do not", fontsize=11)
+    axes.set_title("Errors far apart order the losses; NF4 and E2M1 cannot be told apart", fontsize=11)
     worst = max(rows, key=lambda name: rows[name][2])
     return figure, (
-        f"Formats with much more error have more loss, and {worst} has the most of both; errors close together "
-        "do not give the order of the losses. One point for each format, error to the right, added loss upward, with "
+        f"Formats with much more error have more loss, and {worst} has the most of both; NF4 and E2M1, close in "
+        "error, overlap in loss. One point for each format, error to the right, added loss upward, with "
         "bars of two standard deviations over four draws."
     )
 

@@ -185,7 +185,7 @@ def right_angles(rows: dict[int, dict[str, float]]) -> Drawn:
     )
 
 
-EQUAL_BITS = ((128, 32), (64, 16), (32, 8))  # block size, bits of a constant: 4.25 bits a weight
+EQUAL_BITS = ((128, 32), (64, 16), (32, 8), (16, 4))  # block size, bits of a constant: 4.25 bits a weight
 
 
 def bits_bought(points: dict[tuple[int, int], tuple[float, float]]) -> Drawn:
@@ -198,8 +198,12 @@ def bits_bought(points: dict[tuple[int, int], tuple[float, float]]) -> Drawn:
         x, y = zip(*[(points[size, width][0] - 4, 100 * points[size, width][1]) for size in sizes], strict=True)
         axes.plot(x, y, marker, ms=6, mfc="white", mew=1.6, color=color, ls=style, lw=1.4)
         axes.text(x[0], y[0] - 0.2, f"{width}-bit\nconstants", color=color, ha="center", va="top", fontsize=9.5)
-    named = [(key, f"{key[0]}", (8, 4), "left") for key in EQUAL_BITS]
-    named += [((64, 8), "QLoRA: 64", (-40, -14), "right"), ((32, 4), "32", (-40, -32), "right")]
+    named = [(key, f"{key[0]}", (8, 4), "left") for key in EQUAL_BITS[:-1]]
+    named += [
+        ((16, 4), "16", (-24, -16), "right"),
+        ((64, 8), "QLoRA: 64", (-40, -14), "right"),
+        ((32, 4), "32", (-40, -32), "right"),
+    ]
     for key, text, place, side in named:
         arrow = {"arrowstyle": "-", "color": GRAY} if side == "right" else None
         at = (points[key][0] - 4, 100 * points[key][1])
@@ -209,13 +213,13 @@ def bits_bought(points: dict[tuple[int, int], tuple[float, float]]) -> Drawn:
     axes.set_xticks(ticks, [f"{4 + tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set(xlabel="bits a weight (log scale of what lies above 4)", ylabel="error of the GPT's weights, %")
-    axes.set_title("At 4.25 bits a weight, 8-bit constants pay for blocks of 32 (numbers: block sizes)", fontsize=11)
+    axes.set_title("At 4.25 bits a weight, short constants pay for small blocks (numbers: block sizes)", fontsize=11)
     found = ", ".join(
-        f"blocks of {size} with {bits}-bit constants {points[size, bits][1]:.2%}" for size, bits in EQUAL_BITS
+        f"blocks of {size}, {bits}-bit constants {points[size, bits][1]:.2%}" for size, bits in EQUAL_BITS
     )
     return figure, (
         f"Near 4.25 bits a weight the error falls with the bits of a constant: {found}. Four curves of error against "
-        "bits a weight, for constants of 32, 16, 8 and 4 bits, from small blocks at the right to large ones at the "
-        f"left. QLoRA's blocks of 64: {points[64, 8][0]:.3f} bits, {points[64, 8][1]:.2%}; blocks of 32 with 4-bit "
+        f"bits a weight, small blocks at the right. QLoRA's blocks of 64: {points[64, 8][0]:.3f} bits, "
+        f"{points[64, 8][1]:.2%}; blocks of 32 with 4-bit "
         f"constants: {points[32, 4][0]:.3f} bits, {points[32, 4][1]:.2%}."
     )

@@ -198,7 +198,7 @@ def pushes(layer: nn.Module, arrived: dict[float, tuple]) -> Drawn:
     axes.set(yticks=range(len(names)), yticklabels=names, xlim=(-1.2, 1.62), ylim=(len(names) - 0.45, -0.55))
     axes.set(
         xticks=(-1, -0.5, 0, 0.5, 1),
-        xlabel="weight / absmax (full lines: the 16 levels, dashed: the borders between them)",
+        xlabel="weight / absmax (full lines: levels, dotted: borders; red: crossed one)",
     )
     finding = "A small push ends in the cell in which it began"
     axes.set_title(finding, loc="left", fontsize=12)

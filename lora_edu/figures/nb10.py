@@ -151,7 +151,7 @@ def cloud_view(runs: list[Run]) -> View:
     (line,) = axes.plot([], [], "-s", color=ORANGE, lw=2, ms=7, zorder=4)
     (dots,) = axes.plot([], [], "s", color=ORANGE, ms=6, mfc="white", zorder=5)
     (rounded,) = axes.plot([], [], "D", color=BLUE, ms=6, zorder=5)
-    name = axes.text(0, 0, "", color=ORANGE, fontsize=11, ha="right", va="bottom")
+    name = axes.text(0.67, 0.47, "", color=ORANGE, fontsize=11)
     axes.set(xlim=(0.66, 1.13), ylim=(0, MOST_FORGOTTEN), xlabel="learned: nats per byte won on plays")
     axes.set_ylabel("forgotten: nats per byte lost on addresses")
     axes.spines[["top", "right"]].set_visible(False)
@@ -166,7 +166,7 @@ def cloud_view(runs: list[Run]) -> View:
             "line": points,
             "dots": [(r.learned, r.forgotten) for r in of_way(runs, way)],
             "rounded": [(r.learned, r.forgotten) for r in of_way(runs, rank_way("qlora", rank))],
-            "name": f"rank {rank}",
+            "name": f"LoRA, rank {rank}, at several rates (blue: on NF4)",
             "readout": f"rank {rank} at its best rate, {best[0].lr:g}, seed 0: "
             f"learned {learned:.2f}, forgot {forgot:.2f}. "
             f"Full fine-tuning, where it learned as much: forgot {there:.2f}",
@@ -175,7 +175,7 @@ def cloud_view(runs: list[Run]) -> View:
     def draw(now: dict) -> None:
         for artist, key in ((line, "line"), (dots, "dots"), (rounded, "rounded")):
             artist.set_data(*np.array(now[key] or np.empty((0, 2))).T if key != "line" else now[key].T)
-        name.set(text=now["name"], position=(now["line"][-1][0] - 0.01, now["line"][-1][1] + 0.01))
+        name.set_text(now["name"])
 
     draw(values(RANKS[0]))
     return View(figure, [line, dots, rounded, name], values=values, draw=draw)

@@ -320,7 +320,7 @@ def lost_by_merging(size: float, dtype: torch.dtype = torch.bfloat16) -> Numbers
     W, update = layer.base.weight.detach(), layer.delta_weight().detach()
     start, push = W.to(dtype), update * size * W.norm() / update.norm()
     there = (start + push.to(dtype)).double() - start.double()
-    return {f"update of {size:.0%} lost, {str(dtype)[6:]}": relative_error(push.double(), there)}
+    return {f"error of an update of {size:.0%}, {str(dtype)[6:]}": relative_error(push.double(), there)}
 
 
 def merged_in_float32() -> Numbers:

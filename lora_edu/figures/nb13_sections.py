@@ -49,7 +49,7 @@ def accuracy_picture() -> Drawn:
 
     A bar is the interval of the difference to the bag of words over books, drawn around the mean.
     """
-    figure, panels = plt.subplots(1, 2, figsize=(9.6, 3), sharex=True, sharey=True, layout="constrained")
+    figure, panels = plt.subplots(1, 2, figsize=(9.6, 3.8), sharex=True, sharey=True, layout="constrained")
     said = []
     for axes, model in zip(panels, READING, strict=True):
         words, names = mean(accuracies(model, "words")), list(METHODS)[1:]
@@ -60,12 +60,13 @@ def accuracy_picture() -> Drawn:
             axes.plot([middle - reach, middle + reach], [row] * 2, color=BLUE, lw=7, alpha=0.18, solid_capstyle="butt")
             axes.plot(values, [row] * len(values), "o", ms=7, color=BLUE, alpha=0.7)
             axes.plot([mean(values)] * 2, [row - 0.28, row + 0.28], color="black", lw=2)
-            axes.annotate(f"{mean(values):.2f}", (mean(values), row - 0.3), ha="center", va="bottom", fontsize=9.5)
+            axes.annotate(f"{mean(values):.2f}", (0.985, row), ha="right", va="center", fontsize=9.5)
         axes.axvline(words, color=ORANGE, ls="--", lw=1.6)
+        axes.text(0.985, -0.66, "mean", ha="right", va="top", fontsize=9.5, color=GRAY)
         axes.text(words + 0.01, len(names) - 0.42, f"bag of words {words:.2f}", va="top", fontsize=9.5, color=ORANGE)
         axes.axvline(0.5, color=GRAY, ls=":", lw=1.4)
         axes.set(yticks=range(len(names)), yticklabels=[METHODS[m] for m in names], xlabel="accuracy on held-out books")
-        axes.set(xlim=(0.3, 1), ylim=(len(names) - 0.05, -0.8))  # the widest bars go on outside
+        axes.set(xlim=(0.3, 1), ylim=(len(names) - 0.05, -0.7))  # the widest bars go on outside
         axes.set_title(NAMES[model], fontsize=11)
         axes.spines[["top", "right"]].set_visible(False)
         means = ", ".join(f"{METHODS[m]} {mean(accuracies(model, m)):.2f}" for m in names)

@@ -174,9 +174,9 @@ def stories_picture(stories: dict[str, tuple[float, float, float]], claimed: flo
     axes.axvline(claimed / 1e6, color="black", ls="--", lw=1.4)
     axes.text(claimed / 1e6 - 20, -0.55, f"the paper: {claimed / 1e6:,.0f} MB", ha="right", va="bottom", fontsize=10)
     for x, name in ((1500, "codes"), (3300, "constants"), (3900, "the rest")):
-        axes.text(x, len(stories) - 0.45, name, ha="center", va="top", fontsize=10)
+        axes.text(x, len(stories) - 0.5, name, ha="center", va="top", fontsize=10)
     axes.set(yticks=range(len(stories)), yticklabels=list(stories), xlabel="MB", xlim=(0, 5100))
-    axes.set_ylim(len(stories) - 0.2, -0.95)
+    axes.set_ylim(len(stories) + 0.05, -0.95)
     axes.set_title("No account reaches the paper's number; the dotted part is missing", fontsize=11)
     told = "; ".join(f"{name}, {gap:,.0f}" for name, gap in missing.items())
     return figure, (

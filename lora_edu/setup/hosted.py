@@ -17,7 +17,7 @@ METADATA = {"cellView": "form", "jupyter": {"source_hidden": True}, "tags": ["re
 
 # Both platforms bring torch and all that our figures need, in versions that fit each other: only the course is added.
 SOURCE = """\
-# @title On Colab and Kaggle this installs the course. Elsewhere it does nothing.
+# @title Installs the course, on Colab and Kaggle only
 import glob, importlib.util, os, subprocess, sys
 on_a_platform = {"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"} & set(os.environ)
 if on_a_platform and importlib.util.find_spec("lora_edu") is None:
