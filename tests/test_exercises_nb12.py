@@ -7,9 +7,17 @@ import pytest
 import torch
 
 from lora_edu.exercises import nb12 as check
+from lora_edu.experiments.nb12 import round_q4_1
 from lora_edu.memory.shapes import measured_bytes
 from lora_edu.qlora import quantize_linears
 from tests.other_models import tiny_llama
+
+
+def test_the_page_rounds_as_the_exercise_asks():
+    weight = torch.randn(6, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = torch.from_numpy(check.q4_1.reference(weight.flatten().numpy())).view_as(weight)
+    assert torch.allclose(round_q4_1(weight), expected, rtol=0, atol=1e-12)
+    assert torch.equal(round_q4_1(torch.ones(2, 32)), torch.ones(2, 32))  # a block without a step
 
 
 @pytest.mark.parametrize("tied", [True, False])

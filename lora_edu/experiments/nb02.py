@@ -198,18 +198,29 @@ def with_updates(deltas: Sequence[NDArray]) -> list[Linear]:
     return [Linear(layer.weight + delta) for layer, delta in zip(trained_base(), deltas, strict=True)]
 
 
+def sides(layers: Sequence) -> NDArray:
+    """The norm of what training added to each layer."""
+    return np.array([np.linalg.norm(delta) for delta in updates(layers)])
+
+
 def size(layers: Sequence) -> float:
     """The norm of what training added, both layers together."""
-    return float(np.sqrt(sum((delta**2).sum() for delta in updates(layers))))
+    return float(np.linalg.norm(sides(layers)))
+
+
+@cache
+def _shares() -> NDArray:
+    """Which share of the size each layer has after full fine-tuning."""
+    layers = full(0.1)
+    return sides(layers) / size(layers)
 
 
 def thrown(size: float, seed: int = 0) -> list[Linear]:
     """The base with an update of this size in random directions, shared between the layers as full fine-tuning does."""
-    rng, sides = np.random.default_rng(seed), [np.linalg.norm(delta) for delta in updates(full(0.1))]
+    rng = np.random.default_rng(seed)
     deltas = [rng.normal(size=layer.weight.shape) for layer in trained_base()]
-    whole = np.linalg.norm(sides)
     return with_updates(
-        [delta / np.linalg.norm(delta) * size * side / whole for delta, side in zip(deltas, sides, strict=True)]
+        [size * share * delta / np.linalg.norm(delta) for delta, share in zip(deltas, _shares(), strict=True)]
     )
 
 

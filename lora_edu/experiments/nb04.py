@@ -109,11 +109,10 @@ def dial(plays: float, verses: float, how: str = "combined", *, repeat: int = 0,
         model = with_state(combine([states[0], shuffled(states[1])], [plays, verses]), 2 * RANK)
     else:
         model = averaged = with_state({name: (states[0][name] + states[1][name]) / 2 for name in states[0]}, RANK)
-        factors = size_factors(averaged, wanted)
         if how == "quarters, enlarged":
             model = with_state(combine(states, [plays / 2, verses / 2]), 2 * RANK)
         if how in ("averaged, same size", "quarters, enlarged"):
-            enlarge(model, factors)
+            enlarge(model, averaged, wanted)
     text = model.generate(PROMPT, 110, temperature=0.6, generator=torch.Generator().manual_seed(seed))
     result = {"error": update_error(model, wanted)} | losses_on_both(model)
     return {name: round(value, 4) for name, value in result.items()} | {"sample": text.removeprefix(PROMPT)}
@@ -149,16 +148,11 @@ def shuffled(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def size_factors(model: GPT, wanted: GPT) -> list[float]:
-    """What each layer's update must be multiplied by, to be as large as that of the other model."""
-    pairs = zip(lora_layers(model).values(), lora_layers(wanted).values(), strict=True)
-    return [(other.delta_weight().norm() / layer.delta_weight().norm()).item() for layer, other in pairs]
-
-
-def enlarge(model: GPT, factors: list[float]) -> None:
-    """Multiply the update of each layer by its factor."""
-    for layer, factor in zip(lora_layers(model).values(), factors, strict=True):
-        layer.scaling *= factor
+def enlarge(model: GPT, small: GPT, large: GPT) -> None:
+    """Multiply each update by what takes that of `small` to the norm of that of `large`. `small` may be the model."""
+    layers = (lora_layers(each).values() for each in (model, small, large))
+    for layer, less, more in zip(*layers, strict=True):
+        layer.scaling *= (more.delta_weight().norm() / less.delta_weight().norm()).item()
 
 
 @torch.no_grad()

@@ -69,8 +69,7 @@ def without_zero(offset: float = 0.9677083) -> Tensor:
 
 def bin_middles() -> Tensor:
     """The middles of 16 equally likely bins of the normal distribution, over the largest: symmetric, without a zero."""
-    middles = torch.tensor([NormalDist().inv_cdf((i + 0.5) / 16) for i in range(16)], dtype=torch.float32)
-    return middles / middles.max()
+    return without_zero(offset=31 / 32)
 
 
 def inside_out(codebook: Tensor) -> Tensor:

@@ -136,7 +136,8 @@ def rivals(arms: dict) -> tuple[Figure, str]:
     figure.suptitle("Half an adapter keeps most of its gain, and the other half does not disturb it", fontsize=11)
     pairs = (
         f"{label}: {np.mean(shares[label]['plays']):.0%} and {np.mean(shares[label]['verses']):.0%}"
-        for label in list(shares)[:1] + list(shares)[4:8]
+        for label in shares
+        if label.startswith(("combined", "factors averaged", "a quarter", "quarters")) and "one A" not in label
     )
     counts = np.mean([1 - arms[f"quarters, enlarged, seed {seed}"]["error"] for seed in SEEDS]) / 2
     words = "Kept of the gains on plays and verses: " + "; ".join(pairs)

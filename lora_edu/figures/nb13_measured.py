@@ -312,10 +312,10 @@ def cost_of_merging() -> Numbers:
     """What is lost by merging: operations more than the base's, and the share of the update that rounding takes."""
     layer = adapted(square(), trained=True)
     added = operations(unload(merge(nn.Sequential(layer))))[0] / operations(square())[0] - 1
-    return {"operations added": added} | lost_by_merging(0.11) | lost_by_merging(0.01)
+    return {"operations added": added} | error_of_merging(0.11) | error_of_merging(0.01)
 
 
-def lost_by_merging(size: float, dtype: torch.dtype = torch.bfloat16) -> Numbers:
+def error_of_merging(size: float, dtype: torch.dtype = torch.bfloat16) -> Numbers:
     layer = adapted(square(), trained=True)
     W, update = layer.base.weight.detach(), layer.delta_weight().detach()
     start, push = W.to(dtype), update * size * W.norm() / update.norm()
@@ -324,7 +324,7 @@ def lost_by_merging(size: float, dtype: torch.dtype = torch.bfloat16) -> Numbers
 
 
 def merged_in_float32() -> Numbers:
-    return lost_by_merging(0.01, torch.float32)
+    return error_of_merging(0.01, torch.float32)
 
 
 def moving_shares(rates: tuple[float, ...] = (2.5e-5, 2e-4, 1e-3), dtype: torch.dtype = torch.bfloat16) -> Numbers:

@@ -60,7 +60,7 @@ def accuracy_picture() -> Drawn:
             axes.plot([middle - reach, middle + reach], [row] * 2, color=BLUE, lw=7, alpha=0.18, solid_capstyle="butt")
             axes.plot(values, [row] * len(values), "o", ms=7, color=BLUE, alpha=0.7)
             axes.plot([mean(values)] * 2, [row - 0.28, row + 0.28], color="black", lw=2)
-            axes.annotate(f"{mean(values):.2f}", (0.985, row), ha="right", va="center", fontsize=9.5)
+            axes.text(0.985, row, f"{mean(values):.2f}", ha="right", va="center", fontsize=9.5)
         axes.axvline(words, color=ORANGE, ls="--", lw=1.6)
         axes.text(0.985, -0.66, "mean", ha="right", va="top", fontsize=9.5, color=GRAY)
         axes.text(words + 0.01, len(names) - 0.42, f"bag of words {words:.2f}", va="top", fontsize=9.5, color=ORANGE)
