@@ -3,7 +3,7 @@
     make bench                                                (or: python benchmarks/page.py; some minutes)
     python benchmarks/page.py --only quantize,step            these parts; the others stay as they were measured
     python benchmarks/page.py --notebooks                     the notebooks too: minutes more
-    python benchmarks/page.py --readme                        keep what was measured, and write the README's table
+    python benchmarks/page.py --readme                        keep what was measured, and write the READMEs' tables
 
 Every part is stored in build/bench.json as it ends, so a stopped run loses one part; a part that cannot run here, for
 lack of a Chromium for example, says so. Parts of another machine or of other versions are never put together. All runs
@@ -24,7 +24,8 @@ from parts import BNB, FRESH, GPT2, GPT2_CACHE, LAYER, PARTS, REUSED, ROOT
 
 from lora_edu.files import staging
 
-MEASURED, STORED, README = ROOT / "build" / "bench.json", RESULTS / "bench.json", ROOT / "README.md"
+MEASURED, STORED = ROOT / "build" / "bench.json", RESULTS / "bench.json"
+PAGES = {ROOT / "README.md": True, ROOT / "benchmarks" / "README.md": False}  # page -> whether it has four rows alone
 MARKS = ("<!-- bench -->\n", "<!-- end of bench -->\n")
 BUSY = 2  # the load from which on a number without another reason may be the fault of other programs
 HEAD = ("what", "ours", "peer", "its time", "ratio", "goal", "verdict")
@@ -35,7 +36,7 @@ class Row:
     """One line of the page. ours, peer: names of a part's times; without a goal, a row says whether it won.
 
     goal: at most so many times the peer's time; with `seconds`, at most so many seconds.
-    reason: why the goal is missed, where that is known.
+    reason: why the goal is missed, where that is known. first: a row of the project's first page.
     """
 
     part: str
@@ -46,6 +47,7 @@ class Row:
     seconds: bool = False
     size: int = 0
     reason: str = ""
+    first: bool = False
 
     def cells(self, parts: dict) -> tuple[str, ...]:
         """As text, in the order of HEAD."""
@@ -75,13 +77,22 @@ NO_CACHE = "no keys and values are kept, so each byte reads the whole text again
 QLORA, THEIRS = "QLoRA", "QLoRA, PEFT + bitsandbytes"
 
 ROWS = (
-    Row("quantize", "quantize 4096 x 4096 to NF4", "quantize", BNB, 0.2, size=4096),
+    Row("quantize", "quantize 4096 x 4096 to NF4", "quantize", BNB, 0.2, size=4096, first=True),
     Row("quantize", "quantize 512 x 512", "quantize", BNB, 0.2, size=512),
     Row("dequantize", "dequantize 4096 x 4096 into a reused buffer", REUSED, BNB, 0.6, size=4096),
     Row("dequantize", "dequantize 4096 x 4096, fresh output", FRESH, BNB, size=4096, reason=NEW_MEMORY),
-    Row("dequantize", "dequantize 512 x 512 into a reused buffer", REUSED, BNB, 1.5, size=512, reason=LOOK_UP),
-    Row("layer", "a 4-bit layer 4096 x 4096, forward and backward", LAYER, BNB, 0.8, size=4096),
-    Row("step", "a QLoRA step, 2,048 tokens", QLORA, THEIRS, 1.0),
+    Row(
+        "dequantize",
+        "dequantize 512 x 512 into a reused buffer",
+        REUSED,
+        BNB,
+        1.5,
+        size=512,
+        reason=LOOK_UP,
+        first=True,
+    ),
+    Row("layer", "a 4-bit layer 4096 x 4096, forward and backward", LAYER, BNB, 0.8, size=4096, first=True),
+    Row("step", "a QLoRA step, 2,048 tokens", QLORA, THEIRS, 1.0, first=True),
     Row("step", "the same beside a LoRA step", QLORA, "LoRA", 1.1),
     Row("sampling", "generate 200 bytes", "ours", "", 3, seconds=True),
     Row("sampling", "the same, neither keeps keys and values", "ours", GPT2, 1.0),
@@ -141,11 +152,12 @@ def printed(results: dict) -> str:
     return "\n".join([notes(results), "", lines[0], "-" * max(map(len, lines)), *lines[1:]])
 
 
-def with_table(readme: str, results: dict) -> str:
-    """The README with the table written anew, between its two marks."""
-    rows = [HEAD, ("-",) * len(HEAD), *(row.cells(results["parts"]) for row in ROWS)]
+def with_table(page: str, results: dict, first: bool) -> str:
+    """A README with the table written anew, between its two marks. first: its four rows for the first page alone."""
+    chosen = [row for row in ROWS if row.first or not first]
+    rows = [HEAD, ("-",) * len(HEAD), *(row.cells(results["parts"]) for row in chosen)]
     table = "".join(f"| {' | '.join(row)} |\n" for row in rows).replace("| - " * len(HEAD), "|-" * len(HEAD))
-    before, rest = readme.split(MARKS[0])
+    before, rest = page.split(MARKS[0])
     return f"{before}{MARKS[0]}\n{table}\n{notes(results)}\n\n{MARKS[1]}{rest.split(MARKS[1])[1]}"
 
 
@@ -153,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", help=f"some of {','.join(PARTS)}")
     parser.add_argument("--notebooks", action="store_true", help="run notebooks 00 to 09 too, which takes minutes")
-    parser.add_argument("--readme", action="store_true", help="measure nothing: keep the last run, in the README too")
+    parser.add_argument("--readme", action="store_true", help="measure nothing: keep the last run, in the READMEs too")
     parser.add_argument("--rounds", type=int, default=9, help="interleaved rounds (default 9)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -165,7 +177,8 @@ def main() -> None:
     if arguments.readme:
         results = json.loads((MEASURED if MEASURED.exists() else STORED).read_text(encoding="utf-8"))
         save(results, STORED)
-        README.write_text(with_table(README.read_text(encoding="utf-8"), results), encoding="utf-8")
+        for path, first in PAGES.items():
+            path.write_text(with_table(path.read_text(encoding="utf-8"), results, first), encoding="utf-8")
         chosen = []
     else:
         results = load(facts("cpu"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_markdown_cell
 
-MARKDOWN = ("glossary.md", "questions.md", "scaling.md")  # pages that are no notebooks
+MARKDOWN = ("glossary.md", "questions.md", "setup.md", "scaling.md")  # pages that are no notebooks
 WIDGET = "application/vnd.jupyter.widget-view+json"
 HEADING = re.compile(r"^#{1,6} +(.+?)\s*$", re.M)
 HTML_LINK = re.compile(r'href="(?P<page>[\w-]+)\.ipynb#(?P<anchor>[^"]+)"')

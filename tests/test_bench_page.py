@@ -1,4 +1,4 @@
-"""The page of `make bench`: verdicts, rows that name what is measured, and the README's table, which comes from it."""
+"""The page of `make bench`: verdicts, rows that name what is measured, and the READMEs' tables."""
 
 import json
 
@@ -20,12 +20,15 @@ def parts():
     return load_benchmark("parts")
 
 
-def test_the_readme_has_the_table_of_the_stored_run(page):
-    stored, readme = json.loads(page.STORED.read_text("utf-8")), page.README.read_text("utf-8")
-    assert page.with_table(readme, stored) == readme, "run python benchmarks/page.py --readme"
+def test_the_readmes_have_the_tables_of_the_stored_run(page):
+    stored = json.loads(page.STORED.read_text("utf-8"))
+    texts = {first: path.read_text("utf-8") for path, first in page.PAGES.items()}
+    assert all(page.with_table(text, stored, first) == text for first, text in texts.items()), (
+        "run python benchmarks/page.py --readme"
+    )
     assert [row["what"] for row in stored["rows"]] == [row.what for row in page.ROWS]
     del stored["parts"]["step"]  # the control
-    assert page.with_table(readme, stored) != readme
+    assert not any(page.with_table(text, stored, first) == text for first, text in texts.items())
 
 
 def cells(page, parts, **row):
