@@ -26,7 +26,7 @@ FLOORS = (
     {"measures", "peft_io", "variants"},
     {"memory", "models"},
     {"experiments"},
-    {"figures", "exercises"},
+    {"alive", "figures", "exercises"},
     {"assignments", "setup"},
     {"__main__"},
 )

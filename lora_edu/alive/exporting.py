@@ -1,0 +1,92 @@
+"""A model as a file that `gpt.js` reads: codes, the constants as double quantization stores them, and an adapter.
+
+    exported(model) -> bytes          of a GPT in NF4 with an adapter: safetensors, 2.3 MB for the shipped base
+    source(model) -> bytes            the weights of a base in int8, from which the page rounds to other formats
+    script(name, content) -> str      the same for a page opened from a disk, where nothing can be fetched
+
+The names are those of the model's own state. What is not quantized is in bfloat16, as the shipped base is.
+"""
+
+import base64
+import json
+import zlib
+
+import torch
+from safetensors.torch import save
+from torch import Tensor
+
+from lora_edu.codebooks import get_codebook
+from lora_edu.gpt import GPT
+from lora_edu.lora import LoRALinear, lora_layers
+from lora_edu.measures import block_linears
+from lora_edu.qlora import NF4Linear
+from lora_edu.quantization import quantize
+
+BLOCK_SIZE, LARGEST_RANK = 64, 64  # what gpt.js has room for
+
+
+def exported(model: GPT) -> bytes:
+    """A model after `quantize_linears(model)` and `add_lora`, or `load_adapter`, as one safetensors file.
+
+    Raises ValueError for layers in another format, and for adapters that differ in rank or strength.
+    """
+    adapters = lora_layers(model)
+    layers = [layer for layer in model.blocks.modules() if isinstance(layer, NF4Linear)]
+    if len(layers) != 6 * model.config.n_layers or any(not _as_shipped(layer) for layer in layers):
+        raise ValueError("the page reads the course's GPT after quantize_linears(model): NF4 with double quantization")
+    if len({(layer.rank, layer.scaling) for layer in adapters.values()}) > 1:
+        raise ValueError("the page has one dial: the adapters differ in rank or strength from layer to layer")
+    rank, scaling = next(((layer.rank, layer.scaling) for layer in adapters.values()), (0, 0.0))
+    if rank > LARGEST_RANK:
+        raise ValueError(f"the page has room for adapters up to rank {LARGEST_RANK}, got {rank}")
+    tensors = {f"codebook.{name}": get_codebook(name) for name in ("nf4", "dynamic")}
+    for name, tensor in model.state_dict().items():
+        last = name.rpartition(".")[-1]
+        if last not in LoRALinear.saved:
+            exact = tensor.dtype == torch.uint8 or last.startswith("absmax_")
+            tensors[name.replace(".base.", ".")] = tensor if exact else tensor.bfloat16()
+    for path, layer in adapters.items():
+        A, B = in_singular_basis(layer.lora_A.detach(), layer.lora_B.detach())
+        tensors |= {f"adapter.{path}.lora_A": A.bfloat16(), f"adapter.{path}.lora_B": B.bfloat16()}
+    notes = {"config": json.dumps(vars(model.config)), "rank": str(rank), "scaling": repr(scaling)}
+    return _file(tensors, notes)
+
+
+def source(model: GPT) -> bytes:
+    """The block linears of a base in int8, one constant a block: what stands for the original when a page rounds it."""
+    tensors = {"codebook.int8": get_codebook("int8")}
+    for path, layer in block_linears(model).items():
+        quantized = quantize(layer.weight.detach().float(), "int8", BLOCK_SIZE)
+        tensors |= {f"blocks.{path}.codes": quantized.codes, f"blocks.{path}.absmax": quantized.absmax}
+    return _file(tensors, {})
+
+
+def in_singular_basis(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
+    """The same update B A from directions in the order of their strength, so that a rank slider drops the last.
+
+    A: (rank, in_features), B: (out_features, rank). The rank is filled up with zeros to a multiple of 4 for gpt.js.
+    """
+    U, S, Vt = torch.linalg.svd(B @ A, full_matrices=False)
+    rank, room = len(A), -len(A) % 4
+    A, B = S[:rank, None].sqrt() * Vt[:rank], U[:, :rank] * S[:rank].sqrt()
+    return torch.nn.functional.pad(A, (0, 0, 0, room)), torch.nn.functional.pad(B, (0, room)).contiguous()
+
+
+def script(name: str, content: bytes) -> str:
+    """JavaScript that holds a file under a name in `aliveFiles`, for a page that may not fetch."""
+    return f"(window.aliveFiles ??= {{}})[{json.dumps(name)}] = {json.dumps(base64.b64encode(content).decode())};\n"
+
+
+def _as_shipped(layer: NF4Linear) -> bool:
+    quantized = layer.quantized
+    doubled = not isinstance(quantized.absmax, Tensor) and quantized.offset is not None
+    same = quantized.block_size == BLOCK_SIZE and torch.equal(quantized.codebook.cpu(), get_codebook("nf4"))
+    return doubled and same and quantized.absmax.block_size == 256 and len(quantized.absmax.codebook) == 256
+
+
+def _file(tensors: dict[str, Tensor], notes: dict[str, str]) -> bytes:
+    """safetensors with a checksum of its numbers, which the page looks at before it uses them."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain = save(tensors)
+    numbers = plain[8 + int.from_bytes(plain[:8], "little") :]
+    return save(tensors, metadata=notes | {"adler32": str(zlib.adler32(numbers))})

@@ -1,0 +1,210 @@
+// The course's GPT in a browser tab: the arithmetic of gpt.py and qlora.py, in JavaScript that needs nothing else.
+// A classic script: it works from file://, in a page and in Node. What it reads is written by exporting.py.
+"use strict";
+
+// --- the file: safetensors, checked as a whole -----------------------------------------------------------------------
+
+function readSafetensors(bytes) { // Uint8Array -> { tensors: name -> typed array with a shape, metadata }
+  const damaged = why => Error(`the model's file is damaged (${why}): build or download it again`);
+  if (bytes.length < 8) throw damaged("it is empty");
+  const size = Number(new DataView(bytes.buffer, bytes.byteOffset).getBigUint64(0, true)), tensors = {};
+  if (!(size <= bytes.length - 8)) throw damaged("it is cut off");
+  let header;
+  try { header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, 8 + size))); } catch { throw damaged("its list of tensors"); }
+  const metadata = header.__metadata__ || {}, data = bytes.subarray(8 + size);
+  if (String(adler32(data)) !== metadata.adler32) throw damaged("its checksum differs");
+  delete header.__metadata__;
+  for (const [name, { dtype, shape, data_offsets: [start, end] }] of Object.entries(header)) {
+    const copy = data.slice(start, end).buffer; // a copy begins at an even address, as a Float32Array has to
+    tensors[name] = dtype === "U8" ? new Uint8Array(copy) : dtype === "F32" ? new Float32Array(copy) : widened(new Uint16Array(copy));
+    tensors[name].shape = shape;
+  }
+  return { tensors, metadata };
+}
+function widened(bfloat16) { // the upper halves of float32 numbers -> Float32Array
+  return new Float32Array(Uint32Array.from(bfloat16, half => half << 16).buffer);
+}
+function adler32(bytes) { // as zlib.adler32 in Python
+  let a = 1, b = 0;
+  for (let i = 0; i < bytes.length;) {
+    for (const end = Math.min(i + 3800, bytes.length); i < end; i++) { a += bytes[i]; b += a; }
+    a %= 65521; b %= 65521;
+  }
+  return b * 65536 + a;
+}
+function fromBase64(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+  return Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
+}
+
+// --- quantization: codes and constants -> weights, and for other bits the way there -------------------------------------
+
+function decode(codes, absmax, codebook, blockSize, out) { // look every code up, times the absmax of its block
+  const packed = codebook.length <= 16; // then a byte holds two codes, the first in its high half
+  for (let i = 0; i < out.length; i++) {
+    const code = packed ? (i & 1 ? codes[i >> 1] & 15 : codes[i >> 1] >> 4) : codes[i];
+    out[i] = codebook[code] * absmax[(i / blockSize) | 0];
+  }
+  return out;
+}
+function round(weights, codebook, blockSize) { // to the nearest values of a codebook, in place: `encode`, then `decode`
+  const last = codebook.length - 1, midpoints = codebook.map((value, i) => i < last ? Math.fround(value + codebook[i + 1]) / 2 : Infinity);
+  const cells = new Uint8Array(4097); // for speed: the code with which the search begins
+  for (let cell = 0, code = 0; cell <= 4096; cell++) {
+    while (cell / 2048 - 1 > midpoints[code]) code++;
+    cells[cell] = code;
+  }
+  for (let start = 0; start < weights.length; start += blockSize) {
+    const block = weights.subarray(start, start + blockSize);
+    let absmax = 0;
+    for (let i = 0; i < block.length; i++) absmax = Math.max(absmax, Math.abs(block[i]));
+    const reciprocal = Math.fround(1 / Math.max(absmax, 1e-38));
+    for (let i = 0; i < block.length; i++) {
+      const scaled = Math.min(1, Math.max(-1, Math.fround(block[i] * reciprocal)));
+      let code = cells[((scaled + 1) * 2048) | 0];
+      while (scaled > midpoints[code]) code++;
+      block[i] = codebook[code] * absmax;
+    }
+  }
+  return weights;
+}
+function intCodebook(bits) { // the symmetric integers over their largest
+  const largest = 2 ** (bits - 1) - 1;
+  return Float32Array.from({ length: 2 * largest + 1 }, (_, i) => (i - largest) / largest);
+}
+
+// --- the product -------------------------------------------------------------------------------------------------------
+
+// product.wat, compiled: the same as `product` below, four numbers at a time. A test compiles the text and compares.
+const WASM = "AGFzbQEAAAABDwJgAXsBfWAGf39/f39/AAIQAQRob3N0Bm1lbW9yeQIAAQMDAgABBwsBB3Byb2R1Y3QAAQr4AgIZACAA/R8AIAD9HwGSIAD9HwIgAP0fA5KSC9sCAgd/BXsgBUECdCEGAkAgA0UNAANAIAIhCEEAIQcDQCAIIAZqIQkgCSAGaiEKIAogBmohCyAJIQz9DAAAAAAAAAAAAAAAAAAAAAAhDv0MAAAAAAAAAAAAAAAAAAAAACEP/QwAAAAAAAAAAAAAAAAAAAAAIRD9DAAAAAAAAAAAAAAAAAAAAAAhEQNAIAH9AAQAIQ0gDiANIAj9AAQA/eYB/eQBIQ4gDyANIAn9AAQA/eYB/eQBIQ8gECANIAr9AAQA/eYB/eQBIRAgESANIAv9AAQA/eYB/eQBIREgAUEQaiEBIAhBEGohCCAJQRBqIQkgCkEQaiEKIAtBEGohCyAIIAxJDQALIAAgDhAAOAIAIAAgDxAAOAIEIAAgEBAAOAIIIAAgERAAOAIMIABBEGohACABIAZrIQEgCyEIIAdBBGoiByAESQ0ACyABIAZqIQEgA0EBayIDDQALCws=";
+
+function product(y, x, W, count, rows, columns) { // y[t, j] = sum over i of W[j, i] x[t, i]; four rows at a time
+  for (let t = 0; t < count; t++) {
+    const at = t * columns;
+    for (let j = 0; j < rows; j += 4) {
+      let p = j * columns, q = p + columns, r = q + columns, s = r + columns, a = 0, b = 0, c = 0, d = 0;
+      for (let i = at; i < at + columns; i++) { const v = x[i]; a += v * W[p++]; b += v * W[q++]; c += v * W[r++]; d += v * W[s++]; }
+      const to = t * rows + j;
+      y[to] = a; y[to + 1] = b; y[to + 2] = c; y[to + 3] = d;
+    }
+  }
+}
+function compiledProduct(memory) { // null where the page may not use WebAssembly
+  try {
+    const code = new WebAssembly.Module(fromBase64(WASM)), at = array => array.byteOffset;
+    const compiled = new WebAssembly.Instance(code, { host: { memory } }).exports.product;
+    return (y, x, W, count, rows, columns) => compiled(at(y), at(x), at(W), count, rows, columns);
+  } catch { return null; }
+}
+
+// --- the model ---------------------------------------------------------------------------------------------------------
+
+class GPT {
+  // tensors: as exporting.py writes them. A `strength` of 0 is the base, 1 the adapter as trained; `rank`: its directions used.
+  constructor({ tensors, metadata }, { wasm = true } = {}) {
+    Object.assign(this, JSON.parse(metadata.config), { tensors, strength: 1, scaling: Number(metadata.scaling), W: {}, use: 0 });
+    const { context, d_model: d, vocab_size } = this, rest = Object.keys(tensors).filter(name => /^adapter|embedding|norm|bias|lm_head/.test(name));
+    this.layers = Object.keys(tensors).filter(name => name.endsWith(".codes")).map(name => name.slice(0, -6));
+    this.rank = this.largestRank = Number(metadata.rank);
+    const sizes = this.layers.map(name => tensors[name + ".codes"].length * 2), sum = numbers => numbers.reduce((a, b) => a + b, 0);
+    const floats = sum(sizes) + sum(rest.map(name => tensors[name].length)) + context * (10 * d + vocab_size + 64) + 4 * context * d * this.n_layers;
+    try { this.memory = wasm && new WebAssembly.Memory({ initial: Math.ceil(floats / 16384) + 2 }); } catch { this.memory = null; }
+    this.buffer = this.memory ? this.memory.buffer : new ArrayBuffer(4 * floats + 65536);
+    this.product = this.memory && compiledProduct(this.memory) || product;
+    this.layers.forEach((name, i) => { this.W[name] = this.decoded(name, this.take(sizes[i])); });
+    for (const name of rest) { const kept = this.take(tensors[name].length); kept.set(tensors[name]); this.W[name] = kept; }
+    this.x = this.take(context * d); this.normed = this.take(context * d); this.q = this.take(context * d); this.y = this.take(context * d);
+    this.up = this.take(context * 4 * d); this.Ax = this.take(context * 64); this.logits = this.take(context * vocab_size);
+  }
+  take(floats) { // memory that the compiled product can reach
+    const array = new Float32Array(this.buffer, this.use, floats);
+    this.use += Math.ceil(floats / 4) * 16;
+    return array;
+  }
+  decoded(name, out) { // W', from codes and the absmax of their blocks, which are codes themselves
+    const { [name + ".codes"]: codes, [name + ".absmax"]: absmax, [name + ".absmax_absmax"]: second, [name + ".absmax_offset"]: offset } = this.tensors;
+    const constants = decode(absmax, second, this.tensors["codebook.dynamic"], 256, new Float32Array(absmax.length));
+    return decode(codes, constants.map(value => value + offset[0]), this.tensors["codebook.nf4"], 64, out);
+  }
+  restore() { for (const name of this.layers) this.decoded(name, this.W[name]); } // the weights as they came
+  roundTo({ tensors }, bits, blockSize) { // the weights anew, from those in int8: NF4 for 4 bits, else symmetric integers
+    const codebook = bits === 4 ? this.tensors["codebook.nf4"] : intCodebook(bits);
+    for (const name of this.layers) {
+      const W = decode(tensors[name + ".codes"], tensors[name + ".absmax"], tensors["codebook.int8"], 64, this.W[name]);
+      if (bits < 8 || blockSize > 64) round(W, codebook, blockSize);
+    }
+  }
+  newSession() { // what is kept of the bytes read so far: the keys and values of each block
+    const kept = () => Array.from({ length: this.n_layers }, () => this.take(this.context * this.d_model));
+    return { position: 0, keys: kept(), values: kept() };
+  }
+  linear(y, x, name, count) { // W' x + b + s B (A x)
+    const b = this.W[name + ".bias"], rows = b.length, columns = this.W[name].length / rows;
+    this.product(y, x, this.W[name], count, rows, columns);
+    for (let t = 0; t < count; t++) for (let j = 0; j < rows; j++) y[t * rows + j] += b[j];
+    const A = this.W[`adapter.${name}.lora_A`], B = this.W[`adapter.${name}.lora_B`], s = this.strength * this.scaling;
+    if (!A || !s || !this.rank) return;
+    const r = A.length / columns; // this.rank of these directions are used, the strongest first
+    this.product(this.Ax, x, A, count, r, columns);
+    for (let t = 0; t < count; t++) for (let j = 0; j < rows; j++) {
+      let BAx = 0;
+      for (let i = 0; i < this.rank; i++) BAx += B[j * r + i] * this.Ax[t * r + i];
+      y[t * rows + j] += s * BAx;
+    }
+  }
+  norm(y, x, name, count) {
+    const weight = this.W[name + ".weight"], bias = this.W[name + ".bias"], d = this.d_model;
+    for (let start = 0; start < count * d; start += d) {
+      let mean = 0, variance = 0;
+      for (let i = 0; i < d; i++) mean += x[start + i] / d;
+      for (let i = 0; i < d; i++) variance += (x[start + i] - mean) ** 2 / d;
+      const scale = 1 / Math.sqrt(variance + 1e-5);
+      for (let i = 0; i < d; i++) y[start + i] = (x[start + i] - mean) * scale * weight[i] + bias[i];
+    }
+  }
+  attend(mixed, q, keys, values, start, count) { // softmax(q k^T / sqrt(D)) v over each byte and those before it
+    const d = this.d_model, D = d / this.n_heads, share = new Float64Array(start + count);
+    for (let t = 0; t < count; t++) for (let o = 0; o < d; o += D) { // o: where a head begins
+      const seen = start + t + 1, at = t * d + o;
+      let top = -Infinity, total = 0;
+      for (let s = 0; s < seen; s++) {
+        let dot = 0;
+        for (let i = 0; i < D; i++) dot += q[at + i] * keys[s * d + o + i];
+        top = Math.max(top, share[s] = dot / Math.sqrt(D));
+      }
+      for (let s = 0; s < seen; s++) total += share[s] = Math.exp(share[s] - top);
+      mixed.fill(0, at, at + D);
+      for (let s = 0; s < seen; s++) for (let i = 0; i < D; i++) mixed[at + i] += share[s] / total * values[s * d + o + i];
+    }
+  }
+  read(session, bytes) { // the logits after each of these bytes, (bytes, 256); valid until the next call
+    const { d_model: d, context, x, normed, q, y, up } = this, start = session.position, count = bytes.length;
+    if (start + count > context) throw Error(`the model reads at most ${context} bytes, got ${start + count}`);
+    const token = this.W["token_embedding.weight"], place = this.W["position_embedding.weight"];
+    for (let t = 0; t < count; t++) for (let i = 0; i < d; i++) x[t * d + i] = token[bytes[t] * d + i] + place[(start + t) * d + i];
+    const add = () => { for (let i = 0; i < count * d; i++) x[i] += y[i]; };
+    for (let l = 0; l < this.n_layers; l++) {
+      const block = `blocks.${l}.`, keys = session.keys[l], values = session.values[l];
+      this.norm(normed, x, block + "attention_norm", count);
+      this.linear(q, normed, block + "attention.q_proj", count);
+      this.linear(keys.subarray(start * d), normed, block + "attention.k_proj", count);
+      this.linear(values.subarray(start * d), normed, block + "attention.v_proj", count);
+      this.attend(normed, q, keys, values, start, count);
+      this.linear(y, normed, block + "attention.o_proj", count);
+      add();
+      this.norm(normed, x, block + "mlp_norm", count);
+      this.linear(up, normed, block + "mlp.up_proj", count);
+      for (let i = 0; i < count * 4 * d; i++) { const u = up[i]; up[i] = 0.5 * u * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (u + 0.044715 * u * u * u))); }
+      this.linear(y, up, block + "mlp.down_proj", count);
+      add();
+    }
+    session.position += count;
+    this.norm(normed, x, "final_norm", count);
+    this.product(this.logits, normed, this.W["lm_head.weight"], count, this.vocab_size, d);
+    return this.logits.subarray(0, count * this.vocab_size);
+  }
+  next(session, byte) { return this.read(session, [byte]); } // its logits, (256,)
+}
+
+const alive = { readSafetensors, fromBase64, adler32, decode, round, intCodebook, GPT };
+if (typeof module !== "undefined") module.exports = alive;
