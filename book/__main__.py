@@ -9,11 +9,13 @@ import nbformat
 from sphinx.application import Sphinx
 
 from book import live, pages
+from lora_edu import data_file, load_adapter, load_base, quantize_linears
+from lora_edu.alive import exporting, page
 from lora_edu.files import DownloadError
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-START_SLIDER = "01_low_rank"  # stands on the start page too
+FIRST = "00_start_here"  # its picture stands on the start page until the model runs there
 
 
 def prepare(sources: Path) -> None:
@@ -23,20 +25,35 @@ def prepare(sources: Path) -> None:
     for folder in ("pictures", "live"):
         (sources / folder).mkdir(parents=True)
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
-    slider = ""  # of the start page
     for notebook in notebooks:
-        page = pages.page(notebook, sources / "pictures", write_live(notebook, sources / "live"))
-        nbformat.write(page, sources / notebook.name)
-        slider = slider or (pages.live_slider(page) if notebook.stem == START_SLIDER else "")
+        written = pages.page(notebook, sources / "pictures", write_live(notebook, sources / "live"))
+        nbformat.write(written, sources / notebook.name)
     for name in pages.MARKDOWN:
         text = (ROOT / "notebooks" / name).read_text(encoding="utf-8")
         (sources / name).write_text(pages.sphinx_links(text), encoding="utf-8")
     shutil.copytree(ROOT / "notebooks" / "figures", sources / "figures")  # which the Markdown pages show
     start, readme = (path.read_text(encoding="utf-8") for path in (HERE / "index.md", ROOT / "README.md"))
     names, others = [path.stem for path in notebooks], [Path(name).stem for name in pages.MARKDOWN]
-    index = pages.start_page(start, readme, slider, names, others)
+    first = nbformat.read(ROOT / "notebooks" / f"{FIRST}.ipynb", as_version=4)
+    index = pages.start_page(
+        start, readme, write_alive(sources / "alive", pages.first_picture(first, FIRST)), names, others
+    )
     (sources / "index.md").write_text(index, encoding="utf-8")
     shutil.copytree(HERE / "static", sources / "static")
+
+
+def write_alive(folder: Path, still: str) -> str:
+    """Write the model and the scripts that run it; returns the dial for the start page. still: what it shows before."""
+    folder.mkdir()
+    for name in page.FILES:
+        shutil.copy(page.HERE / name, folder)
+    base = load_base("laptop", device="cpu")
+    (folder / "source.js").write_text(exporting.script("source", exporting.source(base)), encoding="utf-8")
+    adapted = load_adapter(quantize_linears(base), data_file("shakespeare-adapter"))
+    (folder / "model.js").write_text(exporting.script("model", exporting.exported(adapted)), encoding="utf-8")
+    heads = '<link rel="stylesheet" href="alive/dial.css"><script defer src="alive/gpt.js"></script>'
+    heads += '<script defer src="alive/dial.js"></script>'
+    return heads + page.hero(still, "alive/model.js", "alive/source.js")
 
 
 def write_live(notebook: Path, folder: Path) -> int | None:
@@ -59,7 +76,7 @@ def build(sources: Path, folder: Path) -> None:
         shutil.rmtree(folder)
     doctrees = sources.parent / "book-doctrees"
     Sphinx(sources, HERE, folder, doctrees, "html", freshenv=True, warningiserror=True, verbosity=0).build()
-    for name in ("pictures", "live"):
+    for name in ("alive", "pictures", "live"):
         shutil.copytree(sources / name, folder / name)
     (folder / "notebooks").mkdir()
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):

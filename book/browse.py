@@ -43,12 +43,39 @@ MOVE = """() => [...document.querySelectorAll(".live")].map(place => {
     return [place.dataset.live, followed, times.sort((a, b) => a - b)[3]];
 })"""
 
+# Turns the dial of the first page: the lines, the words at rest and what is written must follow. Returns what does not.
+DIAL = """async () => {
+    const rest = milliseconds => new Promise(done => setTimeout(done, milliseconds)), wrong = [];
+    const all = selector => [...document.querySelectorAll(`#alive ${selector}`)];
+    const turn = (name, value) => {
+        const input = all(`input[aria-label^=${name}]`)[0];
+        input.value = value;
+        input.dispatchEvent(new Event("input"));
+    };
+    const words = () => all(".alive-head b, .alive-hidden").map(e => e.textContent), before = words();
+    turn("strength", 1);
+    await rest(2500);
+    words().forEach((now, i) => now === before[i] && wrong.push(`words ${i} of the dial do not follow`));
+    if (!all(".alive-some")[0]?.textContent) wrong.push("nothing is written at strength 1");
+    turn("bits", 2);
+    let said = "";
+    for (let wait = 0; wait < 60 && !/2 bits.*as it came/.test(said); wait++) {
+        await rest(500);
+        said = all(".alive-sentence")[0].textContent;
+    }
+    const losses = [...said.matchAll(/([\\d.]+) \\(as it came: ([\\d.]+)\\)/g)];
+    if (losses.length !== 2 || losses.some(([, after, came]) => after < Number(came) + 0.3)) wrong.push(said);
+    return wrong;
+}"""
+
 
 def browse(folder: Path, axe: str = "") -> tuple[list[str], int]:
     """Everything that is wrong with the book in `folder`, one line each, and the number of pages that were opened."""
     wrong, links, anchors = [], {}, {}
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium") or shutil.which("google-chrome"))
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium") or shutil.which("google-chrome"), args=["--no-sandbox"]
+        )
         for scheme in ("light", "dark"):
             for size, (width, height) in SIZES.items():
                 page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
@@ -66,6 +93,9 @@ def browse(folder: Path, axe: str = "") -> tuple[list[str], int]:
                     if axe:
                         page.evaluate(axe)
                         wrong += [f"{where['name']}: {violation}" for violation in page.evaluate(AXE)]
+                page.goto((folder / "index.html").as_uri())
+                page.wait_for_function("window.aliveReady", timeout=30_000)
+                wrong += [f"index.html ({size}, {scheme}): {finding}" for finding in page.evaluate(DIAL)]
                 if not _results(page, folder, "absmax"):
                     wrong.append(f"search ({size}, {scheme}): nothing is found")
                 page.close()

@@ -99,17 +99,28 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-")
 
 
-def live_slider(notebook: nbformat.NotebookNode) -> str:
-    """The live slider of a page, as HTML; "" if there is none."""
-    outputs = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
-    return next((data["text/html"] for data in outputs if "data-live" in data.get("text/html", "")), "")
+def first_picture(notebook: nbformat.NotebookNode, stem: str) -> str:
+    """The first picture of a notebook whose pages are written, as HTML with its words below."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    first = next(output for output in outputs if "image/png" in output.get("data", {}))
+    return f"{picture_html(f'{stem}-1.png', first)}<p>{escape(alt_text(first))}</p>"
 
 
-def start_page(template: str, readme: str, slider: str, notebooks: list[str], others: list[str]) -> str:
-    """The first page: its template with a slider and the README's table of notebooks, and the contents for Sphinx."""
-    table = re.search(r"^\| \| notebook .*\n(?:\|.*\n)+", readme, re.M)
+def start_page(template: str, readme: str, dial: str, notebooks: list[str], others: list[str]) -> str:
+    """The first page: its template with the dial, the README's notebooks as stations, and the contents for Sphinx."""
     contents = ""
     for caption, names in (("Notebooks", notebooks), ("To look up", others)):
         contents += "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *names, "```", "", ""])
-    template = template.replace("THE_SLIDER", slider)
-    return template.replace("THE_NOTEBOOKS", table[0].replace("](notebooks/", "](")) + "\n" + contents
+    template = template.replace("THE_DIAL", dial)
+    return template.replace("THE_NOTEBOOKS", stations(readme)) + "\n" + contents
+
+
+def stations(readme: str) -> str:
+    """The README's table of notebooks as two paths with a line a page, and its line about the tour."""
+    rows = re.findall(r"^\| (\d\d) \| (\[.+?\]\(.+?\)) \| (.+?) \|", readme, re.M)
+    lines = [f"- {number} {link}: {learned}" for number, link, learned in rows]
+    core = [line for line in lines if ": elective: " not in line]
+    electives = [line.replace(": elective: ", ": ") for line in lines if line not in core]
+    tour = re.search(r"\*\*The tour in two hours\*\*.*?\n?.*?each\.", readme, re.S)[0].replace("\n", " ")
+    paths = ["**Ten stations**", "", *core, "", "**Electives**", "", *electives, "", tour]
+    return "\n".join(paths).replace("](notebooks/", "](")

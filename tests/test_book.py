@@ -56,13 +56,16 @@ def test_the_start_page_lists_every_notebook():
     readme, template = ((ROOT / name).read_text("utf-8") for name in ("README.md", "book/index.md"))
     start = pages.start_page(template, readme, "<img>", [path.stem for path in NOTEBOOKS], ["glossary"])
     for path in NOTEBOOKS:
-        assert f"]({path.name})" in start and f"\n{path.stem}\n" in start
-    assert "THE_NOTEBOOKS" not in start and "\n<img>\n" in start
+        assert f"]({path.name}): " in start and f"\n{path.stem}\n" in start
+    assert "THE_" not in start and "\n<img>\n" in start and "**The tour in two hours**: 00; 04" in start
+    ten, electives = start.partition("**Ten stations**")[2].split("**Electives**")
+    assert ten.count("\n- ") == 10 and electives.count("\n- ") == len(NOTEBOOKS) - 10
 
 
 def test_a_slider_that_stands_still_says_where_it_moves(tmp_path):
     page = pages.page(ROOT / "notebooks" / "05_blocks.ipynb", tmp_path, live_cell=2)
-    assert pages.live_slider(page).startswith('<div class="live" data-live="05_blocks">')
+    shown = str([cell.get("outputs", "") for cell in page.cells])
+    assert '<div class="live" data-live="05_blocks">' in shown
     still = [cell.source for cell in page.cells if 'class="still"' in str(cell.get("outputs", ""))]
     assert len(still) == 1 and "bits_view" in still[0]
 

@@ -107,7 +107,7 @@ class GPT {
     this.layers = Object.keys(tensors).filter(name => name.endsWith(".codes")).map(name => name.slice(0, -6));
     this.rank = this.largestRank = Number(metadata.rank);
     const sizes = this.layers.map(name => tensors[name + ".codes"].length * 2), sum = numbers => numbers.reduce((a, b) => a + b, 0);
-    const floats = sum(sizes) + sum(rest.map(name => tensors[name].length)) + context * (10 * d + vocab_size + 64) + 4 * context * d * this.n_layers;
+    const floats = sum(sizes) + sum(rest.map(name => tensors[name].length)) + context * (10 * d + vocab_size + 64) + 6 * context * d * this.n_layers;
     try { this.memory = wasm && new WebAssembly.Memory({ initial: Math.ceil(floats / 16384) + 2 }); } catch { this.memory = null; }
     this.buffer = this.memory ? this.memory.buffer : new ArrayBuffer(4 * floats + 65536);
     this.product = this.memory && compiledProduct(this.memory) || product;
@@ -134,7 +134,7 @@ class GPT {
       if (bits < 8 || blockSize > 64) round(W, codebook, blockSize);
     }
   }
-  newSession() { // what is kept of the bytes read so far: the keys and values of each block
+  newSession() { // what is kept of the bytes read so far: the keys and values of each block; there is room for three
     const kept = () => Array.from({ length: this.n_layers }, () => this.take(this.context * this.d_model));
     return { position: 0, keys: kept(), values: kept() };
   }
