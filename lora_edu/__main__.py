@@ -13,8 +13,12 @@ if sys.version_info < (3, 11):  # before any import that an older Python could n
 
 import argparse
 import os
+from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 
+import lora_edu
+from lora_edu.command import did_you_mean, patient_output
 from lora_edu.setup import environment, working_copy
 
 # Programs with options of their own: the module whose `main` reads the rest of the command line.
@@ -24,7 +28,12 @@ PROGRAMS = {
     "experiment": "lora_edu.experiments.runs",
     "voice": "lora_edu.figures.voice",
     "cheatsheet": "lora_edu.figures.cheatsheet",
+    "qlora": "lora_edu.setup.report",
+    "gpu": "lora_edu.setup.gpu_run",
 }
+
+OURS = (ValueError, OSError, RuntimeError, ArithmeticError, ImportError)  # what our own sentences come with
+DEBUG = "LORA_EDU_DEBUG"
 
 # On Linux, torch's threads wait for each other in libgomp, which turns idly for about a millisecond before it sleeps.
 # Where another program has one of two cores, a training step then takes four times as long as with one thread. With
@@ -49,7 +58,8 @@ def lab(port: int | None, fresh: bool, plain: bool, rest: list[str]) -> None:
     environment.configure_lab(settings, plain)
     more = os.environ.get("JUPYTER_CONFIG_PATH")
     os.environ["JUPYTER_CONFIG_PATH"] = f"{settings}{os.pathsep}{more}" if more else str(settings)
-    command = [str(environment.course_python()), "-m", "jupyterlab", f"--ServerApp.root_dir={course}"]
+    command = [str(environment.course_python()), "-m", "lora_edu.setup.lab", f"--ServerApp.root_dir={course}"]
+    command.append("--debug" if os.environ.get(DEBUG) else "--log-level=ERROR")
     command += ["--LabApp.default_url=/lab/tree/00_start_here.ipynb", "--ServerApp.ip=localhost"]
     if port:
         command.append(f"--port={port}")
@@ -64,26 +74,9 @@ def lab(port: int | None, fresh: bool, plain: bool, rest: list[str]) -> None:
 def fetch(names: list[str]) -> None:
     """Download texts and models into the cache; without a name, everything."""
     _in_course_environment(["fetch", *names])
-    from lora_edu.files import DownloadError
     from lora_edu.setup.fetching import fetch_all
 
-    try:
-        fetch_all(names)
-    except (DownloadError, ValueError) as error:
-        sys.exit(f"error: {error}")
-
-
-def qlora() -> None:
-    """Run the QLoRA notebook without a browser; the report goes to build/."""
-    setup()
-    notebook = working_copy.course_folder() / "09_qlora_gpt.ipynb"
-    environment.hand_over([str(environment.course_python()), "-m", "lora_edu.setup.report", str(notebook)])
-
-
-def gpu(rest: list[str]) -> None:
-    """Run the QLoRA notebook at its larger size on a GPU and time it; the report goes to build/gpu/."""
-    setup()
-    environment.hand_over([str(environment.course_python()), "-m", "lora_edu.setup.gpu_run", *rest])
+    fetch_all(names)
 
 
 def doctor() -> None:
@@ -107,6 +100,8 @@ def progress() -> None:
 def program(command: str, rest: list[str]) -> None:
     """Hand over to a program of its own: `lora-edu train --method qlora`. It reads the rest of the line."""
     _in_course_environment([command, *rest])
+    if command == "qlora":  # one notebook of those that a report can be made of
+        rest = [str(working_copy.course_folder() / "09_qlora_gpt.ipynb"), *rest]
     sys.argv = [f"lora-edu {command}", *rest]
     import_module(PROGRAMS[command]).main()
 
@@ -119,20 +114,51 @@ def _in_course_environment(arguments: list[str]) -> None:
 
 
 def main() -> None:
-    try:
-        _main()
-    except environment.SetupError as error:
-        sys.exit(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    if "--debug" in sys.argv:
+        sys.argv.remove("--debug")
+        os.environ[DEBUG] = "1"  # a process that we hand over to inherits it
+    guarded(_main)
+
+
+def guarded(command: Callable[[], None]) -> None:
+    """Run a command. What goes wrong becomes one sentence here, for all of them, and exit code 1: no traceback without
+    --debug. (A wrong command line ends with 2, Ctrl-C with 130.)"""
+    with patient_output():
+        try:
+            command()
+        except KeyboardInterrupt as stopped:
+            print(stopped, end="\n" if str(stopped) else "", file=sys.stderr)
+            sys.exit(130)
+        except Exception as error:
+            if os.environ.get(DEBUG):
+                raise
+            process = f" in process {os.environ['RANK']}" if "RANK" in os.environ else ""  # of torchrun
+            sys.exit(f"error{process}: {_sentence(error)}")
+
+
+def _sentence(error: Exception) -> str:
+    """Our own errors say what to do; of others, the type and how to see more."""
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    raised = error.__traceback__
+    while raised.tb_next:
+        raised = raised.tb_next
+    ours = Path(__file__).parent in Path(raised.tb_frame.f_code.co_filename).parents
+    if ours and isinstance(error, OURS):
+        return str(error)
+    return f"{type(error).__name__}: {error}. The same command with --debug shows where"
 
 
 def _main() -> None:
     os.environ.setdefault(*WAITING)  # before torch is loaded, here or in a kernel
     if len(sys.argv) > 1 and sys.argv[1] in PROGRAMS:
         return program(sys.argv[1], sys.argv[2:])
-    parser = argparse.ArgumentParser(prog="lora-edu", description="LoRA and QLoRA built by hand: the course.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    parser = argparse.ArgumentParser(
+        prog="lora-edu", description="LoRA and QLoRA built by hand: the course.",
+        epilog="With --debug, an error comes with its traceback, and lab with Jupyter's log.",
+    )  # fmt: skip
+    parser.add_argument("--version", action="version", version=f"lora-edu {lora_edu.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     command = commands.add_parser("setup", help="create .venv, install the course, fetch the three texts")
     command.add_argument(
         "--extra", default=environment.COURSE, help="an optional group of pyproject.toml, such as test"
@@ -152,8 +178,13 @@ def _main() -> None:
     commands.add_parser("experiment", help="run a long experiment whose result a notebook plots")
     commands.add_parser("qlora", help="run the QLoRA notebook without a browser; report in build/")
     commands.add_parser("gpu", help="the same at its larger size on a GPU, timed; --rehearse tries it on the CPU")
-    arguments, rest = parser.parse_known_args()
-    if rest and arguments.command not in ("lab", "gpu"):
+    word = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if not word.startswith("-") and word not in commands.choices:
+        parser.error(f"there is no command {word!r}: {did_you_mean(word, commands.choices)}")
+    arguments, rest = parser.parse_known_args([word, *sys.argv[2:]])
+    if arguments.command is None:
+        parser.error(f"name a command before {' '.join(rest)}, such as lora-edu lab")
+    if rest and arguments.command != "lab":
         parser.error(f"unknown arguments: {' '.join(rest)}")
     run = {
         "setup": lambda: setup(arguments.extra),
@@ -161,8 +192,6 @@ def _main() -> None:
         "fetch": lambda: fetch(arguments.names),
         "doctor": doctor,
         "progress": progress,
-        "qlora": qlora,
-        "gpu": lambda: gpu(rest),
     }
     run[arguments.command]()
 

@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import re
+import sys
 
 import nbformat
 import pytest
@@ -39,7 +40,7 @@ def test_a_rehearsal_writes_both_files_and_says_what_it_is(small_notebook, tmp_p
 
 def test_without_a_gpu_it_refuses(small_notebook, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match="this torch sees no CUDA GPU.*--rehearse tries the program out on the CPU"):
+    with pytest.raises(ValueError, match="this torch sees no CUDA GPU.*--rehearse tries the program out on the CPU"):
         gpu_run.main(["--folder", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
 
@@ -86,8 +87,8 @@ def test_only_the_long_run_is_compiled(tmp_path, monkeypatch):
 
 def test_the_command_passes_its_options_on(monkeypatch):
     calls = []
-    monkeypatch.setattr(commands, "setup", lambda: calls.append("setup"))
-    monkeypatch.setattr(commands.environment, "hand_over", calls.append)
+    monkeypatch.setattr(commands, "_in_course_environment", calls.append)
+    monkeypatch.setattr(gpu_run, "main", lambda: calls.append(sys.argv))
     monkeypatch.setattr("sys.argv", ["lora_edu", "gpu", "--rehearse", "--again"])
     commands.main()
-    assert calls[0] == "setup" and calls[1][1:] == ["-m", "lora_edu.setup.gpu_run", "--rehearse", "--again"]
+    assert calls == [["gpu", "--rehearse", "--again"], ["lora-edu gpu", "--rehearse", "--again"]]

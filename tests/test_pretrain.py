@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lora_edu import files
+from lora_edu.__main__ import guarded
 from lora_edu.lora import add_lora
 from lora_edu.memory.shapes import measured_bytes, predicted_bytes
 from lora_edu.models import pretrain as pretrain_module
@@ -119,7 +120,7 @@ def test_the_command_goes_on_from_the_cache(tmp_path, stopped_at, monkeypatch, c
     arguments = ["--steps", "6", "--folder", str(tmp_path / "out"), "--device", "cpu"]
     stopped_at(1)
     with pytest.raises(SystemExit) as stop:
-        pretrain_module.main(arguments)
+        guarded(lambda: pretrain_module.main(arguments))
     assert stop.value.code == 130 and "stopped after 2 of 6 steps" in capsys.readouterr().err
     assert not (tmp_path / "out").exists() and (tmp_path / "cache" / "runs" / "laptop-6-0").is_dir()
     made = stopped_at(-1)

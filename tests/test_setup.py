@@ -260,7 +260,7 @@ LAB = """
 import sys
 from lora_edu.setup import environment
 options = ["--no-browser", "--allow-root", "--ServerApp.ip=localhost", f"--ServerApp.root_dir={sys.argv[1]}"]
-environment.hand_over([sys.executable, "-m", "jupyterlab", *options])
+environment.hand_over([sys.executable, "-m", "lora_edu.setup.lab", *options])
 """
 
 

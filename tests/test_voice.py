@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 
+from lora_edu.__main__ import guarded
 from lora_edu.figures import voice
 from lora_edu.figures.voice import make_card
 from lora_edu.models.own_text import held_out_line, read_own_text
@@ -35,8 +36,9 @@ def own(tmp_path, monkeypatch):
     return path
 
 
-def test_from_a_text_to_an_adapter_that_a_classmate_can_load(own, tmp_path):
-    card = make_card(own, rights="made by a test", folder=tmp_path / "log", steps=8, windows=2, progress=False)
+def test_from_a_text_to_an_adapter_that_a_classmate_can_load(own, tmp_path, capsys):
+    card = make_card(own, rights="made by a test", folder=tmp_path / "log", steps=8, windows=2)
+    assert len(capsys.readouterr().out.splitlines()) == 4  # no silent minutes
     before, after, shuffled = (card.numbers[name]["own"] for name in ("before", "after", "shuffled"))
     assert after < before - 0.3 and shuffled > after + 0.3  # it learned, and the control did not
     assert {path.name for path in card.folder.iterdir()} == {
@@ -82,9 +84,16 @@ def test_what_the_base_has_read_is_refused(tmp_path):
         read_own_text(path)
 
 
-def test_rights_are_asked_for_first(tmp_path):
-    with pytest.raises(ValueError, match="rights must say why you may train on this text"):
+def test_the_text_is_looked_at_first_then_rights_then_the_folder(own, tmp_path, monkeypatch):
+    monkeypatch.setattr(voice, "load_base", lambda *_: pytest.fail("too late"))
+    with pytest.raises(FileNotFoundError, match="there is no file .*none.txt"):
         make_card(tmp_path / "none.txt", rights=" ")
+    with pytest.raises(ValueError, match='rights must say why you may train .* such as --rights "written by me"'):
+        make_card(own, rights=" ")
+    with pytest.raises(FileExistsError, match="is there already: move it away, or name another folder"):
+        make_card(own, rights="made by a test", folder=tmp_path)
+    with pytest.raises(NotADirectoryError, match="cannot write to the folder .*--output"):
+        make_card(own, rights="made by a test", folder=own / "below a file")
 
 
 def test_a_stopped_run_writes_nothing(own, tmp_path, monkeypatch):
@@ -99,4 +108,4 @@ def test_a_stopped_run_writes_nothing(own, tmp_path, monkeypatch):
 
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"error: there is no file .*missing.txt"):
-        voice.main([str(tmp_path / "missing.txt"), "--rights", "mine"])
+        guarded(lambda: voice.main([str(tmp_path / "missing.txt")]))

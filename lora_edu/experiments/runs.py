@@ -21,6 +21,7 @@ import torch
 from tqdm.auto import tqdm
 
 from lora_edu import files
+from lora_edu.command import check_output, did_you_mean
 from lora_edu.experiments.nb00 import DIAL_ARMS, adapter_at
 from lora_edu.experiments.nb01 import UPDATE_ARMS, update_arm
 from lora_edu.experiments.nb02 import RATE_ARMS, losses_at_rates
@@ -46,6 +47,8 @@ class Experiment:
 
     function: Callable[..., dict]
     arms: dict[str, dict]
+    purpose: str = ""  # the notebook, and what is asked
+    minutes: int = 0  # of all arms, on one core
     seed: int = 0
 
 
@@ -87,26 +90,26 @@ def results_folder() -> Path:
 
 
 EXPERIMENTS = {
-    "adapter-dial": Experiment(adapter_at, DIAL_ARMS),  # notebook 00
-    "dial": Experiment(dial, VOICE_ARMS),  # notebook 04
-    "formats": Experiment(format_loss, FORMAT_ARMS),  # notebook 06
-    "update-rank": Experiment(update_arm, UPDATE_ARMS),  # notebook 01
-    "digit-rates": Experiment(losses_at_rates, RATE_ARMS),  # notebook 02
-    "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS),  # notebook 07
-    "scoreboard": Experiment(score, SCOREBOARD_ARMS),  # notebooks 05 to 09
-    "step-films": Experiment(step_film, FILM_ARMS),  # notebook 08
-    "qlora-film": Experiment(film, {"120 steps": {}}),  # notebook 09
-    "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS),  # notebook 09
-    "lora-where": Experiment(adapted_loss, WHERE_ARMS),  # notebook 10
-    "lora-price": Experiment(adapted_loss, PRICE_ARMS),  # notebook 10
-    "lora-spectra": Experiment(spectra_arm, SPECTRA_ARMS),  # notebook 10
-    "variants": Experiment(variant_loss, VARIANT_ARMS),  # notebook 11
-    "variant-times": Experiment(step_times, {"21 rounds": {}}),  # notebook 11
-    "real-model": Experiment(adapted, FOUR_STATES),  # notebook 12
-    "verses": Experiment(classified, VERSE_ARMS),  # notebook 13
-    "rank-and-size": Experiment(loss_at_rank, RANK_ARMS),  # notebook 13
-    "product-times": Experiment(product_times, PRODUCT_ARMS),  # notebook 13
-    "formats-after": Experiment(format_after, AFTER_ARMS),  # the page of questions
+    "adapter-dial": Experiment(adapter_at, DIAL_ARMS, "00: the shipped adapter at many strengths", 0),
+    "dial": Experiment(dial, VOICE_ARMS, "04: an adapter for plays and one for verses in one model", 0),
+    "formats": Experiment(format_loss, FORMAT_ARMS, "06: the loss of the base in many formats of 2 to 8 bits", 0),
+    "update-rank": Experiment(update_arm, UPDATE_ARMS, "01: an update of full rank, cut down", 0),
+    "digit-rates": Experiment(losses_at_rates, RATE_ARMS, "02: rotated digits at many learning rates", 0),
+    "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS, "07: ways to quantize NF4's constants", 0),
+    "scoreboard": Experiment(score, SCOREBOARD_ARMS, "05 to 09: bits, errors and loss of each format", 0),
+    "step-films": Experiment(step_film, FILM_ARMS, "08: what is alive in one training step, twelve ways", 0),
+    "qlora-film": Experiment(film, {"120 steps": {}}, "09: twelve looks at one run of QLoRA", 0),
+    "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS, "09: full, LoRA and QLoRA at several rates", 0),
+    "lora-where": Experiment(adapted_loss, WHERE_ARMS, "10: which matrices to adapt under one budget", 0),
+    "lora-price": Experiment(adapted_loss, PRICE_ARMS, "10: ranks, rates, scalings and steps", 0),
+    "lora-spectra": Experiment(spectra_arm, SPECTRA_ARMS, "10: what lies in the updates", 0),
+    "variants": Experiment(variant_loss, VARIANT_ARMS, "11: seven ways to train adapters at several rates", 0),
+    "variant-times": Experiment(step_times, {"21 rounds": {}}, "11: the seconds of a training step of each variant", 0),
+    "real-model": Experiment(adapted, FOUR_STATES, "12: SmolLM2 adapted, in 32 bits and in 4", 0),
+    "verses": Experiment(classified, VERSE_ARMS, "13: is a verse from the Old or the New Testament?", 0),
+    "rank-and-size": Experiment(loss_at_rank, RANK_ARMS, "13: does a larger model need a lower rank?", 0),
+    "product-times": Experiment(product_times, PRODUCT_ARMS, "13: are products cheaper in low precision?", 0),
+    "formats-after": Experiment(format_after, AFTER_ARMS, "questions: formats after QLoRA, and rotated weights", 0),
 }
 
 
@@ -115,7 +118,7 @@ EXPERIMENTS = {
 
 def _experiment(name: str) -> Experiment:
     if name not in EXPERIMENTS:
-        raise ValueError(f"unknown experiment {name!r}: choose one of {', '.join(EXPERIMENTS)}")
+        raise ValueError(f"unknown experiment {name!r}: {did_you_mean(name, EXPERIMENTS)}")
     return EXPERIMENTS[name]
 
 
@@ -163,13 +166,20 @@ def _check_same_run(stored: dict, wanted: dict, path: Path) -> None:
             raise ValueError(f"{path} was made with another settings: delete it to run the experiment anew")
 
 
+def overview() -> str:
+    """All experiments: name, minutes of all arms on one core, purpose."""
+    lines = [f"{name:19} {one.minutes:>7} {one.purpose}" for name, one in EXPERIMENTS.items()]
+    return "\n".join([f"{'experiment':19} {'minutes':>7} notebook: what is asked", *lines])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="lora-edu experiment", description="Run a long experiment.")
-    parser.add_argument("name", choices=EXPERIMENTS)
+    parser.add_argument("name", nargs="?", metavar="NAME", help="without a name, all of them are listed")
     parser.add_argument("--folder", type=Path, help="where to write; default: where the notebooks look, data/results")
     arguments = parser.parse_args()
-    run(arguments.name, arguments.folder)
-
-
-if __name__ == "__main__":
-    main()
+    if arguments.name is None:
+        print(overview())
+    else:
+        _experiment(arguments.name)
+        check_output(arguments.folder or results_folder(), "name another, --folder")
+        run(arguments.name, arguments.folder)

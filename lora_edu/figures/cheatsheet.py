@@ -12,9 +12,11 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from lora_edu.codebooks import nf_codebook
+from lora_edu.command import check_output
 from lora_edu.experiments import load_results
 from lora_edu.figures import nb09_quality as quality
 from lora_edu.figures import plots
+from lora_edu.files import staging
 from lora_edu.measures import total_bits
 from lora_edu.memory.calculator import GIB, training_bytes
 from lora_edu.memory.shapes import ARCHITECTURES
@@ -179,11 +181,12 @@ def losses_before() -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="lora-edu cheatsheet", description="Write the course's page to print (A4).")
-    parser.add_argument("path", nargs="?", type=Path, default=Path(NAME), help=f"where to write; default: {NAME}")
+    parser.add_argument("path", nargs="?", type=Path, default=Path(NAME), help=f"a file or a folder; default: {NAME}")
     path = parser.parse_args().path
-    path.write_text(cheat_sheet(), encoding="utf-8")
+    path = path / NAME if path.is_dir() else path
+    if path.suffix not in (".html", ".htm"):
+        raise ValueError(f"the page is HTML, and {path} would hide that: name a folder, or a file such as {NAME}")
+    check_output(path.parent, "name another")
+    with staging(path) as target:
+        target.write_text(cheat_sheet(), encoding="utf-8")
     print(f"{path}: open it in a browser and print it, one page A4")
-
-
-if __name__ == "__main__":
-    main()

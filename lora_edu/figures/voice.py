@@ -7,7 +7,9 @@ The folder that it writes holds the adapter in PEFT's format, 0.6 MB to give awa
 
 import argparse
 import json
-import sys
+import os
+import time
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,13 +18,15 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from lora_edu.checks import TRAINING, check
+from lora_edu.command import check_output, keep
 from lora_edu.experiments.nb00 import shuffle_adapter
 from lora_edu.figures.looks import ADAPTER, BLUE, GRAY, ORANGE, RED, light
 from lora_edu.figures.painted import PaintedLine, in_lines
 from lora_edu.figures.plots import png
-from lora_edu.files import DownloadError, staging
+from lora_edu.files import staging
 from lora_edu.gpt import GPT
-from lora_edu.lora import add_lora
+from lora_edu.lora import adapter_state, add_lora, load_adapter_state
 from lora_edu.measures import surprise
 from lora_edu.models.own_text import held_out_line, read_own_text
 from lora_edu.models.pretrain import load_base
@@ -32,6 +36,7 @@ from lora_edu.texts import ADDRESS_LINE, Text, load_text
 from lora_edu.training import evaluate, train
 
 RANK, ALPHA, RATE = 8, 16, 1e-2  # as in notebook 09
+AFTERWARDS, STEP = 1.4, 0.06  # how long other measurements and a step of training take, in first measurements
 SAMPLE = {"max_new_tokens": 300, "temperature": 0.7, "top_k": 20}
 
 
@@ -51,33 +56,52 @@ def make_card(
 
     rights: why you may train on this text and pass the adapter on, in a few words; it stands on the card.
     folder: where to write; by default `voice-<name of the text>`. windows: how many of each held-out text are measured.
-    Raises what `read_own_text` raises, ValueError without rights, and KeyboardInterrupt, writing nothing, when stopped.
+    Raises what `read_own_text` raises, ValueError without rights, OSError for a folder that is there or cannot be made,
+    and KeyboardInterrupt, writing nothing, when stopped.
     """
+    text, name = read_own_text(path), Path(path).stem
     if not isinstance(rights, str) or not rights.strip():
         raise ValueError(
-            "rights must say why you may train on this text and give the adapter away, such as 'written by me' or "
-            f"'public domain', got {rights!r}"
+            "rights must say why you may train on this text and give the adapter away, such as "
+            f'--rights "written by me" or --rights "public domain", got {rights!r}'
         )
-    text, name = read_own_text(path), Path(path).stem
+    check(TRAINING["steps"], steps=steps)
     folder = Path(folder or f"voice-{name}")
+    if os.path.lexists(folder):
+        raise FileExistsError(f"{folder} is there already: move it away, or name another folder, --output")
+    check_output(folder)
     model = load_base("laptop")
     quantize_linears(model, double_quant=True)
     line = held_out_line(text)
+    say = partial(print, flush=True) if progress else lambda _: None
+    say(f"{len(text.train):,} bytes to train on, {len(text.validation):,} held out. The first measurement ...")
+    start = time.perf_counter()
     looks = {"before": _look(model, text, line, windows)}
+    took = time.perf_counter() - start
+    minutes = took * (AFTERWARDS + steps * STEP) / 60
+    say(f"took {took:.0f} s: about {minutes:.1f} minutes more, while this machine is as busy as now")
     torch.manual_seed(seed)  # A is drawn at random
     add_lora(model, RANK, ALPHA, "all-linear")
     if train(model, text, steps, lr=RATE, batch_size=8, seed=seed, eval_windows=4, progress=progress).interrupted:
         raise KeyboardInterrupt(f"stopped: nothing was written to {folder}")
+    say("trained. The second measurement ...")
     looks["after"] = _look(model, text, line, windows)
-    with staging(folder) as target:
-        save_adapter(model, target)
-        shuffle_adapter(model, seed)  # from here on the model is the control
-        looks["shuffled"] = _losses(model, text, windows)
-        facts = {"name": name, "rights": rights.strip(), "line": line, "steps": steps, "seed": seed}
-        figure, words = card_figure(facts, looks)
-        (target / "card.png").write_bytes(png(figure))
-        plt.close(figure)
-        (target / "card.json").write_text(json.dumps(facts | looks, indent=1) + "\n", encoding="utf-8")
+    adapter = adapter_state(model)
+    say("The third, with the adapter's numbers shuffled ...")
+    shuffle_adapter(model, seed)  # the control
+    looks["shuffled"] = _losses(model, text, windows)
+    load_adapter_state(model, adapter)
+    facts = {"name": name, "rights": rights.strip(), "line": line, "steps": steps, "seed": seed}
+    figure, words = card_figure(facts, looks)
+
+    def write(place: Path) -> None:
+        with staging(place) as target:
+            save_adapter(model, target)
+            (target / "card.png").write_bytes(png(figure))
+            (target / "card.json").write_text(json.dumps(facts | looks, indent=1) + "\n", encoding="utf-8")
+
+    keep(write, folder)
+    plt.close(figure)
     return VoiceCard(folder, {name: _only_losses(look) for name, look in looks.items()}, words)
 
 
@@ -156,22 +180,12 @@ def _bars(axes, gain: float, price: float, control: float) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the program. Exit code 1 with one line on stderr if something is wrong, 130 if it was stopped."""
-    parser = argparse.ArgumentParser(prog="lora-edu voice", description=__doc__.partition("\n")[0])
+    usage = 'lora-edu voice my_text.txt --rights "written by me" [--steps N] [--output FOLDER]'
+    parser = argparse.ArgumentParser(prog="lora-edu voice", usage=usage, description=__doc__.partition("\n")[0])
     parser.add_argument("text", type=Path, help="a file of plain text, at least 100,000 bytes in UTF-8")
-    parser.add_argument("--rights", required=True, help="why you may train on it, such as 'written by me'")
+    parser.add_argument("--rights", default="", help="why you may train on it, such as 'written by me'")
     parser.add_argument("--steps", type=int, default=150, help="default: 150")
     parser.add_argument("--output", type=Path, help="default: voice-<name of the text>")
     options = parser.parse_args(arguments)
-    try:
-        card = make_card(options.text, rights=options.rights, steps=options.steps, folder=options.output)
-    except KeyboardInterrupt as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError, DownloadError) as error:
-        sys.exit(f"error: {error}")
+    card = make_card(options.text, rights=options.rights, steps=options.steps, folder=options.output)
     print(f"{card.words}\nwritten to {card.folder}: the adapter (give it away) and card.png")
-
-
-if __name__ == "__main__":
-    main()

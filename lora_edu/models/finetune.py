@@ -11,15 +11,16 @@ again after it was stopped, and it goes on from the folder named by --checkpoint
 import argparse
 import os
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from lora_edu.checks import POSITIVE, SHARE, TRAINING, check, whole
+from lora_edu.command import check_output, keep
 from lora_edu.engine import distributed
-from lora_edu.files import DownloadError, staging
+from lora_edu.files import staging
 from lora_edu.lora import ALL_LINEAR, add_lora, lora_layers, trainable_summary
 from lora_edu.models.pretrain import SIZES, load_base, pick_size
 from lora_edu.peft_io import save_adapter
@@ -29,19 +30,18 @@ from lora_edu.training import History, pick_device, train
 
 # Learning rates for about 150 steps: adapters take larger ones than whole weights (notebook 09).
 METHODS = {"full": 1e-3, "lora": 1e-2, "qlora": 1e-2}
+ADAPTER = {"rank": whole(1), "alpha": POSITIVE, "dropout": SHARE}  # what its options must be
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the program. Exit code 1 with one line on stderr if something is wrong, 130 if it was stopped."""
+    """Run the program. Exit code 130 if it was stopped."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    _check(options, parser)
     if int(os.environ.get("RANK", "0")) > 0:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # process 0 speaks for all
-    options = _parser().parse_args(arguments)
-    try:
-        with distributed.join(pick_device(options.device)) as device:
-            interrupted = run(options, device).interrupted
-    except (ValueError, OSError, FloatingPointError, DownloadError) as error:
-        name = f" in process {os.environ['RANK']}" if "RANK" in os.environ else ""
-        sys.exit(f"error{name}: {error}")
+    with distributed.join(pick_device(options.device)) as device:
+        interrupted = run(options, device).interrupted
     sys.exit(130 if interrupted else 0)
 
 
@@ -50,7 +50,7 @@ def run(options: argparse.Namespace, device: torch.device) -> History:
     distributed.check_batch(options.batch_size)
     output = options.output or Path("build") / f"{options.method}-{options.text}"
     if distributed.rank() == 0:
-        _check_writable(output)  # before the training, not after it
+        check_output(output)  # before the training, not after it
         load_text(options.text)  # one process downloads it, if it must be
     distributed.wait_for_all()
     model = build_model(options, device)
@@ -59,7 +59,7 @@ def run(options: argparse.Namespace, device: torch.device) -> History:
         model,
         load_text(options.text),
         options.steps,
-        lr=options.lr or METHODS[options.method],
+        lr=options.lr,
         batch_size=options.batch_size,
         seq_len=options.seq_len,
         seed=options.seed,
@@ -74,9 +74,9 @@ def run(options: argparse.Namespace, device: torch.device) -> History:
         go_on = f"goes on from {options.checkpoint}" if options.checkpoint else "could go on with --checkpoint"
         print(f"{history.stopped}, so nothing was written to {output}: the same command {go_on}")
         return history
-    print(report(model, history, options.batch_size))
     if distributed.rank() == 0:
-        save(model, output)
+        keep(lambda folder: save(model, folder), output)
+    print(f"{report(model, history, options.batch_size)}\nwritten to {output}")
     return history
 
 
@@ -113,7 +113,20 @@ def save(model: nn.Module, folder: Path) -> None:
     else:  # the whole model was trained
         with staging(folder / "model.safetensors") as path:
             save_file({name: tensor.cpu() for name, tensor in model.state_dict().items()}, path)
-    print(f"written to {folder}")
+
+
+def _check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Raise ValueError for an option that cannot be meant; put the method's rate where none was named."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        if not (value := os.environ.get(name, "0")).isdecimal():
+            raise ValueError(f"{name} must be the number that torchrun sets, got {value!r}: unset it")
+    options.lr = METHODS[options.method] if options.lr is None else options.lr
+    for name, rule in (TRAINING | ADAPTER).items():
+        if name in options:
+            check(rule, **{name: getattr(options, name)})
+    for name in (*ADAPTER, "targets"):
+        if options.method == "full" and getattr(options, name) != parser.get_default(name):
+            raise ValueError(f"--{name} is for adapters, and --method full trains none: leave it out")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,11 +153,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint-every", type=int, default=100, help="steps between two checkpoints; default: 100")
     parser.add_argument("--output", type=Path, help="where the result goes; default: build/<method>-<text>")
     return parser
-
-
-def _check_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise type(error)(f"cannot write to the folder {folder} ({error.strerror}): name another, --output") from error

@@ -29,7 +29,7 @@ def read_own_text(path: str | Path) -> Text:
     _check_plain(path.name, data)
     if len(data) < LEAST_BYTES:
         raise ValueError(
-            f"{path.name} has {len(data):,} bytes: at least {LEAST_BYTES:,} are needed, about 20 pages in print. With "
+            f"{path.name} has {len(data):,} bytes: at least {LEAST_BYTES:,} are needed, about 40 pages in print. With "
             "fewer, a tenth is too little to measure on"
         )
     cut = data.rfind(b"\n", 0, len(data) * 9 // 10) + 1 or len(data) * 9 // 10

@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import shutil
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +21,8 @@ import torch
 from safetensors.torch import save_file
 
 from lora_edu import files
+from lora_edu.checks import TRAINING, check
+from lora_edu.command import check_output
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
 from lora_edu.peft_io import WEIGHTS, save_adapter
@@ -49,10 +50,13 @@ SIZES = {
     ),
 }
 
+ADAPTER, ADAPTER_STEPS = "shakespeare-adapter", 600
+
 
 def pick_size(size: str = "laptop") -> str:
     """The size that a notebook asks for, unless `LORA_EDU_SIZE` overrides it. Raises ValueError for an unknown one."""
-    return _check_size(os.environ.get("LORA_EDU_SIZE") or size)
+    chosen = os.environ.get("LORA_EDU_SIZE")
+    return _check_size(chosen, "LORA_EDU_SIZE") if chosen else _check_size(size)
 
 
 def base_path(size: str) -> Path:
@@ -72,7 +76,7 @@ def load_base(size: str | None = None, device: str | torch.device | None = None)
     if not path.exists():
         raise FileNotFoundError(f"the {size!r} base model is not at {path} yet. Train it (minutes on a GPU): {command}")
     model = GPT(SIZES[size].config)
-    advice = f"copy it again, or train it: {command}"
+    advice = f"copy it again, or train it: {command} --replace"
     tensors, _ = files.read_tensors(path, advice)
     if problem := files.misfit(tensors, model.state_dict(), any_float=True) or _differs_from_its_log(path):
         raise ValueError(f"{path} is damaged ({problem}): {advice}")
@@ -105,7 +109,7 @@ def pretrain(
     nothing written but the checkpoint.
     """
     recipe = SIZES[_check_size(size)]
-    steps = steps or recipe.steps
+    steps = recipe.steps if steps is None else steps
     path = folder / base_path(size).name if folder else base_path(size)
     torch.manual_seed(seed)
     model = GPT(recipe.config)
@@ -143,7 +147,7 @@ def train_adapter(
     *,
     folder: Path | None = None,
     seed: int = 0,
-    steps: int = 600,
+    steps: int = ADAPTER_STEPS,
     checkpoint: Path | None = None,
     verbose: bool = False,
 ) -> GPT:
@@ -168,8 +172,8 @@ def train_adapter(
         checkpoint=checkpoint,
     )
     _check_complete(history, checkpoint)
-    folder = save_adapter(model, folder or files.data_file("shakespeare-adapter"))
-    command = "lora-edu pretrain --adapter"
+    folder = save_adapter(model, folder or files.data_file(ADAPTER))
+    command = f"lora-edu pretrain --adapter --steps {steps} --seed {seed}"
     _write_log(folder / WEIGHTS, command, recipe, model, history, folder / "training.json")
     return model
 
@@ -198,9 +202,9 @@ def _write_log(
         target.write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
 
 
-def _check_size(size: str) -> str:
+def _check_size(size: str, name: str = "size") -> str:
     if size not in SIZES:
-        raise ValueError(f"unknown size {size!r}: choose one of {', '.join(SIZES)}")
+        raise ValueError(f"unknown {name} {size!r}: choose one of {', '.join(SIZES)}")
     return size
 
 
@@ -215,7 +219,7 @@ def _print_loss(done: int, loss: float) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="lora-edu pretrain", description="Train the course's base model.")
-    parser.add_argument("--size", choices=SIZES, default="laptop")
+    parser.add_argument("--size", choices=SIZES, help="default: laptop")
     parser.add_argument("--steps", type=int, help="instead of the recipe's number of steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="cpu or cuda; default: the GPU if there is one")
@@ -223,26 +227,25 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--autocast", action="store_true", default=None, help="compute in bfloat16 on the CPU too")
     parser.add_argument("--adapter", action="store_true", help="train the Shakespeare adapter instead of a base")
     parser.add_argument("--checkpoint", type=Path, help="the folder to go on from, if stopped; default: in the cache")
+    parser.add_argument("--replace", action="store_true", help="overwrite the weights that are there")
     arguments = parser.parse_args(arguments)
-    steps = arguments.steps or SIZES[arguments.size].steps
-    name = f"adapter-{arguments.seed}" if arguments.adapter else f"{arguments.size}-{steps}-{arguments.seed}"
-    checkpoint = arguments.checkpoint or files.cache_dir() / "runs" / name
-    options = {"folder": arguments.folder, "seed": arguments.seed, "checkpoint": checkpoint, "verbose": True}
-    try:
-        if arguments.adapter:
-            train_adapter(**options)
-        else:
-            pretrain(
-                arguments.size, steps=steps, device=arguments.device, autocast=arguments.autocast, **options
-            )  # fmt: skip
-    except KeyboardInterrupt as stopped:
-        print(stopped, file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError, FloatingPointError, files.DownloadError) as error:
-        sys.exit(f"error: {error}")
+    if arguments.adapter and (arguments.size or arguments.device or arguments.autocast):
+        parser.error("--adapter belongs to the laptop's base, on the CPU: leave out --size, --device and --autocast")
+    size, seed = arguments.size or "laptop", arguments.seed
+    name, steps, target = size, SIZES[size].steps, base_path(size)
+    if arguments.adapter:
+        name, steps, target = "adapter", ADAPTER_STEPS, files.data_file(ADAPTER) / WEIGHTS
+    steps = steps if arguments.steps is None else arguments.steps
+    check(TRAINING["steps"], steps=steps)
+    target = arguments.folder / target.name if arguments.folder else target
+    if target.exists() and not arguments.replace:
+        raise FileExistsError(f"{target} is there already: --folder writes elsewhere, --replace overwrites it")
+    check_output(target.parent, "name another, --folder")
+    checkpoint = arguments.checkpoint or files.cache_dir() / "runs" / f"{name}-{steps}-{seed}"
+    options = {"steps": steps, "folder": arguments.folder, "seed": seed, "checkpoint": checkpoint, "verbose": True}
+    if arguments.adapter:
+        train_adapter(**options)
+    else:
+        pretrain(size, device=arguments.device, autocast=arguments.autocast, **options)
     if not arguments.checkpoint:
         shutil.rmtree(checkpoint, ignore_errors=True)  # the result is written: nobody needs it any more
-
-
-if __name__ == "__main__":
-    main()

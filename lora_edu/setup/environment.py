@@ -91,12 +91,11 @@ def run(command: list[str]) -> int:
 
 def hand_over(command: list[str]) -> None:
     """Go on as another program, and end as it ends. Ctrl-C is its own affair then: JupyterLab asks, a training run
-    writes its checkpoint."""
+    writes its checkpoint. It stays in the reader's folder: a file named on the command line is the same there."""
     sys.stdout.flush()
     if os.name != "nt":
-        os.chdir(home())
         os.execv(command[0], command)
-    process = subprocess.Popen(command, cwd=home())  # Windows has no exec: wait, whatever is pressed
+    process = subprocess.Popen(command)  # Windows has no exec: wait, whatever is pressed
     signal.signal(signal.SIGINT, lambda *_: None)
     sys.exit(process.wait())
 

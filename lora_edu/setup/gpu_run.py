@@ -1,7 +1,7 @@
 """One command for a computer with an NVIDIA GPU: notebook 09 at its larger size, timed.
 
-    make gpu                                    (or: python -m lora_edu.setup.gpu_run)
-    python -m lora_edu.setup.gpu_run --rehearse       the same program on the CPU, with the laptop's model
+    make gpu                    (or: lora-edu gpu)
+    lora-edu gpu --rehearse     the same program on the CPU, with the laptop's model
 
 The notebook pre-trains a base of 25 million parameters, quantizes it and fine-tunes it with QLoRA. The goal is to do
 all of it within ten minutes on one GPU. The executed notebook and a page of HTML go to `build/gpu/`; both name the card
@@ -10,15 +10,15 @@ and the time. A base that is there already is used again, and then the goal is n
 
 import argparse
 import os
-import sys
 import time
 from pathlib import Path
 
 import nbformat
 import torch
 
+from lora_edu.command import check_output
 from lora_edu.models.pretrain import base_path
-from lora_edu.setup import report, working_copy
+from lora_edu.setup import environment, report, working_copy
 from lora_edu.setup.doctor import describe_device
 from lora_edu.training import pick_device
 
@@ -33,7 +33,10 @@ def run(folder: Path, again: bool = False, rehearse: bool = False, notebook: Pat
     Raises ValueError if there is no CUDA GPU, unless this is a rehearsal.
     """
     size, device = ("laptop", "cpu") if rehearse else ("gpu", "cuda")
-    pick_device(device)
+    try:
+        pick_device(device)
+    except ValueError as error:
+        raise ValueError(f"{error}. Without a GPU, --rehearse tries the program out on the CPU") from error
     if again and not rehearse:
         base_path(size).unlink(missing_ok=True)
     pretrained_before = base_path(size).exists()
@@ -60,21 +63,13 @@ def verdict(seconds: float, pretrained_before: bool, rehearse: bool) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m lora_edu.setup.gpu_run", description="Notebook 09 on a GPU, timed."
-    )
+    parser = argparse.ArgumentParser(prog="lora-edu gpu", description="Notebook 09 on a GPU, timed.")
     parser.add_argument("--again", action="store_true", help="pre-train the base anew if it is there already")
     parser.add_argument("--rehearse", action="store_true", help="the laptop's model on the CPU: tries the program out")
     parser.add_argument(
         "--folder", type=Path, help="where to write; default: build/gpu, of a rehearsal build/rehearsal"
     )
     options = parser.parse_args(arguments)
-    folder = options.folder or Path("build") / ("rehearsal" if options.rehearse else "gpu")
-    try:
-        print(run(folder, options.again, options.rehearse))
-    except ValueError as error:
-        sys.exit(f"error: {error}. Without a GPU, --rehearse tries the program out on the CPU")
-
-
-if __name__ == "__main__":
-    main()
+    folder = options.folder or environment.home() / "build" / ("rehearsal" if options.rehearse else "gpu")
+    check_output(folder, "name another, --folder")
+    print(run(folder, options.again, options.rehearse))

@@ -21,7 +21,8 @@ from nbconvert import HTMLExporter
 from tqdm.auto import tqdm
 
 from lora_edu import files
-from lora_edu.setup import hosted
+from lora_edu.command import check_output
+from lora_edu.setup import environment, hosted
 
 
 def execute(path: Path, timeout: int = 900) -> nbformat.NotebookNode:
@@ -126,8 +127,10 @@ def main() -> None:
     )
     parser.add_argument("notebooks", nargs="+", type=Path)
     parser.add_argument("--in-place", action="store_true", help="store the outputs in the notebook itself")
-    parser.add_argument("--folder", type=Path, default=Path("build"))
+    parser.add_argument("--folder", type=Path, default=environment.home() / "build")
     arguments = parser.parse_args()
+    if not arguments.in_place:
+        check_output(arguments.folder, "name another, --folder")
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     for path in arguments.notebooks:
         notebook = execute(path)

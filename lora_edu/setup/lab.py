@@ -1,0 +1,39 @@
+"""JupyterLab as `lora-edu lab` starts it: quiet, `lora-edu` found by its name, and the URL as the last line."""
+
+import logging
+import os
+import shlex
+import sysconfig
+
+from jupyter_server.serverapp import ServerApp
+from jupyterlab.labapp import LabApp
+
+SCRIPTS = sysconfig.get_path("scripts")  # where `lora-edu` lies, beside this interpreter
+
+
+class Server(ServerApp):
+    """Jupyter's server, which says no more than a reader needs once it listens."""
+
+    def start_app(self) -> None:
+        level = self.log.level
+        if level > logging.DEBUG:
+            self.log.setLevel(logging.CRITICAL + 1)  # it would print URLs of its own
+        super().start_app()
+        self.log.setLevel(level)
+        print("lora-edu works in JupyterLab's terminal, and in a notebook after an exclamation mark: !lora-edu doctor")
+        print(f"in a terminal of your own: {shlex.quote(os.path.join(SCRIPTS, 'lora-edu'))} doctor")
+        print(self.public_url, flush=True)
+
+
+class Lab(LabApp):
+    serverapp_class = Server
+
+
+def main() -> None:
+    # what kernels and terminals inherit
+    os.environ["PATH"] = os.pathsep.join([SCRIPTS, os.environ.get("PATH", os.defpath)])
+    Lab.launch_instance()
+
+
+if __name__ == "__main__":
+    main()
