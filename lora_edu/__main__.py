@@ -59,7 +59,7 @@ def lab(port: int | None, fresh: bool, plain: bool, rest: list[str]) -> None:
     more = os.environ.get("JUPYTER_CONFIG_PATH")
     os.environ["JUPYTER_CONFIG_PATH"] = f"{settings}{os.pathsep}{more}" if more else str(settings)
     command = [str(environment.course_python()), "-m", "lora_edu.setup.lab", f"--ServerApp.root_dir={course}"]
-    command.append("--debug" if os.environ.get(DEBUG) else "--log-level=ERROR")
+    command += ["--debug"] if os.environ.get(DEBUG) else []
     command += ["--LabApp.default_url=/lab/tree/00_start_here.ipynb", "--ServerApp.ip=localhost"]
     if port:
         command.append(f"--port={port}")
@@ -146,7 +146,7 @@ def _sentence(error: Exception) -> str:
     ours = Path(__file__).parent in Path(raised.tb_frame.f_code.co_filename).parents
     if ours and isinstance(error, OURS):
         return str(error)
-    return f"{type(error).__name__}: {error}. The same command with --debug shows where"
+    return f"{type(error).__name__}: {str(error).rstrip('.')}. The same command with --debug shows where"
 
 
 def _main() -> None:

@@ -48,7 +48,7 @@ class Experiment:
     function: Callable[..., dict]
     arms: dict[str, dict]
     purpose: str = ""  # the notebook, and what is asked
-    minutes: int = 0  # of all arms, on one core
+    minutes: int = 0  # of all arms, on one core: estimated from one or two of them
     seed: int = 0
 
 
@@ -90,26 +90,26 @@ def results_folder() -> Path:
 
 
 EXPERIMENTS = {
-    "adapter-dial": Experiment(adapter_at, DIAL_ARMS, "00: the shipped adapter at many strengths", 0),
-    "dial": Experiment(dial, VOICE_ARMS, "04: an adapter for plays and one for verses in one model", 0),
-    "formats": Experiment(format_loss, FORMAT_ARMS, "06: the loss of the base in many formats of 2 to 8 bits", 0),
-    "update-rank": Experiment(update_arm, UPDATE_ARMS, "01: an update of full rank, cut down", 0),
-    "digit-rates": Experiment(losses_at_rates, RATE_ARMS, "02: rotated digits at many learning rates", 0),
-    "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS, "07: ways to quantize NF4's constants", 0),
-    "scoreboard": Experiment(score, SCOREBOARD_ARMS, "05 to 09: bits, errors and loss of each format", 0),
-    "step-films": Experiment(step_film, FILM_ARMS, "08: what is alive in one training step, twelve ways", 0),
-    "qlora-film": Experiment(film, {"120 steps": {}}, "09: twelve looks at one run of QLoRA", 0),
-    "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS, "09: full, LoRA and QLoRA at several rates", 0),
-    "lora-where": Experiment(adapted_loss, WHERE_ARMS, "10: which matrices to adapt under one budget", 0),
-    "lora-price": Experiment(adapted_loss, PRICE_ARMS, "10: ranks, rates, scalings and steps", 0),
-    "lora-spectra": Experiment(spectra_arm, SPECTRA_ARMS, "10: what lies in the updates", 0),
-    "variants": Experiment(variant_loss, VARIANT_ARMS, "11: seven ways to train adapters at several rates", 0),
-    "variant-times": Experiment(step_times, {"21 rounds": {}}, "11: the seconds of a training step of each variant", 0),
-    "real-model": Experiment(adapted, FOUR_STATES, "12: SmolLM2 adapted, in 32 bits and in 4", 0),
-    "verses": Experiment(classified, VERSE_ARMS, "13: is a verse from the Old or the New Testament?", 0),
-    "rank-and-size": Experiment(loss_at_rank, RANK_ARMS, "13: does a larger model need a lower rank?", 0),
-    "product-times": Experiment(product_times, PRODUCT_ARMS, "13: are products cheaper in low precision?", 0),
-    "formats-after": Experiment(format_after, AFTER_ARMS, "questions: formats after QLoRA, and rotated weights", 0),
+    "adapter-dial": Experiment(adapter_at, DIAL_ARMS, "00: the shipped adapter at many strengths", 3),
+    "dial": Experiment(dial, VOICE_ARMS, "04: an adapter for plays and one for verses in one model", 20),
+    "formats": Experiment(format_loss, FORMAT_ARMS, "06: the loss of the base in many formats of 2 to 8 bits", 5),
+    "update-rank": Experiment(update_arm, UPDATE_ARMS, "01: an update of full rank, cut down", 25),
+    "digit-rates": Experiment(losses_at_rates, RATE_ARMS, "02: rotated digits at many learning rates", 1),
+    "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS, "07: ways to quantize NF4's constants", 1),
+    "scoreboard": Experiment(score, SCOREBOARD_ARMS, "05 to 09: bits, errors and loss of each format", 1),
+    "step-films": Experiment(step_film, FILM_ARMS, "08: what is alive in one training step, twelve ways", 1),
+    "qlora-film": Experiment(film, {"120 steps": {}}, "09: twelve looks at one run of QLoRA", 2),
+    "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS, "09: full, LoRA and QLoRA at several rates", 50),
+    "lora-where": Experiment(adapted_loss, WHERE_ARMS, "10: which matrices to adapt under one budget", 35),
+    "lora-price": Experiment(adapted_loss, PRICE_ARMS, "10: ranks, rates, scalings and steps", 45),
+    "lora-spectra": Experiment(spectra_arm, SPECTRA_ARMS, "10: what lies in the updates", 25),
+    "variants": Experiment(variant_loss, VARIANT_ARMS, "11: seven ways to train adapters at several rates", 30),
+    "variant-times": Experiment(step_times, {"21 rounds": {}}, "11: the seconds of a training step of each variant", 3),
+    "real-model": Experiment(adapted, FOUR_STATES, "12: SmolLM2 adapted, in 32 bits and in 4", 30),
+    "verses": Experiment(classified, VERSE_ARMS, "13: is a verse from the Old or the New Testament?", 60),
+    "rank-and-size": Experiment(loss_at_rank, RANK_ARMS, "13: does a larger model need a lower rank?", 45),
+    "product-times": Experiment(product_times, PRODUCT_ARMS, "13: are products cheaper in low precision?", 2),
+    "formats-after": Experiment(format_after, AFTER_ARMS, "questions: formats after QLoRA, and rotated weights", 2),
 }
 
 
@@ -167,7 +167,7 @@ def _check_same_run(stored: dict, wanted: dict, path: Path) -> None:
 
 
 def overview() -> str:
-    """All experiments: name, minutes of all arms on one core, purpose."""
+    """All experiments: name, about how many minutes all arms take on one core, purpose."""
     lines = [f"{name:19} {one.minutes:>7} {one.purpose}" for name, one in EXPERIMENTS.items()]
     return "\n".join([f"{'experiment':19} {'minutes':>7} notebook: what is asked", *lines])
 

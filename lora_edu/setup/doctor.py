@@ -8,7 +8,7 @@ import shutil
 import torch
 
 from lora_edu import files
-from lora_edu.models.pretrain import base_path
+from lora_edu.models.pretrain import base_path, pick_size
 from lora_edu.texts import available_texts
 from lora_edu.training import pick_device
 
@@ -25,10 +25,16 @@ def report() -> tuple[str, bool]:
             lines.append(f"{package:12} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             problems.append(f"{package} is not installed: run python -m lora_edu setup")
-    lines.append(f"device       {describe_device()}")
+    for label, chosen in (("size", pick_size), ("device", describe_device)):  # what LORA_EDU_SIZE and _DEVICE say
+        try:
+            lines.append(f"{label:12} {chosen()}")
+        except (ValueError, RuntimeError) as error:
+            problems.append(str(error))
     if hint := missing_gpu_hint():
         hints.append(hint)
     lines.append(f"threads      {torch.get_num_threads()} for torch, {os.cpu_count()} processors")
+    if files.cache_dir().exists() and not files.cache_dir().is_dir():
+        problems.append(f"the cache is no folder: {files.cache_dir()}. Set LORA_EDU_CACHE to another place")
     free = shutil.disk_usage(_existing_parent(files.cache_dir())).free
     lines.append(f"free disk    {free / 1e9:.1f} GB where the cache is ({files.cache_dir()})")
     if free < NEEDED_DISK:
