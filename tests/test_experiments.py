@@ -88,7 +88,7 @@ def test_the_command(counted, tmp_path, monkeypatch):
     experiments.main()
     assert (tmp_path / "counted.json").exists()
     monkeypatch.setattr(sys, "argv", ["experiments", "none"])
-    with pytest.raises(SystemExit):
+    with pytest.raises(ValueError, match="unknown experiment 'none'"):
         experiments.main()
 
 
