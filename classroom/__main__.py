@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+UNBOXED = "where no box holds, run submissions with all that you can read and change in reach; pages and table say so"
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m classroom", description="The teacher's commands.")
@@ -30,9 +32,13 @@ def main() -> None:
         ("grade", "collect, autograde, grades and feedback, one after the other"),
         ("collect", "unpack what Moodle or Canvas let you download"),
     ):
-        command(name, about)("archives", nargs="+", type=Path, metavar="ARCHIVE.zip")
+        add = command(name, about)
+        add("archives", nargs="+", type=Path, metavar="ARCHIVE.zip")
+        if name == "grade":
+            add("--unboxed", action="store_true", help=UNBOXED)
     add = command("autograde", "grade, and report what could not be graded")
     add("--force", action="store_true", help="also what is graded already")
+    add("--unboxed", action="store_true", help=UNBOXED)
     add = command("feedback", "a page for each student, and one archive to hand back")
     add("--code-only", action="store_true", help="also where the written answer has no grade yet")
     add = command("grades", "the grades as CSV, and for Moodle or Canvas")
@@ -57,7 +63,10 @@ def release(arguments: argparse.Namespace) -> int:
 
 
 def grade(arguments: argparse.Namespace) -> int:
+    from classroom.sandbox import box
+
     arguments.force = False
+    box(arguments.unboxed)  # nothing is begun where nothing may be run
     failures = [collect(arguments)]
     for step in (autograde, grades, feedback):  # there is a table of grades, whatever goes wrong before or after it
         try:
@@ -80,10 +89,10 @@ def collect(arguments: argparse.Namespace) -> int:
 
 def autograde(arguments: argparse.Namespace) -> int:
     from classroom.autograding import autograde as run
-    from classroom.sandbox import what_holds
+    from classroom.sandbox import box, what_holds
 
-    print(what_holds(), flush=True)
-    problems = run(arguments.name, arguments.force)
+    print(what_holds(box(arguments.unboxed)), flush=True)
+    problems = run(arguments.name, arguments.force, arguments.unboxed)
     for student, reason in problems.items():
         print(f"not graded: {student}: {reason}")
     print(f"{len(problems) or 'no'} submission{'' if len(problems) == 1 else 's'} could not be graded")

@@ -5,26 +5,28 @@ from pathlib import Path
 
 import nbformat
 
-from classroom import folders, inspecting, nbgrading
+from classroom import folders, inspecting, nbgrading, sandbox
 from classroom.releasing import released_cohort
 from lora_edu.files import staging
 
 
-def autograde(name: str, force: bool = False) -> dict[str, str]:
+def autograde(name: str, force: bool = False, unboxed: bool = False) -> dict[str, str]:
     """Grade what is in submitted/. Returns student -> reason for each submission that could not be graded.
 
     force: grade those again that are graded already. A submission that stops nbgrader does not stop the others.
-    Raises FileNotFoundError, before anything runs, if the assignment was not released here.
+    unboxed: where no box holds, go on without; each reason then says so.
+    Raises FileNotFoundError, before anything runs, if the assignment was not released here, and NoBox if no box holds.
     """
     root = folders.required()
     released = _released(name)
     submitted = {path.parent.name: path for path in sorted((root / "submitted").glob(f"*/{name}"))}
     if not submitted:
         raise FileNotFoundError(f"no submissions: {root / 'submitted'} has no folder <student>/{name}")
+    box = sandbox.box(unboxed)
     problems = {s: reason for s, path in submitted.items() if (reason := inspecting.before(path, name, released))}
-    waiting, again = set(submitted) - set(problems), force
+    waiting, again, unread = set(submitted) - set(problems), force, set(problems)
     while waiting:
-        log = _run(name, exclude=set(submitted) - waiting, force=again)
+        log = _run(name, exclude=set(submitted) - waiting, force=again, box=box)
         failed = {s: inspecting.in_the_log(log, s, name) for s in waiting if not _graded(s, name).exists()}
         problems |= {s: reason for s, reason in failed.items() if reason}
         unreached = {s for s, reason in failed.items() if reason is None}
@@ -36,6 +38,8 @@ def autograde(name: str, force: bool = False) -> dict[str, str]:
         reason = inspecting.after(_graded(student, name))
         if reason:
             problems[student] = reason
+    if box == sandbox.UNBOXED:
+        problems |= {s: f"{problems[s]}; {sandbox.OPEN}" for s in set(problems) - unread}
     with staging(_problems(name)) as part:
         part.write_text(json.dumps(dict(sorted(problems.items())), indent=1), encoding="utf-8")
     return problems
@@ -57,11 +61,11 @@ def _released(name: str) -> nbformat.NotebookNode:
     return nbformat.read(path, as_version=4)
 
 
-def _run(name: str, exclude: set[str], force: bool) -> str:
+def _run(name: str, exclude: set[str], force: bool, box: str) -> str:
     options = [f"--CourseDirectory.student_id_exclude={','.join(sorted(exclude))}"] if exclude else []
     options += ["--force"] if force else []
     log = folders.required() / "reports" / f"{name}-autograde.log"
-    return nbgrading.run("autograde", name, *options, log=log, allow_failure=True)
+    return nbgrading.run("autograde", name, *options, log=log, allow_failure=True, **{sandbox.VARIABLE: box})
 
 
 def _graded(student: str, name: str) -> Path:

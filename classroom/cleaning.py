@@ -86,8 +86,8 @@ def markdown(source: str) -> str:
     return re.sub(r"\\(?=(href|require|style|class|cssId|unicode)\b)", r"\\\\", source)
 
 
-def page(html: str) -> str:
-    """A page of feedback that asks for nothing and runs nothing."""
+def page(html: str, note: str = "") -> str:
+    """A page of feedback that asks for nothing and runs nothing, with a note of ours on top."""
     head, _, body = html.partition("</head>")
     styles = "".join(re.findall(r"<style.*?</style>", head, re.S))
     title = bleach.clean("".join(re.findall(r"<title>(.*?)</title>", head, re.S)))
@@ -103,7 +103,7 @@ def page(html: str) -> str:
     policy = f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
     return (
         f'<!DOCTYPE html>\n<html><head><meta charset="utf-8">{policy}<title>{title}</title>{styles}{READABLE}</head>\n'
-        + (f"<body>{inner}</body></html>\n")
+        + (f"<body>{note and f'<p><b>{note}</b></p>'}{inner}</body></html>\n")
     )
 
 

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 VARIABLE = "LORA_EDU_CLASSROOM"
-CLONE = Path(__file__).parent.parent
+CLONE = Path(__file__).resolve().parent.parent
 
 
 def required() -> Path:

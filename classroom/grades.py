@@ -7,7 +7,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from classroom import autograding, cleaning, collecting, folders, inspecting, nbgrading, platforms
+import nbformat
+
+from classroom import autograding, cleaning, collecting, folders, inspecting, nbgrading, platforms, sandbox
 from lora_edu.assignments.core import load
 from lora_edu.files import staging
 
@@ -74,6 +76,7 @@ def _row(student: str, name: str, cells: list[str], submission: Any, problems: d
     if submission.total_seconds_late:
         row["late_hours"] = f"{submission.total_seconds_late / 3600:.1f}"
     row |= _subtotals(grades, submission)
+    row["reason"] = _unboxed(_graded_file(student, name))
     if submission.needs_manual_grade:
         return row | {"needs_manual_grade": "yes", "status": "waits for a written answer's grade"}
     score = submission.score - (submission.late_submission_penalty or 0)
@@ -134,7 +137,8 @@ def write_feedback(name: str, code_only: bool = False) -> tuple[Path, list[str]]
                 continue
             text = page.read_text(encoding="utf-8")
             text = _without_the_written(text, _graded_file(student, name)) if student in waiting else text
-            page.write_text(cleaning.page(text), encoding="utf-8")
+            note = _unboxed(_graded_file(student, name))
+            page.write_text(cleaning.page(text, note), encoding="utf-8")
             archive.write(page, _member(student, name, collected))
     return path, waiting
 
@@ -161,6 +165,11 @@ def _grades(submission: Any) -> dict[str, Any]:
 
 def _graded_file(student: str, name: str) -> Path:
     return folders.required() / "autograded" / student / name / f"{name}.ipynb"
+
+
+def _unboxed(path: Path) -> str:
+    """What a page and a row say of a submission that ran without a box."""
+    return sandbox.OPEN if nbformat.read(path, as_version=4).metadata.get("box") == sandbox.UNBOXED else ""
 
 
 def _submitted(name: str) -> set[str]:

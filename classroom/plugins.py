@@ -83,6 +83,7 @@ class Sandboxed(NbGraderPreprocessor):
         name = resources["nbgrader"]["assignment"]
         checks = folders.required() / "release" / name / "checks.json"
         executed = sandbox.run(judge.for_the_box(notebook), checks, self.timeout, self.seconds)
+        notebook.metadata["box"] = executed.metadata["box"]
         locked = {cell.source for cell in nbformat.read(checks.with_name(f"{name}.ipynb"), as_version=4).cells}
         for cell, back in zip(notebook.cells, executed.cells, strict=True):
             if judge.is_test(cell):

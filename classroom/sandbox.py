@@ -1,78 +1,78 @@
-"""One submission, one box: its own process, folder and HOME, and nothing of the teacher's in reach.
+"""One submission, one box: its own processes, folder and HOME, and nothing of the teacher's in reach.
 
     executed = run(notebook, checks)        # the notebook with outputs, which the student's code may have made up
 
-On Linux the box is a root folder of its own, made by `bwrap` or by `unshare`: Python, the system's libraries and the
-package read-only; no gradebook, no other submission, no grader, no hidden expectation; no network; no process of the
-machine in sight. Before the first submission `isolation` tries whether all of that holds. Where it does not (another
-system, or namespaces are forbidden), a submission still has a process, folder and HOME of its own, and `autograde` says
-that the rest of the machine is open to it.
+On Linux the box is a root folder of its own (`boxes`): no gradebook, no other submission, no grader, no hidden
+expectation; no network; no process of the machine in sight. Before the first submission `isolation` tries whether all
+of that holds. Where it does not (another system, or namespaces are forbidden), nothing is run, unless the teacher said
+`--unboxed`: a submission then has processes, folder and HOME of its own, and the rest of the machine is open to it.
 """
 
 import contextlib
 import functools
 import json
 import os
-import shlex
 import shutil
 import signal
-import site
 import subprocess
-import sys
 import tempfile
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 
-from classroom import folders
+from classroom import boxes, folders
+from classroom.boxes import BOXES, LIMITS, PYTHON, WORK
 
-LIMITS = {"memory": 4 * 2**30, "file": 200_000_000, "printed": 100_000}  # bytes, bytes of a file, letters of a cell
 LARGEST = 30_000_000  # bytes that may come back
-WORK = "/lora-edu-box"  # where the submission's folder is inside the box
-SBIN = ("/usr/sbin", "/sbin") if os.name == "posix" else ()  # pivot_root is there, and not on everybody's path
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/etc", "/opt", "/nix")
+VARIABLE = "LORA_EDU_BOX"  # what `autograde` found, for the processes that it starts
+UNBOXED = "unboxed"
+OPEN = "run without a box (--unboxed): its code could read and change what the teacher can"
 
 
 class SubmissionError(RuntimeError):
     """This submission cannot be graded, for a reason that the teacher can read."""
 
 
+class NoBox(RuntimeError):
+    """Nothing is run: no box holds on this machine, and the teacher did not ask to go on without."""
+
+
 def run(notebook: nbformat.NotebookNode, checks: Path, timeout: int = 120, seconds: int = 900):
     """Execute a notebook in a box of its own; timeout: seconds a cell, seconds: for all of it.
 
-    Returns the executed notebook: data to judge, never code to run. Raises SubmissionError if nothing comes back.
+    Returns the executed notebook: data to judge, never code to run; its metadata say which `box` it was. Raises
+    SubmissionError if nothing comes back, NoBox where none holds.
     """
-    with tempfile.TemporaryDirectory(prefix="box-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        (folder / "notebook.ipynb").write_text(nbformat.writes(notebook), encoding="utf-8")
-        (folder / "settings.json").write_text(json.dumps({**LIMITS, "timeout": timeout}))
-        shutil.copy(checks, folder / "checks.json")
-        shutil.copy(Path(__file__).with_name("runner.py"), folder)
-        said = _call(folder, [sys.executable, "runner.py"], seconds)
-        return _what_came_back(folder, notebook, said)
-
-
-def _what_came_back(folder: Path, notebook, said: str):
-    end, executed = folder / "end.txt", folder / "executed.ipynb"
-    if not (_is_plain(end) and _is_plain(executed)):
-        raise SubmissionError(f"the run ended early, and left nothing to grade ({_last_line(said)})")
-    word = end.read_text(encoding="utf-8", errors="replace")[:200]
-    if word != "done":
-        raise SubmissionError(word)
-    if executed.stat().st_size > LARGEST:
-        raise SubmissionError(f"it printed more than {LARGEST / 1e6:.0f} MB")
-    try:
-        back = nbformat.reads(executed.read_text(encoding="utf-8"), as_version=4)
-        nbformat.validate(back)
-    except Exception as error:
-        raise SubmissionError(f"what came back from the run is no notebook ({type(error).__name__})") from None
-    if [cell.cell_type for cell in back.cells] != [cell.cell_type for cell in notebook.cells]:
-        raise SubmissionError("what came back from the run has other cells: the code changed the record of its run")
+    kind = os.environ.get(VARIABLE) or box()
+    given = {**LIMITS, "timeout": timeout, "notebook": nbformat.writes(notebook)}
+    given["checks"] = checks.read_text(encoding="utf-8")
+    runner = Path(__file__).with_name("runner.py").read_text(encoding="utf-8")
+    answer, said = call([PYTHON, "-c", runner], seconds, kind, json.dumps(given).encode())
+    back = what_came_back(answer, said, notebook)
+    back.metadata["box"] = kind
     return back
 
 
-def _is_plain(path: Path) -> bool:
-    return path.is_file() and not path.is_symlink()
+def what_came_back(answer: bytes, said: str, notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """The executed notebook out of what the runner wrote, or a stranger in its name."""
+    if not answer:
+        raise SubmissionError(f"the run ended early, and left nothing to grade ({_last_line(said)})")
+    if len(answer) > LARGEST:
+        raise SubmissionError(f"it printed more than {LARGEST / 1e6:.0f} MB")
+    try:
+        end, text = json.loads(answer)
+        back = nbformat.reads(text, as_version=4)
+        nbformat.validate(back)
+    except Exception as error:
+        raise SubmissionError(f"what came back from the run is no notebook ({type(error).__name__})") from None
+    if end != "done":
+        raise SubmissionError(str(end)[:200])
+    if [cell.cell_type for cell in back.cells] != [cell.cell_type for cell in notebook.cells]:
+        raise SubmissionError("what came back from the run has other cells: the code changed the record of its run")
+    return back
 
 
 def _last_line(text: str) -> str:
@@ -80,83 +80,112 @@ def _last_line(text: str) -> str:
     return lines[-1][:160] if lines else "no message"
 
 
-# --- the box ----------------------------------------------------------------------------------------------------------
+# --- a process in a box -----------------------------------------------------------------------------------------------
 
 
-def _call(folder: Path, command: list[str], seconds: int, kind: str | None = "found") -> str:
-    """Run a command in a box around this folder. Returns what it said; raises SubmissionError if it does not end."""
-    kind = isolation() if kind == "found" else kind
-    there = folder if kind is None else Path(WORK)
-    (folder / "home").mkdir(exist_ok=True)
-    process = subprocess.Popen(
-        [*BOXES[kind](folder), *command],
-        cwd=folder,
-        env=_environment(there),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        start_new_session=True,
-    )
+def call(command: list[str], seconds: int, kind: str, given: bytes = b"") -> tuple[bytes, str]:
+    """Run a command in a box, and give it something to read. Returns what it answered, and the end of what it said.
+
+    Raises SubmissionError if it does not end, or takes more than `LIMITS` of memory or of the processor.
+    """
+    with boxes.group() as grouped, _folder(kind) as folder:
+        process = subprocess.Popen(
+            [*grouped, *(BOXES[kind]() if kind != UNBOXED else []), *command],
+            cwd=folder,
+            env=_environment(folder if kind == UNBOXED else Path(WORK), kind),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        answer, said = bytearray(), bytearray()
+        pipes = [
+            threading.Thread(target=_give, args=(process.stdin, given), daemon=True),
+            threading.Thread(target=_keep, args=(process.stdout, answer, LARGEST + 1), daemon=True),
+            threading.Thread(target=_keep, args=(process.stderr, said, 100_000), daemon=True),
+        ]
+        for thread in pipes:
+            thread.start()
+        try:
+            _watch(process, time.monotonic() + seconds, seconds)
+        finally:
+            with contextlib.suppress(OSError):  # what it left running ends with it
+                os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
+            process.wait()
+            for thread in pipes:
+                thread.join(5)
+        return bytes(answer), said.decode(errors="replace")
+
+
+def _watch(process: subprocess.Popen, deadline: float, seconds: int) -> None:
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.2)
+            return
+        if time.monotonic() > deadline:
+            raise SubmissionError(f"it ran longer than {seconds} seconds")
+        if reason := boxes.overdone(process.pid):
+            raise SubmissionError(reason)
+
+
+def _give(pipe, given: bytes) -> None:
+    with contextlib.suppress(OSError), pipe:
+        pipe.write(given)
+
+
+def _keep(pipe, kept: bytearray, most: int) -> None:
+    """Read all of it, and keep the start: whatever is printed, it does not fill the teacher's memory."""
+    with contextlib.suppress(OSError, ValueError), pipe:
+        while piece := pipe.read1(65536):
+            kept += piece[: most - len(kept)]
+
+
+@contextlib.contextmanager
+def _folder(kind: str) -> Iterator[Path]:
+    """Where the command starts. A box needs nothing of the machine's disk; without one it is a temporary folder."""
+    if kind != UNBOXED:
+        yield Path("/")
+        return
+    folder = Path(tempfile.mkdtemp(prefix="box-")).resolve()
+    (folder / "home").mkdir()
     try:
-        return process.communicate(timeout=seconds)[0][-2000:]
-    except subprocess.TimeoutExpired:
-        raise SubmissionError(f"it ran longer than {seconds} seconds") from None
+        yield folder
     finally:
-        with contextlib.suppress(OSError):  # what it left running ends with it
-            os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
-        process.wait()
+        remove(folder)
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def remove(folder: Path) -> None:
+    """Remove a submission's folder. Raises SubmissionError, which names it, if something stays.
+
+    `rm` also removes thousands of folders in one another, where Python's own function runs out of stack.
+    """
+    for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]) if os.name == "posix" else ():
+        subprocess.run([*command, "--", str(folder)], stderr=subprocess.DEVNULL)
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.exists():
+        raise SubmissionError(f"what it wrote could not be removed: delete {folder} yourself")
+
+
+def _environment(folder: Path, kind: str) -> dict[str, str]:
     """Nothing of the teacher's: no token, no name of a folder."""
-    kept = {key: os.environ[key] for key in ("PATH", "LANG", "LC_ALL", "SYSTEMROOT") if key in os.environ}
+    kept = {key: os.environ[key] for key in ("LANG", "LC_ALL", "SYSTEMROOT", "PATH") if key in os.environ}
+    if kind != UNBOXED:
+        kept["PATH"] = os.pathsep.join([os.path.dirname(PYTHON), "/usr/bin", "/bin", "/usr/sbin", "/sbin"])
     threads = os.environ.get("OMP_NUM_THREADS", "1")
-    kept["PATH"] = os.pathsep.join([*filter(None, [kept.get("PATH")]), *SBIN])
-    own = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "home"), "OMP_NUM_THREADS": threads}
+    own = {"HOME": str(folder / "home"), "TMPDIR": str(folder / "home"), "USER": "student", "OMP_NUM_THREADS": threads}
     course = {"LORA_EDU_DEVICE": "cpu", "LORA_EDU_SIZE": "laptop", "PYTHONPATH": str(folders.CLONE)}
     quiet = {"PYDEVD_DISABLE_FILE_VALIDATION": "1", "JUPYTER_PLATFORM_DIRS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     return kept | own | course | quiet
 
 
-def _visible() -> list[str]:
-    """The paths that a submission may read: the system, Python with its packages, the course without its graders."""
-    python = [sys.prefix, sys.base_prefix, sys.exec_prefix, str(Path(sys.executable).resolve().parent)]
-    packages = [path for path in (*site.getsitepackages(), site.getusersitepackages()) if Path(path).is_dir()]
-    course = [str(folders.CLONE / part) for part in ("lora_edu", "data")]
-    found = [path for path in (*SYSTEM, *python, *packages, *course) if Path(path).exists() and path != "/"]
-    inside = [path for path in found if any(Path(other) in Path(path).parents for other in found)]
-    return list(dict.fromkeys(path for path in found if path not in inside))
-
-
-def _with_bwrap(folder: Path) -> list[str]:
-    binds = [word for path in _visible() for word in ("--ro-bind", path, path)]
-    fresh = ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
-    apart = ["--unshare-all", "--cap-drop", "ALL", "--die-with-parent", "--new-session"]
-    return ["bwrap", *apart, *fresh, *binds, "--bind", str(folder), WORK, "--chdir", WORK]
-
-
-def _with_unshare(folder: Path) -> list[str]:
-    """The same by hand: a new root that holds the visible paths, and no privilege left to climb out with."""
-    steps = ["set -e", "mount -t tmpfs tmpfs /mnt", "cd /mnt", f"mkdir -p old proc dev tmp .{WORK}"]
-    for path in map(shlex.quote, _visible()):
-        steps += [f"mkdir -p .{path}", f"mount --rbind {path} .{path}", f"mount -o remount,bind,ro .{path}"]
-    steps += ["mount -t proc proc proc", "mount --rbind /dev dev", "mount -t tmpfs tmpfs dev/shm"]
-    steps += [f"mount --bind {shlex.quote(str(folder))} .{WORK}", "pivot_root . old"]
-    inside = f'umount -l /old; cd {WORK}; exec setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$@"'
-    steps += [f'exec chroot . sh -c {shlex.quote(inside)} sh "$@"']
-    return ["unshare", "-rmnpi", "--fork", "--kill-child", "sh", "-c", "\n".join(steps), "sh"]
-
-
-BOXES = {"bwrap": _with_bwrap, "unshare": _with_unshare, None: lambda folder: []}
+# --- does it hold? ----------------------------------------------------------------------------------------------------
 
 PROBE = """
 import os, socket, subprocess, sys
-open_ = []
-for path in sys.argv[1:]:
+found = []
+for path in sys.argv[3:]:
     try:
-        os.listdir(path); open_.append(path)
+        os.listdir(path); found.append(path)
     except OSError:
         pass
 for folder in (sys.prefix, "/usr"):
@@ -164,38 +193,65 @@ for folder in (sys.prefix, "/usr"):
         subprocess.run(["mount", "-o", "remount,bind,rw", folder], capture_output=True)
     except OSError:
         pass
-    if os.access(folder, os.W_OK): open_.append("writing to " + folder)
+    if os.access(folder, os.W_OK): found.append("writing to " + folder)
 try:
-    socket.create_connection(("1.1.1.1", 53), timeout=1); open_.append("network")
+    socket.create_connection(("1.1.1.1", 53), timeout=1); found.append("network")
 except OSError:
     pass
-open("probe.txt", "w").write("open: " + ", ".join(open_) if open_ else "closed")
+found += ["/dev/" + name for name in os.listdir("/dev") if name not in sys.argv[1].split()]
+room = os.statvfs(".")
+if not 0 < room.f_blocks * room.f_frsize <= int(sys.argv[2]) + 2**20: found.append("the disk")
+print("open: " + ", ".join(found) if found else "closed")
 """
 
 
-@functools.cache
-def isolation() -> str | None:
-    """Which box holds here: "bwrap", "unshare", or None. Tried, not assumed."""
-    return next((kind for kind in BOXES if kind and shutil.which(kind) and _holds(kind)), None)
-
-
-def _holds(kind: str) -> bool:
+def probe(kind: str) -> str | None:
+    """Why the box of this kind does not hold here; None if it does. Tried, not assumed."""
+    if not shutil.which(kind, path=_environment(Path(WORK), kind)["PATH"]):
+        return f"{kind} is not installed"
     closed = [folders.required(), folders.CLONE / "classroom", folders.CLONE / "notebooks", folders.CLONE / ".git"]
-    with tempfile.TemporaryDirectory(prefix="box-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        try:
-            _call(folder, [sys.executable, "-c", PROBE, *map(str, [*closed, Path.home() / ".ssh"])], 60, kind)
-        except (SubmissionError, OSError):
-            return False
-        answer = folder / "probe.txt"
-        return _is_plain(answer) and answer.read_text() == "closed"
+    known = [" ".join([*boxes.DEVICES, "shm"]), str(LIMITS["disk"])]
+    try:
+        answer, said = call([PYTHON, "-c", PROBE, *known, *map(str, [*closed, Path.home() / ".ssh"])], 60, kind)
+    except (SubmissionError, OSError) as error:
+        return f"{kind}: {error}"
+    answer = answer.decode(errors="replace").strip()
+    return None if answer == "closed" else f"{kind}: {answer or _last_line(said)}"
 
 
-def what_holds() -> str:
-    """A sentence for the teacher: how far the submissions were kept apart from the machine."""
-    if isolation():
-        return f"each submission runs in a box of its own ({isolation()}): no network, and no file of yours in reach"
+@functools.cache
+def isolation() -> tuple[str | None, str]:
+    """Which box holds here ("bwrap", "unshare" or None), and what is wrong with those that do not."""
+    reasons = []
+    for kind in BOXES:
+        reason = probe(kind)
+        if reason is None:
+            return kind, ""
+        reasons.append(reason)
+    return None, "; ".join(reasons)
+
+
+def box(unboxed: bool = False) -> str:
+    """The kind of box to run submissions in; with `unboxed`, none if none holds. Otherwise raises NoBox then."""
+    kind, reasons = isolation()
+    if kind is None and not unboxed:
+        raise NoBox(
+            f"NOT ISOLATED, so nothing was run: no box holds here ({reasons}). A submission could read and change what "
+            "you can. Install bubblewrap, or grade in a throw-away machine, with --unboxed"
+        )
+    return kind or UNBOXED
+
+
+def what_holds(kind: str) -> str:
+    """A sentence for the teacher: how far the submissions are kept apart from the machine."""
+    if kind == UNBOXED:
+        return (
+            "NOT ISOLATED, as you asked: each submission has processes and a folder of its own, but can read and "
+            "change what you can"
+        )
+    with boxes.group() as grouped:
+        memory = "held" if grouped else "looked after five times a second, since no control group can be made here"
     return (
-        "NOT ISOLATED: neither bwrap nor unshare works here. Each submission has a process and folder of its own, but "
-        "can read and change what you can: grade in a throw-away machine, or install bubblewrap"
+        f"each submission runs in a box of its own ({kind}): no network, no file of yours in reach, and limits for all "
+        f"its processes together; that of memory is {memory}"
     )

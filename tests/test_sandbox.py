@@ -1,8 +1,8 @@
 """What the code of a submission can reach, and what of it reaches a browser."""
 
+import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +10,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from classroom import cleaning, folders, sandbox
+from classroom import __main__ as commands
+from classroom import boxes, cleaning, folders, sandbox
 
 CHECKS = folders.CLONE / "notebooks" / "assignments" / "a1_lora_numpy" / "checks.json"
 CLOSED = [str(folders.CLONE / name) for name in ("classroom", "notebooks", "tests")]
@@ -57,41 +58,79 @@ def port():
 
 @pytest.mark.parametrize("kind", ["bwrap", "unshare"])
 def test_a_submission_reaches_nothing_of_the_teachers(kind, port, monkeypatch):
-    if kind not in sandbox.BOXES or not sandbox._holds(kind):
+    if kind not in boxes.BOXES or sandbox.probe(kind):
         pytest.skip(f"{kind} is not here, or not allowed")
-    monkeypatch.setattr(sandbox, "isolation", lambda: kind)
+    monkeypatch.setenv(sandbox.VARIABLE, kind)
     cells = ran(ESCAPE.replace("PORT", str(port)), "from lora_edu.assignments import checks; checks('a1_lora_numpy')")
     assert cells[0].outputs[0].data["text/plain"] == "[]"
     assert [output.output_type for output in cells[1].outputs] == ["execute_result"]
 
 
-def test_without_a_box_the_teacher_is_told(monkeypatch):
-    monkeypatch.setattr(sandbox, "isolation", lambda: None)
-    assert sandbox.what_holds().startswith("NOT ISOLATED")
+@pytest.fixture
+def no_box(monkeypatch):
+    monkeypatch.setattr(boxes, "BOXES", {})
+    monkeypatch.setattr(sandbox, "BOXES", {"bwrap": None})
+    monkeypatch.setattr(sandbox, "probe", lambda kind: f"{kind} is not installed")
+    sandbox.isolation.cache_clear()
+    yield
+    sandbox.isolation.cache_clear()
+
+
+def test_without_a_box_nothing_is_run(no_box, monkeypatch, tmp_path):
+    monkeypatch.setattr(sandbox, "call", lambda *_: pytest.fail("it was run"))
+    for attempt in (lambda: ran("1"), sandbox.box):
+        with pytest.raises(sandbox.NoBox, match=r"NOT ISOLATED.*bwrap is not installed.*--unboxed"):
+            attempt()
+    monkeypatch.setattr(sys, "argv", ["classroom", "grade", "a1_lora_numpy", str(tmp_path / "none.zip")])
+    with pytest.raises(SystemExit, match="NOT ISOLATED"):  # before it looks at the archive
+        commands.main()
+
+
+def test_without_a_box_as_the_teacher_asked(no_box, monkeypatch):
+    assert sandbox.what_holds(sandbox.box(unboxed=True)).startswith("NOT ISOLATED")
+    monkeypatch.setenv(sandbox.VARIABLE, sandbox.UNBOXED)
     cells = ran("import os; os.environ['HOME'], os.environ.get('LORA_EDU_CLASSROOM'), os.getcwd()")
     home, classroom, here = eval(cells[0].outputs[0].data["text/plain"])
     assert home != os.path.expanduser("~") and classroom is None and Path(here).name.startswith("box-")
+    assert not Path(here).exists()
 
 
 KILLING = "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"
 
 
-def test_a_run_that_leaves_nothing_usable_has_a_reason(monkeypatch):
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has boxes")
+def test_a_run_that_leaves_nothing_usable_has_a_reason():
     with pytest.raises(sandbox.SubmissionError, match="the kernel died"):
         ran("import os; os._exit(1)")
     with pytest.raises(sandbox.SubmissionError, match="longer than 8 seconds"):
         ran("import time; time.sleep(60)", seconds=8)
-    if sandbox.isolation() == "unshare":  # there the runner is process 1, which nobody inside can kill
+    if sandbox.box() == "unshare":  # there the runner is process 1, which nobody inside can kill
         assert ran(KILLING)[0].outputs == []
-    monkeypatch.setattr(sandbox, "isolation", lambda: None)
-    for source, reason in [
-        (KILLING, "left nothing to grade"),
-        (f"open('end.txt', 'w').write('done'); open('executed.ipynb', 'w').write('{{}}'); {KILLING}", "no notebook"),
-    ]:
+
+
+def test_a_flood_is_cut_and_ends_its_cell_alone():
+    flood, after = ran("for i in range(10**9): print('x' * 10_000)", "'graded'")
+    assert sum(len(output.get("text", "")) for output in flood.outputs) <= sandbox.LIMITS["printed"]
+    assert flood.outputs[-1].ename == "KeyboardInterrupt"
+    assert after.outputs[0].data["text/plain"] == "'graded'"
+
+
+def test_what_a_stranger_answers_is_read_with_care(monkeypatch):
+    asked = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1")])
+    other = nbformat.writes(nbformat.v4.new_notebook())
+    for answer, reason in {
+        b"": "left nothing to grade",
+        b"{}": "no notebook",
+        b"[" * 99_999: "no notebook",
+        b'["done", "{}"]': "no notebook",
+        b'["done", 3]': "no notebook",
+        json.dumps(["done", other]).encode(): "has other cells",
+        json.dumps(["the kernel died", other]).encode(): "the kernel died",
+        b"x" * (sandbox.LARGEST + 1): "more than 30 MB",
+    }.items():
         with pytest.raises(sandbox.SubmissionError, match=reason):
-            ran(source)
-    flood = ran("for i in range(40): print('x' * 100_000)")[0].outputs
-    assert sum(len(output.text) for output in flood) <= sandbox.LIMITS["printed"]
+            sandbox.what_came_back(answer, "", asked)
+    assert sandbox.what_came_back(json.dumps(["done", nbformat.writes(asked)]).encode(), "", asked) == asked
 
 
 CELL = "\x1b[36mCell \x1b[39mIn[4], line 1\n----> check.forward(forward)"
@@ -158,6 +197,11 @@ def test_a_page_names_the_exercises_and_wraps_its_lines():
     assert ">dial</a> (Score: 2.0 / 4.0)" in page and "pre-wrap" in page
 
 
+def test_a_page_says_that_there_was_no_box():
+    assert f"<b>{sandbox.OPEN}</b>" in cleaning.page("<body><p>x</p></body>", sandbox.OPEN)
+    assert "<b>" not in cleaning.page("<body><p>x</p></body>")
+
+
 def test_plain_markdown_stays_what_it_is():
     text = "If $a < b$, then *both* `x[0]` and 3 < 4.\n\n- one\n- two [1]\n\n```\nif x < y:\n    pass\n```"
     assert cleaning.markdown(text) == text
@@ -173,4 +217,4 @@ def test_the_boxes_are_there_where_the_machine_allows_them(monkeypatch):
     if works is None or works.returncode:
         pytest.skip("no namespaces here")
     monkeypatch.setenv("PATH", os.defpath)  # an ordinary user's: pivot_root is in /usr/sbin
-    assert any(shutil.which(kind) and sandbox._holds(kind) for kind in ("bwrap", "unshare"))
+    assert any(sandbox.probe(kind) is None for kind in boxes.BOXES)

@@ -1,0 +1,214 @@
+"""What a submission takes, all its processes together, and what it sees of the machine: each limit is attacked."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from classroom import boxes, folders, sandbox
+
+KINDS = [kind for kind in ("bwrap", "unshare") if kind in boxes.BOXES and sandbox.probe(kind) is None]
+pytestmark = pytest.mark.skipif(not KINDS, reason="no box holds here")
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return request.param
+
+
+def said(code, kind, seconds=20):
+    """What a program of a student prints, in a box."""
+    return sandbox.call([boxes.PYTHON, "-c", textwrap.dedent(code)], seconds, kind)[0].decode().strip()
+
+
+def test_the_devices_the_users_and_the_machine_stay_outside(kind):
+    seen = said(
+        """
+        import os, pwd
+        print(sorted(os.listdir("/dev")))
+        print(sorted(set(os.listdir("/etc")) - {"ld.so.cache", "ld.so.conf", "ld.so.conf.d", "alternatives"}))
+        print([user.pw_name for user in pwd.getpwall()], pwd.getpwuid(os.getuid()).pw_name)
+        print([name for name in ("/dev/null", "/dev/tty", "/proc/sys/kernel/core_pattern", "/proc/sysrq-trigger",
+            "/proc/sys/vm/overcommit_memory", "/usr", "/etc/passwd") if os.access(name, os.W_OK)])
+        print(os.environ["PATH"], os.getcwd())
+        """,
+        kind,
+    ).splitlines()
+    assert eval(seen[0]) == sorted([*boxes.DEVICES, "shm"])
+    assert set(eval(seen[1])) <= {"passwd", "fonts", "localtime"}
+    assert seen[2] == "['student'] student"
+    assert set(eval(seen[3])) <= {"/dev/null", "/dev/tty", "/etc/passwd"}
+    assert seen[4].endswith(f"/usr/bin:/bin:/usr/sbin:/sbin {boxes.WORK}")
+
+
+def test_processes_are_counted_together(kind):
+    """Children of children as well, and the box ends with all of them."""
+    tree = """
+        import os, time
+        started = 0
+        for depth in range(3):
+            for _ in range(40):
+                try:
+                    if os.fork() == 0: time.sleep(600)
+                    started += 1
+                except BlockingIOError: break
+            else: continue
+            break
+        print(started, flush=True)
+        """
+    begin = time.monotonic()
+    assert 20 < int(said(tree, kind)) < boxes.LIMITS["processes"]
+    assert time.monotonic() - begin < 15
+    bomb = "import os\nwhile True:\n  try: os.fork()\n  except BlockingIOError: pass"
+    with pytest.raises(sandbox.SubmissionError, match="longer than 1 seconds"):
+        said(bomb, kind, seconds=1)
+    assert not [p for p in psutil.process_iter(["cmdline"]) if bomb in (p.info["cmdline"] or [])]
+
+
+FILL = """
+    import os
+    written = 0
+    for place in (".", os.environ["HOME"], "/tmp", "/dev/shm", "/", "/etc", "/root", "/mnt", "/var"):
+        for number in range(5):
+            try:
+                with open(f"{place}/{number}", "wb", buffering=0) as file:
+                    for _ in range(45): written += file.write(bytes(2**20))
+            except OSError: break
+    print(written)
+    """
+
+
+def test_what_is_written_is_counted_over_all_places(kind):
+    assert 150e6 < int(said(FILL, kind)) <= boxes.LIMITS["disk"]
+
+
+def test_no_namespace_inside_to_mount_more_in(kind):
+    mount = (
+        "import subprocess; print(subprocess.run(['unshare', '-rm', 'mount', '-t', 'tmpfs', 'x', '/tmp']).returncode)"
+    )
+    assert said(mount, kind) != "0"
+
+
+TAKE = """
+    import os, time
+    for _ in range(4):
+        if os.fork() == 0:
+            kept = bytearray(os.urandom(1)) * 60_000_000
+            time.sleep(2)
+            print("still there", flush=True)
+            os._exit(0)
+    for _ in range(4): print(os.wait()[1] and "killed", flush=True)
+    """
+
+
+@pytest.mark.parametrize("grouped", [True, False], ids=["control group", "looked after"])
+def test_memory_is_counted_over_all_processes(kind, grouped, monkeypatch):
+    monkeypatch.setitem(boxes.LIMITS, "memory", 150_000_000)  # for one of them it is enough
+    if not grouped:
+        monkeypatch.setattr(boxes, "_group", lambda: None)
+        with pytest.raises(sandbox.SubmissionError, match="more than 0.1 GiB of memory in all its processes"):
+            said(TAKE, kind)
+        return
+    with boxes.group() as words:
+        if not words:
+            pytest.skip("no control group can be made here")
+    monkeypatch.setattr(boxes, "overdone", lambda pid: None)
+    words = said(TAKE, kind)
+    assert "killed" in words and words.count("still there") < 4
+
+
+def test_memory_that_processes_share_counts_once(kind, monkeypatch):
+    monkeypatch.setitem(boxes.LIMITS, "memory", 250_000_000)
+    monkeypatch.setattr(boxes, "_group", lambda: None)
+    share = TAKE.replace("for _ in range(4):\n", "kept = bytearray(b'x') * 60_000_000\n    for _ in range(4):\n", 1)
+    share = share.replace("            kept = bytearray(os.urandom(1)) * 60_000_000\n", "").replace("(2)", "(1)")
+    assert said(share, kind).count("still there") == 4
+
+
+def test_the_processor_is_counted_over_all_processes(kind, monkeypatch):
+    monkeypatch.setitem(boxes.LIMITS, "cpu", 1)
+    short = """
+        import os, time
+        for _ in range(99):
+            if os.fork() == 0:
+                while time.process_time() < .1: pass
+                os._exit(0)
+            os.wait()
+        """
+    with pytest.raises(sandbox.SubmissionError, match="more than 1 seconds of processor time"):
+        said(short, kind)
+
+
+def test_a_flood_does_not_fill_the_teachers_memory(kind, monkeypatch):
+    monkeypatch.setattr(sandbox, "LARGEST", 1000)
+    flood = "import os, sys\nfor _ in range(200): os.write(1, bytes(10**6)); os.write(2, bytes(10**6))"
+    answer, words = sandbox.call([boxes.PYTHON, "-c", flood], 20, kind)
+    assert len(answer) == 1001 and len(words) == 100_000
+
+
+NESTED = "import os\nfor _ in range(1500):\n  os.mkdir('d'); os.chdir('d')\nos.chmod('.', 0)\nprint('done')"
+
+
+def test_nested_folders_leave_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for kind in [*KINDS, sandbox.UNBOXED]:
+        assert said(NESTED, kind) == "done"
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_removed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(sandbox.subprocess, "run", lambda *_, **__: None)
+    monkeypatch.setattr(sandbox.shutil, "rmtree", lambda *_, **__: None)
+    with pytest.raises(sandbox.SubmissionError, match=rf"delete {tmp_path}/box-\w+ yourself"):
+        said("", sandbox.UNBOXED)
+
+
+def test_however_python_was_called(tmp_path):
+    """`../../.venv/bin/python -m classroom`, from the folder of the assignments: no box was found inside itself."""
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(sys.prefix)
+    code = "import sys; from classroom import sandbox; print(sandbox.isolation(), '/../' in sys.executable)"
+    environment = {**os.environ, "PYTHONPATH": os.path.relpath(folders.CLONE, tmp_path / "a" / "b")}
+    python = f"../../link/bin/../bin/{Path(boxes.PYTHON).name}"
+    done = subprocess.run([python, "-c", code], cwd=tmp_path / "a/b", env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == f"({KINDS[0]!r}, '') True", done.stdout + done.stderr
+
+
+AS_A_USER = """
+set -e
+mkdir "$1/python" "$1/home"; chmod 777 "$1" "$1/home"
+mount --bind "$2" "$1/python"; mount -t tmpfs -o mode=755 tmpfs "$3"; mkdir -p "$2"; mount --bind "$1/python" "$2"
+cd /; export HOME="$1/home" TMPDIR="$1/home"; shift 3
+exec setpriv --reuid=12345 --regid=12345 --clear-groups "$@"
+"""
+
+
+@pytest.mark.skipif(not boxes.IS_ROOT, reason="all other tests here are those of an ordinary user")
+def test_the_box_of_an_ordinary_user():
+    """Root's box and an ordinary user's are made in different ways: the attacks once more, as somebody else."""
+    private = [path for path in Path(sys.base_prefix).parents if not path.stat().st_mode & 1]
+    code = f"""
+import sys
+sys.path[:0] = [{str(folders.CLONE)!r}, {str(Path(__file__).parent)!r}]
+import os
+from classroom import boxes, sandbox
+import test_box_limits as attacks
+print(os.getuid(), boxes.IS_ROOT, attacks.KINDS)
+for kind in attacks.KINDS:
+    attacks.test_the_devices_the_users_and_the_machine_stay_outside(kind)
+    attacks.test_processes_are_counted_together(kind)
+    attacks.test_what_is_written_is_counted_over_all_places(kind)
+    attacks.test_no_namespace_inside_to_mount_more_in(kind)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        hide = [folder, sys.base_prefix, str(private[-1]) if private else f"{folder}/home"]
+        command = ["unshare", "-m", "sh", "-c", AS_A_USER, "sh", *hide, boxes.PYTHON, "-B", "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.startswith("12345 False ['"), done.stdout + done.stderr
