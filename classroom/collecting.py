@@ -6,10 +6,12 @@ other    jane/a1_lora_numpy.ipynb                                      (a folder
                                                                        the folder that was handed out)
 """
 
+import contextlib
 import hashlib
 import json
 import re
 import shutil
+import unicodedata
 import zipfile
 import zlib
 from dataclasses import asdict, dataclass
@@ -126,18 +128,34 @@ def remembered(name: str) -> dict[str, dict]:
 
 
 def _entry(info: zipfile.ZipInfo, name: str) -> Entry | None:
-    path = info.filename
+    path, member = _readable(info), info.filename
     if _is_clutter(path):
         return None
     moodle, canvas, parts = MOODLE.search(path), CANVAS.search(path), PurePosixPath(path).parts
     if moodle:
         time = datetime(*info.date_time).astimezone().isoformat()  # Moodle keeps the time of the hand-in here
-        return Entry(_slug(moodle["who"]), moodle["number"], _safe(moodle["file"]), None, time, path)
+        return Entry(_slug(moodle["who"]), moodle["number"], _safe(moodle["file"]), None, time, member)
     if canvas:
         student = f"{_slug(canvas['who'])}_{canvas['number']}"
-        return Entry(student, canvas["number"], _original(canvas["file"], name), bool(canvas["late"]), None, path)
+        return Entry(student, canvas["number"], _original(canvas["file"], name), bool(canvas["late"]), None, member)
     above = parts[:-2] if parts[-2:-1] == (name,) else parts[:-1]  # jane/a1_lora_numpy/a1_lora_numpy.ipynb is jane's
-    return Entry(_slug(above[-1]), "", _safe(parts[-1]), None, None, path) if above else None
+    return Entry(_slug(above[-1]), "", _safe(parts[-1]), None, None, member) if above else None
+
+
+def _readable(info: zipfile.ZipInfo) -> str:
+    """The name of a file in an archive that does not say how it is written: of UTF-8, DOS and Latin-1 what fits.
+
+    Python reads all of them as DOS, where Latin-1's letters are lines and boxes.
+    """
+    if info.flag_bits & 0x800 or info.filename.isascii():
+        return info.filename
+    written = info.filename.encode("cp437", "replace")
+    for encoding in ("utf-8", "cp437", "cp1252"):
+        with contextlib.suppress(UnicodeDecodeError):
+            name = written.decode(encoding)
+            if encoding == "utf-8" or all(c.isascii() or unicodedata.name(c, "").startswith("LATIN") for c in name):
+                return name
+    return info.filename
 
 
 def _original(file: str, name: str) -> str:

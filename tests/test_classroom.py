@@ -60,6 +60,22 @@ def test_moodle(folder):
     assert collecting.remembered(NAME)["Kim-Lee-105"]["number"] == "105"
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "cp437", "cp850", "utf-8"])
+def test_a_name_is_readable_however_the_archive_wrote_it(folder, encoding):
+    """Zip programs that leave out the mark for UTF-8 write names as they like; Python takes all of them for DOS."""
+    names = ["Zoë-Krüger", "Renée-Muñoz", "Große-Öhm"]
+    path = folder / "1.zip"
+    stand_in = {name: "".join(c if c.isascii() else "?" * len(c.encode(encoding)) for c in name) for name in names}
+    archive(path, {f"{stand_in[name]}/{NAME}.ipynb": name for name in names})
+    content = path.read_bytes()
+    for name in names:
+        content = content.replace(stand_in[name].encode(), name.encode(encoding))
+    path.write_bytes(content)
+    collecting.collect(NAME, [path])
+    found = {file.parent.parent.name: file.read_text() for file in (folder / "submitted").rglob("*.ipynb")}
+    assert found == {name: name for name in names}
+
+
 def test_canvas(folder):
     files = {
         f"doejane_LATE_7001_9001_{NAME}-2.ipynb": "late",
@@ -371,7 +387,7 @@ def test_leaks_are_seen(tmp_path):
 
 def test_commands_say_what_is_missing(folder, monkeypatch, capsys):
     for arguments, message in [
-        (["autograde", NAME], "was not released"),
+        (["autograde", NAME, "--unboxed"], "was not released"),
         (["grades", NAME], "there is no gradebook"),
         (["collect", NAME, "gone.zip"], "there is no archive"),
         (["prove", "a9_nothing"], "there is no assignment 'a9_nothing'"),
@@ -395,7 +411,7 @@ def test_grading_ends_with_a_table_whatever_fails(monkeypatch, capsys):
         monkeypatch.setattr(commands, step, lambda arguments, step=step: done.append(step) or 0)
     for step in ("autograde", "feedback"):
         monkeypatch.setattr(commands, step, failing)
-    arguments = type("Arguments", (), {})()
+    arguments = type("Arguments", (), {"unboxed": True})()
     assert commands.grade(arguments) == 1 and done == ["collect", "grades"]
     assert capsys.readouterr().err.count("nbgrader stopped") == 2
 

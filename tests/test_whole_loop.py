@@ -120,7 +120,7 @@ def test_from_the_release_to_the_grades(root, tmp_path):
     with zipfile.ZipFile(tmp_path / "canvas.zip", "w") as archive:
         archive.writestr("moemia_7_9_My answers.ipynb", nbformat.writes(made(root)))
     collecting.collect(NAME, [tmp_path / "moodle.zip", tmp_path / "canvas.zip"])
-    problems = autograding.autograde(NAME)
+    problems = autograding.autograde(NAME, unboxed=True)
     rows = table(grades.write_grades(NAME))
 
     for student, reason in {
@@ -231,7 +231,7 @@ def test_importing_the_answer_does_not_pass(root, tmp_path):
     with zipfile.ZipFile(tmp_path / "one.zip", "w") as archive:
         archive.writestr(f"copy/{NAME}.ipynb", nbformat.writes(notebook))
     collecting.collect(NAME, [tmp_path / "one.zip"])
-    autograding.autograde(NAME)
+    autograding.autograde(NAME, unboxed=True)
     row = table(grades.write_grades(NAME))["copy"]
     assert [float(row[task]) for task in ("needed_rank", "split", "adapter", "train")] == [3, 0, 8, 0]
     assert row["look_at"] == "classroom"  # for the teacher to read
@@ -248,7 +248,7 @@ def test_every_assignment_goes_through_nbgrader(root, tmp_path, name):
         for student, text in files.items():
             archive.writestr(f"{student}/{name}.ipynb", text)
     collecting.collect(name, [tmp_path / "two.zip"])
-    assert not {"right", "blank"} & set(autograding.autograde(name))
+    assert not {"right", "blank"} & set(autograding.autograde(name, unboxed=True))
     rows = table(grades.write_grades(name))
     for task in core.load(name).tasks.values():
         assert float(rows["right"][task.name]) == task.points and float(rows["blank"][task.name]) == 0

@@ -28,7 +28,7 @@ c.CourseDirectory.course_id = "lora-edu"
 c.PerDay.percent = 10  # late: percent of the score for each day begun, after 15 minutes of grace; 0: no penalty
 c.Sandboxed.timeout = 120  # seconds a cell
 c.Sandboxed.seconds = 900  # seconds a submission
-sandbox.LIMITS["memory"] = 4 * 2**30  # what a student's kernel may take; more ends in a MemoryError in that cell
+sandbox.LIMITS["memory"] = 4 * 2**30  # of a submission; more ends in a MemoryError in that cell, or its end
 
 # --- what the assignments rely on ---------------------------------------------------------------------------------
 c.CourseDirectory.root = os.getcwd()

@@ -199,7 +199,7 @@ import sys
 sys.path[:0] = [{str(folders.CLONE)!r}, {str(Path(__file__).parent)!r}]
 import os
 from classroom import boxes, sandbox
-import test_box_limits as attacks
+import test_sandbox_limits as attacks
 print(os.getuid(), boxes.IS_ROOT, attacks.KINDS)
 for kind in attacks.KINDS:
     attacks.test_the_devices_the_users_and_the_machine_stay_outside(kind)
