@@ -66,7 +66,7 @@ def _counted() -> str:
 def _with_bwrap() -> list[str]:
     binds = [word for path in visible() for word in ("--ro-bind", path, path)]
     devices = [word for name in DEVICES for word in ("--dev-bind", f"/dev/{name}", f"/dev/{name}")]
-    apart = ["--unshare-all", "--disable-userns", "--uid", "0", "--gid", "0", "--cap-drop", "ALL"]
+    apart = ["--unshare-all", "--unshare-user", "--disable-userns", "--uid", "0", "--gid", "0", "--cap-drop", "ALL"]
     fresh = ["--size", str(LIMITS["disk"]), "--tmpfs", "/", "--proc", "/proc"]
     own = [word for path in ("/etc", "/dev/shm", "/tmp", f"{WORK}/home") for word in ("--dir", path)]
     start = f'echo {STUDENT} > /etc/passwd; exec {_counted()} "$@"'
