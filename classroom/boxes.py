@@ -8,11 +8,11 @@ nobody: root's processes cannot be counted, and what belongs to root, such as th
 """
 
 import contextlib
-import itertools
 import os
 import shlex
 import site
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,19 +25,17 @@ from classroom import folders
 # of processor. printed: letters of a cell.
 LIMITS = {"memory": 4 * 2**30, "disk": 200_000_000, "processes": 64, "cpu": 900, "printed": 100_000}
 WORK = "/lora-edu-box"  # where a submission works inside the box
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt", "/nix")
-ETC = (
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "alternatives",
-    "fonts",
-    "localtime",
-)  # where libraries and fonts are
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix")
+ETC = "ld.so.cache ld.so.conf ld.so.conf.d alternatives fonts localtime".split()  # where libraries and fonts are
+COUNTED = f"prlimit --nproc={LIMITS['processes']}"  # counts those of a user, in its box
 DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 STUDENT = f"student:x:0:0::{WORK}/home:/bin/sh"  # all of /etc/passwd
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 PYTHON = str(Path(sys.executable).parent.resolve() / Path(sys.executable).name)  # however it was called
+
+
+def _same(one: str, other: str) -> bool:
+    return os.path.exists(one) and os.path.samefile(one, other) and one != "/"
 
 
 def visible() -> list[str]:
@@ -51,16 +49,11 @@ def visible() -> list[str]:
     python = [os.path.dirname(link) for link in links] + [sys.prefix, sys.base_prefix, sys.exec_prefix]
     packages = [*site.getsitepackages(), site.getusersitepackages()]
     course = [folders.CLONE / "lora_edu", folders.CLONE / "data"]
-    own = [form(path) for path in (*python, *packages, *course) for form in (os.path.abspath, os.path.realpath)]
-    etc = [f"/etc/{name}" for name in ETC]
-    found = [path for path in (*SYSTEM, *own, *etc) if Path(path).exists() and path != "/"]
+    there = [path for path in (*python, *packages, *course) if os.path.exists(path)]
+    own = [form for path in there for form in (os.path.abspath(path), os.path.realpath(path)) if _same(form, path)]
+    found = [*filter(os.path.exists, [*SYSTEM, *(f"/etc/{name}" for name in ETC)]), *own]
     inside = [path for path in found if any(Path(other) in Path(path).parents for other in found)]
     return list(dict.fromkeys(path for path in found if path not in inside))
-
-
-def _counted() -> str:
-    """The words before a command that let its user have so many processes in this box."""
-    return f"prlimit --nproc={LIMITS['processes']}"
 
 
 def _with_bwrap() -> list[str]:
@@ -69,7 +62,7 @@ def _with_bwrap() -> list[str]:
     apart = ["--unshare-all", "--unshare-user", "--disable-userns", "--uid", "0", "--gid", "0", "--cap-drop", "ALL"]
     fresh = ["--size", str(LIMITS["disk"]), "--tmpfs", "/", "--proc", "/proc"]
     own = [word for path in ("/etc", "/dev/shm", "/tmp", f"{WORK}/home") for word in ("--dir", path)]
-    start = f'echo {STUDENT} > /etc/passwd; exec {_counted()} "$@"'
+    start = f'echo {STUDENT} > /etc/passwd; exec {COUNTED} "$@"'
     ends = ["--die-with-parent", "--new-session", "--chdir", WORK, "--", "sh", "-c", start, "sh"]
     return ["bwrap", *apart, *fresh, *devices, *own, *binds, *ends]
 
@@ -86,8 +79,8 @@ def _with_unshare() -> list[str]:
     for name in DEVICES:
         steps += [f"touch dev/{name}", f"mount --bind /dev/{name} dev/{name}"]
     # no namespace inside this one: in its own, a submission could mount as much memory as it likes
-    seal = "echo 0 > /proc/sys/user/max_user_namespaces"
-    seal += f'; exec {_counted()} setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$@"'
+    seal = "echo 0 > /proc/sys/user/max_user_namespaces; exec " + COUNTED
+    seal += ' setpriv --bounding-set=-all --inh-caps=-all --no-new-privs "$@"'
     user = 65_000 + os.getpid() % 500
     nobody = f"setpriv --reuid={user} --regid={user} --clear-groups unshare -r" if IS_ROOT else ""
     inside = f'umount -l /old; rmdir /old; cd {WORK}; exec {nobody} sh -c {shlex.quote(seal)} sh "$@"'
@@ -102,37 +95,20 @@ BOXES = {"unshare": _with_unshare} if IS_ROOT else {"bwrap": _with_bwrap, "unsha
 
 # --- limits for all of it together ------------------------------------------------------------------------------------
 
-CGROUPS = Path("/sys/fs/cgroup")
-_numbers = itertools.count()
+CGROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def _group() -> Path | None:
-    """A new control group with our limit of memory, beside or below our own; None where none can be made."""
-    try:
-        own = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
-        places = [(CGROUPS / "memory" / own["memory"][1:], "memory.limit_in_bytes")] if "memory" in own else []
-        places += [((CGROUPS / own[""][1:]).parent, "memory.max")] if own.get("", "/") != "/" else []
-    except (OSError, ValueError):
-        return None
-    for place, limit in places:
-        folder = place / f"lora-edu-{os.getpid()}-{next(_numbers)}"
-        try:
-            folder.mkdir()
-            (folder / limit).write_text(str(LIMITS["memory"]))
-            return folder
-        except OSError:
-            _remove_group(folder)
+    """A new control group with our limit of memory: below our own, or (version 2) beside it. None where none can be."""
+    own = dict(line.split(":", 2)[1:] for line in OWN.read_text().splitlines()) if OWN.exists() else {}
+    first, second = CGROUPS / "memory" / own.get("memory", "/")[1:], CGROUPS / own.get("", "/")[1:]
+    for here, place, limit in ((first, first, "memory.limit_in_bytes"), (second, second.parent, "memory.max")):
+        if (here / limit).exists():
+            with contextlib.suppress(OSError):
+                folder = Path(tempfile.mkdtemp(prefix="lora-edu-", dir=place))
+                (folder / limit).write_text(str(LIMITS["memory"]))
+                return folder
     return None
-
-
-def _remove_group(folder: Path) -> None:
-    for _ in range(100):  # it can go when the last process in it is gone
-        try:
-            return folder.rmdir()
-        except FileNotFoundError:
-            return
-        except OSError:
-            time.sleep(0.05)
 
 
 @contextlib.contextmanager
@@ -142,31 +118,22 @@ def group() -> Iterator[list[str]]:
     try:
         yield ["sh", "-c", f'echo $$ > {shlex.quote(str(folder))}/cgroup.procs; exec "$@"', "sh"] if folder else []
     finally:
-        if folder:
-            _remove_group(folder)
+        for _ in range(100 if folder else 0):  # it can go when the last process in it is gone
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+                break
+            time.sleep(0.05)
 
 
 def overdone(pid: int) -> str | None:
     """What a run and all that it started took too much of, if anything: looked at from outside, by the teacher."""
     memory = cpu = 0.0
-    try:
-        everything = [run := psutil.Process(pid), *run.children(recursive=True)]
-    except psutil.Error:
-        return None
-    for process in everything:
-        with contextlib.suppress(psutil.Error):
-            memory += process.memory_info().rss
-            cpu += sum(process.cpu_times()[:4])
-    if memory > LIMITS["memory"]:  # what processes share was counted for each
-        memory = sum(map(_share, everything))
+    with contextlib.suppress(psutil.Error):  # one that ended meanwhile
+        for process in [run := psutil.Process(pid), *run.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                cpu += sum(process.cpu_times()[:4])
+                full = process.memory_full_info()
+                memory += getattr(full, "pss", full.rss)  # what processes share counts once
     if memory > LIMITS["memory"]:
         return f"it took more than {LIMITS['memory'] / 2**30:.1f} GiB of memory in all its processes"
     return f"it took more than {LIMITS['cpu']} seconds of processor time" if cpu > LIMITS["cpu"] else None
-
-
-def _share(process: psutil.Process) -> int:
-    try:
-        full = process.memory_full_info()
-        return getattr(full, "pss", full.rss)
-    except psutil.Error:
-        return 0

@@ -143,19 +143,16 @@ def _entry(info: zipfile.ZipInfo, name: str) -> Entry | None:
 
 
 def _readable(info: zipfile.ZipInfo) -> str:
-    """The name of a file in an archive that does not say how it is written: of UTF-8, DOS and Latin-1 what fits.
-
-    Python reads all of them as DOS, where Latin-1's letters are lines and boxes.
-    """
-    if info.flag_bits & 0x800 or info.filename.isascii():
-        return info.filename
-    written = info.filename.encode("cp437", "replace")
-    for encoding in ("utf-8", "cp437", "cp1252"):
-        with contextlib.suppress(UnicodeDecodeError):
-            name = written.decode(encoding)
-            if encoding == "utf-8" or all(c.isascii() or unicodedata.name(c, "").startswith("LATIN") for c in name):
-                return name
-    return info.filename
+    """The name of a file. Where the archive does not say how it is written, Python takes it for DOS: UTF-8 is tried
+    first, and Latin-1 where DOS gives lines and boxes in place of letters."""
+    dos = info.filename
+    if info.flag_bits & 0x800 or dos.isascii():
+        return dos
+    written = dos.encode("cp437", "replace")
+    with contextlib.suppress(UnicodeDecodeError):
+        return written.decode()
+    is_word = all(c.isascii() or unicodedata.name(c, "").startswith("LATIN") for c in dos)
+    return dos if is_word else written.decode("cp1252", "replace")
 
 
 def _original(file: str, name: str) -> str:

@@ -27,6 +27,7 @@ from classroom import boxes, folders
 from classroom.boxes import BOXES, LIMITS, PYTHON, WORK
 
 LARGEST = 30_000_000  # bytes that may come back
+TOO_LARGE = f"it printed more than {LARGEST / 1e6:.0f} MB"
 VARIABLE = "LORA_EDU_BOX"  # what `autograde` found, for the processes that it starts
 UNBOXED = "unboxed"
 OPEN = "run without a box (--unboxed): its code could read and change what the teacher can"
@@ -61,7 +62,7 @@ def what_came_back(answer: bytes, said: str, notebook: nbformat.NotebookNode) ->
     if not answer:
         raise SubmissionError(f"the run ended early, and left nothing to grade ({_last_line(said)})")
     if len(answer) > LARGEST:
-        raise SubmissionError(f"it printed more than {LARGEST / 1e6:.0f} MB")
+        raise SubmissionError(TOO_LARGE)
     try:
         end, text = json.loads(answer)
         back = nbformat.reads(text, as_version=4)
@@ -84,10 +85,11 @@ def _last_line(text: str) -> str:
 
 
 def call(command: list[str], seconds: int, kind: str, given: bytes = b"") -> tuple[bytes, str]:
-    """Run a command in a box, and give it something to read. Returns what it answered, and the end of what it said.
+    """Run a command in a box, and give it something to read. Returns what it answered, and what else it said.
 
     Raises SubmissionError if it does not end, or takes more than `LIMITS` of memory or of the processor.
     """
+    end = time.monotonic() + seconds
     with boxes.group() as grouped, _folder(kind) as folder:
         process = subprocess.Popen(
             [*grouped, *(BOXES[kind]() if kind != UNBOXED else []), *command],
@@ -98,34 +100,24 @@ def call(command: list[str], seconds: int, kind: str, given: bytes = b"") -> tup
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        answer, said = bytearray(), bytearray()
-        pipes = [
-            threading.Thread(target=_give, args=(process.stdin, given), daemon=True),
-            threading.Thread(target=_keep, args=(process.stdout, answer, LARGEST + 1), daemon=True),
-            threading.Thread(target=_keep, args=(process.stderr, said, 100_000), daemon=True),
-        ]
-        for thread in pipes:
-            thread.start()
+        threading.Thread(target=_give, args=(process.stdin, given), daemon=True).start()
+        process.stdin = None  # `communicate` would stop giving at its first timeout
         try:
-            _watch(process, time.monotonic() + seconds, seconds)
+            while True:
+                try:
+                    answer, said = process.communicate(timeout=0.2)
+                    return answer, said.decode(errors="replace")
+                except subprocess.TimeoutExpired as so_far:
+                    if len(so_far.stdout or b"") + len(so_far.stderr or b"") > LARGEST:
+                        raise SubmissionError(TOO_LARGE) from None
+                if time.monotonic() > end:
+                    raise SubmissionError(f"it ran longer than {seconds} seconds")
+                if reason := boxes.overdone(process.pid):
+                    raise SubmissionError(reason)
         finally:
             with contextlib.suppress(OSError):  # what it left running ends with it
                 os.killpg(process.pid, signal.SIGKILL) if hasattr(os, "killpg") else process.kill()
             process.wait()
-            for thread in pipes:
-                thread.join(5)
-        return bytes(answer), said.decode(errors="replace")
-
-
-def _watch(process: subprocess.Popen, deadline: float, seconds: int) -> None:
-    while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0.2)
-            return
-        if time.monotonic() > deadline:
-            raise SubmissionError(f"it ran longer than {seconds} seconds")
-        if reason := boxes.overdone(process.pid):
-            raise SubmissionError(reason)
 
 
 def _give(pipe, given: bytes) -> None:
@@ -133,16 +125,13 @@ def _give(pipe, given: bytes) -> None:
         pipe.write(given)
 
 
-def _keep(pipe, kept: bytearray, most: int) -> None:
-    """Read all of it, and keep the start: whatever is printed, it does not fill the teacher's memory."""
-    with contextlib.suppress(OSError, ValueError), pipe:
-        while piece := pipe.read1(65536):
-            kept += piece[: most - len(kept)]
-
-
 @contextlib.contextmanager
 def _folder(kind: str) -> Iterator[Path]:
-    """Where the command starts. A box needs nothing of the machine's disk; without one it is a temporary folder."""
+    """Where the command starts. A box needs nothing of the machine's disk; without one it is a temporary folder.
+
+    Raises SubmissionError, which names the folder, if something of it stays. `rm` also removes thousands of folders
+    in one another, where Python's own function runs out of stack.
+    """
     if kind != UNBOXED:
         yield Path("/")
         return
@@ -151,19 +140,11 @@ def _folder(kind: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        remove(folder)
-
-
-def remove(folder: Path) -> None:
-    """Remove a submission's folder. Raises SubmissionError, which names it, if something stays.
-
-    `rm` also removes thousands of folders in one another, where Python's own function runs out of stack.
-    """
-    for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]) if os.name == "posix" else ():
-        subprocess.run([*command, "--", str(folder)], stderr=subprocess.DEVNULL)
-    shutil.rmtree(folder, ignore_errors=True)
-    if folder.exists():
-        raise SubmissionError(f"what it wrote could not be removed: delete {folder} yourself")
+        for command in (["chmod", "-R", "u+rwX"], ["rm", "-rf"]) if os.name == "posix" else ():
+            subprocess.run([*command, "--", str(folder)], stderr=subprocess.DEVNULL)
+        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            raise SubmissionError(f"what it wrote could not be removed: delete {folder} yourself")
 
 
 def _environment(folder: Path, kind: str) -> dict[str, str]:
@@ -245,13 +226,9 @@ def box(unboxed: bool = False) -> str:
 def what_holds(kind: str) -> str:
     """A sentence for the teacher: how far the submissions are kept apart from the machine."""
     if kind == UNBOXED:
-        return (
-            "NOT ISOLATED, as you asked: each submission has processes and a folder of its own, but can read and "
-            "change what you can"
-        )
+        return "NOT ISOLATED, as you asked: each submission can read and change what you can"
     with boxes.group() as grouped:
-        memory = "held" if grouped else "looked after five times a second, since no control group can be made here"
+        memory = "held by a control group" if grouped else "looked after, since no control group can be made here"
     return (
-        f"each submission runs in a box of its own ({kind}): no network, no file of yours in reach, and limits for all "
-        f"its processes together; that of memory is {memory}"
+        f"each submission runs in a box of its own ({kind}): no network, no file of yours in reach; memory is {memory}"
     )
