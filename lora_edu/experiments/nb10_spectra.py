@@ -17,7 +17,6 @@ import functools
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lora_edu import files
@@ -284,8 +283,7 @@ def _store(path: str, runs: dict[str, tuple[Updates, Updates]], folder: Path) ->
     for name, (updates, factors) in runs.items():
         tensors = {key: factors[f"{path}.lora_{key}"] for key in "AB"} if factors else {"dW": updates[path]}
         kept |= {f"{name}, {key}": tensor.half().contiguous() for key, tensor in tensors.items()}
-    with files.staging(folder / "lora-spectra.safetensors") as target:
-        save_file(kept, target)
+    files.write_sealed(folder / "lora-spectra.safetensors", kept)
 
 
 def _mean_grid(one: Updates, other: Updates, side: int) -> list[list[float]]:

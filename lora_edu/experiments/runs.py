@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from lora_edu import files
+from lora_edu import files, records
 from lora_edu.command import check_output, did_you_mean
 from lora_edu.experiments.nb00 import DIAL_ARMS, adapter_at
 from lora_edu.experiments.nb01 import UPDATE_ARMS, update_arm
@@ -63,8 +63,7 @@ def run(name: str, folder: Path | None = None) -> dict:
     missing = [arm for arm in experiment.arms if arm not in result["arms"]]
     for arm in tqdm(missing, desc=name, unit="arm"):
         result["arms"][arm] = run_arm(name, arm, folder=folder)
-        with files.staging(path) as target:
-            target.write_text(json.dumps(result) + "\n", encoding="utf-8")
+        records.write_record(path, result)
     return result
 
 
@@ -139,18 +138,18 @@ def _head(name: str, experiment: Experiment) -> dict:
 def _read(path: Path) -> dict:
     """A stored result. Raises ValueError for a file that is cut off, damaged or something else, and leaves it alone."""
 
-    def refuse(reason: str, *_):
+    def refuse(reason: str):
         advice = f"put the right file back, or delete it and run lora-edu experiment {path.stem}"
         raise ValueError(f"{path} is not a stored result: {reason}; {advice}")
 
-    if not path.is_file():
-        refuse("not a regular file")
     try:
-        found = json.loads(path.read_bytes(), parse_constant=lambda number: refuse(f"it holds {number}"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        found = records.read_record(path)
+    except ValueError as error:
         refuse(str(error))
+    if not found.pop("checksum", None):
+        refuse("it has no checksum")
     kinds = {"seed": int, "base_sha256": str, "settings": dict, "arms": dict}
-    wrong = [key for key, kind in kinds.items() if not isinstance(found, dict) or not isinstance(found.get(key), kind)]
+    wrong = [key for key, kind in kinds.items() if not isinstance(found.get(key), kind)]
     if wrong or not all(isinstance(arm, dict) and name in found["settings"] for name, arm in found["arms"].items()):
         refuse(f"no proper {', '.join(wrong) or 'arms'} in it")
     return found

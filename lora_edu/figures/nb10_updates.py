@@ -4,7 +4,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from safetensors.torch import load_file
 from torch import Tensor
 
 from lora_edu import files
@@ -17,7 +16,7 @@ Drawn = tuple[Figure, str]  # a figure and its words
 
 def stored_layer() -> dict[str, Tensor]:
     """One layer of the stored runs, d = 256: "r8 A" (8, d), "r8 B" (d, 8) and so on, "blocks dW", and the base's W."""
-    stored = load_file(files.data_file("results") / "lora-spectra.safetensors")
+    stored = files.read_sealed(files.data_file("results") / "lora-spectra.safetensors", "put the right file back")
     found = {name.replace(",", ""): tensor.float() for name, tensor in stored.items()}
     return found | {"W": load_base("laptop", device="cpu").get_submodule(STORED_LAYER).weight.detach()}
 

@@ -10,7 +10,6 @@ that ships. A run that is stopped writes nothing but its checkpoint, from which 
 """
 
 import argparse
-import json
 import os
 import platform
 import shutil
@@ -27,6 +26,7 @@ from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
 from lora_edu.peft_io import WEIGHTS, save_adapter
 from lora_edu.qlora import quantize_linears
+from lora_edu.records import read_record, write_record
 from lora_edu.texts import load_text
 from lora_edu.training import History, pick_device, train
 
@@ -85,10 +85,13 @@ def load_base(size: str | None = None, device: str | torch.device | None = None)
 
 
 def _differs_from_its_log(path: Path) -> str | None:
-    """In words, if the weights are not the ones that the log beside them was written for."""
+    """In words, unless the weights are the ones that the log beside them was written for."""
     log = path.with_suffix(".json")
-    wanted = json.loads(log.read_text(encoding="utf-8")).get("sha256") if log.exists() else None
-    return "its sha256 is not the one in its log" if wanted not in (None, files.sha256(path)) else None
+    try:
+        wanted = read_record(log).get("sha256")
+    except ValueError as error:
+        return f"its log {log.name} tells nothing: {error}"
+    return None if wanted == files.sha256(path) else "its sha256 is not the one in its log"
 
 
 def pretrain(
@@ -198,8 +201,7 @@ def _write_log(
         "tokens_per_second": round(history.tokens_per_second),
         "sha256": files.sha256(weights),
     }
-    with files.staging(path or weights.with_suffix(".json")) as target:
-        target.write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
+    write_record(path or weights.with_suffix(".json"), log)
 
 
 def _check_size(size: str, name: str = "size") -> str:

@@ -1,0 +1,97 @@
+"""What is written so that it is whole: beside its place and then renamed; a record with a checksum of its own.
+
+A record is a JSON file: a stored result, the log of a training run, what a reader has done. Its checksum is made when
+it is written; a digit that is another one later is noticed. What is damaged is moved aside, never written over.
+Only the standard library is imported here: the set-up reads this before anything is installed.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import date
+from pathlib import Path
+
+RECORD = ".course.json"  # in a reader's copy of the course: what was copied
+PROGRESS = ".progress.json"  # beside it: which exercises are done
+PARTIAL = ".partial-"  # the beginning of a name: what is being written
+FORGOTTEN = 24 * 3600  # seconds: what has been half written for so long belongs to a process that was killed
+
+
+@contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """Write beside the target, then rename: a reader sees the whole file (or folder) or none at all."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(target.parent)
+        folder = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=target.parent))
+    except OSError as error:  # the same type of error in words that name the folder
+        raise type(error)(f"cannot write to the folder {target.parent} ({error.strerror})") from error
+    try:
+        yield folder / target.name
+        written = folder / target.name
+        if written.is_file():
+            written.chmod(0o644)  # a cache may be shared by a class
+        os.replace(written, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a process left that was killed while it wrote."""
+    for left in folder.glob(f"{PARTIAL}*"):
+        with suppress(OSError):
+            if time.time() - max(path.stat().st_mtime for path in (left, *left.rglob("*"))) > FORGOTTEN:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def write_record(path: Path, record: dict) -> None:
+    """Write a record as JSON, one of its keys a line, with its checksum. Raises OSError."""
+    record = json.loads(json.dumps(record, allow_nan=False))  # as it comes back: a key is a string then
+    record |= {"checksum": checksum(record)}
+    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in record.items()]
+    with staging(path) as target:
+        target.write_text("{" + ",\n ".join(lines) + "}\n", encoding="utf-8")
+
+
+def read_record(path: Path) -> dict:
+    """The dictionary in a JSON file. Raises ValueError, in words, for whatever else is there.
+
+    A folder; a pipe, which would wait for ever; half a file; a content that is not the one its checksum was made for.
+    A record from before there were checksums has none.
+    """
+    if not path.is_file():
+        raise ValueError("it is not a regular file")
+    try:
+        found = json.loads(path.read_bytes(), parse_constant=_refuse)
+    except OSError as error:
+        raise ValueError(f"it cannot be read, {error.strerror}") from error
+    except RecursionError as error:
+        raise ValueError("it is nested without end") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"it holds a {type(found).__name__}, no dictionary")
+    if found.get("checksum", "") not in ("", checksum(found)):
+        raise ValueError("its content is not what was written")
+    return found
+
+
+def checksum(record: dict) -> str:
+    """A SHA-256 over everything in a record but its checksum."""
+    rest = {key: value for key, value in record.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _refuse(number: str):
+    raise ValueError(f"it holds {number}")
+
+
+def set_aside(path: Path) -> Path:
+    """Give what lies at a path another name, with today's date in it, and return that name. Raises OSError."""
+    dated = path.with_name(f"{path.stem}-{date.today()}{path.suffix}")
+    numbered = (dated.with_name(f"{dated.stem}-{number}{path.suffix}") for number in range(2, 1000))
+    free = next(name for name in (dated, *numbered) if not os.path.lexists(name))
+    return path.rename(free)
