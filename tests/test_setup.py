@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import venv
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,7 @@ def clone(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "ROOT", tmp_path)
     monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(environment, "_installed_here", lambda: False)
+    monkeypatch.setattr(environment, "_pip_starts", environment._has_pip)
     monkeypatch.setattr(environment, "_create_venv", lambda: [write(name) for name in PIECES])
     monkeypatch.setattr(environment, "_pip", lambda *arguments: [write(name) for name in PACKAGES])
     return tmp_path
@@ -97,25 +99,135 @@ def test_setup_outside_a_clone(clone):
         environment.setup()
 
 
-def test_an_environment_without_pip_is_made_anew(clone):
-    write("bin/python")  # what the first set-up left behind, before this was looked at
-    environment.setup()
-    assert "__main__.py" in pieces()
-
-
 def test_an_environment_made_by_hand_is_never_replaced(clone, monkeypatch):
     for name in PIECES:
         write(name)
     with monkeypatch.context() as patch, pytest.raises(environment.SetupError, match="stopped"):
         patch.setattr(environment, "configure_lab", interrupted)
         environment.setup()
-    with pytest.raises(environment.SetupError, match="which you made, was stopped: remove it, and make it again"):
+    with pytest.raises(environment.SetupError, match="installing into it was stopped: move it away, or make it again"):
         environment.setup()
     assert "__main__.py" in pieces()
 
 
 def interrupted(*_):
     raise KeyboardInterrupt
+
+
+def test_a_venv_without_pip_that_somebody_made_gets_pip_and_keeps_the_rest(clone, monkeypatch):
+    """What `uv venv` makes: an interpreter, and no pip."""
+    monkeypatch.undo()
+    monkeypatch.setattr(environment, "ROOT", clone)
+    monkeypatch.setattr(environment, "VENV", clone / ".venv")
+    monkeypatch.setattr(environment, "_installed_here", lambda: False)
+    monkeypatch.setattr(environment, "_pip", lambda *arguments: None)
+    venv.create(environment.VENV, with_pip=False, symlinks=os.name != "nt")
+    mine = environment._site_packages() / "torch" / "__init__.py"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("of my own choice")
+    environment.setup()
+    assert environment._pip_starts() and mine.read_text() == "of my own choice" and not environment._ours()
+    shutil.rmtree(environment._site_packages() / "pip" / "_internal")  # half a pip
+    assert not environment._pip_starts()
+    (environment.VENV / "installed-course").unlink()
+    environment.setup()
+    assert environment._pip_starts() and mine.read_text() == "of my own choice"
+
+
+def test_where_pip_cannot_be_had_the_venv_stays(clone, monkeypatch):
+    write("bin/python")  # not even a program
+    write("torch/__init__.py")
+    monkeypatch.setattr(environment.subprocess, "run", lambda *_, **__: None)
+    for _ in range(2):  # and no mark stays that would say something else the next time
+        with pytest.raises(environment.SetupError, match="has no pip, and its Python cannot add one: run `uv pip"):
+            environment.setup()
+    assert {"python", "__init__.py"} <= pieces()
+
+
+@pytest.mark.parametrize("make", ["a file", "a folder of mine", "a link to nowhere"])
+def test_what_lies_in_the_place_of_the_venv_is_left_alone(clone, make):
+    if make == "a file":
+        environment.VENV.write_text("~/.virtualenvs/course")  # as pipenv writes it
+    elif make == "a link to nowhere":
+        environment.VENV.symlink_to(clone / "gone")
+    else:
+        (environment.VENV / "notes").mkdir(parents=True)
+    with pytest.raises(environment.SetupError, match="has no mark of this set-up, and it has no Python: move it away"):
+        environment.setup()
+    assert os.path.lexists(environment.VENV) and not list(clone.glob("build/discarded-*"))
+
+
+def test_a_package_that_is_gone_is_installed_again(clone, monkeypatch):
+    environment.setup()
+    asked = []
+    monkeypatch.setattr(environment, "_pip", lambda *arguments: asked.append(arguments))
+    environment.setup()
+    assert not asked  # the control: with all of them there, there is nothing to do
+    site = environment._site_packages()
+    record = "torch/__init__.py,,\ntorch/__pycache__/a.cpython-311.pyc,,\ntorch-2.dist-info/METADATA,,\n"
+    (site / "torch-2.dist-info").unlink()
+    (site / "torch-2.dist-info").mkdir()
+    (site / "torch-2.dist-info" / "RECORD").write_text(record)
+    (site / "torch-2.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2\n")
+    environment.setup()
+    assert not asked
+    shutil.rmtree(site / "torch")
+    environment.setup()
+    assert ("install", "--force-reinstall", "--no-deps", "torch==2") in asked
+
+
+@pytest.mark.parametrize("damage", ["a folder", "no text"])
+def test_a_stamp_that_cannot_be_read(clone, damage):
+    environment.setup()
+    stamp = environment.VENV / "installed-course"
+    stamp.unlink()
+    stamp.mkdir() if damage == "a folder" else stamp.write_bytes(b"\xff\xfe")
+    if damage == "a folder":
+        with pytest.raises(environment.SetupError, match="the set-up did not work .*Is a directory.*in the way"):
+            environment.setup()
+    else:
+        environment.setup()
+
+
+def test_a_file_where_the_build_folder_should_be(clone):
+    (clone / "build").write_text("mine")
+    with pytest.raises(
+        environment.SetupError, match=r"the set-up did not work \(.*build.*File exists\): free .* in the way"
+    ):
+        environment.setup()
+    assert (clone / "build").read_text() == "mine"
+
+
+def test_a_clone_that_may_not_be_written_to(clone, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied", str(clone / "build"))
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    with pytest.raises(
+        environment.SetupError, match=r"the set-up did not work \(.*build: Permission denied\): .*permit"
+    ):
+        environment.setup()
+
+
+def test_a_slow_installation_shows_that_it_moves(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    said = Terminal()
+    monkeypatch.setattr(sys, "stdout", said)
+    with environment._clock() as begin_line:
+        time.sleep(2.5)
+    assert begin_line == "\r" and "1 s" in said.getvalue() and "2 s" in said.getvalue()
+
+
+def test_a_program_that_takes_over_stays_in_the_caller_s_folder(tmp_path):
+    code = "import sys; from lora_edu.setup import environment; environment.hand_over(sys.argv[1:])"
+    command = [sys.executable, "-c", code, sys.executable, "-c", "import os; print(os.getcwd())"]
+    where = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert Path(where.stdout.strip()).resolve() == tmp_path.resolve()
 
 
 def test_pip_that_changes_nothing_costs_nothing(clone, monkeypatch):

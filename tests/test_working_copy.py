@@ -1,5 +1,6 @@
 """`lora-edu lab` opens a copy of the course, from a clone and from a wheel, and never writes over it."""
 
+import errno
 import json
 import os
 import subprocess
@@ -60,6 +61,65 @@ def test_a_newer_course_is_announced_and_not_copied_over(tmp_path, capsys, monke
     working_copy.copy_course(tmp_path)
     assert "newer versions of 00.ipynb" in capsys.readouterr().out
     assert (copy / "00.ipynb").read_text() == "old"
+
+
+DAMAGES = {
+    "empty": lambda record: record.write_text(""),
+    "nested without end": lambda record: record.write_text("[" * 100_000),
+    "no text": lambda record: record.write_bytes(b"\xff\xfe"),
+    "a folder": lambda record: (record.unlink(), record.mkdir()),
+    "a pipe": lambda record: (record.unlink(), os.mkfifo(record)),
+    "a loop": lambda record: (record.unlink(), record.symlink_to(record.name)),
+    "a digit": lambda record: record.write_text(record.read_text().replace("0", "1")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_record_is_kept_aside_and_the_copy_opens(tmp_path, capsys, damage):
+    copy = working_copy.copy_course(tmp_path)
+    (copy / NOTEBOOKS[0]).write_text("mine")
+    damage(copy / working_copy.RECORD)
+    assert working_copy.copy_course(tmp_path) == working_copy.copy_course(copy) == copy
+    assert (copy / NOTEBOOKS[0]).read_text() == "mine" and len(list(copy.glob(".course-*.json"))) == 1
+    assert ".course.json is damaged" in capsys.readouterr().out
+    working_copy.copy_course(tmp_path)
+    assert "damaged" not in capsys.readouterr().out
+
+
+def test_a_record_from_before_the_checksum_still_counts(tmp_path, capsys):
+    copy = working_copy.copy_course(tmp_path)
+    record = json.loads((copy / working_copy.RECORD).read_text())
+    del record["checksum"]
+    (copy / working_copy.RECORD).write_text(json.dumps(record, indent=1))
+    (copy / NOTEBOOKS[0]).write_text("mine")
+    capsys.readouterr()
+    working_copy.copy_course(tmp_path)
+    assert not capsys.readouterr().out
+
+
+def test_a_file_where_the_copy_should_be(tmp_path):
+    (tmp_path / "lora-edu-course").write_text("mine")
+    for fresh in (False, True):
+        with pytest.raises(
+            environment.SetupError, match="lora-edu-course is not a folder, and your copy .* belongs there"
+        ):
+            working_copy.copy_course(tmp_path, fresh)
+    assert (tmp_path / "lora-edu-course").read_text() == "mine"
+
+
+def test_a_disk_that_is_full(tmp_path, monkeypatch):
+    def full(source, target):
+        Path(target).write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device", str(target))
+
+    monkeypatch.setattr(working_copy.shutil, "copyfile", full)
+    with pytest.raises(
+        environment.SetupError, match="copying the course did not work .*No space left.*: free some space"
+    ):
+        working_copy.copy_course(tmp_path)
+    assert not [path for path in (tmp_path / "lora-edu-course").rglob("*") if path.is_file()]
+    monkeypatch.undo()
+    assert (working_copy.copy_course(tmp_path) / NOTEBOOKS[0]).exists()
 
 
 def test_lab_opens_the_copy(tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 Only the standard library is imported here, since this is what installs the rest. While something is installed, the file
 `.venv/unfinished` is there: whoever finds it later knows that this was interrupted, and makes the environment anew.
+Only an environment with our mark in it, `.venv/made-by-lora-edu`, is ever replaced. What somebody else made (`uv venv`,
+say) is added to, or left as it is.
 """
 
 import hashlib
@@ -14,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +35,19 @@ class SetupError(RuntimeError):
     """The set-up cannot go on; the message says what is missing."""
 
 
+@contextmanager
+def in_our_words(task: str) -> Iterator[None]:
+    """What the system refuses (no space, no permission, a file where a folder should be) is one sentence."""
+    try:
+        yield
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        raise SetupError(
+            f"{task} did not work ({place}{error.strerror or error}): free some space, permit writing, or remove what "
+            "is in the way"
+        ) from error
+
+
 def home() -> Path:
     """Where the reader's copy and what the course writes go: into the clone, or, without one, into this folder."""
     return ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()
@@ -46,6 +62,7 @@ def venv_python() -> Path:
     return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
+@in_our_words("the set-up")
 def setup(extra: str = COURSE) -> Path:
     """Create .venv and install the course with its dependencies, unless that is done already. Returns the interpreter.
 
@@ -67,15 +84,21 @@ def setup(extra: str = COURSE) -> Path:
         )
     stamp = VENV / f"installed-{extra or 'course'}"
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
-    if not _mark().exists() and _has_pip() and stamp.exists() and stamp.read_text() == wanted:
+    installed_for, *there = (_text(stamp) or "").split("\n")
+    if not os.path.lexists(_mark()) and _has_pip() and installed_for == wanted and not set(there) - _packages():
         return venv_python()
     with _unfinished():
-        if not _has_pip():
+        if not venv_python().exists():
             _create_venv()
+        if not _pip_starts():
+            _put_pip_in()
         print("installing the course: minutes the first time, for torch is large", flush=True)
+        if broken := _broken():
+            print(f"  files of {', '.join(broken)} are gone: they are installed again", flush=True)
+            _pip("install", "--force-reinstall", "--no-deps", *broken)
         _pip("install", "--editable", f"{ROOT}[{extra}]" if extra else str(ROOT))
         configure_lab(VENV / "etc" / "jupyter")
-        stamp.write_text(wanted)
+        stamp.write_text("\n".join([wanted, *sorted(_packages())]), encoding="utf-8")
     return venv_python()
 
 
@@ -90,8 +113,8 @@ def run(command: list[str]) -> int:
 
 
 def hand_over(command: list[str]) -> None:
-    """Go on as another program, and end as it ends. Ctrl-C is its own affair then: JupyterLab asks, a training run
-    writes its checkpoint. It stays in the reader's folder: a file named on the command line is the same there."""
+    """Go on as another program, in the same folder, and end as it ends. Ctrl-C is its own affair then: JupyterLab asks,
+    a training run writes its checkpoint."""
     sys.stdout.flush()
     if os.name != "nt":
         os.execv(command[0], command)
@@ -115,22 +138,56 @@ def _has_pip() -> bool:
     return venv_python().exists() and (_site_packages() / "pip" / "__main__.py").exists()
 
 
+def _pip_starts() -> bool:
+    return _has_pip() and not subprocess.run([venv_python(), "-m", "pip", "--version"], capture_output=True).returncode
+
+
+def _put_pip_in() -> None:
+    """Into an environment without pip, as `uv venv` makes one, or with half of one. All else in it stays."""
+    print(f"putting pip into {VENV}", flush=True)
+    for half in (path for path in _site_packages().glob("pip*") if re.fullmatch(r"pip(-.*\.dist-info)?", path.name)):
+        shutil.rmtree(half)
+    subprocess.run([venv_python(), "-m", "ensurepip"], capture_output=True)
+    if not _pip_starts():
+        raise SetupError(
+            f"{VENV} has no pip, and its Python cannot add one: run `uv pip install pip` in it, or move it away, "
+            "and the same command makes another"
+        )
+
+
+def _ours() -> bool:
+    """Whether this set-up made .venv; without doubt, or we do not remove it."""
+    return (VENV / "made-by-lora-edu").exists() or _text(_mark()) == "" or (VENV.is_dir() and not any(VENV.iterdir()))
+
+
+def _text(path: Path) -> str | None:
+    """What is in a small file; None if it is no such file."""
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
 @contextmanager
 def _unfinished() -> Iterator[None]:
     """Whatever ends the process in this block, the next set-up starts from nothing."""
     with _alone():
-        if _mark().exists() and _mark().read_text() == BY_HAND:
-            raise SetupError(f"installing into {VENV}, which you made, was stopped: remove it, and make it again")
-        if VENV.exists() and (_mark().exists() or not _has_pip()):
+        stopped = os.path.lexists(_mark())
+        if os.path.lexists(VENV) and (stopped or not venv_python().exists()):
+            if not _ours():
+                what = "installing into it was stopped" if stopped else "it has no Python"
+                raise SetupError(f"{VENV} has no mark of this set-up, and {what}: move it away, or make it again")
             _discard()
-        VENV.mkdir(exist_ok=True)
+        if not VENV.exists():
+            VENV.mkdir()
+            (VENV / "made-by-lora-edu").touch()
         before = _installed()
-        _mark().write_text(BY_HAND if before and not any(VENV.glob("installed-*")) else "")
+        _mark().write_text("" if _ours() else BY_HAND)
         try:
             yield
         except SetupError:
-            if before and _installed() == before:  # pip gave up before it changed anything: no network, perhaps
-                _mark().unlink()
+            if not _ours() or (before and _installed() == before):
+                _mark().unlink()  # pip gave up before it changed anything (no network, perhaps), or it is not ours
             raise
         except KeyboardInterrupt:
             raise SetupError("stopped. The same command starts the set-up again") from None
@@ -168,6 +225,21 @@ def _installed() -> list[str]:
     return sorted(path.name for path in _site_packages().glob("*.dist-info"))
 
 
+def _packages() -> set[str]:
+    """What lies in site-packages, by names without a version: an update is no loss."""
+    return {path.name for path in _site_packages().glob("[!_]*") if path.suffix not in (".dist-info", ".pth")}
+
+
+def _broken() -> list[str]:
+    """What is installed and lacks a file of its own, as pip wants it named. A second or two."""
+    found = importlib.metadata.distributions(path=[str(_site_packages())])
+    return sorted(
+        f"{package.name}=={package.version}"
+        for package in found
+        if not all(Path(file.locate()).exists() for file in package.files or [] if file.suffix != ".pyc")
+    )
+
+
 def _installed_here() -> bool:
     """Whether the running interpreter has the course and all that it needs, in an environment that is not .venv."""
     if Path(sys.prefix).resolve() == VENV.resolve():
@@ -197,6 +269,7 @@ def _create_venv() -> None:
         ) from error
 
 
+@in_our_words("writing the settings of JupyterLab")
 def configure_lab(folder: Path, plain: bool = False) -> None:
     """JupyterLab does not ask about news or updates, for the course works offline; and sliders are saved with their
     notebook, so that it shows them when it is opened again. folder: one in which Jupyter looks for its settings.
@@ -224,17 +297,39 @@ def _pip(*arguments: str) -> None:
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         )
         try:
-            for line in process.stdout:
-                file.write(line)
-                said.append(line.strip())
-                if step := _step(line):
-                    print(f"  {step}", flush=True)
+            with _clock() as begin_line:
+                for line in process.stdout:
+                    file.write(line)
+                    said.append(line.strip())
+                    if step := _step(line):
+                        print(f"{begin_line}  {step}", flush=True)
         except KeyboardInterrupt:
             process.terminate()
             process.wait()
             raise
     if process.wait():
         raise SetupError(f"pip could not install the course: {_reason(said)}. All that it said is in {log}")
+
+
+@contextmanager
+def _clock() -> Iterator[str]:
+    """Show on a terminal, in one line, for how long we have waited. Yields what the next line begins with."""
+    if not sys.stdout.isatty():
+        yield ""
+        return
+    over = threading.Event()
+
+    def tick(seconds: int = 1) -> None:
+        while not over.wait(1):
+            print(f"\r  {seconds} s ", end="", flush=True)
+            seconds += 1
+
+    threading.Thread(target=tick, daemon=True).start()
+    try:
+        yield "\r"
+    finally:
+        over.set()
+        print("\r          \r", end="", flush=True)
 
 
 def _step(line: str) -> str | None:
