@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 
-RECORD = ".course.json"  # in a reader's copy of the course: what was copied
+COPY = "lora-edu-course"  # the folder of a reader's copy of the course
+RECORD = ".course.json"  # in it: the sha256 of each file as it was copied
 PROGRESS = ".progress.json"  # beside it: which exercises are done
 PARTIAL = ".partial-"  # the beginning of a name: what is being written
 FORGOTTEN = 24 * 3600  # seconds: what has been half written for so long belongs to a process that was killed

@@ -1,7 +1,11 @@
 """The checks: the reference passes, every misconception is named, anything else gets its smallest failing case."""
 
 import importlib
+import os
 import pkgutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +16,9 @@ from lora_edu.exercises import cards, describing, grading
 from lora_edu.exercises.comparing import plain
 from lora_edu.exercises.grading import Exercise, WrongAnswer
 from lora_edu.exercises.symptoms import symptom
+from lora_edu.setup import working_copy
+
+ROOT = Path(__file__).parent.parent
 
 MODULES = [
     importlib.import_module(f"lora_edu.exercises.{info.name}") for info in pkgutil.iter_modules(exercises.__path__)
@@ -252,6 +259,84 @@ def test_progress_without_a_file_or_a_folder(notebook, monkeypatch, tmp_path):
     monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path / "taken"))
     grading.record("0.1", "correct")  # a folder that cannot be: nothing is said, nothing is kept
     assert cards.remembered() == {}
+
+
+def test_once_right_stays_right(notebook, monkeypatch):
+    for result in ("correct", "not right yet", "not right yet"):
+        grading._keep("0.1", result)
+    grading._keep("0.2", "not right yet")
+    assert cards.remembered() == {"0.1": "correct (last try: not right)", "0.2": "not right yet"}
+    for _ in range(2):  # in this kernel, and in a new one
+        grading.progress()
+        text = notebook[-1]["text/plain"].splitlines()
+        assert text[1].find("0.1 (last try: not right)") == text[0].find("correct") and text[-1].startswith("1 of ")
+        monkeypatch.setattr(grading, "_results", {})
+    grading._keep("0.1", "correct")
+    assert cards.remembered()["0.1"] == "correct"
+
+
+def test_of_a_graded_exercise_the_last_try_counts(notebook):
+    grading.announce("0.1", "a task")
+    for result in ("correct", "not right yet"):
+        grading._keep("0.1", result)
+    assert grading._results == {"0.1": "not right yet"}
+
+
+CHECKING = """
+import sys
+from lora_edu.exercises import cards
+cards.InteractiveShell.initialized = staticmethod(lambda: True)
+for k in range(15):
+    cards.remember(f"{sys.argv[1]}.{k}", "correct")
+"""
+
+
+def test_three_notebooks_that_check_at_once_lose_nothing(notebook, tmp_path):
+    command = [sys.executable, "-c", CHECKING]
+    kernels = [
+        subprocess.Popen([*command, str(n)], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}) for n in range(3)
+    ]
+    assert [kernel.wait() for kernel in kernels] == [0, 0, 0]
+    assert len(cards.remembered()) == 45
+
+
+DAMAGES = {
+    "half a file": lambda path: path.write_text('{"0.1": "corr'),
+    "a list": lambda path: path.write_text("[1, 2]"),
+    "a letter": lambda path: path.write_text('{"0.1": "corrict"}'),
+    "a number": lambda path: path.write_text('{"0.1": 1}'),
+    "another result": lambda path: path.write_text(path.read_text().replace("correct", "not right yet")),
+    "nested without end": lambda path: path.write_text("[" * 100_000),
+    "no text": lambda path: path.write_bytes(b"\xff\xfe"),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a loop": lambda path: (path.unlink(), path.symlink_to(path.name)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_a_damaged_progress_file_is_kept_aside(notebook, tmp_path, damage, capsys):
+    grading.record("0.1", "correct")
+    damage(tmp_path / "progress.json")
+    grading.record("0.2", "correct")
+    assert cards.remembered() == {"0.2": "correct"} and len(list(tmp_path.glob("progress-*.json"))) == 1
+    assert capsys.readouterr().out.count("progress.json is damaged") == 1
+
+
+def test_progress_belongs_to_a_copy_of_the_course(notebook, tmp_path, monkeypatch):
+    (tmp_path / "progress.json").write_text('{"0.1": "correct"}')  # of before, of all copies
+    for name in ("one", "two"):
+        course = working_copy.copy_course(tmp_path / name)
+        monkeypatch.chdir(course / "assignments")
+        assert cards.remembered() == {"0.1": "correct"}
+        grading.record("0.2" if name == "one" else "0.3", "correct")
+    assert cards.remembered() == {"0.1": "correct", "0.3": "correct"}
+    monkeypatch.chdir(tmp_path / "one")  # beside the copy, as `lora-edu progress` is called
+    assert cards.remembered() == {"0.1": "correct", "0.2": "correct"}
+    working_copy.copy_course(tmp_path / "one", fresh=True)
+    assert cards.remembered() == {}
+    monkeypatch.chdir(tmp_path)
+    assert cards.remembered() == {"0.1": "correct"}
 
 
 def test_nothing_is_kept_outside_a_notebook(monkeypatch, tmp_path):

@@ -3,14 +3,17 @@
 Everything has a text beside its HTML, for a terminal and for readers who hear the page.
 """
 
-import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from html import escape
+from pathlib import Path
 
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
 from lora_edu import files
+from lora_edu.records import COPY, PROGRESS, RECORD, read_record, set_aside, write_record
 
 Kind = tuple[str, str]  # icon, color of the edge
 RIGHT: Kind = ("✓", "#00805C")
@@ -80,12 +83,63 @@ def _with_code(text: str) -> str:
 
 # --- what is done, kept when the kernel is gone ----------------------------------------------------------------------
 
+NOT_DONE, CORRECT, NOT_RIGHT, UNCHECKED = "not done yet", "correct", "not right yet", "not checked yet"
+ONCE_RIGHT = "correct (last try: not right)"
+
+
+def after(before: str | None, now: str) -> str:
+    """What is known of an exercise after a check: once right stays right, and a stub says nothing."""
+    if now == NOT_DONE:
+        return before or now
+    return ONCE_RIGHT if now in (NOT_RIGHT, ONCE_RIGHT) and before in (CORRECT, ONCE_RIGHT) else now
+
+
+def listing(notebook: str, numbers: list[str], results: dict[str, str], column: str) -> str:
+    """The exercises of a notebook with this result; one that was right before says what its last try was."""
+    listed = []
+    for number in numbers:
+        result, _, last_try = results[number].partition(" (")
+        if number.split(".")[0] == notebook and result == column:
+            listed.append(f"{number} ({last_try}" if last_try else number)
+    return " ".join(listed)
+
+
+def summary(numbers: Iterable[str], results: dict[str, str]) -> str:
+    numbers = list(numbers)
+    return f"{sum(results.get(number) in (CORRECT, ONCE_RIGHT) for number in numbers)} of {len(numbers)} done"
+
+
+def progress_file() -> Path:
+    """In the reader's copy of the course in which we are, or which lies in this folder; else in the cache."""
+    here = Path.cwd()
+    for folder in (here, *here.parents, here / COPY):
+        if (folder / RECORD).exists():
+            return folder / PROGRESS
+    return files.cache_dir() / "progress.json"
+
 
 def remembered() -> dict[str, str]:
-    """Number of an exercise -> the last result of its check, in any notebook of this user; empty if there is none."""
+    """Number of an exercise -> what is known of it, from the notebooks of this copy; empty if there is nothing.
+
+    A copy without a file of its own goes on from the one in the cache, which all copies shared before.
+    """
+    for path in (progress_file(), files.cache_dir() / "progress.json"):
+        if os.path.lexists(path):
+            return _read(path)
+    return {}
+
+
+def _read(path: Path) -> dict[str, str]:
+    """The results in a file. A damaged one is moved aside, and says so."""
     try:
-        return dict(json.loads((files.cache_dir() / "progress.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        kept = read_record(path)
+        kept.pop("checksum", None)
+        if unknown := set(map(str, kept.values())) - {CORRECT, NOT_RIGHT, ONCE_RIGHT}:
+            raise ValueError(f"it holds {min(unknown)[:40]!r}")
+        return kept
+    except ValueError as error:
+        with suppress(OSError):
+            print(f"{path} is damaged ({error}): it is kept as {set_aside(path).name}, and progress begins anew")
         return {}
 
 
@@ -93,8 +147,13 @@ def remember(number: str, result: str) -> None:
     """Keep a result. Outside a notebook nothing is kept, and a folder that cannot be written is no reason to stop."""
     if not InteractiveShell.initialized():
         return
-    try:
-        with files.staging(files.cache_dir() / "progress.json") as target:
-            target.write_text(json.dumps(remembered() | {number: result}), encoding="utf-8")
-    except OSError:
-        pass
+    with suppress(OSError):
+        path = progress_file()
+        lock = files.take_lock(
+            path.with_name(f".{path.name.strip('.')}.lock"), wait=5
+        )  # of notebooks that check at once
+        try:
+            kept = remembered()
+            write_record(path, kept | {number: after(kept.get(number), result)})
+        finally:
+            lock.release()

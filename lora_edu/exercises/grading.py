@@ -25,7 +25,7 @@ import io
 import linecache
 import pkgutil
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,14 +33,13 @@ import numpy as np
 
 from lora_edu import exercises
 from lora_edu.exercises import cards, probing, repair
-from lora_edu.exercises.cards import WrongAnswer
+from lora_edu.exercises.cards import CORRECT, NOT_DONE, NOT_RIGHT, UNCHECKED, WrongAnswer, after
 from lora_edu.exercises.comparing import difference, equal, plain, recognized
 from lora_edu.exercises.describing import describe, in_lines
 from lora_edu.exercises.formulas import Formula, value_of
 from lora_edu.exercises.stopping import GIVEN, parameters, why_it_stopped
 from lora_edu.exercises.symptoms import symptom, up_to_a_factor
 
-NOT_DONE, CORRECT, NOT_RIGHT, UNCHECKED = "not done yet", "correct", "not right yet", "not checked yet"
 TRUE_OR_FALSE = "your function returned True or False, an answer to a question. A number was asked for."
 FORGOTTEN_RETURN = "your function returned None: did you forget `return`?"
 
@@ -302,8 +301,8 @@ def announce(number: str, *columns: str) -> None:
 
 
 def _keep(number: str, result: str) -> None:
-    """Remember a result; of a notebook's exercise also when the kernel is gone. A stub run again takes nothing away."""
-    _results[number] = result
+    """Remember a result; of a notebook's exercise also when the kernel is gone. Of a graded one the last try counts."""
+    _results[number] = result if number in _announced else after(_results.get(number), result)
     if number not in _announced and result != NOT_DONE:
         cards.remember(number, result)
 
@@ -313,27 +312,16 @@ def progress() -> None:
     numbers = sorted(_announced or _known_numbers(), key=lambda number: [int(part) for part in number.split(".")])
     if _announced:
         rows = [(number, _results.get(number, UNCHECKED), *_announced[number]) for number in numbers]
-        return cards.show_list(rows, _summary(numbers, _results))
+        return cards.show_list(rows, cards.summary(numbers, _results))
     kept = cards.remembered()
-    now = {number: result for number, result in _results.items() if result != NOT_DONE or number not in kept}
-    results = {number: NOT_DONE for number in numbers} | kept | now
+    results = {number: after(kept.get(number), _results.get(number, NOT_DONE)) for number in numbers}
     columns = (CORRECT, NOT_RIGHT, NOT_DONE)
     notebooks = dict.fromkeys(number.split(".")[0] for number in numbers)
     rows = [
-        (f"{int(notebook):02d}", *(_listing(notebook, numbers, results, column) for column in columns))
+        (f"{int(notebook):02d}", *(cards.listing(notebook, numbers, results, column) for column in columns))
         for notebook in notebooks
     ]
-    cards.show_list(rows, _summary(numbers, results), ("notebook", *columns))
-
-
-def _listing(notebook: str, numbers: list[str], results: dict[str, str], result: str) -> str:
-    """The exercises of a notebook with this result."""
-    return " ".join(n for n in numbers if n.split(".")[0] == notebook and results[n] == result)
-
-
-def _summary(numbers: Iterable[str], results: dict[str, str]) -> str:
-    numbers = list(numbers)
-    return f"{sum(results.get(number) == CORRECT for number in numbers)} of {len(numbers)} done"
+    cards.show_list(rows, cards.summary(numbers, results), ("notebook", *columns))
 
 
 def _known_numbers() -> set[str]:

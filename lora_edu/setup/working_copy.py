@@ -8,10 +8,9 @@ import os
 import shutil
 from pathlib import Path
 
-from lora_edu.records import PROGRESS, RECORD, read_record, set_aside, staging, write_record
+from lora_edu.records import COPY, PROGRESS, RECORD, read_record, set_aside, staging, write_record
 from lora_edu.setup.environment import SetupError, in_our_words
 
-NAME = "lora-edu-course"  # the folder of the copy; in it RECORD, the sha256 of each file as it was copied
 COURSE_FILES = ("*.ipynb", "*.md", "figures/*", "assignments/a*/*")  # a teacher's sources and solutions stay away
 
 
@@ -30,7 +29,7 @@ def copy_course(beside: Path, fresh: bool = False) -> Path:
     fresh: first set the whole folder aside under another name.
     """
     inside = os.path.lexists(beside / RECORD)  # called from inside the copy: not a copy in it
-    target = beside if inside else beside / NAME
+    target = beside if inside else beside / COPY
     if os.path.lexists(target) and not target.is_dir():
         raise SetupError(f"{target} is not a folder, and your copy of the course belongs there: give it another name")
     if fresh and target.exists():
