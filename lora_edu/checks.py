@@ -74,6 +74,14 @@ def check_model(model: Any) -> None:
         raise TypeError(f"model must be a torch module, got {type(model).__name__}")
 
 
+def one_loss(loss: Any) -> Tensor:
+    """What `loss_fn` returned. Raises TypeError unless it is one number in a tensor."""
+    if not (isinstance(loss, Tensor) and loss.is_floating_point() and loss.numel() == 1):
+        what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise TypeError(f"loss_fn must return the mean loss, a tensor of one number, got {what}")
+    return loss
+
+
 # --- tokens ----------------------------------------------------------------------------------------------------------
 
 

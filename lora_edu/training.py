@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lora_edu.checks import CALLABLE, TRAINING, TRUTH, check, check_model, check_tokens, optional, whole
+from lora_edu.checks import CALLABLE, TRAINING, TRUTH, check, check_model, check_tokens, one_loss, optional, whole
 from lora_edu.engine.run import UNSCALED, Run, mean, mixed_precision, own_rows, total  # the door: checkpoints, devices
 from lora_edu.texts import Text, batches, check_length
 
@@ -74,7 +74,7 @@ def evaluate(
         with mixed_precision(device, autocast):
             for batch in windows.split(batch_size) if len(windows) else ():
                 batch = batch.to(device)
-                loss_sum += loss_fn(model, batch[:, :-1], batch[:, 1:]).item() * len(batch)
+                loss_sum += one_loss(loss_fn(model, batch[:, :-1], batch[:, 1:])).item() * len(batch)
     finally:  # after an error or the stop button too
         model.train(was_training)
     return total(loss_sum) / count
@@ -118,16 +118,9 @@ class History:
         return asdict(self)
 
     def continue_from(self, stored: dict) -> None:
-        """Take over what `as_dict` gave, of a run that goes on. Raises ValueError, before any change, for nonsense."""
-        for name, value in stored.items():
-            if name not in vars(self) or type(value) is not type(getattr(self, name)):
-                raise ValueError(f"the history has {name}={value!r}")
-        losses, pairs = stored.get("train_loss", []), stored.get("validation_loss", [])
-        numbers = [*losses, *(loss for _, loss in pairs)]
-        if not all(isinstance(loss, float) and math.isfinite(loss) for loss in numbers):
-            raise ValueError("the history has losses that are no finite numbers")
+        """Take over what `as_dict` gave, of a run that goes on."""
         vars(self).update(stored | {"interrupted": False})
-        self.validation_loss = [(done, loss) for done, loss in pairs]  # JSON has no tuples
+        self.validation_loss = [(done, loss) for done, loss in self.validation_loss]  # JSON has no tuples
 
 
 # --- the loop ----------------------------------------------------------------------------------------------------
@@ -195,17 +188,20 @@ def train(
         "steps": steps, "lr": lr, "batch_size": batch_size, "seq_len": seq_len, "seed": seed,
         "warmup_steps": warmup_steps, "final_lr_factor": final_lr_factor, "weight_decay": weight_decay,
         "betas": betas, "max_grad_norm": max_grad_norm, "autocast": autocast, "compile": compile,
-        "eval_every": eval_every, "eval_windows": eval_windows,
+        "eval_every": eval_every, "eval_windows": eval_windows, "loss_fn": loss_fn,
     }  # fmt: skip
-    others = {"checkpoint_every": checkpoint_every, "loss_fn": loss_fn, "on_evaluation": on_evaluation}
+    others = {"checkpoint_every": checkpoint_every, "on_evaluation": on_evaluation}
     _check_run(settings | others, model, data)
     device = pick_device(device)
     model.to(device)
     optimizer = torch.optim.AdamW(trainable_parameters(model), lr=lr, betas=betas, weight_decay=weight_decay)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     draw = batches(data.train, batch_size, seq_len, generator)
     history = History(steps=steps)
-    run = Run(model, optimizer, generator, settings, data, defaults=train.__kwdefaults__,
+    before = train.__kwdefaults__ | {
+        "loss_fn": loss_fn
+    }  # a checkpoint from before it was a setting: it may be this one
+    run = Run(model, optimizer, generator, settings, data, defaults=before,
               checkpoint=checkpoint, checkpoint_every=checkpoint_every)  # fmt: skip
 
     def validate(done: int) -> None:
@@ -267,7 +263,7 @@ def training_step(
     """
     optimizer.zero_grad(set_to_none=True)
     with mixed_precision(inputs.device, autocast):
-        loss = loss_fn(model, inputs, targets)
+        loss = one_loss(loss_fn(model, inputs, targets))
     scaler.scale(loss).backward()
     scaler.unscale_(optimizer)
     norm = nn.utils.clip_grad_norm_(trainable_parameters(model), max_grad_norm).item()

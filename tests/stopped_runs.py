@@ -1,6 +1,7 @@
 """Runs that are stopped and go on: what the tests of checkpoints share."""
 
 import copy
+import functools
 
 import torch
 
@@ -31,6 +32,7 @@ def stop_in_step(step, error):
     """A loss function that raises in the forward pass of a step (counted from 0)."""
     seen = []
 
+    @functools.wraps(model_loss)  # for a checkpoint it is the same loss
     def loss_fn(model, inputs, targets):
         seen.append(model.training)
         if sum(seen) == step + 1 and model.training:
@@ -77,6 +79,7 @@ def at_the_third_call(other, function):
 def counting(seen):
     """A loss function that notes each forward pass: True in training, False in evaluation."""
 
+    @functools.wraps(model_loss)  # for a checkpoint it is the same loss
     def loss_fn(model, inputs, targets):
         seen.append(model.training)
         return model_loss(model, inputs, targets)

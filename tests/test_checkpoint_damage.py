@@ -1,6 +1,7 @@
 """Whatever is wrong with a checkpoint file, it is refused before a number of the model has changed."""
 
 import json
+import math
 import os
 import pickle
 import shutil
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from stopped_runs import go_on, with_adapters
 
 from lora_edu.engine.checkpoints import seal
+from lora_edu.training import model_loss
 
 NEWEST = "step-00000004.safetensors"
 
@@ -105,7 +107,18 @@ def test_a_file_from_before_the_sha256_is_read(tiny_gpt, tiny_text, stopped, sea
     assert len(go_on(with_adapters(tiny_gpt), tiny_text, stopped).train_loss) == 6
 
 
-@pytest.mark.parametrize("history", [{"train_loss": "abc"}, {"train_loss": [None]}, {"losses": []}, {"seconds": []}])
+LOSSES = {"train_loss": [5.5, 5.4, 5.3, 5.2]}
+HISTORIES = [
+    {}, {"train_loss": "abcd"}, {"train_loss": [None] * 4}, {"train_loss": [5.5] * 3}, {"train_loss": [5.5] * 5},
+    {"train_loss": [5.5, 5.4, 5.3, math.nan]}, {"train_loss": [5.5, 5.4, 5.3, 1e300]}, {"train_loss": [5, 5, 5, 5]},
+    LOSSES | {"losses": []}, LOSSES | {"seconds": []}, LOSSES | {"seconds": math.nan}, LOSSES | {"seconds": -1.0},
+    LOSSES | {"tokens_per_second": 1e300}, LOSSES | {"steps": 7}, LOSSES | {"validation_loss": [[0, 5.5], [6, 5.2]]},
+    LOSSES | {"validation_loss": [[2, 5.5], [0, 5.6]]}, LOSSES | {"validation_loss": [[0, "5.5"]]},
+    LOSSES | {"validation_loss": [5.5]}, LOSSES | {"validation_loss": [[0, 5.5], [0, 5.5]]},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("history", HISTORIES, ids=str)
 def test_a_history_that_makes_no_sense(tiny_gpt, tiny_text, stopped, history):
     tensors, record = read(stopped / NEWEST)
     write(stopped / NEWEST, tensors, record | {"history": history}, sealed=True)
@@ -114,6 +127,32 @@ def test_a_history_that_makes_no_sense(tiny_gpt, tiny_text, stopped, history):
     with pytest.raises(ValueError, match=r"4\.safetensors is damaged \(the history has .*delete it"):
         go_on(model, tiny_text, stopped)
     assert all(map(torch.equal, model.parameters(), before))
+
+
+def test_a_new_file_without_its_sha256(tiny_gpt, tiny_text, stopped):
+    """Only what was written before there was one is read without."""
+    tensors, record = read(stopped / NEWEST)
+    record["history"]["train_loss"][2] += 0.5
+    write(stopped / NEWEST, tensors, record, sealed=False)
+    with pytest.raises(ValueError, match="4.safetensors is damaged .its content is not what was written.*delete it"):
+        go_on(with_adapters(tiny_gpt), tiny_text, stopped)
+
+
+def test_a_validation_loss_that_is_no_number_damages_nothing(tiny_gpt, tiny_text, tmp_path):
+    def loss_fn(model, inputs, targets, nan=math.nan):
+        loss = model_loss(model, inputs, targets)
+        return loss if model.training else loss * nan
+
+    def stop(done, loss):
+        if done == 4:
+            raise KeyboardInterrupt
+
+    first = go_on(with_adapters(tiny_gpt), tiny_text, tmp_path / "run", loss_fn=loss_fn, on_evaluation=stop)
+    assert first.interrupted and math.isnan(first.validation_loss[-1][1])
+    model, reference = with_adapters(tiny_gpt), with_adapters(tiny_gpt)
+    go_on(model, tiny_text, tmp_path / "run", loss_fn=loss_fn)
+    go_on(reference, tiny_text, tmp_path / "whole", loss_fn=loss_fn)
+    assert all(map(torch.equal, model.parameters(), reference.parameters()))
 
 
 def test_a_random_state_that_is_none(tiny_gpt, tiny_text, stopped):

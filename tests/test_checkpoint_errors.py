@@ -1,6 +1,7 @@
 """What can go wrong with a checkpoint gives one clear error each, and the last good one still loads."""
 
 import errno
+import functools
 import json
 import os
 import pickle
@@ -17,7 +18,7 @@ import lora_edu
 from lora_edu import files
 from lora_edu.engine import checkpoints
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.training import train
+from lora_edu.training import model_loss, train
 
 
 @pytest.mark.parametrize(
@@ -102,6 +103,70 @@ def test_another_configuration(tiny_gpt, tiny_text, stopped, options, message):
         go_on(model, tiny_text, stopped, **options)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert_goes_on(tiny_gpt, tiny_text, stopped)
+
+
+def scaled(factor):
+    def loss_fn(model, inputs, targets):
+        return factor * model_loss(model, inputs, targets)
+
+    return loss_fn
+
+
+class Smoothed:
+    def __init__(self, share):
+        self.share = share
+
+    def __call__(self, model, inputs, targets):
+        return (1 + self.share) * model_loss(model, inputs, targets)
+
+
+OTHERS = {
+    "another function": (model_loss, scaled(1.0)),
+    "another number around it": (scaled(2.0), scaled(3.0)),
+    "another number in it": (lambda m, x, y: 2.0 * model_loss(m, x, y), lambda m, x, y: 3.0 * model_loss(m, x, y)),
+    "another name in it": (lambda m, x, y: model_loss(m, x, y).abs(), lambda m, x, y: model_loss(m, x, y).square()),
+    "another object": (Smoothed(0.1), Smoothed(0.2)),
+    "another partial": (functools.partial(model_loss), functools.partial(scaled(2.0))),
+}
+
+
+@pytest.mark.parametrize(("first", "second"), OTHERS.values(), ids=OTHERS)
+def test_another_loss(tiny_gpt, tiny_text, tmp_path, first, second):
+    def run(loss_fn, **options):
+        return go_on(with_adapters(tiny_gpt), tiny_text, tmp_path / "run", 2, loss_fn=loss_fn, **options)
+
+    history = run(first)
+    with pytest.raises(ValueError, match="a checkpoint of another run: loss_fn is .* there and .* here"):
+        run(second)
+    assert run(first) == history  # the control
+
+
+def test_a_second_run_changes_nothing_before_it_is_refused(tiny_gpt, tiny_text, stopped):
+    def refused_and_unchanged(error, words):
+        model = with_adapters(tiny_gpt)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        with pytest.raises(error, match=words):
+            go_on(model, tiny_text, stopped)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+    lock = files.take_lock(stopped / ".lock")
+    refused_and_unchanged(BlockingIOError, "another process is writing to .*: wait for its end")
+    lock.release()
+    (stopped / ".lock").unlink(missing_ok=True)
+    (stopped / ".lock").mkdir()
+    refused_and_unchanged(OSError, ".lock is in the way: it is no lock file, remove it")
+    (stopped / ".lock").rmdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "take_lock", raising(PermissionError(errno.EACCES, "Permission denied")))
+        refused_and_unchanged(PermissionError, "Permission denied.*permit it, or name another folder")
+    assert_goes_on(tiny_gpt, tiny_text, stopped)
+
+
+def raising(error):
+    def raises(*_, **__):
+        raise error
+
+    return raises
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -256,3 +257,25 @@ def test_a_stopped_run_says_so(tiny_gpt, tiny_text, capsys):
     assert capsys.readouterr().out == "stopped after 0 of 50 steps\n"  # below the bar, in whatever notebook
     history = train(tiny_gpt, tiny_text, 2, **QUICK)
     assert not history.interrupted and history.stopped == ""
+
+
+@pytest.mark.parametrize(
+    "made", [None, 2.5, (torch.ones(()), 1), torch.ones(3), torch.ones((), dtype=torch.int64)], ids=str
+)
+def test_a_loss_function_that_returns_no_loss(tiny_gpt, tiny_text, made):
+    before = [value.clone() for value in tiny_gpt.parameters()]
+    for call in (lambda: train(tiny_gpt, tiny_text, 2, loss_fn=lambda *_: made, **QUICK),
+                 lambda: evaluate(tiny_gpt, tiny_text.validation, seq_len=16, loss_fn=lambda *_: made)):  # fmt: skip
+        with pytest.raises(TypeError, match="loss_fn must return the mean loss, a tensor of one number, got "):
+            call()
+    assert all(map(torch.equal, tiny_gpt.parameters(), before))
+
+
+def test_numbers_of_numpy_are_numbers(tiny_gpt, tiny_text, tmp_path):
+    options = {"seed": 3, "batch_size": 4, "seq_len": 16, "warmup_steps": 1, "eval_windows": 4}
+    again = copy.deepcopy(tiny_gpt)
+    plain = train(tiny_gpt, tiny_text, 2, **(QUICK | options))
+    numpy = {name: np.int64(value) for name, value in options.items()}
+    with_numpy = train(again, tiny_text, np.int64(2), checkpoint=tmp_path, **(QUICK | numpy))
+    assert with_numpy.train_loss == plain.train_loss
+    assert all(map(torch.equal, tiny_gpt.parameters(), again.parameters()))

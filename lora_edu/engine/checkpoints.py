@@ -14,8 +14,7 @@ import json
 import os
 import re
 import shutil
-import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -25,14 +24,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lora_edu.engine import distributed
+from lora_edu.engine.same_run import as_json, check_same_run, versions, warn_if_another_torch
 from lora_edu.files import (
     PICKLES,
-    fingerprint,
     is_pickle,
     misfit,
     read_tensors,
     seal,
-    shape_and_type,
     staging,
     take_lock,
 )
@@ -64,31 +62,32 @@ class Checkpoints:
         self._stored: dict | None = None  # the history in the newest file
         self._lock: FileLock | None = None
 
-    def load(self, take_over: Callable[[dict], None]) -> None:
+    def load(self, take_over: Callable[[dict, int], None]) -> None:
         """Put the newest checkpoint into model, optimizer and random states; leave them if there is none.
 
-        take_over: called with the stored history before anything is changed; raises ValueError if it makes no sense.
+        take_over: called with the stored history and the number of steps done, before anything is changed; raises
+        ValueError if it makes no sense.
         Raises ValueError, before anything is changed, for a damaged file, a pickle or a run with other settings;
         OSError if the folder cannot be written to, BlockingIOError if another run is at work there.
         """
         check_folder(self.folder)
-        step = 0
-        if paths := checkpoint_paths(self.folder):
-            step = int(paths[-1].stem.removeprefix("step-"))
-            record, tensors = read_checkpoint(paths[-1])
-            _check_same_run(record["settings"], self.settings, self.defaults, paths[-1])
-            try:
-                self._check(record, tensors)
-                take_over(record["history"])
-            except (ValueError, TypeError) as error:
-                raise _damaged(paths[-1], error) from error
-            _warn_if_another_torch(record["written_with"])
-            self._restore(tensors)
-            self._stored = record["history"]
+        paths = checkpoint_paths(self.folder)
+        step = step_of(paths[-1]) if paths else 0
         if distributed.total(step) != distributed.processes() * step:
             raise ValueError(f"the processes do not see the same files in {self.folder}: name a folder that they share")
         if step < self.settings["steps"]:  # a finished run is only read
             self._claim()
+        if paths:
+            record, tensors = read_checkpoint(paths[-1])
+            check_same_run(record["settings"], self.settings, self.defaults, paths[-1])
+            try:
+                self._check(record, tensors)
+                take_over(record["history"], step)
+            except (ValueError, TypeError) as error:
+                raise _damaged(paths[-1], error) from error
+            warn_if_another_torch(record["written_with"])
+            self._restore(tensors)
+            self._stored = record["history"]
         self.mark()
 
     def mark(self) -> None:
@@ -177,11 +176,6 @@ class Checkpoints:
         set_random_states(states, self.generator, self.device)
 
 
-def as_json(value):
-    """A value as it comes back from JSON: a tuple is a list then."""
-    return json.loads(json.dumps(value, default=lambda odd: odd.item() if hasattr(odd, "item") else str(odd)))
-
-
 def random_states(generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
     """Where the random numbers are at this moment: of the batches, and of dropout on the CPU and on a GPU."""
     states = {"data": generator.get_state(), "cpu": torch.get_rng_state()}
@@ -207,6 +201,11 @@ def _part(tensors: dict[str, Tensor], head: str) -> dict[str, Tensor]:
 def checkpoint_path(folder: Path, step: int) -> Path:
     """Where the checkpoint after `step` steps lies."""
     return folder / f"step-{step:08d}.safetensors"
+
+
+def step_of(path: Path) -> int:
+    """How many steps were done, by the name of a checkpoint."""
+    return int(path.stem.removeprefix("step-"))
 
 
 def checkpoint_paths(folder: Path) -> list[Path]:
@@ -240,7 +239,7 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
         record = json.loads(metadata["checkpoint"])
         if not all(isinstance(record[name], dict) for name in ("settings", "history", "written_with")):
             raise ValueError("its record is incomplete")
-        if record.get("sha256", "") not in ("", seal(tensors, record)):  # older checkpoints have none
+        if record.get("sha256") != (seal(tensors, record) if "idle" in record else None):  # both came at once
             raise ValueError("its content is not what was written")
     except (TypeError, LookupError, ValueError, RecursionError) as error:
         raise _damaged(path, error) from error
@@ -269,63 +268,3 @@ def check_folder(folder: Path) -> None:
             f"{pickles[0]} {never}. The checkpoints of this course are called step-<number>.safetensors: "
             "name another folder for this run"
         )
-
-
-# --- the same run? ---------------------------------------------------------------------------------------------------
-# Two runs with the same settings, the same description and the same trainable parameters compute the same.
-
-
-def describe_run(model: nn.Module, data: Iterable[Tensor]) -> dict[str, str]:
-    """Describe a model and a text: the shape of each trainable parameter, the numbers in each layer, fingerprints.
-
-    The values of trainable parameters are left out: a checkpoint holds them.
-    """
-    trainable = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    frozen = {name: value for name, value in model.named_parameters() if not value.requires_grad}
-    frozen |= dict(model.named_buffers())  # a 4-bit weight is a buffer
-    return {
-        "the text": fingerprint(data)[:12],
-        "the frozen weights": fingerprint(value for _, value in sorted(frozen.items()))[:12],
-        **{f"the trainable {name}": shape_and_type(value) for name, value in trainable.items()},
-        **{f"the layer {path or '(the model)'}": _numbers(module) for path, module in model.named_modules()},
-    }
-
-
-def _numbers(module: nn.Module) -> str:
-    """A layer and the numbers that its arithmetic depends on: LoRALinear(alpha=16, rank=8, scaling=2.0)."""
-    numbers = {
-        name: value
-        for name, value in sorted(vars(module).items())
-        if type(value) in (int, float, torch.dtype) and not name.startswith("_")
-    }
-    return f"{type(module).__name__}({', '.join(f'{name}={value}' for name, value in numbers.items())})"
-
-
-def _check_same_run(stored: dict, wanted: dict, defaults: dict, path: Path) -> None:
-    names = [*wanted, *(name for name in stored if name not in wanted)]
-    stored = {name: defaults[name] for name in wanted if name in defaults} | stored
-    there, here = ({name: settings.get(name, "missing") for name in names} for settings in (stored, wanted))
-    differences = [
-        f"{name} is {there[name]} there and {here[name]} here" for name in names if there[name] != here[name]
-    ]
-    if differences:
-        more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
-        raise ValueError(
-            f"{path} is a checkpoint of another run: {'; '.join(differences[:3])}{more}. "
-            "Use the same settings to continue that run, or name another folder for this one"
-        )
-
-
-def _warn_if_another_torch(written_with: dict) -> None:
-    for name, here in versions().items():
-        if (there := written_with.get(name)) != here:
-            warnings.warn(
-                f"the checkpoint was written with {name} {there}, this is {name} {here}: the run goes on, "
-                "but its numbers may differ in the last digits from those of a run that was not stopped",
-                stacklevel=5,
-            )
-
-
-def versions() -> dict:
-    """What the last digits of a sum depend on."""
-    return {"torch": torch.__version__, "threads": torch.get_num_threads()}

@@ -19,10 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from lora_edu.engine import compiling, distributed
-from lora_edu.engine.checkpoints import Checkpoints, describe_run
+from lora_edu.engine.checkpoints import Checkpoints
 from lora_edu.engine.distributed import mean, own_rows, total
 from lora_edu.engine.precision import UNSCALED, gradient_scaler, mixed_precision, restore
+from lora_edu.engine.same_run import describe_run
 
+FLOAT32_MAX = torch.finfo(torch.float32).max
 __all__ = ["UNSCALED", "Run", "mean", "mixed_precision", "own_rows", "total"]
 
 
@@ -71,15 +73,16 @@ class Run:
         self._history = lambda: history() | ({"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {})
         gpus = [self.device] if self.device.type == "cuda" else []
         self._cleanup.enter_context(torch.random.fork_rng(devices=gpus))  # dropout draws from here
-        torch.manual_seed(self.settings["seed"] + distributed.rank())
+        torch.manual_seed(int(self.settings["seed"]) + distributed.rank())
         if self.checkpoints:
-            self.checkpoints.load(lambda stored: self._take_over(dict(stored), take_over))
+            self.checkpoints.load(lambda stored, done: self._take_over(dict(stored), done, take_over))
         engine = compiling.compiled(self.model, self.device) if self.settings["compile"] else self.model
         engine, self.traffic = distributed.wrap(engine)
         return engine
 
-    def _take_over(self, stored: dict, take_over: Callable[[dict], None]) -> None:
+    def _take_over(self, stored: dict, done: int, take_over: Callable[[dict], None]) -> None:
         scaler = stored.pop("scaler", {})
+        check_history(stored, self._history(), done, self.settings["steps"])
         take_over(stored)
         restore(self.scaler, scaler)
 
@@ -114,3 +117,24 @@ class Run:
     def end(self) -> None:
         """However the run ended."""
         self._cleanup.close()
+
+
+def check_history(stored: dict, own: dict, done: int, steps: int) -> None:
+    """Raise ValueError unless these are the curves of a run after `done` of its `steps`, of the kinds of `own`.
+
+    A validation loss may be NaN, for a run goes on after one.
+    """
+    for name, value in stored.items():
+        if name not in own or type(value) is not type(own[name]):
+            raise ValueError(f"the history has {name}={value!r}")
+    losses, pairs = stored.get("train_loss", []), stored.get("validation_loss", [])
+    if len(losses) != done:
+        raise ValueError(f"the history has {len(losses)} losses after {done} steps")
+    if not all(isinstance(loss, float) and abs(loss) < FLOAT32_MAX for loss in losses):  # not so for NaN
+        raise ValueError("the history has losses that are no finite numbers")
+    validated = [pair[0] for pair in pairs if isinstance(pair, list) and [*map(type, pair)] == [int, float]]
+    if len(validated) < len(pairs) or validated != sorted(set(validated) & set(range(done + 1))):
+        raise ValueError(f"the history has validation_loss={pairs!r}")
+    numbers = [value for value in stored.values() if isinstance(value, int | float)]
+    if not all(0 <= number < FLOAT32_MAX for number in numbers) or stored.get("steps", steps) != steps:
+        raise ValueError(f"the history has numbers that no run of {steps} steps has")
