@@ -11,8 +11,8 @@ The core is seven files, an hour's reading in this order:
     training        the loop, evaluation, history
 
 Beside it: measures (errors, bits, low rank), peft_io (adapter files), variants (rsLoRA, LoRA+, DoRA, PiSSA, VeRA),
-texts, files. What is fast, long or drawn has rooms of its own: engine, models, memory, figures, experiments, exercises,
-assignments, setup.
+texts, files, records. What is fast, long or drawn has rooms of its own: engine, models, memory, figures, experiments,
+exercises, assignments, setup.
 
 Importing this package is light: each name below is imported when it is first used.
 """

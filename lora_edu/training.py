@@ -198,9 +198,7 @@ def train(
     generator = torch.Generator().manual_seed(int(seed))
     draw = batches(data.train, batch_size, seq_len, generator)
     history = History(steps=steps)
-    before = train.__kwdefaults__ | {
-        "loss_fn": loss_fn
-    }  # a checkpoint from before it was a setting: it may be this one
+    before = train.__kwdefaults__ | {"loss_fn": loss_fn}  # a checkpoint from before does not name its loss
     run = Run(model, optimizer, generator, settings, data, defaults=before,
               checkpoint=checkpoint, checkpoint_every=checkpoint_every)  # fmt: skip
 

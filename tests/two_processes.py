@@ -4,6 +4,7 @@ The same functions give the test, in its one process, what to compare with.
 """
 
 import copy
+import functools
 import json
 import random
 import shutil
@@ -65,6 +66,7 @@ def stopped_and_resumed(device, folder):
     """QLoRA with dropout, stopped in step 4, against the same run without a stop: whether they are the same."""
     calls = []
 
+    @functools.wraps(model_loss)  # for a checkpoint it is the same loss
     def stop(model, inputs, targets):
         calls.append(model.training)
         if sum(calls) == 4:

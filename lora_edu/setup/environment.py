@@ -113,8 +113,8 @@ def run(command: list[str]) -> int:
 
 
 def hand_over(command: list[str]) -> None:
-    """Go on as another program, in the same folder, and end as it ends. Ctrl-C is its own affair then: JupyterLab asks,
-    a training run writes its checkpoint."""
+    """Go on as another program, and end as it ends. Ctrl-C is its own affair then: JupyterLab asks, a training run
+    writes its checkpoint. It stays in the reader's folder: a file named on the command line is the same there."""
     sys.stdout.flush()
     if os.name != "nt":
         os.execv(command[0], command)
