@@ -197,8 +197,8 @@ def train(
     optimizer = torch.optim.AdamW(trainable_parameters(model), lr=lr, betas=betas, weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(int(seed))
     draw = batches(data.train, batch_size, seq_len, generator)
-    history = History(steps=steps)
-    before = train.__kwdefaults__ | {"loss_fn": loss_fn}  # a checkpoint from before does not name its loss
+    history = History(steps=int(steps))
+    before = dict(train.__kwdefaults__ or {}, loss_fn=loss_fn)  # a checkpoint from before does not name its loss
     run = Run(model, optimizer, generator, settings, data, defaults=before,
               checkpoint=checkpoint, checkpoint_every=checkpoint_every)  # fmt: skip
 

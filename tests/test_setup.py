@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import venv
 from pathlib import Path
@@ -214,11 +215,14 @@ def test_a_slow_installation_shows_that_it_moves(monkeypatch):
         def isatty(self):
             return True
 
-    said = Terminal()
+    said, over = Terminal(), threading.Event()
     monkeypatch.setattr(sys, "stdout", said)
-    with environment._clock() as begin_line:
-        time.sleep(2.5)
-    assert begin_line == "\r" and "1 s" in said.getvalue() and "2 s" in said.getvalue()
+    waiting = threading.Thread(target=environment._tick, args=(over,))
+    waiting.start()
+    time.sleep(2.5)
+    over.set()
+    waiting.join()
+    assert "1 s" in said.getvalue() and "2 s" in said.getvalue() and "\n" not in said.getvalue()
 
 
 def test_a_program_that_takes_over_stays_in_the_caller_s_folder(tmp_path):

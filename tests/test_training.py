@@ -279,3 +279,4 @@ def test_numbers_of_numpy_are_numbers(tiny_gpt, tiny_text, tmp_path):
     with_numpy = train(again, tiny_text, np.int64(2), checkpoint=tmp_path, **(QUICK | numpy))
     assert with_numpy.train_loss == plain.train_loss
     assert all(map(torch.equal, tiny_gpt.parameters(), again.parameters()))
+    assert train(again, tiny_text, np.int64(2), checkpoint=tmp_path, **(QUICK | numpy)) == with_numpy

@@ -124,17 +124,14 @@ def check_history(stored: dict, own: dict, done: int, steps: int) -> None:
 
     A validation loss may be NaN, for a run goes on after one.
     """
-    for name, value in stored.items():
-        if name not in own or type(value) is not type(own[name]):
-            raise ValueError(f"the history has {name}={value!r}")
+    if odd := [name for name, value in stored.items() if name not in own or type(value) is not type(own[name])]:
+        raise ValueError(f"the history has {odd[0]}={stored[odd[0]]!r}")
     losses, pairs = stored.get("train_loss", []), stored.get("validation_loss", [])
-    if len(losses) != done:
-        raise ValueError(f"the history has {len(losses)} losses after {done} steps")
-    if not all(isinstance(loss, float) and abs(loss) < FLOAT32_MAX for loss in losses):  # not so for NaN
-        raise ValueError("the history has losses that are no finite numbers")
+    if len(losses) != done or not all(isinstance(x, float) and abs(x) < FLOAT32_MAX for x in losses):  # not so for NaN
+        raise ValueError(f"the history has no finite loss for each of {done} steps")
     validated = [pair[0] for pair in pairs if isinstance(pair, list) and [*map(type, pair)] == [int, float]]
+    numbers = [value for value in stored.values() if not isinstance(value, list)]
     if len(validated) < len(pairs) or validated != sorted(set(validated) & set(range(done + 1))):
         raise ValueError(f"the history has validation_loss={pairs!r}")
-    numbers = [value for value in stored.values() if isinstance(value, int | float)]
     if not all(0 <= number < FLOAT32_MAX for number in numbers) or stored.get("steps", steps) != steps:
         raise ValueError(f"the history has numbers that no run of {steps} steps has")

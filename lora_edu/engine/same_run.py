@@ -54,20 +54,15 @@ def describe_function(function: Callable) -> str:
     One that wraps another, and says so (`functools.wraps`), counts as the other.
     """
     function = inspect.unwrap(function)
-    code = getattr(function, "__code__", None)
+    code, partial = getattr(function, "__code__", None), getattr(function, "func", None)
+    names = [describe_function(partial) if partial else getattr(function, "__qualname__", type(function).__name__)]
+    values = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    values += [*(getattr(function, "__defaults__", None) or ()), *getattr(function, "args", ())]
+    values += [*getattr(function, "keywords", {}).values(), *getattr(function, "__dict__", {}).values()]
     if code:
-        around = [cell.cell_contents for cell in function.__closure__ or ()]
-        defaults = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-        numbers = [*(value for value in code.co_consts if isinstance(value, float)), *around, *defaults]
-        described = [function.__qualname__, *code.co_names]
-    else:  # a partial, or an object that can be called
-        numbers = [
-            *getattr(function, "args", ()),
-            *getattr(function, "keywords", {}).values(),
-            *vars(function).values(),
-        ]
-        described = [describe_function(function.func) if hasattr(function, "func") else type(function).__name__]
-    return " ".join([*described, *(str(value) for value in numbers if type(value) in (int, float, bool))])
+        names += code.co_names
+        values += [value for value in code.co_consts if isinstance(value, float)]
+    return " ".join([*names, *(str(value) for value in values if type(value) in (int, float, bool))])
 
 
 def check_same_run(stored: dict, wanted: dict, defaults: dict, path: Path) -> None:

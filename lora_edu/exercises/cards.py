@@ -96,12 +96,8 @@ def after(before: str | None, now: str) -> str:
 
 def listing(notebook: str, numbers: list[str], results: dict[str, str], column: str) -> str:
     """The exercises of a notebook with this result; one that was right before says what its last try was."""
-    listed = []
-    for number in numbers:
-        result, _, last_try = results[number].partition(" (")
-        if number.split(".")[0] == notebook and result == column:
-            listed.append(f"{number} ({last_try}" if last_try else number)
-    return " ".join(listed)
+    said = {column: ""} | ({ONCE_RIGHT: ONCE_RIGHT.removeprefix(CORRECT)} if column == CORRECT else {})
+    return " ".join(n + said[results[n]] for n in numbers if n.split(".")[0] == notebook and results[n] in said)
 
 
 def summary(numbers: Iterable[str], results: dict[str, str]) -> str:
@@ -121,25 +117,19 @@ def progress_file() -> Path:
 def remembered() -> dict[str, str]:
     """Number of an exercise -> what is known of it, from the notebooks of this copy; empty if there is nothing.
 
-    A copy without a file of its own goes on from the one in the cache, which all copies shared before.
+    A copy without a file of its own goes on from the one in the cache, which all copies shared before. A damaged file
+    is moved aside.
     """
-    for path in (progress_file(), files.cache_dir() / "progress.json"):
-        if os.path.lexists(path):
-            return _read(path)
-    return {}
-
-
-def _read(path: Path) -> dict[str, str]:
-    """The results in a file. A damaged one is moved aside, and says so."""
+    there = [path for path in (progress_file(), files.cache_dir() / "progress.json") if os.path.lexists(path)]
     try:
-        kept = read_record(path)
+        kept = read_record(there[0]) if there else {}
         kept.pop("checksum", None)
         if unknown := set(map(str, kept.values())) - {CORRECT, NOT_RIGHT, ONCE_RIGHT}:
             raise ValueError(f"it holds {min(unknown)[:40]!r}")
         return kept
     except ValueError as error:
         with suppress(OSError):
-            print(f"{path} is damaged ({error}): it is kept as {set_aside(path).name}, and progress begins anew")
+            print(f"{there[0]} is damaged ({error}). It is kept as {set_aside(there[0]).name}; progress begins anew")
         return {}
 
 

@@ -137,21 +137,13 @@ def _head(name: str, experiment: Experiment) -> dict:
 
 def _read(path: Path) -> dict:
     """A stored result. Raises ValueError for a file that is cut off, damaged or something else, and leaves it alone."""
-
-    def refuse(reason: str):
-        advice = f"put the right file back, or delete it and run lora-edu experiment {path.stem}"
-        raise ValueError(f"{path} is not a stored result: {reason}; {advice}")
-
     try:
         found = records.read_record(path)
+        if not (found.pop("checksum", None) and isinstance(found.get("arms"), dict)):
+            raise ValueError("it has no checksum, or no arms")
     except ValueError as error:
-        refuse(str(error))
-    if not found.pop("checksum", None):
-        refuse("it has no checksum")
-    kinds = {"seed": int, "base_sha256": str, "settings": dict, "arms": dict}
-    wrong = [key for key, kind in kinds.items() if not isinstance(found.get(key), kind)]
-    if wrong or not all(isinstance(arm, dict) and name in found["settings"] for name, arm in found["arms"].items()):
-        refuse(f"no proper {', '.join(wrong) or 'arms'} in it")
+        advice = f"put the right file back, or delete it and run lora-edu experiment {path.stem}"
+        raise ValueError(f"{path} is not a stored result: {error}; {advice}") from error
     return found
 
 

@@ -42,10 +42,8 @@ def in_our_words(task: str) -> Iterator[None]:
         yield
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        raise SetupError(
-            f"{task} did not work ({place}{error.strerror or error}): free some space, permit writing, or remove what "
-            "is in the way"
-        ) from error
+        advice = "free some space, permit writing, or remove what is in the way"
+        raise SetupError(f"{task} did not work ({place}{error.strerror or error}): {advice}") from error
 
 
 def home() -> Path:
@@ -145,8 +143,8 @@ def _pip_starts() -> bool:
 def _put_pip_in() -> None:
     """Into an environment without pip, as `uv venv` makes one, or with half of one. All else in it stays."""
     print(f"putting pip into {VENV}", flush=True)
-    for half in (path for path in _site_packages().glob("pip*") if re.fullmatch(r"pip(-.*\.dist-info)?", path.name)):
-        shutil.rmtree(half)
+    for half in (_site_packages() / "pip", *_site_packages().glob("pip-*.dist-info")):
+        shutil.rmtree(half, ignore_errors=True)
     subprocess.run([venv_python(), "-m", "ensurepip"], capture_output=True)
     if not _pip_starts():
         raise SetupError(
@@ -296,40 +294,30 @@ def _pip(*arguments: str) -> None:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
         )
+        over = threading.Event()
+        threading.Thread(target=_tick, args=(over,), daemon=True).start()
         try:
-            with _clock() as begin_line:
-                for line in process.stdout:
-                    file.write(line)
-                    said.append(line.strip())
-                    if step := _step(line):
-                        print(f"{begin_line}  {step}", flush=True)
+            for line in process.stdout:
+                file.write(line)
+                said.append(line.strip())
+                if step := _step(line):
+                    print(f"  {step}", flush=True)
         except KeyboardInterrupt:
             process.terminate()
             process.wait()
             raise
+        finally:
+            over.set()
     if process.wait():
         raise SetupError(f"pip could not install the course: {_reason(said)}. All that it said is in {log}")
 
 
-@contextmanager
-def _clock() -> Iterator[str]:
-    """Show on a terminal, in one line, for how long we have waited. Yields what the next line begins with."""
-    if not sys.stdout.isatty():
-        yield ""
-        return
-    over = threading.Event()
-
-    def tick(seconds: int = 1) -> None:
-        while not over.wait(1):
-            print(f"\r  {seconds} s ", end="", flush=True)
-            seconds += 1
-
-    threading.Thread(target=tick, daemon=True).start()
-    try:
-        yield "\r"
-    finally:
-        over.set()
-        print("\r          \r", end="", flush=True)
+def _tick(over: threading.Event) -> None:
+    """Show on a terminal for how many seconds we have waited: in one line, over which the next is written."""
+    seconds = 0
+    while sys.stdout.isatty() and not over.wait(1):
+        seconds += 1
+        print(f"  {seconds} s ", end="\r", flush=True)
 
 
 def _step(line: str) -> str | None:
