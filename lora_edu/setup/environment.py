@@ -168,14 +168,15 @@ def _text(path: Path) -> str | None:
 
 @contextmanager
 def _unfinished() -> Iterator[None]:
-    """Whatever ends the process in this block, the next set-up starts from nothing."""
+    """Whatever ends the process in this block, the next set-up mends .venv, or starts from nothing if it never worked."""
     with _alone():
         stopped = os.path.lexists(_mark())
         if os.path.lexists(VENV) and (stopped or not venv_python().exists()):
             if not _ours():
                 what = "installing into it was stopped" if stopped else "it has no Python"
                 raise SetupError(f"{VENV} has no mark of this set-up, and {what}: move it away, or make it again")
-            _discard()
+            if not (venv_python().exists() and any(VENV.glob("installed-*"))):
+                _discard()
         if not VENV.exists():
             VENV.mkdir()
             (VENV / "made-by-lora-edu").touch()
