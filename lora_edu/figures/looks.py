@@ -15,13 +15,6 @@ ADAPTER: Look = (ORANGE, "///")  # A and B
 CODES: Look = (GREEN, "...")  # the 4-bit numbers that stand for weights
 CONSTANTS: Look = (PURPLE, "xxx")  # absmax: what the codes are multiplied by
 GRADIENT: Look = (RED, "\\\\\\")  # what flows back
-VISUAL_LANGUAGE = {
-    "frozen weight": WEIGHT,
-    "adapter": ADAPTER,
-    "codes": CODES,
-    "constants": CONSTANTS,
-    "gradient": GRADIENT,
-}
 
 
 def filled(look: Look) -> dict:

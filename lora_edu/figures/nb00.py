@@ -1,4 +1,4 @@
-"""The figures of notebook 00: the dial, what it gains and costs, an adapter to scale, the map, the visual language."""
+"""The figures of notebook 00: the dial, what it gains and costs, an adapter to scale, the map."""
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -8,7 +8,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from lora_edu.experiments.nb00 import STRENGTHS, arm_name
 from lora_edu.figures.painted import TwoLines, in_lines
-from lora_edu.figures.plots import ADAPTER, BLUE, GRAY, ORANGE, RED, VISUAL_LANGUAGE, WEIGHT, filled, light, plain_axes
+from lora_edu.figures.plots import ADAPTER, BLUE, GRAY, ORANGE, RED, WEIGHT, plain_axes
 from lora_edu.figures.sliders import View, explore
 from lora_edu.texts import ADDRESS_LINE, PLAY_LINE
 
@@ -183,28 +183,3 @@ def _place(axes: plt.Axes, number: str) -> None:
         stretch = "all of it" if sections == "all" else f"sections {sections}"
         text = f"tour {TOUR.index(number) + 1}:\n{stretch}"
         axes.text(column, row + 0.4, text, ha="center", va="bottom", fontsize=9, color=RED, zorder=4)
-
-
-def legend() -> tuple[Figure, str]:
-    """The visual language: a sample of each part's color and hatch, with its name."""
-    figure, axes = plt.subplots(figsize=(9, 1.15), layout="constrained")
-    marks = {
-        "frozen weight": "W",
-        "adapter": "A, B",
-        "codes": "4 bits each",
-        "constants": "absmax",
-        "gradient": "backward",
-    }
-    for column, (name, look) in enumerate(VISUAL_LANGUAGE.items()):
-        axes.add_patch(Rectangle((column, 0), 0.28, 0.5, **filled(look)))
-        axes.add_patch(Rectangle((column, 0.5), 0.28, 0.5, **light(look)))
-        axes.text(column + 0.34, 0.68, name, fontsize=11, va="center")
-        axes.text(column + 0.34, 0.28, marks[name], fontsize=10, va="center", color=GRAY)
-    axes.set(xlim=(-0.02, 5), ylim=(-0.05, 1.05))
-    axes.axis("off")
-    words = (
-        "Five parts, each with a color and a hatch in the whole course: the frozen weight plain blue, the adapter "
-        "ocher with strokes, codes green with dots, constants purple with crosses, gradients red with "
-        "strokes the other way."
-    )
-    return figure, words

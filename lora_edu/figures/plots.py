@@ -32,7 +32,6 @@ from lora_edu.figures.looks import (  # noqa: F401  (figures say plots.BLUE, plo
     PURPLE,
     RED,
     SKY,
-    VISUAL_LANGUAGE,
     WEIGHT,
     Look,
     filled,

@@ -50,23 +50,6 @@ def report() -> tuple[str, bool]:
     return "\n".join(lines), not problems
 
 
-def describe_environment() -> str:
-    """What a beginner needs to know about this machine, in sentences."""
-    device = pick_device()
-    lines = [f"Python {platform.python_version()} and torch {torch.__version__} are installed."]
-    if device.type == "cuda":
-        lines.append(f"There is a GPU ({describe_device()}): the notebooks use it without being asked.")
-    else:
-        threads = torch.get_num_threads()
-        named = "one thread" if threads == 1 else f"{threads} threads"
-        lines.append(f"The notebooks run on the processor, with {named}. No GPU is needed.")
-    if hint := missing_gpu_hint():
-        lines.append(hint[0].upper() + hint[1:])
-    _, healthy = report()
-    lines.append("Everything is in place." if healthy else "Something is missing. Run: lora-edu doctor")
-    return "\n".join(lines)
-
-
 def describe_device() -> str:
     """The device that the notebooks will use, and its memory."""
     device = pick_device()
