@@ -304,20 +304,6 @@ def adam() -> Callable:
     return update
 
 
-def alpha_doubled(update_with: Callable, lr: float, steps: int = 100) -> list[float]:
-    """The losses with alpha = 16 against those with alpha = 8 and B's rate times 1, 2 and 4: the largest differences.
-
-    update_with(factor): an update rule that gives B `factor` times the rate of A.
-    """
-
-    def losses(alpha: float, factor: float) -> NDArray:
-        tasks = load_tasks()
-        batches = tasks.rotated["train"], tasks.labels["train"]
-        return np.array(train(adapted(4, alpha), *batches, steps, lr, update=update_with(factor)))
-
-    return [float(np.abs(losses(16, 1) - losses(8, factor)).max()) for factor in (1, 2, 4)]
-
-
 def losses_at_rates(
     optimizer: str,
     alpha: str,

@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from lora_edu.figures import plots
 from lora_edu.figures.plots import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED
 from lora_edu.figures.sliders import View
-from lora_edu.measures import layer_inputs, low_rank
-from lora_edu.models.pretrain import load_base
-from lora_edu.texts import load_text
+from lora_edu.measures import low_rank
 
 Drawn = tuple[Figure, str]  # a figure and its words
 UPDATE = "#333333"  # a whole update
@@ -215,42 +213,6 @@ def spectra(values: dict[str, NDArray], rank90: dict[str, int]) -> Drawn:
         f"Rank that holds 90% of the squared norm: {named}. The singular values of three 256 x 256 matrices, each "
         "divided by its first: the update's fall fastest, then the weight's; those of random numbers fall slowly, in a "
         "nearly straight line."
-    )
-
-
-def layer_input(path: str) -> NDArray:
-    """What a layer of the shipped base is given at the last byte of the first 256 of the held-out plays: (d_in,)."""
-    tokens = load_text("shakespeare").validation
-    inputs = layer_inputs(load_base("laptop", device="cpu"), tokens)[path.removeprefix("blocks.")]
-    return inputs[-1].numpy()
-
-
-def squeezed(x: NDArray, dW: NDArray, rank: int) -> Drawn:
-    """What one input passes on its way through an update of this rank. x: (d_in,), dW: (d_out, d_in)."""
-    U, S, Vt = np.linalg.svd(np.float64(dW), full_matrices=False)
-    B, A = _factors(U, S, Vt, rank)
-    inner, through, whole = A @ x, B @ (A @ x), dW @ x
-    figure, frames = plt.subplots(
-        1, 3, figsize=(9.6, 2.8), layout="constrained", width_ratios=(len(x), 5 * rank, len(whole))
-    )
-    for axes, numbers, color, name in (
-        (frames[0], x, GRAY, f"x: {len(x)} numbers"),
-        (frames[1], inner, ORANGE, f"A x: {rank}"),
-        (frames[2], through, ORANGE, f"B A x: {len(whole)} again, drawn over ΔW x (gray)"),
-    ):
-        if axes is frames[2]:
-            axes.bar(range(len(whole)), whole, width=1.0, color="#B5B5B5")
-        axes.bar(range(len(numbers)), numbers, width=0.8, color=color)
-        axes.axhline(0, color="black", lw=0.8)
-        axes.set_title(name, fontsize=11)
-        axes.set(xticks=[], yticks=[])
-        axes.spines[["top", "right", "bottom", "left"]].set_visible(False)
-    figure.suptitle(f"Whatever the input is, {rank} numbers pass", fontsize=12)
-    lost = np.linalg.norm(whole - through) / np.linalg.norm(whole)
-    return figure, (
-        f"All that a rank of {rank} lets through are {rank} numbers. Bars: the {len(x)} numbers of an input x, the "
-        f"{rank} numbers A x, and the {len(whole)} numbers B A x that are made of them, over those of the whole "
-        f"update, from which they differ by {lost:.0%}. Each panel has its own scale."
     )
 
 
