@@ -123,25 +123,6 @@ def test_the_slider_starts_where_the_last_block_decides(model):
     assert view.values(35)["of_truth"][2] > 0.8  # "Trea" -> "s": decided after block 2
 
 
-def test_the_late_additions_wrote_the_t(model):
-    """The nine parts and the shift of the norm add up to the lead of T over S; most of it comes from blocks 3 and 4."""
-    x, norm = pictures.streams(model, encode(LINE[:31])[None])[0], model.final_norm
-    parts = [x]
-    for block in model.blocks:
-        for step, step_norm in ((block.attention, block.attention_norm), (block.mlp, block.mlp_norm)):
-            parts.append(step(step_norm(x)))
-            x = x + parts[-1]
-    last = x[0, -1]
-    direction = model.lm_head.weight[ord("T")] - model.lm_head.weight[ord("S")]
-    scale = norm.weight / (last.var(correction=0) + norm.eps).sqrt()
-    lead = [((part[0, -1] - part[0, -1].mean()) * scale @ direction).item() for part in parts]
-    logits = model(encode(LINE[:31])[None])[0][0, -1]
-    assert sum(lead) + (norm.bias @ direction).item() == pytest.approx(
-        (logits[ord("T")] - logits[ord("S")]).item(), abs=1e-3
-    )
-    assert max(lead[:6]) < 0 and sum(lead[7:]) > 7  # the tables to the attention of block 3; the two of block 4
-
-
 def test_the_page_names_the_windows_of_its_loss(page):
     """One protocol: 64 windows here, 256 in the log, and the page says both."""
     log = json.loads((ROOT / "data" / "base-laptop.json").read_text())["validation_loss"][-1][1]
@@ -158,11 +139,3 @@ def test_bits_per_byte_are_compared_on_the_same_text(page, model):
     assert plays - addresses > 1.4
     assert "for two models *on the same text*" in page
     assert "can be compared between any two models" not in page
-
-
-def test_the_sizes_of_other_models(page):
-    d, n_layers = 12288, 96
-    everything = 12 * n_layers * d**2 + 13 * n_layers * d + 2 * d + (50257 + 2048) * d
-    assert abs(everything - 175.0e9) / 175.0e9 < 0.0025
-    assert 2 * n_layers * 2 * d == 4_718_592 and "4,718,592" in page
-    assert "GPT-2 has 50,257 of them, LLaMA 32,000" in page

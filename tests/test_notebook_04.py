@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from lora_edu.experiments import load_results
-from lora_edu.experiments.nb04 import SEEDS, relative_operations, relative_times, setting_name, shuffled, update_error
+from lora_edu.experiments.nb04 import SEEDS, relative_times, setting_name, shuffled, update_error
 from lora_edu.figures.nb04 import kept_shares
 from lora_edu.lora import LoRALinear, add_lora, combine, load_adapter_state, lora_layers, merge
 from lora_edu.measures import relative_error
@@ -213,11 +213,6 @@ def test_times_are_multiples_of_the_first_task(monkeypatch):
     clock = iter(np.cumsum([0, 2, 0, 6] * 4).tolist())
     monkeypatch.setattr("lora_edu.experiments.nb04.time.perf_counter", lambda: next(clock))
     assert relative_times({"a": int, "b": int}, rounds=3) == {"a": 1, "b": 3}
-
-
-def test_operations_are_multiples_of_the_first_task():
-    wide, narrow, x = torch.ones(8, 30), torch.ones(8, 10), torch.ones(5, 8)
-    assert relative_operations({"wide": lambda: x @ wide, "narrow": lambda: x @ narrow}) == {"wide": 1, "narrow": 1 / 3}
 
 
 @pytest.mark.parametrize("text", ["plays", "verses"])

@@ -11,8 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor
 
 from lora_edu.gpt import GPT
 from lora_edu.lora import adapter_state, add_lora, combine, load_adapter_state, lora_layers
@@ -40,20 +39,6 @@ def train_adapter(model: GPT, text: Text, steps: int, lr: float, seed: int = 0) 
     return losses
 
 
-def stepper(model: nn.Module, text: Text) -> Callable[[], None]:
-    """A function that takes one training step on 4 windows of 128 bytes, so that its time can be measured."""
-    model.train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
-    inputs, targets = next(batches(text.train, 4, 128, torch.Generator().manual_seed(0)))
-
-    def step() -> None:
-        optimizer.zero_grad()
-        model(inputs, targets)[1].backward()
-        optimizer.step()
-
-    return step
-
-
 def relative_times(tasks: dict[str, Callable], rounds: int) -> dict[str, float]:
     """The time of each task as a multiple of the first one's in the same round: the median over the rounds.
 
@@ -70,17 +55,6 @@ def relative_times(tasks: dict[str, Callable], rounds: int) -> dict[str, float]:
         for name, seconds in times.items():
             ratios[name].append(seconds / first)
     return {name: statistics.median(values[1:]) for name, values in ratios.items()}
-
-
-def relative_operations(tasks: dict[str, Callable]) -> dict[str, float]:
-    """The operations that torch counts in each task, as a multiple of the first one's."""
-    counts = {}
-    for name, task in tasks.items():
-        with FlopCounterMode(display=False) as counter:
-            task()
-        counts[name] = counter.get_total_flops()
-    first = next(iter(counts.values()))
-    return {name: count / first for name, count in counts.items()}
 
 
 def losses_on_both(model: GPT) -> dict[str, float]:

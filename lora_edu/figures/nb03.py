@@ -278,24 +278,6 @@ def ripening(shared: list[float], own: list[float], without: list[float]) -> tup
     return figure, words
 
 
-def writers(parts: dict[str, float], byte: str, rival: str) -> tuple[Figure, str]:
-    """What each addition to the stream gives to the logit of `byte`, minus what it gives to that of `rival`."""
-    figure, axes = plots.plain_axes(8.4, 0.9 + 0.36 * len(parts))
-    colors = [plots.BLUE if value >= 0 else plots.GRAY for value in parts.values()]
-    bars = axes.barh(list(parts), list(parts.values()), color=colors)
-    axes.bar_label(bars, [f"{value:+.2f}" for value in parts.values()], padding=4)
-    axes.axvline(0, color="black", lw=0.8)
-    axes.invert_yaxis()
-    axes.margins(x=0.15)
-    axes.set(xlabel=f"logit of “{byte}” minus logit of “{rival}”")
-    most, total = max(parts, key=parts.get), sum(parts.values())
-    axes.set_title(f"{most} adds {parts[most]:+.1f}; all together {total:+.1f}", fontsize=12)
-    words = f"{most} adds most. Bars, how far each addition moves “{byte}” ahead of “{rival}”: " + ", ".join(
-        f"{name} {value:+.2f}" for name, value in parts.items()
-    )
-    return figure, f"{words}. Together {total:+.2f}."
-
-
 def missing_mask(surprise: dict[str, Tensor]) -> tuple[Figure, str]:
     """The mean surprise at each position of the window, with the mask and without: two curves of (S,) values."""
     figure, axes = plots.plain_axes(8.4, 3.8)
