@@ -63,11 +63,11 @@ def test_the_start_page_lists_every_notebook():
 
 
 def test_a_slider_that_stands_still_says_where_it_moves(tmp_path):
-    page = pages.page(ROOT / "notebooks" / "05_blocks.ipynb", tmp_path, live_cell=2)
+    page = pages.page(ROOT / "notebooks" / "01_low_rank.ipynb", tmp_path, live_cell=2)
     shown = str([cell.get("outputs", "") for cell in page.cells])
-    assert '<div class="live" data-live="05_blocks">' in shown
+    assert '<div class="live" data-live="01_low_rank">' in shown
     still = [cell.source for cell in page.cells if 'class="still"' in str(cell.get("outputs", ""))]
-    assert len(still) == 1 and "bits_view" in still[0]
+    assert len(still) == 1 and "update_view" in still[0]
 
 
 def test_what_is_measured_is_folded_and_nothing_comes_from_a_network():
