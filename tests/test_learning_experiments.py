@@ -147,7 +147,7 @@ def test_arms_fit_into_json_and_the_layer_is_stored(tiny, tmp_path, monkeypatch)
     monkeypatch.setattr(nb10_spectra, "WAYS", ways)
     monkeypatch.setattr(nb10_spectra, "trained", quick)
     one = nb10_spectra.anatomy("lora r8", progress=False)
-    assert set(one) == {"losses", "norm", "rank for 90%", "amplification", "intruders"}
+    assert set(one) == {"losses", "norm", "rank for 90%", "intruders"}
     path = "blocks.0.attention.q_proj"
     both = nb10_spectra.alike(store=path, folder=tmp_path, progress=False)
     assert all(0 <= value <= 1.001 for pair in both.values() for side in pair.values() for row in side for value in row)

@@ -196,12 +196,6 @@ def test_untrained_factors_are_at_chance(spectra):
     assert np.abs(grid - updates.chance()).max() < 0.02
 
 
-def test_the_factor_is_largest_for_random_directions(spectra):
-    numbers = updates.mean_amplification(spectra, "lora r8", "q_proj")
-    assert numbers["random"] < numbers["dW"] / 3 and numbers["dW"] < numbers["W"] / 7
-    assert 6.91 / 0.02 > 6.91 / 0.32  # GPT-3's, too
-
-
 def test_components_in_full_are_six_times_the_rank_that_an_adapter_is_given(spectra):
     """Biderman et al. compare with the configured rank: 6 is below their 10, "12 times" compared with another thing."""
     full = updates.mean_rank(spectra, "blocks")

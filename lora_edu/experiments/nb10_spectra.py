@@ -1,10 +1,9 @@
-"""What lies in the updates that notebook 10 looks at: subspaces, spectra, amplification, intruders.
+"""What lies in the updates that notebook 10 looks at: subspaces, spectra, intruders.
 
 A run trains the base as `nb10` does, at the best rate of its way, and takes every update dW = W' - W apart. Arms
 `alike` compare the updates of two seeds; the others look at one run:
 
     spectrum        how the squared norm of dW spreads over its components
-    amplification   how much of W lies in the directions of dW (section 7.3 of the LoRA paper)
     intruders       strong directions of W' that W does not have (Shuttleworth et al. 2024, arXiv 2410.21228): how many
                     there are, and what both losses do when they are scaled down, beside other cuts of the same norm
 
@@ -75,9 +74,6 @@ def anatomy(
     turned = {path: turned_at_random(dW, generator) for path, dW in updates.items()}
     result = {"losses": losses(base, updates), "norm": _norm(updates, weights)}
     result["rank for 90%"] = {path: rank_for(torch.linalg.svdvals(dW)) for path, dW in updates.items()}
-    result["amplification"] = {
-        path: amplification(weights[path], updates[path], generator) for path in weights if "attention" in path
-    }
     result["intruders"] = {
         str(times): [count(weights, {path: times * dW for path, dW in side.items()}) for side in (updates, turned)]
         for times in TIMES
@@ -112,19 +108,6 @@ def rank_for(strengths: Tensor, share: float = 0.9) -> int:
     """How many components hold this share of the squared norm."""
     kept = strengths.double().square().cumsum(0)
     return int(torch.searchsorted(kept, share * kept[-1])) + 1
-
-
-def amplification(W: Tensor, dW: Tensor, generator: torch.Generator) -> dict[str, list[float]]:
-    """||U^T W V|| for the 4 or 8 strongest directions of dW, of W, and of a random matrix; and the norm of dW there."""
-    (U, S, Vt), (own_U, _, own_Vt) = (torch.linalg.svd(M, full_matrices=False) for M in (dW, W))
-    found: dict[str, list[float]] = {"dW": [], "W": [], "random": [], "norm": []}
-    for rank in (4, 8):
-        left, right = (random_directions(side, rank, generator) for side in dW.shape)
-        found["dW"].append((U[:, :rank].T @ W @ Vt[:rank].T).norm().item())
-        found["W"].append((own_U[:, :rank].T @ W @ own_Vt[:rank].T).norm().item())
-        found["random"].append((left.T @ W @ right).norm().item())
-        found["norm"].append(S[:rank].norm().item())
-    return {name: [float(f"{value:.4g}") for value in values] for name, values in found.items()}
 
 
 # --- intruders -----------------------------------------------------------------------------------------------------

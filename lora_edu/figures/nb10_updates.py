@@ -36,18 +36,6 @@ def of_seeds(arms: dict, way: str) -> list[dict]:
     return [arms[f"{way}, seed {seed}"] for seed in range(3) if f"{way}, seed {seed}" in arms]
 
 
-def mean_amplification(arms: dict, way: str, matrix: str) -> dict[str, float]:
-    """||U^T W V|| in 4 directions of dW, of W and random ones, and ||dW||: the mean over layers and seeds.
-
-    way: adapters of rank 8, of which the stored norm of 8 components is the norm of all of dW.
-    """
-    found = [
-        per[path] for run in of_seeds(arms, way) for per in [run["amplification"]] for path in per if matrix in path
-    ]
-    of = {name: -1 if name == "norm" else 0 for name in found[0]}
-    return {name: float(np.mean([numbers[name][which] for numbers in found])) for name, which in of.items()}
-
-
 def mean_rank(arms: dict, way: str) -> float:
     """How many components hold 90% of the squared norm of an update: the mean over the 24 matrices and the seeds."""
     return float(np.mean([list(run["rank for 90%"].values()) for run in of_seeds(arms, way)]))
