@@ -1,32 +1,28 @@
 """The pictures of notebook 06: the bell in slices, how often each code is used, and which offset is best for what.
 
-`beat_nf4` is the slider of the first screen, `format_view` the one at the end.
+`beat_nf4` is the slider of the first screen.
 """
 
-import functools
 from itertools import pairwise
 from statistics import NormalDist
 
 import matplotlib.pyplot as plt
 import numpy as np
-import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lora_edu.codebooks import get_codebook, nf_codebook
+from lora_edu.codebooks import nf_codebook
 from lora_edu.figures import plots
 from lora_edu.figures.plots import BLUE, CODES, GRAY, GREEN, ORANGE, RED
 from lora_edu.figures.sliders import View
-from lora_edu.measures import bin_use, entropy_bits, relative_error
-from lora_edu.quantization import block_absmax, nearest_code, normalize, quantize
+from lora_edu.measures import relative_error
+from lora_edu.quantization import quantize
 
 Drawn = tuple[Figure, str]  # a figure and its words
 OFFSETS = [round(0.86 + 0.002 * step, 3) for step in range(66)]  # 0.86 to 0.99
 NF4_OFFSET = 0.9677083
-FAMILIES = {"NF": "nf", "integer": "int", "FP4 E2M1": "fp4-e2m1", "FP4 E3M0": "fp4-e3m0", "FP4 bitsandbytes": "fp4-bnb"}
-BLOCK_SIZES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 
 
 def error_at(values: Tensor, offset: float, block_size: int = 64) -> float:
@@ -179,98 +175,3 @@ def best_offsets(curves: dict[str, list[float]], offsets: list[float]) -> Drawn:
 def _plain(*frames: Axes) -> None:
     for axes in frames:
         axes.spines[["top", "right"]].set_visible(False)
-
-
-# --- the format slider -----------------------------------------------------------------------------------------------
-
-FORMAT_ALT = (
-    "Scaled normal weights with the levels of a format, how often each code is used (dashed: equal use), and the error "
-    "against the block size."
-)
-
-
-def codebook_name(family: str, bits: int) -> str:
-    """The codebook of a family at so many bits: `nf4`, `int8`. The FP4 kinds have 4 bits, whatever is asked."""
-    prefix = FAMILIES[family]
-    return prefix if prefix.startswith("fp4") else f"{prefix}{bits}"
-
-
-def format_view(values: Tensor) -> View:
-    """A view of how formats round `values` (n,), with the controls family, bits (2 to 8) and block_size."""
-    _check_values(values)
-
-    @functools.cache
-    def error(name: str, block_size: int) -> float:
-        return relative_error(values, quantize(values, name, block_size).dequantize())
-
-    figure, (density, use, curve) = _panels()
-    edges = np.linspace(-1, 1, 102)
-    (bell,) = density.plot([], [], color=BLUE, lw=1.6)
-    levels = density.vlines([0], 0, 0.35, color="black", lw=1.2)
-    (shares,) = use.plot([], [], color=GREEN, lw=1.4, drawstyle="steps-mid")
-    (even,) = use.plot([], [], color=GRAY, ls="--", lw=1.4)
-    (errors,) = curve.plot([], [], color=BLUE, lw=1.6)
-    (marker,) = curve.plot([], [], "o", color="black", ms=8)
-    titles = [axes.text(0.5, 1.05, "", ha="center", fontsize=10, transform=axes.transAxes) for axes in (use, curve)]
-
-    def view_values(family: str, bits: int, block_size: int) -> dict:
-        name = codebook_name(family, bits)
-        codebook = get_codebook(name)
-        scaled = normalize(values, block_absmax(values, block_size), block_size)
-        used = bin_use(nearest_code(scaled, codebook), len(codebook))
-        counts, _ = np.histogram(scaled.numpy(), edges)
-        note = "" if name.startswith(("nf", "int")) else " (FP4 has no other width)"
-        width = 4 if note else bits
-        readout = (
-            f"{family}, {width} bits{note}, block {block_size}: {len(codebook)} levels, "
-            f"{width + 32 / block_size:.3g} bits a weight, entropy of the codes {entropy_bits(used):.2f} bits, "
-            f"error {100 * error(name, block_size):.2f}%"
-        )
-        return {
-            "bell": counts / counts.max(),
-            "levels": codebook.tolist(),
-            "used": used.numpy(),
-            "errors": [100 * error(name, size) for size in BLOCK_SIZES],
-            "chosen": (block_size, 100 * error(name, block_size)),
-            "readout": readout,
-        }
-
-    def draw(now: dict) -> None:
-        used, count = now["used"], len(now["levels"])
-        bell.set_data((edges[:-1] + edges[1:]) / 2, now["bell"])
-        levels.set_segments([[(level, 0), (level, 0.35)] for level in now["levels"]])
-        shares.set_data((np.arange(count) + 0.5) / count, used / used.max())
-        even.set_data([0, 1], [1 / count / used.max()] * 2)
-        errors.set_data(BLOCK_SIZES, now["errors"])
-        marker.set_data(*[[value] for value in now["chosen"]])
-        titles[0].set_text(f"largest {used.max():.1%}, even {1 / count:.1%}")
-        titles[1].set_text(f"error {now['chosen'][1]:.2f}%")
-
-    draw(view_values("NF", 4, 64))
-    moving = [bell, levels, shares, even, errors, marker, *titles]
-    return View(figure, moving, values=view_values, draw=draw)
-
-
-def _panels():
-    figure = plt.figure(figsize=(10, 3.0), dpi=96)
-    density, use, curve = (
-        figure.add_axes([left, 0.19, width, 0.68]) for left, width in ((0.06, 0.3), (0.43, 0.22), (0.73, 0.25))
-    )
-    density.set(xlim=(-1.05, 1.05), ylim=(0, 1.05), xlabel="weight / absmax", ylabel="share (largest = 1)")
-    density.set_title("scaled weights (curve) and levels (bars)", fontsize=10)
-    use.set(xlim=(0, 1), ylim=(0, 1.05), xlabel="code, lowest to highest", ylabel="use (largest = 1)", xticks=[])
-    curve.set(xscale="log", yscale="log", ylim=(0.2, 150), xlabel="block size, weights", ylabel="relative error, %")
-    curve.set_xlim(7, 4700)
-    curve.set_xticks([8, 64, 512, 4096], ["8", "64", "512", "4096"])
-    curve.set_yticks([0.3, 1, 3, 10, 30, 100], ["0.3", "1", "3", "10", "30", "100"])
-    curve.minorticks_off()
-    _plain(density, use, curve)
-    return figure, (density, use, curve)
-
-
-def _check_values(values: Tensor) -> None:
-    if values.ndim != 1 or len(values) < max(BLOCK_SIZES) or not bool(torch.any(values)):
-        raise ValueError(
-            f"the format view needs at least {max(BLOCK_SIZES)} values in a row, not all zero, "
-            f"got a tensor of shape {tuple(values.shape)}"
-        )
