@@ -7,7 +7,6 @@ about its text, with which the rounding has nothing to do.
 import torch
 from torch import Tensor, nn
 
-from lora_edu.experiments.nb00 import shuffle_adapter
 from lora_edu.lora import add_lora
 from lora_edu.models.pretrained import load_pretrained, next_token_loss, tokenize
 from lora_edu.qlora import quantize_linears
@@ -34,8 +33,8 @@ def adapted(quantized: bool, steps: int = STEPS, draw: int = 0, *, seed: int = 0
 
     quantized: round the block linears to NF4 first. steps: of training a rank-8 adapter on the King James Bible; 0
     measures without one. draw: the seed of A and of the windows that are trained on.
-    Returns the losses on Bible and addresses (nats per token); after training also that of the adapter with its numbers
-    shuffled (Bible); and for draw 0 the surprise at each byte of two lines and a continuation of PROMPT.
+    Returns the losses on Bible and addresses (nats per token); for draw 0 also the surprise at each byte of two lines
+    and a continuation of PROMPT.
     """
     model, tokenizer = load_pretrained("smollm2", device="cpu")
     model.requires_grad_(False)
@@ -50,9 +49,6 @@ def adapted(quantized: bool, steps: int = STEPS, draw: int = 0, *, seed: int = 0
         lines = {"Bible line": VERSE_LINE, "address line": ADDRESS_LINE}
         result |= {name: surprise_by_byte(model, tokenizer, line) for name, line in lines.items()}
         result["sample"] = continuation(model, tokenizer)
-    if steps:
-        shuffle_adapter(model, seed=draw)
-        result["shuffled"] = loss_on(model, bible.validation)
     return result
 
 
