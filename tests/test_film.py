@@ -111,7 +111,7 @@ def test_scenes_lose_no_peak():
 
 
 def by_hand(config, n, rank):
-    """The summit of notebook 08, section 4, beside the plateau: at the loss, or in the last MLP."""
+    """What notebook 08, section 4, says of the summit, beside the plateau: at the loss, or in the last MLP."""
     d, v = config.d_model, config.vocab_size
     block = 2 * (d + 2) + d + 3 * d + d + config.n_heads + d + 4 * d + 4 * d + rank * 6
     mountain = 4 * n * (config.n_layers * block + v) + 8 * n + 4
