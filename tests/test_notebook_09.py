@@ -203,13 +203,6 @@ def test_the_pushes_are_counted(tiny_gpt):
     plt.close(figure)
 
 
-def test_the_strip_has_a_number_for_each_layer():
-    errors = {f"blocks.{b}.mlp.{kind}": 0.09 + b / 100 for b in range(2) for kind in ("up_proj", "down_proj")}
-    figure, words = pictures.error_strip(errors)
-    assert len(figure.axes[0].texts) == 4 and "9.0% to 10.0%" in words
-    plt.close(figure)
-
-
 def test_training_stops_where_it_is_told(tiny_gpt, tiny_text):
     """What the notebook reads after the stop button: a model that works, and a sentence."""
     model = add_lora(quantize_linears(tiny_gpt), rank=2, alpha=4, targets="all-linear")

@@ -95,7 +95,7 @@ EXPERIMENTS = {
     "update-rank": Experiment(update_arm, UPDATE_ARMS, "01: an update of full rank, cut down", 25),
     "digit-rates": Experiment(losses_at_rates, RATE_ARMS, "02: rotated digits at many learning rates", 1),
     "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS, "07: ways to quantize NF4's constants", 1),
-    "scoreboard": Experiment(score, SCOREBOARD_ARMS, "05 to 09: bits, errors and loss of each format", 1),
+    "scoreboard": Experiment(score, SCOREBOARD_ARMS, "05 to 07: bits, errors and loss of each format", 1),
     "step-films": Experiment(step_film, FILM_ARMS, "08: what is alive in one training step, twelve ways", 1),
     "qlora-film": Experiment(film, {"120 steps": {}}, "09: twelve looks at one run of QLoRA", 2),
     "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS, "09: full, LoRA and QLoRA at several rates", 50),

@@ -1,4 +1,4 @@
-"""The scoreboard of notebooks 05 to 09: what a format costs and what it keeps, each row by one protocol on one base.
+"""The scoreboard of notebooks 05 to 07: what a format costs and what it keeps, each row by one protocol on one base.
 
 The protocol: the shipped base in float32 on the CPU; the weight of every linear layer in its blocks goes to the format
 and back; the loss is that of 128 windows of held-out speeches. Each notebook adds its formats to `ROWS`; what it shows

@@ -86,24 +86,6 @@ def _numbers(rows: list[str]) -> np.ndarray:
 # --- sections 2 to 5 -------------------------------------------------------------------------------------------------
 
 
-def error_strip(errors: dict[str, float]) -> Drawn:
-    """The error of every linear layer as a strip: a row for each block, a column for each kind of layer."""
-    paths = [path.split(".") for path in errors]
-    kinds, blocks = list(dict.fromkeys(path[-1] for path in paths)), list(dict.fromkeys(path[1] for path in paths))
-    grid = np.array(list(errors.values())).reshape(len(blocks), len(kinds))
-    figure, axes = plt.subplots(figsize=(8.4, 0.9 + 0.42 * len(blocks)), layout="constrained")
-    axes.imshow(100 * grid, cmap="Greens", vmin=0, vmax=20, aspect="auto")
-    for (row, column), error in np.ndenumerate(grid):
-        axes.text(column, row, f"{error:.1%}", ha="center", va="center", fontsize=10)
-    axes.set_xticks(range(len(kinds)), kinds)
-    axes.set_yticks(range(len(blocks)), [f"block {block}" for block in blocks])
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    finding = f"Every layer loses about the same: {grid.min():.1%} to {grid.max():.1%}"
-    axes.set_title(finding, loc="left", fontsize=12)
-    return figure, f"{finding} of its weights. A strip of {grid.size} numbers: a row a block, a column a kind of layer."
-
-
 def memory(full: dict[str, float], qlora: dict[str, float]) -> Drawn:
     """Bytes by kind of full fine-tuning and of QLoRA, as two stacked bars. full, qlora: kind -> bytes."""
     rows = {"full fine-tuning": full, "QLoRA": qlora}

@@ -203,7 +203,7 @@ BESIDES = (
         f"loss that stays after training, seed by seed, nats a byte: at most {trained.TOLERANCE}",
         trained.noise_left, as_well, lambda: trained.noise_left(("NF2",)), False,
         "To noise of the size of NF4's. Of four times as much, or of 2 bits, a part stays.",
-        f"{DETTMERS}, table 2", "09_qlora_gpt.ipynb", "9. The scoreboard", "{:+.4f}"),
+        f"{DETTMERS}, table 2", "09_qlora_gpt.ipynb", "9. What does training repair?", "{:+.4f}"),
     Claim("q", "merging is free",
         "Merging is free.", "operations added, or error of the update: at most 0.001",
         measured.cost_of_merging, lambda n: n <= 0.001, measured.merged_in_float32, True,

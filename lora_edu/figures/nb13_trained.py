@@ -134,12 +134,6 @@ def over_books(differences: np.ndarray, model: str) -> tuple[float, float]:
     return float(differences.mean()), (k / (k - 1) * np.square(strays).sum()) ** 0.5 / len(differences)
 
 
-def by_books(differences: np.ndarray, model: str) -> float:
-    """That mean in its standard errors."""
-    average, error = over_books(differences, model)
-    return average / error
-
-
 def above_rival(model: str, method: str, rival: str | None) -> tuple[float, float]:
     """An accuracy above a rival's, verse by verse in the mean over their common seeds, and its error over books.
 

@@ -1,10 +1,7 @@
-"""The scoreboard as a table: the formats that the notebooks have added so far, from 05 to 09.
+"""The scoreboard as a table: the formats that the notebooks have added so far, from 05 to 07.
 
 scoreboard("06")              # the rows of 05 and 06
-scoreboard("09", more=[...])  # all rows, and some that a notebook measured itself
 """
-
-from collections.abc import Sequence
 
 from lora_edu.experiments import load_results
 from lora_edu.experiments.scoreboard import ROWS, WINDOWS
@@ -13,14 +10,14 @@ from lora_edu.figures.plots import table
 HEADER = ["format", "notebook", "bits a weight", "error of weights", "of outputs", "loss", "added"]
 
 
-def scoreboard(notebook: str, more: Sequence[Sequence[str]] = ()) -> None:
-    """Show the rows of all notebooks up to this one ("05" to "09"), then `more`, rows of text under HEADER."""
+def scoreboard(notebook: str) -> None:
+    """Show the rows of all notebooks up to this one ("05" to "07")."""
     arms = load_results("scoreboard")["arms"]
     base = arms["as shipped"]["loss"]
-    names = [(number, name) for number, rows in ROWS.items() if number <= notebook for name in rows]
-    shown = [row(name, number, arms[name], base) for number, name in names]
+    names = [(number, name) for number, added in ROWS.items() if number <= notebook for name in added]
+    rows = [row(name, number, arms[name], base) for number, name in names]
     caption = f"Linear layers in the blocks of the shipped base; loss in nats per byte, {WINDOWS} windows of addresses"
-    table(HEADER, [*shown, *more], caption)
+    table(HEADER, rows, caption)
 
 
 def row(name: str, notebook: str, result: dict, base: float) -> list[str]:
