@@ -16,6 +16,8 @@ from pathlib import Path
 
 import latex2mathml.converter
 import nbformat
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.kernelspec import get_kernel_dict
 from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from tqdm.auto import tqdm
@@ -44,13 +46,12 @@ def execute(path: Path, timeout: int = 900) -> nbformat.NotebookNode:
 
 
 def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Leave out what differs from run to run and tells a reader nothing: times, machine, progress bars."""
-    notebook.metadata = nbformat.from_dict(
-        {
-            "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-            "language_info": {"name": "python"},
-        }
-    )
+    """Leave out what differs from run to run and tells a reader nothing: times, machine, progress bars.
+
+    About the kernel stands what JupyterLab writes when it opens the notebook: otherwise it opens as modified.
+    """
+    spec = {"name": "python3"} | {key: get_kernel_dict()[key] for key in ("display_name", "language")}
+    notebook.metadata = nbformat.from_dict({"kernelspec": spec, "language_info": IPythonKernel.language_info})
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
