@@ -1,4 +1,4 @@
-"""lora-edu setup | lab | fetch | doctor | progress | train | voice | cheatsheet | pretrain | experiment: the course.
+"""lora-edu setup | lab | fetch | doctor | progress | train | voice | speak | pretrain | experiment | ...: the course.
 
 `python -m lora_edu` is the same, and works before anything is installed.
 """
@@ -27,6 +27,7 @@ PROGRAMS = {
     "pretrain": "lora_edu.models.pretrain",
     "experiment": "lora_edu.experiments.runs",
     "voice": "lora_edu.figures.voice",
+    "speak": "lora_edu.models.speak",
     "cheatsheet": "lora_edu.figures.cheatsheet",
     "qlora": "lora_edu.setup.report",
     "gpu": "lora_edu.setup.gpu_run",
@@ -174,6 +175,7 @@ def _main() -> None:
     commands.add_parser("train", help="fine-tune in full, with LoRA or with QLoRA (lora-edu train --help)")
     commands.add_parser("pretrain", help="train the base model, or the adapter that ships (lora-edu pretrain --help)")
     commands.add_parser("voice", help="your own text: an adapter and a card of one page (lora-edu voice --help)")
+    commands.add_parser("speak", help='an adapter speaks: lora-edu speak ADAPTER "prompt" --compare')
     commands.add_parser("cheatsheet", help="write the course's formulas and numbers on one page to print (A4)")
     commands.add_parser("experiment", help="run a long experiment whose result a notebook plots")
     commands.add_parser("qlora", help="run the QLoRA notebook without a browser; report in build/")

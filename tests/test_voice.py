@@ -9,9 +9,12 @@ import torch
 from lora_edu.__main__ import guarded
 from lora_edu.figures import voice
 from lora_edu.figures.voice import make_card
+from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.lora import add_lora
 from lora_edu.models.own_text import held_out_line, read_own_text
 from lora_edu.models.pretrain import load_base
-from lora_edu.peft_io import load_adapter
+from lora_edu.models.speak import speak
+from lora_edu.peft_io import load_adapter, save_adapter
 from lora_edu.qlora import quantize_linears
 from lora_edu.texts import load_text
 from lora_edu.training import evaluate
@@ -42,8 +45,13 @@ def test_from_a_text_to_an_adapter_that_a_classmate_can_load(own, tmp_path, caps
     before, after, shuffled = (card.numbers[name]["own"] for name in ("before", "after", "shuffled"))
     assert after < before - 0.3 and shuffled > after + 0.3  # it learned, and the control did not
     assert {path.name for path in card.folder.iterdir()} == {
-        "adapter_config.json", "adapter_model.safetensors", "card.json", "card.png",
+        "adapter_config.json", "adapter_model.safetensors", "card.json", "card.png", "voice.html",
     }  # fmt: skip
+    page = (card.folder / "voice.html").read_text("utf-8")
+    assert len(page.encode()) < 4_000_000 and "made by a test" in page and "http" not in page.replace("http-equiv", "")
+    assert "keel" not in page.replace(json.loads((card.folder / "card.json").read_text())["line"], "")
+    zero, one = speak(card.folder, "I have ", (0.0, 1.0), 20)
+    assert zero.startswith("I have ") and zero != one and len(zero) == 27
     assert sum(path.stat().st_size for path in card.folder.glob("adapter*")) < 700_000
     assert f"{before - after:.2f} nats per byte" in card.words
     stored = json.loads((card.folder / "card.json").read_text())
@@ -109,3 +117,11 @@ def test_a_stopped_run_writes_nothing(own, tmp_path, monkeypatch):
 def test_the_command_says_what_is_wrong(tmp_path, capsys):
     with pytest.raises(SystemExit, match=r"error: there is no file .*missing.txt"):
         guarded(lambda: voice.main([str(tmp_path / "missing.txt")]))
+
+
+def test_an_adapter_of_another_base_does_not_speak(tmp_path):
+    other = add_lora(GPT(GPTConfig(context=16, d_model=32, n_layers=1, n_heads=2)), rank=2, alpha=4)
+    with pytest.raises(ValueError, match="is no adapter of the course's base"):
+        list(speak(save_adapter(other, tmp_path / "other"), "a", (1.0,)))
+    with pytest.raises(ValueError, match="strength"):
+        list(speak(tmp_path / "other", "a", (-1.0,)))

@@ -2,7 +2,8 @@
 
     lora-edu voice my_text.txt --rights "written by me"
 
-The folder that it writes holds the adapter in PEFT's format, 0.6 MB to give away, and the card: picture and numbers.
+The folder that it writes holds the adapter in PEFT's format, 0.6 MB to give away; the card, picture and numbers; and
+voice.html, a page of one file in which the model itself runs under a dial, wherever it is opened.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from lora_edu.alive.page import voice_page
 from lora_edu.checks import TRAINING, check
 from lora_edu.command import check_output, keep
 from lora_edu.experiments.nb00 import shuffle_adapter
@@ -93,11 +95,13 @@ def make_card(
     load_adapter_state(model, adapter)
     facts = {"name": name, "rights": rights.strip(), "line": line, "steps": steps, "seed": seed}
     figure, words = card_figure(facts, looks)
+    page = voice_page(model, name, rights.strip(), line)
 
     def write(place: Path) -> None:
         with staging(place) as target:
             save_adapter(model, target)
             (target / "card.png").write_bytes(png(figure))
+            (target / "voice.html").write_text(page, encoding="utf-8")
             (target / "card.json").write_text(json.dumps(facts | looks, indent=1) + "\n", encoding="utf-8")
 
     keep(write, folder)
@@ -188,4 +192,5 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, help="default: voice-<name of the text>")
     options = parser.parse_args(arguments)
     card = make_card(options.text, rights=options.rights, steps=options.steps, folder=options.output)
-    print(f"{card.words}\nwritten to {card.folder}: the adapter (give it away) and card.png")
+    print(f"{card.words}\nwritten to {card.folder}: the adapter, its card.png, and voice.html, which you can send to a")
+    print(f'classmate: it runs where it is opened. To hear it here: lora-edu speak {card.folder} "I have " --compare')

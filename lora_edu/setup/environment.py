@@ -168,7 +168,7 @@ def _text(path: Path) -> str | None:
 
 @contextmanager
 def _unfinished() -> Iterator[None]:
-    """Whatever ends the process in this block, the next set-up mends .venv, or starts from nothing if it never worked."""
+    """Whatever ends the process in this block, the next set-up mends .venv, or makes it anew if it never worked."""
     with _alone():
         stopped = os.path.lexists(_mark())
         if os.path.lexists(VENV) and (stopped or not venv_python().exists()):
