@@ -52,7 +52,7 @@ _HOME = {
     "save_adapter": "peft_io",
     "train": "training",
     "training_bytes": "memory.calculator",
-    "trainable_summary": "lora",
+    "trainable_summary": "layers",
     "unload": "lora",
     "unmerge": "lora",
 }

@@ -5,8 +5,8 @@ ValueError: steps must be a whole number of at least 1, got 0
 """
 
 import functools
-import math
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Sequence
 from numbers import Integral, Number, Real
 from typing import Any, NamedTuple
 
@@ -44,9 +44,14 @@ def optional(rule: Rule) -> Rule:
 
 
 def _real(value) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether this is a number that a float can hold; a longer whole number is infinite to it."""
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
+STRENGTH = Rule(  # alpha: what it scales is in float32, with room above and below
+    "positive and finite, from 1e-30 to 1e30", lambda value: _real(value) and 1e-30 <= value <= 1e30
+)
+BITS = Rule("a whole number from 2 to 8", lambda value: whole(2).holds(value) and value <= 8)
 POSITIVE = Rule("positive and finite", lambda value: _real(value) and value > 0)
 NOT_NEGATIVE = Rule("0 or larger and finite", lambda value: _real(value) and value >= 0)
 SHARE = Rule("at least 0 and below 1", lambda value: _real(value) and 0 <= value < 1)
@@ -92,6 +97,7 @@ def check_tokens(name: str, tokens: Any, vocab_size: int | None = None) -> None:
         what = f"a tensor of {tokens.dtype}" if isinstance(tokens, Tensor) else type(tokens).__name__
         raise TypeError(f"{name} must be a tensor of tokens, which are whole numbers, got {what}")
     if vocab_size is not None and tokens.numel():
+        tokens = tokens if tokens.dtype == torch.uint8 else tokens.long()  # torch has no minimum of uint16
         least, most = tokens.min().item(), tokens.max().item()
         if least < 0 or most >= vocab_size:
             wrong = least if least < 0 else most
@@ -106,6 +112,8 @@ def check_targets(targets: Any, tokens: Tensor) -> None:
     check_tokens("targets", targets)
     if targets.shape != tokens.shape:
         raise ValueError(f"targets must have the shape of tokens, {tuple(tokens.shape)}, got {tuple(targets.shape)}")
+    if not targets.numel():
+        raise ValueError(f"there is no token in tokens of shape {tuple(tokens.shape)}: nothing has no mean loss")
 
 
 def with_checked_tokens(forward: Callable) -> Callable:
@@ -119,6 +127,8 @@ def with_checked_tokens(forward: Callable) -> Callable:
     @functools.wraps(forward)
     def call(self, tokens, targets=None):
         check_tokens("tokens", tokens)
+        if tokens.ndim != 2:  # a text alone would be read as many texts of one token
+            raise ValueError(f"tokens must have the shape (B, S), got {tuple(tokens.shape)}: one text is tokens[None]")
         if targets is not None:
             check_targets(targets, tokens)
         try:
@@ -130,36 +140,6 @@ def with_checked_tokens(forward: Callable) -> Callable:
             raise
 
     return call
-
-
-# --- layers ----------------------------------------------------------------------------------------------------------
-
-
-def layer_names(argument: str, value: Any) -> set[str]:
-    """A name, or several, as a set. Raises TypeError for anything else."""
-    names = {value} if isinstance(value, str) else set(value) if isinstance(value, Iterable) else {None}
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError(f"{argument} must be the name of a layer, or several names, got {value!r}")
-    return names
-
-
-def check_replaceable(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
-    """Raise ValueError for a layer that another one cannot take the place of, without a wrong number."""
-    paths: dict[nn.Module, list[str]] = {}
-    for path, module in model.named_modules(remove_duplicate=False):
-        paths.setdefault(module, []).append(path)
-    for path, layer in chosen.items():
-        if len(paths[layer]) > 1:
-            raise ValueError(
-                f"one layer stands at {' and '.join(paths[layer])}, and would be replaced at one place only: "
-                "give each place a layer of its own, or leave it out"
-            )
-        parent = model.get_submodule(path.rpartition(".")[0])
-        if isinstance(parent, nn.MultiheadAttention | nn.TransformerEncoderLayer):
-            raise ValueError(
-                f"{path} cannot be replaced: torch's {type(parent).__name__} reads its weight without calling it. "
-                "Leave it out, or use a model whose layers are called"
-            )
 
 
 # --- tensors of adapters ---------------------------------------------------------------------------------------------
@@ -178,6 +158,8 @@ def check_state(slots: dict[str, Tensor], state: Any) -> None:
                 f"the adapter was made for another model: {name} has shape {tuple(state[name].shape)}, "
                 f"this model needs {tuple(slot.shape)}"
             )
+        if not state[name].to(slot.dtype).isfinite().all():
+            raise ValueError(f"{name} has values that are too large for {slot.dtype}, the type of this model's adapter")
 
 
 def check_adapter(what: str, state: Any) -> None:
@@ -197,12 +179,18 @@ def check_adapter(what: str, state: Any) -> None:
 
 def check_combination(states: Any, weights: Any) -> None:
     """Raise ValueError unless the adapters sit on the same layers of equal models, and each has one weight."""
-    if isinstance(states, dict) or not len(states) or len(states) != len(weights):
+    for name, value in {"states": states, "weights": weights}.items():
+        if not isinstance(value, list | tuple):
+            raise ValueError(f"each adapter needs one weight: {name} must be a list, got {type(value).__name__}")
+    if not states or len(states) != len(weights):
         raise ValueError(f"each adapter needs one weight, got {len(states)} adapters and {len(weights)} weights")
-    if not all(_real(weight) or (isinstance(weight, Tensor) and weight.isfinite().all()) for weight in weights):
-        raise ValueError(f"weights must be finite numbers, got {list(weights)}")
+    if not all(_real(w.item() if isinstance(w, Tensor) and w.ndim == 0 else w) for w in weights):
+        raise ValueError(f"weights must be finite numbers, got {weights}")
     for number, state in enumerate(states, 1):
         check_adapter(f"adapter {number}", state)
+        if not state or (others := [name for name in state if not name.endswith(("lora_A", "lora_B"))]):
+            what = f"is a variant's, with {others[0]}" if state else "has no tensors"
+            raise ValueError(f"adapter {number} {what}: only LoRA's A and B can be put side by side")
         if different := sorted(state.keys() ^ states[0].keys()):
             raise ValueError(f"adapters 1 and {number} sit on different layers: only one of them has {different[0]}")
         for name, tensor in state.items():
@@ -215,3 +203,23 @@ def check_combination(states: Any, weights: Any) -> None:
             partner = name[:-1] + ("B" if side else "A")
             if partner not in state or tensor.shape[1 - side] != state[partner].shape[side]:
                 raise ValueError(f"adapter {number} is damaged: {name} and {partner} do not have one rank")
+
+
+# --- state dicts -----------------------------------------------------------------------------------------------------
+
+
+class SettingsInState(nn.Module):
+    """A module whose tensors mean something else under other `settings()`, which a state dict has no tensor for.
+
+    They go into the state dict's metadata, where torch keeps versions. Files of tensors alone have none.
+    """
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        getattr(destination, "_metadata", {}).get(prefix[:-1], {}).update(self.settings())
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others):
+        here = self.settings()
+        if (there := {name: local_metadata.get(name, here[name]) for name in here}) != here:
+            raise ValueError(f"{prefix[:-1] or 'this layer'} was saved with {there}, and has {here} here")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)

@@ -19,6 +19,8 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+from lora_edu.checks import BITS, check
+
 NF_NAMES = tuple(f"nf{bits}" for bits in range(2, 9))
 INT_NAMES = tuple(f"int{bits}" for bits in range(2, 9))
 
@@ -40,16 +42,13 @@ def nf_codebook(bits: int = 4, offset: float | None = None) -> Tensor:
 
     Returns a sorted float32 tensor (2**bits,). Half of the codes are positive, one fewer is negative, one is zero.
     offset: the outermost probability; None takes the one in bitsandbytes' `create_normal_map`, for 4 bits 0.9677083.
-    Raises ValueError unless bits is 2 to 8 and offset above 1/2 and below 1. Source: section 3 and appendix E of the
-    paper; for other widths than 4 bits the offset is this course's extrapolation.
+    Raises ValueError unless bits is 2 to 8 and offset between 1/2 and 1 (0.501 to 0.999999).
+    Source: section 3 and appendix E; for other widths than 4 bits the offset is this course's extrapolation.
     """
-    if bits not in range(2, 9):
-        raise ValueError(f"bits must be a whole number from 2 to 8, got {bits!r}")
+    check_normal(bits, offset)
     half = 2 ** (bits - 1)
     if offset is None:  # not 1, whose normal quantile is infinite, but halfway between 1 - 1/32 and 1 - 1/30
         offset = 0.9677083 if bits == 4 else 1 - (1 / (8 * half) + 1 / (8 * half - 4))
-    if not 0.5 < offset < 1:
-        raise ValueError(f"offset is a probability above 1/2 and below 1, got {offset}")
     positive = _normal_quantiles(offset, half)
     negative = [-value for value in _normal_quantiles(offset, half - 1)]
     values = torch.tensor(sorted([*negative, 0.0, *positive]), dtype=torch.float32)
@@ -64,8 +63,7 @@ def _normal_quantiles(offset: float, count: int) -> list[float]:
 
 def int_codebook(bits: int) -> Tensor:
     """The symmetric integers of `bits` bits over their largest: 2**bits - 1 values (the lowest integer is not used)."""
-    if bits not in range(2, 9):
-        raise ValueError(f"bits must be a whole number from 2 to 8, got {bits!r}")
+    check(BITS, bits=bits)
     largest = 2 ** (bits - 1) - 1
     return torch.arange(-largest, largest + 1, dtype=torch.float32) / largest
 
@@ -110,7 +108,7 @@ def get_codebook(codebook: str | Tensor) -> Tensor:
     """The codebook behind a name (see the table above); a tensor of sorted values passes through."""
     if isinstance(codebook, Tensor):
         _check_codebook(codebook)
-        return codebook.float()
+        return codebook.detach().float().clone()  # whoever changes theirs afterwards does not change ours
     if not isinstance(codebook, str):
         raise TypeError(f"codebook must be a name or a tensor, got {type(codebook).__name__}")
     with torch.device("cpu"):  # whatever the caller's default device: a codebook is the same to the bit everywhere
@@ -139,6 +137,13 @@ def shared_codebook(codebook: Tensor, device: torch.device) -> Tensor:
     codebook = codebook if device.type == "meta" else codebook.to(device)
     first = _shared.setdefault((codebook.device, tuple(codebook.tolist())), codebook)
     return first if torch.equal(first, codebook) else codebook  # somebody wrote into the first one
+
+
+def check_normal(bits: int, offset: float | None) -> None:
+    """Nearer to 1/2 than a thousandth, or to 1 than a millionth, float32 cannot tell the quantiles apart."""
+    check(BITS, bits=bits)
+    if offset is not None and not 0.501 <= offset <= 0.999999:
+        raise ValueError(f"offset is a probability above 1/2 and below 1 (0.501 to 0.999999), got {offset}")
 
 
 def _check_codebook(codebook: Tensor) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lora_edu.checks import GENERATOR, NOT_NEGATIVE, check, check_tokens, optional, whole, with_checked_tokens
+from lora_edu.layers import evaluating
 
 CHECKPOINTING = ("none", "non-reentrant", "reentrant")
 
@@ -135,8 +136,8 @@ class GPT(nn.Module):
 
         tokens: (B, S) of integers, S <= context; targets: (B, S) or None.
         Returns logits (B, S, vocab_size) and the mean cross-entropy in nats per token (None without targets).
-        Raises ValueError for a sequence longer than the context or a token outside the vocabulary (on a GPU torch stops
-        with "device-side assert triggered" instead), TypeError for tokens that are no whole numbers.
+        Raises ValueError for another shape, a sequence longer than the context or a token outside the vocabulary (on a
+        GPU torch stops with "device-side assert triggered" instead), TypeError for tokens that are no whole numbers.
         """
         seq = tokens.shape[-1]
         if seq > self.config.context:
@@ -181,15 +182,11 @@ class GPT(nn.Module):
         check(optional(whole(1)), top_k=top_k)
         check(optional(GENERATOR), generator=generator)
         tokens = self._prompt_tokens(prompt)  # (B, S)
-        was_training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             for _ in range(max_new_tokens):
                 logits, _ = self(tokens[:, -self.config.context :])
                 chosen = sample(logits[:, -1].float().cpu(), temperature, top_k, generator)  # (B, 1)
                 tokens = torch.cat([tokens, chosen.to(tokens.device)], dim=1)
-        finally:  # after an error or the stop button too
-            self.train(was_training)
         return decode(tokens[0]) if isinstance(prompt, str) else tokens
 
     def _prompt_tokens(self, prompt: str | Tensor) -> Tensor:
@@ -210,7 +207,7 @@ class GPT(nn.Module):
 
 def sample(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None = None) -> Tensor:
     """Draw one token per row from logits (B, vocab_size); returns (B, 1)."""
-    if temperature == 0:
+    if temperature < 1e-30:  # 0, or so small that only the likeliest token is left
         return logits.argmax(dim=-1, keepdim=True)
     if top_k is not None:
         smallest_kept = logits.topk(min(top_k, logits.shape[-1])).values[:, -1:]  # (B, 1)

@@ -9,44 +9,45 @@ Source: Hu et al. 2021, "LoRA", arXiv 2106.09685, section 4.1. The reference cod
 `tests/test_lora.py` holds this module against PEFT.
 """
 
+import copy
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_edu.checks import (
-    POSITIVE,
-    SHARE,
-    check,
-    check_combination,
-    check_model,
-    check_replaceable,
-    check_state,
-    layer_names,
-    whole,
+from lora_edu.checks import SettingsInState, check_combination, check_model, check_state
+from lora_edu.layers import (
+    check_not_training_merged,
+    check_plain_linear,
+    check_size,
+    check_writable,
+    is_conv1d,
+    is_linear,
+    replace_layers,
+    select_layers,
 )
 
-ALL_LINEAR = "all-linear"
 
-
-class LoRALinear(nn.Module):
+class LoRALinear(SettingsInState):
     """A linear layer with an adapter. At the start it computes exactly what its base computes, because B is zero."""
 
     saved: tuple[str, ...] = ("lora_A", "lora_B")  # the tensors that are its adapter
+    needs_plain = False  # whether it works with its base's weight, and not with what the base computes
 
     def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
         """Raises ValueError for a rank outside 1 .. min(in, out), an alpha that is not positive, or a bad dropout."""
         super().__init__()
-        in_features, out_features = checked_size(base, rank, alpha, dropout)
+        in_features, out_features = check_size(base, rank, alpha, dropout, self.needs_plain)
         device = next(iter(base.state_dict().values())).device
         self.base = base.requires_grad_(False)
         self.rank, self.alpha, self.scaling, self.merged = int(rank), alpha, alpha / rank, False
+        self.added: tuple[LoRALinear, ...] = ()  # once merged, itself as it was then, for the way back
         self.dropout = nn.Dropout(dropout)
-        self.lora_A = nn.Parameter(torch.empty(rank, in_features, device=device))
-        self.lora_B = nn.Parameter(torch.zeros(out_features, rank, device=device))
+        self.lora_A = nn.Parameter(torch.empty(rank, in_features, device=device, dtype=torch.float32))
+        self.lora_B = nn.Parameter(torch.zeros(out_features, rank, device=device, dtype=torch.float32))
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))  # uniform in +-1/sqrt(in_features), as PEFT does
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,33 +63,27 @@ class LoRALinear(nn.Module):
         """The update of the weight, s * B A: (out_features, in_features). Only merging needs it in full."""
         return self.scaling * (self.lora_B @ self.lora_A)
 
+    @property
+    def weight(self) -> Tensor:
+        """W + s B A, for models that read a layer's weight: made anew each time, so that writing into it is lost."""
+        W: Any = self.base.weight
+        packed = not W.is_floating_point()  # another library's
+        return W if self.merged or packed else W + _update(self)
+
+    @property
+    def bias(self) -> Tensor | None:
+        return self.base.bias
+
+    def settings(self) -> dict[str, Any]:
+        """What its tensors mean in a state dict depends on these."""
+        return {"scaling": self.scaling, "merged_into_base": self.merged}
+
+    def _load_from_state_dict(self, *args):
+        super()._load_from_state_dict(*args)
+        _remember(self)
+
     def extra_repr(self) -> str:
         return f"rank={self.rank}, alpha={self.alpha}, merged={self.merged}"
-
-
-def layer_size(layer: Any) -> tuple[int, int]:
-    """(in_features, out_features) of a linear layer; of a Hugging Face `Conv1D`, whose weight is (in, out), too."""
-    if hasattr(layer, "in_features"):
-        return layer.in_features, layer.out_features
-    if is_conv1d(layer):
-        in_features, out_features = layer.weight.shape
-        return in_features, out_features
-    raise TypeError(f"LoRALinear wraps linear layers, got {type(layer).__name__}")
-
-
-def is_conv1d(layer: Any) -> bool:
-    """Whether this is Hugging Face's `Conv1D`, recognized by its attribute `nf` and a two-dimensional weight."""
-    return hasattr(layer, "nf") and getattr(layer, "weight", None) is not None and layer.weight.ndim == 2
-
-
-def is_linear(layer: nn.Module) -> bool:
-    """Whether an adapter can be put on this layer."""
-    return isinstance(layer, nn.Linear) or is_conv1d(layer) or is_nf4(layer)
-
-
-def is_nf4(layer: nn.Module) -> bool:
-    """Whether this is an `NF4Linear`, known by its mark: its class, in `lora_edu.qlora`, stands above this file."""
-    return getattr(layer, "is_nf4", False)
 
 
 # --- adapters of a whole model -------------------------------------------------------------------------------------
@@ -108,15 +103,19 @@ def add_lora(
     Raises ValueError if the model has adapters already, if a target matches nothing, or for a bad rank or alpha;
     the model is unchanged then.
     """
+    chosen = layers_to_adapt(model, LoRALinear, rank, alpha, targets, dropout, skip)
+    model.requires_grad_(False)
+    return replace_layers(model, ((path, LoRALinear(layer, rank, alpha, dropout)) for path, layer in chosen.items()))
+
+
+def layers_to_adapt(model, kind, rank, alpha, targets, dropout=0.0, skip=("lm_head",)) -> dict[str, nn.Module]:
+    """The layers that are to get an adapter of this kind, by path. All is checked here, and nothing changed."""
     if lora_layers(model):
         raise ValueError("this model has adapters already: take them out with unload(model) before adding new ones")
     chosen = select_layers(model, targets, skip, is_linear)
-    for layer in chosen.values():
-        checked_size(layer, rank, alpha, dropout)
-    model.requires_grad_(False)
     for path, layer in chosen.items():
-        replace_layer(model, path, LoRALinear(layer, rank, alpha, dropout))
-    return model
+        check_size(layer, rank, alpha, dropout, kind.needs_plain, path)
+    return chosen
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
@@ -125,76 +124,49 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
     return {path: module for path, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
-def select_layers(
-    model: nn.Module,
-    targets: str | Iterable[str],
-    skip: str | Iterable[str],
-    is_candidate: Callable[[nn.Module], bool],
-) -> dict[str, nn.Module]:
-    """The candidates whose path ends in one of the target names, by path; "all-linear" takes all but `skip`."""
-    candidates = {path: module for path, module in model.named_modules() if path and is_candidate(module)}
-    names = {path.rpartition(".")[-1] for path in candidates}
-    skip = layer_names("skip", skip)
-    whole_model = isinstance(targets, str) and targets == ALL_LINEAR
-    wanted = names - skip if whole_model else layer_names("targets", targets)
-    if unknown := skip - names - {"lm_head"} if whole_model else wanted - names:  # no model needs to have a head
-        raise ValueError(
-            f"no linear layer is named {', '.join(sorted(unknown))}; there are: {', '.join(sorted(names))}"
-        )
-    if not wanted:
-        raise ValueError(f"no layer is left to choose; linear layers here: {', '.join(sorted(names)) or 'none'}")
-    chosen = {path: module for path, module in candidates.items() if path.rpartition(".")[-1] in wanted}
-    check_replaceable(model, chosen)
-    return chosen
-
-
-def replace_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
-    """Put a layer in the place of the one at this path."""
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, layer.train(model.training))
-
-
 def merge(model: nn.Module) -> nn.Module:
     """Add each update to its base weight, W <- W + s B A, so that the adapter costs no time. Returns the model.
 
-    A second call changes nothing. Raises ValueError for a 4-bit base, for a weight that another layer uses too, for an
-    update that is not finite, and if there are no adapters; the weights are unchanged then.
+    A second call changes nothing. Raises ValueError for a 4-bit base, for a layer that is more than its weight and
+    bias, for a weight that another layer uses too, for an update that makes weights that are not finite, and if there
+    are no adapters; the weights are unchanged then.
     """
-    layers = _layers_to_merge(model)
-    for path, layer in layers.items():
-        _check_mergeable(model, path, layer)
+    layers = {path: layer for path, layer in _layers_to_merge(model).items() if not layer.merged}
+    _check_mergeable(model, layers)
     for layer in layers.values():
         _shift_weight(layer, +1)
     return model
 
 
 def unmerge(model: nn.Module) -> nn.Module:
-    """Subtract the updates again: W is back up to rounding, not to the bit. A second call changes nothing."""
-    for layer in _layers_to_merge(model).values():
+    """Subtract the updates again: W is back up to rounding, not to the bit. A second call changes nothing.
+
+    What was added is subtracted, though the adapter may have been changed since.
+    """
+    layers = [layer for layer in _layers_to_merge(model).values() if layer.merged]
+    for layer in layers:
+        _update(layer)  # of DoRA there is none any more, which it says before another layer has changed
+    for layer in layers:
         _shift_weight(layer, -1)
     return model
 
 
 def unload(model: nn.Module) -> nn.Module:
-    """Take the adapters out and put the base layers back. What was merged stays in the weights. Returns the model.
+    """Take the adapters out and put the base layers back. What was merged stays in the weights. Returns the model, or
+    the base if the model is one `LoRALinear`.
 
     All parameters stay frozen: call `model.requires_grad_(True)` to train them.
     """
-    for path, layer in _layers_to_merge(model).items():
-        replace_layer(model, path, layer.base)
-    return model
+    layers = _layers_to_merge(model)
+    for path, layer in layers.items():
+        check_plain_linear(path, layer, "cannot be taken out")
+    return replace_layers(model, ((path, layer.base) for path, layer in layers.items()))
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
     """Copies of all adapter tensors, by path: `...q_proj.lora_A` (rank, in), `...q_proj.lora_B` (out, rank)."""
-    layers = _layers_to_merge(model)
-    if any(layer.merged for layer in layers.values()):
-        raise ValueError("the adapters are merged into the weights: call unmerge(model) before saving them")
-    return {
-        f"{path}.{name}": getattr(layer, name).detach().cpu().clone()
-        for path, layer in layers.items()
-        for name in layer.saved
-    }
+    contiguous = torch.contiguous_format  # a factor of an SVD is not, and safetensors wants it
+    return {name: slot.detach().cpu().clone(memory_format=contiguous) for name, slot in _slots(model).items()}
 
 
 @torch.no_grad()
@@ -204,48 +176,48 @@ def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     Raises ValueError, before anything is changed, for missing or unexpected names, other shapes or values that are
     not finite.
     """
-    layers = _layers_to_merge(model)
-    if any(layer.merged for layer in layers.values()):
-        raise ValueError("the adapters are merged into the weights: call unmerge(model) before loading others")
-    slots = {f"{path}.{name}": getattr(layer, name) for path, layer in layers.items() for name in layer.saved}
+    slots = _slots(model)
     check_state(slots, state)
     for name, slot in slots.items():
         slot.copy_(state[name])
     return model
 
 
-class TrainableSummary(NamedTuple):
-    """How much of a model is trained; prints as one line."""
-
-    trainable: int
-    total: int
-
-    def __str__(self) -> str:
-        share = self.trainable / self.total
-        return f"{self.trainable:,} of {self.total:,} parameters are trained ({share:.2%})"
-
-
-def trainable_summary(model: nn.Module) -> TrainableSummary:
-    """Count parameters; a 4-bit weight counts as the numbers it stands for, not as its bytes."""
-    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    packed = sum(math.prod(layer_size(module)) for module in model.modules() if is_nf4(module))
-    return TrainableSummary(trainable, packed + sum(p.numel() for p in model.parameters()))
+def _slots(model: nn.Module) -> dict[str, Tensor]:
+    """The adapters' own tensors, by path; torch.compile's wrapper, `_orig_mod`, is no part of a path."""
+    layers = _layers_to_merge(model)
+    if any(layer.merged for layer in layers.values()):
+        raise ValueError("the adapters are merged into the weights: call unmerge(model) before saving or loading them")
+    named = {f"{path}.{name}": getattr(layer, name) for path, layer in layers.items() for name in layer.saved}
+    return {name.replace("_orig_mod.", "").removeprefix("."): tensor for name, tensor in named.items()}
 
 
 @torch.no_grad()
 def _shift_weight(layer: LoRALinear, sign: int) -> None:
-    if layer.merged == (sign > 0):
-        return
-    delta = layer.delta_weight()
     weight: Any = layer.base.weight
-    weight.add_((delta.T if is_conv1d(layer.base) else delta).to(weight.dtype), alpha=sign)
+    weight.add_(_update(layer), alpha=sign)
     layer.merged = sign > 0
+    _remember(layer)
     if layer.merged:
         # An entry of no bytes in the state of a merged layer: a model whose adapters are not merged has no place for
         # it, so load_state_dict refuses, where it would otherwise add the update to weights that hold it already.
         layer.register_buffer("merged_into_base", torch.empty(0))
     else:
         del layer.merged_into_base
+
+
+def _update(layer: LoRALinear) -> Tensor:
+    """What merging adds, or has added, in the shape and type of the base's weight."""
+    delta = (layer.added or (layer,))[0].delta_weight()  # (out_features, in_features)
+    return (delta.T if is_conv1d(layer.base) else delta).to(layer.base.weight)
+
+
+def _remember(layer: LoRALinear) -> None:
+    """Keep a copy of a merged adapter, beside the same base: what was added can be taken off, whatever changes."""
+    layer.added = ()
+    if layer.merged:
+        shared = {id(part): part for part in (layer.base, *layer.buffers(recurse=False))}
+        layer.added = (copy.deepcopy(layer, shared),)
 
 
 def _layers_to_merge(model: nn.Module) -> dict[str, LoRALinear]:
@@ -255,43 +227,14 @@ def _layers_to_merge(model: nn.Module) -> dict[str, LoRALinear]:
     return layers
 
 
-# --- checks --------------------------------------------------------------------------------------------------------
-
-
-def checked_size(base: nn.Module, rank: int, alpha: float, dropout: float) -> tuple[int, int]:
-    in_features, out_features = layer_size(base)
-    smaller = min(in_features, out_features)
-    if not whole(1).holds(rank) or rank > smaller:
-        raise ValueError(
-            f"rank must be between 1 and {smaller} "
-            f"(the smaller side of a {out_features}x{in_features} layer), got {rank!r}"
-        )
-    check(POSITIVE, alpha=alpha)
-    check(SHARE, dropout=dropout)
-    return in_features, out_features
-
-
-def check_not_training_merged(layer: LoRALinear) -> None:
-    if layer.training and torch.is_grad_enabled():
-        raise RuntimeError("a merged adapter cannot be trained, its branch is switched off: call unmerge(model) first")
-
-
-def _check_mergeable(model: nn.Module, path: str, layer: LoRALinear) -> None:
-    weight = getattr(layer.base, "weight", None)
-    if weight is None:
-        raise ValueError(
-            f"{path} keeps its weight in 4 bits: adding the update and rounding again would lose most of it. "
-            "Call dequantize_linears(model) first, then merge(model)"
-        )
-    users = [name for name, other in model.named_parameters(remove_duplicate=False) if other is weight]
-    if len(users) > 1:
-        others = ", ".join(name for name in users if not name.startswith(f"{path}.")) or "another layer"
-        raise ValueError(
-            f"{path} shares its weight with {others} (tied weights): merging would change both. Leave this adapter "
-            f"unmerged, or give {path} a weight of its own before you add adapters"
-        )
-    if not (layer.merged or layer.delta_weight().isfinite().all()):
-        raise ValueError(f"the update of {path} has values that are not finite: merging it would destroy the weights")
+def _check_mergeable(model: nn.Module, layers: dict[str, LoRALinear]) -> None:
+    check_writable(model, {path: layer.base for path, layer in layers.items()}, "cannot be merged")
+    for path, layer in layers.items():
+        if not (layer.base.weight + _update(layer)).isfinite().all():
+            raise ValueError(
+                f"the update of {path} gives weights of {layer.base.weight.dtype} that are not finite: merging it "
+                "would destroy the weights"
+            )
 
 
 # --- combination -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ Source: Hu et al. 2021, "LoRA", arXiv 2106.09685, section 4.1.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,15 +79,25 @@ def gradient_check(loss: Callable[[], float], parameter: NDArray, gradient: NDAr
     """
     check_gradient(parameter, gradient)
     numeric = np.zeros_like(parameter)
-    for index, kept in np.ndenumerate(parameter.copy()):
-        parameter[index] = kept + step
-        above = loss()
-        parameter[index] = kept - step
-        below = loss()
-        parameter[index] = kept
+    for index in np.ndindex(parameter.shape):
+        with nudged(parameter, index, step):
+            above = loss()
+        with nudged(parameter, index, -step):
+            below = loss()
         numeric[index] = (above - below) / (2 * step)
     scale = max(np.linalg.norm(numeric), np.linalg.norm(gradient))
     return float(np.linalg.norm(numeric - gradient) / scale) if scale else 0.0
+
+
+@contextmanager
+def nudged(parameter: NDArray, index: tuple[int, ...], step: float) -> Iterator[None]:
+    """One entry of an array, a step away for a while; it is put back after an error too."""
+    kept = parameter[index]
+    parameter[index] = kept + step
+    try:
+        yield
+    finally:
+        parameter[index] = kept
 
 
 # --- checks --------------------------------------------------------------------------------------------------------
@@ -94,8 +105,9 @@ def gradient_check(loss: Callable[[], float], parameter: NDArray, gradient: NDAr
 
 def check_adapter(weight: NDArray, rank: int, alpha: float) -> None:
     """Raises ValueError, in words, for a weight, a rank or an alpha that cannot be."""
-    if np.ndim(weight) != 2:
-        raise ValueError(f"the weight must be a matrix (d_out, d_in), got an array of shape {np.shape(weight)}")
+    if not isinstance(weight, np.ndarray) or weight.ndim != 2:
+        what = f"an array of shape {weight.shape}" if isinstance(weight, np.ndarray) else f"a {type(weight).__name__}"
+        raise ValueError(f"the weight must be a matrix (d_out, d_in), got {what}")
     smaller = min(np.shape(weight))
     if not isinstance(rank, (int, np.integer)) or isinstance(rank, bool) or not 1 <= rank <= smaller:
         shape = "x".join(map(str, np.shape(weight)))
@@ -106,6 +118,8 @@ def check_adapter(weight: NDArray, rank: int, alpha: float) -> None:
 
 def check_gradient(parameter: NDArray, gradient: NDArray) -> None:
     """Raises ValueError, in words, where central differences would mislead."""
+    if not isinstance(parameter, np.ndarray) or not isinstance(gradient, np.ndarray):
+        raise TypeError("a gradient check needs arrays: np.array(...) makes one of a list")
     if parameter.dtype != np.float64:
         raise ValueError(f"a gradient check needs float64: in {parameter.dtype} the rounding is larger than the nudge")
     if parameter.shape != gradient.shape:

@@ -1,6 +1,7 @@
 """Measures that the notebooks use: how far apart two weights are, what layers are given, what style a text has."""
 
 import re
+from contextlib import ExitStack
 
 import numpy as np
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_edu.gpt import GPT, encode
+from lora_edu.layers import evaluating
 from lora_edu.quantization import block_absmax, nearest_code, normalize
 
 SPEAKER_LINE = re.compile(r"\*\*[A-Z][A-Z .,'-]*\*\*")
@@ -64,13 +66,12 @@ def block_linears(model: GPT) -> dict[str, nn.Linear]:
 
 def layer_inputs(model: GPT, tokens: Tensor, length: int = 256) -> dict[str, Tensor]:
     """What each linear layer of the blocks is given for the first `length` tokens: path -> (length, d_in)."""
-    seen, hooks = {}, []
-    for path, layer in block_linears(model).items():
-        hooks.append(layer.register_forward_hook(lambda _, x, y, path=path: seen.__setitem__(path, x[0][0])))
-    with torch.no_grad():
+    seen = {}
+    with torch.no_grad(), ExitStack() as hooks:  # they are taken off again, after an error too
+        for path, layer in block_linears(model).items():
+            hook = layer.register_forward_hook(lambda _, x, y, path=path: seen.__setitem__(path, x[0][0]))
+            hooks.callback(hook.remove)
         model(tokens[None, :length].long().to(next(model.parameters()).device))
-    for hook in hooks:
-        hook.remove()
     return seen
 
 
@@ -154,9 +155,7 @@ def surprise(model: nn.Module, text: str, before: str = "\n") -> np.ndarray:
     tokens, given = encode(before + text).long(), len(encode(before))
     if not given:
         raise ValueError("before must hold at least one byte: the model predicts nothing from nothing")
-    was_training = model.training
-    model.eval()
     device = next(model.parameters()).device
-    logits = model(tokens[None, :-1].to(device))[0][0].float().cpu()  # (n - 1, vocab_size)
-    model.train(was_training)
+    with evaluating(model):
+        logits = model(tokens[None, :-1].to(device))[0][0].float().cpu()  # (n - 1, vocab_size)
     return F.cross_entropy(logits, tokens[1:], reduction="none")[given - 1 :].numpy()

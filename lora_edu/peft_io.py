@@ -14,8 +14,10 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from lora_edu.checks import STRENGTH, check
 from lora_edu.files import read_tensors, seal, staging
-from lora_edu.lora import adapter_state, add_lora, is_conv1d, load_adapter_state, lora_layers, unload
+from lora_edu.layers import is_conv1d
+from lora_edu.lora import LoRALinear, adapter_state, add_lora, load_adapter_state, lora_layers, unload
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX, SUFFIX = "base_model.model.", ".weight"
@@ -30,8 +32,9 @@ CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 def save_adapter(model: nn.Module, folder: str | Path) -> Path:
     """Write the adapters of a model to a folder, in PEFT's format. Returns the folder.
 
-    Raises ValueError if there are no adapters, if they are merged or differ in rank, or for a variant that is no LoRA
-    beside unchanged weights; PermissionError if the folder cannot be written to.
+    The strength that is heard is saved: alpha is written so that it gives the layers' scaling.
+    Raises ValueError if there are no adapters, if they are merged or differ in rank, strength or kind, or for a variant
+    that is no LoRA beside unchanged weights; PermissionError if the folder cannot be written to.
     """
     folder = Path(folder)
     state = {_peft_name(name): tensor for name, tensor in adapter_state(model).items()}
@@ -39,25 +42,36 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
     first = next(iter(layers.values()))
     if (settings := getattr(first, "peft_settings", {})) is None:
         raise ValueError(f"{type(first).__name__} cannot be saved as it is: {first.why_not_saved}")
-    if len({(layer.rank, layer.alpha) for layer in layers.values()}) > 1:
+    if len({(layer.rank, layer.scaling, type(layer), layer.dropout.p) for layer in layers.values()}) > 1:
         raise ValueError(
-            "the adapters differ in rank or alpha from layer to layer: the file holds one rank and one alpha"
+            "the adapters differ in rank, alpha, dropout or kind from layer to layer: the file holds one of each"
         )
+    alpha = _heard_alpha(first, settings)
+    check(STRENGTH, **{"the alpha of an adapter's file, which is scaling times rank,": alpha})
     config = {
         "peft_type": "LORA",
         "r": first.rank,
-        "lora_alpha": first.alpha,
+        "lora_alpha": alpha,
         "lora_dropout": first.dropout.p,
         "target_modules": sorted({path.rpartition(".")[-1] for path in layers}),
         "fan_in_fan_out": is_conv1d(first.base),
         "bias": "none",
     } | settings
+    text = json.dumps(config, indent=2) + "\n"
     with staging(folder / WEIGHTS) as path:
-        save_file(state, path, metadata={"format": "pt", "sha256": seal(state, {})})
+        # The seal is over both files: after a stop between the two, new weights do not pass for the old config's.
+        save_file(state, path, metadata={"format": "pt", "sha256": seal(state, config)})
         _sort_metadata(path)
     with staging(folder / CONFIG) as path:
-        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     return folder
+
+
+def _heard_alpha(layer: LoRALinear, settings: dict) -> int | float:
+    """The alpha that gives a layer's scaling, which may have been set since the start (the dial of notebook 00)."""
+    root = math.sqrt(layer.rank) if settings.get("use_rslora") else layer.rank
+    alpha = layer.alpha if layer.alpha / root == layer.scaling else layer.scaling * root
+    return int(alpha) if alpha == int(alpha) else float(alpha)
 
 
 def _peft_name(name: str) -> str:
@@ -84,7 +98,8 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
     cannot represent; the model is unchanged then.
     """
     folder = Path(folder)
-    config, state = _read_config(folder), _read_state(folder)
+    config = _read_config(folder)
+    state = _read_state(folder, config)
     rank, alpha = config["r"], config["lora_alpha"]
     if config.get("use_rslora"):
         alpha = alpha * math.sqrt(rank)  # so that alpha / rank is their alpha / sqrt(rank)
@@ -121,7 +136,9 @@ def _read_config(folder: Path) -> dict:
     for name in ("r", "lora_alpha"):
         if not isinstance(config.get(name), (int, float)):
             raise ValueError(f"{path}: {name} must be a number, got {config.get(name)!r}: save the adapter again")
-    if str(config.get("init_lora_weights")).startswith(CHANGES_THE_BASE):
+    if config.get("use_rslora") not in (None, True, False):
+        raise ValueError(f"{path}: use_rslora must be true or false, got {config['use_rslora']!r}")
+    if str(config.get("init_lora_weights")).lower().startswith(CHANGES_THE_BASE):
         raise ValueError(
             f"{path}: this adapter was initialized with {config['init_lora_weights']}, which changes the base weights "
             "too, and the changed base is not in this folder. Save it with PEFT's option "
@@ -130,11 +147,14 @@ def _read_config(folder: Path) -> dict:
     return config
 
 
-def _read_state(folder: Path) -> dict[str, Tensor]:
+def _read_state(folder: Path, config: dict) -> dict[str, Tensor]:
     path = _existing(folder, WEIGHTS)
     tensors, metadata = read_tensors(path, "save the adapter again")
-    if metadata.get("sha256") not in (None, seal(tensors, {})):  # PEFT writes none
-        raise ValueError(f"{path} is damaged (its content is not what was written): save the adapter again")
+    if metadata.get("sha256") not in (None, seal(tensors, {}), seal(tensors, config)):  # PEFT's, older ones, ours
+        raise ValueError(
+            f"{path} is damaged, or does not belong to the {CONFIG} beside it (they are not what was written "
+            "together): save the adapter again"
+        )
     foreign = [name for name in tensors if not (name.startswith(PREFIX) and name.endswith(SUFFIX))]
     if foreign or not tensors:
         raise ValueError(f"{path} does not hold a LoRA adapter in PEFT's format: {(foreign or ['no tensors'])[0]}")

@@ -11,9 +11,11 @@ What it stands in for: `bitsandbytes.nn.Linear4bit`. Source: Dettmers et al. 202
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from lora_edu.engine import compiling  # the door to the compiled product
-from lora_edu.lora import is_conv1d, is_linear, is_nf4, layer_size, lora_layers, replace_layer, select_layers
+from lora_edu.layers import check_plain_linear, is_conv1d, is_linear, is_nf4, layer_size, replace_layers, select_layers
+from lora_edu.lora import lora_layers
 from lora_edu.quantization import DoubleQuant, QuantizedTensor, check_finite, check_settings, check_tensor, quantize
 
 
@@ -31,6 +33,9 @@ class DecodedLinear(torch.autograd.Function):
         with ctx.quantized.decoded(grad_y.dtype) as W:  # a second time
             grad_x = grad_y @ W  # dL/dx = dL/dy W
         return grad_x, None, bias_gradient(ctx, grad_y)  # the codes are frozen
+
+
+setattr(DecodedLinear, "backward", once_differentiable(DecodedLinear.backward))  # noqa: B010  W is lent, and gone then
 
 
 def decoded_linear(x: Tensor, quantized: QuantizedTensor, bias: Tensor | None) -> Tensor:
@@ -81,8 +86,14 @@ class NF4Linear(nn.Module):
         """
         if not isinstance(linear, nn.Module) or not is_linear(linear) or is_nf4(linear):
             raise TypeError(f"from_linear needs a linear layer with a full weight, got {type(linear).__name__}")
+        check_plain_linear("this layer", linear, "cannot be quantized")
         weight = linear.weight.T if is_conv1d(linear) else linear.weight
         return cls(quantize(weight, "nf4", block_size, double_quant), linear.bias, compute_dtype)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight in full, for models that read it: decoded anew each time, so that writing into it is lost."""
+        return self.dequantize()
 
     @property
     def codes(self) -> Tensor:
@@ -149,10 +160,10 @@ def quantize_linears(
     check_settings(block_size, double_quant)
     check_compute_dtype(compute_dtype)
     for path, layer in chosen.items():
+        check_plain_linear(path, layer, "cannot be quantized")
         _check_weight(path, layer.weight.detach())
-    for path in list(chosen):
-        layer = NF4Linear.from_linear(chosen.pop(path), block_size, double_quant, compute_dtype)
-        replace_layer(model, path, layer)
+    how = (block_size, double_quant, compute_dtype)
+    replace_layers(model, ((path, NF4Linear.from_linear(chosen.pop(path), *how)) for path in list(chosen)))
     return model.requires_grad_(False)
 
 
@@ -172,10 +183,16 @@ def _check_weight(path: str, weight: Tensor) -> None:
 
 
 def dequantize_linears(model: nn.Module) -> nn.Module:
-    """Turn every NF4Linear back into an `nn.Linear` (with the rounded weight), in place. Adapters stay in place."""
-    for path, layer in [(path, module) for path, module in model.named_modules() if is_nf4(module)]:
+    """Turn every NF4Linear back into an `nn.Linear` (with the rounded weight), in place. Adapters stay in place.
+
+    Returns the model, or the `nn.Linear` if the model is one `NF4Linear`.
+    """
+    found = [(path, module) for path, module in model.named_modules() if is_nf4(module)]
+    for path, layer in found:
+        check_plain_linear(path, layer, "cannot be turned back")
+    for path, layer in found:
         linear = nn.Linear(*layer_size(layer), bias=layer.bias is not None, device="meta")
         linear.weight = nn.Parameter(layer.dequantize(), requires_grad=False)
         linear.bias = layer.bias
-        replace_layer(model, path, linear)
+        model = replace_layers(model, [(path, linear)])
     return model

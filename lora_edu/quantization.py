@@ -29,14 +29,16 @@ Source: Dettmers et al. 2023, "QLoRA", arXiv 2305.14314, section 3.
 """
 
 import math
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lora_edu.checks import TRUTH, check, whole
+from lora_edu.checks import TRUTH, SettingsInState, check, whole
 from lora_edu.codebooks import get_codebook, shared_codebook
 from lora_edu.engine import kernels  # the door to the fast versions
 
@@ -181,7 +183,7 @@ def quantize_absmax(absmax: Tensor, how: DoubleQuant) -> "tuple[QuantizedTensor,
     return QuantizedTensor(codes, second, None, codebook, how.block_size, absmax.shape, absmax.dtype), offset
 
 
-class QuantizedTensor(nn.Module):
+class QuantizedTensor(SettingsInState):
     """A tensor as packed codes and one absmax per block. `absmax` is itself quantized after double quantization.
 
     It is a module, and its parts are buffers, so that they follow a model to another device and into its file.
@@ -204,6 +206,11 @@ class QuantizedTensor(nn.Module):
         register("absmax", absmax)
         self.register_buffer("offset", offset)
         self.register_buffer("codebook", shared_codebook(codebook, codes.device), persistent=False)
+
+    def settings(self) -> dict[str, Any]:
+        """What the codes in a state dict stand for depends on these."""
+        code = zlib.crc32(self.codebook.cpu().numpy().tobytes())
+        return {"shape": list(self.shape), "block_size": self.block_size, "codebook": code}
 
     @property
     def nbytes(self) -> int:

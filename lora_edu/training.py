@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 
 from lora_edu.checks import CALLABLE, TRAINING, TRUTH, check, check_model, check_tokens, one_loss, optional, whole
 from lora_edu.engine.run import UNSCALED, Run, mean, mixed_precision, own_rows, total  # the door: checkpoints, devices
+from lora_edu.layers import evaluating
 from lora_edu.texts import Text, batches, check_length
 
 # --- evaluation ------------------------------------------------------------------------------------------------------
@@ -61,22 +62,18 @@ def evaluate(
     check(CALLABLE, loss_fn=loss_fn)
     check_length(tokens, seq_len)
     check_tokens("tokens", tokens, vocabulary(model))
+    tokens = tokens if tokens.dtype == torch.uint8 else tokens.long()  # torch cannot look up in uint16
     device = next(model.parameters()).device
     last = len(tokens) - seq_len - 1
     count = min(max_windows, (len(tokens) - 1) // seq_len)
     # float32 cannot tell all numbers above 2^24 apart, so it may round beyond the end
     starts = torch.linspace(0, last, count, dtype=torch.float32, device=tokens.device).long().clamp(max=last)[:, None]
     windows = own_rows(tokens[starts + torch.arange(seq_len + 1, device=tokens.device)].long())  # (count, seq_len + 1)
-    was_training = model.training
-    model.eval()
     loss_sum = 0.0
-    try:
-        with mixed_precision(device, autocast):
-            for batch in windows.split(batch_size) if len(windows) else ():
-                batch = batch.to(device)
-                loss_sum += one_loss(loss_fn(model, batch[:, :-1], batch[:, 1:])).item() * len(batch)
-    finally:  # after an error or the stop button too
-        model.train(was_training)
+    with evaluating(model), mixed_precision(device, autocast):
+        for batch in windows.split(batch_size) if len(windows) else ():
+            batch = batch.to(device)
+            loss_sum += one_loss(loss_fn(model, batch[:, :-1], batch[:, 1:])).item() * len(batch)
     return total(loss_sum) / count
 
 

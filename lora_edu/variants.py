@@ -19,19 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_edu.lora import (
-    LoRALinear,
-    check_not_training_merged,
-    checked_size,
-    combine,
-    is_conv1d,
-    is_linear,
-    is_nf4,
-    layer_size,
-    lora_layers,
-    replace_layer,
-    select_layers,
-)
+from lora_edu.layers import check_not_training_merged, check_writable, is_conv1d, is_nf4, layer_size, replace_layers
+from lora_edu.lora import LoRALinear, combine, layers_to_adapt
 from lora_edu.quantization import quantize
 
 
@@ -53,6 +42,7 @@ class DoRALinear(LoRALinear):
     """
 
     saved = ("lora_A", "lora_B", "magnitude")
+    needs_plain = True
     peft_settings: ClassVar = {"use_dora": True}
 
     def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
@@ -88,6 +78,7 @@ class PiSSALinear(LoRALinear):
 
     peft_settings = None
     why_not_saved = "its base is changed, too. Save what `as_plain_lora` makes of it"
+    needs_plain = True
 
     def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
         check_changeable(base)
@@ -116,8 +107,8 @@ class VeRALinear(LoRALinear):
         del self.lora_A, self.lora_B  # no parameters here
         self.register_buffer("lora_A", A[:, :d_in].to(device), persistent=False)
         self.register_buffer("lora_B", B[:d_out].to(device), persistent=False)
-        self.vera_d = nn.Parameter(torch.full((rank,), 0.1, device=device))
-        self.vera_b = nn.Parameter(torch.zeros(d_out, device=device))  # zero: W' = W at the start
+        self.vera_d = nn.Parameter(torch.full((rank,), 0.1, device=device, dtype=torch.float32))
+        self.vera_b = nn.Parameter(torch.zeros(d_out, device=device, dtype=torch.float32))  # zero: W' = W at the start
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., in_features) -> (..., out_features)"""
@@ -136,7 +127,7 @@ class VeRALinear(LoRALinear):
 def random_pair(rank: int, widest: int, tallest: int, device="cpu", seed: int = 0) -> tuple[Tensor, Tensor]:
     """VeRA's frozen A (rank, widest) and B (tallest, rank), drawn as PEFT does: uniform in +-sqrt(6 / columns)."""
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same numbers for every device
-    A, B = (torch.empty(shape, device="cpu") for shape in ((rank, widest), (tallest, rank)))
+    A, B = (torch.empty(shape, device="cpu", dtype=torch.float32) for shape in ((rank, widest), (tallest, rank)))
     for frozen in (A, B):
         nn.init.kaiming_uniform_(frozen, generator=generator)
     return A.to(device), B.to(device)
@@ -149,6 +140,9 @@ def check_changeable(base: nn.Module) -> None:
             f"PiSSA changes the weight, and a {type(base).__name__} holds it in 4 bits or turned: start from an "
             "nn.Linear, and round what is left of it (`qpissa_start`)"
         )
+    check_writable(base, {"this layer": base}, "cannot give PiSSA its start")
+    if not base.weight.isfinite().all():
+        raise ValueError("a weight has values that are not finite: PiSSA finds no largest directions in it")
 
 
 VARIANTS = {
@@ -164,19 +158,18 @@ def add_variant(model: nn.Module, variant: str, rank: int, alpha: float, targets
     """As `add_lora`, with another kind of layer: one of VARIANTS. In place; returns the model."""
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}: choose one of {', '.join(VARIANTS)}")
-    if lora_layers(model):
-        raise ValueError("this model has adapters already: take them out with unload(model) before adding new ones")
-    chosen = select_layers(model, targets, ("lm_head",), is_linear)
-    for layer in chosen.values():
-        checked_size(layer, rank, alpha, 0.0)
-    model.requires_grad_(False)
-    kind = VARIANTS[variant]
+    make = kind = VARIANTS[variant]
+    chosen = layers_to_adapt(model, kind, rank, alpha, targets)
+    if kind is PiSSALinear:  # the one that changes weights
+        for layer in chosen.values():
+            check_changeable(layer)
+        check_writable(model, chosen, "cannot give PiSSA its start")
     if kind is VeRALinear:  # one pair, with room for the largest layer
         widest, tallest = map(max, zip(*map(layer_size, chosen.values()), strict=True))
-        kind = partial(kind, pair=random_pair(rank, widest, tallest, next(iter(layer.state_dict().values())).device))
-    for path, layer in chosen.items():
-        replace_layer(model, path, kind(layer, rank, alpha))
-    return model
+        device = next(iter(next(iter(chosen.values())).state_dict().values())).device
+        make = partial(kind, pair=random_pair(rank, widest, tallest, device))
+    model.requires_grad_(False)
+    return replace_layers(model, ((path, make(layer, rank, alpha)) for path, layer in chosen.items()))
 
 
 def lora_plus_groups(model: nn.Module, lr: float, ratio: float = 16) -> list[dict]:

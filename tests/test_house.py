@@ -19,7 +19,7 @@ CORE_LINES = 1650
 
 # From the ground up. A name stands for a file of the package's root or for a room.
 FLOORS = (
-    {"files", "records", "checks", "command"},
+    {"files", "records", "checks", "command", "layers"},
     {"engine"},
     {"texts"},
     set(CORE),

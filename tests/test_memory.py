@@ -98,5 +98,5 @@ def test_the_table_has_a_line_per_kind():
 def test_targets_as_one_name():
     expected = predicted_bytes(CONFIG, rank=4, targets=("q_proj",))
     assert predicted_bytes(CONFIG, rank=4, targets="q_proj") == expected
-    with pytest.raises(ValueError, match="no linear layer is named query; there are: q_proj, k_proj"):
+    with pytest.raises(ValueError, match="no linear layer of a block is named query; there are: q_proj, k_proj"):
         predicted_bytes(CONFIG, rank=4, targets="query")

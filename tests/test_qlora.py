@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lora_edu.lora import LoRALinear, add_lora, lora_layers, merge, trainable_summary, unmerge
+from lora_edu.layers import trainable_summary
+from lora_edu.lora import LoRALinear, add_lora, lora_layers, merge, unmerge
 from lora_edu.qlora import NF4Linear, dequantize_linears, quantize_linears
 from lora_edu.quantization import DoubleQuant, quantize
 

@@ -12,7 +12,7 @@ from test_distributed import torchrun
 from two_processes import METHODS, build, first_gradients
 
 from lora_edu.figures import scaling as pictures
-from lora_edu.lora import trainable_summary
+from lora_edu.layers import trainable_summary
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "notebooks" / "scaling.md").read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ from torch import nn
 
 from lora_edu import variants
 from lora_edu.experiments import nb11_peft
+from lora_edu.layers import trainable_summary
 from lora_edu.lora import (
     LoRALinear,
     adapter_state,
@@ -16,7 +17,6 @@ from lora_edu.lora import (
     load_adapter_state,
     lora_layers,
     merge,
-    trainable_summary,
     unmerge,
 )
 from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS, load_adapter, save_adapter

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
+from lora_edu.checks import check, optional, whole
 from lora_edu.gpt import GPTConfig
-from lora_edu.lora import ALL_LINEAR
-from lora_edu.memory.shapes import GRADIENTS, Architecture, predicted_bytes
+from lora_edu.layers import ALL_LINEAR
+from lora_edu.memory.shapes import GRADIENTS, Architecture, predicted_bytes, target_names
 
 
 @dataclass(frozen=True)
@@ -112,17 +113,7 @@ def block_activations(
     precision: str = "float32",
 ) -> dict[str, int]:  # fmt: skip
     """What one block keeps: name -> numbers for each token. rank None trains everything; else LoRA on `targets`."""
-    return block(shape, rank, target_names(shape, targets), first, precision).numbers
-
-
-def target_names(shape: Architecture, targets: str | tuple[str, ...]) -> tuple[str, ...]:
-    """The names of the block linears that have an adapter. Raises ValueError for a name that there is not."""
-    names = tuple(shape.linears) if targets == ALL_LINEAR else (targets,) if isinstance(targets, str) else targets
-    if unknown := set(names) - set(shape.linears):
-        raise ValueError(
-            f"no linear layer of a block is named {', '.join(sorted(unknown))}; there are: {', '.join(shape.linears)}"
-        )
-    return tuple(names)
+    return block(shape, rank, target_names(shape.linears, targets), first, precision).numbers
 
 
 def precision_of(name: str) -> Precision:
@@ -188,7 +179,8 @@ def predicted_activation_bytes(
     `lora_edu.memory.activations.PRECISIONS`; the loss is in float32 always. nf4: matters under autocast only, which
     keeps a 16-bit copy of each weight that is not in NF4; `NF4Linear` keeps no dequantized weight.
     """
-    shape, names = _as_architecture(shape), target_names(_as_architecture(shape), targets)
+    shape = as_architecture(shape, rank, batch_size, seq_len)
+    names = target_names(shape.linears, targets)
     n_tokens, size = batch_size * seq_len, precision_of(precision)
     blocks = [block(shape, rank, names, i == 0, precision) for i in range(shape.n_layers)]
     per_token = sum(size.stream * shape.d_model if checkpointing else kept.bytes_per_token for kept in blocks)
@@ -216,8 +208,8 @@ def recomputed_bytes(
     nf4: bool = False,
 ) -> int:
     """With checkpointing: what one block adds while the backward pass is in it. Its input is there already."""
-    shape = _as_architecture(shape)
-    kept = block(shape, rank, target_names(shape, targets), False, precision)
+    shape = as_architecture(shape, rank, batch_size, seq_len)
+    kept = block(shape, rank, target_names(shape.linears, targets), False, precision)
     inner = kept.bytes_per_token - kept.precision.stream * shape.d_model
     copies = kept.passed["adapters"] + kept.passed["base"] * (not nf4) if precision == "autocast" else 0
     return batch_size * seq_len * inner + 2 * copies
@@ -241,7 +233,7 @@ def predicted_peak_bytes(
     Gradients of trained parameters, which stay, are not counted here. Within 1% for LoRA on the CPU; under autocast,
     where gradients are there in two types for a moment, the true peak is up to a fifth more.
     """
-    shape, n_tokens = _as_architecture(shape), batch_size * seq_len
+    shape, n_tokens = as_architecture(shape, rank, batch_size, seq_len), batch_size * seq_len
     how = dict(rank=rank, targets=targets, precision=precision, nf4=nf4)
     kept = predicted_activation_bytes(shape, batch_size, seq_len, checkpointing=checkpointing, **how)
     at_loss = kept + 2 * 4 * n_tokens * shape.vocab_size  # float32 gradients, before and after the softmax
@@ -254,7 +246,7 @@ def predicted_peak_bytes(
 def flowing_bytes(shape: GPTConfig | Architecture, batch_size: int, seq_len: int, *, precision: str = "float32") -> int:
     """The gradients on their way through one MLP at its widest: the one past the block; and at `down_proj`'s input the
     one through W, the one through A and their sum, less the input, which is let go by then."""
-    shape, size = _as_architecture(shape), precision_of(precision)
+    shape, size = as_architecture(shape, None, batch_size, seq_len), precision_of(precision)
     wide = 3 if shape.gated else 2
     return batch_size * seq_len * (size.stream * shape.d_model + wide * size.products * shape.d_ff)
 
@@ -266,7 +258,12 @@ def _after_the_blocks(shape: Architecture, rank: int | None, precision: str) -> 
     return norm + (size.products * shape.d_model if rank is None else 0) + 4 * shape.vocab_size
 
 
-def _as_architecture(shape: GPTConfig | Architecture) -> Architecture:
+def as_architecture(shape: GPTConfig | Architecture, rank: int | None, batch_size: int, seq_len: int) -> Architecture:
+    """The shape as an Architecture. Raises TypeError or ValueError for what is none, and for numbers below 1."""
+    check(whole(1), batch_size=batch_size, seq_len=seq_len)
+    check(optional(whole(1)), rank=rank)
+    if not isinstance(shape, GPTConfig | Architecture):
+        raise TypeError(f'shape must be an Architecture, such as ARCHITECTURES["LLaMA 7B"], got {shape!r}')
     return Architecture.of_gpt(shape) if isinstance(shape, GPTConfig) else shape
 
 

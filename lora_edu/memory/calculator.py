@@ -13,9 +13,9 @@ Not counted: the full copy of one weight that each product makes for a moment, a
 take for themselves. Leave 10% of a card for these, or more.
 """
 
-from lora_edu.lora import ALL_LINEAR
-from lora_edu.memory.activations import predicted_peak_bytes, target_names
-from lora_edu.memory.shapes import ADAPTERS, BASE, CONSTANTS, GRADIENTS, KINDS, OPTIMIZER, Architecture
+from lora_edu.layers import ALL_LINEAR
+from lora_edu.memory.activations import as_architecture, predicted_peak_bytes
+from lora_edu.memory.shapes import ADAPTERS, BASE, CONSTANTS, GRADIENTS, KINDS, OPTIMIZER, Architecture, target_names
 
 ACTIVATIONS = "activations"
 ALL_KINDS = (*KINDS, ACTIVATIONS)
@@ -45,7 +45,8 @@ def training_bytes(
     Raises ValueError for bits that are not 4, 8, 16 or 32, adapter_bits that are not 16 or 32, for training weights of
     fewer than 16 bits, and for a rank, a batch or a length below 1.
     """
-    _check_run(bits, adapter_bits, rank, batch_size, seq_len)
+    _check_bits(bits, adapter_bits, rank)
+    shape = as_architecture(shape, rank, batch_size, seq_len)
     numbers = shape.parameters()
     linear, kept = numbers["block linears"], shape.n_parameters - numbers["block linears"]
     total = dict.fromkeys(ALL_KINDS, 0.0)
@@ -54,7 +55,7 @@ def training_bytes(
     if rank is None:
         trained, trained_bits = shape.n_parameters, bits
     else:
-        trained, trained_bits = shape.adapter_numbers(rank, target_names(shape, targets)), adapter_bits
+        trained, trained_bits = shape.adapter_numbers(rank, target_names(shape.linears, targets)), adapter_bits
         total[ADAPTERS] = trained * adapter_bits / 8
     total[GRADIENTS] = trained * trained_bits / 8
     total[OPTIMIZER] = 0.0 if paged else 8.0 * trained  # two float32 numbers, whatever the type of the weight
@@ -73,7 +74,7 @@ def smallest_card(n_bytes: float) -> int | None:
     return next((card for card in CARDS_GB if n_bytes <= USABLE * card * GIB), None)
 
 
-def _check_run(bits: int, adapter_bits: int, rank: int | None, batch_size: int, seq_len: int) -> None:
+def _check_bits(bits: int, adapter_bits: int, rank: int | None) -> None:
     if bits not in BITS:
         raise ValueError(f"bits must be one of {', '.join(map(str, BITS))}, got {bits!r}")
     if adapter_bits not in (16, 32):
@@ -83,6 +84,3 @@ def _check_run(bits: int, adapter_bits: int, rank: int | None, batch_size: int, 
             f"weights of {bits} bits cannot be trained themselves: their steps are larger than any update. "
             "Give a rank, so that adapters are trained, or 16 bits"
         )
-    for name, value in {"rank": 1 if rank is None else rank, "batch_size": batch_size, "seq_len": seq_len}.items():
-        if value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")

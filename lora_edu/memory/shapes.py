@@ -4,14 +4,18 @@ The kinds are those that fine-tuning methods differ in. Activations, which depen
 `lora_edu.memory.activations`; `lora_edu.memory.calculator` has all kinds for models that nobody has loaded.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from lora_edu.checks import check, optional, whole
+from lora_edu.codebooks import get_codebook
 from lora_edu.gpt import GPTConfig
-from lora_edu.lora import ALL_LINEAR, LoRALinear
-from lora_edu.quantization import DoubleQuant
+from lora_edu.layers import ALL_LINEAR, layer_names
+from lora_edu.lora import LoRALinear
+from lora_edu.quantization import DoubleQuant, check_settings, codes_per_byte
 
 BASE, CONSTANTS, ADAPTERS = "base weights", "quantization constants", "adapters"
 GRADIENTS, OPTIMIZER = "gradients", "optimizer state"
@@ -30,11 +34,11 @@ def measured_bytes(model: nn.Module, optimizer: torch.optim.Optimizer | None = N
 
     The codebooks, which all quantized layers share, belong to no kind: `CODEBOOK_BYTES`, once.
     """
-    found: dict[str, dict[int, int]] = {kind: {} for kind in KINDS}  # kind -> storage address -> bytes
+    found: dict[str, dict[int, int]] = {kind: {} for kind in KINDS}  # kind -> identity of a storage -> bytes
 
     def count(kind: str, tensor: Tensor | None) -> None:
         if tensor is not None:
-            found[kind][tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            found[kind][tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()
 
     for path, module in model.named_modules():
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
@@ -55,7 +59,7 @@ def predicted_bytes(
     *,
     nf4: bool = False,
     block_size: int = 64,
-    double_quant: bool = True,
+    double_quant: bool | DoubleQuant = True,
     rank: int | None = None,
     targets: str | tuple[str, ...] = ALL_LINEAR,
     trained: bool = True,
@@ -66,6 +70,10 @@ def predicted_bytes(
     torch's AdamW's state, as they are after one step: two numbers per trained one, in its type (here float32), and
     a step count of four bytes per tensor.
     """
+    if not isinstance(config, GPTConfig):
+        raise TypeError(f"config must be a GPTConfig, got {type(config).__name__}: training_bytes knows other models")
+    check(optional(whole(1)), rank=rank)
+    check_settings(block_size, double_quant)
     d, layers = config.d_model, config.n_layers
     sizes = {name: (d * inner, d * outer) for name, (inner, outer) in BLOCK_LINEARS.items()}
     linear = layers * sum(inner * outer for inner, outer in sizes.values())
@@ -83,9 +91,7 @@ def predicted_bytes(
     if rank is None:
         trained_numbers, trained_tensors = linear + kept, 3 + 2 * (2 * layers + 1) + 2 * 6 * layers
     else:
-        chosen = sizes if targets == ALL_LINEAR else (targets,) if isinstance(targets, str) else targets
-        if unknown := [name for name in chosen if name not in sizes]:
-            raise ValueError(f"targets: no linear layer is named {', '.join(unknown)}; there are: {', '.join(sizes)}")
+        chosen = target_names(sizes, targets)
         trained_numbers = layers * sum(rank * sum(sizes[name]) for name in chosen)
         trained_tensors = 2 * layers * len(chosen)
         total[ADAPTERS] = 4 * trained_numbers
@@ -95,11 +101,23 @@ def predicted_bytes(
     return total
 
 
-def _constant_bytes(n_weights: int, block_size: int, double_quant: bool) -> int:
+def target_names(sizes: Iterable[str], targets: str | Iterable[str]) -> tuple[str, ...]:
+    """The names of the block linears that have an adapter, each once. Raises ValueError for one that there is not."""
+    chosen = set(sizes) if targets == ALL_LINEAR else layer_names("targets", targets)
+    if unknown := chosen - set(sizes):
+        raise ValueError(
+            f"no linear layer of a block is named {', '.join(sorted(unknown))}; there are: {', '.join(sizes)}"
+        )
+    return tuple(name for name in sizes if name in chosen)
+
+
+def _constant_bytes(n_weights: int, block_size: int, double_quant: bool | DoubleQuant) -> int:
     n_blocks = -(-n_weights // block_size)
     if not double_quant:
         return 4 * n_blocks  # one float32 absmax per block
-    return n_blocks + 4 * -(-n_blocks // DoubleQuant.block_size) + 4  # one byte each, one float32 per 256, the mean
+    how = DoubleQuant() if double_quant is True else double_quant
+    codes = -(-n_blocks // codes_per_byte(len(get_codebook(how.code.removesuffix("-cpu")))))  # as a rule, a byte each
+    return codes + 4 * -(-n_blocks // how.block_size) + 4 * how.subtract_mean  # one float32 per 256, and the mean
 
 
 def table(predicted: dict[str, int], measured: dict[str, int]) -> str:

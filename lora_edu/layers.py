@@ -1,0 +1,239 @@
+"""The linear layers of a model: what kind they are, which are chosen, how they are replaced, what may be done to them.
+
+Merging, 4 bits, DoRA and PiSSA work with a layer's weight, and take its output for x W^T + bias. `check_plain_linear`
+asks whether that is so, here and nowhere else, and names what is in the way.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from lora_edu.checks import SHARE, STRENGTH, check, check_model, whole
+
+ALL_LINEAR = "all-linear"
+
+
+def layer_size(layer: Any) -> tuple[int, int]:
+    """(in_features, out_features) of a linear layer; of a Hugging Face `Conv1D`, whose weight is (in, out), too.
+
+    Raises TypeError for a layer that is not linear.
+    """
+    if hasattr(layer, "in_features"):
+        return layer.in_features, layer.out_features
+    if is_conv1d(layer):
+        in_features, out_features = layer.weight.shape
+        return in_features, out_features
+    raise TypeError(f"LoRALinear wraps linear layers, got {type(layer).__name__}")
+
+
+def is_conv1d(layer: Any) -> bool:
+    """Whether this is Hugging Face's `Conv1D`, recognized by its attribute `nf` and a two-dimensional weight."""
+    return hasattr(layer, "nf") and getattr(layer, "weight", None) is not None and layer.weight.ndim == 2
+
+
+def is_nf4(layer: Any) -> bool:
+    """Whether this is an `NF4Linear`, known by its mark: its class, in `lora_edu.qlora`, stands above this file."""
+    return getattr(layer, "is_nf4", False)
+
+
+def is_linear(layer: nn.Module) -> bool:
+    """Whether an adapter can be put on this layer."""
+    return isinstance(layer, nn.Linear) or is_conv1d(layer) or is_nf4(layer)
+
+
+class TrainableSummary(NamedTuple):
+    """How much of a model is trained; prints as one line."""
+
+    trainable: int
+    total: int
+
+    def __str__(self) -> str:
+        share = self.trainable / self.total if self.total else 0.0
+        return f"{self.trainable:,} of {self.total:,} parameters are trained ({share:.2%})"
+
+
+def trainable_summary(model: nn.Module) -> TrainableSummary:
+    """Count parameters; a 4-bit weight, bitsandbytes' too, counts as the numbers it stands for, not as its bytes."""
+    check_model(model)
+    trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in model.parameters() if p.is_floating_point())
+    for layer in filter(is_linear, model.modules()):
+        weight = layer._parameters.get("weight")
+        if is_nf4(layer) or (weight is not None and not weight.is_floating_point()):
+            total += math.prod(layer_size(layer))
+    return TrainableSummary(trainable, total)
+
+
+# --- choosing and replacing ------------------------------------------------------------------------------------------
+
+
+def select_layers(
+    model: nn.Module,
+    targets: str | Iterable[str],
+    skip: str | Iterable[str],
+    is_candidate: Callable[[nn.Module], bool],
+) -> dict[str, nn.Module]:
+    """The candidates whose path ends in one of the target names, by path; "all-linear" takes all but `skip`."""
+    candidates = {path: module for path, module in model.named_modules() if path and is_candidate(module)}
+    names = {path.rpartition(".")[-1] for path in candidates}
+    skip = layer_names("skip", skip)
+    whole_model = isinstance(targets, str) and targets == ALL_LINEAR
+    wanted = names - skip if whole_model else layer_names("targets", targets)
+    if unknown := skip - names - {"lm_head"} if whole_model else wanted - names:  # no model needs to have a head
+        raise ValueError(
+            f"no linear layer is named {', '.join(sorted(unknown))}; there are: {', '.join(sorted(names))}"
+        )
+    if not wanted:
+        raise ValueError(f"no layer is left to choose; linear layers here: {', '.join(sorted(names)) or 'none'}")
+    if not whole_model and skip - {"lm_head"}:
+        raise ValueError(f"skip says what {ALL_LINEAR!r} leaves out: with targets by name, name fewer of them")
+    chosen = {path: module for path, module in candidates.items() if path.rpartition(".")[-1] in wanted}
+    check_replaceable(model, chosen)
+    return chosen
+
+
+def replace_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
+    """Put a layer in the place of the one at this path."""
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, layer.train(model.training))
+
+
+def replace_layers(model: nn.Module, layers: Iterable[tuple[str, nn.Module]]) -> nn.Module:
+    """Put each layer in its place. Returns the model; if that is the one layer itself, what takes its place."""
+    for path, layer in layers:
+        if not path:
+            return layer.train(model.training)
+        replace_layer(model, path, layer)
+    return model
+
+
+def layer_names(argument: str, value: Any) -> set[str]:
+    """A name, or several, as a set. Raises TypeError for anything else."""
+    names = {value} if isinstance(value, str) else set(value) if isinstance(value, Iterable) else {None}
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError(f"{argument} must be the name of a layer, or several names, got {value!r}")
+    return names
+
+
+def check_replaceable(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
+    """Raise ValueError for a layer that another one cannot take the place of, without a wrong number."""
+    config = getattr(model, "config", None)
+    if 0 < getattr(config, "rescale_every", 0) < getattr(config, "num_hidden_layers", 0):  # RWKV of transformers
+        raise ValueError(
+            "this model halves some weights in place when it leaves training mode, and would not reach those behind "
+            "another layer: set config.rescale_every = 0 when you load it"
+        )
+    paths: dict[nn.Module, list[str]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        paths.setdefault(module, []).append(path)
+    for path, layer in chosen.items():
+        if len(paths[layer]) > 1:
+            raise ValueError(
+                f"one layer stands at {' and '.join(paths[layer])}, and would be replaced at one place only: "
+                "give each place a layer of its own, or leave it out"
+            )
+        parent = model.get_submodule(path.rpartition(".")[0])
+        if isinstance(parent, nn.MultiheadAttention | nn.TransformerEncoderLayer):
+            raise ValueError(
+                f"{path} cannot be replaced: torch's {type(parent).__name__} reads its weight without calling it. "
+                "Leave it out, or use a model whose layers are called"
+            )
+
+
+# --- what may be done to a layer -------------------------------------------------------------------------------------
+
+
+def check_plain_linear(path: str, layer: Any, what: str) -> None:
+    """THE ONE QUESTION: is this layer x W^T + bias (and s B A x, for ours), and nothing more? ValueError says why not.
+
+    what: what cannot be done then, the first half of the sentence.
+    """
+    forward = next(kind for kind in type(layer).__mro__ if "forward" in vars(kind))
+    ours = is_nf4(layer) or hasattr(layer, "lora_A")
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    if not (ours or forward is nn.Linear or forward.__name__ == "Conv1D") or "forward" in vars(layer):
+        reason = f"has a forward of its own (it is a {type(layer).__name__})"
+    elif parametrize.is_parametrized(layer):  # asked before its weight is: that would compute it
+        reason = "computes its weight from others (torch's parametrize: weight_norm, spectral_norm, orthogonal)"
+    elif any(getattr(layer, kind) for kind in hooks):
+        reason = "has hooks (of pruning, of an old weight_norm, or your own)"
+    elif not ours and (type(layer.weight) not in (Tensor, nn.Parameter) or not _is_common(layer.weight)):
+        reason = f"keeps its weight as {layer.weight.dtype} in a {type(layer.weight).__name__}"
+    else:
+        return
+    raise ValueError(
+        f"{path or 'this layer'} {what}: it {reason}, so its output is more than x W^T + bias. "
+        "Take that off first (remove(), remove_parametrizations), or leave this layer out"
+    )
+
+
+def _is_common(weight: Tensor) -> bool:
+    return weight.is_floating_point() and weight.itemsize > 1 and weight.layout == torch.strided
+
+
+def check_writable(model: nn.Module, layers: dict[str, Any], what: str) -> None:
+    """Raise ValueError unless all weights can be written into: of plain layers, in memory that no other tensor uses."""
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    places = {name: _memory(tensor) for name, tensor in named if type(tensor) in (Tensor, nn.Parameter)}
+    for path, layer in layers.items():
+        if is_nf4(layer):
+            raise ValueError(
+                f"{path} keeps its weight in 4 bits: adding the update and rounding again would lose most of it. "
+                "Call dequantize_linears(model) first, then merge(model)"
+            )
+        check_plain_linear(path, layer, what)
+        users = [name for name, place in places.items() if place == _memory(layer.weight)]
+        if len(users) > 1 or layer.weight.untyped_storage().nbytes() < layer.weight.nbytes:  # the latter: expanded
+            others = ", ".join(name for name in users if not name.startswith(f"{path}.")) or "another layer"
+            raise ValueError(
+                f"{path} shares its weight with {others} (tied weights): what is done to one changes the other. Leave "
+                f"it as it is, or give {path} a weight of its own, a copy, before you add adapters"
+            )
+
+
+def _memory(tensor: Tensor) -> int:
+    """The address of a tensor's memory; on the meta device, which has none, the identity of its storage."""
+    storage = tensor.untyped_storage()
+    return storage.data_ptr() or storage._cdata
+
+
+def check_size(base: Any, rank: int, alpha: float, dropout: float, plain: bool, path: str = "") -> tuple[int, int]:
+    """(in_features, out_features) of a layer that an adapter fits. plain: the adapter works with the base's weight."""
+    in_features, out_features = layer_size(base)
+    smaller = min(in_features, out_features)
+    if not whole(1).holds(rank) or rank > smaller:
+        raise ValueError(
+            f"rank must be between 1 and {smaller} "
+            f"(the smaller side of a {out_features}x{in_features} layer), got {rank!r}"
+        )
+    check(STRENGTH, alpha=alpha)
+    check(SHARE, dropout=dropout)
+    # A layer with a forward of its own may know what to do with whole numbers (bitsandbytes' does), nn.Linear does not.
+    weight = base._parameters.get("weight") if type(base) is nn.Linear else None
+    if plain or (weight is not None and not weight.is_floating_point()):
+        check_plain_linear(path, base, "cannot take this adapter")
+    return in_features, out_features
+
+
+def check_not_training_merged(layer: Any) -> None:
+    if layer.training and torch.is_grad_enabled():
+        raise RuntimeError("a merged adapter cannot be trained, its branch is switched off: call unmerge(model) first")
+    if layer.added and layer.scaling != layer.added[0].scaling:
+        raise RuntimeError("the scaling of a merged adapter was changed, and is not heard: call unmerge(model) first")
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """A model in evaluation mode; afterwards, an error and the stop button included, each part is in its own again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,271 @@
+"""What works with a layer's weight refuses, by name, a layer that is more than x W^T + bias, and changes nothing."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+
+from lora_edu.layers import evaluating, trainable_summary
+from lora_edu.lora import LoRALinear, add_lora, lora_layers, merge, unload, unmerge
+from lora_edu.qlora import NF4Linear, dequantize_linears, quantize_linears
+from lora_edu.variants import DoRALinear, PiSSALinear, add_variant
+
+X = torch.randn(5, 12, generator=torch.Generator().manual_seed(1))
+
+
+class Doubled(nn.Linear):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def own_forward(layer):
+    layer.forward = lambda x: 2 * nn.Linear.forward(layer, x)
+    return layer
+
+
+def with_hook(layer):
+    layer.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return layer
+
+
+def with_pre_hook(layer):
+    layer.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],))
+    return layer
+
+
+def bitsandbytes_layer(kind):
+    def made(layer):
+        bitsandbytes = pytest.importorskip("bitsandbytes")
+        other = getattr(bitsandbytes.nn, kind)(12, 20)
+        other.load_state_dict(layer.state_dict())
+        return other.to("cpu")
+
+    return made
+
+
+MORE_THAN_LINEAR = {
+    "pruned": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+    "weight_norm, old": weight_norm,
+    "weight_norm": parametrizations.weight_norm,
+    "spectral_norm, old": spectral_norm,
+    "spectral_norm": parametrizations.spectral_norm,
+    "orthogonal": parametrizations.orthogonal,
+    "a subclass": lambda layer: Doubled(12, 20),
+    "a forward of its own": own_forward,
+    "a hook": with_hook,
+    "a hook before": with_pre_hook,
+    "Linear8bitLt": bitsandbytes_layer("Linear8bitLt"),
+    "Linear4bit": bitsandbytes_layer("Linear4bit"),
+}
+WITH_THE_WEIGHT = {
+    "merge": lambda model: merge(moved(add_lora(model, 3, 6, "odd"))),
+    "quantize_linears": quantize_linears,
+    "PiSSA": lambda model: add_variant(model, "PiSSA", 3, 6, "all-linear"),
+    "DoRA": lambda model: add_variant(model, "DoRA", 3, 6, "all-linear"),
+    "from_linear": lambda model: NF4Linear.from_linear(model.odd),
+    "DoRALinear": lambda model: DoRALinear(model.odd, 3, 6),
+    "PiSSALinear": lambda model: PiSSALinear(model.odd, 3, 6),
+}
+
+
+def moved(model):
+    for layer in lora_layers(model).values():
+        nn.init.normal_(layer.lora_B)
+    return model
+
+
+def two_layers(change):
+    """A plain layer first: it must not change before the other one is refused."""
+    model = nn.Module()
+    model.plain, model.odd = nn.Linear(12, 20), change(nn.Linear(12, 20))
+    return model.eval()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("work", WITH_THE_WEIGHT)
+@pytest.mark.parametrize("kind", MORE_THAN_LINEAR)
+def test_what_is_more_than_a_linear_layer_is_refused_by_name(kind, work):
+    model = two_layers(MORE_THAN_LINEAR[kind])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trained = [parameter.requires_grad for parameter in model.parameters()]
+    path = "odd" if work in ("merge", "quantize_linears", "DoRA") else "this layer|odd"
+    with pytest.raises(ValueError, match=rf"({path}) cannot .* more than x W\^T \+ bias"):
+        WITH_THE_WEIGHT[work](model)
+    if work != "merge":  # there adapters were added before
+        assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+        assert [parameter.requires_grad for parameter in model.parameters()] == trained
+        assert type(model.plain) is nn.Linear
+    else:
+        assert not lora_layers(model)["odd"].merged
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", [kind for kind in MORE_THAN_LINEAR if "bit" not in kind])
+def test_an_adapter_beside_it_is_right(kind):
+    model = two_layers(MORE_THAN_LINEAR[kind])
+    before = model.odd(X)
+    moved(add_lora(model, 3, 6, "odd"))
+    assert torch.allclose(model.odd(X), before + 2 * X @ model.odd.lora_A.T @ model.odd.lora_B.T, atol=1e-4)
+
+
+def test_the_control_plain_layers_pass():
+    model = two_layers(lambda layer: layer)
+    before = model.odd(X)
+    merged = merge(moved(add_lora(copy.deepcopy(model), 3, 6, "odd")))
+    assert not torch.allclose(merged.odd(X), before, atol=0.1)
+    assert type(quantize_linears(copy.deepcopy(model)).odd) is NF4Linear
+    assert torch.allclose(add_variant(model, "PiSSA", 3, 6, "odd").odd(X), before, atol=1e-5)
+
+
+def test_hooks_are_not_lost_with_their_layer():
+    model = add_lora(two_layers(lambda layer: layer), 3, 6, "odd")
+    with_hook(model.odd)
+    with pytest.raises(ValueError, match="odd cannot be taken out: it has hooks"):
+        unload(model)
+    quantized = quantize_linears(two_layers(lambda layer: layer))
+    with_hook(quantized.odd)
+    with pytest.raises(ValueError, match="odd cannot be turned back: it has hooks"):
+        dequantize_linears(quantized)
+    assert type(quantized.plain) is NF4Linear
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def slices(model):
+    both = torch.randn(30, 12)
+    model.plain.weight, model.odd.weight = nn.Parameter(both[:20]), nn.Parameter(both[10:])
+
+
+SHARED = {
+    "one parameter": lambda model: setattr(model.odd, "weight", model.plain.weight),
+    "data": lambda model: setattr(model.odd.weight, "data", model.plain.weight.data),
+    "a view": lambda model: setattr(model.odd, "weight", nn.Parameter(model.plain.weight.data.view(20, 12))),
+    "slices that overlap": slices,
+    "an embedding": lambda model: setattr(
+        model, "embedding", nn.Embedding.from_pretrained(model.odd.weight.data, freeze=False)
+    ),
+    "a buffer": lambda model: model.register_buffer("kept", model.odd.weight.data),
+    "one number for many": lambda model: setattr(model.odd, "weight", nn.Parameter(torch.ones(1, 12).expand(20, 12))),
+}
+
+
+@pytest.mark.parametrize("way", SHARED)
+@pytest.mark.parametrize("work", ["merge", "PiSSA"])
+def test_a_weight_in_memory_that_another_uses_is_not_written_into(way, work):
+    model = two_layers(lambda layer: layer)
+    SHARED[way](model)
+    if work == "merge":
+        moved(add_lora(model, 3, 6, "odd"))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(ValueError, match="shares its weight with"):
+        merge(model) if work == "merge" else add_variant(model, "PiSSA", 3, 6, "odd")
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_sum_that_is_too_large_for_the_weight_s_type_is_not_merged(dtype):
+    model = moved(add_lora(two_layers(lambda layer: layer.to(dtype)), 3, 6, "odd"))
+    largest = torch.finfo(dtype).max
+    model.odd.base.weight.data[0, 0] = 0.9 * largest
+    model.odd.lora_A.data[0, 0], model.odd.lora_B.data[0] = 0.3 * largest, 1  # finite itself
+    before = model.odd.base.weight.clone()
+    with pytest.raises(ValueError, match=f"the update of odd gives weights of {dtype} that are not finite"):
+        merge(model)
+    assert torch.equal(model.odd.base.weight, before)
+
+
+def test_whole_numbers_are_no_weight_of_a_linear_layer():
+    layer = nn.Linear(12, 20)
+    layer.weight = nn.Parameter(torch.ones(20, 12, dtype=torch.int8), requires_grad=False)
+    with pytest.raises(ValueError, match=r"keeps its weight as torch\.int8"):
+        LoRALinear(layer, 2, 4)
+
+
+# --- merged and changed ----------------------------------------------------------------------------------------------
+
+CHANGES = {
+    "A": lambda layer: nn.init.normal_(layer.lora_A),
+    "B": lambda layer: nn.init.normal_(layer.lora_B),
+    "data": lambda layer: layer.lora_B.data.mul_(3),
+    "scaling": lambda layer: setattr(layer, "scaling", 9.0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_was_added_is_taken_off_though_the_adapter_has_changed(change):
+    model = moved(add_lora(two_layers(lambda layer: layer), 3, 6, "odd"))
+    before = model.odd.base.weight.clone()
+    merge(model)
+    CHANGES[change](model.odd)
+    unmerge(copy.deepcopy(model))
+    unmerge(model)
+    assert torch.allclose(model.odd.base.weight, before, atol=1e-5)
+    again = merge(model).odd.base.weight - before  # the changed adapter is the one that counts from here on
+    unmerge(model)
+    assert torch.allclose(again, model.odd.delta_weight(), atol=1e-4)
+
+
+def test_a_merged_state_of_another_model_is_taken_off_as_it_was_added():
+    one, other = (moved(add_lora(two_layers(lambda layer: layer), 3, 6, "odd")) for _ in range(2))
+    base = one.odd.base.weight.clone()
+    merge(other).load_state_dict(merge(one).state_dict())
+    assert torch.allclose(unmerge(other).odd.base.weight, base, atol=1e-5)
+
+
+def test_a_dial_that_is_not_heard_says_so():
+    model = merge(add_lora(two_layers(lambda layer: layer), 3, 6, "odd"))
+    model.odd.scaling = 1.0
+    with pytest.raises(RuntimeError, match="scaling of a merged adapter was changed, and is not heard"):
+        model.odd(X)
+
+
+def test_unmerging_dora_changes_no_other_layer():
+    model = moved(add_lora(two_layers(lambda layer: layer), 3, 6, "plain"))
+    model.odd = DoRALinear(model.odd, 3, 6).eval()
+    merged = {name: tensor.clone() for name, tensor in merge(model).state_dict().items()}
+    with pytest.raises(RuntimeError, match="load the base again to unmerge DoRA"):
+        unmerge(model)
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in merged.items())
+
+
+# --- one layer -------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_is_one_layer():
+    base = nn.Linear(12, 20)
+    assert unload(LoRALinear(base, 3, 6)) is base
+    layer = NF4Linear.from_linear(base)
+    linear = dequantize_linears(layer)
+    assert type(linear) is nn.Linear and torch.equal(linear(X), layer(X))
+    assert unload(LoRALinear(layer, 3, 6)) is layer and not list(layer.named_children())[1:]
+
+
+def test_targets_by_name_and_a_skip_contradict_each_other():
+    with pytest.raises(ValueError, match="skip says what 'all-linear' leaves out"):
+        add_lora(two_layers(lambda layer: layer), 3, 6, ("plain", "odd"), skip="odd")
+
+
+# --- counting, modes -------------------------------------------------------------------------------------------------
+
+
+def test_numbers_are_counted_in_packed_layers_of_another_library():
+    model = nn.Sequential(bitsandbytes_layer("Linear4bit")(nn.Linear(12, 20)))
+    assert trainable_summary(model).total == 12 * 20 + 20
+    model = nn.Sequential(bitsandbytes_layer("Linear8bitLt")(nn.Linear(12, 20)))
+    assert trainable_summary(model).total == 12 * 20 + 20
+
+
+def test_a_model_without_parameters_is_counted():
+    assert str(trainable_summary(nn.ReLU())) == "0 of 0 parameters are trained (0.00%)"
+
+
+def test_each_part_is_in_its_own_mode_again():
+    model = nn.Sequential(nn.Linear(2, 2).eval(), nn.Dropout()).train()
+    model[0].eval()
+    with pytest.raises(ZeroDivisionError), evaluating(model):
+        assert not any(module.training for module in model.modules())
+        raise ZeroDivisionError
+    assert [module.training for module in model.modules()] == [True, False, True]
