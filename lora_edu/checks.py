@@ -5,7 +5,7 @@ ValueError: steps must be a whole number of at least 1, got 0
 """
 
 import functools
-import sys
+import math
 from collections.abc import Callable, Sequence
 from numbers import Integral, Number, Real
 from typing import Any, NamedTuple
@@ -44,8 +44,9 @@ def optional(rule: Rule) -> Rule:
 
 
 def _real(value) -> bool:
-    """Whether this is a number that a float can hold; a longer whole number is infinite to it."""
-    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 2**1023  # what is longer no float can hold
+    return isinstance(value, Real) and math.isfinite(value)
 
 
 STRENGTH = Rule(  # alpha: what it scales is in float32, with room above and below

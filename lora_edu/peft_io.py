@@ -46,12 +46,10 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
         raise ValueError(
             "the adapters differ in rank, alpha, dropout or kind from layer to layer: the file holds one of each"
         )
-    alpha = _heard_alpha(first, settings)
-    check(STRENGTH, **{"the alpha of an adapter's file, which is scaling times rank,": alpha})
     config = {
         "peft_type": "LORA",
         "r": first.rank,
-        "lora_alpha": alpha,
+        "lora_alpha": _heard_alpha(first, settings),
         "lora_dropout": first.dropout.p,
         "target_modules": sorted({path.rpartition(".")[-1] for path in layers}),
         "fan_in_fan_out": is_conv1d(first.base),
@@ -71,6 +69,7 @@ def _heard_alpha(layer: LoRALinear, settings: dict) -> int | float:
     """The alpha that gives a layer's scaling, which may have been set since the start (the dial of notebook 00)."""
     root = math.sqrt(layer.rank) if settings.get("use_rslora") else layer.rank
     alpha = layer.alpha if layer.alpha / root == layer.scaling else layer.scaling * root
+    check(STRENGTH, **{"the alpha of an adapter's file, which is scaling times rank,": alpha})
     return int(alpha) if alpha == int(alpha) else float(alpha)
 
 

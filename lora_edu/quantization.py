@@ -210,7 +210,8 @@ class QuantizedTensor(SettingsInState):
     def settings(self) -> dict[str, Any]:
         """What the codes in a state dict stand for depends on these."""
         code = zlib.crc32(self.codebook.cpu().numpy().tobytes())
-        return {"shape": list(self.shape), "block_size": self.block_size, "codebook": code}
+        absmax = None if isinstance(self.absmax, Tensor) else self.absmax.settings()
+        return {"shape": list(self.shape), "block_size": self.block_size, "codebook": code, "absmax": absmax}
 
     @property
     def nbytes(self) -> int:

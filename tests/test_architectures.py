@@ -74,7 +74,7 @@ def test_adapters_on_a_model_that_nobody_here_wrote(name, bits):
     changed = logits(model).detach()
     assert not torch.allclose(changed, before, atol=1e-3)
     assert torch.allclose(logits(merge(dequantize_linears(copy.deepcopy(model)))), changed, atol=1e-4)
-    assert torch.equal(logits(unload(model)), before)
+    assert torch.allclose(logits(unload(model)), before, atol=1e-6)
 
 
 def test_weights_that_a_model_rescales_are_left_alone():

@@ -9,12 +9,18 @@ from torch import nn
 
 import lora_edu
 from lora_edu.checks import TRAINING
+from lora_edu.codebooks import nf_codebook
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import LoRALinear, adapter_state, add_lora, combine, load_adapter_state, merge
+from lora_edu.memory.activations import predicted_activation_bytes, predicted_peak_bytes
+from lora_edu.memory.calculator import training_bytes
+from lora_edu.memory.paged import PagedAdamW
+from lora_edu.memory.shapes import ARCHITECTURES, predicted_bytes
 from lora_edu.qlora import NF4Linear, quantize_linears
 from lora_edu.quantization import DoubleQuant, quantize
 from lora_edu.texts import Text
 from lora_edu.training import evaluate, pick_device, train
+from lora_edu.variants import add_variant
 
 TOKENS = torch.tensor(list(b"low rank. " * 20), dtype=torch.uint8)
 TEXT, HALVES = Text(TOKENS[:150], TOKENS[150:]), torch.rand(150)
@@ -56,8 +62,18 @@ def with_nan(model):
     return model
 
 
+def half_in_4_bits():
+    model = small()
+    model.blocks[0].mlp.down_proj = NF4Linear.from_linear(model.blocks[0].mlp.down_proj)  # the last one
+    return model
+
+
 def with_other_rank(state):
     return {name: tensor[:1] if name.endswith("lora_A") else tensor for name, tensor in state.items()}
+
+
+def too_large(state):
+    return {name: tensor.double() + 1e200 for name, tensor in state.items()}
 
 
 def as_numpy(state):
@@ -150,6 +166,54 @@ REFUSED = {
                                   "x must be a tensor of floating-point numbers, got torch.int32"),
     "an embedding in 4 bits": (small, lambda m: NF4Linear.from_linear(nn.Embedding(8, 4)),
         TypeError, "needs a linear layer"),
+    "a text alone, forward": (small, lambda m: m(TOKENS[:9]),
+        ValueError, r"tokens must have the shape \(B, S\), got \(9,\)"),
+    "tokens of three sides": (small, lambda m: m(TOKENS[None, :9, None]),
+        ValueError, r"tokens must have .* \(1, 9, 1\)"),
+    "the loss of nothing": (small, lambda m: m(TOKENS[None, :0], TOKENS[None, :0]), ValueError, "no token in tokens"),
+    "a strength that float32 has not": (small, lambda m: add_lora(m, 2, 1e-320),
+        ValueError, "alpha must be .* 1e-30 to"),
+    "a very large alpha": (small, lambda m: add_lora(m, 2, 1e300), ValueError, "alpha must be .* 1e-30 to 1e30"),
+    "an alpha that no float holds": (small, lambda m: add_lora(m, 2, 10**400), ValueError, "alpha must be"),
+    "targets and skip": (small, lambda m: add_lora(m, 2, 4, ["q_proj", "v_proj"], skip="v_proj"),
+        ValueError, "skip says"),
+    "a weight of several numbers": (adapted, lambda m: combine([adapter_state(m)] * 2, [torch.ones(2), 1]),
+        ValueError, "weights must be finite numbers"),
+    "weights as a tensor": (adapted, lambda m: combine([adapter_state(m)] * 2, torch.ones(2)),
+        ValueError, "weights must be a list"),
+    "weights as a set": (adapted, lambda m: combine([adapter_state(m)] * 2, {1, 2}),
+        ValueError, "weights must be a list, got set"),
+    "weights by name": (adapted, lambda m: combine([adapter_state(m)] * 2, {1: 1, 2: 2}),
+        ValueError, "weights must be a list, got dict"),
+    "adapters of nothing": (small, lambda m: combine([{}, {}], [1, 1]), ValueError, "adapter 1 has no tensors"),
+    "DoRA, combined": (lambda: add_variant(small(), "DoRA", 2, 4),
+        lambda m: combine([adapter_state(m)], [1]), ValueError, "adapter 1 is a variant's, with .*magnitude"),
+    "VeRA, combined": (lambda: add_variant(small(), "VeRA", 2, 4),
+        lambda m: combine([adapter_state(m)], [1]), ValueError, "adapter 1 is a variant's, with .*vera"),
+    "an adapter too large for its type": (adapted, lambda m: load_adapter_state(m, too_large(adapter_state(m))),
+        ValueError, "too large for torch.float32"),
+    "PiSSA after a layer in 4 bits": (half_in_4_bits, lambda m: add_variant(m, "PiSSA", 2, 4), ValueError, "4 bits"),
+    "PiSSA of NaN": (lambda: with_nan(small()), lambda m: add_variant(m, "PiSSA", 2, 4),
+        ValueError, "no largest directions"),
+    "PiSSA of tied weights": (Tied, lambda m: add_variant(m, "PiSSA", 2, 4, "head"),
+        ValueError, "head shares its weight"),
+    "bits that are no whole number": (small, lambda m: nf_codebook(4.0),
+        ValueError, "bits must be a whole number from 2 to 8, got 4.0"),
+    "an offset next to 1/2": (small, lambda m: nf_codebook(4, 0.5000001), ValueError, "offset is a probability"),
+    "an offset that float32 rounds to 1": (small, lambda m: nf_codebook(4, 0.99999999),
+        ValueError, "offset is a probability"),
+    "an architecture by name": (small, lambda m: training_bytes("LLaMA 7B"),
+        TypeError, "shape must be an Architecture, such as"),
+    "another model's bytes": (small, lambda m: predicted_bytes(ARCHITECTURES["GPT-2"]),
+        TypeError, "config must be a GPTConfig"),
+    "a negative rank, bytes": (small, lambda m: predicted_bytes(m.config, rank=-2), ValueError, "rank must be"),
+    "a fractional rank, bytes": (small, lambda m: training_bytes(ARCHITECTURES["GPT-2"], rank=2.5),
+        ValueError, "rank must be"),
+    "a negative batch, activations": (small, lambda m: predicted_activation_bytes(m.config, -1, 8),
+        ValueError, "batch_size must"),
+    "half a batch, peak": (small, lambda m: predicted_peak_bytes(m.config, 0.5, 8), ValueError, "batch_size must be"),
+    "complex numbers, paged": (small, lambda m: PagedAdamW([torch.ones(2, dtype=torch.complex64)]),
+        ValueError, "complex numbers"),
     "a device of no kind": (small, lambda m: pick_device("gpu"),
         ValueError, "device must be 'cpu' or 'cuda', got 'gpu'"),
 }  # fmt: skip

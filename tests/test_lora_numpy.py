@@ -105,3 +105,23 @@ def test_what_cannot_be_is_refused_in_words(shape, rank, alpha, message):
 def test_numpy_is_all_it_needs():
     source = inspect.getsource(lora_numpy)
     assert "torch" not in source and "lora_edu" not in source
+
+
+def test_a_nudge_is_taken_back_after_an_error():
+    parameter = np.arange(6.0).reshape(2, 3)
+    before, calls = parameter.copy(), []
+
+    def loss():
+        calls.append(1)
+        return 1 / (4 - len(calls))
+
+    with pytest.raises(ZeroDivisionError):
+        gradient_check(loss, parameter, before)
+    assert np.array_equal(parameter, before)
+
+
+def test_lists_are_no_arrays():
+    with pytest.raises(ValueError, match="must be a matrix .* got a list"):
+        LoRALinear([[1.0, 2.0]], 1, 2, np.random.default_rng(0))
+    with pytest.raises(TypeError, match="needs arrays"):
+        gradient_check(lambda: 0.0, [1.0], [1.0])

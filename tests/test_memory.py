@@ -18,6 +18,7 @@ from lora_edu.memory.shapes import (
     table,
 )
 from lora_edu.qlora import NF4Linear, quantize_linears
+from lora_edu.quantization import DoubleQuant
 from lora_edu.training import trainable_parameters, training_step
 
 CONFIG = GPTConfig(context=32, n_layers=2, n_heads=2, d_model=48)  # 48 is no multiple of 64: ragged blocks
@@ -100,3 +101,24 @@ def test_targets_as_one_name():
     assert predicted_bytes(CONFIG, rank=4, targets="q_proj") == expected
     with pytest.raises(ValueError, match="no linear layer of a block is named query; there are: q_proj, k_proj"):
         predicted_bytes(CONFIG, rank=4, targets="query")
+
+
+def test_targets_named_twice_count_once():
+    assert predicted_bytes(CONFIG, rank=4, targets=("q_proj", "q_proj")) == predicted_bytes(
+        CONFIG, rank=4, targets="q_proj"
+    )
+
+
+@pytest.mark.parametrize(
+    "how", [DoubleQuant(block_size=16), DoubleQuant(subtract_mean=False), DoubleQuant("int8"), DoubleQuant("int4")]
+)
+def test_another_double_quantization_to_the_byte(how):
+    model = quantize_linears(GPT(CONFIG), double_quant=how)
+    predicted = predicted_bytes(CONFIG, nf4=True, double_quant=how, rank=1, trained=False)
+    assert measured_bytes(model)[CONSTANTS] == predicted[CONSTANTS]
+
+
+def test_a_model_on_the_meta_device_has_as_many_bytes():
+    with torch.device("meta"):
+        model = GPT(CONFIG)
+    assert measured_bytes(model) == measured_bytes(GPT(CONFIG))

@@ -2,15 +2,17 @@ import copy
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from lora_edu import files
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import add_lora, lora_layers, merge
+from lora_edu.lora import adapter_state, add_lora, load_adapter_state, lora_layers, merge
 from lora_edu.peft_io import CONFIG, WEIGHTS, load_adapter, save_adapter
 from lora_edu.qlora import quantize_linears
+from lora_edu.variants import RsLoRALinear, add_variant, loftq_start
 from tests.conftest import TINY
 
 TOKENS = torch.randint(0, 256, (2, 20), generator=torch.Generator().manual_seed(2))
@@ -227,3 +229,123 @@ def test_tensors_that_do_not_fit(base, adapted, tmp_path, change):
     with pytest.raises(ValueError):
         load_adapter(base, tmp_path)
     assert not lora_layers(base) and all(p.requires_grad for p in base.parameters())
+
+
+# --- what is saved is what is heard ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", ["LoRA", "rsLoRA"])
+@pytest.mark.parametrize("change", [{}, {"scaling": 0.55}, {"alpha": 40}, {"scaling": 0.1, "alpha": 3}])
+def test_the_strength_that_is_heard_is_saved(base, tmp_path, variant, change):
+    """The dial of notebook 00, turned before saving."""
+    model = add_variant(copy.deepcopy(base), variant, 3, 7)
+    for layer in lora_layers(model).values():
+        nn.init.normal_(layer.lora_B, std=0.3)
+        vars(layer).update(change)
+    loaded = load_adapter(base, save_adapter(model, tmp_path))
+    assert torch.allclose(loaded(TOKENS)[0], model(TOKENS)[0], atol=1e-5)
+    config = json.loads((tmp_path / CONFIG).read_text())
+    assert "scaling" in change or (config["lora_alpha"] == 7 and type(config["lora_alpha"]) is int)
+
+
+@pytest.mark.parametrize("strength", [0.0, -1.0, float("nan")])
+def test_a_strength_that_no_file_holds(adapted, tmp_path, strength):
+    for layer in lora_layers(adapted).values():
+        layer.scaling = strength
+    with pytest.raises(ValueError, match="the adapters differ|scaling times rank, must be positive"):
+        save_adapter(adapted, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_lora_and_rslora_in_one_model_are_no_one_file(base, tmp_path):
+    model = add_lora(base, 4, 8, "q_proj")
+    layer = model.blocks[0].attention.v_proj
+    model.blocks[0].attention.v_proj = RsLoRALinear(layer, 4, 4)  # of the same scaling
+    with pytest.raises(ValueError, match="differ in rank, alpha, dropout or kind"):
+        save_adapter(model, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("alpha", [np.int64(4), np.float32(0.1), np.float64(4)])
+def test_a_number_of_numpy_as_alpha(base, tmp_path, alpha):
+    save_adapter(add_lora(copy.deepcopy(base), 2, alpha), tmp_path)
+    assert next(iter(lora_layers(load_adapter(base, tmp_path)).values())).scaling == pytest.approx(float(alpha) / 2)
+
+
+def test_a_factor_of_an_svd_is_saved(base, tmp_path):
+    """Its parts are views with other strides, which safetensors refuses."""
+    add_lora(base, 4, 4, "q_proj")
+    for layer in lora_layers(base).values():
+        _, layer.lora_B.data, layer.lora_A.data = loftq_start(layer.base.weight, 4, "nf4")
+        layer.lora_A.data = layer.lora_A.data.T.contiguous().T
+    assert not layer.lora_A.is_contiguous()
+    save_adapter(base, tmp_path)
+
+
+def test_a_compiled_model_s_adapter_is_the_model_s(base, adapted, tmp_path):
+    before = adapted(TOKENS)[0]
+    compiled = torch.compile(adapted, backend="eager")
+    assert torch.equal(load_adapter(base, save_adapter(compiled, tmp_path))(TOKENS)[0], before)
+    load_adapter_state(compiled, adapter_state(adapted))
+
+
+# --- two files that belong together ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("killed_after", [0, 1, 2])
+def test_a_save_that_was_killed_is_the_old_adapter_or_the_new_or_refused(base, adapted, tmp_path, killed_after):
+    outputs, folders = [], []
+    for name, alpha in (("old", 7), ("new", 70)):
+        for layer in lora_layers(adapted).values():
+            layer.scaling = alpha / layer.rank
+        folders.append(save_adapter(adapted, tmp_path / name))
+        outputs.append(adapted(TOKENS)[0])
+    for name in (WEIGHTS, CONFIG)[:killed_after]:  # in the order in which they are written
+        (tmp_path / "old" / name).write_bytes((tmp_path / "new" / name).read_bytes())
+    if killed_after == 1:
+        with pytest.raises(ValueError, match="does not belong to the adapter_config.json beside it"):
+            load_adapter(base, tmp_path / "old")
+        assert not lora_layers(base)
+    else:
+        assert torch.allclose(load_adapter(base, tmp_path / "old")(TOKENS)[0], outputs[killed_after // 2], atol=1e-5)
+
+
+@pytest.mark.parametrize("change", [{"lora_alpha": 8}, {"use_rslora": True}, {"lora_dropout": 0.5}, {"r": 2}])
+def test_a_number_that_flipped_in_the_config_is_told(base, adapted, tmp_path, change):
+    config = json.loads((save_adapter(adapted, tmp_path) / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps(config | change))
+    with pytest.raises(ValueError, match="is damaged, or does not belong to"):
+        load_adapter(base, tmp_path)
+
+
+def test_a_config_in_another_layout_is_the_same(base, adapted, tmp_path):
+    config = json.loads((save_adapter(adapted, tmp_path) / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps(dict(reversed(config.items()))))
+    load_adapter(base, tmp_path)
+
+
+def test_an_adapter_of_before_is_read(base, adapted, tmp_path):
+    """Its digest is over the weights alone; PEFT's has none."""
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(save_adapter(adapted, tmp_path) / WEIGHTS)
+    save_file(state, tmp_path / WEIGHTS, metadata={"format": "pt", "sha256": files.seal(state, {})})
+    load_adapter(base, tmp_path)
+
+
+@pytest.mark.parametrize("value", ["false", "no", [0], "true"])
+def test_words_are_no_truth(base, adapted, tmp_path, value):
+    config = json.loads((save_adapter(adapted, tmp_path) / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps(config | {"use_rslora": value}))
+    with pytest.raises(ValueError, match="use_rslora must be true or false"):
+        load_adapter(base, tmp_path)
+
+
+@pytest.mark.parametrize("start", ["olora", "OLoRA", "pissa", "pissa_niter_4"])
+def test_a_start_of_peft_that_changes_the_base_is_refused(base, tmp_path, start):
+    import peft
+
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=start)
+    peft.get_peft_model(LogitsOnly(copy.deepcopy(base)), config).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="which changes the base weights too"):
+        load_adapter(LogitsOnly(base), tmp_path)

@@ -304,3 +304,68 @@ def test_a_name_to_skip_is_one_name_not_its_letters(tiny_gpt):
 def test_only_linear_layers_are_quantized():
     with pytest.raises(TypeError, match="from_linear needs a linear layer with a full weight, got LayerNorm"):
         NF4Linear.from_linear(nn.LayerNorm(8))
+
+
+# --- states of something else ----------------------------------------------------------------------------------------
+
+OTHERS = {
+    "exchanged sides": dict(linear=nn.Linear(33, 50, bias=False)),
+    "another shape of this size": dict(linear=nn.Linear(25, 66, bias=False)),
+    "another block size with as many blocks": dict(block_size=1650),
+    "int4": dict(codebook="int4"),
+    "fp4": dict(codebook="fp4-bnb"),
+    "another second level": dict(double_quant=DoubleQuant(code="int8")),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_state_that_means_other_numbers_is_refused(kind):
+    how = {"block_size": 1700 if "block" in kind else 64, "double_quant": True, "codebook": "nf4"}
+
+    def layer(linear, codebook, block_size, double_quant):
+        return NF4Linear(quantize(linear.weight, codebook, block_size, double_quant), None)
+
+    here = layer(nn.Linear(50, 33, bias=False), **how)
+    there = layer(**({"linear": nn.Linear(50, 33, bias=False)} | how | OTHERS[kind]))
+    assert all(tensor.shape == here.state_dict()[name].shape for name, tensor in there.state_dict().items())
+    before = here.dequantize()
+    for strict in (True, False):
+        with pytest.raises(ValueError, match="was saved with .* and has"):
+            nn.Sequential(here).load_state_dict(nn.Sequential(there).state_dict(), strict=strict)
+    assert torch.equal(here.dequantize(), before)
+    here.load_state_dict(layer(nn.Linear(50, 33, bias=False), **how).state_dict())  # the control
+    assert not torch.equal(here.dequantize(), before)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_state_of_another_strength_is_refused(tiny_gpt, strict, tmp_path):
+    one, other = copy.deepcopy(tiny_gpt), tiny_gpt
+    torch.save(add_lora(one, 2, 8).state_dict(), tmp_path / "state.pt")
+    add_lora(other, 2, 4)
+    with pytest.raises(ValueError, match="was saved with .*'scaling': 4.0"):
+        other.load_state_dict(torch.load(tmp_path / "state.pt"), strict=strict)
+    with pytest.raises(ValueError, match="merged_into_base"):
+        one.load_state_dict(merge(copy.deepcopy(one)).state_dict(), strict=strict)
+    one.load_state_dict(torch.load(tmp_path / "state.pt"), strict=strict)
+    other.load_state_dict(dict(one.state_dict()), strict=strict)  # tensors alone say nothing, as in a safetensors file
+
+
+def test_a_second_gradient_is_refused():
+    x = torch.randn(3, 64, requires_grad=True)
+    y = x
+    for _ in range(2):
+        y = NF4Linear.from_linear(nn.Linear(64, 64))(y.tanh())
+    (grad,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        grad.sum().backward()
+
+
+def test_its_weight_is_no_part_of_it():
+    layer = NF4Linear.from_linear(nn.Linear(12, 20))
+    adapter = LoRALinear(layer, 2, 4)
+    assert torch.equal(layer.weight, layer.dequantize()) and torch.equal(adapter.weight, layer.weight)
+    nn.init.normal_(adapter.lora_B)
+    assert torch.allclose(adapter.weight, layer.weight + adapter.delta_weight())
+    assert adapter.bias is layer.bias
+    names = {*adapter.state_dict(), *dict(adapter.named_parameters()), *dict(adapter.named_buffers())}
+    assert not {name for name in names if name.endswith("weight")}

@@ -265,3 +265,11 @@ def test_not_finite(value):
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_a_codebook_that_its_owner_changes_is_kept():
+    codebook = torch.tensor([-1.0, -0.25, 0, 0.5, 1])
+    quantized = quantize(torch.linspace(-1, 1, 100), codebook)
+    before = quantized.dequantize()
+    codebook.mul_(0.5)
+    assert torch.equal(quantized.dequantize(), before)
