@@ -10,9 +10,9 @@ The core is seven files, an hour's reading in this order:
     gpt             the small GPT that the course adapts
     training        the loop, evaluation, history
 
-Beside it: measures (errors, bits, low rank), peft_io (adapter files), variants (rsLoRA, LoRA+, DoRA, PiSSA, VeRA),
-texts, files, records. What is fast, long or drawn has rooms of its own: engine, models, memory, figures, experiments,
-exercises, assignments, setup.
+Beside it: layers (which are linear, what may be done to them), measures (errors, bits, low rank), peft_io (adapter
+files), variants (rsLoRA, LoRA+, DoRA, PiSSA, VeRA), texts, files, records. What is fast, long or drawn has rooms of its
+own: engine, models, memory, figures, experiments, exercises, assignments, setup, alive.
 
 Importing this package is light: each name below is imported when it is first used.
 """

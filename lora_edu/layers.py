@@ -61,11 +61,11 @@ def trainable_summary(model: nn.Module) -> TrainableSummary:
     """Count parameters; a 4-bit weight, bitsandbytes' too, counts as the numbers it stands for, not as its bytes."""
     check_model(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    total = sum(p.numel() for p in model.parameters() if p.is_floating_point())
+    total = sum(p.numel() for p in model.parameters())
     for layer in filter(is_linear, model.modules()):
         weight = layer._parameters.get("weight")
         if is_nf4(layer) or (weight is not None and not weight.is_floating_point()):
-            total += math.prod(layer_size(layer))
+            total += math.prod(layer_size(layer)) - (0 if weight is None else weight.numel())
     return TrainableSummary(trainable, total)
 
 
@@ -123,7 +123,7 @@ def layer_names(argument: str, value: Any) -> set[str]:
 def check_replaceable(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
     """Raise ValueError for a layer that another one cannot take the place of, without a wrong number."""
     config = getattr(model, "config", None)
-    if 0 < getattr(config, "rescale_every", 0) < getattr(config, "num_hidden_layers", 0):  # RWKV of transformers
+    if 0 < (getattr(config, "rescale_every", 0) or 0) < getattr(config, "num_hidden_layers", 0):  # RWKV of transformers
         raise ValueError(
             "this model halves some weights in place when it leaves training mode, and would not reach those behind "
             "another layer: set config.rescale_every = 0 when you load it"
@@ -162,7 +162,7 @@ def check_plain_linear(path: str, layer: Any, what: str) -> None:
         reason = "computes its weight from others (torch's parametrize: weight_norm, spectral_norm, orthogonal)"
     elif any(getattr(layer, kind) for kind in hooks):
         reason = "has hooks (of pruning, of an old weight_norm, or your own)"
-    elif not ours and (type(layer.weight) not in (Tensor, nn.Parameter) or not _is_common(layer.weight)):
+    elif not ours and not (_has_memory(w := layer.weight) and w.is_floating_point() and w.itemsize > 1):
         reason = f"keeps its weight as {layer.weight.dtype} in a {type(layer.weight).__name__}"
     else:
         return
@@ -172,14 +172,15 @@ def check_plain_linear(path: str, layer: Any, what: str) -> None:
     )
 
 
-def _is_common(weight: Tensor) -> bool:
-    return weight.is_floating_point() and weight.itemsize > 1 and weight.layout == torch.strided
+def _has_memory(tensor: Any) -> bool:
+    """Whether this is a common tensor, and not a sparse one, or one that another library keeps its own way."""
+    return type(tensor) in (Tensor, nn.Parameter) and tensor.layout == torch.strided
 
 
 def check_writable(model: nn.Module, layers: dict[str, Any], what: str) -> None:
     """Raise ValueError unless all weights can be written into: of plain layers, in memory that no other tensor uses."""
     named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    places = {name: _memory(tensor) for name, tensor in named if type(tensor) in (Tensor, nn.Parameter)}
+    places = {name: _memory(tensor) for name, tensor in named if _has_memory(tensor)}
     for path, layer in layers.items():
         if is_nf4(layer):
             raise ValueError(

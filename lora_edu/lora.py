@@ -76,7 +76,7 @@ class LoRALinear(SettingsInState):
 
     def settings(self) -> dict[str, Any]:
         """What its tensors mean in a state dict depends on these."""
-        return {"scaling": self.scaling, "merged_into_base": self.merged}
+        return {"scaling": float(self.scaling), "merged_into_base": self.merged}
 
     def _load_from_state_dict(self, *args):
         super()._load_from_state_dict(*args)
