@@ -183,10 +183,14 @@ class GPT(nn.Module):
         check(optional(GENERATOR), generator=generator)
         tokens = self._prompt_tokens(prompt)  # (B, S)
         with evaluating(self):
+            kept, unread = Kept(self), tokens
             for _ in range(max_new_tokens):
-                logits, _ = self(tokens[:, -self.config.context :])
-                chosen = sample(logits[:, -1].float().cpu(), temperature, top_k, generator)  # (B, 1)
-                tokens = torch.cat([tokens, chosen.to(tokens.device)], dim=1)
+                if tokens.shape[-1] <= self.config.context:
+                    logits = kept.read(unread)
+                else:  # the first token goes, and every position moves: what was kept no longer fits
+                    logits = self(tokens[:, -self.config.context :])[0][:, -1]
+                unread = sample(logits.float().cpu(), temperature, top_k, generator).to(tokens.device)  # (B, 1)
+                tokens = torch.cat([tokens, unread], dim=1)
         return decode(tokens[0]) if isinstance(prompt, str) else tokens
 
     def _prompt_tokens(self, prompt: str | Tensor) -> Tensor:
@@ -203,6 +207,39 @@ class GPT(nn.Module):
                 stacklevel=4,  # two more than usual: this function, and no_grad around generate
             )
         return tokens.long().to(self.token_embedding.weight.device)
+
+
+class Kept:
+    """What a model keeps of the tokens that it has read, so that the next one is read alone: the keys and values.
+
+    A token's key and value depend on the tokens before it only, and never change again: so n tokens cost n passes over
+    one token each, and not over 1 + 2 + ... + n. The arithmetic is that of `Attention.forward` and `Block.forward`.
+    """
+
+    def __init__(self, model: GPT):
+        self.model, self.length = model, 0
+        self.pairs: list[tuple[Tensor, Tensor] | None] = [None] * len(model.blocks)  # (B, H, length, D) each
+
+    def read(self, tokens: Tensor) -> Tensor:
+        """tokens: (B, S) that follow those read before -> logits (B, vocab_size) after the last of them."""
+        model = self.model
+        positions = torch.arange(self.length, self.length + tokens.shape[-1], device=tokens.device)
+        x = model.token_embedding(tokens) + model.position_embedding(positions)  # (B, S, d_model)
+        for number, block in enumerate(model.blocks):
+            x = x + self._attention(number, block.attention, block.attention_norm(x))
+            x = x + block.mlp(block.mlp_norm(x))
+        self.length += tokens.shape[-1]
+        return model.lm_head(model.final_norm(x[:, -1]))
+
+    def _attention(self, number: int, layer: Attention, x: Tensor) -> Tensor:
+        """x: (B, S, d_model) -> (B, S, d_model)"""
+        q, k, v = (layer.split_heads(proj(x)) for proj in (layer.q_proj, layer.k_proj, layer.v_proj))
+        if before := self.pairs[number]:
+            k, v = (torch.cat(pair, dim=2) for pair in zip(before, (k, v), strict=True))
+        self.pairs[number] = (k, v)
+        # a token sees all that was kept; of several at once, the prompt, each sees those before it
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1)
+        return layer.o_proj(mixed.transpose(1, 2).flatten(-2))
 
 
 def sample(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None = None) -> Tensor:

@@ -1,8 +1,10 @@
 import pytest
 import torch
 
-from lora_edu.gpt import GPT, GPTConfig, decode, encode, sample
+from lora_edu.gpt import GPT, GPTConfig, Kept, decode, encode, sample
 from lora_edu.lora import add_lora
+from lora_edu.models.pretrain import load_base
+from lora_edu.qlora import quantize_linears
 from tests.conftest import TINY
 
 
@@ -252,3 +254,32 @@ def test_after_an_error_a_model_has_no_hooks_and_its_own_mode(tiny_gpt):
         with pytest.raises((TypeError, ValueError)):
             failed()
         assert all(module.training and not module._forward_hooks for module in tiny_gpt.modules())
+
+
+@pytest.mark.parametrize("prepare", [lambda model: model, quantize_linears, lambda m: add_lora(m, 4, 8, "all-linear")])
+def test_what_is_kept_gives_the_logits_of_the_plain_way(prepare):
+    torch.manual_seed(0)
+    model = prepare(GPT(GPTConfig(context=32, d_model=64, n_layers=2))).eval()
+    tokens, kept = torch.randint(256, (3, 32)), Kept(model)
+    pieces = [kept.read(tokens[:, :9]), *(kept.read(tokens[:, at : at + 1]) for at in range(9, 32))]
+    plain = model(tokens)[0][:, 8:]
+    assert torch.stack(pieces, 1).sub(plain).abs().max() < 1e-5
+
+
+def test_generation_beyond_the_context_falls_back_to_the_plain_way():
+    torch.manual_seed(0)
+    model = GPT(GPTConfig(context=16, d_model=64, n_layers=2)).eval()
+    prompt = torch.randint(256, (2, 9))
+    tokens = prompt
+    for _ in range(20):  # the plain way: each time all that fits the context
+        tokens = torch.cat([tokens, model(tokens[:, -16:])[0][:, -1:].argmax(-1)], dim=1)
+    assert torch.equal(model.generate(prompt, 20, temperature=0), tokens)
+
+
+def test_samples_are_those_of_the_plain_way():
+    model, prompt = load_base("laptop", device="cpu"), encode("The people ")[None].long()
+    tokens, generator = prompt, torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for _ in range(60):
+            tokens = torch.cat([tokens, sample(model(tokens)[0][:, -1], 0.8, 20, generator)], dim=1)
+    assert torch.equal(model.generate(prompt, 60, 0.8, 20, torch.Generator().manual_seed(0)), tokens)
