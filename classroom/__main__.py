@@ -36,13 +36,16 @@ def main() -> None:
         add("archives", nargs="+", type=Path, metavar="ARCHIVE.zip")
         if name == "grade":
             add("--unboxed", action="store_true", help=UNBOXED)
+            add("--jobs", type=int, default=1, help="so many submissions side by side")
     add = command("autograde", "grade, and report what could not be graded")
     add("--force", action="store_true", help="also what is graded already")
     add("--unboxed", action="store_true", help=UNBOXED)
+    add("--jobs", type=int, default=1, help="so many submissions side by side")
     add = command("feedback", "a page for each student, and one archive to hand back")
     add("--code-only", action="store_true", help="also where the written answer has no grade yet")
     add = command("grades", "the grades as CSV, and for Moodle or Canvas")
     add("--export", type=Path, metavar="FILE.csv", help="what Moodle or Canvas exported, to fill in")
+    add("--extension", nargs=2, action="append", metavar=("STUDENT", "DATE"), help="a later due time for one student")
     add = command("prove", "right answers lose nothing, wrong ones lose what is stated", one=False)
     add("names", nargs="+", metavar="NAME")
     arguments = parser.parse_args()
@@ -92,7 +95,9 @@ def autograde(arguments: argparse.Namespace) -> int:
     from classroom.sandbox import box, what_holds
 
     print(what_holds(box(arguments.unboxed)), flush=True)
-    problems = run(arguments.name, arguments.force, arguments.unboxed)
+    if arguments.jobs < 1:
+        raise ValueError(f"--jobs is how many submissions are graded side by side, 1 or more, got {arguments.jobs}")
+    problems = run(arguments.name, arguments.force, arguments.unboxed, arguments.jobs)
     for student, reason in problems.items():
         print(f"not graded: {student}: {reason}")
     print(f"{len(problems) or 'no'} submission{'' if len(problems) == 1 else 's'} could not be graded")
@@ -110,14 +115,17 @@ def feedback(arguments: argparse.Namespace) -> int:
     elif waiting:
         print(
             f"no page yet for {len(waiting)} whose written answers have no grade: read them in Formgrader, then run "
-            "`grades` and `feedback` again"
+            "`grades` and `feedback` again; `feedback --code-only` makes pages with the points of the code now"
         )
     return 0
 
 
 def grades(arguments: argparse.Namespace) -> int:
     from classroom.grades import write_grades
+    from classroom.releasing import extend
 
+    for student, until in getattr(arguments, "extension", None) or []:
+        extend(arguments.name, student, until)
     export = getattr(arguments, "export", None)
     for path in write_grades(arguments.name, export.resolve() if export else None):
         print(f"the grades: {path}")

@@ -39,18 +39,23 @@ def write_grades(name: str, export: Path | None = None) -> list[Path]:
         rows = [_row(student, name, cells, graded.get(student), problems, collected) for student in students]
         maximum = assignment.max_score
     for row in rows:
-        row |= people.get(row["lms_number"], {})
+        row |= people.get(row["lms_number"], {}) | {"max_score": f"{maximum:g}"}
     path = folders.required() / "grades" / f"{name}.csv"
     columns = "student lms_number student_id email score max_score needs_manual_grade status reason late_hours".split()
     columns += ["late_penalty", "look_at", "code", "written", "weighted", *map(_column, cells)]
     with staging(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
-        writer.writerows({**row, "max_score": f"{maximum:g}"} for row in rows)
+        writer.writerows({column: _cell(value) for column, value in row.items()} for row in rows)
     if not export:
         return [path]
     scores = {row["lms_number"]: row.get("score", "") for row in rows}
     return [path, platforms.fill(export, scores, name, path.with_name(f"{name}-import.csv"))]
+
+
+def _cell(value: str) -> str:
+    """Text that a spreadsheet does not take for a formula, whoever chose it; our numbers are none below zero."""
+    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def _row(student: str, name: str, cells: list[str], submission: Any, problems: dict, collected: dict) -> dict:
@@ -68,6 +73,7 @@ def _row(student: str, name: str, cells: list[str], submission: Any, problems: d
         }
     grades = _grades(submission)
     row["look_at"] = " ".join(inspecting.suspicious(_graded_file(student, name)))
+    row["look_at"] = " ".join([row["look_at"], *inspecting.without_a_result(_graded_file(student, name))]).strip()
     wrong = disagreements(_graded_file(student, name), grades)
     if wrong:
         return row | {"status": "not graded", "reason": f"{wrong}: run autograde --force, and look who wrote there"}

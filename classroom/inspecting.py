@@ -1,16 +1,22 @@
-"""What keeps a submission from being graded: found before nbgrader runs, in its log, and in what it wrote.
+"""What keeps a submission from being graded: found before nbgrader runs, while it runs, and in what it wrote.
 
-nbgrader passes over such a submission, and an export would count it as 0 points. Here it gets a reason instead.
+nbgrader passes over such a submission, and an export would count it as 0 points. Here it gets a reason instead, in our
+words: nothing of the student's file is in it but the names of files, of letters, digits, dots and dashes.
 """
 
+import ast
+import contextlib
 import json
-import re
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
 
+from classroom import folders, judge
 from classroom.collecting import HANDED_IN
+from classroom.sandbox import SubmissionError
+from lora_edu.assignments.verdict import BESIDE
 
 SUSPICIOUS = (
     *(
@@ -27,6 +33,7 @@ SUSPICIOUS = (
     *("sys.modules", "inspect.", "ctypes", "gc.get", "_getframe", "subprocess", "builtins", "importlib", "os._exit"),
     *("os.system", "socket", "urllib", "monkeypatch", ".dumps =", ".ipynb", "/proc", "peft", "bitsandbytes"),
 )
+RUNS_TEXT = {"exec", "eval", "compile", "globals", "__import__", "__builtins__"}
 LARGEST = 20_000_000  # bytes of a notebook
 
 
@@ -45,7 +52,7 @@ def before(folder: Path, name: str, released: nbformat.NotebookNode) -> str | No
     except (json.JSONDecodeError, UnicodeDecodeError, nbformat.reader.NotJSONError):
         return "broken file: not the JSON of a notebook (cut off while uploading?)"
     except Exception as error:
-        return f"not a valid notebook: {str(error).splitlines()[0][:120]}"
+        return f"not a valid notebook ({type(error).__name__})"
     try:
         return _cells(notebook, released)
     except Exception as error:
@@ -63,14 +70,14 @@ def _cells(notebook: nbformat.NotebookNode, released: nbformat.NotebookNode) -> 
     there = Counter(_ids(notebook))
     if not there:
         return "no cell carries nbgrader's metadata any more: stripped by another program, ask for the original file"
-    twice = [grade_id for grade_id, times in there.items() if times > 1]
-    if twice:
-        return f"duplicated cell: {', '.join(twice)} is there more than once, which one counts?"
+    twice = [grade_id for grade_id in dict.fromkeys(_ids(released)) if there[grade_id] > 1]
+    if len(there) < there.total():
+        return f"duplicated cell: {', '.join(twice) or 'one of their own'} is there more than once, which one counts?"
     gone = [grade_id for grade_id in _needed(released) if grade_id not in there]
     if gone:
         return f"missing cell: {', '.join(gone)} (deleted, or stripped of its metadata)"
     versions = {cell.metadata.nbgrader.get("schema_version") for cell in notebook.cells if "nbgrader" in cell.metadata}
-    return None if versions <= {3} else f"nbgrader's metadata has the schema {sorted(map(str, versions))}, not 3"
+    return None if versions <= {3} else "nbgrader's metadata has another schema than 3"
 
 
 def _ids(notebook: nbformat.NotebookNode) -> list[str]:
@@ -85,19 +92,28 @@ def _needed(released: nbformat.NotebookNode) -> list[str]:
     return [m["grade_id"] for m in answers if m.get("grade") or f"test_{m['grade_id']}" in tests]
 
 
+@contextlib.contextmanager
+def noting(student: str, name: str) -> Iterator[None]:
+    """While a submission is graded: keep why it cannot be, for `in_the_log`. nbgrader itself passes on to the next."""
+    note = _note(student, name)
+    note.unlink(missing_ok=True)
+    try:
+        yield
+    except (SubmissionError, judge.CannotGrade) as error:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(f"{'' if isinstance(error, SubmissionError) else 'the grader failed: '}{error}", "utf-8")
+        raise
+
+
 def in_the_log(log: str, student: str, name: str) -> str | None:
-    """What nbgrader's log says about a submission that it gave up; None if it was not reached."""
-    pieces = re.split(r"Sanitizing |Autograding ", log)
-    mine = [piece for piece in pieces if re.match(rf"\S*/{re.escape(student)}/{re.escape(name)}/", piece)]
-    if not mine:
-        return None
-    text = mine[-1].partition("Creating/updating student")[0]
-    own = re.findall(r"^\s*(?:classroom\.\w+\.)?(SubmissionError|CannotGrade): (.*)$", text, re.M)
-    if own:
-        kind, reason = own[-1]
-        return reason if kind == "SubmissionError" else f"the grader failed: {reason}"
-    errors = re.findall(r"^\s*([\w.]+(?:Error|Exception|Timeout)\b.*)$", text, re.M)
-    return f"nbgrader gave up: {errors[-1][:160]}" if errors else "nbgrader gave up, see its log"
+    """Why nbgrader gave this submission up; None if its log does not get there."""
+    if _note(student, name).exists():
+        return _note(student, name).read_text(encoding="utf-8")
+    return "nbgrader gave up, see its log" if f"/{student}/{name}/" in log else None
+
+
+def _note(student: str, name: str) -> Path:
+    return folders.required() / "reports" / f"{name}-not-graded" / f"{student}.txt"
 
 
 def after(path: Path) -> str | None:
@@ -110,7 +126,7 @@ def after(path: Path) -> str | None:
     for cell in cells:
         for output in cell.get("outputs", []):
             if output.output_type == "error" and cell.metadata.get("nbgrader", {}).get("grade_id") == "setup":
-                return f"the cell setup failed: {output.ename}: {output.evalue[:160]}"
+                return "the cell setup failed: look into the graded notebook"
     return None
 
 
@@ -134,10 +150,20 @@ def suspicious(path: Path) -> list[str]:
         if not path.is_file() or path.is_symlink() or path.stat().st_size > LARGEST:
             return []
         text = path.read_text(encoding="utf-8", errors="replace")
-        own = _own_code(text)
+        cells = _own_code(text)
     except OSError:
         return []
-    return [word for word in SUSPICIOUS if word in own]
+    own = "\n".join([*cells, *(text for cell in cells for text in _put_together(cell))])
+    return [word for word in SUSPICIOUS if word in own] + sorted({word for cell in cells for word in _tricks(cell)})
+
+
+def without_a_result(path: Path) -> list[str]:
+    """The exercises of a graded notebook in which promises are kept, and nothing that was asked for is computed."""
+    try:
+        found = judge.lost(nbformat.read(path, as_version=4))
+    except Exception:
+        return []  # `after` and `disagreements` say that it is damaged
+    return [f"{number}:no-result" for number in dict.fromkeys(row[0] for row in found if row[3] == BESIDE)]
 
 
 def _is_ours(cell: nbformat.NotebookNode) -> bool:
@@ -145,10 +171,46 @@ def _is_ours(cell: nbformat.NotebookNode) -> bool:
     return bool(marks.get("locked") and marks.get("grade_id"))
 
 
-def _own_code(text: str) -> str:
+def _own_code(text: str) -> list[str]:
     try:
         cells = nbformat.reads(text, as_version=4).cells
-        own = [c.source for c in cells if c.cell_type == "code" and not _is_ours(c)]
-        return "\n".join(own)
+        return [c.source for c in cells if c.cell_type == "code" and not _is_ours(c)]
     except Exception:
-        return text
+        return [text]
+
+
+def _parsed(code: str) -> ast.Module:
+    """The code of a cell; of one that Python does not read, nothing."""
+    lines = ("" if line.lstrip().startswith(("%", "!")) else line for line in code.splitlines())
+    try:
+        return ast.parse("\n".join(lines))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ast.Module([], [])
+
+
+def _put_together(code: str) -> Iterator[str]:
+    """The texts that Python makes of constants: "obs" + "erving" is one."""
+    waiting = [compile(_parsed(code), "", "exec")]
+    while waiting:
+        for constant in waiting.pop().co_consts:
+            if isinstance(constant, str):
+                yield constant
+            elif hasattr(constant, "co_consts"):
+                waiting.append(constant)
+
+
+def _tricks(code: str) -> Iterator[str]:
+    """Names that run text as code, and "changes-a-module" where something of an imported module is replaced."""
+    nodes = list(ast.walk(_parsed(code)))
+    imports = (alias for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names)
+    modules = {"np", "torch", "nn", "F"} | {(alias.asname or alias.name).partition(".")[0] for alias in imports}
+    for node in nodes:
+        place = node if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) else None
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("setattr", "delattr"):
+            place = node.args[0] if node.args else None
+        while isinstance(place, ast.Attribute):
+            place = place.value
+        if isinstance(place, ast.Name) and place.id in modules:
+            yield "changes-a-module"
+        if isinstance(node, ast.Name) and node.id in RUNS_TEXT:
+            yield node.id

@@ -2,7 +2,8 @@
 
 A hidden test of a source notebook is the line `points("a1_lora_numpy", "1.1", answer, COHORT)`. A teacher who opens
 that notebook runs it as it stands. For a submission, `for_the_box` replaces the line by one that observes the answer
-and hands the observation over; `scored` compares it here with what is expected.
+and hands the observation over; `scored` compares it here with what is expected. Into the box goes the word that the
+hidden cases are drawn from, and nothing that is expected, of the visible cases either (`silent`).
 """
 
 import copy
@@ -14,9 +15,12 @@ from typing import Any
 
 import nbformat
 
-from classroom import cleaning, folders
+from classroom import cleaning
+from classroom.expecting import read_hidden, task_expectations
 from classroom.sandbox import SubmissionError
+from classroom.solutions import load_solutions
 from lora_edu.assignments import verdict
+from lora_edu.assignments.checking import described
 from lora_edu.assignments.core import Assignment, load
 from lora_edu.assignments.observing import MIME, observe_all
 
@@ -26,6 +30,9 @@ TEST = re.compile(
 )
 
 
+LOST = "lora_edu_lost"  # where a score keeps what was lost: for the page of feedback, and for the table of grades
+
+
 class CannotGrade(RuntimeError):
     """The grader itself failed. Not the student's fault: the submission is reported, and gets no points and no zero."""
 
@@ -33,26 +40,25 @@ class CannotGrade(RuntimeError):
 def points(name: str, number: str, answer: Callable, cohort: str) -> float:
     """Print the feedback and return the points of this task."""
     assignment = load(name, cohort)
-    found = verdict.judge(request(assignment, number, observe_all(assignment, number, answer, "hidden")))
+    word, stored = _hidden(assignment, number)
+    found = verdict.judge(request(assignment, number, observe_all(assignment, number, answer, word), stored))
     print(f"Exercise {number}: {found['message']}")
     return float(found["points"])
 
 
-def request(assignment: Assignment, number: str, got: list, stored: dict | None = None) -> dict[str, Any]:
+def request(assignment: Assignment, number: str, got: list, stored: dict) -> dict[str, Any]:
     """What `lora_edu.assignments.verdict.judge` needs to know."""
     task = assignment.tasks[number]
-    stored = _stored(assignment, number) if stored is None else stored
     return {"got": got, "stored": stored, "parts": task.parts, "tolerance": task.tolerance}
 
 
-def _stored(assignment: Assignment, number: str) -> dict:
-    path = folders.hidden_file(assignment.name, assignment.cohort)
-    if path.exists():
-        return json.loads(path.read_text(encoding="utf-8"))["tasks"][number]
-    from classroom.expecting import task_expectations  # a source notebook, opened in a clone
-    from classroom.solutions import load_solutions
-
-    return task_expectations(assignment, number, load_solutions(assignment.name)[number], "hidden")
+def _hidden(assignment: Assignment, number: str) -> tuple[str, dict]:
+    """The word that the hidden cases of a task are drawn from, and what is expected in them."""
+    stored = read_hidden(assignment.name, assignment.cohort)
+    if stored:
+        return stored["word"], stored["tasks"][number]
+    solutions = load_solutions(assignment.name)[number]  # a source notebook, opened in a clone
+    return "hidden", task_expectations(assignment, number, solutions, "hidden")
 
 
 # --- a submission -----------------------------------------------------------------------------------------------------
@@ -60,15 +66,26 @@ def _stored(assignment: Assignment, number: str) -> dict:
 
 def for_the_box(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook with tests that only observe. Each first runs the set-up cell again: `c = 3` in a scratch cell, say,
-    costs no exercise but its own."""
+    costs no exercise but its own. The table of `progress()` is left out: it would say that nothing is checked yet."""
     boxed = copy.deepcopy(notebook)
     setup = next((cell.source for cell in boxed.cells if _mark(cell, "grade_id") == "setup"), "")
     for cell in boxed.cells:
         if is_test(cell):
             call = _call(cell)
-            arguments = f"{call['name']!r}, {call['number']!r}, {call['answer']}, {call['cohort']!r}"
+            word = (read_hidden(call["name"], call["cohort"]) or {}).get("word")
+            if word is None:
+                raise CannotGrade(f"{call['name']} was not released here for the cohort {call['cohort']!r}")
+            arguments = f"{call['name']!r}, {call['number']!r}, {call['answer']}, {call['cohort']!r}, {word!r}"
             cell.source = f"{setup}\nfrom lora_edu.assignments.observing import emit\nemit({arguments})"
+        elif cell.source.strip() == "progress()":
+            cell.source = ""
     return boxed
+
+
+def silent(checks: str) -> str:
+    """checks.json for the box, from the one that was handed out: the tasks by number, and nothing that is expected."""
+    stored = json.loads(checks)
+    return json.dumps(stored | {"tasks": {number: {} for number in stored["tasks"]}})
 
 
 def scored(cell: nbformat.NotebookNode, outputs: list) -> list:
@@ -79,22 +96,34 @@ def scored(cell: nbformat.NotebookNode, outputs: list) -> list:
     call = _call(cell)
     try:
         assignment = load(call["name"], call["cohort"])
-        asked = request(assignment, call["number"], [])
+        word, stored = _hidden(assignment, call["number"])
+        asked = request(assignment, call["number"], [], stored)
+        names = assignment.tasks[call["number"]].names.split()
+        asked["shown"] = [described(case, names) for case in assignment.cases(call["number"], word)]
     except Exception as error:
         raise CannotGrade(f"{type(error).__name__}: {error}") from error
     sent = [output.data[MIME] for output in outputs if MIME in output.get("data", {})]
     errors = [output for output in outputs if output.output_type == "error"]
     if not sent and errors:
         text = f"the test stopped with {errors[-1].ename}: {errors[-1].evalue}"
-        found = {"points": 0.0, "message": cleaning.text(text)[:300]}
+        found = {"points": 0.0, "message": cleaning.text(text)[:300], "lost": []}
     elif len(sent) != 1:
         raise SubmissionError(f"the test of exercise {call['number']} handed over {len(sent)} observations, not one")
     else:
         asked["got"] = _checked(sent[0], assignment, call["number"])
         found = verdict.judge(asked)
-    text = f"Exercise {call['number']}: {cleaning.text(found['message'])}\n"
-    score = nbformat.v4.new_output("execute_result", {"text/plain": repr(float(found["points"]))}, execution_count=1)
-    return [nbformat.v4.new_output("stream", name="stdout", text=text), score]
+    text, best = cleaning.text(found["message"]), assignment.tasks[call["number"]].points
+    lost = found["lost"] or ([["everything", best, text, ""]] if found["points"] < best else [])
+    points = {"text/plain": repr(float(found["points"]))}
+    score = nbformat.v4.new_output("execute_result", points, execution_count=1, metadata={LOST: lost})
+    return [nbformat.v4.new_output("stream", name="stdout", text=f"Exercise {call['number']}: {text}\n"), score]
+
+
+def lost(notebook: nbformat.NotebookNode) -> list[list]:
+    """What a graded submission lost: exercise, part, points, reason and where to read."""
+    tests = [cell for cell in notebook.cells if is_test(cell)]
+    found = [(_call(cell)["number"], output) for cell in tests for output in cell.outputs]
+    return [[number, *row] for number, output in found for row in output.get("metadata", {}).get(LOST, [])]
 
 
 def is_test(cell: nbformat.NotebookNode) -> bool:

@@ -1,10 +1,13 @@
-"""Plug-ins for nbgrader: the cohort of a release, deleted cells put back, the sandbox, points off for being late.
+"""Plug-ins for nbgrader: the cohort of a release, deleted cells put back, the sandbox, feedback, points off when late.
 
 Needs the extra `classroom`.
 """
 
+import html
 import math
 import re
+import tempfile
+from pathlib import Path
 
 import nbformat
 from nbformat import v4
@@ -13,7 +16,7 @@ from nbgrader.plugins import BasePlugin
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Float, Integer, Unicode
 
-from classroom import cleaning, folders, judge, sandbox
+from classroom import cleaning, folders, inspecting, judge, sandbox
 
 FORMATIVE = 'COHORT = "formative"'
 
@@ -80,9 +83,16 @@ class Sandboxed(NbGraderPreprocessor):
     seconds = Integer(900, help="seconds a submission may run").tag(config=True)
 
     def preprocess(self, notebook, resources):
-        name = resources["nbgrader"]["assignment"]
+        name, student = (resources["nbgrader"][key] for key in ("assignment", "student"))
+        with inspecting.noting(student, name):
+            return self._graded(notebook, name), resources
+
+    def _graded(self, notebook, name: str):
         checks = folders.required() / "release" / name / "checks.json"
-        executed = sandbox.run(judge.for_the_box(notebook), checks, self.timeout, self.seconds)
+        with tempfile.TemporaryDirectory() as folder:
+            silent = Path(folder, "checks.json")
+            silent.write_text(judge.silent(checks.read_text(encoding="utf-8")), encoding="utf-8")
+            executed = sandbox.run(judge.for_the_box(notebook), silent, self.timeout, self.seconds)
         notebook.metadata["box"] = executed.metadata["box"]
         locked = {cell.source for cell in nbformat.read(checks.with_name(f"{name}.ipynb"), as_version=4).cells}
         for cell, back in zip(notebook.cells, executed.cells, strict=True):
@@ -92,7 +102,26 @@ class Sandboxed(NbGraderPreprocessor):
                 cell.outputs = cleaning.outputs(back.outputs)
             elif cell.source not in locked:
                 cell.source = cleaning.markdown(cell.source)
+        return notebook
+
+
+class ForTheStudent(NbGraderPreprocessor):
+    """A page of feedback begins with what was lost, and shows no line of the tests."""
+
+    def preprocess(self, notebook, resources):
+        rows = judge.lost(notebook)
+        for cell in filter(judge.is_test, notebook.cells):
+            cell.source = cell.source.partition("### BEGIN HIDDEN TESTS")[0].rstrip()
+        notebook.cells.insert(0, v4.new_markdown_cell(_table(rows)))
         return notebook, resources
+
+
+def _table(rows: list[list]) -> str:
+    if not rows:
+        return "**The grader took no point from the code.**"
+    head = "".join(f"<th>{word}</th>" for word in ("exercise", "part", "lost", "why", "where to read"))
+    lines = ["".join(f"<td>{html.escape(str(value))}</td>" for value in row) for row in rows]
+    return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def grade_id(cell) -> str | None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from classroom.cheats import cheats, recorded
-from classroom.expecting import task_expectations
+from classroom.expecting import task_expectations, work
 from classroom.judge import request
 from classroom.solutions import Solutions, load_solutions
 from lora_edu.assignments.core import Assignment, load
@@ -37,12 +37,13 @@ def prove(name: str, cohort: str) -> list[str]:
 def prove_task(assignment: Assignment, number: str, solutions: Solutions) -> list[str]:
     """The complaints about one task."""
     task = assignment.tasks[number]
-    stored = {kind: task_expectations(assignment, number, solutions, kind) for kind in ("visible", "hidden")}
+    stored = {word: task_expectations(assignment, number, solutions, word) for word in ("visible", "hidden")}
+    graded = stored | {"hidden": stored["hidden"] | {"work": work(stored["hidden"], stored["visible"], solutions)}}
     return [
         *_form(task, solutions, stored),
-        *_right(assignment, number, solutions, stored),
-        *_wrong(assignment, number, solutions, stored),
-        *_cheats(assignment, number, solutions, stored),
+        *_right(assignment, number, solutions, graded),
+        *_wrong(assignment, number, solutions, stored),  # what its parts are worth: beside a result, see `at_work`
+        *_cheats(assignment, number, solutions, graded),
     ]
 
 
@@ -91,7 +92,10 @@ def _cheats(assignment: Assignment, number: str, solutions: Solutions, stored: d
     """Every cheat there is, on this task: none of them may earn a point."""
     reference = solutions.reference(assignment.constants)
     observed, records = recorded(reference)
-    observe_all(assignment, number, observed, "visible")
+    shown = observe_all(assignment, number, observed)
+    told = judge(request(assignment, number, json.loads(json.dumps(shown)), stored["hidden"]))
+    if told["points"]:
+        yield f"handing over what is expected in the visible cases has points: {told['message']}"
     for name, cheat in cheats(reference, records).items():
         verdict = _verdict(assignment, number, lambda _, cheat=cheat: cheat, stored, "hidden")
         if verdict["points"]:

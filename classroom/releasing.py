@@ -4,11 +4,13 @@ import json
 import re
 import shutil
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 
 import nbformat
 
 from classroom import folders, nbgrading
+from classroom.collecting import remembered
 from classroom.expecting import expectations, write_hidden
 from classroom.plugins import set_cohort
 from classroom.solutions import has_solutions
@@ -50,9 +52,10 @@ def release(name: str, cohort: str, due: str | None = None, force: bool = False)
     _refuse_another_cohort(name, cohort, force)
     nbgrading.run("generate_assignment", name, "--force", COHORT=cohort)
     folder = folders.required() / "release" / name
+    visible = expectations(name, cohort)
     with staging(folder / "checks.json") as part:
-        part.write_text(json.dumps(expectations(name, cohort, "visible")), encoding="utf-8")
-    write_hidden(name, cohort)
+        part.write_text(json.dumps(visible), encoding="utf-8")
+    write_hidden(name, cohort, visible)
     _write_solution(name, cohort)
     problems = leaks(folder)
     if problems:
@@ -90,6 +93,28 @@ def released_cohort(name: str) -> str | None:
     """The cohort of the release that is there, or None."""
     path = folders.required() / "release" / name / "checks.json"
     return json.loads(path.read_text(encoding="utf-8"))["cohort"] if path.exists() else None
+
+
+def extend(name: str, student: str, until: str) -> None:
+    """Another due time for one student. `grades` and `feedback` take points off for what is later than that.
+
+    student: the name in the table of grades. Raises FileNotFoundError or ValueError, before anything is changed, where
+    nothing was released with a due time, for a student that nobody knows, and for a time that is no extension.
+    """
+    when = _moment(until).replace(tzinfo=None)
+    if released_cohort(name) is None:
+        raise FileNotFoundError(f"{name} was not released in {folders.required()}")
+    with nbgrading.gradebook() as book:
+        known, due = {s.id for s in book.students} | set(remembered(name)), book.find_assignment(name).duedate
+        if student not in known:
+            near = get_close_matches(student, known, cutoff=0.4) or sorted(known)[:3]
+            raise ValueError(f"there is no student {student!r} in the table of grades; near are {', '.join(near)}")
+        if due is None or when <= due:
+            said = f"{due:%Y-%m-%d %H:%M} UTC" if due else "missing: say it with `release --due`"
+            raise ValueError(f"an extension ends after the due time, which is {said}")
+        book.update_or_create_student(student)
+        book.update_or_create_submission(name, student)
+        book.grant_extension(name, student, minutes=(when - due).total_seconds() / 60)
 
 
 def _refuse_another_cohort(name: str, cohort: str, force: bool) -> None:

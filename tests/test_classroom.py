@@ -11,7 +11,7 @@ import nbformat
 import pytest
 
 from classroom import __main__ as commands
-from classroom import collecting, folders, inspecting, nbgrading, plugins, releasing
+from classroom import collecting, folders, grades, inspecting, judge, nbgrading, plugins, releasing, sandbox
 from lora_edu.assignments import core
 
 NAME = "a1_lora_numpy"
@@ -269,7 +269,7 @@ def old_schema(notebook):
         (lambda notebook: without(notebook, "experiment"), None),  # "if you have time"
         (doubled, "duplicated cell: split is there more than once"),
         (stripped, "no cell carries nbgrader's metadata"),
-        (old_schema, "the schema"),
+        (old_schema, "another schema than 3"),
     ],
 )
 def test_what_keeps_a_submission_from_being_graded(tmp_path, change, reason):
@@ -286,18 +286,51 @@ def test_broken_files(tmp_path, text):
     assert inspecting.before(tmp_path, NAME, released()).startswith(("broken file", "not a valid notebook"))
 
 
-def test_the_log_of_nbgrader_is_read_for_each_student():
-    log = (
-        "[Autograde] Sanitizing /x/submitted/ann/a1/a1.ipynb\n"
-        "[Autograde] Autograding /x/autograded/ann/a1/a1.ipynb\nfine\n"
-        "[Autograde] Sanitizing /x/submitted/bob/a1/a1.ipynb\n"
-        "[Autograde] Autograding /x/autograded/bob/a1/a1.ipynb\n"
-        "Traceback\n    classroom.sandbox.SubmissionError: the kernel died: the code ended the process\n"
-        "[Autograde] Sanitizing /x/submitted/cy/a1/a1.ipynb\nTraceback\nKeyError: 'x'\n"
+def test_why_a_submission_was_given_up_is_said_by_us_for_each_student(folder):
+    log = "".join(
+        f"[Autograde] Autograding {folder}/autograded/{s}/{NAME}/{NAME}.ipynb\n" for s in ("ann", "bob", "cy")
     )
-    assert inspecting.in_the_log(log, "bob", "a1") == "the kernel died: the code ended the process"
-    assert inspecting.in_the_log(log, "cy", "a1") == "nbgrader gave up: KeyError: 'x'"
-    assert inspecting.in_the_log(log, "dan", "a1") is None
+    log += "SubmissionError: =HYPERLINK(1)\n"  # printed by a student
+    for student, error in {
+        "bob": sandbox.SubmissionError("the kernel died"),
+        "cy": judge.CannotGrade("KeyError: 'x'"),
+        "ann": KeyError("=1+1"),
+    }.items():
+        with pytest.raises(type(error)), inspecting.noting(student, NAME):
+            raise error
+    said = {student: inspecting.in_the_log(log, student, NAME) for student in ("ann", "bob", "cy", "dan")}
+    assert said == {
+        "ann": "nbgrader gave up, see its log",
+        "bob": "the kernel died",
+        "cy": "the grader failed: KeyError: 'x'",
+        "dan": None,
+    }
+    with inspecting.noting("bob", NAME):  # a second time, and all is well
+        pass
+    assert inspecting.in_the_log("", "bob", NAME) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda notebook: notebook.cells[1].metadata.nbgrader.update(grade_id="=cmd()"),
+        lambda notebook: [c.metadata.nbgrader.update(schema_version="=cmd()") for c in notebook.cells],
+        lambda notebook: [c.metadata.nbgrader.update(grade_id="=cmd()") for c in notebook.cells[:2]],
+        lambda notebook: notebook.update(cells=["=cmd()"]),
+        lambda notebook: notebook.cells[1].update(cell_type="=cmd()"),
+    ],
+)
+def test_a_reason_is_in_our_words(tmp_path, change):
+    notebook = released()
+    change(notebook)
+    (tmp_path / f"{NAME}.ipynb").write_text(json.dumps(notebook))
+    said = inspecting.before(tmp_path, NAME, released())
+    assert said and "cmd" not in said
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_a_cell_of_the_table_is_no_formula(text):
+    assert grades._cell(text) == "'" + text and grades._cell(f"a{text}") == f"a{text}"
 
 
 def test_what_is_damaged_after_grading_is_no_zero(tmp_path):
@@ -316,7 +349,7 @@ def test_what_is_damaged_after_grading_is_no_zero(tmp_path):
     notebook = released()
     notebook.cells[3].outputs, notebook.cells[0].outputs = [result], [error]
     nbformat.write(notebook, path)
-    assert inspecting.after(path) == "the cell setup failed: NameError: x"
+    assert inspecting.after(path) == "the cell setup failed: look into the graded notebook"
     path.write_text("{}")
     assert inspecting.after(path).startswith("the graded notebook is damaged")
 
@@ -330,6 +363,25 @@ def test_suspicious_words_of_the_students_own_cells(tmp_path):
     (tmp_path / "a1.ipynb").write_text("{not json, but sqlite3 is in it")
     assert inspecting.suspicious(tmp_path / "a1.ipynb") == ["sqlite"]
     assert inspecting.suspicious(tmp_path / "gone.ipynb") == []
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ('getattr(lora_edu.assignments, "obs" + "erving")', ["observing"]),
+        ("import json as j\nj.x.loads = lambda *_: 1", ["changes-a-module"]),
+        ("np.allclose = lambda *_: True", ["changes-a-module"]),
+        ("setattr(torch.nn.Linear, 'forward', f)", ["changes-a-module"]),
+        ("def f(x):\n    return eval('x')", ["eval"]),
+        ("%timeit f(x)\nmodel.eval()\nself.weight = 1\nsetattr(parent, name, layer)", []),
+        ("def (", []),
+    ],
+)
+def test_tricks_are_seen_however_they_are_written(tmp_path, code, words):
+    notebook = released()
+    notebook.cells[1].source = code
+    nbformat.write(notebook, tmp_path / "a1.ipynb")
+    assert inspecting.suspicious(tmp_path / "a1.ipynb") == words
 
 
 @pytest.mark.parametrize(

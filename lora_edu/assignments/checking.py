@@ -2,7 +2,8 @@
 
 What is expected in the visible cases, and what the known mistakes give there, stands in checks.json beside the
 student's notebook; that of the practice version travels with the course. Nothing else is needed, no server and no
-nbgrader.
+nbgrader. While a submission is graded, checks.json names the tasks alone and the checks are silent: nothing of what is
+expected is near a student's code then.
 """
 
 import json
@@ -26,15 +27,17 @@ class Check:
         self.title = assignment.tasks[number].title
 
     def __call__(self, answer: Callable) -> None:
+        if not self.stored:
+            return None  # the graded run
         task = self.assignment.tasks[self.number]
-        got = observe_all(self.assignment, self.number, answer, "visible")
+        got = observe_all(self.assignment, self.number, answer)
         if was_interrupted(got):
             raise KeyboardInterrupt
         if is_untouched(got):
             return grading.record(self.number, "not done yet")
         if not failing(got, self.stored["expected"], task.tolerance):
             return grading.record(self.number, "correct")
-        shown = [described(case, task.names.split()) for case in self.assignment.cases(self.number, "visible")]
+        shown = [described(case, task.names.split()) for case in self.assignment.cases(self.number)]
         raise grading.wrong(self.number, explanation(got, self.stored, task.tolerance, shown))
 
 

@@ -1,7 +1,8 @@
 """What an assignment is: tasks, and constants that are drawn for each cohort.
 
 A module such as `lora_edu.assignments.a1_lora_numpy` holds TITLE, TASKS and `draw(rng)`. The same name and cohort
-always give the same constants and the same cases.
+always give the same constants and the same visible cases. Those of the grade are drawn from a word that the teacher
+has, and nobody finds it in this package.
 """
 
 import hashlib
@@ -13,6 +14,8 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+
+VISIBLE = "visible"
 
 
 class Constants(dict):
@@ -34,7 +37,8 @@ class Task:
     """One graded exercise.
 
     parts: the points of each thing observed. A part is earned if it is as expected in all hidden cases. Parts that are
-        words, such as inputs: "unchanged", count only if a part with numbers is earned.
+        words, such as inputs: "unchanged", count only if a part with numbers is earned; no part counts if nothing that
+        was got had to be computed in a hidden case (`verdict.at_work`).
     cases: (constants, rng) -> a list of tuples, the arguments of each case, drawn with the NumPy generator `rng`.
     observe: (answer, constants, *case) -> {part: value}; a value may be a function without arguments, called on its
         own, so that an error in it costs this part alone.
@@ -69,10 +73,11 @@ class Assignment:
     constants: Constants
     tasks: dict[str, Task]  # by number
 
-    def cases(self, number: str, kind: str) -> list[tuple]:
-        """The cases of a task. kind: "visible", for the student's check, or "hidden", for the grade."""
-        rng = np.random.default_rng(_seed(self.name, self.cohort, number, kind))
-        return self.tasks[number].cases(self.constants, rng)
+    def cases(self, number: str, word: str = VISIBLE) -> list[tuple]:
+        """The cases of a task: the student's check's, or, with the teacher's word, those of the grade, shuffled."""
+        rng = np.random.default_rng(_seed(self.name, self.cohort, number, word))
+        cases = self.tasks[number].cases(self.constants, rng)
+        return cases if word == VISIBLE else [cases[i] for i in rng.permutation(len(cases))]
 
 
 def names() -> list[str]:

@@ -1,6 +1,11 @@
 """Looking at what a student's answer does: its result, and how it treats its inputs.
 
 An answer is observed case by case. Whatever it does (print, warn, raise, exit, run for ever) is caught here.
+
+Students have this file, and the grader looks through it too. It is one file on purpose: with two, a check could say
+"correct" where the grade takes a point. Reading it gives nothing away. It knows nothing that is expected, and no hidden
+case: these are drawn from a word that comes with each test, out of the teacher's folder. What an answer puts in its
+place can claim good manners, and no result: results are compared in the teacher's process, where alone they are known.
 """
 
 import contextlib
@@ -22,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from lora_edu.assignments.core import Assignment, Task, load
+from lora_edu.assignments.core import VISIBLE, Assignment, Task, load
 from lora_edu.assignments.verdict import UNUSABLE
 from lora_edu.exercises.comparing import plain
 
@@ -94,12 +99,12 @@ def observe_case(task: Task, constants: Any, answer: Callable, case: tuple) -> d
     return values
 
 
-def observe_all(assignment: Assignment, number: str, answer: Callable, kind: str) -> list[dict[str, Any]]:
-    """What is observed in each visible or hidden case of a task. Nothing is printed, and nothing is raised."""
+def observe_all(assignment: Assignment, number: str, answer: Callable, word: str = VISIBLE) -> list[dict[str, Any]]:
+    """What is observed in each visible case of a task, or each that a word draws. Nothing is printed or raised."""
     task = assignment.tasks[number]
     seen, end = [], time.monotonic() + task.seconds
     with silence():
-        for case in assignment.cases(number, kind):
+        for case in assignment.cases(number, word):
             try:
                 with limited(end - time.monotonic()):
                     there = observe_case(task, assignment.constants, answer, case)
@@ -112,14 +117,14 @@ def observe_all(assignment: Assignment, number: str, answer: Callable, kind: str
 MIME = "application/x-lora-edu-observation"
 
 
-def emit(name: str, number: str, answer: Callable, cohort: str) -> None:
-    """Hand over what is observed in the hidden cases to the program that runs this notebook, which judges it.
+def emit(name: str, number: str, answer: Callable, cohort: str, word: str) -> None:
+    """Hand over what is observed in the cases of this word to the program that runs this notebook, which judges it.
 
     What is expected there never comes near the notebook.
     """
     from IPython.display import display
 
-    got = observe_all(load(name, cohort), number, answer, "hidden")
+    got = observe_all(load(name, cohort), number, answer, word)
     display({MIME: json.dumps(got)}, raw=True)
 
 

@@ -8,22 +8,41 @@ from typing import Any
 from lora_edu.exercises.comparing import difference, equal, recognized
 
 ELSEWHERE = "-"  # what is expected of a part in the cases that do not concern it
+BESIDE = "this is as it should be, and counts only beside a result that had to be computed."
 UNUSABLE = " of the check"  # behind the name of an error: the answer came back, and could not be looked at
 
 
-def earned(got: list[dict], expected: list[dict], parts: dict[str, float], tolerance: float) -> dict[str, float]:
+def earned(
+    got: list[dict], expected: list[dict], parts: dict[str, float], tolerance: float, work: list[dict] | None = None
+) -> dict[str, float]:
     """part -> its points, if it is as expected in all cases that concern it, else 0.
 
     Where "-" is expected, a case does not concern a part: an answer that fails there loses the parts that it is about.
     A part that is a word, such as inputs: "unchanged", says how the answer works. It counts only if one of the parts
-    that say what comes out, the numbers, is earned: `return 0` changes no inputs, and earns nothing by that.
+    that say what comes out, the numbers, is earned: `return 0` changes no inputs, and earns nothing by that. And none
+    counts for an answer that computed nothing in the hidden cases (`at_work`).
     """
     wrong = {part for _, part in failing(got, expected, tolerance)}
     right = set(parts) - wrong if len(got) == len(expected) else set()
     words = {part for part in parts if all(isinstance(there[part], str) for there in expected)}
-    if words != set(parts) and not right - words:
+    if (words != set(parts) and not right - words) or not at_work(got, work or [], tolerance):
         right = set()
     return {part: points if part in right else 0.0 for part, points in parts.items()}
+
+
+def at_work(got: list[dict], work: list[dict], tolerance: float) -> bool:
+    """Whether an answer gave a number, in one hidden case at least, that nobody gives who does not compute.
+
+    work: for each case {part: such numbers}, the right one and those of known mistakes; none of them stands in the
+    visible cases, which everybody has. Where nothing of the kind is known, this asks for nothing.
+    """
+    found = [
+        equal(seen[part], number, tolerance)
+        for seen, there in zip(got, work, strict=False)
+        for part, numbers in there.items()
+        for number in numbers
+    ]
+    return any(found) or not found
 
 
 def is_untouched(got: list[dict]) -> bool:
@@ -60,6 +79,12 @@ def explanation(got: list[dict], stored: dict, tolerance: float, shown: list[str
 
 
 def message(got: list[dict], stored: dict, where: tuple[int, str], tolerance: float, shown: str = "") -> str:
+    """What is wrong with a part, and where to read on: `reason` as one text."""
+    text, see = reason(got, stored, where, tolerance, shown)
+    return text + (f" See {see}." if see else "")
+
+
+def reason(got: list[dict], stored: dict, where: tuple[int, str], tolerance: float, shown: str) -> tuple[str, str]:
     """The mistake by its name and where to read on, or else where it shows: the part, the case, one entry.
 
     stored: {"expected": [...], "mistakes": [{"sentence", "see", "observed"}]}; shown: the case, described.
@@ -72,17 +97,17 @@ def message(got: list[dict], stored: dict, where: tuple[int, str], tolerance: fl
         index, start = _in_one_part(got, stored, part, tolerance), f"{part}: "
     if index is not None:
         mistake = stored["mistakes"][index]
-        return start + mistake["sentence"] + (f" See {mistake['see']}." if mistake["see"] else "")
+        return start + mistake["sentence"], mistake["see"] or ""
     value, expected = got[case][part], stored["expected"][case][part]
     place = f"for ({shown}), {part}: " if shown else f"case {case + 1}, {part}: "
     if value is None:
-        return place + "your answer gave None. A function hands its result over with `return`, not with `print`."
+        return place + "your answer gave None. A function hands its result over with `return`, not with `print`.", ""
     if _error(value) == "NotDone":
-        return place + "not done yet, it returns `...`."
+        return place + "not done yet, it returns `...`.", ""
     text = f" ({value['text']})" if _error(value) and value.get("text") else ""
     if (_error(value) or "").endswith(UNUSABLE):
-        return f"{place}what your answer gave cannot be used: {value['error'].removesuffix(UNUSABLE)}{text}."
-    return place + difference(value, expected).removesuffix(".") + text + "."
+        return f"{place}what your answer gave cannot be used: {value['error'].removesuffix(UNUSABLE)}{text}.", ""
+    return place + difference(value, expected).removesuffix(".") + text + ".", ""
 
 
 def _in_numbers(got: list[dict], stored: dict, part: str, tolerance: float) -> int | None:
@@ -121,21 +146,31 @@ def _is_number(value: Any) -> bool:
 
 
 def judge(request: dict) -> dict:
-    """{"got", "stored", "parts", "tolerance"} -> {"points", "message"}: the points and the feedback."""
-    got, stored, tolerance = request["got"], request["stored"], request["tolerance"]
-    points = earned(got, stored["expected"], request["parts"], tolerance)
+    """{"got", "stored", "parts", "tolerance"} -> {"points", "message", "lost"}: the points and the feedback.
+
+    "shown" may be there as well: each case, described. lost: for each part its name, points, reason, where to read.
+    """
+    got, stored, tolerance, shown = request["got"], request["stored"], request["tolerance"], request.get("shown")
+    points = earned(got, stored["expected"], request["parts"], tolerance, stored.get("work"))
     total, best = sum(points.values()), sum(request["parts"].values())
     if len(got) != len(stored["expected"]):
-        return {"points": 0.0, "message": "the answer could not be observed"}
+        return {"points": 0.0, "message": "the answer could not be observed", "lost": []}
     if not failing(got, stored["expected"], tolerance):
-        return {"points": total, "message": f"correct, {total:g} of {best:g} points"}
+        return {"points": total, "message": f"correct, {total:g} of {best:g} points", "lost": []}
     if is_untouched(got):
-        return {"points": total, "message": f"not done, {total:g} of {best:g} points"}
-    lost = ", ".join(f"{part} ({request['parts'][part]:g})" for part, value in points.items() if value == 0)
-    return {
-        "points": total,
-        "message": f"{total:g} of {best:g} points. Lost: {lost}. {explanation(got, stored, tolerance)}",
-    }
+        return {"points": total, "message": f"not done, {total:g} of {best:g} points", "lost": []}
+    places = {part: (case, part) for case, part in failing(got, stored["expected"], tolerance)}
+    lost = []
+    for part in (part for part, value in points.items() if value == 0):
+        why = (BESIDE, "")
+        if part in places:
+            why = reason(got, stored, places[part], tolerance, shown[places[part][0]] if shown else "")
+        lost.append([part, request["parts"][part], *why])
+    names = ", ".join(f"{part} ({worth:g})" for part, worth, *_ in lost)
+    text = f"{total:g} of {best:g} points. Lost: {names}. {explanation(got, stored, tolerance, shown)}"
+    alone = ", ".join(row[0] for row in lost if row[2] == BESIDE)
+    text += f" {alone}: {BESIDE}" if alone else ""
+    return {"points": total, "message": text, "lost": lost}
 
 
 def _error(value: Any) -> str | None:

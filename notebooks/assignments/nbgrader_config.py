@@ -2,6 +2,7 @@
 
 import os
 
+from nbconvert.preprocessors import CSSHTMLHeaderPreprocessor
 from nbgrader.preprocessors import (
     AssignLatePenalties,
     CheckCellMetadata,
@@ -11,6 +12,7 @@ from nbgrader.preprocessors import (
     ClearSolutions,
     ComputeChecksums,
     DeduplicateIds,
+    GetGrades,
     LockCells,
     OverwriteCells,
     OverwriteKernelspec,
@@ -19,7 +21,7 @@ from nbgrader.preprocessors import (
 )
 
 from classroom import sandbox
-from classroom.plugins import PerDay, PutBack, Sandboxed, SetCohort
+from classroom.plugins import ForTheStudent, PerDay, PutBack, Sandboxed, SetCohort
 
 c = get_config()  # noqa: F821
 
@@ -62,5 +64,6 @@ c.Autograde.sanitize_preprocessors = [
 
 # Each submission runs in a box of its own; the points come from classroom/judge.py, and not from the kernel.
 c.Autograde.autograde_preprocessors = [Sandboxed, SaveAutoGrades, AssignLatePenalties, CheckCellMetadata]
+c.GenerateFeedback.preprocessors = [ForTheStudent, GetGrades, CSSHTMLHeaderPreprocessor]
 
 os.environ["LORA_EDU_CLASSROOM"] = os.getcwd()
