@@ -120,7 +120,8 @@ def _table(rows: list[list]) -> str:
     if not rows:
         return "**The grader took no point from the code.**"
     head = "".join(f"<th>{word}</th>" for word in ("exercise", "part", "lost", "why", "where to read"))
-    lines = ["".join(f"<td>{html.escape(str(value))}</td>" for value in row) for row in rows]
+    rows = [[number, part, f"{points:g}", *words] for number, part, points, *words in rows]
+    lines = ["".join(f"<td>{html.escape(value)}</td>" for value in row) for row in rows]
     return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 

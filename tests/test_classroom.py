@@ -11,7 +11,18 @@ import nbformat
 import pytest
 
 from classroom import __main__ as commands
-from classroom import collecting, folders, grades, inspecting, judge, nbgrading, plugins, releasing, sandbox
+from classroom import (
+    autograding,
+    collecting,
+    folders,
+    grades,
+    inspecting,
+    judge,
+    nbgrading,
+    plugins,
+    releasing,
+    sandbox,
+)
 from lora_edu.assignments import core
 
 NAME = "a1_lora_numpy"
@@ -389,6 +400,89 @@ def test_tricks_are_seen_however_they_are_written(tmp_path, code, words):
 )
 def test_points_off_for_being_late(hours, off):
     assert plugins.penalty(10, hours * 3600, percent=10, at_most=50, grace_minutes=15) == off
+
+
+@pytest.fixture
+def with_a_due_time(folder, monkeypatch):
+    """A gradebook with an assignment that is due, and a student who is a day late."""
+    from nbgrader.api import Gradebook
+
+    monkeypatch.setenv("PATH", nbgrading._path())
+    (folder / "release" / NAME).mkdir(parents=True)
+    (folder / "release" / NAME / "checks.json").write_text(json.dumps({"cohort": "2026a"}))
+    (folder / "nbgrader_config.py").write_text("")
+    with Gradebook(f"sqlite:///{folder / 'gradebook.db'}") as book:
+        book.add_assignment(NAME, duedate=datetime(2026, 3, 6, 18))
+        book.add_student("Kim-Lee")
+        book.add_submission(NAME, "Kim-Lee", timestamp=datetime(2026, 3, 7, 18))
+    return folder
+
+
+def hours_late(student):
+    with nbgrading.gradebook() as book:
+        return book.find_submission(NAME, student).total_seconds_late / 3600
+
+
+def test_an_extension_for_one_student(with_a_due_time):
+    releasing.extend(NAME, "Kim-Lee", "2026-03-07 06:00+00:00")
+    assert hours_late("Kim-Lee") == 12
+    releasing.extend(NAME, "Kim-Lee", "2026-03-08 06:00+00:00")  # the last one counts
+    assert hours_late("Kim-Lee") == 0
+    collecting.collect(NAME, [archive(with_a_due_time / "1.zip", {f"ann/{NAME}.ipynb": "a"})])
+    releasing.extend(NAME, "ann", "2026-03-08 06:00+00:00")  # collected, and not graded yet
+    assert hours_late("ann") == 0
+
+
+@pytest.mark.parametrize(
+    ("student", "until", "message"),
+    [
+        ("Kim", "2026-03-08 18:00", "there is no student 'Kim' in the table of grades; near are Kim-Lee"),
+        ("Kim-Lee", "2026-03-05 18:00", "ends after the due time, which is 2026-03-06 18:00 UTC"),
+        ("Kim-Lee", "soon", "written like"),
+    ],
+)
+def test_what_is_no_extension_changes_nothing(with_a_due_time, student, until, message):
+    with pytest.raises(ValueError, match=message):
+        releasing.extend(NAME, student, until)
+    assert hours_late("Kim-Lee") == 24
+
+
+@pytest.mark.parametrize("jobs", [1, 3, 9])
+def test_side_by_side_each_student_is_graded_once(folder, monkeypatch, jobs):
+    students, graded = {"ann", "bob", "cy", "dan", "eve"}, []
+
+    def run(command, name, *options, log, allow_failure):
+        excluded = next((option.partition("=")[2].split(",") for option in options if "exclude" in option), [])
+        graded.extend(students - set(excluded))
+        return "what it says"
+
+    monkeypatch.setattr(nbgrading, "run", run)
+    log = autograding._run(NAME, sorted(students - {"eve"}), students, False, jobs)
+    assert sorted(graded) == sorted(students - {"eve"})
+    assert log == ("what it says" if jobs == 1 else "")  # who is left is tried again, one after the other
+
+
+def test_the_page_begins_with_what_was_lost_and_shows_no_test():
+    cell = nbformat.v4.new_code_cell(
+        '# Graded: exercise 1.2.\n### BEGIN HIDDEN TESTS\npoints("a1", "1.2", split, "2026a")\n### END HIDDEN TESTS'
+    )
+    cell.metadata["nbgrader"] = {"grade": True, "solution": False, "grade_id": "test_split"}
+    lost = [
+        ["product", 2, "entry [0] should be 1 <script>", ""],
+        ["manners", 1.0, "an input was changed", "notebook 02"],
+    ]
+    result = nbformat.v4.new_output("execute_result", {"text/plain": "1.0"}, metadata={judge.LOST: lost})
+    cell.outputs = [result]
+    page, _ = plugins.ForTheStudent().preprocess(nbformat.v4.new_notebook(cells=[cell]), {})
+    table = re.findall(r"<t[dh]>(.*?)</t[dh]>", page.cells[0].source)
+    assert table[:5] == ["exercise", "part", "lost", "why", "where to read"]
+    assert table[5:10] == ["1.2", "product", "2", "entry [0] should be 1 &lt;script&gt;", ""]
+    assert table[10:] == ["1.2", "manners", "1", "an input was changed", "notebook 02"]
+    assert page.cells[1].source == "# Graded: exercise 1.2."
+    cell.outputs[0].metadata = {}
+    cell.source = 'points("a1", "1.2", split, "2026a")'
+    page, _ = plugins.ForTheStudent().preprocess(nbformat.v4.new_notebook(cells=[cell]), {})
+    assert "took no point" in page.cells[0].source
 
 
 def test_the_cohort_is_written_into_one_cell():
