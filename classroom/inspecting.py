@@ -19,21 +19,11 @@ from classroom.sandbox import SubmissionError
 from lora_edu.assignments.verdict import BESIDE
 
 SUSPICIOUS = (
-    *(
-        "classroom",
-        "observing",
-        "observation",
-        "import verdict",
-        "gradebook",
-        "sqlite",
-        "hidden/",
-        "graders",
-        "solutions/",
-    ),
-    *("sys.modules", "inspect.", "ctypes", "gc.get", "_getframe", "subprocess", "builtins", "importlib", "os._exit"),
-    *("os.system", "socket", "urllib", "monkeypatch", ".dumps =", ".ipynb", "/proc", "peft", "bitsandbytes"),
+    *"classroom observing observation gradebook sqlite hidden/ graders solutions/ sys.modules inspect. ctypes".split(),
+    *"gc.get _getframe subprocess builtins importlib os._exit os.system socket urllib monkeypatch .ipynb".split(),
+    *("/proc", "peft", "bitsandbytes", "import verdict", ".dumps ="),
 )
-RUNS_TEXT = {"exec", "eval", "compile", "globals", "__import__", "__builtins__"}
+RUNS_TEXT, CHANGES = ("exec", "eval", "compile", "globals", "__import__", "__builtins__"), "changes-a-module"
 LARGEST = 20_000_000  # bytes of a notebook
 
 
@@ -153,8 +143,9 @@ def suspicious(path: Path) -> list[str]:
         cells = _own_code(text)
     except OSError:
         return []
-    own = "\n".join([*cells, *(text for cell in cells for text in _put_together(cell))])
-    return [word for word in SUSPICIOUS if word in own] + sorted({word for cell in cells for word in _tricks(cell)})
+    tricks = [word for cell in cells for word in _tricks(cell)]
+    own = "\n".join([*cells, *tricks])
+    return [w for w in SUSPICIOUS if w in own] + [w for w in (*(f"{n}(" for n in RUNS_TEXT), CHANGES) if w in tricks]
 
 
 def without_a_result(path: Path) -> list[str]:
@@ -179,29 +170,20 @@ def _own_code(text: str) -> list[str]:
         return [text]
 
 
-def _parsed(code: str) -> ast.Module:
-    """The code of a cell; of one that Python does not read, nothing."""
+def _tricks(code: str) -> Iterator[str]:
+    """Texts that Python makes of constants, "obs" + "erving" is one; names that run text as code; and
+    "changes-a-module" where something of an imported module is replaced. Nothing of what is no Python."""
     lines = ("" if line.lstrip().startswith(("%", "!")) else line for line in code.splitlines())
     try:
-        return ast.parse("\n".join(lines))
+        tree = ast.parse("\n".join(lines))
+        waiting = [compile(tree, "", "exec")]
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ast.Module([], [])
-
-
-def _put_together(code: str) -> Iterator[str]:
-    """The texts that Python makes of constants: "obs" + "erving" is one."""
-    waiting = [compile(_parsed(code), "", "exec")]
+        return
     while waiting:
-        for constant in waiting.pop().co_consts:
-            if isinstance(constant, str):
-                yield constant
-            elif hasattr(constant, "co_consts"):
-                waiting.append(constant)
-
-
-def _tricks(code: str) -> Iterator[str]:
-    """Names that run text as code, and "changes-a-module" where something of an imported module is replaced."""
-    nodes = list(ast.walk(_parsed(code)))
+        constants = waiting.pop().co_consts
+        yield from (constant for constant in constants if isinstance(constant, str))
+        waiting += [constant for constant in constants if hasattr(constant, "co_consts")]
+    nodes = list(ast.walk(tree))
     imports = (alias for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names)
     modules = {"np", "torch", "nn", "F"} | {(alias.asname or alias.name).partition(".")[0] for alias in imports}
     for node in nodes:
@@ -211,6 +193,6 @@ def _tricks(code: str) -> Iterator[str]:
         while isinstance(place, ast.Attribute):
             place = place.value
         if isinstance(place, ast.Name) and place.id in modules:
-            yield "changes-a-module"
+            yield CHANGES
         if isinstance(node, ast.Name) and node.id in RUNS_TEXT:
-            yield node.id
+            yield f"{node.id}("

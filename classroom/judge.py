@@ -113,7 +113,8 @@ def scored(cell: nbformat.NotebookNode, outputs: list) -> list:
         asked["got"] = _checked(sent[0], assignment, call["number"])
         found = verdict.judge(asked)
     text, best = cleaning.text(found["message"]), assignment.tasks[call["number"]].points
-    lost = found["lost"] or ([["everything", best, text, ""]] if found["points"] < best else [])
+    lost = [[part, worth, cleaning.text(why), see] for part, worth, why, see in found["lost"]]
+    lost = lost or ([["everything", best, text, ""]] if found["points"] < best else [])
     points = {"text/plain": repr(float(found["points"]))}
     score = nbformat.v4.new_output("execute_result", points, execution_count=1, metadata={LOST: lost})
     return [nbformat.v4.new_output("stream", name="stdout", text=f"Exercise {call['number']}: {text}\n"), score]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from classroom.cheats import cheats, recorded
+from classroom.cheats import cheats
 from classroom.expecting import task_expectations, work
 from classroom.judge import request
 from classroom.solutions import Solutions, load_solutions
@@ -90,13 +90,10 @@ def _wrong(assignment: Assignment, number: str, solutions: Solutions, stored: di
 
 def _cheats(assignment: Assignment, number: str, solutions: Solutions, stored: dict) -> Iterator[str]:
     """Every cheat there is, on this task: none of them may earn a point."""
-    reference = solutions.reference(assignment.constants)
-    observed, records = recorded(reference)
-    shown = observe_all(assignment, number, observed)
-    told = judge(request(assignment, number, json.loads(json.dumps(shown)), stored["hidden"]))
-    if told["points"]:
-        yield f"handing over what is expected in the visible cases has points: {told['message']}"
-    for name, cheat in cheats(reference, records).items():
+    shown = judge(request(assignment, number, stored["visible"]["expected"], stored["hidden"]))
+    if shown["points"]:
+        yield f"what is expected in the visible cases has points in the hidden ones: {shown['message']}"
+    for name, cheat in cheats(solutions.reference(assignment.constants)).items():
         verdict = _verdict(assignment, number, lambda _, cheat=cheat: cheat, stored, "hidden")
         if verdict["points"]:
             yield f"a cheat that {name} has points: {verdict['message']}"

@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 
 import nbformat
@@ -96,10 +95,9 @@ def released_cohort(name: str) -> str | None:
 
 
 def extend(name: str, student: str, until: str) -> None:
-    """Another due time for one student. `grades` and `feedback` take points off for what is later than that.
+    """Another due time for one student, by the name in the table of grades: points come off for what is later.
 
-    student: the name in the table of grades. Raises FileNotFoundError or ValueError, before anything is changed, where
-    nothing was released with a due time, for a student that nobody knows, and for a time that is no extension.
+    Raises FileNotFoundError or ValueError, before anything is changed, where there is nothing to extend.
     """
     when = _moment(until).replace(tzinfo=None)
     if released_cohort(name) is None:
@@ -107,8 +105,7 @@ def extend(name: str, student: str, until: str) -> None:
     with nbgrading.gradebook() as book:
         known, due = {s.id for s in book.students} | set(remembered(name)), book.find_assignment(name).duedate
         if student not in known:
-            near = get_close_matches(student, known, cutoff=0.4) or sorted(known)[:3]
-            raise ValueError(f"there is no student {student!r} in the table of grades; near are {', '.join(near)}")
+            raise ValueError(f"there is no student {student!r}: take the name that the table of grades has")
         if due is None or when <= due:
             said = f"{due:%Y-%m-%d %H:%M} UTC" if due else "missing: say it with `release --due`"
             raise ValueError(f"an extension ends after the due time, which is {said}")

@@ -383,7 +383,7 @@ def test_suspicious_words_of_the_students_own_cells(tmp_path):
         ("import json as j\nj.x.loads = lambda *_: 1", ["changes-a-module"]),
         ("np.allclose = lambda *_: True", ["changes-a-module"]),
         ("setattr(torch.nn.Linear, 'forward', f)", ["changes-a-module"]),
-        ("def f(x):\n    return eval('x')", ["eval"]),
+        ("def f(x):\n    return eval('x')", ["eval("]),
         ("%timeit f(x)\nmodel.eval()\nself.weight = 1\nsetattr(parent, name, layer)", []),
         ("def (", []),
     ],
@@ -436,7 +436,7 @@ def test_an_extension_for_one_student(with_a_due_time):
 @pytest.mark.parametrize(
     ("student", "until", "message"),
     [
-        ("Kim", "2026-03-08 18:00", "there is no student 'Kim' in the table of grades; near are Kim-Lee"),
+        ("Kim", "2026-03-08 18:00", "there is no student 'Kim': take the name that the table"),
         ("Kim-Lee", "2026-03-05 18:00", "ends after the due time, which is 2026-03-06 18:00 UTC"),
         ("Kim-Lee", "soon", "written like"),
     ],

@@ -73,21 +73,18 @@ def explanation(got: list[dict], stored: dict, tolerance: float, shown: list[str
     """
     sentences = {}
     for case, part in failing(got, stored["expected"], tolerance):
-        sentence = message(got, stored, (case, part), tolerance, shown[case] if shown else "")
+        text, see = reason(got, stored, (case, part), tolerance, shown)
+        sentence = text + (f" See {see}." if see else "")
         sentences.setdefault(sentence.partition(f", {part}: ")[2] or sentence, sentence)  # what is the same, once
     return " ".join(sentences.values())
 
 
-def message(got: list[dict], stored: dict, where: tuple[int, str], tolerance: float, shown: str = "") -> str:
-    """What is wrong with a part, and where to read on: `reason` as one text."""
-    text, see = reason(got, stored, where, tolerance, shown)
-    return text + (f" See {see}." if see else "")
-
-
-def reason(got: list[dict], stored: dict, where: tuple[int, str], tolerance: float, shown: str) -> tuple[str, str]:
+def reason(
+    got: list[dict], stored: dict, where: tuple[int, str], tolerance: float, shown: list[str] | None
+) -> tuple[str, str]:
     """The mistake by its name and where to read on, or else where it shows: the part, the case, one entry.
 
-    stored: {"expected": [...], "mistakes": [{"sentence", "see", "observed"}]}; shown: the case, described.
+    stored: {"expected": [...], "mistakes": [{"sentence", "see", "observed"}]}; shown: each case, described.
     """
     known = [(index, mistake["observed"]) for index, mistake in enumerate(stored["mistakes"])]
     index = recognized(got, known, tolerance)
@@ -99,7 +96,7 @@ def reason(got: list[dict], stored: dict, where: tuple[int, str], tolerance: flo
         mistake = stored["mistakes"][index]
         return start + mistake["sentence"], mistake["see"] or ""
     value, expected = got[case][part], stored["expected"][case][part]
-    place = f"for ({shown}), {part}: " if shown else f"case {case + 1}, {part}: "
+    place = f"for ({shown[case]}), {part}: " if shown else f"case {case + 1}, {part}: "
     if value is None:
         return place + "your answer gave None. A function hands its result over with `return`, not with `print`.", ""
     if _error(value) == "NotDone":
@@ -155,22 +152,18 @@ def judge(request: dict) -> dict:
     total, best = sum(points.values()), sum(request["parts"].values())
     if len(got) != len(stored["expected"]):
         return {"points": 0.0, "message": "the answer could not be observed", "lost": []}
-    if not failing(got, stored["expected"], tolerance):
-        return {"points": total, "message": f"correct, {total:g} of {best:g} points", "lost": []}
-    if is_untouched(got):
-        return {"points": total, "message": f"not done, {total:g} of {best:g} points", "lost": []}
     places = {part: (case, part) for case, part in failing(got, stored["expected"], tolerance)}
+    if not places or is_untouched(got):
+        start = "not done" if places else "correct"
+        return {"points": total, "message": f"{start}, {total:g} of {best:g} points", "lost": []}
     lost = []
-    for part in (part for part, value in points.items() if value == 0):
-        why = (BESIDE, "")
-        if part in places:
-            why = reason(got, stored, places[part], tolerance, shown[places[part][0]] if shown else "")
+    for part in [part for part, value in points.items() if value == 0]:
+        why = reason(got, stored, places[part], tolerance, shown) if part in places else (BESIDE, "")
         lost.append([part, request["parts"][part], *why])
     names = ", ".join(f"{part} ({worth:g})" for part, worth, *_ in lost)
     text = f"{total:g} of {best:g} points. Lost: {names}. {explanation(got, stored, tolerance, shown)}"
-    alone = ", ".join(row[0] for row in lost if row[2] == BESIDE)
-    text += f" {alone}: {BESIDE}" if alone else ""
-    return {"points": total, "message": text, "lost": lost}
+    alone = ", ".join(part for part, _, why, _ in lost if why == BESIDE)
+    return {"points": total, "message": text + (f" {alone}: {BESIDE}" if alone else ""), "lost": lost}
 
 
 def _error(value: Any) -> str | None:
