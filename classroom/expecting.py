@@ -38,10 +38,10 @@ def task_expectations(assignment: Assignment, number: str, solutions: Solutions,
 
 
 def work(hidden: dict, visible: dict, solutions: Solutions) -> list[dict[str, list]]:
-    """For each hidden case {part: the numbers that only an answer gives which computes}, see `verdict.at_work`.
+    """For each hidden case {part: values that only an answer gives which computes}, see `verdict.at_work`.
 
-    They are those of the reference and of mistakes that keep points, less what everybody can read in checks.json, and
-    less what could be guessed.
+    They are those of the reference, and numbers of mistakes that keep points, less what everybody can read in
+    checks.json, and less what could be guessed.
     """
     named = [wrong for wrong in solutions.wrong if wrong.sentence]
     keeping = [m["observed"] for m, wrong in zip(hidden["mistakes"], named, strict=True) if wrong.keeps]
@@ -51,12 +51,16 @@ def work(hidden: dict, visible: dict, solutions: Solutions) -> list[dict[str, li
         for numbers, case in zip(found, seen, strict=True):
             for part, value in case.items():
                 known = [*numbers.get(part, []), *(there[part] for there in shown)]
+                if isinstance(value, str) and seen is not hidden["expected"]:
+                    continue  # what an observer says of a mistake is no work
                 if _is_hard_to_guess(value) and not any(equal(there, value) for there in known):
                     numbers.setdefault(part, []).append(value)
     return found
 
 
 def _is_hard_to_guess(value: Any) -> bool:
+    if isinstance(value, str):  # names and numbers in words, such as "blocks.1.up_proj with rank 2, alpha 5.3125"
+        return len(value) > 12 and any(letter.isdigit() for letter in value)
     values = value.get("values", []) if isinstance(value, dict) else []
     return all(map(math.isfinite, values)) and (len(set(values)) >= 4 or any(v != int(v) for v in values))
 

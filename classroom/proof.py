@@ -90,10 +90,17 @@ def _wrong(assignment: Assignment, number: str, solutions: Solutions, stored: di
 
 def _cheats(assignment: Assignment, number: str, solutions: Solutions, stored: dict) -> Iterator[str]:
     """Every cheat there is, on this task: none of them may earn a point."""
-    shown = judge(request(assignment, number, stored["visible"]["expected"], stored["hidden"]))
-    if shown["points"]:
-        yield f"what is expected in the visible cases has points in the hidden ones: {shown['message']}"
-    for name, cheat in cheats(solutions.reference(assignment.constants)).items():
+    reference, words = solutions.reference(assignment.constants), ["hidden"]
+    if not any(stored["hidden"]["work"]):
+        words = [f"hidden {i}" for i in range(9)]  # one draw may differ by luck
+    for word in words:
+        expected = observe_all(assignment, number, reference, word)
+        shown = judge(
+            request(assignment, number, stored["visible"]["expected"], stored["hidden"] | {"expected": expected})
+        )
+        if shown["points"]:
+            yield f"what is expected in the visible cases has points in the hidden ones: {shown['message']}"
+    for name, cheat in cheats(reference).items():
         verdict = _verdict(assignment, number, lambda _, cheat=cheat: cheat, stored, "hidden")
         if verdict["points"]:
             yield f"a cheat that {name} has points: {verdict['message']}"

@@ -45,8 +45,10 @@ def layer_cases(c: Any, rng: np.random.Generator) -> list[tuple]:
 
 def inject_cases(c: Any, rng: np.random.Generator) -> list[tuple]:
     """(number of blocks, width, hidden width, inside another model, training, rank, alpha, seed)"""
-    sizes = [(4, 3, 4, False, True, 2, 8.0), (13, 4, 3, False, False, 3, 1.5), (6, 3, 5, True, True, 2, 3.0)]
-    return [(n + int(rng.integers(2)), *rest, int(rng.integers(1, 10**6))) for n, *rest in sizes]
+    sizes = [(4, 3, 4, False, True, 2), (13, 4, 3, False, False, 3), (6, 3, 5, True, True, 2)]
+    alphas = (rng.integers(9, 99, size=len(sizes)) + 0.5) / 8  # never a rank, and nobody guesses it
+    drawn = [(float(alpha), int(rng.integers(1, 10**6))) for alpha in alphas]
+    return [(n + int(rng.integers(2)), *rest, *ours) for (n, *rest), ours in zip(sizes, drawn, strict=True)]
 
 
 def dial_cases(c: Any, rng: np.random.Generator) -> list[tuple]:
