@@ -65,9 +65,9 @@ def main() -> None:
         client.execute()
         end = "done"
     except DeadKernelError:
-        end = "the kernel died: the code ended the process, or took all memory, or crashed a compiled library"
+        end = "died"
     except CellTimeoutError:
-        end = "the kernel hung and could not be interrupted"
+        end = "hung"
     json.dump([end, nbformat.writes(notebook)], answer)
     answer.flush()
 

@@ -29,6 +29,10 @@ from classroom.boxes import BOXES, LIMITS, PYTHON, WORK
 LARGEST = 30_000_000  # bytes that may come back
 TOO_LARGE = f"it printed more than {LARGEST / 1e6:.0f} MB"
 VARIABLE = "LORA_EDU_BOX"  # what `autograde` found, for the processes that it starts
+ENDS = {  # how the runner says that it ended -> the reason that the teacher reads: no word of a student's is one
+    "died": "the kernel died: the code ended the process, or took all memory, or crashed a compiled library",
+    "hung": "the kernel hung and could not be interrupted",
+}
 UNBOXED = "unboxed"
 OPEN = "run without a box (--unboxed): its code could read and change what the teacher can"
 
@@ -51,16 +55,16 @@ def run(notebook: nbformat.NotebookNode, checks: Path, timeout: int = 120, secon
     given = {**LIMITS, "timeout": timeout, "notebook": nbformat.writes(notebook)}
     given["checks"] = checks.read_text(encoding="utf-8")
     runner = Path(__file__).with_name("runner.py").read_text(encoding="utf-8")
-    answer, said = call([PYTHON, "-c", runner], seconds, kind, json.dumps(given).encode())
-    back = what_came_back(answer, said, notebook)
+    answer, _ = call([PYTHON, "-c", runner], seconds, kind, json.dumps(given).encode())
+    back = what_came_back(answer, notebook)
     back.metadata["box"] = kind
     return back
 
 
-def what_came_back(answer: bytes, said: str, notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+def what_came_back(answer: bytes, notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The executed notebook out of what the runner wrote, or a stranger in its name."""
     if not answer:
-        raise SubmissionError(f"the run ended early, and left nothing to grade ({_last_line(said)})")
+        raise SubmissionError("the run ended early, and left nothing to grade")
     if len(answer) > LARGEST:
         raise SubmissionError(TOO_LARGE)
     try:
@@ -70,15 +74,10 @@ def what_came_back(answer: bytes, said: str, notebook: nbformat.NotebookNode) ->
     except Exception as error:
         raise SubmissionError(f"what came back from the run is no notebook ({type(error).__name__})") from None
     if end != "done":
-        raise SubmissionError(str(end)[:200])
+        raise SubmissionError(ENDS.get(str(end), "what came back from the run does not say how it ended"))
     if [cell.cell_type for cell in back.cells] != [cell.cell_type for cell in notebook.cells]:
         raise SubmissionError("what came back from the run has other cells: the code changed the record of its run")
     return back
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1][:160] if lines else "no message"
 
 
 # --- a process in a box -----------------------------------------------------------------------------------------------

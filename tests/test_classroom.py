@@ -451,13 +451,13 @@ def test_what_is_no_extension_changes_nothing(with_a_due_time, student, until, m
 def test_side_by_side_each_student_is_graded_once(folder, monkeypatch, jobs):
     students, graded = {"ann", "bob", "cy", "dan", "eve"}, []
 
-    def run(command, name, *options, log, allow_failure):
+    def run(command, name, *options, log, allow_failure, LORA_EDU_BOX):
         excluded = next((option.partition("=")[2].split(",") for option in options if "exclude" in option), [])
         graded.extend(students - set(excluded))
         return "what it says"
 
     monkeypatch.setattr(nbgrading, "run", run)
-    log = autograding._run(NAME, sorted(students - {"eve"}), students, False, jobs)
+    log = autograding._run(NAME, sorted(students - {"eve"}), students, False, jobs, "unshare")
     assert sorted(graded) == sorted(students - {"eve"})
     assert log == ("what it says" if jobs == 1 else "")  # who is left is tried again, one after the other
 

@@ -257,7 +257,7 @@ def test_the_check_of_the_student(capsys):
     ]:
         with pytest.raises(AssertionError, match=message):
             check(answer)
-    assert grading._results["9.1"] == "not right yet"
+    assert grading._results["9.1"] == "correct (last try: not right)"
 
     def stopped(x):
         raise KeyboardInterrupt

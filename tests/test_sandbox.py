@@ -131,12 +131,13 @@ def test_what_a_stranger_answers_is_read_with_care(monkeypatch):
         b'["done", "{}"]': "no notebook",
         b'["done", 3]': "no notebook",
         json.dumps(["done", other]).encode(): "has other cells",
-        json.dumps(["the kernel died", other]).encode(): "the kernel died",
+        json.dumps(["died", other]).encode(): "the kernel died",
+        json.dumps(["=cmd|' /C calc'!A0", other]).encode(): "does not say how it ended",
         b"x" * (sandbox.LARGEST + 1): "more than 30 MB",
     }.items():
         with pytest.raises(sandbox.SubmissionError, match=reason):
-            sandbox.what_came_back(answer, "", asked)
-    assert sandbox.what_came_back(json.dumps(["done", nbformat.writes(asked)]).encode(), "", asked) == asked
+            sandbox.what_came_back(answer, asked)
+    assert sandbox.what_came_back(json.dumps(["done", nbformat.writes(asked)]).encode(), asked) == asked
 
 
 CELL = "\x1b[36mCell \x1b[39mIn[4], line 1\n----> check.forward(forward)"
