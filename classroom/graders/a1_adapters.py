@@ -136,6 +136,14 @@ def _unmerge_every_time(c, self):
     self.weight, self.merged = self.weight - self.update(), False
 
 
+def _clear_the_flag(c, self):
+    self.merged = False
+
+
+def _merge_or_undo(c, self):
+    self.weight, self.merged = self.weight + self.update() * (-1 if self.merged else 1), not self.merged
+
+
 def adapter_of_lora_edu(c):
     from lora_edu.lora_numpy import LoRALinear
 
@@ -193,6 +201,11 @@ ADAPTER = Solutions(
         Wrong("unmerging twice subtracts twice", _changed(unmerge=_unmerge_every_time), 7,
               "unmerging twice subtracts the update twice. Look at self.merged: is there anything to take out?",
               MERGING),
+        Wrong("unmerging clears the flag alone", _changed(unmerge=_clear_the_flag), 7,
+              "unmerge resets self.merged and leaves the update in the weight: forward then adds it once more.",
+              MERGING),
+        Wrong("a second merge undoes the first", _changed(merge=_merge_or_undo), 7,
+              "the second merge takes the update out again. On a merged layer, merge does nothing.", MERGING),
         Wrong("merging without the scaling", _changed(update=lambda c, self: self.lora_A @ self.lora_B.T), 6,
               "the merged update lacks the scaling: it is s A B^T, with self.scaling.", MERGING),
         Wrong("drawn from 0 up", _changed(start_A=_from_zero_up), 6,

@@ -99,8 +99,6 @@ def injected(rule=None, freeze="all", wrap="layer", refuse=True, mode=True, retu
                 model.requires_grad_(False)
             for path in chosen:
                 layer = model.get_submodule(path)
-                if freeze == "chosen":
-                    layer.requires_grad_(False)
                 new = wrapper(copy.deepcopy(layer) if wrap == "copy" else layer, rank, alpha)
                 put(model, path, new.train(model.training) if mode else new)
             if freeze == "too late":
@@ -144,32 +142,30 @@ INJECT = Solutions(
     wrong=[
         Wrong("nothing is replaced", injected(rule=lambda c, path: False, refuse=False), 0,
               "no layer has an adapter: nothing was replaced in the model that was given.", BY_NAME),
-        Wrong("every block", injected(RULES["every block"]), 3,
+        Wrong("every block", injected(RULES["every block"]), 2,
               "this adapts every block. Only those with i % c.every == c.first are meant.",
               "notebook 04, section 2, and the rule of the exercise"),
-        Wrong("counted from 1", injected(RULES["counted from 1"]), 3,
+        Wrong("counted from 1", injected(RULES["counted from 1"]), 2,
               "this counts the blocks from 1. The number in the path counts from 0.", BY_NAME),
-        Wrong("the first digit", injected(RULES["the first digit"]), 4,
+        Wrong("the first digit", injected(RULES["the first digit"]), 3,
               "this reads one digit of the number, and takes block 10 for block 1. Split the path at its dots.",
               BY_NAME),
-        Wrong("a part of the name", injected(RULES["a part of the name"]), 3,
+        Wrong("a part of the name", injected(RULES["a part of the name"]), 2,
               "this looks for c.part anywhere in the path, and finds the gate, too. Compare whole names.", BY_NAME),
         Wrong("path from the left", injected(RULES["path from the left"]), 4,
               "this reads the path from its left end. The model may sit inside another one: look for `blocks`.",
               BY_NAME),
-        Wrong("outside the blocks", injected(RULES["outside the blocks"]), 2,
+        Wrong("outside the blocks", injected(RULES["outside the blocks"]), 1,
               "this adapts the pooler, too: it has parts of the same names, but it is not in `blocks`.",
               "notebook 04, section 2, and the rule of the exercise"),
-        Wrong("all linear layers", injected(RULES["all linear layers"]), 2,
+        Wrong("all linear layers", injected(RULES["all linear layers"]), 1,
               "this adapts every linear layer, the head included.", BY_NAME),
-        Wrong("norms, too", injected(candidates=(nn.Linear, nn.LayerNorm)), 3,
+        Wrong("norms, too", injected(candidates=(nn.Linear, nn.LayerNorm)), 2,
               "this adapts the norms as well. Only linear layers get an adapter.", BY_NAME),
         Wrong("nothing frozen", injected(freeze="nothing"), 4,
-              "nothing is frozen: the whole model would be trained.", PROMISES),
-        Wrong("only the adapted layers frozen", injected(freeze="chosen"), 4,
-              "only the adapted layers are frozen. Embedding, norms and head would still be trained.", PROMISES),
-        Wrong("frozen too late", injected(freeze="too late"), 4,
-              "the model is frozen after the adapters are in, so that they are frozen, too. Freeze first.", BY_NAME),
+              "trained are not exactly the wrappers' own parameters. Freeze the model with the line that is given, and "
+              "put the wrappers in afterwards.", PROMISES),
+        Wrong("frozen too late", injected(freeze="too late"), 4),
         Wrong("frozen too early", injected(freeze="too early"), 4,
               "a refused model comes back frozen. Look first whether all is well, change afterwards.", REFUSALS),
         Wrong("nothing refused", injected(refuse=False), 4,
@@ -180,7 +176,7 @@ INJECT = Solutions(
         Wrong("always in training mode", injected(mode=False), 4,
               "a new module is in training mode, whatever the model is in: dropout would be active in a model that "
               "is being evaluated.", "notebook 04, section 2, replace_layer"),
-        Wrong("returns nothing", injected(returns="nothing"), 3,
+        Wrong("returns nothing", injected(returns="nothing"), 2,
               "the adapters are in place; the list of their paths is not returned.",
               "notebook 04, section 2, where inject returns them"),
     ],

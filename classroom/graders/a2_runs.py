@@ -151,6 +151,11 @@ def repair_changes_the_rate(run):
     run.rate /= 2
 
 
+def repair_steps_up_alone(run):
+    repair(run)
+    run.optimized = [name for name in run.optimized if name.endswith(".up")]
+
+
 def _asks(run):
     return [n for n in run.base() if run.model.get_parameter(n).requires_grad]
 
@@ -167,45 +172,47 @@ RUNS = Solutions(
     },
     wrong=[
         Wrong("weights alone", _evidence(lambda run, t, la: ({n: v * n.endswith("weight") for n, v in t.items()}, la,
-              verdict(t, la))), 5,
+              verdict(t, la))), 7,
               "only tensors named weight are measured. A bias can be forgotten when freezing, too.", FROZEN),
-        Wrong("who asks, moves", _verdict(lambda run, t, la: verdict(dict.fromkeys(_asks(run), 1), la)), 5,
+        Wrong("who asks, moves", _verdict(lambda run, t, la: verdict(dict.fromkeys(_asks(run), 1), la)), 6,
               "a tensor that asks for a gradient is called moved. No optimizer knows it: measure.", FROZEN),
         Wrong("no cause", _verdict(lambda run, t, la: {n: w.replace("not stepped", "no gradient")
-              for n, w in verdict(t, la).items()}), 5,
+              for n, w in verdict(t, la).items()}), 6,
               "every layer that learned nothing is said to get no gradient. To some it came.", TRAP),
         Wrong("the other cause", _verdict(lambda run, t, la: {n: w.replace("no gradient", "not stepped")
-              for n, w in verdict(t, la).items()}), 5,
+              for n, w in verdict(t, la).items()}), 6,
               "every layer that learned nothing is said not to be stepped. To some no gradient came at all.", TRAP),
-        Wrong("not what it measured", _verdict(lambda run, t, la: {}), 5,
+        Wrong("not what it measured", _verdict(lambda run, t, la: {}), 6,
               "the verdict names nothing. Your own measurements show what is wrong.", FROZEN),
-        Wrong("the adapters alone", _verdict(lambda run, t, la: verdict({}, la)), 5,
+        Wrong("the adapters alone", _verdict(lambda run, t, la: verdict({}, la)), 6,
               "the verdict looks at the adapters alone. Something of the base can move as well.", FROZEN),
-        Wrong("the base alone", _verdict(lambda run, t, la: verdict(t, {})), 5,
+        Wrong("the base alone", _verdict(lambda run, t, la: verdict(t, {})), 6,
               "the verdict looks at the base alone. A layer can learn nothing, and no error is raised.", TRAP),
-        Wrong("the gradient at the end", lambda c: (_concluded(at_the_end=True), repair), 5,
+        Wrong("the gradient at the end", lambda c: (_concluded(at_the_end=True), repair), 7,
               "the gradients are those of the last step. Those of the first are asked for: before anything moved.",
               TEXT),
-        Wrong("nothing trained", lambda c: (_concluded(trained=False), repair), 3,
+        Wrong("nothing trained", lambda c: (_concluded(trained=False), repair), 4,
               "nothing moved in your measurement: the copy that you compare was not trained.", FROZEN),
-        Wrong("squares", _evidence(lambda run, t, la: ({n: v * v for n, v in t.items()}, la, verdict(t, la))), 5,
+        Wrong("squares", _evidence(lambda run, t, la: ({n: v * v for n, v in t.items()}, la, verdict(t, la))), 7,
               "these are the squares of the distances. The Frobenius norm has a root.", "notebook 05, section 1"),
-        Wrong("trains the run itself", lambda c: (evidence_in_place, repair), 5,
+        Wrong("trains the run itself", lambda c: (evidence_in_place, repair), 7,
               "your evidence changed the run that it was given. Measure on a copy: copy.deepcopy(run).", TEXT),
-        Wrong("reentrant still", _repair(repair_all_but("reentrant")), 5,
+        Wrong("reentrant still", _repair(repair_all_but("reentrant")), 6,
               "after your repair some layers get no gradient: their blocks are checkpointed by the reentrant kind, and "
               "nothing before them asks for a gradient.", TRAP),
-        Wrong("not in the optimizer", _repair(repair_all_but("optimizer")), 5,
+        Wrong("not in the optimizer", _repair(repair_all_but("optimizer")), 6,
               "after your repair some factors get a gradient, and no optimizer knows them.", "notebook 04, section 4"),
-        Wrong("base not frozen", _repair(repair_all_but("frozen")), 5,
+        Wrong("base not frozen", _repair(repair_all_but("frozen")), 7,
               "after your repair something of the base still moves.", FROZEN),
-        Wrong("frozen altogether", _repair(repair_freezes_all), 4,
+        Wrong("frozen altogether", _repair(repair_freezes_all), 5,
               "your repair freezes the factors too: nothing is left to train.", FROZEN),
-        Wrong("trained by the repair", _repair(repair_trains), 4,
+        Wrong("trained by the repair", _repair(repair_trains), 5,
               "your repair trains the model. It mends the run; the training comes afterwards.", TEXT),
-        Wrong("the embedding trained", _repair(repair_trains_the_embedding), 4,
+        Wrong("the embedding trained", _repair(repair_trains_the_embedding), 5,
               "your repair trains the embedding, so that gradients arrive. They do, and the base moves.", TRAP),
-        Wrong("another rate", _repair(repair_changes_the_rate), 4,
+        Wrong("up alone", _repair(repair_steps_up_alone), 6,
+              "after your repair `up` is trained and `down` stays. Both factors belong to the optimizer.", FROZEN),
+        Wrong("another rate", _repair(repair_changes_the_rate), 5,
               "your repair changes the rate or the number of steps. They were not wrong.", TEXT),
     ],
 )  # fmt: skip

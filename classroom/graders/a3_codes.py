@@ -97,23 +97,23 @@ BLOCKS = "notebook 05, section 4"
 CODES = "notebook 06, section 3"
 
 WRONG = [
-    Wrong("ties go down", lambda c: lambda v, constants, codebook, size: down(divided(v, constants, size), codebook), 5,
+    Wrong("ties go down", lambda c: lambda v, constants, codebook, size: down(divided(v, constants, size), codebook), 6,
           "only ties are wrong: a value in the middle between two levels gets the lower code, as in "
           "bitsandbytes. Here it gets the higher one: compare with the mid-points by >=, and not by >.", CODES),
-    Wrong("ties go outward", lambda c: outward, 5,
+    Wrong("ties go outward", lambda c: outward, 6,
           "only ties are wrong, and only below 0: there they go to the level farther from 0. Up means the "
           "higher code on both sides.", CODES),
-    Wrong("0 / 0 becomes code 0", lambda c: not_guarded, 5,
+    Wrong("0 / 0 becomes code 0", lambda c: not_guarded, 7,
           "in a block of zeros the constant is 0, and 0 / 0 is NaN (not a number), which is above no mid-point: "
           "its values get code 0, the lowest level. They must get the code of the level 0: divide by 1 there.", BLOCKS),
-    Wrong("0 / 0 becomes the last code", lambda c: lambda *case: not_guarded(*case, nan_counts=True), 5,
+    Wrong("0 / 0 becomes the last code", lambda c: lambda *case: not_guarded(*case, nan_counts=True), 7,
           "in a block of zeros the constant is 0, and 0 / 0 is NaN (not a number), which a search puts behind every "
           "mid-point: its values get the last code. They must get the code of the level 0: divide by 1 there.", BLOCKS),
-    Wrong("the guard of an absmax", lambda c: clamped, 0,
+    Wrong("the guard of an absmax", lambda c: clamped, 4,
           "this keeps the divisor above a small positive number, and so replaces every negative constant. That "
           "guard is for an absmax, which is never negative: replace only the constants that are 0.", BLOCKS),
     Wrong("the sign of the constant is dropped",
-          lambda c: otherwise(lambda v, k, size: guarded(each(k.abs(), v, size))), 0,
+          lambda c: otherwise(lambda v, k, size: guarded(each(k.abs(), v, size))), 4,
           "this divides by the magnitude of the constant. Divide by the constant itself: in a block with a negative "
           "one, all signs turn.", BLOCKS),
     Wrong("constants repeated in turn", lambda c: otherwise(lambda v, k, size: guarded(k.repeat(size)[: v.numel()])), 0,
@@ -135,12 +135,12 @@ WRONG = [
     Wrong("levels instead of codes",
           lambda c: lambda v, constants, codebook, size: codebook[reference(v, constants, codebook, size).long()], 0,
           "these are the levels. Stored is the code of each, its index in the codebook.", CODES),
-    Wrong("codes of 64 bits", lambda c: lambda *case: reference(*case).long(), 5,
+    Wrong("codes of 64 bits", lambda c: lambda *case: reference(*case).long(), 7,
           "the codes are right, and each takes 64 bits. Convert them with .to(torch.uint8).", CODES),
-    Wrong("the values are scaled in place", lambda c: in_place, 5,
+    Wrong("the values are scaled in place", lambda c: in_place, 7,
           "the codes are right, but what you were given is changed: an operation in place works on the caller's "
           "tensor. Compute in a new one.", CODES),
-    Wrong("the short last block is dropped", lambda c: whole_blocks_only, 3,
+    Wrong("the short last block is dropped", lambda c: whole_blocks_only, 4,
           "the short last block is missing. Its values need codes too.", BLOCKS),
 ]  # fmt: skip
 

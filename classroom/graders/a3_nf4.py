@@ -3,11 +3,10 @@
 One module for each exercise holds its reference, other right answers, and wrong ones with the points that they keep.
 """
 
-from classroom.graders import a3_bytes, a3_codebook, a3_codes, a3_refit
+from classroom.graders import a3_codebook, a3_codes, a3_refit
 
 SOLUTIONS = {
     "3.1": a3_codebook.SOLUTIONS,
     "3.2": a3_codes.SOLUTIONS,
-    "3.3": a3_bytes.SOLUTIONS,
-    "3.4": a3_refit.SOLUTIONS,
+    "3.3": a3_refit.SOLUTIONS,
 }

@@ -1,4 +1,4 @@
-"""Exercise 3.4, better constants for the same codes: right and wrong answers."""
+"""Exercise 3.3, better constants for the same codes: right and wrong answers."""
 
 import numpy as np
 import torch
@@ -120,7 +120,7 @@ def in_place(values, codes, codebook, block_size):
 BLOCKS = "notebook 05, section 4"
 ERROR = "notebook 05, section 1"
 LEVELS = "notebook 06, section 3"
-TEXT = "exercise 3.4"
+TEXT = "exercise 3.3"
 
 WRONG = [
     Wrong("the absmax", lambda c: fitting(lambda w, q: w.abs().max()), 0,
@@ -159,34 +159,34 @@ WRONG = [
     Wrong("the short last block is dropped", lambda c: whole_blocks_only, 0,
           "the short last block is missing, in the constants and in the error.", BLOCKS),
     Wrong("the largest error",
-          lambda c: fitting(error=lambda flat, rounded, k: (flat - rounded).abs().max() / flat.abs().max()), 4,
+          lambda c: fitting(error=lambda flat, rounded, k: (flat - rounded).abs().max() / flat.abs().max()), 6,
           "the constants are right. The error is that of the worst weight; take norms over all of them: ||W - "
           "W'|| / ||W||.", ERROR),
-    Wrong("the error squared", lambda c: fitting(error=lambda *of_all: relative(*of_all) ** 2), 4,
+    Wrong("the error squared", lambda c: fitting(error=lambda *of_all: relative(*of_all) ** 2), 6,
           "the constants are right. The error is the square of ||W - W'|| / ||W||: take the root.", ERROR),
     Wrong("the mean squared error",
-          lambda c: fitting(error=lambda flat, rounded, k: (flat - rounded).square().mean()), 4,
+          lambda c: fitting(error=lambda flat, rounded, k: (flat - rounded).square().mean()), 6,
           "the constants are right. The error is the mean squared error, which changes with the unit of the "
           "weights; divide norms: ||W - W'|| / ||W||.", ERROR),
-    Wrong("the norm of the error", lambda c: fitting(error=lambda flat, rounded, k: (flat - rounded).norm()), 4,
+    Wrong("the norm of the error", lambda c: fitting(error=lambda flat, rounded, k: (flat - rounded).norm()), 6,
           "the constants are right. The error is not divided by the norm of the weights.", ERROR),
     Wrong("divided by the rounded norm",
-          lambda c: fitting(error=lambda flat, rounded, k: (flat - rounded).norm() / rounded.norm()), 4,
+          lambda c: fitting(error=lambda flat, rounded, k: (flat - rounded).norm() / rounded.norm()), 6,
           "the constants are right. The error is divided by the norm of the rounded weights; the weights "
           "themselves are what we compare with.", ERROR),
-    Wrong("the mean of the blocks' errors", lambda c: with_mean_of_block_errors, 4,
+    Wrong("the mean of the blocks' errors", lambda c: with_mean_of_block_errors, 6,
           "the constants are right. The error is the mean of the blocks' relative errors; take one norm over "
           "all weights.", ERROR),
-    Wrong("the error in code space", lambda c: fitting(error=in_code_space), 4,
+    Wrong("the error in code space", lambda c: fitting(error=in_code_space), 6,
           "the constants are right. The error is measured between scaled weights and levels, where a block of tiny "
           "weights counts as much as one of large weights: multiply by the constants first.", "notebook 06, section 7"),
     Wrong("the mean of absolute errors",
-          lambda c: fitting(error=lambda flat, rounded, k: (flat - rounded).abs().sum() / flat.abs().sum()), 4,
+          lambda c: fitting(error=lambda flat, rounded, k: (flat - rounded).abs().sum() / flat.abs().sum()), 6,
           "the constants are right. The error adds magnitudes; a Frobenius norm is the root of the sum of squares.",
           ERROR),
-    Wrong("the error in percent", lambda c: fitting(error=lambda *of_all: 100 * relative(*of_all)), 4,
+    Wrong("the error in percent", lambda c: fitting(error=lambda *of_all: 100 * relative(*of_all)), 6,
           "the constants are right. The error is in percent; the ratio itself is asked for.", ERROR),
-    Wrong("the weights are changed", lambda c: in_place, 5,
+    Wrong("the weights are changed", lambda c: in_place, 8,
           "constants and error are right, but the weights that you were given are changed: what is left of them "
           "is the error. Subtract into a new tensor.", TEXT),
 ]  # fmt: skip

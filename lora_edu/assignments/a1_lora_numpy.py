@@ -9,6 +9,7 @@ import numpy as np
 
 from lora_edu.assignments.core import Task
 from lora_edu.assignments.observing import Complaint, call, done, observed
+from lora_edu.assignments.results import in_order
 from lora_edu.assignments.verdict import ELSEWHERE
 
 TITLE = "Low rank and LoRA in NumPy"
@@ -35,13 +36,16 @@ def _with_spectrum(rng, rows, columns, values) -> np.ndarray:
 
 
 def _rank_cases(c, rng) -> list[tuple]:
+    """Spectra that tell the usual mistakes apart; then shapes and ranks that are drawn, so that no table knows them."""
     slowly, fast = [8 * 0.85**k for k in range(9)], [10 * 0.6**k for k in range(8)]
     spectra = [[9, 6, 3, 1.5, 1, 0.5], slowly, [20, 1, 1, 1, 1, 1, 1], [5] * 22, fast, [7, 6, 5, 4, 3, 2, 1]]
     sides = [(9, 7), (12, 10), (7, 9), (26, 22), (8, 11), (9, 8)]
-    return [
+    fixed = [
         (_with_spectrum(rng, *shape, [value * rng.uniform(0.97, 1.03) for value in values]),)
         for shape, values in zip(sides, spectra, strict=True)
     ]
+    drawn = [rng.choice(np.arange(6, 25), 2, replace=False) for _ in range(4)]
+    return fixed + [(_with_spectrum(rng, *s, rng.uniform(0.5, 0.9) ** np.arange(s.min())),) for s in drawn]
 
 
 def _observe_rank(answer, c, matrix) -> dict:
@@ -56,7 +60,7 @@ def _split_cases(c, rng) -> list[tuple]:
 
 def _observe_split(answer, c, matrix, rank) -> dict:
     seen = observed(answer, matrix, rank)
-    A, B = seen.value
+    A, B = in_order(seen.value, "A", "B")
     lengths = lambda: np.concatenate([(factor**2).sum(axis=0) ** 0.5 for factor in (A, B)])  # noqa: E731
     return {"product": lambda: A @ B.T, "balance": lengths, "manners": seen.manners}
 
@@ -97,8 +101,11 @@ def _observe_adapter(answer, c, x, W, A, B, rank, alpha, seed) -> dict:
     def weight_and_output(made):
         return [*np.ravel(made.weight), *np.ravel(call(made.forward, x))]
 
-    def taken_out():
-        made = merged(times=2)
+    def twice():
+        update, made = merged(times=1).weight - W, merged(times=2)
+        if np.abs(made.weight - W - update).max() > 1e-9:
+            times = (update * (made.weight - W)).sum() / (update**2).sum()
+            raise Complaint(f"after merging twice, the weight holds {times:.3g} times the update")
         for _ in range(2):
             done(made.unmerge())
         return weight_and_output(made)
@@ -120,7 +127,7 @@ def _observe_adapter(answer, c, x, W, A, B, rank, alpha, seed) -> dict:
         "start": start,
         "forward": lambda: call(layer().forward, x),
         "merge": lambda: weight_and_output(merged(times=1)),
-        "twice": taken_out,
+        "twice": twice,
         "frozen": frozen,
     }
 
@@ -140,11 +147,12 @@ def _train_cases(c, rng) -> list[tuple]:
 def _observe_train(answer, c, x, target, W, A, B, alpha, lr, steps) -> dict:
     """A and B after one step; in the other cases, whether many steps are as many single ones of the same answer."""
     seen = observed(answer, x, target, W, A, B, alpha, lr, steps)
+    found = in_order(seen.value, "A", "B")
     if steps == 1:
-        return {"A": lambda: seen.value[0], "B": lambda: seen.value[1], "steps": ELSEWHERE, "manners": seen.manners}
+        return {"A": found[0], "B": found[1], "steps": ELSEWHERE, "manners": seen.manners}
 
-    def step(A, B, lr) -> tuple:
-        return call(answer, x, target, W, A, B, alpha, lr, 1)
+    def step(A, B, lr) -> list:
+        return in_order(call(answer, x, target, W, A, B, alpha, lr, 1), "A", "B")
 
     def loss(A, B) -> float:
         return ((x @ W + alpha / A.shape[1] ** c.power * x @ A @ B.T - target) ** 2).sum()
@@ -155,7 +163,7 @@ def _observe_train(answer, c, x, target, W, A, B, alpha, lr, steps) -> dict:
         one = A, B
         for _ in range(steps):
             one = step(*one, lr)
-        far = max(np.abs(mine - there).max() for mine, there in zip(seen.value, one, strict=True))
+        far = max(np.abs(mine - there).max() for mine, there in zip(found, one, strict=True))
         if far > 1e-9:
             raise Complaint(f"{steps} steps in one call end {far:.3g} away from where {steps} calls of one step do")
         return float(steps)

@@ -80,29 +80,29 @@ def run_cases(c: Any, rng: np.random.Generator) -> list[tuple]:
 
 TASKS = [
     Task(
-        "2.1", "layer", "the layer", 30,
+        "2.1", "layer", "the layer", 40,
         {"start": 1, "alive": 1, "init": 1, "output": 2, "frozen": 1, "dropout": 1, "operations": 1},
         layer_cases, layer,
         names="in_features out_features rank alpha dropout seed leading_dimensions",
     ),
     Task(
-        "2.2", "inject", "into a model, by a rule", 20,
-        {"chosen": 1, "inside": 1, "frozen": 1, "intact": 1, "refused": 1}, inject_cases, inject,
+        "2.2", "inject", "into a model, by a rule", 25,
+        {"chosen": 2, "inside": 1, "intact": 1, "refused": 1}, inject_cases, inject,
         names="blocks width hidden inside_another_model training rank alpha seed",
     ),
     Task(
-        "2.3", "dial", "merging with a dial", 15,
+        "2.3", "dial", "merging with a dial", 20,
         {"weight": 1, "again": 1, "back": 1, "rounding": 1}, dial_cases, dial,
         names="weight down up scaling strength another_strength",
     ),
     Task(
-        "2.4", "adapter_file", "a file of your own", 20,
-        {"keys": 1, "values": 1, "loads": 1, "refuses": 2}, file_cases, adapter_file,
+        "2.4", "adapter_file", "all of a file, or nothing", 15,
+        {"loads": 1, "refuses": 2}, file_cases, adapter_file,
         names="rank alpha layers seed",
     ),
     Task(
-        "2.5", "diagnosis", "a run that trains, and is wrong", 25,
-        {"tensors": 1, "layers": 1, "verdict": 1, "untouched": 1, "base repaired": 1, "adapters repaired": 1},
+        "2.5", "diagnosis", "a run that trains, and is wrong", 45,
+        {"tensors": 1, "layers": 1, "verdict": 2, "untouched": 1, "base repaired": 1, "adapters repaired": 2},
         run_cases, diagnosis, tolerance=1e-3, seconds=20, names="run",
     ),
 ]  # fmt: skip

@@ -1,14 +1,15 @@
 """Assignment 3, blocks and NF4: the constants of a cohort, the cases of the checks, and what is observed of an answer.
 
 The format is a relative of NF4, made for this assignment: the constant of a block keeps its sign, the codebook has an
-offset of its own on each side, a tie goes up, and codes of 3 or 5 bits are packed without a gap.
+offset of its own on each side, a tie goes up, and a code has 3 or 5 bits.
 """
 
 import random
 
 from lora_edu.assignments import nf4_cases
 from lora_edu.assignments.core import Task
-from lora_edu.assignments.observing import Complaint, Observed, observed
+from lora_edu.assignments.observing import Observed, observed
+from lora_edu.assignments.results import in_order
 from lora_edu.assignments.verdict import ELSEWHERE
 
 TITLE = "Blocks and a relative of NF4"
@@ -28,7 +29,6 @@ def draw(rng: random.Random) -> dict:
         "offset_below": rng.choice((0.905, 0.91, 0.915, 0.92) if bits == 3 else (0.964, 0.966, 0.968, 0.97)),
         "offset_above": rng.choice((0.94, 0.945, 0.95, 0.955) if bits == 3 else (0.974, 0.976, 0.978, 0.98)),
         "block_size": rng.choice((24, 40, 48, 56, 80)),
-        "fill_code": rng.choice((1, below + 1, 2**bits - 1)),
     }
 
 
@@ -62,44 +62,26 @@ def _observe_codes(answer, c, values, constants, codebook, block_size, kind) -> 
     return parts | {mine: seen.value, "stored": _stored(seen) if kind == "plain" else f"inputs {seen.inputs}"}
 
 
-# --- 3.3: bytes ------------------------------------------------------------------------------------------------------
-
-
-def _observe_bytes(answer, c, codes, bits, fill_code) -> dict:
-    if len(codes) % 8:
-        return {"bytes": ELSEWHERE, "rest": observed(answer, codes, bits, fill_code).value, "stored": ELSEWHERE}
-    seen = observed(answer, codes, bits, fill_code)
-    return {"bytes": seen.value, "rest": ELSEWHERE, "stored": _stored(seen)}
-
-
-# --- 3.4: better constants -------------------------------------------------------------------------------------------
+# --- 3.3: better constants -------------------------------------------------------------------------------------------
 
 
 def _observe_refit(answer, c, *case) -> dict:
     seen = observed(answer, *case)
-    if seen.value is None:
-        return {"constants": None, "relative error": None, "safe": seen.manners}
-    if not isinstance(seen.value, tuple | list) or len(seen.value) != 2:
-        raise Complaint("one result, where two are asked for: the constants and the relative error")
-    constants, error = seen.value
+    constants, error = in_order(seen.value, "constants", "relative error")
     return {"constants": constants, "relative error": error, "safe": seen.manners}
 
 
 TASKS = [
     Task(
-        "3.1", "quantile_codebook", "a codebook with two offsets", 20, {"levels": 4, "zero": 1},
+        "3.1", "quantile_codebook", "a codebook with two offsets", 25, {"levels": 5, "zero": 1},
         nf4_cases.sides, _observe_codebook, names="below above offset_below offset_above",
     ),
     Task(
-        "3.2", "encode", "the nearest level, and ties go up", 20, {"codes": 3, "ties": 1, "zeros": 1, "stored": 1},
+        "3.2", "encode", "the nearest level, and ties go up", 30, {"codes": 4, "ties": 2, "zeros": 1, "stored": 1},
         nf4_cases.to_encode, _observe_codes, tolerance=0, names="values constants codebook block_size kind",
     ),
     Task(
-        "3.3", "pack", "eight codes without a gap", 25, {"bytes": 3, "rest": 2, "stored": 1},
-        nf4_cases.to_pack, _observe_bytes, tolerance=0, names="codes bits fill_code",
-    ),
-    Task(
-        "3.4", "refit", "better constants for the same codes", 25, {"constants": 3, "relative error": 2, "safe": 1},
+        "3.3", "refit", "better constants for the same codes", 35, {"constants": 5, "relative error": 3, "safe": 1},
         nf4_cases.to_refit, _observe_refit, names="values codes codebook block_size",
     ),
 ]  # fmt: skip

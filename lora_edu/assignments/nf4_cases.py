@@ -34,10 +34,11 @@ def _encode_case(shape, n_levels, block_size, kind, rng) -> tuple:
     codebook, size = _levels(n_levels, rng), math.prod(shape)
     n_blocks = math.ceil(size / block_size)
     scaled = rng.integers(-240, 255, size=size) * 2 + 1  # in units of 1/512: odd, so never at a mid-point
-    constants = rng.choice((-1, 1), size=n_blocks) * rng.uniform(0.1, 3, size=n_blocks)
-    constants[0] = -abs(constants[0])
+    constants = rng.uniform(0.1, 3, size=n_blocks)
+    if kind == "plain":  # alone here: a mistake with negative constants costs no ties and no zeros
+        constants *= [-1, *rng.choice((-1, 1), size=n_blocks - 1)]
     if kind == "ties":
-        constants = np.sign(constants) * 2.0 ** rng.integers(-2, 3, size=n_blocks)  # a power of two: exact products
+        constants = 2.0 ** rng.integers(-2, 3, size=n_blocks)  # a power of two: exact products
         middles = 256 * (codebook[:-1] + codebook[1:])
         scaled[1::2] = np.resize(rng.permutation(middles.numpy()), size // 2)  # each of them, again and again
     if kind == "zeros":
@@ -46,16 +47,6 @@ def _encode_case(shape, n_levels, block_size, kind, rng) -> tuple:
     constants, scaled = torch.from_numpy(constants).float(), torch.from_numpy(scaled).float() / 512
     values = (scaled * _each(constants, block_size, size)).view(shape)
     return values, constants, codebook, block_size, kind
-
-
-def to_pack(c, rng) -> list[tuple]:
-    """(codes, bits, fill_code), with and without a rest."""
-    cases = []
-    for n_codes, bits in ((8, 3), (9, 3), (32, c.bits), (2 * c.block_size + 5, c.bits), (16, 6), (3, 5)):
-        codes = torch.from_numpy(rng.integers(0, 2**bits, size=n_codes)).to(torch.uint8)
-        codes[0] = 2**bits - 2
-        cases.append((codes, bits, min(c.fill_code, 2**bits - 1)))
-    return cases
 
 
 def to_refit(c, rng) -> list[tuple]:

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lora_edu.assignments.observing import Complaint, call, done, observed
+from lora_edu.assignments.observing import call, done, observed
 from lora_edu.assignments.qlora_pieces import StoredWeight
+from lora_edu.assignments.results import in_order
 from lora_edu.memory.peak import PeakMemory
 
 
@@ -19,15 +20,6 @@ def short(values: Any) -> Tensor:
     """Numbers with six digits: enough to compare, and short in a file."""
     tensor = torch.as_tensor(values).detach().double()
     return torch.tensor([float(f"{v:.6g}") for v in tensor.flatten().tolist()], dtype=torch.float64).view(tensor.shape)
-
-
-def _each(result: Any, *names: str, look: Callable = lambda value: value) -> dict[str, Any]:
-    """The results in order, by name; None under every name for a function that returned nothing."""
-    if result is None:
-        return dict.fromkeys(names)
-    if isinstance(result, dict) or (hasattr(result, "__len__") and len(result) != len(names)):
-        raise Complaint(f"{len(names)} results are asked for, in this order: {', '.join(names)}")
-    return {name: (lambda i=i: look(result[i])) for i, name in enumerate(names)}
 
 
 def _storage(seen: Any) -> str:
@@ -38,16 +30,19 @@ def _storage(seen: Any) -> str:
 
 def observe_constants(answer: Callable, c: Any, absmax: Tensor) -> dict[str, Any]:
     seen = observed(answer, absmax)
+    names = ("codes", "scales", "offset")
+    found = dict(zip(names, in_order(seen.value, *names), strict=True))
 
     def look(value: Any) -> Tensor:
         value = short(value)
         return value * (value.abs() > 1e-10)  # a scale of 0 may be kept from 0 by a tiny bound
 
-    return {**_each(seen.value, "codes", "scales", "offset", look=look), "storage": lambda: _storage(seen)}
+    return {name: (lambda v=value: look(v)) for name, value in found.items()} | {"storage": lambda: _storage(seen)}
 
 
 def observe_survivors(answer: Callable, c: Any, *case: Any) -> dict[str, Any]:
-    return _each(call(answer, *case), "cosine", "stray", "moved")
+    names = ("cosine", "stray", "moved")
+    return dict(zip(names, in_order(call(answer, *case), *names), strict=True))
 
 
 # --- a layer and what it keeps -------------------------------------------------------------------------------------
@@ -72,11 +67,11 @@ class LayerCase:
 
 
 def _kept_outside_torch(answer: Callable, case: LayerCase) -> str:
-    """Whether a forward pass leaves something as large as a weight in Python's or NumPy's memory; "" if not.
+    """Whether a forward pass leaves a byte for each weight in Python's or NumPy's memory, or more; "" if not.
 
-    With a layer so large that what Python itself needs does not count.
+    With a layer so large that classes and functions, some kilobytes each, are small beside its weight.
     """
-    d_in, d_out, rank = 96, 128, case.rank
+    d_in, d_out, rank = 512, 512, case.rank
     generator = torch.Generator().manual_seed(1)
     weight = StoredWeight(d_in, d_out, generator)
     x, A, B = (torch.randn(s, generator=generator).requires_grad_() for s in ((3, d_in), (rank, d_in), (d_out, rank)))
@@ -127,12 +122,13 @@ def observe_layer(answer: Callable, c: Any, case: LayerCase) -> dict:
         y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(0)))
         return [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in learning]
 
+    used = counter.get_total_flops()
     needed = 2 * (x.numel() // shape[-1]) * (size + rank * (shape[-1] + d_out))
     looks = (
         lambda: short(y),
         lambda: short(gradients()[0] if case.x_learns else torch.zeros(())),
         lambda: short(torch.cat([g.flatten() for g in gradients()[-2:]])),
-        "no more than needed" if counter.get_total_flops() <= needed else "more than needed",
+        "as many as needed" if used <= needed else f"{used / needed:.2f} times as many as needed",
         lambda: kept_bytes(2 * size),  # a decoded weight has 4 bytes a number, or 2 in 16 bits
         kept_bytes,
     )

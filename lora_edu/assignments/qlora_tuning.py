@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_edu.assignments.observing import done
+from lora_edu.assignments.observing import Complaint, done
 from lora_edu.assignments.qlora_pieces import FrozenLinear, held_out_loss, new_task
 
 
@@ -82,30 +82,35 @@ def _start(task: Any, model: nn.Module) -> str:
 
 
 def _frozen(base: nn.Module, model: nn.Module) -> str:
-    if sum(isinstance(module, FrozenLinear) for module in model.modules()) != 2:
-        return "the 4-bit layers are gone"
+    _found(model)
     there = [value.tolist() for name, value in model.state_dict().items() if "lora_" not in name]
     if not all(value.tolist() in there for value in base.state_dict().values()):  # to the bit
         return "the base has changed"
-    if not _adapters(model, "lora_A") or not _adapters(model, "lora_B"):
-        return "no parameter has a name that ends in lora_A, or none in lora_B"
     learning = [name for name, value in model.named_parameters() if value.requires_grad and "lora_" not in name]
     return "parts of the base still ask for a gradient" if learning else "frozen"
 
 
-def _adapters(model: nn.Module, name: str) -> list[Tensor]:
-    return [value for path, value in model.named_parameters() if path.endswith(name)]
+def _found(model: nn.Module) -> tuple[list[nn.Module], list[Tensor], list[Tensor]]:
+    """The 4-bit layers, all lora_A and all lora_B. Raises Complaint if something is missing."""
+    layers = [module for module in model.modules() if isinstance(module, FrozenLinear)]
+    if len(layers) != 2:
+        raise Complaint("the 4-bit layers are gone")
+    adapters = [[v for path, v in model.named_parameters() if path.endswith(end)] for end in ("lora_A", "lora_B")]
+    if not all(adapters):
+        raise Complaint("no parameter has a name that ends in lora_A, or none in lora_B")
+    return layers, *adapters
 
 
 def _trained(base: nn.Module, model: nn.Module, wider: nn.Module, rank: int) -> list[int] | str:
     """How many numbers are trained, at two ranks, and in how many adapters B has left zero; words if not as asked."""
+    _, A, B = _found(model)
     sides = sum(m.in_features + m.out_features for m in base.modules() if isinstance(m, FrozenLinear))
     here, there = (sum(v.numel() for v in m.parameters() if v.requires_grad) for m in (model, wider))
-    moved = sum(bool(value.any()) for value in _adapters(model, "lora_B"))
+    moved = sum(bool(value.any()) for value in B)
     if (here, there, moved) == (rank * sides, (rank + 1) * sides, 2):
         return [here, there, moved]
     wanted = f"{rank * sides} at rank {rank}, {(rank + 1) * sides} at rank {rank + 1}"
-    silent = not moved and not any(bool(value.any()) for value in _adapters(model, "lora_A"))
+    silent = not moved and not any(bool(value.any()) for value in A)
     words = "A is zero as well" if silent else f"B has left zero in {moved} of 2 layers"
     return f"{here} and {there} numbers are trained (expected: {wanted}), and {words}"
 
@@ -113,11 +118,8 @@ def _trained(base: nn.Module, model: nn.Module, wider: nn.Module, rank: int) -> 
 @torch.no_grad()
 def _scaling(task: Any, model: nn.Module) -> float | str:
     """The factor of x A^T B^T in the first layer with an adapter, for A and B that are put there."""
-    base, frozen = task.model, [module for module in model.modules() if isinstance(module, FrozenLinear)]
-    if not frozen or not _adapters(model, "lora_A") or not _adapters(model, "lora_B"):
-        return "the 4-bit layers are gone" if not frozen else "no parameter is named lora_A, or none lora_B"
-    A, B = _adapters(model, "lora_A")[0], _adapters(model, "lora_B")[0]
-    for other in _adapters(model, "lora_B"):
+    base, (frozen, (A, *_), (B, *others)) = task.model, _found(model)
+    for other in others:
         other.zero_()
     A.copy_(torch.randn(A.shape, generator=torch.Generator().manual_seed(4)) / A.shape[1])
     B.copy_(0.1 * torch.randn(B.shape, generator=torch.Generator().manual_seed(3)))

@@ -1,4 +1,4 @@
-"""What the check of exercise 2.4 looks at: the file."""
+"""What the check of exercise 2.4 looks at: how a file is loaded."""
 
 import functools
 import tempfile
@@ -8,22 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lora_edu.assignments.observing import done
 from lora_edu.assignments.plain_tensors import all_bits, all_refused, bits, fine, flat, numbers, refusal
-from lora_edu.assignments.towers import Adapted, Tree, seeded
-
-FACTORS = ("down", "up")
+from lora_edu.assignments.towers import Adapted, Tree, adapter_tensors, seeded
 
 
-def adapter_file(
-    answer: tuple[Callable, Callable], c: Any, rank: int, alpha: float, paths: list[str], seed: int
-) -> dict:
-    """What `save` writes, what `load` reads from it, and what it refuses. answer: (save, load)"""
-    save, load = answer
+def adapter_file(answer: Callable, c: Any, rank: int, alpha: float, paths: list[str], seed: int) -> dict:
+    """What `answer(model, path)` loads from a file, and which files it refuses."""
 
     def make(seed: int = seed, alpha: float = alpha) -> nn.Module:
         rng, layers = np.random.default_rng(seed), {}
@@ -33,52 +27,20 @@ def adapter_file(
             layers[path] = Adapted(base, numbers(rng, n_in, rank), numbers(rng, rank, n_out), alpha)
         return seeded(seed, Tree, layers)
 
-    @functools.cache
-    def written() -> tuple[bytes, dict, dict]:
-        """What `save` makes of a model: the bytes of the file, its tensors, its metadata."""
-        model = make()
-        before = all_bits(model)
+    saved = adapter_tensors(make(), c)
+
+    def load(model: nn.Module, tensors: dict[str, Tensor] = saved) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "adapter.safetensors"
-            done(save(model, path))
-            if all_bits(model) != before:
-                raise RuntimeError("saving changed the model")
-            with safe_open(path, "pt") as file:
-                tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-            return path.read_bytes(), tensors, metadata
-
-    def keys() -> str:
-        _, tensors, metadata = written()
-        words = ", ".join(sorted(tensors))
-        missing = [key for key in ("rank", "alpha") if key not in metadata]
-        if missing:
-            return f"{words} with no {' and no '.join(missing)} in the metadata"
-        return f"{words} with rank {float(metadata['rank']):g}, alpha {float(metadata['alpha']):g}"
-
-    def values() -> Any:
-        tensors = written()[1]
-        for name, tensor in tensors.items():
-            if str(tensor.dtype)[6:] != c.file_dtype:
-                return f"{name} is {str(tensor.dtype)[6:]}"
-        ordered = sorted([list(tensor.shape), flat(tensor)] for tensor in tensors.values())
-        return [number for shape, content in ordered for number in (*shape, *content)]
-
-    def as_described(tensors: dict, metadata: dict) -> bool:
-        """Whether a file has the names, shapes and alpha that the text asks for, so that it must be loaded."""
-        model = make()
-        names = {c.key.format(path=p, factor=f): getattr(model.get_submodule(p), f) for p in paths for f in FACTORS}
-        shapes = {name: factor.shape for name, factor in names.items()}
-        return {n: t.shape for n, t in tensors.items()} == shapes and float(metadata.get("alpha", "nan")) == alpha
+            save_file(tensors, path, {"rank": str(rank), "alpha": str(alpha)})
+            done(answer(model, path))
 
     def loads() -> bool | str:
         source, model = make(), make(seed + 1)
         kept, base = dict(model.named_parameters()), all_bits(model)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "adapter.safetensors"
-            path.write_bytes(written()[0])
-            done(load(model, path))
+        load(model)
         wanted, now = dict(source.named_parameters()), dict(model.named_parameters())
-        mine = [f"{path}.{factor}" for path in paths for factor in FACTORS]
+        mine = [f"{path}.{factor}" for path in paths for factor in ("down", "up")]
         far = [n for n in mine if not _rounded(now[n], wanted[n])]
         return fine({
             f"{(far or [''])[0]} is not what was saved": bool(far),
@@ -88,22 +50,15 @@ def adapter_file(
         })  # fmt: skip
 
     def refuses() -> bool | str:
-        _, tensors, metadata = written()
-        said = {}
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "adapter.safetensors"
-            refused = lambda model: refusal(lambda model: load(model, path), model)  # noqa: E731
-            for what, damaged in _damages(tensors).items():
-                save_file(damaged, path, metadata)
-                said[what] = refused(make(seed + 1))
-            save_file(tensors, path, metadata)
-            fits = refused(make(seed + 1))
-            if fits != "no ValueError" and as_described(tensors, metadata):
-                return f"a file that fits: {fits}. Who loads nothing need not refuse anything"
-            said["a model with another alpha"] = refused(make(seed + 1, alpha + 1))
-        return all_refused(said)
+        model = make(seed + 1)
+        before, fits = all_bits(model), refusal(load, model)
+        if fits != "no ValueError" or all_bits(model) == before:
+            return f"of a file that fits, nothing is loaded ({fits}). Who loads nothing need not refuse anything"
+        files = {what: functools.partial(load, tensors=tensors) for what, tensors in _damages(saved).items()}
+        said = {what: refusal(loading, make(seed + 1)) for what, loading in files.items()}
+        return all_refused(said | {"a model with another alpha": refusal(load, make(seed + 1, alpha + 1))})
 
-    return {"keys": keys, "values": values, "loads": loads, "refuses": refuses}
+    return {"loads": loads, "refuses": refuses}
 
 
 def _rounded(got: Tensor, saved: Tensor) -> bool:
@@ -117,9 +72,11 @@ def _damages(tensors: dict[str, Tensor]) -> dict[str, dict]:
     first, *_, last = sorted(tensors)
     other = {name: tensor for name, tensor in tensors.items() if name != last}
     short = {name: {**tensors, name: tensors[name][:1].clone()} for name in (first, last)}
+    turned = {**tensors, last: tensors[last].T.contiguous()}
     return {
         "a tensor is missing": other,
         "a tensor too many": {**tensors, "unknown": tensors[last].clone()},
         "one row where more belong": short[first],
         "one row where more belong, in another tensor": short[last],
+        "rows and columns exchanged": turned,
     }

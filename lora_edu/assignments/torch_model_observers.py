@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lora_edu.assignments.observing import done
+from lora_edu.assignments.observing import Complaint, done
 from lora_edu.assignments.plain_tensors import all_refused, bits, fine, refusal
 from lora_edu.assignments.towers import Adapted, Inside, Probe, Tower, seeded
 from lora_edu.assignments.verdict import ELSEWHERE
@@ -26,7 +26,7 @@ def trained(model: nn.Module) -> list[str]:
 
 
 def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, alpha, seed) -> dict:
-    """What one injection of `Probe`s chooses, freezes and leaves alone, and what two others refuse."""
+    """What one injection of `Probe`s chooses and leaves alone, and what two others refuse."""
 
     def make(n_blocks: int = n) -> nn.Module:
         tower = seeded(seed, Tower, n_blocks, width, hidden)
@@ -54,20 +54,12 @@ def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, a
         paths = all(isinstance(path, str) for path in returned)
         return f"{words}; returned was {', '.join(returned) or 'nothing' if paths else 'something else than paths'}"
 
-    def frozen() -> bool | str:
-        model, *_ = injected()
-        own = {f"{path}.extra" for path in probes(model)}
-        others = [name for name in trained(model) if name not in own]
-        return fine({
-            f"{len(others)} other tensors are still trained, such as {(others or [''])[0]}": bool(others),
-            "the numbers of the adapters are frozen": not own or not own <= set(trained(model)),
-        })  # fmt: skip
-
     def intact() -> bool | str:
         model, _, output, modules = injected()
         now = {path.replace(".base", ""): module for path, module in model.named_modules() if type(module) is not Probe}
         return fine({
             "no adapter was put in": not probes(model),
+            "other tensors are trained than the wrappers' own": trained(model) != [f"{p}.extra" for p in probes(model)],
             "the output changed": bits(model(TOKENS)) != output,
             "a layer was replaced by a copy": any(now.get(path) is not module for path, module in modules.items()),
             "an adapter is in another mode than the model": any(m.training != training for m in model.modules()),
@@ -79,8 +71,8 @@ def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, a
         return all_refused({what: refusal(run, model, state) for what, model in models.items()})
 
     if inside:  # an answer that finds nothing here loses this part, and no other
-        return {"inside": chosen} | dict.fromkeys(("chosen", "frozen", "intact", "refused"), ELSEWHERE)
-    return {"chosen": chosen, "inside": ELSEWHERE, "frozen": frozen, "intact": intact, "refused": refused}
+        return {"inside": chosen} | dict.fromkeys(("chosen", "intact", "refused"), ELSEWHERE)
+    return {"chosen": chosen, "inside": ELSEWHERE, "intact": intact, "refused": refused}
 
 
 # --- 2.3: merging with a dial ---
@@ -97,8 +89,11 @@ def dial(answer: Callable, c: Any, weight, down, up, scaling: float, strength: f
         return Adapted(base, down.clone(), up.clone(), alpha=1.0, scaling=scaling)
 
     def turned(made: Adapted, *strengths: float) -> list:
+        before = made.base.weight.dtype
         for value in strengths:
             done(answer(made, value))
+        if made.base.weight.dtype != before:
+            raise Complaint(f"base.weight was {before}, and is {made.base.weight.dtype} after a turn")
         return bits(made.base.weight)
 
     def weights() -> Any:

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lora_edu.assignments.observing import Complaint, done
-from lora_edu.assignments.plain_tensors import all_bits, bits, flat, numbers
+from lora_edu.assignments.plain_tensors import all_bits, bits, numbers
+from lora_edu.assignments.results import in_order
 from lora_edu.assignments.towers import Branched, seeded
 from lora_edu.assignments.verdict import ELSEWHERE
 
@@ -144,36 +145,44 @@ def diagnosis(answer: tuple[Callable, Callable], c: Any, case: RunCase) -> dict:
     evidence, repair = answer
 
     @functools.cache
-    def found() -> tuple[Any, str]:
+    def found() -> tuple[list, str]:
         run = case.make()
-        before = _everything(run)
-        return done(evidence(run)), "the run is as it was" if _everything(run) == before else "the run was changed"
+        before, result = _everything(run), done(evidence(run))
+        unchanged = "the run is as it was" if _everything(run) == before else "the run was changed"
+        return in_order(result, "tensors", "layers", "verdict"), unchanged
 
     @functools.cache
-    def repaired() -> tuple[list[float], int, list[str]]:
-        """The losses of training after the repair, how many layers learn, what of the base moves."""
-        run = case.make()
+    def repaired() -> tuple[list[float], list[str], list[str]]:
+        """The losses of training after the repair; the factors that stay, and the tensors of the base that move."""
+        run, given = case.make(), case.make()
         result = done(repair(run))
         run = result if isinstance(result, Run) else run
-        before = case.make().model.state_dict()
+        before = given.model.state_dict()
+        other = [name for name in ("rate", "steps") if getattr(run, name) != getattr(given, name)]
+        other += [name for name in ("tokens", "answers") if bits(getattr(run, name)) != bits(getattr(given, name))]
+        if other:
+            raise Complaint(f"the repair changed what was not wrong: {', '.join(other)}")
         if any(bits(run.model.state_dict()[name]) != bits(tensor) for name, tensor in before.items()):
             raise Complaint("the repair changed numbers of the model: repair, and train nothing")
         losses = Run.train(run)
         after = run.model.state_dict()
-        moved = [name for name in run.base() if bits(after[name]) != bits(before[name])]
-        return losses, sum(any(flat(layer.up)) for layer in run.layers().values()), moved
+        moved = [name for name, tensor in before.items() if bits(after[name]) != bits(tensor)]
+        base = given.base()
+        return losses, [n for n in before if n not in moved and n not in base], [n for n in moved if n in base]
 
-    def base_repaired() -> list[float]:
-        losses, _, moved = repaired()
+    def base_repaired() -> list[int]:
+        _, still, moved = repaired()
         if moved:
             raise Complaint(f"after the repair, training still moves {', '.join(moved)}")
-        return losses
+        if len(still) == 2 * case.n_blocks:
+            raise Complaint("after the repair, training moves nothing at all")
+        return [case.n_blocks]
 
     def adapters_repaired() -> list[float]:
-        losses, learned, _ = repaired()
-        if learned < case.n_blocks:
-            raise Complaint(f"after the repair, {learned} of {case.n_blocks} layers learn")
-        return [learned] if len(case.faults) > 1 else losses  # of two faults, each is a part of its own
+        losses, still, _ = repaired()
+        if still:
+            raise Complaint(f"after the repair, training does not move {', '.join(still)}")
+        return [case.n_blocks] if len(case.faults) > 1 else losses  # of two faults, each is a part of its own
 
     parts = {
         "tensors": lambda: [float(found()[0][0][name]) for name in case.make().base()],
