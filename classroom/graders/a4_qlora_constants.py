@@ -86,6 +86,11 @@ def ends(change):
     return lambda c: lambda absmax: change(*rounded(c, absmax))
 
 
+def cut_by_view(c):
+    """Whole blocks alone."""
+    return lambda absmax: absmax.view(-1, c.second_size) is not None and rounded(c, absmax)
+
+
 def of_the_package(c):
     def quantize_constants(absmax):
         quantized, offset = quantize_absmax(absmax, DoubleQuant("int8", c.second_size))
@@ -127,6 +132,9 @@ QUANTIZE_CONSTANTS = Solutions(
         Wrong("division by 0", ends(lambda *found: found if [1 / scale for scale in found[1].tolist()] else None), 0,
               "equal constants are divided by 0. If the scale of a block is 0, all its codes are those of the level 0.",
               ZEROS),
+        Wrong("cut by view", cut_by_view, 0,
+              "`view` makes whole rows alone, and stops where the last block is shorter: `split` does not, or fill the "
+              "last row up with zeros first.", "notebook 05, section 4"),
         Wrong("input changed", with_(in_place=True), 4,
               "the argument is changed: the caller's constants have lost their offset. Make a new tensor.", LEVELS),
         Wrong("codes are not bytes", ends(lambda codes, scales, offset: (codes.long(), scales, offset)), 4,

@@ -181,9 +181,9 @@ FINE_TUNE = Solutions(
               "the same seed gives another result: call torch.manual_seed(seed) before A is drawn.", ATTACH),
         Wrong("a seed of its own", seedless(0), 6,
               "another seed gives the same result: the seed is an argument, use it.", ATTACH),
-        Wrong("one layer only", with_(names=("up",)), 6,
+        Wrong("one layer only", with_(names=("up",)), 4,
               "one layer alone has an adapter. QLoRA puts one on every 4-bit layer.", ATTACH),
-        Wrong("dropout in evaluation", with_(dropout=0.2), 6,
+        Wrong("dropout in evaluation", with_(dropout=0.05), 6,
               "the branch is not a multiple of x A^T B^T in evaluation: dropout is still active. Use nn.Dropout, or "
               "pass self.training.", "notebook 04, section 5"),
         Wrong("dropout on the base's input", with_(dropout=0.2, on_all=True), 3),

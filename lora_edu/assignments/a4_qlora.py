@@ -25,8 +25,8 @@ from lora_edu.assignments.studies import SEEDS, StudyCase, observe_study
 TITLE = "Double quantization and QLoRA"
 
 
-# Tasks of 4.4 in which adapters help well, and training the head alone does not.
-TASK_SEEDS = (3, 15, 16, 19, 59)
+# Tasks of 4.4 in which adapters on both layers reach the goal, and training the head or one layer alone does not.
+TASK_SEEDS = (3, 15, 19, 59)
 
 
 class Levels(tuple):
@@ -48,7 +48,7 @@ def draw(rng: random.Random) -> dict:
         "power": rng.choice((0.25, 0.75, 1.25)),  # an update is scaled by alpha / rank**power
         "steps": 120,  # of training
         "study": rng.randrange(4),  # the log of 4.5
-        "goal": 0.4,  # the loss after training, as a share of the loss before
+        "goal": 0.3,  # the loss after training, as a share of the loss before
     }
 
 
@@ -124,29 +124,29 @@ def _studies(c: Constants, rng: np.random.Generator) -> list[tuple]:
 
 TASKS = [
     Task(
-        "4.1", "surviving_update", "merge and round again", 10,
+        "4.1", "surviving_update", "merge and round again", 15,
         {"cosine": 1, "stray": 1, "moved": 1}, _updates, observe_survivors, tolerance=1e-4,
         names="W lora_A lora_B alpha round_trip",
     ),
     Task(
-        "4.2", "quantize_constants", "the second level", 20,
+        "4.2", "quantize_constants", "the second level", 30,
         {"codes": 2, "scales": 1, "offset": 1, "storage": 1}, _absmax, observe_constants,
         names="absmax",
     ),
     Task(
-        "4.3", "qlora_layer", "a layer that keeps its packed weight alone", 30,
+        "4.3", "qlora_layer", "a layer that keeps its packed weight alone", 45,
         {"output": 1, "x's gradient": 1, "A's and B's gradients": 1, "products": 1, "bytes of W kept": 2,
          "bytes kept": 1},
         _layers, observe_layer,
     ),
     Task(
-        "4.4", "fine_tune", "a 4-bit model learns", 30,
+        "4.4", "fine_tune", "a 4-bit model learns", 40,
         {"start": 1, "frozen": 1, "trained": 1, "scaling": 1, "goal": 2, "seed": 1}, _tunes, observe_fine_tune,
         tolerance=2e-3, seconds=60,
     ),
     Task(
-        "4.5", "study", "more rank hurts?", 20,
-        {"leaked": 1, "clean": 1, "own rates": 1, "split repaired": 1, "rates repaired": 1},
+        "4.5", "study", "more rank hurts?", 30,
+        {"leaked": 1, "clean": 1, "best rates": 1, "split repaired": 1, "rates repaired": 1},
         _studies, observe_study, tolerance=1e-3, names="study",
     ),
 ]  # fmt: skip

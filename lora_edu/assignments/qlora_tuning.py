@@ -82,7 +82,7 @@ def _start(task: Any, model: nn.Module) -> str:
 
 
 def _frozen(base: nn.Module, model: nn.Module) -> str:
-    _found(model)
+    _layers(model), _adapters(model)
     there = [value.tolist() for name, value in model.state_dict().items() if "lora_" not in name]
     if not all(value.tolist() in there for value in base.state_dict().values()):  # to the bit
         return "the base has changed"
@@ -90,20 +90,25 @@ def _frozen(base: nn.Module, model: nn.Module) -> str:
     return "parts of the base still ask for a gradient" if learning else "frozen"
 
 
-def _found(model: nn.Module) -> tuple[list[nn.Module], list[Tensor], list[Tensor]]:
-    """The 4-bit layers, all lora_A and all lora_B. Raises Complaint if something is missing."""
+def _layers(model: nn.Module) -> list[nn.Module]:
+    """The two 4-bit layers. Raises Complaint if they are gone."""
     layers = [module for module in model.modules() if isinstance(module, FrozenLinear)]
     if len(layers) != 2:
         raise Complaint("the 4-bit layers are gone")
+    return layers
+
+
+def _adapters(model: nn.Module) -> list[list[Tensor]]:
+    """All lora_A, and all lora_B. Raises Complaint where there are none."""
     adapters = [[v for path, v in model.named_parameters() if path.endswith(end)] for end in ("lora_A", "lora_B")]
     if not all(adapters):
         raise Complaint("no parameter has a name that ends in lora_A, or none in lora_B")
-    return layers, *adapters
+    return adapters
 
 
 def _trained(base: nn.Module, model: nn.Module, wider: nn.Module, rank: int) -> list[int] | str:
     """How many numbers are trained, at two ranks, and in how many adapters B has left zero; words if not as asked."""
-    _, A, B = _found(model)
+    A, B = _adapters(model)
     sides = sum(m.in_features + m.out_features for m in base.modules() if isinstance(m, FrozenLinear))
     here, there = (sum(v.numel() for v in m.parameters() if v.requires_grad) for m in (model, wider))
     moved = sum(bool(value.any()) for value in B)
@@ -118,7 +123,7 @@ def _trained(base: nn.Module, model: nn.Module, wider: nn.Module, rank: int) -> 
 @torch.no_grad()
 def _scaling(task: Any, model: nn.Module) -> float | str:
     """The factor of x A^T B^T in the first layer with an adapter, for A and B that are put there."""
-    base, (frozen, (A, *_), (B, *others)) = task.model, _found(model)
+    base, frozen, ((A, *_), (B, *others)) = task.model, _layers(model), _adapters(model)
     for other in others:
         other.zero_()
     A.copy_(torch.randn(A.shape, generator=torch.Generator().manual_seed(4)) / A.shape[1])
