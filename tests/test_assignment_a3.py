@@ -17,7 +17,7 @@ from lora_edu.codebooks import nf_codebook
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 ANSWERS = {number: task.reference({}) for number, task in load_solutions("a3_nf4").items()}
-quantile_codebook, encode, pack, refit = ANSWERS.values()
+quantile_codebook, encode, refit = ANSWERS.values()
 
 
 def signed_constants(weight, block_size):
@@ -29,10 +29,10 @@ def decode(codes, constants, codebook, block_size, shape):
 
 
 def drawn_constants() -> list[SimpleNamespace]:
-    """Every set of constants that a cohort can have, fill codes aside: found by drawing until nothing new comes."""
+    """Every set of constants that a cohort can have: found by drawing until nothing new comes."""
     rng, found = random.Random(0), {}
     for _ in range(8000):
-        drawn = a3_nf4.draw(rng) | {"fill_code": 1}
+        drawn = a3_nf4.draw(rng)
         found[tuple(drawn.values())] = SimpleNamespace(**drawn)
     assert len(found) == 4 * 4 * 5 * 3  # 3 bits, and 5 bits with 16 or 17 levels below 0
     return list(found.values())
@@ -69,7 +69,6 @@ def test_the_format_beats_the_packages_codebook_of_as_many_bits_for_every_cohort
 
 def test_quantizing_twice_changes_no_code_unless_the_codebook_begins_at_minus_1(weight):
     c = SimpleNamespace(bits=3, levels_below=4, levels_above=3, offset_below=0.91, offset_above=0.95, block_size=48)
-    c.fill_code = 7
     codebook = codebook_of(c)
     codes, once = restored(weight, codebook, c)
     assert torch.equal(restored(once, codebook, c)[0], codes)
@@ -111,11 +110,9 @@ def test_the_examples_of_the_text():
     block = torch.tensor([0.5, -2, 1, 0.25])
     assert signed_constants(block, 4).tolist() == [-2]
     assert (block / -2).tolist() == [-0.25, 1, -0.5, -0.125]
-    codes = torch.tensor([1, 2, 0, 0, 0, 0, 0, 7], dtype=torch.uint8)
-    assert pack(codes, 3, 0).tolist() == [17, 0, 224] and 1 + 2 * 8 + 7 * 2**21 == 17 + 224 * 256**2
     notebook = nbformat.read(NOTEBOOKS / "assignments/source/a3_nf4/a3_nf4.ipynb", as_version=4)
     text = "\n".join(cell.source for cell in notebook.cells)
-    assert "the bytes $17, 0, 224$" in text and r"$(0.5,\ -2,\ 1,\ 0.25)$ the constant is $-2$" in text
+    assert r"$(0.5,\ -2,\ 1,\ 0.25)$ the constant is $-2$" in text
 
 
 def test_the_parts_and_points_stand_in_the_text():

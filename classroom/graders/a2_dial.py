@@ -125,7 +125,7 @@ DIAL = Solutions(
               "this reshapes the product where it has to be transposed: the numbers are in the wrong places.",
               "notebook 02, section 2, for the two orientations"),
         Wrong("the base in float32", dial_then(lambda base: base.float()), 2,
-              "a base in bfloat16 is float32 after a turn. copy_ keeps the dtype of the weight, and rounds once.", MERGING),
+              "a base in bfloat16 is float32 after a turn. copy_ keeps the dtype, and rounds once.", MERGING),
         Wrong("a new parameter", dial_then(renew), 3,
                    "base.weight is another parameter after the merge: an optimizer, or a layer that shares it, still "
                    "holds the old one. Change its numbers with copy_.",

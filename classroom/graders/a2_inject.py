@@ -93,7 +93,7 @@ def injected(rule=None, freeze="all", wrap="layer", refuse=True, mode=True, retu
                 for path, layer in model.named_modules()
                 if isinstance(layer, candidates) and (rule or follows)(c, path)
             ]
-            if refuse and not chosen:
+            if refuse is True and not chosen:
                 raise ValueError("nothing")
             if freeze == "all":
                 model.requires_grad_(False)
@@ -140,6 +140,8 @@ INJECT = Solutions(
     reference=inject,
     right={"a pattern": inject_by_pattern, "block by block": inject_block_by_block},
     wrong=[
+        Wrong("no match is accepted", injected(refuse="twice"), 4,
+              "a model in which the rule chooses nothing is not refused.", REFUSALS),
         Wrong("nothing is replaced", injected(rule=lambda c, path: False, refuse=False), 0,
               "no layer has an adapter: nothing was replaced in the model that was given.", BY_NAME),
         Wrong("every block", injected(RULES["every block"]), 2,

@@ -231,8 +231,8 @@ LAYER = Solutions(
         layer_wrong("changes its input", 4,
                     "the input is changed by your layer: *= writes into the tensor of whoever called it.", LINES),
         Wrong("global seed", layer_with_a_global_seed, 7,
-              "this moves the random numbers of everybody else: it sets torch's seed, or draws with it, as nn.Linear does when "
-              "it is built. Use a generator of your own, torch.Generator.", SEED),
+              "this moves the random numbers of everybody else: it sets torch's seed, or draws with it, as nn.Linear "
+              "does when it is built. Use a generator of your own, torch.Generator.", SEED),
         Wrong("seed ignored", layer_without_the_seed, 7, "the seed is ignored: the same seed must give the same down.",
               SEED),
         Wrong("around a copy", layer_around_a_copy, 6,

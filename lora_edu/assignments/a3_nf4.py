@@ -59,7 +59,7 @@ def _observe_codes(answer, c, values, constants, codebook, block_size, kind) -> 
     mine = {"plain": "codes", "ties": "ties", "zeros": "zeros"}[kind]
     parts = dict.fromkeys(("codes", "ties", "zeros"), ELSEWHERE)
     seen = observed(answer, values, constants, codebook, block_size)
-    return parts | {mine: seen.value, "stored": _stored(seen) if kind == "plain" else f"inputs {seen.inputs}"}
+    return parts | {mine: seen.value, "stored": _stored(seen) if kind == "ties" else ELSEWHERE}  # there all blocks fit
 
 
 # --- 3.3: better constants -------------------------------------------------------------------------------------------
