@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from classroom.solutions import Solutions, Wrong
+from lora_edu import quantization
 
 
 def each(constants, values, block_size):
@@ -93,6 +94,10 @@ def whole_blocks_only(values, constants, codebook, block_size):
     return reference(values.flatten()[: whole * block_size], constants[:whole], codebook, block_size)
 
 
+def of_the_package(values, constants, codebook, block_size):
+    return quantization.nearest_code(quantization.normalize(values.flatten(), constants, block_size), codebook)
+
+
 BLOCKS = "notebook 05, section 4"
 CODES = "notebook 06, section 3"
 
@@ -142,6 +147,7 @@ WRONG = [
           "tensor. Compute in a new one.", CODES),
     Wrong("the short last block is dropped", lambda c: whole_blocks_only, 4,
           "the short last block is missing. Its values need codes too.", BLOCKS),
+    Wrong("calls lora_edu", lambda c: of_the_package, 2),
 ]  # fmt: skip
 
 RIGHT = {"a search, an extra keyword": lambda c: searched, "NumPy, float64, block by block": lambda c: in_numpy}
