@@ -196,7 +196,7 @@ def probe(kind: str) -> str | None:
     except (SubmissionError, OSError) as error:
         return f"{kind}: {error}"
     answer = answer.decode(errors="replace").strip()
-    return None if answer == "closed" else f"{kind}: {answer or _last_line(said)}"
+    return None if answer == "closed" else f"{kind}: {answer or said.strip()[-160:] or 'no message'}"
 
 
 @functools.cache
