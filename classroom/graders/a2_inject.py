@@ -79,7 +79,7 @@ def inject_block_by_block(c):
     return answer
 
 
-def injected(rule=None, freeze="all", wrap="layer", refuse=True, mode=True, returns="paths", candidates=nn.Linear):
+def injected(rule=None, freeze="all", wrap="layer", refuse=True, mode=True, returns=True, candidates=nn.Linear):
     """An injection with mistakes. rule: (c, path) -> whether the layer is chosen."""
 
     def make(c):
@@ -103,7 +103,7 @@ def injected(rule=None, freeze="all", wrap="layer", refuse=True, mode=True, retu
                 put(model, path, new.train(model.training) if mode else new)
             if freeze == "too late":
                 model.requires_grad_(False)
-            return {"paths": chosen, "nothing": None, "model": model}[returns]
+            return chosen if returns else None
 
         return answer
 
@@ -122,10 +122,8 @@ RULES = {
     "a part of the name": lambda c, path: (
         (match := re.search(r"blocks\.(\d+)\.(.+)", path)) and int(match[1]) % c.every == c.first and c.part in match[2]
     ),
-    "the other part": lambda c, path: _blocks(type(c)(c, part={"mlp": "attention", "attention": "mlp"}[c.part]), path),
     "outside the blocks": lambda c, path: follows(c, path) or f"pooler.{c.part}" in path,
     "all linear layers": lambda c, path: True,
-    "all but the head": lambda c, path: "lm_head" not in path,
     "path from the left": lambda c, path: (
         (parts := path.split("."))[0] == "blocks" and int(parts[1]) % c.every == c.first and parts[2] == c.part
     ),
@@ -178,7 +176,7 @@ INJECT = Solutions(
         Wrong("always in training mode", injected(mode=False), 4,
               "a new module is in training mode, whatever the model is in: dropout would be active in a model that "
               "is being evaluated.", "notebook 04, section 2, replace_layer"),
-        Wrong("returns nothing", injected(returns="nothing"), 2,
+        Wrong("returns nothing", injected(returns=False), 2,
               "the adapters are in place; the list of their paths is not returned.",
               "notebook 04, section 2, where inject returns them"),
     ],

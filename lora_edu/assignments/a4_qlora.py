@@ -24,7 +24,6 @@ from lora_edu.assignments.studies import SEEDS, StudyCase, observe_study
 
 TITLE = "Double quantization and QLoRA"
 
-
 # Tasks of 4.4 in which adapters on both layers reach the goal, and training the head or one layer alone does not.
 TASK_SEEDS = (3, 15, 19, 59)
 
