@@ -15,7 +15,7 @@ import lora_edu
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lora_edu"
 CORE = ("lora_numpy", "lora", "codebooks", "quantization", "qlora", "gpt", "training")
-CORE_LINES = 1650
+CORE_LINES = 1670
 
 # From the ground up. A name stands for a file of the package's root or for a room.
 FLOORS = (

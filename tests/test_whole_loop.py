@@ -234,7 +234,7 @@ def test_importing_the_answer_does_not_pass(root, tmp_path):
     autograding.autograde(NAME, unboxed=True)
     row = table(grades.write_grades(NAME))["copy"]
     assert [float(row[task]) for task in ("needed_rank", "split", "adapter", "train")] == [3, 0, 8, 0]
-    assert row["look_at"] == "classroom"  # for the teacher to read
+    assert row["look_at"] == "classroom 1.4:no-result"  # for the teacher to read
     assert json.loads((root / "reports" / f"{NAME}-collected.json").read_text())["copy"]["file"] == f"{NAME}.ipynb"
 
 
