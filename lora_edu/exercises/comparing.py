@@ -17,6 +17,7 @@ from numbers import Real
 from typing import Any
 
 LARGEST = 100_000  # numbers in one observation
+RESULT = "result"  # the name of the only part, where a function's result is all that is observed
 HALF = 0.4  # nearer than that a rounding error leaves a whole number what it is
 
 
@@ -37,6 +38,12 @@ def plain(value: Any) -> Any:
     if array.size > LARGEST:
         return {"unknown": f"array of {array.size} numbers"}
     return {"shape": list(array.shape), "values": [float(v) for v in array.ravel()]}
+
+
+def parts(observed: Any) -> dict[str, Any]:
+    """What was observed in one case: name of a promise -> its value as plain data."""
+    named = observed if isinstance(observed, dict) else {RESULT: observed}
+    return {name: plain(value) for name, value in named.items()}
 
 
 def equal(got: Any, expected: Any, tolerance: float = 1e-5) -> bool:
@@ -76,6 +83,19 @@ def difference(got: Any, expected: Any) -> str:
     worst = gaps.index(max(gaps))
     place = ", ".join(map(str, _index(worst, expected["shape"])))
     return f"entry [{place}] should be {{}}, got {{}}".format(*_digits(expected["values"][worst], got["values"][worst]))
+
+
+def first_difference(got: dict, expected: dict) -> str:
+    """The first part that is not as expected, in words; empty if there is none."""
+    if got.keys() != expected.keys():  # a sentence from the observer, or a dictionary where a number was asked for
+        made = got[RESULT] if list(got) == [RESULT] else {"unknown": "dict"}
+        return difference(made, next(iter(expected.values())))
+    for name, value in expected.items():
+        if not equal(got[name], value):
+            if name != RESULT and value == plain(True):  # a promise: its 0 and 1 tell a reader nothing
+                return f"this does not hold: {name}"
+            return ("" if name == RESULT else f"{name}: ") + difference(got[name], value)
+    return ""
 
 
 def recognized(got: list, mistakes: Iterable[tuple[str, list]], tolerance: float = 1e-5) -> str | None:

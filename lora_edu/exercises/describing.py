@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+MOST_WORDS = 40  # of a message, before its example
+
 
 def as_array(value: Any) -> np.ndarray | None:
     """A number, list, NumPy array or torch tensor as a float64 array; None for anything else."""
@@ -44,3 +46,21 @@ def in_lines(measured: Any) -> str:
         measured = [f"{name}: {value}" for name, value in measured.items()]
     text = ", ".join(map(str, measured)) if isinstance(measured, list) else str(measured)
     return "\n".join(textwrap.fill(line, 72, subsequent_indent="  ") for line in text.split("\n"))
+
+
+def shown(value: Any) -> str:
+    """A value in a sentence."""
+    if isinstance(value, bool | str):
+        return str(value)
+    return f"{value:,.6g}" if isinstance(value, int | float | np.number) else describe(value)
+
+
+def within(*pieces: str | None) -> str:
+    """The first pieces that have at most 40 words together."""
+    text = ""
+    for piece in filter(None, pieces):
+        longer = f"{text} {piece}".strip()
+        if text and len(longer.split()) > MOST_WORDS:
+            break
+        text = longer
+    return text

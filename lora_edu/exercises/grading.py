@@ -328,7 +328,8 @@ def _known_numbers() -> set[str]:
     """The numbers of the exercises of all notebooks."""
     names = [info.name for info in pkgutil.iter_modules(exercises.__path__) if info.name.startswith("nb")]
     modules = [importlib.import_module(f"lora_edu.exercises.{name}") for name in names]
-    return {value.number for module in modules for value in vars(module).values() if isinstance(value, Exercise)}
+    numbers = (getattr(value, "number", "") for module in modules for value in vars(module).values())
+    return {number for number in numbers if isinstance(number, str) and number}
 
 
 def beside(my_guess: Any, measured: Any) -> None:

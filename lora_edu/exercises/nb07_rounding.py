@@ -1,274 +1,171 @@
-"""The check of exercise 7.3: the second level of double quantization in NumPy."""
+"""The checks of exercises 7.3 and 7.4: the second level of double quantization, and a second trip."""
+
+from typing import ClassVar
 
 import numpy as np
+import torch
 
-from lora_edu.codebooks import dynamic_codebook
-from lora_edu.exercises.describing import as_array
-from lora_edu.exercises.grading import Exercise
-from lora_edu.exercises.mistakes import combinations
+from lora_edu.codebooks import dynamic_codebook, nf_codebook
+from lora_edu.exercises.exercise import exercise
+from lora_edu.quantization import DoubleQuant, quantize
 
 # --- 7.3: round the constants ----------------------------------------------------------------------------------------
 
 
-# The options of each part, by what goes wrong with it; the right one is "right".
-OFFSETS = {
-    "right": np.mean,
-    "none": lambda part: 0.0,
-    "median": np.median,
-    "smallest": np.min,
-    "largest": np.max,
-    "rms": lambda part: np.sqrt(np.mean(part**2)),
-    "middle": lambda part: (np.min(part) + np.max(part)) / 2,
-    "geometric": lambda part: np.exp(np.mean(np.log(part))),
-    "first": lambda part: part[0],
-}
-SCALES = {
-    "right": lambda block: np.abs(block).max(),
-    "one": lambda block: 1.0,
-    "largest": np.max,
-    "spread": np.std,
-    "range": np.ptp,
-    "half range": lambda block: np.ptp(block) / 2,
-    "mean magnitude": lambda block: np.abs(block).mean(),
-    "norm": np.linalg.norm,
-}
-CHOICES = {
-    "right": lambda scaled, code: code[_place(scaled, code)],
-    "below": lambda scaled, code: code[np.clip(np.searchsorted(code, scaled, side="right") - 1, 0, len(code) - 1)],
-    "above": lambda scaled, code: code[np.clip(np.searchsorted(code, scaled), 0, len(code) - 1)],
-    "place": lambda scaled, code: _place(scaled, code),
-    "even": lambda scaled, code: np.round(127 * scaled) / 127,
-    "none": lambda scaled, code: scaled,
-    "magnitude": lambda scaled, code: np.abs(code[_place(scaled, code)]),
-    "of magnitudes": lambda scaled, code: code[_place(np.abs(scaled), code)],
-}
-
-
-def _place(scaled, code):
-    return np.abs(scaled[:, None] - code).argmin(axis=1)
-
-
-def _blocks(values, block_size):
-    return [values[start : start + block_size] for start in range(0, len(values), block_size)]
-
-
-def _round(
-    absmax, code, block_size, offset="right", back="right", means="all", scale="right", scales="block",
-    choose="right", filling="none", least=1e-30, units="right",
-):  # fmt: skip
-    """absmax (n_blocks,) after double quantization, with a mistake in one part or several."""
-    absmax, code = np.asarray(absmax, dtype=np.float64), np.asarray(code, dtype=np.float64)
-    total = len(absmax)
-    absmax = {"right": absmax, "largest": absmax / np.max(absmax), "sorted": np.sort(absmax)}[units]
-    if filling == "in the mean":  # zeros before everything
-        absmax = np.append(absmax, np.zeros(-total % block_size))
-    if filling == "dropped":
-        absmax = absmax[: total // block_size * block_size or total]
-    result = []
-    for block in _blocks(absmax, block_size):
-        mean = OFFSETS[offset](block if means == "block" else absmax)
-        centered = block - mean
-        if filling == "after":  # zeros after the mean was found, and before it is taken off
-            centered = np.append(centered, np.full(block_size - len(block), -mean))
-        size = max(SCALES[scale](absmax - mean if scales == "layer" else centered), least)
-        levels = CHOICES[choose]((block - mean) / size, code)
-        result.append(_back(levels, size, mean, back))
-    return np.concatenate(result)[:total]
-
-
-def _back(levels, size, mean, how):
-    return {
-        "right": levels * size + mean,
-        "no offset": levels * size,
-        "subtracted": levels * size - mean,
-        "twice": levels * size + 2 * mean,
-        "no scale": levels + mean,
-        "neither": levels,
-        "scaled": (levels + mean) * size,
-        "divided": levels / size + mean,
-    }[how]
-
-
-OFFSET_MISTAKES = {
-    "none": "the mean is not subtracted. All constants are positive, so half of a signed code lies idle.",
-    "smallest": "this takes the smallest constant off, and leaves the negative half of the code idle. Take the "
-    "mean off.",
-    "largest": "this takes the largest constant off, and leaves the positive half of the code idle. Take the mean off.",
-    "median": "this takes the median off. The offset is the mean.",
-    "rms": "this takes the root mean square off. The offset is the plain mean.",
-    "middle": "this takes the middle between the smallest and the largest constant off. The offset is the mean.",
-    "geometric": "this takes the geometric mean off. The offset is the plain mean.",
-    "first": "this takes the first constant off. The offset is the mean.",
-}
-BACK_MISTAKES = {
-    "no offset": "the offset is not added back. The mean that was taken off belongs to every constant again.",
-    "no scale": "this does not multiply by the scale on the way back.",
-    "neither": "these are values of the code, between -1 and 1. Go the way back: multiply by the scale, add "
-    "the offset.",
-    "scaled": "this multiplies the offset by the scale as well. On the way back, first multiply, then add.",
-    "subtracted": "the offset is subtracted a second time on the way back. Add it.",
-    "twice": "the offset is added twice.",
-    "divided": "the scale divides on the way back, too. Multiply by it.",
-}
-SCALE_MISTAKES = {
-    "largest": "this divides by the largest value and not by the largest magnitude: without their mean, some constants "
-    "are far below 0.",
-    "one": "this does not divide by the block's largest magnitude, so values leave the range of the code.",
-    "range": "this divides by the range, from the smallest to the largest. The code goes from -1 to 1: divide by the "
-    "largest magnitude.",
-    "spread": "this divides by the standard deviation of a block, so the largest leave the range of the code. Divide "
-    "by the largest magnitude.",
-    "half range": "this divides by half the range. Divide by the largest magnitude.",
-    "mean magnitude": "this divides by the mean magnitude of a block, so the largest leave the range of the code. "
-    "Divide by the largest magnitude.",
-    "norm": "this divides by the norm of a block. Divide by its largest magnitude.",
-}
-CHOICE_MISTAKES = {
-    "below": "this takes the next value of the code below each constant. The nearest one may lie above it.",
-    "above": "this takes the next value of the code above each constant. The nearest one may lie below it. Mid-points "
-    "between the values decide, or the smallest distance.",
-    "place": "these are places in the code, 0 to 255, where its values belong. Look them up: code[place].",
-    "even": "this rounds to equal steps of 1/127, and leaves the code that you are given unused.",
-    "none": "this returns the constants unrounded.",
-    "magnitude": "the signs of the code's values are lost: without their mean, constants lie on both sides of 0.",
-    "of magnitudes": "the signs are lost before the code is looked up: constants lie on both sides of their mean.",
-}
-FILLING_MISTAKES = {
-    "in the mean": "the last block is filled up with zeros, and they count in the mean. Take the mean of the constants "
-    "alone.",
-    "after": "the last block is filled up with zeros before the mean is taken off, so that the filling becomes its "
-    "largest magnitude. Take the mean off first.",
-    "dropped": "the last block is dropped where it is shorter. It is rounded like the others.",
-}
-
-
-def _constants() -> list[tuple]:
+def _constants():
     rng, code = np.random.default_rng(0), dynamic_codebook().numpy().astype(np.float64)
     ramp = 1 + np.arange(40) / 20  # blocks of different size, so that a scale for all of them shows
     cases = [(rng.uniform(0.5, 1.5, size=40) * ramp, code, 16), (rng.uniform(2, 5, size=21) * ramp[:21], code, 8)]
     return [*cases, (1e-6 * cases[1][0], code, 8), (np.full(6, 2.0), code, 4)]  # tiny ones, and all of them equal
 
 
-def _scales(absmax, block_size):
-    """The scale of each constant's block, (n_blocks,)."""
-    off = np.abs(np.asarray(absmax) - np.mean(absmax))
-    return np.concatenate([np.full(len(b), max(b.max(), 1e-30)) for b in _blocks(off, block_size)])
-
-
-def _levels(got, absmax, block_size):
-    """Which value of the code each number would stand for, if offset and scale are right."""
-    return (got - absmax.mean()) / _scales(absmax, block_size)
-
-
-def _equal_blocks(absmax, code, block_size):
-    centered = absmax - np.mean(absmax)
-    parts = np.array_split(centered, -(-len(absmax) // block_size))
-    return np.concatenate([_round(part, code, len(part), offset="none") for part in parts]) + np.mean(absmax)
-
-
-CONSTANTS = _constants()
-
-_round_constants = Exercise(
-    "7.3",
-    _round,
-    CONSTANTS,
-    combinations(
-        _round,
-        CONSTANTS,
-        {
-            "offset": ("right", OFFSET_MISTAKES),
-            "means": (
-                "all",
-                {
-                    "block": "this takes the mean of each block. There is one mean, of the whole layer; nothing else "
-                    "is stored."
-                },
-            ),
-            "scale": ("right", SCALE_MISTAKES),
-            "scales": (
-                "block",
-                {"layer": "this has one scale for the whole layer. Each block of block_size constants has its own."},
-            ),
-            "choose": ("right", CHOICE_MISTAKES),
-            "filling": ("none", FILLING_MISTAKES),
-            "back": ("right", BACK_MISTAKES),
-            "units": (
-                "right",
-                {
-                    "largest": "these are constants in units of the largest. Nothing divides them all: hand them over "
-                    "as they are.",
-                    "sorted": "the constants are sorted here. Each belongs to its block: keep their order.",
-                },
-            ),
-        },
-        {
-            "the scale is kept above a bound that small constants need to go below. Nothing but 0 must be kept away: "
-            "1e-30 is enough.": lambda a, c, b: _round(a, c, b, least=1e-3),
-            "this looks the constants up as they are. Take the mean off and divide by the largest magnitude first.": (
-                lambda a, c, b: CHOICES["right"](np.asarray(a), c)
-            ),
-            "this is the error of the rounded constants. Hand over the constants.": (
-                lambda a, c, b: _round(a, c, b) - np.asarray(a)
-            ),
-            "this is the error of the rounded constants, with its sign turned. Hand over the constants.": (
-                lambda a, c, b: np.asarray(a) - _round(a, c, b)
-            ),
-            "these blocks are equally long (`array_split`). Each has block_size constants, the last one the rest.": (
-                _equal_blocks
-            ),
-            "the last block is dropped where it is shorter, but not from the mean. It is rounded like the others.": (
-                lambda a, c, b: _round(a, c, b)[: len(a) // b * b or len(a)]
-            ),
-            "the scale is the largest of the constants before their mean is taken off. Take it off first.": (
-                lambda a, c, b: np.concatenate(
-                    [np.max(k) * CHOICES["right"]((k - np.mean(a)) / np.max(k), c) + np.mean(a) for k in _blocks(a, b)]
-                )
-            ),
-        },
-    ),
-    symptoms={
-        "as many constants come back as were given.": lambda got, a, c, b: got.shape != a.shape,
-    },
-    broadly={
-        "equal constants come back as they are: without their mean they are 0, and so is what is added to it.": (
-            lambda got, a, c, b: np.ptp(a) == 0
-        ),
-        "the scale is kept above a bound, or something is added to it: small constants come back wrong.": (
-            lambda got, a, c, b: a.max() < 1e-3 or np.ptp(a) == 0
-        ),
-        "each of these is a value of the code, times the largest magnitude of its block, plus the offset: but not the "
-        "nearest one everywhere.": (
-            lambda got, a, c, b: np.abs(_levels(got, a, b)[:, None] - c).min(axis=1).max() < 1e-6
-        ),
-        "the first block is right, others are not.": (
-            lambda got, a, c, b: np.abs(got - _round(a, c, b))[:b].max() < 1e-6 and len(a) > b
-        ),
-        "these are close to the constants, and not made as they must be: a value of the code, times the largest "
-        "magnitude of the block, plus the mean of all. Which of the three differs?": (
-            lambda got, a, c, b: np.abs(got - a).max() < 0.1 * a.min()
-        ),
-        "these are far from the constants. The way back undoes each step of the way there: what was divided by is "
-        "multiplied by, what was taken off is added.": lambda got, *case: True,
-    },
-)
-
-
-_ZERO_BY_ZERO = (
-    "Exercise 7.3: equal constants are divided by 0. Without their mean all of them are 0, so is the scale, and 0 / 0 "
-    "has no value (NaN, not a number). Divide by something that is never 0, for example max(scale, 1e-30)."
-)
-
-
-def round_constants(attempt) -> None:
-    """Check a function (absmax, code, block_size) -> the rounded constants; equal constants are tried first."""
-    *_, (equal, code, block_size) = _round_constants.cases
+def _without_nan(solution, absmax, code, block_size):
+    """The result; the nearest code to NaN is some code, which would hide a division of 0 by 0."""
     try:
-        with np.errstate(invalid="raise"):  # the nearest code to NaN is some code, and would hide it
-            result = as_array(attempt(equal.copy(), code.copy(), block_size))
-    except FloatingPointError as error:
-        raise AssertionError(_ZERO_BY_ZERO) from error
-    except Exception:
-        result = None  # the exercise says what stopped, and for which input
-    if result is not None and np.isnan(result).any():
-        raise AssertionError(_ZERO_BY_ZERO)
-    _round_constants(attempt)
+        with np.errstate(invalid="raise"):
+            result = solution(absmax, code, block_size)
+        numbers = np.asarray(result.detach() if hasattr(result, "detach") else result)
+        if numbers.dtype.kind != "f" or not np.isnan(numbers).any():
+            return result
+    except FloatingPointError:
+        pass
+    return (
+        "equal constants are divided by 0. Without their mean all of them are 0, so is the scale, and 0 / 0 has no "
+        "value (NaN, not a number). Divide by something that is never 0, for example max(scale, 1e-30)."
+    )
+
+
+@exercise(
+    "7.3",
+    _constants(),
+    tries=0.5,
+    taught={
+        "offset = absmax.mean() -> offset = 0.0": "Your answer subtracts no mean. All constants are positive, around "
+        "{offset:.3g}, so half of a signed code lies idle.",
+        "offset = absmax.mean() -> offset = absmax.min()": "Your answer takes the smallest constant off, and leaves "
+        "the negative half of the code idle. Take the mean off, {offset:.3g}.",
+        "absmax - offset -> absmax - (offset := np.concatenate([np.full(len(part), part.mean()) for part in "
+        "np.split(absmax, range(block_size, len(absmax), block_size))]))": "Your answer takes the mean of each block. "
+        "One mean of the whole layer is stored, {offset:.3g}, and nothing else.",
+        "np.abs(block).max() -> np.abs(centered).max()": "Your answer has one scale for the whole layer. Each block of "
+        "{block_size} constants has its own.",
+        "levels * scales + offset -> (levels + offset) * scales": "Your answer multiplies the offset by the scale as "
+        "well. What was done last is undone first: multiply, then add {offset:.3g}.",
+        "code[places] -> np.round(127 * scaled) / 127": "Your answer rounds to equal steps of 1/127, and leaves the "
+        "code that you are given unused.",
+        ", 1e-30) -> , 1e-3)": "Your answer keeps the scale above a bound that small constants go below. Nothing but 0 "
+        "must be kept away: 1e-30 is enough.",
+    },
+    also=(
+        "offset = absmax.mean() -> offset = (absmax := np.append(absmax, np.zeros(-len(absmax) % block_size))).mean()"
+        " & return levels * scales + offset -> return (levels * scales + offset)[: np.count_nonzero(absmax)]",
+        "centered = absmax - offset -> centered = np.append(absmax, np.zeros(-len(absmax) % block_size)) - offset & "
+        "return levels * scales + offset -> return (levels * scales + offset)[: len(absmax)]",
+        "absmax - offset -> (absmax - offset)[: len(absmax) // block_size * block_size]",
+        "offset = absmax.mean() -> offset = (absmax := absmax[: len(absmax) // block_size * block_size]).mean()",
+        "offset = absmax.mean() -> offset = (absmax := np.sort(absmax)).mean()",
+        "np.abs(block).max() -> (block + offset).max()",
+        "np.abs(scaled[:, None] - code).argmin(axis=1) -> np.maximum((scaled[:, None] >= code).sum(axis=1) - 1, 0)",
+        "np.abs(scaled[:, None] - code).argmin(axis=1) -> np.minimum((scaled[:, None] > code).sum(axis=1), 255)",
+        "np.abs(scaled[:, None] -> np.abs(np.abs(scaled)[:, None]",
+        "code[places] -> np.abs(code[places])",
+        "code[places] -> scaled",
+        "code[places] -> places",
+        "levels * scales + offset -> levels",
+        "levels * scales + offset -> levels * scales + offset - absmax",
+        "levels * scales + offset -> (levels * scales + offset) / absmax.max()",
+    ),
+    noticed={"as many constants come back as were given.": lambda got, a, c, b: got.shape != a.shape},
+    observe=_without_nan,
+)
+def round_constants(absmax, code, block_size):
+    offset = absmax.mean()  # the offset
+    centered = absmax - offset  # the constants without the offset
+    blocks = [centered[start : start + block_size] for start in range(0, len(centered), block_size)]  # the blocks
+    sizes = [np.full(len(block), max(np.abs(block).max(), 1e-30)) for block in blocks]  # the scale of each block
+    scales = np.concatenate(sizes)
+    scaled = centered / scales  # the constants in units of their scale
+    places = np.abs(scaled[:, None] - code).argmin(axis=1)  # which value of the code is the nearest
+    levels = code[places]  # the value of the code for each constant
+    return levels * scales + offset  # the way back from the code
+
+
+# --- 7.4: the second trip --------------------------------------------------------------------------------------------
+
+NF4 = nf_codebook(4)
+
+
+class RoundTrip:
+    """A weight to bytes and back, by name: NF4 in blocks of 16, right or with a mistake. float64 in and out."""
+
+    known: ClassVar = {
+        "NF4": (NF4, False),  # the second trip changes nothing
+        "double quantization": (NF4, DoubleQuant(block_size=8)),  # the constants creep
+        "a codebook that ends at 0.9": (0.9 * NF4, False),  # each trip shrinks all weights
+        "E5M2 without the mean": (NF4, DoubleQuant("e5m2", 8, False)),
+    }
+
+    def __init__(self, name):
+        self.name, self.made = name, {}
+
+    def __call__(self, weight):
+        values = np.array(weight, dtype=np.float32)
+        if values.tobytes() not in self.made:  # changed answers send the same weights through, hundreds of times
+            codebook, how = self.known[self.name]
+            trip = quantize(torch.from_numpy(values), codebook, 16, how).dequantize()
+            self.made[values.tobytes()] = trip.double().numpy()
+        return self.made[values.tobytes()].copy()
+
+    def __deepcopy__(self, memo):
+        return self
+
+    def __repr__(self):
+        return self.name
+
+
+def _trips():
+    """One weight for each round trip; those of the second are as small as in a model, so that its moves are tiny."""
+    rng = np.random.default_rng(5)
+    sizes = (1.0, 0.01, 1.0, 1.0)
+    return [
+        (RoundTrip(name), size * rng.normal(size=(12, 2 * 16 + 16 * i)))
+        for i, (name, size) in enumerate(zip(RoundTrip.known, sizes, strict=True))
+    ]
+
+
+@exercise(
+    "7.4",
+    _trips(),
+    taught={
+        "move = twice - once -> move = once - W": "Your answer is the error of the first trip. The question is what "
+        "the second one adds to what the first one left.",
+        "move = twice - once -> move = twice - W": "Your answer compares with W, and so measures rounding. Compare the "
+        "second trip with what the first one left.",
+        "whole = np.linalg.norm(once) -> whole = np.linalg.norm(W)": "Your answer divides by the norm of W. What moves "
+        "is the result of the first trip: divide by its norm.",
+        "return off / whole -> return (np.linalg.norm(W - twice) - np.linalg.norm(W - once)) / np.linalg.norm(W)": (
+            "Your answer subtracts the errors of two trips. A second trip can move the weights without moving them "
+            "farther from W."
+        ),
+        "return off / whole -> return float(np.any(move))": "Your answer says whether anything moved. How far is "
+        "the question.",
+    },
+    noticed={
+        "one number is asked for: the norm of all moves over that of what the first trip left.": (
+            lambda got, *case: got.shape != ()
+        ),
+        "NF4 leaves on the second trip exactly what the first one left: its answer is 0. W itself has no part in it.": (
+            lambda got, trip, W: trip.name == "NF4" and got != 0
+        ),
+        "0 for every round trip is what the first one made twice gives. Hand the second one what the first one left.": (
+            lambda got, trip, W: got == 0
+        ),
+    },
+)
+def moved_again(trip, W):
+    once = trip(W)  # what the first trip leaves
+    twice = trip(once)  # what the second one makes of it
+    move = twice - once  # the move
+    off = np.linalg.norm(move)  # the size of the move, as one number
+    whole = np.linalg.norm(once)  # what it is divided by
+    return off / whole  # the quotient

@@ -24,8 +24,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lora_edu.exercises import edits
+from lora_edu.exercises.sizes import size
+from lora_edu.exercises.stopping import is_a_cell
 
-SECONDS = 1.5  # for all changes together
+TRIES = 3000  # changes that are tried, so that what is said never depends on the load
+SECONDS = 1.5  # of this thread's own time, for all of them: a safety stop
 TURNS = 50  # times as many turns of its loops as the answer itself may a change take: it may have made an endless one
 LONGEST, ENOUGH, CHAIN = 60, 8, 20  # characters of code in a sentence; fewer than that are shown with what is around
 # What a function may not call if it is to be run a thousand times: it writes, asks, trains, or starts something.
@@ -73,7 +76,7 @@ def located(attempt: Callable, passes: Callable[[Callable], bool], fails_alike: 
     with contextlib.suppress(Exception):  # the check goes on without this sentence
         code = Code.of(attempt)
         if code and code.runs(fails_alike):
-            code.deadline = time.perf_counter() + SECONDS
+            code.deadline = time.thread_time() + SECONDS
             code.allowed = 1000 + TURNS * code.turns
             for changes in code.rounds():
                 if found := [change for change in changes if code.runs(passes, change)]:
@@ -86,9 +89,9 @@ class Code:
 
     def __init__(self, function: types.FunctionType, source: str, tree: ast.Module) -> None:
         self.name, self.source, self.tree = function.__name__, source, tree
-        self.deadline, self.allowed, self.turns = time.perf_counter() + SECONDS, 10**6, 0
+        self.deadline, self.allowed, self.turns, self.tried = time.thread_time() + SECONDS, 10**6, 0, 0
         self.known = {"math": math, **function.__globals__, **inspect.getclosurevars(function).nonlocals}
-        self.known |= {TICK: self, POWER[ast.Pow]: _power, POWER[ast.LShift]: _shift}
+        self.known |= {TICK: self, edits.SIZE: size, POWER[ast.Pow]: _power, POWER[ast.LShift]: _shift}
         names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
         names = [*(node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)), *names]
         self.names = list(dict.fromkeys(names))
@@ -98,7 +101,7 @@ class Code:
             elif isinstance(node, ast.comprehension):
                 node.ifs.insert(0, edits.called(TICK))
         self.slots = list(_slots(tree))
-        self.risky = _is_risky(tree)
+        self.risky = is_risky(tree)
         self.parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
 
     @classmethod
@@ -124,22 +127,22 @@ class Code:
     def __call__(self) -> bool:
         """Called at every turn of a loop in the changed code."""
         self.turns += 1
-        if self.turns > self.allowed or time.perf_counter() > self.deadline:
+        if self.turns > self.allowed or time.thread_time() > self.deadline:
             raise TooLong
         return True
 
     def runs(self, judge: Callable[[Callable], bool], changes: tuple[Change, ...] = ()) -> bool:
         """Whether the changed function satisfies the judge: without a sound, and whatever it does."""
-        if time.perf_counter() > self.deadline:
+        if time.thread_time() > self.deadline or self.tried > TRIES:
             return False
-        self.turns = 0
+        self.turns, self.tried = 0, self.tried + 1
         for change in changes:
             change.slot.put(change.node)
         try:
             space: dict[str, Any] = dict(self.known)
-            with _silence():
-                risky = self.risky or any(_is_risky(change.node) for change in changes)
-                tree = _Guarded().visit(copy.deepcopy(self.tree)) if risky else self.tree
+            with silence():
+                risky = self.risky or any(is_risky(change.node) for change in changes)
+                tree = guarded(self.tree) if risky else self.tree
                 exec(compile(ast.fix_missing_locations(tree), "<a change>", "exec"), space)
                 return judge(space[self.name])
         except (Exception, TooLong):
@@ -223,7 +226,12 @@ class _Guarded(ast.NodeTransformer):
         return edits.called(POWER[type(node.op)], node.left, node.right) if _is_power(node) else node
 
 
-def _is_risky(tree: ast.AST) -> bool:
+def guarded(tree: ast.AST) -> ast.AST:
+    """A copy whose powers refuse what would take for ever."""
+    return _Guarded().visit(copy.deepcopy(tree))
+
+
+def is_risky(tree: ast.AST) -> bool:
     return any(_is_power(node) for node in ast.walk(tree))
 
 
@@ -243,11 +251,6 @@ def _short(base: Any, exponent: Any) -> Any:
     if isinstance(base, int) and isinstance(exponent, int) and exponent > MOST_BITS:
         raise OverflowError("a number with too many digits")
     return exponent
-
-
-def is_a_cell(file: str) -> bool:
-    """Whether code comes from a cell of a notebook."""
-    return "ipykernel" in file or file.startswith("<ipython-input")
 
 
 def _own(cell: ast.Module, name: str) -> list[ast.stmt]:
@@ -280,7 +283,7 @@ def _slots(node: ast.AST) -> Iterator[Slot]:
 
 
 @contextlib.contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
         stack.enter_context(contextlib.redirect_stderr(io.StringIO()))

@@ -1,17 +1,27 @@
-"""What it means that a learner's function stopped: Python's error in the words of the exercise.
+"""What it means that a learner's function stopped: Python's error in the words of the exercise. Or what if it does not.
 
 `why_it_stopped` knows the errors that come up again and again. It says which shapes there were, which name is unknown,
-or what a part of the model is called; the error itself is shown beside it.
+or what a part of the model is called; the error itself is shown beside it. `limited` ends what does not end by itself.
 """
 
+import contextlib
 import inspect
+import linecache
 import re
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 GIVEN = "Given are"
 SHAPES = "the shapes of two arrays do not fit: does one need a transpose, or another place?"
+RESHAPED = (
+    "these numbers do not fill that shape, there are too few or too many: if a size does not divide their count, a "
+    "shorter part is left over."
+)
+IN_A_ROW = "`view` needs numbers that lie in a row in memory: `reshape` and `flatten` do without."
+SINGLE = "one number is taken for an array: a loop over a tensor of one dimension hands over single numbers."
 PRODUCT = "the shapes of a product do not fit: a factor needs a transpose or another place."
 TOO_LARGE = "a place is asked for that is not there: the first place is 0. Have two indices changed places?"
 ONE_NUMBER = (
@@ -46,11 +56,12 @@ MEANINGS: dict[tuple[str, ...], str] = {
         "concatenation axis must match",
         "same shape",
         "same number of dimensions",
-        "cannot reshape",
-        "is invalid for input of size",
         "einstein sum",
         "einsum",
     ): SHAPES,
+    ("cannot reshape", "is invalid for input of size"): RESHAPED,
+    ("view size is not compatible",): IN_A_ROW,
+    ("expects at least a 1-dimensional tensor", "iteration over a 0-d"): SINGLE,
     ("out of bounds", "out of range", "too many indices"): TOO_LARGE,
     ("only 0-dimensional", "only length-1", "only one element", "must be real number", "truth value"): ONE_NUMBER,
     ("as an integer", "a single integer", "must be integers", "only integer", "are used as indices"): NOT_WHOLE,
@@ -65,9 +76,10 @@ MEANINGS: dict[tuple[str, ...], str] = {
     ("incorrect number of gradients",): GRADIENTS,
     ("returned an invalid gradient",): NO_SUCH_GRADIENT,
     ("in-place operation",): IN_PLACE,
-    ("math domain error", "expected a positive input", "division by zero"): NO_VALUE,
+    ("math domain error", "expected a positive input", "division by zero", "invalid value encount"): NO_VALUE,
 }
 WITH_SHAPES = (PRODUCT, SHAPES, TOO_LARGE, ONE_NUMBER)
+LONGEST = 15  # words of an error's text
 
 
 def why_it_stopped(error: Exception, function: Callable, case: Sequence[Any]) -> str:
@@ -122,3 +134,63 @@ def _name(function: Callable) -> str:
 def _and(words) -> str:
     *first, last = list(words)
     return f"{', '.join(first)} and {last}" if first else last
+
+
+def in_pythons_words(error: BaseException) -> str:
+    """An error with its text, in one line, without what only its authors understand."""
+    words = re.sub(r",? ?\(?with gufunc signature \S+", "", str(error)).split()
+    return f"{type(error).__name__} ({' '.join(words[:LONGEST])}{' ...' * (len(words) > LONGEST)})"
+
+
+def where(error: BaseException) -> str:
+    """The line of the learner's own code at which it stopped, where that is known."""
+    found, step = "", error.__traceback__
+    while step is not None:
+        name = step.tb_frame.f_code.co_filename
+        if is_a_cell(name) and (line := linecache.getline(name, step.tb_lineno).strip()):
+            found = f", at the line `{line}`"
+        step = step.tb_next
+    return found
+
+
+def is_a_cell(file: str) -> bool:
+    """Whether code comes from a cell of a notebook."""
+    return "ipykernel" in file or file.startswith("<ipython-input")
+
+
+# --- what does not come back ------------------------------------------------------------------------------------------
+
+
+class TooSlow(BaseException):
+    """A block ran longer than it may. Not an Exception: `except Exception` in an answer does not catch it."""
+
+
+@contextlib.contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise TooSlow inside the block after this time, again and again. Without such a timer it does nothing."""
+    if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    running = [True]
+
+    def stop(_, frame):
+        if running and not _importing(frame):  # a library whose import is cut off can crash the process
+            raise TooSlow("it ran too long")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.01), 0.5)
+    try:
+        yield
+    finally:
+        running.clear()
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _importing(frame: Any) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,291 @@
+"""A learner's function on all cases of an exercise, and what there is to say about it: see `exercise`."""
+
+import contextlib
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from lora_edu.exercises import probing, repair
+from lora_edu.exercises.comparing import RESULT, first_difference, is_numbers, parts, recognized
+from lora_edu.exercises.describing import describe, shown, within
+from lora_edu.exercises.grading import FORGOTTEN_RETURN, TRUE_OR_FALSE
+from lora_edu.exercises.rows import flat
+from lora_edu.exercises.stopping import GIVEN, TooSlow, in_pythons_words, limited, parameters, where, why_it_stopped
+from lora_edu.exercises.symptoms import as_numpy, symptom, up_to_a_factor
+
+SECONDS = 10  # after so long an answer does not come back
+QUICK = 0.5  # seconds of its own time: an answer that takes longer for all cases is not run again
+NOT_BACK = "your function has not come back: does a loop end?"
+EXAMPLE, PYTHON = "An example:", "In Python's words:"  # what stands behind them does not count as words
+Solution = Callable[..., Any]
+
+
+class Answer:
+    """A learner's function on all cases, and what there is to say about it."""
+
+    def __init__(self, asked: Any, attempt: Solution) -> None:
+        self.asked, self.attempt, self.cases = asked, attempt, list(asked.cases)
+        self.names = self._names()
+        self.handed = copy.deepcopy(self.cases)
+        self.results: list[Any] = []
+        self.stopped: BaseException | None = None
+        begin = time.thread_time()
+        try:
+            with limited(SECONDS):
+                for given in self.handed:
+                    self.results.append(asked.observe(attempt, *given))
+        except (Exception, SystemExit, TooSlow) as error:
+            self.stopped = error
+        self.quick = time.thread_time() - begin < QUICK
+        self.got = [parts(result) for result in self.results]
+        self.failed = [k for k, seen in enumerate(self.got) if first_difference(seen, asked.right[k])]
+
+    def _names(self) -> list[str]:
+        """What the arguments are called: in the learner's function, in what looks at it, or in the right one."""
+        functions = (parameters(self.attempt), parameters(self.asked.observe)[1:], parameters(self.asked.reference))
+        named = [names for names in functions if len(names) == len(self.cases[0])]
+        return named[0] if named else []
+
+    # --- the message ---
+
+    def said(self) -> str:
+        """What is wrong; empty if nothing is."""
+        if self.stopped is not None:
+            return self._of_the_stop(self.stopped)
+        if not self.failed:
+            return ""
+        kind, sentence = self.look
+        if kind == "form":  # what it returned is no number at all: no case says more
+            return sentence
+        example = f"{EXAMPLE} {self._given(self.first)}: {first_difference(self.got[self.first], self.right)}"
+        changes = f" Besides, {self.overwritten}" if self.overwritten else ""
+        return f"{sentence} {example}.{changes}".strip()
+
+    @cached_property
+    def look(self) -> tuple[str, str]:
+        return next(self.looks())
+
+    def looks(self) -> Iterator[tuple[str, str]]:
+        """What can be said, as (kind, sentence): from what is known of this exercise to what is known of none."""
+        yield from (("form", said) for said in self._of_its_form() if said)
+        yield from (("form", within(said, self._noticed())) for said in [self._constant()] if said)
+        yield from (("taught", self._told(said)) for said in [self._taught()] if said)
+        yield from (("taught", said) for said in [self._taught_twice()] if said)
+        yield from (("probe", said) for said in [self._exchanged()] if said)
+        noticed, place = self._noticed(), self._place()
+        if place:
+            yield "place", after(noticed or "nearly right.", place)
+        got, values = flat(self.got), self._values()
+        if single := self.asked.source.explained(got, values, noticed):
+            yield "slip", single
+        if besides := self._taught_besides(values):
+            yield "taught", besides
+        if twice := self.asked.source.explained_twice(self.got, self.first, values, noticed):
+            yield "slip", twice
+        if symptom := self._looks_like():
+            yield "symptom", after(noticed, symptom)
+        if noticed:
+            yield "noticed", noticed
+        if self.quick and (dead := self._ignored()):
+            yield "probe", dead
+        if only := probing.only_where(self.failed, self.cases, self.names):
+            yield "probe", only
+        yield "steps", self._all_steps()
+
+    def _of_its_form(self) -> Iterator[str]:
+        results, right = self.results, self.asked.right
+        if all(result is None for result in results):
+            yield FORGOTTEN_RETURN
+        if all(isinstance(result, bool | np.bool_) for result in results) and not self._asks_yes_or_no():
+            yield TRUE_OR_FALSE
+        if all(isinstance(result, tuple) for result in results) and all(_is_array(seen.get(RESULT)) for seen in right):
+            yield f"your function returns {len(results[0])} things, in a tuple. One was asked for."
+        for k in self.failed:
+            if isinstance(said := self.got[k].get(RESULT), str) and " " in said:
+                yield said  # by the observer
+
+    def _constant(self) -> str:
+        """One number for everything, where more than one is asked for: nothing is claimed of how it is made."""
+        values = [seen.get(RESULT) for seen in self.got]
+        same = len(values) > 1 and all(is_numbers(value) and not value["shape"] for value in values)
+        if not same or any(value != values[0] for value in values) or all(r == self.right for r in self.asked.right):
+            return ""
+        return (
+            f"your function returns {shown(values[0]['values'][0])} in every case that is tried, whatever it is given."
+        )
+
+    def _taught(self) -> str | None:
+        return recognized(self.got, ((self.asked.taught[change], made) for change, made in self.asked.known.items()))
+
+    def _taught_twice(self) -> str:
+        for (one, other), made in self.asked.known_pairs.items():
+            if recognized(self.got, [("both", made)]):
+                place = self.asked.source.comment(other.split(" -> ")[0])
+                return within(self._told(self.asked.taught[one]), f"Besides, look at {place}.")
+        return ""
+
+    def _taught_besides(self, values: dict) -> str:
+        for change, version in self.asked.versions.items():
+            if also := version.besides(self.got, self.first, values):
+                return within(self._told(self.asked.taught[change]), also)
+        return ""
+
+    def _told(self, sentence: str) -> str:
+        return sentence.format(**self._steps, result=_number(self.right.get(RESULT)))
+
+    def _noticed(self) -> str:
+        for sentence, is_so in self.asked.noticed.items():
+            if any(_holds(is_so, self.got[k], self.cases[k]) for k in self.failed):
+                return sentence
+        return ""
+
+    def _exchanged(self) -> str | None:
+        def made(cases: list[tuple]) -> list[dict]:
+            return [seen for case in cases if (seen := self._quietly(self.asked.source.solution())(case))]
+
+        return probing.exchanged(self.got, made, self.cases, self.names, numbers=True)
+
+    def _place(self) -> str:
+        """Where one change makes the answer right; a change is tried first in the case that has failed."""
+        order, right = self._beginning_with(self.failed[:1]), self.asked.right
+        return self._located(
+            lambda changed: all(not self._differs(changed, k, right[k]) for k in order),
+            lambda changed: not any(self._differs(changed, k, self.got[k]) for k in order),
+        )
+
+    def _located(self, passes: Callable, fails_alike: Callable) -> str:
+        return repair.located(self.attempt, passes, fails_alike) if self.quick else ""
+
+    def _differs(self, solution: Solution, k: int, wanted: dict) -> str:
+        return first_difference(self.asked.seen(solution, self.cases[k]), wanted)
+
+    def _looks_like(self) -> str | None:
+        if not all(list(seen) == [RESULT] for seen in (*self.got, *self.asked.right)):
+            return None
+        mine, right = ([seen[RESULT] for seen in made] for made in (self.got, self.asked.right))
+        counted = probing.counted_twice(mine, right, self.cases, self.names) if self.names else None
+        return symptom(mine, right) or counted or up_to_a_factor(mine, right)
+
+    def _ignored(self) -> str | None:
+        cases = [self.cases[k] for k in self._beginning_with(self.failed[:1])]
+        right = self.asked.source.solution()
+        return probing.ignored(self._quietly(self.attempt), self._quietly(right), cases, self.names)
+
+    def _all_steps(self) -> str:
+        source = self.asked.source
+        steps = [source.words(repair.Change(repair.Slot(source.tree, "", None, step), "", step), self._values())
+                 for step in source.body if source._comment(step)]  # fmt: skip
+        return within("Which step of yours gives another number?", *(f"{step[0].upper()}{step[1:]}." for step in steps))
+
+    # --- what it stands on ---
+
+    @property
+    def first(self) -> int:
+        return self.failed[0]
+
+    @property
+    def right(self) -> dict:
+        return self.asked.right[self.first]
+
+    @cached_property
+    def _steps(self) -> dict[str, Any]:
+        """What the arguments and the steps of the reference are in the first case that failed."""
+        return self.asked.source.steps(self.first)
+
+    def _values(self) -> dict[str, Any]:
+        """The same from the second wrong try on; the first one is for thinking."""
+        return self._steps if self.asked.wrong_tries else {}
+
+    def _beginning_with(self, first: list[int]) -> list[int]:
+        return sorted(range(len(self.cases)), key=lambda k: k not in first)
+
+    def _quietly(self, solution: Solution) -> Callable[[tuple], Any]:
+        """A function of a case: what is observed, or None where the solution stops or takes long. Without a sound."""
+
+        def see(case: tuple) -> dict | None:
+            with contextlib.suppress(Exception, SystemExit, TooSlow, repair.TooLong), repair.silence(), limited(1):
+                return self.asked.seen(solution, case)
+            return None
+
+        return see
+
+    def _asks_yes_or_no(self) -> bool:
+        return isinstance(self.asked.observe(self.asked.reference, *copy.deepcopy(self.cases[0])), bool | np.bool_)
+
+    @cached_property
+    def overwritten(self) -> str:
+        """Which arguments are not as they were, although the reference leaves them alone."""
+        changed = _changed_places(self.cases, self.handed) if self.names else set()
+        if changed:
+            spared = copy.deepcopy(self.cases)
+            for given in spared:
+                self.asked.observe(self.asked.reference, *given)
+            changed -= _changed_places(self.cases, spared)
+        if not changed:
+            return ""
+        return (
+            f"your function changes {' and '.join(f'`{self.names[k]}`' for k in sorted(changed))}, which it was given: "
+            "to whoever called it the old numbers are lost. `-=` and methods that end in `_` do that. Work on a copy, "
+            "or make a new array."
+        )
+
+    def _of_the_stop(self, error: BaseException) -> str:
+        k = len(self.results)  # the case in which it stopped
+        if isinstance(error, TooSlow):
+            return f"{NOT_BACK} {EXAMPLE} {self._given(k)}{where(error)}."
+        meaning = why_it_stopped(error, self.attempt, self.cases[k])
+
+        def stops(solution: Solution) -> bool:
+            with contextlib.suppress(type(error)):
+                return self.asked.seen(solution, self.cases[k]) is error  # it did not stop
+            return True
+
+        order, right = self._beginning_with([k]), self.asked.right
+        place = self._located(lambda changed: not any(self._differs(changed, i, right[i]) for i in order), stops)
+        given = "" if GIVEN in meaning else f" {self._given(k)}"
+        words = f"your function stopped with {in_pythons_words(error)}{given}{where(error)}."
+        return f"{within(meaning, place)} {PYTHON} {words}" if meaning or place else words
+
+    def _given(self, k: int) -> str:
+        """The arguments of a case, by their names."""
+        values = list(map(describe, self.cases[k]))
+        if self.names:
+            values = [f"`{name}` = {value}" for name, value in zip(self.names, values, strict=True)]
+        return f"for {', '.join(values[:-1])}{' and ' * (len(values) > 1)}{values[-1]}" if values else "here"
+
+
+def after(first: str, said: str) -> str:
+    """What is said, after what leads to it where both are short."""
+    return said if within(first, said) == first else within(first, said)
+
+
+def _number(value: Any) -> Any:
+    """One number as such, whole if it is."""
+    if not is_numbers(value) or value["shape"]:
+        return value
+    (number,) = value["values"]
+    return int(number) if number.is_integer() else number
+
+
+def _holds(is_so: Callable, seen: dict[str, Any], case: tuple) -> bool:
+    """Whether it is true of a result; of promises, of all of them by their names."""
+    values = {name: as_numpy(value) if is_numbers(value) else value for name, value in seen.items()}
+    result = values[RESULT] if list(values) == [RESULT] else values
+    if list(values) == [RESULT] and not is_numbers(seen[RESULT]):
+        return False
+    try:
+        return bool(is_so(result, *case))
+    except (ValueError, IndexError, TypeError, KeyError):  # a result of a shape that the sentence is not about
+        return False
+
+
+def _is_array(value: Any) -> bool:
+    return is_numbers(value) and bool(value["shape"])
+
+
+def _changed_places(cases: Sequence[tuple], handed: list[tuple]) -> set[int]:
+    return {k for case, given in zip(cases, handed, strict=True) for k in probing.overwritten(case, given)}

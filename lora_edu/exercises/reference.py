@@ -1,0 +1,160 @@
+"""A right answer as a row of commented steps that can be changed: by an edit of its source, or by any small change."""
+
+import ast
+import copy
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from types import CodeType
+from typing import Any, Self
+
+import numpy as np
+
+from lora_edu.exercises import repair
+from lora_edu.exercises.describing import shown
+from lora_edu.exercises.rows import Changes
+
+ANSWER = "__answer__"  # what a reference returns
+TURNS = 10_000  # of all loops together: a changed one may be endless
+HANDED_OVER = "what is handed over"
+
+
+class Reference(repair.Code):
+    """A right answer. Its only `return` is its last statement.
+
+    Each step is compiled by itself, so that a change compiles one of them.
+    """
+
+    @classmethod
+    def of(cls, function: Callable, cases: Sequence[tuple], see: Callable[..., list[dict]], tries: float) -> Self:
+        """see: a function, and the number of a case or None for all -> what is observed, as plain data."""
+        lines = textwrap.dedent(inspect.getsource(function)).splitlines()
+        first = ast.parse("\n".join(lines)).body[0].lineno  # of the `def`, below its decorator
+        return cls._from(function, "\n".join(lines[first - 1 :]), (cases, see, tries))
+
+    @classmethod
+    def _from(cls, function: Callable, source: str, how: tuple) -> Self:
+        made = cls(function, source, ast.parse(source))
+        made.function, made.how, made.kept = function, how, {}
+        made.cases, made.see, made.share = how
+        made.deadline, made.allowed = float("inf"), TURNS
+        made.body = getattr(made.tree.body[0], "body", [])
+        if not made.body or not isinstance(made.body[-1], ast.Return):
+            raise ValueError(f"{made.name}: a reference is a `def` whose last line is its only `return`")
+        made.arguments = [argument.arg for argument in made.tree.body[0].args.args]
+        made.codes, made.also = [made._compiled(k) for k in range(len(made.body))], []
+        return made
+
+    def edited(self, change: str) -> Self:
+        """The version in which "old -> new" was done to the source; several edits are parted by " & "."""
+        source = self.source
+        for edit in change.split(" & "):
+            old, new = edit.split(" -> ")
+            if source.count(old) != 1:
+                raise ValueError(f"{self.name}: {old!r} is there {source.count(old)} times, an edit needs one place")
+            source = source.replace(old, new)
+        return self._from(self.function, source, self.how)
+
+    def knowing(self, also: Iterable[str], strict: bool = True) -> Self:
+        """Itself, with edits that are tried like small changes; strict: every edit has its place."""
+        for edit in also:
+            try:
+                other = self.edited(edit)
+            except ValueError:
+                if strict:
+                    raise
+                continue
+            places = [k for k, step in enumerate(self.body) if ast.dump(step) != ast.dump(other.body[k])]
+            slots = [repair.Slot(self.tree.body[0], "body", k, self.body[k]) for k in places]
+            self.also.append(tuple(repair.Change(slot, "", other.body[slot.index]) for slot in slots))
+        return self
+
+    # --- run it, changed or not ---
+
+    def solution(self, changes: Changes = ()) -> Callable:
+        """The function with these changes."""
+        codes = self._codes(changes)
+        return lambda *case: self._run(codes, case)[ANSWER]
+
+    def _codes(self, changes: Changes) -> list[CodeType]:
+        codes, places = list(self.codes), {}
+        for change in changes:
+            places.setdefault(self._place(change), []).append(change)
+        for place, there in places.items():
+            key = tuple(id(change.node) for change in there)
+            if key not in self.kept:  # a change is tried once, and once more beside each other one
+                self.kept[key] = self._compiled(place, tuple(there)), there
+            codes[place] = self.kept[key][0]
+        return codes
+
+    def steps(self, case: int) -> dict[str, Any]:
+        """What the arguments and each step are in a case, by their names."""
+        space = self._run(self.codes, copied(self.cases[case]))
+        return {name: space[name] for name in self.names if name in space}
+
+    def _run(self, codes: list[CodeType], case: tuple) -> dict[str, Any]:
+        self.turns, space = 0, dict(self.known)
+        space.update(zip(self.arguments, case, strict=True))
+        for code in codes:
+            exec(code, space)
+        return space
+
+    def _compiled(self, place: int, changes: Changes = ()) -> CodeType:
+        for change in changes:
+            change.slot.put(change.node)
+        step = self.body[place]
+        if isinstance(step, ast.Return):
+            step = ast.Assign([ast.Name(ANSWER, ast.Store())], step.value)
+        tree = ast.Module([step], [])
+        if repair.is_risky(tree):
+            tree = repair.guarded(tree)
+        code = compile(ast.fix_missing_locations(tree), "<a step>", "exec")
+        for change in changes:
+            change.slot.put(change.slot.node)
+        return code
+
+    def _place(self, change: repair.Change) -> int:
+        """The number of the step in which a change is."""
+        node = change.slot.node
+        while self.parents[node] is not self.tree.body[0]:
+            node = self.parents[node]
+        return next(k for k, step in enumerate(self.body) if step is node)
+
+    # --- words ---
+
+    def words(self, change: repair.Change, values: dict[str, Any]) -> str:
+        """The comment of the step in which a change is, with its value where that is to be shown."""
+        node = change.slot.node
+        while node is not self.tree.body[0] and not self._comment(node):
+            node = self.parents[node]
+        name = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else ""
+        there = isinstance(values.get(name), int | float | np.number)  # what an array is helps nobody
+        return self._comment(node) + (f" ({shown(values[name])} in the case below)" if there else "")
+
+    def comment(self, code: str) -> str:
+        """The comment of the step with this code."""
+        line = self.source[: self.source.index(code)].count("\n") + 1
+        around = [node for node in ast.walk(self.tree) if isinstance(node, ast.stmt) and hasattr(node, "lineno")]
+        said = [self._comment(node) for node in around if node.lineno <= line <= node.end_lineno]
+        return next(filter(None, reversed(said)))
+
+    def _comment(self, node: ast.AST) -> str:
+        """The comment beside a statement; of a loop or a branch, beside its first line."""
+        if node is self.tree.body[0]:
+            return HANDED_OVER
+        if not isinstance(node, ast.stmt):
+            return ""
+        last = node.lineno if hasattr(node, "body") else node.end_lineno
+        lines = self.source.splitlines()[node.lineno - 1 : last]
+        return next((line.partition("  # ")[2] for line in lines if "  # " in line), "")
+
+
+def copied(case: tuple) -> tuple:
+    """A deep copy; of the usual arguments a quick one, for there are thousands."""
+    return tuple(map(_copied, case))
+
+
+def _copied(value: Any) -> Any:
+    if isinstance(value, int | float | str | np.ndarray):
+        return value.copy() if isinstance(value, np.ndarray) else value
+    return value.clone() if hasattr(value, "clone") and not value.requires_grad else copy.deepcopy(value)

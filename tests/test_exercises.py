@@ -1,0 +1,270 @@
+"""Of every exercise: its solutions pass, its taught mistakes are named, its messages are short. Then each look."""
+
+import importlib
+import json
+import linecache
+import math
+import pkgutil
+import re
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from lora_edu import exercises
+from lora_edu.exercises import grading
+from lora_edu.exercises.answers import EXAMPLE, PYTHON, Answer
+from lora_edu.exercises.describing import MOST_WORDS
+from lora_edu.exercises.exercise import MOST_TAUGHT, Exercise, exercise
+from lora_edu.exercises.grading import WrongAnswer
+from lora_edu.exercises.reference import HANDED_OVER
+from lora_edu.exercises.rows import flat
+from lora_edu.exercises.slips import BEHAVES
+
+MODULES = [
+    importlib.import_module(f"lora_edu.exercises.{info.name}") for info in pkgutil.iter_modules(exercises.__path__)
+]
+ALL = {value.number: value for module in MODULES for value in vars(module).values() if isinstance(value, Exercise)}
+EACH = pytest.mark.parametrize("asked", ALL.values(), ids=ALL)
+
+
+def said(asked, attempt, tries=0):
+    """The message about a wrong answer, after so many other wrong tries."""
+    asked.wrong_tries = tries
+    with pytest.raises(WrongAnswer) as error, np.errstate(all="ignore"):
+        asked(attempt)
+    text = str(error.value).removeprefix(f"Exercise {asked.number}: ")
+    assert len(re.split(f"{EXAMPLE}|{PYTHON}| Besides, your function changes", text)[0].split()) <= MOST_WORDS, text
+    return text
+
+
+def cell(source, **known):
+    """A function as a cell of a notebook defines it: its source is in `linecache`."""
+    file = f"/tmp/ipykernel_1/{abs(hash(source))}.py"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    space = {"np": np, "torch": torch, "math": math, **known}
+    exec(compile(source, file, "exec"), space)
+    return space["f"]
+
+
+# --- of every exercise -----------------------------------------------------------------------------------------------
+
+
+@EACH
+def test_the_reference_is_correct_in_numpy_torch_and_float32(asked, capsys):
+    asked(asked.reference)
+    asked(asked.source.solution())  # step by step it is the same
+    if asked.observe is Exercise.observe:  # of a layer or a class, there is nothing to convert
+        asked(lambda *case: torch.tensor(np.asarray(asked.reference(*case))))
+        asked(lambda *case: np.asarray(asked.reference(*case), dtype=np.float32))
+    assert set(capsys.readouterr().out.splitlines()) == {f"Exercise {asked.number}: correct"}
+
+
+@EACH
+def test_every_taught_mistake_is_wrong_distinct_and_named(asked):
+    made = [flat(asked.made_by(version.solution())) for version in asked.versions.values()]
+    assert not any(one.same(other) for k, one in enumerate(made) for other in (*made[:k], asked.source.right))
+    for change, version in asked.versions.items():
+        answer = Answer(asked, version.solution())
+        assert answer.said() and answer.look == ("taught", answer._told(asked.taught[change]))
+        assert len(answer.look[1].split()) <= 30, answer.look[1]
+        said(asked, version.solution())
+
+
+@EACH
+def test_every_other_edit_has_its_place_and_is_wrong(asked):
+    for changes in asked.source.also:
+        made = asked.source._made(changes)
+        assert made and not made.same(asked.source.right)
+
+
+@EACH
+def test_an_untouched_stub_and_one_constant(asked, capsys):
+    asked(lambda *case: ...)
+    assert capsys.readouterr().out == f"Exercise {asked.number}: not done yet\n"
+    assert "look at" not in said(asked, lambda *case: 0) and BEHAVES not in said(asked, lambda *case: 0)
+    assert said(asked, lambda *case: None) == grading.FORGOTTEN_RETURN
+
+
+@EACH
+def test_small_changes_are_placed(asked):
+    """Of a seeded few changes of the reference, each that no more than three steps explain is named by its step."""
+    source, placed = asked.source, 0
+    rows = [(kind, k) for kind in source.singles.rows for k in range(len(source.singles.rows[kind]))]
+    for kind, k in [rows[i] for i in np.random.default_rng(0).choice(len(rows), 10, replace=False)]:
+        changes = source.singles.changes[kind][k]
+        look, text = Answer(asked, source.solution(changes)).look
+        placed += look == "slip"
+        assert look != "slip" or source.words(changes[0], {}) in text
+        assert look in ("slip", "taught", "form", "probe") or not source.explained(
+            flat(asked.made_by(source.solution(changes))), {}
+        )
+    assert placed
+
+
+@EACH
+def test_steps_have_comments(asked):
+    assert len(asked.taught) <= MOST_TAUGHT
+    comments = [asked.source._comment(step) for step in asked.source.body]
+    assert sum(map(bool, comments)) >= 2 and HANDED_OVER not in comments
+    assert all(len(comment.split()) <= 16 for comment in comments)
+
+
+# --- the mechanism ---------------------------------------------------------------------------------------------------
+
+
+@exercise(
+    "1.1",
+    [(10, 3, True), (13, 4, False), (7, 5, True), (8, 4, True)],
+    taught={"if on else 8 -> if on else 0": "Your answer counts nothing where it is off. {n} things take {result}."},
+    noticed={"this is below zero.": lambda got, n, k, on: got < 0},
+)
+def COUNT(n, k, on):
+    blocks = math.ceil(n / k)  # the number of blocks
+    shelf = 4 * n if on else 8  # the room of the shelf
+    return blocks + shelf  # the sum
+
+
+@exercise("1.2", [(np.arange(6.0).reshape(2, 3) + 1, 2.0), (np.arange(8.0).reshape(4, 2) - 5, 0.5)])
+def PRODUCT(x, s):
+    gram = x @ x.T  # the product
+    return s * gram  # the scaling
+
+
+@pytest.mark.parametrize(
+    ("attempt", "sentence"),
+    [
+        (
+            lambda n, k, on: n // k + (4 * n if on else 8),
+            "one step were different: the number of blocks. Look at how it",
+        ),
+        (
+            lambda n, k, on: -(-n // k) + (4 * k if on else 8),
+            "one step were different: the room of the shelf. Does the",
+        ),
+        (lambda n, k, on: n // k + (4 * k if on else 8), "two things were different: the "),
+        (lambda n, k, on: -(-n // k) + (4 * n if on else 0), "counts nothing where it is off. 13 things take 12."),
+        (lambda n, k, on: n // k + (4 * n if on else 0), "take 44. Besides, look at the number of blocks. Look at how"),
+        (lambda n, k, on: -(-n // k) - (4 * n if on else 8), "this is below zero. Look at"),
+        (
+            lambda n, k, on: 17 + n**3 % 41 * k + on,
+            "Which step of yours gives another number? The number of blocks. The",
+        ),
+        (lambda n, k, on: 7, "returns 7 in every case that is tried"),
+        (lambda n, k, on: n > k, "True or False"),
+    ],
+)
+def test_what_is_said_without_source(attempt, sentence):
+    assert sentence in said(COUNT, attempt)
+
+
+def test_the_right_value_is_shown_at_the_second_try():
+    wrong = lambda n, k, on: n // k + (4 * n if on else 8)  # noqa: E731  without a source that is a `def`
+    assert "(4 in the case below)" not in said(COUNT, wrong)
+    assert "the number of blocks (4 in the case below)" in said(COUNT, wrong, tries=1)
+    COUNT(COUNT.reference)
+    assert COUNT.wrong_tries == 0
+
+
+def test_where_steps_give_the_same_each_is_named():
+    text = said(PRODUCT, lambda x, s: 8 * s * x @ x.T)
+    assert "one of these were different: the product, or the scaling" in text and "factor of 8" in text
+
+
+def test_the_arguments_are_called_by_their_names():
+    text = said(COUNT, cell("def f(n, size, on):\n    return 3 * n * size"))
+    assert f"{EXAMPLE} for `n` = 10, `size` = 3 and `on` = True: expected 44, got 90" in text
+
+    def layer(make, d_in, rank):
+        return {"the base is kept": make(d_in)(rank)}
+
+    def reference(d_in):
+        return lambda rank: d_in > rank
+
+    asked = Exercise("1.3", reference, [(5, 2), (4, 9)], observe=layer)
+    text = said(asked, lambda d_in: lambda rank: d_in < rank)
+    assert text.endswith("for `d_in` = 5 and `rank` = 2: this does not hold: the base is kept.")
+
+
+def test_with_its_source_the_place_in_the_own_code_comes_first():
+    text = said(COUNT, cell("def f(n, k, on):\n    return int(n / k) + (4 * n if on else 8)"))
+    assert "A change at `int(n / k)`, in line 2, makes every case right." in text and BEHAVES not in text
+
+
+def test_a_search_shows_no_code_of_the_reference():
+    source = COUNT.source
+    for kind, rows in source.singles.rows.items():
+        for changes, row in list(zip(source.singles.changes[kind], rows, strict=True))[::7]:
+            assert "`" not in source.explained(flat([{"result": {"shape": [], "values": [v]}} for v in row]), {}), (
+                changes
+            )
+
+
+def test_a_message_does_not_depend_on_the_clock(monkeypatch):
+    wrong = cell("def f(n, k, on):\n    return n // k + (4 * k if on else 8)")
+    text = said(COUNT, wrong)
+    monkeypatch.setattr(time, "perf_counter", lambda: 1e9)
+    monkeypatch.setattr(time, "monotonic", lambda: 1e9)
+    assert said(COUNT, wrong) == text
+
+
+def test_what_does_not_come_back(monkeypatch):
+    monkeypatch.setattr("lora_edu.exercises.answers.SECONDS", 0.2)
+    endless = cell(
+        "def f(n, k, on):\n    while n:\n        try:\n            k += 1\n        except Exception:\n            pass"
+    )
+    text = said(COUNT, endless)
+    assert text.startswith("your function has not come back: does a loop end?") and "at the line `" in text
+    COUNT(COUNT.reference)  # the timer is gone
+    time.sleep(0.3)
+
+
+def test_an_answer_that_leaves_the_kernel_or_prints(capsys):
+    assert "SystemExit" in said(COUNT, lambda n, k, on: exit())
+    assert said(COUNT, lambda n, k, on: print("here") or [n]) and capsys.readouterr().out.count("here") == len(
+        COUNT.cases
+    )
+
+
+def test_an_answer_that_overwrites_what_it_was_given(capsys):
+    def in_place(x, s):
+        x *= 1
+        return s * x @ x.T
+
+    PRODUCT(in_place)
+    assert "correct" in capsys.readouterr().out
+    assert "Besides, your function changes `x`" in said(PRODUCT, lambda x, s: x.__imul__(2).sum() * s)
+
+
+@pytest.mark.parametrize(
+    ("attempt", "sentence"),
+    [
+        (lambda x, s: x @ x, "a factor needs a transpose or another place. Given are `x` (2, 3)."),
+        (lambda x, s: torch.tensor(x).view(-1, 4), "do not fill that shape, there are too few or too many"),
+        (lambda x, s: x.reshape(4, -1), "do not fill that shape"),
+        (lambda x, s: torch.tensor(x).T.view(-1), "`reshape` and `flatten` do without"),
+        (lambda x, s: [part.split(2) for part in torch.tensor(x).flatten()], "a loop over a tensor of one dimension"),
+    ],
+)
+def test_what_an_error_means(attempt, sentence):
+    text = said(PRODUCT, attempt)
+    assert sentence in text and PYTHON in text and "gufunc" not in text and len(text.split()) <= 60
+
+
+def test_an_edit_without_its_one_place_and_too_many_beliefs():
+    with pytest.raises(ValueError, match="is there 0 times"):
+        COUNT.source.edited("bricks -> blocks")
+    with pytest.raises(ValueError, match="teaches 8 mistakes"):
+        Exercise("1.1", COUNT.reference, COUNT.cases, {f"blocks -> {k}": "" for k in range(8)})
+
+
+def test_all_notebooks_are_counted():
+    assert set(ALL) <= grading._known_numbers()
+
+
+def test_folded_solutions_of_moved_notebooks_get_a_place_after_one_change():
+    """The benchmark measures this; here one notebook is enough to see that it runs."""
+    from benchmarks import checks
+
+    assert json.dumps(checks.solutions("07")).count("def ") == 4
