@@ -21,6 +21,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -167,14 +168,10 @@ def main() -> None:
             report("listed", exercise, chance.sample(attempts, min(3 * asked.each, len(attempts))), said)
             name = exercise.reference.__name__
             for count, words in ((1, "one change"), (2, "two changes")):
-                cells = list(
-                    zip(range(asked.each), changed(texts[number], exercise, count, asked.each, chance), strict=False)
-                )
+                wrong = list(islice(changed(texts[number], exercise, count, asked.each, chance), asked.each))
                 for how in ("with source", "without"):
                     file = "/tmp/ipykernel_1/{}.py" if how == "with source" else ""
-                    attempts = [
-                        (text, made(text, name, file.format(f"{number}-{count}-{k}"))) for k, (_, text) in cells
-                    ]
+                    attempts = [(t, made(t, name, file.format(f"{number}-{count}-{k}"))) for k, t in enumerate(wrong)]
                     report(f"{words}, {how}", exercise, attempts, said)
     chance.shuffle(said)
     for number, title, kind, label, text in said[: asked.show]:

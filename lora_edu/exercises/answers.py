@@ -138,10 +138,9 @@ class Answer:
         return sentence.format(**self._steps, result=_number(self.right.get(RESULT)))
 
     def _noticed(self) -> str:
-        for sentence, is_so in self.asked.noticed.items():
-            if any(_holds(is_so, self.got[k], self.cases[k]) for k in self.failed):
-                return sentence
-        return ""
+        """The first sentence that is true of the case that is shown."""
+        got, case = self.got[self.first], self.cases[self.first]
+        return next((said for said, is_so in self.asked.noticed.items() if _holds(is_so, got, case)), "")
 
     def _exchanged(self) -> str | None:
         def made(cases: list[tuple]) -> list[dict]:

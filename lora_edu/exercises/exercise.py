@@ -59,7 +59,7 @@ class Exercise:
     taught: dict[str, str] = field(default_factory=dict)
     # What people do instead without believing it, where no small change comes to it: edits without a sentence.
     also: Sequence[str] = ()
-    # What can be seen of a wrong result: sentence -> whether it is true, (result, *case) -> bool.
+    # What can be seen of a result in the first case that failed: sentence -> (result, *case) -> bool.
     noticed: dict[str, Callable] = field(default_factory=dict)
     # What is looked at, where it is more than the result: one value, or promises, {"the base's bias is kept": True},
     # which are called by their names when they are broken. A text says by itself what is wrong.

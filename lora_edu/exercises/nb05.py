@@ -12,8 +12,8 @@ from lora_edu.exercises.nb05_codes import code_error, round_between
 __all__ = ["beside", "block_constants", "code_error", "round_between", "smallest_block"]
 
 
-def _cost(size, bits, budget, scale_bits):
-    return bits + scale_bits / size
+def _costs_more(size, bits, budget, scale_bits):
+    return bits + scale_bits / size > budget
 
 
 @exercise(
@@ -21,6 +21,8 @@ def _cost(size, bits, budget, scale_bits):
     # the last two have room for a whole constant a weight, and for more than that
     [(4, 4.5, 32), (4, 4.4, 32), (3, 3.2, 16), (5, 5.125, 16), (4, 6.5, 32), (4, 4.001, 32), (4, 36, 32), (4, 70, 32)],
     taught={
+        "2 ** max(0, exponent) -> 2 ** max(0, exponent) // 2": "Your answer is half the block that is needed: it takes "
+        "more than the budget. The size at which the search ends is the one, {result}.",
         "- 1e-9 -> + 1e-9": "Your answer refuses a block that costs exactly the budget. With blocks of {result} a "
         "weight takes {budget} bits: it fits.",
         "scale_bits / left -> 32 / left": "Your answer takes every constant for 32 bits, as in fp32. Here it has "
@@ -30,16 +32,20 @@ def _cost(size, bits, budget, scale_bits):
         "scale_bits / left -> scale_bits / 8 / left": "Your answer counts the constant in bytes and the budget in "
         "bits. A constant takes {scale_bits} bits.",
     },
+    also=(
+        "math.ceil(math.log2(least) - 1e-9) -> math.floor(math.log2(least)) & max(0, exponent) -> exponent",
+        "math.ceil(math.log2(least) - 1e-9) -> round(math.log2(least)) & max(0, exponent) -> exponent",
+        "2 ** max(0, exponent) -> max(1, math.ceil(least - 1e-9))",
+        "2 ** max(0, exponent) -> bits + scale_bits / 2 ** max(0, exponent)",
+    ),
     noticed={
         "one block size is asked for, and these are several numbers.": lambda size, *case: size.size > 1,
         "a block has 1, 2, 4, 8, ... weights. This is another number.": (
             lambda size, *case: size < 1 or math.log2(size) % 1 != 0
         ),
-        "with blocks of this size a weight takes more than the budget.": lambda size, *case: (
-            _cost(size, *case) > case[1]
-        ),
-        "this block fits the budget, and a smaller one does too.": lambda size, *case: (
-            size > 1 and (_cost(size / 2, *case) <= case[1])
+        "with blocks of this size a weight takes more than the budget.": _costs_more,
+        "this block fits the budget, and a smaller one does too.": (
+            lambda size, *case: size > 1 and not _costs_more(size / 2, *case)
         ),
     },
 )
@@ -60,23 +66,43 @@ def _tensors():
         yield unit * values, block_size
 
 
+FLAT, ABSMAX = "values.flatten()", "float(block.abs().max())"
+
+
 @exercise(
     "5.4",
     list(_tensors()),
     taught={
-        "block.abs().max() for -> block.max() for": "Your answer is the largest value of each block. The largest "
-        "*magnitude* may be negative, as in the last block here: section 4.",
-        "block.abs().max() for -> block.max().abs() for": "Your answer is the largest value of a block, and then its "
-        "magnitude. The largest magnitude may belong to a negative value.",
-        "return torch.stack([block.abs().max() for block in blocks]) -> return values.abs().max()": "Your answer is "
-        "one absmax for the whole tensor. Each block has its own: that is the point of blocks.",
-        "for block in blocks]) -> for block in blocks])[: values.numel() // block_size]": "Your answer leaves the last "
-        "block out. It is shorter than the others, but its weights need a constant too.",
-        "in blocks -> in [part for row in values.view(-1, values.shape[-1]) for part in row.split(block_size)]": "Your "
-        "answer cuts every row by itself. Blocks run through the flattened tensor, on over the end of a row.",
-        ".split(block_size) -> .tensor_split(block_size) & in blocks -> in blocks if len(block)": "Your answer makes "
-        "{block_size} blocks. `block_size` is the number of weights in each of them.",
+        f"{ABSMAX} -> float(block.max())": "Your answer is the largest value of each block. The largest *magnitude* "
+        "may be negative, as in the last block here: section 4.",
+        f"{ABSMAX} -> float(block.max().abs())": "Your answer is the largest value of a block, and then its magnitude. "
+        "The largest magnitude may belong to a negative value.",
+        f"return torch.tensor([{ABSMAX} for block in blocks]) -> return values.abs().max()": "Your answer is one "
+        "absmax for the whole tensor. Each block has its own: that is the point of blocks.",
+        "in blocks]) -> in blocks])[: values.numel() // block_size]": "Your answer leaves the last block out. It is "
+        "shorter than the others, but its weights need a constant too.",
+        f"{FLAT}.split(block_size) -> [part for row in values.view(-1, values.shape[-1]) for part in "
+        "row.split(block_size)]": (
+            "Your answer cuts every row by itself. Blocks run through the flattened tensor, on over the end of a row."
+        ),
+        f"{FLAT}.split(block_size) -> [part for part in {FLAT}.tensor_split(block_size) if len(part)]": "Your answer "
+        "makes {block_size} blocks. `block_size` is the number of weights in each of them.",
+        f"{ABSMAX} -> float(block[block.abs().argmax()])": "Your answer keeps the sign of the largest magnitude. An "
+        "absmax is positive: the codes carry the signs.",
     },
+    also=(
+        f"{FLAT}.split -> torch.nn.functional.pad({FLAT}, (0, block_size - values.numel() % block_size)).split",
+        f"{FLAT}.split(block_size) -> {FLAT}.flip(0).split(block_size)[::-1]",
+        f"{FLAT}.split(block_size) -> [{FLAT}[k : k + block_size] for k in range(values.numel())]",
+        f"{FLAT}.split(block_size) -> [{FLAT}[k :: -(-values.numel() // block_size)] for k in "
+        "range(-(-values.numel() // block_size))]",
+        f"{ABSMAX} -> float(torch.nn.functional.pad(block, (0, block_size - len(block))).max())",
+        f"{ABSMAX} -> float(torch.nn.functional.pad(block, (0, block_size - len(block))).max().abs())",
+        f"{ABSMAX} -> {ABSMAX} / 7",
+        "in blocks] -> in blocks for _ in block]",
+        f"return torch.tensor([{ABSMAX} for block in blocks]) -> return values.abs().amax(dim=-1)",
+        f"return torch.tensor([{ABSMAX} for block in blocks]) -> return values.abs().amax(dim=0)",
+    ),
     noticed={
         "an absmax is a magnitude: it is never below zero.": lambda got, v, size: (got < 0).any(),
         "the number of blocks is wrong: there is one for each `block_size` values of the flattened tensor, and one "
@@ -88,4 +114,4 @@ def _tensors():
 )
 def block_constants(values, block_size):
     blocks = values.flatten().split(block_size)  # how the values are cut into blocks
-    return torch.stack([block.abs().max() for block in blocks])  # what is taken of each block
+    return torch.tensor([float(block.abs().max()) for block in blocks])  # what is taken of each block

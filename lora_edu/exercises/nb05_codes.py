@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from lora_edu.exercises.exercise import exercise
+from lora_edu.exercises.sizes import measures
 
 # --- 5.2: the error of a tensor of codes -----------------------------------------------------------------------------
 
@@ -43,6 +44,16 @@ def _below_7(steps):
         "error = (values - decoded).norm() -> error = values.norm() - decoded.norm()": "Your answer compares two "
         "norms. Values can move while their norm stays: take the norm of the difference.",
     },
+    also=(
+        *measures("return error / whole", "values", "decoded"),
+        "decoded = codes * step -> decoded = (codes / largest).trunc() * absmax",
+        "decoded = codes * step -> decoded = codes // largest * absmax",
+        "decoded = codes * step -> decoded = codes * values.abs().amax(dim=1, keepdim=True) / largest",
+        "decoded = codes * step -> decoded = codes * absmax",
+        "return error / whole -> return ((values / step - codes) ** 2).sum() ** 0.5",
+        "return error / whole -> return values - decoded",
+        "return error / whole -> return decoded",
+    ),
     noticed={
         "one number is asked for: the norm of all differences over the norm of the values.": lambda got, *case: (
             got.ndim > 0
@@ -90,11 +101,21 @@ def _is_mark(got, block, bits):
         "between {low:.3g} and {high:.3g}.",
         "low, high = block.min(), block.max() -> low, high = -block.abs().max(), block.abs().max()": "Your answer lays "
         "the ruler from -absmax to absmax. This one lies between {low:.3g} and {high:.3g}.",
-        "(block - low) / step -> block / step & codes * step + low -> codes * step": "Your answer counts the steps "
-        "from 0. The first mark is the smallest value, {low:.3g}: take it off, and add it at the end.",
+        "start = low -> start = 0": "Your answer counts the steps from 0. The first mark is the smallest value, "
+        "{low:.3g}: take it off, and add it at the end.",
         "2**bits - 1 -> 2**bits & .round() -> .floor().clamp(max=2**bits - 1) + 0.5": "Your answer gives the middles "
         "of bins. Here the smallest value, {low:.3g}, and the largest, {high:.3g}, are marks themselves.",
     },
+    also=(
+        *(f"2**bits - 1 -> {steps}" for steps in ("2**bits - 2", "2 ** (bits - 1) - 1", "2 ** (bits - 1)", "15")),
+        "2**bits - 1 -> 2**bits & .round() -> .floor().clamp(max=2**bits - 1)",
+        *(f"start = low -> start = {start}" for start in ("block.mean()", "(low + high) / 2")),
+        "start = low -> start = (low / step).round() * step",
+        "return codes * step + start -> return codes",
+        "return codes * step + start -> return codes / steps",
+        "return codes * step + start -> return codes * step + 2 * start",
+        "min=1e-30 -> min=1e-3",
+    ),
     noticed={
         "a block of equal values comes back as NaN: its step is 0, and 0 / 0 has no value. Divide by what is never 0: "
         "`step.clamp(min=1e-30)`.": lambda got, *case: np.isnan(got).any(),
@@ -106,7 +127,7 @@ def _is_mark(got, block, bits):
             block.max() > block.min()
             and (got.max() > block.max().item() + 1e-4 or got.min() < block.min().item() - 1e-4)
         ),
-        "a step is kept above a bound, or something is added to it: a block of small weights comes back wrong.": (
+        "a step is kept above a bound: a block of small weights comes back wrong.": (
             lambda got, block, bits: block.abs().max() < 1e-3 or block.max() == block.min()
         ),
         "these are marks, but not for every value the nearest one.": (
@@ -118,5 +139,6 @@ def round_between(block, bits):
     low, high = block.min(), block.max()  # where the ruler begins and ends
     steps = 2**bits - 1  # the number of steps
     step = ((high - low) / steps).clamp(min=1e-30)  # the length of a step
-    codes = ((block - low) / step).round()  # the steps from the start, and how they are rounded
-    return codes * step + low  # the way back from codes to values
+    start = low  # where the counting of steps begins
+    codes = ((block - start) / step).round()  # the steps from the start, and how they are rounded
+    return codes * step + start  # the way back from codes to values

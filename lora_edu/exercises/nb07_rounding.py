@@ -7,6 +7,7 @@ import torch
 
 from lora_edu.codebooks import dynamic_codebook, nf_codebook
 from lora_edu.exercises.exercise import exercise
+from lora_edu.exercises.sizes import measures
 from lora_edu.quantization import DoubleQuant, quantize
 
 # --- 7.3: round the constants ----------------------------------------------------------------------------------------
@@ -150,6 +151,7 @@ def _trips():
         "return off / whole -> return float(np.any(move))": "Your answer says whether anything moved. How far is "
         "the question.",
     },
+    also=measures("return off / whole", "once", "twice"),
     noticed={
         "one number is asked for: the norm of all moves over that of what the first trip left.": (
             lambda got, *case: got.shape != ()

@@ -1,4 +1,4 @@
-"""How large an array is, as one number: the ways that are taken for one another, in NumPy and in torch."""
+"""How large an array is, and how far from another, as one number: what is taken for one another, in NumPy and torch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -39,3 +39,25 @@ SIZES: tuple[Callable[[np.ndarray], float], ...] = (
 def size(which: int, values: Any) -> np.float64:
     array = as_array(values)
     return np.float64(SIZES[which](array) if np.isfinite(array).all() else np.nan)
+
+
+# What is measured where the relative error of b beside a is asked for.
+MEASURES = (
+    "(({a} - {b}) ** 2).mean()",
+    "(({a} - {b}) ** 2).mean() ** 0.5",
+    "(({a} - {b}) ** 2).sum() ** 0.5",
+    "(({a} - {b}) ** 2).sum() / ({a} ** 2).sum()",
+    "((({a} - {b}) ** 2).sum() / ({b} ** 2).sum()) ** 0.5",
+    "abs({a} - {b}).mean()",
+    "abs({a} - {b}).mean() / abs({a}).mean()",
+    "abs({a} - {b}).max() / abs({a}).max()",
+    "(abs({a} - {b}) / abs({a})).mean()",
+    "((({a} - {b}) / {a}) ** 2).mean() ** 0.5",
+    "({a} * {b}).sum() / (({a} ** 2).sum() * ({b} ** 2).sum()) ** 0.5",
+    "1 - ({a} * {b}).sum() / (({a} ** 2).sum() * ({b} ** 2).sum()) ** 0.5",
+)
+
+
+def measures(line: str, a: str, b: str) -> tuple[str, ...]:
+    """Edits that put each of them into the place of a line of a reference."""
+    return tuple(f"{line} -> return {measure.format(a=a, b=b)}" for measure in MEASURES)

@@ -47,7 +47,7 @@ class Slips(Reference):
     def singles(self) -> Table:
         """Each small change, and the same change at all places where it can be made."""
         sizes = ((change,) for change in self.changes(self._other_sizes))
-        return self._table(chain(self.also, self._alike(), *self.rounds(), sizes), SINGLES)
+        return self._table(chain(self.also, self._alike(), sizes, *self.rounds()), SINGLES)
 
     def _likely(self) -> Iterator[Changes]:
         """The changes of what stands there; nothing is put around it."""
