@@ -9,6 +9,7 @@ import nbformat
 from sphinx.application import Sphinx
 
 from book import live, pages
+from book.slim import slim
 from lora_edu import data_file, load_adapter, load_base, quantize_linears
 from lora_edu.alive import exporting, page
 from lora_edu.files import DownloadError
@@ -35,6 +36,7 @@ def prepare(sources: Path) -> None:
     start, readme = (path.read_text(encoding="utf-8") for path in (HERE / "index.md", ROOT / "README.md"))
     names, others = [path.stem for path in notebooks], [Path(name).stem for name in pages.MARKDOWN]
     first = nbformat.read(ROOT / "notebooks" / f"{FIRST}.ipynb", as_version=4)
+    (sources / "pictures" / "preview.png").write_bytes(pages.first_png(first))  # where a link to a page is shown
     index = pages.start_page(
         start, readme, write_alive(sources / "alive", pages.first_picture(first, FIRST)), names, others
     )
@@ -81,7 +83,9 @@ def build(sources: Path, folder: Path) -> None:
     (folder / "notebooks").mkdir()
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         shutil.copy(notebook, folder / "notebooks")  # as they are, to be downloaded
-    shutil.rmtree(folder / "jupyter_execute", ignore_errors=True)
+    for name in ("jupyter_execute", "_sources"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    slim(folder)
     (folder / ".nojekyll").touch()  # GitHub Pages: serve _static as it is
 
 

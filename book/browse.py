@@ -21,6 +21,7 @@ LINKS = (
     """() => [...document.querySelectorAll("a[href], img[src], script[src], link[href]")].map(e => e.href || e.src)"""
 )
 ANCHORS = "() => [...document.querySelectorAll('[id]')].map(e => e.id)"
+READY = "() => document.querySelectorAll('.live').length === document.querySelectorAll('.live-picture').length"
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 AXE = """async () => (await axe.run(document, {preload: false})).violations
     .filter(v => ["serious", "critical"].includes(v.impact)).map(
@@ -32,13 +33,15 @@ AXE = """async () => (await axe.run(document, {preload: false})).violations
 MOVE = """() => [...document.querySelectorAll(".live")].map(place => {
     const range = place.querySelector("input[type=range]"), moving = place.querySelector("g.moving");
     const words = place.querySelector("[role=status]"), start = Number(range.value), times = [];
-    let followed = true;
+    const told = place.closest(".cell_output").querySelector("details");
+    let followed = told.textContent.includes(words.textContent);
     for (let move = 0; move < 7; move++) {
         const before = [moving.innerHTML, words.textContent], begin = performance.now();
         range.value = move % 2 ? start : start > 0 ? start - 1 : 1;
         range.dispatchEvent(new Event("input"));
         times.push(performance.now() - begin);
-        followed &&= moving.innerHTML !== before[0] && words.textContent !== before[1] && moving.childElementCount > 0;
+        followed &&= moving.innerHTML !== before[0] && words.textContent !== before[1] && moving.childElementCount > 0
+            && told.textContent.endsWith(words.textContent);
     }
     return [place.dataset.live, followed, times.sort((a, b) => a - b)[3]];
 })"""
@@ -85,6 +88,7 @@ def browse(folder: Path, axe: str = "") -> tuple[list[str], int]:
                     where["name"] = f"{path.name} ({size}, {scheme})"
                     page.goto(path.as_uri())
                     links[path.as_uri()], anchors[path.as_uri()] = page.evaluate(LINKS), set(page.evaluate(ANCHORS))
+                    page.wait_for_function(READY, timeout=20_000)
                     for name, followed, took in page.evaluate(MOVE):
                         if not followed or took > SLOWEST:
                             wrong.append(f"{where['name']}: the slider {name} does not follow, or took {took:.0f} ms")

@@ -1,6 +1,8 @@
 """What Sphinx reads. `python -m book` calls it with the folder of prepared pages as its source."""
 
+import os
 import re
+from html import unescape
 
 project = "LoRA and QLoRA, built by hand"
 author = "the lora-edu contributors"
@@ -21,6 +23,8 @@ html_math_renderer = "mathml"
 
 html_theme = "sphinx_book_theme"
 html_title = project
+html_baseurl = os.environ.get("BOOK_URL", "")  # where the site will stand; a preview picture needs its whole address
+templates_path = ["templates"]
 html_static_path = ["static"]
 html_css_files = ["book.css"]
 html_js_files = ["live.js"]
@@ -40,6 +44,7 @@ html_theme_options = {
 html_context = {"default_mode": "auto"}  # light or dark, as the reader's system is
 html_sidebars = {"**": ["navbar-logo.html", "search-field.html", "sbt-sidebar-nav.html"]}
 # The first cell of a Markdown table's row, after what docutils writes before it; outputs have theirs from plots.table.
+FIRST_WORDS = [re.compile(start + r"(.*?)</p>", re.S) for start in (r"<strong>The claim\.</strong>", "<p>")]
 ROW_HEAD = re.compile(r'(?P<row><tr class="row-(?:even|odd)">)<td(?P<look>[^>]*)>(?P<text>.*?)</td>', re.S)
 
 
@@ -54,7 +59,14 @@ def accessible(app, pagename, templatename, context, doctree) -> None:
         body = body.replace(f'<div class="{part} ', f'<div role="group" aria-label="{label}" class="{part} ')
     body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
     body = body.replace('<code class="', '<code translate="no" class="')
+    context |= {"description": description(body), "preview": html_baseurl and f"{html_baseurl.rstrip('/')}/"}
     context["body"] = re.sub(r'<div class="(highlight-|output stream)', r'<div translate="no" class="\1', body)
+
+
+def description(body: str) -> str:
+    """What a page says of itself elsewhere: a notebook's claim, or else the first paragraph."""
+    found = next(filter(None, (pattern.search(body) for pattern in FIRST_WORDS)), None)
+    return " ".join(unescape(re.sub(r"<[^>]*>", "", found[1])).split()) if found else project
 
 
 def setup(app) -> None:

@@ -5,10 +5,12 @@ the controls, the view draws itself into SVG (`book.svg`), and fragments that co
 shows them.
 """
 
+import base64
 import contextlib
 import io
 import json
 import math
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -28,7 +30,7 @@ from lora_edu.figures.sliders import View
 from lora_edu.setup.hosted import is_hosted
 
 MOST_SETTINGS = 500  # a slider with more stays a picture
-MOST_BYTES = 350_000
+MOST_BYTES = 200_000
 MARGIN = 4  # pixels around a panel
 LEGEND_GAP = 20  # pixels between the parts of a legend, at most
 FIRST_CELLS = 3  # the slider of the first screen is within so many code cells
@@ -145,8 +147,9 @@ def record(shown: Hero, name: str) -> dict | None:
 
 
 def script(data: dict) -> str:
-    """A script, since a page from file:// may load no other file."""
-    return f"(window.liveSliders ??= []).push({json.dumps(data, ensure_ascii=False, separators=(',', ':'))});\n"
+    """A script, since a page from file:// may load no other file. It holds zlib in base64: a tenth of the text."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
+    return f'(window.liveSliders ??= []).push("{base64.b64encode(zlib.compress(text, 9)).decode()}");\n'
 
 
 def panels(view: View) -> list[list[int]]:

@@ -1,12 +1,14 @@
 """A notebook with its stored outputs becomes a page of the book: pictures with alt text, links that lead somewhere."""
 
 import base64
+import io
 import re
 from html import escape, unescape
 from pathlib import Path
 
 import nbformat
 from nbformat.v4 import new_markdown_cell
+from PIL import Image
 
 MARKDOWN = ("glossary.md", "questions.md", "setup.md", "scaling.md")  # pages that are no notebooks
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -14,6 +16,7 @@ HEADING = re.compile(r"^#{1,6} +(.+?)\s*$", re.M)
 HTML_LINK = re.compile(r'href="(?P<page>[\w-]+)\.ipynb#(?P<anchor>[^"]+)"')
 JUPYTER_LINK = re.compile(r"\]\((?P<page>[\w./-]*\.ipynb)?#(?P<anchor>[^)\s]+)\)")
 
+LARGE_PICTURE = 100_000  # bytes: one above it may lose what no eye sees
 FOLDED_CODE = {"code_prompt_show": "The code of this slider", "code_prompt_hide": "The code of this slider"}
 
 STILL = '<p class="still">In JupyterLab, this picture has a slider.</p>'
@@ -44,8 +47,8 @@ def page(source: Path, pictures: Path, live_cell: int | None = None) -> nbformat
                 output.data["text/html"] = html_links(output.data["text/html"])
             if "image/png" in output.get("data", {}):
                 number += 1
-                name = f"{source.stem}-{number}.png"
-                (pictures / name).write_bytes(base64.b64decode(output.data["image/png"]))
+                name = f"{source.stem}-{number}.webp"
+                (pictures / name).write_bytes(webp(base64.b64decode(output.data["image/png"])))
                 html = picture_html(name, output)
                 if place != live_cell and "explore(" in cell.source:
                     html += STILL
@@ -77,6 +80,17 @@ def alt_text(output: nbformat.NotebookNode) -> str:
     return words
 
 
+def webp(png: bytes) -> bytes:
+    """The same picture in 40% of the bytes: to the pixel, unless it is a photograph or the like."""
+    written = {lossless: io.BytesIO() for lossless in (True, False)}
+    with Image.open(io.BytesIO(png)) as picture:
+        for lossless, file in written.items():
+            picture.convert("RGB").save(file, "WEBP", lossless=lossless, quality=90, method=2)
+            if file.tell() < LARGE_PICTURE:
+                break
+    return file.getvalue()
+
+
 def png_size(content: bytes) -> tuple[int, int]:
     """Width and height in pixels, from the header of a png file."""
     return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
@@ -101,9 +115,17 @@ def slug(heading: str) -> str:
 
 def first_picture(notebook: nbformat.NotebookNode, stem: str) -> str:
     """The first picture of a notebook whose pages are written, as HTML with its words below."""
+    first = _first_output(notebook)
+    return f"{picture_html(f'{stem}-1.webp', first)}<p>{escape(alt_text(first))}</p>"
+
+
+def first_png(notebook: nbformat.NotebookNode) -> bytes:
+    return base64.b64decode(_first_output(notebook).data["image/png"])
+
+
+def _first_output(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    first = next(output for output in outputs if "image/png" in output.get("data", {}))
-    return f"{picture_html(f'{stem}-1.png', first)}<p>{escape(alt_text(first))}</p>"
+    return next(output for output in outputs if "image/png" in output.get("data", {}))
 
 
 def start_page(template: str, readme: str, dial: str, notebooks: list[str], others: list[str]) -> str:

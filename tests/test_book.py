@@ -1,14 +1,19 @@
 """The book's pages: what is made of a notebook. Building the whole takes longer and is left to `make book`."""
 
+import io
 import re
 from html import unescape
 from pathlib import Path
 
 import nbformat
+import pydata_sphinx_theme
 import pytest
+import sphinx_book_theme
 from nbformat.v4 import new_output
+from PIL import Image, ImageChops
 
-from book import conf, pages
+import book.mathml
+from book import conf, pages, slim
 from lora_edu.setup.report import mathml
 
 ROOT = Path(__file__).parent.parent
@@ -122,3 +127,53 @@ def test_a_formula_in_a_line_fits_a_phone():
         for formula in set(re.findall(r"(?<!\\)\$((?:[^$\n]|\n(?!\n))+?)(?<!\\)\$", text)):
             letters = unescape(re.sub(r"<[^>]*>|\s", "", mathml(formula)))
             assert len(letters) <= 28, f"{path.stem}: ${formula}$ may break at a relation, as $a$ $= b$"
+
+
+def test_the_bars_of_a_norm_stay_as_tall_as_a_letter():
+    for formula in (r"\lVert W x \rVert", r"\frac{\|B A\|}{2}", r"|x|"):
+        bars = re.findall(r"<mo([^>]*)>&#x0*(?:2016|7C);", book.mathml.mathml(formula), re.I)
+        assert len(bars) == 2 and all('stretchy="false"' in attributes for attributes in bars), formula
+
+
+def test_a_page_says_of_itself_its_claim_or_its_first_paragraph():
+    first = "<h1>NF4</h1><p>Of <em>sixteen</em>\nnumbers.</p>"
+    assert conf.description(first) == "Of sixteen numbers."
+    assert conf.description(f"{first}<p><strong>The claim.</strong> 4 bits &amp; less.</p>") == "4 bits & less."
+    assert conf.description("<h1>empty</h1>") == conf.project
+
+
+def test_a_picture_becomes_smaller_and_loses_nothing():
+    picture = Image.new("RGB", (300, 200), "white")
+    picture.paste((0, 114, 178), (20, 30, 180, 90))
+    png = io.BytesIO()
+    picture.save(png, "PNG")
+    with Image.open(io.BytesIO(pages.webp(png.getvalue()))) as written:
+        assert ImageChops.difference(written.convert("RGB"), picture).getbbox() is None
+
+
+def test_rules_of_style_stay_only_for_what_a_page_uses():
+    css = (
+        '@charset "utf-8";/*! a license */.cell,.gone:hover{color:red}.gone{x:y}@media print{.gone{a:b}.cell>p{c:d}}'
+        "@media screen{.gone{e:f}}:is(.cell,.gone) a{g:h}.cell:not(.gone){i:j}@font-face{src:url(k)}"
+        "@keyframes turn{from{l:m}to{n:o}}.gone .cell{p:q}"
+    )
+    kept = slim.used_rules(css, {"cell"})
+    assert kept == (
+        '@charset "utf-8";/*! a license */.cell{color:red}@media print{.cell>p{c:d}}:is(.cell,.gone) a{g:h}'
+        ".cell:not(.gone){i:j}@keyframes turn{from{l:m}to{n:o}}"
+    )
+
+
+def test_the_scripts_of_icons_and_search_are_left_out():
+    html = (
+        '<i>a</i>\n<script defer src="_static/scripts/fontawesome.js?digest=1"></script><script src="live.js"></script>'
+    )
+    assert slim.without_scripts(html, slim.UNUSED) == '<i>a</i><script src="live.js"></script>'
+
+
+def test_every_icon_of_the_theme_is_drawn():
+    style = (ROOT / "book" / "static" / "book.css").read_text("utf-8")
+    folders = [Path(module.__file__).parent for module in (pydata_sphinx_theme, sphinx_book_theme)]
+    texts = "".join(path.read_text("utf-8") for folder in folders for path in folder.rglob("*.html"))
+    drawn = set(re.findall(r"\.(fa-[\w-]+)[ ,]", style)) - {"fa-solid", "fa-lg"}
+    assert len(drawn) == 10 and all(icon in texts for icon in drawn - {"fa-outdent"})

@@ -1,7 +1,7 @@
 // Sliders without a kernel. book/live.py has computed the picture of every setting; this script puts them together.
 //
 // A page holds <div class="live" data-live="NAME"> with the stored picture in it, and a script that pushes this onto
-// window.liveSliders:
+// window.liveSliders, as zlib in base64:
 //
 //   name         of the element
 //   size         width and height of the picture, in pixels; the SVG counts in tenths of them
@@ -32,12 +32,18 @@
     return controls.reduce((frame, control, i) => frame * control.options.length + chosen[i], 0);
   }
 
+  async function unpacked(base64) {
+    const bytes = Uint8Array.from(atob(base64), letter => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
+  }
+
   function start(data) {
     const place = document.querySelector(`[data-live="${data.name}"]`);
     if (!place) return;
     const chosen = data.controls.map(control => control.start);
     const product = data.product && makeProduct(data.product);
     const picture = element("div", { class: "live-picture", role: "img", "aria-label": data.alt });
+    const told = place.closest(".cell_output")?.querySelector("details:has(> summary)");
     const readout = element("p", { class: "live-readout", role: "status" });
 
     function draw() {
@@ -46,6 +52,7 @@
       for (const layer of picture.querySelectorAll("g.moving")) layer.innerHTML = moving;
       for (const canvas of picture.querySelectorAll("canvas[data-part]")) product.paint(canvas);
       readout.textContent = data.readouts[frame];
+      told?.replaceChildren(told.firstElementChild, `${data.alt} ${data.readouts[frame]}`);   // "In words" says it too
     }
 
     // One SVG on a wide screen, one for each panel on a narrow one: the same drawing, seen through other windows.
@@ -154,8 +161,7 @@
   }
 
   window.addEventListener("DOMContentLoaded", () => {
-    (window.liveSliders || []).forEach(start);
-    makeReachable();
+    Promise.all((window.liveSliders || []).map(packed => unpacked(packed).then(start))).finally(makeReachable);
     window.addEventListener("resize", makeReachable);
   });
 })();
