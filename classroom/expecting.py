@@ -14,18 +14,28 @@ from lora_edu.files import staging
 
 
 def expectations(name: str, cohort: str, word: str = VISIBLE) -> dict[str, Any]:
-    """word: what the cases are drawn from -> {"assignment", "cohort", "tasks": {number: {"expected", "mistakes"}}}."""
+    """word: what the cases are drawn from -> {"assignment", "cohort", "tasks": {number: its `task_expectations`}}."""
     assignment, solutions = load(name, cohort), load_solutions(name)
     tasks = {number: task_expectations(assignment, number, solutions[number], word) for number in assignment.tasks}
     return {"assignment": name, "cohort": cohort, "tasks": tasks}
 
 
 def task_expectations(assignment: Assignment, number: str, solutions: Solutions, word: str = VISIBLE) -> dict[str, Any]:
-    """What is expected of one task, and what each named mistake gives instead."""
-    constants = assignment.constants
+    """What is expected of one task, and what each named mistake gives instead.
+
+    Raises RuntimeError if the reference ran out of time: that is no result to expect of anybody.
+    """
+    constants, task = assignment.constants, assignment.tasks[number]
+    expected = observe_all(assignment, number, solutions.reference(constants), word)
+    if any(isinstance(value, dict) and value.get("error") == "TooSlow" for case in expected for value in case.values()):
+        raise RuntimeError(
+            f"{assignment.name}, exercise {number}: the reference took longer than the {task.seconds:g} seconds that an "
+            "answer may take, and nothing was stored: try again when the machine is less busy"
+        )
     named = [wrong for wrong in solutions.wrong if wrong.sentence]
     return {
-        "expected": observe_all(assignment, number, solutions.reference(constants), word),
+        "edition": task.edition,
+        "expected": expected,
         "mistakes": [
             {
                 "sentence": wrong.sentence,

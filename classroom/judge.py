@@ -20,7 +20,7 @@ from classroom.expecting import read_hidden, task_expectations
 from classroom.sandbox import SubmissionError
 from classroom.solutions import load_solutions
 from lora_edu.assignments import verdict
-from lora_edu.assignments.checking import described
+from lora_edu.assignments.checking import INSTALL, described
 from lora_edu.assignments.core import Assignment, load
 from lora_edu.assignments.observing import MIME, observe_all
 
@@ -56,6 +56,8 @@ def _hidden(assignment: Assignment, number: str) -> tuple[str, dict]:
     """The word that the hidden cases of a task are drawn from, and what is expected in them."""
     stored = read_hidden(assignment.name, assignment.cohort)
     if stored:
+        if not assignment.tasks[number].knows(stored["tasks"][number]):
+            raise CannotGrade(f"exercise {number} was another one when it was released: " + INSTALL)
         return stored["word"], stored["tasks"][number]
     solutions = load_solutions(assignment.name)[number]  # a source notebook, opened in a clone
     return "hidden", task_expectations(assignment, number, solutions, "hidden")

@@ -42,7 +42,7 @@ def prove_task(assignment: Assignment, number: str, solutions: Solutions) -> lis
     return [
         *_form(task, solutions, stored),
         *_right(assignment, number, solutions, graded),
-        *_wrong(assignment, number, solutions, stored),  # what its parts are worth: beside a result, see `at_work`
+        *_wrong(assignment, number, solutions, graded),
         *_cheats(assignment, number, solutions, graded),
     ]
 

@@ -130,7 +130,7 @@ def test_a_release_gives_nothing_away(name, released):
     assert [line for line in secret if json.dumps(line, ensure_ascii=False)[1:-1] in text] == []
     solutions = load_solutions(name)
     for number, task in json.loads((folder / "checks.json").read_text())["tasks"].items():
-        assert set(task) == {"expected", "mistakes"}
+        assert set(task) == {"edition", "expected", "mistakes"}
         named = [wrong.sentence for wrong in solutions[number].wrong if wrong.sentence]
         assert [mistake["sentence"] for mistake in task["mistakes"]] == named
         assert all(set(mistake) == {"sentence", "see", "observed"} for mistake in task["mistakes"])

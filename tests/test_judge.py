@@ -1,5 +1,6 @@
 """What an answer can do to a grader, what a student is told, and how an observation becomes points."""
 
+import dataclasses
 import json
 import os
 import sys
@@ -389,6 +390,41 @@ def test_the_proof_sees_what_is_wrong_with_a_grader():
         assert any(expected in line for line in complaints), expected
 
 
+def test_the_proof_counts_what_a_wrong_answer_keeps_as_the_grade_does():
+    """Beside no number that had to be computed a promise counts nothing, and a stated 1 point is a complaint."""
+    task = dataclasses.replace(DOUBLE, parts={"value": 2, "one": 1}, observe=value_and_one)
+    assignment = dataclasses.replace(ASSIGNMENT, tasks={"9.1": task})
+    solutions = dataclasses.replace(SOLUTIONS, wrong=[Wrong("adds", lambda c: lambda x: x + 3, 1)])
+    assert any("'adds' keeps 1 as stated, but" in line for line in proof.prove_task(assignment, "9.1", solutions))
+
+
+def value_and_one(answer, c, x):
+    return {"value": answer(x), "one": 1}
+
+
+def test_a_reference_that_is_too_slow_is_an_error_and_expected_of_nobody():
+    slow = dataclasses.replace(SOLUTIONS, reference=lambda c: lambda x: time.sleep(2))
+    with pytest.raises(RuntimeError, match=r"a9_test, exercise 9.1: the reference took longer than the 0.5 seconds"):
+        task_expectations(ASSIGNMENT, "9.1", slow)
+
+
+def test_a_task_that_changed_is_refused_by_name_and_the_others_work(capsys):
+    """A release of before, shortened: 2.2 and 2.4 had other parts, 2.1 an output of another kind; 2.3 is as it was."""
+    stored = checking.stored_checks("a2_lora_torch", "formative")
+    before = {number: {"expected": task["expected"], "mistakes": []} for number, task in stored["tasks"].items()}
+    parts = ("chosen", "inside", "frozen", "intact", "refused")
+    before["2.2"] = {"expected": [dict.fromkeys(parts, "-")] * 3, "mistakes": []}
+    before["2.4"] = {"expected": [dict.fromkeys(("keys", "values", "loads", "refuses"), "-")] * 2, "mistakes": []}
+    check = checking.Checks(core.load("a2_lora_torch"), stored | {"tasks": before})
+    c, solutions = check.assignment.constants, load_solutions("a2_lora_torch")
+    check.dial(solutions["2.3"].reference(c))
+    assert "2.3: correct" in capsys.readouterr().out
+    for number in ("2.1", "2.2", "2.4"):
+        task = check.assignment.tasks[number]
+        with pytest.raises(ValueError, match=f"exercise {number}, {task.name}, .* install the version"):
+            getattr(check, task.name)(solutions[number].reference(c))
+
+
 def test_what_a_cheat_replaced_is_put_back():
     before = np.allclose
     with proof._nothing_replaced():
@@ -427,6 +463,9 @@ def test_a_mistake_is_recognized_with_bad_manners_besides_and_in_one_part():
     assert said(seen(a, [2 * v for v in b])) == "b: this is twice too large."
     assert said(seen(a, [0.0] * 6)) == "case 1, b: entry [5] should be 12, got 0."
     assert said(seen(a, b, "an input was changed")) == "case 1, manners: an input was changed (expected: good)."
+    stored["mistakes"] = [twice | {"observed": seen([2 * v for v in a], [3 * v for v in b])}, dict(twice)]
+    stored["mistakes"][1]["observed"] = seen([4 * v for v in a], [2 * v for v in b])
+    assert said(seen([2 * v for v in a], [2 * v for v in b])) == "a: this is twice too large."  # once
     both = said(seen([0.0] * 6, b, "an input was changed"))  # each part that is wrong is explained
     assert both == "case 1, a: entry [5] should be 6, got 0. case 1, manners: an input was changed (expected: good)."
 

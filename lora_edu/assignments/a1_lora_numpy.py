@@ -174,7 +174,7 @@ def _observe_train(answer, c, x, target, W, A, B, alpha, lr, steps) -> dict:
 TASKS = [
     Task(
         "1.1", "needed_rank", "How much rank does a matrix need?", 10, {"rank": 2, "inputs": 1},
-        _rank_cases, _observe_rank, tolerance=0, seconds=5, names="matrix",
+        _rank_cases, _observe_rank, tolerance=0, seconds=5, names="matrix", edition=2,
     ),
     Task(
         "1.2", "split", "The best two factors", 15, {"product": 2, "balance": 1, "manners": 1},

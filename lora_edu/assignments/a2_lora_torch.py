@@ -83,12 +83,12 @@ TASKS = [
         "2.1", "layer", "the layer", 40,
         {"start": 1, "alive": 1, "init": 1, "output": 2, "frozen": 1, "dropout": 1, "operations": 1},
         layer_cases, layer,
-        names="in_features out_features rank alpha dropout seed leading_dimensions",
+        names="in_features out_features rank alpha dropout seed leading_dimensions", edition=2,
     ),
     Task(
         "2.2", "inject", "into a model, by a rule", 25,
         {"chosen": 2, "inside": 1, "intact": 1, "refused": 1}, inject_cases, inject,
-        names="blocks width hidden inside_another_model training rank alpha seed",
+        names="blocks width hidden inside_another_model training rank alpha seed", edition=2,
     ),
     Task(
         "2.3", "dial", "merging with a dial", 20,
@@ -98,11 +98,11 @@ TASKS = [
     Task(
         "2.4", "adapter_file", "all of a file, or nothing", 15,
         {"loads": 1, "refuses": 2}, file_cases, adapter_file,
-        names="rank alpha layers seed",
+        names="rank alpha layers seed", edition=2,
     ),
     Task(
         "2.5", "diagnosis", "a run that trains, and is wrong", 45,
         {"tensors": 1, "layers": 1, "verdict": 2, "untouched": 1, "base repaired": 1, "adapters repaired": 2},
-        run_cases, diagnosis, tolerance=1e-3, seconds=20, names="run",
+        run_cases, diagnosis, tolerance=1e-3, seconds=20, names="run", edition=2,
     ),
 ]  # fmt: skip

@@ -18,6 +18,8 @@ from lora_edu.assignments.observing import observe_all
 from lora_edu.assignments.verdict import explanation, failing, is_untouched, was_interrupted
 from lora_edu.exercises import describing, grading
 
+INSTALL = "install the version that the assignment was made with"
+
 
 class Check:
     """The check of one task. It prints "correct" or "not done yet", or raises AssertionError with the mistake."""
@@ -30,6 +32,11 @@ class Check:
         if not self.stored:
             return None  # the graded run
         task = self.assignment.tasks[self.number]
+        if not task.knows(self.stored):
+            raise ValueError(
+                f"exercise {self.number}, {task.name}, is another one in the installed lora-edu than in checks.json: "
+                + INSTALL
+            )
         got = observe_all(self.assignment, self.number, answer)
         if was_interrupted(got):
             raise KeyboardInterrupt
@@ -59,7 +66,7 @@ class Checks:
         if set(stored["tasks"]) != set(assignment.tasks):
             raise ValueError(
                 f"checks.json has the exercises {', '.join(stored['tasks'])}, the installed lora-edu "
-                f"{', '.join(assignment.tasks)}: install the version that the assignment was made with"
+                f"{', '.join(assignment.tasks)}: {INSTALL}"
             )
         for number, task in assignment.tasks.items():
             setattr(self, task.name, Check(assignment, number, stored["tasks"][number]))

@@ -34,6 +34,7 @@ class TuneCase:
     task_seed: int
     rank: int
     alpha: float
+    wider: tuple[int, ...]  # other ranks, at which trained numbers are counted
 
     def __repr__(self) -> str:
         return f"rank {self.rank}, alpha {self.alpha:g}"
@@ -54,7 +55,9 @@ def observe_fine_tune(answer: Callable, c: Any, case: TuneCase) -> dict[str, Any
     parts = {
         "start": lambda: _start(task, tuned(0, 1)),
         "frozen": lambda: _frozen(task.model, tuned(c.steps, 1)),
-        "trained": lambda: _trained(task.model, tuned(c.steps, 1), tuned(0, 1, rank=case.rank + 1), case.rank),
+        "trained": lambda: _trained(
+            task.model, tuned(c.steps, 1), {r: tuned(0, 1, rank=r) for r in case.wider}, case.rank
+        ),
         "scaling": lambda: _scaling(task, copy.deepcopy(tuned(0, 1))),
         "goal": lambda: _goal(c.goal, _share(task, tuned(c.steps, 1))),
         "seed": lambda: _seeded(tuned(2, 1), tuned(2, 1, again=1), tuned(2, 2)),
@@ -106,18 +109,23 @@ def _adapters(model: nn.Module) -> list[list[Tensor]]:
     return adapters
 
 
-def _trained(base: nn.Module, model: nn.Module, wider: nn.Module, rank: int) -> list[int] | str:
-    """How many numbers are trained, at two ranks, and in how many adapters B has left zero; words if not as asked."""
+def _trained(base: nn.Module, model: nn.Module, wider: dict[int, nn.Module], rank: int) -> list[int] | str:
+    """How many numbers are trained, at this rank and at wider ones, and in how many adapters B has left zero.
+
+    Words if not as asked.
+    """
     A, B = _adapters(model)
     sides = sum(m.in_features + m.out_features for m in base.modules() if isinstance(m, FrozenLinear))
-    here, there = (sum(v.numel() for v in m.parameters() if v.requires_grad) for m in (model, wider))
+    models = {rank: model} | wider
+    found = [sum(v.numel() for v in m.parameters() if v.requires_grad) for m in models.values()]
+    expected = [r * sides for r in models]
     moved = sum(bool(value.any()) for value in B)
-    if (here, there, moved) == (rank * sides, (rank + 1) * sides, 2):
-        return [here, there, moved]
-    wanted = f"{rank * sides} at rank {rank}, {(rank + 1) * sides} at rank {rank + 1}"
+    if found == expected and moved == 2:
+        return [*found, moved]
+    wanted = ", ".join(f"{n} at rank {r}" for r, n in zip(models, expected, strict=True))
     silent = not moved and not any(bool(value.any()) for value in A)
     words = "A is zero as well" if silent else f"B has left zero in {moved} of 2 layers"
-    return f"{here} and {there} numbers are trained (expected: {wanted}), and {words}"
+    return f"{', '.join(map(str, found))} numbers are trained (expected: {wanted}), and {words}"
 
 
 @torch.no_grad()

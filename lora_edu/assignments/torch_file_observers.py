@@ -35,28 +35,33 @@ def adapter_file(answer: Callable, c: Any, rank: int, alpha: float, paths: list[
             save_file(tensors, path, {"rank": str(rank), "alpha": str(alpha)})
             done(answer(model, path))
 
-    def loads() -> bool | str:
+    def loads() -> list[float] | str:
+        """The sum of each factor that was loaded, or what is wrong."""
         source, model = make(), make(seed + 1)
         kept, base = dict(model.named_parameters()), all_bits(model)
         load(model)
         wanted, now = dict(source.named_parameters()), dict(model.named_parameters())
         mine = [f"{path}.{factor}" for path in paths for factor in ("down", "up")]
         far = [n for n in mine if not _rounded(now[n], wanted[n])]
-        return fine({
+        complaint = fine({
             f"{(far or [''])[0]} is not what was saved": bool(far),
             "a factor is not float32 any more": any(now[n].dtype != torch.float32 for n in mine),
             "a factor is another parameter now, which no optimizer knows": any(now[n] is not kept[n] for n in mine),
             "other tensors were changed": any(bits(now[n]) != base[n] for n in now if n not in mine),
         })  # fmt: skip
+        return [sum(flat(now[n])) for n in mine] if complaint is True else complaint
 
-    def refuses() -> bool | str:
+    def refuses() -> float | str:
+        """The sum of the numbers that a file that fits replaced, or what was not refused."""
         model = make(seed + 1)
         before, fits = all_bits(model), refusal(load, model)
-        if fits != "no ValueError" or all_bits(model) == before:
+        replaced = [sum(flat(torch.tensor(before[n]))) for n, now in all_bits(model).items() if now != before[n]]
+        if fits != "no ValueError" or not replaced:
             return f"of a file that fits, nothing is loaded ({fits}). Who loads nothing need not refuse anything"
         files = {what: functools.partial(load, tensors=tensors) for what, tensors in _damages(saved).items()}
         said = {what: refusal(loading, make(seed + 1)) for what, loading in files.items()}
-        return all_refused(said | {"a model with another alpha": refusal(load, make(seed + 1, alpha + 1))})
+        complaint = all_refused(said | {"a model with another alpha": refusal(load, make(seed + 1, alpha + 1))})
+        return sum(replaced) if complaint is True else complaint
 
     return {"loads": loads, "refuses": refuses}
 

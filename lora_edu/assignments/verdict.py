@@ -75,7 +75,8 @@ def explanation(got: list[dict], stored: dict, tolerance: float, shown: list[str
     for case, part in failing(got, stored["expected"], tolerance):
         text, see = reason(got, stored, (case, part), tolerance, shown)
         sentence = text + (f" See {see}." if see else "")
-        sentences.setdefault(sentence.partition(f", {part}: ")[2] or sentence, sentence)  # what is the same, once
+        alone = sentence.partition(f", {part}: ")[2] or sentence.removeprefix(f"{part}: ")
+        sentences.setdefault(alone, sentence)  # what is the same, once
     return " ".join(sentences.values())
 
 
