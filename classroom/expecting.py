@@ -29,8 +29,8 @@ def task_expectations(assignment: Assignment, number: str, solutions: Solutions,
     expected = observe_all(assignment, number, solutions.reference(constants), word)
     if any(isinstance(value, dict) and value.get("error") == "TooSlow" for case in expected for value in case.values()):
         raise RuntimeError(
-            f"{assignment.name}, exercise {number}: the reference took longer than the {task.seconds:g} seconds that an "
-            "answer may take, and nothing was stored: try again when the machine is less busy"
+            f"{assignment.name}, exercise {number}: the reference took longer than the {task.seconds:g} seconds that "
+            "an answer may take, and nothing was stored: try again when the machine is less busy"
         )
     named = [wrong for wrong in solutions.wrong if wrong.sentence]
     return {

@@ -18,7 +18,7 @@ from lora_edu.assignments.torch_model_observers import dial, inject
 from lora_edu.assignments.torch_observers import layer
 from lora_edu.assignments.wrong_runs import FAULTS, RunCase, diagnosis
 
-TITLE = "LoRA in torch: wrap, inject, merge, save, diagnose"
+TITLE = "LoRA in torch: wrap, inject, merge, load, diagnose"
 
 
 def draw(rng: random.Random) -> dict:
