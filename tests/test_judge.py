@@ -390,6 +390,13 @@ def test_the_proof_sees_what_is_wrong_with_a_grader():
         assert any(expected in line for line in complaints), expected
 
 
+def test_what_was_stored_for_another_edition_grades_nobody(stored, monkeypatch):
+    later = dataclasses.replace(ASSIGNMENT, tasks={"9.1": dataclasses.replace(DOUBLE, edition=2)})
+    monkeypatch.setattr(judge, "load", lambda name, cohort: later)
+    with pytest.raises(judge.CannotGrade, match=r"exercise 9.1 .* install the version"):
+        points_and_words(sent(lambda x: 3 * x))
+
+
 def test_the_proof_counts_what_a_wrong_answer_keeps_as_the_grade_does():
     """Beside no number that had to be computed a promise counts nothing, and a stated 1 point is a complaint."""
     task = dataclasses.replace(DOUBLE, parts={"value": 2, "one": 1}, observe=value_and_one)
