@@ -54,16 +54,18 @@ def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, a
         paths = all(isinstance(path, str) for path in returned)
         return f"{words}; returned was {', '.join(returned) or 'nothing' if paths else 'something else than paths'}"
 
-    def intact() -> bool | str:
+    def intact() -> list | str:
+        """The output, or what is not as it was."""
         model, _, output, modules = injected()
         now = {path.replace(".base", ""): module for path, module in model.named_modules() if type(module) is not Probe}
-        return fine({
+        complaint = fine({
             "no adapter was put in": not probes(model),
             "other tensors are trained than the wrappers' own": trained(model) != [f"{p}.extra" for p in probes(model)],
             "the output changed": bits(model(TOKENS)) != output,
             "a layer was replaced by a copy": any(now.get(path) is not module for path, module in modules.items()),
             "an adapter is in another mode than the model": any(m.training != training for m in model.modules()),
         })  # fmt: skip
+        return bits(model(TOKENS)) if complaint is True else complaint
 
     def refused() -> bool | str:  # the last part, because the model may have been injected twice after it
         models = {"a second injection": injected()[0], "a model without such layers": make(0)}
