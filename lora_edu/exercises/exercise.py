@@ -65,7 +65,7 @@ class Exercise:
     # which are called by their names when they are broken. A text says by itself what is wrong.
     observe: Callable[..., Any] = lambda solution, *case: solution(*case)
     tries: float = (
-        1.0  # how many changes are tried, as a share of the usual number: less where the reference takes long
+        1.0  # how many pairs of changes are tried, as a share of the usual number: less where the reference takes long
     )
     wrong_tries: int = field(default=0, init=False)
 

@@ -21,22 +21,25 @@ def _costs_more(size, bits, budget, scale_bits):
     # the last two have room for a whole constant a weight, and for more than that
     [(4, 4.5, 32), (4, 4.4, 32), (3, 3.2, 16), (5, 5.125, 16), (4, 6.5, 32), (4, 4.001, 32), (4, 36, 32), (4, 70, 32)],
     taught={
-        "2 ** max(0, exponent) -> 2 ** max(0, exponent) // 2": "Your answer is half the block that is needed: it takes "
-        "more than the budget. The size at which the search ends is the one, {result}.",
-        "- 1e-9 -> + 1e-9": "Your answer refuses a block that costs exactly the budget. With blocks of {result} a "
+        "return size -> return size // 2": "Your answer is half the block that is needed: it takes more than the "
+        "budget. The size at which the search ends is the one, {result}.",
+        "> budget -> >= budget": "Your answer refuses a block that costs exactly the budget. With blocks of {result} a "
         "weight takes {budget} bits: it fits.",
-        "scale_bits / left -> 32 / left": "Your answer takes every constant for 32 bits, as in fp32. Here it has "
+        "scale_bits / size -> 32 / size": "Your answer takes every constant for 32 bits, as in fp32. Here it has "
         "{scale_bits}: section 5.",
-        "budget - bits -> budget": "Your answer leaves the whole {budget} bits to the constant. The code of the weight "
-        "takes {bits} of them first.",
-        "scale_bits / left -> scale_bits / 8 / left": "Your answer counts the constant in bytes and the budget in "
+        "bits + scale_bits -> scale_bits": "Your answer leaves the whole {budget} bits to the constant. The code of "
+        "the weight takes {bits} of them first.",
+        "scale_bits / size -> scale_bits / 8 / size": "Your answer counts the constant in bytes and the budget in "
         "bits. A constant takes {scale_bits} bits.",
     },
     also=(
-        "math.ceil(math.log2(least) - 1e-9) -> math.floor(math.log2(least)) & max(0, exponent) -> exponent",
-        "math.ceil(math.log2(least) - 1e-9) -> round(math.log2(least)) & max(0, exponent) -> exponent",
-        "2 ** max(0, exponent) -> max(1, math.ceil(least - 1e-9))",
-        "2 ** max(0, exponent) -> bits + scale_bits / 2 ** max(0, exponent)",
+        "return size -> return 2 ** math.floor(math.log2(scale_bits / (budget - bits)))",
+        "return size -> return 2 ** round(math.log2(scale_bits / (budget - bits)))",
+        "return size -> return 2 ** math.ceil(math.log2(scale_bits / (budget - bits)) - 1e-9)",
+        "return size -> return max(1, math.ceil(scale_bits / (budget - bits) - 1e-9))",
+        "return size -> return scale_bits / (budget - bits)",
+        "return size -> return round(math.log2(size))",
+        "return size -> return bits + scale_bits / size",
     ),
     noticed={
         "one block size is asked for, and these are several numbers.": lambda size, *case: size.size > 1,
@@ -50,10 +53,10 @@ def _costs_more(size, bits, budget, scale_bits):
     },
 )
 def smallest_block(bits, budget, scale_bits):
-    left = budget - bits  # the bits that a weight's code leaves for the constant
-    least = scale_bits / left  # the number of weights that can pay for a constant
-    exponent = math.ceil(math.log2(least) - 1e-9)  # the power of two, and how it is rounded
-    return 2 ** max(0, exponent)  # the size itself, and the smallest one there is
+    size = 1  # the size at which the search begins
+    while bits + scale_bits / size > budget:  # what a weight takes, and when the search goes on
+        size *= 2  # how the size grows
+    return size  # the size at which the search ends
 
 
 def _tensors():

@@ -44,10 +44,23 @@ class Slips(Reference):
         return flat(self.see(self.solution()))
 
     @cached_property
-    def singles(self) -> Table:
-        """Each small change, and the same change at all places where it can be made."""
+    def tiers(self) -> list[Table]:
+        """Each small change: first of what stands there, and at all places alike; then around it; then what is new."""
+        likely, around, _, missing = self.rounds()  # the same at two places is `_alike`
         sizes = ((change,) for change in self.changes(self._other_sizes))
-        return self._table(chain(self.also, self._alike(), sizes, *self.rounds()), SINGLES)
+        return [
+            self._table(tried) for tried in (chain(self.also, self._alike(), likely), around, chain(missing, sizes))
+        ]
+
+    @cached_property
+    def singles(self) -> Table:
+        """All of them together."""
+        table = Table()
+        for tier in self.tiers:
+            for kind, rows in tier.rows.items():
+                table.rows.setdefault(kind, []).extend(rows)
+                table.changes.setdefault(kind, []).extend(tier.changes[kind])
+        return table
 
     def _likely(self) -> Iterator[Changes]:
         """The changes of what stands there; nothing is put around it."""
@@ -71,17 +84,17 @@ class Slips(Reference):
     def _other_sizes(self, node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
         return edits.other_sizes(node, self.names)
 
-    def _table(self, tried: Iterable[Changes], tries: int) -> Table:
+    def _table(self, tried: Iterable[Changes]) -> Table:
         table, right = Table(), self.right
-        for changes in self._bounded(tried, tries):
+        for changes in self._bounded(tried, SINGLES):
             if (made := self._made(changes)) and not made.same(right):
                 table.add(changes, made)
         return table
 
-    def _bounded(self, tried: Iterable[Changes], tries: int) -> Iterator[Changes]:
+    def _bounded(self, tried: Iterable[Changes], tries: float) -> Iterator[Changes]:
         end = time.thread_time() + SECONDS
         with repair.silence():
-            for changes, _ in zip(tried, range(int(tries * self.share)), strict=False):
+            for changes, _ in zip(tried, range(int(tries)), strict=False):
                 if time.thread_time() > end:
                     return
                 yield changes
@@ -140,11 +153,11 @@ class Slips(Reference):
         singles = [changes for there in self.singles.changes.values() for changes in there]
         for tried, tries in ((_in_pairs(self.likely), PAIRS), (product(last, singles), AT_THE_END)):
             both = ((*one, *other) for one, other in tried if _apart(one, other))
-            if pair := list(islice(self._search(both, tries, got, first), 1)):
+            if pair := list(islice(self._search(both, tries * self.share, got, first), 1)):
                 return pair
         return []
 
-    def _search(self, tried: Iterable[Changes], tries: int, got: list[dict], first: int) -> Iterator[Changes]:
+    def _search(self, tried: Iterable[Changes], tries: float, got: list[dict], first: int) -> Iterator[Changes]:
         """Those that give what was got: all are tried in the first case that failed, and what fits there in all."""
         there, everywhere = flat(got[first : first + 1]), flat(got)
         for changes in self._bounded(tried, tries):
@@ -159,11 +172,15 @@ class Slips(Reference):
 
         values: of the steps, or none to keep them; noticed: a sentence in front, which makes the rest shorter.
         """
-        places = self._places(self.singles.found(got), values)
+        found = [tier.found(got) for tier in self.tiers]
+        places, likely = (self._places(each, values) for each in (chain(*found), next(filter(None, found), [])))
+        several = len(places) > MOST_STEPS
+        places = likely if several else places
         if not 1 <= len(places) <= MOST_STEPS:  # too many steps give the same: a symptom says more
             return ""
         hints, words = list(dict.fromkeys(places.values())), ", or ".join(places)
-        about = f"{BEHAVES} one {'step' if len(places) == 1 else 'of these'} were different: {words}."
+        which = "of several steps" if several else "step" if len(places) == 1 else "of these"
+        about = f"{BEHAVES} one {which} were different{', for example' * several}: {words}."
         return _led(noticed, words, about, *hints[: len(hints) == 1])
 
     def explained_twice(self, got: list[dict], first: int, values: dict[str, Any], noticed: str = "") -> str:
@@ -184,7 +201,7 @@ class Slips(Reference):
             return ""
         return f"Besides, look at {', or '.join(places)}. {next(iter(places.values()))}".strip()
 
-    def _places(self, found: list[Changes], values: dict[str, Any]) -> dict[str, str]:
+    def _places(self, found: Iterable[Changes], values: dict[str, Any]) -> dict[str, str]:
         """The words of each step -> the kind of change there."""
         places: dict[str, str] = {}
         for changes in found:
