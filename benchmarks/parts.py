@@ -18,6 +18,7 @@ from quantization import SIZES, dequantize_calls, layer_calls, quantize_calls, s
 from slider_latency import PRESSES, latencies, p95
 
 from lora_edu import GPT, GPTConfig
+from lora_edu.gpt import sample
 
 ROOT = Path(__file__).parent.parent
 SLIDERS = ("01_low_rank", "05_blocks", "06_nf4", "14_which_card")
@@ -51,10 +52,19 @@ def sampling(rounds: int) -> Times:
     options["attention_mask"] = torch.ones_like(prompt)
     calls = {
         "ours": lambda: ours.generate(prompt, 200),
+        "plain": lambda: plain(ours, prompt, 200),
         GPT2: lambda: theirs.generate(prompt, use_cache=False, **options),
         GPT2_CACHE: lambda: theirs.generate(prompt, **options),
     }
     return interleaved(calls, "cpu", min(rounds, 3))
+
+
+@torch.no_grad()
+def plain(model: GPT, tokens: torch.Tensor, count: int) -> None:
+    """What `generate` did before it kept anything."""
+    for _ in range(count):
+        chosen = sample(model(tokens)[0][:, -1], 0.8, None)
+        tokens = torch.cat([tokens, chosen], dim=1)
 
 
 def importing(rounds: int) -> Times:
