@@ -52,7 +52,7 @@ def evaluate(
     used; `loss_fn` gets inputs and targets of up to `batch_size` of them, each (B, seq_len) int64. Several processes
     share the windows: all of them must call this, and all get the same number.
     Raises ValueError for a text shorter than one window, for a token that the model does not have and for a size below
-    1; TypeError for what is no model, no text, no function, or a `loss_fn` that does not return one number in a tensor.
+    1; TypeError for what is no model or no tensor of tokens, and for a loss that is not one number in a tensor.
     """
     check_model(model)
     check(whole(1), max_windows=max_windows, batch_size=batch_size)

@@ -76,7 +76,7 @@ class Run:
                 yield
             except KeyboardInterrupt:
                 history.interrupted = True
-                if distributed.processes() == 1:  # several may have stopped at different steps: a common one counts
+                if distributed.processes() == 1:  # several may stop at different steps: their last common one counts
                     self._keep(len(history.train_loss))
                 if progress:
                     print(history.stopped, flush=True)
