@@ -13,10 +13,8 @@ import copy
 import io
 import json
 import os
-import signal
 import sys
 import sysconfig
-import threading
 import time
 import traceback
 import warnings
@@ -30,6 +28,7 @@ import numpy as np
 from lora_edu.assignments.core import VISIBLE, Assignment, Task, load
 from lora_edu.assignments.verdict import UNUSABLE
 from lora_edu.exercises.comparing import plain
+from lora_edu.exercises.stopping import TooSlow, limited
 
 
 class NotDone(Exception):
@@ -141,42 +140,6 @@ def _named(error: BaseException) -> dict | str:
 
 
 # --- whatever an answer does ------------------------------------------------------------------------------------------
-
-
-class TooSlow(BaseException):
-    """The answer ran longer than it may. Not an Exception: `except Exception` in an answer does not catch it."""
-
-
-@contextlib.contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """Raise TooSlow inside the block after this time, again and again. Without such a timer it does nothing."""
-    usable = hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
-    if not usable:
-        yield
-        return
-
-    running = [True]
-
-    def stop(_, frame):
-        if running and not _importing(frame):  # a library whose import is cut off can crash the process
-            raise TooSlow("it ran too long")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.01), 0.5)
-    try:
-        yield
-    finally:
-        running.clear()
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-def _importing(frame: Any) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
-        frame = frame.f_back
-    return False
 
 
 class _Sink(io.TextIOBase):

@@ -34,7 +34,7 @@ import numpy as np
 from lora_edu import exercises
 from lora_edu.exercises import cards, probing, repair
 from lora_edu.exercises.cards import CORRECT, NOT_DONE, NOT_RIGHT, UNCHECKED, WrongAnswer, after
-from lora_edu.exercises.comparing import difference, equal, plain, recognized
+from lora_edu.exercises.comparing import RESULT, first_difference, parts, recognized
 from lora_edu.exercises.describing import describe, in_lines
 from lora_edu.exercises.formulas import Formula, value_of
 from lora_edu.exercises.stopping import GIVEN, parameters, why_it_stopped
@@ -87,10 +87,10 @@ class Exercise:
             raise wrong(self.number, FORGOTTEN_RETURN)
         if all(isinstance(result, bool | np.bool_) for result in results) and not self._asks_yes_or_no():
             raise wrong(self.number, TRUE_OR_FALSE)
-        got, expected = [_parts(result) for result in results], self._made_by(self.reference)
+        got, expected = [parts(result) for result in results], self._made_by(self.reference)
         if all(isinstance(result, tuple) for result in results) and all(_is_array(e.get(RESULT)) for e in expected):
             raise wrong(self.number, f"your function returns {len(results[0])} things, in a tuple. One was asked for.")
-        failed = [i for i in range(len(got)) if _first_difference(got[i], expected[i])]
+        failed = [i for i in range(len(got)) if first_difference(got[i], expected[i])]
         names = names if len(names) == len(self.cases[0]) else []  # an observer may hand over other things
         changes = self._overwritten(handed, names)
         if not failed:
@@ -117,7 +117,7 @@ class Exercise:
         looks = looks or probing.only_where(failed, list(self.cases), names)
         looks = looks or self._noticed(self.broadly, got, failed)
         looks = looks or self.otherwise(results[first], *self.cases[first])
-        smallest = f"for ({self._shown(self.cases[first])}) " + _first_difference(got[first], expected[first])
+        smallest = f"for ({self._shown(self.cases[first])}) " + first_difference(got[first], expected[first])
         text = f"{looks} An example: {smallest}" if looks else smallest
         raise wrong(self.number, f"{text}. Besides, {changes}" if changes else text)
 
@@ -130,7 +130,7 @@ class Exercise:
 
     def _is(self, solution: Callable, i: int, wanted: dict) -> bool:
         """Whether a solution gives in one case what is wanted."""
-        return not _first_difference(_parts(self._observe(solution, self.cases[i])), wanted)
+        return not first_difference(parts(self._observe(solution, self.cases[i])), wanted)
 
     def _beginning_with(self, first: int) -> list[int]:
         return sorted(range(len(self.cases)), key=lambda i: i != first)
@@ -202,7 +202,7 @@ class Exercise:
         def answer(case: tuple) -> dict | None:
             try:
                 with contextlib.redirect_stdout(io.StringIO()):
-                    return _parts(self._observe(solution, case))
+                    return parts(self._observe(solution, case))
             except Exception:  # what a changed argument does to a learner's function is not the learner's mistake
                 return None
 
@@ -220,7 +220,7 @@ class Exercise:
         """What the reference or a known mistake gives in all cases; kept, for they give the same every time."""
         if solution not in self._made:
             with np.errstate(all="ignore"):  # what a known mistake divides by 0 is not the learner's
-                self._made[solution] = [_parts(self._observe(solution, case)) for case in self.cases]
+                self._made[solution] = [parts(self._observe(solution, case)) for case in self.cases]
         return self._made[solution]
 
     def _observe(self, solution: Callable, case: tuple) -> Any:
@@ -228,15 +228,6 @@ class Exercise:
 
     def _shown(self, case: tuple) -> str:
         return ", ".join(describe(argument) for argument in case)
-
-
-RESULT = "result"  # the name of the only part, where a function's result is all that is observed
-
-
-def _parts(result: Any) -> dict[str, Any]:
-    """What was observed in one case: name of a promise -> its value as plain data."""
-    parts = result if isinstance(result, dict) else {RESULT: result}
-    return {name: plain(value) for name, value in parts.items()}
 
 
 def _changed_places(cases: Sequence[tuple], handed: list[tuple]) -> set[int]:
@@ -254,19 +245,6 @@ def _holds(is_so: Callable, values: Any, case: tuple) -> bool:
         return bool(is_so(np.array(values["values"]).reshape(values["shape"]), *case))
     except (ValueError, IndexError, TypeError):  # a result of a shape that the sentence is not about
         return False
-
-
-def _first_difference(got: dict, expected: dict) -> str:
-    """The first part that is not as expected, in words; empty if there is none."""
-    if got.keys() != expected.keys():  # a sentence from the observer, or a dictionary where a number was asked for
-        made = got[RESULT] if list(got) == [RESULT] else {"unknown": "dict"}
-        return difference(made, next(iter(expected.values())))
-    for name, value in expected.items():
-        if not equal(got[name], value):
-            if name != RESULT and value == plain(True):  # a promise: its 0 and 1 tell a reader nothing
-                return f"this does not hold: {name}"
-            return ("" if name == RESULT else f"{name}: ") + difference(got[name], value)
-    return ""
 
 
 def _where(error: Exception) -> str:
