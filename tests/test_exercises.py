@@ -1,5 +1,6 @@
 """Of every exercise: its solutions pass, its taught mistakes are named, its messages are short. Then each look."""
 
+import ast
 import importlib
 import json
 import linecache
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from lora_edu import exercises
-from lora_edu.exercises import grading
+from lora_edu.exercises import grading, repair
 from lora_edu.exercises.answers import EXAMPLE, PYTHON, Answer
 from lora_edu.exercises.describing import MOST_WORDS
 from lora_edu.exercises.exercise import MOST_TAUGHT, Exercise, exercise
@@ -101,6 +102,15 @@ def test_small_changes_are_placed(asked):
             flat(asked.made_by(source.solution(changes))), {}
         )
     assert placed
+
+
+@EACH
+def test_the_search_leaves_the_reference_as_it_was(asked):
+    """Also where a change is no Python."""
+    before = ast.dump(asked.source.tree)
+    nonsense = repair.Change(asked.source.slots[-1], "", ast.Starred(ast.Constant(1), ast.Load()))
+    assert asked.source.singles.rows and asked.source._made((nonsense,)) is None
+    assert ast.dump(asked.source.tree) == before
 
 
 @EACH

@@ -98,6 +98,7 @@ def unguarded(absmax, code, block_size, least=0.0):
         (check.moved_again, lambda trip, W: 0.0, "0 for every round trip"),
         (check.bits_of_constants, lambda budget, b, s: 0, "returns 0 in every case that is tried"),
         (check.bits_of_constants, lambda budget, b, s: 8, "returns 8 in every case that is tried"),
+        (check.bits_of_constants, lambda budget, b, s: round((budget - 4) * b + 32 / s), "Something else differs, too"),
         (check.bits_of_constants, total_bits, "this is not a whole number"),  # the notebook's
     ],
 )

@@ -125,13 +125,13 @@ class Answer:
         for (one, other), made in self.asked.known_pairs.items():
             if recognized(self.got, [("both", made)]):
                 place = self.asked.source.comment(other.split(" -> ")[0])
-                return within(self._told(self.asked.taught[one]), f"Besides, look at {place}.")
+                return and_more(self._told(self.asked.taught[one]), f"Besides, look at {place}.")
         return ""
 
     def _taught_besides(self, values: dict) -> str:
         for change, version in self.asked.versions.items():
             if also := version.besides(self.got, self.first, values):
-                return within(self._told(self.asked.taught[change]), also)
+                return and_more(self._told(self.asked.taught[change]), also)
         return ""
 
     def _told(self, sentence: str) -> str:
@@ -255,6 +255,11 @@ class Answer:
         if self.names:
             values = [f"`{name}` = {value}" for name, value in zip(self.names, values, strict=True)]
         return f"for {', '.join(values[:-1])}{' and ' * (len(values) > 1)}{values[-1]}" if values else "here"
+
+
+def and_more(first: str, said: str) -> str:
+    """What is said besides; where that is too long, that there is more."""
+    return within(first, said) if within(first, said) != first else f"{first} Something else differs, too."
 
 
 def after(first: str, said: str) -> str:

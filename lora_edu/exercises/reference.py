@@ -81,7 +81,7 @@ class Reference(repair.Code):
         for change in changes:
             places.setdefault(self._place(change), []).append(change)
         for place, there in places.items():
-            key = tuple(id(change.node) for change in there)
+            key = tuple((id(change.slot.node), id(change.node)) for change in there)
             if key not in self.kept:  # a change is tried once, and once more beside each other one
                 self.kept[key] = self._compiled(place, tuple(there)), there
             codes[place] = self.kept[key][0]
@@ -102,16 +102,16 @@ class Reference(repair.Code):
     def _compiled(self, place: int, changes: Changes = ()) -> CodeType:
         for change in changes:
             change.slot.put(change.node)
-        step = self.body[place]
-        if isinstance(step, ast.Return):
-            step = ast.Assign([ast.Name(ANSWER, ast.Store())], step.value)
-        tree = ast.Module([step], [])
-        if repair.is_risky(tree):
-            tree = repair.guarded(tree)
-        code = compile(ast.fix_missing_locations(tree), "<a step>", "exec")
-        for change in changes:
-            change.slot.put(change.slot.node)
-        return code
+        try:
+            step = self.body[place]
+            if isinstance(step, ast.Return):
+                step = ast.Assign([ast.Name(ANSWER, ast.Store())], step.value)
+            tree = ast.Module([step], [])
+            tree = repair.guarded(tree) if repair.is_risky(tree) else tree
+            return compile(ast.fix_missing_locations(tree), "<a step>", "exec")
+        finally:  # also of what is no Python
+            for change in changes:
+                change.slot.put(change.slot.node)
 
     def _place(self, change: repair.Change) -> int:
         """The number of the step in which a change is."""

@@ -228,7 +228,7 @@ def turned(change: repair.Change) -> str:
 def _led(noticed: str, words: str, about: str, *hints: str) -> str:
     """The short form behind what was noticed, if both are short enough; else the long one alone."""
     short = f"{noticed} Look at {words}."
-    return within(short if noticed and len(short.split()) <= MOST_WORDS else about, *hints)
+    return within(short if noticed and len(short.split()) <= MOST_WORDS else about, *dict.fromkeys(hints))
 
 
 def _in_pairs(items: list) -> Iterator[tuple]:
