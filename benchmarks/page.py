@@ -22,7 +22,7 @@ import torch
 from measuring import RESULTS, facts, in_words, median_ratio
 from parts import BNB, FRESH, GPT2, GPT2_CACHE, LAYER, PARTS, REUSED, ROOT
 
-from lora_edu.files import staging
+from lora_edu.records import staging
 
 MEASURED, STORED = ROOT / "build" / "bench.json", RESULTS / "bench.json"
 PAGES = {ROOT / "README.md": True, ROOT / "benchmarks" / "README.md": False}  # page -> whether it has four rows alone

@@ -12,7 +12,7 @@ from book import live, pages
 from book.slim import slim
 from lora_edu import data_file, load_adapter, load_base, quantize_linears
 from lora_edu.alive import exporting, page
-from lora_edu.files import DownloadError
+from lora_edu.downloads import DownloadError
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

@@ -9,10 +9,11 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 DEFAULT = Path(__file__).parent.parent / "build" / "book"
 SIZES = {"desktop": (1280, 800), "phone": (360, 740)}
@@ -71,6 +72,41 @@ DIAL = """async () => {
     return wrong;
 }"""
 
+# Where motion is unwelcome, nothing is written by itself, and a button writes. Every handle has a name and words.
+STILL = """async () => {
+    const rest = milliseconds => new Promise(done => setTimeout(done, milliseconds)), wrong = [];
+    const said = document.querySelector(".alive-said"), before = said.textContent;
+    await rest(1000);
+    if (said.textContent !== before) wrong.push("it writes by itself");
+    document.querySelector("#alive button").click();
+    if (said.textContent.length < before.length + 100) wrong.push("its button writes nothing");
+    for (const handle of document.querySelectorAll("#alive input[type=range]"))
+        if (!handle.getAttribute("aria-label") || !handle.getAttribute("aria-valuetext")) wrong.push(handle.outerHTML);
+    return wrong;
+}"""
+# Out of sight nothing is written, and the live region changes at rest alone. Returns what is wrong.
+REST = """async () => {
+    const rest = milliseconds => new Promise(done => setTimeout(done, milliseconds)), wrong = [];
+    const said = document.querySelector(".alive-said"), heard = document.querySelector("#alive > [role=status]");
+    const dial = document.querySelector(".alive-dial input"), changes = [];
+    new MutationObserver(found => changes.push(...found)).observe(heard, { childList: true, characterData: true });
+    for (let turn = 0; turn < 10; turn++) {
+        dial.value = turn / 10;
+        dial.dispatchEvent(new Event("input"));
+        await rest(100);
+    }
+    if (changes.length) wrong.push("the live region speaks while the dial turns");
+    await rest(2500);
+    if (!changes.length || !heard.textContent.includes("0.90")) wrong.push("the live region does not speak at rest");
+    scrollTo({ top: document.body.scrollHeight, behavior: "instant" });
+    await rest(500);
+    const before = said.textContent;
+    await rest(1000);
+    if (said.textContent !== before) wrong.push("it writes out of sight");
+    scrollTo({ top: 0, behavior: "instant" });
+    return wrong;
+}"""
+
 
 def browse(folder: Path, axe: str = "") -> tuple[list[str], int]:
     """Everything that is wrong with the book in `folder`, one line each, and the number of pages that were opened."""
@@ -99,12 +135,51 @@ def browse(folder: Path, axe: str = "") -> tuple[list[str], int]:
                         wrong += [f"{where['name']}: {violation}" for violation in page.evaluate(AXE)]
                 page.goto((folder / "index.html").as_uri())
                 page.wait_for_function("window.aliveReady", timeout=30_000)
-                wrong += [f"index.html ({size}, {scheme}): {finding}" for finding in page.evaluate(DIAL)]
+                wrong += [
+                    f"index.html ({size}, {scheme}): {finding}"
+                    for check in (REST, DIAL)
+                    for finding in page.evaluate(check)
+                ]
                 if not _results(page, folder, "absmax"):
                     wrong.append(f"search ({size}, {scheme}): nothing is found")
                 page.close()
+        wrong += _dial_elsewhere(browser, folder)
         browser.close()
     return wrong + _broken(links, anchors), len(links)
+
+
+def _dial_elsewhere(browser: Browser, folder: Path) -> list[str]:
+    """The first page where the model is missing, damaged, without scripts, or asked to keep still; what is wrong."""
+    wrong = []
+    with TemporaryDirectory() as name:
+        copy = Path(name) / "book"
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("notebooks", "source.js"))
+        address, model = (copy / "index.html").as_uri(), copy / "alive" / "model.js"
+        still, silent = browser.new_page(reduced_motion="reduce"), browser.new_page(java_script_enabled=False)
+        still.goto(address)
+        still.wait_for_function("window.aliveReady", timeout=30_000)
+        wrong += [f"index.html (reduced motion): {finding}" for finding in still.evaluate(STILL)]
+        whole = model.read_text(encoding="utf-8")
+        for damage, text in {"missing": None, "cut": whole[:200_000], "changed": _changed(whole)}.items():
+            model.unlink(missing_ok=True)
+            if text:
+                model.write_text(text, encoding="utf-8")
+            page = browser.new_page()
+            page.goto(address)
+            page.wait_for_selector(".alive-trouble", timeout=30_000)
+            said = page.inner_text(".alive-trouble")
+            if not page.is_visible("#alive img") or not said.startswith("The model does not run here: "):
+                wrong.append(f"index.html (model {damage}): no still picture, or no sentence: {said}")
+        silent.goto(address)
+        if not silent.is_visible("#alive img") or len(silent.inner_text("#alive p")) < 50:
+            wrong.append("index.html (no scripts): no picture with its words")
+    return wrong
+
+
+def _changed(script: str) -> str:
+    """One letter of the base64 becomes another, so that the checksum differs."""
+    middle = len(script) // 2
+    return script[:middle] + ("B" if script[middle] == "A" else "A") + script[middle + 1 :]
 
 
 def _results(page: Page, folder: Path, word: str) -> int:

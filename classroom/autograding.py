@@ -9,7 +9,7 @@ import nbformat
 from classroom import folders, inspecting, nbgrading, sandbox
 from classroom.expecting import read_hidden
 from classroom.releasing import released_cohort
-from lora_edu.files import staging
+from lora_edu.records import staging
 
 
 def autograde(name: str, force: bool = False, unboxed: bool = False, jobs: int = 1) -> dict[str, str]:

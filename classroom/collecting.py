@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from classroom import folders
 from lora_edu.assignments.core import load
-from lora_edu.files import staging
+from lora_edu.records import staging
 
 LARGEST = 50_000_000  # bytes of one file
 HANDED_IN = "handed-in.txt"  # the names of all files of a student; only notebooks are unpacked

@@ -10,7 +10,7 @@ from classroom.solutions import Solutions, load_solutions
 from lora_edu.assignments.core import VISIBLE, Assignment, load
 from lora_edu.assignments.observing import observe_all
 from lora_edu.exercises.comparing import equal
-from lora_edu.files import staging
+from lora_edu.records import staging
 
 
 def expectations(name: str, cohort: str, word: str = VISIBLE) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import nbformat
 
 from classroom import autograding, cleaning, collecting, folders, inspecting, nbgrading, platforms, sandbox
 from lora_edu.assignments.core import load
-from lora_edu.files import staging
+from lora_edu.records import staging
 
 WEIGHT = 17.0  # what full marks count, of the 25 of an assignment; 8 are the conversation
 

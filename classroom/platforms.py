@@ -10,7 +10,7 @@ import csv
 import re
 from pathlib import Path
 
-from lora_edu.files import staging
+from lora_edu.records import staging
 
 EMAIL, NUMBER = ("Email address", "SIS Login ID"), ("ID number", "SIS User ID")
 

@@ -10,8 +10,9 @@ The core is seven files, an hour's reading in this order:
     gpt             the small GPT that the course adapts
     training        the loop, evaluation, history
 
-Beside it: layers (which are linear, what may be done to them), measures (errors, bits, low rank), peft_io (adapter
-files), variants (rsLoRA, LoRA+, DoRA, PiSSA, VeRA), texts, files, records. What is fast, long or drawn has rooms of its
+Beside it: layers (which are linear, what may be done to them), adapters (what they must be), peft_io (their files),
+variants (rsLoRA, LoRA+, DoRA, PiSSA, VeRA); measures (errors, low rank), rounding (codes and bits), observing (a model
+at work); files (where they are), downloads, tensor_files, records, texts. What is fast, long or drawn has rooms of its
 own: engine, models, memory, figures, experiments, exercises, assignments, setup, alive.
 
 Importing this package is light: each name below is imported when it is first used.
@@ -21,41 +22,25 @@ from importlib import import_module
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "GPT": "gpt",
-    "GPTConfig": "gpt",
-    "History": "training",
-    "LoRALinear": "lora",
-    "NF4Linear": "qlora",
-    "PagedAdamW": "memory.paged",
-    "adapter_state": "lora",
-    "add_lora": "lora",
-    "available_texts": "texts",
-    "combine": "lora",
-    "data_file": "files",
-    "dequantize_linears": "qlora",
-    "evaluate": "training",
-    "load_adapter": "peft_io",
-    "load_adapter_state": "lora",
-    "load_base": "models.pretrain",
-    "load_pretrained": "models.pretrained",
-    "load_text": "texts",
-    "measured_activation_bytes": "memory.activations",
-    "measured_bytes": "memory.shapes",
-    "merge": "lora",
-    "nf_codebook": "codebooks",
-    "predicted_activation_bytes": "memory.activations",
-    "predicted_bytes": "memory.shapes",
-    "pick_size": "models.pretrain",
-    "quantize": "quantization",
-    "quantize_linears": "qlora",
-    "save_adapter": "peft_io",
-    "train": "training",
-    "training_bytes": "memory.calculator",
-    "trainable_summary": "layers",
-    "unload": "lora",
-    "unmerge": "lora",
+_PUBLIC = {
+    "codebooks": ("nf_codebook",),
+    "files": ("data_file",),
+    "gpt": ("GPT", "GPTConfig"),
+    "layers": ("trainable_summary",),
+    "lora": ("LoRALinear", "adapter_state", "add_lora", "combine", "load_adapter_state", "merge", "unload", "unmerge"),
+    "memory.activations": ("measured_activation_bytes", "predicted_activation_bytes"),
+    "memory.calculator": ("training_bytes",),
+    "memory.paged": ("PagedAdamW",),
+    "memory.shapes": ("measured_bytes", "predicted_bytes"),
+    "models.pretrain": ("load_base", "pick_size"),
+    "models.pretrained": ("load_pretrained",),
+    "peft_io": ("load_adapter", "save_adapter"),
+    "qlora": ("NF4Linear", "dequantize_linears", "quantize_linears"),
+    "quantization": ("quantize",),
+    "texts": ("available_texts", "load_text"),
+    "training": ("History", "evaluate", "train"),
 }
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 __all__ = sorted(_HOME)
 
 

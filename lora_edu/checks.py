@@ -43,20 +43,21 @@ def optional(rule: Rule) -> Rule:
     return Rule(f"None or {rule.wanted}", lambda value: value is None or rule.holds(value))
 
 
-def _real(value) -> bool:
+def is_real(value: Any) -> bool:
+    """Whether this is a finite number, and neither True nor False."""
     if isinstance(value, int):
         return not isinstance(value, bool) and abs(value) < 2**1023  # what is longer no float can hold
     return isinstance(value, Real) and math.isfinite(value)
 
 
 STRENGTH = Rule(  # alpha: what it scales is in float32, with room above and below
-    "positive and finite, from 1e-30 to 1e30", lambda value: _real(value) and 1e-30 <= value <= 1e30
+    "positive and finite, from 1e-30 to 1e30", lambda value: is_real(value) and 1e-30 <= value <= 1e30
 )
 BITS = Rule("a whole number from 2 to 8", lambda value: whole(2).holds(value) and value <= 8)
-POSITIVE = Rule("positive and finite", lambda value: _real(value) and value > 0)
-NOT_NEGATIVE = Rule("0 or larger and finite", lambda value: _real(value) and value >= 0)
-SHARE = Rule("at least 0 and below 1", lambda value: _real(value) and 0 <= value < 1)
-FACTOR = Rule("from 0 to 1", lambda value: _real(value) and 0 <= value <= 1)
+POSITIVE = Rule("positive and finite", lambda value: is_real(value) and value > 0)
+NOT_NEGATIVE = Rule("0 or larger and finite", lambda value: is_real(value) and value >= 0)
+SHARE = Rule("at least 0 and below 1", lambda value: is_real(value) and 0 <= value < 1)
+FACTOR = Rule("from 0 to 1", lambda value: is_real(value) and 0 <= value <= 1)
 TRUTH = Rule("True or False", lambda value: isinstance(value, bool))
 CALLABLE = Rule("a function", callable)
 GENERATOR = Rule("a torch.Generator", lambda value: isinstance(value, torch.Generator))
@@ -141,69 +142,6 @@ def with_checked_tokens(forward: Callable) -> Callable:
             raise
 
     return call
-
-
-# --- tensors of adapters ---------------------------------------------------------------------------------------------
-
-
-def check_state(slots: dict[str, Tensor], state: Any) -> None:
-    """Raise ValueError unless an adapter's tensors fit into the slots of a model, TypeError for what is no adapter."""
-    check_adapter("the adapter", state)
-    if missing := sorted(slots.keys() - state.keys()):
-        raise ValueError(f"the adapter has no tensor for {missing[0]} ({len(missing)} of {len(slots)} are missing)")
-    if extra := sorted(state.keys() - slots.keys()):
-        raise ValueError(f"the adapter has a tensor for {extra[0]}, where this model has no adapter")
-    for name, slot in slots.items():
-        if slot.shape != state[name].shape:
-            raise ValueError(
-                f"the adapter was made for another model: {name} has shape {tuple(state[name].shape)}, "
-                f"this model needs {tuple(slot.shape)}"
-            )
-        if not state[name].to(slot.dtype).isfinite().all():
-            raise ValueError(f"{name} has values that are too large for {slot.dtype}, the type of this model's adapter")
-
-
-def check_adapter(what: str, state: Any) -> None:
-    """Raise TypeError or ValueError for what is no adapter: names and tensors of finite floating-point numbers."""
-    if not isinstance(state, dict):
-        raise TypeError(
-            f"{what} must be a dictionary of tensors, as adapter_state returns it, got {type(state).__name__}"
-        )
-    for name, tensor in state.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{what} must hold tensors, got {type(tensor).__name__} for {name}")
-        if not tensor.is_floating_point():
-            raise ValueError(f"{name} holds {tensor.dtype} and not floating-point numbers: this adapter is damaged")
-        if not tensor.isfinite().all():
-            raise ValueError(f"{name} has values that are not finite: this adapter is damaged")
-
-
-def check_combination(states: Any, weights: Any) -> None:
-    """Raise ValueError unless the adapters sit on the same layers of equal models, and each has one weight."""
-    for name, value in {"states": states, "weights": weights}.items():
-        if not isinstance(value, list | tuple):
-            raise ValueError(f"each adapter needs one weight: {name} must be a list, got {type(value).__name__}")
-    if not states or len(states) != len(weights):
-        raise ValueError(f"each adapter needs one weight, got {len(states)} adapters and {len(weights)} weights")
-    if not all(_real(w.item() if isinstance(w, Tensor) and w.ndim == 0 else w) for w in weights):
-        raise ValueError(f"weights must be finite numbers, got {weights}")
-    for number, state in enumerate(states, 1):
-        check_adapter(f"adapter {number}", state)
-        if not state or (others := [name for name in state if not name.endswith(("lora_A", "lora_B"))]):
-            what = f"is a variant's, with {others[0]}" if state else "has no tensors"
-            raise ValueError(f"adapter {number} {what}: only LoRA's A and B can be put side by side")
-        if different := sorted(state.keys() ^ states[0].keys()):
-            raise ValueError(f"adapters 1 and {number} sit on different layers: only one of them has {different[0]}")
-        for name, tensor in state.items():
-            side = 1 if name.endswith("lora_A") else 0  # the side that is not the rank
-            if tensor.shape[side] != states[0][name].shape[side]:
-                raise ValueError(
-                    f"adapters 1 and {number} belong to different models: {name} has shapes "
-                    f"{tuple(states[0][name].shape)} and {tuple(tensor.shape)}"
-                )
-            partner = name[:-1] + ("B" if side else "A")
-            if partner not in state or tensor.shape[1 - side] != state[partner].shape[side]:
-                raise ValueError(f"adapter {number} is damaged: {name} and {partner} do not have one rank")
 
 
 # --- state dicts -----------------------------------------------------------------------------------------------------

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from lora_edu.checks import SHARE, STRENGTH, check, check_model, whole
+from lora_edu.checks import check_model
 
 ALL_LINEAR = "all-linear"
 
 
 def layer_size(layer: Any) -> tuple[int, int]:
-    """(in_features, out_features) of a linear layer; of a Hugging Face `Conv1D`, whose weight is (in, out), too.
+    """(in_features, out_features) of a linear layer, weight (out, in), or of a `Conv1D`, weight (in, out).
 
     Raises TypeError for a layer that is not linear.
     """
@@ -58,7 +58,10 @@ class TrainableSummary(NamedTuple):
 
 
 def trainable_summary(model: nn.Module) -> TrainableSummary:
-    """Count parameters; a 4-bit weight, bitsandbytes' too, counts as the numbers it stands for, not as its bytes."""
+    """Count parameters; a 4-bit weight, bitsandbytes' too, counts as the numbers it stands for, not as its bytes.
+
+    Raises TypeError for what is no torch module.
+    """
     check_model(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
     total = sum(p.numel() for p in model.parameters())
@@ -201,31 +204,6 @@ def _memory(tensor: Tensor) -> int:
     """The address of a tensor's memory; on the meta device, which has none, the identity of its storage."""
     storage = tensor.untyped_storage()
     return storage.data_ptr() or storage._cdata
-
-
-def check_size(base: Any, rank: int, alpha: float, dropout: float, plain: bool, path: str = "") -> tuple[int, int]:
-    """(in_features, out_features) of a layer that an adapter fits. plain: the adapter works with the base's weight."""
-    in_features, out_features = layer_size(base)
-    smaller = min(in_features, out_features)
-    if not whole(1).holds(rank) or rank > smaller:
-        raise ValueError(
-            f"rank must be between 1 and {smaller} "
-            f"(the smaller side of a {out_features}x{in_features} layer), got {rank!r}"
-        )
-    check(STRENGTH, alpha=alpha)
-    check(SHARE, dropout=dropout)
-    # A layer with a forward of its own may know what to do with whole numbers (bitsandbytes' does), nn.Linear does not.
-    weight = base._parameters.get("weight") if type(base) is nn.Linear else None
-    if plain or (weight is not None and not weight.is_floating_point()):
-        check_plain_linear(path, base, "cannot take this adapter")
-    return in_features, out_features
-
-
-def check_not_training_merged(layer: Any) -> None:
-    if layer.training and torch.is_grad_enabled():
-        raise RuntimeError("a merged adapter cannot be trained, its branch is switched off: call unmerge(model) first")
-    if layer.added and layer.scaling != layer.added[0].scaling:
-        raise RuntimeError("the scaling of a merged adapter was changed, and is not heard: call unmerge(model) first")
 
 
 @contextmanager

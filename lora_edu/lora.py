@@ -18,17 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_edu.checks import SettingsInState, check_combination, check_model, check_state
-from lora_edu.layers import (
-    check_not_training_merged,
-    check_plain_linear,
-    check_size,
-    check_writable,
-    is_conv1d,
-    is_linear,
-    replace_layers,
-    select_layers,
-)
+from lora_edu.adapters import check_combination, check_not_training_merged, check_size, check_state
+from lora_edu.checks import SettingsInState, check_model
+from lora_edu.layers import check_plain_linear, check_writable, is_conv1d, is_linear, replace_layers, select_layers
 
 
 class LoRALinear(SettingsInState):
@@ -141,7 +133,8 @@ def merge(model: nn.Module) -> nn.Module:
 def unmerge(model: nn.Module) -> nn.Module:
     """Subtract the updates again: W is back up to rounding, not to the bit. A second call changes nothing.
 
-    What was added is subtracted, though the adapter may have been changed since.
+    What was added is subtracted, though the adapter may have been changed since. Raises ValueError if there are no
+    adapters, RuntimeError for DoRA, whose way back is lost; the weights are unchanged then.
     """
     layers = [layer for layer in _layers_to_merge(model).values() if layer.merged]
     for layer in layers:
@@ -152,10 +145,10 @@ def unmerge(model: nn.Module) -> nn.Module:
 
 
 def unload(model: nn.Module) -> nn.Module:
-    """Take the adapters out and put the base layers back. What was merged stays in the weights. Returns the model, or
-    the base if the model is one `LoRALinear`.
+    """Take the adapters out and put the base layers back. What was merged stays in the weights.
 
-    All parameters stay frozen: call `model.requires_grad_(True)` to train them.
+    Returns the model, or the base of a single `LoRALinear`. All stays frozen: `model.requires_grad_(True)` trains it.
+    Raises ValueError if there are no adapters, or for one on a layer that is more than its weight and bias.
     """
     layers = _layers_to_merge(model)
     for path, layer in layers.items():
@@ -164,7 +157,10 @@ def unload(model: nn.Module) -> nn.Module:
 
 
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of all adapter tensors, by path: `...q_proj.lora_A` (rank, in), `...q_proj.lora_B` (out, rank)."""
+    """Copies of all adapter tensors, by path: `...q_proj.lora_A` (rank, in), `...q_proj.lora_B` (out, rank).
+
+    Raises ValueError if there are no adapters, or if they are merged.
+    """
     contiguous = torch.contiguous_format  # a factor of an SVD is not, and safetensors wants it
     return {name: slot.detach().cpu().clone(memory_format=contiguous) for name, slot in _slots(model).items()}
 
@@ -173,8 +169,7 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
 def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
     """Copy adapter tensors into a model that has adapters of the same shapes. Returns the model.
 
-    Raises ValueError, before anything is changed, for missing or unexpected names, other shapes or values that are
-    not finite.
+    Raises ValueError, before anything is changed, for missing or unexpected names, other shapes, values not finite.
     """
     slots = _slots(model)
     check_state(slots, state)

@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lora_edu.checks import STRENGTH, check
-from lora_edu.files import read_tensors, seal, staging
 from lora_edu.layers import is_conv1d
 from lora_edu.lora import LoRALinear, adapter_state, add_lora, load_adapter_state, lora_layers, unload
+from lora_edu.records import staging
+from lora_edu.tensor_files import read_tensors, seal
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX, SUFFIX = "base_model.model.", ".weight"

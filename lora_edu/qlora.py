@@ -153,9 +153,7 @@ def quantize_linears(
     for a weight that cannot be quantized; the model is unchanged then.
     """
     if lora_layers(model):
-        raise ValueError(
-            "this model has adapters already: call quantize_linears(model) first, then add_lora(model, ...)"
-        )
+        raise ValueError("this model has adapters already: call quantize_linears(model) first, then add_lora(...)")
     chosen = select_layers(model, "all-linear", skip, lambda layer: is_linear(layer) and not is_nf4(layer))
     check_settings(block_size, double_quant)
     check_compute_dtype(compute_dtype)
@@ -185,7 +183,8 @@ def _check_weight(path: str, weight: Tensor) -> None:
 def dequantize_linears(model: nn.Module) -> nn.Module:
     """Turn every NF4Linear back into an `nn.Linear` (with the rounded weight), in place. Adapters stay in place.
 
-    Returns the model, or the `nn.Linear` if the model is one `NF4Linear`.
+    Returns the model, or the `nn.Linear` if the model is one `NF4Linear`. Raises ValueError for a layer with hooks or
+    a forward of its own; the model is unchanged then.
     """
     found = [(path, module) for path, module in model.named_modules() if is_nf4(module)]
     for path, layer in found:

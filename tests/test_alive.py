@@ -18,7 +18,7 @@ from lora_edu import add_lora, data_file, load_adapter, load_base, lora, quantiz
 from lora_edu.alive import exporting
 from lora_edu.codebooks import get_codebook
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.measures import block_linears
+from lora_edu.observing import block_linears
 from lora_edu.quantization import DoubleQuant, QuantizedTensor, decode
 
 ENGINE = Path(exporting.__file__).with_name("gpt.js")

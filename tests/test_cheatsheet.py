@@ -8,9 +8,9 @@ import subprocess
 import pytest
 
 from lora_edu.figures import cheatsheet
-from lora_edu.measures import total_bits
 from lora_edu.memory.calculator import GIB, training_bytes
 from lora_edu.memory.shapes import ARCHITECTURES
+from lora_edu.rounding import total_bits
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 MEASURE = """<script>const main = document.querySelector("main"), text = document.querySelector(".columns");

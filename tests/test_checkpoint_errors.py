@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from stopped_runs import QUICK, assert_goes_on, counting, go_on, stored_steps, with_adapters
 
 import lora_edu
-from lora_edu import files
+from lora_edu import files, tensor_files
 from lora_edu.engine import checkpoints
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.training import model_loss, train
@@ -254,10 +254,10 @@ def test_a_header_whose_length_looks_like_a_pickle_is_no_pickle(length, kept, tm
     path = tmp_path / "step-00000001.safetensors"
     path.write_bytes((length.to_bytes(8, "little") + b'{"a": 1}' + b" " * length)[:kept])
     if length < 2**16 or kept > 8:
-        assert not files.is_pickle(path)
+        assert not tensor_files.is_pickle(path)
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         path.write_bytes(pickle.dumps({"a": [1.0]}, protocol=protocol))
-        assert files.is_pickle(path)
+        assert tensor_files.is_pickle(path)
 
 
 def test_the_package_never_unpickles():

@@ -20,7 +20,8 @@ from stopped_runs import (
 
 from lora_edu.engine import checkpoints
 from lora_edu.engine.checkpoints import random_states, set_random_states
-from lora_edu.training import finish_first, train
+from lora_edu.engine.run import finish_first
+from lora_edu.training import model_loss, train
 
 ENDS = {"killed": Killed(), "stopped": KeyboardInterrupt()}
 QUICKLY = {("full", "stopped"), ("qlora", "killed")}  # the others take their time in `make test-all`
@@ -138,6 +139,36 @@ def test_the_stop_signal_in_other_places(tiny_gpt, tiny_text, tmp_path):
             os.kill(os.getpid(), signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_the_stop_button_while_a_stored_run_is_put_back(tiny_gpt, tiny_text, stopped):
+    def stop(path):
+        raise KeyboardInterrupt
+
+    model = with_adapters(tiny_gpt).train()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(checkpoints, "read_checkpoint", stop)
+        history = go_on(model, tiny_text, stopped)
+    assert history.stopped == "stopped after 0 of 6 steps" and not model.training
+    assert stored_steps(stopped) == [2, 4]
+    assert_goes_on(tiny_gpt, tiny_text, stopped)  # the folder is free too
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, Killed])
+def test_the_stop_signal_is_as_it_was_after_an_error_in_a_step(tiny_gpt, tiny_text, error):
+    before, inside = signal.getsignal(signal.SIGINT), []
+
+    def fails(model, inputs, targets):
+        if model.training:
+            inside.append(signal.getsignal(signal.SIGINT))
+            raise error
+        return model_loss(model, inputs, targets)
+
+    try:
+        train(tiny_gpt, tiny_text, 3, loss_fn=fails, **QUICK)
+    except (ZeroDivisionError, Killed) as caught:  # an error that somebody holds on to holds no handler
+        assert caught.__traceback__ and signal.getsignal(signal.SIGINT) is before
+    assert inside[0] is not before and signal.getsignal(signal.SIGINT) is before
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

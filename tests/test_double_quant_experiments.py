@@ -11,9 +11,11 @@ from lora_edu import experiments
 from lora_edu.experiments import nb07 as dq
 from lora_edu.experiments.nb07 import CONSTANTS, changed_weight, error_by_source, normal_weights, rounded_constants
 from lora_edu.experiments.scoreboard import rounded
-from lora_edu.measures import block_linears, relative_error, total_bits
+from lora_edu.measures import relative_error
 from lora_edu.models.pretrain import base_path
+from lora_edu.observing import block_linears
 from lora_edu.quantization import DoubleQuant, quantize
+from lora_edu.rounding import total_bits
 from lora_edu.training import evaluate
 
 

@@ -6,7 +6,7 @@ import torch
 from test_exercises import cell, said
 
 from lora_edu.exercises import nb05 as check
-from lora_edu.measures import bits_per_weight, block_codes, round_in_blocks
+from lora_edu.rounding import bits_per_weight, block_codes, round_in_blocks
 
 
 def rounded_in_numpy(block, bits):

@@ -6,8 +6,8 @@ import torch
 from test_exercises import said
 
 from lora_edu.exercises import nb07 as check
-from lora_edu.measures import bits_per_weight, total_bits
 from lora_edu.quantization import DoubleQuant, quantize, quantize_absmax
+from lora_edu.rounding import bits_per_weight, total_bits
 
 
 def test_the_references_agree_with_the_package():

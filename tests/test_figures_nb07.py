@@ -11,8 +11,8 @@ from PIL import Image
 from lora_edu.experiments.nb07 import CONSTANTS, error_by_source, normal_weights
 from lora_edu.figures import nb07 as pictures
 from lora_edu.figures import plots
-from lora_edu.measures import total_bits
 from lora_edu.quantization import block_absmax
+from lora_edu.rounding import total_bits
 
 
 @pytest.fixture(scope="module")

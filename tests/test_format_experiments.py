@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from torch.nn.functional import mse_loss
 
 from lora_edu import experiments
 from lora_edu.codebooks import nf_codebook
@@ -20,9 +21,11 @@ from lora_edu.experiments.nb06 import (
     shifts,
 )
 from lora_edu.gpt import GPT
-from lora_edu.measures import block_linears, layer_inputs, lloyd_max, mean_squared_error, relative_error
+from lora_edu.measures import relative_error
 from lora_edu.models.pretrain import base_path
+from lora_edu.observing import block_linears, layer_inputs
 from lora_edu.quantization import quantize
+from lora_edu.rounding import lloyd_max
 from lora_edu.training import evaluate
 
 
@@ -33,19 +36,19 @@ def normal():
 
 def test_lloyd_max_lowers_the_squared_error_by_five_percent(normal):
     fitted = format_codebook("lloyd-max")  # on other values than these
-    errors = [mean_squared_error(normal, quantize(normal, code).dequantize()) for code in (nf_codebook(4), fitted)]
+    errors = [mse_loss(normal, quantize(normal, code).dequantize()) for code in (nf_codebook(4), fitted)]
     assert 0.045 < 1 - errors[1] / errors[0] < 0.065  # facts: 5.4%
     assert {-1.0, 0.0, 1.0} <= set(fitted.tolist()) and bool((fitted.diff() > 0).all())
 
 
 def test_lloyd_max_cannot_be_improved_by_moving_one_level(normal):
     fitted = lloyd_max(normal, nf_codebook(4), rounds=200)
-    best = mean_squared_error(normal, quantize(normal, fitted).dequantize())
+    best = mse_loss(normal, quantize(normal, fitted).dequantize())
     for level in (1, 5, 9, 14):
         for step in (-0.02, 0.02):
             moved = fitted.clone()
             moved[level] += step
-            assert mean_squared_error(normal, quantize(normal, moved).dequantize()) > best
+            assert mse_loss(normal, quantize(normal, moved).dequantize()) > best
 
 
 def test_lloyd_max_leaves_a_level_that_nobody_uses_where_it_is():

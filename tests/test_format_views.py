@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from lora_edu import quantize
-from lora_edu.measures import bits_per_weight, block_codes, relative_error, round_in_blocks
+from lora_edu.measures import relative_error
+from lora_edu.rounding import bits_per_weight, block_codes, round_in_blocks
 
 
 def normal(n, seed=0):

@@ -247,7 +247,7 @@ def test_tokens_of_any_integer_type(tiny_gpt, dtype):
 
 
 def test_after_an_error_a_model_has_no_hooks_and_its_own_mode(tiny_gpt):
-    from lora_edu.measures import layer_inputs, surprise
+    from lora_edu.observing import layer_inputs, surprise
 
     tiny_gpt.train()
     for failed in (lambda: layer_inputs(tiny_gpt, torch.zeros(99)), lambda: surprise(tiny_gpt, "low rank. " * 9)):

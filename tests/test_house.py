@@ -19,11 +19,11 @@ CORE_LINES = 1670
 
 # From the ground up. A name stands for a file of the package's root or for a room.
 FLOORS = (
-    {"files", "records", "checks", "command", "layers"},
+    {"files", "records", "downloads", "tensor_files", "checks", "command", "layers", "adapters"},
     {"engine"},
     {"texts"},
     set(CORE),
-    {"measures", "peft_io", "variants"},
+    {"measures", "rounding", "observing", "peft_io", "variants"},
     {"memory", "models"},
     {"experiments"},
     {"alive", "figures", "exercises"},
@@ -121,6 +121,12 @@ def test_a_file_is_one_idea(module):
     path = PACKAGE.joinpath(*module.split("."))
     path = path.with_suffix(".py") if path.with_suffix(".py").exists() else path / "__init__.py"
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 350
+
+
+def test_contributing_lists_the_public_names():
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## What is public")[1].split("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == lora_edu.__all__
 
 
 @pytest.mark.parametrize("place", ["the package's docstring", "README.md"])

@@ -9,7 +9,7 @@ import torch
 from lora_edu.experiments import nb09, nb10_spectra
 from lora_edu.experiments import nb10 as learning
 from lora_edu.lora import add_lora, lora_layers
-from lora_edu.measures import block_linears
+from lora_edu.observing import block_linears
 from lora_edu.training import evaluate, train
 
 

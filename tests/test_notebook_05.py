@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from lora_edu import files, load_base, quantize
+from lora_edu import downloads, load_base, quantize
+from lora_edu.downloads import DownloadError
 from lora_edu.figures import nb05 as pictures
 from lora_edu.figures import plots
-from lora_edu.files import DownloadError
-from lora_edu.measures import block_codes, block_linears, relative_error
+from lora_edu.measures import relative_error
+from lora_edu.observing import block_linears
 from lora_edu.quantization import unpack
+from lora_edu.rounding import block_codes
 
 PATH = Path(__file__).parent.parent / "notebooks" / "05_blocks.ipynb"
 SOURCES = [cell.source for cell in nbformat.read(PATH, as_version=4).cells if cell.cell_type == "code"]
@@ -32,7 +34,7 @@ def absent(monkeypatch):
     def model_folder(name):
         raise DownloadError("no network")
 
-    monkeypatch.setattr(files, "model_folder", model_folder)
+    monkeypatch.setattr(downloads, "model_folder", model_folder)
     names = {"torch": torch, "model": load_base("laptop", device="cpu"), "plots": plots}
     exec(cell('model_folder("minilm")'), names)
     assert names["minilm"] == {} and len(names["gpt"]) == 24

@@ -14,7 +14,8 @@ from lora_edu.exercises import nb06, nb06_codebook
 from lora_edu.experiments import load_results
 from lora_edu.experiments.nb06 import arm_name, bin_middles, inside_out, shifts, without_zero
 from lora_edu.figures import nb06 as pictures
-from lora_edu.measures import block_linears, relative_error
+from lora_edu.measures import relative_error
+from lora_edu.observing import block_linears
 
 PATH = Path(__file__).parent.parent / "notebooks" / "06_nf4.ipynb"
 with_bitsandbytes = pytest.mark.skipif(

@@ -66,7 +66,7 @@ def interactions():
     weights = experiments.normal_weights(2**20)
     names = {"torch": torch, "weights": weights, "absmax": block_absmax(weights, 64)}
     names |= {"stored": quantize(weights[:64], "nf4", 64), "relative_error": relative_error}
-    exec("from lora_edu.measures import rescale", names)
+    exec("from lora_edu.rounding import rescale", names)
     exec(cell("too_far = ").source, names)
     exec(cell("share[rounding, how]").source, names)
     return names

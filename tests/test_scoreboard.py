@@ -11,8 +11,9 @@ from lora_edu import experiments
 from lora_edu.experiments import scoreboard as board
 from lora_edu.experiments.nb06 import arm_name
 from lora_edu.figures.scoreboard import HEADER, row, scoreboard
-from lora_edu.measures import block_linears, output_error, relative_error
+from lora_edu.measures import output_error, relative_error
 from lora_edu.models.pretrain import base_path
+from lora_edu.observing import block_linears
 from lora_edu.quantization import DoubleQuant, quantize
 from lora_edu.training import evaluate
 

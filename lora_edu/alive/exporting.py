@@ -18,7 +18,7 @@ from torch import Tensor
 from lora_edu.codebooks import get_codebook
 from lora_edu.gpt import GPT
 from lora_edu.lora import LoRALinear, lora_layers
-from lora_edu.measures import block_linears
+from lora_edu.observing import block_linears
 from lora_edu.qlora import NF4Linear
 from lora_edu.quantization import quantize
 

@@ -22,7 +22,9 @@ function readSafetensors(bytes) { // Uint8Array -> { tensors: name -> typed arra
   return { tensors, metadata };
 }
 function widened(bfloat16) { // the upper halves of float32 numbers -> Float32Array
-  return new Float32Array(Uint32Array.from(bfloat16, half => half << 16).buffer);
+  const bits = new Uint32Array(bfloat16.length);
+  for (let i = 0; i < bits.length; i++) bits[i] = bfloat16[i] << 16;
+  return new Float32Array(bits.buffer);
 }
 function adler32(bytes) { // as zlib.adler32 in Python
   let a = 1, b = 0;

@@ -25,15 +25,9 @@ from torch import Tensor, nn
 
 from lora_edu.engine import distributed
 from lora_edu.engine.same_run import as_json, check_same_run, versions, warn_if_another_torch
-from lora_edu.files import (
-    PICKLES,
-    is_pickle,
-    misfit,
-    read_tensors,
-    seal,
-    staging,
-    take_lock,
-)
+from lora_edu.files import take_lock
+from lora_edu.records import staging
+from lora_edu.tensor_files import PICKLES, is_pickle, misfit, read_tensors, seal
 
 KEPT = 2  # the newest, and the one before in case the newest is damaged later
 

@@ -2,21 +2,21 @@
 
 `lora_edu.training.train` talks to one object:
 
-    run = Run(model, optimizer, generator, settings, data)   one process or several; without a folder nothing is kept
-    run.begin(...)           dropout is seeded, a stored run is put back, the model is compiled and spread over devices
-    run.between_steps(done)  a checkpoint is written, if one is due
-    run.own_rows(batch)      of a batch, the part of this process
-    run.step_done()          a whole step was made: from here the run could go on
-    run.stopped(done)        the stop button: what was done is kept
-    run.end()                the folder is free again, and the reader's random state is as it was
+    with run.around(history, progress):     however the run ends: the folder is free again, the model ready to use
+        engine = run.begin()                a stored run is put back, the model is compiled and spread over devices
+        for step in run.steps(validate):    between two steps: validation and checkpoints, where they are due
+            run.own_rows(batch)             of a batch, the part of this process
 """
 
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from lora_edu.engine import compiling, distributed
 from lora_edu.engine.checkpoints import Checkpoints
@@ -50,73 +50,124 @@ class Run:
         Raises ValueError if a batch cannot be split evenly over the processes.
         """
         distributed.check_batch(settings["batch_size"])
-        self.model, self.settings, self.every = model, settings, checkpoint_every
+        self.model, self.optimizer, self.settings, self.every = model, optimizer, settings, checkpoint_every
         self.device = next(model.parameters()).device
         self.speaks = distributed.rank() == 0  # one process prints for all
         self.traffic = distributed.GradientTraffic()
         self.scaler = gradient_scaler(self.device, settings["autocast"])  # for float16
         self.checkpoints: Checkpoints | None = None
-        self._history: Callable[[], dict] = dict
-        self._cleanup = ExitStack()
         if checkpoint is not None:
             settings = settings | {"device": self.device.type, "processes": distributed.processes()}
             settings |= describe_run(model, data)
             self.checkpoints = Checkpoints(checkpoint, settings, model, optimizer, generator, defaults)
-            self._cleanup.callback(self.checkpoints.close)
 
-    def begin(self, history: Callable[[], dict], take_over: Callable[[dict], None]) -> nn.Module:
+    @contextmanager
+    def around(self, history, progress: bool) -> Iterator[None]:
+        """The run goes on inside. The stop button (KeyboardInterrupt) ends it: what was done is kept.
+
+        history: a `lora_edu.training.History`, which the steps add to. progress: show a bar.
+        """
+        self.history, progress = history, progress and self.speaks
+        self.bar = tqdm(total=self.settings["steps"], desc="training", disable=not progress)
+        gpus = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=gpus):  # dropout draws from here; the reader's random state is as it was
+            torch.manual_seed(int(self.settings["seed"]) + distributed.rank())
+            try:
+                yield
+            except KeyboardInterrupt:
+                history.interrupted = True
+                if distributed.processes() == 1:  # several may stop at different steps: their last common one counts
+                    self._keep(len(history.train_loss))
+                if progress:
+                    print(history.stopped, flush=True)
+            finally:
+                self.bar.close()
+                if self.checkpoints:
+                    self.checkpoints.close()
+                self.optimizer.zero_grad(set_to_none=True)
+                self.model.eval()
+
+    def begin(self) -> nn.Module:
         """Returns the model to train with, which shares its parameters with the one given.
 
-        history: gives the curves so far, which a checkpoint keeps. take_over: called with the stored ones if there are
-        any. Raises what `Checkpoints.load` raises.
+        Raises what `Checkpoints.load` raises.
         """
-        self._history = lambda: history() | ({"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {})
-        gpus = [self.device] if self.device.type == "cuda" else []
-        self._cleanup.enter_context(torch.random.fork_rng(devices=gpus))  # dropout draws from here
-        torch.manual_seed(int(self.settings["seed"]) + distributed.rank())
         if self.checkpoints:
-            self.checkpoints.load(lambda stored, done: self._take_over(dict(stored), done, take_over))
+            self.checkpoints.load(self._take_over)
         engine = compiling.compiled(self.model, self.device) if self.settings["compile"] else self.model
         engine, self.traffic = distributed.wrap(engine)
+        self.bar.update(len(self.history.train_loss))
+        self.model.train()
         return engine
 
-    def _take_over(self, stored: dict, done: int, take_over: Callable[[dict], None]) -> None:
+    def steps(self, validate: Callable[[int], None]) -> Iterator[int]:
+        """The steps that are still to be made, counted from 0; before each, and after the last, what is due is done.
+
+        validate: called with the number of steps done. Raises OSError if a checkpoint cannot be written.
+        """
+        history, steps = self.history, self.settings["steps"]
+        for done in range(len(history.train_loss), steps + 1):
+            if self._validation_is_due(done):
+                validate(done)
+            if done in (0, steps) or done % self.every == 0:
+                self._keep(done)
+            if done == steps:
+                return
+            with finish_first():  # a stop signal waits: then weights, history and random states are of one step
+                yield done
+                if self.checkpoints:
+                    self.checkpoints.mark()
+            speed = f"loss {history.train_loss[-1]:.3f}, {history.tokens_per_second:,.0f} tokens/s"
+            self.bar.set_postfix_str(speed, refresh=False)
+            self.bar.update()
+
+    def _validation_is_due(self, done: int) -> bool:
+        every = self.settings["eval_every"]
+        wanted = done in (0, self.settings["steps"]) or (every and done % every == 0)
+        return bool(wanted) and done not in dict(self.history.validation_loss[-1:])  # a checkpoint may hold it already
+
+    def _record(self) -> dict:
+        return self.history.as_dict() | ({"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {})
+
+    def _keep(self, done: int) -> None:
+        if self.checkpoints:
+            self.checkpoints.save(done, self._record())
+
+    def _take_over(self, stored: dict, done: int) -> None:
+        stored = dict(stored)
         scaler = stored.pop("scaler", {})
-        check_history(stored, self._history(), done, self.settings["steps"])
-        take_over(stored)
+        check_history(stored, self._record(), done, self.settings["steps"])
+        self.history.continue_from(stored)
         restore(self.scaler, scaler)
 
     def own_rows(self, batch: tuple[Tensor, ...]) -> list[Tensor]:
         """This process's rows of each tensor, on its device: (B, ...) -> (B / processes, ...)"""
         return [own_rows(part).to(self.device) for part in batch]
 
-    def step_done(self) -> None:
-        """Model, optimizer and history are at the end of a whole step now."""
-        if self.checkpoints:
-            self.checkpoints.mark()
-
-    def between_steps(self, done: int) -> None:
-        """Write a checkpoint if one is due: at the start, now and then, at the end. Raises OSError if it cannot be."""
-        if done in (0, self.settings["steps"]) or done % self.every == 0:
-            self._keep(done)
-
-    def stopped(self, done: int) -> None:
-        """Write one now. Several processes may have stopped at different steps: their last common one counts."""
-        if distributed.processes() == 1:
-            self._keep(done)
-
-    def _keep(self, done: int) -> None:
-        if self.checkpoints:
-            self.checkpoints.save(done, self._history())
-
     @property
     def gradient_bytes(self) -> int:
         """What this process handed to the all-reduce of the last step."""
         return self.traffic.bytes
 
-    def end(self) -> None:
-        """However the run ended."""
-        self._cleanup.close()
+
+@contextmanager
+def finish_first() -> Iterator[None]:
+    """Let a stop signal (Ctrl-C, the stop button of a notebook) wait until the block is done.
+
+    Without it, a signal in the middle of an optimizer step would leave half of the weights updated.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield  # signals reach the main thread only; one that nobody handles is left as it is
+        return
+    waiting = []
+    signal.signal(signal.SIGINT, lambda *signal_and_frame: waiting.append(signal_and_frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if waiting:
+        before(*waiting[0])  # as a rule it raises KeyboardInterrupt
 
 
 def check_history(stored: dict, own: dict, done: int, steps: int) -> None:

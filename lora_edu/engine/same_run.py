@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lora_edu.files import fingerprint, shape_and_type
+from lora_edu.tensor_files import fingerprint, shape_and_type
 
 
 def as_json(value):

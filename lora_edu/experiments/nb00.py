@@ -9,8 +9,8 @@ from torch import Tensor
 from lora_edu import files
 from lora_edu.gpt import GPT
 from lora_edu.lora import adapter_state, load_adapter_state, lora_layers
-from lora_edu.measures import surprise
 from lora_edu.models.pretrain import load_base
+from lora_edu.observing import surprise
 from lora_edu.peft_io import load_adapter
 from lora_edu.texts import ADDRESS_LINE, PLAY_LINE, load_text
 from lora_edu.training import evaluate

@@ -18,12 +18,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lora_edu import files
+from lora_edu import files, tensor_files
 from lora_edu.experiments.nb09 import prepared
 from lora_edu.gpt import GPT
-from lora_edu.measures import block_linears, low_rank, total_bits
+from lora_edu.measures import low_rank
 from lora_edu.models.pretrain import load_base
+from lora_edu.observing import block_linears
 from lora_edu.quantization import quantize
+from lora_edu.rounding import total_bits
 from lora_edu.texts import load_text
 from lora_edu.training import evaluate, train
 
@@ -76,7 +78,7 @@ def update_rank(
     result["bytes"] |= {"signs": sum(signs_bytes(dW) for dW in updates.values())}
     result["rank for 90%"] = {path: [_rank90(_weight(base, path)), _rank90(dW)] for path, dW in updates.items()}
     if store and folder:
-        files.write_sealed(folder / "update-rank.safetensors", {store: torch.from_numpy(updates[store])})
+        tensor_files.write_sealed(folder / "update-rank.safetensors", {store: torch.from_numpy(updates[store])})
     return result
 
 
@@ -222,7 +224,7 @@ def with_changes(base: GPT, changes: dict[str, NDArray]) -> GPT:
 def weight_and_update() -> tuple[NDArray, NDArray]:
     """W and dW of the layer `STORED_LAYER`, each (256, 256) float32: the shipped base and the stored update."""
     path = files.data_file("results") / "update-rank.safetensors"
-    update = files.read_sealed(path, "put the right file back")[STORED_LAYER]
+    update = tensor_files.read_sealed(path, "put the right file back")[STORED_LAYER]
     return _weight(load_base("laptop", device="cpu"), STORED_LAYER), update.numpy()
 
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from lora_edu.codebooks import get_codebook, nf_codebook
 from lora_edu.experiments.scoreboard import change_linears
 from lora_edu.gpt import GPT
-from lora_edu.measures import layer_inputs, lloyd_max
 from lora_edu.models.pretrain import load_base
+from lora_edu.observing import layer_inputs
 from lora_edu.quantization import quantize
+from lora_edu.rounding import lloyd_max
 from lora_edu.texts import load_text
 from lora_edu.training import evaluate
 

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from lora_edu.experiments.scoreboard import WINDOWS, change_linears, with_constants
-from lora_edu.measures import layer_inputs, relative_error, rescale
+from lora_edu.measures import relative_error
 from lora_edu.models.pretrain import load_base
+from lora_edu.observing import layer_inputs
 from lora_edu.quantization import quantize
+from lora_edu.rounding import rescale
 from lora_edu.texts import load_text
 from lora_edu.training import evaluate
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from lora_edu.gpt import GPT
 from lora_edu.layers import is_nf4
 from lora_edu.lora import add_lora, lora_layers
-from lora_edu.measures import block_linears, surprise
 from lora_edu.models.pretrain import load_base
+from lora_edu.observing import block_linears, surprise
 from lora_edu.qlora import quantize_linears
 from lora_edu.quantization import quantize, unpack
 from lora_edu.texts import ADDRESS_LINE, PLAY_LINE, Text, load_text

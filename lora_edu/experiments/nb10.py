@@ -14,8 +14,8 @@ from torch import nn
 from lora_edu.experiments.nb09 import BLOCK_SIZE, prepared
 from lora_edu.gpt import GPT
 from lora_edu.lora import add_lora, lora_layers
-from lora_edu.measures import block_linears
 from lora_edu.models.pretrain import load_base
+from lora_edu.observing import block_linears
 from lora_edu.qlora import quantize_linears
 from lora_edu.texts import load_text
 from lora_edu.training import evaluate, train

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lora_edu import files
+from lora_edu import tensor_files
 from lora_edu.experiments.nb10 import block_weights, ready
 from lora_edu.gpt import GPT
 from lora_edu.lora import adapter_state
@@ -266,7 +266,7 @@ def _store(path: str, runs: dict[str, tuple[Updates, Updates]], folder: Path) ->
     for name, (updates, factors) in runs.items():
         tensors = {key: factors[f"{path}.lora_{key}"] for key in "AB"} if factors else {"dW": updates[path]}
         kept |= {f"{name}, {key}": tensor.half().contiguous() for key, tensor in tensors.items()}
-    files.write_sealed(folder / "lora-spectra.safetensors", kept)
+    tensor_files.write_sealed(folder / "lora-spectra.safetensors", kept)
 
 
 def _mean_grid(one: Updates, other: Updates, side: int) -> list[list[float]]:

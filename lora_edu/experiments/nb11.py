@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_edu.lora import lora_layers
-from lora_edu.measures import block_linears, layer_inputs, output_error, relative_error
+from lora_edu.measures import output_error, relative_error
 from lora_edu.models.pretrain import load_base
+from lora_edu.observing import block_linears, layer_inputs
 from lora_edu.texts import Text, batches, load_text
 from lora_edu.training import evaluate, learning_rate_factor, trainable_parameters, training_step
 from lora_edu.variants import add_variant, full_weight, lora_plus_groups

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lora_edu.codebooks import fp4_codebook
 from lora_edu.experiments.scoreboard import ONE_CONSTANT, change_linears
-from lora_edu.measures import layer_inputs
 from lora_edu.models.pretrain import load_base
+from lora_edu.observing import layer_inputs
 from lora_edu.quantization import nearest_code, quantize
 from lora_edu.texts import load_text
 from lora_edu.training import evaluate

@@ -16,10 +16,10 @@ from lora_edu.command import check_output
 from lora_edu.experiments import load_results
 from lora_edu.figures import nb09_quality as quality
 from lora_edu.figures import plots
-from lora_edu.files import staging
-from lora_edu.measures import total_bits
 from lora_edu.memory.calculator import GIB, training_bytes
 from lora_edu.memory.shapes import ARCHITECTURES
+from lora_edu.records import staging
+from lora_edu.rounding import total_bits
 
 NAME = "lora_edu_cheatsheet.html"
 STYLE = """

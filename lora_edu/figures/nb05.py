@@ -11,8 +11,9 @@ from torch import Tensor
 from lora_edu.figures import plots
 from lora_edu.figures.plots import BLUE, GRAY, GREEN, ORANGE, RED
 from lora_edu.figures.sliders import View
-from lora_edu.measures import bits_per_weight, block_codes, relative_error
+from lora_edu.measures import relative_error
 from lora_edu.quantization import QuantizedTensor, unpack
+from lora_edu.rounding import bits_per_weight, block_codes
 
 # --- one outlier: the slider of the first screen ---------------------------------------------------------------------
 

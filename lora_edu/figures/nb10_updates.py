@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lora_edu import files
+from lora_edu import files, tensor_files
 from lora_edu.experiments.nb10_spectra import FIRST, SECOND, STORED_LAYER
 from lora_edu.figures.plots import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED
 from lora_edu.models.pretrain import load_base
@@ -16,7 +16,9 @@ Drawn = tuple[Figure, str]  # a figure and its words
 
 def stored_layer() -> dict[str, Tensor]:
     """One layer of the stored runs, d = 256: "r8 A" (8, d), "r8 B" (d, 8) and so on, "blocks dW", and the base's W."""
-    stored = files.read_sealed(files.data_file("results") / "lora-spectra.safetensors", "put the right file back")
+    stored = tensor_files.read_sealed(
+        files.data_file("results") / "lora-spectra.safetensors", "put the right file back"
+    )
     found = {name.replace(",", ""): tensor.float() for name, tensor in stored.items()}
     return found | {"W": load_base("laptop", device="cpu").get_submodule(STORED_LAYER).weight.detach()}
 

@@ -18,11 +18,12 @@ from lora_edu.codebooks import get_codebook
 from lora_edu.experiments import load_results
 from lora_edu.gpt import GPTConfig
 from lora_edu.lora import LoRALinear, add_lora, lora_layers, merge, unload
-from lora_edu.measures import block_linears, cosine, layer_inputs, relative_error
+from lora_edu.measures import cosine, relative_error
 from lora_edu.memory.activations import predicted_activation_bytes
 from lora_edu.memory.calculator import training_bytes
 from lora_edu.memory.shapes import ADAPTERS, ARCHITECTURES, BASE, CONSTANTS, GRADIENTS, OPTIMIZER, predicted_bytes
 from lora_edu.models.pretrain import load_base
+from lora_edu.observing import block_linears, layer_inputs
 from lora_edu.peft_io import load_adapter
 from lora_edu.qlora import NF4Linear, quantize_linears
 from lora_edu.quantization import quantize

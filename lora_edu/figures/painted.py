@@ -16,7 +16,7 @@ from torch import nn
 
 from lora_edu.figures.plots import BLUE
 from lora_edu.gpt import encode
-from lora_edu.measures import surprise
+from lora_edu.observing import surprise
 from lora_edu.texts import ADDRESS_LINE as ADDRESS
 from lora_edu.texts import PLAY_LINE as PLAY
 

@@ -156,9 +156,8 @@ def measured_activations(model: nn.Module, forward: Callable[[], object]) -> lis
 
 def measured_activation_bytes(model: nn.Module, tokens: Tensor, targets: Tensor) -> int:
     """The bytes kept by one forward pass with a loss; tokens and targets: (B, S) int64, two tensors of their own."""
-    return sum(
-        tensor.untyped_storage().nbytes() for tensor in measured_activations(model, lambda: model(tokens, targets))
-    )
+    kept = measured_activations(model, lambda: model(tokens, targets))
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept)
 
 
 def predicted_activation_bytes(

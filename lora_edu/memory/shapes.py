@@ -68,7 +68,8 @@ def predicted_bytes(
 
     nf4: block linears in NF4. rank: None for full fine-tuning, else LoRA on `targets`. trained: with gradients and
     torch's AdamW's state, as they are after one step: two numbers per trained one, in its type (here float32), and
-    a step count of four bytes per tensor.
+    a step count of four bytes per tensor. Raises TypeError for another kind of config, ValueError for a bad rank,
+    target or block size.
     """
     if not isinstance(config, GPTConfig):
         raise TypeError(f"config must be a GPTConfig, got {type(config).__name__}: training_bytes knows other models")

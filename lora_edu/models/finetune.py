@@ -20,12 +20,12 @@ from torch import nn
 from lora_edu.checks import POSITIVE, SHARE, TRAINING, check, whole
 from lora_edu.command import check_output, keep
 from lora_edu.engine import distributed
-from lora_edu.files import staging
 from lora_edu.layers import ALL_LINEAR, trainable_summary
 from lora_edu.lora import add_lora, lora_layers
 from lora_edu.models.pretrain import SIZES, load_base, pick_size
 from lora_edu.peft_io import save_adapter
 from lora_edu.qlora import quantize_linears
+from lora_edu.records import staging
 from lora_edu.texts import available_texts, load_text
 from lora_edu.training import History, pick_device, train
 

@@ -19,14 +19,14 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from lora_edu import files
+from lora_edu import files, tensor_files
 from lora_edu.checks import TRAINING, check
 from lora_edu.command import check_output
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
 from lora_edu.peft_io import WEIGHTS, save_adapter
 from lora_edu.qlora import quantize_linears
-from lora_edu.records import read_record, write_record
+from lora_edu.records import read_record, staging, write_record
 from lora_edu.texts import load_text
 from lora_edu.training import History, pick_device, train
 
@@ -77,8 +77,8 @@ def load_base(size: str | None = None, device: str | torch.device | None = None)
         raise FileNotFoundError(f"the {size!r} base model is not at {path} yet. Train it (minutes on a GPU): {command}")
     model = GPT(SIZES[size].config)
     advice = f"copy it again, or train it: {command} --replace"
-    tensors, _ = files.read_tensors(path, advice)
-    if problem := files.misfit(tensors, model.state_dict(), any_float=True) or _differs_from_its_log(path):
+    tensors, _ = tensor_files.read_tensors(path, advice)
+    if problem := tensor_files.misfit(tensors, model.state_dict(), any_float=True) or _differs_from_its_log(path):
         raise ValueError(f"{path} is damaged ({problem}): {advice}")
     model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     return model.eval().to(pick_device(device))
@@ -138,7 +138,7 @@ def pretrain(
     )
     _check_complete(history, checkpoint)
     path.with_suffix(".json").unlink(missing_ok=True)  # at no moment do new weights lie beside an old log
-    with files.staging(path) as target:
+    with staging(path) as target:
         save_file({name: tensor.to("cpu", torch.bfloat16) for name, tensor in model.state_dict().items()}, target)
     command = f"lora-edu pretrain --size {size} --steps {steps} --seed {seed}"
     recipe_used = asdict(recipe) | {"steps": steps}

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lora_edu.files import DownloadError, model_folder
+from lora_edu.downloads import DownloadError, model_folder
 from lora_edu.training import pick_device
 
 BUNDLED = "smollm2"

@@ -7,7 +7,7 @@ import shutil
 
 import torch
 
-from lora_edu import files
+from lora_edu import downloads, files
 from lora_edu.models.pretrain import base_path, pick_size
 from lora_edu.texts import available_texts
 from lora_edu.training import pick_device
@@ -39,7 +39,7 @@ def report() -> tuple[str, bool]:
     lines.append(f"free disk    {free / 1e9:.1f} GB where the cache is ({files.cache_dir()})")
     if free < NEEDED_DISK:
         problems.append("less than 1 GB of disk is free")
-    cached = [name for name in available_texts() if files.cached(name, ".safetensors").exists()]
+    cached = [name for name in available_texts() if downloads.cached(name, ".safetensors").exists()]
     lines.append(f"texts        {', '.join(cached) or 'none'} of {', '.join(available_texts())} in the cache")
     if len(cached) < len(available_texts()):
         hints.append("texts are missing; with a network, they come on first use or by: lora-edu fetch texts")

@@ -22,8 +22,8 @@ from nbclient import NotebookClient
 from nbconvert import HTMLExporter
 from tqdm.auto import tqdm
 
-from lora_edu import files
 from lora_edu.command import check_output
+from lora_edu.records import staging
 from lora_edu.setup import environment, hosted
 
 
@@ -146,7 +146,7 @@ def main() -> None:
 
 
 def _write(target: Path, text: str) -> None:
-    with files.staging(target) as path:
+    with staging(target) as path:
         path.write_text(text, encoding="utf-8")
 
 

