@@ -2,7 +2,8 @@
 
 (a) The wrong answers that an older revision listed by hand are rebuilt from git. (b) The folded solutions of the
 notebooks get one random change, and two, each with its source at hand and without. Specific is what names a step, a
-place or a taught mistake. A seeded sample of messages is printed, to be read for truth: nothing else can judge that.
+place, a taught mistake or a broken promise. A seeded sample of messages is printed, to be read for truth: nothing else
+can judge that.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from lora_edu.exercises.exercise import Exercise
 from lora_edu.exercises.reference import HANDED_OVER
 
 ROOT = Path(__file__).parent.parent
-SPECIFIC = ("taught", "slip", "place")
+SPECIFIC = ("taught", "slip", "place", "promise", "observed")
 Attempt = tuple[str, Callable]  # what is wrong with it in words or code, and the function
 
 
@@ -74,7 +75,8 @@ def listed(revision: str, notebooks: list[str]) -> dict[str, list[Attempt]]:
         if path.stem[2:4] in notebooks:
             for value in vars(importlib.import_module(f"old_exercises.{path.stem}")).values():
                 if hasattr(value, "misconceptions"):
-                    found[value.number] = list(value.misconceptions.items())
+                    wrong = value.misconceptions.items()  # some stand there as sentences alone
+                found[value.number] = [(said, answer) for said, answer in wrong if callable(answer)]
     return found
 
 
@@ -90,9 +92,14 @@ def solutions(notebook: str) -> dict[str, str]:
     return found
 
 
+def defined(source: str) -> str:
+    """The name of the function that a solution defines last."""
+    return [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)][-1]
+
+
 def changed(source: str, asked: Exercise, count: int, wanted: int, chance: random.Random) -> Iterator[str]:
     """A solution's source with so many random changes, where it still comes back."""
-    name = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)][-1]
+    name = defined(source)
     code = repair.Code(made(source, name, ""), source, ast.Module(repair._own(ast.parse(source), name), []))
     repair.TRIES, code.deadline, code.allowed = 10**9, float("inf"), 10**5
     pool = list(code.changes(edits.local_changes, code._other_names, edits.changed_statements))
@@ -166,7 +173,7 @@ def main() -> None:
                 continue
             attempts = old.get(number, [])
             report("listed", exercise, chance.sample(attempts, min(3 * asked.each, len(attempts))), said)
-            name = exercise.reference.__name__
+            name = defined(texts[number])
             for count, words in ((1, "one change"), (2, "two changes")):
                 wrong = list(islice(changed(texts[number], exercise, count, asked.each, chance), asked.each))
                 for how in ("with source", "without"):

@@ -20,6 +20,7 @@ from lora_edu.exercises.symptoms import as_numpy, symptom, up_to_a_factor
 SECONDS = 10  # after so long an answer does not come back
 QUICK = 0.5  # seconds of its own time: an answer that takes longer for all cases is not run again
 NOT_BACK = "your function has not come back: does a loop end?"
+PROMISE = "promise"
 EXAMPLE, PYTHON = "An example:", "In Python's words:"  # what stands behind them does not count as words
 Solution = Callable[..., Any]
 
@@ -59,9 +60,11 @@ class Answer:
         if not self.failed:
             return ""
         kind, sentence = self.look
-        if kind == "form":  # what it returned is no number at all: no case says more
+        if kind in ("form", "observed"):  # of what is no number or no layer at all, no case says more
             return sentence
-        example = f"{EXAMPLE} {self._given(self.first)}: {first_difference(self.got[self.first], self.right)}"
+        example = f"{EXAMPLE} {self._given(self.first)}"
+        if kind != PROMISE:  # which is the difference itself
+            example += f": {first_difference(self.got[self.first], self.right)}"
         changes = f" Besides, {self.overwritten}" if self.overwritten else ""
         return f"{sentence} {example}.{changes}".strip()
 
@@ -72,6 +75,7 @@ class Answer:
     def looks(self) -> Iterator[tuple[str, str]]:
         """What can be said, as (kind, sentence): from what is known of this exercise to what is known of none."""
         yield from (("form", said) for said in self._of_its_form() if said)
+        yield from (("observed", said) for said in self._by_the_observer())
         yield from (("form", within(said, self._noticed())) for said in [self._constant()] if said)
         yield from (("taught", self._told(said)) for said in [self._taught()] if said)
         yield from (("taught", said) for said in [self._taught_twice()] if said)
@@ -79,6 +83,21 @@ class Answer:
         noticed, place = self._noticed(), self._place()
         if place:
             yield "place", after(noticed or "nearly right.", place)
+        if self.asked.tries:
+            yield from self._searched(noticed)
+        if symptom := self._looks_like():
+            yield "symptom", after(noticed, symptom)
+        if noticed:
+            yield "noticed", noticed
+        if RESULT not in self.right:
+            yield PROMISE, f"{first_difference(self.got[self.first], self.right)}."
+        if self.quick and (dead := self._ignored()):
+            yield "probe", dead
+        if only := probing.only_where(self.failed, self.cases, self.names):
+            yield "probe", only
+        yield "steps", self._all_steps()
+
+    def _searched(self, noticed: str) -> Iterator[tuple[str, str]]:
         got, values = flat(self.got), self._values()
         if single := self.asked.source.explained(got, values, noticed):
             yield "slip", single
@@ -86,15 +105,6 @@ class Answer:
             yield "taught", besides
         if twice := self.asked.source.explained_twice(self.got, self.first, values, noticed):
             yield "slip", twice
-        if symptom := self._looks_like():
-            yield "symptom", after(noticed, symptom)
-        if noticed:
-            yield "noticed", noticed
-        if self.quick and (dead := self._ignored()):
-            yield "probe", dead
-        if only := probing.only_where(self.failed, self.cases, self.names):
-            yield "probe", only
-        yield "steps", self._all_steps()
 
     def _of_its_form(self) -> Iterator[str]:
         results, right = self.results, self.asked.right
@@ -104,9 +114,10 @@ class Answer:
             yield TRUE_OR_FALSE
         if all(isinstance(result, tuple) for result in results) and all(_is_array(seen.get(RESULT)) for seen in right):
             yield f"your function returns {len(results[0])} things, in a tuple. One was asked for."
-        for k in self.failed:
-            if isinstance(said := self.got[k].get(RESULT), str) and " " in said:
-                yield said  # by the observer
+
+    def _by_the_observer(self) -> Iterator[str]:
+        said = (self.got[k].get(RESULT) for k in self.failed)
+        return (text for text in said if isinstance(text, str) and " " in text)
 
     def _constant(self) -> str:
         """One number for everything, where more than one is asked for: nothing is claimed of how it is made."""

@@ -16,7 +16,9 @@
     exchanges arguments                   their names (`probing`)
     is right after one small change       the change's place and kind: WHERE (`repair`)
     does what a changed reference does    the step, and the kind of slip (`slips`)
-    shows a symptom, ignores an argument  that (`symptoms`, `probing`)
+    shows a symptom                       that (`symptoms`)
+    breaks a promise                      its name
+    ignores an argument                   that (`probing`)
     anything else                         the steps to compare with
 
 and below it the smallest failing case. CONTRIBUTING.md says how an exercise is written.
@@ -64,9 +66,9 @@ class Exercise:
     # What is looked at, where it is more than the result: one value, or promises, {"the base's bias is kept": True},
     # which are called by their names when they are broken. A text says by itself what is wrong.
     observe: Callable[..., Any] = lambda solution, *case: solution(*case)
-    tries: float = (
-        1.0  # how many pairs of changes are tried, as a share of the usual number: less where the reference takes long
-    )
+    # How many pairs of changes are tried, as a share of the usual number: less where the reference takes long. With 0
+    # there is no search for slips: promises say themselves what is wrong.
+    tries: float = 1.0
     wrong_tries: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:

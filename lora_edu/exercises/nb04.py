@@ -1,7 +1,7 @@
-"""The checks of notebook 04, LoRA in torch.
+"""The checks of notebook 04, LoRA in torch. That of a whole layer, 4.2, is in `nb04_layer`.
 
-4.1 and 4.2 look for broken promises: their observers return the sentence about the first one, or `KEPT`. A sentence
-stands for itself among the misconceptions, so that the check can be asked for each of them.
+4.1 looks for broken promises: its observer returns the sentence about the first one, or `KEPT`. A sentence stands for
+itself among the misconceptions, so that the check can be asked for each of them.
 """
 
 import copy
@@ -12,7 +12,7 @@ import numpy as np
 
 from lora_edu.exercises.describing import as_array
 from lora_edu.exercises.grading import Exercise, beside
-from lora_edu.exercises.nb04_layer import PROMISES, ReferenceLayer, observe_layer
+from lora_edu.exercises.nb04_layer import lora_layer
 from lora_edu.exercises.nb04_update import (
     CHANGED_INPUTS,
     PAIRS,
@@ -115,17 +115,6 @@ def _adapters() -> list[tuple]:
 
 grow = Exercise(
     "4.1", grown, _adapters(), {sentence: sentence for sentence in GROW}, observe=observe_grown, explain=said
-)
-
-# --- 4.2: a whole layer ----------------------------------------------------------------------------------------------
-
-lora_layer = Exercise(
-    "4.2",
-    ReferenceLayer,
-    [(8, 6, 2, 5.0), (5, 12, 3, 1.5)],  # in_features, out_features, rank, alpha
-    {sentence: sentence for sentence in PROMISES},
-    observe=observe_layer,
-    explain=said,
 )
 
 # --- 4.3: two adapters, one update -----------------------------------------------------------------------------------
