@@ -150,11 +150,24 @@ def changed_rate(c):
     return a2_runs.evidence, repair
 
 
+def incremental_dial(c):
+    """Takes off what the turn before put on: right in float32, up to rounding."""
+
+    @torch.no_grad()
+    def dial(layer, strength):
+        change, before = a2_dial._change(layer), getattr(layer, "strength", 0.0)
+        layer.base.weight.copy_(layer.base.weight.float() + strength * change - before / 3 * (3 * change))
+        layer.strength = strength
+
+    return dial
+
+
 up_alone = a2_runs._repair(a2_runs.repair_steps_up_alone)
 CASES = {
     three_functions: ("4.3", set()),
     table_of_shapes: ("1.1", {"rank", "inputs"}),
     base_in_float32: ("2.3", {"back", "rounding"}),
+    incremental_dial: ("2.3", {"back"}),
     in_whole_blocks: ("3.2", {"codes"}),
     mask_of_leaked_rows: ("4.5", {"leaked"}),
     none_leaked: ("4.5", {"leaked", "clean"}),

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lora_edu.assignments.observing import Complaint, done
-from lora_edu.assignments.plain_tensors import all_refused, bits, fine, refusal
+from lora_edu.assignments.plain_tensors import all_refused, bits, fine, near, refusal
 from lora_edu.assignments.towers import Adapted, Inside, Probe, Tower, seeded
 from lora_edu.assignments.verdict import ELSEWHERE
 
@@ -68,7 +68,10 @@ def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, a
         return bits(model(TOKENS)) if complaint is True else complaint
 
     def refused() -> bool | str:  # the last part, because the model may have been injected twice after it
-        models = {"a second injection": injected()[0], "a model without such layers": make(0)}
+        nothing = make(0)  # and nothing that a rule with a mistake would choose: that is another part
+        for path in ("pooler", "lm_head"):
+            setattr(nothing, path, nn.Identity())
+        models = {"a second injection": injected()[0], "a model without such layers": nothing}
         state = lambda model: [trained(model), list(probes(model))]  # noqa: E731
         return all_refused({what: refusal(run, model, state) for what, model in models.items()})
 
@@ -90,13 +93,13 @@ def dial(answer: Callable, c: Any, weight, down, up, scaling: float, strength: f
             base.bias.fill_(0.5)
         return Adapted(base, down.clone(), up.clone(), alpha=1.0, scaling=scaling)
 
-    def turned(made: Adapted, *strengths: float) -> list:
+    def turned(made: Adapted, *strengths: float) -> Tensor:
         before = made.base.weight.dtype
         for value in strengths:
             done(answer(made, value))
         if made.base.weight.dtype != before:
             raise Complaint(f"base.weight was {before}, and is {made.base.weight.dtype} after a turn")
-        return bits(made.base.weight)
+        return made.base.weight.detach().clone()
 
     def weights() -> Any:
         made = make()
@@ -114,17 +117,17 @@ def dial(answer: Callable, c: Any, weight, down, up, scaling: float, strength: f
     def again() -> bool | str:
         one, two = turned(make(), strength), turned(make(), other)
         return fine({
-            "two strengths give the same weight": one == two,
-            "the same strength twice is not the same as once": turned(make(), strength, strength) != one,
-            "another strength depends on the one before": turned(make(), strength, other) != two,
+            "two strengths give the same weight": near(one, two),
+            "the same strength twice is not the same as once": not near(turned(make(), strength, strength), one),
+            "another strength depends on the one before": not near(turned(make(), strength, other), two),
         })  # fmt: skip
 
     def back() -> bool | str:
         wrong = {}
         for dtype in (torch.float32, torch.bfloat16):
-            same = turned(make(dtype), strength, other, 0.0) == bits(weight)
+            same = bits(turned(make(dtype), strength, other, 0.0)) == bits(weight)
             wrong[f"strength 0 does not give the weight back to the bit in {str(dtype)[6:]}"] = not same
-        return fine(wrong | {"the weight does not change": turned(make(), strength) == bits(weight)})
+        return fine(wrong | {"the weight does not change": bits(turned(make(), strength)) == bits(weight)})
 
     return {
         "weight": weights,
