@@ -76,7 +76,7 @@ def listed(revision: str, notebooks: list[str]) -> dict[str, list[Attempt]]:
             for value in vars(importlib.import_module(f"old_exercises.{path.stem}")).values():
                 if hasattr(value, "misconceptions"):
                     wrong = value.misconceptions.items()  # some stand there as sentences alone
-                found[value.number] = [(said, answer) for said, answer in wrong if callable(answer)]
+                    found[value.number] = [(said, answer) for said, answer in wrong if callable(answer)]
     return found
 
 
