@@ -3,209 +3,119 @@
 import numpy as np
 
 from lora_edu.exercises import cards
-from lora_edu.exercises.grading import Exercise, beside
+from lora_edu.exercises.exercise import exercise
+from lora_edu.exercises.grading import beside
 
 __all__ = ["beside", "many_adapters", "own_sentence", "standard_errors"]
 
 # --- 13.1: two classifiers on the same test --------------------------------------------------------------------------
 
 
-def _only(one, other):
-    """How many items only the first got right, and how many only the second."""
-    one, other = np.asarray(one, dtype=bool), np.asarray(other, dtype=bool)
-    return float((one & ~other).sum()), float((other & ~one).sum())
-
-
-def _paired(one, other, over=lambda b, c: np.sqrt(b + c), top=lambda b, c: b - c):
-    b, c = _only(one, other)
-    return top(b, c) / over(b, c) if b + c else 0.0
-
-
-def _unpaired(one, other, pooled=False):
-    n, p, q = len(one), np.mean(one), np.mean(other)
-    both = (p + q) / 2
-    variance = 2 * both * (1 - both) / n if pooled else (p * (1 - p) + q * (1 - q)) / n
-    return (p - q) / np.sqrt(variance) if variance else 0.0
-
-
-def _difference(one, other):
-    return np.mean(one) - np.mean(other)
-
-
-def _by_deviation(one, other, ddof=0, root=True):
-    gaps = np.asarray(one, float) - np.asarray(other, float)
-    spread = gaps.std(ddof=ddof)
-    if not spread:
-        return 0.0
-    return gaps.mean() / spread * (np.sqrt(len(gaps)) if root else 1)
-
-
 def _tests():
     """Two rows of 0 and 1 each; in the last two nobody differs."""
-    cases = []
     for seed, (n, p, q) in enumerate([(40, 0.8, 0.6), (55, 0.55, 0.75), (30, 0.9, 0.5)]):
         rng = np.random.default_rng(seed)
-        cases.append(((rng.random(n) < p).astype(int), (rng.random(n) < q).astype(int)))
+        yield (rng.random(n) < p).astype(int), (rng.random(n) < q).astype(int)
     same = np.random.default_rng(9).integers(0, 2, 25)
-    return [*cases, (same, same.copy())]
+    yield same, same.copy()
 
 
-standard_errors = Exercise(
+ERROR, WHOLE = "error = (b + c) ** 0.5", "return (b - c) / error if error else 0.0"
+
+
+@exercise(
     "13.1",
-    _paired,
-    _tests(),
-    {
-        "this takes the two tests for independent. They share their verses: where both are right or both wrong, "
-        "nothing is learned about the difference. Count b and c.": _unpaired,
-        "this takes the two tests for independent, with one accuracy for both. They share verses: count b and c.": (
-            lambda one, other: _unpaired(one, other, pooled=True)
-        ),
-        "the sign is the wrong way round: positive if the first is better.": lambda one, other: -_paired(one, other),
-        "this is the size without its sign. Positive means that the first is better, negative that the second is.": (
-            lambda one, other: abs(_paired(one, other))
-        ),
-        "the root is missing: the standard error of b - c is the root of b + c.": (
-            lambda one, other: _paired(one, other, over=lambda b, c: b + c)
-        ),
-        "this is the square of what is asked for (McNemar's test). Take the root, and keep the sign.": (
-            lambda one, other: _paired(one, other) ** 2
-        ),
-        "this is the difference of the two accuracies. Divide it by its standard error.": _difference,
-        "this is b - c, a difference of counts. How many standard errors is it?": (
-            lambda one, other: _paired(one, other, over=lambda b, c: 1.0)
-        ),
-        "this divides by the root of all verses. Those where both agree do not count.": (
-            lambda one, other: _paired(one, other, over=lambda b, c: np.sqrt(len(one)))
-        ),
-        "this has McNemar's correction, a 1 taken off b - c. Leave it out here.": (
-            lambda one, other: _paired(one, other, top=lambda b, c: np.sign(b - c) * max(0.0, abs(b - c) - 1))
-        ),
-        "this is right up to a detail: it divides by the spread of the differences around their mean. If there is no "
-        "difference, each verse in b or c counts 1: the root of b + c.": _by_deviation,
-        "this is right up to a detail: it divides by the spread (n - 1) of the differences around their mean. If there "
-        "is no difference, each verse in b or c counts 1: the root of b + c.": (
-            lambda one, other: _by_deviation(one, other, ddof=1)
-        ),
-        "this is the mean over the spread. The standard error of a mean is the spread over the root of n.": (
-            lambda one, other: _by_deviation(one, other, root=False)
-        ),
-        "this is 0 wherever the second is better. Let it be negative there.": (
-            lambda one, other: max(0.0, _paired(one, other))
-        ),
-        "this adds b and c where their difference is asked for.": (
-            lambda one, other: _paired(one, other, top=lambda b, c: b + c)
-        ),
-        "this divides by the root of b alone. Both kinds of verses can fall either way: b + c.": (
-            lambda one, other: _paired(one, other, over=lambda b, c: np.sqrt(max(b, 1)))
-        ),
-        "this takes the difference of the two rows of right answers as b, those of both included: b counts verses that "
-        "only the first got right.": lambda one, other: (
-            (np.sum(one) - np.sum(other)) / np.sqrt(max(1, np.sum(one) + np.sum(other)))
-        ),
-        "this is nan where nobody differs: no difference is 0 standard errors.": (
-            lambda one, other: _paired(one, other) if sum(_only(one, other)) else np.nan
-        ),
+    list(_tests()),
+    taught={
+        f"{ERROR} -> error = (one.var() + other.var()) ** 0.5 * len(one) ** 0.5": "Your answer takes the two tests for "
+        "independent. They share their verses: only the {b} + {c} on which they differ tell the two apart.",
+        f"{ERROR} -> error = len(one) ** 0.5": "Your answer divides by the root of all verses. Those where both agree "
+        "are no tosses: {b} + {c} verses count.",
+        f"{ERROR} -> error = (one - other).std() * len(one) ** 0.5": "Your answer takes the spread around the mean "
+        "difference. If both are equally good, each of the {b} + {c} verses counts 1: a toss.",
+        f"{WHOLE} -> return (b - c) / len(one)": "Your answer is the difference of the two accuracies. How many "
+        "standard errors is it? Divide {b} - {c} by theirs.",
+        f"{WHOLE} -> return ((b - c) / error) ** 2 if error else 0.0": "Your answer is the square of what is asked for "
+        "(McNemar's test). Take the root, and keep the sign.",
+        f"{WHOLE} -> return np.sign(b - c) * max(0.0, abs(b - c) - 1) / error if error else 0.0": "Your answer has "
+        "McNemar's correction, a 1 taken off the difference. Leave it out here.",
     },
-    symptoms={
+    also=(
+        f"{ERROR} -> error = (one - other).std(ddof=1) * len(one) ** 0.5",
+        f"{ERROR} -> error = (one - other).std() * len(one)",
+        f"{ERROR} -> error = (one - other).std(ddof=1) * len(one)",
+        f"{ERROR} -> error = (2 * len(one) * (p := np.mean([one, other])) * (1 - p)) ** 0.5",
+        f"{ERROR} -> error = max(b, 1) ** 0.5",
+        f"{ERROR} -> error = (one.sum() + other.sum()) ** 0.5",
+        f"{WHOLE} -> return b - c",
+        f"{WHOLE} -> return max(0.0, (b - c) / error) if error else 0.0",
+    ),
+    noticed={
+        "one number is asked for.": lambda got, one, other: got.ndim > 0,
         "where both agree on every verse the answer is 0. Guard the division.": (
-            lambda got, one, other: bool(np.isnan(got).any() or np.isinf(got).any())
+            lambda got, one, other: not np.isfinite(got)
         ),
         "this is far too large for so few verses: the standard error of b - c is the root of b + c.": (
-            lambda got, one, other: bool(np.abs(got).max() > len(one) ** 0.5)
+            lambda got, one, other: abs(got) > len(one) ** 0.5
         ),
     },
 )
+def standard_errors(one, other):
+    b = int(((one == 1) & (other == 0)).sum())  # the verses that only the first got right
+    c = int(((one == 0) & (other == 1)).sum())  # the verses that only the second got right
+    error = (b + c) ** 0.5  # the standard error of the difference
+    return (b - c) / error if error else 0.0  # the difference in standard errors
+
 
 # --- 13.2: one base, one batch, many adapters ------------------------------------------------------------------------
 
 
-def _served(x, W, A, B, which, alpha, s=None, pick=None, base=1.0):
-    """pick: (n,) which adapter each row really gets; base: what stands before x W^T."""
-    s = alpha / A.shape[1] if s is None else s
-    pick = which if pick is None else pick
-    branch = np.stack([B[k] @ (A[k] @ row) for row, k in zip(x, pick, strict=True)])
-    return base * (x @ W.T) + s * branch
-
-
-def _summed(x, W, A, B, which, alpha, mean=False):
-    everything = sum(B[k] @ A[k] for k in range(len(A))) / (len(A) if mean else 1)
-    return x @ (W + alpha / A.shape[1] * everything).T
-
-
-def _averaged(x, W, A, B, which, alpha):
-    return x @ (W + alpha / A.shape[1] * B.mean(0) @ A.mean(0)).T
-
-
-def _sorted(x, W, A, B, which, alpha):
-    order = np.argsort(which, kind="stable")
-    return _served(x[order], W, A, B, which[order], alpha)
-
-
 def _batches():
     """Cases (x, W, A, B, which, alpha): four adapters, none used in order, one of them never."""
-    cases = []
     for seed, (n, d_out, d_in, r, alpha) in enumerate([(6, 5, 7, 2, 6.0), (9, 4, 6, 3, 4.0)]):
         rng = np.random.default_rng(seed)
         which = rng.permutation([3, 0, 1, 3, 0, 1, 3, 1, 0][:n])
         sizes = ((n, d_in), (d_out, d_in), (4, r, d_in), (4, d_out, r))
-        cases.append((*(rng.normal(size=size) for size in sizes), which, alpha))
-    return cases
+        yield *(rng.normal(size=size) for size in sizes), which, alpha
 
 
-many_adapters = Exercise(
+BRANCH, WHOLE_OUTPUT = 'np.einsum("nor,nr->no", B[which], inner)', "return base + alpha / A.shape[1] * branch"
+
+
+@exercise(
     "13.2",
-    _served,
-    _batches(),
-    {
-        "alpha is not divided by the rank: s = alpha / r.": lambda *case: _served(*case, s=case[-1]),
-        "the scaling is missing: s = alpha / r stands before B A x.": lambda *case: _served(*case, s=1.0),
-        "alpha is divided by the number of adapters. The rank is the second axis of A.": (
-            lambda *case: _served(*case, s=case[-1] / len(case[2]))
-        ),
-        "alpha is divided by d_in. The rank is the second axis of A, its last is d_in.": (
-            lambda *case: _served(*case, s=case[-1] / case[2].shape[2])
-        ),
-        "the scaling is the wrong way round: it is alpha / r, not r / alpha.": (
-            lambda *case: _served(*case, s=case[2].shape[1] / case[-1])
-        ),
-        "every row gets adapter 0. Row i gets adapter which[i].": (
-            lambda *case: _served(*case, pick=np.zeros(len(case[0]), int))
-        ),
-        "row i gets adapter i here (modulo their number). It gets adapter which[i].": (
-            lambda *case: _served(*case, pick=np.arange(len(case[0])) % len(case[2]))
-        ),
-        "every row gets the adapter of the first row.": (
-            lambda *case: _served(*case, pick=np.full(len(case[0]), case[4][0]))
-        ),
-        "every row gets the adapter of the last row.": (
-            lambda *case: _served(*case, pick=np.full(len(case[0]), case[4][-1]))
-        ),
-        "`which` is sorted, and the rows of x are not: they get each other's adapters.": (
-            lambda *case: _served(*case, pick=np.sort(case[4]))
-        ),
-        "this takes row which[i] of x. Every row of x comes once: which[i] chooses the adapter.": (
-            lambda *case: _served(case[0][case[4]], *case[1:])
-        ),
-        "adapters are used in the reverse of `which`.": lambda *case: _served(*case, pick=case[4][::-1]),
-        "every row gets the sum of all adapters. Row i gets adapter which[i] alone.": _summed,
-        "every row gets the mean of all adapters. Row i gets adapter which[i] alone.": (
-            lambda *case: _summed(*case, mean=True)
-        ),
-        "this averages the A and the B of all adapters. Row i gets adapter which[i] alone.": _averaged,
-        "the rows are in the order of their adapters. Hand them back in the order in which they came.": _sorted,
-        "the base is missing: x W^T, once for all rows.": lambda *case: _served(*case, base=0.0),
-        "this is the base alone: the adapters are missing.": lambda *case: _served(*case, s=0.0),
-        "the base is in it as often as there are adapters. It is computed once.": (
-            lambda *case: _served(*case, base=float(len(case[2])))
-        ),
-        "the base is counted twice.": lambda *case: _served(*case, base=2.0),
-        "the base is scaled with s too. s stands before the branch only.": (
-            lambda *case: _served(*case, base=case[-1] / case[2].shape[1])
-        ),
-        "the branch is subtracted. It is added.": lambda *case: _served(*case, s=-case[-1] / case[2].shape[1]),
-        "the scaling is in it twice.": lambda *case: _served(*case, s=(case[-1] / case[2].shape[1]) ** 2),
+    list(_batches()),
+    taught={
+        f"{BRANCH} -> x @ (B @ A).sum(axis=0).T": "Your answer gives every row the sum of all adapters. Row i gets "
+        "adapter `which[i]` alone.",
+        f"{BRANCH} -> x @ (B @ A).mean(axis=0).T": "Your answer gives every row the mean of all adapters. Row i gets "
+        "adapter `which[i]` alone.",
+        f"{BRANCH} -> x @ (B.mean(axis=0) @ A.mean(axis=0)).T": "Your answer averages the A and the B of all adapters. "
+        "Row i gets adapter `which[i]` alone.",
+        f"{WHOLE_OUTPUT} -> return (base + alpha / A.shape[1] * branch)[np.argsort(which, kind='stable')]": "Your "
+        "answer has the rows in the order of their adapters. Hand them back in the order in which they came.",
+        "base = x @ W.T -> base = x[which] @ W.T & A[which], x) -> A[which], x[which])": "Your answer takes row "
+        "`which[i]` of x. Every row of x comes once: `which[i]` chooses its adapter.",
+        "base + alpha / A.shape[1] * branch -> alpha / A.shape[1] * (base + branch)": "Your answer scales the base as "
+        "well. The scaling alpha / r stands before the branch alone.",
+        "alpha / A.shape[1] -> alpha": "Your answer does not divide {alpha:g} by the rank. The scaling is alpha / r.",
     },
+    also=(
+        *(
+            f"A[which] -> A[{rows}] & B[which] -> B[{rows}]"
+            for rows in ("0 * which", "0 * which + which[0]", "0 * which + which[-1]", "np.sort(which)", "which[::-1]")
+        ),
+        "A[which] -> A[np.arange(len(x)) % len(A)] & B[which] -> B[np.arange(len(x)) % len(A)]",
+        *(f"A.shape[1] -> {other}" for other in ("len(A)", "A.shape[2]", "len(W)")),
+        "base = x @ W.T -> base = len(A) * x @ W.T",
+    ),
 )
+def many_adapters(x, W, A, B, which, alpha):
+    base = x @ W.T  # the base, once for all rows
+    inner = np.einsum("nrd,nd->nr", A[which], x)  # what each row's own A makes of it
+    branch = np.einsum("nor,nr->no", B[which], inner)  # what each row's own B makes of that
+    return base + alpha / A.shape[1] * branch  # the scaling, and how branch and base join
+
 
 # --- a sentence of one's own -----------------------------------------------------------------------------------------
 
