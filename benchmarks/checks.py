@@ -35,6 +35,7 @@ from lora_edu.exercises.reference import HANDED_OVER
 
 ROOT = Path(__file__).parent.parent
 SPECIFIC = ("taught", "slip", "place", "promise", "observed")
+IMPORTED: dict[str, object] = {}  # what the cells of the notebooks import
 Attempt = tuple[str, Callable]  # what is wrong with it in words or code, and the function
 
 
@@ -84,6 +85,9 @@ def solutions(notebook: str) -> dict[str, str]:
     """The folded solutions of a notebook, by the number of their exercise."""
     (path,) = (ROOT / "notebooks").glob(f"{notebook}_*.ipynb")
     cells = ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    for line in re.findall(r"^(?:from|import) [^(\n]+$", "\n".join(cells), re.M):
+        with contextlib.suppress(Exception):
+            exec(line, IMPORTED)
     found, number = {}, ""
     for cell in cells:
         number = next(iter(re.findall(r"^### Exercise (\d+\.\d+)", cell, re.M)), number)
@@ -119,7 +123,7 @@ def changed(source: str, asked: Exercise, count: int, wanted: int, chance: rando
 
 def made(source: str, name: str, file: str) -> Callable:
     """A function as a cell of a notebook defines it; without a file its source is not at hand."""
-    space = {"np": np, "torch": torch, "math": importlib.import_module("math"), "F": torch.nn.functional}
+    space = IMPORTED | {"np": np, "torch": torch, "math": importlib.import_module("math"), "F": torch.nn.functional}
     if file:
         linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
     exec(compile(source, file or "<no source>", "exec"), space)

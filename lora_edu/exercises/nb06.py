@@ -1,140 +1,198 @@
-"""The checks of notebook 06, NF4: packing and the error of an output. The codebook is in `nb06_codebook`."""
+"""The checks of notebook 06, NF4: the codebook, packing, and the error of an output."""
+
+from statistics import NormalDist
 
 import numpy as np
 
 from lora_edu.codebooks import nf_codebook
-from lora_edu.exercises.grading import Exercise, beside
-from lora_edu.exercises.measuring import measures, relative
-from lora_edu.exercises.mistakes import combinations
-from lora_edu.exercises.nb06_codebook import normal_float
+from lora_edu.exercises.exercise import exercise
+from lora_edu.exercises.grading import beside
+from lora_edu.exercises.sizes import measures
 
 __all__ = ["beside", "normal_float", "packed_codes", "rounded_output_error"]
+
+# --- 6.1: the codebook from its offset -------------------------------------------------------------------------------
+
+
+def _eq_4(half):
+    """The finite part of Eq. 4: means of neighboring quantiles."""
+    quantiles = np.array([NormalDist().inv_cdf(i / (2 * half + 1)) for i in range(1, 2 * half + 1)])
+    return (quantiles[:-1] + quantiles[1:]) / 2
+
+
+def _right_side(above):
+    """Whether the levels above 0, or those below it, are the right ones."""
+
+    def is_so(levels, offset, half):
+        right = normal_float.reference(offset, half)
+        mine, there = (values[values > 0] if above else values[values < 0] for values in (levels, right))
+        return mine.shape == there.shape and np.abs(mine - there).max() < 1e-5
+
+    return is_so
+
+
+COUNTS, GRID = "counts = half, half - 1", "np.linspace(offset, 0.5, count + 1)[:-1]"
+IN_ORDER = "np.sort([*(-level for level in below), 0.0, *above])"
+
+
+@exercise(
+    "6.1",
+    [(0.9677083, 8), (0.95, 8), (0.9, 4), (0.98, 16)],
+    taught={
+        f"{COUNTS} -> counts = half - 1, half": "Your answer is the mirror image. NF4 has the extra level above 0: "
+        "{half} there, one fewer below.",
+        f"{COUNTS} -> counts = half, half": "Your answer has {half} levels below 0 as well as above. With the 0 that "
+        "is one more than the bits can number.",
+        f"{COUNTS} -> counts = half, half & 0.0, -> ": "Your answer has {half} levels on each side, and so no exact 0. "
+        "A weight of 0, as in padding, must come back as 0.",
+        "in below) -> in above[:-1])": "Your answer takes the levels above 0 for those below, without the innermost. "
+        "Each side has steps of its own.",
+        f"{GRID} -> np.linspace(offset, 0.5, count)": "The probabilities of your answer reach 1/2, whose quantile is a "
+        "second 0. Take one more, and leave the last out.",
+        f"{IN_ORDER} -> np.array([-quantile(p) for p in np.linspace(offset, 1 - offset, 2 * half)])": "Your answer is "
+        "one row of equal steps in probability, from 1 - offset to the offset. It has no exact 0: build two sides.",
+        f"{IN_ORDER} -> _eq_4(half)": "Your answer is the finite part of Eq. 4: one level fewer than the {half} + "
+        "{half} that the bits number. Begin at the offset, in two sides.",
+    },
+    also=(
+        *(f"NormalDist().inv_cdf -> {other}" for other in ("NormalDist().cdf", "NormalDist().pdf", "(lambda p: p)")),
+        *(f"NormalDist().inv_cdf -> (lambda p: {other})" for other in ("p - 0.5", "np.log(p / (1 - p))")),
+        "0.0, -> ",
+        "np.sort( -> np.array(",
+        "0.0, *above]) -> 0.0, *above])[::-1]",
+        f"{COUNTS} -> counts = half - 1, half - 1",
+        "in below) -> in above[1:])",
+        f"{GRID} -> np.linspace(offset, 0.5, count)[:-1]",
+        f"{GRID} -> np.linspace(offset, 0.5, count + 2)[1:-1]",
+        f"{GRID} -> np.linspace(offset, 0.5, 2 * count + 1)[1::2]",
+        f"{IN_ORDER} -> np.array([quantile((i + 0.5) / (2 * half)) for i in range(2 * half)])",
+    ),
+    noticed={
+        "the quantile of a probability of 0 or 1 is infinite, as in Eq. 4 taken literally. The outermost probability "
+        "is the offset.": lambda levels, *case: np.isinf(levels).any(),
+        "the codebook has 2 * half numbers: half above 0, half - 1 below it, and 0.": (
+            lambda levels, offset, half: levels.shape != (2 * half,)
+        ),
+        "the codebook is sorted upwards, from -1 to 1.": lambda levels, *case: (np.diff(levels) < 0).any(),
+        "0 is no level here, and a weight of 0, as in padding, must come back as 0.": (
+            lambda levels, *case: np.abs(levels).min() > 1e-12
+        ),
+        "the codebook does not end at 1.": lambda levels, *case: abs(levels[-1] - 1) > 1e-6,
+        "the codebook does not begin at -1: both sides start at the same offset.": (
+            lambda levels, *case: abs(levels[0] + 1) > 1e-6
+        ),
+        "half of the levels belong above 0, half - 1 below it, and the 0 between.": (
+            lambda levels, offset, half: (levels > 0).sum() != half
+        ),
+        "the levels above 0 are right, those below it not.": _right_side(above=True),
+        "the levels below 0 are right, those above it not.": _right_side(above=False),
+    },
+)
+def normal_float(offset, half):
+    quantile = NormalDist().inv_cdf  # what makes a level of a probability
+    counts = half, half - 1  # how many levels lie above 0 and below it
+    sides = [np.linspace(offset, 0.5, count + 1)[:-1] for count in counts]  # the probabilities of each side
+    above, below = ([quantile(p) for p in side] for side in sides)  # the levels of each side
+    levels = np.sort([*(-level for level in below), 0.0, *above])  # the two sides and the zero, in order
+    return levels / levels.max()  # the division by the largest level
+
 
 # --- 6.2: two codes a byte -------------------------------------------------------------------------------------------
 
 
-FILLS = {
-    "0": "this fills the last byte with code 0, which stands for -1. The value 0 has code 7.",
-    "8": "this fills the last byte with code 8. Code 8 is the smallest positive value; 0 has code 7.",
-    "15": "this fills the last byte with code 15, which stands for 1. The value 0 has code 7.",
-    "drop": "this drops the last code when their number is odd.",
-    "alone": "a last code without a partner stands in the low half here, below zeros. It is the first of its pair: the "
-    "high half, and code 7 below it.",
-    "below": "the code that fills up stands in the high half here. The last code is the first of its pair: the high "
-    "half, and code 7 below it.",
-    "front": "this fills up in front, so that all pairs shift by one. Fill up at the end.",
-    "again": "this fills up with the last code once more. Code 7 stands for the value 0.",
-    "first": "this fills up with the first code. Code 7 stands for the value 0.",
-    "always": "this fills up even where all codes have a partner.",
-}
-JOINS = {
-    (
-        lambda a, b: a + 16 * b
-    ): "this puts the first code of a pair into the low half of the byte. bitsandbytes and this "
-    "course put it into the high half.",
-    (lambda a, b: 15 * a + b): "this multiplies the first code by 15. Four bits count 16 values.",
-    (lambda a, b: a + b): "this adds the two codes: the byte must keep them apart.",
-    (lambda a, b: 10 * a + b): "this joins the codes as decimal digits. Four bits count 16 values.",
-    (lambda a, b: 8 * a + b): "this moves the first code three bits up. A code has four.",
-    (lambda a, b: 4 * a + b): "this multiplies by 4, two bits up. Four bits up is times 16: `<< 4`.",
-    (lambda a, b: 32 * a + b): "this moves the first code five bits up. A code has four.",
-    (
-        lambda a, b: 16 * a & b
-    ): "this is zero everywhere. `&` does that: it keeps the bits that both halves have, none. `|` or `+` brings "
-    "them together.",
-    (lambda a, b: 16 * (a + b)): "both codes are moved four bits up. Only the first one is.",
-    (lambda a, b: 16 * a): "the second code of each pair is missing.",
-    (lambda a, b: b): "the first code of each pair is missing: four bits up, it is the high half.",
-    (lambda a, b: a): "the second code of each pair is missing, and the first one stands in the low half.",
-    (lambda a, b: 16 * a * b): "this multiplies the codes. The byte must keep them apart: 16 times the first, plus the "
-    "second.",
-    (
-        lambda a, b: 16 * (a ^ 8) + (b ^ 8)
-    ): "8 is taken off each code, as if it were a signed number. A code is an index from 0 to 15: keep it.",
-    (lambda a, b: 256 * a + b): "this moves the first code eight bits up, out of the byte. A code has four.",
-}
-PAIRS = {
-    "halves": "this pairs the first half of the codes with the second half. Neighbors share a byte.",
-    "overlap": "these pairs overlap: each code shares two bytes. Go on by two codes.",
-    "backwards": "this begins at the last pair. The first two codes share the first byte.",
-}
-
-
-def _joined(a, b):
-    return 16 * a + b
-
-
-def _packed(codes, fill="7", join=_joined, pairs="neighbors"):
-    """The bytes, with a mistake in one part or several."""
-    codes = np.asarray(codes, dtype=np.int64)
-    if len(codes) % 2 or fill == "always":
-        last = codes[-1:]
-        codes = {"drop": codes[:-1], "alone": np.append(codes[:-1], [0, *last]), "front": np.append([7], codes),
-                 "below": np.append(codes[:-1], [7, *last]), "again": np.append(codes, last),
-                 "first": np.append(codes, codes[0]), "always": np.append(codes, [7] * (2 - len(codes) % 2)),
-                 }.get(fill, np.append(codes, int(fill) if fill.isdigit() else 7))  # fmt: skip
-    a, b = codes[0::2], codes[1::2]
-    if pairs == "halves":
-        a, b = np.split(codes, 2)
-    if pairs == "overlap":
-        a, b = codes[:-1], codes[1:]
-    return join(a, b)[:: -1 if pairs == "backwards" else 1]
-
-
-def _halves(high: bool):
+def _halves(high):
     """Whether the high halves of all bytes are right, or the low ones."""
 
     def is_so(made, codes):
-        right = _packed(codes)
+        right = packed_codes.reference(codes)
         return np.array_equal(*((values // 16 if high else values % 16) for values in (made, right)))
 
     return is_so
 
 
-CODES = [(np.array(codes),) for codes in ([0, 15, 7, 8], [3, 1, 4, 1, 5], [9], [15, 0, 2, 11, 12, 6, 13])]
+FILLED, LAST = "filled = np.append(codes, [7] * alone)", "np.array([*codes[:-1], {}, codes[-1]]) if alone else codes"
 
-packed_codes = Exercise(
+
+@exercise(
     "6.2",
-    _packed,
-    CODES,
-    combinations(
-        _packed,
-        CODES,
-        {"join": (_joined, JOINS), "fill": ("7", FILLS), "pairs": ("neighbors", PAIRS)},
-        {"this keeps one code in each byte: 8 bits, not 4.": lambda codes: codes},
-        in_pairs=6,
+    [
+        *((np.array(codes),) for codes in ([0, 15, 7, 8], [3, 1, 4, 1, 5], [9], [15, 0, 2, 11, 12, 6, 13])),
+        (np.array([12, 3, 8, 15], dtype=np.int8),),  # 16 * 12 has no place in 8 bits with a sign
+    ],
+    taught={
+        "first * 16 + second -> first + second * 16": "Your answer puts the first code of a pair into the low half of "
+        "the byte. bitsandbytes and this course put it into the high half.",
+        "[7] * alone -> [0] * alone": "Your answer fills the last byte with code 0, which stands for -1. The value 0 "
+        "has code 7.",
+        "[7] * alone -> [8] * alone": "Your answer fills the last byte with code 8, the smallest positive value. The "
+        "value 0 has code 7.",
+        f"{FILLED} -> filled = codes[: len(codes) - alone]": "Your answer drops the last code where their number is "
+        "odd. It needs a byte too: fill up with code 7.",
+        f"{FILLED} -> filled = {LAST.format(0)}": "A code without a partner stands in the low half here, below zeros. "
+        "It is the first of its pair: the high half, and code 7 below it.",
+        "pairs[0::2] -> pairs[: len(pairs) // 2] & pairs[1::2] -> pairs[len(pairs) // 2 :]": "Your answer pairs "
+        "the first half of the codes with the second half. Neighbors share a byte.",
+        "astype(int) -> astype(codes.dtype)": "Your answer keeps the type in which the codes come. A byte does not fit "
+        "into int8, which ends at 127: `astype(int)` comes first.",
+    },
+    also=(
+        "[7] * alone -> [15] * alone",
+        "return first * 16 + second -> return pairs",
+        f"{FILLED} -> filled = {LAST.format(7)}",
+        f"{FILLED} -> filled = np.append([7] * alone, codes)",
+        f"{FILLED} -> filled = np.append(codes, [codes[-1]] * alone)",
+        f"{FILLED} -> filled = np.append(codes, [codes[0]] * alone)",
+        f"{FILLED} -> filled = np.append(codes, [7] * (2 - alone))",
+        "pairs[0::2] -> pairs[:-1] & pairs[1::2] -> pairs[1:]",
+        "pairs[0::2] -> pairs[0::2][::-1] & pairs[1::2] -> pairs[1::2][::-1]",
+        *(f"first * 16 + second -> {join}" for join in ("first * 15 + second", "first * 10 + second")),
+        *(
+            f"first * 16 + second -> {join}"
+            for join in ("np.bitwise_and(first * 16, second)", "(first ^ 8) * 16 + (second ^ 8)")
+        ),
     ),
-    symptoms={
+    noticed={
         "two codes share a byte, so there are (n + 1) // 2 of them: here are others.": (
             lambda made, codes: made.shape != ((len(codes) + 1) // 2,)
         ),
-        "a byte goes from 0 to 255. Where it wraps around, the type of the codes is too narrow (int8, say): "
-        "`astype(int)` comes first.": lambda made, codes: bool((made < 0).any() or (made > 255).any()),
-        "a byte is a whole number.": lambda made, codes: bool((made % 1).any()),
-    },
-    broadly={
+        "a byte goes from 0 to 255.": lambda made, codes: (made < 0).any() or (made > 255).any(),
+        "a byte is a whole number.": lambda made, codes: (made % 1).any(),
         "the last byte is wrong where the number of codes is odd: the last code is its high half, and code 7 its low "
         "half. All others are right.": (
-            lambda made, codes: len(codes) % 2 and made[-1] // 16 == codes[-1] and (made == _packed(codes))[:-1].all()
+            lambda made, codes: (
+                len(codes) % 2 and made[-1] // 16 == codes[-1] and (made == packed_codes.reference(codes))[:-1].all()
+            )
         ),
-        "the high halves are right, the low ones not: there stands the second code of each pair.": _halves(high=True),
-        "the low halves are right, the high ones not: there stands 16 times the first code of each pair.": (
+        "the high halves are right, the low ones not: the second code of each pair belongs there.": _halves(high=True),
+        "the low halves are right, the high ones not: the first code of each pair belongs there, times 16.": (
             _halves(high=False)
         ),
     },
 )
+def packed_codes(codes):
+    alone = len(codes) % 2  # whether the last code is alone
+    filled = np.append(codes, [7] * alone)  # what fills the last byte up
+    pairs = filled.astype(int)  # the type of the codes
+    first, second = pairs[0::2], pairs[1::2]  # which two codes make a pair
+    return first * 16 + second  # how a pair becomes a byte
+
 
 # --- 6.3: the error of the output ------------------------------------------------------------------------------------
 
-_NF4 = nf_codebook(4).numpy().astype(np.float64)
+NF4 = nf_codebook(4).numpy().astype(np.float64)
 
 
-def _layers() -> list[tuple]:
+def _nearest(W, absmax):
+    """The nearest code of each weight, a block a row."""
+    blocks = W.reshape(len(absmax), -1)
+    return np.abs(blocks[:, :, None] / absmax[:, None, None] - NF4).argmin(axis=2)
+
+
+def _layers():
     """Cases (X, W, codes, absmax): W is not square, each row of `codes` is one block of it; one has a code moved.
 
     The last absmax are a little off, as double quantization leaves them.
     """
-    cases = []
     for seed, (n, d_out, d_in, block_size) in enumerate([(5, 6, 8, 8), (3, 4, 12, 6), (4, 3, 10, 5)]):
         rng = np.random.default_rng(seed)
         W = rng.normal(size=(d_out, d_in)) * rng.uniform(0.5, 3, size=(d_out, 1))
@@ -142,139 +200,64 @@ def _layers() -> list[tuple]:
         absmax = np.abs(W.reshape(-1, block_size)).max(axis=1) * (rng.uniform(0.9, 1.1, len(W) * 2) if seed == 2 else 1)
         codes = _nearest(W, absmax)
         codes[:, 0] = np.abs(codes[:, 0] - seed)  # after the first case, some codes are not the nearest
-        cases.append((X, W, codes, absmax))
-    return cases
+        yield X, W, codes, absmax
 
 
-def _nearest(W, absmax):
-    blocks = W.reshape(len(absmax), -1)
-    return np.abs(blocks[:, :, None] / absmax[:, None, None] - _NF4).argmin(axis=2)
+LOOKED_UP, SCALED, OUT = (
+    "values = NF4[codes]",
+    "values * absmax[:, None]",
+    "exact, rounded_output = X @ W.T, X @ rounded.T",
+)
+OWN = "np.abs(W.reshape(codes.shape)).max(axis=1)"
 
 
-def _largest(W, codes):
-    return np.abs(W.reshape(len(codes), -1)).max(axis=1)
-
-
-DECODED = {
-    "no absmax": "this forgets the absmax: the codebook's values lie in [-1, 1].",
-    "divides": "this divides by the absmax. That was the way into the codes; the way back multiplies.",
-    "again": "this quantizes W again, to the nearest codes. Decode the codes that you are given, whatever they are.",
-    "anew": "this quantizes W again, absmax and all. Decode the codes that you are given, whatever they are.",
-    "columns": "these blocks run down the columns of W. They run through the flattened weight, row by row.",
-    "largest": "this uses one absmax for the whole weight. Each block has its own.",
-    "mean": "this uses the mean absmax for the whole weight. Each block has its own.",
-    "codes": "this multiplies the codes themselves. A code is an index: look its value up.",
-    "around 7, 8": "this takes the codes for integers from -7 to 8. A code is an index: look its value up.",
-    "around 8, 7": "this takes the codes for integers around 8, over 7. A code is an index: look its value up.",
-    "around 8, 8": "this takes the codes for integers around 8. A code is an index: look its value up.",
-    "around 7, 7": "this takes the codes for integers around 7, over 7. A code is an index: look its value up.",
-    "even": "this spreads 16 equal steps from -1 to 1. The steps of NF4 are unequal: look the codes up.",
-    "dealt": "this deals the absmax out in turns, one value each. The neighbors in a block share one.",
-    "backwards": "this turns the order of the absmax around: the first one belongs to the first block.",
-    "mirrored": "this turns the codebook around: code 0 is -1, and code 15 is 1.",
-    "squared": "this multiplies by the absmax twice.",
-    "own": "this looks the absmax up in W again. Take those that you are given, as they are stored.",
-    "by row": "this takes one absmax for each row of W, its largest magnitude. Use those of the blocks that are given.",
-}
-
-
-def _rounded(W, codes, absmax, how="right"):
-    """The decoded weight (d_out, d_in), with one of the mistakes above."""
-    scale, values = absmax[:, None], _NF4[codes]
-    made = {
-        "right": lambda: values * scale,
-        "no absmax": lambda: values,
-        "divides": lambda: values / scale,
-        "again": lambda: _NF4[_nearest(W, absmax)] * scale,
-        "anew": lambda: _NF4[_nearest(W, _largest(W, codes))] * _largest(W, codes)[:, None],
-        "columns": lambda: (values * scale).reshape(W.shape[::-1]).T,
-        "largest": lambda: values * absmax.max(),
-        "mean": lambda: values * absmax.mean(),
-        "codes": lambda: codes * scale,
-        "around 7, 8": lambda: (codes - 7) / 8 * scale,
-        "around 8, 7": lambda: (codes - 8) / 7 * scale,
-        "around 8, 8": lambda: (codes - 8) / 8 * scale,
-        "around 7, 7": lambda: (codes - 7) / 7 * scale,
-        "even": lambda: (codes / 7.5 - 1) * scale,
-        "dealt": lambda: values.ravel() * np.resize(absmax, W.size),
-        "backwards": lambda: values * scale[::-1],
-        "mirrored": lambda: _NF4[15 - codes] * scale,
-        "squared": lambda: values * scale**2,
-        "own": lambda: values * _largest(W, codes)[:, None],
-        "by row": lambda: values.reshape(W.shape) * np.abs(W).max(axis=1, keepdims=True),
-    }[how]()
-    return made.reshape(W.shape)
-
-
-OUTPUTS = {
-    (
-        lambda X, W: W
-    ): "this is the error of the weights. The question is about the output, X @ W.T: what the next layer gets.",
-    (lambda X, W: (X @ W.T)[:1]): "this looks at the first input alone. The norm goes over the outputs of all.",
-    (
-        lambda X, W: X.mean(axis=0) @ W.T
-    ): "this averages the inputs first, so that errors cancel. Take the norm over all outputs.",
-    (lambda X, W: X.sum(axis=0) @ W.T): "this adds the inputs up first, so that errors cancel. Take the norm over all "
-    "outputs.",
-    (lambda X, W: np.abs(X) @ np.abs(W).T): "the signs are lost on the way to the output.",
-    (lambda X, W: np.maximum(X @ W.T, 0)): "outputs below 0 are cut off here. The layer hands them on.",
-}
-
-
-def _output(X, W):
-    return X @ W.T
-
-
-def _error(X, W, codes, absmax, decoded="right", output=_output, measure=relative):
-    return float(measure(output(X, W), output(X, _rounded(W, codes, absmax, decoded))))
-
-
-def _in_code_space(X, W, codes, absmax):
-    blocks = (W.reshape(codes.shape) / absmax[:, None]).reshape(W.shape)
-    return relative(X @ blocks.T, X @ _NF4[codes].reshape(W.shape).T)
-
-
-LAYERS = _layers()
-
-rounded_output_error = Exercise(
+@exercise(
     "6.3",
-    _error,
-    LAYERS,
-    combinations(
-        _error,
-        LAYERS,
-        {
-            "decoded": ("right", DECODED),
-            "output": (_output, OUTPUTS),
-            "measure": (relative, measures("the error", "the exact output", "the output with rounded weights")),
-        },
-        {
-            "this is the error of the weights in code space: neither multiplied by the absmax nor by X. The question "
-            "is about the output, X @ W.T.": (lambda X, W, c, m: relative(W.reshape(c.shape) / m[:, None], _NF4[c])),
-            "this measures in code space: no block is multiplied by its absmax, so that blocks of small weights count "
-            "too much.": _in_code_space,
-            "these are the errors of all outputs. One number is asked for: their norm over that of the outputs.": (
-                lambda X, W, c, m: X @ (W - _rounded(W, c, m)).T
-            ),
-            "these blocks come back column by column (`order='F'`). The weight is flattened row by row.": (
-                lambda X, W, c, m: relative(X @ W.T, X @ (_NF4[c] * m[:, None]).reshape(W.shape, order="F").T)
-            ),
-            "this divides by ||X|| ||W||. What is compared is the output: divide by the norm of X @ W.T.": (
-                lambda X, W, c, m: np.linalg.norm(X @ (W - _rounded(W, c, m)).T) / np.linalg.norm(X) / np.linalg.norm(W)
-            ),
-            "this divides by the norm of the weights. What is compared is the output: divide by the norm of X @ W.T.": (
-                lambda X, W, c, m: np.linalg.norm(X @ (W - _rounded(W, c, m)).T) / np.linalg.norm(W)
-            ),
-            "this divides the norm of the outputs' error by that of the inputs.": (
-                lambda X, W, c, m: np.linalg.norm(X @ (W - _rounded(W, c, m)).T) / np.linalg.norm(X)
-            ),
-        },
-        in_pairs=6,
+    list(_layers()),
+    tries=0.5,
+    taught={
+        f"{OUT} -> exact, rounded_output = W, rounded": "Your answer is the error of the weights. The question is "
+        "about the output, X @ W.T: what the next layer gets.",
+        f"{LOOKED_UP} -> values = NF4[_nearest(W, absmax)]": "Your answer quantizes W again, to the nearest codes. "
+        "Decode the codes that you are given, whatever they are.",
+        f"{LOOKED_UP} -> values = NF4[_nearest(W, {OWN})] & {SCALED} -> values * {OWN}[:, None]": "Your answer "
+        "quantizes W again, absmax and all. Decode the codes that you are given, whatever they are.",
+        f"{LOOKED_UP} -> values = codes": "Your answer multiplies the codes themselves. A code is an index from 0 to "
+        "15: look its value up in the codebook.",
+        f"{SCALED} -> values * absmax.max()": "Your answer takes one absmax for the whole weight. Each block has its "
+        "own.",
+        "blocks.reshape(W.shape) -> blocks.reshape(W.shape[::-1]).T": "The blocks of your answer run down the columns "
+        "of W. They run through the flattened weight, row by row.",
+        f"{OUT} -> exact, rounded_output = X.mean(axis=0) @ W.T, X.mean(axis=0) @ rounded.T": "Your answer averages "
+        "the inputs first, so that errors cancel. Take the norm over the outputs of all.",
+    },
+    also=(
+        *measures("return error / whole", "exact", "rounded_output"),
+        *(f"{SCALED} -> values {other}" for other in ("/ absmax[:, None]", "* absmax.mean()", "* absmax[::-1, None]")),
+        *(f"{SCALED} -> values * {other}" for other in (f"{OWN}[:, None]", "absmax[:, None] ** 2")),
+        f"{SCALED} -> (values.ravel() * np.resize(absmax, W.size))",
+        f"{SCALED} -> values.reshape(W.shape) * np.abs(W).max(axis=1, keepdims=True)",
+        *(f"{LOOKED_UP} -> values = {other}" for other in ("(codes - 7) / 8", "(codes - 8) / 7", "codes / 7.5 - 1")),
+        *(f"{LOOKED_UP} -> values = {other}" for other in ("(codes - 8) / 8", "(codes - 7) / 7", "NF4[15 - codes]")),
+        "blocks.reshape(W.shape) -> blocks.reshape(W.shape, order='F')",
+        f"{OUT} -> exact, rounded_output = np.abs(X) @ np.abs(W).T, np.abs(X) @ np.abs(rounded).T",
+        f"{OUT} -> exact, rounded_output = (X @ W.T).clip(0), (X @ rounded.T).clip(0)",
+        f"{OUT} -> exact, rounded_output = (X @ W.T)[:1], (X @ rounded.T)[:1]",
+        "return error / whole -> return exact - rounded_output",
+        "whole = np.linalg.norm(exact) -> whole = np.linalg.norm(X) * np.linalg.norm(W)",
     ),
-    symptoms={
+    noticed={
         "one number is asked for: the norm of all errors over that of the exact outputs.": lambda got, *case: (
             got.ndim > 0
         ),
         "a norm is never below zero.": lambda got, *case: got < 0,
     },
 )
+def rounded_output_error(X, W, codes, absmax):
+    values = NF4[codes]  # the codebook's value for each code
+    blocks = values * absmax[:, None]  # what the absmax do to the values
+    rounded = blocks.reshape(W.shape)  # how the blocks lie in the weight
+    exact, rounded_output = X @ W.T, X @ rounded.T  # the two outputs
+    error = np.linalg.norm(exact - rounded_output)  # their difference, as one number
+    whole = np.linalg.norm(exact)  # what it is divided by
+    return error / whole  # the quotient

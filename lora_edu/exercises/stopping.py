@@ -44,6 +44,7 @@ GRADIENTS = (
 )
 NO_SUCH_GRADIENT = "a gradient has the shape of what it is the gradient of: look at what `backward` returns, and where."
 IN_PLACE = "this changes a tensor in place that asks for a gradient: make a new one, `x = x + y` and not `x += y`."
+QUANTILE = "a quantile is asked of a probability of 0 or 1, where it is infinite, or of one beyond."
 NO_VALUE = "this has no value: the logarithm of 0, the root of a negative number, a division by 0."
 
 # What the error's text contains -> what it means. The first one that fits counts.
@@ -76,6 +77,7 @@ MEANINGS: dict[tuple[str, ...], str] = {
     ("incorrect number of gradients",): GRADIENTS,
     ("returned an invalid gradient",): NO_SUCH_GRADIENT,
     ("in-place operation",): IN_PLACE,
+    ("0.0 < p < 1.0",): QUANTILE,
     ("math domain error", "expected a positive input", "division by zero", "invalid value encount"): NO_VALUE,
 }
 WITH_SHAPES = (PRODUCT, SHAPES, TOO_LARGE, ONE_NUMBER)
