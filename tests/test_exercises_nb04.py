@@ -1,6 +1,4 @@
-"""The checks of notebook 04 name mistakes that nobody had in mind when they were written, and accept all right ways."""
-
-import math
+"""The checks of notebook 04 accept all right ways, and name the promises that a layer breaks."""
 
 import numpy as np
 import pytest
@@ -8,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lora_edu.exercises import nb04, nb04_update
+from lora_edu.exercises import nb04
 from lora_edu.exercises.answers import Answer
 from lora_edu.exercises.comparing import first_difference
 
@@ -154,19 +152,18 @@ def factor(A, extra):
     return (len(A) + extra) / len(A)
 
 
-def grown_in_place(A, B, extra):
-    B *= factor(A, extra)
-    return grown(A, B, extra)
-
-
 @pytest.mark.parametrize(
     "solution",
     [
         lambda A, B, extra: grown(A, B, extra, times_B=factor(A, extra)),
         lambda A, B, extra: grown(A, B, extra, times_A=factor(A, extra)),
+        lambda A, B, extra: (
+            np.vstack([new_rows(A, extra), A]),
+            np.hstack([new_columns(B, extra), factor(A, extra) * B]),
+        ),
         lambda A, B, extra: list(grown(A, B, extra, *[factor(A, extra) ** 0.5] * 2)),
         lambda A, B, extra: grown(
-            A, B, extra, 1, factor(A, extra), np.zeros((extra, A.shape[1])), 1 + new_columns(B, extra)
+            A, B, extra, 1, factor(A, extra), np.zeros((extra, A.shape[1])), new_rows(B.T, extra).T
         ),
     ],
 )
@@ -178,56 +175,22 @@ def test_an_adapter_can_be_grown_in_several_ways(solution, capsys):
 @pytest.mark.parametrize(
     ("attempt", "sentence"),
     [
-        (grown_in_place, nb04.CHANGED_INPUTS),
-        (grown, nb04.SHRUNK),
-        (lambda A, B, extra: grown(A, B, extra, *[factor(A, extra)] * 2), nb04.SQUARED),
-        (lambda A, B, extra: grown(A, B, extra, times_B=1 / factor(A, extra)), nb04.UPSIDE_DOWN),
-        (lambda A, B, extra: grown(A, B, extra, times_B=factor(A.T, extra)), nb04.WRONG_AXIS),
-        (lambda A, B, extra: grown(A, B, extra, times_B=7.0), nb04.OTHER_FACTOR),
+        (lambda A, B, extra: grown(A, B, extra, times_B=1 / factor(A, extra)), "in the new one: expected 2.5, got 0.4"),
+        (lambda A, B, extra: grown(A, factor(A, extra) * B, extra)[::-1], "the new A should have the shape (5, 9)"),
         (
-            lambda A, B, extra: grown(A, B, extra, times_B=factor(A, extra), columns=1 + new_columns(B, extra)),
-            nb04.NEW_PART_ACTS,
+            lambda A, B, extra: (np.vstack([new_rows(A, extra), A]), grown(A, B, extra)[1]),
+            "row k of A still belongs to",
         ),
-        (lambda A, B, extra: grown(A, B, extra, times_B=factor(A, extra), rows=0 * new_rows(A, extra)), nb04.DEAD),
-        (
-            lambda A, B, extra: grown(A, B, extra, times_B=factor(A, extra), rows=np.tile(A, (extra, 1))[:extra]),
-            nb04.NO_NEW_DIRECTION,
-        ),
-        (lambda A, B, extra: grown(A, B, extra)[::-1], nb04.SWAPPED),
-        (lambda A, B, extra: B @ A, nb04.NOT_A_PAIR),
-        (lambda A, B, extra: (A, B), nb04.BAD_SHAPES),
+        (lambda A, B, extra: B @ A, "return both factors"),
     ],
 )
 def test_a_wrongly_grown_adapter_hears_why(attempt, sentence):
-    with pytest.raises(AssertionError) as error:
+    with pytest.raises(AssertionError, match="Exercise 4.1") as error:
         nb04.grow(attempt)
-    assert str(error.value) == f"Exercise 4.1: {sentence}"
+    assert sentence in str(error.value)
 
 
 # --- 4.3 and 4.4 -----------------------------------------------------------------------------------------------------
-
-
-def weighted_in_place(A1, B1, A2, B2, weights, alpha):
-    B1 *= weights[0]
-    return alpha / len(A1) * (B1 @ A1 + weights[1] * B2 @ A2)
-
-
-@pytest.mark.parametrize(
-    ("attempt", "sentence"),
-    [
-        (weighted_in_place, nb04.CHANGED_INPUTS),
-        (lambda a, b, c, d, w, s: (np.vstack([a, c]), np.hstack([w[0] * b, w[1] * d])), nb04_update.NO_UPDATE),
-        (lambda a, b, c, d, w, s: np.vstack([w[0] * b, w[1] * d]) @ np.hstack([a, c]), nb04_update.NOT_ITS_SHAPE),
-        (lambda a, b, c, d, w, s: s / len(a) * (b + d) @ (w[0] * a + w[1] * c), nb04_update.CROSS_TERMS),
-        (lambda a, b, c, d, w, s: (w[0] * b @ a + w[1] * d @ c) / len(a), nb04_update.SAME_FACTOR),
-        (lambda a, b, c, d, w, s: s / len(a) * (w[0] * b @ a + math.exp(w[1]) * d @ c), nb04_update.UNLIKE_FACTORS),
-        (lambda a, b, c, d, w, s: np.eye(len(b), a.shape[1]) + w[0] * b @ a + w[1] * d @ c, nb04_update.NOT_THEIR_SUM),
-    ],
-)
-def test_a_wrong_update_hears_what_it_is_made_of(attempt, sentence):
-    with pytest.raises(AssertionError) as error:
-        nb04.weighted_update(attempt)
-    assert str(error.value) == f"Exercise 4.3: {sentence}"
 
 
 def in_loops(A1, B1, A2, B2, weights, alpha):
@@ -262,19 +225,3 @@ def by_steps(T, d_in, d_out, r):
 def test_right_solutions_pass(exercise, solution, capsys):
     exercise(solution)
     assert capsys.readouterr().out == f"Exercise {exercise.number}: correct\n"
-
-
-@pytest.mark.parametrize(
-    ("attempt", "sentence"),
-    [
-        (lambda T, i, o, r: [T * i * o], nb04.NO_NUMBER),
-        (lambda T, i, o, r: T * (2 * i * o + 4 * r * (i + o)), nb04.PRODUCTS_WITH_FACTORS),
-        (lambda T, i, o, r: T * (5 * i * o + 3 * r * (i + o)), nb04.PRODUCTS_WITH_W),
-        (lambda T, i, o, r: T * (2 * i * o + 6 * r * max(i, o)), nb04.NO_PRODUCTS),
-        (lambda T, i, o, r: T * (2 * i * o + 6 * r * min(i, o)), nb04.NO_PRODUCTS),
-    ],
-)
-def test_a_wrong_count_hears_what_it_counts(attempt, sentence):
-    with pytest.raises(AssertionError, match="Exercise 4.4") as error:
-        nb04.training_operations(attempt)
-    assert sentence in str(error.value)
