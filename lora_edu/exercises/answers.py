@@ -101,6 +101,10 @@ class Answer:
         got, values = flat(self.got), self._values()
         if single := self.asked.source.explained(got, values, noticed):
             yield "slip", single
+        if (symptom := self._looks_like()) and self.asked.source.singles.found(
+            got
+        ):  # one change is enough, wherever it is
+            yield "symptom", after(noticed, symptom)
         if besides := self._taught_besides(values):
             yield "taught", besides
         if twice := self.asked.source.explained_twice(self.got, self.first, values, noticed):

@@ -128,8 +128,12 @@ class Reference(repair.Code):
         while node is not self.tree.body[0] and not self._comment(node):
             node = self.parents[node]
         name = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else ""
-        there = isinstance(values.get(name), int | float | np.number)  # what an array is helps nobody
+        once = sum(getattr(other, "id", "") == name for other in self._stored()) == 1  # a loop changes its own numbers
+        there = once and isinstance(values.get(name), int | float | np.number)  # what an array is helps nobody
         return self._comment(node) + (f" ({shown(values[name])} in the case below)" if there else "")
+
+    def _stored(self) -> list[ast.AST]:
+        return [node for node in ast.walk(self.tree) if isinstance(getattr(node, "ctx", None), ast.Store)]
 
     def comment(self, code: str) -> str:
         """The comment of the step with this code."""
