@@ -35,6 +35,12 @@ VIEWS = """() => [...document.querySelectorAll('.lora-edu-view')].map(view => ({
     boxes: view.closest('.widget-vbox').querySelectorAll('input[type=checkbox]').length}))"""
 STATE = """number => { const view = document.querySelectorAll('.lora-edu-view')[number]; return view && [
     view.querySelector('img').src, view.querySelector('[role=status]').textContent, view.querySelector('img').alt] }"""
+# Of the views, how many do not say that they sleep, or have a handle that could be dragged.
+AWAKE = """() => [...document.querySelectorAll('.lora-edu-view')].filter(view => {
+    const said = view.parentElement.querySelector('.lora-edu-asleep');
+    const handle = view.closest('.widget-vbox').querySelector('.noUi-target');
+    return !said || getComputedStyle(said).display === 'none'
+        || handle && getComputedStyle(handle).pointerEvents !== 'none'}).length"""
 CHANGED = f"([number, before]) => {{ const now = ({STATE})(number); return now && now[0] !== before[0] && now }}"
 BOX = "xpath=ancestor::*[contains(@class,'widget-vbox')][1]"  # of a view: with its controls
 
@@ -147,7 +153,9 @@ class Trial:
         self.expect(now == before, "opened again, a picture or a readout is another one")
         self.expect(handles == len(before), "opened again, controls are missing")
         self.expect("model not found" not in self.page.content(), "opened again: model not found")
-        self.done["opened again"] = f"{len(before)} views as they were"
+        awake = before and self.page.evaluate(AWAKE)
+        self.expect(not awake, f"opened again without its kernel, {awake} of {len(before)} views look alive")
+        self.done["opened again"] = f"{len(before)} views as they were, asleep"
 
     def stop(self) -> None:
         """Stop the first training run after a step: its output tells the truth, and no later cell ends in an error."""

@@ -25,9 +25,15 @@ def prepare(sources: Path) -> None:
         shutil.rmtree(sources)
     for folder in ("pictures", "live"):
         (sources / folder).mkdir(parents=True)
+    write_alive(sources / "alive")
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    guesses = 0
     for notebook in notebooks:
-        written = pages.page(notebook, sources / "pictures", write_live(notebook, sources / "live"))
+        live_cell = (
+            None if notebook.stem == FIRST else write_live(notebook, sources / "live")
+        )  # the first has the model
+        written = pages.page(notebook, sources / "pictures", live_cell)
+        guesses += sum("data-guess" in cell.source for cell in written.cells)
         nbformat.write(written, sources / notebook.name)
     for name in pages.MARKDOWN:
         text = (ROOT / "notebooks" / name).read_text(encoding="utf-8")
@@ -37,15 +43,14 @@ def prepare(sources: Path) -> None:
     names, others = [path.stem for path in notebooks], [Path(name).stem for name in pages.MARKDOWN]
     first = nbformat.read(ROOT / "notebooks" / f"{FIRST}.ipynb", as_version=4)
     (sources / "pictures" / "preview.png").write_bytes(pages.first_png(first))  # where a link to a page is shown
-    index = pages.start_page(
-        start, readme, write_alive(sources / "alive", pages.first_picture(first, FIRST)), names, others
-    )
+    dial = pages.ALIVE + page.hero(pages.first_picture(first, FIRST), "alive/model.js", "alive/source.js")
+    index = pages.start_page(start, readme, dial, guesses, names, others)
     (sources / "index.md").write_text(index, encoding="utf-8")
     shutil.copytree(HERE / "static", sources / "static")
 
 
-def write_alive(folder: Path, still: str) -> str:
-    """Write the model and the scripts that run it; returns the dial for the start page. still: what it shows before."""
+def write_alive(folder: Path) -> None:
+    """Write the model and the scripts that run it."""
     folder.mkdir()
     for name in page.FILES:
         shutil.copy(page.HERE / name, folder)
@@ -53,9 +58,6 @@ def write_alive(folder: Path, still: str) -> str:
     (folder / "source.js").write_text(exporting.script("source", exporting.source(base)), encoding="utf-8")
     adapted = load_adapter(quantize_linears(base), data_file("shakespeare-adapter"))
     (folder / "model.js").write_text(exporting.script("model", exporting.exported(adapted)), encoding="utf-8")
-    heads = '<link rel="stylesheet" href="alive/dial.css"><script defer src="alive/gpt.js"></script>'
-    heads += '<script defer src="alive/dial.js"></script>'
-    return heads + page.hero(still, "alive/model.js", "alive/source.js")
 
 
 def write_live(notebook: Path, folder: Path) -> int | None:

@@ -10,8 +10,11 @@ import nbformat
 from nbformat.v4 import new_markdown_cell
 from PIL import Image
 
+from lora_edu.alive.page import hero
+
 MARKDOWN = ("glossary.md", "questions.md", "setup.md", "scaling.md")  # pages that are no notebooks
 WIDGET = "application/vnd.jupyter.widget-view+json"
+GUESS = re.compile(r"my_guess = None +# (.+)")  # a cell that asks, and what it asks for
 HEADING = re.compile(r"^#{1,6} +(.+?)\s*$", re.M)
 HTML_LINK = re.compile(r'href="(?P<page>[\w-]+)\.ipynb#(?P<anchor>[^"]+)"')
 JUPYTER_LINK = re.compile(r"\]\((?P<page>[\w./-]*\.ipynb)?#(?P<anchor>[^)\s]+)\)")
@@ -19,6 +22,20 @@ JUPYTER_LINK = re.compile(r"\]\((?P<page>[\w./-]*\.ipynb)?#(?P<anchor>[^)\s]+)\)
 LARGE_PICTURE = 100_000  # bytes: one above it may lose what no eye sees
 FOLDED_CODE = {"code_prompt_show": "The code of this slider", "code_prompt_hide": "The code of this slider"}
 
+ALIVE = (  # what a page needs on which the model runs
+    '<link rel="stylesheet" href="alive/dial.css"><script defer src="alive/gpt.js"></script>'
+    '<script defer src="alive/dial.js"></script>'
+)
+TWINS = {  # who reads a page runs no cell
+    "Run the cell and move the dial to the right.": "Move the dial to the right.",
+    "The dial above plays back stored measurements. Trust them after you have measured one yourself: half strength, on "
+    "this\nmachine.": "The dial above computes in your browser. Here a notebook measured half strength beside what is "
+    "stored.",
+}
+DIAL_CELL = "pictures.dial(stored)"  # the cell of notebook 00 in whose place the model runs
+DIAL_HERE = "<!-- the dial -->"  # and a place for it in a text
+
+DIAL_THERE = "<p>The adapter of notebook 00 under such a dial, where scripts may run:</p>"
 STILL = '<p class="still">In JupyterLab, this picture has a slider.</p>'
 
 RUN = """\
@@ -36,12 +53,20 @@ def page(source: Path, pictures: Path, live_cell: int | None = None) -> nbformat
     live_cell: the cell whose picture is a slider that works without a kernel (see `book.live`). Its code is folded.
     """
     notebook = nbformat.read(source, as_version=4)
-    number = 0
+    number, key = 0, ""  # of pictures, and of the last guess
     for place, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
-            cell.source = sphinx_links(cell.source)
+            cell.source = sphinx_links(cell.source).replace(DIAL_HERE, DIAL_THERE + ALIVE + hero("", "alive/model.js"))
+            for written, twin in TWINS.items():
+                cell.source = cell.source.replace(written, twin)
+            continue
+        if asked := GUESS.fullmatch(cell.source.strip()):
+            key = f"{source.stem[:2]}-{place}"
+            notebook.cells[place] = new_markdown_cell(guess_html(key, asked[1]), id=cell.id)
             continue
         cell.outputs = [output for output in cell.outputs if WIDGET not in output.get("data", {})]
+        if DIAL_CELL in cell.source:  # its words would tell of the picture's setting, whatever the dial's
+            cell.outputs = [output for output in cell.outputs if "image/png" in output.get("data", {})]
         for output in cell.outputs:
             if "text/html" in output.get("data", {}):
                 output.data["text/html"] = html_links(output.data["text/html"])
@@ -50,14 +75,26 @@ def page(source: Path, pictures: Path, live_cell: int | None = None) -> nbformat
                 name = f"{source.stem}-{number}.webp"
                 (pictures / name).write_bytes(webp(base64.b64decode(output.data["image/png"])))
                 html = picture_html(name, output)
-                if place != live_cell and "explore(" in cell.source:
+                if DIAL_CELL in cell.source:
+                    html = f'<div data-after="{key}">{ALIVE}{hero(html, "alive/model.js")}</div>'
+                    fold_code(cell)
+                elif place != live_cell and "explore(" in cell.source:
                     html += STILL
                 elif place == live_cell:
                     html, live_cell = live_html(source.stem, html), None
-                    cell.metadata |= {"tags": [*cell.metadata.get("tags", []), "hide-input"], "mystnb": FOLDED_CODE}
+                    fold_code(cell)
                 output.data = {"text/html": html}
     notebook.cells.append(new_markdown_cell(RUN.format(name=source.name), id="run-this-page"))
     return notebook
+
+
+def fold_code(cell: nbformat.NotebookNode) -> None:
+    cell.metadata |= {"tags": [*cell.metadata.get("tags", []), "hide-input"], "mystnb": FOLDED_CODE}
+
+
+def guess_html(key: str, asked: str) -> str:
+    """A place to type a guess, which the browser keeps (static/guess.js); without scripts, the line that asks."""
+    return f'<label class="guess">Your guess, {escape(asked)}: <input data-guess="{key}" maxlength="60"></label>'
 
 
 def picture_html(name: str, output: nbformat.NotebookNode) -> str:
@@ -128,21 +165,22 @@ def _first_output(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return next(output for output in outputs if "image/png" in output.get("data", {}))
 
 
-def start_page(template: str, readme: str, dial: str, notebooks: list[str], others: list[str]) -> str:
+def start_page(template: str, readme: str, dial: str, guesses: int, notebooks: list[str], others: list[str]) -> str:
     """The first page: its template with the dial, the README's notebooks as stations, and the contents for Sphinx."""
     contents = ""
     for caption, names in (("Notebooks", notebooks), ("To look up", others)):
         contents += "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *names, "```", "", ""])
     template = template.replace("THE_DIAL", dial)
-    return template.replace("THE_NOTEBOOKS", stations(readme)) + "\n" + contents
+    return template.replace("THE_NOTEBOOKS", stations(readme, guesses)) + "\n" + contents
 
 
-def stations(readme: str) -> str:
-    """The README's table of notebooks as two paths with a line a page, and its line about the tour."""
+def stations(readme: str, guesses: int) -> str:
+    """The README's table of notebooks as two paths with a line a page, its line about the tour, a count of guesses."""
     rows = re.findall(r"^\| (\d\d) \| (\[.+?\]\(.+?\)) \| (.+?) \|", readme, re.M)
     lines = [f"- {number} {link}: {learned}" for number, link, learned in rows]
     core = [line for line in lines if ": elective: " not in line]
     electives = [line.replace(": elective: ", ": ") for line in lines if line not in core]
     tour = re.search(r"\*\*The tour in two hours\*\*.*?\n?.*?each\.", readme, re.S)[0].replace("\n", " ")
-    paths = ["**Ten stations**", "", *core, "", "**Electives**", "", *electives, "", tour]
+    made = f'<p data-guesses="{guesses}"></p>'
+    paths = ["**Ten stations**", "", *core, "", "**Electives**", "", *electives, "", tour, "", made]
     return "\n".join(paths).replace("](notebooks/", "](")

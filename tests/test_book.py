@@ -56,9 +56,10 @@ def test_every_link_between_pages_leads_to_a_heading(tmp_path):
 
 def test_the_start_page_lists_every_notebook():
     readme, template = ((ROOT / name).read_text("utf-8") for name in ("README.md", "book/index.md"))
-    start = pages.start_page(template, readme, "<img>", [path.stem for path in NOTEBOOKS], ["glossary"])
+    start = pages.start_page(template, readme, "<img>", 67, [path.stem for path in NOTEBOOKS], ["glossary"])
     for path in NOTEBOOKS:
         assert f"]({path.name}): " in start and f"\n{path.stem}\n" in start
+    assert '<p data-guesses="67"></p>' in start
     assert "THE_" not in start and "\n<img>\n" in start and "**The tour in two hours**: 00; 04" in start
     ten, electives = start.partition("**Ten stations**")[2].split("**Electives**")
     assert ten.count("\n- ") == 10 and electives.count("\n- ") == len(NOTEBOOKS) - 10
@@ -70,6 +71,20 @@ def test_a_slider_that_stands_still_says_where_it_moves(tmp_path):
     assert '<div class="live" data-live="01_low_rank">' in shown
     still = [cell.source for cell in page.cells if 'class="still"' in str(cell.get("outputs", ""))]
     assert len(still) == 1 and "update_view" in still[0]
+
+
+def test_guesses_are_typed_in_the_page_and_the_dial_waits_for_one(tmp_path):
+    cells = pages.page(NOTEBOOKS[0], tmp_path).cells
+    asked = [re.search(r'data-guess="([^"]+)"', cell.source)[1] for cell in cells if "data-guess" in cell.source]
+    assert asked and len(set(asked)) == len(asked) and not [cell for cell in cells if "my_guess = None" in cell.source]
+    dial = next(output for cell in cells for output in cell.get("outputs", []) if 'id="alive"' in str(output))
+    assert f'data-after="{asked[0]}"' in str(dial)
+    assert "alive/model.js" in "".join(cell.source for cell in pages.page(NOTEBOOKS[9], tmp_path).cells)
+
+
+def test_every_phrase_with_a_twin_stands_in_a_notebook():
+    texts = "".join(cell.source for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells)
+    assert all(phrase in texts for phrase in (*pages.TWINS, pages.DIAL_CELL, pages.DIAL_HERE))
 
 
 def test_what_is_measured_is_folded_and_nothing_comes_from_a_network():

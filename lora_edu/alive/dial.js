@@ -124,7 +124,11 @@ function paintedLine(gpt, session, { words, text, editable, kind }) {
       row.replaceChildren(...[...now].flatMap(letter => toBytes(letter).map((_, i) => make("span", {}, i ? "" : letter === " " ? "·" : letter, make("u")))));
       drawn = now;
     }
-    bars.forEach((nats, i) => row.children[i].lastChild.style.setProperty("--h", Math.min(1, nats / 8).toFixed(3)));
+    bars.forEach((nats, i) => {
+      const bar = row.children[i].lastChild;
+      bar.style.setProperty("--h", Math.min(1, nats / 8).toFixed(3));
+      bar.classList.toggle("alive-deep", nats > 8); // it ends in a point: cut off
+    });
     value = bars.reduce((a, b) => a + b, 0) / Math.max(1, bars.length);
     mean.textContent = bars.length ? `${value.toFixed(2)} nats a byte` : "type a line";
   }

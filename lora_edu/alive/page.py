@@ -36,10 +36,12 @@ def settings() -> dict:
     }
 
 
-def hero(still: str, model: str, source: str) -> str:
-    """The dial, and the sliders that break the model. still: HTML of a picture and its words; the others: addresses."""
-    held = {name: decode(load_text(text).validation[HELD_OUT]) for name, text in TEXTS.items()}
-    ours = settings() | {"model": model, "source": source, "held": held, "links": LINKS}
+def hero(still: str, model: str, source: str = "") -> str:
+    """The dial and, given a source, the sliders that break the model. still: HTML before it; the others: addresses."""
+    ours = settings() | {"model": model}
+    if source:
+        held = {name: decode(load_text(text).validation[HELD_OUT]) for name, text in TEXTS.items()}
+        ours |= {"source": source, "held": held, "links": LINKS}
     return place(still, ours)
 
 

@@ -127,6 +127,14 @@ def _settings(controls: dict[str, ipywidgets.Widget]) -> dict:
 # The output before the controls is the picture without them: not needed while they are there.
 HIDE_STATIC = "<style>.jp-OutputArea-child:has(+ .jp-OutputArea-child .lora-edu-view) {display: none}</style>"
 
+# JupyterLab marks what has lost its kernel. Then the handles would move and nothing would follow: they stand still.
+ASLEEP = (
+    "<style>.lora-edu-asleep {display: none} .jupyter-widgets-disconnected .lora-edu-asleep {display: block} "
+    ".widget-vbox.jupyter-widgets-disconnected:has(.lora-edu-view) "
+    ":is(.noUi-target, input, button) {pointer-events: none; opacity: 0.35}</style>"
+    '<p class="lora-edu-asleep"><b>These controls sleep: run the cell above to wake them (Shift+Enter).</b></p>'
+)
+
 # ipywidgets gives a slider's handle no name, and of a SelectionSlider it announces the index. Each new picture, once it
 # is loaded, says both as they are written beside the slider.
 NAME_HANDLES = (
@@ -141,7 +149,7 @@ def _panel(picture: bytes, alt: str, readout: str) -> str:
     """The picture and, below it, the readout, which a screen reader speaks whenever it changes."""
     source = f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
     return (
-        f'{HIDE_STATIC}<div class="lora-edu-view">'
+        f'{HIDE_STATIC}{ASLEEP}<div class="lora-edu-view">'
         f'<img src="{source}" alt="{escape(alt)}" style="max-width: 100%" onload="{escape(NAME_HANDLES)}">'
         f'<div role="status" aria-live="polite">{escape(readout)}</div></div>'
     )
