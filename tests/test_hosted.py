@@ -1,4 +1,4 @@
-"""The first cell of every notebook installs the course on Colab and Kaggle, and does nothing elsewhere."""
+"""The cell below the title of every notebook installs the course on Colab and Kaggle, and does nothing elsewhere."""
 
 import glob
 import importlib.util
@@ -19,8 +19,9 @@ ON = {"Colab": "COLAB_RELEASE_TAG", "Kaggle": "KAGGLE_KERNEL_RUN_TYPE"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_every_notebook_has_the_cell_in_front_and_folded(path):
-    first = nbformat.read(path, as_version=4).cells[0]
+def test_every_notebook_has_the_cell_below_its_title_and_folded(path):
+    title, first = nbformat.read(path, as_version=4).cells[:2]
+    assert title.source.startswith("# ")
     how = f"python -m lora_edu.setup.hosted notebooks/{path.name}"
     assert hosted.is_hosted(first) and first.source == hosted.SOURCE and first.metadata == hosted.METADATA, how
     assert first.execution_count is None and not first.outputs, how
@@ -74,7 +75,7 @@ def test_the_wheel_is_found_where_kaggle_puts_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("run_with_it", [False, True])
-def test_the_cell_can_be_put_in_front_again_and_again_and_is_not_counted(run_with_it):
+def test_the_cell_can_be_put_in_again_and_again_and_is_not_counted(run_with_it):
     code = new_code_cell("1", execution_count=1 + run_with_it)
     code.outputs = [nbformat.v4.new_output("execute_result", {"text/plain": "1"}, execution_count=1 + run_with_it)]
     notebook = new_notebook(cells=[new_markdown_cell("# A title"), code])

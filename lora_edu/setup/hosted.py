@@ -1,4 +1,4 @@
-"""The first cell of every notebook: on Colab and Kaggle it installs the course, anywhere else it does nothing.
+"""The cell below the title of every notebook: on Colab and Kaggle it installs the course, elsewhere it does nothing.
 
     python -m lora_edu.setup.hosted notebooks/*.ipynb
 
@@ -35,16 +35,18 @@ def is_hosted(cell: nbformat.NotebookNode) -> bool:
 
 
 def add(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Put the cell in front, as it is now, and count the cells after it from 1. Returns the notebook."""
+    """Put the cell below the title, as it is now, and count the cells after it from 1. Returns the notebook."""
     cells = [cell for cell in notebook.cells if not is_hosted(cell)]
     code = [cell for cell in cells if cell.cell_type == "code"]
-    if code and code[0].execution_count == 2:  # the notebook was run with the cell in front
+    if code and code[0].execution_count == 2:  # the notebook was run with the cell
         for cell in code:
             cell.execution_count = cell.execution_count and cell.execution_count - 1
             for output in cell.outputs:
                 if "execution_count" in output:
                     output.execution_count = cell.execution_count
-    notebook.cells = [new_code_cell(SOURCE, id=ID, metadata=nbformat.from_dict(METADATA)), *cells]
+    title = 1 if cells and cells[0].cell_type == "markdown" else 0
+    cells.insert(title, new_code_cell(SOURCE, id=ID, metadata=nbformat.from_dict(METADATA)))
+    notebook.cells = cells
     return notebook
 
 
@@ -54,7 +56,7 @@ def main() -> None:
         after = nbformat.writes(add(nbformat.reads(before, as_version=4))) + "\n"
         if after != before:
             path.write_text(after, encoding="utf-8")
-            print(f"{path}: the first cell is new")
+            print(f"{path}: the cell that installs is new")
 
 
 if __name__ == "__main__":
