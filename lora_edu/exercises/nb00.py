@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from lora_edu.exercises.grading import Exercise, beside
+from lora_edu.exercises.exercise import exercise
+from lora_edu.exercises.grading import beside
 
 __all__ = ["beside", "line_surprise", "training_gigabytes"]
 
@@ -14,153 +15,88 @@ def _line(n_bytes: int, vocab_size: int, seed: int) -> tuple[np.ndarray, np.ndar
     return probabilities, rng.integers(vocab_size, size=n_bytes)
 
 
-def _of_bytes(probabilities: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    return probabilities[np.arange(len(tokens)), tokens]
+PICKED = "probabilities[places, tokens]"
 
 
-line_surprise = Exercise(
+@exercise(
     "0.1",
-    lambda p, tokens: -np.log(_of_bytes(p, tokens)),
     [_line(5, 7, 0), _line(12, 256, 1), _line(3, 4, 2)],
-    {
-        "the sign: a logarithm of a probability is negative, a surprise is not.": lambda p, t: np.log(_of_bytes(p, t)),
-        "these are bits: a logarithm to base 2. Nats need the natural logarithm.": lambda p, t: (
-            -np.log2(_of_bytes(p, t))
-        ),
-        "this is the logarithm to base 10. Nats need the natural one, `np.log`.": lambda p, t: (
-            -np.log10(_of_bytes(p, t))
-        ),
-        "this is the mean over the line. The painted line has a bar for every byte.": (
-            lambda p, t: -np.log(_of_bytes(p, t)).mean()
-        ),
-        "this adds the line up to one number. The painted line has a bar for every byte.": (
-            lambda p, t: -np.log(_of_bytes(p, t)).sum()
-        ),
-        "these are the probabilities themselves. What surprises has a small one: take -ln of it.": _of_bytes,
-        "this is 1 - p. It never exceeds 1, however impossible a byte was held to be: take -ln p.": (
-            lambda p, t: 1 - _of_bytes(p, t)
-        ),
-        "this is 1 / p: how many bytes the model might as well have guessed among. Take its logarithm.": (
-            lambda p, t: 1 / _of_bytes(p, t)
-        ),
-        "this reads the probability of the likeliest byte. What counts is the byte that came.": (
-            lambda p, t: -np.log(p.max(axis=1))
-        ),
-        "this sums -p ln p over all byte values: the entropy, how unsure the model was. What counts is the byte that "
-        "came.": lambda p, t: -(p * np.log(p)).sum(axis=1),
-        "every place is paired with every byte of the line: the result has (n_bytes, n_bytes) numbers. Pair them one "
-        "by one: `probabilities[np.arange(n_bytes), tokens]`.": lambda p, t: -np.log(p[:, t]),
-        "this gives the surprise at all byte values. Pick the byte that came at each place.": lambda p, t: -np.log(p),
-        "each byte is looked up at the place before it. Row i holds the probabilities of byte i.": (
-            lambda p, t: -np.log(p[np.arange(len(t)) - 1, t])
-        ),
-        "each place is paired with the byte after it. Row i holds the probabilities of byte i.": (
-            lambda p, t: -np.log(p[np.arange(len(t)), np.roll(t, -1)])
-        ),
-        "only row 0 is read. Each byte has its own row.": lambda p, t: -np.log(p[0, t]),
-        "this weighs -ln p with p. That is a term of the entropy; the surprise of what came is -ln p alone.": (
-            lambda p, t: -_of_bytes(p, t) * np.log(_of_bytes(p, t))
-        ),
+    taught={
+        "-np.log(came) -> 1 - came": "Your answer is 1 - p. It never exceeds 1, however impossible a byte was held to "
+        "be: take -ln p.",
+        "-np.log(came) -> 1 / came": "Your answer is 1 / p: how many bytes the model might as well have guessed among. "
+        "The surprise is its logarithm.",
+        f"{PICKED} -> probabilities.max(axis=1)": "Your answer reads the probability of the likeliest byte. What "
+        "counts is the byte that came, likely or not.",
+        "-np.log(came) -> -(probabilities * np.log(probabilities)).sum(axis=1)": "Your answer sums -p ln p over all "
+        "bytes: the entropy, how unsure the model was. What counts is the byte that came.",
+        "-np.log(came) -> -came * np.log(came)": "Your answer weighs -ln p with p. That is a term of the entropy; the "
+        "surprise of what came is -ln p alone.",
+        "-np.log(came) -> -np.log2(came)": "Your answer counts bits, with a logarithm to base 2. Nats need the natural "
+        "one, `np.log`.",
+        f"{PICKED} -> probabilities[:, tokens]": "Your answer pairs every place with every byte of the line: "
+        "`probabilities[:, tokens]`. Row i belongs to byte i alone.",
     },
-    {
-        "a surprise is never negative: -ln of a probability.": lambda got, p, t: got.min() < -1e-9,
-        "this is one number. The painted line has a bar for every byte.": lambda got, p, t: got.shape == (),
+    also=(
+        "-np.log(came) -> came",
+        "-np.log(came) -> -np.log10(came)",
+        "-np.log(came) -> np.cumsum(-np.log(came))",
+        *(
+            f"{PICKED} -> {other}"
+            for other in ("probabilities", "probabilities[0, tokens]", "probabilities.min(axis=1)")
+        ),
+        f"{PICKED} -> probabilities[places - 1, tokens]",
+        f"{PICKED} -> probabilities[places, np.roll(tokens, -1)]",
+        f"{PICKED} -> probabilities[places, np.roll(tokens, 1)]",
+        f"{PICKED} -> np.sort({PICKED})",
+    ),
+    noticed={
         "there is one bar for each byte of the line: (n_bytes,) numbers.": lambda got, p, t: got.shape != t.shape,
-        "these are the bars, rounded. Hand over all digits.": lambda got, p, t: any(
-            np.array_equal(got, np.round(-np.log(_of_bytes(p, t)), digits)) for digits in range(5)
-        ),
-        "these are the right bars in another order: bar i belongs to byte i.": lambda got, p, t: np.allclose(
-            np.sort(got), np.sort(-np.log(_of_bytes(p, t)))
-        ),
-        "each bar has those before it added to it (`cumsum`). The painted line has one for every byte by itself.": (
-            lambda got, p, t: np.allclose(got, np.cumsum(-np.log(_of_bytes(p, t))))
-        ),
-        "this is not -ln of a number in the table of probabilities: what is done before the logarithm, or after it?": (
-            lambda got, p, t: not all(np.isclose(np.exp(-value), p).any() for value in got)
-        ),
-        "these are surprises out of the table, but not those of the bytes that came: place i needs p[i, tokens[i]].": (
-            lambda got, p, t: True
+        "a surprise is never negative: -ln of a probability.": lambda got, p, t: got.min() < -1e-9,
+        "these are surprises out of the table, but not those of the bytes that came.": (
+            lambda got, p, t: all(np.isclose(np.exp(-value), p).any() for value in got)
         ),
     },
 )
+def line_surprise(probabilities, tokens):
+    places = np.arange(len(tokens))  # the places, one for each byte
+    came = probabilities[places, tokens]  # the probability of the byte that came
+    return -np.log(came)  # the surprise
 
 
-def _gigabytes(frozen: float, adapter: float, bits: float, each: float = 12.0) -> float:
-    return (frozen * bits / 8 + adapter * each) / 1e9
-
-
-training_gigabytes = Exercise(
+@exercise(
     "0.2",
-    _gigabytes,
     [(65e9, 0.8e9, 4.127), (7e9, 40e6, 16), (3_356_160, 147_456, 4.127)],
-    {
-        "the frozen weights are counted in bits. Eight bits make one byte.": lambda f, a, b: (f * b + a * 12) / 1e9,
-        "all is counted in bits and divided by 8, but the adapter's 12 are bytes already.": (
-            lambda f, a, b: (f * b + a * 12) / 8 / 1e9
-        ),
-        "this divides by 2**30, which gives gibibytes. A gigabyte (GB) is 10**9 bytes.": (
-            lambda f, a, b: _gigabytes(f, a, b) * 1e9 / 2**30
-        ),
-        "this counts bytes. A gigabyte is 10**9 of them.": lambda f, a, b: _gigabytes(f, a, b) * 1e9,
-        "this counts megabytes. A gigabyte is 10**9 bytes.": lambda f, a, b: _gigabytes(f, a, b) * 1e3,
-        "the adapter's gradient and averages are left out: 2 bytes are its weights alone, training takes 12.": (
-            lambda f, a, b: _gigabytes(f, a, b, 2)
-        ),
-        "one average is missing, or both were counted with 2 bytes: Adam keeps two of 4 bytes. 2 + 2 + 4 + 4 = 12.": (
-            lambda f, a, b: _gigabytes(f, a, b, 8)
-        ),
-        "the gradient is missing: 2 + 2 + 4 + 4 = 12.": lambda f, a, b: _gigabytes(f, a, b, 10),
-        "the adapter is counted with 16 bytes each, as in 32-bit training. Here: 2 + 2 + 4 + 4 = 12.": (
-            lambda f, a, b: _gigabytes(f, a, b, 16)
-        ),
-        "the adapter is missing.": lambda f, a, b: _gigabytes(f, 0, b),
-        "the frozen weights are missing: they need no gradient, but they are there.": lambda f, a, b: a * 12 / 1e9,
-        "the adapter is counted at the bits of the frozen weights. It is trained in 16 bits: 12 bytes each.": (
-            lambda f, a, b: (f + a) * b / 8 / 1e9
-        ),
-        "12 bytes are charged for the frozen weights too. They have no gradient and no averages.": (
-            lambda f, a, b: (f + a) * 12 / 1e9
-        ),
-        "the frozen weights are charged both their bits and a gradient with averages. A frozen weight has neither.": (
-            lambda f, a, b: (f * (b / 8 + 10) + a * 12) / 1e9
-        ),
-        "the frozen weights are counted in 16 bits whatever `bits` says.": lambda f, a, b: _gigabytes(f, a, 16),
-        "`bits // 8` rounds the bytes down to a whole number: 4.127 bits are then none at all. Use `/`.": (
-            lambda f, a, b: (f * (b // 8) + a * 12) / 1e9
-        ),
-        "`int(bits)` cuts 4.127 bits to 4: the bits need be no whole number.": lambda f, a, b: _gigabytes(f, a, int(b)),
-        "the frozen and the trained weights have changed places.": lambda f, a, b: _gigabytes(a, f, b),
-        "the adapter is charged the bits of a frozen weight as well. Its 12 bytes are all.": lambda f, a, b: _gigabytes(
-            f + a, a, b
-        ),
-        "this divides bits by 4. A byte has 8 of them.": lambda f, a, b: (f * b / 4 + a * 12) / 1e9,
-        "the bytes of the two are multiplied. They are added.": lambda f, a, b: f * b / 8 * a * 12 / 1e9,
-        "only a part of the sum is divided by 10**9: put the sum in parentheses.": (
-            lambda f, a, b: f * b / 8 + a * 12 / 1e9
-        ),
-        "the adapter's 2, 2, 4 and 4 bytes are multiplied. They are added: 12.": lambda f, a, b: _gigabytes(
-            f, a, b, 64
-        ),
-        "the frozen weights are charged a gradient as well. A frozen weight has none.": (
-            lambda f, a, b: (f * (b / 8 + 2) + a * 12) / 1e9
-        ),
-        "the frozen weights are counted as one byte each whatever `bits` says.": lambda f, a, b: _gigabytes(f, a, 8),
-        "the frozen weights are counted with 4 bits whatever `bits` says.": lambda f, a, b: _gigabytes(f, a, 4),
+    taught={
+        "frozen * bits / 8 -> frozen * bits": "Your answer counts the frozen weights in bits, and adds bytes to them. "
+        "Eight bits make one byte.",
+        "frozen_bytes + adapter_bytes) / 1e9 -> frozen_bytes + adapter_bytes) / 2**30": "Your answer divides by 2**30, "
+        "which gives gibibytes. A gigabyte (GB) is 10**9 bytes.",
+        "2 + 2 + 4 + 4 -> bits / 8": "Your answer counts the adapter at the {bits} bits of the frozen weights. It is "
+        "trained in 16 bits: {each} bytes for each number.",
+        "frozen * bits / 8 -> frozen * 12": "Your answer charges {each} bytes for the frozen weights too. They have no "
+        "gradient and no averages, only their {bits} bits.",
+        "frozen * bits / 8 -> frozen * (bits / 8 + 10)": "Your answer charges the frozen weights a gradient with its "
+        "averages. A frozen weight has neither.",
+        "2 + 2 + 4 + 4 -> 4 + 4 + 4 + 4": "Your answer counts 16 bytes for each number of the adapter, as in 32-bit "
+        "training. Here it is {each}: section 8.",
+        "2 + 2 + 4 + 4 -> 2": "Your answer counts the weights of the adapter alone. Training adds a gradient and two "
+        "averages: {each} bytes in all.",
     },
-    {
-        "this is rounded to whole gigabytes, and a small model is left with none.": lambda got, f, a, b: (
-            got == np.round(_gigabytes(f, a, b))
+    also=(
+        "frozen * bits / 8 -> frozen * (bits / 8 + 2)",
+        "adapter * each -> adapter * (each + bits / 8)",
+        "2 + 2 + 4 + 4 -> 2 * 2 * 4 * 4",
+    ),
+    noticed={
+        "this is rounded to whole gigabytes, and a small model is left with none.": (
+            lambda got, f, a, b: got == np.round((f * b / 8 + a * 12) / 1e9)
         ),
-        "this has the wrong unit: it is a thousand times off or more. Bytes, divided by 10**9, are GB.": (
-            lambda got, f, a, b: not 1e-2 < got / _gigabytes(f, a, b) < 1e2
-        ),
-        "this is less than the frozen weights alone need, bits / 8 bytes each.": lambda got, f, a, b: (
-            got < f * b / 8 / 1e9
-        ),
-        "this is more than the frozen weights and 12 bytes for each number of the adapter: what is charged "
-        "twice, or in bits?": (lambda got, f, a, b: got > _gigabytes(f, a, b) * 1.00001),
-        "the frozen weights may be right, but the adapter gets less than 2 + 2 + 4 + 4 = 12 bytes for each number.": (
-            lambda got, f, a, b: got < _gigabytes(f, a, b)
-        ),
+        "this is less than the frozen weights alone need.": lambda got, f, a, b: got < f * b / 8 / 1e9,
     },
 )
+def training_gigabytes(frozen, adapter, bits):
+    frozen_bytes = frozen * bits / 8  # the bytes of the frozen weights
+    each = 2 + 2 + 4 + 4  # the bytes of a number that is trained
+    adapter_bytes = adapter * each  # the bytes of the adapter
+    return (frozen_bytes + adapter_bytes) / 1e9  # the gigabytes of both
