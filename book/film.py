@@ -1,31 +1,48 @@
-"""The moving picture of the README: `python -m book.film` draws the first slider of notebook 01, rank after rank.
+"""The moving picture of the README: `python -m book.film` turns the dial of the built front page, and takes pictures.
 
-The frames are those of the notebook's own view. It is a GIF, because the sites that show a README let a reader pause
-one.
+What is written comes from the model, with the page's own dice, seeded. It is a GIF, because the sites that show a
+README let a reader pause one. It needs an installed Chromium and the extra `bench`, after `make book`.
 """
 
 import io
+import shutil
 from pathlib import Path
 
 from PIL import Image
-
-from book import live
+from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOK = ROOT / "notebooks" / "01_low_rank.ipynb"
-TARGET = ROOT / "notebooks" / "figures" / "rank_slider.gif"
-LAST_RANK = 40  # a face long before it
-FRAME_MS, LAST_MS = 450, 2500
-WIDTH, COLORS = 645, 16  # pixels; so that the file stays small
+PAGE = ROOT / "build" / "book" / "index.html"
+TARGET = ROOT / "notebooks" / "figures" / "dial.gif"
+STRENGTHS = [0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1, 1, 1.25, 1.5, 1.75, 2, 2, 2]
+FRAME_MS, LAST_MS = 900, 2500  # it is as fast as the page
+WIDTH, HEIGHT, COLORS = 720, 590, 24  # pixels; so that the file stays small
+
+SEEDED = "let state = 12; Math.random = () => (state = (16807 * state) % 2147483647) / 2147483647;"
+TURN = """strength => {
+    const dial = document.querySelector(".alive-dial input");
+    dial.value = strength;
+    dial.dispatchEvent(new Event("input"));
+}"""
 
 
 def frames() -> list[Image.Image]:
-    """What the slider shows up to LAST_RANK."""
-    hero = live.hero(NOTEBOOK)
-    settings = [setting for setting in hero.settings() if setting["rank"] <= LAST_RANK]
-    pictures = [Image.open(io.BytesIO(hero.view.render(**setting)[0])) for setting in settings]
-    height = round(WIDTH * pictures[0].height / pictures[0].width)
-    return [picture.resize((WIDTH, height), Image.Resampling.LANCZOS) for picture in pictures]
+    """The dial at each of STRENGTHS."""
+    pictures = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": WIDTH, "height": 900}, color_scheme="light")
+        page.add_init_script(SEEDED)
+        page.goto(PAGE.as_uri())
+        page.wait_for_function("window.aliveReady", timeout=60_000)
+        corner = page.locator("#alive").bounding_box()
+        for strength in STRENGTHS:
+            page.evaluate(TURN, strength)
+            page.wait_for_timeout(FRAME_MS)
+            clip = {"x": 0, "y": corner["y"] - 8, "width": WIDTH, "height": HEIGHT}
+            pictures.append(Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB"))
+        browser.close()
+    return pictures
 
 
 def main() -> None:
