@@ -107,6 +107,23 @@ REST = """async () => {
     return wrong;
 }"""
 
+# A guess is said again above what was measured, frees the dial that waits for it, and is counted elsewhere.
+GUESS = """() => {
+    const input = document.querySelector("[data-guess]"), dial = document.querySelector("[data-after]"), wrong = [];
+    if (!dial.inert) wrong.push("the dial does not wait for a guess");
+    input.value = "50";
+    input.dispatchEvent(new Event("change"));
+    const fold = document.querySelector("details.hide.below-input");
+    if (dial.inert || !fold.open || !fold.textContent.includes("Your guess: 50")) wrong.push("a guess opens nothing");
+    return wrong;
+}"""
+# Marking a sentence opens what is behind it, and is counted.
+MARK = """() => {
+    document.querySelector(".lora-edu-static input").click();
+    const said = document.querySelector(".lora-edu-static > [role=status]").textContent;
+    return document.querySelector(".lora-edu-static details").open && said.startsWith("1 of 15 marked") ? [] : [said];
+}"""
+
 
 def browse(folder: Path, axe: str = "") -> tuple[list[str], int]:
     """Everything that is wrong with the book in `folder`, one line each, and the number of pages that were opened."""
@@ -143,9 +160,22 @@ def browse(folder: Path, axe: str = "") -> tuple[list[str], int]:
                 if not _results(page, folder, "absmax"):
                     wrong.append(f"search ({size}, {scheme}): nothing is found")
                 page.close()
-        wrong += _dial_elsewhere(browser, folder)
+        wrong += _written(browser, folder) + _dial_elsewhere(browser, folder)
         browser.close()
     return wrong + _broken(links, anchors), len(links)
+
+
+def _written(browser: Browser, folder: Path) -> list[str]:
+    """What a reader writes: a guess on 00, counted on the first page, and a mark on 13; what is wrong."""
+    page, wrong = browser.new_page(), []
+    for name, check in (("00_start_here", GUESS), ("13_claims", MARK)):
+        page.goto((folder / f"{name}.html").as_uri())
+        wrong += [f"{name}.html: {finding}" for finding in page.evaluate(check)]
+    page.goto((folder / "index.html").as_uri())
+    if not page.inner_text("[data-guesses]").startswith("You have made 1 of "):
+        wrong.append("index.html: a guess is not counted")
+    page.close()
+    return wrong
 
 
 def _dial_elsewhere(browser: Browser, folder: Path) -> list[str]:

@@ -34,7 +34,7 @@ html_show_search_summary = False  # the summaries would be fetched, which a page
 html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,
-    "show_toc_level": 1,
+    "show_toc_level": 2,  # exercises are sections of a section
     "home_page_in_toc": False,
     "search_bar_text": "Search the course",
     "show_navbar_depth": 1,
