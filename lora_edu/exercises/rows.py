@@ -31,7 +31,10 @@ class Flat:
         return np.concatenate(allowed)
 
     def same(self, other: "Flat") -> bool:
-        return self.kind == other.kind and bool((np.abs(self.values - other.values) <= other.allowed).all())
+        if self.kind != other.kind:
+            return False
+        near = np.abs(self.values - other.values) <= other.allowed
+        return bool((near | (self.values == other.values) | np.isnan(self.values) & np.isnan(other.values)).all())
 
 
 def flat(made: list[dict]) -> Flat:

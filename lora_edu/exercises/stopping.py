@@ -65,7 +65,7 @@ MEANINGS: dict[tuple[str, ...], str] = {
     ("expects at least a 1-dimensional tensor", "iteration over a 0-d"): SINGLE,
     ("out of bounds", "out of range", "too many indices"): TOO_LARGE,
     ("only 0-dimensional", "only length-1", "only one element", "must be real number", "truth value"): ONE_NUMBER,
-    ("as an integer", "a single integer", "must be integers", "only integer", "are used as indices"): NOT_WHOLE,
+    ("as an integer", "a single integer", "must be integers", "only integer", "used as indices"): NOT_WHOLE,
     ("has no len()", "is not subscriptable", "not iterable", "invalid index to scalar"): NO_ARRAY,
     ("is not callable",): NOT_CALLABLE,
     ("'NoneType'",): OF_NONE,
