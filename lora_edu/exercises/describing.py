@@ -19,7 +19,7 @@ def as_array(value: Any) -> np.ndarray | None:
 
 def describe(argument: Any) -> str:
     """An argument in an error message: a few numbers or a shape as they are, arrays by their shapes."""
-    if isinstance(argument, dict):
+    if type(argument) is dict:  # one of ours says what it is
         return "{" + _listed(f"{key!r}: {describe(value)}" for key, value in argument.items()) + "}"
     array = as_array(argument)
     if isinstance(argument, tuple | list):

@@ -37,7 +37,7 @@ class Reference(repair.Code):
         made = cls(function, source, ast.parse(source))
         made.function, made.how, made.kept = function, how, {}
         made.cases, made.see, made.share = how
-        made.deadline, made.allowed = float("inf"), TURNS
+        made.deadline, made.allowed = float("inf"), TURNS if made.share else float("inf")
         made.body = getattr(made.tree.body[0], "body", [])
         if not made.body or not isinstance(made.body[-1], ast.Return):
             raise ValueError(f"{made.name}: a reference is a `def` whose last line is its only `return`")
@@ -73,6 +73,10 @@ class Reference(repair.Code):
 
     def solution(self, changes: Changes = ()) -> Callable:
         """The function with these changes."""
+        if not self.share:  # nothing is searched for: it runs in one piece, and no step outlives the call
+            space = dict(self.known)
+            exec(compile(ast.fix_missing_locations(self.tree), "<a reference>", "exec"), space)
+            return space[self.name]
         codes = self._codes(changes)
         return lambda *case: self._run(codes, case)[ANSWER]
 
@@ -88,8 +92,14 @@ class Reference(repair.Code):
         return codes
 
     def steps(self, case: int) -> dict[str, Any]:
-        """What the arguments and each step are in a case, by their names."""
-        space = self._run(self.codes, copied(self.cases[case]))
+        """What the arguments and each step are in a case, by their names: an observer may hand over others."""
+        space: dict[str, Any] = {}
+
+        def noting(*given: Any) -> Any:
+            space.update(self._run(self.codes, given))
+            return space[ANSWER]
+
+        self.see(noting, case)
         return {name: space[name] for name in self.names if name in space}
 
     def _run(self, codes: list[CodeType], case: tuple) -> dict[str, Any]:
