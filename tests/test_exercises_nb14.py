@@ -1,3 +1,5 @@
+"""Notebook 14: the references count as the calculator does, and other right answers pass."""
+
 import pytest
 
 from lora_edu.exercises import nb14 as check
@@ -38,14 +40,21 @@ def test_other_right_answers(capsys):
 @pytest.mark.parametrize(
     ("exercise", "attempt", "message"),
     [
-        (check.most_tokens, lambda c, r, t: (0.9 * c * 1e9 - r) // t, "This takes 10.*And this goes below zero"),
-        (check.most_tokens, lambda c, r, t: max(0, int((0.7 * c * GIB - r) // t)), "more tokens than that fit"),
-        (check.most_tokens, lambda c, r, t: max(0, int((0.97 * c * GIB - r) // t)), "so many tokens do not fit"),
-        (check.paged_bytes, lambda s, r: sum(4 * r * a for a, b in s if r * a >= 1e5), "only A .* And four bytes"),
+        (
+            check.most_tokens,
+            lambda c, r, t: (0.9 * c * 1e9 - r) // t,
+            "10\\*\\*9 bytes.* Besides, look at what is answ",
+        ),
+        (check.paged_bytes, lambda s, r: sum(4 * r * a for a, b in s if r * a >= 1e5), "two things were different"),
         (check.paged_bytes, lambda s, r: [8 * r * a for a, b in s if r * a >= 1e5], "this is a list"),
-        (check.paged_bytes, lambda s, r: sum(8 * r * x for p in s for x in p if x >= 9000), "compares d_in and d_out"),
     ],
 )
 def test_mistakes_are_named(exercise, attempt, message):
     with pytest.raises(AssertionError, match=message):
         exercise(attempt)
+
+
+def test_a_count_that_is_nearly_right_is_not_called_transposed():
+    with pytest.raises(AssertionError, match="the first digits are right") as error:
+        check.paged_bytes(lambda s, r: sum(8 * r * x + 1 for pair in s for x in pair if r * x >= 1e5))
+    assert "transposed" not in str(error.value)
