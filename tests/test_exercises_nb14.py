@@ -3,6 +3,8 @@
 import pytest
 
 from lora_edu.exercises import nb14 as check
+from lora_edu.exercises.comparing import plain
+from lora_edu.exercises.symptoms import symptom
 from lora_edu.memory.calculator import GIB, training_bytes
 from lora_edu.memory.shapes import ARCHITECTURES
 
@@ -55,6 +57,4 @@ def test_mistakes_are_named(exercise, attempt, message):
 
 
 def test_a_count_that_is_nearly_right_is_not_called_transposed():
-    with pytest.raises(AssertionError, match="the first digits are right") as error:
-        check.paged_bytes(lambda s, r: sum(8 * r * x + 1 for pair in s for x in pair if r * x >= 1e5))
-    assert "transposed" not in str(error.value)
+    assert symptom([plain(39_976_974)], [plain(39_976_960)]).startswith("the first digits are right")
