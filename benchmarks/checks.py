@@ -2,8 +2,8 @@
 
 (a) The wrong answers that an older revision listed by hand are rebuilt from git. (b) The folded solutions of the
 notebooks get one random change, and two, each with its source at hand and without. Specific is what names a step, a
-place, a taught mistake or a broken promise. A seeded sample of messages is printed, to be read for truth: nothing else
-can judge that.
+place, a taught mistake, a broken promise or two exchanged arguments. A seeded sample of messages is printed, to be read
+for truth: nothing else can judge that.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from lora_edu.exercises.exercise import Exercise
 from lora_edu.exercises.reference import HANDED_OVER
 
 ROOT = Path(__file__).parent.parent
-SPECIFIC = ("taught", "slip", "place", "promise", "observed")
+SPECIFIC = ("taught", "slip", "place", "promise", "observed", "exchanged")
 IMPORTED: dict[str, object] = {}  # what the cells of the notebooks import
 Attempt = tuple[str, Callable]  # what is wrong with it in words or code, and the function
 
@@ -84,16 +84,10 @@ def listed(revision: str, notebooks: list[str]) -> dict[str, list[Attempt]]:
 def solutions(notebook: str) -> dict[str, str]:
     """The folded solutions of a notebook, by the number of their exercise."""
     (path,) = (ROOT / "notebooks").glob(f"{notebook}_*.ipynb")
-    cells = ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"]]
-    for line in re.findall(r"^(?:from|import) [^(\n]+$", "\n".join(cells), re.M):
-        with contextlib.suppress(Exception):
-            exec(line, IMPORTED)
-    found, number = {}, ""
-    for cell in cells:
-        number = next(iter(re.findall(r"^### Exercise (\d+\.\d+)", cell, re.M)), number)
-        if "<summary>Solution" in cell:
-            found[number] = cell.split("<summary>Solution")[1].split("```python\n")[1].split("```")[0]
-    return found
+    cells = ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    _, *parts = re.split(r"^### Exercise (\d+\.\d+)", "\n".join(cells), flags=re.M)  # number, text, number, text ...
+    solved = {number: text.split("<summary>Solution") for number, text in zip(parts[::2], parts[1::2], strict=True)}
+    return {number: text[1].split("```python\n")[1].split("```")[0] for number, text in solved.items() if text[1:]}
 
 
 def defined(source: str) -> str:

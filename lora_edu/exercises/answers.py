@@ -79,7 +79,7 @@ class Answer:
         yield from (("form", within(said, self._noticed())) for said in [self._constant()] if said)
         yield from (("taught", self._told(said)) for said in [self._taught()] if said)
         yield from (("taught", said) for said in [self._taught_twice()] if said)
-        yield from (("probe", said) for said in [self._exchanged()] if said)
+        yield from (("exchanged", said) for said in [self._exchanged()] if said)
         noticed, place = self._noticed(), self._place()
         if place:
             yield "place", after(noticed or "nearly right.", place)
