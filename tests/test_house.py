@@ -23,7 +23,7 @@ FLOORS = (
     {"engine"},
     {"texts"},
     set(CORE),
-    {"measures", "rounding", "observing", "peft_io", "variants"},
+    {"calibration", "measures", "rounding", "observing", "peft_io", "variants"},
     {"memory", "models"},
     {"experiments"},
     {"alive", "figures", "exercises"},

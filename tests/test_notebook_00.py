@@ -60,7 +60,7 @@ def test_the_dial_at_every_setting():
 
 
 def test_the_figures_say_what_they_show():
-    for _, words in (pictures.strengths_figure(ARMS), pictures.course_map()):
+    for _, words in (pictures.strengths_figure(ARMS, 2.3), pictures.course_map()):
         assert len(words.split()) <= 60
     weight, A, B = np.ones((6, 4)), np.ones((2, 4)), np.ones((6, 2))
     figure, words = pictures.adapter_figure(weight, A, B)

@@ -58,8 +58,8 @@ def share(arms: dict, strength: float, text: str) -> float:
     return (here - off) / (full - off)
 
 
-def strengths_figure(arms: dict) -> tuple[Figure, str]:
-    """The losses on plays and addresses against the strength, and what a shuffled adapter does on plays."""
+def strengths_figure(arms: dict, doubt: float) -> tuple[Figure, str]:
+    """The losses against the strength, and two controls on plays: a shuffled adapter, and doubt alone (a loss)."""
     figure, axes = plain_axes(8, 4)
     for text, color, style, marker in (("plays", BLUE, "-", "o"), ("addresses", ORANGE, "--", "s")):
         losses = [arms[arm_name(strength)][text] for strength in STRENGTHS]
@@ -69,6 +69,8 @@ def strengths_figure(arms: dict) -> tuple[Figure, str]:
     losses = [arms[arm_name(s, 0 if s else None)]["plays"] for s in control]
     axes.plot(control, losses, ls=":", marker="x", color=GRAY, lw=1.8)
     axes.annotate("on plays, shuffled", (2, losses[-1]), (8, 0), textcoords="offset points", va="center", color=GRAY)
+    axes.axhline(doubt, ls=(0, (4, 3)), color=GRAY, lw=1.2)
+    axes.annotate("on plays, base with one temperature", (0.6, doubt), (0, 5), textcoords="offset points", color=GRAY)
     axes.axvline(0.5, color=RED, lw=1, ls=(0, (1, 2)))
     axes.set(xlabel="strength of the adapter", ylabel="loss, nats per byte", xlim=(-0.05, 2.05), xticks=STRENGTHS[::2])
     gain, price = share(arms, 0.5, "plays"), share(arms, 0.5, "addresses")
@@ -76,11 +78,10 @@ def strengths_figure(arms: dict) -> tuple[Figure, str]:
     axes.set_title("Trained, the adapter helps on plays; shuffled, it does not", loc="left", fontsize=12)
     best = min(STRENGTHS, key=lambda s: arms[arm_name(s)]["plays"])
     words = (
-        f"Shuffled, the adapter helps at none of the strengths drawn: the loss rises to {losses[-1]:.2f}. Loss against "
-        f"strength from 0 to 2. Trained, it falls from {arms[arm_name(0)]['plays']:.2f} to "
-        f"{arms[arm_name(best)]['plays']:.2f} at "
-        f"strength {best:g}, then rises. On addresses it rises, slowly at first: at half strength {gain:.0%} of the "
-        f"gain cost {price:.0%} of the price."
+        f"Loss against strength from 0 to 2. Trained, it falls from {arms[arm_name(0)]['plays']:.2f} to "
+        f"{arms[arm_name(best)]['plays']:.2f} at strength {best:g}, then rises. Shuffled, it helps nowhere: up to "
+        f"{losses[-1]:.2f}. A flat line at {doubt:.2f}: the base, less sure. On addresses the loss rises, slowly at "
+        f"first: at half strength {gain:.0%} of the gain cost {price:.0%} of the price."
     )
     return figure, words
 
