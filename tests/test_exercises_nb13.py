@@ -43,7 +43,7 @@ def test_other_right_answers(capsys):
     ("asked", "wrong", "sentence"),
     [
         (check.standard_errors, lambda a, b: 0, "returns 0 in every case that is tried"),
-        (check.standard_errors, lambda a, b: np.float64(a.sum() - b.sum()) / (a != b).sum() ** 0.5, "Guard the"),
+        (check.standard_errors, lambda a, b: np.float64(a.sum() - b.sum()) / (a != b).sum() ** 0.5, "guard"),
         (check.standard_errors, lambda a, b: (a.mean() - b.mean()) / (a.var() / len(a) + b.var() / len(b)) ** 0.5,
          "takes the two tests for independent"),
         (check.standard_errors, lambda a, b: 100 * (a.mean() - b.mean()), "far too large for so few verses"),

@@ -203,11 +203,8 @@ def _layers():
         yield X, W, codes, absmax
 
 
-LOOKED_UP, SCALED, OUT = (
-    "values = NF4[codes]",
-    "values * absmax[:, None]",
-    "exact, rounded_output = X @ W.T, X @ rounded.T",
-)
+LOOKED_UP, SCALED = "nf_codebook(4).numpy()[codes]", "values * absmax[:, None]"
+OUTPUTS = "exact, other = X @ W.T, X @ rounded.T"
 OWN = "np.abs(W.reshape(codes.shape)).max(axis=1)"
 
 
@@ -216,34 +213,35 @@ OWN = "np.abs(W.reshape(codes.shape)).max(axis=1)"
     list(_layers()),
     tries=0.5,
     taught={
-        f"{OUT} -> exact, rounded_output = W, rounded": "Your answer is the error of the weights. The question is "
-        "about the output, X @ W.T: what the next layer gets.",
-        f"{LOOKED_UP} -> values = NF4[_nearest(W, absmax)]": "Your answer quantizes W again, to the nearest codes. "
-        "Decode the codes that you are given, whatever they are.",
-        f"{LOOKED_UP} -> values = NF4[_nearest(W, {OWN})] & {SCALED} -> values * {OWN}[:, None]": "Your answer "
-        "quantizes W again, absmax and all. Decode the codes that you are given, whatever they are.",
-        f"{LOOKED_UP} -> values = codes": "Your answer multiplies the codes themselves. A code is an index from 0 to "
-        "15: look its value up in the codebook.",
+        f"{OUTPUTS} -> exact, other = W, rounded": "Your answer is the error of the weights. The question is about the "
+        "output, X @ W.T: what the next layer gets.",
+        f"{LOOKED_UP} -> NF4[_nearest(W, absmax)]": "Your answer quantizes W again, to the nearest codes. Decode the "
+        "codes that you are given, whatever they are.",
+        f"{LOOKED_UP} -> NF4[_nearest(W, {OWN})] & {SCALED} -> values * {OWN}[:, None]": "Your answer quantizes W "
+        "again, absmax and all. Decode the codes that you are given, whatever they are.",
+        f"{LOOKED_UP} -> codes": "Your answer multiplies the codes themselves. A code is an index from 0 to 15: look "
+        "its value up in the codebook.",
         f"{SCALED} -> values * absmax.max()": "Your answer takes one absmax for the whole weight. Each block has its "
         "own.",
-        "blocks.reshape(W.shape) -> blocks.reshape(W.shape[::-1]).T": "The blocks of your answer run down the columns "
-        "of W. They run through the flattened weight, row by row.",
-        f"{OUT} -> exact, rounded_output = X.mean(axis=0) @ W.T, X.mean(axis=0) @ rounded.T": "Your answer averages "
-        "the inputs first, so that errors cancel. Take the norm over the outputs of all.",
+        "reshape(W.shape) -> reshape(W.shape[::-1]).T": "The blocks of your answer run down the columns of W. They run "
+        "through the flattened weight, row by row.",
+        f"{OUTPUTS} -> exact, other = X.mean(axis=0) @ W.T, X.mean(axis=0) @ rounded.T": "Your answer averages the "
+        "inputs first, so that errors cancel. Take the norm over the outputs of all.",
     },
     also=(
-        *measures("return error / whole", "exact", "rounded_output"),
+        *measures("return error / whole", "exact", "other"),
         *(f"{SCALED} -> values {other}" for other in ("/ absmax[:, None]", "* absmax.mean()", "* absmax[::-1, None]")),
         *(f"{SCALED} -> values * {other}" for other in (f"{OWN}[:, None]", "absmax[:, None] ** 2")),
-        f"{SCALED} -> (values.ravel() * np.resize(absmax, W.size))",
+        f"{SCALED} -> values.ravel() * np.resize(absmax, W.size)",
         f"{SCALED} -> values.reshape(W.shape) * np.abs(W).max(axis=1, keepdims=True)",
-        *(f"{LOOKED_UP} -> values = {other}" for other in ("(codes - 7) / 8", "(codes - 8) / 7", "codes / 7.5 - 1")),
-        *(f"{LOOKED_UP} -> values = {other}" for other in ("(codes - 8) / 8", "(codes - 7) / 7", "NF4[15 - codes]")),
-        "blocks.reshape(W.shape) -> blocks.reshape(W.shape, order='F')",
-        f"{OUT} -> exact, rounded_output = np.abs(X) @ np.abs(W).T, np.abs(X) @ np.abs(rounded).T",
-        f"{OUT} -> exact, rounded_output = (X @ W.T).clip(0), (X @ rounded.T).clip(0)",
-        f"{OUT} -> exact, rounded_output = (X @ W.T)[:1], (X @ rounded.T)[:1]",
-        "return error / whole -> return exact - rounded_output",
+        *(f"{LOOKED_UP} -> {other}" for other in ("(codes - 7) / 8", "(codes - 8) / 7", "codes / 7.5 - 1")),
+        *(f"{LOOKED_UP} -> {other}" for other in ("(codes - 8) / 8", "(codes - 7) / 7", "NF4[15 - codes]")),
+        "reshape(W.shape) -> reshape(W.shape, order='F')",
+        f"{OUTPUTS} -> exact, other = abs(X) @ abs(W).T, abs(X) @ abs(rounded).T",
+        f"{OUTPUTS} -> exact, other = (X @ W.T).clip(0), (X @ rounded.T).clip(0)",
+        f"{OUTPUTS} -> exact, other = X[:1] @ W.T, X[:1] @ rounded.T",
+        f"{OUTPUTS} -> exact, other = X.sum(axis=0) @ W.T, X.sum(axis=0) @ rounded.T",
+        "return error / whole -> return exact - other",
         "whole = np.linalg.norm(exact) -> whole = np.linalg.norm(X) * np.linalg.norm(W)",
     ),
     noticed={
@@ -254,10 +252,9 @@ OWN = "np.abs(W.reshape(codes.shape)).max(axis=1)"
     },
 )
 def rounded_output_error(X, W, codes, absmax):
-    values = NF4[codes]  # the codebook's value for each code
-    blocks = values * absmax[:, None]  # what the absmax do to the values
-    rounded = blocks.reshape(W.shape)  # how the blocks lie in the weight
-    exact, rounded_output = X @ W.T, X @ rounded.T  # the two outputs
-    error = np.linalg.norm(exact - rounded_output)  # their difference, as one number
+    values = nf_codebook(4).numpy()[codes]  # the codebook's value for each code
+    rounded = (values * absmax[:, None]).reshape(W.shape)  # the weight that is decoded
+    exact, other = X @ W.T, X @ rounded.T  # the two outputs
+    error = np.linalg.norm(exact - other)  # their difference, as one number
     whole = np.linalg.norm(exact)  # what it is divided by
     return error / whole  # the quotient

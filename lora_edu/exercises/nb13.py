@@ -39,6 +39,8 @@ ERROR, WHOLE = "error = (b + c) ** 0.5", "return (b - c) / error if error else 0
         "(McNemar's test). Take the root, and keep the sign.",
         f"{WHOLE} -> return np.sign(b - c) * max(0.0, abs(b - c) - 1) / error if error else 0.0": "Your answer has "
         "McNemar's correction, a 1 taken off the difference. Leave it out here.",
+        f"{WHOLE} -> return np.float64(b - c) / error": "Your answer divides 0 by 0 where nobody differs. No "
+        "difference is 0 standard errors: guard the division.",
     },
     also=(
         f"{ERROR} -> error = (one - other).std(ddof=1) * len(one) ** 0.5",
@@ -52,9 +54,6 @@ ERROR, WHOLE = "error = (b + c) ** 0.5", "return (b - c) / error if error else 0
     ),
     noticed={
         "one number is asked for.": lambda got, one, other: got.ndim > 0,
-        "where both agree on every verse the answer is 0. Guard the division.": (
-            lambda got, one, other: not np.isfinite(got)
-        ),
         "this is far too large for so few verses: the standard error of b - c is the root of b + c.": (
             lambda got, one, other: abs(got) > len(one) ** 0.5
         ),
