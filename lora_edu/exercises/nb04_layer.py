@@ -22,7 +22,7 @@ def observe_layer(make: Callable, base: nn.Linear, rank: int, alpha: float, drop
     """What a layer promises -> whether it keeps it; a sentence about what is no layer at all."""
     original = copy.deepcopy(base).requires_grad_(False)
     with torch.random.fork_rng(devices=[]):  # the learner's own random numbers go on as if nothing had happened
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         layer = make(base, rank, alpha, dropout)
         if layer is ... or layer is None:
             return layer
@@ -104,9 +104,9 @@ def _dropout(layer: nn.Module, original: nn.Linear, x: Tensor) -> Iterator:
     times = (left * whole).sum(dim=1) / whole.square().sum(dim=1)  # (draws d_in,)
     on_x = _same(left, times[:, None] * whole)
     times = times.round(decimals=2) if on_x else torch.ones(1)  # what it does elsewhere is not looked at
-    equal_rows = layer(torch.ones(DRAWS, x.shape[1])).round(decimals=3)
+    equal_rows = layer(torch.ones(100, x.shape[1])).round(decimals=3)
     B.zero_()
-    yield "dropout leaves the x of the base alone", _same(layer(x), original(x))
+    yield "dropout leaves the path of the base alone", _same(layer(x), original(x))
     yield "dropout acts on x, before A", on_x
     by_itself = len(equal_rows.unique(dim=0)) > 10 or bool(times.all())
     yield "each entry of each x is dropped or kept by itself", by_itself
@@ -138,7 +138,7 @@ def _same(got: Tensor, expected: Tensor) -> bool:
 def _cases() -> list[tuple]:
     """Cases (base, rank, alpha, dropout); no share is 0.5, for dropping 1 - p would look the same."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(42)
+        torch.default_generator.manual_seed(42)
         return [(nn.Linear(8, 6), 2, 5.0, 0.2), (nn.Linear(5, 12), 3, 1.5, 0.4)]
 
 
@@ -157,8 +157,8 @@ def _cases() -> list[tuple]:
         "at zero. The gradient of each is multiplied by the other: neither would ever move.",
         "base.requires_grad_(False) -> base.requires_grad_(True)": "Your layer leaves the base trainable. LoRA trains "
         "A and B alone: freeze the weight and the bias.",
-        "self.base(x) + -> self.base(self.dropout(x)) +": "Your layer drops entries of the x of the base as well. "
-        "Dropout belongs to the branch: the base sees the whole x.",
+        "self.base(x) + -> self.base(self.dropout(x)) +": "Your layer has dropout on the path of the base as well. "
+        "It belongs to the branch: the base sees the whole x.",
         "nn.Dropout(dropout) -> nn.Dropout(1 - dropout)": "Your layer keeps the share {dropout}, and drops the rest. "
         "`nn.Dropout` takes the share that is set to zero.",
     },
