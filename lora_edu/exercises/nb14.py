@@ -83,7 +83,8 @@ WHOLE = "return (each * paged).sum() -> return each * sum(rank * (a + b) for a, 
         "each = 8 -> each = 16": "Your answer pages 16 bytes for each number: weight and gradient, too. Paged are "
         "AdamW's two means, {each} bytes.",
         "return (each * paged).sum() -> return each * counts.sum() * (counts.sum() >= 100_000)": "Your answer pages "
-        "every matrix here. One with fewer than 100,000 numbers stays on the card, and each counts by itself: section 4.",
+        "every matrix here. One with fewer than 100,000 numbers stays on the card, and each counts by itself: "
+        "section 4.",
     },
     also=(
         WHOLE.format("rank * min(a, b) >= 100_000"),
