@@ -20,17 +20,6 @@ def _eq_4(half):
     return (quantiles[:-1] + quantiles[1:]) / 2
 
 
-def _right_side(above):
-    """Whether the levels above 0, or those below it, are the right ones."""
-
-    def is_so(levels, offset, half):
-        right = normal_float.reference(offset, half)
-        mine, there = (values[values > 0] if above else values[values < 0] for values in (levels, right))
-        return mine.shape == there.shape and np.abs(mine - there).max() < 1e-5
-
-    return is_so
-
-
 COUNTS, GRID = "counts = half, half - 1", "np.linspace(offset, 0.5, count + 1)[:-1]"
 IN_ORDER = "np.sort([*(-level for level in below), 0.0, *above])"
 
@@ -84,8 +73,6 @@ IN_ORDER = "np.sort([*(-level for level in below), 0.0, *above])"
         "half of the levels belong above 0, half - 1 below it, and the 0 between.": (
             lambda levels, offset, half: (levels > 0).sum() != half
         ),
-        "the levels above 0 are right, those below it not.": _right_side(above=True),
-        "the levels below 0 are right, those above it not.": _right_side(above=False),
     },
 )
 def normal_float(offset, half):
@@ -98,16 +85,6 @@ def normal_float(offset, half):
 
 
 # --- 6.2: two codes a byte -------------------------------------------------------------------------------------------
-
-
-def _halves(high):
-    """Whether the high halves of all bytes are right, or the low ones."""
-
-    def is_so(made, codes):
-        right = packed_codes.reference(codes)
-        return np.array_equal(*((values // 16 if high else values % 16) for values in (made, right)))
-
-    return is_so
 
 
 FILLED, LAST = "filled = np.append(codes, [7] * alone)", "np.array([*codes[:-1], {}, codes[-1]]) if alone else codes"
@@ -157,16 +134,6 @@ FILLED, LAST = "filled = np.append(codes, [7] * alone)", "np.array([*codes[:-1],
         ),
         "a byte goes from 0 to 255.": lambda made, codes: (made < 0).any() or (made > 255).any(),
         "a byte is a whole number.": lambda made, codes: (made % 1).any(),
-        "the last byte is wrong where the number of codes is odd: the last code is its high half, and code 7 its low "
-        "half. All others are right.": (
-            lambda made, codes: (
-                len(codes) % 2 and made[-1] // 16 == codes[-1] and (made == packed_codes.reference(codes))[:-1].all()
-            )
-        ),
-        "the high halves are right, the low ones not: the second code of each pair belongs there.": _halves(high=True),
-        "the low halves are right, the high ones not: the first code of each pair belongs there, times 16.": (
-            _halves(high=False)
-        ),
     },
 )
 def packed_codes(codes):
