@@ -1,4 +1,4 @@
-"""The checks of notebook 11: right answers of other styles pass, wrong ones that nobody listed get a sentence."""
+"""The checks of notebook 11: right answers of other styles pass, what is said of a shape."""
 
 import math
 
@@ -67,79 +67,21 @@ def test_the_references_are_the_package_s_layers():
 # --- wrong ones ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["vera_weight", "suspects", "dora_weight", "plain_lora"])
-def test_every_listed_mistake_is_named(name):
-    exercise = getattr(check, name)
-    for sentence, mistake in exercise.misconceptions.items():
-        with pytest.raises(AssertionError) as caught:
-            exercise(mistake)
-        said = str(caught.value).split(": ", 1)[1]
-        assert said == sentence or "Also:" in sentence  # two mistakes may come to the same as one
-
-
-def sliced(W, A, B):
-    return A[:, : W.shape[1]], B[: len(W)]
-
-
 def with_parts(form):
     """A wrong answer of 11.1 from (W, the part of A, the part of B, d, b)."""
-    return lambda W, A, B, d, b: form(W, *sliced(W, A, B), d, b)
-
-
-def table(form):
-    """A wrong answer of 11.2 from the two s, the two rates, the two accuracies and the questions."""
-
-    def answer(one, other, n):
-        s = [r["alpha"] / (r["rank"] ** 0.5 if r["method"] == "rsLoRA" else r["rank"]) for r in (one, other)]
-        return form(s, [r["rate"] for r in (one, other)], [r["accuracy"] for r in (one, other)], n)
-
-    return answer
-
-
-def gap(p, n):
-    return (p[1] - p[0]) / math.sqrt(sum(x * (1 - x) / n for x in p))
+    return lambda W, A, B, d, b: form(W, A[:, : W.shape[1]], B[: len(W)], d, b)
 
 
 WRONG = [
     (check.vera_weight, lambda W, A, B, d, b: W + b[:, None] * B @ (d[:, None] * A), "take the first 5 columns of A"),
-    (check.vera_weight, with_parts(lambda W, A, B, d, b: W + (b * B) @ (d * A)), "the shapes do not fit"),
-    (check.vera_weight, with_parts(lambda W, A, B, d, b: W + B @ A * b[:, None]), "d is missing"),
-    (check.vera_weight, with_parts(lambda W, A, B, d, b: W + B * d @ A), "b is missing"),
-    (check.vera_weight, with_parts(lambda W, A, B, d, b: (b[:, None] * B) @ (d[:, None] * A)), "W is missing"),
-    (check.vera_weight, with_parts(lambda W, A, B, d, b: W + 3 * (b[:, None] * B) @ (d[:, None] * A)), "plus 3 times"),
-    (
-        check.vera_weight,
-        with_parts(lambda W, A, B, d, b: W + (b[:, None] * B) @ (np.exp(d)[:, None] * A)),
-        "something else than diag",
-    ),
-    (check.vera_weight, with_parts(lambda W, A, B, d, b: A.T @ B.T), "yours is"),
-    (check.vera_weight, with_parts(lambda W, A, B, d, b: (W + (b[:, None] * B) @ (d[:, None] * A))[0]), "yours is"),
-    (check.suspects, table(lambda s, lr, p, n: (gap(p, n), s[1] * lr[1] / (s[0] * lr[0]))), "have changed places"),
-    (check.suspects, table(lambda s, lr, p, n: s[1] * lr[1] / (s[0] * lr[0])), "return two numbers"),
-    (check.suspects, table(lambda s, lr, p, n: (s[1] * lr[1] / (s[0] * lr[0]), p[1] / p[0])), "is right. For LoRA"),
-    (check.suspects, table(lambda s, lr, p, n: (s[1] / s[0], gap(p, n))), "ratio of the scalings"),
-    (check.suspects, table(lambda s, lr, p, n: (lr[1] / lr[0], p[1] - p[0])), "rates alone.*Also: this is the gap"),
-    (check.suspects, table(lambda s, lr, p, n: (s[1] * lr[1] / (s[0] * lr[0]), gap(p, n) ** 2)), "is right. For LoRA"),
-    (check.suspects, table(lambda s, lr, p, n: (s[1] + lr[1], gap(p, n))), "their s are 1.5 and 12"),
+    (check.vera_weight, with_parts(lambda W, A, B, d, b: W + (b * B) @ (d * A)), "the shapes of two arrays do not fit"),
+    (check.suspects, lambda one, other, n: other["rate"] / one["rate"], "return two numbers"),
     (check.suspects, lambda one, other, n: (other["learning_rate"], 0), "KeyError"),
-    (check.dora_weight, lambda W, A, B, m, al: m * (W + al / len(A) * B @ A), "stopped with ValueError"),
-    (
-        check.dora_weight,
-        lambda W, A, B, m, al: m[:, None] * (W + B @ A) / np.linalg.norm(W + B @ A, axis=1)[:, None],
-        "the scaling alpha / rank is missing",
-    ),
-    (
-        check.dora_weight,
-        lambda W, A, B, m, al: (W + al / len(A) * B @ A) * m[:, None] / np.linalg.norm(W, axis=1)[:, None] * 1.1,
-        "every row has the right direction",
-    ),
     (
         check.dora_weight,
         lambda W, A, B, m, al: m[:, None] * W**3 / np.linalg.norm(W**3, axis=1)[:, None],
         "every row has the right length",
     ),
-    (check.dora_weight, lambda W, A, B, m, al: m, r"yours is \(7,\)"),
-    (check.dora_weight, lambda W, A, B, m, al: W.T, r"yours is \(5, 7\)"),
     (check.plain_lora, lambda A, B, A0, B0: (A - A0, B - B0), "the rank has stayed r"),
     (check.plain_lora, lambda A, B, A0, B0: (np.hstack([A, A0]), np.vstack([B, -B0])), "joins along the wrong side"),
     (check.plain_lora, lambda A, B, A0, B0: (np.hstack([B, -B0]), np.vstack([A, A0])), "changed places"),
@@ -149,6 +91,6 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("exercise", "wrong", "sentence"), WRONG, ids=range(len(WRONG)))
-def test_wrong_answers_that_are_not_listed(exercise, wrong, sentence):
+def test_what_a_wrong_answer_is_told(exercise, wrong, sentence):
     with pytest.raises(AssertionError, match=sentence):
         exercise(wrong)

@@ -1,13 +1,10 @@
-"""The checks of notebook 11, the variants of LoRA."""
-
-from collections.abc import Callable
-from typing import Any
+"""The checks of notebook 11, the variants of LoRA. The one of a published table is in `nb11_tables`."""
 
 import numpy as np
 
 from lora_edu.exercises.describing import as_array
-from lora_edu.exercises.factors import mistakes
-from lora_edu.exercises.grading import Exercise, beside
+from lora_edu.exercises.exercise import exercise
+from lora_edu.exercises.grading import beside
 from lora_edu.exercises.nb11_tables import suspects
 
 __all__ = ["beside", "dora_weight", "plain_lora", "suspects", "vera_weight"]
@@ -15,292 +12,187 @@ __all__ = ["beside", "dora_weight", "plain_lora", "suspects", "vera_weight"]
 # --- 11.1: VeRA ------------------------------------------------------------------------------------------------------
 
 
-def _vera_layers() -> list[tuple]:
-    """Cases (W, A, B, d, b): A and B are larger than the layer, and no side equals another."""
-    cases = []
+def _vera_layers():
+    """A and B are larger than the layer, and no side equals another."""
     for seed, (d_in, d_out, rank, widest, tallest) in enumerate([(5, 7, 3, 9, 11), (8, 4, 2, 10, 6)]):
         rng = np.random.default_rng(seed)
         shapes = ((d_out, d_in), (rank, widest), (tallest, rank), (rank,), (d_out,))
-        cases.append(tuple(rng.normal(size=shape) for shape in shapes))
-    return cases
+        yield tuple(rng.normal(size=shape) for shape in shapes)
 
 
-def _vera(form: Callable) -> Callable:
-    """A form of (W, the part of A, the part of B, d as a column, b as a column)."""
-    return lambda W, A, B, d, b: form(W, A[:, : W.shape[1]], B[: len(W)], d[:, None], b[:, None])
-
-
-def _vera_told(solution: Callable, *case) -> Any:
-    """What it returns; for shapes that do not fit, which they are."""
+def _cut(solution, W, A, B, d, b):
+    """What it returns; where the whole of A or B is taken, how much of it belongs to the layer."""
     try:
-        return solution(*case)
+        return solution(W, A, B, d, b)
     except ValueError as error:
-        W, A, B = case[:3]
-        text = str(error)
-        if (f"{A.shape[1]}" in text and f"{W.shape[1]}" in text) or (f"{len(B)}" in text and f"{len(W)}" in text):
-            return (
-                f"A has {A.shape[1]} columns and B has {len(B)} rows, for the widest layer of the model. W is "
-                f"{len(W)} x {W.shape[1]}: take the first {W.shape[1]} columns of A and the first {len(W)} rows of B."
-            )
-        if "broadcast" in text:
-            return (
-                "the shapes do not fit: d has one number for each row of A, b one for each row of B. Multiply rows: "
-                "`d[:, None] * A`."
-            )
-        raise
+        whole, part = (A.shape[1], len(B)), (W.shape[1], len(W))
+        if not any(
+            f"{large}" in str(error) and f"{small}" in str(error) for large, small in zip(whole, part, strict=True)
+        ):
+            raise
+        return (
+            f"A has {whole[0]} columns and B has {whole[1]} rows, for the largest layer of the model. W is "
+            f"{part[1]} x {part[0]}: take the first {part[0]} columns of A and the first {part[1]} rows of B."
+        )
 
 
-def _vera_explained(result: Any, W, A, B, d, b) -> str:
-    """The shape; how often W and the update are in it; or what stands between B and A."""
-    if isinstance(result, str):
-        return result
-    array = as_array(result)
-    if array is None:
-        return ""
-    if array.shape != W.shape:
-        return f"the result should be (d_out, d_in) = {W.shape}, the shape of W, and yours is {array.shape}."
-    A, B = A[:, : W.shape[1]], b[:, None] * B[: len(W)]
-    parts = np.stack([W.ravel(), (B * d @ A).ravel()], axis=1)
-    of_W, of_update = np.linalg.lstsq(parts, array.ravel(), rcond=None)[0]
-    if np.allclose(parts @ (of_W, of_update), array.ravel()):
-        return f"yours is {of_W:.3g} times W plus {of_update:.3g} times diag(b) B diag(d) A. Each should be there once."
-    middle = np.linalg.pinv(B) @ (array - W) @ np.linalg.pinv(A)  # (r, r): should be diag(d)
-    if not np.allclose(B @ middle @ A, array - W):
-        return ""
-    return (
-        f"W, A, B and b are right, and something else than diag(d) stands between B and A: where d is "
-        f"{np.round(d, 3).tolist()}, yours is {np.round(np.diag(middle), 3).tolist()}."
-    )
-
-
-vera_weight = Exercise(
+@exercise(
     "11.1",
-    _vera(lambda W, A, B, d, b: W + (b * B) @ (d * A)),
-    _vera_layers(),
-    {
-        "this leaves the vectors out. A and B are random and frozen: d and b are all that is trained.": (
-            _vera(lambda W, A, B, d, b: W + B @ A)
-        ),
-        "d is missing. It multiplies the rows of A, one number for each.": _vera(lambda W, A, B, d, b: W + (b * B) @ A),
-        "b is missing. It multiplies the rows of B, one number for each.": _vera(lambda W, A, B, d, b: W + B @ (d * A)),
-        "this is the update alone. W is missing.": _vera(lambda W, A, B, d, b: (b * B) @ (d * A)),
-        "this subtracts the update.": _vera(lambda W, A, B, d, b: W - (b * B) @ (d * A)),
-        "this multiplies W with the update. The two are added.": _vera(lambda W, A, B, d, b: W * ((b * B) @ (d * A))),
-        "this is transposed: the shape of W, (d_out, d_in), is asked for.": (
-            _vera(lambda W, A, B, d, b: (W + (b * B) @ (d * A)).T)
-        ),
-        "this divides by the rank. VeRA has no alpha / rank: d and b set the size.": (
-            _vera(lambda W, A, B, d, b: W + (b * B) @ (d * A) / len(A))
-        ),
-        "this adds the vectors. They multiply the rows.": _vera(lambda W, A, B, d, b: W + (b + B) @ (d + A)),
-        "b multiplies W too. It stands before B alone.": _vera(lambda W, A, B, d, b: b * (W + B @ (d * A))),
-        "d is there twice. It multiplies the rows of A (or, which is the same, the columns of B): not both.": (
-            _vera(lambda W, A, B, d, b: W + (b * B * d.T) @ (d * A))
-        ),
-        "this takes the last columns of A and the last rows of B. Every layer takes the first ones.": (
-            lambda W, A, B, d, b: W + (b[:, None] * B[-len(W) :]) @ (d[:, None] * A[:, -W.shape[1] :])
-        ),
-        "this takes the last columns of A. Every layer takes the first ones.": (
-            lambda W, A, B, d, b: W + (b[:, None] * B[: len(W)]) @ (d[:, None] * A[:, -W.shape[1] :])
-        ),
-        "this takes the last rows of B. Every layer takes the first ones.": (
-            lambda W, A, B, d, b: W + (b[:, None] * B[-len(W) :]) @ (d[:, None] * A[:, : W.shape[1]])
-        ),
-        "b is squared.": _vera(lambda W, A, B, d, b: W + (b * b * B) @ (d * A)),
-        "this divides by d. It multiplies the rows of A.": _vera(lambda W, A, B, d, b: W + (b * B) @ (A / d)),
-        "this divides by b. It multiplies the rows of B.": _vera(lambda W, A, B, d, b: W + (B / b) @ (d * A)),
-        "this has W twice.": _vera(lambda W, A, B, d, b: 2 * W + (b * B) @ (d * A)),
-        "this turns d around: its first number belongs to the first row of A.": (
-            _vera(lambda W, A, B, d, b: W + (b * B) @ (d[::-1] * A))
-        ),
-        "this turns b around: its first number belongs to the first row of B.": (
-            _vera(lambda W, A, B, d, b: W + (b[::-1] * B) @ (d * A))
-        ),
-        "this uses the norms of d and b, one number each. Each row of A and of B has a number of its own.": (
-            _vera(lambda W, A, B, d, b: W + np.linalg.norm(b) * np.linalg.norm(d) * B @ A)
-        ),
-        "this uses the means of d and b, one number each. Each row of A and of B has a number of its own.": (
-            _vera(lambda W, A, B, d, b: W + b.mean() * d.mean() * B @ A)
-        ),
+    list(_vera_layers()),
+    taught={
+        "d[:, None] * -> 1 * & b[:, None] * -> 1 *": "Your answer leaves both vectors out. A and B are random and "
+        "frozen: d and b are all that VeRA trains.",
+        "left @ right -> left @ right / len(d)": "Your answer divides by the rank. VeRA has no alpha / rank: d and b "
+        "set the size.",
+        "W + left @ right -> left @ right": "Your answer is the update alone. The weight is W plus the update.",
+        "A[:, :d_in] -> A[:, -d_in:] & B[:d_out] -> B[-d_out:]": "Your answer takes the last columns of A and the last "
+        "rows of B. Every layer takes the first ones.",
+        "d[:, None] * -> np.linalg.norm(d) * & b[:, None] * -> np.linalg.norm(b) *": "Your answer takes one number for "
+        "each vector. Each row of A has its own number in d, each row of B its own in b.",
+        "d[:, None] * -> d[:, None] + & b[:, None] * -> b[:, None] +": "Your answer adds the vectors to the matrices. "
+        "They multiply their rows.",
+        "W + left @ right -> b[:, None] * W + left @ right": "Your answer multiplies W by b, too. b belongs to B "
+        "alone.",
     },
-    observe=_vera_told,
-    explain=_vera_explained,
+    also=(
+        "A[:, :d_in] -> A[:, -d_in:]",
+        "B[:d_out] -> B[-d_out:]",
+        "d[:, None] * -> d[::-1, None] *",
+        "b[:, None] * -> b[::-1, None] *",
+        "d[:, None] * -> d.mean() * & b[:, None] * -> b.mean() *",
+        "b[:, None] * -> d * b[:, None] *",
+        "b[:, None] * -> d *",
+    ),
+    observe=_cut,
 )
+def vera_weight(W, A, B, d, b):
+    d_out, d_in = W.shape  # the sizes of the layer
+    right = d[:, None] * A[:, :d_in]  # the part of A, each row times d
+    left = b[:, None] * B[:d_out]  # the part of B, each row times b
+    return W + left @ right  # W and the update
+
 
 # --- 11.3: DoRA ------------------------------------------------------------------------------------------------------
 
 
-def _dora_layers() -> list[tuple]:
-    """Cases (W, A, B, m, alpha): no side equals another, alpha is never the rank, m is no row's length."""
-    cases = []
+def _dora_layers():
+    """No side equals another, alpha is never the rank, m is no row's length."""
     for seed, (d_in, d_out, rank, alpha) in enumerate([(5, 7, 2, 8.0), (8, 4, 3, 1.5)]):
         rng = np.random.default_rng(seed)
         W, A, B = (rng.normal(size=shape) for shape in ((d_out, d_in), (rank, d_in), (d_out, rank)))
-        cases.append((W, A, B, rng.uniform(0.5, 3, size=d_out), alpha))
-    return cases
+        yield W, A, B, rng.uniform(0.5, 3, size=d_out), alpha
 
 
-def _length(M, axis=1):
-    return np.sqrt((M * M).sum(axis=axis, keepdims=True))
+def _lengths(got):
+    return np.linalg.norm(got, axis=1)
 
 
-def _dora(form: Callable) -> Callable:
-    """A form of (W, the sum W + s B A, m as a column, s B A)."""
-    return lambda scale, W, A, B, m, alpha: form(
-        W, W + scale(alpha, len(A), len(B), A.shape[1]) * (B @ A), m[:, None],
-        scale(alpha, len(A), len(B), A.shape[1]) * (B @ A),
-    )  # fmt: skip
-
-
-def _rows_told(result: Any, W, A, B, m, alpha) -> str:
-    """Whether the rows have the right direction, or the right length."""
-    array = as_array(result["result"] if isinstance(result, dict) else result)
-    if array is None:
-        return ""
-    if array.shape != W.shape:
-        return f"the result should be (d_out, d_in) = {W.shape}, the shape of W, and yours is {array.shape}."
+def _along(got, W, A, B, alpha):
+    """Whether every row has the direction of that row of W + s B A."""
     V = W + alpha / len(A) * B @ A
-    lengths = _length(array)[:, 0]
-    cosines = (array * V).sum(1) / (lengths * _length(V)[:, 0] + 1e-30)
-    if np.allclose(cosines, 1):
-        return (
-            f"every row has the right direction, and a wrong length: row 0 has {lengths[0]:.4g}, and should have "
-            f"m[0] = {m[0]:.4g}."
-        )
-    if np.allclose(lengths, m):
-        return "every row has the right length, m, and a wrong direction: it is that of a row of W + (alpha / r) B A."
-    return (
-        f"row 0 has length {lengths[0]:.4g}, where m[0] is {m[0]:.4g}, and its cosine with row 0 of "
-        f"W + (alpha / r) B A is {cosines[0]:.3f}, where it should be 1."
-    )
+    return np.allclose((got * V).sum(axis=1), _lengths(got) * _lengths(V))
 
 
-dora_weight = Exercise(
+LENGTHS = "np.linalg.norm(V, axis=1, keepdims=True)"
+
+
+@exercise(
     "11.3",
-    lambda W, A, B, m, alpha: m[:, None] * (W + alpha / len(A) * B @ A) / _length(W + alpha / len(A) * B @ A),
-    _dora_layers(),
-    mistakes(
-        {
-            "": _dora(lambda W, V, m, u: m * V / _length(V)),
-            "this divides by the length of the rows of W. The direction is that of the sum, so divide by its length.": (
-                _dora(lambda W, V, m, u: m * V / _length(W))
-            ),
-            "this normalizes columns. A row of the weight makes one output: m has one number for each row.": (
-                _dora(lambda W, V, m, u: m * V / _length(V, 0))
-            ),
-            "the length is missing: multiply each row by its m.": _dora(lambda W, V, m, u: V / _length(V)),
-            "nothing is normalized: divide each row by its length before you multiply by m.": (
-                _dora(lambda W, V, m, u: m * V)
-            ),
-        }
-    )
-    | {
-        "this divides by the norm of the whole matrix. Each row has a length of its own.": (
-            lambda W, A, B, m, alpha: (
-                m[:, None] * (W + alpha / len(A) * B @ A) / np.linalg.norm(W + alpha / len(A) * B @ A)
-            )
+    list(_dora_layers()),
+    taught={
+        f"{LENGTHS} -> np.linalg.norm(W, axis=1, keepdims=True)": "Your answer divides by the lengths of the rows of "
+        "W. The direction is that of V, so divide by the lengths of V's rows: section 1.",
+        f"{LENGTHS} -> np.linalg.norm(V)": "Your answer divides by the norm of the whole matrix. Each row has a length "
+        "of its own.",
+        f"{LENGTHS} -> np.linalg.norm(V, axis=0, keepdims=True)": "Your answer gives the columns length 1. Here m has "
+        "one number for each row.",
+        f"{LENGTHS} -> 1": "Your answer multiplies each row by its m, and does not give it length 1 before.",
+        "return m[:, None] * V / lengths -> return m[:, None] * W / np.linalg.norm(W, axis=1, keepdims=True) + s * B @ "
+        "A": "Your answer normalizes W alone and adds the update afterwards. The sum is normalized: section 1.",
+        "return m[:, None] * V / lengths -> return W + m[:, None] * (B @ A) / np.linalg.norm(B @ A, axis=1, "
+        "keepdims=True)": "Your answer normalizes the update alone. The sum of W and the update is normalized: section "
+        "1.",
+        f"{LENGTHS} -> np.abs(V).max(axis=1, keepdims=True)": "Your answer divides by the largest magnitude of a row, "
+        "as quantization does. A length is the root of the sum of squares.",
+    },
+    also=(
+        "V = W + s * B @ A -> V = s * B @ A",
+        f"{LENGTHS} -> np.linalg.norm(V, axis=1, keepdims=True) ** 2",
+        f"{LENGTHS} -> np.abs(V).sum(axis=1, keepdims=True)",
+        "return m[:, None] * V / lengths -> return V",
+        "return m[:, None] * V / lengths -> return V / lengths",
+        *(f"alpha / len(A) -> alpha / {side}" for side in ("len(B)", "A.shape[1]", "len(A) ** 0.5", "len(A) ** 2")),
+        "alpha / len(A) -> alpha // len(A)",
+    ),
+    noticed={
+        "every row has the right direction, and a wrong length: m has the lengths.": (
+            lambda got, W, A, B, m, alpha: _along(got, W, A, B, alpha)
         ),
-        "this is W + s B A, LoRA's weight. DoRA gives each row the length m.": (
-            lambda W, A, B, m, alpha: W + alpha / len(A) * B @ A
-        ),
-        "this normalizes W alone and adds the update afterwards. The sum is normalized.": (
-            lambda W, A, B, m, alpha: m[:, None] * W / _length(W) + alpha / len(A) * B @ A
-        ),
-        "this normalizes the update alone. The sum of W and the update is normalized.": (
-            lambda W, A, B, m, alpha: W + m[:, None] * (B @ A) / _length(B @ A)
-        ),
-        "this leaves W out: the direction is that of W + s B A.": (
-            lambda W, A, B, m, alpha: m[:, None] * (B @ A) / _length(B @ A)
-        ),
-        "this leaves the update out: the direction is that of W + s B A.": (
-            lambda W, A, B, m, alpha: m[:, None] * W / _length(W)
-        ),
-        "this divides by the square of the length: take the root.": (
-            lambda W, A, B, m, alpha: (
-                m[:, None] * (W + alpha / len(A) * B @ A) / _length(W + alpha / len(A) * B @ A) ** 2
-            )
-        ),
-        "this takes the sum of magnitudes for the length. The length is the root of the sum of squares.": (
-            lambda W, A, B, m, alpha: (
-                m[:, None] * (W + alpha / len(A) * B @ A) / np.abs(W + alpha / len(A) * B @ A).sum(1, keepdims=True)
-            )
-        ),
-        "this takes the largest magnitude for the length, as quantization does. The length is the root of the sum of "
-        "squares.": (
-            lambda W, A, B, m, alpha: (
-                m[:, None] * (W + alpha / len(A) * B @ A) / np.abs(W + alpha / len(A) * B @ A).max(1, keepdims=True)
-            )
-        ),
-        "this subtracts the update.": (
-            lambda W, A, B, m, alpha: m[:, None] * (W - alpha / len(A) * B @ A) / _length(W - alpha / len(A) * B @ A)
+        "every row has the right length, and a wrong direction.": lambda got, W, A, B, m, alpha: np.allclose(
+            _lengths(got), m
         ),
     },
-    explain=_rows_told,
 )
+def dora_weight(W, A, B, m, alpha):
+    s = alpha / len(A)  # the scaling
+    V = W + s * B @ A  # the sum V
+    lengths = np.linalg.norm(V, axis=1, keepdims=True)  # the lengths of its rows
+    return m[:, None] * V / lengths  # each row with the length m
+
 
 # --- 11.4: PiSSA beside the unchanged W ------------------------------------------------------------------------------
 
 
-def _pissa_cases() -> list[tuple]:
-    """Cases (A, B, A0, B0)."""
-    cases = []
+def _factors():
     for seed, (d_in, d_out, rank) in enumerate([(5, 7, 2), (8, 4, 3)]):
         rng = np.random.default_rng(seed)
-        shapes = ((rank, d_in), (d_out, rank))
-        cases.append(tuple(rng.normal(size=shape) for shape in (*shapes, *shapes)))
-    return cases
+        yield tuple(rng.normal(size=shape) for shape in ((rank, d_in), (d_out, rank)) * 2)
 
 
-def _product_of(solution: Callable, A, B, A0, B0) -> Any:
-    """The update that the two factors make, and their rank."""
+def _update(solution, A, B, A0, B0):
+    """The update that the two factors make; where their shapes are others than asked for, what that means."""
     made = solution(A, B, A0, B0)
     if made is ... or made is None:
         return made
-    if not isinstance(made, tuple | list) or len(made) != 2:
-        return "return two factors, the new A and the new B."
-    new_A, new_B = map(as_array, made)
-    if new_A is None or new_B is None or new_A.ndim != 2 or new_B.ndim != 2:
+    factors = list(map(as_array, made)) if isinstance(made, tuple | list) and len(made) == 2 else [None]
+    if any(factor is None or factor.ndim != 2 for factor in factors):
         return "return two matrices, the new A and the new B."
     rank, d_in, d_out = len(A), A.shape[1], len(B)
-    if (new_A.shape[1] == d_out and len(new_B) == d_in) or new_A.shape == (d_out, 2 * rank):
-        return "A and B have changed places: return the new A first, (2r, d_in), then the new B, (d_out, 2r)."
-    if new_A.shape == (rank, 2 * d_in) or new_B.shape == (2 * d_out, rank):
-        return "this joins along the wrong side. A grows by rows (axis 0), B by columns (axis 1): the ranks add up."
-    if new_A.shape == (rank, d_in) and new_B.shape == (d_out, rank):
-        return (
-            "the rank has stayed r, and a difference of two products of rank r has rank 2r. (A - A0 and B - B0 have "
-            "cross terms when they are multiplied.) Put the factors side by side."
-        )
-    if new_A.shape != (2 * rank, d_in) or new_B.shape != (d_out, 2 * rank):
-        return f"the new A should be (2r, d_in) = {(2 * rank, d_in)}, the new B (d_out, 2r) = {(d_out, 2 * rank)}; " + (
-            f"yours are {new_A.shape} and {new_B.shape}."
-        )
-    return {"the update, new B times new A": new_B @ new_A}
+    said = {
+        ((d_out, 2 * rank), (2 * rank, d_in)): "A and B have changed places: return the new A first.",
+        ((rank, 2 * d_in), (2 * d_out, rank)): "this joins along the wrong side. A grows by rows (axis 0), B by "
+        "columns (axis 1): the ranks add up.",
+        ((rank, d_in), (d_out, rank)): "the rank has stayed r. A difference of two products of rank r has rank 2r: put "
+        "the factors side by side.",
+    }
+    shapes, wanted = tuple(factor.shape for factor in factors), ((2 * rank, d_in), (d_out, 2 * rank))
+    if shapes != wanted:
+        right = f"the new A should be (2r, d_in) = {wanted[0]}, the new B (d_out, 2r) = {wanted[1]}"
+        return said.get(shapes, f"{right}; yours are {shapes[0]} and {shapes[1]}.")
+    return factors[1] @ factors[0]
 
 
-plain_lora = Exercise(
+@exercise(
     "11.4",
-    lambda A, B, A0, B0: (np.concatenate([A, A0]), np.concatenate([B, -B0], axis=1)),
-    _pissa_cases(),
-    {
-        "this adds the start (or has a minus in both of its factors). What was learned is B A - B0 A0.": (
-            lambda A, B, A0, B0: (np.concatenate([A, A0]), np.concatenate([B, B0], axis=1))
-        ),
-        "this is the other way round: what was learned is B A - B0 A0.": (
-            lambda A, B, A0, B0: (np.concatenate([A0, A]), np.concatenate([B0, -B], axis=1))
-        ),
-        "the factors are joined in different orders, so that B meets A0 and B0 meets A.": (
-            lambda A, B, A0, B0: (np.concatenate([A0, A]), np.concatenate([B, -B0], axis=1))
-        ),
-        "this multiplies differences, (B - B0)(A - A0), which has cross terms. What was learned is B A - B0 A0.": (
-            lambda A, B, A0, B0: (np.concatenate([A - A0, A - A0]), np.concatenate([B - B0, 0 * B], axis=1))
-        ),
-        "this is what was trained, twice. The start is missing: B A - B0 A0.": (
-            lambda A, B, A0, B0: (np.concatenate([A, A]), np.concatenate([B, B], axis=1))
-        ),
-        "this is B A alone, on the unchanged W. There, what PiSSA started with, B0 A0, would be counted twice.": (
-            lambda A, B, A0, B0: (np.concatenate([A, A0]), np.concatenate([B, 0 * B0], axis=1))
-        ),
+    list(_factors()),
+    taught={
+        "minus = -B0 -> minus = B0": "Your answer adds the start. What was learned is B A - B0 A0: one of the four "
+        "needs a minus.",
+        "minus = -B0 -> minus = 0 * B0": "Your answer is B A alone. Beside the unchanged W, PiSSA's start B0 A0 would "
+        "be counted twice.",
+        "first = [A, A0] -> first = [A0, A]": "Your answer joins the factors in different orders: B meets A0, and B0 "
+        "meets A.",
+        "first = [A, A0] -> first = [A - A0, A - A0] & second = [B, minus] -> second = [B + minus, 0 * B]": "Your "
+        "answer multiplies the differences, (B - B0)(A - A0). That has cross terms which nobody learned.",
+        "first = [A, A0] -> first = [A0, A] & second = [B, minus] -> second = [B0, -B]": "Your answer is B0 A0 - B A, "
+        "the other way round. What was learned is the new product minus the old.",
+        "first = [A, A0] -> first = [A, A] & second = [B, minus] -> second = [B, B]": "Your answer is the trained "
+        "product twice. The start is missing.",
     },
-    observe=_product_of,
+    observe=_update,
 )
+def plain_lora(A, B, A0, B0):
+    minus = -B0  # the sign of the start
+    first = [A, A0]  # what stands in the new A
+    second = [B, minus]  # what stands in the new B
+    return np.concatenate(first), np.concatenate(second, axis=1)  # how they are joined
