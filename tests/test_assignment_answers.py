@@ -9,13 +9,9 @@ import re
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
-from classroom.graders import a1_adapters, a2_dial, a2_layer, a2_runs, a3_codes, a4_qlora_layers, a4_qlora_tuning
-from classroom.graders import a4_studies as studies
-from classroom.graders.a1_training import _with as trained_with
-from classroom.graders.a2_inject import injected
-from classroom.solutions import load_solutions
+from classroom.graders.a4_layer import rows
+from classroom.solutions import edited, load_solutions
 from lora_edu.assignments import core
 from lora_edu.assignments.checking import practice_folder, stored_checks
 from lora_edu.assignments.observing import observe_all, observe_case, silence
@@ -29,7 +25,7 @@ def points(number, make, seed=5):
     assignment = core.load(NAMES[number[0]])
     task, c = assignment.tasks[number], assignment.constants
     seen = []
-    for maker in (make, load_solutions(assignment.name)[number].reference):
+    for maker in (make, right(number)):
         with silence():
             cases = task.cases(c, np.random.default_rng(seed))
             seen.append([observe_case(task, c, maker(c), case) for case in cases])
@@ -41,6 +37,14 @@ def said(number, make):
     got = observe_all(assignment, number, make(assignment.constants), "visible")
     stored = stored_checks(assignment.name, "formative")["tasks"][number]
     return explanation(got, stored, assignment.tasks[number].tolerance)
+
+
+def named(number, name):
+    return next(wrong for wrong in load_solutions(NAMES[number[0]])[number].wrong if wrong.name == name)
+
+
+def right(number):
+    return load_solutions(NAMES[number[0]])[number].reference
 
 
 def statement(number):
@@ -58,7 +62,7 @@ def three_functions(c):
     """Classes inside the function, some kilobytes of Python each."""
 
     def qlora_layer(x, stored, decode, lora_A, lora_B, alpha):
-        s, rows = alpha / len(lora_A) ** c.power, a4_qlora_layers.rows
+        s = alpha / len(lora_A) ** c.power
 
         class Base(torch.autograd.Function):
             @staticmethod
@@ -99,8 +103,8 @@ def three_functions(c):
 def table_of_shapes(c):
     """Right in the cases that were seen once, whatever the numbers."""
     task = core.load("a1_lora_numpy").tasks["1.1"]
-    right = load_solutions("a1_lora_numpy")["1.1"].reference(c)
-    table = {matrix.shape: right(matrix) for (matrix,) in task.cases(c, np.random.default_rng(1))}
+    rank = right("1.1")(c)
+    table = {matrix.shape: rank(matrix) for (matrix,) in task.cases(c, np.random.default_rng(1))}
     return lambda matrix: table.get(matrix.shape, 1)
 
 
@@ -108,46 +112,9 @@ def base_in_float32(c):
     def dial(layer, strength):
         if not hasattr(layer, "first"):
             layer.first = layer.base.weight.detach().clone()
-        layer.base.weight.data = layer.first.float() + strength * a2_dial._change(layer).detach()
+        layer.base.weight.data = layer.first.float() + strength * (layer.scaling * layer.down @ layer.up).T.detach()
 
     return dial
-
-
-def in_whole_blocks(c):
-    """`view`, which stops where the last block is short."""
-
-    def encode(values, constants, codebook, block_size):
-        scaled = values.reshape(-1, block_size) / a3_codes.guarded(constants)[:, None]
-        return a3_codes.nearest_code(scaled.flatten(), codebook)
-
-    return encode
-
-
-def mask_of_leaked_rows(c):
-    """The right rows, in another type."""
-
-    def review(study):
-        taken, clean, best = studies.review(study)
-        return torch.isin(torch.arange(16), torch.tensor(taken, dtype=torch.long)), clean, best
-
-    return review, studies.repair
-
-
-def none_leaked(c):
-    """A helper that finds no row: what follows from it is measured on all rows."""
-
-    def review(study):
-        return [], *studies.review(study, clean=lambda study, taken: slice(None))[1:]
-
-    return review, studies.repair
-
-
-def changed_rate(c):
-    def repair(run):
-        a2_runs.repair(run)
-        run.rate *= 1.5
-
-    return a2_runs.evidence, repair
 
 
 def incremental_dial(c):
@@ -155,14 +122,38 @@ def incremental_dial(c):
 
     @torch.no_grad()
     def dial(layer, strength):
-        change, before = a2_dial._change(layer), getattr(layer, "strength", 0.0)
+        change, before = layer.scaling * (layer.down @ layer.up).T, getattr(layer, "strength", 0.0)
         layer.base.weight.copy_(layer.base.weight.float() + strength * change - before / 3 * (3 * change))
         layer.strength = strength
 
     return dial
 
 
-up_alone = a2_runs._repair(a2_runs.repair_steps_up_alone)
+def in_whole_blocks(c):
+    """`view`, which stops where the last block is short."""
+    change = "scaled = -> values.view(-1, block_size); scaled ="
+    return edited(right("3.2"), change)(c)
+
+
+def mask_of_leaked_rows(c):
+    """The right rows, in another type."""
+    change = "return taken, -> return torch.isin(torch.arange(16), torch.tensor(taken, dtype=torch.long)),"
+    return edited(right("4.5"), change)(c)
+
+
+def none_leaked(c):
+    """A helper that finds no row: what follows from it is measured on all rows."""
+    return edited(right("4.5"), "taken, ranks = leaked(study) -> taken, ranks = []")(c)
+
+
+def changed_rate(c):
+    return edited(right("2.5"), "run.reentrant = False -> run.reentrant, run.rate = False, run.rate * 1.5")(c)
+
+
+def up_alone(c):
+    return named("2.5", "up alone").make(c)
+
+
 CASES = {
     three_functions: ("4.3", set()),
     table_of_shapes: ("1.1", {"rank", "inputs"}),
@@ -191,8 +182,7 @@ def test_an_answer_loses_the_parts_that_the_text_says(make):
     ],
 )
 def test_a_mistake_costs_the_part_that_it_is_about(number, name, lost):
-    wrong = next(wrong for wrong in load_solutions(NAMES[number[0]])[number].wrong if wrong.name == name)
-    assert {part for part, value in points(number, wrong.make).items() if not value} == lost
+    assert {part for part, value in points(number, named(number, name).make).items() if not value} == lost
 
 
 @pytest.mark.parametrize("number, name", [("2.5", "a repaired copy"), ("4.5", "masks, a repaired copy")])
@@ -209,79 +199,39 @@ def test_a_part_that_counts_beside_another_says_so():
 # --- what it is told --------------------------------------------------------------------------------------------------
 
 
-def discarded_linear(c):
-    class Layer(a2_layer.Layer):
-        def __init__(self, *arguments):
-            super().__init__(c, *arguments)
-            nn.Linear(3, 3)
-
-    return Layer
-
-
-def product_twice(c):
-    class Twice(a4_qlora_layers.DecodesTwice):
-        @staticmethod
-        def forward(ctx, x, stored, decode, *others):
-            x @ decode(stored)
-            return a4_qlora_layers.DecodesTwice.forward(ctx, x, stored, decode, *others)
-
-    return a4_qlora_layers.applied(Twice)(c)
-
-
-def other_names(c):
-    """Adapters that the check does not find."""
-
-    def fine_tune(*case):
-        model = a4_qlora_tuning.tuned(c, *case)
-        for layer in [module for module in model.modules() if hasattr(module, "lora_A")]:
-            for name in ("A", "B"):
-                layer.register_parameter(f"factor_{name}", layer._parameters.pop(f"lora_{name}"))
-        return model
-
-    return fine_tune
-
-
-def flag_alone(c):
-    return a1_adapters._changed(unmerge=a1_adapters._clear_the_flag)(c)
-
-
-def three_results(c):
-    return lambda *case: (*trained_with()(c)(*case), 0.0)
-
-
-def only_B_moves(c):
-    return trained_with(rates=lambda lr, ratio: (0, 3 * lr))(c)
-
-
-def no_match_accepted(c):
-    return injected(refuse="twice")(c)
-
-
-def empty_list(c):
-    return lambda model, wrapper, rank, alpha: []
-
-
-def empty_list_of_a_right_injection(c):
-    right = injected()(c)
-    return lambda *case: right(*case)[:0]
+EDITS = {
+    "the flag alone": ("1.3", "self.weight - self.update(), False -> self.weight, False"),
+    "only B moves": ("1.4", "lr, lr * c.ratio -> 0, 3 * lr"),
+    "three results": ("1.4", "return A, B -> return A, B, 0.0"),
+    "a discarded linear layer": ("2.1", "self.base, self.p -> nn.Linear(3, 3); self.base, self.p"),
+    "no match accepted": ("2.2", "if not chosen: -> if False:"),
+    "an empty list, and nothing done": ("2.2", "named = dict -> return []\n        named = dict"),
+    "an empty list": ("2.2", "return chosen -> return []"),
+    "another rate": ("2.5", "run.reentrant = False -> run.reentrant, run.rate = False, run.rate * 1.5"),
+    "up alone": ("2.5", 'for factor in ("down", "up") -> for factor in ("up",)'),
+    "the product twice": ("4.3", "ctx.save_for_backward(x, -> x @ decode(stored); ctx.save_for_backward(x,"),
+    "other names": ("4.4", "self.lora_A = -> self.factor_A = & self.lora_B = -> self.factor_B = & "
+                    "(x @ self.lora_A.T) @ self.lora_B.T -> (x @ self.factor_A.T) @ self.factor_B.T"),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "number, make, true, false",
+    "edit, true, false",
     [
-        ("1.3", flag_alone, "leaves the update in the weight", "merging twice adds"),
-        ("1.4", only_B_moves, "A is where it was", "a step less"),
-        ("1.4", three_results, "2 results are asked for, in this order: A, B; there are 3", "locals"),
-        ("2.1", discarded_linear, "as nn.Linear does when it is built", "this sets the seed"),
-        ("2.2", no_match_accepted, "the rule chooses nothing is not refused", "pooler"),
-        ("2.2", empty_list, "no adapter was put in", "pooler"),
-        ("2.2", empty_list_of_a_right_injection, "returned was nothing", "pooler"),
-        ("2.5", changed_rate, "the rate", "entry ["),
-        ("2.5", up_alone, "`down` stays", "correct"),
-        ("4.3", product_twice, "times as many as needed", "B A is formed"),
-        ("4.4", other_names, "no parameter has a name that ends in lora_A", "zero"),
+        ("the flag alone", "leaves the update in the weight", "merging twice adds"),
+        ("only B moves", "A is where it was", "a step less"),
+        ("three results", "2 results are asked for, in this order: A, B; there are 3", "locals"),
+        ("a discarded linear layer", "as nn.Linear does when it is built", "this sets the seed"),
+        ("no match accepted", "the rule chooses nothing is not refused", "pooler"),
+        ("an empty list, and nothing done", "no adapter was put in", "pooler"),
+        ("an empty list", "returned was nothing", "pooler"),
+        ("another rate", "the rate", "entry ["),
+        ("up alone", "`down` stays", "correct"),
+        ("the product twice", "times as many as needed", "B A is formed"),
+        ("other names", "no parameter has a name that ends in lora_A", "zero"),
     ],
 )
-def test_a_message_is_true(number, make, true, false):
-    text = said(number, make)
+def test_a_message_is_true(edit, true, false):
+    number, change = EDITS[edit]
+    text = said(number, edited(right(number), change))
     assert true in text and false not in text, text

@@ -1,218 +1,254 @@
-"""Exercise 2.5, a run that trains and is wrong: right and wrong evidence, right and wrong repairs."""
+"""Exercises 2.4, all of a file or nothing, and 2.5, a run that trains and is wrong: right answers, and wrong edits."""
 
 import copy
 import dataclasses
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 
-from classroom.solutions import Solutions, Wrong
-
-FACTORS = (".down", ".up")
-
-
-def measured(run, trained=True, at_the_end=False):
-    """How far each tensor of the base moved; of each layer the first gradient of `up`, and how far `up` moved."""
-    trial, fresh = copy.deepcopy(run), copy.deepcopy(run)
-    before = run.model.state_dict()
-    if trained:
-        trial.train()
-    moved = {name: (tensor - before[name]).norm().item() for name, tensor in trial.model.state_dict().items()}
-    source = trial if at_the_end else fresh
-    source.model.zero_grad()
-    source.loss().backward()
-    arrived = {name: 0 if p.grad is None else p.grad.norm().item() for name, p in source.model.named_parameters()}
-    return {name: moved[name] for name in run.base()}, {
-        path: (arrived[f"{path}.up"], moved[f"{path}.up"]) for path in run.layers()
-    }
+from classroom.solutions import Solutions
+from lora_edu.assignments.towers import Adapted
 
 
-def verdict(tensors, layers):
-    found = {name: "moved" for name, far in tensors.items() if far}
-    found |= {path: "no gradient" for path, (gradient, _) in layers.items() if not gradient}
-    return found | {path: "not stepped" for path, (gradient, far) in layers.items() if gradient and not far}
+def load_adapter(c):
+    @torch.no_grad()
+    def answer(model, path):
+        layers = {where: module for where, module in model.named_modules() if isinstance(module, Adapted)}
+        slots = {c.key.format(path=p, factor=f): getattr(m, f) for p, m in layers.items() for f in ("down", "up")}
+        with safe_open(path, "pt") as file:
+            tensors, alpha = {name: file.get_tensor(name) for name in file.keys()}, float(file.metadata()["alpha"])
+        if tensors.keys() != slots.keys():
+            raise ValueError(f"other tensors are needed: {sorted(tensors.keys() ^ slots.keys())}")
+        if any(layer.alpha != alpha for layer in layers.values()):
+            raise ValueError(f"the adapter was trained with alpha {alpha}")
+        if any(tensors[name].shape != slot.shape for name, slot in slots.items()):
+            raise ValueError("other shapes are needed")
+        for name, slot in slots.items():
+            slot.copy_(tensors[name])
+
+    return answer
 
 
-def evidence(run):
-    tensors, layers = measured(run)
-    return tensors, layers, verdict(tensors, layers)
+def with_a_state_dict(c):
+    def load_adapter(model, path, *, device="cpu"):
+        new, tensors = model.state_dict(), load_file(path)
+        with safe_open(path, "pt") as file:
+            alpha = float(file.metadata()["alpha"])
+        for where, layer in model.named_modules():
+            if not isinstance(layer, Adapted):
+                continue
+            if alpha != layer.alpha:
+                raise ValueError("alpha")
+            for factor in ("down", "up"):
+                try:
+                    tensor = tensors.pop(c.key.format(path=where, factor=factor))
+                except KeyError as error:
+                    raise ValueError(f"no tensor for {error}") from error
+                if tensor.size() != new[f"{where}.{factor}"].size():
+                    raise ValueError("shape")
+                new[f"{where}.{factor}"] = tensor.to(device).float()
+        if tensors:
+            raise ValueError(f"unknown tensors: {list(tensors)}")
+        model.load_state_dict(new)
+
+    return load_adapter
 
 
-def repair(run):
-    run.reentrant = False
-    for name, parameter in run.model.named_parameters():
-        parameter.requires_grad_(name.endswith(FACTORS))
-    run.optimized = [name for name, parameter in run.model.named_parameters() if parameter.requires_grad]
+def with_a_way_back(c):
+    """Loads first, and puts everything back if something does not fit."""
+    careful = load_adapter(c)
+
+    @torch.no_grad()
+    def answer(model, path):
+        kept, tensors = copy.deepcopy(model.state_dict()), load_file(path)
+        try:
+            for where, layer in model.named_modules():
+                for factor in ("down", "up") if isinstance(layer, Adapted) else ():
+                    getattr(layer, factor).copy_(tensors[c.key.format(path=where, factor=factor)])
+            careful(model, path)
+        except (KeyError, RuntimeError, ValueError) as error:
+            model.load_state_dict(kept)
+            raise ValueError("the file does not fit") from error
+
+    return answer
 
 
-def evidence_by_hand(run):
-    """Its own loop instead of the run's, and double precision for the norms."""
-    trial = copy.deepcopy(run)
-    names = dict(trial.model.named_parameters())
-    start = {name: p.detach().double().clone() for name, p in names.items()}
-    arrived = {}
-    for _ in range(trial.steps):
-        for parameter in names.values():
-            parameter.grad = None
-        trial.loss().backward()
-        arrived = arrived or {n: 0.0 if p.grad is None else float(p.grad.double().norm()) for n, p in names.items()}
-        with torch.no_grad():
-            for name in trial.optimized:
-                if names[name].grad is not None:
-                    names[name] -= trial.rate * names[name].grad
-    way = {name: torch.linalg.vector_norm(p.detach().double() - start[name]) for name, p in names.items()}
-    tensors = {name: way[name] for name in run.base()}
-    layers = {path: torch.stack([torch.tensor(arrived[path + ".up"]), way[path + ".up"]]) for path in run.layers()}
-    return [tensors, layers, verdict(tensors, {path: pair.tolist() for path, pair in layers.items()})]
+TEXT = "exercise 2.4"
+COPY, SHAPES = "slot.copy_(tensors[name])", "tensors[name].shape != slot.shape"
+
+FILE = Solutions(
+    reference=load_adapter,
+    right={"a state dict": with_a_state_dict, "a way back": with_a_way_back},
+    wrong=[
+        ("refuses everything", "layers = { -> raise ValueError\n        layers = {", 0,
+         "load refuses a file that fits. Who loads nothing need not refuse anything.", TEXT),
+        ("not strict", "tensors.keys() != slots.keys() -> False & if any(tensors -> "
+         "slots = {name: slot for name, slot in slots.items() if name in tensors}\n        if any(tensors", 1,
+         "a file with a missing or an unknown tensor is accepted. Half an adapter would load in silence.", TEXT),
+        ("shapes not compared", f"{SHAPES} -> False", 1,
+         "shapes are not compared. copy_ repeats a single row until it fits, without an error.", TEXT),
+        ("sizes compared", f"{SHAPES} -> tensors[name].numel() != slot.numel() & "
+         f"{COPY} -> slot.copy_(tensors[name].reshape(slot.shape))", 1,
+         "the number of entries is compared, and not the shape: a factor whose rows and columns are exchanged is "
+         "reshaped into other numbers.", TEXT),
+        ("alpha not compared", "layer.alpha != alpha -> False", 1,
+         "alpha is not compared. With another alpha the same factors compute something else.",
+         "notebook 04, section 1"),
+        ("half loaded", f"{SHAPES} for -> False for & "
+         f"{COPY} -> if {SHAPES}:\n                raise ValueError\n            {COPY}", 1,
+         "a file that does not fit is refused with half of it copied already. Check everything, then copy.", TEXT),
+        ("new parameters", f"for name, slot in slots.items():\n            {COPY} -> for p, m in layers.items():\n"
+         '            for f in ("down", "up"):\n'
+         "                setattr(m, f, torch.nn.Parameter(tensors[c.key.format(path=p, factor=f)].float()))", 2,
+         "loading puts new parameters in: an optimizer that was made before holds the old ones. Use copy_.",
+         "notebook 04, section 7"),
+        ("left in 16 bits", f"{COPY} -> slot.data = tensors[name]", 2,
+         "after loading, the factors have the dtype of the file. The model's own are float32.",
+         "notebook 04, section 6"),
+    ],
+)  # fmt: skip
 
 
-def repair_without_checkpoints(run):
-    run.checkpointed = 0
-    run.model.requires_grad_(False)
-    run.optimized = []
-    for path, layer in run.layers().items():
-        for factor in ("down", "up"):
-            getattr(layer, factor).requires_grad_(True)
-            run.optimized.append(f"{path}.{factor}")
+# --- 2.5 --------------------------------------------------------------------------------------------------------------
 
 
-def repair_by_a_hook(run):
-    for name in run.base():
-        run.model.get_parameter(name).requires_grad = False
-    wanted = [name for name, _ in run.model.named_parameters() if name.endswith(FACTORS)]
-    run.optimized[:] = wanted
-    run.model.token_embedding.register_forward_hook(lambda module, inputs, output: output.requires_grad_())
+def runs(c):
+    def evidence(run):
+        fresh, trained, before = copy.deepcopy(run), copy.deepcopy(run), run.model.state_dict()
+        fresh.loss().backward()
+        trained.train()
+        moved = {name: (tensor - before[name]).norm().item() for name, tensor in trained.model.state_dict().items()}
+        arrived = {path: layer.up.grad for path, layer in fresh.layers().items()}
+        tensors = {name: moved[name] for name in run.base()}
+        layers = {path: (0.0 if g is None else g.norm().item(), moved[f"{path}.up"]) for path, g in arrived.items()}
+        return tensors, layers, verdict(tensors, layers)
+
+    def verdict(tensors, layers):
+        found = {name: "moved" for name, far in tensors.items() if far}
+        found |= {path: "no gradient" for path, (gradient, _) in layers.items() if not gradient}
+        return found | {path: "not stepped" for path, (gradient, far) in layers.items() if gradient and not far}
+
+    def repair(run):
+        run.reentrant = False
+        run.model.requires_grad_(False)
+        run.optimized = [f"{path}.{factor}" for path in run.layers() for factor in ("down", "up")]
+        for name in run.optimized:
+            run.model.get_parameter(name).requires_grad_(True)
+
+    return evidence, repair
 
 
-def repaired_copy(run):
-    repair(mine := copy.deepcopy(run))
-    return dataclasses.replace(mine, optimized=sorted(mine.optimized))
+def by_hand(c):
+    """Its own loop instead of the run's, and double precision for the norms; the repair does without checkpoints."""
+
+    def evidence(run):
+        trial = copy.deepcopy(run)
+        names = dict(trial.model.named_parameters())
+        start = {name: p.detach().double().clone() for name, p in names.items()}
+        arrived = {}
+        for _ in range(trial.steps):
+            for parameter in names.values():
+                parameter.grad = None
+            trial.loss().backward()
+            arrived = arrived or {n: 0.0 if p.grad is None else float(p.grad.double().norm()) for n, p in names.items()}
+            with torch.no_grad():
+                for name in trial.optimized:
+                    if names[name].grad is not None:
+                        names[name] -= trial.rate * names[name].grad
+        way = {name: torch.linalg.vector_norm(p.detach().double() - start[name]) for name, p in names.items()}
+        found = {name: "moved" for name in run.base() if way[name] > 0}
+        for path in run.layers():
+            if way[f"{path}.up"] == 0:
+                found[path] = "not stepped" if arrived[f"{path}.up"] else "no gradient"
+        layers = {path: torch.stack([torch.tensor(arrived[f"{path}.up"]), way[f"{path}.up"]]) for path in run.layers()}
+        return [{name: way[name] for name in run.base()}, layers, found]
+
+    def repair(run):
+        run.checkpointed = 0
+        run.model.requires_grad_(False)
+        run.optimized = []
+        for path, layer in run.layers().items():
+            for factor in ("down", "up"):
+                getattr(layer, factor).requires_grad_(True)
+                run.optimized.append(f"{path}.{factor}")
+
+    return evidence, repair
 
 
-def _evidence(change):
-    """The right evidence with something changed: change(run, tensors, layers) -> the three."""
-    return lambda c: (lambda run: change(run, *measured(run)), repair)
+def by_a_hook(c):
+    def repair(run):
+        for name in run.base():
+            run.model.get_parameter(name).requires_grad = False
+        run.optimized[:] = [name for name, _ in run.model.named_parameters() if name.endswith((".down", ".up"))]
+        run.model.token_embedding.register_forward_hook(lambda module, inputs, output: output.requires_grad_())
+
+    return runs(c)[0], repair
 
 
-def _concluded(**options):
-    return lambda run: (*(found := measured(run, **options)), verdict(*found))
+def with_a_copy(c):
+    evidence, repair = runs(c)
+
+    def repaired_copy(run):
+        repair(mine := copy.deepcopy(run))
+        return dataclasses.replace(mine, optimized=sorted(mine.optimized))
+
+    return evidence, repaired_copy
 
 
-def _verdict(other):
-    return _evidence(lambda run, tensors, layers: (tensors, layers, other(run, tensors, layers)))
-
-
-def _repair(other):
-    return lambda c: (evidence, other)
-
-
-def evidence_in_place(run):
-    tensors, layers, found = evidence(run)
-    run.loss().backward()
-    run.train()
-    return tensors, layers, found
-
-
-def repair_all_but(*left):
-    def other(run):
-        before = run.reentrant, run.optimized, [p.requires_grad for p in run.model.parameters()]
-        repair(run)
-        if "reentrant" in left:
-            run.reentrant = before[0]
-        if "optimizer" in left:
-            run.optimized = [name for name in before[1] if name in run.optimized]
-        if "frozen" in left:
-            run.optimized = [*before[1], *(name for name in run.optimized if name not in before[1])]
-            for parameter, asks in zip(run.model.parameters(), before[2], strict=True):
-                parameter.requires_grad_(asks)
-
-    return other
-
-
-def repair_freezes_all(run):
-    run.model.requires_grad_(False)
-    run.optimized = [name for name in run.optimized if name.endswith(FACTORS)]
-    run.reentrant = False
-
-
-def repair_trains(run):
-    repair(run)
-    run.train()
-
-
-def repair_trains_the_embedding(run):
-    repair(run)
-    run.reentrant = True
-    run.model.token_embedding.requires_grad_(True)
-    run.optimized.append("token_embedding.weight")
-
-
-def repair_changes_the_rate(run):
-    repair(run)
-    run.rate /= 2
-
-
-def repair_steps_up_alone(run):
-    repair(run)
-    run.optimized = [name for name in run.optimized if name.endswith(".up")]
-
-
-def _asks(run):
-    return [n for n in run.base() if run.model.get_parameter(n).requires_grad]
-
-
-FROZEN, TRAP = "notebook 04, section 3", "notebook 08, section 6"
-TEXT = "exercise 2.5"
+FROZEN, TRAP, TEXT = "notebook 04, section 3", "notebook 08, section 6", "exercise 2.5"
+GIVES, JUDGES = "return tensors, layers,", "layers, verdict(tensors, layers)"
+KIND, FREEZES, END = "run.reentrant = False", "run.model.requires_grad_(False)", "requires_grad_(True)"
+WANTED = 'run.optimized = [f"{path} -> wanted = [f"{path} & for name in run.optimized: -> '
+ASKING = "[n for n in run.base() if run.model.get_parameter(n).requires_grad]"
 
 RUNS = Solutions(
-    reference=lambda c: (evidence, repair),
-    right={
-        "by hand, no checkpoints": lambda c: (evidence_by_hand, repair_without_checkpoints),
-        "a hook": lambda c: (evidence, repair_by_a_hook),
-        "a repaired copy": lambda c: (evidence_by_hand, repaired_copy),
-    },
+    reference=runs,
+    right={"by hand, no checkpoints": by_hand, "a hook": by_a_hook, "a repaired copy": with_a_copy},
     wrong=[
-        Wrong("weights alone", _evidence(lambda run, t, la: ({n: v * n.endswith("weight") for n, v in t.items()}, la,
-              verdict(t, la))), 7,
-              "only tensors named weight are measured. A bias can be forgotten when freezing, too.", FROZEN),
-        Wrong("who asks, moves", _verdict(lambda run, t, la: verdict(dict.fromkeys(_asks(run), 1), la)), 6,
-              "a tensor that asks for a gradient is called moved. No optimizer knows it: measure.", FROZEN),
-        Wrong("no cause", _verdict(lambda run, t, la: {n: w.replace("not stepped", "no gradient")
-              for n, w in verdict(t, la).items()}), 6,
-              "every layer that learned nothing is said to get no gradient. To some it came.", TRAP),
-        Wrong("the other cause", _verdict(lambda run, t, la: {n: w.replace("no gradient", "not stepped")
-              for n, w in verdict(t, la).items()}), 6,
-              "every layer that learned nothing is said not to be stepped. To some no gradient came at all.", TRAP),
-        Wrong("not what it measured", _verdict(lambda run, t, la: {}), 6,
-              "the verdict names nothing. Your own measurements show what is wrong.", FROZEN),
-        Wrong("the adapters alone", _verdict(lambda run, t, la: verdict({}, la)), 6,
-              "the verdict looks at the adapters alone. Something of the base can move as well.", FROZEN),
-        Wrong("the base alone", _verdict(lambda run, t, la: verdict(t, {})), 6,
-              "the verdict looks at the base alone. A layer can learn nothing, and no error is raised.", TRAP),
-        Wrong("the gradient at the end", lambda c: (_concluded(at_the_end=True), repair), 7,
-              "the gradients are those of the last step. Those of the first are asked for: before anything moved.",
-              TEXT),
-        Wrong("nothing trained", lambda c: (_concluded(trained=False), repair), 4,
-              "nothing moved in your measurement: the copy that you compare was not trained.", FROZEN),
-        Wrong("squares", _evidence(lambda run, t, la: ({n: v * v for n, v in t.items()}, la, verdict(t, la))), 7,
-              "these are the squares of the distances. The Frobenius norm has a root.", "notebook 05, section 1"),
-        Wrong("trains the run itself", lambda c: (evidence_in_place, repair), 7,
-              "your evidence changed the run that it was given. Measure on a copy: copy.deepcopy(run).", TEXT),
-        Wrong("reentrant still", _repair(repair_all_but("reentrant")), 6,
-              "after your repair some layers get no gradient: their blocks are checkpointed by the reentrant kind, and "
-              "nothing before them asks for a gradient.", TRAP),
-        Wrong("not in the optimizer", _repair(repair_all_but("optimizer")), 6,
-              "after your repair some factors get a gradient, and no optimizer knows them.", "notebook 04, section 4"),
-        Wrong("base not frozen", _repair(repair_all_but("frozen")), 7,
-              "after your repair something of the base still moves.", FROZEN),
-        Wrong("frozen altogether", _repair(repair_freezes_all), 5,
-              "your repair freezes the factors too: nothing is left to train.", FROZEN),
-        Wrong("trained by the repair", _repair(repair_trains), 5,
-              "your repair trains the model. It mends the run; the training comes afterwards.", TEXT),
-        Wrong("the embedding trained", _repair(repair_trains_the_embedding), 5,
-              "your repair trains the embedding, so that gradients arrive. They do, and the base moves.", TRAP),
-        Wrong("up alone", _repair(repair_steps_up_alone), 6,
-              "after your repair `up` is trained and `down` stays. Both factors belong to the optimizer.", FROZEN),
-        Wrong("another rate", _repair(repair_changes_the_rate), 5,
-              "your repair changes the rate or the number of steps. They were not wrong.", TEXT),
+        ("weights alone", f"{GIVES} -> return {{n: v * n.endswith('weight') for n, v in tensors.items()}}, layers,", 7,
+         "only tensors named weight are measured. A bias can be forgotten when freezing, too.", FROZEN),
+        ("who asks, moves", f"{JUDGES} -> layers, verdict(dict.fromkeys({ASKING}, 1), layers)", 6,
+         "a tensor that asks for a gradient is called moved. No optimizer knows it: measure.", FROZEN),
+        ("no cause", '"not stepped" -> "no gradient"', 6,
+         "every layer that learned nothing is said to get no gradient. To some it came.", TRAP),
+        ("the other cause", '"no gradient" -> "not stepped"', 6,
+         "every layer that learned nothing is said not to be stepped. To some no gradient came at all.", TRAP),
+        ("not what it measured", f"{JUDGES} -> layers, {{}}", 6,
+         "the verdict names nothing. Your own measurements show what is wrong.", FROZEN),
+        ("the adapters alone", f"{JUDGES} -> layers, verdict({{}}, layers)", 6,
+         "the verdict looks at the adapters alone. Something of the base can move as well.", FROZEN),
+        ("the base alone", f"{JUDGES} -> layers, verdict(tensors, {{}})", 6,
+         "the verdict looks at the base alone. A layer can learn nothing, and no error is raised.", TRAP),
+        ("the gradient at the end", "fresh.loss().backward()\n        trained.train() -> trained.train()\n"
+         "        fresh = copy.deepcopy(trained)\n        fresh.model.zero_grad()\n        fresh.loss().backward()", 7,
+         "the gradients are those of the last step. Those of the first are asked for: before anything moved.", TEXT),
+        ("nothing trained", "trained.train() -> pass", 4,
+         "nothing moved in your measurement: the copy that you compare was not trained.", FROZEN),
+        ("squares", f"{GIVES} -> return {{n: v * v for n, v in tensors.items()}}, layers,", 7,
+         "these are the squares of the distances. The Frobenius norm has a root.", "notebook 05, section 1"),
+        ("trains the run itself", f"{GIVES} -> run.loss().backward(); run.train(); {GIVES}", 7,
+         "your evidence changed the run that it was given. Measure on a copy: copy.deepcopy(run).", TEXT),
+        ("reentrant still", f"{KIND} -> pass", 6,
+         "after your repair some layers get no gradient: their blocks are checkpointed by the reentrant kind, and "
+         "nothing before them asks for a gradient.", TRAP),
+        ("not in the optimizer", f"{WANTED}run.optimized = [name for name in run.optimized if name in wanted]\n"
+         "        for name in wanted:", 6,
+         "after your repair some factors get a gradient, and no optimizer knows them.", "notebook 04, section 4"),
+        ("base not frozen", f"{WANTED}run.optimized += [name for name in wanted if name not in run.optimized]\n"
+         f"        for name in wanted: & {FREEZES} -> pass", 7,
+         "after your repair something of the base still moves.", FROZEN),
+        ("frozen altogether", f"{END} -> requires_grad_(False)", 5,
+         "your repair freezes the factors too: nothing is left to train.", FROZEN),
+        ("trained by the repair", f"{END} -> {END}\n        run.train()", 5,
+         "your repair trains the model. It mends the run; the training comes afterwards.", TEXT),
+        ("the embedding trained", f"{KIND} -> run.reentrant = True & {END} -> {END}\n"
+         '        run.optimized.append("token_embedding.weight")\n        run.model.token_embedding.requires_grad_()',
+         5,
+         "your repair trains the embedding, so that gradients arrive. They do, and the base moves.", TRAP),
+        ("up alone", 'for factor in ("down", "up") -> for factor in ("up",)', 6,
+         "after your repair `up` is trained and `down` stays. Both factors belong to the optimizer.", FROZEN),
+        ("another rate", f"{KIND} -> run.reentrant, run.rate = False, run.rate / 2", 5,
+         "your repair changes the rate or the number of steps. They were not wrong.", TEXT),
     ],
 )  # fmt: skip

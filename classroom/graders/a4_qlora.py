@@ -1,10 +1,8 @@
-"""Assignment 4, for teachers: the right answers, and wrong ones with the points that each keeps. Never released."""
+"""Assignment 4: the right answers of each exercise, and the known wrong ones with the points that each keeps."""
 
-from classroom.graders.a4_qlora_constants import QUANTIZE_CONSTANTS
-from classroom.graders.a4_qlora_layers import QLORA_LAYER
-from classroom.graders.a4_qlora_merging import SURVIVING_UPDATE
-from classroom.graders.a4_qlora_tuning import FINE_TUNE
-from classroom.graders.a4_studies import STUDIES
+from classroom.graders.a4_constants import QUANTIZE_CONSTANTS, SURVIVING_UPDATE
+from classroom.graders.a4_layer import QLORA_LAYER
+from classroom.graders.a4_learning import FINE_TUNE, STUDIES
 
 SOLUTIONS = {
     "4.1": SURVIVING_UPDATE,

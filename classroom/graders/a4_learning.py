@@ -1,0 +1,267 @@
+"""Exercises 4.4, a small fine-tune, and 4.5, an unfair comparison: right answers, and edits that are wrong."""
+
+import copy
+import dataclasses
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.checkpoint import checkpoint  # noqa: F401 (in an edit)
+
+from classroom.solutions import Solutions
+from lora_edu.assignments.qlora_pieces import FrozenLinear, FullLinear
+
+
+def fine_tune(c):
+    class Adapted(nn.Module):
+        def __init__(self, base, rank, scaling):
+            super().__init__()
+            self.base, self.scaling = base, scaling
+            self.lora_A = nn.Parameter(torch.randn(rank, base.in_features) / base.in_features**0.5)
+            self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank))
+
+        def forward(self, x):
+            return self.base(x) + self.scaling * (x @ self.lora_A.T) @ self.lora_B.T
+
+    def answer(model, tokens, answers, rank, alpha, steps, seed):
+        torch.manual_seed(seed)
+        model.requires_grad_(False)
+        for name in ("up", "down"):
+            setattr(model, name, Adapted(getattr(model, name), rank, alpha / rank**c.power))
+        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
+        for _ in range(steps):
+            loss = F.cross_entropy(model(tokens), answers)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        return model
+
+    return answer
+
+
+def with_hooks(c):
+    """The layers stay, and get parameters and a hook; batches are drawn with a generator; momentum in place of Adam."""
+
+    def answer(model, tokens, answers, rank, alpha, steps, seed, lr=0.05):
+        generator = torch.Generator().manual_seed(seed)
+        for value in model.parameters():
+            value.requires_grad = False
+        for layer in [module for module in model.modules() if isinstance(module, FrozenLinear)]:
+            A = torch.randn(rank, layer.in_features, generator=generator) / layer.in_features**0.5
+            layer.lora_A, layer.lora_B = nn.Parameter(A), nn.Parameter(torch.zeros(layer.out_features, rank))
+            layer.register_forward_hook(
+                lambda layer, inputs, y: y + alpha / rank**c.power * (inputs[0] @ layer.lora_A.T) @ layer.lora_B.T
+            )
+        adapters = [value for value in model.parameters() if value.requires_grad]
+        optimizer = torch.optim.SGD(adapters, lr=lr, momentum=0.95)
+        for _ in range(steps):
+            batch = torch.randperm(len(tokens), generator=generator)[:384]
+            optimizer.zero_grad()
+            F.cross_entropy(model(tokens[batch]), answers[batch]).backward()
+            torch.nn.utils.clip_grad_norm_(adapters, 1.0)
+            optimizer.step()
+        return model
+
+    return answer
+
+
+def by_hand(c):
+    """A deep copy, a subclass in place of a wrapper, and Adam written out."""
+
+    class Widened(FrozenLinear):
+        def forward(self, x):
+            low = torch.einsum("...i,ri->...r", x, self.lora_A)
+            return super().forward(x) + self.scaling * torch.einsum("...r,or->...o", low, self.lora_B)
+
+    def answer(model, tokens, answers, rank, alpha, steps, seed):
+        model = copy.deepcopy(model).requires_grad_(False)
+        torch.manual_seed(seed)
+        for layer in (model.up, model.down):
+            layer.__class__, layer.scaling = Widened, alpha / rank**c.power
+            layer.register_parameter("lora_A", nn.Parameter(torch.randn(rank, layer.in_features) * 0.2))
+            layer.register_parameter("lora_B", nn.Parameter(torch.zeros(layer.out_features, rank)))
+        adapters = [value for name, value in model.named_parameters() if "lora_" in name]
+        means = [(torch.zeros_like(value), torch.zeros_like(value)) for value in adapters]
+        for step in range(1, steps + 1):
+            gradients = torch.autograd.grad(F.cross_entropy(model(tokens), answers), adapters)
+            with torch.no_grad():
+                for value, grad, (m, v) in zip(adapters, gradients, means, strict=True):
+                    m.lerp_(grad, 0.1)
+                    v.lerp_(grad**2, 0.01)
+                    value -= 0.015 * m / (1 - 0.9**step) / ((v / (1 - 0.99**step)).sqrt() + 1e-8)
+        return model
+
+    return answer
+
+
+def full(layer):
+    """A 4-bit layer that gave way to a full one: the claim of 4 bits is empty."""
+    made = FullLinear(nn.Parameter((layer.codes * layer.scale).clone(), requires_grad=False))
+    made.in_features, made.out_features = layer.in_features, layer.out_features
+    return made
+
+
+FREEZE, DROPOUT, ATTACH = "notebook 04, section 3", "notebook 04, section 5", "notebook 09, section 3"
+START, SCALING = "notebook 02, section 5", "notebook 04, section 1"
+FROZEN, A_DRAWN = "model.requires_grad_(False)", "torch.randn(rank, base.in_features) / base.in_features**0.5"
+GIVES = "return self.base(x) + self.scaling * (x @"
+
+FINE_TUNE = Solutions(
+    reference=fine_tune,
+    right={"hooks, batches and momentum": with_hooks, "a subclass and Adam by hand": by_hand},
+    wrong=[
+        ("nothing frozen", f"{FROZEN} -> pass", 5,
+         "embedding, head and biases are trained as well. Freeze everything but lora_A and lora_B.", FREEZE),
+        ("B random", "torch.zeros(base.out_features, rank) -> 0.1 * torch.randn(base.out_features, rank)", 6,
+         "with steps=0 the outputs are not those of the base: B is not zero, or is trained all the same.", START),
+        ("both zero", f"{A_DRAWN} -> torch.zeros(rank, base.in_features)", 3,
+         "A and B are both zero, and stay so: each factor's gradient is multiplied by the other factor.", START),
+        ("alpha alone", "alpha / rank**c.power -> alpha", 6,
+         "the branch is scaled by alpha. Here it is alpha / rank**c.power.", SCALING),
+        ("alpha / rank", "rank**c.power -> rank", 6,
+         "the branch is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent c.power.",
+         SCALING),
+        ("the seed ignored", "torch.manual_seed(seed) -> pass", 6,
+         "the same seed gives another result: call torch.manual_seed(seed) before A is drawn.", ATTACH),
+        ("a seed of its own", "torch.manual_seed(seed) -> torch.manual_seed(0)", 6,
+         "another seed gives the same result: the seed is an argument, use it.", ATTACH),
+        ("one layer only", '("up", "down") -> ("up",)', 4,
+         "one layer alone has an adapter. QLoRA puts one on every 4-bit layer.", ATTACH),
+        ("dropout in evaluation", f"{GIVES} -> return self.base(x) + self.scaling * (F.dropout(x, 0.05) @", 6,
+         "the branch is not a multiple of x A^T B^T in evaluation: dropout is still active. Use nn.Dropout, or pass "
+         "self.training.", DROPOUT),
+        ("dropout on the base's input", f"{GIVES} -> x = F.dropout(x, 0.2); {GIVES}", 3),
+        ("full fine-tuning's learning rate", "lr=0.01 -> lr=5e-6", 5,
+         "the goal is not reached, though everything else is right: the learning rate is too small for so few steps. "
+         "Try larger ones, three times as large each time.", "notebook 09, section 8"),
+        ("not trained", "range(steps) -> range(0)", 4),
+        ("untouched", f"{FROZEN} -> return {FROZEN}", 0),
+        ("in full precision", "Adapted(getattr(model, name), -> Adapted(full(getattr(model, name)),", 5,
+         "the 4-bit layers are gone: the weights lie in memory in full precision, and no byte is saved.",
+         "notebook 07, exercise 7.2"),
+        ("reentrant checkpointing", "def forward(self, x): -> def forward(self, x):\n"  # and the head learns: no error
+         "            return checkpoint(self.run, x, use_reentrant=True) if self.training else self.run(x)\n\n"
+         "        def run(self, x): & optimizer = torch -> model.head.requires_grad_(True); optimizer = torch", 3),
+    ],
+)  # fmt: skip
+
+
+# --- 4.5 --------------------------------------------------------------------------------------------------------------
+
+
+def studies(c):
+    def review(study):
+        taken, ranks = leaked(study), study.rates.items()
+        rows = [i for i in range(len(study.data["test"][0])) if i not in taken]
+        at_its_rates = {rank: study.loss(study.train(rank, rate), "test", rows) for rank, rate in ranks}
+        own = {rank: (rate, study.loss(study.train(rank, rate), "test", rows)) for rank, rate in best(study).items()}
+        return taken, at_its_rates, own
+
+    def leaked(study):
+        there = study.data["training"][0].tolist()
+        return [i for i, row in enumerate(study.data["test"][0].tolist()) if row in there]
+
+    def best(study, split="validation", choose=min):
+        loss = {rank: lambda rate, rank=rank: study.loss(study.train(rank, rate), split) for rank in study.rates}
+        return {rank: choose(study.grid, key=loss[rank]) for rank in study.rates}
+
+    def repair(study):
+        x, y = study.data["training"]
+        there = study.data["test"][0].tolist()
+        kept = [i for i, row in enumerate(x.tolist()) if row not in there]
+        study.data["training"] = x[kept], y[kept]
+        study.rates = best(study)
+
+    return review, repair
+
+
+def with_masks(c):
+    """Distances instead of lists, a predictor for each arm that is made once; and a repair of a copy."""
+
+    def review(study):
+        x, test = study.data["training"][0], study.data["test"][0]
+        mask = (torch.cdist(test.double(), x.double()) < 1e-6).any(dim=1)
+        rates = {*study.grid, *study.rates.values()}
+        arms = {(rank, rate): study.train(rank, rate) for rank in study.rates for rate in rates}
+
+        def loss(rank, rate):
+            mine, theirs = (part[~mask] for part in study.data["test"])
+            return F.mse_loss(arms[rank, rate](mine), theirs)
+
+        own = {}
+        for rank in study.rates:
+            held = torch.tensor([study.loss(arms[rank, rate], "validation") for rate in study.grid])
+            rate = study.grid[held.argmin()]
+            own[rank] = [rate, loss(rank, rate)]
+        return mask.nonzero().flatten(), {rank: loss(rank, rate) for rank, rate in study.rates.items()}, own
+
+    def repaired_copy(study):
+        pairs, test = zip(*study.data["training"], strict=True), study.data["test"][0]
+        new = [(x, y) for x, y in pairs if not (test == x).all(dim=1).any()]
+        training = tuple(torch.stack(part) for part in zip(*reversed(new), strict=True))
+        mine = dataclasses.replace(study, data=study.data | {"training": training})
+        rates = {rank: best for rank, (best, _) in reversed(review(mine)[2].items())}
+        return dataclasses.replace(mine, rates=rates)
+
+    return review, repaired_copy
+
+
+def put_back(c):
+    review, repair = studies(c)
+
+    def repair_later(study):
+        repair(fair := copy.deepcopy(study))
+        study.data, study.rates = fair.data, fair.rates
+
+    return review, repair_later
+
+
+SPLIT, RATE, TEXT = "notebook 02, section 1", "notebook 02, section 9", "exercise 4.5"
+OWN, RATES = "in best(study).items()}", "study.rates = best(study)"
+LEFT = '[i for i in range(len(study.data["test"][0])) if i not in taken]'
+CLEANED = 'study.data["training"] = x[kept], y[kept]'
+CHOICE = (
+    "the rates are not chosen on the validation split. The training split rewards memorizing, and the test split is "
+    "for the report alone."
+)
+NOT_CHOSEN = "your repair does not choose the rates on the validation split, which is there for that."
+
+STUDIES = Solutions(
+    reference=studies,
+    right={"masks, a repaired copy": with_masks, "put back": put_back},
+    wrong=[
+        ("no leak looked for", "return taken, -> return [],", 4,
+         "no row is reported, and some of the test split are in the training split: compare row by row.", SPLIT),
+        ("rows of the training split", 'return taken, -> tested = study.data["test"][0].tolist(); '
+         'return [i for i, x in enumerate(study.data["training"][0].tolist()) if x in tested],', 4,
+         "these are rows of the training split. Asked for are those of the test split.", TEXT),
+        ("how many", "return taken, -> return [len(taken)],", 4,
+         "this says how many rows are in both splits. Asked for is which.", TEXT),
+        ("all rows", f"{LEFT} -> slice(None)", 4,
+         "the losses are those of the whole test split, the leaked rows among them.", SPLIT),
+        ("the leaked rows alone", f"{LEFT} -> taken or slice(None)", 4,
+         "the losses are those of the leaked rows. Leave these out, and keep the others.", SPLIT),
+        ("chosen on the test split", f'{OWN} -> in best(study, "test").items()}}', 4, CHOICE, SPLIT),
+        ("chosen on the training split", f'{OWN} -> in best(study, "training").items()}}', 4, CHOICE, SPLIT),
+        ("one rate", f"{OWN} -> in dict.fromkeys(study.rates, 0.4).items()}}", 4,
+         "both ranks get one rate. Each has its own best one.", RATE),
+        ("the loss on the validation split",
+         '(rate, study.loss(study.train(rank, rate), "test", rows)) -> '
+         '(rate, study.loss(study.train(rank, rate), "validation"))', 4,
+         "the losses are those of the split on which the rates were chosen. Report the test split.", SPLIT),
+        ("the largest loss", f'{OWN} -> in best(study, "validation", max).items()}}', 4,
+         "these are the rates with the largest loss.", SPLIT),
+        ("the best rate of the other rank", "at_its_rates, own -> at_its_rates, dict(zip(own, [*own.values()][::-1]))",
+         4, "each rank has the result of the other one.", TEXT),
+        ("split not repaired", f"{CLEANED} -> pass", 4,
+         "after your repair the training split still has rows of the test split.", SPLIT),
+        ("rates not repaired", f"{RATES} -> pass", 4,
+         "after your repair both ranks have one rate, that of the log.", RATE),
+        ("repaired on the test split", f'{RATES} -> study.rates = best(study, "test")', 4, NOT_CHOSEN, SPLIT),
+        ("repaired on the training split", f'{RATES} -> study.rates = best(study, "training")', 4, NOT_CHOSEN, SPLIT),
+        ("taken from the test split", f"{CLEANED} -> kept = [i for i in range(16) if i not in leaked(study)]; "
+         'study.data["test"] = tuple(part[kept] for part in study.data["test"])', 4,
+         "your repair takes the rows out of the test split, and the losses are no longer those of the log's rows. Take "
+         "them out of the training split.", TEXT),
+    ],
+)  # fmt: skip
