@@ -1,17 +1,59 @@
-"""What a grader in classroom/graders/<name>.py consists of: right answers, and well-known wrong ones as edits.
+"""What a grader in classroom/graders/<name>.py consists of: other right answers, and well-known wrong ones as edits.
 
-SOLUTIONS = {"1.1": Solutions(reference, right={...}, wrong=[(name, "old -> new", 2, sentence, see), Wrong(...), ...])}
+RANK = Answer("a1_lora_numpy", "needed_rank")           # the reference: the solution in the source notebook
+Solutions(RANK, right={...}, wrong=[("off by one", ")) + 1 -> ))", 0, sentence, where to read on), ...])
 """
 
 import importlib.util
-import inspect
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from classroom import folders
 from lora_edu.assignments.core import Constants
 
 Maker = Callable[[Constants], Any]  # from a cohort's constants to an answer, a function or a class
+
+
+@dataclass
+class Answer:
+    """The answer of a cell in a source notebook: a maker, as it stands there or with an edit.
+
+    edit: "old -> new", or several, parted by " & ". Each needs exactly one place. names: what else an edit may use.
+    """
+
+    assignment: str
+    cell: str
+    edit: str = ""
+    names: dict[str, Any] = field(default_factory=dict)
+
+    def edited(self, edit: str) -> "Answer":
+        return Answer(self.assignment, self.cell, edit, self.names)
+
+    def __call__(self, constants: Constants) -> Any:
+        """The function or class, or the two functions, that the notebook hands to the check of this cell."""
+        code, answer = self.code
+        space = {"c": constants, **self.names}
+        exec(code, space)
+        return eval(answer, space)
+
+    @cached_property
+    def code(self) -> tuple[Any, str]:
+        """What the cell needs and holds, compiled; and what its check is given."""
+        path = folders.CLONE / "notebooks" / "assignments" / "source" / self.assignment / f"{self.assignment}.ipynb"
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        texts = {cell["metadata"].get("nbgrader", {}).get("grade_id"): "".join(cell["source"]) for cell in cells}
+        source = texts[self.cell]
+        for change in filter(None, self.edit.split(" & ")):
+            old, new = change.split(" -> ")
+            if source.count(old) != 1:
+                raise ValueError(f"{self.cell}: {old!r} is there {source.count(old)} times, an edit needs one place")
+            source = source.replace(old, new)
+        imports = [line for line in texts["setup"].splitlines() if line.startswith(("from ", "import "))]
+        answer = texts[f"check_{self.cell}"].partition(f"check.{self.cell}(")[2].removesuffix(")")
+        return compile("\n".join([*imports, source]), f"<{self.cell}>", "exec"), answer
 
 
 @dataclass(frozen=True)
@@ -32,28 +74,15 @@ class Solutions:
     A wrong one may be a row, (name, edit of the reference, points kept[, sentence, where to read on]).
     """
 
-    reference: Maker
+    reference: Answer | Maker
     right: dict[str, Maker] = field(default_factory=dict)
     wrong: list = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.wrong = [
-            row if isinstance(row, Wrong) else Wrong(row[0], edited(self.reference, row[1]), *row[2:])
+            row if isinstance(row, Wrong) else Wrong(row[0], self.reference.edited(row[1]), *row[2:])
             for row in self.wrong
         ]
-
-
-def edited(make: Maker, edit: str) -> Maker:
-    """A maker with "old -> new" done to its source; several edits are parted by " & ". Each needs exactly one place."""
-    source = inspect.getsource(make)
-    for change in edit.split(" & "):
-        old, new = change.split(" -> ")
-        if source.count(old) != 1:
-            raise ValueError(f"{make.__name__}: {old!r} is there {source.count(old)} times, an edit needs one place")
-        source = source.replace(old, new)
-    space = dict(make.__globals__)
-    exec(source, space)
-    return space[make.__name__]
 
 
 def has_solutions(name: str) -> bool:

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from classroom.graders.a4_layer import rows
-from classroom.solutions import edited, load_solutions
+from classroom.solutions import load_solutions
 from lora_edu.assignments import core
 from lora_edu.assignments.checking import practice_folder, stored_checks
 from lora_edu.assignments.observing import observe_all, observe_case, silence
@@ -62,7 +61,7 @@ def three_functions(c):
     """Classes inside the function, some kilobytes of Python each."""
 
     def qlora_layer(x, stored, decode, lora_A, lora_B, alpha):
-        s = alpha / len(lora_A) ** c.power
+        s, rows = alpha / len(lora_A) ** c.power, lambda tensor: tensor.reshape(-1, tensor.shape[-1])
 
         class Base(torch.autograd.Function):
             @staticmethod
@@ -132,26 +131,26 @@ def incremental_dial(c):
 def in_whole_blocks(c):
     """`view`, which stops where the last block is short."""
     change = "scaled = -> values.view(-1, block_size); scaled ="
-    return edited(right("3.2"), change)(c)
+    return right("3.2").edited(change)(c)
 
 
 def mask_of_leaked_rows(c):
     """The right rows, in another type."""
-    change = "return taken, -> return torch.isin(torch.arange(16), torch.tensor(taken, dtype=torch.long)),"
-    return edited(right("4.5"), change)(c)
+    change = "return leaked, -> return torch.isin(torch.arange(16), torch.tensor(leaked, dtype=torch.long)),"
+    return right("4.5").edited(change)(c)
 
 
 def none_leaked(c):
     """A helper that finds no row: what follows from it is measured on all rows."""
-    return edited(right("4.5"), "taken, ranks = leaked(study) -> taken, ranks = []")(c)
+    return right("4.5").edited("[row for row, x in enumerate(test) if x in training] -> []")(c)
 
 
 def changed_rate(c):
-    return edited(right("2.5"), "run.reentrant = False -> run.reentrant, run.rate = False, run.rate * 1.5")(c)
+    return right("2.5").edited(EDITS["another rate"][1])(c)
 
 
 def up_alone(c):
-    return named("2.5", "up alone").make(c)
+    return right("2.5").edited(EDITS["up alone"][1])(c)
 
 
 CASES = {
@@ -200,12 +199,12 @@ def test_a_part_that_counts_beside_another_says_so():
 
 
 EDITS = {
-    "the flag alone": ("1.3", "self.weight - self.update(), False -> self.weight, False"),
-    "only B moves": ("1.4", "lr, lr * c.ratio -> 0, 3 * lr"),
+    "the flag alone": ("1.3", "self.weight = self.weight - self.scaling * self.lora_A @ self.lora_B.T -> pass"),
+    "only B moves": ("1.4", "A - lr * -> A - 0 * & c.ratio * lr -> 3 * lr"),
     "three results": ("1.4", "return A, B -> return A, B, 0.0"),
-    "a discarded linear layer": ("2.1", "self.base, self.p -> nn.Linear(3, 3); self.base, self.p"),
+    "a discarded linear layer": ("2.1", "self.base = base -> nn.Linear(3, 3); self.base = base"),
     "no match accepted": ("2.2", "if not chosen: -> if False:"),
-    "an empty list, and nothing done": ("2.2", "named = dict -> return []\n        named = dict"),
+    "an empty list, and nothing done": ("2.2", "modules = dict -> return []\n    modules = dict"),
     "an empty list": ("2.2", "return chosen -> return []"),
     "another rate": ("2.5", "run.reentrant = False -> run.reentrant, run.rate = False, run.rate * 1.5"),
     "up alone": ("2.5", 'for factor in ("down", "up") -> for factor in ("up",)'),
@@ -233,5 +232,5 @@ EDITS = {
 )
 def test_a_message_is_true(edit, true, false):
     number, change = EDITS[edit]
-    text = said(number, edited(right(number), change))
+    text = said(number, right(number).edited(change))
     assert true in text and false not in text, text

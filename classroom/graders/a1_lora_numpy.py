@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from classroom.solutions import Solutions, Wrong
+from classroom.solutions import Answer, Solutions, Wrong
 
 COMPONENTS, DISTANCE = "notebook 01, section 2", "notebook 01, section 3"
 LOOP, SHAPES, SIZE_OF_A, START, MERGING, RATES = (f"notebook 02, section {k}" for k in (1, 2, 3, 5, 7, 9))
@@ -12,12 +12,7 @@ GRADIENTS, TEXT = "notebook 02, section 3", "exercise 1.4 above"
 # --- 1.1: how much rank a matrix needs --------------------------------------------------------------------------------
 
 
-def needed_rank(c):
-    def answer(matrix):
-        energy = np.linalg.svd(matrix, compute_uv=False) ** 2
-        return int(np.argmax(np.cumsum(energy) >= c.energy * energy.sum())) + 1
-
-    return answer
+RANK = Answer("a1_lora_numpy", "needed_rank")
 
 
 def rank_by_eigenvalues(c):
@@ -38,18 +33,18 @@ def rank_by_errors(c):
 
 
 NEEDED_RANK = Solutions(
-    reference=needed_rank,
+    reference=RANK,
     right={"eigenvalues": rank_by_eigenvalues, "errors": rank_by_errors},
     wrong=[
         ("not squared", "compute_uv=False) ** 2 -> compute_uv=False)", 0,
          "this adds up the singular values. The energy of a matrix is the sum of their squares.", COMPONENTS),
-        ("off by one", ")) + 1 -> ))", 0,
+        ("off by one", "c.energy)) + 1 -> c.energy))", 0,
          "this is one too small: an index counts from 0, a rank from 1.", COMPONENTS),
-        ("the norm instead of its square", "c.energy * -> c.energy**2 *", 0,
+        ("the norm instead of its square", ">= c.energy -> >= c.energy**2", 0,
          "this asks for a share of the norm. The energy is the square of the norm: leave the root out.", COMPONENTS),
-        ("what is left out", "c.energy * -> (1 - c.energy) *", 0,
+        ("what is left out", ">= c.energy -> >= 1 - c.energy", 0,
          "this keeps the share 1 - c.energy. That much may be left out: c.energy is what stays.", COMPONENTS),
-        ("the error instead of its square", "c.energy * -> (1 - (1 - c.energy) ** 2) *", 0,
+        ("the error instead of its square", ">= c.energy -> >= 1 - (1 - c.energy) ** 2", 0,
          "this bounds the relative error. The energy left out is the square of that error.", DISTANCE),
         ("changes its input", "return int -> matrix /= 2; return int", 2),
     ],
@@ -57,16 +52,6 @@ NEEDED_RANK = Solutions(
 
 
 # --- 1.2: the best two factors ----------------------------------------------------------------------------------------
-
-
-def split(c):
-    def answer(matrix, rank):
-        p, q = c.share, 1 - c.share
-        U, S, Vt = np.linalg.svd(matrix, full_matrices=False)
-        A, B = U[:, :rank] * S[:rank] ** p, Vt[:rank].T * S[:rank] ** q
-        return A, B
-
-    return answer
 
 
 def split_by_a_loop(c):
@@ -91,23 +76,26 @@ def split_by_eigenvectors(c):
     return answer
 
 
-POWERS = "p, q = c.share, 1 - c.share"
+def powers(p: str, q: str) -> str:
+    """The edit that gives A and B these powers of the singular values."""
+    return f"S[:rank] ** (1 - c.share) -> S[:rank] ** ({q}) & S[:rank] ** c.share -> S[:rank] ** ({p})"
+
 
 SPLIT = Solutions(
-    reference=split,
+    reference=Answer("a1_lora_numpy", "split"),
     right={"a loop": split_by_a_loop, "eigenvectors": split_by_eigenvectors},
     wrong=[
-        ("the shares exchanged", f"{POWERS} -> q, p = c.share, 1 - c.share", 3,
+        ("the shares exchanged", powers("1 - c.share", "c.share"), 3,
          "this gives A the share of B: A takes each singular value to the power c.share.", COMPONENTS),
-        ("square roots", f"{POWERS} -> p, q = 0.5, 0.5", 3,
+        ("square roots", powers("0.5", "0.5"), 3,
          "this gives both factors the square root. Here A takes the power c.share, B the rest.", COMPONENTS),
-        ("the values twice", f"{POWERS} -> p, q = 1, 1", 0,
+        ("the values twice", powers("1", "1"), 0,
          "the singular values stand in both factors, so they count twice in the product.", COMPONENTS),
-        ("no values", f"{POWERS} -> p, q = 0, 0", 0,
+        ("no values", powers("0", "0"), 0,
          "the singular values are missing: U and V alone have columns of length 1.", COMPONENTS),
         ("off by one", "full_matrices=False) -> full_matrices=False); U, S, Vt = U[:, 1:], S[1:], Vt[1:]", 0,
          "this leaves out the first layer, the largest one: Python counts from 0.", COMPONENTS),
-        ("all in A", f"{POWERS} -> p, q = 1, 0", 3,
+        ("all in A", powers("1", "0"), 3,
          "the singular values stand in A alone. Here the two share them: powers c.share and 1 - c.share.", COMPONENTS),
         ("A and B exchanged", "return A, B -> return B, A", 0,
          "this returns B first. A, which has a row for each row of the matrix, comes first.", SHAPES),
@@ -120,34 +108,11 @@ SPLIT = Solutions(
 # --- 1.3: an adapter that can be merged -------------------------------------------------------------------------------
 
 
-def adapter(c):
-    class Adapter:
-        def __init__(self, W, rank, alpha, seed):
-            self.weight, self.scaling, self.merged = W, alpha / rank**c.power, False
-            bound = c.gain / np.sqrt(len(W))
-            self.lora_A = np.random.default_rng(seed).uniform(-bound, bound, size=(len(W), rank))
-            self.lora_B = np.zeros((W.shape[1], rank))
-
-        def update(self):
-            return self.scaling * self.lora_A @ self.lora_B.T
-
-        def forward(self, x):
-            y = x @ self.weight
-            return y if self.merged else y + self.scaling * (x @ self.lora_A) @ self.lora_B.T
-
-        def merge(self):
-            if not self.merged:
-                self.weight, self.merged = self.weight + self.update(), True
-
-        def unmerge(self):
-            if self.merged:
-                self.weight, self.merged = self.weight - self.update(), False
-
-    return Adapter
+ADAPTER = Answer("a1_lora_numpy", "adapter")
 
 
 def adapter_with_a_backup(c):
-    class Adapter(adapter(c)):
+    class Adapter(ADAPTER(c)):
         kept = None
 
         def merge(self):
@@ -163,19 +128,19 @@ def adapter_with_a_backup(c):
 
 
 def adapter_with_a_copy(c):
-    class Adapter(adapter(c)):
+    class Adapter(ADAPTER(c)):
         def __init__(self, W, rank, alpha, seed, name="adapter"):
             super().__init__(W, rank, alpha, seed)
             self.weight, self.name = np.array(W, copy=True), name
 
         def merge(self, safe=True):
             if not self.merged:
-                self.weight += self.update()
+                self.weight += self.scaling * self.lora_A @ self.lora_B.T
                 self.merged = True
 
         def unmerge(self):
             if self.merged:
-                self.weight -= self.update()
+                self.weight -= self.scaling * self.lora_A @ self.lora_B.T
                 self.merged = False
 
     return Adapter
@@ -197,49 +162,51 @@ def adapter_of_lora_edu(c):
     return Adapter
 
 
-ZEROS, DRAWN = "np.zeros((W.shape[1], rank))", "uniform(-bound, bound, size=(len(W), rank))"
-MERGE, UNMERGE = "if not self.merged:", "            if self.merged:"
-PUT, TAKE = "self.weight + self.update(), True", "self.weight - self.update(), False"
+DRAWN, ZEROS = "uniform(-bound, bound, size=(d_in, rank))", "np.zeros((d_out, rank))"
+PUT, TAKE = "self.weight = self.weight + self.scaling", "self.weight = self.weight - self.scaling"
+TAKEN_OUT = "            self.merged = False"  # in unmerge
 
-ADAPTER = Solutions(
-    reference=adapter,
+ADAPTERS = Solutions(
+    reference=ADAPTER,
     right={"a backup": adapter_with_a_backup, "a copy": adapter_with_a_copy},
     wrong=[
-        ("B is random", f"{ZEROS} -> np.random.default_rng(1).normal(size=(W.shape[1], rank))", 6,
+        ("B is random", f"{ZEROS} -> np.random.default_rng(1).normal(size=(d_out, rank))", 6,
          "the output is changed before any training: B must start at zero.", START),
-        ("A is zero too", f"np.random.default_rng(seed).{DRAWN} -> np.zeros((len(W), rank))", 6,
+        ("A is zero too", f"np.random.default_rng(seed).{DRAWN} -> np.zeros((d_in, rank))", 6,
          "A starts at zero, and so does B: neither will ever get a gradient.", START),
         ("the bound of the package", "c.gain / -> 1 /", 6,
          "this is the usual bound, 1 / sqrt(d_in). Here it is c.gain times as large.", SIZE_OF_A),
-        ("the rank under the root", "np.sqrt(len(W)) -> np.sqrt(rank)", 6,
+        ("the rank under the root", "np.sqrt(d_in) -> np.sqrt(rank)", 6,
          "this has the rank under the root. Each entry of x A sums d_in products: divide by sqrt(d_in).", SIZE_OF_A),
-        ("merging twice adds twice", f"{MERGE} -> if True:", 7,
+        ("merging twice adds twice", "if not self.merged: -> if True:", 7,
          "merging twice adds the update twice: remember that it is merged already.", MERGING),
         ("the branch stays on", "y if self.merged else y + -> y +", 6,
          "after merging, forward adds the branch once more: the weight contains it already.", MERGING),
-        ("the caller's W", f"self.weight, self.merged = {PUT} -> self.weight += self.update(); self.merged = True", 7,
+        ("the caller's W", f"{PUT} -> self.weight += self.scaling", 7,
          "merging changed the array that was passed in: `+=` works in place, on the caller's array.", MERGING),
         ("alpha / rank", "rank**c.power -> rank", 3,
          "this is the paper's scaling alpha / rank. Here the rank is taken to the power c.power.", SHAPES),
-        ("merge does not say so", f"{PUT} -> self.weight + self.update(), False", 5,
+        ("merge does not say so", "self.merged = True -> pass", 5,
          "merge does not set self.merged: forward still adds the branch, and a second merge adds it again.", MERGING),
-        ("unmerge does not say so", f"{TAKE} -> self.weight - self.update(), True", 7,
+        ("unmerge does not say so", f"{TAKEN_OUT} ->             pass", 7,
          "unmerge does not reset self.merged: forward leaves the branch out, a second call subtracts more.", MERGING),
-        ("unmerging twice subtracts twice", f"{UNMERGE} ->             if True:", 7,
+        ("unmerging twice subtracts twice", "if self.merged: -> if True:", 7,
          "unmerging twice subtracts the update twice. Look at self.merged: is there anything to take out?", MERGING),
-        ("unmerging clears the flag alone", f"{TAKE} -> self.weight, False", 7,
+        ("unmerging clears the flag alone", f"{TAKE} * self.lora_A @ self.lora_B.T -> pass", 7,
          "unmerge resets self.merged and leaves the update in the weight: forward then adds it once more.", MERGING),
         ("a second merge undoes the first",
-         f"{MERGE} -> for sign in [-1 if self.merged else 1]: & {PUT} -> self.weight + sign * self.update(), sign > 0",
+         f"if not self.merged: -> for sign in [-1 if self.merged else 1]: & {PUT} -> {PUT} * sign & "
+         "self.merged = True -> self.merged = sign > 0",
          7,
          "the second merge takes the update out again. On a merged layer, merge does nothing.", MERGING),
-        ("merging without the scaling", "return self.scaling * self.lora_A -> return self.lora_A", 6,
+        ("merging without the scaling",
+         f"{PUT} * -> self.weight = self.weight + & {TAKE} * -> self.weight = self.weight -", 6,
          "the merged update lacks the scaling: it is s A B^T, with self.scaling.", MERGING),
         ("drawn from 0 up", "uniform(-bound, -> uniform(0,", 6,
          "A is drawn between 0 and the bound. It starts between minus the bound and plus the bound.", SIZE_OF_A),
-        ("normal numbers", f"{DRAWN} -> normal(size=(len(W), rank)) * bound", 6,
+        ("normal numbers", f"{DRAWN} -> normal(size=(d_in, rank)) * bound", 6,
          "A is drawn from a normal distribution, as in the paper. Here it is uniform, as in PEFT.", SIZE_OF_A),
-        ("drawn as (rank, d_in)", "size=(len(W), rank)) -> size=(rank, len(W))).T", 6,
+        ("drawn as (rank, d_in)", "size=(d_in, rank)) -> size=(rank, d_in)).T", 6,
          "A is drawn as (rank, d_in) and transposed: the numbers are in other places. Draw (d_in, rank).", SHAPES),
         Wrong("calls lora_edu", adapter_of_lora_edu, 0),
     ],
@@ -247,18 +214,6 @@ ADAPTER = Solutions(
 
 
 # --- 1.4: training with two learning rates ----------------------------------------------------------------------------
-
-
-def train(c):
-    def answer(x, target, W, A, B, alpha, lr, steps):
-        s, rate_A, rate_B = alpha / A.shape[1] ** c.power, lr, lr * c.ratio
-        for _ in range(steps):
-            g = s * (x @ W + s * (x @ A) @ B.T - target) / len(x)
-            grad_A, grad_B = x.T @ (g @ B), g.T @ (x @ A)
-            A, B = A - rate_A * grad_A, B - rate_B * grad_B
-        return A, B
-
-    return answer
 
 
 def train_from_G(c):
@@ -288,49 +243,49 @@ def train_by_einsum(c):
     return answer
 
 
-BOTH, STEP = "lr, lr * c.ratio", "A, B = A - rate_A * grad_A, B - rate_B * grad_B"
+STEP = "A, B = A - lr * grad_A, B - c.ratio * lr * grad_B"
 
 TRAIN = Solutions(
-    reference=train,
+    reference=Answer("a1_lora_numpy", "train"),
     right={"through G": train_from_G, "einsum": train_by_einsum},
     wrong=[
-        ("one rate", f"{BOTH} -> lr, lr", 6,
+        ("one rate", "c.ratio * lr -> lr", 6,
          "both factors move at the same rate. B's learning rate is c.ratio times that of A.", RATES),
-        ("the rates exchanged", f"{BOTH} -> lr * c.ratio, lr", 3,
+        ("the rates exchanged", f"{STEP} -> A, B = A - c.ratio * lr * grad_A, B - lr * grad_B", 3,
          "A has the larger rate here. It is B's that is c.ratio times as large.", RATES),
         ("no mean", " / len(x) -> ", 3,
          "this sums the loss over the batch. It is a mean: divide by the batch size.", TEXT),
-        ("A first, then B", "grad_A, grad_B = x.T @ (g @ B), g.T @ (x @ A) -> A = A - rate_A * x.T @ (g @ B) & "
-         f"{STEP} -> B = B - rate_B * g.T @ (x @ A)", 6,
+        ("A first, then B", "grad_A, grad_B = x.T @ (grad_y @ B), grad_y.T @ (x @ A) -> "
+         f"A = A - lr * x.T @ (grad_y @ B) & {STEP} -> B = B - c.ratio * lr * grad_y.T @ (x @ A)", 6,
          "this takes the gradient of B at an A that has moved already. Take both before a step.", GRADIENTS),
         ("alpha / rank", " ** c.power -> ", 3,
          "this is the paper's scaling alpha / rank. Here the rank is taken to the power c.power.", SHAPES),
-        ("uphill", f"{BOTH} -> -lr, -lr * c.ratio", 0,
+        ("uphill", f"{STEP} -> {STEP.replace('-', '+')}", 0,
          "the sign is wrong: a step goes against the gradient.", LOOP),
         ("alpha", " / A.shape[1] ** c.power -> ", 3,
          "this scales by alpha. The scaling is s = alpha / rank**c.power.", SHAPES),
-        ("no s in the gradients", "g = s * ( -> g = (", 3,
+        ("no s in the gradients", "grad_y = s * ( -> grad_y = (", 3,
          "the gradients lack the scaling s: y contains it, and so does what comes down from y.", GRADIENTS),
-        ("s twice", "g = s * ( -> g = s**2 * (", 3,
+        ("s twice", "grad_y = s * ( -> grad_y = s**2 * (", 3,
          "the scaling s stands twice in the gradients. Each one carries it once.", GRADIENTS),
         ("twice the gradient", " / len(x) -> * 2 / len(x)", 3,
          "the gradients are twice too large. The loss has 1/2 in front, which cancels the 2 of the square.", TEXT),
         ("a mean over all entries", " / len(x) -> / target.size", 3,
          "this averages over the outputs as well. A row's squares are summed; the mean is over the batch.", TEXT),
         ("one gradient for all steps",
-         "(x @ A) @ B.T -> (x @ A0) @ B0.T & s, rate_A -> A0, B0, s, rate_A & = alpha -> = A, B, alpha",
+         "(x @ A) @ B.T -> (x @ A0) @ B0.T & s = alpha -> A0, B0, s = A, B, alpha",
          7,
          "every step takes the error of the first one. Compute the output anew in each step.", LOOP),
         ("a single step", "range(steps) -> range(1)", 7,
          "this takes one step, whatever `steps` says.", TEXT),
-        ("A stays", f"{BOTH} -> 0, lr * c.ratio", 6,
+        ("A stays", "A - lr * -> A - 0 *", 6,
          "A is where it was. Both factors are trained, each with its own gradient.", GRADIENTS),
-        ("B stays", f"{BOTH} -> lr, 0", 6,
+        ("B stays", "c.ratio * lr -> 0", 6,
          "B is where it was. Both factors are trained, each with its own gradient.", GRADIENTS),
         ("a step too few", "range(steps) -> range(steps - 1)", 0,
          "this takes a step less than `steps` says.", TEXT),
-        ("changes A and B", f"{STEP} -> A -= rate_A * grad_A; B -= rate_B * grad_B", 8),
+        ("changes A and B", f"{STEP} -> A -= lr * grad_A; B -= c.ratio * lr * grad_B", 8),
     ],
 )  # fmt: skip
 
-SOLUTIONS = {"1.1": NEEDED_RANK, "1.2": SPLIT, "1.3": ADAPTER, "1.4": TRAIN}
+SOLUTIONS = {"1.1": NEEDED_RANK, "1.2": SPLIT, "1.3": ADAPTERS, "1.4": TRAIN}

@@ -1,35 +1,12 @@
-"""Exercise 2.1, the layer: right answers, and edits of the reference that are wrong."""
-
-import copy  # noqa: F401 (in an edit)
+"""Exercise 2.1, the layer: right answers, and edits of the notebook's that are wrong."""
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from classroom.solutions import Solutions, Wrong
+from classroom.solutions import Answer, Solutions, Wrong
 
-
-def layer(c):
-    class Layer(nn.Module):
-        def __init__(self, base, rank, alpha, dropout, seed):
-            super().__init__()
-            self.base, self.p = base.requires_grad_(False), dropout
-            self.scaling = alpha / rank**c.exponent
-            generator = torch.Generator().manual_seed(seed)
-            self.down = nn.Parameter(c.std * torch.randn(base.in_features, rank, generator=generator))
-            self.up = nn.Parameter(torch.zeros(rank, base.out_features))
-
-        def forward(self, x):
-            low = x @ self.down
-            low = self.drop(low) if c.dropout_after == "down" else low
-            change = self.scaling * (low @ self.up)
-            change = self.drop(change) if c.dropout_after == "up" else change
-            return self.base(x) + change
-
-        def drop(self, x):
-            return F.dropout(x, self.p, self.training)
-
-    return Layer
+REFERENCE = Answer("a2_lora_torch", "layer")
 
 
 def layer_functional(c):
@@ -56,11 +33,11 @@ def layer_functional(c):
 
 
 def layer_by_einsum(c):
-    class ByEinsum(layer(c)):
+    class ByEinsum(REFERENCE(c)):
         def __init__(self, base, rank, alpha, dropout, seed):
             super().__init__(base, rank, alpha, dropout, seed)
             draws = torch.normal(0.0, c.std, (base.in_features, rank), generator=torch.Generator().manual_seed(seed))
-            self.down, self.dropout = nn.Parameter(draws), nn.Dropout(dropout)
+            self.down = nn.Parameter(draws)
 
         def forward(self, x):
             after_down = self.dropout if c.dropout_after == "down" else nn.Identity()
@@ -84,7 +61,7 @@ DRAWN, ZEROS = (
 )
 RANDOM_UP = f"{ZEROS} -> c.std * torch.randn(rank, base.out_features, generator=generator)"
 ZERO_DOWN = f"{DRAWN} -> torch.zeros(base.in_features, rank)"
-NO_DROPOUT = 'c.dropout_after == "down" -> False & c.dropout_after == "up" -> False'
+DROPS, NEVER = "nn.Dropout(dropout)", 'c.dropout_after == "down" -> False & c.dropout_after == "up" -> False'
 GENERATOR = "generator = torch.Generator().manual_seed(seed)"
 
 LINES, BY_NAME, PROMISES, DROPOUT, COST = (f"notebook 04, section {k}" for k in (1, 2, 3, 5, 8))
@@ -92,7 +69,7 @@ START, SEED = "notebook 02, section 5", "notebook 02, section 3, where a generat
 OURS = "notebook 04, section 1, for the paper's; exercise 2.1 for this one"
 
 LAYER = Solutions(
-    reference=layer,
+    reference=REFERENCE,
     right={"functional": layer_functional, "einsum": layer_by_einsum},
     wrong=[
         ("plain tensors", f"nn.Parameter({DRAWN}) -> ({DRAWN}).requires_grad_() & "
@@ -117,25 +94,24 @@ LAYER = Solutions(
          "low @ self.up -> low @ self.up.T", 5,
          "the factors are (rank, in) and (out, rank), as in the notebook. Here down is (in, rank), up (rank, out).",
          "notebook 02, section 2, for the two orientations"),
-        ("dropout on the base", "self.base(x) -> self.base(self.drop(x))", 7,
+        ("dropout on the base", "self.base(x) -> self.base(self.dropout(x))", 7,
          "dropout is on the path of the base as well. It belongs to the branch: the base must see the whole x.",
          DROPOUT),
-        ("dropout in evaluation", "self.training -> True", 5,
+        ("dropout in evaluation", f"{DROPS} -> lambda x: F.dropout(x, dropout)", 5,
          "dropout is active in evaluation mode. nn.Dropout, or training=self.training, switches it off.", DROPOUT),
-        ("dropout on the input", f"{NO_DROPOUT} & x @ self.down -> self.drop(x) @ self.down", 7,
+        ("dropout on the input", f"{NEVER} & low = x @ -> low = self.dropout(x) @", 7,
          "dropout acts on the input of the branch, as in the notebook. Here it acts after c.dropout_after.", DROPOUT),
-        ("dropout at the other factor", '"down" else low -> "up" else low & "up" else change -> "down" else change', 7,
+        ("dropout at the other factor", 'after == "down" -> after != "down" & after == "up" -> after != "up"', 7,
          "dropout acts after the other factor than c.dropout_after.", DROPOUT),
-        ("no dropout", NO_DROPOUT, 7, "the branch has no dropout in training mode.", DROPOUT),
-        ("dropout does not rescale", "F.dropout(x, self.p, self.training) -> "
-         "x * (torch.rand_like(x) >= self.p) if self.training else x", 7,
+        ("no dropout", f"{DROPS} -> nn.Identity()", 7, "the branch has no dropout in training mode.", DROPOUT),
+        ("dropout does not rescale", f"{DROPS} -> "
+         "lambda x: x * (torch.rand_like(x) >= dropout) if self.training else x", 7,
          "what dropout leaves is not scaled up: the average of the branch would be smaller than in evaluation mode.",
          DROPOUT),
-        ("share kept", "base.requires_grad_(False), dropout -> base.requires_grad_(False), 1 - dropout", 7,
+        ("share kept", f"{DROPS} -> nn.Dropout(1 - dropout)", 7,
          "this keeps the share `dropout` and drops the rest. It is the share that is set to zero.", DROPOUT),
-        ("product formed", "low = x @ self.down -> if not self.training:\n"
-         "                return self.base(x) + x @ (self.scaling * self.down @ self.up)\n"
-         "            low = x @ self.down", 7,
+        ("product formed", "low = x @ -> if not self.training:\n"
+         "            return self.base(x) + x @ (self.scaling * self.down @ self.up)\n        low = x @", 7,
          "this forms the whole product of down and up in the forward pass. First down, then up costs less.", COST),
         ("base without gradient", "self.base(x) + -> self.base(x).detach() +", 7,
          "no gradient passes through the base to its input. Freezing stops the gradient of the weight; layers below "
@@ -144,7 +120,7 @@ LAYER = Solutions(
          "the bias of the base is missing: call the base itself.", LINES),
         ("update alone", "self.base(x) + change -> change", 4,
          "this is the branch alone. Add it to what the base computes.", LINES),
-        ("changes its input", "low = x @ self.down -> y = self.base(x); x *= self.scaling; low = x @ self.down & "
+        ("changes its input", "low = x @ -> y = self.base(x); x *= self.scaling; low = x @ & "
          "self.scaling * (low -> (low & return self.base(x) + -> return y +", 4,
          "the input is changed by your layer: *= writes into the tensor of whoever called it.", LINES),
         ("global seed", f"{GENERATOR} -> generator = None; torch.manual_seed(seed)", 7,

@@ -1,37 +1,12 @@
 """Exercises 2.2, the injection by a rule, and 2.3, merging with a dial: right answers, and edits that are wrong."""
 
-import copy  # noqa: F401 (in an edit)
 import re
 import weakref
 
 import torch
 from torch import nn
 
-from classroom.solutions import Solutions
-
-
-def inject(c):
-    def answer(model, wrapper, rank, alpha):
-        named = dict(model.named_modules())
-        if any(isinstance(module, wrapper) for module in named.values()):
-            raise ValueError("this model has adapters already")
-        chosen = [path for path, layer in named.items() if isinstance(layer, nn.Linear) and follows(path)]
-        if not chosen:
-            raise ValueError(f"no linear layer lies in {c.part} of such a block")
-        model.requires_grad_(False)
-        for path in chosen:
-            parent, _, name = path.rpartition(".")
-            setattr(model.get_submodule(parent), name, wrapper(named[path], rank, alpha).train(model.training))
-        return chosen
-
-    def follows(path):
-        parts = path.split(".")
-        if "blocks" not in parts[:-3]:  # a number, a part and a name have to follow
-            return False
-        number, part = parts[parts.index("blocks") + 1 :][:2]
-        return int(number) % c.every == c.first and part == c.part
-
-    return answer
+from classroom.solutions import Answer, Solutions
 
 
 def inject_by_pattern(c):
@@ -81,12 +56,12 @@ RULE = "notebook 04, section 2, and the rule of the exercise"
 FREEZES, NONE_CHOSEN = "model.requires_grad_(False)", "if not chosen: -> if False:"
 
 INJECT = Solutions(
-    reference=inject,
+    reference=Answer("a2_lora_torch", "inject"),
     right={"a pattern": inject_by_pattern, "block by block": inject_block_by_block},
     wrong=[
         ("no match is accepted", NONE_CHOSEN, 4,
          "a model in which the rule chooses nothing is not refused.", REFUSALS),
-        ("nothing is replaced", f"isinstance(layer, nn.Linear) and follows(path) -> False & {NONE_CHOSEN}", 0,
+        ("nothing is replaced", f"and chosen_by_the_rule(path) -> and False & {NONE_CHOSEN}", 0,
          "no layer has an adapter: nothing was replaced in the model that was given.", BY_NAME),
         ("every block", "int(number) % c.every == c.first and -> ", 2,
          "this adapts every block. Only those with i % c.every == c.first are meant.", RULE),
@@ -100,19 +75,19 @@ INJECT = Solutions(
          "this reads the path from its left end. The model may sit inside another one: look for `blocks`.", BY_NAME),
         ("outside the blocks", 'return False -> return "pooler" in parts and c.part in parts', 2,
          "this adapts the pooler, too: it has parts of the same names, but it is not in `blocks`.", RULE),
-        ("all linear layers", " and follows(path)] -> ]", 2,
+        ("all linear layers", " and chosen_by_the_rule(path)] -> ]", 2,
          "this adapts every linear layer, the head included.", BY_NAME),
-        ("norms, too", "(layer, nn.Linear) -> (layer, nn.Linear | nn.LayerNorm)", 2,
+        ("norms, too", "(module, nn.Linear) -> (module, nn.Linear | nn.LayerNorm)", 2,
          "this adapts the norms as well. Only linear layers get an adapter.", BY_NAME),
         ("nothing frozen", f"{FREEZES} -> pass", 4,
          "trained are not exactly the wrappers' own parameters. Freeze the model with the line that is given, and put "
          "the wrappers in afterwards.", PROMISES),
         ("frozen too late", f"{FREEZES} -> pass & return chosen -> {FREEZES}; return chosen", 4),
-        ("frozen too early", f"{FREEZES} -> pass & named = dict -> {FREEZES}; named = dict", 4,
+        ("frozen too early", f"{FREEZES} -> pass & modules = dict -> {FREEZES}; modules = dict", 4,
          "a refused model comes back frozen. Look first whether all is well, change afterwards.", REFUSALS),
         ("nothing refused", f"if any( -> if False and any( & {NONE_CHOSEN}", 4,
          "nothing is refused: injected twice, an adapter gets an adapter; without a match, none is there.", REFUSALS),
-        ("around copies", "wrapper(named[path], -> wrapper(copy.deepcopy(named[path]),", 4,
+        ("around copies", "wrapper(modules[path], -> wrapper(copy.deepcopy(modules[path]),", 4,
          "this wraps copies of the layers. Wrap the layers that are there.", BY_NAME),
         ("always in training mode", ".train(model.training) -> ", 4,
          "a new module is in training mode, whatever the model is in: dropout would be active in a model that is "
@@ -125,18 +100,6 @@ INJECT = Solutions(
 
 
 # --- 2.3 --------------------------------------------------------------------------------------------------------------
-
-
-def dial(c):
-    @torch.no_grad()
-    def answer(layer, strength):
-        weight = layer.base.weight
-        if not hasattr(layer, "kept"):
-            layer.kept = weight.clone()
-        update = layer.scaling * (layer.down @ layer.up).T
-        weight.copy_(layer.kept.float() + strength * update)  # rounded once
-
-    return answer
 
 
 def dial_with_a_dictionary(c):
@@ -163,19 +126,20 @@ def dial_with_a_buffer(c):
     return answer
 
 
-KEPT, SUM = "layer.kept = weight.clone()", "layer.kept.float() + strength * update"
-IN_16_BITS = f"{SUM} -> layer.kept + (strength * update).to(weight.dtype)"
+KEPT, SUM = "layer.first_weight = layer.base.weight.clone()", "layer.first_weight.float() + strength * update"
+TURN, DTYPE = f"layer.base.weight.copy_({SUM})", "layer.base.weight.dtype"
+IN_16_BITS = f"{SUM} -> layer.first_weight + (strength * update).to({DTYPE})"
 
 DIAL = Solutions(
-    reference=dial,
+    reference=Answer("a2_lora_torch", "dial"),
     right={"a dictionary": dial_with_a_dictionary, "a buffer": dial_with_a_buffer},
     wrong=[
-        ("adds each time", f"{SUM} -> weight.float() + strength * update", 2,
+        ("adds each time", f"{SUM} -> layer.base.weight.float() + strength * update", 2,
          "each turn adds to what the turn before left, so that two turns count twice. The dial needs the weight as it "
          "was at first: a clone, since a tensor that shares memory with the weight changes with it.", MERGING),
-        ("subtracts", f'if not hasattr(layer, "kept"):\n            {KEPT} -> '
-         'before, layer.kept = getattr(layer, "kept", 0.0), strength & '
-         f"{SUM} -> weight.float() + (strength - before) * update", 3,
+        ("subtracts", f'if not hasattr(layer, "first_weight"):\n            {KEPT} -> '
+         'before, layer.turned = getattr(layer, "turned", 0.0), strength & '
+         f"{SUM} -> layer.base.weight.float() + (strength - before) * update", 3,
          "this subtracts the old update. In 16 bits that does not give the old weight back: what was rounded away is "
          "gone. Keep a clone.", MERGING),
         ("once", f"{KEPT} -> {KEPT}\n        else:\n            return", 2,
@@ -184,22 +148,22 @@ DIAL = Solutions(
          "the update is rounded to the weight's dtype before it is added, so that it is rounded twice. Add in float32, "
          "round once.", MERGING),
         ("the product in 16 bits",
-         f"(layer.down @ layer.up).T -> (layer.down.to(weight.dtype) @ layer.up.to(weight.dtype)).T & {IN_16_BITS}", 3,
+         f"(layer.down @ layer.up).T -> (layer.down.to({DTYPE}) @ layer.up.to({DTYPE})).T & {IN_16_BITS}", 3,
          "the product is computed in the weight's dtype. In bfloat16 that loses most: compute in float32.", MERGING),
         ("no scaling", "layer.scaling * ( -> (", 2, "layer.scaling is missing.", MERGING),
         ("strength ignored", "+ strength * -> +", 0,
          "the strength has no effect: the update is added in full, or at strength 0, too.",
          "notebook 04, section 6, where updates of several sizes are merged"),
-        ("reshaped", "(layer.down @ layer.up).T -> (layer.down @ layer.up).reshape(weight.shape)", 2,
+        ("reshaped", "(layer.down @ layer.up).T -> (layer.down @ layer.up).reshape(layer.base.weight.shape)", 2,
          "this reshapes the product where it has to be transposed: the numbers are in the wrong places.",
          "notebook 02, section 2, for the two orientations"),
-        ("the base in float32", f"weight.copy_({SUM}) -> weight.copy_({SUM}); layer.base.float()", 2,
+        ("the base in float32", f"{TURN} -> {TURN}; layer.base.float()", 2,
          "a base in bfloat16 is float32 after a turn. copy_ keeps the dtype, and rounds once.", MERGING),
-        ("a new parameter", f"weight.copy_({SUM}) -> "
-         f"layer.base.weight = nn.Parameter(({SUM}).to(weight.dtype), requires_grad=False)", 3,
+        ("a new parameter", f"{TURN} -> "
+         f"layer.base.weight = nn.Parameter(({SUM}).to({DTYPE}), requires_grad=False)", 3,
          "base.weight is another parameter after the merge: an optimizer, or a layer that shares it, still holds the "
          "old one. Change its numbers with copy_.", "notebook 04, section 7, where adapters are switched by copying"),
-        ("the base trained", f"weight.copy_({SUM}) -> weight.copy_({SUM}); layer.base.requires_grad_(True)", 3,
+        ("the base trained", f"{TURN} -> {TURN}; layer.base.requires_grad_(True)", 3,
          "base.weight asks for a gradient after the merge. It stays frozen.", PROMISES),
     ],
 )  # fmt: skip

@@ -7,27 +7,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from classroom.solutions import Solutions
+from classroom.solutions import Answer, Solutions
 from lora_edu.assignments.towers import Adapted
 
-
-def load_adapter(c):
-    @torch.no_grad()
-    def answer(model, path):
-        layers = {where: module for where, module in model.named_modules() if isinstance(module, Adapted)}
-        slots = {c.key.format(path=p, factor=f): getattr(m, f) for p, m in layers.items() for f in ("down", "up")}
-        with safe_open(path, "pt") as file:
-            tensors, alpha = {name: file.get_tensor(name) for name in file.keys()}, float(file.metadata()["alpha"])
-        if tensors.keys() != slots.keys():
-            raise ValueError(f"other tensors are needed: {sorted(tensors.keys() ^ slots.keys())}")
-        if any(layer.alpha != alpha for layer in layers.values()):
-            raise ValueError(f"the adapter was trained with alpha {alpha}")
-        if any(tensors[name].shape != slot.shape for name, slot in slots.items()):
-            raise ValueError("other shapes are needed")
-        for name, slot in slots.items():
-            slot.copy_(tensors[name])
-
-    return answer
+LOAD, RUN = (Answer("a2_lora_torch", cell) for cell in ("adapter_file", "diagnosis"))
 
 
 def with_a_state_dict(c):
@@ -57,7 +40,7 @@ def with_a_state_dict(c):
 
 def with_a_way_back(c):
     """Loads first, and puts everything back if something does not fit."""
-    careful = load_adapter(c)
+    careful = LOAD(c)
 
     @torch.no_grad()
     def answer(model, path):
@@ -76,15 +59,16 @@ def with_a_way_back(c):
 
 TEXT = "exercise 2.4"
 COPY, SHAPES = "slot.copy_(tensors[name])", "tensors[name].shape != slot.shape"
+EACH = "for name, slot in slots.items():\n"
 
 FILE = Solutions(
-    reference=load_adapter,
+    reference=LOAD,
     right={"a state dict": with_a_state_dict, "a way back": with_a_way_back},
     wrong=[
-        ("refuses everything", "layers = { -> raise ValueError\n        layers = {", 0,
+        ("refuses everything", "layers = { -> raise ValueError; layers = {", 0,
          "load refuses a file that fits. Who loads nothing need not refuse anything.", TEXT),
-        ("not strict", "tensors.keys() != slots.keys() -> False & if any(tensors -> "
-         "slots = {name: slot for name, slot in slots.items() if name in tensors}\n        if any(tensors", 1,
+        ("not strict", f"tensors.keys() != slots.keys() -> False & {EACH}        if -> "
+         f"slots = {{name: slot for name, slot in slots.items() if name in tensors}}\n    {EACH}        if", 1,
          "a file with a missing or an unknown tensor is accepted. Half an adapter would load in silence.", TEXT),
         ("shapes not compared", f"{SHAPES} -> False", 1,
          "shapes are not compared. copy_ repeats a single row until it fits, without an error.", TEXT),
@@ -95,12 +79,12 @@ FILE = Solutions(
         ("alpha not compared", "layer.alpha != alpha -> False", 1,
          "alpha is not compared. With another alpha the same factors compute something else.",
          "notebook 04, section 1"),
-        ("half loaded", f"{SHAPES} for -> False for & "
-         f"{COPY} -> if {SHAPES}:\n                raise ValueError\n            {COPY}", 1,
+        ("half loaded",
+         f"{SHAPES} -> False & {COPY} -> if {SHAPES}:\n                raise ValueError\n            {COPY}", 1,
          "a file that does not fit is refused with half of it copied already. Check everything, then copy.", TEXT),
-        ("new parameters", f"for name, slot in slots.items():\n            {COPY} -> for p, m in layers.items():\n"
+        ("new parameters", f"{EACH}            {COPY} -> for p, m in layers.items():\n"
          '            for f in ("down", "up"):\n'
-         "                setattr(m, f, torch.nn.Parameter(tensors[c.key.format(path=p, factor=f)].float()))", 2,
+         "                setattr(m, f, nn.Parameter(tensors[c.key.format(path=p, factor=f)].float()))", 2,
          "loading puts new parameters in: an optimizer that was made before holds the old ones. Use copy_.",
          "notebook 04, section 7"),
         ("left in 16 bits", f"{COPY} -> slot.data = tensors[name]", 2,
@@ -111,32 +95,6 @@ FILE = Solutions(
 
 
 # --- 2.5 --------------------------------------------------------------------------------------------------------------
-
-
-def runs(c):
-    def evidence(run):
-        fresh, trained, before = copy.deepcopy(run), copy.deepcopy(run), run.model.state_dict()
-        fresh.loss().backward()
-        trained.train()
-        moved = {name: (tensor - before[name]).norm().item() for name, tensor in trained.model.state_dict().items()}
-        arrived = {path: layer.up.grad for path, layer in fresh.layers().items()}
-        tensors = {name: moved[name] for name in run.base()}
-        layers = {path: (0.0 if g is None else g.norm().item(), moved[f"{path}.up"]) for path, g in arrived.items()}
-        return tensors, layers, verdict(tensors, layers)
-
-    def verdict(tensors, layers):
-        found = {name: "moved" for name, far in tensors.items() if far}
-        found |= {path: "no gradient" for path, (gradient, _) in layers.items() if not gradient}
-        return found | {path: "not stepped" for path, (gradient, far) in layers.items() if gradient and not far}
-
-    def repair(run):
-        run.reentrant = False
-        run.model.requires_grad_(False)
-        run.optimized = [f"{path}.{factor}" for path in run.layers() for factor in ("down", "up")]
-        for name in run.optimized:
-            run.model.get_parameter(name).requires_grad_(True)
-
-    return evidence, repair
 
 
 def by_hand(c):
@@ -183,11 +141,11 @@ def by_a_hook(c):
         run.optimized[:] = [name for name, _ in run.model.named_parameters() if name.endswith((".down", ".up"))]
         run.model.token_embedding.register_forward_hook(lambda module, inputs, output: output.requires_grad_())
 
-    return runs(c)[0], repair
+    return RUN(c)[0], repair
 
 
 def with_a_copy(c):
-    evidence, repair = runs(c)
+    evidence, repair = RUN(c)
 
     def repaired_copy(run):
         repair(mine := copy.deepcopy(run))
@@ -197,35 +155,35 @@ def with_a_copy(c):
 
 
 FROZEN, TRAP, TEXT = "notebook 04, section 3", "notebook 08, section 6", "exercise 2.5"
-GIVES, JUDGES = "return tensors, layers,", "layers, verdict(tensors, layers)"
+GIVES, VERDICT = "return tensors, layers, verdict", "return tensors, layers,"
 KIND, FREEZES, END = "run.reentrant = False", "run.model.requires_grad_(False)", "requires_grad_(True)"
 WANTED = 'run.optimized = [f"{path} -> wanted = [f"{path} & for name in run.optimized: -> '
-ASKING = "[n for n in run.base() if run.model.get_parameter(n).requires_grad]"
 
 RUNS = Solutions(
-    reference=runs,
+    reference=RUN,
     right={"by hand, no checkpoints": by_hand, "a hook": by_a_hook, "a repaired copy": with_a_copy},
     wrong=[
-        ("weights alone", f"{GIVES} -> return {{n: v * n.endswith('weight') for n, v in tensors.items()}}, layers,", 7,
+        ("weights alone",
+         f"{GIVES} -> return {{n: v * n.endswith('weight') for n, v in tensors.items()}}, layers, verdict", 7,
          "only tensors named weight are measured. A bias can be forgotten when freezing, too.", FROZEN),
-        ("who asks, moves", f"{JUDGES} -> layers, verdict(dict.fromkeys({ASKING}, 1), layers)", 6,
+        ("who asks, moves", "if distance > 0 -> if run.model.get_parameter(name).requires_grad", 6,
          "a tensor that asks for a gradient is called moved. No optimizer knows it: measure.", FROZEN),
-        ("no cause", '"not stepped" -> "no gradient"', 6,
+        ("no cause", '"not stepped" if gradient > 0 else -> ', 6,
          "every layer that learned nothing is said to get no gradient. To some it came.", TRAP),
-        ("the other cause", '"no gradient" -> "not stepped"', 6,
+        ("the other cause", ' if gradient > 0 else "no gradient" -> ', 6,
          "every layer that learned nothing is said not to be stepped. To some no gradient came at all.", TRAP),
-        ("not what it measured", f"{JUDGES} -> layers, {{}}", 6,
+        ("not what it measured", f"{GIVES} -> {VERDICT} {{}}", 6,
          "the verdict names nothing. Your own measurements show what is wrong.", FROZEN),
-        ("the adapters alone", f"{JUDGES} -> layers, verdict({{}}, layers)", 6,
+        ("the adapters alone", "if distance > 0 -> if False", 6,
          "the verdict looks at the adapters alone. Something of the base can move as well.", FROZEN),
-        ("the base alone", f"{JUDGES} -> layers, verdict(tensors, {{}})", 6,
+        ("the base alone", "if distance == 0: -> if False:", 6,
          "the verdict looks at the base alone. A layer can learn nothing, and no error is raised.", TRAP),
-        ("the gradient at the end", "fresh.loss().backward()\n        trained.train() -> trained.train()\n"
-         "        fresh = copy.deepcopy(trained)\n        fresh.model.zero_grad()\n        fresh.loss().backward()", 7,
+        ("the gradient at the end", "fresh.loss().backward()\n    trained.train() -> trained.train()\n"
+         "    fresh = copy.deepcopy(trained)\n    fresh.model.zero_grad()\n    fresh.loss().backward()", 7,
          "the gradients are those of the last step. Those of the first are asked for: before anything moved.", TEXT),
         ("nothing trained", "trained.train() -> pass", 4,
          "nothing moved in your measurement: the copy that you compare was not trained.", FROZEN),
-        ("squares", f"{GIVES} -> return {{n: v * v for n, v in tensors.items()}}, layers,", 7,
+        ("squares", f"{GIVES} -> return {{n: v * v for n, v in tensors.items()}}, layers, verdict", 7,
          "these are the squares of the distances. The Frobenius norm has a root.", "notebook 05, section 1"),
         ("trains the run itself", f"{GIVES} -> run.loss().backward(); run.train(); {GIVES}", 7,
          "your evidence changed the run that it was given. Measure on a copy: copy.deepcopy(run).", TEXT),
@@ -233,17 +191,17 @@ RUNS = Solutions(
          "after your repair some layers get no gradient: their blocks are checkpointed by the reentrant kind, and "
          "nothing before them asks for a gradient.", TRAP),
         ("not in the optimizer", f"{WANTED}run.optimized = [name for name in run.optimized if name in wanted]\n"
-         "        for name in wanted:", 6,
+         "    for name in wanted:", 6,
          "after your repair some factors get a gradient, and no optimizer knows them.", "notebook 04, section 4"),
         ("base not frozen", f"{WANTED}run.optimized += [name for name in wanted if name not in run.optimized]\n"
-         f"        for name in wanted: & {FREEZES} -> pass", 7,
+         f"    for name in wanted: & {FREEZES} -> pass", 7,
          "after your repair something of the base still moves.", FROZEN),
         ("frozen altogether", f"{END} -> requires_grad_(False)", 5,
          "your repair freezes the factors too: nothing is left to train.", FROZEN),
-        ("trained by the repair", f"{END} -> {END}\n        run.train()", 5,
+        ("trained by the repair", f"{END} -> {END}\n    run.train()", 5,
          "your repair trains the model. It mends the run; the training comes afterwards.", TEXT),
         ("the embedding trained", f"{KIND} -> run.reentrant = True & {END} -> {END}\n"
-         '        run.optimized.append("token_embedding.weight")\n        run.model.token_embedding.requires_grad_()',
+         '    run.optimized.append("token_embedding.weight")\n    run.model.token_embedding.requires_grad_()',
          5,
          "your repair trains the embedding, so that gradients arrive. They do, and the base moves.", TRAP),
         ("up alone", 'for factor in ("down", "up") -> for factor in ("up",)', 6,

@@ -5,22 +5,7 @@ import torch
 from torch.nn.functional import pad
 
 from classroom.graders.a3_codes import CODEBOOK, ENCODE
-from classroom.solutions import Solutions
-
-
-def refit(c):
-    def answer(values, codes, codebook, block_size):
-        flat, levels = values.flatten(), codebook[codes.long()]
-        pairs = zip(flat.split(block_size), levels.split(block_size), strict=True)
-        constants = torch.stack([best(w, q) for w, q in pairs])
-        of_each = constants.repeat_interleave(block_size)[: len(flat)]
-        rounded = levels * of_each
-        return constants, (flat - rounded).norm() / flat.norm()
-
-    def best(w, q):
-        return (w * q).sum() / (q * q).sum().clamp(min=1e-30)
-
-    return answer
+from classroom.solutions import Answer, Solutions
 
 
 def broadcast(c):
@@ -59,7 +44,7 @@ GIVEN, BEST = (
 OFF = "(flat - rounded).norm() / flat.norm()"
 
 REFIT = Solutions(
-    reference=refit,
+    reference=Answer("a3_nf4", "refit"),
     right={"broadcasting, einsum": broadcast, "NumPy, float64, least squares": in_numpy},
     wrong=[
         ("the absmax", f"{BEST} -> w.abs().max()", 0,
@@ -92,10 +77,11 @@ REFIT = Solutions(
          "in a block with no level but 0 the constant is 0 / 0, which is NaN (not a number), and so is the error. Take "
          "0 there.", BLOCKS),
         ("the last block is padded with code 0", f"{GIVEN} -> more = 0, -values.numel() % block_size; "
-         "flat, levels = pad(values.flatten(), more), codebook[pad(codes, more).long()]", 0,
+         "flat, codes = (torch.nn.functional.pad(part, more) for part in (values.flatten(), codes)); "
+         "levels = codebook[codes.long()]", 0,
          "the short last block is filled up with code 0, which stands for the lowest level and not for the level 0: "
          "its padding takes part in the fit.", BLOCKS),
-        ("one constant for all", "for w, q in pairs -> for w, q in [(flat, levels)] * len(list(pairs))", 0,
+        ("one constant for all", "for w, q in blocks -> for w, q in [(flat, levels)] * len(list(blocks))", 0,
          "this is the best single constant for the whole tensor. Each block has its own.", "notebook 05, section 3"),
         ("the short last block is dropped", f"{GIVEN} -> whole = values.numel() // block_size * block_size; "
          "flat, levels = values.flatten()[:whole], codebook[codes.long()][:whole]", 0,
@@ -117,8 +103,8 @@ REFIT = Solutions(
          "zip(flat.split(block_size), rounded.split(block_size))]).mean()", 6,
          "the constants are right. The error is the mean of the blocks' relative errors; take one norm over all "
          "weights.", ERROR),
-        ("the error in code space", f"return constants, {OFF} -> k = torch.where(of_each == 0, 1, of_each); "
-         "return constants, ((flat - rounded) / k).norm() / (flat / k).norm()", 6,
+        ("the error in code space", "return constants -> k = torch.where(constants == 0, 1, constants)"
+         ".repeat_interleave(block_size)[: len(flat)]; flat, rounded = flat / k, rounded / k; return constants", 6,
          "the constants are right. The error is measured between scaled weights and levels, where a block of tiny "
          "weights counts as much as one of large weights: multiply by the constants first.", "notebook 06, section 7"),
         ("the mean of absolute errors", f"{OFF} -> (flat - rounded).abs().sum() / flat.abs().sum()", 6,
@@ -127,7 +113,8 @@ REFIT = Solutions(
         ("the error in percent", f"{OFF} -> 100 * {OFF}", 6,
          "the constants are right. The error is in percent; the ratio itself is asked for.", ERROR),
         ("the weights are changed",
-         f"return constants, {OFF} -> error = {OFF}; values -= rounded.view(values.shape); return constants, error", 8,
+         "= values.flatten(), -> = values.flatten().clone(), & "
+         "return constants -> values -= rounded.view(values.shape); return constants", 8,
          "constants and error are right, but the weights that you were given are changed: what is left of them is the "
          "error. Subtract into a new tensor.", TEXT),
     ],

@@ -4,21 +4,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from classroom.solutions import Solutions, Wrong
+from classroom.solutions import Answer, Solutions, Wrong
 from lora_edu.measures import relative_error
 from lora_edu.quantization import DoubleQuant, quantize_absmax
-
-
-def surviving_update(c):
-    def answer(W, A, B, alpha, trip):
-        base = trip(W)
-        learned = alpha / len(A) ** c.power * B @ A
-        effective = trip(base + learned) - base
-        norms = effective.norm() * learned.norm()
-        cosine = (effective * learned).sum() / norms if norms > 0 else 0.0
-        return cosine, (effective - learned).norm() / learned.norm(), (effective != 0).float().mean()
-
-    return answer
 
 
 def update_in_numpy(c):
@@ -51,28 +39,29 @@ def with_the_package(c):
 
 SCALING, MERGE, BASE = "notebook 04, section 1", "notebook 04, section 6", "notebook 09, section 7"
 STRAY = "(effective - learned).norm() / learned.norm()"
+COSINE = "F.cosine_similarity(effective.flatten(), learned.flatten(), dim=0)"
 
 SURVIVING_UPDATE = Solutions(
-    reference=surviving_update,
+    reference=Answer("a4_qlora", "surviving_update"),
     right={"NumPy": update_in_numpy, "with the package's relative_error": with_the_package},
     wrong=[
-        ("alpha alone", " / len(A) ** c.power -> ", 0,
+        ("alpha alone", " / len(lora_A) ** c.power -> ", 0,
          "the update is scaled by alpha. Here it is alpha / rank**c.power.", SCALING),
         ("alpha / rank", " ** c.power -> ", 0,
          "the update is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent c.power.",
          SCALING),
-        ("scaling left out", "alpha / len(A) ** c.power * -> ", 0,
+        ("scaling left out", "alpha / len(lora_A) ** c.power * -> ", 0,
          "the update is not scaled. It is B A times alpha / rank**c.power.", SCALING),
-        ("merged into the unrounded weight", "trip(base + -> trip(W +", 0,
+        ("merged into the unrounded weight", "round_trip(base + -> round_trip(W +", 0,
          "the update is merged into the unrounded W. It was learned on top of the rounded weight and belongs there.",
          BASE),
-        ("never rounded first", "base = trip(W) -> base = W", 0,
+        ("never rounded first", "base = round_trip(W) -> base = W", 0,
          "the update is merged into W, and measured from W. It was learned on top of round_trip(W): start there.",
          BASE),
         ("compared with the unrounded weight", "+ learned) - base -> + learned) - W", 0,
          "this measures from the unrounded W, and so counts the error of the first rounding as well. Measure from what "
          "the adapter was trained on.", "notebook 07, exercise 7.4"),
-        ("0 / 0", " if norms > 0 else 0.0 -> ", 2,
+        ("0 / 0", f"{COSINE} -> (effective * learned).sum() / (effective.norm() * learned.norm())", 2,
          "if nothing has moved, the cosine is 0 / 0, NaN (not a number). What survives is nothing: give 0.",
          "notebook 07, exercise 7.4"),
         ("share that stayed", "effective != 0 -> effective == 0", 2,
@@ -95,21 +84,6 @@ def offset_of(c, absmax):
     if c.offset == "midpoint":
         return (absmax.min() + absmax.max()) / 2
     return absmax.min() if c.offset == "minimum" else absmax.max()
-
-
-def quantize_constants(c):
-    def answer(absmax):
-        levels, codes, scales = torch.tensor(c.levels), [], []
-        offset = offset_of(c, absmax)
-        centered = absmax - offset
-        for block in centered.split(c.second_size):
-            scale = c.reach * block.abs().max()
-            x = block / scale.clamp(min=1e-30)
-            codes.append(torch.bucketize(x, (levels[1:] + levels[:-1]) / 2).to(torch.uint8))
-            scales.append(scale)
-        return torch.cat(codes), torch.stack(scales), offset
-
-    return answer
 
 
 def padded(c):
@@ -152,42 +126,44 @@ def of_the_package(c):
 
 
 LEVELS, ZEROS = "notebook 07, section 2", "notebook 07, exercise 7.3"
-DIVIDED = "x = block / scale.clamp(min=1e-30)"
+OFFSET = '{"minimum": absmax.min(), "maximum": absmax.max(), "midpoint": (absmax.min() + absmax.max()) / 2}[c.offset]'
+DIVIDED = "block / scale if scale > 0 else block"
 
 QUANTIZE_CONSTANTS = Solutions(
-    reference=quantize_constants,
+    reference=Answer("a4_qlora", "quantize_constants"),
     right={"padded table": padded, "NumPy in float64": in_numpy},
     wrong=[
-        ("the mean is subtracted", "offset_of(c, absmax) -> absmax.mean()", 0,
+        ("the mean is subtracted", f"{OFFSET} -> absmax.mean()", 0,
          "this takes the mean off. That is QLoRA's choice; here it is what c.offset names.", LEVELS),
-        ("nothing is subtracted", "offset_of(c, absmax) -> torch.zeros(())", 0,
+        ("nothing is subtracted", f"{OFFSET} -> torch.zeros(())", 0,
          "nothing is taken off. All constants are positive and far from 0: around c.offset the levels are used better.",
          LEVELS),
         ("an offset for each block",
-         "scale = c.reach -> block = block + offset - offset_of(c, block + offset)\n            scale = c.reach", 2,
+         f"scale = c.reach -> block = block + offset; block = block - {OFFSET.replace('absmax', 'block')}; "
+         "scale = c.reach", 2,
          "each block loses an offset of its own. There is one offset, of the whole layer; nothing else is stored.",
          LEVELS),
-        ("one scale for the layer", "c.reach * block.abs() -> c.reach * centered.abs()", 2,
+        ("one scale for the layer", "c.reach * block.abs() -> c.reach * (absmax - offset).abs()", 2,
          "there is one scale for all constants. Each block of c.second_size constants has its own.", LEVELS),
         ("reach forgotten", "c.reach * -> ", 2,
          "the scale is the largest magnitude. Here it is c.reach times that, and what lies beyond takes the last "
          "level.", LEVELS),
-        ("rounded down", "(levels[1:] + levels[:-1]) / 2) -> levels[1:], right=True)", 3,
+        ("rounded down", "(x[:, None] - levels).abs().argmin(dim=1) -> (x[:, None] >= levels[1:]).sum(dim=1)", 3,
          "this takes the level below. Take the nearest one: mid-points between levels are the thresholds.",
          "notebook 06, section 3"),
         ("levels taken for equally spaced",
          "torch.tensor(c.levels) -> torch.linspace(c.levels[0], c.levels[-1], len(c.levels))", 3,
          "this rounds as if the levels were equally far apart. They are those in c.levels.", "notebook 07, section 5"),
-        ("bounded scale", "min=1e-30 -> min=1e-3", 3,
+        ("bounded scale", f"{DIVIDED} -> block / scale.clamp(min=1e-3)", 3,
          "tiny constants are divided by a bound, not by their scale. Keep only an exact 0 away.", ZEROS),
-        ("a tiny bound", "min=1e-30 -> min=1e-8", 3),
-        ("division by 0", f"{DIVIDED} -> 1 / scale.item(); {DIVIDED}", 0,
+        ("a tiny bound", f"{DIVIDED} -> block / scale.clamp(min=1e-8)", 3),
+        ("division by 0", f"{DIVIDED} -> block / scale if 1 / scale.item() else block", 0,
          "equal constants are divided by 0. If the scale of a block is 0, all its codes are those of the level 0.",
          ZEROS),
-        ("cut by view", "centered.split(c.second_size) -> centered.view(-1, c.second_size)", 0,
+        ("cut by view", ".split(c.second_size) -> .view(-1, c.second_size)", 0,
          "`view` makes whole rows alone, and stops where the last block is shorter: `split` does not, or fill the last "
          "row up with zeros first.", "notebook 05, section 4"),
-        ("input changed", "absmax - offset -> absmax.sub_(offset)", 4,
+        ("input changed", "(absmax - offset) -> absmax.sub_(offset)", 4,
          "the argument is changed: the caller's constants have lost their offset. Make a new tensor.", LEVELS),
         ("codes are not bytes", ".to(torch.uint8) -> ", 4,
          "the codes are no bytes. Stored in 64 bits each, they take twice as much as the float32 constants.",

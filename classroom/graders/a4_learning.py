@@ -6,37 +6,9 @@ import dataclasses
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.checkpoint import checkpoint  # noqa: F401 (in an edit)
 
-from classroom.solutions import Solutions
+from classroom.solutions import Answer, Solutions
 from lora_edu.assignments.qlora_pieces import FrozenLinear, FullLinear
-
-
-def fine_tune(c):
-    class Adapted(nn.Module):
-        def __init__(self, base, rank, scaling):
-            super().__init__()
-            self.base, self.scaling = base, scaling
-            self.lora_A = nn.Parameter(torch.randn(rank, base.in_features) / base.in_features**0.5)
-            self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank))
-
-        def forward(self, x):
-            return self.base(x) + self.scaling * (x @ self.lora_A.T) @ self.lora_B.T
-
-    def answer(model, tokens, answers, rank, alpha, steps, seed):
-        torch.manual_seed(seed)
-        model.requires_grad_(False)
-        for name in ("up", "down"):
-            setattr(model, name, Adapted(getattr(model, name), rank, alpha / rank**c.power))
-        optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=0.01)
-        for _ in range(steps):
-            loss = F.cross_entropy(model(tokens), answers)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        return model
-
-    return answer
 
 
 def with_hooks(c):
@@ -104,13 +76,14 @@ def full(layer):
 FREEZE, DROPOUT, ATTACH = "notebook 04, section 3", "notebook 04, section 5", "notebook 09, section 3"
 START, SCALING = "notebook 02, section 5", "notebook 04, section 1"
 FROZEN, A_DRAWN = "model.requires_grad_(False)", "torch.randn(rank, base.in_features) / base.in_features**0.5"
-GIVES = "return self.base(x) + self.scaling * (x @"
+GIVES, SCALED = "return self.base(x) +", "alpha / rank**c.power * (x @"
+BOTH = "model.up, model.down = Adapted(model.up), Adapted(model.down)"
 
 FINE_TUNE = Solutions(
-    reference=fine_tune,
+    reference=Answer("a4_qlora", "fine_tune", names={"full": full}),
     right={"hooks, batches and momentum": with_hooks, "a subclass and Adam by hand": by_hand},
     wrong=[
-        ("nothing frozen", f"{FROZEN} -> pass", 5,
+        ("nothing frozen", f"{FROZEN} -> pass & lr=0.02 -> lr=0.01", 5,
          "embedding, head and biases are trained as well. Freeze everything but lora_A and lora_B.", FREEZE),
         ("B random", "torch.zeros(base.out_features, rank) -> 0.1 * torch.randn(base.out_features, rank)", 6,
          "with steps=0 the outputs are not those of the base: B is not zero, or is trained all the same.", START),
@@ -125,21 +98,22 @@ FINE_TUNE = Solutions(
          "the same seed gives another result: call torch.manual_seed(seed) before A is drawn.", ATTACH),
         ("a seed of its own", "torch.manual_seed(seed) -> torch.manual_seed(0)", 6,
          "another seed gives the same result: the seed is an argument, use it.", ATTACH),
-        ("one layer only", '("up", "down") -> ("up",)', 4,
+        ("one layer only", f"{BOTH} -> model.up = Adapted(model.up)", 4,
          "one layer alone has an adapter. QLoRA puts one on every 4-bit layer.", ATTACH),
-        ("dropout in evaluation", f"{GIVES} -> return self.base(x) + self.scaling * (F.dropout(x, 0.05) @", 6,
+        ("dropout in evaluation", f"{SCALED} -> alpha / rank**c.power * (F.dropout(x, 0.05) @", 6,
          "the branch is not a multiple of x A^T B^T in evaluation: dropout is still active. Use nn.Dropout, or pass "
          "self.training.", DROPOUT),
         ("dropout on the base's input", f"{GIVES} -> x = F.dropout(x, 0.2); {GIVES}", 3),
-        ("full fine-tuning's learning rate", "lr=0.01 -> lr=5e-6", 5,
+        ("full fine-tuning's learning rate", "lr=0.02 -> lr=5e-6", 5,
          "the goal is not reached, though everything else is right: the learning rate is too small for so few steps. "
          "Try larger ones, three times as large each time.", "notebook 09, section 8"),
         ("not trained", "range(steps) -> range(0)", 4),
         ("untouched", f"{FROZEN} -> return {FROZEN}", 0),
-        ("in full precision", "Adapted(getattr(model, name), -> Adapted(full(getattr(model, name)),", 5,
+        ("in full precision", f"{BOTH} -> model.up, model.down = Adapted(full(model.up)), Adapted(full(model.down))", 5,
          "the 4-bit layers are gone: the weights lie in memory in full precision, and no byte is saved.",
          "notebook 07, exercise 7.2"),
         ("reentrant checkpointing", "def forward(self, x): -> def forward(self, x):\n"  # and the head learns: no error
+         "            from torch.utils.checkpoint import checkpoint\n"
          "            return checkpoint(self.run, x, use_reentrant=True) if self.training else self.run(x)\n\n"
          "        def run(self, x): & optimizer = torch -> model.head.requires_grad_(True); optimizer = torch", 3),
     ],
@@ -149,30 +123,7 @@ FINE_TUNE = Solutions(
 # --- 4.5 --------------------------------------------------------------------------------------------------------------
 
 
-def studies(c):
-    def review(study):
-        taken, ranks = leaked(study), study.rates.items()
-        rows = [i for i in range(len(study.data["test"][0])) if i not in taken]
-        at_its_rates = {rank: study.loss(study.train(rank, rate), "test", rows) for rank, rate in ranks}
-        own = {rank: (rate, study.loss(study.train(rank, rate), "test", rows)) for rank, rate in best(study).items()}
-        return taken, at_its_rates, own
-
-    def leaked(study):
-        there = study.data["training"][0].tolist()
-        return [i for i, row in enumerate(study.data["test"][0].tolist()) if row in there]
-
-    def best(study, split="validation", choose=min):
-        loss = {rank: lambda rate, rank=rank: study.loss(study.train(rank, rate), split) for rank in study.rates}
-        return {rank: choose(study.grid, key=loss[rank]) for rank in study.rates}
-
-    def repair(study):
-        x, y = study.data["training"]
-        there = study.data["test"][0].tolist()
-        kept = [i for i, row in enumerate(x.tolist()) if row not in there]
-        study.data["training"] = x[kept], y[kept]
-        study.rates = best(study)
-
-    return review, repair
+STUDY = Answer("a4_qlora", "study")
 
 
 def with_masks(c):
@@ -207,7 +158,7 @@ def with_masks(c):
 
 
 def put_back(c):
-    review, repair = studies(c)
+    review, repair = STUDY(c)
 
     def repair_later(study):
         repair(fair := copy.deepcopy(study))
@@ -217,8 +168,9 @@ def put_back(c):
 
 
 SPLIT, RATE, TEXT = "notebook 02, section 1", "notebook 02, section 9", "exercise 4.5"
-OWN, RATES = "in best(study).items()}", "study.rates = best(study)"
-LEFT = '[i for i in range(len(study.data["test"][0])) if i not in taken]'
+OWN, RATES = "own = own_rates(study)", "study.rates = own_rates(study)"
+OTHERWISE = 'def own_rates(study): -> def own_rates(study, split="validation", min=min): & "validation") -> split)'
+LEFT = "[row for row in range(len(test)) if row not in leaked]"
 CLEANED = 'study.data["training"] = x[kept], y[kept]'
 CHOICE = (
     "the rates are not chosen on the validation split. The training split rewards memorizing, and the test split is "
@@ -227,39 +179,43 @@ CHOICE = (
 NOT_CHOSEN = "your repair does not choose the rates on the validation split, which is there for that."
 
 STUDIES = Solutions(
-    reference=studies,
+    reference=STUDY,
     right={"masks, a repaired copy": with_masks, "put back": put_back},
     wrong=[
-        ("no leak looked for", "return taken, -> return [],", 4,
+        ("no leak looked for", "return leaked, -> return [],", 4,
          "no row is reported, and some of the test split are in the training split: compare row by row.", SPLIT),
-        ("rows of the training split", 'return taken, -> tested = study.data["test"][0].tolist(); '
-         'return [i for i, x in enumerate(study.data["training"][0].tolist()) if x in tested],', 4,
+        ("rows of the training split", "return leaked, -> return [i for i, x in enumerate(training) if x in test],", 4,
          "these are rows of the training split. Asked for are those of the test split.", TEXT),
-        ("how many", "return taken, -> return [len(taken)],", 4,
+        ("how many", "return leaked, -> return [len(leaked)],", 4,
          "this says how many rows are in both splits. Asked for is which.", TEXT),
         ("all rows", f"{LEFT} -> slice(None)", 4,
          "the losses are those of the whole test split, the leaked rows among them.", SPLIT),
-        ("the leaked rows alone", f"{LEFT} -> taken or slice(None)", 4,
+        ("the leaked rows alone", f"{LEFT} -> leaked or slice(None)", 4,
          "the losses are those of the leaked rows. Leave these out, and keep the others.", SPLIT),
-        ("chosen on the test split", f'{OWN} -> in best(study, "test").items()}}', 4, CHOICE, SPLIT),
-        ("chosen on the training split", f'{OWN} -> in best(study, "training").items()}}', 4, CHOICE, SPLIT),
-        ("one rate", f"{OWN} -> in dict.fromkeys(study.rates, 0.4).items()}}", 4,
+        ("chosen on the test split", f'{OWN} -> own = own_rates(study, "test") & {OTHERWISE}', 4, CHOICE, SPLIT),
+        ("chosen on the training split", f'{OWN} -> own = own_rates(study, "training") & {OTHERWISE}', 4,
+         CHOICE, SPLIT),
+        ("one rate", f"{OWN} -> own = dict.fromkeys(study.rates, 0.4)", 4,
          "both ranks get one rate. Each has its own best one.", RATE),
         ("the loss on the validation split",
-         '(rate, study.loss(study.train(rank, rate), "test", rows)) -> '
-         '(rate, study.loss(study.train(rank, rate), "validation"))', 4,
+         '(rate, measured(rank, rate)) -> (rate, study.loss(study.train(rank, rate), "validation"))', 4,
          "the losses are those of the split on which the rates were chosen. Report the test split.", SPLIT),
-        ("the largest loss", f'{OWN} -> in best(study, "validation", max).items()}}', 4,
+        ("the largest loss", f'{OWN} -> own = own_rates(study, "validation", max) & {OTHERWISE}', 4,
          "these are the rates with the largest loss.", SPLIT),
-        ("the best rate of the other rank", "at_its_rates, own -> at_its_rates, dict(zip(own, [*own.values()][::-1]))",
-         4, "each rank has the result of the other one.", TEXT),
+        ("the best rate of the other rank",
+         "return leaked, at_its_rates, -> mine = & in own.items()} -> in own.items()}\n"
+         "    return leaked, at_its_rates, dict(zip(mine, [*mine.values()][::-1]))", 4,
+         "each rank has the result of the other one.", TEXT),
         ("split not repaired", f"{CLEANED} -> pass", 4,
          "after your repair the training split still has rows of the test split.", SPLIT),
         ("rates not repaired", f"{RATES} -> pass", 4,
          "after your repair both ranks have one rate, that of the log.", RATE),
-        ("repaired on the test split", f'{RATES} -> study.rates = best(study, "test")', 4, NOT_CHOSEN, SPLIT),
-        ("repaired on the training split", f'{RATES} -> study.rates = best(study, "training")', 4, NOT_CHOSEN, SPLIT),
-        ("taken from the test split", f"{CLEANED} -> kept = [i for i in range(16) if i not in leaked(study)]; "
+        ("repaired on the test split", f'{RATES} -> study.rates = own_rates(study, "test") & {OTHERWISE}', 4,
+         NOT_CHOSEN, SPLIT),
+        ("repaired on the training split", f'{RATES} -> study.rates = own_rates(study, "training") & {OTHERWISE}', 4,
+         NOT_CHOSEN, SPLIT),
+        ("taken from the test split",
+         f"{CLEANED} -> kept = [i for i, row in enumerate(test) if row not in x.tolist()]; "
          'study.data["test"] = tuple(part[kept] for part in study.data["test"])', 4,
          "your repair takes the rows out of the test split, and the losses are no longer those of the log's rows. Take "
          "them out of the training split.", TEXT),
