@@ -71,14 +71,17 @@ class Wrong:
 class Solutions:
     """The reference, at least two right answers that are written differently, and the wrong ones, of one task.
 
-    A wrong one may be a row, (name, edit of the reference, points kept[, sentence, where to read on]).
+    A right one may be an edit of the reference. A wrong one may be a row: (name, edit, points kept, sentence, where to
+    read on); the last two where the check names it.
     """
 
     reference: Answer | Maker
-    right: dict[str, Maker] = field(default_factory=dict)
+    right: dict[str, Maker | str] = field(default_factory=dict)
     wrong: list = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        for name, right in self.right.items():
+            self.right[name] = self.reference.edited(right) if isinstance(right, str) else right
         self.wrong = [
             row if isinstance(row, Wrong) else Wrong(row[0], self.reference.edited(row[1]), *row[2:])
             for row in self.wrong

@@ -15,14 +15,6 @@ GRADIENTS, TEXT = "notebook 02, section 3", "exercise 1.4 above"
 RANK = Answer("a1_lora_numpy", "needed_rank")
 
 
-def rank_by_eigenvalues(c):
-    def answer(matrix):
-        energy = np.sort(np.linalg.eigvalsh(matrix.T @ matrix))[::-1]
-        return np.searchsorted(np.cumsum(energy) / energy.sum(), c.energy) + 1
-
-    return answer
-
-
 def rank_by_errors(c):
     def answer(matrix):
         U, S, Vt = np.linalg.svd(matrix, full_matrices=False)
@@ -34,7 +26,10 @@ def rank_by_errors(c):
 
 NEEDED_RANK = Solutions(
     reference=RANK,
-    right={"eigenvalues": rank_by_eigenvalues, "errors": rank_by_errors},
+    right={
+        "eigenvalues": "np.linalg.svd(matrix, compute_uv=False) ** 2 -> np.linalg.eigvalsh(matrix.T @ matrix)[::-1]",
+        "errors": rank_by_errors,
+    },
     wrong=[
         ("not squared", "compute_uv=False) ** 2 -> compute_uv=False)", 0,
          "this adds up the singular values. The energy of a matrix is the sum of their squares.", COMPONENTS),
@@ -108,44 +103,6 @@ SPLIT = Solutions(
 # --- 1.3: an adapter that can be merged -------------------------------------------------------------------------------
 
 
-ADAPTER = Answer("a1_lora_numpy", "adapter")
-
-
-def adapter_with_a_backup(c):
-    class Adapter(ADAPTER(c)):
-        kept = None
-
-        def merge(self):
-            if self.kept is None:
-                self.kept, self.merged = self.weight, True
-                self.weight = self.kept + np.einsum("ir,or->io", self.lora_A, self.lora_B) * self.scaling
-
-        def unmerge(self):
-            if self.kept is not None:
-                self.weight, self.kept, self.merged = self.kept, None, False
-
-    return Adapter
-
-
-def adapter_with_a_copy(c):
-    class Adapter(ADAPTER(c)):
-        def __init__(self, W, rank, alpha, seed, name="adapter"):
-            super().__init__(W, rank, alpha, seed)
-            self.weight, self.name = np.array(W, copy=True), name
-
-        def merge(self, safe=True):
-            if not self.merged:
-                self.weight += self.scaling * self.lora_A @ self.lora_B.T
-                self.merged = True
-
-        def unmerge(self):
-            if self.merged:
-                self.weight -= self.scaling * self.lora_A @ self.lora_B.T
-                self.merged = False
-
-    return Adapter
-
-
 def adapter_of_lora_edu(c):
     from lora_edu.lora_numpy import LoRALinear
 
@@ -166,9 +123,14 @@ DRAWN, ZEROS = "uniform(-bound, bound, size=(d_in, rank))", "np.zeros((d_out, ra
 PUT, TAKE = "self.weight = self.weight + self.scaling", "self.weight = self.weight - self.scaling"
 TAKEN_OUT = "            self.merged = False"  # in unmerge
 
-ADAPTERS = Solutions(
-    reference=ADAPTER,
-    right={"a backup": adapter_with_a_backup, "a copy": adapter_with_a_copy},
+ADAPTER = Solutions(
+    reference=Answer("a1_lora_numpy", "adapter"),
+    right={
+        "a backup": f"{PUT} -> self.kept = self.weight; {PUT} & "
+        f"{TAKE} * self.lora_A @ self.lora_B.T -> self.weight = self.kept",
+        "a copy": f"= W -> = np.array(W, copy=True) & {PUT} -> self.weight += self.scaling & "
+        f"{TAKE} -> self.weight -= self.scaling",
+    },
     wrong=[
         ("B is random", f"{ZEROS} -> np.random.default_rng(1).normal(size=(d_out, rank))", 6,
          "the output is changed before any training: B must start at zero.", START),
@@ -216,38 +178,16 @@ ADAPTERS = Solutions(
 # --- 1.4: training with two learning rates ----------------------------------------------------------------------------
 
 
-def train_from_G(c):
-    def answer(x, target, W, A, B, alpha, lr, steps, verbose=False):
-        s, A, B = alpha * A.shape[1] ** -c.power, A.copy(), B.copy()
-        while steps:
-            G = x.T @ (x @ (W + s * A @ B.T) - target) / x.shape[0]
-            step_A, step_B = lr * s * G @ B, c.ratio * lr * s * G.T @ A
-            A -= step_A
-            B -= step_B
-            steps -= 1
-        return A, B
-
-    return answer
-
-
-def train_by_einsum(c):
-    def answer(x, target, W, A, B, alpha, lr, steps):
-        s, base = alpha / A.shape[1] ** c.power, x @ W - target
-        for _ in range(steps):
-            low = np.einsum("ni,ir->nr", x, A)
-            error = (base + s * np.einsum("nr,or->no", low, B)) * s / len(x)
-            grad_A, grad_B = np.einsum("ni,no,or->ir", x, error, B), np.einsum("no,nr->or", error, low)
-            A, B = A - lr * grad_A, B - lr * c.ratio * grad_B
-        return [A, B]
-
-    return answer
-
-
+ERROR, BOTH = "grad_y = s * (x @ W + s * (x @ A) @ B.T - target)", "x.T @ (grad_y @ B), grad_y.T @ (x @ A)"
 STEP = "A, B = A - lr * grad_A, B - c.ratio * lr * grad_B"
 
 TRAIN = Solutions(
     reference=Answer("a1_lora_numpy", "train"),
-    right={"through G": train_from_G, "einsum": train_by_einsum},
+    right={
+        "through G": f"{ERROR} -> G = s * x.T @ (x @ (W + s * A @ B.T) - target) & {BOTH} -> G @ B, G.T @ A",
+        "einsum, in a list": f'{BOTH} -> np.einsum("ni,no,or->ir", x, grad_y, B), '
+        'np.einsum("no,ni,ir->or", grad_y, x, A) & return A, B -> return [A, B]',
+    },
     wrong=[
         ("one rate", "c.ratio * lr -> lr", 6,
          "both factors move at the same rate. B's learning rate is c.ratio times that of A.", RATES),
@@ -255,7 +195,7 @@ TRAIN = Solutions(
          "A has the larger rate here. It is B's that is c.ratio times as large.", RATES),
         ("no mean", " / len(x) -> ", 3,
          "this sums the loss over the batch. It is a mean: divide by the batch size.", TEXT),
-        ("A first, then B", "grad_A, grad_B = x.T @ (grad_y @ B), grad_y.T @ (x @ A) -> "
+        ("A first, then B", f"grad_A, grad_B = {BOTH} -> "
          f"A = A - lr * x.T @ (grad_y @ B) & {STEP} -> B = B - c.ratio * lr * grad_y.T @ (x @ A)", 6,
          "this takes the gradient of B at an A that has moved already. Take both before a step.", GRADIENTS),
         ("alpha / rank", " ** c.power -> ", 3,
@@ -288,4 +228,4 @@ TRAIN = Solutions(
     ],
 )  # fmt: skip
 
-SOLUTIONS = {"1.1": NEEDED_RANK, "1.2": SPLIT, "1.3": ADAPTERS, "1.4": TRAIN}
+SOLUTIONS = {"1.1": NEEDED_RANK, "1.2": SPLIT, "1.3": ADAPTER, "1.4": TRAIN}

@@ -1,7 +1,126 @@
-"""Assignment 2: the right answers of each exercise, and the known wrong ones with the points that each keeps."""
+"""Assignment 2: exercise 2.1, the layer: right answers, and edits of the notebook's that are wrong; and all of them."""
 
-from classroom.graders.a2_layer import LAYER
+import torch
+import torch.nn.functional as F
+from torch import nn
+
 from classroom.graders.a2_model import DIAL, INJECT
 from classroom.graders.a2_runs import FILE, RUNS
+from classroom.solutions import Answer, Solutions, Wrong
+
+
+def layer_functional(c):
+    class Functional(nn.Module):
+        def __init__(self, base, rank, alpha, dropout, seed, *, device=None):
+            super().__init__()
+            self.base, self.alpha, self.rank, self.p = base, alpha, rank, dropout
+            for parameter in base.parameters():
+                parameter.requires_grad = False
+            self.down = nn.Parameter(torch.empty(base.weight.shape[1], rank, device=device))
+            self.register_parameter("up", nn.Parameter(base.weight.new_zeros(rank, base.weight.shape[0])))
+            nn.init.normal_(self.down, std=c.std, generator=torch.Generator().manual_seed(seed))
+
+        def forward(self, x):
+            low = F.linear(x, self.down.T)
+            if c.dropout_after == "down":
+                low = F.dropout(low, self.p, training=self.training)
+            change = F.linear(low, self.up.T)
+            if c.dropout_after == "up":
+                change = F.dropout(change, self.p, training=self.training)
+            return F.linear(x, self.base.weight, self.base.bias) + change * self.alpha / self.rank**c.exponent
+
+    return Functional
+
+
+def layer_from_lora_edu(c):
+    from lora_edu import LoRALinear
+
+    return lambda base, rank, alpha, dropout, seed: LoRALinear(base, rank, alpha, dropout)
+
+
+FREEZES, SCALING = "base.requires_grad_(False)", "alpha / rank**c.exponent"
+DRAWN, ZEROS = (
+    "c.std * torch.randn(base.in_features, rank, generator=generator)",
+    "torch.zeros(rank, base.out_features)",
+)
+RANDOM_UP = f"{ZEROS} -> c.std * torch.randn(rank, base.out_features, generator=generator)"
+ZERO_DOWN = f"{DRAWN} -> torch.zeros(base.in_features, rank)"
+DROPS, NEVER = "nn.Dropout(dropout)", 'c.dropout_after == "down" -> False & c.dropout_after == "up" -> False'
+EINSUM = (
+    'x @ self.down -> torch.einsum("...i,ir->...r", x, self.down) & '
+    'self.scaling * (low @ self.up) -> torch.einsum("...r,ro->...o", self.scaling * low, self.up) & '
+    f"{DRAWN} -> torch.normal(0.0, c.std, (base.in_features, rank), generator=generator)"
+)
+GENERATOR = "generator = torch.Generator().manual_seed(seed)"
+
+LINES, BY_NAME, PROMISES, DROPOUT, COST = (f"notebook 04, section {k}" for k in (1, 2, 3, 5, 8))
+START, SEED = "notebook 02, section 5", "notebook 02, section 3, where a generator is passed on"
+OURS = "notebook 04, section 1, for the paper's; exercise 2.1 for this one"
+
+LAYER = Solutions(
+    reference=Answer("a2_lora_torch", "layer"),
+    right={"functional": layer_functional, "einsum": EINSUM},
+    wrong=[
+        ("plain tensors", f"nn.Parameter({DRAWN}) -> ({DRAWN}).requires_grad_() & "
+         f"nn.Parameter({ZEROS}) -> {ZEROS}.requires_grad_()", 7,
+         "down and up are plain tensors: no optimizer finds them, and no file. Wrap them in nn.Parameter.", LINES),
+        ("not frozen", f"{FREEZES} -> base", 7,
+         "the base is not frozen: its weight asks for a gradient, and one training step changed it.", PROMISES),
+        ("both random", RANDOM_UP, 7,
+         "the output changes at the start, because both factors are random. up starts at zero.", START),
+        ("both zero", ZERO_DOWN, 6,
+         "both factors start at zero. Each one's gradient is multiplied by the other: nothing would ever move.", START),
+        ("roles swapped", f"{ZERO_DOWN} & {RANDOM_UP}", 6,
+         "up is random and down is zero. This would learn, too, but here down is random and up is zero.", START),
+        ("only up", "generator=generator)) -> generator=generator), requires_grad=False)", 7,
+         "down does not ask for a gradient. Both factors are trained.", PROMISES),
+        ("alpha / rank", f"{SCALING} -> alpha / rank", 6,
+         "the branch is scaled by alpha / rank. Here the rank has an exponent, as in exercise 2.1.", OURS),
+        ("alpha", f"{SCALING} -> alpha", 6, "the branch is scaled by alpha; the rank is left out.", LINES),
+        ("none", f"{SCALING} -> 1.0", 6, "the branch is not scaled.", LINES),
+        ("transposed", "torch.randn(base.in_features, rank, -> torch.randn(rank, base.in_features, & "
+         f"{ZEROS} -> torch.zeros(base.out_features, rank) & x @ self.down -> x @ self.down.T & "
+         "low @ self.up -> low @ self.up.T", 5,
+         "the factors are (rank, in) and (out, rank), as in the notebook. Here down is (in, rank), up (rank, out).",
+         "notebook 02, section 2, for the two orientations"),
+        ("dropout on the base", "self.base(x) -> self.base(self.dropout(x))", 7,
+         "dropout is on the path of the base as well. It belongs to the branch: the base must see the whole x.",
+         DROPOUT),
+        ("dropout in evaluation", f"{DROPS} -> lambda x: F.dropout(x, dropout)", 5,
+         "dropout is active in evaluation mode. nn.Dropout, or training=self.training, switches it off.", DROPOUT),
+        ("dropout on the input", f"{NEVER} & low = x @ -> low = self.dropout(x) @", 7,
+         "dropout acts on the input of the branch, as in the notebook. Here it acts after c.dropout_after.", DROPOUT),
+        ("dropout at the other factor", 'after == "down" -> after != "down" & after == "up" -> after != "up"', 7,
+         "dropout acts after the other factor than c.dropout_after.", DROPOUT),
+        ("no dropout", f"{DROPS} -> nn.Identity()", 7, "the branch has no dropout in training mode.", DROPOUT),
+        ("dropout does not rescale", f"{DROPS} -> "
+         "lambda x: x * (torch.rand_like(x) >= dropout) if self.training else x", 7,
+         "what dropout leaves is not scaled up: the average of the branch would be smaller than in evaluation mode.",
+         DROPOUT),
+        ("share kept", f"{DROPS} -> nn.Dropout(1 - dropout)", 7,
+         "this keeps the share `dropout` and drops the rest. It is the share that is set to zero.", DROPOUT),
+        ("product formed", "low = x @ -> if not self.training:\n"
+         "            return self.base(x) + x @ (self.scaling * self.down @ self.up)\n        low = x @", 7,
+         "this forms the whole product of down and up in the forward pass. First down, then up costs less.", COST),
+        ("base without gradient", "self.base(x) + -> self.base(x).detach() +", 7,
+         "no gradient passes through the base to its input. Freezing stops the gradient of the weight; layers below "
+         "still need the gradient of x.", COST),
+        ("bias forgotten", "self.base(x) -> F.linear(x, self.base.weight)", 5,
+         "the bias of the base is missing: call the base itself.", LINES),
+        ("update alone", "self.base(x) + change -> change", 4,
+         "this is the branch alone. Add it to what the base computes.", LINES),
+        ("changes its input", "low = x @ -> y = self.base(x); x *= self.scaling; low = x @ & "
+         "self.scaling * (low -> (low & return self.base(x) + -> return y +", 4,
+         "the input is changed by your layer: *= writes into the tensor of whoever called it.", LINES),
+        ("global seed", f"{GENERATOR} -> generator = None; torch.manual_seed(seed)", 7,
+         "this moves the random numbers of everybody else: it sets torch's seed, or draws with it, as nn.Linear does "
+         "when it is built. Use a generator of your own, torch.Generator.", SEED),
+        ("seed ignored", f"{GENERATOR} -> (generator := torch.Generator()).seed()", 7,
+         "the seed is ignored: the same seed must give the same down.", SEED),
+        ("around a copy", f"{FREEZES} -> copy.deepcopy(base).requires_grad_(False)", 6,
+         "this wraps a copy of the base: the model would hold its weights twice. Keep the layer itself.", BY_NAME),
+        Wrong("calls lora_edu", layer_from_lora_edu, 0),
+    ],
+)  # fmt: skip
 
 SOLUTIONS = {"2.1": LAYER, "2.2": INJECT, "2.3": DIAL, "2.4": FILE, "2.5": RUNS}

@@ -114,25 +114,19 @@ def dial_with_a_dictionary(c):
     return answer
 
 
-def dial_with_a_buffer(c):
-    def answer(layer, strength):
-        if "before" not in dict(layer.named_buffers()):
-            layer.register_buffer("before", layer.base.weight.data.detach().clone(), persistent=False)
-        with torch.no_grad():
-            new = torch.addmm(layer.before.float(), layer.up.T, layer.down.T, alpha=strength * layer.scaling)
-            layer.base.weight[:] = new.to(layer.before.dtype)
-        return layer
-
-    return answer
-
-
 KEPT, SUM = "layer.first_weight = layer.base.weight.clone()", "layer.first_weight.float() + strength * update"
 TURN, DTYPE = f"layer.base.weight.copy_({SUM})", "layer.base.weight.dtype"
+BUFFER = (
+    'hasattr(layer, "first_weight") -> "first_weight" in dict(layer.named_buffers()) & '
+    f'{KEPT} -> layer.register_buffer("first_weight", layer.base.weight.detach().clone(), persistent=False) & '
+    f"{TURN} -> layer.base.weight[:] = torch.addmm(layer.first_weight.float(), layer.up.T, layer.down.T, "
+    f"alpha=strength * layer.scaling).to({DTYPE})"
+)
 IN_16_BITS = f"{SUM} -> layer.first_weight + (strength * update).to({DTYPE})"
 
 DIAL = Solutions(
     reference=Answer("a2_lora_torch", "dial"),
-    right={"a dictionary": dial_with_a_dictionary, "a buffer": dial_with_a_buffer},
+    right={"a dictionary": dial_with_a_dictionary, "a buffer": BUFFER},
     wrong=[
         ("adds each time", f"{SUM} -> layer.base.weight.float() + strength * update", 2,
          "each turn adds to what the turn before left, so that two turns count twice. The dial needs the weight as it "

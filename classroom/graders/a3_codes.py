@@ -3,21 +3,9 @@
 from statistics import NormalDist
 
 import numpy as np
-import torch
 
 from classroom.solutions import Answer, Solutions, Wrong
 from lora_edu import quantization
-
-
-def in_torch(c):
-    def answer(below, above, offset_below, offset_above):
-        def side(offset, count):
-            return torch.special.ndtri(torch.linspace(offset, 0.5, count + 1, dtype=torch.float64)[:count])
-
-        levels = torch.cat([-side(offset_below, below), torch.zeros(1), side(offset_above, above).flip(0)])
-        return (levels / levels[-1]).float()
-
-    return answer
 
 
 def one_list_of_probabilities(c):
@@ -40,7 +28,11 @@ EQ_4 = f"{Q}; q = torch.tensor([-torch.inf, *(Q(i / (n + 1)) for i in range(1, n
 
 CODEBOOK = Solutions(
     reference=Answer("a3_nf4", "quantile_codebook"),
-    right={"torch, float32": in_torch, "one list of probabilities": one_list_of_probabilities},
+    right={
+        "torch's quantiles": "NormalDist().inv_cdf(probability) for -> "
+        "torch.special.ndtri(torch.tensor(probability, dtype=torch.float64)).item() for",
+        "NumPy, one list of probabilities": one_list_of_probabilities,
+    },
     wrong=[
         ("mirrored", f"{GIVEN} -> return -(levels / levels.max()).flip(0)", 0,
          "this is the mirror image, with its exact 1 on the wrong side. The constant of a block keeps its sign, so the "
@@ -97,17 +89,6 @@ CODEBOOK = Solutions(
 # --- 3.2 --------------------------------------------------------------------------------------------------------------
 
 
-def searched(c):
-    def answer(values, constants, codebook, block_size, *, side="right"):
-        midpoints = (codebook[1:] + codebook[:-1]) / 2
-        flat = values.reshape(-1)
-        scale = constants[torch.arange(len(flat)) // block_size]
-        scaled = torch.where(scale == 0, torch.zeros_like(flat), flat / scale)
-        return torch.searchsorted(midpoints, scaled, side=side).byte()
-
-    return answer
-
-
 def in_numpy(c):
     def answer(values, constants, codebook, block_size):
         levels, codes = np.asarray(codebook, dtype=np.float64), []
@@ -126,11 +107,16 @@ def of_the_package(c):
 
 
 BLOCKS, CODES = "notebook 05, section 4", "notebook 06, section 3"
+LOOP = "for midpoint in (codebook[:-1] + codebook[1:]) / 2:\n        codes += scaled >= midpoint"
 GUARDED, EACH = "torch.where(constants == 0, 1, constants)", "divisor[: values.numel()]"
 
 ENCODE = Solutions(
     reference=Answer("a3_nf4", "encode"),
-    right={"a search, an extra keyword": searched, "NumPy, float64, block by block": in_numpy},
+    right={
+        "a search": f"{LOOP} -> "
+        'codes = torch.searchsorted((codebook[1:] + codebook[:-1]) / 2, scaled, side="right").byte()',
+        "NumPy, float64, block by block": in_numpy,
+    },
     wrong=[
         ("ties go down", "scaled >= -> scaled >", 6,
          "only ties are wrong: a value in the middle between two levels gets the lower code, as in bitsandbytes. Here "

@@ -23,27 +23,16 @@ def update_in_numpy(c):
     return answer
 
 
-def with_the_package(c):
-    """The package's measure is allowed: it is not what is asked."""
-
-    def answer(W, lora_A, lora_B, alpha, round_trip):
-        base = round_trip(W)
-        learned = alpha / lora_A.size(0) ** c.power * (lora_B @ lora_A)
-        effective = round_trip(base + learned).sub(base)
-        unit = F.normalize(torch.stack([effective.flatten(), learned.flatten()]), dim=1)
-        stray = torch.tensor(relative_error(learned, effective))
-        return torch.stack([unit[0] @ unit[1], stray, effective.bool().float().mean()])
-
-    return answer
-
-
 SCALING, MERGE, BASE = "notebook 04, section 1", "notebook 04, section 6", "notebook 09, section 7"
 STRAY = "(effective - learned).norm() / learned.norm()"
 COSINE = "F.cosine_similarity(effective.flatten(), learned.flatten(), dim=0)"
 
 SURVIVING_UPDATE = Solutions(
-    reference=Answer("a4_qlora", "surviving_update"),
-    right={"NumPy": update_in_numpy, "with the package's relative_error": with_the_package},
+    reference=Answer("a4_qlora", "surviving_update", names={"relative_error": relative_error}),
+    right={
+        "NumPy": update_in_numpy,
+        "the package's measure is allowed": f"{STRAY} -> relative_error(learned, effective)",
+    },
     wrong=[
         ("alpha alone", " / len(lora_A) ** c.power -> ", 0,
          "the update is scaled by alpha. Here it is alpha / rank**c.power.", SCALING),

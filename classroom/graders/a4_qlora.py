@@ -1,8 +1,114 @@
-"""Assignment 4: the right answers of each exercise, and the known wrong ones with the points that each keeps."""
+"""Assignment 4: exercise 4.3, a layer that keeps its packed weight alone; and all of them."""
+
+import torch
+import torch.nn.functional as F
 
 from classroom.graders.a4_constants import QUANTIZE_CONSTANTS, SURVIVING_UPDATE
-from classroom.graders.a4_layer import QLORA_LAYER
 from classroom.graders.a4_learning import FINE_TUNE, STUDIES
+from classroom.solutions import Answer, Solutions
+
+
+def recomputing(c):
+    """Backward runs the plain layer again, under autograd."""
+
+    def plain(x, stored, decode, A, B, s):
+        return x @ decode(stored) + s * F.linear(F.linear(x, A), B)
+
+    class Recomputes(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *arguments):
+            ctx.arguments = arguments
+            return plain(*arguments)
+
+        @staticmethod
+        def backward(ctx, grad_y):
+            x, stored, decode, A, B, s = ctx.arguments
+            x, A, B = (tensor.detach().requires_grad_() for tensor in (x, A, B))
+            with torch.enable_grad():
+                y = plain(x, stored, decode, A, B, s)
+            grad_x, grad_A, grad_B = torch.autograd.grad(y, (x, A, B), grad_y)
+            return grad_x, None, None, grad_A, grad_B, None
+
+    return lambda *case: Recomputes.apply(*case[:-1], case[-1] / len(case[3]) ** c.power)
+
+
+OURS = "KeepsItsArguments.apply(x, stored, lora_A, lora_B)"
+BRANCH = "scaling * (x @ lora_A.T) @ lora_B.T"
+SAVED, DECODED, GRADIENTS = (
+    "ctx.save_for_backward(x,",
+    "decode(stored).T",
+    "rows(G @ B).T @ rows(x), rows(G).T @ rows(x @ A.T)",
+)
+
+
+def keeping(pack: str, unpack: str) -> str:
+    """The edit that holds the decoded weight as something else from forward to backward."""
+    return f"{SAVED} -> ctx.kept = {pack}; {SAVED} & {DECODED} -> {unpack}.T"
+
+
+def checkpointed(how: str) -> str:
+    """torch's own recomputation."""
+    return (
+        f"return {OURS} -> from torch.utils.checkpoint import checkpoint; "
+        f"y = checkpoint(lambda x: x @ decode(stored) + {BRANCH}, x, {how}, preserve_rng_state=False); "
+        "return y if y.requires_grad else y.requires_grad_()"
+    )
+
+
+KEEPS, SCALING, BACKWARD = "notebook 08, section 5", "notebook 04, section 1", "notebook 02, section 3"
+GRADIENT_OF_X = "notebook 09, section 3"
+
+QLORA_LAYER = Solutions(
+    reference=Answer("a4_qlora", "qlora_layer"),
+    right={"plain layer run again": recomputing, "checkpoint": checkpointed("use_reentrant=False")},
+    wrong=[
+        ("a NumPy copy kept", keeping("decode(stored).numpy().copy()", "torch.from_numpy(ctx.kept)"), 5,
+         "the decoded weight is kept, outside of torch. It takes the same memory there: decode it again in backward.",
+         KEEPS),
+        ("a list kept", keeping("decode(stored).tolist()", "torch.tensor(ctx.kept)"), 5),
+        ("the weight kept by autograd", f"{OURS} -> x @ decode(stored) + {BRANCH}", 4,
+         "the decoded weight stays alive from forward to backward: autograd keeps it for the gradient of x. Write an "
+         "autograd Function that decodes again in backward.", KEEPS),
+        ("the adapters' branch left to autograd", " + scaling * (x @ A.T) @ B.T ->  & + G @ B @ A ->  & "
+         f"{GRADIENTS} -> None, None & {OURS} -> {OURS} + {BRANCH}", 6,
+         "the base keeps nothing, but autograd keeps x A^T for the gradient of B. Put the branch into your Function: "
+         "what is small can be computed again, too.", "notebook 08, section 3"),
+        ("the weight on ctx", keeping("decode(stored)", "ctx.kept"), 4,
+         "the decoded weight is kept from forward to backward, on ctx or elsewhere. Decode it again in backward.",
+         KEEPS),
+        ("the weight kept in 16 bits", keeping("decode(stored).bfloat16()", "ctx.kept.float()"), 4,
+         "the weight is kept in 16 bits from forward to backward: less than in 32, and four times what it takes "
+         "packed.", KEEPS),
+        ("BA formed", "(stored) + scaling * (x @ A.T) @ B.T -> (stored) + x @ (scaling * B @ A).T", 6,
+         "B A is formed: a matrix as large as W, for each forward pass. First x times A^T, then times B^T.", SCALING),
+        ("alpha alone", "alpha / len(lora_A) ** c.power -> alpha", 4,
+         "the branch is scaled by alpha. Here it is alpha / rank**c.power.", SCALING),
+        ("alpha / rank", " ** c.power -> ", 4,
+         "the branch is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent c.power.",
+         SCALING),
+        ("scaling left out", "alpha / len(lora_A) ** c.power -> 1.0", 4,
+         "the branch is not scaled: alpha / rank**c.power is missing.", SCALING),
+        ("gradient of x without the branch", " + G @ B @ A -> ", 6,
+         "the gradient of x passes through the base alone. It passes through the branch as well: s (dL/dy B) A.",
+         BACKWARD),
+        ("no gradient through the base", "grad_y @ decode(stored).T + -> ", 6,
+         "the gradient of x passes through the branch alone: no_grad or detach stops it in the base. The weight is "
+         "frozen, the way through it is not.", GRADIENT_OF_X),
+        ("no gradient for x", "return grad_x, -> return None,", 6,
+         "x gets no gradient. The weight is frozen, yet what lies before this layer learns through it.",
+         GRADIENT_OF_X),
+        ("the adapters' gradients not scaled", f"{GRADIENTS} -> {GRADIENTS.replace('G', 'grad_y')}", 6,
+         "the gradients of A and B lack the scaling: each carries it once.", BACKWARD),
+        ("no gradients for the adapters", "rows(G @ B).T @ rows(x), -> None,", 6,
+         "A gets no gradient: backward returns one for each argument of forward, in the same order.", KEEPS),
+        ("a copy of x", f"{SAVED} -> x = x.clone(); {SAVED}", 6,
+         "a copy of x is kept. Save the argument itself: it is alive anyway.", "notebook 08, section 2"),
+        ("reentrant checkpointing", checkpointed("use_reentrant=True"), 6,
+         "where x needs no gradient, the adapters get none. Reentrant checkpointing asks the inputs alone; "
+         "use_reentrant=False does not.", "notebook 08, section 6"),
+        ("two dimensions only", f"{GRADIENTS} -> (G @ B).T @ x, G.T @ (x @ A.T)", 5),
+    ],
+)  # fmt: skip
 
 SOLUTIONS = {
     "4.1": SURVIVING_UPDATE,

@@ -8,8 +8,7 @@ The orientation is that of the texts that write the update as A B^T: a weight is
 import numpy as np
 
 from lora_edu.assignments.core import Task
-from lora_edu.assignments.observing import Complaint, call, done, observed
-from lora_edu.assignments.results import in_order
+from lora_edu.assignments.observing import Complaint, call, done, in_order, observed
 from lora_edu.assignments.verdict import ELSEWHERE
 
 TITLE = "Low rank and LoRA in NumPy"

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from lora_edu.assignments.core import Task
 from lora_edu.assignments.plain_tensors import numbers
-from lora_edu.assignments.torch_file_observers import adapter_file
-from lora_edu.assignments.torch_model_observers import dial, inject
+from lora_edu.assignments.torch_model_observers import adapter_file, dial, inject
 from lora_edu.assignments.torch_observers import layer
 from lora_edu.assignments.wrong_runs import FAULTS, RunCase, diagnosis
 

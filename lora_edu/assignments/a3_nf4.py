@@ -4,12 +4,15 @@ The format is a relative of NF4, made for this assignment: the constant of a blo
 offset of its own on each side, a tie goes up, and a code has 3 or 5 bits.
 """
 
+import math
 import random
 
-from lora_edu.assignments import nf4_cases
+import numpy as np
+import torch
+from torch import Tensor
+
 from lora_edu.assignments.core import Task
-from lora_edu.assignments.observing import Observed, observed
-from lora_edu.assignments.results import in_order
+from lora_edu.assignments.observing import Observed, in_order, observed
 from lora_edu.assignments.verdict import ELSEWHERE
 
 TITLE = "Blocks and a relative of NF4"
@@ -30,6 +33,82 @@ def draw(rng: random.Random) -> dict:
         "offset_above": rng.choice((0.94, 0.945, 0.95, 0.955) if bits == 3 else (0.974, 0.976, 0.978, 0.98)),
         "block_size": rng.choice((24, 40, 48, 56, 80)),
     }
+
+
+# --- the cases: sizes that fit and that do not; in each, numbers that tell the usual mistakes apart -------------------
+
+
+def sides(c, rng) -> list[tuple]:
+    """(below, above, offset_below, offset_above): a small codebook, this cohort's, and others of other widths."""
+    offsets = [(int(rng.integers(850, 920)) / 1000, int(rng.integers(940, 990)) / 1000) for _ in range(3)]
+    return [
+        (2, 1, *offsets[0]),
+        (c.levels_below, c.levels_above, c.offset_below, c.offset_above),
+        (9, 6, *offsets[1]),
+        (3, 4, *offsets[2]),
+    ]
+
+
+def to_encode(c, rng) -> list[tuple]:
+    """(values, constants, codebook, block_size, kind): only in cases of the kind "ties" a value is near a mid-point."""
+    small, large = (4, 4), (2**c.bits, c.block_size)
+    rows = {small: [(2, 3), (2, 4), (2, 6)], large: [(6, 31), (3, 2 * c.block_size), (2, 3 * c.block_size // 2)]}
+    kinds = ("plain", "ties", "zeros")
+    chosen = [(shape, *size, kind) for size in rows for shape, kind in zip(rows[size], kinds, strict=True)]
+    return [_encode_case(*how, rng) for how in chosen]
+
+
+def _encode_case(shape, n_levels, block_size, kind, rng) -> tuple:
+    codebook, size = _levels(n_levels, rng), math.prod(shape)
+    n_blocks = math.ceil(size / block_size)
+    scaled = rng.integers(-240, 255, size=size) * 2 + 1  # in units of 1/512: odd, so never at a mid-point
+    constants = rng.uniform(0.1, 3, size=n_blocks)
+    if kind == "plain":  # alone here: a mistake with negative constants costs no ties and no zeros
+        constants *= [-1, *rng.choice((-1, 1), size=n_blocks - 1)]
+    if kind == "ties":
+        constants = 2.0 ** rng.integers(-2, 3, size=n_blocks)  # a power of two: exact products
+        middles = 256 * (codebook[:-1] + codebook[1:])
+        scaled[1::2] = np.resize(rng.permutation(middles.numpy()), size // 2)  # each of them, again and again
+    if kind == "zeros":
+        constants[-1] = 0
+    scaled[::block_size] = 512  # the value that the constant of its block is
+    constants, scaled = torch.from_numpy(constants).float(), torch.from_numpy(scaled).float() / 512
+    values = (scaled * _each(constants, block_size, size)).view(shape)
+    return values, constants, codebook, block_size, kind
+
+
+def to_refit(c, rng) -> list[tuple]:
+    """(values, codes, codebook, block_size): codes of some quantizer; in the large case a block has no level but 0."""
+    cases = []
+    for shape, n_levels, block_size in (((2, 3), 4, 3), ((3, 5), 4, 4), ((6, 35), 2**c.bits, c.block_size)):
+        size, codebook = math.prod(shape), _levels(n_levels, rng)
+        codes = torch.from_numpy(rng.integers(0, n_levels, size=size)).to(torch.uint8)
+        codes[::block_size] = n_levels - 1  # the level 1, so that every block has a constant
+        if n_levels > 4:
+            codes[block_size : 2 * block_size] = int((codebook == 0).nonzero())
+        scale = _each(_floats(rng, math.ceil(size / block_size)), block_size, size)
+        values = (codebook[codes.long()] + 0.2 * _floats(rng, size)) * scale
+        cases.append((values.view(shape), codes, codebook, block_size))
+    return cases
+
+
+def _floats(rng: np.random.Generator, *shape: int) -> Tensor:
+    return torch.from_numpy(rng.normal(size=shape)).float()
+
+
+def _each(constants: Tensor, block_size: int, size: int) -> Tensor:
+    """The constant of each of `size` values."""
+    return torch.cat([constant.expand(block_size) for constant in constants])[:size]
+
+
+def _levels(n_levels: int, rng: np.random.Generator) -> Tensor:
+    """A sorted codebook from below 0 to 1, with 0. Levels are multiples of 1/64: mid-points are exact in float32."""
+    lowest = rng.integers(-60, -10)
+    inner = rng.choice(np.setdiff1d(np.arange(lowest + 1, 64), [0]), n_levels - 3, replace=False)
+    return torch.from_numpy(np.sort([lowest, *inner, 0, 64])).float() / 64
+
+
+# --- what is observed -------------------------------------------------------------------------------------------------
 
 
 def _stored(seen: Observed) -> str:
@@ -74,14 +153,14 @@ def _observe_refit(answer, c, *case) -> dict:
 TASKS = [
     Task(
         "3.1", "quantile_codebook", "a codebook with two offsets", 25, {"levels": 5, "zero": 1},
-        nf4_cases.sides, _observe_codebook, names="below above offset_below offset_above",
+        sides, _observe_codebook, names="below above offset_below offset_above",
     ),
     Task(
         "3.2", "encode", "the nearest level, and ties go up", 30, {"codes": 4, "ties": 2, "zeros": 1, "stored": 1},
-        nf4_cases.to_encode, _observe_codes, tolerance=0, names="values constants codebook block_size kind", edition=2,
+        to_encode, _observe_codes, tolerance=0, names="values constants codebook block_size kind", edition=2,
     ),
     Task(
         "3.3", "refit", "better constants for the same codes", 35, {"constants": 5, "relative error": 3, "safe": 1},
-        nf4_cases.to_refit, _observe_refit, names="values codes codebook block_size", edition=2,
+        to_refit, _observe_refit, names="values codes codebook block_size", edition=2,
     ),
 ]  # fmt: skip

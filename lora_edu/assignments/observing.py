@@ -64,6 +64,20 @@ def done(result: Any) -> Any:
     return result
 
 
+def in_order(value: Any, *names: str) -> list:
+    """The results in the order of their names. Raises Complaint, in words, if they are not as many as the names."""
+    asked = f"{len(names)} results are asked for, in this order: {', '.join(names)}"
+    if value is None:
+        raise Complaint(f"nothing was returned, and {asked}")
+    try:
+        found = None if isinstance(value, dict | str) else list(value)
+    except TypeError:  # one number, say
+        found = None
+    if found is None or len(found) != len(names):
+        raise Complaint(f"{asked}; there {'is one' if found is None else f'are {len(found)}'}")
+    return found
+
+
 def call(answer: Callable, *arguments: Any, **options: Any) -> Any:
     """The answer's result on deep copies of its arguments. Raises NotDone for an untouched stub."""
     return done(answer(*copy.deepcopy(arguments), **copy.deepcopy(options)))

@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lora_edu.assignments.observing import Complaint, done
+from lora_edu.assignments.observing import Complaint, done, in_order
 from lora_edu.assignments.qlora_pieces import FrozenLinear
-from lora_edu.assignments.results import in_order
 from lora_edu.assignments.verdict import ELSEWHERE
 
 GRID = (0.2, 0.4, 0.8, 1.6)

@@ -3,9 +3,10 @@
 The student's check uses it, and so does the grader. It runs with the standard library only.
 """
 
+from collections.abc import Callable
 from typing import Any
 
-from lora_edu.exercises.comparing import difference, equal, recognized
+from lora_edu.exercises.comparing import difference, equal, is_numbers, recognized
 
 ELSEWHERE = "-"  # what is expected of a part in the cases that do not concern it
 BESIDE = "this is as it should be, and counts only beside a result that had to be computed."
@@ -87,14 +88,9 @@ def reason(
 
     stored: {"expected": [...], "mistakes": [{"sentence", "see", "observed"}]}; shown: each case, described.
     """
-    known = [(index, mistake["observed"]) for index, mistake in enumerate(stored["mistakes"])]
-    index = recognized(got, known, tolerance)
     case, part = where
-    start = ""
-    if index is None and (index := _in_numbers(got, stored, part, tolerance)) is None:
-        index, start = _in_one_part(got, stored, part, tolerance), f"{part}: "
-    if index is not None:
-        mistake = stored["mistakes"][index]
+    mistake, start = _mistake(got, stored, part, tolerance)
+    if mistake:
         return start + mistake["sentence"], mistake["see"] or ""
     value, expected = got[case][part], stored["expected"][case][part]
     place = f"for ({shown[case]}), {part}: " if shown else f"case {case + 1}, {part}: "
@@ -108,39 +104,27 @@ def reason(
     return place + difference(value, expected).removesuffix(".") + text + ".", ""
 
 
-def _in_numbers(got: list[dict], stored: dict, part: str, tolerance: float) -> int | None:
-    """The mistake that gives all the numbers that were got, for an answer with, say, bad manners besides."""
-    parts = set().union(*got)
-    return _in_parts(got, stored, parts, tolerance) if _numbers_of(part, stored["expected"]) else None
+def _mistake(got: list[dict], stored: dict, part: str, tolerance: float) -> tuple[dict | None, str]:
+    """A known mistake, and how the sentence about it begins.
 
+    It gives all that was got; or all the numbers, for an answer with, say, bad manners besides; or the numbers of this
+    part, if they are so many that this is no coincidence.
+    """
 
-def _in_one_part(got: list[dict], stored: dict, part: str, tolerance: float) -> int | None:
-    """The mistake that gives the numbers of this part, if they are so many that this is no coincidence."""
-    found = [v for seen in got if isinstance(seen[part], dict) for v in seen[part].get("values", [])]
-    return _in_parts(got, stored, {part}, tolerance) if len(set(found)) >= 6 else None
+    def numbers(observed: list[dict], parts: set[str]) -> list[dict]:
+        pairs = zip(observed, stored["expected"], strict=True)
+        return [{name: seen[name] for name in parts if is_numbers(there[name])} for seen, there in pairs]
 
-
-def _in_parts(got: list[dict], stored: dict, parts: set[str], tolerance: float) -> int | None:
-    expected = stored["expected"]
-
-    def numbers(observed: list[dict]) -> list[dict]:
-        return [
-            {part: seen[part] for part in parts if _is_number(there[part])}
-            for seen, there in zip(observed, expected, strict=True)
-        ]
-
-    known = [(i, numbers(mistake["observed"])) for i, mistake in enumerate(stored["mistakes"])]
-    if numbers(got) == numbers(expected):
-        return None
-    return recognized(numbers(got), known, tolerance)
-
-
-def _numbers_of(part: str, expected: list[dict]) -> bool:
-    return any(_is_number(there[part]) for there in expected)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, dict) and "values" in value
+    ways: list[tuple[Callable, str]] = [(lambda observed: observed, "")]
+    if any(is_numbers(there[part]) for there in stored["expected"]):
+        ways.append((lambda observed: numbers(observed, set().union(*got)), ""))
+    if len({value for seen in got if is_numbers(seen[part]) for value in seen[part]["values"]}) >= 6:
+        ways.append((lambda observed: numbers(observed, {part}), f"{part}: "))
+    for look, start in ways:
+        known = [(mistake, look(mistake["observed"])) for mistake in stored["mistakes"]]
+        if look(got) != look(stored["expected"]) and (found := recognized(look(got), known, tolerance)):
+            return found, start
+    return None, ""
 
 
 def judge(request: dict) -> dict:

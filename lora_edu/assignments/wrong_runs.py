@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lora_edu.assignments.observing import Complaint, done
+from lora_edu.assignments.observing import Complaint, done, in_order
 from lora_edu.assignments.plain_tensors import all_bits, bits, numbers
-from lora_edu.assignments.results import in_order
 from lora_edu.assignments.towers import Branched, seeded
 from lora_edu.assignments.verdict import ELSEWHERE
 
