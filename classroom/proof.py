@@ -7,10 +7,9 @@ import contextlib
 import copy
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from classroom.cheats import cheats
 from classroom.expecting import task_expectations, work
 from classroom.judge import request
 from classroom.solutions import Solutions, load_solutions
@@ -89,7 +88,7 @@ def _wrong(assignment: Assignment, number: str, solutions: Solutions, stored: di
 
 
 def _cheats(assignment: Assignment, number: str, solutions: Solutions, stored: dict) -> Iterator[str]:
-    """Every cheat there is, on this task: none of them may earn a point."""
+    """Every cheat there is, on this task; and what everybody knows, as if one had observed it. None earns a point."""
     reference, words = solutions.reference(assignment.constants), ["hidden"]
     if not any(stored["hidden"]["work"]):
         words = [f"hidden {i}" for i in range(9)]  # one draw may differ by luck
@@ -104,6 +103,37 @@ def _cheats(assignment: Assignment, number: str, solutions: Solutions, stored: d
         verdict = _verdict(assignment, number, lambda _, cheat=cheat: cheat, stored, "hidden")
         if verdict["points"]:
             yield f"a cheat that {name} has points: {verdict['message']}"
+
+
+def cheats(answer: Any) -> dict[str, Any]:
+    """Answers that know nothing of the subject and try to look right, by what they do; of two functions, both do it."""
+    found = {"prints the result and returns nothing": printing, "replaces what compares": replacing, "leaves": leaving}
+    if isinstance(answer, tuple):  # what one of them writes is there, whatever it returns
+        return {name: tuple(map(change, answer)) for name, change in found.items() if change is not printing}
+    return {name: change(answer) for name, change in found.items()}
+
+
+def printing(answer: Callable) -> Callable:
+    """Prints the right result instead of returning it; what it does to its arguments, it does to copies."""
+    return lambda *arguments, **options: print(answer(*copy.deepcopy(arguments), **options))
+
+
+def replacing(answer: Callable) -> Callable:
+    """Returns nothing right, and makes NumPy's and torch's comparisons say yes."""
+
+    def attempt(*arguments, **options):
+        for module in filter(None, map(sys.modules.get, ("numpy", "torch"))):
+            for name in ("allclose", "isclose", "array_equal", "equal"):
+                if hasattr(module, name):
+                    setattr(module, name, lambda *_, **__: True)
+        return arguments[0]
+
+    return attempt
+
+
+def leaving(answer: Callable) -> Callable:
+    """Leaves the program."""
+    return lambda *arguments, **options: sys.exit()
 
 
 def what_the_check_says(assignment: Assignment, number: str, make: Any, stored: dict) -> str:

@@ -145,14 +145,6 @@ def none_leaked(c):
     return right("4.5").edited("[row for row, x in enumerate(test) if x in training] -> []")(c)
 
 
-def changed_rate(c):
-    return right("2.5").edited(EDITS["another rate"][1])(c)
-
-
-def up_alone(c):
-    return right("2.5").edited(EDITS["up alone"][1])(c)
-
-
 CASES = {
     three_functions: ("4.3", set()),
     table_of_shapes: ("1.1", {"rank", "inputs"}),
@@ -161,8 +153,6 @@ CASES = {
     in_whole_blocks: ("3.2", {"codes"}),
     mask_of_leaked_rows: ("4.5", {"leaked"}),
     none_leaked: ("4.5", {"leaked", "clean"}),
-    changed_rate: ("2.5", {"base repaired", "adapters repaired"}),
-    up_alone: ("2.5", {"adapters repaired"}),
 }
 
 
@@ -199,15 +189,12 @@ def test_a_part_that_counts_beside_another_says_so():
 
 
 EDITS = {
-    "the flag alone": ("1.3", "self.weight = self.weight - self.scaling * self.lora_A @ self.lora_B.T -> pass"),
     "only B moves": ("1.4", "A - lr * -> A - 0 * & c.ratio * lr -> 3 * lr"),
     "three results": ("1.4", "return A, B -> return A, B, 0.0"),
     "a discarded linear layer": ("2.1", "self.base = base -> nn.Linear(3, 3); self.base = base"),
-    "no match accepted": ("2.2", "if not chosen: -> if False:"),
     "an empty list, and nothing done": ("2.2", "modules = dict -> return []\n    modules = dict"),
     "an empty list": ("2.2", "return chosen -> return []"),
     "another rate": ("2.5", "run.reentrant = False -> run.reentrant, run.rate = False, run.rate * 1.5"),
-    "up alone": ("2.5", 'for factor in ("down", "up") -> for factor in ("up",)'),
     "the product twice": ("4.3", "ctx.save_for_backward(x, -> x @ decode(stored); ctx.save_for_backward(x,"),
     "other names": ("4.4", "self.lora_A = -> self.factor_A = & self.lora_B = -> self.factor_B = & "
                     "(x @ self.lora_A.T) @ self.lora_B.T -> (x @ self.factor_A.T) @ self.factor_B.T"),
@@ -217,15 +204,12 @@ EDITS = {
 @pytest.mark.parametrize(
     "edit, true, false",
     [
-        ("the flag alone", "leaves the update in the weight", "merging twice adds"),
         ("only B moves", "A is where it was", "a step less"),
         ("three results", "2 results are asked for, in this order: A, B; there are 3", "locals"),
         ("a discarded linear layer", "as nn.Linear does when it is built", "this sets the seed"),
-        ("no match accepted", "the rule chooses nothing is not refused", "pooler"),
         ("an empty list, and nothing done", "no adapter was put in", "pooler"),
         ("an empty list", "returned was nothing", "pooler"),
         ("another rate", "the rate", "entry ["),
-        ("up alone", "`down` stays", "correct"),
         ("the product twice", "times as many as needed", "B A is formed"),
         ("other names", "no parameter has a name that ends in lora_A", "zero"),
     ],
