@@ -1,7 +1,7 @@
 """Helpers of what the checks of assignment 2 look at.
 
-An observer gives the parts of an exercise: numbers or words, or True where nothing is wrong and a sentence where
-something is. A part is a function that is called on its own, so that an error in it costs that part alone. Tensors are
+An observer gives the parts of an exercise: numbers or words, or True where nothing is wrong; what is wrong is raised as
+a Complaint. A part is a function that is called on its own, so that an error in it costs that part alone. Tensors are
 compared as plain lists: nothing here rests on functions that a notebook could replace.
 """
 
@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from lora_edu.assignments.observing import Complaint
 
 
 def numbers(rng: np.random.Generator, *shape: int) -> Tensor:
@@ -39,9 +41,11 @@ def flat(tensor: Tensor) -> list[float]:
     return bits(tensor.detach().reshape(-1))
 
 
-def fine(complaints: dict[str, bool]) -> bool | str:
-    """complaint -> whether it applies. True, or the complaints that apply, in words."""
-    return "; ".join(complaint for complaint, applies in complaints.items() if applies) or True
+def fine(complaints: dict[str, bool]) -> bool:
+    """complaint -> whether it applies. True; raises Complaint with those that apply."""
+    if said := "; ".join(complaint for complaint, applies in complaints.items() if applies):
+        raise Complaint(said)
+    return True
 
 
 def refusal(run: Callable, model: nn.Module, state: Callable[[nn.Module], Any] = all_bits) -> str:
@@ -56,6 +60,6 @@ def refusal(run: Callable, model: nn.Module, state: Callable[[nn.Module], Any] =
     return "no ValueError"
 
 
-def all_refused(said: dict[str, str]) -> bool | str:
-    """what -> its `refusal`. True, or what was not refused, in words."""
+def all_refused(said: dict[str, str]) -> bool:
+    """what -> its `refusal`. True; raises Complaint with what was not refused."""
     return fine({f"{what}: {how}": how != "refused" for what, how in said.items()})

@@ -58,20 +58,19 @@ def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, a
         paths = all(isinstance(path, str) for path in returned)
         return f"{words}; returned was {', '.join(returned) or 'nothing' if paths else 'something else than paths'}"
 
-    def intact() -> list | str:
-        """The output, or what is not as it was."""
+    def intact() -> list:
         model, _, output, modules = injected()
         now = {path.replace(".base", ""): module for path, module in model.named_modules() if type(module) is not Probe}
-        complaint = fine({
+        fine({
             "no adapter was put in": not probes(model),
             "other tensors are trained than the wrappers' own": trained(model) != [f"{p}.extra" for p in probes(model)],
             "the output changed": bits(model(TOKENS)) != output,
             "a layer was replaced by a copy": any(now.get(path) is not module for path, module in modules.items()),
             "an adapter is in another mode than the model": any(m.training != training for m in model.modules()),
         })  # fmt: skip
-        return bits(model(TOKENS)) if complaint is True else complaint
+        return output
 
-    def refused() -> bool | str:  # the last part, because the model may have been injected twice after it
+    def refused() -> bool:  # the last part, because the model may have been injected twice after it
         nothing = make(0)  # and nothing that a rule with a mistake would choose: that is another part
         for path in ("pooler", "lm_head"):
             setattr(nothing, path, nn.Identity())
@@ -116,9 +115,10 @@ def dial(answer: Callable, c: Any, weight, down, up, scaling: float, strength: f
                 complaints[f"{name} was changed"] = bits(tensor) != before[name][1]
         for name, (tensor, _) in before.items():
             complaints[f"{name} is another parameter now"] = now.get(name) is not tensor
-        return result if fine(complaints) is True else fine(complaints)
+        fine(complaints)
+        return result
 
-    def again() -> bool | str:
+    def again() -> bool:
         one, two = turned(make(), strength), turned(make(), other)
         return fine({
             "two strengths give the same weight": near(one, two),
@@ -126,7 +126,7 @@ def dial(answer: Callable, c: Any, weight, down, up, scaling: float, strength: f
             "another strength depends on the one before": not near(turned(make(), strength, other), two),
         })  # fmt: skip
 
-    def back() -> bool | str:
+    def back() -> bool:
         wrong = {}
         for dtype in (torch.float32, torch.bfloat16):
             same = bits(turned(make(dtype), strength, other, 0.0)) == bits(weight)
@@ -163,33 +163,35 @@ def adapter_file(answer: Callable, c: Any, rank: int, alpha: float, paths: list[
             save_file(tensors, path, {"rank": str(rank), "alpha": str(alpha)})
             done(answer(model, path))
 
-    def loads() -> list[float] | str:
-        """The sum of each factor that was loaded, or what is wrong."""
+    def loads() -> list[float]:
+        """The sum of each factor that was loaded."""
         source, model = make(), make(seed + 1)
         kept, base = dict(model.named_parameters()), all_bits(model)
         load(model)
         wanted, now = dict(source.named_parameters()), dict(model.named_parameters())
         mine = [f"{path}.{factor}" for path in paths for factor in ("down", "up")]
         far = [n for n in mine if not _rounded(now[n], wanted[n])]
-        complaint = fine({
+        fine({
             f"{(far or [''])[0]} is not what was saved": bool(far),
             "a factor is not float32 any more": any(now[n].dtype != torch.float32 for n in mine),
             "a factor is another parameter now, which no optimizer knows": any(now[n] is not kept[n] for n in mine),
             "other tensors were changed": any(bits(now[n]) != base[n] for n in now if n not in mine),
         })  # fmt: skip
-        return [sum(flat(now[n])) for n in mine] if complaint is True else complaint
+        return [sum(flat(now[n])) for n in mine]
 
-    def refuses() -> float | str:
-        """The sum of the numbers that a file that fits replaced, or what was not refused."""
+    def refuses() -> float:
+        """The sum of the numbers that a file that fits replaced."""
         model = make(seed + 1)
         before, fits = all_bits(model), refusal(load, model)
         replaced = [sum(flat(torch.tensor(before[n]))) for n, now in all_bits(model).items() if now != before[n]]
         if fits != "no ValueError" or not replaced:
-            return f"of a file that fits, nothing is loaded ({fits}). Who loads nothing need not refuse anything"
+            raise Complaint(
+                f"of a file that fits, nothing is loaded ({fits}). Who loads nothing need not refuse anything"
+            )
         files = {what: functools.partial(load, tensors=tensors) for what, tensors in _damages(saved).items()}
         said = {what: refusal(loading, make(seed + 1)) for what, loading in files.items()}
-        complaint = all_refused(said | {"a model with another alpha": refusal(load, make(seed + 1, alpha + 1))})
-        return sum(replaced) if complaint is True else complaint
+        all_refused(said | {"a model with another alpha": refusal(load, make(seed + 1, alpha + 1))})
+        return sum(replaced)
 
     return {"loads": loads, "refuses": refuses}
 

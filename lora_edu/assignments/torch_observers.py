@@ -48,21 +48,21 @@ def layer(answer: Callable, c: Any, n_in: int, n_out: int, rank: int, alpha: flo
     def x() -> Tensor:
         return numbers(np.random.default_rng(seed), *rows, n_in)
 
-    def start() -> Tensor | str:
-        """The output in evaluation mode, or in which way it is not the base's."""
+    def start() -> Tensor:
+        """The output in evaluation mode."""
         made, base = make()
         y = base(x())
         done(made.eval()(x()))
         if all(any(flat(factor)) for factor in factors(made).values()):
-            return "up does not start at zero, so that the output changes (notebook 02, section 5)"
+            raise Complaint("up does not start at zero, so that the output changes (notebook 02, section 5)")
         found = made.eval()(x())
-        complaint = fine({
+        fine({
             "the output is not the base's in evaluation mode": not near(found, y),
             "the output is not the base's in training mode": not near(made.train()(x()), y),
         })  # fmt: skip
-        return found if complaint is True else complaint
+        return found
 
-    def alive() -> bool | str:
+    def alive() -> bool:
         made, _ = make()
         if any(flat(factors(made)["down"])):
             with torch.no_grad():
@@ -81,13 +81,13 @@ def layer(answer: Callable, c: Any, n_in: int, n_out: int, rank: int, alpha: flo
         fill(made, seed)
         given = x()
         y, again = made.eval()(given), made(x())
-        complaint = fine({
+        fine({
             "the input was changed": bits(given) != bits(x()),
             "two calls in evaluation mode differ": bits(y) != bits(again),
         })  # fmt: skip
-        return y if complaint is True else complaint
+        return y
 
-    def frozen() -> bool | str:
+    def frozen() -> bool:
         made, base = make()
         fill(made, seed)
         before = all_bits(base)
@@ -111,7 +111,7 @@ def layer(answer: Callable, c: Any, n_in: int, n_out: int, rank: int, alpha: flo
     }
 
 
-def _init(make: Callable, std: float, seed: int) -> bool | str:
+def _init(make: Callable, std: float, seed: int) -> bool:
     """How `down` starts: 1,024 numbers, and the same again."""
     before = torch.get_rng_state().tolist()
     drawn = factors(make(64, 80, 16, seed=seed)[0])
@@ -154,7 +154,7 @@ def _dropout(make: Callable) -> str:
     return f"in training mode it multiplies the branch by {' or '.join(f'{v:g}' for v in found)}, {drawn}"
 
 
-def _operations(make: Callable) -> bool | str:
+def _operations(make: Callable) -> bool:
     """Whether the products of a forward pass cost no more than base, `down` and `up` do."""
     from torch.utils.flop_counter import FlopCounterMode
 
