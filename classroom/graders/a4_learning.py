@@ -77,13 +77,13 @@ FREEZE, DROPOUT, ATTACH = "notebook 04, section 3", "notebook 04, section 5", "n
 START, SCALING = "notebook 02, section 5", "notebook 04, section 1"
 FROZEN, A_DRAWN = "model.requires_grad_(False)", "torch.randn(rank, base.in_features) / base.in_features**0.5"
 GIVES, SCALED = "return self.base(x) +", "alpha / rank**c.power * (x @"
-BOTH = "model.up, model.down = Adapted(model.up), Adapted(model.down)"
+BOTH, SLOWER = "model.up, model.down = Adapted(model.up), Adapted(model.down)", "lr=0.02 -> lr=0.01"
 
 FINE_TUNE = Solutions(
     reference=Answer("a4_qlora", "fine_tune", names={"full": full}),
     right={"hooks, batches and momentum": with_hooks, "a subclass and Adam by hand": by_hand},
     wrong=[
-        ("nothing frozen", f"{FROZEN} -> pass & lr=0.02 -> lr=0.01", 5,
+        ("nothing frozen", f"{FROZEN} -> pass & {SLOWER}", 5,
          "embedding, head and biases are trained as well. Freeze everything but lora_A and lora_B.", FREEZE),
         ("B random", "torch.zeros(base.out_features, rank) -> 0.1 * torch.randn(base.out_features, rank)", 6,
          "with steps=0 the outputs are not those of the base: B is not zero, or is trained all the same.", START),
@@ -98,7 +98,7 @@ FINE_TUNE = Solutions(
          "the same seed gives another result: call torch.manual_seed(seed) before A is drawn.", ATTACH),
         ("a seed of its own", "torch.manual_seed(seed) -> torch.manual_seed(0)", 6,
          "another seed gives the same result: the seed is an argument, use it.", ATTACH),
-        ("one layer only", f"{BOTH} -> model.up = Adapted(model.up)", 4,
+        ("one layer only", f"{BOTH} -> model.up = Adapted(model.up) & {SLOWER}", 4,
          "one layer alone has an adapter. QLoRA puts one on every 4-bit layer.", ATTACH),
         ("dropout in evaluation", f"{SCALED} -> alpha / rank**c.power * (F.dropout(x, 0.05) @", 6,
          "the branch is not a multiple of x A^T B^T in evaluation: dropout is still active. Use nn.Dropout, or pass "
