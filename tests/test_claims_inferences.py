@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from lora_edu.experiments import nb13 as task
+from lora_edu.experiments import nb13_measured as measured
+from lora_edu.experiments import nb13_trained as trained
+from lora_edu.experiments.sweeps import Runs
 from lora_edu.figures import nb13 as page
-from lora_edu.figures import nb13_measured as measured
 from lora_edu.figures import nb13_sections as pictures
-from lora_edu.figures import nb13_trained as trained
 from lora_edu.figures.nb13_claims import ALL, CLAIMS, DEPENDS, FALSE, TRUE, UNDECIDED, verdict
 
 PAGE = Path(__file__).parent.parent / "notebooks" / "13_claims.ipynb"
@@ -55,8 +56,7 @@ def test_qlora_learns_as_much_and_ends_worse_on_what_the_base_knew():
 def test_pairs_are_pairs():
     """A difference that each seed has, and a spread ten times as large."""
     one, other = [1.01, 1.11, 1.215], [1.0, 1.1, 1.2]
-    assert trained.gaps(one, other) == pytest.approx([0.01, 0.01, 0.015])
-    assert trained.deviation(trained.gaps(one, other)) == pytest.approx(7, rel=0.01)
+    assert trained.deviation([a - b for a, b in zip(one, other, strict=True)]) == pytest.approx(7, rel=0.01)
     name, number = next(iter(trained.means({"a": [0.1, -0.1, 0.3]}).items()))
     assert name == "a (worse in 2 of 3 seeds)" and number == pytest.approx(0.1)
 
@@ -177,9 +177,8 @@ def test_the_sign_depends_on_the_rank_that_one_compares_with():
 
 
 def test_seeds_that_were_not_run_are_left_out(monkeypatch):
-    arms = dict(trained.results("verses"))
-    del arms[task.arm_name("gpt", "words", draw=0)]
-    monkeypatch.setattr(trained, "results", lambda name: arms if name == "verses" else measured.results(name))
+    kept = [r for r in trained.verse_runs() if (r.model, r.method, r.seed) != ("gpt", "words", 0)]
+    monkeypatch.setattr(trained, "verse_runs", lambda: Runs(kept))
     assert 0 not in trained.by_seed("gpt", "words") and len(trained.by_seed("gpt", "words")) >= 1
     average, _ = trained.above_rival("gpt", "lora", "words")  # of the seeds that both have
     assert average == pytest.approx(mean(

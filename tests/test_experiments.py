@@ -7,10 +7,11 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
-from lora_edu.experiments import nb01
+from lora_edu.experiments import finetune, nb01
 from lora_edu.experiments import runs as experiments
 from lora_edu.experiments.nb01 import weight_updates
 from lora_edu.experiments.runs import Experiment, load_results, run, run_arm
+from lora_edu.experiments.stored import results_folder
 from lora_edu.gpt import GPT
 from lora_edu.models.pretrain import base_path
 from lora_edu.records import read_record, write_record
@@ -167,9 +168,9 @@ def small_world(tiny_gpt, tiny_text, monkeypatch):
     """The experiment on the tiny model and a short text."""
     long_text = type(tiny_text)(tiny_text.train.repeat(2), tiny_text.train.repeat(2))
     monkeypatch.setattr(nb01, "load_base", lambda size, device: copy_of(tiny_gpt))
-    monkeypatch.setattr(nb01, "load_text", lambda name: long_text)
-    monkeypatch.setattr(nb01, "train", lambda *a, **k: short_train(*a, **k))
-    monkeypatch.setattr(nb01, "evaluate", lambda m, t, max_windows: evaluate(m, t, seq_len=32, max_windows=4))
+    monkeypatch.setattr(finetune, "load_text", lambda name: long_text)
+    monkeypatch.setattr(finetune, "train", lambda *a, **k: short_train(*a, **k))
+    monkeypatch.setattr(finetune, "evaluate", lambda m, t, max_windows: evaluate(m, t, seq_len=32, max_windows=4))
 
 
 def test_update_rank_runs_an_arm(small_world, tmp_path):
@@ -206,7 +207,7 @@ def test_the_stored_result_belongs_to_the_shipped_base():
     assert stored["base_sha256"] == hashlib.sha256(base_path("laptop").read_bytes()).hexdigest(), (
         "the base was trained anew: delete data/results/update-rank.* and run the experiment again"
     )
-    path = experiments.results_folder() / "update-rank.safetensors"
+    path = results_folder() / "update-rank.safetensors"
     assert path.stat().st_size < 300_000
     W, dW = nb01.weight_and_update()
     claimed = stored["arms"]["150 steps, seed 0"]["rank for 90%"][nb01.STORED_LAYER]

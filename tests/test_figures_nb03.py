@@ -114,7 +114,7 @@ def test_words_say_the_numbers():
 
 def test_the_title_names_the_block_that_the_numbers_name():
     figure, _ = pictures.ripening([3, 2, 1], [2, 1.5, 1], [1.2, 4.8])
-    assert figure.axes[1].get_title() == "Block 2 is missed most"
+    assert figure.axes[1].get_title(loc="left") == "Block 2 is missed most"
     plots.plt.close(figure)
 
 

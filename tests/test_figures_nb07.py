@@ -45,7 +45,7 @@ def test_areas_are_bits(view):
 
 def test_the_bars_are_the_measured_errors(view, weight):
     view.update(block_size=64, constants="4 bits")
-    bars = [artist.get_width() for artist in view.moving[9:12]]
+    bars = [artist.get_width() for artist in view.moving[4:7]]
     error = error_by_source(weight.flatten(), CONSTANTS[4])
     assert bars == pytest.approx([100 * error[source] for source in ("codes", "constants", "both")])
 

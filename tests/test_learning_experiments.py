@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from lora_edu.experiments import nb09, nb10_spectra
+from lora_edu.experiments import finetune, nb09, nb10_spectra
 from lora_edu.experiments import nb10 as learning
 from lora_edu.lora import add_lora, lora_layers
 from lora_edu.observing import block_linears
@@ -16,11 +16,12 @@ from lora_edu.training import evaluate, train
 @pytest.fixture
 def tiny(tiny_gpt, tiny_text, monkeypatch):
     """Both experiments on a tiny model and a tiny text, with windows of 32 tokens."""
-    for module in (learning, nb10_spectra):
+    for module in (learning, nb09, nb10_spectra):
         monkeypatch.setattr(module, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
+    for module in (finetune, nb09):
         monkeypatch.setattr(module, "load_text", lambda name: tiny_text)
-        monkeypatch.setattr(module, "train", lambda *a, **k: train(*a, **k, seq_len=32))
-        monkeypatch.setattr(module, "evaluate", lambda m, t, **_: evaluate(m, t, seq_len=32, max_windows=2))
+    monkeypatch.setattr(finetune, "train", lambda *a, **k: train(*a, **k, seq_len=32))
+    monkeypatch.setattr(finetune, "evaluate", lambda m, t, **_: evaluate(m, t, seq_len=32, max_windows=2))
     return tiny_gpt
 
 
@@ -37,10 +38,8 @@ def test_each_way_learns_and_gives_the_same_numbers_again(tiny, tiny_text, metho
     json.dumps(result)
 
 
-def test_the_protocol_is_that_of_notebook_09(tiny, tiny_text, monkeypatch):
+def test_the_protocol_is_that_of_notebook_09(tiny):
     """The same way, rate and seed give the same number: only so may the runs of both be compared."""
-    for name in ("load_base", "load_text", "train", "evaluate"):
-        monkeypatch.setattr(nb09, name, getattr(learning, name))
     for method in ("full", "blocks", "lora", "qlora"):
         theirs = nb09.fine_tuned_loss(method, "all plays", 1e-2, steps=4, rank=2, progress=False)
         ours = run(method)
@@ -50,7 +49,7 @@ def test_the_protocol_is_that_of_notebook_09(tiny, tiny_text, monkeypatch):
 def test_a_frozen_factor_stands_still_and_halves_the_trained_numbers(tiny):
     whole = run("lora")
     for frozen in "AB":
-        model = learning.ready(copy.deepcopy(tiny), "lora", 4, 2.0, "all-linear", frozen, seed=0)
+        model = finetune.prepared(copy.deepcopy(tiny), "lora", 4, frozen=frozen)
         trained = [name for name, value in model.named_parameters() if value.requires_grad]
         assert all(name.endswith({"A": "lora_B", "B": "lora_A"}[frozen]) for name in trained)
         assert all((layer.delta_weight() == 0).all() for layer in lora_layers(model).values())
@@ -72,7 +71,7 @@ def test_a_run_that_diverges_is_a_result(tiny, monkeypatch):
     def explode(*arguments, **options):
         raise FloatingPointError
 
-    monkeypatch.setattr(learning, "train", explode)
+    monkeypatch.setattr(finetune, "train", explode)
     assert run("full") == {"diverged": True}
 
 
@@ -146,10 +145,10 @@ def test_arms_fit_into_json_and_the_layer_is_stored(tiny, tmp_path, monkeypatch)
     ways = {way: (method, min(rank, 2), lr) for way, (method, rank, lr) in nb10_spectra.WAYS.items()}
     monkeypatch.setattr(nb10_spectra, "WAYS", ways)
     monkeypatch.setattr(nb10_spectra, "trained", quick)
-    one = nb10_spectra.anatomy("lora r8", progress=False)
+    one = nb10_spectra.anatomy("lora r8")
     assert set(one) == {"losses", "norm", "rank for 90%", "intruders"}
     path = "blocks.0.attention.q_proj"
-    both = nb10_spectra.alike(store=path, folder=tmp_path, progress=False)
+    both = nb10_spectra.alike(store=path, folder=tmp_path)
     assert all(0 <= value <= 1.001 for pair in both.values() for side in pair.values() for row in side for value in row)
     assert (tmp_path / "lora-spectra.safetensors").exists()
     controls = nb10_spectra.spectra_arm("lora r8", control=True), nb10_spectra.spectra_arm(control=True)

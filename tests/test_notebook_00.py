@@ -54,8 +54,9 @@ def test_the_dial_at_every_setting():
         seen.add(picture)
         assert readout.startswith(f"strength {strength:g}: loss {loss('plays', strength):.2f} on plays")
         values = view.values(strength=strength)
-        assert len(values["play"]) == 43 and len(values["address"]) == 50
-        assert len(values["sample"].splitlines()) <= 6 and max(map(len, values["sample"].splitlines())) <= 112
+        play, address, sample = values["lines"]
+        assert len(play) == 43 and len(address) == 50
+        assert len(sample.splitlines()) <= 6 and max(map(len, sample.splitlines())) <= 112
     assert len(seen) == len(STRENGTHS)
 
 

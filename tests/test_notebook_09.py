@@ -12,14 +12,16 @@ import torch
 from lora_edu import LoRALinear, add_lora, quantize_linears
 from lora_edu.experiments import libraries, load_results
 from lora_edu.experiments import nb09 as experiment
+from lora_edu.experiments.finetune import prepared
+from lora_edu.experiments.sweeps import paired
 from lora_edu.figures import nb09 as pictures
-from lora_edu.figures import nb09_quality as quality
 from lora_edu.lora import lora_layers
 from lora_edu.measures import cosine
 from lora_edu.qlora import DecodedLinear, NF4Linear
 from lora_edu.quantization import quantize, unpack
 from lora_edu.training import History, train
 
+RUNS = experiment.quality_runs()
 PATH = Path(__file__).parent.parent / "notebooks" / "09_qlora_gpt.ipynb"
 
 
@@ -51,7 +53,7 @@ def test_everything_moves_but_the_codes(film):
 
 
 def test_the_codes_that_are_shown_are_those_of_the_shipped_base(film):
-    layer = experiment.prepared(experiment.load_base("laptop", device="cpu"), "qlora")
+    layer = prepared(experiment.load_base("laptop", device="cpu"), "qlora")
     shown = lora_layers(layer)[film["layer"]].base
     assert film["codes"] == experiment.corner_codes(shown)
     assert film["frames"][0]["codes"] == experiment.checksum(experiment.codes_of(layer))
@@ -132,16 +134,16 @@ def test_100_steps_are_2_percent_of_the_text_and_the_page_says_so(page):
             assert "n 100 steps" in part[-160:] or "n 100 steps" in text[text.index(claim) :][:160], claim
 
 
-def test_qlora_and_lora_are_within_the_noise_of_the_seeds(arms):
-    lora, qlora = (quality.at_best(arms, method, "all plays") for method in ("lora", "qlora"))
+def test_qlora_and_lora_are_within_the_noise_of_the_seeds():
+    lora, qlora = (experiment.of(RUNS, method, "all plays").at_best() for method in ("lora", "qlora"))
     pairs = [q - one for q, one in zip(qlora, lora, strict=True)]
     assert all(0 < pair < 0.002 for pair in pairs) and max(lora) - min(lora) > 10 * max(pairs)
-    signs = {q > one for q, one in zip(*(quality.at_best(arms, m, "20 kB") for m in ("qlora", "lora")), strict=True)}
+    signs = {gap > 0 for gap in paired(*(experiment.of(RUNS, method, "20 kB") for method in ("qlora", "lora")))}
     assert signs == {True, False}
 
 
-def test_the_rank_makes_part_of_the_gap(arms):
-    losses = {name: runs[0] for name, runs in quality.by_rank(arms).items()}  # seed 0, which all have
+def test_the_rank_makes_part_of_the_gap():
+    losses = {name: runs[0] for name, runs in experiment.by_rank(RUNS).items()}  # seed 0, which all have
     assert losses["LoRA, rank 8"] > losses["LoRA, rank 64"] + 0.02 > losses["the same matrices, in full"]
     assert losses["the same matrices, in full"] > losses["everything"] + 0.02
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from lora_edu.experiments import load_results, nb10_spectra
+from lora_edu.experiments import nb10_runs as records
 from lora_edu.experiments.nb10 import BEST_PLACE_RATES, BEST_RANK_RATE, PLACES, RANK_RATES
 from lora_edu.figures import nb10 as pictures
 from lora_edu.figures import nb10_price as price
 from lora_edu.figures import nb10_updates as updates
 
-RUNS = pictures.all_runs()
+RUNS = records.all_runs()
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def no_figures_left():
 
 
 def mean(way):
-    return np.mean([run.plays for run in pictures.at_best(RUNS, way)])
+    return np.mean([run.plays for run in records.at_best(RUNS, way)])
 
 
 # --- the runs -------------------------------------------------------------------------------------------------------
@@ -36,32 +37,32 @@ def mean(way):
 
 def test_the_base_is_that_of_notebook_09():
     arm = load_results("qlora-quality")["arms"]["lora, not trained"]
-    assert pictures.base_losses() == (arm["after"], arm["addresses"])
+    assert records.base_losses() == (arm["after"], arm["addresses"])
 
 
 def test_a_run_that_both_notebooks_made_is_the_same(spectra):
     """Notebook 09's loss at rank 8, rate 0.01, and that of the run which was taken apart here."""
-    (run,) = [run for run in pictures.of_way(RUNS, "lora r8") if (run.lr, run.seed) == (1e-2, 0)]
+    (run,) = [run for run in records.of_way(RUNS, "lora r8") if (run.lr, run.seed) == (1e-2, 0)]
     assert [run.plays, run.addresses] == spectra["lora r8, seed 0"]["losses"]
 
 
 def test_updates_are_taken_apart_at_the_best_rate():
     for way, (_, _, lr) in nb10_spectra.WAYS.items():
         if "lr" not in way:
-            assert pictures.best_rate(RUNS, way) == lr, way
+            assert records.best_rate(RUNS, way) == lr, way
 
 
 def test_seeds_are_run_at_the_best_rates():
     for way, lr in BEST_PLACE_RATES.items():
-        assert pictures.best_rate(RUNS, way) == lr, way
+        assert records.best_rate(RUNS, way) == lr, way
     for rank in RANK_RATES:
-        assert pictures.best_rate(RUNS, f"lora r{rank}") == BEST_RANK_RATE, rank
+        assert records.best_rate(RUNS, f"lora r{rank}") == BEST_RANK_RATE, rank
 
 
 @pytest.mark.parametrize("way", ["full", "blocks", "lora r8", "lora r64"])
 def test_the_best_rate_is_not_the_last_one_tried(way):
-    tried = sorted(run.lr for run in pictures.of_way(RUNS, way) if run.seed == 0)
-    assert tried[0] < pictures.best_rate(RUNS, way) < tried[-1]
+    tried = sorted(run.lr for run in records.of_way(RUNS, way) if run.seed == 0)
+    assert tried[0] < records.best_rate(RUNS, way) < tried[-1]
 
 
 # --- where, which rank, at which rate ---------------------------------------------------------------------------------
@@ -75,7 +76,7 @@ def test_queries_alone_learn_least_and_the_mlp_most():
 
 
 def test_a_frozen_A_costs_less_than_a_frozen_B_and_both_more_than_none():
-    both, B_alone, A_alone = (pictures.at_best(RUNS, way)[0].plays for way in ("lora r8", "A frozen", "B frozen"))
+    both, B_alone, A_alone = (records.at_best(RUNS, way)[0].plays for way in ("lora r8", "A frozen", "B frozen"))
     assert both < B_alone - 0.02 and B_alone < A_alone - 0.05  # with seed 0, at equal numbers
 
 
@@ -89,27 +90,27 @@ def test_two_rates_tie_within_what_moves_between_seeds():
     """Runs with one seed share their batches: a small difference of two rates is paired, and moves by less than TIE."""
     moves = []
     for way in ("full", "blocks", "lora r8", "lora r64"):
-        plays = {(run.lr, run.seed): run.plays for run in pictures.of_way(RUNS, way)}
+        plays = {(run.lr, run.seed): run.plays for run in records.of_way(RUNS, way)}
         rates = sorted({lr for lr, _ in plays})
         for lr, larger in itertools.combinations(rates, 2):
             seeds = [seed for seed in range(3) if {(lr, seed), (larger, seed)} <= plays.keys()]
             gaps = [plays[lr, seed] - plays[larger, seed] for seed in seeds]
-            if np.abs(gaps).max() < 5 * pictures.TIE:  # the others are no ties, whatever moves
+            if np.abs(gaps).max() < 5 * records.TIE:  # the others are no ties, whatever moves
                 moves.append(np.ptp(gaps))
-    assert 0.005 < max(moves) < pictures.TIE
+    assert 0.005 < max(moves) < records.TIE
 
 
 def test_the_multiple_of_the_rate_is_a_range_and_falls_with_the_rank():
     """Not "from ten to 1.5", nor "rank 8 wants five on all plays": full's best rate is a tie of two."""
-    assert pictures.tied(RUNS, "full") == [0.001, 0.002]
-    found = {rank: [float(part) for part in text.split(" to ")] for rank, text in pictures.multiples(RUNS).items()}
+    assert records.of_way(RUNS, "full").tied() == [0.001, 0.002]
+    found = {rank: [float(part) for part in text.split(" to ")] for rank, text in records.multiples(RUNS).items()}
     assert found[8] == pytest.approx([5, 10]) and found[1] == pytest.approx([10, 30])
     assert found[64][-1] < found[1][0]  # whatever one takes of each tie
 
 
 def test_with_rslora_one_rate_does_as_well_as_with_alpha_fixed():
-    regret = pictures.regret(RUNS, 0.01)
-    assert all(max(regret[scaling].values()) < pictures.TIE for scaling in ("alpha = 16", "alpha / sqrt r"))
+    regret = records.regret(RUNS, 0.01)
+    assert all(max(regret[scaling].values()) < records.TIE for scaling in ("alpha = 16", "alpha / sqrt r"))
     assert regret["alpha = 2r"][1] > 0.03 and regret["alpha = 2r"][64] > 0.1
 
 
@@ -124,7 +125,7 @@ def test_at_equal_learning_every_adapter_forgets_more_than_full():
 
 def test_at_its_best_rate_rank_8_forgets_less_than_full_at_its_own():
     """The sentence that the page takes apart is true of our own table."""
-    ours, full = (np.mean([run.forgotten for run in pictures.at_best(RUNS, way)]) for way in ("lora r8", "full"))
+    ours, full = (np.mean([run.forgotten for run in records.at_best(RUNS, way)]) for way in ("lora r8", "full"))
     assert ours < full - 0.1
 
 
@@ -149,7 +150,7 @@ def test_by_the_dial_the_gap_is_small_below_and_large_near_full_strength():
     for way in ("lora r8", "lora r64"):  # from half its rate full forgets less than adapters
         other = price.dial_gaps(way, price.HALF, 0.9, read_at=way).values()
         assert other and min(gap for _, gap in other) > 0.03
-    half, tenth = price.dialed("lora r8"), pictures.front(RUNS, "lora r8")[0]
+    half, tenth = price.dialed("lora r8"), records.front(RUNS, "lora r8")[0]
     learned, forgotten = half[np.abs(half[:, 0] - 0.82).argmin()]
     assert learned > tenth[0] and forgotten < tenth[1] / 2
 
@@ -159,13 +160,13 @@ def test_lines_along_the_dial_sag_so_that_straight_ones_lie_above():
     for whole in [whole for way in ("full", "blocks", "lora r8") for whole in price.dial_of(way).values()]:
         line = whole[: whole[:, 1].argmax() + 1, 1:]
         for k in range(1, len(line) - 1):
-            assert pictures.forgotten_at(np.delete(line, k, axis=0), line[k, 0]) > line[k, 1]
+            assert records.forgotten_at(np.delete(line, k, axis=0), line[k, 0]) > line[k, 1]
 
 
 def test_outside_the_runs_there_is_no_number():
     points = np.array([(0.9, 0.2), (0.5, 0.1), (1.0, 0.4)])  # in the order of the rates, not of what was learned
-    assert pictures.forgotten_at(points, 0.7) == pytest.approx(0.15)
-    assert np.isnan(pictures.forgotten_at(points, 0.49)) and np.isnan(pictures.forgotten_at(points, 1.01))
+    assert records.forgotten_at(points, 0.7) == pytest.approx(0.15)
+    assert np.isnan(records.forgotten_at(points, 0.49)) and np.isnan(records.forgotten_at(points, 1.01))
 
 
 # --- what lies in the updates -----------------------------------------------------------------------------------------

@@ -14,9 +14,10 @@ from lora_edu import GPT, GPTConfig, LoRALinear, add_lora, evaluate, load_base, 
 from lora_edu.exercises import nb11 as check
 from lora_edu.experiments import load_results
 from lora_edu.experiments import nb11 as experiment
+from lora_edu.experiments import nb11_runs as records
+from lora_edu.experiments.sweeps import interval, t_of_three
 from lora_edu.figures import nb11 as pictures
 from lora_edu.figures import nb11_published as published
-from lora_edu.figures.nb11_runs import told
 from lora_edu.lora import lora_layers
 from lora_edu.measures import output_error
 from lora_edu.training import training_step
@@ -25,7 +26,7 @@ from lora_edu.variants import lora_plus_groups, qera_start, qpissa_start, round_
 
 @pytest.fixture(scope="module")
 def runs():
-    return experiment.all_runs(load_results("variants")["arms"], load_results("qlora-quality")["arms"])
+    return experiment.all_runs()
 
 
 # --- the runs --------------------------------------------------------------------------------------------------------
@@ -61,15 +62,15 @@ def test_every_stored_arm_is_one_of_the_experiment():
 
 def test_the_best_rates_are_bracketed_and_have_three_seeds(runs):
     """A best rate at the end of a sweep would be no best rate."""
-    for name in pictures.RANKED:
-        rates, best = list(pictures.sweep(runs, name)), pictures.best_rate(runs, name)
+    for name in records.RANKED:
+        rates, best = list(runs.where(name=name).sweep()), records.best_rate(runs, name)
         assert rates[0] < best < rates[-1] or name == experiment.CHANGES_NOTHING, name
         assert experiment.BEST_RATES.get(name, best) == best
-        assert len(pictures.at_best(runs, name)) == 3
+        assert len(records.at_best(runs, name)) == 3
 
 
 def test_what_section_4_and_5_say(runs):
-    verdicts = {name: pictures.verdict(pictures.paired(runs, name)) for name in pictures.RANKED if name != "LoRA"}
+    verdicts = {name: records.verdict(records.paired(runs, name)) for name in records.RANKED if name != "LoRA"}
     assert verdicts == {
         experiment.CHANGES_NOTHING: "cannot tell",
         "LoRA, rank 16": "better",
@@ -78,32 +79,34 @@ def test_what_section_4_and_5_say(runs):
         "DoRA": "perhaps better",
         "PiSSA": "worse",
     }
-    assert next(iter(pictures.losses_at(runs, 0.003))) == list(pictures.losses_at(runs, 0.01))[-1] == "LoRA+"
-    assert pictures.kept_order(runs, 0.003) == (11, 21) and pictures.kept_order(runs, 0.003, True) == (7, 12)
-    assert pictures.kept_order(runs, 0.01) == (12, 15) and pictures.kept_order(runs, 0.01, True) == (7, 8)
-    assert sum(pictures.best_rate(runs, name) == 0.01 for name in pictures.RANKED) == 4
+    assert next(iter(records.losses_at(runs, 0.003))) == list(records.losses_at(runs, 0.01))[-1] == "LoRA+"
+    assert records.kept_order(runs, 0.003) == (11, 21) and records.kept_order(runs, 0.003, True) == (7, 12)
+    assert records.kept_order(runs, 0.01) == (12, 15) and records.kept_order(runs, 0.01, True) == (7, 8)
+    assert sum(records.best_rate(runs, name) == 0.01 for name in records.RANKED) == 4
     for name in ("LoRA, rank 16", "LoRA+", "PiSSA"):  # for each seed they forget more than LoRA
-        assert min(pictures.paired(runs, name, "addresses")) > 0.03, name
-    norms = {name: runs[name, pictures.best_rate(runs, name), 0]["update"] for name in pictures.RANKED}
+        assert min(records.paired(runs, name, "addresses")) > 0.03, name
+    norms = {name: records.at_best(runs, name, "update")[0] for name in records.RANKED if name != "LoRA"}
+    norms["LoRA"] = next(run.update for run in runs.where(name="LoRA", lr=1e-2, seed=0))
     assert min(norms, key=norms.get) == "PiSSA" and sorted(norms, key=norms.get)[-2:] == ["LoRA, rank 16", "LoRA+"]
-    both = [rate for rate in pictures.sweep(runs, "DoRA") if ("LoRA", rate, 0) in runs]
-    assert len(both) == 3 and all(runs["DoRA", r, 0]["loss"] < runs["LoRA", r, 0]["loss"] - 0.005 for r in both)
+    dora, lora = (runs.where(name=name).sweep() for name in ("DoRA", "LoRA"))
+    both = [rate for rate in dora if rate in lora]
+    assert len(both) == 3 and all(dora[rate] < lora[rate] - 0.005 for rate in both)
 
 
 def test_pissa_forgets_most_and_not_because_of_its_rate(runs):
     """At its best rate, and at a smaller one at which it moves W less than any other and is as good within chance."""
-    others = [statistics.mean(pictures.at_best(runs, name, "addresses")) for name in pictures.RANKED if name != "PiSSA"]
-    plays, addresses = zip(*(pictures.means_at(runs, "PiSSA", rate) for rate in (0.003, 0.0045, 0.006)), strict=True)
+    others = [statistics.mean(records.at_best(runs, name, "addresses")) for name in records.RANKED if name != "PiSSA"]
+    plays, addresses = zip(*(records.means_at(runs, "PiSSA", rate) for rate in (0.003, 0.0045, 0.006)), strict=True)
     assert sorted(addresses) == list(addresses) and addresses[0] > max(others) + 0.03
     assert plays[1] == min(plays) and max(plays) - min(plays) < 0.015
-    assert max(runs["PiSSA", 0.003, seed]["update"] for seed in range(3)) < 0.2
+    assert max(records.at_rate(runs, "PiSSA", 0.003, "update")) < 0.2
 
 
 def test_a_pair_whose_runs_are_the_same_is_not_counted(runs):
-    same = [n for n in pictures.RANKED if pictures.best_rate(runs, n) == 0.01]
-    pairs = len(pictures.RANKED) * (len(pictures.RANKED) - 1) // 2
-    assert pictures.kept_order(runs, 0.01)[1] == pairs - len(same) * (len(same) - 1) // 2
-    assert not told(runs, "LoRA", experiment.CHANGES_NOTHING) and told(runs, "LoRA", "PiSSA")
+    same = [n for n in records.RANKED if records.best_rate(runs, n) == 0.01]
+    pairs = len(records.RANKED) * (len(records.RANKED) - 1) // 2
+    assert records.kept_order(runs, 0.01)[1] == pairs - len(same) * (len(same) - 1) // 2
+    assert not records.told(runs, "LoRA", experiment.CHANGES_NOTHING) and records.told(runs, "LoRA", "PiSSA")
 
 
 def test_the_update_of_a_variant_is_measured_from_the_base(tiny_gpt, monkeypatch):
@@ -218,13 +221,13 @@ def test_the_figure_of_starts_says_where_the_order_turns():
 
 
 def test_a_verdict_needs_an_interval_without_zero():
-    assert pictures.verdict([-0.02, -0.021, -0.019]) == "better"
-    assert pictures.verdict([0.02, 0.021, 0.019]) == "worse"
-    assert pictures.verdict([-0.02, -0.001, -0.03]) == "cannot tell"  # one sign, and too wide
-    assert pictures.verdict([-0.02, -0.014, -0.017]) == "perhaps better"  # alone, and not as one of six
-    mean, half = pictures.interval([1.0, 2.0, 3.0])
+    assert records.verdict([-0.02, -0.021, -0.019]) == "better"
+    assert records.verdict([0.02, 0.021, 0.019]) == "worse"
+    assert records.verdict([-0.02, -0.001, -0.03]) == "cannot tell"  # one sign, and too wide
+    assert records.verdict([-0.02, -0.014, -0.017]) == "perhaps better"  # alone, and not as one of six
+    mean, half = interval([1.0, 2.0, 3.0])
     assert mean == 2 and half == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)
-    assert pictures.t_of_three(0.05 / 6) == pytest.approx(10.886, rel=1e-3)  # from a table of t
+    assert t_of_three(0.05 / 6) == pytest.approx(10.886, rel=1e-3)  # from a table of t
 
 
 def test_the_slider_shows_every_rate(runs):
@@ -232,8 +235,8 @@ def test_the_slider_shows_every_rate(runs):
     seen = [view.render(rate=rate) for rate in pictures.RATES]
     assert len({picture for picture, _ in seen}) == len(seen)
     for rate in pictures.RATES:
-        losses = pictures.losses_at(runs, rate)
-        assert set(losses) == set(pictures.RANKED) and list(losses.values()) == sorted(losses.values())
+        losses = records.losses_at(runs, rate)
+        assert set(losses) == set(records.RANKED) and list(losses.values()) == sorted(losses.values())
     plt.close("all")
 
 
@@ -262,8 +265,8 @@ def test_what_the_solution_says_of_the_published_rows():
 
 def test_the_table_of_rivals_has_a_row_for_each(runs):
     header, rows = pictures.rivals_table(runs, load_results("variant-times")["arms"])
-    assert {row[0] for row in rows} == set(pictures.RANKED) and all(len(row) == len(header) for row in rows)
-    losses = [statistics.mean(pictures.at_best(runs, row[0])) for row in rows]
+    assert {row[0] for row in rows} == set(records.RANKED) and all(len(row) == len(header) for row in rows)
+    losses = [statistics.mean(records.at_best(runs, row[0])) for row in rows]
     assert losses == sorted(losses)
 
 

@@ -81,7 +81,7 @@ def test_the_line_of_the_hero_is_held_out():
 def test_the_hero_shows_each_state(state):
     view = pictures.states_view(ARMS)
     values = view.values(state=state)
-    assert values["readout"].startswith(state) and len(values["verse"]) == len(VERSE_LINE)
+    assert values["readout"].startswith(state) and len(values["lines"][0]) == len(VERSE_LINE)
     assert view.render(state=state)[0][:4] == b"\x89PNG"
 
 

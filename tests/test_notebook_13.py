@@ -3,6 +3,7 @@
 What the page says about stored results is held in test_claims_inferences.py.
 """
 
+import copy
 import dataclasses
 import json
 import re
@@ -11,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from lora_edu.experiments import nb13_measured as measured
+from lora_edu.experiments import nb13_trained as trained
 from lora_edu.figures import nb13 as page
-from lora_edu.figures import nb13_measured as measured
-from lora_edu.figures import nb13_trained as trained
 from lora_edu.figures.nb13_claims import ALL, BESIDES, CLAIMS, DEPENDS, FALSE, TRUE, UNDECIDED, VERDICTS, verdict
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -98,11 +99,10 @@ def test_other_arguments_of_a_measurement_give_another_verdict(function, setting
 
 
 def test_other_stored_results_give_another_verdict(monkeypatch):
-    arms = json.loads(json.dumps(trained.results("qlora-quality")))
-    for name, arm in arms.items():
-        if name.startswith("qlora, ") and "after" in arm:
-            arm["after"] += 0.1
-    monkeypatch.setattr(trained, "results", lambda name: arms if name == "qlora-quality" else measured.results(name))
+    runs = copy.deepcopy(trained.quality())
+    for run in runs.where(method="qlora"):
+        run.loss += 0.1
+    monkeypatch.setattr(trained, "quality", lambda: runs)
     claim = next(claim for claim in ALL if claim.letter == "m")
     assert verdict(trained.qlora_against_lora(), claim.holds) == FALSE != claim.verdict
 

@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
-from lora_edu.figures import layer, plots
+from lora_edu.figures import drawing, layer, looks, plots
 
 COLORS = {
     name: value for name, value in vars(plots).items() if isinstance(value, str) and re.match("#[0-9A-F]{6}$", value)
@@ -31,6 +31,42 @@ def test_each_part_of_a_layer_has_a_look_of_its_own():
     assert {color for color, _ in looks} <= set(COLORS.values())
 
 
+@pytest.mark.parametrize("looks", [looks.METHODS, looks.TEXTS])
+def test_what_is_compared_is_told_apart_without_color(looks):
+    assert len({look["marker"] for look in looks.values()}) == len(looks)
+    assert all(contrast_with_white(look["color"]) > 3 for look in looks.values())
+
+
+def test_a_picture_says_its_finding_once():
+    """Title and words cannot differ: the title is made of the words."""
+
+    @drawing.picture
+    def draw(count):
+        figure, _ = drawing.panels(count)
+        return figure, "It falls from 2.5 to 1.5. A line goes down."
+
+    for count in (1, 2):
+        figure, words = draw(count)
+        title = figure.get_suptitle() if count == 2 else figure.axes[0].get_title(loc="left")
+        assert title == "It falls from 2.5 to 1.5" and words == "It falls from 2.5 to 1.5. A line goes down."
+        assert not figure.axes[0].spines["top"].get_visible()
+    assert plt.rcParams["axes.spines.top"]  # the style of a reader's own pictures is left alone
+
+
+def test_a_slider_moves_what_is_marked():
+    @drawing.slider
+    def make():
+        figure, (axes,) = drawing.panels()
+        axes.plot([0, 1], [0, 1])
+        (dot,) = axes.plot([], [], "o", animated=True)
+        values = lambda x: {"x": x, "readout": f"x {x}"}  # noqa: E731
+        return figure, values, lambda now: dot.set_data([now["x"]], [0.5]), {"x": 0.25}
+
+    view = make()
+    assert [type(artist).__name__ for artist in view.moving] == ["Line2D"] and view.moving[0].get_xdata() == [0.25]
+    assert view.render(x=0.25)[0] != view.render(x=0.75)[0] and view.render(x=0.5)[1] == "x 0.5"
+
+
 @pytest.fixture
 def outputs(monkeypatch):
     shown = []
@@ -39,7 +75,7 @@ def outputs(monkeypatch):
 
 
 def test_a_figure_carries_its_words_twice(outputs):
-    figure, _ = plots.plain_axes()
+    figure, _ = plt.subplots()
     plots.show(figure, "less than a < b")
     (picture, metadata), (words, _) = outputs
     assert metadata["image/png"]["alt"] == "less than a < b" and picture["image/png"]

@@ -4,6 +4,7 @@ import json
 import pytest
 import torch
 
+from lora_edu.experiments import finetune
 from lora_edu.experiments import nb09 as quality
 from lora_edu.lora import lora_layers
 from lora_edu.observing import block_linears
@@ -15,9 +16,10 @@ from lora_edu.training import evaluate, train
 def tiny(tiny_gpt, tiny_text, monkeypatch):
     """The experiment on a tiny model and a tiny text, with windows of 32 tokens."""
     monkeypatch.setattr(quality, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
-    monkeypatch.setattr(quality, "load_text", lambda name: tiny_text)
-    monkeypatch.setattr(quality, "train", lambda *a, **k: train(*a, **k, seq_len=32))
-    monkeypatch.setattr(quality, "evaluate", lambda m, t, max_windows: evaluate(m, t, seq_len=32, max_windows=2))
+    for module in (quality, finetune):
+        monkeypatch.setattr(module, "load_text", lambda name: tiny_text)
+    monkeypatch.setattr(finetune, "train", lambda *a, **k: train(*a, **k, seq_len=32))
+    monkeypatch.setattr(finetune, "evaluate", lambda m, t, max_windows: evaluate(m, t, seq_len=32, max_windows=2))
     monkeypatch.setitem(quality.TEXT_SIZES, "20 kB", 200)
     return tiny_gpt
 
@@ -26,7 +28,7 @@ def arm(method, lr=3e-3, steps=8, **options):
     return quality.fine_tuned_loss(method, "20 kB", lr, steps=steps, rank=2, progress=False, **options)
 
 
-@pytest.mark.parametrize("method", quality.METHODS)
+@pytest.mark.parametrize("method", finetune.METHODS)
 def test_each_way_learns_and_gives_the_same_numbers_again(tiny, method):
     result = arm(method)
     assert set(result) == {"before", "after", "addresses", "training"}
@@ -48,7 +50,7 @@ def test_the_amount_of_text(tiny, monkeypatch):
         seen.append(len(data.train))
         return train(model, data, *arguments, **options, seq_len=32)
 
-    monkeypatch.setattr(quality, "train", remember)
+    monkeypatch.setattr(finetune, "train", remember)
     for text in quality.TEXT_SIZES:
         quality.fine_tuned_loss("lora", text, 1e-3, steps=1, rank=2, progress=False)
     assert seen == [200, 500]
@@ -58,27 +60,27 @@ def test_a_run_that_diverges_is_a_result(tiny, monkeypatch):
     def explode(*arguments, **options):
         raise FloatingPointError
 
-    monkeypatch.setattr(quality, "train", explode)
+    monkeypatch.setattr(finetune, "train", explode)
     assert arm("full") == {"diverged": True}
 
 
 def test_what_each_way_trains(tiny_gpt):
     trainable = {}
-    for method in quality.METHODS:
-        model = quality.prepared(copy.deepcopy(tiny_gpt), method, rank=2, seed=3)
+    for method in finetune.METHODS:
+        model = finetune.prepared(copy.deepcopy(tiny_gpt), method, rank=2, seed=3)
         trainable[method] = {name for name, value in model.named_parameters() if value.requires_grad}
     assert trainable["full"] == {name for name, _ in tiny_gpt.named_parameters()}
     assert trainable["blocks"] == {f"blocks.{path}.weight" for path in block_linears(tiny_gpt)}
     assert all("lora_" in name for name in trainable["lora"]) and len(trainable["lora"]) == 24
     assert trainable["lora"] == trainable["qlora"] == trainable["noise"] == trainable["nf2"]
     with pytest.raises(ValueError, match="unknown method 'dora': choose one of full, lora, qlora"):
-        quality.prepared(tiny_gpt, "dora")
+        finetune.prepared(tiny_gpt, "dora")
 
 
 def test_one_seed_means_one_start_and_the_readers_state_is_left_alone(tiny_gpt):
     state = torch.get_rng_state()
-    models = [quality.prepared(copy.deepcopy(tiny_gpt), method, 2, seed=3) for method in ("lora", "qlora", "noise")]
-    other = quality.prepared(copy.deepcopy(tiny_gpt), "lora", 2, seed=4)
+    models = [finetune.prepared(copy.deepcopy(tiny_gpt), method, 2, seed=3) for method in ("lora", "qlora", "noise")]
+    other = finetune.prepared(copy.deepcopy(tiny_gpt), "lora", 2, seed=4)
     assert torch.equal(torch.get_rng_state(), state)
     for path, layer in lora_layers(models[0]).items():
         assert all(torch.equal(layer.lora_A, lora_layers(model)[path].lora_A) for model in models)
@@ -88,7 +90,7 @@ def test_one_seed_means_one_start_and_the_readers_state_is_left_alone(tiny_gpt):
 @pytest.mark.parametrize("times", [1, 4])
 def test_noise_has_the_norm_of_the_error_in_each_block(tiny_gpt, times):
     noisy = copy.deepcopy(tiny_gpt)
-    quality.add_noise(noisy, times, seed=0)
+    finetune.add_noise(noisy, times, seed=0)
     for layer, changed in zip(block_linears(tiny_gpt).values(), block_linears(noisy).values(), strict=True):
         weight = layer.weight.detach()
         error = quantize(weight, "nf4", 64, double_quant=True).dequantize() - weight
@@ -100,7 +102,7 @@ def test_noise_has_the_norm_of_the_error_in_each_block(tiny_gpt, times):
 
 
 def test_nf2_is_a_coarser_rounding(tiny_gpt):
-    model = quality.prepared(copy.deepcopy(tiny_gpt), "nf2", 2)
+    model = finetune.prepared(copy.deepcopy(tiny_gpt), "nf2", 2)
     for layer in lora_layers(model).values():
         for block in layer.base.weight.flatten().view(-1, 64)[:4]:
             assert len(block.unique()) <= 4

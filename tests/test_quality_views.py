@@ -1,35 +1,63 @@
+import math
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import pytest
 
-from lora_edu.experiments.nb09 import RATES, SEEDS, TEXT_SIZES, arm_name, rates
+from lora_edu.experiments import sweeps
+from lora_edu.experiments.nb09 import RATES, TEXT_SIZES, of, rates, recovery
+from lora_edu.experiments.sweeps import SEEDS, Runs, paired, stored_runs
 from lora_edu.figures import nb09_quality as views
 
 
+def run_of(method, text, lr, seed, **measured):
+    measured = {"loss": math.inf} | measured
+    return SimpleNamespace(method=method, text=text, lr=lr, seed=seed, rank=8, noise=1.0, **measured)
+
+
 @pytest.fixture
-def arms():
+def runs():
     """Made-up results: the second rate of each sweep is the best with seed 0, and the last one diverges."""
-    made = {}
+    made = Runs()
     for text in TEXT_SIZES:
         for place, method in enumerate(RATES):
             tried = rates(method, text)
-            for lr in tried:
+            for lr in tried[:-1]:
                 loss = 2 + place + abs(tried.index(lr) - 1)
-                for seed in SEEDS:
-                    made[arm_name(method, text, lr, seed)] = {"after": loss + seed / 10, "training": loss - 1}
-            made[arm_name(method, text, tried[-1], 0)] = {"diverged": True}
+                made += [run_of(method, text, lr, seed, loss=loss + seed / 10, training=loss - 1) for seed in SEEDS]
+            made.append(run_of(method, text, tried[-1], 0))
     return made
 
 
-def test_the_sweep_and_its_best_rate(arms):
-    assert views.sweep(arms, "full", "20 kB") == {1e-4: 3, 3e-4: 2, 1e-3: 3}  # 3e-3 diverged
-    assert views.best_rate(arms, "full", "20 kB") == 3e-4
-    assert views.at_best(arms, "full", "20 kB") == [2, 2.1, 2.2]
-    assert views.at_best(arms, "lora", "all plays", "training") == [2, 2, 2]
+def test_the_sweep_and_its_best_rate(runs):
+    assert of(runs, "full", "20 kB").sweep() == {1e-4: 3, 3e-4: 2, 1e-3: 3, 3e-3: math.inf}
+    assert of(runs, "full", "20 kB").best_rate() == 3e-4
+    assert of(runs, "full", "20 kB").at_best() == [2, 2.1, 2.2]
+    assert of(runs, "lora", "all plays").at_best("training") == [2, 2, 2]
 
 
-def test_the_best_rate_is_chosen_with_the_first_seed_alone(arms):
-    arms[arm_name("lora", "20 kB", 1e-2, 1)]["after"] = 0.0  # a lucky run with another seed
-    assert views.best_rate(arms, "lora", "20 kB") == 3e-3
+def test_the_best_rate_is_chosen_with_the_first_seed_alone(runs):
+    runs.where(method="lora", text="20 kB", lr=1e-2, seed=1)[0].loss = 0.0  # a lucky run with another seed
+    assert of(runs, "lora", "20 kB").best_rate() == 3e-3
+
+
+def test_of_rates_that_tie_the_best_is_the_one_with_most_seeds():
+    losses = {1e-3: [2.004, 2.1], 2e-3: [2.0], 3e-3: [2.5, 2.5, 2.5]}
+    runs = Runs(run_of("full", "", lr, seed, loss=x) for lr, some in losses.items() for seed, x in enumerate(some))
+    assert runs.best_rate() == 2e-3 and runs.tied(0.01) == [1e-3, 2e-3] and runs.tied(0) == [2e-3]
+    assert runs.best_rate(0.01) == 1e-3 and runs.at_best(within=0.01) == [2.004, 2.1]
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        paired(runs.where(lr=1e-3), runs.where(lr=3e-3))
+
+
+def test_a_stored_run_has_the_settings_that_its_arm_leaves_unsaid(monkeypatch):
+    """Nothing is read from the name of an arm."""
+    settings = {"a": {"lr": 1e-3, "rank": 4, "repeat": 2}, "b": {"lr": 1e-2, "draw": 1}}
+    stored = {"settings": settings, "arms": {"a": {"after": 1.5}, "b": {"diverged": True}}}
+    monkeypatch.setattr(sweeps, "load_results", lambda name: stored)
+    one, other = stored_runs("some", "after")
+    assert (one.lr, one.rank, one.seed, one.loss, one.steps) == (1e-3, 4, 2, 1.5, 100)
+    assert (other.rank, other.seed, other.loss) == (8, 1, math.inf)
 
 
 def test_rates_in_order():
@@ -37,34 +65,39 @@ def test_rates_in_order():
     assert rates("full", "20 kB") == RATES["full"] and rates("lora", "20 kB") == rates("qlora", "20 kB")
 
 
-def test_the_figures_show_every_rate_and_every_seed(arms):
-    figure, words = views.sweep_figure(arms)
+def test_the_figures_show_every_rate_and_every_seed(runs):
+    figure, words = views.sweep_figure(runs)
     assert "full fine-tuning 0.0003" in words
     for axes, text in zip(figure.axes, TEXT_SIZES, strict=True):
         curves, rings = axes.lines[::2], axes.lines[1::2]
-        assert axes.get_title() == text and axes.get_xscale() == "log"
-        for method, curve, ring in zip(views.LOOKS, curves, rings, strict=True):
-            assert dict(zip(*curve.get_data(), strict=True)) == views.sweep(arms, method, text)
-            assert ring.get_xdata()[0] == views.best_rate(arms, method, text)
-    figure, words = views.seeds_figure(arms)
+        assert axes.get_title(loc="left") == text and axes.get_xscale() == "log"
+        for method, curve, ring in zip(views.NAMES, curves, rings, strict=True):
+            assert dict(zip(*curve.get_data(), strict=True)) == of(runs, method, text).sweep()
+            assert ring.get_xdata()[0] == of(runs, method, text).best_rate()
+    figure, words = views.seeds_figure(runs)
     assert "QLoRA 4.100" in words
     for axes, text in zip(figure.axes, TEXT_SIZES, strict=True):
         drawn = [list(line.get_ydata()) for line in axes.lines]
-        assert drawn == [views.at_best(arms, method, text) for method in views.LOOKS]
+        assert drawn == [of(runs, method, text).at_best() for method in views.NAMES]
     plt.close("all")
 
 
 def test_the_recovery_compares_seed_by_seed():
-    made = {}
+    made = Runs()
     for seed in SEEDS:
         for lr in rates("qlora", "all plays"):
-            made[arm_name("lora", "all plays", lr, seed)] = {"before": 3.0, "after": 2 + seed}
-            made[arm_name("qlora", "all plays", lr, seed)] = {"before": 3.25, "after": 2.5 + seed + (lr != 1e-2)}
-    made[arm_name("noise", "all plays", 1e-2, 0)] = {"before": 3.5, "after": 2.25}
-    made[arm_name("noise", "all plays", 1e-2, 1)] = {"before": 4.5, "after": 3.5}
-    for name in ("noise x4", "nf2"):
-        made[arm_name(name, "all plays", 1e-2, 0)] = {"before": 6.0, "after": 2.75}
-    assert views.recovery(made) == {
+            made.append(run_of("lora", "all plays", lr, seed, before=3.0, after=2 + seed, loss=2 + seed))
+            loss = 2.5 + seed + (lr != 1e-2)
+            made.append(run_of("qlora", "all plays", lr, seed, before=3.25, after=loss, loss=loss))
+    for method, noise, seed, before, after in (
+        ("noise", 1.0, 0, 3.5, 2.25),
+        ("noise", 1.0, 1, 4.5, 3.5),
+        ("noise", 4, 0, 6.0, 2.75),
+        ("nf2", 1.0, 0, 6.0, 2.75),
+    ):
+        made.append(run_of(method, "all plays", 1e-2, seed, before=before, after=after))
+        made[-1].noise = noise
+    assert recovery(made) == {
         "NF4": (0.25, [0.5, 0.5, 0.5]),
         "noise": (1.0, [0.25, 0.5]),
         "4 x noise": (3.0, [0.75]),

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from lora_edu import tensor_files
 from lora_edu.experiments import runs as experiments
+from lora_edu.experiments import stored as storage
 from lora_edu.experiments.runs import Experiment, load_results, run
 
 EXPERIMENT = Experiment(lambda x, **_: {"result": x}, {"one": {"x": 1}, "two": {"x": 2}})
@@ -17,7 +18,7 @@ EXPERIMENT = Experiment(lambda x, **_: {"result": x}, {"one": {"x": 1}, "two": {
 @pytest.fixture
 def stored(tmp_path, monkeypatch):
     monkeypatch.setattr(experiments, "EXPERIMENTS", {"tried": EXPERIMENT})
-    monkeypatch.setattr(experiments, "results_folder", lambda: tmp_path)
+    monkeypatch.setattr(storage, "results_folder", lambda: tmp_path)
     run("tried")
     return tmp_path / "tried.json"
 
@@ -67,7 +68,7 @@ def test_what_is_no_file_is_refused(stored, make):
 def test_the_results_of_the_course_are_whole():
     for name in experiments.EXPERIMENTS:
         assert load_results(name)["arms"]
-    for path in experiments.results_folder().glob("*.safetensors"):
+    for path in storage.results_folder().glob("*.safetensors"):
         assert tensor_files.read_sealed(path, "put it back")
 
 

@@ -1,17 +1,18 @@
 import io
 
 import ipywidgets
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from PIL import Image
 
-from lora_edu.figures import plots, sliders
+from lora_edu.figures import sliders
 from lora_edu.figures.sliders import View, explore
 
 
 @pytest.fixture
 def view():
-    figure, axes = plots.plain_axes()
+    figure, axes = plt.subplots()
     axes.set(xlim=(0, 10), ylim=(0, 10))
     (line,) = axes.plot([0, 10], [0, 0], color="black", lw=4)
 
@@ -36,7 +37,7 @@ def test_only_what_moves_is_drawn_again(view):
 
 
 def test_a_view_in_two_parts_draws_what_its_values_say():
-    figure, axes = plots.plain_axes()
+    figure, axes = plt.subplots()
     axes.set(xlim=(0, 10), ylim=(0, 10))
     (line,) = axes.plot([0, 10], [0, 0], color="black", lw=4)
     view = View(

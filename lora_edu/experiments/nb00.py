@@ -21,7 +21,7 @@ PROMPT = "My lord, "
 SAMPLING = {"max_new_tokens": 240, "temperature": 0.7, "top_k": 20}
 
 
-def adapter_at(strength: float, *, shuffle: int | None = None, seed: int = 0, folder=None, progress=True) -> dict:
+def adapter_at(strength: float, shuffle: int | None = None, *, seed: int = 0) -> dict:
     """Measure the shipped base with the shipped adapter at one strength, on 64 windows of each held-out text.
 
     shuffle: a seed to shuffle each adapter matrix with, or None. Then only the losses are measured.

@@ -19,15 +19,13 @@ import torch
 from numpy.typing import NDArray
 
 from lora_edu import files, tensor_files
-from lora_edu.experiments.nb09 import prepared
+from lora_edu.experiments.finetune import fine_tune, loss_on, prepared
 from lora_edu.gpt import GPT
 from lora_edu.measures import low_rank
 from lora_edu.models.pretrain import load_base
 from lora_edu.observing import block_linears
 from lora_edu.quantization import quantize
 from lora_edu.rounding import total_bits
-from lora_edu.texts import load_text
-from lora_edu.training import evaluate, train
 
 STORED_LAYER = "blocks.2.attention.v_proj"  # the one layer whose update is stored whole
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -42,7 +40,6 @@ def update_rank(
     *,
     ranks: tuple[int, ...] = RANKS,
     windows: int = 64,
-    repeat: int = 0,
     store: str = "",
     seed: int = 0,
     folder: Path | None = None,
@@ -50,24 +47,22 @@ def update_rank(
 ) -> dict:
     """Train the weights in the blocks in full, take each update apart, and measure what parts of it are worth.
 
-    windows: of held-out plays, to measure the loss on. The seed of batches and random subspaces is seed + repeat.
+    windows: of held-out plays, to measure the loss on. seed: of batches and random subspaces.
     store: the path of a layer whose whole update goes to `update-rank.safetensors` in `folder`.
     Returns the losses ("base", "whole", one list over `ranks` for each of AT_RANK, one number for each of AT_BYTES),
     the shares of the squared norm that were kept, the bytes, and for each layer the ranks that hold 90%.
     """
     base, tuned = load_base("laptop", device="cpu"), prepared(load_base("laptop", device="cpu"), "blocks")
-    text = load_text("shakespeare")
-    recipe = {"lr": RATES["blocks"], "seed": seed + repeat, "eval_windows": 1, "device": "cpu", "progress": progress}
-    train(tuned, text, steps, **recipe)
+    fine_tune(tuned, steps, RATES["blocks"], seed, batch_size=8, progress=progress)
     updates = weight_updates(base, tuned)
     pieces = {path: np.linalg.svd(dW, full_matrices=False) for path, dW in updates.items()}
 
     def loss(changes: dict[str, NDArray]) -> float:
-        return round(evaluate(with_changes(base, changes), text.validation, max_windows=windows), 5)
+        return loss_on(with_changes(base, changes), "shakespeare", windows)
 
     result = {"ranks": list(ranks), "loss": {"base": loss({}), "whole": loss(updates)}, "norm": {}, "bytes": {}}
     for kind, make in AT_RANK.items():
-        changes = [_changed(make, updates, pieces, rank, seed + repeat) for rank in ranks]
+        changes = [_changed(make, updates, pieces, rank, seed) for rank in ranks]
         result["loss"][kind] = [loss(change) for change in changes]
         result["norm"][kind] = [_norm_share(change, updates) for change in changes]
     for kind, make in AT_BYTES.items():
@@ -82,27 +77,18 @@ def update_rank(
     return result
 
 
-def trained_rank(
-    rank: int,
-    *,
-    steps: int = 150,
-    windows: int = 64,
-    repeat: int = 0,
-    seed: int = 0,
-    folder=None,
-    progress: bool = True,
-) -> dict:
+def trained_rank(rank: int, steps: int = 150, *, windows: int = 64, seed: int = 0, progress: bool = True) -> dict:
     """Train adapters of this rank from the start, with the steps and the batches of `update_rank`: {"loss": ...}."""
-    model, text = load_base("laptop", device="cpu"), load_text("shakespeare")
-    prepared(model, "lora", rank, seed=seed + repeat)
-    recipe = {"lr": RATES["lora"], "seed": seed + repeat, "eval_windows": 1, "device": "cpu", "progress": progress}
-    train(model, text, steps, **recipe)
-    return {"rank": rank, "loss": round(evaluate(model, text.validation, max_windows=windows), 5)}
+    model = prepared(load_base("laptop", device="cpu"), "lora", rank, seed)
+    fine_tune(model, steps, RATES["lora"], seed, batch_size=8, progress=progress)
+    return {"rank": rank, "loss": loss_on(model, "shakespeare", windows)}
 
 
-def update_arm(rank: int = 0, **options) -> dict:
+def update_arm(rank: int = 0, repeat: int = 0, *, seed: int = 0, folder=None, progress=True, **options) -> dict:
     """An arm of the experiment: a full update taken apart, or, with a rank, adapters trained at that rank."""
-    return trained_rank(rank, **options) if rank else update_rank(**options)
+    if rank:
+        return trained_rank(rank, seed=seed + repeat, progress=progress, **options)
+    return update_rank(seed=seed + repeat, folder=folder, progress=progress, **options)
 
 
 # --- what replaces an update -----------------------------------------------------------------------------------------

@@ -7,7 +7,6 @@ digits; the new task is the same digits turned by a quarter.
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -312,8 +311,6 @@ def losses_at_rates(
     ranks: Sequence[int] = RANKS,
     seeds: int = 8,
     seed: int = 0,
-    folder: Path | None = None,
-    progress: bool = True,
 ) -> dict:
     """The validation loss after 400 steps on the rotated digits: {rank: for each rate the loss of each seed}.
 
@@ -332,3 +329,13 @@ def losses_at_rates(
                 row.append(round(float(loss), 5) if loss < 100 else None)
             found[str(rank)].append(row)
     return found
+
+
+def best_rates(arm: dict, rates: Sequence[float]) -> dict[int, float]:
+    """The rate with the lowest mean loss, for each rank. A rate at which one seed has diverged is out."""
+    return {rank: float(rates[int(np.argmin(mean_losses(arm[str(rank)])))]) for rank in RANKS}
+
+
+def mean_losses(rows: Sequence[Sequence[float | None]]) -> NDArray:
+    """(n_rates, n_seeds) -> (n_rates,): infinite where a seed has diverged."""
+    return np.array([np.inf if None in row else np.mean(row) for row in rows])

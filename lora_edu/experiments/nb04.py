@@ -63,8 +63,7 @@ def losses_on_both(model: GPT) -> dict[str, float]:
     return {name: evaluate(model, tokens, seq_len=128, max_windows=64) for name, tokens in held_out.items()}
 
 
-def dial(plays: float, verses: float, how: str = "combined", *, repeat: int = 0, seed: int = 0, folder=None,
-         progress: bool = True) -> dict:  # fmt: skip
+def dial(plays: float, verses: float, how: str = "combined", *, repeat: int = 0, seed: int = 0) -> dict:
     """Put both adapters into one model, with a weight for each, and measure it on both texts.
 
     how: "combined" adds the weighted updates. "averaged" takes the mean of the As and of the Bs instead; "averaged,

@@ -80,20 +80,11 @@ def inside_out(codebook: Tensor) -> Tensor:
     return torch.cat([-below.flip(0), codebook.new_zeros(1), above])
 
 
-def format_loss(
-    codebook: str | None,
-    block_size: int = 64,
-    shift: int = 0,
-    *,
-    windows: int = 128,
-    seed: int = 0,
-    folder=None,
-    progress: bool = True,
-) -> dict:
+def format_loss(codebook: str | None, block_size: int = 64, shift: int = 0, *, windows: int = 128) -> dict:
     """Round all linear layers in the blocks of the shipped base to a format; None leaves them as they are.
 
     Returns the loss on so many `windows` of held-out speeches (nats per byte), and the relative errors of the weights
-    and of the layers' outputs. Nothing is drawn by lot: `seed` has no effect.
+    and of the layers' outputs. Nothing is drawn by lot.
     """
     model, tokens = load_base("laptop", device="cpu"), load_text("speeches").validation  # a GPU has other last digits
     result = {"weight_error": 0.0, "output_error": 0.0}

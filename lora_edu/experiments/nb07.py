@@ -70,14 +70,7 @@ def error_of_layers(layers: dict[str, Tensor], block_size: int) -> dict[int, flo
 
 
 def double_quant_loss(
-    change: str,
-    *,
-    block_size: int = 64,
-    windows: int = WINDOWS,
-    noise_seed: int = 0,
-    seed: int = 0,
-    folder=None,
-    progress: bool = True,
+    change: str, *, block_size: int = 64, windows: int = WINDOWS, noise_seed: int = 0, seed: int = 0
 ) -> dict:
     """The loss of the shipped base on held-out speeches, its blocks in NF4 and their constants changed in one way.
 

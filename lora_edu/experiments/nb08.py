@@ -41,8 +41,7 @@ def film_batch(seed: int = 0) -> tuple[Tensor, Tensor]:
     return tuple(torch.randint(0, 256, (BATCH, LENGTH), generator=generator) for _ in range(2))
 
 
-def step_film(freeze: bool, four_bits: bool, checkpointing: bool, paging: bool, *, seed: int = 0, folder=None,
-              progress: bool = True) -> dict:  # fmt: skip
+def step_film(freeze: bool, four_bits: bool, checkpointing: bool, paging: bool, *, seed: int = 0) -> dict:
     """Film one step. Returns what stays by kind, the peak, and the pictures of each phase: operation, bytes of
     gradients, bytes of activations."""
     with torch.random.fork_rng(devices=[]):

@@ -2,23 +2,20 @@
 
 Each arm trains the shipped base on plays in one way with one seed, and measures the loss on held-out plays (learned)
 and on held-out addresses (forgotten). Protocol, batches and A are those of notebook 09: where two arms say the same,
-they give the same numbers, so its stored runs count here too (`all_runs`).
+they give the same numbers, so its stored runs count here too (`nb10_runs`).
 
 Rates are swept with seed 0; the best rate of an arm is run with two more seeds. `lora-where` asks which matrices and
 which factor to train under one budget; `lora-price` asks for ranks, rates, scalings and steps.
 """
 
 import torch
-from torch import nn
 
-from lora_edu.experiments.nb09 import BLOCK_SIZE, prepared
+from lora_edu.experiments.finetune import fine_tune, loss_on, prepared
+from lora_edu.experiments.sweeps import SEEDS, arms_of
 from lora_edu.gpt import GPT
-from lora_edu.lora import add_lora, lora_layers
+from lora_edu.lora import lora_layers
 from lora_edu.models.pretrain import load_base
 from lora_edu.observing import block_linears
-from lora_edu.qlora import quantize_linears
-from lora_edu.texts import load_text
-from lora_edu.training import evaluate, train
 
 
 def adapted_loss(
@@ -34,38 +31,31 @@ def adapted_loss(
     dial: tuple[float, ...] = (),
     windows: int = 64,
     seed: int = 0,
-    folder=None,
     progress: bool = True,
 ) -> dict:
     """Fine-tune the shipped base on plays in one way, and measure it on held-out text.
 
-    method: full, blocks, lora or qlora; scaling: s = alpha / rank; targets: the matrices with adapters; frozen: the
-    factor, "A" or "B", that keeps its random start (then the other one starts at zero). The seed is seed + repeat.
+    method, scaling, targets and frozen: as for `prepared`. The seed is seed + repeat.
     dial: shares, 0 to 1: both losses are also measured with the base plus such a share of all changes.
     Returns both losses in nats per byte, how many numbers were trained, and the norm of all updates of block matrices
     as a share of the norm of these matrices. A run whose loss is no longer finite returns {"diverged": True}.
     """
-    plays, speeches = load_text("shakespeare"), load_text("speeches")
-    model = ready(load_base("laptop", device="cpu"), method, rank, scaling, targets, frozen, seed + repeat)
+    how, seed = {"scaling": scaling, "targets": targets, "frozen": frozen}, seed + repeat
+    model = prepared(load_base("laptop", device="cpu"), method, rank, seed, **how)
     before, start = block_weights(model), trained_values(model)
-    recipe = {"lr": lr, "batch_size": 4, "seed": seed + repeat, "eval_windows": 1, "progress": progress}
-    try:
-        train(model, plays, steps, **recipe, device="cpu")  # a GPU computes in bfloat16: other numbers
-    except FloatingPointError:
+    if fine_tune(model, steps, lr, seed, progress=progress) is None:
         return {"diverged": True}
     result = {
-        "plays": round(evaluate(model, plays.validation, max_windows=windows), 5),
-        "addresses": round(evaluate(model, speeches.validation, max_windows=windows), 5),
+        "plays": loss_on(model, "shakespeare", windows),
+        "addresses": loss_on(model, "speeches", windows),
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "norm": round(relative_norm(before, block_weights(model)), 5),
     }
-    if dial:
-        end, texts = trained_values(model), (plays.validation, speeches.validation)
-        result["dial"] = {}
-        for share in dial:
-            turn(model, start, end, share)
-            losses = [round(evaluate(model, text, max_windows=windows), 5) for text in texts]
-            result["dial"][f"{share:g}"] = losses
+    end = trained_values(model)
+    for share in dial:
+        turn(model, start, end, share)
+        losses = [loss_on(model, text, windows) for text in ("shakespeare", "speeches")]
+        result.setdefault("dial", {})[f"{share:g}"] = losses
     return result
 
 
@@ -82,25 +72,6 @@ def turn(model: GPT, start: dict[str, torch.Tensor], end: dict[str, torch.Tensor
             value.copy_(share * end[name])  # A as it was trained: B A is what is scaled
         elif name in end and not name.endswith("lora_A"):
             value.copy_(start[name] + share * (end[name] - start[name]))
-
-
-def ready(model: GPT, method: str, rank: int, scaling: float, targets, frozen: str, seed: int) -> GPT:
-    """The model in the state in which this way begins to train it: in place, and returned."""
-    if method in ("full", "blocks"):
-        return prepared(model, method)
-    if method == "qlora":
-        quantize_linears(model, block_size=BLOCK_SIZE, double_quant=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # A is drawn at random
-        add_lora(model, rank=rank, alpha=scaling * rank, targets=targets)
-        for layer in lora_layers(model).values():
-            if frozen == "A":
-                layer.lora_A.requires_grad_(False)
-            if frozen == "B":  # the roles change: B is drawn as A is, and A starts at zero
-                nn.init.uniform_(layer.lora_B, -(layer.lora_B.shape[0] ** -0.5), layer.lora_B.shape[0] ** -0.5)
-                nn.init.zeros_(layer.lora_A)
-                layer.lora_B.requires_grad_(False)
-    return model
 
 
 @torch.no_grad()
@@ -141,7 +112,6 @@ PLACES: dict[str, tuple[tuple[str, ...], int]] = {
 FROZEN = {"A frozen": ("A", 16), "B frozen": ("B", 16)}
 PLACE_RATES = {"q": (3e-3, 1e-2, 3e-2)} | {way: (1e-2, 2e-2, 3e-2) for way in [*PLACES, *FROZEN] if way != "q"}
 PLACE_RATES["up"] = (6e-3, *PLACE_RATES["up"])  # the best one is not the last one tried
-SEEDS = (0, 1, 2)
 # The best of each sweep: a test holds this table against the stored results.
 BEST_PLACE_RATES = {
     "q": 1e-2,
@@ -155,17 +125,6 @@ BEST_PLACE_RATES = {
     "A frozen": 2e-2,
     "B frozen": 2e-2,
 }
-
-
-def arm_name(way: str, lr: float, seed: int, steps: int = 100) -> str:
-    """The name of an arm, for example `q v, lr 0.01, seed 0`."""
-    return f"{way}, lr {lr:g}, seed {seed}" + ("" if steps == 100 else f", {steps} steps")
-
-
-def arms_of(way: str, lrs: tuple[float, ...], seeds: tuple[int, ...] = (0,), **options) -> dict[str, dict]:
-    """Arms of one way to train, by name: every rate with every seed."""
-    steps = options.get("steps", 100)
-    return {arm_name(way, lr, seed, steps): {"lr": lr, "repeat": seed} | options for lr in lrs for seed in seeds}
 
 
 def _where_arms() -> dict[str, dict]:
@@ -245,16 +204,18 @@ def _scaling_arms() -> dict[str, dict]:
 
 def _front_arms() -> dict[str, dict]:
     """Rates below the best, where full fine-tuning learns as little as adapters do: with three seeds, 09's included."""
-    arms = arms_of("full", (3e-4, 6e-4, 1e-3), (1, 2), method="full")
-    arms |= arms_of("blocks", (3e-4,), SEEDS[:1], method="blocks") | arms_of("blocks", (6e-4,), SEEDS, method="blocks")
-    arms |= arms_of("blocks", (1e-3,), (1, 2), method="blocks")
-    arms |= arms_of("qlora r1", (2e-2,), method="qlora", rank=1) | arms_of(
-        "qlora r64", (3e-3,), method="qlora", rank=64
+    lora8, lora64 = {"method": "lora", "rank": 8}, {"method": "lora", "rank": 64}
+    return (
+        arms_of("full", (3e-4, 6e-4, 1e-3), (1, 2), method="full")
+        | arms_of("blocks", (3e-4,), method="blocks")
+        | arms_of("blocks", (6e-4,), SEEDS, method="blocks")
+        | arms_of("blocks", (1e-3,), (1, 2), method="blocks")
+        | arms_of("qlora r1", (2e-2,), method="qlora", rank=1)
+        | arms_of("qlora r64", (3e-3,), method="qlora", rank=64)
+        | arms_of("lora r8", (3e-3, 6e-3), (1, 2), **lora8)
+        | arms_of("lora r64", (1e-3,), (1, 2), **lora64)
+        | arms_of("lora r8", (1e-2,), **lora8, steps=30)  # notebook 10 runs it again
     )
-    arms |= arms_of("lora r8", (3e-3, 6e-3), (1, 2), method="lora", rank=8)
-    arms |= arms_of("lora r64", (1e-3,), (1, 2), method="lora", rank=64)
-    arms |= arms_of("lora r8", (1e-2,), SEEDS[:1], method="lora", rank=8, steps=30)  # notebook 10 runs it again
-    return arms
 
 
 PRICE_ARMS = _rank_arms() | _front_arms() | _dial_arms() | _scaling_arms()

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 
 from lora_edu import tensor_files
-from lora_edu.experiments.nb10 import block_weights, ready
+from lora_edu.experiments.finetune import fine_tune, loss_on, prepared
+from lora_edu.experiments.nb10 import block_weights
+from lora_edu.experiments.sweeps import SEEDS
 from lora_edu.gpt import GPT
 from lora_edu.lora import adapter_state
 from lora_edu.models.pretrain import load_base
-from lora_edu.texts import load_text
-from lora_edu.training import evaluate, train
 
 # way -> method, rank, learning rate: the best of the sweeps
 WAYS = {
@@ -41,10 +41,9 @@ Updates = dict[str, Tensor]  # path of a layer -> dW (d_out, d_in)
 def trained(way: str, seed: int, steps: int = 100) -> tuple[Updates, Updates]:
     """The updates of one run, and its adapter tensors by name (none where there are none)."""
     method, rank, lr = WAYS[way]
-    model = ready(load_base("laptop", device="cpu"), method, max(rank, 1), 2.0, "all-linear", "", seed)
+    model = prepared(load_base("laptop", device="cpu"), method, rank, seed)
     before = block_weights(model)
-    recipe = {"lr": lr, "batch_size": 4, "seed": seed, "eval_windows": 1, "progress": False}
-    train(model, load_text("shakespeare"), steps, **recipe, device="cpu")
+    fine_tune(model, steps, lr, seed, progress=False)
     factors = adapter_state(model) if rank else {}
     return {path: weight.detach() - before[path] for path, weight in block_weights(model).items()}, factors
 
@@ -57,20 +56,18 @@ def factors_A(factors: Updates) -> Updates:
 def untrained_factors(way: str, seed: int) -> Updates:
     """A as it is drawn at the start of a run."""
     method, rank, _ = WAYS[way]
-    model = ready(load_base("laptop", device="cpu"), method, rank, 2.0, "all-linear", "", seed)
+    model = prepared(load_base("laptop", device="cpu"), method, rank, seed)
     return factors_A(adapter_state(model))
 
 
 # --- one run -------------------------------------------------------------------------------------------------------
 
 
-def anatomy(
-    way: str, *, repeat: int = 0, cuts: bool = False, seed: int = 0, folder=None, progress: bool = True
-) -> dict:
+def anatomy(way: str, cuts: bool = False, *, seed: int = 0) -> dict:
     """Take the updates of one run apart. cuts: measure what cutting the intruders down does to both losses."""
-    base, updates = load_base("laptop", device="cpu"), trained(way, seed + repeat)[0]
+    base, updates = load_base("laptop", device="cpu"), trained(way, seed)[0]
     weights = block_weights(base)
-    generator = torch.Generator().manual_seed(seed + repeat)
+    generator = torch.Generator().manual_seed(seed)
     turned = {path: turned_at_random(dW, generator) for path, dW in updates.items()}
     result = {"losses": losses(base, updates), "norm": _norm(updates, weights)}
     result["rank for 90%"] = {path: rank_for(torch.linalg.svdvals(dW)) for path, dW in updates.items()}
@@ -89,7 +86,7 @@ def losses(base: GPT, updates: Updates) -> list[float]:
     with torch.no_grad():
         for path, dW in updates.items():
             model.get_submodule(path).weight.add_(dW)
-    return [round(evaluate(model, load_text(name).validation), 5) for name in ("shakespeare", "speeches")]
+    return [loss_on(model, text) for text in ("shakespeare", "speeches")]
 
 
 def turned_at_random(dW: Tensor, generator: torch.Generator) -> Tensor:
@@ -137,10 +134,10 @@ TIMES = (0.5, 1, 2)  # the sizes of an update at which intruders are counted
 SPREADS = (1, 8, 64, 256)  # over how many components of equal strength a random matrix spreads its norm
 
 
-def beside_random(way: str, *, repeat: int = 0, seed: int = 0, folder=None, progress: bool = True) -> dict:
+def beside_random(way: str, *, seed: int = 0) -> dict:
     """The intruders of random matrices with the norm of each update of a run, by how many components they have."""
-    weights, updates = block_weights(load_base("laptop", device="cpu")), trained(way, seed + repeat)[0]
-    generator = torch.Generator().manual_seed(seed + repeat)
+    weights, updates = block_weights(load_base("laptop", device="cpu")), trained(way, seed)[0]
+    generator = torch.Generator().manual_seed(seed)
     found: dict[str, dict] = {"norm": _norm(updates, weights), "intruders": {}}
     for count_of in SPREADS:
         drawn = {path: spread(dW, count_of, generator) for path, dW in updates.items()}
@@ -217,14 +214,14 @@ def similarity(one: Tensor, other: Tensor) -> float:
     return ((one.T @ other).square().sum() / min(one.shape[1], other.shape[1])).item()
 
 
-def alike(*, repeat: int = 0, store: str = "", seed: int = 0, folder=None, progress: bool = True) -> dict:
+def alike(store: str = "", *, seed: int = 0, folder: Path | None = None) -> dict:
     """The similarity of the updates of different runs, the mean over the 16 attention matrices, all 256 x 256.
 
     Pair -> side -> rows for 1, 2, 4, 8 directions of the first, columns for 1 to 64 of the second. Sides: "A": of the
     factor; "A, untrained": as it was drawn; "output" and "input": the singular vectors of dW.
     store: the path of a layer whose factors go to `lora-spectra.safetensors` in `folder`, in 16 bits.
     """
-    here, there = seed + repeat, (seed + repeat + 1) % 3
+    here, there = seed, (seed + 1) % len(SEEDS)
     r8, r64, r64_there, blocks = (
         trained(way, s) for way, s in (("lora r8", here), ("lora r64", here), ("lora r64", there), ("blocks", there))
     )
@@ -249,9 +246,9 @@ def alike(*, repeat: int = 0, store: str = "", seed: int = 0, folder=None, progr
     return found
 
 
-def alike_without_start(*, repeat: int = 0, seed: int = 0, folder=None, progress: bool = True) -> dict:
+def alike_without_start(*, seed: int = 0) -> dict:
     """As `alike`, with no random start on either side: of A minus its start, and of the block matrices in full."""
-    here, there = seed + repeat, (seed + repeat + 1) % 3
+    here, there = seed, (seed + 1) % len(SEEDS)
     moved = []
     for way, of in (("lora r8", here), ("lora r64", there)):
         starts, ends = untrained_factors(way, of), factors_A(trained(way, of)[1])
@@ -285,24 +282,22 @@ def _directions(matrix: Tensor, side: int) -> Tensor:
     return U if side == 0 else Vt.T
 
 
-def spectra_arm(way: str = "", control: bool = False, **options) -> dict:
+def spectra_arm(
+    way: str = "", control: bool = False, repeat: int = 0, *, cuts=False, store="", seed: int = 0, folder=None
+) -> dict:
     """An arm of the experiment: one run taken apart, or, without a way, two seeds compared; or its control."""
+    seed += repeat
     if control:
-        return beside_random(way, **options) if way else alike_without_start(**options)
-    return anatomy(way, **options) if way else alike(**options)
+        return beside_random(way, seed=seed) if way else alike_without_start(seed=seed)
+    return anatomy(way, cuts, seed=seed) if way else alike(store, seed=seed, folder=folder)
 
 
-SEEDS = (0, 1, 2)
 SPECTRA_ARMS = {
-    **{
-        f"{way}, seed {seed}": {"way": way, "repeat": seed, "cuts": way == "lora r8"}
-        for way in ("lora r8", "lora r64", "blocks")
-        for seed in SEEDS
-    },
+    **{f"{way}, seed {seed}": {"way": way, "repeat": seed, "cuts": way == "lora r8"} for way in WAYS for seed in SEEDS},
     **{f"alike, seed {seed}": {"repeat": seed} | ({"store": STORED_LAYER} if seed == 0 else {}) for seed in SEEDS},
     **{
         f"random beside {way}, seed {seed}": {"way": way, "repeat": seed, "control": True}
-        for way in ("lora r8", "lora r64", "blocks")
+        for way in WAYS
         for seed in SEEDS
     },
     **{f"alike, no start, seed {seed}": {"repeat": seed, "control": True} for seed in SEEDS},

@@ -11,20 +11,24 @@ import copy
 import statistics
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lora_edu.experiments import nb09
+from lora_edu.experiments.finetune import loss_on
+from lora_edu.experiments.sweeps import SEEDS, Runs, arms_of, stored_runs
 from lora_edu.lora import lora_layers
 from lora_edu.measures import output_error, relative_error
 from lora_edu.models.pretrain import load_base
 from lora_edu.observing import block_linears, layer_inputs
 from lora_edu.texts import Text, batches, load_text
-from lora_edu.training import evaluate, learning_rate_factor, trainable_parameters, training_step
+from lora_edu.training import learning_rate_factor, trainable_parameters, training_step
 from lora_edu.variants import add_variant, full_weight, lora_plus_groups
 
-STEPS, BATCH, WINDOWS = 100, 4, 64
+STEPS, BATCH = 100, 4
 WARMUP, FINAL, BETAS = 10, 0.1, (0.9, 0.95)  # as `train` has them
 
 CHANGES_NOTHING = "LoRA, another A"
@@ -72,21 +76,19 @@ def train_groups(model: nn.Module, data: Text, groups: list[dict], steps: int, s
     return losses
 
 
-def variant_loss(name: str, lr: float, repeat: int = 0, steps: int = STEPS, *, seed: int = 0, folder=None,
-                 progress: bool = True) -> dict:  # fmt: skip
+def variant_loss(name: str, lr: float, repeat: int = 0, steps: int = STEPS, *, seed: int = 0) -> dict:
     """Train one variant at one rate and measure it.
 
     Returns the losses on held-out plays and addresses (nats a byte, as notebook 09 measures them), the mean training
     loss of the last 20 steps, the norm of the update over that of the weights, and how many numbers were trained.
     """
-    plays, speeches = load_text("shakespeare"), load_text("speeches")
     model = prepared(name, seed + repeat)
-    losses = train_groups(model, plays, groups_of(name, model, lr), steps, seed + repeat)
+    losses = train_groups(model, load_text("shakespeare"), groups_of(name, model, lr), steps, seed + repeat)
     if len(losses) < steps or losses[-1] > 10:
         return {"diverged": True}
     measured = {
-        "loss": evaluate(model, plays.validation, max_windows=WINDOWS),
-        "addresses": evaluate(model, speeches.validation, max_windows=WINDOWS),
+        "loss": loss_on(model, "shakespeare"),
+        "addresses": loss_on(model, "speeches"),
         "training": statistics.mean(losses[-20:]),
         "update": update_norm(model),
     }
@@ -109,7 +111,6 @@ def update_norm(model: nn.Module) -> float:
 # --- the arms --------------------------------------------------------------------------------------------------------
 
 SHARED_RATES = (3e-3, 1e-2)  # with one rate for all; 3e-3 is what `train` takes if nobody says otherwise
-SEEDS = (0, 1, 2)
 # The rates that each is tried with, with seed 0: a grid, moved to where its valley is. LoRA has more, in notebook 09.
 RATES: dict[str, tuple[float, ...]] = {
     "LoRA": SHARED_RATES,
@@ -131,13 +132,8 @@ BEST_RATES: dict[str, float] = {
 }
 
 
-def arm_name(name: str, lr: float, seed: int) -> str:
-    """The name of an arm, for example `DoRA, lr 0.01, seed 0`."""
-    return f"{name}, lr {lr:g}, seed {seed}"
-
-
 def _arms(name: str, lrs, seeds) -> dict[str, dict]:
-    return {arm_name(name, lr, seed): {"name": name, "lr": lr, "repeat": seed} for lr in lrs for seed in seeds}
+    return arms_of(name, lrs, seeds, name=name)
 
 
 VARIANT_ARMS: dict[str, dict] = {}
@@ -148,31 +144,26 @@ for _name, _rate in BEST_RATES.items():
 VARIANT_ARMS |= _arms("PiSSA", (3e-3, 6e-3), SEEDS)  # to both sides of its best rate: how much does it forget there?
 VARIANT_ARMS["LoRA+, 30 steps"] = {"name": "LoRA+", "lr": 3e-3, "steps": 30}  # the notebook runs it again
 
+THEIRS = {"lora": "LoRA", "full": "full fine-tuning", "blocks": "the same matrices in full"}
 
-def all_runs(variants: dict, quality: dict) -> dict[tuple[str, float, int], dict]:
-    """(variant, rate, seed) -> what was measured: the arms of `variants`, and of notebook 09 those of LoRA and "full".
 
-    Those of notebook 09 know nothing of the update's norm.
+def all_runs() -> Runs:
+    """The stored runs of 100 steps by `name` of the variant, those of notebook 09 with LoRA and in full among them.
+
+    Those of notebook 09 know nothing of the update's norm; where both ran LoRA, this notebook's come last.
     """
-    runs = {}
-    for method, name in {"lora": "LoRA", "full": "full fine-tuning", "blocks": "the same matrices in full"}.items():
-        for arm, result in quality.items():
-            parts = arm.split(", ")
-            if parts[0] == method and parts[1] == "all plays":
-                lr, seed = float(parts[2].removeprefix("lr ")), int(parts[3].removeprefix("seed "))
-                losses = {"loss": result["after"], "addresses": result["addresses"]} if "after" in result else result
-                runs[name, lr, seed] = losses
-    for arm, result in variants.items():
-        if arm in VARIANT_ARMS and "steps" not in VARIANT_ARMS[arm]:
-            settings = VARIANT_ARMS[arm]
-            runs[settings["name"], settings["lr"], settings["repeat"]] = result
-    return runs
+    found = {}
+    for run in nb09.quality_runs().where(text="all plays", rank=8):
+        if run.method in THEIRS:
+            found[THEIRS[run.method], run.lr, run.seed] = SimpleNamespace(**vars(run) | {"name": THEIRS[run.method]})
+    found |= {(run.name, run.lr, run.seed): run for run in stored_runs("variants", "loss").where(steps=STEPS)}
+    return Runs(found.values())
 
 
 # --- time ------------------------------------------------------------------------------------------------------------
 
 
-def step_times(rounds: int = 21, *, seed: int = 0, folder=None, progress: bool = True) -> dict:
+def step_times(rounds: int = 21, *, seed: int = 0) -> dict:
     """The seconds of a training step of each variant: all models take a step in turn, `rounds` times.
 
     Each round begins with the next one, so that no variant has a place in the order to itself.

@@ -28,7 +28,7 @@ def round_q4_1(weight: Tensor) -> Tensor:
     return (((blocks - low) / step).round() * step + low).view_as(weight)
 
 
-def adapted(quantized: bool, steps: int = STEPS, draw: int = 0, *, seed: int = 0, folder=None, progress=True) -> dict:
+def adapted(quantized: bool, steps: int = STEPS, draw: int = 0, *, seed: int = 0, progress: bool = True) -> dict:
     """Measure SmolLM2-135M on both texts, in one of its four states.
 
     quantized: round the block linears to NF4 first. steps: of training a rank-8 adapter on the King James Bible; 0

@@ -109,7 +109,6 @@ def classified(
     tested: int | None = None,
     *,
     seed: int = 0,
-    folder=None,
     progress: bool = True,
 ) -> dict:
     """Train one model in one way, and test it on the books that are held out.
@@ -249,7 +248,7 @@ READING = {  # steps, sequences of 256 tokens a step, rate; windows of the test
 
 
 def loss_at_rank(
-    model: str, rank: int, draw: int = 0, times: float = 1.0, *, seed: int = 0, folder=None, progress: bool = True
+    model: str, rank: int, draw: int = 0, times: float = 1.0, *, seed: int = 0, progress: bool = True
 ) -> dict[str, float]:
     """Train an adapter of this rank on the King James Bible: the loss on held-out books before and after.
 

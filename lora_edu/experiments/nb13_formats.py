@@ -81,7 +81,7 @@ def rotated(change: Callable[[Tensor], Tensor], generator: torch.Generator) -> C
     return turn_round_and_back
 
 
-def format_after(name: str | None, rotation: int | None = None, *, seed: int = 0, folder=None, progress=True) -> dict:
+def format_after(name: str | None, rotation: int | None = None) -> dict:
     """Round all block linears of the shipped base to a format; None leaves them. rotation: the seed of the signs.
 
     Returns bits a weight, the errors of weights and outputs, and the loss on 64 windows of addresses.

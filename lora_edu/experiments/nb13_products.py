@@ -46,9 +46,7 @@ def step_times(n_tokens: int, rounds: int) -> dict[str, float]:
     return relative_times({name: stepper(model, n_tokens) for name, model in models.items()}, rounds)
 
 
-def product_times(
-    of: str, n_tokens: int, rounds: int, *, seed: int = 0, folder=None, progress: bool = True
-) -> dict[str, float]:
+def product_times(of: str, n_tokens: int, rounds: int, *, seed: int = 0) -> dict[str, float]:
     """of: `layer` or `step`. The result is of one machine, whose name the stored file carries."""
     torch.manual_seed(seed)
     times = {"layer": layer_times, "step": step_times}[of](n_tokens, rounds)

@@ -10,6 +10,7 @@ so that its reader sees that they are true.
 
 import argparse
 import hashlib
+import inspect
 import json
 import platform
 from collections.abc import Callable
@@ -20,8 +21,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from lora_edu import files, records
+from lora_edu import records
 from lora_edu.command import check_output, did_you_mean
+from lora_edu.experiments import stored
 from lora_edu.experiments.nb00 import DIAL_ARMS, adapter_at
 from lora_edu.experiments.nb01 import UPDATE_ARMS, update_arm
 from lora_edu.experiments.nb02 import RATE_ARMS, losses_at_rates
@@ -43,7 +45,10 @@ from lora_edu.models.pretrain import base_path
 
 @dataclass(frozen=True)
 class Experiment:
-    """A function, and the arguments of each of its arms. It returns what JSON can hold."""
+    """A function, and the arguments of each of its arms. It returns what JSON can hold.
+
+    If it has arguments seed, folder or progress, they get the seed, where to write, and whether to show a bar.
+    """
 
     function: Callable[..., dict]
     arms: dict[str, dict]
@@ -54,10 +59,10 @@ class Experiment:
 
 def run(name: str, folder: Path | None = None) -> dict:
     """Run the arms of an experiment that have no stored result yet. Returns the result, which is also stored."""
-    experiment, folder = _experiment(name), folder or results_folder()
+    experiment, folder = experiment_named(name), folder or stored.results_folder()
     path = folder / f"{name}.json"
     head = _head(name, experiment)
-    result = _read(path) if path.exists() else head
+    result = stored.read(path) if path.exists() else head
     _check_same_run(result, head, path)
     result["settings"] = head["settings"]
     missing = [arm for arm in experiment.arms if arm not in result["arms"]]
@@ -69,23 +74,18 @@ def run(name: str, folder: Path | None = None) -> dict:
 
 def run_arm(name: str, arm: str, *, folder: Path | None = None, progress: bool = True) -> dict:
     """Run one arm and return its result. Nothing is stored without a folder."""
-    experiment = _experiment(name)
+    experiment = experiment_named(name)
     if arm not in experiment.arms:
         raise ValueError(f"unknown arm {arm!r} of {name!r}: choose one of {', '.join(experiment.arms)}")
-    return experiment.function(**experiment.arms[arm], seed=experiment.seed, folder=folder, progress=progress)
+    around = {"seed": experiment.seed, "folder": folder, "progress": progress}
+    wanted = inspect.signature(experiment.function).parameters  # what draws nothing by lot takes no seed, for example
+    return experiment.function(**experiment.arms[arm], **{key: around[key] for key in around if key in wanted})
 
 
 def load_results(name: str) -> dict:
     """The stored result of an experiment: command, seed, versions, machine, and the arms."""
-    _experiment(name)
-    path = results_folder() / f"{name}.json"
-    if not path.exists():
-        raise FileNotFoundError(f"no stored result at {path}: run lora-edu experiment {name}")
-    return _read(path)
-
-
-def results_folder() -> Path:
-    return files.data_file("results")
+    experiment_named(name)
+    return stored.load_results(name)
 
 
 EXPERIMENTS = {
@@ -115,7 +115,7 @@ EXPERIMENTS = {
 # --- around a run ----------------------------------------------------------------------------------------------------
 
 
-def _experiment(name: str) -> Experiment:
+def experiment_named(name: str) -> Experiment:
     if name not in EXPERIMENTS:
         raise ValueError(f"unknown experiment {name!r}: {did_you_mean(name, EXPERIMENTS)}")
     return EXPERIMENTS[name]
@@ -135,25 +135,13 @@ def _head(name: str, experiment: Experiment) -> dict:
     }
 
 
-def _read(path: Path) -> dict:
-    """A stored result. Raises ValueError for a file that is cut off, damaged or something else, and leaves it alone."""
-    try:
-        found = records.read_record(path)
-        if not (found.pop("checksum", None) and isinstance(found.get("arms"), dict)):
-            raise ValueError("it has no checksum, or no arms")
-    except ValueError as error:
-        advice = f"put the right file back, or delete it and run lora-edu experiment {path.stem}"
-        raise ValueError(f"{path} is not a stored result: {error}; {advice}") from error
-    return found
-
-
-def _check_same_run(stored: dict, wanted: dict, path: Path) -> None:
+def _check_same_run(old: dict, wanted: dict, path: Path) -> None:
     """Arms of two different experiments must not end up in one file. New arms may join those that are there."""
     for key in ("seed", "base_sha256"):
-        if stored[key] != wanted[key]:
+        if old[key] != wanted[key]:
             raise ValueError(f"{path} was made with another {key}: delete it to run the experiment anew")
-    for arm in stored["arms"]:
-        if stored["settings"][arm] != wanted["settings"].get(arm):
+    for arm in old["arms"]:
+        if old["settings"][arm] != wanted["settings"].get(arm):
             raise ValueError(f"{path} was made with another settings: delete it to run the experiment anew")
 
 
@@ -171,6 +159,6 @@ def main() -> None:
     if arguments.name is None:
         print(overview())
     else:
-        _experiment(arguments.name)
-        check_output(arguments.folder or results_folder(), "name another, --folder")
+        experiment_named(arguments.name)
+        check_output(arguments.folder or stored.results_folder(), "name another, --folder")
         run(arguments.name, arguments.folder)

@@ -41,16 +41,7 @@ ROWS = {
 SCOREBOARD_ARMS = {name: settings for rows in ROWS.values() for name, settings in rows.items()}
 
 
-def score(
-    codebook: str | None,
-    block_size: int = 64,
-    constant_bits: int = 32,
-    *,
-    windows: int = WINDOWS,
-    seed: int = 0,
-    folder=None,
-    progress: bool = True,
-) -> dict:
+def score(codebook: str | None, block_size: int = 64, constant_bits: int = 32, *, windows: int = WINDOWS) -> dict:
     """One row: bits a weight of the block linears, the errors of weights and outputs, the loss in nats per byte.
 
     codebook: of a 4-bit format; None leaves the weights as they are, in bfloat16. Nothing is drawn by lot.

@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from lora_edu.codebooks import nf_codebook
 from lora_edu.command import check_output
 from lora_edu.experiments import load_results
-from lora_edu.figures import nb09_quality as quality
+from lora_edu.experiments.nb09 import of, quality_runs
 from lora_edu.figures import plots
+from lora_edu.figures.nb09_quality import NAMES
 from lora_edu.memory.calculator import GIB, training_bytes
 from lora_edu.memory.shapes import ARCHITECTURES
 from lora_edu.records import staging
@@ -74,7 +75,7 @@ def levels_picture() -> tuple[Figure, str]:
         axes.text(level, -0.05, f"{level:.3f}", ha="center", va="top", rotation=90, fontsize=9)
     axes.set(xlim=(-1.12, 1.12), ylim=(-0.42, 1.05))
     axes.axis("off")
-    axes.set_title("NF4: code (above) and level (below)", fontsize=11)
+    axes.set_title("NF4: code (above) and level (below)")
     return figure, "The 16 levels of NF4 between -1 and 1, dense around 0, with their codes, over a bell curve."
 
 
@@ -100,11 +101,11 @@ def memory_rows() -> list[list[str]]:
 
 def quality_rows() -> list[list[str]]:
     """Loss on plays and on addresses after 100 steps, each method at its best rate, the mean of three seeds."""
-    arms = load_results("qlora-quality")["arms"]
     lines = []
-    for method, name in quality.NAMES.items():
-        losses = [mean(quality.at_best(arms, method, "all plays", which)) for which in ("after", "addresses")]
-        lines.append([name, f"{quality.best_rate(arms, method, 'all plays'):g}", *(f"{loss:.3f}" for loss in losses)])
+    for method, name in NAMES.items():
+        runs = of(quality_runs(), method)
+        losses = [mean(runs.at_best(which)) for which in ("after", "addresses")]
+        lines.append([name, f"{runs.best_rate():g}", *(f"{loss:.3f}" for loss in losses)])
     return lines
 
 

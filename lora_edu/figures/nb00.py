@@ -3,13 +3,13 @@
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 
 from lora_edu.experiments.nb00 import STRENGTHS, arm_name
+from lora_edu.figures.drawing import Drawn, note, panels, slider, styled
+from lora_edu.figures.looks import ADAPTER, GRAY, METHODS, RED, TEXTS, WEIGHT
 from lora_edu.figures.painted import TwoLines, in_lines
-from lora_edu.figures.plots import ADAPTER, BLUE, GRAY, ORANGE, RED, WEIGHT, plain_axes
-from lora_edu.figures.sliders import View, explore
+from lora_edu.figures.sliders import explore
 from lora_edu.texts import ADDRESS_LINE, PLAY_LINE
 
 DIAL_ALT = (
@@ -27,26 +27,21 @@ def dial(arms: dict) -> None:
     explore(dial_view(arms), DIAL_ALT, strength=strength)
 
 
-def dial_view(arms: dict) -> View:
+@slider
+def dial_view(arms: dict):
     """A view with one control, `strength` (one of STRENGTHS)."""
-    figure = plt.figure(figsize=(9.4, 5.0), dpi=96)
+    figure = plt.figure(figsize=(9.4, 5.0))
     texts = {"a play": PLAY_LINE, "an address": ADDRESS_LINE}
     lines = TwoLines(figure, texts, (0.69, 0.39), 0.26, said="and it writes, after “My lord, ”:")
 
     def values(strength: float) -> dict:
         arm = arms[arm_name(strength)]
         return {
-            "play": np.array(arm["play line"]),
-            "address": np.array(arm["address line"]),
-            "sample": in_lines(arm["sample"]),
+            "lines": (np.array(arm["play line"]), np.array(arm["address line"]), in_lines(arm["sample"])),
             "readout": f"strength {strength:g}: loss {arm['plays']:.2f} on plays, {arm['addresses']:.2f} on addresses",
         }
 
-    def draw(values: dict) -> None:
-        lines.set(values["play"], values["address"], values["sample"])
-
-    draw(values(STRENGTHS[0]))
-    return View(figure, lines.moving, values=values, draw=draw)
+    return figure, values, lambda now: lines.set(*now["lines"]), {"strength": STRENGTHS[0]}
 
 
 # --- gain and price --------------------------------------------------------------------------------------------------
@@ -58,64 +53,63 @@ def share(arms: dict, strength: float, text: str) -> float:
     return (here - off) / (full - off)
 
 
-def strengths_figure(arms: dict, doubt: float) -> tuple[Figure, str]:
+@styled
+def strengths_figure(arms: dict, doubt: float) -> Drawn:
     """The losses against the strength, and two controls on plays: a shuffled adapter, and doubt alone (a loss)."""
-    figure, axes = plain_axes(8, 4)
-    for text, color, style, marker in (("plays", BLUE, "-", "o"), ("addresses", ORANGE, "--", "s")):
-        losses = [arms[arm_name(strength)][text] for strength in STRENGTHS]
-        axes.plot(STRENGTHS, losses, ls=style, marker=marker, color=color, lw=2)
-        axes.annotate(f"on {text}", (2, losses[-1]), (8, 0), textcoords="offset points", va="center", color=color)
-    control = [0, *(s for s in STRENGTHS if arm_name(s, 0) in arms)]
-    losses = [arms[arm_name(s, 0 if s else None)]["plays"] for s in control]
-    axes.plot(control, losses, ls=":", marker="x", color=GRAY, lw=1.8)
-    axes.annotate("on plays, shuffled", (2, losses[-1]), (8, 0), textcoords="offset points", va="center", color=GRAY)
+    figure, (axes,) = panels(1, 8, 4)
+    shuffled = [0, *(s for s in STRENGTHS if arm_name(s, 0) in arms)]
+    curves = {
+        "on plays": (TEXTS["plays"], {s: arms[arm_name(s)]["plays"] for s in STRENGTHS}),
+        "on addresses": (TEXTS["addresses"], {s: arms[arm_name(s)]["addresses"] for s in STRENGTHS}),
+        "on plays, shuffled": (METHODS["control"], {s: arms[arm_name(s, 0 if s else None)]["plays"] for s in shuffled}),
+    }
+    for name, (look, losses) in curves.items():
+        axes.plot(*zip(*losses.items(), strict=True), **look)
+        note(axes, name, (2, losses[2]), (8, 0), color=look["color"])
     axes.axhline(doubt, ls=(0, (4, 3)), color=GRAY, lw=1.2)
-    axes.annotate("on plays, base with one temperature", (0.6, doubt), (0, 5), textcoords="offset points", color=GRAY)
+    note(axes, "on plays, base with one temperature", (0.6, doubt), (0, 5), color=GRAY, va="baseline")
     axes.axvline(0.5, color=RED, lw=1, ls=(0, (1, 2)))
     axes.set(xlabel="strength of the adapter", ylabel="loss, nats per byte", xlim=(-0.05, 2.05), xticks=STRENGTHS[::2])
     gain, price = share(arms, 0.5, "plays"), share(arms, 0.5, "addresses")
-    axes.text(0.52, 3.75, f"half: {gain:.0%} of the gain,\n{price:.0%} of the price", color=RED, fontsize=10, va="top")
-    axes.set_title("Trained, the adapter helps on plays; shuffled, it does not", loc="left", fontsize=12)
-    best = min(STRENGTHS, key=lambda s: arms[arm_name(s)]["plays"])
-    words = (
-        f"Loss against strength from 0 to 2. Trained, it falls from {arms[arm_name(0)]['plays']:.2f} to "
-        f"{arms[arm_name(best)]['plays']:.2f} at strength {best:g}, then rises. Shuffled, it helps nowhere: up to "
-        f"{losses[-1]:.2f}. A flat line at {doubt:.2f}: the base, less sure. On addresses the loss rises, slowly at "
-        f"first: at half strength {gain:.0%} of the gain cost {price:.0%} of the price."
+    axes.text(0.52, 3.75, f"half: {gain:.0%} of the gain,\n{price:.0%} of the price", color=RED, va="top")
+    axes.set_title("Trained, the adapter helps on plays; shuffled, it does not")
+    plays, worst = curves["on plays"][-1], curves["on plays, shuffled"][-1][2]
+    best = min(plays, key=plays.get)
+    return figure, (
+        f"Loss against strength from 0 to 2. Trained, it falls from {plays[0]:.2f} to {plays[best]:.2f} at strength "
+        f"{best:g}, then rises. Shuffled, it helps nowhere: up to {worst:.2f}. A flat line at {doubt:.2f}: the base, "
+        f"less sure. On addresses the loss rises, slowly at first: at half strength {gain:.0%} of the gain cost "
+        f"{price:.0%} of the price."
     )
-    return figure, words
 
 
 # --- an adapter, to scale --------------------------------------------------------------------------------------------
 
 
-def adapter_figure(weight: np.ndarray, A: np.ndarray, B: np.ndarray) -> tuple[Figure, str]:
+@styled
+def adapter_figure(weight: np.ndarray, A: np.ndarray, B: np.ndarray) -> Drawn:
     """W (d_out, d_in) as a picture, A (r, d_in) below it and B (d_out, r) beside it, a pixel for a number."""
-    (d_out, d_in), rank = weight.shape, len(A)
-    gap = 22
-    figure, axes = plt.subplots(figsize=(6.2, 5.6), layout="constrained")
+    (d_out, d_in), rank, gap = weight.shape, len(A), 22
+    figure, (axes,) = panels(1, 6.2, 5.6)
     for matrix, left, top, look, name, place in (
         (weight, 0, 0, WEIGHT, f"W: {d_out} × {d_in}, frozen", (0, -6)),
         (A, 0, d_out + gap, ADAPTER, f"A: {rank} × {d_in}", (0, d_out + gap + rank + 16)),
         (B, d_in + gap, 0, ADAPTER, f"B: {d_out} × {rank}", (d_in + gap + rank + 6, 12)),
     ):
-        height, width = matrix.shape
-        reach = 3 * matrix.std()
+        (height, width), reach = matrix.shape, 3 * matrix.std()
         extent = (left, left + width, top + height, top)
         axes.imshow(matrix, cmap="gray", vmin=-reach, vmax=reach, extent=extent, interpolation="nearest")
-        frame = Rectangle((left, top), width, height, fill=False, edgecolor=look[0], lw=1.6)
-        axes.add_patch(frame)
+        axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=look[0], lw=1.6))
         axes.text(*place, name, fontsize=11, color=look[0])
     axes.set(xlim=(-4, d_in + gap + 90), ylim=(d_out + gap + rank + 22, -20), aspect="equal")
     axes.axis("off")
     numbers = A.size + B.size
-    axes.set_title(f"{numbers:,} numbers beside {weight.size:,}", loc="left", fontsize=12)
-    words = (
+    axes.set_title(f"{numbers:,} numbers beside {weight.size:,}")
+    return figure, (
         f"The adapter of one layer has {numbers:,} numbers, its weight {weight.size:,}. Gray pictures to scale, a "
         f"pixel for a number: W is a square of {d_out} by {d_in}; A lies below it, as wide and {rank} tall; B stands "
         f"beside it, as tall and {rank} wide."
     )
-    return figure, words
 
 
 # --- the map ---------------------------------------------------------------------------------------------------------
@@ -144,18 +138,16 @@ TOUR = [number for number, (_, _, _, sections) in PLACES.items() if sections]
 WAYS = (((0.43, 0.95), (3.75, 0.44)), ((3.9, 0.44), (2.3, 1.56)), ((2.42, 1.57), (4.57, 1.1)))
 
 
-def course_map() -> tuple[Figure, str]:
+@styled
+def course_map() -> Drawn:
     """The notebooks as boxes: LoRA above, quantization below, both meet in 09. The tour's boxes have a thick edge."""
-    figure, axes = plt.subplots(figsize=(9.6, 5.2), layout="constrained")
+    figure, (axes,) = panels(1, 9.6, 5.2)
     for path in PATHS:
         columns, rows = zip(*(PLACES[number][:2] for number in path), strict=True)
         axes.plot(columns, rows, color=GRAY, lw=1.2, zorder=1)
-    for start, end in WAYS:
-        arrow = FancyArrowPatch(
-            start, end, arrowstyle="-|>", mutation_scale=16, color=RED, lw=2, ls=(0, (3, 1.5)), shrinkA=0, shrinkB=0,
-            connectionstyle="arc3,rad=0.08", zorder=2,
-        )  # fmt: skip
-        axes.add_patch(arrow)
+    bent = {"connectionstyle": "arc3,rad=0.08", "shrinkA": 0, "shrinkB": 0, "ls": (0, (3, 1.5)), "zorder": 2}
+    for way in WAYS:
+        axes.add_patch(FancyArrowPatch(*way, arrowstyle="-|>", mutation_scale=16, color=RED, lw=2, **bent))
     for number in PLACES:
         _place(axes, number)
     for row, name in ((-0.62, "LoRA: a path beside the weight"), (2.62, "quantization: how the weight is stored")):
@@ -163,24 +155,21 @@ def course_map() -> tuple[Figure, str]:
     axes.set(xlim=(-0.5, 6.5), ylim=(2.75, -0.75))
     axes.axis("off")
     stretches = "; ".join(f"{n}{'' if PLACES[n][3] == 'all' else ' sections ' + PLACES[n][3]}" for n in TOUR)
-    words = (
+    return figure, (
         "Two paths lead from 00 to 09: LoRA (01 to 04) and quantization (05 to 08). 09 puts one inside the other, 12 "
         f"applies both to a real model. The tour, dashed arrows between thick boxes: {stretches}."
     )
-    return figure, words
 
 
 def _place(axes: plt.Axes, number: str) -> None:
     column, row, question, sections = PLACES[number]
-    box = FancyBboxPatch(
-        (column - 0.45, row - 0.43), 0.9, 0.86, boxstyle="round,pad=0,rounding_size=0.06", facecolor="white",
-        edgecolor=RED if sections else GRAY, lw=2.6 if sections else 1, zorder=3,
-    )  # fmt: skip
-    axes.add_patch(box)
-    title = f"{number}\n{TITLES[number]}"
-    axes.text(column, row - 0.38, title, ha="center", va="top", fontsize=9.5, weight="bold", zorder=4)
-    axes.text(column, row + 0.03, question, ha="center", va="center", fontsize=9, zorder=4)
+    look = {"edgecolor": RED, "lw": 2.6} if sections else {"edgecolor": GRAY, "lw": 1}
+    corner, how = (column - 0.45, row - 0.43), "round,pad=0,rounding_size=0.06"
+    axes.add_patch(FancyBboxPatch(corner, 0.9, 0.86, boxstyle=how, facecolor="white", zorder=3, **look))
+    text = {"ha": "center", "zorder": 4, "fontsize": 9}
+    axes.text(column, row - 0.38, f"{number}\n{TITLES[number]}", va="top", weight="bold", **text)
+    axes.text(column, row + 0.03, question, va="center", **text)
     if sections:
         stretch = "all of it" if sections == "all" else f"sections {sections}"
-        text = f"tour {TOUR.index(number) + 1}:\n{stretch}"
-        axes.text(column, row + 0.4, text, ha="center", va="bottom", fontsize=9, color=RED, zorder=4)
+        tour = f"tour {TOUR.index(number) + 1}:\n{stretch}"
+        axes.text(column, row + 0.4, tour, va="bottom", color=RED, **text)

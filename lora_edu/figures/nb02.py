@@ -5,14 +5,12 @@ from collections.abc import Callable, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lora_edu.experiments.nb02 import AS_TRAINED, RANKS, STRONGEST, Outcome
-from lora_edu.figures import plots
-from lora_edu.figures.sliders import View
+from lora_edu.experiments.nb02 import AS_TRAINED, RANKS, STRONGEST, Outcome, best_rates, mean_losses
+from lora_edu.figures.drawing import Drawn, note, panels, slider, styled, ticks
+from lora_edu.figures.looks import ADAPTER, BLUE, GRAY, GREEN, MARKS, METHODS, ORANGE, RED, TEXTS
 
-Drawn = tuple[Figure, str]  # a figure and its words
 SIGNED = "cividis"  # negative dark blue, zero gray, positive yellow: lightness alone tells them apart
 CLASSES = range(10)
 
@@ -25,36 +23,32 @@ ROWS_ALT = (
 )
 
 
-def rows_of_A(outcome: Callable[[int], Outcome], digits: NDArray, labels: Sequence[int], most: int = 8) -> View:
+@slider
+def rows_of_A(outcome: Callable[[int], Outcome], digits: NDArray, labels: Sequence[int], most: int = 8):
     """The view behind the rank slider of the first screen. Its settings: rank, 0 to `most`, and which rows.
 
     outcome(rank): what was trained. digits: those shown with their labels, (12, 64).
     """
     images = (digits.reshape(-1, 8, 8) + 1) / 2
     outcomes = {rank: outcome(rank) for rank in range(most + 1)}
-    figure = plt.figure(figsize=(9.6, 4.9), layout="constrained")
+    figure = plt.figure(figsize=(9.6, 4.9), dpi=100, layout="constrained")
     upper, lower = figure.subfigures(2, 1, height_ratios=(2.6, 1))
     grid = upper.subplots(2, most, height_ratios=(1.25, 1))
-    upper.suptitle("rows of A (yellow +, blue −), and below each its mean answer a·x to the digits 0 to 9", fontsize=11)
+    upper.suptitle("rows of A (yellow +, blue −), and below each its mean answer a·x to the digits 0 to 9")
     tiles = [_empty_tile(axes) for axes in grid[0]]
     bars = [_empty_bars(axes) for axes in grid[1]]
-    lower.suptitle("rotated digits, and the answer at this rank: a wrong one stands in parentheses", fontsize=11)
+    lower.suptitle("rotated digits, and the answer at this rank: a wrong one stands in parentheses")
     texts = [_digit_with_text(axes, image) for axes, image in zip(lower.subplots(1, len(images)), images, strict=True)]
 
     def values(rank: int, rows: str) -> dict:
         found = outcomes[rank]
         shares = f"{found.new:.0%} of the rotated digits right, {found.old:.0%} of the upright ones"
-        if not rank:
-            return _padded(np.zeros((0, 64)), np.zeros((0, 10)), most) | {
-                "given": found.given,
-                "readout": f"no adapter: {shares}",
-            }
-        needed = int(np.searchsorted(np.cumsum(found.shares), 0.98)) + 1
-        strong = f" {needed} of {rank} components hold 98% of its squared norm." if rows == STRONGEST else ""
-        return _padded(found.rows[rows], found.responses[rows], most) | {
-            "given": found.given,
-            "readout": f"rank {rank}: {shares}.{strong}",
-        }
+        readout, A, means = f"no adapter: {shares}", np.zeros((0, 64)), np.zeros((0, 10))
+        if rank:
+            needed = int(np.searchsorted(np.cumsum(found.shares), 0.98)) + 1
+            strong = f" {needed} of {rank} components hold 98% of its squared norm." if rows == STRONGEST else ""
+            readout, A, means = f"rank {rank}: {shares}.{strong}", found.rows[rows], found.responses[rows]
+        return _padded(A, means, most) | {"given": found.given, "readout": readout}
 
     def draw(now: dict) -> None:
         for tile, image in zip(tiles, now["images"], strict=True):
@@ -66,7 +60,7 @@ def rows_of_A(outcome: Callable[[int], Outcome], digits: NDArray, labels: Sequen
             content, color = _mark(answer, label)
             text.set(text=content, color=color)
 
-    return View(figure, [*tiles, *(bar for drawn in bars for bar in drawn), *texts], values=values, draw=draw)
+    return figure, values, draw, {"rank": 0, "rows": AS_TRAINED}
 
 
 def rows_controls(most: int = 8) -> dict:
@@ -91,44 +85,46 @@ def _padded(rows: NDArray, responses: NDArray, most: int) -> dict:
 
 def _empty_tile(axes: Axes):
     axes.set(xticks=[], yticks=[])
-    axes.spines[:].set(color=plots.GRAY, ls=":")
-    return axes.imshow(np.zeros((8, 8)), cmap=SIGNED, vmin=-1, vmax=1)
+    axes.spines[:].set(color=GRAY, ls=":", visible=True)
+    return axes.imshow(np.zeros((8, 8)), cmap=SIGNED, vmin=-1, vmax=1, animated=True)
 
 
 def _empty_bars(axes: Axes):
     axes.set(xlim=(-0.8, 9.8), ylim=(-1.05, 1.05), yticks=[])
     axes.set_xticks([0, 3, 6, 9])
     axes.tick_params(labelsize=9, length=2)
-    axes.axhline(0, color=plots.GRAY, lw=0.8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    return axes.bar(CLASSES, np.zeros(10), color=plots.ADAPTER[0])
+    axes.axhline(0, color=GRAY, lw=0.8)
+    axes.spines["left"].set_visible(False)
+    return axes.bar(CLASSES, np.zeros(10), color=ADAPTER[0], animated=True)
 
 
 def _digit_with_text(axes: Axes, image: NDArray):
     _draw_digit(axes, image)
     axes.set_xlabel(" ", fontsize=14)  # keeps room for the answer
-    return axes.text(0.5, -0.12, "", transform=axes.transAxes, ha="center", va="top", fontsize=12)
+    return axes.text(0.5, -0.12, "", transform=axes.transAxes, ha="center", va="top", fontsize=12, animated=True)
 
 
 def _mark(answer: int, label: int) -> tuple[str, str]:
-    return (f"{answer}", "black") if answer == label else (f"({answer})", plots.RED)
+    return (f"{answer}", "black") if answer == label else (f"({answer})", RED)
 
 
 def _draw_digit(axes: Axes, image: NDArray) -> None:
     axes.imshow(image, cmap="gray_r", vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(True)
 
 
 # --- digits with answers ---------------------------------------------------------------------------------------------
 
 
+@styled
 def answers(rows: dict[str, tuple[NDArray, Sequence[int]]], labels: Sequence[int]) -> Drawn:
     """Rows of digits with a network's answer below each: rows maps a title to (rows of 64 pixels, answers).
 
     A wrong answer is red and stands in parentheses.
     """
     count = len(labels)
-    figure = plt.figure(figsize=(0.78 * count, 1.4 * len(rows)), layout="constrained")
+    figure = plt.figure(figsize=(0.78 * count, 1.4 * len(rows)))
     said = []
     for part, (title, (pixels, given)) in zip(figure.subfigures(len(rows), 1), rows.items(), strict=True):
         for axes, image, answer, label in zip(part.subplots(1, count), pixels[:count], given, labels, strict=False):
@@ -137,7 +133,7 @@ def answers(rows: dict[str, tuple[NDArray, Sequence[int]]], labels: Sequence[int
             axes.set_xlabel(text, color=color, fontsize=12)
         right = sum(int(answer == label) for answer, label in zip(given, labels, strict=False))
         fours = sum(int(answer == 4) for answer in given[:count])
-        part.suptitle(f"{title}: {right} of {count} right", x=0.01, ha="left", fontsize=11)
+        part.suptitle(f"{title}: {right} of {count} right", x=0.01, ha="left")
         said.append(f"{title}: {right} of {count} right, {fours} answered 4")
     words = f"{'; '.join(said)}. Twelve handwritten test digits in each row, with the network's answer below each."
     return figure, words[0].upper() + words[1:]
@@ -146,6 +142,7 @@ def answers(rows: dict[str, tuple[NDArray, Sequence[int]]], labels: Sequence[int
 # --- x squeezed through r numbers -------------------------------------------------------------------------------------
 
 
+@styled
 def squeezed(layers: Sequence, x: NDArray, before: int, after: int) -> Drawn:
     """One input on its way through the adapter of the first layer, true to scale: 64 -> rank -> 48 numbers.
 
@@ -154,7 +151,7 @@ def squeezed(layers: Sequence, x: NDArray, before: int, after: int) -> Drawn:
     layer = layers[0]
     rank, low = len(layer.lora_A), layer.lora_A @ x  # (rank,)
     change = layer.scaling * layer.lora_B @ low  # (48,)
-    figure, axes = plt.subplots(figsize=(9.4, 4.0), layout="constrained")
+    figure, (axes,) = panels(1, 9.4, 4.0)
     axes.axis("off")
     _image(axes, -x.reshape(8, 8), (0, 4), 24, "gray", f"x: a rotated digit,\n64 pixels; answer {before}")
     side = min(24 / rank, 8)
@@ -166,7 +163,7 @@ def squeezed(layers: Sequence, x: NDArray, before: int, after: int) -> Drawn:
     axes.text(37, -4.5, f"A x: {rank} numbers, how much\nof each picture is in x", ha="left", va="center", fontsize=11)
     limit = np.abs(change).max()
     axes.imshow(change[:, None], cmap=SIGNED, vmin=-limit, vmax=limit, extent=(76, 80, 2, 30), aspect="auto")
-    axes.add_patch(plt.Rectangle((76, 2), 4, 28, fill=False, edgecolor=plots.ADAPTER[0]))
+    axes.add_patch(plt.Rectangle((76, 2), 4, 28, fill=False, edgecolor=ADAPTER[0]))
     axes.text(78, 33.5, "s B (A x)", ha="center", fontsize=11)
     axes.text(78, -4.5, "48 numbers, added\nto W x", ha="center", va="center", fontsize=11)
     for start, end in (((26, 16), (35, 16)), ((58, 16), (74, 16)), ((82, 16), (92, 16))):
@@ -175,12 +172,11 @@ def squeezed(layers: Sequence, x: NDArray, before: int, after: int) -> Drawn:
     axes.text(94, 16, f"layer 2:\nanswer {after}", va="center", fontsize=12)
     axes.set(xlim=(-2, 110), ylim=(-9, 38), aspect="equal")
     numbers = ", ".join(f"{number:+.1f}" for number in low)
-    words = (
+    return figure, (
         f"All that this adapter learns about a digit of 64 pixels is {rank} numbers. A rotated digit (answer without "
         f"adapters: {before}) is compared with the {rank} rows of A, drawn as pictures; the numbers ({numbers}) "
         f"make 48 changes of the hidden units; the answer becomes {after}."
     )
-    return figure, words
 
 
 def _image(axes: Axes, image: NDArray, corner: tuple[float, float], side: float, cmap: str, below: str = "") -> None:
@@ -188,7 +184,7 @@ def _image(axes: Axes, image: NDArray, corner: tuple[float, float], side: float,
     limit = np.abs(image).max()
     extent = (left, left + side, bottom, bottom + side)
     axes.imshow(image, cmap=cmap, vmin=-limit, vmax=limit, extent=extent)
-    axes.add_patch(plt.Rectangle(corner, side, side, fill=False, edgecolor=plots.GRAY))
+    axes.add_patch(plt.Rectangle(corner, side, side, fill=False, edgecolor=GRAY))
     if below:
         axes.text(left + side / 2, -4.5, below, ha="center", va="center", fontsize=11)
 
@@ -196,20 +192,21 @@ def _image(axes: Axes, image: NDArray, corner: tuple[float, float], side: float,
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
+@styled
 def starts(curves: dict[str, Sequence[float]], window: int = 20) -> Drawn:
     """The loss over training for each way to start A and B; each point is the mean of `window` steps."""
-    figure, axes = plots.plain_axes(8, 3.4)
+    figure, (axes,) = panels(1, 8, 3.4)
     ends = {}
-    looks = zip(curves.items(), ("-", "--", ":"), (plots.BLUE, plots.RED, plots.ORANGE), strict=True)
+    looks = zip(curves.items(), ("-", "--", ":"), (BLUE, RED, ORANGE), strict=True)
     for (name, losses), style, color in looks:
         curve = np.convolve(losses, np.ones(window) / window, mode="valid")
         ends[name] = curve[-1]
-        axes.plot(np.arange(window, len(losses) + 1), curve, style, color=color, lw=2)
+        axes.plot(np.arange(window, len(losses) + 1), curve, style, color=color)
         which = "A {}, B {}".format(*name.split(", "))
         up = 12 if name == "random, random" else 0  # above its neighbor
-        _note(axes, which, (len(losses), curve[-1]), (6, up), color, va="center")
+        note(axes, which, (len(losses), curve[-1]), (6, up), color=color)
     axes.set(xlabel="training step", ylabel=f"loss in nats, mean of {window} steps", ylim=(0, None))
-    axes.set_title("With A and B both at zero nothing ever moves", loc="left")
+    axes.set_title("With A and B both at zero nothing ever moves")
     said = ", ".join(f"{name} {end:.2f}" for name, end in ends.items())
     steps = max(map(len, curves.values()))
     return figure, (
@@ -223,24 +220,24 @@ def enough(new: dict) -> int:
     return next(rank for rank in new if rank != "full" and new[rank] > new["full"] - 0.03)
 
 
+@styled
 def ranks(new: dict, old: dict) -> Drawn:
     """Right answers against the rank, on the new and the old task: each maps a rank (0: none) or "full" to shares."""
     shown = [rank for rank in new if rank != "full"]
-    figure, axes = plots.plain_axes(8, 3.9)
-    for shares, name, style, color in (
-        (new, "rotated (new task)", "o-", plots.BLUE),
-        (old, "upright (old task)", "s--", plots.ORANGE),
-    ):
-        axes.plot(shown, [100 * shares[rank] for rank in shown], style, color=color, lw=2)
+    figure, (axes,) = panels(1, 8, 3.9)
+    looks = (TEXTS["plays"], TEXTS["addresses"])  # what is learned, and what the base knew
+    for shares, name, look in zip((new, old), ("rotated (new task)", "upright (old task)"), looks, strict=True):
+        color = look["color"]
+        axes.plot(shown, [100 * shares[rank] for rank in shown], **look)
         axes.axhline(100 * shares["full"], color=color, ls=":", lw=1.6)
         down, side = (-12, "top") if shares is new else (8, "bottom")
-        _note(axes, f"LoRA, {name}", (shown[-1], 100 * shares[shown[-1]]), (0, down), color, ha="right", va=side)
+        note(axes, f"LoRA, {name}", (shown[-1], 100 * shares[shown[-1]]), (0, down), "right", color=color, va=side)
         full = f"full fine-tuning, {name}: {shares['full']:.0%}"
-        _note(axes, full, (4.3, 100 * shares["full"]), (0, 4), color, va="bottom")
+        note(axes, full, (4.3, 100 * shares["full"]), (0, 4), color=color, va="bottom")
     axes.set(xlabel="rank of both adapters (0: none)", ylabel="right answers on test digits, %", ylim=(0, 112))
     axes.set(xticks=shown, yticks=range(0, 101, 20))
     near = enough(new)
-    axes.set_title(f"Rank {near} is enough for the new task; the old one is forgotten at every rank", loc="left")
+    axes.set_title(f"Rank {near} is enough for the new task; the old one is forgotten at every rank")
     at = ", ".join(f"{new[rank]:.0%} at rank {rank}" for rank in (1, 2, 4, 8))
     kept = [old[rank] for rank in shown if rank]
     return figure, (
@@ -250,27 +247,27 @@ def ranks(new: dict, old: dict) -> Drawn:
     )
 
 
+@styled
 def price(paths: dict[str, np.ndarray], at: float = 90, size: float = 6) -> Drawn:
     """For each way to train its path, (moments, 3): learned, kept, and the size of the update. Kept over both others.
 
     The words compare the ways where `at`% are learned, and at one size.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.3), sharey=True, layout="constrained")
-    colors, kept, there = {"full": plots.BLUE, "rank": plots.ORANGE}, [], []
-    for (name, path), style in zip(paths.items(), ("o-", "o--", "s-", "s--", "^:"), strict=True):
+    figure, (left, right) = panels(2, 10, 4.3, sharey=True)
+    colors, kept, there = {"full": "black", "rank": ORANGE}, [], []
+    for (name, path), style in zip(paths.items(), ("^-", "^--", "s-", "s--", "D:"), strict=True):
         color = colors[name[:4]]
         new, old, norm = (path * (100, 100, 1)).T
         for axes, x in ((left, new), (right, norm)):
             axes.plot(x, old, style, color=color, lw=1.8, mfc="white" if "--" in style else color, label=name)
-            axes.spines[["top", "right"]].set_visible(False)
         kept.append(f"{name} {np.interp(at, new, old):.0f}%")
         there.append(f"{np.interp(size, norm, old):.0f}%")
-    left.legend(frameon=False, fontsize=10, loc="lower left")
+    left.legend(loc="lower left")
     left.set(ylim=(0, 103), xlim=(20, 102), xlabel="learned: rotated test digits right, %")
     left.set(ylabel="kept: upright test digits right, %")
-    left.set_title("At one accuracy LoRA has kept less ...", loc="left", fontsize=12)
+    left.set_title("At one accuracy LoRA has kept less ...")
     right.set(xlim=(2, 15), xlabel="size of the update, both layers together")
-    right.set_title("... at one size, as much", loc="left", fontsize=12)
+    right.set_title("... at one size, as much")
     return figure, (
         f"Left, LoRA's curves lie below full fine-tuning's: where {at}% are learned, kept are {', '.join(kept)}. "
         f"Right, over the update's size, all five fall on one curve: at size {size:g} kept are {', '.join(there)}. "
@@ -278,19 +275,20 @@ def price(paths: dict[str, np.ndarray], at: float = 90, size: float = 6) -> Draw
     )
 
 
+@styled
 def slow(paths: Sequence[Sequence[float]], moments: Sequence[int], full: Sequence[float]) -> Drawn:
     """Accuracy on inverted digits over training: one line per seed of LoRA, and where full fine-tuning stands early."""
-    figure, axes = plots.plain_axes(8, 3.6)
+    figure, (axes,) = panels(1, 8, 3.6)
     for path in paths:
-        axes.plot(moments, 100 * np.array(path), "-", color=plots.ORANGE, lw=1.4)
-    axes.plot([400] * len(full), 100 * np.array(full), "o", color=plots.BLUE, ms=6)
+        axes.plot(moments, 100 * np.array(path), "-", color=ORANGE, lw=1.4)
+    axes.plot([400] * len(full), 100 * np.array(full), **METHODS["full"] | MARKS)
     early = "full fine-tuning,\nafter 400 steps"
-    _note(axes, early, (400, 100 * np.mean(full)), (-8, -8), plots.BLUE, ha="right", va="top")
+    note(axes, early, (400, 100 * np.mean(full)), (-8, -8), "right", va="top")
     ends = 100 * np.array([path[-1] for path in paths])
-    _note(axes, f"rank 10,\n{len(paths)} seeds", (moments[-1], np.median(ends)), (8, 0), plots.ORANGE, va="center")
+    note(axes, f"rank 10,\n{len(paths)} seeds", (moments[-1], np.median(ends)), (8, 0), color=ORANGE)
     axes.set(xlabel="training step", ylabel="inverted test digits right, %")
     axes.set(ylim=(0, 104), xlim=(0, 1.13 * moments[-1]))
-    axes.set_title("An answer of rank 10 exists; training finds it slowly, or not yet", loc="left")
+    axes.set_title("An answer of rank 10 exists; training finds it slowly, or not yet")
     return figure, (
         f"Rank 10 is slow and at the mercy of the seed: after {moments[-1]} steps {ends.min():.0f}% to "
         f"{ends.max():.0f}% of the inverted digits. One line per seed; full fine-tuning (dots): {100 * min(full):.0f} "
@@ -298,38 +296,28 @@ def slow(paths: Sequence[Sequence[float]], moments: Sequence[int], full: Sequenc
     )
 
 
-def best_rates(arm: dict, rates: Sequence[float]) -> dict[int, float]:
-    """The rate with the lowest mean loss, for each rank. A rate at which one seed has diverged is out."""
-    return {rank: float(rates[int(np.argmin(_means(arm[str(rank)])))]) for rank in RANKS}
-
-
-def _means(rows: Sequence[Sequence[float | None]]) -> NDArray:
-    return np.array([np.inf if None in row else np.mean(row) for row in rows])
-
-
+@styled
 def rate_panels(arms: dict[str, dict], rates: dict[str, Sequence[float]], top: float = 1.7) -> Drawn:
     """The validation loss against the learning rate, one panel per recipe. What diverges is crossed at the top."""
-    figure, grid = plt.subplots(2, 2, figsize=(9.2, 6.4), sharey=True, layout="constrained")
-    looks = list(zip(RANKS, ("o-", "s--", "^:"), (plots.BLUE, plots.ORANGE, plots.GREEN), strict=True))
+    figure, grid = plt.subplots(2, 2, figsize=(9.2, 6.4), sharey=True)
+    looks = list(zip(RANKS, ("o-", "s--", "^:"), (BLUE, ORANGE, GREEN), strict=True))
     for axes, (name, arm) in zip(grid.flat, arms.items(), strict=True):
         best = best_rates(arm, rates[name])
         for line, (rank, style, color) in enumerate(looks):
-            x, means = np.array(rates[name]), _means(arm[str(rank)])
+            x, means = np.array(rates[name]), mean_losses(arm[str(rank)])
             stays = np.isfinite(means)
             axes.plot(x[stays], means[stays], style, color=color, lw=1.8, label=f"rank {rank}")
             axes.plot(x[~stays], np.full((~stays).sum(), top - 0.06 - 0.09 * line), "x", color=color, ms=8, mew=2)
             axes.plot(best[rank], means[x == best[rank]], "o", ms=13, mfc="none", mec=color)
-        axes.set_title(f"{name}\nbest rate at ranks 2, 4, 8: {_listed(best)}", loc="left", fontsize=11)
+        axes.set_title(f"{name}\nbest rate at ranks 2, 4, 8: {_listed(best)}")
         axes.set(xscale="log", ylim=(0, top))
-        axes.set_xticks(rates[name][::2], [f"{rate:g}" for rate in rates[name][::2]], fontsize=10)
-        axes.minorticks_off()
-        axes.spines[["top", "right"]].set_visible(False)
+        ticks(axes.xaxis, rates[name][::2])
     for axes in grid[1]:
         axes.set_xlabel("learning rate")
     for axes in grid[:, 0]:
         axes.set_ylabel("validation loss, nats (mean of 8 seeds)")
-    grid[0, 0].legend(frameon=False, loc="lower left", fontsize=10)
-    grid[0, 0].annotate("× diverged", (rates["plain descent, alpha = 8"][-1], top - 0.36), ha="right", fontsize=10)
+    grid[0, 0].legend(loc="lower left")
+    grid[0, 0].annotate("× diverged", (rates["plain descent, alpha = 8"][-1], top - 0.36), ha="right")
     said = "; ".join(f"{name} {_listed(best_rates(arm, rates[name]))}" for name, arm in arms.items())
     return figure, (
         "With plain descent and alpha = 8 the best rate moves with the rank, with alpha = 2r it stays; under Adam the "
@@ -339,8 +327,3 @@ def rate_panels(arms: dict[str, dict], rates: dict[str, Sequence[float]], top: f
 
 def _listed(best: dict[int, float]) -> str:
     return ", ".join(f"{rate:g}" for rate in best.values())
-
-
-def _note(axes: Axes, text: str, point: tuple[float, float], shift: tuple[float, float], color: str, **sides) -> None:
-    """A direct label at a point of the axes, shifted by some points of the page."""
-    axes.annotate(text, point, shift, textcoords="offset points", color=color, **sides)

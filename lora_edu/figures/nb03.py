@@ -14,7 +14,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 from torch import Tensor
 
 from lora_edu.figures import plots
-from lora_edu.figures.sliders import View
+from lora_edu.figures.drawing import Drawn, note, panels, picture, slider, styled
 from lora_edu.gpt import GPT, encode
 
 SIX = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
@@ -66,7 +66,8 @@ def three_measures(loss: dict[str, float], text: str) -> tuple[list[str], list[l
 # --- the cursor ------------------------------------------------------------------------------------------------------
 
 
-def guess_view(model: GPT, text: str, heads: Sequence[tuple[int, int]] = HEADS) -> View:
+@slider
+def guess_view(model: GPT, text: str, heads: Sequence[tuple[int, int]] = HEADS):
     """A view with one control, bytes_read (1 to len(text) - 1): the guess after each block; where two heads look."""
     tokens = encode(text)
     with torch.no_grad():
@@ -90,13 +91,12 @@ def guess_view(model: GPT, text: str, heads: Sequence[tuple[int, int]] = HEADS) 
             "readout": f"After “{read}” comes “{glyph(truth)}”. First guesses: {first}. Its probability: {rising}.",
         }
 
-    figure, moving, draw = _cursor_panels(tokens.tolist(), len(stream), heads)
-    draw(values(1))
-    return View(figure, moving, values=values, draw=draw)
+    figure, draw = _cursor_panels(tokens.tolist(), len(stream), heads)
+    return figure, values, draw, {"bytes_read": 1}
 
 
 def _cursor_panels(tokens: list[int], depths: int, heads: Sequence[tuple[int, int]]):
-    figure = plt.figure(figsize=(10, 5), dpi=96)
+    figure = plt.figure(figsize=(10, 5))
     line = figure.add_axes([0.15, 0.53, 0.84, 0.46])
     line.set(xlim=(-0.7, len(tokens) - 0.3), ylim=(-0.6, 4.2))
     line.axis("off")
@@ -106,14 +106,16 @@ def _cursor_panels(tokens: list[int], depths: int, heads: Sequence[tuple[int, in
     rows = []
     for height, head in zip((0.8, 2.6), heads, strict=True):
         line.axhline(height, color=plots.GRAY, lw=0.8)
-        line.text(-0.9, height + 0.6, f"{head_name(head)}\nlooks at", ha="right", va="center", fontsize=10)
+        line.text(-0.9, height + 0.6, f"{head_name(head)}\nlooks at", ha="right", va="center")
         flat = np.full(2 * len(tokens) - 1, float(height))
-        rows.append((height, line.stairs(flat, edges, baseline=height, fill=True, color=plots.BLUE)))
-    line.text(-0.9, 0, "the text", ha="right", va="center", fontsize=10)
-    cover = line.add_patch(Rectangle((0, -0.6), len(tokens), 1.2, color="white", alpha=0.82))
-    cursor = line.add_patch(Rectangle((0, -0.5), 1, 1.0, fill=False, edgecolor="black", lw=2))
-    hidden = line.add_patch(Rectangle((0, -0.5), 1, 1.0, fill=False, edgecolor=plots.SKY, lw=2, ls="--"))
-    panels = [_guess_panel(figure, depth, depths) for depth in range(depths)]
+        bars = line.stairs(flat, edges, baseline=height, fill=True, color=plots.BLUE, animated=True)
+        rows.append((height, bars))
+    line.text(-0.9, 0, "the text", ha="right", va="center")
+    box = {"animated": True, "zorder": 2}
+    cover = line.add_patch(Rectangle((0, -0.6), len(tokens), 1.2, color="white", alpha=0.82, **box))
+    cursor = line.add_patch(Rectangle((0, -0.5), 1, 1.0, fill=False, edgecolor="black", lw=2, **box))
+    hidden = line.add_patch(Rectangle((0, -0.5), 1, 1.0, fill=False, edgecolor=plots.SKY, lw=2, ls="--", **box))
+    guesses = [_guess_panel(figure, depth, depths) for depth in range(depths)]
 
     def draw(found: dict) -> None:
         here = found["bytes_read"] - 1
@@ -124,7 +126,7 @@ def _cursor_panels(tokens: list[int], depths: int, heads: Sequence[tuple[int, in
             tops = np.full(2 * len(shares) - 1, float(height))
             tops[::2] += 1.3 * shares
             steps.set_data(tops)
-        for depth, (bars, names, title) in enumerate(panels):
+        for depth, (bars, names, title) in enumerate(guesses):
             title.set_text(f"“{glyph(found['truth'])}”: {found['of_truth'][depth]:.2f}")
             for rank, (bar, name) in enumerate(zip(bars, names, strict=True)):
                 letter, share = found["letters"][depth, rank], found["shares"][depth, rank]
@@ -132,48 +134,45 @@ def _cursor_panels(tokens: list[int], depths: int, heads: Sequence[tuple[int, in
                 bar.set(width=share, facecolor=plots.SKY if right else plots.GRAY, hatch="//" if right else "")
                 name.set_text(glyph(letter))
 
-    moving = [*(steps for _, steps in rows), cover, cursor, hidden]
-    moving += [artist for bars, names, title in panels for artist in (*bars, *names, title)]
-    return figure, moving, draw
+    return figure, draw
 
 
 def _guess_panel(figure: Figure, depth: int, depths: int):
     axes = figure.add_axes([0.05 + 0.95 * depth / depths, 0.1, 0.95 / depths - 0.05, 0.29])
     axes.set(xlim=(0, 1), ylim=(TOP - 0.4, -0.6), yticks=[], xticks=[0, 0.5, 1], xticklabels=["0", ".5", "1"])
-    axes.set_xlabel("probability", fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel("probability")
     what = "no block yet" if depth == 0 else f"after block {depth}"
-    axes.set_title(what, fontsize=11, loc="left", pad=20)
-    title = axes.text(0, 1.04, "", fontsize=11, color=plots.SKY, transform=axes.transAxes)
-    bars = axes.barh(range(TOP), [0] * TOP, height=0.7, edgecolor="white")
-    names = [
-        axes.text(-0.05, rank, "", ha="right", va="center", fontsize=12, family="monospace") for rank in range(TOP)
-    ]
+    axes.set_title(what, pad=20)
+    title = axes.text(0, 1.04, "", fontsize=11, color=plots.SKY, transform=axes.transAxes, animated=True)
+    bars = axes.barh(range(TOP), [0] * TOP, height=0.7, edgecolor="white", animated=True)
+    letter = {"ha": "right", "va": "center", "fontsize": 12, "family": "monospace", "animated": True}
+    names = [axes.text(-0.05, rank, "", **letter) for rank in range(TOP)]
     return bars, names, title
 
 
 # --- the mechanism ---------------------------------------------------------------------------------------------------
 
 
-def attention_maps(maps: dict[str, Tensor], text: str) -> tuple[Figure, str]:
+@styled
+def attention_maps(maps: dict[str, Tensor], text: str) -> Drawn:
     """Heat maps of attention, one per name: weights (S, S) over a text of S bytes."""
-    figure, panels = plt.subplots(1, len(maps), figsize=(5.2 * len(maps), 5.4), layout="constrained", squeeze=False)
+    figure, frames = panels(len(maps), 5.2 * len(maps), 5.4)
     signs = [glyph(byte) for byte in text.encode()]
-    for axes, (what, weights) in zip(panels[0], maps.items(), strict=True):
+    for axes, (what, weights) in zip(frames, maps.items(), strict=True):
         image = axes.imshow(weights, cmap="Blues", vmin=0, vmax=1)
-        axes.set_title(what, fontsize=11)
+        axes.set_title(what)
         axes.set_xticks(range(len(signs)), signs, fontsize=9)
         axes.set_yticks(range(len(signs)), signs, fontsize=9)
         axes.set(xlabel="the byte that is looked at (␣: a space)", ylabel="the byte that looks")
-    figure.colorbar(image, ax=panels, label="attention weight (each row sums to 1)", shrink=0.8)
-    words = (
+    figure.colorbar(image, ax=frames, label="attention weight (each row sums to 1)", shrink=0.8)
+    return figure, (
         f"{'; '.join(maps)}. Triangular heat maps over “{text}”: a row for each byte that looks, a column for each "
         "byte that it looks at; dark means much weight. Above the diagonal, in the future, all weights are 0."
     )
-    return figure, words
 
 
-def block_diagram(highlight: Sequence[str] = SIX, d_model: int = 256) -> tuple[Figure, str]:
+@styled
+def block_diagram(highlight: Sequence[str] = SIX, d_model: int = 256) -> Drawn:
     """One block: the residual stream, what is added to it, and the six linear layers, areas true to scale.
 
     highlight: which of the six are filled; the others keep their outline.
@@ -181,13 +180,11 @@ def block_diagram(highlight: Sequence[str] = SIX, d_model: int = 256) -> tuple[F
     for name in highlight:
         if name not in SIX:
             raise ValueError(f"the linear layers of a block are {', '.join(SIX)}, got {name!r}")
-    figure, axes = plt.subplots(figsize=(10.4, 4.4), layout="constrained")
+    figure, (axes,) = panels(1, 10.4, 4.4)
     axes.set(xlim=(-0.2, 19.8), ylim=(-1.2, 6.5), aspect="equal")
     axes.axis("off")
     stream, middle = 5.4, 2.0
-    axes.add_patch(
-        FancyArrowPatch((0, stream), (19.6, stream), arrowstyle="-|>", mutation_scale=22, color="black", lw=4)
-    )
+    _arrow(axes, (0, stream), (19.6, stream), 22, 4)
     axes.text(0, stream + 0.35, f"residual stream: {d_model} numbers at each byte", fontsize=11)
     for x in (8.1, 18.2):
         axes.add_patch(Circle((x, stream), 0.42, facecolor="white", edgecolor="black", lw=1.8, zorder=3))
@@ -197,21 +194,20 @@ def block_diagram(highlight: Sequence[str] = SIX, d_model: int = 256) -> tuple[F
     for name, place in linears.items():
         _linear(axes, name, place, name in highlight)
     for x, text in ((1.4, "norm"), (9.6, "norm"), (5.15, "average,\nhead by\nhead"), (12.95, "GELU")):
-        axes.text(x, middle, text, ha="center", va="center", fontsize=10, bbox={"boxstyle": "round", "fc": "white"})
+        axes.text(x, middle, text, ha="center", va="center", bbox={"boxstyle": "round", "fc": "white"})
     for x in (0.9, 9.05):
-        _bend(axes, (x, stream), (x + (0.5 if x < 5 else 0.55), middle + 0.4))
+        _arrow(axes, (x, stream), (x + (0.5 if x < 5 else 0.55), middle + 0.4))
     for start, end in ARROWS:
-        axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color="black", lw=1.1))
+        _arrow(axes, start, end)
     axes.text(4.4, -0.95, "attention: bytes exchange", ha="center", fontsize=11)
     axes.text(13.6, -0.95, "MLP: each byte by itself", ha="center", fontsize=11)
-    axes.set_title("A block adds to the stream twice; six linear layers make what is added", fontsize=12)
-    words = (
+    axes.set_title("A block adds to the stream twice; six linear layers make what is added")
+    return figure, (
         f"Six linear layers make what a block adds to the stream of {d_model} numbers. First branch: norm, "
         f"{', '.join(SIX[:3])} ({d_model} by {d_model}), the average of each head, o_proj, plus. "
         f"Second branch: norm, up_proj ({4 * d_model} by {d_model}), GELU, down_proj, plus. "
         f"Filled: {', '.join(highlight) or 'none'}."
     )
-    return figure, words
 
 
 ARROWS = (
@@ -235,31 +231,32 @@ def _linear(axes: Axes, name: str, center: tuple[float, float], filled: bool) ->
     x, y = center
     look = plots.light(plots.WEIGHT) | ({} if filled else {"facecolor": "white"})
     axes.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, **look))
-    axes.text(x, y - height / 2 - 0.08, name, ha="center", va="top", fontsize=10)
+    axes.text(x, y - height / 2 - 0.08, name, ha="center", va="top")
 
 
-def _bend(axes: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color="black", lw=1.1))
+def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], head: float = 11, lw: float = 1.1) -> None:
+    axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=head, color="black", lw=lw))
 
 
 # --- who decides -----------------------------------------------------------------------------------------------------
 
 
-def ripening(shared: list[float], own: list[float], without: list[float]) -> tuple[Figure, str]:
+@styled
+def ripening(shared: list[float], own: list[float], without: list[float]) -> Drawn:
     """The loss after each depth, read by the last readout and by one of its own; and without each block."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 3.9), layout="constrained", width_ratios=[3, 2])
+    figure, (left, right) = panels(2, 10.4, 3.9, width_ratios=[3, 2])
     depths = range(len(shared))
-    for losses, color, style, marker in ((shared, plots.BLUE, "-", "o"), (own, "black", "--", "s")):
-        left.plot(depths, losses, color=color, ls=style, marker=marker, lw=2)
+    for losses, color, style in ((shared, plots.BLUE, "-o"), (own, "black", "--s")):
+        left.plot(depths, losses, style, color=color)
     for depth in depths:
-        left.annotate(f"{shared[depth]:.2f}", (depth, shared[depth]), (0, 8), textcoords="offset points", ha="center")
-    for depth in list(depths)[:-1]:
-        left.annotate(f"{own[depth]:.2f}", (depth, own[depth]), (0, -16), textcoords="offset points", ha="center")
+        note(left, f"{shared[depth]:.2f}", (depth, shared[depth]), (0, 8), "center", va="baseline")
+    for depth in depths[:-1]:
+        note(left, f"{own[depth]:.2f}", (depth, own[depth]), (0, -16), "center", va="baseline")
     left.text(0.3, shared[0] - 0.2, "the model's readout", color=plots.BLUE, fontsize=11)
     left.text(-0.15, own[1] - 0.45, "a readout trained\nfor each depth", color="black", fontsize=11, va="top")
-    left.set_xticks(depths, ["no block", *(f"block {depth}" for depth in list(depths)[1:])], fontsize=10)
+    left.set_xticks(depths, ["no block", *(f"block {depth}" for depth in depths[1:])])
     left.set(ylabel="loss, nats per byte", ylim=(0, max(shared) * 1.12), xlim=(-0.3, len(shared) - 0.6))
-    left.set_title("The guess ripens, whoever reads it", fontsize=12)
+    left.set_title("The guess ripens, whoever reads it")
     names = [f"block {number + 1}" for number in range(len(without))]
     right.bar_label(right.bar(names, without, color=plots.GRAY), [f"{loss:.2f}" for loss in without], padding=3)
     right.axhline(shared[-1], color="black", ls=":", lw=1.5)
@@ -267,35 +264,30 @@ def ripening(shared: list[float], own: list[float], without: list[float]) -> tup
         len(without) - 0.5, max(without) * 0.75, f"dotted: with all\nblocks, {shared[-1]:.2f}", ha="right", fontsize=11
     )
     right.set(ylabel="loss without this block, nats per byte", ylim=(0, max(without) * 1.12))
-    right.set_title(f"Block {int(np.argmax(without)) + 1} is missed most", fontsize=12)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    words = (
+    right.set_title(f"Block {int(np.argmax(without)) + 1} is missed most")
+    return figure, (
         f"The guess ripens, whoever reads it. Loss in nats per byte after 0 to {len(shared) - 1} blocks, with the "
         f"model's readout: {_listed(shared)}; with a readout trained for each depth: {_listed(own)}. "
         f"Bars on the right, the loss without block 1 to {len(without)}: {_listed(without)}."
     )
-    return figure, words
 
 
-def missing_mask(surprise: dict[str, Tensor]) -> tuple[Figure, str]:
+@picture
+def missing_mask(surprise: dict[str, Tensor]) -> Drawn:
     """The mean surprise at each position of the window, with the mask and without: two curves of (S,) values."""
-    figure, axes = plots.plain_axes(8.4, 3.8)
-    looks = ((plots.BLUE, "-", "o"), ("black", "--", "s"))
+    figure, (axes,) = panels(1, 8.4, 3.8)
     surprise = {name: values.numpy() for name, values in surprise.items()}
-    for (name, values), (color, style, marker) in zip(surprise.items(), looks, strict=True):
-        axes.plot(range(1, len(values) + 1), values, color=color, ls=style, marker=marker, ms=4, lw=1.8)
+    for (name, values), (color, style) in zip(surprise.items(), ((plots.BLUE, "-o"), ("black", "--s")), strict=True):
+        axes.plot(range(1, len(values) + 1), values, style, color=color, ms=4, lw=1.8)
         axes.text(len(values) / 2, values[len(values) // 2] + 0.2, name, color=color, ha="center", fontsize=11)
-        axes.annotate(f"{values[-1]:.2f}", (len(values), values[-1]), (7, 0), textcoords="offset points", va="center")
+        note(axes, f"{values[-1]:.2f}", (len(values), values[-1]), (7, 0))
     length = len(next(iter(surprise.values())))
     axes.set(xlabel="position in the window", ylabel="surprise, nats per byte", xlim=(0, length + 2.5))
     axes.set_ylim(-0.1, None)
-    axes.set_title("Without the mask the answer is in view, except at the last position", fontsize=12)
-    words = "Without the mask the answer is in view, except at the last position. " + " ".join(
+    return figure, "Without the mask the answer is in view, except at the last position. " + " ".join(
         f"{name}: {values[:-1].mean():.2f} nats on average before the last position, {values[-1]:.2f} at it."
         for name, values in surprise.items()
     )
-    return figure, words
 
 
 def _listed(losses: list[float]) -> str:

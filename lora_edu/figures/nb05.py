@@ -4,13 +4,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from lora_edu.figures import plots
-from lora_edu.figures.plots import BLUE, GRAY, GREEN, ORANGE, RED
-from lora_edu.figures.sliders import View
+from lora_edu.figures.drawing import Drawn, panels, slider, styled, ticks
+from lora_edu.figures.looks import BLUE, CODES, CONSTANTS, GRAY, GREEN, ORANGE, RED, WEIGHT, filled
 from lora_edu.measures import relative_error
 from lora_edu.quantization import QuantizedTensor, unpack
 from lora_edu.rounding import bits_per_weight, block_codes
@@ -26,22 +24,22 @@ ONE_CONSTANT, FOUR_CONSTANTS = "one constant for 64", "one for each 16"
 SHARED = {ONE_CONSTANT: 64, FOUR_CONSTANTS: 16}
 
 
-def outlier_view(weights: Tensor) -> View:
+@slider
+def outlier_view(weights: Tensor):
     """Two controls: size of the weight at PLACE, in standard deviations, and who shares a constant. weights: (64,)."""
     weights = weights / weights.std()
-    figure = plt.figure(figsize=(9.6, 3.2), dpi=96)
+    figure = plt.figure(figsize=(9.6, 3.2))
     axes = figure.add_axes([0.06, 0.17, 0.92, 0.7])
     places = np.arange(64)
-    mine = axes.bar(places, weights.numpy(), width=0.9, color=GRAY, alpha=0.3)[PLACE]
-    rounded = LineCollection([], colors=GREEN, linewidths=5)
-    marks = LineCollection([], colors=RED, linewidths=0.7, linestyles="--")
-    for part in (rounded, marks):
-        axes.add_collection(part)
-    note = axes.text(PLACE + 0.8, 3.6, "", va="top", fontsize=10)
-    title = axes.text(0.5, 1.04, "", ha="center", fontsize=11, transform=axes.transAxes)
-    axes.set(xlim=(-1, 64), ylim=(-3.6, 3.8), xlabel="the weights of one block", ylabel="value, standard deviations")
-    axes.spines[["top", "right"]].set_visible(False)
     others = places != PLACE
+    mine = axes.bar(places, weights.numpy(), width=0.9, color=GRAY, alpha=0.3)[PLACE]
+    mine.set_animated(True)
+    dashed = {"colors": RED, "linewidths": 0.7, "linestyles": "--"}
+    marks = axes.add_collection(LineCollection([], animated=True, **dashed))
+    rounded = axes.add_collection(LineCollection([], colors=GREEN, linewidths=5, animated=True))
+    note = axes.text(PLACE + 0.8, 3.6, "", va="top", animated=True)
+    title = axes.text(0.5, 1.04, "", ha="center", fontsize=11, transform=axes.transAxes, animated=True)
+    axes.set(xlim=(-1, 64), ylim=(-3.6, 3.8), xlabel="the weights of one block", ylabel="value, standard deviations")
 
     def values(size: float, shared: str) -> dict:
         dragged = weights.clone()
@@ -61,51 +59,45 @@ def outlier_view(weights: Tensor) -> View:
     def draw(now: dict) -> None:
         rounded.set_segments([[(i, 0), (i, value)] for i, value in zip(places, now["back"], strict=True)])
         width = 64 // len(now["steps"])
-        marks.set_segments(
-            [
-                [(block * width - 0.5, code * step), ((block + 1) * width - 0.5, code * step)]
-                for block, step in enumerate(now["steps"])
-                for code in range(-7, 8)
-                if abs(code * step) < 3.6
-            ]
-        )
+        levels = [(i * width - 0.5, code * step) for i, step in enumerate(now["steps"]) for code in range(-7, 8)]
+        marks.set_segments([[(left, y), (left + width, y)] for left, y in levels if abs(y) < 3.6])
         mine.set_height(now["size"])
         note.set_text(f"yours, up to {now['size']:g}" if now["size"] > 3.6 else "yours")
         title.set_text(now["readout"])
 
-    draw(values(3, ONE_CONSTANT))
-    return View(figure, [mine, marks, rounded, note, title], values=values, draw=draw)
+    return figure, values, draw, {"size": 3, "shared": ONE_CONSTANT}
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def one_block(values: Tensor, quantized: QuantizedTensor) -> tuple[Figure, str]:
+@styled
+def one_block(values: Tensor, quantized: QuantizedTensor) -> Drawn:
     """One block on its way: values (64,), absmax, codes, bytes, and back. quantized: of this block, in int4."""
     codes, back = unpack(quantized.codes, 16).int(), quantized.dequantize()
     absmax, top = quantized.block_scales().item(), int(values.abs().argmax())
-    figure, rows = plt.subplots(4, 1, figsize=(9.6, 6), layout="constrained", height_ratios=(3, 1, 1, 3), sharex=True)
-    places = np.arange(len(values))
-    rows[0].bar(places, values.numpy(), width=0.85, **plots.filled(plots.WEIGHT))
-    rows[0].plot([0, 64], [np.sign(values[top]) * absmax] * 2, color=plots.CONSTANTS[0], lw=1.6)
-    rows[0].text(64, np.sign(values[top]) * absmax, f" absmax {absmax:.3g}", color=plots.CONSTANTS[0], va="center")
-    rows[0].set_title("64 weights in float32: 256 bytes", loc="left", fontsize=11)
-    for i, code in enumerate(codes.tolist()):
-        rows[1].text(i, 0.3 if i % 2 else 0.7, code - 7, ha="center", va="center", fontsize=9, color=plots.CODES[0])
-    rows[1].set_title("each divided by absmax / 7 and rounded: 64 codes from -7 to 7", loc="left", fontsize=11)
-    for i, byte in enumerate(quantized.codes.tolist()):
-        rows[2].add_patch(Rectangle((2 * i - 0.45, 0.08), 1.9, 0.84, fill=False, edgecolor=plots.CODES[0]))
-        rows[2].text(2 * i + 0.5, 0.5, f"{byte:02x}", ha="center", va="center", fontsize=8)
-    rows[2].set_title("each code plus 7, two of them a byte: 32 bytes, and 4 for the absmax", loc="left", fontsize=11)
-    rows[3].bar(places, values.numpy(), width=0.85, color=GRAY, alpha=0.3)
-    rows[3].bar(places, back.numpy(), width=0.45, color=plots.CODES[0])
+    figure, rows = plt.subplots(4, 1, figsize=(9.6, 6), height_ratios=(3, 1, 1, 3), sharex=True)
+    places, constant, green = np.arange(len(values)), np.sign(values[top]) * absmax, CODES[0]
     error = relative_error(values, back)
-    rows[3].set_title(f"and back: code times absmax / 7 (dark) over the weights (pale), error {error:.0%}", loc="left")
-    rows[3].title.set_fontsize(11)
+    rows[0].bar(places, values.numpy(), width=0.85, **filled(WEIGHT))
+    rows[0].plot([0, 64], [constant] * 2, color=CONSTANTS[0], lw=1.6)
+    rows[0].text(64, constant, f" absmax {absmax:.3g}", color=CONSTANTS[0], va="center")
+    for i, code in enumerate(codes.tolist()):
+        rows[1].text(i, 0.3 if i % 2 else 0.7, code - 7, ha="center", va="center", fontsize=9, color=green)
+    for i, byte in enumerate(quantized.codes.tolist()):
+        rows[2].add_patch(Rectangle((2 * i - 0.45, 0.08), 1.9, 0.84, fill=False, edgecolor=green))
+        rows[2].text(2 * i + 0.5, 0.5, f"{byte:02x}", ha="center", va="center", fontsize=8)
+    rows[3].bar(places, values.numpy(), width=0.85, color=GRAY, alpha=0.3)
+    rows[3].bar(places, back.numpy(), width=0.45, color=green)
     rows[3].set_xlabel("place in the block")
-    for row in rows:
-        row.spines[["top", "right"]].set_visible(False)
-        row.set(xlim=(-1, 69))
+    titles = (
+        "64 weights in float32: 256 bytes",
+        "each divided by absmax / 7 and rounded: 64 codes from -7 to 7",
+        "each code plus 7, two of them a byte: 32 bytes, and 4 for the absmax",
+        f"and back: code times absmax / 7 (dark) over the weights (pale), error {error:.0%}",
+    )
+    for row, title in zip(rows, titles, strict=True):
+        row.set(xlim=(-1, 69), title=title)
     for row in rows[1:3]:
         row.spines[["left", "bottom"]].set_visible(False)
         row.set(ylim=(0, 1), yticks=[])
@@ -117,18 +109,18 @@ def one_block(values: Tensor, quantized: QuantizedTensor) -> tuple[Figure, str]:
     )
 
 
-def marks_picture(tensors: dict[str, tuple[Tensor, float]]) -> tuple[Figure, str]:
+@styled
+def marks_picture(tensors: dict[str, tuple[Tensor, float]]) -> Drawn:
     """Where the 15 marks of int4 stand among values. tensors: name -> (values, the step between two marks)."""
-    figure, panels = plt.subplots(1, len(tensors), figsize=(9.6, 3), layout="constrained", sharey=True)
-    for axes, (name, (values, step)) in zip(panels, tensors.items(), strict=True):
+    figure, frames = panels(len(tensors), 9.6, 3, sharey=True)
+    for axes, (name, (values, step)) in zip(frames, tensors.items(), strict=True):
         axes.hist(values.clip(-6, 6).numpy(), bins=np.linspace(-6, 6, 81), color=BLUE, alpha=0.55)
         shown = [code * step for code in range(-7, 8) if abs(code * step) < 6]
         for mark in shown:
             axes.axvline(mark, color=RED, ls="--", lw=1.2)
         axes.set(xlabel="value, standard deviations", xlim=(-6, 6))
-        axes.set_title(f"{name}: {len(shown)} of 15 marks in sight", fontsize=11)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].set_ylabel("values in the bin")
+        axes.set_title(f"{name}: {len(shown)} of 15 marks in sight")
+    frames[0].set_ylabel("values in the bin")
     (first, (_, narrow)), (second, (_, wide)) = tensors.items()
     return figure, (
         "One large value takes all marks but one away from the others. Two histograms of the same bell with the marks "
@@ -136,33 +128,29 @@ def marks_picture(tensors: dict[str, tuple[Tensor, float]]) -> tuple[Figure, str
     )
 
 
-def sizes_picture(
-    curves: dict[str, list[float]], budget: dict[int, list[float]], sizes: list[int]
-) -> tuple[Figure, str]:
+@styled
+def sizes_picture(curves: dict[str, list[float]], budget: dict[int, list[float]], sizes: list[int]) -> Drawn:
     """Error against block size for kinds of data, and against bits a weight for codes of several widths.
 
     curves: name -> the error of int4 at each of `sizes` (the last one stands for all); budget: bits -> likewise.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10.4, 4.2), layout="constrained")
+    figure, (left, right) = panels(2, 10.4, 4.2)
     looks = [(GRAY, "-"), (BLUE, "-"), (RED, "--"), (GREEN, "-."), (ORANGE, ":")]
-    ticks = range(len(sizes))
+    places = range(len(sizes))
     for (name, errors), (color, style) in zip(curves.items(), looks, strict=False):
-        left.plot(ticks, [100 * error for error in errors], ls=style, color=color, lw=2)
-        left.text(ticks[-1] + 0.12, 100 * errors[-1], name, color=color, va="center", fontsize=10)
-    left.set_xticks(ticks, [*map(str, sizes[:-1]), "all"], fontsize=9)
+        left.plot(places, [100 * error for error in errors], ls=style, color=color)
+        left.text(places[-1] + 0.12, 100 * errors[-1], name, color=color, va="center")
+    left.set_xticks(places, [*map(str, sizes[:-1]), "all"], fontsize=9)
     left.set(xlabel="block size", ylabel="relative error of int4, %", xlim=(-0.2, len(sizes) + 1.6), ylim=(0, 90))
-    left.set_title("blocks save what an outlier would ruin", fontsize=11)
+    left.set_title("blocks save what an outlier would ruin")
     for (bits, errors), (color, style) in zip(budget.items(), looks[1:], strict=False):
         place = [bits_per_weight(bits, size) for size in sizes[:-1]]
-        right.plot(place, [100 * error for error in errors[:-1]], ls=style, color=color, lw=2)
-        right.text(place[0] + 0.08, 100 * errors[0], f"int{bits}", color=color, va="center", fontsize=10)
+        right.plot(place, [100 * error for error in errors[:-1]], ls=style, color=color)
+        right.text(place[0] + 0.08, 100 * errors[0], f"int{bits}", color=color, va="center")
     right.plot(bits_per_weight(4, 64), 100 * budget[4][sizes.index(64)], "o", color="black", ms=11, mfc="none")
     right.set(xlabel="bits a weight, fp32 constants counted", ylabel="relative error of the GPT, %", yscale="log")
-    right.set_yticks([2, 5, 10, 20, 40], ["2", "5", "10", "20", "40"])
-    right.minorticks_off()
-    right.set_title("at equal bits, wider codes win here", fontsize=11)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
+    ticks(right.yaxis, (2, 5, 10, 20, 40))
+    right.set_title("at equal bits, wider codes win here")
     found = ", ".join(f"{name} {errors[2]:.0%} against {errors[-1]:.0%}" for name, errors in curves.items())
     return figure, (
         f"Blocks of {sizes[2]} against one constant for all: {found}. Left, a curve of error against block size for "

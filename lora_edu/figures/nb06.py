@@ -14,13 +14,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lora_edu.codebooks import nf_codebook
-from lora_edu.figures import plots
-from lora_edu.figures.plots import BLUE, CODES, GRAY, GREEN, ORANGE, RED
-from lora_edu.figures.sliders import View
+from lora_edu.figures.drawing import Drawn, note, panels, slider, styled
+from lora_edu.figures.looks import BLUE, CODES, GRAY, GREEN, ORANGE, RED, filled
 from lora_edu.measures import relative_error
 from lora_edu.quantization import quantize
 
-Drawn = tuple[Figure, str]  # a figure and its words
 OFFSETS = [round(0.86 + 0.002 * step, 3) for step in range(66)]  # 0.86 to 0.99
 NF4_OFFSET = 0.9677083
 
@@ -40,21 +38,21 @@ BEAT_ALT = (
 SHADES = ("#BBD7CC", "#7FB8A2")  # neighboring slices differ in lightness
 
 
-def beat_nf4(values: Tensor) -> View:
+@slider
+def beat_nf4(values: Tensor):
     """One control, offset (one of OFFSETS): where the levels go, and the error on values (n,) in blocks of 64."""
     errors = {offset: error_at(values, offset) for offset in OFFSETS}
     nf4 = relative_error(values, quantize(values, "nf4", 64).dequantize())
     figure, (bell, curve) = _beat_panels()
-    slices = PolyCollection([], edgecolor="white", linewidth=0.8, facecolor=SHADES)
-    tails = PolyCollection([], facecolor="white", edgecolor=RED, hatch="\\\\\\", linewidth=0.8)
-    for part in (slices, tails):
-        bell.add_collection(part)
-    levels = bell.vlines([], 0, 1, color="black", lw=1.3)
-    edges = [bell.text(0, 0.5, "", ha=side, va="bottom", fontsize=10) for side in ("right", "left")]
+    edge = {"linewidth": 0.8, "animated": True}
+    slices = bell.add_collection(PolyCollection([], edgecolor="white", facecolor=SHADES, **edge))
+    tails = bell.add_collection(PolyCollection([], facecolor="white", edgecolor=RED, hatch="\\\\\\", **edge))
+    levels = bell.vlines([], 0, 1, color="black", lw=1.3, animated=True)
+    ends = [bell.text(0, 0.5, "", ha=side, va="bottom", animated=True) for side in ("right", "left")]
     curve.axhline(100 * nf4, color=GRAY, ls="--", lw=1.6)
-    curve.text(OFFSETS[0], 100 * nf4 + 0.04, f"NF4: {nf4:.2%}", color=GRAY, fontsize=10)
-    (marker,) = curve.plot([], [], "o", color="black", ms=8)
-    note = curve.text(0, 0, "", fontsize=10, ha="center", va="bottom")
+    curve.text(OFFSETS[0], 100 * nf4 + 0.04, f"NF4: {nf4:.2%}", color=GRAY)
+    (marker,) = curve.plot([], [], "o", color="black", ms=8, animated=True)
+    note = curve.text(0, 0, "", ha="center", va="bottom", animated=True)
 
     def view_values(offset: float) -> dict:
         error = errors[offset]
@@ -72,13 +70,12 @@ def beat_nf4(values: Tensor) -> View:
         slices.set_facecolor([SHADES[i % 2] for i in range(len(cuts) - 1)])
         tails.set_verts([_slice(-3.2, cuts[0]), _slice(cuts[-1], 3.2)])
         levels.set_segments([[(z, 0), (z, _height(z))] for z in cuts])
-        for text, z, name in zip(edges, (cuts[0], cuts[-1]), ("level -1", "level 1"), strict=True):
+        for text, z, name in zip(ends, (cuts[0], cuts[-1]), ("level -1", "level 1"), strict=True):
             text.set(text=name, position=(z, _height(z) + 0.02))
         marker.set_data([now["offset"]], [now["error"]])
         note.set(text=f"{now['error']:.2f}%", position=(now["offset"], now["error"] + 0.07))
 
-    draw(view_values(OFFSETS[0]))
-    return View(figure, [slices, tails, levels, *edges, marker, note], values=view_values, draw=draw)
+    return figure, view_values, draw, {"offset": OFFSETS[0]}
 
 
 def _quantile_levels(offset: float) -> list[float]:
@@ -97,33 +94,32 @@ def _slice(low: float, high: float) -> list[tuple[float, float]]:
 
 
 def _beat_panels() -> tuple[Figure, tuple[Axes, Axes]]:
-    figure = plt.figure(figsize=(9.6, 3.5), dpi=96)
+    figure = plt.figure(figsize=(9.6, 3.5))
     bell, curve = figure.add_axes([0.03, 0.19, 0.5, 0.68]), figure.add_axes([0.63, 0.19, 0.35, 0.68])
     bell.set(xlim=(-3.2, 3.2), ylim=(0, 1.06), xlabel="weight, in standard deviations (a black line is a level)")
-    bell.set_title("slices of equal probability from the offset to 1/2, on each side", fontsize=10)
+    bell.set_title("slices of equal probability from the offset to 1/2, on each side", loc="center", fontsize=10)
     bell.yaxis.set_visible(False)
+    bell.spines["left"].set_visible(False)
     curve.set(xlim=(OFFSETS[0] - 0.005, OFFSETS[-1] + 0.01), ylim=(8.8, 10.7))
     curve.set(xlabel="offset: the outermost probability", ylabel="relative error, %")
-    curve.set_title("error on normal weights, block 64", fontsize=10)
-    for axes in (bell, curve):
-        axes.spines[["top", "right", "left"] if axes is bell else ["top", "right"]].set_visible(False)
+    curve.set_title("error on normal weights, block 64", loc="center", fontsize=10)
     return figure, (bell, curve)
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
+@styled
 def code_use(scaled: Tensor, shares: Tensor, codebook: Tensor) -> Drawn:
     """Scaled weights with the levels, and how often each code is used. scaled: (n,), shares and codebook: (16,)."""
-    figure, (bell, use) = plt.subplots(1, 2, figsize=(9.6, 3.3), layout="constrained")
+    figure, (bell, use) = panels(2, 9.6, 3.3)
     bell.hist(scaled.numpy(), bins=101, color=BLUE, alpha=0.45, density=True)
     bell.vlines(codebook.tolist(), 0, 0.35, color="black", lw=1.4)
     bell.set(xlabel="weight / absmax", ylabel="density", title="the scaled bell is narrower than its 16 levels (bars)")
-    use.bar(range(16), 100 * shares, **plots.filled(CODES))
+    use.bar(range(16), 100 * shares, **filled(CODES))
     use.axhline(6.25, color=RED, ls="--", lw=2)
-    use.text(15.6, 6.45, "equal use", color=RED, ha="right", fontsize=10)
+    use.text(15.6, 6.45, "equal use", color=RED, ha="right")
     use.set(xlabel="code", ylabel="share of the weights, %", xticks=range(0, 16, 3), title="inner codes are crowded")
-    _plain(bell, use)
     low, high = 100 * shares.min().item(), 100 * shares.max().item()
     return figure, (
         f"The codes are used unequally: from {low:.1f}% at the ends to {high:.1f}% in the middle, where equal use "
@@ -132,16 +128,16 @@ def code_use(scaled: Tensor, shares: Tensor, codebook: Tensor) -> Drawn:
     )
 
 
+@styled
 def loss_against_error(rows: dict[str, tuple[float, ...]]) -> Drawn:
     """The added loss of each format against its error. rows: name -> (error, output error, added loss, its spread)."""
-    figure, axes = plots.plain_axes(7, 3.5)
+    figure, (axes,) = panels(1, 7, 3.5)
     for name, (error, _, added, spread) in rows.items():
         axes.errorbar(100 * error, added, 2 * spread, fmt="o", color=BLUE, ms=6, capsize=4)
-        side = -1 if name in ("nf4", "int4") else 1
-        offset, align = (9 * side, 6), "left" if side > 0 else "right"
-        axes.annotate(name, (100 * error, added), offset, textcoords="offset points", ha=align, fontsize=10)
+        by, side = ((-9, 6), "right") if name in ("nf4", "int4") else ((9, 6), "left")
+        note(axes, name, (100 * error, added), by, side, va="baseline")
     axes.set(xlabel="relative error of the GPT's weights, %", ylabel="added loss, nats per byte", xlim=(7.5, 21))
-    axes.set_title("Errors far apart order the losses; NF4 and E2M1 cannot be told apart", fontsize=11)
+    axes.set_title("Errors far apart order the losses; NF4 and E2M1 cannot be told apart")
     worst = max(rows, key=lambda name: rows[name][2])
     return figure, (
         f"Formats with much more error have more loss, and {worst} has the most of both; NF4 and E2M1, close in "
@@ -150,28 +146,24 @@ def loss_against_error(rows: dict[str, tuple[float, ...]]) -> Drawn:
     )
 
 
+@styled
 def best_offsets(curves: dict[str, list[float]], offsets: list[float]) -> Drawn:
     """Error against offset, a curve for each kind of weights and block size, its minimum marked."""
-    figure, axes = plots.plain_axes(8.4, 4)
+    figure, (axes,) = panels(1, 8.4, 4)
     looks = ((BLUE, "-"), (GREEN, "--"), (ORANGE, "-."), (RED, ":"))
     found = {}
     for (name, errors), (color, style) in zip(curves.items(), looks, strict=True):
         percent, place = 100 * np.array(errors), int(np.argmin(errors))
         found[name] = offsets[place]
-        axes.plot(offsets, percent, color=color, ls=style, lw=2)
+        axes.plot(offsets, percent, color=color, ls=style)
         axes.plot(offsets[place], percent[place], "v", color=color, ms=9)
-        axes.text(offsets[0] + 0.002, percent[0] + 0.06, name, color=color, va="bottom", fontsize=10)
+        axes.text(offsets[0] + 0.002, percent[0] + 0.06, name, color=color, va="bottom")
     axes.axvline(NF4_OFFSET, color=GRAY, lw=1.2)
-    axes.text(NF4_OFFSET - 0.001, axes.get_ylim()[1], "NF4's offset ", color=GRAY, ha="right", va="top", fontsize=10)
+    axes.text(NF4_OFFSET - 0.001, axes.get_ylim()[1], "NF4's offset ", color=GRAY, ha="right", va="top")
     axes.set(xlabel="offset", ylabel="relative error, %", xlim=(offsets[0], offsets[-1] + 0.002))
-    axes.set_title("The best offset (triangle) moves with the block size and with the tails", fontsize=11)
+    axes.set_title("The best offset (triangle) moves with the block size and with the tails")
     named = ", ".join(f"{best:.3f} for {name}" for name, best in found.items())
     return figure, (
         f"No offset is best for all: {named}. One curve of error against offset for each, with a triangle at its "
         "minimum, and a vertical line at NF4's 0.9677."
     )
-
-
-def _plain(*frames: Axes) -> None:
-    for axes in frames:
-        axes.spines[["top", "right"]].set_visible(False)

@@ -1,5 +1,7 @@
 """The pictures of notebook 08: the film of one training step, what a block keeps, and when decoding costs time."""
 
+import re
+
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,13 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lora_edu.experiments.nb08 import TECHNIQUES, film_name
-from lora_edu.figures import plots
-from lora_edu.figures.plots import BLUE, GRAY, ORANGE, SKY
-from lora_edu.figures.sliders import View
+from lora_edu.figures import looks
+from lora_edu.figures.drawing import Drawn, note, panels, slider, styled, ticks
+from lora_edu.figures.looks import GRAY, METHODS, ORANGE, SKY, filled
 from lora_edu.gpt import GPTConfig
 from lora_edu.memory.shapes import ADAPTERS, BASE, CONSTANTS, OPTIMIZER, Architecture
-
-Drawn = tuple[Figure, str]  # a figure and its words
 
 # --- the film of one step --------------------------------------------------------------------------------------------
 
@@ -24,36 +24,31 @@ FILM_ALT = (
     "optimizer state, gradients, activations. Dashed: the outline of full fine-tuning. A vertical line marks a moment."
 )
 ACTIVATION = {"facecolor": "#B4DAF0", "edgecolor": SKY, "lw": 1.2}  # pale, so that it is not taken for weights
-STATE: plots.Look = (GRAY, "--")
+STATE: looks.Look = (GRAY, "--")
 BANDS = {
-    "weights": plots.filled(plots.WEIGHT),
-    "codes": plots.filled(plots.CODES),
-    "adapters": plots.filled(plots.ADAPTER),
-    "optimizer state": plots.filled(STATE),
-    "gradients": plots.filled(plots.GRADIENT),
+    "weights": filled(looks.WEIGHT),
+    "codes": filled(looks.CODES),
+    "adapters": filled(looks.ADAPTER),
+    "optimizer state": filled(STATE),
+    "gradients": filled(looks.GRADIENT),
     "activations": ACTIVATION,
 }
 SPANS = {"forward": (0.0, 1.0), "backward": (1.0, 2.6), "optimizer": (2.6, 3.0)}  # each phase has its own scale
 END = 3.0
-OPERATIONS = {
+OPERATIONS = {  # what torch calls an operation, forward -> what the page calls it
     "mm": "a product",
     "addmm": "a product",
     "gelu": "the GELU",
-    "gelu_backward": "the GELU",
     "native_layer_norm": "a norm",
-    "native_layer_norm_backward": "a norm",
     "_scaled_dot_product_flash_attention_for_cpu": "attention",
-    "_scaled_dot_product_flash_attention_for_cpu_backward": "attention",
     "embedding": "the embeddings",
-    "embedding_dense_backward": "the embeddings",
     "_log_softmax": "the loss",
-    "_log_softmax_backward_data": "the loss",
-    "nll_loss_forward": "the loss",
-    "nll_loss_backward": "the loss",
+    "nll_loss": "the loss",
     "index_select": "decoding",
     "add": "a sum",
     "sum": "a bias gradient",
 }
+WAY = re.compile(r"_forward$|(_dense)?_backward(_data)?$")  # how torch's names end that have two directions
 
 
 def film_controls() -> dict[str, ipywidgets.Widget]:
@@ -89,24 +84,26 @@ def _code_bytes() -> int:
     return Architecture.of_gpt(GPTConfig()).parameters()["block linears"] // 2  # two codes a byte
 
 
-def film_view(arms: dict[str, dict]) -> View:
+@slider
+def film_view(arms: dict[str, dict]):
     """Five controls: freeze, four_bits, checkpointing, paging (on or off), and moment, 0 to 100. arms: the stored films
     of `lora_edu.experiments.nb08`."""
     films = {name: film_values(arm) for name, arm in arms.items()}
     full = films["none"]
     figure, axes = _film_frame(full)
-    bands = {name: PolyCollection([], **{"lw": 0} | look) for name, look in BANDS.items()}
-    for band in bands.values():
-        axes.add_collection(band)
-    line = axes.axvline(0, color="black", lw=1.4)
-    title = figure.text(0.43, 0.93, "", ha="center", fontsize=11)
-    sizes = {name: figure.text(0.985, _row(i), "", ha="right", va="center") for i, name in enumerate(BANDS)}
+    bands = {
+        name: axes.add_collection(PolyCollection([], animated=True, **{"lw": 0} | look)) for name, look in BANDS.items()
+    }
+    line = axes.axvline(0, color="black", lw=1.4, animated=True)
+    title = figure.text(0.43, 0.93, "", ha="center", fontsize=11, animated=True)
+    right = {"ha": "right", "va": "center", "animated": True}
+    sizes = {name: figure.text(0.985, _row(i), "", **right) for i, name in enumerate(BANDS)}
 
     def values(freeze: bool, four_bits: bool, checkpointing: bool, paging: bool, moment: int) -> dict:
         film = films[film_name(freeze, four_bits and freeze, checkpointing, paging)]
         at = min(int(np.searchsorted(film["edges"], moment / 100 * END, side="right")) - 1, len(film["phases"]) - 1)
         most, now = (sum(film["bands"].values()).max(), sum(size[at] for size in film["bands"].values()))
-        work = OPERATIONS.get(film["operations"][at], "small change")
+        work = OPERATIONS.get(WAY.sub("", film["operations"][at]), "small change")
         refused = "4 bits only with a frozen base. " if four_bits and not freeze else ""
         return film | {
             "moment": moment / 100 * END,
@@ -126,8 +123,7 @@ def film_view(arms: dict[str, dict]) -> View:
         line.set_xdata([now["moment"]] * 2)
         title.set_text(now["title"])
 
-    draw(values(False, False, False, False, 0))
-    return View(figure, [*bands.values(), line, title, *sizes.values()], values=values, draw=draw)
+    return figure, values, draw, dict.fromkeys(TECHNIQUES, False) | {"moment": 0}
 
 
 def _outline(edges: np.ndarray, bottom: np.ndarray, top: np.ndarray) -> np.ndarray:
@@ -138,19 +134,18 @@ def _outline(edges: np.ndarray, bottom: np.ndarray, top: np.ndarray) -> np.ndarr
 
 
 def _film_frame(full: dict) -> tuple[Figure, Axes]:
-    figure = plt.figure(figsize=(9.6, 3.6), dpi=96)
+    figure = plt.figure(figsize=(9.6, 3.6))
     axes = figure.add_axes([0.07, 0.13, 0.69, 0.76])
     _time_axis(axes, full)
-    figure.text(0.985, _row(-1), "MB at the line", ha="right", va="center", fontsize=10)
+    figure.text(0.985, _row(-1), "MB at the line", ha="right", va="center")
     for i, (name, look) in enumerate(BANDS.items()):
         figure.add_artist(Rectangle((0.785, _row(i) - 0.03), 0.035, 0.06, **look))
-        figure.text(0.83, _row(i), name, va="center", fontsize=10)
+        figure.text(0.83, _row(i), name, va="center")
     return figure, axes
 
 
 def _time_axis(axes: Axes, full: dict) -> None:
     axes.set(xlim=(0, END), ylim=(0, 125), ylabel="alive, MB", xticks=[])
-    axes.spines[["top", "right"]].set_visible(False)
     for phase, (start, end) in SPANS.items():
         axes.axvline(start, color=GRAY, lw=0.8, ls=":")
         name = "step" if phase == "optimizer" else phase
@@ -172,11 +167,12 @@ FOUR_WAYS = {
 }
 
 
+@styled
 def four_films(arms: dict[str, dict]) -> Drawn:
     """Four of the stored films side by side, each with the outline of full fine-tuning."""
-    figure, panels = plt.subplots(1, 4, figsize=(10.5, 3.3), layout="constrained", sharey=True)
+    figure, frames = panels(4, 10.5, 3.3, sharey=True)
     full, peaks = film_values(arms["none"]), {}
-    for axes, (arm, name) in zip(panels, FOUR_WAYS.items(), strict=True):
+    for axes, (arm, name) in zip(frames, FOUR_WAYS.items(), strict=True):
         film = film_values(arms[arm])
         bottom = np.zeros(len(film["phases"]))
         for band, look in BANDS.items():
@@ -185,12 +181,13 @@ def four_films(arms: dict[str, dict]) -> Drawn:
             bottom = top
         peaks[name] = bottom.max()
         _time_axis(axes, full)
-        axes.set_title(f"{name}: {peaks[name]:.0f} MB", fontsize=11)
+        axes.set_title(f"{name}: {peaks[name]:.0f} MB")
         axes.label_outer()
-    panels[0].text(0.1, 32, "optimizer", fontsize=9, bbox={"fc": "white", "ec": "none", "pad": 1})
-    panels[0].text(0.1, 4, "weights", fontsize=9, color="white")
-    panels[0].text(0.8, 70, "activations", fontsize=9)
-    panels[0].text(1.95, 45, "gradients", fontsize=9, bbox={"fc": "white", "ec": "none", "pad": 1})
+    paper = {"fc": "white", "ec": "none", "pad": 1}
+    frames[0].text(0.1, 32, "optimizer", fontsize=9, bbox=paper)
+    frames[0].text(0.1, 4, "weights", fontsize=9, color="white")
+    frames[0].text(0.8, 70, "activations", fontsize=9)
+    frames[0].text(1.95, 45, "gradients", fontsize=9, bbox=paper)
     found = ", ".join(f"{name} {peak:.0f} MB" for name, peak in peaks.items())
     return figure, (
         "Freezing and rounding lower the plateau; only checkpointing saws the mountain down. Four films of one "
@@ -204,27 +201,22 @@ def four_films(arms: dict[str, dict]) -> Drawn:
 COLUMNS = {"full": "all trained", "all": "adapters on all six", "q, v": "adapters on q, v"}
 
 
+@styled
 def kept_picture(columns: dict[str, dict[str, int]]) -> Drawn:
     """What a block keeps for one token, true to scale. columns: of COLUMNS -> (tensor -> numbers)."""
     names = list(columns["full"])
-    figure, panels = plt.subplots(1, 3, figsize=(10, 3.4), layout="constrained", sharey=True, sharex=True)
-    for axes, (key, title) in zip(panels, COLUMNS.items(), strict=True):
+    figure, frames = panels(3, 10, 3.4, sharey=True, sharex=True)
+    for axes, (key, title) in zip(frames, COLUMNS.items(), strict=True):
         for place, name in enumerate(names):
             size, most = columns[key][name], max(column[name] for column in columns.values())
             axes.barh(place, most, height=0.7, fill=False, edgecolor=GRAY, ls=":", lw=1)
-            look = plots.filled(plots.ADAPTER) if name == "s A x" else ACTIVATION
+            look = filled(looks.ADAPTER) if name == "s A x" else ACTIVATION
             axes.barh(place, size, height=0.7, **look)
-            axes.text(
-                most + 25,
-                place,
-                f"{size:,}" if size else "none" if name == "s A x" else "let go",
-                va="center",
-                fontsize=9,
-            )
-        axes.set_title(f"{title}: {sum(columns[key].values()):,}", fontsize=11)
+            said = f"{size:,}" if size else "none" if name == "s A x" else "let go"
+            axes.text(most + 25, place, said, va="center", fontsize=9)
+        axes.set_title(f"{title}: {sum(columns[key].values()):,}")
         axes.set(yticks=range(len(names)), yticklabels=names, xlabel="numbers a token", xlim=(0, 1400))
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[0].invert_yaxis()
+    frames[0].invert_yaxis()
     full, all_six, two = (sum(columns[key].values()) for key in COLUMNS)
     return figure, (
         f"Adapters on all six linears keep as much as full training, {all_six:,} numbers a token against {full:,}; on "
@@ -236,24 +228,23 @@ def kept_picture(columns: dict[str, dict[str, int]]) -> Drawn:
 # --- when decoding costs time ----------------------------------------------------------------------------------------
 
 
+@styled
 def slower_picture(ratios: dict[int, float], decoding: dict[int, float]) -> Drawn:
     """The time of a QLoRA step over that of a LoRA step, against the tokens of the step.
 
     ratios: tokens -> measured; decoding: tokens -> 1 + the time of decoding every weight twice, over a LoRA step.
     """
-    figure, axes = plots.plain_axes(7.4, 3.3)
+    figure, (axes,) = panels(1, 7.4, 3.3)
     tokens = list(ratios)
-    axes.plot(tokens, list(ratios.values()), "o-", color=BLUE, lw=2)
-    axes.plot(tokens, list(decoding.values()), "s--", color=ORANGE, lw=1.8)
-    axes.axhline(1, color=GRAY, lw=1)
-    axes.annotate("measured", (tokens[1], ratios[tokens[1]]), (8, 8), textcoords="offset points", color=BLUE)
-    where = {"xytext": (-4, -20), "textcoords": "offset points", "color": ORANGE, "ha": "right"}
-    axes.annotate("decoding alone", (tokens[1], decoding[tokens[1]]), **where)
-    axes.annotate("LoRA", (tokens[-1], 1), (0, -14), textcoords="offset points", color=GRAY, ha="right")
+    axes.plot(tokens, list(ratios.values()), **METHODS["qlora"])
+    axes.plot(tokens, list(decoding.values()), **METHODS["control"])
+    axes.axhline(1, color=ORANGE, ls="--", lw=1)
+    note(axes, "QLoRA, measured", (tokens[1], ratios[tokens[1]]), (8, 8), color=ORANGE, va="baseline")
+    note(axes, "decoding alone", (tokens[1], decoding[tokens[1]]), (-4, -20), "right", color=GRAY, va="baseline")
+    note(axes, "LoRA", (tokens[-1], 1), (0, -14), "right", color=ORANGE, va="baseline")
     axes.set(xscale="log", xlabel="tokens in a step", ylabel="times a LoRA step", ylim=(0.8, None))
-    axes.set_xticks(tokens, [f"{n:,}" for n in tokens])
-    axes.minorticks_off()
-    axes.set_title("Decoding costs the same for every batch, so a large batch hides it", fontsize=11)
+    ticks(axes.xaxis, tokens, ",")
+    axes.set_title("Decoding costs the same for every batch, so a large batch hides it")
     first, last = tokens[0], tokens[-1]
     return figure, (
         f"A QLoRA step takes {ratios[first]:.2f} times a LoRA step at {first} tokens and {ratios[last]:.2f} times at "

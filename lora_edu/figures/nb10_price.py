@@ -6,56 +6,54 @@ read at one way's own runs is too small if the *other* way was drawn straight th
 
 from collections.abc import Iterable
 
-import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.figure import Figure
 
 from lora_edu.experiments import load_results
 from lora_edu.experiments.nb10 import DIALED, SEEDS
-from lora_edu.figures.nb10 import Run, base_losses, best_rate, forgotten_at, front, of_way, tied
-from lora_edu.figures.plots import BLUE, GREEN, ORANGE, PURPLE
+from lora_edu.experiments.nb10_runs import base_losses, best_rate, forgotten_at, front, of_way
+from lora_edu.experiments.sweeps import Runs
+from lora_edu.figures.drawing import Drawn, panels, styled
+from lora_edu.figures.looks import METHODS
 
 REFERENCES = {"full": "everything, in full", "blocks": "the same matrices, in full"}
 LOOKS = {
-    "lora r1": (ORANGE, ":s", "LoRA, rank 1"),
-    "lora r8": (ORANGE, "--s", "LoRA, rank 8"),
-    "lora r64": (ORANGE, "-s", "LoRA, rank 64"),
-    "qlora r8": (BLUE, "-.D", "QLoRA, rank 8"),
-    "blocks": (PURPLE, "-D", "the same matrices, in full"),
-    "full": (GREEN, "--^", "everything, in full"),
+    "lora r1": METHODS["lora"] | {"ls": ":", "label": "LoRA, rank 1"},
+    "lora r8": METHODS["lora"] | {"label": "LoRA, rank 8"},
+    "lora r64": METHODS["lora"] | {"ls": "-", "label": "LoRA, rank 64"},
+    "qlora r8": METHODS["qlora"] | {"ls": "-.", "label": "QLoRA, rank 8"},
+    "blocks": METHODS["blocks"] | {"label": "the same matrices, in full"},
+    "full": METHODS["full"] | {"label": "everything, in full"},
 }
 HALF = "full, half the rate"
 
 # --- by the rate -----------------------------------------------------------------------------------------------------
 
 
-def extra(runs: Iterable[Run], way: str, other: str) -> dict[Run, float]:
-    """How much more each run of a way forgets than another way does at equal learning with the same seed, in nats.
+def extra(runs: Runs, way: str, other: str) -> dict[tuple[float, int], float]:
+    """(rate, seed) -> how much more a way forgets than another does at equal learning with the same seed, in nats.
 
     Runs at rates up to the best one count, where the other way has runs on both sides.
     """
-    runs = list(runs)
     chosen = [run for run in of_way(runs, way) if run.lr <= best_rate(runs, way) and way != other]
-    gaps = {run: run.forgotten - forgotten_at(front(runs, other, run.seed), run.learned) for run in chosen}
+    gaps = {
+        (run.lr, run.seed): run.forgotten - forgotten_at(front(runs, other, run.seed), run.learned) for run in chosen
+    }
     return {run: gap for run, gap in gaps.items() if not np.isnan(gap)}
 
 
-def spread(gaps: dict[Run, float]) -> str:
+def spread(gaps: dict[tuple[float, int], float]) -> str:
     """The smallest and the largest gap, of how many runs and seeds."""
     if not gaps:
         return "-"
-    return f"{min(gaps.values()):+.3f} to {max(gaps.values()):+.3f} (runs {len(gaps)}, seeds {_seeds(gaps)})"
+    seeds = len({seed for _, seed in gaps})
+    return f"{min(gaps.values()):+.3f} to {max(gaps.values()):+.3f} (runs {len(gaps)}, seeds {seeds})"
 
 
-def _seeds(runs: Iterable[Run]) -> int:
-    return len({run.seed for run in runs})
-
-
-def at_tied_rates(runs: list[Run], ways: Iterable[str]) -> list[list[str]]:
+def at_tied_rates(runs: Runs, ways: Iterable[str]) -> list[list[str]]:
     """A row for each rate that a way may call its best: way, rate, learned, forgotten, number of seeds."""
     rows = []
     for way in ways:
-        for lr in tied(runs, way):
+        for lr in of_way(runs, way).tied():
             some = [run for run in of_way(runs, way) if run.lr == lr]
             learned, forgotten = np.mean([(run.learned, run.forgotten) for run in some], axis=0)
             rows.append([way, f"{lr:g}", f"{learned:.3f}", f"{forgotten:.3f}", f"{len(some)}"])
@@ -136,23 +134,24 @@ def dial_table(ways: Iterable[str]) -> list[list[str]]:
 # --- the picture -----------------------------------------------------------------------------------------------------
 
 
-def price_figure(runs: list[Run]) -> tuple[Figure, str]:
+@styled
+def price_figure(runs: Runs) -> Drawn:
     """Forgotten against learned. Left: each way through its rates up to the best. Right: its best run, turned down."""
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.3), layout="constrained", sharey=True)
-    for way, (color, style, label) in LOOKS.items():
-        panels[0].plot(*front(runs, way).T, style, color=color, lw=2, ms=5, label=label)
+    figure, frames = panels(2, 10, 4.3, sharey=True)
+    for way, look in LOOKS.items():
+        frames[0].plot(*front(runs, way).T, **look, ms=5)
         if len(dialed(way)):
-            panels[1].plot(*dialed(way).T, style, color=color, lw=2, ms=5, label=label)
+            frames[1].plot(*dialed(way).T, **look, ms=5)
     if len(dialed(HALF)):
-        panels[1].plot(*dialed(HALF).T, ":v", color=GREEN, lw=2, ms=5, label="everything, half the rate")
-        panels[1].legend(handles=panels[1].lines[-1:], frameon=False, fontsize=9, loc="upper left")
-    panels[0].set_ylabel("forgotten: nats per byte lost on addresses")
-    panels[0].legend(frameon=False, fontsize=9, loc="upper left")
+        half = METHODS["full"] | {"marker": "v", "ls": "--", "label": "everything, half the rate"}
+        frames[1].plot(*dialed(HALF).T, **half, ms=5)
+        frames[1].legend(handles=frames[1].lines[-1:], loc="upper left")
+    frames[0].set_ylabel("forgotten: nats per byte lost on addresses")
+    frames[0].legend(loc="upper left")
     titles = ("by the rate, seed 0: full lies lowest", "by the dial: what is turned down decides")
-    for axes, title in zip(panels, titles, strict=True):
+    for axes, title in zip(frames, titles, strict=True):
         axes.set(xlabel="learned: nats per byte won on plays", xlim=(0.55, 1.13), ylim=(0, 0.47))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.set_title(title, fontsize=11, loc="left")
+        axes.set_title(title)
     beside = {
         rival: np.mean([gap for _, gap in dial_gaps("lora r8", rival, 0.75, "lora r8").values()])
         for rival in ("full", HALF)

@@ -3,15 +3,13 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from lora_edu import files, tensor_files
 from lora_edu.experiments.nb10_spectra import FIRST, SECOND, STORED_LAYER
-from lora_edu.figures.plots import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED
+from lora_edu.figures.drawing import Drawn, note, styled, ticks
+from lora_edu.figures.looks import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED
 from lora_edu.models.pretrain import load_base
-
-Drawn = tuple[Figure, str]  # a figure and its words
 
 
 def stored_layer() -> dict[str, Tensor]:
@@ -67,9 +65,10 @@ def pairs_of_seeds(arms: dict) -> str:
     return f"{len(of_seeds(arms, 'alike'))} pairs of adapters, {len(of_seeds(arms, 'alike, no start'))} with no start"
 
 
+@styled
 def similarity_figure(arms: dict) -> Drawn:
     """Two runs with different seeds, rank 8 and 64 or both in full: where they write, what they read, and chance."""
-    figure, frames = plt.subplots(2, 3, figsize=(9.8, 5.2), layout="constrained", sharex=True, sharey=True)
+    figure, frames = plt.subplots(2, 3, figsize=(9.8, 5.2), sharex=True, sharey=True)
     panels = shared(arms)
     for axes, (title, grid) in zip(frames.flat, panels.items(), strict=True):
         axes.imshow(grid, cmap="Greens", vmin=0, vmax=1, aspect="auto")
@@ -77,7 +76,7 @@ def similarity_figure(arms: dict) -> Drawn:
             axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=9,
                       color="white" if value > 0.6 else "black")  # fmt: skip
         axes.set(xticks=range(len(SECOND)), xticklabels=SECOND, yticks=range(len(FIRST)), yticklabels=FIRST)
-        axes.set_title(title, fontsize=11, loc="left")
+        axes.set_title(title)
     for axes in frames[:, 0]:
         axes.set_ylabel("i, directions of one run")
     for axes in frames[1]:
@@ -92,11 +91,12 @@ def similarity_figure(arms: dict) -> Drawn:
     )
 
 
+@styled
 def angles_figure(arms: dict) -> Drawn:
     """The strongest directions of two runs as arrows at their mean angle: where they write, read, and by chance."""
     kinds = {name.split(":")[0]: grid[0, 0] for name, grid in shared(arms).items() if name != "A minus its start"}
     colors = (GREEN, ORANGE, GREEN, ORANGE, GRAY)
-    figure, frames = plt.subplots(1, len(kinds), figsize=(9.8, 2.4), layout="constrained")
+    figure, frames = plt.subplots(1, len(kinds), figsize=(9.8, 2.4))
     for axes, (name, value), color in zip(frames, kinds.items(), colors, strict=True):
         angle = np.arccos(np.sqrt(value))
         for turn, style in ((0.0, "-"), (angle, "--")):
@@ -106,7 +106,7 @@ def angles_figure(arms: dict) -> Drawn:
         axes.plot(0.35 * np.cos(steps), 0.35 * np.sin(steps), color=color, lw=1.2)
         axes.text(0.4, 0.16, f"{np.degrees(angle):.0f}°", fontsize=12, color=color)
         axes.set(xlim=(-0.05, 1.08), ylim=(-0.05, 1.08), aspect="equal")
-        axes.set_title(f"{name}\nphi(1, 1) = {value:.3f}", fontsize=11)
+        axes.set_title(f"{name}\nphi(1, 1) = {value:.3f}", loc="center")
         axes.set_axis_off()
     angles = "; ".join(f"{name} {np.degrees(np.arccos(np.sqrt(v))):.0f} degrees" for name, v in kinds.items())
     return figure, (
@@ -118,31 +118,30 @@ def angles_figure(arms: dict) -> Drawn:
 # --- spectra ---------------------------------------------------------------------------------------------------------
 
 
+@styled
 def spectrum_figure(layer: dict[str, Tensor], ranks: dict[str, float]) -> Drawn:
     """The singular values of one layer's updates, divided by the largest. ranks: components for 90%, all layers."""
     rng = torch.Generator().manual_seed(0)
     matrices = {
         "LoRA, rank 8": (layer["r8 B"] @ layer["r8 A"], ORANGE, "--"),
         "LoRA, rank 64": (layer["r64 B"] @ layer["r64 A"], ORANGE, "-"),
-        "in full": (layer["blocks dW"], PURPLE, "-"),
+        "in full": (layer["blocks dW"], "black", "-"),
         "W itself": (layer["W"], BLUE, "-."),
         "random": (torch.randn(layer["W"].shape, generator=rng), GRAY, ":"),
     }
-    figure, axes = plt.subplots(figsize=(8.6, 3.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8.6, 3.6))
     for name, (matrix, color, style) in matrices.items():
         strengths = torch.linalg.svdvals(matrix)
         strengths = (strengths / strengths[0])[: 64 if "64" in name else 8 if "8" in name else None]
-        axes.plot(range(1, len(strengths) + 1), strengths, color=color, ls=style, lw=2, label=name)
+        axes.plot(range(1, len(strengths) + 1), strengths, color=color, ls=style, label=name)
     axes.set(xscale="log", yscale="log", ylim=(3e-3, 1.2), xlabel="component", ylabel="strength, largest = 1")
-    axes.set_xticks([1, 2, 4, 8, 16, 64, 256], ["1", "2", "4", "8", "16", "64", "256"])
-    axes.legend(frameon=False, fontsize=10)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.set_title("An update in full spreads over more components than an adapter has", fontsize=12, loc="left")
+    ticks(axes.xaxis, (1, 2, 4, 8, 16, 64, 256))
+    axes.legend(frameon=False)
+    axes.set_title("An update in full spreads over more components than an adapter has")
     listed = ", ".join(f"{name} {value:.1f}" for name, value in ranks.items())
-    return (
-        figure,
+    return figure, (
         f"Components that hold 90% of the squared norm, mean over layers: {listed}. Strength against component "
-        "for one layer, on log axes: rank 8 and 64 fall fastest, the update in full and W later, a random matrix last.",
+        "for one layer, on log axes: rank 8 and 64 fall fastest, the update in full and W later, a random matrix last."
     )
 
 
@@ -151,30 +150,28 @@ def spectrum_figure(layer: dict[str, Tensor], ranks: dict[str, float]) -> Drawn:
 INTRUDER_WAYS = {"lora r8": "--s", "lora r64": "-s", "blocks": "-D"}
 
 
+@styled
 def intruders_figure(arms: dict) -> Drawn:
     """Left: intruders against the norm of the update, and of controls of that norm. Right: what cuts do."""
-    figure, (counts, plane) = plt.subplots(1, 2, figsize=(9.8, 4.0), layout="constrained")
+    figure, (counts, plane) = plt.subplots(1, 2, figsize=(9.8, 4.0))
     for way, style in INTRUDER_WAYS.items():
-        color, name = PURPLE if way == "blocks" else ORANGE, SHORT[way]
+        color, name = "black" if way == "blocks" else ORANGE, SHORT[way]
         how = f"{name}, n = {len(of_seeds(arms, way))}"
-        counts.plot(*count_curve(arms, way, 0).T, style, color=color, lw=2, ms=6, label=how)
+        counts.plot(*count_curve(arms, way, 0).T, style, color=color, ms=6, label=how)
         counts.plot(*count_curve(arms, way, 1).T, style, color=GRAY, lw=1, ms=4, alpha=0.8)
     everywhere = np.concatenate([spread_curve(arms, way, 256) for way in INTRUDER_WAYS])
     counts.plot(*everywhere[everywhere[:, 0].argsort()].T, ":v", color=BLUE, lw=1.6, ms=5)
     counts.annotate("random, over 256\ncomponents", (0.32, 1), (0.42, 8), color=BLUE, fontsize=9)
     counts.set(xscale="log", xlabel="norm of the update / norm of W", ylabel="intruders, of 240 candidates")
-    counts.set_xticks([0.1, 0.2, 0.3, 0.5, 0.7], ["0.1", "0.2", "0.3", "0.5", "0.7"])
-    counts.minorticks_off()
-    counts.legend(frameon=False, fontsize=10, title="gray: turned at random")
-    counts.set_title("Intruders: norm that few components hold", fontsize=11, loc="left")
+    ticks(counts.xaxis, (0.1, 0.2, 0.3, 0.5, 0.7))
+    counts.legend(title="gray: turned at random")
+    counts.set_title("Intruders: norm that few components hold")
     for name, (color, style) in CUT_LOOKS.items():
         points = cut_line(arms, "lora r8", name)
-        plane.plot(*points.T, style, color=color, lw=2, ms=6)
-        plane.annotate(name, points[-1], (6, 4), textcoords="offset points", color=color, fontsize=10)
+        plane.plot(*points.T, style, color=color, ms=6)
+        note(plane, name, points[-1], (6, 4), color=color, va="baseline")
     plane.set(xlabel="lost again on plays, nats", ylabel="won back on addresses, nats")
-    plane.set_title("At equal loss on plays, the dial wins back most", fontsize=11, loc="left")
-    for axes in (counts, plane):
-        axes.spines[["top", "right"]].set_visible(False)
+    plane.set_title("At equal loss on plays, the dial wins back most")
     rows = intruder_table(arms)
     lost, won = cut_line(arms, "lora r8", "intruders")[2]
     dial = np.interp(lost, *cut_line(arms, "lora r8", "dial").T)

@@ -4,12 +4,12 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from lora_edu.experiments.nb12 import FOUR_STATES, VERSE_LINE
+from lora_edu.figures.drawing import Drawn, note, panels, slider, styled
+from lora_edu.figures.looks import CODES, GRAY, MARKS, METHODS, WEIGHT, light
 from lora_edu.figures.painted import TwoLines, in_lines
-from lora_edu.figures.plots import BLUE, CODES, GRAY, GREEN, WEIGHT, light, plain_axes
-from lora_edu.figures.sliders import View, explore
+from lora_edu.figures.sliders import explore
 from lora_edu.texts import ADDRESS_LINE
 
 # what the handle says -> the arm of the stored results
@@ -27,26 +27,21 @@ def four_states(arms: dict) -> None:
     explore(states_view(arms), STATES_ALT, state=ipywidgets.SelectionSlider(options=STATES, description="the model"))
 
 
-def states_view(arms: dict) -> View:
+@slider
+def states_view(arms: dict):
     """A view with one control, `state` (an arm with painted lines)."""
-    figure = plt.figure(figsize=(9.4, 4.4), dpi=96)
+    figure = plt.figure(figsize=(9.4, 4.4))
     texts = {"a verse": VERSE_LINE, "an address": ADDRESS_LINE}
     lines = TwoLines(figure, texts, (0.66, 0.32), 0.29, said="and it writes:")
 
     def values(state: str) -> dict:
         arm = arms[state]
         return {
-            "verse": np.array(arm["Bible line"]),
-            "address": np.array(arm["address line"]),
-            "sample": in_lines(arm["sample"], most=3),
+            "lines": (np.array(arm["Bible line"]), np.array(arm["address line"]), in_lines(arm["sample"], most=3)),
             "readout": f"{state}: loss {arm['Bible']:.2f} on the Bible, {arm['addresses']:.2f} on addresses, per token",
         }
 
-    def draw(values: dict) -> None:
-        lines.set(values["verse"], values["address"], values["sample"])
-
-    draw(values("as loaded"))
-    return View(figure, lines.moving, values=values, draw=draw)
+    return figure, values, lambda now: lines.set(*now["lines"]), {"state": "as loaded"}
 
 
 # --- the square ------------------------------------------------------------------------------------------------------
@@ -65,24 +60,23 @@ def rounding_cost(losses: dict[str, np.ndarray]) -> tuple[float, np.ndarray]:
     return (losses["NF4"] - losses["as loaded"]).item(), losses["QLoRA"] - losses["LoRA"]
 
 
-def square_figure(arms: dict) -> tuple[Figure, str]:
+@styled
+def square_figure(arms: dict) -> Drawn:
     """Before and after training, with and without NF4, on both texts; a dot for each seed."""
-    figure, panels = plt.subplots(1, 2, figsize=(9.4, 3.9), layout="constrained")
+    figure, frames = panels(2, 9.4, 3.9)
     costs = []
-    for axes, text, title in zip(panels, ("Bible", "addresses"), ("trained on", "not trained on"), strict=True):
+    for axes, text, title in zip(frames, ("Bible", "addresses"), ("trained on", "not trained on"), strict=True):
         losses = square(arms, text)
         before, after = rounding_cost(losses)
         _panel(axes, losses)
         costs.append(f"on the {text} {before:.2f} before, {after.mean():.2f} after")
-        finding = f"rounding costs {before:.2f} before, {after.mean():.2f} after"
-        axes.set_title(f"{text} ({title}):\n{finding}", loc="left", fontsize=11)
-    _same_height(panels)
-    panels[0].set_ylabel("loss, nats per token")
-    words = (
+        axes.set_title(f"{text} ({title}):\nrounding costs {before:.2f} before, {after.mean():.2f} after")
+    _same_height(frames)
+    frames[0].set_ylabel("loss, nats per token")
+    return figure, (
         f"What rounding to NF4 costs, in nats per token: {'; '.join(costs)} training. A panel for each text: two lines "
         "from before to after training, the model as loaded below, in NF4 above. Three seeds are three dots."
     )
-    return figure, words
 
 
 def _same_height(panels) -> None:
@@ -94,26 +88,24 @@ def _same_height(panels) -> None:
 
 
 def _panel(axes: Axes, losses: dict[str, np.ndarray]) -> None:
-    lines = (("as loaded", "LoRA", BLUE, "-", "o"), ("NF4", "QLoRA", GREEN, "--", "s"))
-    for start, end, color, style, marker in lines:
-        axes.plot([0, 1], [losses[start][0], losses[end].mean()], color=color, ls=style, lw=2)
-        axes.plot(0, losses[start], marker, color=color)
-        axes.plot(np.linspace(0.98, 1.02, len(losses[end])), losses[end], marker, color=color, ms=5, alpha=0.8)
+    for start, end, look in (("as loaded", "LoRA", METHODS["lora"]), ("NF4", "QLoRA", METHODS["qlora"])):
+        axes.plot([0, 1], [losses[start][0], losses[end].mean()], color=look["color"], ls=look["ls"])
+        axes.plot(0, losses[start], **look)
+        axes.plot(np.linspace(0.98, 1.02, len(losses[end])), losses[end], **look | MARKS, ms=5, alpha=0.8)
         for x, name, side, ha in ((0, start, -10, "right"), (1, end, 12, "left")):
             mean = losses[name].mean()
-            how = dict(textcoords="offset points", ha=ha, va="center", color=color)
-            axes.annotate(f"{name}\n{mean:.2f}", (x, mean), (side, 0), **how)
+            note(axes, f"{name}\n{mean:.2f}", (x, mean), (side, 0), ha, color=look["color"])
     axes.set(xlim=(-0.42, 1.4), xticks=[0, 1], xticklabels=["before training", "after 20 steps"])
     axes.margins(y=0.15)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 # --- where the bytes are ---------------------------------------------------------------------------------------------
 
 
-def where_bytes_are(before: dict[str, int], after: dict[str, int]) -> tuple[Figure, str]:
+@styled
+def where_bytes_are(before: dict[str, int], after: dict[str, int]) -> Drawn:
     """Bytes of `linears`, `table` and `norms`, in float32 and with the linears in NF4."""
-    figure, axes = plain_axes(9.4, 2.5)
+    figure, (axes,) = panels(1, 9.4, 2.5)
     for row, sizes in enumerate((before, after)):
         left = 0.0
         for part in ("linears", "table", "norms"):
@@ -128,10 +120,9 @@ def where_bytes_are(before: dict[str, int], after: dict[str, int]) -> tuple[Figu
     axes.set(yticks=[0, 1], yticklabels=["float32", "linears in NF4"], xlabel="megabytes")
     axes.set_xlim(0, 1.1 * sum(before.values()) / 1e6)
     axes.invert_yaxis()
-    axes.set_title(f"The table of embeddings stays: {share:.0%} of what is left", loc="left", fontsize=12)
-    words = (
+    axes.set_title(f"The table of embeddings stays: {share:.0%} of what is left")
+    return figure, (
         f"The table of embeddings is {share:.0%} of the bytes after rounding. Two bars to scale: in float32 "
         f"{sum(before.values()) / 1e6:.0f} MB, with the linear layers in NF4 {sum(after.values()) / 1e6:.0f} MB. The "
         "linear layers shrink, the table does not."
     )
-    return figure, words

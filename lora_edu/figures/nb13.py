@@ -15,9 +15,10 @@ import ipywidgets
 import matplotlib.pyplot as plt
 
 from lora_edu.figures import plots
+from lora_edu.figures.drawing import slider
 from lora_edu.figures.nb13_claims import ALL, CLAIMS, DEPENDS, FALSE, TRUE, VERDICTS, Claim
 from lora_edu.figures.plots import BLUE, GRAY, GREEN, ORANGE, publish, show_words
-from lora_edu.figures.sliders import View, show_widget
+from lora_edu.figures.sliders import show_widget
 
 TITLE = "Fine-tuning without the bill"
 PARAGRAPHS = (("The idea", 8), ("In four bits", 7))  # heading, number of sentences
@@ -136,9 +137,10 @@ def article_text() -> str:
 # --- the sheet -------------------------------------------------------------------------------------------------------
 
 
-def sheet() -> View:
+@slider
+def sheet():
     """The score sheet. Its one setting: for each sentence a mark, or None, and whether the reader is sure."""
-    figure = plt.figure(figsize=(9.6, 4.7), dpi=96)
+    figure = plt.figure(figsize=(9.6, 4.7))
     axes = figure.add_axes([0, 0, 1, 1])
     axes.set(xlim=(0, 12.4), ylim=(len(CLAIMS) - 0.4, -1.7))
     axes.axis("off")
@@ -151,13 +153,14 @@ def sheet() -> View:
         axes.text(0.55, row, f"{row + 1}", ha="right", va="center", fontsize=10.5, color=GRAY)
         axes.text(0.75, row, claim.short, va="center", fontsize=10.5)
         axes.plot(list(COLUMNS.values()), [row] * 3, "o", ms=9, mfc="white", mec="#AAAAAA", mew=1)
-    right = axes.plot([], [], "s", ms=8, color=GREEN)[0]
-    wrong = axes.plot([], [], "s", ms=8, color=ORANGE)[0]
-    ring = axes.plot([], [], "o", ms=14, mfc="none", mec="black", mew=1.8)[0]
-    certain = axes.plot([], [], "o", ms=18, mfc="none", mec="black", mew=0.8)[0]
-    holds = axes.plot([], [], "o", ms=6, color=BLUE)[0]
-    fails = axes.plot([], [], "x", ms=6, color=GRAY, mew=1.6)[0]
-    marks = [axes.text(12.2, row, "", va="center", ha="right", fontsize=10.5) for row in range(len(CLAIMS))]
+    empty, row_text = ([], []), {"va": "center", "ha": "right", "fontsize": 10.5, "animated": True}
+    (right,) = axes.plot(*empty, "s", ms=8, color=GREEN, animated=True)
+    (wrong,) = axes.plot(*empty, "s", ms=8, color=ORANGE, animated=True)
+    (ring,) = axes.plot(*empty, "o", ms=14, mfc="none", mec="black", mew=1.8, animated=True)
+    (certain,) = axes.plot(*empty, "o", ms=18, mfc="none", mec="black", mew=0.8, animated=True)
+    (holds,) = axes.plot(*empty, "o", ms=6, color=BLUE, animated=True)
+    (fails,) = axes.plot(*empty, "x", ms=6, color=GRAY, mew=1.6, animated=True)
+    marks = [axes.text(12.2, row, "", **row_text) for row in range(len(CLAIMS))]
 
     def values(marks: Sequence[str | None], sure: Sequence[bool]) -> dict:
         opened = [row for row, mark in enumerate(marks) if mark]
@@ -185,9 +188,7 @@ def sheet() -> View:
         for row, text in enumerate(marks):
             text.set_text("" if row not in now["marks"] else "right" if row in hits else "look again")
 
-    view = View(figure, [right, wrong, ring, certain, holds, fails, *marks], values=values, draw=draw)
-    draw(values([None] * len(CLAIMS), [False] * len(CLAIMS)))
-    return view
+    return figure, values, draw, {"marks": [None] * len(CLAIMS), "sure": [False] * len(CLAIMS)}
 
 
 def article() -> dict[str, list[ipywidgets.Widget]]:
@@ -196,10 +197,7 @@ def article() -> dict[str, list[ipywidgets.Widget]]:
     picture, line = view.render(marks=empty[0], sure=empty[1])
     source = base64.b64encode(picture).decode("ascii")
     words = f"{ALT} {line}"
-    publish(
-        {"image/png": source, "text/plain": "(a figure: its words follow)"},
-        {"image/png": {"alt": words}},
-    )
+    publish({"image/png": source, "text/plain": "(a figure: its words follow)"}, {"image/png": {"alt": words}})
     panel = ipywidgets.HTML()
     buttons, boxes, answers, page = [], [], [], [panel]
     number = 0

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-from lora_edu.figures import nb13_measured as measured
-from lora_edu.figures import nb13_trained as trained
-from lora_edu.figures.nb13_measured import Numbers
+from lora_edu.experiments import nb13_measured as measured
+from lora_edu.experiments import nb13_trained as trained
+from lora_edu.experiments.nb13_measured import Numbers
 
 TRUE, FALSE, DEPENDS = VERDICTS = ("true", "false", "depends")  # what a reader can mark
 UNDECIDED = "undecided"

@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
+from lora_edu.figures.drawing import Drawn, panels, slider, styled
+from lora_edu.figures.looks import CONSTANTS as CONSTANTS_LOOK
+from lora_edu.figures.looks import GRAY, filled
 from lora_edu.figures.nb08 import BANDS as FILM_BANDS
-from lora_edu.figures.plots import CONSTANTS as CONSTANTS_LOOK
-from lora_edu.figures.plots import GRAY, filled, plain_axes
-from lora_edu.figures.sliders import View
 from lora_edu.memory.calculator import ALL_KINDS, BITS, CARDS_GB, GIB, USABLE, smallest_card, training_bytes
 from lora_edu.memory.shapes import ARCHITECTURES, BASE, CONSTANTS
 
@@ -48,17 +48,20 @@ def parts_of(needed: dict[str, float], codes: float) -> dict[str, float]:
     return {name: sizes[name] for name in PARTS}  # in the order in which they are stacked
 
 
-def memory_view() -> View:
+@slider
+def memory_view():
     """A view with five controls: model (of ARCHITECTURES), rank (0 for full fine-tuning), bits, tokens and
     checkpointing. Adapters are on all block linears, in float32."""
     figure, axes = _panel()
     mix = [_part(axes, MIX, name) for name in PARTS]
     columns = {card: [_part(axes, i, name) for name in PARTS] for i, card in enumerate(CARDS_GB)}
-    over_lines = dict(facecolor="white", edgecolor="none", pad=1)
-    shares = [axes.text(i, 0, "", ha="center", va="bottom", fontsize=10, bbox=over_lines) for i in range(len(CARDS_GB))]
+    above = {"ha": "center", "va": "bottom", "animated": True}
+    paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    shares = [axes.text(i, 0, "", bbox=paper, **above) for i in range(len(CARDS_GB))]
     breaks = [axes.add_line(_zigzag(i)) for i in range(len(CARDS_GB))]
-    sizes = [figure.text(0.985, _row(i), "", ha="right", va="center") for i in range(len(PARTS))]
-    in_all = axes.text(MIX, 1.02, "", ha="center", va="bottom", fontsize=10, weight="bold")
+    right = {"ha": "right", "va": "center", "animated": True}
+    sizes = [figure.text(0.985, _row(i), "", **right) for i in range(len(PARTS))]
+    in_all = axes.text(MIX, 1.02, "", weight="bold", **above)
 
     def values(model: str, rank: int, bits: int, tokens: int, checkpointing: bool) -> dict:
         full = rank == FULL
@@ -90,9 +93,8 @@ def memory_view() -> View:
             text.set_y(min(share, TOP) + 0.02)
             cut.set_visible(share > TOP)
 
-    draw(values("LLaMA 7B", 64, 4, 512, True))
-    parts = [part for column in (mix, *columns.values()) for part in column]
-    return View(figure, [*parts, *breaks, *shares, *sizes, in_all], values=values, draw=draw)
+    start = {"model": "LLaMA 7B", "rank": 64, "bits": 4, "tokens": 512, "checkpointing": True}
+    return figure, values, draw, start
 
 
 def _fill(parts: list[Rectangle], heights: list[float]) -> None:
@@ -121,7 +123,7 @@ def _gib(n_bytes: float) -> str:
 
 
 def _panel() -> tuple[Figure, Axes]:
-    figure, last = plt.figure(figsize=(9.6, 3.6), dpi=96), len(CARDS_GB) - 0.45
+    figure, last = plt.figure(figsize=(9.6, 3.6)), len(CARDS_GB) - 0.45
     axes = figure.add_axes([0.07, 0.15, 0.62, 0.82])
     axes.set(xlim=(MIX - 0.6, last + 0.6), ylim=(0, TOP + 0.16), ylabel="share in %")
     axes.set_xticks([MIX, *range(len(CARDS_GB))], ["in all", *(f"{card} GB" for card in CARDS_GB)])
@@ -132,22 +134,22 @@ def _panel() -> tuple[Figure, Axes]:
     axes.plot([-0.55, last], [USABLE, USABLE], color="black", lw=0.8, ls=":")
     axes.text(last + 0.04, 1, "full", va="bottom", fontsize=9)  # beside the bars, which would hide them
     axes.text(last + 0.04, USABLE, f"{USABLE:.0%}", va="top", fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
     for i, (name, look) in enumerate(PARTS.items()):
         figure.add_artist(Rectangle((0.715, _row(i) - 0.03), 0.035, 0.06, **look))
-        figure.text(0.758, _row(i), name, fontsize=10, va="center")
+        figure.text(0.758, _row(i), name, va="center")
     return figure, axes
 
 
 def _part(axes: Axes, column: float, name: str) -> Rectangle:
-    return axes.add_patch(Rectangle((column - 0.33, 0), 0.66, 0, **({"lw": 0.5} | PARTS[name])))
+    return axes.add_patch(Rectangle((column - 0.33, 0), 0.66, 0, animated=True, **({"lw": 0.5} | PARTS[name])))
 
 
 def _zigzag(column: int) -> Line2D:
     """The mark of a bar that is cut off: a white line across it, below its end."""
     steps = range(9)
     heights = [TOP - (0.1 if step % 2 else 0.05) for step in steps]
-    return Line2D([column - 0.36 + 0.09 * step for step in steps], heights, color="white", lw=3.5)
+    across = [column - 0.36 + 0.09 * step for step in steps]
+    return Line2D(across, heights, color="white", lw=3.5, animated=True)
 
 
 def _row(i: int) -> float:
@@ -158,10 +160,11 @@ def _row(i: int) -> float:
 # --- a number that nobody has explained ------------------------------------------------------------------------------
 
 
-def stories_picture(stories: dict[str, tuple[float, float, float]], claimed: float) -> tuple[Figure, str]:
+@styled
+def stories_picture(stories: dict[str, tuple[float, float, float]], claimed: float) -> Drawn:
     """What a base of 7B takes by several accounts, beside a published number. stories: name -> bytes of codes, of
     constants, of the rest; claimed: bytes."""
-    figure, axes = plain_axes(9.6, 3.1)
+    figure, (axes,) = panels(1, 9.6, 3.1)
     missing = {}
     for place, (name, sizes) in enumerate(stories.items()):
         left = 0.0
@@ -170,14 +173,14 @@ def stories_picture(stories: dict[str, tuple[float, float, float]], claimed: flo
             left += size
         missing[name] = (claimed - left) / 1e6
         axes.barh(place, missing[name], left=left / 1e6, height=0.62, fill=False, edgecolor=GRAY, ls=":")
-        axes.text((left + claimed) / 2e6, place, f"{missing[name]:,.0f}", ha="center", va="center", fontsize=10)
+        axes.text((left + claimed) / 2e6, place, f"{missing[name]:,.0f}", ha="center", va="center")
     axes.axvline(claimed / 1e6, color="black", ls="--", lw=1.4)
-    axes.text(claimed / 1e6 - 20, -0.55, f"the paper: {claimed / 1e6:,.0f} MB", ha="right", va="bottom", fontsize=10)
+    axes.text(claimed / 1e6 - 20, -0.55, f"the paper: {claimed / 1e6:,.0f} MB", ha="right", va="bottom")
     for x, name in ((1500, "codes"), (3300, "constants"), (3900, "the rest")):
-        axes.text(x, len(stories) - 0.5, name, ha="center", va="top", fontsize=10)
+        axes.text(x, len(stories) - 0.5, name, ha="center", va="top")
     axes.set(yticks=range(len(stories)), yticklabels=list(stories), xlabel="MB", xlim=(0, 5100))
     axes.set_ylim(len(stories) + 0.05, -0.95)
-    axes.set_title("No account reaches the paper's number; the dotted part is missing", fontsize=11)
+    axes.set_title("No account reaches the paper's number; the dotted part is missing")
     told = "; ".join(f"{name}, {gap:,.0f}" for name, gap in missing.items())
     return figure, (
         f"Every account of a 7B base in 4 bits falls short of the paper's {claimed / 1e6:,.0f} MB. Missing, in MB: "

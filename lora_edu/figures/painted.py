@@ -14,7 +14,8 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from torch import nn
 
-from lora_edu.figures.plots import BLUE
+from lora_edu.figures.drawing import Drawn, styled
+from lora_edu.figures.looks import BLUE
 from lora_edu.gpt import encode
 from lora_edu.observing import surprise
 from lora_edu.texts import ADDRESS_LINE as ADDRESS
@@ -27,22 +28,17 @@ ROW = 1.55  # inches
 
 
 class PaintedLine:
-    """One line in a frame of its own. `set` moves its bars; `moving` are the artists that a slider draws again."""
+    """One line in a frame of its own. `set` moves its bars and its title, which a slider draws again."""
 
     def __init__(self, axes: Axes, text: str, name: str = "", color: str = BLUE):
         self.columns = np.arange(len(encode(text)))
         for column, character in zip(self.columns, _shown(text), strict=True):
             axes.text(column, 0.25, character, ha="center", va="bottom", family="monospace", fontsize=11.5)
-        self.bars = PolyCollection([], facecolor=color, linewidth=0)
-        axes.add_collection(self.bars)
-        (self.cut,) = axes.plot([], [], "v", color=color, ms=5, clip_on=False)  # under a bar that is longer
-        self.title = axes.text(-0.5, 2.4, "", ha="left", va="bottom", fontsize=11)
+        self.bars = axes.add_collection(PolyCollection([], facecolor=color, linewidth=0, animated=True))
+        (self.cut,) = axes.plot([], [], "v", color=color, ms=5, clip_on=False, animated=True)  # under a longer bar
+        self.title = axes.text(-0.5, 2.4, "", ha="left", va="bottom", fontsize=11, animated=True)
         self.name = name
         _frame(axes, len(self.columns))
-
-    @property
-    def moving(self) -> list:
-        return [self.bars, self.cut, self.title]
 
     def set(self, losses: np.ndarray) -> None:
         """losses: (n_bytes,) nats. A bar longer than DEEPEST ends there, in a point."""
@@ -70,11 +66,7 @@ class TwoLines:
         top = bottoms[-1] - 0.28 * inch
         figure.text(0.01, top, said, fontsize=11, va="top")
         look = {"family": "monospace", "fontsize": size, "va": "top", "linespacing": 1.25}
-        self.sample = figure.text(0.01, top - 0.29 * inch, "", **look)
-
-    @property
-    def moving(self) -> list:
-        return [*self.lines[0].moving, *self.lines[1].moving, self.sample]
+        self.sample = figure.text(0.01, top - 0.29 * inch, "", animated=True, **look)
 
     def set(self, first: np.ndarray, second: np.ndarray, sample: str) -> None:
         """first, second: (n_bytes,) nats. sample: as `in_lines` cuts it."""
@@ -89,7 +81,8 @@ def in_lines(text: str, width: int = 108, most: int = 6) -> str:
     return "\n".join(lines[:most]) + " ..."
 
 
-def painted_line(models_or_losses: Mapping, text: str, before: str = "\n") -> tuple[Figure, str]:
+@styled
+def painted_line(models_or_losses: Mapping, text: str, before: str = "\n") -> Drawn:
     """One row for each model: the text, and under every byte a bar as long as the model's surprise. And its words.
 
     models_or_losses: name -> a model, or its losses (n_bytes,) in nats, as `surprise` gives them.
@@ -98,7 +91,7 @@ def painted_line(models_or_losses: Mapping, text: str, before: str = "\n") -> tu
         name: surprise(one, text, before) if isinstance(one, nn.Module) else np.asarray(one)
         for name, one in models_or_losses.items()
     }
-    figure, rows = plt.subplots(len(losses), 1, figsize=(9.4, ROW * len(losses)), layout="constrained", squeeze=False)
+    figure, rows = plt.subplots(len(losses), 1, figsize=(9.4, ROW * len(losses)), squeeze=False)
     for axes, (name, row) in zip(rows[:, 0], losses.items(), strict=True):
         PaintedLine(axes, text, name).set(row)
     return figure, _words(losses, text)
@@ -107,7 +100,7 @@ def painted_line(models_or_losses: Mapping, text: str, before: str = "\n") -> tu
 def _frame(axes: Axes, n_bytes: int) -> None:
     axes.set(xlim=(-0.7, n_bytes - 0.3), ylim=(-DEEPEST, 4.2), yticks=[0, -4, -8], yticklabels=["0", "4", "8 nats"])
     axes.set_xticks([])
-    axes.spines[["top", "right", "bottom"]].set_visible(False)
+    axes.spines["bottom"].set_visible(False)
     axes.spines["left"].set_bounds(-DEEPEST, 0)
     axes.axhline(0, color="black", lw=0.8)
 

@@ -16,19 +16,20 @@ from typing import Any
 import matplotlib.pyplot as plt
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lora_edu.figures.layer import layer_diagram as layer_diagram  # part of the look: plots.layer_diagram(...)
 from lora_edu.figures.looks import (  # noqa: F401  (figures say plots.BLUE, plots.filled and so on)
     ADAPTER,
     BLUE,
+    BROWN,
     CODES,
     CONSTANTS,
     GRADIENT,
     GRAY,
     GREEN,
     ORANGE,
+    PLUM,
     PURPLE,
     RED,
     SKY,
@@ -146,13 +147,3 @@ def _plain_table(header, texts, right, caption) -> str:
         for row in (header, *texts)
     ]
     return "\n".join([caption] * bool(caption) + lines)
-
-
-# --- figures that several notebooks share ----------------------------------------------------------------------------
-
-
-def plain_axes(width: float = 7, height: float = 3.2) -> tuple[Figure, Axes]:
-    """A figure with one frame, without the lines at its top and right."""
-    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes

@@ -6,11 +6,11 @@ python -m lora_edu.figures.scaling        # draws notebooks/figures/devices.png 
 from pathlib import Path
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from lora_edu import add_lora, load_base, quantize_linears
 from lora_edu.figures import plots
+from lora_edu.figures.drawing import Drawn, styled
 from lora_edu.qlora import NF4Linear
 
 METHODS = {"full": "full fine-tuning", "lora": "LoRA, rank 8", "qlora": "QLoRA, rank 8"}
@@ -34,10 +34,11 @@ def bytes_of(method: str) -> dict[str, int]:
     return {"weights": weights, "codes": codes, "adapters": adapters, "gradients": adapters}
 
 
-def devices(rows: dict[str, dict[str, int]]) -> tuple[Figure, str]:
+@styled
+def devices(rows: dict[str, dict[str, int]]) -> Drawn:
     """Two devices for each method, all areas to one scale. rows: method -> its `bytes_of`."""
-    figure, panels = plots.plt.subplots(len(rows), 1, figsize=(9.6, 7.2), layout="constrained")
-    for axes, (method, parts) in zip(panels, rows.items(), strict=True):
+    figure, frames = plots.plt.subplots(len(rows), 1, figsize=(9.6, 7.2))
+    for axes, (method, parts) in zip(frames, rows.items(), strict=True):
         for left, name in ((0, "device 0"), (RIGHT, "device 1")):
             _device(axes, left, name, parts)
         side = (parts["gradients"] / 1e6) ** 0.5
@@ -47,11 +48,11 @@ def devices(rows: dict[str, dict[str, int]]) -> tuple[Figure, str]:
         axes.text(middle, 0.3 + side + 0.15, label, ha="center", va="bottom", fontsize=9.5)
         for end, start in ((WIDTH + 0.15, middle - side / 2), (RIGHT - 0.15, middle + side / 2)):
             axes.annotate("", (end, 0.6), (start, 0.6), arrowprops={"arrowstyle": "->", "lw": 1.6})
-        axes.set_title(METHODS[method], loc="left", fontsize=11)
+        axes.set_title(METHODS[method])
         axes.set(xlim=(-0.2, RIGHT + WIDTH + 0.2), ylim=(-0.1, HEIGHT + 0.1), aspect="equal")
         axes.axis("off")
     full, lora = rows["full"]["gradients"], rows["lora"]["gradients"]
-    figure.suptitle(f"Only gradients travel in a step: {full / lora:.0f} times less with adapters", fontsize=12)
+    figure.suptitle(f"Only gradients travel in a step: {full / lora:.0f} times less with adapters")
     return figure, (
         f"Only gradients travel between devices in a step: {full:,} bytes in full fine-tuning, {lora:,} with adapters, "
         "over weights in full precision or in 4 bits alike. Three rows of two devices; squares, to one scale, for the "
@@ -69,13 +70,8 @@ def _device(axes: Axes, left: float, name: str, parts: dict[str, int]) -> None:
         if parts[part]:
             side = (parts[part] / 1e6) ** 0.5
             _square(axes, place, side, look)
-            axes.text(
-                place,
-                0.3 + side + 0.1,
-                f"{NAMES.get(part, part)}\n{parts[part] / 1e6:.2f} MB",
-                va="bottom",
-                fontsize=8.5,
-            )
+            said = f"{NAMES.get(part, part)}\n{parts[part] / 1e6:.2f} MB"
+            axes.text(place, 0.3 + side + 0.1, said, va="bottom", fontsize=8.5)
             place += max(side, 3.1 if part in NAMES else 1.9) + 0.3
 
 

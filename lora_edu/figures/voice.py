@@ -180,7 +180,7 @@ def _bars(axes, gain: float, price: float, control: float) -> None:
     )
     axes.invert_yaxis()
     axes.axvline(0, color="black", lw=0.8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["left"].set_visible(False)
 
 
 def main(arguments: list[str] | None = None) -> None:

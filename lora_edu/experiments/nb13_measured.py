@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lora_edu import files
 from lora_edu.codebooks import get_codebook
-from lora_edu.experiments import load_results
+from lora_edu.experiments.stored import load_results
 from lora_edu.gpt import GPTConfig
 from lora_edu.lora import LoRALinear, add_lora, lora_layers, merge, unload
 from lora_edu.measures import cosine, relative_error

@@ -12,19 +12,18 @@ from statistics import mean, stdev
 import numpy as np
 import torch
 
-from lora_edu.experiments import load_results
+from lora_edu.experiments import nb09, nb10_runs
+from lora_edu.experiments.nb02 import best_rates as digit_rates
 from lora_edu.experiments.nb04 import relative_times
-from lora_edu.experiments.nb13 import BEST, RANKS, READING, SIZES, Verses, arm_name, balanced, rank_name, verses
+from lora_edu.experiments.nb13 import BEST, RANKS, READING, SIZES, Verses, balanced, verses
+from lora_edu.experiments.nb13_measured import Numbers, base, results
 from lora_edu.experiments.nb13_products import LAYER_TOKENS, STEP_TOKENS, product_name
-from lora_edu.figures import nb09_quality as quality
-from lora_edu.figures import nb10
-from lora_edu.figures.nb02 import best_rates as digit_rates
-from lora_edu.figures.nb13_measured import Numbers, base, results
+from lora_edu.experiments.stored import load_results
+from lora_edu.experiments.sweeps import Runs, paired, stored_runs
 from lora_edu.gpt import GPTConfig
 from lora_edu.memory.shapes import BASE, CONSTANTS, predicted_bytes
 from lora_edu.qlora import quantize_linears
 
-SEEDS = range(3)
 TOLERANCE = 0.004  # nats a byte; said on the page before any difference is looked at
 # Standard errors over six books. Luck alone passes them once in twenty (Student's t, five degrees of freedom):
 CLEAR = 2.6  # either way: is there a difference?
@@ -33,11 +32,6 @@ Gaps = dict[str, list[float]]  # setting -> one difference a seed, in nats a byt
 
 
 # --- as good as another method: seed by seed, since seeds share their batches ----------------------------------------
-
-
-def gaps(one: list[float], other: list[float]) -> list[float]:
-    """The loss of one method minus the other's, seed by seed."""
-    return [a - b for a, b in zip(one, other, strict=True)]
 
 
 def means(found: Gaps) -> Numbers:
@@ -50,29 +44,31 @@ def deviation(ds: list[float]) -> float:
     return mean(ds) / (stdev(ds) / len(ds) ** 0.5)
 
 
+@cache
+def quality() -> Runs:
+    return nb09.quality_runs()
+
+
+def gaps(one: str, other: str, text: str, which: str = "loss", rank: int = 8) -> list[float]:
+    """The loss of one method minus the other's, seed by seed. rank: of the first."""
+    return paired(nb09.of(quality(), one, text, rank), nb09.of(quality(), other, text), which)
+
+
 def lora_gaps() -> Gaps:
     """LoRA minus full fine-tuning, on plays, each at its own rate.
 
     Verses are no case: there the head alone does as well as everything, so that the test could not tell.
     """
-    arms = results("qlora-quality")
-    found = {
-        f"{text}, rank 8": gaps(*(quality.at_best(arms, m, text) for m in ("lora", "full")))
-        for text in ("20 kB", "all plays")
-    }
-    ranks = quality.by_rank(arms)
-    for other, name in (("everything", "everything"), ("the same matrices, in full", "the same matrices")):
-        found[f"all plays, rank 64 against {name}"] = gaps(ranks["LoRA, rank 64"], ranks[other])
+    found = {f"{text}, rank 8": gaps("lora", "full", text) for text in nb09.TEXT_SIZES}
+    for other, name in (("full", "everything"), ("blocks", "the same matrices")):
+        found[f"all plays, rank 64 against {name}"] = gaps("lora", other, "all plays", rank=64)
     return found
 
 
 def qlora_gaps() -> Gaps:
     """QLoRA minus LoRA: on the text that was learned, and on the addresses that the base knew."""
-    arms, found = results("qlora-quality"), {}
-    for text in ("20 kB", "all plays"):
-        for which, name in (("after", "learned"), ("addresses", "kept")):
-            found[f"{text}, {name}"] = gaps(*(quality.at_best(arms, m, text, which) for m in ("qlora", "lora")))
-    return found
+    which = {"learned": "loss", "kept": "addresses"}
+    return {f"{t}, {name}": gaps("qlora", "lora", t, loss) for t in nb09.TEXT_SIZES for name, loss in which.items()}
 
 
 def lora_against_full() -> Numbers:
@@ -90,7 +86,7 @@ def qlora_against_lora() -> Numbers:
 
 def noise_left(kinds: tuple[str, ...] = ("NF4", "noise", "4 x noise")) -> Numbers:
     """The loss that a damaged base still costs after training, in nats a byte, seed by seed against the whole base."""
-    found = quality.recovery(results("qlora-quality"))
+    found = nb09.recovery(quality())
     return means({kind: found[kind][1] for kind in kinds})
 
 
@@ -103,11 +99,15 @@ def rounding_alone(text: str) -> float:
 # --- the task with an accuracy ---------------------------------------------------------------------------------------
 
 
+@cache
+def verse_runs() -> Runs:
+    return stored_runs("verses", "loss")
+
+
 def by_seed(model: str, method: str, which: str = "accuracy") -> dict:
     """Seed -> what is stored, at the method's best rate. Seeds that were not run are left out."""
-    arms, rate = results("verses"), BEST.get((model, method), 0.0)
-    names = {draw: arm_name(model, method, rate, draw=draw) for draw in SEEDS}
-    return {draw: arms[name][which] for draw, name in names.items() if name in arms}
+    runs = verse_runs().where(model=model, method=method, lr=BEST.get((model, method), 0.0), steps=100)
+    return {run.seed: getattr(run, which) for run in runs}
 
 
 def accuracies(model: str, method: str, which: str = "accuracy") -> list:
@@ -160,14 +160,17 @@ def words_above_majority() -> Numbers:
 # --- rank and size ---------------------------------------------------------------------------------------------------
 
 
+@cache
+def rank_runs() -> Runs:
+    return stored_runs("rank-and-size", "after")
+
+
 def gains(model: str, rank: int, own_rate: bool = False, times: float = 1.0) -> dict[int, float]:
     """Seed -> the fall of the loss; own_rate: at the best of the rates that seed 0 tried; times: at one other rate."""
-    arms = results("rank-and-size")
-    fall = {name: arm["before"] - arm["after"] for name, arm in arms.items()}
+    runs = rank_runs().where(model=model, rank=rank)
     if own_rate:
-        return {0: max(fall[name] for name in fall if name.startswith(f"{model}, rank {rank},") and "seed 0" in name)}
-    names = {draw: rank_name(model, rank, times, draw) for draw in SEEDS}
-    return {draw: fall[name] for draw, name in names.items() if name in fall}
+        return {0: max(run.before - run.after for run in runs.where(seed=0))}
+    return {run.seed: run.before - run.after for run in runs if getattr(run, "times", 1.0) == times}
 
 
 def kept_share(model: str, rank: int, own_rate: bool = False, of: int | None = None, times: float = 1.0) -> list[float]:
@@ -179,8 +182,7 @@ def kept_share(model: str, rank: int, own_rate: bool = False, of: int | None = N
 
 def searched(model: str) -> bool:
     """Whether each rank was tried at other rates than the first, for seed 0."""
-    tried = [name for name in results("rank-and-size") if name.startswith(f"{model}, rank 1,") and "rate x" in name]
-    return bool(tried)
+    return len(rank_runs().where(model=model, rank=1, seed=0)) > 1
 
 
 def lost_in_the_larger() -> Numbers:
@@ -213,7 +215,7 @@ def best_rate_moves(recipe: str = "alpha = 2r") -> Numbers:
         name = f"{optimizer}, {'alpha = 8' if recipe != 'alpha = 2r' else recipe}"
         best = digit_rates(stored["arms"][name], stored["settings"][name]["rates"])
         found[f"digits, {optimizer}, ranks 2 to 8"] = best[8] / best[2]
-    best = nb10.best_rates(nb10.all_runs())[recipe]
+    best = nb10_runs.best_rates(nb10_runs.all_runs())[recipe]
     return found | {"our GPT, Adam, ranks 1 to 64": best[64] / best[1]}
 
 
@@ -224,19 +226,20 @@ def best_rate_moves_at_a_fixed_alpha() -> Numbers:
 
 def rate_over_full() -> Numbers:
     """LoRA's best rate over full fine-tuning's, with alpha = 2r."""
-    arms, runs = results("qlora-quality"), nb10.all_runs()
-    few = quality.best_rate(arms, "lora", "20 kB") / quality.best_rate(arms, "full", "20 kB")
-    full = nb10.best_rate(runs, "full")
-    by_rank = nb10.best_rates(runs)["alpha = 2r"]
-    return {f"all plays, rank {rank}": lr / full for rank, lr in sorted(by_rank.items())} | {"20 kB, rank 8": few}
+    runs = nb10_runs.all_runs()
+    few = [nb09.of(quality(), method, "20 kB").best_rate() for method in ("lora", "full")]
+    full, by_rank = nb10_runs.best_rate(runs, "full"), nb10_runs.best_rates(runs)["alpha = 2r"]
+    return {f"all plays, rank {rank}": lr / full for rank, lr in sorted(by_rank.items())} | {
+        "20 kB, rank 8": few[0] / few[1]
+    }
 
 
 def rates_as_good() -> list[Numbers]:
     """The same with other rates that are as good: for each of full's, LoRA's nearest to ten times it, and farthest."""
-    arms, runs = results("qlora-quality"), nb10.all_runs()
-    few = [nb10.lowest(quality.sweep(arms, method, "20 kB"), TOLERANCE) for method in ("full", "lora")]
-    ranks = sorted(nb10.best_rates(runs)["alpha = 2r"])
-    tried = {f"all plays, rank {rank}": nb10.lowest(nb10.sweep(runs, f"lora r{rank}"), TOLERANCE) for rank in ranks}
+    runs = nb10_runs.all_runs()
+    few = [nb09.of(quality(), method, "20 kB").tied(TOLERANCE) for method in ("full", "lora")]
+    ranks = sorted(nb10_runs.best_rates(runs)["alpha = 2r"])
+    tried = {f"all plays, rank {rank}": nb10_runs.of_way(runs, f"lora r{rank}").tied(TOLERANCE) for rank in ranks}
 
     def from_ten(multiple: float) -> float:
         return abs(math.log(multiple / 10))
@@ -244,13 +247,13 @@ def rates_as_good() -> list[Numbers]:
     return [
         {name: pick((lr / full for lr in lrs), key=from_ten) for name, lrs in tried.items()}
         | {"20 kB, rank 8": pick((lora / whole for whole in few[0] for lora in few[1]), key=from_ten)}
-        for full in nb10.lowest(nb10.sweep(runs, "full"), TOLERANCE)
+        for full in nb10_runs.of_way(runs, "full").tied(TOLERANCE)
         for pick in (min, max)
     ]
 
 
 def one_rate_for_both() -> Numbers:
-    rate = nb10.best_rate(nb10.all_runs(), "full")
+    rate = nb10_runs.best_rate(nb10_runs.all_runs(), "full")
     return {"full's own rate": rate / rate}
 
 

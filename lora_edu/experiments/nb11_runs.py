@@ -1,0 +1,71 @@
+"""What the stored runs of notebook 11 say: whose best rate is which, who is ahead of whom, and whether one can tell.
+
+`runs` is everywhere what `lora_edu.experiments.nb11.all_runs` returns.
+"""
+
+import itertools
+import statistics
+
+from lora_edu.experiments.nb11 import CHANGES_NOTHING, KINDS, SEEDS
+from lora_edu.experiments.sweeps import Runs, interval
+
+OWN = "its own"
+RANKED = tuple(KINDS)
+
+
+def best_rate(runs: Runs, name: str) -> float:
+    """The rate with the lowest loss in the sweep with seed 0. What is LoRA again takes LoRA's."""
+    return runs.where(name="LoRA" if name == CHANGES_NOTHING else name).best_rate()
+
+
+def at_rate(runs: Runs, name: str, rate: float, which: str = "loss") -> list[float]:
+    """What the runs of a variant at one rate measured, one for each seed."""
+    found = {run.seed: getattr(run, which) for run in runs.where(name=name, lr=rate)}
+    return [found[seed] for seed in SEEDS]
+
+
+def at_best(runs: Runs, name: str, which: str = "loss") -> list[float]:
+    """The same at a variant's own best rate."""
+    return at_rate(runs, name, best_rate(runs, name), which)
+
+
+def means_at(runs: Runs, name: str, rate: float) -> list[float]:
+    """The losses on plays and on addresses of a variant at one rate, means of the three seeds."""
+    return [statistics.mean(at_rate(runs, name, rate, which)) for which in ("loss", "addresses")]
+
+
+def paired(runs: Runs, name: str, which: str = "loss", other: str = "LoRA") -> list[float]:
+    """A variant minus another, each at its own best rate, for the same batches: one difference a seed."""
+    return [a - b for a, b in zip(at_best(runs, name, which), at_best(runs, other, which), strict=True)]
+
+
+def verdict(differences: list[float]) -> str:
+    """ "better" or "worse"; "perhaps" where only the interval of this one comparison leaves 0 out; "cannot tell"."""
+    (mean, alone), (_, together) = interval(differences), interval(differences, len(RANKED) - 1)
+    which = "better" if mean < 0 else "worse"
+    return "cannot tell" if abs(mean) <= alone else f"perhaps {which}" if abs(mean) <= together else which
+
+
+def losses_at(runs: Runs, rate: float | str) -> dict[str, float]:
+    """The loss of each variant with seed 0 at one rate for all, or each at its own: the best first."""
+    rates = {name: best_rate(runs, name) if rate == OWN else rate for name in RANKED}
+    losses = {name: run.loss for name, lr in rates.items() for run in runs.where(name=name, lr=lr, seed=0)}
+    return dict(sorted(losses.items(), key=lambda item: item[1]))
+
+
+def kept_order(runs: Runs, rate: float, only_told: bool = False) -> tuple[int, int]:
+    """How many pairs of variants have the same order (seed 0) at one rate for all and at their own; of how many.
+
+    A pair whose own rates are both this one cannot turn, for its runs are the same: it does not count. only_told: of
+    pairs that three seeds can tell at their own rates (95%, one by one).
+    """
+    one, own = losses_at(runs, rate), losses_at(runs, OWN)
+    pairs = [pair for pair in itertools.combinations(RANKED, 2) if {best_rate(runs, n) for n in pair} != {rate}]
+    pairs = [pair for pair in pairs if told(runs, *pair) or not only_told]
+    return sum((one[a] < one[b]) == (own[a] < own[b]) for a, b in pairs), len(pairs)
+
+
+def told(runs: Runs, one: str, other: str) -> bool:
+    """Whether three seeds can tell two variants at their own rates: the 95% interval of this pair leaves 0 out."""
+    mean, half = interval(paired(runs, one, other=other))
+    return abs(mean) > half
