@@ -76,7 +76,9 @@ def number(value: float) -> ast.Constant:
 
 
 def is_axis(node: ast.AST, parent: ast.AST) -> bool:
-    """Whether a node is the axis along which a call works: `.sum(axis=1)`, `.amax(1)`."""
+    """Whether a node is an axis: along which a call works, `.sum(axis=1)`, `.amax(1)`, or whose size is meant."""
+    if isinstance(parent, ast.Subscript) and isinstance(node, ast.Constant):
+        return getattr(parent.value, "attr", "") == "shape"
     if isinstance(parent, ast.Call) and node in parent.args and isinstance(node, ast.Constant):
         return getattr(parent.func, "attr", "") in REDUCTIONS
     return isinstance(parent, ast.keyword) and parent.arg in ("axis", "dim")
