@@ -107,21 +107,21 @@ FILLED, LAST = "filled = np.append(codes, [7] * alone)", "np.array([*codes[:-1],
         "odd. It needs a byte too: fill up with code 7.",
         f"{FILLED} -> filled = {LAST.format(0)}": "A code without a partner stands in the low half here, below zeros. "
         "It is the first of its pair: the high half, and code 7 below it.",
-        "pairs[0::2] -> pairs[: len(pairs) // 2] & pairs[1::2] -> pairs[len(pairs) // 2 :]": "Your answer pairs "
-        "the first half of the codes with the second half. Neighbors share a byte.",
+        "numbers[0::2] -> numbers[: len(numbers) // 2] & numbers[1::2] -> numbers[len(numbers) // 2 :]": "Your answer "
+        "pairs the first half of the codes with the second half. Neighbors share a byte.",
         "astype(int) -> astype(codes.dtype)": "Your answer keeps the type in which the codes come. A byte does not fit "
         "into int8, which ends at 127: `astype(int)` comes first.",
     },
     also=(
         "[7] * alone -> [15] * alone",
-        "return first * 16 + second -> return pairs",
+        "return first * 16 + second -> return numbers",
         f"{FILLED} -> filled = {LAST.format(7)}",
         f"{FILLED} -> filled = np.append([7] * alone, codes)",
         f"{FILLED} -> filled = np.append(codes, [codes[-1]] * alone)",
         f"{FILLED} -> filled = np.append(codes, [codes[0]] * alone)",
         f"{FILLED} -> filled = np.append(codes, [7] * (2 - alone))",
-        "pairs[0::2] -> pairs[:-1] & pairs[1::2] -> pairs[1:]",
-        "pairs[0::2] -> pairs[0::2][::-1] & pairs[1::2] -> pairs[1::2][::-1]",
+        "numbers[0::2] -> numbers[:-1] & numbers[1::2] -> numbers[1:]",
+        "numbers[0::2] -> numbers[0::2][::-1] & numbers[1::2] -> numbers[1::2][::-1]",
         *(f"first * 16 + second -> {join}" for join in ("first * 15 + second", "first * 10 + second")),
         *(
             f"first * 16 + second -> {join}"
@@ -139,8 +139,8 @@ FILLED, LAST = "filled = np.append(codes, [7] * alone)", "np.array([*codes[:-1],
 def packed_codes(codes):
     alone = len(codes) % 2  # whether the last code is alone
     filled = np.append(codes, [7] * alone)  # what fills the last byte up
-    pairs = filled.astype(int)  # the type of the codes
-    first, second = pairs[0::2], pairs[1::2]  # which two codes make a pair
+    numbers = filled.astype(int)  # the type of the codes
+    first, second = numbers[0::2], numbers[1::2]  # which two codes make a pair
     return first * 16 + second  # how a pair becomes a byte
 
 
