@@ -12,7 +12,7 @@ from PIL import Image
 
 from lora_edu.alive.page import hero
 
-MARKDOWN = ("glossary.md", "questions.md", "setup.md", "scaling.md")  # pages that are no notebooks
+MARKDOWN = ("in_practice.md", "glossary.md", "questions.md", "setup.md", "scaling.md")  # pages that are no notebooks
 WIDGET = "application/vnd.jupyter.widget-view+json"
 GUESS = re.compile(r"my_guess = None +# (.+)")  # a cell that asks, and what it asks for
 HEADING = re.compile(r"^#{1,6} +(.+?)\s*$", re.M)

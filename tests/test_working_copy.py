@@ -21,7 +21,7 @@ def test_the_copy_holds_the_course_and_nothing_of_the_teacher_s(tmp_path):
     copy = working_copy.copy_course(tmp_path)
     assert copy == tmp_path / "lora-edu-course"
     assert sorted(path.name for path in copy.glob("*.ipynb")) == NOTEBOOKS
-    assert (copy / "glossary.md").exists() and (copy / "scaling.md").exists()
+    assert all((copy / f"{page}.md").exists() for page in ("glossary", "scaling", "in_practice"))
     folders = {path.parent.name for path in (copy / "assignments").rglob("*") if path.is_file()}
     assert folders == {"a1_lora_numpy", "a2_lora_torch", "a3_nf4", "a4_qlora"}
 

@@ -1,0 +1,114 @@
+"""The boxes "In practice" and their page: what a line rests on, where it was measured, and that its code builds."""
+
+import ast
+import copy
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+PAGE = (NOTEBOOKS / "in_practice.md").read_text(encoding="utf-8")
+MARK = re.compile(r"\*(?:measured here|custom|published\* \([^)]+\))")
+CODE = re.compile(r"```python\n(.+?)```", re.DOTALL)
+NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e-\d+)?(?![\w-])")
+
+
+def cells(stem: str) -> list[dict]:
+    return json.loads((NOTEBOOKS / f"{stem}.ipynb").read_text(encoding="utf-8"))["cells"]
+
+
+def box(stem: str) -> str:
+    """The one box of a notebook, without the signs of quotation."""
+    found = ["".join(cell["source"]) for cell in cells(stem) if "[In practice]" in "".join(cell["source"])]
+    assert len(found) == 1, stem
+    assert found[0].startswith("> **[In practice](in_practice.md)**\n"), "the box looks the same on every page"
+    return re.sub(r"^> ?", "", found[0], flags=re.M)
+
+
+def known_numbers(stem: str) -> set[str]:
+    """All numbers that a page says, outside of its box."""
+    rest = [cell for cell in cells(stem) if "[In practice]" not in "".join(cell["source"])]
+    return set(NUMBER.findall(re.sub(r"(?<=\d),(?=\d{3})", "", json.dumps(rest).replace("\\n", " "))))
+
+
+def bullets(text: str) -> list[str]:
+    return re.findall(r"^- .+(?:\n  .+)*", text, re.M)
+
+
+STEMS = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
+BOXES = {stem: box(stem) for stem in STEMS}
+DECISIONS = [line for line in bullets(PAGE) if line.startswith("- **")]
+LINK = re.compile(r"\]\((\w+)\.ipynb#([^)\s]+)\)")
+CALLS = [(f"{stem}", code) for stem, text in BOXES.items() for code in CODE.findall(text)]
+CALLS += [("page", code) for code in re.findall(r"`(\w+\([^`]+\))`", PAGE)]
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_a_box_is_short_and_each_line_says_what_it_rests_on(stem):
+    words = [word for word in re.sub(r"```(?:python)?", "", BOXES[stem]).split() if word != "-"]
+    assert len(words) <= 60
+    assert bullets(BOXES[stem]) and all(MARK.search(line) for line in bullets(BOXES[stem]))
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_the_page_itself_says_every_number_of_its_box(stem):
+    said = NUMBER.findall(CODE.sub("", BOXES[stem]))
+    assert set(said) <= known_numbers(stem)
+
+
+@pytest.mark.parametrize("line", DECISIONS, ids=lambda line: line.split("**")[1])
+def test_a_decision_has_its_mark_and_leads_to_what_measured_it(line):
+    assert MARK.search(line) and LINK.search(line), line
+    known = set()
+    for stem, anchor in LINK.findall(line):
+        text = "\n".join("".join(cell["source"]) for cell in cells(stem) if cell["cell_type"] == "markdown")
+        assert anchor in [title.strip().replace(" ", "-") for title in re.findall(r"^#{2,4} (.+)$", text, re.M)]
+        known |= known_numbers(stem)
+    said = NUMBER.findall(re.sub(r"\([^()]*\)|`[^`]+`", "", re.sub(r"\(\[.+", "", line)))
+    assert set(said) <= known
+
+
+def test_the_page_decides_what_one_asks():
+    for asked in ("Targets", "Rank", "Alpha", "Rate", "Which: NF4", "When: ", "Onto what", "# When not to use LoRA"):
+        assert asked in PAGE
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    """What the lines call by name, once the page's own blocks have run."""
+    pytest.importorskip("bitsandbytes")
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    pytest.importorskip("peft")
+    from lora_edu.experiments import libraries
+
+    def your_loop(model):
+        for name, p in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(p)
+
+    made = {name: str(tmp_path_factory.mktemp(name)) for name in ("name", "folder")} | {"your_loop": your_loop}
+    with libraries.quiet():
+        transformers.LlamaForCausalLM(libraries._small_config()).save_pretrained(made["name"])
+        for block in CODE.findall(PAGE):
+            exec(block, made)
+    return made
+
+
+def test_the_page_s_blocks_make_a_model_of_4_bits_with_adapters_on_all_but_the_head(names):
+    adapted = {name.split(".lora_A")[0] for name, _ in names["model"].named_modules() if name.endswith("lora_A")}
+    assert len(adapted) == 2 * 7 and not any("lm_head" in name for name in adapted)
+    assert type(names["model"].get_submodule(min(adapted)).base_layer).__name__ == "Linear4bit"
+    assert not any("lora_" in name for name, _ in names["merged"].named_parameters())
+
+
+@pytest.mark.parametrize(("place", "code"), CALLS)
+def test_a_line_of_code_builds(names, place, code):
+    known = names | {"base": copy.deepcopy(names["base"]), "weight": names["torch"].randn(64, 64)}
+    for call in [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)]:
+        if getattr(call.func, "id", "") == "BitsAndBytesConfig":  # which swallows names that it does not know
+            allowed = inspect.signature(names["BitsAndBytesConfig"]).parameters
+            assert {keyword.arg for keyword in call.keywords} <= set(allowed), code
+    exec(code, known)
