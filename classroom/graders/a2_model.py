@@ -9,26 +9,6 @@ from torch import nn
 from classroom.solutions import Answer, Solutions
 
 
-def inject_by_pattern(c):
-    def answer(model, wrapper, rank, alpha, verbose=False):
-        pattern = re.compile(rf"(?:.*\.)?blocks\.(\d+)\.{c.part}\.(?:.*\.)?[^.]+")
-        named = dict(model.named_modules())
-        found = {path: pattern.fullmatch(path) for path, layer in named.items() if type(layer) is nn.Linear}
-        chosen = [path for path, match in found.items() if match and (int(match[1]) - c.first) % c.every == 0]
-        if not chosen or {wrapper} & {type(module) for module in named.values()}:
-            raise ValueError("nothing to do, or done already")
-        for parameter in model.parameters():
-            parameter.requires_grad = False
-        for path in chosen:
-            new = wrapper(named[path], rank, alpha)
-            new.training = model.training
-            parent, _, name = path.rpartition(".")
-            setattr(model.get_submodule(parent), name, new)
-        return tuple(chosen)
-
-    return answer
-
-
 def inject_block_by_block(c):
     def answer(model, wrapper, rank, alpha):
         if [module for module in model.modules() if isinstance(module, wrapper)]:
@@ -53,11 +33,16 @@ def inject_block_by_block(c):
 BY_NAME, PROMISES, MERGING = (f"notebook 04, section {k}" for k in (2, 3, 6))
 REFUSALS = "notebook 04, section 5, on the checks of add_lora"
 RULE = "notebook 04, section 2, and the rule of the exercise"
+PATTERN = (
+    "and chosen_by_the_rule(path)] -> and (match := re.fullmatch("
+    r'rf"(?:.*\.)?blocks\.(\d+)\.{c.part}\.(?:.*\.)?[^.]+", path)) and (int(match[1]) - c.first) % c.every == 0] & '
+    "return chosen -> return tuple(chosen)"
+)
 FREEZES, NONE_CHOSEN = "model.requires_grad_(False)", "if not chosen: -> if False:"
 
 INJECT = Solutions(
-    reference=Answer("a2_lora_torch", "inject"),
-    right={"a pattern": inject_by_pattern, "block by block": inject_block_by_block},
+    reference=Answer("a2_lora_torch", "inject", names={"re": re}),
+    right={"a pattern": PATTERN, "block by block": inject_block_by_block},
     wrong=[
         ("no match is accepted", NONE_CHOSEN, 4,
          "a model in which the rule chooses nothing is not refused.", REFUSALS),

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from classroom.solutions import Answer, Solutions
 from lora_edu.assignments.towers import Adapted
 
-LOAD, RUN = (Answer("a2_lora_torch", cell) for cell in ("adapter_file", "diagnosis"))
+LOAD = Answer("a2_lora_torch", "adapter_file")
 
 
 def with_a_state_dict(c):
@@ -134,34 +134,19 @@ def by_hand(c):
     return evidence, repair
 
 
-def by_a_hook(c):
-    def repair(run):
-        for name in run.base():
-            run.model.get_parameter(name).requires_grad = False
-        run.optimized[:] = [name for name, _ in run.model.named_parameters() if name.endswith((".down", ".up"))]
-        run.model.token_embedding.register_forward_hook(lambda module, inputs, output: output.requires_grad_())
-
-    return RUN(c)[0], repair
-
-
-def with_a_copy(c):
-    evidence, repair = RUN(c)
-
-    def repaired_copy(run):
-        repair(mine := copy.deepcopy(run))
-        return dataclasses.replace(mine, optimized=sorted(mine.optimized))
-
-    return evidence, repaired_copy
-
-
 FROZEN, TRAP, TEXT = "notebook 04, section 3", "notebook 08, section 6", "exercise 2.5"
 GIVES, VERDICT = "return tensors, layers, verdict", "return tensors, layers,"
 KIND, FREEZES, END = "run.reentrant = False", "run.model.requires_grad_(False)", "requires_grad_(True)"
+HOOK = f"{KIND} -> run.model.token_embedding.register_forward_hook(lambda module, inputs, y: y.requires_grad_())"
+COPY = (
+    "def repair(run): -> def repair(run):\n    run = copy.deepcopy(run) & "
+    f"{END} -> {END}\n    return dataclasses.replace(run, optimized=sorted(run.optimized))"
+)
 WANTED = 'run.optimized = [f"{path} -> wanted = [f"{path} & for name in run.optimized: -> '
 
 RUNS = Solutions(
-    reference=RUN,
-    right={"by hand, no checkpoints": by_hand, "a hook": by_a_hook, "a repaired copy": with_a_copy},
+    reference=Answer("a2_lora_torch", "diagnosis", names={"dataclasses": dataclasses}),
+    right={"by hand, no checkpoints": by_hand, "a hook": HOOK, "a repaired copy": COPY},
     wrong=[
         ("weights alone",
          f"{GIVES} -> return {{n: v * n.endswith('weight') for n, v in tensors.items()}}, layers, verdict", 7,

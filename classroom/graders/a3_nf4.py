@@ -1,6 +1,5 @@
 """Assignment 3, blocks and a relative of NF4: exercise 3.3, better constants for the same codes; and all of them."""
 
-import numpy as np
 import torch
 from torch.nn.functional import pad
 
@@ -20,20 +19,6 @@ def broadcast(c):
     return answer
 
 
-def in_numpy(c):
-    def answer(values, codes, codebook, block_size):
-        flat, levels = values.double().flatten().numpy(), codebook.double().numpy()[codes.numpy()]
-        constants, rounded = [], np.zeros_like(flat)
-        for start in range(0, len(flat), block_size):
-            block = slice(start, start + block_size)
-            constant, *_ = np.linalg.lstsq(levels[block, None], flat[block], rcond=None)
-            constants.append(constant[0])
-            rounded[block] = constant[0] * levels[block]
-        return np.array(constants), np.linalg.norm(flat - rounded) / np.linalg.norm(flat)
-
-    return answer
-
-
 BLOCKS, ERROR, LEVELS, TEXT = (
     "notebook 05, section 4", "notebook 05, section 1", "notebook 06, section 3", "exercise 3.3",
 )  # fmt: skip
@@ -45,7 +30,11 @@ OFF = "(flat - rounded).norm() / flat.norm()"
 
 REFIT = Solutions(
     reference=Answer("a3_nf4", "refit"),
-    right={"broadcasting, einsum": broadcast, "NumPy, float64, least squares": in_numpy},
+    right={
+        "broadcasting, einsum": broadcast,
+        "NumPy, float64, least squares": f"{BEST} -> torch.tensor("
+        "np.linalg.lstsq(q.double().numpy()[:, None], w.double().numpy(), rcond=None)[0][0])",
+    },
     wrong=[
         ("the absmax", f"{BEST} -> w.abs().max()", 0,
          "these constants are the absmax of each block. The question is which constant makes the squared error of the "

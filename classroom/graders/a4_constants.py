@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from classroom.solutions import Answer, Solutions, Wrong
 from lora_edu.measures import relative_error
@@ -75,22 +74,6 @@ def offset_of(c, absmax):
     return absmax.min() if c.offset == "minimum" else absmax.max()
 
 
-def padded(c):
-    """All blocks at once, as rows of a table that zeros fill up."""
-
-    def answer(absmax, eps=1e-30):
-        offset = offset_of(c, absmax)
-        centered = absmax - offset
-        missing = -len(centered) % c.second_size
-        table = F.pad(centered, (0, missing)).view(-1, c.second_size)
-        scales = c.reach * table.abs().amax(dim=1)
-        x = (table / scales.clamp(min=eps)[:, None]).flatten()[: len(absmax)]
-        levels = torch.tensor(c.levels)
-        return torch.bucketize(x, (levels[:-1] + levels[1:]) / 2).to(torch.uint8), scales, offset
-
-    return answer
-
-
 def in_numpy(c):
     """float64 inside, and the asked types at the end."""
 
@@ -116,11 +99,15 @@ def of_the_package(c):
 
 LEVELS, ZEROS = "notebook 07, section 2", "notebook 07, exercise 7.3"
 OFFSET = '{"minimum": absmax.min(), "maximum": absmax.max(), "midpoint": (absmax.min() + absmax.max()) / 2}[c.offset]'
-DIVIDED = "block / scale if scale > 0 else block"
+NEAREST, DIVIDED = "(x[:, None] - levels).abs().argmin(dim=1)", "block / scale if scale > 0 else block"
 
 QUANTIZE_CONSTANTS = Solutions(
     reference=Answer("a4_qlora", "quantize_constants"),
-    right={"padded table": padded, "NumPy in float64": in_numpy},
+    right={
+        "mid-points, a tiny bound": f"{DIVIDED} -> block / scale.clamp(min=1e-30) & "
+        f"{NEAREST} -> torch.bucketize(x, (levels[:-1] + levels[1:]) / 2)",
+        "NumPy in float64": in_numpy,
+    },
     wrong=[
         ("the mean is subtracted", f"{OFFSET} -> absmax.mean()", 0,
          "this takes the mean off. That is QLoRA's choice; here it is what c.offset names.", LEVELS),
@@ -137,7 +124,7 @@ QUANTIZE_CONSTANTS = Solutions(
         ("reach forgotten", "c.reach * -> ", 2,
          "the scale is the largest magnitude. Here it is c.reach times that, and what lies beyond takes the last "
          "level.", LEVELS),
-        ("rounded down", "(x[:, None] - levels).abs().argmin(dim=1) -> (x[:, None] >= levels[1:]).sum(dim=1)", 3,
+        ("rounded down", f"{NEAREST} -> (x[:, None] >= levels[1:]).sum(dim=1)", 3,
          "this takes the level below. Take the nearest one: mid-points between levels are the thresholds.",
          "notebook 06, section 3"),
         ("levels taken for equally spaced",

@@ -123,9 +123,6 @@ FINE_TUNE = Solutions(
 # --- 4.5 --------------------------------------------------------------------------------------------------------------
 
 
-STUDY = Answer("a4_qlora", "study")
-
-
 def with_masks(c):
     """Distances instead of lists, a predictor for each arm that is made once; and a repair of a copy."""
 
@@ -157,21 +154,12 @@ def with_masks(c):
     return review, repaired_copy
 
 
-def put_back(c):
-    review, repair = STUDY(c)
-
-    def repair_later(study):
-        repair(fair := copy.deepcopy(study))
-        study.data, study.rates = fair.data, fair.rates
-
-    return review, repair_later
-
-
 SPLIT, RATE, TEXT = "notebook 02, section 1", "notebook 02, section 9", "exercise 4.5"
 OWN, RATES = "own = own_rates(study)", "study.rates = own_rates(study)"
 OTHERWISE = 'def own_rates(study): -> def own_rates(study, split="validation", min=min): & "validation") -> split)'
 LEFT = "[row for row in range(len(test)) if row not in leaked]"
 CLEANED = 'study.data["training"] = x[kept], y[kept]'
+PUT_BACK = f"{CLEANED} -> study.data = {{**study.data, 'training': (x[kept], y[kept])}}"
 CHOICE = (
     "the rates are not chosen on the validation split. The training split rewards memorizing, and the test split is "
     "for the report alone."
@@ -179,8 +167,8 @@ CHOICE = (
 NOT_CHOSEN = "your repair does not choose the rates on the validation split, which is there for that."
 
 STUDIES = Solutions(
-    reference=STUDY,
-    right={"masks, a repaired copy": with_masks, "put back": put_back},
+    reference=Answer("a4_qlora", "study"),
+    right={"masks, a repaired copy": with_masks, "put back": PUT_BACK},
     wrong=[
         ("no leak looked for", "return leaked, -> return [],", 4,
          "no row is reported, and some of the test split are in the training split: compare row by row.", SPLIT),
