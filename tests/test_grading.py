@@ -1,8 +1,7 @@
-"""The checks: the reference passes, every misconception is named, anything else gets its smallest failing case."""
+"""What a check shows and keeps: the smallest failing case, symptoms, cards, and progress over kernels and copies."""
 
-import importlib
+import linecache
 import os
-import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,70 +10,40 @@ import numpy as np
 import pytest
 import torch
 
-from lora_edu import exercises
 from lora_edu.exercises import cards, describing, grading
 from lora_edu.exercises.comparing import plain
-from lora_edu.exercises.grading import Exercise, WrongAnswer
+from lora_edu.exercises.exercise import Exercise, exercise
+from lora_edu.exercises.grading import WrongAnswer
 from lora_edu.exercises.symptoms import symptom
 from lora_edu.setup import working_copy
 
 ROOT = Path(__file__).parent.parent
 
-MODULES = [
-    importlib.import_module(f"lora_edu.exercises.{info.name}") for info in pkgutil.iter_modules(exercises.__path__)
-]
-ALL = {value.number: value for module in MODULES for value in vars(module).values() if isinstance(value, Exercise)}
 
-
-@pytest.mark.parametrize("exercise", ALL.values(), ids=ALL)
-def test_the_reference_is_correct_in_numpy_torch_and_float32(exercise, capsys):
-    exercise(exercise.reference)
-    if exercise.observe is not Exercise.observe:
-        return  # of a class, numbers are observed; there is nothing to convert
-    exercise(lambda *case: torch.tensor(np.asarray(exercise.reference(*case))))
-    exercise(lambda *case: np.asarray(exercise.reference(*case), dtype=np.float32))
-    assert capsys.readouterr().out == f"Exercise {exercise.number}: correct\n" * 3
-
-
-@pytest.mark.parametrize("exercise", ALL.values(), ids=ALL)
-def test_every_misconception_is_recognized_by_its_own_sentence(exercise):
-    assert exercise.misconceptions
-    for sentence, mistake in exercise.misconceptions.items():
-        with pytest.raises(AssertionError) as error:
-            exercise(mistake)
-        assert str(error.value) == f"Exercise {exercise.number}: {sentence}"
-
-
-@pytest.mark.parametrize("exercise", ALL.values(), ids=ALL)
-def test_an_untouched_stub_is_not_an_error(exercise, capsys):
-    exercise(lambda *case: ...)
-    assert capsys.readouterr().out == f"Exercise {exercise.number}: not done yet\n"
-    assert grading.last_result.endswith("not done yet")
-
-
-EXAMPLE = Exercise("1.1", lambda x, k: x * k, [(np.ones((2, 3)), 2.0)], {"this adds.": lambda x, k: x + k})
+@exercise("1.1", [(np.ones((2, 3)), 2.0)], taught={"x * k -> x + k": "this adds."})
+def EXAMPLE(x, k):
+    return x * k  # the product
 
 
 @pytest.mark.parametrize(
     ("attempt", "message"),
     [
-        (lambda x, k: x + k, "Exercise 1.1: this adds."),
         (
-            lambda x, k: (x * k).T,
-            r"for \(array of shape \(2, 3\), 2.0\) the result should have shape \(2, 3\), got \(3, 2\)",
+            lambda x, k: x + k,
+            "Exercise 1.1: this adds. An example: for `x` = array of shape (2, 3) and `k` = 2.0: entry",
         ),
-        (lambda x, k: x * k * [1, 1, 5], r"entry \[0, 2\] should be 2, got 10"),
-        (lambda x, k: x * float("nan"), r"entry \[0, 0\] should be 2, got nan"),
+        (lambda x, k: (x * k).T, "`k` = 2.0: the result should have shape (2, 3), got (3, 2)"),
+        (lambda x, k: x * k * [1, 1, 5], "entry [0, 2] should be 2, got 10"),
+        (lambda x, k: x * float("nan"), "entry [0, 0] should be 2, got nan"),
         (lambda x, k: "six", "the result should be numbers, got str"),
-        (
-            lambda x, k: x / [],
-            r"do not fit.* Given are `x` \(2, 3\)\. In Python's words: your function stopped with ValueError",
-        ),
+        (lambda x, k: x / [], "Given are `x` (2, 3). In Python's words: your function stopped with ValueError"),
+        (lambda x, k: {"a": x}, "the result should be numbers, got dict"),
     ],
 )
 def test_other_mistakes_get_the_smallest_failing_case(attempt, message):
-    with pytest.raises(AssertionError, match=message):
+    with pytest.raises(WrongAnswer) as error:
         EXAMPLE(attempt)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -112,17 +81,17 @@ def test_a_long_measurement_is_broken_between_words(capsys):
     assert " ".join(line.strip() for line in told[2:]) == ("a measurement of many words " * 8).strip()
 
 
+@exercise("1.1", [(torch.arange(3.0),)])
+def CENTERED(x):
+    return x - x.mean()  # the numbers without their mean
+
+
 def test_a_function_that_changes_its_inputs_fools_nobody():
-    exercise = Exercise(
-        "1.1", lambda x: x - x.mean(), [(torch.arange(3.0),)], {"mean left in": lambda x: x.sub_(0)}
-    )  # fmt: skip
-    with pytest.raises(AssertionError, match="mean left in"):
-        exercise(lambda x: x)
     for wrong in (lambda x: x.zero_(), lambda x: x.add_(1)):  # a reference run on what is left would agree
-        with pytest.raises(AssertionError, match="entry"):
-            exercise(wrong)
-    exercise(lambda x: x.sub_(x.mean()))  # a right answer in place is right, as often as it is checked
-    exercise(lambda x: x.sub_(x.mean()))
+        with pytest.raises(WrongAnswer, match="entry"):
+            CENTERED(wrong)
+    CENTERED(lambda x: x.sub_(x.mean()))  # a right answer in place is right, as often as it is checked
+    CENTERED(lambda x: x.sub_(x.mean()))
 
 
 @pytest.mark.parametrize(
@@ -156,51 +125,30 @@ def test_a_symptom_is_told_without_knowing_the_exercise(change, sentence):
     )
 
 
-def test_a_symptom_of_the_exercise_is_told_where_no_mistake_is_recognized():
-    exercise = Exercise(
-        "1.1",
-        lambda n: n // 2,
-        [(5,), (8,)],
-        symptoms={"a whole number was asked for.": lambda got, n: got != int(got)},
-    )
-    with pytest.raises(WrongAnswer, match=r"^Exercise 1.1: a whole number was asked for\.$"):
-        exercise(lambda n: n / 2)
-    with pytest.raises(WrongAnswer, match=r"for \(5\) expected 2, got 3$"):
-        exercise(lambda n: 3 if n == 5 else 4)
+def made(numbers, stays, output):
+    return lambda: (numbers, stays, output)
 
 
-def test_a_forgotten_return_is_said():
-    with pytest.raises(WrongAnswer, match="returned None: did you forget `return`"):
-        EXAMPLE(lambda x, k: print(end=""))
-
-
-PROMISES = Exercise(
+@exercise(
     "1.1",
-    lambda: (1, True, 2.0),
     [()],
-    {"the base moves.": lambda: (1, False, 2.0)},
+    tries=0,
     observe=lambda make: {"numbers": make()[0], "the base stays": make()[1], "its output": make()[2]},
 )
+def PROMISES():
+    return 1, True, 2.0  # what is made
 
 
-@pytest.mark.parametrize(
-    ("made", "message"),
-    [
-        ((1, False, 2.0), "Exercise 1.1: the base moves."),
-        ((1, False, 3.0), r"for \(\) this does not hold: the base stays$"),
-        ((1, True, 3.0), r"for \(\) its output: expected 2, got 3$"),
-    ],
-)
-def test_a_broken_promise_is_called_by_its_name(made, message, capsys):
-    PROMISES(PROMISES.reference)
+def test_a_broken_promise_is_called_by_its_name(capsys):
+    PROMISES(made(1, True, 2.0))
     assert capsys.readouterr().out.endswith("correct\n")
-    with pytest.raises(WrongAnswer, match=message):
-        PROMISES(lambda: made)
-
-
-def test_a_dictionary_in_place_of_a_number():
-    with pytest.raises(WrongAnswer, match="the result should be numbers, got dict"):
-        EXAMPLE(lambda x, k: {"a": x})
+    for wrong, message in (
+        (made(1, False, 3.0), "this does not hold: the base stays. An example: here."),
+        (made(1, True, 3.0), "its output: expected 2, got 3. An example: here."),
+    ):
+        with pytest.raises(WrongAnswer) as error:
+            PROMISES(wrong)
+        assert str(error.value) == f"Exercise 1.1: {message}"
 
 
 @pytest.fixture
@@ -224,7 +172,7 @@ def test_a_card_has_an_icon_words_and_a_text_beside_it(notebook):
     assert "see the card" in line
     error.value._render_traceback_()  # IPython asks twice; the card is shown once
     for bundle, icon, text in zip(notebook, "✓✗", ("Exercise 9.1: correct", "Exercise 1.1: this adds."), strict=True):
-        assert bundle["text/plain"] == text and text in bundle["text/html"] and icon in bundle["text/html"]
+        assert bundle["text/plain"].startswith(text) and text in bundle["text/html"] and icon in bundle["text/html"]
 
 
 def test_a_sentence_in_a_card_cannot_be_html():
@@ -244,7 +192,6 @@ def test_progress_survives_a_restart(notebook, monkeypatch):
     assert text[1].split() == ["00", "0.1", "0.2"] and text[1].index("0.2") == text[0].index("not right yet")
     known = grading._known_numbers()
     assert text[-1] == f"1 of {len(known)} done" and all(number in notebook[-1]["text/plain"] for number in known)
-    assert known.issuperset(ALL)
     assert cards.remembered() == {"0.1": "correct", "0.2": "not right yet"}
 
 
@@ -347,12 +294,16 @@ def test_nothing_is_kept_outside_a_notebook(monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def same(x):
+    return x  # the number
+
+
 def test_progress_in_an_assignment_lists_its_exercises(capsys, monkeypatch):
     monkeypatch.setattr(grading, "_results", {})
     monkeypatch.setattr(grading, "_announced", {})
     for number in ("7.1", "7.2", "7.10"):
         grading.announce(number, f"title of {number}", "5 min")
-    exercises = [Exercise(number, lambda x: x, [(1.0,)]) for number in ("7.1", "7.2", "7.10")]
+    exercises = [Exercise(number, same, [(1.0,), (2.0,)]) for number in ("7.1", "7.2", "7.10")]
     exercises[0](lambda x: x)
     with pytest.raises(AssertionError):
         exercises[2](lambda x: x + 1)
@@ -365,8 +316,6 @@ def test_progress_in_an_assignment_lists_its_exercises(capsys, monkeypatch):
 
 
 def test_the_line_at_which_a_learner_stopped_is_quoted():
-    import linecache
-
     source = "def f(x, k):\n    y = x * k\n    return y @ y\n"
     linecache.cache["<ipython-input-1>"] = (len(source), None, source.splitlines(True), "<ipython-input-1>")
     namespace = {}
