@@ -21,7 +21,7 @@ from classroom.sandbox import SubmissionError
 from classroom.solutions import load_solutions
 from lora_edu.assignments import verdict
 from lora_edu.assignments.checking import INSTALL, described
-from lora_edu.assignments.core import Assignment, load
+from lora_edu.assignments.core import Assignment, Task, load
 from lora_edu.assignments.observing import MIME, observe_all
 
 ANSWER = r"\w+|\(\w+, \w+\)"  # a function, a class, or two functions
@@ -41,15 +41,9 @@ def points(name: str, number: str, answer: Callable, cohort: str) -> float:
     """Print the feedback and return the points of this task."""
     assignment = load(name, cohort)
     word, stored = _hidden(assignment, number)
-    found = verdict.judge(request(assignment, number, observe_all(assignment, number, answer, word), stored))
+    found = verdict.judge(assignment.tasks[number], observe_all(assignment, number, answer, word), stored)
     print(f"Exercise {number}: {found['message']}")
     return float(found["points"])
-
-
-def request(assignment: Assignment, number: str, got: list, stored: dict) -> dict[str, Any]:
-    """What `lora_edu.assignments.verdict.judge` needs to know."""
-    task = assignment.tasks[number]
-    return {"got": got, "stored": stored, "parts": task.parts, "tolerance": task.tolerance}
 
 
 def _hidden(assignment: Assignment, number: str) -> tuple[str, dict]:
@@ -98,10 +92,8 @@ def scored(cell: nbformat.NotebookNode, outputs: list) -> list:
     call = _call(cell)
     try:
         assignment = load(call["name"], call["cohort"])
-        word, stored = _hidden(assignment, call["number"])
-        asked = request(assignment, call["number"], [], stored)
-        names = assignment.tasks[call["number"]].names.split()
-        asked["shown"] = [described(case, names) for case in assignment.cases(call["number"], word)]
+        task, (word, stored) = assignment.tasks[call["number"]], _hidden(assignment, call["number"])
+        shown = [described(case, task.names.split()) for case in assignment.cases(call["number"], word)]
     except Exception as error:
         raise CannotGrade(f"{type(error).__name__}: {error}") from error
     sent = [output.data[MIME] for output in outputs if MIME in output.get("data", {})]
@@ -112,9 +104,8 @@ def scored(cell: nbformat.NotebookNode, outputs: list) -> list:
     elif len(sent) != 1:
         raise SubmissionError(f"the test of exercise {call['number']} handed over {len(sent)} observations, not one")
     else:
-        asked["got"] = _checked(sent[0], assignment, call["number"])
-        found = verdict.judge(asked)
-    text, best = cleaning.text(found["message"]), assignment.tasks[call["number"]].points
+        found = verdict.judge(task, _checked(sent[0], task), stored, shown)
+    text, best = cleaning.text(found["message"]), task.points
     lost = [[part, worth, cleaning.text(why), see] for part, worth, why, see in found["lost"]]
     lost = lost or ([["everything", best, text, ""]] if found["points"] < best else [])
     points = {"text/plain": repr(float(found["points"]))}
@@ -144,14 +135,14 @@ def _call(cell: nbformat.NotebookNode) -> re.Match:
     return call
 
 
-def _checked(sent: Any, assignment: Assignment, number: str) -> list[dict]:
+def _checked(sent: Any, task: Task) -> list[dict]:
     """What the box handed over, in the form that an observation has; a part that has another is an error."""
     try:
         got = json.loads(sent)
     except (TypeError, ValueError, RecursionError):
-        raise SubmissionError(f"what the test of exercise {number} handed over is no observation") from None
+        raise SubmissionError(f"what the test of exercise {task.number} handed over is no observation") from None
     cases = got if isinstance(got, list) and all(isinstance(case, dict) for case in got) else []
-    return [{part: _part(case.get(part)) for part in assignment.tasks[number].parts} for case in cases]
+    return [{part: _part(case.get(part)) for part in task.parts} for case in cases]
 
 
 def _part(value: Any) -> Any:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from classroom.expecting import task_expectations, work
-from classroom.judge import request
 from classroom.solutions import Solutions, load_solutions
 from lora_edu.assignments.core import Assignment, load
 from lora_edu.assignments.observing import observe_all
@@ -94,9 +93,8 @@ def _cheats(assignment: Assignment, number: str, solutions: Solutions, stored: d
         words = [f"hidden {i}" for i in range(9)]  # one draw may differ by luck
     for word in words:
         expected = observe_all(assignment, number, reference, word)
-        shown = judge(
-            request(assignment, number, stored["visible"]["expected"], stored["hidden"] | {"expected": expected})
-        )
+        task, known = assignment.tasks[number], stored["visible"]["expected"]
+        shown = judge(task, known, stored["hidden"] | {"expected": expected})
         if shown["points"]:
             yield f"what is expected in the visible cases has points in the hidden ones: {shown['message']}"
     for name, cheat in cheats(reference).items():
@@ -149,7 +147,7 @@ def what_the_check_says(assignment: Assignment, number: str, make: Any, stored: 
 def _verdict(assignment: Assignment, number: str, make: Any, stored: dict, kind: str) -> dict:
     with _nothing_replaced():
         got = observe_all(assignment, number, make(assignment.constants), kind)
-    return judge(request(assignment, number, json.loads(json.dumps(got)), stored[kind]))
+    return judge(assignment.tasks[number], json.loads(json.dumps(got)), stored[kind])
 
 
 @contextlib.contextmanager

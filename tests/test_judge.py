@@ -48,7 +48,7 @@ HIDDEN["work"] = work(HIDDEN, task_expectations(ASSIGNMENT, "9.1", SOLUTIONS), S
 
 def judged(answer):
     got = observing.observe_all(ASSIGNMENT, "9.1", answer, WORD)
-    return verdict.judge(judge.request(ASSIGNMENT, "9.1", json.loads(json.dumps(got)), HIDDEN))
+    return verdict.judge(DOUBLE, json.loads(json.dumps(got)), HIDDEN)
 
 
 def in_place(x):
@@ -237,10 +237,10 @@ def test_a_part_may_have_any_name(part):
         (lambda x: 1 / 0, "ZeroDivisionError"),
     ]:
         got = json.loads(json.dumps(observing.observe_all(assignment, "9.3", answer, "hidden")))
-        result = verdict.judge(judge.request(assignment, "9.3", got, stored))
+        result = verdict.judge(task, got, stored)
         assert result["points"] == 0 and message in result["message"]
     got = observing.observe_all(assignment, "9.3", lambda x: x * 3, "hidden")
-    assert verdict.judge(judge.request(assignment, "9.3", got, stored))["points"] == 2
+    assert verdict.judge(task, got, stored)["points"] == 2
 
 
 def test_the_check_of_the_student(capsys):

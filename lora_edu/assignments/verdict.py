@@ -127,14 +127,13 @@ def _mistake(got: list[dict], stored: dict, part: str, tolerance: float) -> tupl
     return None, ""
 
 
-def judge(request: dict) -> dict:
-    """{"got", "stored", "parts", "tolerance"} -> {"points", "message", "lost"}: the points and the feedback.
+def judge(task: Any, got: list[dict], stored: dict, shown: list[str] | None = None) -> dict:
+    """-> {"points", "message", "lost"}: the points and the feedback. shown: each case, described.
 
-    "shown" may be there as well: each case, described. lost: for each part its name, points, reason, where to read.
+    lost: for each part its name, points, reason, where to read.
     """
-    got, stored, tolerance, shown = request["got"], request["stored"], request["tolerance"], request.get("shown")
-    points = earned(got, stored["expected"], request["parts"], tolerance, stored.get("work"))
-    total, best = sum(points.values()), sum(request["parts"].values())
+    points, tolerance = earned(got, stored["expected"], task.parts, task.tolerance, stored.get("work")), task.tolerance
+    total, best = sum(points.values()), task.points
     if len(got) != len(stored["expected"]):
         return {"points": 0.0, "message": "the answer could not be observed", "lost": []}
     places = {part: (case, part) for case, part in failing(got, stored["expected"], tolerance)}
@@ -144,7 +143,7 @@ def judge(request: dict) -> dict:
     lost = []
     for part in [part for part, value in points.items() if value == 0]:
         why = reason(got, stored, places[part], tolerance, shown) if part in places else (BESIDE, "")
-        lost.append([part, request["parts"][part], *why])
+        lost.append([part, task.parts[part], *why])
     names = ", ".join(f"{part} ({worth:g})" for part, worth, *_ in lost)
     text = f"{total:g} of {best:g} points. Lost: {names}. {explanation(got, stored, tolerance, shown)}"
     alone = ", ".join(part for part, _, why, _ in lost if why == BESIDE)
