@@ -50,8 +50,9 @@ def states_view(arms: dict):
 def square(arms: dict, text: str) -> dict[str, np.ndarray]:
     """The losses of the four states on a text: `as loaded` and `NF4` (1,), `LoRA` and `QLoRA` (n_seeds,)."""
     found = {"as loaded": [arms["as loaded"][text]], "NF4": [arms["NF4"][text]]}
-    for name in ("LoRA", "QLoRA"):
-        found[name] = [arms[arm][text] for arm in FOUR_STATES if arm.startswith(f"{name}, ")]
+    for name, quantized in (("LoRA", False), ("QLoRA", True)):
+        trained = [arm for arm, how in FOUR_STATES.items() if how["quantized"] == quantized and "steps" not in how]
+        found[name] = [arms[arm][text] for arm in trained]
     return {name: np.array(losses) for name, losses in found.items()}
 
 
