@@ -19,7 +19,7 @@ from lora_edu.figures.sliders import explore
 CLOUD_ALT = (
     "One dot for each training run. To the right: what it learned, the loss won on plays. Upward: what it forgot, the "
     "loss added on addresses. Gray dots are all runs; adapters of the chosen rank are orange squares, seed 0 joined in "
-    "the order of its rates, QLoRA orange disks with a green edge; full fine-tuning is a dotted line with triangles."
+    "the order of its rates, QLoRA disks with a green edge; full fine-tuning a dotted line with triangles."
 )
 MOST_FORGOTTEN = 0.5  # the top of the picture
 
