@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lora_edu.exercises import probing, repair
-from lora_edu.exercises.comparing import RESULT, first_difference, is_numbers, parts, recognized
+from lora_edu.exercises.comparing import RESULT, equal, first_difference, is_numbers, parts, recognized
 from lora_edu.exercises.describing import describe, shown, within
 from lora_edu.exercises.grading import FORGOTTEN_RETURN, TRUE_OR_FALSE
 from lora_edu.exercises.rows import flat
@@ -126,8 +126,9 @@ class Answer:
     def _constant(self) -> str:
         """One number for everything, where more than one is asked for: nothing is claimed of how it is made."""
         values = [seen.get(RESULT) for seen in self.got]
-        same = len(values) > 1 and all(is_numbers(value) and not value["shape"] for value in values)
-        if not same or any(value != values[0] for value in values) or all(r == self.right for r in self.asked.right):
+        numbers = len(values) > 1 and all(is_numbers(value) and not value["shape"] for value in values)
+        same = numbers and all(equal(value, values[0]) for value in values)
+        if not same or all(r == self.right for r in self.asked.right):
             return ""
         return (
             f"your function returns {shown(values[0]['values'][0])} in every case that is tried, whatever it is given."

@@ -2,28 +2,9 @@
 
 import numpy as np
 
-from lora_edu.exercises.grading import Exercise
-from lora_edu.exercises.mistakes import combinations
+from lora_edu.exercises.exercise import exercise
 
 # --- 10.3: amplification ---------------------------------------------------------------------------------------------
-
-
-def _amplified(W, dW, rank, above="whole", below="both", of="dW", turned="no", taken="strongest"):
-    """The answer with a mistake in one part or several."""
-    U, S, Vt = np.linalg.svd({"dW": dW, "W": W, "sum": W + dW}[of], full_matrices=False)
-    rank = {"strongest": rank, "weakest": rank, "all": len(S), "one": 1, "fewer": rank - 1, "more": rank + 1}[taken]
-    if taken == "weakest":
-        U, Vt = U[:, ::-1], Vt[::-1]
-    U, V = U[:, :rank], np.linalg.svd(dW)[2][:, :rank] if below == "columns" else Vt[:rank].T
-    seen = {"both": U.T @ W @ V, "left": U.T @ W, "right": W @ V, "dW": U.T @ dW @ V, "W": W, "sum": U.T @ (W + dW) @ V,
-            "diagonal": np.diag(U.T @ W @ V), "spectral": np.linalg.svd(U.T @ W @ V)[1][:1],
-            "trace": np.array([np.trace(U.T @ W @ V)])}.get(below, U.T @ W @ V)  # fmt: skip
-    strengths = np.linalg.svd(dW)[1]
-    top = {"whole": np.linalg.norm(dW), "part": np.linalg.norm(strengths[:rank]), "spectral": strengths[0],
-           "W": np.linalg.norm(W), "nuclear": strengths.sum(), "one": 1.0,
-           "mean": np.abs(dW).mean()}[above]  # fmt: skip
-    bottom = np.linalg.norm(seen)
-    return {"no": top / bottom, "yes": bottom / top, "squares": (top / bottom) ** 2, "difference": top - bottom}[turned]
 
 
 def _pairs_of_matrices() -> list[tuple]:
@@ -34,97 +15,52 @@ def _pairs_of_matrices() -> list[tuple]:
     return cases
 
 
-AMPLIFIED_CASES = _pairs_of_matrices()
-AMPLIFIED_OF = {
-    "W": "these are W's own directions. Take the singular vectors of dW.",
-    "sum": "these are directions of W + dW. Take the singular vectors of dW.",
-}
-AMPLIFIED_BELOW = {
-    "left": "only the output side is projected. Multiply by V as well: U^T W V.",
-    "right": "only the input side is projected. Multiply by U^T as well: U^T W V.",
-    "dW": "this projects dW, not W.",
-    "W": "this divides by the norm of all of W. How much of W lies in the directions of dW?",
-    "sum": "this projects W + dW. How much of W lies there?",
-    "diagonal": "this takes the diagonal of U^T W V. All its entries count.",
-    "spectral": "this takes the spectral norm below. The Frobenius norm is asked for.",
-    "trace": "this takes a trace. The Frobenius norm is asked for.",
-}
-AMPLIFIED_ABOVE = {
-    "part": "this takes the norm of dW's strongest part. The whole of dW stands above.",
-    "spectral": "this takes the largest singular value of dW (`ord=2`). The Frobenius norm is asked for.",
-    "W": "the norm of W stands above. It should be that of dW.",
-    "nuclear": "this adds up the singular values. The Frobenius norm is the root of the sum of squares.",
-    "one": "above stands 1. It should be the norm of dW.",
-    "mean": "this takes the mean magnitude of dW. The Frobenius norm is asked for.",
-}
-AMPLIFIED_TURNED = {
-    "yes": "this is upside down: the norm of dW is divided by what of W lies in its directions.",
-    "squares": "this is the square of the factor.",
-    "difference": "this subtracts. A factor is a ratio.",
-}
-AMPLIFIED_TAKEN = {
-    "all": "this takes all directions. Only the `rank` strongest count.",
-    "weakest": "these are the weakest directions: NumPy sorts singular values from large to small.",
-    "one": "this takes the strongest direction alone. `rank` of them are asked for.",
-    "fewer": "this takes one direction too few.",
-    "more": "this takes one direction too many.",
-}
-AMPLIFIED_PARTS = {
-    "of": ("dW", AMPLIFIED_OF),
-    "below": ("both", AMPLIFIED_BELOW),
-    "above": ("whole", AMPLIFIED_ABOVE),
-    "turned": ("no", AMPLIFIED_TURNED),
-    "taken": ("strongest", AMPLIFIED_TAKEN),
-}
-amplification = Exercise(
+@exercise(
     "10.3",
-    _amplified,
-    AMPLIFIED_CASES,
-    combinations(
-        _amplified,
-        AMPLIFIED_CASES,
-        AMPLIFIED_PARTS,
-        {
-            "NumPy's Vt has a direction a row: V is `Vt[:rank].T`. These are columns of Vt.": (
-                lambda W, dW, rank: _amplified(W, dW, rank, below="columns")
-            ),
-            "this says how large dW is beside W, whatever the directions. How much of W lies in those of dW?": (
-                lambda W, dW, rank: np.linalg.norm(dW) / np.linalg.norm(W)
-            ),
-        },
-    ),
-    symptoms={
-        "this is a table. One number is asked for.": lambda got, *case: got.ndim > 0,
-        "norms are positive, and so is their ratio.": lambda got, *case: bool(got < 0),
-        "this is smaller than the factor: too much of W stands below, or too little of dW above.": (
-            lambda got, *case: bool(got < _amplified(*case))
-        ),
-        "this is larger than the factor: too little of W stands below, or too much of dW above.": (
-            lambda got, *case: bool(got > _amplified(*case))
-        ),
+    _pairs_of_matrices(),
+    taught={
+        "np.linalg.norm(seen) -> np.linalg.norm(W)": "Your answer divides by the norm of all of W. How much of W lies "
+        "in the directions of dW? Its norm is {below:.3g}.",
+        "left.T @ W @ right -> left.T @ W": "Your answer looks at the output side alone. Multiply by V as well: "
+        "U^T W V.",
+        "left.T @ W @ right -> W @ right": "Your answer looks at the input side alone. Multiply by U^T as well: "
+        "U^T W V.",
+        "np.linalg.svd(dW) -> np.linalg.svd(W)": "Your answer takes W's own directions. The factor is about those of "
+        "dW: section 5.",
+        "np.linalg.svd(dW) -> np.linalg.svd(W + dW)": "Your answer takes directions of W + dW. The factor is about "
+        "those of dW alone.",
+        "[:rank].T -> [:, :rank]": "Your answer takes columns of NumPy's Vt. It has a direction in each *row*.",
+        "np.linalg.norm(dW) -> np.linalg.norm(parts[1][:rank])": "Your answer has dW's {rank} strongest directions "
+        "above. The whole of dW stands there, with the norm {above:.3g}.",
     },
-)
+    also=(
+        *(f"left.T @ W @ right -> {seen}" for seen in ("left.T @ dW @ right", "left.T @ (W + dW) @ right")),
+        *(f"np.linalg.norm(seen) -> {below}" for below in (
+            "np.linalg.norm(np.diag(seen))", "np.linalg.norm(seen, 2)", "abs(np.trace(seen))")),
+        *(f"np.linalg.norm(dW) -> {above}" for above in (
+            "parts[1][0]", "parts[1].sum()", "np.linalg.norm(W)", "abs(dW).mean()")),
+        *(f"return above / below -> return {end}" for end in ("(above / below) ** 2", "above - below")),
+        "np.linalg.svd(dW) -> [np.flip(part, axis) for part, axis in zip(np.linalg.svd(dW, full_matrices=False), "
+        "(1, 0, 0))]",  # the weakest ones
+        *(f"left = parts[0][:, :rank] -> left, rank = parts[0][:, :{count}], {count}" for count in (
+            "len(parts[1])", "1", "(rank - 1)", "(rank + 1)")),
+    ),
+    noticed={
+        "this is a table. One number is asked for.": lambda got, *case: got.ndim > 0,
+        "norms are positive, and so is their ratio.": lambda got, *case: got < 0,
+    },
+)  # fmt: skip
+def amplification(W, dW, rank):
+    parts = np.linalg.svd(dW)  # whose directions are taken
+    left = parts[0][:, :rank]  # the directions of the output
+    right = parts[2][:rank].T  # the directions of the input
+    seen = left.T @ W @ right  # what of W lies there
+    above = np.linalg.norm(dW)  # the norm above the line
+    below = np.linalg.norm(seen)  # the norm below the line
+    return above / below  # the factor
+
 
 # --- 10.4: intruders -------------------------------------------------------------------------------------------------
-
-
-def _intruders(W, dW, k, bound, of="sum", beside="all", reduce="max", sizes="abs", test="below", side="left", top="k"):
-    """The answer with a mistake in one part or several."""
-    place = 0 if side == "left" else 2
-    own, new = (np.linalg.svd(m, full_matrices=False)[place] for m in (W, {"sum": W + dW, "dW": dW, "W": W}[of]))
-    if side == "right":
-        own, new = own.T, new.T
-    own = np.linalg.svd(W)[0] if beside == "square" else own
-    k = {"k": k, "all": new.shape[1], "fewer": k - 1, "more": k + 1}.get(top, k)
-    candidates = new[:, ::-1] if top == "weakest" else new
-    cosines = candidates[:, :k].T @ (own[:, :k] if beside == "strongest" else own)
-    cosines = {"abs": np.abs(cosines), "signed": cosines, "squared": cosines**2}[sizes]
-    if beside == "same":
-        nearest = np.diag(cosines)
-    else:
-        nearest = {"max": cosines.max, "min": cosines.min, "mean": cosines.mean, "sum": cosines.sum}[reduce](axis=1)
-    found = {"below": nearest < bound, "above": nearest >= bound}.get(test, nearest < bound)
-    return {"share": found.mean(), "any": float(found.any())}.get(test, int(found.sum()))
 
 
 def _with_intruders() -> list[tuple]:
@@ -147,70 +83,46 @@ def _with_intruders() -> list[tuple]:
     return cases
 
 
-INTRUDER_CASES = _with_intruders()
-INTRUDER_SIZES = {
-    "signed": "a direction has no sign: u and -u are the same one. Take magnitudes of the cosines.",
-    "squared": "this compares squared cosines with the bound.",
-}
-INTRUDER_BESIDE = {
-    "strongest": "this compares with the k strongest directions of W. A direction of W is old, however weak it was.",
-    "same": "this compares direction 1 with 1, 2 with 2. A direction that changed its place is not new.",
-}
-INTRUDER_REDUCE = {
-    "min": "this asks for the least similar direction of W. New means that even the most similar one is far.",
-    "mean": "this takes the mean over W's directions. New means that even the most similar one is far.",
-    "sum": "this adds up over W's directions. New means that even the most similar one is far.",
-}
-INTRUDER_OF = {
-    "dW": "these are directions of dW. An intruder is a direction of W + dW.",
-    "W": "this compares W with itself: nothing is new then.",
-}
-INTRUDER_TEST = {
-    "above": "this counts the directions that are old. How many are new?",
-    "share": "this is the share of the k directions. How many are new?",
-    "any": "this says whether there is one. How many are there?",
-}
-INTRUDER_SIDE = {
-    "right": "these are right singular vectors, of the input. The output side is asked for.",
-}
-INTRUDER_TOP = {
-    "all": "this looks at all directions of W + dW. Only the k strongest count.",
-    "weakest": "these are the weakest directions: NumPy sorts singular values from large to small.",
-    "fewer": "this looks at one direction too few.",
-    "more": "this looks at one direction too many.",
-}
-INTRUDER_PARTS = {
-    "sizes": ("abs", INTRUDER_SIZES),
-    "beside": ("all", INTRUDER_BESIDE),
-    "reduce": ("max", INTRUDER_REDUCE),
-    "of": ("sum", INTRUDER_OF),
-    "test": ("below", INTRUDER_TEST),
-    "side": ("left", INTRUDER_SIDE),
-    "top": ("k", INTRUDER_TOP),
-}
-count_intruders = Exercise(
+OWN, NEW = "np.linalg.svd(W, full_matrices=False)[0]", "np.linalg.svd(W + dW, full_matrices=False)[0]"
+NEAREST = "cosines.max(axis=1)"
+
+
+@exercise(
     "10.4",
-    _intruders,
-    INTRUDER_CASES,
-    combinations(
-        _intruders,
-        INTRUDER_CASES,
-        INTRUDER_PARTS,
-        {
-            "`np.linalg.svd(W)[0]` is square: some columns belong to no component of W. Take `full_matrices=False`.": (
-                lambda W, dW, k, bound: _intruders(W, dW, k, bound, beside="square")
-            ),
-            "no direction is new, you say. W + dW has some here.": lambda W, dW, k, bound: 0,
-            "every direction is new, you say. Some are W's own.": lambda W, dW, k, bound: k,
-        },
-    ),
-    symptoms={
-        "this is a list. How many are there?": lambda got, *case: got.ndim > 0,
-        "this is no whole number: directions are counted.": lambda got, *case: bool(got % 1 != 0),
-        "there are at most k.": lambda got, W, dW, k, bound: bool(got > k),
-        "this counts too few.": lambda got, *case: bool(got < _intruders(*case)),
-        "this counts too many: a direction is new only if its largest cosine, in magnitude, stays below the bound.": (
-            lambda got, *case: bool(got > _intruders(*case))
-        ),
+    _with_intruders(),
+    taught={
+        "np.abs(strongest.T @ own) -> strongest.T @ own": "Your answer counts a direction that points the other way as "
+        "new. u and -u are one direction: take magnitudes.",
+        "strongest.T @ own -> strongest.T @ own[:, :k]": "Your answer compares with the {k} strongest directions of W. "
+        "A direction of W is old, however weak it was.",
+        f"{NEAREST} -> np.diag(cosines)": "Your answer compares the first direction with the first, the second with "
+        "the second. One that has changed its place is not new.",
+        f"{NEAREST} -> cosines.mean(axis=1)": "Your answer takes the mean over W's directions. New is what even the "
+        "most similar one is far from.",
+        f"{NEW} -> {NEW.replace('W + dW', 'dW')}": "Your answer looks at the directions of dW. An intruder is one of "
+        "W + dW.",
+        f"{OWN} -> {OWN.replace(', full_matrices=False', '')}": "Your answer takes all columns of a square U. Some "
+        "belong to no component of W: `full_matrices=False` leaves them out.",
+        f"{OWN} -> {OWN.replace('[0]', '[2].T')} & {NEW} -> {NEW.replace('[0]', '[2].T')}": "Your answer takes right "
+        "singular vectors, directions of the input. The left ones are asked for.",
     },
-)
+    also=(
+        *(f"new[:, :k] -> new[:, {taken}]" for taken in (
+            ":", ": k - 1", ": k + 1", "new.shape[1] - k : new.shape[1]")),
+        "return int((nearest < bound).sum()) -> return (nearest < bound).mean()",
+        "return int((nearest < bound).sum()) -> return k",
+        "return int((nearest < bound).sum()) -> return 0",
+    ),
+    noticed={
+        "this is a list. How many are there?": lambda got, *case: got.ndim > 0,
+        "this is no whole number: directions are counted.": lambda got, *case: got % 1 != 0,
+        "there are at most k.": lambda got, W, dW, k, bound: got > k,
+    },
+)  # fmt: skip
+def count_intruders(W, dW, k, bound):
+    own = np.linalg.svd(W, full_matrices=False)[0]  # W's own directions
+    new = np.linalg.svd(W + dW, full_matrices=False)[0]  # the directions that there are now
+    strongest = new[:, :k]  # which of these are looked at
+    cosines = np.abs(strongest.T @ own)  # how similar each is to each of W's
+    nearest = cosines.max(axis=1)  # what is taken of all cosines of a direction
+    return int((nearest < bound).sum())  # which are counted
