@@ -71,6 +71,10 @@ def _with_intruders() -> list[tuple]:
         (421, 18, 23, 8, 0.6, 8.0),
         (970, 16, 11, 5, 0.45, 3.0),
         (488, 15, 9, 7, 0.55, 8.0),
+        # Counts are small numbers: more cases tell more apart.
+        (1, 20, 26, 12, 0.17, 9.0),
+        (2, 20, 26, 7, 0.45, 5.0),
+        (3, 20, 26, 12, 0.5, 9.0),
     ]:
         rng = np.random.default_rng(seed)
         U, V = (np.linalg.qr(rng.normal(size=(side, side)))[0] for side in (d_out, d_in))
@@ -97,8 +101,6 @@ NEAREST = "cosines.max(axis=1)"
         "A direction of W is old, however weak it was.",
         f"{NEAREST} -> np.diag(cosines)": "Your answer compares the first direction with the first, the second with "
         "the second. One that has changed its place is not new.",
-        f"{NEAREST} -> cosines.mean(axis=1)": "Your answer takes the mean over W's directions. New is what even the "
-        "most similar one is far from.",
         f"{NEW} -> {NEW.replace('W + dW', 'dW')}": "Your answer looks at the directions of dW. An intruder is one of "
         "W + dW.",
         f"{OWN} -> {OWN.replace(', full_matrices=False', '')}": "Your answer takes all columns of a square U. Some "
@@ -109,6 +111,7 @@ NEAREST = "cosines.max(axis=1)"
     also=(
         *(f"new[:, :k] -> new[:, {taken}]" for taken in (
             ":", ": k - 1", ": k + 1", "new.shape[1] - k : new.shape[1]")),
+        f"{NEAREST} -> cosines.mean(axis=1)",
         "return int((nearest < bound).sum()) -> return (nearest < bound).mean()",
         "return int((nearest < bound).sum()) -> return k",
         "return int((nearest < bound).sum()) -> return 0",
