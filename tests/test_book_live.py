@@ -113,7 +113,7 @@ def test_a_picture_is_cut_between_its_panels_and_not_through_a_heading():
     figure = plt.figure(figsize=(10, 3), dpi=100)
     for left in (0.1, 0.6):
         figure.add_axes([left, 0.2, 0.3, 0.6])
-    view = View(figure, [], lambda: "")
+    view = View(figure, dict, print)
     assert len(live.panels(view)) == 2 and live.panels(view)[0][1] < live.panels(view)[1][0]
     for x in (0.95, 0.97):
         figure.text(x, 0.5, "x")

@@ -60,7 +60,7 @@ def test_other_views_have_no_product(view):
     def backward(rank):
         return {**view.values(rank), "B": view.values(rank)["B"][:, ::-1]}
 
-    turned = View(view.figure, [], values=backward, draw=print)
+    turned = View(view.figure, backward, print)
     assert products.factors(turned, SETTINGS) is None  # a smaller rank is not the first columns
 
 

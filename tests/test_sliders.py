@@ -14,13 +14,12 @@ from lora_edu.figures.sliders import View, explore
 def view():
     figure, axes = plt.subplots()
     axes.set(xlim=(0, 10), ylim=(0, 10))
-    (line,) = axes.plot([0, 10], [0, 0], color="black", lw=4)
+    (line,) = axes.plot([0, 10], [0, 0], color="black", lw=4, animated=True)
 
-    def update(level):
-        line.set_ydata([level, level])
-        return f"level {level}"
+    def values(level):
+        return {"heights": np.array([level, level]), "readout": f"level {level}"}
 
-    return View(figure, [line], update)
+    return View(figure, values, lambda now: line.set_ydata(now["heights"]))
 
 
 def pixels(png):
@@ -34,22 +33,6 @@ def test_only_what_moves_is_drawn_again(view):
     assert readout == "level 2" and (pixels(first) == pixels(again)).all()
     assert not (pixels(first) == pixels(second)).all()
     assert (pixels(first)[0] == pixels(second)[0]).all()
-
-
-def test_a_view_in_two_parts_draws_what_its_values_say():
-    figure, axes = plt.subplots()
-    axes.set(xlim=(0, 10), ylim=(0, 10))
-    (line,) = axes.plot([0, 10], [0, 0], color="black", lw=4)
-    view = View(
-        figure,
-        [line],
-        values=lambda level: {"heights": np.array([level, level]), "readout": f"level {level}"},
-        draw=lambda values: line.set_ydata(values["heights"]),
-    )
-    low, readout = view.render(level=2)
-    assert readout == "level 2" and not (pixels(low) == pixels(view.render(level=8)[0])).all()
-    with pytest.raises(ValueError, match="values and draw"):
-        View(figure, [line], values=lambda level: {})
 
 
 def test_the_output_carries_the_picture_and_the_controls_redraw_it(view, monkeypatch):

@@ -65,8 +65,7 @@ def slider(make: Callable) -> Callable[..., View]:
         with plt.rc_context(STYLE | {"figure.constrained_layout.use": False, "figure.dpi": 96}):
             figure, values, draw, start = make(*arguments, **options)
             draw(values(**start))
-        moving = figure.findobj(lambda artist: artist.get_animated())
-        return View(figure, sorted(moving, key=lambda artist: artist.zorder), values=values, draw=draw)
+        return View(figure, values, draw)
 
     return view
 

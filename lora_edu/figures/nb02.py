@@ -101,7 +101,9 @@ def _empty_bars(axes: Axes):
 def _digit_with_text(axes: Axes, image: NDArray):
     _draw_digit(axes, image)
     axes.set_xlabel(" ", fontsize=14)  # keeps room for the answer
-    return axes.text(0.5, -0.12, "", transform=axes.transAxes, ha="center", va="top", fontsize=12, animated=True)
+    text = axes.text(0.5, -0.12, "", transform=axes.transAxes, ha="center", va="top", fontsize=12, animated=True)
+    text.set_in_layout(False)
+    return text
 
 
 def _mark(answer: int, label: int) -> tuple[str, str]:

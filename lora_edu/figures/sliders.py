@@ -12,7 +12,7 @@ artists over it. That takes a few milliseconds, where drawing a figure anew take
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from itertools import groupby
@@ -31,27 +31,25 @@ from lora_edu.figures.plots import publish, show_words
 
 @dataclass
 class View:
-    """What a slider moves: `View(figure, moving, values=values, draw=draw)`.
-
-    A view in one part gives `update(**settings)` instead, which moves the artists and returns the readout.
-    """
+    """What a slider moves: the artists of a figure that are marked as `animated`."""
 
     figure: Figure
-    moving: Sequence[Artist]
-    update: Callable[..., str] | None = None
-    values: Callable[..., dict] | None = None
-    draw: Callable[[dict], None] | None = None
+    values: Callable[..., dict]
+    draw: Callable[[dict], None]
 
     def __post_init__(self):
-        if (self.update is None) == (self.values is None or self.draw is None):
-            raise ValueError("a view needs values and draw (or, in one part, update)")
-        self.update = self.update or self._values_then_draw
         plt.close(self.figure)  # matplotlib need not show it by itself
+        moving = self.figure.findobj(lambda artist: artist.get_animated())
+        self.moving: list[Artist] = sorted(moving, key=lambda artist: artist.zorder)
         self.canvas = FigureCanvasAgg(self.figure)
-        for artist in self.moving:
-            artist.set_animated(True)  # left out when the background is drawn
-        self.canvas.draw()
+        self.canvas.draw()  # without them
         self.background = self.canvas.copy_from_bbox(self.figure.bbox)
+
+    def update(self, **settings) -> str:
+        """Move the artists to these settings. Returns the readout."""
+        values = self.values(**settings)
+        self.draw(values)
+        return values["readout"]
 
     def render(self, **settings) -> tuple[bytes, str]:
         """The picture for these settings, as PNG, and the readout."""
@@ -63,11 +61,6 @@ class View:
         pixels = np.asarray(self.canvas.buffer_rgba())[..., :3]  # (height, width, RGB)
         Image.fromarray(pixels).save(buffer, format="png", compress_level=1)
         return buffer.getvalue(), readout
-
-    def _values_then_draw(self, **settings) -> str:
-        values = self.values(**settings)
-        self.draw(values)
-        return values["readout"]
 
 
 def explore(view: View, alt: str, **controls: ipywidgets.Widget) -> dict[str, ipywidgets.Widget]:
