@@ -155,6 +155,13 @@ def test_no_number_takes_for_ever(source):
     assert said(exercise, cell(f"def f(n, k):\n    return {source}"))
 
 
+def test_no_list_fills_the_memory():
+    """What is put into a product may be a list, and the other factor a count of millions."""
+    code = repair.Code.of(cell("def f(n, k):\n    parts = [n for _ in range(k)]\n    return n * sum(parts)"))
+    lists = [found for tried in code.rounds() for found in tried if code.runs(lambda f: f(2, 3) * 1 > [], found)]
+    assert lists and not any(code.runs(lambda f: len(f(10**6, 3)) > repair.MOST_ENTRIES, found) for found in lists)
+
+
 def test_without_its_source_an_answer_is_not_located():
     function = cell(COUNT_RIGHT.replace("-(-n // k)", "n // k"))
     linecache.cache.pop(function.__code__.co_filename)

@@ -108,7 +108,6 @@ WHOLE = "return (each * paged).sum() -> return each * sum(rank * (a + b) for a, 
     },
 )
 def paged_bytes(shapes, rank):
-    # not a list: times a large number, in a changed version, it would fill the memory
     shapes = np.array(shapes)  # the shapes of all layers
     counts = rank * shapes.flatten()  # the numbers of each matrix
     paged = counts[counts >= 100_000]  # which matrices are paged

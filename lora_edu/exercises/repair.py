@@ -39,7 +39,8 @@ FORBIDDEN = {
 }
 TICK = "__tick__"
 POWER: dict[type, str] = {ast.Pow: "__power__", ast.LShift: "__shift__"}  # names that a changed function calls
-MOST_BITS = 4096
+TIMES = "__times__"
+MOST_BITS, MOST_ENTRIES = 4096, 10**6
 
 
 class TooLong(BaseException):
@@ -91,7 +92,7 @@ class Code:
         self.name, self.source, self.tree = function.__name__, source, tree
         self.deadline, self.allowed, self.turns, self.tried = time.thread_time() + SECONDS, 10**6, 0, 0
         self.known = {"math": math, **function.__globals__, **inspect.getclosurevars(function).nonlocals}
-        self.known |= {TICK: self, edits.SIZE: size, POWER[ast.Pow]: _power, POWER[ast.LShift]: _shift}
+        self.known |= {TICK: self, edits.SIZE: size, POWER[ast.Pow]: _power, POWER[ast.LShift]: _shift, TIMES: _times}
         names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
         names = [*(node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)), *names]
         self.names = list(dict.fromkeys(names))
@@ -141,7 +142,7 @@ class Code:
         try:
             space: dict[str, Any] = dict(self.known)
             with silence():
-                risky = self.risky or any(is_risky(change.node) for change in changes)
+                risky = self.risky or any(is_risky(change.node) or multiplies(change) for change in changes)
                 tree = guarded(self.tree) if risky else self.tree
                 exec(compile(ast.fix_missing_locations(tree), "<a change>", "exec"), space)
                 return judge(space[self.name])
@@ -219,15 +220,17 @@ class Code:
 
 
 class _Guarded(ast.NodeTransformer):
-    """Powers become calls that refuse what would take for ever: a changed exponent may be a count of billions."""
+    """Powers and products become calls that refuse what would take for ever: one number may be a count of billions."""
 
     def visit_BinOp(self, node: ast.BinOp) -> ast.expr:
         self.generic_visit(node)
+        if isinstance(node.op, ast.Mult):
+            return edits.called(TIMES, node.left, node.right)
         return edits.called(POWER[type(node.op)], node.left, node.right) if _is_power(node) else node
 
 
 def guarded(tree: ast.AST) -> ast.AST:
-    """A copy whose powers refuse what would take for ever."""
+    """A copy whose powers and products refuse what would take for ever."""
     return _Guarded().visit(copy.deepcopy(tree))
 
 
@@ -237,6 +240,18 @@ def is_risky(tree: ast.AST) -> bool:
 
 def _is_power(node: ast.AST) -> bool:
     return isinstance(node, ast.BinOp) and type(node.op) in POWER and not isinstance(node.right, ast.Constant)
+
+
+def multiplies(change: Change) -> bool:
+    """Whether a change puts something else into a product: a list, say, times a large number."""
+    return any(isinstance(getattr(node, "op", None), ast.Mult) for node in (change.slot.parent, change.node))
+
+
+def _times(left: Any, right: Any) -> Any:
+    for many, count in ((left, right), (right, left)):
+        if isinstance(many, list | tuple) and isinstance(count, int | np.integer) and len(many) * count > MOST_ENTRIES:
+            raise OverflowError("a list that would fill the memory")
+    return left * right
 
 
 def _power(base: Any, exponent: Any) -> Any:
