@@ -49,10 +49,12 @@ def in_lines(measured: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in a sentence."""
+    """A value in a sentence; a count in full."""
     if isinstance(value, bool | str):
         return str(value)
-    return f"{value:,.6g}" if isinstance(value, int | float | np.number) else describe(value)
+    if not isinstance(value, int | float | np.number):
+        return describe(value)
+    return f"{value:,.0f}" if value == round(value, 0) and abs(value) < 1e15 else f"{value:,.6g}"
 
 
 def within(*pieces: str | None) -> str:

@@ -28,6 +28,7 @@ from lora_edu.exercises.exercise import exercise
     also=(
         "4 * in_float32 -> 32 * in_float32",
         "4 * in_float32 -> 4 * in_float32 - 4 * d_model * context",
+        "head = d_model * vocab_size -> head = 0",
         "linears / 2 -> linears / 2 / n_layers",
         "codes + 4 * in_float32 -> (codes + 4 * in_float32) / 1e6",
         "codes + 4 * in_float32 -> (codes + 4 * in_float32) / 2**20",
