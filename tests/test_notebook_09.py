@@ -217,3 +217,15 @@ def test_training_stops_where_it_is_told(tiny_gpt, tiny_text):
     history = train(model, tiny_text, steps=5, on_evaluation=stop, **recipe)
     assert history.stopped == "stopped after 1 of 5 steps"
     model(tiny_text.validation[None, :8])
+
+
+def test_nf4_costs_on_addresses_and_on_plays_no_draw_is_the_cost():
+    arms = load_results("nf4-draws")["arms"]
+    plays, addresses = (np.array(experiment.rises(arms, text)) for text in ("plays", "addresses"))
+    error = plays.std(ddof=1) / len(plays) ** 0.5
+    assert len(plays) == 8 and abs(plays.mean()) < 2.4 * error and plays[0] == plays.max()  # 2.4: t of 8 draws, 95%
+    assert addresses.min() > 0.005 and addresses.mean() == pytest.approx(0.0065, abs=1e-4)
+
+
+def test_a_stored_draw_can_be_made_again():
+    assert experiment.drawn(16) == pytest.approx(load_results("nf4-draws")["arms"]["shift 16"], abs=1e-3)

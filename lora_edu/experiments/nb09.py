@@ -3,7 +3,8 @@
 Each arm trains the shipped base on plays in one way, on one amount of text, at one learning rate, with one seed. The
 rates are swept with seed 0; the best one of each way (`BEST_RATES`) is run with two more seeds.
 
-`film` is another experiment: one run of QLoRA, looked at twelve times.
+`film` is another experiment: one run of QLoRA, looked at twelve times. `drawn` asks what NF4 alone costs: where its
+first block begins is chance, and each begin is another draw of all rounding errors.
 """
 
 import hashlib
@@ -17,11 +18,12 @@ from lora_edu.experiments.sweeps import SEEDS, Runs, arms_of, stored_runs
 from lora_edu.layers import is_nf4
 from lora_edu.lora import lora_layers
 from lora_edu.models.pretrain import load_base
-from lora_edu.observing import surprise
-from lora_edu.quantization import unpack
+from lora_edu.observing import block_linears, surprise
+from lora_edu.quantization import quantize, unpack
 from lora_edu.texts import ADDRESS_LINE, PLAY_LINE, Text, load_text
 from lora_edu.training import evaluate, train
 
+DRAW_ARMS = {"full precision": {"shift": None}} | {f"shift {shift}": {"shift": shift} for shift in range(0, 64, 8)}
 TEXT_SIZES = {"20 kB": 20_000, "all plays": None}  # bytes of the training text that are used
 
 
@@ -214,3 +216,23 @@ def corner_codes(layer: nn.Module) -> list[str]:
 
 def _short(matrix: Tensor) -> list[list[float]]:
     return [[float(f"{value:.3g}") for value in row] for row in matrix.detach().tolist()]
+
+
+# --- what NF4 alone costs --------------------------------------------------------------------------------------------
+
+
+def drawn(shift: int | None, *, windows: int = 64) -> dict:
+    """The losses of the shipped base in NF4 with double quantization, its blocks begun `shift` weights later.
+
+    None rounds nothing. Nothing is drawn by lot, and nothing is trained.
+    """
+    model = load_base("laptop", device="cpu")
+    for layer in block_linears(model).values() if shift is not None else ():
+        moved = layer.weight.detach().flatten().roll(shift)
+        layer.weight.data = quantize(moved, "nf4", 64, True).dequantize().roll(-shift).view(layer.weight.shape)
+    return {text: loss_on(model, name, windows) for text, name in (("plays", "shakespeare"), ("addresses", "speeches"))}
+
+
+def rises(arms: dict, text: str) -> list[float]:
+    """By how many nats each draw raises the loss on a text."""
+    return [arms[name][text] - arms["full precision"][text] for name in DRAW_ARMS if name != "full precision"]

@@ -31,7 +31,7 @@ from lora_edu.experiments.nb04 import VOICE_ARMS, dial
 from lora_edu.experiments.nb06 import FORMAT_ARMS, format_loss
 from lora_edu.experiments.nb07 import DOUBLE_QUANT_ARMS, double_quant_loss
 from lora_edu.experiments.nb08 import FILM_ARMS, step_film
-from lora_edu.experiments.nb09 import QUALITY_ARMS, film, fine_tuned_loss
+from lora_edu.experiments.nb09 import DRAW_ARMS, QUALITY_ARMS, drawn, film, fine_tuned_loss
 from lora_edu.experiments.nb10 import PRICE_ARMS, WHERE_ARMS, adapted_loss
 from lora_edu.experiments.nb10_spectra import SPECTRA_ARMS, spectra_arm
 from lora_edu.experiments.nb11 import VARIANT_ARMS, step_times, variant_loss
@@ -98,6 +98,7 @@ EXPERIMENTS = {
     "scoreboard": Experiment(score, SCOREBOARD_ARMS, "05 to 07: bits, errors and loss of each format", 1),
     "step-films": Experiment(step_film, FILM_ARMS, "08: what is alive in one training step, twelve ways", 1),
     "qlora-film": Experiment(film, {"120 steps": {}}, "09: twelve looks at one run of QLoRA", 2),
+    "nf4-draws": Experiment(drawn, DRAW_ARMS, "09: the loss of the base in NF4, eight draws of its rounding", 2),
     "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS, "09: full, LoRA and QLoRA at several rates", 50),
     "lora-where": Experiment(adapted_loss, WHERE_ARMS, "10: which matrices to adapt under one budget", 35),
     "lora-price": Experiment(adapted_loss, PRICE_ARMS, "10: ranks, rates, scalings and steps", 45),
