@@ -20,7 +20,7 @@ def _tests():
     yield same, same.copy()
 
 
-ERROR, WHOLE = "error = (b + c) ** 0.5", "return (b - c) / error if error else 0.0"
+ERROR, WHOLE = "error = (b + c) ** 0.5", "return (b - c) / error if b + c else 0.0"
 
 
 @exercise(
@@ -35,9 +35,9 @@ ERROR, WHOLE = "error = (b + c) ** 0.5", "return (b - c) / error if error else 0
         "difference. If both are equally good, each of the {b} + {c} verses counts 1: a toss.",
         f"{WHOLE} -> return (b - c) / len(one)": "Your answer is the difference of the two accuracies. How many "
         "standard errors is it? Divide {b} - {c} by theirs.",
-        f"{WHOLE} -> return ((b - c) / error) ** 2 if error else 0.0": "Your answer is the square of what is asked for "
+        f"{WHOLE} -> return ((b - c) / error) ** 2 if b + c else 0.0": "Your answer is the square of what is asked for "
         "(McNemar's test). Take the root, and keep the sign.",
-        f"{WHOLE} -> return np.sign(b - c) * max(0.0, abs(b - c) - 1) / error if error else 0.0": "Your answer has "
+        f"{WHOLE} -> return np.sign(b - c) * max(0.0, abs(b - c) - 1) / error if b + c else 0.0": "Your answer has "
         "McNemar's correction, a 1 taken off the difference. Leave it out here.",
         f"{WHOLE} -> return np.float64(b - c) / error": "Your answer divides 0 by 0 where nobody differs. No "
         "difference is 0 standard errors: guard the division.",
@@ -50,7 +50,7 @@ ERROR, WHOLE = "error = (b + c) ** 0.5", "return (b - c) / error if error else 0
         f"{ERROR} -> error = max(b, 1) ** 0.5",
         f"{ERROR} -> error = (one.sum() + other.sum()) ** 0.5",
         f"{WHOLE} -> return b - c",
-        f"{WHOLE} -> return max(0.0, (b - c) / error) if error else 0.0",
+        f"{WHOLE} -> return max(0.0, (b - c) / error) if b + c else 0.0",
     ),
     noticed={
         "one number is asked for.": lambda got, one, other: got.ndim > 0,
@@ -63,7 +63,7 @@ def standard_errors(one, other):
     b = int(((one == 1) & (other == 0)).sum())  # the verses that only the first got right
     c = int(((one == 0) & (other == 1)).sum())  # the verses that only the second got right
     error = (b + c) ** 0.5  # the standard error of the difference
-    return (b - c) / error if error else 0.0  # the difference in standard errors
+    return (b - c) / error if b + c else 0.0  # the difference in standard errors
 
 
 # --- 13.2: one base, one batch, many adapters ------------------------------------------------------------------------
