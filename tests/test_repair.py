@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from lora_edu.exercises import edits, repair
-from lora_edu.exercises.grading import Exercise, WrongAnswer
+from lora_edu.exercises.exercise import exercise
+from lora_edu.exercises.grading import WrongAnswer
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[01]*.ipynb"))
 
@@ -23,29 +24,31 @@ def cell(source, name="f", **known):
     return space[name]
 
 
-def said(exercise, function):
+def said(asked, function):
     with pytest.raises(WrongAnswer) as error:
-        exercise(function)
+        asked(function)
     return str(error.value)
 
 
 @pytest.fixture(autouse=True)
 def enough_time(monkeypatch):
     monkeypatch.setattr(repair, "SECONDS", 20)
-    monkeypatch.setattr("lora_edu.exercises.grading.QUICK", 20)
+    monkeypatch.setattr("lora_edu.exercises.answers.QUICK", 20)
 
 
 RNG = np.random.default_rng(0)
-SPREAD = Exercise(
-    "1.1",
-    lambda x, n: np.abs(x).max(axis=1) / (2**n - 1) + np.sqrt((x**2).sum(axis=1)),
-    [(RNG.normal(size=shape) - 1, n) for shape, n in (((3, 4), 2), ((2, 5), 5), ((4, 3), 7))],
-)
-COUNT = Exercise(
-    "1.2",
-    lambda n, k, on: -(-n // k) + (4 * n if on else 8),
-    [(10, 3, True), (12, 4, False), (7, 5, True)],
-)
+
+
+@exercise("1.1", [(RNG.normal(size=shape) - 1, n) for shape, n in (((3, 4), 2), ((2, 5), 5), ((4, 3), 7))], tries=0)
+def SPREAD(x, n):
+    return np.abs(x).max(axis=1) / (2**n - 1) + np.sqrt((x**2).sum(axis=1))  # the spread
+
+
+@exercise("1.2", [(10, 3, True), (12, 4, False), (7, 5, True)], tries=0)
+def COUNT(n, k, on):
+    return -(-n // k) + (4 * n if on else 8)  # the count
+
+
 SPREAD_RIGHT = """def f(x, n):
     top = np.abs(x).max(axis=1)
     return top / (2**n - 1) + np.sqrt((x**2).sum(axis=1))"""
@@ -87,23 +90,23 @@ ENDLESS = """def f(x, n):
     ],
 )
 def test_one_change_is_located(right, wrong, place, line, hint):
-    exercise, source = (SPREAD, SPREAD_RIGHT) if right in SPREAD_RIGHT else (COUNT, COUNT_RIGHT)
+    asked, source = (SPREAD, SPREAD_RIGHT) if right in SPREAD_RIGHT else (COUNT, COUNT_RIGHT)
     assert right in source
-    told = said(exercise, cell(source.replace(right, wrong)))
+    told = said(asked, cell(source.replace(right, wrong)))
     assert f"A change at `{place}`, in line {line}, makes every case right. {hint}" in told, told
 
 
 def test_the_same_change_at_two_places():
     wrong = SPREAD_RIGHT.replace("axis=1", "axis=0")
     told = said(SPREAD, cell(wrong))
-    assert "The same change at `np.abs(x).max(axis=0)`, in line 2 and at " in told and told.endswith(edits.AXIS)
+    assert "The same change at `np.abs(x).max(axis=0)`, in line 2 and at " in told and f"{edits.AXIS} An example:" in told
 
 
 @pytest.mark.parametrize("source", [SPREAD_RIGHT, COUNT_RIGHT])
 def test_of_two_mistakes_no_place_is_claimed(source):
-    exercise = SPREAD if source is SPREAD_RIGHT else COUNT
+    asked = SPREAD if source is SPREAD_RIGHT else COUNT
     wrong = source.replace("np.abs(x)", "x").replace("2**n", "3**n").replace("-(-n // k)", "n // k").replace("4", "5")
-    assert "makes every case right" not in said(exercise, cell(wrong))
+    assert "makes every case right" not in said(asked, cell(wrong))
 
 
 def test_of_several_places_the_smallest_is_named():
@@ -132,12 +135,16 @@ def test_nothing_goes_on_for_ever_or_is_heard_or_touches_the_arguments(capsys):
         return solution(x, n)
 
     cases = [(np.arange(3.0), n) for n in (5, 8, 9, 100)]
-    exercise = Exercise("1.3", lambda x, n: int(np.ceil(np.log2(n))), cases, observe=observed)
-    assert "A change at `k + 1`, in line 11," in said(exercise, cell(ENDLESS))
+
+    @exercise("1.3", cases, observe=observed, tries=0)
+    def asked(x, n):
+        return int(np.ceil(np.log2(n)))  # the bits
+
+    assert "A change at `k + 1`, in line 11," in said(asked, cell(ENDLESS))
     assert len(given) > 40 and all(x == [0, 1, 2] for x in given)
     assert capsys.readouterr().out == "here\n" * 4  # of the answer itself, once a case
     endless = "def f(x, n):\n    k = 0\n    while 2**k < 2 * n:\n        k += 1\n    return 3 * k"
-    assert said(exercise, cell(endless))
+    assert said(asked, cell(endless))
 
 
 @pytest.mark.parametrize("call", ["open('/dev/null')", "np.save('x', n)", "model.train()", "os.getpid()"])
@@ -151,8 +158,12 @@ def test_what_writes_or_trains_is_not_run_again(call):
 )
 def test_no_number_takes_for_ever(source):
     """No change puts a count of billions into an exponent."""
-    exercise = Exercise("1.4", lambda n, k: n * k + 1, [(7 * 10**9, 3), (5 * 10**9, 2), (10**9, 5)])
-    assert said(exercise, cell(f"def f(n, k):\n    return {source}"))
+
+    @exercise("1.4", [(7 * 10**9, 3), (5 * 10**9, 2), (10**9, 5)], tries=0)
+    def asked(n, k):
+        return n * k + 1  # the count
+
+    assert said(asked, cell(f"def f(n, k):\n    return {source}"))
 
 
 def test_no_list_fills_the_memory():
