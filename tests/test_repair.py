@@ -99,7 +99,9 @@ def test_one_change_is_located(right, wrong, place, line, hint):
 def test_the_same_change_at_two_places():
     wrong = SPREAD_RIGHT.replace("axis=1", "axis=0")
     told = said(SPREAD, cell(wrong))
-    assert "The same change at `np.abs(x).max(axis=0)`, in line 2 and at " in told and f"{edits.AXIS} An example:" in told
+    assert (
+        "The same change at `np.abs(x).max(axis=0)`, in line 2 and at " in told and f"{edits.AXIS} An example:" in told
+    )
 
 
 @pytest.mark.parametrize("source", [SPREAD_RIGHT, COUNT_RIGHT])

@@ -1,7 +1,7 @@
-"""The checks of the exercises: `grading` and `comparing` are the mechanism, `nb00` and so on the exercises themselves.
+"""The checks of the exercises: `exercise` is the mechanism, `nb00` and so on the exercises themselves.
 
-An *exercise* is a reference solution, named mistakes and cases; its *check* runs a learner's function on the cases and
-says "correct", the mistake's name, or the smallest failing case. `progress()` shows what is done in all notebooks.
+An *exercise* is a right answer in commented steps, what people believe instead, and cases; its *check* runs a learner's
+function on the cases and says "correct", or what is wrong and where. `progress()` shows what is done in all notebooks.
 """
 
 __all__ = ["progress"]

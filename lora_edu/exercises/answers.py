@@ -162,7 +162,7 @@ class Answer:
         def made(cases: list[tuple]) -> list[dict]:
             return [seen for case in cases if (seen := self._quietly(self.asked.source.solution())(case))]
 
-        return probing.exchanged(self.got, made, self.cases, self.names, numbers=True)
+        return probing.exchanged(self.got, made, self.cases, self.names)
 
     def _place(self) -> str:
         """Where one change makes the answer right; a change is tried first in the case that has failed."""

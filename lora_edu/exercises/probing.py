@@ -19,12 +19,10 @@ CHANGES = (lambda value: 1.7 * value + 0.3, lambda value: -2.3 * value, lambda v
 Case = tuple[Any, ...]
 
 
-def exchanged(
-    got: list, made: Callable[[list[Case]], list], cases: list[Case], names: list[str], numbers: bool = False
-) -> str | None:
-    """Whether the reference gives what was got when two arrays or flags change places, or one stands for another.
+def exchanged(got: list, made: Callable[[list[Case]], list], cases: list[Case], names: list[str]) -> str | None:
+    """Whether the reference gives what was got when two arguments change places, or one stands for another.
 
-    numbers: whether two of these may have changed places, too. Where one stands for another, a step says more.
+    Numbers only change places: where one stands for another, a step says more.
     """
     pairs = [(i, j) for i, j in permutations(range(len(names)), 2) if all(_alike(c[i], c[j]) for c in cases)]
     swapped = [
@@ -32,11 +30,7 @@ def exchanged(
         for i, j in permutations(range(len(names)), 2)
         if all(map(_is_number, (*(c[i] for c in cases), *(c[j] for c in cases))))
     ]
-    tried = {
-        f"`{names[i]}` and `{names[j]}` have changed places.": {i: j, j: i}
-        for i, j in pairs + swapped * numbers
-        if i < j
-    }
+    tried = {f"`{names[i]}` and `{names[j]}` have changed places.": {i: j, j: i} for i, j in pairs + swapped if i < j}
     tried |= {f"`{names[j]}` stands where `{names[i]}` belongs.": {i: j} for i, j in pairs}
     return recognized(got, ((said, made([_moved(case, places) for case in cases])) for said, places in tried.items()))
 
