@@ -20,7 +20,7 @@ STEPS = (8, 64, 128, 256, 1000, 1024, 2048)  # a learner may round down to a mul
     ],
     taught={
         "2**30 -> 10**9": "Your answer takes a GB of the card for 10**9 bytes. A card sold as {card_gb} GB has "
-        "{card_gb} * 2**30: section 1.",
+        "{card_gb} * 2**30: the page begins with that.",
         "0.9 * card -> card": "Your answer fills the card to the last byte. A tenth of it stays free, for the driver "
         "and the allocator.",
         "0.9 * card -> card & usable - resident -> 0.9 * (usable - resident)": "Your answer takes the tenth off what "
