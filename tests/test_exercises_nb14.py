@@ -47,6 +47,7 @@ def test_other_right_answers(capsys):
             lambda c, r, t: (0.9 * c * 1e9 - r) // t,
             "10\\*\\*9 bytes.* Besides, look at what is answ",
         ),
+        (check.most_tokens, lambda c, r, t: max(0, (0.9 * c - r) // t), "Are card and `resident` both in bytes"),
         (check.paged_bytes, lambda s, r: sum(4 * r * a for a, b in s if r * a >= 1e5), "two things were different"),
         (check.paged_bytes, lambda s, r: [8 * r * a for a, b in s if r * a >= 1e5], "this is a list"),
     ],

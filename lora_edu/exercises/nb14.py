@@ -48,6 +48,7 @@ STEPS = (8, 64, 128, 256, 1000, 1024, 2048)  # a learner may round down to a mul
     noticed={
         "this is below zero: if `resident` alone fills the card, no token fits.": lambda got, *case: got < 0,
         "this is a fraction of a token. One that is not whole does not fit.": lambda got, *case: got % 1 != 0,
+        "by this no token fits. Are card and `resident` both in bytes?": lambda got, *case: got == 0,
     },
 )
 def most_tokens(card_gb, resident, per_token):
@@ -94,6 +95,7 @@ WHOLE = "return (each * paged).sum() -> return each * sum(rank * (a + b) for a, 
         "(each * paged).sum() -> (each * (paged - 100_000)).sum()",
         "counts[counts >= 100_000] -> counts[counts >= 100_000 * rank]",
         *(f"{COUNTS} -> rank * shapes[:, {side}]" for side in (0, 1)),
+        *(f"{COUNTS} -> rank * shapes[{rows}].flatten()" for rows in (":1", ":-1")),
         *(f"{COUNTS} -> rank * shapes.{side}(axis=1)" for side in ("max", "min")),
         f"{COUNTS} -> shapes.prod(axis=1)",
         f"{COUNTS} -> rank + 0 * shapes.flatten()",
