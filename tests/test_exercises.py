@@ -162,7 +162,7 @@ def PRODUCT(x, s):
         (lambda n, k, on: -(-n // k) - (4 * n if on else 8), "this is below zero. Look at"),
         (
             lambda n, k, on: 17 + n**3 % 41 * k + on,
-            "Which step of yours gives another number? The number of blocks. The",
+            "Which step of yours gives another number? The number of blocks. The room of the shelf. The sum. An",
         ),
         (lambda n, k, on: 7, "returns 7 in every case that is tried"),
         (lambda n, k, on: n > k, "True or False"),

@@ -41,7 +41,6 @@ class Reference(repair.Code):
         made.body = getattr(made.tree.body[0], "body", [])
         if not made.body or not isinstance(made.body[-1], ast.Return):
             raise ValueError(f"{made.name}: a reference is a `def` whose last line is its only `return`")
-        ast.fix_missing_locations(made.tree)
         made.arguments = [argument.arg for argument in made.tree.body[0].args.args]
         made.codes, made.also = [made._compiled(k) for k in range(len(made.body))], []
         return made
@@ -117,10 +116,10 @@ class Reference(repair.Code):
             step = self.body[place]
             if isinstance(step, ast.Return):
                 step = ast.Assign([ast.Name(ANSWER, ast.Store())], step.value)
-            tree = ast.Module([step], [])
-            risky = not changes or repair.is_risky(tree) or any(map(repair.multiplies, changes))
-            tree = repair.guarded(tree) if risky else tree
-            return compile(ast.fix_missing_locations(tree), "<a step>", "exec")
+            tree = ast.fix_missing_locations(ast.Module([step], []))
+            if not changes or repair.is_risky(tree) or any(map(repair.multiplies, changes)):
+                tree = ast.fix_missing_locations(repair.guarded(tree))
+            return compile(tree, "<a step>", "exec")
         finally:  # also of what is no Python
             for change in changes:
                 change.slot.put(change.slot.node)
