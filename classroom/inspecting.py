@@ -71,15 +71,14 @@ def _cells(notebook: nbformat.NotebookNode, released: nbformat.NotebookNode) -> 
 
 
 def _ids(notebook: nbformat.NotebookNode) -> list[str]:
-    found = [cell.metadata.get("nbgrader", {}).get("grade_id") for cell in notebook.cells]
-    return [grade_id for grade_id in found if grade_id]
+    return [grade_id for cell in notebook.cells if (grade_id := judge.mark(cell, "grade_id"))]
 
 
 def _needed(released: nbformat.NotebookNode) -> list[str]:
     """Graded answers. Read-only cells are put back where they were deleted, and what is not graded may be gone."""
-    tests, marks = set(_ids(released)), [cell.metadata.get("nbgrader", {}) for cell in released.cells]
-    answers = [mark for mark in marks if mark.get("solution")]
-    return [m["grade_id"] for m in answers if m.get("grade") or f"test_{m['grade_id']}" in tests]
+    tests, answers = set(_ids(released)), [cell for cell in released.cells if judge.mark(cell, "solution")]
+    names = {judge.mark(cell, "grade_id"): judge.mark(cell, "grade") for cell in answers}
+    return [name for name, graded in names.items() if graded or f"test_{name}" in tests]
 
 
 @contextlib.contextmanager
@@ -115,7 +114,7 @@ def after(path: Path) -> str | None:
         return f"the graded notebook is damaged ({type(error).__name__}): run autograde --force"
     for cell in cells:
         for output in cell.get("outputs", []):
-            if output.output_type == "error" and cell.metadata.get("nbgrader", {}).get("grade_id") == "setup":
+            if output.output_type == "error" and judge.mark(cell, "grade_id") == "setup":
                 return "the cell setup failed: look into the graded notebook"
     return None
 
@@ -124,10 +123,9 @@ def points(path: Path) -> dict[str, tuple[float, float]]:
     """grade_id of each test in a graded notebook -> its points, and the most that it can give."""
     found = {}
     for cell in nbformat.read(path, as_version=4).cells:
-        marks = cell.metadata.get("nbgrader", {})
-        if cell.cell_type == "code" and marks.get("grade") and not marks.get("solution"):
+        if judge.is_test(cell):
             [result] = [output for output in cell.outputs if output.output_type == "execute_result"]
-            found[marks["grade_id"]] = float(result.data["text/plain"]), float(marks["points"])
+            found[judge.mark(cell, "grade_id")] = float(result.data["text/plain"]), float(judge.mark(cell, "points"))
     return found
 
 
@@ -158,8 +156,7 @@ def without_a_result(path: Path) -> list[str]:
 
 
 def _is_ours(cell: nbformat.NotebookNode) -> bool:
-    marks = cell.metadata.get("nbgrader", {})
-    return bool(marks.get("locked") and marks.get("grade_id"))
+    return bool(judge.mark(cell, "locked") and judge.mark(cell, "grade_id"))
 
 
 def _own_code(text: str) -> list[str]:

@@ -64,7 +64,7 @@ def for_the_box(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     """The notebook with tests that only observe. Each first runs the set-up cell again: `c = 3` in a scratch cell, say,
     costs no exercise but its own. The table of `progress()` is left out: it would say that nothing is checked yet."""
     boxed = copy.deepcopy(notebook)
-    setup = next((cell.source for cell in boxed.cells if _mark(cell, "grade_id") == "setup"), "")
+    setup = next((cell.source for cell in boxed.cells if mark(cell, "grade_id") == "setup"), "")
     for cell in boxed.cells:
         if is_test(cell):
             call = _call(cell)
@@ -121,17 +121,18 @@ def lost(notebook: nbformat.NotebookNode) -> list[list]:
 
 
 def is_test(cell: nbformat.NotebookNode) -> bool:
-    return cell.cell_type == "code" and bool(_mark(cell, "grade")) and not _mark(cell, "solution")
+    return cell.cell_type == "code" and bool(mark(cell, "grade")) and not mark(cell, "solution")
 
 
-def _mark(cell: nbformat.NotebookNode, name: str) -> Any:
+def mark(cell: nbformat.NotebookNode, name: str) -> Any:
+    """What nbgrader notes about a cell, such as its `grade_id`; None for a cell that it does not know."""
     return cell.metadata.get("nbgrader", {}).get(name)
 
 
 def _call(cell: nbformat.NotebookNode) -> re.Match:
     call = TEST.search(cell.source)
     if call is None:
-        raise CannotGrade(f"the graded cell {_mark(cell, 'grade_id')} has no line points(...) with a cohort")
+        raise CannotGrade(f"the graded cell {mark(cell, 'grade_id')} has no line points(...) with a cohort")
     return call
 
 

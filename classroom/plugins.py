@@ -62,7 +62,7 @@ class PutBack(NbGraderPreprocessor):
             ]
         place = 0  # behind the last known cell that is there
         for name, kind, text, locked, checksum in known:
-            found = [i for i, cell in enumerate(notebook.cells) if grade_id(cell) == name]
+            found = [i for i, cell in enumerate(notebook.cells) if judge.mark(cell, "grade_id") == name]
             if found:
                 place = found[0] + 1
             elif locked:
@@ -123,11 +123,6 @@ def _table(rows: list[list]) -> str:
     rows = [[number, part, f"{points:g}", *words] for number, part, points, *words in rows]
     lines = ["".join(f"<td>{html.escape(value)}</td>" for value in row) for row in rows]
     return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-
-
-def grade_id(cell) -> str | None:
-    """The name that nbgrader knows a cell by."""
-    return cell.metadata.get("nbgrader", {}).get("grade_id")
 
 
 def _marks(name: str, kind: str, checksum: str, points: float | None) -> dict:
