@@ -13,7 +13,8 @@ __all__ = ["beside", "entries_share", "kept_share", "largest_saving_rank", "upda
 
 @exercise(
     "1.1",
-    [(32, 128), (12, 4), (96, 20), (6, 3)],
+    [(12, 20), (12, 4), (36, 10), (6, 3)],
+    tries=0.3,
     taught={
         "return rank -> return min(d_out, d_in)": "Your answer is the largest rank that W can have. A and B hold "
         "{each:,} numbers for each rank: long before it they hold more than W.",

@@ -15,7 +15,7 @@ from lora_edu.exercises.describing import shown
 from lora_edu.exercises.rows import Changes
 
 ANSWER = "__answer__"  # what a reference returns
-TURNS = 10_000  # of all loops together: a changed one may be endless
+TURNS = 2_000  # of all loops together: a right answer takes dozens, and a changed one may be endless
 HANDED_OVER = "what is handed over"
 
 
