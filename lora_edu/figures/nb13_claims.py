@@ -84,7 +84,7 @@ CLAIMS = (
         "LoRA writes the update of a weight as a product of two thin matrices, so its rank is at most r.",
         "rank of the update minus r: at most 0",
         measured.excess_rank, lambda n: n <= 0, measured.full_update_rank, False,
-        "Some papers write the factors in the other order: a convention. In both, x first meets the factor that is r wide.",
+        "Some papers write the factors in the other order: a convention. In both, x meets first what is r wide.",
         HU, HERE, "2. How a verdict is made", "{:.0f}"),
     Claim("b", "both at random",
         "Both are initialized with random values.",
