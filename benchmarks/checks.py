@@ -85,6 +85,9 @@ def solutions(notebook: str) -> dict[str, str]:
     """The folded solutions of a notebook, by the number of their exercise."""
     (path,) = (ROOT / "notebooks").glob(f"{notebook}_*.ipynb")
     cells = ["".join(cell["source"]) for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    for line in re.findall(r"^(?:from|import) [^(\n]+$", "\n".join(cells), re.M):
+        with contextlib.suppress(Exception):
+            exec(line, IMPORTED)
     _, *parts = re.split(r"^### Exercise (\d+\.\d+)", "\n".join(cells), flags=re.M)  # number, text, number, text ...
     solved = {number: text.split("<summary>Solution") for number, text in zip(parts[::2], parts[1::2], strict=True)}
     return {number: text[1].split("```python\n")[1].split("```")[0] for number, text in solved.items() if text[1:]}
