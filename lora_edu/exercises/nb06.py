@@ -170,7 +170,7 @@ def _layers():
         yield X, W, codes, absmax
 
 
-LOOKED_UP, SCALED = "nf_codebook(4).numpy()[codes]", "values * absmax[:, None]"
+LOOKED_UP, SCALED = "nf_codebook(4).numpy()[codes]", "* absmax[:, None]"
 OUTPUTS = "exact, other = X @ W.T, X @ rounded.T"
 OWN = "np.abs(W.reshape(codes.shape)).max(axis=1)"
 
@@ -184,12 +184,11 @@ OWN = "np.abs(W.reshape(codes.shape)).max(axis=1)"
         "output, X @ W.T: what the next layer gets.",
         f"{LOOKED_UP} -> NF4[_nearest(W, absmax)]": "Your answer quantizes W again, to the nearest codes. Decode the "
         "codes that you are given, whatever they are.",
-        f"{LOOKED_UP} -> NF4[_nearest(W, {OWN})] & {SCALED} -> values * {OWN}[:, None]": "Your answer quantizes W "
+        f"{LOOKED_UP} -> NF4[_nearest(W, {OWN})] & {SCALED} -> * {OWN}[:, None]": "Your answer quantizes W "
         "again, absmax and all. Decode the codes that you are given, whatever they are.",
         f"{LOOKED_UP} -> codes": "Your answer multiplies the codes themselves. A code is an index from 0 to 15: look "
         "its value up in the codebook.",
-        f"{SCALED} -> values * absmax.max()": "Your answer takes one absmax for the whole weight. Each block has its "
-        "own.",
+        f"{SCALED} -> * absmax.max()": "Your answer takes one absmax for the whole weight. Each block has its own.",
         "reshape(W.shape) -> reshape(W.shape[::-1]).T": "The blocks of your answer run down the columns of W. They run "
         "through the flattened weight, row by row.",
         f"{OUTPUTS} -> exact, other = X.mean(axis=0) @ W.T, X.mean(axis=0) @ rounded.T": "Your answer averages the "
@@ -197,11 +196,11 @@ OWN = "np.abs(W.reshape(codes.shape)).max(axis=1)"
     },
     also=(
         *measures("return error / whole", "exact", "other"),
-        *(f"{SCALED} -> values {other}" for other in ("/ absmax[:, None]", "* absmax.mean()", "* absmax[::-1, None]")),
-        *(f"{SCALED} -> values * {other}" for other in (f"{OWN}[:, None]", "absmax[:, None] ** 2")),
-        f"{SCALED} -> values.ravel() * np.resize(absmax, W.size)",
-        f"{SCALED} -> values.reshape(W.shape) * np.abs(W).max(axis=1, keepdims=True)",
-        *(f"{LOOKED_UP} -> {other}" for other in ("(codes - 7) / 8", "(codes - 8) / 7", "codes / 7.5 - 1")),
+        *(f"{SCALED} -> {other}" for other in ("/ absmax[:, None]", "* absmax.mean()", "* absmax[::-1, None]")),
+        *(f"{SCALED} -> * {other}" for other in (f"{OWN}[:, None]", "absmax[:, None] ** 2")),
+        f"[codes] {SCALED} -> [codes].ravel() * np.resize(absmax, W.size)",
+        f"[codes] {SCALED} -> [codes].reshape(W.shape) * np.abs(W).max(axis=1, keepdims=True)",
+        *(f"{LOOKED_UP} -> {other}" for other in ("(codes - 7) / 8", "(codes - 8) / 7", "(codes / 7.5 - 1)")),
         *(f"{LOOKED_UP} -> {other}" for other in ("(codes - 8) / 8", "(codes - 7) / 7", "NF4[15 - codes]")),
         "reshape(W.shape) -> reshape(W.shape, order='F')",
         f"{OUTPUTS} -> exact, other = abs(X) @ abs(W).T, abs(X) @ abs(rounded).T",
@@ -219,8 +218,7 @@ OWN = "np.abs(W.reshape(codes.shape)).max(axis=1)"
     },
 )
 def rounded_output_error(X, W, codes, absmax):
-    values = nf_codebook(4).numpy()[codes]  # the codebook's value for each code
-    rounded = (values * absmax[:, None]).reshape(W.shape)  # the weight that is decoded
+    rounded = (nf_codebook(4).numpy()[codes] * absmax[:, None]).reshape(W.shape)  # the decoded weight
     exact, other = X @ W.T, X @ rounded.T  # the two outputs
     error = np.linalg.norm(exact - other)  # their difference, as one number
     whole = np.linalg.norm(exact)  # what it is divided by
