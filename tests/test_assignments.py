@@ -24,12 +24,12 @@ SOURCES = sorted(path.stem for path in classroom_folder.ASSIGNMENTS.glob("source
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory):
-    """A teacher's folder in which all assignments are released for a cohort."""
+    """A teacher's folder in which all assignments are released for practice."""
     folder = classroom_folder.make(tmp_path_factory.mktemp("classroom"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(folders.VARIABLE, str(folder))
         for name in SOURCES:
-            releasing.release(name, "2026a")
+            releasing.release(name, releasing.PUBLIC)
         yield folder
 
 
@@ -114,13 +114,18 @@ def test_the_source_says_what_the_tasks_say(name):
     assert not re.findall(r"\b(?:simply|just|obviously|trivially|of course|clearly)\b", text, re.I)
 
 
+def test_a_release_says_its_cohort(tmp_path, monkeypatch):
+    monkeypatch.setenv(folders.VARIABLE, str(classroom_folder.make(tmp_path)))
+    text = (releasing.release(SOURCES[0], "2026a") / f"{SOURCES[0]}.ipynb").read_text(encoding="utf-8")
+    assert '"2026a\\"' in text and "formative" not in text
+
+
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_release_gives_nothing_away(name, released):
     folder = released / "release" / name
     assert releasing.leaks(folder) == []
     assert sorted(path.name for path in folder.iterdir()) == [f"{name}.ipynb", "checks.json"]
     text = (folder / f"{name}.ipynb").read_text(encoding="utf-8")
-    assert '"2026a\\"' in text and "formative" not in text
     source = nbformat.read(released / "source" / name / f"{name}.ipynb", as_version=4)
     inside, outside = set(), set()
     for cell in source.cells:
@@ -141,7 +146,7 @@ def test_a_release_gives_nothing_away(name, released):
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_the_solution_has_full_marks_and_is_quiet(name, released):
-    path = releasing.solution(name, "2026a")
+    path = releasing.solution(name, releasing.PUBLIC)
     done = classroom_folder.run(nbformat.read(path, as_version=4), path.parent)
     for cell in done.cells:
         for output in cell.get("outputs", []):
@@ -161,7 +166,7 @@ def test_the_blank_version_has_no_points_and_a_living_kernel(name, released):
     blank = nbformat.read(folder / f"{name}.ipynb", as_version=4)
     tests = {
         classroom_folder.grade_id(cell): cell.source
-        for cell in nbformat.read(releasing.solution(name, "2026a"), as_version=4).cells
+        for cell in nbformat.read(releasing.solution(name, releasing.PUBLIC), as_version=4).cells
     }
     for cell in blank.cells:
         if cell.cell_type == "code" and cell.metadata.get("nbgrader", {}).get("grade"):
@@ -177,17 +182,14 @@ def test_the_blank_version_has_no_points_and_a_living_kernel(name, released):
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_the_practice_version_in_git_is_a_fresh_release(name, tmp_path, monkeypatch):
-    fresh = classroom_folder.make(tmp_path)
-    monkeypatch.setenv(folders.VARIABLE, str(fresh))
-    releasing.release(name, releasing.PUBLIC)
+def test_the_practice_version_in_git_is_a_fresh_release(name, released):
     kept = classroom_folder.ASSIGNMENTS / name
     assert (
         sorted(path.name for path in kept.iterdir()) == [f"{name}.ipynb", "checks.json"] and releasing.leaks(kept) == []
     )
     ask = f"run `make assignments`: {name} in git is not what its source gives"
-    assert (kept / f"{name}.ipynb").read_text() == (fresh / name / f"{name}.ipynb").read_text(), ask
-    old, new = (json.loads((folder / "checks.json").read_text()) for folder in (kept, fresh / name))
+    assert (kept / f"{name}.ipynb").read_text() == (released / name / f"{name}.ipynb").read_text(), ask
+    old, new = (json.loads((folder / "checks.json").read_text()) for folder in (kept, released / name))
     assert words(old) == words(new), ask
     for there, here in zip(arrays(old), arrays(new), strict=True):  # another processor rounds anew
         np.testing.assert_allclose(

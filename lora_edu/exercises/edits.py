@@ -113,7 +113,9 @@ def local_changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             if isinstance(right, ast.BinOp):
                 yield PARENTHESES, ast.BinOp(ast.BinOp(left, op, right.left), right.op, right.right)
             for part, other in ((left, right), (right, left)):
-                if not isinstance(part, ast.Constant):  # of a number it is said that it is another one
+                # Of a number it is said that it is another one; but a factor of 2 that should be 1 is not off by one.
+                factor = isinstance(op, ast.Mult) or (isinstance(op, ast.Div | ast.Pow) and part is right)
+                if factor or not isinstance(part, ast.Constant):
                     yield needed(part), other
         case ast.Compare(left, [op], [right]):
             yield from ((hint, ast.Compare(left, [o()], [right])) for hint, o in OPERATORS.get(type(op), ()))
