@@ -103,6 +103,11 @@ ROWS = (
     Row("notebooks", "notebook 09", "09", "", 150, True),
     Row("notebooks", "the slowest of 00 to 08", "slowest of 00 to 08", "", 60, True),
     Row("book", "build the book", "book", "", 30, True),
+    Row("dial", "the model in the book's page: a byte", "page, a byte", "torch, a byte"),
+    Row("dial", "the same: two lines of surprise", "page, two lines", "torch, two lines"),
+    Row("dial", "key on the dial to the painted frame: median", "key to frame, median", "", 0.06, True),
+    Row("dial", "the same, 95% of the presses", "key to frame, 95%", "", 0.1, True),
+    Row("dial", "the page is ready after", "ready", "", 1.0, True),
 )
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from dial import dial
 from driver import chromium
 from measuring import interleaved
 from quantization import SIZES, dequantize_calls, layer_calls, quantize_calls, step_calls
@@ -112,6 +113,15 @@ def book(rounds: int) -> Times:
     return {"book": [seconds], "book, by the clock": [time.perf_counter() - start]}
 
 
+def page_dial(rounds: int) -> Times:
+    """The model in the page of the book that the part `book` has built, or `make book`."""
+    built = [folder / "index.html" for folder in (ROOT / "build" / "bench" / "book", ROOT / "build" / "book")]
+    page = next((path for path in built if path.exists()), None)
+    if page is None:
+        raise SystemExit("the book is not built: make book")
+    return dial(page.as_uri(), rounds)
+
+
 def processor_seconds(*arguments: str) -> float:
     """What a Python program and its children take of a processor, which other programs hardly change."""
     import resource  # not on Windows
@@ -134,5 +144,6 @@ PARTS: dict[str, Callable[[int], Times]] = {
     "import": importing,
     "sliders": sliders,
     "book": book,
+    "dial": page_dial,
     "notebooks": notebooks,
 }
