@@ -27,7 +27,7 @@ setup: python  ## create .venv, install the course, fetch the three texts
 lab: python  ## open your copy of the course in JupyterLab (PORT=8888, ARGS="--fresh --no-browser" pass through)
 	@$(COURSE) lab $(if $(PORT),--port $(PORT)) $(ARGS)
 
-test: python  ## unit tests and every notebook (about 11 minutes on 2 cores, installation included); ARGS="tests/test_lora.py" runs one
+test: python  ## unit tests and every notebook (about 9 minutes on 2 cores, installation included); ARGS="tests/test_lora.py" runs one
 	@$(COURSE) setup --extra test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .

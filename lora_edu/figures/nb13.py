@@ -152,7 +152,7 @@ def sheet():
         axes.axhline(row - 0.5, color="#DDDDDD", lw=0.6)
         axes.text(0.55, row, f"{row + 1}", ha="right", va="center", fontsize=10.5, color=GRAY)
         axes.text(0.75, row, claim.short, va="center", fontsize=10.5)
-        axes.plot(list(COLUMNS.values()), [row] * 3, "o", ms=9, mfc="white", mec="#AAAAAA", mew=1)
+        axes.plot(list(COLUMNS.values()), [row] * 3, ".", ms=4, color="#AAAAAA")  # no rings: nobody can press them
     empty, row_text = ([], []), {"va": "center", "ha": "right", "fontsize": 10.5, "animated": True}
     (right,) = axes.plot(*empty, "s", ms=8, color=GREEN, animated=True)
     (wrong,) = axes.plot(*empty, "s", ms=8, color=ORANGE, animated=True)
