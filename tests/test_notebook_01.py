@@ -6,10 +6,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from lora_edu import load_base, load_text
+from lora_edu.calibration import one_temperature
 from lora_edu.experiments import load_results
-from lora_edu.experiments.nb01 import RATES, weight_and_update
+from lora_edu.experiments.nb01 import RATES, calibrated_shares, weight_and_update
 from lora_edu.figures import nb01 as pictures
 from lora_edu.measures import low_rank, relative_errors
+
+AT_NORM = ("components", "shrunk", "remainder")
 
 # --- the sliders -----------------------------------------------------------------------------------------------------
 
@@ -157,3 +161,19 @@ def test_the_checkpoint_of_rank_4_in_mebibytes():
 def test_the_words_of_the_pictures(portrait):
     pieces = np.linalg.svd(portrait, full_matrices=False)
     assert f"strengths {pieces[1][0]:.1f}" in pictures.components(*pieces)[1]
+
+
+def test_the_strongest_direction_is_mostly_doubt_with_every_seed():
+    arms = load_results("calibrated-cuts")["arms"]
+    for arm in arms.values():
+        rank_1, rank_8 = ({kind: calibrated_shares(arm, kind)[i] for kind in AT_NORM} for i in (0, 1))
+        assert rank_1["components"][1] < 0.5 * rank_1["components"][0]
+        assert rank_1["components"][1] < rank_1["remainder"][1] < rank_1["shrunk"][1]
+        assert rank_8["remainder"][1] < rank_8["components"][1] < rank_8["shrunk"][1]
+        assert abs(arm["whole"][0][0] - 1) < 0.1 < arm["base"][0][0] - 1  # trained, it is as sure as it should be
+    assert len(arms) == 3
+
+
+def test_a_stored_temperature_is_found_again():
+    stored = load_results("calibrated-cuts")["arms"]["150 steps, seed 0"]["base"][0]
+    assert one_temperature(load_base("laptop"), load_text("shakespeare").validation) == pytest.approx(stored, abs=1e-3)

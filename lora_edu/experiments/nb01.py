@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from lora_edu import files, tensor_files
+from lora_edu.calibration import one_temperature
 from lora_edu.experiments.finetune import fine_tune, loss_on, prepared
 from lora_edu.gpt import GPT
 from lora_edu.measures import low_rank
@@ -26,6 +27,7 @@ from lora_edu.models.pretrain import load_base
 from lora_edu.observing import block_linears
 from lora_edu.quantization import quantize
 from lora_edu.rounding import total_bits
+from lora_edu.texts import load_text
 
 STORED_LAYER = "blocks.2.attention.v_proj"  # the one layer whose update is stored whole
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
@@ -52,10 +54,7 @@ def update_rank(
     Returns the losses ("base", "whole", one list over `ranks` for each of AT_RANK, one number for each of AT_BYTES),
     the shares of the squared norm that were kept, the bytes, and for each layer the ranks that hold 90%.
     """
-    base, tuned = load_base("laptop", device="cpu"), prepared(load_base("laptop", device="cpu"), "blocks")
-    fine_tune(tuned, steps, RATES["blocks"], seed, batch_size=8, progress=progress)
-    updates = weight_updates(base, tuned)
-    pieces = {path: np.linalg.svd(dW, full_matrices=False) for path, dW in updates.items()}
+    base, updates, pieces = trained_in_full(steps, seed, progress)
 
     def loss(changes: dict[str, NDArray]) -> float:
         return loss_on(with_changes(base, changes), "shakespeare", windows)
@@ -75,6 +74,46 @@ def update_rank(
     if store and folder:
         tensor_files.write_sealed(folder / "update-rank.safetensors", {store: torch.from_numpy(updates[store])})
     return result
+
+
+def trained_in_full(steps: int, seed: int, progress: bool) -> tuple[GPT, dict[str, NDArray], dict[str, Pieces]]:
+    """The base, and what training the weights in the blocks adds to each: whole, and as components."""
+    base, tuned = load_base("laptop", device="cpu"), prepared(load_base("laptop", device="cpu"), "blocks")
+    fine_tune(tuned, steps, RATES["blocks"], seed, batch_size=8, progress=progress)
+    updates = weight_updates(base, tuned)
+    return base, updates, {path: np.linalg.svd(dW, full_matrices=False) for path, dW in updates.items()}
+
+
+def calibrated(
+    steps: int = 150,
+    *,
+    ranks: tuple[int, ...] = (1, 8),
+    windows: int = 64,
+    repeat: int = 0,
+    seed: int = 0,
+    progress: bool = True,
+) -> dict:
+    """The cuts of equal norm once more, each model at the temperature that suits it best, the base too.
+
+    Returns for "base", "whole" and each kind a list (over `ranks`) of [temperature, loss without it, loss with it], all
+    on the second half of the held-out plays. windows: of each half.
+    """
+    base, updates, pieces = trained_in_full(steps, seed + repeat, progress)
+    plays = load_text("shakespeare").validation
+
+    def measured(changes: dict[str, NDArray]) -> list[float]:
+        return [round(value, 5) for value in one_temperature(with_changes(base, changes), plays, max_windows=windows)]
+
+    result = {"ranks": list(ranks), "base": [measured({})], "whole": [measured(updates)]}
+    for kind in ("components", "shrunk", "remainder"):
+        result[kind] = [measured(_changed(AT_RANK[kind], updates, pieces, rank, seed)) for rank in ranks]
+    return result
+
+
+def calibrated_shares(arm: dict, kind: str) -> list[list[float]]:
+    """For each rank the share of the improvement that a kind keeps: without temperatures, and with them."""
+    (base,), (whole,) = arm["base"], arm["whole"]
+    return [[(base[i] - cut[i]) / (base[i] - whole[i]) for i in (1, 2)] for cut in arm[kind]]
 
 
 def trained_rank(rank: int, steps: int = 150, *, windows: int = 64, seed: int = 0, progress: bool = True) -> dict:
@@ -253,3 +292,4 @@ UPDATE_ARMS = {
     **{f"150 steps, seed {seed}": {"steps": 150, "repeat": seed} for seed in (1, 2)},
     **{f"rank 8 trained, seed {seed}": {"rank": 8, "repeat": seed} for seed in range(3)},
 }
+CALIBRATED_ARMS = {f"150 steps, seed {seed}": {"repeat": seed} for seed in range(3)}

@@ -25,7 +25,7 @@ from lora_edu import records
 from lora_edu.command import check_output, did_you_mean
 from lora_edu.experiments import stored
 from lora_edu.experiments.nb00 import DIAL_ARMS, adapter_at
-from lora_edu.experiments.nb01 import UPDATE_ARMS, update_arm
+from lora_edu.experiments.nb01 import CALIBRATED_ARMS, UPDATE_ARMS, calibrated, update_arm
 from lora_edu.experiments.nb02 import RATE_ARMS, losses_at_rates
 from lora_edu.experiments.nb04 import VOICE_ARMS, dial
 from lora_edu.experiments.nb06 import FORMAT_ARMS, format_loss
@@ -93,6 +93,7 @@ EXPERIMENTS = {
     "dial": Experiment(dial, VOICE_ARMS, "04: an adapter for plays and one for verses in one model", 20),
     "formats": Experiment(format_loss, FORMAT_ARMS, "06: the loss of the base in many formats of 2 to 8 bits", 5),
     "update-rank": Experiment(update_arm, UPDATE_ARMS, "01: an update of full rank, cut down", 25),
+    "calibrated-cuts": Experiment(calibrated, CALIBRATED_ARMS, "01: the same, each model as sure as it should be", 12),
     "digit-rates": Experiment(losses_at_rates, RATE_ARMS, "02: rotated digits at many learning rates", 1),
     "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS, "07: ways to quantize NF4's constants", 1),
     "scoreboard": Experiment(score, SCOREBOARD_ARMS, "05 to 07: bits, errors and loss of each format", 1),
