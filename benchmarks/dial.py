@@ -3,11 +3,13 @@
 It opens the front page of `build/book` (`make book`) from the disk in an installed Chromium. Times are by the clock.
 """
 
+import statistics
 import time
 from collections.abc import Callable
 
 import torch
 from driver import FLAGS, chromium
+from slider_latency import p95
 
 from lora_edu import data_file, load_adapter, load_base, quantize_linears
 from lora_edu.gpt import Kept, encode
@@ -62,7 +64,7 @@ def dial(page: str, rounds: int) -> dict[str, list[float]]:
             keys = sorted(tab.evaluate("window.times"))
             tab.close()
         browser.close()
-    times["key to frame, median"], times["key to frame, 95%"] = [keys[PRESSES // 2]], [keys[int(0.95 * PRESSES)]]
+    times["key to frame, median"], times["key to frame, 95%"] = [statistics.median(keys)], [p95(keys)]
     return times | _in_torch(rounds)
 
 

@@ -8,7 +8,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from classroom import folders
@@ -42,9 +42,7 @@ class Answer:
     @cached_property
     def code(self) -> tuple[Any, str]:
         """What the cell needs and holds, compiled; and what its check is given."""
-        path = folders.CLONE / "notebooks" / "assignments" / "source" / self.assignment / f"{self.assignment}.ipynb"
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        texts = {cell["metadata"].get("nbgrader", {}).get("grade_id"): "".join(cell["source"]) for cell in cells}
+        texts = _texts(self.assignment)
         source = texts[self.cell]
         for change in filter(None, self.edit.split(" & ")):
             old, new = change.split(" -> ")
@@ -54,6 +52,14 @@ class Answer:
         imports = [line for line in texts["setup"].splitlines() if line.startswith(("from ", "import "))]
         answer = texts[f"check_{self.cell}"].partition(f"check.{self.cell}(")[2].removesuffix(")")
         return compile("\n".join([*imports, source]), f"<{self.cell}>", "exec"), answer
+
+
+@cache
+def _texts(assignment: str) -> dict[str, str]:
+    """The cells of a source notebook by their grade_id, read once for all edits of its answers."""
+    path = folders.CLONE / "notebooks" / "assignments" / "source" / assignment / f"{assignment}.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return {cell["metadata"].get("nbgrader", {}).get("grade_id"): "".join(cell["source"]) for cell in cells}
 
 
 @dataclass(frozen=True)

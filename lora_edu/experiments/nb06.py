@@ -100,9 +100,9 @@ def round_linears(model: GPT, codebook: Tensor, block_size: int, shift: int, inp
 
     Returns the relative error of all weights together, and the mean over the layers of the relative error of y = W x.
     """
+    return change_linears(model, lambda weight: rounded_from(weight, shift, codebook, block_size), inputs)
 
-    def change(weight: Tensor) -> Tensor:
-        rounded = quantize(weight.flatten().roll(shift), codebook, block_size).dequantize()
-        return rounded.roll(-shift).view(weight.shape)
 
-    return change_linears(model, change, inputs)
+def rounded_from(weight: Tensor, shift: int, codebook: Tensor | str, *how) -> Tensor:
+    """A weight that was quantized and decoded, its first block begun `shift` weights later. how: as for `quantize`."""
+    return quantize(weight.flatten().roll(shift), codebook, *how).dequantize().roll(-shift).view(weight.shape)

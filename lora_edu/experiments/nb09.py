@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from lora_edu.experiments.finetune import fine_tune, loss_on, prepared
+from lora_edu.experiments.nb06 import rounded_from
 from lora_edu.experiments.sweeps import SEEDS, Runs, arms_of, stored_runs
 from lora_edu.layers import is_nf4
 from lora_edu.lora import lora_layers
 from lora_edu.models.pretrain import load_base
 from lora_edu.observing import block_linears, surprise
-from lora_edu.quantization import quantize, unpack
+from lora_edu.quantization import unpack
 from lora_edu.texts import ADDRESS_LINE, PLAY_LINE, Text, load_text
 from lora_edu.training import evaluate, train
 
@@ -228,8 +229,7 @@ def drawn(shift: int | None, *, windows: int = 64) -> dict:
     """
     model = load_base("laptop", device="cpu")
     for layer in block_linears(model).values() if shift is not None else ():
-        moved = layer.weight.detach().flatten().roll(shift)
-        layer.weight.data = quantize(moved, "nf4", 64, True).dequantize().roll(-shift).view(layer.weight.shape)
+        layer.weight.data = rounded_from(layer.weight.detach(), shift, "nf4", 64, True)
     return {text: loss_on(model, name, windows) for text, name in (("plays", "shakespeare"), ("addresses", "speeches"))}
 
 
