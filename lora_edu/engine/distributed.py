@@ -47,6 +47,9 @@ def join(device: torch.device) -> Iterator[torch.device]:
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield device
+        # Leave together. gloo's threads outlive the group, and one that still holds a tensor of Python's while the
+        # interpreter shuts down ends the process with "terminate called without an active exception".
+        dist.barrier()
     finally:
         dist.destroy_process_group()
 
