@@ -43,8 +43,8 @@ def prepare(sources: Path) -> None:
     names, others = [path.stem for path in notebooks], [Path(name).stem for name in pages.MARKDOWN]
     first = nbformat.read(ROOT / "notebooks" / f"{FIRST}.ipynb", as_version=4)
     (sources / "pictures" / "preview.png").write_bytes(pages.first_png(first))  # where a link to a page is shown
-    dial = pages.ALIVE + page.hero(pages.first_picture(first, FIRST), "alive/model.js", "alive/source.js")
-    index = pages.start_page(start, readme, dial, guesses, names, others)
+    dial = page.hero(pages.first_picture(first, FIRST), "alive/model.js", "alive/source.js")
+    index = pages.start_page(start, readme, pages.ALIVE + pages.BREAKING + dial, guesses, names, others)
     (sources / "index.md").write_text(index, encoding="utf-8")
     shutil.copytree(HERE / "static", sources / "static")
 
@@ -52,7 +52,7 @@ def prepare(sources: Path) -> None:
 def write_alive(folder: Path) -> None:
     """Write the model and the scripts that run it."""
     folder.mkdir()
-    for name in page.FILES:
+    for name in (*page.FILES, "breaking.js"):
         shutil.copy(page.HERE / name, folder)
     base = load_base("laptop", device="cpu")
     (folder / "source.js").write_text(exporting.script("source", exporting.source(base)), encoding="utf-8")

@@ -26,6 +26,7 @@ ALIVE = (  # what a page needs on which the model runs
     '<link rel="stylesheet" href="alive/dial.css"><script defer src="alive/gpt.js"></script>'
     '<script defer src="alive/dial.js"></script>'
 )
+BREAKING = '<script defer src="alive/breaking.js"></script>'  # and where a reader may break it
 TWINS = {  # who reads a page runs no cell
     "Run the cell and move the dial to the right.": "Move the dial to the right.",
     "The dial above plays back stored measurements. Trust them after you have measured one yourself: half strength, on "

@@ -3,7 +3,7 @@
 // settings: see page.py. Everything works by keyboard; color never stands alone; what moves can be paused.
 "use strict";
 
-const BLOCK_SIZES = [16, 64, 256, 1024, 1e9], MILLISECONDS_A_BYTE = 40, KEPT = 700, REREAD = 96;
+const MILLISECONDS_A_BYTE = 40, KEPT = 700, REREAD = 96;
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -109,7 +109,11 @@ function writing(gpt, session, settings, still) {
   const write = make("button", { type: "button", onclick: () => { running = !running; write.textContent = running ? "Pause" : "Write on"; } }, "Pause");
   new IntersectionObserver(entries => { visible = entries.at(-1).isIntersecting; }).observe(said);
   loop();
-  return { said, write, turned: () => { logits = null; } };
+  return { said, write, turned: () => { // the end is read again once the lines are painted
+    logits = null;
+    clearTimeout(timer);
+    timer = setTimeout(loop, MILLISECONDS_A_BYTE);
+  } };
 }
 
 // --- a line and its surprise, byte by byte ------------------------------------------------------------------------------
@@ -137,63 +141,4 @@ function paintedLine(gpt, session, { words, text, editable, kind }) {
     draw, words: () => `${words}: ${mean.textContent}.`, changed: action => input.addEventListener("input", action),
     element: make("div", { class: `alive-line alive-${kind}` }, head, ...(editable ? [input] : []), row),
   };
-}
-
-// --- now break it -------------------------------------------------------------------------------------------------------
-
-function breaking(gpt, file, settings, next) {
-  const now = { bits: 4, blockSize: 64 }, session = gpt.newSession(), before = {}; // before: strength -> losses as it came
-  const sentence = make("p", { class: "alive-sentence", role: "status" }, "Move one: what happens is measured here, on held-out text.");
-  let source = null, asItCame = null, run = 0;
-  async function round() { // the weights anew; the int8 source comes when it is first needed
-    if (now.bits === 4 && now.blockSize === 64) gpt.restore();
-    else {
-      if (!source) {
-        sentence.textContent = "The weights in 8 bits are coming (4 MB).";
-        await loadScript(settings.source);
-        source = readSafetensors(fromBase64(window.aliveFiles.source));
-      }
-      gpt.roundTo(source, now.bits, now.blockSize);
-    }
-  }
-  async function losses(model, itsSession, mine) { // on held-out bytes, a window a time so that the page stays awake
-    const found = {};
-    for (const [name, text] of Object.entries(settings.held)) {
-      const bytes = toBytes(text), all = [];
-      for (let start = 0; start + 1 < bytes.length; start += 250) {
-        all.push(...surprises(model, itsSession, bytes.slice(start, start + 251)));
-        await new Promise(resolve => setTimeout(resolve));
-        if (mine !== run) return null; // the reader has moved on
-      }
-      found[name] = all.reduce((a, b) => a + b, 0) / all.length;
-    }
-    return found;
-  }
-  const tell = atRest(async () => {
-    const mine = ++run, strength = gpt.strength;
-    asItCame ??= new GPT(file);
-    asItCame.strength = strength;
-    before[strength] ??= await losses(asItCame, asItCame.session ??= asItCame.newSession(), mine) ?? undefined;
-    const after = mine === run && await losses(gpt, session, mine);
-    if (!after) return;
-    const blocks = now.blockSize > 1e6 ? "one constant a layer" : `blocks of ${now.blockSize}`;
-    const each = Object.keys(after).map(name => `${name} ${after[name].toFixed(2)} (as it came: ${before[strength][name].toFixed(2)})`);
-    sentence.textContent = `${now.bits} bits, ${blocks}, ${gpt.rank} of ${gpt.largestRank} directions, at strength ${strength.toFixed(2)}: `
-      + `${each.join(" and ")} nats a byte, measured just now on held-out text.`;
-  }, 400);
-  const act = change => async value => {
-    run++;
-    change(value);
-    sentence.textContent = "Measuring.";
-    try { if (change !== setRank) await round(); next(); tell(); } catch (error) { sentence.textContent = `This does not work here: ${error.message}.`; }
-  };
-  const setRank = value => { gpt.rank = value; };
-  const parts = [
-    ["bits a weight", { min: 2, max: 8, value: 4 }, value => value === 4 ? "4 (NF4)" : `${value}`, value => { now.bits = value; }, "bits"],
-    ["block size", { min: 0, max: 4, value: 1 }, value => BLOCK_SIZES[value] > 1e6 ? "a layer" : `${BLOCK_SIZES[value]}`, value => { now.blockSize = BLOCK_SIZES[value]; }, "blocks"],
-    ["rank of the adapter", { min: 0, max: gpt.largestRank, value: gpt.largestRank }, String, setRank, "rank"],
-  ];
-  const sliders = parts.map(([name, range, shown, change, link]) =>
-    make("div", {}, slider(name, range, shown, act(change)), make("a", { href: settings.links[link][1] }, `why? ${settings.links[link][0]}`)));
-  return make("section", { class: "alive-break" }, make("h2", {}, "Now break it"), make("div", { class: "alive-three" }, ...sliders), sentence);
 }

@@ -39,7 +39,7 @@ function fromBase64(text) {
   return Uint8Array.from(atob(text), letter => letter.charCodeAt(0));
 }
 
-// --- quantization: codes and constants -> weights, and for other bits the way there -------------------------------------
+// --- quantization: codes and constants -> weights -----------------------------------------------------------------------
 
 function decode(codes, absmax, codebook, blockSize, out) { // look every code up, times the absmax of its block
   const packed = codebook.length <= 16; // then a byte holds two codes, the first in its high half
@@ -49,46 +49,18 @@ function decode(codes, absmax, codebook, blockSize, out) { // look every code up
   }
   return out;
 }
-function round(weights, codebook, blockSize) { // to the nearest values of a codebook, in place: `encode`, then `decode`
-  const last = codebook.length - 1, midpoints = codebook.map((value, i) => i < last ? Math.fround(value + codebook[i + 1]) / 2 : Infinity);
-  const cells = new Uint8Array(4097); // for speed: the code with which the search begins
-  for (let cell = 0, code = 0; cell <= 4096; cell++) {
-    while (cell / 2048 - 1 > midpoints[code]) code++;
-    cells[cell] = code;
-  }
-  for (let start = 0; start < weights.length; start += blockSize) {
-    const block = weights.subarray(start, start + blockSize);
-    let absmax = 0;
-    for (let i = 0; i < block.length; i++) absmax = Math.max(absmax, Math.abs(block[i]));
-    const reciprocal = Math.fround(1 / Math.max(absmax, 1e-38));
-    for (let i = 0; i < block.length; i++) {
-      const scaled = Math.min(1, Math.max(-1, Math.fround(block[i] * reciprocal)));
-      let code = cells[((scaled + 1) * 2048) | 0];
-      while (scaled > midpoints[code]) code++;
-      block[i] = codebook[code] * absmax;
-    }
-  }
-  return weights;
-}
-function intCodebook(bits) { // the symmetric integers over their largest
-  const largest = 2 ** (bits - 1) - 1;
-  return Float32Array.from({ length: 2 * largest + 1 }, (_, i) => (i - largest) / largest);
-}
 
 // --- the product -------------------------------------------------------------------------------------------------------
 
 // product.wat, compiled: the same as `product` below, four numbers at a time. A test compiles the text and compares.
-const WASM = "AGFzbQEAAAABDwJgAXsBfWAGf39/f39/AAIQAQRob3N0Bm1lbW9yeQIAAQMDAgABBwsBB3Byb2R1Y3QAAQr4AgIZACAA/R8AIAD9HwGSIAD9HwIgAP0fA5KSC9sCAgd/BXsgBUECdCEGAkAgA0UNAANAIAIhCEEAIQcDQCAIIAZqIQkgCSAGaiEKIAogBmohCyAJIQz9DAAAAAAAAAAAAAAAAAAAAAAhDv0MAAAAAAAAAAAAAAAAAAAAACEP/QwAAAAAAAAAAAAAAAAAAAAAIRD9DAAAAAAAAAAAAAAAAAAAAAAhEQNAIAH9AAQAIQ0gDiANIAj9AAQA/eYB/eQBIQ4gDyANIAn9AAQA/eYB/eQBIQ8gECANIAr9AAQA/eYB/eQBIRAgESANIAv9AAQA/eYB/eQBIREgAUEQaiEBIAhBEGohCCAJQRBqIQkgCkEQaiEKIAtBEGohCyAIIAxJDQALIAAgDhAAOAIAIAAgDxAAOAIEIAAgEBAAOAIIIAAgERAAOAIMIABBEGohACABIAZrIQEgCyEIIAdBBGoiByAESQ0ACyABIAZqIQEgA0EBayIDDQALCws=";
+const WASM = "AGFzbQEAAAABDwJgAXsBfWAGf39/f39/AAIQAQRob3N0Bm1lbW9yeQIAAQMDAgABBwsBB3Byb2R1Y3QAAQqAAwIZACAA/R8AIAD9HwGSIAD9HwIgAP0fA5KSC+MCAgt/BXsgBUECdCEGIARBAnQhByAAIAdqIQgCQCADRQ0AA0AgAyEJIAAhCiABIQsDQCACIQwgDCAGaiENIA0gBmohDiAOIAZqIQ8gDSEQ/QwAAAAAAAAAAAAAAAAAAAAAIRL9DAAAAAAAAAAAAAAAAAAAAAAhE/0MAAAAAAAAAAAAAAAAAAAAACEU/QwAAAAAAAAAAAAAAAAAAAAAIRUDQCAL/QAEACERIBIgESAM/QAEAP3mAf3kASESIBMgESAN/QAEAP3mAf3kASETIBQgESAO/QAEAP3mAf3kASEUIBUgESAP/QAEAP3mAf3kASEVIAtBEGohCyAMQRBqIQwgDUEQaiENIA5BEGohDiAPQRBqIQ8gDCAQSQ0ACyAKIBIQADgCACAKIBMQADgCBCAKIBQQADgCCCAKIBUQADgCDCAKIAdqIQogCUEBayIJDQALIA8hAiAAQRBqIgAgCEkNAAsLCw==";
 
-function product(y, x, W, count, rows, columns) { // y[t, j] = sum over i of W[j, i] x[t, i]; four rows at a time
-  for (let t = 0; t < count; t++) {
-    const at = t * columns;
-    for (let j = 0; j < rows; j += 4) {
-      let p = j * columns, q = p + columns, r = q + columns, s = r + columns, a = 0, b = 0, c = 0, d = 0;
-      for (let i = at; i < at + columns; i++) { const v = x[i]; a += v * W[p++]; b += v * W[q++]; c += v * W[r++]; d += v * W[s++]; }
-      const to = t * rows + j;
-      y[to] = a; y[to + 1] = b; y[to + 2] = c; y[to + 3] = d;
-    }
+function product(y, x, W, count, rows, columns) { // y[t, j] = sum over i of W[j, i] x[t, i]; four rows at a time meet every x
+  for (let j = 0; j < rows; j += 4) for (let t = 0; t < count; t++) {
+    let p = j * columns, q = p + columns, r = q + columns, s = r + columns, a = 0, b = 0, c = 0, d = 0;
+    for (let i = t * columns, end = i + columns; i < end; i++) { const v = x[i]; a += v * W[p++]; b += v * W[q++]; c += v * W[r++]; d += v * W[s++]; }
+    const to = t * rows + j;
+    y[to] = a; y[to + 1] = b; y[to + 2] = c; y[to + 3] = d;
   }
 }
 function compiledProduct(memory) { // null where the page may not use WebAssembly
@@ -98,6 +70,9 @@ function compiledProduct(memory) { // null where the page may not use WebAssembl
     return (y, x, W, count, rows, columns) => compiled(at(y), at(x), at(W), count, rows, columns);
   } catch { return null; }
 }
+
+// GELU as `F.gelu(u, approximate="tanh")`: (1 + tanh z) / 2 is 1 / (1 + exp(-2 z)), which a browser computes faster.
+const gelu = u => u / (1 + Math.exp(-2 * Math.sqrt(2 / Math.PI) * (u + 0.044715 * u * u * u)));
 
 // --- the model ---------------------------------------------------------------------------------------------------------
 
@@ -109,14 +84,14 @@ class GPT {
     this.layers = Object.keys(tensors).filter(name => name.endsWith(".codes")).map(name => name.slice(0, -6));
     this.rank = this.largestRank = Number(metadata.rank);
     const sizes = this.layers.map(name => tensors[name + ".codes"].length * 2), sum = numbers => numbers.reduce((a, b) => a + b, 0);
-    const floats = sum(sizes) + sum(rest.map(name => tensors[name].length)) + context * (10 * d + vocab_size + 64) + 6 * context * d * this.n_layers;
+    const floats = sum(sizes) + sum(rest.map(name => tensors[name].length)) + context * (12 * d + vocab_size + 64) + 6 * context * d * this.n_layers;
     try { this.memory = wasm && new WebAssembly.Memory({ initial: Math.ceil(floats / 16384) + 2 }); } catch { this.memory = null; }
     this.buffer = this.memory ? this.memory.buffer : new ArrayBuffer(4 * floats + 65536);
     this.product = this.memory && compiledProduct(this.memory) || product;
     this.layers.forEach((name, i) => { this.W[name] = this.decoded(name, this.take(sizes[i])); });
     for (const name of rest) { const kept = this.take(tensors[name].length); kept.set(tensors[name]); this.W[name] = kept; }
     this.x = this.take(context * d); this.normed = this.take(context * d); this.q = this.take(context * d); this.y = this.take(context * d);
-    this.up = this.take(context * 4 * d); this.Ax = this.take(context * 64); this.logits = this.take(context * vocab_size);
+    this.up = this.take(context * 4 * d); this.Ax = this.take(context * 64); this.BAx = this.take(context * 4 * d); this.logits = this.take(context * vocab_size);
   }
   take(floats) { // memory that the compiled product can reach
     const array = new Float32Array(this.buffer, this.use, floats);
@@ -129,13 +104,6 @@ class GPT {
     return decode(codes, constants.map(value => value + offset[0]), this.tensors["codebook.nf4"], 64, out);
   }
   restore() { for (const name of this.layers) this.decoded(name, this.W[name]); } // the weights as they came
-  roundTo({ tensors }, bits, blockSize) { // the weights anew, from those in int8: NF4 for 4 bits, else symmetric integers
-    const codebook = bits === 4 ? this.tensors["codebook.nf4"] : intCodebook(bits);
-    for (const name of this.layers) {
-      const W = decode(tensors[name + ".codes"], tensors[name + ".absmax"], tensors["codebook.int8"], 64, this.W[name]);
-      if (bits < 8 || blockSize > 64) round(W, codebook, blockSize);
-    }
-  }
   newSession() { // what is kept of the bytes read so far: the keys and values of each block; there is room for three
     const kept = () => Array.from({ length: this.n_layers }, () => this.take(this.context * this.d_model));
     return { position: 0, keys: kept(), values: kept() };
@@ -146,13 +114,11 @@ class GPT {
     for (let t = 0; t < count; t++) for (let j = 0; j < rows; j++) y[t * rows + j] += b[j];
     const A = this.W[`adapter.${name}.lora_A`], B = this.W[`adapter.${name}.lora_B`], s = this.strength * this.scaling;
     if (!A || !s || !this.rank) return;
-    const r = A.length / columns; // this.rank of these directions are used, the strongest first
+    const r = A.length / columns, BAx = this.BAx; // of these r directions this.rank are used, the strongest first
     this.product(this.Ax, x, A, count, r, columns);
-    for (let t = 0; t < count; t++) for (let j = 0; j < rows; j++) {
-      let BAx = 0;
-      for (let i = 0; i < this.rank; i++) BAx += B[j * r + i] * this.Ax[t * r + i];
-      y[t * rows + j] += s * BAx;
-    }
+    for (let t = 0; t < count; t++) this.Ax.fill(0, t * r + this.rank, (t + 1) * r);
+    this.product(BAx, this.Ax, B, count, rows, r);
+    for (let i = 0; i < count * rows; i++) y[i] += s * BAx[i];
   }
   norm(y, x, name, count) {
     const weight = this.W[name + ".weight"], bias = this.W[name + ".bias"], d = this.d_model;
@@ -171,12 +137,15 @@ class GPT {
       let top = -Infinity, total = 0;
       for (let s = 0; s < seen; s++) {
         let dot = 0;
-        for (let i = 0; i < D; i++) dot += q[at + i] * keys[s * d + o + i];
+        for (let i = 0, key = s * d + o; i < D; i++) dot += q[at + i] * keys[key + i];
         top = Math.max(top, share[s] = dot / Math.sqrt(D));
       }
       for (let s = 0; s < seen; s++) total += share[s] = Math.exp(share[s] - top);
-      mixed.fill(0, at, at + D);
-      for (let s = 0; s < seen; s++) for (let i = 0; i < D; i++) mixed[at + i] += share[s] / total * values[s * d + o + i];
+      for (let i = 0; i < D; i++) {
+        let sum = 0;
+        for (let s = 0, value = o + i; s < seen; s++, value += d) sum += share[s] * values[value];
+        mixed[at + i] = sum / total;
+      }
     }
   }
   read(session, bytes) { // the logits after each of these bytes, (bytes, 256); valid until the next call
@@ -196,7 +165,7 @@ class GPT {
       add();
       this.norm(normed, x, block + "mlp_norm", count);
       this.linear(up, normed, block + "mlp.up_proj", count);
-      for (let i = 0; i < count * 4 * d; i++) { const u = up[i]; up[i] = 0.5 * u * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (u + 0.044715 * u * u * u))); }
+      for (let i = 0; i < count * 4 * d; i++) up[i] = gelu(up[i]);
       this.linear(y, up, block + "mlp.down_proj", count);
       add();
     }
@@ -208,5 +177,5 @@ class GPT {
   next(session, byte) { return this.read(session, [byte]); } // its logits, (256,)
 }
 
-const alive = { readSafetensors, fromBase64, adler32, decode, round, intCodebook, GPT };
+const alive = { readSafetensors, fromBase64, adler32, decode, GPT };
 if (typeof module !== "undefined") module.exports = alive;
