@@ -1,11 +1,13 @@
 """Activations in 16 bits: which type each tensor is kept in, and which code keeps float32 copies."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from other_models import twin
 
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
@@ -14,6 +16,7 @@ from lora_edu.memory.activations import (
     block_activations,
     measured_activation_bytes,
     measured_activations,
+    peak_parts,
     predicted_activation_bytes,
     predicted_peak_bytes,
     recomputed_bytes,
@@ -123,49 +126,66 @@ def test_with_a_large_vocabulary_the_peak_is_at_the_loss():
 
 
 LLAMA = Architecture(4, 256, 4, 704, vocab_size=500, context=128, gated=True, positions=False)
+HEADS = {"n_kv_heads": 2, "head_dim": 32}
+FAMILIES = {
+    "LLaMA": LLAMA,
+    "Llama 3": replace(LLAMA, n_kv_heads=2),
+    "Qwen3": replace(LLAMA, head_norms=True, **HEADS),
+    "Gemma 3": replace(LLAMA, head_norms=True, norms_after=True, own_head=False, **HEADS),
+}
+
+
+def ready(shape, precision, **way):
+    """A small model of transformers, and what it keeps: its own tokens and labels."""
+    pytest.importorskip("transformers")
+    model = in_precision(twin(shape, use_cache=False).train(), precision, **way)
+    tokens = torch.randint(0, 500, (2, 128))
+    return model, tokens, tokens.clone()
+
+
+def kept_by(model, tokens, labels):
+    kept = measured_activations(model, lambda: model(input_ids=tokens, labels=labels))
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept)
+
+
+@pytest.mark.parametrize("way", [{"rank": 8, "targets": QV}, {"rank": 8}], ids=str)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_models_of_transformers_keep_little_more(family, way):
+    shape = FAMILIES[family]
+    measured = kept_by(*ready(shape, "float32", **way))
+    assert 1 <= measured / predicted_activation_bytes(shape, 2, 128, **way) < 1.01
 
 
 @pytest.mark.parametrize(
-    "precision, more", [("float32", 0.01), ("autocast", 0.01), ("bfloat16", 0.14), ("bfloat16, float32 adapters", 0.12)]
+    "precision, more", [("autocast", 0.01), ("bfloat16", 0.14), ("bfloat16, float32 adapters", 0.12)]
 )
 @pytest.mark.parametrize("way", [{"rank": 8, "targets": QV}, {"rank": 8}, {"rank": 8, "nf4": True}], ids=str)
-def test_the_llama_of_transformers_keeps_little_more(way, precision, more):
+def test_the_llama_of_transformers_in_16_bits(way, precision, more):
     """In bfloat16 its norms cast the stream to float32 and keep the copy: that is what it keeps more."""
-    transformers = pytest.importorskip("transformers")
-    model = in_precision(transformers.LlamaForCausalLM(llama_config(transformers)).train(), precision, **way)
-    tokens = torch.randint(0, 500, (2, 128))
+    model, tokens, labels = ready(LLAMA, precision, **way)
     with autocast(precision):
-        kept = measured_activations(model, lambda: model(input_ids=tokens, labels=tokens.clone()))
-    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept)
+        measured = kept_by(model, tokens, labels)
     assert 1 <= measured / predicted_activation_bytes(LLAMA, 2, 128, precision=precision, **way) < 1 + more
 
 
 def test_the_llama_of_transformers_keeps_a_tenth_more_when_its_norms_are_trained():
-    transformers = pytest.importorskip("transformers")
-    model, tokens = transformers.LlamaForCausalLM(llama_config(transformers)).train(), torch.randint(0, 500, (2, 128))
-    kept = measured_activations(model, lambda: model(input_ids=tokens, labels=tokens.clone()))
-    measured = sum(tensor.untyped_storage().nbytes() for tensor in kept)
+    measured = kept_by(*ready(LLAMA, "float32"))
     assert 1.05 < measured / predicted_activation_bytes(LLAMA, 2, 128) < 1.15
 
 
 @pytest.mark.parametrize("way, least, most", [({"rank": 8, "targets": QV}, 0.99, 1.02), ({"rank": 8}, 0.9, 1.0)])
-def test_the_peak_of_the_llama_of_transformers(way, least, most):
-    """Of a gated MLP, three gradients are as wide as d_ff; with an adapter on down_proj, its input has gone by then."""
-    transformers = pytest.importorskip("transformers")
-    model = in_precision(transformers.LlamaForCausalLM(llama_config(transformers)).train(), "float32", **way)
+@pytest.mark.parametrize("vocab_size", [500, 20_000])
+def test_the_peak_of_the_llama_of_transformers(way, least, most, vocab_size):
+    """Of a gated MLP, three gradients are as wide as d_ff; with an adapter on down_proj, its input has gone by then.
+    With the large vocabulary the peak is at the loss: 12 bytes a logit."""
+    shape = replace(LLAMA, vocab_size=vocab_size)
+    model, tokens, labels = ready(shape, "float32", **way)
     model.gradient_checkpointing_enable({"use_reentrant": False})
-    tokens = torch.randint(0, 500, (2, 128))
-    labels = tokens.clone()
     with PeakMemory([*model.parameters(), *model.buffers(), tokens, labels]) as memory:
         model(input_ids=tokens, labels=labels).loss.backward()
-    assert least < memory.peak / predicted_peak_bytes(LLAMA, 2, 128, checkpointing=True, **way) < most
-
-
-def llama_config(transformers):
-    return transformers.LlamaConfig(
-        num_hidden_layers=4, hidden_size=256, num_attention_heads=4, intermediate_size=704, vocab_size=500,
-        use_cache=False,
-    )  # fmt: skip
+    layers, logits = peak_parts(shape, 2, 128, checkpointing=True, **way)
+    assert (logits > 0) == (vocab_size > 500)
+    assert (0.99 if logits else least) < memory.peak / (layers + logits) < (1.01 if logits else most)
 
 
 def test_unknown_precision():

@@ -7,15 +7,15 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from lora_edu.figures.drawing import Drawn, panels, slider, styled
+from lora_edu.figures.drawing import Drawn, panels, picture, slider
 from lora_edu.figures.looks import CONSTANTS as CONSTANTS_LOOK
-from lora_edu.figures.looks import GRAY, filled
+from lora_edu.figures.looks import PLUM, filled
 from lora_edu.figures.nb08 import BANDS as FILM_BANDS
-from lora_edu.memory.calculator import ALL_KINDS, BITS, CARDS_GB, GIB, USABLE, smallest_card, training_bytes
+from lora_edu.memory.calculator import ALL_KINDS, BITS, CARDS_GB, GIB, LOGITS, USABLE, smallest_card, training_bytes
 from lora_edu.memory.shapes import ARCHITECTURES, BASE, CONSTANTS
 
 CARDS_ALT = (
-    "A bar split into the kinds of memory that training needs, and six bars that show how much of cards of 8 to 80 GB "
+    "A bar split into the kinds of memory that training needs, and a bar for each card of 8 to 80 GB: how much of it "
     "is filled, with lines at 90% and 100%. A bar that would be higher than the picture is drawn with a break."
 )
 FULL = 0  # as a rank: full fine-tuning
@@ -24,7 +24,7 @@ TOKENS = tuple(2**k for k in range(7, 17))  # in a step; in sequences of at most
 # Each part with the look that it has in the film of notebook 08.
 PARTS = {name: look for name, look in FILM_BANDS.items() if name in ("weights", "codes")}
 PARTS |= {"constants": filled(CONSTANTS_LOOK)}
-PARTS |= {name: look for name, look in FILM_BANDS.items() if name not in PARTS}
+PARTS |= {name: look for name, look in FILM_BANDS.items() if name not in PARTS} | {LOGITS: filled((PLUM, "--"))}
 TOP = 1.6  # where the bars are cut off, as a share of the card
 MIX = -1.4  # where the bar with the shares of each kind stands, left of the cards
 
@@ -33,7 +33,7 @@ def card_controls() -> dict[str, ipywidgets.Widget]:
     """What is trained, and how."""
     slide = ipywidgets.SelectionSlider
     return {
-        "model": slide(options=list(ARCHITECTURES), value="LLaMA 7B", description="model"),
+        "model": slide(options=list(ARCHITECTURES), value="Llama 3.1 8B", description="model"),
         "rank": slide(options=list(RANKS.items()), value=FULL, description="rank"),
         "bits": slide(options=BITS, value=16, description="bits"),
         "tokens": slide(options=TOKENS, value=2048, description="tokens"),
@@ -93,7 +93,7 @@ def memory_view():
             text.set_y(min(share, TOP) + 0.02)
             cut.set_visible(share > TOP)
 
-    start = {"model": "LLaMA 7B", "rank": 64, "bits": 4, "tokens": 512, "checkpointing": True}
+    start = {"model": "Llama 3.1 8B", "rank": 16, "bits": 4, "tokens": 512, "checkpointing": True}
     return figure, values, draw, start
 
 
@@ -154,35 +154,47 @@ def _zigzag(column: int) -> Line2D:
 
 def _row(i: int) -> float:
     """Where a line of the list beside the bars stands, as a share of the figure's height."""
-    return 0.86 - 0.105 * i
+    return 0.88 - 0.1 * i
 
 
-# --- a number that nobody has explained ------------------------------------------------------------------------------
+# --- models of today -------------------------------------------------------------------------------------------------
+
+TRAINED = ("adapters", "gradients", "optimizer state")
 
 
-@styled
-def stories_picture(stories: dict[str, tuple[float, float, float]], claimed: float) -> Drawn:
-    """What a base of 7B takes by several accounts, beside a published number. stories: name -> bytes of codes, of
-    constants, of the rest; claimed: bytes."""
-    figure, (axes,) = panels(1, 9.6, 3.1)
-    missing = {}
-    for place, (name, sizes) in enumerate(stories.items()):
-        left = 0.0
-        for size, part in zip(sizes, ("codes", "constants", "weights"), strict=True):
-            axes.barh(place, size / 1e6, left=left / 1e6, height=0.62, **PARTS[part])
-            left += size
-        missing[name] = (claimed - left) / 1e6
-        axes.barh(place, missing[name], left=left / 1e6, height=0.62, fill=False, edgecolor=GRAY, ls=":")
-        axes.text((left + claimed) / 2e6, place, f"{missing[name]:,.0f}", ha="center", va="center")
-    axes.axvline(claimed / 1e6, color="black", ls="--", lw=1.4)
-    axes.text(claimed / 1e6 - 20, -0.55, f"the paper: {claimed / 1e6:,.0f} MB", ha="right", va="bottom")
-    for x, name in ((1500, "codes"), (3300, "constants"), (3900, "the rest")):
-        axes.text(x, len(stories) - 0.5, name, ha="center", va="top")
-    axes.set(yticks=range(len(stories)), yticklabels=list(stories), xlabel="MB", xlim=(0, 5100))
-    axes.set_ylim(len(stories) + 0.05, -0.95)
-    axes.set_title("No account reaches the paper's number; the dotted part is missing")
-    told = "; ".join(f"{name}, {gap:,.0f}" for name, gap in missing.items())
+@picture
+def models_picture(needed: dict[str, dict[str, dict[str, float]]], cards: tuple[int, ...] = (24, 48)) -> Drawn:
+    """What each model needs, by kind, in a panel for each number of tokens. needed: title -> model -> kind -> bytes;
+    the last title is that of the most tokens. cards: drawn as lines, with a tenth left free."""
+    figure, frames = panels(len(needed), 9.6, 3.7, sharey=True, sharex=True)
+    for axes, (title, models) in zip(frames, needed.items(), strict=True):
+        for place, kinds in enumerate(models.values()):
+            left = 0.0
+            for part, size in coarse(kinds).items():
+                axes.barh(place, size / GIB, left=left, height=0.7, **({"lw": 0.5} | PARTS[part]))
+                left += size / GIB
+            axes.text(left + 0.9, place, f"{left:.1f}", va="center", bbox={"fc": "white", "ec": "none", "pad": 0.5})
+        for card in cards:
+            axes.axvline(USABLE * card, color="black", lw=1, ls=":", zorder=0)
+            axes.text(USABLE * card, -0.75, f"{card} GB card", ha="center", va="bottom", fontsize=9)
+        axes.set(xlabel="GiB", xlim=(0, 70), yticks=range(len(models)), yticklabels=list(models))
+        axes.set_ylim(len(models) - 0.4, -1.5)
+        axes.annotate(title, (0.98, 0.5), xycoords="axes fraction", ha="right", weight="bold")
+    parts = dict.fromkeys(part for kinds in models.values() for part in coarse(kinds))
+    handles = [Rectangle((0, 0), 1, 1, **PARTS[part]) for part in parts]
+    names = [{"weights": "base", "adapters": "adapters, their gradients and state"}.get(part, part) for part in parts]
+    figure.legend(handles, names, loc="outside lower center", ncols=len(parts))
+    most = {name: sum(kinds.values()) for name, kinds in models.items()}
+    small, *others = sorted(most, key=lambda name: ARCHITECTURES[name].n_parameters)
+    passed = [name for name in others if most[name] < most[small]]
+    told = "; ".join(f"{name} {size / GIB:.1f}, {models[name][LOGITS] / size:.0%}" for name, size in most.items())
     return figure, (
-        f"Every account of a 7B base in 4 bits falls short of the paper's {claimed / 1e6:,.0f} MB. Missing, in MB: "
-        f"{told}. Bars of codes, constants and the rest, each with a dotted gap up to a dashed line."
+        f"Over {title} the smallest model, {small}, needs more than {passed[-1]}. GiB, and the logits' share: {told}. "
+        "Stacked bars, a panel for each number of tokens; dotted: nine tenths of two cards."
     )
+
+
+def coarse(kinds: dict[str, float]) -> dict[str, float]:
+    """The kinds of `training_bytes` in four parts: the base, what is trained of it, activations and logits."""
+    trained = sum(kinds[name] for name in TRAINED)
+    return {"weights": kinds[BASE] + kinds[CONSTANTS], "adapters": trained, **{k: kinds[k] for k in ALL_KINDS[-2:]}}

@@ -82,19 +82,34 @@ class Kept:
             self.keep(f"statistics of {x}", norm_numbers(self.shape), self.precision.stream)
         return needs_grad
 
+    def norm_of_heads(self, x: str, heads: int, needs_grad: bool) -> bool:
+        """A norm of each head of the queries or of the keys."""
+        needs_grad |= self.rank is None
+        if needs_grad:
+            self.keep(x, heads * self.shape.head_width, self.precision.products)
+            self.keep(f"statistics of {x}", heads, self.precision.products)
+        return needs_grad
+
 
 def block(shape: Architecture, rank: int | None, targets: tuple[str, ...], first: bool, precision: str) -> Kept:
     """One block's forward pass. first: the block after frozen embeddings, whose input needs no gradient."""
-    d, d_ff, kept = shape.d_model, shape.d_ff, Kept(shape, rank, targets, precision)
+    d_ff, kept = shape.d_ff, Kept(shape, rank, targets, precision)
     size = kept.precision.products
     x_grad = rank is None or not first
     n_grad = kept.norm("input of the block", x_grad)
-    qkv_grad = any([kept.linear(name, "attention norm's output", n_grad) for name in ("q_proj", "k_proj", "v_proj")])
+    wants = {name: kept.linear(name, "attention norm's output", n_grad) for name in ("q_proj", "k_proj", "v_proj")}
+    if shape.head_norms:
+        wants["q_proj"] = kept.norm_of_heads("queries before their norm", shape.n_heads, wants["q_proj"])
+        wants["k_proj"] = kept.norm_of_heads("keys before their norm", shape.kv_heads, wants["k_proj"])
+    qkv_grad = any(wants.values())
     if qkv_grad:  # fused attention: no (S, S) matrix is kept, only the logarithm of each row's softmax sum
-        kept.keep("q, k, v", 3 * d, size)
-        kept.keep("attention's output", d, size)
+        kept.keep("q, k, v", sum(shape.linears[name][1] for name in wants), size)
+        kept.keep("attention's output", shape.linears["o_proj"][0], size)
         kept.keep("log-sum of each softmax row", shape.n_heads, 4)
-    x_grad |= kept.linear("o_proj", "attention's output", qkv_grad)  # the sum that goes on to the MLP
+    o_grad = kept.linear("o_proj", "attention's output", qkv_grad)
+    if shape.norms_after:
+        o_grad = kept.norm("o_proj's output", o_grad)
+    x_grad |= o_grad  # the sum that goes on to the MLP
     n_grad = kept.norm("input of the MLP half", x_grad)
     up_grad = kept.linear("up_proj", "MLP norm's output", n_grad)
     gate_grad = kept.linear("gate_proj", "MLP norm's output", n_grad) if shape.gated else up_grad
@@ -104,7 +119,9 @@ def block(shape: Architecture, rank: int | None, targets: tuple[str, ...], first
         kept.keep("SiLU's output", d_ff, size)
     if shape.gated and gate_grad:
         kept.keep("up_proj's output", d_ff, size)
-    kept.linear("down_proj", "gate times up" if shape.gated else "GELU's output", up_grad or gate_grad)
+    down_grad = kept.linear("down_proj", "gate times up" if shape.gated else "GELU's output", up_grad or gate_grad)
+    if shape.norms_after:
+        kept.norm("down_proj's output", down_grad)
     return kept
 
 
@@ -232,14 +249,31 @@ def predicted_peak_bytes(
     Gradients of trained parameters, which stay, are not counted here. Within 1% for LoRA on the CPU; under autocast,
     where gradients are there in two types for a moment, the true peak is up to a fifth more.
     """
+    how = dict(rank=rank, targets=targets, checkpointing=checkpointing, precision=precision, nf4=nf4)
+    return sum(peak_parts(shape, batch_size, seq_len, **how))
+
+
+def peak_parts(
+    shape: GPTConfig | Architecture,
+    batch_size: int,
+    seq_len: int,
+    *,
+    rank: int | None = None,
+    targets: str | tuple[str, ...] = ALL_LINEAR,
+    checkpointing: bool = False,
+    precision: str = "float32",
+    nf4: bool = False,
+) -> tuple[int, int]:
+    """The same in two parts: what the layers take at the peak, and what the logits take there. None in a block."""
     shape, n_tokens = as_architecture(shape, rank, batch_size, seq_len), batch_size * seq_len
     how = dict(rank=rank, targets=targets, precision=precision, nf4=nf4)
     kept = predicted_activation_bytes(shape, batch_size, seq_len, checkpointing=checkpointing, **how)
-    at_loss = kept + 2 * 4 * n_tokens * shape.vocab_size  # float32 gradients, before and after the softmax
+    one = 4 * n_tokens * shape.vocab_size  # kept: logarithms; on top: float32 gradients, before and after the softmax
+    at_loss = kept + 2 * one
     in_block = kept - n_tokens * _after_the_blocks(shape, rank, precision)
     in_block += flowing_bytes(shape, batch_size, seq_len, precision=precision)
     in_block += recomputed_bytes(shape, batch_size, seq_len, **how) if checkpointing else 0
-    return max(at_loss, in_block)
+    return (at_loss - 3 * one, 3 * one) if at_loss >= in_block else (in_block, 0)
 
 
 def flowing_bytes(shape: GPTConfig | Architecture, batch_size: int, seq_len: int, *, precision: str = "float32") -> int:

@@ -8,20 +8,22 @@ Conventions, those of the QLoRA paper where it states them:
     - quantized are the block linears only; embeddings, head, norms and biases stay in 16 bits;
     - fewer than 16 bits come with double-quantized constants, 0.127 bits a weight;
     - activations are those of code like the course's GPT, computed in bfloat16 without autocast, at the worst moment
-      of a step (`predicted_peak_bytes`). Adapters in 32 bits keep float32 copies of their inputs.
+      of a step (`predicted_peak_bytes`). Adapters in 32 bits keep float32 copies of their inputs;
+    - logits are a kind of their own: three numbers of four bytes for each token and each word of the vocabulary, at the
+      loss. If the worst moment is in a block, they are not there.
 Not counted: the full copy of one weight that each product makes for a moment, and what the driver and the allocator
 take for themselves. Leave 10% of a card for these, or more.
 """
 
 from lora_edu.layers import ALL_LINEAR
-from lora_edu.memory.activations import as_architecture, predicted_peak_bytes
+from lora_edu.memory.activations import as_architecture, peak_parts
 from lora_edu.memory.shapes import ADAPTERS, BASE, CONSTANTS, GRADIENTS, KINDS, OPTIMIZER, Architecture, target_names
 
-ACTIVATIONS = "activations"
-ALL_KINDS = (*KINDS, ACTIVATIONS)
+ACTIVATIONS, LOGITS = "activations", "logits"
+ALL_KINDS = (*KINDS, ACTIVATIONS, LOGITS)
 BITS = (4, 8, 16, 32)
 CONSTANT_BITS = 8 / 64 + 32 / (64 * 256)  # double quantization, a weight
-CARDS_GB = (8, 12, 16, 24, 48, 80)  # as they are sold: a "24 GB" card has 24 GiB
+CARDS_GB = (8, 12, 16, 24, 32, 40, 48, 80)  # as they are sold: a "24 GB" card has 24 GiB
 GIB = 2**30
 USABLE = 0.9  # of a card: what is above it is left for the driver, the allocator and temporary tensors
 
@@ -62,7 +64,7 @@ def training_bytes(
     precision = "float32" if bits == 32 else "bfloat16"
     if bits < 32 and adapter_bits == 32:
         precision = "bfloat16, float32 adapters"
-    total[ACTIVATIONS] = predicted_peak_bytes(
+    total[ACTIVATIONS], total[LOGITS] = peak_parts(
         shape, batch_size, seq_len, rank=rank, targets=targets, checkpointing=checkpointing, precision=precision
     )
     return total

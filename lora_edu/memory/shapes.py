@@ -134,7 +134,8 @@ def table(predicted: dict[str, int], measured: dict[str, int]) -> str:
 # The shapes of real language models, and how many numbers they hold.
 #
 # Sources: GPT-2, Radford et al. 2019, table 2 (and its released code); LLaMA, Touvron et al. 2023, arXiv 2302.13971,
-# table 2, and for d_ff its released code (8/3 of d_model, rounded up to a multiple of 256).
+# table 2, and for d_ff its released code (8/3 of d_model, rounded up to a multiple of 256); Llama 3.1 and 3.2, Qwen3
+# and Gemma 3: the config.json that each was released with. Of Gemma 3 27B the text model alone is counted.
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,10 @@ class Architecture:
     gated: bool = False
     positions: bool = True  # a table of learned positions; LLaMA turns its queries and keys instead
     own_head: bool = True  # False: the head is the token embedding, used a second time
+    n_kv_heads: int | None = None  # heads of keys and values, each shared by several of queries; None: one for each
+    head_dim: int | None = None  # None: d_model / n_heads
+    head_norms: bool = False  # queries and keys pass a norm, head by head (Qwen3, Gemma 3)
+    norms_after: bool = False  # a norm after attention and after the MLP, too (Gemma 3)
 
     @classmethod
     def of_gpt(cls, config: GPTConfig) -> "Architecture":
@@ -159,28 +164,33 @@ class Architecture:
         )
 
     @property
+    def head_width(self) -> int:
+        return self.head_dim or self.d_model // self.n_heads
+
+    @property
+    def kv_heads(self) -> int:
+        return self.n_kv_heads or self.n_heads
+
+    @property
     def linears(self) -> dict[str, tuple[int, int]]:
         """(in_features, out_features) of the linear layers of one block, by name."""
         d, f = self.d_model, self.d_ff
+        q, kv = self.n_heads * self.head_width, self.kv_heads * self.head_width
+        attention = {"q_proj": (d, q), "k_proj": (d, kv), "v_proj": (d, kv), "o_proj": (q, d)}
         mlp = {"gate_proj": (d, f)} if self.gated else {}
-        return (
-            {name: (d, d) for name in ("q_proj", "k_proj", "v_proj", "o_proj")}
-            | mlp
-            | {
-                "up_proj": (d, f),
-                "down_proj": (f, d),
-            }
-        )
+        return attention | mlp | {"up_proj": (d, f), "down_proj": (f, d)}
 
     def parameters(self) -> dict[str, int]:
         """How many numbers there are, by kind. Only the block linears are ever quantized."""
-        d, n_norms = self.d_model, 2 * self.n_layers + 1
+        d, n_norms = self.d_model, (4 if self.norms_after else 2) * self.n_layers + 1
         biases = 0 if self.gated else self.n_layers * sum(outer for _, outer in self.linears.values())
+        of_heads = 2 * self.head_width * self.n_layers * self.head_norms  # one norm for all queries, one for all keys
         return {
             "block linears": self.n_layers * sum(inner * outer for inner, outer in self.linears.values()),
             "embeddings": d * (self.vocab_size + (self.context if self.positions else 0)),
             "head": d * self.vocab_size if self.own_head else 0,
-            "norms and biases": n_norms * (d if self.gated else 2 * d) + biases,  # LLaMA's norms have no shift
+            # LLaMA's norms have no shift
+            "norms and biases": n_norms * (d if self.gated else 2 * d) + of_heads + biases,
         }
 
     @property
@@ -201,13 +211,39 @@ def _llama(n_layers: int, d_model: int, n_heads: int) -> Architecture:
     return Architecture(n_layers, d_model, n_heads, d_ff, vocab_size=32000, context=2048, gated=True, positions=False)
 
 
+def _llama3(n_layers: int, d_model: int, n_heads: int, d_ff: int, **more) -> Architecture:
+    return Architecture(
+        n_layers, d_model, n_heads, d_ff, vocab_size=128256, context=131072, gated=True, positions=False, n_kv_heads=8,
+        **more,
+    )  # fmt: skip
+
+
+def _qwen3(n_layers: int, d_model: int, n_heads: int, d_ff: int) -> Architecture:
+    return Architecture(
+        n_layers, d_model, n_heads, d_ff, vocab_size=151936, context=40960, gated=True, positions=False, n_kv_heads=8,
+        head_dim=128, head_norms=True,
+    )  # fmt: skip
+
+
+def _gemma3(n_layers: int, d_model: int, n_heads: int, d_ff: int, **more) -> Architecture:
+    return Architecture(
+        n_layers, d_model, n_heads, d_ff, gated=True, positions=False, own_head=False, head_norms=True,
+        norms_after=True, **more,
+    )  # fmt: skip
+
+
 ARCHITECTURES = {
     "GPT-2": _gpt2(12, 768, 12),
-    "GPT-2 medium": _gpt2(24, 1024, 16),
-    "GPT-2 large": _gpt2(36, 1280, 20),
     "GPT-2 XL": _gpt2(48, 1600, 25),
     "LLaMA 7B": _llama(32, 4096, 32),
     "LLaMA 13B": _llama(40, 5120, 40),
     "LLaMA 33B": _llama(60, 6656, 52),
     "LLaMA 65B": _llama(80, 8192, 64),
+    "Gemma 3 1B": _gemma3(26, 1152, 4, 6912, n_kv_heads=1, head_dim=256, vocab_size=262144, context=32768),
+    "Llama 3.2 1B": _llama3(16, 2048, 32, 8192, own_head=False),
+    "Llama 3.1 8B": _llama3(32, 4096, 32, 14336),
+    "Qwen3 8B": _qwen3(36, 4096, 32, 12288),
+    "Gemma 3 27B": _gemma3(62, 5376, 32, 21504, n_kv_heads=16, head_dim=128, vocab_size=262208, context=131072),
+    "Qwen3 32B": _qwen3(64, 5120, 64, 25600),
+    "Llama 3.1 70B": _llama3(80, 8192, 64, 28672),
 }
