@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lora_edu.experiments.nb02 import AS_TRAINED, RATE_ARMS, SIZES, STRONGEST, Outcome, load_digits
+from lora_edu.experiments.nb02 import AS_TRAINED, SIZES, STRONGEST, Outcome, best_rates, load_digits
 from lora_edu.figures import nb02 as pictures
 from lora_edu.figures import plots
 
@@ -97,13 +97,14 @@ def test_the_words_of_the_results_follow_the_numbers():
     assert pictures.enough({**new, 2: 0.945}) == 2
 
 
-def test_a_rate_at_which_a_seed_diverges_is_never_the_best_and_is_crossed():
+def test_a_rate_at_which_a_seed_diverges_is_never_the_best():
     arm = {rank: [[1.0, 1.2], [0.5, 0.6], [0.1, None]] for rank in ("2", "4", "8")}
-    rates = [0.1, 0.2, 0.4]
-    assert pictures.best_rates(arm, rates) == {2: 0.2, 4: 0.2, 8: 0.2}
-    names = [*RATE_ARMS]
-    figure, words = pictures.rate_panels(dict.fromkeys(names, arm), dict.fromkeys(names, rates))
-    crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x"]
-    assert [list(line.get_xdata()) for line in crosses] == [[0.4]] * 3
-    assert f"{names[0]} 0.2, 0.2, 0.2" in words
+    assert best_rates(arm, [0.1, 0.2, 0.4]) == {2: 0.2, 4: 0.2, 8: 0.2}
+
+
+def test_what_is_kept_at_one_size_is_compared_with_the_first_way():
+    """Points over the first way, between its moments: half way from size 4 to 6 it keeps 50%, the other 80%."""
+    paths = {"full": np.array([[0, 0.6, 4], [0, 0.4, 6]]), "rank 8": np.array([[0, 0.9, 4], [0, 0.7, 6]])}
+    figure, words = pictures.price(paths, sizes=(5, 8))
+    assert "Points over full at sizes 5, 8: rank 8 +30." in words  # it never got to size 8
     plots.plt.close(figure)

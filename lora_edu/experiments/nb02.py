@@ -154,13 +154,6 @@ def lora(rank: int, lr: float = 0.1, seed: int = 0, alpha: float | None = None, 
     return layers
 
 
-def largest(seed: int = 0) -> list[LoRALinear]:
-    """The base with adapters of the largest ranks that its layers allow, 48 and 10: no direction is out of reach."""
-    rng = np.random.default_rng(seed)
-    ranks = (min(layer.weight.shape) for layer in trained_base())
-    return [LoRALinear(layer.weight, r, 2 * r, rng) for layer, r in zip(trained_base(), ranks, strict=True)]
-
-
 def copied() -> list[Linear]:
     """The base with weights of its own, for full fine-tuning."""
     return [Linear(layer.weight.copy()) for layer in trained_base()]
@@ -223,11 +216,14 @@ def thrown(size: float, seed: int = 0) -> list[Linear]:
     )
 
 
-def watched(layers: Sequence, task: dict, look: Callable, moments: Sequence[int], lr: float, seed: int = 0) -> list:
-    """Train on a task and call look(layers) after each of these numbers of steps. Returns what it saw."""
-    seen, done, labels = [], 0, load_tasks().labels
+def watched(
+    layers: Sequence, look: Callable, moments: Sequence[int], lr: float, seed: int = 0, update: Callable = descend
+) -> list:
+    """Train on the rotated digits and call look(layers) after each of these numbers of steps. Returns what it saw."""
+    seen, done, tasks = [], 0, load_tasks()
     for moment in moments:
-        train(layers, task["train"], labels["train"], moment - done, lr, seed=[seed, moment])
+        x, labels = tasks.rotated["train"], tasks.labels["train"]
+        train(layers, x, labels, moment - done, lr, seed=[seed, moment], update=update)
         seen.append(look(layers))
         done = moment
     return seen

@@ -7,9 +7,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from lora_edu.experiments.nb02 import AS_TRAINED, RANKS, STRONGEST, Outcome, best_rates, mean_losses
-from lora_edu.figures.drawing import Drawn, note, panels, slider, styled, ticks
-from lora_edu.figures.looks import ADAPTER, BLUE, GRAY, GREEN, MARKS, METHODS, ORANGE, RED, TEXTS
+from lora_edu.experiments.nb02 import AS_TRAINED, STRONGEST, Outcome
+from lora_edu.figures.drawing import Drawn, note, panels, picture, slider, styled
+from lora_edu.figures.looks import ADAPTER, BLUE, GRAY, ORANGE, RED, TEXTS
 
 SIGNED = "cividis"  # negative dark blue, zero gray, positive yellow: lightness alone tells them apart
 CLASSES = range(10)
@@ -249,83 +249,33 @@ def ranks(new: dict, old: dict) -> Drawn:
     )
 
 
-@styled
-def price(paths: dict[str, np.ndarray], at: float = 90, size: float = 6) -> Drawn:
-    """For each way to train its path, (moments, 3): learned, kept, and the size of the update. Kept over both others.
+@picture
+def price(paths: dict[str, np.ndarray], sizes: Sequence[float] = (4.5, 6, 8)) -> Drawn:
+    """What is kept at each size of the update, less what the first way keeps there, in points.
 
-    The words compare the ways where `at`% are learned, and at one size.
+    paths: a way to train -> (moments, 3): learned, kept, and the size of the update. The words say it at these sizes.
     """
-    figure, (left, right) = panels(2, 10, 4.3, sharey=True)
-    colors, kept, there = {"full": "black", "rank": ORANGE}, [], []
-    for (name, path), style in zip(paths.items(), ("^-", "^--", "s-", "s--", "D:"), strict=True):
-        color = colors[name[:4]]
-        new, old, norm = (path * (100, 100, 1)).T
-        for axes, x in ((left, new), (right, norm)):
-            axes.plot(x, old, style, color=color, lw=1.8, mfc="white" if "--" in style else color, label=name)
-        kept.append(f"{name} {np.interp(at, new, old):.0f}%")
-        there.append(f"{np.interp(size, norm, old):.0f}%")
-    left.legend(loc="lower left")
-    left.set(ylim=(0, 103), xlim=(20, 102), xlabel="learned: rotated test digits right, %")
-    left.set(ylabel="kept: upright test digits right, %")
-    left.set_title("At one accuracy LoRA has kept less ...")
-    right.set(xlim=(2, 15), xlabel="size of the update, both layers together")
-    right.set_title("... at one size, as much")
+    figure, (axes,) = panels(1, 8.6, 4.2)
+    (reference, first), *others = paths.items()
+    looks = (("black", "--", -12), ("black", ":", 0), (ORANGE, "-", 5), (ORANGE, "--", -1), (ORANGE, "-.", -4))
+    looks += ((ORANGE, ":", 0),)  # color, line, and how far its label is moved up
+    said = []
+    for (name, path), (color, line, up) in zip(others, looks, strict=False):
+        grid = np.linspace(max(path[0, 2], first[0, 2]), min(path[-1, 2], first[-1, 2]), 60)
+        apart = 100 * (_kept(path, grid) - _kept(first, grid))
+        axes.plot(grid, apart, line, color=color)
+        note(axes, name, (grid[-1], apart[-1]), (5, up), "right" if up < -9 else "left", color=color, fontsize=9)
+        there = [f"{100 * (_kept(path, size) - _kept(first, size)):+.0f}" for size in sizes if size <= grid[-1]]
+        said.append(f"{name} {', '.join(there)}")
+    axes.axhline(0, color="black", lw=1)
+    axes.set(xlim=(3.4, 10.6), xlabel="size of the update, both layers together")
+    axes.set_ylabel(f"kept, less {reference}: points")
+    at = ", ".join(f"{size:g}" for size in sizes)
     return figure, (
-        f"Left, LoRA's curves lie below full fine-tuning's: where {at}% are learned, kept are {', '.join(kept)}. "
-        f"Right, over the update's size, all five fall on one curve: at size {size:g} kept are {', '.join(there)}. "
-        "Dots: 25 to 800 steps, means of three seeds."
+        f"At one size, rank 8 keeps more than full fine-tuning below 6 and less above; Adam keeps more. Points over "
+        f"{reference} at sizes {at}: {'; '.join(said)}. Lines from left to right; means of three seeds."
     )
 
 
-@styled
-def slow(paths: Sequence[Sequence[float]], moments: Sequence[int], full: Sequence[float]) -> Drawn:
-    """Accuracy on inverted digits over training: one line per seed of LoRA, and where full fine-tuning stands early."""
-    figure, (axes,) = panels(1, 8, 3.6)
-    for path in paths:
-        axes.plot(moments, 100 * np.array(path), "-", color=ORANGE, lw=1.4)
-    axes.plot([400] * len(full), 100 * np.array(full), **METHODS["full"] | MARKS)
-    early = "full fine-tuning,\nafter 400 steps"
-    note(axes, early, (400, 100 * np.mean(full)), (-8, -8), "right", va="top")
-    ends = 100 * np.array([path[-1] for path in paths])
-    note(axes, f"rank 10,\n{len(paths)} seeds", (moments[-1], np.median(ends)), (8, 0), color=ORANGE)
-    axes.set(xlabel="training step", ylabel="inverted test digits right, %")
-    axes.set(ylim=(0, 104), xlim=(0, 1.13 * moments[-1]))
-    axes.set_title("An answer of rank 10 exists; training finds it slowly, or not yet")
-    return figure, (
-        f"Rank 10 is slow and at the mercy of the seed: after {moments[-1]} steps {ends.min():.0f}% to "
-        f"{ends.max():.0f}% of the inverted digits. One line per seed; full fine-tuning (dots): {100 * min(full):.0f} "
-        f"to {100 * max(full):.0f}% after 400 steps."
-    )
-
-
-@styled
-def rate_panels(arms: dict[str, dict], rates: dict[str, Sequence[float]], top: float = 1.7) -> Drawn:
-    """The validation loss against the learning rate, one panel per recipe. What diverges is crossed at the top."""
-    figure, grid = plt.subplots(2, 2, figsize=(9.2, 6.4), sharey=True)
-    looks = list(zip(RANKS, ("o-", "s--", "^:"), (BLUE, ORANGE, GREEN), strict=True))
-    for axes, (name, arm) in zip(grid.flat, arms.items(), strict=True):
-        best = best_rates(arm, rates[name])
-        for line, (rank, style, color) in enumerate(looks):
-            x, means = np.array(rates[name]), mean_losses(arm[str(rank)])
-            stays = np.isfinite(means)
-            axes.plot(x[stays], means[stays], style, color=color, lw=1.8, label=f"rank {rank}")
-            axes.plot(x[~stays], np.full((~stays).sum(), top - 0.06 - 0.09 * line), "x", color=color, ms=8, mew=2)
-            axes.plot(best[rank], means[x == best[rank]], "o", ms=13, mfc="none", mec=color)
-        axes.set_title(f"{name}\nbest rate at ranks 2, 4, 8: {_listed(best)}")
-        axes.set(xscale="log", ylim=(0, top))
-        ticks(axes.xaxis, rates[name][::2])
-    for axes in grid[1]:
-        axes.set_xlabel("learning rate")
-    for axes in grid[:, 0]:
-        axes.set_ylabel("validation loss, nats (mean of 8 seeds)")
-    grid[0, 0].legend(loc="lower left")
-    grid[0, 0].annotate("× diverged", (rates["plain descent, alpha = 8"][-1], top - 0.36), ha="right")
-    said = "; ".join(f"{name} {_listed(best_rates(arm, rates[name]))}" for name, arm in arms.items())
-    return figure, (
-        "With plain descent and alpha = 8 the best rate moves with the rank, with alpha = 2r it stays; under Adam the "
-        f"two recipes cannot be told apart. Best rates at ranks 2, 4, 8: {said}. Crosses: a seed has diverged."
-    )
-
-
-def _listed(best: dict[int, float]) -> str:
-    return ", ".join(f"{rate:g}" for rate in best.values())
+def _kept(path: np.ndarray, size: NDArray | float) -> NDArray:
+    return np.interp(size, path[:, 2], path[:, 1])
