@@ -142,10 +142,19 @@ def test_qlora_and_lora_are_within_the_noise_of_the_seeds():
     assert signs == {True, False}
 
 
-def test_the_rank_makes_part_of_the_gap():
-    losses = {name: runs[0] for name, runs in experiment.by_rank(RUNS).items()}  # seed 0, which all have
-    assert losses["LoRA, rank 8"] > losses["LoRA, rank 64"] + 0.02 > losses["the same matrices, in full"]
-    assert losses["the same matrices, in full"] > losses["everything"] + 0.02
+def test_on_plays_the_two_differ_less_than_two_draws_and_on_addresses_by_what_nf4_costs():
+    arms = load_results("nf4-draws")["arms"]
+    plays, addresses = (experiment.rises(arms, text) for text in ("plays", "addresses"))
+    for text in experiment.TEXT_SIZES:
+        assert max(map(abs, gaps(text, "loss"))) < (max(plays) - min(plays)) / 2
+    assert min(gaps("all plays", "addresses")) > 0
+    assert abs(np.mean(gaps("all plays", "addresses")) - np.mean(addresses)) < 0.002
+
+
+def gaps(text, measured):
+    """QLoRA minus LoRA, seed by seed."""
+    ends = (experiment.of(RUNS, method, text).at_best(measured) for method in ("qlora", "lora"))
+    return [q - one for q, one in zip(*ends, strict=True)]
 
 
 def test_nf4_lies_among_draws_of_noise_of_its_size(arms):

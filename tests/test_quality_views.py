@@ -74,11 +74,10 @@ def test_the_figures_show_every_rate_and_every_seed(runs):
         for method, curve, ring in zip(views.NAMES, curves, rings, strict=True):
             assert dict(zip(*curve.get_data(), strict=True)) == of(runs, method, text).sweep()
             assert ring.get_xdata()[0] == of(runs, method, text).best_rate()
-    figure, words = views.seeds_figure(runs)
-    assert "QLoRA 4.100" in words
-    for axes, text in zip(figure.axes, TEXT_SIZES, strict=True):
-        drawn = [list(line.get_ydata()) for line in axes.lines]
-        assert drawn == [of(runs, method, text).at_best() for method in views.NAMES]
+    figure, words = views.pairs_figure(
+        stored_runs("qlora-quality", "after").where(steps=100), {"plays": [-1, 1], "addresses": [0, 2]}
+    )
+    assert "plays -1.0000 to +1.0000" in words and len(figure.axes[0].lines) == 3 + 1
     plt.close("all")
 
 

@@ -133,13 +133,6 @@ def of(runs: Runs, method: str, text: str = "all plays", rank: int = 8, noise: f
     return runs.where(method=method, text=text, rank=rank, noise=noise)
 
 
-def by_rank(runs: Runs) -> dict[str, list[float]]:
-    """Loss on plays in 100 steps on all plays, one for each seed: LoRA at two ranks, the block matrices, everything."""
-    ways = {"LoRA, rank 8": ("lora", 8), "LoRA, rank 64": ("lora", 64), "the same matrices, in full": ("blocks", 8)}
-    ways["everything"] = ("full", 8)
-    return {name: of(runs, method, rank=rank).at_best() for name, (method, rank) in ways.items()}
-
-
 def recovery(runs: Runs, text: str = "all plays") -> dict[str, tuple[float, list[float]]]:
     """What a changed base costs: label -> (rise of the loss on plays before training, rises after it, one a seed).
 

@@ -3,12 +3,13 @@
 `runs` is everywhere what `lora_edu.experiments.nb09.quality_runs` returns.
 """
 
+from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from lora_edu.experiments.nb09 import TEXT_SIZES, of
 from lora_edu.experiments.sweeps import SEEDS, Runs
 from lora_edu.figures.drawing import Drawn, listed, panels, picture
-from lora_edu.figures.looks import MARKS, METHODS
+from lora_edu.figures.looks import GRAY, MARKS, METHODS
 
 NAMES = {"full": "full fine-tuning", "lora": "LoRA", "qlora": "QLoRA"}
 
@@ -39,22 +40,33 @@ def sweep_figure(runs: Runs) -> Drawn:
 
 
 @picture
-def seeds_figure(runs: Runs) -> Drawn:
-    """One dot for each seed, each method at its own best rate; one panel for each amount of text."""
-    figure, frames = panels(2)
-    for axes, text in zip(frames, TEXT_SIZES, strict=True):
-        for place, method in enumerate(NAMES):
-            losses = of(runs, method, text).at_best()
-            axes.plot([place + 0.12 * (seed - 1) for seed in SEEDS], losses, **METHODS[method] | MARKS)
-            axes.hlines(mean(losses), place - 0.3, place + 0.3, color=METHODS[method]["color"])
-        labels = [f"{NAMES[method]}\n{of(runs, method, text).best_rate():g}" for method in NAMES]
-        axes.set(xticks=range(3), xticklabels=labels, title=text, xlim=(-0.5, 2.5), xlabel="and its best learning rate")
-    frames[0].set_ylabel("loss after 100 steps, nats per byte")
-    means = {text: listed({NAMES[m]: mean(of(runs, m, text).at_best()) for m in NAMES}) for text in TEXT_SIZES}
+def pairs_figure(runs: Runs, draws: Mapping[str, Sequence[float]]) -> Drawn:
+    """QLoRA minus LoRA, a mark a seed, beside what NF4 alone costs before any training: a band from draw to draw.
+
+    draws: {"plays" or "addresses": (n,), the rise of the loss in each draw}.
+    """
+    rows = {("plays", text): _gaps(runs, text, "loss") for text in TEXT_SIZES}
+    rows["addresses", "all plays"] = _gaps(runs, "all plays", "addresses")
+    figure, (axes,) = panels(1, height=2.6)
+    for place, ((measured, _), gaps) in enumerate(rows.items()):
+        low, high = min(draws[measured]), max(draws[measured])
+        axes.fill_betweenx([place - 0.35, place + 0.35], low, high, color=GRAY, alpha=0.3, lw=0)
+        axes.plot(gaps, [place + 0.15 * (seed - 1) for seed in SEEDS], **METHODS["qlora"] | MARKS)
+    axes.axvline(0, color=METHODS["lora"]["color"])
+    axes.set(yticks=range(3), yticklabels=[f"on {measured},\ntrained on {text}" for measured, text in rows])
+    axes.set(xlabel="QLoRA minus LoRA after 100 steps, nats per byte; gray: eight draws of NF4 before training")
+    axes.invert_yaxis()
+    said = listed({f"on {measured}, trained on {text}": mean(gaps) for (measured, text), gaps in rows.items()}, "+.4f")
     return figure, (
-        "In 100 steps: LoRA and QLoRA end together, above full fine-tuning. A mark for each of three seeds, a line at "
-        f"the mean, two panels. Means, {_joined(means)}."
+        "QLoRA and LoRA differ less than two draws of NF4 on plays. On addresses they differ by about its cost. A "
+        f"mark a seed. Means: {said}. Bands: plays {min(draws['plays']):+.4f} to {max(draws['plays']):+.4f}, addresses "
+        f"{min(draws['addresses']):+.4f} to {max(draws['addresses']):+.4f}."
     )
+
+
+def _gaps(runs: Runs, text: str, measured: str) -> list[float]:
+    """QLoRA minus LoRA, seed by seed, each at its best rate."""
+    return [q - one for q, one in zip(*(of(runs, m, text).at_best(measured) for m in ("qlora", "lora")), strict=True)]
 
 
 def _joined(parts: dict[str, str]) -> str:
