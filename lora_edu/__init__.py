@@ -32,6 +32,7 @@ _PUBLIC = {
     "memory.calculator": ("training_bytes",),
     "memory.paged": ("PagedAdamW",),
     "memory.shapes": ("measured_bytes", "predicted_bytes"),
+    "models.inspecting": ("inspect_adapter",),
     "models.pretrain": ("load_base", "pick_size"),
     "models.pretrained": ("load_pretrained",),
     "peft_io": ("load_adapter", "save_adapter"),

@@ -1,4 +1,4 @@
-"""lora-edu setup | lab | fetch | doctor | progress | train | voice | speak | pretrain | experiment | ...: the course.
+"""lora-edu setup | lab | fetch | doctor | progress | train | voice | speak | inspect | pretrain | ...: the course.
 
 `python -m lora_edu` is the same, and works before anything is installed.
 """
@@ -28,6 +28,7 @@ PROGRAMS = {
     "experiment": "lora_edu.experiments.runs",
     "voice": "lora_edu.figures.voice",
     "speak": "lora_edu.models.speak",
+    "inspect": "lora_edu.figures.inspected",
     "cheatsheet": "lora_edu.figures.cheatsheet",
     "qlora": "lora_edu.setup.report",
     "gpu": "lora_edu.setup.gpu_run",
@@ -176,6 +177,7 @@ def _main() -> None:
     commands.add_parser("pretrain", help="train the base model, or the adapter that ships (lora-edu pretrain --help)")
     commands.add_parser("voice", help="your own text: an adapter and a card of one page (lora-edu voice --help)")
     commands.add_parser("speak", help='an adapter speaks: lora-edu speak ADAPTER "prompt" --compare')
+    commands.add_parser("inspect", help="a doctor for any adapter in PEFT's format (lora-edu inspect --help)")
     commands.add_parser("cheatsheet", help="write the course's formulas and numbers on one page to print (A4)")
     commands.add_parser("experiment", help="run a long experiment whose result a notebook plots")
     commands.add_parser("qlora", help="run the QLoRA notebook without a browser; report in build/")

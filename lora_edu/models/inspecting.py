@@ -1,0 +1,167 @@
+"""A doctor for adapters: what lies in a folder in PEFT's format, has it learned, and what would a merge leave of it?
+
+    lora-edu inspect ADAPTER [--base FOLDER] [--json] [--card card.png]
+
+The config and the tensors say nearly all. With the weights of the base beside them, each update s B A is measured
+against the weight W that it is added to.
+"""
+
+import math
+import re
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from lora_edu.models.adapter_files import (
+    BROKEN,
+    DEAD,
+    NOTE,
+    ODD,
+    Layer,
+    Report,
+    by,
+    check_settings,
+    check_strength,
+    check_targets,
+    check_values,
+    counted,
+    named_as_peft_does,
+    pairs_of,
+    read_config,
+    read_weights,
+    say_facts,
+    scaling_of,
+    type_name,
+)  # fmt: skip
+from lora_edu.quantization import quantize
+
+ROWS = 256  # of each weight: where a merge is tried and entries are sampled
+MOVED = 1e-6  # the first step of Adam moves every entry of B by about the learning rate
+QUANTILES = {"1%": 0.01, "25%": 0.25, "50%": 0.5, "75%": 0.75, "99%": 0.99, "largest": 1}
+
+
+def inspect_adapter(folder: str | Path, base: str | Path | None = None) -> Report:
+    """Look at an adapter. base: the folder or file with the weights that it was trained beside.
+
+    Returns a report, also of what is damaged. Raises ValueError for a base without safetensors.
+    """
+    folder, report = Path(folder), Report(str(folder))
+    weights = _places_of_weights(Path(base)) if base is not None else None
+    config, tensors = read_config(folder, report), read_weights(folder, report)
+    pairs = pairs_of(tensors, report) if named_as_peft_does(tensors, report) else {}
+    check_values(tensors, report)
+    if config is None or not tensors:
+        return report
+    say_facts(config, tensors, pairs, report)
+    check_strength(config, pairs, report)
+    check_settings(config, pairs, tensors, report)
+    check_targets(config, pairs, report)
+    entries = [_measured(path, pairs[path], config, weights, report) for path in sorted(pairs, key=_in_order)]
+    _life(pairs, report)
+    if weights is not None:
+        _left_without(pairs, weights, report)
+    if values := sorted(torch.cat(entries).tolist() if entries else []):
+        report.entries = {name: values[int(share * (len(values) - 1))] for name, share in QUANTILES.items()}
+    return report
+
+
+def _places_of_weights(base: Path) -> dict[str, Path]:
+    """Where each tensor of the base lies: name -> file."""
+    found: dict[str, Path] = {}
+    for path in [base] if base.is_file() else sorted(base.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            found |= dict.fromkeys(file.keys(), path)
+    if not found:
+        raise ValueError(f"{base} holds no safetensors: name the folder, or the file, with the weights of the base")
+    return found
+
+
+def _measured(path: str, pair: tuple, config: dict, weights: dict[str, Path] | None, report: Report) -> Tensor:
+    """Adds one layer to the report. Returns |s B A| at a sample of entries; none where a number is not finite."""
+    A, B = pair
+    s = scaling_of(config, path, len(A))
+    if not (A.isfinite().all() and B.isfinite().all() and math.isfinite(s)):
+        return torch.empty(0)
+    # The singular values of B A are those of two small triangles: (out, in) is never made.
+    strengths = torch.linalg.svdvals(torch.linalg.qr(B).R @ torch.linalg.qr(A.T).R.T)
+    norm, squares = abs(s) * strengths.norm().item(), strengths.double().square()
+    directions = int((squares.cumsum(0) < 0.9 * squares.sum()).sum()) + 1 if norm else 0
+    layer = Layer(path, len(A), A.shape[1], len(B), s, norm, directions)
+    report.layers.append(layer)
+    if norm and len(strengths) > 1 and strengths[1] <= 1e-5 * strengths[0]:
+        report.say(ODD, f"{path} has rank {len(A)} and one direction, its rows are multiples: started at a constant?")
+    some = torch.linspace(0, len(B) - 1, min(ROWS, len(B))).long()
+    update = s * (B[some] @ A)  # (rows, in_features)
+    if weights is not None:
+        _beside(layer, update, some, weights, bool(config.get("fan_in_fan_out")), report)
+    return update.abs().flatten()[:: max(1, update.numel() // 4096)]
+
+
+def _beside(layer: Layer, update: Tensor, some: Tensor, weights: dict, turned: bool, report: Report) -> None:
+    """Measure an update against its weight, and try a merge on a sample of rows. update: (rows, in_features)."""
+    parts = layer.path.split(".")  # a base may be saved without its outer names
+    names = [f".{'.'.join(parts[i:])}.weight" for i in range(max(1, len(parts) - 1))]
+    name = next((name for end in names for name in weights if f".{name}".endswith(end)), None)
+    if name is None:
+        return report.say(BROKEN, f"the base has no {layer.path}.weight: it was trained beside another model")
+    with safe_open(weights[name], "pt") as file:
+        W = file.get_tensor(name).flatten(1)
+    W = W.T if turned else W
+    if W.shape != (layer.out_features, layer.in_features) or not W.is_floating_point():
+        expected = f"{layer.out_features} x {layer.in_features}"
+        return report.say(BROKEN, f"{layer.path} wants a weight of {expected}, the base has {by(W)} {type_name(W)}")
+    layer.relative = layer.norm / max(W.float().norm().item(), 1e-30)
+    rows = W[some].float().contiguous()
+    rounded = quantize(rows).dequantize()
+    layer.bf16 = _kept(rows.bfloat16().float(), (rows + update).bfloat16().float(), update)
+    layer.nf4 = _kept(rounded, quantize(rounded + update).dequantize(), update)
+
+
+def _kept(before: Tensor, after: Tensor, update: Tensor) -> float:
+    """The share of an update that arrives: what changed, along it. 1 is all of it, 0 nothing."""
+    return ((after - before) * update).sum().item() / max(update.square().sum().item(), 1e-30)
+
+
+def _life(pairs: dict[str, tuple[Tensor, Tensor]], report: Report) -> None:
+    """Has it learned? A fresh adapter has a factor of zeros."""
+    least = {path: min(A.abs().max().item(), B.abs().max().item()) for path, (A, B) in pairs.items()}
+    for what, some in (
+        ("is zero, as at the start", {0.0}),
+        ("has hardly moved", {x for x in least.values() if 0 < x < MOVED}),
+    ):
+        paths = [path for path, value in least.items() if value in some]
+        if paths and len(paths) == len(pairs):
+            report.say(DEAD, f"in every layer B (or A) {what}: did the optimizer have them, were they on when saved?")
+        elif paths:
+            report.say(
+                ODD, f"in {len(paths)} of {len(pairs)} layers, such as {paths[0]}, B (or A) {what}: no gradient came"
+            )
+    seen: dict[tuple, str] = {}
+    for path, (A, B) in pairs.items():
+        twin = seen.setdefault((A.shape, B.shape, A.sum().item(), B.sum().item()), path)
+        if twin != path and B.any() and all(torch.equal(*both) for both in zip(pairs[twin], (A, B), strict=True)):
+            return report.say(ODD, f"{twin} and {path} hold the same numbers: was one copied over the other?")
+
+
+def _left_without(pairs: dict, weights: dict[str, Path], report: Report) -> None:
+    """The matrices of the base that have no adapter, by kind; experts, which are missed most often, on their own."""
+    left: dict[bool, list[str]] = {True: [], False: []}
+    for name in weights:
+        path = name.removesuffix(".weight")
+        with safe_open(weights[name], "pt") as file:
+            matrix = len(file.get_slice(name).get_shape()) > 1
+        if matrix and not any(path.endswith(adapted) or f".{adapted}".endswith(f".{path}") for adapted in pairs):
+            left["expert" in path].append(re.sub(r".*\.\d+\.(?=\D)", "", path))
+    if left[True]:
+        report.say(
+            ODD, f"the experts have no adapter: {counted(left[True])}; name them in target_parameters, or let be"
+        )
+    if left[False]:
+        report.say(NOTE, f"matrices of the base without an adapter: {counted(left[False])}; intended?")
+
+
+def _in_order(path: str) -> list[tuple[int, str]]:
+    """Layer 2 before layer 10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in path.split(".")]

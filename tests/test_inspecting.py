@@ -1,0 +1,211 @@
+"""The doctor for adapters: healthy ones, as PEFT writes them, are accused of nothing; each damage is named."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lora_edu import inspect_adapter
+from lora_edu.figures.inspected import card, lines, main
+from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS
+
+transformers = pytest.importorskip("transformers")
+peft = pytest.importorskip("peft")
+
+
+def gpt2():
+    sizes = {"n_layer": 2, "n_embd": 32, "n_head": 2, "vocab_size": 50, "n_positions": 16}
+    return transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes))
+
+
+def llama(width=32):
+    sizes = {"num_hidden_layers": 3, "hidden_size": width, "intermediate_size": 48, "num_attention_heads": 2}
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=50, num_key_value_heads=1, **sizes))
+
+
+def mixtral():
+    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
+    return transformers.MixtralForCausalLM(
+        transformers.MixtralConfig(vocab_size=50, num_key_value_heads=1, num_local_experts=2, **sizes)
+    )
+
+
+def saved(folder, make=llama, trained=0.02, **settings):
+    """An adapter as PEFT writes it, and the base beside it: two folders."""
+    torch.manual_seed(0)
+    base = make()
+    base.save_pretrained(folder / "base")
+    options = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"} | settings
+    wrapped = peft.get_peft_model(base, peft.LoraConfig(**options))
+    for name, parameter in wrapped.named_parameters():
+        if "lora_B" in name and trained:
+            torch.nn.init.normal_(parameter, std=trained)
+    wrapped.save_pretrained(folder / "adapter")
+    return folder / "adapter", folder / "base"
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    return saved(tmp_path, target_modules=["q_proj", "v_proj"])[0]
+
+
+SETTINGS = {
+    "LoRA": {},
+    "rank 1": {"r": 1},
+    "rsLoRA": {"use_rslora": True},
+    "DoRA": {"use_dora": True},
+    "ranks by layer": {"rank_pattern": {"layers.0.self_attn.q_proj": 2}, "alpha_pattern": {"v_proj": 16}},
+    "some layers": {"target_modules": ["q_proj"], "layers_to_transform": [0, 2]},
+    "the head, whole": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
+    "biases": {"target_modules": ["q_proj"], "bias": "lora_only"},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_what_peft_writes_is_accused_of_nothing(settings, tmp_path):
+    report = inspect_adapter(*saved(tmp_path, **settings))
+    assert report.verdict.startswith("alive"), report.findings
+    assert all(0.9 < layer.bf16 < 1.1 and layer.nf4 is not None for layer in report.layers)
+
+
+def test_another_architecture_has_its_weights_the_other_way_round(tmp_path):
+    report = inspect_adapter(*saved(tmp_path, gpt2, target_modules=["c_attn"], fan_in_fan_out=True))
+    assert report.verdict.startswith("alive") and report.layers[0].out_features == 96
+
+
+def test_experts_without_an_adapter_are_missed(tmp_path):
+    report = inspect_adapter(*saved(tmp_path, mixtral, target_modules=["q_proj", "v_proj"]))
+    assert "experts have no adapter" in report.verdict
+
+
+def test_numbers_are_those_of_the_update(tmp_path):
+    folder, base = saved(tmp_path, target_modules=["q_proj"], use_rslora=True)
+    layer = inspect_adapter(folder, base).layers[-1]
+    tensors, weights = load_file(folder / WEIGHTS), load_file(base / "model.safetensors")
+    A, B = (tensors[f"{PREFIX}{layer.path}.lora_{part}.weight"] for part in "AB")
+    update, W = layer.scaling * B @ A, weights[f"{layer.path}.weight"]
+    strengths = torch.linalg.svdvals(update).square()
+    assert layer.scaling == 8 / 4**0.5 and layer.path.startswith("model.layers.2")
+    assert layer.norm == pytest.approx(update.norm().item(), rel=1e-4)
+    assert layer.relative == pytest.approx((update.norm() / W.norm()).item(), rel=1e-4)
+    assert layer.directions == int((strengths.cumsum(0) < 0.9 * strengths.sum()).sum()) + 1
+
+
+def test_a_small_update_is_lost_in_four_bits_and_kept_in_sixteen(tmp_path):
+    report = inspect_adapter(*saved(tmp_path, trained=1e-3, target_modules=["down_proj"]))
+    assert all(layer.relative < 0.1 and layer.nf4 < 0.9 < layer.bf16 for layer in report.layers)
+
+
+# --- damage: a change of the tensors or of the config, and a word of the verdict -------------------------------------
+
+
+def each(change, only=""):
+    """A change of every tensor whose name holds a word."""
+    return lambda tensors: {name: change(value) if only in name else value for name, value in tensors.items()}
+
+
+def renamed(change):
+    return lambda tensors: {change(name): value for name, value in tensors.items()}
+
+
+def without(word):
+    return lambda tensors: {name: value for name, value in tensors.items() if word not in name}
+
+
+TENSORS = {
+    "has not learned": each(torch.zeros_like, "lora_B"),
+    "hardly moved": each(lambda value: value * 1e-7, "lora_B"),
+    "in 1 of 6 layers": each(torch.zeros_like, "1.self_attn.q_proj.lora_B"),
+    "NaN": each(lambda value: value / 0, "2.self_attn.v_proj.lora_A"),
+    "training diverge": each(lambda value: value * 1e6, "lora_B"),
+    "one direction": each(lambda value: value[:1].expand_as(value).clone(), "lora_A"),
+    "the same numbers": lambda tensors: tensors | {
+        name.replace("layers.0", "layers.1"): value.clone() for name, value in tensors.items() if "layers.0" in name
+    },
+    "has no lora_B": without("2.self_attn.v_proj.lora_B"),
+    "2 of 3 blocks": without("layers.1.self_attn.q_proj"),
+    "belongs to the target v_proj": without("v_proj"),
+    "transposed": each(lambda value: value.T.contiguous(), "lora_A"),
+    "its A has 2 rows": lambda tensors: {
+        name: (value[:2] if "lora_A" in name else value[:, :2]).contiguous() for name, value in tensors.items()
+    },
+    "have fractions": each(lambda value: value.to(torch.int8)),
+    "does not begin with": renamed(lambda name: name.removeprefix(PREFIX)),
+    "holds the adapter's name": renamed(lambda name: name.replace(".weight", ".default.weight")),
+    "wrapped the model twice": renamed(lambda name: PREFIX + name),
+    "torch.compile": renamed(lambda name: name.replace(PREFIX, f"{PREFIX}_orig_mod.")),
+    "kohya": renamed(lambda name: name.replace("lora_A", "lora_down")),
+    "belongs to LoRA": renamed(lambda name: name.replace("lora_", "ia3_")),
+    "no tensors": lambda tensors: {},
+    "saved whole": lambda tensors: tensors | {f"{PREFIX}lm_head.weight": torch.randn(500, 32)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("word", TENSORS)
+def test_damaged_tensors_are_named(word, adapter):
+    save_file(TENSORS[word](load_file(adapter / WEIGHTS)), adapter / WEIGHTS)
+    assert word in inspect_adapter(adapter).verdict
+
+
+CONFIGS = {
+    "peft_type is 'IA3'": {"peft_type": "IA3"},
+    "r is 0": {"r": 0},
+    "rank 16": {"r": 16},
+    "lora_alpha is '16'": {"lora_alpha": "16"},
+    "adds nothing": {"lora_alpha": 0},
+    "subtracts": {"lora_alpha": -8},
+    "s is 2500": {"lora_alpha": 10000},
+    "lora_dropout is 1.5": {"lora_dropout": 1.5},
+    "bias is 'yes'": {"bias": "yes"},
+    "use_rslora is 'false'": {"use_rslora": "false"},
+    "use_dora is True": {"use_dora": True},
+    "started with pissa": {"init_lora_weights": "pissa"},
+    "modules_to_save names lm_head": {"modules_to_save": ["lm_head"]},
+    "the target gate_proj": {"target_modules": ["q_proj", "v_proj", "gate_proj"]},
+    "target_modules does not name": {"target_modules": ["q_proj"]},
+    "target_modules is None": {"target_modules": None},
+}
+
+
+@pytest.mark.parametrize("word", CONFIGS)
+def test_a_wrong_config_is_named(word, adapter):
+    path = adapter / CONFIG
+    path.write_text(json.dumps(json.loads(path.read_text()) | CONFIGS[word]))
+    assert word in inspect_adapter(adapter).verdict
+
+
+def test_what_is_no_adapter_is_said(adapter, tmp_path):
+    def said(folder):
+        return inspect_adapter(folder).verdict
+
+    assert "whole model" in said(tmp_path / "base") and "no folder" in said(tmp_path / "nowhere")
+    assert "one folder deeper: name adapter" in said(tmp_path) and "is a file" in said(adapter / CONFIG)
+    weights = (adapter / WEIGHTS).read_bytes()
+    for content, word in ((weights[:-100], "damaged"), (b"", "damaged"), (b"version https://git-lfs", "Git LFS")):
+        (adapter / WEIGHTS).write_bytes(content)
+        assert word in said(adapter)
+    torch.save({"a": torch.ones(1)}, adapter / WEIGHTS)
+    assert "pickle" in said(adapter)
+    (adapter / WEIGHTS).rename(adapter / "adapter_model.bin")
+    assert "adapter_model.bin is a pickle" in said(adapter)
+    (adapter / CONFIG).write_text("{")
+    assert "not valid JSON" in said(adapter)
+
+
+def test_another_base_is_named(adapter, tmp_path):
+    assert "trained beside another model" in inspect_adapter(adapter, saved(tmp_path / "b", gpt2)[1]).verdict
+    assert "wants a weight of 32 x 32" in inspect_adapter(adapter, saved(tmp_path / "c", lambda: llama(64))[1]).verdict
+    with pytest.raises(ValueError, match="holds no safetensors"):
+        inspect_adapter(adapter, tmp_path)
+
+
+def test_it_is_said_drawn_and_written_as_json(adapter, tmp_path, capsys):
+    report = inspect_adapter(adapter, tmp_path / "base")
+    figure, words = card(report)
+    assert words.startswith("Alive") and len(figure.axes[0].lines) == 2
+    assert any("3 x q_proj" in line for line in lines(report))
+    with pytest.raises(SystemExit, match="0"):
+        main([str(adapter), "--json", "--card", str(tmp_path / "card.png")])
+    assert json.loads(capsys.readouterr().out)["verdict"] == inspect_adapter(adapter).verdict
+    assert (tmp_path / "card.png").read_bytes().startswith(b"\x89PNG")
