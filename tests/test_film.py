@@ -250,8 +250,10 @@ def test_the_picture_follows_the_controls(arms):
 def test_words_of_the_pictures(arms):
     _, words = pictures.four_films(arms)
     assert "QLoRA, checkpointing 34 MB" in words and len(words.split()) <= 70
-    _, words = pictures.slower_picture({16: 1.7, 1024: 1.1}, {16: 1.4, 1024: 1.0})
-    assert words.startswith("A QLoRA step takes 1.70 times a LoRA step at 16 tokens and 1.10 times at 1,024")
+    steps = {16: {"LoRA": 20, "decoding": 10, "the rest": 2}, 4096: {"LoRA": 900, "decoding": 10, "the rest": 90}}
+    _, words = pictures.slower_picture(steps)
+    assert words.startswith("Decoding takes 10 ms at 16 tokens and 10 at 4,096: 31% of a QLoRA step, and 1%. A bar")
+    assert "The rest from top to bottom: 2, 90 ms" in words
 
 
 def test_a_batch_can_be_made_again():

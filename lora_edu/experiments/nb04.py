@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from operator import truediv
 
 import torch
 from torch import Tensor
@@ -39,22 +40,25 @@ def train_adapter(model: GPT, text: Text, steps: int, lr: float, seed: int = 0) 
     return losses
 
 
-def relative_times(tasks: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """The time of each task as a multiple of the first one's in the same round: the median over the rounds.
+def alternating_times(tasks: dict[str, Callable], rounds: int, clock=time.perf_counter) -> dict[str, list[float]]:
+    """The seconds that each task takes by a clock, one number a round.
 
-    Tasks alternate, so that a slow moment of the machine hits all of them alike. The first round warms up.
+    Tasks alternate, so that a slow moment of the machine hits all of them alike. A round before the first warms up.
     """
-    ratios = {name: [] for name in tasks}
+    times = {name: [] for name in tasks}
     for _ in range(rounds + 1):
-        times = {}
         for name, task in tasks.items():
-            start = time.perf_counter()
+            start = clock()
             task()
-            times[name] = time.perf_counter() - start
-        first = next(iter(times.values()))
-        for name, seconds in times.items():
-            ratios[name].append(seconds / first)
-    return {name: statistics.median(values[1:]) for name, values in ratios.items()}
+            times[name].append(clock() - start)
+    return {name: seconds[1:] for name, seconds in times.items()}
+
+
+def relative_times(tasks: dict[str, Callable], rounds: int) -> dict[str, float]:
+    """The time of each task as a multiple of the first one's in the same round: the median over the rounds."""
+    times = alternating_times(tasks, rounds)
+    first = next(iter(times.values()))
+    return {name: statistics.median(map(truediv, seconds, first)) for name, seconds in times.items()}
 
 
 def losses_on_both(model: GPT) -> dict[str, float]:

@@ -4,12 +4,15 @@ The course's GPT with random weights, since a weight's value takes no memory, on
 weights of 4 bits themselves is not one of the ways: their steps are larger than any update.
 """
 
+import statistics
+import time
 from collections.abc import Callable
 from itertools import product
 
 import torch
 from torch import Tensor
 
+from lora_edu.experiments.nb04 import alternating_times
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
 from lora_edu.memory.film import film_step, scenes
@@ -80,3 +83,15 @@ def decoder(model: GPT) -> Callable[[], None]:
                 pass
 
     return decode
+
+
+def step_parts(lora: GPT, qlora: GPT, n_tokens: int, rounds: int) -> dict[str, float]:
+    """The milliseconds of a QLoRA step in three parts: a LoRA step, decoding the weights, and the rest.
+
+    Medians of processor time, which a busy machine disturbs less than time on the wall.
+    """
+    tasks = {"LoRA": stepper(lora, n_tokens), "decoding": decoder(qlora), "QLoRA": stepper(qlora, n_tokens)}
+    times = alternating_times(tasks, rounds, time.process_time)
+    found = {name: 1e3 * statistics.median(seconds) for name, seconds in times.items()}
+    rest = found.pop("QLoRA") - sum(found.values())
+    return found | {"the rest": rest}

@@ -12,8 +12,8 @@ from matplotlib.patches import Rectangle
 
 from lora_edu.experiments.nb08 import TECHNIQUES, film_name
 from lora_edu.figures import looks
-from lora_edu.figures.drawing import Drawn, note, panels, slider, styled, ticks
-from lora_edu.figures.looks import GRAY, METHODS, ORANGE, SKY, filled
+from lora_edu.figures.drawing import Drawn, panels, picture, slider, styled
+from lora_edu.figures.looks import GRAY, SKY, filled
 from lora_edu.gpt import GPTConfig
 from lora_edu.memory.shapes import ADAPTERS, BASE, CONSTANTS, OPTIMIZER, Architecture
 
@@ -228,26 +228,34 @@ def kept_picture(columns: dict[str, dict[str, int]]) -> Drawn:
 # --- when decoding costs time ----------------------------------------------------------------------------------------
 
 
-@styled
-def slower_picture(ratios: dict[int, float], decoding: dict[int, float]) -> Drawn:
-    """The time of a QLoRA step over that of a LoRA step, against the tokens of the step.
+PARTS = {"LoRA": filled(looks.ADAPTER), "decoding": filled(looks.CODES), "the rest": filled((GRAY, "xx"))}
 
-    ratios: tokens -> measured; decoding: tokens -> 1 + the time of decoding every weight twice, over a LoRA step.
-    """
-    figure, (axes,) = panels(1, 7.4, 3.3)
-    tokens = list(ratios)
-    axes.plot(tokens, list(ratios.values()), **METHODS["qlora"])
-    axes.plot(tokens, list(decoding.values()), **METHODS["control"])
-    axes.axhline(1, color=ORANGE, ls="--", lw=1)
-    note(axes, "QLoRA, measured", (tokens[1], ratios[tokens[1]]), (8, 8), color=ORANGE, va="baseline")
-    note(axes, "decoding alone", (tokens[1], decoding[tokens[1]]), (-4, -20), "right", color=GRAY, va="baseline")
-    note(axes, "LoRA", (tokens[-1], 1), (0, -14), "right", color=ORANGE, va="baseline")
-    axes.set(xscale="log", xlabel="tokens in a step", ylabel="times a LoRA step", ylim=(0.8, None))
-    ticks(axes.xaxis, tokens, ",")
-    axes.set_title("Decoding costs the same for every batch, so a large batch hides it")
-    first, last = tokens[0], tokens[-1]
+
+@picture
+def slower_picture(steps: dict[int, dict[str, float]]) -> Drawn:
+    """A QLoRA step in parts, as shares of a bar with their milliseconds. steps: tokens -> part -> milliseconds."""
+    figure, (axes,) = panels(1, 8.6, 3.2)
+    paper = {"fc": "white", "ec": "none", "pad": 1}
+    for place, parts in enumerate(steps.values()):
+        left, total = 0.0, sum(max(size, 0) for size in parts.values())
+        for name, size in parts.items():
+            share = max(size, 0) / total  # a rest below zero is noise
+            axes.barh(place, share, left=left, height=0.72, **PARTS[name])
+            if share > 0.04:
+                axes.text(left + share / 2, place, f"{size:,.0f}", ha="center", va="center", bbox=paper)
+            left += share
+        axes.text(1.01, place, f"{total:,.0f} ms", va="center")
+    axes.set(yticks=range(len(steps)), yticklabels=[f"{n:,} tokens" for n in steps], xlim=(0, 1.1), xticks=[])
+    axes.spines["bottom"].set_visible(False)
+    axes.invert_yaxis()
+    handles = [Rectangle((0, 0), 1, 1, **look) for look in PARTS.values()]
+    figure.legend(handles, ["a LoRA step", *list(PARTS)[1:]], loc="outside lower center", ncols=len(PARTS))
+    few, many = min(steps), max(steps)
+    share = {n: steps[n]["decoding"] / sum(steps[n].values()) for n in steps}
+    rest = ", ".join(f"{parts['the rest']:.0f}" for parts in steps.values())
     return figure, (
-        f"A QLoRA step takes {ratios[first]:.2f} times a LoRA step at {first} tokens and {ratios[last]:.2f} times at "
-        f"{last:,}. Two falling curves against the tokens of a step: the measured ratio, and what decoding every "
-        "weight twice would add by itself."
+        f"Decoding takes {steps[few]['decoding']:.0f} ms at {few} tokens and {steps[many]['decoding']:.0f} at "
+        f"{many:,}: {share[few]:.0%} of a QLoRA step, and {share[many]:.0%}. A bar for each number of tokens: the "
+        "shares of a LoRA step, of decoding each weight twice, and of the rest, with their milliseconds of processor "
+        f"time. The rest from top to bottom: {rest} ms; less than none is noise."
     )
