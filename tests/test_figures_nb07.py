@@ -1,18 +1,13 @@
-"""The pictures of notebook 07: every setting of the slider, areas true to scale, words with the numbers drawn."""
-
-import io
-import re
+"""The pictures of notebook 07: every setting of the slider, sides true to scale, words with the numbers drawn."""
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
 
-from lora_edu.experiments.nb07 import CONSTANTS, error_by_source, normal_weights
+from lora_edu.experiments import load_results
+from lora_edu.experiments.nb07 import normal_weights
 from lora_edu.figures import nb07 as pictures
 from lora_edu.figures import plots
 from lora_edu.quantization import block_absmax
-from lora_edu.rounding import total_bits
 
 
 @pytest.fixture(scope="module")
@@ -21,50 +16,29 @@ def weight():
 
 
 @pytest.fixture(scope="module")
-def view(weight):
-    return pictures.shrinking(weight)
+def arms():
+    return load_results("two-errors")["arms"]
 
 
-def test_a_sweep_over_all_values_of_the_controls(view, weight):
-    for block_size in pictures.BLOCK_SIZES:
-        for name, bits in pictures.WIDTHS.items():
-            readout = view.update(block_size=block_size, constants=name)
-            total, codes, constants, both = map(float, re.findall(r"(\d+\.\d+)(?: bits|%)", readout))
-            assert total == pytest.approx(total_bits(block_size, bits, 256 if bits < 16 else 0), abs=6e-4)
-            assert both <= codes + constants + 0.02 and codes < 12 and both < 29
-            assert both == pytest.approx(np.hypot(codes, constants), rel=0.1)
+@pytest.mark.parametrize("bits", pictures.WIDTHS)
+def test_the_triangles_have_the_stored_errors_as_sides(arms, bits):
+    view = pictures.triangles(arms)
+    readout = view.update(constants=bits)
+    for axes, (name, ways) in zip(view.figure.axes, arms.items(), strict=True):
+        error = {source: 100 * e for source, e in ways[bits].items()}
+        lines = [line.get_xydata().tolist() for line in axes.lines]
+        c, k = error["codes"], error["constants"]
+        assert lines[:3] == [[[0, 0], [c, 0]], [[c, 0], [c, k]], [[0, 0], [c, k]]]
+        assert lines[4:] == [[[error["both"], 0]], [[c + k, 0]]]
+        assert np.allclose(np.hypot(*np.transpose(lines[3])), np.hypot(c, k))  # the arc
+        assert axes.get_title(loc="left") == name and axes.get_aspect() == 1  # a right angle looks like one
+        assert f"{name} {c:.3f}% and {k:.3f}% make {error['both']:.3f}%" in readout
 
 
-def test_areas_are_bits(view):
-    view.update(block_size=32, constants="8 bits")
-    areas = [square.get_width() * square.get_height() for square in view.moving[:4]]
-    assert areas == pytest.approx([16, 4, 8 / 32, 32 / (32 * 256)])
-    view.update(block_size=32, constants="16 bits")
-    assert view.moving[3].get_width() == 0  # no second level
-
-
-def test_the_bars_are_the_measured_errors(view, weight):
-    view.update(block_size=64, constants="4 bits")
-    bars = [artist.get_width() for artist in view.moving[4:7]]
-    error = error_by_source(weight.flatten(), CONSTANTS[4])
-    assert bars == pytest.approx([100 * error[source] for source in ("codes", "constants", "both")])
-
-
-def test_the_picture_follows_the_controls(view):
-    def pixels(**settings):
-        png, _ = view.render(**settings)
-        return np.asarray(Image.open(io.BytesIO(png)))
-
-    first = pixels(block_size=64, constants="32 bits")
-    assert (first == pixels(block_size=64, constants="32 bits")).all()
-    assert not (first == pixels(block_size=64, constants="8 bits")).all()
-    assert not (first == pixels(block_size=16, constants="32 bits")).all()
-
-
-@pytest.mark.parametrize("bad", [torch.ones(64), torch.zeros(2**18)])
-def test_what_cannot_be_shown(bad):
-    with pytest.raises(ValueError, match="the view needs 262144 weights or more that are not all zero"):
-        pictures.shrinking(bad)
+def test_every_width_is_another_picture(arms):
+    view = pictures.triangles(arms)
+    shown = [view.render(constants=bits)[0] for bits in (*pictures.WIDTHS, "2 bits")]
+    assert len(set(shown)) == len(pictures.WIDTHS) and shown[-1] == shown[-2]
 
 
 def test_the_two_levels_are_drawn_from_the_numbers(weight):
@@ -79,27 +53,13 @@ def test_the_two_levels_are_drawn_from_the_numbers(weight):
     plots.plt.close(figure)
 
 
-def test_the_triangles_have_the_errors_as_sides(weight):
-    rows = {bits: error_by_source(weight.flatten(), CONSTANTS[bits]) for bits in (8, 4, 2)}
-    figure, words = pictures.right_angles(rows)
-    for axes, row in zip(figure.axes, rows.values(), strict=True):
-        corners = axes.patches[0].get_xy()
-        c, k = 100 * row["codes"], 100 * row["constants"]
-        assert corners[:3] == pytest.approx(np.array([(0, 0), (c, 0), (c, k)]))
-        assert axes.get_aspect() == 1  # a right angle looks like one
-        assert f"{row['both']:.2%}" in words
-    plots.plt.close(figure)
-
-
-def test_error_against_bits_is_drawn_on_a_log_axis():
-    points = {
-        (size, bits): (total_bits(size, bits, 256 if bits < 16 else 0), 0.09 + 0.0001 * size)
-        for size in (16, 32, 64, 128)
-        for bits in (32, 16, 8, 4)
-    }
-    figure, words = pictures.bits_bought(points)
+def test_the_growth_is_drawn_from_the_stored_errors_and_lies_on_the_lower_line(arms):
+    figure, words = pictures.growth(arms)
     (axes,) = figure.axes
-    assert axes.get_xscale() == "log" and "blocks of 32, 8-bit constants 9.32%" in words
-    labels = [text.get_text() for text in axes.texts]
-    assert {"16-bit\nconstants", "32-bit\nconstants"} <= set(labels)  # 16 bits were once left out
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    for line, ways in zip(axes.lines[2:], arms.values(), strict=True):
+        for ratio, more in line.get_xydata():
+            assert any(e["constants"] / e["codes"] == pytest.approx(ratio) for e in ways.values())
+            assert 0.75 < more / 100 / (np.hypot(1, ratio) - 1) < 1.35 and more < 80 * ratio
+    assert f"marks for {sum(len(line.get_xydata()) for line in axes.lines[2:])} roundings" in words
     plots.plt.close(figure)

@@ -1,16 +1,20 @@
 """Double quantization, measured: where the error comes from, and what it does to a model's loss."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
-from torch import Tensor
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn.functional import pad
 
+from lora_edu.downloads import model_folder
 from lora_edu.experiments.scoreboard import WINDOWS, change_linears, with_constants
 from lora_edu.measures import relative_error
 from lora_edu.models.pretrain import load_base
-from lora_edu.observing import layer_inputs
+from lora_edu.models.pretrained import load_pretrained
+from lora_edu.observing import block_linears, layer_inputs
 from lora_edu.quantization import quantize
 from lora_edu.rounding import rescale
 from lora_edu.texts import load_text
@@ -53,46 +57,98 @@ def error_by_source(weights: Tensor, change: Callable[[Tensor], Tensor], block_s
     return {source: relative_error(weights.double(), result.double()) for source, result in results.items()}
 
 
-def error_of_layers(layers: dict[str, Tensor], block_size: int) -> dict[int, float]:
-    """The relative error of all weights together in NF4, for each entry of CONSTANTS; each layer has its own offset."""
-    lost, total = dict.fromkeys(CONSTANTS, 0.0), 0.0
-    for weight in layers.values():
-        flat = weight.flatten()
-        exact = quantize(flat, "nf4", block_size)
-        decoded, total = exact.dequantize(), total + flat.square().sum().item()
-        for bits, change in CONSTANTS.items():
-            result = rescale(decoded, exact.absmax, change(exact.absmax), block_size)
-            lost[bits] += (flat - result).square().sum().item()
-    return {bits: (squares / total) ** 0.5 for bits, squares in lost.items()}
+# --- two-errors: does it hold for weights that somebody trained? ------------------------------------------------------
+
+
+def error_of_layers(layers: Iterable[Tensor], block_size: int, changes: dict = CONSTANTS) -> dict:
+    """The errors of `error_by_source` for all layers together, for each change; each layer has its own offset.
+
+    A change multiplies block j of the decoded weights Q by s_j, so four numbers a block are enough: the squares of the
+    weights, of Q and of e = W - Q, and the product of e and Q.
+    """
+    lost, total = {name: dict.fromkeys(("codes", "constants", "both"), 0.0) for name in changes}, 0.0
+    for weight in layers:
+        exact = quantize(weight.flatten(), "nf4", block_size)
+        missing = -weight.numel() % block_size  # zeros fill the last block and count for nothing
+        W, Q = (
+            pad(flat, (0, missing)).view(-1, block_size).double() for flat in (weight.flatten(), exact.dequantize())
+        )
+        squares, error, decoded, product = ((a * b).sum(1) for a, b in ((W, W), (W - Q, W - Q), (Q, Q), (W - Q, Q)))
+        total += squares.sum().item()
+        for name, change in changes.items():
+            missed = 1 - change(exact.absmax).double() / exact.absmax.clamp(min=1e-38).double()  # 1 - s
+            lost[name]["codes"] += error.sum().item()
+            lost[name]["constants"] += (missed**2 * squares).sum().item()
+            lost[name]["both"] += (error + 2 * missed * product + missed**2 * decoded).sum().item()
+    return {name: {source: (s / total) ** 0.5 for source, s in sums.items()} for name, sums in lost.items()}
+
+
+BYTE_CODES = ("dynamic", "int8", "e4m3", "e5m2")  # the candidates for 8 bits, with the mean taken off and without
+WAYS: dict[str, Callable[[Tensor], Tensor]] = {
+    **{f"{bits} bits": change for bits, change in CONSTANTS.items()},
+    **{code: lambda absmax, code=code: rounded_constants(absmax, code) for code in BYTE_CODES},
+    **{
+        f"{code}, no mean": lambda absmax, code=code: rounded_constants(absmax, code, mean=False) for code in BYTE_CODES
+    },
+}
+
+
+def two_errors(weights: str) -> dict:
+    """The errors of NF4 from codes, constants and both, for each of WAYS, in blocks of 64. weights: of WEIGHT_SETS."""
+    errors = error_of_layers(WEIGHT_SETS[weights](), 64, WAYS)
+    return {way: {source: float(f"{e:.6g}") for source, e in found.items()} for way, found in errors.items()}
+
+
+def _minilm() -> list[Tensor]:
+    """The matrices of a sentence encoder's layers, in float32 as its makers gave them away."""
+    stored = load_file(model_folder("minilm") / "model.safetensors")
+    return [weight for path, weight in stored.items() if path.startswith("encoder.") and weight.ndim == 2]
+
+
+def _smollm2() -> list[Tensor]:
+    """The linear layers of a language model's blocks. They come in 4 bits, Q4_1, and so are rounded a second time."""
+    model, _ = load_pretrained("smollm2", device="cpu")
+    linears = {path: module for path, module in model.named_modules() if isinstance(module, nn.Linear)}
+    return [layer.weight.detach() for path, layer in linears.items() if path != "lm_head"]
+
+
+WEIGHT_SETS: dict[str, Callable[[], list[Tensor]]] = {
+    "normal numbers": lambda: [normal_weights(2**20)],
+    "our GPT": lambda: [layer.weight.detach() for layer in block_linears(load_base("laptop", device="cpu")).values()],
+    "MiniLM": _minilm,
+    "SmolLM2": _smollm2,
+}
+TWO_ERRORS_ARMS = {name: {"weights": name} for name in WEIGHT_SETS}
 
 
 # --- double-quantization: what does it do to the loss? ---------------------------------------------------------------
 
 
 def double_quant_loss(
-    change: str, *, block_size: int = 64, windows: int = WINDOWS, noise_seed: int = 0, seed: int = 0
+    change: str, *, block_size: int = 64, shift: int = 0, windows: int = WINDOWS, noise_seed: int = 0, seed: int = 0
 ) -> dict:
     """The loss of the shipped base on held-out speeches, its blocks in NF4 and their constants changed in one way.
 
-    change: one of CHANGES. Returns the loss in nats per byte, and the errors of weights and outputs, by the protocol
+    change: one of CHANGES; shift: how many weights later the first block begins, which draws the rounding anew.
+    Returns the loss in nats per byte, and the errors of weights and outputs, by the protocol
     of the scoreboard.
     """
     model = copy.deepcopy(load_base("laptop", device="cpu"))  # float32: bfloat16 on a GPU would hide what is measured
     tokens = load_text("speeches").validation
     generator = torch.Generator().manual_seed(1000 * seed + noise_seed)
     inputs = layer_inputs(model, tokens)
-    result = change_linears(model, lambda weight: changed_weight(weight, change, block_size, generator), inputs)
+    result = change_linears(model, lambda weight: changed_weight(weight, change, block_size, generator, shift), inputs)
     result["loss"] = evaluate(model, tokens, max_windows=windows)
     return {name: round(value, 6) for name, value in result.items()}
 
 
-def changed_weight(weight: Tensor, change: str, block_size: int = 64, generator=None) -> Tensor:
+def changed_weight(weight: Tensor, change: str, block_size: int = 64, generator=None, shift: int = 0) -> Tensor:
     """One weight (d_out, d_in) in NF4, its constants after one of CHANGES."""
     if change not in CHANGES:
         raise ValueError(f"unknown change {change!r}: choose one of {', '.join(CHANGES)}")
-    exact = quantize(weight, "nf4", block_size)
+    exact = quantize(weight.flatten().roll(shift), "nf4", block_size)
     new = CHANGES[change](exact.absmax, generator)
-    return with_constants(exact.dequantize(), exact.absmax, new, block_size)
+    return with_constants(exact.dequantize(), exact.absmax, new, block_size).roll(-shift).view(weight.shape)
 
 
 def _noisy(absmax: Tensor, generator) -> Tensor:
@@ -108,10 +164,26 @@ CHANGES: dict[str, Callable] = {
     "e4m3, no mean": lambda absmax, _: rounded_constants(absmax, "e4m3", mean=False),
 }
 
+# Two pairs of formats, short constants in small blocks beside longer ones, whose losses are compared over draws.
+PAIRS = (("4 bits, blocks of 32", "8 bits"), ("4 bits, blocks of 16", "8 bits, blocks of 32"))
+SHIFTS = (0, 4, 8, 12)
+
+
+def _one(name: str) -> dict:
+    """The arguments of a format by its name: "8 bits" is in blocks of 64."""
+    change, _, size = name.partition(", blocks of ")
+    return {"change": change} | ({"block_size": int(size)} if size else {})
+
+
+def losses_of_draws(arms: dict, name: str) -> list[float]:
+    """The loss of a format for each of SHIFTS."""
+    return [arms[f"{name}, shift {shift}" if shift else name]["loss"] for shift in SHIFTS]
+
+
 DOUBLE_QUANT_ARMS = {
     **{change: {"change": change} for change in CHANGES if change != "noise"},
     **{f"noise {i}": {"change": "noise", "noise_seed": i} for i in range(8)},
-    **{f"{bits} bits, blocks of 32": {"change": f"{bits} bits", "block_size": 32} for bits in (16, 8, 4)},
-    "4 bits, blocks of 16": {"change": "4 bits", "block_size": 16},
+    **{name: _one(name) for pair in PAIRS for name in pair},
+    **{f"{name}, shift {k}": _one(name) | {"shift": k} for pair in PAIRS for name in pair for k in SHIFTS[1:]},
     "8 bits, 32 windows": {"change": "8 bits", "windows": 32},  # notebook 07 runs this one again
 }

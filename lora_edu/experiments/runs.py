@@ -29,7 +29,7 @@ from lora_edu.experiments.nb01 import CALIBRATED_ARMS, UPDATE_ARMS, calibrated, 
 from lora_edu.experiments.nb02 import RATE_ARMS, losses_at_rates
 from lora_edu.experiments.nb04 import VOICE_ARMS, dial
 from lora_edu.experiments.nb06 import FORMAT_ARMS, format_loss
-from lora_edu.experiments.nb07 import DOUBLE_QUANT_ARMS, double_quant_loss
+from lora_edu.experiments.nb07 import DOUBLE_QUANT_ARMS, TWO_ERRORS_ARMS, double_quant_loss, two_errors
 from lora_edu.experiments.nb08 import FILM_ARMS, step_film
 from lora_edu.experiments.nb09 import DRAW_ARMS, QUALITY_ARMS, drawn, film, fine_tuned_loss
 from lora_edu.experiments.nb10 import PRICE_ARMS, WHERE_ARMS, adapted_loss
@@ -95,7 +95,8 @@ EXPERIMENTS = {
     "update-rank": Experiment(update_arm, UPDATE_ARMS, "01: an update of full rank, cut down", 25),
     "calibrated-cuts": Experiment(calibrated, CALIBRATED_ARMS, "01: the same, each model as sure as it should be", 12),
     "digit-rates": Experiment(losses_at_rates, RATE_ARMS, "02: rotated digits at many learning rates", 1),
-    "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS, "07: ways to quantize NF4's constants", 1),
+    "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS, "07: ways to quantize NF4's constants", 2),
+    "two-errors": Experiment(two_errors, TWO_ERRORS_ARMS, "07: errors of codes and constants, four sets of weights", 1),
     "scoreboard": Experiment(score, SCOREBOARD_ARMS, "05 to 07: bits, errors and loss of each format", 1),
     "step-films": Experiment(step_film, FILM_ARMS, "08: what is alive in one training step, twelve ways", 1),
     "qlora-film": Experiment(film, {"120 steps": {}}, "09: twelve looks at one run of QLoRA", 2),
