@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 from sphinx.application import Sphinx
 
-from book import live, pages
+from book import live, pages, search
 from book.slim import slim
 from lora_edu import data_file, load_adapter, load_base, quantize_linears
 from lora_edu.alive import exporting, page
@@ -88,6 +88,12 @@ def build(sources: Path, folder: Path) -> None:
     for name in ("jupyter_execute", "_sources"):
         shutil.rmtree(folder / name, ignore_errors=True)
     slim(folder)
+    found = [
+        section
+        for page in sorted(folder.glob("*.html"))
+        for section in search.sections(page.name, page.read_text("utf-8"))
+    ]
+    (folder / "sections.js").write_text(search.script(found), encoding="utf-8")
     (folder / ".nojekyll").touch()  # GitHub Pages: serve _static as it is
 
 

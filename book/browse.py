@@ -125,6 +125,31 @@ MARK = """() => {
 }"""
 
 
+# On a phone: what a slider moves stays in sight, and no text ends beyond the right edge, but where it can be pushed.
+PHONE = """() => {
+    const wrong = [], edge = document.documentElement.clientWidth;
+    for (const range of document.querySelectorAll(".live-slider input")) for (const end of [range.max, range.min]) {
+        range.value = end;
+        range.dispatchEvent(new Event("input"));
+        for (const here of range.closest(".live").querySelectorAll("g.here")) {
+            const { left, right } = here.getBoundingClientRect(), middle = (left + right) / 2;
+            const frame = here.closest(".live-window").getBoundingClientRect();
+            const drawn = here.closest("svg").getBoundingClientRect();
+            if (drawn.left < middle && middle < drawn.right && (middle < frame.left || frame.right < middle))
+                wrong.push(`${range.closest(".live").dataset.live} at ${end}: what moves is out of sight`);
+        }
+    }
+    for (const text of document.querySelectorAll(".bd-main *")) {
+        const said = text.textContent.trim();
+        if (!said || text.childElementCount || text.closest("[aria-hidden], .alive-hidden")) continue;
+        let box = text;
+        while (box && !["auto", "scroll"].includes(getComputedStyle(box).overflowX)) box = box.parentElement;
+        if (!box && text.getBoundingClientRect().right > edge + 1) wrong.push(`"${said}" is cut off`);
+    }
+    return wrong;
+}"""
+
+
 def browse(folder: Path, axe: str = "") -> tuple[list[str], int]:
     """Everything that is wrong with the book in `folder`, one line each, and the number of pages that were opened."""
     wrong, links, anchors = [], {}, {}
@@ -147,6 +172,8 @@ def browse(folder: Path, axe: str = "") -> tuple[list[str], int]:
                             wrong.append(f"{where['name']}: the slider {name} does not follow, or took {took:.0f} ms")
                     if over := page.evaluate(OVERFLOW):
                         wrong.append(f"{where['name']}: scrolls {over} px sideways")
+                    if size == "phone":
+                        wrong += [f"{where['name']}: {finding}" for finding in page.evaluate(PHONE)]
                     if axe:
                         page.evaluate(axe)
                         wrong += [f"{where['name']}: {violation}" for violation in page.evaluate(AXE)]
@@ -157,8 +184,7 @@ def browse(folder: Path, axe: str = "") -> tuple[list[str], int]:
                     for check in (REST, DIAL)
                     for finding in page.evaluate(check)
                 ]
-                if not _results(page, folder, "absmax"):
-                    wrong.append(f"search ({size}, {scheme}): nothing is found")
+                wrong += [f"search ({size}, {scheme}): {finding}" for finding in _searched(page, folder)]
                 page.close()
         wrong += _written(browser, folder) + _dial_elsewhere(browser, folder)
         browser.close()
@@ -212,11 +238,18 @@ def _changed(script: str) -> str:
     return script[:middle] + ("B" if script[middle] == "A" else "A") + script[middle + 1 :]
 
 
-def _results(page: Page, folder: Path, word: str) -> int:
-    """The number of pages that the book's own search finds."""
-    page.goto(f"{(folder / 'search.html').as_uri()}?q={word}")
+def _searched(page: Page, folder: Path) -> list[str]:
+    """What is wrong with what the site's search finds: sections, each with the line in which the word stands."""
+    page.goto(f"{(folder / 'search.html').as_uri()}?q=blocks+absmax")
     page.wait_for_selector("#search-results li", timeout=20_000)
-    return page.locator("#search-results li").count()
+    found = page.evaluate(
+        "() => [...document.querySelectorAll('.found li')].map(e => [e.firstChild.href, e.innerText])"
+    )
+    wrong = [address for address, text in found if "#" not in address or "block" not in text.lower()]
+    page.click(".found a")
+    if not page.locator(":target .highlighted").count():
+        wrong.append("the words are not marked where the first result leads")
+    return wrong
 
 
 def _listen(page: Page, wrong: list[str], where: dict[str, str]) -> None:

@@ -30,7 +30,7 @@ html_css_files = ["book.css"]
 html_js_files = ["live.js", "guess.js"]
 html_copy_source = False
 html_show_sourcelink = False
-html_show_search_summary = False  # the summaries would be fetched, which a page from file:// may not do
+html_use_index = False
 html_theme_options = {
     "use_download_button": False,
     "use_fullscreen_button": False,

@@ -33,6 +33,7 @@ MOST_SETTINGS = 500  # a slider with more stays a picture
 MOST_BYTES = 200_000
 MARGIN = 4  # pixels around a panel
 LEGEND_GAP = 20  # pixels between the parts of a legend, at most
+ROW_GAP = 24  # pixels between two rows of panels, at least
 FIRST_CELLS = 3  # the slider of the first screen is within so many code cells
 
 
@@ -147,26 +148,50 @@ def record(shown: Hero, name: str) -> dict | None:
 
 
 def script(data: dict) -> str:
-    """A script, since a page from file:// may load no other file. It holds zlib in base64: a tenth of the text."""
+    """A script, since a page from file:// may load no other file."""
+    return f'(window.liveSliders ??= []).push("{packed(data)}");\n'
+
+
+def packed(data) -> str:
+    """JSON as zlib in base64, a tenth of the text; static/live.js and static/search.js unpack it."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
-    return f'(window.liveSliders ??= []).push("{base64.b64encode(zlib.compress(text, 9)).decode()}");\n'
+    return base64.b64encode(zlib.compress(text, 9)).decode()
 
 
 def panels(view: View) -> list[list[int]]:
-    """Left and right edge, in pixels, of each panel of the picture: on a phone they stand below each other.
+    """Left, right, upper and lower edge of each panel, in pixels: on a phone they stand below each other.
 
-    A heading over two panels keeps them together, and what stands beside all axes, such as a legend, is one panel.
+    Rows of frames are told by the white between them. A heading over two panels keeps them together, and what stands
+    beside all axes, such as a legend, is one panel.
     """
     renderer, figure = view.canvas.get_renderer(), view.figure
     parts = [part for whole in (figure, *figure.subfigs) for part in whole.get_children() if part is not whole.patch]
     extents = {part: part.get_tightbbox(renderer) for part in parts if part not in figure.subfigs}
-    spans = {part: [box.xmin, box.xmax] for part, box in extents.items() if box is not None}
-    axes = [span for part, span in spans.items() if part in figure.axes]
-    others = [span for part, span in spans.items() if part not in figure.axes]
-    beside = [[low, high] for low, high in others if all(high < left or right < low for left, right in axes)]
+    boxes = {part: box for part, box in extents.items() if box is not None}
+    spans = _joined([[box.ymin, box.ymax] for box in boxes.values()], ROW_GAP)
+    rows = [{part: box for part, box in boxes.items() if low <= box.ymin <= high} for low, high in reversed(spans)]
+    if figure.subfigs or not all(set(row) & set(figure.axes) for row in rows):
+        rows = [boxes]
+    whole, found = figure.bbox, []
+    for row in rows:
+        upper, lower = (
+            whole.height - max(box.ymax for box in row.values()),
+            whole.height - min(box.ymin for box in row.values()),
+        )
+        upper, lower = (upper - MARGIN, lower + MARGIN) if len(rows) > 1 else (0, whole.height)
+        for left, right in _columns(row, figure.axes):
+            edges = (max(left - MARGIN, 0), min(right + MARGIN, whole.width), max(upper, 0), min(lower, whole.height))
+            found.append([round(edge) for edge in edges])
+    return found
+
+
+def _columns(row: dict, axes: list) -> list[list[float]]:
+    """Left and right edge of each panel in a row of boxes."""
+    frames = [[box.xmin, box.xmax] for part, box in row.items() if part in axes]
+    others = [[box.xmin, box.xmax] for part, box in row.items() if part not in axes]
+    beside = [[low, high] for low, high in others if all(high < left or right < low for left, right in frames)]
     along = [span for span in others if span not in beside]
-    joined = _joined([*axes, *along, *_joined(beside, LEGEND_GAP)], 0)
-    return [[max(round(low) - MARGIN, 0), min(round(high) + MARGIN, int(figure.bbox.width))] for low, high in joined]
+    return _joined([*frames, *along, *_joined(beside, LEGEND_GAP)], 0)
 
 
 def _joined(spans: list[list[float]], gap: float) -> list[list[float]]:

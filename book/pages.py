@@ -101,6 +101,8 @@ def guess_html(key: str, asked: str) -> str:
 def picture_html(name: str, output: nbformat.NotebookNode) -> str:
     """The picture of an output, with its alt text and with its size, so that the page does not jump while it loads."""
     width, height = png_size(base64.b64decode(output.data["image/png"]))
+    shown = output["metadata"]["image/png"].get("width", width)  # a picture may hold more pixels than it takes
+    width, height = shown, round(height * shown / width)
     alt = escape(alt_text(output))
     return f'<img class="picture" src="pictures/{name}" alt="{alt}" width="{width}" height="{height}" loading="lazy">'
 

@@ -1,15 +1,15 @@
 """What no page uses is left out of the built site: of a theme's 8 MB, a page needs a twentieth.
 
 slim(folder): icons are drawn by book.css, so the theme's icon script and fonts go; so do source maps; style rules stay
-only for classes that stand in a page or a script; and the index of the search is read by the page of the search alone.
+only for classes that stand in a page or a script; and Sphinx's search gives way to the course's own.
 """
 
 import re
 import shutil
 from pathlib import Path
 
-UNUSED = ("scripts/fontawesome.js", "vendor", "locales")  # below _static
-SEARCH = ("_static/searchtools.js", "_static/language_data.js", "searchindex.js")
+UNUSED = ("scripts/fontawesome.js", "scripts/bootstrap.js", "vendor", "locales")  # below _static
+UNUSED += ("searchtools.js", "language_data.js", "base-stemmer.js", "english-stemmer.js", "../searchindex.js")
 COMMENT = re.compile(r"/\*(?!!).*?\*/|/\*# sourceMappingURL.*?\*/|^//# sourceMappingURL.*$", re.S | re.M)
 CLASS = re.compile(r"\.(-?[A-Za-z_][\w-]*)")
 BRACKETS = re.compile(r"\([^()]*\)|\[[^\]]*\]")  # what stands in :not(...) or [...] is no class that has to be there
@@ -26,8 +26,7 @@ def slim(folder: Path) -> None:
         path.write_text(re.sub(r"^//# sourceMappingURL=.*$", "", path.read_text("utf-8"), flags=re.M), "utf-8")
     pages = sorted(folder.glob("*.html"))
     for path in pages:
-        left_out = UNUSED if path.name == "search.html" else (*UNUSED, *SEARCH)
-        path.write_text(without_scripts(path.read_text("utf-8"), left_out), "utf-8")
+        path.write_text(without_scripts(path.read_text("utf-8"), UNUSED), "utf-8")
     words: set[str] = set()
     for path in (*pages, *folder.rglob("*.js")):
         if "alive" not in path.parts or path.name not in ("model.js", "source.js"):
@@ -39,9 +38,9 @@ def slim(folder: Path) -> None:
 
 
 def without_scripts(html: str, names: tuple[str, ...]) -> str:
-    """A page without the elements that load these scripts."""
-    wanted = "|".join(re.escape(name) for name in names)
-    return re.sub(rf'\s*<script[^>]* src="[^"]*(?:{wanted})[^"]*"></script>', "", html)
+    """A page without the elements that load these scripts, now or ahead of time."""
+    wanted = "|".join(re.escape(name.removeprefix("../")) for name in names)
+    return re.sub(rf'\s*<(?:script|link)[^>]* (?:src|href)="[^"]*(?:{wanted})[^"]*"[^>]*>(?:</script>)?', "", html)
 
 
 def used_rules(css: str, words: set[str]) -> str:

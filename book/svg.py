@@ -38,6 +38,7 @@ class SVGRenderer(RendererBase):
         self.flip = Affine2D().scale(UNIT, -UNIT).translate(0, UNIT * self.height)  # SVG counts downward
         self.definitions: dict[str, str] = {}
         self._elements: list[tuple[str, str]] = []  # (attributes, path data), or (whole element, "")
+        self._groups: list[str | None] = []  # the ids of artists that are being drawn
         self._image = ""
 
     def fragment(self, artists: Iterable[Artist], image: str = "") -> str:
@@ -92,18 +93,37 @@ class SVGRenderer(RendererBase):
         self._elements.append((f'<text {attributes} xml:space="preserve">{text}</text>', ""))
 
     def draw_image(self, gc, x, y, im, transform=None) -> None:
-        height, width = im.shape[:2]
+        """transform: from the unit square; with it come the numbers' own pixels, which a browser makes larger."""
+        (height, width), pixels = im.shape[:2], im[::-1, :, :3]  # without one, its first row is the lowest
+        if transform is not None:
+            (left, first), (right, last) = (transform + Affine2D().translate(x, y)).transform([(0, 0), (1, 1)])
+            (x, y, width, height), pixels = (left, min(first, last), right - left, abs(first - last)), im[..., :3]
+            pixels = pixels if first > last else pixels[::-1]
         place = f'x="{_short(x)}" y="{_short(self.height - y - height)}" '
         place += f'width="{_short(width)}" height="{_short(height)}"'
         if self._image:
             self._elements.append((f"<foreignObject {place}><canvas {self._image}></canvas></foreignObject>", ""))
             return
-        buffer, pixels = io.BytesIO(), im[::-1, :, :3]  # its first row is the lowest
+        buffer = io.BytesIO()
         photograph = pixels.size > PHOTOGRAPH and len(np.unique(pixels)) > 128
-        how = {"quality": 60} if photograph else {"lossless": True}
-        Image.fromarray(pixels).save(buffer, format="webp", **how)
+        how = {"quality": 60} if photograph and transform is None else {"lossless": True}
+        Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, format="webp", **how)
         data = base64.b64encode(buffer.getvalue()).decode("ascii")
+        place += ' preserveAspectRatio="none" image-rendering="pixelated"' if transform is not None else ""
         self._elements.append((f'<image {place}{self._clip(gc)} href="data:image/webp;base64,{data}"/>', ""))
+
+    def open_group(self, s, gid=None) -> None:
+        """gid: "here" for what a narrow screen must not lose sight of."""
+        if gid:
+            self._elements.append((f'<g class="{gid}">', ""))
+        self._groups.append(gid)
+
+    def close_group(self, s) -> None:
+        if self._groups.pop():
+            self._elements.append(("</g>", ""))
+
+    def option_scale_image(self) -> bool:
+        return True  # for an image with interpolation="none"
 
     def points_to_pixels(self, points):
         return points * self.dpi / 72

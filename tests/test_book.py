@@ -1,7 +1,10 @@
 """The book's pages: what is made of a notebook. Building the whole takes longer and is left to `make book`."""
 
+import base64
 import io
+import json
 import re
+import zlib
 from html import unescape
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import pytest
 from nbformat.v4 import new_output
 from PIL import Image, ImageChops
 
-from book import conf, pages, slim
+from book import conf, pages, search, slim
 from lora_edu.setup.report import mathml
 
 ROOT = Path(__file__).parent.parent
@@ -182,8 +185,27 @@ def test_rules_of_style_stay_only_for_what_a_page_uses():
 def test_the_scripts_of_icons_and_search_are_left_out():
     html = (
         '<i>a</i>\n<script defer src="_static/scripts/fontawesome.js?digest=1"></script><script src="live.js"></script>'
+        '\n<link rel="preload" as="script" href="_static/scripts/bootstrap.js?digest=1">'
+        '<script src="searchindex.js"></script>'
     )
     assert slim.without_scripts(html, slim.UNUSED) == '<i>a</i><script src="live.js"></script>'
+
+
+def test_search_knows_every_section_and_spoils_no_answer():
+    link = '<a class="headerlink" href="#a">#</a>'
+    html = (
+        f'<p>menu</p><article><section id="a"><h1>01 · A page{link}</h1><p>First <em>words</em>\nhere.</p>'
+        f'<section id="b"><h2>1. <code>B</code> A{link}</h2><p>&lt;Second&gt;</p><details class="hide below-input">'
+        "<summary>Guess</summary>measured<details><summary>In words</summary>it rises</details></details>"
+        "<details><summary>In words</summary>A bar.</details><details>\n<summary>Hint</summary>secret</details>"
+        "<script>code</script></section></section></article>"
+    )
+    assert search.sections("01.html", html) == [
+        ["01.html#a", "01 · A page", "01 · A page", "First words here."],
+        ["01.html#b", "1. B A", "01 · A page", "<Second> In words A bar."],
+    ]
+    packed = re.search('"(.*)"', search.script([["a", "ü"]]))[1]
+    assert json.loads(zlib.decompress(base64.b64decode(packed))) == [["a", "ü"]]
 
 
 def test_every_icon_of_the_theme_is_drawn():

@@ -1,6 +1,7 @@
 """The book's sliders without a kernel show what the Python view shows, at any setting."""
 
 import base64
+import io
 import json
 import re
 import zlib
@@ -12,6 +13,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
+from PIL import Image
 
 from book import live, pages
 from book.svg import UNIT, SVGRenderer
@@ -121,6 +123,38 @@ def test_a_picture_is_cut_between_its_panels_and_not_through_a_heading():
     assert right[1] < legend[0] and legend[1] > 970
     figure.suptitle("a heading that is as long as both panels together, and then some")
     assert len(live.panels(view)) == 2
+
+
+def test_rows_of_panels_are_told_by_the_white_between_them():
+    figure = plt.figure(figsize=(10, 4), dpi=100)
+    figure.add_axes([0.1, 0.6, 0.8, 0.3])
+    for left in (0.1, 0.6):
+        figure.add_axes([left, 0.1, 0.3, 0.3])
+    above, *below = live.panels(View(figure, dict, print))
+    assert len(below) == 2 and above[3] < min(panel[2] for panel in below)
+    assert above[0] <= below[0][0] < below[0][1] < below[1][0]
+
+
+def test_the_book_s_slider_follows_what_moves(tmp_path):
+    """Of notebook 03 the cursor, which is one of many artists that move."""
+    shown = live.hero(ROOT / "notebooks" / "03_small_gpt.ipynb")
+    renderer = SVGRenderer(shown.view.figure, "03")
+    fragments = [renderer.fragment([artist]) for artist in shown.view.moving]
+    assert [fragment.startswith('<g class="here"><path') for fragment in fragments].count(True) == 1
+    assert len(live.panels(shown.view)) == 6  # the line of text, and five guesses
+
+
+@pytest.mark.parametrize("origin", ["upper", "lower"])
+def test_an_image_is_stored_pixel_by_pixel_and_stands_upright(origin):
+    figure = plt.figure(figsize=(2, 2), dpi=100)
+    axes = figure.add_axes([0.25, 0.25, 0.5, 0.5])
+    numbers = np.arange(6).reshape(2, 3) * 51
+    shown = axes.imshow(numbers, cmap="gray", vmin=0, vmax=255, interpolation="none", origin=origin, aspect="auto")
+    fragment = SVGRenderer(figure, "x").fragment([shown])
+    assert 'x="500" y="500" width="1000" height="1000"' in fragment
+    picture = Image.open(io.BytesIO(base64.b64decode(re.search('base64,([^"]+)', fragment)[1])))
+    expected = numbers if origin == "upper" else numbers[::-1]
+    assert np.array_equal(np.asarray(picture)[..., 0], expected)
 
 
 def test_a_notebook_without_a_slider_at_its_start_stays_as_it_is(tmp_path):

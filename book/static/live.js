@@ -5,7 +5,7 @@
 //
 //   name         of the element
 //   size         width and height of the picture, in pixels; the SVG counts in tenths of them
-//   panels       left and right edge of each panel; on a narrow screen they stand below each other
+//   panels       left, right, upper and lower edge of each panel; on a narrow screen they stand below each other
 //   alt          what the picture shows, in words that hold at every setting
 //   controls     {label, slides, options, start}: a slider, or buttons of which one is chosen
 //   definitions  clipping rectangles and hatches, as SVG
@@ -51,6 +51,7 @@
       const moving = data.frames[frame].map(piece => data.pieces[piece]).join("");
       for (const layer of picture.querySelectorAll("g.moving")) layer.innerHTML = moving;
       for (const canvas of picture.querySelectorAll("canvas[data-part]")) product.paint(canvas);
+      for (const here of picture.querySelectorAll("g.here")) keepInSight(here);
       readout.textContent = data.readouts[frame];
       told?.replaceChildren(told.firstElementChild, `${data.alt} ${data.readouts[frame]}`);   // "In words" says it too
     }
@@ -58,12 +59,13 @@
     // One SVG on a wide screen, one for each panel on a narrow one: the same drawing, seen through other windows.
     function layOut() {
       const narrow = place.clientWidth < NARROW;
-      const windows = narrow ? data.panels : [[0, data.size[0]]];
-      picture.innerHTML = windows.map(([left, right]) => {
-        const width = right - left, least = Math.round(SMALLEST * width);
-        return `<svg viewBox="${10 * left} 0 ${10 * width} ${10 * data.size[1]}" aria-hidden="true" focusable="false"` +
-          ` style="min-width: ${least}px; max-width: ${width}px"><defs>${data.definitions}</defs>` +
-          `<g>${data.background}</g><g class="moving"></g></svg>`;
+      const windows = narrow ? data.panels : [[0, data.size[0], 0, data.size[1]]];
+      picture.innerHTML = windows.map(([left, right, upper, lower]) => {
+        const [width, height] = [right - left, lower - upper], least = Math.round(SMALLEST * width);
+        return `<div class="live-window" style="flex: 1 1 ${least}px; max-width: ${width}px">` +
+          `<svg viewBox="${10 * left} ${10 * upper} ${10 * width} ${10 * height}" aria-hidden="true" focusable="false"` +
+          ` style="min-width: ${least}px"><defs>${data.definitions}</defs>` +
+          `<g>${data.background}</g><g class="moving"></g></svg></div>`;
       }).join("");
       draw();
     }
@@ -152,9 +154,15 @@
     return group;
   }
 
+  // Where a window is narrower than its picture, it follows what is "here", such as a cursor.
+  function keepInSight(here) {
+    const box = here.closest(".live-window"), frame = box.getBoundingClientRect(), { left, right } = here.getBoundingClientRect();
+    if (box.scrollWidth > box.clientWidth && (left < frame.left || right > frame.right)) box.scrollLeft += (left + right - frame.left - frame.right) / 2;
+  }
+
   // What is pushed sideways by a finger can be reached, and then pushed, by the keyboard too.
   function makeReachable() {
-    for (const box of document.querySelectorAll(".formula, .live-picture")) {
+    for (const box of document.querySelectorAll(".formula, .live-window")) {
       if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
       else box.removeAttribute("tabindex");
     }

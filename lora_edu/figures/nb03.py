@@ -114,6 +114,7 @@ def _cursor_panels(tokens: list[int], depths: int, heads: Sequence[tuple[int, in
     box = {"animated": True, "zorder": 2}
     cover = line.add_patch(Rectangle((0, -0.6), len(tokens), 1.2, color="white", alpha=0.82, **box))
     cursor = line.add_patch(Rectangle((0, -0.5), 1, 1.0, fill=False, edgecolor="black", lw=2, **box))
+    cursor.set_gid("here")
     hidden = line.add_patch(Rectangle((0, -0.5), 1, 1.0, fill=False, edgecolor=plots.SKY, lw=2, ls="--", **box))
     guesses = [_guess_panel(figure, depth, depths) for depth in range(depths)]
 

@@ -33,12 +33,12 @@ def outlier_view(weights: Tensor):
     places = np.arange(64)
     others = places != PLACE
     mine = axes.bar(places, weights.numpy(), width=0.9, color=GRAY, alpha=0.3)[PLACE]
-    mine.set_animated(True)
+    mine.set(animated=True, gid="here")
     dashed = {"colors": RED, "linewidths": 0.7, "linestyles": "--"}
     marks = axes.add_collection(LineCollection([], animated=True, **dashed))
     rounded = axes.add_collection(LineCollection([], colors=GREEN, linewidths=5, animated=True))
     note = axes.text(PLACE + 0.8, 3.6, "", va="top", animated=True)
-    title = axes.text(0.5, 1.04, "", ha="center", fontsize=11, transform=axes.transAxes, animated=True)
+    title = axes.text(0, 1.04, "", fontsize=11, transform=axes.transAxes, animated=True)
     axes.set(xlim=(-1, 64), ylim=(-3.6, 3.8), xlabel="the weights of one block", ylabel="value, standard deviations")
 
     def values(size: float, shared: str) -> dict:
@@ -53,6 +53,7 @@ def outlier_view(weights: Tensor):
             "back": back,
             "steps": step.flatten().numpy(),
             "size": size,
+            "title": f"the others: error {error:.0%}, {zeros} of 63 are rounded to 0",
             "readout": f"the others: error {error:.0%}, {zeros} of 63 are rounded to 0, different values left: {used}",
         }
 
@@ -63,7 +64,7 @@ def outlier_view(weights: Tensor):
         marks.set_segments([[(left, y), (left + width, y)] for left, y in levels if abs(y) < 3.6])
         mine.set_height(now["size"])
         note.set_text(f"yours, up to {now['size']:g}" if now["size"] > 3.6 else "yours")
-        title.set_text(now["readout"])
+        title.set_text(now["title"])
 
     return figure, values, draw, {"size": 3, "shared": ONE_CONSTANT}
 

@@ -94,8 +94,8 @@ def film_view(arms: dict[str, dict]):
     bands = {
         name: axes.add_collection(PolyCollection([], animated=True, **{"lw": 0} | look)) for name, look in BANDS.items()
     }
-    line = axes.axvline(0, color="black", lw=1.4, animated=True)
-    title = figure.text(0.43, 0.93, "", ha="center", fontsize=11, animated=True)
+    line = axes.axvline(0, color="black", lw=1.4, animated=True, gid="here")
+    title = figure.text(0.07, 0.93, "", fontsize=11, animated=True)
     right = {"ha": "right", "va": "center", "animated": True}
     sizes = {name: figure.text(0.985, _row(i), "", **right) for i, name in enumerate(BANDS)}
 

@@ -41,7 +41,7 @@ def film_view(arm: dict):
     texts = {"a play": PLAY_LINE, "an address": ADDRESS_LINE}
     lines = TwoLines(figure, texts, (0.745, 0.49), 0.22, said="and it writes, after “My lord, ”:", size=9.5)
     codes, update = figure.add_axes([0.515, 0.03, 0.22, 0.32]), figure.add_axes([0.765, 0.03, 0.22, 0.32])
-    dots = {"interpolation": "nearest", "animated": True}
+    dots = {"interpolation": "none", "animated": True}
     codes.imshow(_numbers(arm["codes"]), cmap="Greens", vmin=0, vmax=15, **dots)
     shown = update.imshow(last, cmap="PuOr", vmin=-3 * last.std(), vmax=3 * last.std(), **dots)
     for axes, look in ((codes, CODES), (update, ADAPTER)):

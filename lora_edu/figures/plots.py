@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 from matplotlib.figure import Figure
+from PIL import Image
 
 from lora_edu.figures.layer import layer_diagram as layer_diagram  # part of the look: plots.layer_diagram(...)
 from lora_edu.figures.looks import (  # noqa: F401  (figures say plots.BLUE, plots.filled and so on)
@@ -48,9 +49,13 @@ def show(figure: Figure, words: str) -> None:
     words: first what was found, then what the picture shows, in at most 60 words. JupyterLab drops the alt text of a
     png, and pages that clean HTML drop embedded pictures: a png with the words below it arrives everywhere.
     """
-    picture = base64.b64encode(png(figure)).decode("ascii")
+    picture = png(figure)
     plt.close(figure)
-    publish({"image/png": picture, "text/plain": "(a figure: its words follow)"}, {"image/png": {"alt": words}})
+    seen = {"alt": words, "width": Image.open(io.BytesIO(picture)).width * SHOWN_DPI // DPI}
+    publish(
+        {"image/png": base64.b64encode(picture).decode("ascii"), "text/plain": "(a figure: its words follow)"},
+        {"image/png": seen},
+    )
     show_words(words)
 
 
@@ -80,9 +85,20 @@ def publish(bundle: dict[str, str], metadata: dict | None = None) -> None:
         print(bundle["text/plain"])
 
 
+SHOWN_DPI = 110  # as large as a picture is meant to be seen
+DPI = 176  # what it holds: in a column of 800 pixels twice as many as a plain screen shows
+PALETTE = 256
+
+
 def png(figure: Figure) -> bytes:
+    """The figure as a PNG. Drawings have few colors: with a palette they take a third of the bytes."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white", metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight", facecolor="white", metadata={"Software": None})
+    picture = Image.open(buffer).convert("RGB")
+    if picture.getcolors(4 * PALETTE):  # not a photograph
+        picture = picture.quantize(PALETTE, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
 
 

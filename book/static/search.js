@@ -1,0 +1,60 @@
+// The search of the site: sections in which every word stands, each with the line around it. sections.js holds them all
+// (book/search.py), since a page from file:// may fetch nothing. A word is found at its beginning: "adapt" finds "adapters".
+
+(function () {
+  "use strict";
+  const MOST = 50, AROUND = 90; // results that are shown; letters on both sides of what was found
+
+  function element(tag, attributes = {}, ...children) {
+    const made = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
+    made.append(...children);
+    return made;
+  }
+  async function unpacked(base64) {
+    const bytes = Uint8Array.from(atob(base64), letter => letter.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
+  }
+
+  function patterns(query) { // of each word, without the ending of a plural or a verb
+    const words = query.toLowerCase().match(/[\p{L}\p{N}_.]*[\p{L}\p{N}_]/gu) || [];
+    return words.map(word => word.replace(/(?<=.{4})(ings?|ed|e?s)$/, "").replace(/[.]/g, "\\$&"))
+      .map(word => new RegExp(`(?<![\\p{L}\\p{N}])${word}`, "giu"));
+  }
+
+  // Sections that hold every word: first those whose title does, then those where the words come most often.
+  function found(sections, words) {
+    const count = (text, word) => (text.match(word) || []).length;
+    const points = ([, title, page, text]) => Math.min(...words.map(word => {
+      const [above, below] = [count(title, word), count(text, word)];
+      return above + below ? 100 * above + Math.min(below, 20) : count(page, word) && 0.1;
+    }));
+    return sections.map(section => [words.length ? points(section) : 0, section]).filter(([worth]) => worth >= 1)
+      .sort(([one], [other]) => other - one).map(([, section]) => section);
+  }
+
+  function line(text, words) { // the text around the first word that stands in it
+    const at = Math.max(0, text.search(words.find(word => text.search(word) >= 0) ?? /^/));
+    const start = at < AROUND ? 0 : text.indexOf(" ", at - AROUND) + 1, cut = text.indexOf(" ", at + AROUND);
+    return [start ? "… " : "", ...marked(text.slice(start, cut < 0 ? undefined : cut), words), cut < 0 ? "" : " …"];
+  }
+  function marked(text, words) {
+    const any = new RegExp(`(${words.map(word => `${word.source}[\\p{L}\\p{N}_]*`).join("|")})`, "giu");
+    return text.split(any).map((part, i) => i % 2 ? element("mark", {}, part) : part);
+  }
+
+  function show(place, query, sections) {
+    const words = patterns(query), all = found(sections, words);
+    const said = `${all.length || "No"} section${all.length === 1 ? "" : "s"} with “${query}”` + (all.length > MOST ? `; the first ${MOST}:` : ".");
+    place.replaceChildren(element("p", { role: "status" }, said), element("ol", { class: "found" }, ...all.slice(0, MOST).map(([address, title, page, text]) => {
+      const [name, anchor] = address.split("#"), link = `${name}?highlight=${encodeURIComponent(query)}#${anchor}`;
+      return element("li", {}, element("a", { href: link }, title), page === title ? "" : element("span", {}, ` ${page}`), element("p", {}, ...line(text, words)));
+    })));
+  }
+
+  window.addEventListener("DOMContentLoaded", async () => {
+    const place = document.getElementById("search-results"), query = new URLSearchParams(location.search).get("q")?.trim();
+    document.querySelectorAll("form.bd-search input").forEach(input => { input.value = query ?? ""; });
+    if (query) show(place, query, await unpacked(window.sections));
+  });
+})();
