@@ -210,6 +210,13 @@ def test_progress_without_a_file_or_a_folder(notebook, monkeypatch, tmp_path):
     assert cards.remembered() == {}
 
 
+def test_exercises_that_moved_to_another_notebook_stay_done(notebook, tmp_path):
+    cards.write_record(tmp_path / "progress.json", {"10.1": "correct", "10.2": "correct", "10.4": "not right yet"})
+    assert cards.remembered() == {"10.1": "correct", "15.1": "correct", "15.2": "not right yet"}
+    grading.record("15.2", "correct")
+    assert cards.remembered() == {"10.1": "correct", "15.1": "correct", "15.2": "correct"}
+
+
 def test_once_right_stays_right(notebook, monkeypatch):
     for result in ("correct", "not right yet", "not right yet"):
         grading._keep("0.1", result)

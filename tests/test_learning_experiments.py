@@ -1,4 +1,4 @@
-"""The runs of notebook 10 on a tiny model: what is trained, what is measured, what is cut."""
+"""The runs of notebooks 10 and 15 on a tiny model: what is trained, what is measured, what is cut."""
 
 import copy
 import json
@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from lora_edu.experiments import finetune, nb09, nb10_spectra
+from lora_edu.experiments import finetune, nb09, nb10_directions, nb15_intruders
 from lora_edu.experiments import nb10 as learning
 from lora_edu.lora import add_lora, lora_layers
 from lora_edu.observing import block_linears
@@ -16,9 +16,9 @@ from lora_edu.training import evaluate, train
 @pytest.fixture
 def tiny(tiny_gpt, tiny_text, monkeypatch):
     """Both experiments on a tiny model and a tiny text, with windows of 32 tokens."""
-    for module in (learning, nb09, nb10_spectra):
+    for module in (learning, nb09, nb10_directions, nb15_intruders):
         monkeypatch.setattr(module, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
-    for module in (finetune, nb09):
+    for module in (finetune, nb09, learning):
         monkeypatch.setattr(module, "load_text", lambda name: tiny_text)
     monkeypatch.setattr(finetune, "train", lambda *a, **k: train(*a, **k, seq_len=32))
     monkeypatch.setattr(finetune, "evaluate", lambda m, t, **_: evaluate(m, t, seq_len=32, max_windows=2))
@@ -88,70 +88,73 @@ def test_updates_are_what_merging_would_add(tiny):
     assert learning.relative_norm(before, before) == 0 < learning.relative_norm(before, after)
 
 
+def test_the_dial_ends_at_the_base_and_one_temperature_is_measured_beside_it(tiny, monkeypatch):
+    monkeypatch.setattr(learning, "one_temperature", lambda model, tokens, **windows: (1.5, 2.0, 1.9))
+    result = run("lora", dial=(0.5, 0.0), calibrate=True)
+    base = [finetune.loss_on(tiny, text) for text in ("shakespeare", "speeches")]
+    assert result["dial"]["0"] == pytest.approx(base, abs=1e-4) and result["dial"]["0.5"] != result["dial"]["0"]
+    assert result["confidence"] == {"shakespeare": [1.5, 2.0, 1.9], "speeches": [1.5, 2.0, 1.9]}
+
+
 # --- what lies in the updates ----------------------------------------------------------------------------------------
 
 
 def test_a_subspace_is_like_itself_and_chance_is_max_over_d():
     generator = torch.Generator().manual_seed(0)
-    one = nb10_spectra.random_directions(64, 8, generator)
-    assert nb10_spectra.similarity(one, one) == pytest.approx(1, abs=1e-5)
-    assert nb10_spectra.similarity(one[:, :2], one) == pytest.approx(1, abs=1e-5)  # one inside the other
-    draws = [
-        nb10_spectra.similarity(*(nb10_spectra.random_directions(64, n, generator) for n in (4, 16))) for _ in range(60)
-    ]
+    draw = nb15_intruders.random_directions
+    one = draw(64, 8, generator)
+    assert nb10_directions.similarity(one, one) == pytest.approx(1, abs=1e-5)
+    assert nb10_directions.similarity(one[:, :2], one) == pytest.approx(1, abs=1e-5)  # one inside the other
+    draws = [nb10_directions.similarity(*(draw(64, n, generator) for n in (4, 16))) for _ in range(60)]
     assert sum(draws) / 60 == pytest.approx(16 / 64, rel=0.05)
 
 
-def test_turned_at_random_keeps_the_strengths_alone():
+def test_turned_at_random_keeps_the_strengths_alone_and_spread_the_norm():
     dW = torch.randn(12, 3) @ torch.randn(3, 8)
-    turned = nb10_spectra.turned_at_random(dW, torch.Generator().manual_seed(0))
+    turned = nb15_intruders.turned_at_random(dW, torch.Generator().manual_seed(0))
     assert torch.allclose(torch.linalg.svdvals(turned), torch.linalg.svdvals(dW), atol=1e-4)
     assert abs((turned * dW).sum() / dW.norm() ** 2) < 0.5
-
-
-def test_spread_keeps_the_norm_and_has_so_many_equal_components():
-    dW = torch.randn(12, 8)
-    for components in (1, 4, 256):  # never more than the matrix has
-        strengths = torch.linalg.svdvals(nb10_spectra.spread(dW, components, torch.Generator().manual_seed(0)))
-        held = min(components, 8)
-        assert torch.allclose(strengths[:held], dW.norm() / held**0.5, atol=1e-4) and strengths[held:].sum() < 1e-4
+    strengths = torch.linalg.svdvals(nb15_intruders.spread(dW, torch.Generator().manual_seed(0)))
+    assert torch.allclose(strengths, dW.norm() / 8**0.5, atol=1e-4)
 
 
 def test_a_planted_intruder_is_found_and_no_other():
     U, V = (torch.linalg.qr(torch.randn(40, 40))[0] for _ in range(2))
     W = (U[:, :20] * torch.linspace(5, 1, 20)) @ V[:, :20].T
     dW = 9 * torch.outer(U[:, 30], V[:, 30])  # a direction that W does not have
-    assert nb10_spectra.new_directions(W, dW) == 1 and nb10_spectra.new_directions(W, 0.3 * W) == 0
-    new, old = nb10_spectra.intruders(W, dW)
+    assert nb15_intruders.new_directions(W, dW) == 1 and nb15_intruders.new_directions(W, 0.3 * W) == 0
+    new, old = nb15_intruders.intruders(W, dW)
     assert torch.allclose(new, dW, atol=1e-4) and torch.linalg.matrix_rank(old, tol=1e-3) == 9
 
 
-def test_cuts_of_one_size_take_the_same_norm_away(tiny):
-    weights = learning.block_weights(tiny)
-    updates = {path: 0.3 * torch.randn_like(W) for path, W in weights.items()}
-    cuts = nb10_spectra.cut_losses(tiny, weights, updates)
-    assert set(map(len, cuts.values())) == {3}
-    assert cuts["dial, 0.5"][2] == pytest.approx(0.5, abs=1e-3)
-    for share in ("0.1", "0.25"):
-        assert cuts[f"rest of dW, {share}"][2] <= cuts[f"intruders, {share}"][2] + 1e-3
+@pytest.fixture
+def quick(monkeypatch):
+    """Runs of three steps at rank 2."""
+    whole_run = nb10_directions.trained.__wrapped__
+    ways = {way: (method, min(rank, 2), lr) for way, (method, rank, lr) in nb10_directions.WAYS.items()}
+    monkeypatch.setattr(nb10_directions, "WAYS", ways)
+    for module in (nb10_directions, nb15_intruders):
+        monkeypatch.setattr(module, "trained", lambda way, seed: whole_run(way, seed, steps=3))
 
 
-def test_arms_fit_into_json_and_the_layer_is_stored(tiny, tmp_path, monkeypatch):
-    whole_run = nb10_spectra.trained.__wrapped__
-
-    def quick(way, seed):
-        return whole_run(way, seed, steps=3)
-
-    ways = {way: (method, min(rank, 2), lr) for way, (method, rank, lr) in nb10_spectra.WAYS.items()}
-    monkeypatch.setattr(nb10_spectra, "WAYS", ways)
-    monkeypatch.setattr(nb10_spectra, "trained", quick)
-    one = nb10_spectra.anatomy("lora r8")
-    assert set(one) == {"losses", "norm", "rank for 90%", "intruders"}
-    path = "blocks.0.attention.q_proj"
-    both = nb10_spectra.alike(store=path, folder=tmp_path)
-    assert all(0 <= value <= 1.001 for pair in both.values() for side in pair.values() for row in side for value in row)
+def test_two_seeds_are_compared_and_a_layer_is_stored(tiny, quick, monkeypatch, tmp_path):
+    monkeypatch.setattr(nb10_directions, "COUNTS", (1, 2))
+    both = nb10_directions.spectra_arm(store="blocks.0.attention.q_proj", folder=tmp_path)
+    control = nb10_directions.spectra_arm(control=True)
+    for pair in [*both.values(), *control.values()]:
+        assert all(len(side) == 2 and 0 <= min(side) <= max(side) <= 1.001 for side in pair.values())
+    assert set(both["r8, r64"]) == {"output", "input", "A", "A, untrained"}
+    assert set(control["blocks, blocks"]) == {"output", "input"}
     assert (tmp_path / "lora-spectra.safetensors").exists()
-    controls = nb10_spectra.spectra_arm("lora r8", control=True), nb10_spectra.spectra_arm(control=True)
-    assert set(controls[0]["intruders"]) == {"1", "8", "64", "256"} and controls[0]["norm"] == one["norm"]
-    assert set(controls[1]["blocks, blocks"]) == {"output", "input"}
-    json.dumps([one, both, controls])
+    json.dumps([both, control])
+
+
+def test_cosines_are_counted_at_any_threshold_and_cuts_take_norm_away(tiny, quick):
+    found = nb15_intruders.intruder_arm("lora r8")
+    assert all(found[kind] == sorted(found[kind]) for kind in ("trained", "turned", "spread")) and found["norm"] > 0
+    weights, updates = learning.block_weights(tiny), nb15_intruders.trained("lora r8", 0)[0]
+    count = sum(nb15_intruders.new_directions(weights[path], dW, old=0.9) for path, dW in updates.items())
+    assert sum(cosine < 0.9 for cosine in found["trained"]) == pytest.approx(count, abs=1)
+    cuts = nb15_intruders.intruder_arm("lora r8", cuts=True)["cuts"]
+    assert set(map(len, cuts.values())) == {3} and cuts["dial, 0.5"][2] == pytest.approx(0.5, abs=1e-3)
+    json.dumps([found, cuts])

@@ -5,7 +5,8 @@ import torch
 
 from lora_edu.experiments import load_results
 from lora_edu.experiments import nb13 as task
-from lora_edu.experiments.nb13 import LENGTH, NEW, OLD, RANK_ARMS, VERSE_ARMS, Verses
+from lora_edu.experiments.nb10_sizes import RANK_ARMS
+from lora_edu.experiments.nb13 import LENGTH, NEW, OLD, VERSE_ARMS, Verses
 from lora_edu.experiments.runs import EXPERIMENTS
 
 

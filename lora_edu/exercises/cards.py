@@ -21,6 +21,8 @@ OPEN: Kind = ("○", "#6E6E6E")
 WRONG: Kind = ("✗", "#B87000")
 ICONS = {"correct": RIGHT[0], "not done yet": OPEN[0], "not checked yet": OPEN[0], "not right yet": WRONG[0]}
 
+MOVED = {"10.2": "15.1", "10.4": "15.2"}  # exercises that have another number since a record was written
+
 
 class WrongAnswer(AssertionError):
     """A wrong answer. In a notebook it shows a card and one line, and none of the course's own code."""
@@ -122,7 +124,9 @@ def remembered() -> dict[str, str]:
     """
     there = [path for path in (progress_file(), files.cache_dir() / "progress.json") if os.path.lexists(path)]
     try:
-        kept = read_record(there[0]) if there else {}
+        kept = {
+            MOVED.get(number, number): result for number, result in (read_record(there[0]) if there else {}).items()
+        }
         kept.pop("checksum", None)
         if unknown := set(map(str, kept.values())) - {CORRECT, NOT_RIGHT, ONCE_RIGHT}:
             raise ValueError(f"it holds {min(unknown)[:40]!r}")

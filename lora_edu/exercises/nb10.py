@@ -1,12 +1,14 @@
-"""The checks of notebook 10, what LoRA learns: subspaces and forgetting. The others are in `nb10_updates`."""
+"""The checks of notebook 10, where and how much: subspaces, and what an update amplifies.
+
+10.2 and 10.4 went to notebook 15. Their numbers stay free: what a reader has done is kept by number.
+"""
 
 import numpy as np
 
 from lora_edu.exercises.exercise import exercise
 from lora_edu.exercises.grading import beside
-from lora_edu.exercises.nb10_updates import amplification, count_intruders
 
-__all__ = ["amplification", "beside", "count_intruders", "extra_forgetting", "shared"]
+__all__ = ["amplification", "beside", "shared"]
 
 # --- 10.1: what two subspaces share ----------------------------------------------------------------------------------
 
@@ -82,63 +84,57 @@ def shared(M, N, i, j):
     return together / most  # what stands above and below the line
 
 
-# --- 10.2: forgetting at equal learning ------------------------------------------------------------------------------
+# --- 10.3: amplification ---------------------------------------------------------------------------------------------
 
-# Not in order, and yet with the first and the last run at their places: so all ways to leave them unsorted agree.
-_FULL = [(0.755, 0.092), (1.064, 0.222), (0.97, 0.151), (1.098, 0.294)]
-BETWEEN, INSIDE, LINE = "np.interp(learned, x, y)", "between if x[0] <= learned <= x[-1] else np.nan", "np.polyfit"
-LEFT_OF, RIGHT_OF = "y[max(0, sum(x <= learned) - 1)]", "y[min(sum(x < learned), len(y) - 1)]"
+
+def _pairs_of_matrices() -> list[tuple]:
+    cases = []
+    for seed, (d_out, d_in, rank) in enumerate([(6, 8, 2), (9, 5, 3)]):
+        rng = np.random.default_rng(seed)
+        cases.append((3 * rng.normal(size=(d_out, d_in)), rng.normal(size=(d_out, d_in)), rank))
+    return cases
 
 
 @exercise(
-    "10.2",
-    [
-        (0.993, 0.283, _FULL),
-        (0.9, 0.177, _FULL),
-        (0.6, 0.13, _FULL),
-        (1.2, 0.5, _FULL),
-        (0.8, 0.05, [(0.3, 0.02), (0.6, 0.05), (0.5, 0.06), (0.9, 0.3)]),
-    ],
+    "10.3",
+    _pairs_of_matrices(),
     taught={
-        "sorted(runs) -> runs": "Your answer leaves the runs in the order in which they come. `np.interp` wants them "
-        "sorted by what they learned, and says nothing if they are not.",
-        f"{INSIDE} -> between": "Outside of the runs your answer goes on with the last one, as `np.interp` does by "
-        "itself. Nothing was measured there: `np.nan`.",
-        f"{BETWEEN} -> y[abs(x - learned).argmin()]": "Your answer takes the nearest run. Between two runs, go along "
-        "the straight line that joins them.",
-        f"else np.nan -> else np.polyval({LINE}(x[:2], y[:2], 1) if learned < x[0] else {LINE}(x[-2:], y[-2:], 1), "
-        "learned)": "Your answer draws the line on beyond the last run. Nothing was measured there: `np.nan`.",
-        f"{BETWEEN} -> np.polyval({LINE}(x, y, 1), learned)": "Your answer fits one line to all runs. Between two "
-        "neighbors, go along the line that joins these two.",
-        f"{BETWEEN} -> y.mean()": "Your answer compares with the mean of all runs, whatever they learned. Compare with "
-        "one that has learned {learned} as well.",
-        "in_order = sorted(runs) -> (learned, forgotten), in_order = (forgotten, learned), sorted((b, a) for a, b in "
-        "runs)": "Your answer compares what was learned at equal forgetting. Compare what was forgotten at equal "
-        "learning.",
+        "np.linalg.norm(seen) -> np.linalg.norm(W)": "Your answer divides by the norm of all of W. How much of W lies "
+        "in the directions of dW? Its norm is {below:.3g}.",
+        "left.T @ W @ right -> left.T @ W": "Your answer looks at the output side alone. Multiply by V as well: "
+        "U^T W V.",
+        "left.T @ W @ right -> W @ right": "Your answer looks at the input side alone. Multiply by U^T as well: "
+        "U^T W V.",
+        "np.linalg.svd(dW) -> np.linalg.svd(W)": "Your answer takes W's own directions. The factor is about those of "
+        "dW.",
+        "np.linalg.svd(dW) -> np.linalg.svd(W + dW)": "Your answer takes directions of W + dW. The factor is about "
+        "those of dW alone.",
+        "[:rank].T -> [:, :rank]": "Your answer takes columns of NumPy's Vt. It has a direction in each *row*.",
+        "np.linalg.norm(dW) -> np.linalg.norm(parts[1][:rank])": "Your answer has dW's {rank} strongest directions "
+        "above. The whole of dW stands there, with the norm {above:.3g}.",
     },
     also=(
-        "sorted(runs) -> sorted(runs, key=lambda run: run[1])",
-        *(f"else np.nan -> else {outside}" for outside in ("forgotten", "-np.inf", "0")),
-        *(f"{INSIDE} -> between if {kept} else np.nan" for kept in (
-            "x[0] <= learned", "learned <= x[-1]", "x[0] < learned < x[-2]", "x[1] < learned < x[-2]")),
-        *(f"{BETWEEN} -> {other}" for other in (
-            LEFT_OF, RIGHT_OF, f"({LEFT_OF} + {RIGHT_OF}) / 2", "y.min()", "y.max()", "runs[0][1]",
-            "np.interp(learned, x[[0, -1]], y[[0, -1]])", "np.interp(learned, [0, *x], [0, *y]) & x[0] <= -> 0 <=",
-            f"np.polyval({LINE}(x, y, 2), learned)")),
-        *(f"return forgotten - there -> return {end}" for end in (
-            "forgotten / there", "forgotten / there - 1", "(forgotten - there) / learned", "np.nan")),
+        *(f"left.T @ W @ right -> {seen}" for seen in ("left.T @ dW @ right", "left.T @ (W + dW) @ right")),
+        *(f"np.linalg.norm(seen) -> {below}" for below in (
+            "np.linalg.norm(np.diag(seen))", "np.linalg.norm(seen, 2)", "abs(np.trace(seen))")),
+        *(f"np.linalg.norm(dW) -> {above}" for above in (
+            "parts[1][0]", "parts[1].sum()", "np.linalg.norm(W)", "abs(dW).mean()")),
+        *(f"return above / below -> return {end}" for end in ("(above / below) ** 2", "above - below")),
+        "np.linalg.svd(dW) -> [np.flip(part, axis) for part, axis in zip(np.linalg.svd(dW, full_matrices=False), "
+        "(1, 0, 0))]",  # the weakest ones
+        *(f"left = parts[0][:, :rank] -> left, rank = parts[0][:, :{count}], {count}" for count in (
+            "len(parts[1])", "1", "(rank - 1)", "(rank + 1)")),
     ),
     noticed={
-        "one number is asked for, and these are several.": lambda got, *case: got.ndim > 0,
-        "outside of the runs nothing was measured: the answer there is `np.nan`.": lambda got, learned, b, runs: (
-            not min(runs)[0] <= learned <= max(runs)[0]
-        ),
-        "this is not a number (NaN), though runs were made on both sides.": lambda got, *case: np.isnan(got),
+        "this is a table. One number is asked for.": lambda got, *case: got.ndim > 0,
+        "norms are positive, and so is their ratio.": lambda got, *case: got < 0,
     },
 )  # fmt: skip
-def extra_forgetting(learned, forgotten, runs):
-    in_order = sorted(runs)  # the order of the runs
-    x, y = np.array(in_order).T  # what each run learned, and what it forgot
-    between = np.interp(learned, x, y)  # what is forgotten between two runs
-    there = between if x[0] <= learned <= x[-1] else np.nan  # where something was measured, and where not
-    return forgotten - there  # how the two are compared
+def amplification(W, dW, rank):
+    parts = np.linalg.svd(dW)  # whose directions are taken
+    left = parts[0][:, :rank]  # the directions of the output
+    right = parts[2][:rank].T  # the directions of the input
+    seen = left.T @ W @ right  # what of W lies there
+    above = np.linalg.norm(dW)  # the norm above the line
+    below = np.linalg.norm(seen)  # the norm below the line
+    return above / below  # the factor

@@ -10,12 +10,14 @@ which factor to train under one budget; `lora-price` asks for ranks, rates, scal
 
 import torch
 
+from lora_edu.calibration import one_temperature
 from lora_edu.experiments.finetune import fine_tune, loss_on, prepared
 from lora_edu.experiments.sweeps import SEEDS, arms_of
 from lora_edu.gpt import GPT
 from lora_edu.lora import lora_layers
 from lora_edu.models.pretrain import load_base
 from lora_edu.observing import block_linears
+from lora_edu.texts import load_text
 
 
 def adapted_loss(
@@ -29,6 +31,7 @@ def adapted_loss(
     steps: int = 100,
     repeat: int = 0,
     dial: tuple[float, ...] = (),
+    calibrate: bool = False,
     windows: int = 64,
     seed: int = 0,
     progress: bool = True,
@@ -37,6 +40,7 @@ def adapted_loss(
 
     method, scaling, targets and frozen: as for `prepared`. The seed is seed + repeat.
     dial: shares, 0 to 1: both losses are also measured with the base plus such a share of all changes.
+    calibrate: for each text also the best temperature, and the loss without it and with it (`one_temperature`).
     Returns both losses in nats per byte, how many numbers were trained, and the norm of all updates of block matrices
     as a share of the norm of these matrices. A run whose loss is no longer finite returns {"diverged": True}.
     """
@@ -51,6 +55,9 @@ def adapted_loss(
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "norm": round(relative_norm(before, block_weights(model)), 5),
     }
+    for text in ("shakespeare", "speeches") if calibrate else ():
+        found = one_temperature(model, load_text(text).validation, max_windows=windows)
+        result.setdefault("confidence", {})[text] = [round(value, 5) for value in found]
     end = trained_values(model)
     for share in dial:
         turn(model, start, end, share)
@@ -111,7 +118,9 @@ PLACES: dict[str, tuple[tuple[str, ...], int]] = {
 # Half of an adapter's numbers are left if a factor is frozen, so rank 16 then trains as many as rank 8 does in full.
 FROZEN = {"A frozen": ("A", 16), "B frozen": ("B", 16)}
 PLACE_RATES = {"q": (3e-3, 1e-2, 3e-2)} | {way: (1e-2, 2e-2, 3e-2) for way in [*PLACES, *FROZEN] if way != "q"}
-PLACE_RATES["up"] = (6e-3, *PLACE_RATES["up"])  # the best one is not the last one tried
+# The best one is not the last one tried.
+PLACE_RATES["up"] = (6e-3, *PLACE_RATES["up"])
+PLACE_RATES["q v"] = (*PLACE_RATES["q v"], 5e-2)
 # The best of each sweep: a test holds this table against the stored results.
 BEST_PLACE_RATES = {
     "q": 1e-2,
@@ -173,27 +182,6 @@ def _rank_arms() -> dict[str, dict]:
     return arms
 
 
-DIAL = (0.9, 0.75, 0.5, 0.25)
-FINE_DIAL = (0.9, 0.75, 0.7, 0.6, 0.5, 0.4, 0.35, 0.25)  # of adapters: they are read where full fine-tuning arrives
-DIALED = {
-    "full": {"lr": 2e-3, "method": "full"},
-    "full, half the rate": {"lr": 1e-3, "method": "full"},  # it learns as much
-    "blocks": {"lr": 2e-3, "method": "blocks"},
-    "lora r8": {"lr": 1e-2, "method": "lora", "rank": 8},
-    "lora r64": {"lr": 3e-3, "method": "lora", "rank": 64},
-}
-
-
-def _dial_arms() -> dict[str, dict]:
-    """The best run of each way, and the dial of notebook 00 on it."""
-    return {
-        f"dial of {way}, seed {seed}": options
-        | {"repeat": seed, "dial": DIAL if way in ("full", "blocks") else FINE_DIAL}
-        for way, options in DIALED.items()
-        for seed in SEEDS
-    }
-
-
 def _scaling_arms() -> dict[str, dict]:
     arms = {}
     for (scaling, rank), lrs in OTHER_RATES.items():
@@ -206,7 +194,7 @@ def _front_arms() -> dict[str, dict]:
     """Rates below the best, where full fine-tuning learns as little as adapters do: with three seeds, 09's included."""
     lora8, lora64 = {"method": "lora", "rank": 8}, {"method": "lora", "rank": 64}
     return (
-        arms_of("full", (3e-4, 6e-4, 1e-3), (1, 2), method="full")
+        arms_of("full", (1e-4, 3e-4, 6e-4, 1e-3), (1, 2), method="full")
         | arms_of("blocks", (3e-4,), method="blocks")
         | arms_of("blocks", (6e-4,), SEEDS, method="blocks")
         | arms_of("blocks", (1e-3,), (1, 2), method="blocks")
@@ -214,8 +202,7 @@ def _front_arms() -> dict[str, dict]:
         | arms_of("qlora r64", (3e-3,), method="qlora", rank=64)
         | arms_of("lora r8", (3e-3, 6e-3), (1, 2), **lora8)
         | arms_of("lora r64", (1e-3,), (1, 2), **lora64)
-        | arms_of("lora r8", (1e-2,), **lora8, steps=30)  # notebook 10 runs it again
     )
 
 
-PRICE_ARMS = _rank_arms() | _front_arms() | _dial_arms() | _scaling_arms()
+PRICE_ARMS = _rank_arms() | _front_arms() | _scaling_arms()

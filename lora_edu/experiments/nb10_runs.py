@@ -8,14 +8,14 @@ import math
 from collections.abc import Iterable
 from types import SimpleNamespace
 
-import numpy as np
-
 from lora_edu.experiments import nb09
 from lora_edu.experiments.nb10 import PLACES, SCALINGS, rank_way
 from lora_edu.experiments.stored import load_results
 from lora_edu.experiments.sweeps import TIE, Runs, stored_runs
 
 RANKS = (1, 2, 4, 8, 64)
+IN_FULL = {"full": 3_356_160, "blocks": 3_145_728}  # numbers trained: everything, the matrices that adapters are given
+A_RANK = 18_432  # numbers that one rank on all of these takes
 
 
 def base_losses() -> tuple[float, float]:
@@ -33,9 +33,11 @@ def all_runs() -> Runs:
     ours = stored_runs("lora-price", "plays") + stored_runs("lora-where", "plays")
     found, (plays, addresses) = Runs(), base_losses()
     for run in [*theirs, *ours]:
-        if run.loss < math.inf and not hasattr(run, "dial"):
+        if run.loss < math.inf:
             more = {"plays": run.loss, "learned": plays - run.loss, "forgotten": run.addresses - addresses}
-            found.append(SimpleNamespace(**vars(run) | more | {"way": way_of(run)}))
+            adapter = getattr(run, "trained", run.rank * A_RANK)
+            more |= {"way": way_of(run), "numbers": IN_FULL.get(run.method, adapter)}
+            found.append(SimpleNamespace(**vars(run) | more))
     same = [SimpleNamespace(**vars(run) | {"way": "all six"}) for run in found.where(way="lora r2")]
     return Runs(found + same)  # rank 2 on all six is a row among the places, too
 
@@ -62,18 +64,6 @@ def best_rate(runs: Runs, way: str) -> float:
 def at_best(runs: Runs, way: str) -> Runs:
     """The runs of a way at its own best rate, one for each seed."""
     return of_way(runs, way).best(TIE)
-
-
-def front(runs: Runs, way: str, seed: int = 0) -> np.ndarray:
-    """(n, 2): learned and forgotten of one seed at each rate up to the best one, in the order of the rates."""
-    chosen = [run for run in of_way(runs, way).where(seed=seed) if run.lr <= best_rate(runs, way)]
-    return np.array([(run.learned, run.forgotten) for run in sorted(chosen, key=lambda run: run.lr)])
-
-
-def forgotten_at(points: np.ndarray, learned: float) -> float:
-    """What a way forgets at so much learning, between two of its runs (n, 2); not a number outside them."""
-    x, y = points[points[:, 0].argsort()].T
-    return float(np.interp(learned, x, y)) if x[0] <= learned <= x[-1] else float("nan")
 
 
 def two_best(runs: Runs, ways: Iterable[str]) -> dict[str, float]:

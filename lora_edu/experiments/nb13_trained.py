@@ -15,7 +15,8 @@ import torch
 from lora_edu.experiments import nb09, nb10_runs
 from lora_edu.experiments.nb02 import best_rates as digit_rates
 from lora_edu.experiments.nb04 import relative_times
-from lora_edu.experiments.nb13 import BEST, RANKS, READING, SIZES, Verses, balanced, verses
+from lora_edu.experiments.nb10_sizes import RANKS, READING
+from lora_edu.experiments.nb13 import BEST, SIZES, Verses, balanced, verses
 from lora_edu.experiments.nb13_measured import Numbers, base, results
 from lora_edu.experiments.nb13_products import LAYER_TOKENS, STEP_TOKENS, product_name
 from lora_edu.experiments.stored import load_results

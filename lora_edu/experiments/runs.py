@@ -33,12 +33,15 @@ from lora_edu.experiments.nb07 import DOUBLE_QUANT_ARMS, TWO_ERRORS_ARMS, double
 from lora_edu.experiments.nb08 import FILM_ARMS, step_film
 from lora_edu.experiments.nb09 import DRAW_ARMS, QUALITY_ARMS, drawn, film, fine_tuned_loss
 from lora_edu.experiments.nb10 import PRICE_ARMS, WHERE_ARMS, adapted_loss
-from lora_edu.experiments.nb10_spectra import SPECTRA_ARMS, spectra_arm
+from lora_edu.experiments.nb10_directions import SPECTRA_ARMS, spectra_arm
+from lora_edu.experiments.nb10_sizes import RANK_ARMS, loss_at_rank
 from lora_edu.experiments.nb11 import VARIANT_ARMS, step_times, variant_loss
 from lora_edu.experiments.nb12 import FOUR_STATES, adapted
-from lora_edu.experiments.nb13 import RANK_ARMS, VERSE_ARMS, classified, loss_at_rank
+from lora_edu.experiments.nb13 import VERSE_ARMS, classified
 from lora_edu.experiments.nb13_formats import AFTER_ARMS, format_after
 from lora_edu.experiments.nb13_products import PRODUCT_ARMS, product_times
+from lora_edu.experiments.nb15 import FORGETTING_ARMS
+from lora_edu.experiments.nb15_intruders import INTRUDER_ARMS, intruder_arm
 from lora_edu.experiments.scoreboard import SCOREBOARD_ARMS, score
 from lora_edu.models.pretrain import base_path
 
@@ -103,14 +106,16 @@ EXPERIMENTS = {
     "nf4-draws": Experiment(drawn, DRAW_ARMS, "09: the loss of the base in NF4, eight draws of its rounding", 2),
     "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS, "09: full, LoRA and QLoRA at several rates", 50),
     "lora-where": Experiment(adapted_loss, WHERE_ARMS, "10: which matrices to adapt under one budget", 35),
-    "lora-price": Experiment(adapted_loss, PRICE_ARMS, "10: ranks, rates, scalings and steps", 45),
-    "lora-spectra": Experiment(spectra_arm, SPECTRA_ARMS, "10: what lies in the updates", 25),
+    "lora-price": Experiment(adapted_loss, PRICE_ARMS, "10: ranks, rates and scalings", 30),
+    "lora-spectra": Experiment(spectra_arm, SPECTRA_ARMS, "10: do two runs write and read alike?", 10),
     "variants": Experiment(variant_loss, VARIANT_ARMS, "11: seven ways to train adapters at several rates", 30),
     "variant-times": Experiment(step_times, {"21 rounds": {}}, "11: the seconds of a training step of each variant", 3),
     "real-model": Experiment(adapted, FOUR_STATES, "12: SmolLM2 adapted, in 32 bits and in 4", 30),
     "verses": Experiment(classified, VERSE_ARMS, "13: is a verse from the Old or the New Testament?", 60),
-    "rank-and-size": Experiment(loss_at_rank, RANK_ARMS, "13: does a larger model need a lower rank?", 45),
+    "rank-and-size": Experiment(loss_at_rank, RANK_ARMS, "10: does a larger model need a lower rank?", 45),
     "product-times": Experiment(product_times, PRODUCT_ARMS, "13: are products cheaper in low precision?", 2),
+    "forgetting": Experiment(adapted_loss, FORGETTING_ARMS, "15: forgetting at equal learning, three roads", 25),
+    "intruders": Experiment(intruder_arm, INTRUDER_ARMS, "15: new directions, counted and cut down", 8),
     "formats-after": Experiment(format_after, AFTER_ARMS, "questions: formats after QLoRA, and rotated weights", 2),
 }
 

@@ -220,14 +220,14 @@ BESIDES = (
         "best rate at the largest rank over that at the smallest: 0.5 to 2, a step of the grid",
         trained.best_rate_moves, lambda n: 0.5 <= n <= 2, trained.best_rate_moves_at_a_fixed_alpha, False,
         "With plain descent it stays. Under Adam it fell with the rank on our GPT, where a fixed alpha kept it.",
-        "PEFT, issue 826", "10_what_lora_learns.ipynb", "3. Which rank, and at which rate?"),
+        "PEFT, issue 826", "10_where_and_how_much.ipynb", "3. Which rank, and at which rate?"),
     Claim("v", "ten times full's rate",
         "LoRA's learning rate is ten times that of full fine-tuning.",
         "best rate over full's: 5 to 20, ten within a step of the grid",
         trained.rate_over_full, lambda n: 5 <= n <= 20, trained.one_rate_for_both, False,
         "Neighboring rates are too close to decide it here, and it may depend on rank, alpha and text. Sources "
         "disagree. Search it for both.",
-        "LoRA Without Regret (2025) says ten", "10_what_lora_learns.ipynb", "3. Which rank, and at which rate?",
+        "LoRA Without Regret (2025) says ten", "10_where_and_how_much.ipynb", "3. Which rank, and at which rate?",
         as_good=trained.rates_as_good),
 )  # fmt: skip
 

@@ -4,7 +4,8 @@ from statistics import mean
 
 import torch
 
-from lora_edu.experiments.nb13 import HELD_OUT, NEW, RANKS, READING
+from lora_edu.experiments.nb10_sizes import RANKS, READING
+from lora_edu.experiments.nb13 import HELD_OUT, NEW
 from lora_edu.experiments.nb13_trained import CLEAR, above_rival, above_rivals, accuracies, kept_share, right, searched
 from lora_edu.experiments.nb13_trained import test_of as verses_of_the_test
 from lora_edu.figures.drawing import Drawn, note, panels, styled

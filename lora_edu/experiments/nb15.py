@@ -1,0 +1,40 @@
+"""Does LoRA forget less? Three roads to equal learning, each a way to turn a run down (notebook 15)
+
+A smaller rate, fewer steps, or notebook 00's dial, which keeps a share of what the run changed. The runs at smaller
+rates are notebook 10's and 09's; here are those with fewer steps, each with a schedule of its own, and the dial. Two
+runs of full fine-tuning are turned down: its two best rates tie.
+
+`confidence` asks how much of what was learned or forgotten is confidence alone (`lora_edu.calibration`).
+"""
+
+from lora_edu.experiments.sweeps import SEEDS, arms_of
+
+LORA, FULL, BOLD = "lora r8", "full", "full, twice the rate"
+BLOCKS, WIDE = "blocks", "lora r64"
+TURNED_DOWN = {  # the best run of each way
+    FULL: {"lr": 1e-3, "method": "full"},
+    BOLD: {"lr": 2e-3, "method": "full"},  # it learns as much
+    BLOCKS: {"lr": 2e-3, "method": "blocks"},
+    LORA: {"lr": 1e-2, "method": "lora", "rank": 8},
+    WIDE: {"lr": 3e-3, "method": "lora", "rank": 64},
+}
+DIAL = (0.9, 0.75, 0.5, 0.25)
+FINE_DIAL = (0.9, 0.75, 0.7, 0.6, 0.5, 0.4, 0.35, 0.25)  # read where another way arrives
+STEPS = {LORA: (50,), FULL: (20, 50), BOLD: (20, 50)}  # full fine-tuning learns faster: it is read where LoRA arrives
+
+
+def _arms() -> dict[str, dict]:
+    arms = {}
+    for way, options in TURNED_DOWN.items():
+        shares = DIAL if way in (BOLD, BLOCKS) else FINE_DIAL
+        arms |= {f"dial of {way}, seed {seed}": options | {"repeat": seed, "dial": shares} for seed in SEEDS}
+    for way, fewer in STEPS.items():
+        options = dict(TURNED_DOWN[way])
+        lr = options.pop("lr")
+        for steps in fewer:  # full's two runs are told apart by their rate
+            arms |= arms_of(way.partition(",")[0], (lr,), SEEDS, **options, steps=steps)
+        arms[f"confidence of {way}, seed 0"] = TURNED_DOWN[way] | {"calibrate": True, "repeat": 0}
+    return arms
+
+
+FORGETTING_ARMS = _arms()

@@ -1,0 +1,145 @@
+"""Intruders: strong directions of the trained weight that the pretrained one does not have (notebook 15)
+
+Shuttleworth et al. 2024, arXiv 2410.21228, look at the ten strongest left singular vectors of W' = W + dW and call one
+an intruder if none of W's has a cosine to it of a threshold or more. Two kinds of arms, of runs of `nb10_directions`:
+
+    cosines         the nearest cosine of each candidate: of the update, and of two controls of its norm. How many lie
+                    below a threshold is counted later, at any threshold
+    cuts            what both losses do when the intruders are scaled down, beside other cuts
+"""
+
+import torch
+from torch import Tensor
+
+from lora_edu.experiments.finetune import loss_on
+from lora_edu.experiments.nb10 import block_weights
+from lora_edu.experiments.nb10_directions import Updates, trained
+from lora_edu.experiments.sweeps import SEEDS
+from lora_edu.gpt import GPT
+from lora_edu.models.pretrain import load_base
+
+STRONGEST, OLD = 10, 0.5  # the paper's: candidates of a matrix, and the cosine from which on a direction is old
+
+# --- how many --------------------------------------------------------------------------------------------------------
+
+
+def new_directions(W: Tensor, dW: Tensor, strongest: int = 10, old: float = 0.5) -> int:
+    """How many of the strongest left singular vectors of W + dW have no cosine of `old` to any of W."""
+    own, U = (torch.linalg.svd(M, full_matrices=False)[0] for M in (W, W + dW))
+    return int(((U[:, :strongest].T @ own).abs().amax(dim=1) < old).sum())
+
+
+def nearest(W: Tensor, dW: Tensor, strongest: int = STRONGEST) -> Tensor:
+    """(strongest,): the largest cosine that each strong direction of W + dW has to one of W."""
+    own, U = (torch.linalg.svd(M, full_matrices=False)[0] for M in (W, W + dW))
+    return (U[:, :strongest].T @ own).abs().amax(dim=1)
+
+
+def cosines(way: str, *, seed: int = 0) -> dict[str, list[float]]:
+    """The nearest cosines of all matrices together, ten each, in order: of the updates of one run, and of controls.
+
+    "turned": the same strengths in random directions. "spread": the same norm, over all components alike.
+    """
+    weights, updates = block_weights(load_base("laptop", device="cpu")), trained(way, seed)[0]
+    generator = torch.Generator().manual_seed(seed)
+    sides = {
+        "trained": updates,
+        "turned": {path: turned_at_random(dW, generator) for path, dW in updates.items()},
+        "spread": {path: spread(dW, generator) for path, dW in updates.items()},
+    }
+    found = {
+        name: torch.cat([nearest(weights[path], dW) for path, dW in side.items()]).sort().values
+        for name, side in sides.items()
+    }
+    return {"norm": norm(updates, weights)} | {
+        name: [round(value, 4) for value in side.tolist()] for name, side in found.items()
+    }
+
+
+def turned_at_random(dW: Tensor, generator: torch.Generator) -> Tensor:
+    """A matrix with the singular values of dW, and so its norm, in directions drawn at random."""
+    strengths = torch.linalg.svdvals(dW)
+    left, right = (random_directions(side, len(strengths), generator) for side in dW.shape)
+    return (left * strengths) @ right.T
+
+
+def spread(like: Tensor, generator: torch.Generator) -> Tensor:
+    """A matrix of the norm of another one, in random directions, with components of equal strength."""
+    left, right = (random_directions(side, min(like.shape), generator) for side in like.shape)
+    return like.norm() * left @ right.T / left.shape[1] ** 0.5
+
+
+def random_directions(size: int, count: int, generator: torch.Generator) -> Tensor:
+    """(size, count): columns of length 1, at right angles."""
+    return torch.linalg.qr(torch.randn(size, count, generator=generator))[0]
+
+
+# --- cut down --------------------------------------------------------------------------------------------------------
+
+CUTS = (0.1, 0.25, 0.5)  # shares of an intruder that are taken away
+DIAL = (0.9, 0.75, 0.5)  # what is left of the whole of dW
+
+
+def cut_losses(way: str, *, seed: int = 0) -> dict:
+    """Both losses of a run, and [plays, addresses, norm taken away as a share of that of dW] after each cut.
+
+    "intruders": they are scaled down, as in the paper. "old directions": by the same norm, the other strong components
+    of W'. "dial": the whole of dW.
+    """
+    base, updates = load_base("laptop", device="cpu"), trained(way, seed)[0]
+    weights = block_weights(base)
+    parts = {path: intruders(weights[path], dW) for path, dW in updates.items()}
+    cuts: dict[str, Updates] = {
+        f"intruders, {share:g}": {path: share * new for path, (new, _) in parts.items()} for share in CUTS
+    }
+    cuts["old directions, 0.25"] = {path: to_norm(old, 0.25 * new) for path, (new, old) in parts.items()}
+    cuts |= {f"dial, {kept:g}": {path: (1 - kept) * dW for path, dW in updates.items()} for kept in DIAL}
+    return {"losses": losses(base, updates), "cuts": {name: _after(base, updates, cut) for name, cut in cuts.items()}}
+
+
+def intruders(W: Tensor, dW: Tensor) -> tuple[Tensor, Tensor]:
+    """The components of W' = W + dW that are new, and those that are not, among its strongest: two (d_out, d_in)."""
+    new = nearest(W, dW) < OLD
+    U, S, Vt = torch.linalg.svd(W + dW, full_matrices=False)
+    pick = lambda which: (U[:, :STRONGEST][:, which] * S[:STRONGEST][which]) @ Vt[:STRONGEST][which]  # noqa: E731
+    return pick(new), pick(~new)
+
+
+def to_norm(matrix: Tensor, like: Tensor) -> Tensor:
+    """The matrix, scaled down to the norm of another one; never scaled up."""
+    return matrix * min(1.0, like.norm().item() / max(matrix.norm().item(), 1e-12))
+
+
+def losses(base: GPT, updates: Updates) -> list[float]:
+    """The loss on plays and on addresses of the base with these updates."""
+    model = load_base("laptop", device="cpu")
+    with torch.no_grad():
+        for path, dW in updates.items():
+            model.get_submodule(path).weight.add_(dW)
+    return [loss_on(model, text) for text in ("shakespeare", "speeches")]
+
+
+def _after(base: GPT, updates: Updates, cut: Updates) -> list[float]:
+    left = {path: dW - cut[path] for path, dW in updates.items()}
+    return [*losses(base, left), round(norm(cut, updates), 4)]
+
+
+def norm(changes: Updates, of: Updates) -> float:
+    """The norm of all matrices together, as a share of that of others."""
+    one, other = (sum(float(m.square().sum()) for m in side.values()) for side in (changes, of))
+    return round((one / other) ** 0.5, 5)
+
+
+# --- arms ------------------------------------------------------------------------------------------------------------
+
+
+def intruder_arm(way: str, cuts: bool = False, repeat: int = 0, *, seed: int = 0) -> dict:
+    """An arm of the experiment: count, or cut down."""
+    return (cut_losses if cuts else cosines)(way, seed=seed + repeat)
+
+
+INTRUDER_ARMS = {
+    **{f"cosines of lora r8, seed {seed}": {"way": "lora r8", "repeat": seed} for seed in SEEDS},
+    "cosines of blocks, seed 0": {"way": "blocks"},
+    **{f"cuts of lora r8, seed {seed}": {"way": "lora r8", "repeat": seed, "cuts": True} for seed in SEEDS},
+}
