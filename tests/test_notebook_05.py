@@ -10,12 +10,14 @@ import torch
 
 from lora_edu import downloads, load_base, quantize
 from lora_edu.downloads import DownloadError
+from lora_edu.experiments import load_results
+from lora_edu.experiments.nb05 import LONGER, WAYS
 from lora_edu.figures import nb05 as pictures
 from lora_edu.figures import plots
 from lora_edu.measures import relative_error
 from lora_edu.observing import block_linears
 from lora_edu.quantization import unpack
-from lora_edu.rounding import block_codes
+from lora_edu.rounding import best_length, block_codes, round_clipped, round_in_blocks
 
 PATH = Path(__file__).parent.parent / "notebooks" / "05_blocks.ipynb"
 SOURCES = [cell.source for cell in nbformat.read(PATH, as_version=4).cells if cell.cell_type == "code"]
@@ -89,15 +91,28 @@ def test_the_block_is_drawn_with_the_package_s_bytes(block):
     assert codes == (block / block.abs().max() * 7).round().int().tolist() and "error of 10%" in words
 
 
-def test_the_wildest_layer_is_called_so():
-    """It was once labeled "GPT layer", as if it stood for all."""
-    assert "wildest" in cell("WILD = ")
-    assert any("WILD: worst" in source for source in SOURCES)
-    assert not any('"GPT": worst' in source for source in SOURCES)
+def test_one_clipped_ruler():
+    normal = torch.randn(2**16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(round_clipped(normal, 4, 1), round_in_blocks(normal, 4, 2**16))
+    best = best_length(normal, 4)
+    error = {length: relative_error(normal, round_clipped(normal, 4, length)) for length in (best - 0.1, best, 1)}
+    assert error[best] < min(error[best - 0.1], error[1] - 0.05) and error[best] < 0.12
+
+
+def test_clipping_halves_the_error_of_the_weights_and_saves_no_loss():
+    arms = load_results("shared-constants")["arms"]
+    draws = {way: [arms[f"{way}, draw {draw}"] for draw in range(4)] for way in WAYS}
+    error = {way: np.mean([arm["weight_error"] for arm in found]) for way, found in draws.items()}
+    losses = {way: np.array([arm["loss"] for arm in found]) for way, found in draws.items()}
+    one, clipped, row, blocks = WAYS
+    assert error[clipped] < error[one] / 2 + 0.01 and error[clipped] < error[row]
+    assert losses[one].min() < losses[clipped].mean() + 0.01 and losses[clipped].min() > losses[row].max() + 0.02
+    assert losses[row].min() > losses[blocks].max()
+    assert min(arms[f"one, clipped, {k} times as long"]["loss"] for k in LONGER) > losses[row].max() + 0.01
 
 
 def test_the_package_and_the_page_differ_in_ties_alone():
-    """So the scoreboard's loss is not, in its last digits, that of section 7."""
+    """So the scoreboard's loss is not, in its last digits, that of section 6."""
     for layer in list(block_linears(load_base("laptop", device="cpu")).values())[:6]:
         weight = layer.weight.detach()
         codes, step = block_codes(weight, 4, 64)

@@ -1,15 +1,12 @@
-"""The checks of notebook 05, Blocks: sizes and constants of blocks. Those of codes are in `nb05_codes`."""
+"""The checks of notebook 05, Blocks: sizes of blocks. Those of codes are in `nb05_codes`."""
 
 import math
-
-import numpy as np
-import torch
 
 from lora_edu.exercises.exercise import exercise
 from lora_edu.exercises.grading import beside
 from lora_edu.exercises.nb05_codes import code_error, round_between
 
-__all__ = ["beside", "block_constants", "code_error", "round_between", "smallest_block"]
+__all__ = ["beside", "code_error", "round_between", "smallest_block"]
 
 
 def _costs_more(size, bits, budget, scale_bits):
@@ -57,64 +54,3 @@ def smallest_block(bits, budget, scale_bits):
     while bits + scale_bits / size > budget:  # what a weight takes, and when the search goes on
         size *= 2  # how the size grows
     return size  # the size at which the search ends
-
-
-def _tensors():
-    """Tensors with block sizes that do not divide them; their largest magnitude sits at the end. One is tiny."""
-    rng = np.random.default_rng(3)
-    shapes = (((10,), 4, 1), ((3, 5), 4, 1), ((7,), 3, 1), ((4, 6), 8, 1), ((5,), 8, 1), ((6,), 4, 0.01))
-    for shape, block_size, unit in shapes:
-        values = torch.from_numpy(rng.normal(size=shape)).float()
-        values.view(-1)[-1] = -5.0
-        yield unit * values, block_size
-
-
-FLAT, ABSMAX = "values.flatten()", "float(block.abs().max())"
-
-
-@exercise(
-    "5.4",
-    list(_tensors()),
-    taught={
-        f"{ABSMAX} -> float(block.max())": "Your answer is the largest value of each block. The largest *magnitude* "
-        "may be negative, as in the last block here: section 4.",
-        f"{ABSMAX} -> float(block.max().abs())": "Your answer is the largest value of a block, and then its magnitude. "
-        "The largest magnitude may belong to a negative value.",
-        f"return torch.tensor([{ABSMAX} for block in blocks]) -> return values.abs().max()": "Your answer is one "
-        "absmax for the whole tensor. Each block has its own: that is the point of blocks.",
-        "in blocks]) -> in blocks])[: values.numel() // block_size]": "Your answer leaves the last block out. It is "
-        "shorter than the others, but its weights need a constant too.",
-        f"{FLAT}.split(block_size) -> [part for row in values.view(-1, values.shape[-1]) for part in "
-        "row.split(block_size)]": (
-            "Your answer cuts every row by itself. Blocks run through the flattened tensor, on over the end of a row."
-        ),
-        f"{FLAT}.split(block_size) -> [part for part in {FLAT}.tensor_split(block_size) if len(part)]": "Your answer "
-        "makes {block_size} blocks. `block_size` is the number of weights in each of them.",
-        f"{ABSMAX} -> float(block[block.abs().argmax()])": "Your answer keeps the sign of the largest magnitude. An "
-        "absmax is positive: the codes carry the signs.",
-    },
-    also=(
-        f"{FLAT}.split -> torch.nn.functional.pad({FLAT}, (0, block_size - values.numel() % block_size)).split",
-        f"{FLAT}.split(block_size) -> {FLAT}.flip(0).split(block_size)[::-1]",
-        f"{FLAT}.split(block_size) -> [{FLAT}[k : k + block_size] for k in range(values.numel())]",
-        f"{FLAT}.split(block_size) -> [{FLAT}[k :: -(-values.numel() // block_size)] for k in "
-        "range(-(-values.numel() // block_size))]",
-        f"{ABSMAX} -> float(torch.nn.functional.pad(block, (0, block_size - len(block))).max())",
-        f"{ABSMAX} -> float(torch.nn.functional.pad(block, (0, block_size - len(block))).max().abs())",
-        f"{ABSMAX} -> {ABSMAX} / 7",
-        "in blocks] -> in blocks for _ in block]",
-        f"return torch.tensor([{ABSMAX} for block in blocks]) -> return values.abs().amax(dim=-1)",
-        f"return torch.tensor([{ABSMAX} for block in blocks]) -> return values.abs().amax(dim=0)",
-    ),
-    noticed={
-        "an absmax is a magnitude: it is never below zero.": lambda got, v, size: (got < 0).any(),
-        "the number of blocks is wrong: there is one for each `block_size` values of the flattened tensor, and one "
-        "for the rest.": lambda got, v, size: got.size != math.ceil(v.numel() / size),
-        "some of these are no magnitude of a value of the tensor.": lambda got, v, size: (
-            np.abs(got.reshape(-1, 1) - v.abs().double().numpy().ravel()).min(axis=1).max() > 1e-5
-        ),
-    },
-)
-def block_constants(values, block_size):
-    blocks = values.flatten().split(block_size)  # how the values are cut into blocks
-    return torch.tensor([float(block.abs().max()) for block in blocks])  # what is taken of each block

@@ -7,11 +7,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from lora_edu.figures.drawing import Drawn, panels, slider, styled, ticks
-from lora_edu.figures.looks import BLUE, CODES, CONSTANTS, GRAY, GREEN, ORANGE, RED, WEIGHT, filled
+from lora_edu.figures.drawing import Drawn, note, panels, slider, styled, ticks
+from lora_edu.figures.looks import BLUE, CODES, CONSTANTS, GRAY, GREEN, RED, WEIGHT, filled, light
 from lora_edu.measures import relative_error
 from lora_edu.quantization import QuantizedTensor, unpack
-from lora_edu.rounding import bits_per_weight, block_codes
+from lora_edu.rounding import block_codes
 
 # --- one outlier: the slider of the first screen ---------------------------------------------------------------------
 
@@ -130,31 +130,39 @@ def marks_picture(tensors: dict[str, tuple[Tensor, float]]) -> Drawn:
 
 
 @styled
-def sizes_picture(curves: dict[str, list[float]], budget: dict[int, list[float]], sizes: list[int]) -> Drawn:
-    """Error against block size for kinds of data, and against bits a weight for codes of several widths.
+def sharing_picture(
+    curves: dict[str, list[float]], clipped: dict[str, float], sizes: list[int], added: dict[str, list[float]]
+) -> Drawn:
+    """Who shares a constant: the error of int4 by block size, and what four ways add to the loss.
 
-    curves: name -> the error of int4 at each of `sizes` (the last one stands for all); budget: bits -> likewise.
+    curves: name -> the error at each of `sizes` (the last one stands for all); clipped: name -> that of one clipped
+    ruler; added: way and its error -> the loss that each draw adds.
     """
-    figure, (left, right) = panels(2, 10.4, 4.2)
-    looks = [(GRAY, "-"), (BLUE, "-"), (RED, "--"), (GREEN, "-."), (ORANGE, ":")]
-    places = range(len(sizes))
-    for (name, errors), (color, style) in zip(curves.items(), looks, strict=False):
-        left.plot(places, [100 * error for error in errors], ls=style, color=color)
-        left.text(places[-1] + 0.12, 100 * errors[-1], name, color=color, va="center")
-    left.set_xticks(places, [*map(str, sizes[:-1]), "all"], fontsize=9)
-    left.set(xlabel="block size", ylabel="relative error of int4, %", xlim=(-0.2, len(sizes) + 1.6), ylim=(0, 90))
-    left.set_title("blocks save what an outlier would ruin")
-    for (bits, errors), (color, style) in zip(budget.items(), looks[1:], strict=False):
-        place = [bits_per_weight(bits, size) for size in sizes[:-1]]
-        right.plot(place, [100 * error for error in errors[:-1]], ls=style, color=color)
-        right.text(place[0] + 0.08, 100 * errors[0], f"int{bits}", color=color, va="center")
-    right.plot(bits_per_weight(4, 64), 100 * budget[4][sizes.index(64)], "o", color="black", ms=11, mfc="none")
-    right.set(xlabel="bits a weight, fp32 constants counted", ylabel="relative error of the GPT, %", yscale="log")
-    ticks(right.yaxis, (2, 5, 10, 20, 40))
-    right.set_title("at equal bits, wider codes win here")
+    figure, (left, right) = panels(2, 10.4, 3.9, width_ratios=(1.15, 1))
+    looks = [(GRAY, "-"), (BLUE, "-"), (RED, "--"), (GREEN, "-.")]
+    for (name, errors), (color, style) in zip(curves.items(), looks, strict=True):
+        left.plot(sizes, [100 * error for error in errors], ls=style, color=color)
+        note(left, name, (sizes[-1], 100 * errors[-1]), (5, 0), color=color)
+        if name in clipped:
+            left.plot(sizes[-1], 100 * clipped[name], "D", color=color, mfc="white", ms=7)
+    note(left, "one ruler,\nclipped", (sizes[-1], 100 * min(clipped.values())), (8, 0), fontsize=9)
+    left.set(xlabel="weights that share a constant", ylabel="relative error of int4, %", xscale="log", yscale="log")
+    left.set_xlim(12, sizes[-1] * 60)
+    ticks(left.xaxis, sizes[:-1:2])
+    left.set_xticks([*sizes[:-1:2], sizes[-1]], [*map(str, sizes[:-1:2]), "all"])
+    ticks(left.yaxis, (5, 10, 20, 40, 80))
+    left.set_title("small blocks save what an outlier would ruin")
+    for row, draws in enumerate(added.values()):
+        right.barh(row, sum(draws) / len(draws), height=0.5, **light(CONSTANTS))
+        right.plot(draws, [row] * len(draws), "o", color="black", ms=4)
+        right.text(max(draws) + 0.002, row, f"{sum(draws) / len(draws):.3f}", va="center")
+    right.set(yticks=range(len(added)), yticklabels=added, xlabel="loss added, nats per byte", xlim=(0, 0.09))
+    right.invert_yaxis()
+    right.set_title("clipping halves the error and saves no loss")
     found = ", ".join(f"{name} {errors[2]:.0%} against {errors[-1]:.0%}" for name, errors in curves.items())
+    means = "; ".join(f"{way.replace(chr(10), ', ')}: {sum(draws) / len(draws):.3f}" for way, draws in added.items())
     return figure, (
-        f"Blocks of {sizes[2]} against one constant for all: {found}. Left, a curve of error against block size for "
-        "each kind of data; right, error against bits a weight for codes of 3 to 6 bits, the circle at int4 in "
-        "blocks of 64."
+        f"Clipping halves the error of the GPT's weights and saves no loss. Right, loss added by each draw: "
+        f"{means}. Left, error against block size; blocks of {sizes[2]} against one constant: {found}; diamonds: one "
+        "clipped ruler."
     )

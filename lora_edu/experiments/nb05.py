@@ -1,0 +1,44 @@
+"""One ruler or many: the shipped base in int4, its constants shared in four ways (notebook 05).
+
+Each way is drawn four times. Rows and blocks begin a quarter of themselves later; one ruler for a whole layer has no
+begin, so it is up to 3% longer or shorter.
+"""
+
+from torch import Tensor
+
+from lora_edu.experiments.scoreboard import WINDOWS, change_linears
+from lora_edu.models.pretrain import load_base
+from lora_edu.observing import layer_inputs
+from lora_edu.rounding import best_length, round_clipped, round_in_blocks
+from lora_edu.texts import load_text
+from lora_edu.training import evaluate
+
+WAYS = ("one absmax a layer", "one, clipped", "an absmax a row", "blocks of 64")
+DRAWS = (0.97, 0.99, 1.01, 1.03)  # the ruler's length, over the one that is meant
+LONGER = (1.25, 1.5, 2.0)  # a clipped ruler that costs more error and cuts fewer weights
+SHARED_ARMS = {f"{way}, draw {draw}": {"way": way, "draw": draw} for way in WAYS for draw in range(4)} | {
+    f"one, clipped, {longer} times as long": {"way": "one, clipped", "longer": longer} for longer in LONGER
+}
+
+
+def shared_loss(way: str, draw: int | None = None, longer: float = 1.0) -> dict:
+    """Round the linear layers in the blocks to int4; one of WAYS says who shares a constant.
+
+    draw: 0 to 3; longer: stretches the clipped ruler, to the largest weight at most. Nothing is drawn by lot.
+    Returns the errors of weights and outputs, and the loss in nats per byte on held-out speeches.
+    """
+    model, tokens = load_base("laptop", device="cpu"), load_text("speeches").validation  # a GPU has other last digits
+
+    def change(weight: Tensor) -> Tensor:
+        if way == "one, clipped":
+            longest = min(longer * best_length(weight, 4), 1)
+            return round_clipped(weight, 4, longest * (1 if draw is None else DRAWS[draw]))
+        if way == "one absmax a layer":
+            return round_clipped(weight, 4, DRAWS[draw])
+        size = weight.shape[1] if way == "an absmax a row" else 64
+        shift = draw * size // 4
+        return round_in_blocks(weight.flatten().roll(shift), 4, size).roll(-shift).view_as(weight)
+
+    result = change_linears(model, change, layer_inputs(model, tokens))
+    result["loss"] = evaluate(model, tokens, max_windows=WINDOWS)
+    return {name: round(value, 5) for name, value in result.items()}
