@@ -46,7 +46,7 @@ def test_other_right_answers(capsys):
         (check.standard_errors, lambda a, b: np.float64(a.sum() - b.sum()) / (a != b).sum() ** 0.5, "guard"),
         (check.standard_errors, lambda a, b: (a.mean() - b.mean()) / (a.var() / len(a) + b.var() / len(b)) ** 0.5,
          "takes the two tests for independent"),
-        (check.standard_errors, lambda a, b: 100 * (a.mean() - b.mean()), "far too large for so few verses"),
+        (check.standard_errors, lambda a, b: 100 * (a.mean() - b.mean()), "far too large for so few pairs"),
         (check.many_adapters, lambda x, W, A, B, w, alpha: x @ W + alpha * x, "a factor needs a transpose"),
         (check.many_adapters, lambda x, W, A, B, w, alpha: x @ (W + alpha / A.shape[1] * (B @ A).sum(0)).T,
          "the sum of all adapters"),

@@ -8,7 +8,7 @@ from lora_edu.exercises.grading import beside
 
 __all__ = ["beside", "many_adapters", "own_sentence", "standard_errors"]
 
-# --- 13.1: two classifiers on the same test --------------------------------------------------------------------------
+# --- 13.1: two models on the same pairs --------------------------------------------------------------------------
 
 
 def _tests():
@@ -28,11 +28,11 @@ ERROR, WHOLE = "error = (b + c) ** 0.5", "return (b - c) / error if b + c else 0
     list(_tests()),
     taught={
         f"{ERROR} -> error = (one.var() + other.var()) ** 0.5 * len(one) ** 0.5": "Your answer takes the two tests for "
-        "independent. They share their verses: only the {b} + {c} on which they differ tell the two apart.",
-        f"{ERROR} -> error = len(one) ** 0.5": "Your answer divides by the root of all verses. Those where both agree "
-        "are no tosses: {b} + {c} verses count.",
+        "independent. They share their pairs: only the {b} + {c} on which they differ tell the two apart.",
+        f"{ERROR} -> error = len(one) ** 0.5": "Your answer divides by the root of all pairs. Those where both agree "
+        "are no tosses: {b} + {c} pairs count.",
         f"{ERROR} -> error = (one - other).std() * len(one) ** 0.5": "Your answer takes the spread around the mean "
-        "difference. If both are equally good, each of the {b} + {c} verses counts 1: a toss.",
+        "difference. If both are equally good, each of the {b} + {c} pairs counts 1: a toss.",
         f"{WHOLE} -> return (b - c) / len(one)": "Your answer is the difference of the two accuracies. How many "
         "standard errors is it? Divide {b} - {c} by theirs.",
         f"{WHOLE} -> return ((b - c) / error) ** 2 if b + c else 0.0": "Your answer is the square of what is asked for "
@@ -54,14 +54,14 @@ ERROR, WHOLE = "error = (b + c) ** 0.5", "return (b - c) / error if b + c else 0
     ),
     noticed={
         "one number is asked for.": lambda got, one, other: got.ndim > 0,
-        "this is far too large for so few verses: the standard error of b - c is the root of b + c.": (
+        "this is far too large for so few pairs: the standard error of b - c is the root of b + c.": (
             lambda got, one, other: abs(got) > len(one) ** 0.5
         ),
     },
 )
 def standard_errors(one, other):
-    b = int(((one == 1) & (other == 0)).sum())  # the verses that only the first got right
-    c = int(((one == 0) & (other == 1)).sum())  # the verses that only the second got right
+    b = int(((one == 1) & (other == 0)).sum())  # the pairs that only the first got right
+    c = int(((one == 0) & (other == 1)).sum())  # the pairs that only the second got right
     error = (b + c) ** 0.5  # the standard error of the difference
     return (b - c) / error if b + c else 0.0  # the difference in standard errors
 

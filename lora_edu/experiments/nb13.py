@@ -1,237 +1,143 @@
-"""A task with an accuracy: is a verse from the Old or from the New Testament? (notebook 13)
+"""A task with right and wrong answers: which verb goes with which pronoun? (notebook 13)
 
-Whole books are held out, so no verse of the test comes from a book that was trained on. A model reads the first 96
-bytes of a verse; a linear head looks at the mean of what it has
-computed at the tokens. Four ways to train: the head alone,
-with adapters (LoRA), with adapters on rounded weights (QLoRA), or everything (full). Beside them stand a bag of words,
-which knows no order and no other text, and the larger class.
+A pair is two lines, "Thou art" and "You are", against the same two with their verbs exchanged, "Thou are" and "You
+art". Both sides are made of the same words, so whoever counts words can only toss a coin. The answer is right if the
+two right lines cost less together. A statement puts the pronoun first, a question the verb. Before each line stands a
+line of a held-out play. The rival counts pairs of neighboring words, in the same bytes that the trained models read.
 """
 
+import math
 import re
-from collections.abc import Iterator
+from collections import Counter
+from itertools import islice, pairwise
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import trange
 
-from lora_edu.lora import add_lora
+from lora_edu.experiments.finetune import fine_tune, loss_on, prepared
+from lora_edu.experiments.nb09 import BEST_RATES
 from lora_edu.models.pretrain import load_base
-from lora_edu.models.pretrained import load_pretrained
-from lora_edu.qlora import quantize_linears
-from lora_edu.texts import DOCUMENT_END, load_text
+from lora_edu.texts import batches, load_text
 
-OLD, NEW = 0, 1
-OLD_BOOKS = 39  # of 66; the New Testament has the other 27
-LENGTH = 96  # bytes of a verse that are read
-HEAD_RATE = 1e-3  # where more than the head is trained
-HELD_OUT = ("2 Samuel", "Proverbs", "Amos", "Matthew", "Philippians", "1 Peter")  # every tenth book
-SIZES = {  # verses a step, steps, verses of the test
-    "gpt": {"batch": 16, "steps": 100, "tested": 600},
-    "smollm2": {"batch": 8, "steps": 16, "tested": 200},
-}
+# The two verbs of a row are equally long, so neither side of a pair has more bytes to pay for.
+VERBS = {"art": "are", "hast": "have", "wilt": "will", "shalt": "shall", "wert": "were"}
+ORDERS = {"statement": "{pronoun} {verb} ", "question": "{verb} {pronoun} "}
+LINES = 100  # held-out lines: with five verbs 500 pairs of each order
+READ = {"batch_size": 4, "seq_len": 256}  # what `fine_tune` reads a step
 
 
-class Verses(NamedTuple):
-    texts: list[str]
-    labels: Tensor  # (n,) OLD or NEW
-    books: Tensor | None = None  # (n,) the number of each verse's book within its side
+class Pair(NamedTuple):
+    """Two lines that agree, and the same two with their verbs exchanged."""
+
+    verb: str
+    right: tuple[str, str]
+    wrong: tuple[str, str]
 
 
-def verses() -> tuple[Verses, Verses]:
-    """The begin of every verse, without its number: of the books that are trained on, and of every tenth, held out."""
-    sides = []
-    held_out_old = OLD_BOOKS // 10
-    for part, old_books in zip(load_text("king-james"), (OLD_BOOKS - held_out_old, held_out_old), strict=True):
-        texts, labels, books = [], [], []
-        for number, book in enumerate(bytes(part.tolist()).decode("utf-8").strip().split(DOCUMENT_END)):
-            found = [verse.strip()[:LENGTH] for verse in re.split(r"\d+:\d+ ", book) if verse.strip()]
-            texts += found
-            labels += [OLD if number < old_books else NEW] * len(found)
-            books += [number] * len(found)
-        sides.append(Verses(texts, torch.tensor(labels), torch.tensor(books)))
-    return tuple(sides)
+def held_out_lines(count: int = LINES, seed: int = 0) -> list[str]:
+    """Spoken lines of held-out plays, drawn by lot: short ones that end a sentence and address nobody."""
+    text = bytes(load_text("shakespeare").validation.tolist()).decode("utf-8")
+    spoken = [line for line in text.split("\n") if re.fullmatch(r"[A-Z][A-Za-z',;: -]{16,36}[.!?]", line)]
+    found = [line for line in spoken if not re.search(r"\b(thou|thee|thy|thine|ye|your?)\b", line, re.IGNORECASE)]
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))
+    return [found[i] for i in order[:count]]
 
 
-def balanced(side: Verses, count: int, seed: int) -> Verses:
-    """Draw so many verses, half of them from each testament, in random order."""
-    generator = torch.Generator().manual_seed(seed)
-    halves = []
-    for label in (OLD, NEW):
-        places = (side.labels == label).nonzero()[:, 0]
-        halves.append(places[torch.randperm(len(places), generator=generator)[: count // 2]])
-    chosen = torch.cat(halves)
-    chosen = chosen[torch.randperm(len(chosen), generator=generator)]
-    books = None if side.books is None else side.books[chosen]
-    return Verses([side.texts[i] for i in chosen], side.labels[chosen], books)
+def pairs(order: str, lines: list[str]) -> list[Pair]:
+    """Every line before every verb. order: `statement` or `question`."""
+
+    def after(line: str, pronoun: str, verb: str) -> str:
+        return f"{line}\n{ORDERS[order].format(pronoun=pronoun, verb=verb).capitalize()}"
+
+    def pair(line: str, old: str, new: str) -> Pair:
+        right = after(line, "thou", old), after(line, "you", new)
+        return Pair(old, right, (after(line, "thou", new), after(line, "you", old)))
+
+    return [pair(line, *verbs) for line in lines for verbs in VERBS.items()]
 
 
-class Classifier(nn.Module):
-    """A language model that says OLD or NEW: a linear head on what it has computed at the last token."""
-
-    def __init__(self, name: str):
-        super().__init__()
-        if name == "gpt":
-            self.body, self.tokenizer = load_base("laptop", device="cpu"), None
-        else:
-            self.body, self.tokenizer = load_pretrained("smollm2", device="cpu")
-        self.head = nn.Linear(self.body.lm_head.in_features, 2)
-        self.body.lm_head = nn.Identity()  # so its "logits" are what the head for bytes would have read
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-
-    def forward(self, texts: list[str]) -> Tensor:
-        """n verses -> scores (n, 2)"""
-        return self.head(self.features(texts))
-
-    def features(self, texts: list[str]) -> Tensor:
-        """What the model has computed, in the mean over the tokens of each verse: (n, width)"""
-        rows = [torch.tensor(self.tokens(text)) for text in texts]
-        ids = nn.utils.rnn.pad_sequence(rows, batch_first=True)  # at the right: nobody looks ahead
-        states = self.body(ids)[0] if self.tokenizer is None else self.body(ids, use_cache=False).logits
-        return torch.stack([state[: len(row)].mean(0) for state, row in zip(states, rows, strict=True)])
-
-    def tokens(self, text: str) -> list[int]:
-        if self.tokenizer is None:
-            return list(text.encode("utf-8"))
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+@torch.no_grad()
+def losses(model: nn.Module, texts: list[str], batch_size: int = 64) -> Tensor:
+    """What each text costs the model in all, in nats: (n,)"""
+    by_length = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    cost = torch.empty(len(texts))
+    for start in range(0, len(texts), batch_size):
+        chosen = by_length[start : start + batch_size]
+        rows = [torch.tensor(list(texts[i].encode("utf-8"))) for i in chosen]
+        tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-1)  # at the right: nobody looks ahead
+        logits, targets = model(tokens[:, :-1].clamp(min=0))[0], tokens[:, 1:]
+        each = F.cross_entropy(logits.transpose(1, 2).float(), targets, reduction="none", ignore_index=-1)
+        cost[chosen] = each.sum(1)
+    return cost
 
 
-def classified(
-    model: str,
-    method: str,
-    lr: float = 0.0,
-    rank: int = 8,
-    draw: int = 0,
-    steps: int | None = None,
-    tested: int | None = None,
-    *,
-    seed: int = 0,
-    progress: bool = True,
-) -> dict:
-    """Train one model in one way, and test it on the books that are held out.
-
-    method: `words`, `head`, `lora`, `qlora` or `full`. lr: the rate of everything but the head. draw: the seed of the
-    verses, of their order and of A; the test is the same for every draw.
-    Returns the accuracy, the loss (nats per verse), and for each test verse 1 where the answer was right, else 0.
-    """
-    size = SIZES[model] | {name: value for name, value in (("steps", steps), ("tested", tested)) if value}
-    trained, held_out = verses()
-    trained = balanced(trained, size["steps"] * size["batch"], seed + draw)
-    test = balanced(held_out, size["tested"], seed)
-    if method == "words":
-        return scored(bag_of_words(trained, test), test)
-    torch.manual_seed(seed + draw)  # A is drawn at random
-    classifier = prepared(model, method, rank)
-    if method == "head":
-        fit_head(classifier, trained)
-    else:
-        fit(classifier, trained, size["batch"], lr, progress)
-    with torch.no_grad():
-        return scored(torch.cat([classifier(texts) for texts, _ in groups(test)]), test)
+def answers(model: nn.Module, asked: list[Pair]) -> Tensor:
+    """(n,) of 0 and 1: where the two right lines together cost the model less than the two wrong ones."""
+    right, wrong = (losses(model, [text for pair in asked for text in pair[side]]) for side in (1, 2))
+    return (right.view(-1, 2).sum(1) < wrong.view(-1, 2).sum(1)).int()
 
 
-def prepared(model: str, method: str, rank: int = 8) -> Classifier:
-    """The model; what is to be trained asks for a gradient, and the rest is frozen."""
-    classifier = Classifier(model).eval()
-    classifier.body.requires_grad_(method == "full")
-    if method == "qlora":
-        quantize_linears(classifier.body, double_quant=True)
-    if method in ("lora", "qlora"):
-        add_lora(classifier.body, rank=rank, alpha=2 * rank, targets="all-linear")
-    return classifier
-
-
-def fit(classifier: Classifier, data: Verses, batch: int, lr: float, progress: bool = True) -> None:
-    """Each verse is seen once. The rates rise over a tenth of the steps and then fall to a tenth, along lines."""
-    inner = [p for p in classifier.body.parameters() if p.requires_grad]
-    kinds = [{"params": inner, "lr": lr}, {"params": list(classifier.head.parameters()), "lr": HEAD_RATE}]
-    optimizer = torch.optim.AdamW(kinds, weight_decay=0.0)
-    steps = len(data.texts) // batch
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / (0.1 * steps), 1 - 0.9 * step / steps)
-    )
-    for _, (texts, labels) in zip(trange(steps, disable=not progress), groups(data, batch), strict=True):
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(classifier(texts), labels).backward()
-        nn.utils.clip_grad_norm_([*inner, *classifier.head.parameters()], 1.0)
-        optimizer.step()
-        schedule.step()
-
-
-def fit_head(classifier: Classifier, data: Verses) -> None:
-    """The head alone, to the end: the model computes each verse once, then 300 steps over all of them together."""
-    with torch.no_grad():
-        features = torch.cat([classifier.features(texts) for texts, _ in groups(data)])
-    optimizer = torch.optim.AdamW(classifier.head.parameters(), lr=1e-2, weight_decay=1e-2)
-    for _ in range(300):
-        optimizer.zero_grad()
-        F.cross_entropy(classifier.head(features), data.labels).backward()
-        optimizer.step()
-
-
-def groups(data: Verses, size: int = 25) -> Iterator[tuple[list[str], Tensor]]:
-    for start in range(0, len(data.texts), size):
-        yield data.texts[start : start + size], data.labels[start : start + size]
-
-
-def scored(scores: Tensor, test: Verses) -> dict:
-    right = scores.argmax(1) == test.labels
-    return {
-        "accuracy": round(right.double().mean().item(), 5),
-        "loss": round(F.cross_entropy(scores.float(), test.labels).item(), 5),
-        "right": "".join(str(int(r)) for r in right),
-    }
+# --- the rival -------------------------------------------------------------------------------------------------------
 
 
 def words_of(text: str) -> list[str]:
     return re.findall(r"[a-z']+", text.lower())
 
 
-def bag_of_words(trained: Verses, test: Verses) -> Tensor:
-    """Naive Bayes, one count added to each word: the log probabilities of both testaments for each verse, (n, 2)."""
-    known = sorted({word for text in trained.texts for word in words_of(text)})
-    place = {word: i for i, word in enumerate(known)}
-    counts = torch.ones(2, len(known), dtype=torch.float64)
-    for text, label in zip(trained.texts, trained.labels.tolist(), strict=True):
-        for word in words_of(text):
-            counts[label, place[word]] += 1
-    weights = (counts / counts.sum(1, keepdim=True)).log()  # (2, n_words)
-    found = [[place[word] for word in words_of(text) if word in place] for text in test.texts]
-    return torch.stack([weights[:, places].sum(1) for places in found]).log_softmax(1)
+def count_word_pairs(tokens: Tensor, steps: int, seed: int) -> Counter:
+    """How often two words stand side by side in what so many training steps read with this seed."""
+    windows = islice(batches(tokens, **READ, generator=torch.Generator().manual_seed(seed)), steps)
+    read = [bytes(row.tolist()).decode("utf-8", "replace") for inputs, _ in windows for row in inputs]
+    return Counter(two for text in read for two in pairwise(words_of(text)))
 
 
-def arm_name(model: str, method: str, lr: float = 0.0, rank: int = 8, draw: int = 0) -> str:
-    """The name of an arm, for example `gpt, lora, lr 0.003, rank 8, seed 0`."""
-    how = f", lr {lr:g}" if lr else ""
-    return f"{model}, {method}{how}" + (f", rank {rank}" if "lora" in method else "") + f", seed {draw}"
+def counted_answers(counts: Counter, asked: list[Pair]) -> Tensor:
+    """The same by counting, one count added to each pair of words. Where the counts cannot tell, it is not right."""
+
+    def score(texts: tuple[str, str]) -> float:
+        return sum(math.log(counts[two] + 1) for text in texts for two in pairwise(words_of(text)))
+
+    return torch.tensor([score(pair.right) > score(pair.wrong) + 1e-9 for pair in asked]).int()
 
 
-RATES = {  # seed 0 tries each; QLoRA takes LoRA's
-    ("gpt", "lora"): (1e-3, 3e-3, 1e-2),
-    ("gpt", "full"): (3e-4, 1e-3),
-    ("smollm2", "lora"): (2e-3,),
-    ("smollm2", "full"): (1e-4,),
-}
-BEST = {  # of them, by the loss; three seeds
-    ("gpt", "lora"): 3e-3,
-    ("gpt", "qlora"): 3e-3,
-    ("gpt", "full"): 1e-3,
-    ("smollm2", "lora"): 2e-3,
-    ("smollm2", "qlora"): 2e-3,
-    ("smollm2", "full"): 1e-4,
-}
+# --- the arms --------------------------------------------------------------------------------------------------------
 
 
-def _arms() -> dict[str, dict]:
-    runs = [(model, method, 0.0, 8, draw) for draw in range(3) for method in ("words", "head") for model in SIZES]
-    runs += [(model, method, lr, 8, 0) for (model, method), rates in RATES.items() for lr in rates]
-    runs += [(model, method, lr, 8, draw) for draw in range(3) for (model, method), lr in BEST.items()]
-    names = ("model", "method", "lr", "rank", "draw")
-    return {arm_name(*run): dict(zip(names, run, strict=True)) for run in runs}
+def agreement(
+    method: str, lr: float = 0.0, *, steps: int = 100, repeat: int = 0, lines: int = LINES, seed=0, progress=True
+) -> dict:
+    """Train the shipped base on plays as notebook 09 does, and ask it all pairs.
+
+    method: as for `prepared`, or `counted` for the rival. The seed of batches and of A is seed + repeat; the pairs are
+    the same for all. Returns for each order a 1 for each pair that was right, else 0; and the loss on held-out plays.
+    """
+    asked = {order: pairs(order, held_out_lines(lines)) for order in ORDERS}
+    if method == "counted":
+        counts = count_word_pairs(load_text("shakespeare").train, steps, seed + repeat)
+        return {order: digits(counted_answers(counts, some)) for order, some in asked.items()}
+    model = prepared(load_base("laptop", device="cpu"), method, seed=seed + repeat)
+    if steps:
+        fine_tune(model, steps, lr, seed + repeat, progress=progress)
+    found = {order: digits(answers(model.eval(), some)) for order, some in asked.items()}
+    return found | {"plays": loss_on(model, "shakespeare")}
 
 
-VERSE_ARMS = _arms()
-LIVE_ARM = "gpt, lora, 20 steps"
-VERSE_ARMS[LIVE_ARM] = {"model": "gpt", "method": "lora", "lr": 3e-3, "steps": 20, "tested": 200}
+def digits(right: Tensor) -> str:
+    return "".join(map(str, right.tolist()))
+
+
+TRAINED = {method: BEST_RATES[method, "all plays"] for method in ("full", "lora", "qlora")}
+
+
+def _agreement_arms() -> dict[str, dict]:
+    # an adapter that is not trained changes nothing
+    arms = {"base": {"method": "lora", "steps": 0}, "NF4 base": {"method": "qlora", "steps": 0}}
+    arms |= {f"counted, seed {seed}": {"method": "counted", "repeat": seed} for seed in range(3)}
+    for method, lr in TRAINED.items():
+        arms |= {f"{method}, seed {seed}": {"method": method, "lr": lr, "repeat": seed} for seed in range(3)}
+    return arms
+
+
+AGREEMENT_ARMS = _agreement_arms()

@@ -17,7 +17,7 @@ from lora_edu import files
 from lora_edu.codebooks import get_codebook
 from lora_edu.experiments.stored import load_results
 from lora_edu.gpt import GPTConfig
-from lora_edu.lora import LoRALinear, add_lora, lora_layers, merge, unload
+from lora_edu.lora import LoRALinear, add_lora, lora_layers
 from lora_edu.measures import cosine, relative_error
 from lora_edu.memory.activations import predicted_activation_bytes
 from lora_edu.memory.calculator import training_bytes
@@ -135,12 +135,6 @@ def operand_bits() -> Numbers:
     return found
 
 
-def integer_bits() -> Numbers:
-    with Operands() as seen:
-        torch._int_mm(torch.ones(32, 64, dtype=torch.int8), torch.ones(64, 32, dtype=torch.int8))
-    return {"a product of int8": float(max(seen.bits))}
-
-
 # --- sizes -----------------------------------------------------------------------------------------------------------
 
 
@@ -190,19 +184,6 @@ def nothing_changed() -> Numbers:
     return {"full fine-tuning against itself": film / film}
 
 
-def no_adapter() -> Numbers:
-    return {"before adapters are added": len(lora_layers(base())) / len(block_linears(base()))}
-
-
-def adapted_shares() -> Numbers:
-    """The share of the linear layers that have an adapter."""
-    targets = {"LoRA's q and v": ("q_proj", "v_proj"), "QLoRA": "all-linear"}
-    count = {name: len(lora_layers(add_lora(copy.deepcopy(base()), 1, 2, which))) for name, which in targets.items()}
-    blocks = len(block_linears(base()))
-    found = {f"{name}, of the blocks' linears": n / blocks for name, n in count.items()}
-    return found | {"QLoRA, the head counted too": count["QLoRA"] / (blocks + 1)}
-
-
 # --- rounding --------------------------------------------------------------------------------------------------------
 
 
@@ -221,39 +202,32 @@ def gradients() -> dict[str, Tensor]:
     return {path: layer.weight.grad for path, layer in block_linears(model).items()}
 
 
-def errors(which: str, scaled: float = 1.0, codebook: str = "nf4") -> dict[str, float]:
-    """The error of the chosen weights over that of all (`absolute`), and over their own size (`relative`).
+def error_ratio(which: str, scaled: float = 1.0) -> float:
+    """The error of the chosen weights in NF4 over that of all, each the root mean square of W - W' of all layers.
 
-    which: `largest` of each block of 64, `next` to it (ranks 2 to 7), the `smaller` half of it, `all`, or the hundredth
-    with the largest `inputs` or `gradients` (columns of W for inputs). An error is the root mean square of W - W', all
-    layers together. scaled: columns of large inputs are multiplied by it before rounding, and divided afterwards.
+    which: `largest` of each block of 64, `next` to it (ranks 2 to 7), or the hundredth with the largest `inputs`
+    (columns of W) or `gradients`. scaled: columns of large inputs are multiplied by it before rounding, and divided
+    afterwards.
     """
-    parts = {"error": [], "size": [], "all": []}
+    of_chosen, of_all = [], []
     inputs = layer_inputs(base(), load_text("speeches").validation)
     for path, layer in block_linears(base()).items():
         W = layer.weight.detach()
         size = inputs[path].square().mean(0).sqrt()  # (d_in,) how large each input is
         salient = size >= size.quantile(0.99)
         factor = torch.where(salient, scaled, 1.0)
-        error = (quantize(W * factor, codebook).dequantize() / factor - W).square()
+        error = (quantize(W * factor).dequantize() / factor - W).square()
         order = W.abs().view(-1, 64).argsort(1, descending=True).argsort(1).view_as(W)  # 0: the largest of its block
-        weight_gradient = gradients()[path].abs()
+        gradient = gradients()[path].abs()
         chosen = {
             "largest": order == 0,
             "next": (order > 0) & (order < 7),
-            "smaller": order >= 32,
-            "all": order >= 0,
             "inputs": salient.expand_as(W),
-            "gradients": weight_gradient >= weight_gradient.flatten().kthvalue(int(0.99 * W.numel())).values,
+            "gradients": gradient >= gradient.flatten().kthvalue(int(0.99 * W.numel())).values,
         }[which]
-        for name, part in (("error", error[chosen]), ("size", W[chosen].square()), ("all", error.flatten())):
-            parts[name].append(part)
-    of_chosen, size, of_all = (torch.cat(part).mean().sqrt().item() for part in parts.values())
-    return {"absolute": of_chosen / of_all, "relative": of_chosen / size}
-
-
-def error_ratio(which: str, **how) -> float:
-    return errors(which, **how)["absolute"]
+        of_chosen.append(error[chosen])
+        of_all.append(error.flatten())
+    return (torch.cat(of_chosen).mean() / torch.cat(of_all).mean()).sqrt().item()
 
 
 def precision_of_important() -> Numbers:
@@ -307,13 +281,6 @@ def kept_in_codes(sizes: tuple[float, ...] = (0.1, 0.03, 0.01), again: bool = Tr
         merged = quantize(rounded + push, "nf4", 64, double_quant=True).dequantize() if again else rounded + push
         found[f"update of {size:.0%}" + ("" if again else ", not rounded")] = cosine(merged - rounded, push)
     return found
-
-
-def cost_of_merging() -> Numbers:
-    """What is lost by merging: operations more than the base's, and the share of the update that rounding takes."""
-    layer = adapted(square(), trained=True)
-    added = operations(unload(merge(nn.Sequential(layer))))[0] / operations(square())[0] - 1
-    return {"operations added": added} | error_of_merging(0.11) | error_of_merging(0.01)
 
 
 def error_of_merging(size: float, dtype: torch.dtype = torch.bfloat16) -> Numbers:

@@ -5,7 +5,6 @@ experiment gives another number.
 """
 
 import copy
-import math
 from functools import cache
 from statistics import mean, stdev
 
@@ -15,8 +14,8 @@ import torch
 from lora_edu.experiments import nb09, nb10_runs
 from lora_edu.experiments.nb02 import best_rates as digit_rates
 from lora_edu.experiments.nb04 import relative_times
-from lora_edu.experiments.nb10_sizes import RANKS, READING
-from lora_edu.experiments.nb13 import BEST, SIZES, Verses, balanced, verses
+from lora_edu.experiments.nb10_sizes import RANKS
+from lora_edu.experiments.nb13 import ORDERS
 from lora_edu.experiments.nb13_measured import Numbers, base, results
 from lora_edu.experiments.nb13_products import LAYER_TOKENS, STEP_TOKENS, product_name
 from lora_edu.experiments.stored import load_results
@@ -25,10 +24,8 @@ from lora_edu.gpt import GPTConfig
 from lora_edu.memory.shapes import BASE, CONSTANTS, predicted_bytes
 from lora_edu.qlora import quantize_linears
 
-TOLERANCE = 0.004  # nats a byte; said on the page before any difference is looked at
-# Standard errors over six books. Luck alone passes them once in twenty (Student's t, five degrees of freedom):
-CLEAR = 2.6  # either way: is there a difference?
-ABOVE = 2.0  # upward: is the one better, as a sentence says?
+# How far apart two draws of the same rounding lie, in nats a byte: one standard deviation of NF4's draws on plays.
+TOLERANCE = round(stdev(nb09.rises(load_results("nf4-draws")["arms"], "plays")), 4)
 Gaps = dict[str, list[float]]  # setting -> one difference a seed, in nats a byte; above 0: the first is worse
 
 
@@ -56,10 +53,7 @@ def gaps(one: str, other: str, text: str, which: str = "loss", rank: int = 8) ->
 
 
 def lora_gaps() -> Gaps:
-    """LoRA minus full fine-tuning, on plays, each at its own rate.
-
-    Verses are no case: there the head alone does as well as everything, so that the test could not tell.
-    """
+    """LoRA minus full fine-tuning, on plays, each at its own rate."""
     found = {f"{text}, rank 8": gaps("lora", "full", text) for text in nb09.TEXT_SIZES}
     for other, name in (("full", "everything"), ("blocks", "the same matrices")):
         found[f"all plays, rank 64 against {name}"] = gaps("lora", other, "all plays", rank=64)
@@ -85,77 +79,49 @@ def qlora_against_lora() -> Numbers:
     return means(qlora_gaps())
 
 
-def noise_left(kinds: tuple[str, ...] = ("NF4", "noise", "4 x noise")) -> Numbers:
-    """The loss that a damaged base still costs after training, in nats a byte, seed by seed against the whole base."""
-    found = nb09.recovery(quality())
-    return means({kind: found[kind][1] for kind in kinds})
+def two_bits_left() -> Numbers:
+    """The loss that a base in 2 bits still costs after training, in nats a byte, against the whole base."""
+    return means({"NF2": nb09.recovery(quality())["NF2"][1]})
 
 
-def rounding_alone(text: str) -> float:
-    """What NF4 costs the base before any training, in nats a byte. text: `after` (plays) or `addresses`."""
-    arms = results("qlora-quality")
-    return arms["nf4, not trained"][text] - arms["lora, not trained"][text]
+def rounding_alone(text: str) -> list[float]:
+    """What NF4 costs the base before any training, in nats a byte: one number a draw. text: `plays` or `addresses`."""
+    return nb09.rises(results("nf4-draws"), text)
 
 
-# --- the task with an accuracy ---------------------------------------------------------------------------------------
+# --- which verb goes with which pronoun? -----------------------------------------------------------------------------
 
 
-@cache
-def verse_runs() -> Runs:
-    return stored_runs("verses", "loss")
+def right(arm: str, order: str) -> np.ndarray:
+    """(pairs,) of 0 and 1: which pairs of this order an arm got right. order: `statement` or `question`."""
+    return np.array([int(digit) for digit in results("agreement")[arm][order]])
 
 
-def by_seed(model: str, method: str, which: str = "accuracy") -> dict:
-    """Seed -> what is stored, at the method's best rate. Seeds that were not run are left out."""
-    runs = verse_runs().where(model=model, method=method, lr=BEST.get((model, method), 0.0), steps=100)
-    return {run.seed: getattr(run, which) for run in runs}
+def shares(method: str, order: str) -> list[float]:
+    """The share of pairs that were right, one number a seed; of a base that was not trained there is one."""
+    arms = [arm for arm in results("agreement") if arm == method or arm.rpartition(", seed ")[0] == method]
+    return [float(right(arm, order).mean()) for arm in arms]
 
 
-def accuracies(model: str, method: str, which: str = "accuracy") -> list:
-    """The same as a list."""
-    return list(by_seed(model, method, which).values())
-
-
-def right(model: str, method: str, draw: int = 0) -> np.ndarray:
-    """(verses,) of the test: 1 where the answer was right, else 0."""
-    return np.array([int(r) for r in by_seed(model, method, "right")[draw]])
-
-
-@cache
-def test_of(model: str) -> Verses:
-    """The verses that a model is tested on: the same for each method and seed."""
-    return balanced(verses()[1], SIZES[model]["tested"], seed=0)
-
-
-def over_books(differences: np.ndarray, model: str) -> tuple[float, float]:
-    """The mean of one number a verse, and its standard error if books are the independent draws and verses are not."""
-    books = test_of(model).books.numpy()
-    strays = [(differences - differences.mean())[books == book].sum() for book in np.unique(books)]
-    k = len(strays)
-    return float(differences.mean()), (k / (k - 1) * np.square(strays).sum()) ** 0.5 / len(differences)
-
-
-def above_rival(model: str, method: str, rival: str | None) -> tuple[float, float]:
-    """An accuracy above a rival's, verse by verse in the mean over their common seeds, and its error over books.
-
-    rival: None for the larger class, which is right in one half.
-    """
-    seeds = set(by_seed(model, method)) & set(by_seed(model, rival or method))
-    ds = [right(model, method, draw) - (right(model, rival, draw) if rival else 0.5) for draw in sorted(seeds)]
-    return over_books(np.mean(ds, axis=0), model)
+def luck(one: str, other: str, order: str, seed: int) -> tuple[int, int, float]:
+    """The pairs that only one of two ways got right, those that only the other did, and what exercise 13.1 asks for."""
+    first, second = (right(f"{way}, seed {seed}", order) for way in (one, other))
+    b, c = int((first > second).sum()), int((second > first).sum())
+    return b, c, (b - c) / (b + c) ** 0.5 if b + c else 0.0
 
 
 def above_rivals() -> Numbers:
-    """LoRA above its rivals, in standard errors: the larger class, and a bag of words."""
-    rivals = {"the larger class": None, "a bag of words": "words"}
-    found = {f"{model}, above {name}": above_rival(model, "lora", m) for model in READING for name, m in rivals.items()}
-    return {name: average / error for name, (average, error) in found.items()}
+    """LoRA's share of right pairs above a rival's, in the worst of three seeds: one half, and counts of word pairs."""
+    found = {}
+    for order in ORDERS:
+        lora, counted = shares("lora", order), shares("counted", order)
+        found[f"{order}s, above one half"] = min(lora) - 0.5
+        found[f"{order}s, above counts of word pairs"] = min(a - b for a, b in zip(lora, counted, strict=True))
+    return found
 
 
-def words_above_majority() -> Numbers:
-    """The same of a bag of words, above the larger class."""
-    average, error = above_rival("gpt", "words", None)
-    return {"a bag of words above the larger class": average / error}
+def counted_above_half() -> Numbers:
+    return {"counts of word pairs, questions, above one half": min(shares("counted", "question")) - 0.5}
 
 
 # --- rank and size ---------------------------------------------------------------------------------------------------
@@ -166,24 +132,16 @@ def rank_runs() -> Runs:
     return stored_runs("rank-and-size", "after")
 
 
-def gains(model: str, rank: int, own_rate: bool = False, times: float = 1.0) -> dict[int, float]:
-    """Seed -> the fall of the loss; own_rate: at the best of the rates that seed 0 tried; times: at one other rate."""
+def gains(model: str, rank: int, times: float = 1.0) -> dict[int, float]:
+    """Seed -> the fall of the loss; times: of the rate that all ranks share."""
     runs = rank_runs().where(model=model, rank=rank)
-    if own_rate:
-        return {0: max(run.before - run.after for run in runs.where(seed=0))}
     return {run.seed: run.before - run.after for run in runs if getattr(run, "times", 1.0) == times}
 
 
-def kept_share(model: str, rank: int, own_rate: bool = False, of: int | None = None, times: float = 1.0) -> list[float]:
-    """The gain of a rank as a share of another's, for each seed that has both. of: None for the best rank's."""
-    found = {r: gains(model, r, own_rate, times) for r in RANKS}
-    most = found[of or max(RANKS, key=lambda r: mean(found[r].values()))]
-    return [gain / most[draw] for draw, gain in found[rank].items() if draw in most]
-
-
-def searched(model: str) -> bool:
-    """Whether each rank was tried at other rates than the first, for seed 0."""
-    return len(rank_runs().where(model=model, rank=1, seed=0)) > 1
+def kept_share(model: str, rank: int, of: int) -> float:
+    """The gain of a rank as a share of another's, in the mean over seeds."""
+    less, more = gains(model, rank), gains(model, of)
+    return mean(less[seed] / more[seed] for seed in less)
 
 
 def lost_in_the_larger() -> Numbers:
@@ -191,38 +149,30 @@ def lost_in_the_larger() -> Numbers:
 
     Of which larger rank? The sign depends on it, so each is a setting.
     """
-    pairs = [(1, 8), (1, 64), (8, 64), (1, None)]
     return {
-        f"rank {rank} against {f'rank {of}' if of else 'the best'}": (
-            mean(kept_share("gpt", rank, of=of)) - mean(kept_share("smollm2", rank, of=of))
-        )
-        for rank, of in pairs
+        f"rank {rank} against rank {of}": kept_share("gpt", rank, of) - kept_share("smollm2", rank, of)
+        for rank, of in ((1, 8), (1, 64), (8, 64))
     }
 
 
 def lost_at_a_lower_rate(times: float = 0.33) -> Numbers:
     """The same difference within one model, between its rate and a third of it: nothing but the rate is another."""
-    own, lower = ({rank: gains("gpt", rank, times=t)[0] for rank in RANKS} for t in (1.0, times))
+    own, lower = ({rank: gains("gpt", rank, t)[0] for rank in RANKS} for t in (1.0, times))
     return {"rank 1 against rank 64, one model, two rates": own[1] / own[64] - lower[1] / lower[64]}
 
 
 # --- learning rates --------------------------------------------------------------------------------------------------
 
 
-def best_rate_moves(recipe: str = "alpha = 2r") -> Numbers:
-    """The best rate at the largest rank over that at the smallest; a step of the grids is a factor of about 2."""
+def best_rate_moves() -> Numbers:
+    """With alpha = 2r: the best rate at the largest rank over that at the smallest. A step of the grids is about 2."""
     stored, found = load_results("digit-rates"), {}
     for optimizer in ("plain descent", "Adam"):
-        name = f"{optimizer}, {'alpha = 8' if recipe != 'alpha = 2r' else recipe}"
+        name = f"{optimizer}, alpha = 2r"
         best = digit_rates(stored["arms"][name], stored["settings"][name]["rates"])
         found[f"digits, {optimizer}, ranks 2 to 8"] = best[8] / best[2]
-    best = nb10_runs.best_rates(nb10_runs.all_runs())[recipe]
+    best = nb10_runs.best_rates(nb10_runs.all_runs())["alpha = 2r"]
     return found | {"our GPT, Adam, ranks 1 to 64": best[64] / best[1]}
-
-
-def best_rate_moves_at_a_fixed_alpha() -> Numbers:
-    """The same with alpha = 8 at each rank, where the update of the larger rank is scaled down."""
-    return {"digits, plain descent, alpha = 8": next(iter(best_rate_moves("alpha = 16").values()))}
 
 
 def rate_over_full() -> Numbers:
@@ -233,29 +183,6 @@ def rate_over_full() -> Numbers:
     return {f"all plays, rank {rank}": lr / full for rank, lr in sorted(by_rank.items())} | {
         "20 kB, rank 8": few[0] / few[1]
     }
-
-
-def rates_as_good() -> list[Numbers]:
-    """The same with other rates that are as good: for each of full's, LoRA's nearest to ten times it, and farthest."""
-    runs = nb10_runs.all_runs()
-    few = [nb09.of(quality(), method, "20 kB").tied(TOLERANCE) for method in ("full", "lora")]
-    ranks = sorted(nb10_runs.best_rates(runs)["alpha = 2r"])
-    tried = {f"all plays, rank {rank}": nb10_runs.of_way(runs, f"lora r{rank}").tied(TOLERANCE) for rank in ranks}
-
-    def from_ten(multiple: float) -> float:
-        return abs(math.log(multiple / 10))
-
-    return [
-        {name: pick((lr / full for lr in lrs), key=from_ten) for name, lrs in tried.items()}
-        | {"20 kB, rank 8": pick((lora / whole for whole in few[0] for lora in few[1]), key=from_ten)}
-        for full in nb10_runs.of_way(runs, "full").tied(TOLERANCE)
-        for pick in (min, max)
-    ]
-
-
-def one_rate_for_both() -> Numbers:
-    rate = nb10_runs.best_rate(nb10_runs.all_runs(), "full")
-    return {"full's own rate": rate / rate}
 
 
 # --- times -----------------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from lora_edu.experiments.nb10_directions import SPECTRA_ARMS, spectra_arm
 from lora_edu.experiments.nb10_sizes import RANK_ARMS, loss_at_rank
 from lora_edu.experiments.nb11 import VARIANT_ARMS, step_times, variant_loss
 from lora_edu.experiments.nb12 import FOUR_STATES, adapted
-from lora_edu.experiments.nb13 import VERSE_ARMS, classified
+from lora_edu.experiments.nb13 import AGREEMENT_ARMS, agreement
 from lora_edu.experiments.nb13_formats import AFTER_ARMS, format_after
 from lora_edu.experiments.nb13_products import PRODUCT_ARMS, product_times
 from lora_edu.experiments.nb15 import FORGETTING_ARMS
@@ -113,7 +113,7 @@ EXPERIMENTS = {
     "variants": Experiment(variant_loss, VARIANT_ARMS, "11: seven ways to train adapters at several rates", 30),
     "variant-times": Experiment(step_times, {"21 rounds": {}}, "11: the seconds of a training step of each variant", 3),
     "real-model": Experiment(adapted, FOUR_STATES, "12: SmolLM2 adapted, in 32 bits and in 4", 30),
-    "verses": Experiment(classified, VERSE_ARMS, "13: is a verse from the Old or the New Testament?", 60),
+    "agreement": Experiment(agreement, AGREEMENT_ARMS, "13: which verb goes with which pronoun?", 8),
     "rank-and-size": Experiment(loss_at_rank, RANK_ARMS, "10: does a larger model need a lower rank?", 45),
     "product-times": Experiment(product_times, PRODUCT_ARMS, "13: are products cheaper in low precision?", 2),
     "forgetting": Experiment(adapted_loss, FORGETTING_ARMS, "15: forgetting at equal learning, three roads", 25),

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 
 from lora_edu.figures import plots
 from lora_edu.figures.drawing import slider
-from lora_edu.figures.nb13_claims import ALL, CLAIMS, DEPENDS, FALSE, TRUE, VERDICTS, Claim
+from lora_edu.figures.nb13_claims import CLAIMS, DEPENDS, FALSE, TRUE, VERDICTS, Claim
 from lora_edu.figures.plots import BLUE, GRAY, GREEN, ORANGE, publish, show_words
 from lora_edu.figures.sliders import show_widget
 
@@ -89,11 +89,8 @@ def answer(claim: Claim) -> str:
     cases = "; ".join(
         f"{setting}: {claim.shown(n)}{'' if claim.holds(n) else ' (no)'}" for setting, n in claim.numbers.items()
     )
-    others = {sum(map(claim.holds, numbers.values())) for numbers in claim.as_good()}
-    if others:
-        cases += f"\nWith other choices that are as good it holds in {min(others)} to {max(others)} settings."
     return (
-        f"{claim.verdict.upper()}. Asked: {claim.asks}.\nMeasured: {cases}\n"
+        f"{claim.verdict.upper()}. {claim.told} Asked: {claim.asks}.\nMeasured: {cases}\n"
         f"Control: {name}: {claim.shown(number)}{'' if claim.control_holds else ' (no)'}\n"
         f"Better: {claim.corrected}\nSource: {claim.source}. Measured in {claim.link}"
     )
@@ -110,7 +107,7 @@ def answer_html(claim: Claim) -> str:
     )
     place = f"{claim.file[:2]}, {claim.heading}"
     return (
-        f"<p><b>{claim.verdict.upper()}.</b> {escape(claim.corrected)}</p>"
+        f"<p><b>{claim.verdict.upper()}.</b> {escape(f'{claim.told} {claim.corrected}')}</p>"
         f'<table><caption style="text-align: left">{escape(claim.asks)}</caption><tbody>{body}</tbody></table>'
         f'<p>Source: {escape(claim.source)}. Measured in <a href="{escape(claim.link)}">{escape(place)}</a>.</p>'
     )
@@ -244,17 +241,3 @@ def panel_html(picture: bytes, line: str) -> str:
         f'<img src="{source}" alt="{escape(ALT)}" style="max-width: 100%">'
         f'<div role="status" aria-live="polite">{escape(line)}</div></div>'
     )
-
-
-# --- the table at the end --------------------------------------------------------------------------------------------
-
-
-def table_of_all() -> None:
-    """Every claim with its verdict, in how many settings it holds, and where it is measured."""
-    names = {claim: number for number, claim in enumerate(CLAIMS, 1)}
-    rows = []
-    for claim in ALL:
-        kept = f"{claim.kept} of {len(claim.numbers)}"
-        place = f"{claim.file[:2]}, {claim.heading}"
-        rows.append([f"({claim.letter})", str(names.get(claim, "")), claim.short, claim.verdict, kept, place])
-    plots.table(["claim", "sentence", "what it says", "verdict", "holds in", "measured in"], rows)

@@ -1,0 +1,106 @@
+"""The task of notebook 13: pairs of equal words and lengths, what a text costs, the rival that counts, the arms."""
+
+import copy
+
+import pytest
+import torch
+
+from lora_edu.experiments import finetune, load_results
+from lora_edu.experiments import nb13 as task
+from lora_edu.experiments.nb10_sizes import RANK_ARMS
+from lora_edu.experiments.nb13 import AGREEMENT_ARMS, ORDERS
+from lora_edu.experiments.runs import EXPERIMENTS
+from lora_edu.texts import load_text
+from lora_edu.training import train
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_both_sides_have_the_same_words_and_as_many_bytes(order):
+    """So whoever counts words, or bytes, can only toss a coin."""
+    for pair in task.pairs(order, task.held_out_lines(5)):
+        right, wrong = (sorted(word for text in side for word in task.words_of(text)) for side in pair[1:])
+        assert right == wrong
+        assert [len(text) for text in pair.right] == [len(text) for text in pair.wrong]
+        assert set(pair.right).isdisjoint(pair.wrong)
+
+
+def test_a_pair_in_both_orders():
+    statement, question = (task.pairs(order, ["Well met."])[0] for order in ORDERS)
+    assert statement.right == ("Well met.\nThou art ", "Well met.\nYou are ")
+    assert question.wrong == ("Well met.\nAre thou ", "Well met.\nArt you ")
+
+
+def test_the_lines_are_held_out_and_address_nobody():
+    lines = task.held_out_lines()
+    trained, held_out = (bytes(part.tolist()).decode("utf-8") for part in load_text("shakespeare"))
+    assert len(lines) == task.LINES and lines != task.held_out_lines(seed=1)
+    assert all(line in held_out for line in lines) and sum(line + "\n" in trained for line in lines) < 0.1 * len(lines)
+    assert not {"thou", "thee", "thy", "you", "your"} & {word for line in lines for word in task.words_of(line)}
+
+
+def test_what_a_text_costs_is_what_the_model_says(tiny_gpt):
+    """Padding and order change nothing: each text alone costs its mean loss times the bytes that are asked for."""
+    texts = ["Art thou ", "A longer line.\nYou are ", "x y"]
+    together = task.losses(tiny_gpt, texts)
+    for text, cost in zip(texts, together, strict=True):
+        tokens = torch.tensor([list(text.encode())])
+        _, mean = tiny_gpt(tokens[:, :-1], tokens[:, 1:])
+        assert cost == pytest.approx(mean.item() * (len(text) - 1), rel=1e-5)
+
+
+def test_a_model_that_prefers_the_right_lines_is_right(monkeypatch):
+    asked = task.pairs("question", ["Well met."])
+    cheap = {text for pair in asked[:2] for text in pair.right} | {text for pair in asked[2:] for text in pair.wrong}
+    monkeypatch.setattr(task, "losses", lambda _, texts: torch.tensor([0.0 if t in cheap else 1.0 for t in texts]))
+    assert task.answers(None, asked).tolist() == [1, 1, 0, 0, 0]
+    cheap.clear()
+    assert task.answers(None, asked).tolist() == [0] * 5  # equal is not right
+
+
+def test_counting_pairs_of_words():
+    text = torch.tensor(list(b"thou art so you are so art thou so are you so "), dtype=torch.uint8).repeat(20)
+    counts = task.count_word_pairs(text, 1, seed=0)
+    assert counts["thou", "art"] > 15 and counts["thou", "are"] == 0 == counts["you", "art"]
+    by_order = {order: task.counted_answers(counts, task.pairs(order, ["Well met."])) for order in ORDERS}
+    assert by_order["statement"].tolist() == [1, 0, 0, 0, 0]  # of the other verbs it has read nothing
+    assert by_order["question"].tolist() == [1, 0, 0, 0, 0]
+
+
+def test_an_arm_trains_as_notebook_09_does_and_says_the_same_again(tiny_gpt, tiny_text, monkeypatch):
+    monkeypatch.setattr(task, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
+    monkeypatch.setattr(finetune, "load_text", lambda name: tiny_text)
+    monkeypatch.setattr(finetune, "train", lambda *a, **k: train(*a, **k, seq_len=32))
+    monkeypatch.setattr(task, "loss_on", lambda model, name: 0.0)
+    monkeypatch.setattr(task, "held_out_lines", lambda count: ["Well met.", "So be it."][:count])
+    how = dict(lr=1e-2, steps=3, lines=2, progress=False)
+    one = task.agreement("lora", **how)
+    assert one == task.agreement("lora", **how) and set(one) == {*ORDERS, "plays"}
+    assert all(len(one[order]) == 2 * len(task.VERBS) and set(one[order]) <= {"0", "1"} for order in ORDERS)
+
+
+# --- what is stored --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "arms"), [("agreement", AGREEMENT_ARMS), ("rank-and-size", RANK_ARMS)])
+def test_the_stored_results_are_of_these_arms(name, arms):
+    stored = load_results(name)
+    assert EXPERIMENTS[name].arms is arms and set(stored["arms"]) == set(arms)
+    for arm in stored["arms"]:
+        assert stored["settings"][arm] == arms[arm], arm
+
+
+def test_the_models_are_those_of_notebook_09():
+    """The same way, rate and seed end with the same loss on plays: the task has no protocol of its own."""
+    found, quality = load_results("agreement")["arms"], load_results("qlora-quality")["arms"]
+    for arm, how in AGREEMENT_ARMS.items():
+        same = f"{how['method']}, all plays, lr {how.get('lr', 0):g}, seed {how.get('repeat')}"
+        if how.get("steps", 100) == 100 and how["method"] != "counted":
+            assert found[arm]["plays"] == pytest.approx(quality[same]["after"], abs=2e-4), arm
+
+
+def test_the_base_answers_again_as_it_is_stored():
+    model = task.prepared(task.load_base("laptop", device="cpu"), "lora")
+    for order in ORDERS:
+        again = task.digits(task.answers(model, task.pairs(order, task.held_out_lines()[:8])))
+        stored = load_results("agreement")["arms"]["base"][order]
+        assert sum(a != b for a, b in zip(again, stored, strict=False)) <= 1  # a near tie may fall the other way
