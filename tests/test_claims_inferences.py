@@ -41,6 +41,11 @@ def test_qlora_learns_as_much_and_ends_worse_on_what_the_base_knew():
     assert verdict(trained.qlora_against_lora(), lambda gap: gap <= 0.02) == TRUE
 
 
+def test_seeds_differ_more_than_lora_and_qlora_do():
+    losses = [run.loss for run in trained.quality().where(method="lora", text="all plays", rank=8, lr=1e-2)]
+    assert len(losses) == 3 and stdev(losses) > 5 * abs(mean(trained.qlora_gaps()["all plays, learned"]))
+
+
 def test_the_tolerance_is_the_spread_of_eight_draws():
     """A third of one draw's cost, as it was before, is more than NF4 costs plays in the mean."""
     plays, addresses = (trained.rounding_alone(text) for text in ("plays", "addresses"))

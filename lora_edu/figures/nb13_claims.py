@@ -149,7 +149,7 @@ CLAIMS = (
         "its uneven levels keep the most important weights the most precise.",
         "absolute error of these weights over that of all: below 0.9",
         measured.precision_of_important, lambda n: n < 0.9, measured.precision_if_scaled, True,
-        "The largest weight of a block is exact, one in 64, and the six next to it are the least precise. The code "
+        "The largest weight of a block is exact, one in 64, and the six next to it have the largest error. The code "
         "knows neither inputs nor gradients; AWQ looks at inputs.",
         "Lin et al. 2023 (AWQ), arXiv 2306.00978", HERE, "5. All fifteen", ours="one model"),
     Claim("f", "cheaper products",

@@ -45,7 +45,7 @@ def pairs_picture() -> Drawn:
     for axes, order in zip(frames, ORDERS, strict=True):
         for row, (arm, (_, look)) in enumerate(ROWS.items()):
             found = shares(arm, order)
-            axes.axhline(row, color="#DDDDDD", lw=0.8, zorder=0)
+            axes.plot([0, 1], [row, row], color="#DDDDDD", lw=0.8, zorder=0)
             axes.plot(found, [row] * len(found), **look | MARKS, ms=8, alpha=0.85)
             axes.text(1.14, row, f"{mean(found):.2f}", ha="right", va="center", fontsize=10)
         axes.axvline(0.5, color=GRAY, ls=":", lw=1.4)
