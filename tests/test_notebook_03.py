@@ -1,5 +1,6 @@
 """Notebook 03: each claim of the page that a number can guard, on a quarter of its windows."""
 
+import copy
 import inspect
 import itertools
 import json
@@ -85,22 +86,21 @@ def test_the_first_block_is_missed_most_and_the_last_by_a_quarter_of_a_nat(model
 
 
 def test_the_model_s_readout_shows_a_steeper_fall_than_the_stream_holds(model, stream, readings, windows, speeches):
-    """Against reading the slider as it stands: a readout trained for "no block" closes half of the gap."""
+    """Against reading the slider as it stands: a readout trained for block 1 closes about half of the gap."""
     starts = torch.linspace(0, len(speeches.train) - 257, 32).long()[:, None]
     practice = speeches.train[starts + torch.arange(257)].long()
-    positions = torch.arange(256)
-    x = (model.token_embedding(practice[:, :-1]) + model.position_embedding(positions)).flatten(0, 1)
-    own = torch.nn.Linear(256, 256)
-    optimizer = torch.optim.Adam(own.parameters(), lr=1e-2)
+    x = pictures.streams(model, practice[:, :-1])[1].flatten(0, 1)
+    own = copy.deepcopy(model.lm_head).requires_grad_(True)
+    optimizer = torch.optim.Adam(own.parameters(), lr=5e-3)
     for _ in range(150):
         some = torch.randint(len(x), (1024,))
         optimizer.zero_grad()
         F.cross_entropy(own(model.final_norm(x[some])), practice[:, 1:].flatten()[some]).backward()
         optimizer.step()
     with torch.no_grad():
-        trained = loss(own(model.final_norm(stream[0])), windows)
+        trained = loss(own(model.final_norm(stream[1])), windows)
     last = loss(readings[-1], windows)
-    assert 0.35 < (trained - last) / (loss(readings[0], windows) - last) < 0.65
+    assert 0.4 < (trained - last) / (loss(readings[1], windows) - last) < 0.7
 
 
 def test_the_slider_s_heads_are_those_that_the_page_measures(model):

@@ -243,22 +243,29 @@ def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], hea
 
 
 @styled
-def ripening(shared: list[float], own: list[float], without: list[float]) -> Drawn:
-    """The loss after each depth, read by the last readout and by one of its own; and without each block."""
+def ripening(shared: list[float], own: list[float], without: list[float], pairs: float) -> Drawn:
+    """The loss after block 1, 2, ..., read by the last readout and by one of its own; and without each block.
+
+    pairs: the loss of counted pairs of bytes, which no readout before block 1 can pass.
+    """
     figure, (left, right) = panels(2, 10.4, 3.9, width_ratios=[3, 2])
-    depths = range(len(shared))
-    for losses, color, style in ((shared, plots.BLUE, "-o"), (own, "black", "--s")):
-        left.plot(depths, losses, style, color=color)
-    for depth in depths:
-        note(left, f"{shared[depth]:.2f}", (depth, shared[depth]), (0, 8), "center", va="baseline")
-    for depth in depths[:-1]:
-        note(left, f"{own[depth]:.2f}", (depth, own[depth]), (0, -16), "center", va="baseline")
-    left.text(0.3, shared[0] - 0.2, "the model's readout", color=plots.BLUE, fontsize=11)
-    left.text(-0.15, own[1] - 0.45, "a readout trained\nfor each depth", color="black", fontsize=11, va="top")
-    left.set_xticks(depths, ["no block", *(f"block {depth}" for depth in depths[1:])])
-    left.set(ylabel="loss, nats per byte", ylim=(0, max(shared) * 1.12), xlim=(-0.3, len(shared) - 0.6))
+    blocks = range(1, len(shared) + 1)
+    lines = (
+        (shared, plots.BLUE, "-o", "the model's readout"),
+        (own, "black", "--s", "a readout trained for each depth"),
+    )
+    for losses, color, style, name in lines:
+        left.plot(blocks, losses, style, color=color, label=name)
+    for block, high, low in zip(blocks, shared, own, strict=True):
+        note(left, f"{max(high, low):.2f}", (block, max(high, low)), (0, 8), "center", va="baseline")
+        note(left, f"{min(high, low):.2f}", (block, min(high, low)), (0, -16), "center", va="baseline")
+    left.axhline(pairs, color=plots.GRAY, ls=":")
+    note(left, f"before block 1, at best: pairs of bytes, {pairs:.2f}", (blocks[-1], pairs), (0, 7), "right")
+    left.set_xticks(blocks, [f"after block {block}" for block in blocks])
+    left.set(ylabel="loss, nats per byte", ylim=(0, max(*shared, pairs) * 1.15), xlim=(0.7, len(shared) + 0.3))
+    left.legend(loc="lower left")
     left.set_title("The guess ripens, whoever reads it")
-    names = [f"block {number + 1}" for number in range(len(without))]
+    names = [f"block {block}" for block in blocks]
     right.bar_label(right.bar(names, without, color=plots.GRAY), [f"{loss:.2f}" for loss in without], padding=3)
     right.axhline(shared[-1], color="black", ls=":", lw=1.5)
     right.text(
@@ -267,9 +274,9 @@ def ripening(shared: list[float], own: list[float], without: list[float]) -> Dra
     right.set(ylabel="loss without this block, nats per byte", ylim=(0, max(without) * 1.12))
     right.set_title(f"Block {int(np.argmax(without)) + 1} is missed most")
     return figure, (
-        f"The guess ripens, whoever reads it. Loss in nats per byte after 0 to {len(shared) - 1} blocks, with the "
-        f"model's readout: {_listed(shared)}; with a readout trained for each depth: {_listed(own)}. "
-        f"Bars on the right, the loss without block 1 to {len(without)}: {_listed(without)}."
+        f"The guess ripens, whoever reads it. Loss in nats per byte after each block, with the model's readout: "
+        f"{_listed(shared)}; with a readout trained for each depth: {_listed(own)}; counted pairs of bytes: "
+        f"{pairs:.2f}. Bars on the right, the loss without block 1 to {len(without)}: {_listed(without)}."
     )
 
 
