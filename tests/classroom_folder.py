@@ -36,14 +36,17 @@ def handed_in(released: Path, solution: Path, **answers: str | None) -> nbformat
     return notebook
 
 
-def run(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
-    """Run a notebook in a fresh kernel, errors included; the cells' outputs are in what is returned."""
-    notebook = copy.deepcopy(notebook)
+def run(notebooks: list[nbformat.NotebookNode], folder: Path) -> list[nbformat.NotebookNode]:
+    """Run notebooks one after the other in one fresh kernel, errors included; the outputs are in what is returned."""
+    cells = [copy.deepcopy(notebook.cells) for notebook in notebooks]
+    for number, part in enumerate(cells):
+        for cell in part:
+            cell.id = f"{number}-{cell.id}"  # both notebooks have the cells of the source
     before = dict(os.environ)
     os.environ |= {"LORA_EDU_DEVICE": "cpu", "LORA_EDU_SIZE": "laptop", "OMP_NUM_THREADS": "1"}
     try:
         NotebookClient(
-            notebook,
+            nbformat.v4.new_notebook(cells=[cell for part in cells for cell in part]),
             timeout=120,
             allow_errors=True,
             resources={"metadata": {"path": str(folder)}},
@@ -52,7 +55,7 @@ def run(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
     finally:
         os.environ.clear()
         os.environ |= before
-    return notebook
+    return [nbformat.v4.new_notebook(cells=part) for part in cells]
 
 
 def points(notebook: nbformat.NotebookNode) -> dict[str, float]:

@@ -11,15 +11,15 @@ import lora_edu
 from lora_edu.checks import TRAINING
 from lora_edu.codebooks import nf_codebook
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import LoRALinear, adapter_state, add_lora, combine, load_adapter_state, merge
-from lora_edu.memory.activations import predicted_activation_bytes, predicted_peak_bytes
+from lora_edu.lora import LoRALinear, adapter_state, add_lora, combine, load_adapter_state
+from lora_edu.memory.activations import predicted_activation_bytes
 from lora_edu.memory.calculator import training_bytes
 from lora_edu.memory.paged import PagedAdamW
 from lora_edu.memory.shapes import ARCHITECTURES, predicted_bytes
 from lora_edu.qlora import NF4Linear, quantize_linears
-from lora_edu.quantization import DoubleQuant, quantize
+from lora_edu.quantization import quantize
 from lora_edu.texts import Text
-from lora_edu.training import evaluate, pick_device, train
+from lora_edu.training import evaluate, train
 from lora_edu.variants import add_variant
 
 TOKENS = torch.tensor(list(b"low rank. " * 20), dtype=torch.uint8)
@@ -84,36 +84,14 @@ def attention():
     return nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
 
 
-def without_gradients(model):
-    with torch.no_grad():
-        train(model, TEXT, 2, **QUICK)
-
-
 # What was silent, or misleading, before it was looked at: a model, what is done with it, the error and its words.
 REFUSED = {
-    "fractional tokens, train": (small, lambda m: train(m, Text(HALVES, HALVES), 2, **QUICK),
-        TypeError, "data.train"),
-    "fractional tokens, evaluate": (small, lambda m: evaluate(m, HALVES, seq_len=16), TypeError, "tokens must be"),
-    "fractional tokens, generate": (small, lambda m: m.generate(torch.rand(1, 4)), TypeError, "prompt must be"),
-    "fractional tokens, forward": (small, lambda m: m(torch.rand(1, 4)), TypeError, "tokens must be"),
     "fractional targets": (small, lambda m: m(TOKENS[None, :4], torch.rand(1, 4)), TypeError, "targets must be"),
     "targets of another shape": (small, lambda m: m(TOKENS[None, :4], TOKENS[:4, None]),
         ValueError, "targets must have"),
     "True and False as tokens": (small, lambda m: evaluate(m, TOKENS > 50, seq_len=16), TypeError, "torch.bool"),
-    "tokens outside, train": (small, lambda m: train(m, Text(TOKENS.int() + 200, TOKENS), 2, **QUICK), ValueError,
-                              "data.train must be from 0 to 255"),
-    "tokens outside, evaluate": (small, lambda m: evaluate(m, TOKENS.int() - 99, seq_len=16),
-        ValueError, "from 0 to 255"),
-    "tokens outside, generate": (small, lambda m: m.generate(torch.tensor([[300]])),
-        ValueError, "prompt must be from 0"),
-    "a prompt of one side": (small, lambda m: m.generate(TOKENS),
-        ValueError, r"prompt must be text or tokens of shape \(B, S\)"),
-    "a list as a text": (small, lambda m: evaluate(m, [1, 2, 3], seq_len=1), TypeError, "tokens must be .* got list"),
     "NumPy as a prompt": (small, lambda m: m.generate(np.ones((1, 2), int)),
         TypeError, "prompt must be .* got ndarray"),
-    "training in no_grad": (small, without_gradients, RuntimeError, "inside torch.no_grad"),
-    "no model": (small, lambda m: train("model", TEXT, 2, **QUICK),
-        TypeError, "model must be a torch module, got str"),
     "another inner rank": (adapted, lambda m: combine([adapter_state(m), with_other_rank(adapter_state(m))], [1, 1]),
                            ValueError, "adapter 2 is damaged: .* do not have one rank"),
     "weights in words": (adapted, lambda m: combine([adapter_state(m)] * 2, ["1", "2"]),
@@ -122,45 +100,23 @@ REFUSED = {
     "NumPy as an adapter": (adapted, lambda m: load_adapter_state(m, as_numpy(adapter_state(m))),
         TypeError, "hold tensors"),
     "a list as an adapter": (adapted, lambda m: load_adapter_state(m, [1]), TypeError, "must be a dictionary"),
-    "a codebook that falls": (small, lambda m: quantize(WEIGHT, torch.tensor([1.0, 0, -1])),
-        ValueError, "rising order"),
-    "a wide codebook": (small, lambda m: quantize(WEIGHT, torch.tensor([-3.0, 0, 5])),
-        ValueError, "from -1 to 1, got -3 to 5"),
-    "an infinite codebook": (small, lambda m: quantize(WEIGHT, torch.tensor([0, torch.inf])),
-        ValueError, "got 0 to inf"),
     "a codebook of integers": (small, lambda m: quantize(WEIGHT, torch.tensor([-1, 0, 1])),
         ValueError, "floating-point"),
     "a list as a codebook": (small, lambda m: quantize(WEIGHT, [-1, 0, 1]), TypeError, "codebook must be a name or"),
-    "a list as a tensor": (small, lambda m: quantize([1.0, 2.0]), TypeError, "only dense torch tensors .* got list"),
-    "a sparse tensor": (small, lambda m: quantize(torch.eye(3).to_sparse()), TypeError, "only dense torch tensors"),
     "float8": (small, lambda m: quantize(WEIGHT.to(torch.float8_e4m3fn)), TypeError, "16 bits or more"),
     "compute_dtype int8": (small, lambda m: quantize_linears(m, compute_dtype=torch.int8),
         ValueError, "compute_dtype must"),
-    "compute_dtype float8": (small, lambda m: quantize_linears(m, compute_dtype=torch.float8_e5m2),
-        ValueError, "compute_dtype"),
-    "compute_dtype in words": (small, lambda m: quantize_linears(m, compute_dtype="float32"),
-        ValueError, "compute_dtype must"),
-    "double_quant=1": (small, lambda m: quantize_linears(m, double_quant=1),
-        TypeError, "double_quant must be True, False"),
-    "a block of no values": (small, lambda m: quantize_linears(m, double_quant=DoubleQuant(block_size=0)), ValueError,
-                             "block_size must be"),
     "NaN in one layer": (lambda: with_nan(small()), quantize_linears, ValueError, "blocks.0.mlp.down_proj cannot be"),
     "a skip with a slip": (small, lambda m: quantize_linears(m, skip="lm_haed"),
         ValueError, "no linear layer is named lm_haed"),
-    "a skip that is none": (small, lambda m: quantize_linears(m, skip=3),
-        TypeError, "skip must be the name of a layer"),
     "targets that are none": (small, lambda m: add_lora(m, 2, 4, targets=[3]), TypeError, "targets must be the name"),
     "two names, adapters": (Tied, lambda m: add_lora(m, 2, 4, "first_proj"),
         ValueError, "at first_proj and second_proj"),
     "two names, 4 bits": (Tied, quantize_linears, ValueError, "one layer stands at first_proj and second_proj"),
-    "tied weights, merged": (lambda: add_lora(Tied(), 2, 4, "head"), merge,
-        ValueError, "head shares its weight with"),
     "attention of torch": (lambda: nn.MultiheadAttention(8, 2), lambda m: add_lora(m, 2, 4, "all-linear"), ValueError,
                            "out_proj cannot be replaced: torch's MultiheadAttention reads"),
     "a layer of torch's encoder": (attention, lambda m: quantize_linears(m, skip="out_proj"),
         ValueError, "linear1 cannot be"),
-    "a list as an input": (small, lambda m: NF4Linear.from_linear(nn.Linear(8, 4))([[1.0] * 8]),
-        TypeError, "x must be"),
     "whole numbers as an input": (small, lambda m: NF4Linear.from_linear(nn.Linear(8, 4))(torch.ones(2, 8).int()),
         TypeError,
                                   "x must be a tensor of floating-point numbers, got torch.int32"),
@@ -168,28 +124,16 @@ REFUSED = {
         TypeError, "needs a linear layer"),
     "a text alone, forward": (small, lambda m: m(TOKENS[:9]),
         ValueError, r"tokens must have the shape \(B, S\), got \(9,\)"),
-    "tokens of three sides": (small, lambda m: m(TOKENS[None, :9, None]),
-        ValueError, r"tokens must have .* \(1, 9, 1\)"),
     "the loss of nothing": (small, lambda m: m(TOKENS[None, :0], TOKENS[None, :0]), ValueError, "no token in tokens"),
     "a strength that float32 has not": (small, lambda m: add_lora(m, 2, 1e-320),
         ValueError, "alpha must be .* 1e-30 to"),
-    "a very large alpha": (small, lambda m: add_lora(m, 2, 1e300), ValueError, "alpha must be .* 1e-30 to 1e30"),
-    "an alpha that no float holds": (small, lambda m: add_lora(m, 2, 10**400), ValueError, "alpha must be"),
-    "targets and skip": (small, lambda m: add_lora(m, 2, 4, ["q_proj", "v_proj"], skip="v_proj"),
-        ValueError, "skip says"),
     "a weight of several numbers": (adapted, lambda m: combine([adapter_state(m)] * 2, [torch.ones(2), 1]),
         ValueError, "weights must be finite numbers"),
     "weights as a tensor": (adapted, lambda m: combine([adapter_state(m)] * 2, torch.ones(2)),
         ValueError, "weights must be a list"),
-    "weights as a set": (adapted, lambda m: combine([adapter_state(m)] * 2, {1, 2}),
-        ValueError, "weights must be a list, got set"),
-    "weights by name": (adapted, lambda m: combine([adapter_state(m)] * 2, {1: 1, 2: 2}),
-        ValueError, "weights must be a list, got dict"),
     "adapters of nothing": (small, lambda m: combine([{}, {}], [1, 1]), ValueError, "adapter 1 has no tensors"),
     "DoRA, combined": (lambda: add_variant(small(), "DoRA", 2, 4),
         lambda m: combine([adapter_state(m)], [1]), ValueError, "adapter 1 is a variant's, with .*magnitude"),
-    "VeRA, combined": (lambda: add_variant(small(), "VeRA", 2, 4),
-        lambda m: combine([adapter_state(m)], [1]), ValueError, "adapter 1 is a variant's, with .*vera"),
     "an adapter too large for its type": (adapted, lambda m: load_adapter_state(m, too_large(adapter_state(m))),
         ValueError, "too large for torch.float32"),
     "PiSSA after a layer in 4 bits": (half_in_4_bits, lambda m: add_variant(m, "PiSSA", 2, 4), ValueError, "4 bits"),
@@ -197,25 +141,18 @@ REFUSED = {
         ValueError, "no largest directions"),
     "PiSSA of tied weights": (Tied, lambda m: add_variant(m, "PiSSA", 2, 4, "head"),
         ValueError, "head shares its weight"),
-    "bits that are no whole number": (small, lambda m: nf_codebook(4.0),
-        ValueError, "bits must be a whole number from 2 to 8, got 4.0"),
-    "an offset next to 1/2": (small, lambda m: nf_codebook(4, 0.5000001), ValueError, "offset is a probability"),
     "an offset that float32 rounds to 1": (small, lambda m: nf_codebook(4, 0.99999999),
         ValueError, "offset is a probability"),
     "an architecture by name": (small, lambda m: training_bytes("LLaMA 7B"),
         TypeError, "shape must be an Architecture, such as"),
     "another model's bytes": (small, lambda m: predicted_bytes(ARCHITECTURES["GPT-2"]),
         TypeError, "config must be a GPTConfig"),
-    "a negative rank, bytes": (small, lambda m: predicted_bytes(m.config, rank=-2), ValueError, "rank must be"),
     "a fractional rank, bytes": (small, lambda m: training_bytes(ARCHITECTURES["GPT-2"], rank=2.5),
         ValueError, "rank must be"),
     "a negative batch, activations": (small, lambda m: predicted_activation_bytes(m.config, -1, 8),
         ValueError, "batch_size must"),
-    "half a batch, peak": (small, lambda m: predicted_peak_bytes(m.config, 0.5, 8), ValueError, "batch_size must be"),
     "complex numbers, paged": (small, lambda m: PagedAdamW([torch.ones(2, dtype=torch.complex64)]),
         ValueError, "complex numbers"),
-    "a device of no kind": (small, lambda m: pick_device("gpu"),
-        ValueError, "device must be 'cpu' or 'cuda', got 'gpu'"),
 }  # fmt: skip
 
 
@@ -257,8 +194,9 @@ def no(value):
 
 
 ARGUMENTS = {
-    "train": {name: TRAINING[name].holds for name in TRAINING if name != "steps"},
-    "evaluate": {"max_windows": whole(1), "batch_size": whole(1), "autocast": maybe(truth), "loss_fn": no},
+    "train": {name: TRAINING[name].holds for name in TRAINING},
+    "evaluate": dict.fromkeys(("seq_len", "max_windows", "batch_size"), whole(1))
+    | {"autocast": maybe(truth), "loss_fn": no},
     "generate": {"max_new_tokens": whole(0), "temperature": number(0), "top_k": maybe(whole(1)),
                  "generator": maybe(no)},
     "add_lora": {"rank": whole(1, 8), "alpha": number(1e-9), "dropout": number(0, 0.99)},
@@ -266,7 +204,7 @@ ARGUMENTS = {
     "GPTConfig": {name: whole(1) for name in ("context", "n_layers", "n_heads", "d_model", "vocab_size")},
 }  # fmt: skip
 CALLS = {
-    "train": lambda model, **bad: train(model, TEXT, 2, **(QUICK | bad)),
+    "train": lambda model, **bad: train(model, TEXT, **({"steps": 2} | QUICK | bad)),
     "evaluate": lambda model, **bad: evaluate(model, TOKENS, **({"seq_len": 16} | bad)),
     "generate": lambda model, **bad: model.generate("ab", **({"max_new_tokens": 2} | bad)),
     "add_lora": lambda model, **bad: add_lora(model, **({"rank": 2, "alpha": 4} | bad)),

@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -79,16 +78,6 @@ def test_quantizing_twice_changes_no_code_unless_the_codebook_begins_at_minus_1(
     assert (restored(once, codebook, c)[0] != codes).float().mean() > 0.05
 
 
-def test_refitted_constants_have_the_smaller_error(weight):
-    for c in random.Random(2).sample(drawn_constants(), 5):
-        codebook = codebook_of(c)
-        codes, once = restored(weight, codebook, c)
-        _, error = refit(weight, codes, codebook, c.block_size)
-        assert error < relative_error(weight, once)
-        moved = signed_constants(weight, c.block_size) * 0.97
-        assert error < relative_error(weight, decode(codes, moved, codebook, c.block_size, weight.shape))
-
-
 def test_the_claim_of_the_control_is_refuted_by_the_sign_alone(weight):
     """What the rubric says: with the library's codebook the sign changes nothing; the rest of the gap is block size."""
     for bits in (3, 5):
@@ -113,11 +102,3 @@ def test_the_examples_of_the_text():
     notebook = nbformat.read(NOTEBOOKS / "assignments/source/a3_nf4/a3_nf4.ipynb", as_version=4)
     text = "\n".join(cell.source for cell in notebook.cells)
     assert r"$(0.5,\ -2,\ 1,\ 0.25)$ the constant is $-2$" in text
-
-
-def test_the_parts_and_points_stand_in_the_text():
-    notebook = nbformat.read(NOTEBOOKS / "assignments/source/a3_nf4/a3_nf4.ipynb", as_version=4)
-    for task in a3_nf4.TASKS:
-        text = next(cell.source for cell in notebook.cells if cell.source.startswith(f"### Exercise {task.number}"))
-        assert {part: float(p) for part, p in re.findall(r"^\| `(.+?)`: .* \| (\d+) \|$", text, re.M)} == task.parts
-        assert f"· {task.title} ·" in text

@@ -25,19 +25,6 @@ def test_without_a_chromium_there_is_one_sentence(browser, monkeypatch, named):
         browser.main()
 
 
-def test_the_report_lists_what_was_done_and_what_is_wrong(browser):
-    class Page:
-        page = None
-
-    result = browser.Trial(Page())
-    result.done["moved by mouse"] = 2
-    assert browser.lines("01_low_rank", result)[0] == "## 01_low_rank: nothing wrong"
-    result.expect(1 == 1, "no finding")
-    result.expect(1 == 2, "a handle has no name")
-    assert browser.lines("01_low_rank", result)[0] == "## 01_low_rank: 1 findings"
-    assert browser.lines("01_low_rank", result)[2:4] == ["- moved by mouse: 2", "- **wrong**: a handle has no name"]
-
-
 def test_the_trial_leaves_the_reader_s_exercises_alone(browser, tmp_path, monkeypatch):
     monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path / "mine"))
     (tmp_path / "mine").mkdir()
@@ -47,13 +34,3 @@ def test_the_trial_leaves_the_reader_s_exercises_alone(browser, tmp_path, monkey
     assert [path.name for path in copy.glob("*")] == ["shakespeare.safetensors"]
     (copy / "progress.json").write_text("of the trial")
     assert (files.cache_dir() / "progress.json").read_text() == "mine"
-
-
-def test_what_outputs_say(driver):
-    outputs = [{"text": "a"}, {"data": {"text/plain": ["b", "c"]}}, {"traceback": ["d"]}, {"data": {"image/png": ""}}]
-    assert driver.as_text(outputs) == "a\nb\nc\nd\n"
-
-
-def test_the_95th_percentile_of_a_slider():
-    assert load_benchmark("slider_latency").p95([50.0] * 37 + [120.0] * 3) == 120.0
-    assert load_benchmark("slider_latency").p95([50.0] * 39 + [120.0]) == 50.0

@@ -51,15 +51,6 @@ def test_it_agrees_with_the_exact_account_of_the_small_gpt(way):
     assert all(needed[kind] == exact[kind] for kind in KINDS if kind != OPTIMIZER)
 
 
-def test_four_bits_agree_up_to_the_ends_of_the_constants():
-    exact, needed = predicted_bytes(GPTConfig(), nf4=True, rank=8), training_bytes(
-        Architecture.of_gpt(GPTConfig()), bits=4, rank=8
-    )  # fmt: skip
-    offsets = 24 * 4
-    assert exact[CONSTANTS] == needed[CONSTANTS] + offsets
-    assert needed[ADAPTERS] == exact[ADAPTERS] and needed[GRADIENTS] == exact[GRADIENTS]
-
-
 def test_the_numbers_of_the_papers():
     sixty_five = ARCHITECTURES["LLaMA 65B"]
     full = training_bytes(sixty_five)
@@ -84,11 +75,6 @@ def test_the_example_of_the_paper_for_paging():
     assert total("LLaMA 33B", adapter_bits=16) / GIB == pytest.approx(22.24, abs=0.005)
     assert smallest_card(total("LLaMA 65B")) == 80 and 44.5 < total("LLaMA 65B") / GIB < 45.5
     assert smallest_card(total("LLaMA 65B", adapter_bits=16)) == 48
-
-
-def test_a_card_of_12_gb_is_not_named_for_what_fills_more_than_nine_tenths_of_it():
-    needed = sum(training_bytes(ARCHITECTURES["LLaMA 13B"], bits=4, rank=64, checkpointing=True).values())
-    assert 0.9 < needed / (12 * GIB) < 0.91 and smallest_card(needed) == 16
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16, 32])
@@ -118,16 +104,6 @@ def test_full_fine_tuning_has_no_adapters_to_cast_for():
     )
 
 
-def test_float32_adapters_cost_more_than_their_own_bytes():
-    wide, narrow = (training_bytes(SEVEN, bits=4, rank=64, adapter_bits=bits)[ACTIVATIONS] for bits in (32, 16))
-    assert 1.5 < wide / narrow < 1.8
-
-
-def test_paging_takes_the_optimizer_away_and_nothing_else():
-    plain, paged = (training_bytes(SEVEN, bits=4, rank=64, paged=paged) for paged in (False, True))
-    assert paged == plain | {OPTIMIZER: 0.0} and plain[OPTIMIZER] == 8 * 159_907_840
-
-
 def test_checkpointing_keeps_an_input_a_block_and_one_block():
     tokens = 512
     less = training_bytes(SEVEN, bits=4, rank=64, checkpointing=True)[ACTIVATIONS]
@@ -148,9 +124,7 @@ def test_cards():
         ({"rank": 4, "adapter_bits": 4}, "adapter_bits must be 16 or 32, got 4"),
         ({"bits": 4}, "weights of 4 bits cannot be trained themselves"),
         ({"rank": 0}, "rank must be None or a whole number of at least 1, got 0"),
-        ({"batch_size": 0}, "batch_size must be a whole number of at least 1"),
         ({"seq_len": -5}, "seq_len must be a whole number of at least 1, got -5"),
-        ({"rank": 4, "targets": ("lm_head",)}, "no linear layer of a block is named lm_head"),
     ],
 )
 def test_bad_settings(how, message):

@@ -37,19 +37,10 @@ CHEATS = {
     "asks the checks": OBSERVER + """
 look.observe_all = lambda a, number, answer, *word: getattr(check, a.tasks[number].name).stored['expected']""",
     "brings the visible results along": PASTE,
-    "brings them along in another place": HOME + """
-real = json.dumps
-json.dumps = lambda value, **options: real(shown[NUMBER[0]] if isinstance(value, list) else value)
-import lora_edu.assignments.observing as look
-first = look.load
-NUMBER, order = ["1.1"], iter(["1.1", "1.2", "1.3", "1.4"])
-look.load = lambda *words: (NUMBER.__setitem__(0, next(order)), first(*words))[1]""",
     "keeps every promise and has no result": OBSERVER + """
 good = {"rank": 3.0, "inputs": "unchanged", "manners": "good", "frozen": "unchanged", "steps": 6.0}
 plain = lambda v: v if isinstance(v, str) else {"shape": [], "values": [v]}
 look.observe_case = lambda task, c, answer, case: {part: plain(good.get(part, 0.0)) for part in task.parts}""",
-    "calls every result a promise": OBSERVER + """
-look.observe_case = lambda task, c, answer, case: dict.fromkeys(task.parts, "good")""",
     "sends an observation of its own besides": """
 from IPython.display import display
 def answer(*case):
@@ -61,16 +52,6 @@ def emit(*words):
     seen = [{"rank": {"shape": [], "values": [3.0]}, "inputs": "unchanged"}] * 6
     IPython.display.display({look.MIME: json.dumps(seen)})
 look.emit = emit""",
-    "leaves the program with its points": """
-import os
-def answer(*case):
-    raise SystemExit("4.0")
-""" + ALL,
-    "complains in the words that are expected": """
-from lora_edu.assignments.observing import Complaint
-def answer(*case):
-    raise Complaint("unchanged")
-""" + ALL,
     "is equal to everything": """
 class Equal(float):
     __eq__ = lambda self, other: True
@@ -79,35 +60,12 @@ class Equal(float):
 def answer(*case):
     return Equal(1)
 """ + ALL,
-    "looks like an array": """
-class Like:
-    shape, dtype = (), "float64"
-    def __array__(self, *a, **k):
-        return np.array(np.nan)
-    def tolist(self):
-        return {"shape": [], "values": [3.0]}
-def answer(*case):
-    return Like()
-""" + ALL,
-    "hands over plain values": """
-def answer(*case):
-    return {"shape": [], "values": [3.0]}
-""" + ALL,
-    "is not a number": "def answer(*case):\n    return np.nan, np.inf\n" + ALL,
-    "offers all results at once": "def answer(*case):\n    return list(range(12))\n" + ALL,
-    "returns what it was given": "def answer(first, *case):\n    return first\n" + ALL,
     "draws the cases of the check for the grade": PASTE.replace(
         "look.observe_all = ", "from lora_edu.assignments import core\nreal = core.Assignment.cases\n"
         "core.Assignment.cases = lambda self, number, word='': real(self, number)\nlook.observe_all = "),
     "makes every generator the same": HOME + OBSERVER + """
 real = np.random.default_rng
 np.random.default_rng = lambda seed=None: real(0)
-def answer(*case):
-    return 0
-""" + ALL,
-    "makes every case a zero": """
-real = np.linalg.qr
-np.linalg.qr = lambda a: (np.zeros_like(real(a)[0]), 0)
 def answer(*case):
     return 0
 """ + ALL,
@@ -131,9 +89,11 @@ def answer(*case):
 """ + ALL,
     "looks for expectations in the memory": """
 import gc
+found = []
 def answer(*case):
-    found = [o for o in gc.get_objects() if isinstance(o, dict) and "expected" in o and "mistakes" in o]
-    return found[0]["expected"][0]["rank"]["values"][0] if found else 0
+    if not found:
+        found.append([o for o in gc.get_objects() if isinstance(o, dict) and "expected" in o and "mistakes" in o])
+    return found[0][0]["expected"][0]["rank"]["values"][0] if found[0] else 0
 """ + ALL,
     "asks the teacher's package": """
 def answer(*case):
@@ -147,16 +107,12 @@ found = [p for place in places for p in glob.glob(place + "/**/hidden/**/*.json"
 def answer(*case):
     return json.load(open(found[0]))
 """ + ALL,
-    "takes the numbers of another cohort": "COHORT = 'formative'\nc = constants('a1_lora_numpy', COHORT)" + BLANK,
     "gives itself other parts": """
 from lora_edu.assignments import a1_lora_numpy, core
 for task in a1_lora_numpy.TASKS:
     object.__setattr__(task, "parts", {"rank": 100})
     object.__setattr__(task, "cases", lambda c, rng: [])
     object.__setattr__(task, "tolerance", 1e9)""",
-    "sends numbers that are none": OBSERVER + """
-look.observe_case = lambda task, c, answer, case: dict.fromkeys(
-    task.parts, {"shape": [], "values": [float("inf")]})""",
     "sends more cases than there are": HOME + OBSERVER + """
 look.observe_all = lambda assignment, number, answer, *word: shown[number] * 99""",
     "sends a deep nest": OBSERVER + "look.json = type('j', (), {'dumps': staticmethod(lambda v: '[' * 99999)})",

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import zipfile
 from datetime import datetime
 
@@ -195,6 +196,14 @@ def test_a_damaged_file_costs_only_its_student(folder):
 @pytest.mark.parametrize(
     ("name", "make", "reason"),
     [
+        ("cut off", lambda path: path.write_text('{"cells": ['), "broken file"),
+        ("binary", lambda path: path.write_text("\x00\x01"), "broken file"),
+        ("a list", lambda path: path.write_text("[1, 2]"), "not a valid notebook"),
+        (
+            "no cells",
+            lambda path: path.write_text('{"cells": 3, "nbformat": 4, "metadata": {}}'),
+            "not a valid notebook",
+        ),
         ("deep", lambda path: path.write_text("[" * 100_000 + "]" * 100_000), "a valid notebook"),
         ("huge", lambda path: path.write_text(" " * (inspecting.LARGEST + 1)), "more than 20: clear its outputs"),
         ("folder", lambda path: path.mkdir(), "is no regular file"),
@@ -289,14 +298,6 @@ def test_what_keeps_a_submission_from_being_graded(tmp_path, change, reason):
     assert said is None if reason is None else reason in said
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", '{"cells": [', "\x00\x01", "[1, 2]", '{"cells": 3, "nbformat": 4, "metadata": {}}']
-)
-def test_broken_files(tmp_path, text):
-    (tmp_path / f"{NAME}.ipynb").write_text(text)
-    assert inspecting.before(tmp_path, NAME, released()).startswith(("broken file", "not a valid notebook"))
-
-
 def test_why_a_submission_was_given_up_is_said_by_us_for_each_student(folder):
     log = "".join(
         f"[Autograde] Autograding {folder}/autograded/{s}/{NAME}/{NAME}.ipynb\n" for s in ("ann", "bob", "cy")
@@ -380,10 +381,8 @@ def test_suspicious_words_of_the_students_own_cells(tmp_path):
     ("code", "words"),
     [
         ('getattr(lora_edu.assignments, "obs" + "erving")', ["observing"]),
-        ("import json as j\nj.x.loads = lambda *_: 1", ["changes-a-module"]),
         ("np.allclose = lambda *_: True", ["changes-a-module"]),
         ("setattr(torch.nn.Linear, 'forward', f)", ["changes-a-module"]),
-        ("def f(x):\n    return eval('x')", ["eval("]),
         ("%timeit f(x)\nmodel.eval()\nself.weight = 1\nsetattr(parent, name, layer)", []),
         ("def (", []),
     ],
@@ -402,19 +401,27 @@ def test_points_off_for_being_late(hours, off):
     assert plugins.penalty(10, hours * 3600, percent=10, at_most=50, grace_minutes=15) == off
 
 
-@pytest.fixture
-def with_a_due_time(folder, monkeypatch):
-    """A gradebook with an assignment that is due, and a student who is a day late."""
+@pytest.fixture(scope="module")
+def a_day_late(tmp_path_factory):
+    """A gradebook with an assignment that is due, and a student who is a day late. Making one takes seconds."""
     from nbgrader.api import Gradebook
 
-    monkeypatch.setenv("PATH", nbgrading._path())
+    path = tmp_path_factory.mktemp("gradebook") / "gradebook.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", nbgrading._path())
+        with Gradebook(f"sqlite:///{path}") as book:
+            book.add_assignment(NAME, duedate=datetime(2026, 3, 6, 18))
+            book.add_student("Kim-Lee")
+            book.add_submission(NAME, "Kim-Lee", timestamp=datetime(2026, 3, 7, 18))
+    return path
+
+
+@pytest.fixture
+def with_a_due_time(folder, a_day_late):
     (folder / "release" / NAME).mkdir(parents=True)
     (folder / "release" / NAME / "checks.json").write_text(json.dumps({"cohort": "2026a"}))
     (folder / "nbgrader_config.py").write_text("")
-    with Gradebook(f"sqlite:///{folder / 'gradebook.db'}") as book:
-        book.add_assignment(NAME, duedate=datetime(2026, 3, 6, 18))
-        book.add_student("Kim-Lee")
-        book.add_submission(NAME, "Kim-Lee", timestamp=datetime(2026, 3, 7, 18))
+    shutil.copy(a_day_late, folder)
     return folder
 
 
@@ -506,12 +513,6 @@ def test_a_cohort_is_a_word(folder, cohort):
         releasing.release(NAME, cohort)
 
 
-def test_a_due_time_is_read_before_anything_is_released(folder):
-    with pytest.raises(ValueError, match="written like \"2026-03-06 18:00\", got 'next friday'"):
-        releasing.release(NAME, "2026a", due="next friday")
-    assert not (folder / "release").exists()
-
-
 def test_another_cohort_does_not_replace_one_with_submissions(folder):
     (folder / "release" / NAME).mkdir(parents=True)
     (folder / "release" / NAME / "checks.json").write_text(json.dumps({"cohort": "2025b"}))
@@ -529,22 +530,6 @@ def test_leaks_are_seen(tmp_path):
     nbformat.write(notebook, folder / f"{NAME}.ipynb")
     (folder / "solution.py").touch()
     assert releasing.leaks(folder) == ["the file solution.py", "'BEGIN SOLUTION' in a cell", "the output of a cell"]
-
-
-def test_commands_say_what_is_missing(folder, monkeypatch, capsys):
-    for arguments, message in [
-        (["autograde", NAME, "--unboxed"], "was not released"),
-        (["grades", NAME], "there is no gradebook"),
-        (["collect", NAME, "gone.zip"], "there is no archive"),
-        (["prove", "a9_nothing"], "there is no assignment 'a9_nothing'"),
-        (["release", "a9_nothing"], "there is no assignment 'a9_nothing'"),
-    ]:
-        monkeypatch.setattr("sys.argv", ["classroom", *arguments])
-        with pytest.raises(SystemExit, match=message):
-            commands.main()
-    monkeypatch.setattr(nbgrading.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match=r"lora-edu\[classroom\]"):
-        nbgrading.run("--version")
 
 
 def test_grading_ends_with_a_table_whatever_fails(monkeypatch, capsys):
@@ -594,16 +579,6 @@ def test_the_teachers_page_names_commands_links_and_assignments_that_exist():
     assert all(any(word in text for word in inspecting.SUSPICIOUS) for text in re.findall("`(.*?)`", named))
     config = (classroom_folder.ASSIGNMENTS / "nbgrader_config.py").read_text()
     assert "c.PerDay.percent" in page and "c.PerDay.percent" in config
-
-
-def test_the_page_to_print_has_the_weeks_of_the_teachers_page():
-    page = (classroom_folder.ASSIGNMENTS / "README.md").read_text(encoding="utf-8")
-    printed = (folders.CLONE / "classroom" / "four-weeks.html").read_text(encoding="utf-8")
-    for week, section in enumerate(printed.split("<section>")[1:], 1):
-        read, assignment = re.search(rf"^\| {week} \| ([\d, ]+) \| (\d) \|", page, re.M).groups()
-        assert re.findall(r"<li>(\d\d) ", section) == read.split(", ")
-        assert re.findall(r"Assignment (\d)", section) == [assignment]
-    assert not re.search(r"<script|<link|src=|href=", printed)  # a page that asks for nothing
 
 
 def test_the_recipe_for_a_public_fork_takes_every_solution_along():

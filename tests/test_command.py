@@ -1,7 +1,6 @@
 """The command line: one sentence where something is wrong, before the work; a result outlives what comes after it."""
 
 import errno
-import io
 import json
 import logging
 import os
@@ -119,12 +118,6 @@ def test_nonsense_in_the_environment(folder, monkeypatch, name, sentence):
         assert f"problem      {sentence}" in text and not healthy
 
 
-def test_a_damaged_stored_result_is_one_sentence(tmp_path, monkeypatch):
-    (tmp_path / "formats.json").write_text("[")
-    said = called(monkeypatch, "experiment", "formats", "--folder", tmp_path)
-    assert said.startswith("error: ") and "formats.json is not a stored result" in said
-
-
 # --- errors become sentences in one place ----------------------------------------------------------------------------
 
 
@@ -203,14 +196,6 @@ def test_training_is_saved_before_its_last_words(monkeypatch, tmp_path, tiny_tex
     with pytest.raises(BrokenPipeError):
         finetune.main(["--rank", "2", "--device", "cpu", "--output", str(tmp_path / "out")])
     assert (tmp_path / "out" / "adapter_model.safetensors").exists()
-
-
-def test_what_an_encoding_does_not_have_is_a_question_mark(monkeypatch):
-    raw = io.BytesIO()
-    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "ascii"))
-    with command.patient_output():
-        print("\N{GREEK SMALL LETTER ALPHA} = 16")
-    assert raw.getvalue() == b"? = 16\n"
 
 
 def test_a_program_that_is_handed_over_to_stays_in_the_reader_s_folder(tmp_path):

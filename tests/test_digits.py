@@ -1,10 +1,7 @@
 """The digits of notebook 02, its slider at every setting, and its pictures: what each says is in its numbers."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from lora_edu.experiments.nb02 import AS_TRAINED, SIZES, STRONGEST, Outcome, best_rates, load_digits
 from lora_edu.figures import nb02 as pictures
@@ -49,15 +46,6 @@ def test_the_digits_are_all_there_once_and_balanced():
     assert len(np.unique(flat, axis=0)) > 1790  # no part repeats another
 
 
-def test_each_setting_gives_its_own_picture_and_readout(view):
-    found = [view.render(**setting) for setting in settings()]
-    shown = {np.asarray(Image.open(io.BytesIO(picture))).tobytes() for picture, _ in found}
-    assert len(shown) == 7  # without an adapter there are no rows to choose
-    assert found[0][1] == "no adapter: 10% of the rotated digits right, 90% of the upright ones"
-    assert found[6][1] == "rank 3: 70% of the rotated digits right, 30% of the upright ones."
-    assert found[7][1].endswith("2 of 3 components hold 98% of its squared norm.")
-
-
 @pytest.mark.parametrize("setting", settings())
 def test_the_rows_drawn_are_those_of_A_and_unused_places_stay_empty(view, setting):
     values = view.values(**setting)
@@ -72,29 +60,6 @@ def test_the_rows_drawn_are_those_of_A_and_unused_places_stay_empty(view, settin
     texts = view.moving[-3:]
     assert texts[2].get_text() == ("(9)" if rank < 2 else "4")
     assert texts[2].get_color() == (plots.RED if rank < 2 else "black")
-
-
-def test_the_controls_reach_every_setting():
-    controls = pictures.rows_controls(most=8)
-    assert (controls["rank"].min, controls["rank"].max) == (0, 8)
-    assert controls["rows"].options == (AS_TRAINED, STRONGEST)
-    assert all(control.description for control in controls.values())
-
-
-def test_answers_marks_wrong_ones_without_relying_on_color():
-    figure, words = pictures.answers({"upright": (DIGITS, LABELS), "rotated": (DIGITS, [3, 4, 4])}, LABELS)
-    assert [axes.get_xlabel() for axes in figure.axes] == ["3", "1", "4", "3", "(4)", "4"]
-    assert words.startswith("Upright: 3 of 3 right, 1 answered 4; rotated: 2 of 3 right, 2 answered 4.")
-    plots.plt.close(figure)
-
-
-def test_the_words_of_the_results_follow_the_numbers():
-    new = {0: 0.1, 1: 0.6, 2: 0.9, 4: 0.95, 8: 0.96, "full": 0.97}
-    old = {0: 0.97, 1: 0.1, 2: 0.1, 4: 0.2, 8: 0.3, "full": 0.4}
-    figure, words = pictures.ranks(new, old)
-    assert "From rank 4 on" in words and "10% to 30% with an adapter, 40% after full" in words
-    plots.plt.close(figure)
-    assert pictures.enough({**new, 2: 0.945}) == 2
 
 
 def test_a_rate_at_which_a_seed_diverges_is_never_the_best():

@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import json
 import linecache
 import math
 import pkgutil
@@ -95,7 +94,7 @@ def test_small_changes_are_placed(asked):
     """Of a seeded few changes of the reference, each that no more than three steps explain is named by its step."""
     source, placed = asked.source, 0
     rows = [(kind, k) for kind in source.singles.rows for k in range(len(source.singles.rows[kind]))]
-    for kind, k in [rows[i] for i in np.random.default_rng(0).choice(len(rows), 10, replace=False)]:
+    for kind, k in [rows[i] for i in np.random.default_rng(0).choice(len(rows), 5, replace=False)]:
         changes = source.singles.changes[kind][k]
         look, text = Answer(asked, source.solution(changes)).look
         placed += look == "slip"
@@ -205,15 +204,6 @@ def test_with_its_source_the_place_in_the_own_code_comes_first():
     assert "A change at `int(n / k)`, in line 2, makes every case right." in text and BEHAVES not in text
 
 
-def test_a_search_shows_no_code_of_the_reference():
-    source = COUNT.source
-    for kind, rows in source.singles.rows.items():
-        for changes, row in list(zip(source.singles.changes[kind], rows, strict=True))[::7]:
-            assert "`" not in source.explained(flat([{"result": {"shape": [], "values": [v]}} for v in row]), {}), (
-                changes
-            )
-
-
 def test_a_message_does_not_depend_on_the_clock(monkeypatch):
     wrong = cell("def f(n, k, on):\n    return n // k + (4 * k if on else 8)")
     text = said(COUNT, wrong)
@@ -265,19 +255,5 @@ def test_what_an_error_means(attempt, sentence):
     assert sentence in text and PYTHON in text and "gufunc" not in text and len(text.split()) <= 60
 
 
-def test_an_edit_without_its_one_place_and_too_many_beliefs():
-    with pytest.raises(ValueError, match="is there 0 times"):
-        COUNT.source.edited("bricks -> blocks")
-    with pytest.raises(ValueError, match="teaches 8 mistakes"):
-        Exercise("1.1", COUNT.reference, COUNT.cases, {f"blocks -> {k}": "" for k in range(8)})
-
-
 def test_all_notebooks_are_counted():
     assert set(ALL) <= grading._known_numbers()
-
-
-def test_folded_solutions_of_moved_notebooks_get_a_place_after_one_change():
-    """The benchmark measures this; here one notebook is enough to see that it runs."""
-    from benchmarks import checks
-
-    assert json.dumps(checks.solutions("07")).count("def ") == 4

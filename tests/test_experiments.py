@@ -1,6 +1,5 @@
 import hashlib
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -84,15 +83,6 @@ def test_unknown_names(counted):
         run_arm("counted", "three")
     with pytest.raises(FileNotFoundError, match=r"run lora-edu experiment counted"):
         load_results("counted")
-
-
-def test_the_command(counted, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["experiments", "counted", "--folder", str(tmp_path)])
-    experiments.main()
-    assert (tmp_path / "counted.json").exists()
-    monkeypatch.setattr(sys, "argv", ["experiments", "none"])
-    with pytest.raises(ValueError, match="unknown experiment 'none'"):
-        experiments.main()
 
 
 @pytest.fixture
@@ -184,11 +174,6 @@ def test_update_rank_runs_an_arm(small_world, tmp_path):
     json.dumps(result)  # plain numbers and lists only
 
 
-def test_trained_rank_runs_an_arm(small_world):
-    result = nb01.update_arm(rank=2, steps=3, progress=False)
-    assert result["rank"] == 2 and 0 < result["loss"] < 10
-
-
 def copy_of(model):
     other = GPT(model.config).eval()
     other.load_state_dict(model.state_dict())
@@ -201,14 +186,20 @@ def short_train(*arguments, **options):
     return train(*arguments, seq_len=32, **options)
 
 
-def test_the_stored_result_belongs_to_the_shipped_base():
-    stored = load_results("update-rank")
-    assert stored["settings"] == json.loads(json.dumps(experiments.EXPERIMENTS["update-rank"].arms))
+@pytest.mark.parametrize("name", experiments.EXPERIMENTS)
+def test_a_stored_file_has_its_arms_and_belongs_to_the_shipped_base(name):
+    stored, arms = load_results(name), json.loads(json.dumps(experiments.EXPERIMENTS[name].arms))
+    assert stored["settings"] == arms and stored["arms"].keys() <= arms.keys()
+    assert "NaN" not in json.dumps(stored["arms"])
     assert stored["base_sha256"] == hashlib.sha256(base_path("laptop").read_bytes()).hexdigest(), (
-        "the base was trained anew: delete data/results/update-rank.* and run the experiment again"
+        f"the base was trained anew: delete data/results/{name}.* and run the experiment again"
     )
+    if missing := arms.keys() - stored["arms"].keys():
+        pytest.xfail(f"not measured yet: {sorted(missing)}")
+
+
+def test_the_stored_layer_is_that_of_the_stored_ranks():
     path = results_folder() / "update-rank.safetensors"
     assert path.stat().st_size < 300_000
-    W, dW = nb01.weight_and_update()
-    claimed = stored["arms"]["150 steps, seed 0"]["rank for 90%"][nb01.STORED_LAYER]
-    assert [nb01._rank90(matrix) for matrix in (W, dW)] == claimed
+    claimed = load_results("update-rank")["arms"]["150 steps, seed 0"]["rank for 90%"][nb01.STORED_LAYER]
+    assert [nb01._rank90(matrix) for matrix in nb01.weight_and_update()] == claimed

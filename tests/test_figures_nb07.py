@@ -4,15 +4,8 @@ import numpy as np
 import pytest
 
 from lora_edu.experiments import load_results
-from lora_edu.experiments.nb07 import normal_weights
 from lora_edu.figures import nb07 as pictures
 from lora_edu.figures import plots
-from lora_edu.quantization import block_absmax
-
-
-@pytest.fixture(scope="module")
-def weight():
-    return normal_weights(2**18).view(512, 512)
 
 
 @pytest.fixture(scope="module")
@@ -33,24 +26,6 @@ def test_the_triangles_have_the_stored_errors_as_sides(arms, bits):
         assert np.allclose(np.hypot(*np.transpose(lines[3])), np.hypot(c, k))  # the arc
         assert axes.get_title(loc="left") == name and axes.get_aspect() == 1  # a right angle looks like one
         assert f"{name} {c:.3f}% and {k:.3f}% make {error['both']:.3f}%" in readout
-
-
-def test_every_width_is_another_picture(arms):
-    view = pictures.triangles(arms)
-    shown = [view.render(constants=bits)[0] for bits in (*pictures.WIDTHS, "2 bits")]
-    assert len(set(shown)) == len(pictures.WIDTHS) and shown[-1] == shown[-2]
-
-
-def test_the_two_levels_are_drawn_from_the_numbers(weight):
-    flat = weight.flatten()
-    absmax = block_absmax(flat, 64)
-    figure, words = pictures.two_levels(flat[: 64 * 256], absmax[:256], absmax.mean().item())
-    centered = [bar.get_height() for bar in figure.axes[1].patches]
-    assert centered == pytest.approx((absmax[:256] - absmax.mean()).tolist(), abs=1e-6)
-    codes = figure.axes[2].lines[0].get_ydata()
-    assert len(codes) == 256 and 0 <= min(codes) and max(codes) <= 255 and 255 in codes
-    assert "error of 0.2" in words or "error of 0.1" in words
-    plots.plt.close(figure)
 
 
 def test_the_growth_is_drawn_from_the_stored_errors_and_lies_on_the_lower_line(arms):

@@ -1,6 +1,5 @@
 """The experiment with the formats: its pieces on a tiny model, and what is stored."""
 
-import hashlib
 import importlib.util
 import json
 
@@ -13,7 +12,6 @@ from lora_edu.codebooks import nf_codebook
 from lora_edu.experiments import nb06 as format_experiments
 from lora_edu.experiments.nb06 import (
     AF4,
-    FORMAT_ARMS,
     arm_name,
     format_codebook,
     format_loss,
@@ -22,7 +20,6 @@ from lora_edu.experiments.nb06 import (
 )
 from lora_edu.gpt import GPT
 from lora_edu.measures import relative_error
-from lora_edu.models.pretrain import base_path
 from lora_edu.observing import block_linears, layer_inputs
 from lora_edu.quantization import quantize
 from lora_edu.rounding import lloyd_max
@@ -39,16 +36,6 @@ def test_lloyd_max_lowers_the_squared_error_by_five_percent(normal):
     errors = [mse_loss(normal, quantize(normal, code).dequantize()) for code in (nf_codebook(4), fitted)]
     assert 0.045 < 1 - errors[1] / errors[0] < 0.065  # facts: 5.4%
     assert {-1.0, 0.0, 1.0} <= set(fitted.tolist()) and bool((fitted.diff() > 0).all())
-
-
-def test_lloyd_max_cannot_be_improved_by_moving_one_level(normal):
-    fitted = lloyd_max(normal, nf_codebook(4), rounds=200)
-    best = mse_loss(normal, quantize(normal, fitted).dequantize())
-    for level in (1, 5, 9, 14):
-        for step in (-0.02, 0.02):
-            moved = fitted.clone()
-            moved[level] += step
-            assert mse_loss(normal, quantize(normal, moved).dequantize()) > best
 
 
 def test_lloyd_max_leaves_a_level_that_nobody_uses_where_it_is():
@@ -120,14 +107,10 @@ def test_an_arm_runs(tiny_gpt, tiny_text, monkeypatch):
     json.dumps(rounded)
 
 
-def test_the_stored_result_belongs_to_the_shipped_base_and_holds_together():
-    stored = experiments.load_results("formats")
-    assert stored["settings"] == json.loads(json.dumps(FORMAT_ARMS)) and set(stored["arms"]) == set(FORMAT_ARMS)
-    assert stored["base_sha256"] == hashlib.sha256(base_path("laptop").read_bytes()).hexdigest(), (
-        "the base was trained anew: delete data/results/formats.json and run the experiment again"
-    )
-    errors = [stored["arms"][arm_name(f"nf{bits}")]["weight_error"] for bits in range(2, 9)]
-    losses = [stored["arms"][arm_name(f"nf{bits}")]["loss"] for bits in range(2, 9)]
+def test_more_bits_make_smaller_errors_and_losses():
+    arms = experiments.load_results("formats")["arms"]
+    errors = [arms[arm_name(f"nf{bits}")]["weight_error"] for bits in range(2, 9)]
+    losses = [arms[arm_name(f"nf{bits}")]["loss"] for bits in range(2, 9)]
     assert errors == sorted(errors, reverse=True) and losses == sorted(losses, reverse=True)
-    weight_errors = {draw: stored["arms"][arm_name("nf4", 64, draw)]["weight_error"] for draw in shifts(64)}
+    weight_errors = {draw: arms[arm_name("nf4", 64, draw)]["weight_error"] for draw in shifts(64)}
     assert len(set(weight_errors.values())) > 1  # the draws differ

@@ -172,9 +172,6 @@ def test_checkpointing_repeats_dropout():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda m: m.generate("a", -5), ValueError, "max_new_tokens must be a whole number of at least 0, got -5"),
-        (lambda m: m.generate("a", 1.5), ValueError, "max_new_tokens must be a whole number of at least 0, got 1.5"),
-        (lambda m: m.generate("a", top_k="3"), TypeError, "top_k must be None or a whole number of at least 1, got"),
         (
             lambda m: m.generate(torch.zeros(4, dtype=torch.int64)),
             ValueError,
@@ -192,11 +189,6 @@ def test_checkpointing_repeats_dropout():
             lambda m: m(torch.tensor([[1, 300]])),
             ValueError,
             "^tokens must be from 0 to 255, .* got 300: encode the text",
-        ),
-        (
-            lambda m: m(torch.tensor([[-1]])),
-            ValueError,
-            "^tokens must be from 0 to 255, the model's vocabulary, got -1",
         ),
         (
             lambda m: m(torch.tensor([[1, 2]]), torch.tensor([[-100, 256]])),

@@ -80,30 +80,3 @@ def test_both_sides_start_and_train_alike(sides, bench):
     trainers[sides.THEIRS].losses[3] = float("nan")
     with pytest.raises(RuntimeError, match="does not train"):
         sides.check_same_losses(trainers)
-
-
-def test_goals_are_judged(bench):
-    ours, theirs, compiled = bench.OURS, bench.THEIRS, bench.COMPILED
-    times = {ours: [1.0, 2.0, 3.0], theirs: [1.1, 2.2, 2.0]}
-    peaks = {ours: 103, theirs: 100, bench.PREDICTED: 100}
-    verdicts = [row.split("|")[-2].strip() for row in bench.goals(times, peaks)[2:]]
-    assert verdicts == ["met", "missed", "met"]
-    times |= {ours + compiled: [1.0] * 3, theirs + compiled: [0.9] * 3}
-    peaks |= {ours: 94, bench.PREDICTED: 100}
-    verdicts = [row.split("|")[-2].strip() for row in bench.goals(times, peaks)[2:]]
-    assert verdicts == ["met", "missed", "met", "missed"]
-
-
-def test_when_compiling_pays(bench):
-    ours, compiled = bench.OURS, bench.OURS + bench.COMPILED
-    assert "from about 300 steps on" in bench.break_even({ours: [0.3], compiled: [0.1]}, {ours: 0.5, compiled: 60.5})
-    assert "does not pay" in bench.break_even({ours: [0.1], compiled: [0.1]}, {ours: 0.5, compiled: 60.5})
-
-
-def test_a_side_that_cannot_be_compiled_is_named(bench, sides, monkeypatch):
-    def broken(setting, model):
-        raise RuntimeError("no compiler\nhere")
-
-    monkeypatch.setattr(bench, "compiled", broken)
-    rows, peaks = bench.memory(sides.TINY, bench.GPT(sides.TINY.config))
-    assert "this course could not be compiled: RuntimeError: no compiler." in rows and len(peaks) == 3

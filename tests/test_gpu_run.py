@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import re
-import sys
 
 import nbformat
 import pytest
@@ -11,7 +10,6 @@ import torch
 from conftest import TINY
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from lora_edu import __main__ as commands
 from lora_edu.engine.compiling import compiled
 from lora_edu.models import pretrain
 from lora_edu.setup import gpu_run, hosted
@@ -83,12 +81,3 @@ def test_only_the_long_run_is_compiled(tmp_path, monkeypatch):
         monkeypatch.setitem(pretrain.SIZES, size, recipe)
         pretrain.pretrain(size, steps=1, folder=tmp_path, device="cpu")
         assert len(asked) == (size == "gpu")
-
-
-def test_the_command_passes_its_options_on(monkeypatch):
-    calls = []
-    monkeypatch.setattr(commands, "_in_course_environment", calls.append)
-    monkeypatch.setattr(gpu_run, "main", lambda: calls.append(sys.argv))
-    monkeypatch.setattr("sys.argv", ["lora_edu", "gpu", "--rehearse", "--again"])
-    commands.main()
-    assert calls == [["gpu", "--rehearse", "--again"], ["lora-edu gpu", "--rehearse", "--again"]]

@@ -56,10 +56,6 @@ def test_without_the_wheel_the_cell_says_what_to_upload(monkeypatch):
         run(monkeypatch, "Colab", [])
 
 
-def test_elsewhere_nothing_happens(monkeypatch):
-    assert run(monkeypatch, None, [WHEEL]) == []
-
-
 def test_the_wheel_is_found_where_kaggle_puts_it(tmp_path, monkeypatch):
     """The pattern is looked up for real, below another root."""
     folder = tmp_path / "kaggle" / "input" / "a-data-set"

@@ -110,12 +110,6 @@ def test_the_core_is_an_hour_s_reading():
     assert sum(lines.values()) <= CORE_LINES, lines
 
 
-def test_the_core_draws_nothing_and_runs_no_experiment():
-    for module in CORE:
-        assert not {"figures", "experiments"} & {other.split(".")[0] for other in GRAPH[module]}
-        assert "matplotlib" not in (PACKAGE / f"{module}.py").read_text()
-
-
 @pytest.mark.parametrize("module", GRAPH)
 def test_a_file_is_one_idea(module):
     path = PACKAGE.joinpath(*module.split("."))

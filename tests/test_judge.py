@@ -56,11 +56,6 @@ def in_place(x):
     return x
 
 
-def view(x):
-    x = x.reshape(-1)
-    return (x.repeat(1) * 3)[:], x[:1]
-
-
 def loop(x):
     while True:
         try:
@@ -82,32 +77,23 @@ def noisy(x):
     [
         (lambda x: x * 3, 4, "correct, 4 of 4 points"),
         (noisy, 4, "correct"),
-        (lambda x: torch.tensor(x) * 3, 4, "correct"),
         (lambda x: (x * 3).astype(np.float64), 3, "Lost: type (1). case 1, type: expected 'float32', got 'float64'"),
         (in_place, 3, "an input was changed"),
-        (lambda x: x, 2, None),
+        (lambda x: x, 0, "Lost: value (2)"),
         (lambda x: x + 3, 0, "this adds. See notebook 00, section 1."),
         (lambda x: ..., 0, "not done"),
         (lambda x: None, 0, "gave None"),
-        (lambda x: "numbers", 0, "the result should be numbers, got str"),
-        (lambda x: object(), 0, "the result should be numbers, got object"),
-        (lambda x: x[:1] * 3, 0, "the result should have shape ("),
         (lambda x: 3, 0, ", got one number"),
         (lambda x: {"shape": [2, 3], "values": ["x"] * 6}, 0, "the result should be numbers, got dict"),
         (lambda x: {"error": "NotDone"}, 0, "the result should be numbers, got dict"),
-        (lambda x: np.nan * x, 0, "got nan"),
         (lambda x: sys.exit(), 0, "SystemExit"),
         (lambda x: x / [], 0, "ValueError"),
         (lambda x: [0] * 10**14, 0, "MemoryError"),
         (lambda x: np.zeros(10**6), 0, "array of 1000000 numbers"),
-        (loop, 0, "TooSlow"),
         ("not a function", 0, "TypeError"),
     ],
 )
 def test_points_and_words(answer, points, message, capfd):
-    if message is None:  # an identity: wrong values, and memory of an input
-        assert judged(answer)["points"] == 0
-        return
     result = judged(answer)
     assert result["points"] == points and message in result["message"]
     assert capfd.readouterr() == ("", "")
@@ -129,8 +115,8 @@ def test_a_result_that_is_an_input_is_seen():
 
 def test_an_endless_loop_costs_its_time_once():
     start = time.monotonic()
-    judged(loop)
-    assert time.monotonic() - start < 3
+    result = judged(loop)
+    assert time.monotonic() - start < 3 and result["points"] == 0 and "TooSlow" in result["message"]
 
 
 def test_an_import_is_not_cut_off(tmp_path, monkeypatch):
@@ -182,17 +168,6 @@ def test_what_stopped_is_the_answer_or_what_looks_at_it(name, number, answer, me
     assert message in said and (message.startswith("your") or "your answer stopped" not in said)
 
 
-def test_manners_alone_earn_nothing():
-    expected = [{"value": comparing.plain(3), "manners": "good"}]
-    parts = {"value": 2, "manners": 1}
-    assert verdict.earned([{"value": comparing.plain(0), "manners": "good"}], expected, parts, 0) == {
-        "value": 0,
-        "manners": 0,
-    }
-    assert verdict.earned(expected, expected, parts, 0) == parts
-    assert verdict.earned([], expected, parts, 0) == {"value": 0, "manners": 0}
-
-
 def test_plain_values_and_their_equality():
     plain, equal = comparing.plain, comparing.equal
     assert plain(torch.tensor([1, 2], dtype=torch.uint8)) == plain([1, 2]) == plain(np.array([1.0, 2.0]))
@@ -213,16 +188,6 @@ def test_what_differs_is_said_in_words():
     assert difference(plain([1]), plain([1, 2])) == "the result should have shape (2,), got (1,)"
     assert difference("float64", "float32") == "expected 'float32', got 'float64'"
     assert difference({"error": "KeyError"}, plain(1)) == "your answer stopped with KeyError"
-
-
-def test_two_numbers_that_differ_look_different():
-    plain, difference = comparing.plain, comparing.difference
-    assert difference(plain(3145729), plain(3145728)) == "expected 3145728, got 3145729"
-    assert (
-        difference(plain([0.1, 0.1234567]), plain([0.1, 0.1234568])) == "entry [1] should be 0.1234568, got 0.1234567"
-    )
-    assert difference(plain(2.5), plain(1 / 3)) == "expected 0.333333, got 2.5"
-    assert difference(plain((3, 4)), plain(7)) == "the result should be one number, got (2,)"
 
 
 @pytest.mark.parametrize("part", ["error", "shape", "unknown", "values", "value"])
@@ -397,18 +362,6 @@ def test_what_was_stored_for_another_edition_grades_nobody(stored, monkeypatch):
         points_and_words(sent(lambda x: 3 * x))
 
 
-def test_the_proof_counts_what_a_wrong_answer_keeps_as_the_grade_does():
-    """Beside no number that had to be computed a promise counts nothing, and a stated 1 point is a complaint."""
-    task = dataclasses.replace(DOUBLE, parts={"value": 2, "one": 1}, observe=value_and_one)
-    assignment = dataclasses.replace(ASSIGNMENT, tasks={"9.1": task})
-    solutions = dataclasses.replace(SOLUTIONS, wrong=[Wrong("adds", lambda c: lambda x: x + 3, 1)])
-    assert any("'adds' keeps 1 as stated, but" in line for line in proof.prove_task(assignment, "9.1", solutions))
-
-
-def value_and_one(answer, c, x):
-    return {"value": answer(x), "one": 1}
-
-
 def test_a_reference_that_is_too_slow_is_an_error_and_expected_of_nobody():
     slow = dataclasses.replace(SOLUTIONS, reference=lambda c: lambda x: time.sleep(2))
     with pytest.raises(RuntimeError, match=r"a9_test, exercise 9.1: the reference took longer than the 0.5 seconds"):
@@ -430,24 +383,6 @@ def test_a_task_that_changed_is_refused_by_name_and_the_others_work(capsys):
         task = check.assignment.tasks[number]
         with pytest.raises(ValueError, match=f"exercise {number}, {task.name}, .* install the version"):
             getattr(check, task.name)(solutions[number].reference(c))
-
-
-def test_what_a_cheat_replaced_is_put_back():
-    before = np.allclose
-    with proof._nothing_replaced():
-        np.allclose = lambda *_: True
-        torch.allclose = lambda *_: True
-    assert np.allclose is before and not torch.allclose(torch.ones(2), torch.zeros(2))
-
-
-def test_constants_read_like_a_table():
-    c = Constants(bits=3, block_size=48)
-    assert (c.bits, c["block_size"]) == (3, 48)
-    assert repr(c) == "bits        3\nblock_size  48"
-    with pytest.raises(AttributeError, match="there is no constant 'rank'; there are bits, block_size"):
-        c.rank  # noqa: B018
-    with pytest.raises(ValueError, match="there is no assignment 'a0_none'"):
-        core.load("a0_none")
 
 
 def test_a_mistake_is_recognized_with_bad_manners_besides_and_in_one_part():
@@ -475,23 +410,6 @@ def test_a_mistake_is_recognized_with_bad_manners_besides_and_in_one_part():
     assert said(seen([2 * v for v in a], [2 * v for v in b])) == "a: this is twice too large."  # once
     both = said(seen([0.0] * 6, b, "an input was changed"))  # each part that is wrong is explained
     assert both == "case 1, a: entry [5] should be 6, got 0. case 1, manners: an input was changed (expected: good)."
-
-
-def test_a_case_costs_only_the_parts_that_it_concerns():
-    one, elsewhere, stopped = comparing.plain(1.0), verdict.ELSEWHERE, {"error": "ValueError"}
-    expected = [{"even": one, "odd": elsewhere}, {"even": elsewhere, "odd": one}]
-    got = [{"even": one, "odd": stopped}, {"even": stopped, "odd": stopped}]
-    assert verdict.earned(got, expected, {"even": 2, "odd": 1}, 0) == {"even": 2, "odd": 0}
-    assert verdict.failing(got, expected, 0) == [(1, "odd")]
-
-
-def test_what_is_half_done_is_told_which_half():
-    from lora_edu.assignments.verdict import is_untouched
-
-    stub = {"error": "NotDone"}
-    assert is_untouched([{"a": stub, "b": stub}, {"a": stub, "b": "-"}]) and not is_untouched(
-        [{"a": comparing.plain(1), "b": stub}]
-    )
 
 
 def test_a_case_in_a_message_has_the_names_of_its_parts():

@@ -6,16 +6,11 @@ import torch
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
 from lora_edu.memory.shapes import (
-    ADAPTERS,
     BASE,
     CODEBOOK_BYTES,
     CONSTANTS,
-    GRADIENTS,
-    KINDS,
-    OPTIMIZER,
     measured_bytes,
     predicted_bytes,
-    table,
 )
 from lora_edu.qlora import NF4Linear, quantize_linears
 from lora_edu.quantization import DoubleQuant
@@ -81,32 +76,11 @@ def test_a_codebook_that_somebody_wrote_into_is_not_handed_on():
         first.codebook.copy_(right)
 
 
-def test_the_kinds_of_qlora():
-    full, qlora = predicted_bytes(GPTConfig()), predicted_bytes(GPTConfig(), nf4=True, rank=8)
-    linear = 4 * 12 * 256 * 256
-    assert full[BASE] - qlora[BASE] == linear * 4 - linear // 2
-    assert qlora[CONSTANTS] == 4 * (4 * (1024 + 4 * 4 + 4) + 2 * (4096 + 4 * 16 + 4))
-    assert qlora[ADAPTERS] == 4 * 147_456 == qlora[GRADIENTS]
-    assert qlora[OPTIMIZER] == 2 * qlora[GRADIENTS] + 4 * 48 and full[CONSTANTS] == full[ADAPTERS] == 0
-
-
-def test_the_table_has_a_line_per_kind():
-    sizes = predicted_bytes(CONFIG)
-    lines = table(sizes, sizes).splitlines()
-    assert len(lines) == 1 + len(KINDS) + 1 and lines[-1].startswith("total")
-
-
 def test_targets_as_one_name():
     expected = predicted_bytes(CONFIG, rank=4, targets=("q_proj",))
     assert predicted_bytes(CONFIG, rank=4, targets="q_proj") == expected
     with pytest.raises(ValueError, match="no linear layer of a block is named query; there are: q_proj, k_proj"):
         predicted_bytes(CONFIG, rank=4, targets="query")
-
-
-def test_targets_named_twice_count_once():
-    assert predicted_bytes(CONFIG, rank=4, targets=("q_proj", "q_proj")) == predicted_bytes(
-        CONFIG, rank=4, targets="q_proj"
-    )
 
 
 @pytest.mark.parametrize(

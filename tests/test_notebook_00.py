@@ -46,20 +46,6 @@ def test_the_painted_lines_say_the_same_as_the_losses():
     assert play[0] > play[1] > play[2] and address[0] < address[1] < address[2]
 
 
-def test_the_dial_at_every_setting():
-    view = pictures.dial_view(ARMS)
-    seen = set()
-    for strength in STRENGTHS:
-        picture, readout = view.render(strength=strength)
-        seen.add(picture)
-        assert readout.startswith(f"strength {strength:g}: loss {loss('plays', strength):.2f} on plays")
-        values = view.values(strength=strength)
-        play, address, sample = values["lines"]
-        assert len(play) == 43 and len(address) == 50
-        assert len(sample.splitlines()) <= 6 and max(map(len, sample.splitlines())) <= 112
-    assert len(seen) == len(STRENGTHS)
-
-
 def test_the_figures_say_what_they_show():
     for _, words in (pictures.strengths_figure(ARMS, 2.3), pictures.course_map()):
         assert len(words.split()) <= 60

@@ -9,7 +9,7 @@ import pytest
 from lora_edu import load_base, load_text
 from lora_edu.calibration import one_temperature
 from lora_edu.experiments import load_results
-from lora_edu.experiments.nb01 import RATES, calibrated_shares, weight_and_update
+from lora_edu.experiments.nb01 import RATES, calibrated_shares
 from lora_edu.figures import nb01 as pictures
 from lora_edu.measures import low_rank, relative_errors
 
@@ -41,11 +41,6 @@ def test_low_rank_is_the_best_of_its_rank():
     assert np.linalg.norm(M - B @ np.linalg.pinv(B) @ M) / np.linalg.norm(M) > relative_errors(S)[3]
 
 
-def test_relative_errors_fall_from_one_to_zero():
-    errors = relative_errors(np.array([4.0, 2.0, 2.0, 1.0]))
-    assert errors.tolist() == pytest.approx([1, (9 / 25) ** 0.5, (5 / 25) ** 0.5, (1 / 25) ** 0.5, 0])
-
-
 @pytest.mark.parametrize("rank", [*pictures.PORTRAIT_RANKS, 92, 93])
 def test_the_portrait_slider(portrait, rank):
     view = pictures.portrait_view(portrait)
@@ -66,16 +61,6 @@ def test_the_factors_are_drawn_true_to_scale(portrait):
     sizes = [(right - left, bottom - top) for left, right, bottom, top in (i.get_extent() for i in (whole, B, A))]
     assert sizes == [(170, 200), (40, 200), (170, 40)]
     assert whole.axes.get_aspect() == 1
-
-
-def test_the_update_slider():
-    _, dW = weight_and_update()
-    shares = {0: 0.0, 1: 0.5, 4: 0.7, 8: 0.8, 64: 0.95, 256: 1.0}
-    view = pictures.update_view(dW, shares, shares)
-    for rank, share in shares.items():
-        png, readout = view.render(rank=rank)
-        assert png.startswith(b"\x89PNG") and readout.startswith(f"rank {rank}: {share:.0%} of the improvement")
-        assert np.linalg.matrix_rank(view.values(rank)["whole"], tol=1e-6) == rank
 
 
 # --- what the page says, and what it said before ---------------------------------------------------------------------
@@ -143,24 +128,7 @@ def test_the_rates_are_the_best_of_the_sweeps():
     assert min(losses, key=losses.get) == RATES["blocks"]
 
 
-def test_random_components_are_not_nearly_equally_strong():
-    """The self-check once said so."""
-    S = np.linalg.svd(np.random.default_rng(0).normal(size=(256, 256)), compute_uv=False)
-    assert S[0] > 2 * S[127] and S[0] > 100 * S[255] and S[0] < 1.1 * S[1]
-
-
-def test_the_checkpoint_of_rank_4_in_mebibytes():
-    """Beside the paper's 35 MB."""
-    numbers = 2 * 96 * 4 * (12288 + 12288)
-    assert numbers == 18_874_368 and 2 * numbers / 2**20 == 36.0 and round(175_255.8e6 / numbers) == 9285
-
-
 # --- the pictures say what was found ---------------------------------------------------------------------------------
-
-
-def test_the_words_of_the_pictures(portrait):
-    pieces = np.linalg.svd(portrait, full_matrices=False)
-    assert f"strengths {pieces[1][0]:.1f}" in pictures.components(*pieces)[1]
 
 
 def test_the_strongest_direction_is_mostly_doubt_with_every_seed():

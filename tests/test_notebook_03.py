@@ -1,9 +1,7 @@
 """Notebook 03: each claim of the page that a number can guard, on a quarter of its windows."""
 
 import copy
-import inspect
 import itertools
-import json
 from pathlib import Path
 
 import nbformat
@@ -121,15 +119,6 @@ def test_the_slider_starts_where_the_last_block_decides(model):
     assert bytes(view.values(31)["letters"][1:, 0].tolist()) == b"UUST"
     assert view.values(31)["of_truth"][3] < 0.1 < 0.4 < view.values(31)["of_truth"][4]
     assert view.values(35)["of_truth"][2] > 0.8  # "Trea" -> "s": decided after block 2
-
-
-def test_the_page_names_the_windows_of_its_loss(page):
-    """One protocol: 64 windows here, 256 in the log, and the page says both."""
-    log = json.loads((ROOT / "data" / "base-laptop.json").read_text())["validation_loss"][-1][1]
-    assert "64 windows of 256 bytes that `evaluate` takes by default" in page
-    assert f"The log's 256 windows give {log:.3f} nats" in page
-    defaults = inspect.signature(evaluate).parameters
-    assert (defaults["max_windows"].default, defaults["seq_len"].default) == (64, 256)
 
 
 def test_bits_per_byte_are_compared_on_the_same_text(page, model):

@@ -41,10 +41,6 @@ def notebook(path):
     return as_read(path)
 
 
-def test_there_are_notebooks():
-    assert {path.stem[:2] for path in NOTEBOOKS} >= {"00", "09"}
-
-
 def test_valid_and_small(path, notebook):
     nbformat.validate(notebook)
     assert path.stat().st_size < 1_500_000
@@ -72,11 +68,6 @@ def test_every_picture_has_alt_text(notebook):
 def test_tagged_figures_are_the_files_that_the_readme_shows(path, notebook):
     for name, picture in report.tagged_figures(notebook):
         assert (path.parent / "figures" / f"{name}.png").read_bytes() == picture
-
-
-def test_cells_are_short(notebook):
-    for cell in code_cells(notebook):
-        assert len(cell.source.splitlines()) <= 25, cell.source
 
 
 def test_the_words_of_the_house(notebook):
@@ -141,7 +132,7 @@ def test_words_stand_below_every_picture(page):
             if "image/png" in output.get("data", {}):
                 words = cell.outputs[i + 1].data["text/html"]
                 assert words.startswith("<details><summary>In words</summary>")
-                assert len(words.split()) <= 85, words
+                assert len(words.split()) <= 85 and not re.search(r"\bnan\b", words, re.I), words
 
 
 def test_a_stored_measurement_does_not_spoil_the_guess(page):

@@ -61,17 +61,6 @@ def test_equal_to_torch_bit_for_bit(shapes, dtype, lr, betas, weight_decay, page
     assert_same(ours, theirs, paged, plain)
 
 
-def test_a_page_has_at_least_one_number():
-    ours = parameters([(7, 3)], torch.float32, 0)
-    theirs = copy.deepcopy(ours)
-    paged, plain = PagedAdamW(ours, page_bytes=1), torch.optim.AdamW(theirs, foreach=False)
-    for step in range(3):
-        give_gradients([ours, theirs], step)
-        paged.step()
-        plain.step()
-    assert_same(ours, theirs, paged, plain)
-
-
 def test_parameters_that_are_not_contiguous():
     ours = [torch.nn.Parameter(torch.randn(6, 10).T), torch.nn.Parameter(torch.randn(4, 4, 4).transpose(0, 2))]
     theirs = copy.deepcopy(ours)
@@ -196,31 +185,13 @@ def test_it_trains_qlora_like_adamw():
     assert paged == plain and paged[-1] < paged[0]
 
 
-def test_a_closure_is_called_with_gradients():
-    (parameter,) = parameters([(5,)], torch.float32, 0)
-    optimizer = PagedAdamW([parameter], lr=0.1)
-
-    def closure():
-        optimizer.zero_grad()
-        loss = (parameter**2).sum()
-        loss.backward()
-        return loss
-
-    losses = [optimizer.step(closure).item() for _ in range(20)]
-    assert losses[-1] < losses[0]
-
-
 @pytest.mark.parametrize(
     "settings, message",
     [
         ({"lr": -1}, "lr must be at least 0 and finite, got -1"),
-        ({"lr": float("nan")}, "lr .* got nan"),
-        ({"eps": -1e-8}, "eps must be at least 0"),
         ({"weight_decay": -0.1}, "weight_decay must be at least 0"),
         ({"betas": (0.9, 1.0)}, "betas must be two numbers of at least 0 and below 1, got \\(0.9, 1.0\\)"),
-        ({"betas": (0.9,)}, "betas must be two numbers"),
         ({"page_bytes": 0}, "page_bytes must be a whole number of at least 1, got 0"),
-        ({"page_bytes": 1e6}, "page_bytes must be a whole number"),
     ],
 )
 def test_bad_settings(settings, message):
@@ -246,9 +217,7 @@ def state_of(optimizer_class, shape=(8,), **how):
     "saved, message",
     [
         (lambda: state_of(torch.optim.AdamW, maximize=True), "PagedAdamW has no maximize: use torch.optim.AdamW"),
-        (lambda: state_of(torch.optim.AdamW, amsgrad=True), "PagedAdamW has no amsgrad"),
         (lambda: state_of(torch.optim.Adam), "this is the state of Adam"),
-        (lambda: state_of(torch.optim.SGD), "this is no state of AdamW: it has no betas, eps"),
         (lambda: state_of(torch.optim.Adamax), "this is no state of AdamW: exp_avg_sq is missing"),
         (lambda: state_of(torch.optim.AdamW, shape=(9,)), "exp_avg has shape \\(9,\\), the parameter \\(8,\\)"),
     ],
@@ -268,13 +237,6 @@ def test_the_means_have_the_type_of_the_parameter_as_in_torch():
         give_gradients([[parameter]], 0)
         optimizer.step()
         assert {optimizer.state[parameter][name].dtype for name in MOMENTS} == {torch.bfloat16}
-
-
-def test_sparse_gradients():
-    table = torch.nn.Embedding(4, 2, sparse=True)
-    table(torch.tensor([1])).sum().backward()
-    with pytest.raises(RuntimeError, match="needs dense gradients"):
-        PagedAdamW(table.parameters()).step()
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

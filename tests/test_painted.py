@@ -43,15 +43,6 @@ def test_one_bar_for_each_byte_and_long_ones_end_in_a_point():
     plt.close(figure)
 
 
-def test_a_model_and_its_losses_are_drawn_alike(model):
-    assert painted_line({"it": model}, PLAY)[1] == painted_line({"it": surprise(model, PLAY)}, PLAY)[1]
-    plt.close("all")
-
-
 @pytest.mark.parametrize(("name", "line"), [("shakespeare", PLAY), ("speeches", ADDRESS)])
 def test_the_two_lines_are_held_out(name, line):
     assert line.encode() in bytes(load_text(name).validation.tolist())
-
-
-def test_the_line_of_the_play_is_not_in_the_training_text():
-    assert PLAY.encode() not in bytes(load_text("shakespeare").train.tolist())

@@ -53,20 +53,6 @@ def test_a_picture_says_its_finding_once():
     assert plt.rcParams["axes.spines.top"]  # the style of a reader's own pictures is left alone
 
 
-def test_a_slider_moves_what_is_marked():
-    @drawing.slider
-    def make():
-        figure, (axes,) = drawing.panels()
-        axes.plot([0, 1], [0, 1])
-        (dot,) = axes.plot([], [], "o", animated=True)
-        values = lambda x: {"x": x, "readout": f"x {x}"}  # noqa: E731
-        return figure, values, lambda now: dot.set_data([now["x"]], [0.5]), {"x": 0.25}
-
-    view = make()
-    assert [type(artist).__name__ for artist in view.moving] == ["Line2D"] and view.moving[0].get_xdata() == [0.25]
-    assert view.render(x=0.25)[0] != view.render(x=0.75)[0] and view.render(x=0.5)[1] == "x 0.5"
-
-
 @pytest.fixture
 def outputs(monkeypatch):
     shown = []
@@ -82,14 +68,6 @@ def test_a_figure_carries_its_words_twice(outputs):
     assert words["text/html"] == "<details><summary>In words</summary>less than a &lt; b</details>"
     assert words["text/plain"] == "In words: less than a < b"
     assert not plt.fignum_exists(figure.number)
-
-
-def test_in_jupyterlab_a_picture_gets_its_alt_text_and_a_stored_notebook_keeps_nothing_of_it(outputs, monkeypatch):
-    """`make browser` reads the page with axe-core, and so sees whether it arrives."""
-    for there in (True, False):
-        monkeypatch.setenv(plots.IN_A_BROWSER, "a notebook") if there else monkeypatch.delenv(plots.IN_A_BROWSER)
-        plots.show_words("less")
-    assert outputs[0][0]["text/html"] == outputs[1][0]["text/html"] + plots.NAME_PICTURE
 
 
 def test_without_a_notebook_the_text_is_printed(capsys):

@@ -66,12 +66,6 @@ def test_sizes(monkeypatch):
     assert 24e6 < 12 * config.n_layers * config.d_model**2 < 27e6
 
 
-def test_a_base_that_is_not_there_yet_names_the_command(tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrain_module, "base_path", lambda size: tmp_path / "no.safetensors")
-    with pytest.raises(FileNotFoundError, match="lora-edu pretrain --size gpu"):
-        load_base("gpu")
-
-
 # --- a run that is stopped -----------------------------------------------------------------------------------------
 
 

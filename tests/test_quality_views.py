@@ -29,13 +29,6 @@ def runs():
     return made
 
 
-def test_the_sweep_and_its_best_rate(runs):
-    assert of(runs, "full", "20 kB").sweep() == {1e-4: 3, 3e-4: 2, 1e-3: 3, 3e-3: math.inf}
-    assert of(runs, "full", "20 kB").best_rate() == 3e-4
-    assert of(runs, "full", "20 kB").at_best() == [2, 2.1, 2.2]
-    assert of(runs, "lora", "all plays").at_best("training") == [2, 2, 2]
-
-
 def test_the_best_rate_is_chosen_with_the_first_seed_alone(runs):
     runs.where(method="lora", text="20 kB", lr=1e-2, seed=1)[0].loss = 0.0  # a lucky run with another seed
     assert of(runs, "lora", "20 kB").best_rate() == 3e-3
@@ -58,11 +51,6 @@ def test_a_stored_run_has_the_settings_that_its_arm_leaves_unsaid(monkeypatch):
     one, other = stored_runs("some", "after")
     assert (one.lr, one.rank, one.seed, one.loss, one.steps) == (1e-3, 4, 2, 1.5, 100)
     assert (other.rank, other.seed, other.loss) == (8, 1, math.inf)
-
-
-def test_rates_in_order():
-    assert rates("full", "all plays") == (1e-4, 3e-4, 6e-4, 1e-3, 2e-3, 3e-3)
-    assert rates("full", "20 kB") == RATES["full"] and rates("lora", "20 kB") == rates("qlora", "20 kB")
 
 
 def test_the_figures_show_every_rate_and_every_seed(runs):

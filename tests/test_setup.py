@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import venv
 from pathlib import Path
@@ -18,7 +17,6 @@ from lora_edu import __main__ as commands
 from lora_edu.setup import environment
 
 ROOT = Path(__file__).parent.parent
-SENTENCE = "lora-edu needs Python 3.11 or newer, this is 3."
 
 
 class Killed(BaseException):
@@ -92,12 +90,6 @@ def test_setup_installs_only_when_pyproject_changed(clone, monkeypatch):
     (clone / "pyproject.toml").write_text("[project] # changed")
     environment.setup()
     assert len(calls) == 3
-
-
-def test_setup_outside_a_clone(clone):
-    (clone / "pyproject.toml").unlink()
-    with pytest.raises(environment.SetupError, match="is not a clone of the course"):
-        environment.setup()
 
 
 def test_an_environment_made_by_hand_is_never_replaced(clone, monkeypatch):
@@ -177,28 +169,6 @@ def test_a_package_that_is_gone_is_installed_again(clone, monkeypatch):
     assert ("install", "--force-reinstall", "--no-deps", "torch==2") in asked
 
 
-@pytest.mark.parametrize("damage", ["a folder", "no text"])
-def test_a_stamp_that_cannot_be_read(clone, damage):
-    environment.setup()
-    stamp = environment.VENV / "installed-course"
-    stamp.unlink()
-    stamp.mkdir() if damage == "a folder" else stamp.write_bytes(b"\xff\xfe")
-    if damage == "a folder":
-        with pytest.raises(environment.SetupError, match="the set-up did not work .*Is a directory.*in the way"):
-            environment.setup()
-    else:
-        environment.setup()
-
-
-def test_a_file_where_the_build_folder_should_be(clone):
-    (clone / "build").write_text("mine")
-    with pytest.raises(
-        environment.SetupError, match=r"the set-up did not work \(.*build.*File exists\): free .* in the way"
-    ):
-        environment.setup()
-    assert (clone / "build").read_text() == "mine"
-
-
 def test_a_clone_that_may_not_be_written_to(clone, monkeypatch):
     def refused(*_, **__):
         raise PermissionError(13, "Permission denied", str(clone / "build"))
@@ -208,30 +178,6 @@ def test_a_clone_that_may_not_be_written_to(clone, monkeypatch):
         environment.SetupError, match=r"the set-up did not work \(.*build: Permission denied\): .*permit"
     ):
         environment.setup()
-
-
-def test_a_slow_installation_shows_that_it_moves(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    said, over = Terminal(), threading.Event()
-    monkeypatch.setattr(sys, "stdout", said)
-    waiting = threading.Thread(target=environment._tick, args=(over,))
-    waiting.start()
-    time.sleep(2.5)
-    over.set()
-    waiting.join()
-    assert "1 s" in said.getvalue() and "2 s" in said.getvalue() and "\n" not in said.getvalue()
-
-
-def test_a_program_that_takes_over_stays_in_the_caller_s_folder(tmp_path):
-    code = "import sys; from lora_edu.setup import environment; environment.hand_over(sys.argv[1:])"
-    command = [sys.executable, "-c", code, sys.executable, "-c", "import os; print(os.getcwd())"]
-    where = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True
-    )
-    assert Path(where.stdout.strip()).resolve() == tmp_path.resolve()
 
 
 def test_pip_that_changes_nothing_costs_nothing(clone, monkeypatch):
@@ -292,16 +238,6 @@ def test_a_port_that_is_none(monkeypatch, port):
         commands.main()
 
 
-def test_a_folder_with_a_separator_in_its_name(tmp_path, monkeypatch):
-    folder = tmp_path / f"a{os.pathsep}b"
-    folder.mkdir()
-    (folder / "pyproject.toml").touch()
-    monkeypatch.setattr(environment, "ROOT", folder)
-    monkeypatch.setattr(environment, "_installed_here", lambda: False)
-    with pytest.raises(environment.SetupError, match="its name has a '.' in it"):
-        environment.setup()
-
-
 def test_without_a_network_the_texts_are_missing_and_the_lab_opens(monkeypatch, capsys):
     monkeypatch.setattr(environment, "setup", lambda extra: Path(sys.executable))
     monkeypatch.setattr(environment, "run", lambda command: 1)
@@ -315,21 +251,6 @@ def test_without_a_network_the_texts_are_missing_and_the_lab_opens(monkeypatch, 
 @pytest.mark.parametrize("name", ["__init__", "__main__"])
 def test_an_old_python_can_read_as_far_as_the_sentence(name):
     ast.parse((ROOT / "lora_edu" / f"{name}.py").read_text(), feature_version=(3, 6))
-
-
-def old_pythons():
-    there = [shutil.which(f"python3.{minor}") for minor in range(6, 11)]
-    there += map(str, Path.home().glob(".pyenv/versions/3.*/bin/python"))
-    for python in filter(None, there):
-        done = subprocess.run([python, "-c", "import sys; print(sys.version_info[1])"], capture_output=True, text=True)
-        if done.returncode == 0 and int(done.stdout) < 11:
-            yield python
-
-
-def test_every_old_python_here_gets_the_sentence():
-    for python in old_pythons():
-        done = subprocess.run([python, "-m", "lora_edu", "lab"], cwd=ROOT, capture_output=True, text=True)
-        assert done.returncode == 1 and done.stderr.startswith(SENTENCE) and done.stderr.count("\n") == 1, python
 
 
 SLOW_TO_STOP = """

@@ -51,13 +51,6 @@ def test_the_output_carries_the_picture_and_the_controls_redraw_it(view, monkeyp
     assert panel.value != before and '<div role="status" aria-live="polite">level 7</div>' in panel.value
 
 
-def test_boxes_to_tick_stand_in_one_row():
-    slider = ipywidgets.IntSlider(description="level")
-    boxes = [ipywidgets.Checkbox(description=name) for name in ("first", "second")]
-    rows = sliders._rows([*boxes, slider])
-    assert list(rows[0].children) == boxes and rows[1:] == [slider]
-
-
 def test_a_control_without_a_name_is_refused(view):
     with pytest.raises(ValueError, match="description"):
         explore(view, "a level line", level=ipywidgets.IntSlider(value=3, max=9))

@@ -6,7 +6,6 @@ import random
 import pytest
 import torch
 
-from lora_edu.__main__ import guarded
 from lora_edu.figures import voice
 from lora_edu.figures.voice import make_card
 from lora_edu.gpt import GPT, GPTConfig
@@ -112,11 +111,6 @@ def test_a_stopped_run_writes_nothing(own, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt, match="nothing was written"):
         make_card(own, rights="made by a test", folder=tmp_path / "log", windows=1)
     assert not (tmp_path / "log").exists()
-
-
-def test_the_command_says_what_is_wrong(tmp_path, capsys):
-    with pytest.raises(SystemExit, match=r"error: there is no file .*missing.txt"):
-        guarded(lambda: voice.main([str(tmp_path / "missing.txt")]))
 
 
 def test_an_adapter_of_another_base_does_not_speak(tmp_path):

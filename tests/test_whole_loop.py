@@ -219,6 +219,11 @@ def table(paths):
     return {row["student"]: row for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))}
 
 
+def test_a_release_says_its_cohort(root):
+    text = (root / "release" / NAME / f"{NAME}.ipynb").read_text(encoding="utf-8")
+    assert '"2026a\\"' in text and "formative" not in text
+
+
 def test_importing_the_answer_does_not_pass(root, tmp_path):
     """The package's own functions, called from a whole submission: the points that they are worth here."""
     trained = """def train(x, target, W, A, B, alpha, lr, steps):

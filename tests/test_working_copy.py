@@ -97,16 +97,6 @@ def test_a_record_from_before_the_checksum_still_counts(tmp_path, capsys):
     assert not capsys.readouterr().out
 
 
-def test_a_file_where_the_copy_should_be(tmp_path):
-    (tmp_path / "lora-edu-course").write_text("mine")
-    for fresh in (False, True):
-        with pytest.raises(
-            environment.SetupError, match="lora-edu-course is not a folder, and your copy .* belongs there"
-        ):
-            working_copy.copy_course(tmp_path, fresh)
-    assert (tmp_path / "lora-edu-course").read_text() == "mine"
-
-
 def test_a_disk_that_is_full(tmp_path, monkeypatch):
     def full(source, target):
         Path(target).write_text("half")
@@ -156,6 +146,8 @@ def test_a_wheel_carries_the_course(wheel):
     assert sorted(path.name for path in inside.glob("*.ipynb")) == NOTEBOOKS
     assert (inside / "figures" / "qlora_loss.png").exists() and (inside / "glossary.md").exists()
     assert not [path for path in wheel.rglob("*") if path.name in ("source", "classroom", "graders", "tests")]
+    practice = {path.relative_to(inside): path.read_text("utf-8") for path in inside.glob("assignments/*/*")}
+    assert len(practice) == 8 and not [text for text in practice.values() if "### BEGIN" in text or "points(" in text]
 
 
 def test_from_a_wheel_the_course_is_copied_into_the_folder_where_one_is(wheel, tmp_path):

@@ -1,0 +1,142 @@
+"""What is said of one exercise alone: what is noticed of its result, what its cases are made for, what misled once.
+
+The mistakes that an exercise teaches, and what is said of all of them, stand in test_exercises and test_probing.
+"""
+
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+import torch
+from test_exercises import said
+
+from lora_edu.codebooks import nf_codebook
+from lora_edu.exercises import nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08, nb09, nb11, nb14
+from lora_edu.exercises.answers import PYTHON
+from lora_edu.exercises.comparing import plain
+from lora_edu.exercises.symptoms import symptom
+from lora_edu.quantization import quantize
+from lora_edu.rounding import bits_per_weight, round_in_blocks, total_bits
+
+CODEBOOK = nf_codebook(4).numpy()
+
+
+def in_place(W, A, B, alpha):
+    W += alpha / len(A) * B @ A
+    return W
+
+
+def unmasked_softly(x, W_q, W_k, W_v):
+    """The future gets a score of -1, and with it a share."""
+    future = torch.ones(len(x), len(x)).triu(1).bool()
+    return (x @ W_q.T @ (x @ W_k.T).T).masked_fill(future, -1.0).softmax(-1) @ (x @ W_v.T)
+
+
+def guess_of_other_bytes(model, tokens, n_blocks):
+    model.blocks = model.blocks[:n_blocks]
+    return model(tokens + 1)[0][0, -1].softmax(dim=-1)
+
+
+def turned_around(A, B, extra):
+    A, B = np.vstack([A, np.zeros((extra, A.shape[1]))]), np.hstack([B, np.zeros((len(B), extra))])
+    return B, A
+
+
+def other_rows_first(A, B, extra):
+    return np.vstack([np.ones((extra, A.shape[1])), A]), np.hstack([B, np.zeros((len(B), extra))])
+
+
+def between(block, bits, least=0.0):
+    low = block.min()
+    step = ((block.max() - low) / (2**bits - 1)).clamp(min=least)
+    return ((block - low) / step).round() * step + low
+
+
+def eq_4_with_infinite_ends(offset, half):
+    q = [-np.inf, *(NormalDist().inv_cdf(i / (2 * half + 1)) for i in range(1, 2 * half + 1)), np.inf]
+    return np.convolve(q, [0.5, 0.5], mode="valid")
+
+
+def packed_in_int8(codes):
+    pairs = np.append(codes, [7] * (len(codes) % 2)).astype(np.int8).reshape(-1, 2)
+    return pairs[:, 0] << 4 | pairs[:, 1]
+
+
+def error_of_new_codes(X, W, codes, absmax):
+    changed = quantize(torch.from_numpy(W), "nf4", codes.shape[1]).dequantize().numpy()
+    return np.linalg.norm(X @ (W - changed).T) / np.linalg.norm(X @ W.T)
+
+
+def unguarded(absmax, code, block_size, least=0.0):
+    offset, blocks = absmax.mean(), []
+    for start in range(0, len(absmax), block_size):
+        centered = absmax[start : start + block_size] - offset
+        scale = max(np.abs(centered).max(), least)
+        blocks.append(code[np.abs(centered[:, None] / scale - code).argmin(axis=1)] * scale + offset)
+    return np.concatenate(blocks)
+
+
+def of_another_direction(W, A, B, m, alpha):
+    return m[:, None] * W**3 / np.linalg.norm(W**3, axis=1)[:, None]
+
+
+WRONG = [
+    (nb01.update_factors, lambda m, r, a: np.linalg.svd(m)[::2], "A (2, 8), got (5, 5) and (8, 8)."),
+    (nb01.update_factors, lambda m, r, a: (m[:r], m[:, :r]), "return B first, then A."),
+    (nb01.update_factors, lambda m, r, a: m, "should return two matrices"),
+    (nb01.update_factors, lambda m, r, a: (0 * m[:, :r], m[:r]), "as in an adapter before its training"),
+    (nb02.merged_weight, in_place, "`weight += ...` works in place"),
+    (nb03.guess_after, guess_of_other_bytes, "wrong already without"),
+    (nb03.head_output, unmasked_softly, "row 0 is its own value"),
+    (nb03.block_weights, lambda n, d, h: n * (4 * d * d + 2 * d * h + 5 * d + h), "The exercise asks for the"),
+    (nb04.grow, turned_around, "the new A should have the shape (5, 9)"),
+    (nb04.grow, other_rows_first, "row k of A still belongs to"),
+    (nb04.grow, lambda A, B, extra: B @ A, "return both factors"),
+    (nb05.smallest_block, lambda b, budget, scale: 2.0 ** np.ceil(np.log2(scale / (budget - b))), "4, 8, ... weights."),
+    (nb05.smallest_block, bits_per_weight, "a block has 1, 2, 4, 8, ... weights"),
+    (nb05.round_between, between, "a block of equal values comes back as NaN"),
+    (nb05.round_between, lambda b, bits: between(b, bits, 1e-3), "a step is kept above a bound"),
+    (nb05.round_between, lambda b, bits: round_in_blocks(b, bits, len(b)), "the symmetric ruler of section 2"),
+    (nb05.round_between, lambda b, bits: b[:-1], "as many as there were"),
+    (nb05.code_error, lambda v, c, top, b: (v - round_in_blocks(v, b, v.numel())).norm() / v.norm(), "values again"),
+    (nb05.code_error, lambda v, c, top, b: (v - c * top / c.abs().max()).norm() / v.norm(), "largest code that occurs"),
+    (nb05.round_between, lambda b, bits: b.view(-1, 13).flatten(), "a shorter part is left over"),
+    (
+        nb05.round_between,
+        lambda b, bits: torch.stack([part for row in b for part in row.split(1)]),
+        "a loop over a tensor",
+    ),
+    (nb06.normal_float, eq_4_with_infinite_ends, "is infinite, as in Eq. 4 taken literally"),
+    (nb06.normal_float, lambda offset, half: [NormalDist().inv_cdf(0.0)], "of a probability of 0 or 1, where"),
+    (nb06.packed_codes, packed_in_int8, "as in 8 bits with a sign (int8)"),
+    (nb06.packed_codes, lambda codes: torch.tensor(codes).view(-1, 2), "these numbers do not fill that shape"),
+    (nb06.rounded_output_error, error_of_new_codes, "quantizes W again"),
+    (nb07.round_constants, unguarded, "equal constants are divided by 0"),
+    (nb07.round_constants, lambda a, c, b: unguarded(a, c, b, 1e-3), "keeps the scale above a bound"),
+    (nb07.moved_again, lambda trip, W: 0.0, "0 for every round trip"),
+    (nb07.bits_of_constants, lambda budget, b, s: 0, "returns 0 in every case that is tried"),
+    (nb07.bits_of_constants, lambda budget, b, s: round((budget - 4) * b + 32 / s), "Something else differs, too"),
+    (nb07.bits_of_constants, total_bits, "this is not a whole number"),
+    (nb08.qlora_bytes, lambda P, n, copy: P * 4 / 8 + 12 * n + 4 * P * copy, "look at the bits of a base weight"),
+    (nb09.input_gradient, lambda g, W, a, b, al: g @ W.T, "a factor needs a transpose or another place. Given"),
+    (nb09.qlora_output, lambda x, c, m, a, b, al: x @ (CODEBOOK[c] * m[:, None]).T, "one number for each block"),
+    (nb09.qlora_output, lambda x, c, m, a, b, al: x @ CODEBOOK[c * m[0]].T, "an index is no whole number"),
+    (nb11.vera_weight, lambda W, A, B, d, b: W + b[:, None] * B @ (d[:, None] * A), "take the first 5 columns of A"),
+    (nb11.suspects, lambda one, other, n: other["rate"] / one["rate"], "return two numbers"),
+    (nb11.dora_weight, of_another_direction, "every row has the right length"),
+    (nb11.plain_lora, lambda A, B, A0, B0: (A - A0, B - B0), "the rank has stayed r"),
+    (nb11.plain_lora, lambda A, B, A0, B0: (np.hstack([A, A0]), np.vstack([B, -B0])), "joins along the wrong side"),
+    (nb11.plain_lora, lambda A, B, A0, B0: (np.hstack([B, -B0]), np.vstack([A, A0])), "changed places"),
+    (nb14.most_tokens, lambda c, r, t: max(0, (0.9 * c - r) // t), "Are card and `resident` both in bytes"),
+    (nb14.paged_bytes, lambda s, r: [8 * r * a for a, b in s if r * a >= 1e5], "this is a list"),
+]
+
+
+@pytest.mark.parametrize(("asked", "wrong", "sentence"), WRONG, ids=lambda part: getattr(part, "number", ""))
+def test_what_a_wrong_answer_is_told(asked, wrong, sentence):
+    text = said(asked, wrong)
+    assert sentence in text and "gufunc" not in text and len(text.split(PYTHON)[0].split()) <= 60
+
+
+def test_a_count_that_is_nearly_right_is_not_called_transposed():
+    assert symptom([plain(39_976_974)], [plain(39_976_960)]).startswith("the first digits are right")

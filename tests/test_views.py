@@ -1,0 +1,89 @@
+"""Of every slider: each control moves the picture and the readout, the same settings give the same, no word is NaN."""
+
+import numpy as np
+import pytest
+import torch
+
+from lora_edu.experiments import load_results, nb10_runs, nb11
+from lora_edu.experiments.nb01 import weight_and_update
+from lora_edu.experiments.nb02 import AS_TRAINED, STRONGEST, Outcome
+from lora_edu.experiments.nb07 import normal_weights
+from lora_edu.experiments.nb15 import BOLD, FULL
+from lora_edu.figures import nb00, nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08, nb09, nb10, nb12, nb14, nb15
+from lora_edu.figures import nb11 as ranking
+from lora_edu.figures.sliders import View
+from lora_edu.gpt import GPT, GPTConfig
+
+
+def arms(name):
+    return load_results(name)["arms"]
+
+
+def random_gpt():
+    model = GPT(GPTConfig(context=32, n_layers=2, n_heads=2, d_model=16)).eval().requires_grad_(False)
+    for weight in model.parameters():
+        weight.normal_()  # so that each block moves the guess
+    return model
+
+
+def outcome(rank):
+    """Made-up rows of A and answers of a tuned model."""
+    rng = np.random.default_rng(rank)
+    kinds = (AS_TRAINED, STRONGEST) if rank else ()
+    rows, responses = ({kind: rng.normal(size=(rank, n)) for kind in kinds} for n in (64, 10))
+    return Outcome(rows, responses, np.array([0.9, 0.1, 0.01])[:rank], 0.1 + 0.2 * rank, 0.9, np.array([3, 1, 4]))
+
+
+SHARES = {0: 0.0, 1: 0.5, 4: 0.7, 8: 0.8, 64: 0.95, 256: 1.0}
+# name -> how the view is made, and some settings of each control; it begins with the first of each
+VIEWS = {
+    "00": (lambda: nb00.dial_view(arms("adapter-dial")), {"strength": [0, 0.25, 0.5, 1, 2]}),
+    "01 portrait": (lambda: nb01.portrait_view(nb01.portrait()), {"rank": [0, 1, 40, 170]}),
+    "01 update": (lambda: nb01.update_view(weight_and_update()[1], SHARES, SHARES), {"rank": list(SHARES)}),
+    "02": (
+        lambda: nb02.rows_of_A(outcome, np.random.default_rng(0).uniform(-1, 1, size=(3, 64)), [3, 1, 4], most=3),
+        {"rank": [2, 0, 1, 3], "rows": [AS_TRAINED, STRONGEST]},
+    ),
+    "03": (lambda: nb03.guess_view(random_gpt(), "to the Treasury.", ((0, 1), (1, 0))), {"bytes_read": [1, 2, 9, 15]}),
+    "04": (lambda: nb04.dial_view(arms("dial")), {"plays": [0, 0.5, 1]}),
+    "05": (lambda: nb05.outlier_view(normal_weights(64)), {"size": [3, 1, 20, 40], "shared": list(nb05.SHARED)}),
+    "06": (lambda: nb06.beat_nf4(normal_weights(2**14)), {"offset": nb06.OFFSETS[::9]}),
+    "07": (lambda: nb07.triangles(arms("two-errors")), {"constants": list(nb07.WIDTHS)}),
+    "08": (
+        lambda: nb08.film_view(arms("step-films")),
+        {"freeze": [True, False], "four_bits": [False, True], "checkpointing": [False, True], "paging": [False, True],
+         "moment": [36, 0, 80, 100]},
+    ),
+    "09": (lambda: nb09.film_view(arms("qlora-film")["120 steps"]), {"step": [0, 5, 120]}),
+    "10": (lambda: nb10.budget_view(nb10_runs.all_runs()), {"place": list(nb10.ATTENTION)}),
+    "11": (lambda: ranking.ranking_view(nb11.all_runs()), {"rate": ranking.RATES}),
+    "12": (lambda: nb12.states_view(arms("real-model")), {"state": list(nb12.STATES.values())}),
+    "14": (
+        nb14.memory_view,
+        {"model": ["LLaMA 7B", "GPT-2", "LLaMA 65B"], "rank": [64, 0, 8], "bits": [4, 16], "tokens": nb14.TOKENS[::8],
+         "checkpointing": [True, False]},
+    ),
+    "15": (nb15.roads_view, {"rival": [FULL, BOLD]}),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=VIEWS)
+def made(request):
+    make, controls = VIEWS[request.param]
+    torch.manual_seed(0)
+    return make(), controls
+
+
+def test_each_control_moves_the_picture_and_the_readout(made):
+    view, controls = made
+    assert isinstance(view, View)
+    start = {name: values[0] for name, values in controls.items()}
+    picture, readout = view.render(**start)
+    for name, values in controls.items():
+        seen = {picture}
+        for value in values[1:]:
+            other, line = view.render(**start | {name: value})
+            seen.add(other)
+            assert "nan" not in line and line, (name, value)
+        assert len(seen) == len(values), name
+    assert view.render(**start) == (picture, readout)
