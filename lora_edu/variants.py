@@ -237,9 +237,14 @@ def qera_start(W: Tensor, rank: int, codebook: str | Tensor, inputs: Tensor) -> 
     The output's error is |(W - Q - B A) R^(1/2)| with R = the mean of x x^T: so the SVD is taken of (W - Q) R^(1/2).
     """
     Q = round_weight(W, codebook)
+    return Q, *repair_seen(W - Q, rank, inputs)
+
+
+def repair_seen(error: Tensor, rank: int, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """B (out, rank) and A (rank, in): the repair of `error` (out, in) that such inputs (n, in) see most of."""
     root, inverse_root = square_roots(inputs.T @ inputs / len(inputs))
-    B, A = largest_directions((W - Q) @ root, rank)
-    return Q, B, A @ inverse_root
+    B, A = largest_directions(error @ root, rank)
+    return B, A @ inverse_root
 
 
 def square_roots(R: Tensor) -> tuple[Tensor, Tensor]:

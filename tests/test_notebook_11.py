@@ -10,18 +10,18 @@ import pytest
 import torch
 from torch import nn
 
-from lora_edu import GPT, GPTConfig, LoRALinear, add_lora, evaluate, load_base, load_text, train
+from lora_edu import GPT, GPTConfig, LoRALinear, add_lora, evaluate, train
 from lora_edu.exercises import nb11 as check
-from lora_edu.experiments import load_results
+from lora_edu.experiments import load_results, nb11_starts
 from lora_edu.experiments import nb11 as experiment
 from lora_edu.experiments import nb11_runs as records
-from lora_edu.experiments.sweeps import interval, t_of_three
+from lora_edu.experiments.nb11_starts import BEST_RATES, START_ARMS
+from lora_edu.experiments.sweeps import interval, stored_runs, t_of_three
 from lora_edu.figures import nb11 as pictures
 from lora_edu.figures import nb11_published as published
 from lora_edu.lora import lora_layers
-from lora_edu.measures import output_error
 from lora_edu.training import training_step
-from lora_edu.variants import lora_plus_groups, qera_start, qpissa_start, round_weight
+from lora_edu.variants import lora_plus_groups
 
 
 @pytest.fixture(scope="module")
@@ -171,35 +171,40 @@ def test_the_step_in_proportion_to_s_times_the_rate_holds_at_one_rank_only():
 # --- starts on a rounded base ----------------------------------------------------------------------------------------
 
 
-def errors_at_2_bits(base, inputs, calibration, values):
-    """(QPiSSA, QERA) -> the error of the outputs in two down_proj."""
-    linears = experiment.block_linears(base)
-    starts = {"QPiSSA": lambda W, x: qpissa_start(W, 8, values), "QERA": lambda W, x: qera_start(W, 8, values, x)}
-    found = {name: [] for name in starts}
-    for path in ("0.mlp.down_proj", "1.mlp.down_proj"):
-        W = linears[path].weight.detach()
-        for name, start in starts.items():
-            Q, B, A = start(W, calibration[path])
-            found[name].append(output_error(W, Q + B @ A, inputs[path]))
-    return found
+@pytest.fixture(scope="module")
+def starts():
+    return stored_runs("starts", "loss")
 
 
-def test_what_turns_the_order_at_2_bits_is_the_table():
-    """With NF2 QPiSSA loses by far in down_proj, with a mirrored table of as many values not."""
-    base, speeches = load_base("laptop", device="cpu"), load_text("speeches")
-    calibration = experiment.inputs_of(base, speeches.train, 4)
-    inputs = experiment.inputs_of(base, speeches.validation, 2)
-    lopsided = errors_at_2_bits(base, inputs, calibration, "nf2")
-    mirrored = errors_at_2_bits(base, inputs, calibration, torch.tensor([-1, -1 / 3, 1 / 3, 1]))
-    assert min(lopsided["QPiSSA"]) > 1.5 * max(lopsided["QERA"])
-    assert max(mirrored["QPiSSA"]) < 1.15 * min(mirrored["QERA"])
-    W, x = (part["0.mlp.down_proj"] for part in (experiment.block_linears(base), inputs))
-    W = W.weight.detach()
-    at_mean = [
-        experiment.share_at_mean(W, round_weight(W, values), x)
-        for values in ("nf2", torch.tensor([-1, -1 / 3, 1 / 3, 1]))
-    ]
-    assert at_mean[0] > 0.6 and at_mean[1] < 0.2
+def test_the_best_rates_of_the_starts_are_bracketed_and_have_three_seeds(starts):
+    stored = load_results("starts")
+    assert stored["settings"].keys() == START_ARMS.keys() == stored["arms"].keys()
+    for start, rate in BEST_RATES.items():
+        own = starts.where(start=start)
+        rates = list(own.sweep())
+        assert own.best_rate() == rate and rates[0] < rate < rates[-1] and len(own.at_best()) == 3, start
+
+
+def test_a_start_is_what_it_says(tiny_gpt, monkeypatch):
+    """All but none begin as Q + B A of theirs; the controls of QERA repair without factors, and have factors without a
+    repair."""
+    monkeypatch.setattr(nb11_starts, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
+    linears = experiment.block_linears(tiny_gpt)
+    generator = torch.Generator().manual_seed(0)
+    made = {path: [torch.randn(shape, generator=generator) for shape in ((W.shape), (len(W), 8), (8, W.shape[1]))]
+            for path, W in ((path, layer.weight) for path, layer in linears.items())}  # fmt: skip
+    monkeypatch.setattr(nb11_starts, "starts_of", lambda start, bits: made)
+    for start in BEST_RATES:
+        for path, layer in lora_layers(nb11_starts.prepared(start, 2)).items():
+            Q, B, A = made[path.removeprefix("blocks.")]
+            whole = layer.base.weight + layer.delta_weight()
+            expected = Q if start in ("none", nb11_starts.SIZES) else Q + B @ A
+            assert torch.allclose(whole, expected, atol=1e-4), start
+            zero = start in ("none", nb11_starts.FROZEN)
+            assert zero == (not layer.lora_B.any())
+            if start == nb11_starts.SIZES:
+                lengths = layer.lora_B.norm(dim=0) * layer.scaling**0.5
+                assert torch.allclose(lengths, B.norm(dim=0), rtol=1e-4) and layer.delta_weight().norm() > 1
 
 
 def test_the_losses_of_windows_are_those_of_evaluate(tiny_gpt, tiny_text):
@@ -209,11 +214,17 @@ def test_the_losses_of_windows_are_those_of_evaluate(tiny_gpt, tiny_text):
     assert by_window.shape == (16,) and by_window.mean().item() == pytest.approx(evaluate(model, many, max_windows=16))
 
 
-def test_the_figure_of_starts_says_where_the_order_turns():
-    one, other = torch.tensor([[0.1, 0.2]]), torch.tensor([[0.2, 0.1]])
-    ways = {name: one for name in pictures.STARTS}
-    _, words = pictures.starts_figure({4: ways | {"QERA": other}, 2: ways})
-    assert "outputs better: at 4 bits." in words
+def test_the_figure_and_the_table_of_starts_say_what_is_stored(starts):
+    _, words = pictures.starts_figure(starts)
+    assert words.startswith("Before training QPiSSA, QERA is ahead, after it QERA.") and len(words.split()) < 85
+    _, rows = pictures.trained_table(starts)
+    assert len(rows) == len(BEST_RATES) and rows[0][-1] == "+0.000 ± 0.000"
+    for start, which in (("QERA", "loss"), ("QERA", "calibrated"), ("QERA, frozen", "loss"), ("LoftQ", "loss")):
+        mean, half = interval(pictures.lead(starts, start, which))  # survives
+        assert mean + half < 0, (start, which)
+    for start in ("QPiSSA", "QPiSSA, QERA", "QERA's sizes"):  # cannot be told from none
+        mean, half = interval(pictures.lead(starts, start))
+        assert abs(mean) < half, start
     plt.close("all")
 
 
@@ -238,11 +249,6 @@ def test_the_slider_shows_every_rate(runs):
         losses = records.losses_at(runs, rate)
         assert set(losses) == set(records.RANKED) and list(losses.values()) == sorted(losses.values())
     plt.close("all")
-
-
-def test_areas_are_counts():
-    counts = {name: pictures.trained_in_a_layer(name) for name in pictures.PARTS}
-    assert counts == {"LoRA": 4096, "rsLoRA": 4096, "LoRA+": 4096, "PiSSA": 4096, "DoRA": 4096 + 256, "VeRA": 512}
 
 
 # --- the published rows ----------------------------------------------------------------------------------------------

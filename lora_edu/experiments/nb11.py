@@ -244,29 +244,3 @@ def window_losses(model: nn.Module, tokens: Tensor, windows: int = 16) -> Tensor
     rows = torch.stack([tokens[start : start + 257] for start in starts]).long()
     logits = model(rows[:, :-1])[0]
     return F.cross_entropy(logits.transpose(1, 2), rows[:, 1:], reduction="none").mean(1)
-
-
-def gap(one: Tensor, other: Tensor) -> str:
-    """Mean and standard error of one - other, pair by pair."""
-    differences = one - other
-    return f"{differences.mean():+.3f} ± {differences.std() / len(differences) ** 0.5:.3f}"
-
-
-def shift(model: nn.Module, inputs: dict[str, Tensor], rounded: dict[str, Tensor]) -> str:
-    """What rounding does to each down_proj: by how much it shifts the weights up, and what the mean input makes of it.
-
-    rounded: path -> the rounded weight.
-    """
-    paths = {path: layer.weight.detach() for path, layer in block_linears(model).items() if path.endswith("down_proj")}
-    up = [((rounded[path] - W).mean() / W.abs().mean()).item() for path, W in paths.items()]
-    shares = [share_at_mean(W, rounded[path], inputs[path]) for path, W in paths.items()]
-    return (
-        f"down_proj is shifted by {statistics.mean(up):+.2f} of the mean |W|,\n  and the mean input makes "
-        f"{', '.join(f'{share:.0%}' for share in shares)} of the squared error"
-    )
-
-
-def share_at_mean(weight: Tensor, changed: Tensor, inputs: Tensor) -> float:
-    """The share of the squared error of the outputs that the mean input makes."""
-    wrong = weight - changed
-    return ((wrong @ inputs.mean(0)).square().sum() * len(inputs) / (inputs @ wrong.T).square().sum()).item()

@@ -1,4 +1,4 @@
-"""The pictures of notebook 11: what each variant trains, their ranking at one rate and at their own, and their starts.
+"""The pictures of notebook 11: the ranking of the variants at one rate and at their own, and starts on a rounded base.
 
 `ranking_view` is the slider of the first screen. What the stored runs say is in `lora_edu.experiments.nb11_runs`.
 """
@@ -7,17 +7,15 @@ import math
 import statistics
 
 import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.patches import Rectangle
-from torch import Tensor, nn
+from torch import Tensor
 
 from lora_edu.experiments.nb11 import SHARED_RATES
 from lora_edu.experiments.nb11_runs import OWN, RANKED, at_best, best_rate, losses_at, paired, verdict
+from lora_edu.experiments.nb11_starts import FROZEN, SIZES
 from lora_edu.experiments.sweeps import Runs, interval
+from lora_edu.experiments.sweeps import paired as paired_runs
 from lora_edu.figures.drawing import Drawn, listed, note, panels, picture, slider, styled
-from lora_edu.figures.looks import ADAPTER, BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, SKY, WEIGHT, light
-from lora_edu.lora import LoRALinear
-from lora_edu.variants import VARIANTS
+from lora_edu.figures.looks import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, SKY
 
 RATES = (*SHARED_RATES, OWN)
 LOOKS = dict(zip(RANKED, zip((ORANGE, GRAY, SKY, GREEN, BLUE, PURPLE, RED), "sxD^vPX", strict=True), strict=True))
@@ -80,73 +78,6 @@ def ranking_view(runs: Runs):
             number.set(text=text, position=(max(end, lora) + 0.004, place))
 
     return figure, values, draw, {"rate": OWN}
-
-
-# --- what each variant trains, true to scale -------------------------------------------------------------------------
-
-D, R = 256, 8
-PARTS = {  # name: its scaling, and what is special
-    "LoRA": ("s = α/r", "A random,\nB zero"),
-    "rsLoRA": ("s = α/√r", "another s"),
-    "LoRA+": ("s = α/r", "B learns 16 times\nas fast as A"),
-    "PiSSA": ("s = α/r", "A and B: taken\nout of W"),
-    "DoRA": ("s = α/r", "m: a length for\neach row of W"),
-    "VeRA": ("s = 1", "A, B: one frozen pair\nfor all layers"),
-}
-TRAINED = {"facecolor": ADAPTER[0], "lw": 0}
-
-
-@styled
-def parts_picture(trained: dict[str, int]) -> Drawn:
-    """What each variant trains of one 256 x 256 layer, drawn so that areas are numbers. trained: variant -> numbers."""
-    edges = {
-        name: (-70 if name in ("DoRA", "VeRA") else -15, 2 * D + 70 if name == "VeRA" else D + 75) for name in PARTS
-    }
-    widths = [right - left for left, right in edges.values()]
-    figure, frames = panels(len(PARTS), 11.6, 3.9, width_ratios=widths)
-    for axes, (name, (scaling, special)) in zip(frames, PARTS.items(), strict=True):
-        rank, how = (D, light(WEIGHT)) if name == "VeRA" else (R, TRAINED)
-        _rectangle(axes, 0, 0, D, D, light(WEIGHT))
-        _rectangle(axes, 0, -20 - rank, D, rank, how)
-        _rectangle(axes, D + 20, 0, rank, D, how)
-        within = name == "VeRA"
-        texts = [
-            ("the rest\nof W" if name == "PiSSA" else "W", D / 2, D / 2),
-            ("A", D / 2, -20 - rank / 2 if within else -50),
-            ("B", D + 20 + rank / 2 if within else D + 50, D / 2),
-        ]
-        if name == "DoRA":
-            _rectangle(axes, -24, 0, 3, D, TRAINED)
-            texts.append(("m", -45, D / 2))
-        if within:
-            _rectangle(axes, -24, -20 - rank, 3, rank, TRAINED)
-            _rectangle(axes, D + 20 + rank + 12, 0, 3, D, TRAINED)
-            texts += [("d", -45, -20 - rank / 2), ("b", 2 * D + 52, D / 2)]
-        for text, x, y in texts:
-            axes.text(x, y, text, ha="center", va="center")
-        axes.text(D + 30 if within else 0, -95, special, va="top")
-        axes.set(xlim=edges[name], ylim=(-D - 30, D + 10), aspect="equal")
-        axes.axis("off")
-        axes.set_title(f"{name}\n{scaling}\n{trained[name]:,} trained")
-    finding = "What is trained (orange) beside what is frozen (blue): an area is a count of numbers"
-    figure.suptitle(f"{finding}\n(m, d and b are drawn three times too thick)", x=0.01, ha="left")
-    counts = ", ".join(f"{name} {count:,}" for name, count in trained.items())
-    return figure, (
-        f"All of them train little beside W. Of one 256 by 256 layer: {counts}. A panel for each variant, true to "
-        "scale: W, the flat A below it, the thin B beside it; DoRA adds a line of lengths, VeRA has two frozen "
-        "squares and two lines."
-    )
-
-
-def trained_in_a_layer(name: str) -> int:
-    """How many numbers a variant trains of one 256 x 256 layer, at rank 8, or for VeRA 256."""
-    rank = D if name == "VeRA" else R
-    layer = VARIANTS.get(name, LoRALinear)(nn.Linear(D, D), rank, 2 * rank)
-    return sum(parameter.numel() for parameter in layer.parameters() if parameter.requires_grad)
-
-
-def _rectangle(axes: Axes, x: float, y: float, width: float, height: float, look: dict) -> None:
-    axes.add_patch(Rectangle((x, y), width, height, **look))
 
 
 # --- rates, seeds ----------------------------------------------------------------------------------------------------
@@ -227,52 +158,56 @@ def rivals_table(runs: Runs, times: dict) -> tuple[list[str], list[list]]:
 
 # --- starts ----------------------------------------------------------------------------------------------------------
 
-STARTS = {"none": (GRAY, "o"), "SVD": (SKY, "D"), "LoftQ": (GREEN, "s"), "QERA": (ORANGE, "^"), "QPiSSA": (PURPLE, "P")}
+STARTS = {  # color, mark, where the label stands in points from it
+    "none": (GRAY, "o", (-8, -13)),
+    SIZES: (BLUE, "D", (-8, 13)),
+    "LoftQ": (GREEN, "s", (9, 0)),
+    "QPiSSA": (PURPLE, "P", (9, 0)),
+    "QERA": (ORANGE, "^", (9, -5)),
+    FROZEN: (SKY, "v", (9, 6)),
+    "QPiSSA, QERA": (RED, "X", (6, -15)),
+}
 
 
-def best_way(ways: dict[str, Tensor], side: int) -> str:
-    """The way with the least mean error of weights (side 0) or of outputs (side 1)."""
-    return min(ways, key=lambda way: ways[way][:, side].mean().item())
+def lead(runs: Runs, start: str, which: str = "loss") -> list[float]:
+    """A start minus none, each at its own best rate: one difference a seed."""
+    return paired_runs(runs.where(start=start), runs.where(start="none"), which)
 
 
-@styled
-def starts_figure(errors: dict[int, dict[str, Tensor]]) -> Drawn:
-    """Mean error of outputs against that of weights, a panel for each number of bits. errors: bits -> way -> (n, 2)."""
-    figure, frames = panels(len(errors), 10.2, 3.5)
-    means = {
-        bits: {way: (100 * pairs).mean(0).tolist() for way, pairs in ways.items()} for bits, ways in errors.items()
-    }
-    for axes, (bits, ways) in zip(frames, means.items(), strict=True):
-        axes.plot(*zip(ways["LoftQ"], ways["QERA"], strict=True), color=GRAY, lw=1, ls="--", zorder=0)
-        for way, place in ways.items():
-            color, marker = STARTS[way]
-            axes.plot(*place, marker, color=color, ms=9)
-            above = -16 if way == "QERA" else 8  # the dashed line comes from above
-            note(axes, way, place, (0, above), "center", va="baseline")
-        axes.margins(0.18, 0.2)
-        axes.set(title=f"{bits} bits", xlabel="error of the weights, %")
-    frames[0].set_ylabel("error of the outputs, %")
-    turned = [bits for bits, ways in errors.items() if turns(ways["LoftQ"], ways["QERA"])]
-    finding = f"From LoftQ to QERA the weights get worse and the outputs better: at {_listed(turned)} bits"
-    figure.suptitle(finding, x=0.01, ha="left")
-    best = {bits: [best_way(ways, side) for side in (0, 1)] for bits, ways in errors.items()}
-    least = "; ".join(f"{bits} bits: weights {w}, outputs {o}" for bits, (w, o) in best.items())
+@picture
+def starts_figure(runs: Runs) -> Drawn:
+    """What each start is ahead of none at 2 bits, after training against before."""
+    figure, (axes,) = panels(1, 8.6, 3.8)
+    for name, (color, marker, by) in STARTS.items():
+        before, (after, half) = statistics.mean(lead(runs, name, "before")), interval(lead(runs, name))
+        axes.plot([before] * 2, [after - half, after + half], color=color, lw=4, alpha=0.3)
+        axes.plot(before, after, marker, color=color, ms=9)
+        note(axes, name, (before, after), by, "right" if name in ("none", SIZES) else "left")
+    axes.plot([-0.4, 0.02], [-0.4, 0.02], color=GRAY, ls=":", lw=1.4, zorder=0)
+    axes.axhline(0, color=GRAY, lw=0.8, ls="--", zorder=0)
+    note(axes, "all of a lead left", (-0.1, -0.1), (-6, 0), "right", color=GRAY)
+    note(axes, "nothing left", (-0.37, 0), (0, 7), color=GRAY)
+    axes.set(xlim=(-0.38, 0.02), ylim=(-0.115, 0.065), xlabel="loss minus that of none, before training")
+    axes.set_ylabel("after training")
+    ahead = {name: [statistics.mean(lead(runs, name, which)) for which in ("before", "loss")] for name in STARTS}
+    first, last = (min(ahead, key=lambda name: ahead[name][when]) for when in (0, 1))
+    told = "; ".join(f"{name} {before:+.3f}, {after:+.3f}" for name, (before, after) in ahead.items() if before)
     return figure, (
-        f"{finding}. The least mean error: {least}. A panel for each number of bits: error of the outputs against that "
-        "of the weights, a mark for each start, a dashed line between LoftQ and QERA."
+        f"Before training {first} is ahead, after it {last}. Minus none, before and after: {told}. A mark for each "
+        "start with the 95% interval of three seeds; a dotted line where all of a lead would be left, a dashed one for "
+        "none of it."
     )
 
 
-def turns(one: Tensor, other: Tensor) -> bool:
-    """Whether the other way is worse for the weights and better for the outputs, in the mean. Both: (n_layers, 2)."""
-    weights, outputs = (other - one).mean(0).tolist()
-    return weights > 0 > outputs
-
-
-def _listed(numbers: list[int]) -> str:
-    """4, 3 and 2"""
-    *most, last = map(str, numbers)
-    return f"{', '.join(most)} and {last}" if most else last
+def trained_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: each start's own rate, its losses, and what it is ahead of none before and after training."""
+    rows = []
+    for name in STARTS:
+        own, (after, half) = runs.where(start=name), interval(lead(runs, name))
+        losses = [f"{statistics.mean(own.at_best(which)):.3f}" for which in ("before", "loss")]
+        before = f"{statistics.mean(lead(runs, name, 'before')):+.3f}"
+        rows.append([name, f"{own.best_rate():g}", *losses, before, f"{after:+.3f} ± {half:.3f}"])
+    return ["2 bits", "its rate", "before", "after", "minus none, before", "minus none, after"], rows
 
 
 def starts_table(errors: dict[int, dict[str, Tensor]], added: dict[int, dict[str, Tensor]]) -> tuple[list, list]:
@@ -287,18 +222,4 @@ def starts_table(errors: dict[int, dict[str, Tensor]], added: dict[int, dict[str
         ):
             marked = [f"{value:.{digits}f}{'*' * (value == min(of.values()))}" for value in of.values()]
             rows.append([f"{bits} bits: {what}", *marked])
-    return ["* the least", *STARTS], rows
-
-
-def layers_table(errors: dict[str, dict[str, Tensor]], down: Tensor) -> tuple[list, list]:
-    """Header and rows: mean errors of outputs in % over all layers, over those in `down`, over the others.
-
-    errors: name of a table of values -> way -> (n, 2). down: (n,), True for a down_proj.
-    """
-    which = {f"all {len(down)} layers": down | ~down, f"{down.sum()} down_proj": down, f"{(~down).sum()} others": ~down}
-    rows = [
-        [f"{name}, {layers}", *(f"{100 * ways[way][chosen, 1].mean():.2f}" for way in STARTS)]
-        for name, ways in errors.items()
-        for layers, chosen in which.items()
-    ]
-    return ["2 bits, outputs, %", *STARTS], rows
+    return ["* the least", *next(iter(errors.values()))], rows
