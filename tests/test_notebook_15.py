@@ -6,7 +6,7 @@ import pytest
 
 from lora_edu.experiments import load_results, nb15_runs
 from lora_edu.experiments.nb10_runs import all_runs, at_best
-from lora_edu.experiments.nb15 import BLOCKS, BOLD, FULL, LORA, STEPS, TURNED_DOWN, WIDE
+from lora_edu.experiments.nb15 import BLOCKS, BOLD, DIALS, FULL, LORA, STEPS, WIDE
 from lora_edu.experiments.sweeps import SEEDS
 from lora_edu.figures import nb15 as pictures
 
@@ -27,7 +27,7 @@ def no_figures_left():
 # --- the runs -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", TURNED_DOWN)
+@pytest.mark.parametrize("way", DIALS)
 def test_a_road_ends_at_the_run_that_is_turned_down(way):
     for seed in SEEDS:
         ends = [nb15_runs.road(name, way, seed)[-1] for name in ("rate", "dial")]
@@ -107,7 +107,7 @@ def test_learning_is_half_doubt_and_forgetting_hardly():
     before = {"shakespeare": (1.8, 2.77081, 2.30310), "speeches": (1.0, 1.00818, 1.00818)}
     for way in (LORA, FULL, BOLD):
         learned, calibrated, forgotten, left = nb15_runs.confidence(way, before)
-        assert 0.5 < calibrated / learned < 0.62 and 0 <= 1 - left / forgotten < 0.12, way
+        assert 0.5 < calibrated / learned < 0.62 and 0 <= 1 - left / forgotten < 0.15, way
 
 
 # --- intruders --------------------------------------------------------------------------------------------------------

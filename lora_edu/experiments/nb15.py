@@ -19,21 +19,25 @@ TURNED_DOWN = {  # the best run of each way
     WIDE: {"lr": 3e-3, "method": "lora", "rank": 64},
 }
 DIAL = (0.9, 0.75, 0.5, 0.25)
-FINE_DIAL = (0.9, 0.75, 0.7, 0.6, 0.5, 0.4, 0.35, 0.25)  # read where another way arrives
+FINE_DIAL = (0.9, 0.75, 0.7, 0.6, 0.5, 0.4, 0.35, 0.25)
+DIALS = {LORA: FINE_DIAL, FULL: FINE_DIAL, BOLD: DIAL, BLOCKS: DIAL}
 STEPS = {LORA: (50,), FULL: (20, 50), BOLD: (20, 50)}  # full fine-tuning learns faster: it is read where LoRA arrives
+
+CALIBRATED = SEEDS[:2]
 
 
 def _arms() -> dict[str, dict]:
     arms = {}
-    for way, options in TURNED_DOWN.items():
-        shares = DIAL if way in (BOLD, BLOCKS) else FINE_DIAL
-        arms |= {f"dial of {way}, seed {seed}": options | {"repeat": seed, "dial": shares} for seed in SEEDS}
+    for way, shares in DIALS.items():
+        options = TURNED_DOWN[way] | {"dial": shares}
+        arms |= {f"dial of {way}, seed {seed}": options | {"repeat": seed} for seed in SEEDS}
     for way, fewer in STEPS.items():
         options = dict(TURNED_DOWN[way])
         lr = options.pop("lr")
         for steps in fewer:  # full's two runs are told apart by their rate
             arms |= arms_of(way.partition(",")[0], (lr,), SEEDS, **options, steps=steps)
-        arms[f"confidence of {way}, seed 0"] = TURNED_DOWN[way] | {"calibrate": True, "repeat": 0}
+        options = TURNED_DOWN[way] | {"calibrate": True}
+        arms |= {f"confidence of {way}, seed {seed}": options | {"repeat": seed} for seed in CALIBRATED}
     return arms
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from lora_edu.experiments.nb10_runs import all_runs, base_losses, of_way
-from lora_edu.experiments.nb15 import TURNED_DOWN
+from lora_edu.experiments.nb15 import CALIBRATED, TURNED_DOWN
 from lora_edu.experiments.stored import load_results
 from lora_edu.experiments.sweeps import SEEDS, Runs, stored_runs
 
@@ -93,12 +93,13 @@ def spread(gaps: list[float]) -> str:
 
 
 def confidence(way: str, before: dict[str, tuple[float, float, float]]) -> list[float]:
-    """Learned without and with a temperature, forgotten without and with one, with seed 0.
+    """Learned without and with a temperature, forgotten without and with one; means over two seeds.
 
     before: of the base, for each text the temperature and the loss without it and with it, as the arms have them.
     """
-    after = load_results("forgetting")["arms"][f"confidence of {way}, seed 0"]["confidence"]
-    lost = {text: np.subtract(after[text], before[text]) for text in before}
+    arms = load_results("forgetting")["arms"]
+    runs = [arms[f"confidence of {way}, seed {seed}"]["confidence"] for seed in CALIBRATED]
+    lost = {text: np.mean(np.subtract([run[text] for run in runs], before[text]), axis=0) for text in before}
     return [float(value) for value in (*-lost["shakespeare"][1:], *lost["speeches"][1:])]
 
 

@@ -17,7 +17,7 @@ from lora_edu.figures.sliders import explore
 ROADS_ALT = (
     "Three orange curves, rank 8 turned down by its rate, its dial or its steps. To the right: what it learned. "
     "Upward: how much more it forgot than full fine-tuning, turned down the same way to equal learning; full is the "
-    "black line at zero. Squares are runs, means over three seeds."
+    "black line at zero. Marks are runs, means over three seeds."
 )
 LOOKS = {"rate": ("#5C3700", "-s"), "dial": (ORANGE, "--o"), "steps": ("#C98420", "-.^")}
 SAID = {"rate": "a smaller rate", "dial": "the dial", "steps": "fewer steps"}
@@ -109,7 +109,7 @@ def intruders_figure(arms: dict) -> Drawn:
     for name, look in CUT_LOOKS.items():
         line = cut_line(arms, name)
         plane.plot(*line.T, **look)
-        note(plane, {"dial": "all of the update"}.get(name, name), line[-1], (0, -15), "right", color=look["color"])
+        note(plane, "all of the update" if name == "dial" else name, line[2], (10, -10), color=look["color"])
     control = cut_table(arms)["old directions, 0.25"][:2]
     plane.plot(*control, **METHODS["control"], ms=9)
     note(plane, "old directions", control, (8, 0), color=GRAY)
