@@ -18,7 +18,8 @@ TEMPERATURES = [round(0.5 + 0.05 * i, 2) for i in range(51)]  # 0.5 to 3
 def one_temperature(model: nn.Module, tokens: Tensor, **windows: Any) -> tuple[float, float, float]:
     """The best temperature for the first half of a text; on its second half the loss without it and with it.
 
-    tokens: (n,); windows: what `evaluate` takes beside them. The model is a GPT of this course: it returns its logits.
+    tokens: (n,); windows: what `evaluate` takes beside them. The model returns its logits first, as our GPT does, and
+    those of `transformers`.
     """
     half = len(tokens) // 2
     fitted, measured = _logits(model, tokens[:half], windows), _logits(model, tokens[half:], windows)
@@ -36,9 +37,9 @@ def _logits(model: nn.Module, tokens: Tensor, windows: dict) -> tuple[Tensor, Te
     seen = []
 
     def loss_fn(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
-        logits, loss = model(inputs, targets)
-        seen.append((logits.flatten(0, 1).float().cpu(), targets.flatten().cpu()))
-        return loss
+        logits = model(inputs)[0].flatten(0, 1).float()
+        seen.append((logits.cpu(), targets.flatten().long().cpu()))
+        return F.cross_entropy(logits, targets.flatten().long())
 
     evaluate(model, tokens, loss_fn=loss_fn, **windows)
     logits, targets = zip(*seen, strict=True)

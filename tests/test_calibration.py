@@ -15,9 +15,8 @@ class Sure(nn.Module):
         super().__init__()
         self.logits = nn.Parameter(confidence * torch.tensor([0.75, 0.25]).log())
 
-    def forward(self, tokens, targets):
-        logits = self.logits.expand(*tokens.shape, 2)
-        return logits, nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    def forward(self, tokens):
+        return self.logits.expand(*tokens.shape, 2), None
 
 
 @pytest.mark.parametrize("confidence", [0.6, 1.0, 2.5])

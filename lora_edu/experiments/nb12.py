@@ -1,15 +1,17 @@
 """A real model in four states: as loaded or in NF4, without an adapter or after twenty steps with one.
 
 The square tells two things apart that a single run mixes: what training wins back of the rounding, and what it learns
-about its text, with which the rounding has nothing to do.
+about its text, with which the rounding has nothing to do. Its rivals: an adapter that never saw the rounding, one
+temperature, and fewer rounded blocks.
 """
 
 import torch
 from torch import Tensor, nn
 
-from lora_edu.lora import add_lora
+from lora_edu.calibration import one_temperature
+from lora_edu.lora import add_lora, lora_layers
 from lora_edu.models.pretrained import load_pretrained, next_token_loss, tokenize
-from lora_edu.qlora import quantize_linears
+from lora_edu.qlora import NF4Linear, quantize_linears
 from lora_edu.texts import ADDRESS_LINE, Text, load_text
 from lora_edu.training import evaluate, train
 
@@ -52,6 +54,31 @@ def adapted(quantized: bool, steps: int = STEPS, draw: int = 0, *, seed: int = 0
     return result
 
 
+def rival(*, draw: int | None = None, blocks: list[int] = (), quantized: bool = False, progress: bool = True) -> dict:
+    """Another reading of the square (nats per token): on both texts after training, else on the Bible.
+
+    draw: train LoRA as `adapted` does, and round the base afterwards. blocks: round these alone, without training.
+    Otherwise nothing is trained, and one temperature is fitted on the text's first half: the losses are its second's.
+    """
+    model, tokenizer = load_pretrained("smollm2", device="cpu")
+    model.requires_grad_(False)
+    bible = Text(*(tokenize(tokenizer, part) for part in load_text("king-james")))
+    if draw is not None:
+        adapt(model, bible, STEPS, draw, progress)
+        for layer in lora_layers(model).values():
+            layer.base = NF4Linear.from_linear(layer.base, double_quant=True)
+        addresses = tokenize(tokenizer, load_text("speeches").validation)
+        return {"Bible": loss_on(model, bible.validation), "addresses": loss_on(model, addresses)}
+    for block in blocks:
+        quantize_linears(model.model.layers[block], double_quant=True)
+    if blocks:
+        return {"Bible": loss_on(model, bible.validation)}
+    if quantized:
+        quantize_linears(model, double_quant=True)
+    found = one_temperature(model, bible.validation, seq_len=256, max_windows=WINDOWS // 2, batch_size=2)
+    return dict(zip(("temperature", "half", "calibrated"), (round(value, 5) for value in found), strict=True))
+
+
 def adapt(model: nn.Module, text: Text, steps: int, seed: int, progress: bool = True) -> None:
     """Put a rank-8 adapter beside every block linear and train it: one window of 256 tokens a step."""
     torch.manual_seed(seed)  # A is drawn at random
@@ -89,4 +116,12 @@ FOUR_STATES = {
     f"{name}, seed {draw}": {"quantized": quantized, "draw": draw}
     for draw in range(3)
     for name, quantized in (("LoRA", False), ("QLoRA", True))
+}
+RIVALS = {
+    **{f"LoRA onto NF4, seed {draw}": {"draw": draw} for draw in range(3)},
+    **{f"four blocks, from {start}": {"blocks": list(range(start, 30, 8))[:4]} for start in (0, 2, 5)},
+    "the first four blocks": {"blocks": [0, 1, 2, 3]},
+    "the last four blocks": {"blocks": [26, 27, 28, 29]},
+    "as loaded, one temperature": {},
+    "NF4, one temperature": {"quantized": True},
 }

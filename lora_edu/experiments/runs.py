@@ -38,7 +38,7 @@ from lora_edu.experiments.nb10_directions import SPECTRA_ARMS, spectra_arm
 from lora_edu.experiments.nb10_sizes import RANK_ARMS, loss_at_rank
 from lora_edu.experiments.nb11 import VARIANT_ARMS, step_times, variant_loss
 from lora_edu.experiments.nb11_starts import START_ARMS, start_loss
-from lora_edu.experiments.nb12 import FOUR_STATES, adapted
+from lora_edu.experiments.nb12 import FOUR_STATES, RIVALS, adapted, rival
 from lora_edu.experiments.nb13 import AGREEMENT_ARMS, agreement
 from lora_edu.experiments.nb13_formats import AFTER_ARMS, format_after
 from lora_edu.experiments.nb13_products import PRODUCT_ARMS, product_times
@@ -115,6 +115,7 @@ EXPERIMENTS = {
     "variant-times": Experiment(step_times, {"21 rounds": {}}, "11: the seconds of a training step of each variant", 3),
     "starts": Experiment(start_loss, START_ARMS, "11: starts on a rounded base, before and after training", 8),
     "real-model": Experiment(adapted, FOUR_STATES, "12: SmolLM2 adapted, in 32 bits and in 4", 30),
+    "real-model-rivals": Experiment(rival, RIVALS, "12: an adapter moved onto NF4, fewer blocks, one temperature", 20),
     "agreement": Experiment(agreement, AGREEMENT_ARMS, "13: which verb goes with which pronoun?", 8),
     "rank-and-size": Experiment(loss_at_rank, RANK_ARMS, "10: does a larger model need a lower rank?", 45),
     "product-times": Experiment(product_times, PRODUCT_ARMS, "13: are products cheaper in low precision?", 2),

@@ -48,8 +48,9 @@ def states_view(arms: dict):
 
 
 def square(arms: dict, text: str) -> dict[str, np.ndarray]:
-    """The losses of the four states on a text: `as loaded` and `NF4` (1,), `LoRA` and `QLoRA` (n_seeds,)."""
+    """The losses on a text: `as loaded` and `NF4` (1,), `LoRA`, `QLoRA` and LoRA's adapter on NF4 (n_seeds,)."""
     found = {"as loaded": [arms["as loaded"][text]], "NF4": [arms["NF4"][text]]}
+    found["LoRA onto NF4"] = [arm[text] for name, arm in arms.items() if name.startswith("LoRA onto NF4")]
     for name, quantized in (("LoRA", False), ("QLoRA", True)):
         trained = [arm for arm, how in FOUR_STATES.items() if how["quantized"] == quantized and "steps" not in how]
         found[name] = [arms[arm][text] for arm in trained]
@@ -76,7 +77,8 @@ def square_figure(arms: dict) -> Drawn:
     frames[0].set_ylabel("loss, nats per token")
     return figure, (
         f"What rounding to NF4 costs, in nats per token: {'; '.join(costs)} training. A panel for each text: two lines "
-        "from before to after training, the model as loaded below, in NF4 above. Three seeds are three dots."
+        "from before to after training, the model as loaded below, in NF4 above, and between them a gray one: an "
+        "adapter that never saw the rounding, put on the NF4 base. Three seeds are three marks."
     )
 
 
@@ -89,13 +91,15 @@ def _same_height(panels) -> None:
 
 
 def _panel(axes: Axes, losses: dict[str, np.ndarray]) -> None:
-    for start, end, look in (("as loaded", "LoRA", METHODS["lora"]), ("NF4", "QLoRA", METHODS["qlora"])):
+    lines = ("NF4", "LoRA onto NF4", METHODS["control"]), ("as loaded", "LoRA", METHODS["lora"])
+    for start, end, look in (*lines, ("NF4", "QLoRA", METHODS["qlora"])):
         axes.plot([0, 1], [losses[start][0], losses[end].mean()], color=look["color"], ls=look["ls"])
         axes.plot(0, losses[start], **look)
         axes.plot(np.linspace(0.98, 1.02, len(losses[end])), losses[end], **look | MARKS, ms=5, alpha=0.8)
         for x, name, side, ha in ((0, start, -10, "right"), (1, end, 12, "left")):
             mean = losses[name].mean()
-            note(axes, f"{name}\n{mean:.2f}", (x, mean), (side, 0), ha, color=look["color"])
+            lift = {"LoRA onto NF4": 11, "QLoRA": -11}.get(name, 0)  # these two end close together
+            note(axes, f"{name}\n{mean:.2f}", (x, mean), (side, lift), ha, color=look["color"])
     axes.set(xlim=(-0.42, 1.4), xticks=[0, 1], xticklabels=["before training", "after 20 steps"])
     axes.margins(y=0.15)
 
