@@ -6,6 +6,7 @@ keyboard would stumble over. Playwright comes with the extra `bench`.
 """
 
 import argparse
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 DEFAULT = Path(__file__).parent.parent / "build" / "book"
 SIZES = {"desktop": (1280, 800), "phone": (360, 740)}
 SLOWEST = 10  # milliseconds that a move of a slider may take
+HEAVIEST = 700_000  # bytes of a page with its pictures, styles and scripts, without the model
 LINKS = (
     """() => [...document.querySelectorAll("a[href], img[src], script[src], link[href]")].map(e => e.href || e.src)"""
 )
@@ -188,7 +190,7 @@ def browse(folder: Path, axe: str = "") -> tuple[list[str], int]:
                 page.close()
         wrong += _written(browser, folder) + _dial_elsewhere(browser, folder)
         browser.close()
-    return wrong + _broken(links, anchors), len(links)
+    return wrong + _broken(links, anchors) + _heavy(links), len(links)
 
 
 def _written(browser: Browser, folder: Path) -> list[str]:
@@ -266,6 +268,21 @@ def _listen(page: Page, wrong: list[str], where: dict[str, str]) -> None:
         "console",
         lambda message: message.type in ("error", "warning") and wrong.append(f"{where['name']}: {message.text}"),
     )
+
+
+def _heavy(links: dict[str, list[str]]) -> list[str]:
+    """The pages that weigh more than they may."""
+    wrong = []
+    for page, targets in links.items():
+        addresses = {re.sub("[?#].*", "", target) for target in targets if target.startswith("file:")}
+        files = [Path(url2pathname(urlparse(address).path)) for address in (page, *addresses)]
+        parts = [
+            path for path in files[1:] if path.suffix in (".css", ".js", ".webp", ".png") and path.name != "model.js"
+        ]
+        size = sum(path.stat().st_size for path in (files[0], *parts) if path.exists())
+        if size > HEAVIEST:
+            wrong.append(f"{files[0].name}: {size:,} bytes")
+    return wrong
 
 
 def _broken(links: dict[str, list[str]], anchors: dict[str, set[str]]) -> list[str]:

@@ -169,6 +169,15 @@ def test_a_picture_becomes_smaller_and_loses_nothing():
         assert ImageChops.difference(written.convert("RGB"), picture).getbbox() is None
 
 
+def test_a_picture_with_more_pixels_than_it_takes_keeps_its_size():
+    png = io.BytesIO()
+    Image.new("RGB", (320, 200)).save(png, "PNG")
+    data = {"image/png": base64.b64encode(png.getvalue()).decode()}
+    for seen, shown in (({}, (320, 200)), ({"width": 200}, (200, 125))):
+        output = new_output("display_data", data, metadata={"image/png": {"alt": "words", **seen}})
+        assert 'width="{}" height="{}"'.format(*shown) in pages.picture_html("a.webp", output)
+
+
 def test_rules_of_style_stay_only_for_what_a_page_uses():
     css = (
         '@charset "utf-8";/*! a license */.cell,.gone:hover{color:red}.gone{x:y}@media print{.gone{a:b}.cell>p{c:d}}'
