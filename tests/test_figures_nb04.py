@@ -18,10 +18,11 @@ def view(arms):
 
 
 @pytest.mark.parametrize("weight", SETTINGS)
-def test_the_dial_tells_what_is_stored(view, arms, weight):
-    values = view.values(plays=weight)
-    stored = arms[setting_name(weight)]
-    assert values["losses"] == [stored["plays"], stored["verses"]]
+@pytest.mark.parametrize("way", nb04.WAYS)
+def test_the_dial_tells_what_is_stored(view, arms, weight, way):
+    values = view.values(plays=weight, way=way)
+    stored = arms[setting_name(weight, how=nb04.WAYS[way])]
+    assert values["losses"] == {"plays": stored["plays"], "verses": stored["verses"]}
     assert f"loss on plays {stored['plays']:.2f}" in values["readout"] and values["sample"] == stored["sample"]
 
 

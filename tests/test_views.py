@@ -45,7 +45,7 @@ VIEWS = {
         {"rank": [2, 0, 1, 3], "rows": [AS_TRAINED, STRONGEST]},
     ),
     "03": (lambda: nb03.guess_view(random_gpt(), "to the Treasury.", ((0, 1), (1, 0))), {"bytes_read": [1, 2, 9, 15]}),
-    "04": (lambda: nb04.dial_view(arms("dial")), {"plays": [0, 0.5, 1]}),
+    "04": (lambda: nb04.dial_view(arms("dial")), {"plays": [0, 0.5, 1], "way": list(nb04.WAYS)}),
     "05": (lambda: nb05.outlier_view(normal_weights(64)), {"size": [3, 1, 20, 40], "shared": list(nb05.SHARED)}),
     "06": (lambda: nb06.beat_nf4(normal_weights(2**14)), {"offset": nb06.OFFSETS[::9]}),
     "07": (lambda: nb07.triangles(arms("two-errors")), {"constants": list(nb07.WIDTHS)}),

@@ -1,8 +1,8 @@
-"""Two adapters on one base, and a dial between them: what is kept, and what of the other voice comes in? (notebook 04)
+"""Adding updates: two adapters on one base, a dial between them, and an adapter merged onto two bases (notebook 04).
 
-One adapter is trained on plays, one on Bible verses, each for 50 steps. Every arm puts both into one model in some way
-and measures it on both texts. What the dial has to be compared with stands in arms of its own: one adapter alone at
-half strength, half of a meaningless one, and the averages of the factors, also at the size of the true sum.
+One adapter is trained on plays, one on Bible verses, each for 50 steps. Every arm of `dial` puts both into one model in
+some way and measures it on both texts. What it has to be compared with stands in arms of its own: one adapter alone at
+half strength, and the averages of the factors, also at the size of the true sum.
 """
 
 import statistics
@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 
 from lora_edu.gpt import GPT
-from lora_edu.lora import adapter_state, add_lora, combine, load_adapter_state, lora_layers
+from lora_edu.lora import adapter_state, add_lora, combine, load_adapter_state, lora_layers, merge, unload
 from lora_edu.models.pretrain import load_base
+from lora_edu.observing import block_linears
+from lora_edu.qlora import quantize_linears
+from lora_edu.quantization import quantize
 from lora_edu.texts import Text, batches, load_text
 from lora_edu.training import evaluate
 
@@ -70,28 +73,25 @@ def losses_on_both(model: GPT) -> dict[str, float]:
 def dial(plays: float, verses: float, how: str = "combined", *, repeat: int = 0, seed: int = 0) -> dict:
     """Put both adapters into one model, with a weight for each, and measure it on both texts.
 
-    how: "combined" adds the weighted updates. "averaged" takes the mean of the As and of the Bs instead; "averaged,
-    same size" multiplies each layer's product to the norm of the true sum; "averaged, same start" does it with adapters
-    that began with the same A. "quarters, enlarged" lacks the cross terms of the average: its own two terms alone, each
-    a quarter, and multiplied as "averaged, same size" is. "shuffled" permutes the inputs of the verses adapter: as
-    large, but meaningless.
-    Returns the two losses, how far the update is from the weighted sum, and a sample.
+    how: "combined" adds the weighted updates; "rounded" adds them to the weights, and rounds these to NF4. "averaged"
+    takes the weighted means of the As and of the Bs instead; "averaged, same size" multiplies each layer's product to
+    the norm of the true sum. "quarters, enlarged" lacks the cross terms of the average: its own two terms alone, each a
+    quarter, and multiplied as "averaged, same size" is.
+    Returns the two losses, how far the update is from the weighted sum before it is rounded, and a sample.
     """
-    first, second = seed + 2 * repeat, seed + 2 * repeat + (how != "averaged, same start")
-    states = [trained_state("plays", first), trained_state("verses", second)]
+    states = [trained_state("plays", seed + 2 * repeat), trained_state("verses", seed + 2 * repeat + 1)]
     wanted = with_state(combine(states, [plays, verses]), 2 * RANK)
-    if how == "combined":
-        model = wanted
-    elif how == "shuffled":
-        model = with_state(combine([states[0], shuffled(states[1])], [plays, verses]), 2 * RANK)
-    else:
-        model = averaged = with_state({name: (states[0][name] + states[1][name]) / 2 for name in states[0]}, RANK)
-        if how == "quarters, enlarged":
-            model = with_state(combine(states, [plays / 2, verses / 2]), 2 * RANK)
-        if how in ("averaged, same size", "quarters, enlarged"):
-            enlarge(model, averaged, wanted)
+    averaged = with_state({name: plays * states[0][name] + verses * states[1][name] for name in states[0]}, RANK)
+    model = averaged if how.startswith("averaged") else wanted
+    if how == "quarters, enlarged":
+        model = with_state(combine(states, [plays / 2, verses / 2]), 2 * RANK)
+    if how in ("averaged, same size", "quarters, enlarged"):
+        enlarge(model, averaged, wanted)
+    result = {"error": update_error(model, wanted)}
+    if how == "rounded":
+        model = quantize_linears(unload(merge(model)))
     text = model.generate(PROMPT, 110, temperature=0.6, generator=torch.Generator().manual_seed(seed))
-    result = {"error": update_error(model, wanted)} | losses_on_both(model)
+    result |= losses_on_both(model)
     return {name: round(value, 4) for name, value in result.items()} | {"sample": text.removeprefix(PROMPT)}
 
 
@@ -103,25 +103,16 @@ def trained_state(name: str, seed: int) -> dict[str, Tensor]:
     return adapter_state(model)
 
 
-def empty_adapter(rank: int, seed: int = 0) -> GPT:
-    """The base with new adapters on all linear layers of the blocks, with the scaling that all of them share here."""
+def empty_adapter(rank: int, seed: int = 0, base: GPT | None = None) -> GPT:
+    """A base with new adapters on all linear layers of the blocks, with the scaling that all of them share here."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return add_lora(load_base("laptop", device="cpu"), rank, ALPHA / RANK * rank, targets="all-linear")
+        return add_lora(base or load_base("laptop", device="cpu"), rank, ALPHA / RANK * rank, targets="all-linear")
 
 
 def with_state(state: dict[str, Tensor], rank: int) -> GPT:
     """The base with these adapters."""
     return load_adapter_state(empty_adapter(rank), state).eval()
-
-
-def shuffled(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same adapter with the columns of each A permuted: the same norms, applied to the wrong inputs."""
-    generator = torch.Generator().manual_seed(0)
-    return {
-        name: tensor[:, torch.randperm(tensor.shape[1], generator=generator)] if name.endswith("lora_A") else tensor
-        for name, tensor in state.items()
-    }
 
 
 @torch.no_grad()
@@ -142,40 +133,80 @@ def update_error(model: GPT, wanted: GPT) -> float:
     return (apart / whole).sqrt().item() if whole else 0.0
 
 
+# --- onto which base? ------------------------------------------------------------------------------------------------
+
+
+def onto_which_base(codebook: str, *, repeat: int = 0, seed: int = 0) -> dict:
+    """Train an adapter for plays on a base in this format, W′; merge it onto W′ and onto the unrounded W.
+
+    Returns for "W′" and "W" the loss on plays of that base, with the update merged, and rounded again after it; the
+    last two also for a tenth of the update.
+    """
+    bases = {"W′": lambda: in_format(load_base("laptop", device="cpu"), codebook)}
+    bases["W"] = lambda: load_base("laptop", device="cpu")
+    model = empty_adapter(RANK, seed + repeat, bases["W′"]())
+    train_adapter(model, load_text("shakespeare"), STEPS, RATE, seed + repeat)
+    state, plays, result = adapter_state(model), load_text("shakespeare").validation, {}
+    for name, base in bases.items():
+        models = {"base": base()}
+        for what, times in (("", 1), ("a tenth, ", 0.1)):
+            models[f"{what}merged"] = merged_onto(base(), state, times)
+            models[f"{what}rounded"] = in_format(merged_onto(base(), state, times), codebook)
+        losses = {what: evaluate(each, plays, seq_len=128, max_windows=64) for what, each in models.items()}
+        result[name] = {what: round(loss, 4) for what, loss in losses.items()}
+    return result
+
+
+def merged_onto(base: GPT, state: dict[str, Tensor], times: float) -> GPT:
+    """The base with so many times this adapter's update added to its weights."""
+    weighted = {name: times * tensor if name.endswith("lora_B") else tensor for name, tensor in state.items()}
+    return unload(merge(load_adapter_state(empty_adapter(RANK, base=base), weighted))).eval()
+
+
+@torch.no_grad()
+def in_format(model: GPT, codebook: str) -> GPT:
+    """The model, its weights in the blocks rounded to this codebook, in blocks of 64."""
+    for layer in block_linears(model).values():
+        layer.weight.copy_(quantize(layer.weight, codebook).dequantize())
+    return model
+
+
 # --- the arms --------------------------------------------------------------------------------------------------------
 
 SETTINGS = tuple(step / 8 for step in range(9))  # the weight of the plays; that of the verses is what is left
 SEEDS = (0, 1, 2)
+MORE_SEEDS = {"combined": (0, 0.5, 1), "averaged": (0.5,), "rounded": ()}  # the settings of the other two seeds
 CONTROLS = {
     "base": {"plays": 0.0, "verses": 0.0},
     "half plays alone": {"plays": 0.5, "verses": 0.0},
     "half verses alone": {"plays": 0.0, "verses": 0.5},
-    "half plays, half shuffled": {"plays": 0.5, "verses": 0.5, "how": "shuffled"},
-    "both in full": {"plays": 1.0, "verses": 1.0},
     "verses minus plays": {"plays": -1.0, "verses": 1.0},
-    "averaged": {"plays": 0.5, "verses": 0.5, "how": "averaged"},
     "averaged, same size": {"plays": 0.5, "verses": 0.5, "how": "averaged, same size"},
-    "a quarter of each": {"plays": 0.25, "verses": 0.25},
     "quarters, enlarged": {"plays": 0.5, "verses": 0.5, "how": "quarters, enlarged"},
-    "averaged, same start": {"plays": 0.5, "verses": 0.5, "how": "averaged, same start"},
 }
 
 
-def setting_name(weight: float, seed: int = 0) -> str:
-    """The name of an arm of the dial, for example `plays 0.5, seed 0`."""
-    return f"plays {weight:g}, seed {seed}"
+def setting_name(weight: float, seed: int = 0, how: str = "combined") -> str:
+    """The name of an arm of the dial, for example `plays 0.5, seed 0` or `averaged 0.5, seed 0`."""
+    return f"{'plays' if how == 'combined' else how} {weight:g}, seed {seed}"
 
 
 def _dial_arms() -> dict[str, dict]:
-    arms = {setting_name(weight): {"plays": weight, "verses": 1 - weight} for weight in SETTINGS}
-    for name, options in CONTROLS.items():
-        arms[f"{name}, seed 0"] = options
-    for seed in SEEDS[1:]:
-        for weight in (0, 0.5, 1):
-            arms[setting_name(weight, seed)] = {"plays": weight, "verses": 1 - weight, "repeat": seed}
-        for name in list(CONTROLS)[1:]:
-            arms[f"{name}, seed {seed}"] = CONTROLS[name] | {"repeat": seed}
+    arms = {}
+    for seed in SEEDS:
+        repeat = {"repeat": seed} if seed else {}
+        for how in ("combined", "averaged", "rounded"):
+            for weight in SETTINGS if seed == 0 else MORE_SEEDS[how]:
+                arm = {"plays": weight, "verses": 1 - weight} | ({} if how == "combined" else {"how": how})
+                arms[setting_name(weight, seed, how)] = arm | repeat
+        for name in list(CONTROLS)[seed > 0 :]:  # the base is one for all seeds
+            arms[f"{name}, seed {seed}"] = CONTROLS[name] | repeat
     return arms
 
 
 VOICE_ARMS = _dial_arms()
+BASE_ARMS = {
+    f"{codebook}, seed {seed}": {"codebook": codebook, "repeat": seed}
+    for codebook in ("nf4", "nf3", "nf2")
+    for seed in SEEDS
+}

@@ -27,7 +27,7 @@ from lora_edu.experiments import stored
 from lora_edu.experiments.nb00 import DIAL_ARMS, adapter_at
 from lora_edu.experiments.nb01 import CALIBRATED_ARMS, UPDATE_ARMS, calibrated, update_arm
 from lora_edu.experiments.nb02 import RATE_ARMS, losses_at_rates
-from lora_edu.experiments.nb04 import VOICE_ARMS, dial
+from lora_edu.experiments.nb04 import BASE_ARMS, VOICE_ARMS, dial, onto_which_base
 from lora_edu.experiments.nb05 import SHARED_ARMS, shared_loss
 from lora_edu.experiments.nb06 import FORMAT_ARMS, format_loss
 from lora_edu.experiments.nb07 import DOUBLE_QUANT_ARMS, TWO_ERRORS_ARMS, double_quant_loss, two_errors
@@ -95,7 +95,8 @@ def load_results(name: str) -> dict:
 
 EXPERIMENTS = {
     "adapter-dial": Experiment(adapter_at, DIAL_ARMS, "00: the shipped adapter at many strengths", 3),
-    "dial": Experiment(dial, VOICE_ARMS, "04: an adapter for plays and one for verses in one model", 20),
+    "dial": Experiment(dial, VOICE_ARMS, "04: an adapter for plays and one for verses in one model", 6),
+    "which-base": Experiment(onto_which_base, BASE_ARMS, "04: an adapter of a rounded base, merged onto either", 5),
     "shared-constants": Experiment(shared_loss, SHARED_ARMS, "05: int4 with one ruler a layer, a row, a block", 2),
     "formats": Experiment(format_loss, FORMAT_ARMS, "06: the loss of the base in many formats of 2 to 8 bits", 5),
     "update-rank": Experiment(update_arm, UPDATE_ARMS, "01: an update of full rank, cut down", 25),

@@ -1,4 +1,4 @@
-"""The figures of notebook 04: the dial between two adapters, what it is compared with, and what a merge loses.
+"""The figures of notebook 04: the dial between two adapters, what averaged factors lose, and what a merge loses.
 
 `arms` is everywhere the part of that name of the stored results of `dial`: the name of an arm -> its losses.
 """
@@ -7,9 +7,10 @@ import textwrap
 
 import matplotlib.pyplot as plt
 import numpy as np
+from ipywidgets import FloatSlider, ToggleButtons
 
 from lora_edu.experiments.nb04 import PROMPT, SEEDS, SETTINGS, setting_name
-from lora_edu.figures.drawing import Drawn, note, panels, slider, styled
+from lora_edu.figures.drawing import Drawn, note, panels, picture, slider, styled
 from lora_edu.figures.looks import BLUE, GRAY, GREEN, MARKS, ORANGE, RED, TEXTS
 
 BOTH = ("plays", "verses")
@@ -17,16 +18,20 @@ BOTH = ("plays", "verses")
 
 # --- the hero: a dial between two voices -----------------------------------------------------------------------------
 
+WAYS = {"add the updates": "combined", "average the factors": "averaged", "add, merge, round to NF4": "rounded"}
 
-def dial_values(arms: dict, plays: float) -> dict:
-    """The losses and the sample at one setting of the dial: all of the plays adapter at 1, all of the other at 0."""
-    here = arms[setting_name(plays)]
-    kept = kept_gain(arms, setting_name(plays))
+
+def dial_values(arms: dict, plays: float, way: str) -> dict:
+    """Losses and sample at one setting: the plays adapter alone at 1, the other at 0; way: one of WAYS."""
+    how = WAYS[way]
+    here, kept = arms[setting_name(plays, how=how)], kept_gain(arms, setting_name(plays, how=how))
     readout = (
-        f"plays {plays:.0%}, verses {1 - plays:.0%}: loss on plays {here['plays']:.2f} ({kept['plays']:.0%} of that "
-        f"adapter's gain), on verses {here['verses']:.2f} ({kept['verses']:.0%} of the other's)"
+        f"{way}, plays {plays:.0%}, verses {1 - plays:.0%}: loss on plays {here['plays']:.2f} ({kept['plays']:.0%} of "
+        f"that adapter's gain), on verses {here['verses']:.2f} ({kept['verses']:.0%} of the other's)"
     )
-    return {"plays": plays, "losses": [here[text] for text in BOTH], "sample": here["sample"], "readout": readout}
+    curves = {text: [arms[setting_name(weight, how=how)][text] for weight in SETTINGS] for text in BOTH}
+    losses = {text: here[text] for text in BOTH}
+    return {"plays": plays, "losses": losses, "curves": curves, "sample": here["sample"], "readout": readout}
 
 
 def kept_gain(arms: dict, name: str, seed: int = 0) -> dict[str, float]:
@@ -39,28 +44,35 @@ def kept_gain(arms: dict, name: str, seed: int = 0) -> dict[str, float]:
 @slider
 def dial_view(arms: dict):
     """The two curves over the dial, a mark on each, and what the model writes there."""
-    figure, (axes, page) = plt.subplots(1, 2, figsize=(10, 3.6), dpi=100, layout="constrained")
-    _dial_curves(axes, arms)
-    line = axes.axvline(0, color=GRAY, lw=1, animated=True)
-    how = {"ms": 13, "mec": "black", "mew": 1.5, "animated": True}
-    marks = [axes.plot([], [], **TEXTS[text] | MARKS | how)[0] for text in BOTH]
+    figure, (axes, page) = plt.subplots(1, 2, figsize=(10, 3.8), dpi=100, layout="constrained")
+    _frame_of_dial(axes, arms)
+    moving, black = {"animated": True}, {"ms": 13, "mec": "black", "mew": 1.5}
+    line = axes.axvline(0, color=GRAY, lw=1, **moving)
+    curves = {text: axes.plot(SETTINGS, [np.nan] * len(SETTINGS), **TEXTS[text] | moving)[0] for text in BOTH}
+    marks = {text: axes.plot([], [], **TEXTS[text] | MARKS | black | moving)[0] for text in BOTH}
     page.axis("off")
     page.text(0, 0.98, "One prompt, the voice that the dial says:", fontsize=11, va="top", weight="bold")
-    how = {"fontsize": 11, "va": "top", "family": "monospace", "linespacing": 1.35, "animated": True}
-    written = page.text(0, 0.86, "", **how)
+    written = page.text(0, 0.86, "", fontsize=11, va="top", family="monospace", linespacing=1.35, **moving)
 
     def draw(values: dict) -> None:
         line.set_xdata([values["plays"]] * 2)
-        for mark, loss in zip(marks, values["losses"], strict=True):
-            mark.set_data([values["plays"]], [loss])
+        for text in BOTH:
+            curves[text].set_ydata(values["curves"][text])
+            marks[text].set_data([values["plays"]], [values["losses"][text]])
         written.set_text(in_lines(PROMPT + values["sample"]))
 
-    return figure, lambda plays: dial_values(arms, plays), draw, {"plays": 0}
+    return figure, lambda **settings: dial_values(arms, **settings), draw, {"plays": 0, "way": "add the updates"}
+
+
+def dial_controls() -> dict:
+    plays = FloatSlider(0.5, min=0, max=1, step=1 / 8, description="weight of the plays")
+    return {"plays": plays, "way": ToggleButtons(options=list(WAYS), description="how")}
 
 
 DIAL_WORDS = (
-    "Halfway, each adapter keeps most of its gain. The loss on plays falls and that on verses rises as the dial goes "
-    "from the verses adapter to the plays adapter; dotted lines mark the base. Beside them, a sample."
+    "Added, each voice keeps most of its gain halfway; averaged factors keep less. The loss on plays falls and that on "
+    "verses rises as the dial goes from the verses adapter to the plays adapter; thin solid lines are the sum, "
+    "dotted ones the base. Beside them, a sample."
 )
 
 
@@ -70,105 +82,83 @@ def in_lines(text: str, width: int = 44, lines: int = 9) -> str:
     return "\n".join(wrapped[:lines])
 
 
-def _dial_curves(axes, arms: dict) -> None:
+def _frame_of_dial(axes, arms: dict) -> None:
+    """What stays: the curves of the sum, thin, and the base."""
     for text in BOTH:
         base, color = arms["base, seed 0"][text], TEXTS[text]["color"]
-        axes.plot(SETTINGS, [arms[setting_name(weight)][text] for weight in SETTINGS], **TEXTS[text])
+        axes.plot(SETTINGS, [arms[setting_name(weight)][text] for weight in SETTINGS], color=color, lw=1, alpha=0.7)
         axes.axhline(base, ls=":", color=color, lw=1.6)
         axes.text(1, base + 0.02, f"base, on {text}", color=color, ha="right", va="bottom")
-    for text, weight, by in (("plays", 0, (10, 4)), ("verses", 0.75, (-8, -22))):
+    for text, weight, by in (("plays", 0, (2, 12)), ("verses", 0.75, (-8, -22))):
         place = (weight, arms[setting_name(weight)][text])
         how = {"fontsize": 11, "weight": "bold", "va": "baseline", "color": TEXTS[text]["color"]}
         note(axes, f"loss on {text}", place, by, **how)
     axes.margins(y=0.1)
     axes.set(xlabel="weight of the plays adapter; the verses adapter gets the rest", ylabel="nats per byte")
     axes.set(xticks=[0, 0.25, 0.5, 0.75, 1], xticklabels=["0\nverses", "¼", "½", "¾", "1\nplays"])
-    axes.set_title("Halfway, each voice keeps most of its gain")
+    axes.set_title("Added, each voice keeps most of its gain")
 
 
-# --- what the middle of the dial is compared with --------------------------------------------------------------------
+# --- what averaged factors lose --------------------------------------------------------------------------------------
 
-RIVALS = {
-    "combined, half and half": setting_name(0.5).removesuffix(", seed 0"),
-    "half of the plays adapter alone": "half plays alone",
-    "half of the verses adapter alone": "half verses alone",
-    "half plays, half shuffled verses": "half plays, half shuffled",
-    "factors averaged": "averaged",
-    "a quarter of each: no cross terms": "a quarter of each",
-    "factors averaged, at the size of the sum": "averaged, same size",
-    "quarters, enlarged as much": "quarters, enlarged",
-    "factors averaged, both began with one A": "averaged, same start",
+STEPS_UP = {  # from the averaged factors to the true sum: the arm that is reached, and what separates it from the last
+    "averaged 0.5": "factors averaged",
+    "averaged, same size": "the sum is too small",
+    "quarters, enlarged": "cross terms",
+    "plays 0.5": "each counts less than half",
 }
 
 
-def kept_shares(arms: dict) -> dict[str, dict[str, list[float]]]:
-    """label -> text -> the share of that adapter's own gain that is kept, one number a seed."""
+def split_gap(arms: dict) -> dict[str, dict[str, list[float]]]:
+    """text -> arm of STEPS_UP -> the share of that adapter's own gain that is kept, one number a seed."""
     return {
-        label: {text: [kept_gain(arms, f"{name}, seed {seed}", seed)[text] for seed in SEEDS] for text in BOTH}
-        for label, name in RIVALS.items()
+        text: {arm: [kept_gain(arms, f"{arm}, seed {seed}", seed)[text] for seed in SEEDS] for arm in STEPS_UP}
+        for text in BOTH
     }
 
 
-@styled
-def rivals(arms: dict) -> Drawn:
-    """The share of both gains that each way of mixing keeps, a dot for each seed, a bar for their mean."""
-    shares = kept_shares(arms)
-    figure, frames = panels(2, 9.6, 3.5, sharey=True)
-    for axes, text in zip(frames, BOTH, strict=True):
-        for row, (label, kept) in enumerate(shares.items()):
-            color = GREEN if label.startswith("combined") else RED if "averaged" in label else GRAY
-            mean = float(np.mean(kept[text]))
-            axes.barh(row, mean, height=0.55, color=color, alpha=0.35)
-            axes.plot(kept[text], [row] * len(SEEDS), "o", color=color, ms=5)
-            axes.text(1.24, row, f"{mean:.0%}", ha="right", va="center")
-        axes.axvline(1, color="black", lw=1, ls=":")
-        axes.axvline(0, color="black", lw=1)
-        axes.set(xlim=(-0.2, 1.25), xlabel=f"share of the gain on {text} that is kept")
-        axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    frames[0].set(yticks=range(len(shares)), yticklabels=list(shares))
-    frames[0].invert_yaxis()
-    figure.suptitle("Half an adapter keeps most of its gain, and the other half does not disturb it")
-    pairs = (
-        f"{label}: {np.mean(shares[label]['plays']):.0%} and {np.mean(shares[label]['verses']):.0%}"
-        for label in shares
-        if label.startswith(("combined", "factors averaged", "a quarter", "quarters")) and "one A" not in label
+def cross_shares(arms: dict) -> dict[str, np.ndarray]:
+    """The share of the cross terms in what averages of the true sum's size keep less, one number a seed."""
+    rows = {text: [np.array(numbers) for numbers in kept.values()] for text, kept in split_gap(arms).items()}
+    return {text: (without - average) / (added - average) for text, (_, average, without, added) in rows.items()}
+
+
+@picture
+def gap(arms: dict) -> Drawn:
+    """Two bars: what averaged factors keep, and what lies between them and the sum of the updates."""
+    shares = split_gap(arms)
+    figure, (axes,) = panels(1, 9, 3.2)
+    looks = ((RED, ""), (GRAY, ""), (ORANGE, "//"), (BLUE, ".."))
+    for row, (text, kept) in enumerate(shares.items()):
+        ends = np.array([np.mean(numbers) for numbers in kept.values()])
+        lengths = np.diff(ends, prepend=0)
+        for (arm, end, length), (color, hatch) in zip(zip(kept, ends, lengths, strict=True), looks, strict=True):
+            label = STEPS_UP[arm] if row == 0 else None
+            axes.barh(row, length, left=end - length, height=0.5, color=color, alpha=0.45, hatch=hatch, label=label)
+            axes.text(end - length / 2, row - 0.3, f"{length:.0%}", ha="center", va="bottom")
+            axes.plot(kept[arm], [row + 0.34] * len(SEEDS), "|", color=color, ms=9, mew=2)
+        alone = np.mean([kept_gain(arms, f"half {text} alone, seed {seed}", seed)[text] for seed in SEEDS])
+        axes.plot(
+            [alone] * 2, [row - 0.25, row + 0.25], "k--", lw=1.6, label="half of one, alone" if row == 0 else None
+        )
+    axes.set(yticks=(0, 1), yticklabels=BOTH, xlim=(0, 1), ylim=(1.6, -0.6), xlabel="share of the gain that is kept")
+    axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=5, fontsize=9, columnspacing=1.2)
+    said = "; ".join(
+        f"{text}: {np.mean(kept['averaged 0.5']):.0%} averaged, {np.mean(kept['plays 0.5']):.0%} added"
+        for text, kept in shares.items()
     )
-    counts = np.mean([1 - arms[f"quarters, enlarged, seed {seed}"]["error"] for seed in SEEDS]) / 2
-    words = "Kept of the gains on plays and verses: " + "; ".join(pairs)
-    return figure, f"{words} (each update then counts {counts:.2f}). Dots are seeds."
+    cross = ", ".join(
+        f"{min(shares):.0%} to {max(shares):.0%} on {text}" for text, shares in cross_shares(arms).items()
+    )
+    return figure, (
+        f"Averaged factors lose most because their sum is too small. {said}. Two bars, the gap split: the sum is too "
+        f"small; cross terms, by seed {cross} of what is left at equal size; and each update then counts less than a "
+        "half. Ticks are seeds, dashed lines half of one adapter alone."
+    )
 
 
 # --- merging ---------------------------------------------------------------------------------------------------------
-
-
-@styled
-def rounding(measured: dict[str, dict[float, float]], factors: dict[str, float], here: float, paper: float) -> Drawn:
-    """The error of a merged update against its size: measured marks, and the formula's line.
-
-    measured: format -> size of the update -> its error; factors: format -> the relative rounding error of a weight.
-    Rounded are the update itself and the sum: factor * sqrt(||dW||**2 + ||W + dW||**2) / ||dW||, where ||W + dW||**2
-    is about ||W||**2 + ||dW||**2.
-    """
-    figure, (axes,) = panels(1, 7.6, 3.9)
-    sizes = np.geomspace(1e-4, 1, 60)
-    looks = zip("^so", ("-.", "--", "-"), (GREEN, ORANGE, BLUE), strict=True)
-    for (name, errors), (marker, line, color) in zip(measured.items(), looks, strict=True):
-        axes.plot(sizes, np.minimum(1, factors[name] * np.sqrt(2 + sizes**-2.0)), line, color=color, lw=1.2)
-        axes.plot(list(errors), list(errors.values()), marker, color=color, ms=6)
-        middle = min(errors, key=lambda size: abs(np.log(size / 3e-3)))
-        place, side = ((-8, -20), "right") if name == "float16" else ((8, 6), "left")  # below its line, or above
-        note(axes, name, (middle, errors[middle]), place, side, color=color, fontsize=12, va="baseline")
-    for size, label in ((paper, "Table 7"), (here, "here")):
-        axes.axvline(size, color=GRAY, ls=":")
-        note(axes, f"{label}: {size:.0%}", (size, 1.5e-6), (-4, 0), "right", rotation=90, va="bottom", color=GRAY)
-    axes.set(xscale="log", yscale="log", ylim=(1e-8, 2), xlabel="size of the update, ||ΔW|| / ||W||")
-    axes.set(ylabel="share of the update that is wrong")
-    axes.set_title("The smaller the update, the larger the share that a 16-bit merge gets wrong")
-    at = {name: errors[min(errors, key=lambda size: abs(np.log(size / 0.01)))] for name, errors in measured.items()}
-    words = "Of an update of 1% of the weight, " + ", ".join(
-        f"{name} gets {error:.2g} wrong" for name, error in at.items()
-    )
-    return figure, f"{words}. Both axes are logarithmic: three falling lines with marks, for fp32, fp16 and bf16."
 
 
 @styled
@@ -194,6 +184,9 @@ def kept_after_rounding(kept: dict[str, dict[float, float]]) -> Drawn:
     sizes = ", ".join(f"{t:g}" for t in times)
     words = f"Kept at {sizes} times the update: onto W′ and rounded {lost}; onto W and rounded {saved}."
     return figure, words + " One line for each way to merge, over the size of the update."
+
+
+BASES = ["grid", "merged: W′", "W", "rounded again: W′", "W", "a tenth, rounded, keeps: W′", "W"]
 
 
 # --- training --------------------------------------------------------------------------------------------------------
