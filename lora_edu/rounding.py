@@ -84,6 +84,25 @@ def lloyd_max(values: Tensor, start: Tensor, block_size: int = 64, rounds: int =
     return codebook
 
 
+def compensated(weight: Tensor, inputs: Tensor, codebook: Tensor) -> Tensor:
+    """GPTQ's rounding (Frantar et al. 2022, arXiv 2210.17323), in blocks of 64 whose absmax is fixed beforehand.
+
+    weight: (d_out, d_in), inputs: (n, d_in). Column by column: what rounding one does to the outputs, the later
+    ones take back as well as they can. Returns the rounded weight; its codes are as many and as wide as without.
+    """
+    H = inputs.T @ inputs
+    H += 0.01 * H.diagonal().mean() * torch.eye(len(H))
+    U = torch.linalg.cholesky(H.inverse(), upper=True)
+    absmax = block_absmax(weight.flatten(), 64).repeat_interleave(64).view_as(weight)
+    left, rounded = weight.clone(), torch.empty_like(weight)
+    for j, scale in enumerate(absmax.T):
+        codes = nearest_code((left[:, j] / scale).clamp(-1, 1), codebook)
+        rounded[:, j] = codebook[codes.long()] * scale
+        off = (left[:, j] - rounded[:, j]) / U[j, j]
+        left[:, j:] -= off[:, None] * U[j, j:]
+    return rounded
+
+
 def rescale(values: Tensor, old: Tensor, new: Tensor, block_size: int) -> Tensor:
     """Give the blocks of values (n,), whose constants are old (n_blocks,), the constants new (n_blocks,)."""
     factor = new / old.clamp(min=1e-38)  # a block of zeros stays one

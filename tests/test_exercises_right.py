@@ -116,11 +116,13 @@ def packed_in_a_loop(codes):
     return [(first << 4) | second for first, second in zip(padded[::2], padded[1::2], strict=True)]
 
 
-def error_weight_by_weight(X, W, codes, absmax):
-    changed = W.copy()
-    for index, code in enumerate(codes.flatten()):
-        changed.flat[index] = CODEBOOK[code] * absmax[index // codes.shape[1]]
-    return (((X @ (W - changed).T) ** 2).sum() / ((X @ W.T) ** 2).sum()) ** 0.5
+def least_squares_anew(w, q, X):
+    return np.linalg.lstsq(X[:, 1:], X @ w - X[:, 0] * q, rcond=None)[0]
+
+
+def as_gptq_does(w, q, X):
+    inverse = np.linalg.inv(X.T @ X)
+    return w[1:] - (w[0] - q) * inverse[0, 1:] / inverse[0, 0]
 
 
 def widths_tried_from_the_top(budget, block_size, second_size):
@@ -193,7 +195,8 @@ RIGHT = [
     (nb05.round_between, rounded_in_numpy),
     (nb06.normal_float, levels_by_torch),
     (nb06.packed_codes, lambda codes: np.uint8(packed_in_a_loop(codes))),
-    (nb06.rounded_output_error, error_weight_by_weight),
+    (nb06.taken_over, least_squares_anew),
+    (nb06.taken_over, as_gptq_does),
     (nb07.bits_of_constants, widths_tried_from_the_top),
     (nb07.round_constants, filled_up_after_the_mean),
     (nb07.moved_again, moved_in_torch),

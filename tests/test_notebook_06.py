@@ -10,11 +10,13 @@ import pytest
 import torch
 
 from lora_edu import load_base, nf_codebook, quantize
+from lora_edu.exercises.nb06 import taken_over
 from lora_edu.experiments import load_results
-from lora_edu.experiments.nb06 import arm_name, bin_middles, inside_out, shifts, without_zero
+from lora_edu.experiments.nb06 import CALIBRATIONS, arm_name, bin_middles, inside_out, shifts, without_zero
 from lora_edu.figures import nb06 as pictures
 from lora_edu.measures import relative_error
 from lora_edu.observing import block_linears
+from lora_edu.rounding import compensated
 
 PATH = Path(__file__).parent.parent / "notebooks" / "06_nf4.ipynb"
 with_bitsandbytes = pytest.mark.skipif(
@@ -118,6 +120,23 @@ def test_pair_by_pair_the_middles_cost_less_than_nf4_and_the_others_are_undecide
         assert abs(gaps[name].mean()) < 3 * error[name]
 
 
+def test_af4_costs_more_than_nf4_in_every_draw_at_64():
+    arms = load_results("formats")["arms"]
+    assert all(arms[arm_name("af4", 64, k)]["loss"] > arms[arm_name("nf4", 64, k)]["loss"] for k in shifts(64))
+
+
+def test_a_compensated_rounding_errs_more_and_costs_less():
+    arms, whole = load_results("compensation")["arms"], load_results("formats")["arms"]["full precision"]["loss"]
+    mean = {
+        name: {kind: np.mean([arms[f"{name}, shift {k}"][kind] for k in shifts(64)]) for kind in arms["plays, shift 0"]}
+        for name in CALIBRATIONS
+    }
+    nearest, addresses, plays, shuffled = (mean[name] for name in CALIBRATIONS)
+    assert addresses["weight_error"] > 1.3 * nearest["weight_error"]
+    assert addresses["output_error"] < 0.7 * nearest["output_error"]
+    assert plays["loss"] - whole < 0.45 * (nearest["loss"] - whole) < 0.3 * (shuffled["loss"] - whole)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_the_zero_costs_some_error(seed):
     """NF4 beside a symmetric code from the same offset: they differ in the zero alone."""
@@ -154,5 +173,20 @@ def test_the_pictures_say_what_was_found():
     curves = {"small blocks": [3.0, 1.0, 2.0], "tails": [3.0, 2.0, 1.0], "a": [1, 2, 3], "b": [1, 2, 3]}
     _, words = pictures.best_offsets(curves, [0.9, 0.94, 0.98])
     assert "0.940 for small blocks" in words and "0.980 for tails" in words
-    rows = {"nf4": (0.09, 0.05, 0.01, 0.001), "int4": (0.2, 0.1, 0.03, 0.002)}
-    assert "int4 has the most of both" in pictures.loss_against_error(rows)[1]
+    draws = torch.tensor([0.01, 0.02])
+    rows = {"nf4": (0.09, draws, -draws), "int4": (0.2, 3 * draws, draws - 0.015)}
+    words = pictures.loss_against_error(rows)[1]
+    assert "int4 has the most" in words and "in every draw: nf4." in words
+
+
+def test_compensation_is_exercise_6_3_column_by_column():
+    generator = torch.Generator().manual_seed(0)
+    weight, inputs = torch.randn(5, 64, generator=generator), torch.randn(200, 64, generator=generator)
+    rounded, nearest = compensated(weight, inputs, nf_codebook(4)), quantize(weight, "nf4").dequantize()
+    H = inputs.T @ inputs + 0.01 * inputs.square().sum() / 64 * torch.eye(64)
+    X = torch.linalg.cholesky(H, upper=True).double().numpy()
+    for w, (q, second) in zip(weight.double().numpy(), rounded[:, :2].tolist(), strict=True):
+        moved, levels = taken_over.reference(w, q, X)[0], nf_codebook(4) * float(np.abs(w).max())
+        assert second == pytest.approx(levels[(levels - moved).abs().argmin()].item(), abs=1e-6)
+    assert (inputs @ (rounded - weight).T).norm() < (inputs @ (nearest - weight).T).norm()
+    assert torch.allclose(compensated(weight, torch.eye(64), nf_codebook(4)), nearest, atol=1e-6)

@@ -1,15 +1,13 @@
-"""The checks of notebook 06, NF4: the codebook, packing, and the error of an output."""
+"""The checks of notebook 06, NF4: the codebook, packing, and who takes a rounding error over."""
 
 from statistics import NormalDist
 
 import numpy as np
 
-from lora_edu.codebooks import nf_codebook
 from lora_edu.exercises.exercise import exercise
 from lora_edu.exercises.grading import beside
-from lora_edu.exercises.sizes import measures
 
-__all__ = ["beside", "normal_float", "packed_codes", "rounded_output_error"]
+__all__ = ["beside", "normal_float", "packed_codes", "taken_over"]
 
 # --- 6.1: the codebook from its offset -------------------------------------------------------------------------------
 
@@ -144,82 +142,54 @@ def packed_codes(codes):
     return first * 16 + second  # how a pair becomes a byte
 
 
-# --- 6.3: the error of the output ------------------------------------------------------------------------------------
-
-NF4 = nf_codebook(4).numpy().astype(np.float64)
+# --- 6.3: what the others take over ----------------------------------------------------------------------------------
 
 
-def _nearest(W, absmax):
-    """The nearest code of each weight, a block a row."""
-    blocks = W.reshape(len(absmax), -1)
-    return np.abs(blocks[:, :, None] / absmax[:, None, None] - NF4).argmin(axis=2)
-
-
-def _layers():
-    """Cases (X, W, codes, absmax): W is not square, each row of `codes` is one block of it; one has a code moved.
-
-    The last absmax are a little off, as double quantization leaves them.
-    """
-    for seed, (n, d_out, d_in, block_size) in enumerate([(5, 6, 8, 8), (3, 4, 12, 6), (4, 3, 10, 5)]):
+def _rows():
+    """Cases (w, q, X): a row of a weight, its first weight rounded to q, and inputs whose columns go together."""
+    for seed, (n, d_in) in enumerate([(6, 3), (9, 4), (7, 5)]):
         rng = np.random.default_rng(seed)
-        W = rng.normal(size=(d_out, d_in)) * rng.uniform(0.5, 3, size=(d_out, 1))
-        X = rng.normal(size=(n, d_in)) * rng.uniform(0.2, 3, size=d_in)  # some inputs are larger than others
-        absmax = np.abs(W.reshape(-1, block_size)).max(axis=1) * (rng.uniform(0.9, 1.1, len(W) * 2) if seed == 2 else 1)
-        codes = _nearest(W, absmax)
-        codes[:, 0] = np.abs(codes[:, 0] - seed)  # after the first case, some codes are not the nearest
-        yield X, W, codes, absmax
+        X = rng.normal(size=(n, d_in)) @ rng.normal(size=(d_in, d_in))
+        w = rng.normal(size=d_in)
+        yield w, float(np.round(w[0])), X
 
 
-LOOKED_UP, SCALED = "nf_codebook(4).numpy()[codes]", "* absmax[:, None]"
-OUTPUTS = "exact, other = X @ W.T, X @ rounded.T"
-OWN = "np.abs(W.reshape(codes.shape)).max(axis=1)"
+SHARE = "np.linalg.solve(H[1:, 1:], H[1:, 0])"
 
 
 @exercise(
     "6.3",
-    list(_layers()),
+    list(_rows()),
     tries=0.5,
     taught={
-        f"{OUTPUTS} -> exact, other = W, rounded": "Your answer is the error of the weights. The question is about the "
-        "output, X @ W.T: what the next layer gets.",
-        f"{LOOKED_UP} -> NF4[_nearest(W, absmax)]": "Your answer quantizes W again, to the nearest codes. Decode the "
-        "codes that you are given, whatever they are.",
-        f"{LOOKED_UP} -> NF4[_nearest(W, {OWN})] & {SCALED} -> * {OWN}[:, None]": "Your answer quantizes W "
-        "again, absmax and all. Decode the codes that you are given, whatever they are.",
-        f"{LOOKED_UP} -> codes": "Your answer multiplies the codes themselves. A code is an index from 0 to 15: look "
-        "its value up in the codebook.",
-        f"{SCALED} -> * absmax.max()": "Your answer takes one absmax for the whole weight. Each block has its own.",
-        "reshape(W.shape) -> reshape(W.shape[::-1]).T": "The blocks of your answer run down the columns of W. They run "
-        "through the flattened weight, row by row.",
-        f"{OUTPUTS} -> exact, other = X.mean(axis=0) @ W.T, X.mean(axis=0) @ rounded.T": "Your answer averages the "
-        "inputs first, so that errors cancel. Take the norm over the outputs of all.",
+        "w[1:] + share -> w[1:] - share": "Your answer makes the error worse: the others move the wrong way. What the "
+        "first weight lost, they must gain.",
+        f"{SHARE} -> H[1:, 0] / np.diag(H)[1:]": "In your answer each weight takes over all it can, as if it were "
+        "alone. Columns that go together do it twice: solve for all at once.",
+        f"{SHARE} -> np.ones(len(w) - 1) / (len(w) - 1)": "Your answer spreads the error evenly. A weight can stand in "
+        "for the first only as far as their inputs go together: X says it.",
+        f"{SHARE} -> H[1:, 0] / H[0, 0]": "Your answer asks how well the first column stands for the others. It is the "
+        "others that must stand for the first.",
+        "return w[1:] + share * off -> return w[1:]": "Your answer leaves the others as they are. That is rounding to "
+        "the nearest: nobody takes the error over.",
+        "return w[1:] + share * off -> return np.round(w[1:])": "Your answer rounds the others. They stay exact here: "
+        "their turn comes later, one by one.",
     },
     also=(
-        *measures("return error / whole", "exact", "other"),
-        *(f"{SCALED} -> {other}" for other in ("/ absmax[:, None]", "* absmax.mean()", "* absmax[::-1, None]")),
-        *(f"{SCALED} -> * {other}" for other in (f"{OWN}[:, None]", "absmax[:, None] ** 2")),
-        f"[codes] {SCALED} -> [codes].ravel() * np.resize(absmax, W.size)",
-        f"[codes] {SCALED} -> [codes].reshape(W.shape) * np.abs(W).max(axis=1, keepdims=True)",
-        *(f"{LOOKED_UP} -> {other}" for other in ("(codes - 7) / 8", "(codes - 8) / 7", "(codes / 7.5 - 1)")),
-        *(f"{LOOKED_UP} -> {other}" for other in ("(codes - 8) / 8", "(codes - 7) / 7", "NF4[15 - codes]")),
-        "reshape(W.shape) -> reshape(W.shape, order='F')",
-        f"{OUTPUTS} -> exact, other = abs(X) @ abs(W).T, abs(X) @ abs(rounded).T",
-        f"{OUTPUTS} -> exact, other = (X @ W.T).clip(0), (X @ rounded.T).clip(0)",
-        f"{OUTPUTS} -> exact, other = X[:1] @ W.T, X[:1] @ rounded.T",
-        f"{OUTPUTS} -> exact, other = X.sum(axis=0) @ W.T, X.sum(axis=0) @ rounded.T",
-        "return error / whole -> return exact - other",
-        "whole = np.linalg.norm(exact) -> whole = np.linalg.norm(X) * np.linalg.norm(W)",
+        "X.T @ X -> np.eye(len(w))",
+        "X.T @ X -> X.T @ X + np.eye(len(w))",
+        "w[0] - q -> w[0]",
+        "return w[1:] + share * off -> return share * off",
+        f"{SHARE} -> np.linalg.inv(H)[1:, 0]",
+        f"{SHARE} -> H[1:, 0]",
+        f"{SHARE} -> np.linalg.solve(np.diag(np.diag(H))[1:, 1:] + 1e-3, H[1:, 0])",
     ),
     noticed={
-        "one number is asked for: the norm of all errors over that of the exact outputs.": lambda got, *case: (
-            got.ndim > 0
-        ),
-        "a norm is never below zero.": lambda got, *case: got < 0,
+        "one number is asked for each weight after the first.": lambda got, w, q, X: got.shape != (len(w) - 1,),
     },
 )
-def rounded_output_error(X, W, codes, absmax):
-    rounded = (nf_codebook(4).numpy()[codes] * absmax[:, None]).reshape(W.shape)  # the decoded weight
-    exact, other = X @ W.T, X @ rounded.T  # the two outputs
-    error = np.linalg.norm(exact - other)  # their difference, as one number
-    whole = np.linalg.norm(exact)  # what it is divided by
-    return error / whole  # the quotient
+def taken_over(w, q, X):
+    H = X.T @ X  # which inputs go together
+    off = w[0] - q  # what the first weight lost
+    share = np.linalg.solve(H[1:, 1:], H[1:, 0])  # how far the others can stand in for the first
+    return w[1:] + share * off  # the others, with what they take over

@@ -14,9 +14,9 @@ from lora_edu.codebooks import get_codebook, nf_codebook
 from lora_edu.experiments.scoreboard import change_linears
 from lora_edu.gpt import GPT
 from lora_edu.models.pretrain import load_base
-from lora_edu.observing import layer_inputs
+from lora_edu.observing import block_linears, layer_inputs
 from lora_edu.quantization import quantize
-from lora_edu.rounding import lloyd_max
+from lora_edu.rounding import compensated, lloyd_max
 from lora_edu.texts import load_text
 from lora_edu.training import evaluate
 
@@ -45,6 +45,19 @@ FORMAT_ARMS = {"full precision": {"codebook": None}} | {
     for names, block_size in ((FOUR_BITS + OTHER_BITS + RIVALS, 64), (FOUR_BITS, 1024))
     for name in names
     for shift in shifts(block_size)
+}
+
+FORMAT_ARMS |= {"full precision, plays": {"codebook": None, "text": "shakespeare"}} | {
+    f"{arm_name(name, 64, shift)}, plays": {"codebook": name, "shift": shift, "text": "shakespeare"}
+    for name in FOUR_BITS
+    if name not in ("af4", "lloyd-max")
+    for shift in shifts(64)
+}
+CALIBRATIONS = ("nearest", "addresses", "plays", "shuffled")
+COMPENSATION_ARMS = {
+    f"{calibration}, shift {shift}": {"calibration": calibration, "shift": shift}
+    for calibration in CALIBRATIONS
+    for shift in shifts(64)
 }
 
 
@@ -80,13 +93,15 @@ def inside_out(codebook: Tensor) -> Tensor:
     return torch.cat([-below.flip(0), codebook.new_zeros(1), above])
 
 
-def format_loss(codebook: str | None, block_size: int = 64, shift: int = 0, *, windows: int = 128) -> dict:
+def format_loss(
+    codebook: str | None, block_size: int = 64, shift: int = 0, text: str = "speeches", *, windows: int = 128
+) -> dict:
     """Round all linear layers in the blocks of the shipped base to a format; None leaves them as they are.
 
-    Returns the loss on so many `windows` of held-out speeches (nats per byte), and the relative errors of the weights
+    Returns the loss on so many `windows` of a held-out text (nats per byte), and the relative errors of the weights
     and of the layers' outputs. Nothing is drawn by lot.
     """
-    model, tokens = load_base("laptop", device="cpu"), load_text("speeches").validation  # a GPU has other last digits
+    model, tokens = load_base("laptop", device="cpu"), load_text(text).validation  # a GPU has other last digits
     result = {"weight_error": 0.0, "output_error": 0.0}
     if codebook is not None:
         inputs = layer_inputs(model, tokens)
@@ -101,6 +116,35 @@ def round_linears(model: GPT, codebook: Tensor, block_size: int, shift: int, inp
     Returns the relative error of all weights together, and the mean over the layers of the relative error of y = W x.
     """
     return change_linears(model, lambda weight: rounded_from(weight, shift, codebook, block_size), inputs)
+
+
+def compensated_loss(calibration: str, shift: int) -> dict:
+    """Round the base to NF4 as GPTQ does, after a look at a text. Returns what `format_loss` does.
+
+    calibration: `addresses` or `plays`, of the training part; `shuffled` gives each input to another column, and
+    `nearest` compensates nothing. shift: of the columns of each layer, and so of blocks and of the order.
+    """
+    model, tokens = load_base("laptop", device="cpu"), load_text("speeches").validation
+    seen = layer_inputs(model, tokens)
+    inputs = calibration_inputs(model, "shakespeare" if calibration == "plays" else "speeches")
+    rounded, generator = [], torch.Generator().manual_seed(shift)
+    for path, layer in block_linears(model).items():
+        weight, x = layer.weight.detach().roll(shift, 1), inputs[path].roll(shift, 1)
+        if calibration == "shuffled":
+            x = x[:, torch.randperm(x.shape[1], generator=generator)]
+        nearest = calibration == "nearest"
+        found = quantize(weight, "nf4").dequantize() if nearest else compensated(weight, x, nf_codebook(4))
+        rounded.append(found.roll(-shift, 1))
+    changed = iter(rounded)  # the layers come in the same order
+    result = change_linears(model, lambda _: next(changed), seen) | {"loss": evaluate(model, tokens, max_windows=128)}
+    return {name: round(value, 5) for name, value in result.items()}
+
+
+def calibration_inputs(model: GPT, text: str, windows: int = 16) -> dict[str, Tensor]:
+    """What each linear layer of the blocks is given for windows of 256 bytes of a training text: (n, d_in)."""
+    tokens = load_text(text).train
+    seen = [layer_inputs(model, tokens[start:]) for start in range(0, len(tokens) - 256, len(tokens) // windows)]
+    return {path: torch.cat([inputs[path] for inputs in seen[:windows]]) for path in seen[0]}
 
 
 def rounded_from(weight: Tensor, shift: int, codebook: Tensor | str, *how) -> Tensor:

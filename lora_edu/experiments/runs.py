@@ -29,7 +29,7 @@ from lora_edu.experiments.nb01 import CALIBRATED_ARMS, UPDATE_ARMS, calibrated, 
 from lora_edu.experiments.nb02 import RATE_ARMS, losses_at_rates
 from lora_edu.experiments.nb04 import BASE_ARMS, VOICE_ARMS, dial, onto_which_base
 from lora_edu.experiments.nb05 import SHARED_ARMS, shared_loss
-from lora_edu.experiments.nb06 import FORMAT_ARMS, format_loss
+from lora_edu.experiments.nb06 import COMPENSATION_ARMS, FORMAT_ARMS, compensated_loss, format_loss
 from lora_edu.experiments.nb07 import DOUBLE_QUANT_ARMS, TWO_ERRORS_ARMS, double_quant_loss, two_errors
 from lora_edu.experiments.nb08 import FILM_ARMS, step_film
 from lora_edu.experiments.nb09 import DRAW_ARMS, QUALITY_ARMS, drawn, film, fine_tuned_loss
@@ -99,6 +99,7 @@ EXPERIMENTS = {
     "which-base": Experiment(onto_which_base, BASE_ARMS, "04: an adapter of a rounded base, merged onto either", 5),
     "shared-constants": Experiment(shared_loss, SHARED_ARMS, "05: int4 with one ruler a layer, a row, a block", 2),
     "formats": Experiment(format_loss, FORMAT_ARMS, "06: the loss of the base in many formats of 2 to 8 bits", 5),
+    "compensation": Experiment(compensated_loss, COMPENSATION_ARMS, "06: NF4 with GPTQ's compensation", 2),
     "update-rank": Experiment(update_arm, UPDATE_ARMS, "01: an update of full rank, cut down", 25),
     "calibrated-cuts": Experiment(calibrated, CALIBRATED_ARMS, "01: the same, each model as sure as it should be", 12),
     "digit-rates": Experiment(losses_at_rates, RATE_ARMS, "02: rotated digits at many learning rates", 1),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lora_edu.codebooks import nf_codebook
 from lora_edu.figures.drawing import Drawn, note, panels, slider, styled
-from lora_edu.figures.looks import BLUE, CODES, GRAY, GREEN, ORANGE, RED, filled
+from lora_edu.figures.looks import BLUE, CODES, GRAY, GREEN, MARKS, ORANGE, RED, TEXTS, filled
 from lora_edu.measures import relative_error
 from lora_edu.quantization import quantize
 
@@ -50,7 +50,7 @@ def beat_nf4(values: Tensor):
     levels = bell.vlines([], 0, 1, color="black", lw=1.3, animated=True)
     ends = [bell.text(0, 0.5, "", ha=side, va="bottom", animated=True) for side in ("right", "left")]
     curve.axhline(100 * nf4, color=GRAY, ls="--", lw=1.6)
-    curve.text(OFFSETS[0], 100 * nf4 + 0.04, f"NF4: {nf4:.2%}", color=GRAY)
+    curve.text(OFFSETS[0], 100 * nf4 - 0.05, f"NF4: {nf4:.2%}", color=GRAY, va="top")  # the hand's own number is above
     (marker,) = curve.plot([], [], "o", color="black", ms=8, animated=True)
     note = curve.text(0, 0, "", ha="center", va="bottom", animated=True)
 
@@ -129,20 +129,27 @@ def code_use(scaled: Tensor, shares: Tensor, codebook: Tensor) -> Drawn:
 
 
 @styled
-def loss_against_error(rows: dict[str, tuple[float, ...]]) -> Drawn:
-    """The added loss of each format against its error. rows: name -> (error, output error, added loss, its spread)."""
-    figure, (axes,) = panels(1, 7, 3.5)
-    for name, (error, _, added, spread) in rows.items():
-        axes.errorbar(100 * error, added, 2 * spread, fmt="o", color=BLUE, ms=6, capsize=4)
-        by, side = ((-9, 6), "right") if name in ("nf4", "int4") else ((9, 6), "left")
-        note(axes, name, (100 * error, added), by, side, va="baseline")
-    axes.set(xlabel="relative error of the GPT's weights, %", ylabel="added loss, nats per byte", xlim=(7.5, 21))
-    axes.set_title("Errors far apart order the losses; NF4 and E2M1 cannot be told apart")
-    worst = max(rows, key=lambda name: rows[name][2])
+def loss_against_error(rows: dict[str, tuple[float, Tensor, Tensor]]) -> Drawn:
+    """The added loss of each format against its error. rows: name -> (error, draws on addresses, on plays)."""
+    figure, frames = panels(2, 9.6, 3.6, sharey=True)
+    for place, (axes, text) in enumerate(zip(frames, ("addresses", "plays"), strict=True), start=1):
+        for name, row in rows.items():
+            error, draws = 100 * row[0], row[place]
+            axes.plot([error] * len(draws), draws, **TEXTS[text] | MARKS, ms=5, alpha=0.6)
+            axes.plot([error - 0.3, error + 0.3], [draws.mean()] * 2, color="black")
+            by, side = {"nf4": ((-7, 5), "right"), "int4": ((0, 15), "center")}.get(name, ((7, 5), "left"))
+            low = name == "fp4-e2m1"  # between two others, so below its marks
+            note(axes, name, (error, (draws.min() if low else draws.max()).item()), (0, -9) if low else by, side)
+        axes.axhline(0, color=GRAY, lw=0.8)
+        axes.set(xlabel="relative error of the GPT's weights, %", xlim=(6.5, 22.5))
+    frames[0].set(ylabel="added loss, nats per byte", title="addresses: errors far apart order the losses")
+    frames[1].set_title("plays: no order is left")
+    worst = max(rows, key=lambda name: rows[name][1].mean())
+    helped = ", ".join(name for name, row in rows.items() if row[2].max() < 0) or "none"
     return figure, (
-        f"Formats with much more error have more loss, and {worst} has the most of both; NF4 and E2M1, close in "
-        "error, overlap in loss. One point for each format, error to the right, added loss upward, with "
-        "bars of two standard deviations over four draws."
+        f"Formats with much more error have more loss, and {worst} has the most; NF4 and E2M1, close in it, overlap. "
+        "A panel for each text, a mark for each of four draws, a bar for their mean: error to the right, added loss "
+        f"upward. On plays there is no such order; what lowers the loss there in every draw: {helped}."
     )
 
 
