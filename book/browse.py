@@ -34,14 +34,19 @@ AXE = """async () => (await axe.run(document, {preload: false})).violations
 
 # Moves every slider of a page back and forth, checks that picture and words follow, and returns the median time.
 MOVE = """() => [...document.querySelectorAll(".live")].map(place => {
-    const range = place.querySelector("input[type=range]"), moving = place.querySelector("g.moving");
-    const words = place.querySelector("[role=status]"), start = Number(range.value), times = [];
+    const input = place.querySelector("input[type=range]") ?? place.querySelector("input");
+    const moving = place.querySelector("g.moving");
+    const buttons = place.querySelectorAll(`input[name="${input.name}"]`);
+    const words = place.querySelector("[role=status]"), start = Number(input.value), times = [];
     const told = place.closest(".cell_output").querySelector("details");
     let followed = told.textContent.includes(words.textContent);
     for (let move = 0; move < 7; move++) {
         const before = [moving.innerHTML, words.textContent], begin = performance.now();
-        range.value = move % 2 ? start : start > 0 ? start - 1 : 1;
-        range.dispatchEvent(new Event("input"));
+        if (input.type === "radio") [...buttons].find(button => !button.checked).click();
+        else {
+            input.value = move % 2 ? start : start > 0 ? start - 1 : 1;
+            input.dispatchEvent(new Event("input"));
+        }
         times.push(performance.now() - begin);
         followed &&= moving.innerHTML !== before[0] && words.textContent !== before[1] && moving.childElementCount > 0
             && told.textContent.endsWith(words.textContent);
