@@ -1,5 +1,6 @@
 """The assignments: graders proven, sources in order, releases that give nothing away, solutions with full marks."""
 
+import copy
 import json
 import math
 import os
@@ -12,13 +13,30 @@ import nbformat
 import numpy as np
 import pytest
 
-from classroom import folders, inspecting, judge, proof, releasing
+from classroom import expecting, folders, inspecting, judge, proof, releasing
 from classroom.solutions import has_solutions, load_solutions
 from lora_edu.assignments import core
 
 REPOSITORY = classroom_folder.ASSIGNMENTS.parent.parent
 NAMES = [name for name in core.names() if has_solutions(name)]
 SOURCES = sorted(path.stem for path in classroom_folder.ASSIGNMENTS.glob("source/*/*.ipynb"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def expected_once():
+    """What is expected in the visible cases is computed once, for the proof and for the release."""
+    kept, compute = {}, expecting.task_expectations
+
+    def once(assignment, number, solutions, word=core.VISIBLE):
+        key = assignment.name, assignment.cohort, number, word
+        if key not in kept:
+            kept[key] = compute(assignment, number, solutions, word)
+        return copy.deepcopy(kept[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (expecting, proof):
+            patch.setattr(module, "task_expectations", once)
+        yield
 
 
 @pytest.fixture(scope="module")

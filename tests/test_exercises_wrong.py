@@ -74,6 +74,10 @@ def of_another_direction(W, A, B, m, alpha):
     return m[:, None] * W**3 / np.linalg.norm(W**3, axis=1)[:, None]
 
 
+def of_rows_and_columns_mixed_up(W, A, B, d, b):
+    return W + (b * B[: len(W)]) @ (d * A[:, : W.shape[1]])
+
+
 WRONG = [
     (nb01.update_factors, lambda m, r, a: np.linalg.svd(m)[::2], "A (2, 8), got (5, 5) and (8, 8)."),
     (nb01.update_factors, lambda m, r, a: (m[:r], m[:, :r]), "return B first, then A."),
@@ -116,6 +120,7 @@ WRONG = [
     (nb09.qlora_output, lambda x, c, m, a, b, al: x @ (CODEBOOK[c] * m[:, None]).T, "one number for each block"),
     (nb09.qlora_output, lambda x, c, m, a, b, al: x @ CODEBOOK[c * m[0]].T, "an index is no whole number"),
     (nb11.vera_weight, lambda W, A, B, d, b: W + b[:, None] * B @ (d[:, None] * A), "take the first 5 columns of A"),
+    (nb11.vera_weight, of_rows_and_columns_mixed_up, "the shapes of two arrays do not fit"),
     (nb11.suspects, lambda one, other, n: other["rate"] / one["rate"], "return two numbers"),
     (nb11.dora_weight, of_another_direction, "every row has the right length"),
     (nb11.plain_lora, lambda A, B, A0, B0: (A - A0, B - B0), "the rank has stayed r"),
