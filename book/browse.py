@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from urllib.parse import urlparse
 from urllib.request import url2pathname
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
 
 DEFAULT = Path(__file__).parent.parent / "build" / "book"
 SIZES = {"desktop": (1280, 800), "phone": (360, 740)}
@@ -254,7 +254,9 @@ def _searched(page: Page, folder: Path) -> list[str]:
     )
     wrong = [address for address, text in found if "#" not in address or "block" not in text.lower()]
     page.click(".found a")
-    if not page.locator(":target .highlighted").count():
+    try:
+        page.wait_for_selector(":target .highlighted", state="attached", timeout=20_000)
+    except TimeoutError:
         wrong.append("the words are not marked where the first result leads")
     return wrong
 
