@@ -148,7 +148,7 @@ def test_the_bytes_are_equal(shape):
     signs = nb01.signs_bytes(dW)
     assert signs == dW.size / 8 + 2
     assert signs - 2 <= 2 * nb01.rank_for_bytes(dW) * sum(shape) < 1.1 * signs
-    four_bits = sum(factor.nbytes for factor in nb01.four_bit_factors(U, S, Vt, nb01.rank_in_4_bits_for_bytes(dW)))
+    four_bits = sum(factor.nbytes for factor in nb01.rounded_factors(U, S, Vt, nb01.rank_in_4_bits_for_bytes(dW)))
     assert 0.95 * signs < four_bits < 1.002 * signs
     assert nb01.entries_for_bytes(dW) * (16 + np.log2(dW.size)) <= 8 * signs
 

@@ -105,11 +105,18 @@ def test_at_equal_numbers_components_win_also_against_larger_entries(arms):
         assert (shares(arms, "components")[at_8] > 1.4 * shares(arms, rival)[at_8]).all(), rival
 
 
-def test_at_equal_bytes_coarse_codes_win(arms):
+def test_at_equal_bytes_three_or_four_bits_win_and_training_before_rounding_beats_the_cut(arms):
     order = ("entries, same bytes", "components, same bytes", "signs", "in 4 bits, same bytes")
-    values = [shares(arms, kind)[0] for kind in order]
-    for worse, better in pairwise(values):
+    for worse, better in pairwise(shares(arms, kind)[0] for kind in order):
         assert worse.max() < better.min()
+    for seed, arm in enumerate(arms):
+        coarse = load_results("coarse-factors")["arms"][f"150 steps, seed {seed}"]
+        kept = {kind: (coarse["base"] - loss) / (coarse["base"] - coarse["whole"]) for kind, loss in coarse.items()}
+        assert min(kept["3"], kept["4"]) > max(kept["2"], kept["8"]) + 0.03
+        assert (
+            abs(kept["2"] - kept["8"]) < 0.03 and abs(kept["4"] - shares([arm], "in 4 bits, same bytes")[0, 0]) < 0.01
+        )
+        assert kept["trained, 4 bits"] > shares([arm], "in 4 bits")[arm["ranks"].index(8), 0] + 0.1
 
 
 def test_what_is_trained_at_rank_8_beats_what_is_cut_to_it(arms):

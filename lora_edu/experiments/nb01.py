@@ -3,7 +3,7 @@
 The 24 weight matrices in the blocks of the shipped base are trained in full on plays; nothing else is. Then each
 update dW is replaced by something smaller, and the loss is measured again. The replacements are compared at equal norm
 (`shrunk`, `remainder`), at equal numbers (`largest_entries`, `random_subspace`) and at equal bytes (`signs_times_mean`,
-`in_4_bits`). Other arms train adapters of low rank from the start.
+`rounded_part`). Other arms train adapters of low rank from the start.
 
 All functions from `shrunk` on take one update dW (d_out, d_in), or its components U (d_out, n), S (n,), Vt (n, d_in),
 and return a matrix of the shape of dW.
@@ -22,6 +22,7 @@ from lora_edu import files, tensor_files
 from lora_edu.calibration import one_temperature
 from lora_edu.experiments.finetune import fine_tune, loss_on, prepared
 from lora_edu.gpt import GPT
+from lora_edu.lora import lora_layers
 from lora_edu.measures import low_rank
 from lora_edu.models.pretrain import load_base
 from lora_edu.observing import block_linears
@@ -32,6 +33,8 @@ from lora_edu.texts import load_text
 STORED_LAYER = "blocks.2.attention.v_proj"  # the one layer whose update is stored whole
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
 FACTOR_BITS = total_bits(64, constant_bits=8, second_size=256)  # of each number in a factor that is rounded to NF4
+EXTRA_BITS = FACTOR_BITS - 4  # of a number's share in the constants
+BITS = (8, 4, 3, 2)
 RATES = {"blocks": 2e-3, "lora": 1e-2}  # the best of notebook 09's sweeps
 
 Pieces = tuple[NDArray, NDArray, NDArray]  # U (d_out, n), S (n,), Vt (n, d_in): the components of an update
@@ -116,6 +119,32 @@ def calibrated_shares(arm: dict, kind: str) -> list[list[float]]:
     return [[(base[i] - cut[i]) / (base[i] - whole[i]) for i in (1, 2)] for cut in arm[kind]]
 
 
+def coarse_factors(
+    steps: int = 150, *, rank: int = 8, windows: int = 64, repeat: int = 0, seed: int = 0, progress: bool = True
+) -> dict:
+    """How coarse should the numbers of A and B be, at the bytes of the signs? And may trained factors be rounded?
+
+    Returns the losses: "base", "whole", one for each number of bits (fewer bits a number are more components), and
+    of adapters trained at this rank: "trained" in 32 bits, "trained, 4 bits" rounded to NF4 afterwards.
+    """
+    seed += repeat
+    base, updates, pieces = trained_in_full(steps, seed, progress)
+    result = {"base": loss_on(base, "shakespeare", windows)}
+    result["whole"] = loss_on(with_changes(base, updates), "shakespeare", windows)
+    for bits in BITS:
+        ranks = {path: int(8 * signs_bytes(dW) / ((bits + EXTRA_BITS) * sum(dW.shape))) for path, dW in updates.items()}
+        cut = {path: rounded_part(*pieces[path], min(ranks[path], len(pieces[path][1])), f"nf{bits}") for path in ranks}
+        result[str(bits)] = loss_on(with_changes(base, cut), "shakespeare", windows)
+    model = prepared(load_base("laptop", device="cpu"), "lora", rank, seed)
+    fine_tune(model, steps, RATES["lora"], seed, batch_size=8, progress=progress)
+    result["trained"] = loss_on(model, "shakespeare", windows)
+    for layer in lora_layers(model).values():
+        for factor in (layer.lora_A, layer.lora_B):
+            factor.data = quantize(factor.data, "nf4", 64, double_quant=True).dequantize()
+    result["trained, 4 bits"] = loss_on(model, "shakespeare", windows)
+    return result
+
+
 def trained_rank(rank: int, steps: int = 150, *, windows: int = 64, seed: int = 0, progress: bool = True) -> dict:
     """Train adapters of this rank from the start, with the steps and the batches of `update_rank`: {"loss": ...}."""
     model = prepared(load_base("laptop", device="cpu"), "lora", rank, seed)
@@ -161,17 +190,17 @@ def signs_times_mean(dW):
     return np.abs(dW).mean() * np.sign(dW)
 
 
-def in_4_bits(U, S, Vt, rank):
-    """The part of this rank, with both factors rounded to NF4. A block lies within one component."""
-    columns, rows = four_bit_factors(U, S, Vt, rank)
+def rounded_part(U, S, Vt, rank, codebook="nf4"):
+    """The part of this rank, with both factors rounded. A block lies within one component."""
+    columns, rows = rounded_factors(U, S, Vt, rank, codebook)
     return columns.dequantize().numpy().T @ rows.dequantize().numpy()
 
 
-def four_bit_factors(U, S, Vt, rank):
-    """The columns (rank, d_out) and the rows (rank, d_in), each with the root of its strength, in NF4."""
+def rounded_factors(U, S, Vt, rank, codebook="nf4"):
+    """The columns (rank, d_out) and the rows (rank, d_in), each with the root of its strength, rounded."""
     root = np.sqrt(S[:rank, None])
     factors = (root * U[:, :rank].T, root * Vt[:rank])
-    return [quantize(torch.from_numpy(np.ascontiguousarray(f)), "nf4", 64, double_quant=True) for f in factors]
+    return [quantize(torch.from_numpy(np.ascontiguousarray(f)), codebook, 64, double_quant=True) for f in factors]
 
 
 def to_norm(matrix, norm):
@@ -186,7 +215,7 @@ AT_RANK: dict[str, Callable] = {
     "remainder": lambda dW, U, S, Vt, rank, rng: remainder(U, S, Vt, rank),
     "entries": lambda dW, U, S, Vt, rank, rng: largest_entries(dW, numbers(dW, rank)),
     "subspace": lambda dW, U, S, Vt, rank, rng: random_subspace(dW, rank, rng),
-    "in 4 bits": lambda dW, U, S, Vt, rank, rng: in_4_bits(U, S, Vt, rank),
+    "in 4 bits": lambda dW, U, S, Vt, rank, rng: rounded_part(U, S, Vt, rank),
     "entries, same norm": lambda dW, U, S, Vt, rank, rng: to_norm(
         largest_entries(dW, numbers(dW, rank)), np.linalg.norm(S[:rank])
     ),
@@ -199,7 +228,7 @@ AT_RANK: dict[str, Callable] = {
 AT_BYTES: dict[str, Callable] = {
     "signs": lambda dW, U, S, Vt: signs_times_mean(dW),
     "components, same bytes": lambda dW, U, S, Vt: low_rank(U, S, Vt, rank_for_bytes(dW)),
-    "in 4 bits, same bytes": lambda dW, U, S, Vt: in_4_bits(U, S, Vt, rank_in_4_bits_for_bytes(dW)),
+    "in 4 bits, same bytes": lambda dW, U, S, Vt: rounded_part(U, S, Vt, rank_in_4_bits_for_bytes(dW)),
     "entries, same bytes": lambda dW, U, S, Vt: largest_entries(dW, entries_for_bytes(dW)),
 }
 
@@ -277,7 +306,7 @@ def _bytes_in_4_bits(pieces: dict[str, Pieces], rank: int) -> int:
 
 
 def _four_bit_bytes(U, S, Vt, rank: int) -> int:
-    return sum(factor.nbytes for factor in four_bit_factors(U, S, Vt, rank))
+    return sum(factor.nbytes for factor in rounded_factors(U, S, Vt, rank))
 
 
 def _rank90(matrix: NDArray) -> int:
@@ -293,3 +322,4 @@ UPDATE_ARMS = {
     **{f"rank 8 trained, seed {seed}": {"rank": 8, "repeat": seed} for seed in range(3)},
 }
 CALIBRATED_ARMS = {f"150 steps, seed {seed}": {"repeat": seed} for seed in range(3)}
+COARSE_ARMS = {f"150 steps, seed {seed}": {"repeat": seed} for seed in range(3)}

@@ -221,6 +221,7 @@ LINES = {  # name of a curve -> color, line, marker
     "in 4 bits": (GREEN, "--", "D"),
     "signs": (PURPLE, "", "*"),
     "trained": ("black", "", "P"),
+    "trained, 4 bits": ("black", "", "X"),
 }
 PANELS = (  # title, label of the axis; curve -> its words, and where they stand: place, height in %, side
     (
@@ -236,18 +237,19 @@ PANELS = (  # title, label of the axis; curve -> its words, and where they stand
     (
         "Equal bytes: of the cuts, 4 bits win", "megabytes",
         {"components": ("components in 16 bits", 0.2, 62, "left"), "in 4 bits": ("in 4 bits", 0.04, 84, "right"),
-         "signs": ("★ signs, 1 bit", 0.6, 77, "left"), "trained": ("trained at rank 8, 16 bits", 0.28, 103, "right")},
+         "signs": ("★ signs, 1 bit", 0.6, 77, "left"), "trained": ("trained at rank 8, 16 bits", 0.28, 103, "right"),
+         "trained, 4 bits": ("and 4 bits", 0.06, 96, "right")},
     ),
 )  # fmt: skip
 
 
 @styled
-def three_axes(ranks: list[int], shares: dict[str, NDArray], megabytes: dict[str, list[float]], trained) -> Drawn:
+def three_axes(ranks: list[int], shares: dict[str, NDArray], megabytes: dict[str, list[float]], crosses) -> Drawn:
     """The same updates at equal norm, numbers and bytes: the share of the improvement that each way to cut them keeps.
 
-    shares: name of LINES -> (n, seeds), n ranks or 1; megabytes: name -> (n,); trained: (seeds,), at rank 8.
+    shares: name of LINES -> (n, seeds), n ranks or 1; megabytes: name -> (n,); crosses: name -> (seeds,), at rank 8.
     """
-    shares = shares | {"trained": trained[None]}
+    shares = shares | {name: values[None] for name, values in crosses.items()}
     figure, frames = panels(3, 11.2, 4.2, sharey=True)
     for axes, (title, label, names) in zip(frames, PANELS, strict=True):
         for name, (words, x, y, side) in names.items():
