@@ -39,7 +39,7 @@ def saved(folder, make=llama, trained=0.02, **settings):
     options = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"} | settings
     wrapped = peft.get_peft_model(base, peft.LoraConfig(**options))
     for name, parameter in wrapped.named_parameters():
-        if "lora_B" in name and trained:
+        if ("lora_B" in name or "lora_embedding_A" in name) and trained:  # what starts at zero
             torch.nn.init.normal_(parameter, std=trained)
     wrapped.save_pretrained(folder / "adapter")
     return folder / "adapter", folder / "base"
@@ -59,6 +59,9 @@ SETTINGS = {
     "some layers": {"target_modules": ["q_proj"], "layers_to_transform": [0, 2]},
     "the head, whole": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
     "biases": {"target_modules": ["q_proj"], "bias": "lora_only"},
+    "a bias of B": {"target_modules": ["q_proj"], "lora_bias": True},
+    "the embedding": {"target_modules": ["q_proj", "embed_tokens"]},
+    "a pattern": {"target_modules": r".*\.[02]\.self_attn\.[qv]_proj"},
 }
 
 
@@ -72,6 +75,22 @@ def test_what_peft_writes_is_accused_of_nothing(settings, tmp_path):
 def test_another_architecture_has_its_weights_the_other_way_round(tmp_path):
     report = inspect_adapter(*saved(tmp_path, gpt2, target_modules=["c_attn"], fan_in_fan_out=True))
     assert report.verdict.startswith("alive") and report.layers[0].out_features == 96
+
+
+def test_a_classifier_has_one_of_the_two_heads_that_peft_names(tmp_path):
+    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
+
+    def bert():
+        return transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=50, **sizes))
+
+    report = inspect_adapter(*saved(tmp_path, bert, target_modules=["query"], task_type="SEQ_CLS"))
+    assert report.verdict.startswith("alive")
+
+
+def test_experts_with_one_adapter_for_all_of_them(tmp_path):
+    both = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    report = inspect_adapter(*saved(tmp_path, mixtral, target_modules=["q_proj"], target_parameters=both))
+    assert report.verdict.startswith("alive") and len(report.layers) == 2
 
 
 def test_experts_without_an_adapter_are_missed(tmp_path):
@@ -135,6 +154,8 @@ TENSORS = {
     "holds the adapter's name": renamed(lambda name: name.replace(".weight", ".default.weight")),
     "wrapped the model twice": renamed(lambda name: PREFIX + name),
     "torch.compile": renamed(lambda name: name.replace(PREFIX, f"{PREFIX}_orig_mod.")),
+    "FSDP": renamed(lambda name: name.replace("layers.", "_fsdp_wrapped_module.layers.")),
+    "does not end in .weight": renamed(lambda name: name.removesuffix(".weight")),
     "kohya": renamed(lambda name: name.replace("lora_A", "lora_down")),
     "belongs to LoRA": renamed(lambda name: name.replace("lora_", "ia3_")),
     "no tensors": lambda tensors: {},
@@ -165,6 +186,9 @@ CONFIGS = {
     "the target gate_proj": {"target_modules": ["q_proj", "v_proj", "gate_proj"]},
     "target_modules does not name": {"target_modules": ["q_proj"]},
     "target_modules is None": {"target_modules": None},
+    "does not name model.layers.0": {"target_modules": "q_proj,v_proj"},
+    "does not name model.layers.1": {"layers_to_transform": [0]},
+    "alpha_pattern is ['q_proj']": {"alpha_pattern": ["q_proj"]},
 }
 
 
@@ -191,6 +215,20 @@ def test_what_is_no_adapter_is_said(adapter, tmp_path):
     assert "adapter_model.bin is a pickle" in said(adapter)
     (adapter / CONFIG).write_text("{")
     assert "not valid JSON" in said(adapter)
+
+
+BESIDE = {
+    "is a target and has no adapter": without("layers.2"),
+    "the base has no model.layers.5": renamed(lambda name: name.replace("layers.2", "layers.5")),
+    "the base calls": renamed(lambda name: name.replace("model.layers", "model.language_model.layers")),
+    "were tokens added": lambda tensors: tensors | {f"{PREFIX}lm_head.weight": torch.randn(60, 32)},
+}
+
+
+@pytest.mark.parametrize("word", BESIDE)
+def test_what_only_the_base_can_tell(word, adapter, tmp_path):
+    save_file(BESIDE[word](load_file(adapter / WEIGHTS)), adapter / WEIGHTS)
+    assert any(word in text for _, text in inspect_adapter(adapter, tmp_path / "base").findings)
 
 
 def test_another_base_is_named(adapter, tmp_path):

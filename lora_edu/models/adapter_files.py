@@ -17,13 +17,15 @@ from lora_edu.peft_io import CHANGES_THE_BASE, CONFIG, PREFIX, WEIGHTS
 from lora_edu.tensor_files import is_pickle
 
 BROKEN, DEAD, ODD, NOTE = "broken", "has not learned", "odd", "note"  # the order in which a verdict looks
-PART = re.compile(r"(.+?)\.(lora_(?:embedding_)?[AB]|lora_magnitude_vector)(\.(?!weight$)[^.]+)?(?:\.weight)?$")
+PART = re.compile(r"(.+?)\.(lora_(?:embedding_)?[AB]|lora_magnitude_vector)(\.(?!weight$|bias$)[^.]+)?(?:\.weight)?$")
 FOREIGN = {
     r"lora_(unet|te\d?)_|lora_(down|up)\b|\.lora\.(down|up)\.": "kohya or diffusers wrote these names, not PEFT",
     r"(^|\.)_orig_mod\.": "the model was saved inside of torch.compile",
-    r"^module\.": "the model was saved inside of DistributedDataParallel",
+    r"^module\.|_fsdp_wrapped_module": "the model was saved inside of DistributedDataParallel or FSDP",
     rf"^(?:{re.escape(PREFIX)}){{2}}": "PEFT had wrapped the model twice",
 }
+LFS = b"version "  # how a pointer of Git LFS begins
+OF_CLASSIFIERS = {"classifier", "score"}  # PEFT writes both into the config; a model has one
 
 
 @dataclass
@@ -67,7 +69,10 @@ class Report:
         return {"verdict": self.verdict} | asdict(self)
 
     def say(self, level: str, text: str) -> None:
-        self.findings.append((level, text))
+        """Each kind of finding once: of many layers the first."""
+        kinds = {re.sub(r"\S*\d\S*", "", said) for _, said in self.findings}
+        if re.sub(r"\S*\d\S*", "", text) not in kinds:
+            self.findings.append((level, text))
 
 
 # --- the files -------------------------------------------------------------------------------------------------------
@@ -88,6 +93,8 @@ def read_config(folder: Path, report: Report) -> dict | None:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
+        if path.read_bytes().startswith(LFS):
+            return report.say(BROKEN, f"{CONFIG} is a pointer of Git LFS and not the file: git lfs pull")
         return report.say(BROKEN, f"{CONFIG} is not valid JSON ({error}): save the adapter again")
     if not isinstance(config, dict):
         return report.say(BROKEN, f"{CONFIG} holds a {type(config).__name__} and no settings: save the adapter again")
@@ -112,7 +119,7 @@ def read_weights(folder: Path, report: Report) -> dict[str, Tensor]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, ValueError, TypeError, RuntimeError, OSError) as error:
         with path.open("rb") as file:
-            pointer = file.read(8) == b"version "
+            pointer = file.read(8) == LFS
         what = "a pickle, which can run any code, and was not opened" if is_pickle(path) else f"damaged ({error})"
         what = "a pointer of Git LFS and not the file: git lfs pull" if pointer else f"{what}: save the adapter again"
         report.say(BROKEN, f"{WEIGHTS} is {what}")
@@ -138,6 +145,8 @@ def named_as_peft_does(tensors: dict[str, Tensor], report: Report) -> bool:
         report.say(
             BROKEN, f"{outside[0]} does not begin with {PREFIX}, so PEFT would pass by: put that before each name"
         )
+    elif short := [name for name in tensors if re.search(r"lora_[AB]$", name)]:
+        report.say(BROKEN, f"{short[0]} does not end in .weight, so PEFT would pass by: save with save_pretrained")
     elif named := [match[0] for match in lora if match[3]]:
         report.say(BROKEN, f"{named[0]} holds the adapter's name, so PEFT would pass by: save with save_pretrained")
     return True
@@ -148,12 +157,16 @@ def check_values(tensors: dict[str, Tensor], report: Report) -> None:
     lora = {name: tensor for name, tensor in tensors.items() if PART.fullmatch(name)}
     for name, tensor in lora.items():
         if not tensor.is_floating_point():
-            return report.say(BROKEN, f"{name} is {type_name(tensor)}: A and B have fractions, save before quantizing")
+            report.say(BROKEN, f"{name} is {type_name(tensor)}: A and B have fractions, save before quantizing")
     if bad := [name for name, t in tensors.items() if t.is_floating_point() and not t.float().isfinite().all()]:
         more = f" and {len(bad) - 1} more of {len(tensors)}" if len(bad) > 1 else ""
         report.say(BROKEN, f"{bad[0]}{more} hold NaN or infinity, training diverged: take an earlier checkpoint")
     for name, tensor in lora.items():
-        if tensor.numel() and "magnitude" not in name and 100 < (largest := tensor.abs().max().item()) < math.inf:
+        if (
+            tensor.numel()
+            and "magnitude" not in name
+            and 100 < (largest := tensor.float().abs().max().item()) < math.inf
+        ):
             return report.say(ODD, f"{name} holds numbers as large as {largest:.3g}: did training diverge?")
 
 
@@ -170,6 +183,8 @@ def pairs_of(tensors: dict[str, Tensor], report: Report) -> dict[str, tuple[Tens
             report.say(BROKEN, f"{path}: A or B is no matrix: save the adapter again")
         else:
             A, B = (parts[part].flatten(1).float() for part in ("lora_A", "lora_B"))  # of a convolution, too
+            if f"{PREFIX}{path}.lora_embedding_A" in tensors:
+                A, B = B.T, A.T  # the weight of an embedding is (vocab, dim), the transpose of B A
             if B.shape[1] == len(A) and A.numel() and B.numel():
                 pairs[path] = A, B
             else:
@@ -213,6 +228,7 @@ def say_facts(config: dict, tensors: dict[str, Tensor], pairs: dict, report: Rep
     if others:
         name = max(others, key=lambda name: others[name].nbytes)
         asked = config.get("modules_to_save") or config.get("trainable_token_indices") or config.get("bias") != "none"
+        asked = asked or config.get("lora_bias") or ".base_layer" in name  # of an adapted embedding: PEFT's own habit
         what = f"{sum(t.nbytes for t in others.values()) / size:.0%} of the bytes are saved whole, above all {name}"
         advice = "if it was not trained, save with save_embedding_layers=False"
         report.say(NOTE if asked else ODD, f"{what} ({others[name].nbytes / 1e6:.1f} MB): {advice}")
@@ -223,7 +239,7 @@ def check_strength(config: dict, pairs: dict, report: Report) -> None:
     rank, alpha = config.get("r"), config.get("lora_alpha")
     if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
         report.say(BROKEN, f"r is {rank!r} and no whole number from 1: write the rank, the rows of A")
-    for path, (A, _) in pairs.items():
+    for path, (A, _) in pairs.items() if isinstance(rank, int) else ():
         if (wanted := _pattern(config.get("rank_pattern"), path, rank)) != len(A):
             report.say(BROKEN, f"the config gives {path} rank {wanted}, its A has {len(A)} rows: files of two runs?")
             break
@@ -252,40 +268,64 @@ def check_settings(config: dict, pairs: dict, tensors: dict[str, Tensor], report
             report.say(BROKEN, f"{name} is {config[name]!r}, expected one of {', '.join(map(repr, values[:-1]))}")
     if not _number(dropout := config.get("lora_dropout", 0)) or not 0 <= dropout < 1:
         report.say(BROKEN, f"lora_dropout is {dropout!r}, a probability below 1 is expected: write 0.0")
-    magnitudes = sum("lora_magnitude_vector" in name for name in tensors)
-    if magnitudes != (len(pairs) if config.get("use_dora") else 0):
-        report.say(BROKEN, f"use_dora is {config.get('use_dora', False)}, and {magnitudes} of {len(pairs)} layers have "
-                   "a magnitude: files of two runs?")  # fmt: skip
+    for name in ("rank_pattern", "alpha_pattern"):
+        if not isinstance(config.get(name) or {}, dict):
+            report.say(BROKEN, f"{name} is {config[name]!r}, names with numbers are expected: write {{}}")
+    magnitudes = [tensor for name, tensor in tensors.items() if "lora_magnitude_vector" in name]
+    if any(not tensor.any() for tensor in magnitudes):
+        report.say(ODD, "a magnitude of DoRA is zero, so its layer gives nothing: take an earlier checkpoint")
+    if len(magnitudes) != (len(pairs) if config.get("use_dora") else 0):
+        have = f"{len(magnitudes)} of {len(pairs)} layers have a magnitude"
+        report.say(BROKEN, f"use_dora is {config.get('use_dora', False)}, and {have}: files of two runs?")
     if str(start := config.get("init_lora_weights")).lower().startswith(CHANGES_THE_BASE):
         report.say(ODD, f"it started with {start}, which changes the base too, so beside the original base it is off: "
                    "save it with path_initial_model_for_weight_conversion")  # fmt: skip
-    for module in config.get("modules_to_save") or ():
-        if not any(f".{module}." in f".{name}." for name in tensors):
-            report.say(BROKEN, f"modules_to_save names {module}, which is not in the file: save the adapter again")
+    saved = set(config.get("modules_to_save") or ())
+    there = {module for module in saved if any(f".{module}." in f".{name}." for name in tensors)}
+    for module in sorted(saved - there - (OF_CLASSIFIERS if there & OF_CLASSIFIERS else set())):
+        report.say(BROKEN, f"modules_to_save names {module}, which is not in the file: save the adapter again")
+
+
+def is_target(config: dict, path: str) -> bool:
+    """Whether PEFT would adapt a layer of this path, by target_modules, exclude_modules and layers_to_transform."""
+
+    def named(by: object) -> bool:
+        if isinstance(by, list):
+            return any(f".{path}".endswith(f".{name}") for name in by)
+        try:
+            return isinstance(by, str) and (by == "all-linear" or bool(re.fullmatch(by, path)))
+        except re.error:
+            return False
+
+    chosen, number = config.get("layers_to_transform"), re.search(r"\.(\d+)\.", path)
+    if chosen is not None and number and int(number[1]) not in (chosen if isinstance(chosen, list) else [chosen]):
+        return False
+    return named(config.get("target_modules")) and not named(config.get("exclude_modules"))
+
+
+def of_one_weight(config: dict, path: str) -> bool:
+    """Not inside of another layer, and not of target_parameters, whose adapters serve all experts at once."""
+    return ".base_layer" not in path and (not config.get("target_parameters") or is_target(config, path))
 
 
 def check_targets(config: dict, pairs: dict, report: Report) -> None:
     """Targets without a layer, layers without a target, blocks without what the others have."""
-    targets, parameters = config.get("target_modules"), config.get("target_parameters")
-    if not targets and not parameters:
+    targets = config.get("target_modules")
+    if not targets and not config.get("target_parameters"):
         report.say(BROKEN, f"target_modules is {targets!r}: write the names of the adapted layers")
-    elif isinstance(targets, list):
-        ends = {target: [path for path in pairs if f".{path}".endswith(f".{target}")] for target in targets}
-        if empty := [target for target, paths in ends.items() if not paths]:
-            report.say(ODD, f"no tensor belongs to the target {', '.join(empty)}: is it spelled as in print(model)?")
-        stray = [path for path in pairs if not any(path in paths for paths in ends.values())]
-        if stray and not parameters:
-            report.say(BROKEN, f"target_modules does not name {stray[0]}, so PEFT would pass by: files of two runs?")
-    blocks: dict[str, set[str]] = defaultdict(set)  # a path without its block's number -> the numbers
-    for head, number, tail in (
-        match.groups() for match in map(re.compile(r"(.*?)\.(\d+)\.(.*)").match, pairs) if match
-    ):
-        blocks[f"{head}.*.{tail}"].add(number)
-    most = max(map(len, blocks.values()), default=0)
-    chosen = config.get("layers_to_transform") or config.get("exclude_modules") or not isinstance(targets, list)
+    elif stray := [path for path in pairs if not is_target(config, path)]:
+        report.say(BROKEN, f"target_modules does not name {stray[0]}, so PEFT would pass by: files of two runs?")
+    if not isinstance(targets, list) or any(level == BROKEN for level, _ in report.findings):
+        return
+    if empty := [target for target in targets if not any(f".{path}".endswith(f".{target}") for path in pairs)]:
+        report.say(ODD, f"no tensor belongs to the target {', '.join(empty)}: is it spelled as in print(model)?")
+    if config.get("layers_to_transform") is not None or config.get("exclude_modules"):
+        return
+    blocks = Counter(re.sub(r"\.\d+\.", ".*.", path, count=1) for path in pairs)
+    most = max(blocks.values(), default=0)
     for kind, some in blocks.items():
-        if most / 2 < len(some) < most and not chosen:
-            report.say(ODD, f"{kind} has adapters in {len(some)} of {most} blocks: is the file cut short?")
+        if most / 2 < some < most:
+            report.say(ODD, f"{kind} has adapters in {some} of {most} blocks: is the file cut short?")
 
 
 # --- small things ---------------------------------------------------------------------------------------------------

@@ -27,7 +27,9 @@ from lora_edu.models.adapter_files import (
     check_targets,
     check_values,
     counted,
+    is_target,
     named_as_peft_does,
+    of_one_weight,
     pairs_of,
     read_config,
     read_weights,
@@ -35,6 +37,7 @@ from lora_edu.models.adapter_files import (
     scaling_of,
     type_name,
 )  # fmt: skip
+from lora_edu.peft_io import PREFIX
 from lora_edu.quantization import quantize
 
 ROWS = 256  # of each weight: where a merge is tried and entries are sampled
@@ -50,18 +53,23 @@ def inspect_adapter(folder: str | Path, base: str | Path | None = None) -> Repor
     folder, report = Path(folder), Report(str(folder))
     weights = _places_of_weights(Path(base)) if base is not None else None
     config, tensors = read_config(folder, report), read_weights(folder, report)
-    pairs = pairs_of(tensors, report) if named_as_peft_does(tensors, report) else {}
+    named = named_as_peft_does(tensors, report)
     check_values(tensors, report)
+    pairs = pairs_of(tensors, report) if named else {}
     if config is None or not tensors:
         return report
-    say_facts(config, tensors, pairs, report)
-    check_strength(config, pairs, report)
+    if config.get("layer_replication"):
+        weights = None  # blocks of the adapter are not blocks of the files
+    single = {path: pair for path, pair in pairs.items() if of_one_weight(config, path)}
+    say_facts(config, tensors, single, report)
+    check_strength(config, single, report)
     check_settings(config, pairs, tensors, report)
-    check_targets(config, pairs, report)
-    entries = [_measured(path, pairs[path], config, weights, report) for path in sorted(pairs, key=_in_order)]
+    check_targets(config, single, report)
+    entries = [_measured(path, single[path], config, weights, report) for path in sorted(single, key=_in_order)]
     _life(pairs, report)
     if weights is not None:
-        _left_without(pairs, weights, report)
+        _left_without(config, pairs, weights, report)
+        _saved_whole(tensors, weights, report)
     if values := sorted(torch.cat(entries).tolist() if entries else []):
         report.entries = {name: values[int(share * (len(values) - 1))] for name, share in QUANTILES.items()}
     return report
@@ -101,14 +109,14 @@ def _measured(path: str, pair: tuple, config: dict, weights: dict[str, Path] | N
 
 def _beside(layer: Layer, update: Tensor, some: Tensor, weights: dict, turned: bool, report: Report) -> None:
     """Measure an update against its weight, and try a merge on a sample of rows. update: (rows, in_features)."""
-    parts = layer.path.split(".")  # a base may be saved without its outer names
-    names = [f".{'.'.join(parts[i:])}.weight" for i in range(max(1, len(parts) - 1))]
-    name = next((name for end in names for name in weights if f".{name}".endswith(end)), None)
+    name, same = _in_the_base(layer.path, weights)
     if name is None:
         return report.say(BROKEN, f"the base has no {layer.path}.weight: it was trained beside another model")
+    if not same:
+        report.say(ODD, f"the base calls {layer.path} {name}: PEFT finds it only where both are called alike")
     with safe_open(weights[name], "pt") as file:
         W = file.get_tensor(name).flatten(1)
-    W = W.T if turned else W
+    W = W.T if turned and W.shape == (layer.in_features, layer.out_features) else W
     if W.shape != (layer.out_features, layer.in_features) or not W.is_floating_point():
         expected = f"{layer.out_features} x {layer.in_features}"
         return report.say(BROKEN, f"{layer.path} wants a weight of {expected}, the base has {by(W)} {type_name(W)}")
@@ -117,6 +125,21 @@ def _beside(layer: Layer, update: Tensor, some: Tensor, weights: dict, turned: b
     rounded = quantize(rows).dequantize()
     layer.bf16 = _kept(rows.bfloat16().float(), (rows + update).bfloat16().float(), update)
     layer.nf4 = _kept(rounded, quantize(rounded + update).dequantize(), update)
+
+
+def _in_the_base(path: str, weights: dict[str, Path]) -> tuple[str | None, bool]:
+    """The base's name for the weight of a layer, and whether PEFT would find it there too.
+
+    A base may be saved without its outermost name (GPT-2's `transformer`), never without the number of a block.
+    """
+    parts = path.split(".")
+    inner = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
+    for dropped in range(max(1, inner)):
+        end = ".".join(parts[dropped:]) + ".weight"
+        for name in weights:
+            if f".{name}".endswith(f".{end}"):
+                return name, name == end and dropped <= 1
+    return None, False
 
 
 def _kept(before: Tensor, after: Tensor, update: Tensor) -> float:
@@ -145,21 +168,38 @@ def _life(pairs: dict[str, tuple[Tensor, Tensor]], report: Report) -> None:
             return report.say(ODD, f"{twin} and {path} hold the same numbers: was one copied over the other?")
 
 
-def _left_without(pairs: dict, weights: dict[str, Path], report: Report) -> None:
+def _left_without(config: dict, pairs: dict, weights: dict[str, Path], report: Report) -> None:
     """The matrices of the base that have no adapter, by kind; experts, which are missed most often, on their own."""
-    left: dict[bool, list[str]] = {True: [], False: []}
+    experts, others, targets = [], [], isinstance(config.get("target_modules"), list)
     for name in weights:
         path = name.removesuffix(".weight")
-        with safe_open(weights[name], "pt") as file:
-            matrix = len(file.get_slice(name).get_shape()) > 1
-        if matrix and not any(path.endswith(adapted) or f".{adapted}".endswith(f".{path}") for adapted in pairs):
-            left["expert" in path].append(re.sub(r".*\.\d+\.(?=\D)", "", path))
-    if left[True]:
-        report.say(
-            ODD, f"the experts have no adapter: {counted(left[True])}; name them in target_parameters, or let be"
-        )
-    if left[False]:
-        report.say(NOTE, f"matrices of the base without an adapter: {counted(left[False])}; intended?")
+        if any(path.endswith(adapted) or f".{adapted}".endswith(f".{path}") for adapted in pairs):
+            continue
+        if len(_shape(name, weights)) < 2:
+            continue
+        of_experts = "expert" in path and "shared_expert" not in path
+        (experts if of_experts else others).append(re.sub(r".*\.\d+\.(?=\D)", "", path))
+        if targets and not of_experts and is_target(config, path):
+            report.say(ODD, f"{path} is a target and has no adapter: is the file cut short?")
+    if experts and not config.get("target_parameters"):
+        report.say(ODD, f"the experts have no adapter: {counted(experts)}; name them in target_parameters, or let be")
+    if others:
+        report.say(NOTE, f"matrices of the base without an adapter: {counted(others)}; intended?")
+
+
+def _saved_whole(tensors: dict[str, Tensor], weights: dict[str, Path], report: Report) -> None:
+    """What an adapter brings whole, such as a resized head, must have the shape that the base has there."""
+    for name, tensor in tensors.items():
+        path = name.removeprefix(PREFIX).replace(".base_layer", "").replace(".modules_to_save", "")
+        there = next((other for other in weights if f".{path}".endswith(f".{other}")), None)
+        if "lora_" not in name and there and list(tensor.shape) != _shape(there, weights):
+            what = f"{path} is saved as {by(tensor)}, the base has {' x '.join(map(str, _shape(there, weights)))}"
+            return report.say(BROKEN, f"{what}: were tokens added? Resize the base first")
+
+
+def _shape(name: str, weights: dict[str, Path]) -> list[int]:
+    with safe_open(weights[name], "pt") as file:
+        return file.get_slice(name).get_shape()
 
 
 def _in_order(path: str) -> list[tuple[int, str]]:
