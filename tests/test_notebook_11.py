@@ -93,6 +93,32 @@ def test_what_section_4_and_5_say(runs):
     assert len(both) == 3 and all(dora[rate] < lora[rate] - 0.005 for rate in both)
 
 
+def test_dora_is_better_in_six_seeds_and_in_the_three_that_were_run_to_ask_again(runs):
+    six, later = (records.paired(runs, "DoRA", seeds=seeds) for seeds in (range(6), experiment.MORE_SEEDS))
+    assert six[:3] == records.paired(runs, "DoRA") and six[3:] == later
+    assert experiment.BEST_RATES["DoRA"] == records.best_rate(runs, "LoRA") == 0.01  # the rate of the later ones
+    mean, half = interval(later)
+    assert mean + half < 0
+    mean, error = records.mean_and_error(six)
+    assert max(six) < 0 and round(mean, 2) == -0.01  # "by a hundredth of a nat"
+    assert abs(mean) > 10 * error
+    forgotten, error = records.mean_and_error(records.paired(runs, "DoRA", "addresses", seeds=range(6)))
+    assert forgotten > 4 * error and 1.5 < forgotten / abs(mean) < 2.5  # "about twice that"
+
+
+def test_a_standard_error_is_the_deviation_over_the_root_of_the_number():
+    assert records.mean_and_error([1.0, 2.0, 3.0]) == (2, pytest.approx(1 / math.sqrt(3)))
+    assert records.mean_and_error([1.0, 3.0] * 8) == (2, pytest.approx(math.sqrt(16 / 15) / 4))
+
+
+def test_the_figure_shows_the_later_seeds_of_dora_hollow(runs):
+    figure, words = pictures.pairs_figure(runs)
+    hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
+    assert [list(line.get_xdata()) for line in hollow] == [records.paired(runs, "DoRA", seeds=experiment.MORE_SEEDS)]
+    assert len(words.split()) <= 85
+    plt.close(figure)
+
+
 def test_pissa_forgets_most_and_not_because_of_its_rate(runs):
     """At its best rate, and at a smaller one at which it moves W less than any other and is as good within chance."""
     others = [statistics.mean(records.at_best(runs, name, "addresses")) for name in records.RANKED if name != "PiSSA"]
@@ -180,7 +206,7 @@ def test_the_best_rates_of_the_starts_are_bracketed_and_have_three_seeds(starts)
     stored = load_results("starts")
     assert stored["settings"].keys() == START_ARMS.keys() == stored["arms"].keys()
     for start, rate in BEST_RATES.items():
-        own = starts.where(start=start)
+        own = starts.where(start=start, bits=2)
         rates = list(own.sweep())
         assert own.best_rate() == rate and rates[0] < rate < rates[-1] and len(own.at_best()) == 3, start
 
@@ -218,13 +244,16 @@ def test_the_figure_and_the_table_of_starts_say_what_is_stored(starts):
     _, words = pictures.starts_figure(starts)
     assert words.startswith("Before training QPiSSA, QERA is ahead, after it QERA.") and len(words.split()) < 85
     _, rows = pictures.trained_table(starts)
-    assert len(rows) == len(BEST_RATES) and rows[0][-1] == "+0.000 ± 0.000"
+    assert len(rows) == len(BEST_RATES) + len(nb11_starts.AT_FOUR_BITS) and rows[0][-1] == "+0.000 ± 0.000"
     for start, which in (("QERA", "loss"), ("QERA", "calibrated"), ("QERA, frozen", "loss"), ("LoftQ", "loss")):
         mean, half = interval(pictures.lead(starts, start, which))  # survives
         assert mean + half < 0, (start, which)
     for start in ("QPiSSA", "QPiSSA, QERA", "QERA's sizes"):  # cannot be told from none
         mean, half = interval(pictures.lead(starts, start))
         assert abs(mean) < half, start
+    mean, half = interval(pictures.lead(starts, "QERA", bits=4))  # nor can QERA at 4 bits
+    assert abs(mean) < half and rows[-1][-1] == f"{mean:+.3f} ± {half:.3f}"
+    assert rows[-1][:2] == ["4 bits: QERA", f"{BEST_RATES['QERA']:g}"]  # its rate of 2 bits
     plt.close("all")
 
 

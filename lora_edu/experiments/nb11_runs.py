@@ -4,6 +4,7 @@
 """
 
 import itertools
+import math
 import statistics
 
 from lora_edu.experiments.nb11 import CHANGES_NOTHING, KINDS, SEEDS
@@ -18,15 +19,15 @@ def best_rate(runs: Runs, name: str) -> float:
     return runs.where(name="LoRA" if name == CHANGES_NOTHING else name).best_rate()
 
 
-def at_rate(runs: Runs, name: str, rate: float, which: str = "loss") -> list[float]:
+def at_rate(runs: Runs, name: str, rate: float, which: str = "loss", seeds=SEEDS) -> list[float]:
     """What the runs of a variant at one rate measured, one for each seed."""
     found = {run.seed: getattr(run, which) for run in runs.where(name=name, lr=rate)}
-    return [found[seed] for seed in SEEDS]
+    return [found[seed] for seed in seeds]
 
 
-def at_best(runs: Runs, name: str, which: str = "loss") -> list[float]:
+def at_best(runs: Runs, name: str, which: str = "loss", seeds=SEEDS) -> list[float]:
     """The same at a variant's own best rate."""
-    return at_rate(runs, name, best_rate(runs, name), which)
+    return at_rate(runs, name, best_rate(runs, name), which, seeds)
 
 
 def means_at(runs: Runs, name: str, rate: float) -> list[float]:
@@ -34,9 +35,15 @@ def means_at(runs: Runs, name: str, rate: float) -> list[float]:
     return [statistics.mean(at_rate(runs, name, rate, which)) for which in ("loss", "addresses")]
 
 
-def paired(runs: Runs, name: str, which: str = "loss", other: str = "LoRA") -> list[float]:
+def paired(runs: Runs, name: str, which: str = "loss", other: str = "LoRA", seeds=SEEDS) -> list[float]:
     """A variant minus another, each at its own best rate, for the same batches: one difference a seed."""
-    return [a - b for a, b in zip(at_best(runs, name, which), at_best(runs, other, which), strict=True)]
+    one, two = (at_best(runs, each, which, seeds) for each in (name, other))
+    return [a - b for a, b in zip(one, two, strict=True)]
+
+
+def mean_and_error(differences: list[float]) -> tuple[float, float]:
+    """Their mean, and its standard error: the standard deviation over the root of their number."""
+    return statistics.mean(differences), statistics.stdev(differences) / math.sqrt(len(differences))
 
 
 def verdict(differences: list[float]) -> str:

@@ -5,6 +5,8 @@ each at its own rate: the loss before says how well it repairs, the loss after w
 
 Two controls take QERA's start apart. "QERA, frozen" puts its repair into the base and starts the adapter at zero.
 "QERA's sizes" begins with factors as long, in random directions, and takes their product out of the base.
+
+All this is at 2 bits. QERA and none are trained at 4 bits, too.
 """
 
 from functools import lru_cache
@@ -98,3 +100,6 @@ for _start, _best in BEST_RATES.items():
     _how = {"start": _start, "bits": 2, "steps": STEPS}
     START_ARMS |= arms_of(f"NF2, {_start}", (*GRID, *LOWER.get(_start, ())), **_how)
     START_ARMS |= arms_of(f"NF2, {_start}", (_best,), SEEDS, **_how)
+AT_FOUR_BITS = ("none", "QERA")  # at the rate that was chosen at 2 bits, and not again
+for _start in AT_FOUR_BITS:
+    START_ARMS |= arms_of(f"NF4, {_start}", (BEST_RATES[_start],), SEEDS, start=_start, bits=4, steps=STEPS)

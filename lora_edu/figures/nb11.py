@@ -9,9 +9,9 @@ import statistics
 import matplotlib.pyplot as plt
 from torch import Tensor
 
-from lora_edu.experiments.nb11 import SHARED_RATES
+from lora_edu.experiments.nb11 import MORE_SEEDS, SHARED_RATES
 from lora_edu.experiments.nb11_runs import OWN, RANKED, at_best, best_rate, losses_at, paired, verdict
-from lora_edu.experiments.nb11_starts import FROZEN, SIZES
+from lora_edu.experiments.nb11_starts import AT_FOUR_BITS, FROZEN, SIZES
 from lora_edu.experiments.sweeps import Runs, interval
 from lora_edu.experiments.sweeps import paired as paired_runs
 from lora_edu.figures.drawing import Drawn, listed, note, panels, picture, slider, styled
@@ -113,27 +113,36 @@ def _points(runs: Runs, name: str) -> tuple[list[float], list[float]]:
 
 @picture
 def pairs_figure(runs: Runs) -> Drawn:
-    """Each variant minus LoRA at its own best rate: a mark a seed, and the 95% interval of the mean."""
+    """Each variant minus LoRA at its own best rate: a mark a seed, and the 95% interval of the mean of three."""
     figure, (axes,) = panels(1, 8.6, 3.7)
     names = sorted((n for n in RANKED if n != "LoRA"), key=lambda n: statistics.mean(paired(runs, n)))
     for place, name in enumerate(names):
         differences = paired(runs, name)
-        color, marker = LOOKS[name]
-        for comparisons, width in ((1, 6), (len(names), 1.5)):
-            mean, half = interval(differences, comparisons)
-            bar = {"lw": width, "alpha": 0.35, "solid_capstyle": "butt"}
-            axes.plot([mean - half, mean + half], [place, place], color=color, **bar)
-        axes.plot(differences, [place] * len(differences), marker, color=color, ms=7)
+        _differences(axes, place, name, differences, {1: 6, len(names): 1.5})
         axes.text(1.01, place, verdict(differences), va="center", transform=axes.get_yaxis_transform())
+    later = paired(runs, "DoRA", seeds=MORE_SEEDS)
+    _differences(axes, names.index("DoRA") + 0.35, "DoRA", later, {1: 3}, mfc="none")
     axes.axvline(0, color=GRAY, ls="--", lw=1.4)
     axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
     axes.set_xlabel("loss minus LoRA's, same batches, each at its own rate (left is better)")
+    mean, half = interval(later)
     told = [name for name in names if verdict(paired(runs, name)) in ("better", "worse")]
     said = "; ".join(f"{n} {statistics.mean(paired(runs, n)):+.3f}, {verdict(paired(runs, n))}" for n in names)
     return figure, (
         f"Of {len(names)} differences, three seeds can tell {len(told)}. Means: {said}. A row for each variant: three "
-        "marks, a bar for the 95% interval, a line for that of all six together."
+        "marks, a bar for the 95% interval, a line for that of all six together. Hollow: DoRA with seeds 3 to 5, run "
+        f"later, {mean:+.4f} ± {half:.4f}."
     )
+
+
+def _differences(axes, place: float, name: str, differences: list[float], widths: dict[int, float], **looks) -> None:
+    """A mark for each difference, and bars. widths: of how many intervals together -> how wide this bar is drawn."""
+    color, marker = LOOKS[name]
+    for comparisons, width in widths.items():
+        mean, half = interval(differences, comparisons)
+        bar = {"lw": width, "alpha": 0.35, "solid_capstyle": "butt"}
+        axes.plot([mean - half, mean + half], [place, place], color=color, **bar)
+    axes.plot(differences, [place] * len(differences), marker, color=color, ms=7, **looks)
 
 
 def rivals_table(runs: Runs, times: dict) -> tuple[list[str], list[list]]:
@@ -159,19 +168,19 @@ def rivals_table(runs: Runs, times: dict) -> tuple[list[str], list[list]]:
 # --- starts ----------------------------------------------------------------------------------------------------------
 
 STARTS = {  # color, mark, where the label stands in points from it
-    "none": (GRAY, "o", (-8, -13)),
+    "none": (GRAY, "o", (8, -9)),
     SIZES: (BLUE, "D", (-8, 13)),
     "LoftQ": (GREEN, "s", (9, 0)),
     "QPiSSA": (PURPLE, "P", (9, 0)),
     "QERA": (ORANGE, "^", (9, -5)),
     FROZEN: (SKY, "v", (9, 6)),
-    "QPiSSA, QERA": (RED, "X", (6, -15)),
+    "QPiSSA, QERA": (RED, "X", (-9, 0)),
 }
 
 
-def lead(runs: Runs, start: str, which: str = "loss") -> list[float]:
+def lead(runs: Runs, start: str, which: str = "loss", bits: int = 2) -> list[float]:
     """A start minus none, each at its own best rate: one difference a seed."""
-    return paired_runs(runs.where(start=start), runs.where(start="none"), which)
+    return paired_runs(*(runs.where(start=each, bits=bits) for each in (start, "none")), which)
 
 
 @picture
@@ -182,12 +191,12 @@ def starts_figure(runs: Runs) -> Drawn:
         before, (after, half) = statistics.mean(lead(runs, name, "before")), interval(lead(runs, name))
         axes.plot([before] * 2, [after - half, after + half], color=color, lw=4, alpha=0.3)
         axes.plot(before, after, marker, color=color, ms=9)
-        note(axes, name, (before, after), by, "right" if name in ("none", SIZES) else "left")
-    axes.plot([-0.4, 0.02], [-0.4, 0.02], color=GRAY, ls=":", lw=1.4, zorder=0)
+        note(axes, name, (before, after), by, "right" if by[0] < 0 else "left")
+    axes.plot([-0.4, 0.03], [-0.4, 0.03], color=GRAY, ls=":", lw=1.4, zorder=0)
     axes.axhline(0, color=GRAY, lw=0.8, ls="--", zorder=0)
-    note(axes, "all of a lead left", (-0.1, -0.1), (-6, 0), "right", color=GRAY)
-    note(axes, "nothing left", (-0.37, 0), (0, 7), color=GRAY)
-    axes.set(xlim=(-0.38, 0.02), ylim=(-0.115, 0.065), xlabel="loss minus that of none, before training")
+    note(axes, "all of a lead left", (-0.1, -0.1), (-10, 0), "right", color=GRAY)
+    note(axes, "nothing left", (-0.25, 0), (0, 7), color=GRAY)
+    axes.set(xlim=(-0.43, 0.03), ylim=(-0.115, 0.065), xlabel="loss minus that of none, before training")
     axes.set_ylabel("after training")
     ahead = {name: [statistics.mean(lead(runs, name, which)) for which in ("before", "loss")] for name in STARTS}
     first, last = (min(ahead, key=lambda name: ahead[name][when]) for when in (0, 1))
@@ -200,14 +209,17 @@ def starts_figure(runs: Runs) -> Drawn:
 
 
 def trained_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: each start's own rate, its losses, and what it is ahead of none before and after training."""
+    """Header and rows: each start's own rate, its losses, and what it is ahead of none before and after training.
+
+    At 2 bits, and then of the starts that were trained at 4, at their rates of 2 bits.
+    """
     rows = []
-    for name in STARTS:
-        own, (after, half) = runs.where(start=name), interval(lead(runs, name))
+    for bits, name in [(2, name) for name in STARTS] + [(4, name) for name in AT_FOUR_BITS]:
+        own, (after, half) = runs.where(start=name, bits=bits), interval(lead(runs, name, bits=bits))
         losses = [f"{statistics.mean(own.at_best(which)):.3f}" for which in ("before", "loss")]
-        before = f"{statistics.mean(lead(runs, name, 'before')):+.3f}"
-        rows.append([name, f"{own.best_rate():g}", *losses, before, f"{after:+.3f} ± {half:.3f}"])
-    return ["2 bits", "its rate", "before", "after", "minus none, before", "minus none, after"], rows
+        before = f"{statistics.mean(lead(runs, name, 'before', bits)):+.3f}"
+        rows.append([f"{bits} bits: {name}", f"{own.best_rate():g}", *losses, before, f"{after:+.3f} ± {half:.3f}"])
+    return ["start", "its rate", "before", "after", "minus none, before", "minus none, after"], rows
 
 
 def starts_table(errors: dict[int, dict[str, Tensor]], added: dict[int, dict[str, Tensor]]) -> tuple[list, list]:
