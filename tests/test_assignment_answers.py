@@ -160,7 +160,7 @@ EDITS = {
         ("only B moves", "A is where it was", "a step less"),
         ("a discarded linear layer", "as nn.Linear does when it is built", "this sets the seed"),
         ("an empty list, and nothing done", "no adapter was put in", "pooler"),
-        ("another rate", "the rate", "entry ["),
+        ("another rate", "what was not wrong: rate", "entry ["),
         ("the product twice", "times as many as needed", "B A is formed"),
     ],
 )

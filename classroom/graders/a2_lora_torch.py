@@ -53,8 +53,7 @@ EINSUM = (
 )
 GENERATOR = "generator = torch.Generator().manual_seed(seed)"
 
-LINES, BY_NAME, PROMISES, DROPOUT, COST = (f"notebook 04, section {k}" for k in (1, 2, 3, 5, 8))
-START, SEED = "notebook 02, section 5", "notebook 02, section 3, where a generator is passed on"
+LINES, DROPOUT, COST, START = *(f"notebook 04, section {k}" for k in (1, 5, 8)), "notebook 02, section 5"
 OURS = "notebook 04, section 1, for the paper's; exercise 2.1 for this one"
 
 LAYER = Solutions(
@@ -64,20 +63,16 @@ LAYER = Solutions(
         ("plain tensors", f"nn.Parameter({DRAWN}) -> ({DRAWN}).requires_grad_() & "
          f"nn.Parameter({ZEROS}) -> {ZEROS}.requires_grad_()", 7,
          "down and up are plain tensors: no optimizer finds them, and no file. Wrap them in nn.Parameter.", LINES),
-        ("not frozen", f"{FREEZES} -> base", 7,
-         "the base is not frozen: its weight asks for a gradient, and one training step changed it.", PROMISES),
-        ("both random", RANDOM_UP, 7,
-         "the output changes at the start, because both factors are random. up starts at zero.", START),
+        ("not frozen", f"{FREEZES} -> base", 7),
+        ("both random", RANDOM_UP, 7),
         ("both zero", ZERO_DOWN, 6,
          "both factors start at zero. Each one's gradient is multiplied by the other: nothing would ever move.", START),
         ("roles swapped", f"{ZERO_DOWN} & {RANDOM_UP}", 6,
          "up is random and down is zero. This would learn, too, but here down is random and up is zero.", START),
-        ("only up", "generator=generator)) -> generator=generator), requires_grad=False)", 7,
-         "down does not ask for a gradient. Both factors are trained.", PROMISES),
+        ("only up", "generator=generator)) -> generator=generator), requires_grad=False)", 7),
         ("alpha / rank", f"{SCALING} -> alpha / rank", 6,
          "the branch is scaled by alpha / rank. Here the rank has an exponent, as in exercise 2.1.", OURS),
         ("alpha", f"{SCALING} -> alpha", 6, "the branch is scaled by alpha; the rank is left out.", LINES),
-        ("none", f"{SCALING} -> 1.0", 6, "the branch is not scaled.", LINES),
         ("transposed", "torch.randn(base.in_features, rank, -> torch.randn(rank, base.in_features, & "
          f"{ZEROS} -> torch.zeros(base.out_features, rank) & x @ self.down -> x @ self.down.T & "
          "low @ self.up -> low @ self.up.T", 5,
@@ -86,13 +81,12 @@ LAYER = Solutions(
         ("dropout on the base", "self.base(x) -> self.base(self.dropout(x))", 7,
          "dropout is on the path of the base as well. It belongs to the branch: the base must see the whole x.",
          DROPOUT),
-        ("dropout in evaluation", f"{DROPS} -> lambda x: F.dropout(x, dropout)", 5,
-         "dropout is active in evaluation mode. nn.Dropout, or training=self.training, switches it off.", DROPOUT),
+        ("dropout in evaluation", f"{DROPS} -> lambda x: F.dropout(x, dropout)", 5),
         ("dropout on the input", f"{NEVER} & low = x @ -> low = self.dropout(x) @", 7,
          "dropout acts on the input of the branch, as in the notebook. Here it acts after c.dropout_after.", DROPOUT),
         ("dropout at the other factor", 'after == "down" -> after != "down" & after == "up" -> after != "up"', 7,
          "dropout acts after the other factor than c.dropout_after.", DROPOUT),
-        ("no dropout", f"{DROPS} -> nn.Identity()", 7, "the branch has no dropout in training mode.", DROPOUT),
+        ("no dropout", f"{DROPS} -> nn.Identity()", 7),
         ("dropout does not rescale", f"{DROPS} -> "
          "lambda x: x * (torch.rand_like(x) >= dropout) if self.training else x", 7,
          "what dropout leaves is not scaled up: the average of the branch would be smaller than in evaluation mode.",
@@ -100,25 +94,19 @@ LAYER = Solutions(
         ("share kept", f"{DROPS} -> nn.Dropout(1 - dropout)", 7,
          "this keeps the share `dropout` and drops the rest. It is the share that is set to zero.", DROPOUT),
         ("product formed", "low = x @ -> if not self.training:\n"
-         "            return self.base(x) + x @ (self.scaling * self.down @ self.up)\n        low = x @", 7,
-         "this forms the whole product of down and up in the forward pass. First down, then up costs less.", COST),
+         "            return self.base(x) + x @ (self.scaling * self.down @ self.up)\n        low = x @", 7),
         ("base without gradient", "self.base(x) + -> self.base(x).detach() +", 7,
          "no gradient passes through the base to its input. Freezing stops the gradient of the weight; layers below "
          "still need the gradient of x.", COST),
-        ("bias forgotten", "self.base(x) -> F.linear(x, self.base.weight)", 5,
-         "the bias of the base is missing: call the base itself.", LINES),
-        ("update alone", "self.base(x) + change -> change", 4,
-         "this is the branch alone. Add it to what the base computes.", LINES),
         ("changes its input", "low = x @ -> y = self.base(x); x *= self.scaling; low = x @ & "
          "self.scaling * (low -> (low & return self.base(x) + -> return y +", 4,
          "the input is changed by your layer: *= writes into the tensor of whoever called it.", LINES),
         ("global seed", f"{GENERATOR} -> generator = None; torch.manual_seed(seed)", 7,
          "this moves the random numbers of everybody else: it sets torch's seed, or draws with it, as nn.Linear does "
-         "when it is built. Use a generator of your own, torch.Generator.", SEED),
-        ("seed ignored", f"{GENERATOR} -> (generator := torch.Generator()).seed()", 7,
-         "the seed is ignored: the same seed must give the same down.", SEED),
-        ("around a copy", f"{FREEZES} -> copy.deepcopy(base).requires_grad_(False)", 6,
-         "this wraps a copy of the base: the model would hold its weights twice. Keep the layer itself.", BY_NAME),
+         "when it is built. Use a generator of your own, torch.Generator.",
+         "notebook 02, section 3, where a generator is passed on"),
+        ("seed ignored", f"{GENERATOR} -> (generator := torch.Generator()).seed()", 7),
+        ("around a copy", f"{FREEZES} -> copy.deepcopy(base).requires_grad_(False)", 6),
         Wrong("calls lora_edu", layer_from_lora_edu, 0),
     ],
 )  # fmt: skip

@@ -46,9 +46,7 @@ CODEBOOK = Solutions(
          "of its own.", RECIPE),
         ("no exact 0", "0.0, *side -> *side", 0,
          "this has no exact 0. A weight of 0, as in padding, must come back as 0.", RECIPE),
-        ("several zeros", "count + 1)[:-1] -> count + 1)", 0,
-         "this has several zeros: the quantile of 1/2 is 0 already. Leave the last probability of each side out.",
-         RECIPE),
+        ("several zeros", "count + 1)[:-1] -> count + 1)", 0),
         ("Eq. 4 taken literally", f"{SORTED} -> {EQ_4}; levels = (q[1:] + q[:-1]) / 2 & {GIVEN} -> return levels", 0,
          "this is Eq. 4 of the paper taken literally: the quantiles of the probabilities 0 and 1 are infinite. The "
          "outermost probabilities are the offsets.", QUANTILES),
@@ -69,12 +67,6 @@ CODEBOOK = Solutions(
         ("one probability too few on each side", "count + 1) -> count)", 0,
          "each side has one level too few. From the offset to 1/2, both counted, are count + 1 probabilities; the last "
          "one is left out.", RECIPE),
-        ("the outermost probability left out",
-         "count + 1)[:-1] -> count + 1)[1:] & 0.0, *side -> *side", 0,
-         "the wrong end is left out: the offset itself is the outermost probability, and 1/2, whose quantile is 0, is "
-         "the one to leave out.", RECIPE),
-        ("falling order", f"{GIVEN} -> return (levels / levels.max()).flip(0)", 0,
-         "these are the right levels in falling order. The codebook is sorted: code 0 is its lowest level.", RECIPE),
         ("not sorted",
          f"{GIVEN} -> return torch.cat([levels[: below + 1], levels[below + 1 :].flip(0)]) / levels.max()", 1,
          "these are the right levels, but those above 0 stand in falling order. The codebook is sorted.", RECIPE),
@@ -140,8 +132,6 @@ ENCODE = Solutions(
         ("constants repeated in turn", "repeat_interleave -> repeat", 0,
          "the constants are dealt out in turn, one value each. The first block_size values share the first constant: "
          "`repeat_interleave` does that, `repeat` does not.", BLOCKS),
-        ("the neighbor's constant", f"{GUARDED} -> {GUARDED}.roll(1)", 0,
-         "each block is divided by the constant of the block before it.", BLOCKS),
         ("one constant for all", f"{EACH} -> constants[constants.abs().argmax()]", 0,
          "all blocks are divided by one constant, the largest. Each block has its own.", "notebook 05, section 3"),
         ("not scaled", f" / {EACH} -> ", 0,
@@ -150,17 +140,11 @@ ENCODE = Solutions(
         ("the level below", "(codebook[:-1] + codebook[1:]) / 2 -> codebook[1:]", 0,
          "this takes the highest level that is not above the value. The nearest level may be the one above: the "
          "mid-points decide.", CODES),
-        ("one code too high", "return codes -> return codes + 1", 0,
-         "each code is one too high. Codes count from 0: the code is the number of mid-points that are passed.",
-         CODES),
         ("levels instead of codes", "return codes -> return codebook[codes.long()]", 0,
          "these are the levels. Stored is the code of each, its index in the codebook.", CODES),
-        ("codes of 64 bits", "torch.uint8 -> torch.int64", 7,
-         "the codes are right, and each takes 64 bits. Convert them with .to(torch.uint8).", CODES),
+        ("codes of 64 bits", "torch.uint8 -> torch.int64", 7),
         ("the values are scaled in place",
-         f"values.flatten() / {EACH} -> values.view(-1).div_({EACH})", 7,
-         "the codes are right, but what you were given is changed: an operation in place works on the caller's tensor. "
-         "Compute in a new one.", CODES),
+         f"values.flatten() / {EACH} -> values.view(-1).div_({EACH})", 7),
         ("the short last block is dropped",
          "return codes -> return codes[: values.numel() // block_size * block_size]", 4,
          "the short last block is missing. Its values need codes too.", BLOCKS),

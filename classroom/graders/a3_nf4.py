@@ -75,16 +75,11 @@ REFIT = Solutions(
         ("the short last block is dropped", f"{GIVEN} -> whole = values.numel() // block_size * block_size; "
          "flat, levels = values.flatten()[:whole], codebook[codes.long()][:whole]", 0,
          "the short last block is missing, in the constants and in the error.", BLOCKS),
-        ("the largest error", f"{OFF} -> (flat - rounded).abs().max() / flat.abs().max()", 6,
-         "the constants are right. The error is that of the worst weight; take norms over all of them: ||W - W'|| / "
-         "||W||.", ERROR),
         ("the error squared", f"{OFF} -> ({OFF}) ** 2", 6,
          "the constants are right. The error is the square of ||W - W'|| / ||W||: take the root.", ERROR),
         ("the mean squared error", f"{OFF} -> (flat - rounded).square().mean()", 6,
          "the constants are right. The error is the mean squared error, which changes with the unit of the weights; "
          "divide norms: ||W - W'|| / ||W||.", ERROR),
-        ("the norm of the error", " / flat.norm() -> ", 6,
-         "the constants are right. The error is not divided by the norm of the weights.", ERROR),
         ("divided by the rounded norm", "/ flat.norm() -> / rounded.norm()", 6,
          "the constants are right. The error is divided by the norm of the rounded weights; the weights themselves are "
          "what we compare with.", ERROR),
@@ -96,16 +91,9 @@ REFIT = Solutions(
          ".repeat_interleave(block_size)[: len(flat)]; flat, rounded = flat / k, rounded / k; return constants", 6,
          "the constants are right. The error is measured between scaled weights and levels, where a block of tiny "
          "weights counts as much as one of large weights: multiply by the constants first.", "notebook 06, section 7"),
-        ("the mean of absolute errors", f"{OFF} -> (flat - rounded).abs().sum() / flat.abs().sum()", 6,
-         "the constants are right. The error adds magnitudes; a Frobenius norm is the root of the sum of squares.",
-         ERROR),
-        ("the error in percent", f"{OFF} -> 100 * {OFF}", 6,
-         "the constants are right. The error is in percent; the ratio itself is asked for.", ERROR),
         ("the weights are changed",
          "= values.flatten(), -> = values.flatten().clone(), & "
-         "return constants -> values -= rounded.view(values.shape); return constants", 8,
-         "constants and error are right, but the weights that you were given are changed: what is left of them is the "
-         "error. Subtract into a new tensor.", TEXT),
+         "return constants -> values -= rounded.view(values.shape); return constants", 8),
     ],
 )  # fmt: skip
 
