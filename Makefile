@@ -91,7 +91,8 @@ torture: python  ## kill training runs at 100 random moments: each must end with
 
 constraints: python  ## after a green make test: its versions, as constraints.txt
 	@$(COURSE) setup --extra test
-	$(RUN) -m lora_edu.setup.constraints
+	@echo "# The versions of the last green \`make test\`. Use: pip install -c" > constraints.txt
+	$(RUN) -m pip freeze --exclude-editable | sed -n 's/^\([^ @]*==[^+]*\).*/\1/p' | tr A-Z_ a-z- >> constraints.txt
 
 clean:  ## remove .venv, build and caches (the downloaded texts stay)
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

@@ -83,7 +83,7 @@ def _needed(released: nbformat.NotebookNode) -> list[str]:
 
 @contextlib.contextmanager
 def noting(student: str, name: str) -> Iterator[None]:
-    """While a submission is graded: keep why it cannot be, for `in_the_log`. nbgrader itself passes on to the next."""
+    """While a submission is graded: keep why it cannot be, for `noted`. nbgrader itself passes on to the next."""
     note = _note(student, name)
     note.unlink(missing_ok=True)
     try:
@@ -94,11 +94,9 @@ def noting(student: str, name: str) -> Iterator[None]:
         raise
 
 
-def in_the_log(log: str, student: str, name: str) -> str | None:
-    """Why nbgrader gave this submission up; None if its log does not get there."""
-    if _note(student, name).exists():
-        return _note(student, name).read_text(encoding="utf-8")
-    return "nbgrader gave up, see its log" if f"/{student}/{name}/" in log else None
+def noted(student: str, name: str) -> str | None:
+    """Why a submission could not be graded, as `noting` kept it."""
+    return _note(student, name).read_text(encoding="utf-8") if _note(student, name).exists() else None
 
 
 def _note(student: str, name: str) -> Path:

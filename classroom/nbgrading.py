@@ -1,4 +1,9 @@
-"""Calling nbgrader in the teacher's folder, as a program of its own, and reading its gradebook."""
+"""nbgrader in the teacher's folder, as a program of its own, since its settings change the process that reads them.
+
+As a program, `python -m classroom.nbgrading NAME` computes the points off for being late once more, from the whole
+score. nbgrader takes them off while it autogrades: then no written answer has a grade yet, and due time and percentage
+are those of that moment.
+"""
 
 import importlib.util
 import os
@@ -6,7 +11,6 @@ import re
 import subprocess
 import sys
 import sysconfig
-from pathlib import Path
 
 from classroom import folders
 
@@ -15,31 +19,30 @@ class NbgraderFailed(RuntimeError):
     """nbgrader ended with an error; the message has its last lines."""
 
 
-def run(*arguments: str, log: Path | None = None, allow_failure: bool = False, **environment: str) -> str:
-    """Run `nbgrader ...` from the teacher's folder. Returns what it said; writes it to `log` as well.
+def run(*arguments: str, allow_failure: bool = False, **environment: str) -> None:
+    """Run `nbgrader ...` from the teacher's folder.
 
-    Raises NbgraderFailed if it ends with an error, unless that is allowed, and ModuleNotFoundError where it is missing.
+    Raises NbgraderFailed if it ends with an error, unless that is allowed.
     """
-    if importlib.util.find_spec("nbgrader") is None:
-        raise ModuleNotFoundError('nbgrader is missing: pip install "lora-edu[classroom]"')
     done = program("nbgrader", *arguments, **environment)
-    if log:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text(done.stdout, encoding="utf-8")
     if done.returncode and not allow_failure:
         raise NbgraderFailed(f"nbgrader {arguments[0]} failed:\n" + "\n".join(done.stdout.splitlines()[-12:]))
-    return done.stdout
 
 
 def recompute_penalties(name: str) -> None:
     """Points off for being late, from the score and the settings as they are now."""
-    done = program("classroom.lateness", name)
+    done = program(__name__, name)
     if done.returncode:
         raise NbgraderFailed("points off for being late could not be computed:\n" + done.stdout[-800:])
 
 
 def program(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
-    """Run `python -m module ...` from the teacher's folder; stdout has what it said, errors included."""
+    """Run `python -m module ...` from the teacher's folder; stdout has what it said, errors included.
+
+    Raises ModuleNotFoundError where nbgrader is missing.
+    """
+    if importlib.util.find_spec("nbgrader") is None:
+        raise ModuleNotFoundError('nbgrader is missing: pip install "lora-edu[classroom]"')
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=folders.required(),
@@ -61,6 +64,19 @@ def _python_path() -> str:
     return os.pathsep.join(filter(None, [str(folders.CLONE), os.environ.get("PYTHONPATH")]))
 
 
+def _settings():
+    from traitlets.config.loader import PyFileConfigLoader
+
+    return PyFileConfigLoader("nbgrader_config.py", path=".").load_config()
+
+
+def api():
+    """nbgrader's own, with the settings of the folder in which this process was started."""
+    from nbgrader.apps import NbGraderAPI
+
+    return NbGraderAPI(config=_settings())
+
+
 def gradebook():
     """nbgrader's gradebook of the teacher's folder, as a context manager."""
     from nbgrader.api import Gradebook
@@ -69,3 +85,21 @@ def gradebook():
     settings = (root / "nbgrader_config.py").read_text(encoding="utf-8")
     course = re.search(r"""course_id\s*=\s*["'](.+?)["']""", settings)
     return Gradebook(f"sqlite:///{root / 'gradebook.db'}", course_id=course[1] if course else "")
+
+
+def main() -> None:
+    from nbgrader.preprocessors import AssignLatePenalties
+
+    step = AssignLatePenalties(config=_settings())
+    step.init_plugin()
+    with gradebook() as book:
+        for submission in book.assignment_submissions(sys.argv[1]):
+            late, student = submission.total_seconds_late, submission.student.id
+            for notebook in submission.notebooks:
+                off = late > 0 and step.plugin_inst.late_submission_penalty(student, notebook.score, late)
+                notebook.late_submission_penalty = min(max(off, 0), notebook.score) if off else None
+        book.db.commit()
+
+
+if __name__ == "__main__":
+    main()
