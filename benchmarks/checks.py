@@ -34,7 +34,7 @@ from lora_edu.exercises.exercise import Exercise
 from lora_edu.exercises.reference import HANDED_OVER
 
 ROOT = Path(__file__).parent.parent
-SPECIFIC = ("taught", "slip", "place", "promise", "observed", "exchanged")
+SPECIFIC = ("taught", "slip", "place", "promise", "observed", "step")
 IMPORTED: dict[str, object] = {}  # what the cells of the notebooks import
 Attempt = tuple[str, Callable]  # what is wrong with it in words or code, and the function
 

@@ -1,5 +1,6 @@
 """A learner's function on all cases of an exercise, and what there is to say about it: see `exercise`."""
 
+import ast
 import contextlib
 import copy
 import time
@@ -13,6 +14,7 @@ from lora_edu.exercises import probing, repair
 from lora_edu.exercises.comparing import RESULT, equal, first_difference, is_numbers, parts, recognized
 from lora_edu.exercises.describing import describe, shown, within
 from lora_edu.exercises.grading import FORGOTTEN_RETURN, TRUE_OR_FALSE
+from lora_edu.exercises.reached import computed, first_missing
 from lora_edu.exercises.rows import flat
 from lora_edu.exercises.stopping import GIVEN, TooSlow, in_pythons_words, limited, parameters, where, why_it_stopped
 from lora_edu.exercises.symptoms import as_numpy, symptom, up_to_a_factor
@@ -20,6 +22,7 @@ from lora_edu.exercises.symptoms import as_numpy, symptom, up_to_a_factor
 SECONDS = 10  # after so long an answer does not come back
 QUICK = 0.5  # seconds of its own time: an answer that takes longer for all cases is not run again
 NOT_BACK = "your function has not come back: does a loop end?"
+SEVERAL = "one number is asked for, not a list or an array."
 PROMISE = "promise"
 EXAMPLE, PYTHON = "An example:", "In Python's words:"  # what stands behind them does not count as words
 Solution = Callable[..., Any]
@@ -74,19 +77,25 @@ class Answer:
 
     def looks(self) -> Iterator[tuple[str, str]]:
         """What can be said, as (kind, sentence): from what is known of this exercise to what is known of none."""
-        yield from (("form", said) for said in self._of_its_form() if said)
         yield from (("observed", said) for said in self._by_the_observer())
-        yield from (("form", within(said, self._noticed())) for said in [self._constant()] if said)
-        yield from (("taught", self._told(said)) for said in [self._taught()] if said)
-        yield from (("taught", said) for said in [self._taught_twice()] if said)
-        yield from (("exchanged", said) for said in [self._exchanged()] if said)
-        noticed, place = self._noticed(), self._place()
-        if place:
-            yield "place", after(noticed or "nearly right.", place)
+        form, noticed = next(self._of_its_form(), self._constant()), self._noticed()
+        if not form and (said := self._taught()):  # one number in every case is no belief, whatever else gives it
+            yield "taught", self._told(said)
+        if not form and (said := self._taught_twice() or self._exchanged()):
+            yield "taught", said
+        if place := self._place():
+            yield "place", after(form or noticed or "nearly right.", place)
+        if form and self.asked.tries and (said := self._one_step_of_many(form)):
+            yield "slip", said
+        if form:
+            missing = self._constant() and self._first_missing()
+            yield ("step", within(form, missing)) if missing else ("form", within(form, noticed))
         if self.asked.tries:
             yield from self._searched(noticed)
         if symptom := self._looks_like():
             yield "symptom", after(noticed, symptom)
+        if missing := self._first_missing():
+            yield "step", within(noticed, missing)
         if noticed:
             yield "noticed", noticed
         if RESULT not in self.right:
@@ -101,14 +110,10 @@ class Answer:
         got, values = flat(self.got), self._values()
         if single := self.asked.source.explained(got, values, noticed):
             yield "slip", single
-        if (symptom := self._looks_like()) and self.asked.source.singles.found(
-            got
-        ):  # one change is enough, wherever it is
+        if (symptom := self._looks_like()) and self.asked.source.singles.found(got):  # one change, wherever it is
             yield "symptom", after(noticed, symptom)
-        if besides := self._taught_besides(values):
-            yield "taught", besides
-        if twice := self.asked.source.explained_twice(self.got, self.first, values, noticed):
-            yield "slip", twice
+        if number := self.asked.source.explained_by_a_number(self.got, self.first, values, noticed):
+            yield "slip", number
 
     def _of_its_form(self) -> Iterator[str]:
         results, right = self.results, self.asked.right
@@ -118,6 +123,9 @@ class Answer:
             yield TRUE_OR_FALSE
         if all(isinstance(result, tuple) for result in results) and all(_is_array(seen.get(RESULT)) for seen in right):
             yield f"your function returns {len(results[0])} things, in a tuple. One was asked for."
+        kinds = {seen[RESULT].get("unknown") for seen in self.got if isinstance(seen.get(RESULT), dict)}
+        if len(kinds) == 1 and None not in kinds and all(is_numbers(seen.get(RESULT)) for seen in right):
+            yield f"your function returns something else than numbers: {kinds.pop()}."
 
     def _by_the_observer(self) -> Iterator[str]:
         said = (self.got[k].get(RESULT) for k in self.failed)
@@ -134,6 +142,13 @@ class Answer:
             f"your function returns {shown(values[0]['values'][0])} in every case that is tried, whatever it is given."
         )
 
+    def _one_step_of_many(self, form: str) -> str:
+        """The steps that could give what was got; not for who does not even look at what is given (`return 0`)."""
+        code = repair.Code.of(self.attempt)
+        if code and {getattr(node, "id", "") for node in ast.walk(code.tree)} & set(parameters(self.attempt)):
+            return self.asked.source.explained(flat(self.got), {}, form)
+        return ""
+
     def _taught(self) -> str | None:
         return recognized(self.got, ((self.asked.taught[change], made) for change, made in self.asked.known.items()))
 
@@ -144,18 +159,14 @@ class Answer:
                 return and_more(self._told(self.asked.taught[one]), f"Besides, look at {place}.")
         return ""
 
-    def _taught_besides(self, values: dict) -> str:
-        for change, version in self.asked.versions.items():
-            if also := version.besides(self.got, self.first, values):
-                return and_more(self._told(self.asked.taught[change]), also)
-        return ""
-
     def _told(self, sentence: str) -> str:
         return sentence.format(**self._steps, result=_number(self.right.get(RESULT)))
 
     def _noticed(self) -> str:
         """The first sentence that is true of the case that is shown."""
         got, case = self.got[self.first], self.cases[self.first]
+        if _is_array(got.get(RESULT)) and len(got[RESULT]["values"]) != 1 and not _is_array(self.right.get(RESULT, {})):
+            return SEVERAL
         return next((said for said, is_so in self.asked.noticed.items() if _holds(is_so, got, case)), "")
 
     def _exchanged(self) -> str | None:
@@ -190,10 +201,17 @@ class Answer:
         right = self.asked.source.solution()
         return probing.ignored(self._quietly(self.attempt), self._quietly(right), cases, self.names)
 
+    def _first_missing(self) -> str:
+        """The first step whose value is nowhere in the answer."""
+        source, case = self.asked.source, self.cases[self.first]
+        seen = computed(self.attempt, lambda solution: self.asked.seen(solution, case))
+        step = first_missing(source.values_of(self._steps), seen)
+        words = step and source.words(step, self._values())
+        return f"Nothing in your function has the value of this step: {words}." if words and seen else ""
+
     def _all_steps(self) -> str:
         source = self.asked.source
-        steps = [source.words(repair.Change(repair.Slot(source.tree, "", None, step), "", step), self._values())
-                 for step in source.body if source._comment(step)]  # fmt: skip
+        steps = [source.words(step, self._values()) for step in source.body if source._comment(step)]
         return within("Which step of yours gives another number?", *(f"{step[0].upper()}{step[1:]}." for step in steps))
 
     # --- what it stands on ---

@@ -61,7 +61,7 @@ def within(*pieces: str | None) -> str:
     """The first pieces that have at most 40 words together."""
     text = ""
     for piece in filter(None, pieces):
-        longer = f"{text} {piece}".strip()
+        longer = f"{text} {piece[0].upper()}{piece[1:]}" if text else piece
         if text and len(longer.split()) > MOST_WORDS:
             break
         text = longer

@@ -17,6 +17,7 @@
     is right after one small change       the change's place and kind: WHERE (`repair`)
     does what a changed reference does    the step, and the kind of slip (`slips`)
     shows a symptom                       that (`symptoms`)
+    lacks the value of a step             the step (`reached`)
     breaks a promise                      its name
     ignores an argument                   that (`probing`)
     anything else                         the steps to compare with
@@ -66,9 +67,8 @@ class Exercise:
     # What is looked at, where it is more than the result: one value, or promises, {"the base's bias is kept": True},
     # which are called by their names when they are broken. A text says by itself what is wrong.
     observe: Callable[..., Any] = lambda solution, *case: solution(*case)
-    # How many pairs of changes are tried, as a share of the usual number: less where the reference takes long. With 0
-    # there is no search for slips: promises say themselves what is wrong.
-    tries: float = 1.0
+    # With 0 there is no search for slips: promises say themselves what is wrong.
+    tries: float = 1
     wrong_tries: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class Exercise:
     @cached_property
     def versions(self) -> dict[str, Slips]:
         """The reference with each taught mistake."""
-        return {change: self.source.edited(change).knowing(self.also, strict=False) for change in self.taught}
+        return {change: self.source.edited(change) for change in self.taught}
 
     @cached_property
     def known(self) -> dict[str, list[dict]]:

@@ -39,16 +39,9 @@ PICKED = "probabilities[places, tokens]"
     },
     also=(
         "-np.log(came) -> came",
-        "-np.log(came) -> -np.log10(came)",
-        "-np.log(came) -> np.cumsum(-np.log(came))",
-        *(
-            f"{PICKED} -> {other}"
-            for other in ("probabilities", "probabilities[0, tokens]", "probabilities.min(axis=1)")
-        ),
-        f"{PICKED} -> probabilities[places - 1, tokens]",
+        f"{PICKED} -> probabilities.min(axis=1)",
         f"{PICKED} -> probabilities[places, np.roll(tokens, -1)]",
         f"{PICKED} -> probabilities[places, np.roll(tokens, 1)]",
-        f"{PICKED} -> np.sort({PICKED})",
     ),
     noticed={
         "there is one bar for each byte of the line: (n_bytes,) numbers.": lambda got, p, t: got.shape != t.shape,
@@ -83,11 +76,6 @@ def line_surprise(probabilities, tokens):
         "2 + 2 + 4 + 4 -> 2": "Your answer counts the weights of the adapter alone. Training adds a gradient and two "
         "averages: {each} bytes in all.",
     },
-    also=(
-        "frozen * bits / 8 -> frozen * (bits / 8 + 2)",
-        "adapter * each -> adapter * (each + bits / 8)",
-        "2 + 2 + 4 + 4 -> 2 * 2 * 4 * 4",
-    ),
     noticed={
         "this is rounded to whole gigabytes, and a small model is left with none.": (
             lambda got, f, a, b: got == np.round((f * b / 8 + a * 12) / 1e9)

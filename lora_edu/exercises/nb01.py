@@ -14,7 +14,6 @@ __all__ = ["beside", "entries_share", "kept_share", "largest_saving_rank", "upda
 @exercise(
     "1.1",
     [(12, 20), (12, 4), (36, 10), (6, 3)],
-    tries=0.3,
     taught={
         "return rank -> return min(d_out, d_in)": "Your answer is the largest rank that W can have. A and B hold "
         "{each:,} numbers for each rank: long before it they hold more than W.",
@@ -31,7 +30,6 @@ __all__ = ["beside", "entries_share", "kept_share", "largest_saving_rank", "upda
         "return rank -> return rank * each": "Your answer is how many numbers the two factors hold. The rank itself "
         "is asked for.",
     },
-    also=("return rank -> return whole - rank * each", "return rank -> return round(whole / each)"),
     noticed={
         "a rank is a whole number, and this is none.": lambda got, *case: got % 1 != 0,
         "at this rank A and B hold as many numbers as W, or more: go down.": lambda got, d_out, d_in: (
@@ -58,7 +56,6 @@ def _matrices() -> list[tuple]:
 
 
 OUTSIDE = {
-    "one number is asked for, and these are several.": lambda got, *case: got.ndim > 0,
     "a share lies between 0 and 1.": lambda got, *case: not 0 <= got <= 1 + 1e-9,
 }
 
@@ -127,15 +124,9 @@ def entries_share(matrix, rank):
     },
     also=(
         "[:rank] -> [1 : rank + 1]",
-        "[:rank] -> [rank - 1 : rank]",
         "return part / whole -> return 1 - np.sqrt(1 - part / whole)",
-        "return part / whole -> return np.mean(kept**2) / np.mean(S**2)",
-        "return part / whole -> return 100 * part / whole",
         "return part / whole -> return (matrix[:, :rank] ** 2).sum() / whole",
-        "return part / whole -> return (matrix[:rank] ** 2).sum() / whole",
         "return part / whole -> return np.sort(matrix**2, axis=None)[-rank * sum(matrix.shape) :].sum() / whole",
-        "return part / whole -> return rank / whole",
-        "return part / whole -> return part / whole**0.5",
     ),
     noticed=OUTSIDE,
 )

@@ -45,11 +45,8 @@ IN_ORDER = "np.sort([*(-level for level in below), 0.0, *above])"
         *(f"NormalDist().inv_cdf -> {other}" for other in ("NormalDist().cdf", "NormalDist().pdf", "(lambda p: p)")),
         *(f"NormalDist().inv_cdf -> (lambda p: {other})" for other in ("p - 0.5", "np.log(p / (1 - p))")),
         "0.0, -> ",
-        "np.sort( -> np.array(",
         "0.0, *above]) -> 0.0, *above])[::-1]",
-        f"{COUNTS} -> counts = half - 1, half - 1",
         "in below) -> in above[1:])",
-        f"{GRID} -> np.linspace(offset, 0.5, count)[:-1]",
         f"{GRID} -> np.linspace(offset, 0.5, count + 2)[1:-1]",
         f"{GRID} -> np.linspace(offset, 0.5, 2 * count + 1)[1::2]",
         f"{IN_ORDER} -> np.array([quantile((i + 0.5) / (2 * half)) for i in range(2 * half)])",
@@ -111,20 +108,13 @@ FILLED, LAST = "filled = np.append(codes, [7] * alone)", "np.array([*codes[:-1],
         "into int8, which ends at 127: `astype(int)` comes first.",
     },
     also=(
-        "[7] * alone -> [15] * alone",
         "return first * 16 + second -> return numbers",
         f"{FILLED} -> filled = {LAST.format(7)}",
-        f"{FILLED} -> filled = np.append([7] * alone, codes)",
         f"{FILLED} -> filled = np.append(codes, [codes[-1]] * alone)",
         f"{FILLED} -> filled = np.append(codes, [codes[0]] * alone)",
         f"{FILLED} -> filled = np.append(codes, [7] * (2 - alone))",
         "numbers[0::2] -> numbers[:-1] & numbers[1::2] -> numbers[1:]",
-        "numbers[0::2] -> numbers[0::2][::-1] & numbers[1::2] -> numbers[1::2][::-1]",
-        *(f"first * 16 + second -> {join}" for join in ("first * 15 + second", "first * 10 + second")),
-        *(
-            f"first * 16 + second -> {join}"
-            for join in ("np.bitwise_and(first * 16, second)", "(first ^ 8) * 16 + (second ^ 8)")
-        ),
+        "first * 16 + second -> (first ^ 8) * 16 + (second ^ 8)",
     ),
     noticed={
         "two codes share a byte, so there are (n + 1) // 2 of them: here are others.": (
@@ -160,7 +150,6 @@ SHARE = "np.linalg.solve(H[1:, 1:], H[1:, 0])"
 @exercise(
     "6.3",
     list(_rows()),
-    tries=0.5,
     taught={
         "w[1:] + share -> w[1:] - share": "Your answer makes the error worse: the others move the wrong way. What the "
         "first weight lost, they must gain.",

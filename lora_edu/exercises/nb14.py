@@ -35,15 +35,11 @@ STEPS = (8, 64, 128, 256, 1000, 1024, 2048)  # a learner may round down to a mul
         "alone fills the card, not even one fits.",
     },
     also=(
-        *(f"0.9 * card -> {usable}" for usable in ("1.1 * card", "0.1 * card", "0.95 * card", "0.8 * card")),
         *(f"0.9 * card -> {usable}" for usable in ("card - 2**30", "card - 10 * 2**30", "card / 1.1", "card / 0.9")),
         *(f"2**30 -> {gb}" for gb in ("2**20", "10**6", "1000 * 2**20")),
         *(f"math.floor(room / per_token) -> int(room / per_token // {step} * {step})" for step in STEPS),
         "math.floor(room / per_token) -> 2 ** int(math.log2(max(1, room / per_token)))",
-        "math.floor(room / per_token) -> round(room / per_token)",
         "0.9 * card -> card & math.floor(room / per_token) -> math.floor(0.9 * math.floor(room / per_token))",
-        "usable - resident -> usable & math.floor(room / per_token) -> int(room / per_token - resident)",
-        "usable - resident -> usable - resident / 1e9",
     ),
     noticed={
         "this is below zero: if `resident` alone fills the card, no token fits.": lambda got, *case: got < 0,
@@ -89,21 +85,16 @@ WHOLE = "return (each * paged).sum() -> return each * sum(rank * (a + b) for a, 
     },
     also=(
         WHOLE.format("rank * min(a, b) >= 100_000"),
-        WHOLE.format("rank * a * b >= 100_000"),
         "(each * paged).sum() -> each * counts.sum() * (len(paged) > 0)",
         "(each * paged).sum() -> each * counts.sum() * (len(paged) == len(counts))",
-        "(each * paged).sum() -> (each * (paged - 100_000)).sum()",
-        "counts[counts >= 100_000] -> counts[counts >= 100_000 * rank]",
         *(f"{COUNTS} -> rank * shapes[:, {side}]" for side in (0, 1)),
         *(f"{COUNTS} -> rank * shapes[{rows}].flatten()" for rows in (":1", ":-1")),
         *(f"{COUNTS} -> rank * shapes.{side}(axis=1)" for side in ("max", "min")),
         f"{COUNTS} -> shapes.prod(axis=1)",
-        f"{COUNTS} -> rank + 0 * shapes.flatten()",
         f"{COUNTS} -> rank * np.unique(shapes, axis=0).flatten()",
-        *(f"counts >= 100_000 -> counts >= {limit}" for limit in ("1_000_000", "10_000", "2**17")),
+        "counts >= 100_000 -> counts >= 2**17",
     ),
     noticed={
-        "this is a list. How many bytes are paged in all?": lambda got, *case: got.ndim > 0,
         "this is more than the whole state of all adapters, 8 bytes for each number of A and B.": (
             lambda got, shapes, rank: got > 8 * rank * sum(map(sum, shapes))
         ),

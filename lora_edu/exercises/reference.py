@@ -55,15 +55,10 @@ class Reference(repair.Code):
             source = source.replace(old, new)
         return self._from(self.function, source, self.how)
 
-    def knowing(self, also: Iterable[str], strict: bool = True) -> Self:
-        """Itself, with edits that are tried like small changes; strict: every edit has its place."""
+    def knowing(self, also: Iterable[str]) -> Self:
+        """Itself, with edits that are tried like small changes."""
         for edit in also:
-            try:
-                other = self.edited(edit)
-            except ValueError:
-                if strict:
-                    raise
-                continue
+            other = self.edited(edit)
             places = [k for k, step in enumerate(self.body) if ast.dump(step) != ast.dump(other.body[k])]
             slots = [repair.Slot(self.tree.body[0], "body", k, self.body[k]) for k in places]
             self.also.append(tuple(repair.Change(slot, "", other.body[slot.index]) for slot in slots))
@@ -102,6 +97,13 @@ class Reference(repair.Code):
         self.see(noting, case)
         return {name: space[name] for name in self.names if name in space}
 
+    def values_of(self, space: dict[str, Any]) -> list[tuple[ast.stmt, list[Any]]]:
+        """Each step but the last with what it makes, if nothing changes that later. space: what `steps` gave."""
+        stored = [node for node in self._stored() if isinstance(node, ast.Name)]
+        once = {node: node.id for node in stored if sum(node.id == other.id for other in stored) == 1}
+        made = {step: [once[node] for node in ast.walk(step) if node in once] for step in self.body[:-1]}
+        return [(step, [space[name] for name in names if name in space]) for step, names in made.items()]
+
     def _run(self, codes: list[CodeType], case: tuple) -> dict[str, Any]:
         self.turns, space = 0, dict(self.known)
         space.update(zip(self.arguments, case, strict=True))
@@ -133,9 +135,8 @@ class Reference(repair.Code):
 
     # --- words ---
 
-    def words(self, change: repair.Change, values: dict[str, Any]) -> str:
-        """The comment of the step in which a change is, with its value where that is to be shown."""
-        node = change.slot.node
+    def words(self, node: ast.AST, values: dict[str, Any]) -> str:
+        """The comment of the step in which a node is, with its value where that is to be shown."""
         while node is not self.tree.body[0] and not self._comment(node):
             node = self.parents[node]
         name = node.targets[0].id if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) else ""

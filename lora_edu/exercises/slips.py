@@ -1,8 +1,8 @@
 """Repair the other way round: which small change of the right answer gives what a wrong one gave?
 
-`repair` changes a learner's code until it is right. Where that fails (two slips, another way of writing it, no source),
-this looks up the wrong results among those of the *reference* with one small change, with two, or with a taught mistake
-and one more. A step is called by its comment in the reference:
+`repair` changes a learner's code until it is right. Where that fails (another way of writing it, no source), this looks
+up the wrong results among those of the *reference* with one small change, or with another number. A step is called by
+its comment in the reference:
 
     groups = math.ceil(blocks / second_size)  # the number of groups
 
@@ -13,25 +13,24 @@ a wrong answer needs it, and ends after a fixed number of tries, so that no mess
 """
 
 import ast
-import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from functools import cached_property
-from itertools import chain, islice, product
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 
 from lora_edu.exercises import edits, repair
-from lora_edu.exercises.comparing import is_numbers, plain
 from lora_edu.exercises.describing import MOST_WORDS, within
-from lora_edu.exercises.reference import ANSWER, Reference, copied
+from lora_edu.exercises.reference import Reference
 from lora_edu.exercises.rows import Changes, Flat, Table, flat
 
-SINGLES, LIKELY, PAIRS, AT_THE_END, SUMS = 3000, 400, 8000, 4000, 300  # tries
+SINGLES = 3000  # tries
 SECONDS = 1.5  # of this thread's own time, for each kind of try: a safety stop
 MOST_STEPS = 3  # so many places at most are named where each explains the same results
 BEHAVES = "Your answer behaves as if"
+FREE = "__free__"  # a number that is not known yet
 
 
 class Slips(Reference):
@@ -62,42 +61,18 @@ class Slips(Reference):
                 table.changes.setdefault(kind, []).extend(tier.changes[kind])
         return table
 
-    def _likely(self) -> Iterator[Changes]:
-        """The changes of what stands there; nothing is put around it."""
-        small = self.changes(edits.local_changes, self._other_names, edits.changed_statements)
-        return chain(self.also, ((change,) for change in small))
-
-    @cached_property
-    def likely(self) -> list[Changes]:
-        """Of those that make the same of their step one, another number last."""
-        found: dict[Any, Changes] = {}
-        for changes in self._bounded(self._likely(), LIKELY):
-            with contextlib.suppress(Exception, repair.TooLong):
-                codes, step = self._codes(changes), self.body[self._place(changes[-1])]
-                name = (
-                    ANSWER if isinstance(step, ast.Return) else getattr(getattr(step, "targets", [step])[0], "id", "")
-                )
-                made = [plain(self._run(codes, copied(case)).get(name)) for case in self.cases]
-                found.setdefault(repr(made) if all(map(is_numbers, made)) else id(changes), changes)
-        return sorted(found.values(), key=lambda changes: changes[0].hint == edits.NUMBER)
-
     def _other_sizes(self, node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
         return edits.other_sizes(node, self.names)
 
     def _table(self, tried: Iterable[Changes]) -> Table:
-        table, right = Table(), self.right
-        for changes in self._bounded(tried, SINGLES):
-            if (made := self._made(changes)) and not made.same(right):
-                table.add(changes, made)
-        return table
-
-    def _bounded(self, tried: Iterable[Changes], tries: float) -> Iterator[Changes]:
-        end = time.thread_time() + SECONDS
+        table, right, end = Table(), self.right, time.thread_time() + SECONDS
         with repair.silence():
-            for changes, _ in zip(tried, range(int(tries)), strict=False):
+            for changes in islice(tried, SINGLES):
                 if time.thread_time() > end:
-                    return
-                yield changes
+                    break
+                if (made := self._made(changes)) and not made.same(right):
+                    table.add(changes, made)
+        return table
 
     def _made(self, changes: Changes, only: int | None = None) -> Flat | None:
         """What the changed reference gives, in all cases or only in one; None where it stops."""
@@ -114,56 +89,48 @@ class Slips(Reference):
             groups.setdefault((change.hint, kind), {}).setdefault(old, change)
         return (tuple(group.values()) for group in groups.values() if len(group) > 1)
 
-    def sums(self, got: Flat) -> list[Changes]:
-        """Two changes whose differences add up to that of what was got, as those of different terms of a sum do.
+    def numbers(self, got: list[dict], first: int) -> list[Changes]:
+        """One number that is another one, a factor or a term too much: its value is found from the first case that
+        failed, and counts if it gives all of what was got."""
+        found, there, everywhere = [], flat(got[first : first + 1]), flat(got)
+        with repair.silence():
+            for slot, hint, node, start in self._numbers():
+                free = (repair.Change(slot, hint, node),)
+                for value in self._values_for(there, free, first, start):
+                    self.known[FREE] = value
+                    if value != start and (made := self._made(free)) and made.same(everywhere):
+                        found.append((repair.Change(slot, hint, edits.number(value)),))
+                        break
+        return found
 
-        Or whose ratios multiply to its ratio: then their logarithms add up.
-        """
-        right, kind = self.right, self.right.kind
-        if got.kind != kind or kind not in self.singles.rows:
+    def _numbers(self) -> Iterator[tuple[repair.Slot, str, ast.expr, float]]:
+        """Where a number stands or may be put: the place, a hint, an expression with FREE, and what changes nothing."""
+        free = ast.Name(FREE, ast.Load())
+        for slot in self.slots:
+            constant = isinstance(slot.node, ast.Constant) and type(slot.node.value) in (int, float)
+            if constant and not edits.is_axis(slot.node, slot.parent):
+                yield slot, edits.NUMBER, free, slot.node.value
+        for slot in self.slots:
+            if slot.field == "value" and isinstance(slot.parent, ast.Assign | ast.Return):
+                yield slot, edits.SOME_FACTOR, edits.both(slot.node, ast.Mult, free), 1
+                yield slot, edits.SOME_TERM, edits.both(slot.node, ast.Add, free), 0
+
+    def _values_for(self, wanted: Flat, free: Changes, case: int, start: float) -> list[float]:
+        """Numbers that may give what is wanted in a case: as if this grew in a straight line, as a power, or so."""
+        self.known[FREE], other = start, start + 1
+        one = self._made(free, case)
+        self.known[FREE] = other
+        two = self._made(free, case)
+        if not one or not two or not one.kind == two.kind == wanted.kind or one.same(two):
             return []
-        for scale in (np.asarray, _logarithms):
-            with np.errstate(all="ignore"):
-                there = np.array([scale(values) for values in (*self.singles.rows[kind], got.values, right.values)])
-            known = np.isfinite(there[-2:]).all(axis=0)
-            away = there[:-1, known] - there[-1, known]
-            allowed = (got.allowed + right.allowed)[known] if scale is np.asarray else np.full(known.sum(), 1e-5)
-            if known.any() and (found := self._adding_up(away[:-1], away[-1], allowed, got)):
-                return found
-        return []
-
-    def _adding_up(self, away: np.ndarray, wanted: np.ndarray, allowed: np.ndarray, got: Flat) -> list[Changes]:
-        mix = np.random.default_rng(0).normal(size=len(wanted))  # makes one number of each row, to find its partner by
-        shadows = np.nan_to_num(away, nan=1e30, posinf=1e30, neginf=-1e30) @ mix
-        order, near = np.argsort(shadows), 3 * allowed @ np.abs(mix)
-        begin, end = (np.searchsorted(shadows[order], wanted @ mix - shadows + by) for by in (-near, near))
-        changes, tries = self.singles.changes[got.kind], 0
-        for one in np.flatnonzero(end > begin):
-            for other in order[begin[one] : end[one]]:
-                both = (*changes[one], *changes[other])
-                if one < other and tries < SUMS and _apart(changes[one], changes[other]):
-                    tries += 1
-                    if (made := self._made(both)) and made.same(got):
-                        return [both]
-        return []
-
-    def pairs(self, got: list[dict], first: int) -> list[Changes]:
-        """Two of the likely changes that give what was got. All are tried in the first case that failed."""
-        last = [changes for changes in self.likely if self._place(changes[0]) == len(self.body) - 1]
-        singles = [changes for there in self.singles.changes.values() for changes in there]
-        for tried, tries in ((_in_pairs(self.likely), PAIRS), (product(last, singles), AT_THE_END)):
-            both = ((*one, *other) for one, other in tried if _apart(one, other))
-            if pair := list(islice(self._search(both, tries * self.share, got, first), 1)):
-                return pair
-        return []
-
-    def _search(self, tried: Iterable[Changes], tries: float, got: list[dict], first: int) -> Iterator[Changes]:
-        """Those that give what was got: all are tried in the first case that failed, and what fits there in all."""
-        there, everywhere = flat(got[first : first + 1]), flat(got)
-        for changes in self._bounded(tried, tries):
-            if (made := self._made(changes, first)) and made.same(there):
-                if (made := self._made(changes)) and made.same(everywhere):
-                    yield changes
+        place = int(np.nan_to_num(np.abs(two.values - one.values), nan=0, posinf=0).argmax())
+        low, high, goal = (row.values[place] for row in (one, two, wanted))
+        with np.errstate(all="ignore"):
+            share = (goal - low) / (high - low), np.log(goal / low) / np.log(high / low)
+            share = *share, (1 / goal - 1 / low) / (1 / high - 1 / low)
+            guesses = [start + part for part in share] + [start * (other / start) ** share[1]] if start else [*share]
+        exact = [float(guess) for guess in guesses if np.isfinite(guess)]
+        return [float(f"{guess:.{digits}g}") for guess in exact for digits in (9, 4, 3, 2, 1)]
 
     # --- words ---
 
@@ -175,7 +142,14 @@ class Slips(Reference):
         found = [tier.found(got) for tier in self.tiers]
         places, likely = (self._places(each, values) for each in (chain(*found), next(filter(None, found), [])))
         several = len(places) > MOST_STEPS
-        places = likely if several else places
+        return self._told(likely if several else places, noticed, several)
+
+    def explained_by_a_number(self, got: list[dict], first: int, values: dict[str, Any], noticed: str = "") -> str:
+        """The same of an answer in which a number is another one, whatever it is; first: the first case that failed."""
+        return self._told(self._places(self.numbers(got, first), values), noticed)
+
+    def _told(self, places: dict[str, str], noticed: str, several: bool = False) -> str:
+        """places: the words of each step that explains all -> the kind of change there."""
         if not 1 <= len(places) <= MOST_STEPS:  # too many steps give the same: a symptom says more
             return ""
         hints, words = list(dict.fromkeys(places.values())), ", or ".join(places)
@@ -183,29 +157,11 @@ class Slips(Reference):
         about = f"{BEHAVES} one {which} were different{', for example' * several}: {words}."
         return _led(noticed, words, about, *hints[: len(hints) == 1])
 
-    def explained_twice(self, got: list[dict], first: int, values: dict[str, Any], noticed: str = "") -> str:
-        """The same of two changes; first: the first case that failed."""
-        if self.singles.found(flat(got)):  # one change is enough, and too many steps have one
-            return ""
-        for pair in self.sums(flat(got)) or self.pairs(got, first):
-            (one, hint), (other, too) = ((self.words(change, values), turned(change)) for change in (pair[0], pair[-1]))
-            words = f"{one}; and {other}" if one != other else f"{one}, twice"
-            return _led(noticed, words, f"{BEHAVES} two things were different: {words}.", hint, too)
-        return ""
-
-    def besides(self, got: list[dict], first: int, values: dict[str, Any]) -> str:
-        """The same of one of the likely changes, where this is the version with a taught mistake."""
-        wrapped = ((change,) for change in self.changes(self._wraps))
-        places = self._places(list(self._search(chain(self._likely(), wrapped), LIKELY, got, first)), values)
-        if not 1 <= len(places) <= MOST_STEPS:
-            return ""
-        return f"Besides, look at {', or '.join(places)}. {next(iter(places.values()))}".strip()
-
     def _places(self, found: Iterable[Changes], values: dict[str, Any]) -> dict[str, str]:
         """The words of each step -> the kind of change there."""
         places: dict[str, str] = {}
         for changes in found:
-            words = " and ".join(dict.fromkeys(self.words(change, values) for change in changes))
+            words = " and ".join(dict.fromkeys(self.words(change.slot.node, values) for change in changes))
             places.setdefault(words, turned(changes[0]))
         return places
 
@@ -229,20 +185,3 @@ def _led(noticed: str, words: str, about: str, *hints: str) -> str:
     """The short form behind what was noticed, if both are short enough; else the long one alone."""
     short = f"{noticed} Look at {words}."
     return within(short if noticed and len(short.split()) <= MOST_WORDS else about, *dict.fromkeys(hints))
-
-
-def _in_pairs(items: list) -> Iterator[tuple]:
-    """All pairs, those of the first items first."""
-    for both in range(1, 2 * len(items) - 2):
-        for one in range(max(0, both - len(items) + 1), (both + 1) // 2):
-            yield items[one], items[both - one]
-
-
-def _logarithms(values: np.ndarray) -> np.ndarray:
-    return np.log(np.abs(values))
-
-
-def _apart(one: Changes, other: Changes) -> bool:
-    """Whether no change stands inside of another."""
-    nodes = [change.slot.node for change in (*one, *other)]
-    return not any(b is not a and b in ast.walk(a) for a in nodes for b in nodes) and len(set(nodes)) == len(nodes)
