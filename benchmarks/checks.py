@@ -128,6 +128,24 @@ def made(source: str, name: str, file: str) -> Callable:
     return space[name]
 
 
+def slipped(asked: Exercise, sources: list[str], at_hand: bool) -> list[Attempt]:
+    """The functions of these sources; at_hand: as cells of a notebook, whose source a check can read."""
+    files = [f"/tmp/ipykernel_1/{asked.number}-{k}.py" if at_hand else "" for k in range(len(sources))]
+    return [(text, made(text, defined(text), file)) for text, file in zip(sources, files, strict=True)]
+
+
+def unspecific(count: int, each: int = 12, seed: int = 0) -> float:
+    """Of so many solutions of every exercise with `count` random changes: the share that is told nothing specific."""
+    chance, kinds = random.Random(seed), Counter()
+    for notebook in sorted(path.name[:2] for path in (ROOT / "notebooks").glob("[0-9]*_*.ipynb")):
+        texts = solutions(notebook)
+        for number, asked in exercises(notebook).items():
+            wrong = list(islice(changed(texts[number], asked, count, each, chance), each)) if number in texts else []
+            kinds.update(judged(asked, attempt)[0] for _, attempt in slipped(asked, wrong, True))
+    told = {kind: n for kind, n in kinds.items() if kind not in ("", "stop")}
+    return 1 - sum(told.get(kind, 0) for kind in SPECIFIC) / sum(told.values())
+
+
 def judged(asked: Exercise, attempt: Callable) -> tuple[str, str]:
     """The kind of what is said, and the words; nothing for a right answer."""
     asked.wrong_tries = 1
@@ -175,13 +193,10 @@ def main() -> None:
                 continue
             attempts = old.get(number, [])
             report("listed", exercise, chance.sample(attempts, min(3 * asked.each, len(attempts))), said)
-            name = defined(texts[number])
             for count, words in ((1, "one change"), (2, "two changes")):
                 wrong = list(islice(changed(texts[number], exercise, count, asked.each, chance), asked.each))
                 for how in ("with source", "without"):
-                    file = "/tmp/ipykernel_1/{}.py" if how == "with source" else ""
-                    attempts = [(t, made(t, name, file.format(f"{number}-{count}-{k}"))) for k, t in enumerate(wrong)]
-                    report(f"{words}, {how}", exercise, attempts, said)
+                    report(f"{words}, {how}", exercise, slipped(exercise, wrong, how == "with source"), said)
     chance.shuffle(said)
     for number, title, kind, label, text in said[: asked.show]:
         print(f"\n[{number} {title}: {kind}] {label}\n    -> {text}")

@@ -35,7 +35,7 @@ HEAD = ("what", "ours", "peer", "its time", "ratio", "goal", "verdict")
 class Row:
     """One line of the page. ours, peer: names of a part's times; without a goal, a row says whether it won.
 
-    goal: at most so many times the peer's time; with `seconds`, at most so many seconds.
+    goal: at most so many times the peer's time; with `seconds`, at most so many seconds; with `share`, such a share.
     reason: why the goal is missed, where that is known. first: a row of the project's first page.
     """
 
@@ -45,6 +45,7 @@ class Row:
     peer: str = ""
     goal: float | None = None
     seconds: bool = False
+    share: bool = False
     size: int = 0
     reason: str = ""
     first: bool = False
@@ -52,19 +53,21 @@ class Row:
     def cells(self, parts: dict) -> tuple[str, ...]:
         """As text, in the order of HEAD."""
         stored = parts.get(self.part, {"skipped": f"--only {self.part} measures it"})
-        goal = "" if self.goal is None else f"{duration(self.goal)}" if self.seconds else f"{self.goal:g} x"
+        told = "{:.0%}".format if self.share else duration
+        alone = self.seconds or self.share
+        goal = "" if self.goal is None else told(self.goal) if alone else f"{self.goal:g} x"
         if "times" not in stored:
             return self.what, "", self.peer, "", "", goal, f"not measured: {stored['skipped']}"
         times = stored["times"]
         ours, peer = (f"{name} {self.size}".removesuffix(" 0") for name in (self.ours, self.peer))
         value = statistics.median(times[ours])
         ratio = median_ratio(times, ours, peer) if self.peer else None
-        theirs = duration(statistics.median(times[peer])) if self.peer else ""
-        met = (value if self.seconds else ratio) <= (1 if self.goal is None else self.goal)
+        theirs = told(statistics.median(times[peer])) if self.peer else ""
+        met = (value if alone else ratio) <= (1 if self.goal is None else self.goal)
         words = ("won", "lost") if self.goal is None else ("met", "missed")
         busy = f"measured at load {stored['load']}" if (stored.get("load") or 0) >= BUSY else ""
         verdict = words[0] if met else ": ".join(filter(None, (words[1], self.reason or busy)))
-        return self.what, duration(value), self.peer, theirs, "" if ratio is None else f"{ratio:.2f}", goal, verdict
+        return self.what, told(value), self.peer, theirs, "" if ratio is None else f"{ratio:.2f}", goal, verdict
 
 
 def duration(seconds: float) -> str:
@@ -108,6 +111,8 @@ ROWS = (
     Row("dial", "key on the dial to the painted frame: median", "key to frame, median", "", 0.06, True),
     Row("dial", "the same, 95% of the presses", "key to frame, 95%", "", 0.1, True),
     Row("dial", "the page is ready after", "ready", "", 1.0, True),
+    Row("checks", "solutions with one slip that are told no step", "one slip", "", 0.05, share=True),
+    Row("checks", "the same with two slips", "two slips", "", 0.2, share=True),
 )
 
 

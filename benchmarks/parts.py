@@ -1,6 +1,6 @@
 """How each part of the page of `make bench` is measured; `page.py` holds the rows, their peers and goals.
 
-A part is a function from the number of rounds to seconds, a list for each name.
+A part is a function from the number of rounds to seconds, or shares, a list for each name.
 """
 
 import importlib.util
@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from checks import unspecific
 from dial import dial
 from driver import chromium
 from measuring import interleaved
@@ -145,5 +146,6 @@ PARTS: dict[str, Callable[[int], Times]] = {
     "sliders": sliders,
     "book": book,
     "dial": page_dial,
+    "checks": lambda rounds: {name: [unspecific(k)] for k, name in ((1, "one slip"), (2, "two slips"))},
     "notebooks": notebooks,
 }

@@ -98,6 +98,10 @@ LAYER = Solutions(
         ("base without gradient", "self.base(x) + -> self.base(x).detach() +", 7,
          "no gradient passes through the base to its input. Freezing stops the gradient of the weight; layers below "
          "still need the gradient of x.", COST),
+        ("bias forgotten", "self.base(x) -> F.linear(x, self.base.weight)", 5,
+         "the bias of the base is missing: call the base itself.", LINES),
+        ("update alone", "self.base(x) + change -> change", 4,
+         "this is the branch alone. Add it to what the base computes.", LINES),
         ("changes its input", "low = x @ -> y = self.base(x); x *= self.scaling; low = x @ & "
          "self.scaling * (low -> (low & return self.base(x) + -> return y +", 4,
          "the input is changed by your layer: *= writes into the tensor of whoever called it.", LINES),

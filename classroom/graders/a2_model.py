@@ -115,6 +115,7 @@ DIAL = Solutions(
         ("the product in 16 bits",
          f"(layer.down @ layer.up).T -> (layer.down.to({DTYPE}) @ layer.up.to({DTYPE})).T & {IN_16_BITS}", 3,
          "the product is computed in the weight's dtype. In bfloat16 that loses most: compute in float32.", MERGING),
+        ("no scaling", "layer.scaling * ( -> (", 2, "layer.scaling is missing.", MERGING),
         ("strength ignored", "+ strength * -> +", 0),
         ("reshaped", "(layer.down @ layer.up).T -> (layer.down @ layer.up).reshape(layer.base.weight.shape)", 2,
          "this reshapes the product where it has to be transposed: the numbers are in the wrong places.",

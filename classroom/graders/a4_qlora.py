@@ -81,6 +81,8 @@ QLORA_LAYER = Solutions(
          "packed.", KEEPS),
         ("BA formed", "(stored) + scaling * (x @ A.T) @ B.T -> (stored) + x @ (scaling * B @ A).T", 6,
          "B A is formed: a matrix as large as W, for each forward pass. First x times A^T, then times B^T.", SCALING),
+        ("alpha alone", "alpha / len(lora_A) ** c.power -> alpha", 4,
+         "the branch is scaled by alpha. Here it is alpha / rank**c.power.", SCALING),
         ("alpha / rank", " ** c.power -> ", 4,
          "the branch is scaled by alpha / rank, as in the paper. In this cohort the rank has the exponent c.power.",
          SCALING),
