@@ -160,6 +160,8 @@ def PRODUCT(x, s):
             lambda n, k, on: -(-n // k) + (4 * k if on else 8),
             "one step were different: the room of the shelf. Does the",
         ),
+        (lambda n, k, on: -(-n // k) + (5.5 * n if on else 8), "the room of the shelf. Look at the number."),
+        (lambda n, k, on: (-(-n // k) + (4 * n if on else 8)) * 3.7, "the sum. A number multiplies it"),
         (lambda n, k, on: -(-n // k) + (4 * n if on else 0), "counts nothing where it is off. 13 things take 12."),
         (lambda n, k, on: -(-n // k) - (4 * n if on else 8), "this is below zero. Look at"),
         (
