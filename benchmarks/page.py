@@ -118,7 +118,8 @@ ROWS = (
 
 def measure(part: str, rounds: int) -> dict:
     """The times of one part, with the day and how busy the machine was; or why there are none."""
-    load = round(os.getloadavg()[0], 1) if hasattr(os, "getloadavg") else None
+    timed = not any(row.share for row in ROWS if row.part == part)  # a share is the same on a busy machine
+    load = round(os.getloadavg()[0], 1) if timed and hasattr(os, "getloadavg") else None
     try:
         times = PARTS[part](rounds)
     except (Exception, SystemExit) as error:  # one part that fails does not cost the others
