@@ -96,7 +96,56 @@ def test_beside_the_same_matrices_it_forgot_more_by_less_and_turned_down_slightl
     assert max(nb15_runs.at_the_run("rate", WIDE, BLOCKS)) < 0
 
 
-def test_the_larger_rate_does_its_damage_in_the_first_steps():
+def test_the_gap_at_the_end_is_not_the_rank():
+    """Not "LoRA forgets more": the same six matrices, not turned down either, lie farther above full with each seed."""
+    for name in ("rate", "dial"):
+        ours, theirs = (nb15_runs.at_the_run(name, way, FULL) for way in (LORA, BLOCKS))
+        assert all(0.05 < one < other - 0.03 for one, other in zip(ours, theirs, strict=True)), name
+
+
+LEARNED = (0.5, 0.65, 0.8, 0.88, 0.93, 0.95)
+
+
+def test_on_its_best_road_full_is_never_worse_and_equal_where_little_was_learned():
+    ours, full, same = (
+        np.array([nb15_runs.least_forgotten(ways, x) for x in LEARNED]) for ways in ((LORA,), (FULL, BOLD), (BLOCKS,))
+    )
+    assert (full <= ours).all() and (ours - full)[:2].max() < 0.003 and (np.diff(ours - full)[1:] > 0).all()
+    assert (ours < same).all()
+    for seed in SEEDS:  # none of the seeds says otherwise
+        lines = [nb15_runs.road("dial", way, seed) for way in (LORA, FULL)]
+        gaps = [one - other for one, other in zip(*([nb15_runs.forgotten_at(line, x) for x in LEARNED]
+                                                    for line in lines), strict=True)]  # fmt: skip
+        assert min(gaps) > -0.001 and gaps[-1] > 0.04
+
+
+@pytest.mark.parametrize("ways", [(LORA,), (FULL, BOLD), (BLOCKS,)])
+def test_the_best_road_is_the_dial(ways):
+    for learned in LEARNED:
+        dials = [[nb15_runs.forgotten_at(nb15_runs.road("dial", way, seed), learned) for seed in SEEDS] for way in ways]
+        assert nb15_runs.least_forgotten(ways, learned) == pytest.approx(np.mean(dials, axis=1).min())
+
+
+def test_few_steps_are_a_waste():
+    for way, least, most in ((LORA, 2.7, 3), (FULL, 5, 6.5)):
+        learned, forgotten, by_dial = nb15_runs.stopped_early(way)
+        assert least < forgotten / by_dial < most and 0.7 < learned < 0.9, way
+
+
+def test_the_base_owes_as_much_doubt_to_each_run_and_less_to_a_shrunken_one():
+    """Not "no comparison changes": notebook 01's updates, shrunk to the norm of rank 1, win less by doubt."""
+    before = {"shakespeare": (1.8, 2.77081, 2.30310), "speeches": (1.0, 1.00818, 1.00818)}
+    ends = [nb15_runs.confidence(way, before) for way in (LORA, FULL, BOLD)]
+    owed = [learned - calibrated for learned, calibrated, _, _ in ends]
+    assert max(owed) - min(owed) < 0.005 < 0.46 < min(owed)
+    for arm in load_results("calibrated-cuts")["arms"].values():
+        base, whole = arm["base"][0], arm["whole"][0]
+        doubts = [(base[1] - loss) - (base[2] - calibrated) for _, loss, calibrated in (whole, *arm["shrunk"])]
+        assert doubts[0] > 0.46 and doubts[1] < 0.42  # all of it, and at the norm of rank 1
+        assert abs(doubts[2] - doubts[0]) < 0.01  # at the norm of rank 8
+
+
+def test_even_twenty_steps_at_the_larger_rate_forget_nearly_as_much():
     early, late = ([nb15_runs.road("steps", BOLD, seed)[k, 1] for seed in SEEDS] for k in (0, -1))
     assert all(before > 0.85 * after for before, after in zip(early, late, strict=True))
     assert all(nb15_runs.road("steps", FULL, seed)[0, 1] < early[seed] - 0.1 for seed in SEEDS)

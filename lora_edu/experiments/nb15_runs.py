@@ -87,6 +87,23 @@ def at_the_run(name: str, way: str, rival: str) -> list[float]:
     return [line[-1, 1] for line in (extra(name, way, rival, seed) for seed in SEEDS) if len(line)]
 
 
+def least_forgotten(ways: Iterable[str], learned: float) -> float:
+    """What was forgotten at so much learning along the best road of any of these ways: the mean over seeds.
+
+    A road counts where it reaches this learning with every seed.
+    """
+    roads = [[forgotten_at(road(name, way, seed), learned) for seed in SEEDS] for name in ROADS for way in ways]
+    return float(np.nanmin(np.mean(roads, axis=1)))
+
+
+def stopped_early(way: str) -> tuple[float, float, float]:
+    """Of the run with the fewest steps: learned, forgotten, and what the dial forgets at as much learning; means."""
+    runs = [road("steps", way, seed)[0] for seed in SEEDS]
+    by_dial = [forgotten_at(road("dial", way, seed), learned) for seed, (learned, _) in zip(SEEDS, runs, strict=True)]
+    learned, forgotten = np.mean(runs, axis=0)
+    return float(learned), float(forgotten), float(np.mean(by_dial))
+
+
 def spread(gaps: list[float]) -> str:
     """The smallest and the largest gap."""
     return f"{min(gaps):+.2f} to {max(gaps):+.2f}" if gaps else "-"
