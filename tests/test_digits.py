@@ -67,9 +67,9 @@ def test_a_rate_at_which_a_seed_diverges_is_never_the_best():
     assert best_rates(arm, [0.1, 0.2, 0.4]) == {2: 0.2, 4: 0.2, 8: 0.2}
 
 
-def test_what_is_kept_at_one_size_is_compared_with_the_first_way():
-    """Points over the first way, between its moments: half way from size 4 to 6 it keeps 50%, the other 80%."""
-    paths = {"full": np.array([[0, 0.6, 4], [0, 0.4, 6]]), "rank 8": np.array([[0, 0.9, 4], [0, 0.7, 6]])}
-    figure, words = pictures.price(paths, sizes=(5, 8))
-    assert "Points over full at sizes 5, 8: rank 8 +30." in words  # it never got to size 8
+def test_what_is_kept_is_read_off_at_equal_learning_and_at_one_size():
+    """Between two moments along the straight line; a way that never gets there is not compared."""
+    paths = {"full": np.array([[0.8, 0.6, 4], [1.0, 0.4, 6]]), "rank 8": np.array([[0.2, 0.9, 4], [0.6, 0.7, 8]])}
+    figure, words = pictures.price(paths, learned=0.9, size=5)
+    assert "full 50% (90%, 50%); rank 8 never (30%, 85%)." in words  # rank 8 never learned so much
     plots.plt.close(figure)

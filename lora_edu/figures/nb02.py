@@ -250,32 +250,29 @@ def ranks(new: dict, old: dict) -> Drawn:
 
 
 @picture
-def price(paths: dict[str, np.ndarray], sizes: Sequence[float] = (4.5, 6, 8)) -> Drawn:
-    """What is kept at each size of the update, less what the first way keeps there, in points.
+def price(paths: dict[str, np.ndarray], learned: float = 0.9, size: float = 6) -> Drawn:
+    """What is kept of the old task against what is learned of the new one: each way is a line, from left to right.
 
-    paths: a way to train -> (moments, 3): learned, kept, and the size of the update. The words say it at these sizes.
+    paths: a way to train -> (moments, 3): learned, kept, and the size of the update. The words compare the ways once
+    they have learned so much, and where their updates have this size (circles).
     """
     figure, (axes,) = panels(1, 8.6, 4.2)
-    (reference, first), *others = paths.items()
-    looks = (("black", "--", -12), ("black", ":", 0), (ORANGE, "-", 5), (ORANGE, "--", -1), (ORANGE, "-.", -4))
-    looks += ((ORANGE, ":", 0),)  # color, line, and how far its label is moved up
+    looks = {"full": iter(("-", "--", ":")), "rank": iter(("-.", "-", "--", ":"))}
     said = []
-    for (name, path), (color, line, up) in zip(others, looks, strict=False):
-        grid = np.linspace(max(path[0, 2], first[0, 2]), min(path[-1, 2], first[-1, 2]), 60)
-        apart = 100 * (_kept(path, grid) - _kept(first, grid))
-        axes.plot(grid, apart, line, color=color)
-        note(axes, name, (grid[-1], apart[-1]), (5, up), "right" if up < -9 else "left", color=color, fontsize=9)
-        there = [f"{100 * (_kept(path, size) - _kept(first, size)):+.0f}" for size in sizes if size <= grid[-1]]
-        said.append(f"{name} {', '.join(there)}")
-    axes.axhline(0, color="black", lw=1)
-    axes.set(xlim=(3.4, 10.6), xlabel="size of the update, both layers together")
-    axes.set_ylabel(f"kept, less {reference}: points")
-    at = ", ".join(f"{size:g}" for size in sizes)
+    for name, path in paths.items():
+        method = name[:4]
+        color = {"full": "black", "rank": ORANGE}[method]
+        axes.plot(100 * path[:, 0], 100 * path[:, 1], next(looks[method]), color=color, label=name)
+        new, old = (np.interp(size, path[:, 2], path[:, column]) for column in (0, 1))
+        axes.plot(100 * new, 100 * old, "o", ms=7, color=color)
+        equal = f"{np.interp(learned, path[:, 0], path[:, 1]):.0%}" if path[-1, 0] >= learned else "never"
+        said.append(f"{name} {equal} ({new:.0%}, {old:.0%})")
+    axes.axvline(100 * learned, color=GRAY, lw=1)
+    axes.set(xlabel="learned: right answers on rotated test digits, %", ylabel="kept: right answers on upright ones, %")
+    axes.set(ylim=(0, 100))
+    axes.legend(loc="lower left", title=f"circles: an update of size {size:g}")
     return figure, (
-        f"At one size, rank 8 keeps more than full fine-tuning below 6 and less above; Adam keeps more. Points over "
-        f"{reference} at sizes {at}: {'; '.join(said)}. Lines from left to right; means of three seeds."
+        "At equal learning full fine-tuning keeps by far the most; at one size LoRA may seem to, but has learned less. "
+        f"Kept with {learned:.0%} learned (gray line), and in brackets learned and kept at size {size:g} (circles): "
+        f"{'; '.join(said)}. Means of three seeds."
     )
-
-
-def _kept(path: np.ndarray, size: NDArray | float) -> NDArray:
-    return np.interp(size, path[:, 2], path[:, 1])
