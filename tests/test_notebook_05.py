@@ -11,7 +11,7 @@ import torch
 from lora_edu import downloads, load_base, quantize
 from lora_edu.downloads import DownloadError
 from lora_edu.experiments import load_results
-from lora_edu.experiments.nb05 import LONGER, WAYS
+from lora_edu.experiments.nb05 import LONGER, WAYS, cut_only
 from lora_edu.figures import nb05 as pictures
 from lora_edu.figures import plots
 from lora_edu.measures import relative_error
@@ -20,6 +20,7 @@ from lora_edu.quantization import unpack
 from lora_edu.rounding import best_length, block_codes, round_clipped, round_in_blocks
 
 PATH = Path(__file__).parent.parent / "notebooks" / "05_blocks.ipynb"
+OTHERS = ("flipped", "elsewhere")
 SOURCES = [cell.source for cell in nbformat.read(PATH, as_version=4).cells if cell.cell_type == "code"]
 
 
@@ -109,6 +110,30 @@ def test_clipping_halves_the_error_of_the_weights_and_saves_no_loss():
     assert losses[one].min() < losses[clipped].mean() + 0.01 and losses[clipped].min() > losses[row].max() + 0.02
     assert losses[row].min() > losses[blocks].max()
     assert min(arms[f"one, clipped, {k} times as long"]["loss"] for k in LONGER) > losses[row].max() + 0.01
+
+
+def test_a_cut_costs_by_its_place_and_direction_together():
+    arms = load_results("shared-constants")["arms"]
+    whole = load_results("scoreboard")["arms"]["as shipped"]["loss"]
+    cut, *others = (arms[name] for name in ("cut", *(f"{way}, draw {k}" for way in OTHERS for k in (0, 1))))
+    assert all(arm["weight_error"] == cut["weight_error"] for arm in others)
+    assert all(arm["output_error"] < 0.8 * cut["output_error"] for arm in others)
+    added = [arm["loss"] - whole for arm in others]
+    assert (added[0] + added[1]) / 2 == pytest.approx((cut["loss"] - whole) / 12, rel=0.1)
+    assert max(added[2:]) < min(added[:2])
+
+
+def test_what_is_off_beside_a_cut():
+    weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    off = {way: cut_only(weight, way, 0) - weight for way in ("cut", *OTHERS)}
+    sizes = {way: found.abs().flatten().sort().values for way, found in off.items()}
+    largest = weight.abs() > best_length(weight, 4) * weight.abs().max()
+    assert torch.equal(off["cut"] != 0, largest) and torch.equal(off["flipped"] != 0, largest)
+    assert torch.allclose(sizes["flipped"], sizes["cut"], atol=1e-6)
+    assert torch.allclose(sizes["elsewhere"], sizes["cut"], atol=1e-6)
+    assert 0.2 < (off["flipped"][largest] * off["cut"][largest] > 0).float().mean() < 0.8
+    assert ((off["elsewhere"] != 0) & largest).sum() < largest.sum() / 2
+    assert (off["elsewhere"] * weight <= 0).all() and (off["cut"] * weight <= 0).all()
 
 
 def test_the_package_and_the_page_differ_in_ties_alone():
