@@ -113,6 +113,7 @@ ROWS = (
     Row("dial", "the page is ready after", "ready", "", 1.0, True),
     Row("checks", "solutions with one slip that are told no step", "one slip", "", 0.05, share=True),
     Row("checks", "the same with two slips", "two slips", "", 0.2, share=True),
+    Row("inspect", "inspect an adapter of a 7B model, rank 16", "inspect", "", 10, True),
 )
 
 

@@ -4,9 +4,11 @@ A part is a function from the number of rounds to seconds, or shares, a list for
 """
 
 import importlib.util
+import json
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +19,12 @@ from dial import dial
 from driver import chromium
 from measuring import interleaved
 from quantization import SIZES, dequantize_calls, layer_calls, quantize_calls, step_calls
+from safetensors.torch import load_file, save_file
 from slider_latency import PRESSES, latencies, p95
 
-from lora_edu import GPT, GPTConfig
+from lora_edu import GPT, GPTConfig, inspect_adapter
 from lora_edu.gpt import sample
+from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS
 
 ROOT = Path(__file__).parent.parent
 SLIDERS = ("01_low_rank", "05_blocks", "06_nf4", "14_which_card")
@@ -123,6 +127,25 @@ def page_dial(rounds: int) -> Times:
     return dial(page.as_uri(), rounds)
 
 
+def inspecting(rounds: int) -> Times:
+    """The doctor for adapters before one of rank 16 on all linear layers of a LLaMA 7B, in bfloat16; and reading it."""
+    inside = {"q_proj": (4096, 4096), "k_proj": (4096, 4096), "v_proj": (4096, 4096), "o_proj": (4096, 4096)}
+    inside |= {"gate_proj": (11008, 4096), "up_proj": (11008, 4096), "down_proj": (4096, 11008)}
+    tensors = {}
+    for block in range(32):
+        for name, (d_out, d_in) in inside.items():
+            path = f"{PREFIX}model.layers.{block}.{name}"
+            tensors[f"{path}.lora_A.weight"] = torch.randn(16, d_in, dtype=torch.bfloat16)
+            tensors[f"{path}.lora_B.weight"] = 0.01 * torch.randn(d_out, 16, dtype=torch.bfloat16)
+    config = {"peft_type": "LORA", "r": 16, "lora_alpha": 32, "target_modules": list(inside)}
+    with tempfile.TemporaryDirectory() as folder:
+        save_file(tensors, Path(folder) / WEIGHTS)
+        (Path(folder) / CONFIG).write_text(json.dumps(config))
+        assert inspect_adapter(folder).verdict.startswith("alive")
+        calls = {"inspect": lambda: inspect_adapter(folder), "read": lambda: load_file(Path(folder) / WEIGHTS)}
+        return interleaved(calls, "cpu", rounds)
+
+
 def processor_seconds(*arguments: str) -> float:
     """What a Python program and its children take of a processor, which other programs hardly change."""
     import resource  # not on Windows
@@ -147,5 +170,6 @@ PARTS: dict[str, Callable[[int], Times]] = {
     "book": book,
     "dial": page_dial,
     "checks": lambda rounds: {name: [unspecific(k)] for k, name in ((1, "one slip"), (2, "two slips"))},
+    "inspect": inspecting,
     "notebooks": notebooks,
 }
