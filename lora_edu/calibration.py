@@ -27,6 +27,24 @@ def one_temperature(model: nn.Module, tokens: Tensor, **windows: Any) -> tuple[f
     return best, _loss(*measured, 1), _loss(*measured, best)
 
 
+def and_biases(model: nn.Module, tokens: Tensor, **windows: Any) -> float:
+    """The same with one more number for each byte: how often it occurs. Loss on the second half, after fitting both."""
+    half = len(tokens) // 2
+    (logits, targets), measured = _logits(model, tokens[:half], windows), _logits(model, tokens[half:], windows)
+    slope, biases = torch.ones(1, requires_grad=True), torch.zeros(logits.shape[1], requires_grad=True)
+    search = torch.optim.LBFGS([slope, biases], max_iter=40)
+
+    def loss() -> Tensor:
+        search.zero_grad()
+        found = F.cross_entropy(slope * logits + biases, targets) + 1e-5 * biases.square().sum()
+        found.backward()
+        return found
+
+    search.step(loss)
+    with torch.no_grad():
+        return F.cross_entropy(slope * measured[0] + biases, measured[1]).item()
+
+
 def _loss(logits: Tensor, targets: Tensor, temperature: float) -> float:
     """logits: (n, vocab_size), targets: (n,)."""
     return F.cross_entropy(logits / temperature, targets).item()
