@@ -2,13 +2,16 @@
 
 import importlib.util
 from pathlib import Path
+from unittest.mock import Mock
 
 import nbformat
+import numpy as np
 import pytest
 import torch
 
 from lora_edu import quantize
 from lora_edu.codebooks import dynamic_codebook
+from lora_edu.experiments import load_results
 from lora_edu.experiments import nb07 as experiments
 from lora_edu.measures import relative_error
 from lora_edu.quantization import block_absmax
@@ -83,6 +86,22 @@ def test_the_squares_fail_only_where_both_reasons_are_off(interactions):
     *one_off, both_off = interactions["share"].values()
     assert list(interactions["share"])[-1] == ("toward zero", "all 10% too small")
     assert both_off > 0.3 and max(map(abs, one_off)) < 0.08
+
+
+def test_only_fine_nearest_levels_are_nearly_at_right_angles(interactions):
+    names = interactions | {"quantize": quantize, "rows": [], "check": Mock(), "plots": Mock(), "my_guess": None}
+    exec(cell("angles = {}").source, names)
+    angles = names["angles"]
+    assert angles["nf4"] < angles["int4"] < angles["nf3"] < angles["nf2"]
+    assert angles["nf4"] == pytest.approx(92.4, abs=0.3) and angles["nf2"] == pytest.approx(114.3, abs=0.5)
+    small = quantize(names["some"], "nf2", 64).dequantize()
+    assert relative_error(names["some"], 0.9 * small) < relative_error(names["some"], small) - 0.02
+
+
+def test_blocks_of_32_win_each_draw_where_constants_have_8_bits():
+    arms = load_results("double-quantization")["arms"]
+    gains = np.subtract(*(experiments.losses_of_draws(arms, name) for name in ("8 bits, blocks of 32", "8 bits")))
+    assert (gains < 0).all()
 
 
 def test_what_a_function_does_is_shown_before_it_is_used():
