@@ -120,7 +120,8 @@ def test_two_seeds_are_compared_and_a_layer_is_stored(tiny, quick, monkeypatch, 
     monkeypatch.setattr(nb10_directions, "COUNTS", (1, 2))
     both = nb10_directions.spectra_arm(store="blocks.0.attention.q_proj", folder=tmp_path)
     control = nb10_directions.spectra_arm(control=True)
-    for pair in [*both.values(), *control.values()]:
+    one_rank = nb10_directions.spectra_arm(one_rank=True)
+    for pair in [*both.values(), *control.values(), *one_rank.values()]:
         assert all(len(side) == 2 and 0 <= min(side) <= max(side) <= 1.001 for side in pair.values())
     assert set(both["r8, r64"]) == {"output", "input", "A", "A, untrained"}
     assert set(control["blocks, blocks"]) == {"output", "input"}

@@ -2,7 +2,8 @@
 
 A run trains the base as `nb10` does, at the best rate of its way, and takes every update dW = W' - W apart. Arms
 `alike` compare the updates of two seeds. Their control, `alike, no start`, compares what two runs read once the random
-start of A is taken out, and runs that had none.
+start of A is taken out, and runs that had none. In `alike` one run has rank 8 and the other rank 64, each at its own
+best rate; `alike, one rank` compares two of rank 8, which differ in their seeds alone.
 """
 
 import functools
@@ -93,6 +94,12 @@ def alike_without_start(*, seed: int = 0) -> dict:
     return {"r8, r64": {"A minus its start": _mean_shared(*moved, 2)}, "blocks, blocks": _sides(one, other)}
 
 
+def alike_at_one_rank(*, seed: int = 0) -> dict:
+    """As `alike`, with one recipe for both runs: rank 8, at its best rate."""
+    one, other = (trained("lora r8", of) for of in (seed, (seed + 1) % len(SEEDS)))
+    return {"r8, r8": _sides(one[0], other[0]) | {"A": _mean_shared(factors_A(one[1]), factors_A(other[1]), 2)}}
+
+
 def _store(path: str, runs: dict[str, tuple[Updates, Updates]], folder: Path) -> None:
     kept = {f"{name}, {key}": runs[name][1][f"{path}.lora_{key}"].half().contiguous() for name in runs for key in "AB"}
     tensor_files.write_sealed(folder / "lora-spectra.safetensors", kept)
@@ -118,14 +125,23 @@ def _directions(matrix: Tensor, side: int) -> Tensor:
 
 
 def spectra_arm(
-    control: bool = False, repeat: int = 0, *, store: str = "", seed: int = 0, folder: Path | None = None
+    control: bool = False,
+    repeat: int = 0,
+    one_rank: bool = False,
+    *,
+    store: str = "",
+    seed: int = 0,
+    folder: Path | None = None,
 ) -> dict:
-    """An arm of the experiment: two seeds compared, or its control."""
+    """An arm of the experiment: two seeds compared, with two ranks or with one, or its control."""
     seed += repeat
+    if one_rank:
+        return alike_at_one_rank(seed=seed)
     return alike_without_start(seed=seed) if control else alike(store, seed=seed, folder=folder)
 
 
 SPECTRA_ARMS = {
     **{f"alike, seed {seed}": {"repeat": seed} | ({"store": STORED_LAYER} if seed == 0 else {}) for seed in SEEDS},
     **{f"alike, no start, seed {seed}": {"repeat": seed, "control": True} for seed in SEEDS},
+    **{f"alike, one rank, seed {seed}": {"repeat": seed, "one_rank": True} for seed in SEEDS},
 }

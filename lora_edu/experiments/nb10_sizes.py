@@ -78,3 +78,23 @@ def kept(model: str, rank: int = 1, of: int = 64) -> tuple[float, float]:
         return mean(at_one), max(run.before - run.after for run in some.where(seed=0))
 
     return tuple(mine / other for mine, other in zip(gains(rank), gains(of), strict=True))
+
+
+def most_won(model: str) -> tuple[float, float]:
+    """Nats a token: the loss before, and the most that any run won of it, whatever its rank, rate and seed."""
+    runs = stored_runs("rank-and-size", "after").where(model=model)
+    return runs[0].before, max(run.before - run.after for run in runs)
+
+
+def best_times(model: str, rank: int) -> float:
+    """The factor of TIMES at which seed 0 won most."""
+    runs = stored_runs("rank-and-size", "after").where(model=model, rank=rank, seed=0)
+    return getattr(min(runs, key=lambda run: run.after), "times", 1.0)
+
+
+def little(model: str) -> str:
+    """In words: how much there was to win, and where the best rates lie among those that were tried."""
+    before, won = most_won(model)
+    best = ", ".join(f"x {best_times(model, rank):g} at rank {rank}" for rank in (1, 64))
+    tried = ", ".join(f"{factor:g}" for factor in TIMES[model])
+    return f"{model}: won at most {won:.2f} of {before:.2f}; best of x {tried}: {best}"

@@ -155,6 +155,8 @@ SIDES = {  # what two runs share -> experiment, pair, side
     "full training reads": ("alike, no start", "blocks, blocks", "input"),
     "same seed, write": ("alike", "r8, r64, same seed", "output"),
     "W, write": ("alike", "r8, W", "output"),
+    "two of rank 8 write": ("alike, one rank", "r8, r8", "output"),
+    "two of rank 8 read": ("alike, one rank", "r8, r8", "A"),
 }
 
 
