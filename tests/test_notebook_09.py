@@ -106,6 +106,17 @@ def test_on_plays_the_two_differ_less_than_two_draws_and_on_addresses_by_what_nf
     assert abs(np.mean(gaps("all plays", "addresses")) - np.mean(addresses)) < 0.002
 
 
+def test_on_plays_qlora_began_at_the_worst_of_eight_draws_and_ends_less_behind_than_draws_differ():
+    """The pairs start from one draw, not from the band of all of them."""
+    first, draws = (load_results(name)["arms"] for name in ("qlora-quality", "nf4-draws"))
+    rises = experiment.rises(draws, "plays")
+    began = first["nf4, not trained"]["before"] - first["lora, not trained"]["before"]
+    assert began == pytest.approx(max(rises), abs=1e-4) == pytest.approx(0.0115, abs=1e-4)
+    ended = gaps("all plays", "loss")
+    assert min(ended) > 0 and np.mean(ended) == pytest.approx(0.001, abs=5e-4)
+    assert max(ended) < np.std(rises, ddof=1)
+
+
 def gaps(text, measured):
     """QLoRA minus LoRA, seed by seed."""
     ends = (experiment.of(RUNS, method, text).at_best(measured) for method in ("qlora", "lora"))
@@ -128,6 +139,21 @@ def test_a_small_update_is_lost_when_it_is_rounded_again(size, largest, cosines)
     moved = (unpack(again.codes, 16) != unpack(rounded.codes, 16)).float().mean()
     assert moved < largest
     assert cosines[0] < cosine(again.dequantize() - rounded.dequantize(), push) < cosines[1]
+
+
+@pytest.mark.parametrize("size", [0.01, 0.03])
+def test_a_small_push_arrives_on_the_original_weights_and_not_on_rounded_ones(size):
+    """Four bits can hold it: what undoes it is that the rounded weights lie on their levels."""
+    weight = experiment.load_base("laptop", device="cpu").blocks[2].mlp.up_proj.weight.detach()
+    push = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    push *= size * weight.norm() / push.norm()
+    rounded = quantize(weight, "nf4", 64, double_quant=True).dequantize()
+
+    def arrives(start):
+        again = quantize(start + push, "nf4", 64, double_quant=True).dequantize()
+        return (((again - rounded) * push).sum() / push.square().sum()).item()
+
+    assert arrives(rounded) < 0.3 < 0.8 < arrives(weight) < 1.2
 
 
 @pytest.mark.skipif(bool(libraries.missing()), reason="transformers, PEFT or bitsandbytes is not installed")
