@@ -252,10 +252,10 @@ def slower_picture(steps: dict[int, dict[str, float]]) -> Drawn:
     figure.legend(handles, ["a LoRA step", *list(PARTS)[1:]], loc="outside lower center", ncols=len(PARTS))
     few, many = min(steps), max(steps)
     share = {n: steps[n]["decoding"] / sum(steps[n].values()) for n in steps}
-    rest = ", ".join(f"{parts['the rest']:.0f}" for parts in steps.values())
+    rest = ", ".join(f"{p['the rest']:.0f} ({p['the rest'] / sum(p.values()):.0%})" for p in steps.values())
     return figure, (
         f"Decoding takes {steps[few]['decoding']:.0f} ms at {few} tokens and {steps[many]['decoding']:.0f} at "
         f"{many:,}: {share[few]:.0%} of a QLoRA step, and {share[many]:.0%}. A bar for each number of tokens: the "
-        "shares of a LoRA step, of decoding each weight twice, and of the rest, with their milliseconds of processor "
-        f"time. The rest from top to bottom: {rest} ms; less than none is noise."
+        "shares of a LoRA step, of decoding (against a step on weights decoded in advance), and of the rest, with "
+        f"their milliseconds of processor time. The rest from top to bottom: {rest} ms; less than none is noise."
     )
