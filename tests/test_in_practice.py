@@ -11,7 +11,7 @@ import pytest
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 PAGE = (NOTEBOOKS / "in_practice.md").read_text(encoding="utf-8")
-MARK = re.compile(r"\*(?:measured here|custom)\*|\*published\* \([^)]+\)")
+MARK = re.compile(r"\*(?:measured here|counted|custom)\*|\*published\* \([^)]+\)")
 CODE = re.compile(r"```python\n(.+?)```", re.DOTALL)
 NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?:e-\d+)?(?![\w-])")
 LINK = re.compile(r"\]\((\w+)\.ipynb#([^)\s]+)\)")

@@ -1,9 +1,15 @@
 """What notebook 14 says about the QLoRA paper's figures, each with the number that would prove it wrong."""
 
+from dataclasses import replace
+
 import pytest
+import torch
+import torch.nn.functional as F
 
 from lora_edu.figures import nb14 as pictures
+from lora_edu.memory.activations import predicted_activation_bytes
 from lora_edu.memory.calculator import GIB, LOGITS, USABLE, training_bytes
+from lora_edu.memory.peak import PeakMemory
 from lora_edu.memory.shapes import ADAPTERS, ARCHITECTURES, BASE, CONSTANTS, OPTIMIZER
 
 SEVEN = ARCHITECTURES["LLaMA 7B"]
@@ -46,6 +52,27 @@ def test_the_totals_agree_and_the_parts_do_not(model, base, adapters, state, who
     assert adapters < needed[ADAPTERS] / 1e6 and state < needed[OPTIMIZER] / 1e6
     beside = whole * 1e3 - base - adapters - state  # what it counts beside the three parts
     assert beside < sum(needed.values()) / 1e6 - ours - needed[ADAPTERS] / 1e6 - needed[OPTIMIZER] / 1e6
+
+
+def test_a_loss_takes_12_bytes_a_logit_if_nobody_holds_the_logits_and_else_16():
+    head, x, words = torch.randn(2048, 32), torch.randn(256, 32, requires_grad=True), torch.randint(0, 2048, (256,))
+    for held, size in ((False, 12), (True, 16)):
+        x.grad = None
+        with PeakMemory([head, x, words]) as memory:
+            logits = x @ head.T
+            loss = F.cross_entropy(logits, words)
+            logits = logits if held else None
+            loss.backward()
+        assert memory.peak / (256 * 2048) == pytest.approx(size, rel=1e-3)
+
+
+def test_autocast_keeps_more_than_float32_adapters_where_the_head_is_large():
+    def kept(vocab_size, precision):
+        shape = replace(ARCHITECTURES["Llama 3.1 8B"], vocab_size=vocab_size)
+        return predicted_activation_bytes(shape, 1, 512, rank=16, nf4=True, precision=precision)
+
+    adapters, autocast = "bfloat16, float32 adapters", "autocast"
+    assert kept(256, autocast) < kept(256, adapters) < kept(128_256, adapters) < kept(128_256, autocast)
 
 
 def test_the_picture_of_models_names_the_small_one_that_needs_more():
