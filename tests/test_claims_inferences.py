@@ -9,6 +9,7 @@ import torch
 from lora_edu.exercises import nb13 as check
 from lora_edu.experiments import nb13_measured as measured
 from lora_edu.experiments import nb13_trained as trained
+from lora_edu.figures import nb11_published as published
 from lora_edu.figures.nb13_claims import CLAIMS, DEPENDS, FALSE, TRUE, verdict
 
 
@@ -27,6 +28,15 @@ def test_lora_stays_behind_its_own_matrices_too():
     assert verdict(trained.lora_against_full(), lambda gap: gap <= 0.02) == DEPENDS  # so the tolerance comes first
 
 
+def test_in_a_published_setting_chance_covers_the_gap_of_lora_and_full_fine_tuning():
+    """So sentence 6 names its setting: 100 steps of our GPT."""
+    full, lora = (row["right"] / published.QUESTIONS for row in (published.FULL, published.PUBLISHED["LoRA, rank 64"]))
+    error = sum(share * (1 - share) / published.QUESTIONS for share in (full, lora)) ** 0.5
+    assert 0 < (full - lora) / error < 1 and "100 steps of our GPT" in claim("h").sentence
+    assert "645 and 660 right of 1,319" in claim("h").corrected
+    assert [published.PUBLISHED["LoRA, rank 64"]["right"], published.FULL["right"]] == [645, 660]
+
+
 def test_qlora_learns_as_much_and_ends_worse_on_what_the_base_knew():
     found = trained.qlora_gaps()
     assert all(abs(gap) < trained.TOLERANCE / 2 for gap in found["all plays, learned"])
@@ -39,6 +49,9 @@ def test_qlora_learns_as_much_and_ends_worse_on_what_the_base_knew():
     assert claim("m").verdict == DEPENDS
     assert "no difference" not in claim("m").corrected
     assert verdict(trained.qlora_against_lora(), lambda gap: gap <= 0.02) == TRUE
+    own = stdev(trained.rounding_alone("addresses"))  # by which "kept, all plays" would not hold
+    assert own < mean(found["all plays, kept"]) < trained.TOLERANCE and own < trained.TOLERANCE / 8
+    assert min(found["all plays, learned"]) > 0, "a little worse with each seed, of one draw"
 
 
 def test_seeds_differ_more_than_lora_and_qlora_do():
@@ -91,6 +104,13 @@ def test_precision_by_another_way():
     ordered = errors.gather(1, blocks.abs().argsort(1, descending=True))
     by_place = (ordered.mean(0) / errors.mean()).sqrt()
     assert by_place[0] < 0.01 and by_place[1:7].mean() > 1.5 and by_place[32:].max() < 0.95
+
+
+def test_the_time_for_one_byte_says_how_far_its_rounds_lie_apart():
+    """On a busy machine the median alone is a number of another day's noise."""
+    name, middle = list(trained.on_a_small_device().items())[-1]
+    low, high = (float(part) for part in name.split("rounds: ")[1].rstrip(")").split(" to "))
+    assert low - 0.05 <= middle <= high + 0.05 and not claim("p").holds(middle)
 
 
 # --- which verb goes with which pronoun? -----------------------------------------------------------------------------

@@ -6,14 +6,15 @@ experiment gives another number.
 
 import copy
 from functools import cache
-from statistics import mean, stdev
+from operator import truediv
+from statistics import mean, quantiles, stdev
 
 import numpy as np
 import torch
 
 from lora_edu.experiments import nb09, nb10_runs
 from lora_edu.experiments.nb02 import best_rates as digit_rates
-from lora_edu.experiments.nb04 import relative_times
+from lora_edu.experiments.nb04 import alternating_times
 from lora_edu.experiments.nb10_sizes import RANKS
 from lora_edu.experiments.nb13 import ORDERS
 from lora_edu.experiments.nb13_measured import Numbers, base, results
@@ -206,14 +207,18 @@ def integers_over_float32() -> Numbers:
 
 @cache
 def on_a_small_device() -> Numbers:
-    """QLoRA over the 32-bit way: bytes of the model, time for one byte, peak of a training step, its time."""
+    """QLoRA over the 32-bit way: bytes of the model, peak of a training step, and the time for one byte.
+
+    That time is noisy on a busy machine, so its name says between which multiples half of the rounds lie.
+    """
     full, qlora = predicted_bytes(GPTConfig()), predicted_bytes(GPTConfig(), rank=8, nf4=True)
     films, four_bits = results("step-films"), quantize_linears(copy.deepcopy(base()), double_quant=True)
     one = torch.zeros(1, 1, dtype=torch.long)
     with torch.inference_mode():
-        times = relative_times({"float32": lambda: base()(one), "NF4": lambda: four_bits(one)}, rounds=25)
+        times = alternating_times({"float32": lambda: base()(one), "NF4": lambda: four_bits(one)}, rounds=25)
+    low, middle, high = quantiles(map(truediv, times["NF4"], times["float32"]), n=4)
     return {
         "bytes of the model": (qlora[BASE] + qlora[CONSTANTS]) / full[BASE],
         "peak memory of a training step": films["freeze, four_bits"]["peak"] / films["none"]["peak"],
-        "time to write one byte": times["NF4"],
+        f"time to write one byte (half of 25 rounds: {low:.1f} to {high:.1f})": middle,
     }
