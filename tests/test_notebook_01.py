@@ -1,5 +1,6 @@
 """Notebook 01: its sliders and pictures, and what the page says against what was stored."""
 
+import copy
 import re
 from itertools import pairwise
 
@@ -8,10 +9,12 @@ import pytest
 
 from lora_edu import load_base, load_text
 from lora_edu.calibration import one_temperature
-from lora_edu.experiments import load_results
+from lora_edu.experiments import load_results, nb01
 from lora_edu.experiments.nb01 import RATES, calibrated_shares
 from lora_edu.figures import nb01 as pictures
 from lora_edu.measures import low_rank, relative_errors
+from lora_edu.observing import block_linears
+from lora_edu.training import train
 
 AT_NORM = ("components", "shrunk", "remainder")
 
@@ -152,3 +155,29 @@ def test_the_strongest_direction_is_mostly_doubt_with_every_seed():
 def test_a_stored_temperature_is_found_again():
     stored = load_results("calibrated-cuts")["arms"]["150 steps, seed 0"]["base"][0]
     assert one_temperature(load_base("laptop"), load_text("shakespeare").validation) == pytest.approx(stored, abs=1e-3)
+
+
+def test_entries_drawn_by_lot_learn_as_much_as_the_factors_once_both_are_trained():
+    entries, own = (load_results(name)["arms"] for name in ("trained-entries", "update-rank"))
+    by_rate = {lr: entries[f"entries, lr {lr:g}, seed 0"]["loss"] for lr in (0.015, 0.03, 0.06)}
+    assert min(by_rate, key=by_rate.get) == 0.03
+    for seed in range(3):
+        gap = entries[f"entries, lr 0.03, seed {seed}"]["loss"] - own[f"rank 8 trained, seed {seed}"]["loss"]
+        assert abs(gap) < 0.03, gap
+
+
+def test_the_entries_that_are_not_drawn_stay(tiny_gpt, tiny_text, monkeypatch):
+    kept = {}
+
+    def two_steps(model, steps, lr, seed, **options):
+        kept["before"] = {path: layer.weight.detach().clone() for path, layer in block_linears(model).items()}
+        train(model, tiny_text, 2, batch_size=2, seq_len=16, lr=lr, progress=False, device="cpu")
+        kept["after"] = block_linears(model)
+
+    monkeypatch.setattr(nb01, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
+    monkeypatch.setattr(nb01, "fine_tune", two_steps)
+    monkeypatch.setattr(nb01, "loss_on", lambda *arguments: 0.0)
+    nb01.trained_entries(0.01, rank=2)
+    for path, before in kept["before"].items():
+        moved = (kept["after"][path].weight != before).sum()
+        assert 0 < moved <= 2 * sum(before.shape)

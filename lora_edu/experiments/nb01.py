@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from lora_edu import files, tensor_files
 from lora_edu.calibration import one_temperature
 from lora_edu.experiments.finetune import fine_tune, loss_on, prepared
+from lora_edu.experiments.sweeps import SEEDS, arms_of
 from lora_edu.gpt import GPT
 from lora_edu.lora import lora_layers
 from lora_edu.measures import low_rank
@@ -143,6 +144,22 @@ def coarse_factors(
             factor.data = quantize(factor.data, "nf4", 64, double_quant=True).dequantize()
     result["trained, 4 bits"] = loss_on(model, "shakespeare", windows)
     return result
+
+
+def trained_entries(
+    lr: float, steps: int = 150, *, rank: int = 8, windows: int = 64, repeat: int = 0, seed: int = 0, progress=True
+) -> dict:
+    """The rival of A and B that is trained, too: as many single entries of each weight, at places drawn by lot."""
+    seed += repeat
+    model, generator = prepared(load_base("laptop", device="cpu"), "blocks"), torch.Generator().manual_seed(seed)
+    for layer in block_linears(model).values():
+        places = torch.randperm(layer.weight.numel(), generator=generator)[
+            : numbers(layer.weight.detach().numpy(), rank)
+        ]
+        chosen = torch.zeros(layer.weight.numel()).index_fill_(0, places, 1).view_as(layer.weight)
+        layer.weight.register_hook(lambda gradient, chosen=chosen: gradient * chosen)  # the others get none, and stay
+    fine_tune(model, steps, lr, seed, batch_size=8, progress=progress)
+    return {"loss": loss_on(model, "shakespeare", windows)}
 
 
 def trained_rank(rank: int, steps: int = 150, *, windows: int = 64, seed: int = 0, progress: bool = True) -> dict:
@@ -323,3 +340,4 @@ UPDATE_ARMS = {
 }
 CALIBRATED_ARMS = {f"150 steps, seed {seed}": {"repeat": seed} for seed in range(3)}
 COARSE_ARMS = {f"150 steps, seed {seed}": {"repeat": seed} for seed in range(3)}
+ENTRY_ARMS = arms_of("entries", (0.03,), SEEDS) | arms_of("entries", (0.015, 0.06), (0,))
