@@ -5,6 +5,7 @@ some way and measures it on both texts. What it has to be compared with stands i
 half strength, and the averages of the factors, also at the size of the true sum.
 """
 
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -131,6 +132,28 @@ def update_error(model: GPT, wanted: GPT) -> float:
     apart = sum((ours - theirs).square().sum() for ours, theirs in both)
     whole = sum(theirs.square().sum() for _, theirs in both)
     return (apart / whole).sqrt().item() if whole else 0.0
+
+
+# --- merging in 16 bits ----------------------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def kept_in_bf16(model: GPT, size: float, loss: Callable[[GPT], float]) -> float:
+    """The share of an adapter's gain, how far it lowers loss(model), that is left after a merge in bfloat16.
+
+    size: to which ||dW|| / ||W|| each layer's update is brought first. The base is rounded to bfloat16 for all three
+    losses, so that nothing but the merge can lose.
+    """
+    apart = copy.deepcopy(model)
+    for layer in lora_layers(apart).values():
+        W = layer.base.to(torch.bfloat16).weight.float()
+        layer.scaling *= (size * W.norm() / layer.delta_weight().norm()).item()
+    merged = unload(merge(copy.deepcopy(apart))).float()  # merged as bfloat16, read as float32
+    with_adapter, with_merged = loss(apart.float()), loss(merged)
+    for layer in lora_layers(apart).values():
+        layer.scaling = 0.0
+    base = loss(apart)
+    return (base - with_merged) / (base - with_adapter)
 
 
 # --- onto which base? ------------------------------------------------------------------------------------------------

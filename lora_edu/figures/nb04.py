@@ -152,9 +152,9 @@ def gap(arms: dict) -> Drawn:
         f"{min(shares):.0%} to {max(shares):.0%} on {text}" for text, shares in cross_shares(arms).items()
     )
     return figure, (
-        f"Averaged factors lose most because their sum is too small. {said}. Two bars, the gap split: the sum is too "
-        f"small; cross terms, by seed {cross} of what is left at equal size; and each update then counts less than a "
-        "half. Ticks are seeds, dashed lines half of one adapter alone."
+        f"Averaged factors keep less, a little more than half of it because their sum is too small. {said}. Two bars, "
+        f"the gap split: the sum is too small; cross terms, by seed {cross} of what is left at equal size; and each "
+        "update then counts less than a half. Ticks are seeds, dashed lines half of one adapter alone."
     )
 
 
