@@ -67,6 +67,25 @@ def test_the_last_block_decides_some_bytes_and_not_most(readings):
     assert stands == sorted(stands) and 0.7 < stands[3] < 0.9
 
 
+def test_block_1_is_little_ahead_of_counted_pairs(readings, windows, speeches):
+    """How often each agrees with the first choice of the whole model."""
+    text = speeches.train.long()
+    pairs = (256 * text[:-1] + text[1:]).bincount(minlength=256**2).view(256, 256)
+    final = readings[-1].argmax(-1)
+    after_1, counted = ((c == final).float().mean() for c in (readings[1].argmax(-1), pairs.argmax(dim=1)[windows[0]]))
+    assert 0.3 < counted < after_1 < counted + 0.1
+
+
+def test_the_last_block_makes_the_model_surer_where_the_first_choice_stays(readings, windows):
+    """More than half of what block 4 takes off the loss it takes off there."""
+    before, after = (z.log_softmax(-1) for z in readings[3:])
+    stays = before.argmax(-1) == after.argmax(-1)
+    gain = (after - before).gather(-1, windows[1][..., None])[..., 0]
+    assert 0.5 < gain[stays].sum() / gain.sum() < 0.6
+    surest = (z.exp().amax(-1)[stays].mean() for z in (before, after))
+    assert next(surest) + 0.02 < next(surest)
+
+
 def test_the_loss_falls_from_block_to_block(readings, windows):
     losses = [loss(z, windows) for z in readings]
     assert all(earlier - later > 0.15 for earlier, later in itertools.pairwise(losses))
