@@ -126,6 +126,11 @@ def test_a_picture_stands_on_the_first_screen(page):
     assert any("image/png" in output.get("data", {}) for cell in first for output in cell.outputs)
 
 
+def test_the_imports_above_the_first_picture_are_folded(page):
+    first = next(cell for cell in code_cells(page) if cell.source.startswith(("import ", "from ")))
+    assert first.metadata.get("jupyter", {}).get("source_hidden"), first.source
+
+
 def test_words_stand_below_every_picture(page):
     for cell in code_cells(page):
         for i, output in enumerate(cell.outputs):
