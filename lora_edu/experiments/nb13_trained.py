@@ -140,9 +140,8 @@ def gains(model: str, rank: int, times: float = 1.0) -> dict[int, float]:
 
 
 def kept_share(model: str, rank: int, of: int) -> float:
-    """The gain of a rank as a share of another's, in the mean over seeds."""
-    less, more = gains(model, rank), gains(model, of)
-    return mean(less[seed] / more[seed] for seed in less)
+    """The gain of a rank as a share of another's, means over seeds: one seed that hardly gains must not decide."""
+    return mean(gains(model, rank).values()) / mean(gains(model, of).values())
 
 
 def lost_in_the_larger() -> Numbers:
