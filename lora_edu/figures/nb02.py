@@ -208,7 +208,7 @@ def starts(curves: dict[str, Sequence[float]], window: int = 20) -> Drawn:
         up = 12 if name == "random, random" else 0  # above its neighbor
         note(axes, which, (len(losses), curve[-1]), (6, up), color=color)
     axes.set(xlabel="training step", ylabel=f"loss in nats, mean of {window} steps", ylim=(0, None))
-    axes.set_title("With A and B both at zero nothing ever moves")
+    axes.set_title("With A and B both at zero nothing is learned")
     said = ", ".join(f"{name} {end:.2f}" for name, end in ends.items())
     steps = max(map(len, curves.values()))
     return figure, (
@@ -272,7 +272,7 @@ def price(paths: dict[str, np.ndarray], learned: float = 0.9, size: float = 6) -
     axes.set(ylim=(0, 100))
     axes.legend(loc="lower left", title=f"circles: an update of size {size:g}")
     return figure, (
-        "At equal learning full fine-tuning keeps by far the most; at one size LoRA may seem to, but has learned less. "
+        "With 90% learned full fine-tuning keeps by far the most; at one size LoRA may seem to, but has learned less. "
         f"Kept with {learned:.0%} learned (gray line), and in brackets learned and kept at size {size:g} (circles): "
         f"{'; '.join(said)}. Means of three seeds."
     )
