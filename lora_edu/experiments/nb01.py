@@ -153,9 +153,8 @@ def trained_entries(
     seed += repeat
     model, generator = prepared(load_base("laptop", device="cpu"), "blocks"), torch.Generator().manual_seed(seed)
     for layer in block_linears(model).values():
-        places = torch.randperm(layer.weight.numel(), generator=generator)[
-            : numbers(layer.weight.detach().numpy(), rank)
-        ]
+        count = numbers(layer.weight.detach().numpy(), rank)
+        places = torch.randperm(layer.weight.numel(), generator=generator)[:count]
         chosen = torch.zeros(layer.weight.numel()).index_fill_(0, places, 1).view_as(layer.weight)
         layer.weight.register_hook(lambda gradient, chosen=chosen: gradient * chosen)  # the others get none, and stay
     fine_tune(model, steps, lr, seed, batch_size=8, progress=progress)
@@ -338,6 +337,5 @@ UPDATE_ARMS = {
     **{f"150 steps, seed {seed}": {"steps": 150, "repeat": seed} for seed in (1, 2)},
     **{f"rank 8 trained, seed {seed}": {"rank": 8, "repeat": seed} for seed in range(3)},
 }
-CALIBRATED_ARMS = {f"150 steps, seed {seed}": {"repeat": seed} for seed in range(3)}
-COARSE_ARMS = {f"150 steps, seed {seed}": {"repeat": seed} for seed in range(3)}
+CALIBRATED_ARMS = COARSE_ARMS = {f"150 steps, seed {seed}": {"repeat": seed} for seed in SEEDS}
 ENTRY_ARMS = arms_of("entries", (0.03,), SEEDS) | arms_of("entries", (0.015, 0.06), (0,))

@@ -9,6 +9,7 @@ against the weight W that it is added to.
 import math
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -36,7 +37,7 @@ from lora_edu.models.adapter_files import (
     say_facts,
     scaling_of,
     type_name,
-)  # fmt: skip
+)
 from lora_edu.peft_io import PREFIX
 from lora_edu.quantization import quantize
 
@@ -75,18 +76,25 @@ def inspect_adapter(folder: str | Path, base: str | Path | None = None) -> Repor
     return report
 
 
-def _places_of_weights(base: Path) -> dict[str, Path]:
-    """Where each tensor of the base lies: name -> file."""
-    found: dict[str, Path] = {}
+class Place(NamedTuple):
+    """Where a tensor of the base lies, and its shape, which the header of a file says without the numbers."""
+
+    file: Path
+    shape: list[int]
+
+
+def _places_of_weights(base: Path) -> dict[str, Place]:
+    """Of each tensor of the base, by its name. Each file is opened once."""
+    found: dict[str, Place] = {}
     for path in [base] if base.is_file() else sorted(base.glob("*.safetensors")):
         with safe_open(path, "pt") as file:
-            found |= dict.fromkeys(file.keys(), path)
+            found |= {name: Place(path, file.get_slice(name).get_shape()) for name in file.keys()}
     if not found:
         raise ValueError(f"{base} holds no safetensors: name the folder, or the file, with the weights of the base")
     return found
 
 
-def _measured(path: str, pair: tuple, config: dict, weights: dict[str, Path] | None, report: Report) -> Tensor:
+def _measured(path: str, pair: tuple, config: dict, weights: dict[str, Place] | None, report: Report) -> Tensor:
     """Adds one layer to the report. Returns |s B A| at a sample of entries; none where a number is not finite."""
     A, B = pair
     s = scaling_of(config, path, len(A))
@@ -107,14 +115,16 @@ def _measured(path: str, pair: tuple, config: dict, weights: dict[str, Path] | N
     return update.abs().flatten()[:: max(1, update.numel() // 4096)]
 
 
-def _beside(layer: Layer, update: Tensor, some: Tensor, weights: dict, turned: bool, report: Report) -> None:
+def _beside(
+    layer: Layer, update: Tensor, some: Tensor, weights: dict[str, Place], turned: bool, report: Report
+) -> None:
     """Measure an update against its weight, and try a merge on a sample of rows. update: (rows, in_features)."""
     name, same = _in_the_base(layer.path, weights)
     if name is None:
         return report.say(BROKEN, f"the base has no {layer.path}.weight: it was trained beside another model")
     if not same:
         report.say(ODD, f"the base calls {layer.path} {name}: PEFT finds it only where both are called alike")
-    with safe_open(weights[name], "pt") as file:
+    with safe_open(weights[name].file, "pt") as file:
         W = file.get_tensor(name).flatten(1)
     W = W.T if turned and W.shape == (layer.in_features, layer.out_features) else W
     if W.shape != (layer.out_features, layer.in_features) or not W.is_floating_point():
@@ -127,7 +137,7 @@ def _beside(layer: Layer, update: Tensor, some: Tensor, weights: dict, turned: b
     layer.nf4 = _kept(rounded, quantize(rounded + update).dequantize(), update)
 
 
-def _in_the_base(path: str, weights: dict[str, Path]) -> tuple[str | None, bool]:
+def _in_the_base(path: str, weights: dict[str, Place]) -> tuple[str | None, bool]:
     """The base's name for the weight of a layer, and whether PEFT would find it there too.
 
     A base may be saved without its outermost name (GPT-2's `transformer`), never without the number of a block.
@@ -168,14 +178,14 @@ def _life(pairs: dict[str, tuple[Tensor, Tensor]], report: Report) -> None:
             return report.say(ODD, f"{twin} and {path} hold the same numbers: was one copied over the other?")
 
 
-def _left_without(config: dict, pairs: dict, weights: dict[str, Path], report: Report) -> None:
+def _left_without(config: dict, pairs: dict, weights: dict[str, Place], report: Report) -> None:
     """The matrices of the base that have no adapter, by kind; experts, which are missed most often, on their own."""
     experts, others, targets = [], [], isinstance(config.get("target_modules"), list)
     for name in weights:
         path = name.removesuffix(".weight")
         if any(path.endswith(adapted) or f".{adapted}".endswith(f".{path}") for adapted in pairs):
             continue
-        if len(_shape(name, weights)) < 2:
+        if len(weights[name].shape) < 2:
             continue
         of_experts = "expert" in path and "shared_expert" not in path
         (experts if of_experts else others).append(re.sub(r".*\.\d+\.(?=\D)", "", path))
@@ -187,19 +197,14 @@ def _left_without(config: dict, pairs: dict, weights: dict[str, Path], report: R
         report.say(NOTE, f"matrices of the base without an adapter: {counted(others)}; intended?")
 
 
-def _saved_whole(tensors: dict[str, Tensor], weights: dict[str, Path], report: Report) -> None:
+def _saved_whole(tensors: dict[str, Tensor], weights: dict[str, Place], report: Report) -> None:
     """What an adapter brings whole, such as a resized head, must have the shape that the base has there."""
     for name, tensor in tensors.items():
         path = name.removeprefix(PREFIX).replace(".base_layer", "").replace(".modules_to_save", "")
         there = next((other for other in weights if f".{path}".endswith(f".{other}")), None)
-        if "lora_" not in name and there and list(tensor.shape) != _shape(there, weights):
-            what = f"{path} is saved as {by(tensor)}, the base has {' x '.join(map(str, _shape(there, weights)))}"
+        if "lora_" not in name and there and list(tensor.shape) != weights[there].shape:
+            what = f"{path} is saved as {by(tensor)}, the base has {' x '.join(map(str, weights[there].shape))}"
             return report.say(BROKEN, f"{what}: were tokens added? Resize the base first")
-
-
-def _shape(name: str, weights: dict[str, Path]) -> list[int]:
-    with safe_open(weights[name], "pt") as file:
-        return file.get_slice(name).get_shape()
 
 
 def _in_order(path: str) -> list[tuple[int, str]]:
