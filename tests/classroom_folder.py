@@ -36,6 +36,19 @@ def handed_in(released: Path, solution: Path, **answers: str | None) -> nbformat
     return notebook
 
 
+def stripped(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """Without all that nbgrader knows its cells by, as some editors save it."""
+    for cell in notebook.cells:
+        cell.metadata = {}
+    return notebook
+
+
+def with_a_cell_twice(notebook: nbformat.NotebookNode, name: str) -> nbformat.NotebookNode:
+    index = [grade_id(cell) for cell in notebook.cells].index(name)
+    notebook.cells.insert(index, nbformat.from_dict({**notebook.cells[index], "id": "twice"}))
+    return notebook
+
+
 def run(notebooks: list[nbformat.NotebookNode], folder: Path) -> list[nbformat.NotebookNode]:
     """Run notebooks one after the other in one fresh kernel, errors included; the outputs are in what is returned."""
     cells = [copy.deepcopy(notebook.cells) for notebook in notebooks]

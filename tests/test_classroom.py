@@ -45,6 +45,11 @@ def archive(path, files: dict[str, str]):
     return path
 
 
+def submitted(folder):
+    """Student -> what was handed in."""
+    return {path.parent.parent.name: path.read_text() for path in (folder / "submitted").rglob("*.ipynb")}
+
+
 def test_moodle(folder):
     files = {
         f"Jane Doe_101_assignsubmission_file_/{NAME}.ipynb": "jane",
@@ -58,8 +63,7 @@ def test_moodle(folder):
         "readme.txt": "",
     }
     taken, left_out = collecting.collect(NAME, [archive(folder / "m.zip", files)])
-    found = {path.parent.parent.name: path.read_text() for path in (folder / "submitted").rglob("*.ipynb")}
-    assert found == {
+    assert submitted(folder) == {
         "Jane-Doe": "jane",
         "Zoë-Ørsted": "zoë",
         "Flat_Name": "flat",
@@ -85,8 +89,7 @@ def test_a_name_is_readable_however_the_archive_wrote_it(folder, encoding):
         content = content.replace(stand_in[name].encode(), name.encode(encoding))
     path.write_bytes(content)
     collecting.collect(NAME, [path])
-    found = {file.parent.parent.name: file.read_text() for file in (folder / "submitted").rglob("*.ipynb")}
-    assert found == {name: name for name in names}
+    assert submitted(folder) == {name: name for name in names}
 
 
 def test_canvas(folder):
@@ -96,14 +99,13 @@ def test_canvas(folder):
         "roesam_7003_9003_My Work (1).ipynb": "renamed",
     }
     collecting.collect(NAME, [archive(folder / "c.zip", files)])
-    submitted = folder / "submitted"
-    assert (submitted / "doejane_7001" / NAME / f"{NAME}.ipynb").read_text() == "late"
-    assert (submitted / "leekim_7002" / NAME / f"{NAME}.ipynb").read_text() == "in time"
-    assert inspecting.before(submitted / "roesam_7003" / NAME, NAME, None) == (
+    there = submitted(folder)
+    assert there["doejane_7001"] == "late" and there["leekim_7002"] == "in time"
+    assert inspecting.before(folder / "submitted" / "roesam_7003" / NAME, NAME, None) == (
         f"there is no {NAME}.ipynb; handed in: My Work -1-.ipynb (renamed?)"
     )
     assert collecting.remembered(NAME)["doejane_7001"]["late"] is True
-    assert not list(submitted.rglob("timestamp.txt"))  # the archive does not know the time
+    assert not list(folder.rglob("timestamp.txt"))  # the archive does not know the time
 
 
 def test_a_second_archive_replaces_what_a_student_handed_in_before(folder):
@@ -111,10 +113,8 @@ def test_a_second_archive_replaces_what_a_student_handed_in_before(folder):
         NAME, [archive(folder / "1.zip", {f"ann/{NAME}.ipynb": "old", "ann/notes.ipynb": "", f"bob/{NAME}.ipynb": "b"})]
     )
     collecting.collect(NAME, [archive(folder / "2.zip", {f"ann/{NAME}.ipynb": "new"})])
-    ann = folder / "submitted" / "ann" / NAME
-    assert sorted(path.name for path in ann.glob("*.ipynb")) == [f"{NAME}.ipynb"]
-    assert (ann / f"{NAME}.ipynb").read_text() == "new"
-    assert (folder / "submitted" / "bob" / NAME / f"{NAME}.ipynb").read_text() == "b"
+    assert submitted(folder) == {"ann": "new", "bob": "b"}
+    assert [path.name for path in (folder / "submitted" / "ann" / NAME).glob("*.ipynb")] == [f"{NAME}.ipynb"]
 
 
 def test_an_old_grade_goes_with_what_it_was_for_and_stays_with_what_is_the_same(folder):
@@ -132,14 +132,11 @@ def test_namesakes_are_the_same_students_in_every_archive(folder):
         files = {f"Kim Lee_{n}_assignsubmission_file_/{NAME}.ipynb": text for n, text in numbers.items()}
         return archive(folder / file, {name.replace("_n", "_"): text for name, text in files.items()})
 
-    def there():
-        return {path.parent.parent.name: path.read_text() for path in (folder / "submitted").rglob("*.ipynb")}
-
     collecting.collect(NAME, [moodle("1.zip", n104="a")])
     collecting.collect(NAME, [moodle("2.zip", n104="a", n105="b")])
-    assert there() == {"Kim-Lee": "a", "Kim-Lee-105": "b"}  # the first keeps the name, and the grade
+    assert submitted(folder) == {"Kim-Lee": "a", "Kim-Lee-105": "b"}  # the first keeps the name, and the grade
     collecting.collect(NAME, [moodle("3.zip", n105="new"), moodle("4.zip", n106="c")])
-    assert there() == {"Kim-Lee": "a", "Kim-Lee-105": "new", "Kim-Lee-106": "c"}
+    assert submitted(folder) == {"Kim-Lee": "a", "Kim-Lee-105": "new", "Kim-Lee-106": "c"}
     assert {who: entry["number"] for who, entry in collecting.remembered(NAME).items()} == {
         "Kim-Lee": "104",
         "Kim-Lee-105": "105",
@@ -156,8 +153,7 @@ def test_the_folder_that_was_handed_out_belongs_to_the_student_above_it(folder):
         f"{NAME}/{NAME}.ipynb": "whose?",
     }
     taken, left_out = collecting.collect(NAME, [archive(folder / "1.zip", files)])
-    assert {entry.student for entry in taken} == {"ann", "bob", "Cy-Roe"}
-    assert (folder / "submitted" / "bob" / NAME / f"{NAME}.ipynb").read_text() == "b"
+    assert {entry.student for entry in taken} == {"ann", "bob", "Cy-Roe"} and submitted(folder)["bob"] == "b"
     assert left_out == [f"{NAME}/{NAME}.ipynb"]
     assert collecting.remembered(NAME)["Cy-Roe"]["file"] == f"{NAME}.ipynb"  # the feedback lies beside this one
 
@@ -166,7 +162,7 @@ def test_nothing_is_overwritten_in_silence(folder):
     files = {f"monday/ann/{NAME}.ipynb": "m", f"friday/ann/{NAME}.ipynb": "f"}
     taken, left_out = collecting.collect(NAME, [archive(folder / "1.zip", files)])
     assert left_out == [f"monday/ann/{NAME}.ipynb (taken for ann was friday/ann/{NAME}.ipynb)"]
-    assert len(taken) == 1 and (folder / "submitted" / "ann" / NAME / f"{NAME}.ipynb").read_text() == "f"
+    assert len(taken) == 1 and submitted(folder) == {"ann": "f"}
 
 
 def test_an_archive_cannot_write_elsewhere(folder):
@@ -188,7 +184,7 @@ def test_a_damaged_file_costs_only_its_student(folder):
     path.write_bytes(path.read_bytes().replace(b"b" * 50, b"?" * 50))  # the check sum of bob's file is wrong now
     _, left_out = collecting.collect(NAME, [path])
     assert [line for line in left_out if line.startswith(f"bob/{NAME}.ipynb (damaged in the archive: ")]
-    there = {path.parent.parent.name: path.read_text() for path in (folder / "submitted").rglob("*.ipynb")}
+    there = submitted(folder)
     assert sorted(there.values()) == ["a", "c"] and all(len(name) <= 200 for name in there)
     reason = inspecting.before(folder / "submitted" / "bob" / NAME, NAME, released())
     assert "handed in: a1_lora_numpy.ipynb (damaged in the archive: " in reason
@@ -235,42 +231,27 @@ def test_what_is_no_archive_is_said_before_anything_is_written(folder):
     assert not (folder / "submitted").exists()
 
 
+# grade_id -> whether it takes an answer, whether it is graded
+CELLS = {
+    "setup": (False, False),
+    "split": (True, False),
+    "check_split": (False, False),
+    "test_split": (False, True),
+    "in_words": (True, True),
+    "experiment": (True, False),
+}
+
+
 def released():
-    cells = [
-        ("setup", False, True),
-        ("split", True, False),
-        ("check_split", False, True),
-        ("test_split", False, True),
-        ("in_words", True, False),
-        ("experiment", True, False),
-    ]
-    notebook = nbformat.v4.new_notebook()
-    for name, solution, locked in cells:
-        cell = nbformat.v4.new_code_cell("1")
-        cell.metadata["nbgrader"] = {
-            "grade_id": name,
-            "solution": solution,
-            "locked": locked,
-            "grade": name[:4] == "test" or name == "in_words",
-        }
-        cell.metadata["nbgrader"] |= {"schema_version": 3, "task": False, "points": 1}
-        notebook.cells.append(cell)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1") for _ in CELLS])
+    for cell, (name, (solution, grade)) in zip(notebook.cells, CELLS.items(), strict=True):
+        marks = {"grade_id": name, "solution": solution, "locked": not solution, "grade": grade}
+        cell.metadata["nbgrader"] = marks | {"schema_version": 3, "task": False, "points": 1}
     return notebook
 
 
 def without(notebook, *names):
     notebook.cells = [cell for cell in notebook.cells if classroom_folder.grade_id(cell) not in names]
-    return notebook
-
-
-def doubled(notebook):
-    notebook.cells.append(nbformat.from_dict({**notebook.cells[1], "id": "another"}))
-    return notebook
-
-
-def stripped(notebook):
-    for cell in notebook.cells:
-        cell.metadata = {}
     return notebook
 
 
@@ -288,8 +269,11 @@ def old_schema(notebook):
         (lambda notebook: without(notebook, "split"), "missing cell: split"),
         (lambda notebook: without(notebook, "in_words"), "missing cell: in_words"),
         (lambda notebook: without(notebook, "experiment"), None),  # "if you have time"
-        (doubled, "duplicated cell: split is there more than once"),
-        (stripped, "no cell carries nbgrader's metadata"),
+        (
+            lambda notebook: classroom_folder.with_a_cell_twice(notebook, "split"),
+            "duplicated cell: split is there more than once",
+        ),
+        (classroom_folder.stripped, "no cell carries nbgrader's metadata"),
         (old_schema, "another schema than 3"),
     ],
 )
@@ -358,17 +342,6 @@ def test_what_is_damaged_after_grading_is_no_zero(tmp_path):
     assert inspecting.after(path).startswith("the graded notebook is damaged")
 
 
-def test_suspicious_words_of_the_students_own_cells(tmp_path):
-    notebook = released()
-    notebook.cells[1].source = "import sys; sys.modules['classroom.judge'] = None"
-    notebook.cells[3].source = "gradebook"
-    nbformat.write(notebook, tmp_path / "a1.ipynb")
-    assert inspecting.suspicious(tmp_path / "a1.ipynb") == ["classroom", "sys.modules"]
-    (tmp_path / "a1.ipynb").write_text("{not json, but sqlite3 is in it")
-    assert inspecting.suspicious(tmp_path / "a1.ipynb") == ["sqlite"]
-    assert inspecting.suspicious(tmp_path / "gone.ipynb") == []
-
-
 @pytest.mark.parametrize(
     ("code", "words"),
     [
@@ -377,13 +350,20 @@ def test_suspicious_words_of_the_students_own_cells(tmp_path):
         ("setattr(torch.nn.Linear, 'forward', f)", ["changes-a-module"]),
         ("%timeit f(x)\nmodel.eval()\nself.weight = 1\nsetattr(parent, name, layer)", []),
         ("def (", []),
+        ("import sys; sys.modules['classroom.judge'] = None", ["classroom", "sys.modules"]),
     ],
 )
-def test_tricks_are_seen_however_they_are_written(tmp_path, code, words):
+def test_tricks_are_seen_in_the_students_own_cells_however_they_are_written(tmp_path, code, words):
     notebook = released()
-    notebook.cells[1].source = code
+    notebook.cells[1].source, notebook.cells[3].source = code, "gradebook"  # the second one is a test's
     nbformat.write(notebook, tmp_path / "a1.ipynb")
     assert inspecting.suspicious(tmp_path / "a1.ipynb") == words
+
+
+def test_tricks_are_seen_in_what_is_no_notebook(tmp_path):
+    (tmp_path / "a1.ipynb").write_text("{not json, but sqlite3 is in it")
+    assert inspecting.suspicious(tmp_path / "a1.ipynb") == ["sqlite"]
+    assert inspecting.suspicious(tmp_path / "gone.ipynb") == []
 
 
 @pytest.mark.parametrize(
@@ -488,15 +468,6 @@ def test_the_cohort_is_written_into_one_cell():
         plugins.SetCohort(cohort="2026a").preprocess(released(), {})
 
 
-@pytest.mark.parametrize("name", core.names())
-def test_no_hidden_test_asks_the_notebook_for_the_cohort(name):
-    notebook = nbformat.read(classroom_folder.ASSIGNMENTS / "source" / name / f"{name}.ipynb", as_version=4)
-    plugins.SetCohort(cohort="2026a").preprocess(notebook, {})
-    tests = [cell.source for cell in notebook.cells if "points(" in cell.source and cell.cell_type == "code"]
-    assert len(tests) == len(core.load(name).tasks)
-    assert all(re.search(r'^points\(.*, "2026a"\)$', test, re.M) and "COHORT" not in test for test in tests)
-
-
 @pytest.mark.parametrize("cohort", ["", "../up", "a b", 'x"; y', ".hidden"])
 def test_a_cohort_is_a_word(folder, cohort):
     with pytest.raises(ValueError, match="a cohort is letters"):
@@ -563,8 +534,6 @@ def test_the_teachers_page_names_commands_links_and_assignments_that_exist():
         row = next(line for line in page.splitlines() if f"({name}/" in line)
         written = int(re.search(r"\| (\d+) \| [^|]*h \|$", row)[1]) - points
         assert 2 <= written <= 7, row
-    questions = re.findall(r'^\d\. "', page, re.M)
-    assert len(questions) == 3 * len(core.names())
     named = re.search(r"words in a student's own cells that no\s+answer needs \((.*?) \.\.\.\)", page)[1]
     assert all(any(word in text for word in inspecting.SUSPICIOUS) for text in re.findall("`(.*?)`", named))
     config = (classroom_folder.ASSIGNMENTS / "nbgrader_config.py").read_text()

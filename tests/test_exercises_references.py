@@ -9,7 +9,7 @@ from torch import nn
 
 from lora_edu import GPT, GPTConfig, LoRALinear
 from lora_edu.codebooks import nf_codebook
-from lora_edu.exercises import nb03, nb06, nb07, nb08, nb09, nb11, nb12, nb14
+from lora_edu.exercises import nb03, nb06, nb07, nb08, nb09, nb10, nb11, nb12, nb13, nb14
 from lora_edu.experiments.nb12 import round_q4_1
 from lora_edu.gpt import Block
 from lora_edu.lora import add_lora
@@ -79,6 +79,12 @@ def test_the_gradient_of_a_qlora_layer():
     assert torch.allclose(x.grad, nb09.input_gradient.reference(*parts, 12), atol=1e-4)
 
 
+def test_a_subspace_inside_another_one_gives_1_and_ranks_may_differ():
+    M = np.random.default_rng(0).normal(size=(5, 12))
+    assert nb10.shared.reference(M, M, 2, 4) == pytest.approx(1)
+    assert 0 < nb10.shared.reference(M, np.random.default_rng(1).normal(size=(3, 12)), 2, 3) < 1
+
+
 def test_the_weights_of_dora_and_vera():
     base = nn.Linear(6, 4, bias=False)
     dora = DoRALinear(base, 2, 3)
@@ -123,6 +129,25 @@ def test_the_loss_of_transformers_and_its_bits():
     assert mine == pytest.approx(result.loss.item(), rel=1e-5)
     one_loss = nb12.bits_per_byte.reference(np.full(4, 2.0), np.full(4, 256), 4096)
     assert one_loss == pytest.approx(2 / math.log(2) / 4)
+
+
+def test_a_standard_error_is_what_luck_alone_would_give():
+    one, other = nb13.standard_errors.cases[0]
+    gaps = [a - b for a, b in zip(one, other, strict=True) if a != b]
+    signs = np.random.default_rng(0).choice([-1, 1], size=(20_000, len(gaps)))  # if luck alone decided each of them
+    assert nb13.standard_errors.reference(one, other) == pytest.approx(sum(gaps) / signs.sum(1).std(), rel=0.02)
+
+
+def test_many_adapters_in_a_batch_are_as_many_layers():
+    x, W, A, B, which, alpha = (torch.tensor(part) for part in nb13.many_adapters.cases[0])
+    layers = []
+    for a, b in zip(A, B, strict=True):
+        base = nn.Linear(W.shape[1], W.shape[0], bias=False, dtype=torch.float64)
+        layer = LoRALinear(base, len(a), float(alpha)).double()
+        base.weight.data, layer.lora_A.data, layer.lora_B.data = W, a, b
+        layers.append(layer)
+    by_layers = torch.stack([layers[k](row) for row, k in zip(x, which.tolist(), strict=True)])
+    assert np.allclose(nb13.many_adapters.reference(*nb13.many_adapters.cases[0]), by_layers.detach().numpy())
 
 
 def test_so_many_tokens_fill_a_card_and_one_more_would_be_too_many():

@@ -11,7 +11,7 @@ import torch
 from test_exercises import said
 
 from lora_edu.codebooks import nf_codebook
-from lora_edu.exercises import nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08, nb09, nb11, nb14
+from lora_edu.exercises import nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08, nb09, nb11, nb13, nb14, nb15
 from lora_edu.exercises.answers import PYTHON
 from lora_edu.exercises.comparing import plain
 from lora_edu.exercises.symptoms import symptom
@@ -74,6 +74,11 @@ def of_another_direction(W, A, B, m, alpha):
     return m[:, None] * W**3 / np.linalg.norm(W**3, axis=1)[:, None]
 
 
+def with_a_square_U(W, dW, k, bound):
+    own, new = (np.linalg.svd(M)[0] for M in (W, W + dW))
+    return int((abs(new[:, :k].T @ own).max(1) < bound).sum())
+
+
 def of_rows_and_columns_mixed_up(W, A, B, d, b):
     return W + (b * B[: len(W)]) @ (d * A[:, : W.shape[1]])
 
@@ -130,8 +135,24 @@ WRONG = [
     (nb11.plain_lora, lambda A, B, A0, B0: (A - A0, B - B0), "the rank has stayed r"),
     (nb11.plain_lora, lambda A, B, A0, B0: (np.hstack([A, A0]), np.vstack([B, -B0])), "joins along the wrong side"),
     (nb11.plain_lora, lambda A, B, A0, B0: (np.hstack([B, -B0]), np.vstack([A, A0])), "changed places"),
+    (nb13.standard_errors, lambda a, b: 0, "returns 0 in every case that is tried"),
+    (nb13.standard_errors, lambda a, b: np.float64(a.sum() - b.sum()) / (a != b).sum() ** 0.5, "guard"),
+    (
+        nb13.standard_errors,
+        lambda a, b: (a.mean() - b.mean()) / (a.var() / len(a) + b.var() / len(b)) ** 0.5,
+        "takes the two tests for independent",
+    ),
+    (nb13.standard_errors, lambda a, b: 100 * (a.mean() - b.mean()), "far too large for so few pairs"),
+    (nb13.many_adapters, lambda x, W, A, B, w, alpha: x @ W + alpha * x, "a factor needs a transpose"),
+    (
+        nb13.many_adapters,
+        lambda x, W, A, B, w, alpha: x @ (W + alpha / A.shape[1] * (B @ A).sum(0)).T,
+        "the sum of all adapters",
+    ),
     (nb14.most_tokens, lambda c, r, t: max(0, (0.9 * c - r) // t), "Are card and `resident` both in bytes"),
     (nb14.paged_bytes, lambda s, r: [8 * r * a for a, b in s if r * a >= 1e5], "not a list or an array"),
+    (nb15.extra_forgetting, lambda x, y, runs: np.nan, "returns nan in every case"),
+    (nb15.count_intruders, with_a_square_U, "square U"),
 ]
 
 
@@ -143,3 +164,28 @@ def test_what_a_wrong_answer_is_told(asked, wrong, sentence):
 
 def test_a_count_that_is_nearly_right_is_not_called_transposed():
     assert symptom([plain(39_976_974)], [plain(39_976_960)]).startswith("the first digits are right")
+
+
+NAN = {"left": np.nan, "right": np.nan}
+
+
+@pytest.mark.parametrize("how", [lambda y, there: y - there, lambda y, there: there - y, lambda y, there: y / there])
+def test_unsorted_runs_are_not_blamed_on_the_line_between_them(how):
+    text = said(nb15.extra_forgetting, lambda x, y, runs: how(y, np.interp(x, *zip(*runs, strict=True), **NAN)))
+    steps = "Which step of yours gives another number? The order of the runs."
+    assert text.startswith(("Your answer leaves the runs in the order in which they come.", steps))
+
+
+VERDICTS = [
+    (None, "no sentence yet"),
+    ({"sentence": "It is faster."}, "still to write: number"),
+    ({"sentence": "s", "number": "n", "settings": "t", "verdict": "true"}, "without a control"),
+    ({"sentence": "s", "number": "n", "settings": "t", "control": "base", "verdict": "true"}, "names no number"),
+    ({"sentence": "s", "number": "n", "settings": "t", "control": "base: 1", "verdict": "true"}, "measure"),
+]
+
+
+@pytest.mark.parametrize(("mine", "message"), VERDICTS)
+def test_a_verdict_needs_a_control(mine, message, capsys):
+    nb13.own_sentence(mine)
+    assert message in capsys.readouterr().out

@@ -7,21 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_exercises import cell
 
 from lora_edu.exercises import edits, repair
 from lora_edu.exercises.exercise import exercise
 from lora_edu.exercises.grading import WrongAnswer
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("[01]*.ipynb"))
-
-
-def cell(source, name="f", **known):
-    """A function as a cell of a notebook defines it: its source is in `linecache`."""
-    file = f"/tmp/ipykernel_1/{abs(hash(source))}.py"
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    space = {"np": np, **known}
-    exec(compile(source, file, "exec"), space)
-    return space[name]
 
 
 def said(asked, function):

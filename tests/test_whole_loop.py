@@ -49,18 +49,6 @@ def without_tests(notebook):
     return notebook
 
 
-def with_a_cell_twice(notebook):
-    index = [classroom_folder.grade_id(cell) for cell in notebook.cells].index("split")
-    notebook.cells.insert(index, nbformat.from_dict({**notebook.cells[index], "id": "twice"}))
-    return notebook
-
-
-def stripped(notebook):
-    for cell in notebook.cells:
-        cell.metadata = {}
-    return notebook
-
-
 def of_another_cohort(notebook):
     for cell in notebook.cells:
         if classroom_folder.grade_id(cell) == "needed_rank":  # right for the numbers that are public
@@ -103,8 +91,8 @@ def submissions(root):
         "Gus Dead": made(root, train="import os\ndef train(*case):\n    os._exit(1)"),
         "Hal Memory": made(root, train="def train(*case):\n    return [bytearray(10**9) for _ in range(10**6)]"),
         "Ina Deleted": without_tests(made(root)),
-        "Jo Twice": with_a_cell_twice(made(root)),
-        "Kit Stripped": stripped(made(root)),
+        "Jo Twice": classroom_folder.with_a_cell_twice(made(root), "split"),
+        "Kit Stripped": classroom_folder.stripped(made(root)),
         "Mo Cohort": of_another_cohort(made(root)),
         "Pat Forger": made(root, **blank | {"needed_rank": forger(root)}),
     }
