@@ -1,5 +1,6 @@
 """What several tests share: a tiny model, a tiny text, and the same random state at the start of each test."""
 
+import copy
 import importlib
 import os
 import signal
@@ -13,8 +14,9 @@ from stopped_runs import QUICK, Killed, stop_in_step, with_adapters
 
 from lora_edu.engine.checkpoints import checkpoint_paths
 from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.observing import layer_inputs
 from lora_edu.texts import Text
-from lora_edu.training import train
+from lora_edu.training import evaluate, train
 
 TINY = GPTConfig(context=32, n_layers=2, n_heads=2, d_model=16)
 
@@ -48,6 +50,26 @@ def tiny_text():
     """A text that a tiny model can learn: two words, over and over."""
     tokens = torch.tensor(list(b"low rank. " * 60), dtype=torch.uint8)
     return Text(train=tokens[:500], validation=tokens[500:])
+
+
+@pytest.fixture
+def in_small(tiny_gpt, tiny_text, monkeypatch):
+    """Called with modules of experiments: these run on the tiny model and text, in windows of 32 tokens."""
+    small = {
+        "load_base": lambda *_, **__: copy.deepcopy(tiny_gpt),
+        "load_text": lambda name: tiny_text,
+        "train": lambda *arguments, **options: train(*arguments, **options | {"seq_len": 32}),
+        "evaluate": lambda model, tokens, **_: evaluate(model, tokens, seq_len=32),
+        "layer_inputs": lambda model, tokens: layer_inputs(model, tokens, 32),
+    }
+
+    def put_into(*modules):
+        for module in modules:
+            for name in small.keys() & vars(module).keys():
+                monkeypatch.setattr(module, name, small[name])
+        return tiny_gpt
+
+    return put_into
 
 
 @pytest.fixture

@@ -1,17 +1,12 @@
 """The task of notebook 13: pairs of equal words and lengths, what a text costs, the rival that counts, the arms."""
 
-import copy
-
 import pytest
 import torch
 
 from lora_edu.experiments import finetune, load_results
 from lora_edu.experiments import nb13 as task
-from lora_edu.experiments.nb10_sizes import RANK_ARMS
 from lora_edu.experiments.nb13 import AGREEMENT_ARMS, ORDERS
-from lora_edu.experiments.runs import EXPERIMENTS
 from lora_edu.texts import load_text
-from lora_edu.training import train
 
 
 @pytest.mark.parametrize("order", ORDERS)
@@ -66,10 +61,8 @@ def test_counting_pairs_of_words():
     assert by_order["question"].tolist() == [1, 0, 0, 0, 0]
 
 
-def test_an_arm_trains_as_notebook_09_does_and_says_the_same_again(tiny_gpt, tiny_text, monkeypatch):
-    monkeypatch.setattr(task, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
-    monkeypatch.setattr(finetune, "load_text", lambda name: tiny_text)
-    monkeypatch.setattr(finetune, "train", lambda *a, **k: train(*a, **k, seq_len=32))
+def test_an_arm_trains_as_notebook_09_does_and_says_the_same_again(in_small, monkeypatch):
+    in_small(task, finetune)
     monkeypatch.setattr(task, "loss_on", lambda model, name: 0.0)
     monkeypatch.setattr(task, "held_out_lines", lambda count: ["Well met.", "So be it."][:count])
     how = dict(lr=1e-2, steps=3, lines=2, progress=False)
@@ -79,14 +72,6 @@ def test_an_arm_trains_as_notebook_09_does_and_says_the_same_again(tiny_gpt, tin
 
 
 # --- what is stored --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("name", "arms"), [("agreement", AGREEMENT_ARMS), ("rank-and-size", RANK_ARMS)])
-def test_the_stored_results_are_of_these_arms(name, arms):
-    stored = load_results(name)
-    assert EXPERIMENTS[name].arms is arms and set(stored["arms"]) == set(arms)
-    for arm in stored["arms"]:
-        assert stored["settings"][arm] == arms[arm], arm
 
 
 def test_the_models_are_those_of_notebook_09():

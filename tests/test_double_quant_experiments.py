@@ -1,7 +1,5 @@
 """Double quantization, measured: errors by their sources, and what is stored of the loss."""
 
-import copy
-
 import numpy as np
 import pytest
 import torch
@@ -10,7 +8,6 @@ from lora_edu import experiments
 from lora_edu.experiments import nb07 as dq
 from lora_edu.experiments.nb07 import CONSTANTS, changed_weight, error_by_source, normal_weights, rounded_constants
 from lora_edu.measures import relative_error
-from lora_edu.observing import block_linears
 from lora_edu.quantization import DoubleQuant, quantize
 from lora_edu.rounding import total_bits
 from lora_edu.training import evaluate
@@ -104,13 +101,8 @@ def test_the_wrong_ways():
         changed_weight(weight, "triple")
 
 
-def test_the_loss_after_a_change(tiny_gpt, tiny_text, monkeypatch):
-    inputs = {path: torch.ones(3, layer.in_features) for path, layer in block_linears(tiny_gpt).items()}
-    monkeypatch.setattr(dq, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
-    monkeypatch.setattr(dq, "load_text", lambda name: tiny_text)
-    monkeypatch.setattr(dq, "layer_inputs", lambda model, tokens: inputs)
-    monkeypatch.setattr(dq, "evaluate", lambda m, t, max_windows: evaluate(m, t, seq_len=32, max_windows=max_windows))
-    plain = evaluate(tiny_gpt, tiny_text.validation, seq_len=32, max_windows=2)
+def test_the_loss_after_a_change(in_small, tiny_text):
+    plain = evaluate(in_small(dq), tiny_text.validation, seq_len=32)
     result = dq.double_quant_loss("8 bits", windows=2)
     assert 0.05 < result["weight_error"] < 0.15 and result["output_error"] > 0 and result["loss"] != plain
     assert dq.double_quant_loss("8 bits", windows=2) == result

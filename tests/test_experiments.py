@@ -14,7 +14,6 @@ from lora_edu.experiments.stored import results_folder
 from lora_edu.gpt import GPT
 from lora_edu.models.pretrain import base_path
 from lora_edu.records import read_record, write_record
-from lora_edu.training import evaluate
 
 
 @pytest.fixture
@@ -153,17 +152,8 @@ def test_the_bytes_are_equal(shape):
     assert nb01.entries_for_bytes(dW) * (16 + np.log2(dW.size)) <= 8 * signs
 
 
-@pytest.fixture
-def small_world(tiny_gpt, tiny_text, monkeypatch):
-    """The experiment on the tiny model and a short text."""
-    long_text = type(tiny_text)(tiny_text.train.repeat(2), tiny_text.train.repeat(2))
-    monkeypatch.setattr(nb01, "load_base", lambda size, device: copy_of(tiny_gpt))
-    monkeypatch.setattr(finetune, "load_text", lambda name: long_text)
-    monkeypatch.setattr(finetune, "train", lambda *a, **k: short_train(*a, **k))
-    monkeypatch.setattr(finetune, "evaluate", lambda m, t, max_windows: evaluate(m, t, seq_len=32, max_windows=4))
-
-
-def test_update_rank_runs_an_arm(small_world, tmp_path):
+def test_update_rank_runs_an_arm(in_small, tmp_path):
+    in_small(nb01, finetune)
     layer = "blocks.1.attention.v_proj"
     result = nb01.update_arm(steps=3, ranks=(2, 5), store=layer, folder=tmp_path, progress=False)
     assert set(result["loss"]) == {"base", "whole", *nb01.AT_RANK, *nb01.AT_BYTES}
@@ -172,18 +162,6 @@ def test_update_rank_runs_an_arm(small_world, tmp_path):
     assert len(result["rank for 90%"]) == 12 and result["bytes"]["components"][0] < result["bytes"]["components"][1]
     assert load_file(tmp_path / "update-rank.safetensors")[layer].any()
     json.dumps(result)  # plain numbers and lists only
-
-
-def copy_of(model):
-    other = GPT(model.config).eval()
-    other.load_state_dict(model.state_dict())
-    return other
-
-
-def short_train(*arguments, **options):
-    from lora_edu.training import train
-
-    return train(*arguments, seq_len=32, **options)
 
 
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)

@@ -1,5 +1,6 @@
 """The experiment with the formats: its pieces on a tiny model, and what is stored."""
 
+import copy
 import importlib.util
 import json
 
@@ -18,12 +19,10 @@ from lora_edu.experiments.nb06 import (
     round_linears,
     shifts,
 )
-from lora_edu.gpt import GPT
 from lora_edu.measures import relative_error
 from lora_edu.observing import block_linears, layer_inputs
 from lora_edu.quantization import quantize
 from lora_edu.rounding import lloyd_max
-from lora_edu.training import evaluate
 
 
 @pytest.fixture
@@ -72,8 +71,7 @@ def test_a_shift_is_another_draw_of_the_same_size(tiny_gpt):
     inputs = layer_inputs(tiny_gpt, torch.arange(40, dtype=torch.uint8), length=32)
     weights, errors = [], []
     for shift in shifts(16):
-        model = GPT(tiny_gpt.config).eval()
-        model.load_state_dict(tiny_gpt.state_dict())
+        model = copy.deepcopy(tiny_gpt)
         errors.append(round_linears(model, nf_codebook(4), 16, shift, inputs)["weight_error"])
         weights.append(model.blocks[0].mlp.up_proj.weight.detach())
     assert not torch.equal(weights[0], weights[2]) and shifts(16) == (0, 4, 8, 12)
@@ -89,18 +87,8 @@ def test_the_inputs_are_those_of_the_layers(tiny_gpt):
     assert torch.equal(q, k)  # both read the same vector
 
 
-def test_an_arm_runs(tiny_gpt, tiny_text, monkeypatch):
-    def copy_of_tiny(size, device):
-        model = GPT(tiny_gpt.config).eval()
-        model.load_state_dict(tiny_gpt.state_dict())
-        return model
-
-    monkeypatch.setattr(format_experiments, "load_base", copy_of_tiny)
-    monkeypatch.setattr(format_experiments, "load_text", lambda name: tiny_text)
-    monkeypatch.setattr(format_experiments, "layer_inputs", lambda model, tokens: layer_inputs(model, tokens, 32))
-    monkeypatch.setattr(
-        format_experiments, "evaluate", lambda m, t, max_windows: evaluate(m, t, seq_len=32, max_windows=4)
-    )
+def test_an_arm_runs(in_small):
+    in_small(format_experiments)
     whole, rounded = format_loss(None), format_loss("nf2", 16, 4)
     assert whole["weight_error"] == 0 and whole["loss"] > 0
     assert rounded["weight_error"] > 0.2 and rounded["output_error"] > 0.2 and rounded["loss"] != whole["loss"]

@@ -10,19 +10,11 @@ from lora_edu.experiments import finetune, nb09, nb10_directions, nb15_intruders
 from lora_edu.experiments import nb10 as learning
 from lora_edu.lora import add_lora, lora_layers
 from lora_edu.observing import block_linears
-from lora_edu.training import evaluate, train
 
 
 @pytest.fixture
-def tiny(tiny_gpt, tiny_text, monkeypatch):
-    """Both experiments on a tiny model and a tiny text, with windows of 32 tokens."""
-    for module in (learning, nb09, nb10_directions, nb15_intruders):
-        monkeypatch.setattr(module, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
-    for module in (finetune, nb09, learning):
-        monkeypatch.setattr(module, "load_text", lambda name: tiny_text)
-    monkeypatch.setattr(finetune, "train", lambda *a, **k: train(*a, **k, seq_len=32))
-    monkeypatch.setattr(finetune, "evaluate", lambda m, t, **_: evaluate(m, t, seq_len=32, max_windows=2))
-    return tiny_gpt
+def tiny(in_small):
+    return in_small(learning, nb09, nb10_directions, nb15_intruders, finetune)
 
 
 def run(method, **options):

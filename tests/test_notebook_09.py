@@ -1,6 +1,5 @@
 """Notebook 09: what its sentences lean on, its film, its figures, and a training that is stopped."""
 
-import copy
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -59,15 +58,13 @@ def test_the_codes_that_are_shown_are_those_of_the_shipped_base(film):
     assert film["frames"][0]["codes"] == experiment.checksum(experiment.codes_of(layer))
 
 
-def test_the_film_of_a_tiny_model(tiny_gpt, tiny_text, monkeypatch):
-    monkeypatch.setattr(experiment, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
-    monkeypatch.setattr(experiment, "load_text", lambda name: tiny_text)
+def test_the_film_of_a_tiny_model(in_small, monkeypatch):
+    in_small(experiment)
     monkeypatch.setattr(experiment, "FILM_LAYER", "blocks.0.attention.q_proj")
     monkeypatch.setattr(experiment, "CORNER", 8)
     monkeypatch.setattr(experiment, "SAMPLING", {"max_new_tokens": 3})
     monkeypatch.setattr(experiment, "surprise", lambda model, text: np.zeros(3))
-    monkeypatch.setattr(experiment, "evaluate", lambda model, tokens: 1.0)
-    made = experiment.film(recipe={"steps": 10, "batch_size": 2, "seq_len": 16}, progress=False)
+    made = experiment.film(recipe={"steps": 10, "batch_size": 2}, progress=False)
     assert [frame["step"] for frame in made["frames"]] == [0, 5, 10]
     assert len({frame["codes"] for frame in made["frames"]}) == 1
     assert len(made["codes"]) == len(made["codes"][0]) == 8

@@ -15,7 +15,7 @@ from lora_edu.exercises import nb11 as check
 from lora_edu.experiments import load_results, nb11_starts
 from lora_edu.experiments import nb11 as experiment
 from lora_edu.experiments import nb11_runs as records
-from lora_edu.experiments.nb11_starts import BEST_RATES, START_ARMS
+from lora_edu.experiments.nb11_starts import BEST_RATES
 from lora_edu.experiments.sweeps import interval, stored_runs, t_of_three
 from lora_edu.figures import nb11 as pictures
 from lora_edu.figures import nb11_published as published
@@ -53,11 +53,6 @@ def test_the_loop_is_that_of_train(tiny_gpt, tiny_text, monkeypatch):
         models[1], tiny_text, experiment.groups_of("LoRA", models[1], 1e-2), 14, seed=3, batch_size=2
     )
     assert ours == by_train
-
-
-def test_every_stored_arm_is_one_of_the_experiment():
-    stored = load_results("variants")
-    assert stored["settings"].keys() == experiment.VARIANT_ARMS.keys() == stored["arms"].keys()
 
 
 def test_the_best_rates_are_bracketed_and_have_three_seeds(runs):
@@ -135,8 +130,8 @@ def test_a_pair_whose_runs_are_the_same_is_not_counted(runs):
     assert not records.told(runs, "LoRA", experiment.CHANGES_NOTHING) and records.told(runs, "LoRA", "PiSSA")
 
 
-def test_the_update_of_a_variant_is_measured_from_the_base(tiny_gpt, monkeypatch):
-    monkeypatch.setattr(experiment, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
+def test_the_update_of_a_variant_is_measured_from_the_base(tiny_gpt, in_small):
+    in_small(experiment)
     for kind in ("LoRA", "PiSSA", "DoRA"):
         model = experiment.add_variant(copy.deepcopy(tiny_gpt), kind, 2, 4)
         assert experiment.update_norm(model) < 1e-6
@@ -203,18 +198,16 @@ def starts():
 
 
 def test_the_best_rates_of_the_starts_are_bracketed_and_have_three_seeds(starts):
-    stored = load_results("starts")
-    assert stored["settings"].keys() == START_ARMS.keys() == stored["arms"].keys()
     for start, rate in BEST_RATES.items():
         own = starts.where(start=start, bits=2)
         rates = list(own.sweep())
         assert own.best_rate() == rate and rates[0] < rate < rates[-1] and len(own.at_best()) == 3, start
 
 
-def test_a_start_is_what_it_says(tiny_gpt, monkeypatch):
+def test_a_start_is_what_it_says(tiny_gpt, in_small, monkeypatch):
     """All but none begin as Q + B A of theirs; the controls of QERA repair without factors, and have factors without a
     repair."""
-    monkeypatch.setattr(nb11_starts, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
+    in_small(nb11_starts)
     linears = experiment.block_linears(tiny_gpt)
     generator = torch.Generator().manual_seed(0)
     made = {path: [torch.randn(shape, generator=generator) for shape in ((W.shape), (len(W), 8), (8, W.shape[1]))]

@@ -13,15 +13,9 @@ from lora_edu.training import evaluate, train
 
 
 @pytest.fixture
-def tiny(tiny_gpt, tiny_text, monkeypatch):
-    """The experiment on a tiny model and a tiny text, with windows of 32 tokens."""
-    monkeypatch.setattr(quality, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
-    for module in (quality, finetune):
-        monkeypatch.setattr(module, "load_text", lambda name: tiny_text)
-    monkeypatch.setattr(finetune, "train", lambda *a, **k: train(*a, **k, seq_len=32))
-    monkeypatch.setattr(finetune, "evaluate", lambda m, t, max_windows: evaluate(m, t, seq_len=32, max_windows=2))
+def tiny(in_small, monkeypatch):
     monkeypatch.setitem(quality.TEXT_SIZES, "20 kB", 200)
-    return tiny_gpt
+    return in_small(quality, finetune)
 
 
 def arm(method, lr=3e-3, steps=8, **options):
@@ -38,7 +32,7 @@ def test_each_way_learns_and_gives_the_same_numbers_again(tiny, method):
 
 
 def test_without_steps_only_the_change_is_measured(tiny, tiny_text):
-    loss = round(evaluate(tiny, tiny_text.validation, seq_len=32, max_windows=2), 5)
+    loss = round(evaluate(tiny, tiny_text.validation, seq_len=32), 5)
     assert arm("lora", steps=0) == {"before": loss, "after": loss, "addresses": loss}
     assert arm("qlora", steps=0)["after"] != loss
 

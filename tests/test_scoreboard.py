@@ -1,7 +1,5 @@
 """The scoreboard: its rows are measured by one protocol, and the table shows those of the notebooks so far."""
 
-import copy
-
 import pytest
 import torch
 
@@ -9,27 +7,12 @@ from lora_edu import experiments
 from lora_edu.experiments import scoreboard as board
 from lora_edu.experiments.nb06 import arm_name
 from lora_edu.figures.scoreboard import scoreboard
-from lora_edu.observing import block_linears
 from lora_edu.quantization import DoubleQuant, quantize
-from lora_edu.training import evaluate
 
 
 @pytest.fixture(scope="module")
 def stored():
     return experiments.load_results("scoreboard")
-
-
-@pytest.fixture
-def tiny(tiny_gpt, tiny_text, monkeypatch):
-    monkeypatch.setattr(board, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
-    monkeypatch.setattr(board, "load_text", lambda name: tiny_text)
-    monkeypatch.setattr(
-        board, "layer_inputs", lambda m, t: {p: torch.ones(3, w.in_features) for p, w in block_linears(m).items()}
-    )
-    monkeypatch.setattr(
-        board, "evaluate", lambda m, t, max_windows: evaluate(m, t, seq_len=32, max_windows=max_windows)
-    )
-    return tiny_gpt
 
 
 @pytest.mark.parametrize(("bits", "how"), [(32, False), (8, DoubleQuant()), (4, DoubleQuant("nf4"))])
@@ -47,7 +30,8 @@ def test_constants_in_16_bits_are_rounded_to_float16():
     assert not board.rounded(1e-9 * weight, "nf4", 64, 16).any()  # below what float16 can say
 
 
-def test_a_row_is_measured(tiny):
+def test_a_row_is_measured(in_small):
+    in_small(board)
     result = board.score("nf4", 16, 8, windows=2)
     assert result["bits"] == pytest.approx(4 + 8 / 16 + 32 / (16 * 256), abs=1e-5)
     assert 0.05 < result["weight_error"] < 0.15 and result["output_error"] > 0
