@@ -103,7 +103,7 @@ def _frame_of_dial(axes, arms: dict) -> None:
 
 STEPS_UP = {  # from the averaged factors to the true sum: the arm that is reached, and what separates it from the last
     "averaged 0.5": "factors averaged",
-    "averaged, same size": "the sum is too small",
+    "averaged, same size": "update too small",
     "quarters, enlarged": "cross terms",
     "plays 0.5": "each counts less than half",
 }
@@ -152,8 +152,8 @@ def gap(arms: dict) -> Drawn:
         f"{min(shares):.0%} to {max(shares):.0%} on {text}" for text, shares in cross_shares(arms).items()
     )
     return figure, (
-        f"Averaged factors keep less, a little more than half of it because their sum is too small. {said}. Two bars, "
-        f"the gap split: the sum is too small; cross terms, by seed {cross} of what is left at equal size; and each "
+        f"Averaged factors keep less, mostly because their update is too small. {said}. Two bars, "
+        f"the gap split: the update is too small; cross terms, by seed {cross} of what is left at equal size; and each "
         "update then counts less than a half. Ticks are seeds, dashed lines half of one adapter alone."
     )
 
@@ -186,7 +186,7 @@ def kept_after_rounding(kept: dict[str, dict[float, float]]) -> Drawn:
     return figure, words + " One line for each way to merge, over the size of the update."
 
 
-BASES = ["grid", "merged: W′", "W", "rounded again: W′", "W", "a tenth, rounded, keeps: W′", "W"]
+BASES = ["grid", "merged onto W′", "onto W", "rounded again, from W′", "from W", "of a tenth, W′ keeps", "W keeps"]
 
 
 # --- training --------------------------------------------------------------------------------------------------------
