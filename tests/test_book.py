@@ -44,19 +44,6 @@ def test_the_links_of_jupyterlab_become_those_of_the_book():
     assert pages.sphinx_links(linked) == expected
 
 
-def test_every_link_between_pages_leads_to_a_heading(tmp_path):
-    sources = {path.name: pages.page(path, tmp_path).cells for path in NOTEBOOKS}
-    texts = {name: "\n".join(c.source for c in cells if c.cell_type == "markdown") for name, cells in sources.items()}
-    texts |= {name: pages.sphinx_links((ROOT / "notebooks" / name).read_text("utf-8")) for name in pages.MARKDOWN}
-    headings = {name: {pages.slug(heading) for heading in pages.HEADING.findall(text)} for name, text in texts.items()}
-    links = [
-        (name, link) for name, text in texts.items() for link in re.findall(r"\]\(([\w./]+ipynb)?#([^)]+)\)", text)
-    ]
-    assert len(links) > 20
-    for name, (page, anchor) in links:
-        assert anchor in headings[page or name], f"{name} links to {page}#{anchor}"
-
-
 def test_the_start_page_lists_every_notebook():
     readme, template = ((ROOT / name).read_text("utf-8") for name in ("README.md", "book/index.md"))
     start = pages.start_page(template, readme, "<img>", 67, [path.stem for path in NOTEBOOKS], ["glossary"])
@@ -99,16 +86,6 @@ def test_links_in_an_output_lead_to_pages_of_the_book():
     html = '<a href="04_lora_torch.ipynb#8.-What-it-costs-and-what-it-saves">04</a> <a href="notes.txt">n</a>'
     page = '<a href="04_lora_torch.html#8-what-it-costs-and-what-it-saves">04</a> <a href="notes.txt">n</a>'
     assert pages.html_links(html) == page
-
-
-def test_the_article_leads_to_headings_of_the_book(tmp_path):
-    article = next(path for path in NOTEBOOKS if path.stem.startswith("13"))
-    outputs = "\n".join(str(cell.get("outputs", "")) for cell in pages.page(article, tmp_path).cells)
-    links = set(re.findall(r'href="([\w-]+)\.html#([\w-]+)"', outputs))
-    assert len(links) > 8
-    for name, anchor in links:
-        text = "\n".join(c.source for c in pages.page(ROOT / "notebooks" / f"{name}.ipynb", tmp_path).cells)
-        assert anchor in {pages.slug(heading) for heading in pages.HEADING.findall(text)}, (name, anchor)
 
 
 def test_a_table_of_markdown_says_its_heads():

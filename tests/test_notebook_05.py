@@ -65,8 +65,7 @@ def test_the_outlier_slider_at_every_setting(block, shared):
     view = pictures.outlier_view(block)
     errors = []
     for size in range(1, 41):
-        png, readout = view.render(size=size, shared=shared)
-        assert png.startswith(b"\x89PNG")
+        readout = view.update(size=size, shared=shared)
         errors.append(int(re.search(r"error (\d+)%", readout)[1]))
         back = view.values(size=size, shared=shared)["back"]
         assert back[pictures.PLACE] == pytest.approx(size, rel=1e-5) or size < 3

@@ -185,10 +185,8 @@ def test_untrained_factors_are_at_chance(spectra):
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_budget_answers_each_place():
+def test_the_budget_marks_its_place():
     view = pictures.budget_view(RUNS)
-    seen = [view.render(place=place) for place in pictures.ATTENTION]
-    assert len({picture for picture, _ in seen}) == len({readout for _, readout in seen}) == len(pictures.ATTENTION)
     assert view.values(place="q v")["mark"] == (40_960, pytest.approx(2.016, abs=1e-3))
 
 

@@ -187,12 +187,6 @@ def test_three_quarters_of_an_update_forget_half(arms):
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def test_the_roads_answer_their_switch():
-    view = pictures.roads_view()
-    (one, said), (other, also_said) = (view.render(rival=rival) for rival in (FULL, BOLD))
-    assert one != other and said != also_said and "nan" not in said + also_said
-
-
 def test_words_stay_short(arms):
     _, words = pictures.intruders_figure(arms)
     assert len(words.split()) <= 85 and "nan" not in words

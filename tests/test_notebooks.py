@@ -1,7 +1,7 @@
 """The hygiene of the notebooks: what a reader of the committed files relies on. nbval runs them."""
 
 import ast
-import importlib
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from lora_edu.codebooks import dynamic_codebook
 from lora_edu.exercises import grading
 from lora_edu.setup import hosted, report
 
@@ -79,6 +80,25 @@ def test_cells_that_are_not_compared_end_in_an_assertion(notebook):
     for cell in code_cells(notebook):
         if "nbval-ignore-output" in cell.metadata.get("tags", []):
             assert "assert " in cell.source, cell.source
+
+
+# What the cells say that ask a library, with it and without it. That they run with it, nbval shows.
+OPTIONAL = {
+    "04_lora_torch": ("PEFT gives the same logits", "PEFT is not installed here"),
+    "06_nf4": ("bitsandbytes agrees on every byte", "bitsandbytes is not installed here"),
+    "07_double_quantization": ("all 256 values are equal to bitsandbytes'", "bitsandbytes is not installed here"),
+    "12_real_model": ("PEFT is off by ", "PEFT is not installed here"),
+}
+
+
+@pytest.mark.parametrize("stem", OPTIONAL)
+def test_a_cell_was_run_with_its_library_and_says_so_without_it(stem, capsys, monkeypatch):
+    notebook, (with_it, without_it) = as_read(NOTEBOOKS[0].with_name(f"{stem}.ipynb")), OPTIONAL[stem]
+    (cell,) = (cell for cell in code_cells(notebook) if without_it in cell.source)
+    assert cell.outputs[0].text.startswith(with_it)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    exec(cell.source, {"importlib": importlib, "dynamic_codebook": dynamic_codebook})
+    assert capsys.readouterr().out.startswith(without_it)
 
 
 # --- the page: what fits an hour and is read with pleasure ------------------------------------------------------------

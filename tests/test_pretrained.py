@@ -1,6 +1,6 @@
 """Models of `transformers`: loading with clear errors, and the functions of the course unchanged on tiny ones.
 
-The real one is loaded once, at the end.
+The real one is that of notebook 12, whose cells assert what it is made of.
 """
 
 import copy
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lora_edu.downloads import DownloadError, model_folder
-from lora_edu.lora import adapter_state, add_lora, lora_layers, unload
+from lora_edu.lora import adapter_state, add_lora, unload
 from lora_edu.memory.shapes import measured_bytes
 from lora_edu.models.pretrained import load_pretrained, next_token_loss, tokenize
 from lora_edu.peft_io import save_adapter
@@ -233,37 +233,3 @@ def test_training_an_adapter_on_a_quantized_model_and_reading_it_with_peft(tmp_p
     assert torch.allclose(theirs(TOKENS % 30).logits, logits, atol=1e-5)
     with theirs.disable_adapter():
         assert (theirs(TOKENS % 30).logits - logits).abs().max() > 1e-2
-
-
-# --- the real one ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def real():
-    return load_pretrained(device="cpu")
-
-
-def test_the_bundled_model_speaks(real):
-    model, tokenizer = real
-    prompt = tokenizer("The capital of France is", return_tensors="pt")
-    assert "Paris" in tokenizer.decode(model.generate(**prompt, max_new_tokens=6, do_sample=False)[0])
-    assert sum(p.numel() for p in model.parameters()) == 134_515_008
-    assert model.lm_head.weight is model.model.embed_tokens.weight
-
-
-def test_its_linears_are_four_bit_already(real):
-    for name, weight in real.model.named_parameters():
-        if name.endswith("_proj.weight"):
-            gaps = weight.detach().reshape(-1, 32).sort(dim=1).values.diff(dim=1)
-            assert 1 + (gaps > 1e-6).sum(dim=1).max() == 16, name
-    table = real.model.model.embed_tokens.weight.detach()[:1000].reshape(-1, 32).sort(dim=1).values
-    assert (1 + (table.diff(dim=1) > 1e-6).sum(dim=1)).max() > 16  # the embedding is in 8 bits
-
-
-def test_the_real_model_is_adapted_layer_by_layer(real):
-    model = copy.deepcopy(real.model)
-    model.model.layers = model.model.layers[:1]  # one block is enough here
-    quantize_linears(model)
-    before = model(TOKENS).logits
-    add_lora(model, rank=8, alpha=16, targets="all-linear")
-    assert torch.equal(model(TOKENS).logits, before) and len(lora_layers(model)) == 7
