@@ -12,7 +12,6 @@ from book import live, pages, search
 from book.slim import slim
 from lora_edu import data_file, load_adapter, load_base, quantize_linears
 from lora_edu.alive import exporting, page
-from lora_edu.downloads import DownloadError
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -29,10 +28,8 @@ def prepare(sources: Path) -> None:
     notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
     guesses = 0
     for notebook in notebooks:
-        live_cell = (
-            None if notebook.stem == FIRST else write_live(notebook, sources / "live")
-        )  # the first has the model
-        written = pages.page(notebook, sources / "pictures", live_cell)
+        sliders = {} if notebook.stem == FIRST else write_live(notebook, sources / "live")  # the first has the model
+        written = pages.page(notebook, sources / "pictures", sliders)
         guesses += sum("data-guess" in cell.source for cell in written.cells)
         nbformat.write(written, sources / notebook.name)
     for name in pages.MARKDOWN:
@@ -60,18 +57,12 @@ def write_alive(folder: Path) -> None:
     (folder / "model.js").write_text(exporting.script("model", exporting.exported(adapted)), encoding="utf-8")
 
 
-def write_live(notebook: Path, folder: Path) -> int | None:
-    """Write the first slider of a notebook, at all its settings, and return the cell that shows it, or None."""
-    try:
-        hero = live.hero(notebook)
-    except DownloadError as error:
-        print(f"{notebook.name}: its slider stays a picture, for {error}")
-        return None
-    data = hero and live.record(hero, notebook.stem)
-    if not data:
-        return None
-    (folder / f"{notebook.stem}.js").write_text(live.script(data), encoding="utf-8")
-    return hero.cell
+def write_live(notebook: Path, folder: Path) -> dict[int, str]:
+    """Write the sliders of a notebook, at all their settings; returns their names, by the cells that show them."""
+    shown = {f"{notebook.stem}-{slider.cell}": slider for slider in live.sliders_of(notebook)}
+    for name, slider in shown.items():
+        (folder / f"{name}.js").write_text(live.script(live.record(slider, name)), encoding="utf-8")
+    return {slider.cell: name for name, slider in shown.items()}
 
 
 def build(sources: Path, folder: Path) -> None:

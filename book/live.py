@@ -1,17 +1,18 @@
-"""Sliders without a kernel: the first slider of a notebook, computed at every setting and put together in the browser.
+"""Sliders without a kernel: those of a notebook, computed at every setting and put together in the browser.
 
-The notebook's own cells are run up to its first picture; nothing is described twice. For each setting of
-the controls, the view draws itself into SVG (`book.svg`), and fragments that come again are stored once. static/live.js
+The notebook's own cells are run, those that a slider needs; nothing is described twice. For each setting of the
+controls, the view draws itself into SVG (`book.svg`), and fragments that come again are stored once. static/live.js
 shows them.
 """
 
+import ast
 import base64
 import contextlib
 import io
 import json
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -23,23 +24,22 @@ from unittest import mock
 import ipywidgets
 import nbformat
 
-from book import products
+from book import bars, products
 from book.svg import SVGRenderer
 from lora_edu.figures import sliders
 from lora_edu.figures.sliders import View
 from lora_edu.setup.hosted import is_hosted
 
-MOST_SETTINGS = 500  # a slider with more stays a picture
+MOST_PICTURES = 500  # with more settings, the numbers are stored (`book.bars`)
 MOST_BYTES = 200_000
 MARGIN = 4  # pixels around a panel
 LEGEND_GAP = 20  # pixels between the parts of a legend, at most
 ROW_GAP = 24  # pixels between two rows of panels, at least
-FIRST_CELLS = 3  # the slider of the first screen is within so many code cells
 
 
 @dataclass
-class Hero:
-    """The slider of a notebook's first screen: the cell that shows it, the view, its words and its controls."""
+class Slider:
+    """A slider of a notebook: the cell that shows it, the view, its words and its controls."""
 
     cell: int
     view: View
@@ -52,53 +52,55 @@ class Hero:
         return [dict(zip(self.controls, combination, strict=True)) for combination in product(*values)]
 
 
-class _Found(Exception):
-    """Stops the notebook at its first slider."""
-
-
-def hero(path: Path) -> Hero | None:
-    """The slider of a notebook's first screen: its first picture, if that is a slider, among the first cells."""
-    cells = nbformat.read(path, as_version=4).cells
-    code = [(number, cell) for number, cell in enumerate(cells) if cell.cell_type == "code" and not is_hosted(cell)]
-    code = code[:FIRST_CELLS]
-    pictures = [
-        number for number, cell in code if any("image/png" in output.get("data", {}) for output in cell.outputs)
-    ]
-    if not pictures or not _may_explore(path, cells[pictures[0]].source):
-        return None
-    shown: list = []
-    names: dict = {"__name__": "__main__"}
-    with _explore_replaced(path, shown), contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(_Found):
-        for number, cell in code:
-            if number <= pictures[0]:
-                exec(compile(cell.source, path.name, "exec"), names)
-    return Hero(pictures[0], *shown) if shown else None
-
-
-def _pictures(path: Path) -> ModuleType | None:
-    """The notebook's own module of pictures; None for one that has none."""
+def sliders_of(path: Path) -> list[Slider]:
+    """The sliders of a notebook: what its cells, or its module of pictures for the first picture, give to `explore`."""
     name = f"lora_edu.figures.nb{path.name[:2]}"
-    return import_module(name) if find_spec(name) else None
+    own = import_module(name) if find_spec(name) else None
+    cells = nbformat.read(path, as_version=4).cells
+    code = {number: cell for number, cell in enumerate(cells) if cell.cell_type == "code" and not is_hosted(cell)}
+    drawn = [n for n, cell in code.items() if any("image/png" in output.get("data", {}) for output in cell.outputs)]
+    found = []
+    for number in drawn:
+        if "explore(" in cells[number].source or (number == drawn[0] and hasattr(own, "explore")):
+            sources = needed([cell.source for place, cell in code.items() if place <= number])
+            found.append(Slider(number, *_given_to_explore(sources, own)))
+    return found
 
 
-def _may_explore(path: Path, source: str) -> bool:
-    """Can this cell show a slider? Notebook 13 opens with a page of its own, which takes seconds to write."""
-    return "explore(" in source or hasattr(_pictures(path), "explore")
+def needed(sources: list[str]) -> list[str]:
+    """The last of these cells and, before it, those that make a name which it needs, or which another of them needs."""
+    kept: list[str] = []
+    wanted: set[str] = set()
+    for source in reversed(sources):
+        made, used = set(), set()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Name):
+                (used if isinstance(node.ctx, ast.Load) else made).add(node.id)
+            elif isinstance(node, ast.FunctionDef | ast.alias):
+                made.add(getattr(node, "asname", None) or node.name)
+        if not kept or made & wanted:
+            kept.insert(0, source)
+            wanted = wanted - made | used
+    return kept
 
 
-@contextlib.contextmanager
-def _explore_replaced(path: Path, shown: list) -> Iterator[None]:
-    """Let `explore` stop with its arguments in `shown`, for the notebook itself and for its module of pictures."""
+def _given_to_explore(sources: list[str], own: ModuleType | None) -> tuple:
+    """Run these cells, and return the view, the words and the controls that the last call of `explore` was given."""
+    shown: list[tuple] = []
 
-    def stop(view: View, alt: str, **controls: ipywidgets.Widget) -> None:
-        shown.extend((view, alt, controls))
-        raise _Found
+    def record(view: View, alt: str, **controls: ipywidgets.Widget) -> dict:
+        shown.append((view, alt, controls))
+        return controls
 
     with contextlib.ExitStack() as undo:
-        undo.enter_context(mock.patch.object(sliders, "explore", stop))
-        if hasattr(_pictures(path), "explore"):
-            undo.enter_context(mock.patch.object(_pictures(path), "explore", stop))
-        yield
+        for module in (sliders, own):
+            if hasattr(module, "explore"):
+                undo.enter_context(mock.patch.object(module, "explore", record))
+        undo.enter_context(contextlib.redirect_stdout(io.StringIO()))
+        names: dict = {"__name__": "__main__"}
+        for source in sources:
+            exec(compile(source, "<cell>", "exec"), names)
+    return shown[-1]
 
 
 def options(control: ipywidgets.Widget) -> list[tuple[str, object]]:
@@ -113,15 +115,30 @@ def options(control: ipywidgets.Widget) -> list[tuple[str, object]]:
     return [(f"{value:g}", value) for value in values]
 
 
-def record(shown: Hero, name: str) -> dict | None:
-    """All pictures of a slider, for static/live.js; None if they would be too many or too large."""
+def record(shown: Slider, name: str) -> dict:
+    """All pictures of a slider, for static/live.js. Raises ValueError if they would be too large."""
     view, settings = shown.view, shown.settings()
-    if len(settings) > MOST_SETTINGS:
-        return None
     renderer = SVGRenderer(view.figure, name)
     view.figure.patch.set_visible(False)
     view.figure.set_layout_engine("none")  # everything stays where the view has put it
-    background = renderer.fragment([view.figure])
+    stored = bars.stored(view, settings, renderer) if len(settings) > MOST_PICTURES else {}
+    data = {
+        "name": name,
+        "size": [renderer.width, renderer.height],
+        "panels": panels(view),
+        "alt": shown.alt,
+        "controls": [_control(control) for control in shown.controls.values()],
+        "background": renderer.fragment([view.figure]),
+        **(stored or _pictures(view, settings, renderer)),
+    }
+    data["definitions"] = renderer.written_definitions()
+    if len(script(data)) > MOST_BYTES:
+        raise ValueError(f"{name}: its slider takes {len(script(data)):,} bytes, more than {MOST_BYTES:,}")
+    return data
+
+
+def _pictures(view: View, settings: list[dict], renderer: SVGRenderer) -> dict:
+    """The picture and the readout of each setting."""
     product = products.factors(view, settings)
     pieces: dict[str, int] = {}
     frames, readouts = [], []
@@ -131,20 +148,7 @@ def record(shown: Hero, name: str) -> dict | None:
         images = [products.attributes(artist, values) if product else "" for artist in view.moving]
         fragments = [renderer.fragment([artist], image) for artist, image in zip(view.moving, images, strict=True)]
         frames.append([pieces.setdefault(fragment, len(pieces)) for fragment in fragments if fragment])
-    data = {
-        "name": name,
-        "size": [renderer.width, renderer.height],
-        "panels": panels(view),
-        "alt": shown.alt,
-        "controls": [_control(control) for control in shown.controls.values()],
-        "definitions": renderer.written_definitions(),
-        "background": background,
-        "pieces": list(pieces),
-        "frames": frames,
-        "readouts": readouts,
-        "product": product,
-    }
-    return data if len(script(data)) <= MOST_BYTES else None
+    return {"pieces": list(pieces), "frames": frames, "readouts": readouts, "product": product}
 
 
 def script(data: dict) -> str:

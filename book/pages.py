@@ -37,7 +37,6 @@ DIAL_CELL = "pictures.dial(stored)"  # the cell of notebook 00 in whose place th
 DIAL_HERE = "<!-- the dial -->"  # and a place for it in a text
 
 DIAL_THERE = "<p>The adapter of notebook 00 under such a dial, where scripts may run:</p>"
-STILL = '<p class="still">In JupyterLab, this picture has a slider.</p>'
 
 RUN = """\
 ## Run this page
@@ -48,12 +47,13 @@ checked, open it in JupyterLab: with the course on your machine, `make lab` (or 
 """
 
 
-def page(source: Path, pictures: Path, live_cell: int | None = None) -> nbformat.NotebookNode:
+def page(source: Path, pictures: Path, sliders: dict[int, str] | None = None) -> nbformat.NotebookNode:
     """The notebook as the book shows it. Its pictures are written to the folder `pictures`.
 
-    live_cell: the cell whose picture is a slider that works without a kernel (see `book.live`). Its code is folded.
+    sliders: the cells whose picture is a slider that works without a kernel (see `book.live`), with the names of these.
+    Their code is folded.
     """
-    notebook = nbformat.read(source, as_version=4)
+    notebook, sliders = nbformat.read(source, as_version=4), sliders or {}
     number, key = 0, ""  # of pictures, and of the last guess
     for place, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
@@ -79,10 +79,8 @@ def page(source: Path, pictures: Path, live_cell: int | None = None) -> nbformat
                 if DIAL_CELL in cell.source:
                     html = f'<div data-after="{key}">{ALIVE}{hero(html, "alive/model.js")}</div>'
                     fold_code(cell)
-                elif place != live_cell and "explore(" in cell.source:
-                    html += STILL
-                elif place == live_cell:
-                    html, live_cell = live_html(source.stem, html), None
+                elif place in sliders:
+                    html = live_html(sliders[place], html)
                     fold_code(cell)
                 output.data = {"text/html": html}
     notebook.cells.append(new_markdown_cell(RUN.format(name=source.name), id="run-this-page"))
@@ -101,8 +99,8 @@ def guess_html(key: str, asked: str) -> str:
 def picture_html(name: str, output: nbformat.NotebookNode) -> str:
     """The picture of an output, with its alt text and with its size, so that the page does not jump while it loads."""
     width, height = png_size(base64.b64decode(output.data["image/png"]))
-    shown = output["metadata"]["image/png"].get("width", width)  # a picture may hold more pixels than it takes
-    width, height = shown, round(height * shown / width)
+    if "width" in output["metadata"]["image/png"]:  # it holds more pixels than it takes: here, twice as many
+        width, height = width // 2, height // 2
     alt = escape(alt_text(output))
     return f'<img class="picture" src="pictures/{name}" alt="{alt}" width="{width}" height="{height}" loading="lazy">'
 

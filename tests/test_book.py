@@ -55,12 +55,12 @@ def test_the_start_page_lists_every_notebook():
     assert ten.count("\n- ") == 10 and electives.count("\n- ") == len(NOTEBOOKS) - 10
 
 
-def test_a_slider_that_stands_still_says_where_it_moves(tmp_path):
-    page = pages.page(ROOT / "notebooks" / "01_low_rank.ipynb", tmp_path, live_cell=2)
-    shown = str([cell.get("outputs", "") for cell in page.cells])
-    assert '<div class="live" data-live="01_low_rank">' in shown
-    still = [cell.source for cell in page.cells if 'class="still"' in str(cell.get("outputs", ""))]
-    assert len(still) == 1 and "update_view" in still[0]
+def test_each_slider_of_a_page_has_its_place(tmp_path):
+    page = pages.page(ROOT / "notebooks" / "01_low_rank.ipynb", tmp_path, {2: "01-a", 34: "01-b"})
+    for place, name in ((2, "01-a"), (34, "01-b")):
+        shown = str(page.cells[place].outputs)
+        assert f'<div class="live" data-live="{name}"><img' in shown and f'src="live/{name}.js"' in shown
+    assert sum("data-live" in str(cell.get("outputs", "")) for cell in page.cells) == 2
 
 
 def test_guesses_are_typed_in_the_page_and_the_dial_waits_for_one(tmp_path):
@@ -146,11 +146,11 @@ def test_a_picture_becomes_smaller_and_loses_nothing():
         assert ImageChops.difference(written.convert("RGB"), picture).getbbox() is None
 
 
-def test_a_picture_with_more_pixels_than_it_takes_keeps_its_size():
+def test_a_sharp_picture_is_shown_at_half_its_pixels():
     png = io.BytesIO()
     Image.new("RGB", (320, 200)).save(png, "PNG")
     data = {"image/png": base64.b64encode(png.getvalue()).decode()}
-    for seen, shown in (({}, (320, 200)), ({"width": 200}, (200, 125))):
+    for seen, shown in (({}, (320, 200)), ({"width": 200}, (160, 100))):
         output = new_output("display_data", data, metadata={"image/png": {"alt": "words", **seen}})
         assert 'width="{}" height="{}"'.format(*shown) in pages.picture_html("a.webp", output)
 

@@ -26,7 +26,7 @@ NAMES = ("05_blocks", "06_nf4")
 
 @pytest.fixture(scope="module", params=NAMES)
 def recorded(request):
-    shown = live.hero(ROOT / "notebooks" / f"{request.param}.ipynb")
+    (shown,) = live.sliders_of(ROOT / "notebooks" / f"{request.param}.ipynb")
     return request.param, shown, live.record(shown, request.param)
 
 
@@ -93,7 +93,7 @@ def test_a_slider_is_small_and_starts_as_the_notebook_stores_it(recorded):
 
 def test_the_page_has_a_place_for_the_slider_and_folds_its_code(recorded, tmp_path):
     name, shown, data = recorded
-    page = pages.page(ROOT / "notebooks" / f"{name}.ipynb", tmp_path, shown.cell)
+    page = pages.page(ROOT / "notebooks" / f"{name}.ipynb", tmp_path, {shown.cell: name})
     cell = page.cells[shown.cell]
     assert f'data-live="{name}"><img' in str(cell.outputs) and "hide-input" in cell.metadata.tags
     assert sum("data-live" in str(cell.get("outputs", "")) for cell in page.cells) == 1
@@ -107,7 +107,7 @@ def test_the_options_of_controls():
     assert live.options(ipywidgets.SelectionSlider(options=[("all", 9), ("few", 2)])) == [("all", 9), ("few", 2)]
     assert live.options(ipywidgets.SelectionSlider(options={"all": 9, "few": 2})) == [("all", 9), ("few", 2)]
     assert live.options(ipywidgets.ToggleButtons(options=["a", "b"])) == [("a", "a"), ("b", "b")]
-    two = live.Hero(0, None, "", {"x": ipywidgets.Checkbox(), "y": ipywidgets.IntSlider(0, 0, 2)})
+    two = live.Slider(0, None, "", {"x": ipywidgets.Checkbox(), "y": ipywidgets.IntSlider(0, 0, 2)})
     assert [tuple(s.values()) for s in two.settings()] == list(product((False, True), (0, 1, 2)))
 
 
@@ -137,7 +137,7 @@ def test_rows_of_panels_are_told_by_the_white_between_them():
 
 def test_the_book_s_slider_follows_what_moves(tmp_path):
     """Of notebook 03 the cursor, which is one of many artists that move."""
-    shown = live.hero(ROOT / "notebooks" / "03_small_gpt.ipynb")
+    (shown,) = live.sliders_of(ROOT / "notebooks" / "03_small_gpt.ipynb")
     renderer = SVGRenderer(shown.view.figure, "03")
     fragments = [renderer.fragment([artist]) for artist in shown.view.moving]
     assert [fragment.startswith('<g class="here"><path') for fragment in fragments].count(True) == 1
@@ -157,21 +157,39 @@ def test_an_image_is_stored_pixel_by_pixel_and_stands_upright(origin):
     assert np.array_equal(np.asarray(picture)[..., 0], expected)
 
 
-def test_a_notebook_without_a_slider_at_its_start_stays_as_it_is(tmp_path):
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("raise SystemExit")])
-    nbformat.write(notebook, tmp_path / "99_none.ipynb")
-    assert live.hero(tmp_path / "99_none.ipynb") is None
+def test_the_cells_that_a_slider_needs():
+    cells = ["import numpy as np\nr = 1", "x = np.ones(3)", "r = 2", "def scaled(y):\n    return r * y", "stop = 1 / 0"]
+    assert live.needed([*cells, "scaled(x)"]) == [*cells[:1], *cells[1:4], "scaled(x)"]
+    assert live.needed([*cells, "x[0] = 5"]) == [cells[0], cells[1], "x[0] = 5"]
+    assert live.needed([*cells, "x = scaled(2)\nx + 1"])[-1].startswith("x = ")  # and not what made x before
+
+
+def test_a_notebook_without_a_slider_has_none(tmp_path):
+    picture = nbformat.v4.new_output("display_data", {"image/png": ""})
+    cells = [nbformat.v4.new_code_cell("raise SystemExit", outputs=[picture])]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "99_none.ipynb")
+    assert live.sliders_of(tmp_path / "99_none.ipynb") == []
 
 
 def test_a_page_that_opens_with_no_slider_is_not_run_for_one(monkeypatch):
     monkeypatch.setattr(nb13, "article", lambda: pytest.fail("seconds of work for nothing"))
-    assert live.hero(ROOT / "notebooks" / "13_claims.ipynb") is None
+    assert live.sliders_of(ROOT / "notebooks" / "13_claims.ipynb") == []
+
+
+def test_a_slider_that_is_too_large_is_refused(recorded, monkeypatch):
+    name, shown, data = recorded
+    monkeypatch.setattr(live, "MOST_BYTES", len(live.script(data)) - 1)
+    with pytest.raises(ValueError, match=f"{name}: its slider takes"):
+        live.record(shown, name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
-def test_each_first_slider_can_be_moved_to_its_ends(path):
-    shown = live.hero(path)
-    assert shown or path.stem.startswith("13")
-    for setting in shown.settings()[:: len(shown.settings()) - 1] if shown else []:
-        assert shown.view.update(**setting)
+def test_each_slider_is_found_and_starts_as_the_notebook_stores_it(path):
+    found = live.sliders_of(path)
+    cells = nbformat.read(path, as_version=4).cells
+    assert len(found) == (0 if path.stem.startswith("13") else 2 if path.stem.startswith("01") else 1)
+    for slider in found:
+        stored = next(output for output in cells[slider.cell].outputs if "image/png" in output.data)
+        start = {name: control.value for name, control in slider.controls.items()}
+        assert pages.alt_text(stored) == f"{slider.alt} {slider.view.update(**start)}"

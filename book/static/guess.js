@@ -9,12 +9,7 @@
   "use strict";
   const KEY = "lora-edu guess ";
 
-  function element(tag, attributes = {}, ...children) {
-    const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    made.append(...children);
-    return made;
-  }
+  const { element } = window.liveParts; // of live.js
   const kept = {   // a browser may refuse to keep anything: then a guess lives as long as its page
     get: key => { try { return localStorage.getItem(KEY + key) || ""; } catch { return ""; } },
     set: (key, value) => { try { value ? localStorage.setItem(KEY + key, value) : localStorage.removeItem(KEY + key); } catch { /* see above */ } },

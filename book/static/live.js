@@ -10,10 +10,11 @@
 //   controls     {label, slides, options, start}: a slider, or buttons of which one is chosen
 //   definitions  clipping rectangles and hatches, as SVG
 //   background   what never moves, as SVG
+//   readouts     for each setting, a line of text; the last control runs fastest
 //   pieces       fragments of SVG, each stored once
-//   frames       for each setting, the numbers of its pieces; the last control runs fastest
-//   readouts     for each setting, a line of text
+//   frames       for each setting, the numbers of its pieces
 //   product      null, or two matrices whose product is shown: B (rows x rank) and A (rank x columns), see makeProduct
+//   bars         in place of these three, for a slider of too many pictures: what is stacked at each setting, see stacks
 
 (function () {
   "use strict";
@@ -48,7 +49,7 @@
 
     function draw() {
       const frame = frameOf(data.controls, chosen);
-      const moving = data.frames[frame].map(piece => data.pieces[piece]).join("");
+      const moving = data.bars ? stacks(data.bars, frame) : data.frames[frame].map(piece => data.pieces[piece]).join("");
       for (const layer of picture.querySelectorAll("g.moving")) layer.innerHTML = moving;
       for (const canvas of picture.querySelectorAll("canvas[data-part]")) product.paint(canvas);
       for (const here of picture.querySelectorAll("g.here")) keepInSight(here);
@@ -80,6 +81,28 @@
     new ResizeObserver(() => {
       if (narrow !== (narrow = place.clientWidth < NARROW)) layOut();
     }).observe(place);
+  }
+
+  // The bars of notebook 14, as SVG. bytes: for each kind, the bytes at each setting. A column stacks the kinds, as shares of what it holds,
+  // a card, or else of all bytes; above the share `top` it is cut.
+  function stacks({ bytes, looks, sizes, columns, zero, one, top }, frame) {
+    const now = bytes.map(kind => kind[frame]), total = now.reduce((sum, size) => sum + size);
+    const number = (value, digits) => value.toLocaleString("en-US",   // rounded as Python does
+      { minimumFractionDigits: digits, maximumFractionDigits: digits, roundingMode: "halfEven" });
+    const gib = size => `${number(size / 2 ** 30, size < 99.5 * 2 ** 30 ? 2 : 0)} GiB`;
+    const say = (text, words, up) => `<g transform="translate(0 ${-Math.round(one * up)})">${text.replace(/[^>]*<\/text>/, `${words}</text>`)}</g>`;
+    const stack = ({ left, right, holds, text, cut }) => {
+      const whole = holds || total, share = total / whole;
+      let drawn = "", height = 0;
+      now.forEach((size, kind) => {
+        const [low, high] = [height, height += size / whole].map(end => Math.min(end, top));
+        const [from, to] = [low, high].map(end => Math.round(zero - one * end));
+        if (high - low > 0.002) drawn += looks[kind].replaceAll("BAR", `M${left} ${from}H${right}V${to}H${left}Z`);
+      });
+      const words = !holds ? gib(total) : share < 10 ? `${number(100 * share, 0)}%` : `${number(share, 0)}×`;
+      return drawn + (share > top ? cut : "") + say(text, words, Math.min(share, top));
+    };
+    return columns.map(stack).join("") + sizes.map((text, kind) => say(text, gib(now[kind]), 0)).join("");
   }
 
   // A canvas shows B, A, or their product, cut to a rank. Column k of B and row k of A come as bytes from -127 to 127,
@@ -168,6 +191,7 @@
     }
   }
 
+  window.liveParts = { element, unpacked, stacks }; // for the other scripts, and for tests
   window.addEventListener("DOMContentLoaded", () => {
     Promise.all((window.liveSliders || []).map(packed => unpacked(packed).then(start))).finally(makeReachable);
     window.addEventListener("resize", makeReachable);

@@ -5,16 +5,7 @@
   "use strict";
   const MOST = 50, AROUND = 90; // results that are shown; letters on both sides of what was found
 
-  function element(tag, attributes = {}, ...children) {
-    const made = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-    made.append(...children);
-    return made;
-  }
-  async function unpacked(base64) {
-    const bytes = Uint8Array.from(atob(base64), letter => letter.charCodeAt(0));
-    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"))).json();
-  }
+  const { element, unpacked } = window.liveParts; // of live.js
 
   function patterns(query) { // of each word, without the ending of a plural or a verb
     const words = query.toLowerCase().match(/[\p{L}\p{N}_.]*[\p{L}\p{N}_]/gu) || [];

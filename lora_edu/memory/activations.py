@@ -198,7 +198,8 @@ def predicted_activation_bytes(
     shape = as_architecture(shape, rank, batch_size, seq_len)
     names = target_names(shape.linears, targets)
     n_tokens, size = batch_size * seq_len, precision_of(precision)
-    blocks = [block(shape, rank, names, i == 0, precision) for i in range(shape.n_layers)]
+    first, other = (block(shape, rank, names, is_first, precision) for is_first in (True, False))
+    blocks = [first] + [other] * (shape.n_layers - 1)  # from the second on, all are alike
     per_token = sum(size.stream * shape.d_model if checkpointing else kept.bytes_per_token for kept in blocks)
     per_token += _after_the_blocks(shape, rank, precision)
     copies = 0
