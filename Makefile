@@ -73,8 +73,11 @@ book: python  ## the course as a static site, to read without installing: build/
 	@$(COURSE) setup --extra book
 	$(RUN) -m book $(ARGS)
 
-browser: python  ## every notebook in JupyterLab in your Chromium: sliders, exercises, stop, save (ARGS="01 06"); build/browser.md
-	@$(COURSE) setup --extra bench
+browser: python  ## in your Chromium: the book, its model beside torch, every notebook in JupyterLab (ARGS="01 06"); build/browser.md
+	@$(COURSE) setup --extra test,bench,book
+	$(RUN) -m book
+	$(RUN) -m book.browse
+	LORA_EDU_BROWSER=1 $(TESTING) $(RUN) -m pytest tests/test_alive.py
 	$(RUN) benchmarks/browser.py $(ARGS)
 
 bench: python  ## one page: what is measured, each beside its peer, with goal and verdict (minutes; ARGS=--notebooks, more); build/bench.json

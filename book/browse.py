@@ -1,14 +1,15 @@
-"""Read the book in a real browser, from file://, and list what is wrong: `python -m book.browse --axe axe.min.js`.
+"""Read the book in a real browser, from file://, and list what is wrong: `python -m book.browse`, in `make browser`.
 
 It opens every page with an installed Chromium and reports requests that leave the machine, links that lead nowhere,
-messages on the console, pages that scroll sideways on a phone and, given axe-core's script, what a screen reader or a
-keyboard would stumble over. Playwright comes with the extra `bench`.
+messages on the console, pages that scroll sideways on a phone and, by axe-core, what a screen reader or a keyboard
+would stumble over. Playwright and axe-core come with the extra `bench`.
 """
 
 import argparse
 import re
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import urlparse
@@ -20,9 +21,7 @@ DEFAULT = Path(__file__).parent.parent / "build" / "book"
 SIZES = {"desktop": (1280, 800), "phone": (360, 740)}
 SLOWEST = 10  # milliseconds that a move of a slider may take
 HEAVIEST = 700_000  # bytes of a page with its pictures, styles and scripts, without the model
-LINKS = (
-    """() => [...document.querySelectorAll("a[href], img[src], script[src], link[href]")].map(e => e.href || e.src)"""
-)
+LINKS = "() => [...document.querySelectorAll('a[href], img[src], script[src], link[href]')].map(e => e.href || e.src)"
 ANCHORS = "() => [...document.querySelectorAll('[id]')].map(e => e.id)"
 READY = "() => document.querySelectorAll('.live').length === document.querySelectorAll('.live-picture').length"
 OVERFLOW = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -157,7 +156,7 @@ PHONE = """() => {
 }"""
 
 
-def browse(folder: Path, axe: str = "") -> tuple[list[str], int]:
+def browse(folder: Path, axe: str) -> tuple[list[str], int]:
     """Everything that is wrong with the book in `folder`, one line each, and the number of pages that were opened."""
     wrong, links, anchors = [], {}, {}
     with sync_playwright() as playwright:
@@ -181,9 +180,8 @@ def browse(folder: Path, axe: str = "") -> tuple[list[str], int]:
                         wrong.append(f"{where['name']}: scrolls {over} px sideways")
                     if size == "phone":
                         wrong += [f"{where['name']}: {finding}" for finding in page.evaluate(PHONE)]
-                    if axe:
-                        page.evaluate(axe)
-                        wrong += [f"{where['name']}: {violation}" for violation in page.evaluate(AXE)]
+                    page.evaluate(axe)
+                    wrong += [f"{where['name']}: {violation}" for violation in page.evaluate(AXE)]
                 page.goto((folder / "index.html").as_uri())
                 page.wait_for_function("window.aliveReady", timeout=30_000)
                 wrong += [
@@ -310,9 +308,8 @@ def _broken(links: dict[str, list[str]], anchors: dict[str, set[str]]) -> list[s
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m book.browse", description="Check the book in a browser.")
     parser.add_argument("--folder", type=Path, default=DEFAULT)
-    parser.add_argument("--axe", type=Path, help="axe.min.js of the npm package axe-core")
-    options = parser.parse_args()
-    wrong, pages = browse(options.folder.resolve(), options.axe.read_text(encoding="utf-8") if options.axe else "")
+    axe = Path(find_spec("axe_playwright_python").origin).with_name("axe.min.js").read_text(encoding="utf-8")
+    wrong, pages = browse(parser.parse_args().folder.resolve(), axe)
     print(*wrong, sep="\n")
     print(f"{pages} pages, {len(wrong)} findings")
     sys.exit(bool(wrong))

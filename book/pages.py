@@ -29,6 +29,7 @@ ALIVE = (  # what a page needs on which the model runs
 BREAKING = '<script defer src="alive/breaking.js"></script>'  # and where a reader may break it
 TWINS = {  # who reads a page runs no cell
     "Run the cell and move the dial to the right.": "Move the dial to the right.",
+    "and run again": "and run again, in JupyterLab",
     "The dial above plays back stored measurements. Trust them after you have measured one yourself: half strength, on "
     "this\nmachine.": "The dial above computes in your browser. Here a notebook measured half strength beside what is "
     "stored.",
@@ -123,7 +124,7 @@ def webp(png: bytes) -> bytes:
     written = {lossless: io.BytesIO() for lossless in (True, False)}
     with Image.open(io.BytesIO(png)) as picture:
         for lossless, file in written.items():
-            picture.convert("RGB").save(file, "WEBP", lossless=lossless, quality=90, method=2)
+            picture.convert("RGB").save(file, "WEBP", lossless=lossless, quality=75, method=2)
             if file.tell() < LARGE_PICTURE:
                 break
     return file.getvalue()

@@ -1,11 +1,9 @@
-"""Pictures that are a product of two thin matrices: the factors are stored, one byte a number, and static/live.js
+"""Pictures that are a product of two thin matrices: the factors are stored, a letter a number, and static/live.js
 multiplies them, for every rank.
 
 A view takes part if its values hold B (d_out, r), A (r, d_in) and whole = B A, and a smaller rank is the first columns
 of B and the first rows of A: notebook 01 is about nothing else.
 """
-
-import base64
 
 import numpy as np
 from matplotlib.artist import Artist
@@ -14,6 +12,7 @@ from matplotlib.image import AxesImage
 from lora_edu.figures.sliders import View
 
 PARTS = ("B", "A", "whole")
+LEVELS, ZERO = 60, 256  # steps to the largest number; the letter for none, past those that JSON escapes
 
 
 def factors(view: View, settings: list[dict]) -> dict | None:
@@ -26,15 +25,15 @@ def factors(view: View, settings: list[dict]) -> dict | None:
     (B, A), rank = (largest["B"], largest["A"]), middle["A"].shape[0]
     if not (np.allclose(B[:, :rank], middle["B"]) and np.allclose(A[:rank], middle["A"])):
         return None
-    (left, left_scale), (right, right_scale) = to_bytes(B.T), to_bytes(A)
-    return {"rows": B.shape[0], "columns": A.shape[1], "B": left, "A": right, "scales": [left_scale, right_scale]}
+    (left, left_step), (right, right_step) = to_letters(B.T), to_letters(A)
+    return {"rows": B.shape[0], "columns": A.shape[1], "B": left, "A": right, "steps": [left_step, right_step]}
 
 
-def to_bytes(rows: np.ndarray) -> tuple[str, list[float]]:
-    """Each row in int8 with a constant of its own, as notebook 05 does it: the codes in base64, and the constants."""
-    step = np.maximum(np.abs(rows).max(axis=1, keepdims=True), 1e-30) / 127
-    codes = np.rint(rows / step).astype(np.int8)
-    return base64.b64encode(codes.tobytes()).decode("ascii"), [float(f"{value:.6g}") for value in step.flat]
+def to_letters(rows: np.ndarray) -> tuple[str, float]:
+    """Numbers rounded to multiples of one step, a letter each, and the step. Weak rows come to few letters, which pack
+    well."""
+    step = float(f"{max(np.abs(rows).max(), 1e-30) / LEVELS:.6g}")
+    return "".join(chr(ZERO + round(value / step)) for value in rows.flat), step
 
 
 def attributes(artist: Artist, values: dict) -> str:

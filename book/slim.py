@@ -1,7 +1,8 @@
 """What no page uses is left out of the built site: of a theme's 8 MB, a page needs a twentieth.
 
 slim(folder): icons are drawn by book.css, so the theme's icon script and fonts go; so do source maps; style rules stay
-only for classes that stand in a page or a script; and Sphinx's search gives way to the course's own.
+only for classes that stand in a page or a script; code has no marks for what looks like plain text; and Sphinx's search
+gives way to the course's own.
 """
 
 import re
@@ -12,6 +13,7 @@ UNUSED = ("scripts/fontawesome.js", "scripts/bootstrap.js", "vendor", "locales")
 UNUSED += ("searchtools.js", "language_data.js", "base-stemmer.js", "english-stemmer.js", "../searchindex.js")
 COMMENT = re.compile(r"/\*(?!!).*?\*/|/\*# sourceMappingURL.*?\*/|^//# sourceMappingURL.*$", re.S | re.M)
 CLASS = re.compile(r"\.(-?[A-Za-z_][\w-]*)")
+PLAIN = re.compile(r'<span class="[npw]">([^<]*)</span>')  # names, punctuation and white space in code
 BRACKETS = re.compile(r"\([^()]*\)|\[[^\]]*\]")  # what stands in :not(...) or [...] is no class that has to be there
 
 
@@ -26,7 +28,7 @@ def slim(folder: Path) -> None:
         path.write_text(re.sub(r"^//# sourceMappingURL=.*$", "", path.read_text("utf-8"), flags=re.M), "utf-8")
     pages = sorted(folder.glob("*.html"))
     for path in pages:
-        path.write_text(without_scripts(path.read_text("utf-8"), UNUSED), "utf-8")
+        path.write_text(PLAIN.sub(r"\1", without_scripts(path.read_text("utf-8"), UNUSED)), "utf-8")
     words: set[str] = set()
     for path in (*pages, *folder.rglob("*.js")):
         if "alive" not in path.parts or path.name not in ("model.js", "source.js"):

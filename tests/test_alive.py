@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import load_benchmark
 from safetensors.torch import load
 
 from lora_edu import add_lora, data_file, load_adapter, load_base, lora, quantize, quantize_linears
@@ -122,15 +123,40 @@ def jobs():
     return [*both, *(both[4 + wasm] | {"oneByOne": True} for wasm in (False, True))]
 
 
-@pytest.fixture(scope="module")
-def logits(jobs, content, source, tmp_path_factory):
+@pytest.fixture(scope="module", params=["node", "chromium"])
+def logits(request, jobs, content, source, tmp_path_factory):
     """What gpt.js gives for each job: (jobs, bytes, 256)."""
+    if request.param == "chromium":
+        return in_chromium(jobs, content, source)
     folder = tmp_path_factory.mktemp("alive")
     paths = [folder / name for name in ("model.safetensors", "source.safetensors", "jobs.json", "logits.bin")]
     for path, data in zip(paths, (content, source, json.dumps(jobs).encode()), strict=False):
         path.write_bytes(data)
     subprocess.run([node(), Path(__file__).with_name("alive.mjs"), ENGINE, BREAKING, *paths], check=True, timeout=60)
     return np.fromfile(paths[-1], dtype=np.float32).reshape(len(jobs), len(LINE), 256)
+
+
+def in_chromium(jobs, content, source):
+    if not os.environ.get("LORA_EDU_BROWSER"):
+        pytest.skip("make browser compares gpt.js in Chromium with torch")
+    from playwright.sync_api import sync_playwright
+
+    files = [exporting.script(name, file) for name, file in (("model", content), ("source", source))]
+    scripts = [path.read_text("utf-8") for path in (ENGINE, BREAKING, Path(__file__).with_name("alive_jobs.js"))]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=load_benchmark("driver").chromium(), args=["--no-sandbox"])
+        page = browser.new_page()
+        for text in (*scripts, *files):
+            page.add_script_tag(content=text)
+        answer = page.evaluate(IN_PAGE, jobs)
+        browser.close()
+    return np.array(answer, dtype=np.float32).reshape(len(jobs), len(LINE), 256)
+
+
+IN_PAGE = """jobs => {
+    const [model, source] = ["model", "source"].map(name => readSafetensors(fromBase64(window.aliveFiles[name])));
+    return logitsOf({ GPT, roundTo }, model, source, jobs).flatMap(row => [...row]);
+}"""
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_output
 from PIL import Image, ImageChops
+from pygments.token import Name, Number, Punctuation, Text
 
 from book import conf, pages, search, slim
 from lora_edu.setup.report import mathml
@@ -192,6 +193,14 @@ def test_search_knows_every_section_and_spoils_no_answer():
     ]
     packed = re.search('"(.*)"', search.script([["a", "ü"]]))[1]
     assert json.loads(zlib.decompress(base64.b64decode(packed))) == [["a", "ü"]]
+
+
+def test_code_has_marks_for_what_is_colored_only():
+    code = '<span class="n">x</span> <span class="o">=</span> <span class="mi">1</span><span class="p">)</span>'
+    assert slim.PLAIN.sub(r"\1", code) == 'x <span class="o">=</span> <span class="mi">1</span>)'
+    for theme in ("light", "dark"):
+        style = pytest.importorskip(f"a11y_pygments.a11y_high_contrast_{theme}.style").Theme.styles  # extra `book`
+        assert len({style[kind] for kind in (Name, Punctuation, Text)}) == 1 < len({style[Name], style[Number]})
 
 
 def test_every_icon_of_the_theme_is_drawn():

@@ -1,6 +1,5 @@
-"""The factors of notebook 01's picture, a byte a number, multiply to what the Python view shows, at any rank."""
+"""The factors of notebook 01's picture, a letter a number, multiply to what the Python view shows, at any rank."""
 
-import base64
 import itertools
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageSequence
 
-from book import products
+from book import live, products
 from book.svg import SVGRenderer
 from lora_edu.figures import nb01, nb05
 from lora_edu.figures.sliders import View
@@ -23,16 +22,15 @@ def view():
     return nb01.portrait_view(nb01.portrait())
 
 
-def decoded(text, scales, length):
-    codes = np.frombuffer(base64.b64decode(text), dtype=np.int8).reshape(-1, length)
-    return codes * np.array(scales)[:, None]
+def decoded(text, step, length):
+    return step * (np.array([ord(letter) for letter in text]) - products.ZERO).reshape(-1, length)
 
 
-def test_the_bytes_multiply_to_the_picture(view):
+def test_the_letters_multiply_to_the_picture(view):
     stored = products.factors(view, SETTINGS)
-    columns_of_B = decoded(stored["B"], stored["scales"][0], stored["rows"])  # (170, 200)
-    rows_of_A = decoded(stored["A"], stored["scales"][1], stored["columns"])  # (170, 170)
-    assert len(stored["B"]) + len(stored["A"]) < 90_000
+    columns_of_B = decoded(stored["B"], stored["steps"][0], stored["rows"])  # (170, 200)
+    rows_of_A = decoded(stored["A"], stored["steps"][1], stored["columns"])  # (170, 170)
+    assert len(live.packed(stored)) < 60_000
     for rank in np.linspace(0, 170, 20).round().astype(int):
         shown = columns_of_B[:rank].T @ rows_of_A[:rank]
         error = np.abs(shown - view.values(int(rank))["whole"])

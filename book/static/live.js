@@ -105,12 +105,11 @@
     return columns.map(stack).join("") + sizes.map((text, kind) => say(text, gib(now[kind]), 0)).join("");
   }
 
-  // A canvas shows B, A, or their product, cut to a rank. Column k of B and row k of A come as bytes from -127 to 127,
-  // each with a constant: the codes and the absmax of notebook 05.
-  function makeProduct({ rows, columns, B, A, scales }) {
-    const codes = text => Int8Array.from(atob(text), letter => letter.charCodeAt(0));
-    const [left, right] = [codes(B), codes(A)];
-
+  // A canvas shows B, A, or their product, cut to a rank. The columns of B and the rows of A come as letters: how many
+  // steps a number is away from 0, whose letter is 256.
+  function makeProduct({ rows, columns, B, A, steps }) {
+    const numbers = (text, step) => Float32Array.from(text, letter => (letter.charCodeAt(0) - 256) * step);
+    const [left, right] = [numbers(B, steps[0]), numbers(A, steps[1])];
     const whole = new Float32Array(rows * columns);
     let reached = 0;                                          // the rank of `whole`
 
@@ -119,7 +118,7 @@
       const [sign, first, last] = rank > reached ? [1, reached, rank] : [-1, rank, reached];
       for (let k = first; k < last; k++) {
         for (let i = 0; i < rows; i++) {
-          const factor = sign * scales[0][k] * scales[1][k] * left[k * rows + i];
+          const factor = sign * left[k * rows + i];
           for (let j = 0, at = i * columns; j < columns; j++) whole[at + j] += factor * right[k * columns + j];
         }
       }
@@ -131,8 +130,8 @@
       if (part === "whole") return [wholeAt(rank), rows, columns];
       const made = new Float32Array(rank * (part === "B" ? rows : columns));
       for (let k = 0; k < rank; k++) {
-        if (part === "B") for (let i = 0; i < rows; i++) made[i * rank + k] = scales[0][k] * left[k * rows + i];
-        else for (let j = 0; j < columns; j++) made[k * columns + j] = scales[1][k] * right[k * columns + j];
+        if (part === "B") for (let i = 0; i < rows; i++) made[i * rank + k] = left[k * rows + i];
+        else for (let j = 0; j < columns; j++) made[k * columns + j] = right[k * columns + j];
       }
       return part === "B" ? [made, rows, rank] : [made, rank, columns];
     }
