@@ -272,7 +272,7 @@ def price(paths: dict[str, np.ndarray], learned: float = 0.9, size: float = 6) -
     axes.set(ylim=(0, 100))
     axes.legend(loc="lower left", title=f"circles: an update of size {size:g}")
     return figure, (
-        "With 90% learned full fine-tuning keeps by far the most; at one size LoRA may seem to, but has learned less. "
+        f"At {learned:.0%} learned, full fine-tuning keeps by far the most; at size {size:g}, LoRA has learned less. "
         f"Kept with {learned:.0%} learned (gray line), and in brackets learned and kept at size {size:g} (circles): "
         f"{'; '.join(said)}. Means of three seeds."
     )
