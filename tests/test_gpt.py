@@ -103,12 +103,8 @@ def test_a_long_prompt_is_cropped_with_a_note(tiny_gpt):
     ("call", "message"),
     [
         (lambda model: model.generate(""), "the prompt is empty"),
-        (lambda model: model.generate("a", temperature=-1), "temperature must be 0 or larger"),
-        (lambda model: model.generate("a", temperature=float("nan")), "temperature must be 0 or larger"),
-        (lambda model: model.generate("a", top_k=0), "top_k must be None or a whole number of at least 1, got 0"),
         (lambda model: model(torch.zeros(1, 33).int()), "at most 32 tokens"),
         (lambda model: GPTConfig(d_model=30, n_heads=4), "d_model must be a multiple of n_heads"),
-        (lambda model: GPTConfig(n_layers=0), "n_layers must be a whole number of at least 1"),
     ],
 )
 def test_bad_input(tiny_gpt, call, message):

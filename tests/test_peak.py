@@ -39,7 +39,7 @@ def test_what_was_there_does_not_count_and_a_resized_tensor_does():
 
 
 def test_full_fine_tuning_peaks_below_the_sum_of_its_kinds():
-    """Gradients of the weights come while the activations go. (LoRA's peak: tests/test_activation_precision.py.)"""
+    """Gradients of the weights come while the activations go. (LoRA's peak: tests/test_activations.py.)"""
     config = GPTConfig(context=64, n_layers=6, n_heads=2, d_model=64)
     model, (tokens, targets) = GPT(config), torch.randint(0, 256, (2, 8, 64))
     tokens, targets = tokens.clone(), targets.clone()

@@ -124,8 +124,6 @@ def test_a_pickle_is_not_opened(base, tmp_path):
     ("change", "message"),
     [
         ({"use_dora": True}, "uses use_dora, which this course's LoRALinear cannot represent"),
-        ({"rank_pattern": {"q_proj": 2}}, "uses rank_pattern"),
-        ({"modules_to_save": ["lm_head"]}, "uses modules_to_save"),
         ({"peft_type": "IA3"}, "describes a IA3 adapter"),
     ],
 )
@@ -217,18 +215,6 @@ def test_no_regular_file(base, adapted, tmp_path, name, make):
     make(tmp_path / name)
     with pytest.raises(ValueError, match="is not a regular file: save the adapter again"):
         load_adapter(base, tmp_path)
-
-
-@pytest.mark.parametrize("change", [lambda t: t.int(), lambda t: t * float("nan"), lambda t: t[:1], lambda t: t.T])
-def test_tensors_that_do_not_fit(base, adapted, tmp_path, change):
-    from safetensors.torch import load_file, save_file
-
-    state = load_file(save_adapter(adapted, tmp_path) / WEIGHTS)
-    first = min(state)
-    save_file(state | {first: change(state[first]).contiguous()}, tmp_path / WEIGHTS)
-    with pytest.raises(ValueError):
-        load_adapter(base, tmp_path)
-    assert not lora_layers(base) and all(p.requires_grad for p in base.parameters())
 
 
 # --- what is saved is what is heard ----------------------------------------------------------------------------------
