@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lora_edu.experiments.nb02 import AS_TRAINED, SIZES, STRONGEST, Outcome, best_rates, load_digits
+from lora_edu.figures import looks, plots
 from lora_edu.figures import nb02 as pictures
-from lora_edu.figures import plots
 
 LABELS = [3, 1, 4]
 DIGITS = np.random.default_rng(0).uniform(-1, 1, size=(3, 64))
@@ -59,7 +59,7 @@ def test_the_rows_drawn_are_those_of_A_and_unused_places_stay_empty(view, settin
         assert np.allclose(values["responses"][:rank].sum(axis=1), 0, atol=1e-9)
     texts = view.moving[-3:]
     assert texts[2].get_text() == ("(9)" if rank < 2 else "4")
-    assert texts[2].get_color() == (plots.RED if rank < 2 else "black")
+    assert texts[2].get_color() == (looks.RED if rank < 2 else "black")
 
 
 def test_a_rate_at_which_a_seed_diverges_is_never_the_best():

@@ -6,6 +6,7 @@ import torch
 
 from lora_edu import experiments
 from lora_edu.experiments import nb07 as dq
+from lora_edu.experiments import scoreboard
 from lora_edu.experiments.nb07 import CONSTANTS, changed_weight, error_by_source, normal_weights, rounded_constants
 from lora_edu.measures import relative_error
 from lora_edu.quantization import DoubleQuant, quantize
@@ -102,7 +103,7 @@ def test_the_wrong_ways():
 
 
 def test_the_loss_after_a_change(in_small, tiny_text):
-    plain = evaluate(in_small(dq), tiny_text.validation, seq_len=32)
+    plain = evaluate(in_small(scoreboard), tiny_text.validation, seq_len=32)
     result = dq.double_quant_loss("8 bits", windows=2)
     assert 0.05 < result["weight_error"] < 0.15 and result["output_error"] > 0 and result["loss"] != plain
     assert dq.double_quant_loss("8 bits", windows=2) == result

@@ -5,8 +5,8 @@ import pytest
 import torch
 from matplotlib.patches import Rectangle
 
+from lora_edu.figures import looks, plots
 from lora_edu.figures import nb03 as pictures
-from lora_edu.figures import plots
 from lora_edu.gpt import encode
 
 TEXT = "to the Treasury."
@@ -54,7 +54,7 @@ def test_attention_weights_are_those_of_the_module(model):
 @pytest.mark.parametrize("highlight", [pictures.SIX, ("q_proj", "v_proj"), ()])
 def test_the_block_fills_the_layers_that_are_asked_for(highlight):
     figure, words = pictures.block_diagram(highlight)
-    pale = plots.light(plots.WEIGHT)["facecolor"]
+    pale = looks.light(looks.WEIGHT)["facecolor"]
     filled = [patch for patch in figure.axes[0].patches if np.allclose(patch.get_facecolor(), pale)]
     assert len(filled) == len(highlight)
     assert words.endswith(f"Filled: {', '.join(highlight) or 'none'}.") and len(words.split()) <= 60

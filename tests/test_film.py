@@ -1,9 +1,11 @@
 """The film of a training step: what the recorder counts, and what notebook 08 says about it."""
 
+from functools import partial
+
 import pytest
 import torch
 
-from lora_edu.experiments import load_results
+from lora_edu.experiments import load_results, nb08
 from lora_edu.experiments.nb08 import FILM_ARMS, decoded_before, film_batch, film_model, step_film
 from lora_edu.figures import nb08 as pictures
 from lora_edu.gpt import GPT, GPTConfig
@@ -180,3 +182,11 @@ def test_words_of_the_pictures(arms):
     _, words = pictures.slower_picture(steps)
     assert words.startswith("Decoding takes 10 ms at 16 tokens and 10 at 4,096: 31% of a QLoRA step, and 1%. A bar")
     assert "The rest from top to bottom: 2 (6%), 90 (9%) ms" in words
+
+
+def test_times_are_multiples_of_the_first_task_and_each_round_begins_with_the_next(monkeypatch):
+    done, times = [], {"a": 2, "b": 6}
+    timed = partial(nb08.alternating_times, clock=lambda: sum(times[name] for name in done))
+    monkeypatch.setattr(nb08, "alternating_times", timed)
+    assert nb08.relative_times({name: partial(done.append, name) for name in times}, rounds=3) == {"a": 1, "b": 3}
+    assert "".join(done) == "abbaabba"

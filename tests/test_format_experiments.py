@@ -10,15 +10,9 @@ from torch.nn.functional import mse_loss
 
 from lora_edu import experiments
 from lora_edu.codebooks import nf_codebook
-from lora_edu.experiments import nb06 as format_experiments
-from lora_edu.experiments.nb06 import (
-    AF4,
-    arm_name,
-    format_codebook,
-    format_loss,
-    round_linears,
-    shifts,
-)
+from lora_edu.experiments import scoreboard
+from lora_edu.experiments.nb06 import AF4, arm_name, format_codebook, format_loss, rounding, shifts
+from lora_edu.experiments.scoreboard import change_linears
 from lora_edu.measures import relative_error
 from lora_edu.observing import block_linears, layer_inputs
 from lora_edu.quantization import quantize
@@ -55,7 +49,7 @@ def test_af4_is_the_one_that_bitsandbytes_ships():
 def test_only_the_linear_layers_of_the_blocks_are_rounded(tiny_gpt):
     before = {name: value.clone() for name, value in tiny_gpt.state_dict().items()}
     inputs = layer_inputs(tiny_gpt, torch.arange(40, dtype=torch.uint8), length=32)
-    errors = round_linears(tiny_gpt, nf_codebook(4), 16, 0, inputs)
+    errors = change_linears(tiny_gpt, rounding(0, nf_codebook(4), 16), inputs)
     linear = {f"blocks.{path}.weight" for path in block_linears(tiny_gpt)}
     changed = {name for name, value in tiny_gpt.state_dict().items() if not torch.equal(value, before[name])}
     assert changed == linear and len(linear) == 6 * tiny_gpt.config.n_layers
@@ -72,7 +66,7 @@ def test_a_shift_is_another_draw_of_the_same_size(tiny_gpt):
     weights, errors = [], []
     for shift in shifts(16):
         model = copy.deepcopy(tiny_gpt)
-        errors.append(round_linears(model, nf_codebook(4), 16, shift, inputs)["weight_error"])
+        errors.append(change_linears(model, rounding(shift, nf_codebook(4), 16), inputs)["weight_error"])
         weights.append(model.blocks[0].mlp.up_proj.weight.detach())
     assert not torch.equal(weights[0], weights[2]) and shifts(16) == (0, 4, 8, 12)
     assert max(errors) < 1.1 * min(errors)
@@ -88,7 +82,7 @@ def test_the_inputs_are_those_of_the_layers(tiny_gpt):
 
 
 def test_an_arm_runs(in_small):
-    in_small(format_experiments)
+    in_small(scoreboard)
     whole, rounded = format_loss(None), format_loss("nf2", 16, 4)
     assert whole["weight_error"] == 0 and whole["loss"] > 0
     assert rounded["weight_error"] > 0.2 and rounded["output_error"] > 0.2 and rounded["loss"] != whole["loss"]

@@ -1,7 +1,6 @@
 """Notebook 04: what its text says, held against the stored numbers and against the package."""
 
 import copy
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import torch
 from torch import nn
 
 from lora_edu import data_file, evaluate, load_adapter, load_base, load_text
-from lora_edu.experiments import load_results, nb04
-from lora_edu.experiments.nb04 import SEEDS, kept_in_bf16, relative_times, setting_name, update_error
+from lora_edu.experiments import load_results
+from lora_edu.experiments.nb04 import SEEDS, kept_in_bf16, setting_name, update_error
 from lora_edu.figures.nb04 import cross_shares, kept_gain, split_gap
 from lora_edu.lora import LoRALinear, add_lora, combine, load_adapter_state, lora_layers
 from lora_edu.measures import relative_error
@@ -182,13 +181,6 @@ def test_a_whole_update_rounded_to_nf4_again_may_go_onto_either_base():
 @pytest.fixture(scope="module")
 def arms():
     return load_results("dial")["arms"]
-
-
-def test_times_are_multiples_of_the_first_task(monkeypatch):
-    clock = iter(np.cumsum([0, 2, 0, 6] * 4).tolist())
-    timed = partial(nb04.alternating_times, clock=lambda: next(clock))
-    monkeypatch.setattr(nb04, "alternating_times", timed)
-    assert relative_times({"a": int, "b": int}, rounds=3) == {"a": 1, "b": 3}
 
 
 @pytest.mark.parametrize("text", ["plays", "verses"])

@@ -11,7 +11,7 @@ import pytest
 
 from lora_edu.codebooks import dynamic_codebook
 from lora_edu.exercises import grading
-from lora_edu.setup import hosted, report
+from lora_edu.setup import hosted
 
 NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(?<![\w/.])/(?:home|Users|work|root|tmp)/\w|[A-Z]:\\\\")
@@ -64,11 +64,6 @@ def test_every_picture_has_alt_text(notebook):
     for output in outputs(notebook):
         if "image/png" in output.get("data", {}):
             assert len(output.metadata.get("image/png", {}).get("alt", "")) > 40
-
-
-def test_tagged_figures_are_the_files_that_the_readme_shows(path, notebook):
-    for name, picture in report.tagged_figures(notebook):
-        assert (path.parent / "figures" / f"{name}.png").read_bytes() == picture
 
 
 def test_the_words_of_the_house(notebook):

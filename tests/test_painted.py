@@ -7,7 +7,9 @@ import torch
 
 from lora_edu import GPT, GPTConfig, evaluate, load_text
 from lora_edu.figures import painted
-from lora_edu.figures.painted import ADDRESS, PLAY, painted_line, surprise
+from lora_edu.figures.painted import painted_line
+from lora_edu.observing import surprise
+from lora_edu.texts import ADDRESS_LINE, PLAY_LINE
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +45,6 @@ def test_one_bar_for_each_byte_and_long_ones_end_in_a_point():
     plt.close(figure)
 
 
-@pytest.mark.parametrize(("name", "line"), [("shakespeare", PLAY), ("speeches", ADDRESS)])
+@pytest.mark.parametrize(("name", "line"), [("shakespeare", PLAY_LINE), ("speeches", ADDRESS_LINE)])
 def test_the_two_lines_are_held_out(name, line):
     assert line.encode() in bytes(load_text(name).validation.tolist())

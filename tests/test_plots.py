@@ -14,7 +14,7 @@ from PIL import Image
 from lora_edu.figures import drawing, layer, looks, plots
 
 COLORS = {
-    name: value for name, value in vars(plots).items() if isinstance(value, str) and re.match("#[0-9A-F]{6}$", value)
+    name: value for name, value in vars(looks).items() if isinstance(value, str) and re.match("#[0-9A-F]{6}$", value)
 }
 
 
@@ -30,9 +30,9 @@ def test_every_color_stands_out_from_white(name):
 
 
 def test_each_part_of_a_layer_has_a_look_of_its_own():
-    looks = [plots.WEIGHT, plots.ADAPTER, plots.CODES, plots.CONSTANTS, plots.GRADIENT]
-    assert len({color for color, _ in looks}) == len({hatch for _, hatch in looks}) == len(looks) == 5
-    assert {color for color, _ in looks} <= set(COLORS.values())
+    parts = [looks.WEIGHT, looks.ADAPTER, looks.CODES, looks.CONSTANTS, looks.GRADIENT]
+    assert len({color for color, _ in parts}) == len({hatch for _, hatch in parts}) == len(parts) == 5
+    assert {color for color, _ in parts} <= set(COLORS.values())
 
 
 @pytest.mark.parametrize("looks", [looks.METHODS, looks.TEXTS])

@@ -141,7 +141,7 @@ def wheel(tmp_path_factory):
 def test_a_wheel_carries_the_course(wheel):
     inside = wheel / "lora_edu" / "notebooks"
     assert sorted(path.name for path in inside.glob("*.ipynb")) == NOTEBOOKS
-    assert (inside / "figures" / "qlora_loss.png").exists() and (inside / "glossary.md").exists()
+    assert (inside / "figures" / "devices.png").exists() and (inside / "glossary.md").exists()
     assert not [path for path in wheel.rglob("*") if path.name in ("source", "classroom", "graders", "tests")]
     practice = {path.relative_to(inside): path.read_text("utf-8") for path in inside.glob("assignments/*/*")}
     assert len(practice) == 8 and not [text for text in practice.values() if "### BEGIN" in text or "points(" in text]

@@ -81,14 +81,14 @@ def noise_like(error: Tensor, generator: torch.Generator, block_size: int = BLOC
 
 
 def fine_tune(
-    model: GPT, steps: int, lr: float, seed: int, data: Text | None = None, *, batch_size=4, progress=True
+    model: GPT, steps: int, lr: float, seed: int, data: Text | None = None, *, batch_size=4, progress=True, **more
 ) -> list[float] | None:
     """Train what asks for a gradient, on all plays unless another text is given.
 
     Returns the loss of each batch, or None for a run whose loss was no longer finite. On the CPU: a GPU computes in
-    bfloat16 and gives other numbers than the stored ones.
+    bfloat16 and gives other numbers than the stored ones. more: as for `train`.
     """
-    how = {"batch_size": batch_size, "eval_windows": 1, "device": "cpu", "progress": progress}
+    how = {"batch_size": batch_size, "eval_windows": 1, "device": "cpu", "progress": progress} | more
     try:
         return train(model, data or load_text("shakespeare"), steps, lr=lr, seed=seed, **how).train_loss
     except FloatingPointError:

@@ -6,11 +6,8 @@ half strength, and the averages of the factors, also at the size of the true sum
 """
 
 import copy
-import statistics
-import time
 from collections.abc import Callable
 from functools import lru_cache
-from operator import truediv
 
 import torch
 from torch import Tensor
@@ -42,27 +39,6 @@ def train_adapter(model: GPT, text: Text, steps: int, lr: float, seed: int = 0) 
         optimizer.step()  # move A and B
         losses.append(loss.item())
     return losses
-
-
-def alternating_times(tasks: dict[str, Callable], rounds: int, clock=time.perf_counter) -> dict[str, list[float]]:
-    """The seconds that each task takes by a clock, one number a round.
-
-    Tasks alternate, so that a slow moment of the machine hits all of them alike. A round before the first warms up.
-    """
-    times = {name: [] for name in tasks}
-    for _ in range(rounds + 1):
-        for name, task in tasks.items():
-            start = clock()
-            task()
-            times[name].append(clock() - start)
-    return {name: seconds[1:] for name, seconds in times.items()}
-
-
-def relative_times(tasks: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """The time of each task as a multiple of the first one's in the same round: the median over the rounds."""
-    times = alternating_times(tasks, rounds)
-    first = next(iter(times.values()))
-    return {name: statistics.median(map(truediv, seconds, first)) for name, seconds in times.items()}
 
 
 def losses_on_both(model: GPT) -> dict[str, float]:

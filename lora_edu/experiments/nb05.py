@@ -8,12 +8,8 @@ beside errors of the same sizes with other signs, or at other weights.
 import torch
 from torch import Tensor
 
-from lora_edu.experiments.scoreboard import WINDOWS, change_linears
-from lora_edu.models.pretrain import load_base
-from lora_edu.observing import layer_inputs
+from lora_edu.experiments.scoreboard import begun_later, measured
 from lora_edu.rounding import best_length, round_clipped, round_in_blocks
-from lora_edu.texts import load_text
-from lora_edu.training import evaluate
 
 WAYS = ("one absmax a layer", "one, clipped", "an absmax a row", "blocks of 64")
 DRAWS = (0.97, 0.99, 1.01, 1.03)  # the ruler's length, over the one that is meant
@@ -33,7 +29,6 @@ def shared_loss(way: str, draw: int | None = None, longer: float = 1.0) -> dict:
     longer: stretches the clipped ruler, to the largest weight at most.
     Returns the errors of weights and outputs, and the loss in nats per byte on held-out speeches.
     """
-    model, tokens = load_base("laptop", device="cpu"), load_text("speeches").validation  # a GPU has other last digits
 
     def change(weight: Tensor) -> Tensor:
         if way in CUTS:
@@ -44,12 +39,9 @@ def shared_loss(way: str, draw: int | None = None, longer: float = 1.0) -> dict:
         if way == "one absmax a layer":
             return round_clipped(weight, 4, DRAWS[draw])
         size = weight.shape[1] if way == "an absmax a row" else 64
-        shift = draw * size // 4
-        return round_in_blocks(weight.flatten().roll(shift), 4, size).roll(-shift).view_as(weight)
+        return begun_later(lambda flat: round_in_blocks(flat, 4, size), draw * size // 4)(weight)
 
-    result = change_linears(model, change, layer_inputs(model, tokens))
-    result["loss"] = evaluate(model, tokens, max_windows=WINDOWS)
-    return {name: round(value, 5) for name, value in result.items()}
+    return measured(change)
 
 
 def cut_only(weight: Tensor, way: str, draw: int | None = None) -> Tensor:

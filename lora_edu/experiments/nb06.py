@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from lora_edu.codebooks import get_codebook, nf_codebook
-from lora_edu.experiments.scoreboard import change_linears
+from lora_edu.experiments.scoreboard import Change, begun_later, measured
 from lora_edu.gpt import GPT
 from lora_edu.models.pretrain import load_base
 from lora_edu.observing import block_linears, layer_inputs
 from lora_edu.quantization import quantize
 from lora_edu.rounding import compensated, lloyd_max
 from lora_edu.texts import load_text
-from lora_edu.training import evaluate
 
 # AF4-64, as bitsandbytes ships it (`get_4bit_type("af4")`). Source: Yoshida 2023, arXiv 2306.06965.
 AF4 = (
@@ -101,21 +100,13 @@ def format_loss(
     Returns the loss on so many `windows` of a held-out text (nats per byte), and the relative errors of the weights
     and of the layers' outputs. Nothing is drawn by lot.
     """
-    model, tokens = load_base("laptop", device="cpu"), load_text(text).validation  # a GPU has other last digits
-    result = {"weight_error": 0.0, "output_error": 0.0}
-    if codebook is not None:
-        inputs = layer_inputs(model, tokens)
-        result = round_linears(model, format_codebook(codebook), block_size, shift, inputs)
-    result["loss"] = evaluate(model, tokens, max_windows=windows)
-    return {name: round(value, 5) for name, value in result.items()}
+    change = None if codebook is None else rounding(shift, format_codebook(codebook), block_size)
+    return measured(change, text, windows)
 
 
-def round_linears(model: GPT, codebook: Tensor, block_size: int, shift: int, inputs: dict[str, Tensor]) -> dict:
-    """Replace the weight of every linear layer in the blocks by its rounded self, in place.
-
-    Returns the relative error of all weights together, and the mean over the layers of the relative error of y = W x.
-    """
-    return change_linears(model, lambda weight: rounded_from(weight, shift, codebook, block_size), inputs)
+def rounding(shift: int, *how) -> Change:
+    """Quantizes a weight and decodes it, its first block begun `shift` weights later. how: as for `quantize`."""
+    return begun_later(lambda flat: quantize(flat, *how).dequantize(), shift)
 
 
 def compensated_loss(calibration: str, shift: int) -> dict:
@@ -124,9 +115,8 @@ def compensated_loss(calibration: str, shift: int) -> dict:
     calibration: `addresses` or `plays`, of the training part; `shuffled` gives each input to another column, and
     `nearest` compensates nothing. shift: of the columns of each layer, and so of blocks and of the order.
     """
-    model, tokens = load_base("laptop", device="cpu"), load_text("speeches").validation
-    seen = layer_inputs(model, tokens)
-    inputs = calibration_inputs(model, "shakespeare" if calibration == "plays" else "speeches")
+    model = load_base("laptop", device="cpu")
+    inputs = inputs_of(model, load_text("shakespeare" if calibration == "plays" else "speeches").train, windows=16)
     rounded, generator = [], torch.Generator().manual_seed(shift)
     for path, layer in block_linears(model).items():
         weight, x = layer.weight.detach().roll(shift, 1), inputs[path].roll(shift, 1)
@@ -136,17 +126,11 @@ def compensated_loss(calibration: str, shift: int) -> dict:
         found = quantize(weight, "nf4").dequantize() if nearest else compensated(weight, x, nf_codebook(4))
         rounded.append(found.roll(-shift, 1))
     changed = iter(rounded)  # the layers come in the same order
-    result = change_linears(model, lambda _: next(changed), seen) | {"loss": evaluate(model, tokens, max_windows=128)}
-    return {name: round(value, 5) for name, value in result.items()}
+    return measured(lambda _: next(changed))
 
 
-def calibration_inputs(model: GPT, text: str, windows: int = 16) -> dict[str, Tensor]:
-    """What each linear layer of the blocks is given for windows of 256 bytes of a training text: (n, d_in)."""
-    tokens = load_text(text).train
-    seen = [layer_inputs(model, tokens[start:]) for start in range(0, len(tokens) - 256, len(tokens) // windows)]
-    return {path: torch.cat([inputs[path] for inputs in seen[:windows]]) for path in seen[0]}
-
-
-def rounded_from(weight: Tensor, shift: int, codebook: Tensor | str, *how) -> Tensor:
-    """A weight that was quantized and decoded, its first block begun `shift` weights later. how: as for `quantize`."""
-    return quantize(weight.flatten().roll(shift), codebook, *how).dequantize().roll(-shift).view(weight.shape)
+def inputs_of(model: GPT, tokens: Tensor, windows: int) -> dict[str, Tensor]:
+    """What each linear layer of the blocks is given for so many windows of 256 tokens: path -> (n, d_in)."""
+    stride = len(tokens) // windows
+    seen = [layer_inputs(model, tokens[i * stride :]) for i in range(windows)]
+    return {path: torch.cat([inputs[path] for inputs in seen]) for path in seen[0]}

@@ -1,6 +1,5 @@
 """Double quantization, measured: where the error comes from, and what it does to a model's loss."""
 
-import copy
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -10,15 +9,13 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from lora_edu.downloads import model_folder
-from lora_edu.experiments.scoreboard import WINDOWS, change_linears, with_constants
+from lora_edu.experiments.scoreboard import WINDOWS, begun_later, measured
 from lora_edu.measures import relative_error
 from lora_edu.models.pretrain import load_base
 from lora_edu.models.pretrained import load_pretrained
-from lora_edu.observing import block_linears, layer_inputs
+from lora_edu.observing import block_linears
 from lora_edu.quantization import quantize
 from lora_edu.rounding import rescale
-from lora_edu.texts import load_text
-from lora_edu.training import evaluate
 
 
 def normal_weights(count: int, seed: int = 0) -> Tensor:
@@ -133,22 +130,18 @@ def double_quant_loss(
     Returns the loss in nats per byte, and the errors of weights and outputs, by the protocol
     of the scoreboard.
     """
-    model = copy.deepcopy(load_base("laptop", device="cpu"))  # float32: bfloat16 on a GPU would hide what is measured
-    tokens = load_text("speeches").validation
     generator = torch.Generator().manual_seed(1000 * seed + noise_seed)
-    inputs = layer_inputs(model, tokens)
-    result = change_linears(model, lambda weight: changed_weight(weight, change, block_size, generator, shift), inputs)
-    result["loss"] = evaluate(model, tokens, max_windows=windows)
-    return {name: round(value, 6) for name, value in result.items()}
+    in_nf4 = begun_later(lambda flat: changed_weight(flat, change, block_size, generator), shift)
+    return measured(in_nf4, windows=windows, digits=6)
 
 
-def changed_weight(weight: Tensor, change: str, block_size: int = 64, generator=None, shift: int = 0) -> Tensor:
-    """One weight (d_out, d_in) in NF4, its constants after one of CHANGES."""
+def changed_weight(weight: Tensor, change: str, block_size: int = 64, generator=None) -> Tensor:
+    """A weight of any shape in NF4, its constants after one of CHANGES."""
     if change not in CHANGES:
         raise ValueError(f"unknown change {change!r}: choose one of {', '.join(CHANGES)}")
-    exact = quantize(weight.flatten().roll(shift), "nf4", block_size)
+    exact = quantize(weight.flatten(), "nf4", block_size)
     new = CHANGES[change](exact.absmax, generator)
-    return with_constants(exact.dequantize(), exact.absmax, new, block_size).roll(-shift).view(weight.shape)
+    return rescale(exact.dequantize(), exact.absmax, new, block_size).view_as(weight)
 
 
 def _noisy(absmax: Tensor, generator) -> Tensor:

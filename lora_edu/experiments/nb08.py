@@ -10,12 +10,11 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import product
-from operator import sub
+from operator import sub, truediv
 
 import torch
 from torch import Tensor
 
-from lora_edu.experiments.nb04 import alternating_times
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
 from lora_edu.memory.film import film_step, scenes
@@ -64,6 +63,29 @@ FILM_ARMS = {
 
 
 # --- why is QLoRA slower? --------------------------------------------------------------------------------------------
+
+
+def alternating_times(tasks: dict[str, Callable], rounds: int, clock=time.perf_counter) -> dict[str, list[float]]:
+    """The seconds that each task takes by a clock, one number a round.
+
+    Tasks alternate, so that a slow moment of the machine hits all of them alike, and each round begins with the next
+    one, so that none has a place in the order to itself. A round before the first warms up.
+    """
+    names, times = list(tasks), {name: [] for name in tasks}
+    for done in range(rounds + 1):
+        first = done % len(names)
+        for name in names[first:] + names[:first]:
+            start = clock()
+            tasks[name]()
+            times[name].append(clock() - start)
+    return {name: seconds[1:] for name, seconds in times.items()}
+
+
+def relative_times(tasks: dict[str, Callable], rounds: int) -> dict[str, float]:
+    """The time of each task as a multiple of the first one's in the same round: the median over the rounds."""
+    times = alternating_times(tasks, rounds)
+    first = next(iter(times.values()))
+    return {name: statistics.median(map(truediv, seconds, first)) for name, seconds in times.items()}
 
 
 def stepper(model: GPT, n_tokens: int) -> Callable[[], float]:

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from lora_edu.experiments.finetune import fine_tune, loss_on, prepared
-from lora_edu.experiments.nb06 import rounded_from
-from lora_edu.experiments.sweeps import SEEDS, Runs, arms_of, stored_runs
+from lora_edu.experiments.nb06 import rounding
+from lora_edu.experiments.sweeps import SEEDS, Runs, arms_of, stored_runs, sweep_arms
 from lora_edu.layers import is_nf4
 from lora_edu.lora import lora_layers
 from lora_edu.models.pretrain import load_base
@@ -97,25 +97,17 @@ def rates(method: str, text: str) -> tuple[float, ...]:
 
 def _quality_arms() -> dict[str, dict]:
     arms: dict[str, dict] = {}
-
-    def add(name: str, lrs: tuple, seeds: tuple = SEEDS, text: str = "all plays", **how) -> None:
-        arms.update(arms_of(f"{name}, {text}", lrs, seeds, **{"method": name, "text": text} | how))
-
-    for text in reversed(TEXT_SIZES):
-        for method in RATES:
-            add(method, rates(method, text), (0,), text)
+    for (method, text), best in BEST_RATES.items():
+        arms |= sweep_arms(f"{method}, {text}", rates(method, text), best, method=method, text=text)
+    plays = {"text": "all plays"}
     for name, options in NOT_TRAINED.items():
-        arms[f"{name}, not trained"] = {**options, "text": "all plays", "lr": 1.0, "steps": 0}
-    arms["qlora, 10 steps"] = {"method": "qlora", "text": "all plays", "lr": 1e-2, "steps": 10}  # 09 runs it again
-    for (method, text), rate in BEST_RATES.items():
-        add(method, (rate,), text=text)
+        arms[f"{name}, not trained"] = options | plays | {"lr": 1.0, "steps": 0}
+    arms["qlora, 10 steps"] = {"method": "qlora", "lr": 1e-2, "steps": 10} | plays  # 09 runs it again
     for name, options in CHANGED_BASES.items():
-        add(name, (BEST_RATES["qlora", "all plays"],), **options)
-    add("blocks", (1e-3, 2e-3, 3e-3), (0,))
-    add("blocks", (2e-3,))  # the best of them
-    add("lora rank 64", (1e-3, 3e-3, 6e-3, 1e-2), (0,), method="lora", rank=64)
-    add("lora rank 64", (3e-3,), method="lora", rank=64)
-    return arms
+        arms |= arms_of(f"{name}, all plays", (BEST_RATES["qlora", "all plays"],), SEEDS, **options, **plays)
+    arms |= sweep_arms("blocks, all plays", (1e-3, 2e-3, 3e-3), 2e-3, method="blocks", **plays)
+    wide = {"method": "lora", "rank": 64}
+    return arms | sweep_arms("lora rank 64, all plays", (1e-3, 3e-3, 6e-3, 1e-2), 3e-3, **wide, **plays)
 
 
 QUALITY_ARMS = _quality_arms()
@@ -222,7 +214,7 @@ def drawn(shift: int | None, *, windows: int = 64) -> dict:
     """
     model = load_base("laptop", device="cpu")
     for layer in block_linears(model).values() if shift is not None else ():
-        layer.weight.data = rounded_from(layer.weight.detach(), shift, "nf4", 64, True)
+        layer.weight.data = rounding(shift, "nf4", 64, True)(layer.weight.detach())
     return {text: loss_on(model, name, windows) for text, name in (("plays", "shakespeare"), ("addresses", "speeches"))}
 
 

@@ -12,7 +12,7 @@ import torch
 
 from lora_edu.calibration import one_temperature
 from lora_edu.experiments.finetune import fine_tune, loss_on, prepared
-from lora_edu.experiments.sweeps import SEEDS, arms_of
+from lora_edu.experiments.sweeps import SEEDS, arms_of, sweep_arms
 from lora_edu.gpt import GPT
 from lora_edu.lora import lora_layers
 from lora_edu.models.pretrain import load_base
@@ -97,8 +97,13 @@ def block_weights(model: GPT) -> dict[str, torch.Tensor]:
 
 def relative_norm(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> float:
     """The norm of all changes, as a share of the norm of what was changed."""
-    change = sum(float((after[path] - before[path]).square().sum()) for path in before)
-    return (change / sum(float(weight.square().sum()) for weight in before.values())) ** 0.5
+    return share_of_norm({path: after[path] - weight for path, weight in before.items()}, before)
+
+
+def share_of_norm(some: dict[str, torch.Tensor], of: dict[str, torch.Tensor]) -> float:
+    """The norm of all matrices together, as a share of that of others."""
+    one, other = (sum(float(m.square().sum()) for m in side.values()) for side in (some, of))
+    return (one / other) ** 0.5
 
 
 # --- where: one budget ----------------------------------------------------------------------------------------------
@@ -136,20 +141,14 @@ BEST_PLACE_RATES = {
 }
 
 
-def _where_arms() -> dict[str, dict]:
-    arms = {}
-    for way, (targets, rank) in PLACES.items():
-        arms |= arms_of(way, PLACE_RATES[way], method="lora", rank=rank, targets=targets)
-    for way, (frozen, rank) in FROZEN.items():
-        arms |= arms_of(way, PLACE_RATES[way], method="lora", rank=rank, frozen=frozen)
-    for way, lr in BEST_PLACE_RATES.items():
-        targets, rank = PLACES.get(way, ("all-linear", 16))
-        options = {"method": "lora", "rank": rank, "targets": targets}
-        arms |= arms_of(way, (lr,), SEEDS[1:], **options | ({"frozen": FROZEN[way][0]} if way in FROZEN else {}))
-    return arms
-
-
-WHERE_ARMS = _where_arms()
+WHERE_ARMS: dict[str, dict] = {}
+for _way, (_targets, _rank) in PLACES.items():
+    _options = {"method": "lora", "rank": _rank, "targets": _targets}
+    WHERE_ARMS |= sweep_arms(_way, PLACE_RATES[_way], BEST_PLACE_RATES[_way], **_options)
+for _way, (_frozen, _rank) in FROZEN.items():
+    _options = {"method": "lora", "rank": _rank, "frozen": _frozen}
+    WHERE_ARMS |= arms_of(_way, PLACE_RATES[_way], **_options)
+    WHERE_ARMS |= arms_of(_way, (BEST_PLACE_RATES[_way],), SEEDS[1:], targets="all-linear", **_options)
 
 # --- ranks, rates, scalings, steps ---------------------------------------------------------------------------------
 
@@ -174,35 +173,19 @@ def rank_way(method: str, rank: int, scaling: str = "alpha = 2r") -> str:
     return f"{method} r{rank}" + ("" if scaling == "alpha = 2r" else f", {scaling}")
 
 
-def _rank_arms() -> dict[str, dict]:
-    arms = {}
-    for rank, lrs in RANK_RATES.items():
-        arms |= arms_of(rank_way("lora", rank), lrs, method="lora", rank=rank)
-        arms |= arms_of(rank_way("lora", rank), (BEST_RANK_RATE,), SEEDS[1:], method="lora", rank=rank)
-    return arms
-
-
-def _scaling_arms() -> dict[str, dict]:
-    arms = {}
-    for (scaling, rank), lrs in OTHER_RATES.items():
-        options = {"method": "lora", "rank": rank, "scaling": SCALINGS[scaling](rank)}
-        arms |= arms_of(rank_way("lora", rank, scaling), lrs, **options)
-    return arms
-
-
-def _front_arms() -> dict[str, dict]:
-    """Rates below the best, where full fine-tuning learns as little as adapters do: with three seeds, 09's included."""
-    lora8, lora64 = {"method": "lora", "rank": 8}, {"method": "lora", "rank": 64}
-    return (
-        arms_of("full", (1e-4, 3e-4, 6e-4, 1e-3), (1, 2), method="full")
-        | arms_of("blocks", (3e-4,), method="blocks")
-        | arms_of("blocks", (6e-4,), SEEDS, method="blocks")
-        | arms_of("blocks", (1e-3,), (1, 2), method="blocks")
-        | arms_of("qlora r1", (2e-2,), method="qlora", rank=1)
-        | arms_of("qlora r64", (3e-3,), method="qlora", rank=64)
-        | arms_of("lora r8", (3e-3, 6e-3), (1, 2), **lora8)
-        | arms_of("lora r64", (1e-3,), (1, 2), **lora64)
-    )
-
-
-PRICE_ARMS = _rank_arms() | _front_arms() | _scaling_arms()
+# Rates below the best, where full fine-tuning learns as little as adapters do: with three seeds, 09's included.
+PRICE_ARMS = (
+    arms_of("full", (1e-4, 3e-4, 6e-4, 1e-3), (1, 2), method="full")
+    | arms_of("blocks", (3e-4,), method="blocks")
+    | arms_of("blocks", (6e-4,), SEEDS, method="blocks")
+    | arms_of("blocks", (1e-3,), (1, 2), method="blocks")
+    | arms_of("qlora r1", (2e-2,), method="qlora", rank=1)
+    | arms_of("qlora r64", (3e-3,), method="qlora", rank=64)
+    | arms_of("lora r8", (3e-3, 6e-3), (1, 2), method="lora", rank=8)
+    | arms_of("lora r64", (1e-3,), (1, 2), method="lora", rank=64)
+)
+for _rank, _rates in RANK_RATES.items():
+    PRICE_ARMS |= sweep_arms(rank_way("lora", _rank), _rates, BEST_RANK_RATE, method="lora", rank=_rank)
+for (_scaling, _rank), _rates in OTHER_RATES.items():
+    _options = {"method": "lora", "rank": _rank, "scaling": SCALINGS[_scaling](_rank)}
+    PRICE_ARMS |= arms_of(rank_way("lora", _rank, _scaling), _rates, **_options)

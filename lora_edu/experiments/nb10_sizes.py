@@ -70,14 +70,17 @@ RANK_ARMS = {
 
 def kept(model: str, rank: int = 1, of: int = 64) -> tuple[float, float]:
     """A rank's gain as a share of another's: at one rate for both, the mean over seeds, and each at its own, seed 0."""
-    runs = stored_runs("rank-and-size", "after")
 
     def gains(of_rank: int) -> tuple[float, float]:
-        some = runs.where(model=model, rank=of_rank)
-        at_one = [run.before - run.after for run in some if getattr(run, "times", 1.0) == 1.0]
-        return mean(at_one), max(run.before - run.after for run in some.where(seed=0))
+        return mean(gains_of(model, of_rank, times=1.0)), max(gains_of(model, of_rank, seed=0))
 
     return tuple(mine / other for mine, other in zip(gains(rank), gains(of), strict=True))
+
+
+def gains_of(model: str, rank: int, **settings) -> list[float]:
+    """The fall of the loss in each run with these settings. times: of the rate that all ranks share."""
+    runs = stored_runs("rank-and-size", "after").where(model=model, rank=rank, **settings)
+    return [run.before - run.after for run in runs]
 
 
 def most_won(model: str) -> tuple[float, float]:
@@ -89,7 +92,7 @@ def most_won(model: str) -> tuple[float, float]:
 def best_times(model: str, rank: int) -> float:
     """The factor of TIMES at which seed 0 won most."""
     runs = stored_runs("rank-and-size", "after").where(model=model, rank=rank, seed=0)
-    return getattr(min(runs, key=lambda run: run.after), "times", 1.0)
+    return min(runs, key=lambda run: run.after).times
 
 
 def little(model: str) -> str:

@@ -9,7 +9,6 @@ best of each is run with two more seeds. Of DoRA minus LoRA three seeds said "pe
 
 import copy
 import statistics
-import time
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -19,14 +18,16 @@ from torch import Tensor, nn
 
 from lora_edu.experiments import nb09
 from lora_edu.experiments.finetune import loss_on
-from lora_edu.experiments.sweeps import SEEDS, Runs, arms_of, stored_runs
-from lora_edu.lora import lora_layers
+from lora_edu.experiments.nb06 import inputs_of as inputs_of  # the page says nb11.inputs_of
+from lora_edu.experiments.nb08 import alternating_times
+from lora_edu.experiments.nb10 import block_weights, relative_norm
+from lora_edu.experiments.sweeps import SEEDS, Runs, arms_of, stored_runs, sweep_arms
 from lora_edu.measures import output_error, relative_error
 from lora_edu.models.pretrain import load_base
-from lora_edu.observing import block_linears, layer_inputs
+from lora_edu.observing import block_linears
 from lora_edu.texts import Text, batches, load_text
 from lora_edu.training import learning_rate_factor, trainable_parameters, training_step
-from lora_edu.variants import add_variant, full_weight, lora_plus_groups
+from lora_edu.variants import add_variant, lora_plus_groups
 
 STEPS, BATCH = 100, 4
 WARMUP, FINAL, BETAS = 10, 0.1, (0.9, 0.95)  # as `train` has them
@@ -90,22 +91,10 @@ def variant_loss(name: str, lr: float, repeat: int = 0, steps: int = STEPS, *, s
         "loss": loss_on(model, "shakespeare"),
         "addresses": loss_on(model, "speeches"),
         "training": statistics.mean(losses[-20:]),
-        "update": update_norm(model),
+        "update": relative_norm(block_weights(load_base("laptop", device="cpu")), block_weights(model)),
     }
     trainable = sum(parameter.numel() for parameter in trainable_parameters(model))
     return {key: round(value, 5) for key, value in measured.items()} | {"trainable": trainable}
-
-
-@torch.no_grad()
-def update_norm(model: nn.Module) -> float:
-    """|W' - W| / |W|, over all matrices of the blocks together. W is that of the base, whatever a variant did to it."""
-    originals = block_linears(load_base("laptop", device="cpu"))
-    moved = total = 0.0
-    for path, layer in lora_layers(model).items():
-        W = originals[path.removeprefix("blocks.")].weight
-        moved += (full_weight(layer.base) + layer.delta_weight() - W).square().sum().item()
-        total += W.square().sum().item()
-    return (moved / total) ** 0.5
 
 
 # --- the arms --------------------------------------------------------------------------------------------------------
@@ -134,18 +123,13 @@ BEST_RATES: dict[str, float] = {
 SIX_SEEDS, MORE_SEEDS = ("LoRA", "DoRA"), (3, 4, 5)  # the best rate of both is 1e-2
 
 
-def _arms(name: str, lrs, seeds) -> dict[str, dict]:
-    return arms_of(name, lrs, seeds, name=name)
-
-
-VARIANT_ARMS: dict[str, dict] = {}
-for _name, _rates in RATES.items():
-    VARIANT_ARMS |= _arms(_name, _rates, SEEDS[:1])
+VARIANT_ARMS = arms_of("LoRA", SHARED_RATES, name="LoRA")  # the other rates and seeds are notebook 09's
 for _name, _rate in BEST_RATES.items():
-    VARIANT_ARMS |= _arms(_name, (_rate,), SEEDS)
+    VARIANT_ARMS |= sweep_arms(_name, RATES[_name], _rate, name=_name)
 for _name in SIX_SEEDS:
-    VARIANT_ARMS |= _arms(_name, (1e-2,), MORE_SEEDS)
-VARIANT_ARMS |= _arms("PiSSA", (3e-3, 6e-3), SEEDS)  # to both sides of its best rate: how much does it forget there?
+    VARIANT_ARMS |= arms_of(_name, (1e-2,), MORE_SEEDS, name=_name)
+# To both sides of its best rate: how much does it forget there?
+VARIANT_ARMS |= arms_of("PiSSA", (3e-3, 6e-3), SEEDS, name="PiSSA")
 VARIANT_ARMS["LoRA+, 30 steps"] = {"name": "LoRA+", "lr": 3e-3, "steps": 30}  # the notebook runs it again
 
 THEIRS = {"lora": "LoRA", "full": "full fine-tuning", "blocks": "the same matrices in full"}
@@ -168,22 +152,17 @@ def all_runs() -> Runs:
 
 
 def step_times(rounds: int = 21, *, seed: int = 0) -> dict:
-    """The seconds of a training step of each variant: all models take a step in turn, `rounds` times.
+    """The seconds of a training step of each variant: all models take a step in turn, `rounds` times."""
 
-    Each round begins with the next one, so that no variant has a place in the order to itself.
-    """
-    names = list(KINDS)
-    models = {name: prepared(name) for name in names}
-    optimizers = {name: torch.optim.AdamW(groups_of(name, model, 1e-4)) for name, model in models.items()}
-    draw = batches(load_text("shakespeare").train, BATCH, 256, torch.Generator().manual_seed(seed))
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for done in range(rounds + 2):  # two to warm up
-        batch, first = next(draw), done % len(names)
-        for name in names[first:] + names[:first]:
-            start = time.perf_counter()
-            training_step(models[name].train(), *batch, optimizers[name])
-            times[name].append(round(time.perf_counter() - start, 5))
-    return {"seconds": {name: values[2:] for name, values in times.items()}, "threads": torch.get_num_threads()}
+    def steps_of(name: str) -> Callable:
+        model = prepared(name).train()
+        optimizer = torch.optim.AdamW(groups_of(name, model, 1e-4))
+        draw = batches(load_text("shakespeare").train, BATCH, 256, torch.Generator().manual_seed(seed))
+        return lambda: training_step(model, *next(draw), optimizer)
+
+    times = alternating_times({name: steps_of(name) for name in KINDS}, rounds + 1)  # two rounds to warm up
+    seconds = {name: [round(value, 5) for value in values[1:]] for name, values in times.items()}
+    return {"seconds": seconds, "threads": torch.get_num_threads()}
 
 
 # --- what the notebook computes --------------------------------------------------------------------------------------
@@ -203,13 +182,6 @@ def losses_of(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, cl
     draw = batches(load_text("shakespeare").train, 2, 64, torch.Generator().manual_seed(0))
     model.train()
     return [training_step(model, *next(draw), optimizer, max_grad_norm=clip) for _ in range(steps)]
-
-
-def inputs_of(model: nn.Module, tokens: Tensor, windows: int) -> dict[str, Tensor]:
-    """What each linear layer of the blocks is given for so many windows of 256 tokens: path -> (n, d_in)."""
-    stride = len(tokens) // windows
-    seen = [layer_inputs(model, tokens[i * stride :]) for i in range(windows)]
-    return {path: torch.cat([inputs[path] for inputs in seen]) for path in seen[0]}
 
 
 def layer_errors(

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from lora_edu.calibration import one_temperature
 from lora_edu.experiments.finetune import fine_tune, loss_on
-from lora_edu.experiments.nb11 import inputs_of
-from lora_edu.experiments.sweeps import SEEDS, arms_of
+from lora_edu.experiments.nb06 import inputs_of
+from lora_edu.experiments.sweeps import SEEDS, arms_of, sweep_arms
 from lora_edu.gpt import GPT
 from lora_edu.lora import add_lora, lora_layers
 from lora_edu.models.pretrain import load_base
@@ -97,9 +97,8 @@ BEST_RATES |= {"LoftQ": 5e-3, "QPiSSA": 2.5e-3, "QPiSSA, QERA": 2.5e-3}
 
 START_ARMS: dict[str, dict] = {}
 for _start, _best in BEST_RATES.items():
-    _how = {"start": _start, "bits": 2, "steps": STEPS}
-    START_ARMS |= arms_of(f"NF2, {_start}", (*GRID, *LOWER.get(_start, ())), **_how)
-    START_ARMS |= arms_of(f"NF2, {_start}", (_best,), SEEDS, **_how)
+    _rates = (*GRID, *LOWER.get(_start, ()))
+    START_ARMS |= sweep_arms(f"NF2, {_start}", _rates, _best, start=_start, bits=2, steps=STEPS)
 AT_FOUR_BITS = ("none", "QERA")  # at the rate that was chosen at 2 bits, and not again
 for _start in AT_FOUR_BITS:
     START_ARMS |= arms_of(f"NF4, {_start}", (BEST_RATES[_start],), SEEDS, start=_start, bits=4, steps=STEPS)

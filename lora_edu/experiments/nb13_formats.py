@@ -9,18 +9,12 @@ A rotation: W x = (W R)(R^T x) for an orthogonal R. W R has no outliers left, an
 matrix with random signs, as in QuaRot and SpinQuant (arXiv 2405.16406).
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from lora_edu.codebooks import fp4_codebook
-from lora_edu.experiments.scoreboard import ONE_CONSTANT, change_linears
-from lora_edu.models.pretrain import load_base
-from lora_edu.observing import layer_inputs
+from lora_edu.experiments.scoreboard import ONE_CONSTANT, Change, measured
 from lora_edu.quantization import nearest_code, quantize
-from lora_edu.texts import load_text
-from lora_edu.training import evaluate
 
 LARGEST = 6.0  # of E2M1
 
@@ -48,7 +42,7 @@ def nvfp4(weight: Tensor) -> Tensor:
     return (to_e2m1(blocks / scale.clamp(min=1e-30)) * scale).view_as(weight)
 
 
-def codes_of(name: str, block_size: int) -> Callable[[Tensor], Tensor]:
+def codes_of(name: str, block_size: int) -> Change:
     return lambda weight: quantize(weight, name, block_size).dequantize()
 
 
@@ -70,7 +64,7 @@ def hadamard(size: int) -> Tensor:
     return H / size**0.5
 
 
-def rotated(change: Callable[[Tensor], Tensor], generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+def rotated(change: Change, generator: torch.Generator) -> Change:
     """The same rounding, of W R instead of W, turned back afterwards."""
 
     def turn_round_and_back(weight: Tensor) -> Tensor:
@@ -86,15 +80,10 @@ def format_after(name: str | None, rotation: int | None = None) -> dict:
 
     Returns bits a weight, the errors of weights and outputs, and the loss on 64 windows of addresses.
     """
-    model, tokens = load_base("laptop", device="cpu"), load_text("speeches").validation
-    result = {"bits": 32.0, "weight_error": 0.0, "output_error": 0.0}
-    if name is not None:
-        change, bits = FORMATS[name]
-        if rotation is not None:
-            change = rotated(change, torch.Generator().manual_seed(rotation))
-        result = change_linears(model, change, layer_inputs(model, tokens)) | {"bits": bits}
-    result["loss"] = evaluate(model, tokens, max_windows=64)
-    return {key: round(value, 5) for key, value in result.items()}
+    change, bits = FORMATS[name] if name else (None, 32.0)
+    if rotation is not None:
+        change = rotated(change, torch.Generator().manual_seed(rotation))
+    return {"bits": bits} | measured(change, windows=64)
 
 
 AFTER_ARMS = {"as shipped": {"name": None}}

@@ -9,8 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lora_edu.experiments.nb04 import relative_times
-from lora_edu.experiments.nb08 import film_model, stepper
+from lora_edu.experiments.nb08 import film_model, relative_times, stepper
 from lora_edu.qlora import NF4Linear
 
 WIDTH = 1024  # of a square layer

@@ -14,13 +14,13 @@ import torch
 
 from lora_edu.experiments import nb09, nb10_runs
 from lora_edu.experiments.nb02 import best_rates as digit_rates
-from lora_edu.experiments.nb04 import alternating_times
-from lora_edu.experiments.nb10_sizes import RANKS
+from lora_edu.experiments.nb08 import alternating_times
+from lora_edu.experiments.nb10_sizes import gains_of, kept
 from lora_edu.experiments.nb13 import ORDERS
 from lora_edu.experiments.nb13_measured import Numbers, base, results
 from lora_edu.experiments.nb13_products import LAYER_TOKENS, STEP_TOKENS, product_name
 from lora_edu.experiments.stored import load_results
-from lora_edu.experiments.sweeps import Runs, paired, stored_runs
+from lora_edu.experiments.sweeps import Runs, paired
 from lora_edu.gpt import GPTConfig
 from lora_edu.memory.shapes import BASE, CONSTANTS, predicted_bytes
 from lora_edu.qlora import quantize_linears
@@ -128,37 +128,21 @@ def counted_above_half() -> Numbers:
 # --- rank and size ---------------------------------------------------------------------------------------------------
 
 
-@cache
-def rank_runs() -> Runs:
-    return stored_runs("rank-and-size", "after")
-
-
-def gains(model: str, rank: int, times: float = 1.0) -> dict[int, float]:
-    """Seed -> the fall of the loss; times: of the rate that all ranks share."""
-    runs = rank_runs().where(model=model, rank=rank)
-    return {run.seed: run.before - run.after for run in runs if getattr(run, "times", 1.0) == times}
-
-
-def kept_share(model: str, rank: int, of: int) -> float:
-    """The gain of a rank as a share of another's, means over seeds: one seed that hardly gains must not decide."""
-    return mean(gains(model, rank).values()) / mean(gains(model, of).values())
-
-
 def lost_in_the_larger() -> Numbers:
     """How much more of a larger rank's gain a rank loses in the larger model (135M) than in the smaller one (3.4M).
 
-    Of which larger rank? The sign depends on it, so each is a setting.
+    Of which larger rank? The sign depends on it, so each is a setting. One rate, and means over seeds.
     """
     return {
-        f"rank {rank} against rank {of}": kept_share("gpt", rank, of) - kept_share("smollm2", rank, of)
+        f"rank {rank} against rank {of}": kept("gpt", rank, of)[0] - kept("smollm2", rank, of)[0]
         for rank, of in ((1, 8), (1, 64), (8, 64))
     }
 
 
 def lost_at_a_lower_rate(times: float = 0.33) -> Numbers:
     """The same difference within one model, between its rate and a third of it: nothing but the rate is another."""
-    own, lower = ({rank: gains("gpt", rank, t)[0] for rank in RANKS} for t in (1.0, times))
-    return {"rank 1 against rank 64, one model, two rates": own[1] / own[64] - lower[1] / lower[64]}
+    small, large = ([gains_of("gpt", rank, times=t, seed=0)[0] for t in (1.0, times)] for rank in (1, 64))
+    return {"rank 1 against rank 64, one model, two rates": small[0] / large[0] - small[1] / large[1]}
 
 
 # --- learning rates --------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lora_edu.experiments.finetune import loss_on
-from lora_edu.experiments.nb10 import block_weights
+from lora_edu.experiments.nb10 import block_weights, share_of_norm
 from lora_edu.experiments.nb10_directions import Updates, trained
 from lora_edu.experiments.sweeps import SEEDS
 from lora_edu.gpt import GPT
@@ -51,7 +51,7 @@ def cosines(way: str, *, seed: int = 0) -> dict[str, list[float]]:
         name: torch.cat([nearest(weights[path], dW) for path, dW in side.items()]).sort().values
         for name, side in sides.items()
     }
-    return {"norm": norm(updates, weights)} | {
+    return {"norm": round(share_of_norm(updates, weights), 5)} | {
         name: [round(value, 4) for value in side.tolist()] for name, side in found.items()
     }
 
@@ -121,13 +121,7 @@ def losses(base: GPT, updates: Updates) -> list[float]:
 
 def _after(base: GPT, updates: Updates, cut: Updates) -> list[float]:
     left = {path: dW - cut[path] for path, dW in updates.items()}
-    return [*losses(base, left), round(norm(cut, updates), 4)]
-
-
-def norm(changes: Updates, of: Updates) -> float:
-    """The norm of all matrices together, as a share of that of others."""
-    one, other = (sum(float(m.square().sum()) for m in side.values()) for side in (changes, of))
-    return round((one / other) ** 0.5, 5)
+    return [*losses(base, left), round(share_of_norm(cut, updates), 4)]
 
 
 # --- arms ------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from lora_edu.texts import load_text
 from lora_edu.training import evaluate
 
 WINDOWS = 128
+Change = Callable[[Tensor], Tensor]  # from a weight (d_out, d_in) to what takes its place
 ONE_CONSTANT = 2**18  # as a block size: no layer of the shipped base has more weights
 SECOND_LEVEL = {8: DoubleQuant(), 4: DoubleQuant("nf4")}  # bits of a constant -> how it is rounded, in blocks of 256
 
@@ -46,30 +47,41 @@ def score(codebook: str | None, block_size: int = 64, constant_bits: int = 32, *
 
     codebook: of a 4-bit format; None leaves the weights as they are, in bfloat16. Nothing is drawn by lot.
     """
-    model, tokens = load_base("laptop", device="cpu"), load_text("speeches").validation  # a GPU has other last digits
-    result = {"bits": 16.0, "weight_error": 0.0, "output_error": 0.0}
-    if codebook is not None:
-        inputs = layer_inputs(model, tokens)
-        result = change_linears(model, lambda weight: rounded(weight, codebook, block_size, constant_bits), inputs)
-        result["bits"] = total_bits(block_size, constant_bits, 256 if constant_bits in SECOND_LEVEL else 0)
+    if codebook is None:
+        return {"bits": 16.0} | measured(None, windows=windows)
+    bits = round(total_bits(block_size, constant_bits, 256 if constant_bits in SECOND_LEVEL else 0), 5)
+    change = lambda weight: rounded(weight, codebook, block_size, constant_bits)  # noqa: E731
+    return {"bits": bits} | measured(change, windows=windows)
+
+
+def measured(change: Change | None, text: str = "speeches", windows: int = WINDOWS, digits: int = 5) -> dict:
+    """Put change(weight) in place of the weight of every linear layer in the blocks of the shipped base.
+
+    None changes nothing. Returns the errors of weights and outputs, and the loss on so many windows of a held-out text.
+    """
+    model, tokens = load_base("laptop", device="cpu"), load_text(text).validation  # a GPU has other last digits
+    result = {"weight_error": 0.0, "output_error": 0.0}
+    if change is not None:
+        result = change_linears(model, change, layer_inputs(model, tokens))
     result["loss"] = evaluate(model, tokens, max_windows=windows)
-    return {name: round(value, 5) for name, value in result.items()}
+    return {name: round(value, digits) for name, value in result.items()}
+
+
+def begun_later(change: Change, shift: int) -> Change:
+    """The same change of the flattened weight, its first block begun `shift` weights later: another draw of errors."""
+    return lambda weight: change(weight.flatten().roll(shift)).roll(-shift).view_as(weight)
 
 
 def rounded(weight: Tensor, codebook: str, block_size: int = 64, constant_bits: int = 32) -> Tensor:
     """A weight (d_out, d_in) to a format and back; the constants of its blocks in 32, 16, 8 or 4 bits."""
     if constant_bits == 16:
         exact = quantize(weight, codebook, block_size)
-        return with_constants(exact.dequantize(), exact.absmax, exact.absmax.half().float(), block_size)
+        flat = exact.dequantize().flatten()
+        return rescale(flat, exact.absmax, exact.absmax.half().float(), block_size).view_as(weight)
     return quantize(weight, codebook, block_size, SECOND_LEVEL.get(constant_bits, False)).dequantize()
 
 
-def with_constants(weight: Tensor, old: Tensor, new: Tensor, block_size: int) -> Tensor:
-    """A weight (d_out, d_in) whose blocks have the constants old (n_blocks,), with the constants new instead."""
-    return rescale(weight.flatten(), old, new, block_size).view_as(weight)
-
-
-def change_linears(model: GPT, change: Callable[[Tensor], Tensor], inputs: dict[str, Tensor]) -> dict[str, float]:
+def change_linears(model: GPT, change: Change, inputs: dict[str, Tensor]) -> dict[str, float]:
     """Put change(weight) in place of the weight of every linear layer in the blocks.
 
     Returns the relative error of all weights together, and the mean over the layers of that of the outputs y = W x.

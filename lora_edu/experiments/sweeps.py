@@ -15,6 +15,7 @@ from lora_edu.experiments.stored import load_results
 SEEDS = (0, 1, 2)
 TIE = 0.01  # nats: a difference between two rates moves by less from seed to seed (a test holds it)
 UNSAID = {"rank": 8, "scaling": 2.0, "noise": 1.0, "targets": "all-linear", "frozen": "", "steps": 100, "text": ""}
+UNSAID |= {"times": 1.0}
 
 
 def arm_name(way: str, lr: float, seed: int, steps: int = 100) -> str:
@@ -26,6 +27,11 @@ def arms_of(way: str, lrs: Iterable[float], seeds: Iterable[int] = (0,), **optio
     """Arms of one way to train, by name: every rate with every seed."""
     steps = options.get("steps", 100)
     return {arm_name(way, lr, seed, steps): {"lr": lr, "repeat": seed} | options for lr in lrs for seed in seeds}
+
+
+def sweep_arms(way: str, lrs: Iterable[float], best: float, **options) -> dict[str, dict]:
+    """Arms of one way to train: every rate with the first seed, the best one with all of SEEDS."""
+    return arms_of(way, lrs, **options) | arms_of(way, (best,), SEEDS, **options)
 
 
 class Runs(list):

@@ -15,7 +15,7 @@ from lora_edu.codebooks import nf_codebook
 from lora_edu.command import check_output
 from lora_edu.experiments import load_results
 from lora_edu.experiments.nb09 import of, quality_runs
-from lora_edu.figures import plots
+from lora_edu.figures import looks, plots
 from lora_edu.figures.nb09_quality import NAMES
 from lora_edu.memory.calculator import GIB, training_bytes
 from lora_edu.memory.shapes import ARCHITECTURES
@@ -68,10 +68,10 @@ def levels_picture() -> tuple[Figure, str]:
     levels = nf_codebook(4)
     figure, axes = plt.subplots(figsize=(5, 3.6), layout="constrained")
     grid = [i / 100 - 1.2 for i in range(241)]
-    axes.fill_between(grid, [2.718 ** (-((1.848 * x) ** 2) / 2) for x in grid], color=plots.BLUE, alpha=0.14, lw=0)
-    axes.vlines(levels, 0, 0.42, color=plots.GREEN, lw=2.4)
+    axes.fill_between(grid, [2.718 ** (-((1.848 * x) ** 2) / 2) for x in grid], color=looks.BLUE, alpha=0.14, lw=0)
+    axes.vlines(levels, 0, 0.42, color=looks.GREEN, lw=2.4)
     for code, level in enumerate(levels.tolist()):
-        axes.text(level, 0.46 + 0.09 * (code % 2), str(code), ha="center", fontsize=9, color=plots.GREEN)
+        axes.text(level, 0.46 + 0.09 * (code % 2), str(code), ha="center", fontsize=9, color=looks.GREEN)
         axes.text(level, -0.05, f"{level:.3f}", ha="center", va="top", rotation=90, fontsize=9)
     axes.set(xlim=(-1.12, 1.12), ylim=(-0.42, 1.05))
     axes.axis("off")

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 from torch import Tensor
 
-from lora_edu.figures import plots
+from lora_edu.figures import looks
 from lora_edu.figures.drawing import Drawn, note, panels, picture, slider, styled
 from lora_edu.gpt import GPT, encode
 
@@ -105,17 +105,17 @@ def _cursor_panels(tokens: list[int], depths: int, heads: Sequence[tuple[int, in
     edges = (np.arange(len(tokens))[:, None] + (-0.4, 0.4)).flatten()  # a bar, a gap, a bar, ...
     rows = []
     for height, head in zip((0.8, 2.6), heads, strict=True):
-        line.axhline(height, color=plots.GRAY, lw=0.8)
+        line.axhline(height, color=looks.GRAY, lw=0.8)
         line.text(-0.9, height + 0.6, f"{head_name(head)}\nlooks at", ha="right", va="center")
         flat = np.full(2 * len(tokens) - 1, float(height))
-        bars = line.stairs(flat, edges, baseline=height, fill=True, color=plots.BLUE, animated=True)
+        bars = line.stairs(flat, edges, baseline=height, fill=True, color=looks.BLUE, animated=True)
         rows.append((height, bars))
     line.text(-0.9, 0, "the text", ha="right", va="center")
     box = {"animated": True, "zorder": 2}
     cover = line.add_patch(Rectangle((0, -0.6), len(tokens), 1.2, color="white", alpha=0.82, **box))
     cursor = line.add_patch(Rectangle((0, -0.5), 1, 1.0, fill=False, edgecolor="black", lw=2, **box))
     cursor.set_gid("here")
-    hidden = line.add_patch(Rectangle((0, -0.5), 1, 1.0, fill=False, edgecolor=plots.SKY, lw=2, ls="--", **box))
+    hidden = line.add_patch(Rectangle((0, -0.5), 1, 1.0, fill=False, edgecolor=looks.SKY, lw=2, ls="--", **box))
     guesses = [_guess_panel(figure, depth, depths) for depth in range(depths)]
 
     def draw(found: dict) -> None:
@@ -132,7 +132,7 @@ def _cursor_panels(tokens: list[int], depths: int, heads: Sequence[tuple[int, in
             for rank, (bar, name) in enumerate(zip(bars, names, strict=True)):
                 letter, share = found["letters"][depth, rank], found["shares"][depth, rank]
                 right = letter == found["truth"]
-                bar.set(width=share, facecolor=plots.SKY if right else plots.GRAY, hatch="//" if right else "")
+                bar.set(width=share, facecolor=looks.SKY if right else looks.GRAY, hatch="//" if right else "")
                 name.set_text(glyph(letter))
 
     return figure, draw
@@ -144,7 +144,7 @@ def _guess_panel(figure: Figure, depth: int, depths: int):
     axes.set_xlabel("probability")
     what = "no block yet" if depth == 0 else f"after block {depth}"
     axes.set_title(what, pad=20)
-    title = axes.text(0, 1.04, "", fontsize=11, color=plots.SKY, transform=axes.transAxes, animated=True)
+    title = axes.text(0, 1.04, "", fontsize=11, color=looks.SKY, transform=axes.transAxes, animated=True)
     bars = axes.barh(range(TOP), [0] * TOP, height=0.7, edgecolor="white", animated=True)
     letter = {"ha": "right", "va": "center", "fontsize": 12, "family": "monospace", "animated": True}
     names = [axes.text(-0.05, rank, "", **letter) for rank in range(TOP)]
@@ -230,7 +230,7 @@ ARROWS = (
 def _linear(axes: Axes, name: str, center: tuple[float, float], filled: bool) -> None:
     width, height = {"up_proj": (1, 4), "down_proj": (4, 1)}.get(name, (1, 1))  # W is d_out high and d_in wide
     x, y = center
-    look = plots.light(plots.WEIGHT) | ({} if filled else {"facecolor": "white"})
+    look = looks.light(looks.WEIGHT) | ({} if filled else {"facecolor": "white"})
     axes.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, **look))
     axes.text(x, y - height / 2 - 0.08, name, ha="center", va="top")
 
@@ -251,7 +251,7 @@ def ripening(shared: list[float], own: list[float], without: list[float], pairs:
     figure, (left, right) = panels(2, 10.4, 3.9, width_ratios=[3, 2])
     blocks = range(1, len(shared) + 1)
     lines = (
-        (shared, plots.BLUE, "-o", "the model's readout"),
+        (shared, looks.BLUE, "-o", "the model's readout"),
         (own, "black", "--s", "a readout trained for each depth"),
     )
     for losses, color, style, name in lines:
@@ -259,14 +259,14 @@ def ripening(shared: list[float], own: list[float], without: list[float], pairs:
     for block, high, low in zip(blocks, shared, own, strict=True):
         note(left, f"{max(high, low):.2f}", (block, max(high, low)), (0, 8), "center", va="baseline")
         note(left, f"{min(high, low):.2f}", (block, min(high, low)), (0, -16), "center", va="baseline")
-    left.axhline(pairs, color=plots.GRAY, ls=":")
+    left.axhline(pairs, color=looks.GRAY, ls=":")
     note(left, f"before block 1, at best: pairs of bytes, {pairs:.2f}", (blocks[-1], pairs), (0, 7), "right")
     left.set_xticks(blocks, [f"after block {block}" for block in blocks])
     left.set(ylabel="loss, nats per byte", ylim=(0, max(*shared, pairs) * 1.15), xlim=(0.7, len(shared) + 0.3))
     left.legend(loc="lower left")
     left.set_title("The guess ripens, whoever reads it")
     names = [f"block {block}" for block in blocks]
-    right.bar_label(right.bar(names, without, color=plots.GRAY), [f"{loss:.2f}" for loss in without], padding=3)
+    right.bar_label(right.bar(names, without, color=looks.GRAY), [f"{loss:.2f}" for loss in without], padding=3)
     right.axhline(shared[-1], color="black", ls=":", lw=1.5)
     right.text(
         len(without) - 0.5, max(without) * 0.75, f"dotted: with all\nblocks, {shared[-1]:.2f}", ha="right", fontsize=11
@@ -285,7 +285,7 @@ def missing_mask(surprise: dict[str, Tensor]) -> Drawn:
     """The mean surprise at each position of the window, with the mask and without: two curves of (S,) values."""
     figure, (axes,) = panels(1, 8.4, 3.8)
     surprise = {name: values.numpy() for name, values in surprise.items()}
-    for (name, values), (color, style) in zip(surprise.items(), ((plots.BLUE, "-o"), ("black", "--s")), strict=True):
+    for (name, values), (color, style) in zip(surprise.items(), ((looks.BLUE, "-o"), ("black", "--s")), strict=True):
         axes.plot(range(1, len(values) + 1), values, style, color=color, ms=4, lw=1.8)
         axes.text(len(values) / 2, values[len(values) // 2] + 0.2, name, color=color, ha="center", fontsize=11)
         note(axes, f"{values[-1]:.2f}", (len(values), values[-1]), (7, 0))

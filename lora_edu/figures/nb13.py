@@ -16,8 +16,9 @@ import matplotlib.pyplot as plt
 
 from lora_edu.figures import plots
 from lora_edu.figures.drawing import slider
+from lora_edu.figures.looks import BLUE, GRAY, GREEN, ORANGE
 from lora_edu.figures.nb13_claims import CLAIMS, DEPENDS, FALSE, TRUE, VERDICTS, Claim
-from lora_edu.figures.plots import BLUE, GRAY, GREEN, ORANGE, publish, show_words
+from lora_edu.figures.plots import publish, show_words
 from lora_edu.figures.sliders import show_widget
 
 TITLE = "Fine-tuning without the bill"

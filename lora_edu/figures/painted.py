@@ -18,10 +18,6 @@ from lora_edu.figures.drawing import Drawn, styled
 from lora_edu.figures.looks import BLUE
 from lora_edu.gpt import encode
 from lora_edu.observing import surprise
-from lora_edu.texts import ADDRESS_LINE as ADDRESS
-from lora_edu.texts import PLAY_LINE as PLAY
-
-__all__ = ["ADDRESS", "PLAY", "PaintedLine", "TwoLines", "in_lines", "painted_line", "surprise"]
 
 DEEPEST = 8.0  # nats at which a bar is cut off
 ROW = 1.55  # inches

@@ -1,7 +1,4 @@
-"""The look of the course: colors, how a figure and a table are shown, and the figures that several notebooks share.
-
-One visual language from the first notebook to the last, in `lora_edu.figures.looks`: each part of a layer has its color
-and its hatch (`WEIGHT`, `ADAPTER`, `CODES`, `CONSTANTS`, `GRADIENT`).
+"""How a figure and a table are shown. Their one visual language is in `lora_edu.figures.looks`.
 
 A figure function returns the figure and its words, both made from the same numbers: `show(*some_figure(numbers))`.
 """
@@ -19,26 +16,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lora_edu.figures.layer import layer_diagram as layer_diagram  # part of the look: plots.layer_diagram(...)
-from lora_edu.figures.looks import (  # noqa: F401  (figures say plots.BLUE, plots.filled and so on)
-    ADAPTER,
-    BLUE,
-    BROWN,
-    CODES,
-    CONSTANTS,
-    GRADIENT,
-    GRAY,
-    GREEN,
-    ORANGE,
-    PLUM,
-    PURPLE,
-    RED,
-    SKY,
-    WEIGHT,
-    Look,
-    filled,
-    light,
-)  # fmt: skip
+from lora_edu.figures.layer import layer_diagram as layer_diagram  # pages say plots.layer_diagram(...)
 
 # --- showing ---------------------------------------------------------------------------------------------------------
 

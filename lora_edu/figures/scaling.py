@@ -9,12 +9,12 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from lora_edu import add_lora, load_base, quantize_linears
-from lora_edu.figures import plots
+from lora_edu.figures import looks, plots
 from lora_edu.figures.drawing import Drawn, styled
 from lora_edu.qlora import NF4Linear
 
 METHODS = {"full": "full fine-tuning", "lora": "LoRA, rank 8", "qlora": "QLoRA, rank 8"}
-LOOKS = {"weights": plots.WEIGHT, "codes": plots.CODES, "adapters": plots.ADAPTER}
+LOOKS = {"weights": looks.WEIGHT, "codes": looks.CODES, "adapters": looks.ADAPTER}
 NAMES = {"codes": "codes, constants"}
 WIDTH, HEIGHT = 8.2, 5.4  # of a device, in units: one square unit is a megabyte
 RIGHT = 15.4  # where the second device begins
@@ -43,7 +43,7 @@ def devices(rows: dict[str, dict[str, int]]) -> Drawn:
             _device(axes, left, name, parts)
         side = (parts["gradients"] / 1e6) ** 0.5
         middle = (WIDTH + RIGHT) / 2
-        _square(axes, middle - side / 2, side, plots.GRADIENT)
+        _square(axes, middle - side / 2, side, looks.GRADIENT)
         label = f"gradients, {parts['gradients']:,} bytes"
         axes.text(middle, 0.3 + side + 0.15, label, ha="center", va="bottom", fontsize=9.5)
         for end, start in ((WIDTH + 0.15, middle - side / 2), (RIGHT - 0.15, middle + side / 2)):
@@ -62,9 +62,9 @@ def devices(rows: dict[str, dict[str, int]]) -> Drawn:
 
 def _device(axes: Axes, left: float, name: str, parts: dict[str, int]) -> None:
     axes.add_patch(
-        FancyBboxPatch((left, 0.05), WIDTH, HEIGHT - 0.1, boxstyle="round,pad=0", fc="none", ec=plots.GRAY, lw=1.2)
+        FancyBboxPatch((left, 0.05), WIDTH, HEIGHT - 0.1, boxstyle="round,pad=0", fc="none", ec=looks.GRAY, lw=1.2)
     )
-    axes.text(left + WIDTH - 0.2, HEIGHT - 0.3, name, ha="right", va="top", fontsize=9, color=plots.GRAY)
+    axes.text(left + WIDTH - 0.2, HEIGHT - 0.3, name, ha="right", va="top", fontsize=9, color=looks.GRAY)
     place = left + 0.3
     for part, look in LOOKS.items():
         if parts[part]:
@@ -75,8 +75,8 @@ def _device(axes: Axes, left: float, name: str, parts: dict[str, int]) -> None:
             place += max(side, 3.1 if part in NAMES else 1.9) + 0.3
 
 
-def _square(axes: Axes, left: float, side: float, look: plots.Look) -> None:
-    axes.add_patch(Rectangle((left, 0.3), side, side, lw=0, **plots.filled(look)))
+def _square(axes: Axes, left: float, side: float, look: looks.Look) -> None:
+    axes.add_patch(Rectangle((left, 0.3), side, side, lw=0, **looks.filled(look)))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,10 @@
     python -m lora_edu.setup.report notebooks/09_qlora_gpt.ipynb
 
 writes the executed notebook and a self-contained HTML page to `build/`: pictures inside, formulas as MathML, nothing
-loaded from a network. With `--in-place` the outputs are stored in the notebook itself, and the picture of a cell tagged
-`figure:NAME` goes to `figures/NAME.png` beside it, for the README.
+loaded from a network. With `--in-place` the outputs are stored in the notebook itself.
 """
 
 import argparse
-import base64
 import os
 import re
 import sys
@@ -57,17 +55,6 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if not _is_live(output)]
     return notebook
-
-
-def tagged_figures(notebook: nbformat.NotebookNode) -> list[tuple[str, bytes]]:
-    """The pictures of the cells tagged `figure:NAME`, as pairs of name and PNG."""
-    return [
-        (tag.removeprefix("figure:"), base64.b64decode(output.data["image/png"]))
-        for cell in notebook.cells
-        for tag in cell.metadata.get("tags", [])
-        for output in cell.get("outputs", [])
-        if tag.startswith("figure:") and "image/png" in output.get("data", {})
-    ]
 
 
 def to_html(notebook: nbformat.NotebookNode) -> str:
@@ -137,9 +124,6 @@ def main() -> None:
         notebook = execute(path)
         if arguments.in_place:
             _write(path, nbformat.writes(hosted.add(notebook)) + "\n")
-            for name, picture in tagged_figures(notebook):
-                (path.parent / "figures").mkdir(exist_ok=True)
-                (path.parent / "figures" / f"{name}.png").write_bytes(picture)
         else:
             target, page = save(notebook, arguments.folder / path.name)
             print(f"wrote {target} and {page}", file=sys.stderr)
