@@ -31,9 +31,9 @@ def test_a_temperature_undoes_confidence(confidence):
 def test_what_page_00_says_of_the_presidents_doubt():
     plays = load_text("shakespeare").validation
     base = load_base("laptop")
-    temperature, before, after = one_temperature(base, plays, max_windows=32)
-    assert before == pytest.approx(evaluate(base, plays[len(plays) // 2 :], max_windows=32), abs=1e-4)
+    temperature, before, after = one_temperature(base, plays, max_windows=16)
+    assert before == pytest.approx(evaluate(base, plays[len(plays) // 2 :], max_windows=16), abs=1e-4)
     adapted = load_adapter(base, data_file("shakespeare-adapter"))
-    trained_temperature, trained, _ = one_temperature(adapted, plays, max_windows=32)
+    trained_temperature, trained, _ = one_temperature(adapted, plays, max_windows=16)
     assert temperature > 1.5 and abs(trained_temperature - 1) < 0.15
     assert 0.33 < (before - after) / (before - trained) < 0.45

@@ -109,11 +109,3 @@ def test_no_tag_is_misspelled():
 @pytest.mark.parametrize(("notebook", "tag", "source"), tagged_cells())
 def test_the_cell_is_the_package_s_code(notebook, tag, source):
     assert cell_definition(source, tag) == package_definition(tag), f"{notebook}: the cell differs from lora_edu.{tag}"
-
-
-def test_a_changed_statement_in_the_package_s_own_code_is_noticed():
-    source = (ROOT / "lora_edu" / "gpt.py").read_text(encoding="utf-8")
-    changed = source.replace("is_causal=True", "is_causal=False")
-    assert changed != source
-    assert definition(changed, "Attention") != package_definition("gpt.Attention")
-    assert definition(changed, "MLP") == package_definition("gpt.MLP")

