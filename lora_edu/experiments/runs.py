@@ -50,7 +50,9 @@ from lora_edu.experiments.nb11_starts import START_ARMS, start_loss
 from lora_edu.experiments.nb12 import FOUR_STATES, RIVALS, adapted, rival
 from lora_edu.experiments.nb13 import AGREEMENT_ARMS, agreement
 from lora_edu.experiments.nb13_formats import AFTER_ARMS, format_after
+from lora_edu.experiments.nb13_masks import MASK_ARMS, masked_loss
 from lora_edu.experiments.nb13_products import PRODUCT_ARMS, product_times
+from lora_edu.experiments.nb13_serving import SERVING_ARMS, serving_times
 from lora_edu.experiments.nb15 import FORGETTING_ARMS
 from lora_edu.experiments.nb15_intruders import INTRUDER_ARMS, intruder_arm
 from lora_edu.experiments.scoreboard import SCOREBOARD_ARMS, score
@@ -135,6 +137,8 @@ EXPERIMENTS = {
     "forgetting": Experiment(adapted_loss, FORGETTING_ARMS, "15: forgetting at equal learning, three roads", 25),
     "intruders": Experiment(intruder_arm, INTRUDER_ARMS, "15: new directions, counted and cut down", 8),
     "formats-after": Experiment(format_after, AFTER_ARMS, "questions: formats after QLoRA, and rotated weights", 2),
+    "masked-prompts": Experiment(masked_loss, MASK_ARMS, "questions: is the prompt masked in the loss?", 8),
+    "serving-times": Experiment(serving_times, SERVING_ARMS, "questions: many adapters in one batch, in time", 1),
 }
 
 
