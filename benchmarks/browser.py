@@ -41,6 +41,8 @@ AWAKE = """() => [...document.querySelectorAll('.lora-edu-view')].filter(view =>
     const handle = view.closest('.widget-vbox').querySelector('.noUi-target');
     return !said || getComputedStyle(said).display === 'none'
         || handle && getComputedStyle(handle).pointerEvents !== 'none'}).length"""
+TOLD = """([number, said]) => document.querySelectorAll('.lora-edu-view')[number].closest('.jp-OutputArea-child')
+    .nextElementSibling.querySelector('details').textContent.endsWith(said)"""  # by "In words", below the picture
 CHANGED = f"([number, before]) => {{ const now = ({STATE})(number); return now && now[0] !== before[0] && now }}"
 BOX = "xpath=ancestor::*[contains(@class,'widget-vbox')][1]"  # of a view: with its controls
 
@@ -90,8 +92,9 @@ class Trial:
         move()
         try:
             now = self.page.wait_for_function(CHANGED, arg=[number, before], timeout=10_000).json_value()
+            self.page.wait_for_function(TOLD, arg=[number, now[1]], timeout=10_000)
         except Exception:
-            self.wrong.append(f"view {number}, {what}: the picture does not follow")
+            self.wrong.append(f"view {number}, {what}: the picture does not follow, or its words")
             return False
         self.expect(now[1] != before[1], f"view {number}, {what}: the readout stays {now[1]!r}")
         return True

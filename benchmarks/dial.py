@@ -6,6 +6,9 @@ It opens the front page of `build/book` (`make book`) from the disk in an instal
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlparse
+from urllib.request import url2pathname
 
 import torch
 from driver import FLAGS, chromium
@@ -43,7 +46,7 @@ LISTEN = """() => {
 
 
 def dial(page: str, rounds: int) -> dict[str, list[float]]:
-    """Seconds, by name. page: the address of the built front page."""
+    """Seconds, by name, and bytes that are loaded. page: the address of the built front page."""
     program = chromium()
     from playwright.sync_api import sync_playwright
 
@@ -65,6 +68,8 @@ def dial(page: str, rounds: int) -> dict[str, list[float]]:
             tab.close()
         browser.close()
     times["key to frame, median"], times["key to frame, 95%"] = [statistics.median(keys)], [p95(keys)]
+    loaded = Path(url2pathname(urlparse(page).path)).with_name("alive").iterdir()
+    times["on the wire"] = [sum(path.stat().st_size for path in loaded if path.name != "source.js")]  # later, if at all
     return times | _in_torch(rounds)
 
 

@@ -35,7 +35,8 @@ HEAD = ("what", "ours", "peer", "its time", "ratio", "goal", "verdict")
 class Row:
     """One line of the page. ours, peer: names of a part's times; without a goal, a row says whether it won.
 
-    goal: at most so many times the peer's time; with `seconds`, at most so many seconds; with `share`, such a share.
+    goal: at most so many times the peer's time; with `seconds`, at most so many seconds; with `share`, such a share;
+    with `in_bytes`, so many bytes.
     reason: why the goal is missed, where that is known. first: a row of the project's first page.
     """
 
@@ -46,6 +47,7 @@ class Row:
     goal: float | None = None
     seconds: bool = False
     share: bool = False
+    in_bytes: bool = False
     size: int = 0
     reason: str = ""
     first: bool = False
@@ -53,8 +55,8 @@ class Row:
     def cells(self, parts: dict) -> tuple[str, ...]:
         """As text, in the order of HEAD."""
         stored = parts.get(self.part, {"skipped": f"--only {self.part} measures it"})
-        told = "{:.0%}".format if self.share else duration
-        alone = self.seconds or self.share
+        told = "{:.0%}".format if self.share else "{:,.0f} bytes".format if self.in_bytes else duration
+        alone = self.seconds or self.share or self.in_bytes
         goal = "" if self.goal is None else told(self.goal) if alone else f"{self.goal:g} x"
         if "times" not in stored:
             return self.what, "", self.peer, "", "", goal, f"not measured: {stored['skipped']}"
@@ -111,6 +113,7 @@ ROWS = (
     Row("dial", "key on the dial to the painted frame: median", "key to frame, median", "", 0.06, True),
     Row("dial", "the same, 95% of the presses", "key to frame, 95%", "", 0.1, True),
     Row("dial", "the page is ready after", "ready", "", 1.0, True),
+    Row("dial", "its model and scripts, on the wire", "on the wire", "", 3.2e6, in_bytes=True),
     Row("checks", "solutions with one slip that are told no step", "one slip", "", 0.05, share=True),
     Row("checks", "the same with two slips", "two slips", "", 0.2, share=True),
     Row("inspect", "inspect an adapter of a 7B model, rank 16", "inspect", "", 10, True),

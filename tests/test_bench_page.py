@@ -63,7 +63,7 @@ def test_rows_name_what_is_measured(page, parts):
         "step": quantization.step_calls("cpu"),
     }
     for row in page.ROWS:
-        assert row.part in parts.PARTS and (row.peer or row.seconds or row.share)
+        assert row.part in parts.PARTS and (row.peer or row.seconds or row.share or row.in_bytes)
         assert row.part not in made or {row.ours, row.peer} <= made[row.part].keys(), row
     times = parts.layers_of(quantization.quantize_calls, ("quantize", parts.BNB), 2, ((128, 1), (256, 1)))
     assert {name: len(rounds) for name, rounds in times.items()} == dict.fromkeys(

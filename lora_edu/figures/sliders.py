@@ -136,6 +136,11 @@ NAME_HANDLES = (
     "handle.setAttribute('aria-label', slider.querySelector('.widget-label').textContent); "
     "handle.setAttribute('aria-valuetext', slider.querySelector('.widget-readout').textContent) }"
 )
+# The folded words are the next output: they tell of the picture that is there now.
+TELL = (
+    "; const told = this.closest('.jp-OutputArea-child')?.nextElementSibling?.querySelector('details'); "
+    "if (told) told.lastChild.textContent = this.alt + ' ' + this.nextElementSibling.textContent"
+)
 
 
 def _panel(picture: bytes, alt: str, readout: str) -> str:
@@ -143,6 +148,6 @@ def _panel(picture: bytes, alt: str, readout: str) -> str:
     source = f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
     return (
         f'{HIDE_STATIC}{ASLEEP}<div class="lora-edu-view">'
-        f'<img src="{source}" alt="{escape(alt)}" style="max-width: 100%" onload="{escape(NAME_HANDLES)}">'
+        f'<img src="{source}" alt="{escape(alt)}" style="max-width: 100%" onload="{escape(NAME_HANDLES + TELL)}">'
         f'<div role="status" aria-live="polite">{escape(readout)}</div></div>'
     )
