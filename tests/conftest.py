@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import nbformat
 import pytest
 import torch
 from stopped_runs import QUICK, Killed, stop_in_step, with_adapters
@@ -24,7 +25,20 @@ TINY = GPTConfig(context=32, n_layers=2, n_heads=2, d_model=16)
 os.environ.setdefault("LORA_EDU_DEVICE", "cpu")  # on a computer with a GPU too: tests of the GPU ask for it by name
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in `make test &`; programs that tests start would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+ROOT = Path(__file__).parent.parent
+BENCHMARKS = ROOT / "benchmarks"
+
+
+def code_cells(stem: str) -> list[nbformat.NotebookNode]:
+    """The code cells of a notebook, by the name of its file."""
+    cells = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", as_version=4).cells
+    return [cell for cell in cells if cell.cell_type == "code"]
+
+
+def code_cell(stem: str, mark: str) -> nbformat.NotebookNode:
+    """The one code cell of a notebook that contains this piece of code."""
+    (found,) = (cell for cell in code_cells(stem) if mark in cell.source)
+    return found
 
 
 def load_benchmark(name: str) -> ModuleType:
@@ -37,6 +51,13 @@ def load_benchmark(name: str) -> ModuleType:
 @pytest.fixture(autouse=True)
 def same_random_state():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def no_figures_left():
+    yield
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
 
 
 @pytest.fixture

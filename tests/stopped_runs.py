@@ -2,7 +2,10 @@
 
 import copy
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import pytest
 import torch
 
 from lora_edu.engine.checkpoints import checkpoint_paths
@@ -40,6 +43,16 @@ def stop_in_step(step, error):
         return model_loss(model, inputs, targets)
 
     return loss_fn
+
+
+@contextmanager
+def refused(model: torch.nn.Module, error: type[Exception], match: str) -> Iterator[None]:
+    """What is done inside raises an error, and not a number of the model has changed."""
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(error, match=match):
+        yield
+    after = model.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
 
 
 def assert_same(model, history, other_model, other_history):

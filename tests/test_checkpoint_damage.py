@@ -8,11 +8,11 @@ import shutil
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
-from stopped_runs import go_on, with_adapters
+from stopped_runs import go_on, refused, with_adapters
 
 from lora_edu.engine.checkpoints import seal
 from lora_edu.training import model_loss
@@ -87,12 +87,11 @@ def test_a_damaged_file_changes_nothing(tiny_gpt, tiny_text, stopped, damage):
     what, damaged = damage
     folder = shutil.copytree(stopped, stopped.with_name("damaged"), dirs_exist_ok=True)
     model = with_adapters(tiny_gpt)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
+    note(what)
     try:
         damaged(folder / NEWEST)
-        with pytest.raises(ValueError, match=r"4\.safetensors is .*(delete it|Use the same settings)"):
+        with refused(model, ValueError, r"4\.safetensors is .*(delete it|Use the same settings)"):
             go_on(model, tiny_text, folder)
-        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items()), what
     finally:
         shutil.rmtree(folder)
 
@@ -123,10 +122,8 @@ def test_a_history_that_makes_no_sense(tiny_gpt, tiny_text, stopped, history):
     tensors, record = read(stopped / NEWEST)
     write(stopped / NEWEST, tensors, record | {"history": history}, sealed=True)
     model = with_adapters(tiny_gpt)
-    before = [value.clone() for value in model.parameters()]
-    with pytest.raises(ValueError, match=r"4\.safetensors is damaged \(the history has .*delete it"):
+    with refused(model, ValueError, r"4\.safetensors is damaged \(the history has .*delete it"):
         go_on(model, tiny_text, stopped)
-    assert all(map(torch.equal, model.parameters(), before))
 
 
 def test_a_new_file_without_its_sha256(tiny_gpt, tiny_text, stopped):
@@ -159,10 +156,8 @@ def test_a_random_state_that_is_none(tiny_gpt, tiny_text, stopped):
     tensors, record = read(stopped / NEWEST)
     write(stopped / NEWEST, tensors | {"random.cpu": torch.full_like(tensors["random.cpu"], 255)}, record, True)
     model = with_adapters(tiny_gpt)
-    before = [value.clone() for value in model.parameters()]
-    with pytest.raises(ValueError, match=r"damaged \(random.cpu is no random state\)"):
+    with refused(model, ValueError, r"damaged \(random.cpu is no random state\)"):
         go_on(model, tiny_text, stopped)
-    assert all(map(torch.equal, model.parameters(), before))
 
 
 def test_a_setting_that_came_later(tiny_gpt, tiny_text, stopped):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lora_edu.experiments.nb02 import AS_TRAINED, SIZES, STRONGEST, Outcome, best_rates, load_digits
-from lora_edu.figures import looks, plots
+from lora_edu.figures import looks
 from lora_edu.figures import nb02 as pictures
 
 LABELS = [3, 1, 4]
@@ -70,6 +70,5 @@ def test_a_rate_at_which_a_seed_diverges_is_never_the_best():
 def test_what_is_kept_is_read_off_at_equal_learning_and_at_one_size():
     """Between two moments along the straight line; a way that never gets there is not compared."""
     paths = {"full": np.array([[0.8, 0.6, 4], [1.0, 0.4, 6]]), "rank 8": np.array([[0.2, 0.9, 4], [0.6, 0.7, 8]])}
-    figure, words = pictures.price(paths, learned=0.9, size=5)
+    _, words = pictures.price(paths, learned=0.9, size=5)
     assert "full 50% (90%, 50%); rank 8 never (30%, 85%)." in words  # rank 8 never learned so much
-    plots.plt.close(figure)

@@ -5,7 +5,6 @@ import pytest
 
 from lora_edu.experiments import load_results
 from lora_edu.figures import nb07 as pictures
-from lora_edu.figures import plots
 
 
 @pytest.fixture(scope="module")
@@ -37,4 +36,3 @@ def test_the_growth_is_drawn_from_the_stored_errors_and_lies_on_the_lower_line(a
             assert any(e["constants"] / e["codes"] == pytest.approx(ratio) for e in ways.values())
             assert 0.75 < more / 100 / (np.hypot(1, ratio) - 1) < 1.35 and more < 80 * ratio
     assert f"marks for {sum(len(line.get_xydata()) for line in axes.lines[2:])} roundings" in words
-    plots.plt.close(figure)

@@ -249,18 +249,6 @@ def test_a_merged_state_is_not_loaded_into_a_model_that_would_add_the_update_aga
     assert torch.allclose(fresh(tokens)[0], expected, atol=1e-5)
 
 
-def test_tied_weights_are_not_merged(tiny_gpt):
-    tiny_gpt.lm_head.weight = tiny_gpt.token_embedding.weight
-    tokens = torch.randint(0, 256, (2, 20))
-    moved(add_lora(tiny_gpt, rank=2, alpha=8, targets=("q_proj", "lm_head"), skip=()))
-    before, weight = tiny_gpt(tokens)[0], tiny_gpt.token_embedding.weight.clone()
-    q_proj = tiny_gpt.blocks[0].attention.q_proj.base.weight.clone()
-    with pytest.raises(ValueError, match=r"lm_head shares its weight with token_embedding\.weight \(tied weights\)"):
-        merge(tiny_gpt)
-    assert torch.equal(tiny_gpt.token_embedding.weight, weight) and torch.equal(tiny_gpt(tokens)[0], before)
-    assert torch.equal(tiny_gpt.blocks[0].attention.q_proj.base.weight, q_proj)  # all or nothing
-
-
 def test_an_adapter_of_whole_numbers_is_refused(tiny_gpt):
     state = adapter_state(moved(add_lora(tiny_gpt, rank=2, alpha=8)))
     first = next(iter(state))

@@ -2,12 +2,11 @@
 
 import copy
 from itertools import pairwise
-from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 import torch
+from conftest import code_cell
 from torch import nn
 
 from lora_edu import data_file, evaluate, load_adapter, load_base, load_text
@@ -18,16 +17,10 @@ from lora_edu.lora import LoRALinear, add_lora, combine, load_adapter_state, lor
 from lora_edu.measures import relative_error
 from lora_edu.quantization import quantize
 
-PATH = Path(__file__).parent.parent / "notebooks" / "04_lora_torch.ipynb"
-CELLS = nbformat.read(PATH, as_version=4).cells
+PAGE = "04_lora_torch"
 
 
 # --- the cell that asks PEFT -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def cell():
-    return next(cell for cell in CELLS if "optional-peft" in cell.metadata.get("tags", []))
 
 
 @pytest.fixture
@@ -40,10 +33,10 @@ def names(tiny_gpt):
     return {"torch": torch, "model": model, "tokens": tokens, "base_model": lambda: copy.deepcopy(tiny_gpt)}
 
 
-def test_the_cell_fails_if_the_logits_differ(cell, names):
+def test_the_cell_fails_if_the_logits_differ(names):
     names["base_model"] = lambda: type(names["model"])(names["model"].config).eval()
     with pytest.raises(AssertionError):
-        exec(cell.source, names)
+        exec(code_cell(PAGE, "peft.PeftModel").source, names)
 
 
 # --- the layer -------------------------------------------------------------------------------------------------------
@@ -52,7 +45,7 @@ def test_the_cell_fails_if_the_logits_differ(cell, names):
 @pytest.fixture(scope="module")
 def page():
     """The page's own twelve lines, as a class."""
-    source = next(cell.source for cell in CELLS if cell.source.startswith("class LoRA(nn.Module)"))
+    source = code_cell(PAGE, "class LoRA(nn.Module)").source
     assert len(source.splitlines()) == 12
     namespace = {"nn": nn, "torch": torch, "F": torch.nn.functional}
     exec(source, namespace)

@@ -1,12 +1,12 @@
 """Notebook 05: its first screen, its pictures, and that it goes on without MiniLM, the network that is fetched."""
 
 import re
-from pathlib import Path
+from functools import partial
 
-import nbformat
 import numpy as np
 import pytest
 import torch
+from conftest import code_cell
 
 from lora_edu import downloads, load_base, quantize
 from lora_edu.downloads import DownloadError
@@ -19,15 +19,10 @@ from lora_edu.observing import block_linears
 from lora_edu.quantization import unpack
 from lora_edu.rounding import best_length, block_codes, round_clipped, round_in_blocks
 
-PATH = Path(__file__).parent.parent / "notebooks" / "05_blocks.ipynb"
 OTHERS = ("flipped", "elsewhere")
-SOURCES = [cell.source for cell in nbformat.read(PATH, as_version=4).cells if cell.cell_type == "code"]
 
 
-def cell(mark):
-    """The one code cell that contains this piece of code."""
-    (source,) = (source for source in SOURCES if mark in source)
-    return source
+cell = partial(code_cell, "05_blocks")
 
 
 @pytest.fixture
@@ -39,16 +34,16 @@ def absent(monkeypatch):
 
     monkeypatch.setattr(downloads, "model_folder", model_folder)
     names = {"torch": torch, "model": load_base("laptop", device="cpu"), "plots": plots}
-    exec(cell('model_folder("minilm")'), names)
+    exec(cell('model_folder("minilm")').source, names)
     assert names["minilm"] == {} and len(names["gpt"]) == 24
     return names
 
 
 def test_without_minilm_it_says_so_and_goes_on(absent, capsys):
-    exec(cell('model_folder("minilm")'), absent)
+    exec(cell('model_folder("minilm")').source, absent)
     assert capsys.readouterr().out == "MiniLM is not here and cannot be fetched now: we go on without it\n"
-    one_absmax = cell("def round_with_one_absmax").partition("\nerror")[0]
-    exec(one_absmax + "\n" + cell("def reach"), absent | {"relative_error": relative_error})
+    one_absmax = cell("def round_with_one_absmax").source.partition("\nerror")[0]
+    exec(one_absmax + "\n" + cell("def reach").source, absent | {"relative_error": relative_error})
     assert capsys.readouterr().out.count("GPT, ") == 2
 
 

@@ -1,13 +1,11 @@
 """Notebook 06: bitsandbytes was asked, and what the page says about codebooks holds."""
 
-import importlib.util
-from pathlib import Path
 from statistics import NormalDist
 
-import nbformat
 import numpy as np
 import pytest
 import torch
+from conftest import code_cell
 
 from lora_edu import load_base, nf_codebook, quantize
 from lora_edu.exercises.nb06 import taken_over
@@ -18,37 +16,19 @@ from lora_edu.measures import relative_error
 from lora_edu.observing import block_linears
 from lora_edu.rounding import compensated
 
-PATH = Path(__file__).parent.parent / "notebooks" / "06_nf4.ipynb"
-with_bitsandbytes = pytest.mark.skipif(
-    importlib.util.find_spec("bitsandbytes") is None, reason="bitsandbytes is not installed"
-)
 
+def test_the_cell_that_asks_bitsandbytes_fails_if_one_code_differs():
+    pytest.importorskip("bitsandbytes")
 
-@pytest.fixture
-def cell():
-    cells = nbformat.read(PATH, as_version=4).cells
-    return next(cell for cell in cells if "optional-bitsandbytes" in cell.metadata.get("tags", []))
-
-
-@pytest.fixture
-def names():
-    """What the notebook has defined before that cell."""
-    defined = {"torch": torch, "quantize": quantize}
-    cells = nbformat.read(PATH, as_version=4).cells
-    exec(next(cell.source for cell in cells if cell.source.startswith("def compared_bytes")), defined)
-    return defined
-
-
-@with_bitsandbytes
-def test_the_cell_fails_if_one_code_differs(cell, names):
     def almost(tensor, name, block_size):
         quantized = quantize(tensor, name, block_size)
         quantized.codes[-1] ^= 16
         return quantized
 
-    names["quantize"] = almost
+    names = {"torch": torch, "quantize": almost}
+    exec(code_cell("06_nf4", "def compared_bytes").source, names)
     with pytest.raises(AssertionError):
-        exec(cell.source, names)
+        exec(code_cell("06_nf4", "bitsandbytes is not installed here").source, names)
 
 
 # --- what the page says, and what it said before ---------------------------------------------------------------------

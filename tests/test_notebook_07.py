@@ -1,12 +1,12 @@
 """Notebook 07: bitsandbytes was asked, the page goes on without them, and what it says about errors."""
 
-from pathlib import Path
+from functools import partial
 from unittest.mock import Mock
 
-import nbformat
 import numpy as np
 import pytest
 import torch
+from conftest import code_cell, code_cells
 
 from lora_edu import quantize
 from lora_edu.codebooks import dynamic_codebook
@@ -15,14 +15,7 @@ from lora_edu.experiments import nb07 as experiments
 from lora_edu.measures import relative_error
 from lora_edu.quantization import block_absmax
 
-PATH = Path(__file__).parent.parent / "notebooks" / "07_double_quantization.ipynb"
-CELLS = [cell for cell in nbformat.read(PATH, as_version=4).cells if cell.cell_type == "code"]
-
-
-def cell(mark):
-    """The one code cell that contains this piece of code."""
-    (found,) = (cell for cell in CELLS if mark in cell.source)
-    return found
+cell = partial(code_cell, "07_double_quantization")
 
 
 def test_one_value_that_differs_from_bitsandbytes_is_noticed():
@@ -75,6 +68,6 @@ def test_blocks_of_32_win_each_draw_where_constants_have_8_bits():
 
 
 def test_what_a_function_does_is_shown_before_it_is_used():
-    sources = [cell.source for cell in CELLS]
+    sources = [cell.source for cell in code_cells("07_double_quantization")]
     built = next(i for i, source in enumerate(sources) if "def error_by_source" in source)
     assert min(i for i, source in enumerate(sources) if "error_by_source(" in source) == built

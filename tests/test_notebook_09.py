@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
@@ -148,10 +147,9 @@ def test_the_libraries_build_the_same_model():
 
 def test_a_stopped_training_is_drawn_and_said():
     history = History(train_loss=[2.9], validation_loss=[(0, 2.77)], interrupted=True, steps=150)
-    figure, words = pictures.training(history.train_loss, history.validation_loss, {"base": 2.76, "base in NF4": 2.77})
+    _, words = pictures.training(history.train_loss, history.validation_loss, {"base": 2.76, "base in NF4": 2.77})
     assert "it learns" not in words and "in 1 steps" in words
     assert history.stopped == "stopped after 1 of 150 steps"
-    plt.close(figure)
 
 
 def test_every_promise_about_training_is_kept_back_for_a_stopped_one(page):
@@ -168,13 +166,11 @@ def test_the_pushes_are_counted(tiny_gpt):
     model = add_lora(quantize_linears(tiny_gpt), rank=2, alpha=4, targets="all-linear")
     layer = lora_layers(model)["blocks.0.mlp.up_proj"].requires_grad_(False)
     layer.lora_B.normal_()
-    figure, words = pictures.pushes(layer, {2.0: (), 1e-6: ()})
+    _, words = pictures.pushes(layer, {2.0: (), 1e-6: ()})
     assert "0 at 0% of W′" in words and "Of a block of 64" in words
-    plt.close(figure)
     layer.lora_B.zero_()  # as after a training that was stopped before its first step
-    figure, words = pictures.pushes(layer, {1.0: ()})
+    _, words = pictures.pushes(layer, {1.0: ()})
     assert "crossed by 0 at" in words
-    plt.close(figure)
 
 
 def test_nf4_costs_on_addresses_and_on_plays_no_draw_is_the_cost():

@@ -2,7 +2,6 @@
 
 import itertools
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -17,12 +16,6 @@ RUNS = records.all_runs()
 @pytest.fixture(scope="module")
 def spectra():
     return load_results("lora-spectra")["arms"]
-
-
-@pytest.fixture(autouse=True)
-def no_figures_left():
-    yield
-    plt.close("all")
 
 
 def losses(way):

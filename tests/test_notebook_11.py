@@ -5,7 +5,6 @@ import math
 import re
 import statistics
 
-import matplotlib.pyplot as plt
 import pytest
 import torch
 from torch import nn
@@ -112,7 +111,6 @@ def test_the_figure_shows_the_later_seeds_of_dora_hollow(runs):
     hollow = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == "none"]
     assert [list(line.get_xdata()) for line in hollow] == [records.paired(runs, "DoRA", seeds=experiment.MORE_SEEDS)]
     assert len(words.split()) <= 85
-    plt.close(figure)
 
 
 def test_pissa_forgets_most_and_not_because_of_its_rate(runs):
@@ -248,7 +246,6 @@ def test_the_figure_and_the_table_of_starts_say_what_is_stored(starts):
     mean, half = interval(pictures.lead(starts, "QERA", bits=4))
     assert rows[-1][-2] == f"{mean:+.3f} ± {half:.3f}"
     assert rows[-1][:2] == ["4 bits: QERA", f"{BEST_RATES['QERA']:g}"]  # its rate of 2 bits
-    plt.close("all")
 
 
 def test_the_best_start_before_training_is_not_the_best_after_it(starts):
@@ -278,7 +275,6 @@ def test_the_slider_shows_every_rate(runs):
     for rate in pictures.RATES:
         losses = records.losses_at(runs, rate)
         assert set(losses) == set(records.RANKED) and list(losses.values()) == sorted(losses.values())
-    plt.close("all")
 
 
 # --- the published rows ----------------------------------------------------------------------------------------------

@@ -4,12 +4,13 @@ import importlib.util
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 import torch
+from conftest import code_cell
 
 import lora_edu
 from lora_edu import add_lora, dequantize_linears, quantize_linears, save_adapter, unload
@@ -22,13 +23,9 @@ from lora_edu.texts import load_text
 from tests.other_models import tiny_llama
 
 PATH = Path(__file__).parent.parent / "notebooks" / "12_real_model.ipynb"
-CELLS = [cell for cell in nbformat.read(PATH, as_version=4).cells if cell.cell_type == "code"]
 
 
-def cell(mark):
-    """The one code cell that contains this piece of code."""
-    (found,) = (cell for cell in CELLS if mark in cell.source)
-    return found
+cell = partial(code_cell, "12_real_model")
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """What notebook 15 says about forgetting, each with the stored number that would prove it wrong."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -16,12 +15,6 @@ RUNS = all_runs()
 @pytest.fixture(scope="module")
 def arms():
     return load_results("intruders")["arms"]
-
-
-@pytest.fixture(autouse=True)
-def no_figures_left():
-    yield
-    plt.close("all")
 
 
 # --- the runs -------------------------------------------------------------------------------------------------------

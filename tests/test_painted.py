@@ -1,6 +1,5 @@
 """The painted line: a bar as long as the surprise, for every byte."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -42,7 +41,6 @@ def test_one_bar_for_each_byte_and_long_ones_end_in_a_point():
     lowest = [path.vertices[:, 1].min() for path in bars.get_paths()]
     assert lowest == [-0.5, -2.0, -painted.DEEPEST]
     assert any(list(line.get_xdata()) == [2] and line.get_marker() == "v" for line in cut)
-    plt.close(figure)
 
 
 @pytest.mark.parametrize(("name", "line"), [("shakespeare", PLAY_LINE), ("speeches", ADDRESS_LINE)])

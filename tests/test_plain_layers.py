@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from stopped_runs import refused
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
@@ -159,10 +160,8 @@ def test_a_weight_in_memory_that_another_uses_is_not_written_into(way, work):
     SHARED[way](model)
     if work == "merge":
         moved(add_lora(model, 3, 6, "odd"))
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(ValueError, match="shares its weight with"):
+    with refused(model, ValueError, "shares its weight with"):
         merge(model) if work == "merge" else add_variant(model, "PiSSA", 3, 6, "odd")
-    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in before.items())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -171,10 +170,8 @@ def test_a_sum_that_is_too_large_for_the_weight_s_type_is_not_merged(dtype):
     largest = torch.finfo(dtype).max
     model.odd.base.weight.data[0, 0] = 0.9 * largest
     model.odd.lora_A.data[0, 0], model.odd.lora_B.data[0] = 0.3 * largest, 1  # finite itself
-    before = model.odd.base.weight.clone()
-    with pytest.raises(ValueError, match=f"the update of odd gives weights of {dtype} that are not finite"):
+    with refused(model, ValueError, f"the update of odd gives weights of {dtype} that are not finite"):
         merge(model)
-    assert torch.equal(model.odd.base.weight, before)
 
 
 def test_whole_numbers_are_no_weight_of_a_linear_layer():

@@ -121,4 +121,3 @@ def test_the_layer_is_drawn_true_to_scale(adapter, quantized, backward):
     assert sides.count((layer.WIDE, layer.TALL)) == 1 + quantized
     assert ("decoded" in words) == quantized and ("Backward" in words) == backward
     assert len(words.split()) <= 75
-    plt.close(figure)

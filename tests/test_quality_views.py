@@ -1,7 +1,6 @@
 import math
 from types import SimpleNamespace
 
-import matplotlib.pyplot as plt
 import pytest
 
 from lora_edu.experiments import sweeps
@@ -66,7 +65,6 @@ def test_the_figures_show_every_rate_and_every_seed(runs):
         stored_runs("qlora-quality", "after").where(steps=100), {"plays": [-1, 1], "addresses": [0, 2]}
     )
     assert "plays -1.0000 to +1.0000" in words and len(figure.axes[0].lines) == 3 + 1
-    plt.close("all")
 
 
 def test_the_recovery_compares_seed_by_seed():

@@ -35,7 +35,6 @@ def test_the_picture_is_drawn_from_the_numbers_of_the_page():
         held = [size for size in (parts["weights"], parts["codes"], parts["adapters"]) if size]
         assert areas == [*held, *held, parts["gradients"]]  # true to scale, all of them
         assert f"{parts['gradients']:,}" in PAGE
-    pictures.plots.plt.close(figure)
 
 
 def test_the_removed_lines_are_in_the_program():

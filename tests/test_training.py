@@ -4,6 +4,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from stopped_runs import refused
 
 from lora_edu.lora import add_lora, lora_layers
 from lora_edu.qlora import quantize_linears
@@ -75,10 +76,9 @@ def test_a_loss_that_is_not_finite_stops_and_harms_no_weight(tiny_gpt, tiny_text
         loss = model(inputs, targets)[1]
         return loss * float("nan") if model.training else loss
 
-    before = [p.clone() for p in tiny_gpt.parameters()]
-    with pytest.raises(FloatingPointError, match=r"the loss became nan at step 1.*smaller learning rate \(now 0.003\)"):
+    message = r"the loss became nan at step 1.*smaller learning rate \(now 0.003\)"
+    with refused(tiny_gpt, FloatingPointError, message):
         train(tiny_gpt, tiny_text, 5, loss_fn=burst, **QUICK)
-    assert all(torch.equal(p, old) for p, old in zip(tiny_gpt.parameters(), before, strict=True))
     assert not tiny_gpt.training
 
 
@@ -87,10 +87,8 @@ def test_a_gradient_that_is_not_finite_harms_no_weight(tiny_gpt, tiny_text):
         loss = model(inputs, targets)[1]
         return loss + (0 * loss).sqrt()  # the square root has an infinite slope at 0
 
-    before = [p.clone() for p in tiny_gpt.parameters()]
-    with pytest.raises(FloatingPointError, match="the loss became nan at step 1"):
+    with refused(tiny_gpt, FloatingPointError, "the loss became nan at step 1"):
         train(tiny_gpt, tiny_text, 5, loss_fn=zero_loss_with_nan_gradient, **QUICK)
-    assert all(torch.equal(p, old) for p, old in zip(tiny_gpt.parameters(), before, strict=True))
 
 
 def test_evaluation_is_the_mean_over_the_windows(tiny_gpt, tiny_text):
@@ -220,12 +218,10 @@ def test_a_stopped_run_says_so(tiny_gpt, tiny_text, capsys):
     "made", [None, 2.5, (torch.ones(()), 1), torch.ones(3), torch.ones((), dtype=torch.int64)], ids=str
 )
 def test_a_loss_function_that_returns_no_loss(tiny_gpt, tiny_text, made):
-    before = [value.clone() for value in tiny_gpt.parameters()]
     for call in (lambda: train(tiny_gpt, tiny_text, 2, loss_fn=lambda *_: made, **QUICK),
                  lambda: evaluate(tiny_gpt, tiny_text.validation, seq_len=16, loss_fn=lambda *_: made)):  # fmt: skip
-        with pytest.raises(TypeError, match="loss_fn must return the mean loss, a tensor of one number, got "):
+        with refused(tiny_gpt, TypeError, "loss_fn must return the mean loss, a tensor of one number, got "):
             call()
-    assert all(map(torch.equal, tiny_gpt.parameters(), before))
 
 
 def test_numbers_of_numpy_are_numbers(tiny_gpt, tiny_text, tmp_path):

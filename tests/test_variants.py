@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from stopped_runs import refused
 from torch import nn
 
 from lora_edu import variants
@@ -272,15 +273,13 @@ def test_a_merged_vera_is_not_trained(base):
 
 
 def test_bad_arguments_change_nothing(base):
-    before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     for arguments, why in (
         (("DORA", 4, 6), "unknown variant 'DORA'"),
         (("DoRA", 400, 6), "rank must be between 1 and 16"),
         (("PiSSA", 4, 6, "nowhere"), "no linear layer is named nowhere"),
     ):
-        with pytest.raises(ValueError, match=why):
+        with refused(base, ValueError, why):
             add_variant(base, *arguments)
-    assert all(torch.equal(base.state_dict()[name], was) for name, was in before.items())
     add_variant(base, "PiSSA", 4, 6)
     with pytest.raises(ValueError, match="has adapters already"):
         add_variant(base, "PiSSA", 4, 6)
