@@ -94,7 +94,7 @@ def made(numbers, stays, output):
 @exercise(
     "1.1",
     [()],
-    tries=0,
+    searched=False,
     observe=lambda make: {"numbers": make()[0], "the base stays": make()[1], "its output": make()[2]},
 )
 def PROMISES():

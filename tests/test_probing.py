@@ -21,12 +21,12 @@ def arrays(seed, *shapes):
     return tuple(rng.normal(size=shape) for shape in shapes)
 
 
-@exercise("1.1", [(*arrays(0, (4, 3), (5, 3), (5, 3)), 2.0), (*arrays(1, (6, 2), (3, 2), (3, 2)), 0.5)], tries=0)
+@exercise("1.1", [(*arrays(0, (4, 3), (5, 3), (5, 3)), 2.0), (*arrays(1, (6, 2), (3, 2), (3, 2)), 0.5)], searched=False)
 def PRODUCT(x, W, V, s):
     return s * x @ W.T + x @ V.T  # the sum of two products
 
 
-@exercise("1.1", [(2, 3), (5, 7), (4, 11)], tries=0)
+@exercise("1.1", [(2, 3), (5, 7), (4, 11)], searched=False)
 def COUNT(n, d):
     return n * d * (d + 1)  # the product
 
@@ -55,16 +55,13 @@ right = PRODUCT.reference
         (lambda x, W, V, s: right(np.vstack([0 * x[:1], x[1:]]), W, V, s), "the first row of `x` has no part"),
         (lambda x, W, V, s: right(np.vstack([x[:-1], x[:1]]), W, V, s), "the last row of `x` has no part"),
         (lambda x, W, V, s: right(x[[0, 0, 0, 0]] if len(x) == 4 else x, W, V, s), "only row 0 of `x` has a part"),
-        (lambda x, W, V, s: right(x, W, V, s) / len(x), "what is asked for, divided by `x.shape[0]`."),
-        (lambda x, W, V, s: right(x, W, V, s) * s, "what is asked for, times `s` once more."),
     ],
 )
-def test_arguments_that_are_exchanged_ignored_or_counted_twice(attempt, sentence):
+def test_arguments_that_are_exchanged_or_ignored(attempt, sentence):
     assert sentence in looks(PRODUCT, attempt)
 
 
 def test_of_whole_numbers():
-    assert "what is asked for, times `n` once more." in looks(COUNT, lambda n, d: n * n * d * (d + 1))
     assert "`n` has no part in your result" in looks(COUNT, lambda n, d: 2 * d * (d + 1))
     assert "hese are parts of what is asked for" in looks(COUNT, lambda n, d: [n * d * d, n * d])
 
@@ -201,7 +198,7 @@ def test_an_answer_is_not_tried_where_the_reference_refuses(monkeypatch):
     assert min(asked) > 0
 
 
-@exercise("1.1", [(6, 3, True), (7, 3, False), (9, 3, False)], tries=0)
+@exercise("1.1", [(6, 3, True), (7, 3, False), (9, 3, False)], searched=False)
 def GROUPS(n, d, half):
     return -(-n // d) - half  # the number of groups
 
@@ -211,7 +208,7 @@ def test_where_an_answer_is_wrong():
     assert "in those where `half` is True" in looks(GROUPS, lambda n, d, half: -(-n // d) - 5 * half)
 
 
-@exercise("1.1", [(1,), (2,)], tries=0)
+@exercise("1.1", [(1,), (2,)], searched=False)
 def LARGE(n):
     return 10**7 * n  # a large count
 

@@ -14,10 +14,10 @@ from lora_edu.exercises import probing, repair
 from lora_edu.exercises.comparing import RESULT, equal, first_difference, is_numbers, parts, recognized
 from lora_edu.exercises.describing import describe, shown, within
 from lora_edu.exercises.grading import FORGOTTEN_RETURN, TRUE_OR_FALSE
-from lora_edu.exercises.reached import computed, first_missing
+from lora_edu.exercises.reached import computed, how_far
 from lora_edu.exercises.rows import flat
 from lora_edu.exercises.stopping import GIVEN, TooSlow, in_pythons_words, limited, parameters, where, why_it_stopped
-from lora_edu.exercises.symptoms import as_numpy, symptom, up_to_a_factor
+from lora_edu.exercises.symptoms import as_numpy, symptom
 
 SECONDS = 10  # after so long an answer does not come back
 QUICK = 0.5  # seconds of its own time: an answer that takes longer for all cases is not run again
@@ -85,12 +85,12 @@ class Answer:
             yield "taught", said
         if place := self._place():
             yield "place", after(form or noticed or "nearly right.", place)
-        if form and self.asked.tries and (said := self._one_step_of_many(form)):
+        if form and self.asked.searched and (said := self._one_step_of_many(form)):
             yield "slip", said
         if form:
             missing = self._constant() and self._first_missing()
             yield ("step", within(form, missing)) if missing else ("form", within(form, noticed))
-        if self.asked.tries:
+        if self.asked.searched:
             yield from self._searched(noticed)
         if symptom := self._looks_like():
             yield "symptom", after(noticed, symptom)
@@ -107,13 +107,11 @@ class Answer:
         yield "steps", self._all_steps()
 
     def _searched(self, noticed: str) -> Iterator[tuple[str, str]]:
-        got, values = flat(self.got), self._values()
-        if single := self.asked.source.explained(got, values, noticed):
+        got = flat(self.got)
+        if single := self.asked.source.explained(got, self._values(), noticed):
             yield "slip", single
         if (symptom := self._looks_like()) and self.asked.source.singles.found(got):  # one change, wherever it is
             yield "symptom", after(noticed, symptom)
-        if number := self.asked.source.explained_by_a_number(self.got, self.first, values, noticed):
-            yield "slip", number
 
     def _of_its_form(self) -> Iterator[str]:
         results, right = self.results, self.asked.right
@@ -193,8 +191,7 @@ class Answer:
         if not all(list(seen) == [RESULT] for seen in (*self.got, *self.asked.right)):
             return None
         mine, right = ([seen[RESULT] for seen in made] for made in (self.got, self.asked.right))
-        counted = probing.counted_twice(mine, right, self.cases, self.names) if self.names else None
-        return symptom(mine, right) or counted or up_to_a_factor(mine, right)
+        return symptom(mine, right)
 
     def _ignored(self) -> str | None:
         cases = [self.cases[k] for k in self._beginning_with(self.failed[:1])]
@@ -202,12 +199,14 @@ class Answer:
         return probing.ignored(self._quietly(self.attempt), self._quietly(right), cases, self.names)
 
     def _first_missing(self) -> str:
-        """The first step whose value is nowhere in the answer."""
+        """The first step whose value is nowhere in the answer; the last one if it has those of all others."""
         source, case = self.asked.source, self.cases[self.first]
         seen = computed(self.attempt, lambda solution: self.asked.seen(solution, case))
-        step = first_missing(source.values_of(self._steps), seen)
-        words = step and source.words(step, self._values())
-        return f"Nothing in your function has the value of this step: {words}." if words and seen else ""
+        step, all_there = how_far(source.values_of(self._steps), seen)
+        if step and seen:
+            return f"Nothing in your function has the value of this step: {source.words(step, self._values())}."
+        last = source.words(source.body[-1], {})
+        return f"Your function has the value of each step but the last: {last}." if all_there else ""
 
     def _all_steps(self) -> str:
         source = self.asked.source

@@ -7,8 +7,6 @@ import ast
 from collections.abc import Iterator
 from itertools import permutations
 
-from lora_edu.exercises.sizes import SIZES
-
 ORDER = "Look at the order."
 SIGN = "Look at the sign."
 FACTOR = "Should it multiply, or divide?"
@@ -23,8 +21,6 @@ NUMBER = "Look at the number."
 OFF_BY_ONE = "It is off by one."
 BY_TWO = "It is off by a factor of 2."
 BY_EIGHT = "It is off by a factor of 8: bits and bytes?"
-SOME_FACTOR = "A number multiplies it that should not."
-SOME_TERM = "A number is added that should not be."
 ROOT = "Look at powers and roots."
 REDUCTION = "Look at what becomes of many numbers: their sum, mean, norm, largest or smallest."
 FUNCTION = "Is this the function that is meant?"
@@ -67,8 +63,6 @@ FAMILIES = {
     ("T", "mT"): TRANSPOSE,
 }
 SHORT = 30  # characters of code in a hint
-SIZE = "__size__"  # a name that a changed function calls
-REDUCED = ("sum", "mean", "median", "max", "min", "norm", "std")
 REDUCTIONS = ("sum", "mean", "max", "min", "amax", "amin", "norm", "any", "all", "argmax", "argmin")
 NUMBERS = (0, 1, 2, 3, 4, 7, 8, 9, 12, 16, 32, 64, 128, 255, 256, 1e-30)  # that the course speaks of
 
@@ -192,30 +186,9 @@ def changed_calls(call: ast.Call) -> Iterator[tuple[str, ast.expr]]:
     match arguments:
         case [ast.BinOp(left, ast.Div(), right)] if name == "ceil":
             yield ROUNDING, both(both(left, ast.FloorDiv, right), ast.Add, number(1))
-    if operand := reduced(call):
-        yield from ((REDUCTION, called(SIZE, number(k), operand)) for k in range(len(SIZES)))
     if name in ("sum", "mean"):  # of squares or magnitudes, or of what is true
         for argument in arguments[:1] if not isinstance(function, ast.Attribute) else ():
             yield REDUCTION, both(call, ast.Div, called("len", argument))
-
-
-def reduced(call: ast.expr) -> ast.expr | None:
-    """Of what a call takes one number, whatever becomes of its signs: `x` in `x.abs().max()`, `np.linalg.norm(x)`."""
-    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Attribute) or call.keywords:
-        return None
-    if call.func.attr not in REDUCED or len(call.args) > 1:
-        return None
-    operand = call.args[0] if call.args else call.func.value
-    if isinstance(operand, ast.Call) and getattr(operand.func, "attr", "") == "abs":
-        return operand.args[0] if operand.args else operand.func.value
-    return operand
-
-
-def other_sizes(node: ast.expr, names: list[str]) -> Iterator[tuple[str, ast.expr]]:
-    """Some size of something else in the place of a size."""
-    if reduced(node):
-        for other in names:
-            yield from ((REDUCTION, called(SIZE, number(k), ast.Name(other, ast.Load()))) for k in range(len(SIZES)))
 
 
 def wraps(node: ast.expr, names: list[str]) -> Iterator[tuple[str, ast.expr]]:

@@ -17,7 +17,7 @@
     is right after one small change       the change's place and kind: WHERE (`repair`)
     does what a changed reference does    the step, and the kind of slip (`slips`)
     shows a symptom                       that (`symptoms`)
-    lacks the value of a step             the step (`reached`)
+    has the value of each step but one    that step (`reached`)
     breaks a promise                      its name
     ignores an argument                   that (`probing`)
     anything else                         the steps to compare with
@@ -60,15 +60,13 @@ class Exercise:
     # What people believe, as edits of the reference: "old -> new" -> its sentence; {name} is a step's value in the
     # failing case, {result} what is right there. Edits of one mistake are parted by " & ".
     taught: dict[str, str] = field(default_factory=dict)
-    # What people do instead without believing it, where no small change comes to it: edits without a sentence.
-    also: Sequence[str] = ()
     # What can be seen of a result in the first case that failed: sentence -> (result, *case) -> bool.
     noticed: dict[str, Callable] = field(default_factory=dict)
     # What is looked at, where it is more than the result: one value, or promises, {"the base's bias is kept": True},
     # which are called by their names when they are broken. A text says by itself what is wrong.
     observe: Callable[..., Any] = lambda solution, *case: solution(*case)
-    # With 0 there is no search for slips: promises say themselves what is wrong.
-    tries: float = 1
+    # Without it there is no search for slips: promises say themselves what is wrong.
+    searched: bool = True
     wrong_tries: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -91,7 +89,7 @@ class Exercise:
 
     @cached_property
     def source(self) -> Slips:
-        return Slips.of(self.reference, self.cases, self.made_by, self.tries).knowing(self.also)
+        return Slips.of(self.reference, self.cases, self.made_by, self.searched)
 
     @cached_property
     def versions(self) -> dict[str, Slips]:

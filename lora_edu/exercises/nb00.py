@@ -37,12 +37,6 @@ PICKED = "probabilities[places, tokens]"
         f"{PICKED} -> probabilities[:, tokens]": "Your answer pairs every place with every byte of the line: "
         "`probabilities[:, tokens]`. Row i belongs to byte i alone.",
     },
-    also=(
-        "-np.log(came) -> came",
-        f"{PICKED} -> probabilities.min(axis=1)",
-        f"{PICKED} -> probabilities[places, np.roll(tokens, -1)]",
-        f"{PICKED} -> probabilities[places, np.roll(tokens, 1)]",
-    ),
     noticed={
         "there is one bar for each byte of the line: (n_bytes,) numbers.": lambda got, p, t: got.shape != t.shape,
         "a surprise is never negative: -ln of a probability.": lambda got, p, t: got.min() < -1e-9,

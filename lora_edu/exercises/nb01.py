@@ -80,16 +80,6 @@ OUTSIDE = {
         "return part / whole -> return count / matrix.size": "Your answer is the share of the entries that are kept. "
         "Which share of the squared norm do these {count} hold?",
     },
-    also=(
-        *(f"sum(matrix.shape) -> {size}" for size in ("matrix.shape[0]", "matrix.shape[1]", "rank")),
-        *(f"sum(matrix.shape) -> 2 * matrix.shape[{axis}]" for axis in (0, 1)),
-        "kept = squares[-count:] -> kept = np.sort(matrix**2)[:, -rank:]",
-        "kept = squares[-count:] -> kept = np.sort(matrix**2, axis=0)[-rank:]",
-        "kept = squares[-count:] -> kept = (matrix**2).flatten()[:count]",
-        "kept = squares[-count:] -> kept = (matrix**2).flatten()[-count:]",
-        "return part / whole -> return np.sqrt(1 - part / whole)",
-        "return part / whole -> return part**0.5",
-    ),
     noticed=OUTSIDE,
 )
 def entries_share(matrix, rank):
@@ -122,12 +112,6 @@ def entries_share(matrix, rank):
         "equally strong: weigh each with its squared singular value.",
         "[:rank] -> [-rank:]": "Your answer keeps the weakest components. NumPy puts the strongest first.",
     },
-    also=(
-        "[:rank] -> [1 : rank + 1]",
-        "return part / whole -> return 1 - np.sqrt(1 - part / whole)",
-        "return part / whole -> return (matrix[:, :rank] ** 2).sum() / whole",
-        "return part / whole -> return np.sort(matrix**2, axis=None)[-rank * sum(matrix.shape) :].sum() / whole",
-    ),
     noticed=OUTSIDE,
 )
 def kept_share(matrix, rank):

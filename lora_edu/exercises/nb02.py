@@ -27,15 +27,6 @@ def _cases(*names):
     return cases
 
 
-def _scalings(rank, *sides):
-    """What stands in the place of s; sides: the other sides of the matrices, which are taken for the rank."""
-    instead = ("1", "alpha", f"1 / {rank}", f"{rank} / alpha", f"alpha / {rank}**0.5", f"alpha / {rank}**2")
-    return tuple(
-        f"s = alpha / {rank} -> s = {other}"
-        for other in (*instead, f"alpha // {rank}", *(f"alpha / {side}" for side in sides))
-    )
-
-
 # --- the gradient of A ------------------------------------------------------------------------------------------------
 
 
@@ -56,7 +47,6 @@ def _scalings(rank, *sides):
         "return grad_low.T @ x -> return x.T @ grad_low": "Your answer is the transpose. A gradient has the shape of "
         "its parameter, here (rank, d_in).",
     },
-    also=_scalings("lora_B.shape[1]", "len(lora_B)", "x.shape[1]", "len(x)"),
 )
 def grad_A(x, grad_output, lora_B, alpha):
     s = alpha / lora_B.shape[1]  # the scaling
@@ -88,12 +78,6 @@ PRODUCT = "(low * up).sum(axis=0)"
         f"{PRODUCT} -> low.sum(axis=0)": "Your answer leaves the gradient of the output out. It comes down "
         "to a gate through B.",
     },
-    also=(
-        *_scalings("len(lora_A)", "len(lora_B)", "x.shape[1]", "len(x)"),
-        f"{PRODUCT} -> (low * up).sum(axis=1)",
-        f"{PRODUCT} -> low.T @ up",
-        f"{PRODUCT} -> -(low * up).sum(axis=0)",
-    ),
 )
 def grad_gate(x, grad_output, lora_A, lora_B, alpha):
     s = alpha / len(lora_A)  # the scaling
@@ -131,7 +115,6 @@ def _kept(solution, weight, *factors):
         "return weight + update -> return (weight + update).T": "Your answer is the transpose. A weight has the shape "
         "(d_out, d_in), that of B A.",
     },
-    also=_scalings("len(lora_A)", "len(lora_B)", "lora_A.shape[1]"),
     observe=_kept,
 )
 def merged_weight(weight, lora_A, lora_B, alpha):
@@ -162,14 +145,6 @@ def merged_weight(weight, lora_A, lora_B, alpha):
         "return s * lora_B @ lora_A -> return grad_B": "Your answer is the gradient of B. It takes a step, and then "
         "the weight changes by s B A.",
     },
-    also=(
-        *_scalings("len(lora_A)", "lora_A.shape[1]", "len(grad_weight)"),
-        "s = alpha / len(lora_A) -> s = alpha**0.5",
-        "return s * lora_B @ lora_A -> return (s * lora_B @ lora_A).T",
-        "return s * lora_B @ lora_A -> return grad_weight @ lora_A.T",
-        "lora_B = -lr * grad_B -> lora_B = grad_B",
-        "lora_B = -lr * grad_B -> lora_B = -(lr**2) * grad_B",
-    ),
 )
 def first_step(grad_weight, lora_A, alpha, lr):
     s = alpha / len(lora_A)  # the scaling

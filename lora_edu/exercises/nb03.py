@@ -68,22 +68,6 @@ EACH, LAST = "stream = block(stream)", "logits[0, -1].softmax(dim=-1)"
         f"{LAST} -> logits[0].softmax(dim=-1).mean(dim=0)": "Your answer averages over the positions. The "
         "last one alone has read the whole text.",
     },
-    also=(
-        *(f"logits[0, -1] -> {last}" for last in ("logits[0]", "logits[:, -1]", "logits[0].mean(dim=0)", "logits")),
-        *(f"{LAST} -> {made}" for made in ("logits[0, -1].log_softmax(dim=-1)", "logits[0, -1].argmax()")),
-        f"{LAST} -> {LAST}.softmax(dim=-1)",
-        f"{LAST} -> logits.softmax(dim=1)[0, -1]",
-        "model.blocks[:n_blocks] -> model.blocks[::-1][:n_blocks]",
-        "model.blocks[:n_blocks] -> model.blocks[:n_blocks][::-1]",
-        "model.blocks[:n_blocks] -> model.blocks[n_blocks : n_blocks + 1]",
-        "model.blocks[:n_blocks] -> model.blocks[len(model.blocks) - n_blocks :]",
-        *(
-            f"{EACH} -> stream = stream + block.{branch}(block.{branch}_norm(stream))"
-            for branch in ("attention", "mlp")
-        ),
-        "model.final_norm(stream) -> stream & model.lm_head(normed) -> torch.nn.functional.layer_norm("
-        "model.lm_head(stream), (11,))",
-    ),
     noticed={
         "a probability for each token is asked for: the result has the shape (vocab,).": (
             lambda got, model, tokens, n: got.shape != (11,)
@@ -139,10 +123,6 @@ WEIGHTS = "scores.masked_fill(future, -torch.inf).softmax(dim=-1)"
         "weights @ v -> v[weights.argmax(dim=-1)]": "Your answer takes the value of the best match alone. The softmax "
         "averages over all of them.",
     },
-    also=(
-        "q.shape[-1] ** 0.5 -> 1 & weights @ v -> weights / q.shape[-1] ** 0.5 @ v",
-        f"weights @ v -> {WEIGHTS.removesuffix('.softmax(dim=-1)')}",
-    ),
     noticed={
         "a vector of length d_out for each position is asked for.": (
             lambda got, x, q, k, v: got.shape != (len(x), len(v))
@@ -186,13 +166,6 @@ def head_output(x, W_q, W_k, W_v):
         "return bits / length -> return np.exp(nats / length)": "Your answer is a perplexity. Bits per byte are its "
         "logarithm, to base 2.",
     },
-    also=(
-        "return bits / length -> return np.log2(nats / length)",
-        "return bits / length -> return losses / lengths / math.log(2)",
-        "return bits / length -> return (losses / lengths).sum() / math.log(2)",
-        "return bits / length -> return (losses / lengths).mean()",
-        "return bits / length -> return losses.mean() / math.log(2) / (length // len(lengths))",
-    ),
 )
 def bits_per_byte(losses, lengths):
     nats = losses.sum()  # the nats of the whole text
@@ -219,11 +192,6 @@ def bits_per_byte(losses, lengths):
         "n_layers * (attention + mlp) -> n_layers * (attention + mlp) + 256 * d_model": "Your answer counts lm_head as "
         "well. It stands outside of the {n_layers} blocks.",
     },
-    also=(
-        "4 * d_model * d_model -> 8 * d_model & d_hidden * d_model + d_model * d_hidden -> 2 * (d_hidden + d_model)",
-        "4 * d_model * d_model -> 4 * d_model & d_hidden * d_model + d_model * d_hidden -> d_hidden + d_model",
-        "n_layers * (attention + mlp) -> n_layers * (attention + mlp) + 512 * d_model",
-    ),
 )
 def block_weights(n_layers, d_model, d_hidden):
     attention = 4 * d_model * d_model  # the weights of attention in a block

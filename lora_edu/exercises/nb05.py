@@ -7,7 +7,6 @@ import torch
 
 from lora_edu.exercises.exercise import exercise
 from lora_edu.exercises.grading import beside
-from lora_edu.exercises.sizes import measures
 
 __all__ = ["beside", "code_error", "round_between", "smallest_block"]
 
@@ -32,14 +31,6 @@ def _costs_more(size, bits, budget, scale_bits):
         "scale_bits / size -> scale_bits / 8 / size": "Your answer counts the constant in bytes and the budget in "
         "bits. A constant takes {scale_bits} bits.",
     },
-    also=(
-        "return size -> return 2 ** math.floor(math.log2(scale_bits / (budget - bits)))",
-        "return size -> return 2 ** round(math.log2(scale_bits / (budget - bits)))",
-        "return size -> return max(1, math.ceil(scale_bits / (budget - bits) - 1e-9))",
-        "return size -> return scale_bits / (budget - bits)",
-        "return size -> return round(math.log2(size))",
-        "return size -> return bits + scale_bits / size",
-    ),
     noticed={
         "a block has 1, 2, 4, 8, ... weights. This is another number.": (
             lambda size, *case: size < 1 or math.log2(size) % 1 != 0
@@ -94,14 +85,6 @@ def _below_7(steps):
         "error = (values - decoded).norm() -> error = values.norm() - decoded.norm()": "Your answer compares two "
         "norms. Values can move while their norm stays: take the norm of the difference.",
     },
-    also=(
-        *measures("return error / whole", "values", "decoded"),
-        "decoded = codes * step -> decoded = (codes / largest).trunc() * absmax",
-        "decoded = codes * step -> decoded = codes // largest * absmax",
-        "decoded = codes * step -> decoded = codes * values.abs().amax(dim=1, keepdim=True) / largest",
-        "return error / whole -> return values - decoded",
-        "return error / whole -> return decoded",
-    ),
     noticed={
         "an error is never below zero: take the norm, or squares, before anything is added up.": lambda got, *case: (
             got < 0
@@ -150,13 +133,6 @@ def _is_mark(got, block, bits):
         "2**bits - 1 -> 2**bits & .round() -> .floor().clamp(max=2**bits - 1) + 0.5": "Your answer gives the middles "
         "of bins. Here the smallest value, {low:.3g}, and the largest, {high:.3g}, are marks themselves.",
     },
-    also=(
-        "2**bits - 1 -> 15",
-        "2**bits - 1 -> 2**bits & .round() -> .floor().clamp(max=2**bits - 1)",
-        *(f"start = low -> start = {start}" for start in ("block.mean()", "(low + high) / 2")),
-        "return codes * step + start -> return codes / steps",
-        "min=1e-30 -> min=1e-3",
-    ),
     noticed={
         "a block of equal values comes back as NaN: its step is 0, and 0 / 0 has no value. Divide by what is never 0: "
         "`step.clamp(min=1e-30)`.": lambda got, *case: np.isnan(got).any(),

@@ -41,16 +41,6 @@ IN_ORDER = "np.sort([*(-level for level in below), 0.0, *above])"
         f"{IN_ORDER} -> _eq_4(half)": "Your answer is the finite part of Eq. 4: one level fewer than the {half} + "
         "{half} that the bits number. Begin at the offset, in two sides.",
     },
-    also=(
-        *(f"NormalDist().inv_cdf -> {other}" for other in ("NormalDist().cdf", "NormalDist().pdf", "(lambda p: p)")),
-        *(f"NormalDist().inv_cdf -> (lambda p: {other})" for other in ("p - 0.5", "np.log(p / (1 - p))")),
-        "0.0, -> ",
-        "0.0, *above]) -> 0.0, *above])[::-1]",
-        "in below) -> in above[1:])",
-        f"{GRID} -> np.linspace(offset, 0.5, count + 2)[1:-1]",
-        f"{GRID} -> np.linspace(offset, 0.5, 2 * count + 1)[1::2]",
-        f"{IN_ORDER} -> np.array([quantile((i + 0.5) / (2 * half)) for i in range(2 * half)])",
-    ),
     noticed={
         "the quantile of a probability of 0 or 1 is infinite, as in Eq. 4 taken literally. The outermost probability "
         "is the offset.": lambda levels, *case: np.isinf(levels).any(),
@@ -107,15 +97,6 @@ FILLED, LAST = "filled = np.append(codes, [7] * alone)", "np.array([*codes[:-1],
         "astype(int) -> astype(codes.dtype)": "Your answer keeps the type in which the codes come. A byte does not fit "
         "into int8, which ends at 127: `astype(int)` comes first.",
     },
-    also=(
-        "return first * 16 + second -> return numbers",
-        f"{FILLED} -> filled = {LAST.format(7)}",
-        f"{FILLED} -> filled = np.append(codes, [codes[-1]] * alone)",
-        f"{FILLED} -> filled = np.append(codes, [codes[0]] * alone)",
-        f"{FILLED} -> filled = np.append(codes, [7] * (2 - alone))",
-        "numbers[0::2] -> numbers[:-1] & numbers[1::2] -> numbers[1:]",
-        "first * 16 + second -> (first ^ 8) * 16 + (second ^ 8)",
-    ),
     noticed={
         "two codes share a byte, so there are (n + 1) // 2 of them: here are others.": (
             lambda made, codes: made.shape != ((len(codes) + 1) // 2,)
@@ -164,15 +145,6 @@ SHARE = "np.linalg.solve(H[1:, 1:], H[1:, 0])"
         "return w[1:] + share * off -> return np.round(w[1:])": "Your answer rounds the others. They stay exact here: "
         "their turn comes later, one by one.",
     },
-    also=(
-        "X.T @ X -> np.eye(len(w))",
-        "X.T @ X -> X.T @ X + np.eye(len(w))",
-        "w[0] - q -> w[0]",
-        "return w[1:] + share * off -> return share * off",
-        f"{SHARE} -> np.linalg.inv(H)[1:, 0]",
-        f"{SHARE} -> H[1:, 0]",
-        f"{SHARE} -> np.linalg.solve(np.diag(np.diag(H))[1:, 1:] + 1e-3, H[1:, 0])",
-    ),
     noticed={
         "one number is asked for each weight after the first.": lambda got, w, q, X: got.shape != (len(w) - 1,),
     },

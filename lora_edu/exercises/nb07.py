@@ -31,15 +31,6 @@ __all__ = ["beside", "bits_of_constants", "moved_again", "resident_bytes", "roun
         "int(left) -> min(8, int(left))": "Your answer is never more than 8. {left:.2f} bits are left: a "
         "constant may have any number of bits.",
     },
-    also=(
-        "int(left) -> 2 ** int(left)",
-        "int(left) -> int(math.log2(max(1, left)))",
-        "beside - share -> budget - 4",
-        "beside - share -> 8 * beside",
-        "32 / second_size -> 32 * block_size / second_size",
-        "(budget - 4) * block_size -> (budget - 4) / block_size & 32 / second_size -> 32 / (block_size * second_size)",
-        "(budget - 4) * block_size -> (budget - 4) * second_size & 32 / second_size -> 32 / block_size",
-    ),
     noticed={
         "this is not a whole number. A code has whole bits: round down.": lambda got, *case: got % 1 != 0,
         "this is below zero: something takes more than the whole budget.": lambda got, *case: got < 0,

@@ -7,7 +7,6 @@ import torch
 
 from lora_edu.codebooks import dynamic_codebook, nf_codebook
 from lora_edu.exercises.exercise import exercise
-from lora_edu.exercises.sizes import measures
 from lora_edu.quantization import DoubleQuant, quantize
 
 # --- 7.3: round the constants ----------------------------------------------------------------------------------------
@@ -39,7 +38,6 @@ def _without_nan(solution, absmax, code, block_size):
 @exercise(
     "7.3",
     _constants(),
-    tries=0.5,
     taught={
         "offset = absmax.mean() -> offset = 0.0": "Your answer subtracts no mean. All constants are positive, around "
         "{offset:.3g}, so half of a signed code lies idle.",
@@ -57,25 +55,6 @@ def _without_nan(solution, absmax, code, block_size):
         ", 1e-30) -> , 1e-3)": "Your answer keeps the scale above a bound that small constants go below. Nothing but 0 "
         "must be kept away: 1e-30 is enough.",
     },
-    also=(
-        "offset = absmax.mean() -> offset = (absmax := np.append(absmax, np.zeros(-len(absmax) % block_size))).mean()"
-        " & return levels * scales + offset -> return (levels * scales + offset)[: np.count_nonzero(absmax)]",
-        "centered = absmax - offset -> centered = np.append(absmax, np.zeros(-len(absmax) % block_size)) - offset & "
-        "return levels * scales + offset -> return (levels * scales + offset)[: len(absmax)]",
-        "absmax - offset -> (absmax - offset)[: len(absmax) // block_size * block_size]",
-        "offset = absmax.mean() -> offset = (absmax := absmax[: len(absmax) // block_size * block_size]).mean()",
-        "offset = absmax.mean() -> offset = (absmax := np.sort(absmax)).mean()",
-        "np.abs(block).max() -> (block + offset).max()",
-        "np.abs(scaled[:, None] - code).argmin(axis=1) -> np.maximum((scaled[:, None] >= code).sum(axis=1) - 1, 0)",
-        "np.abs(scaled[:, None] - code).argmin(axis=1) -> np.minimum((scaled[:, None] > code).sum(axis=1), 255)",
-        "np.abs(scaled[:, None] -> np.abs(np.abs(scaled)[:, None]",
-        "code[places] -> np.abs(code[places])",
-        "code[places] -> scaled",
-        "code[places] -> places",
-        "levels * scales + offset -> levels",
-        "levels * scales + offset -> levels * scales + offset - absmax",
-        "levels * scales + offset -> (levels * scales + offset) / absmax.max()",
-    ),
     noticed={"as many constants come back as were given.": lambda got, a, c, b: got.shape != a.shape},
     observe=_without_nan,
 )
@@ -151,7 +130,6 @@ def _trips():
         "return off / whole -> return float(np.any(move))": "Your answer says whether anything moved. How far is "
         "the question.",
     },
-    also=measures("return off / whole", "once", "twice"),
     noticed={
         "one number is asked for: the norm of all moves over that of what the first trip left.": (
             lambda got, *case: got.shape != ()

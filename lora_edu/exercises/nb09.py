@@ -98,17 +98,8 @@ def _with_blocks(solution, x, codes, absmax, lora_A, lora_B, alpha):
         "answer takes the blocks down the columns. The weight is flattened row by row.",
         f"{SUM} -> return s * (base + branch)": "Your answer scales both terms by {s:g}. s stands before B A alone.",
     },
-    also=(
-        *(f"values = NF4[codes] -> values = {steps}" for steps in (
-            "(codes - 7) / 8", "(codes - 8) / 8", "(codes - 8) / 7", "2 * codes / 15 - 1", "NF4[15 - codes]")),
-        *(f"values * absmax[:, None] -> values * absmax{one}" for one in (".mean()", "[0]", "[::-1, None]")),
-        "weight = scaled.reshape(codes.shape) -> weight = NF4[codes] * np.resize(absmax, len(codes))[:, None]",
-        "weight = scaled.reshape(codes.shape) -> weight = NF4[codes] * absmax[np.arange(codes.shape[1]) // (codes.size "
-        "// n_blocks) % n_blocks]",
-        f"values = NF4[codes] -> values = NF4[codes] + alpha / len(lora_A) * lora_B @ lora_A & {SUM} -> return base",
-    ),
     observe=_with_blocks,
-)  # fmt: skip
+)
 def qlora_output(x, codes, absmax, lora_A, lora_B, alpha):
     values = NF4[codes]  # what the codes stand for
     n_blocks = len(absmax)  # the number of blocks
@@ -193,8 +184,6 @@ _SWEEPS = [
 CHOICE = "min(runs, key=lambda rate: np.mean(runs[rate])) for runs in both"
 VALUE = "np.mean(runs[rate]) for runs, rate in zip(both, rates, strict=True)"
 SHARED = "set(full).intersection(lora)"
-SCORES = ("min(losses)", "max(losses)", "np.median(losses)", "np.std(losses)", "sum(losses)", "losses[0]", "losses[-1]",
-          "np.mean(losses) + np.std(losses)", "np.mean(losses) - np.std(losses)")  # fmt: skip
 
 
 @exercise(
@@ -216,19 +205,7 @@ SCORES = ("min(losses)", "max(losses)", "np.median(losses)", "np.std(losses)", "
         "return means[1] - means[0] -> return means[1] / means[0]": "Your answer is a ratio. The difference of the two "
         "losses is asked for.",
     },
-    also=(
-        *(f"{place} -> min({score} for losses in {runs}.values())" for score in SCORES for place, runs in
-          (("means[1]", "lora"), ("means[0]", "full"))),
-        *(f"{VALUE} -> min({score} for losses in runs.values()) for runs in both" for score in SCORES),
-        *(f"{CHOICE} -> min(runs, key=lambda rate: (lambda losses: {score})(runs[rate])) for runs in both"
-          for score in SCORES[5:]),
-        f"{CHOICE} -> min({SHARED}, key=lambda rate: abs(np.mean(full[rate]) - np.mean(lora[rate]))) "
-        "for _ in both",
-        f"{VALUE} -> np.median([loss for losses in runs.values() for loss in losses]) for runs in both",
-        *(f"return means[1] - means[0] -> return {end}" for end in ("means[1] / means[0] - 1", "rates[1] - rates[0]",
-          "1 - means[0] / means[1]", "100 * (means[1] / means[0] - 1)", "np.exp(means[1]) - np.exp(means[0])")),
-    ),
-)  # fmt: skip
+)
 def lora_minus_full(full, lora):
     both = (full, lora)
     rates = [min(runs, key=lambda rate: np.mean(runs[rate])) for runs in both]  # the rate of each, and what chooses it

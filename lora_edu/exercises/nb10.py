@@ -50,31 +50,12 @@ END = "return together / most"
         "(cosines**2).sum() -> np.linalg.norm(cosines, 2) ** 2": "Your answer takes the largest cosine of an angle "
         "between the two (`ord=2`). phi takes the Frobenius norm: all entries.",
     },
-    also=(
-        "np.linalg.svd(M)[2] -> M / np.linalg.norm(M, axis=1, keepdims=True) & np.linalg.svd(N)[2] -> N / "
-        "np.linalg.norm(N, axis=1, keepdims=True)",
-        _both("svd({}, full_matrices=False)[2].T"),
-        "np.linalg.svd(M)[2] -> np.linalg.qr(M.T)[0].T & np.linalg.svd(N)[2] -> np.linalg.qr(N.T)[0].T",
-        "np.linalg.svd(M)[2] -> np.linalg.svd(M)[1][:, None] * np.linalg.svd(M, full_matrices=False)[2] & "
-        "np.linalg.svd(N)[2] -> np.linalg.svd(N)[1][:, None] * np.linalg.svd(N, full_matrices=False)[2]",
-        *(f"one[:i] @ other[:j].T -> {taken}" for taken in (
-            "one[:j] @ other[:i].T", "one[: (i := i + 1)] @ other[: (j := j + 1)].T", "one[: (i := j)] @ other[:j].T",
-            "one[:i] @ other[: (j := i)].T", "one[: (i := len(M))] @ other[: (j := len(N))].T",
-            "one[len(M) - i : len(M)] @ other[len(N) - j : len(N)].T")),
-        *(f"(cosines**2).sum() -> {measure}" for measure in (
-            "np.linalg.norm(cosines)", "np.abs(cosines).sum()", "np.trace(cosines)",
-            "np.linalg.norm(cosines, 'nuc')", "np.linalg.norm(cosines, 2)")),
-        *(f"{END} -> {end}" for end in ("return 1 - together / most", "return (together / most) ** 0.5",
-          f"{END} / max(i, j) * M.shape[1]")),
-        *(f"min(i, j) -> {by}" for by in ("i * j", "i + j", "(i * j) ** 0.5", "M.shape[1]", "len(M)")),
-        f"{END} -> return max(i, j) / M.shape[1]",
-    ),
     noticed={
         "this is a table. One number is asked for: add up all squared cosines.": lambda got, *case: got.ndim > 0,
         "phi lies between 0 and 1. This is larger.": lambda got, *case: got > 1 + 1e-6,
         "phi is a sum of squares: it cannot be below 0.": lambda got, *case: got < -1e-6,
     },
-)  # fmt: skip
+)
 def shared(M, N, i, j):
     one = np.linalg.svd(M)[2]  # the directions of M
     other = np.linalg.svd(N)[2]  # the directions of N
@@ -113,23 +94,11 @@ def _pairs_of_matrices() -> list[tuple]:
         "np.linalg.norm(dW) -> np.linalg.norm(parts[1][:rank])": "Your answer has dW's {rank} strongest directions "
         "above. The whole of dW stands there, with the norm {above:.3g}.",
     },
-    also=(
-        *(f"left.T @ W @ right -> {seen}" for seen in ("left.T @ dW @ right", "left.T @ (W + dW) @ right")),
-        *(f"np.linalg.norm(seen) -> {below}" for below in (
-            "np.linalg.norm(np.diag(seen))", "np.linalg.norm(seen, 2)", "abs(np.trace(seen))")),
-        *(f"np.linalg.norm(dW) -> {above}" for above in (
-            "parts[1][0]", "parts[1].sum()", "np.linalg.norm(W)", "abs(dW).mean()")),
-        *(f"return above / below -> return {end}" for end in ("(above / below) ** 2", "above - below")),
-        "np.linalg.svd(dW) -> [np.flip(part, axis) for part, axis in zip(np.linalg.svd(dW, full_matrices=False), "
-        "(1, 0, 0))]",  # the weakest ones
-        *(f"left = parts[0][:, :rank] -> left, rank = parts[0][:, :{count}], {count}" for count in (
-            "len(parts[1])", "1", "(rank - 1)", "(rank + 1)")),
-    ),
     noticed={
         "this is a table. One number is asked for.": lambda got, *case: got.ndim > 0,
         "norms are positive, and so is their ratio.": lambda got, *case: got < 0,
     },
-)  # fmt: skip
+)
 def amplification(W, dW, rank):
     parts = np.linalg.svd(dW)  # whose directions are taken
     left = parts[0][:, :rank]  # the directions of the output

@@ -53,14 +53,6 @@ def _cut(solution, W, A, B, d, b):
         "W + left @ right -> b[:, None] * W + left @ right": "Your answer multiplies W by b, too. b belongs to B "
         "alone.",
     },
-    also=(
-        "A[:, :d_in] -> A[:, -d_in:]",
-        "B[:d_out] -> B[-d_out:]",
-        "d[:, None] * -> d[::-1, None] *",
-        "b[:, None] * -> b[::-1, None] *",
-        "d[:, None] * -> d.mean() * & b[:, None] * -> b.mean() *",
-        "b[:, None] * -> d *",
-    ),
     observe=_cut,
 )
 def vera_weight(W, A, B, d, b):
@@ -113,7 +105,6 @@ LENGTHS = "np.linalg.norm(V, axis=1, keepdims=True)"
         f"{LENGTHS} -> np.abs(V).max(axis=1, keepdims=True)": "Your answer divides by the largest magnitude of a row, "
         "as quantization does. A length is the root of the sum of squares.",
     },
-    also=(f"{LENGTHS} -> np.abs(V).sum(axis=1, keepdims=True)",),
     noticed={
         "every row has the right direction, and a wrong length: m has the lengths.": (
             lambda got, W, A, B, m, alpha: _along(got, W, A, B, alpha)
@@ -235,7 +226,6 @@ ROOTS = 'row["rank"] ** 0.5 if row["method"] == "rsLoRA" else row["rank"]'
         "p * (1 - p) / questions -> 0 * p + 0.25 / questions": "Your answer takes the largest error that there is, at "
         "p = 1/2. Take each accuracy's own p (1 - p).",
     },
-    also=("steps[1] / steps[0] -> steps[1] - steps[0]",),
     observe=_both,
 )
 def suspects(one, other, questions):

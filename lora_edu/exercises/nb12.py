@@ -30,14 +30,6 @@ TABLES, NORMS = "4 * tables * table", "4 * norms"
         f"{TABLES} -> 2 * tables * table & {NORMS} -> 2 * norms": "Your answer has table, head and norms in 16 bits. "
         "This model keeps them in float32, 4 bytes a number.",
     },
-    also=(
-        *(  # the table in one format, an untied head in the same or in another
-            f"{TABLES} -> ({each} + {other} * (tables - 1)) * table"
-            for each in (0, 1, 2, 4, 32, "bits / 8")
-            for other in (0, 1, 2, 4, "bits / 8")
-            if {each, other} != {4} and {each, other} != {4, "bits / 8"}
-        ),
-    ),
     noticed={
         "this is less than the block linears alone take.": (
             lambda got, linears, *case: got < linears * (4 + 8 / 64 + 32 / (64 * 256)) / 8
@@ -75,13 +67,6 @@ def stored_bytes(linears, table, norms, tied):
         "nats / np.log(2) -> nats / np.log(256)": "Your answer divides by ln 256, as if a byte were 8 bits of "
         "information. A bit is ln 2 nats.",
     },
-    also=(
-        "(losses * counts).sum() -> np.exp((losses * counts).sum() / counts.sum()) * counts.sum()",
-        "(losses * counts).sum() -> np.median(losses) * counts.sum()",
-        "losses * counts -> losses.sum() * counts",
-        "losses * counts -> np.log(losses) * counts",
-        "losses * counts -> np.exp(losses) * counts",
-    ),
 )
 def bits_per_byte(losses, counts, n_bytes):
     nats = (losses * counts).sum()  # the information in all windows, in nats
@@ -123,28 +108,6 @@ SUM = "np.exp(logits).sum(axis=-1, keepdims=True)"
         "return -found.mean() -> return np.exp(-found.mean())": "Your answer is the perplexity. Its logarithm is the "
         "loss, {result:.4g} nats here.",
     },
-    also=(
-        *(
-            f"{ASKED} -> scores{rows}, tokens{columns}[..., None]"
-            for rows, columns in (
-                ("[:, 1:]", "[:, 1:]"),
-                ("[:, :-1]", "[:, :-1]"),
-                ("[:, -2:-1]", "[:, -1:]"),
-                ("[:, 1:-1]", "[:, 2:]"),
-                ("[:, :-2]", "[:, 1:-1]"),
-                ("[:1, :-1]", "[:1, 1:]"),
-                ("[:, :-1][tokens[:, 1:] != 0][None]", "[:, 1:][tokens[:, 1:] != 0][None]"),
-            )
-        ),
-        f"{ASKED} -> scores, np.roll(tokens, 1, axis=1)[..., None]",
-        f"logits - np.log({SUM}) -> np.log(1 - np.exp(logits) / {SUM})",
-        f"logits - np.log({SUM}) -> (p := np.exp(logits) / {SUM}) - np.log(np.exp(p).sum(axis=-1, keepdims=True))",
-        "sum(axis=-1, -> sum(axis=(1, 2),",
-        "return -found.mean() -> return -found.sum(axis=1).mean()",
-        "return -found.mean() -> return -found.sum() / tokens.size",
-        "return -found.mean() -> return np.exp(found.mean())",
-        "return -found.mean() -> return -np.log(np.exp(found).mean())",
-    ),
     noticed={
         "a loss is never below zero: it is minus the logarithm of a probability.": lambda got, *case: got < 0,
     },
@@ -197,14 +160,6 @@ ROUNDED = "np.round((blocks - low) / step)"
         f"{RUNS} -> blocks = weights.reshape(-1, 64)": "Your answer has blocks of 64 weights, as NF4 has. The runs of "
         "Q4_1 have 32.",
     },
-    also=(
-        f"{RUNS} -> blocks = weights.reshape(-1, 32).T & return (codes * step + low) -> return (codes * step + low).T",
-        f"{RUNS} -> blocks = weights.reshape(32, -1).T & return (codes * step + low) -> return (codes * step + low).T",
-        f"{LOW} -> low = 0 & {HIGH} -> high = {ABSMAX}",
-        f"{LOW} -> low = 0 & (high - low) / 15 -> {ABSMAX} / 8",
-        f"{ROUNDED} -> np.minimum({ROUNDED}, 14)",
-        f"{ROUNDED} -> np.clip({ROUNDED}, -8, 7)",
-    ),
     noticed={
         "as many weights come back as were given, in one row.": lambda got, weights: got.size != weights.size,
         "the numbers come back in blocks. One row of `n` is asked for: `.reshape(-1)`.": (

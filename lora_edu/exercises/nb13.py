@@ -42,16 +42,6 @@ ERROR, WHOLE = "error = (b + c) ** 0.5", "return (b - c) / error if b + c else 0
         f"{WHOLE} -> return np.float64(b - c) / error": "Your answer divides 0 by 0 where nobody differs. No "
         "difference is 0 standard errors: guard the division.",
     },
-    also=(
-        f"{ERROR} -> error = (one - other).std(ddof=1) * len(one) ** 0.5",
-        f"{ERROR} -> error = (one - other).std() * len(one)",
-        f"{ERROR} -> error = (one - other).std(ddof=1) * len(one)",
-        f"{ERROR} -> error = (2 * len(one) * (p := np.mean([one, other])) * (1 - p)) ** 0.5",
-        f"{ERROR} -> error = max(b, 1) ** 0.5",
-        f"{ERROR} -> error = (one.sum() + other.sum()) ** 0.5",
-        f"{WHOLE} -> return b - c",
-        f"{WHOLE} -> return max(0.0, (b - c) / error) if b + c else 0.0",
-    ),
     noticed={
         "one number is asked for.": lambda got, one, other: got.ndim > 0,
         "this is far too large for so few pairs: the standard error of b - c is the root of b + c.": (
@@ -99,15 +89,6 @@ BRANCH, WHOLE_OUTPUT = 'np.einsum("nor,nr->no", B[which], inner)', "return base 
         "well. The scaling alpha / r stands before the branch alone.",
         "alpha / A.shape[1] -> alpha": "Your answer does not divide {alpha:g} by the rank. The scaling is alpha / r.",
     },
-    also=(
-        *(
-            f"A[which] -> A[{rows}] & B[which] -> B[{rows}]"
-            for rows in ("0 * which", "0 * which + which[0]", "0 * which + which[-1]", "np.sort(which)", "which[::-1]")
-        ),
-        "A[which] -> A[np.arange(len(x)) % len(A)] & B[which] -> B[np.arange(len(x)) % len(A)]",
-        *(f"A.shape[1] -> {other}" for other in ("len(A)", "A.shape[2]", "len(W)")),
-        "base = x @ W.T -> base = len(A) * x @ W.T",
-    ),
 )
 def many_adapters(x, W, A, B, which, alpha):
     base = x @ W.T  # the base, once for all rows

@@ -9,8 +9,6 @@ from lora_edu.exercises.grading import beside
 
 __all__ = ["beside", "most_tokens", "paged_bytes"]
 
-STEPS = (8, 64, 128, 256, 1000, 1024, 2048)  # a learner may round down to a multiple of
-
 
 @exercise(
     "14.1",
@@ -34,13 +32,6 @@ STEPS = (8, 64, 128, 256, 1000, 1024, 2048)  # a learner may round down to a mul
         "return max(0, tokens) -> return max(1, tokens)": "Your answer is never less than one token. Where `resident` "
         "alone fills the card, not even one fits.",
     },
-    also=(
-        *(f"0.9 * card -> {usable}" for usable in ("card - 2**30", "card - 10 * 2**30", "card / 1.1", "card / 0.9")),
-        *(f"2**30 -> {gb}" for gb in ("2**20", "10**6", "1000 * 2**20")),
-        *(f"math.floor(room / per_token) -> int(room / per_token // {step} * {step})" for step in STEPS),
-        "math.floor(room / per_token) -> 2 ** int(math.log2(max(1, room / per_token)))",
-        "0.9 * card -> card & math.floor(room / per_token) -> math.floor(0.9 * math.floor(room / per_token))",
-    ),
     noticed={
         "this is below zero: if `resident` alone fills the card, no token fits.": lambda got, *case: got < 0,
         "this is a fraction of a token. One that is not whole does not fit.": lambda got, *case: got % 1 != 0,
@@ -59,7 +50,6 @@ LLAMA_7B = [(4096, 4096)] * 4 + [(4096, 11008)] * 2 + [(11008, 4096)]
 LLAMA_65B = [(8192, 8192)] * 4 + [(8192, 22016)] * 2 + [(22016, 8192)]
 EXACT = [(5000, 12500), (12500, 4000), (20000, 100), (2000, 50), (128256, 16)]  # a side makes exactly 100,000 at rank 8
 NARROW = [(300, 250), (4096, 20)]  # W has fewer than 100,000 numbers, and at rank 400 A and B have more
-COUNTS = "rank * shapes.flatten()"
 WHOLE = "return (each * paged).sum() -> return each * sum(rank * (a + b) for a, b in shapes if {})"
 
 
@@ -83,17 +73,6 @@ WHOLE = "return (each * paged).sum() -> return each * sum(rank * (a + b) for a, 
         "every matrix here. One with fewer than 100,000 numbers stays on the card, and each counts by itself: "
         "section 4.",
     },
-    also=(
-        WHOLE.format("rank * min(a, b) >= 100_000"),
-        "(each * paged).sum() -> each * counts.sum() * (len(paged) > 0)",
-        "(each * paged).sum() -> each * counts.sum() * (len(paged) == len(counts))",
-        *(f"{COUNTS} -> rank * shapes[:, {side}]" for side in (0, 1)),
-        *(f"{COUNTS} -> rank * shapes[{rows}].flatten()" for rows in (":1", ":-1")),
-        *(f"{COUNTS} -> rank * shapes.{side}(axis=1)" for side in ("max", "min")),
-        f"{COUNTS} -> shapes.prod(axis=1)",
-        f"{COUNTS} -> rank * np.unique(shapes, axis=0).flatten()",
-        "counts >= 100_000 -> counts >= 2**17",
-    ),
     noticed={
         "this is more than the whole state of all adapters, 8 bytes for each number of A and B.": (
             lambda got, shapes, rank: got > 8 * rank * sum(map(sum, shapes))

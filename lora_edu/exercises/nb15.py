@@ -12,7 +12,6 @@ __all__ = ["beside", "count_intruders", "extra_forgetting"]
 # Not in order, and yet with the first and the last run at their places: so all ways to leave them unsorted agree.
 _FULL = [(0.755, 0.092), (1.064, 0.222), (0.97, 0.151), (1.098, 0.294)]
 BETWEEN, INSIDE, LINE = "np.interp(learned, x, y)", "between if x[0] <= learned <= x[-1] else np.nan", "np.polyfit"
-LEFT_OF, RIGHT_OF = "y[max(0, sum(x <= learned) - 1)]", "y[min(sum(x < learned), len(y) - 1)]"
 
 
 @exercise(
@@ -41,18 +40,6 @@ LEFT_OF, RIGHT_OF = "y[max(0, sum(x <= learned) - 1)]", "y[min(sum(x < learned),
         "runs)": "Your answer compares what was learned at equal forgetting. Compare what was forgotten at equal "
         "learning.",
     },
-    also=(
-        "sorted(runs) -> sorted(runs, key=lambda run: run[1])",
-        *(f"else np.nan -> else {outside}" for outside in ("forgotten", "-np.inf", "0")),
-        *(f"{INSIDE} -> between if {kept} else np.nan" for kept in (
-            "x[0] <= learned", "learned <= x[-1]", "x[0] < learned < x[-2]", "x[1] < learned < x[-2]")),
-        *(f"{BETWEEN} -> {other}" for other in (
-            LEFT_OF, RIGHT_OF, f"({LEFT_OF} + {RIGHT_OF}) / 2", "y.min()", "y.max()", "runs[0][1]",
-            "np.interp(learned, x[[0, -1]], y[[0, -1]])", "np.interp(learned, [0, *x], [0, *y]) & x[0] <= -> 0 <=",
-            f"np.polyval({LINE}(x, y, 2), learned)")),
-        *(f"return forgotten - there -> return {end}" for end in (
-            "forgotten / there", "forgotten / there - 1", "(forgotten - there) / learned", "np.nan")),
-    ),
     noticed={
         "one number is asked for, and these are several.": lambda got, *case: got.ndim > 0,
         "outside of the runs nothing was measured: the answer there is `np.nan`.": lambda got, learned, b, runs: (
@@ -60,7 +47,7 @@ LEFT_OF, RIGHT_OF = "y[max(0, sum(x <= learned) - 1)]", "y[min(sum(x < learned),
         ),
         "this is not a number (NaN), though runs were made on both sides.": lambda got, *case: np.isnan(got),
     },
-)  # fmt: skip
+)
 def extra_forgetting(learned, forgotten, runs):
     in_order = sorted(runs)  # the order of the runs
     x, y = np.array(in_order).T  # what each run learned, and what it forgot
@@ -117,20 +104,12 @@ NEAREST = "cosines.max(axis=1)"
         f"{OWN} -> {OWN.replace('[0]', '[2].T')} & {NEW} -> {NEW.replace('[0]', '[2].T')}": "Your answer takes right "
         "singular vectors, directions of the input. The left ones are asked for.",
     },
-    also=(
-        *(f"new[:, :k] -> new[:, {taken}]" for taken in (
-            ":", ": k - 1", ": k + 1", "new.shape[1] - k : new.shape[1]")),
-        f"{NEAREST} -> cosines.mean(axis=1)",
-        "return int((nearest < bound).sum()) -> return (nearest < bound).mean()",
-        "return int((nearest < bound).sum()) -> return k",
-        "return int((nearest < bound).sum()) -> return 0",
-    ),
     noticed={
         "this is a list. How many are there?": lambda got, *case: got.ndim > 0,
         "this is no whole number: directions are counted.": lambda got, *case: got % 1 != 0,
         "there are at most k.": lambda got, W, dW, k, bound: got > k,
     },
-)  # fmt: skip
+)
 def count_intruders(W, dW, k, bound):
     own = np.linalg.svd(W, full_matrices=False)[0]  # W's own directions
     new = np.linalg.svd(W + dW, full_matrices=False)[0]  # the directions that there are now

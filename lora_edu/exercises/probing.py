@@ -1,4 +1,4 @@
-"""Which arguments an answer exchanges, ignores, counts twice or overwrites, and where it is wrong: found by running it.
+"""Which arguments an answer exchanges, ignores or overwrites, and where it is wrong: found by running it.
 
 Nothing here knows the exercise. Each sentence is true by construction: the reference gives the same when its arguments
 are exchanged, or the answer stays the same while an argument changes that the reference reacts to.
@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from lora_edu.exercises.comparing import is_numbers, recognized
-from lora_edu.exercises.symptoms import as_numpy
 
 MOST_ROWS = 16
 CHANGES = (lambda value: 1.7 * value + 0.3, lambda value: -2.3 * value, lambda value: 0.01 * value)
@@ -112,40 +111,6 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, list):
         return len(one) == len(other) and all(map(_same, one, other))
     return not _is_array(one) or np.array_equal(_numbers(one), _numbers(other), equal_nan=True)
-
-
-def counted_twice(got: list, expected: list, cases: list[Case], names: list[str]) -> str | None:
-    """Whether every result is what was expected times a number among the arguments, or divided by it."""
-    if not all(is_numbers(value) for value in (*got, *expected)):
-        return None
-    factors = []
-    for g, e in zip(map(as_numpy, got), map(as_numpy, expected), strict=True):
-        if g.shape != e.shape or not e.any() or (g[e == 0] != 0).any():
-            return None
-        ratios = g[e != 0] / e[e != 0]
-        if not np.ptp(ratios) <= 1e-5 * abs(ratios[0]):
-            return None
-        factors.append(ratios[0])
-    for name, values in _numbers_in(cases, names).items():
-        if len(set(values)) < 2:
-            continue
-        for words, power in ((f"times `{name}` once more", 1), (f"divided by `{name}`", -1)):
-            if np.allclose(factors, np.power(values, float(power)), rtol=1e-5):
-                return f"this is what is asked for, {words}."
-    return None
-
-
-def _numbers_in(cases: list[Case], names: list[str]) -> dict[str, list[float]]:
-    """Numbers and sizes among the arguments, positive in every case: name -> its value in each case."""
-    found = {}
-    for k, name in enumerate(names):
-        column = [case[k] for case in cases]
-        if all(_is_number(value) and value > 0 for value in column):
-            found[name] = [float(value) for value in column]
-        elif all(_is_array(value) for value in column):
-            for axis in range(min(value.ndim for value in column)):
-                found[f"{name}.shape[{axis}]"] = [float(value.shape[axis]) for value in column]
-    return found
 
 
 def _of_rows(dead: list[int], count: int, name: str, what: str) -> str:

@@ -48,19 +48,21 @@ def computed(attempt: Callable, run: Callable[[Callable], Any]) -> list[np.ndarr
     return seen
 
 
-def first_missing(steps: list[tuple[ast.stmt, list[Any]]], seen: list[np.ndarray]) -> ast.stmt | None:
-    """The first step whose values are not among those seen, while nothing that is made of them is there, either."""
-    used, missing = set(), None
+def how_far(steps: list[tuple[ast.stmt, list[Any]]], seen: list[np.ndarray]) -> tuple[ast.stmt | None, bool]:
+    """The first step whose values are not among those seen, while nothing that is made of them is there, either.
+
+    And whether all are there, or something that is made of them.
+    """
+    used, missing, unknown = set(), None, not steps
     for step, values in reversed(steps):
         names = {"made": set(), "needed": set()}
         for node in ast.walk(step):
             if isinstance(node, ast.Name):
                 names["made" if isinstance(node.ctx, ast.Store) else "needed"].add(node.id)
-        if used & names["made"] or _are_there(values, seen):
-            used |= names["needed"]
-        elif _are_there(values, seen) is False:
-            missing = step
-    return missing
+        there = True if used & names["made"] else _are_there(values, seen)
+        used |= names["needed"] if there else set()
+        missing, unknown = step if there is False else missing, unknown or there is None
+    return missing, not (missing or unknown)
 
 
 def _are_there(values: list[Any], seen: list[np.ndarray]) -> bool | None:

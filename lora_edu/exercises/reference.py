@@ -4,7 +4,7 @@ import ast
 import copy
 import inspect
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from types import CodeType
 from typing import Any, Self
 
@@ -26,23 +26,23 @@ class Reference(repair.Code):
     """
 
     @classmethod
-    def of(cls, function: Callable, cases: Sequence[tuple], see: Callable[..., list[dict]], tries: float) -> Self:
+    def of(cls, function: Callable, cases: Sequence[tuple], see: Callable[..., list[dict]], searched: bool) -> Self:
         """see: a function, and the number of a case or None for all -> what is observed, as plain data."""
         lines = textwrap.dedent(inspect.getsource(function)).splitlines()
         first = ast.parse("\n".join(lines)).body[0].lineno  # of the `def`, below its decorator
-        return cls._from(function, "\n".join(lines[first - 1 :]), (cases, see, tries))
+        return cls._from(function, "\n".join(lines[first - 1 :]), (cases, see, searched))
 
     @classmethod
     def _from(cls, function: Callable, source: str, how: tuple) -> Self:
         made = cls(function, source, ast.parse(source))
         made.function, made.how, made.kept = function, how, {}
-        made.cases, made.see, made.share = how
-        made.deadline, made.allowed = float("inf"), TURNS if made.share else float("inf")
+        made.cases, made.see, made.searched = how
+        made.deadline, made.allowed = float("inf"), TURNS if made.searched else float("inf")
         made.body = getattr(made.tree.body[0], "body", [])
         if not made.body or not isinstance(made.body[-1], ast.Return):
             raise ValueError(f"{made.name}: a reference is a `def` whose last line is its only `return`")
         made.arguments = [argument.arg for argument in made.tree.body[0].args.args]
-        made.codes, made.also = [made._compiled(k) for k in range(len(made.body))], []
+        made.codes = [made._compiled(k) for k in range(len(made.body))]
         return made
 
     def edited(self, change: str) -> Self:
@@ -55,20 +55,11 @@ class Reference(repair.Code):
             source = source.replace(old, new)
         return self._from(self.function, source, self.how)
 
-    def knowing(self, also: Iterable[str]) -> Self:
-        """Itself, with edits that are tried like small changes."""
-        for edit in also:
-            other = self.edited(edit)
-            places = [k for k, step in enumerate(self.body) if ast.dump(step) != ast.dump(other.body[k])]
-            slots = [repair.Slot(self.tree.body[0], "body", k, self.body[k]) for k in places]
-            self.also.append(tuple(repair.Change(slot, "", other.body[slot.index]) for slot in slots))
-        return self
-
     # --- run it, changed or not ---
 
     def solution(self, changes: Changes = ()) -> Callable:
         """The function with these changes."""
-        if not self.share:  # nothing is searched for: it runs in one piece, and no step outlives the call
+        if not self.searched:  # nothing is searched for: it runs in one piece, and no step outlives the call
             space = dict(self.known)
             exec(compile(ast.fix_missing_locations(self.tree), "<a reference>", "exec"), space)
             return space[self.name]
@@ -98,10 +89,10 @@ class Reference(repair.Code):
         return {name: space[name] for name in self.names if name in space}
 
     def values_of(self, space: dict[str, Any]) -> list[tuple[ast.stmt, list[Any]]]:
-        """Each step but the last with what it makes, if nothing changes that later. space: what `steps` gave."""
+        """Each step but the last (and the count of turns) with what it makes, if nothing changes that later."""
         stored = [node for node in self._stored() if isinstance(node, ast.Name)]
         once = {node: node.id for node in stored if sum(node.id == other.id for other in stored) == 1}
-        made = {step: [once[node] for node in ast.walk(step) if node in once] for step in self.body[:-1]}
+        made = {step: [once[node] for node in ast.walk(step) if node in once] for step in self.body[1:-1]}
         return [(step, [space[name] for name in names if name in space]) for step, names in made.items()]
 
     def _run(self, codes: list[CodeType], case: tuple) -> dict[str, Any]:

@@ -24,7 +24,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lora_edu.exercises import edits
-from lora_edu.exercises.sizes import size
 from lora_edu.exercises.stopping import is_a_cell
 
 TRIES = 3000  # changes that are tried, so that what is said never depends on the load
@@ -92,7 +91,7 @@ class Code:
         self.name, self.source, self.tree = function.__name__, source, tree
         self.deadline, self.allowed, self.turns, self.tried = time.thread_time() + SECONDS, 10**6, 0, 0
         self.known = {"math": math, **function.__globals__, **inspect.getclosurevars(function).nonlocals}
-        self.known |= {TICK: self, edits.SIZE: size, POWER[ast.Pow]: _power, POWER[ast.LShift]: _shift, TIMES: _times}
+        self.known |= {TICK: self, POWER[ast.Pow]: _power, POWER[ast.LShift]: _shift, TIMES: _times}
         names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
         names = [*(node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)), *names]
         self.names = list(dict.fromkeys(names))

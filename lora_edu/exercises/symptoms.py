@@ -119,23 +119,6 @@ def _another_order(pairs: list) -> str | None:
     return None
 
 
-def up_to_a_factor(got: Sequence[Any], expected: Sequence[Any]) -> str | None:
-    """Arrays that are what was expected, times a number that is another one in each case."""
-    if not all(is_numbers(value) for value in (*got, *expected)):
-        return None
-    factors = []
-    for g, e in zip(map(as_numpy, got), map(as_numpy, expected), strict=True):
-        if g.shape != e.shape or np.unique(np.abs(e)).size < 3:  # two numbers of one size are soon proportional
-            return None
-        factors.append(float((g * e).sum() / (e * e).sum()))
-        if not factors[-1] or not _close(g, factors[-1] * e):
-            return None
-    return (
-        f"the numbers have the right proportions, and the wrong size: in the first case they are {factors[0]:.4g} "
-        "times what is asked for, in others another number of times. By what are they divided or multiplied?"
-    )
-
-
 def _constant_factor(pairs: list) -> str | None:
     if any((g[e == 0] != 0).any() for g, e in pairs):  # no factor makes another number of a zero
         return None
