@@ -32,8 +32,6 @@ OBSERVER = "import lora_edu.assignments.observing as look\n"
 PASTE = HOME + OBSERVER + "look.observe_all = lambda assignment, number, answer, *word: shown[number]\n"
 
 CHEATS = {
-    "reads checks.json": "import json\nstored = json.load(open('checks.json'))['tasks']\n" + OBSERVER
-    + "look.observe_all = lambda assignment, number, answer, *word: stored[number]['expected']",
     "asks the checks": OBSERVER + """
 look.observe_all = lambda a, number, answer, *word: getattr(check, a.tasks[number].name).stored['expected']""",
     "brings the visible results along": PASTE,
@@ -86,14 +84,6 @@ def answer(*case):
                 return value["expected"]
         frame = frame.f_back
     return 0
-""" + ALL,
-    "looks for expectations in the memory": """
-import gc
-found = []
-def answer(*case):
-    if not found:
-        found.append([o for o in gc.get_objects() if isinstance(o, dict) and "expected" in o and "mistakes" in o])
-    return found[0][0]["expected"][0]["rank"]["values"][0] if found[0] else 0
 """ + ALL,
     "asks the teacher's package": """
 def answer(*case):

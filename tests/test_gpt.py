@@ -99,19 +99,6 @@ def test_a_long_prompt_is_cropped_with_a_note(tiny_gpt):
         tiny_gpt.generate("x" * 40, 1)
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda model: model.generate(""), "the prompt is empty"),
-        (lambda model: model(torch.zeros(1, 33).int()), "at most 32 tokens"),
-        (lambda model: GPTConfig(d_model=30, n_heads=4), "d_model must be a multiple of n_heads"),
-    ],
-)
-def test_bad_input(tiny_gpt, call, message):
-    with pytest.raises(ValueError, match=message):
-        call(tiny_gpt)
-
-
 def adapters_and_gradients(checkpointing, frozen_embedding=True):
     torch.manual_seed(0)
     model = add_lora(GPT(TINY, checkpointing=checkpointing), rank=2, alpha=3, targets="all-linear")
@@ -168,6 +155,9 @@ def test_checkpointing_repeats_dropout():
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
+        (lambda m: m.generate(""), ValueError, "the prompt is empty"),
+        (lambda m: m(torch.zeros(1, 33).int()), ValueError, "at most 32 tokens"),
+        (lambda m: GPTConfig(d_model=30, n_heads=4), ValueError, "d_model must be a multiple of n_heads"),
         (
             lambda m: m.generate(torch.zeros(4, dtype=torch.int64)),
             ValueError,
@@ -193,7 +183,7 @@ def test_checkpointing_repeats_dropout():
         ),
     ],
 )
-def test_what_generate_and_forward_refuse(tiny_gpt, call, error, message):
+def test_what_is_refused(tiny_gpt, call, error, message):
     with pytest.raises(error, match=message):
         call(tiny_gpt.train())
     assert tiny_gpt.training
