@@ -15,6 +15,7 @@ from stopped_runs import QUICK, Killed, stop_in_step, with_adapters
 
 from lora_edu.engine.checkpoints import checkpoint_paths
 from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.lora import lora_layers
 from lora_edu.observing import layer_inputs
 from lora_edu.texts import Text
 from lora_edu.training import evaluate, train
@@ -46,6 +47,13 @@ def load_benchmark(name: str) -> ModuleType:
     if str(BENCHMARKS) not in sys.path:
         sys.path.append(str(BENCHMARKS))
     return importlib.import_module(name)
+
+
+def moved(model: torch.nn.Module, std: float = 1.0) -> torch.nn.Module:
+    """Gives every adapter of a model a B that is not zero."""
+    for layer in lora_layers(model).values():
+        torch.nn.init.normal_(layer.lora_B, std=std)
+    return model
 
 
 @pytest.fixture(autouse=True)

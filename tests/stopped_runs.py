@@ -17,7 +17,7 @@ QUICK = {"seq_len": 16, "batch_size": 4, "progress": False, "device": "cpu", "ev
 
 
 class Killed(BaseException):
-    """Ends a run at once, as SIGKILL would: `train` knows nothing of it."""
+    """Ends a run, or the set-up, at once, as SIGKILL would: nothing is tidied up."""
 
 
 def with_adapters(model, method="qlora", dropout=0.3, **options):

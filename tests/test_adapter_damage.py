@@ -5,10 +5,10 @@ import pickle
 
 import pytest
 import torch
+from conftest import moved
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora, lora_layers
@@ -32,9 +32,7 @@ def small():
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory):
-    model = add_lora(small(), rank=3, alpha=7, targets=("q_proj", "up_proj"))
-    for layer in lora_layers(model).values():
-        nn.init.normal_(layer.lora_B)
+    model = moved(add_lora(small(), rank=3, alpha=7, targets=("q_proj", "up_proj")))
     return save_adapter(model, tmp_path_factory.mktemp("adapter"))
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import moved
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from lora_edu.checks import TRAINING
 from lora_edu.codebooks import nf_codebook
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import LoRALinear, adapter_state, add_lora, combine, load_adapter_state
+from lora_edu.lora import adapter_state, add_lora, combine, load_adapter_state
 from lora_edu.memory.activations import predicted_activation_bytes
 from lora_edu.memory.calculator import training_bytes
 from lora_edu.memory.paged import PagedAdamW
@@ -33,10 +34,7 @@ def small():
 
 
 def adapted():
-    model = add_lora(small(), 2, 4)
-    for layer in (module for module in model.modules() if isinstance(module, LoRALinear)):
-        nn.init.normal_(layer.lora_B)
-    return model
+    return moved(add_lora(small(), 2, 4))
 
 
 def everything(model):

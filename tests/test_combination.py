@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from torch import nn
+from conftest import moved
 
 from lora_edu import combine
 from lora_edu.lora import adapter_state, add_lora, load_adapter_state, lora_layers
@@ -13,10 +13,7 @@ from lora_edu.lora import adapter_state, add_lora, load_adapter_state, lora_laye
 def adapter(base, rank, alpha, seed):
     """A model with adapters that do something, on layers that are not square too."""
     torch.manual_seed(seed)
-    model = add_lora(copy.deepcopy(base), rank=rank, alpha=alpha, targets=("q_proj", "up_proj"))
-    for layer in lora_layers(model).values():
-        nn.init.normal_(layer.lora_B, std=0.3)
-    return model
+    return moved(add_lora(copy.deepcopy(base), rank, alpha, targets=("q_proj", "up_proj")), std=0.3)
 
 
 def updates(model):

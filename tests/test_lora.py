@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from conftest import moved
 from torch import nn
 
 from lora_edu import lora
@@ -26,13 +27,6 @@ def adapted(rank=3, alpha=12.0, **options):
     layer = LoRALinear(nn.Linear(12, 20), rank, alpha, **options)
     nn.init.normal_(layer.lora_B)
     return layer
-
-
-def moved(model):
-    """Give every adapter of a model a B that is not zero."""
-    for layer in lora.lora_layers(model).values():
-        nn.init.normal_(layer.lora_B, std=0.1)
-    return model
 
 
 def test_forward_is_base_plus_scaled_update():
@@ -92,7 +86,7 @@ def test_all_linear_leaves_the_head_out(tiny_gpt):
 
 def test_merge_and_unmerge(tiny_gpt):
     tokens = torch.randint(0, 256, (2, 20))
-    moved(add_lora(tiny_gpt, rank=2, alpha=8, targets="all-linear"))
+    moved(add_lora(tiny_gpt, rank=2, alpha=8, targets="all-linear"), 0.1)
     weights = [layer.base.weight.clone() for layer in lora.lora_layers(tiny_gpt).values()]
     before = tiny_gpt(tokens)[0]
     for _ in range(2):  # the second call must change nothing
@@ -110,7 +104,7 @@ def test_conv1d_of_transformers():
     from transformers.pytorch_utils import Conv1D
 
     model = nn.ModuleDict({"c_attn": Conv1D(20, 12)}).eval()  # weight (in, out) = (12, 20)
-    layer = moved(add_lora(model, rank=3, alpha=12, targets="c_attn"))["c_attn"]
+    layer = moved(add_lora(model, rank=3, alpha=12, targets="c_attn"), 0.1)["c_attn"]
     assert layer.lora_A.shape == (3, 12) and layer.lora_B.shape == (20, 3)
     before = layer(X)
     assert torch.allclose(merge(model)["c_attn"](X), before, atol=1e-5)
@@ -130,16 +124,16 @@ def test_dropout_is_in_the_branch_and_only_in_training():
 def test_unload_gives_the_base_back(tiny_gpt):
     tokens = torch.randint(0, 256, (2, 20))
     base, layers = tiny_gpt(tokens)[0], dict(tiny_gpt.named_modules())
-    unload(moved(add_lora(tiny_gpt, rank=2, alpha=8)))
+    unload(moved(add_lora(tiny_gpt, rank=2, alpha=8), 0.1))
     assert torch.equal(tiny_gpt(tokens)[0], base) and dict(tiny_gpt.named_modules()) == layers
-    moved(add_lora(tiny_gpt, rank=2, alpha=8))  # and adapters can be added again
+    moved(add_lora(tiny_gpt, rank=2, alpha=8), 0.1)  # and adapters can be added again
     merged = merge(tiny_gpt)(tokens)[0]
     assert torch.equal(unload(tiny_gpt)(tokens)[0], merged)  # what was merged stays
 
 
 def test_state_round_trip(tiny_gpt):
     other = copy.deepcopy(tiny_gpt)
-    state = adapter_state(moved(add_lora(tiny_gpt, rank=2, alpha=8)))
+    state = adapter_state(moved(add_lora(tiny_gpt, rank=2, alpha=8), 0.1))
     load_adapter_state(add_lora(other, rank=2, alpha=8), state)
     tokens = torch.randint(0, 256, (2, 20))
     assert torch.equal(other(tokens)[0], tiny_gpt(tokens)[0])
@@ -194,7 +188,7 @@ def test_a_merged_adapter_refuses_training_and_saving(tiny_gpt):
 
 
 def test_merging_writes_no_nan_into_any_weight(tiny_gpt):
-    layers = list(lora.lora_layers(moved(add_lora(tiny_gpt, rank=2, alpha=8))).values())
+    layers = list(lora.lora_layers(moved(add_lora(tiny_gpt, rank=2, alpha=8), 0.1)).values())
     weights = [layer.base.weight.clone() for layer in layers]
     layers[-1].lora_B.data[0, 0] = float("nan")
     with pytest.raises(ValueError, match="not finite: merging it would destroy the weights"):
@@ -203,7 +197,7 @@ def test_merging_writes_no_nan_into_any_weight(tiny_gpt):
 
 
 def test_a_state_that_does_not_fit_changes_nothing(tiny_gpt):
-    state = adapter_state(moved(add_lora(tiny_gpt, rank=2, alpha=8)))
+    state = adapter_state(moved(add_lora(tiny_gpt, rank=2, alpha=8), 0.1))
     before = adapter_state(tiny_gpt)
     first = next(iter(state))
     bad = [
@@ -232,7 +226,7 @@ def test_only_linear_layers_are_wrapped():
 def test_a_merged_state_is_not_loaded_into_a_model_that_would_add_the_update_again(tiny_gpt):
     tokens = torch.randint(0, 256, (2, 20))
     fresh = add_lora(copy.deepcopy(tiny_gpt), rank=2, alpha=8)
-    older = moved(add_lora(tiny_gpt, rank=2, alpha=8)).state_dict()
+    older = moved(add_lora(tiny_gpt, rank=2, alpha=8), 0.1).state_dict()
     expected = tiny_gpt(tokens)[0]
     merged = copy.deepcopy(merge(tiny_gpt).state_dict())
     before = fresh(tokens)[0]
@@ -250,7 +244,7 @@ def test_a_merged_state_is_not_loaded_into_a_model_that_would_add_the_update_aga
 
 
 def test_an_adapter_of_whole_numbers_is_refused(tiny_gpt):
-    state = adapter_state(moved(add_lora(tiny_gpt, rank=2, alpha=8)))
+    state = adapter_state(moved(add_lora(tiny_gpt, rank=2, alpha=8), 0.1))
     first = next(iter(state))
     with pytest.raises(ValueError, match=f"{first} holds torch.int32 and not floating-point numbers"):
         load_adapter_state(tiny_gpt, state | {first: state[first].int()})

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from conftest import code_cell
+from conftest import code_cell, moved
 from torch import nn
 
 from lora_edu import data_file, evaluate, load_adapter, load_base, load_text
@@ -26,9 +26,7 @@ PAGE = "04_lora_torch"
 @pytest.fixture
 def names(tiny_gpt):
     """What the notebook has defined before that cell, on a tiny model."""
-    model = add_lora(copy.deepcopy(tiny_gpt), rank=3, alpha=7, targets="all-linear")
-    for layer in lora_layers(model).values():
-        nn.init.normal_(layer.lora_B, std=0.3)
+    model = moved(add_lora(copy.deepcopy(tiny_gpt), rank=3, alpha=7, targets="all-linear"), 0.3)
     tokens = torch.randint(0, 256, (1, 20))
     return {"torch": torch, "model": model, "tokens": tokens, "base_model": lambda: copy.deepcopy(tiny_gpt)}
 
@@ -77,9 +75,7 @@ def random_adapters(tiny_gpt, seeds=(1, 2)):
     states = []
     for seed in seeds:
         torch.manual_seed(seed)
-        model = add_lora(copy.deepcopy(tiny_gpt), rank=3, alpha=6, targets="all-linear")
-        for layer in lora_layers(model).values():
-            nn.init.normal_(layer.lora_B)
+        model = moved(add_lora(copy.deepcopy(tiny_gpt), rank=3, alpha=6, targets="all-linear"))
         states.append({n: p.detach().clone() for n, p in model.named_parameters() if "lora_" in n})
     return states
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import code_cell
+from conftest import code_cell, moved
 
 import lora_edu
 from lora_edu import add_lora, dequantize_linears, quantize_linears, save_adapter, unload
@@ -32,9 +32,7 @@ cell = partial(code_cell, "12_real_model")
 def names():
     """What the notebook has defined before its last experiment, with a tiny model."""
     model = quantize_linears(tiny_llama(initializer_range=0.2))
-    add_lora(model, rank=3, alpha=7, targets="all-linear")
-    for layer in lora_layers(model).values():
-        torch.nn.init.normal_(layer.lora_B, std=0.3)
+    moved(add_lora(model, rank=3, alpha=7, targets="all-linear"), 0.3)
     names = {"torch": torch, "model": model, "window": torch.arange(16)[None]}
     return names | {"save_adapter": save_adapter, "dequantize_linears": dequantize_linears, "unload": unload}
 

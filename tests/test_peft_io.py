@@ -5,6 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from conftest import moved
 from torch import nn
 
 from lora_edu import files, tensor_files
@@ -21,10 +22,7 @@ TOKENS = torch.randint(0, 256, (2, 20), generator=torch.Generator().manual_seed(
 @pytest.fixture
 def adapted(tiny_gpt):
     """A model with adapters that do something, alpha != rank, on layers that are not square too."""
-    add_lora(tiny_gpt, rank=3, alpha=7, targets=("q_proj", "up_proj"))
-    for layer in lora_layers(tiny_gpt).values():
-        nn.init.normal_(layer.lora_B, std=0.3)
-    return tiny_gpt
+    return moved(add_lora(tiny_gpt, rank=3, alpha=7, targets=("q_proj", "up_proj")), 0.3)
 
 
 @pytest.fixture
@@ -159,9 +157,7 @@ def test_adapters_on_layers_at_the_top(tmp_path, kind):
         return GPT(TINY) if kind == "head" else nn.Sequential(nn.Linear(12, 20), nn.Tanh(), nn.Linear(20, 7))
 
     targets, x = ("lm_head" if kind == "head" else ("0", "2")), TOKENS if kind == "head" else torch.randn(5, 12)
-    model, other = add_lora(build(), 2, 8, targets), build()
-    for layer in lora_layers(model).values():
-        nn.init.normal_(layer.lora_B)
+    model, other = moved(add_lora(build(), 2, 8, targets)), build()
     load_adapter(other, save_adapter(model, tmp_path))
     outputs = [m(x)[0] if kind == "head" else m(x) for m in (model, other)]
     assert torch.equal(*outputs)
@@ -200,9 +196,8 @@ def test_no_regular_file(base, adapted, tmp_path, name, make):
 @pytest.mark.parametrize("change", [{}, {"scaling": 0.55}, {"alpha": 40}, {"scaling": 0.1, "alpha": 3}])
 def test_the_strength_that_is_heard_is_saved(base, tmp_path, variant, change):
     """The dial of notebook 00, turned before saving."""
-    model = add_variant(copy.deepcopy(base), variant, 3, 7)
+    model = moved(add_variant(copy.deepcopy(base), variant, 3, 7), 0.3)
     for layer in lora_layers(model).values():
-        nn.init.normal_(layer.lora_B, std=0.3)
         vars(layer).update(change)
     loaded = load_adapter(base, save_adapter(model, tmp_path))
     assert torch.allclose(loaded(TOKENS)[0], model(TOKENS)[0], atol=1e-5)

@@ -10,8 +10,8 @@ import json
 
 import pytest
 import torch
+from conftest import moved
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from lora_edu.lora import add_lora, lora_layers, merge
 from lora_edu.peft_io import CONFIG, WEIGHTS, load_adapter, save_adapter
@@ -46,18 +46,12 @@ def logits(model):
         return model(TOKENS).logits
 
 
-def moved(model):
-    for layer in lora_layers(model).values():
-        nn.init.normal_(layer.lora_B, std=0.3)
-    return model
-
-
 def test_peft_loads_what_we_save(case, tmp_path):
     import peft
 
     base, targets = case
     before = logits(base)
-    ours = moved(add_lora(copy.deepcopy(base), rank=3, alpha=7, targets=targets))
+    ours = moved(add_lora(copy.deepcopy(base), rank=3, alpha=7, targets=targets), 0.3)
     save_adapter(ours, tmp_path)
     theirs = peft.PeftModel.from_pretrained(base, tmp_path)
     assert (logits(ours) - before).abs().max() > 1e-2
@@ -89,7 +83,7 @@ def test_we_load_what_peft_trained(case, tmp_path, use_rslora):
 
 def test_the_flag_of_rslora_matters(tmp_path):
     base = tiny_llama()
-    save_adapter(moved(add_lora(copy.deepcopy(base), rank=4, alpha=6, targets="down_proj")), tmp_path)
+    save_adapter(moved(add_lora(copy.deepcopy(base), rank=4, alpha=6, targets="down_proj"), 0.3), tmp_path)
     config = json.loads((tmp_path / CONFIG).read_text())
     plain = load_adapter(copy.deepcopy(base), tmp_path)
     (tmp_path / CONFIG).write_text(json.dumps(config | {"use_rslora": True}))

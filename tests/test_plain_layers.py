@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from conftest import moved
 from stopped_runs import refused
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
@@ -69,12 +70,6 @@ WITH_THE_WEIGHT = {
     "DoRALinear": lambda model: DoRALinear(model.odd, 3, 6),
     "PiSSALinear": lambda model: PiSSALinear(model.odd, 3, 6),
 }
-
-
-def moved(model):
-    for layer in lora_layers(model).values():
-        nn.init.normal_(layer.lora_B)
-    return model
 
 
 def two_layers(change):

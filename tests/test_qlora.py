@@ -6,6 +6,7 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import moved
 from torch import nn
 
 from lora_edu.layers import trainable_summary
@@ -93,9 +94,7 @@ def test_only_block_linears_are_quantized(tiny_gpt):
 
 def test_qlora_equals_lora_on_the_dequantized_weight(tiny_gpt):
     """The composition: the same adapters on NF4Linear and on an nn.Linear with the rounded weight."""
-    add_lora(quantize_linears(tiny_gpt), rank=2, alpha=8, targets="all-linear")
-    for layer in lora_layers(tiny_gpt).values():
-        nn.init.normal_(layer.lora_B, std=0.1)
+    moved(add_lora(quantize_linears(tiny_gpt), rank=2, alpha=8, targets="all-linear"), 0.1)
     tokens = torch.randint(0, 256, (2, 20))
     tiny_gpt(tokens, tokens)[1].backward()
     logits, grads = tiny_gpt(tokens)[0], [p.grad.clone() for p in tiny_gpt.parameters() if p.requires_grad]

@@ -12,15 +12,12 @@ import venv
 from pathlib import Path
 
 import pytest
+from stopped_runs import Killed
 
 from lora_edu import __main__ as commands
 from lora_edu.setup import environment
 
 ROOT = Path(__file__).parent.parent
-
-
-class Killed(BaseException):
-    """Ends the set-up at once, as SIGKILL would: nothing is tidied up."""
 
 
 @pytest.fixture
