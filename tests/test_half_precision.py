@@ -1,5 +1,6 @@
 """On a card without bfloat16 of its own, training computes in float16 and scales its gradients."""
 
+import copy
 import shutil
 
 import pytest
@@ -8,7 +9,6 @@ from stopped_runs import QUICK, Killed, assert_same, stop_in_step
 from torch.amp import GradScaler
 
 from lora_edu.engine import checkpoints, precision, run
-from lora_edu.gpt import GPT
 from lora_edu.lora import add_lora
 from lora_edu.qlora import quantize_linears
 from lora_edu.training import evaluate, train
@@ -35,18 +35,12 @@ def losses(model, text, autocast):
 def test_the_loss_halves_in_float16_as_in_float32_and_not_without_the_scaler(
     tiny_text, tiny_gpt, old_card, monkeypatch
 ):
-    before, after = losses(copy_of(tiny_gpt), tiny_text, autocast=False)
-    start, scaled = losses(copy_of(tiny_gpt), tiny_text, autocast=True)
+    before, after = losses(copy.deepcopy(tiny_gpt), tiny_text, autocast=False)
+    start, scaled = losses(copy.deepcopy(tiny_gpt), tiny_text, autocast=True)
     assert after < before / 2 and scaled < start / 2 and scaled == pytest.approx(after, rel=0.1)
     monkeypatch.setattr(run, "gradient_scaler", lambda device, autocast: precision.UNSCALED)
-    start, unscaled = losses(copy_of(tiny_gpt), tiny_text, autocast=True)
+    start, unscaled = losses(copy.deepcopy(tiny_gpt), tiny_text, autocast=True)
     assert unscaled > 0.99 * start  # the control: every gradient was rounded to zero
-
-
-def copy_of(model):
-    other = GPT(model.config)
-    other.load_state_dict(model.state_dict())
-    return other
 
 
 def test_qlora_learns_in_float16(tiny_text, tiny_gpt, old_card):
@@ -84,23 +78,23 @@ def test_a_gradient_that_is_no_number_ends_the_run_all_the_same(tiny_text, tiny_
 def test_the_scale_is_kept_in_a_checkpoint(tiny_text, tiny_gpt, old_card, monkeypatch, tmp_path):
     """The scale falls until it fits. A run that goes on without it would leave steps out once more."""
     monkeypatch.setattr(run, "gradient_scaler", lambda device, autocast: GradScaler("cpu", init_scale=2.0**30))
-    expected = train(reference := copy_of(tiny_gpt), tiny_text, 30, **HALF)
+    expected = train(reference := copy.deepcopy(tiny_gpt), tiny_text, 30, **HALF)
     options = HALF | {"checkpoint": tmp_path / "run", "checkpoint_every": 20}
     with pytest.raises(Killed):
-        train(copy_of(tiny_gpt), tiny_text, 30, **options, loss_fn=stop_in_step(25, Killed()))
+        train(copy.deepcopy(tiny_gpt), tiny_text, 30, **options, loss_fn=stop_in_step(25, Killed()))
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     with monkeypatch.context() as patch:
         patch.setattr(run, "restore", lambda scaler, stored: None)
-        other = train(copy_of(tiny_gpt), tiny_text, 30, **HALF | {"checkpoint": tmp_path / "copy"})
+        other = train(copy.deepcopy(tiny_gpt), tiny_text, 30, **HALF | {"checkpoint": tmp_path / "copy"})
     assert other.train_loss != expected.train_loss  # the control
-    model = copy_of(tiny_gpt)
+    model = copy.deepcopy(tiny_gpt)
     assert_same(model, train(model, tiny_text, 30, **options), reference, expected)
 
 
 @pytest.mark.parametrize("scale", [float("nan"), -1.0, "much", None])
 def test_a_scale_that_makes_no_sense_is_refused(tiny_text, tiny_gpt, old_card, tmp_path, scale):
     options = HALF | {"checkpoint": tmp_path / "run"}
-    train(copy_of(tiny_gpt), tiny_text, 2, **options)
+    train(copy.deepcopy(tiny_gpt), tiny_text, 2, **options)
     path = checkpoints.checkpoint_paths(tmp_path / "run")[-1]
     record, tensors = checkpoints.read_checkpoint(path)
     record["history"]["scaler"]["scale"] = scale

@@ -1,3 +1,5 @@
+"""Rounding in blocks, as notebook 05 does it: equal to `quantize` with the integer codebook; what constants cost."""
+
 import numpy as np
 import pytest
 import torch
