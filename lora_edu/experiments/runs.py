@@ -55,6 +55,7 @@ from lora_edu.experiments.nb13_products import PRODUCT_ARMS, product_times
 from lora_edu.experiments.nb13_serving import SERVING_ARMS, serving_times
 from lora_edu.experiments.nb15 import FORGETTING_ARMS
 from lora_edu.experiments.nb15_intruders import INTRUDER_ARMS, intruder_arm
+from lora_edu.experiments.nb16_rivals import REWARD_ARMS, reward_arm
 from lora_edu.experiments.scoreboard import SCOREBOARD_ARMS, score
 from lora_edu.models.pretrain import base_path
 
@@ -139,6 +140,7 @@ EXPERIMENTS = {
     "formats-after": Experiment(format_after, AFTER_ARMS, "questions: formats after QLoRA, and rotated weights", 2),
     "masked-prompts": Experiment(masked_loss, MASK_ARMS, "questions: is the prompt masked in the loss?", 8),
     "serving-times": Experiment(serving_times, SERVING_ARMS, "questions: many adapters in one batch, in time", 1),
+    "reward": Experiment(reward_arm, REWARD_ARMS, "16: no e: policy gradients, one bias, and picked roll-outs", 55),
 }
 
 

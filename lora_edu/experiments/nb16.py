@@ -1,0 +1,263 @@
+"""A reward instead of a text: the base writes, an e costs one, and a policy gradient follows the reward (notebook 16)
+
+A step: the model continues `ROLLOUTS` prompts out of addresses by `NEW` bytes, each new byte is paid, and the log
+probability of a byte grows by what followed it, compared with the other roll-outs. Beside the reward stands a price:
+beta times how much likelier the byte is now than before the training, which the same model says with its adapter off.
+
+Each arm ends on fresh roll-outs from held-out addresses: the share of e's, how far the model is from the shipped base
+(KL, nats a byte), the share of real words, and the loss on addresses.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from lora_edu.experiments.finetune import loss_on, prepared
+from lora_edu.experiments.nb16_words import marked_words, real_words
+from lora_edu.gpt import GPT
+from lora_edu.lora import adapter_state, load_adapter_state, lora_layers
+from lora_edu.models.pretrain import load_base
+from lora_edu.qlora import dequantize_linears, quantize_linears
+from lora_edu.texts import load_text
+from lora_edu.training import trainable_parameters
+
+PROMPT, NEW, ROLLOUTS = 16, 32, 48  # bytes given, bytes written, roll-outs in a step
+LETTERS = (ord("e"), ord("E"))
+WARMUP = 5  # steps in which the rate grows to its full size
+UNREAL = 2.0  # what a word costs that no address holds, where words are paid for too
+SAMPLE = "My fellow citizen"
+KEPT_AT = 30  # the step whose state is stored, so that a page can go on from there
+LogProbs = Callable[[Tensor], Tensor]  # tokens (B, PROMPT + NEW) -> (B, NEW, 256)
+
+
+# --- one step --------------------------------------------------------------------------------------------------------
+
+
+def prompts(count: int, generator: torch.Generator, held_out: bool = False) -> Tensor:
+    """(count, PROMPT) bytes from random places of the addresses."""
+    text = load_text("speeches").validation if held_out else load_text("speeches").train
+    places = torch.randint(len(text) - PROMPT, (count, 1), generator=generator)
+    return text[places + torch.arange(PROMPT)].long()
+
+
+def new_log_probs(model: nn.Module, tokens: Tensor) -> Tensor:
+    """What the model gives each byte at each new place: (B, PROMPT + NEW) -> (B, NEW, 256)."""
+    return F.log_softmax(model(tokens[:, :-1])[0][:, PROMPT - 1 :], dim=-1)
+
+
+def at_tokens(log_probs: Tensor, tokens: Tensor) -> Tensor:
+    """Of the bytes that were written: (B, NEW, 256), (B, PROMPT + NEW) -> (B, NEW)."""
+    return log_probs.gather(-1, tokens[:, PROMPT:, None])[..., 0]
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """The model as it was before the training: every s is 0, and afterwards what it was."""
+    scalings = {layer: layer.scaling for layer in lora_layers(model).values()}
+    for layer in scalings:
+        layer.scaling = 0.0
+    try:
+        yield
+    finally:
+        for layer, scaling in scalings.items():
+            layer.scaling = scaling
+
+
+def is_e(tokens: Tensor) -> Tensor:
+    """1 where a byte is an e, small or large."""
+    return sum((tokens == letter).float() for letter in LETTERS)
+
+
+def paid(reward: str, tokens: Tensor, generator: torch.Generator) -> Tensor:
+    """The reward of each new byte, (B, NEW). reward: one of the three below."""
+    new = tokens[:, PROMPT:]
+    if reward == "coin":  # as frequent as an e, and about nothing
+        return -(torch.rand(new.shape, generator=generator) < 0.09).float()
+    if reward == "words":  # paid at the byte after the word, where it is known to be whole
+        return -is_e(new) - UNREAL * marked_words(tokens, PROMPT)[1]
+    return -is_e(new)
+
+
+def advantages(rewards: Tensor) -> Tensor:
+    """What followed each byte, less what followed there in the other roll-outs: (B, NEW) -> (B, NEW)."""
+    to_go = rewards.flip(1).cumsum(1).flip(1)
+    return to_go - (to_go.sum(0) - to_go) / (len(to_go) - 1)
+
+
+def policy_step(model, frozen: LogProbs, optimizer, lr: float, beta: float, reward: str, seed: int, step: int) -> float:
+    """Write, pay, update. Returns the share of e's in what was written. Each step draws from a seed of its own."""
+    generator = torch.Generator().manual_seed(1_000 * seed + step)
+    tokens = model.generate(prompts(ROLLOUTS, generator), NEW, temperature=1.0, generator=generator)
+    with torch.no_grad():
+        before = at_tokens(frozen(tokens), tokens)
+    now = at_tokens(new_log_probs(model, tokens), tokens)
+    rewards = paid(reward, tokens, generator) - beta * (now.detach() - before)
+    update(-(advantages(rewards) * now).mean(), optimizer, lr, step)
+    return is_e(tokens[:, PROMPT:]).mean().item()
+
+
+def update(loss: Tensor, optimizer: torch.optim.Optimizer, lr: float, step: int) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr * min(1, (step + 1) / WARMUP)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+
+
+def adamw(model: nn.Module, lr: float = 0.0) -> torch.optim.AdamW:
+    return torch.optim.AdamW(trainable_parameters(model), lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
+
+
+def gradients(credit: Callable[[Tensor], Tensor], rewards: Tensor, push: Tensor, group: int = 8) -> list[float]:
+    """The gradient of one number from `group` roll-outs at a time: its mean, that mean's error, and its spread.
+
+    credit: rewards (group, NEW) -> what each byte is credited with. push: what one unit of credit adds, (B, NEW). All
+    roll-outs are put into groups 64 times anew.
+    """
+    found = []
+    for again in range(64):
+        order = torch.randperm(len(rewards), generator=torch.Generator().manual_seed(again))
+        found.append([(credit(rewards[some]) * push[some]).sum(1).mean() for some in order.split(group)])
+    each = torch.tensor(found)  # (64, groups)
+    return [each.mean().item(), (each.std() / each.shape[1] ** 0.5).item(), each.std().item()]
+
+
+# --- one arm ---------------------------------------------------------------------------------------------------------
+
+
+def rewarded(
+    method: str,
+    lr: float,
+    *,
+    rank: int = 8,
+    beta: float = 0.3,
+    reward: str = "no e",
+    steps: int = 40,
+    repeat: int = 0,
+    looks: tuple[int, ...] = (20, 40),
+    film: bool = False,
+    shuffled: bool = False,
+    seed: int = 0,
+    folder: Path | None = None,
+    progress: bool = True,
+) -> dict:
+    """Train the shipped base by a reward in one way. Step -> what `measured` says, and the share of e's step by step.
+
+    method: "full", "lora" or "qlora". film: looks hold a sample and the addresses' loss, and the state at KEPT_AT is
+    stored in `folder`. shuffled: also what a random update does whose norm is the trained one's in each layer.
+    """
+    seed = seed + repeat
+    model, frozen = start(method, rank, seed)
+    optimizer, shares, found = adamw(model), [], {}
+    for step in tqdm(range(steps), disable=not progress, leave=False):
+        if film and step in looks:
+            found[str(step)] = measured(model, 256, film)
+        shares.append(round(policy_step(model, frozen, optimizer, lr, beta, reward, seed, step), 5))
+        if step + 1 == KEPT_AT and film and folder and beta:
+            save_file(state_of(model, optimizer), folder / "reward.safetensors")
+        if step + 1 in looks and not film and step + 1 < steps:
+            found[str(step + 1)] = measured(model, 256)
+    found[str(steps)] = measured(model, text=True)
+    result = {"looks": found, "shares": shares}
+    return result | ({"random": measured(shuffle(model, seed))} if shuffled else {})
+
+
+def start(method: str, rank: int, seed: int) -> tuple[GPT, LogProbs]:
+    """A model as its training begins, and what gives the log probabilities of before."""
+    model = load_base("laptop", device="cpu")
+    if method == "qlora":  # the numbers of NF4, decoded once: a roll-out reads every weight 32 times
+        model, method = dequantize_linears(quantize_linears(model, block_size=64, double_quant=True)), "lora"
+    model = prepared(model, method, rank, seed)
+    if method == "full":
+        return model, functools.partial(new_log_probs, shipped())
+    return model, with_adapters_off(model)
+
+
+def with_adapters_off(model: GPT) -> LogProbs:
+    """What gives the log probabilities of the base: the same model, its adapters off."""
+
+    def frozen(tokens: Tensor) -> Tensor:
+        with adapters_off(model):
+            return new_log_probs(model, tokens)
+
+    return frozen
+
+
+@functools.cache
+def shipped() -> GPT:
+    """The base as it ships, never trained."""
+    return load_base("laptop", device="cpu").requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def measured(model: GPT, rollouts: int = 512, text: bool = False) -> dict:
+    """Fresh roll-outs from held-out addresses, the same prompts for every model.
+
+    "e": the mean probability of an e, which is its expected share and wavers less than a count. "kl": from the shipped
+    base, nats a byte. "words": the share of real ones. "unreal": words a byte that are not. "distinct": different real
+    words among 100. text: also the loss on "addresses", and a "sample".
+    """
+    generator = torch.Generator().manual_seed(1)
+    tokens = model.generate(prompts(rollouts, generator, held_out=True), NEW, temperature=1.0, generator=generator)
+    e = kl = 0.0
+    for some in tokens.split(128):
+        ours, base = new_log_probs(model, some), new_log_probs(shipped(), some)
+        e += ours[..., LETTERS].exp().sum().item()
+        kl += (ours.exp() * (ours - base)).sum().item()
+    count = rollouts * NEW
+    result = {"e": round(e / count, 5), "kl": round(kl / count, 5)} | spelled(tokens)
+    if text:
+        result |= {"addresses": loss_on(model, "speeches", 32), "sample": sampled(model)}
+    return result
+
+
+def spelled(tokens: Tensor) -> dict:
+    """How the words of roll-outs are spelled: see `measured`."""
+    words, wrong = (marks.sum().item() for marks in marked_words(tokens, PROMPT))
+    distinct = len(real_words(tokens, PROMPT))
+    shares = {"words": 1 - wrong / max(words, 1), "unreal": wrong / tokens[:, PROMPT:].numel()}
+    return {name: round(share, 5) for name, share in shares.items()} | {
+        "distinct": round(100 * distinct / max(words, 1), 1)
+    }
+
+
+def sampled(model: GPT, length: int = 160) -> str:
+    return model.generate(SAMPLE, length, temperature=1.0, generator=torch.Generator().manual_seed(1))[len(SAMPLE) :]
+
+
+def state_of(model: GPT, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An adapter and AdamW's two averages of each of its tensors, by name."""
+    found = adapter_state(model)
+    for name, value in [(name, value) for name, value in model.named_parameters() if value.requires_grad]:
+        found |= {f"{name}, {part}": optimizer.state[value][part] for part in ("exp_avg", "exp_avg_sq")}
+    return {name: value.detach().clone() for name, value in found.items()}
+
+
+def continued(state: dict[str, Tensor], lr: float = 3e-3, rank: int = 1) -> tuple[GPT, torch.optim.AdamW]:
+    """The model and its optimizer as `state_of` kept them, past the warm-up: the next step is the run's own."""
+    model, _ = start("lora", rank, seed=0)
+    load_adapter_state(model, {name: value for name, value in state.items() if "," not in name})
+    optimizer = adamw(model, lr)
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            averages = {part: state[f"{name}, {part}"].clone() for part in ("exp_avg", "exp_avg_sq")}
+            optimizer.state[value] = {"step": torch.tensor(float(KEPT_AT))} | averages
+    return model, optimizer
+
+
+@torch.no_grad()
+def shuffle(model: GPT, seed: int) -> GPT:
+    """Each layer's update s B A becomes a random one of the same rank and norm."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in lora_layers(model).values():
+        norm = layer.delta_weight().norm()
+        layer.lora_B.copy_(torch.randn(layer.lora_B.shape, generator=generator))
+        layer.lora_B.mul_(norm / layer.delta_weight().norm())
+    return model

@@ -1,0 +1,159 @@
+"""The runs of notebook 16 on a tiny model: what is paid, what is compared, what a step changes, and each rival."""
+
+import copy
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from lora_edu.experiments import finetune, nb16, nb16_rivals, nb16_words
+from lora_edu.gpt import encode
+from lora_edu.lora import lora_layers
+from lora_edu.texts import Text
+from lora_edu.training import evaluate
+
+VALUES = torch.tensor([[0.0, -1, 0], [-1, 0, -1], [0, 0, -1]])
+
+
+@pytest.fixture
+def tiny(tiny_gpt, monkeypatch):
+    """All of it on a tiny model and a tiny text; prompts of 6 bytes, 8 new ones, 6 roll-outs."""
+    tokens = torch.tensor(list(b"we were here. a dog ran by. " * 40), dtype=torch.uint8)
+    text = Text(train=tokens[:800], validation=tokens[800:])
+    for module in (nb16, nb16_rivals):
+        monkeypatch.setattr(module, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
+        monkeypatch.setattr(module, "NEW", 8)
+        monkeypatch.setattr(module, "PROMPT", 6)
+        monkeypatch.setattr(module, "ROLLOUTS", 6)
+    for module in (nb16, nb16_words, finetune):
+        monkeypatch.setattr(module, "load_text", lambda name: text)
+    monkeypatch.setattr(finetune, "evaluate", lambda m, t, **_: evaluate(m, t, seq_len=8, max_windows=2))
+    nb16.shipped.cache_clear()
+    nb16_words.known_words.cache_clear()
+    yield tiny_gpt
+    nb16.shipped.cache_clear()
+    nb16_words.known_words.cache_clear()
+
+
+def lines(*texts):
+    return torch.stack([encode(text).long() for text in texts])
+
+
+# --- what is paid -----------------------------------------------------------------------------------------------------
+
+
+def test_a_word_is_judged_where_it_ended_and_if_the_window_holds_all_of_it(tiny):
+    tokens = lines("ere. a dxg ran", "og was. We by.")
+    words, wrong = nb16_words.marked_words(tokens, 6)
+    assert words.tolist() == [[1, 0, 0, 0, 1, 0, 0, 0][:8], [1, 0, 0, 1, 0, 0, 1, 0][:8]] or words.sum() == 5
+    assert wrong[0].nonzero().flatten().tolist() == [4] and "dxg" not in nb16_words.known_words()
+    assert nb16_words.real_words(tokens, 6) == {"a", "we", "by"}
+
+
+def test_what_each_reward_pays(tiny):
+    tokens = lines("ere. a dEg ran", "og was. We by.")
+    none = torch.Generator().manual_seed(0)
+    assert nb16.paid("no e", tokens, none).nonzero().tolist() == [[0, 2], [1, 3]]
+    both = nb16.paid("words", tokens, none)
+    assert both[0].tolist() == [0, 0, -1, 0, -nb16.UNREAL, 0, 0, 0]
+    coin = nb16.paid("coin", tokens.repeat(500, 1), none)
+    assert coin.mean() == pytest.approx(-0.09, abs=0.02)
+    assert torch.equal(
+        nb16.paid("coin", tokens * 0, none.manual_seed(3)), nb16.paid("coin", tokens, none.manual_seed(3))
+    )
+
+
+def test_an_advantage_is_what_followed_less_what_followed_elsewhere():
+    found = nb16.advantages(VALUES)
+    to_go = torch.tensor([[-1.0, -1, 0], [-2, -1, -1], [-1, -1, -1]])
+    for row in range(3):
+        others = [to_go[other] for other in range(3) if other != row]
+        assert torch.allclose(found[row], to_go[row] - sum(others) / 2)
+
+
+# --- a step -----------------------------------------------------------------------------------------------------------
+
+
+def arm(tmp_path=None, **options):
+    return nb16.rewarded("lora", 1e-2, rank=2, steps=4, looks=(0, 2), progress=False, folder=tmp_path, **options)
+
+
+def test_the_same_model_with_its_adapter_off_is_the_base(tiny):
+    model, frozen = nb16.start("lora", 2, seed=0)
+    tokens = nb16.prompts(3, torch.Generator().manual_seed(0)).repeat(1, 2)
+    before = nb16.new_log_probs(tiny, tokens)
+    for layer in lora_layers(model).values():
+        torch.nn.init.normal_(layer.lora_B)
+    assert torch.allclose(frozen(tokens), before, atol=1e-5)
+    assert not torch.allclose(nb16.new_log_probs(model, tokens), before, atol=1e-2)
+
+
+def test_a_reward_is_followed_and_a_price_holds_back(tiny, monkeypatch):
+    """Of a base that writes many e's the reward takes them away, and a high price keeps it near the base."""
+    base = nb16_rivals.with_bias(tiny, 4.0)
+    monkeypatch.setattr(nb16, "load_base", lambda size, device: copy.deepcopy(base))
+    ends = {beta: nb16.rewarded("full", 3e-2, beta=beta, steps=20, looks=(), progress=False)["looks"]["20"]
+            for beta in (0.0, 30.0)}  # fmt: skip
+    start = nb16.measured(nb16.shipped())
+    assert ends[0.0]["e"] < 0.7 * start["e"] and ends[30.0]["kl"] < ends[0.0]["kl"] and start["kl"] == 0
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+def test_every_way_is_trained_and_measured_against_the_shipped_base(tiny, method):
+    found = nb16.rewarded(method, 1e-2, rank=2, steps=3, looks=(2,), progress=False)
+    assert set(found["looks"]) == {"2", "3"} and found["looks"]["3"]["kl"] > 0 and len(found["shares"]) == 3
+
+
+def test_a_stored_state_goes_on_where_the_run_was(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(nb16, "KEPT_AT", 2)
+    whole = arm(tmp_path, film=True)
+    state = load_file(tmp_path / "reward.safetensors")
+    model, optimizer = nb16.continued(state, rank=2)
+    frozen = nb16.with_adapters_off(model)
+    shares = [nb16.policy_step(model, frozen, optimizer, 1e-2, 0.3, "no e", 0, step) for step in (2, 3)]
+    assert shares == pytest.approx(whole["shares"][2:], abs=1e-4)
+
+
+def test_a_shuffled_update_has_the_norm_of_the_trained_one(tiny):
+    model, _ = nb16.start("lora", 2, seed=0)
+    for layer in lora_layers(model).values():
+        torch.nn.init.normal_(layer.lora_B)
+    before = [layer.delta_weight().detach() for layer in lora_layers(model).values()]
+    after = [layer.delta_weight().detach() for layer in lora_layers(nb16.shuffle(model, 5)).values()]
+    for one, other in zip(before, after, strict=True):
+        assert torch.isclose(one.norm(), other.norm()) and not torch.allclose(one, other)
+
+
+# --- rivals -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_bias_moves_e_alone(tiny):
+    tokens = nb16.prompts(2, torch.Generator().manual_seed(0)).repeat(1, 2)
+    plain, moved = tiny(tokens)[0], nb16_rivals.with_bias(copy.deepcopy(tiny), -3.0)(tokens)[0]
+    assert sorted((plain - moved)[0, 0].abs().gt(1e-6).nonzero().flatten().tolist()) == sorted(nb16.LETTERS)
+    assert nb16_rivals.biased(-30.0)["looks"]["0"]["e"] < 1e-6
+
+
+def test_picked_roll_outs_cost_what_their_weights_say():
+    """Two equal halves, without and with one e: by weights as unequal as e^-s, worked out by hand."""
+    e, words = torch.tensor([[0.0, 1.0] * 50]), torch.ones(1, 100)
+    found = nb16_rivals._weighted(2.0, e, words, 0 * words)
+    share = torch.sigmoid(torch.tensor(-2.0))
+    kl = share * (2 * share).log() + (1 - share) * (2 * (1 - share)).log()
+    assert found["e"] == pytest.approx(share.item() / nb16.NEW, abs=1e-5)
+    assert found["kl"] == pytest.approx(kl.item() / nb16.NEW, abs=1e-5) and found["words"] == 1
+    assert nb16_rivals._weighted(0.0, e, words, 0 * words)["kl"] == 0
+
+
+def test_imitation_reads_the_best_of_each_prompt(tiny, monkeypatch):
+    seen = []
+    real = nb16.new_log_probs
+    monkeypatch.setattr(nb16, "new_log_probs", lambda model, tokens: (seen.append(tokens), real(model, tokens))[1])
+    nb16_rivals.imitated(1e-2, rank=2, best_of=4, steps=2, progress=False)
+    read = torch.cat(seen[:2])
+    generator = torch.Generator().manual_seed(0)
+    prompts = nb16.prompts(3, generator)
+    all_of_them = nb16.shipped().generate(prompts.repeat(4, 1), 8, temperature=1.0, generator=generator)
+    for line in read:
+        same = all_of_them[(all_of_them[:, :6] == line[:6]).all(1)]
+        assert nb16.is_e(line[6:]).sum() == nb16.is_e(same[:, 6:]).sum(1).min()
