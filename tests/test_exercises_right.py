@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torch.nn import functional as F
 
-from lora_edu.exercises import nb01, nb02, nb03, nb04, nb05, nb06, nb09, nb10, nb11, nb14
+from lora_edu.exercises import nb01, nb02, nb03, nb04, nb05, nb06, nb09, nb10, nb11, nb14, nb16
 
 # --- 01: of factors there are many -----------------------------------------------------------------------------------
 
@@ -59,6 +59,15 @@ def by_principal_angles(M, N, i, j):
     return (np.linalg.svd(one[:, :i].T @ other[:, :j], compute_uv=False) ** 2).mean()
 
 
+# --- 16 --------------------------------------------------------------------------------------------------------------
+
+
+def from_the_mean(rewards):
+    """Less the mean of all, and larger by as much as its own share in it made the difference smaller."""
+    to_go = np.flip(np.flip(rewards, 1).cumsum(1), 1)
+    return (to_go - to_go.mean(0)) * len(rewards) / (len(rewards) - 1)
+
+
 RIGHT = [
     (nb01.update_factors, with_roots_in_both),
     (nb01.update_factors, with_another_basis),
@@ -82,6 +91,8 @@ RIGHT = [
     (nb11.plain_lora, lambda A, B, A0, B0: (np.vstack([-A, A0]), np.hstack([-B, -B0]))),
     (nb14.most_tokens, lambda card, base, each: max(0, int((card * 2**30 * 9 / 10 - base) / each))),
     (nb14.paged_bytes, lambda shapes, r: sum(8 * r * n * (r * n > 99_999) for pair in shapes for n in pair)),
+    (nb16.advantages, from_the_mean),
+    (nb16.divergence, lambda now, before: (np.exp(before) / np.exp(now) - 1 + now - before).mean()),
 ]
 
 

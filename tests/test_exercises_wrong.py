@@ -11,7 +11,7 @@ import torch
 from test_exercises import said
 
 from lora_edu.codebooks import nf_codebook
-from lora_edu.exercises import nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08, nb09, nb11, nb13, nb14, nb15
+from lora_edu.exercises import nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08, nb09, nb11, nb13, nb14, nb15, nb16
 from lora_edu.exercises.answers import PYTHON
 from lora_edu.exercises.comparing import plain
 from lora_edu.exercises.symptoms import symptom
@@ -153,6 +153,8 @@ WRONG = [
     (nb14.paged_bytes, lambda s, r: [8 * r * a for a, b in s if r * a >= 1e5], "not a list or an array"),
     (nb15.extra_forgetting, lambda x, y, runs: np.nan, "returns nan in every case"),
     (nb15.count_intruders, with_a_square_U, "square U"),
+    (nb16.advantages, lambda r: (t := np.flip(np.flip(r, 1).cumsum(1), 1)) - t.mean(0), "its own among them"),
+    (nb16.divergence, lambda now, before: (np.exp(now) / np.exp(before) - 1 - now + before).mean(), "wrong way round"),
 ]
 
 

@@ -9,7 +9,7 @@ from lora_edu.experiments.nb01 import weight_and_update
 from lora_edu.experiments.nb02 import AS_TRAINED, STRONGEST, Outcome
 from lora_edu.experiments.nb07 import normal_weights
 from lora_edu.experiments.nb15 import BOLD, FULL
-from lora_edu.figures import nb00, nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08, nb09, nb10, nb12, nb14, nb15
+from lora_edu.figures import nb00, nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08, nb09, nb10, nb12, nb14, nb15, nb16
 from lora_edu.figures import nb11 as ranking
 from lora_edu.figures.sliders import View
 from lora_edu.gpt import GPT, GPTConfig
@@ -64,6 +64,7 @@ VIEWS = {
          "checkpointing": [True, False]},
     ),
     "15": (nb15.roads_view, {"rival": [FULL, BOLD]}),
+    "16": (nb16.film_view, {"step": [12, 0, 4, 20, 100], "way": ["film", "no price"]}),
 }  # fmt: skip
 
 
