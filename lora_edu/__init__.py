@@ -36,7 +36,7 @@ _PUBLIC = {
     "models.pretrain": ("load_base", "pick_size"),
     "models.pretrained": ("load_pretrained",),
     "peft_io": ("load_adapter", "save_adapter"),
-    "qlora": ("NF4Linear", "dequantize_linears", "quantize_linears"),
+    "qlora": ("NF4Linear", "dequantize_linears", "merge_into_nf4", "quantize_linears"),
     "quantization": ("quantize",),
     "texts": ("available_texts", "load_text"),
     "training": ("History", "evaluate", "train"),

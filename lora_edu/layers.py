@@ -188,7 +188,7 @@ def check_writable(model: nn.Module, layers: dict[str, Any], what: str) -> None:
         if is_nf4(layer):
             raise ValueError(
                 f"{path} keeps its weight in 4 bits: adding the update and rounding again would lose most of it. "
-                "Call dequantize_linears(model) first, then merge(model)"
+                "Call dequantize_linears(model) first, then merge(model); or merge_into_nf4(model), which rounds by lot"
             )
         check_plain_linear(path, layer, what)
         users = [name for name, place in places.items() if place == _memory(layer.weight)]

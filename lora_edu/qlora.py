@@ -16,7 +16,17 @@ from torch.autograd.function import once_differentiable
 from lora_edu.engine import compiling  # the door to the compiled product
 from lora_edu.layers import check_plain_linear, is_conv1d, is_linear, is_nf4, layer_size, replace_layers, select_layers
 from lora_edu.lora import lora_layers
-from lora_edu.quantization import DoubleQuant, QuantizedTensor, check_finite, check_settings, check_tensor, quantize
+from lora_edu.quantization import (
+    DoubleQuant,
+    QuantizedTensor,
+    check_finite,
+    check_settings,
+    check_tensor,
+    code_by_lot,
+    normalize,
+    pack,
+    quantize,
+)
 
 
 class DecodedLinear(torch.autograd.Function):
@@ -195,3 +205,27 @@ def dequantize_linears(model: nn.Module) -> nn.Module:
         linear.bias = layer.bias
         model = replace_layers(model, [(path, linear)])
     return model
+
+
+@torch.no_grad()
+def merge_into_nf4(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Merge every adapter on an NF4Linear into its codes, in place, and take it out. Returns the model.
+
+    The original weights are not needed, and nothing grows: as many codes, the same constants. Rounded to the nearest
+    level, a small update would be lost, because each weight of W' lies on its level already (notebook 09, section 7).
+    So a weight of W' + s B A goes by lot to one of the two levels beside it, the nearer one likelier: on average the
+    update arrives, for some noise. Measure what your model keeps. There is no way back: keep the adapter's file.
+    Raises ValueError if no 4-bit layer has an adapter, or for a layer that is more than its weight and bias.
+    """
+    layers = {path: layer for path, layer in lora_layers(model).items() if is_nf4(layer.base)}
+    if not layers:
+        raise ValueError("no layer in 4 bits has an adapter: call quantize_linears(model), then add_lora(...)")
+    for path, layer in layers.items():
+        check_plain_linear(path, layer, "cannot be merged")
+        check_plain_linear(path, layer.base, "cannot be merged")
+    generator = torch.Generator().manual_seed(seed)  # on the CPU: the same lots for every device
+    for layer in layers.values():
+        q, wanted = layer.base.quantized, layer.base.dequantize().float() + layer.delta_weight()
+        scaled = normalize(wanted.flatten(), q.block_scales(), q.block_size).cpu()
+        q.codes.copy_(pack(code_by_lot(scaled, q.codebook.cpu(), generator), q.codebook.cpu()))
+    return replace_layers(model, ((path, layer.base) for path, layer in layers.items()))

@@ -105,6 +105,17 @@ def nearest_code(scaled: Tensor, codebook: Tensor) -> Tensor:
     return torch.bucketize(scaled, midpoints).to(torch.uint8)
 
 
+def code_by_lot(scaled: Tensor, codebook: Tensor, generator: torch.Generator) -> Tensor:
+    """One of the two codes beside each of scaled (n,), the nearer one likelier, so that on average nothing is lost.
+
+    Called stochastic rounding (Gupta et al. 2015, arXiv 1502.02551). What lies on a level stays there.
+    """
+    above = torch.bucketize(scaled, codebook).clamp(1, len(codebook) - 1)
+    low, high = codebook[above - 1], codebook[above]
+    goes_up = torch.rand(scaled.shape, generator=generator) < (scaled - low) / (high - low)
+    return (above - 1 + goes_up).to(torch.uint8)
+
+
 def code_width(n_codes: int) -> int:
     """Bits that one code takes when packed: 2, 4 or 8, whichever holds n_codes values. A 3-bit code occupies 4."""
     return 2 if n_codes <= 4 else 4 if n_codes <= 16 else 8

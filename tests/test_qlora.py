@@ -11,8 +11,8 @@ from torch import nn
 
 from lora_edu.layers import trainable_summary
 from lora_edu.lora import LoRALinear, add_lora, lora_layers, merge, unmerge
-from lora_edu.qlora import NF4Linear, dequantize_linears, quantize_linears
-from lora_edu.quantization import DoubleQuant, quantize
+from lora_edu.qlora import NF4Linear, dequantize_linears, merge_into_nf4, quantize_linears
+from lora_edu.quantization import DoubleQuant, quantize, unpack
 
 
 def kept_bytes(function, *inputs):
@@ -356,3 +356,73 @@ def test_its_weight_is_no_part_of_it():
     assert adapter.bias is layer.bias
     names = {*adapter.state_dict(), *dict(adapter.named_parameters()), *dict(adapter.named_buffers())}
     assert not {name for name in names if name.endswith("weight")}
+
+
+# --- a merge into 4 bits ---------------------------------------------------------------------------------------------
+
+
+def small_update(size=0.03, **how):
+    """A 4-bit layer with an adapter whose update is this share of its weight."""
+    torch.manual_seed(100)  # none of the lots' seeds: a weight and its lot must not be the same random number
+    layer = LoRALinear(NF4Linear.from_linear(nn.Linear(100, 70), **how), rank=4, alpha=8)
+    nn.init.normal_(layer.lora_B)
+    layer.scaling *= (size * layer.base.dequantize().norm() / layer.delta_weight().norm()).item()
+    return layer
+
+
+def arrived(old, new, update):
+    """The part of an update that is in the difference of two weights."""
+    return (((new - old) * update).sum() / update.square().sum()).item()
+
+
+def test_merged_by_lot_the_update_arrives_on_average_where_the_nearest_level_loses_it():
+    layer = small_update()
+    old, update = layer.base.dequantize(), layer.delta_weight().detach()
+    inside = old.abs() < old.abs().max() / 2  # the outermost levels have nothing beyond them
+    one = merge_into_nf4(copy.deepcopy(layer)).dequantize()
+    mean = sum(merge_into_nf4(copy.deepcopy(layer), seed).dequantize() for seed in range(40)) / 40
+    assert arrived(old[inside], mean[inside], update[inside]) == pytest.approx(1, abs=0.03)
+    noise, left = ((new - old - update)[inside].norm().item() for new in (one, mean))
+    assert left == pytest.approx(noise / 40**0.5, rel=0.1)  # nothing but noise, so that its mean fades
+    nearest = quantize(old + update, double_quant=True).dequantize()
+    assert arrived(old[inside], nearest[inside], update[inside]) < 0.3  # the control
+
+
+@pytest.mark.parametrize("double_quant", [True, False])
+def test_a_merge_by_lot_moves_codes_by_one_level_and_nothing_else(double_quant):
+    layer = small_update(double_quant=double_quant)
+    before = copy.deepcopy(layer.base)
+    base = merge_into_nf4(layer)
+    assert isinstance(base, NF4Linear) and base.quantized.nbytes == before.quantized.nbytes
+    assert torch.equal(base.quantized.block_scales(), before.quantized.block_scales())
+    steps = (unpack(base.codes, 16).int() - unpack(before.codes, 16).int()).abs()
+    assert steps.max() == 1 and 0.03 < steps.float().mean() < 0.5
+    again = small_update(double_quant=double_quant)
+    assert torch.equal(merge_into_nf4(again, seed=0).codes, base.codes)  # the seed decides
+
+
+def test_an_adapter_that_has_not_learned_changes_no_code(tiny_gpt):
+    model = add_lora(quantize_linears(tiny_gpt), rank=2, alpha=8, targets="all-linear")
+    before = copy.deepcopy(model.state_dict())
+    merge_into_nf4(model)
+    assert not lora_layers(model)
+    assert all(
+        torch.equal(tensor, before[name.replace("proj.", "proj.base.")]) for name, tensor in model.state_dict().items()
+    )
+
+
+def test_only_adapters_on_four_bits_are_merged_by_lot():
+    model = nn.ModuleDict({"coarse": NF4Linear.from_linear(nn.Linear(64, 8)), "fine": nn.Linear(64, 8)})
+    add_lora(model, rank=2, alpha=8, targets="all-linear")
+    assert set(lora_layers(merge_into_nf4(model))) == {"fine"}
+    with pytest.raises(ValueError, match="no layer in 4 bits has an adapter"):
+        merge_into_nf4(model)
+
+
+def test_a_layer_with_a_hook_is_not_merged_by_lot():
+    layer = small_update()
+    before = layer.base.codes.clone()
+    layer.base.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="cannot be merged"):
+        merge_into_nf4(layer)
+    assert torch.equal(layer.base.codes, before)

@@ -42,6 +42,7 @@ from lora_edu.experiments.nb06 import COMPENSATION_ARMS, FORMAT_ARMS, compensate
 from lora_edu.experiments.nb07 import DOUBLE_QUANT_ARMS, TWO_ERRORS_ARMS, double_quant_loss, two_errors
 from lora_edu.experiments.nb08 import FILM_ARMS, step_film
 from lora_edu.experiments.nb09 import DRAW_ARMS, QUALITY_ARMS, drawn, film, fine_tuned_loss
+from lora_edu.experiments.nb09_merging import MERGE_ARMS, merged_again
 from lora_edu.experiments.nb10 import PRICE_ARMS, WHERE_ARMS, adapted_loss
 from lora_edu.experiments.nb10_directions import SPECTRA_ARMS, spectra_arm
 from lora_edu.experiments.nb10_sizes import RANK_ARMS, loss_at_rank
@@ -124,6 +125,7 @@ EXPERIMENTS = {
     "qlora-film": Experiment(film, {"120 steps": {}}, "09: twelve looks at one run of QLoRA", 2),
     "nf4-draws": Experiment(drawn, DRAW_ARMS, "09: the loss of the base in NF4, eight draws of its rounding", 2),
     "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS, "09: full, LoRA and QLoRA at several rates", 50),
+    "merge-again": Experiment(merged_again, MERGE_ARMS, "09: merged into 4 bits without the original weights", 7),
     "lora-where": Experiment(adapted_loss, WHERE_ARMS, "10: which matrices to adapt under one budget", 35),
     "lora-price": Experiment(adapted_loss, PRICE_ARMS, "10: ranks, rates and scalings", 30),
     "lora-spectra": Experiment(spectra_arm, SPECTRA_ARMS, "10: do two runs write and read alike?", 10),
