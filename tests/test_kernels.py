@@ -225,24 +225,3 @@ def test_threads_do_not_share():
     for thread in threads:
         thread.join()
     assert all(torch.equal(found[number], layers[number].dequantize()) for number in range(2))
-
-
-def test_training_in_threads_gives_the_same_gradients():
-    found = {}
-    layers = [NF4Linear.from_linear(nn.Linear(64, 64)) for _ in range(2)]
-    inputs = [torch.randn(5, 64) for _ in range(2)]
-
-    def grads(number):
-        x = inputs[number].clone().requires_grad_(True)
-        for _ in range(3):
-            layers[number](x).square().sum().backward()
-        return x.grad
-
-    expected = [grads(number) for number in range(2)]
-    for _ in range(20):
-        threads = [threading.Thread(target=lambda n=n: found.update({n: grads(n)})) for n in range(2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert equal([found[0], found[1]], expected)
