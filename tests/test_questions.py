@@ -9,7 +9,7 @@ from statistics import mean
 import pytest
 import torch
 
-from lora_edu.experiments import load_results
+from lora_edu.experiments import load_results, run_arm
 from lora_edu.experiments.nb13_formats import FORMATS, four_over_six, hadamard, mxfp4, nvfp4, rotated
 from lora_edu.experiments.nb13_masks import MARK, marked
 from lora_edu.experiments.nb13_serving import ADAPTERS, MixedLinear, with_adapters
@@ -74,6 +74,7 @@ def test_masking_the_prompt_helps_the_answer_more_the_shorter_it_is():
         gains, by_lot = ([arms[f"all, seed {seed}"][answer] - arms[f"{learn}, seed {seed}"][answer] for seed in SEEDS]
                          for learn in (answer, f"by lot, {share}%"))  # fmt: skip
         assert min(gains) > max(0, *by_lot), answer
+    assert arms["not trained"] == pytest.approx(run_arm("masked-prompts", "not trained"), abs=2e-3)  # live
     names = marked(load_text("shakespeare").train) >= MARK
     assert names.float().mean().item() == pytest.approx(0.07, abs=0.005)  # the share that the lot leaves
 
