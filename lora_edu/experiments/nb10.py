@@ -179,8 +179,6 @@ PRICE_ARMS = (
     | arms_of("blocks", (3e-4,), method="blocks")
     | arms_of("blocks", (6e-4,), SEEDS, method="blocks")
     | arms_of("blocks", (1e-3,), (1, 2), method="blocks")
-    | arms_of("qlora r1", (2e-2,), method="qlora", rank=1)
-    | arms_of("qlora r64", (3e-3,), method="qlora", rank=64)
     | arms_of("lora r8", (3e-3, 6e-3), (1, 2), method="lora", rank=8)
     | arms_of("lora r64", (1e-3,), (1, 2), method="lora", rank=64)
 )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from lora_edu.experiments.nb09 import TEXT_SIZES, of
-from lora_edu.experiments.sweeps import SEEDS, Runs
+from lora_edu.experiments.sweeps import SEEDS, Runs, paired
 from lora_edu.figures.drawing import Drawn, listed, panels, picture
 from lora_edu.figures.looks import GRAY, MARKS, METHODS
 
@@ -45,8 +45,8 @@ def pairs_figure(runs: Runs, draws: Mapping[str, Sequence[float]]) -> Drawn:
 
     draws: {"plays" or "addresses": (n,), the rise of the loss in each draw}.
     """
-    rows = {("plays", text): _gaps(runs, text, "loss") for text in TEXT_SIZES}
-    rows["addresses", "all plays"] = _gaps(runs, "all plays", "addresses")
+    rows = [("plays", text, "loss") for text in TEXT_SIZES] + [("addresses", "all plays", "addresses")]
+    rows = {(on, text): paired(of(runs, "qlora", text), of(runs, "lora", text), loss) for on, text, loss in rows}
     figure, (axes,) = panels(1, height=2.6)
     for place, ((measured, _), gaps) in enumerate(rows.items()):
         low, high = min(draws[measured]), max(draws[measured])
@@ -62,11 +62,6 @@ def pairs_figure(runs: Runs, draws: Mapping[str, Sequence[float]]) -> Drawn:
         f"mark a seed. Means: {said}. Bands: plays {min(draws['plays']):+.4f} to {max(draws['plays']):+.4f}, addresses "
         f"{min(draws['addresses']):+.4f} to {max(draws['addresses']):+.4f}."
     )
-
-
-def _gaps(runs: Runs, text: str, measured: str) -> list[float]:
-    """QLoRA minus LoRA, seed by seed, each at its best rate."""
-    return [q - one for q, one in zip(*(of(runs, m, text).at_best(measured) for m in ("qlora", "lora")), strict=True)]
 
 
 def _joined(parts: dict[str, str]) -> str:
