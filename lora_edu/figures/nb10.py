@@ -12,10 +12,11 @@ from torch import Tensor
 
 from lora_edu import files, tensor_files
 from lora_edu.experiments.nb10 import PLACES, rank_way
+from lora_edu.experiments.nb10_batch import EQUAL_STEPS, EQUAL_TOKENS, batch_runs, shares_missed
 from lora_edu.experiments.nb10_directions import COUNTS
 from lora_edu.experiments.nb10_runs import RANKS, at_best, best_rates, of_way, swept
 from lora_edu.experiments.sweeps import SEEDS, TIE, Runs
-from lora_edu.figures.drawing import Drawn, note, panels, slider, styled, ticks
+from lora_edu.figures.drawing import Drawn, note, panels, picture, slider, styled, ticks
 from lora_edu.figures.looks import ADAPTER, BLUE, GRAY, METHODS, ORANGE, RED, filled
 from lora_edu.figures.sliders import explore
 
@@ -227,4 +228,36 @@ def rates_figure(runs: Runs) -> Drawn:
     return figure, (
         f"The best rate from rank 1 to 64, {tuned}. Bars: rates within {TIE:g} nats. Gray bands: full fine-tuning's "
         f"best, {full[0]:g} to {full[-1]:g}, and ten times that. At alpha = 2r it falls with the rank."
+    )
+
+
+# --- the batch -------------------------------------------------------------------------------------------------------
+
+
+@picture
+def batch_figure() -> Drawn:
+    """What LoRA misses of what full fine-tuning learned, against the batch: at equal tokens, and with as few steps."""
+    runs, said = batch_runs(), []
+    figure, frames = panels(2, 9.2, 3.6, sharey=True)
+    lines = (("equal tokens", EQUAL_TOKENS, METHODS["lora"]), ("32 steps for all", EQUAL_STEPS, METHODS["control"]))
+    for axes, way in zip(frames, ("lora r8", "lora r64"), strict=True):
+        for name, cells, look in lines:
+            missed = 100 * np.array([shares_missed(runs, way, *cell) for cell in cells])  # (3 batches, seeds)
+            axes.plot(range(3), missed.mean(1), **look, ms=8, label=name)
+            axes.plot(np.repeat(range(3), missed.shape[1]), missed.flat, "_", color=look["color"], ms=9)
+            said.append(f"{way.replace('lora r', 'rank ')}, {name}: " + ", ".join(f"{m:.0f}%" for m in missed.mean(1)))
+        axes.set(
+            title=way.replace("lora r", "rank "),
+            xlabel="sequences in a batch (steps at equal tokens)",
+            xlim=(-0.3, 2.3),
+            ylim=(0, 18.5),
+            yticks=(0, 5, 10, 15),
+        )
+        axes.set_xticks(range(3), [f"{batch}\n{steps} steps" for batch, steps in EQUAL_TOKENS])
+    frames[0].set_ylabel("missed of what full learned, %")
+    frames[0].legend(loc="lower right")
+    return figure, (
+        "At the largest batch LoRA falls further behind full; at rank 64 as few steps do as much alone. Share that "
+        f"LoRA missed of what full learned, with batches of 4, 16 and 64: {'; '.join(said)}. Marks are means of three "
+        "seeds, short lines the seeds."
     )
