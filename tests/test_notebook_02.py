@@ -15,13 +15,6 @@ def best():
     return {name: lab.best_rates(arm, stored["settings"][name]["rates"]) for name, arm in stored["arms"].items()}
 
 
-def test_a_factor_moves_to_the_other_side_of_the_sum_and_is_transposed():
-    rng = np.random.default_rng(0)
-    G, X, A = rng.normal(size=(4, 6)), rng.normal(size=(4, 2)), rng.normal(size=(2, 6))
-    by_indices = sum(G[i, j] * X[i, k] * A[k, j] for i, j, k in np.ndindex(4, 6, 2))
-    assert np.isclose((G * (X @ A)).sum(), by_indices) and np.isclose(((G @ A.T) * X).sum(), by_indices)
-
-
 def test_a_row_of_A_is_not_fixed_by_the_update():
     layer = lab.lora(4)[0]
     A, B = lab.turned(layer)

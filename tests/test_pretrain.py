@@ -25,8 +25,8 @@ def test_the_shipped_base_is_the_one_in_its_log():
     model = load_base("laptop", device="cpu")
     assert sum(p.numel() for p in model.parameters()) == 3_356_160
     assert log["recipe"]["steps"] == log["validation_loss"][-1][0] and not log["interrupted"]
-    loss = evaluate(model, load_text("speeches").validation, max_windows=256)
-    assert loss == pytest.approx(log["validation_loss"][-1][1], abs=0.01)  # bfloat16 storage and autocast round
+    loss = evaluate(model, load_text("speeches").validation, max_windows=64)
+    assert loss == pytest.approx(log["validation_loss"][-1][1], abs=0.01)  # a quarter of its windows; storage rounds
 
 
 def test_a_short_run_writes_weights_and_log(tmp_path, monkeypatch, tiny_text):
