@@ -81,6 +81,8 @@ def test_masking_the_prompt_helps_the_answer_more_the_shorter_it_is():
 
 def test_what_adapters_cost_in_time_falls_with_the_width_and_copies_pay_for_each_word():
     arms = load_results("serving-times")["arms"]
+    low, high = ([arms["width 256, 1 token"][f"{way}, {end}"] for way in ("apart", "mixed")] for end in ("from", "to"))
+    assert f"the middle half of the rounds lies between {min(low):.1f} and {max(high):.1f}" in PAGE
     for way in ("apart", "mixed"):
         assert arms["width 256, 1 token"][way] > 1.2 > 1.1 > arms["width 1,024, 1 token"][way]
     assert all(arms[f"width {width}, 1 token"]["one by one"] > 3 for width in ("256", "1,024"))
