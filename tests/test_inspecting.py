@@ -1,6 +1,8 @@
 """The doctor for adapters: healthy ones, as PEFT writes them, are accused of nothing; each damage is named."""
 
+import dataclasses
 import json
+import typing
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from lora_edu import inspect_adapter
 from lora_edu.figures.inspected import card, lines, main
+from lora_edu.models import adapter_settings as settings
 from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS
 
 transformers = pytest.importorskip("transformers")
@@ -52,8 +55,8 @@ def adapter(tmp_path):
 
 SETTINGS = {
     "LoRA": {},
-    "rank 1": {"r": 1},
-    "rsLoRA": {"use_rslora": True},
+    "rank 1": {"r": 1, "lora_alpha": 2},
+    "rsLoRA": {"use_rslora": True, "lora_alpha": 4},
     "DoRA": {"use_dora": True},
     "ranks by layer": {"rank_pattern": {"layers.0.self_attn.q_proj": 2}, "alpha_pattern": {"v_proj": 16}},
     "some layers": {"target_modules": ["q_proj"], "layers_to_transform": [0, 2]},
@@ -93,9 +96,17 @@ def test_experts_with_one_adapter_for_all_of_them(tmp_path):
     assert report.verdict.startswith("alive") and len(report.layers) == 2
 
 
-def test_experts_without_an_adapter_are_missed(tmp_path):
+def test_experts_without_an_adapter_are_noted(tmp_path):
     report = inspect_adapter(*saved(tmp_path, mixtral, target_modules=["q_proj", "v_proj"]))
-    assert "experts have no adapter" in report.verdict
+    assert report.verdict.startswith("alive") and any("experts have no adapter" in text for _, text in report.findings)
+
+
+def test_a_start_out_of_the_base_is_accused_where_loading_does_not_repeat_it(tmp_path):
+    for start, repeated in (("pissa", True), ("olora", True), ("pissa_niter_4", False)):
+        folder, base = saved(tmp_path / start, init_lora_weights=start, target_modules=["q_proj"])
+        load = transformers.LlamaForCausalLM.from_pretrained
+        loads = [peft.PeftModel.from_pretrained(load(base), folder)(torch.arange(8)[None]).logits for _ in range(2)]
+        assert torch.equal(*loads) == repeated == inspect_adapter(folder).verdict.startswith("alive"), start
 
 
 def test_numbers_are_those_of_the_update(tmp_path):
@@ -145,7 +156,7 @@ TENSORS = {
     "has no lora_B": without("2.self_attn.v_proj.lora_B"),
     "2 of 3 blocks": without("layers.1.self_attn.q_proj"),
     "belongs to the target v_proj": without("v_proj"),
-    "transposed": each(lambda value: value.T.contiguous(), "lora_A"),
+    "is transposed": each(lambda value: value.T.contiguous(), "lora_A"),
     "its A has 2 rows": lambda tensors: {
         name: (value[:2] if "lora_A" in name else value[:, :2]).contiguous() for name, value in tensors.items()
     },
@@ -159,7 +170,9 @@ TENSORS = {
     "kohya": renamed(lambda name: name.replace("lora_A", "lora_down")),
     "belongs to LoRA": renamed(lambda name: name.replace("lora_", "ia3_")),
     "no tensors": lambda tensors: {},
-    "saved whole": lambda tensors: tensors | {f"{PREFIX}lm_head.weight": torch.randn(500, 32)},
+    "saved whole": lambda tensors: tensors | {f"{PREFIX}model.norm.weight": torch.randn(500)},
+    "has no numbers": each(lambda value: value[:0]),
+    "use_dora is False": lambda tensors: tensors | {f"{min(tensors)[:-13]}lora_magnitude_vector": torch.ones(32)},
 }  # fmt: skip
 
 
@@ -181,13 +194,23 @@ CONFIGS = {
     "bias is 'yes'": {"bias": "yes"},
     "use_rslora is 'false'": {"use_rslora": "false"},
     "use_dora is True": {"use_dora": True},
-    "started with pissa": {"init_lora_weights": "pissa"},
+    "started with pissa_niter_4": {"init_lora_weights": "pissa_niter_4"},
+    "is 'pissa' meant": {"init_lora_weights": "pisa"},
+    "is 'LORA' meant": {"peft_type": "LORRA"},
+    "is 'CAUSAL_LM' meant": {"task_type": "CAUSAL"},
+    "is 'use_rslora' meant": {"use_rs_lora": True},
+    "is 'q_proj' meant": {"alpha_pattern": {"qproj": 64}},
+    "changes nothing": {"rank_pattern": {"(": 4}},
+    "its head is not in the file": {"task_type": "SEQ_CLS"},
+    "config.json of a whole model": {"peft_type": None, "model_type": "llama"},
+    "has 0 tensors of it": {"trainable_token_indices": [1]},
     "modules_to_save names lm_head": {"modules_to_save": ["lm_head"]},
     "the target gate_proj": {"target_modules": ["q_proj", "v_proj", "gate_proj"]},
     "target_modules does not name": {"target_modules": ["q_proj"]},
     "target_modules is None": {"target_modules": None},
     "does not name model.layers.0": {"target_modules": "q_proj,v_proj"},
-    "does not name model.layers.1": {"layers_to_transform": [0]},
+    "leaves out model.layers.1": {"layers_to_transform": [0]},
+    "exclude_modules takes out": {"exclude_modules": ["v_proj"]},
     "alpha_pattern is ['q_proj']": {"alpha_pattern": ["q_proj"]},
 }
 
@@ -206,9 +229,12 @@ def test_what_is_no_adapter_is_said(adapter, tmp_path):
     assert "whole model" in said(tmp_path / "base") and "no folder" in said(tmp_path / "nowhere")
     assert "one folder deeper: name adapter" in said(tmp_path) and "is a file" in said(adapter / CONFIG)
     weights = (adapter / WEIGHTS).read_bytes()
-    for content, word in ((weights[:-100], "damaged"), (b"", "damaged"), (b"version https://git-lfs", "Git LFS")):
+    unreadable = (weights[:-9], "damaged"), (b"", "empty"), (b"version h", "Git LFS"), (b"<html>", "web page")
+    for content, word in unreadable:
         (adapter / WEIGHTS).write_bytes(content)
         assert word in said(adapter)
+        with pytest.raises(ValueError, match=rf"{WEIGHTS}.*{word}"):
+            inspect_adapter(adapter, adapter / WEIGHTS)
     torch.save({"a": torch.ones(1)}, adapter / WEIGHTS)
     assert "pickle" in said(adapter)
     (adapter / WEIGHTS).rename(adapter / "adapter_model.bin")
@@ -217,11 +243,56 @@ def test_what_is_no_adapter_is_said(adapter, tmp_path):
     assert "not valid JSON" in said(adapter)
 
 
+def test_what_lies_there_instead_is_said(adapter):
+    (adapter / WEIGHTS).unlink()
+    assert "copy it here" in inspect_adapter(adapter).verdict
+    instead = (f"deep/{WEIGHTS}", "x.gguf", "global_step5", "model.bin", "adapter_model-1-of-2.safetensors")
+    for name in instead:
+        (adapter / name).parent.mkdir(exist_ok=True)
+        (adapter / name).touch()
+        assert name.partition("/")[0] in inspect_adapter(adapter).verdict
+    adapter.with_suffix(".zip").touch()
+    assert "unpack it" in inspect_adapter(adapter.with_suffix(".zip")).verdict
+
+
+NOTES = {
+    "names no base": ({"base_model_name_or_path": None}, {}),
+    "a path that is not here": ({"base_model_name_or_path": "/home/bob/llama"}, {}),
+    "wrote it, upgrade": ({"mix": True, "peft_version": "99.0.0"}, {}),
+    "no bias is in the file": ({"bias": "all"}, {}),
+    "is more than": ({"r": 4}, {f"{PREFIX}x.q_proj.lora_{part}.weight": torch.eye(4)[:rows, :columns] + 0.1
+                                for part, rows, columns in (("A", 4, 3), ("B", 3, 4))}),
+    "float64": ({}, {f"{PREFIX}x.q_proj.lora_{part}.weight": torch.eye(4).double() for part in "AB"}),
+    "tokens were added": ({}, {f"{PREFIX}lm_head.weight": torch.randn(60, 32)}),
+    "started with olora": ({"init_lora_weights": "olora"}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("word", NOTES)
+def test_what_harms_nobody_is_a_note(word, adapter):
+    config, tensors = NOTES[word]
+    (adapter / CONFIG).write_text(json.dumps(json.loads((adapter / CONFIG).read_text()) | config))
+    save_file(load_file(adapter / WEIGHTS) | tensors, adapter / WEIGHTS)
+    (adapter / "adapter_model.bin").touch()
+    report = inspect_adapter(adapter)
+    assert report.verdict.startswith("alive"), report.findings
+    assert all(any(one in text for _, text in report.findings) for one in (word, "adapter_model.bin lies beside"))
+
+
+def test_its_lists_are_those_of_the_peft_that_is_installed():
+    assert set(settings.SETTINGS) == {field.name for field in dataclasses.fields(peft.LoraConfig)}
+    assert set(settings.TYPES) == set(peft.PeftType) and set(settings.CHOICES["task_type"]) == set(peft.TaskType)
+    starts = set(typing.get_args(typing.get_args(typing.get_type_hints(peft.LoraConfig)["init_lora_weights"])[1]))
+    assert starts - set(settings.CHOICES["init_lora_weights"]) == {"pissa_niter_[number of iters]"}
+    assert ".".join(map(str, settings.VERSION)) == peft.__version__
+
+
 BESIDE = {
     "is a target and has no adapter": without("layers.2"),
+    "the update is larger than the weight": each(lambda value: value * 100, "lora_B"),
     "the base has no model.layers.5": renamed(lambda name: name.replace("layers.2", "layers.5")),
     "the base calls": renamed(lambda name: name.replace("model.layers", "model.language_model.layers")),
-    "were tokens added": lambda tensors: tensors | {f"{PREFIX}lm_head.weight": torch.randn(60, 32)},
+    "tokens were added, first call": lambda tensors: tensors | {f"{PREFIX}lm_head.weight": torch.randn(60, 32)},
 }
 
 
@@ -234,8 +305,17 @@ def test_what_only_the_base_can_tell(word, adapter, tmp_path):
 def test_another_base_is_named(adapter, tmp_path):
     assert "trained beside another model" in inspect_adapter(adapter, saved(tmp_path / "b", gpt2)[1]).verdict
     assert "wants a weight of 32 x 32" in inspect_adapter(adapter, saved(tmp_path / "c", lambda: llama(64))[1]).verdict
-    with pytest.raises(ValueError, match="holds no safetensors"):
-        inspect_adapter(adapter, tmp_path)
+    no_base = (tmp_path, "holds no safetensors"), (adapter, "an adapter itself"), (tmp_path / "x", "not here")
+    for given, word in no_base:
+        with pytest.raises(ValueError, match=word):
+            inspect_adapter(adapter, given)
+    dora, base = saved(tmp_path / "d", use_dora=True)
+    llama().save_pretrained(tmp_path / "other")
+    assert "another base of this shape" in str(inspect_adapter(dora, tmp_path / "other").findings)
+    assert "another base of this shape" not in str(inspect_adapter(dora, base).findings)
+    (base / "model.safetensors.index.json").write_text('{"weight_map": {"x": "model-2.safetensors"}}')
+    with pytest.raises(ValueError, match=r"lacks model-2\.safetensors"):
+        inspect_adapter(dora, base)
 
 
 def test_it_is_said_drawn_and_written_as_json(adapter, tmp_path, capsys):

@@ -1,0 +1,285 @@
+"""What the config of an adapter says: does PEFT know each word of it, and do the tensors beside it keep its promises?
+
+`adapter_files` reads the folder; `inspecting` asks these questions, and then looks at the numbers.
+"""
+
+import difflib
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import Tensor
+
+from lora_edu.models.adapter_files import BROKEN, DEAD, NOTE, ODD, TURNED, Report, by, counted, type_name
+from lora_edu.peft_io import CHANGES_THE_BASE, CONFIG
+
+# --- what PEFT knows: a test holds these lists against the PEFT that is installed -------------------------------------
+
+VERSION = (0, 21, 2)
+SETTINGS = """
+    alora_invocation_tokens alpha_pattern arrow_config auto_mapping base_model_name_or_path bias corda_config
+    ensure_weight_tying eva_config exclude_modules fan_in_fan_out inference_mode init_lora_weights kasa_config
+    layer_replication layers_pattern layers_to_transform loftq_config lora_alpha lora_bias lora_dropout
+    lora_ga_config megatron_config megatron_core modules_to_save monteclora_config peft_type peft_version
+    qalora_group_size r rank_pattern revision runtime_config target_modules target_parameters task_type
+    trainable_token_indices use_bdlora use_dora use_qalora use_rslora velora_config""".split()
+TYPES = """
+    ADALORA ADAMSS ADAPTION_PROMPT BEFT BOFT C3A CARTRIDGE CPT DEFT DELORA FOURIERFT FROD GLORA GRALORA HIRA HRA IA3
+    LILY LN_TUNING LOHA LOKR LORA MISS MULTITASK_PROMPT_TUNING OFT OSF PEANUT POLY PREFIX_TUNING PROMPT_TUNING PSOFT
+    PVERA P_TUNING RANDLORA ROAD SHADOW SHIRA SUPERTUNING TINYLORA TRAINABLE_TOKENS UNILORA VBLORA VERA WAVEFT
+    XLORA""".split()
+CHOICES = {
+    "bias": ("none", "all", "lora_only"),
+    "task_type": ("CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"),
+    "init_lora_weights": (True, False, "gaussian", "orthogonal", "eva", "mica", *CHANGES_THE_BASE),
+} | dict.fromkeys(("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out"), (True, False))
+OFF = (None, False, "none", "", [], {})
+PROMISES = {  # a setting, and how the tensors are called that it brings into the file
+    "use_dora": r"lora_magnitude_vector",
+    "lora_bias": r"lora_B\.bias$",
+    "trainable_token_indices": r"trainable_tokens_delta",
+}
+OF_CLASSIFIERS = {"classifier", "score"}  # PEFT writes both into the config; a model has one
+WITH_HEAD = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
+FOREIGN_CONFIGS = {
+    "model_type": "the config.json of a whole model",
+    "lora_parameters": "of MLX",
+    "lora_layers": "of MLX",
+}
+EMBEDDING = re.compile(r"\.(embed_tokens|lm_head)\.")  # what PEFT saves unasked once their rows are more or fewer
+
+
+def _meant(word: object, known: Iterable[str]) -> str:
+    """A question, where a word is nearly one that is known."""
+    lower = {one.lower(): one for one in known}
+    near = difflib.get_close_matches(str(word).lower(), lower, 1, 0.75)
+    return f", is {lower[near[0]]!r} meant?" if near else ""
+
+
+def is_of_lora(config: dict, report: Report) -> bool:
+    """Whether this config is one of LoRA's; if not, whose is said."""
+    kind = config.get("peft_type")
+    if kind is None:
+        whose = next((what for key, what in FOREIGN_CONFIGS.items() if key in config), "of no PEFT that is known")
+        report.say(BROKEN, f"{CONFIG} has no peft_type, it is {whose}: save the adapter with save_pretrained")
+    elif kind not in TYPES:
+        report.say(BROKEN, f"peft_type is {kind!r}, which PEFT does not know{_meant(kind, TYPES)}")
+    elif kind != "LORA":
+        report.say(BROKEN, f"peft_type is {kind!r}, another method: this doctor knows LORA only, PEFT may load it")
+    elif config.get("use_bdlora"):
+        report.say(ODD, "use_bdlora cuts A and B into blocks, which this doctor cannot read: PEFT may load it")
+    return kind == "LORA" and not config.get("use_bdlora")
+
+
+def check_words(config: dict, report: Report) -> None:
+    """Settings and values that PEFT does not know: it passes by the first and refuses the second."""
+    version = config.get("peft_version")
+    newer = tuple(map(int, re.findall(r"\d+", str(version))[:3])) > VERSION
+    for key in sorted(key for key, value in config.items() if key not in SETTINGS and value not in OFF):
+        near = "" if newer else _meant(key, SETTINGS)
+        then = f": PEFT {version} wrote it, upgrade" if newer else near
+        what = f"the config sets {key}, which PEFT {'.'.join(map(str, VERSION))} does not know and passes by"
+        report.say(ODD if near else NOTE, what + then)
+    for name, values in CHOICES.items():
+        value = config.get(name)
+        plain = re.sub(r"^pissa_niter_\d+$", "pissa", str(value).lower())
+        if value is not None and value not in values and plain not in values:
+            near = _meant(value, filter(None, map(str, values)))
+            report.say(BROKEN, f"{name} is {value!r}, expected one of {', '.join(map(repr, values))}{near}")
+    for name in ("modules_to_save", "target_parameters"):
+        if not isinstance(config.get(name) or [], list):
+            report.say(BROKEN, f"{name} is {config[name]!r}, a list of names is expected: write [...]")
+    if isinstance(config.get("target_modules"), str) and config.get("layers_to_transform") is not None:
+        report.say(BROKEN, "target_modules is a pattern, and PEFT refuses layers_to_transform beside one: remove it")
+    if not _number(dropout := config.get("lora_dropout", 0)) or not 0 <= dropout < 1:
+        report.say(BROKEN, f"lora_dropout is {dropout!r}, a probability below 1 is expected: write 0.0")
+
+
+def check_base(config: dict, base: Path | None, report: Report) -> bool:
+    """Which base the config names. Returns whether it is another than the one that lies here."""
+    named = config.get("base_model_name_or_path")
+    if not named:
+        report.say(NOTE, "the config names no base: write base_model_name_or_path, nobody else knows it")
+        return False
+    parts = re.split(r"[/\\]", str(named).rstrip("/\\"))
+    if (len(parts) > 2 or parts[0] in ("", ".", "..", "~")) and not Path(str(named)).expanduser().exists():
+        report.say(NOTE, f"the config names the base {named}, a path that is not here: write its public name")
+    here = base.resolve().parts if base else ()  # a cache of the Hub calls it models--owner--name
+    other = not any(part.lower() == parts[-1].lower() or part.endswith(f"--{parts[-1]}") for part in here)
+    if base and other:
+        report.say(NOTE, f"the config names the base {named}, and this is {base}: are they the same weights?")
+    return other
+
+
+# --- rank and strength -----------------------------------------------------------------------------------------------
+
+
+def _number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _names(value: object) -> list[str]:
+    return list(map(str, value)) if isinstance(value, list) else []
+
+
+def _fits(pattern: str, path: str) -> bool:
+    """Whether a key of rank_pattern or alpha_pattern means a layer: it ends the path, as a regular expression."""
+    try:
+        return bool(re.match(rf"(.*\.)?({pattern})$", path))
+    except re.error:
+        return False
+
+
+def _pattern(patterns: object, path: str, otherwise: object) -> object:
+    """PEFT's rank_pattern and alpha_pattern: the first key that fits decides."""
+    items = patterns.items() if isinstance(patterns, dict) else ()
+    return next((value for key, value in items if _fits(key, path)), otherwise)
+
+
+def scaling_of(config: dict, path: str, rank: int) -> float:
+    """s = alpha / r, or alpha / sqrt(r) for rsLoRA; NaN where alpha is no number."""
+    alpha = _pattern(config.get("alpha_pattern"), path, config.get("lora_alpha"))
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") is True else rank) if _number(alpha) else math.nan
+
+
+def check_strength(config: dict, pairs: dict, report: Report) -> None:
+    """Rank, alpha and what they make of s."""
+    rank, alpha = config.get("r"), config.get("lora_alpha")
+    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+        report.say(BROKEN, f"r is {rank!r} and no whole number from 1: write the rank, the rows of A")
+    for path, (A, B) in pairs.items() if isinstance(rank, int) else ():
+        if (wanted := _pattern(config.get("rank_pattern"), path, rank)) != len(A):
+            turned = A.shape[1] == wanted == len(B)
+            why = TURNED if turned else f"the config gives rank {wanted}, its A has {len(A)} rows: files of two runs?"
+            report.say(BROKEN, f"{path}: {why}")
+            break
+        if len(A) > (most := min(A.shape[1], len(B))):
+            report.say(NOTE, f"rank {len(A)} is more than {path} can use, its matrix has rank {most} at most: lower r")
+    strengths = [scaling_of(config, path, len(A)) for path, (A, _) in pairs.items()]
+    if not _number(alpha):
+        report.say(BROKEN, f"lora_alpha is {alpha!r} and no number: write the alpha of the training")
+    elif alpha == 0:
+        report.say(DEAD, "lora_alpha is 0, so the adapter adds nothing: write the alpha of the training")
+    elif alpha < 0:
+        report.say(ODD, f"lora_alpha is {alpha}, so the adapter subtracts what it learned: meant as negation?")
+    elif any(not 1e-3 <= abs(s) <= 100 for s in strengths):
+        report.say(ODD, f"s is {report.facts['s']}, most adapters have 0.25 to 4: is alpha the one of the training?")
+    for name in ("rank_pattern", "alpha_pattern"):
+        patterns = config.get(name) or {}
+        if not isinstance(patterns, dict):
+            report.say(BROKEN, f"{name} is {patterns!r}, names with numbers are expected: write {{}}")
+        elif pairs and not config.get("target_parameters"):
+            for key, value in patterns.items():
+                if not _number(value):
+                    report.say(BROKEN, f"{name} gives {key} {value!r}, and a number is expected: write one")
+                elif not any(_fits(key, path) for path in pairs):
+                    near = _meant(key, {path.rpartition(".")[-1] for path in pairs})
+                    report.say(ODD, f"{name} names {key}, and no adapted layer is called so: it changes nothing{near}")
+
+
+# --- promises: what the config says is in the file --------------------------------------------------------------------
+
+
+def check_promises(config: dict, pairs: dict, tensors: dict[str, Tensor], report: Report) -> None:
+    """Both ways: what a setting brings into the file, and what is in the file by no setting."""
+    for setting, pattern in PROMISES.items():
+        have, asked = sum(bool(re.search(pattern, name)) for name in tensors), config.get(setting, False)
+        least = 0 if asked in OFF else len(pairs) if setting == "use_dora" else 1
+        if have < least or (have and not least):
+            report.say(BROKEN, f"{setting} is {asked}, and the file has {have} tensors of it: files of two runs?")
+    if any(not tensor.any() for name, tensor in tensors.items() if "lora_magnitude_vector" in name):
+        report.say(ODD, "a magnitude of DoRA is zero, so its layer gives nothing: take an earlier checkpoint")
+    if config.get("bias") not in OFF and not any(re.search(r"(?<!lora_B)\.bias$", name) for name in tensors):
+        report.say(NOTE, f"bias is {config['bias']!r}, and no bias is in the file: the base has none, or they are lost")
+    saved = set(_names(config.get("modules_to_save")))
+    there = {module for module in saved if any(f".{module}." in f".{name}." for name in tensors)}
+    for module in sorted(saved - there - (OF_CLASSIFIERS if there & OF_CLASSIFIERS else set())):
+        report.say(BROKEN, f"modules_to_save names {module}, which is not in the file: save the adapter again")
+    if config.get("task_type") in WITH_HEAD and not saved and all("lora_" in n or EMBEDDING.search(n) for n in tensors):
+        lost = f"task_type is {config['task_type']}, and its head is not in the file, so it starts at random"
+        report.say(ODD, f"{lost} unless the base brings one: name it in modules_to_save and train again")
+    start = str(config.get("init_lora_weights")).lower()
+    if start.startswith(CHANGES_THE_BASE):
+        repeated = start in ("pissa", "olora", "loftq")  # the others draw at random, or need gradients or activations
+        who = "PEFT repeats that at each load, others do not: for those" if repeated else "no load repeats that:"
+        what = f"it started with {start}, which changes the base, too; {who} save it with"
+        report.say(NOTE if repeated else ODD, f"{what} path_initial_model_for_weight_conversion")
+
+
+def say_facts(config: dict, tensors: dict[str, Tensor], pairs: dict, report: Report) -> None:
+    """What the files say, and which tensor fills them."""
+    size, whole = sum(t.nbytes for t in tensors.values()), {n: t for n, t in tensors.items() if "lora_" not in n}
+    report.facts = {
+        "rank": config.get("r"),
+        "alpha": config.get("lora_alpha"),
+        "s": counted(f"{scaling_of(config, path, len(A)):.4g}" for path, (A, _) in pairs.items()),
+        "rsLoRA": config.get("use_rslora", False),
+        "targets": config.get("target_modules"),
+        "types": counted(map(type_name, tensors.values())),
+        "bytes": size,
+        "base": config.get("base_model_name_or_path"),
+    }
+    if pairs and whole:
+        name = max(whole, key=lambda name: whole[name].nbytes)
+        what = f"{sum(t.nbytes for t in whole.values()) / size:.0%} of the bytes are saved whole, above all {name}"
+        asked = {"base_layer", "trainable_tokens_delta", "bias"}.union(_names(config.get("modules_to_save")))
+        level, advice = ODD, "the config does not ask for it: was it trained?"
+        if any(f".{word}." in f"{name}." for word in asked):
+            level, advice = NOTE, "a setting asks for it"
+        elif EMBEDDING.search(name):
+            level, advice = NOTE, "PEFT does so where tokens were added; if none were, save_embedding_layers=False"
+        report.say(level, f"{what} ({by(whole[name])}, {whole[name].nbytes / 1e6:.1f} MB): {advice}")
+
+
+# --- targets ---------------------------------------------------------------------------------------------------------
+
+
+def _passed_by(config: dict, path: str) -> str | None:
+    """The setting for which PEFT would not adapt a layer of this path; None if it would."""
+
+    def named(by: object) -> bool:
+        if isinstance(by, list):
+            return any(f".{path}".endswith(f".{name}") for name in by)
+        try:
+            return isinstance(by, str) and (by == "all-linear" or bool(re.fullmatch(by, path)))
+        except re.error:
+            return False
+
+    if not named(config.get("target_modules")):
+        return "target_modules does not name"
+    chosen, number = config.get("layers_to_transform"), re.search(r"\.(\d+)\.", path)
+    if chosen is not None and number and int(number[1]) not in (chosen if isinstance(chosen, list) else [chosen]):
+        return f"layers_to_transform is {chosen} and leaves out"
+    return "exclude_modules takes out" if named(config.get("exclude_modules")) else None
+
+
+def is_target(config: dict, path: str) -> bool:
+    """Whether PEFT would adapt a layer of this path, by target_modules, exclude_modules and layers_to_transform."""
+    return _passed_by(config, path) is None
+
+
+def of_one_weight(config: dict, path: str) -> bool:
+    """Not inside of another layer, and not of target_parameters, whose adapters serve all experts at once."""
+    return ".base_layer" not in path and (not config.get("target_parameters") or is_target(config, path))
+
+
+def check_targets(config: dict, pairs: dict, report: Report) -> None:
+    """Targets without a layer, layers without a target, blocks without what the others have."""
+    targets = config.get("target_modules")
+    if not targets and not config.get("target_parameters"):
+        report.say(BROKEN, f"target_modules is {targets!r}: write the names of the adapted layers")
+    elif stray := [(why, path) for path in pairs if (why := _passed_by(config, path))]:
+        report.say(BROKEN, f"{' '.join(stray[0])}, so PEFT would pass by: files of two runs?")
+    if not isinstance(targets, list) or any(level == BROKEN for level, _ in report.findings):
+        return
+    if empty := [target for target in targets if not any(f".{path}".endswith(f".{target}") for path in pairs)]:
+        report.say(ODD, f"no tensor belongs to the target {', '.join(empty)}: is it spelled as in print(model)?")
+    if config.get("layers_to_transform") is not None or config.get("exclude_modules"):
+        return
+    blocks = Counter(re.sub(r"\.\d+\.", ".*.", path, count=1) for path in pairs)
+    most = max(blocks.values(), default=0)
+    for kind, some in blocks.items():
+        if most / 2 < some < most:
+            report.say(ODD, f"{kind} has adapters in {some} of {most} blocks: is the file cut short?")
