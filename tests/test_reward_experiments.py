@@ -4,8 +4,8 @@ import copy
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
+from lora_edu import tensor_files
 from lora_edu.experiments import finetune, nb16, nb16_rivals, nb16_words
 from lora_edu.gpt import encode
 from lora_edu.lora import lora_layers
@@ -107,7 +107,7 @@ def test_every_way_is_trained_and_measured_against_the_shipped_base(tiny, method
 def test_a_stored_state_goes_on_where_the_run_was(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(nb16, "KEPT_AT", 2)
     whole = arm(tmp_path, film=True)
-    state = load_file(tmp_path / "reward.safetensors")
+    state = tensor_files.read_sealed(tmp_path / "reward.safetensors", "")
     model, optimizer = nb16.continued(state, rank=2)
     frozen = nb16.with_adapters_off(model)
     shares = [nb16.policy_step(model, frozen, optimizer, 1e-2, 0.3, "no e", 0, step) for step in (2, 3)]

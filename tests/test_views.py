@@ -64,7 +64,7 @@ VIEWS = {
          "checkpointing": [True, False]},
     ),
     "15": (nb15.roads_view, {"rival": [FULL, BOLD]}),
-    "16": (nb16.film_view, {"step": [12, 0, 4, 20, 100], "way": ["film", "no price"]}),
+    "16": (nb16.film_view, {"step": [12, 0, 4, 20, 100], "price": [True, False]}),
 }  # fmt: skip
 
 

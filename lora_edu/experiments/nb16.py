@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from lora_edu import files, tensor_files
 from lora_edu.experiments.finetune import loss_on, prepared
 from lora_edu.experiments.nb16_words import marked_words, real_words
 from lora_edu.gpt import GPT
@@ -161,7 +161,7 @@ def rewarded(
             found[str(step)] = measured(model, 256, film)
         shares.append(round(policy_step(model, frozen, optimizer, lr, beta, reward, seed, step), 5))
         if step + 1 == KEPT_AT and film and folder and beta:
-            save_file(state_of(model, optimizer), folder / "reward.safetensors")
+            tensor_files.write_sealed(folder / "reward.safetensors", state_of(model, optimizer))
         if step + 1 in looks and not film and step + 1 < steps:
             found[str(step + 1)] = measured(model, 256)
     found[str(steps)] = measured(model, text=True)
@@ -238,6 +238,11 @@ def state_of(model: GPT, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     for name, value in [(name, value) for name, value in model.named_parameters() if value.requires_grad]:
         found |= {f"{name}, {part}": optimizer.state[value][part] for part in ("exp_avg", "exp_avg_sq")}
     return {name: value.detach().clone() for name, value in found.items()}
+
+
+def stored_state() -> dict[str, Tensor]:
+    """The filmed run after KEPT_AT steps, as `state_of` took it."""
+    return tensor_files.read_sealed(files.data_file("results") / "reward.safetensors", "put the right file back")
 
 
 def continued(state: dict[str, Tensor], lr: float = 3e-3, rank: int = 1) -> tuple[GPT, torch.optim.AdamW]:

@@ -21,7 +21,7 @@ FILM_ALT = (
     "training steps: the share of e's, the distance from the base, the share of real words, the loss on addresses. "
     "Solid: with a price on leaving the base. Dotted: without. A dot marks the step."
 )
-FILMS = {"price 0.3": "film", "no price": "no price"}  # what the switch says -> way
+FILMS = {True: "film", False: "no price"}  # whether leaving the base has a price -> way
 SHOWN = {  # title of a small frame -> what it shows, and by what it is multiplied
     "e's, % of bytes": ("e", 100),
     "KL, nats a byte": ("kl", 1),
@@ -33,8 +33,8 @@ SHOWN = {  # title of a small frame -> what it shows, and by what it is multipli
 def film() -> dict:
     """Show the film with a slider over the steps and a switch for the price."""
     steps = ipywidgets.SelectionSlider(options=list(looks_of("film")), description="training steps")
-    price = ipywidgets.ToggleButtons(options=FILMS, description="price on leaving the base")
-    return explore(film_view(), FILM_ALT, step=steps, way=price)
+    price = ipywidgets.Checkbox(value=True, description="a price on leaving the base")
+    return explore(film_view(), FILM_ALT, step=steps, price=price)
 
 
 def looks_of(way: str) -> dict[int, dict]:
@@ -45,8 +45,8 @@ def looks_of(way: str) -> dict[int, dict]:
 
 @slider
 def film_view():
-    """A view with two controls: step, and way, one of FILMS."""
-    films = {way: looks_of(way) for way in FILMS.values()}
+    """A view with two controls: step, and price, whether there is one."""
+    films = {price: looks_of(way) for price, way in FILMS.items()}
     figure = plt.figure(figsize=(9.4, 3.5))
     look = {"family": "monospace", "fontsize": 12, "va": "top", "linespacing": 1.3, "animated": True}
     plain, letters, lines = (figure.text(0.02, y, "", **look) for y in (0.97, 0.97, 0.962))
@@ -55,15 +55,15 @@ def film_view():
     dots = {}
     for place, (title, (name, times)) in enumerate(SHOWN.items()):
         axes = figure.add_axes([0.06 + 0.245 * place, 0.14, 0.185, 0.4])
-        for way, style in (("film", "-"), ("no price", ":")):
-            axes.plot(list(films[way]), [times * look[name] for look in films[way].values()], style, color=ORANGE)
+        for price, style in ((True, "-"), (False, ":")):
+            axes.plot(list(films[price]), [times * look[name] for look in films[price].values()], style, color=ORANGE)
         axes.set_title(title, fontsize=10)
         axes.set(xlabel="steps", ylim=(0, None))
         (dots[name],) = axes.plot([], [], "o", color="black", ms=8, clip_on=False, animated=True)
 
-    def values(step: int, way: str) -> dict:
-        step = max(at for at in films[way] if at <= step)  # a run that has ended stands still
-        look = films[way][step]
+    def values(step: int, price: bool) -> dict:
+        step = max(at for at in films[price] if at <= step)  # a run that has ended stands still
+        look = films[price][step]
         said = (
             f"After {step} steps: {look['e']:.1%} e's, KL {look['kl']:.2f} nats a byte, {look['words']:.0%} real "
             f"words, loss on addresses {look['addresses']:.2f}."
@@ -81,7 +81,7 @@ def film_view():
         for name, times in SHOWN.values():
             dots[name].set_data([now["step"]], [times * now["look"][name]])
 
-    return figure, values, draw, {"step": 0, "way": "film"}
+    return figure, values, draw, {"step": 0, "price": True}
 
 
 def in_lines(text: str, width: int = 72, most: int = 5) -> str:
