@@ -45,9 +45,8 @@ def lines(*texts):
 def test_a_word_is_judged_where_it_ended_and_if_the_window_holds_all_of_it(tiny):
     tokens = lines("ere. a dxg ran", "og was. We by.")
     words, wrong = nb16_words.marked_words(tokens, 6)
-    assert words.tolist() == [[1, 0, 0, 0, 1, 0, 0, 0][:8], [1, 0, 0, 1, 0, 0, 1, 0][:8]] or words.sum() == 5
-    assert wrong[0].nonzero().flatten().tolist() == [4] and "dxg" not in nb16_words.known_words()
-    assert nb16_words.real_words(tokens, 6) == {"a", "we", "by"}
+    assert words.tolist() == [[1, 0, 0, 0, 1, 0, 0, 0], [1, 0, 0, 0, 1, 0, 0, 1]]  # not "ere", "ran" and "og"
+    assert wrong.nonzero().tolist() == [[0, 4], [1, 0]]  # "dxg", and "was", which the text does not hold
 
 
 def test_what_each_reward_pays(tiny):

@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 
 from lora_edu import files, tensor_files
 from lora_edu.experiments.finetune import loss_on, prepared
-from lora_edu.experiments.nb16_words import marked_words, real_words
+from lora_edu.experiments.nb16_words import marked_words
 from lora_edu.gpt import GPT
 from lora_edu.lora import adapter_state, load_adapter_state, lora_layers
 from lora_edu.models.pretrain import load_base
@@ -201,8 +201,8 @@ def measured(model: GPT, rollouts: int = 512, text: bool = False) -> dict:
     """Fresh roll-outs from held-out addresses, the same prompts for every model.
 
     "e": the mean probability of an e, which is its expected share and wavers less than a count. "kl": from the shipped
-    base, nats a byte. "words": the share of real ones. "unreal": words a byte that are not. "distinct": different real
-    words among 100. text: also the loss on "addresses", and a "sample".
+    base, nats a byte. "words": the share of real ones. "unreal": words a byte that are not. text: also the loss on
+    "addresses", and a "sample".
     """
     generator = torch.Generator().manual_seed(1)
     tokens = model.generate(prompts(rollouts, generator, held_out=True), NEW, temperature=1.0, generator=generator)
@@ -221,11 +221,7 @@ def measured(model: GPT, rollouts: int = 512, text: bool = False) -> dict:
 def spelled(tokens: Tensor) -> dict:
     """How the words of roll-outs are spelled: see `measured`."""
     words, wrong = (marks.sum().item() for marks in marked_words(tokens, PROMPT))
-    distinct = len(real_words(tokens, PROMPT))
-    shares = {"words": 1 - wrong / max(words, 1), "unreal": wrong / tokens[:, PROMPT:].numel()}
-    return {name: round(share, 5) for name, share in shares.items()} | {
-        "distinct": round(100 * distinct / max(words, 1), 1)
-    }
+    return {"words": round(1 - wrong / max(words, 1), 5), "unreal": round(wrong / tokens[:, PROMPT:].numel(), 5)}
 
 
 def sampled(model: GPT, length: int = 160) -> str:

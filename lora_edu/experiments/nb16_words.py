@@ -38,8 +38,3 @@ def marked_words(tokens: Tensor, prompt: int) -> tuple[Tensor, Tensor]:
         words[row, place] = 1
         wrong[row, place] = word not in known_words()
     return words, wrong
-
-
-def real_words(tokens: Tensor, prompt: int) -> set[str]:
-    """The different real words."""
-    return {word for _, _, word in whole_words(tokens, prompt)} & known_words()
