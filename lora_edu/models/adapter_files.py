@@ -121,18 +121,18 @@ def why_unreadable(path: Path, otherwise: str) -> str:
     with path.open("rb") as file:
         start = file.read(64).lstrip()
     if not start:
-        return "is empty: was the disk full? Download it, or save the adapter again"
+        return "is empty: was the disk full? Download it, or save it again"
     if is_pickle(path):
         return f"is {PICKLE}"
     what = (what for begin, what in BEGINS.items() if start.startswith(begin))
-    return next(what, f"{otherwise}: download it, or save the adapter again")
+    return next(what, f"{otherwise}: download it, or save it again")
 
 
 def read_weights(folder: Path, report: Report) -> dict[str, Tensor]:
     """All tensors of adapter_model.safetensors; none where it cannot be read, with the reason said."""
     path = folder / WEIGHTS
     if not path.is_file():
-        found = ((sorted(folder.glob(pattern)), what) for pattern, what in INSTEAD.items())
+        found = ((sorted(set(folder.glob(pattern)) - {path}), what) for pattern, what in INSTEAD.items())
         lies = next((what.format(paths[0].relative_to(folder)) for paths, what in found if paths), None)
         report.say(BROKEN, lies or f"there is no {WEIGHTS}: copy it here, or save the adapter again")
         return {}

@@ -243,9 +243,7 @@ def _saved_whole(tensors: dict[str, Tensor], weights: dict[str, Place], report: 
         elif tensor.ndim > 1 and ".base_layer" not in name:
             with safe_open(weights[there].file, "pt") as file:
                 if torch.equal(tensor.float(), file.get_tensor(there).float()):
-                    report.say(
-                        NOTE, f"{path} is saved whole and equals the base's: leave it out, it only fills the file"
-                    )
+                    report.say(NOTE, f"{path} is saved whole and equals the base's: it was not trained")
     return paths
 
 
