@@ -71,9 +71,12 @@ def update_rank(
     for kind, make in AT_BYTES.items():
         change = {path: make(dW, *pieces[path]) for path, dW in updates.items()}
         result["loss"][kind], result["norm"][kind] = loss(change), _norm_share(change, updates)
-    result["bytes"] = {"components": [_bytes(updates, rank) for rank in ranks]}
-    result["bytes"] |= {"in 4 bits": [_bytes_in_4_bits(pieces, rank) for rank in ranks]}
-    result["bytes"] |= {"signs": sum(signs_bytes(dW) for dW in updates.values())}
+    rounded = [[f for three in pieces.values() for f in rounded_factors(*three, rank)] for rank in ranks]
+    result["bytes"] = {
+        "components": [sum(2 * numbers(dW, rank) for dW in updates.values()) for rank in ranks],
+        "in 4 bits": [sum(factor.nbytes for factor in factors) for factors in rounded],
+        "signs": sum(signs_bytes(dW) for dW in updates.values()),
+    }
     result["rank for 90%"] = {path: [_rank90(_weight(base, path)), _rank90(dW)] for path, dW in updates.items()}
     if store and folder:
         tensor_files.write_sealed(folder / "update-rank.safetensors", {store: torch.from_numpy(updates[store])})
@@ -311,18 +314,6 @@ def _norm_share(changes, updates) -> float:
     """The squared norm of all changes, as a share of that of all updates."""
     kept, whole = (sum(float((m.astype(np.float64) ** 2).sum()) for m in part.values()) for part in (changes, updates))
     return round(kept / whole, 5)
-
-
-def _bytes(updates, rank: int) -> int:
-    return sum(2 * numbers(dW, rank) for dW in updates.values())
-
-
-def _bytes_in_4_bits(pieces: dict[str, Pieces], rank: int) -> int:
-    return sum(_four_bit_bytes(*three, rank) for three in pieces.values())
-
-
-def _four_bit_bytes(U, S, Vt, rank: int) -> int:
-    return sum(factor.nbytes for factor in rounded_factors(U, S, Vt, rank))
 
 
 def _rank90(matrix: NDArray) -> int:

@@ -6,7 +6,6 @@ PEFT comes with `make test`, not with the course: `missing()` says whether it is
 """
 
 import copy
-import importlib.util
 import json
 import tempfile
 from functools import partial
@@ -16,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lora_edu.experiments.libraries import quiet
+from lora_edu.experiments import libraries
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import adapter_state, add_lora, load_adapter_state, lora_layers, merge
 from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS, save_adapter
@@ -31,11 +30,7 @@ OPTIONS = {
 }
 SETTINGS = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "fan_in_fan_out", "bias")
 TOKENS = torch.arange(20)[None]
-
-
-def missing() -> list[str]:
-    """The library, if it is not installed here."""
-    return [name for name in ("peft",) if importlib.util.find_spec(name) is None]
+missing = partial(libraries.missing, ["peft"])
 
 
 def compare() -> dict[tuple[str, str], bool]:
@@ -44,7 +39,7 @@ def compare() -> dict[tuple[str, str], bool]:
     VeRA has no "saved file": PEFT's are of another type, which `save_adapter` does not write.
     """
     equal = {}
-    with quiet(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+    with libraries.quiet(), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
         for variant in OPTIONS:
             base = small_base()
             theirs, ours = peft_model(copy.deepcopy(base), variant), add_variant(base, variant, RANK, ALPHA, TARGETS)
