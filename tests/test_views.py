@@ -8,7 +8,6 @@ from lora_edu.experiments import load_results, nb10_runs, nb11
 from lora_edu.experiments.nb01 import weight_and_update
 from lora_edu.experiments.nb02 import AS_TRAINED, STRONGEST, Outcome
 from lora_edu.experiments.nb07 import normal_weights
-from lora_edu.experiments.nb15 import BOLD, FULL
 from lora_edu.figures import nb00, nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08, nb09, nb10, nb12, nb14, nb15, nb16
 from lora_edu.figures import nb11 as ranking
 from lora_edu.figures.sliders import View
@@ -63,7 +62,7 @@ VIEWS = {
         {"model": ["LLaMA 7B", "GPT-2", "LLaMA 65B"], "rank": [64, 0, 8], "bits": [4, 16], "tokens": nb14.TOKENS[::8],
          "checkpointing": [True, False]},
     ),
-    "15": (nb15.roads_view, {"rival": [FULL, BOLD]}),
+    "15": (nb15.dial_view, {"setting": [0.5, 0.25, 1.0]}),
     "16": (nb16.film_view, {"step": [12, 0, 4, 20, 100], "price": [True, False]}),
 }  # fmt: skip
 

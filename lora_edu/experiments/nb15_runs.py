@@ -10,12 +10,13 @@ from collections.abc import Iterable
 import numpy as np
 
 from lora_edu.experiments.nb10_runs import all_runs, base_losses, of_way
-from lora_edu.experiments.nb15 import CALIBRATED, TURNED_DOWN
+from lora_edu.experiments.nb15 import CALIBRATED, DIALS, TURNED_DOWN
 from lora_edu.experiments.stored import load_results
 from lora_edu.experiments.sweeps import SEEDS, Runs, stored_runs
 
 ROADS = ("rate", "dial", "steps")
 Line = np.ndarray  # (n, 2): learned and forgotten of a way, from almost nothing to its best run
+Point = tuple[float, float]  # learned and forgotten
 
 
 def road(name: str, way: str, seed: int) -> Line:
@@ -24,19 +25,19 @@ def road(name: str, way: str, seed: int) -> Line:
     return np.array(points).reshape(-1, 2)
 
 
-def _by_rate(way: str, seed: int) -> list[tuple[float, float]]:
+def _by_rate(way: str, seed: int) -> list[Point]:
     runs = _runs().where(way=_kind(way), steps=100, seed=seed)
     up_to_it = sorted((run.lr, run.learned, run.forgotten) for run in runs if run.lr <= TURNED_DOWN[way]["lr"])
     return [(learned, forgotten) for _, learned, forgotten in up_to_it]
 
 
-def _by_dial(way: str, seed: int) -> list[tuple[float, float]]:
+def _by_dial(way: str, seed: int) -> list[Point]:
     arm = load_results("forgetting")["arms"][f"dial of {way}, seed {seed}"]
     shares = sorted((float(share), *losses) for share, losses in arm["dial"].items())
     return [(0.0, 0.0), *(_price(*losses) for _, *losses in shares), _price(arm["plays"], arm["addresses"])]
 
 
-def _by_steps(way: str, seed: int) -> list[tuple[float, float]]:
+def _by_steps(way: str, seed: int) -> list[Point]:
     options = TURNED_DOWN[way]
     short = stored_runs("forgetting", "plays").where(method=options["method"], lr=options["lr"], seed=seed)
     fewer = [_price(run.plays, run.addresses) for run in sorted(short, key=lambda run: run.steps) if run.steps < 100]
@@ -53,7 +54,7 @@ def _kind(way: str) -> str:
     return way.partition(",")[0]
 
 
-def _price(plays: float, addresses: float) -> tuple[float, float]:
+def _price(plays: float, addresses: float) -> Point:
     """What was learned and forgotten against the base, from both losses."""
     before = base_losses()
     return before[0] - plays, addresses - before[1]
@@ -75,25 +76,29 @@ def extra(name: str, way: str, rival: str, seed: int) -> Line:
     return np.array([gap for gap in gaps if not np.isnan(gap[1])]).reshape(-1, 2)
 
 
-def curve(name: str, way: str, rival: str) -> Line:
-    """The same, the mean over seeds: as many points as every seed has, counted from the run itself."""
-    lines = [extra(name, way, rival, seed) for seed in SEEDS]
-    count = min(map(len, lines))
-    return np.mean([line[len(line) - count :] for line in lines], axis=0)
-
-
 def at_the_run(name: str, way: str, rival: str) -> list[float]:
     """How much more the run itself forgot than its rival, turned down to as much learning: a number for each seed."""
     return [line[-1, 1] for line in (extra(name, way, rival, seed) for seed in SEEDS) if len(line)]
 
 
-def least_forgotten(ways: Iterable[str], learned: float) -> float:
-    """What was forgotten at so much learning along the best road of any of these ways: the mean over seeds.
+def dialed(way: str) -> dict[float, Point]:
+    """Setting of the dial -> what is learned and forgotten there: means over the seeds; at 1 the run itself."""
+    lines = np.mean([road("dial", way, seed)[1:] for seed in SEEDS], axis=0)  # the first point is the base
+    settings = [*sorted(DIALS[way]), 1.0]
+    return {
+        share: (float(learned), float(forgotten)) for share, (learned, forgotten) in zip(settings, lines, strict=True)
+    }
 
-    A road counts where it reaches this learning with every seed.
-    """
-    roads = [[forgotten_at(road(name, way, seed), learned) for seed in SEEDS] for name in ROADS for way in ways]
-    return float(np.nanmin(np.mean(roads, axis=1)))
+
+def kept(way: str, share: float) -> Point:
+    """What shares of its own learning, and of its own forgetting, a run keeps at a setting of the dial."""
+    found = dialed(way)
+    return found[share][0] / found[1.0][0], found[share][1] / found[1.0][1]
+
+
+def by_dial(way: str, learned: float) -> float:
+    """What was forgotten at so much learning along the dial: the mean over the seeds, if each seed goes so far."""
+    return float(np.mean([forgotten_at(road("dial", way, seed), learned) for seed in SEEDS]))
 
 
 def stopped_early(way: str) -> tuple[float, float, float]:

@@ -1,71 +1,68 @@
-"""Pictures of notebook 15: three roads to equal learning, and what cutting intruders brings back."""
+"""Pictures of notebook 15: two runs turned down by the dial, and what cutting intruders brings back."""
 
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 
-from lora_edu.experiments.nb15 import BOLD, FULL, LORA, TURNED_DOWN
+from lora_edu.experiments.nb15 import FINE_DIAL, FULL, LORA
 from lora_edu.experiments.nb15_intruders import OLD
-from lora_edu.experiments.nb15_runs import ROADS, curve
+from lora_edu.experiments.nb15_runs import dialed, kept
 from lora_edu.experiments.sweeps import SEEDS
 from lora_edu.figures.drawing import Drawn, note, panels, slider, styled
 from lora_edu.figures.looks import GRAY, METHODS, ORANGE
 from lora_edu.figures.sliders import explore
 
-# --- the three roads: the slider of the first screen -----------------------------------------------------------------
+# --- the dial: the slider of the first screen -------------------------------------------------------------------------
 
-ROADS_ALT = (
-    "Three orange curves, rank 8 turned down by its rate, its dial or its steps. To the right: what it learned. "
-    "Upward: how much more it forgot than full fine-tuning, turned down the same way to equal learning; full is the "
-    "black line at zero. Marks are runs, means over three seeds."
+DIAL_ALT = (
+    "Two curves, rank 8 and full fine-tuning: to the right what was learned, upward what was forgotten, from the base "
+    "to the run's end. Both are flat at first and steep at last. Two marks at the chosen setting of the dial, nearly "
+    "level. Means over three seeds."
 )
-LOOKS = {"rate": ("#5C3700", "-s"), "dial": (ORANGE, "--o"), "steps": ("#C98420", "-.^")}
-SAID = {"rate": "a smaller rate", "dial": "the dial", "steps": "fewer steps"}
-LEAST = 0.6  # learned: below it nothing is drawn
+DIALED = {LORA: ("rank 8", METHODS["lora"]), FULL: ("full fine-tuning", METHODS["full"])}
 
 
-def roads() -> dict:
-    """Show the three roads with a switch between full fine-tuning's two runs."""
-    options = [(f"rate {TURNED_DOWN[way]['lr']:g}", way) for way in (FULL, BOLD)]
-    return explore(roads_view(), ROADS_ALT, rival=ipywidgets.SelectionSlider(options=options, description="full's run"))
+def dial() -> dict:
+    """Show both runs with a slider for the setting of the dial."""
+    settings = sorted([*FINE_DIAL, 1.0])
+    control = ipywidgets.SelectionSlider(options=settings, value=0.5, description="the dial")
+    return explore(dial_view(), DIAL_ALT, setting=control)
 
 
 @slider
-def roads_view():
-    """A view with one control, rival: which run of full fine-tuning is turned down."""
-    figure = plt.figure(figsize=(9.2, 4.4))
-    axes = figure.add_axes([0.09, 0.12, 0.88, 0.79])
-    axes.axhline(0, color="black", lw=2)
-    axes.text(LEAST + 0.004, 0.012, "full fine-tuning, turned down the same way", fontsize=10)
-    axes.annotate("", (0.612, -0.19), (0.612, -0.06), arrowprops={"arrowstyle": "-|>", "color": GRAY, "lw": 2})
-    axes.text(0.62, -0.13, "better", fontsize=11, color=GRAY, va="center")
-    axes.set(xlim=(LEAST, 1.085), ylim=(-0.24, 0.2), xlabel="learned by rank 8: nats per byte won on plays")
-    axes.set_ylabel("forgotten beyond full, nats per byte")
-    axes.set_title("At equal learning: does rank 8 forget less than full fine-tuning?")
-    lines, labels = {}, {}
-    for name, (color, style) in LOOKS.items():
-        (lines[name],) = axes.plot([], [], style, color=color, ms=7, animated=True)
-        labels[name] = axes.text(0, 0, "", color=color, fontsize=10, va="center", animated=True)
+def dial_view():
+    """A view with one control, setting: which share of what a run changed is kept."""
+    figure = plt.figure(figsize=(9.2, 4.2))
+    axes = figure.add_axes([0.09, 0.13, 0.88, 0.78])
+    points = {way: dialed(way) for way in DIALED}
+    marks, labels = {}, {}
+    for way, (name, look) in DIALED.items():
+        axes.plot(*np.array([(0, 0), *points[way].values()]).T, **look | {"marker": ""}, label=name)
+        (marks[way],) = axes.plot([], [], **look | {"ls": ""}, ms=11, animated=True)
+        labels[way] = axes.text(0, 0, "", color=look["color"], fontsize=10, va="center", animated=True)
+    (level,) = axes.plot([], [], color=GRAY, lw=1, zorder=1, animated=True)
+    axes.legend(loc="upper left")
+    axes.set(xlim=(0, 1.24), ylim=(-0.02, 0.32), xlabel="learned: nats per byte won on plays")
+    axes.set_ylabel("forgotten: nats per byte lost on addresses")
+    axes.set_title("At the same setting of the dial both forgot alike")
 
-    curves = {rival: {name: curve(name, LORA, rival) for name in ROADS} for rival in (FULL, BOLD)}
-
-    def values(rival: str) -> dict:
-        found = curves[rival]
-        ends = ", ".join(f"by {SAID[name]} {line[-1, 1]:+.2f}" for name, line in found.items())
-        rate = f"{TURNED_DOWN[rival]['lr']:g}"
-        return found | {"readout": f"Beside full at rate {rate}, rank 8's own run forgot more by so much: {ends} nats."}
+    def values(setting: float) -> dict:
+        told = []
+        for way, (name, _) in DIALED.items():
+            (learned, forgotten), (gain, price) = points[way][setting], kept(way, setting)
+            told.append(
+                f"{name} learned {learned:.2f} and forgot {forgotten:.3f} ({gain:.0%} and {price:.0%} of its end)"
+            )
+        return {way: points[way][setting] for way in DIALED} | {"readout": f"At {setting:g}: {'; '.join(told)}."}
 
     def draw(now: dict) -> None:
-        free = -1.0  # the labels stand at the ends of their lines, above each other
-        for name in sorted(ROADS, key=lambda name: now[name][-1, 1]):
-            shown = now[name][now[name][:, 0] >= LEAST]
-            lines[name].set_data(*shown.T)
-            learned, gap = shown[-1]
-            free = max(gap, free + 0.024)
-            labels[name].set_position((learned + 0.009, free))
-            labels[name].set_text(f"{SAID[name]} {gap:+.2f}")
+        level.set_data(*np.array([now[way] for way in DIALED]).T)
+        for way, (side, by) in {LORA: ("right", -0.02), FULL: ("left", 0.02)}.items():
+            learned, forgotten = now[way]
+            marks[way].set_data([learned], [forgotten])
+            labels[way].set(x=learned + by, y=forgotten, ha=side, text=f"learned {learned:.2f}")
 
-    return figure, values, draw, {"rival": FULL}
+    return figure, values, draw, {"setting": 0.5}
 
 
 # --- intruders -------------------------------------------------------------------------------------------------------
