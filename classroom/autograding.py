@@ -29,10 +29,10 @@ def autograde(name: str, force: bool = False, unboxed: bool = False, jobs: int =
     problems = {s: reason for s, path in submitted.items() if (reason := inspecting.before(path, name, released))}
     unread, waiting = set(problems), sorted(set(submitted) - set(problems))
     _run(name, waiting, force, jobs, box)
-    missed = [s for s in waiting if not _graded(s, name).exists() and inspecting.noted(s, name) is None]
+    missed = [s for s in waiting if not graded(s, name).exists() and inspecting.noted(s, name) is None]
     _run(name, missed, False, 1, box)  # side by side, one may have waited for the gradebook too long: again, alone
     for student in waiting:
-        done = _graded(student, name)
+        done = graded(student, name)
         gave_up = inspecting.noted(student, name) or "nbgrader gave up, see its log in reports/"
         if reason := inspecting.after(done) if done.exists() else gave_up:
             problems[student] = reason
@@ -81,7 +81,7 @@ def main() -> None:
         print(found.get("log", ""), found.get("error", ""), flush=True)
 
 
-def _graded(student: str, name: str) -> Path:
+def graded(student: str, name: str) -> Path:
     return folders.required() / "autograded" / student / name / f"{name}.ipynb"
 
 

@@ -19,8 +19,8 @@ WEIGHT = 17.0  # what full marks count, of the 25 of an assignment; 8 are the co
 def write_grades(name: str, export: Path | None = None) -> list[Path]:
     """Write grades/<name>.csv: a line for each student that is known, whether graded or not.
 
-    export: what Moodle or Canvas exported; then the table has e-mail and student number, and grades/<name>-import.csv
-    is the export with the scores in it. Returns what was written.
+    export: what Moodle or Canvas exported; grades/<name>-import.csv is that with the scores in it. Returns what was
+    written.
 
     score is empty where a written answer waits for a grade (needs_manual_grade), where nothing was handed in, and where
     the submission could not be graded; status and reason say which. Points for being late are taken off in `score`.
@@ -30,18 +30,17 @@ def write_grades(name: str, export: Path | None = None) -> list[Path]:
     load(name)
     nbgrading.recompute_penalties(name)
     problems, collected = autograding.ungraded(name), collecting.remembered(name)
-    people = {platforms.number(row): platforms.identity(row) for row in platforms.read(export)} if export else {}
     with nbgrading.gradebook() as book:
         assignment = book.find_assignment(name)
         cells = [cell.name for notebook in assignment.notebooks for cell in notebook.grade_cells]
-        graded = {s.student.id: s for s in assignment.submissions if _graded_file(s.student.id, name).exists()}
+        graded = {s.student.id: s for s in assignment.submissions if autograding.graded(s.student.id, name).exists()}
         students = sorted({s.id for s in book.students} | set(problems) | set(collected) | _submitted(name))
         rows = [_row(student, name, cells, graded.get(student), problems, collected) for student in students]
         maximum = assignment.max_score
     for row in rows:
-        row |= people.get(row["lms_number"], {}) | {"max_score": f"{maximum:g}"}
+        row["max_score"] = f"{maximum:g}"
     path = folders.required() / "grades" / f"{name}.csv"
-    columns = "student lms_number student_id email score max_score needs_manual_grade status reason late_hours".split()
+    columns = "student lms_number score max_score needs_manual_grade status reason late_hours".split()
     columns += ["late_penalty", "look_at", "code", "written", "weighted", *map(_column, cells)]
     with staging(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
@@ -72,9 +71,9 @@ def _row(student: str, name: str, cells: list[str], submission: Any, problems: d
             "reason": "run autograde" if there else "",
         }
     grades = _grades(submission)
-    row["look_at"] = " ".join(inspecting.suspicious(_graded_file(student, name)))
-    row["look_at"] = " ".join([row["look_at"], *inspecting.without_a_result(_graded_file(student, name))]).strip()
-    wrong = disagreements(_graded_file(student, name), grades)
+    row["look_at"] = " ".join(inspecting.suspicious(autograding.graded(student, name)))
+    row["look_at"] = " ".join([row["look_at"], *inspecting.without_a_result(autograding.graded(student, name))]).strip()
+    wrong = disagreements(autograding.graded(student, name), grades)
     if wrong:
         return row | {"status": "not graded", "reason": f"{wrong}: run autograde --force, and look who wrote there"}
     row |= {_column(cell): "" if grades[cell].needs_manual_grade else f"{grades[cell].score:g}" for cell in cells}
@@ -82,7 +81,7 @@ def _row(student: str, name: str, cells: list[str], submission: Any, problems: d
     if submission.total_seconds_late:
         row["late_hours"] = f"{submission.total_seconds_late / 3600:.1f}"
     row |= _subtotals(grades, submission)
-    row["reason"] = _unboxed(_graded_file(student, name))
+    row["reason"] = _unboxed(autograding.graded(student, name))
     if submission.needs_manual_grade:
         return row | {"needs_manual_grade": "yes", "status": "waits for a written answer's grade"}
     score = submission.score - (submission.late_submission_penalty or 0)
@@ -131,9 +130,9 @@ def write_feedback(name: str, code_only: bool = False) -> tuple[Path, list[str]]
     with nbgrading.gradebook() as book:
         submissions = book.assignment_submissions(name)
         waiting = sorted(s.student.id for s in submissions if s.needs_manual_grade)
-        wrong = {s.student.id for s in submissions if disagreements(_graded_file(s.student.id, name), _grades(s))}
+        wrong = {s.student.id for s in submissions if disagreements(autograding.graded(s.student.id, name), _grades(s))}
     root, collected, problems = folders.required(), collecting.remembered(name), autograding.ungraded(name)
-    waiting = [s for s in waiting if s not in problems and _graded_file(s, name).exists()]
+    waiting = [s for s in waiting if s not in problems and autograding.graded(s, name).exists()]
     path = root / "feedback" / f"{name}.zip"
     with staging(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
         for page in sorted((root / "feedback").glob(f"*/{name}/{name}.html")):
@@ -142,8 +141,8 @@ def write_feedback(name: str, code_only: bool = False) -> tuple[Path, list[str]]
                 shutil.rmtree(page.parent)  # of an earlier submission, or not complete
                 continue
             text = page.read_text(encoding="utf-8")
-            text = _without_the_written(text, _graded_file(student, name)) if student in waiting else text
-            note = _unboxed(_graded_file(student, name))
+            text = _without_the_written(text, autograding.graded(student, name)) if student in waiting else text
+            note = _unboxed(autograding.graded(student, name))
             page.write_text(cleaning.page(text, note), encoding="utf-8")
             archive.write(page, _member(student, name, collected))
     return path, waiting
@@ -167,10 +166,6 @@ def _member(student: str, name: str, collected: dict) -> str:
 
 def _grades(submission: Any) -> dict[str, Any]:
     return {grade.name: grade for notebook in submission.notebooks for grade in notebook.grades}
-
-
-def _graded_file(student: str, name: str) -> Path:
-    return folders.required() / "autograded" / student / name / f"{name}.ipynb"
 
 
 def _unboxed(path: Path) -> str:

@@ -4,9 +4,7 @@ nbgrader passes over such a submission, and an export would count it as 0 points
 words: nothing of the student's file is in it but the names of files, of letters, digits, dots and dashes.
 """
 
-import ast
 import contextlib
-import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +21,6 @@ SUSPICIOUS = (
     *"gc.get _getframe subprocess builtins importlib os._exit os.system socket urllib monkeypatch .ipynb".split(),
     *("/proc", "peft", "bitsandbytes", "import verdict", ".dumps ="),
 )
-RUNS_TEXT, CHANGES = ("exec", "eval", "compile", "globals", "__import__", "__builtins__"), "changes-a-module"
 LARGEST = 20_000_000  # bytes of a notebook
 
 
@@ -39,10 +36,8 @@ def before(folder: Path, name: str, released: nbformat.NotebookNode) -> str | No
     try:
         notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
         nbformat.validate(notebook)
-    except (json.JSONDecodeError, UnicodeDecodeError, nbformat.reader.NotJSONError):
-        return "broken file: not the JSON of a notebook (cut off while uploading?)"
     except Exception as error:
-        return f"not a valid notebook ({type(error).__name__})"
+        return f"broken file: not a valid notebook (cut off while uploading?): {type(error).__name__}"
     try:
         return _cells(notebook, released)
     except Exception as error:
@@ -132,16 +127,13 @@ def suspicious(path: Path) -> list[str]:
 
     In a file that is no notebook, everything is the student's.
     """
-    try:
-        if not path.is_file() or path.is_symlink() or path.stat().st_size > LARGEST:
-            return []
-        text = path.read_text(encoding="utf-8", errors="replace")
-        cells = _own_code(text)
-    except OSError:
+    if not path.is_file() or path.stat().st_size > LARGEST:
         return []
-    tricks = [word for cell in cells for word in _tricks(cell)]
-    own = "\n".join([*cells, *tricks])
-    return [w for w in SUSPICIOUS if w in own] + [w for w in (*(f"{n}(" for n in RUNS_TEXT), CHANGES) if w in tricks]
+    text = path.read_text(encoding="utf-8", errors="replace")
+    with contextlib.suppress(Exception):
+        cells = nbformat.reads(text, as_version=4).cells
+        text = "\n".join(c.source for c in cells if c.cell_type == "code" and not _is_ours(c))
+    return [word for word in SUSPICIOUS if word in text]
 
 
 def without_a_result(path: Path) -> list[str]:
@@ -155,39 +147,3 @@ def without_a_result(path: Path) -> list[str]:
 
 def _is_ours(cell: nbformat.NotebookNode) -> bool:
     return bool(judge.mark(cell, "locked") and judge.mark(cell, "grade_id"))
-
-
-def _own_code(text: str) -> list[str]:
-    try:
-        cells = nbformat.reads(text, as_version=4).cells
-        return [c.source for c in cells if c.cell_type == "code" and not _is_ours(c)]
-    except Exception:
-        return [text]
-
-
-def _tricks(code: str) -> Iterator[str]:
-    """Texts that Python makes of constants, "obs" + "erving" is one; names that run text as code; and
-    "changes-a-module" where something of an imported module is replaced. Nothing of what is no Python."""
-    lines = ("" if line.lstrip().startswith(("%", "!")) else line for line in code.splitlines())
-    try:
-        tree = ast.parse("\n".join(lines))
-        waiting = [compile(tree, "", "exec")]
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return
-    while waiting:
-        constants = waiting.pop().co_consts
-        yield from (constant for constant in constants if isinstance(constant, str))
-        waiting += [constant for constant in constants if hasattr(constant, "co_consts")]
-    nodes = list(ast.walk(tree))
-    imports = (alias for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names)
-    modules = {"np", "torch", "nn", "F"} | {(alias.asname or alias.name).partition(".")[0] for alias in imports}
-    for node in nodes:
-        place = node if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) else None
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("setattr", "delattr"):
-            place = node.args[0] if node.args else None
-        while isinstance(place, ast.Attribute):
-            place = place.value
-        if isinstance(place, ast.Name) and place.id in modules:
-            yield CHANGES
-        if isinstance(node, ast.Name) and node.id in RUNS_TEXT:
-            yield f"{node.id}("

@@ -43,10 +43,12 @@ def program(module: str, *arguments: str, **environment: str) -> subprocess.Comp
     """
     if importlib.util.find_spec("nbgrader") is None:
         raise ModuleNotFoundError('nbgrader is missing: pip install "lora-edu[classroom]"')
+    ours = os.pathsep.join(filter(None, [str(folders.CLONE), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
         [sys.executable, "-m", module, *arguments],
         cwd=folders.required(),
-        env={**os.environ, "PATH": _path(), "PYTHONPATH": _python_path(), **environment},
+        # nbgrader's configuration and the hidden tests import `classroom`
+        env={**os.environ, "PATH": _path(), "PYTHONPATH": ours, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -57,11 +59,6 @@ def program(module: str, *arguments: str, **environment: str) -> subprocess.Comp
 def _path() -> str:
     """PATH with the programs of this Python first: nbgrader calls alembic by its name, and .venv may not be active."""
     return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
-
-
-def _python_path() -> str:
-    """PYTHONPATH with the clone first: nbgrader's configuration and the hidden tests import `classroom`."""
-    return os.pathsep.join(filter(None, [str(folders.CLONE), os.environ.get("PYTHONPATH")]))
 
 
 def _settings():

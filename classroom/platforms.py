@@ -1,4 +1,4 @@
-"""Grades into the file that Moodle or Canvas exported, so that it can be imported again; and who is who, out of it.
+"""Grades into the file that Moodle or Canvas exported, so that it can be imported again.
 
 Moodle   "Download grading worksheet": Identifier, Full name, ID number, Email address, Grade
 Canvas   Grades, "Export": Student, ID, SIS User ID, SIS Login ID, and a column for each assignment
@@ -11,8 +11,6 @@ import re
 from pathlib import Path
 
 from lora_edu.records import staging
-
-EMAIL, NUMBER = ("Email address", "SIS Login ID"), ("ID number", "SIS User ID")
 
 
 def read(export: Path) -> list[dict[str, str]]:
@@ -32,14 +30,6 @@ def number(row: dict[str, str]) -> str:
     """What the archive of submissions calls this student: 12345 of "Participant 12345", or Canvas' ID."""
     found = re.search(r"\d+", row.get("Identifier") or row.get("ID") or "")
     return found[0] if found else ""
-
-
-def identity(row: dict[str, str]) -> dict[str, str]:
-    """E-mail and student number, under the names that our table has."""
-    return {
-        "email": next((row[column] for column in EMAIL if row.get(column)), ""),
-        "student_id": next((row[column] for column in NUMBER if row.get(column)), ""),
-    }
 
 
 def fill(export: Path, scores: dict[str, str], name: str, target: Path) -> Path:

@@ -3,11 +3,8 @@
 python -m classroom prove a1_lora_numpy
 """
 
-import contextlib
-import copy
 import json
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from classroom.expecting import task_expectations, work
@@ -41,7 +38,7 @@ def prove_task(assignment: Assignment, number: str, solutions: Solutions) -> lis
         *_form(task, solutions, stored),
         *_right(assignment, number, solutions, graded),
         *_wrong(assignment, number, solutions, graded),
-        *_cheats(assignment, number, solutions, graded),
+        *_known_by_all(assignment, number, solutions, graded),
     ]
 
 
@@ -86,8 +83,8 @@ def _wrong(assignment: Assignment, number: str, solutions: Solutions, stored: di
                 yield f"wrong answer {wrong.name!r} is told: {said}"
 
 
-def _cheats(assignment: Assignment, number: str, solutions: Solutions, stored: dict) -> Iterator[str]:
-    """Every cheat there is, on this task; and what everybody knows, as if one had observed it. None earns a point."""
+def _known_by_all(assignment: Assignment, number: str, solutions: Solutions, stored: dict) -> Iterator[str]:
+    """What everybody can read in checks.json, handed over as if one had observed it: it earns no point."""
     reference, words = solutions.reference(assignment.constants), ["hidden"]
     if not any(stored["hidden"]["work"]):
         words = [f"hidden {i}" for i in range(9)]  # one draw may differ by luck
@@ -97,68 +94,20 @@ def _cheats(assignment: Assignment, number: str, solutions: Solutions, stored: d
         shown = judge(task, known, stored["hidden"] | {"expected": expected})
         if shown["points"]:
             yield f"what is expected in the visible cases has points in the hidden ones: {shown['message']}"
-    for name, cheat in cheats(reference).items():
-        verdict = _verdict(assignment, number, lambda _, cheat=cheat: cheat, stored, "hidden")
-        if verdict["points"]:
-            yield f"a cheat that {name} has points: {verdict['message']}"
-
-
-def cheats(answer: Any) -> dict[str, Any]:
-    """Answers that know nothing of the subject and try to look right, by what they do; of two functions, both do it."""
-    found = {"prints the result and returns nothing": printing, "replaces what compares": replacing, "leaves": leaving}
-    if isinstance(answer, tuple):  # what one of them writes is there, whatever it returns
-        return {name: tuple(map(change, answer)) for name, change in found.items() if change is not printing}
-    return {name: change(answer) for name, change in found.items()}
-
-
-def printing(answer: Callable) -> Callable:
-    """Prints the right result instead of returning it; what it does to its arguments, it does to copies."""
-    return lambda *arguments, **options: print(answer(*copy.deepcopy(arguments), **options))
-
-
-def replacing(answer: Callable) -> Callable:
-    """Returns nothing right, and makes NumPy's and torch's comparisons say yes."""
-
-    def attempt(*arguments, **options):
-        for module in filter(None, map(sys.modules.get, ("numpy", "torch"))):
-            for name in ("allclose", "isclose", "array_equal", "equal"):
-                if hasattr(module, name):
-                    setattr(module, name, lambda *_, **__: True)
-        return arguments[0]
-
-    return attempt
-
-
-def leaving(answer: Callable) -> Callable:
-    """Leaves the program."""
-    return lambda *arguments, **options: sys.exit()
 
 
 def what_the_check_says(assignment: Assignment, number: str, make: Any, stored: dict) -> str:
     """The message of the visible check."""
     tolerance = assignment.tasks[number].tolerance
-    with _nothing_replaced():
-        got = observe_all(assignment, number, make(assignment.constants), "visible")
+    got = observe_all(assignment, number, make(assignment.constants), "visible")
     if is_untouched(got):
         return "not done yet"
     return explanation(got, stored, tolerance) or "correct"
 
 
 def _verdict(assignment: Assignment, number: str, make: Any, stored: dict, kind: str) -> dict:
-    with _nothing_replaced():
-        got = observe_all(assignment, number, make(assignment.constants), kind)
+    got = observe_all(assignment, number, make(assignment.constants), kind)
     return judge(assignment.tasks[number], json.loads(json.dumps(got)), stored[kind])
-
-
-@contextlib.contextmanager
-def _nothing_replaced() -> Iterator[None]:
-    """Put back what a cheating answer replaced in NumPy or torch."""
-    kept = [(module, copy.copy(vars(module))) for name in ("numpy", "torch") if (module := sys.modules.get(name))]
-    try:
-        yield
-    finally:
-        for module, names in kept:
-            vars(module).update(names)
 
 
 def report(name: str) -> bool:

@@ -131,7 +131,7 @@ def test_a_mistake_costs_the_part_that_it_is_about(number, name, lost):
     assert {part for part, value in points(number, named(number, name).make).items() if not value} == lost
 
 
-@pytest.mark.parametrize("number, name", [("2.5", "a repaired copy"), ("4.5", "masks, a repaired copy")])
+@pytest.mark.parametrize("number, name", [("2.5", "a repaired copy"), ("4.5", "tensors, a repaired copy")])
 def test_a_repair_may_return_a_copy_and_the_text_says_so(number, name):
     assert all(points(number, load_solutions(NAMES[number[0]])[number].right[name]).values())
     assert re.search(r"mended\s+copy over with `return` is judged by that copy", statement(number))

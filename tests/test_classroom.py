@@ -345,9 +345,6 @@ def test_what_is_damaged_after_grading_is_no_zero(tmp_path):
 @pytest.mark.parametrize(
     ("code", "words"),
     [
-        ('getattr(lora_edu.assignments, "obs" + "erving")', ["observing"]),
-        ("np.allclose = lambda *_: True", ["changes-a-module"]),
-        ("setattr(torch.nn.Linear, 'forward', f)", ["changes-a-module"]),
         ("%timeit f(x)\nmodel.eval()\nself.weight = 1\nsetattr(parent, name, layer)", []),
         ("def (", []),
         ("import sys; sys.modules['classroom.judge'] = None", ["classroom", "sys.modules"]),

@@ -38,12 +38,6 @@ def test_scores_go_where_they_belong_and_nothing_else_changes(tmp_path, text, co
         assert new is ann or platforms.number(new) == "101" or new[column] == old[column]
 
 
-@pytest.mark.parametrize("text", [MOODLE, CANVAS])
-def test_who_is_who(tmp_path, text):
-    people = {platforms.number(row): platforms.identity(row) for row in platforms.read(written(tmp_path, text))}
-    assert people["102"] == {"email": "bo@example.org", "student_id": "7002"}
-
-
 def test_another_file_is_refused_in_words(tmp_path):
     with pytest.raises(ValueError, match="neither Moodle's grading worksheet .* it has name, points"):
         platforms.read(written(tmp_path, "name,points\nann,3\n"))

@@ -41,11 +41,6 @@ SAVED, DECODED, GRADIENTS = (
 )
 
 
-def keeping(pack: str, unpack: str) -> str:
-    """The edit that holds the decoded weight as something else from forward to backward."""
-    return f"{SAVED} -> ctx.kept = {pack}; {SAVED} & {DECODED} -> {unpack}.T"
-
-
 def checkpointed(how: str) -> str:
     """torch's own recomputation."""
     return (
@@ -62,10 +57,6 @@ QLORA_LAYER = Solutions(
     reference=Answer("a4_qlora", "qlora_layer"),
     right={"plain layer run again": recomputing, "checkpoint": checkpointed("use_reentrant=False")},
     wrong=[
-        ("a NumPy copy kept", keeping("decode(stored).numpy().copy()", "torch.from_numpy(ctx.kept)"), 5,
-         "the decoded weight is kept, outside of torch. It takes the same memory there: decode it again in backward.",
-         KEEPS),
-        ("a list kept", keeping("decode(stored).tolist()", "torch.tensor(ctx.kept)"), 5),
         ("the weight kept by autograd", f"{OURS} -> x @ decode(stored) + {BRANCH}", 4,
          "the decoded weight stays alive from forward to backward: autograd keeps it for the gradient of x. Write an "
          "autograd Function that decodes again in backward.", KEEPS),
@@ -73,12 +64,9 @@ QLORA_LAYER = Solutions(
          f"{GRADIENTS} -> None, None & {OURS} -> {OURS} + {BRANCH}", 6,
          "the base keeps nothing, but autograd keeps x A^T for the gradient of B. Put the branch into your Function: "
          "what is small can be computed again, too.", "notebook 08, section 3"),
-        ("the weight on ctx", keeping("decode(stored)", "ctx.kept"), 4,
+        ("the weight on ctx", f"{SAVED} -> ctx.kept = decode(stored); {SAVED} & {DECODED} -> ctx.kept.T", 4,
          "the decoded weight is kept from forward to backward, on ctx or elsewhere. Decode it again in backward.",
          KEEPS),
-        ("the weight kept in 16 bits", keeping("decode(stored).bfloat16()", "ctx.kept.float()"), 4,
-         "the weight is kept in 16 bits from forward to backward: less than in 32, and four times what it takes "
-         "packed.", KEEPS),
         ("BA formed", "(stored) + scaling * (x @ A.T) @ B.T -> (stored) + x @ (scaling * B @ A).T", 6,
          "B A is formed: a matrix as large as W, for each forward pass. First x times A^T, then times B^T.", SCALING),
         ("alpha alone", "alpha / len(lora_A) ** c.power -> alpha", 4,
@@ -95,8 +83,6 @@ QLORA_LAYER = Solutions(
         ("no gradient for x", "return grad_x, -> return None,", 6,
          "x gets no gradient. The weight is frozen, yet what lies before this layer learns through it.",
          GRADIENT_OF_X),
-        ("the adapters' gradients not scaled", f"{GRADIENTS} -> {GRADIENTS.replace('G', 'grad_y')}", 6,
-         "the gradients of A and B lack the scaling: each carries it once.", BACKWARD),
         ("a copy of x", f"{SAVED} -> x = x.clone(); {SAVED}", 6,
          "a copy of x is kept. Save the argument itself: it is alive anyway.", "notebook 08, section 2"),
         ("reentrant checkpointing", checkpointed("use_reentrant=True"), 6,

@@ -9,19 +9,7 @@ check.forward(forward)                          # correct, not done yet, or the 
 
 from importlib import import_module
 
-_HOME = {
-    "Assignment": "core",
-    "Constants": "core",
-    "NotDone": "observing",
-    "Observed": "observing",
-    "Task": "core",
-    "call": "observing",
-    "checks": "checking",
-    "constants": "core",
-    "load": "core",
-    "names": "core",
-    "observed": "observing",
-}
+_HOME = {"checks": "checking", "constants": "core", "load": "core", "names": "core"}
 __all__ = sorted(_HOME)
 
 

@@ -6,7 +6,6 @@ an update is scaled by alpha / rank**power.
 """
 
 import random
-import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -177,25 +176,6 @@ class LayerCase:
         return f"x {self.shape}{learns}, d_out {self.d_out}, rank {self.rank}, alpha {self.alpha:g}"
 
 
-def _kept_outside_torch(answer: Callable, case: LayerCase) -> str:
-    """Whether a forward pass leaves a byte for each weight in Python's or NumPy's memory, or more; "" if not.
-
-    With a layer so large that classes and functions, some kilobytes each, are small beside its weight.
-    """
-    d_in, d_out, rank = 512, 512, case.rank
-    generator = torch.Generator().manual_seed(1)
-    weight = StoredWeight(d_in, d_out, generator)
-    x, A, B = (torch.randn(s, generator=generator).requires_grad_() for s in ((3, d_in), (rank, d_in), (d_out, rank)))
-    tracemalloc.start()
-    try:
-        y = answer(x, weight.stored, weight.decode, A, B, case.alpha)
-        kept = tracemalloc.get_traced_memory()[0]
-    finally:
-        tracemalloc.stop()
-    del y
-    return "the decoded weight is kept outside of torch, as an array, list or bytes" if kept >= d_in * d_out else ""
-
-
 def observe_layer(answer: Callable, c: Any, case: LayerCase) -> dict:
     shape, d_out, rank = case.shape, case.d_out, case.rank
     generator, decoded = torch.Generator().manual_seed(d_out), []
@@ -224,8 +204,6 @@ def observe_layer(answer: Callable, c: Any, case: LayerCase) -> dict:
         """What is alive, if it is as much as `least`, else 0. What computes nothing keeps nothing: that is no merit."""
         if not decoded or not y.requires_grad:
             return "the weight was not decoded" if not decoded else "the output needs no gradient"
-        if least and (outside := _kept_outside_torch(answer, case)):
-            return outside
         return kept if kept >= least else 0
 
     @cache

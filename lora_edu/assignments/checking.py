@@ -53,8 +53,6 @@ def described(case: tuple, names: list[str]) -> str:
     words = [describing.describe(argument) for argument in case]
     if not names:
         return ", ".join(words)
-    long = [isinstance(argument, dict) and len(argument) > 4 for argument in case]
-    words = [f"of {len(a)} entries" if shortened else w for a, w, shortened in zip(case, words, long, strict=True)]
     return ", ".join(f"{name} {word.removeprefix('array of shape ')}" for name, word in zip(names, words, strict=True))
 
 

@@ -10,7 +10,6 @@ place can claim good manners, and no result: results are compared in the teacher
 
 import contextlib
 import copy
-import io
 import json
 import os
 import sys
@@ -28,6 +27,7 @@ import numpy as np
 from lora_edu.assignments.core import VISIBLE, Assignment, Task, load
 from lora_edu.assignments.verdict import UNUSABLE
 from lora_edu.exercises.comparing import plain
+from lora_edu.exercises.probing import overwritten
 from lora_edu.exercises.stopping import TooSlow, limited
 
 
@@ -47,7 +47,6 @@ class Observed:
     inputs: str
     memory: str
     dtype: str  # such as "float32", the same word for NumPy and torch; "" without one
-    shape: tuple
 
     @property
     def manners(self) -> str:
@@ -78,22 +77,21 @@ def in_order(value: Any, *names: str) -> list:
     return found
 
 
-def call(answer: Callable, *arguments: Any, **options: Any) -> Any:
+def call(answer: Callable, *arguments: Any) -> Any:
     """The answer's result on deep copies of its arguments. Raises NotDone for an untouched stub."""
-    return done(answer(*copy.deepcopy(arguments), **copy.deepcopy(options)))
+    return done(answer(*copy.deepcopy(arguments)))
 
 
-def observed(answer: Callable, *arguments: Any, **options: Any) -> Observed:
+def observed(answer: Callable, *arguments: Any) -> Observed:
     """Call the answer once on deep copies, and look at the result and at what happened to the copies."""
-    given, kept = copy.deepcopy((arguments, options)), content((arguments, options))
-    result = done(answer(*given[0], **given[1]))
+    given = copy.deepcopy(arguments)
+    result = done(answer(*given))
     first = result[0] if isinstance(result, tuple | list) and result and hasattr(result[0], "shape") else result
     return Observed(
         value=result,
-        inputs="unchanged" if content(given) == kept else "changed",
+        inputs="changed" if overwritten(arguments, given) else "unchanged",
         memory="shared with an input" if _share(arrays(result), arrays(given)) else "its own",
         dtype=str(getattr(first, "dtype", "")).removeprefix("torch."),
-        shape=tuple(getattr(first, "shape", ())),
     )
 
 
@@ -156,11 +154,6 @@ def _named(error: BaseException) -> dict | str:
 # --- whatever an answer does ------------------------------------------------------------------------------------------
 
 
-class _Sink(io.TextIOBase):
-    def write(self, text: str) -> int:
-        return len(text)
-
-
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
     """No output and no warnings, not even of compiled code: in a graded cell, text on stderr would cost all points."""
@@ -172,7 +165,7 @@ def silence() -> Iterator[None]:
         try:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
-            with contextlib.redirect_stdout(_Sink()), contextlib.redirect_stderr(_Sink()):
+            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
                 yield
         finally:
             for number, descriptor in enumerate(saved, start=1):
@@ -184,30 +177,14 @@ def silence() -> Iterator[None]:
 
 
 def arrays(value: Any) -> list:
-    """Every NumPy array and torch tensor in a value: in lists, tuples, dictionaries and attributes of objects."""
+    """Every NumPy array and torch tensor in a value, also in lists, tuples and dictionaries."""
     if hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__array__"):
         return [value]
     if isinstance(value, dict):
         return [found for inner in value.values() for found in arrays(inner)]
     if isinstance(value, list | tuple):
         return [found for inner in value for found in arrays(inner)]
-    if hasattr(value, "state_dict"):
-        return [*value.parameters(), *value.buffers()]
     return []
-
-
-def content(value: Any) -> list:
-    """The content of arguments, to compare before and after a call."""
-    return [(str(a.dtype), tuple(a.shape), _bytes(a)) for a in arrays(value)]
-
-
-def _bytes(array: Any) -> bytes:
-    if hasattr(array, "detach"):
-        import torch
-
-        return array.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
-
-    return np.ascontiguousarray(array).tobytes()
 
 
 def _share(results: list, inputs: list) -> bool:

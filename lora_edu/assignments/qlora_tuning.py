@@ -1,7 +1,8 @@
 """How the fine-tune of assignment 4 is observed: the start, what has moved, the scaling, the goal, the seed."""
 
+import contextlib
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -13,18 +14,15 @@ from lora_edu.assignments.observing import Complaint, done
 from lora_edu.assignments.qlora_pieces import FrozenLinear, held_out_loss, new_task
 
 
-def on_one_thread(function: Callable) -> Callable:
+@contextlib.contextmanager
+def on_one_thread() -> Iterator[None]:
     """For products so small that threads would only wait for each other, above all where kernels share a machine."""
-
-    def alone(*arguments: Any) -> Any:
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return function(*arguments)
-        finally:
-            torch.set_num_threads(before)
-
-    return alone
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ class TuneCase:
         return f"rank {self.rank}, alpha {self.alpha:g}"
 
 
-@on_one_thread
+@on_one_thread()
 def observe_fine_tune(answer: Callable, c: Any, case: TuneCase) -> dict[str, Any]:
     task = new_task(case.task_seed)
 
@@ -62,7 +60,7 @@ def observe_fine_tune(answer: Callable, c: Any, case: TuneCase) -> dict[str, Any
         "goal": lambda: _goal(c.goal, _share(task, tuned(c.steps, 1))),
         "seed": lambda: _seeded(tuned(2, 1), tuned(2, 1, again=1), tuned(2, 2)),
     }
-    return {part: on_one_thread(look) for part, look in parts.items()}
+    return {part: on_one_thread()(look) for part, look in parts.items()}
 
 
 def _share(task: Any, model: nn.Module) -> float:

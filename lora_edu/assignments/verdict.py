@@ -1,12 +1,13 @@
 """Points and words for what was observed of an answer, from plain data alone.
 
-The student's check uses it, and so does the grader. It runs with the standard library only.
+The student's check uses it, and so does the grader.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 from lora_edu.exercises.comparing import difference, equal, is_numbers, recognized
+from lora_edu.exercises.symptoms import symptom
 
 ELSEWHERE = "-"  # what is expected of a part in the cases that do not concern it
 BESIDE = "this is as it should be, and counts only beside a result that had to be computed."
@@ -101,7 +102,14 @@ def reason(
     text = f" ({value['text']})" if _error(value) and value.get("text") else ""
     if (_error(value) or "").endswith(UNUSABLE):
         return f"{place}what your answer gave cannot be used: {value['error'].removesuffix(UNUSABLE)}{text}.", ""
-    return place + difference(value, expected).removesuffix(".") + text + ".", ""
+    return place + difference(value, expected).removesuffix(".") + text + "." + _alike(got, stored, part), ""
+
+
+def _alike(got: list[dict], stored: dict, part: str) -> str:
+    """What the numbers of a part look like in every case that concerns it: twice too large, transposed, rounded."""
+    pairs = [(seen[part], there[part]) for seen, there in zip(got, stored["expected"], strict=True)]
+    said = symptom(*zip(*(pair for pair in pairs if pair[1] != ELSEWHERE), strict=True))
+    return f" {said[0].upper()}{said[1:]}" if said else ""
 
 
 def _mistake(got: list[dict], stored: dict, part: str, tolerance: float) -> tuple[dict | None, str]:
