@@ -51,14 +51,33 @@ def test_the_squares_fail_only_where_both_reasons_are_off(interactions):
     assert both_off > 0.3 and max(map(abs, one_off)) < 0.08
 
 
-def test_only_fine_nearest_levels_are_nearly_at_right_angles(interactions):
-    names = interactions | {"quantize": quantize, "rows": [], "check": Mock(), "plots": Mock(), "my_guess": None}
-    exec(cell("angles = {}").source, names)
-    angles = names["angles"]
-    assert angles["nf4"] < angles["int4"] < angles["nf3"] < angles["nf2"]
-    assert angles["nf4"] == pytest.approx(92.4, abs=0.3) and angles["nf2"] == pytest.approx(114.3, abs=0.5)
-    small = quantize(names["some"], "nf2", 64).dequantize()
-    assert relative_error(names["some"], 0.9 * small) < relative_error(names["some"], small) - 0.02
+def test_levels_make_the_right_angle_by_being_means_not_by_being_many(interactions):
+    """The page once said that coarse levels fail: four means do not, and sixteen levels that are none do."""
+    names = interactions | {"plots": Mock()}
+    exec(cell("angles = {").source, names)
+    angles, rounded = names["angles"], names["rounded"]
+    assert list(angles.values()) == pytest.approx([92.4, 114.3, 90.0, 99.6], abs=0.3)
+    assert (len(names["means"]), len(names["apart"])) == (4, 16)
+    _, NF2, means, apart = rounded.values()
+    some = names["some"]
+    assert relative_error(some, means) < relative_error(some, NF2) and relative_error(some, apart) < 0.15
+
+
+def test_an_error_of_8_bit_size_would_hardly_hurt_even_added_in_full():
+    """The rival of the right angle: the second error is small. The page once named the angle alone."""
+    arms, base = load_results("double-quantization")["arms"], load_results("scoreboard")["arms"]["as shipped"]["loss"]
+    exact, squares, full = (arms[name] for name in ("32 bits", "8 bits", experiments.IN_FULL))
+    assert full["loss"] - exact["loss"] == pytest.approx(0.0004, abs=5e-5)
+    assert (full["loss"] - exact["loss"]) / (exact["loss"] - base) == pytest.approx(0.06, abs=0.005)
+    assert squares["weight_error"] - exact["weight_error"] < 0.02 * (full["weight_error"] - exact["weight_error"])
+
+
+def test_added_in_full_is_the_sum_of_both_errors():
+    weight = experiments.normal_weights(48 * 64).view(48, 64)
+    errors = experiments.error_by_source(weight.flatten(), experiments.rounded_constants)
+    moved = experiments.changed_weight(weight, experiments.IN_FULL)
+    assert moved.shape == weight.shape
+    assert relative_error(weight, moved) == pytest.approx(errors["codes"] + errors["constants"], rel=1e-5)
 
 
 def test_blocks_of_32_win_each_draw_where_constants_have_8_bits():

@@ -126,9 +126,8 @@ def double_quant_loss(
 ) -> dict:
     """The loss of the shipped base on held-out speeches, its blocks in NF4 and their constants changed in one way.
 
-    change: one of CHANGES; shift: how many weights later the first block begins, which draws the rounding anew.
-    Returns the loss in nats per byte, and the errors of weights and outputs, by the protocol
-    of the scoreboard.
+    change: one of CHANGES, or IN_FULL; shift: how many weights later the first block begins, which draws the rounding
+    anew. Returns the loss in nats per byte, and the errors of weights and outputs, by the protocol of the scoreboard.
     """
     generator = torch.Generator().manual_seed(1000 * seed + noise_seed)
     in_nf4 = begun_later(lambda flat: changed_weight(flat, change, block_size, generator), shift)
@@ -136,12 +135,22 @@ def double_quant_loss(
 
 
 def changed_weight(weight: Tensor, change: str, block_size: int = 64, generator=None) -> Tensor:
-    """A weight of any shape in NF4, its constants after one of CHANGES."""
-    if change not in CHANGES:
-        raise ValueError(f"unknown change {change!r}: choose one of {', '.join(CHANGES)}")
+    """A weight of any shape in NF4, its constants after one of CHANGES, or `added_in_full`."""
+    if change not in (*CHANGES, IN_FULL):
+        raise ValueError(f"unknown change {change!r}: choose one of {', '.join((*CHANGES, IN_FULL))}")
+    if change == IN_FULL:
+        return added_in_full(weight, block_size)
     exact = quantize(weight.flatten(), "nf4", block_size)
     new = CHANGES[change](exact.absmax, generator)
     return rescale(exact.dequantize(), exact.absmax, new, block_size).view_as(weight)
+
+
+def added_in_full(weight: Tensor, block_size: int = 64) -> Tensor:
+    """A weight of any shape in NF4, and moved on along NF4's own error, by as much as 8-bit constants are off."""
+    flat = weight.flatten()
+    size = error_by_source(flat, rounded_constants, block_size)
+    Q = quantize(flat, "nf4", block_size).dequantize()
+    return (Q + (Q - flat) * size["constants"] / size["codes"]).view_as(weight)
 
 
 def _noisy(absmax: Tensor, generator) -> Tensor:
@@ -150,6 +159,7 @@ def _noisy(absmax: Tensor, generator) -> Tensor:
     return absmax + size * torch.randn(absmax.shape, generator=generator)
 
 
+IN_FULL = "8 bits, added in full"  # a control: no constants do this
 CHANGES: dict[str, Callable] = {
     **{f"{bits} bits": lambda absmax, _, change=change: change(absmax) for bits, change in CONSTANTS.items()},
     "noise": _noisy,
@@ -174,7 +184,7 @@ def losses_of_draws(arms: dict, name: str) -> list[float]:
 
 
 DOUBLE_QUANT_ARMS = {
-    **{change: {"change": change} for change in CHANGES if change != "noise"},
+    **{change: {"change": change} for change in (*CHANGES, IN_FULL) if change != "noise"},
     **{f"noise {i}": {"change": "noise", "noise_seed": i} for i in range(8)},
     **{name: _one(name) for pair in PAIRS for name in pair},
     **{f"{name}, shift {k}": _one(name) | {"shift": k} for pair in PAIRS for name in pair for k in SHIFTS[1:]},
