@@ -84,8 +84,8 @@ def best_rates(runs: Runs) -> dict[str, dict[int, float]]:
 
 
 def multiples(runs: Runs) -> dict[int, str]:
-    """Rank -> LoRA's best rate at s = 2 over full's, from the lowest to the highest that ties of either allow."""
-    full, found = of_way(runs, "full").tied(), {}
+    """Rank -> LoRA's best rate at s = 2 over that of the same matrices in full: the range that ties of either allow."""
+    full, found = of_way(runs, "blocks").tied(), {}
     for rank in best_rates(runs)["alpha = 2r"]:
         ours = of_way(runs, rank_way("lora", rank)).tied()
         low, high = ours[0] / full[-1], ours[-1] / full[0]
