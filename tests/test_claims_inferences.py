@@ -1,5 +1,6 @@
 """What notebook 13 infers from stored results: each assertion fails with the sentence that stood there before."""
 
+from functools import partial
 from statistics import mean, stdev
 
 import numpy as np
@@ -10,7 +11,8 @@ from lora_edu.exercises import nb13 as check
 from lora_edu.experiments import nb13_measured as measured
 from lora_edu.experiments import nb13_trained as trained
 from lora_edu.figures import nb11_published as published
-from lora_edu.figures.nb13_claims import CLAIMS, DEPENDS, FALSE, TRUE, verdict
+from lora_edu.figures import nb13_gaps
+from lora_edu.figures.nb13_claims import CLAIMS, DEPENDS, FALSE, SAID, TRUE, as_well, verdict
 
 
 def claim(letter: str):
@@ -20,12 +22,14 @@ def claim(letter: str):
 # --- losses, seed by seed --------------------------------------------------------------------------------------------
 
 
-def test_lora_stays_behind_its_own_matrices_too():
-    """Beside the spread of the seeds rank 64 seemed to keep up; seed by seed it does not."""
+def test_lora_stays_behind_in_three_settings_and_its_own_matrices_cannot_be_told():
+    """Seed by seed rank 64 is worse there, too; that it is so by more than the tolerance, three seeds do not say."""
     found = trained.lora_gaps()
     assert all(gap > trained.TOLERANCE for gap in found["all plays, rank 64 against the same matrices"])
-    assert claim("h").verdict == FALSE and "stays behind" in claim("h").corrected
-    assert verdict(trained.lora_against_full(), lambda gap: gap <= 0.02) == DEPENDS  # so the tolerance comes first
+    assert [as_well(gap) for gap in trained.lora_against_full().values()] == [False, False, False, None]
+    assert claim("h").verdict == DEPENDS and claim("h").kept == 0 and "stays behind" in claim("h").corrected
+    assert "In 1 three seeds cannot tell." in claim("h").told
+    assert "three seeds cannot tell" in claim("h").corrected
 
 
 def test_in_a_published_setting_chance_covers_the_gap_of_lora_and_full_fine_tuning():
@@ -37,9 +41,18 @@ def test_in_a_published_setting_chance_covers_the_gap_of_lora_and_full_fine_tuni
     assert [published.PUBLISHED["LoRA, rank 64"]["right"], published.FULL["right"]] == [645, 660]
 
 
-def test_qlora_learns_as_much_and_ends_worse_on_what_the_base_knew():
+def test_qlora_learns_all_plays_as_well_and_elsewhere_three_seeds_cannot_tell():
+    """The page had compared the means with the tolerance, three of which lie below it: one interval does."""
     found = trained.qlora_gaps()
-    assert all(abs(gap) < trained.TOLERANCE / 2 for gap in found["all plays, learned"])
+    said = {name: as_well(gap) for name, gap in trained.qlora_against_lora().items()}
+    assert [name for name, holds in said.items() if holds is not None] == ["all plays, learned"]
+    assert said["all plays, learned"] is True and sum(mean(gaps) <= trained.TOLERANCE for gaps in found.values()) == 3
+    assert "In 3 three seeds cannot tell." in claim("m").told and claim("m").kept == 1
+    assert "It learns as much" not in claim("m").corrected and "three seeds cannot tell" in claim("m").corrected
+
+
+def test_qlora_ends_worse_on_what_the_base_knew():
+    found = trained.qlora_gaps()
     kept = found["all plays, kept"] + found["20 kB, kept"]
     assert len(kept) == 6 and min(kept) > 0, "no difference to be seen? there is one for every seed"
     before = mean(trained.rounding_alone("addresses"))
@@ -48,10 +61,7 @@ def test_qlora_learns_as_much_and_ends_worse_on_what_the_base_knew():
     )
     assert claim("m").verdict == DEPENDS
     assert "no difference" not in claim("m").corrected
-    assert verdict(trained.qlora_against_lora(), lambda gap: gap <= 0.02) == TRUE
-    own = stdev(trained.rounding_alone("addresses"))  # by which "kept, all plays" would not hold
-    assert own < mean(found["all plays, kept"]) < trained.TOLERANCE and own < trained.TOLERANCE / 8
-    assert min(found["all plays, learned"]) > 0, "a little worse with each seed, of one draw"
+    assert verdict(trained.qlora_against_lora(), partial(as_well, most=0.02)) == TRUE  # so the tolerance comes first
 
 
 def test_the_tolerance_is_the_spread_of_eight_draws():
@@ -66,8 +76,19 @@ def test_pairs_are_pairs():
     """A difference that each seed has, and a spread ten times as large."""
     one, other = [1.01, 1.11, 1.215], [1.0, 1.1, 1.2]
     assert trained.deviation([a - b for a, b in zip(one, other, strict=True)]) == pytest.approx(7, rel=0.01)
-    name, number = next(iter(trained.means({"a": [0.1, -0.1, 0.3]}).items()))
-    assert name == "a (worse in 2 of 3 seeds)" and number == pytest.approx(0.1)
+    (gap,) = trained.intervals({"a": [1.0, 2.0, 3.0]}).values()
+    assert gap == pytest.approx((2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5), abs=1e-3)
+
+
+@pytest.mark.parametrize(("low", "high", "word"), [(-1, 0.9, "holds"), (1.1, 9, "fails"), (-1, 1.1, "cannot tell")])
+def test_all_of_the_interval_must_lie_on_one_side_of_the_tolerance(low, high, word):
+    assert SAID[as_well(trained.Interval(low, high), most=1.0)] == word
+
+
+def test_the_picture_says_what_the_rule_says():
+    _, words = nb13_gaps.gaps_picture()
+    assert words.startswith("QLoRA does as well as LoRA in 1 of 4 settings, and 3 cannot be told.")
+    assert [words.count(f": {said}") for said in SAID.values()] == [1, 3, 4] and len(words.split()) <= 85
 
 
 # --- products, memory, precision -------------------------------------------------------------------------------------

@@ -78,6 +78,8 @@ def test_most_of_the_price_is_depth():
     assert len(four) == 5 and max(four) < rise["NF4"] / 3
     ours = np.mean(rises(load_results("nf4-draws")["arms"], "addresses")) * 3.64  # bytes of a token
     assert ours / 3 < min(four) < ours < max(four) < 2.5 * ours
+    spread = np.mean([rise[name] for name in rise if "four blocks, from" in name])
+    assert 0.85 < spread * 30 / 4 / rise["NF4"] < 1  # thirty blocks at the mean of the sets that are spread out
 
 
 def test_training_wins_far_more_than_one_temperature():
@@ -85,6 +87,16 @@ def test_training_wins_far_more_than_one_temperature():
         doubt = ARMS[f"{name}, one temperature"]
         won = (pictures.square(ARMS, "Bible")[name] - pictures.square(ARMS, "Bible")[trained]).mean()
         assert 0 < doubt["half"] - doubt["calibrated"] < 0.06 * won
+
+
+def test_a_temperature_explains_little_of_the_repair():
+    """The old page compared it with all that training wins, most of which is learning and no repair."""
+    plain, rounded = (ARMS[f"{name}, one temperature"] for name in ("as loaded", "NF4"))
+    more = (rounded["half"] - rounded["calibrated"]) - (plain["half"] - plain["calibrated"])
+    before, after = pictures.rounding_cost(pictures.square(ARMS, "Bible"))
+    assert more == pytest.approx(0.006, abs=1e-3) and before - after.mean() == pytest.approx(0.090, abs=1e-3)
+    assert 0.04 < more / (before - after.mean()) < 0.1
+    assert "wins 0.006 more with NF4, and training wins back 0.090" in PATH.read_text(encoding="utf-8")
 
 
 def test_the_line_of_the_hero_is_held_out():

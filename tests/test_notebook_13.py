@@ -8,6 +8,7 @@ import dataclasses
 import re
 
 import pytest
+from conftest import code_cell
 from test_links import ANCHORS
 
 from lora_edu.experiments import nb13_measured as measured
@@ -59,14 +60,31 @@ def test_the_words_are_short_and_judge_no_one(claim):
 def test_a_verdict_says_its_settings():
     """Where all settings are ours, "false" alone would say too much."""
     claim = next(claim for claim in CLAIMS if claim.letter == "h")
-    assert claim.told == "It held in 0 of 4 settings, all ours: 100 steps of one model."
-    assert "FALSE. It held in 0 of 4 settings, all ours" in page.answer(claim)
-    assert "<b>FALSE.</b> It held in 0 of 4 settings, all ours" in page.answer_html(claim)
+    assert claim.told.startswith("It held in 0 of 4 settings, all ours: 100 steps of one model.")
+    assert "DEPENDS. It held in 0 of 4 settings, all ours" in page.answer(claim)
+    assert "<b>DEPENDS.</b> It held in 0 of 4 settings, all ours" in page.answer_html(claim)
+    assert page.answer(claim).count("(no)") == 3 and page.answer(claim).count("(cannot tell)") == 1
+    assert page.answer_html(claim).count(">fails<") == 3 and page.answer_html(claim).count(">cannot tell<") == 1
 
 
 @pytest.mark.parametrize(("holding", "expected"), [(0, FALSE), (1, DEPENDS), (2, DEPENDS), (3, TRUE)])
-def test_a_verdict_is_a_count(holding, expected):
+def test_a_verdict_is_what_all_settings_agree_on(holding, expected):
     assert verdict({str(i): float(i) for i in range(3)}, lambda n: n < holding) == expected
+
+
+@pytest.mark.parametrize("others", [[True], [False], [None], [True, False]])
+def test_a_setting_that_cannot_be_told_leaves_the_verdict_open(others):
+    answers = dict(enumerate([None, *others]))
+    assert verdict(answers, lambda answer: answer) == DEPENDS
+
+
+def test_the_table_has_every_answer():
+    """A reader without a kernel saw two of the fifteen."""
+    rows = page.answers_table()
+    assert [row[1] for row in rows] == [claim.verdict for claim in CLAIMS]
+    assert all(f"{i}. {claim.short}" == row[0] for i, (claim, row) in enumerate(zip(CLAIMS, rows, strict=True), 1))
+    assert rows[12][2].count(" to ") == 4 and rows[12][3].startswith("NF2: ") and rows[12][4] == "09"
+    assert "page.answers_table()" in code_cell("13_claims", "answers_table").source
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def excess_rank(ranks: tuple[int, ...] = (1, 8, 64)) -> Numbers:
 def full_update_rank(r: int = 8) -> Numbers:
     """The same of an update that is no such product."""
     update = torch.randn(192, 256, generator=torch.Generator().manual_seed(0))
-    return {"an update of all weights": float(torch.linalg.matrix_rank(update) - r)}
+    return {"a random full matrix": float(torch.linalg.matrix_rank(update) - r)}
 
 
 def random_shares() -> Numbers:

@@ -8,6 +8,7 @@ import copy
 from functools import cache
 from operator import truediv
 from statistics import mean, quantiles, stdev
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from lora_edu.experiments.nb13 import ORDERS
 from lora_edu.experiments.nb13_measured import Numbers, base, results
 from lora_edu.experiments.nb13_products import LAYER_TOKENS, STEP_TOKENS, product_name
 from lora_edu.experiments.stored import load_results
-from lora_edu.experiments.sweeps import Runs, paired
+from lora_edu.experiments.sweeps import Runs, interval, paired
 from lora_edu.gpt import GPTConfig
 from lora_edu.memory.shapes import BASE, CONSTANTS, predicted_bytes
 from lora_edu.qlora import quantize_linears
@@ -30,12 +31,23 @@ TOLERANCE = round(stdev(nb09.rises(load_results("nf4-draws")["arms"], "plays")),
 Gaps = dict[str, list[float]]  # setting -> one difference a seed, in nats a byte; above 0: the first is worse
 
 
+class Interval(NamedTuple):
+    """Where a mean difference lies, by three seeds, 95 times in 100."""
+
+    low: float
+    high: float
+
+
+Intervals = dict[str, Interval]
+
+
 # --- as good as another method: seed by seed, since seeds share their batches ----------------------------------------
 
 
-def means(found: Gaps) -> Numbers:
-    """The mean difference of each setting. Its name says in how many seeds the first method is worse."""
-    return {f"{name} (worse in {sum(d > 0 for d in ds)} of {len(ds)} seeds)": mean(ds) for name, ds in found.items()}
+def intervals(found: Gaps) -> Intervals:
+    """The interval of each setting: 4.3 standard errors to both sides of the mean of its three differences."""
+    halves = {name: interval(ds) for name, ds in found.items()}
+    return {name: Interval(middle - half, middle + half) for name, (middle, half) in halves.items()}
 
 
 def deviation(ds: list[float]) -> float:
@@ -67,22 +79,22 @@ def qlora_gaps() -> Gaps:
     return {f"{t}, {name}": gaps("qlora", "lora", t, loss) for t in nb09.TEXT_SIZES for name, loss in which.items()}
 
 
-def lora_against_full() -> Numbers:
-    return means(lora_gaps())
+def lora_against_full() -> Intervals:
+    return intervals(lora_gaps())
 
 
-def two_that_match() -> Numbers:
+def two_that_match() -> Intervals:
     """The same measure where two methods do end alike: QLoRA and LoRA, on plays."""
-    return means({"QLoRA against LoRA, all plays": qlora_gaps()["all plays, learned"]})
+    return intervals({"QLoRA against LoRA, all plays": qlora_gaps()["all plays, learned"]})
 
 
-def qlora_against_lora() -> Numbers:
-    return means(qlora_gaps())
+def qlora_against_lora() -> Intervals:
+    return intervals(qlora_gaps())
 
 
-def two_bits_left() -> Numbers:
+def two_bits_left() -> Intervals:
     """The loss that a base in 2 bits still costs after training, in nats a byte, against the whole base."""
-    return means({"NF2": nb09.recovery(quality())["NF2"][1]})
+    return intervals({"NF2": nb09.recovery(quality())["NF2"][1]})
 
 
 def rounding_alone(text: str) -> list[float]:

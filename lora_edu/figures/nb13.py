@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 from lora_edu.figures import plots
 from lora_edu.figures.drawing import slider
 from lora_edu.figures.looks import BLUE, GRAY, GREEN, ORANGE
-from lora_edu.figures.nb13_claims import CLAIMS, DEPENDS, FALSE, TRUE, VERDICTS, Claim
+from lora_edu.figures.nb13_claims import CLAIMS, DEPENDS, FALSE, SAID, TRUE, VERDICTS, Claim
 from lora_edu.figures.plots import publish, show_words
 from lora_edu.figures.sliders import show_widget
 
@@ -87,12 +87,11 @@ def score(text: str | None) -> None:
 def answer(claim: Claim) -> str:
     """What is behind a sentence, as text."""
     name, number = claim.control_number
-    cases = "; ".join(
-        f"{setting}: {claim.shown(n)}{'' if claim.holds(n) else ' (no)'}" for setting, n in claim.numbers.items()
-    )
+    marks = {True: "", False: " (no)", None: " (cannot tell)"}
+    cases = "; ".join(f"{setting}: {claim.shown(n)}{marks[claim.holds(n)]}" for setting, n in claim.numbers.items())
     return (
         f"{claim.verdict.upper()}. {claim.told} Asked: {claim.asks}.\nMeasured: {cases}\n"
-        f"Control: {name}: {claim.shown(number)}{'' if claim.control_holds else ' (no)'}\n"
+        f"Control: {name}: {claim.shown(number)}{marks[claim.control_holds]}\n"
         f"Better: {claim.corrected}\nSource: {claim.source}. Measured in {claim.link}"
     )
 
@@ -103,7 +102,7 @@ def answer_html(claim: Claim) -> str:
     rows = [(setting, n) for setting, n in claim.numbers.items()] + [(f"control: {name}", number)]
     body = "".join(
         f"<tr>{plots.row_head(setting)}<td>{claim.shown(n)}</td>"
-        f'<td style="text-align: left">{"holds" if claim.holds(n) else "does not hold"}</td></tr>'
+        f'<td style="text-align: left">{SAID[claim.holds(n)]}</td></tr>'
         for setting, n in rows
     )
     place = f"{claim.file[:2]}, {claim.heading}"
@@ -112,6 +111,17 @@ def answer_html(claim: Claim) -> str:
         f'<table><caption style="text-align: left">{escape(claim.asks)}</caption><tbody>{body}</tbody></table>'
         f'<p>Source: {escape(claim.source)}. Measured in <a href="{escape(claim.link)}">{escape(place)}</a>.</p>'
     )
+
+
+def answers_table() -> list[list]:
+    """One row a sentence: verdict, the numbers of its settings, that of its control, and the notebook."""
+    rows = []
+    for number, claim in enumerate(CLAIMS, 1):
+        name, control = claim.control_number
+        numbers = "; ".join(map(claim.shown, claim.numbers.values()))
+        what = [claim.verdict, numbers, f"{name}: {claim.shown(control)}", claim.file[:2]]
+        rows.append([f"{number}. {claim.short}", *what])
+    return rows
 
 
 def article_html() -> str:
@@ -145,7 +155,7 @@ def sheet():
     axes.text(0.2, -1.1, TITLE, fontsize=13, weight="bold", va="center")
     for name, x in COLUMNS.items():
         axes.text(x, -1.05, name, ha="center", va="center", fontsize=10.5)
-    axes.text(8.75, -1.05, "settings: \u25cf holds, \u00d7 does not", va="center", fontsize=10.5)
+    axes.text(8.75, -1.05, "\u25cf holds, \u00d7 fails, ? cannot tell", va="center", fontsize=10.5)
     for row, claim in enumerate(CLAIMS):
         axes.axhline(row - 0.5, color="#DDDDDD", lw=0.6)
         axes.text(0.55, row, f"{row + 1}", ha="right", va="center", fontsize=10.5, color=GRAY)
@@ -158,6 +168,7 @@ def sheet():
     (certain,) = axes.plot(*empty, "o", ms=18, mfc="none", mec="black", mew=0.8, animated=True)
     (holds,) = axes.plot(*empty, "o", ms=6, color=BLUE, animated=True)
     (fails,) = axes.plot(*empty, "x", ms=6, color=GRAY, mew=1.6, animated=True)
+    (open_,) = axes.plot(*empty, marker="$?$", ls="", ms=7, color=GRAY, animated=True)
     marks = [axes.text(12.2, row, "", **row_text) for row in range(len(CLAIMS))]
 
     def values(marks: Sequence[str | None], sure: Sequence[bool]) -> dict:
@@ -181,7 +192,7 @@ def sheet():
         place(ring, list(now["marks"]), now["marks"])
         place(certain, now["sure"], now["marks"])
         spots = [(8.85 + 0.31 * i, row, kept) for row, kinds in now["cases"].items() for i, kept in enumerate(kinds)]
-        for line, wanted in ((holds, True), (fails, False)):
+        for line, wanted in ((holds, True), (fails, False), (open_, None)):
             line.set_data([x for x, _, kept in spots if kept == wanted], [y for _, y, kept in spots if kept == wanted])
         for row, text in enumerate(marks):
             text.set_text("" if row not in now["marks"] else "right" if row in hits else "look again")

@@ -1,8 +1,9 @@
 """The sentences of notebook 13, and the rule that turns numbers into a verdict.
 
-A sentence is tried in several settings, each of which gives a number. It is true if it holds in all of them, false if
-it holds in none, and otherwise it depends. A control is a setting in which the number must fall on the other side: it
-shows that the measurement could have come out differently. The numbers come from `nb13_measured` and `nb13_trained`.
+A sentence is tried in several settings, each of which gives a number, or the interval of one. It is true if it holds
+in all of them, false if it fails in all, and otherwise it depends. A control is a setting in which the number must fall
+on the other side: it shows that the measurement could have come out differently. The numbers come from `nb13_measured`
+and `nb13_trained`.
 """
 
 from collections.abc import Callable
@@ -12,22 +13,30 @@ from functools import cached_property
 from lora_edu.experiments import nb13_measured as measured
 from lora_edu.experiments import nb13_trained as trained
 from lora_edu.experiments.nb13_measured import Numbers
+from lora_edu.experiments.nb13_trained import Interval, Intervals
 
 TRUE, FALSE, DEPENDS = VERDICTS = ("true", "false", "depends")  # what a reader can mark
+SAID = {True: "holds", False: "fails", None: "cannot tell"}  # of one setting
 HERE = "13_claims.ipynb"
 HU = "Hu et al. 2021, arXiv 2106.09685"
 DETTMERS = "Dettmers et al. 2023, arXiv 2305.14314"
+BETWEEN = "{0.low:+.4f} to {0.high:+.4f}"  # how an interval is shown
 
 
-def verdict(numbers: Numbers, holds: Callable[[float], bool]) -> str:
-    """True, false or depends: in how many of the settings does the sentence hold?"""
-    kept = sum(holds(number) for number in numbers.values())
-    return TRUE if kept == len(numbers) else FALSE if kept == 0 else DEPENDS
+def verdict(numbers: Numbers | Intervals, holds: Callable) -> str:
+    """True, false or depends: do all settings give the same answer?
+
+    holds: number -> True, False, or None where the interval of a number cannot tell.
+    """
+    answers = {holds(number) for number in numbers.values()}
+    return TRUE if answers == {True} else FALSE if answers == {False} else DEPENDS
 
 
-def as_well(gap: float) -> bool:
-    """Whether a loss is at most the tolerance above another."""
-    return gap <= trained.TOLERANCE
+def as_well(gap: Interval, most: float = trained.TOLERANCE) -> bool | None:
+    """Whether a loss is at most so much above another. None: the interval lies on both sides, and cannot tell."""
+    if gap.high <= most:
+        return True
+    return False if gap.low > most else None
 
 
 @dataclass(frozen=True)
@@ -38,9 +47,9 @@ class Claim:
     short: str
     sentence: str
     asks: str  # what the number is, and what the sentence asks of it
-    cases: Callable[[], Numbers]
-    holds: Callable[[float], bool]
-    control: Callable[[], Numbers]  # one setting
+    cases: Callable[[], Numbers | Intervals]
+    holds: Callable[..., bool | None]
+    control: Callable[[], Numbers | Intervals]  # one setting
     control_holds: bool
     corrected: str
     source: str
@@ -50,11 +59,11 @@ class Claim:
     ours: str = ""  # where all settings are ours: which ones
 
     @cached_property
-    def numbers(self) -> Numbers:
+    def numbers(self) -> Numbers | Intervals:
         return self.cases()
 
     @cached_property
-    def control_number(self) -> tuple[str, float]:
+    def control_number(self) -> tuple[str, float | Interval]:
         return next(iter(self.control().items()))
 
     @property
@@ -64,20 +73,22 @@ class Claim:
     @property
     def kept(self) -> int:
         """In how many settings it holds."""
-        return sum(self.holds(number) for number in self.numbers.values())
+        return sum(bool(self.holds(number)) for number in self.numbers.values())
 
     @property
     def told(self) -> str:
         """The verdict with its settings, for example "It held in 0 of 4 settings, all ours: one processor."."""
         count = f"It held in {self.kept} of {len(self.numbers)} settings"
-        return f"{count}, all ours: {self.ours}." if self.ours else f"{count}."
+        told = f"{count}, all ours: {self.ours}." if self.ours else f"{count}."
+        untold = sum(self.holds(number) is None for number in self.numbers.values())
+        return f"{told} In {untold} three seeds cannot tell." if untold else told
 
     @property
     def link(self) -> str:
         """Where it is measured: the file, and the anchor that JupyterLab gives a heading."""
         return f"{self.file}#{self.heading.replace(' ', '-')}"
 
-    def shown(self, number: float) -> str:
+    def shown(self, number: float | Interval) -> str:
         return self.form.format(number)
 
 
@@ -116,13 +127,13 @@ CLAIMS = (
         f"{HU}: 1.2 TB to 350 GB", "08_memory.ipynb", "4. The step, level by level"),
     Claim("h", "matches full fine-tuning",
         "and matches full fine-tuning in 100 steps of our GPT.",
-        f"loss above that of full fine-tuning, seed by seed, nats a byte: at most {trained.TOLERANCE}",
+        f"loss above that of full fine-tuning, nats a byte, all of its interval: at most {trained.TOLERANCE}",
         trained.lora_against_full, as_well, trained.two_that_match, True,
-        "It stays behind for each seed, each at its own rate. Rank 64 stays behind full training of the same matrices, "
-        "too, though by less. Elsewhere the two could not be told apart: on Llama-3.2-3B, 645 and 660 right of 1,319 "
-        "(notebook 11).",
+        "It stays behind, each at its own rate. Rank 64 ends worse than full training of the same matrices with each "
+        "seed; whether by more than the tolerance, three seeds cannot tell. Elsewhere the two could not be told apart: "
+        "on Llama-3.2-3B, 645 and 660 right of 1,319 (notebook 11).",
         "Biderman et al. 2024, arXiv 2405.09673", "09_qlora_gpt.ipynb",
-        "8. Is it as good as LoRA on unrounded weights?", "{:+.4f}", "100 steps of one model"),
+        "8. Is it as good as LoRA on unrounded weights?", BETWEEN, "100 steps of one model"),
     Claim("s", "rank grows with the model",
         "The larger the model, the larger the rank that it needs.",
         "share of a larger rank's gain that a rank keeps, small model minus large one: above 0.02",
@@ -171,11 +182,11 @@ CLAIMS = (
         "6. What it learned, and what it did not repair", "{:.3f}"),
     Claim("m", "keeps the performance",
         "In the end, QLoRA does as well as LoRA on unrounded weights.",
-        f"loss above that of LoRA, seed by seed, nats a byte: at most {trained.TOLERANCE}",
+        f"loss above that of LoRA, nats a byte, all of its interval: at most {trained.TOLERANCE}",
         trained.qlora_against_lora, as_well, trained.two_bits_left, False,
-        "At 4 bits it learns as much, within the tolerance. On what the base knew it ends worse for each seed, by "
-        "about what rounding alone had cost, or more.",
-        f"{DETTMERS}, table 3", "09_qlora_gpt.ipynb", "8. Is it as good as LoRA on unrounded weights?", "{:+.4f}",
+        "At 4 bits it learns all plays as well; elsewhere three seeds cannot tell. On what the base knew it ends worse "
+        "for each seed, by about what rounding alone had cost, or more.",
+        f"{DETTMERS}, table 3", "09_qlora_gpt.ipynb", "8. Is it as good as LoRA on unrounded weights?", BETWEEN,
         "100 steps of one model"),
     Claim("r", "merged into 4 bits",
         "The trained adapter can be merged back into the 4-bit model,",
