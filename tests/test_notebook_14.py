@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from lora_edu.figures import nb14 as pictures
 from lora_edu.memory.activations import predicted_activation_bytes
-from lora_edu.memory.calculator import GIB, LOGITS, USABLE, training_bytes
+from lora_edu.memory.calculator import GIB, LOGITS, USABLE, smallest_card, training_bytes
 from lora_edu.memory.peak import PeakMemory
 from lora_edu.memory.shapes import ADAPTERS, ARCHITECTURES, BASE, CONSTANTS, OPTIMIZER
 
@@ -63,6 +63,27 @@ def test_autocast_keeps_more_than_float32_adapters_where_the_head_is_large():
 
     adapters, autocast = "bfloat16, float32 adapters", "autocast"
     assert kept(256, autocast) < kept(256, adapters) < kept(128_256, adapters) < kept(128_256, autocast)
+
+
+def test_whether_8b_fits_24_gb_hangs_on_the_cast_of_the_rest():
+    """The page once said that the larger model fits where the small one does not; PEFT's preparation undoes that."""
+    sizes = {}
+    for name in ("Gemma 3 1B", "Llama 3.1 8B"):
+        shape = ARCHITECTURES[name]
+        left = sum(training_bytes(shape, rank=16, bits=4, checkpointing=True, seq_len=8192).values())
+        sizes[name] = left, left + 2 * (shape.n_parameters - shape.parameters()["block linears"])
+    left, cast = sizes["Llama 3.1 8B"]
+    assert (cast - left) / GIB == pytest.approx(1.96, abs=0.01)
+    assert (smallest_card(left), smallest_card(cast)) == (24, 32)
+    assert [smallest_card(size) for size in sizes["Gemma 3 1B"]] == [32, 32]
+
+
+def test_the_papers_figure_counted_in_its_own_unit_does_not_fit():
+    """Its state is in MiB (above), so its 24.7 GB are 24,700 MiB. Our 24.12 GiB has other adapters."""
+    assert 24_700 * 2**20 / (24 * GIB) == pytest.approx(1.005, abs=5e-4)
+    how = [QLORA | {"adapter_bits": bits} for bits in (32, 16)]
+    ours = [sum(training_bytes(ARCHITECTURES["LLaMA 33B"], **one).values()) / GIB for one in how]
+    assert ours == pytest.approx([24.12, 22.24], abs=0.01)
 
 
 def test_the_picture_of_models_names_the_small_one_that_needs_more():
