@@ -13,6 +13,7 @@ from lora_edu.experiments import nb09 as experiment
 from lora_edu.experiments.finetune import prepared
 from lora_edu.experiments.sweeps import paired
 from lora_edu.figures import nb09 as pictures
+from lora_edu.figures import nb09_quality as quality
 from lora_edu.lora import lora_layers
 from lora_edu.measures import cosine
 from lora_edu.qlora import DecodedLinear
@@ -100,6 +101,17 @@ def test_on_plays_the_two_differ_less_than_two_draws_and_on_addresses_by_what_nf
         assert max(map(abs, gaps(text, "loss"))) < (max(plays) - min(plays)) / 2
     assert min(gaps("all plays", "addresses")) > 0
     assert abs(np.mean(gaps("all plays", "addresses")) - np.mean(addresses)) < 0.002
+
+
+def test_on_addresses_qlora_is_behind_after_20_kB_by_more_than_any_draw_costs():
+    """The page once drew and named one amount of text only, "near what rounding costs"."""
+    draws, behind = load_results("nf4-draws")["arms"], gaps("20 kB", "addresses")
+    assert min(behind) > 0 and np.mean(behind) == pytest.approx(0.0099, abs=1e-4)
+    assert np.mean(behind) > 1.2 * max(experiment.rises(draws, "addresses"))
+    drawn = {text: experiment.rises(draws, text) for text in ("plays", "addresses")}
+    figure, words = quality.pairs_figure(RUNS, drawn)
+    assert "on addresses, trained on 20 kB +0.0099" in words and "after 20 kB on average by more than any draw" in words
+    assert len(figure.axes[0].get_yticklabels()) == 4
 
 
 def test_on_plays_qlora_began_at_the_worst_of_eight_draws_and_ends_less_behind_than_draws_differ():

@@ -64,7 +64,7 @@ def test_the_figures_show_every_rate_and_every_seed(runs):
     figure, words = views.pairs_figure(
         stored_runs("qlora-quality", "after").where(steps=100), {"plays": [-1, 1], "addresses": [0, 2]}
     )
-    assert "plays -1.0000 to +1.0000" in words and len(figure.axes[0].lines) == 3 + 1
+    assert "plays -1.0000 to +1.0000" in words and len(figure.axes[0].lines) == 4 + 1
 
 
 def test_the_recovery_compares_seed_by_seed():
