@@ -2,7 +2,8 @@
 
 All put adapters on the same matrices, all linear layers of the blocks, and train on the same batches for 100 steps, as
 in notebook 09, whose stored runs of LoRA and of full fine-tuning count here too. The rates are swept with seed 0. The
-best of each is run with two more seeds. Of DoRA minus LoRA three seeds said "perhaps": both have three more.
+best of each is run with two more seeds. Of DoRA minus LoRA three seeds said "perhaps": both have three more. A step of
+DoRA takes longer, so LoRA has six longer runs, too: as many steps as fit in DoRA's time.
 
 "LoRA, another A" is a variant that changes nothing: LoRA again, with another draw of A. What it gains is chance.
 """
@@ -128,6 +129,9 @@ for _name, _rate in BEST_RATES.items():
     VARIANT_ARMS |= sweep_arms(_name, RATES[_name], _rate, name=_name)
 for _name in SIX_SEEDS:
     VARIANT_ARMS |= arms_of(_name, (1e-2,), MORE_SEEDS, name=_name)
+# As many steps as LoRA takes in the time of DoRA's 100, by the median of the stored times (a test holds it).
+DORAS_TIME = 112
+VARIANT_ARMS |= arms_of("LoRA", (1e-2,), (*SEEDS, *MORE_SEEDS), name="LoRA", steps=DORAS_TIME)
 # To both sides of its best rate: how much does it forget there?
 VARIANT_ARMS |= arms_of("PiSSA", (3e-3, 6e-3), SEEDS, name="PiSSA")
 VARIANT_ARMS["LoRA+, 30 steps"] = {"name": "LoRA+", "lr": 3e-3, "steps": 30}  # the notebook runs it again

@@ -7,11 +7,12 @@ import itertools
 import math
 import statistics
 
-from lora_edu.experiments.nb11 import CHANGES_NOTHING, KINDS, SEEDS
-from lora_edu.experiments.sweeps import Runs, interval
+from lora_edu.experiments.nb11 import CHANGES_NOTHING, DORAS_TIME, KINDS, SEEDS
+from lora_edu.experiments.sweeps import Runs, interval, stored_runs
 
 OWN = "its own"
 RANKED = tuple(KINDS)
+SIX = range(6)  # the seeds of DoRA and LoRA
 
 
 def best_rate(runs: Runs, name: str) -> float:
@@ -39,6 +40,19 @@ def paired(runs: Runs, name: str, which: str = "loss", other: str = "LoRA", seed
     """A variant minus another, each at its own best rate, for the same batches: one difference a seed."""
     one, two = (at_best(runs, each, which, seeds) for each in (name, other))
     return [a - b for a, b in zip(one, two, strict=True)]
+
+
+def at_equal_time(runs: Runs, which: str = "loss") -> list[float]:
+    """DoRA's 100 steps minus as many of LoRA as last as long, 112: one difference for each of six seeds."""
+    longer = stored_runs("variants", "loss").where(name="LoRA", steps=DORAS_TIME)
+    one, two = at_best(runs, "DoRA", which, SIX), at_rate(longer, "LoRA", 1e-2, which, SIX)
+    return [a - b for a, b in zip(one, two, strict=True)]
+
+
+def at_shared_rates(runs: Runs) -> dict[float, float]:
+    """DoRA minus LoRA with seed 0, at each rate that both were tried with."""
+    dora, lora = (runs.where(name=name).sweep() for name in ("DoRA", "LoRA"))
+    return {rate: dora[rate] - lora[rate] for rate in dora if rate in lora}
 
 
 def mean_and_error(differences: list[float]) -> tuple[float, float]:

@@ -10,7 +10,18 @@ import matplotlib.pyplot as plt
 from torch import Tensor
 
 from lora_edu.experiments.nb11 import MORE_SEEDS, SHARED_RATES
-from lora_edu.experiments.nb11_runs import OWN, RANKED, at_best, best_rate, losses_at, paired, verdict
+from lora_edu.experiments.nb11_runs import (
+    OWN,
+    RANKED,
+    SIX,
+    at_best,
+    at_equal_time,
+    best_rate,
+    losses_at,
+    mean_and_error,
+    paired,
+    verdict,
+)
 from lora_edu.experiments.nb11_starts import AT_FOUR_BITS, FROZEN, SIZES
 from lora_edu.experiments.sweeps import Runs, interval
 from lora_edu.experiments.sweeps import paired as paired_runs
@@ -145,6 +156,20 @@ def _differences(axes, place: float, name: str, differences: list[float], widths
     axes.plot(differences, [place] * len(differences), marker, color=color, ms=7, **looks)
 
 
+def dora_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: DoRA minus LoRA after as many steps, and after as much time, each with six seeds."""
+    rows = []
+    for text, which in (("plays", "loss"), ("addresses", "addresses")):
+        for equal, found in (
+            ("equal steps", paired(runs, "DoRA", which, seeds=SIX)),
+            ("equal time", at_equal_time(runs, which)),
+        ):
+            mean, error = mean_and_error(found)
+            lower = f"{sum(gap < 0 for gap in found)} of {len(found)} seeds"
+            rows.append([f"{text}, {equal}", f"{mean:+.4f}", f"{error:.4f}", lower])
+    return ["DoRA minus LoRA", "mean", "standard error", "DoRA is lower with"], rows
+
+
 def rivals_table(runs: Runs, times: dict) -> tuple[list[str], list[list]]:
     """Header and rows: what each variant trains, where it ends, what it forgets, how far it moves W, and its time.
 
@@ -222,6 +247,16 @@ def trained_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
         ahead = [before, f"{after:+.3f} ± {half:.3f}", "" if name == "none" else verdict(lead(runs, name, bits=bits))]
         rows.append([f"{bits} bits: {name}", f"{own.best_rate():g}", *losses, *ahead])
     return ["start", "its rate", "before", "after", "minus none, before", "minus none, after", "three seeds say"], rows
+
+
+def apart_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: QERA taken apart at 2 bits, in pairs after training; then each model with one temperature."""
+    rows = []
+    for one, other in (("QERA", "none"), (SIZES, "none"), ("QERA", SIZES), (FROZEN, SIZES), ("QERA", FROZEN)):
+        found, calm = (lead(runs, one, which, other=other) for which in ("loss", "calibrated"))
+        numbers = ["{:+.3f} ± {:.3f}".format(*interval(each)) for each in (found, calm)]
+        rows.append([f"{one} minus {other}", numbers[0], verdict(found), numbers[1], verdict(calm)])
+    return ["2 bits, after training", "difference", "three seeds say", "with one temperature", "they say"], rows
 
 
 def starts_table(errors: dict[int, dict[str, Tensor]], added: dict[int, dict[str, Tensor]]) -> tuple[list, list]:
