@@ -88,6 +88,25 @@ def test_af4_costs_more_than_nf4_in_every_draw_at_64():
     assert all(arms[arm_name("af4", 64, k)]["loss"] > arms[arm_name("nf4", 64, k)]["loss"] for k in shifts(64))
 
 
+def test_one_temperature_brings_the_order_of_the_formats_back_on_plays():
+    """The page once said that no order is left there."""
+    arms = load_results("formats")["arms"]
+    whole = arms["full precision, plays"]
+    formats = ("nf4", "fp4-e2m1", "int4", "fp4-bnb", "fp4-e3m0")
+    draws = {name: [arms[f"{arm_name(name, 64, shift)}, plays"] for shift in shifts(64)] for name in formats}
+    added = {
+        kind: {name: np.array([draw[kind] for draw in found]) - whole[kind] for name, found in draws.items()}
+        for kind in ("without", "loss")
+    }
+    without, tempered = ({name: gaps.mean() for name, gaps in added[kind].items()} for kind in ("without", "loss"))
+    assert without["fp4-e3m0"] < -0.003 and min(without, key=without.get) == "fp4-e3m0"
+    others = [gap for name, gaps in added["loss"].items() if name != "fp4-e3m0" for gap in gaps]
+    assert min(added["loss"]["fp4-e3m0"]) > max(others) and min(others) > 0
+    assert max(tempered["nf4"], tempered["fp4-e2m1"]) < min(tempered["int4"], tempered["fp4-bnb"]) - 0.003
+    assert all(draw["temperature"] < whole["temperature"] for draw in draws["fp4-e3m0"])  # it is less sure by itself
+    assert all(draw["temperature"] == whole["temperature"] for draw in draws["nf4"])
+
+
 def test_a_compensated_rounding_errs_more_and_costs_less():
     arms, whole = load_results("compensation")["arms"], load_results("formats")["arms"]["full precision"]["loss"]
     mean = {
@@ -137,9 +156,9 @@ def test_the_pictures_say_what_was_found():
     _, words = pictures.best_offsets(curves, [0.9, 0.94, 0.98])
     assert "0.940 for small blocks" in words and "0.980 for tails" in words
     draws = torch.tensor([0.01, 0.02])
-    rows = {"nf4": (0.09, draws, -draws), "int4": (0.2, 3 * draws, draws - 0.015)}
+    rows = {"nf4": (0.09, draws, -draws, 2 * draws), "int4": (0.2, 3 * draws, draws - 0.015, draws)}
     words = pictures.loss_against_error(rows)[1]
-    assert "int4 has the most" in words and "in every draw: nf4." in words
+    assert "int4 has the most;" in words and "(crosses) is nf4;" in words and "each model, nf4 has the most" in words
 
 
 def test_compensation_is_exercise_6_3_column_by_column():

@@ -10,6 +10,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from lora_edu.calibration import one_temperature
 from lora_edu.codebooks import get_codebook, nf_codebook
 from lora_edu.experiments.scoreboard import Change, begun_later, measured
 from lora_edu.gpt import GPT
@@ -46,8 +47,8 @@ FORMAT_ARMS = {"full precision": {"codebook": None}} | {
     for shift in shifts(block_size)
 }
 
-FORMAT_ARMS |= {"full precision, plays": {"codebook": None, "text": "shakespeare"}} | {
-    f"{arm_name(name, 64, shift)}, plays": {"codebook": name, "shift": shift, "text": "shakespeare"}
+FORMAT_ARMS |= {"full precision, plays": {"codebook": None, "plays": True}} | {
+    f"{arm_name(name, 64, shift)}, plays": {"codebook": name, "shift": shift, "plays": True}
     for name in FOUR_BITS
     if name not in ("af4", "lloyd-max")
     for shift in shifts(64)
@@ -93,15 +94,24 @@ def inside_out(codebook: Tensor) -> Tensor:
 
 
 def format_loss(
-    codebook: str | None, block_size: int = 64, shift: int = 0, text: str = "speeches", *, windows: int = 128
+    codebook: str | None, block_size: int = 64, shift: int = 0, plays: bool = False, *, windows: int = 128
 ) -> dict:
     """Round all linear layers in the blocks of the shipped base to a format; None leaves them as they are.
 
-    Returns the loss on so many `windows` of a held-out text (nats per byte), and the relative errors of the weights
-    and of the layers' outputs. Nothing is drawn by lot.
+    Returns the loss on so many `windows` of held-out speeches (nats per byte), and the relative errors of the weights
+    and of the layers' outputs; or, on plays, what `tempered_loss` does. Nothing is drawn by lot.
     """
     change = None if codebook is None else rounding(shift, format_codebook(codebook), block_size)
-    return measured(change, text, windows)
+    return tempered_loss(change, windows) if plays else measured(change, windows=windows)
+
+
+def tempered_loss(change: Change | None, windows: int) -> dict:
+    """One temperature, fitted to the first half of held-out plays; on the other half the loss without and with it."""
+    model = load_base("laptop", device="cpu")
+    for layer in block_linears(model).values():
+        layer.weight.data = change(layer.weight.detach()) if change else layer.weight.data
+    temperature, without, loss = one_temperature(model, load_text("shakespeare").validation, max_windows=windows // 2)
+    return {"temperature": temperature, "without": round(without, 5), "loss": round(loss, 5)}
 
 
 def rounding(shift: int, *how) -> Change:
