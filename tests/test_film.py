@@ -177,6 +177,8 @@ def test_the_bands_are_stacked_to_the_total(arms):
 
 def test_words_of_the_pictures(arms):
     _, words = pictures.four_films(arms)
+    assert "of these four only checkpointing" in words  # adapters on q and v alone lower the mountain, too: section 2
+    assert arms["freeze"]["peak"] / arms["none"]["peak"] == pytest.approx(0.8, abs=0.01)  # "four fifths"
     assert "QLoRA, checkpointing 34 MB" in words and len(words.split()) <= 70
     steps = {16: {"LoRA": 20, "decoding": 10, "the rest": 2}, 4096: {"LoRA": 900, "decoding": 10, "the rest": 90}}
     _, words = pictures.slower_picture(steps)

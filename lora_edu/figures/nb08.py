@@ -190,9 +190,10 @@ def four_films(arms: dict[str, dict]) -> Drawn:
     frames[0].text(1.95, 45, "gradients", fontsize=9, bbox=paper)
     found = ", ".join(f"{name} {peak:.0f} MB" for name, peak in peaks.items())
     return figure, (
-        "Freezing and rounding lower the plateau; only checkpointing saws the mountain down. Four films of one "
-        f"step, with their peaks: {found}. Each is a plateau of weights and optimizer state that carries a mountain of "
-        "activations, rising through the forward pass and falling through the backward pass, while gradients grow."
+        "Freezing and rounding lower the plateau; of these four only checkpointing saws the mountain down. Films of "
+        f"one step, with their peaks: {found}. Each is a plateau of weights and optimizer state that carries a "
+        "mountain of activations, rising through the forward pass and falling through the backward pass, "
+        "while gradients grow."
     )
 
 
