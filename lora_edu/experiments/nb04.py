@@ -2,7 +2,7 @@
 
 One adapter is trained on plays, one on Bible verses, each for 50 steps. Every arm of `dial` puts both into one model in
 some way and measures it on both texts. What it has to be compared with stands in arms of its own: one adapter alone at
-half strength, and the averages of the factors, also at the size of the true sum.
+half strength, a quarter of each, and the averages of the factors, also at the size of the true sum.
 """
 
 import copy
@@ -52,18 +52,15 @@ def dial(plays: float, verses: float, how: str = "combined", *, repeat: int = 0,
 
     how: "combined" adds the weighted updates; "rounded" adds them to the weights, and rounds these to NF4. "averaged"
     takes the weighted means of the As and of the Bs instead; "averaged, same size" multiplies each layer's product to
-    the norm of the true sum. "quarters, enlarged" lacks the cross terms of the average: its own two terms alone, each a
-    quarter, and multiplied as "averaged, same size" is.
+    the norm of the true sum.
     Returns the two losses, how far the update is from the weighted sum before it is rounded, and a sample.
     """
     states = [trained_state("plays", seed + 2 * repeat), trained_state("verses", seed + 2 * repeat + 1)]
     wanted = with_state(combine(states, [plays, verses]), 2 * RANK)
     averaged = with_state({name: plays * states[0][name] + verses * states[1][name] for name in states[0]}, RANK)
     model = averaged if how.startswith("averaged") else wanted
-    if how == "quarters, enlarged":
-        model = with_state(combine(states, [plays / 2, verses / 2]), 2 * RANK)
-    if how in ("averaged, same size", "quarters, enlarged"):
-        enlarge(model, averaged, wanted)
+    if how == "averaged, same size":
+        enlarge(model, wanted)
     result = {"error": update_error(model, wanted)}
     if how == "rounded":
         model = quantize_linears(unload(merge(model)))
@@ -93,11 +90,10 @@ def with_state(state: dict[str, Tensor], rank: int) -> GPT:
 
 
 @torch.no_grad()
-def enlarge(model: GPT, small: GPT, large: GPT) -> None:
-    """Multiply each update by what takes that of `small` to the norm of that of `large`. `small` may be the model."""
-    layers = (lora_layers(each).values() for each in (model, small, large))
-    for layer, less, more in zip(*layers, strict=True):
-        layer.scaling *= (more.delta_weight().norm() / less.delta_weight().norm()).item()
+def enlarge(model: GPT, wanted: GPT) -> None:
+    """Multiply each update to the norm that it has in `wanted`."""
+    for layer, other in zip(lora_layers(model).values(), lora_layers(wanted).values(), strict=True):
+        layer.scaling *= (other.delta_weight().norm() / layer.delta_weight().norm()).item()
 
 
 @torch.no_grad()
@@ -180,8 +176,8 @@ CONTROLS = {
     "half plays alone": {"plays": 0.5, "verses": 0.0},
     "half verses alone": {"plays": 0.0, "verses": 0.5},
     "verses minus plays": {"plays": -1.0, "verses": 1.0},
+    "a quarter of each": {"plays": 0.25, "verses": 0.25},  # what an average has of the two, without its cross terms
     "averaged, same size": {"plays": 0.5, "verses": 0.5, "how": "averaged, same size"},
-    "quarters, enlarged": {"plays": 0.5, "verses": 0.5, "how": "quarters, enlarged"},
 }
 
 

@@ -101,60 +101,44 @@ def _frame_of_dial(axes, arms: dict) -> None:
 
 # --- what averaged factors lose --------------------------------------------------------------------------------------
 
-STEPS_UP = {  # from the averaged factors to the true sum: the arm that is reached, and what separates it from the last
+WAYS_TO_MIX = {  # the arm of the dial, and what it puts on the base
+    "plays 0.5": "half of each, added",
+    "a quarter of each": "a quarter of each, added",
     "averaged 0.5": "factors averaged",
-    "averaged, same size": "update too small",
-    "quarters, enlarged": "cross terms",
-    "plays 0.5": "each counts less than half",
+    "averaged, same size": "averaged, enlarged to the first one's norm",
 }
 
 
-def split_gap(arms: dict) -> dict[str, dict[str, list[float]]]:
-    """text -> arm of STEPS_UP -> the share of that adapter's own gain that is kept, one number a seed."""
+def kept_by_mixing(arms: dict) -> dict[str, dict[str, list[float]]]:
+    """text -> arm of WAYS_TO_MIX -> the share of that adapter's own gain that is kept, one number a seed."""
     return {
-        text: {arm: [kept_gain(arms, f"{arm}, seed {seed}", seed)[text] for seed in SEEDS] for arm in STEPS_UP}
+        text: {arm: [kept_gain(arms, f"{arm}, seed {seed}", seed)[text] for seed in SEEDS] for arm in WAYS_TO_MIX}
         for text in BOTH
     }
 
 
-def cross_shares(arms: dict) -> dict[str, np.ndarray]:
-    """The share of the cross terms in what averages of the true sum's size keep less, one number a seed."""
-    rows = {text: [np.array(numbers) for numbers in kept.values()] for text, kept in split_gap(arms).items()}
-    return {text: (without - average) / (added - average) for text, (_, average, without, added) in rows.items()}
-
-
 @picture
 def gap(arms: dict) -> Drawn:
-    """Two bars: what averaged factors keep, and what lies between them and the sum of the updates."""
-    shares = split_gap(arms)
-    figure, (axes,) = panels(1, 9, 3.2)
-    looks = ((RED, ""), (GRAY, ""), (ORANGE, "//"), (BLUE, ".."))
-    for row, (text, kept) in enumerate(shares.items()):
-        ends = np.array([np.mean(numbers) for numbers in kept.values()])
-        lengths = np.diff(ends, prepend=0)
-        for (arm, end, length), (color, hatch) in zip(zip(kept, ends, lengths, strict=True), looks, strict=True):
-            label = STEPS_UP[arm] if row == 0 else None
-            axes.barh(row, length, left=end - length, height=0.5, color=color, alpha=0.45, hatch=hatch, label=label)
-            axes.text(end - length / 2, row - 0.3, f"{length:.0%}", ha="center", va="bottom")
-            axes.plot(kept[arm], [row + 0.34] * len(SEEDS), "|", color=color, ms=9, mew=2)
+    """What four ways to mix two adapters keep of each one's gain."""
+    figure, axes = panels(2, 9, 2.8)
+    words = []
+    for panel, (text, kept) in zip(axes, kept_by_mixing(arms).items(), strict=True):
+        means = {arm: np.mean(numbers) for arm, numbers in kept.items()}
+        colors = (ORANGE, ORANGE, RED, GRAY)
+        panel.barh(range(len(means)), list(means.values()), height=0.55, color=colors, alpha=0.45)
+        for row, (arm, mean) in enumerate(means.items()):
+            panel.text(0.02, row, f"{mean:.0%}", va="center")
+            panel.plot(kept[arm], [row] * len(SEEDS), "|", color="black", ms=12, mew=1.5)
         alone = np.mean([kept_gain(arms, f"half {text} alone, seed {seed}", seed)[text] for seed in SEEDS])
-        axes.plot(
-            [alone] * 2, [row - 0.25, row + 0.25], "k--", lw=1.6, label="half of one, alone" if row == 0 else None
-        )
-    axes.set(yticks=(0, 1), yticklabels=BOTH, xlim=(0, 1), ylim=(1.6, -0.6), xlabel="share of the gain that is kept")
-    axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), ncols=5, fontsize=9, columnspacing=1.2)
-    said = "; ".join(
-        f"{text}: {np.mean(kept['averaged 0.5']):.0%} averaged, {np.mean(kept['plays 0.5']):.0%} added"
-        for text, kept in shares.items()
-    )
-    cross = ", ".join(
-        f"{min(shares):.0%} to {max(shares):.0%} on {text}" for text, shares in cross_shares(arms).items()
-    )
+        panel.axvline(alone, color="black", ls="--", lw=1.4)
+        panel.set(yticks=range(len(means)), xlim=(0, 1), xlabel=f"of the gain on {text}, kept")
+        panel.set_yticklabels(WAYS_TO_MIX.values() if panel is axes[0] else [])
+        panel.invert_yaxis()
+        panel.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        words.append(f"{text}: " + ", ".join(f"{mean:.0%} {WAYS_TO_MIX[arm]}" for arm, mean in means.items()))
     return figure, (
-        f"Averaged factors keep less, mostly because their update is too small. {said}. Two bars, "
-        f"the gap split: the update is too small; cross terms, by seed {cross} of what is left at equal size; and each "
-        "update then counts less than a half. Ticks are seeds, dashed lines half of one adapter alone."
+        f"Averaged factors keep little less than a quarter of each. {'; '.join(words)}. A bar for each way to mix, a panel "
+        "for each text; ticks are seeds, the dashed line is half of that adapter alone."
     )
 
 
