@@ -257,7 +257,7 @@ def test_what_lies_there_instead_is_said(adapter):
 
 NOTES = {
     "names no base": ({"base_model_name_or_path": None}, {}),
-    "a path that is not here": ({"base_model_name_or_path": "/home/bob/llama"}, {}),
+    "a path that is not here": ({"base_model_name_or_path": "/elsewhere/llama"}, {}),
     "wrote it, upgrade": ({"mix": True, "peft_version": "99.0.0"}, {}),
     "no bias is in the file": ({"bias": "all"}, {}),
     "is more than": ({"r": 4}, {f"{PREFIX}x.q_proj.lora_{part}.weight": torch.eye(4)[:rows, :columns] + 0.1

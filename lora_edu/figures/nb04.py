@@ -137,8 +137,8 @@ def gap(arms: dict) -> Drawn:
         panel.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         words.append(f"{text}: " + ", ".join(f"{mean:.0%} {WAYS_TO_MIX[arm]}" for arm, mean in means.items()))
     return figure, (
-        f"Averaged factors keep little less than a quarter of each. {'; '.join(words)}. A bar for each way to mix, a panel "
-        "for each text; ticks are seeds, the dashed line is half of that adapter alone."
+        f"Averaged factors keep little less than a quarter of each. {'; '.join(words)}. A bar for each way to mix, a "
+        "panel for each text; ticks are seeds, the dashed line is half of that adapter alone."
     )
 
 
