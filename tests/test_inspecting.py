@@ -15,6 +15,7 @@ from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS
 
 transformers = pytest.importorskip("transformers")
 peft = pytest.importorskip("peft")
+SIZES = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
 
 
 def gpt2():
@@ -23,15 +24,13 @@ def gpt2():
 
 
 def llama(width=32):
-    sizes = {"num_hidden_layers": 3, "hidden_size": width, "intermediate_size": 48, "num_attention_heads": 2}
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=50, num_key_value_heads=1, **sizes))
+    sizes = SIZES | {"num_hidden_layers": 3, "hidden_size": width}
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(num_key_value_heads=1, **sizes))
 
 
 def mixtral():
-    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
-    return transformers.MixtralForCausalLM(
-        transformers.MixtralConfig(vocab_size=50, num_key_value_heads=1, num_local_experts=2, **sizes)
-    )
+    config = transformers.MixtralConfig(num_hidden_layers=2, num_key_value_heads=1, num_local_experts=2, **SIZES)
+    return transformers.MixtralForCausalLM(config)
 
 
 def saved(folder, make=llama, trained=0.02, **settings):
@@ -64,6 +63,9 @@ SETTINGS = {
     "biases": {"target_modules": ["q_proj"], "bias": "lora_only"},
     "a bias of B": {"target_modules": ["q_proj"], "lora_bias": True},
     "the embedding": {"target_modules": ["q_proj", "embed_tokens"]},
+    "all but some": {"exclude_modules": ["k_proj", "o_proj"]},
+    "a list for several models": {"target_modules": ["q_proj", "c_attn"]},
+    "a start that is not zero": {"target_modules": ["q_proj"], "init_lora_weights": False, "lora_alpha": 64},
     "a pattern": {"target_modules": r".*\.[02]\.self_attn\.[qv]_proj"},
 }
 
@@ -81,24 +83,24 @@ def test_another_architecture_has_its_weights_the_other_way_round(tmp_path):
 
 
 def test_a_classifier_has_one_of_the_two_heads_that_peft_names(tmp_path):
-    sizes = {"num_hidden_layers": 2, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2}
+    bert, sizes = transformers.BertForSequenceClassification, transformers.BertConfig(num_hidden_layers=2, **SIZES)
+    settings = {"target_modules": ["query", "pooler.dense"], "task_type": "SEQ_CLS"}
+    folder, base = saved(tmp_path, lambda: bert(sizes), **settings)
+    assert inspect_adapter(folder, base).verdict.startswith("alive")
+    save_file(without("pooler")(load_file(base / "model.safetensors")), base / "model.safetensors")
+    assert inspect_adapter(folder, base).verdict.startswith("alive")
 
-    def bert():
-        return transformers.BertForSequenceClassification(transformers.BertConfig(vocab_size=50, **sizes))
 
-    report = inspect_adapter(*saved(tmp_path, bert, target_modules=["query"], task_type="SEQ_CLS"))
-    assert report.verdict.startswith("alive")
-
-
-def test_experts_with_one_adapter_for_all_of_them(tmp_path):
+def test_experts_with_one_adapter_for_all_of_them_or_none(tmp_path):
     both = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
-    report = inspect_adapter(*saved(tmp_path, mixtral, target_modules=["q_proj"], target_parameters=both))
-    assert report.verdict.startswith("alive") and len(report.layers) == 2
-
-
-def test_experts_without_an_adapter_are_noted(tmp_path):
+    folder, base = saved(tmp_path, mixtral, target_modules=["q_proj"], target_parameters=both)
+    report = inspect_adapter(folder, base)
+    assert report.verdict == "alive: 6 layers carry an update" and len(report.layers) == 2
+    for rank in (2, 3):
+        (folder / CONFIG).write_text(json.dumps(json.loads((folder / CONFIG).read_text()) | {"r": rank}))
+        assert f"not rank {rank} for each of 2 experts" in str(inspect_adapter(folder, base).findings)
     report = inspect_adapter(*saved(tmp_path, mixtral, target_modules=["q_proj", "v_proj"]))
-    assert report.verdict.startswith("alive") and any("experts have no adapter" in text for _, text in report.findings)
+    assert report.verdict.startswith("alive") and "experts have no adapter" in str(report.findings)
 
 
 def test_a_start_out_of_the_base_is_accused_where_loading_does_not_repeat_it(tmp_path):
@@ -143,6 +145,11 @@ def without(word):
     return lambda tensors: {name: value for name, value in tensors.items() if word not in name}
 
 
+def doubled(old, new):
+    """Some tensors a second time, under other names."""
+    return lambda tensors: tensors | {name.replace(old, new): tensors[name].clone() for name in tensors if old in name}
+
+
 TENSORS = {
     "has not learned": each(torch.zeros_like, "lora_B"),
     "hardly moved": each(lambda value: value * 1e-7, "lora_B"),
@@ -150,9 +157,7 @@ TENSORS = {
     "NaN": each(lambda value: value / 0, "2.self_attn.v_proj.lora_A"),
     "training diverge": each(lambda value: value * 1e6, "lora_B"),
     "one direction": each(lambda value: value[:1].expand_as(value).clone(), "lora_A"),
-    "the same numbers": lambda tensors: tensors | {
-        name.replace("layers.0", "layers.1"): value.clone() for name, value in tensors.items() if "layers.0" in name
-    },
+    "the same numbers": doubled("layers.0", "layers.1"),
     "has no lora_B": without("2.self_attn.v_proj.lora_B"),
     "2 of 3 blocks": without("layers.1.self_attn.q_proj"),
     "belongs to the target v_proj": without("v_proj"),
@@ -172,6 +177,14 @@ TENSORS = {
     "no tensors": lambda tensors: {},
     "saved whole": lambda tensors: tensors | {f"{PREFIX}model.norm.weight": torch.randn(500)},
     "has no numbers": each(lambda value: value[:0]),
+    "gather before saving": each(torch.flatten),
+    "they are of LoHa": renamed(lambda name: name.replace("lora_", "hada_w1_")),
+    "is there twice": doubled(".weight", ".default.weight"),
+    "no adapter in model.layers 1 of 0 to 2": without("layers.1."),
+    "the base lies among them": doubled("lora_A", "base_layer"),
+    "PEFT loads it over the base's": lambda tensors: tensors | {f"{PREFIX}lm_head.weight": torch.randn(50, 32)},
+    "base_layer.bias (": lambda tensors: tensors | {f"{min(tensors)[:-13]}base_layer.bias": torch.ones(32)},
+    "has 5 numbers": lambda tensors: tensors | {f"{min(tensors)[:-13]}lora_magnitude_vector": torch.ones(5)},
     "use_dora is False": lambda tensors: tensors | {f"{min(tensors)[:-13]}lora_magnitude_vector": torch.ones(32)},
 }  # fmt: skip
 
@@ -217,8 +230,7 @@ CONFIGS = {
 
 @pytest.mark.parametrize("word", CONFIGS)
 def test_a_wrong_config_is_named(word, adapter):
-    path = adapter / CONFIG
-    path.write_text(json.dumps(json.loads(path.read_text()) | CONFIGS[word]))
+    (adapter / CONFIG).write_text(json.dumps(json.loads((adapter / CONFIG).read_text()) | CONFIGS[word]))
     assert word in inspect_adapter(adapter).verdict
 
 
@@ -230,15 +242,19 @@ def test_what_is_no_adapter_is_said(adapter, tmp_path):
     assert "one folder deeper: name adapter" in said(tmp_path) and "is a file" in said(adapter / CONFIG)
     weights = (adapter / WEIGHTS).read_bytes()
     unreadable = (weights[:-9], "damaged"), (b"", "empty"), (b"version h", "Git LFS"), (b"<html>", "web page")
-    for content, word in unreadable:
+    of_others = (b"GGUF", "llama.cpp"), (b"PK\x03\x04x", "zip archive"), (b"PK\x03\x04 data.pkl", "pickle")
+    for content, word in unreadable + of_others:
         (adapter / WEIGHTS).write_bytes(content)
         assert word in said(adapter)
         with pytest.raises(ValueError, match=rf"{WEIGHTS}.*{word}"):
             inspect_adapter(adapter, adapter / WEIGHTS)
-    torch.save({"a": torch.ones(1)}, adapter / WEIGHTS)
-    assert "pickle" in said(adapter)
-    (adapter / WEIGHTS).rename(adapter / "adapter_model.bin")
-    assert "adapter_model.bin is a pickle" in said(adapter)
+    (adapter / WEIGHTS).unlink()
+    torch.save({"a": torch.ones(1)}, adapter / "adapter_model.bin")
+    assert "not opened: adapter_model.bin is a pickle" in said(adapter)
+    torch.save(peft.LoraConfig(), adapter / "adapter_model.bin")
+    assert "a whole LoraConfig" in said(adapter)
+    (adapter / "adapter_model.bin").write_bytes(weights)
+    assert "adapter_model.bin is safetensors" in said(adapter)
     (adapter / CONFIG).write_text("{")
     assert "not valid JSON" in said(adapter)
 
@@ -246,11 +262,15 @@ def test_what_is_no_adapter_is_said(adapter, tmp_path):
 def test_what_lies_there_instead_is_said(adapter):
     (adapter / WEIGHTS).unlink()
     assert "copy it here" in inspect_adapter(adapter).verdict
-    instead = (f"deep/{WEIGHTS}", "x.gguf", "global_step5", "model.bin", "adapter_model-1-of-2.safetensors")
+    instead = ("x.gguf", "model.bin", f"deep/{WEIGHTS}", "global_step5", "adapter_model-1-of-2.safetensors")
     for name in instead:
         (adapter / name).parent.mkdir(exist_ok=True)
         (adapter / name).touch()
         assert name.partition("/")[0] in inspect_adapter(adapter).verdict
+    (adapter / WEIGHTS).symlink_to("gone")
+    assert "is a link to gone" in inspect_adapter(adapter).verdict
+    save_file({"lora_unet_x.alpha": torch.ones(1)}, adapter / "deep" / WEIGHTS)
+    assert "kohya" in inspect_adapter(adapter / "deep").verdict
     adapter.with_suffix(".zip").touch()
     assert "unpack it" in inspect_adapter(adapter.with_suffix(".zip")).verdict
 
@@ -263,7 +283,8 @@ NOTES = {
     "is more than": ({"r": 4}, {f"{PREFIX}x.q_proj.lora_{part}.weight": torch.eye(4)[:rows, :columns] + 0.1
                                 for part, rows, columns in (("A", 4, 3), ("B", 3, 4))}),
     "float64": ({}, {f"{PREFIX}x.q_proj.lora_{part}.weight": torch.eye(4).double() for part in "AB"}),
-    "tokens were added": ({}, {f"{PREFIX}lm_head.weight": torch.randn(60, 32)}),
+    "added tokens": ({}, {f"{PREFIX}{name}.weight": torch.randn(60, 32) for name in ("lm_head", "model.embed_tokens")}),
+    "lora_dropout is 1": ({"lora_dropout": 1.0}, {}),
     "started with olora": ({"init_lora_weights": "olora"}, {}),
 }  # fmt: skip
 

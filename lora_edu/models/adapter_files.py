@@ -17,7 +17,9 @@ from torch import Tensor
 from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS
 from lora_edu.tensor_files import is_pickle
 
-LEVELS = BROKEN, DEAD, ODD, NOTE = "broken", "has not learned", "odd", "note"  # the order in which a verdict looks
+BROKEN, DEAD, ODD, NOTE = "broken", "has not learned", "odd", "note"
+CLOSED, OTHER = "not opened", "another method"  # of this doctor, not of the adapter
+LEVELS = BROKEN, CLOSED, OTHER, DEAD, ODD, NOTE  # the order in which a verdict looks
 PART = re.compile(r"(.+?)\.(lora_(?:embedding_)?[AB]|lora_magnitude_vector)(\.(?!weight$|bias$)[^.]+)?(?:\.weight)?$")
 FOREIGN = {
     r"lora_(unet|te\d?)_|lora_(down|up)\b|\.lora\.(down|up)\.": "kohya or diffusers wrote these names, not PEFT",
@@ -25,18 +27,27 @@ FOREIGN = {
     r"^module\.|_fsdp_wrapped_module": "the model was saved inside of DistributedDataParallel or FSDP",
     rf"^(?:{re.escape(PREFIX)}){{2}}": "PEFT had wrapped the model twice",
 }
+METHODS = {
+    "hada_": "LoHa",
+    "lokr_": "LoKr",
+    "ia3_": "IA3",
+    "oft_": "OFT",
+    "vera_lambda": "VeRA",
+    "prompt_": "prompt tuning",
+}
 PICKLE = "a pickle, which can run any code, and was not opened: save as safetensors"
 BEGINS = {  # the first bytes of what is no safetensors file: what it is
-    b"version ": "is a pointer of Git LFS and not the file: git lfs pull",
-    b"<": "is a web page, the download failed: download the file itself",
+    rb"version ": "is a pointer of Git LFS and not the file: git lfs pull",
+    rb"<": "is a web page, the download failed: download the file itself",
+    rb"GGUF": "is for llama.cpp (GGUF), PEFT cannot read it: find the folder that it was made from",
+    rb"PK\x03\x04(?!.*data\.pkl)": "is a zip archive: unpack it, and name the folder that it holds",
 }
+WHOLE_OBJECT = re.compile(rb"\x80[\x02-\x05]c(?!collections\n)[\w.]+\n(\w+)")  # a pickle that begins with a class
+BESIDES = re.compile(r"training_args|optimizer|scheduler|scaler|rng_state|tokenizer|README|.*\.(json|md|txt|py|log)$")
 INSTEAD = {  # what may lie in a folder without adapter_model.safetensors, and what to do
     "adapter_model*-of-*.safetensors": f"the tensors are split over files such as {{}}: join them as {WEIGHTS}",
-    "*model*.bin": f"{{}} is {PICKLE}",
     "global_step*": "{} is a checkpoint of DeepSpeed, in pieces: run its zero_to_fp32.py, then save_pretrained",
     "pytorch_model_fsdp*": "{} is a checkpoint of FSDP, in pieces: gather it, then save_pretrained",
-    "*.gguf": "{} is for llama.cpp, PEFT cannot read it: find the folder that it was made from",
-    "*.safetensors": f"{{}} is not the name that PEFT reads: if it is the adapter, call it {WEIGHTS}",
     f"*/{WEIGHTS}": "the tensors lie one folder deeper, in {}: name the folder that holds both files",
 }
 TURNED = "the shapes fit the other way round: exchange the names of A and B, or transpose each; A is (rank, in)"
@@ -72,14 +83,15 @@ class Report:
     findings: list[tuple[str, str]] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     entries: dict[str, float] = field(default_factory=dict)
+    of_experts: int = 0  # layers whose experts share their factors: read, not measured
 
     @property
     def verdict(self) -> str:
         """The worst finding, in words."""
-        for level in (BROKEN, DEAD, ODD):
+        for level in LEVELS[:-1]:
             if found := [text for found, text in self.findings if found == level]:
                 return f"{level}: {found[0]}"
-        return f"alive: {len(self.layers)} layers carry an update"
+        return f"alive: {len(self.layers) + self.of_experts} layers carry an update"
 
     def as_dict(self) -> dict:
         return {"verdict": self.verdict} | asdict(self)
@@ -106,7 +118,7 @@ def read_config(folder: Path, report: Report) -> dict | None:
             return report.say(BROKEN, f"the adapter lies one folder deeper: name {', '.join(inside)}")
         if (folder / "config.json").exists():
             return report.say(BROKEN, "this is a whole model and no adapter (it has config.json): load it without PEFT")
-        return report.say(BROKEN, f"there is no {CONFIG}: save the adapter with save_pretrained, which writes it")
+        return report.say(*_instead_of(path) or (BROKEN, f"there is no {CONFIG}: save_pretrained writes it"))
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -118,23 +130,54 @@ def read_config(folder: Path, report: Report) -> dict | None:
 
 def why_unreadable(path: Path, otherwise: str) -> str:
     """What a file is, by its first bytes, if not what its name says; and what to do. otherwise: if they do not tell."""
+    if path.is_symlink() and not path.exists():
+        return f"is a link to {path.readlink()}, which is not here, as where the Hub's cache was copied: download it"
     with path.open("rb") as file:
-        start = file.read(64).lstrip()
+        start = file.read(256).lstrip()
     if not start:
         return "is empty: was the disk full? Download it, or save it again"
-    if is_pickle(path):
-        return f"is {PICKLE}"
-    what = (what for begin, what in BEGINS.items() if start.startswith(begin))
-    return next(what, f"{otherwise}: download it, or save it again")
+    if what := next((what for begin, what in BEGINS.items() if re.match(begin, start, re.DOTALL)), None):
+        return what
+    if whole := WHOLE_OBJECT.search(start):
+        return f"is {PICKLE}; it begins as a whole {whole[1].decode()}, not as its tensors: save_pretrained"
+    return f"is {PICKLE}" if is_pickle(path) else f"{otherwise}: download it, or save it again"
+
+
+def _of_others(names: list[str]) -> str | None:
+    """Who named these tensors, if not PEFT."""
+    what = (f"{what} ({name})" for pattern, what in FOREIGN.items() for name in names if re.search(pattern, name))
+    return next((f"PEFT would load none of these tensors, {one}: save with save_pretrained" for one in what), None)
+
+
+def _instead_of(path: Path) -> tuple[str, str] | None:
+    """What lies in a folder in place of a file, by content and not by name: a level, and what to do."""
+    if path.is_symlink() and not path.exists():
+        return BROKEN, f"{path.name} {why_unreadable(path, '')}"
+    found = ((sorted(set(path.parent.glob(pattern)) - {path}), what) for pattern, what in INSTEAD.items())
+    if lies := next((what.format(paths[0].relative_to(path.parent)) for paths, what in found if paths), None):
+        return BROKEN, lies
+    weights = path.with_name(WEIGHTS)
+    for other in [weights] if weights.is_file() else sorted(path.parent.iterdir()):
+        if not other.is_file() or BESIDES.match(other.name):
+            continue
+        try:
+            with safe_open(other, "pt") as file:
+                whose = _of_others(list(file.keys()))
+        except (SafetensorError, OSError):
+            if "unknown" in (what := why_unreadable(other, "unknown")):
+                continue  # a picture, say
+            return CLOSED if PICKLE in what else BROKEN, f"{other.name} {what}"
+        if whose or other != weights:
+            what = f" is safetensors, and not the name that PEFT reads: if it is an adapter alone, call it {WEIGHTS}"
+            return BROKEN, other.name + (f": {whose}" if whose else what)
+    return None
 
 
 def read_weights(folder: Path, report: Report) -> dict[str, Tensor]:
     """All tensors of adapter_model.safetensors; none where it cannot be read, with the reason said."""
     path = folder / WEIGHTS
     if not path.is_file():
-        found = ((sorted(set(folder.glob(pattern)) - {path}), what) for pattern, what in INSTEAD.items())
-        lies = next((what.format(paths[0].relative_to(folder)) for paths, what in found if paths), None)
-        report.say(BROKEN, lies or f"there is no {WEIGHTS}: copy it here, or save the adapter again")
+        report.say(*_instead_of(path) or (BROKEN, f"there is no {WEIGHTS}: copy it here, or save the adapter again"))
         return {}
     try:
         with safe_open(path, "pt") as file:
@@ -159,12 +202,17 @@ def read_weights(folder: Path, report: Report) -> dict[str, Tensor]:
 def named_as_peft_does(tensors: dict[str, Tensor], report: Report) -> bool:
     """PEFT looks for base_model.model.<path>.lora_A.weight, and passes by what is named otherwise."""
     lora = [match for match in map(PART.fullmatch, tensors) if match]
-    for pattern, what in FOREIGN.items():
-        if some := [name for name in tensors if re.search(pattern, name)]:
-            report.say(BROKEN, f"PEFT would load none of these tensors, {what} ({some[0]}): save with save_pretrained")
-            return False
+    if whose := _of_others(list(tensors)):
+        report.say(BROKEN, whose)
+        return False
+    twice = Counter(match[1] + "." + match[2] for match in lora)
     if tensors and not lora:
-        report.say(BROKEN, f"no tensor belongs to LoRA ({min(tensors)}): save the adapter, not the model around it")
+        of = next((whose for part, whose in METHODS.items() if any(part in name for name in tensors)), None)
+        then = f"they are of {of}: is the config of another run?" if of else "save the adapter, not the model around it"
+        report.say(BROKEN, f"no tensor belongs to LoRA ({min(tensors)}): {then}")
+    elif double := [name for name, count in twice.items() if count > 1]:
+        what = f"{double[0]} is there twice, with the adapter's name and without"
+        report.say(BROKEN, f"{what} (of {len(double)}): which is meant? Save with save_pretrained")
     elif outside := [match[0] for match in lora if not match[0].startswith(PREFIX)]:
         report.say(
             BROKEN, f"{outside[0]} does not begin with {PREFIX}, so PEFT would pass by: put that before each name"
@@ -172,7 +220,9 @@ def named_as_peft_does(tensors: dict[str, Tensor], report: Report) -> bool:
     elif short := [name for name in tensors if re.search(r"lora_[AB]$", name)]:
         report.say(BROKEN, f"{short[0]} does not end in .weight, so PEFT would pass by: save with save_pretrained")
     elif named := [match[0] for match in lora if match[3]]:
-        report.say(BROKEN, f"{named[0]} holds the adapter's name, so PEFT would pass by: save with save_pretrained")
+        usual = ".default." in named[0]
+        then = "PEFT loads it under the name default only" if usual else "PEFT would pass by: save with save_pretrained"
+        report.say(ODD if usual else BROKEN, f"{named[0]} holds the adapter's name, so {then}")
     return True
 
 
@@ -207,9 +257,11 @@ def pairs_of(tensors: dict[str, Tensor], report: Report) -> dict[str, tuple[Tens
         if missing := [part for part in ("lora_A", "lora_B") if part not in parts]:
             report.say(BROKEN, f"{path} has no {missing[0]}, and half an adapter is none: save it again")
         elif min(t.ndim for t in parts.values()) < 1 or min(parts["lora_A"].ndim, parts["lora_B"].ndim) < 2:
-            report.say(BROKEN, f"{path}: A or B is no matrix: save the adapter again")
+            report.say(BROKEN, f"{path}: A or B is no matrix, as pieces of ZeRO or FSDP are: gather before saving")
         else:
             A, B = (parts[part].flatten(1).float() for part in ("lora_A", "lora_B"))  # of a convolution, too
+            if (count := parts.get("lora_magnitude_vector", B[:, 0]).numel()) != len(B):
+                report.say(BROKEN, f"{path}: DoRA's magnitude has {count} numbers, B {len(B)} rows: of two runs?")
             if f"{PREFIX}{path}.lora_embedding_A" in tensors:
                 A, B = B.T, A.T  # the weight of an embedding is (vocab, dim), the transpose of B A
             if B.shape[1] == len(A):

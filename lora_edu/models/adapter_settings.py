@@ -6,13 +6,13 @@
 import difflib
 import math
 import re
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from torch import Tensor
 
-from lora_edu.models.adapter_files import BROKEN, DEAD, NOTE, ODD, TURNED, Report, by, counted, type_name
+from lora_edu.models.adapter_files import BROKEN, DEAD, NOTE, ODD, OTHER, TURNED, Report, by, counted, type_name
 from lora_edu.peft_io import CHANGES_THE_BASE, CONFIG
 
 # --- what PEFT knows: a test holds these lists against the PEFT that is installed -------------------------------------
@@ -48,7 +48,9 @@ FOREIGN_CONFIGS = {
     "lora_parameters": "of MLX",
     "lora_layers": "of MLX",
 }
-EMBEDDING = re.compile(r"\.(embed_tokens|lm_head)\.")  # what PEFT saves unasked once their rows are more or fewer
+IN_A_BLOCK = re.compile(r"(.*?)\.(\d+)\.(.+)")
+EXPERTS = re.compile(r'"(?:num_local_experts|num_experts|n_routed_experts)": *(\d+)')  # in the config of a model
+EMBEDDING = re.compile(r"\.(embed_tokens|lm_head|wte|shared|word_embeddings|embed_in|embed_out)\.")  # saved unasked
 
 
 def _meant(word: object, known: Iterable[str]) -> str:
@@ -67,7 +69,7 @@ def is_of_lora(config: dict, report: Report) -> bool:
     elif kind not in TYPES:
         report.say(BROKEN, f"peft_type is {kind!r}, which PEFT does not know{_meant(kind, TYPES)}")
     elif kind != "LORA":
-        report.say(BROKEN, f"peft_type is {kind!r}, another method: this doctor knows LORA only, PEFT may load it")
+        report.say(OTHER, f"peft_type is {kind!r}, and this doctor knows LORA only: PEFT may load it")
     elif config.get("use_bdlora"):
         report.say(ODD, "use_bdlora cuts A and B into blocks, which this doctor cannot read: PEFT may load it")
     return kind == "LORA" and not config.get("use_bdlora")
@@ -94,7 +96,8 @@ def check_words(config: dict, report: Report) -> None:
     if isinstance(config.get("target_modules"), str) and config.get("layers_to_transform") is not None:
         report.say(BROKEN, "target_modules is a pattern, and PEFT refuses layers_to_transform beside one: remove it")
     if not _number(dropout := config.get("lora_dropout", 0)) or not 0 <= dropout < 1:
-        report.say(BROKEN, f"lora_dropout is {dropout!r}, a probability below 1 is expected: write 0.0")
+        level = NOTE if dropout == 1 else BROKEN  # harmless until somebody trains on
+        report.say(level, f"lora_dropout is {dropout!r}, a probability below 1 is expected: write 0.0")
 
 
 def check_base(config: dict, base: Path | None, report: Report) -> bool:
@@ -224,35 +227,40 @@ def say_facts(config: dict, tensors: dict[str, Tensor], pairs: dict, report: Rep
     if pairs and whole:
         name = max(whole, key=lambda name: whole[name].nbytes)
         what = f"{sum(t.nbytes for t in whole.values()) / size:.0%} of the bytes are saved whole, above all {name}"
-        asked = {"base_layer", "trainable_tokens_delta", "bias"}.union(_names(config.get("modules_to_save")))
-        level, advice = ODD, "the config does not ask for it: was it trained?"
-        if any(f".{word}." in f"{name}." for word in asked):
+        brought = {"trainable_token_indices": "trainable_tokens_delta", "bias": "bias"}
+        asked = {word for setting, word in brought.items() if config.get(setting) not in OFF}
+        alone = ".lm_head.weight" in name and not any(EMBEDDING.search(other) for other in whole if other != name)
+        level, advice = ODD, "the config does not ask for it, and PEFT loads it over the base's: was it trained?"
+        if sum(".base_layer.weight" in other for other in whole) > 2:  # PEFT saves up to two, those of embeddings
+            advice = "the base lies among them and is loaded over yours: save with save_pretrained"
+        elif any(f".{word}." in f"{name}." for word in asked.union(_names(config.get("modules_to_save")))):
             level, advice = NOTE, "a setting asks for it"
-        elif EMBEDDING.search(name):
-            level, advice = NOTE, "PEFT does so where tokens were added; if none were, save_embedding_layers=False"
+        elif EMBEDDING.search(name) and not alone:
+            level, advice = NOTE, "PEFT does so for added tokens or targets, and loads it over the base's: try --base"
         report.say(level, f"{what} ({by(whole[name])}, {whole[name].nbytes / 1e6:.1f} MB): {advice}")
 
 
 # --- targets ---------------------------------------------------------------------------------------------------------
 
 
+def _named(by: object, path: str) -> bool:
+    """Whether target_modules or exclude_modules, a list or a pattern, names a path."""
+    if isinstance(by, list):
+        return any(f".{path}".endswith(f".{name}") for name in by)
+    try:
+        return isinstance(by, str) and (by == "all-linear" or bool(re.fullmatch(by, path)))
+    except re.error:
+        return False
+
+
 def _passed_by(config: dict, path: str) -> str | None:
     """The setting for which PEFT would not adapt a layer of this path; None if it would."""
-
-    def named(by: object) -> bool:
-        if isinstance(by, list):
-            return any(f".{path}".endswith(f".{name}") for name in by)
-        try:
-            return isinstance(by, str) and (by == "all-linear" or bool(re.fullmatch(by, path)))
-        except re.error:
-            return False
-
-    if not named(config.get("target_modules")):
+    if not _named(config.get("target_modules"), path):
         return "target_modules does not name"
     chosen, number = config.get("layers_to_transform"), re.search(r"\.(\d+)\.", path)
     if chosen is not None and number and int(number[1]) not in (chosen if isinstance(chosen, list) else [chosen]):
         return f"layers_to_transform is {chosen} and leaves out"
-    return "exclude_modules takes out" if named(config.get("exclude_modules")) else None
+    return "exclude_modules takes out" if _named(config.get("exclude_modules"), path) else None
 
 
 def is_target(config: dict, path: str) -> bool:
@@ -265,8 +273,45 @@ def of_one_weight(config: dict, path: str) -> bool:
     return ".base_layer" not in path and (not config.get("target_parameters") or is_target(config, path))
 
 
-def check_targets(config: dict, pairs: dict, report: Report) -> None:
-    """Targets without a layer, layers without a target, blocks without what the others have."""
+def check_experts(config: dict, pairs: dict, base: Path, report: Report) -> None:
+    """Of target_parameters: A has the rank's rows for each expert, which a config of the base beside us counts."""
+    path = base / "config.json"
+    count = EXPERTS.search(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else None
+    rank = config.get("r")
+    for path, (A, _) in pairs.items() if isinstance(rank, int) and rank > 0 and not config.get("rank_pattern") else ():
+        if not of_one_weight(config, path) and (len(A) % rank or (count and len(A) != rank * int(count[1]))):
+            of = count[1] if count else "a whole number of"
+            report.say(BROKEN, f"{path}: its A has {len(A)} rows, which are not rank {rank} for each of {of} experts")
+
+
+def check_blocks(config: dict, pairs: dict, known: Collection[str], report: Report) -> None:
+    """Blocks that carry no adapter, though no setting leaves them out. known: names of the base's tensors, if here."""
+    stacks: dict[str, dict[int, str]] = defaultdict(dict)  # of each stack of blocks: a number, and the end of a path
+    for match in filter(None, map(IN_A_BLOCK.match, pairs)):
+        stacks[match[1]][int(match[2])] = match[3]
+    for stack, ends in stacks.items() if not config.get("layer_replication") else ():
+        in_base = filter(None, map(IN_A_BLOCK.match, known))
+        there = {int(match[2]) for match in in_base if match[1] == stack}
+        blocks = there or range(min(ends), max(ends) + 1)
+        paths = [(n, f"{stack}.{n}.{end}") for n in sorted(set(blocks) - set(ends)) for end in set(ends.values())]
+        paths = [(n, path) for n, path in paths if is_target(config, path) and (not there or f"{path}.weight" in known)]
+        lost = list(dict(paths))
+        if lost:  # without the base, it may be one with attention in each fourth block only
+            which = f"{stack} {', '.join(map(str, lost))} of {min(blocks)} to {max(blocks)}"
+            level = ODD if there or len(lost) < len(ends) else NOTE
+            report.say(level, f"there is no adapter in {which}, and no setting leaves that out: is the file cut short?")
+
+
+def _plain(name: str) -> str:
+    """The last part of a name as a misspelling might have it, without _ and capitals."""
+    return name.rpartition(".")[-1].replace("_", "").lower()
+
+
+def check_targets(config: dict, pairs: dict, known: Collection[str], report: Report) -> None:
+    """Targets without a layer, layers without a target, blocks without what the others have.
+
+    known: the names of the base's tensors, none if they are not here.
+    """
     targets = config.get("target_modules")
     if not targets and not config.get("target_parameters"):
         report.say(BROKEN, f"target_modules is {targets!r}: write the names of the adapted layers")
@@ -274,8 +319,15 @@ def check_targets(config: dict, pairs: dict, report: Report) -> None:
         report.say(BROKEN, f"{' '.join(stray[0])}, so PEFT would pass by: files of two runs?")
     if not isinstance(targets, list) or any(level == BROKEN for level, _ in report.findings):
         return
-    if empty := [target for target in targets if not any(f".{path}".endswith(f".{target}") for path in pairs)]:
-        report.say(ODD, f"no tensor belongs to the target {', '.join(empty)}: is it spelled as in print(model)?")
+    excluded, around = config.get("exclude_modules"), {path.rpartition(".")[0] for path in pairs}
+    empty = [target for target in targets if not any(f".{path}".endswith(f".{target}") for path in pairs)]
+    empty = [target for target in empty if not any(_named(excluded, f"{outer}.{target}") for outer in around)]
+    kinds = {_plain(name.removesuffix(".weight")) for name in known}
+    foreign = [target for target in empty if kinds and _plain(target) not in kinds]
+    if foreign:
+        report.say(NOTE, f"the base has no layer for the target {', '.join(foreign)}: a list for several models?")
+    if lost := [target for target in empty if target not in foreign]:
+        report.say(ODD, f"no tensor belongs to the target {', '.join(lost)}: is it spelled as in print(model)?")
     if config.get("layers_to_transform") is not None or config.get("exclude_modules"):
         return
     blocks = Counter(re.sub(r"\.\d+\.", ".*.", path, count=1) for path in pairs)

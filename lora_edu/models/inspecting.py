@@ -9,6 +9,7 @@ against the weight W that it is added to.
 import json
 import math
 import re
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -20,7 +21,7 @@ from torch import Tensor
 from lora_edu.models import adapter_files as files
 from lora_edu.models import adapter_settings as settings
 from lora_edu.models.adapter_files import BROKEN, DEAD, NOTE, ODD, Layer, Report, by, counted, type_name
-from lora_edu.peft_io import PREFIX
+from lora_edu.peft_io import CHANGES_THE_BASE, PREFIX
 from lora_edu.quantization import quantize
 
 ROWS = 256  # of each weight: where a merge is tried and entries are sampled
@@ -53,13 +54,21 @@ def inspect_adapter(folder: str | Path, base: str | Path | None = None) -> Repor
     settings.check_strength(config, single, report)
     settings.check_words(config, report)
     settings.check_promises(config, pairs, tensors, report)
-    settings.check_targets(config, single, report)
+    near = base or Path(str(config.get("base_model_name_or_path") or "none"))
+    known = weights or {}
+    if not known and near.is_dir():  # named by the config, and here
+        with suppress(ValueError):
+            known = _places_of_weights(near)
+    settings.check_targets(config, single, known, report)
+    settings.check_blocks(config, single, known, report)
+    settings.check_experts(config, pairs, near, report)
+    report.of_experts = len(pairs) - len(single)
     paths = sorted(single, key=_in_order)
     entries = [_measured(path, single[path], config, tensors, weights, report) for path in paths]
     _life(pairs, report)
     other = settings.check_base(config, base, report)
     if weights is not None:
-        _fit(tensors, other, report)
+        _fit(config, tensors, other, report)
         whole = _saved_whole(tensors, weights, report)
         _left_without(config, pairs.keys() | whole, weights, report)
     if values := sorted(torch.cat(entries).tolist() if entries else []):
@@ -75,7 +84,7 @@ class Place(NamedTuple):
 
 
 def _places_of_weights(base: Path) -> dict[str, Place]:
-    """Of each tensor of the base, by its name. Each file is opened once."""
+    """Of each tensor of the base, by its name. Each file is opened once. Raises ValueError."""
     found: dict[str, Place] = {}
     for path in [base] if base.is_file() else sorted(base.glob("*.safetensors")):
         try:
@@ -122,6 +131,8 @@ def _weight_of(layer: Layer, weights: dict[str, Place], turned: bool, report: Re
     """The weight that a layer changes, (out_features, in_features); None with the reason said."""
     name, same = _in_the_base(layer.path, weights)
     if name is None:
+        if not re.search(r"\.\d+\.", layer.path):  # a tied head, or a pooler that the task brought
+            return report.say(NOTE, f"the base's files have no {layer.path}.weight: is it tied, or new for the task?")
         return report.say(BROKEN, f"the base has no {layer.path}.weight: it was trained beside another model")
     if not same:
         report.say(ODD, f"the base calls {layer.path} {name}: PEFT finds it only where both are called alike")
@@ -149,7 +160,7 @@ def _beside(layer: Layer, update: Tensor, some: Tensor, W: Tensor, magnitude: Te
         layer.stray = 0.0 if follows else (both[0] / both[1].clamp(min=1e-30) - 1).abs().mean().item()
 
 
-def _fit(tensors: dict[str, Tensor], other: bool, report: Report) -> None:
+def _fit(config: dict, tensors: dict[str, Tensor], other: bool, report: Report) -> None:
     """Is this the base? An update larger than its weight, or DoRA's magnitudes of other rows, say no.
 
     other: the config names another. Embeddings are left out: their entries are small, and few rows are trained, far.
@@ -158,7 +169,10 @@ def _fit(tensors: dict[str, Tensor], other: bool, report: Report) -> None:
     if loud := [layer for layer in matrices if (layer.relative or 0) > 1]:
         most = max(loud, key=lambda layer: layer.relative)
         what = f"in {len(loud)} of {len(report.layers)} layers the update is larger than the weight that it changes"
-        report.say(ODD, f"{what}, {most.relative:.3g} times in {most.path}: is alpha too large, or another base meant?")
+        start = config.get("init_lora_weights")
+        large = start is False or str(start).lower().startswith(CHANGES_THE_BASE)
+        why = f"it started with {start}, not at zero" if large else "is alpha too large, or another base meant?"
+        report.say(NOTE if large else ODD, f"{what}, {most.relative:.3g} times in {most.path}: {why}")
     stray = [layer.stray for layer in report.layers if layer.stray is not None]
     if stray and median(stray) > STRAY:
         what = f"DoRA's magnitudes lie {median(stray):.0%} off the norms of the base's rows and do not follow them"
@@ -172,11 +186,13 @@ def _in_the_base(path: str, weights: dict[str, Place]) -> tuple[str | None, bool
     """
     parts = path.split(".")
     inner = next((i for i, part in enumerate(parts) if part.isdigit()), len(parts))
+    if f"{path}.weight" in weights:
+        return f"{path}.weight", True
     for dropped in range(max(1, inner)):
         end = ".".join(parts[dropped:]) + ".weight"
-        for name in weights:
-            if f".{name}".endswith(f".{end}"):
-                return name, name == end and dropped <= 1
+        fits = [name for name in weights if f".{name}".endswith(f".{end}")]
+        if fits and (len(fits) == 1 or inner < len(parts)):  # many end in dense.weight
+            return fits[0], fits[0] == end and dropped <= 1
     return None, False
 
 
