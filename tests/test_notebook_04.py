@@ -187,7 +187,7 @@ def test_averaged_factors_keep_little_less_than_a_quarter_of_each(arms, text, se
     kept = {arm: shares[seed] for arm, shares in kept_by_mixing(arms)[text].items()}
     gap = kept["plays 0.5"] - kept["averaged 0.5"]
     assert -0.01 < kept["a quarter of each"] - kept["averaged 0.5"] < 0.2 * gap < 0.07
-    assert kept["averaged, same size"] < kept["plays 0.5"] - 0.08  # at that size the cross terms cost
+    assert kept["averaged, same size"] < kept["plays 0.5"] - 0.08  # each counts less than half
 
 
 def test_rounding_a_whole_update_costs_little_on_the_dial(arms):

@@ -61,8 +61,8 @@ def test_a_verdict_says_its_settings():
     """Where all settings are ours, "false" alone would say too much."""
     claim = next(claim for claim in CLAIMS if claim.letter == "h")
     assert claim.told.startswith("It held in 0 of 4 settings, all ours: 100 steps of one model.")
-    assert "DEPENDS. It held in 0 of 4 settings, all ours" in page.answer(claim)
-    assert "<b>DEPENDS.</b> It held in 0 of 4 settings, all ours" in page.answer_html(claim)
+    assert "FALSE. It held in 0 of 4 settings, all ours" in page.answer(claim)
+    assert "<b>FALSE.</b> It held in 0 of 4 settings, all ours" in page.answer_html(claim)
     assert page.answer(claim).count("(no)") == 3 and page.answer(claim).count("(cannot tell)") == 1
     assert page.answer_html(claim).count(">fails<") == 3 and page.answer_html(claim).count(">cannot tell<") == 1
 
@@ -72,10 +72,12 @@ def test_a_verdict_is_what_all_settings_agree_on(holding, expected):
     assert verdict({str(i): float(i) for i in range(3)}, lambda n: n < holding) == expected
 
 
-@pytest.mark.parametrize("others", [[True], [False], [None], [True, False]])
-def test_a_setting_that_cannot_be_told_leaves_the_verdict_open(others):
+@pytest.mark.parametrize(
+    ("others", "expected"), [([True], DEPENDS), ([False], FALSE), ([None], DEPENDS), ([True, False], DEPENDS)]
+)
+def test_beside_a_setting_that_cannot_be_told_a_sentence_can_be_false_and_not_true(others, expected):
     answers = dict(enumerate([None, *others]))
-    assert verdict(answers, lambda answer: answer) == DEPENDS
+    assert verdict(answers, lambda answer: answer) == expected
 
 
 def test_the_table_has_every_answer():

@@ -24,12 +24,13 @@ BETWEEN = "{0.low:+.4f} to {0.high:+.4f}"  # how an interval is shown
 
 
 def verdict(numbers: Numbers | Intervals, holds: Callable) -> str:
-    """True, false or depends: do all settings give the same answer?
+    """True if a sentence holds in all settings, false if it fails wherever that can be told, else depends.
 
     holds: number -> True, False, or None where the interval of a number cannot tell.
     """
     answers = {holds(number) for number in numbers.values()}
-    return TRUE if answers == {True} else FALSE if answers == {False} else DEPENDS
+    fails = answers in ({False}, {False, None})  # None: it cannot be told
+    return TRUE if answers == {True} else FALSE if fails else DEPENDS
 
 
 def as_well(gap: Interval, most: float = trained.TOLERANCE) -> bool | None:
