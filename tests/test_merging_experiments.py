@@ -7,7 +7,7 @@ from statistics import mean
 import pytest
 import torch
 
-from lora_edu import data_file, merge_into_nf4
+from lora_edu import data_file, merge_into_nf4, quantize, rounding
 from lora_edu.experiments import load_results
 from lora_edu.experiments.finetune import loss_on
 from lora_edu.experiments.nb09_merging import DRAWS, NF4, arm_name, border_moved, compensated, kept, rounded, searched
@@ -60,6 +60,13 @@ def test_what_looks_at_outputs_errs_less_there(small):
     ways = rounded(values, constants), start, searched(values, constants, inputs, start)
     errors = [relative_error(inputs @ values.T, inputs @ merged.T) for merged in ways]
     assert errors[0] > 1.2 * errors[1] and errors[1] > 1.2 * errors[2]
+
+
+def test_gptq_s_way_is_that_of_notebook_06(small):
+    values, _, _, inputs = small
+    constants = quantize(values, "nf4", 64).absmax[:, None].expand_as(values)  # a row is a block of 64
+    ours, pages = compensated(values, constants, inputs), rounding.compensated(values, inputs, NF4)
+    assert torch.allclose(ours, pages, atol=1e-6)
 
 
 # --- what is stored --------------------------------------------------------------------------------------------------

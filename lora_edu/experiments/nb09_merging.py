@@ -17,11 +17,11 @@ from torch import Tensor
 from lora_edu import files
 from lora_edu.codebooks import nf_codebook
 from lora_edu.experiments.finetune import loss_on
-from lora_edu.experiments.nb04 import ALPHA, RANK, RATE, STEPS, train_adapter
+from lora_edu.experiments.nb04 import RANK, RATE, STEPS, empty_adapter, train_adapter
 from lora_edu.experiments.nb11 import inputs_of
 from lora_edu.experiments.stored import load_results
 from lora_edu.gpt import GPT
-from lora_edu.lora import add_lora, lora_layers
+from lora_edu.lora import lora_layers
 from lora_edu.models.pretrain import load_base
 from lora_edu.observing import block_linears
 from lora_edu.peft_io import load_adapter
@@ -44,10 +44,7 @@ def trained(adapter: str, seed: int) -> tuple[dict[str, Tensor], dict[str, Tenso
     model = quantize_linears(load_base("laptop", device="cpu"), double_quant=True)
     generator = torch.Generator().manual_seed(seed)
     if adapter == "trained":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            add_lora(model, RANK, ALPHA, targets="all-linear")
-        train_adapter(model, load_text("shakespeare"), STEPS, RATE, seed)
+        train_adapter(empty_adapter(RANK, seed, model), load_text("shakespeare"), STEPS, RATE, seed)
     else:
         load_adapter(model, files.data_file("shakespeare-adapter"))
     found: tuple[dict[str, Tensor], ...] = ({}, {}, {})

@@ -13,10 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_edu.experiments.nb04 import RATE, empty_adapter
+from lora_edu.observing import SPEAKER_LINE
 from lora_edu.texts import batches, load_text
 from lora_edu.training import trainable_parameters
 
-NAME_LINE = re.compile(rb"^\*\*[A-Z][A-Z .,'-]*\*\*\n", re.MULTILINE)  # its stars and its line end are the name's
+NAME_LINE = re.compile(rf"^{SPEAKER_LINE.pattern}\n".encode(), re.MULTILINE)  # its line end is the name's, too
 MARK = 256  # added to the bytes of such lines
 
 

@@ -231,8 +231,9 @@ def sampled(model: GPT, length: int = 160) -> str:
 def state_of(model: GPT, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """An adapter and AdamW's two averages of each of its tensors, by name."""
     found = adapter_state(model)
-    for name, value in [(name, value) for name, value in model.named_parameters() if value.requires_grad]:
-        found |= {f"{name}, {part}": optimizer.state[value][part] for part in ("exp_avg", "exp_avg_sq")}
+    for name, value in model.named_parameters():
+        if value.requires_grad:
+            found |= {f"{name}, {part}": optimizer.state[value][part] for part in ("exp_avg", "exp_avg_sq")}
     return {name: value.detach().clone() for name, value in found.items()}
 
 

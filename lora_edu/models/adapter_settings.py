@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from lora_edu.checks import is_real, whole
 from lora_edu.models.adapter_files import BROKEN, DEAD, NOTE, ODD, OTHER, TURNED, Report, by, counted, type_name
 from lora_edu.peft_io import CHANGES_THE_BASE, CONFIG
 
@@ -95,7 +96,7 @@ def check_words(config: dict, report: Report) -> None:
             report.say(BROKEN, f"{name} is {config[name]!r}, a list of names is expected: write [...]")
     if isinstance(config.get("target_modules"), str) and config.get("layers_to_transform") is not None:
         report.say(BROKEN, "target_modules is a pattern, and PEFT refuses layers_to_transform beside one: remove it")
-    if not _number(dropout := config.get("lora_dropout", 0)) or not 0 <= dropout < 1:
+    if not is_real(dropout := config.get("lora_dropout", 0)) or not 0 <= dropout < 1:
         level = NOTE if dropout == 1 else BROKEN  # harmless until somebody trains on
         report.say(level, f"lora_dropout is {dropout!r}, a probability below 1 is expected: write 0.0")
 
@@ -119,10 +120,6 @@ def check_base(config: dict, base: Path | None, report: Report) -> bool:
 # --- rank and strength -----------------------------------------------------------------------------------------------
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _names(value: object) -> list[str]:
     return list(map(str, value)) if isinstance(value, list) else []
 
@@ -144,13 +141,13 @@ def _pattern(patterns: object, path: str, otherwise: object) -> object:
 def scaling_of(config: dict, path: str, rank: int) -> float:
     """s = alpha / r, or alpha / sqrt(r) for rsLoRA; NaN where alpha is no number."""
     alpha = _pattern(config.get("alpha_pattern"), path, config.get("lora_alpha"))
-    return alpha / (math.sqrt(rank) if config.get("use_rslora") is True else rank) if _number(alpha) else math.nan
+    return alpha / (math.sqrt(rank) if config.get("use_rslora") is True else rank) if is_real(alpha) else math.nan
 
 
 def check_strength(config: dict, pairs: dict, report: Report) -> None:
     """Rank, alpha and what they make of s."""
     rank, alpha = config.get("r"), config.get("lora_alpha")
-    if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+    if not whole(1).holds(rank):
         report.say(BROKEN, f"r is {rank!r} and no whole number from 1: write the rank, the rows of A")
     for path, (A, B) in pairs.items() if isinstance(rank, int) else ():
         if (wanted := _pattern(config.get("rank_pattern"), path, rank)) != len(A):
@@ -161,7 +158,7 @@ def check_strength(config: dict, pairs: dict, report: Report) -> None:
         if len(A) > (most := min(A.shape[1], len(B))):
             report.say(NOTE, f"rank {len(A)} is more than {path} can use, its matrix has rank {most} at most: lower r")
     strengths = [scaling_of(config, path, len(A)) for path, (A, _) in pairs.items()]
-    if not _number(alpha):
+    if not is_real(alpha):
         report.say(BROKEN, f"lora_alpha is {alpha!r} and no number: write the alpha of the training")
     elif alpha == 0:
         report.say(DEAD, "lora_alpha is 0, so the adapter adds nothing: write the alpha of the training")
@@ -175,7 +172,7 @@ def check_strength(config: dict, pairs: dict, report: Report) -> None:
             report.say(BROKEN, f"{name} is {patterns!r}, names with numbers are expected: write {{}}")
         elif pairs and not config.get("target_parameters"):
             for key, value in patterns.items():
-                if not _number(value):
+                if not is_real(value):
                     report.say(BROKEN, f"{name} gives {key} {value!r}, and a number is expected: write one")
                 elif not any(_fits(key, path) for path in pairs):
                     near = _meant(key, {path.rpartition(".")[-1] for path in pairs})
