@@ -65,10 +65,3 @@ def test_the_rows_drawn_are_those_of_A_and_unused_places_stay_empty(view, settin
 def test_a_rate_at_which_a_seed_diverges_is_never_the_best():
     arm = {rank: [[1.0, 1.2], [0.5, 0.6], [0.1, None]] for rank in ("2", "4", "8")}
     assert best_rates(arm, [0.1, 0.2, 0.4]) == {2: 0.2, 4: 0.2, 8: 0.2}
-
-
-def test_what_is_kept_is_read_off_at_equal_learning_and_at_one_size():
-    """Between two moments along the straight line; a way that never gets there is not compared."""
-    paths = {"full": np.array([[0.8, 0.6, 4], [1.0, 0.4, 6]]), "rank 8": np.array([[0.2, 0.9, 4], [0.6, 0.7, 8]])}
-    _, words = pictures.price(paths, learned=0.9, size=5)
-    assert "full 50% (90%, 50%); rank 8 never (30%, 85%)." in words  # rank 8 never learned so much

@@ -6,8 +6,6 @@ import pytest
 from lora_edu.experiments import nb02 as lab
 from lora_edu.experiments.runs import EXPERIMENTS, load_results
 
-SEEDS = range(3)
-
 
 @pytest.fixture(scope="module")
 def best():
@@ -30,60 +28,6 @@ def test_divided_by_the_root_of_d_in_what_B_sees_has_one_size_at_every_width():
         spread[width] = (x @ A.T).std()
     assert spread[4096] / spread[64] > 6  # undivided it grows with the root of the width
     assert abs(spread[4096] / 64 - spread[64] / 8) < 0.05
-
-
-@pytest.fixture(scope="module")
-def paths():
-    """A way to train -> (moments, 3): learned, kept and the size of the update, as section 8 has them."""
-    tasks, moments = lab.load_tasks(), (15, 25, 50, 100, 200, 400, 800)
-
-    def look(layers):
-        return lab.accuracy(layers, tasks.rotated), lab.accuracy(layers, tasks.upright), lab.size(layers)
-
-    def path(rank, lr, update=lambda: lab.descend):
-        """rank: of the adapters, or "full"."""
-        starts = [lab.copied() if rank == "full" else lab.adapted(rank, 2 * rank, seed) for seed in SEEDS]
-        runs = [lab.watched(start, look, moments, lr, seed, update()) for seed, start in enumerate(starts)]
-        return np.mean(runs, axis=0)
-
-    return {
-        "full, rate 0.3": path("full", 0.3),
-        "full, rate 0.1": path("full", 0.1),
-        "full, Adam": path("full", 0.008, lab.adam),
-        "rank 2": path(2, 0.1),
-        "rank 8, rate 0.03": path(8, 0.03),
-        "rank 8, rate 0.1": path(8, 0.1),
-        "rank 8, Adam": path(8, 0.008, lab.adam),
-    }
-
-
-def test_at_equal_learning_full_fine_tuning_keeps_most_and_has_gone_least_far(paths):
-    """The page once read the price at one size of the update, where LoRA had not learned the task."""
-    kept, size = (
-        {name: np.interp(0.9, path[:, 0], path[:, column]) for name, path in paths.items()} for column in (1, 2)
-    )
-    full, lora = ([name for name in paths if name.startswith(method)] for method in ("full", "rank"))
-    assert all(path[-1, 0] > 0.9 for path in paths.values())  # each way gets there
-    assert min(kept[name] for name in full) > max(kept[name] for name in lora) + 0.1
-    assert max(size[name] for name in full) < min(size[name] for name in lora)
-    assert 0.68 < min(kept[name] for name in full) < max(kept[name] for name in full) < 0.86
-    assert 0.2 < kept["rank 8, Adam"] < kept["rank 8, rate 0.1"] < kept["rank 8, rate 0.03"] < 0.52
-
-
-def test_at_one_size_lora_under_adam_keeps_most_because_it_has_learned_least(paths):
-    def at_6(column):
-        return {name: np.interp(6, path[:, 2], path[:, column]) for name, path in paths.items()}
-
-    learned, kept = at_6(0), at_6(1)
-    assert max(kept, key=kept.get) == min(learned, key=learned.get) == "rank 8, Adam"
-    assert kept["rank 8, Adam"] > 0.8 and learned["rank 8, Adam"] < 0.5
-    full = [learned[name] for name in paths if name.startswith("full")]
-    assert 0.9 < min(full) and max(learned[name] for name in paths if name.startswith("rank")) < min(full)
-
-
-def test_random_updates_of_that_size_forget_little():
-    random = [lab.accuracy(lab.thrown(6, seed), lab.load_tasks().upright) for seed in range(3)]
-    assert min(random) > 0.8 and lab.size(lab.thrown(6)) == pytest.approx(6)
 
 
 def test_with_plain_descent_the_best_rate_follows_s(best):

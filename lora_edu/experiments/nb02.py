@@ -154,14 +154,9 @@ def lora(rank: int, lr: float = 0.1, seed: int = 0, alpha: float | None = None, 
     return layers
 
 
-def copied() -> list[Linear]:
-    """The base with weights of its own, for full fine-tuning."""
-    return [Linear(layer.weight.copy()) for layer in trained_base()]
-
-
 def full(lr: float = 0.3, seed: int = 0, **recipe) -> list[Linear]:
     """A copy of the base, all of whose weights are trained on the rotated digits."""
-    layers = copied()
+    layers = [Linear(layer.weight.copy()) for layer in trained_base()]
     _train_on_rotated(layers, lr, seed, recipe)
     return layers
 
@@ -175,58 +170,6 @@ def start(layers: Sequence, A: str, B: str) -> Sequence:
         if B == "random":
             layer.lora_B += rng.normal(size=layer.lora_B.shape) / 2
     return layers
-
-
-def updates(layers: Sequence) -> list[NDArray]:
-    """What training added to each weight of the base: s * B A, or the difference of the weights."""
-    return [
-        layer.delta_weight() if hasattr(layer, "delta_weight") else layer.weight - start.weight
-        for layer, start in zip(layers, trained_base(), strict=True)
-    ]
-
-
-def with_updates(deltas: Sequence[NDArray]) -> list[Linear]:
-    """The base with an update added to each weight."""
-    return [Linear(layer.weight + delta) for layer, delta in zip(trained_base(), deltas, strict=True)]
-
-
-def sides(layers: Sequence) -> NDArray:
-    """The norm of what training added to each layer."""
-    return np.array([np.linalg.norm(delta) for delta in updates(layers)])
-
-
-def size(layers: Sequence) -> float:
-    """The norm of what training added, both layers together."""
-    return float(np.linalg.norm(sides(layers)))
-
-
-@cache
-def _shares() -> NDArray:
-    """Which share of the size each layer has after full fine-tuning."""
-    layers = full(0.1)
-    return sides(layers) / size(layers)
-
-
-def thrown(size: float, seed: int = 0) -> list[Linear]:
-    """The base with an update of this size in random directions, shared between the layers as full fine-tuning does."""
-    rng = np.random.default_rng(seed)
-    deltas = [rng.normal(size=layer.weight.shape) for layer in trained_base()]
-    return with_updates(
-        [size * share * delta / np.linalg.norm(delta) for delta, share in zip(deltas, _shares(), strict=True)]
-    )
-
-
-def watched(
-    layers: Sequence, look: Callable, moments: Sequence[int], lr: float, seed: int = 0, update: Callable = descend
-) -> list:
-    """Train on the rotated digits and call look(layers) after each of these numbers of steps. Returns what it saw."""
-    seen, done, tasks = [], 0, load_tasks()
-    for moment in moments:
-        x, labels = tasks.rotated["train"], tasks.labels["train"]
-        train(layers, x, labels, moment - done, lr, seed=[seed, moment], update=update)
-        seen.append(look(layers))
-        done = moment
-    return seen
 
 
 class Outcome(NamedTuple):
@@ -251,7 +194,7 @@ def outcome(rank: int, seed: int = 0) -> Outcome:
     layers = lora(rank, seed=seed) if rank else trained_base()
     A = {AS_TRAINED: layers[0].lora_A, STRONGEST: turned(layers[0])[0]} if rank else {}
     responses = {name: [[(x[labels == k] @ row).mean() for k in range(10)] for row in rows] for name, rows in A.items()}
-    strengths = np.linalg.svd(updates(layers)[0], compute_uv=False)[:rank] ** 2
+    strengths = np.linalg.svd(layers[0].delta_weight(), compute_uv=False)[:rank] ** 2 if rank else np.zeros(0)
     return Outcome(
         rows=A,
         responses={name: np.array(means) for name, means in responses.items()},

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
 from lora_edu.experiments.nb02 import AS_TRAINED, STRONGEST, Outcome
-from lora_edu.figures.drawing import Drawn, note, panels, picture, slider, styled
+from lora_edu.figures.drawing import Drawn, note, panels, slider, styled
 from lora_edu.figures.looks import ADAPTER, BLUE, GRAY, ORANGE, RED, TEXTS
 
 SIGNED = "cividis"  # negative dark blue, zero gray, positive yellow: lightness alone tells them apart
@@ -246,33 +246,4 @@ def ranks(new: dict, old: dict) -> Drawn:
         f"From rank {near} on LoRA comes within 3 points of full fine-tuning ({new['full']:.0%}): {at}, against "
         f"{new[0]:.0%} without. Upright digits: {old[0]:.0%} before, {min(kept):.0%} to {max(kept):.0%} with an "
         f"adapter, {old['full']:.0%} after full fine-tuning."
-    )
-
-
-@picture
-def price(paths: dict[str, np.ndarray], learned: float = 0.9, size: float = 6) -> Drawn:
-    """What is kept of the old task against what is learned of the new one: each way is a line, from left to right.
-
-    paths: a way to train -> (moments, 3): learned, kept, and the size of the update. The words compare the ways once
-    they have learned so much, and where their updates have this size (circles).
-    """
-    figure, (axes,) = panels(1, 8.6, 4.2)
-    looks = {"full": iter(("-", "--", ":")), "rank": iter(("-.", "-", "--", ":"))}
-    said = []
-    for name, path in paths.items():
-        method = name[:4]
-        color = {"full": "black", "rank": ORANGE}[method]
-        axes.plot(100 * path[:, 0], 100 * path[:, 1], next(looks[method]), color=color, label=name)
-        new, old = (np.interp(size, path[:, 2], path[:, column]) for column in (0, 1))
-        axes.plot(100 * new, 100 * old, "o", ms=7, color=color)
-        equal = f"{np.interp(learned, path[:, 0], path[:, 1]):.0%}" if path[-1, 0] >= learned else "never"
-        said.append(f"{name} {equal} ({new:.0%}, {old:.0%})")
-    axes.axvline(100 * learned, color=GRAY, lw=1)
-    axes.set(xlabel="learned: right answers on rotated test digits, %", ylabel="kept: right answers on upright ones, %")
-    axes.set(ylim=(0, 100))
-    axes.legend(loc="lower left", title=f"circles: an update of size {size:g}")
-    return figure, (
-        f"At {learned:.0%} learned, full fine-tuning keeps by far the most; at size {size:g}, LoRA has learned less. "
-        f"Kept with {learned:.0%} learned (gray line), and in brackets learned and kept at size {size:g} (circles): "
-        f"{'; '.join(said)}. Means of three seeds."
     )
