@@ -231,17 +231,12 @@ def qpissa_start(W: Tensor, rank: int, codebook: str | Tensor) -> tuple[Tensor, 
     return round_weight(W - B @ A, codebook), B, A
 
 
-def qera_start(W: Tensor, rank: int, codebook: str | Tensor, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def repair_seen(error: Tensor, rank: int, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """QERA (arXiv 2410.06040): the repair with the least error of the *output*, for inputs (n, in) like those seen.
 
-    The output's error is |(W - Q - B A) R^(1/2)| with R = the mean of x x^T: so the SVD is taken of (W - Q) R^(1/2).
+    The output's error is |(error - B A) R^(1/2)| with R = the mean of x x^T: so the SVD is taken of error R^(1/2).
+    error: (out, in). Returns B (out, rank) and A (rank, in).
     """
-    Q = round_weight(W, codebook)
-    return Q, *repair_seen(W - Q, rank, inputs)
-
-
-def repair_seen(error: Tensor, rank: int, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """B (out, rank) and A (rank, in): the repair of `error` (out, in) that such inputs (n, in) see most of."""
     root, inverse_root = square_roots(inputs.T @ inputs / len(inputs))
     B, A = largest_directions(error @ root, rank)
     return B, A @ inverse_root

@@ -1,12 +1,12 @@
 """The painted line: a bar as long as the surprise, for every byte."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
 from lora_edu import GPT, GPTConfig, evaluate, load_text
 from lora_edu.figures import painted
-from lora_edu.figures.painted import painted_line
 from lora_edu.observing import surprise
 from lora_edu.texts import ADDRESS_LINE, PLAY_LINE
 
@@ -35,12 +35,11 @@ def test_a_byte_knows_only_what_stands_before_it(model):
 
 
 def test_one_bar_for_each_byte_and_long_ones_end_in_a_point():
-    figure, words = painted_line({"a": np.array([0.5, 2.0, 12.0]), "b": np.array([1.0, 1.0, 1.0])}, "é!")
-    assert len(figure.axes) == 2 and "a 4.83, b 1.00" in words and "“!”, byte 3 (12.0 nats)" in words
-    bars, cut = figure.axes[0].collections[0], figure.axes[0].lines
-    lowest = [path.vertices[:, 1].min() for path in bars.get_paths()]
-    assert lowest == [-0.5, -2.0, -painted.DEEPEST]
-    assert any(list(line.get_xdata()) == [2] and line.get_marker() == "v" for line in cut)
+    line = painted.PaintedLine(plt.figure().subplots(), "é!", "a")
+    line.set(np.array([0.5, 2.0, 12.0]))
+    assert line.title.get_text() == "a: 4.83 nats per byte"
+    assert [path.vertices[:, 1].min() for path in line.bars.get_paths()] == [-0.5, -2.0, -painted.DEEPEST]
+    assert line.cut.get_xdata().tolist() == [2] and line.cut.get_marker() == "v"
 
 
 @pytest.mark.parametrize(("name", "line"), [("shakespeare", PLAY_LINE), ("speeches", ADDRESS_LINE)])

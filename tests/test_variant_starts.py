@@ -7,8 +7,8 @@ from lora_edu.measures import output_error, relative_error
 from lora_edu.variants import (
     largest_directions,
     loftq_start,
-    qera_start,
     qpissa_start,
+    repair_seen,
     round_weight,
     square_roots,
 )
@@ -27,6 +27,11 @@ def weight():
 def repaired(start):
     Q, B, A = start
     return Q + B @ A
+
+
+def qera_start(W, rank, codebook, inputs):
+    Q = round_weight(W, codebook)
+    return Q, *repair_seen(W - Q, rank, inputs)
 
 
 def test_repairs_do_what_they_promise(weight):

@@ -7,20 +7,15 @@ it was sure of, 5.5 for a guess among 256 bytes. It is drawn as the length of a 
 import textwrap
 from collections.abc import Mapping
 
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
-from torch import nn
 
-from lora_edu.figures.drawing import Drawn, styled
 from lora_edu.figures.looks import BLUE
 from lora_edu.gpt import encode
-from lora_edu.observing import surprise
 
 DEEPEST = 8.0  # nats at which a bar is cut off
-ROW = 1.55  # inches
 
 
 class PaintedLine:
@@ -77,22 +72,6 @@ def in_lines(text: str, width: int = 108, most: int = 6) -> str:
     return "\n".join(lines[:most]) + " ..."
 
 
-@styled
-def painted_line(models_or_losses: Mapping, text: str, before: str = "\n") -> Drawn:
-    """One row for each model: the text, and under every byte a bar as long as the model's surprise. And its words.
-
-    models_or_losses: name -> a model, or its losses (n_bytes,) in nats, as `surprise` gives them.
-    """
-    losses = {
-        name: surprise(one, text, before) if isinstance(one, nn.Module) else np.asarray(one)
-        for name, one in models_or_losses.items()
-    }
-    figure, rows = plt.subplots(len(losses), 1, figsize=(9.4, ROW * len(losses)), squeeze=False)
-    for axes, (name, row) in zip(rows[:, 0], losses.items(), strict=True):
-        PaintedLine(axes, text, name).set(row)
-    return figure, _words(losses, text)
-
-
 def _frame(axes: Axes, n_bytes: int) -> None:
     axes.set(xlim=(-0.7, n_bytes - 0.3), ylim=(-DEEPEST, 4.2), yticks=[0, -4, -8], yticklabels=["0", "4", "8 nats"])
     axes.set_xticks([])
@@ -108,15 +87,3 @@ def _shown(text: str) -> list[str]:
         size = 1 if character in "·¶" else len(character.encode("utf-8"))
         shown += [character] + ["˙"] * (size - 1)
     return shown
-
-
-def _words(losses: Mapping[str, np.ndarray], text: str) -> str:
-    means = ", ".join(f"{name} {np.mean(row):.2f}" for name, row in losses.items())
-    peaks = "; ".join(f"{name} at {_peak(text, row)}" for name, row in losses.items())
-    return f"Mean surprise in nats per byte: {means}. The line “{text}”, with a bar under every byte. Longest: {peaks}."
-
-
-def _peak(text: str, losses: np.ndarray) -> str:
-    place = int(np.argmax(losses))
-    byte = text.encode("utf-8")[place : place + 1].decode("utf-8", errors="replace")
-    return f"“{byte}”, byte {place + 1} ({losses[place]:.1f} nats)"
