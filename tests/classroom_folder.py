@@ -1,14 +1,19 @@
 """A teacher's folder in a temporary place, and notebooks as students hand them in."""
 
 import copy
-import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
+from classroom import collecting
+
 ASSIGNMENTS = Path(__file__).parent.parent / "notebooks" / "assignments"
+NAME = "a1_lora_numpy"
+IN_TIME = (2026, 3, 6, 12, 0, 0)
 
 
 def make(folder: Path) -> Path:
@@ -16,6 +21,22 @@ def make(folder: Path) -> Path:
     shutil.copytree(ASSIGNMENTS / "source", folder / "source", ignore=shutil.ignore_patterns(".ipynb_*"))
     shutil.copy(ASSIGNMENTS / "nbgrader_config.py", folder)
     return folder
+
+
+def archive(path: Path, files: dict[str, str], when: dict[str, tuple] | None = None) -> Path:
+    """A zip archive of such files, name -> text. when: the time of those that were not handed in in time."""
+    with zipfile.ZipFile(path, "w") as content:
+        for name, text in files.items():
+            content.writestr(zipfile.ZipInfo(name, (when or {}).get(name, IN_TIME)), text)
+    return path
+
+
+def collect(folder: Path, *archives: dict[str, str], name: str = NAME) -> list[str]:
+    """Collects archives of such files, one after the other; what was left out of them."""
+    left_out = []
+    for files in archives:
+        left_out += collecting.collect(name, [archive(folder / "archive.zip", files)])[1]
+    return left_out
 
 
 def grade_id(cell) -> str:
@@ -55,19 +76,12 @@ def run(notebooks: list[nbformat.NotebookNode], folder: Path) -> list[nbformat.N
     for number, part in enumerate(cells):
         for cell in part:
             cell.id = f"{number}-{cell.id}"  # both notebooks have the cells of the source
-    before = dict(os.environ)
-    os.environ |= {"LORA_EDU_DEVICE": "cpu", "LORA_EDU_SIZE": "laptop", "OMP_NUM_THREADS": "1"}
-    try:
-        NotebookClient(
-            nbformat.v4.new_notebook(cells=[cell for part in cells for cell in part]),
-            timeout=120,
-            allow_errors=True,
-            resources={"metadata": {"path": str(folder)}},
-            kernel_name="python3",
-        ).execute()
-    finally:
-        os.environ.clear()
-        os.environ |= before
+    together = nbformat.v4.new_notebook(cells=[cell for part in cells for cell in part])
+    place = {"metadata": {"path": str(folder)}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LORA_EDU_SIZE", "laptop")
+        patch.setenv("OMP_NUM_THREADS", "1")
+        NotebookClient(together, timeout=120, allow_errors=True, resources=place, kernel_name="python3").execute()
     return [nbformat.v4.new_notebook(cells=part) for part in cells]
 
 

@@ -82,6 +82,14 @@ def tiny_text():
 
 
 @pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty folder of a teacher."""
+    monkeypatch.setenv("LORA_EDU_CLASSROOM", str(tmp_path / "classroom"))
+    (tmp_path / "classroom").mkdir()
+    return tmp_path / "classroom"
+
+
+@pytest.fixture
 def in_small(tiny_gpt, tiny_text, monkeypatch):
     """Called with modules of experiments: these run on the tiny model and text, in windows of 32 tokens."""
     small = {

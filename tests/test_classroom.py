@@ -1,218 +1,20 @@
-"""The teacher's commands, piece by piece: collecting, inspecting, points off for being late, grades as CSV."""
+"""The teacher's commands, piece by piece: what cannot be graded, points off for being late, what is released."""
 
 import json
 import os
 import re
 import shutil
-import zipfile
 from datetime import datetime
 from types import SimpleNamespace
 
 import classroom_folder
 import nbformat
 import pytest
+from classroom_folder import NAME, collect
 
 from classroom import __main__ as commands
-from classroom import (
-    autograding,
-    collecting,
-    folders,
-    grades,
-    inspecting,
-    judge,
-    nbgrading,
-    plugins,
-    releasing,
-    sandbox,
-)
-from lora_edu.assignments import core
-
-NAME = "a1_lora_numpy"
-
-
-@pytest.fixture
-def folder(tmp_path, monkeypatch):
-    root = tmp_path / "classroom"
-    root.mkdir()
-    monkeypatch.setenv(folders.VARIABLE, str(root))
-    return root
-
-
-def archive(path, files: dict[str, str]):
-    with zipfile.ZipFile(path, "w") as content:
-        for name, text in files.items():
-            content.writestr(zipfile.ZipInfo(name, (2026, 3, 6, 17, 30, 0)), text)
-    return path
-
-
-def submitted(folder):
-    """Student -> what was handed in."""
-    return {path.parent.parent.name: path.read_text() for path in (folder / "submitted").rglob("*.ipynb")}
-
-
-def test_moodle(folder):
-    files = {
-        f"Jane Doe_101_assignsubmission_file_/{NAME}.ipynb": "jane",
-        f"Zoë Ørsted_102_assignsubmission_file_/{NAME}.ipynb": "zoë",
-        f"Flat_Name_103_assignsubmission_file_{NAME}.ipynb": "flat",
-        f"Kim Lee_104_assignsubmission_file_/{NAME}.ipynb": "one",
-        f"Kim Lee_105_assignsubmission_file_/{NAME}.ipynb": "two",
-        "Jane Doe_101_assignsubmission_file_/numpy.py": "raise SystemExit",
-        "Jane Doe_101_assignsubmission_onlinetext_/onlinetext.html": "<p>hello</p>",
-        "__MACOSX/._x": "",
-        "readme.txt": "",
-    }
-    taken, left_out = collecting.collect(NAME, [archive(folder / "m.zip", files)])
-    assert submitted(folder) == {
-        "Jane-Doe": "jane",
-        "Zoë-Ørsted": "zoë",
-        "Flat_Name": "flat",
-        "Kim-Lee-104": "one",
-        "Kim-Lee-105": "two",
-    }
-    assert left_out == ["readme.txt"] and len(taken) == 7
-    assert not list((folder / "submitted").rglob("*.py"))  # it would be imported instead of NumPy
-    when = (folder / "submitted" / "Jane-Doe" / NAME / "timestamp.txt").read_text()
-    assert datetime.fromisoformat(when).replace(tzinfo=None) == datetime(2026, 3, 6, 17, 30)
-    assert collecting.remembered(NAME)["Kim-Lee-105"]["number"] == "105"
-
-
-@pytest.mark.parametrize("encoding", ["latin-1", "cp437", "cp850", "utf-8"])
-def test_a_name_is_readable_however_the_archive_wrote_it(folder, encoding):
-    """Zip programs that leave out the mark for UTF-8 write names as they like; Python takes all of them for DOS."""
-    names = ["Zoë-Krüger", "Renée-Muñoz", "Große-Öhm"]
-    path = folder / "1.zip"
-    stand_in = {name: "".join(c if c.isascii() else "?" * len(c.encode(encoding)) for c in name) for name in names}
-    archive(path, {f"{stand_in[name]}/{NAME}.ipynb": name for name in names})
-    content = path.read_bytes()
-    for name in names:
-        content = content.replace(stand_in[name].encode(), name.encode(encoding))
-    path.write_bytes(content)
-    collecting.collect(NAME, [path])
-    assert submitted(folder) == {name: name for name in names}
-
-
-def test_canvas(folder):
-    files = {
-        f"doejane_LATE_7001_9001_{NAME}-2.ipynb": "late",
-        f"leekim_7002_9002_{NAME}.ipynb": "in time",
-        "roesam_7003_9003_My Work (1).ipynb": "renamed",
-    }
-    collecting.collect(NAME, [archive(folder / "c.zip", files)])
-    there = submitted(folder)
-    assert there["doejane_7001"] == "late" and there["leekim_7002"] == "in time"
-    assert inspecting.before(folder / "submitted" / "roesam_7003" / NAME, NAME, None) == (
-        f"there is no {NAME}.ipynb; handed in: My Work -1-.ipynb (renamed?)"
-    )
-    assert collecting.remembered(NAME)["doejane_7001"]["late"] is True
-    assert not list(folder.rglob("timestamp.txt"))  # the archive does not know the time
-
-
-def test_a_second_archive_replaces_what_a_student_handed_in_before(folder):
-    collecting.collect(
-        NAME, [archive(folder / "1.zip", {f"ann/{NAME}.ipynb": "old", "ann/notes.ipynb": "", f"bob/{NAME}.ipynb": "b"})]
-    )
-    collecting.collect(NAME, [archive(folder / "2.zip", {f"ann/{NAME}.ipynb": "new"})])
-    assert submitted(folder) == {"ann": "new", "bob": "b"}
-    assert [path.name for path in (folder / "submitted" / "ann" / NAME).glob("*.ipynb")] == [f"{NAME}.ipynb"]
-
-
-def test_an_old_grade_goes_with_what_it_was_for_and_stays_with_what_is_the_same(folder):
-    first = archive(folder / "1.zip", {f"ann/{NAME}.ipynb": "old", f"bob/{NAME}.ipynb": "same"})
-    collecting.collect(NAME, [first])
-    for student in ("ann", "bob"):
-        (folder / "autograded" / student / NAME).mkdir(parents=True)
-    collecting.collect(NAME, [archive(folder / "2.zip", {f"ann/{NAME}.ipynb": "new", f"bob/{NAME}.ipynb": "same"})])
-    assert not (folder / "autograded" / "ann" / NAME).exists()
-    assert (folder / "autograded" / "bob" / NAME).exists()
-
-
-def test_namesakes_are_the_same_students_in_every_archive(folder):
-    def moodle(file, **numbers):
-        files = {f"Kim Lee_{n}_assignsubmission_file_/{NAME}.ipynb": text for n, text in numbers.items()}
-        return archive(folder / file, {name.replace("_n", "_"): text for name, text in files.items()})
-
-    collecting.collect(NAME, [moodle("1.zip", n104="a")])
-    collecting.collect(NAME, [moodle("2.zip", n104="a", n105="b")])
-    assert submitted(folder) == {"Kim-Lee": "a", "Kim-Lee-105": "b"}  # the first keeps the name, and the grade
-    collecting.collect(NAME, [moodle("3.zip", n105="new"), moodle("4.zip", n106="c")])
-    assert submitted(folder) == {"Kim-Lee": "a", "Kim-Lee-105": "new", "Kim-Lee-106": "c"}
-    assert {who: entry["number"] for who, entry in collecting.remembered(NAME).items()} == {
-        "Kim-Lee": "104",
-        "Kim-Lee-105": "105",
-        "Kim-Lee-106": "106",
-    }
-
-
-def test_the_folder_that_was_handed_out_belongs_to_the_student_above_it(folder):
-    files = {
-        f"ann/{NAME}/{NAME}.ipynb": "a",
-        f"class/bob/{NAME}/{NAME}.ipynb": "b",
-        f"Cy Roe_7_assignsubmission_file_/{NAME}/{NAME}.ipynb": "c",
-        f"Cy Roe_7_assignsubmission_file_/{NAME}/helper.py": "",
-        f"{NAME}/{NAME}.ipynb": "whose?",
-    }
-    taken, left_out = collecting.collect(NAME, [archive(folder / "1.zip", files)])
-    assert {entry.student for entry in taken} == {"ann", "bob", "Cy-Roe"} and submitted(folder)["bob"] == "b"
-    assert left_out == [f"{NAME}/{NAME}.ipynb"]
-    assert collecting.remembered(NAME)["Cy-Roe"]["file"] == f"{NAME}.ipynb"  # the feedback lies beside this one
-
-
-def test_nothing_is_overwritten_in_silence(folder):
-    files = {f"monday/ann/{NAME}.ipynb": "m", f"friday/ann/{NAME}.ipynb": "f"}
-    taken, left_out = collecting.collect(NAME, [archive(folder / "1.zip", files)])
-    assert left_out == [f"monday/ann/{NAME}.ipynb (taken for ann was friday/ann/{NAME}.ipynb)"]
-    assert len(taken) == 1 and submitted(folder) == {"ann": "f"}
-
-
-def test_an_archive_cannot_write_elsewhere(folder):
-    files = {
-        f"../../evil_1_assignsubmission_file_/{NAME}.ipynb": "x",
-        f"../outside/{NAME}.ipynb": "x",
-        "eve/../../y.ipynb": "x",
-    }
-    collecting.collect(NAME, [archive(folder / "e.zip", files)])
-    written = [path for path in folder.parent.rglob("*.ipynb")]
-    assert len(written) == 3 and all((folder / "submitted") in path.parents for path in written)
-
-
-def test_a_damaged_file_costs_only_its_student(folder):
-    long = "x" * 300
-    path = archive(
-        folder / "1.zip", {f"ann/{NAME}.ipynb": "a", f"bob/{NAME}.ipynb": "b" * 50, f"{long}/{NAME}.ipynb": "c"}
-    )
-    path.write_bytes(path.read_bytes().replace(b"b" * 50, b"?" * 50))  # the check sum of bob's file is wrong now
-    _, left_out = collecting.collect(NAME, [path])
-    assert [line for line in left_out if line.startswith(f"bob/{NAME}.ipynb (damaged in the archive: ")]
-    there = submitted(folder)
-    assert sorted(there.values()) == ["a", "c"] and all(len(name) <= 200 for name in there)
-    reason = inspecting.before(folder / "submitted" / "bob" / NAME, NAME, released())
-    assert "handed in: a1_lora_numpy.ipynb (damaged in the archive: " in reason
-
-
-@pytest.mark.parametrize(
-    ("name", "make", "reason"),
-    [
-        ("cut off", lambda path: path.write_text('{"cells": ['), "broken file"),
-        ("binary", lambda path: path.write_text("\x00\x01"), "broken file"),
-        ("a list", lambda path: path.write_text("[1, 2]"), "not a valid notebook"),
-        (
-            "no cells",
-            lambda path: path.write_text('{"cells": 3, "nbformat": 4, "metadata": {}}'),
-            "not a valid notebook",
-        ),
-        ("deep", lambda path: path.write_text("[" * 100_000 + "]" * 100_000), "a valid notebook"),
-        ("huge", lambda path: path.write_text(" " * (inspecting.LARGEST + 1)), "more than 20: clear its outputs"),
-        ("folder", lambda path: path.mkdir(), "is no regular file"),
-        ("link", lambda path: path.symlink_to("/etc/passwd"), "is no regular file"),
-        ("fifo", os.mkfifo, "is no regular file"),
-        ("marks", lambda path: nbformat.write(strange_marks(released()), path), "marks that nbgrader cannot read"),
-    ],
-)
-def test_a_hostile_file_gets_a_reason(tmp_path, name, make, reason):
-    make(tmp_path / f"{NAME}.ipynb")
-    assert reason in inspecting.before(tmp_path, NAME, released())
-    assert inspecting.suspicious(tmp_path / f"{NAME}.ipynb") == []
+from classroom import autograding, grades, inspecting, judge, nbgrading, plugins, releasing, sandbox
+from lora_edu.assignments import checks, core
 
 
 def strange_marks(notebook):
@@ -220,15 +22,23 @@ def strange_marks(notebook):
     return notebook
 
 
-def test_what_is_no_archive_is_said_before_anything_is_written(folder):
-    (folder / "page.zip").write_text("<html>please log in</html>")
-    with pytest.raises(ValueError, match="page.zip is not a zip archive"):
-        collecting.collect(NAME, [archive(folder / "1.zip", {f"ann/{NAME}.ipynb": "a"}), folder / "page.zip"])
-    with pytest.raises(FileNotFoundError, match="there is no archive"):
-        collecting.collect(NAME, [folder / "gone.zip"])
-    with pytest.raises(ValueError, match="there is no assignment 'a1'; there are a1_lora_numpy"):
-        collecting.collect("a1", [archive(folder / "2.zip", {f"ann/{NAME}.ipynb": "a"})])
-    assert not (folder / "submitted").exists()
+HOSTILE = {
+    "cut off": (lambda path: path.write_text('{"cells": ['), "broken file"),
+    "no cells": (lambda path: path.write_text('{"cells": 3, "nbformat": 4, "metadata": {}}'), "not a valid notebook"),
+    "deep": (lambda path: path.write_text("[" * 100_000 + "]" * 100_000), "a valid notebook"),
+    "huge": (lambda path: path.write_text(" " * (inspecting.LARGEST + 1)), "more than 20: clear its outputs"),
+    "folder": (lambda path: path.mkdir(), "is no regular file"),
+    "link": (lambda path: path.symlink_to("/etc/passwd"), "is no regular file"),
+    "fifo": (os.mkfifo, "is no regular file"),
+    "marks": (lambda path: nbformat.write(strange_marks(released()), path), "marks that nbgrader cannot read"),
+}
+
+
+@pytest.mark.parametrize(("make", "reason"), HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_file_gets_a_reason(tmp_path, make, reason):
+    make(tmp_path / f"{NAME}.ipynb")
+    assert reason in inspecting.before(tmp_path, NAME, released())
+    assert inspecting.suspicious(tmp_path / f"{NAME}.ipynb") == []
 
 
 # grade_id -> whether it takes an answer, whether it is graded
@@ -243,10 +53,11 @@ CELLS = {
 
 
 def released():
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1") for _ in CELLS])
-    for cell, (name, (solution, grade)) in zip(notebook.cells, CELLS.items(), strict=True):
-        marks = {"grade_id": name, "solution": solution, "locked": not solution, "grade": grade}
-        cell.metadata["nbgrader"] = marks | {"schema_version": 3, "task": False, "points": 1}
+    notebook = nbformat.v4.new_notebook()
+    for name, (solution, grade) in CELLS.items():
+        marks = {"grade_id": name, "solution": solution, "locked": not solution, "grade": grade, "points": 1}
+        marks |= {"schema_version": 3, "task": False}
+        notebook.cells.append(nbformat.v4.new_code_cell("1", metadata={"nbgrader": marks}))
     return notebook
 
 
@@ -261,22 +72,23 @@ def old_schema(notebook):
     return notebook
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (lambda notebook: notebook, None),
-        (lambda notebook: without(notebook, "setup", "check_split", "test_split"), None),  # these are put back
-        (lambda notebook: without(notebook, "split"), "missing cell: split"),
-        (lambda notebook: without(notebook, "in_words"), "missing cell: in_words"),
-        (lambda notebook: without(notebook, "experiment"), None),  # "if you have time"
-        (
-            lambda notebook: classroom_folder.with_a_cell_twice(notebook, "split"),
-            "duplicated cell: split is there more than once",
-        ),
-        (classroom_folder.stripped, "no cell carries nbgrader's metadata"),
-        (old_schema, "another schema than 3"),
-    ],
-)
+def twice(notebook):
+    return classroom_folder.with_a_cell_twice(notebook, "split")
+
+
+CHANGED = [
+    (lambda notebook: notebook, None),
+    (lambda notebook: without(notebook, "setup", "check_split", "test_split"), None),  # these are put back
+    (lambda notebook: without(notebook, "experiment"), None),  # "if you have time"
+    (lambda notebook: without(notebook, "split"), "missing cell: split"),
+    (lambda notebook: without(notebook, "in_words"), "missing cell: in_words"),
+    (twice, "duplicated cell: split is there more than once"),
+    (classroom_folder.stripped, "no cell carries nbgrader's metadata"),
+    (old_schema, "another schema than 3"),
+]
+
+
+@pytest.mark.parametrize(("change", "reason"), CHANGED)
 def test_what_keeps_a_submission_from_being_graded(tmp_path, change, reason):
     nbformat.write(change(released()), tmp_path / f"{NAME}.ipynb")
     said = inspecting.before(tmp_path, NAME, released())
@@ -284,18 +96,14 @@ def test_what_keeps_a_submission_from_being_graded(tmp_path, change, reason):
 
 
 def test_why_a_submission_was_given_up_is_said_by_us_for_each_student(folder):
-    for student, error in {
-        "bob": sandbox.SubmissionError("the kernel died"),
-        "cy": judge.CannotGrade("KeyError: 'x'"),
-        "ann": KeyError("=1+1"),
-    }.items():
+    ours = {"bob": sandbox.SubmissionError("the kernel died"), "cy": judge.CannotGrade("KeyError: 'x'")}
+    for student, error in (ours | {"ann": KeyError("=1+1")}).items():
         with pytest.raises(type(error)), inspecting.noting(student, NAME):
             raise error
     said = [inspecting.noted(student, NAME) for student in ("ann", "bob", "cy")]
     assert said == [None, "the kernel died", "the grader failed: KeyError: 'x'"]
     with inspecting.noting("bob", NAME):  # a second time, and all is well
-        pass
-    assert inspecting.noted("bob", NAME) is None
+        assert inspecting.noted("bob", NAME) is None
 
 
 @pytest.mark.parametrize(
@@ -323,44 +131,37 @@ def test_a_cell_of_the_table_is_no_formula(text):
 
 def test_what_is_damaged_after_grading_is_no_zero(tmp_path):
     path = tmp_path / "a1.ipynb"
+    result = nbformat.v4.new_output("execute_result", {"text/plain": "1.0"}, execution_count=1)
+    error = nbformat.v4.new_output("error", ename="NameError", evalue="x", traceback=[])
 
-    def after(output, cell=3):
+    def after(of_the_test, of_the_setup=()):
         notebook = released()
-        notebook.cells[cell].outputs = output
+        notebook.cells[3].outputs, notebook.cells[0].outputs = list(of_the_test), list(of_the_setup)
         nbformat.write(notebook, path)
         return inspecting.after(path)
 
-    result = nbformat.v4.new_output("execute_result", {"text/plain": "1.0"}, execution_count=1)
-    error = nbformat.v4.new_output("error", ename="NameError", evalue="x", traceback=[])
     assert after([result]) is None
-    assert after([]).startswith("the graded notebook is damaged") and "damaged" in after([result, result])
-    notebook = released()
-    notebook.cells[3].outputs, notebook.cells[0].outputs = [result], [error]
-    nbformat.write(notebook, path)
-    assert inspecting.after(path) == "the cell setup failed: look into the graded notebook"
+    assert "damaged" in after([]) and "damaged" in after([result, result])
+    assert after([result], [error]) == "the cell setup failed: look into the graded notebook"
     path.write_text("{}")
     assert inspecting.after(path).startswith("the graded notebook is damaged")
 
 
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        ("%timeit f(x)\nmodel.eval()\nself.weight = 1\nsetattr(parent, name, layer)", []),
-        ("def (", []),
-        ("import sys; sys.modules['classroom.judge'] = None", ["classroom", "sys.modules"]),
-    ],
-)
-def test_tricks_are_seen_in_the_students_own_cells_however_they_are_written(tmp_path, code, words):
-    notebook = released()
+TRICKS = {
+    "%timeit f(x)\nmodel.eval()\nself.weight = 1\nsetattr(parent, name, layer)": [],
+    "def (": [],
+    "import sys; sys.modules['classroom.judge'] = None": ["classroom", "sys.modules"],
+}
+
+
+@pytest.mark.parametrize("code", TRICKS)
+def test_tricks_are_seen_in_the_students_own_cells_and_in_what_is_no_notebook(tmp_path, code):
+    notebook, path = released(), tmp_path / "a1.ipynb"
     notebook.cells[1].source, notebook.cells[3].source = code, "gradebook"  # the second one is a test's
-    nbformat.write(notebook, tmp_path / "a1.ipynb")
-    assert inspecting.suspicious(tmp_path / "a1.ipynb") == words
-
-
-def test_tricks_are_seen_in_what_is_no_notebook(tmp_path):
-    (tmp_path / "a1.ipynb").write_text("{not json, but sqlite3 is in it")
-    assert inspecting.suspicious(tmp_path / "a1.ipynb") == ["sqlite"]
-    assert inspecting.suspicious(tmp_path / "gone.ipynb") == []
+    nbformat.write(notebook, path)
+    assert inspecting.suspicious(path) == TRICKS[code]
+    path.write_text("{not json, but sqlite3 is in it")
+    assert inspecting.suspicious(path) == ["sqlite"] and inspecting.suspicious(tmp_path / "gone.ipynb") == []
 
 
 @pytest.mark.parametrize(
@@ -404,7 +205,7 @@ def test_an_extension_for_one_student(with_a_due_time):
     assert hours_late("Kim-Lee") == 12
     releasing.extend(NAME, "Kim-Lee", "2026-03-08 06:00+00:00")  # the last one counts
     assert hours_late("Kim-Lee") == 0
-    collecting.collect(NAME, [archive(with_a_due_time / "1.zip", {f"ann/{NAME}.ipynb": "a"})])
+    collect(with_a_due_time, {f"ann/{NAME}.ipynb": "a"})
     releasing.extend(NAME, "ann", "2026-03-08 06:00+00:00")  # collected, and not graded yet
     assert hours_late("ann") == 0
 
@@ -425,36 +226,31 @@ def test_what_is_no_extension_changes_nothing(with_a_due_time, student, until, m
 
 @pytest.mark.parametrize("jobs", [1, 3, 9])
 def test_side_by_side_each_student_is_graded_once(folder, monkeypatch, jobs):
-    students, graded = {"ann", "bob", "cy", "dan", "eve"}, []
+    students, graded = ["ann", "bob", "cy", "dan"], []
 
     def program(module, name, force, *share, LORA_EDU_BOX):
         graded.extend(share)
         return SimpleNamespace(stdout="what it says")
 
     monkeypatch.setattr(nbgrading, "program", program)
-    autograding._run(NAME, sorted(students - {"eve"}), False, jobs, "unshare")
-    assert sorted(graded) == sorted(students - {"eve"})
+    autograding._run(NAME, students, False, jobs, "unshare")
+    assert sorted(graded) == students
 
 
 def test_the_page_begins_with_what_was_lost_and_shows_no_test():
-    cell = nbformat.v4.new_code_cell(
-        '# Graded: exercise 1.2.\n### BEGIN HIDDEN TESTS\npoints("a1", "1.2", split, "2026a")\n### END HIDDEN TESTS'
-    )
+    hidden = '### BEGIN HIDDEN TESTS\npoints("a1", "1.2", split, "2026a")\n### END HIDDEN TESTS'
+    cell = nbformat.v4.new_code_cell(f"# Graded: exercise 1.2.\n{hidden}")
     cell.metadata["nbgrader"] = {"grade": True, "solution": False, "grade_id": "test_split"}
-    lost = [
-        ["product", 2, "entry [0] should be 1 <script>", ""],
-        ["manners", 1.0, "an input was changed", "notebook 02"],
-    ]
+    lost = [["product", 2, "should be 1 <script>", ""], ["manners", 1.0, "an input was changed", "notebook 02"]]
     result = nbformat.v4.new_output("execute_result", {"text/plain": "1.0"}, metadata={judge.LOST: lost})
     cell.outputs = [result]
     page, _ = plugins.ForTheStudent().preprocess(nbformat.v4.new_notebook(cells=[cell]), {})
     table = re.findall(r"<t[dh]>(.*?)</t[dh]>", page.cells[0].source)
     assert table[:5] == ["exercise", "part", "lost", "why", "where to read"]
-    assert table[5:10] == ["1.2", "product", "2", "entry [0] should be 1 &lt;script&gt;", ""]
+    assert table[5:10] == ["1.2", "product", "2", "should be 1 &lt;script&gt;", ""]
     assert table[10:] == ["1.2", "manners", "1", "an input was changed", "notebook 02"]
     assert page.cells[1].source == "# Graded: exercise 1.2."
-    cell.outputs[0].metadata = {}
-    cell.source = 'points("a1", "1.2", split, "2026a")'
+    cell.outputs[0].metadata, cell.source = {}, hidden.splitlines()[1]
     page, _ = plugins.ForTheStudent().preprocess(nbformat.v4.new_notebook(cells=[cell]), {})
     assert "took no point" in page.cells[0].source
 
@@ -505,18 +301,17 @@ def test_grading_ends_with_a_table_whatever_fails(monkeypatch, capsys):
     assert capsys.readouterr().err.count("nbgrader stopped") == 2
 
 
-def test_a_student_without_the_teachers_folder_gets_one_clear_line(tmp_path, monkeypatch):
-    from lora_edu.assignments import checks
-
+@pytest.mark.parametrize(
+    ("cohort", "tasks", "message"),
+    [("2025b", {}, "take both from the same hand-out"), ("2026a", {"1.1": {}}, "install the version that the assign")],
+)
+def test_a_student_without_the_teachers_folder_gets_one_clear_line(tmp_path, monkeypatch, cohort, tasks, message):
     monkeypatch.chdir(tmp_path)
     assert checks(NAME).assignment.cohort == "formative"  # the practice version travels with the course
     with pytest.raises(FileNotFoundError, match="checks.json was not found"):
         checks(NAME, "2026a")
-    (tmp_path / "checks.json").write_text(json.dumps({"assignment": NAME, "cohort": "2025b", "tasks": {}}))
-    with pytest.raises(ValueError, match="take both from the same hand-out"):
-        checks(NAME, "2026a")
-    (tmp_path / "checks.json").write_text(json.dumps({"assignment": NAME, "cohort": "2026a", "tasks": {"1.1": {}}}))
-    with pytest.raises(ValueError, match="install the version that the assignment was made with"):
+    (tmp_path / "checks.json").write_text(json.dumps({"assignment": NAME, "cohort": cohort, "tasks": tasks}))
+    with pytest.raises(ValueError, match=message):
         checks(NAME, "2026a")
 
 
