@@ -93,24 +93,6 @@ def test_what_each_number_of_bits_costs(bits, adapter_bits):
     assert needed[ACTIVATIONS] + needed[LOGITS] == predicted_peak_bytes(SEVEN, 1, 512, rank=8, precision=precision)
 
 
-def test_full_fine_tuning_has_no_adapters_to_cast_for():
-    for adapter_bits in (16, 32):
-        needed = training_bytes(SEVEN, adapter_bits=adapter_bits)
-        assert needed[ACTIVATIONS] + needed[LOGITS] == predicted_peak_bytes(SEVEN, 1, 512, precision="bfloat16")
-    in_32 = training_bytes(SEVEN, bits=32)
-    assert (
-        in_32[ACTIVATIONS] + in_32[LOGITS] == predicted_peak_bytes(SEVEN, 1, 512)
-        and in_32[GRADIENTS] == 4 * SEVEN.n_parameters
-    )
-
-
-def test_checkpointing_keeps_an_input_a_block_and_one_block():
-    tokens = 512
-    less = training_bytes(SEVEN, bits=4, rank=64, checkpointing=True)[ACTIVATIONS]
-    inputs = 2 * tokens * SEVEN.d_model * SEVEN.n_layers
-    assert inputs < less < training_bytes(SEVEN, bits=4, rank=64)[ACTIVATIONS] / 5
-
-
 def test_cards():
     """A tenth of each stays free."""
     assert [smallest_card(n * 2**30) for n in (0.1, 7.2, 7.21, 21.6, 21.61, 72, 72.1)] == [8, 8, 12, 24, 32, 80, None]

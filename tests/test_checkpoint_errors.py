@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import SafetensorError, safe_open
-from stopped_runs import QUICK, assert_goes_on, counting, go_on, refused, stored_steps, with_adapters
+from stopped_runs import assert_goes_on, counting, go_on, refused, stored_steps, with_adapters
 
 import lora_edu
 from lora_edu import files, tensor_files
 from lora_edu.engine import checkpoints
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.training import model_loss, train
+from lora_edu.training import model_loss
 
 
 @pytest.mark.parametrize(
@@ -68,21 +68,14 @@ def test_a_folder_that_cannot_be_written_to_is_noticed_before_training(tiny_gpt,
         patch.setattr(os, "open", read_only)
         with pytest.raises(OSError, match=r"cannot write to the folder .*run \(Read-only file system\): permit"):
             go_on(model, tiny_text, stopped, loss_fn=counting(steps_made))
+        patch.undo()
+        patch.setattr("tempfile.mkdtemp", raising(OSError(errno.EROFS, "Read-only file system")))
+        with pytest.raises(OSError, match=r"could not be written \(cannot write to the folder .*Read-only file sys"):
+            go_on(with_adapters(tiny_gpt), tiny_text, stopped)
     assert not steps_made
     assert_goes_on(tiny_gpt, tiny_text, stopped)
     with pytest.raises(NotADirectoryError, match=r"cannot write to the folder .* \(Not a directory\)"):
         go_on(model, tiny_text, stopped / ".lock" / "run")
-
-
-def test_a_folder_that_becomes_read_only(tiny_gpt, tiny_text, stopped, monkeypatch):
-    def read_only(*_, **__):
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("tempfile.mkdtemp", read_only)
-        with pytest.raises(OSError, match=r"could not be written \(cannot write to the folder .*Read-only file sys"):
-            go_on(with_adapters(tiny_gpt), tiny_text, stopped)
-    assert_goes_on(tiny_gpt, tiny_text, stopped)
 
 
 @pytest.mark.parametrize(
@@ -91,8 +84,6 @@ def test_a_folder_that_becomes_read_only(tiny_gpt, tiny_text, stopped, monkeypat
         ({"steps": 8}, "steps is 6 there and 8 here"),
         ({"lr": 0.01}, r"lr is 0\.003 there and 0\.01 here"),
         ({"batch_size": 2, "seed": 3}, "batch_size is 4 there and 2 here; seed is 0 there and 3 here"),
-        ({"seq_len": 8}, "seq_len is 16 there and 8 here"),
-        ({"eval_every": None}, "eval_every is 2 there and None here"),
         ({"betas": (0.9, 0.999)}, r"betas is \[0\.9, 0\.95\] there and \[0\.9, 0\.999\] here"),
     ],
 )
@@ -185,24 +176,22 @@ def test_another_model(tiny_gpt, tiny_text, stopped, change, message):
 def test_another_base_another_text_another_number_of_heads(tiny_gpt, tiny_text, stopped):
     other = with_adapters(tiny_gpt)
     other.final_norm.weight.data[3] += 1e-7  # one frozen number
-    with pytest.raises(ValueError, match=r"run: the frozen weights is \w{12} there and \w{12} here\. Use the same"):
-        go_on(other, tiny_text, stopped)
-    changed = tiny_text._replace(train=tiny_text.train.flip(0))
-    with pytest.raises(ValueError, match=r"another run: the text is \w{12} there and \w{12} here\. Use the same"):
-        go_on(with_adapters(tiny_gpt), changed, stopped)
     heads = GPT(GPTConfig(context=32, n_layers=2, n_heads=4, d_model=16)).eval()
     heads.load_state_dict(tiny_gpt.state_dict())
-    with pytest.raises(
-        ValueError, match=r"the layer blocks.0.attention is Attention\(n_heads=2\) there and Attention\(n_"
+    changed = tiny_text._replace(train=tiny_text.train.flip(0))
+    for model, text, words in (
+        (other, tiny_text, r"run: the frozen weights is \w{12} there and \w{12} here\. Use the same"),
+        (with_adapters(tiny_gpt), changed, r"run: the text is \w{12} there and \w{12} here\. Use the same"),
+        (with_adapters(heads), tiny_text, r"blocks.0.attention is Attention\(n_heads=2\) there and Attention\(n_"),
     ):
-        go_on(with_adapters(heads), tiny_text, stopped)
+        with pytest.raises(ValueError, match=words):
+            go_on(model, text, stopped)
     assert_goes_on(tiny_gpt, tiny_text, stopped)
 
 
-@pytest.mark.parametrize("size", [0, 5, 100, -1])
-def test_a_truncated_file(tiny_gpt, tiny_text, stopped, size):
+def test_a_truncated_file(tiny_gpt, tiny_text, stopped):
     newest = stopped / "step-00000004.safetensors"
-    os.truncate(newest, size if size >= 0 else newest.stat().st_size - 1)
+    os.truncate(newest, newest.stat().st_size - 1)
     message = (
         r"4.safetensors is damaged \(.*\): delete it, and the same command goes on from step-00000002\.safetensors"
     )
@@ -245,12 +234,11 @@ def test_a_pickle_is_refused_and_not_opened(tiny_gpt, tiny_text, stopped, tmp_pa
 
 
 @pytest.mark.parametrize("length", [0x80, 0x480, 0x280, 0xFF80, 0x3380, 0x10280])
-@pytest.mark.parametrize("kept", [5, 8, 9, 100])
-def test_a_header_whose_length_looks_like_a_pickle_is_no_pickle(length, kept, tmp_path):
+def test_a_header_whose_length_looks_like_a_pickle_is_no_pickle(length, tmp_path):
     path = tmp_path / "step-00000001.safetensors"
-    path.write_bytes((length.to_bytes(8, "little") + b'{"a": 1}' + b" " * length)[:kept])
-    if length < 2**16 or kept > 8:
-        assert not tensor_files.is_pickle(path)
+    for kept in (5, 8, 9, 100):
+        path.write_bytes((length.to_bytes(8, "little") + b'{"a": 1}' + b" " * length)[:kept])
+        assert not tensor_files.is_pickle(path) or (length >= 2**16 and kept <= 8)
     for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
         path.write_bytes(pickle.dumps({"a": [1.0]}, protocol=protocol))
         assert tensor_files.is_pickle(path)
@@ -273,29 +261,9 @@ def test_a_checkpoint_is_safetensors_and_json_that_anybody_can_read(stopped):
     assert {"random.data", "random.cpu"} <= names and not any("base.codes" in name for name in names)
 
 
-def test_two_runs_at_once(tiny_gpt, tiny_text, stopped):
-    messages = []
-
-    def second_run(done, loss):
-        with pytest.raises(BlockingIOError) as caught:
-            go_on(with_adapters(tiny_gpt), tiny_text, stopped)
-        messages.append(str(caught.value))
-
-    go_on(with_adapters(tiny_gpt), tiny_text, stopped, on_evaluation=second_run)
-    assert messages and re.match(
-        r"another process is writing to .* at this moment: wait for its end, or name", messages[0]
-    )
-    assert_goes_on(tiny_gpt, tiny_text, stopped)  # the lock is gone with the run
-
-
 def test_another_version_of_torch_is_named(tiny_gpt, tiny_text, stopped, monkeypatch):
     monkeypatch.setattr(torch, "__version__", "1.2.3")
     with pytest.warns(
         UserWarning, match=r"written with torch \S+, this is torch 1\.2\.3: the run goes on, but its num"
     ):
         go_on(with_adapters(tiny_gpt), tiny_text, stopped)
-
-
-def test_bad_settings(tiny_gpt, tiny_text, tmp_path):
-    with pytest.raises(ValueError, match="checkpoint_every must be a whole number of at least 1, got 0"):
-        train(tiny_gpt, tiny_text, 3, checkpoint=tmp_path, checkpoint_every=0, **QUICK)

@@ -18,7 +18,7 @@ from lora_edu.quantization import DoubleQuant, quantize
 from lora_edu.training import train, trainable_parameters
 
 CPU = torch.device("cpu")
-CONFIG = GPTConfig(context=128, n_layers=2, n_heads=2, d_model=64)
+CONFIG = GPTConfig(context=128, n_layers=1, n_heads=2, d_model=64)
 QUICK = dict(batch_size=4, seq_len=16, device="cpu", progress=False, lr=1e-2)
 
 
@@ -138,15 +138,15 @@ def test_the_real_compiler_on_the_cpu():
 # --- the decision --------------------------------------------------------------------------------------------------
 
 
-def test_on_the_cpu_it_is_off(tiny_gpt):
-    assert compiling.compiled(tiny_gpt, CPU) is tiny_gpt
-
-
 def test_where_it_is_on_and_how_to_switch_it_off(tiny_gpt, monkeypatch):
-    assert compiling.BACKENDS == {"cuda": "inductor"}
+    assert compiling.BACKENDS == {"cuda": "inductor"} and compiling.compiled(tiny_gpt, CPU) is tiny_gpt
     monkeypatch.setitem(compiling.BACKENDS, "cpu", "aot_eager")
     compiled = compiling.compiled(tiny_gpt, CPU)
     assert compiled is not tiny_gpt and next(compiled.parameters()) is next(tiny_gpt.parameters())
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
+    assert compiling.compiler_problem(CPU, "eager") == "not with several processes"
+    monkeypatch.undo()
+    monkeypatch.setitem(compiling.BACKENDS, "cpu", "aot_eager")
     monkeypatch.setenv("LORA_EDU_COMPILE", "0")
     assert compiling.compiled(tiny_gpt, CPU) is tiny_gpt
 
@@ -159,11 +159,6 @@ def test_a_missing_compiler_is_one_line(tiny_gpt, monkeypatch, capsys):
     assert compiling.compiled(tiny_gpt, CPU) is tiny_gpt
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == 1 and printed[0].startswith("torch.compile is not used (") and "C compiler" in printed[0]
-
-
-def test_not_with_several_processes(tiny_gpt, monkeypatch):
-    monkeypatch.setattr(distributed, "processes", lambda: 2)
-    assert compiling.compiler_problem(CPU, "eager") == "not with several processes"
 
 
 @pytest.mark.parametrize("build", [GPT, pytest.param(qlora, marks=pytest.mark.slow)], ids=["full", "QLoRA"])

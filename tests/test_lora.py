@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from conftest import moved
+from stopped_runs import refused
 from torch import nn
 
 from lora_edu import lora
@@ -67,6 +68,7 @@ def test_a_fresh_adapter_changes_nothing(tiny_gpt):
     before = tiny_gpt(tokens)[0]
     add_lora(tiny_gpt, rank=2, alpha=8, targets="all-linear")
     assert torch.equal(tiny_gpt(tokens)[0], before)
+    assert len(lora.lora_layers(tiny_gpt)) == 2 * 6 and isinstance(tiny_gpt.lm_head, nn.Linear)
 
 
 def test_only_adapters_are_trained(tiny_gpt):
@@ -77,11 +79,6 @@ def test_only_adapters_are_trained(tiny_gpt):
     }
     assert trainable_summary(tiny_gpt).trainable == 2 * 2 * (16 + 16) * 2
     assert str(trainable_summary(tiny_gpt)).startswith("256 of ")
-
-
-def test_all_linear_leaves_the_head_out(tiny_gpt):
-    add_lora(tiny_gpt, rank=2, alpha=8, targets="all-linear")
-    assert len(lora.lora_layers(tiny_gpt)) == 2 * 6 and isinstance(tiny_gpt.lm_head, nn.Linear)
 
 
 def test_merge_and_unmerge(tiny_gpt):
@@ -98,16 +95,6 @@ def test_merge_and_unmerge(tiny_gpt):
         unmerge(tiny_gpt)
         assert torch.allclose(tiny_gpt(tokens)[0], before, atol=1e-5)
     assert all(torch.allclose(new, old, atol=1e-6) for new, old in zip(changed, weights, strict=True))
-
-
-def test_conv1d_of_transformers():
-    from transformers.pytorch_utils import Conv1D
-
-    model = nn.ModuleDict({"c_attn": Conv1D(20, 12)}).eval()  # weight (in, out) = (12, 20)
-    layer = moved(add_lora(model, rank=3, alpha=12, targets="c_attn"), 0.1)["c_attn"]
-    assert layer.lora_A.shape == (3, 12) and layer.lora_B.shape == (20, 3)
-    before = layer(X)
-    assert torch.allclose(merge(model)["c_attn"](X), before, atol=1e-5)
 
 
 def test_dropout_is_in_the_branch_and_only_in_training():
@@ -140,36 +127,23 @@ def test_state_round_trip(tiny_gpt):
     assert all(tensor.data_ptr() != p.data_ptr() for tensor in state.values() for p in tiny_gpt.parameters())
 
 
-def test_a_bfloat16_base_keeps_float32_adapters():
-    layer = LoRALinear(nn.Linear(12, 20, dtype=torch.bfloat16), 3, 12)
-    assert layer.lora_A.dtype == torch.float32 and layer(X.bfloat16()).dtype == torch.bfloat16
-
-
 # --- bad input -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rank", [0, -1, 13, 2.0, True])
-def test_bad_rank(rank):
-    with pytest.raises(ValueError, match=r"rank must be between 1 and 12 \(the smaller side of a 20x12 layer\), got"):
-        LoRALinear(nn.Linear(12, 20), rank, 8)
 
 
 def test_a_refused_call_leaves_the_model_as_it_was(tiny_gpt):
     calls = [
         ({"targets": ("q_proj", "query")}, "no linear layer is named query; there are: down_proj, k_proj, lm_head, "),
         ({"targets": ()}, "no layer is left to choose"),
-        ({"rank": 100}, "rank must be between 1 and 16"),
+        ({"rank": 17}, r"rank must be between 1 and 16 \(the smaller side of a \d+x16 layer\), got 17"),
     ]
     for options, message in calls:
-        with pytest.raises(ValueError, match=message):
+        with refused(tiny_gpt, ValueError, message):
             add_lora(tiny_gpt, **({"rank": 2, "alpha": 8} | options))
-        assert not lora.lora_layers(tiny_gpt) and all(p.requires_grad for p in tiny_gpt.parameters())
-
-
-def test_adapters_are_not_added_twice(tiny_gpt):
-    add_lora(tiny_gpt, rank=2, alpha=8)
-    with pytest.raises(ValueError, match="this model has adapters already: take them out with unload"):
+        assert all(p.requires_grad for p in tiny_gpt.parameters())
+    with refused(add_lora(tiny_gpt, rank=2, alpha=8), ValueError, "has adapters already: take them out with unload"):
         add_lora(tiny_gpt, rank=2, alpha=8)
+    with pytest.raises(TypeError, match="LoRALinear wraps linear layers, got LayerNorm"):
+        LoRALinear(nn.LayerNorm(8), 2, 4)
 
 
 @pytest.mark.parametrize("function", [merge, unmerge, unload, adapter_state])
@@ -188,36 +162,26 @@ def test_a_merged_adapter_refuses_training_and_saving(tiny_gpt):
 
 
 def test_merging_writes_no_nan_into_any_weight(tiny_gpt):
-    layers = list(lora.lora_layers(moved(add_lora(tiny_gpt, rank=2, alpha=8), 0.1)).values())
-    weights = [layer.base.weight.clone() for layer in layers]
-    layers[-1].lora_B.data[0, 0] = float("nan")
-    with pytest.raises(ValueError, match="not finite: merging it would destroy the weights"):
+    *_, last = lora.lora_layers(moved(add_lora(tiny_gpt, rank=2, alpha=8), 0.1)).values()
+    last.lora_B.data[0, 0] = 1e38  # its product with A is infinite
+    last.scaling = 1e6
+    with refused(tiny_gpt, ValueError, "not finite: merging it would destroy the weights"):
         merge(tiny_gpt)
-    assert all(torch.equal(layer.base.weight, old) for layer, old in zip(layers, weights, strict=True))
 
 
 def test_a_state_that_does_not_fit_changes_nothing(tiny_gpt):
     state = adapter_state(moved(add_lora(tiny_gpt, rank=2, alpha=8), 0.1))
-    before = adapter_state(tiny_gpt)
     first = next(iter(state))
     bad = [
         ({name: t for name, t in state.items() if name != first}, f"no tensor for {first}"),
         (state | {"blocks.9.q_proj.lora_A": torch.zeros(2, 16)}, "where this model has no adapter"),
-        (
-            state | {first: torch.zeros(2, 24)},
-            r"made for another model: .* shape \(2, 24\), this model needs \(2, 16\)",
-        ),
+        (state | {first: torch.zeros(2, 24)}, r"another model: .* shape \(2, 24\), this model needs \(2, 16\)"),
         (state | {first: torch.full((2, 16), float("nan"))}, "not finite"),
+        (state | {first: state[first].int()}, f"{first} holds torch.int32 and not floating-point numbers"),
     ]
     for wrong, message in bad:
-        with pytest.raises(ValueError, match=message):
+        with refused(tiny_gpt, ValueError, message):
             load_adapter_state(tiny_gpt, wrong)
-    assert all(torch.equal(tensor, before[name]) for name, tensor in adapter_state(tiny_gpt).items())
-
-
-def test_only_linear_layers_are_wrapped():
-    with pytest.raises(TypeError, match="LoRALinear wraps linear layers, got LayerNorm"):
-        LoRALinear(nn.LayerNorm(8), 2, 4)
 
 
 # --- what would be wrong without a word ------------------------------------------------------------------------------
@@ -229,22 +193,11 @@ def test_a_merged_state_is_not_loaded_into_a_model_that_would_add_the_update_aga
     older = moved(add_lora(tiny_gpt, rank=2, alpha=8), 0.1).state_dict()
     expected = tiny_gpt(tokens)[0]
     merged = copy.deepcopy(merge(tiny_gpt).state_dict())
-    before = fresh(tokens)[0]
-    with pytest.raises(ValueError, match="merged_into_base"):
-        copy.deepcopy(fresh).load_state_dict(merged)
-    assert torch.equal(fresh(tokens)[0], before)
-    assert torch.allclose(merge(copy.deepcopy(fresh)).eval()(tokens)[0], before, atol=1e-5)
+    with refused(fresh, ValueError, "merged_into_base"):
+        fresh.load_state_dict(merged)
     again = merge(copy.deepcopy(fresh))
     again.load_state_dict(merged)  # both merged: right
     assert torch.allclose(again(tokens)[0], expected, atol=1e-5)
-    unmerge(tiny_gpt)
-    assert tiny_gpt.state_dict().keys() == older.keys()  # a state without the entry is one that is not merged
+    assert unmerge(tiny_gpt).state_dict().keys() == older.keys()  # a state without the entry is one that is not merged
     fresh.load_state_dict(tiny_gpt.state_dict())
     assert torch.allclose(fresh(tokens)[0], expected, atol=1e-5)
-
-
-def test_an_adapter_of_whole_numbers_is_refused(tiny_gpt):
-    state = adapter_state(moved(add_lora(tiny_gpt, rank=2, alpha=8), 0.1))
-    first = next(iter(state))
-    with pytest.raises(ValueError, match=f"{first} holds torch.int32 and not floating-point numbers"):
-        load_adapter_state(tiny_gpt, state | {first: state[first].int()})

@@ -1,6 +1,5 @@
 import copy
 import json
-import os
 
 import numpy as np
 import pytest
@@ -8,9 +7,9 @@ import torch
 from conftest import moved
 from torch import nn
 
-from lora_edu import files, tensor_files
+from lora_edu import peft_io, tensor_files
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import adapter_state, add_lora, load_adapter_state, lora_layers, merge
+from lora_edu.lora import adapter_state, add_lora, load_adapter_state, lora_layers, merge, unload
 from lora_edu.peft_io import CONFIG, WEIGHTS, load_adapter, save_adapter
 from lora_edu.qlora import quantize_linears
 from lora_edu.variants import RsLoRALinear, add_variant, loftq_start
@@ -55,27 +54,6 @@ def test_the_same_adapter_is_the_same_file(adapted, tmp_path):
     assert len(files) == 1
 
 
-def test_peft_loads_what_we_save(base, adapted, tmp_path):
-    import peft
-
-    save_adapter(adapted, tmp_path)
-    loaded = peft.PeftModel.from_pretrained(base, tmp_path)
-    assert torch.allclose(loaded(TOKENS)[0], adapted(TOKENS)[0], atol=1e-5)
-
-
-@pytest.mark.parametrize("use_rslora", [False, True])
-def test_we_load_what_peft_saves(base, tmp_path, use_rslora):
-    import peft
-
-    config = peft.LoraConfig(
-        r=4, lora_alpha=6, target_modules=["v_proj", "down_proj"], init_lora_weights=False, use_rslora=use_rslora
-    )
-    theirs = peft.get_peft_model(LogitsOnly(copy.deepcopy(base)), config).eval()
-    theirs.save_pretrained(tmp_path)
-    ours = load_adapter(LogitsOnly(base), tmp_path)
-    assert torch.allclose(ours(TOKENS), theirs(TOKENS), atol=1e-5)
-
-
 def test_loading_onto_a_quantized_base(base, adapted, tmp_path):
     save_adapter(adapted, tmp_path)
     load_adapter(quantize_linears(base), tmp_path)
@@ -91,15 +69,6 @@ def test_an_adapter_of_another_model_names_both_shapes_and_changes_nothing(adapt
     with pytest.raises(ValueError, match=r"made for another model: .* shape \(3, 16\), this model needs \(3, 24\)"):
         load_adapter(other, tmp_path)
     assert not lora_layers(other) and all(p.requires_grad for p in other.parameters())
-
-
-@pytest.mark.parametrize("content", [b"", b"short", b"\x80\x04K\x01.", None])
-def test_a_truncated_or_foreign_file(base, adapted, tmp_path, content):
-    save_adapter(adapted, tmp_path)
-    whole = (tmp_path / WEIGHTS).read_bytes()
-    (tmp_path / WEIGHTS).write_bytes(whole[:-50] if content is None else content)
-    with pytest.raises(ValueError, match="(is damaged|is a pickle).*: save the adapter again"):
-        load_adapter(base, tmp_path)
 
 
 def test_a_safetensors_file_of_something_else(base, adapted, tmp_path):
@@ -118,78 +87,44 @@ def test_a_pickle_is_not_opened(base, tmp_path):
         load_adapter(base, tmp_path)
 
 
-def test_nothing_to_save(base, adapted, tmp_path):
-    with pytest.raises(ValueError, match="no adapters"):
-        save_adapter(base, tmp_path)
-    with pytest.raises(ValueError, match="merged"):
-        save_adapter(merge(adapted), tmp_path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_cannot_be_written_to(adapted, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(OSError, match="cannot write to the folder"):
-        save_adapter(adapted, tmp_path / "file")
-
-
 def test_a_failed_save_keeps_the_old_adapter(adapted, tmp_path, monkeypatch):
-    from lora_edu import peft_io
-
     save_adapter(adapted, tmp_path)
     before = (tmp_path / WEIGHTS).read_bytes()
+    with pytest.raises(OSError, match="cannot write to the folder"):
+        save_adapter(adapted, tmp_path / WEIGHTS)
     monkeypatch.setattr(peft_io, "save_file", lambda state, path, metadata: path.write_bytes(b"half") and 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_adapter(adapted, tmp_path)
     assert (tmp_path / WEIGHTS).read_bytes() == before and len(list(tmp_path.iterdir())) == 2
 
 
-def test_shipped_adapter_fits_the_shipped_base():
-    from lora_edu.models.pretrain import load_base
-
-    model = load_adapter(load_base("laptop", device="cpu"), files.data_file("shakespeare-adapter"))
-    assert len(lora_layers(model)) == 24 and model.config != TINY
-
-
 @pytest.mark.parametrize("kind", ["head", "bare"])
 def test_adapters_on_layers_at_the_top(tmp_path, kind):
+    """Loaded here and by PEFT, and what PEFT saves again is loaded here."""
+    import peft
+
     def build():
         torch.manual_seed(0)
         return GPT(TINY) if kind == "head" else nn.Sequential(nn.Linear(12, 20), nn.Tanh(), nn.Linear(20, 7))
 
-    targets, x = ("lm_head" if kind == "head" else ("0", "2")), TOKENS if kind == "head" else torch.randn(5, 12)
-    model, other = moved(add_lora(build(), 2, 8, targets)), build()
-    load_adapter(other, save_adapter(model, tmp_path))
-    outputs = [m(x)[0] if kind == "head" else m(x) for m in (model, other)]
-    assert torch.equal(*outputs)
-    import peft
+    def output(model):
+        return model(TOKENS)[0] if kind == "head" else model(torch.ones(5, 12))
 
+    model = moved(add_lora(build(), 2, 8, "lm_head" if kind == "head" else ("0", "2")))
+    save_adapter(model, tmp_path)
     theirs = peft.PeftModel.from_pretrained(build(), tmp_path)
     theirs.save_pretrained(tmp_path / "theirs")
-    ours = load_adapter(build(), tmp_path / "theirs")
-    assert torch.equal(ours(x)[0] if kind == "head" else ours(x), outputs[0])
-
-
-@pytest.mark.parametrize(
-    "content", ["[]", "null", "3", '{"peft_type": "LORA"}', '{"peft_type": "LORA", "r": "8"}', "{"]
-)
-def test_a_config_that_is_none(base, adapted, tmp_path, content):
-    (save_adapter(adapted, tmp_path) / CONFIG).write_text(content)
-    with pytest.raises(ValueError, match=rf"{CONFIG} .*|{CONFIG}: r must be a number, got"):
-        load_adapter(base, tmp_path)
-    assert not lora_layers(base) and all(p.requires_grad for p in base.parameters())
-
-
-@pytest.mark.parametrize("name", [CONFIG, WEIGHTS])
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir], ids=["pipe", "folder"])
-def test_no_regular_file(base, adapted, tmp_path, name, make):
-    save_adapter(adapted, tmp_path)
-    (tmp_path / name).unlink()
-    make(tmp_path / name)
-    with pytest.raises(ValueError, match="is not a regular file: save the adapter again"):
-        load_adapter(base, tmp_path)
+    for folder in (tmp_path, tmp_path / "theirs"):
+        assert torch.equal(output(load_adapter(build(), folder)), output(model))
+    assert torch.allclose(output(theirs), output(model), atol=1e-5)
 
 
 # --- what is saved is what is heard ----------------------------------------------------------------------------------
+
+
+def set_all(**values):
+    """A change of every adapted layer of a model."""
+    return lambda model: [vars(layer).update(values) for layer in lora_layers(model).values()]
 
 
 @pytest.mark.parametrize("variant", ["LoRA", "rsLoRA"])
@@ -197,29 +132,35 @@ def test_no_regular_file(base, adapted, tmp_path, name, make):
 def test_the_strength_that_is_heard_is_saved(base, tmp_path, variant, change):
     """The dial of notebook 00, turned before saving."""
     model = moved(add_variant(copy.deepcopy(base), variant, 3, 7), 0.3)
-    for layer in lora_layers(model).values():
-        vars(layer).update(change)
+    set_all(**change)(model)
     loaded = load_adapter(base, save_adapter(model, tmp_path))
     assert torch.allclose(loaded(TOKENS)[0], model(TOKENS)[0], atol=1e-5)
     config = json.loads((tmp_path / CONFIG).read_text())
     assert "scaling" in change or (config["lora_alpha"] == 7 and type(config["lora_alpha"]) is int)
 
 
-@pytest.mark.parametrize("strength", [0.0, -1.0, float("nan")])
-def test_a_strength_that_no_file_holds(adapted, tmp_path, strength):
-    for layer in lora_layers(adapted).values():
-        layer.scaling = strength
-    with pytest.raises(ValueError, match="the adapters differ|scaling times rank, must be positive"):
+def of_two_kinds(model):
+    attention = model.blocks[0].attention
+    attention.v_proj = RsLoRALinear(attention.v_proj, 3, 7)
+
+
+DIFFERENT, NOT_POSITIVE = "differ in rank, alpha, dropout or kind", "scaling times rank, must be positive"
+NO_ONE_FILE = {
+    "no strength": (set_all(scaling=0.0), NOT_POSITIVE),
+    "a negative one": (set_all(scaling=-1.0), NOT_POSITIVE),
+    "none at all": (set_all(scaling=float("nan")), NOT_POSITIVE),
+    "LoRA and rsLoRA": (of_two_kinds, DIFFERENT),
+    "another rank": (lambda model: setattr(next(iter(lora_layers(model).values())), "rank", 2), DIFFERENT),
+    "merged": (merge, "merged"),
+    "taken out": (unload, "no adapters"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), NO_ONE_FILE.values(), ids=NO_ONE_FILE)
+def test_what_no_one_file_holds_is_not_saved(adapted, tmp_path, change, message):
+    change(adapted)
+    with pytest.raises(ValueError, match=message):
         save_adapter(adapted, tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_lora_and_rslora_in_one_model_are_no_one_file(base, tmp_path):
-    model = add_lora(base, 4, 8, "q_proj")
-    layer = model.blocks[0].attention.v_proj
-    model.blocks[0].attention.v_proj = RsLoRALinear(layer, 4, 4)  # of the same scaling
-    with pytest.raises(ValueError, match="differ in rank, alpha, dropout or kind"):
-        save_adapter(model, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -291,17 +232,14 @@ def test_a_changed_config_is_refused(base, adapted, tmp_path, change, message):
     assert not lora_layers(base)
 
 
-def test_a_config_in_another_layout_is_the_same(base, adapted, tmp_path):
-    config = json.loads((save_adapter(adapted, tmp_path) / CONFIG).read_text())
-    (tmp_path / CONFIG).write_text(json.dumps(dict(reversed(config.items()))))
-    load_adapter(base, tmp_path)
-
-
 def test_an_adapter_of_before_is_read(base, adapted, tmp_path):
-    """Its digest is over the weights alone; PEFT's has none."""
+    """Its digest is over the weights alone; PEFT's has none. The config may be in another layout."""
     from safetensors.torch import load_file, save_file
 
     state = load_file(save_adapter(adapted, tmp_path) / WEIGHTS)
+    config = json.loads((tmp_path / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps(dict(reversed(config.items()))))
+    load_adapter(copy.deepcopy(base), tmp_path)
     save_file(state, tmp_path / WEIGHTS, metadata={"format": "pt", "sha256": tensor_files.seal(state, {})})
     load_adapter(base, tmp_path)
 

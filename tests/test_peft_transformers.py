@@ -114,11 +114,3 @@ def test_real_adapters_that_we_cannot_represent_are_refused(tmp_path, options, m
     with pytest.raises(ValueError, match=message):
         load_adapter(base, tmp_path)
     assert torch.equal(logits(base), before) and not lora_layers(base)
-
-
-def test_adapters_of_different_ranks_are_not_saved_as_one(tmp_path):
-    model = add_lora(tiny_llama(), rank=4, alpha=6, targets="down_proj")
-    next(iter(lora_layers(model).values())).rank = 3
-    with pytest.raises(ValueError, match="differ in rank, alpha, .* from layer to layer"):
-        save_adapter(model, tmp_path)
-    assert list(tmp_path.iterdir()) == []

@@ -1,6 +1,7 @@
 """What works with a layer's weight refuses, by name, a layer that is more than x W^T + bias, and changes nothing."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
@@ -37,14 +38,10 @@ def with_pre_hook(layer):
     return layer
 
 
-def bitsandbytes_layer(kind):
-    def made(layer):
-        bitsandbytes = pytest.importorskip("bitsandbytes")
-        other = getattr(bitsandbytes.nn, kind)(12, 20)
-        other.load_state_dict(layer.state_dict())
-        return other.to("cpu")
-
-    return made
+def bitsandbytes_layer(layer, kind):
+    other = getattr(pytest.importorskip("bitsandbytes").nn, kind)(12, 20)
+    other.load_state_dict(layer.state_dict())
+    return other.to("cpu")
 
 
 MORE_THAN_LINEAR = {
@@ -58,8 +55,8 @@ MORE_THAN_LINEAR = {
     "a forward of its own": own_forward,
     "a hook": with_hook,
     "a hook before": with_pre_hook,
-    "Linear8bitLt": bitsandbytes_layer("Linear8bitLt"),
-    "Linear4bit": bitsandbytes_layer("Linear4bit"),
+    "Linear8bitLt": partial(bitsandbytes_layer, kind="Linear8bitLt"),
+    "Linear4bit": partial(bitsandbytes_layer, kind="Linear4bit"),
 }
 WITH_THE_WEIGHT = {
     "merge": lambda model: merge(moved(add_lora(model, 3, 6, "odd"))),
@@ -240,15 +237,10 @@ def test_targets_by_name_and_a_skip_contradict_each_other():
         add_lora(two_layers(lambda layer: layer), 3, 6, ("plain", "odd"), skip="odd")
 
 
-# --- counting, modes -------------------------------------------------------------------------------------------------
+# --- counting -------------------------------------------------------------------------------------------------
 
 
-def test_numbers_are_counted_in_packed_layers_of_another_library():
-    model = nn.Sequential(bitsandbytes_layer("Linear4bit")(nn.Linear(12, 20)))
-    assert trainable_summary(model).total == 12 * 20 + 20
-    model = nn.Sequential(bitsandbytes_layer("Linear8bitLt")(nn.Linear(12, 20)))
-    assert trainable_summary(model).total == 12 * 20 + 20
-
-
-def test_a_model_without_parameters_is_counted():
+@pytest.mark.parametrize("kind", ["Linear4bit", "Linear8bitLt"])
+def test_numbers_are_counted_in_packed_layers_of_another_library(kind):
+    assert trainable_summary(nn.Sequential(MORE_THAN_LINEAR[kind](nn.Linear(12, 20)))).total == 12 * 20 + 20
     assert str(trainable_summary(nn.ReLU())) == "0 of 0 parameters are trained (0.00%)"

