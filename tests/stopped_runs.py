@@ -45,14 +45,29 @@ def stop_in_step(step, error):
     return loss_fn
 
 
+def everything(model: torch.nn.Module) -> dict:
+    """All numbers, modes and kinds of layers, frozen or not: what a refused call must leave as it is."""
+    return {
+        "modules": [(path, type(module), module.training) for path, module in model.named_modules()],
+        "trained": [(name, parameter.requires_grad) for name, parameter in model.named_parameters()],
+        "numbers": {name: tensor.clone() for name, tensor in model.state_dict().items()},
+    }
+
+
+def assert_unchanged(model: torch.nn.Module, before: dict) -> None:
+    after = everything(model)
+    numbers = after.pop("numbers"), before["numbers"]
+    assert after == {name: before[name] for name in after}
+    torch.testing.assert_close(*numbers, rtol=0, atol=0, equal_nan=True)
+
+
 @contextmanager
 def refused(model: torch.nn.Module, error: type[Exception], match: str) -> Iterator[None]:
-    """What is done inside raises an error, and not a number of the model has changed."""
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    """What is done inside raises an error, and nothing of the model has changed."""
+    before = everything(model)
     with pytest.raises(error, match=match):
         yield
-    after = model.state_dict()
-    assert after.keys() == before.keys() and all(torch.equal(after[name], before[name]) for name in before)
+    assert_unchanged(model, before)
 
 
 def assert_same(model, history, other_model, other_history):

@@ -10,13 +10,13 @@ import torch
 from conftest import load_benchmark
 from test_compiling import kept_weights
 
-from lora_edu.engine import compiling, kernels
+from lora_edu.engine import compiling
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
 from lora_edu.memory.activations import step_peak_bytes
 from lora_edu.memory.paged import MOMENTS, PagedAdamW
-from lora_edu.qlora import NF4Linear, quantize_linears
-from lora_edu.quantization import DoubleQuant, decode, nearest_code, quantize, unpack
+from lora_edu.qlora import quantize_linears
+from lora_edu.quantization import DoubleQuant, decode, quantize, unpack
 from lora_edu.training import train, trainable_parameters, training_step
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -99,35 +99,7 @@ def test_a_device_gives_the_numbers_of_the_cpu(dtype, double_quant, device):
     assert torch.equal(taught.view(x.shape), there.dequantize())
 
 
-@on_both
-def test_the_ways_of_finding_the_nearest_code_agree(device):
-    codebook = quantize(torch.ones(1)).codebook
-    midpoints = (codebook[:-1] + codebook[1:]) / 2
-    near = torch.cat([midpoints, midpoints.nextafter(torch.tensor(2.0)), midpoints.nextafter(torch.tensor(-2.0))])
-    scaled = torch.cat([near, codebook, torch.rand(10_000) * 2 - 1])
-    searched = nearest_code(scaled.to(device), codebook.to(device))
-    assert torch.equal(searched.cpu(), nearest_code(scaled, codebook))
-    codes, _ = kernels.encode(scaled.to(device), codebook.to(device), block_size=len(scaled))
-    assert scaled.abs().max() == 1 and torch.equal(unpack(codes, 16)[: len(scaled)], searched)
-
-
 # --- the layer and the step ----------------------------------------------------------------------------------------
-
-
-@on_both
-@pytest.mark.parametrize("double_quant", [False, True])
-def test_a_layer_under_autocast(double_quant, device):
-    linear = torch.nn.Linear(96, 48).to(device)
-    layer = NF4Linear.from_linear(linear, double_quant=double_quant)
-    x = torch.randn(8, 5, 96, device=device, requires_grad=True)
-    grad_y = torch.randn(8, 5, 48, device=device)
-    with torch.autocast(device, torch.bfloat16):
-        y = layer(x)
-    y.backward(grad_y.to(y.dtype))
-    assert y.dtype == torch.bfloat16 and x.grad.dtype == torch.float32 and y.device == x.device
-    weight = layer.dequantize()
-    assert torch.allclose(y.float(), torch.nn.functional.linear(x, weight, linear.bias), atol=0.05)
-    assert torch.allclose(x.grad, grad_y @ weight, atol=0.05)
 
 
 @on_both

@@ -187,9 +187,6 @@ def test_a_batch_that_cannot_be_split(tmp_path, monkeypatch, tiny_gpt, tiny_text
 
 
 def test_what_the_program_refuses(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    assert "cannot write to the folder" in program("--output", tmp_path / "file" / "out", "--steps", 1)
-    assert "rank must be between 1 and 256" in program("--output", tmp_path, "--rank", 300)
     assert "no linear layer is named queries" in program("--output", tmp_path, "--targets", "queries")
     assert program("--output", tmp_path, "--steps", 2, "--checkpoint", tmp_path / "run") == 0
     message = program("--output", tmp_path, "--steps", 3, "--checkpoint", tmp_path / "run")

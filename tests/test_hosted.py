@@ -1,6 +1,5 @@
 """The cell below the title of every notebook installs the course on Colab and Kaggle, and does nothing elsewhere."""
 
-import glob
 import importlib.util
 import subprocess
 import sys
@@ -27,47 +26,37 @@ def test_every_notebook_has_the_cell_below_its_title_and_folded(path):
     assert first.execution_count is None and not first.outputs, how
 
 
-def run(monkeypatch, platform, wheels, installed=False):
-    """Run the cell as on a platform, and return the commands that it calls."""
-    commands = []
-    for name in ON.values():
-        monkeypatch.delenv(name, raising=False)
-    if platform:
-        monkeypatch.setenv(ON[platform], "1")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
-    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
-    monkeypatch.setattr(
-        glob, "glob", lambda place, recursive: [w for w in wheels if Path(w).parent == Path(place).parent]
-    )
-    exec(compile(hosted.SOURCE, "cell", "exec"), {})
-    return commands
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Runs the cell as on a platform, with wheels below a root of its own, and returns the commands that it calls."""
+
+    def run_cell(platform, wheels, installed=False):
+        commands = []
+        for name, variable in ON.items():
+            monkeypatch.setenv(variable, "1") if name == platform else monkeypatch.delenv(variable, raising=False)
+        for wheel in wheels:
+            (tmp_path / wheel).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / wheel).touch()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: object() if installed else None)
+        monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
+        exec(compile(hosted.SOURCE.replace("/kaggle", f"{tmp_path}/kaggle"), "cell", "exec"), {})
+        return commands
+
+    return run_cell
 
 
-@pytest.mark.parametrize("platform", ON)
-def test_on_a_platform_the_wheel_is_installed_and_nothing_that_is_there_is_changed(monkeypatch, platform):
-    course, reader = run(monkeypatch, platform, [WHEEL])
-    assert course[:4] == [sys.executable, "-m", "pip", "install"] and course[-2:] == ["--no-deps", WHEEL]
-    assert reader[-1].startswith("gguf")
-    assert run(monkeypatch, platform, [WHEEL], installed=True) == []  # run again: nothing to do
+@pytest.mark.parametrize(("platform", "wheel"), [("Colab", WHEEL), ("Kaggle", f"kaggle/input/a-data-set/{WHEEL}")])
+def test_on_a_platform_the_wheel_is_installed_and_nothing_that_is_there_is_changed(run, tmp_path, platform, wheel):
+    course, reader = run(platform, [wheel])
+    assert course[:4] == [sys.executable, "-m", "pip", "install"] and course[-2] == "--no-deps"
+    assert (tmp_path / course[-1]).samefile(tmp_path / wheel) and reader[-1].startswith("gguf")
+    assert run(platform, [wheel], installed=True) == []  # run again: nothing to do
 
 
-def test_without_the_wheel_the_cell_says_what_to_upload(monkeypatch):
+def test_without_the_wheel_the_cell_says_what_to_upload(run):
     with pytest.raises(AssertionError, match=f"Upload {WHEEL} of the release"):
-        run(monkeypatch, "Colab", [])
-
-
-def test_the_wheel_is_found_where_kaggle_puts_it(tmp_path, monkeypatch):
-    """The pattern is looked up for real, below another root."""
-    folder = tmp_path / "kaggle" / "input" / "a-data-set"
-    folder.mkdir(parents=True)
-    (folder / WHEEL).touch()
-    commands = []
-    monkeypatch.setenv(ON["Kaggle"], "Batch")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(subprocess, "run", lambda command, check: commands.append(command))
-    exec(compile(hosted.SOURCE.replace("/kaggle", f"{tmp_path}/kaggle"), "cell", "exec"), {})
-    assert commands[0][-1] == str(folder / WHEEL)
+        run("Colab", [])
 
 
 @pytest.mark.parametrize("run_with_it", [False, True])

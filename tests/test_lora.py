@@ -139,7 +139,6 @@ def test_a_refused_call_leaves_the_model_as_it_was(tiny_gpt):
     for options, message in calls:
         with refused(tiny_gpt, ValueError, message):
             add_lora(tiny_gpt, **({"rank": 2, "alpha": 8} | options))
-        assert all(p.requires_grad for p in tiny_gpt.parameters())
     with refused(add_lora(tiny_gpt, rank=2, alpha=8), ValueError, "has adapters already: take them out with unload"):
         add_lora(tiny_gpt, rank=2, alpha=8)
     with pytest.raises(TypeError, match="LoRALinear wraps linear layers, got LayerNorm"):

@@ -26,7 +26,7 @@ def columns(view):
 
 def test_a_sweep_over_all_values_of_the_controls(view):
     for model, rank, bits, tokens, checkpointing in itertools.product(
-        ARCHITECTURES, RANKS.values(), BITS, TOKENS[::8], (False, True)
+        ARCHITECTURES, RANKS.values(), BITS, TOKENS[::16], (False, True)
     ):
         line = view.update(model=model, rank=rank, bits=bits, tokens=tokens, checkpointing=checkpointing)
         total = float(re.search(r"checkpointing: ([\d,.]+) GiB, fi(?:t|ll)s", line)[1].replace(",", ""))
@@ -65,5 +65,3 @@ def breaks(view):
 def test_what_fills_a_card_nearly_is_said(view):
     line = view.update(**(START | {"model": "LLaMA 65B"}))
     assert line.endswith("fills 93.6% of a card of 48 GB: on paper it fits, but leave 10% to spare")
-    line = view.update(**(START | {"model": "LLaMA 13B"}))
-    assert line.endswith("fills 90.2% of a card of 12 GB: on paper it fits, but leave 10% to spare")

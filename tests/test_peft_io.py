@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import moved
+from stopped_runs import refused
 from torch import nn
 
 from lora_edu import peft_io, tensor_files
@@ -66,9 +67,8 @@ def test_loading_onto_a_quantized_base(base, adapted, tmp_path):
 def test_an_adapter_of_another_model_names_both_shapes_and_changes_nothing(adapted, tmp_path):
     save_adapter(adapted, tmp_path)
     other = GPT(GPTConfig(context=32, n_layers=2, n_heads=2, d_model=24))
-    with pytest.raises(ValueError, match=r"made for another model: .* shape \(3, 16\), this model needs \(3, 24\)"):
+    with refused(other, ValueError, r"made for another model: .* shape \(3, 16\), this model needs \(3, 24\)"):
         load_adapter(other, tmp_path)
-    assert not lora_layers(other) and all(p.requires_grad for p in other.parameters())
 
 
 def test_a_safetensors_file_of_something_else(base, adapted, tmp_path):
@@ -227,9 +227,8 @@ CHANGED = [
 def test_a_changed_config_is_refused(base, adapted, tmp_path, change, message):
     config = json.loads((save_adapter(adapted, tmp_path) / CONFIG).read_text())
     (tmp_path / CONFIG).write_text(json.dumps(config | change))
-    with pytest.raises(ValueError, match=message):
+    with refused(base, ValueError, message):
         load_adapter(base, tmp_path)
-    assert not lora_layers(base)
 
 
 def test_an_adapter_of_before_is_read(base, adapted, tmp_path):

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import moved
 from safetensors.torch import load_file, save_file
+from stopped_runs import refused
 
 from lora_edu.lora import add_lora, lora_layers, merge
 from lora_edu.peft_io import CONFIG, WEIGHTS, load_adapter, save_adapter
@@ -108,9 +109,7 @@ def test_real_adapters_that_we_cannot_represent_are_refused(tmp_path, options, m
     import peft
 
     base = tiny_llama()
-    before = logits(base)
     config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=["k_proj", "down_proj"], **options)
     peft.get_peft_model(copy.deepcopy(base), config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=message):
+    with refused(base, ValueError, message):
         load_adapter(base, tmp_path)
-    assert torch.equal(logits(base), before) and not lora_layers(base)

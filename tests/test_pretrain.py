@@ -143,7 +143,15 @@ DAMAGES = {
     "whole numbers": lambda path: rewritten(path, lambda t: t.to(torch.int16)),
     "a shape that broadcasts": lambda path: rewritten(path, lambda t: t[:1].clone()),
     "a missing tensor": lambda path: rewritten(path, lambda t: None),
+    "no log": lambda path: path.with_suffix(".json").unlink(),
+    "a silent log": lambda path: path.with_suffix(".json").write_text("{}"),
+    "a pipe as its log": lambda path: (path.with_suffix(".json").unlink(), os.mkfifo(path.with_suffix(".json"))),
+    "a digit of its log": lambda path: one_digit(path.with_suffix(".json")),
 }
+
+
+def one_digit(log):
+    log.write_text(log.read_text().replace('"steps": 12000', '"steps": 12001'))
 
 
 def rewritten(path, change):
@@ -168,21 +176,6 @@ def copied(tmp_path, monkeypatch):
 def test_a_damaged_base_is_refused(copied, damage):
     damage(copied)
     with pytest.raises(ValueError, match=r"base-laptop\.safetensors is .*: copy it again, or train it: lora-edu"):
-        load_base("laptop", "cpu")
-
-
-LOGS = {
-    "gone": lambda log: log.unlink(),
-    "silent": lambda log: log.write_text("{}"),
-    "a pipe": lambda log: (log.unlink(), os.mkfifo(log)),
-    "a digit": lambda log: log.write_text(log.read_text().replace('"steps": 12000', '"steps": 12001')),
-}
-
-
-@pytest.mark.parametrize("damage", LOGS.values(), ids=LOGS)
-def test_a_base_whose_log_cannot_speak_for_it_is_refused(copied, damage):
-    damage(copied.with_suffix(".json"))
-    with pytest.raises(ValueError, match=r"base-laptop.safetensors is damaged \(its (log|sha256) .*copy it again"):
         load_base("laptop", "cpu")
 
 

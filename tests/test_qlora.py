@@ -191,10 +191,8 @@ REFUSED = {
 @pytest.mark.parametrize(("change", "how", "words"), REFUSED.values(), ids=REFUSED)
 def test_what_is_refused_leaves_the_model_as_it_was(tiny_gpt, change, how, words):
     model = change(tiny_gpt)
-    modules, trained = dict(model.named_modules()), [p.requires_grad for p in model.parameters()]
-    with pytest.raises(ValueError, match=words):
+    with refused(model, ValueError, words):
         quantize_linears(model, **how)
-    assert dict(model.named_modules()) == modules and [p.requires_grad for p in model.parameters()] == trained
 
 
 # --- states of something else ----------------------------------------------------------------------------------------

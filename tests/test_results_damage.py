@@ -1,7 +1,6 @@
 """A damaged file of stored results is refused by name, by whoever reads it, and stays as it is."""
 
 import json
-import os
 
 import pytest
 import torch
@@ -50,19 +49,11 @@ DAMAGES = {
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("reader", [load_results, run])
 def test_a_damaged_file_is_refused_and_left_alone(stored, damage, reader):
-    stored.write_bytes(DAMAGES[damage](stored.read_text()))
-    before = stored.read_bytes()
+    before = DAMAGES[damage](stored.read_text())
+    stored.write_bytes(before)
     with pytest.raises(ValueError, match="tried.json is not a stored result: .*; put the right file back"):
         reader("tried")
     assert stored.read_bytes() == before and not list(stored.parent.glob("*.partial*"))
-
-
-@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo] if hasattr(os, "mkfifo") else [os.mkdir])
-def test_what_is_no_file_is_refused(stored, make):
-    stored.unlink()
-    make(stored)
-    with pytest.raises(ValueError, match="not a regular file"):
-        load_results("tried")
 
 
 def test_the_tensors_of_the_course_are_whole():
