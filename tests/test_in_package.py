@@ -17,16 +17,14 @@ TAG = "in-package:"
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
-def tagged_cells() -> list:
-    """One parameter per tag: the notebook's stem, the name after the tag, the cell's source."""
-    found = []
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        for cell in nbformat.read(path, as_version=4).cells:
-            for tag in cell.metadata.get("tags", []):
-                if tag.startswith(TAG):
-                    name = tag.removeprefix(TAG)
-                    found.append(pytest.param(path.stem, name, cell.source, id=f"{path.stem[:2]}-{name}"))
-    return found
+CELLS = [
+    (path.stem, tag, cell.source)
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb"))
+    for cell in nbformat.read(path, as_version=4).cells
+    for tag in cell.metadata.get("tags", [])
+    if "package" in tag
+]
+IDS = [f"{stem[:2]}-{tag.removeprefix(TAG)}" for stem, tag, _ in CELLS]
 
 
 class Bare(ast.NodeTransformer):
@@ -94,18 +92,9 @@ def cell_definition(source: str, tag: str) -> str:
         return definition(source, name.rsplit(".", 1)[-1])
 
 
-def test_there_are_tagged_cells():
-    assert len(tagged_cells()) >= 3
-
-
-def test_no_tag_is_misspelled():
-    """A tag that is nearly right would switch the comparison off without a word."""
-    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        for cell in nbformat.read(path, as_version=4).cells:
-            for tag in cell.metadata.get("tags", []):
-                assert "package" not in tag or re.fullmatch(TAG + r"\w+(\.\w+)+", tag), f"{path.name}: {tag}"
-
-
-@pytest.mark.parametrize(("notebook", "tag", "source"), tagged_cells())
+@pytest.mark.parametrize(("notebook", "tag", "source"), CELLS, ids=IDS)
 def test_the_cell_is_the_package_s_code(notebook, tag, source):
+    """A tag that is nearly right would switch the comparison off without a word."""
+    assert re.fullmatch(TAG + r"\w+(\.\w+)+", tag), f"{notebook}: {tag}"
+    tag = tag.removeprefix(TAG)
     assert cell_definition(source, tag) == package_definition(tag), f"{notebook}: the cell differs from lora_edu.{tag}"

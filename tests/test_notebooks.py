@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import itertools
 import json
 import re
 from pathlib import Path
@@ -21,10 +22,6 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def outputs(notebook):
-    return [output for cell in code_cells(notebook) for output in cell.outputs]
-
-
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
 def path(request):
     return request.param
@@ -38,43 +35,37 @@ def as_read(path):
 
 
 @pytest.fixture
-def notebook(path):
+def page(path):
     return as_read(path)
 
 
-def test_valid_and_small(path, notebook):
-    nbformat.validate(notebook)
-    assert path.stat().st_size < 1_500_000
+def pictures(page):
+    """Each output with a picture, and the one that follows."""
+    for cell in code_cells(page):
+        for output, after in itertools.zip_longest(cell.outputs, cell.outputs[1:]):
+            if "image/png" in output.get("data", {}):
+                yield output, after
 
 
-def test_executed_top_to_bottom_in_a_fresh_kernel(notebook):
-    counts = [cell.execution_count for cell in code_cells(notebook)]
-    assert counts == list(range(1, len(counts) + 1))
+def test_valid_small_and_without_machine_paths(path, page):
+    nbformat.validate(page)
+    assert path.stat().st_size < 1_500_000 and not MACHINE_PATH.search(path.read_text(encoding="utf-8"))
 
 
-def test_no_errors_no_warnings_no_machine_paths(path, notebook):
-    for cell in code_cells(notebook):
-        for output in cell.outputs:
-            assert output.output_type != "error"
-            assert not (output.output_type == "stream" and output.name == "stderr"), output.text
-    assert not MACHINE_PATH.search(path.read_text(encoding="utf-8"))
+def test_executed_top_to_bottom_in_a_fresh_kernel_without_errors_and_warnings(page):
+    assert [cell.execution_count for cell in code_cells(page)] == list(range(1, len(code_cells(page)) + 1))
+    for output in (output for cell in code_cells(page) for output in cell.outputs):
+        assert output.output_type != "error" and output.get("name") != "stderr", output
 
 
-def test_every_picture_has_alt_text(notebook):
-    for output in outputs(notebook):
-        if "image/png" in output.get("data", {}):
-            assert len(output.metadata.get("image/png", {}).get("alt", "")) > 40
-
-
-def test_the_words_of_the_house(notebook):
-    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+def test_the_words_of_the_house(page):
+    text = "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
     assert not re.findall(r"\b(?:simply|just|obviously|trivially|of course|clearly)\b", text, re.I)
 
 
-def test_cells_that_are_not_compared_end_in_an_assertion(notebook):
-    for cell in code_cells(notebook):
-        if "nbval-ignore-output" in cell.metadata.get("tags", []):
-            assert "assert " in cell.source, cell.source
+def test_cells_that_are_not_compared_end_in_an_assertion(page):
+    loose = [cell for cell in code_cells(page) if "nbval-ignore-output" in cell.metadata.get("tags", [])]
+    assert all("assert " in cell.source for cell in loose)
 
 
 # What the cells say that ask a library, with it and without it. That they run with it, nbval shows.
@@ -97,11 +88,6 @@ def test_a_cell_was_run_with_its_library_and_says_so_without_it(stem, capsys, mo
 
 
 # --- the page: what fits an hour and is read with pleasure ------------------------------------------------------------
-
-
-@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
-def page(request):
-    return as_read(request.param)
 
 
 def hour(notebook):
@@ -137,8 +123,8 @@ def test_no_cell_is_longer_or_wider_than_a_screen(page):
 
 
 def test_a_picture_stands_on_the_first_screen(page):
-    first = [cell for cell in page.cells[1:4] if cell.cell_type == "code"]
-    assert any("image/png" in output.get("data", {}) for cell in first for output in cell.outputs)
+    first = nbformat.v4.new_notebook(cells=page.cells[1:4])
+    assert list(pictures(first))
 
 
 def test_the_imports_above_the_first_picture_are_folded(page):
@@ -146,13 +132,12 @@ def test_the_imports_above_the_first_picture_are_folded(page):
     assert first.metadata.get("jupyter", {}).get("source_hidden"), first.source
 
 
-def test_words_stand_below_every_picture(page):
-    for cell in code_cells(page):
-        for i, output in enumerate(cell.outputs):
-            if "image/png" in output.get("data", {}):
-                words = cell.outputs[i + 1].data["text/html"]
-                assert words.startswith("<details><summary>In words</summary>")
-                assert len(words.split()) <= 85 and not re.search(r"\bnan\b", words, re.I), words
+def test_every_picture_has_alt_text_and_words_below(page):
+    for output, after in pictures(page):
+        assert len(output.metadata["image/png"]["alt"]) > 40
+        words = after.data["text/html"]
+        assert words.startswith("<details><summary>In words</summary>")
+        assert len(words.split()) <= 85 and not re.search(r"\bnan\b", words, re.I), words
 
 
 def test_a_stored_measurement_does_not_spoil_the_guess(page):
@@ -195,30 +180,26 @@ def test_sentences_can_be_read_aloud(page):
 # --- exercises -------------------------------------------------------------------------------------------------------
 
 
-def test_every_exercise_has_a_check_a_hint_and_a_solution(notebook):
-    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+def test_every_exercise_has_a_check_a_hint_and_a_solution(page):
+    text = "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
     exercises = re.findall(r"^### Exercise (\d+\.\d+)", text, re.M)
     assert 2 <= len(exercises) <= 4
     assert text.count("<summary>Hint</summary>") == text.count("<summary>Solution</summary>") == len(exercises)
-    outputs = json.dumps([cell.outputs for cell in code_cells(notebook)])
-    for number in exercises:
-        assert f"Exercise {number}: not done yet" in outputs
+    outputs = json.dumps([cell.outputs for cell in code_cells(page)])
+    assert all(f"Exercise {number}: not done yet" in outputs for number in exercises)
 
 
-def test_every_solution_passes_its_check(path, notebook):
+def test_every_solution_passes_its_check(path, page):
     """Run each folded solution, then the check cell that follows the exercise's stub."""
     check = importlib.import_module(f"lora_edu.exercises.nb{path.stem[:2]}")
-    cells = notebook.cells
-    for index, cell in enumerate(cells):
-        if cell.cell_type != "markdown" or "<summary>Solution</summary>" not in cell.source:
-            continue
-        solution = re.search(r"<summary>Solution</summary>.*?```python\n(.+?)```", cell.source, re.DOTALL)[1]
-        call = next(c.source for c in reversed(cells[:index]) if c.cell_type == "code" and "check." in c.source)
-        stub = [c.source for c in cells[:index] if c.cell_type == "code"][-2]
-        first = next(c.source for c in code_cells(notebook) if not is_guess(c))
-        namespace = {"check": check}
-        exec("\n".join([*imports(first), *imports(stub), solution, call]), namespace)
-        assert grading.last_result.endswith("correct"), call
+    first = next(cell.source for cell in code_cells(page) if not is_guess(cell))
+    for index, cell in enumerate(page.cells):
+        found = re.search(r"<summary>Solution</summary>.*?```python\n(.+?)```", cell.source, re.DOTALL)
+        if cell.cell_type == "markdown" and found:
+            code = [cell.source for cell in page.cells[:index] if cell.cell_type == "code"]
+            call = next(source for source in reversed(code) if "check." in source)
+            exec("\n".join([*imports(first), *imports(code[-2]), found[1], call]), {"check": check})
+            assert grading.last_result.endswith("correct"), call
 
 
 def imports(source):
