@@ -49,15 +49,6 @@ def boxes(fragments):
     return found
 
 
-def test_a_bar_is_read_from_both_ways_to_write_it():
-    look = '<path fill="#0072b2" stroke="#ffffff" d="%s"/>'
-    assert (
-        boxes(look % "M10 90l20 0l0-50l-20 0l0 50Z")
-        == boxes(look % "M10 90H30V40H10Z")
-        == [("#0072b2", 10, 40, 30, 90)]
-    )
-
-
 def test_the_page_stacks_what_the_view_draws(shown, data, tmp_path):
     node = shutil.which("node")
     if not node:

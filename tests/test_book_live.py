@@ -17,7 +17,6 @@ from PIL import Image
 
 from book import live, pages
 from book.svg import UNIT, SVGRenderer
-from lora_edu.figures import nb13
 from lora_edu.figures.sliders import View
 
 ROOT = Path(__file__).parent.parent
@@ -101,22 +100,32 @@ def test_the_page_has_a_place_for_the_slider_and_folds_its_code(recorded, tmp_pa
     assert json.loads(zlib.decompress(base64.b64decode(packed))) == json.loads(json.dumps(data))
 
 
+CONTROLS = [
+    (ipywidgets.IntSlider(3, 1, 5, 2), [("1", 1), ("3", 3), ("5", 5)]),
+    (ipywidgets.SelectionSlider(options=[("all", 9), ("few", 2)]), [("all", 9), ("few", 2)]),
+    (ipywidgets.SelectionSlider(options={"all": 9, "few": 2}), [("all", 9), ("few", 2)]),
+    (ipywidgets.ToggleButtons(options=["a", "b"]), [("a", "a"), ("b", "b")]),
+]
+
+
 def test_the_options_of_controls():
-    assert live.options(ipywidgets.IntSlider(3, 1, 5, 2)) == [("1", 1), ("3", 3), ("5", 5)]
+    assert all(live.options(control) == options for control, options in CONTROLS)
     assert len(live.options(ipywidgets.FloatSlider(0.5, min=0, max=1, step=1 / 8))) == 9
-    assert live.options(ipywidgets.SelectionSlider(options=[("all", 9), ("few", 2)])) == [("all", 9), ("few", 2)]
-    assert live.options(ipywidgets.SelectionSlider(options={"all": 9, "few": 2})) == [("all", 9), ("few", 2)]
-    assert live.options(ipywidgets.ToggleButtons(options=["a", "b"])) == [("a", "a"), ("b", "b")]
     two = live.Slider(0, None, "", {"x": ipywidgets.Checkbox(), "y": ipywidgets.IntSlider(0, 0, 2)})
     assert [tuple(s.values()) for s in two.settings()] == list(product((False, True), (0, 1, 2)))
 
 
+def with_axes(*places, size=(10, 4)):
+    figure = plt.figure(figsize=size, dpi=100)
+    for place in places:
+        figure.add_axes(place)
+    return figure, View(figure, dict, print)
+
+
 def test_a_picture_is_cut_between_its_panels_and_not_through_a_heading():
-    figure = plt.figure(figsize=(10, 3), dpi=100)
-    for left in (0.1, 0.6):
-        figure.add_axes([left, 0.2, 0.3, 0.6])
-    view = View(figure, dict, print)
-    assert len(live.panels(view)) == 2 and live.panels(view)[0][1] < live.panels(view)[1][0]
+    figure, view = with_axes([0.1, 0.2, 0.3, 0.6], [0.6, 0.2, 0.3, 0.6])
+    left, right = live.panels(view)
+    assert left[1] < right[0]
     for x in (0.95, 0.97):
         figure.text(x, 0.5, "x")
     left, right, legend = live.panels(view)
@@ -126,13 +135,9 @@ def test_a_picture_is_cut_between_its_panels_and_not_through_a_heading():
 
 
 def test_rows_of_panels_are_told_by_the_white_between_them():
-    figure = plt.figure(figsize=(10, 4), dpi=100)
-    figure.add_axes([0.1, 0.6, 0.8, 0.3])
-    for left in (0.1, 0.6):
-        figure.add_axes([left, 0.1, 0.3, 0.3])
-    above, *below = live.panels(View(figure, dict, print))
-    assert len(below) == 2 and above[3] < min(panel[2] for panel in below)
-    assert above[0] <= below[0][0] < below[0][1] < below[1][0]
+    _, view = with_axes([0.1, 0.6, 0.8, 0.3], [0.1, 0.1, 0.3, 0.3], [0.6, 0.1, 0.3, 0.3])
+    above, left, right = live.panels(view)
+    assert above[3] < min(left[2], right[2]) and above[0] <= left[0] < left[1] < right[0]
 
 
 def test_the_book_s_slider_follows_what_moves(tmp_path):
@@ -146,10 +151,9 @@ def test_the_book_s_slider_follows_what_moves(tmp_path):
 
 @pytest.mark.parametrize("origin", ["upper", "lower"])
 def test_an_image_is_stored_pixel_by_pixel_and_stands_upright(origin):
-    figure = plt.figure(figsize=(2, 2), dpi=100)
-    axes = figure.add_axes([0.25, 0.25, 0.5, 0.5])
-    numbers = np.arange(6).reshape(2, 3) * 51
-    shown = axes.imshow(numbers, cmap="gray", vmin=0, vmax=255, interpolation="none", origin=origin, aspect="auto")
+    figure, _ = with_axes([0.25, 0.25, 0.5, 0.5], size=(2, 2))
+    numbers, look = np.arange(6).reshape(2, 3) * 51, {"cmap": "gray", "vmin": 0, "vmax": 255, "interpolation": "none"}
+    shown = figure.axes[0].imshow(numbers, origin=origin, aspect="auto", **look)
     fragment = SVGRenderer(figure, "x").fragment([shown])
     assert 'x="500" y="500" width="1000" height="1000"' in fragment
     picture = Image.open(io.BytesIO(base64.b64decode(re.search('base64,([^"]+)', fragment)[1])))
@@ -162,18 +166,6 @@ def test_the_cells_that_a_slider_needs():
     assert live.needed([*cells, "scaled(x)"]) == [*cells[:1], *cells[1:4], "scaled(x)"]
     assert live.needed([*cells, "x[0] = 5"]) == [cells[0], cells[1], "x[0] = 5"]
     assert live.needed([*cells, "x = scaled(2)\nx + 1"])[-1].startswith("x = ")  # and not what made x before
-
-
-def test_a_notebook_without_a_slider_has_none(tmp_path):
-    picture = nbformat.v4.new_output("display_data", {"image/png": ""})
-    cells = [nbformat.v4.new_code_cell("raise SystemExit", outputs=[picture])]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "99_none.ipynb")
-    assert live.sliders_of(tmp_path / "99_none.ipynb") == []
-
-
-def test_a_page_that_opens_with_no_slider_is_not_run_for_one(monkeypatch):
-    monkeypatch.setattr(nb13, "article", lambda: pytest.fail("seconds of work for nothing"))
-    assert live.sliders_of(ROOT / "notebooks" / "13_claims.ipynb") == []
 
 
 def test_a_slider_that_is_too_large_is_refused(recorded, monkeypatch):

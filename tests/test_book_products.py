@@ -1,12 +1,10 @@
 """The factors of notebook 01's picture, a letter a number, multiply to what the Python view shows, at any rank."""
 
-import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageSequence
 
 from book import live, products
 from book.svg import SVGRenderer
@@ -60,12 +58,3 @@ def test_other_views_have_no_product(view):
 
     turned = View(view.figure, backward, print)
     assert products.factors(turned, SETTINGS) is None  # a smaller rank is not the first columns
-
-
-def test_the_readme_moves():
-    gif = ROOT / "notebooks" / "figures" / "dial.gif"  # book/film.py records it from the built page
-    with Image.open(gif) as stored:
-        frames = [np.asarray(frame.convert("L"), float) for frame in ImageSequence.Iterator(stored)]
-    assert len(frames) > 10 and gif.stat().st_size < 300_000
-    assert all(np.abs(after - before).mean() > 0.1 for before, after in itertools.pairwise(frames))
-    assert f"]({gif.relative_to(ROOT).as_posix()})" in (ROOT / "README.md").read_text("utf-8")

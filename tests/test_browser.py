@@ -16,15 +16,6 @@ def browser(driver):
     return load_benchmark("browser")
 
 
-@pytest.mark.parametrize("named", [None, "no-such-program"])
-def test_without_a_chromium_there_is_one_sentence(browser, monkeypatch, named):
-    monkeypatch.setenv("PATH", "")
-    monkeypatch.setenv("CHROMIUM", named) if named else monkeypatch.delenv("CHROMIUM", raising=False)
-    monkeypatch.setattr("sys.argv", ["browser.py"])
-    with pytest.raises(SystemExit, match="^no Chromium was found: install chromium"):
-        browser.main()
-
-
 def test_the_trial_leaves_the_reader_s_exercises_alone(browser, tmp_path, monkeypatch):
     monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path / "mine"))
     (tmp_path / "mine").mkdir()

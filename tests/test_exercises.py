@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from lora_edu import exercises
-from lora_edu.exercises import grading, repair
+from lora_edu.exercises import grading
 from lora_edu.exercises.answers import EXAMPLE, PYTHON, Answer
 from lora_edu.exercises.describing import MOST_WORDS
 from lora_edu.exercises.exercise import MOST_TAUGHT, Exercise, exercise
@@ -85,31 +85,19 @@ def test_an_untouched_stub_and_one_constant(asked, capsys):
 @EACH_SEARCHED
 def test_small_changes_are_placed(asked):
     """Of a seeded few changes of the reference, each that no more than three steps explain is named by its step."""
-    source, placed = asked.source, 0
+    source, looks = asked.source, set()
     rows = [(kind, k) for kind in source.singles.rows for k in range(len(source.singles.rows[kind]))]
     for kind, k in [rows[i] for i in np.random.default_rng(0).choice(len(rows), 5, replace=False)]:
         changes = source.singles.changes[kind][k]
-        look, text = Answer(asked, source.solution(changes)).look
-        placed += look == "slip"
-        assert (
-            look != "slip"
-            or source.words(changes[0].slot.node, {}) in text
-            or "of several steps" in text
-            or "Look at" in text
-        )
-        assert look in ("slip", "taught", "form", "observed", "probe") or not source.explained(
-            flat(asked.made_by(source.solution(changes))), {}
-        )
-    assert placed
-
-
-@EACH_SEARCHED
-def test_the_search_leaves_the_reference_as_it_was(asked):
-    """Also where a change is no Python."""
-    before = ast.dump(asked.source.tree)
-    nonsense = repair.Change(asked.source.slots[-1], "", ast.Starred(ast.Constant(1), ast.Load()))
-    assert asked.source.singles.rows and asked.source._made((nonsense,)) is None
-    assert ast.dump(asked.source.tree) == before
+        wrong = source.solution(changes)
+        look, text = Answer(asked, wrong).look
+        looks.add(look)
+        if look == "slip":
+            step = source.words(changes[0].slot.node, {})
+            assert any(words in text for words in (step, "of several steps", "Look at"))
+        elif look not in ("taught", "form", "observed", "probe"):
+            assert not source.explained(flat(asked.made_by(wrong)), {})
+    assert "slip" in looks
 
 
 @EACH
@@ -142,34 +130,29 @@ def PRODUCT(x, s):
     return s * gram  # the scaling
 
 
-@pytest.mark.parametrize(
-    ("attempt", "sentence"),
-    [
-        (
-            lambda n, k, on: n // k + (4 * n if on else 8),
-            "one step were different: the number of blocks. Look at how it",
-        ),
-        (
-            lambda n, k, on: -(-n // k) + (4 * k if on else 8),
-            "one step were different: the room of the shelf. Does the",
-        ),
-        (lambda n, k, on: (-(-n // k) + (4 * n if on else 8)) * 3.7, "this is 3.7 times what is asked for, in every"),
-        (lambda n, k, on: -(-n // k) + (4 * n if on else 0), "counts nothing where it is off. 13 things take 12."),
-        (lambda n, k, on: -(-n // k) - (4 * n if on else 8), "this is below zero. Look at"),
-        (
-            lambda n, k, on: 17 + n**3 % 41 * k + on,
-            "Which step of yours gives another number? The number of blocks. The room of the shelf. The sum. An",
-        ),
-        (lambda n, k, on: 7, "returns 7 in every case that is tried"),
-        (lambda n, k, on: n > k, "True or False"),
-    ],
-)
+def rooms(n, k, on, off=8):
+    return 4 * n if on else off
+
+
+WITHOUT_SOURCE = [
+    (lambda n, k, on: n // k + rooms(n, k, on), "one step were different: the number of blocks. Look at how it"),
+    (lambda n, k, on: -(-n // k) + rooms(k, k, on), "one step were different: the room of the shelf. Does the"),
+    (lambda n, k, on: (-(-n // k) + rooms(n, k, on)) * 3.7, "this is 3.7 times what is asked for, in every"),
+    (lambda n, k, on: -(-n // k) + rooms(n, k, on, 0), "counts nothing where it is off. 13 things take 12."),
+    (lambda n, k, on: -(-n // k) - rooms(n, k, on), "this is below zero. Look at"),
+    (lambda n, k, on: 17 + n**3 % 41 * k + on, "another number? The number of blocks. The room of the shelf. The sum."),
+    (lambda n, k, on: 7, "returns 7 in every case that is tried"),
+    (lambda n, k, on: n > k, "True or False"),
+]
+
+
+@pytest.mark.parametrize(("attempt", "sentence"), WITHOUT_SOURCE)
 def test_what_is_said_without_source(attempt, sentence):
     assert sentence in said(COUNT, attempt)
 
 
 def test_the_right_value_is_shown_at_the_second_try():
-    wrong = lambda n, k, on: n // k + (4 * n if on else 8)  # noqa: E731  without a source that is a `def`
+    wrong, _ = WITHOUT_SOURCE[0]
     assert "(4 in the case below)" not in said(COUNT, wrong)
     assert "the number of blocks (4 in the case below)" in said(COUNT, wrong, tries=1)
     COUNT(COUNT.reference)
@@ -181,40 +164,32 @@ def test_where_steps_give_the_same_each_is_named():
     assert "one of these were different: the product, or the scaling" in text and "factor of 8" in text
 
 
+def layer(make, d_in, rank):
+    return {"the base is kept": make(d_in)(rank)}
+
+
+def larger_than(d_in):
+    return d_in.__gt__
+
+
 def test_the_arguments_are_called_by_their_names():
     text = said(COUNT, cell("def f(n, size, on):\n    return 3 * n * size"))
     assert f"{EXAMPLE} for `n` = 10, `size` = 3 and `on` = True: expected 44, got 90" in text
-
-    def layer(make, d_in, rank):
-        return {"the base is kept": make(d_in)(rank)}
-
-    def reference(d_in):
-        return lambda rank: d_in > rank
-
-    asked = Exercise("1.3", reference, [(5, 2), (4, 9)], observe=layer)
-    text = said(asked, lambda d_in: lambda rank: d_in < rank)
-    assert text.endswith("for `d_in` = 5 and `rank` = 2: this does not hold: the base is kept.")
+    asked = Exercise("1.3", larger_than, [(5, 2), (4, 9)], observe=layer)
+    assert "for `d_in` = 5 and `rank` = 2: this does not hold: the base is kept." in said(asked, lambda d: d.__lt__)
 
 
-def test_with_its_source_the_place_in_the_own_code_comes_first():
-    text = said(COUNT, cell("def f(n, k, on):\n    return int(n / k) + (4 * n if on else 8)"))
-    assert "A change at `int(n / k)`, in line 2, makes every case right." in text and BEHAVES not in text
+MISTAKES = {
+    "n // k + (3 * n + k if on else 8)": "Nothing in your function has the value of this step: the number of blocks.",
+    "math.ceil(n / k) + n**2 % 7 + (4 * k if on else 9)": "has the value of this step: the room of the shelf.",
+    "math.ceil(n / k) ** 2 + 3 * (4 * n if on else 8)": "has the value of each step but the last: the sum.",
+}
 
 
-@pytest.mark.parametrize(
-    ("body", "said_of_it"),
-    [
-        (
-            "n // k + (3 * n + k if on else 8)",
-            "Nothing in your function has the value of this step: the number of blocks.",
-        ),
-        ("math.ceil(n / k) + n**2 % 7 + (4 * k if on else 9)", "has the value of this step: the room of the shelf."),
-        ("math.ceil(n / k) ** 2 + 3 * (4 * n if on else 8)", "has the value of each step but the last: the sum."),
-    ],
-)
-def test_of_several_mistakes_the_first_step_without_its_value_is_named(body, said_of_it):
+@pytest.mark.parametrize("body", MISTAKES)
+def test_of_several_mistakes_the_first_step_without_its_value_is_named(body):
     """A step that what is right was made of counts as there; where all are there, it is the last."""
-    assert f"{said_of_it} An" in said(COUNT, cell(f"def f(n, k, on):\n    return {body}"))
+    assert f"{MISTAKES[body]} An" in said(COUNT, cell(f"def f(n, k, on):\n    return {body}"))
 
 
 def most(n, k):
@@ -230,17 +205,22 @@ def test_small_numbers_come_up_by_chance_and_prove_nothing():
 def test_a_message_does_not_depend_on_the_clock(monkeypatch):
     wrong = cell("def f(n, k, on):\n    return n // k + (4 * k if on else 8)")
     text = said(COUNT, wrong)
-    monkeypatch.setattr(time, "perf_counter", lambda: 1e9)
-    monkeypatch.setattr(time, "monotonic", lambda: 1e9)
+    for clock in ("perf_counter", "monotonic"):
+        monkeypatch.setattr(time, clock, lambda: 1e9)
     assert said(COUNT, wrong) == text
+
+
+ENDLESS = """def f(n, k, on):
+    while n:
+        try:
+            k += 1
+        except Exception:
+            pass"""
 
 
 def test_what_does_not_come_back(monkeypatch):
     monkeypatch.setattr("lora_edu.exercises.answers.SECONDS", 0.2)
-    endless = cell(
-        "def f(n, k, on):\n    while n:\n        try:\n            k += 1\n        except Exception:\n            pass"
-    )
-    text = said(COUNT, endless)
+    text = said(COUNT, cell(ENDLESS))
     assert text.startswith("your function has not come back: does a loop end?") and "at the line `" in text
     COUNT(COUNT.reference)  # the timer is gone
     time.sleep(0.3)
@@ -248,9 +228,8 @@ def test_what_does_not_come_back(monkeypatch):
 
 def test_an_answer_that_leaves_the_kernel_or_prints(capsys):
     assert "SystemExit" in said(COUNT, lambda n, k, on: exit())
-    assert said(COUNT, lambda n, k, on: print("here") or [n]) and capsys.readouterr().out.count("here") == len(
-        COUNT.cases
-    )
+    assert said(COUNT, lambda n, k, on: print("here") or [n])
+    assert capsys.readouterr().out == "here\n" * len(COUNT.cases)
 
 
 def test_an_answer_that_overwrites_what_it_was_given(capsys):
@@ -261,21 +240,6 @@ def test_an_answer_that_overwrites_what_it_was_given(capsys):
     PRODUCT(in_place)
     assert "correct" in capsys.readouterr().out
     assert "Besides, your function changes `x`" in said(PRODUCT, lambda x, s: x.__imul__(2).sum() * s)
-
-
-@pytest.mark.parametrize(
-    ("attempt", "sentence"),
-    [
-        (lambda x, s: x @ x, "a factor needs a transpose or another place. Given are `x` (2, 3)."),
-        (lambda x, s: torch.tensor(x).view(-1, 4), "do not fill that shape, there are too few or too many"),
-        (lambda x, s: x.reshape(4, -1), "do not fill that shape"),
-        (lambda x, s: torch.tensor(x).T.view(-1), "`reshape` and `flatten` do without"),
-        (lambda x, s: [part.split(2) for part in torch.tensor(x).flatten()], "a loop over a tensor of one dimension"),
-    ],
-)
-def test_what_an_error_means(attempt, sentence):
-    text = said(PRODUCT, attempt)
-    assert sentence in text and PYTHON in text and "gufunc" not in text and len(text.split()) <= 60
 
 
 def test_all_notebooks_are_counted():

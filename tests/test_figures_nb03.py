@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from matplotlib.patches import Rectangle
 
 from lora_edu.figures import looks
 from lora_edu.figures import nb03 as pictures
@@ -58,14 +57,3 @@ def test_the_block_fills_the_layers_that_are_asked_for(highlight):
     filled = [patch for patch in figure.axes[0].patches if np.allclose(patch.get_facecolor(), pale)]
     assert len(filled) == len(highlight)
     assert words.endswith(f"Filled: {', '.join(highlight) or 'none'}.") and len(words.split()) <= 60
-
-
-def test_the_areas_of_the_block_are_true_to_scale():
-    figure, _ = pictures.block_diagram()
-    areas = sorted(p.get_width() * p.get_height() for p in figure.axes[0].patches if isinstance(p, Rectangle))
-    assert areas == [1] * 4 + [4] * 2  # d_model^2 four times, 4 d_model^2 twice
-
-
-def test_the_title_names_the_block_that_the_numbers_name():
-    figure, _ = pictures.ripening([2, 1], [1.5, 1], [1.2, 4.8], 2.3)
-    assert figure.axes[1].get_title(loc="left") == "Block 2 is missed most"

@@ -4,7 +4,7 @@ import pytest
 
 from lora_edu.experiments import load_results
 from lora_edu.experiments.nb04 import SETTINGS, setting_name
-from lora_edu.figures import nb04, plots
+from lora_edu.figures import nb04
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +26,6 @@ def test_the_dial_tells_what_is_stored(view, arms, weight, way):
     assert f"loss on plays {stored['plays']:.2f}" in values["readout"] and values["sample"] == stored["sample"]
 
 
-def test_a_sample_fits_its_frame():
-    lines = nb04.in_lines("word " * 100 + "\n\nend", width=44, lines=9).split("\n")
-    assert len(lines) == 9 and max(map(len, lines)) <= 44
-    assert nb04.in_lines("one\n\ntwo") == "one\n\ntwo"
-
-
 def test_the_kept_gain_is_one_for_the_adapter_itself(arms):
     assert nb04.kept_gain(arms, setting_name(1))["plays"] == 1
     assert nb04.kept_gain(arms, setting_name(0))["verses"] == 1
@@ -39,17 +33,3 @@ def test_the_kept_gain_is_one_for_the_adapter_itself(arms):
 
 
 SHARES = {1: 1.0, 0.3: 0.8, 0.1: 0.2, 0.03: 0.0}
-
-
-@pytest.mark.parametrize(
-    "made",
-    [
-        lambda arms: nb04.gap(arms),
-        lambda arms: nb04.training([2.7, 2.2, 1.9, 1.8], 2.7, 1.8),
-        lambda arms: nb04.kept_after_rounding({n: SHARES for n in "abcd"}),
-    ],
-)
-def test_a_figure_has_words_and_labels_on_both_axes(arms, made):
-    figure, words = made(arms)
-    assert 10 < len(words.split()) <= 85
-    assert all(axes.get_xlabel() for axes in figure.axes) and plots.png(figure)

@@ -76,11 +76,6 @@ def test_a_decision_has_its_mark_and_leads_to_what_measured_it(line):
     assert set(said) <= known
 
 
-def test_the_page_decides_what_one_asks():
-    for asked in ("Targets", "Rank", "Alpha", "Rate", "Which: NF4", "When: ", "Onto what", "# When not to use LoRA"):
-        assert asked in PAGE
-
-
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
     """What the lines call by name, once the page's own blocks have run."""

@@ -6,10 +6,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from test_exercises import said
 from torch import nn
 
 from lora_edu.exercises import answers, nb02, nb03, nb04, nb05, repair, symptoms
-from lora_edu.exercises.answers import Answer
+from lora_edu.exercises.answers import PYTHON, Answer
 from lora_edu.exercises.comparing import plain
 from lora_edu.exercises.exercise import Exercise, exercise
 from lora_edu.exercises.grading import WrongAnswer
@@ -31,32 +32,24 @@ def COUNT(n, d):
     return n * d * (d + 1)  # the product
 
 
-def said(asked, attempt):
-    with pytest.raises(WrongAnswer) as error:
-        asked(attempt)
-    return str(error.value).removeprefix("Exercise 1.1: ")
-
-
 def looks(asked, attempt):
     """All that could be said of an answer, not only the first."""
     return " ".join(sentence for _, sentence in Answer(asked, attempt).looks())
 
 
 right = PRODUCT.reference
+IGNORED = [
+    (lambda x, W, V, s: right(x, V, W, s), "`W` and `V` have changed places."),
+    (lambda x, W, V, s: right(x, W, W, s), "`W` stands where `V` belongs."),
+    (lambda x, W, V, s: right(x, W, V, 3.0), "`s` has no part in your result"),
+    (lambda x, W, V, s: right(x, W, 0 * V + 1, s), "`V` has no part in your result"),
+    (lambda x, W, V, s: right(np.vstack([0 * x[:1], x[1:]]), W, V, s), "the first row of `x` has no part"),
+    (lambda x, W, V, s: right(np.vstack([x[:-1], x[:1]]), W, V, s), "the last row of `x` has no part"),
+    (lambda x, W, V, s: right(x[[0, 0, 0, 0]] if len(x) == 4 else x, W, V, s), "only row 0 of `x` has a part"),
+]
 
 
-@pytest.mark.parametrize(
-    ("attempt", "sentence"),
-    [
-        (lambda x, W, V, s: right(x, V, W, s), "`W` and `V` have changed places."),
-        (lambda x, W, V, s: right(x, W, W, s), "`W` stands where `V` belongs."),
-        (lambda x, W, V, s: right(x, W, V, 3.0), "`s` has no part in your result"),
-        (lambda x, W, V, s: right(x, W, 0 * V + 1, s), "`V` has no part in your result"),
-        (lambda x, W, V, s: right(np.vstack([0 * x[:1], x[1:]]), W, V, s), "the first row of `x` has no part"),
-        (lambda x, W, V, s: right(np.vstack([x[:-1], x[:1]]), W, V, s), "the last row of `x` has no part"),
-        (lambda x, W, V, s: right(x[[0, 0, 0, 0]] if len(x) == 4 else x, W, V, s), "only row 0 of `x` has a part"),
-    ],
-)
+@pytest.mark.parametrize(("attempt", "sentence"), IGNORED)
 def test_arguments_that_are_exchanged_or_ignored(attempt, sentence):
     assert sentence in looks(PRODUCT, attempt)
 
@@ -66,14 +59,14 @@ def test_of_whole_numbers():
     assert "hese are parts of what is asked for" in looks(COUNT, lambda n, d: [n * d * d, n * d])
 
 
-@pytest.mark.parametrize(
-    "attempt",
-    [
-        lambda x, W, V, s: right(x, W, V, s) * np.random.default_rng().normal(size=(len(x), 1)),  # no two runs agree
-        lambda x, W, V, s: right(np.sin(x), W, V, s),  # every argument has its part
-        lambda *everything: np.sin(right(*everything)),  # no names
-    ],
-)
+USED = [
+    lambda x, W, V, s: right(x, W, V, s) * np.random.default_rng().normal(size=(len(x), 1)),  # no two runs agree
+    lambda x, W, V, s: right(np.sin(x), W, V, s),  # every argument has its part
+    lambda *everything: np.sin(right(*everything)),  # no names
+]
+
+
+@pytest.mark.parametrize("attempt", USED)
 def test_nothing_is_claimed_of_an_answer_that_uses_all_arguments(attempt):
     assert "no part" not in looks(PRODUCT, attempt) and "place" not in looks(PRODUCT, attempt)
 
@@ -97,35 +90,43 @@ def endless(x, W, V, s):
     return endless(x, W, V, s)
 
 
-@pytest.mark.parametrize(
-    ("asked", "attempt", "sentence"),
-    [
-        (
-            PRODUCT,
-            lambda x, W, V, s: x @ W,
-            "a factor needs a transpose.*Given are `x` (4, 3), `W` (5, 3) and `V` (5, 3)",
-        ),
-        (PRODUCT, lambda x, W, V, s: x + W, "the shapes of two arrays do not fit"),
-        (PRODUCT, lambda x, W, V, s: x[4], "the first place is 0"),
-        (
-            PRODUCT,
-            lambda x, W, V, s: eval("weight"),
-            "`weight` is a name that your function does not know. It is given `x`",
-        ),
-        (PRODUCT, lambda x, W, V, s: math.exp(x), "`np.log` each entry"),
-        (PRODUCT, lambda x, W, V, s: np.zeros(len(x) / 2), "`/` gives a float"),
-        (PRODUCT, lambda x, W, V, s: [1, 2] * s, "a list or tuple does not multiply"),
-        (PRODUCT, lambda x, W, V, s: x.softmax(-1), "`softmax` is a method of torch tensors"),
-        (PRODUCT, lambda x, W: x @ W.T, "has other arguments than before"),
-        (PRODUCT, endless, "calls itself without an end"),
-        (nb03.guess_after, lambda model, tokens, n: model.embed(tokens), "Its parts are `token_embedding`, "),
-        (nb04.lora_layer, without_super, "`super().__init__()` is the first line"),
-        (nb02.merged_weight, lambda W, A, B, alpha: 1 / [], "your function stopped with TypeError"),
-    ],
-)
+def of_parts(model, tokens, n_blocks):
+    return model.embed(tokens)
+
+
+ERRORS = [
+    (
+        PRODUCT,
+        lambda x, W, V, s: x @ W,
+        "a factor needs a transpose or another place. Given are `x` (4, 3), `W` (5, 3)",
+    ),
+    (PRODUCT, lambda x, W, V, s: x + W, "the shapes of two arrays do not fit"),
+    (PRODUCT, lambda x, W, V, s: x[4], "the first place is 0"),
+    (
+        PRODUCT,
+        lambda x, W, V, s: eval("weight"),
+        "`weight` is a name that your function does not know. It is given `x`",
+    ),
+    (PRODUCT, lambda x, W, V, s: math.exp(x), "`np.log` each entry"),
+    (PRODUCT, lambda x, W, V, s: np.zeros(len(x) / 2), "`/` gives a float"),
+    (PRODUCT, lambda x, W, V, s: [1, 2] * s, "a list or tuple does not multiply"),
+    (PRODUCT, lambda x, W, V, s: x.softmax(-1), "`softmax` is a method of torch tensors"),
+    (PRODUCT, lambda x, W: x @ W.T, "has other arguments than before"),
+    (PRODUCT, endless, "calls itself without an end"),
+    (PRODUCT, lambda x, W, V, s: torch.tensor(x).view(-1, 5), "do not fill that shape, there are too few or too many"),
+    (PRODUCT, lambda x, W, V, s: x.reshape(5, -1), "do not fill that shape"),
+    (PRODUCT, lambda x, W, V, s: torch.tensor(x).T.view(-1), "`reshape` and `flatten` do without"),
+    (PRODUCT, lambda x, W, V, s: [r.split(2) for r in torch.tensor(x).flatten()], "a loop over a tensor of one dim"),
+    (nb03.guess_after, of_parts, "Its parts are `token_embedding`, "),
+    (nb04.lora_layer, without_super, "`super().__init__()` is the first line"),
+    (nb02.merged_weight, lambda W, A, B, alpha: 1 / [], "your function stopped with TypeError"),
+]
+
+
+@pytest.mark.parametrize(("asked", "attempt", "sentence"), ERRORS)
 def test_an_error_is_said_in_other_words(asked, attempt, sentence):
     text = said(asked, attempt)
-    assert all(part in text for part in sentence.split(".*")) and "your function stopped with" in text
+    assert sentence in text and PYTHON in text and "gufunc" not in text and len(text.split()) <= 75
 
 
 def test_several_things_where_one_was_asked_for():
@@ -164,18 +165,18 @@ def test_every_symptom_is_told_and_only_if_it_holds_in_every_case(table, sentenc
     assert symptom([plain(g) for g in got], [plain(expected[0]), plain(expected[1] + 0.37)]) != sentence
 
 
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        (lambda e: 2.5 * e, "this is 2.5 times what is asked for, in every case."),
-        (lambda e: e / np.log(2), "1.443 is 1 / ln 2"),
-        (lambda e: e - 1, "this is 1 too small, in every case."),
-        (lambda e: e * np.nan, "this is not a number (nan) in places"),
-        (lambda e: e * 0, "this is zero everywhere."),
-        (lambda e: e.astype(np.float16), "the first digits are right"),
-        (lambda e: np.roll(e.ravel(), 3).reshape(e.shape), "they stand in another order"),
-    ],
-)
+CHANGES = [
+    (lambda e: 2.5 * e, "this is 2.5 times what is asked for, in every case."),
+    (lambda e: e / np.log(2), "1.443 is 1 / ln 2"),
+    (lambda e: e - 1, "this is 1 too small, in every case."),
+    (lambda e: e * np.nan, "this is not a number (nan) in places"),
+    (lambda e: e * 0, "this is zero everywhere."),
+    (lambda e: e.astype(np.float16), "the first digits are right"),
+    (lambda e: np.roll(e.ravel(), 3).reshape(e.shape), "they stand in another order"),
+]
+
+
+@pytest.mark.parametrize(("change", "sentence"), CHANGES)
 def test_symptoms_that_stand_in_no_table(change, sentence):
     results = arrays(0, (3, 4), (5, 2))
     assert sentence in symptom([plain(change(result)) for result in results], [plain(result) for result in results])

@@ -21,16 +21,22 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
-def clone(tmp_path, monkeypatch):
-    """A clone in which `venv` and pip are played by functions that write a few files."""
+def empty(tmp_path, monkeypatch):
+    """A clone in which nothing was installed."""
     (tmp_path / "pyproject.toml").write_text("[project]")
     monkeypatch.setattr(environment, "ROOT", tmp_path)
     monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
     monkeypatch.setattr(environment, "_installed_here", lambda: False)
+    return tmp_path
+
+
+@pytest.fixture
+def clone(empty, monkeypatch):
+    """A clone in which `venv` and pip are played by functions that write a few files."""
     monkeypatch.setattr(environment, "_pip_starts", environment._has_pip)
     monkeypatch.setattr(environment, "_create_venv", lambda: [write(name) for name in PIECES])
     monkeypatch.setattr(environment, "_pip", lambda *arguments: [write(name) for name in PACKAGES])
-    return tmp_path
+    return empty
 
 
 PIECES = ("bin/python", "pip/__init__.py", "pip/__main__.py", "pip-24.dist-info")
@@ -76,9 +82,14 @@ def test_stopped_at_any_moment_the_next_set_up_mends_it(clone, monkeypatch, erro
     environment.setup()  # and now there is nothing to do
 
 
-def test_setup_installs_only_when_pyproject_changed(clone, monkeypatch):
+def calls_of_pip(monkeypatch):
     calls = []
     monkeypatch.setattr(environment, "_pip", lambda *arguments: calls.append(arguments))
+    return calls
+
+
+def test_setup_installs_only_when_pyproject_changed(clone, monkeypatch):
+    calls = calls_of_pip(monkeypatch)
     environment.setup()
     environment.setup()
     assert len(calls) == 1 and calls[0][-1] == str(clone)  # no extra: nothing to forget
@@ -87,6 +98,10 @@ def test_setup_installs_only_when_pyproject_changed(clone, monkeypatch):
     (clone / "pyproject.toml").write_text("[project] # changed")
     environment.setup()
     assert len(calls) == 3
+
+
+def interrupted(*_):
+    raise KeyboardInterrupt
 
 
 def test_an_environment_made_by_hand_is_never_replaced(clone, monkeypatch):
@@ -100,17 +115,9 @@ def test_an_environment_made_by_hand_is_never_replaced(clone, monkeypatch):
     assert "__main__.py" in pieces()
 
 
-def interrupted(*_):
-    raise KeyboardInterrupt
-
-
-def test_a_venv_without_pip_that_somebody_made_gets_pip_and_keeps_the_rest(clone, monkeypatch):
+def test_a_venv_without_pip_that_somebody_made_gets_pip_and_keeps_the_rest(empty, monkeypatch):
     """What `uv venv` makes: an interpreter, and no pip."""
-    monkeypatch.undo()
-    monkeypatch.setattr(environment, "ROOT", clone)
-    monkeypatch.setattr(environment, "VENV", clone / ".venv")
-    monkeypatch.setattr(environment, "_installed_here", lambda: False)
-    monkeypatch.setattr(environment, "_pip", lambda *arguments: None)
+    calls_of_pip(monkeypatch)
     venv.create(environment.VENV, with_pip=False, symlinks=os.name != "nt")
     mine = environment._site_packages() / "torch" / "__init__.py"
     mine.parent.mkdir(parents=True)
@@ -119,9 +126,6 @@ def test_a_venv_without_pip_that_somebody_made_gets_pip_and_keeps_the_rest(clone
     assert environment._pip_starts() and mine.read_text() == "of my own choice" and not environment._ours()
     shutil.rmtree(environment._site_packages() / "pip" / "_internal")  # half a pip
     assert not environment._pip_starts()
-    (environment.VENV / "installed-course").unlink()
-    environment.setup()
-    assert environment._pip_starts() and mine.read_text() == "of my own choice"
 
 
 def test_where_pip_cannot_be_had_the_venv_stays(clone, monkeypatch):
@@ -134,14 +138,16 @@ def test_where_pip_cannot_be_had_the_venv_stays(clone, monkeypatch):
     assert {"python", "__init__.py"} <= pieces()
 
 
-@pytest.mark.parametrize("make", ["a file", "a folder of mine", "a link to nowhere"])
+TAKEN = {
+    "a file": lambda path: path.write_text("~/.virtualenvs/course"),  # as pipenv writes it
+    "a folder of mine": lambda path: (path / "notes").mkdir(parents=True),
+    "a link to nowhere": lambda path: path.symlink_to(path.with_name("gone")),
+}
+
+
+@pytest.mark.parametrize("make", TAKEN.values(), ids=TAKEN)
 def test_what_lies_in_the_place_of_the_venv_is_left_alone(clone, make):
-    if make == "a file":
-        environment.VENV.write_text("~/.virtualenvs/course")  # as pipenv writes it
-    elif make == "a link to nowhere":
-        environment.VENV.symlink_to(clone / "gone")
-    else:
-        (environment.VENV / "notes").mkdir(parents=True)
+    make(environment.VENV)
     with pytest.raises(environment.SetupError, match="has no mark of this set-up, and it has no Python: move it away"):
         environment.setup()
     assert os.path.lexists(environment.VENV) and not list(clone.glob("build/discarded-*"))
@@ -149,19 +155,16 @@ def test_what_lies_in_the_place_of_the_venv_is_left_alone(clone, make):
 
 def test_a_package_that_is_gone_is_installed_again(clone, monkeypatch):
     environment.setup()
-    asked = []
-    monkeypatch.setattr(environment, "_pip", lambda *arguments: asked.append(arguments))
+    asked = calls_of_pip(monkeypatch)
+    info = environment._site_packages() / "torch-2.dist-info"
+    info.unlink()
+    info.mkdir()
+    record = "torch/__init__.py,,\ntorch/__pycache__/a.cpython-311.pyc,,\ntorch-2.dist-info/METADATA,,\n"
+    (info / "RECORD").write_text(record)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2\n")
     environment.setup()
     assert not asked  # the control: with all of them there, there is nothing to do
-    site = environment._site_packages()
-    record = "torch/__init__.py,,\ntorch/__pycache__/a.cpython-311.pyc,,\ntorch-2.dist-info/METADATA,,\n"
-    (site / "torch-2.dist-info").unlink()
-    (site / "torch-2.dist-info").mkdir()
-    (site / "torch-2.dist-info" / "RECORD").write_text(record)
-    (site / "torch-2.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2\n")
-    environment.setup()
-    assert not asked
-    shutil.rmtree(site / "torch")
+    shutil.rmtree(info.with_name("torch"))
     environment.setup()
     assert ("install", "--force-reinstall", "--no-deps", "torch==2") in asked
 
@@ -171,20 +174,17 @@ def test_a_clone_that_may_not_be_written_to(clone, monkeypatch):
         raise PermissionError(13, "Permission denied", str(clone / "build"))
 
     monkeypatch.setattr(Path, "mkdir", refused)
-    with pytest.raises(
-        environment.SetupError, match=r"the set-up did not work \(.*build: Permission denied\): .*permit"
-    ):
+    with pytest.raises(environment.SetupError, match=r"did not work \(.*build: Permission denied\): .*permit"):
         environment.setup()
 
 
 def test_pip_that_changes_nothing_costs_nothing(clone, monkeypatch):
-    environment.setup()
-    (clone / "pyproject.toml").write_text("[project] # changed")
-    whole = pieces()
-
     def offline(*_):
         raise environment.SetupError("no network")
 
+    environment.setup()
+    (clone / "pyproject.toml").write_text("[project] # changed")
+    whole = pieces()
     monkeypatch.setattr(environment, "_pip", offline)
     with pytest.raises(environment.SetupError, match="no network"):
         environment.setup()
@@ -278,41 +278,11 @@ def test_ctrl_c_lets_the_program_finish(tmp_path, how):
 
 
 def test_threads_do_not_spin_for_long_unless_the_user_says_so(monkeypatch):
-    from lora_edu import __main__ as program
-
     seen = []
-    monkeypatch.setattr(program, "progress", lambda: seen.append(os.environ["GOMP_SPINCOUNT"]))
+    monkeypatch.setattr(commands, "progress", lambda: seen.append(os.environ["GOMP_SPINCOUNT"]))
     monkeypatch.setattr(sys, "argv", ["lora-edu", "progress"])
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
-    program.main()
+    commands.main()
     monkeypatch.setenv("GOMP_SPINCOUNT", "7")
-    program.main()
+    commands.main()
     assert seen == ["5000", "7"]
-
-
-LAB = """
-import sys
-from lora_edu.setup import environment
-options = ["--no-browser", "--allow-root", "--ServerApp.ip=localhost", f"--ServerApp.root_dir={sys.argv[1]}"]
-environment.hand_over([sys.executable, "-m", "lora_edu.setup.lab", *options])
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no terminal of this kind")
-def test_ctrl_c_in_the_lab_is_that_of_jupyterlab(tmp_path):
-    import pty
-
-    child, terminal = pty.fork()
-    if child == 0:
-        os.chdir(ROOT)
-        os.environ |= {"JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime"), "JUPYTER_CONFIG_DIR": str(tmp_path)}
-        os.execv(sys.executable, [sys.executable, "-c", LAB, str(tmp_path)])
-    said = b""
-    for wanted, answer in ((b"?token=", b"\x03"), (b"(y/[n])?", b"y\n"), (b"Shutdown confirmed", b"")):
-        while wanted not in said:
-            said += os.read(terminal, 4096)
-        time.sleep(0.5)
-        os.write(terminal, answer)
-    assert os.waitpid(child, 0)[1] == 0
-    assert not list((tmp_path / "runtime").glob("jpserver-*"))  # no token stays behind
