@@ -28,6 +28,10 @@ def llama(width=32):
     return transformers.LlamaForCausalLM(transformers.LlamaConfig(num_key_value_heads=1, **sizes))
 
 
+def bert():
+    return transformers.BertForSequenceClassification(transformers.BertConfig(num_hidden_layers=2, **SIZES))
+
+
 def mixtral():
     config = transformers.MixtralConfig(num_hidden_layers=2, num_key_value_heads=1, num_local_experts=2, **SIZES)
     return transformers.MixtralForCausalLM(config)
@@ -52,7 +56,7 @@ def adapter(tmp_path):
     return saved(tmp_path, target_modules=["q_proj", "v_proj"])[0]
 
 
-SETTINGS = {
+HEALTHY = {
     "LoRA": {},
     "rank 1": {"r": 1, "lora_alpha": 2},
     "rsLoRA": {"use_rslora": True, "lora_alpha": 4},
@@ -64,43 +68,22 @@ SETTINGS = {
     "a bias of B": {"target_modules": ["q_proj"], "lora_bias": True},
     "the embedding": {"target_modules": ["q_proj", "embed_tokens"]},
     "all but some": {"exclude_modules": ["k_proj", "o_proj"]},
-    "a list for several models": {"target_modules": ["q_proj", "c_attn"]},
     "a start that is not zero": {"target_modules": ["q_proj"], "init_lora_weights": False, "lora_alpha": 64},
     "a pattern": {"target_modules": r".*\.[02]\.self_attn\.[qv]_proj"},
+    "weights the other way round": {"make": gpt2, "target_modules": ["c_attn"], "fan_in_fan_out": True},
+    "one of PEFT's two heads": {"make": bert, "target_modules": ["query"], "task_type": "SEQ_CLS"},
+    "experts without": {"make": mixtral, "target_modules": ["q_proj", "v_proj"]},
+    "experts": {"make": mixtral, "target_modules": ["q_proj"], "target_parameters": ["experts.down_proj"]},
 }
 
 
-@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_what_peft_writes_is_accused_of_nothing(settings, tmp_path):
-    report = inspect_adapter(*saved(tmp_path, **settings))
-    assert report.verdict.startswith("alive"), report.findings
+@pytest.mark.parametrize("options", HEALTHY.values(), ids=HEALTHY)
+def test_what_peft_writes_is_accused_of_nothing(options, tmp_path):
+    folder, base = saved(tmp_path, **options)
+    alone, report = inspect_adapter(folder), inspect_adapter(folder, base)
+    assert alone.verdict == report.verdict and report.verdict.startswith("alive"), (alone.findings, report.findings)
     assert all(0.9 < layer.bf16 < 1.1 and layer.nf4 is not None for layer in report.layers)
-
-
-def test_another_architecture_has_its_weights_the_other_way_round(tmp_path):
-    report = inspect_adapter(*saved(tmp_path, gpt2, target_modules=["c_attn"], fan_in_fan_out=True))
-    assert report.verdict.startswith("alive") and report.layers[0].out_features == 96
-
-
-def test_a_classifier_has_one_of_the_two_heads_that_peft_names(tmp_path):
-    bert, sizes = transformers.BertForSequenceClassification, transformers.BertConfig(num_hidden_layers=2, **SIZES)
-    settings = {"target_modules": ["query", "pooler.dense"], "task_type": "SEQ_CLS"}
-    folder, base = saved(tmp_path, lambda: bert(sizes), **settings)
-    assert inspect_adapter(folder, base).verdict.startswith("alive")
-    save_file(without("pooler")(load_file(base / "model.safetensors")), base / "model.safetensors")
-    assert inspect_adapter(folder, base).verdict.startswith("alive")
-
-
-def test_experts_with_one_adapter_for_all_of_them_or_none(tmp_path):
-    both = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
-    folder, base = saved(tmp_path, mixtral, target_modules=["q_proj"], target_parameters=both)
-    report = inspect_adapter(folder, base)
-    assert report.verdict == "alive: 6 layers carry an update" and len(report.layers) == 2
-    for rank in (2, 3):
-        (folder / CONFIG).write_text(json.dumps(json.loads((folder / CONFIG).read_text()) | {"r": rank}))
-        assert f"not rank {rank} for each of 2 experts" in str(inspect_adapter(folder, base).findings)
-    report = inspect_adapter(*saved(tmp_path, mixtral, target_modules=["q_proj", "v_proj"]))
-    assert report.verdict.startswith("alive") and "experts have no adapter" in str(report.findings)
+    assert any("experts" in finding.seen for finding in report.findings) == (options.get("make") is mixtral)
 
 
 def test_a_start_out_of_the_base_is_accused_where_loading_does_not_repeat_it(tmp_path):
@@ -129,7 +112,7 @@ def test_a_small_update_is_lost_in_four_bits_and_kept_in_sixteen(tmp_path):
     assert all(layer.relative < 0.1 and layer.nf4 < 0.9 < layer.bf16 for layer in report.layers)
 
 
-# --- damage: a change of the tensors or of the config, and a word of the verdict -------------------------------------
+# --- damage: a change of the tensors or of the config, the level, and a word of the finding ---------------------------
 
 
 def each(change, only=""):
@@ -137,167 +120,190 @@ def each(change, only=""):
     return lambda tensors: {name: change(value) if only in name else value for name, value in tensors.items()}
 
 
-def renamed(change):
-    return lambda tensors: {change(name): value for name, value in tensors.items()}
+def renamed(old, new):
+    return lambda tensors: {name.replace(old, new): value for name, value in tensors.items()}
 
 
 def without(word):
     return lambda tensors: {name: value for name, value in tensors.items() if word not in name}
 
 
-def doubled(old, new):
-    """Some tensors a second time, under other names."""
-    return lambda tensors: tensors | {name.replace(old, new): tensors[name].clone() for name in tensors if old in name}
+def added(name, value):
+    return lambda tensors: tensors | {f"{PREFIX}{name}": value}
 
 
-TENSORS = {
-    "has not learned": each(torch.zeros_like, "lora_B"),
-    "hardly moved": each(lambda value: value * 1e-7, "lora_B"),
-    "in 1 of 6 layers": each(torch.zeros_like, "1.self_attn.q_proj.lora_B"),
-    "NaN": each(lambda value: value / 0, "2.self_attn.v_proj.lora_A"),
-    "training diverge": each(lambda value: value * 1e6, "lora_B"),
-    "one direction": each(lambda value: value[:1].expand_as(value).clone(), "lora_A"),
-    "the same numbers": doubled("layers.0", "layers.1"),
-    "has no lora_B": without("2.self_attn.v_proj.lora_B"),
-    "2 of 3 blocks": without("layers.1.self_attn.q_proj"),
-    "belongs to the target v_proj": without("v_proj"),
-    "is transposed": each(lambda value: value.T.contiguous(), "lora_A"),
-    "its A has 2 rows": lambda tensors: {
-        name: (value[:2] if "lora_A" in name else value[:, :2]).contiguous() for name, value in tensors.items()
-    },
-    "have fractions": each(lambda value: value.to(torch.int8)),
-    "does not begin with": renamed(lambda name: name.removeprefix(PREFIX)),
-    "holds the adapter's name": renamed(lambda name: name.replace(".weight", ".default.weight")),
-    "wrapped the model twice": renamed(lambda name: PREFIX + name),
-    "torch.compile": renamed(lambda name: name.replace(PREFIX, f"{PREFIX}_orig_mod.")),
-    "FSDP": renamed(lambda name: name.replace("layers.", "_fsdp_wrapped_module.layers.")),
-    "does not end in .weight": renamed(lambda name: name.removesuffix(".weight")),
-    "kohya": renamed(lambda name: name.replace("lora_A", "lora_down")),
-    "belongs to LoRA": renamed(lambda name: name.replace("lora_", "ia3_")),
-    "no tensors": lambda tensors: {},
-    "saved whole": lambda tensors: tensors | {f"{PREFIX}model.norm.weight": torch.randn(500)},
-    "has no numbers": each(lambda value: value[:0]),
-    "gather before saving": each(torch.flatten),
-    "they are of LoHa": renamed(lambda name: name.replace("lora_", "hada_w1_")),
-    "is there twice": doubled(".weight", ".default.weight"),
-    "no adapter in model.layers 1 of 0 to 2": without("layers.1."),
-    "the base lies among them": doubled("lora_A", "base_layer"),
-    "PEFT loads it over the base's": lambda tensors: tensors | {f"{PREFIX}lm_head.weight": torch.randn(50, 32)},
-    "base_layer.bias (": lambda tensors: tensors | {f"{min(tensors)[:-13]}base_layer.bias": torch.ones(32)},
-    "has 5 numbers": lambda tensors: tensors | {f"{min(tensors)[:-13]}lora_magnitude_vector": torch.ones(5)},
-    "use_dora is False": lambda tensors: tensors | {f"{min(tensors)[:-13]}lora_magnitude_vector": torch.ones(32)},
-}  # fmt: skip
+def base_too(tensors):
+    return tensors | {name.replace("lora_A", "base_layer"): value.clone() for name, value in tensors.items()}
 
 
-@pytest.mark.parametrize("word", TENSORS)
-def test_damaged_tensors_are_named(word, adapter):
-    save_file(TENSORS[word](load_file(adapter / WEIGHTS)), adapter / WEIGHTS)
-    assert word in inspect_adapter(adapter).verdict
+def no_tail(value):
+    """The end of a tensor is zeros, as in a file whose download stopped."""
+    return torch.cat([value.flatten()[:90], torch.zeros(value.numel() - 90)]).view_as(value)
 
 
-CONFIGS = {
-    "peft_type is 'IA3'": {"peft_type": "IA3"},
-    "r is 0": {"r": 0},
-    "rank 16": {"r": 16},
-    "lora_alpha is '16'": {"lora_alpha": "16"},
-    "adds nothing": {"lora_alpha": 0},
-    "subtracts": {"lora_alpha": -8},
-    "s is 2500": {"lora_alpha": 10000},
-    "lora_dropout is 1.5": {"lora_dropout": 1.5},
-    "bias is 'yes'": {"bias": "yes"},
-    "use_rslora is 'false'": {"use_rslora": "false"},
-    "use_dora is True": {"use_dora": True},
-    "started with pissa_niter_4": {"init_lora_weights": "pissa_niter_4"},
-    "is 'pissa' meant": {"init_lora_weights": "pisa"},
-    "is 'LORA' meant": {"peft_type": "LORRA"},
-    "is 'CAUSAL_LM' meant": {"task_type": "CAUSAL"},
-    "is 'use_rslora' meant": {"use_rs_lora": True},
-    "is 'q_proj' meant": {"alpha_pattern": {"qproj": 64}},
-    "changes nothing": {"rank_pattern": {"(": 4}},
-    "its head is not in the file": {"task_type": "SEQ_CLS"},
-    "config.json of a whole model": {"peft_type": None, "model_type": "llama"},
-    "has 0 tensors of it": {"trainable_token_indices": [1]},
-    "modules_to_save names lm_head": {"modules_to_save": ["lm_head"]},
-    "the target gate_proj": {"target_modules": ["q_proj", "v_proj", "gate_proj"]},
-    "target_modules does not name": {"target_modules": ["q_proj"]},
-    "target_modules is None": {"target_modules": None},
-    "does not name model.layers.0": {"target_modules": "q_proj,v_proj"},
-    "leaves out model.layers.1": {"layers_to_transform": [0]},
-    "exclude_modules takes out": {"exclude_modules": ["v_proj"]},
-    "alpha_pattern is ['q_proj']": {"alpha_pattern": ["q_proj"]},
-}
+Q = "model.layers.1.self_attn.q_proj"
+TENSORS = [
+    ("has not learned", "every layer", each(torch.zeros_like, "lora_B")),
+    ("has not learned", "hardly moved", each(lambda value: value * 1e-7, "lora_B")),
+    ("odd", "in 1 of 6 layers", each(torch.zeros_like, f"{Q}.lora_B")),
+    ("broken", "NaN", each(lambda value: value / 0, "2.self_attn.v_proj.lora_A")),
+    ("odd", "as large as", each(lambda value: value * 1e6, "lora_B")),
+    ("odd", "one direction", each(lambda value: value[:1].expand_as(value).clone(), "lora_A")),
+    ("odd", "the same numbers", lambda tensors: tensors | renamed("layers.0", "layers.1")(tensors)),
+    ("broken", "ends in zeros", each(no_tail, "2.self_attn.v_proj.lora_A")),
+    ("broken", "ends in zeros", each(torch.zeros_like, "2.self_attn.v_proj")),
+    ("broken", "has no lora_B", without("2.self_attn.v_proj.lora_B")),
+    ("odd", f"layers 1 of 0 to 2, such as {Q[15:]}", without(Q)),
+    ("odd", "layers 1 of 0 to 2", without("layers.1.")),
+    ("odd", "belongs to the target v_proj", without("v_proj")),
+    ("broken", "must be the columns", each(lambda value: value.T.contiguous(), "lora_A")),
+    ("broken", "gives rank 4", lambda tensors: each(lambda value: value[:2], "lora_A")(
+        each(lambda value: value[:, :2].contiguous(), "lora_B")(tensors))),
+    ("broken", "have fractions", each(lambda value: value.to(torch.int8))),
+    ("broken", "does not begin with", renamed(PREFIX, "")),
+    ("odd", "under the name default", renamed(".weight", ".default.weight")),
+    ("broken", "holds the adapter's name", renamed(".weight", ".mine.weight")),
+    ("broken", "wrapped the model twice", renamed(PREFIX, 2 * PREFIX)),
+    ("broken", "torch.compile", renamed(PREFIX, f"{PREFIX}_orig_mod.")),
+    ("broken", "FSDP", renamed("layers.", "_fsdp_wrapped_module.layers.")),
+    ("broken", "does not end in .weight", renamed(".weight", "")),
+    ("broken", "kohya", renamed("lora_A", "lora_down")),
+    ("broken", "no tensor belongs to LoRA", renamed("lora_", "ia3_")),
+    ("broken", "no tensors", lambda tensors: {}),
+    ("broken", "has no numbers", each(lambda value: value[:0])),
+    ("broken", "is no matrix", each(torch.flatten)),
+    ("odd", "a part of the base", added("model.norm.weight", torch.randn(500))),
+    ("odd", "a part of the base", added("lm_head.weight", torch.randn(50, 32))),
+    ("odd", "are the base", base_too),
+    ("broken", "has 5 numbers and not 32", added(f"{Q}.lora_magnitude_vector", torch.ones(5))),
+    ("broken", "use_dora is False", added(f"{Q}.lora_magnitude_vector", torch.ones(32))),
+    ("alive", "6 layers", each(lambda value: value.bfloat16())),
+]  # fmt: skip
+CONFIGS = [
+    ("another method", "IA3", {"peft_type": "IA3"}),
+    ("broken", "is 'LORA' meant", {"peft_type": "LORRA"}),
+    ("broken", "config.json of a whole model", {"peft_type": None, "model_type": "llama"}),
+    ("broken", "gives rank 16", {"r": 16}),
+    ("has not learned", "adds nothing", {"lora_alpha": 0}),
+    ("odd", "subtracts", {"lora_alpha": -8}),
+    ("odd", "s is 2500", {"lora_alpha": 10000}),
+    ("broken", "no lora_magnitude_vector", {"use_dora": True}),
+    ("broken", "nothing of it", {"trainable_token_indices": [1]}),
+    ("broken", "modules_to_save names lm_head", {"modules_to_save": ["lm_head"]}),
+    ("broken", "is 'pissa' meant", {"init_lora_weights": "pisa"}),
+    ("odd", "no load repeats that", {"init_lora_weights": "pissa_niter_4"}),
+    ("broken", "is 'CAUSAL_LM' meant", {"task_type": "CAUSAL"}),
+    ("odd", "its head is not in the file", {"task_type": "SEQ_CLS"}),
+    ("odd", "is 'use_rslora' meant", {"use_rs_lora": True}),
+    ("odd", "is 'q_proj' meant", {"alpha_pattern": {"qproj": 64}}),
+    ("odd", "is called so", {"rank_pattern": {"(": 4}}),
+    ("odd", "the target gate_proj", {"target_modules": ["q_proj", "v_proj", "gate_proj"]}),
+    ("broken", "does not name", {"target_modules": ["q_proj"]}),
+    ("broken", "target_modules is None", {"target_modules": None}),
+    ("broken", "leaves out", {"layers_to_transform": [0]}),
+    ("broken", "is a pattern", {"target_modules": ".*(q|v)_proj", "layers_to_transform": [0, 1, 2]}),
+    ("broken", "takes out", {"exclude_modules": ["v_proj"]}),
+    ("alive", "names no base", {"base_model_name_or_path": None}),
+    ("alive", "a path that is not here", {"base_model_name_or_path": "/elsewhere/llama"}),
+    ("alive", "a newer PEFT", {"mix": True, "peft_version": "99.0.0"}),
+]
 
 
-@pytest.mark.parametrize("word", CONFIGS)
-def test_a_wrong_config_is_named(word, adapter):
-    (adapter / CONFIG).write_text(json.dumps(json.loads((adapter / CONFIG).read_text()) | CONFIGS[word]))
-    assert word in inspect_adapter(adapter).verdict
+@pytest.mark.parametrize(("level", "word", "change"), TENSORS + CONFIGS)
+def test_damage_is_named(level, word, change, adapter, tmp_path):
+    if callable(change):
+        save_file(change(load_file(adapter / WEIGHTS)), adapter / WEIGHTS)
+    config = {"base_model_name_or_path": "a/base"} | (change if isinstance(change, dict) else {})
+    (adapter / CONFIG).write_text(json.dumps(json.loads((adapter / CONFIG).read_text()) | config))
+    report = inspect_adapter(adapter)
+    assert report.verdict.startswith(level) and word in report.verdict + str(report.findings)
+    assert all(finding.seen and finding.advice for finding in report.findings)
+    assert level == "alive" or word in report.verdict
 
 
-def test_what_is_no_adapter_is_said(adapter, tmp_path):
-    def said(folder):
+def test_what_only_the_base_can_tell(adapter, tmp_path):
+    several = json.loads((adapter / CONFIG).read_text()) | {"target_modules": ["q_proj", "v_proj", "c_attn"]}
+    (adapter / CONFIG).write_text(json.dumps(several))
+    assert inspect_adapter(adapter).verdict.startswith("odd: no tensor belongs to the target c_attn")
+    assert inspect_adapter(adapter, tmp_path / "base").verdict.startswith("alive")
+    whole = load_file(adapter / WEIGHTS)
+    for word, change in (
+        ("is a target, and has no adapter", without("layers.2")),
+        ("the update is larger than its weight", each(lambda value: value * 100, "lora_B")),
+        ("the base has no model.layers.5", renamed("layers.2", "layers.5")),
+        ("the base calls", renamed("model.layers", "model.language_model.layers")),
+        ("is saved as 60 x 32", added("lm_head.weight", torch.randn(60, 32))),
+    ):
+        save_file(change(whole), adapter / WEIGHTS)
+        assert word in str(inspect_adapter(adapter, tmp_path / "base").findings)
+
+
+@pytest.mark.parametrize("name", [*settings.EXPECTED, *settings.CHOICES])
+def test_a_value_that_peft_does_not_expect_is_named(name, adapter):
+    (adapter / CONFIG).write_text(json.dumps(json.loads((adapter / CONFIG).read_text()) | {name: "x"}))
+    assert inspect_adapter(adapter).verdict.startswith(f"broken: {name} is 'x', expected")
+
+
+def test_another_base_is_named(adapter, tmp_path):
+    assert "trained beside another model" in inspect_adapter(adapter, saved(tmp_path / "b", gpt2)[1]).verdict
+    assert "wants 32 x 32" in inspect_adapter(adapter, saved(tmp_path / "c", lambda: llama(64))[1]).verdict
+    for given, word in ((tmp_path, "no safetensors"), (adapter, "an adapter itself"), (tmp_path / "x", "not here")):
+        with pytest.raises(ValueError, match=word):
+            inspect_adapter(adapter, given)
+    (tmp_path / "base" / "model.safetensors.index.json").write_text('{"weight_map": {"x": "model-2.safetensors"}}')
+    with pytest.raises(ValueError, match=r"lacks model-2\.safetensors"):
+        inspect_adapter(adapter, tmp_path / "base")
+
+
+def test_a_file_is_known_by_its_content(adapter, tmp_path):
+    def said(folder=adapter):
         return inspect_adapter(folder).verdict
 
-    assert "whole model" in said(tmp_path / "base") and "no folder" in said(tmp_path / "nowhere")
-    assert "one folder deeper: name adapter" in said(tmp_path) and "is a file" in said(adapter / CONFIG)
-    weights = (adapter / WEIGHTS).read_bytes()
-    unreadable = (weights[:-9], "damaged"), (b"", "empty"), (b"version h", "Git LFS"), (b"<html>", "web page")
+    weights, config = (adapter / WEIGHTS).read_bytes(), (adapter / CONFIG).read_text()
+    for encoding in ("utf-8-sig", "utf-16"):
+        (adapter / CONFIG).write_text(config, encoding=encoding)
+        assert said().startswith("broken") and "save it as plain UTF-8" in said()
+    (adapter / CONFIG).write_text(config)
+    unreadable = (weights[:-9], "cut short"), (b"", "empty"), (b"version h", "Git LFS"), (b"<html>", "web page")
     of_others = (b"GGUF", "llama.cpp"), (b"PK\x03\x04x", "zip archive"), (b"PK\x03\x04 data.pkl", "pickle")
     for content, word in unreadable + of_others:
         (adapter / WEIGHTS).write_bytes(content)
-        assert word in said(adapter)
+        assert said().startswith("broken") and word in said()
         with pytest.raises(ValueError, match=rf"{WEIGHTS}.*{word}"):
             inspect_adapter(adapter, adapter / WEIGHTS)
     (adapter / WEIGHTS).unlink()
     torch.save({"a": torch.ones(1)}, adapter / "adapter_model.bin")
-    assert "not opened: adapter_model.bin is a pickle" in said(adapter)
-    torch.save(peft.LoraConfig(), adapter / "adapter_model.bin")
-    assert "a whole LoraConfig" in said(adapter)
+    assert said().startswith("not opened: adapter_model.bin is a pickle")
     (adapter / "adapter_model.bin").write_bytes(weights)
-    assert "adapter_model.bin is safetensors" in said(adapter)
+    assert "adapter_model.bin is safetensors" in said()
     (adapter / CONFIG).write_text("{")
-    assert "not valid JSON" in said(adapter)
+    assert "not valid JSON" in said() and "is a file" in said(adapter / CONFIG)
 
 
-def test_what_lies_there_instead_is_said(adapter):
+def test_what_lies_there_instead_is_said(adapter, tmp_path):
+    def said(folder=adapter):
+        return inspect_adapter(folder).verdict
+
+    assert "whole model" in said(tmp_path / "base") and "no folder" in said(tmp_path / "nowhere")
+    assert "one folder deeper: name adapter" in said(tmp_path)
     (adapter / WEIGHTS).unlink()
-    assert "copy it here" in inspect_adapter(adapter).verdict
-    instead = ("x.gguf", "model.bin", f"deep/{WEIGHTS}", "global_step5", "adapter_model-1-of-2.safetensors")
+    assert "copy it here" in said()
+    instead = (
+        "x.gguf",
+        "model.bin",
+        "pytorch_model_fsdp_0",
+        "global_step5",
+        "adapter_model-1-of-2.safetensors",
+        f"deep/{WEIGHTS}",
+    )
     for name in instead:
         (adapter / name).parent.mkdir(exist_ok=True)
         (adapter / name).touch()
-        assert name.partition("/")[0] in inspect_adapter(adapter).verdict
+        assert name.partition("/")[0] in said()
     (adapter / WEIGHTS).symlink_to("gone")
-    assert "is a link to gone" in inspect_adapter(adapter).verdict
+    assert "is a link to gone" in said()
     save_file({"lora_unet_x.alpha": torch.ones(1)}, adapter / "deep" / WEIGHTS)
-    assert "kohya" in inspect_adapter(adapter / "deep").verdict
-    adapter.with_suffix(".zip").touch()
-    assert "unpack it" in inspect_adapter(adapter.with_suffix(".zip")).verdict
-
-
-NOTES = {
-    "names no base": ({"base_model_name_or_path": None}, {}),
-    "a path that is not here": ({"base_model_name_or_path": "/elsewhere/llama"}, {}),
-    "wrote it, upgrade": ({"mix": True, "peft_version": "99.0.0"}, {}),
-    "no bias is in the file": ({"bias": "all"}, {}),
-    "is more than": ({"r": 4}, {f"{PREFIX}x.q_proj.lora_{part}.weight": torch.eye(4)[:rows, :columns] + 0.1
-                                for part, rows, columns in (("A", 4, 3), ("B", 3, 4))}),
-    "float64": ({}, {f"{PREFIX}x.q_proj.lora_{part}.weight": torch.eye(4).double() for part in "AB"}),
-    "added tokens": ({}, {f"{PREFIX}{name}.weight": torch.randn(60, 32) for name in ("lm_head", "model.embed_tokens")}),
-    "lora_dropout is 1": ({"lora_dropout": 1.0}, {}),
-    "started with olora": ({"init_lora_weights": "olora"}, {}),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("word", NOTES)
-def test_what_harms_nobody_is_a_note(word, adapter):
-    config, tensors = NOTES[word]
-    (adapter / CONFIG).write_text(json.dumps(json.loads((adapter / CONFIG).read_text()) | config))
-    save_file(load_file(adapter / WEIGHTS) | tensors, adapter / WEIGHTS)
-    (adapter / "adapter_model.bin").touch()
-    report = inspect_adapter(adapter)
-    assert report.verdict.startswith("alive"), report.findings
-    assert all(any(one in text for _, text in report.findings) for one in (word, "adapter_model.bin lies beside"))
+    assert "kohya" in said(adapter / "deep")
 
 
 def test_its_lists_are_those_of_the_peft_that_is_installed():
@@ -306,37 +312,6 @@ def test_its_lists_are_those_of_the_peft_that_is_installed():
     starts = set(typing.get_args(typing.get_args(typing.get_type_hints(peft.LoraConfig)["init_lora_weights"])[1]))
     assert starts - set(settings.CHOICES["init_lora_weights"]) == {"pissa_niter_[number of iters]"}
     assert ".".join(map(str, settings.VERSION)) == peft.__version__
-
-
-BESIDE = {
-    "is a target and has no adapter": without("layers.2"),
-    "the update is larger than the weight": each(lambda value: value * 100, "lora_B"),
-    "the base has no model.layers.5": renamed(lambda name: name.replace("layers.2", "layers.5")),
-    "the base calls": renamed(lambda name: name.replace("model.layers", "model.language_model.layers")),
-    "tokens were added, first call": lambda tensors: tensors | {f"{PREFIX}lm_head.weight": torch.randn(60, 32)},
-}
-
-
-@pytest.mark.parametrize("word", BESIDE)
-def test_what_only_the_base_can_tell(word, adapter, tmp_path):
-    save_file(BESIDE[word](load_file(adapter / WEIGHTS)), adapter / WEIGHTS)
-    assert any(word in text for _, text in inspect_adapter(adapter, tmp_path / "base").findings)
-
-
-def test_another_base_is_named(adapter, tmp_path):
-    assert "trained beside another model" in inspect_adapter(adapter, saved(tmp_path / "b", gpt2)[1]).verdict
-    assert "wants a weight of 32 x 32" in inspect_adapter(adapter, saved(tmp_path / "c", lambda: llama(64))[1]).verdict
-    no_base = (tmp_path, "holds no safetensors"), (adapter, "an adapter itself"), (tmp_path / "x", "not here")
-    for given, word in no_base:
-        with pytest.raises(ValueError, match=word):
-            inspect_adapter(adapter, given)
-    dora, base = saved(tmp_path / "d", use_dora=True)
-    llama().save_pretrained(tmp_path / "other")
-    assert "another base of this shape" in str(inspect_adapter(dora, tmp_path / "other").findings)
-    assert "another base of this shape" not in str(inspect_adapter(dora, base).findings)
-    (base / "model.safetensors.index.json").write_text('{"weight_map": {"x": "model-2.safetensors"}}')
-    with pytest.raises(ValueError, match=r"lacks model-2\.safetensors"):
-        inspect_adapter(dora, base)
 
 
 def test_it_is_said_drawn_and_written_as_json(adapter, tmp_path, capsys):

@@ -1,0 +1,320 @@
+"""What the doctor for adapters knows: a list of small rules, each a level, what to look for, and what to do about it.
+
+A rule looks at what `adapter_files` has read and yields what is wrong, in words; of each rule the first counts. The
+order of RULES is the order in which the doctor asks, and so which finding names the verdict.
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from math import inf, isfinite
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lora_edu.models import adapter_files as files
+from lora_edu.models import adapter_settings as settings
+from lora_edu.models.adapter_files import BROKEN, DEAD, NOTE, ODD, OTHER, Adapter, Finding, Place
+from lora_edu.models.adapter_settings import VERSION
+from lora_edu.peft_io import CONFIG, WEIGHTS
+
+Seen = Iterable[str]
+Rule = tuple[str, Callable[[Adapter], Seen], str]  # a level, what to look for, what to do about it
+MOVED = 1e-6  # the first step of Adam moves every entry of B by about the learning rate
+
+# --- rules that need more than a line ---------------------------------------------------------------------------------
+
+
+def by(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def counted(names: Iterable[str]) -> str:
+    counts = Counter(names)
+    return ", ".join(f"{name} ({count})" if len(counts) > 1 else str(name) for name, count in counts.items())
+
+
+def when(condition: object, seen: str) -> list[str]:
+    return [seen] if condition else []
+
+
+def no_peft_type(a: Adapter) -> Seen:
+    whose = next((whose for key, whose in settings.OTHERS.items() if key in a.config), "of no PEFT that is known")
+    return when(a.kind is None, f"{CONFIG} has no peft_type, it is {whose}")
+
+
+def missing(a: Adapter) -> Seen:
+    """What A promises of B, or the config of the file, and what is not there."""
+    for path, parts in a.parts.items():
+        wanted = ["A", "B", "magnitude_vector"] if a.config.get("use_dora") else ["A", "B"]
+        yield from (f"{path} has no lora_{part}" for part in wanted if part not in parts)
+    for setting in settings.BROUGHT_ALONE:
+        if a.config.get(setting) not in settings.OFF and not a.brought(setting):
+            yield f"{setting} is {a.config[setting]}, and the file has nothing of it"
+    saved = set(a.list_of("modules_to_save"))
+    there = {module for module in saved if any(f"{module}." in f"{name}." for name in a.tensors)}
+    for module in sorted(saved - there - (settings.HEADS if there & settings.HEADS else set())):
+        yield f"modules_to_save names {module}, which is not in the file"
+
+
+def unasked(a: Adapter) -> Seen:
+    """What the file has and the config does not ask for, though only a setting brings it."""
+    for setting in settings.BROUGHT_ALONE:
+        if a.config.get(setting) in settings.OFF and (names := a.brought(setting)):
+            yield f"{setting} is {a.config.get(setting)}, and the file has {names[0]}"
+    for path in a.pairs:
+        if not settings.of_all_experts(a.config, path) and (why := settings.passed_by(a.config, path)):
+            yield f"{why} {path}"
+
+
+def misfits(a: Adapter) -> Seen:
+    """Shapes that do not agree with each other, or with the rank of the config."""
+    for path, parts in a.parts.items():
+        if {"A", "B"} <= parts.keys() and path not in a.pairs:
+            shapes = (by(a.tensors[parts[part]].shape) for part in "AB")
+            yield "{}: A is {} and B is {}, the rows of A must be the columns of B".format(path, *shapes)
+    for path, (A, B) in a.pairs.items() if settings.EXPECTED["r"][0](a.config.get("r")) else ():
+        rank = settings.by_pattern(a.config, "rank_pattern", path, "r")
+        right = len(A) % rank == 0 if settings.of_all_experts(a.config, path) else len(A) == rank
+        if not right:
+            yield f"{path}: the config gives rank {rank}, its A is {by(A.shape)} and its B {by(B.shape)}"
+        if name := a.parts[path].get("magnitude_vector"):
+            count, rows = a.tensors[name].numel(), A.shape[1] if "embedding" in a.parts[path]["A"] else len(B)
+            yield from when(count != rows, f"{path}: DoRA's magnitude has {count} numbers and not {rows}")
+
+
+def whole_unasked(a: Adapter) -> Seen:
+    """Tensors that no setting brings. PEFT adds embedding and head, if tokens were added or one of them is adapted."""
+    asked = [pattern for setting, pattern in files.BROUGHT.items() if a.config.get(setting) not in settings.OFF]
+    asked += [rf"{re.escape(module)}\." for module in a.list_of("modules_to_save")]
+    embeddings = {name for name in a.whole if files.EMBEDDING.search(name)}
+    if len(embeddings) > 1 or not any(".lm_head.weight" in name for name in embeddings):
+        asked.append(files.EMBEDDING.pattern)
+    names = {name for name in a.whole if not any(re.search(pattern, name) for pattern in asked)}
+    if a.lora and names:
+        share = sum(a.tensors[name].nbytes for name in names) / sum(one.nbytes for one in a.tensors.values())
+        most = max(names, key=lambda name: a.whole[name].nbytes)
+        what = "the base" if sum(a.whole[name].ndim > 1 for name in names) > 2 else "a part of the base"
+        yield f"{share:.0%} of the bytes are {what}, and loaded over yours: {most} ({by(a.whole[most].shape)})"
+
+
+def lost_head(a: Adapter) -> Seen:
+    task, whole = a.config.get("task_type"), [name for name in a.whole if not files.EMBEDDING.search(name)]
+    lost = task in settings.WITH_HEAD and not whole and not a.config.get("modules_to_save")
+    return when(lost, f"task_type is {task}, and its head is not in the file, so it starts at random")
+
+
+def patterns_for_nothing(a: Adapter) -> Seen:
+    kinds = {path.rpartition(".")[-1] for path in a.pairs}
+    for name in ("rank_pattern", "alpha_pattern") if not a.config.get("target_parameters") else ():
+        for key in a.config[name] if isinstance(a.config.get(name), dict) else ():
+            if not any(settings.fits(key, path) for path in a.pairs):
+                yield f"{name} names {key}, and no adapted layer is called so{settings.meant(key, kinds)}"
+
+
+def empty_targets(a: Adapter) -> Seen:
+    """What target_modules names, and the file has no tensor of: as far as the base is known, only what it has, too."""
+    for name, place in a.known.items():
+        path = name.removesuffix(".weight")
+        adapted = any(f".{one}".endswith(f".{path}") for one in a.pairs)
+        if not adapted and path != name and len(place.shape) > 1 and not settings.passed_by(a.config, path):
+            yield f"{path} of the base is a target, and has no adapter"
+    kinds, around = {path.rpartition(".")[-1] for path in a.pairs}, {path.rpartition(".")[0] for path in a.pairs}
+    for target in a.list_of("target_modules") if a.pairs else ():
+        adapted = any(f".{path}".endswith(f".{target}") for path in a.pairs)
+        excluded = any(settings.names(a.config, "exclude_modules", f"{outer}.{target}") for outer in around)
+        if not adapted and not excluded and (not a.known or settings.meant(target, kinds)):
+            yield f"no tensor belongs to the target {target}{settings.meant(target, kinds)}"
+
+
+def blocks_left_out(a: Adapter) -> Seen:
+    """Some blocks with less than another, though no setting leaves that out. A hybrid's have each something else."""
+    stacks: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for match in filter(None, map(files.NUMBERED.match, a.pairs)):
+        stacks[match["stack"]][int(match["number"])].add(match["kind"])
+    for stack, blocks in stacks.items() if not a.config.get("layer_replication") and not a.known else ():
+        lost = {}
+        for number in range(min(blocks), max(blocks) + 1):
+            have = blocks.get(number, set())
+            less = sorted({kind for more in blocks.values() if have < more for kind in more - have})
+            if less := [kind for kind in less if not settings.passed_by(a.config, f"{stack}.{number}.{kind}")]:
+                lost[number] = less[0]
+        if lost and 2 * len(lost) < max(blocks) + 1 - min(blocks):  # else attention may be in each fourth block only
+            which = f"{', '.join(map(str, lost))} of {min(blocks)} to {max(blocks)}"
+            yield f"no adapter in {stack} {which}, such as {lost[min(lost)]}, and no setting leaves that out"
+
+
+def zeros_at_the_end(a: Adapter) -> Seen:
+    """A download that reserved its place and stopped leaves zeros in A, where training leaves none."""
+    for path, (A, B) in a.pairs.items() if any(A.any() for A, _ in a.pairs.values()) else ():
+        if not A.flatten()[-A.numel() // 16 :].any() and (A.any() or not B.any()):
+            yield f"A of {path} ends in zeros, as where a download stopped"
+
+
+def never_moved(a: Adapter, everywhere: bool) -> Seen:
+    least = {path: min(a.largest[a.parts[path][part]] for part in "AB") for path in a.pairs}
+    zero = [path for path, value in least.items() if value == 0]
+    hardly = [path for path, value in least.items() if 0 < value < MOVED]
+    for what, paths in (("is zero, as at the start", zero), ("has hardly moved", hardly)):
+        if paths and everywhere == (len(paths) == len(a.pairs)):
+            where = "every layer" if everywhere else f"{len(paths)} of {len(a.pairs)} layers, such as {paths[0]},"
+            yield f"in {where} B (or A) {what}"
+
+
+def copies(a: Adapter) -> Seen:
+    seen: dict[tuple, str] = {}
+    for path, (A, B) in a.pairs.items():
+        twin = seen.setdefault((A.shape, B.shape, A.sum().item(), B.sum().item()), path)
+        if twin != path and B.any() and all(map(torch.equal, a.pairs[twin], (A, B))):
+            yield f"{twin} and {path} hold the same numbers"
+
+
+# --- with the base ----------------------------------------------------------------------------------------------------
+
+
+def another_name(a: Adapter) -> bool:
+    """Whether the base that is here is called otherwise than the config's. The Hub's cache says models--owner--name."""
+    last = re.split(r"[/\\]", str(a.config.get("base_model_name_or_path")).rstrip("/\\"))[-1].lower()
+    here = [part.lower() for part in a.base.resolve().parts] if a.base else [last]
+    return not any(part == last or part.endswith(f"--{last}") for part in here)
+
+
+def path_that_is_gone(a: Adapter) -> Seen:
+    named = str(a.config.get("base_model_name_or_path") or "")
+    parts = re.split(r"[/\\]", named.rstrip("/\\"))
+    if named and (len(parts) > 2 or parts[0] in ("", ".", "..", "~")) and not Path(named).expanduser().exists():
+        yield f"the config names the base {named}, a path that is not here"
+
+
+def beside_another(a: Adapter) -> Seen:
+    """Layers that the base does not have, or has in another shape; a head may be tied, a pooler new for the task."""
+    for layer in a.layers if a.base else ():
+        if layer.place is None and files.NUMBERED.match(layer.path):
+            yield f"the base has no {layer.path}.weight"
+        elif layer.place and not layer.fits and not layer.place.in_codes:
+            yield f"{layer.path} wants {layer.out_features} x {layer.in_features}, the base has {by(layer.place.shape)}"
+
+
+def larger_than_the_weight(a: Adapter) -> Seen:
+    """Not of embeddings, whose few trained rows go far from small entries, nor where training starts far from zero."""
+    loud = [layer for layer in a.layers if (layer.relative or 0) > 1 and "embedding" not in a.parts[layer.path]["A"]]
+    if loud and a.config.get("init_lora_weights") is not False and not a.start:
+        most = max(loud, key=lambda layer: layer.relative)
+        where = f"in {len(loud)} of {len(a.layers)} layers the update is larger than its weight"
+        yield f"{where}, {most.relative:.3g} times in {most.path}"
+
+
+def beside_the_base(a: Adapter) -> Iterator[tuple[str, Tensor, Place]]:
+    """Tensors that are saved whole, each with that of the base."""
+    for name, tensor in a.whole.items() if a.base else ():
+        path = files.plain(name)
+        if there := next((place for other, place in a.known.items() if f".{path}".endswith(f".{other}")), None):
+            yield name, tensor, there
+
+
+def equal(tensor: Tensor, place: Place) -> bool:
+    return list(tensor.shape) == place.shape and torch.equal(tensor.float(), place.read().float())
+
+
+def bare(a: Adapter) -> Seen:
+    """The matrices of the base that have no adapter, by kind."""
+    adapted = [*a.pairs, *(files.plain(name).removesuffix(".weight") for name in a.whole)]
+    paths = [name.removesuffix(".weight") for name, place in a.known.items() if a.base and len(place.shape) > 1]
+    paths = [path for path in paths if not any(path.endswith(one) or f".{one}".endswith(f".{path}") for one in adapted)]
+    kinds = counted(re.sub(r"\.\d+\.", ".*.", re.sub(r"^.*?\.\d+\.", "", path)) for path in paths)
+    return when(kinds, f"matrices of the base have no adapter: {kinds}")
+
+
+# --- the list ---------------------------------------------------------------------------------------------------------
+
+SAVE, ALPHA = "save it again with save_pretrained", "write the alpha of the training"
+
+# fmt: off
+OF_ANOTHER_METHOD: list[Rule] = [  # where one of these speaks, the others are not asked
+    (BROKEN, no_peft_type, SAVE),
+    (BROKEN, lambda a: when(a.kind not in settings.TYPES,
+        f"peft_type is {a.kind!r}, which PEFT does not know{settings.meant(a.kind, settings.TYPES)}"), "correct it"),
+    (OTHER, lambda a: when(a.kind != "LORA", f"peft_type is {a.kind}, this doctor knows LORA"), "PEFT may load it"),
+    (OTHER, lambda a: when(a.config.get("use_bdlora"), "use_bdlora cuts A and B into blocks"), "PEFT may load it"),
+]
+RULES: list[Rule] = [
+    # would PEFT read the config, and find the tensors?
+    (BROKEN, lambda a: when(a.encoding != "utf-8",
+        f"{CONFIG} is in {a.encoding.upper()} with a mark (BOM), and PEFT stops at that"), "save it as plain UTF-8"),
+    (BROKEN, lambda a: (f"{name}, one of {len(a.tensors) - len(a.largest)}, has no numbers, as in the pieces of ZeRO-3"
+        for name in a.tensors if name not in a.largest), "gather them before saving"),
+    (BROKEN, lambda a: when(not a.lora, f"no tensor belongs to LoRA, not {min(a.tensors)}"),
+        "save the adapter, not the model around it; or is the config of another run?"),
+    (BROKEN, lambda a: files.whose_names(list(a.tensors)), SAVE),
+    (ODD, whole_unasked, "was it trained? Save with save_pretrained, not the state of the model"),
+    (ODD, lambda a: (f"{name} holds the adapter's name, so PEFT loads it under the name default only"
+        for name, match in a.lora.items() if match["adapter"] == ".default"), SAVE),
+    # are they numbers?
+    (BROKEN, lambda a: (f"{name} is {files.type_name(a.tensors[name])}, and A and B have fractions"
+        for name in a.lora if not a.tensors[name].is_floating_point()), "save the adapter before quantizing"),
+    (BROKEN, lambda a: (f"{name} holds NaN or infinity" for name, value in a.largest.items() if not isfinite(value)),
+        "training diverged, take an earlier checkpoint"),
+    (BROKEN, lambda a: (f"{name} is no matrix, as in the pieces of ZeRO or FSDP" for name in a.factors
+        if a.tensors[name].ndim < 2), "gather them before saving"),
+    (BROKEN, zeros_at_the_end, "download the file again"),
+    (ODD, lambda a: (f"{name} holds numbers as large as {a.largest[name]:.3g}" for name in a.factors
+        if 100 < a.largest.get(name, 0) < inf), "did training diverge? Take an earlier checkpoint"),
+    # does PEFT know the words of the config, and does the file keep their promises?
+    (BROKEN, lambda a: settings.unexpected(a.config), "write what PEFT expects"),
+    (BROKEN, lambda a: when(not (a.config.get("target_modules") or a.config.get("target_parameters")),
+        f"target_modules is {a.config.get('target_modules')}"), "write the names of the adapted layers"),
+    (BROKEN, misfits, "is A or B transposed, or the config of another run? A is (rank, in), B (out, rank)"),
+    (BROKEN, missing, f"{SAVE}, or take both files from one run"),
+    (BROKEN, unasked, "PEFT would pass by it, take both files from one run"),
+    (ODD, lambda a: (f"the config sets {key}, and PEFT passes by{near}"
+        for key, near in settings.unknown(a.config).items() if near), "correct it"),
+    (ODD, patterns_for_nothing, "it changes nothing, correct or remove it"),
+    (ODD, empty_targets, "spell it as in print(model), or save the adapter whole"),
+    (ODD, blocks_left_out, "is the file cut short?"),
+    (ODD, lost_head, "if the base does not bring it, name it in modules_to_save and train again"),
+    (ODD, lambda a: when(a.start and a.start not in settings.REPEATED,
+        f"it started with {a.start}, which changes the base, too, and no load repeats that"),
+        "save it with path_initial_model_for_weight_conversion"),
+    # has it learned, and how loud is it?
+    (DEAD, lambda a: never_moved(a, everywhere=True), "did the optimizer have them, were they on when saved?"),
+    (DEAD, lambda a: when(a.config.get("lora_alpha") == 0, "lora_alpha is 0, so the adapter adds nothing"), ALPHA),
+    (ODD, lambda a: never_moved(a, everywhere=False), "no gradient came there, was it frozen, or not used?"),
+    (ODD, lambda a: (f"s is {layer.scaling:.4g} in {layer.path}, so it subtracts what it learned"
+        for layer in a.layers if layer.scaling < 0), "is it meant as negation?"),
+    (ODD, lambda a: (f"s is {layer.scaling:.4g} in {layer.path}, most adapters have 0.25 to 4"
+        for layer in a.layers if layer.scaling and not 1e-3 <= abs(layer.scaling) <= 100), ALPHA),
+    (ODD, lambda a: (f"{layer.path} has rank {layer.rank} and one direction, its rows are multiples"
+        for layer in a.layers if layer.one_direction), "start A at random, not at a constant"),
+    (ODD, copies, "was one copied over the other? Save it again"),
+    # is this its base?
+    (BROKEN, beside_another, "it was trained beside another model, name that"),
+    (BROKEN, lambda a: (f"{name} is saved as {by(tensor.shape)}, the base has {by(place.shape)}"
+        for name, tensor, place in beside_the_base(a) if list(tensor.shape) != place.shape),
+        "were tokens added? First call base.resize_token_embeddings(rows)"),
+    (ODD, lambda a: (f"the base calls {layer.path} {layer.place.name}" for layer in a.layers
+        if layer.place and not f".{layer.path}.weight".endswith(f".{layer.place.name}")),
+        "PEFT finds it only where both are called alike, load the class of the training"),
+    (ODD, larger_than_the_weight, "is alpha too large, or another base meant?"),
+    # what harms nobody
+    (NOTE, lambda a: (f"the config sets {key}, which PEFT {VERSION} passes by"
+        for key, near in settings.unknown(a.config).items() if not near), "upgrade, if a newer PEFT wrote it"),
+    (NOTE, bare, "name them if they should learn, too; experts by target_parameters"),
+    (NOTE, lambda a: (f"{name} is saved whole and equals the base's" for name, tensor, place in beside_the_base(a)
+        if tensor.ndim > 1 and ".base_layer" not in name and equal(tensor, place)), "it was not trained, leave it out"),
+    (NOTE, lambda a: (f"the base holds {layer.place.name} in codes ({layer.place.dtype})" for layer in a.layers
+        if layer.place and layer.place.in_codes), "measure beside the unquantized one"),
+    (NOTE, lambda a: when(not a.config.get("base_model_name_or_path"), "the config names no base"),
+        "write base_model_name_or_path, nobody else knows it"),
+    (NOTE, path_that_is_gone, "write its public name"),
+    (NOTE, lambda a: when(another_name(a), f"the config names another base than {a.base}"), "are they the same?"),
+    (NOTE, lambda a: when((a.folder / "adapter_model.bin").exists(), f"adapter_model.bin lies beside {WEIGHTS}"),
+        "PEFT reads the latter, and so does this report"),
+]
+# fmt: on
+
+
+def findings(a: Adapter, rules: list[Rule]) -> list[Finding]:
+    """Of each rule the first word."""
+    asked = ((level, next(iter(seen(a)), None), advice) for level, seen, advice in rules)
+    return [Finding(level, seen, advice) for level, seen, advice in asked if seen]
