@@ -149,7 +149,7 @@ TENSORS = [
     ("broken", "NaN", each(lambda value: value / 0, "2.self_attn.v_proj.lora_A")),
     ("odd", "as large as", each(lambda value: value * 1e6, "lora_B")),
     ("odd", "one direction", each(lambda value: value[:1].expand_as(value).clone(), "lora_A")),
-    ("odd", "the same numbers", lambda tensors: tensors | renamed("layers.0", "layers.1")(tensors)),
+    ("odd", "the same numbers", lambda tensors: tensors | renamed("layers.0", "layers.1")(without("layers.1.")(tensors))),
     ("broken", "ends in zeros", each(no_tail, "2.self_attn.v_proj.lora_A")),
     ("broken", "ends in zeros", each(torch.zeros_like, "2.self_attn.v_proj")),
     ("broken", "has no lora_B", without("2.self_attn.v_proj.lora_B")),
