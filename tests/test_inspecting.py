@@ -132,6 +132,11 @@ def added(name, value):
     return lambda tensors: tensors | {f"{PREFIX}{name}": value}
 
 
+def copied(tensors):
+    """Block 0, a second time as block 1."""
+    return {name: tensors[name.replace("layers.1.", "layers.0.")].clone() for name in tensors}
+
+
 def base_too(tensors):
     return tensors | {name.replace("lora_A", "base_layer"): value.clone() for name, value in tensors.items()}
 
@@ -149,7 +154,7 @@ TENSORS = [
     ("broken", "NaN", each(lambda value: value / 0, "2.self_attn.v_proj.lora_A")),
     ("odd", "as large as", each(lambda value: value * 1e6, "lora_B")),
     ("odd", "one direction", each(lambda value: value[:1].expand_as(value).clone(), "lora_A")),
-    ("odd", "the same numbers", lambda tensors: tensors | renamed("layers.0", "layers.1")(without("layers.1.")(tensors))),
+    ("odd", "the same numbers", copied),
     ("broken", "ends in zeros", each(no_tail, "2.self_attn.v_proj.lora_A")),
     ("broken", "ends in zeros", each(torch.zeros_like, "2.self_attn.v_proj")),
     ("broken", "has no lora_B", without("2.self_attn.v_proj.lora_B")),
