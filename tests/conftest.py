@@ -15,8 +15,9 @@ from stopped_runs import QUICK, Killed, stop_in_step, with_adapters
 
 from lora_edu.engine.checkpoints import checkpoint_paths
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import lora_layers
+from lora_edu.lora import add_lora, lora_layers
 from lora_edu.observing import layer_inputs
+from lora_edu.qlora import quantize_linears
 from lora_edu.texts import Text
 from lora_edu.training import evaluate, train
 
@@ -47,6 +48,25 @@ def load_benchmark(name: str) -> ModuleType:
     if str(BENCHMARKS) not in sys.path:
         sys.path.append(str(BENCHMARKS))
     return importlib.import_module(name)
+
+
+# What is done to a model: the names of the course for it, and what `in_precision` is asked for.
+WAYS = {
+    "full": {},
+    "LoRA on q and v": {"rank": 4, "targets": ("q_proj", "v_proj")},
+    "LoRA on all linears": {"rank": 4},
+    "QLoRA": {"rank": 4, "nf4": True},
+}
+
+
+def in_precision(model, precision="float32", rank=None, targets="all-linear", nf4=False, **how):
+    """The model in a type, then quantized, then with adapters in float32, as add_lora and PEFT make them."""
+    model = model.to(torch.bfloat16) if precision.startswith("bfloat16") else model
+    if nf4:
+        quantize_linears(model, **how)
+    if rank:
+        add_lora(model, rank, 3, targets)
+    return model.to(torch.bfloat16) if precision == "bfloat16" else model
 
 
 def moved(model: torch.nn.Module, std: float = 1.0) -> torch.nn.Module:

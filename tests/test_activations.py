@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import WAYS, in_precision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from other_models import twin
@@ -22,26 +23,9 @@ from lora_edu.memory.activations import (
 )
 from lora_edu.memory.peak import PeakMemory
 from lora_edu.memory.shapes import BLOCK_LINEARS, Architecture
-from lora_edu.qlora import quantize_linears
 
 CONFIG = GPTConfig(context=40, n_layers=3, n_heads=2, d_model=48)
 QV = ("q_proj", "v_proj")
-WAYS = {
-    "full": {},
-    "LoRA on q and v": {"rank": 4, "targets": QV},
-    "LoRA on all linears": {"rank": 4},
-    "QLoRA": {"rank": 4, "nf4": True},
-}
-
-
-def in_precision(model, precision, rank=None, targets="all-linear", nf4=False):
-    """The model in a type, then quantized, then with adapters in float32, as add_lora and PEFT make them."""
-    model = model.to(torch.bfloat16) if precision.startswith("bfloat16") else model
-    if nf4:
-        quantize_linears(model)
-    if rank:
-        add_lora(model, rank, 3, targets)
-    return model.to(torch.bfloat16) if precision == "bfloat16" else model
 
 
 def autocast(precision):

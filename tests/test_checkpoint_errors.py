@@ -192,10 +192,7 @@ def test_another_base_another_text_another_number_of_heads(tiny_gpt, tiny_text, 
 def test_a_truncated_file(tiny_gpt, tiny_text, stopped):
     newest = stopped / "step-00000004.safetensors"
     os.truncate(newest, newest.stat().st_size - 1)
-    message = (
-        r"4.safetensors is damaged \(.*\): delete it, and the same command goes on from step-00000002\.safetensors"
-    )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=r"4.safetensors is damaged .*delete it.* from step-00000002"):
         go_on(with_adapters(tiny_gpt), tiny_text, stopped)
     newest.unlink()
     model, steps_made = with_adapters(tiny_gpt), []
@@ -214,9 +211,7 @@ class Trap:
 def test_a_pickle_is_refused_and_not_opened(tiny_gpt, tiny_text, stopped, tmp_path):
     newest = stopped / "step-00000004.safetensors"
     newest.write_bytes(pickle.dumps(Trap()))
-    with pytest.raises(
-        ValueError, match=r"4.safetensors is a pickle, which can run any code and is never opened \(.*del"
-    ):
+    with pytest.raises(ValueError, match=r"4.safetensors is a pickle, .* is never opened"):
         go_on(with_adapters(tiny_gpt), tiny_text, stopped)
     torch.save({"weight": torch.zeros(3)}, newest)  # a zip archive around a pickle
     with pytest.raises(ValueError, match=r"4.safetensors is a pickle"):
@@ -263,7 +258,5 @@ def test_a_checkpoint_is_safetensors_and_json_that_anybody_can_read(stopped):
 
 def test_another_version_of_torch_is_named(tiny_gpt, tiny_text, stopped, monkeypatch):
     monkeypatch.setattr(torch, "__version__", "1.2.3")
-    with pytest.warns(
-        UserWarning, match=r"written with torch \S+, this is torch 1\.2\.3: the run goes on, but its num"
-    ):
+    with pytest.warns(UserWarning, match=r"written with torch \S+, this is torch 1\.2\.3"):
         go_on(with_adapters(tiny_gpt), tiny_text, stopped)

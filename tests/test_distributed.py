@@ -137,10 +137,7 @@ def test_the_program_in_two_processes(tmp_path):
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[0] == "qlora: 147,456 of 3,503,616 parameters are trained (4.21%)"
     assert run.stdout.count("step 1: validation loss") == 1  # one process speaks
-    assert (
-        "in 2 processes, each computes 1 of the 2 windows of a batch\nall-reduce of a step: 589,824 bytes of gradi"
-        in (run.stdout)
-    )
+    assert "each computes 1 of the 2 windows" in run.stdout and "589,824 bytes of gradients" in run.stdout
     adapter = adapter_state(load_adapter(load_base("laptop", "cpu"), tmp_path / "build" / "qlora-shakespeare"))
     assert sum(tensor.numel() for tensor in adapter.values()) == 147_456
     assert [path.stem for path in sorted((tmp_path / "run").glob("*.safetensors"))] == [
@@ -178,9 +175,7 @@ def test_the_program_in_one_process(tmp_path, capsys, method):
 
 def test_a_batch_that_cannot_be_split(tmp_path, monkeypatch, tiny_gpt, tiny_text):
     monkeypatch.setattr(distributed, "processes", lambda: 3)
-    message = (
-        "a batch of 2 windows cannot be split evenly over 3 processes: choose a batch size that is a multiple of 3"
-    )
+    message = "a batch of 2 windows cannot be split evenly over 3 processes"
     assert message in program("--output", tmp_path / "out") and not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match=message):
         train(tiny_gpt, tiny_text, 1, batch_size=2)

@@ -2,9 +2,9 @@ import copy
 
 import pytest
 import torch
+from conftest import WAYS, in_precision
 
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import add_lora
 from lora_edu.memory.shapes import (
     BASE,
     CODEBOOK_BYTES,
@@ -17,28 +17,15 @@ from lora_edu.quantization import DoubleQuant
 from lora_edu.training import trainable_parameters, training_step
 
 CONFIG = GPTConfig(context=32, n_layers=2, n_heads=2, d_model=48)  # 48 is no multiple of 64: ragged blocks
-WAYS = {
-    "full": {},
-    "LoRA on q and v": {"rank": 4, "targets": ("q_proj", "v_proj")},
+MORE_WAYS = WAYS | {
     "LoRA on q, by its name": {"rank": 4, "targets": "q_proj"},
-    "LoRA on all linears": {"rank": 4},
-    "QLoRA": {"rank": 4, "nf4": True},
     "QLoRA without double quantization": {"rank": 4, "nf4": True, "double_quant": False, "block_size": 96},
 }
 
 
-def build(nf4=False, rank=None, targets="all-linear", double_quant=True, block_size=64):
-    model = GPT(CONFIG)
-    if nf4:
-        quantize_linears(model, double_quant=double_quant, block_size=block_size)
-    if rank:
-        add_lora(model, rank, 8, targets)
-    return model
-
-
-@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
+@pytest.mark.parametrize("way", MORE_WAYS.values(), ids=MORE_WAYS)
 def test_the_prediction_equals_the_measurement_to_the_byte(way):
-    model = build(**way)
+    model = in_precision(GPT(CONFIG), **way)
     assert measured_bytes(model) == predicted_bytes(CONFIG, trained=False, **way)
     optimizer = torch.optim.AdamW(trainable_parameters(model))
     tokens = torch.randint(0, 256, (2, 16))
@@ -47,7 +34,7 @@ def test_the_prediction_equals_the_measurement_to_the_byte(way):
 
 
 def test_a_tensor_in_two_places_counts_once():
-    model = build()
+    model = GPT(CONFIG)
     before = measured_bytes(model)[BASE]
     model.lm_head.weight = model.token_embedding.weight
     assert measured_bytes(model)[BASE] == before - 4 * 256 * 48
@@ -59,7 +46,7 @@ def all_storages(model):
 
 
 def test_nothing_is_left_out_but_the_two_codebooks():
-    model = build(**WAYS["QLoRA"])
+    model = in_precision(GPT(CONFIG), **WAYS["QLoRA"])
     measured = measured_bytes(model)
     assert all_storages(model) == sum(measured.values()) + CODEBOOK_BYTES
     assert all_storages(copy.deepcopy(model)) == all_storages(model)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from other_models import tiny_llama
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lora_edu.gpt import GPT, GPTConfig
@@ -28,26 +29,18 @@ def test_the_adapters_of_peft_keep_what_ours_keep(precision, targets):
     assert measured == predicted_activation_bytes(CONFIG, 3, 21, rank=4, targets=targets, precision=precision)
 
 
-def small_llama():
-    transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(
-        num_hidden_layers=2, hidden_size=64, num_attention_heads=4, intermediate_size=128, vocab_size=500
-    )
-    return transformers.LlamaForCausalLM(config).to(torch.bfloat16)
-
-
 def types(model, choose):
     return {parameter.dtype for name, parameter in model.named_parameters() if choose(name)}
 
 
 def test_peft_makes_float32_adapters_in_a_bfloat16_model():
-    model = peft.get_peft_model(small_llama(), peft.LoraConfig(r=4, target_modules=["q_proj"]))
+    model = peft.get_peft_model(tiny_llama().to(torch.bfloat16), peft.LoraConfig(r=4, target_modules=["q_proj"]))
     assert types(model, lambda name: "lora_" in name) == {torch.float32}
     assert types(model, lambda name: "lora_" not in name) == {torch.bfloat16}
 
 
 def test_peft_casts_what_is_not_quantized_to_32_bits():
-    model = quantize_linears(small_llama())
+    model = quantize_linears(tiny_llama().to(torch.bfloat16))
     model.is_loaded_in_4bit = True  # as transformers marks a model that bitsandbytes has quantized
     assert types(model, bool) == {torch.bfloat16}
     prepared = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)

@@ -184,9 +184,7 @@ def test_a_text_that_may_not_be_read_is_no_missing_text(empty_cache, monkeypatch
         return real(self, *_, **__)
 
     monkeypatch.setattr(type(path), "open", refused)
-    with pytest.raises(
-        downloads.DownloadError, match="cannot be read .Permission denied.: permit it, or set LORA_EDU_CACHE"
-    ):
+    with pytest.raises(downloads.DownloadError, match="cannot be read .Permission denied.: permit it"):
         load_text("speeches")
     assert path.exists()
 
@@ -209,9 +207,7 @@ def test_a_damaged_model_in_the_cache(empty_cache, monkeypatch):
     assert downloads.model_folder("smollm2") and not model.with_name("code.py").exists()
     content = model.read_bytes()
     model.write_bytes(content[:70_000] + b"weighty" + content[70_007:])
-    with pytest.raises(
-        downloads.DownloadError, match=r"model.gguf is damaged, or was changed: remove .* run: lora-edu fetch"
-    ):
+    with pytest.raises(downloads.DownloadError, match="model.gguf is damaged.*lora-edu fetch"):
         downloads.model_folder("smollm2")
     assert model.exists()
     model.with_name(downloads.UNPACKED).unlink()
@@ -242,9 +238,7 @@ def test_a_shared_read_only_cache_works(tmp_path, monkeypatch):
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv(
-        "LORA_EDU_CACHE", str(tmp_path / "file")
-    )  # a file where the folder should be: fails for root too
+    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path / "file"))  # where the folder should be: fails for root too
     with pytest.raises(downloads.DownloadError, match="cannot write to the folder .*set LORA_EDU_CACHE"):
         load_text("shakespeare")
 
