@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from stopped_runs import assert_goes_on, counting, go_on, refused, stored_steps,
 import lora_edu
 from lora_edu import files, tensor_files
 from lora_edu.engine import checkpoints
-from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.gpt import GPT
 from lora_edu.training import model_loss
 
 
@@ -76,22 +77,6 @@ def test_a_folder_that_cannot_be_written_to_is_noticed_before_training(tiny_gpt,
     assert_goes_on(tiny_gpt, tiny_text, stopped)
     with pytest.raises(NotADirectoryError, match=r"cannot write to the folder .* \(Not a directory\)"):
         go_on(model, tiny_text, stopped / ".lock" / "run")
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"steps": 8}, "steps is 6 there and 8 here"),
-        ({"lr": 0.01}, r"lr is 0\.003 there and 0\.01 here"),
-        ({"batch_size": 2, "seed": 3}, "batch_size is 4 there and 2 here; seed is 0 there and 3 here"),
-        ({"betas": (0.9, 0.999)}, r"betas is \[0\.9, 0\.95\] there and \[0\.9, 0\.999\] here"),
-    ],
-)
-def test_another_configuration(tiny_gpt, tiny_text, stopped, options, message):
-    model = with_adapters(tiny_gpt)
-    with refused(model, ValueError, f"step-00000004.safetensors is a checkpoint of another run: {message}"):
-        go_on(model, tiny_text, stopped, **options)
-    assert_goes_on(tiny_gpt, tiny_text, stopped)
 
 
 def scaled(factor):
@@ -156,37 +141,52 @@ def raising(error):
     return raises
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"rank": 4}, r"the trainable .*lora_A is 2x16 float32 there and 4x16 float32 here"),
-        ({"alpha": 8}, r"the layer .* is LoRALinear\(alpha=4, rank=2, scaling=2.0\) there and LoRALinear\(alpha=8"),
-        ({"dropout": 0.2}, r"the layer .*dropout is Dropout\(p=0.3\) there and Dropout\(p=0.2\) here"),
-        ({"targets": ("q_proj",)}, r"is LoRALinear\(alpha=4, rank=2, scaling=2.0\) there and NF4Linear\("),
-        ({"method": "lora"}, r"the frozen weights is \w+ there and \w+ here"),
-        ({"method": "full"}, r"the trainable .* is missing there and .* float32 here"),
-    ],
-)
-def test_another_model(tiny_gpt, tiny_text, stopped, change, message):
-    with pytest.raises(ValueError, match=message):
-        go_on(with_adapters(tiny_gpt, **change), tiny_text, stopped)
-    assert_goes_on(tiny_gpt, tiny_text, stopped)
+def one_number(model, text):
+    model = with_adapters(model)
+    model.final_norm.weight.data[3] += 1e-7
+    return model, text
 
 
-def test_another_base_another_text_another_number_of_heads(tiny_gpt, tiny_text, stopped):
-    other = with_adapters(tiny_gpt)
-    other.final_norm.weight.data[3] += 1e-7  # one frozen number
-    heads = GPT(GPTConfig(context=32, n_layers=2, n_heads=4, d_model=16)).eval()
-    heads.load_state_dict(tiny_gpt.state_dict())
-    changed = tiny_text._replace(train=tiny_text.train.flip(0))
-    for model, text, words in (
-        (other, tiny_text, r"run: the frozen weights is \w{12} there and \w{12} here\. Use the same"),
-        (with_adapters(tiny_gpt), changed, r"run: the text is \w{12} there and \w{12} here\. Use the same"),
-        (with_adapters(heads), tiny_text, r"blocks.0.attention is Attention\(n_heads=2\) there and Attention\(n_"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            go_on(model, text, stopped)
-    assert_goes_on(tiny_gpt, tiny_text, stopped)
+def other_heads(model, text):
+    heads = GPT(replace(model.config, n_heads=4)).eval()
+    heads.load_state_dict(model.state_dict())
+    return with_adapters(heads), text
+
+
+def adapters(**options):
+    return lambda model, text: (with_adapters(model, **options), text)
+
+
+same = adapters()  # as in the run that was stopped
+
+
+OF_ANOTHER_RUN = [  # the model and the text, options, and what the message names
+    (same, {"steps": 8}, "steps is 6 there and 8 here"),
+    (same, {"lr": 0.01}, r"lr is 0\.003 there and 0\.01 here"),
+    (same, {"batch_size": 2, "seed": 3}, "batch_size is 4 there and 2 here; seed is 0 there and 3 here"),
+    (same, {"betas": (0.9, 0.999)}, r"betas is \[0\.9, 0\.95\] there and \[0\.9, 0\.999\] here"),
+    (adapters(rank=4), {}, r"the trainable .*lora_A is 2x16 float32 there and 4x16 float32 here"),
+    (
+        adapters(alpha=8),
+        {},
+        r"the layer .* is LoRALinear\(alpha=4, rank=2, scaling=2.0\) there and LoRALinear\(alpha=8",
+    ),
+    (adapters(dropout=0.2), {}, r"the layer .*dropout is Dropout\(p=0.3\) there and Dropout\(p=0.2\) here"),
+    (adapters(targets=("q_proj",)), {}, r"is LoRALinear\(alpha=4, rank=2, scaling=2.0\) there and NF4Linear\("),
+    (adapters(method="lora"), {}, r"the frozen weights is \w+ there and \w+ here"),
+    (adapters(method="full"), {}, r"the trainable .* is missing there and .* float32 here"),
+    (one_number, {}, r"the frozen weights is \w{12} there and \w{12} here\. Use the same"),
+    (lambda m, text: same(m, text._replace(train=text.train.flip(0))), {}, r"the text is \w{12} there and \w{12}"),
+    (other_heads, {}, r"blocks.0.attention is Attention\(n_heads=2\) there and Attention\(n_"),
+]
+
+
+@pytest.mark.parametrize(("make", "options", "message"), OF_ANOTHER_RUN)
+def test_a_checkpoint_of_another_run(tiny_gpt, tiny_text, stopped, make, options, message):
+    model, text = make(tiny_gpt, tiny_text)
+    with refused(model, ValueError, f"step-00000004.safetensors is a checkpoint of another run: .*{message}"):
+        go_on(model, text, stopped, **options)
+    assert stored_steps(stopped) == [2, 4]
 
 
 def test_a_truncated_file(tiny_gpt, tiny_text, stopped):
