@@ -71,16 +71,6 @@ def test_every_cohort_has_its_own_constants(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_list_of_mistakes_names_some_and_imports_the_answer(name):
-    solutions = load_solutions(name)
-    for number, task in solutions.items():
-        assert any(wrong.sentence for wrong in task.wrong), number
-        assert all(wrong.see for wrong in task.wrong if wrong.sentence), number
-        assert len(task.wrong) >= 4, number
-    assert any("lora_edu" in wrong.name for task in solutions.values() for wrong in task.wrong)
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_a_named_mistake_sends_the_student_to_a_place_that_exists(name):
     there = set()
     for path in classroom_folder.ASSIGNMENTS.parent.glob("[0-9]*.ipynb"):

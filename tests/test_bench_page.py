@@ -69,24 +69,3 @@ def test_rows_name_what_is_measured(page, parts):
     assert {name: len(rounds) for name, rounds in times.items()} == dict.fromkeys(
         ["quantize 128", "bitsandbytes 128", "quantize 256", "bitsandbytes 256"], 2
     )
-
-
-def test_a_part_that_cannot_run_costs_no_other_and_machines_are_not_mixed(page, parts, monkeypatch, tmp_path, capsys):
-    def absent(rounds):
-        raise SystemExit("no Chromium was found: install one\nor two")
-
-    monkeypatch.setattr(page, "MEASURED", tmp_path / "bench.json")
-    monkeypatch.setattr(page, "STORED", tmp_path / "none.json")
-    monkeypatch.setitem(parts.PARTS, "sliders", absent)
-    monkeypatch.setitem(parts.PARTS, "book", lambda rounds: {"book": [12.345678]})
-    for only, said in (("sliders", 3), ("book", 2)):  # while it runs, and in two rows
-        monkeypatch.setattr("sys.argv", ["page.py", "--only", only])
-        page.main()
-        lines = capsys.readouterr().out.splitlines()
-        assert sum(line.endswith("not measured: no Chromium was found: install one") for line in lines) == said
-    assert any(line.startswith("build the book") and line.endswith("met") for line in lines)
-    stored = json.loads(page.MEASURED.read_text())
-    assert stored["parts"]["book"]["times"] == {"book": [12.35]} and stored["threads"] == 1
-    here = {name: stored[name] for name in ("machine", "threads", "versions")}
-    assert page.load(here)["parts"].keys() == {"sliders", "book"}
-    assert page.load(here | {"machine": "another"})["parts"] == {}

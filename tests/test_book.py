@@ -61,14 +61,6 @@ def test_the_start_page_lists_every_notebook():
     assert ten.count("\n- ") == 10 and electives.count("\n- ") == len(NOTEBOOKS) - 10
 
 
-def test_each_slider_of_a_page_has_its_place(tmp_path):
-    page = pages.page(ROOT / "notebooks" / "01_low_rank.ipynb", tmp_path, {2: "01-a", 34: "01-b"})
-    places = {k: str(cell.outputs) for k, cell in enumerate(page.cells) if "data-live" in str(cell.get("outputs", ""))}
-    assert places.keys() == {2, 34}
-    for place, name in ((2, "01-a"), (34, "01-b")):
-        assert f'data-live="{name}"><img' in places[place] and f'src="live/{name}.js"' in places[place]
-
-
 def test_guesses_are_typed_in_the_page_and_the_dial_waits_for_one(tmp_path):
     cells = pages.page(NOTEBOOKS[0], tmp_path).cells
     asked = [re.search(r'data-guess="([^"]+)"', cell.source)[1] for cell in cells if "data-guess" in cell.source]

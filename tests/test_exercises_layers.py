@@ -60,16 +60,15 @@ def changed(**attributes):
     return make
 
 
-@pytest.mark.parametrize(
-    "layer",
-    [
-        Layer,
-        plus_base(lambda self, x: F.linear(self.drop(x), self.s * self.lora_B @ self.lora_A)),
-        plus_base(lambda s, x: s.s * F.dropout(x, s.drop.p, s.training) @ s.lora_A.mT @ s.lora_B.mT),
-        bent(lambda self, x: F.linear(x, self.base.weight, self.base.bias) + self.branch(x)),
-        with_mask(lambda x, p: (torch.rand(x.shape) >= p) / (1 - p)),
-    ],
-)
+RIGHT = [
+    Layer,
+    plus_base(lambda self, x: F.linear(self.drop(x), self.s * self.lora_B @ self.lora_A)),
+    plus_base(lambda s, x: s.s * F.dropout(x, s.drop.p, s.training) @ s.lora_A.mT @ s.lora_B.mT),
+    with_mask(lambda x, p: (torch.rand(x.shape) >= p) / (1 - p)),
+]
+
+
+@pytest.mark.parametrize("layer", RIGHT)
 def test_a_right_layer_passes_however_it_is_written(layer, capsys):
     nb04.lora_layer(layer)
     assert capsys.readouterr().out == "Exercise 4.2: correct\n"

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from lora_edu.figures import looks
 from lora_edu.figures import nb03 as pictures
 from lora_edu.gpt import encode
 
@@ -48,12 +47,3 @@ def test_attention_weights_are_those_of_the_module(model):
     values = layer.split_heads(layer.v_proj(h))[0]
     heads = [pictures.attention_weights(model, stream, 1, head) @ values[head] for head in range(2)]
     assert torch.allclose(layer.o_proj(torch.cat(heads, dim=-1)), layer(h)[0], atol=1e-4)
-
-
-@pytest.mark.parametrize("highlight", [pictures.SIX, ("q_proj", "v_proj"), ()])
-def test_the_block_fills_the_layers_that_are_asked_for(highlight):
-    figure, words = pictures.block_diagram(highlight)
-    pale = looks.light(looks.WEIGHT)["facecolor"]
-    filled = [patch for patch in figure.axes[0].patches if np.allclose(patch.get_facecolor(), pale)]
-    assert len(filled) == len(highlight)
-    assert words.endswith(f"Filled: {', '.join(highlight) or 'none'}.") and len(words.split()) <= 60

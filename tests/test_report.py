@@ -2,7 +2,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from jupyter_client.manager import start_new_kernel
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lora_edu.setup.report import execute, formulas_to_mathml, tidy, to_html
@@ -49,19 +48,6 @@ def test_tidy_leaves_out_times_and_progress_bars():
     notebook = tidy(new_notebook(cells=[cell], metadata={"machine": "mine"}))
     assert [output.get("text") for output in cell.outputs] == ["kept\n"]
     assert "execution" not in cell.metadata and "machine" not in notebook.metadata
-
-
-def test_jupyterlab_finds_nothing_to_change_when_it_opens_a_notebook():
-    """It sets two entries of the metadata from the kernel; where they are equal, the notebook is not modified."""
-    metadata = tidy(new_notebook()).metadata
-    manager, client = start_new_kernel(kernel_name="python3")
-    try:
-        spec, said = manager.kernel_spec, client.kernel_info(reply=True, timeout=60)["content"]["language_info"]
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-    assert metadata.kernelspec == {"name": "python3", "display_name": spec.display_name, "language": spec.language}
-    assert metadata.language_info == said
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
