@@ -5,11 +5,11 @@ from functools import partial
 
 import pytest
 import torch
+import variants_in_peft as in_peft
 from stopped_runs import refused
 from torch import nn
 
 from lora_edu import variants
-from lora_edu.experiments import nb11_peft
 from lora_edu.layers import trainable_summary
 from lora_edu.lora import (
     adapter_state,
@@ -141,10 +141,10 @@ def test_it_sits_on_a_4_bit_base(variant):
 
 @pytest.fixture(scope="module")
 def equal():
-    return nb11_peft.compare()
+    return in_peft.compare()
 
 
-@pytest.mark.parametrize("variant", nb11_peft.OPTIONS)
+@pytest.mark.parametrize("variant", in_peft.OPTIONS)
 def test_equal_to_peft(equal, variant):
     asked = {what for name, what in equal if name == variant}
     file = set() if variant == "VeRA" else {"saved file"}  # PEFT's is of another type, which is not written here
@@ -153,7 +153,7 @@ def test_equal_to_peft(equal, variant):
 
 
 SPOILED = {
-    "another scaling": ("rsLoRA", nb11_peft, "add_variant", lambda model, _, *sizes: add_lora(model, *sizes)),
+    "another scaling": ("rsLoRA", in_peft, "add_variant", lambda model, _, *sizes: add_lora(model, *sizes)),
     "another pair": ("VeRA", variants, "random_pair", partial(variants.random_pair, seed=1)),
     "a pair for each layer": ("VeRA", variants, "partial", lambda kind, pair: kind),
     "no lengths": ("DoRA", VARIANTS["DoRA"], "forward", VARIANTS["LoRA"].forward),
@@ -162,9 +162,9 @@ SPOILED = {
 
 @pytest.mark.parametrize(("variant", "place", "name", "wrong"), SPOILED.values(), ids=SPOILED)
 def test_the_comparison_with_peft_can_fail(variant, place, name, wrong, monkeypatch):
-    monkeypatch.setattr(nb11_peft, "OPTIONS", {variant: nb11_peft.OPTIONS[variant]})
+    monkeypatch.setattr(in_peft, "OPTIONS", {variant: in_peft.OPTIONS[variant]})
     monkeypatch.setattr(place, name, wrong)
-    made = nb11_peft.compare()
+    made = in_peft.compare()
     assert not made[variant, "outputs"]
     if variant == "rsLoRA":  # the weights of the file are equal: the flag beside them is not
         assert made[variant, "outputs at the start"] and not made[variant, "saved file"]
@@ -192,10 +192,10 @@ def test_what_pissa_learned_is_a_lora_of_twice_the_rank(base):
 def test_all_that_is_trained_is_saved_and_loaded(base, variant):
     """Of VeRA two vectors a layer: the seed draws the pair again, once for all layers."""
     fresh = copy.deepcopy(base)
-    ours = moved(add_variant(base, variant, RANK, ALPHA, nb11_peft.TARGETS))
+    ours = moved(add_variant(base, variant, RANK, ALPHA, in_peft.TARGETS))
     state = adapter_state(ours)
     assert sum(tensor.numel() for tensor in state.values()) == trainable_summary(ours).trainable
-    again = load_adapter_state(add_variant(fresh, variant, RANK, ALPHA, nb11_peft.TARGETS), state)
+    again = load_adapter_state(add_variant(fresh, variant, RANK, ALPHA, in_peft.TARGETS), state)
     assert torch.equal(logits(again), logits(ours))
     pieces = {layer.lora_A.untyped_storage().data_ptr() for layer in lora_layers(ours).values()}
     assert len(pieces) == (1 if variant == "VeRA" else len(lora_layers(ours)))
@@ -206,9 +206,9 @@ def test_the_names_of_vera_are_those_of_peft(base, tmp_path):
     import peft
     from safetensors.torch import load_file
 
-    config = peft.VeraConfig(r=RANK, target_modules=list(nb11_peft.TARGETS), save_projection=False)
-    peft.get_peft_model(nb11_peft.LogitsOnly(copy.deepcopy(base)), config).save_pretrained(tmp_path)
-    state = adapter_state(add_variant(base, "VeRA", RANK, ALPHA, nb11_peft.TARGETS))
+    config = peft.VeraConfig(r=RANK, target_modules=list(in_peft.TARGETS), save_projection=False)
+    peft.get_peft_model(in_peft.LogitsOnly(copy.deepcopy(base)), config).save_pretrained(tmp_path)
+    state = adapter_state(add_variant(base, "VeRA", RANK, ALPHA, in_peft.TARGETS))
     names = {f"{PREFIX}gpt.{name.replace('.vera_', '.vera_lambda_')}" for name in state}
     assert names == load_file(tmp_path / WEIGHTS).keys()
 

@@ -9,7 +9,6 @@ import io
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -21,9 +20,9 @@ from lora_edu.qlora import quantize_linears
 LIBRARIES = ("transformers", "accelerate", "peft", "bitsandbytes")
 
 
-def missing(wanted: Iterable[str] = LIBRARIES) -> list[str]:
+def missing() -> list[str]:
     """Those of the libraries that are not installed here."""
-    return [name for name in wanted if importlib.util.find_spec(name) is None]
+    return [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
 
 
 def compare(rank: int = 8, alpha: float = 16) -> dict[str, bool]:

@@ -8,14 +8,12 @@ DoRA takes longer, so LoRA has six longer runs, too: as many steps as fit in DoR
 "LoRA, another A" is a variant that changes nothing: LoRA again, with another draw of A. What it gains is chance.
 """
 
-import copy
 import statistics
 from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from lora_edu.experiments import nb09
 from lora_edu.experiments.finetune import loss_on
@@ -23,9 +21,7 @@ from lora_edu.experiments.nb06 import inputs_of as inputs_of  # the page says nb
 from lora_edu.experiments.nb08 import alternating_times
 from lora_edu.experiments.nb10 import block_weights, relative_norm
 from lora_edu.experiments.sweeps import SEEDS, Runs, arms_of, stored_runs, sweep_arms
-from lora_edu.measures import output_error, relative_error
 from lora_edu.models.pretrain import load_base
-from lora_edu.observing import block_linears
 from lora_edu.texts import Text, batches, load_text
 from lora_edu.training import learning_rate_factor, trainable_parameters, training_step
 from lora_edu.variants import add_variant, lora_plus_groups
@@ -186,41 +182,3 @@ def losses_of(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int, cl
     draw = batches(load_text("shakespeare").train, 2, 64, torch.Generator().manual_seed(0))
     model.train()
     return [training_step(model, *next(draw), optimizer, max_grad_norm=clip) for _ in range(steps)]
-
-
-def layer_errors(
-    model: nn.Module, inputs: dict[str, Tensor], ways: Callable, kept: dict | None = None
-) -> dict[str, Tensor]:
-    """The errors of weights and of outputs in each linear layer of the blocks: way -> (n_layers, 2).
-
-    ways(W, path): the weights that each way puts in the place of W, by name. inputs: what the layers are given.
-    kept: a dictionary that gets these weights, way -> path -> weight.
-    """
-    found: dict[str, list[tuple[float, float]]] = {}
-    for path, layer in block_linears(model).items():
-        W = layer.weight.detach()
-        for way, changed in ways(W, path).items():
-            found.setdefault(way, []).append((relative_error(W, changed), output_error(W, changed, inputs[path])))
-            if kept is not None:
-                kept.setdefault(way, {})[path] = changed
-    return {way: torch.tensor(pairs) for way, pairs in found.items()}
-
-
-def added_losses(model: nn.Module, kept: dict[str, dict[str, Tensor]], tokens: Tensor) -> dict[str, Tensor]:
-    """By how much the loss on tokens is higher with the weights of each way in place: way -> nats a byte, a window."""
-    other = copy.deepcopy(model)
-    before, added = window_losses(model, tokens), {}
-    for way, weights in kept.items():
-        for path, layer in block_linears(other).items():
-            layer.weight.data = weights[path]
-        added[way] = window_losses(other, tokens) - before
-    return added
-
-
-@torch.no_grad()
-def window_losses(model: nn.Module, tokens: Tensor, windows: int = 16) -> Tensor:
-    """The mean loss in each of some windows of 256 tokens, spread evenly over a text: (windows,)."""
-    starts = torch.linspace(0, len(tokens) - 257, windows).long()
-    rows = torch.stack([tokens[start : start + 257] for start in starts]).long()
-    logits = model(rows[:, :-1])[0]
-    return F.cross_entropy(logits.transpose(1, 2), rows[:, 1:], reduction="none").mean(1)

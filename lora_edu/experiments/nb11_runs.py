@@ -3,11 +3,11 @@
 `runs` is everywhere what `lora_edu.experiments.nb11.all_runs` returns.
 """
 
-import itertools
 import math
 import statistics
 
 from lora_edu.experiments.nb11 import CHANGES_NOTHING, DORAS_TIME, KINDS, SEEDS
+from lora_edu.experiments.stored import load_results
 from lora_edu.experiments.sweeps import Runs, interval, stored_runs
 
 OWN = "its own"
@@ -31,15 +31,17 @@ def at_best(runs: Runs, name: str, which: str = "loss", seeds=SEEDS) -> list[flo
     return at_rate(runs, name, best_rate(runs, name), which, seeds)
 
 
-def means_at(runs: Runs, name: str, rate: float) -> list[float]:
-    """The losses on plays and on addresses of a variant at one rate, means of the three seeds."""
-    return [statistics.mean(at_rate(runs, name, rate, which)) for which in ("loss", "addresses")]
-
-
 def paired(runs: Runs, name: str, which: str = "loss", other: str = "LoRA", seeds=SEEDS) -> list[float]:
     """A variant minus another, each at its own best rate, for the same batches: one difference a seed."""
     one, two = (at_best(runs, each, which, seeds) for each in (name, other))
     return [a - b for a, b in zip(one, two, strict=True)]
+
+
+def doras_time() -> float:
+    """The time of a step of DoRA over that of LoRA in the same round: the median of the stored rounds."""
+    (measured,) = load_results("variant-times")["arms"].values()
+    dora, lora = (measured["seconds"][name] for name in ("DoRA", "LoRA"))
+    return statistics.median(one / other for one, other in zip(dora, lora, strict=True))
 
 
 def at_equal_time(runs: Runs, which: str = "loss") -> list[float]:
@@ -72,21 +74,3 @@ def losses_at(runs: Runs, rate: float | str) -> dict[str, float]:
     rates = {name: best_rate(runs, name) if rate == OWN else rate for name in RANKED}
     losses = {name: run.loss for name, lr in rates.items() for run in runs.where(name=name, lr=lr, seed=0)}
     return dict(sorted(losses.items(), key=lambda item: item[1]))
-
-
-def kept_order(runs: Runs, rate: float, only_told: bool = False) -> tuple[int, int]:
-    """How many pairs of variants have the same order (seed 0) at one rate for all and at their own; of how many.
-
-    A pair whose own rates are both this one cannot turn, for its runs are the same: it does not count. only_told: of
-    pairs that three seeds can tell at their own rates (95%, one by one).
-    """
-    one, own = losses_at(runs, rate), losses_at(runs, OWN)
-    pairs = [pair for pair in itertools.combinations(RANKED, 2) if {best_rate(runs, n) for n in pair} != {rate}]
-    pairs = [pair for pair in pairs if told(runs, *pair) or not only_told]
-    return sum((one[a] < one[b]) == (own[a] < own[b]) for a, b in pairs), len(pairs)
-
-
-def told(runs: Runs, one: str, other: str) -> bool:
-    """Whether three seeds can tell two variants at their own rates: the 95% interval of this pair leaves 0 out."""
-    mean, half = interval(paired(runs, one, other=other))
-    return abs(mean) > half

@@ -7,14 +7,12 @@ import math
 import statistics
 
 import matplotlib.pyplot as plt
-from torch import Tensor
 
 from lora_edu.experiments.nb11 import MORE_SEEDS, SHARED_RATES
 from lora_edu.experiments.nb11_runs import (
     OWN,
     RANKED,
     SIX,
-    at_best,
     at_equal_time,
     best_rate,
     losses_at,
@@ -22,13 +20,14 @@ from lora_edu.experiments.nb11_runs import (
     paired,
     verdict,
 )
-from lora_edu.experiments.nb11_starts import AT_FOUR_BITS, FROZEN, SIZES
+from lora_edu.experiments.nb11_starts import BEST_RATES
 from lora_edu.experiments.sweeps import Runs, interval
 from lora_edu.experiments.sweeps import paired as paired_runs
-from lora_edu.figures.drawing import Drawn, listed, note, panels, picture, slider, styled
+from lora_edu.figures.drawing import Drawn, listed, panels, picture, slider, styled
 from lora_edu.figures.looks import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, SKY
 
 RATES = (*SHARED_RATES, OWN)
+ONE_RATE = (5e-3, 1e-2)  # of the rates that all starts were trained with
 LOOKS = dict(zip(RANKED, zip((ORANGE, GRAY, SKY, GREEN, BLUE, PURPLE, RED), "sxD^vPX", strict=True), strict=True))
 
 
@@ -170,37 +169,7 @@ def dora_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
     return ["DoRA minus LoRA", "mean", "standard error", "DoRA is lower with"], rows
 
 
-def rivals_table(runs: Runs, times: dict) -> tuple[list[str], list[list]]:
-    """Header and rows: what each variant trains, where it ends, what it forgets, how far it moves W, and its time.
-
-    Losses are means of the seeds. The time of a step over LoRA's in the same round: the median and the two quartiles.
-    """
-    (measured,) = times.values()
-    lora = measured["seconds"]["LoRA"]
-    rows = []
-    for name in sorted(RANKED, key=lambda name: statistics.mean(at_best(runs, name))):
-        (run,) = runs.where(name=name, lr=best_rate(runs, name), seed=0)
-        ratios = [mine / its for mine, its in zip(measured["seconds"][name], lora, strict=True)]
-        low, middle, high = statistics.quantiles(ratios, n=4)
-        loss, forgotten = (statistics.mean(at_best(runs, name, which)) for which in ("loss", "addresses"))
-        time = "1" if name == "LoRA" else f"{middle:.2f} ({low:.2f} to {high:.2f})"
-        rate, numbers = f"{best_rate(runs, name):g}", [f"{loss:.3f}", f"{forgotten:.3f}", f"{run.update:.2f}"]
-        rows.append([name, rate, run.trainable, *numbers, time])
-    header = ["variant", "its rate", "numbers trained", "plays", "addresses", "‖ΔW‖/‖W‖, seed 0", "time / LoRA's"]
-    return header, rows
-
-
 # --- starts ----------------------------------------------------------------------------------------------------------
-
-STARTS = {  # color, mark, where the label stands in points from it
-    "none": (GRAY, "o", (8, -9)),
-    SIZES: (BLUE, "D", (-8, 13)),
-    "LoftQ": (GREEN, "s", (9, 0)),
-    "QPiSSA": (PURPLE, "P", (9, 0)),
-    "QERA": (ORANGE, "^", (9, -5)),
-    FROZEN: (SKY, "v", (9, 6)),
-    "QPiSSA, QERA": (RED, "X", (-9, 0)),
-}
 
 
 def lead(runs: Runs, start: str, which: str = "loss", bits: int = 2, other: str = "none") -> list[float]:
@@ -208,67 +177,18 @@ def lead(runs: Runs, start: str, which: str = "loss", bits: int = 2, other: str 
     return paired_runs(*(runs.where(start=each, bits=bits) for each in (start, other)), which)
 
 
-@picture
-def starts_figure(runs: Runs) -> Drawn:
-    """What each start is ahead of none at 2 bits, after training against before."""
-    figure, (axes,) = panels(1, 8.6, 3.8)
-    for name, (color, marker, by) in STARTS.items():
-        before, (after, half) = statistics.mean(lead(runs, name, "before")), interval(lead(runs, name))
-        axes.plot([before] * 2, [after - half, after + half], color=color, lw=4, alpha=0.3)
-        axes.plot(before, after, marker, color=color, ms=9)
-        note(axes, name, (before, after), by, "right" if by[0] < 0 else "left")
-    axes.plot([-0.4, 0.03], [-0.4, 0.03], color=GRAY, ls=":", lw=1.4, zorder=0)
-    axes.axhline(0, color=GRAY, lw=0.8, ls="--", zorder=0)
-    note(axes, "all of a lead left", (-0.1, -0.1), (-10, 0), "right", color=GRAY)
-    note(axes, "nothing left", (-0.25, 0), (0, 7), color=GRAY)
-    axes.set(xlim=(-0.43, 0.03), ylim=(-0.115, 0.065), xlabel="loss minus that of none, before training")
-    axes.set_ylabel("after training")
-    ahead = {name: [statistics.mean(lead(runs, name, which)) for which in ("before", "loss")] for name in STARTS}
-    first, last = (min(ahead, key=lambda name: ahead[name][when]) for when in (0, 1))
-    told = "; ".join(f"{name} {before:+.3f}, {after:+.3f}" for name, (before, after) in ahead.items() if before)
-    return figure, (
-        f"Before training {first} is ahead, after it {last}. Minus none, before and after: {told}. A mark for each "
-        "start with its own 95% interval of three seeds; a dotted line where all of a lead would be left, a dashed one "
-        "for none of it."
-    )
+def starts_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: each start at 2 bits before training, and after it at one rate for all or each at its own.
 
-
-def trained_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: each start's own rate, its losses, what it is ahead of none before and after training, and what
-    three seeds can tell, by the rule of the variants: at 2 bits six are compared with none, as six are with LoRA.
-
-    At 2 bits, and then of the starts that were trained at 4, at their rates of 2 bits.
+    These losses are those of seed 0. Then, at its own rate, what it is ahead of none with three seeds.
     """
     rows = []
-    for bits, name in [(2, name) for name in STARTS] + [(4, name) for name in AT_FOUR_BITS]:
-        own, (after, half) = runs.where(start=name, bits=bits), interval(lead(runs, name, bits=bits))
-        losses = [f"{statistics.mean(own.at_best(which)):.3f}" for which in ("before", "loss")]
-        before = f"{statistics.mean(lead(runs, name, 'before', bits)):+.3f}"
-        ahead = [before, f"{after:+.3f} ± {half:.3f}", "" if name == "none" else verdict(lead(runs, name, bits=bits))]
-        rows.append([f"{bits} bits: {name}", f"{own.best_rate():g}", *losses, *ahead])
-    return ["start", "its rate", "before", "after", "minus none, before", "minus none, after", "three seeds say"], rows
-
-
-def apart_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: QERA taken apart at 2 bits, in pairs after training; then each model with one temperature."""
-    rows = []
-    for one, other in (("QERA", "none"), (SIZES, "none"), ("QERA", SIZES), (FROZEN, SIZES), ("QERA", FROZEN)):
-        found, calm = (lead(runs, one, which, other=other) for which in ("loss", "calibrated"))
-        numbers = ["{:+.3f} ± {:.3f}".format(*interval(each)) for each in (found, calm)]
-        rows.append([f"{one} minus {other}", numbers[0], verdict(found), numbers[1], verdict(calm)])
-    return ["2 bits, after training", "difference", "three seeds say", "with one temperature", "they say"], rows
-
-
-def starts_table(errors: dict[int, dict[str, Tensor]], added: dict[int, dict[str, Tensor]]) -> tuple[list, list]:
-    """Header and rows: mean errors of weights and outputs in %, and the loss added; the least of each row marked."""
-    rows = []
-    for bits, ways in errors.items():
-        means = {way: (100 * pairs).mean(0).tolist() for way, pairs in ways.items()}
-        for what, of, digits in (
-            ("weights, %", {way: pair[0] for way, pair in means.items()}, 2),
-            ("outputs, %", {way: pair[1] for way, pair in means.items()}, 2),
-            ("loss added", {way: losses.mean().item() for way, losses in added[bits].items()}, 3),
-        ):
-            marked = [f"{value:.{digits}f}{'*' * (value == min(of.values()))}" for value in of.values()]
-            rows.append([f"{bits} bits: {what}", *marked])
-    return ["* the least", *next(iter(errors.values()))], rows
+    for name, best in BEST_RATES.items():
+        own, ahead = runs.where(start=name, bits=2), lead(runs, name)
+        after = [f"{own.sweep()[rate]:.3f}" for rate in (*ONE_RATE, best)]
+        compared = (
+            [""] * 3 if name == "none" else [f"{best:g}", "{:+.3f} ± {:.3f}".format(*interval(ahead)), verdict(ahead)]
+        )
+        rows.append([name, f"{own[0].before:.3f}", *after, *compared])
+    header = ["start, 2 bits", "before", *(f"after, at {rate:g}" for rate in ONE_RATE), "at its own"]
+    return [*header, "which is", "minus none, three seeds", "they say"], rows

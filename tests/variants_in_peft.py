@@ -1,8 +1,6 @@
-"""The variants beside PEFT's, on one small model: outputs, merged weights, and the saved file (notebook 11).
+"""The variants beside PEFT's, on one small model: outputs, merged weights, and the saved file (test_variants.py).
 
 What is trained is handed over; what is not, as VeRA's random pair and PiSSA's base, each library makes by itself.
-
-PEFT comes with `make test`, not with the course: `missing()` says whether it is there.
 """
 
 import copy
@@ -30,7 +28,6 @@ OPTIONS = {
 }
 SETTINGS = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "fan_in_fan_out", "bias")
 TOKENS = torch.arange(20)[None]
-missing = partial(libraries.missing, ["peft"])
 
 
 def compare() -> dict[tuple[str, str], bool]:
