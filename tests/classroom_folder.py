@@ -9,12 +9,14 @@ from pathlib import Path
 import nbformat
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.utils.capture import capture_output
+from traitlets.config import Config
 
 from classroom import collecting
 
 ASSIGNMENTS = Path(__file__).parent.parent / "notebooks" / "assignments"
 NAME = "a1_lora_numpy"
 IN_TIME = (2026, 3, 6, 12, 0, 0)
+NO_HISTORY = Config({"HistoryManager": {"enabled": False}})
 
 
 def make(folder: Path) -> Path:
@@ -88,13 +90,10 @@ def run(cells: list[str], folder: Path) -> list[dict]:
 
 def _run(cells, folder, answer):
     os.chdir(folder)
-    shell, found = InteractiveShell.instance(), []
+    shell, found = InteractiveShell.instance(config=NO_HISTORY), []
     for source in cells:
         with capture_output() as shown:
             done = shell.run_cell(source)
         text = shown.stdout + "".join(output.data.get("text/plain", "") + "\n" for output in shown.outputs)
-        error = done.error_before_exec or done.error_in_exec
-        found.append(
-            {"text": text, "result": repr(done.result), "error": error and repr(error), "stderr": shown.stderr}
-        )
+        found.append({"text": text, "result": repr(done.result), "error": not done.success, "stderr": shown.stderr})
     answer.write_text(json.dumps(found), encoding="utf-8")

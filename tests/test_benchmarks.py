@@ -1,21 +1,25 @@
-"""The benchmark measures what it says: peak memory, ratios within a round, the same model for every competitor."""
+"""Benchmarks measure what they say: peak memory, the same model for each peer, and rows with their verdicts."""
 
 import copy
+import json
 
 import pytest
 import torch
 from conftest import load_benchmark
 
-from lora_edu import GPT, GPTConfig, quantize, quantize_linears
-
-pytest.importorskip("bitsandbytes")
-pytest.importorskip("peft")
-pytest.importorskip("torchao")
+from lora_edu import GPT, GPTConfig, files, quantize, quantize_linears
 
 
 @pytest.fixture(scope="module")
 def bench():
+    for peer in ("bitsandbytes", "peft", "torchao"):
+        pytest.importorskip(peer)
     return load_benchmark("quantization")
+
+
+@pytest.fixture(scope="module")
+def page(bench):
+    return load_benchmark("page")
 
 
 def test_peak_memory_counts_what_is_alive_at_one_moment(bench):
@@ -48,3 +52,65 @@ def test_the_competitors_have_the_same_model(bench):
     ours = quantize_linears(copy.deepcopy(base))
     assert torch.allclose(ours(tokens)[0], theirs(tokens)[0], atol=1e-2)
     assert not torch.allclose(ours(tokens)[0], base(tokens)[0], atol=1e-2)  # both are quantized
+
+
+def test_the_readmes_have_the_tables_of_the_stored_run(page):
+    stored = json.loads(page.STORED.read_text("utf-8"))
+    texts = {first: path.read_text("utf-8") for path, first in page.PAGES.items()}
+    assert all(page.with_table(text, stored, first) == text for first, text in texts.items()), (
+        "run python benchmarks/page.py --readme"
+    )
+    assert [row["what"] for row in stored["rows"]] == [row.what for row in page.ROWS]
+    del stored["parts"]["step"]  # the control
+    assert not any(page.with_table(text, stored, first) == text for first, text in texts.items())
+
+
+def cells(page, parts, **row):
+    return dict(zip(page.HEAD, page.Row("step", "a step", "a", **row).cells(parts), strict=True))
+
+
+def test_verdicts(page):
+    parts = {"step": {"times": {"a": [1.0, 20.0, 3.0], "b": [2.0, 40.0, 3.0]}}}  # the second round was slow for both
+    met = cells(page, parts, peer="b", goal=0.5)
+    assert met == {
+        "what": "a step", "ours": "3.0 s", "peer": "b", "its time": "3.0 s", "ratio": "0.50", "goal": "0.5 x",
+        "verdict": "met",
+    }  # fmt: skip
+    assert cells(page, parts, peer="b", goal=0.4, reason="it is slow")["verdict"] == "missed: it is slow"
+    assert cells(page, parts, peer="b")["verdict"] == "won"
+    by_the_clock = cells(page, parts, goal=2, seconds=True)
+    assert (by_the_clock["goal"], by_the_clock["ratio"], by_the_clock["verdict"]) == ("2.0 s", "", "missed")
+    assert cells(page, parts, goal=3, seconds=True)["verdict"] == "met"
+    parts["step"]["load"] = 5.0
+    assert cells(page, parts, goal=2, seconds=True)["verdict"] == "missed: measured at load 5.0"
+    assert cells(page, parts, peer="b", goal=0.4, reason="it is slow")["verdict"] == "missed: it is slow"
+    assert cells(page, {}, peer="b", goal=1)["verdict"] == "not measured: --only step measures it"
+    assert page.duration(0.0123456) == "12.3 ms" and page.duration(9.96) == "10 s"
+
+
+def test_rows_name_what_is_measured(page, bench):
+    parts = load_benchmark("parts")
+    made = {
+        "quantize": bench.quantize_calls(128, "cpu"),
+        "dequantize": bench.dequantize_calls(128, "cpu"),
+        "layer": bench.layer_calls(128, "cpu", 2),
+        "step": bench.step_calls("cpu"),
+    }
+    for row in page.ROWS:
+        assert row.part in parts.PARTS and (row.peer or row.seconds or row.share or row.in_bytes)
+        assert row.part not in made or {row.ours, row.peer} <= made[row.part].keys(), row
+    times = parts.layers_of(bench.quantize_calls, ("quantize", parts.BNB), 2, ((128, 1), (256, 1)))
+    assert {name: len(rounds) for name, rounds in times.items()} == dict.fromkeys(
+        ["quantize 128", "bitsandbytes 128", "quantize 256", "bitsandbytes 256"], 2
+    )
+
+
+def test_the_trial_leaves_the_reader_s_exercises_alone(tmp_path, monkeypatch):
+    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path / "mine"))
+    (tmp_path / "mine").mkdir()
+    for name in ("progress.json", "shakespeare.safetensors"):
+        (tmp_path / "mine" / name).write_text("mine")
+    copy = load_benchmark("browser").own_cache(tmp_path)
+    assert [path.name for path in copy.glob("*")] == ["shakespeare.safetensors"]
+    (copy / "progress.json").write_text("of the trial")
+    assert (files.cache_dir() / "progress.json").read_text() == "mine"

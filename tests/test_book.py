@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import markdown
 from nbformat.v4 import new_output
 from PIL import Image, ImageChops
 
@@ -100,7 +101,7 @@ def test_every_table_of_an_output_says_the_heads_of_its_rows():
 def test_a_formula_in_a_line_fits_a_phone():
     """A browser does not break a formula; 26 letters fit 360 pixels, 31 did not."""
     for path in NOTEBOOKS:
-        text = "\n\n".join(cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "markdown")
+        text = markdown(nbformat.read(path, as_version=4).cells)
         text = re.sub(r"```.*?```|`[^`]*`|\$\$.*?\$\$", "", text, flags=re.S)
         for formula in set(re.findall(r"(?<!\\)\$((?:[^$\n]|\n(?!\n))+?)(?<!\\)\$", text)):
             letters = unescape(re.sub(r"<[^>]*>|\s", "", mathml(formula)))

@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import re
+import shutil
+import subprocess
 import zlib
 from itertools import product
 from pathlib import Path
@@ -13,10 +15,14 @@ import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
+import torch
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from PIL import Image
 
-from book import live, pages
+from book import live, pages, products
 from book.svg import UNIT, SVGRenderer
+from lora_edu.figures import nb01, nb05
 from lora_edu.figures.sliders import View
 
 ROOT = Path(__file__).parent.parent
@@ -176,3 +182,108 @@ def test_each_slider_is_found_and_starts_as_the_notebook_stores_it(path):
         stored = next(output for output in cells[slider.cell].outputs if "image/png" in output.data)
         start = {name: control.value for name, control in slider.controls.items()}
         assert pages.alt_text(stored) == f"{slider.alt} {slider.view.update(**start)}"
+
+
+RUN = """
+globalThis.window = { addEventListener() {} };
+const [script, data] = process.argv.slice(1).map(name => require("fs").readFileSync(name, "utf8"));
+(0, eval)(script);
+const { bars, frames } = JSON.parse(data);
+console.log(JSON.stringify(frames.map(frame => window.liveParts.stacks(bars, frame))));
+"""
+
+
+@pytest.fixture(scope="module")
+def shown():
+    (slider,) = live.sliders_of(ROOT / "notebooks" / "14_which_card.ipynb")
+    return slider
+
+
+@pytest.fixture(scope="module")
+def data(shown):
+    return live.record(shown, "14")
+
+
+def boxes(fragments):
+    """The bars as (color, left, lower, right, upper), in tenths of a pixel, in their order."""
+    found = []
+    for color, path in re.findall(r'<path fill="(#[0-9a-f]+)" stroke="[^"]+"[^>]* d="([^"]+)"', fragments):
+        points, here = [], [0, 0]
+        for letter, numbers in re.findall(r"([MlHV])([^MlHVZ]*)", path):
+            values = [int(number) for number in re.findall(r"-?\d+", numbers)]
+            move = {"H": [values[0], here[1]], "V": [here[0], values[0]], "M": values}
+            here = move[letter] if letter in move else [here[0] + values[0], here[1] + values[1]]
+            points.append(here)
+        found.append((color, *np.min(points, axis=0), *np.max(points, axis=0)))
+    return found
+
+
+def test_the_page_stacks_what_the_view_draws(shown, data, tmp_path):
+    node = shutil.which("node")
+    if not node:
+        pytest.skip("Node is not here: live.js is not run")
+    settings = shown.settings()
+    assert len(settings) == len(data["readouts"]) == len(data["bars"]["bytes"][0]) == 9360
+    frames = [*np.random.default_rng(0).choice(len(settings), 40, replace=False).tolist(), len(settings) - 1]
+    (tmp_path / "data.json").write_text(json.dumps({"bars": data["bars"], "frames": frames}), encoding="utf-8")
+    command = [node, "-e", RUN, str(ROOT / "book" / "static" / "live.js"), str(tmp_path / "data.json")]
+    drawn = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+    view, renderer, heights = shown.view, SVGRenderer(shown.view.figure, "14"), set()
+    for frame, there in zip(frames, drawn, strict=True):
+        assert view.update(**settings[frame]) == data["readouts"][frame]
+        patches, words = ([a for a in view.moving if isinstance(a, kind)] for kind in (Rectangle, Text))
+        here = boxes("".join(renderer.fragment([patch]) for patch in patches))
+        assert [box[0] for box in boxes(there)] == [box[0] for box in here]
+        assert np.abs(np.array([b[1:] for b in boxes(there)]) - [b[1:] for b in here]).max() <= 1, settings[frame]
+        said = sorted(re.findall(r">([^<>]+)</text>", there))
+        assert said == sorted(text.get_text() for text in words), settings[frame]
+        heights |= {box[2] for box in here}
+    assert len(heights) > 100  # the control: the settings differ
+
+
+SETTINGS = [{"rank": rank} for rank in range(171)]
+
+
+@pytest.fixture(scope="module")
+def view():
+    return nb01.portrait_view(nb01.portrait())
+
+
+def decoded(text, step, length):
+    return step * (np.array([ord(letter) for letter in text]) - products.ZERO).reshape(-1, length)
+
+
+def test_the_letters_multiply_to_the_picture(view):
+    stored = products.factors(view, SETTINGS)
+    columns_of_B = decoded(stored["B"], stored["steps"][0], stored["rows"])  # (170, 200)
+    rows_of_A = decoded(stored["A"], stored["steps"][1], stored["columns"])  # (170, 170)
+    assert len(live.packed(stored)) < 60_000
+    for rank in np.linspace(0, 170, 20).round().astype(int):
+        shown = columns_of_B[:rank].T @ rows_of_A[:rank]
+        error = np.abs(shown - view.values(int(rank))["whole"])
+        assert error.max() < 0.05 and np.sqrt(np.mean(error**2)) < 1 / 128  # of black to white
+    wrong = columns_of_B[::-1].T @ rows_of_A  # control: the columns in another order
+    assert np.abs(wrong - view.values(170)["whole"]).max() > 0.5
+
+
+def test_an_image_says_which_part_it_shows(view):
+    view.update(rank=24)
+    values = view.values(24)
+    said = [products.attributes(artist, values) for artist in view.moving]
+    assert [text.split()[0] for text in said if text] == ['data-part="whole"', 'data-part="B"', 'data-part="A"']
+    assert all('data-rank="24"' in text for text in said if text)
+    assert said[0].endswith('data-low="0" data-high="1"')
+    fragment = SVGRenderer(view.figure, "x").fragment([view.moving[0]], said[0])
+    assert fragment.startswith("<foreignObject ") and f"<canvas {said[0]}></canvas>" in fragment
+
+
+def test_other_views_have_no_product(view):
+    block = torch.randn(64, generator=torch.Generator().manual_seed(0))
+    settings = [{"size": size, "shared": nb05.ONE_CONSTANT} for size in (1, 3, 5)]
+    assert products.factors(nb05.outlier_view(block), settings) is None
+
+    def backward(rank):
+        return {**view.values(rank), "B": view.values(rank)["B"][:, ::-1]}
+
+    turned = View(view.figure, backward, print)
+    assert products.factors(turned, SETTINGS) is None  # a smaller rank is not the first columns

@@ -60,18 +60,13 @@ def changed(**attributes):
     return make
 
 
+# These pass, as tests/test_exercises_right.py asks.
 RIGHT = [
     Layer,
     plus_base(lambda self, x: F.linear(self.drop(x), self.s * self.lora_B @ self.lora_A)),
     plus_base(lambda s, x: s.s * F.dropout(x, s.drop.p, s.training) @ s.lora_A.mT @ s.lora_B.mT),
     with_mask(lambda x, p: (torch.rand(x.shape) >= p) / (1 - p)),
 ]
-
-
-@pytest.mark.parametrize("layer", RIGHT)
-def test_a_right_layer_passes_however_it_is_written(layer, capsys):
-    nb04.lora_layer(layer)
-    assert capsys.readouterr().out == "Exercise 4.2: correct\n"
 
 
 def observed(layer):
@@ -152,11 +147,6 @@ def other_gradient(made):
             return made(grad_y, ctx.quantized.dequantize()), None
 
     return Other.apply
-
-
-def test_a_layer_that_keeps_nothing_passes(capsys):
-    nb08.quantized_linear(Right.apply)
-    assert capsys.readouterr().out == "Exercise 8.3: correct\n"
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import test_exercises_layers
 from torch.nn import functional as F
 
-from lora_edu.exercises import nb01, nb03, nb04, nb06, nb10, nb16
+from lora_edu.exercises import nb01, nb03, nb04, nb06, nb08, nb10, nb16
 
 # --- 01: of factors there are many -----------------------------------------------------------------------------------
 
@@ -76,6 +77,8 @@ RIGHT = [
     (nb06.taken_over, lambda w, q, X: np.linalg.lstsq(X[:, 1:], X @ w - X[:, 0] * q, rcond=None)[0]),
     (nb10.shared, by_principal_angles),
     (nb16.advantages, from_the_mean),
+    *((nb04.lora_layer, layer) for layer in test_exercises_layers.RIGHT),
+    (nb08.quantized_linear, test_exercises_layers.Right.apply),
 ]
 
 

@@ -1,10 +1,11 @@
-"""Every link of a page leads to a heading that is there, by the anchor that JupyterLab gives it."""
+"""Every link of a page leads to a heading that is there; each term of the glossary names the section it leads to."""
 
 import re
 from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import markdown
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 PAGES = sorted([*NOTEBOOKS.glob("*.ipynb"), *NOTEBOOKS.glob("*.md")])
@@ -12,10 +13,8 @@ PAGES = sorted([*NOTEBOOKS.glob("*.ipynb"), *NOTEBOOKS.glob("*.md")])
 
 def prose(path: Path) -> str:
     """The Markdown of a page."""
-    if path.suffix == ".md":
-        return path.read_text(encoding="utf-8")
-    cells = nbformat.read(path, as_version=4).cells
-    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    is_text = path.suffix == ".md"
+    return path.read_text(encoding="utf-8") if is_text else markdown(nbformat.read(path, as_version=4).cells)
 
 
 TEXTS = {path.name: prose(path) for path in PAGES}
@@ -32,3 +31,19 @@ def test_every_link_leads_to_a_heading(name):
         if name == "setup.md":  # read on GitHub, before there is a JupyterLab
             there = there | {heading.lower() for heading in there}
         assert anchor in there, f"{name} links to {page}#{anchor}"
+
+
+ROW = re.compile(r"^\| \*\*(.+?)\*\* \| (.+) \| \[(\d\d), (.+)\]\((.+?\.ipynb)#(.+)\) \|$")
+ROWS = [line for line in (NOTEBOOKS / "glossary.md").read_text(encoding="utf-8").splitlines() if "**" in line]
+
+
+def test_there_are_terms_in_order():
+    terms = [ROW.match(row)[1] for row in ROWS]
+    assert len(terms) > 40 and terms == sorted(terms, key=str.lower) and len(set(terms)) == len(terms)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("**")[1])
+def test_a_row_says_where_its_link_leads_and_is_short(row):
+    _, meaning, number, title, file, anchor = ROW.match(row).groups()
+    assert file.startswith(number) and anchor == title.replace(" ", "-")  # that it is there, tests/test_links.py asks
+    assert len(meaning.split()) <= 28

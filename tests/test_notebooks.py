@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import long_sentences, markdown
 
 from lora_edu.codebooks import dynamic_codebook
 from lora_edu.exercises import grading
@@ -59,8 +60,8 @@ def test_executed_top_to_bottom_in_a_fresh_kernel_without_errors_and_warnings(pa
 
 
 def test_the_words_of_the_house(page):
-    text = "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
-    assert not re.findall(r"\b(?:simply|just|obviously|trivially|of course|clearly)\b", text, re.I)
+    words = r"\b(?:simply|just|obviously|trivially|of course|clearly)\b"
+    assert not re.findall(words, markdown(page.cells), re.I)
 
 
 def test_cells_that_are_not_compared_end_in_an_assertion(page):
@@ -97,12 +98,6 @@ def hour(notebook):
     return cells[:end]
 
 
-def prose(cells):
-    """The markdown without code blocks."""
-    text = "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-
-
 def is_guess(cell):
     return cell.source.startswith("my_guess = None")
 
@@ -110,8 +105,9 @@ def is_guess(cell):
 def test_the_page_is_an_hour_long(page):
     cells = [cell for cell in hour(page) if cell.cell_type == "code" and not is_guess(cell)]
     assert len(cells) <= 25
-    assert len(prose(hour(page)).split()) <= 1800
-    folds = re.findall("<summary>(.+?)</summary>", prose(hour(page)))
+    prose = re.sub(r"```.*?```", "", markdown(hour(page)), flags=re.DOTALL)
+    assert len(prose.split()) <= 1800
+    folds = re.findall("<summary>(.+?)</summary>", prose)
     assert sum(title not in ("Hint", "Solution") for title in folds) <= 2  # an exercise has those two besides
 
 
@@ -170,18 +166,14 @@ def test_no_dropdowns(page):
 
 
 def test_sentences_can_be_read_aloud(page):
-    paragraphs = [p for p in prose(page.cells).split("\n\n") if not p.lstrip().startswith(("|", "#", "<"))]
-    for paragraph in paragraphs:
-        plain = re.sub(r"\$[^$]+\$|`[^`]+`", "x", re.sub(r"\]\([^)]*\)|^>", "", paragraph, flags=re.M))
-        for sentence in re.split(r"[.!?:;]['\")*”]*\s|\n(?:[-*|]|\d+\.)", plain):
-            assert len(sentence.split()) <= 28, sentence
+    assert long_sentences(markdown(page.cells)) == []
 
 
 # --- exercises -------------------------------------------------------------------------------------------------------
 
 
 def test_every_exercise_has_a_check_a_hint_and_a_solution(page):
-    text = "\n".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
+    text = markdown(page.cells)
     exercises = re.findall(r"^### Exercise (\d+\.\d+)", text, re.M)
     assert 2 <= len(exercises) <= 4
     assert text.count("<summary>Hint</summary>") == text.count("<summary>Solution</summary>") == len(exercises)

@@ -8,6 +8,7 @@ from statistics import mean
 
 import pytest
 import torch
+from conftest import long_sentences
 
 from lora_edu.experiments import load_results, run_arm
 from lora_edu.experiments.nb13_formats import FORMATS, four_over_six, hadamard, mxfp4, nvfp4, rotated
@@ -50,10 +51,7 @@ def test_twenty_four_questions_each_with_a_line_and_a_place():
 
 
 def test_sentences_are_short():
-    prose = re.sub(r"```.*?```|^\|.*$|^#.*$", "", PAGE, flags=re.DOTALL | re.M)
-    prose = re.sub(r"\$[^$]+\$|`[^`]+`", "x", re.sub(r"\]\([^)]*\)", "", prose))
-    for sentence in re.split(r"[.!?:;]['\")*]*\s", prose):
-        assert len(sentence.split()) <= 28, sentence
+    assert long_sentences(PAGE) == []
 
 
 def test_the_table_of_formats_is_the_stored_result():

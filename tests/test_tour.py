@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import markdown
 from nbclient import NotebookClient
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
@@ -28,16 +29,10 @@ def stretch(request):
     return request.param, notebook
 
 
-def prose(notebook) -> str:
-    return "\n\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
-
-
 def test_every_section_is_marked(stretch):
     name, notebook = stretch
-    marked = [cell.source for cell in notebook.cells if cell.source.startswith(MARK)]
-    assert [number for text in marked for number in re.findall(r"^## (\d)\.", text, re.M)] == [
-        str(number) for number in range(1, STRETCHES[name] + 1)
-    ]
+    marked = "\n".join(cell.source for cell in notebook.cells if cell.source.startswith(MARK))
+    assert re.findall(r"^## (\d)\.", marked, re.M) == [str(n + 1) for n in range(STRETCHES[name])]
 
 
 def test_the_stretch_ends_where_the_next_one_is_named(stretch):
@@ -47,7 +42,7 @@ def test_the_stretch_ends_where_the_next_one_is_named(stretch):
 
 
 def test_the_text_leads_to_no_notebook_outside_the_tour(stretch):
-    named = set(re.findall(r"notebooks? (\d\d)|\((\d\d)(?:[ ,)]|_)", prose(stretch[1])))
+    named = set(re.findall(r"notebooks? (\d\d)|\((\d\d)(?:[ ,)]|_)", markdown(stretch[1].cells)))
     assert {number for pair in named for number in pair if number} <= TOUR
 
 
