@@ -138,7 +138,7 @@ def copied(tensors):
 
 
 def base_too(tensors):
-    return tensors | {name.replace("lora_A", "base_layer"): value.clone() for name, value in tensors.items()}
+    return tensors | {name.replace("lora_", "of_base."): value.clone() for name, value in tensors.items()}
 
 
 def no_tail(value):
@@ -177,9 +177,13 @@ TENSORS = [
     ("broken", "no tensors", lambda tensors: {}),
     ("broken", "has no numbers", each(lambda value: value[:0])),
     ("broken", "is no matrix", each(torch.flatten)),
-    ("odd", "a part of the base", added("model.norm.weight", torch.randn(500))),
-    ("odd", "a part of the base", added("lm_head.weight", torch.randn(50, 32))),
-    ("odd", "are the base", base_too),
+    ("broken", "A has 2 of 4 rows", each(lambda value: value[: len(value) // 2])),
+    ("broken", "the last rows of B are zero", each(lambda value: torch.cat([value[:8], 0 * value[8:]]), "lora_B")),
+    ("broken", "a matrix for each expert", each(lambda value: torch.stack([value, value, value]))),
+    ("broken", "state of a model", added("lm_head.modules_to_save.default.weight", torch.randn(50, 32))),
+    ("odd", "1 tensors of the base", added("model.norm.weight", torch.randn(500))),
+    ("odd", "1 tensors of the base", added("lm_head.weight", torch.randn(50, 32))),
+    ("odd", "12 tensors of the base", base_too),
     ("broken", "has 5 numbers and not 32", added(f"{Q}.lora_magnitude_vector", torch.ones(5))),
     ("broken", "use_dora is False", added(f"{Q}.lora_magnitude_vector", torch.ones(32))),
     ("alive", "6 layers", each(lambda value: value.bfloat16())),
@@ -206,6 +210,7 @@ CONFIGS = [
     ("broken", "does not name", {"target_modules": ["q_proj"]}),
     ("broken", "target_modules is None", {"target_modules": None}),
     ("broken", "leaves out", {"layers_to_transform": [0]}),
+    ("broken", "PEFT before 0.3", {"enable_lora": [True, False, True]}),
     ("broken", "is a pattern", {"target_modules": ".*(q|v)_proj", "layers_to_transform": [0, 1, 2]}),
     ("broken", "takes out", {"exclude_modules": ["v_proj"]}),
     ("alive", "names no base", {"base_model_name_or_path": None}),
@@ -227,6 +232,10 @@ def test_damage_is_named(level, word, change, adapter, tmp_path):
 
 
 def test_what_only_the_base_can_tell(adapter, tmp_path):
+    tensors = load_file(tmp_path / "base" / "model.safetensors")
+    codes = {name.replace("proj.weight", "proj.qweight"): value.int() for name, value in tensors.items()}
+    save_file(codes, tmp_path / "codes.safetensors")
+    assert "q_proj.qweight in codes (I32)" in str(inspect_adapter(adapter, tmp_path / "codes.safetensors").findings)
     several = json.loads((adapter / CONFIG).read_text()) | {"target_modules": ["q_proj", "v_proj", "c_attn"]}
     (adapter / CONFIG).write_text(json.dumps(several))
     assert inspect_adapter(adapter).verdict.startswith("odd: no tensor belongs to the target c_attn")
@@ -234,7 +243,7 @@ def test_what_only_the_base_can_tell(adapter, tmp_path):
     whole = load_file(adapter / WEIGHTS)
     for word, change in (
         ("is a target, and has no adapter", without("layers.2")),
-        ("the update is larger than its weight", each(lambda value: value * 100, "lora_B")),
+        ("the update is far larger than its weight", each(lambda value: value * 100, "lora_B")),
         ("the base has no model.layers.5", renamed("layers.2", "layers.5")),
         ("the base calls", renamed("model.layers", "model.language_model.layers")),
         ("is saved as 60 x 32", added("lm_head.weight", torch.randn(60, 32))),
@@ -277,7 +286,9 @@ def test_a_file_is_known_by_its_content(adapter, tmp_path):
         with pytest.raises(ValueError, match=rf"{WEIGHTS}.*{word}"):
             inspect_adapter(adapter, adapter / WEIGHTS)
     (adapter / WEIGHTS).unlink()
-    torch.save({"a": torch.ones(1)}, adapter / "adapter_model.bin")
+    torch.save({}, adapter / "adapter_model.bin")
+    assert "too few for weights" in said()
+    torch.save({"a": torch.ones(999)}, adapter / "adapter_model.bin")
     assert said().startswith("not opened: adapter_model.bin is a pickle")
     (adapter / "adapter_model.bin").write_bytes(weights)
     assert "adapter_model.bin is safetensors" in said()
@@ -296,6 +307,7 @@ def test_what_lies_there_instead_is_said(adapter, tmp_path):
     instead = (
         "x.gguf",
         "model.bin",
+        "pytorch_model.bin",
         "pytorch_model_fsdp_0",
         "global_step5",
         "adapter_model-1-of-2.safetensors",

@@ -28,6 +28,8 @@ LORA = re.compile(  # base_model.model.<path>.lora_A.weight; in memory the adapt
 )
 FOREIGN = {  # names that PEFT passes by when it loads: why they are so
     r"lora_(unet|te\d?)_|lora_(down|up)\b|\.lora\.(down|up)\.": "kohya or diffusers wrote these names, not PEFT",
+    r"^(unet|text_encoder|transformer\.\w*transformer_blocks)": "diffusers wrote it, its load_lora_weights reads it",
+    r"\.modules_to_save\.[^.]+\.(weight|bias)$": "it is named as in the state of a model, not of an adapter",
     r"(^|\.)_orig_mod\.": "the model was saved inside of torch.compile",
     r"^module\.|_fsdp_wrapped_module": "the model was saved inside of DistributedDataParallel or FSDP",
     rf"^(?:{re.escape(PREFIX)}){{2}}": "PEFT had wrapped the model twice",
@@ -55,6 +57,11 @@ def type_name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
+def path_of(name: str) -> str:
+    """The layer of an A or a B."""
+    return LORA.fullmatch(name)["path"].removeprefix(PREFIX)
+
+
 def plain(name: str) -> str:
     """The base's name of a tensor that an adapter brings whole."""
     return name.removeprefix(PREFIX).replace(".base_layer", "").replace(".modules_to_save", "")
@@ -80,7 +87,7 @@ class Unreadable(Exception):
 
     def __init__(self, said: str):
         super().__init__(said)
-        level = CLOSED if PICKLE in said and not said.startswith(WEIGHTS) else BROKEN
+        level = CLOSED if "was not opened" in said and not said.startswith(WEIGHTS) else BROKEN
         self.finding = Finding(level, *said.rsplit(": ", 1))
 
 
@@ -91,6 +98,11 @@ class Place(NamedTuple):
     file: Path
     shape: list[int]
     dtype: str
+
+    @property
+    def plain(self) -> str:
+        """The name of its weight before it was quantized, as GPTQ, AWQ and compressed tensors call that."""
+        return re.sub(r"\.(qweight|weight_packed)$", ".weight", self.name)
 
     @property
     def in_codes(self) -> bool:
@@ -182,6 +194,8 @@ INSTEAD = {  # what may lie in a folder in place of the file {0}: what to say of
     "adapter_model*-of-*.safetensors": f"the tensors are split over files such as {{1}}: join them as {WEIGHTS}",
     "global_step*": "{1} is a checkpoint of DeepSpeed, in pieces: run its zero_to_fp32.py, then save_pretrained",
     "pytorch_model_fsdp*": "{1} is a checkpoint of FSDP, in pieces: gather it, then save_pretrained",
+    "pytorch_model*.bin": "{1} is the state of a whole model: call save_pretrained of what get_peft_model gave",
+    "model*.safetensors": "{1} is the state of a whole model: call save_pretrained of what get_peft_model gave",
 }
 BESIDES = re.compile(r"training_args|optimizer|scheduler|scaler|rng_state|tokenizer|README|.*\.(json|md|txt|py|log)$")
 
@@ -224,8 +238,11 @@ def what_is(path: Path) -> str | None:
     """What a file is, and what to do, by its first bytes and not by its name; None if they do not tell."""
     with path.open("rb") as file:
         start = file.read(256).lstrip()
+        size = file.seek(0, 2)
     known = next((what for begin, what in BEGINS.items() if re.match(begin, start, re.DOTALL)), None)
-    return known or (PICKLE if is_pickle(path) else None)
+    if not known and is_pickle(path):  # one of an empty dictionary has 443 bytes, or of today's torch 1,297
+        return PICKLE if size > 1500 else PICKLE.replace(": ", f"; its {size} bytes are too few for weights: ")
+    return known
 
 
 def in_place_of(path: Path) -> str:

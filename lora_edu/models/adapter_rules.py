@@ -21,6 +21,7 @@ from lora_edu.peft_io import CONFIG, WEIGHTS
 
 Seen = Iterable[str]
 Rule = tuple[str, Callable[[Adapter], Seen], str]  # a level, what to look for, what to do about it
+LOUD = 4  # times the weight itself; with rsLoRA and a large alpha, once or twice happens
 MOVED = 1e-6  # the first step of Adam moves every entry of B by about the learning rate
 
 # --- rules that need more than a line ---------------------------------------------------------------------------------
@@ -84,19 +85,22 @@ def misfits(a: Adapter) -> Seen:
             yield from when(count != rows, f"{path}: DoRA's magnitude has {count} numbers and not {rows}")
 
 
-def whole_unasked(a: Adapter) -> Seen:
+def unasked_whole(a: Adapter) -> list[str]:
     """Tensors that no setting brings. PEFT adds embedding and head, if tokens were added or one of them is adapted."""
     asked = [pattern for setting, pattern in files.BROUGHT.items() if a.config.get(setting) not in settings.OFF]
     asked += [rf"{re.escape(module)}\." for module in a.list_of("modules_to_save")]
     embeddings = {name for name in a.whole if files.EMBEDDING.search(name)}
     if len(embeddings) > 1 or not any(".lm_head.weight" in name for name in embeddings):
         asked.append(files.EMBEDDING.pattern)
-    names = {name for name in a.whole if not any(re.search(pattern, name) for pattern in asked)}
+    return [name for name in a.whole if not any(re.search(pattern, name) for pattern in asked)]
+
+
+def share(a: Adapter, names: list[str]) -> Seen:
     if a.lora and names:
-        share = sum(a.tensors[name].nbytes for name in names) / sum(one.nbytes for one in a.tensors.values())
+        part = sum(a.tensors[name].nbytes for name in names) / sum(one.nbytes for one in a.tensors.values())
         most = max(names, key=lambda name: a.whole[name].nbytes)
-        what = "the base" if sum(a.whole[name].ndim > 1 for name in names) > 2 else "a part of the base"
-        yield f"{share:.0%} of the bytes are {what}, and loaded over yours: {most} ({by(a.whole[most].shape)})"
+        which = f"{len(names)} tensors of the base, above all {most} ({by(a.whole[most].shape)})"
+        yield f"{part:.0%} of the bytes are {which}"
 
 
 def lost_head(a: Adapter) -> Seen:
@@ -115,9 +119,10 @@ def patterns_for_nothing(a: Adapter) -> Seen:
 
 def empty_targets(a: Adapter) -> Seen:
     """What target_modules names, and the file has no tensor of: as far as the base is known, only what it has, too."""
+    found = {layer.place.name for layer in a.layers if layer.place}
     for name, place in a.known.items():
         path = name.removesuffix(".weight")
-        adapted = any(f".{one}".endswith(f".{path}") for one in a.pairs)
+        adapted = name in found or any(f".{one}".endswith(f".{path}") for one in a.pairs)
         if not adapted and path != name and len(place.shape) > 1 and not settings.passed_by(a.config, path):
             yield f"{path} of the base is a target, and has no adapter"
     kinds, around = {path.rpartition(".")[-1] for path in a.pairs}, {path.rpartition(".")[0] for path in a.pairs}
@@ -143,6 +148,17 @@ def blocks_left_out(a: Adapter) -> Seen:
         if lost and 2 * len(lost) < max(blocks) + 1 - min(blocks):  # else attention may be in each fourth block only
             which = f"{', '.join(map(str, lost))} of {min(blocks)} to {max(blocks)}"
             yield f"no adapter in {stack} {which}, such as {lost[min(lost)]}, and no setting leaves that out"
+
+
+def one_piece(a: Adapter) -> Seen:
+    """Of matrices that several processes shared, what one of them had: fewer rows, or zeros in the rows of others."""
+    for path, parts in a.parts.items():
+        A, B = (a.tensors[parts[part]] if part in parts else torch.empty(0) for part in "AB")
+        if A.ndim == B.ndim == 2 and len(A) < B.shape[1] == a.config.get("r"):
+            yield f"{path}: A has {len(A)} of {B.shape[1]} rows, as one piece of FSDP's"
+    cut = [path for path, (_, B) in a.pairs.items() if len(B) > 3 and B.any() and not B[-(len(B) // 4) :].any()]
+    if 2 * len(cut) > len(a.pairs):
+        yield f"the last rows of B are zero in {len(cut)} of {len(a.pairs)} layers, as where other pieces are lost"
 
 
 def zeros_at_the_end(a: Adapter) -> Seen:
@@ -192,16 +208,16 @@ def beside_another(a: Adapter) -> Seen:
     for layer in a.layers if a.base else ():
         if layer.place is None and files.NUMBERED.match(layer.path):
             yield f"the base has no {layer.path}.weight"
-        elif layer.place and not layer.fits and not layer.place.in_codes:
+        elif layer.place and not layer.fits:
             yield f"{layer.path} wants {layer.out_features} x {layer.in_features}, the base has {by(layer.place.shape)}"
 
 
 def larger_than_the_weight(a: Adapter) -> Seen:
     """Not of embeddings, whose few trained rows go far from small entries, nor where training starts far from zero."""
-    loud = [layer for layer in a.layers if (layer.relative or 0) > 1 and "embedding" not in a.parts[layer.path]["A"]]
+    loud = [layer for layer in a.layers if (layer.relative or 0) > LOUD and "embedding" not in a.parts[layer.path]["A"]]
     if loud and a.config.get("init_lora_weights") is not False and not a.start:
         most = max(loud, key=lambda layer: layer.relative)
-        where = f"in {len(loud)} of {len(a.layers)} layers the update is larger than its weight"
+        where = f"in {len(loud)} of {len(a.layers)} layers the update is far larger than its weight"
         yield f"{where}, {most.relative:.3g} times in {most.path}"
 
 
@@ -233,21 +249,22 @@ SAVE, ALPHA = "save it again with save_pretrained", "write the alpha of the trai
 # fmt: off
 OF_ANOTHER_METHOD: list[Rule] = [  # where one of these speaks, the others are not asked
     (BROKEN, no_peft_type, SAVE),
-    (BROKEN, lambda a: when(a.kind not in settings.TYPES,
+    (BROKEN, lambda a: when(a.kind and a.kind not in settings.TYPES,
         f"peft_type is {a.kind!r}, which PEFT does not know{settings.meant(a.kind, settings.TYPES)}"), "correct it"),
-    (OTHER, lambda a: when(a.kind != "LORA", f"peft_type is {a.kind}, this doctor knows LORA"), "PEFT may load it"),
+    (OTHER, lambda a: when(a.kind and a.kind != "LORA", f"peft_type is {a.kind}, this doctor knows LORA"),
+        "PEFT may load it"),
     (OTHER, lambda a: when(a.config.get("use_bdlora"), "use_bdlora cuts A and B into blocks"), "PEFT may load it"),
 ]
 RULES: list[Rule] = [
     # would PEFT read the config, and find the tensors?
     (BROKEN, lambda a: when(a.encoding != "utf-8",
         f"{CONFIG} is in {a.encoding.upper()} with a mark (BOM), and PEFT stops at that"), "save it as plain UTF-8"),
-    (BROKEN, lambda a: (f"{name}, one of {len(a.tensors) - len(a.largest)}, has no numbers, as in the pieces of ZeRO-3"
+    (BROKEN, lambda a: (f"{name}, one of {len(a.tensors) - len(a.largest)}, has no numbers, as in pieces of ZeRO-3"
         for name in a.tensors if name not in a.largest), "gather them before saving"),
+    (BROKEN, lambda a: files.whose_names(list(a.tensors)), SAVE),
     (BROKEN, lambda a: when(not a.lora, f"no tensor belongs to LoRA, not {min(a.tensors)}"),
         "save the adapter, not the model around it; or is the config of another run?"),
-    (BROKEN, lambda a: files.whose_names(list(a.tensors)), SAVE),
-    (ODD, whole_unasked, "was it trained? Save with save_pretrained, not the state of the model"),
+    (ODD, lambda a: share(a, unasked_whole(a)), "it is loaded over yours, save with save_pretrained"),
     (ODD, lambda a: (f"{name} holds the adapter's name, so PEFT loads it under the name default only"
         for name, match in a.lora.items() if match["adapter"] == ".default"), SAVE),
     # are they numbers?
@@ -258,12 +275,17 @@ RULES: list[Rule] = [
     (BROKEN, lambda a: (f"{name} is no matrix, as in the pieces of ZeRO or FSDP" for name in a.factors
         if a.tensors[name].ndim < 2), "gather them before saving"),
     (BROKEN, zeros_at_the_end, "download the file again"),
+    (BROKEN, one_piece, "gather all pieces before saving"),
     (ODD, lambda a: (f"{name} holds numbers as large as {a.largest[name]:.3g}" for name in a.factors
         if 100 < a.largest.get(name, 0) < inf), "did training diverge? Take an earlier checkpoint"),
     # does PEFT know the words of the config, and does the file keep their promises?
     (BROKEN, lambda a: settings.unexpected(a.config), "write what PEFT expects"),
     (BROKEN, lambda a: when(not (a.config.get("target_modules") or a.config.get("target_parameters")),
         f"target_modules is {a.config.get('target_modules')}"), "write the names of the adapted layers"),
+    (BROKEN, lambda a: when(a.config.get("enable_lora"), "enable_lora is a setting of PEFT before 0.3, which is gone"),
+        "no PEFT of today can load it, convert it or train again"),
+    (BROKEN, lambda a: (f"{name} holds a matrix for each expert, {by(a.tensors[name].shape)}" for name in a.factors
+        if a.tensors[name].ndim == 3 and files.path_of(name) not in a.pairs), "PEFT has one a layer, convert it"),
     (BROKEN, misfits, "is A or B transposed, or the config of another run? A is (rank, in), B (out, rank)"),
     (BROKEN, missing, f"{SAVE}, or take both files from one run"),
     (BROKEN, unasked, "PEFT would pass by it, take both files from one run"),
@@ -288,17 +310,18 @@ RULES: list[Rule] = [
         for layer in a.layers if layer.one_direction), "start A at random, not at a constant"),
     (ODD, copies, "was one copied over the other? Save it again"),
     # is this its base?
-    (BROKEN, beside_another, "it was trained beside another model, name that"),
     (BROKEN, lambda a: (f"{name} is saved as {by(tensor.shape)}, the base has {by(place.shape)}"
         for name, tensor, place in beside_the_base(a) if list(tensor.shape) != place.shape),
-        "were tokens added? First call base.resize_token_embeddings(rows)"),
+        "are there more tokens? First base.resize_token_embeddings(rows)"),
+    (BROKEN, beside_another, "it was trained beside another model, name that"),
     (ODD, lambda a: (f"the base calls {layer.path} {layer.place.name}" for layer in a.layers
-        if layer.place and not f".{layer.path}.weight".endswith(f".{layer.place.name}")),
+        if layer.place and not f".{layer.path}.weight".endswith(f".{layer.place.plain}")),
         "PEFT finds it only where both are called alike, load the class of the training"),
     (ODD, larger_than_the_weight, "is alpha too large, or another base meant?"),
     # what harms nobody
     (NOTE, lambda a: (f"the config sets {key}, which PEFT {VERSION} passes by"
         for key, near in settings.unknown(a.config).items() if not near), "upgrade, if a newer PEFT wrote it"),
+    (NOTE, lambda a: share(a, [*a.whole]), "PEFT saves whole what is trained whole"),
     (NOTE, bare, "name them if they should learn, too; experts by target_parameters"),
     (NOTE, lambda a: (f"{name} is saved whole and equals the base's" for name, tensor, place in beside_the_base(a)
         if tensor.ndim > 1 and ".base_layer" not in name and equal(tensor, place)), "it was not trained, leave it out"),

@@ -152,7 +152,7 @@ def places_of_weights(base: Path) -> dict[str, Place]:
 def find(path: str, known: dict[str, Place]) -> Place | None:
     """The weight of a layer in the base, which may leave out the outermost names of a path (`transformer` of GPT-2)."""
     while path:
-        ends = [place for name, place in known.items() if f".{name}".endswith(f".{path}.weight")]
+        ends = [place for place in known.values() if f".{place.plain}".endswith(f".{path}.weight")]
         if len(ends) == 1 or (ends and files.NUMBERED.match(path)):  # many end in dense.weight
             return ends[0]
         path = path.partition(".")[2] if files.NUMBERED.match(path) else ""
@@ -169,7 +169,9 @@ def measure(a: Adapter, path: str) -> tuple[Layer, Tensor]:
     if a.base and (place := find(path, a.known)):
         shape = [place.shape[0], math.prod(place.shape[1:])]  # of a convolution, too
         layer.place, wanted = place, [layer.out_features, layer.in_features]
-        layer.fits = wanted == shape or (bool(a.config.get("fan_in_fan_out")) and wanted == shape[::-1])
+        layer.fits = (
+            place.in_codes or wanted == shape or (bool(a.config.get("fan_in_fan_out")) and wanted == shape[::-1])
+        )
     if not all(map(math.isfinite, [layer.scaling, *(a.largest[a.parts[path][part]] for part in "AB")])):
         return layer, torch.empty(0)
     # The singular values of B A are those of two small triangles: (out, in) is never made.
