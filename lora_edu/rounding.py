@@ -65,16 +65,16 @@ def total_bits(block_size: int, constant_bits: int = 32, second_size: int = 0) -
     return bits_per_weight(4, block_size, constant)
 
 
-def lloyd_max(values: Tensor, start: Tensor, block_size: int = 64, rounds: int = 60) -> Tensor:
-    """The codebook with the least squared error on `values` (n,), found from `start` (k,); -1, 0 and 1 stay.
+def lloyd_max(values: Tensor, start: Tensor, block_size: int = 64, rounds: int = 60, held=(-1, 0, 1)) -> Tensor:
+    """The codebook with the least squared error on `values` (n,), found from `start` (k,); the levels `held` stay.
 
-    Each round moves every free level to the mean of what it stands for; a value counts with the square of its absmax,
+    Each round moves every other level to the mean of what it stands for; a value counts with the square of its absmax,
     because that is how much its error counts after dequantization.
     """
     absmax = block_absmax(values, block_size)
     scaled = normalize(values, absmax, block_size)
     weights = absmax.repeat_interleave(block_size)[: len(values)] ** 2
-    codebook, fixed = start.clone(), (start == 0) | (start.abs() == 1)
+    codebook, fixed = start.clone(), torch.isin(start, torch.tensor(held))
     for _ in range(rounds):
         codes = nearest_code(scaled, codebook).long()
         totals = torch.bincount(codes, weights, minlength=len(codebook))

@@ -1,14 +1,12 @@
 """Double quantization, measured: errors by their sources, and what is stored of the loss."""
 
-import numpy as np
 import pytest
 import torch
 
 from lora_edu import experiments
 from lora_edu.experiments import nb07 as dq
 from lora_edu.experiments import scoreboard
-from lora_edu.experiments.nb07 import CONSTANTS, changed_weight, error_by_source, normal_weights, rounded_constants
-from lora_edu.measures import relative_error
+from lora_edu.experiments.nb07 import CONSTANTS, error_by_source, normal_weights, rounded_constants
 from lora_edu.quantization import DoubleQuant, quantize
 from lora_edu.rounding import total_bits
 from lora_edu.training import evaluate
@@ -38,13 +36,12 @@ def test_the_constants_are_rounded_as_the_package_does(how):
 
 @pytest.mark.parametrize("source", ["codes", "constants", "both"])
 def test_the_error_of_layers_counts_all_weights_together(source):
-    """Four numbers a block give what decoding every weight does, the last block of a layer included."""
+    """Not the mean of the layers' errors, and the last block of a layer included."""
     layers = [normal_weights(64 * 40 - 7), 3 * normal_weights(64 * 20, 1)]
-    found = dq.error_of_layers(layers, 32)
-    for bits, change in CONSTANTS.items():
+    for change in CONSTANTS.values():
         squares = [(error_by_source(weight, change, 32)[source] * weight.norm()) ** 2 for weight in layers]
         whole = sum(squares) / sum(weight.norm() ** 2 for weight in layers)
-        assert found[bits][source] == pytest.approx(whole.item() ** 0.5, rel=1e-4)
+        assert dq.error_of_layers(layers, change, block_size=32)[source] == pytest.approx(whole.item() ** 0.5, rel=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +58,7 @@ def test_the_stored_errors_come_out_again(sets, weights):
 def test_errors_add_in_squares_on_all_four_sets_also_where_the_constants_are_the_larger_one(sets):
     """The rival: that it looks so only because the error of the codes is so large beside it."""
     for ways in sets.values():
-        for errors in ways.values():
+        for errors in (e for way, e in ways.items() if "10%" not in way):
             assert errors["both"] == pytest.approx((errors["codes"] ** 2 + errors["constants"] ** 2) ** 0.5, rel=0.015)
     two = sets["normal numbers"]["2 bits"]
     assert two["constants"] > 1.2 * two["codes"] and two["both"] < 0.75 * (two["codes"] + two["constants"])
@@ -78,25 +75,11 @@ def test_what_holds_of_normal_numbers_alone(sets):
     assert times.pop("normal numbers") > 40 and all(13 < each < 23 for each in times.values())
 
 
-def test_the_wrong_ways():
-    weight = normal_weights(2**14).view(128, 128)
-    generator = torch.Generator().manual_seed(0)
-    error = {change: relative_error(weight, changed_weight(weight, change, 64, generator)) for change in dq.CHANGES}
-    assert error["offset not added back"] > 0.9
-    assert error["noise"] == pytest.approx(error["8 bits"], rel=0.01) and error["noise"] != error["8 bits"]
-    assert error["16 bits"] == pytest.approx(error["32 bits"], rel=1e-4)
-    assert error["e4m3, no mean"] > 1.03 * error["8 bits"]
-    with pytest.raises(ValueError, match="unknown change 'triple': choose one of 32 bits, 16 bits"):
-        changed_weight(weight, "triple")
-
-
 def test_the_loss_after_a_change(in_small, tiny_text):
     plain = evaluate(in_small(scoreboard), tiny_text.validation, seq_len=32)
     result = dq.double_quant_loss("8 bits", windows=2)
     assert 0.05 < result["weight_error"] < 0.15 and result["output_error"] > 0 and result["loss"] != plain
     assert dq.double_quant_loss("8 bits", windows=2) == result
-    noise = [dq.double_quant_loss("noise", windows=2, noise_seed=seed)["weight_error"] for seed in (0, 1)]
-    assert noise[0] != noise[1]
 
 
 def test_the_protocol_is_that_of_the_scoreboard(arms):
@@ -105,17 +88,8 @@ def test_the_protocol_is_that_of_the_scoreboard(arms):
         "32 bits": "nf4, blocks of 64",
         "16 bits": "nf4, constants in 16 bits",
         "8 bits": "nf4, double quantization",
-        "4 bits, blocks of 32": "nf4, blocks of 32, constants in 4 bits",
+        "8 bits, blocks of 32": "nf4, blocks of 32, double quantization",
     }
     for mine, theirs in same.items():
         for key in ("weight_error", "output_error", "loss"):
             assert arms[mine][key] == pytest.approx(board[theirs][key], abs=2e-5)
-
-
-def test_short_constants_are_ordered_otherwise_by_each_measure(arms):
-    """Better weights, worse outputs, and over draws of the rounding the losses tie: one draw once said "a gain"."""
-    for short, long in dq.PAIRS:
-        assert arms[short]["weight_error"] < arms[long]["weight_error"]
-        assert arms[short]["output_error"] > 1.03 * arms[long]["output_error"]
-        gains = np.subtract(*(dq.losses_of_draws(arms, name) for name in (short, long)))
-        assert abs(gains.mean()) < 2 * gains.std(ddof=1) / len(gains) ** 0.5

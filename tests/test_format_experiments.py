@@ -1,17 +1,15 @@
 """The experiment with the formats: its pieces on a tiny model, and what is stored."""
 
 import copy
-import importlib.util
 import json
 
 import pytest
 import torch
 from torch.nn.functional import mse_loss
 
-from lora_edu import experiments
 from lora_edu.codebooks import nf_codebook
 from lora_edu.experiments import scoreboard
-from lora_edu.experiments.nb06 import AF4, arm_name, format_codebook, format_loss, rounding, shifts
+from lora_edu.experiments.nb06 import format_codebook, format_loss, rounding
 from lora_edu.experiments.scoreboard import change_linears
 from lora_edu.measures import relative_error
 from lora_edu.observing import block_linears, layer_inputs
@@ -37,15 +35,6 @@ def test_lloyd_max_leaves_a_level_that_nobody_uses_where_it_is():
     assert lloyd_max(values, start, block_size=4, rounds=3).tolist() == pytest.approx([-1, -0.6, 0, 0.3, 1])
 
 
-def test_af4_is_the_one_that_bitsandbytes_ships():
-    if importlib.util.find_spec("bitsandbytes") is None:
-        pytest.skip("bitsandbytes is not installed")
-    from bitsandbytes.functional import get_4bit_type
-
-    reference = get_4bit_type("af4", device="cpu", blocksize=64).sort().values
-    assert torch.allclose(torch.tensor(AF4), reference, atol=1e-7, rtol=0)
-
-
 def test_only_the_linear_layers_of_the_blocks_are_rounded(tiny_gpt):
     before = {name: value.clone() for name, value in tiny_gpt.state_dict().items()}
     inputs = layer_inputs(tiny_gpt, torch.arange(40, dtype=torch.uint8), length=32)
@@ -64,11 +53,11 @@ def test_only_the_linear_layers_of_the_blocks_are_rounded(tiny_gpt):
 def test_a_shift_is_another_draw_of_the_same_size(tiny_gpt):
     inputs = layer_inputs(tiny_gpt, torch.arange(40, dtype=torch.uint8), length=32)
     weights, errors = [], []
-    for shift in shifts(16):
+    for shift in (0, 4, 8, 12):
         model = copy.deepcopy(tiny_gpt)
         errors.append(change_linears(model, rounding(shift, nf_codebook(4), 16), inputs)["weight_error"])
         weights.append(model.blocks[0].mlp.up_proj.weight.detach())
-    assert not torch.equal(weights[0], weights[2]) and shifts(16) == (0, 4, 8, 12)
+    assert not torch.equal(weights[0], weights[2])
     assert max(errors) < 1.1 * min(errors)
 
 
@@ -87,12 +76,3 @@ def test_an_arm_runs(in_small):
     assert whole["weight_error"] == 0 and whole["loss"] > 0
     assert rounded["weight_error"] > 0.2 and rounded["output_error"] > 0.2 and rounded["loss"] != whole["loss"]
     json.dumps(rounded)
-
-
-def test_more_bits_make_smaller_errors_and_losses():
-    arms = experiments.load_results("formats")["arms"]
-    errors = [arms[arm_name(f"nf{bits}")]["weight_error"] for bits in range(2, 9)]
-    losses = [arms[arm_name(f"nf{bits}")]["loss"] for bits in range(2, 9)]
-    assert errors == sorted(errors, reverse=True) and losses == sorted(losses, reverse=True)
-    weight_errors = {draw: arms[arm_name("nf4", 64, draw)]["weight_error"] for draw in shifts(64)}
-    assert len(set(weight_errors.values())) > 1  # the draws differ

@@ -10,7 +10,6 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from lora_edu.calibration import one_temperature
 from lora_edu.codebooks import get_codebook, nf_codebook
 from lora_edu.experiments.scoreboard import Change, begun_later, measured
 from lora_edu.gpt import GPT
@@ -20,54 +19,34 @@ from lora_edu.quantization import quantize
 from lora_edu.rounding import compensated, lloyd_max
 from lora_edu.texts import load_text
 
-# AF4-64, as bitsandbytes ships it (`get_4bit_type("af4")`). Source: Yoshida 2023, arXiv 2306.06965.
-AF4 = (
-    -1.0, -0.69441008, -0.51243739, -0.3736951, -0.25607552, -0.14982478, -0.04934812, 0.0,
-    0.04273164, 0.12934483, 0.21961274, 0.31675666, 0.42563882, 0.55496234, 0.72424863, 1.0,
-)  # fmt: skip
-FOUR_BITS = ("nf4", "af4", "lloyd-max", "fp4-e2m1", "int4", "fp4-bnb", "fp4-e3m0")
-OTHER_BITS = ("nf2", "nf3", "nf5", "nf6", "nf7", "nf8")
-RIVALS = ("bin-middles", "nf4-offset-0.94")  # two 4-bit codes with a smaller error than NF4's on normal weights
+FORMATS = ("nf4", "fp4-e2m1", "int4", "fp4-bnb", "fp4-e3m0")
+CODES = ("nf4-offset-0.94", "lloyd-max", "lloyd-max, free", "bin-middles")  # less error than NF4's on normal weights
+SHIFTS = (0, 16, 32, 48)  # where the first block of 64 begins in each of four draws
 
 
-def arm_name(codebook: str, block_size: int = 64, shift: int = 0) -> str:
+def arm_name(codebook: str, shift: int = 0) -> str:
     """The name of an arm, for example `nf4, block 64, shift 0`."""
-    return f"{codebook}, block {block_size}, shift {shift}"
-
-
-def shifts(block_size: int) -> tuple[int, ...]:
-    """Where the first block begins in each of the four draws: quarters of a block apart."""
-    return tuple(range(0, block_size, block_size // 4))
+    return f"{codebook}, block 64, shift {shift}"
 
 
 FORMAT_ARMS = {"full precision": {"codebook": None}} | {
-    arm_name(name, block_size, shift): {"codebook": name, "block_size": block_size, "shift": shift}
-    for names, block_size in ((FOUR_BITS + OTHER_BITS + RIVALS, 64), (FOUR_BITS, 1024))
-    for name in names
-    for shift in shifts(block_size)
-}
-
-FORMAT_ARMS |= {"full precision, plays": {"codebook": None, "plays": True}} | {
-    f"{arm_name(name, 64, shift)}, plays": {"codebook": name, "shift": shift, "plays": True}
-    for name in FOUR_BITS
-    if name not in ("af4", "lloyd-max")
-    for shift in shifts(64)
+    arm_name(name, shift): {"codebook": name, "block_size": 64, "shift": shift}
+    for name in (*FORMATS, *CODES)
+    for shift in SHIFTS
 }
 CALIBRATIONS = ("nearest", "addresses", "plays", "shuffled")
 COMPENSATION_ARMS = {
     f"{calibration}, shift {shift}": {"calibration": calibration, "shift": shift}
     for calibration in CALIBRATIONS
-    for shift in shifts(64)
+    for shift in SHIFTS
 }
 
 
 def format_codebook(name: str) -> Tensor:
-    """The codebook behind a name: `af4`, `lloyd-max`, one of RIVALS, or any name that `quantize` knows."""
-    if name == "af4":
-        return torch.tensor(AF4)
-    if name == "lloyd-max":
+    """The codebook behind a name: one of CODES, or any name that `quantize` knows."""
+    if name.startswith("lloyd-max"):
         values = torch.randn(2**18, generator=torch.Generator().manual_seed(0))
-        return lloyd_max(values, nf_codebook(4))
+        return lloyd_max(values, nf_codebook(4), held=() if name.endswith("free") else (-1, 0, 1))
     if name == "bin-middles":
         return bin_middles()
     if name.startswith("nf4-offset-"):
@@ -93,25 +72,14 @@ def inside_out(codebook: Tensor) -> Tensor:
     return torch.cat([-below.flip(0), codebook.new_zeros(1), above])
 
 
-def format_loss(
-    codebook: str | None, block_size: int = 64, shift: int = 0, plays: bool = False, *, windows: int = 128
-) -> dict:
+def format_loss(codebook: str | None, block_size: int = 64, shift: int = 0, *, windows: int = 128) -> dict:
     """Round all linear layers in the blocks of the shipped base to a format; None leaves them as they are.
 
     Returns the loss on so many `windows` of held-out speeches (nats per byte), and the relative errors of the weights
-    and of the layers' outputs; or, on plays, what `tempered_loss` does. Nothing is drawn by lot.
+    and of the layers' outputs. Nothing is drawn by lot.
     """
     change = None if codebook is None else rounding(shift, format_codebook(codebook), block_size)
-    return tempered_loss(change, windows) if plays else measured(change, windows=windows)
-
-
-def tempered_loss(change: Change | None, windows: int) -> dict:
-    """One temperature, fitted to the first half of held-out plays; on the other half the loss without and with it."""
-    model = load_base("laptop", device="cpu")
-    for layer in block_linears(model).values():
-        layer.weight.data = change(layer.weight.detach()) if change else layer.weight.data
-    temperature, without, loss = one_temperature(model, load_text("shakespeare").validation, max_windows=windows // 2)
-    return {"temperature": temperature, "without": round(without, 5), "loss": round(loss, 5)}
+    return measured(change, windows=windows)
 
 
 def rounding(shift: int, *how) -> Change:

@@ -1,20 +1,21 @@
 """Double quantization, measured: where the error comes from, and what it does to a model's loss."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
+from lora_edu.codebooks import nf_codebook
 from lora_edu.downloads import model_folder
 from lora_edu.experiments.scoreboard import WINDOWS, begun_later, measured
 from lora_edu.measures import relative_error
 from lora_edu.models.pretrain import load_base
 from lora_edu.models.pretrained import load_pretrained
 from lora_edu.observing import block_linears
-from lora_edu.quantization import quantize
+from lora_edu.quantization import block_absmax, nearest_code, normalize, quantize
 from lora_edu.rounding import rescale
 
 
@@ -39,17 +40,32 @@ CONSTANTS: dict[int, Callable[[Tensor], Tensor]] = {
 }
 
 
-def error_by_source(weights: Tensor, change: Callable[[Tensor], Tensor], block_size: int = 64) -> dict[str, float]:
+def nearest(weights: Tensor, block_size: int = 64) -> Tensor:
+    """Weights (n,) in NF4 and back."""
+    return quantize(weights, "nf4", block_size).dequantize()
+
+
+def toward_zero(weights: Tensor, block_size: int = 64) -> Tensor:
+    """The same with each weight at the next level toward zero: a control, of which no format makes use."""
+    levels, absmax = nf_codebook(4), block_absmax(weights, block_size)
+    scaled = normalize(weights, absmax, block_size)
+    near = nearest_code(scaled, levels).long()
+    too_far = levels[near].abs() > scaled.abs() + 1e-6  # not the absmax itself, rounded
+    Q = levels[near - too_far * (near - 7).sign()]  # code 7 is the zero
+    return Q * absmax.repeat_interleave(block_size)[: len(weights)]
+
+
+def error_by_source(weights: Tensor, change: Callable, block_size: int = 64, decoded=nearest) -> dict[str, float]:
     """The relative error of NF4 from its codes alone, from its constants alone, and from both.
 
-    change: what happens to the constants, a function from absmax (n_blocks,) to what is stored of it.
+    weights: (n,); change: what happens to the constants, a function from absmax (n_blocks,) to what is stored of it.
     """
-    exact = quantize(weights, "nf4", block_size)
-    new = change(exact.absmax)
+    Q, old = decoded(weights, block_size), block_absmax(weights, block_size)
+    new = change(old)
     results = {
-        "codes": exact.dequantize(),
-        "constants": rescale(weights, exact.absmax, new, block_size),
-        "both": rescale(exact.dequantize(), exact.absmax, new, block_size),
+        "codes": Q,
+        "constants": rescale(weights, old, new, block_size),
+        "both": rescale(Q, old, new, block_size),
     }
     return {source: relative_error(weights.double(), result.double()) for source, result in results.items()}
 
@@ -57,43 +73,41 @@ def error_by_source(weights: Tensor, change: Callable[[Tensor], Tensor], block_s
 # --- two-errors: does it hold for weights that somebody trained? ------------------------------------------------------
 
 
-def error_of_layers(layers: Iterable[Tensor], block_size: int, changes: dict = CONSTANTS) -> dict:
-    """The errors of `error_by_source` for all layers together, for each change; each layer has its own offset.
-
-    A change multiplies block j of the decoded weights Q by s_j, so four numbers a block are enough: the squares of the
-    weights, of Q and of e = W - Q, and the product of e and Q.
-    """
-    lost, total = {name: dict.fromkeys(("codes", "constants", "both"), 0.0) for name in changes}, 0.0
-    for weight in layers:
-        exact = quantize(weight.flatten(), "nf4", block_size)
-        missing = -weight.numel() % block_size  # zeros fill the last block and count for nothing
-        W, Q = (
-            pad(flat, (0, missing)).view(-1, block_size).double() for flat in (weight.flatten(), exact.dequantize())
-        )
-        squares, error, decoded, product = ((a * b).sum(1) for a, b in ((W, W), (W - Q, W - Q), (Q, Q), (W - Q, Q)))
-        total += squares.sum().item()
-        for name, change in changes.items():
-            missed = 1 - change(exact.absmax).double() / exact.absmax.clamp(min=1e-38).double()  # 1 - s
-            lost[name]["codes"] += error.sum().item()
-            lost[name]["constants"] += (missed**2 * squares).sum().item()
-            lost[name]["both"] += (error + 2 * missed * product + missed**2 * decoded).sum().item()
-    return {name: {source: (s / total) ** 0.5 for source, s in sums.items()} for name, sums in lost.items()}
+def up_and_down(absmax: Tensor) -> Tensor:
+    """Constants off by 10% at random."""
+    return absmax * (1 + 0.1 * torch.randn(absmax.shape, generator=torch.Generator().manual_seed(0)))
 
 
-BYTE_CODES = ("dynamic", "int8", "e4m3", "e5m2")  # the candidates for 8 bits, with the mean taken off and without
-WAYS: dict[str, Callable[[Tensor], Tensor]] = {
-    **{f"{bits} bits": change for bits, change in CONSTANTS.items()},
-    **{code: lambda absmax, code=code: rounded_constants(absmax, code) for code in BYTE_CODES},
+OFF = {"up and down by 10%": up_and_down, "all 10% too small": lambda absmax: 0.9 * absmax}
+CODES = {"nearest": nearest, "toward zero": toward_zero}
+WAYS: dict[str, dict] = {  # the arguments of `error_by_source`
+    **{f"{bits} bits": {"change": change} for bits, change in CONSTANTS.items()},
+    **{f"{bits} bits, blocks of {n}": {"change": CONSTANTS[bits], "block_size": n} for bits, n in ((8, 32), (4, 16))},
     **{
-        f"{code}, no mean": lambda absmax, code=code: rounded_constants(absmax, code, mean=False) for code in BYTE_CODES
+        code + ", no mean" * (not mean): {"change": partial(rounded_constants, code=code, mean=mean)}
+        for code in ("dynamic", "int8", "e4m3")
+        for mean in (True, False)
+    },
+    **{
+        f"{code}, {how}": {"change": change, "decoded": decoded}
+        for code, decoded in CODES.items()
+        for how, change in OFF.items()
     },
 }
 
 
 def two_errors(weights: str) -> dict:
-    """The errors of NF4 from codes, constants and both, for each of WAYS, in blocks of 64. weights: of WEIGHT_SETS."""
-    errors = error_of_layers(WEIGHT_SETS[weights](), 64, WAYS)
-    return {way: {source: float(f"{e:.6g}") for source, e in found.items()} for way, found in errors.items()}
+    """The errors of NF4 from codes, constants and both, for each of WAYS. weights: of WEIGHT_SETS."""
+    layers = [weight.flatten() for weight in WEIGHT_SETS[weights]()]
+    return {way: error_of_layers(layers, **how) for way, how in WAYS.items()}
+
+
+def error_of_layers(layers: list[Tensor], change: Callable, **how) -> dict[str, float]:
+    """The errors of `error_by_source` for all layers together; each layer has its own offset."""
+    squares = np.array([weight.double().square().sum().item() for weight in layers])
+    found = [error_by_source(weight, change, **how) for weight in layers]
+    of_all = {source: np.average([e[source] ** 2 for e in found], weights=squares) ** 0.5 for source in found[0]}
+    return {source: float(f"{error:.6g}") for source, error in of_all.items()}
 
 
 def _minilm() -> list[Tensor]:
@@ -121,72 +135,46 @@ TWO_ERRORS_ARMS = {name: {"weights": name} for name in WEIGHT_SETS}
 # --- double-quantization: what does it do to the loss? ---------------------------------------------------------------
 
 
-def double_quant_loss(
-    change: str, *, block_size: int = 64, shift: int = 0, windows: int = WINDOWS, noise_seed: int = 0, seed: int = 0
-) -> dict:
+def double_quant_loss(change: str, *, block_size: int = 64, shift: int = 0, windows: int = WINDOWS) -> dict:
     """The loss of the shipped base on held-out speeches, its blocks in NF4 and their constants changed in one way.
 
     change: one of CHANGES, or IN_FULL; shift: how many weights later the first block begins, which draws the rounding
     anew. Returns the loss in nats per byte, and the errors of weights and outputs, by the protocol of the scoreboard.
     """
-    generator = torch.Generator().manual_seed(1000 * seed + noise_seed)
-    in_nf4 = begun_later(lambda flat: changed_weight(flat, change, block_size, generator), shift)
+    in_nf4 = begun_later(lambda flat: changed_weight(flat, change, block_size), shift)
     return measured(in_nf4, windows=windows, digits=6)
 
 
-def changed_weight(weight: Tensor, change: str, block_size: int = 64, generator=None) -> Tensor:
-    """A weight of any shape in NF4, its constants after one of CHANGES, or `added_in_full`."""
-    if change not in (*CHANGES, IN_FULL):
-        raise ValueError(f"unknown change {change!r}: choose one of {', '.join((*CHANGES, IN_FULL))}")
-    if change == IN_FULL:
-        return added_in_full(weight, block_size)
-    exact = quantize(weight.flatten(), "nf4", block_size)
-    new = CHANGES[change](exact.absmax, generator)
-    return rescale(exact.dequantize(), exact.absmax, new, block_size).view_as(weight)
-
-
-def added_in_full(weight: Tensor, block_size: int = 64) -> Tensor:
-    """A weight of any shape in NF4, and moved on along NF4's own error, by as much as 8-bit constants are off."""
+def changed_weight(weight: Tensor, change: str, block_size: int = 64) -> Tensor:
+    """A weight of any shape in NF4, its constants after one of CHANGES, or with both errors added in full."""
     flat = weight.flatten()
-    size = error_by_source(flat, rounded_constants, block_size)
-    Q = quantize(flat, "nf4", block_size).dequantize()
-    return (Q + (Q - flat) * size["constants"] / size["codes"]).view_as(weight)
-
-
-def _noisy(absmax: Tensor, generator) -> Tensor:
-    """Off at random by as much as double quantization is."""
-    size = (rounded_constants(absmax) - absmax).square().mean().sqrt()
-    return absmax + size * torch.randn(absmax.shape, generator=generator)
+    Q, old = nearest(flat, block_size), block_absmax(flat, block_size)
+    if change == IN_FULL:  # moved on along NF4's own error, by as much as 8-bit constants are off
+        error = error_by_source(flat, rounded_constants, block_size)
+        return (Q + (Q - flat) * error["constants"] / error["codes"]).view_as(weight)
+    return rescale(Q, old, CHANGES[change](old), block_size).view_as(weight)
 
 
 IN_FULL = "8 bits, added in full"  # a control: no constants do this
-CHANGES: dict[str, Callable] = {
-    **{f"{bits} bits": lambda absmax, _, change=change: change(absmax) for bits, change in CONSTANTS.items()},
-    "noise": _noisy,
-    "offset not added back": lambda absmax, _: rounded_constants(absmax) - absmax.mean(),
-    "e4m3, no mean": lambda absmax, _: rounded_constants(absmax, "e4m3", mean=False),
+CHANGES: dict[str, Callable] = {f"{bits} bits": change for bits, change in CONSTANTS.items()}
+# Formats whose losses are compared over draws: name -> the arguments of `double_quant_loss`.
+DRAWN = {
+    "16 bits": {"change": "16 bits"},
+    "8 bits": {"change": "8 bits"},
+    "8 bits, blocks of 32": {"change": "8 bits", "block_size": 32},
+    "4 bits, blocks of 16": {"change": "4 bits", "block_size": 16},
 }
-
-# Two pairs of formats, short constants in small blocks beside longer ones, whose losses are compared over draws.
-PAIRS = (("4 bits, blocks of 32", "8 bits"), ("4 bits, blocks of 16", "8 bits, blocks of 32"))
-SHIFTS = (0, 4, 8, 12)
-
-
-def _one(name: str) -> dict:
-    """The arguments of a format by its name: "8 bits" is in blocks of 64."""
-    change, _, size = name.partition(", blocks of ")
-    return {"change": change} | ({"block_size": int(size)} if size else {})
+SHIFTS = (0, 52, 40, 28)  # where the first block begins: different places in blocks of 64, of 32 and of 16
 
 
 def losses_of_draws(arms: dict, name: str) -> list[float]:
-    """The loss of a format for each of SHIFTS."""
+    """The loss of one of DRAWN for each of SHIFTS."""
     return [arms[f"{name}, shift {shift}" if shift else name]["loss"] for shift in SHIFTS]
 
 
 DOUBLE_QUANT_ARMS = {
-    **{change: {"change": change} for change in (*CHANGES, IN_FULL) if change != "noise"},
-    **{f"noise {i}": {"change": "noise", "noise_seed": i} for i in range(8)},
-    **{name: _one(name) for pair in PAIRS for name in pair},
-    **{f"{name}, shift {k}": _one(name) | {"shift": k} for pair in PAIRS for name in pair for k in SHIFTS[1:]},
+    **{change: {"change": change} for change in (*CHANGES, IN_FULL)},
+    **DRAWN,
+    **{f"{name}, shift {shift}": how | {"shift": shift} for name, how in DRAWN.items() for shift in SHIFTS[1:]},
     "8 bits, 32 windows": {"change": "8 bits", "windows": 32},  # notebook 07 runs this one again
 }

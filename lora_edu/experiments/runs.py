@@ -112,7 +112,7 @@ EXPERIMENTS = {
     "dial": Experiment(dial, VOICE_ARMS, "04: an adapter for plays and one for verses in one model", 6),
     "which-base": Experiment(onto_which_base, BASE_ARMS, "04: an adapter of a rounded base, merged onto either", 5),
     "shared-constants": Experiment(shared_loss, SHARED_ARMS, "05: int4 with one ruler a layer, a row, a block", 2),
-    "formats": Experiment(format_loss, FORMAT_ARMS, "06: the loss of the base in many formats of 2 to 8 bits", 5),
+    "formats": Experiment(format_loss, FORMAT_ARMS, "06: the loss of the base in nine formats of 4 bits", 2),
     "compensation": Experiment(compensated_loss, COMPENSATION_ARMS, "06: NF4 with GPTQ's compensation", 2),
     "update-rank": Experiment(update_arm, UPDATE_ARMS, "01: an update of full rank, cut down", 25),
     "coarse-factors": Experiment(coarse_factors, COARSE_ARMS, "01: how coarse may the numbers of A and B be?", 8),

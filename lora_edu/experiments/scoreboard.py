@@ -36,7 +36,7 @@ ROWS = {
     "07": {
         "nf4, constants in 16 bits": {"codebook": "nf4", "constant_bits": 16},
         "nf4, double quantization": {"codebook": "nf4", "constant_bits": 8},
-        "nf4, blocks of 32, constants in 4 bits": {"codebook": "nf4", "block_size": 32, "constant_bits": 4},
+        "nf4, blocks of 32, double quantization": {"codebook": "nf4", "block_size": 32, "constant_bits": 8},
     },
 }
 SCOREBOARD_ARMS = {name: settings for rows in ROWS.values() for name, settings in rows.items()}

@@ -14,13 +14,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lora_edu.codebooks import nf_codebook
-from lora_edu.figures.drawing import Drawn, note, panels, slider, styled
-from lora_edu.figures.looks import BLUE, CODES, GRAY, GREEN, MARKS, ORANGE, RED, TEXTS, filled
+from lora_edu.figures.drawing import Drawn, panels, slider, styled
+from lora_edu.figures.looks import BLUE, CODES, GRAY, GREEN, ORANGE, RED, filled
 from lora_edu.measures import relative_error
 from lora_edu.quantization import quantize
 
-OFFSETS = [round(0.86 + 0.002 * step, 3) for step in range(66)]  # 0.86 to 0.99
 NF4_OFFSET = 0.9677083
+OFFSETS = [round(0.86 + 0.002 * step, 3) for step in range(66)]  # 0.86 to 0.99
+OFFSETS[54] = NF4_OFFSET  # in place of 0.968
 
 
 def error_at(values: Tensor, offset: float, block_size: int = 64) -> float:
@@ -125,38 +126,6 @@ def code_use(scaled: Tensor, shares: Tensor, codebook: Tensor) -> Drawn:
         f"The codes are used unequally: from {low:.1f}% at the ends to {high:.1f}% in the middle, where equal use "
         "would be 6.25%. Left, a histogram of normal weights divided by the absmax of their block of 64, with a spike "
         "at each end and the 16 levels as bars; right, a bar for each code."
-    )
-
-
-@styled
-def loss_against_error(rows: dict[str, tuple[float, Tensor, Tensor, Tensor]]) -> Drawn:
-    """The added loss of each format against its error.
-
-    rows: name -> (error, draws on addresses, on plays, on the same plays with one temperature for each model).
-    """
-    figure, frames = panels(2, 9.6, 3.6, sharey=True)
-    for axes, text, place in zip(frames, ("addresses", "plays"), (1, 3), strict=True):
-        for name, row in rows.items():
-            error, draws = 100 * row[0], row[place]
-            lowest = min(draws.min(), row[2].min()) if text == "plays" else draws.min()
-            axes.plot([error] * len(draws), draws, **TEXTS[text] | MARKS, ms=5, alpha=0.6)
-            axes.plot([error - 0.3, error + 0.3], [draws.mean()] * 2, color="black")
-            by, side = {"nf4": ((-7, 5), "right"), "int4": ((0, 15), "center")}.get(name, ((7, 5), "left"))
-            low = name == "fp4-e2m1"  # between two others, so below its marks
-            note(axes, name, (error, (lowest if low else draws.max()).item()), (0, -9) if low else by, side)
-        axes.axhline(0, color=GRAY, lw=0.8)
-        axes.set(xlabel="relative error of the GPT's weights, %", xlim=(6.5, 22.5))
-    for error, _, plays, _ in rows.values():
-        frames[1].plot([100 * error] * len(plays), plays, "x", color=GRAY, ms=5)
-    frames[0].set(ylabel="added loss, nats per byte", title="addresses: errors far apart order the losses")
-    frames[1].set_title("plays, a temperature each: the same (x: without)")
-    helped = ", ".join(name for name, row in rows.items() if row[2].mean() < 0) or "none"
-    worst, worst_on_plays = (max(rows, key=lambda name: rows[name][place].mean()) for place in (1, 3))
-    return figure, (
-        f"Formats with much more error have more loss, and {worst} has the most; NF4 and E2M1, close in it, overlap. "
-        "A panel for each text, a mark for each of four draws, a bar for their mean: error to the right, added loss "
-        f"upward. On plays, what lowers the mean loss without a temperature (crosses) is {helped}; with one for each "
-        f"model, {worst_on_plays} has the most."
     )
 
 

@@ -1,4 +1,4 @@
-"""The pictures of notebook 07: two errors at right angles, the two levels, and how the error grows.
+"""The pictures of notebook 07: two errors at right angles, and how the error grows.
 
 `arms` is everywhere the part of that name of the stored results of `two-errors`: a set of weights -> a way to round the
 constants -> the errors of "codes", "constants" and "both".
@@ -6,14 +6,11 @@ constants -> the errors of "codes", "constants" and "both".
 
 import matplotlib.pyplot as plt
 import numpy as np
-from torch import Tensor
 
-from lora_edu.codebooks import get_codebook
 from lora_edu.experiments.nb07 import CONSTANTS, WEIGHT_SETS
 from lora_edu.figures.drawing import Drawn, panels, picture, slider
 from lora_edu.figures.looks import BLUE, GRAY, GREEN, ORANGE, RED
 from lora_edu.figures.looks import CONSTANTS as CONSTANTS_LOOK
-from lora_edu.quantization import nearest_code
 
 WIDTHS = tuple(f"{bits} bits" for bits in CONSTANTS)  # what the buttons say, and the names of stored ways
 PURPLE = CONSTANTS_LOOK[0]
@@ -89,47 +86,6 @@ def _move(parts: dict, c: float, k: float, both: float) -> None:
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-@picture
-def two_levels(weights: Tensor, absmax: Tensor, offset: float) -> Drawn:
-    """One block of constants on its way: weights (256 * 64,), their absmax (256,), and the offset of the layer."""
-    code, count = get_codebook("dynamic"), len(absmax)
-    centered = absmax - offset
-    second, top = centered.abs().max(), int(centered.abs().argmax())
-    codes = nearest_code(centered / second, code)
-    back = code[codes.long()] * second + offset
-    error = ((back - absmax).norm() / absmax.norm()).item()
-    figure, rows = plt.subplots(4, 1, figsize=(9.6, 7.4), height_ratios=(3, 2, 2, 2), sharex=True)
-    places, edges, purple = np.arange(count) + 0.5, range(count + 1), CONSTANTS_LOOK[0]
-    inside = np.arange(len(weights)) * count / len(weights)
-    rows[0].plot(inside, weights.abs().numpy(), ".", color=BLUE, ms=1.2, alpha=0.5, rasterized=True)
-    rows[0].stairs(absmax.numpy(), edges, baseline=None, color=purple, lw=1.3)
-    rows[0].plot([0, count], [offset, offset], "k--", lw=1)
-    rows[0].text(count + 2, offset, f"offset\n{offset:.3f}", va="center")
-    rows[1].bar(places, centered.numpy(), width=0.9, color=purple)
-    rows[1].plot(top + 0.5, centered[top], "kv" if centered[top] > 0 else "k^", ms=7)
-    rows[1].text(count + 2, 0, f"largest\n{second:.3f}", va="center")
-    rows[2].plot(places, codes.numpy(), "s", color=purple, ms=2.6)
-    rows[2].set(ylim=(-8, 263), yticks=[0, 127, 255])
-    rows[3].stairs(absmax.numpy(), edges, baseline=None, color=GRAY, lw=5, alpha=0.45)
-    rows[3].stairs(back.numpy(), edges, baseline=None, color=purple, lw=1.3)
-    titles = (
-        f"{len(weights):,} weights (dots: magnitudes) have {count} constants (line): 1,024 bytes in float32",
-        "less the offset, the mean of the whole layer: now both signs; the triangle marks the largest",
-        f"divided by the largest, the nearest of 256 values: {count} bytes, and 4 for the largest",
-        f"and back (thin) over the exact constants (wide): error {error:.2%}",
-    )
-    for row, title in zip(rows, titles, strict=True):
-        row.set(title=title, xlim=(-2, count + 24))
-    for row in (rows[0], rows[3]):
-        row.set_ylim(0, 1.06 * absmax.max().item())
-    rows[3].set_xlabel("block of 64 weights")
-    return figure, (
-        f"256 constants become 256 bytes and one number, and come back with an error of {error:.2%}. Four rows over "
-        "the same 256 blocks: weights under the line of their constants, the constants without their "
-        "mean, the byte of each, and the restored constants over the exact ones."
-    )
-
-
 MARKS_OF = dict(zip(WEIGHT_SETS, (("o", GRAY), ("s", BLUE), ("^", GREEN), ("D", ORANGE)), strict=True))
 
 
@@ -144,17 +100,10 @@ def growth(arms: dict) -> Drawn:
     axes.text(0.11, 0.05, "at right angles: the root of the squares")
     apart = []
     for name, (mark, color) in MARKS_OF.items():
-        points = [(e["constants"] / e["codes"], e["both"] / e["codes"] - 1) for e in arms[name].values()]
-        points = [(ratio, more) for ratio, more in points if ratio > 0.01 and more > 0]
-        axes.plot(
-            *zip(*((r, 100 * more) for r, more in points), strict=True),
-            mark,
-            color=color,
-            mfc="none",
-            mew=1.6,
-            label=name,
-        )
-        apart += [more / (np.hypot(1, ratio) - 1) for ratio, more in points]
+        errors = [e for way, e in arms[name].items() if "10%" not in way and e["constants"] > 0.01 * e["codes"]]
+        ratio, both = (np.array([e[source] / e["codes"] for e in errors]) for source in ("constants", "both"))
+        axes.plot(ratio, 100 * (both - 1), mark, color=color, mfc="none", mew=1.6, label=name)
+        apart += [*((both - 1) / (np.hypot(1, ratio) - 1))]
     axes.set(xscale="log", yscale="log", ylim=(0.003, 500), xlabel="error of the constants, over that of the codes")
     axes.set_ylabel("the error of both is larger by, %")
     axes.legend(loc="lower right")

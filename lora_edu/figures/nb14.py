@@ -159,31 +159,25 @@ def _row(i: int) -> float:
 
 # --- models of today -------------------------------------------------------------------------------------------------
 
-TRAINED = ("adapters", "gradients", "optimizer state")
-
 
 @picture
 def models_picture(needed: dict[str, dict[str, dict[str, float]]], cards: tuple[int, ...] = (24, 48)) -> Drawn:
-    """What each model needs, by kind, in a panel for each number of tokens. needed: title -> model -> kind -> bytes;
-    the last title is that of the most tokens. cards: drawn as lines, with a tenth left free."""
+    """What each model needs, logits and all the rest, in a panel for each number of tokens. needed: title -> model ->
+    kind -> bytes; the last title is that of the most tokens. cards: drawn as lines, with a tenth left free."""
     figure, frames = panels(len(needed), 9.6, 3.7, sharey=True, sharex=True)
     for axes, (title, models) in zip(frames, needed.items(), strict=True):
         for place, kinds in enumerate(models.values()):
-            left = 0.0
-            for part, size in coarse(kinds).items():
-                axes.barh(place, size / GIB, left=left, height=0.7, **({"lw": 0.5} | PARTS[part]))
-                left += size / GIB
-            axes.text(left + 0.9, place, f"{left:.1f}", va="center", bbox={"fc": "white", "ec": "none", "pad": 0.5})
+            whole, logits = sum(kinds.values()) / GIB, kinds[LOGITS] / GIB
+            axes.barh(place, whole - logits, height=0.7, **PARTS["weights"])
+            axes.barh(place, logits, left=whole - logits, height=0.7, **PARTS[LOGITS])
+            axes.text(whole + 0.9, place, f"{whole:.1f}", va="center", bbox={"fc": "white", "ec": "none", "pad": 0.5})
         for card in cards:
             axes.axvline(USABLE * card, color="black", lw=1, ls=":", zorder=0)
             axes.text(USABLE * card, -0.75, f"{card} GB card", ha="center", va="bottom", fontsize=9)
         axes.set(xlabel="GiB", xlim=(0, 70), yticks=range(len(models)), yticklabels=list(models))
         axes.set_ylim(len(models) - 0.4, -1.5)
         axes.annotate(title, (0.98, 0.5), xycoords="axes fraction", ha="right", weight="bold")
-    parts = dict.fromkeys(part for kinds in models.values() for part in coarse(kinds))
-    handles = [Rectangle((0, 0), 1, 1, **PARTS[part]) for part in parts]
-    names = [{"weights": "base", "adapters": "adapters, their gradients and state"}.get(part, part) for part in parts]
-    figure.legend(handles, names, loc="outside lower center", ncols=len(parts))
+    figure.legend(frames[0].patches[:2], ["all the rest", LOGITS], loc="outside lower center", ncols=2)
     most = {name: sum(kinds.values()) for name, kinds in models.items()}
     small, *others = sorted(most, key=lambda name: ARCHITECTURES[name].n_parameters)
     passed = [name for name in others if most[name] < most[small]]
@@ -192,9 +186,3 @@ def models_picture(needed: dict[str, dict[str, dict[str, float]]], cards: tuple[
         f"Over {title} the smallest model, {small}, needs more than {passed[-1]}. GiB, and the logits' share: {told}. "
         "Stacked bars, a panel for each number of tokens; dotted: nine tenths of two cards."
     )
-
-
-def coarse(kinds: dict[str, float]) -> dict[str, float]:
-    """The kinds of `training_bytes` in four parts: the base, what is trained of it, activations and logits."""
-    trained = sum(kinds[name] for name in TRAINED)
-    return {"weights": kinds[BASE] + kinds[CONSTANTS], "adapters": trained, **{k: kinds[k] for k in ALL_KINDS[-2:]}}
