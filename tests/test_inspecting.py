@@ -185,7 +185,7 @@ TENSORS = [
     ("odd", "1 tensors of the base", added("lm_head.weight", torch.randn(50, 32))),
     ("odd", "12 tensors of the base", base_too),
     ("broken", "has 5 numbers and not 32", added(f"{Q}.lora_magnitude_vector", torch.ones(5))),
-    ("broken", "use_dora is False", added(f"{Q}.lora_magnitude_vector", torch.ones(32))),
+    ("broken", "use_dora is off", added(f"{Q}.lora_magnitude_vector", torch.ones(32))),
     ("alive", "6 layers", each(lambda value: value.bfloat16())),
 ]  # fmt: skip
 CONFIGS = [
@@ -197,8 +197,8 @@ CONFIGS = [
     ("odd", "subtracts", {"lora_alpha": -8}),
     ("odd", "s is 2500", {"lora_alpha": 10000}),
     ("broken", "no lora_magnitude_vector", {"use_dora": True}),
-    ("broken", "nothing of it", {"trainable_token_indices": [1]}),
-    ("broken", "modules_to_save names lm_head", {"modules_to_save": ["lm_head"]}),
+    ("broken", "trainable_token_indices is asked for", {"trainable_token_indices": [1]}),
+    ("broken", "lm_head is asked for", {"modules_to_save": ["lm_head"]}),
     ("broken", "is 'pissa' meant", {"init_lora_weights": "pisa"}),
     ("odd", "no load repeats that", {"init_lora_weights": "pissa_niter_4"}),
     ("broken", "is 'CAUSAL_LM' meant", {"task_type": "CAUSAL"}),

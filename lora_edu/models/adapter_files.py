@@ -13,6 +13,7 @@ from typing import NamedTuple
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lora_edu.models.adapter_settings import OFF
 from lora_edu.peft_io import CHANGES_THE_BASE, CONFIG, PREFIX, WEIGHTS
 from lora_edu.tensor_files import is_pickle
 
@@ -32,6 +33,7 @@ FOREIGN = {  # names that PEFT passes by when it loads: why they are so
     r"\.modules_to_save\.[^.]+\.(weight|bias)$": "it is named as in the state of a model, not of an adapter",
     r"(^|\.)_orig_mod\.": "the model was saved inside of torch.compile",
     r"^module\.|_fsdp_wrapped_module": "the model was saved inside of DistributedDataParallel or FSDP",
+    r"\.lora_E\b": "they are AdaLoRA's, and the config says LoRA",
     rf"^(?:{re.escape(PREFIX)}){{2}}": "PEFT had wrapped the model twice",
     rf"^(?!{re.escape(PREFIX)}).*\.lora_": f"the name does not begin with {PREFIX}",
     r"\.lora_(embedding_)?[AB]\.(?!default\.)[^.]+\.weight$": "it holds the adapter's name",
@@ -153,9 +155,18 @@ class Adapter:
         """The names in a setting that may be a list."""
         return list(map(str, self.config[setting])) if isinstance(self.config.get(setting), list) else []
 
-    def brought(self, setting: str) -> list[str]:
-        """The names of tensors that a setting brings."""
-        return [name for name in self.tensors if re.search(BROUGHT[setting], name)]
+    @property
+    def asked(self) -> dict[str, str]:
+        """What settings bring into the file, beside A and B, and how its tensors are called."""
+        asked = {setting: pattern for setting, pattern in BROUGHT.items() if self.config.get(setting) not in OFF}
+        return asked | {module: rf"{re.escape(module)}\." for module in self.list_of("modules_to_save")}
+
+    @property
+    def tied(self) -> list[str]:
+        """The adapter's head or embedding, where the base's files have the other only."""
+        paths = [*self.pairs, *(plain(name).removesuffix(".weight") for name in self.whole)] if self.base else []
+        names = [f"{path}.weight" for path in paths if EMBEDDING.search(f".{path}.")]
+        return [name for name in names if not any(f".{name}".endswith(f".{one}") for one in self.known)]
 
     def read_tensors(self) -> None:
         """Raises Unreadable."""

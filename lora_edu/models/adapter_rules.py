@@ -46,24 +46,21 @@ def no_peft_type(a: Adapter) -> Seen:
 
 
 def missing(a: Adapter) -> Seen:
-    """What A promises of B, or the config of the file, and what is not there."""
+    """What A promises of B, or a setting of the file, and what is not there."""
     for path, parts in a.parts.items():
         wanted = ["A", "B", "magnitude_vector"] if a.config.get("use_dora") else ["A", "B"]
         yield from (f"{path} has no lora_{part}" for part in wanted if part not in parts)
-    for setting in settings.BROUGHT_ALONE:
-        if a.config.get(setting) not in settings.OFF and not a.brought(setting):
-            yield f"{setting} is {a.config[setting]}, and the file has nothing of it"
-    saved = set(a.list_of("modules_to_save"))
-    there = {module for module in saved if any(f"{module}." in f"{name}." for name in a.tensors)}
-    for module in sorted(saved - there - (settings.HEADS if there & settings.HEADS else set())):
-        yield f"modules_to_save names {module}, which is not in the file"
+    lost = [what for what, pattern in a.asked.items() if not any(re.search(pattern, name) for name in a.tensors)]
+    heads = [head for head in settings.HEADS if head in lost]  # PEFT asks for both, and a model has one
+    spared = heads[:1] if len(heads) < len(settings.HEADS) else []
+    yield from (f"{what} is asked for, and not in the file" for what in lost if what not in ["bias", *spared])
 
 
 def unasked(a: Adapter) -> Seen:
     """What the file has and the config does not ask for, though only a setting brings it."""
-    for setting in settings.BROUGHT_ALONE:
-        if a.config.get(setting) in settings.OFF and (names := a.brought(setting)):
-            yield f"{setting} is {a.config.get(setting)}, and the file has {names[0]}"
+    for setting in ("use_dora", "lora_bias", "trainable_token_indices"):
+        brought = [name for name in a.tensors if re.search(files.BROUGHT[setting], name)]
+        yield from when(brought and setting not in a.asked, f"{setting} is off, and the file has {brought[:1]}")
     for path in a.pairs:
         if not settings.of_all_experts(a.config, path) and (why := settings.passed_by(a.config, path)):
             yield f"{why} {path}"
@@ -87,9 +84,7 @@ def misfits(a: Adapter) -> Seen:
 
 def unasked_whole(a: Adapter) -> list[str]:
     """Tensors that no setting brings. PEFT adds embedding and head, if tokens were added or one of them is adapted."""
-    asked = [pattern for setting, pattern in files.BROUGHT.items() if a.config.get(setting) not in settings.OFF]
-    asked += [rf"{re.escape(module)}\." for module in a.list_of("modules_to_save")]
-    embeddings = {name for name in a.whole if files.EMBEDDING.search(name)}
+    embeddings, asked = {name for name in a.whole if files.EMBEDDING.search(name)}, [*a.asked.values()]
     if len(embeddings) > 1 or not any(".lm_head.weight" in name for name in embeddings):
         asked.append(files.EMBEDDING.pattern)
     return [name for name in a.whole if not any(re.search(pattern, name) for pattern in asked)]
@@ -325,11 +320,15 @@ RULES: list[Rule] = [
     (NOTE, bare, "name them if they should learn, too; experts by target_parameters"),
     (NOTE, lambda a: (f"{name} is saved whole and equals the base's" for name, tensor, place in beside_the_base(a)
         if tensor.ndim > 1 and ".base_layer" not in name and equal(tensor, place)), "it was not trained, leave it out"),
+    (NOTE, lambda a: (f"the base has no {name} of its own, it is tied to another" for name in a.tied),
+        "a merge changes both, or loses one: set tie_word_embeddings to False first"),
     (NOTE, lambda a: (f"the base holds {layer.place.name} in codes ({layer.place.dtype})" for layer in a.layers
         if layer.place and layer.place.in_codes), "measure beside the unquantized one"),
     (NOTE, lambda a: when(not a.config.get("base_model_name_or_path"), "the config names no base"),
         "write base_model_name_or_path, nobody else knows it"),
     (NOTE, path_that_is_gone, "write its public name"),
+    (NOTE, lambda a: when((Path(str(a.config.get("base_model_name_or_path"))) / CONFIG).is_file(),
+        "the base that the config names is an adapter itself"), "merge that one first, and name the merged model"),
     (NOTE, lambda a: when(another_name(a), f"the config names another base than {a.base}"), "are they the same?"),
     (NOTE, lambda a: when((a.folder / "adapter_model.bin").exists(), f"adapter_model.bin lies beside {WEIGHTS}"),
         "PEFT reads the latter, and so does this report"),

@@ -28,9 +28,8 @@ CHOICES = {
 } | dict.fromkeys(("use_rslora", "use_dora", "lora_bias", "fan_in_fan_out"), (True, False))
 OFF = (None, False, "none", "", [], {})
 REPEATED = ("pissa", "olora", "loftq")  # at each load; other starts draw at random, or need gradients or activations
-BROUGHT_ALONE = ("use_dora", "lora_bias", "trainable_token_indices")  # tensors that nothing else brings
 OTHERS = {"model_type": "the config.json of a whole model", "lora_parameters": "of MLX", "lora_layers": "of MLX"}
-HEADS = {"classifier", "score"}  # PEFT writes both into the config of a classifier; a model has one
+HEADS = ("classifier", "score")  # of modules_to_save
 WITH_HEAD = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
 
 
