@@ -13,6 +13,7 @@ from classroom.solutions import load_solutions
 from lora_edu import quantize
 from lora_edu.assignments import a3_nf4
 from lora_edu.codebooks import nf_codebook
+from lora_edu.measures import relative_error
 
 NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 ANSWERS = {number: task.reference({}) for number, task in load_solutions("a3_nf4").items()}
@@ -45,10 +46,6 @@ def restored(weight, codebook, c):
     constants = signed_constants(weight, c.block_size)
     codes = encode(weight, constants, codebook, c.block_size)
     return codes, decode(codes, constants, codebook, c.block_size, weight.shape)
-
-
-def relative_error(original, changed):
-    return ((original - changed).norm() / original.norm()).item()
 
 
 @pytest.fixture(scope="module")

@@ -90,10 +90,8 @@ def test_what_is_written_is_counted_over_all_places(kind):
 
 
 def test_no_namespace_inside_to_mount_more_in(kind):
-    mount = (
-        "import subprocess; print(subprocess.run(['unshare', '-rm', 'mount', '-t', 'tmpfs', 'x', '/tmp']).returncode)"
-    )
-    assert said(mount, kind) != "0"
+    mount = ["unshare", "-rm", "mount", "-t", "tmpfs", "x", "/tmp"]
+    assert said(f"import subprocess; print(subprocess.run({mount}).returncode)", kind) != "0"
 
 
 TAKE = """
