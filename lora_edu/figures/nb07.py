@@ -15,22 +15,12 @@ from lora_edu.figures.looks import CONSTANTS as CONSTANTS_LOOK
 WIDTHS = tuple(f"{bits} bits" for bits in CONSTANTS)  # what the buttons say, and the names of stored ways
 PURPLE = CONSTANTS_LOOK[0]
 
-# --- two errors at right angles: the first screen --------------------------------------------------------------------
 
 TRIANGLES_ALT = (
     "Two errors at right angles make the long side of a triangle, not their sum. One triangle to scale a set of "
     "weights: the error of the codes lies, that of the constants stands. An arc swings the long side down to a black "
     "mark, the measured error; a red one is the sum."
 )
-
-
-def triangle_values(arms: dict, constants: str) -> dict:
-    """The three errors of each set of weights, in percent. constants: one of WIDTHS."""
-    sets = {name: {source: 100 * e for source, e in arms[name][constants].items()} for name in WEIGHT_SETS}
-    said = "; ".join(
-        f"{name} {e['codes']:.3f}% and {e['constants']:.3f}% make {e['both']:.3f}%" for name, e in sets.items()
-    )
-    return {"sets": sets, "readout": f"constants in {constants}: {said}"}
 
 
 @slider
@@ -42,11 +32,18 @@ def triangles(arms: dict):
     moving = {name: _triangle(axes, name) for name, axes in zip(WEIGHT_SETS, frames, strict=True)}
     frames[0].set(xlim=(-0.5, widest + 1.5), ylim=(-5.5, 0.8 * widest), yticks=[])
 
-    def draw(values: dict) -> None:
-        for name, error in values["sets"].items():
+    def values(constants: str) -> dict:
+        errors = {name: {source: 100 * e for source, e in arms[name][constants].items()} for name in WEIGHT_SETS}
+        said = "; ".join(
+            f"{name} {e['codes']:.3f}% and {e['constants']:.3f}% make {e['both']:.3f}%" for name, e in errors.items()
+        )
+        return {"sets": errors, "readout": f"constants in {constants}: {said}"}
+
+    def draw(now: dict) -> None:
+        for name, error in now["sets"].items():
             _move(moving[name], error["codes"], error["constants"], error["both"])
 
-    return figure, lambda constants: triangle_values(arms, constants), draw, {"constants": "2 bits"}
+    return figure, values, draw, {"constants": "2 bits"}
 
 
 def _triangle(axes, name: str) -> dict:
@@ -81,9 +78,6 @@ def _move(parts: dict, c: float, k: float, both: float) -> None:
     places = ((0, -2.2, f"codes {c:.2f}"), (c, k + 0.7, f"constants {k:.2f}"), (0, -4.7, f"both {both:.2f}"))
     for text, (x, y, said) in zip(parts["texts"], (*places, (beside, -2.2, f"sum {c + k:.2f}")), strict=True):
         text.set(position=(x, y), text=said)
-
-
-# --- pictures --------------------------------------------------------------------------------------------------------
 
 
 MARKS_OF = dict(zip(WEIGHT_SETS, (("o", GRAY), ("s", BLUE), ("^", GREEN), ("D", ORANGE)), strict=True))

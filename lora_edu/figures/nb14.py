@@ -157,9 +157,6 @@ def _row(i: int) -> float:
     return 0.88 - 0.1 * i
 
 
-# --- models of today -------------------------------------------------------------------------------------------------
-
-
 @picture
 def models_picture(needed: dict[str, dict[str, dict[str, float]]], cards: tuple[int, ...] = (24, 48)) -> Drawn:
     """What each model needs, logits and all the rest, in a panel for each number of tokens. needed: title -> model ->
