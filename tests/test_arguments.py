@@ -60,8 +60,17 @@ def half_in_4_bits():
     return model
 
 
-def with_other_rank(state):
-    return {name: tensor[:1] if name.endswith("lora_A") else tensor for name, tensor in state.items()}
+def with_dora():
+    return add_variant(small(), "DoRA", 2, 4)
+
+
+def two(model):
+    return [adapter_state(model)] * 2
+
+
+def other_rank(model):
+    state = adapter_state(model)
+    return [state, {name: tensor[:1] if name.endswith("lora_A") else tensor for name, tensor in state.items()}]
 
 
 def too_large(state):
@@ -76,75 +85,58 @@ def attention():
     return nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
 
 
-# What was silent, or misleading, before it was looked at: a model, what is done with it, the error and its words.
+# What was silent, or misleading, before it was looked at: a model, what is done with it, and what the message names.
 REFUSED = {
-    "fractional targets": (small, lambda m: m(TOKENS[None, :4], torch.rand(1, 4)), TypeError, "targets must be"),
-    "targets of another shape": (small, lambda m: m(TOKENS[None, :4], TOKENS[:4, None]),
-        ValueError, "targets must have"),
-    "True and False as tokens": (small, lambda m: evaluate(m, TOKENS > 50, seq_len=16), TypeError, "torch.bool"),
-    "another inner rank": (adapted, lambda m: combine([adapter_state(m), with_other_rank(adapter_state(m))], [1, 1]),
-                           ValueError, "adapter 2 is damaged: .* do not have one rank"),
-    "weights in words": (adapted, lambda m: combine([adapter_state(m)] * 2, ["1", "2"]),
-        ValueError, "weights must be"),
-    "one adapter, not in a list": (adapted, lambda m: combine(adapter_state(m), [1]), ValueError, "needs one weight"),
-    "NumPy as an adapter": (adapted, lambda m: load_adapter_state(m, as_numpy(adapter_state(m))),
-        TypeError, "hold tensors"),
-    "a list as an adapter": (adapted, lambda m: load_adapter_state(m, [1]), TypeError, "must be a dictionary"),
-    "a codebook of integers": (small, lambda m: quantize(WEIGHT, torch.tensor([-1, 0, 1])),
-        ValueError, "floating-point"),
-    "a list as a codebook": (small, lambda m: quantize(WEIGHT, [-1, 0, 1]), TypeError, "codebook must be a name or"),
-    "float8": (small, lambda m: quantize(WEIGHT.to(torch.float8_e4m3fn)), TypeError, "16 bits or more"),
-    "compute_dtype int8": (small, lambda m: quantize_linears(m, compute_dtype=torch.int8),
-        ValueError, "compute_dtype must"),
-    "a skip with a slip": (small, lambda m: quantize_linears(m, skip="lm_haed"),
-        ValueError, "no linear layer is named lm_haed"),
-    "targets that are none": (small, lambda m: add_lora(m, 2, 4, targets=[3]), TypeError, "targets must be the name"),
-    "two names, adapters": (Tied, lambda m: add_lora(m, 2, 4, "first_proj"),
-        ValueError, "at first_proj and second_proj"),
-    "two names, 4 bits": (Tied, quantize_linears, ValueError, "one layer stands at first_proj and second_proj"),
-    "attention of torch": (lambda: nn.MultiheadAttention(8, 2), lambda m: add_lora(m, 2, 4, "all-linear"), ValueError,
-                           "out_proj cannot be replaced: torch's MultiheadAttention reads"),
-    "a layer of torch's encoder": (attention, lambda m: quantize_linears(m, skip="out_proj"),
-        ValueError, "linear1 cannot be"),
-    "whole numbers as an input": (small, lambda m: NF4Linear.from_linear(nn.Linear(8, 4))(torch.ones(2, 8).int()),
-        TypeError,
-                                  "x must be a tensor of floating-point numbers, got torch.int32"),
-    "an embedding in 4 bits": (small, lambda m: NF4Linear.from_linear(nn.Embedding(8, 4)),
-        TypeError, "needs a linear layer"),
-    "a text alone, forward": (small, lambda m: m(TOKENS[:9]),
-        ValueError, r"tokens must have the shape \(B, S\), got \(9,\)"),
-    "the loss of nothing": (small, lambda m: m(TOKENS[None, :0], TOKENS[None, :0]), ValueError, "no token in tokens"),
-    "a strength that float32 has not": (small, lambda m: add_lora(m, 2, 1e-320),
-        ValueError, "alpha must be .* 1e-30 to"),
-    "a weight of several numbers": (adapted, lambda m: combine([adapter_state(m)] * 2, [torch.ones(2), 1]),
-        ValueError, "weights must be finite numbers"),
-    "weights as a tensor": (adapted, lambda m: combine([adapter_state(m)] * 2, torch.ones(2)),
-        ValueError, "weights must be a list"),
-    "adapters of nothing": (small, lambda m: combine([{}, {}], [1, 1]), ValueError, "adapter 1 has no tensors"),
-    "DoRA, combined": (lambda: add_variant(small(), "DoRA", 2, 4),
-        lambda m: combine([adapter_state(m)], [1]), ValueError, "adapter 1 is a variant's, with .*magnitude"),
-    "an adapter too large for its type": (adapted, lambda m: load_adapter_state(m, too_large(adapter_state(m))),
-        ValueError, "too large for torch.float32"),
-    "PiSSA after a layer in 4 bits": (half_in_4_bits, lambda m: add_variant(m, "PiSSA", 2, 4), ValueError, "4 bits"),
-    "PiSSA of NaN": (lambda: with_nan(small()), lambda m: add_variant(m, "PiSSA", 2, 4),
-        ValueError, "no largest directions"),
-    "an offset that float32 rounds to 1": (small, lambda m: nf_codebook(4, 0.99999999),
-        ValueError, "offset is a probability"),
-    "an architecture by name": (small, lambda m: training_bytes("LLaMA 7B"),
-        TypeError, "shape must be an Architecture, such as"),
-    "another model's bytes": (small, lambda m: predicted_bytes(ARCHITECTURES["GPT-2"]),
-        TypeError, "config must be a GPTConfig"),
-    "a negative batch, activations": (small, lambda m: predicted_activation_bytes(m.config, -1, 8),
-        ValueError, "batch_size must"),
-    "complex numbers, paged": (small, lambda m: PagedAdamW([torch.ones(2, dtype=torch.complex64)]),
-        ValueError, "complex numbers"),
-}  # fmt: skip
+    "fractional targets": (small, lambda m: m(TOKENS[None, :4], torch.rand(1, 4)), "targets must be"),
+    "targets of another shape": (small, lambda m: m(TOKENS[None, :4], TOKENS[:4, None]), "targets must have"),
+    "True and False as tokens": (small, lambda m: evaluate(m, TOKENS > 50, seq_len=16), "torch.bool"),
+    "another inner rank": (adapted, lambda m: combine(other_rank(m), [1, 1]), "adapter 2 .* one rank"),
+    "weights in words": (adapted, lambda m: combine(two(m), ["1", "2"]), "weights must be"),
+    "one adapter, not in a list": (adapted, lambda m: combine(adapter_state(m), [1]), "needs one weight"),
+    "NumPy as an adapter": (adapted, lambda m: load_adapter_state(m, as_numpy(two(m)[0])), "hold tensors"),
+    "a list as an adapter": (adapted, lambda m: load_adapter_state(m, [1]), "must be a dictionary"),
+    "a codebook of integers": (small, lambda m: quantize(WEIGHT, torch.tensor([-1, 0, 1])), "floating-point"),
+    "a list as a codebook": (small, lambda m: quantize(WEIGHT, [-1, 0, 1]), "codebook must be a name or"),
+    "float8": (small, lambda m: quantize(WEIGHT.to(torch.float8_e4m3fn)), "16 bits or more"),
+    "compute_dtype int8": (small, lambda m: quantize_linears(m, compute_dtype=torch.int8), "compute_dtype must"),
+    "a skip with a slip": (small, lambda m: quantize_linears(m, skip="lm_haed"), "lm_haed"),
+    "targets that are none": (small, lambda m: add_lora(m, 2, 4, targets=[3]), "targets must be the name"),
+    "two names, adapters": (Tied, lambda m: add_lora(m, 2, 4, "first_proj"), "at first_proj and second_proj"),
+    "two names, 4 bits": (Tied, quantize_linears, "at first_proj and second_proj"),
+    "attention of torch": (
+        lambda: nn.MultiheadAttention(8, 2),
+        lambda m: add_lora(m, 2, 4, "all-linear"),
+        "out_proj can",
+    ),
+    "a layer of torch's encoder": (attention, lambda m: quantize_linears(m, skip="out_proj"), "linear1 cannot be"),
+    "whole numbers as an input": (
+        small,
+        lambda m: NF4Linear.from_linear(m.lm_head)(torch.ones(2, 8).int()),
+        "x must be .*int32",
+    ),
+    "an embedding in 4 bits": (small, lambda m: NF4Linear.from_linear(nn.Embedding(8, 4)), "needs a linear layer"),
+    "a text alone, forward": (small, lambda m: m(TOKENS[:9]), r"tokens must have the shape \(B, S\), got \(9,\)"),
+    "the loss of nothing": (small, lambda m: m(TOKENS[None, :0], TOKENS[None, :0]), "no token in tokens"),
+    "a strength that float32 has not": (small, lambda m: add_lora(m, 2, 1e-320), "alpha must be .* 1e-30 to"),
+    "a weight of several numbers": (adapted, lambda m: combine(two(m), [torch.ones(2), 1]), "finite numbers"),
+    "weights as a tensor": (adapted, lambda m: combine(two(m), torch.ones(2)), "weights must be a list"),
+    "adapters of nothing": (small, lambda m: combine([{}, {}], [1, 1]), "adapter 1 has no tensors"),
+    "DoRA, combined": (with_dora, lambda m: combine(two(m), [1, 1]), "adapter 1 is a variant's, with .*magnitude"),
+    "an adapter too large for its type": (adapted, lambda m: load_adapter_state(m, too_large(two(m)[0])), "too large"),
+    "PiSSA after a layer in 4 bits": (half_in_4_bits, lambda m: add_variant(m, "PiSSA", 2, 4), "4 bits"),
+    "PiSSA of NaN": (lambda: with_nan(small()), lambda m: add_variant(m, "PiSSA", 2, 4), "no largest directions"),
+    "an offset that float32 rounds to 1": (small, lambda m: nf_codebook(4, 0.99999999), "offset is a probability"),
+    "an architecture by name": (small, lambda m: training_bytes("LLaMA 7B"), "an Architecture, such as"),
+    "another model's bytes": (small, lambda m: predicted_bytes(ARCHITECTURES["GPT-2"]), "config must be a GPTConfig"),
+    "a negative batch, activations": (small, lambda m: predicted_activation_bytes(m.config, -1, 8), "batch_size must"),
+    "complex numbers, paged": (small, lambda m: PagedAdamW([torch.ones(2, dtype=torch.complex64)]), "complex numbers"),
+}
 
 
-@pytest.mark.parametrize("made, call, error, words", REFUSED.values(), ids=REFUSED)
-def test_what_was_silent_or_misleading_is_one_clear_error(made, call, error, words):
+@pytest.mark.parametrize("made, call, words", REFUSED.values(), ids=REFUSED)
+def test_what_was_silent_or_misleading_is_one_clear_error(made, call, words):
     model = made()
-    with refused(model, error, words):
+    with refused(model, (TypeError, ValueError), words):
         call(model)
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from stopped_runs import refused
 
 from lora_edu.gpt import GPT, GPTConfig, Kept, decode, encode, sample
 from lora_edu.lora import add_lora
@@ -162,35 +163,13 @@ REFUSED = {
 
 @pytest.mark.parametrize(("call", "error", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_is_refused(tiny_gpt, call, error, message):
-    with pytest.raises(error, match=message):
-        call(tiny_gpt.train())
-    assert tiny_gpt.training
-
-
-def test_an_interrupt_while_generating_leaves_the_model_in_its_mode(tiny_gpt, monkeypatch):
-    def stop(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("lora_edu.gpt.sample", stop)
-    tiny_gpt.train()
-    with pytest.raises(KeyboardInterrupt):
-        tiny_gpt.generate("low")
-    assert tiny_gpt.training
+    with refused(tiny_gpt.train(), error, message):
+        call(tiny_gpt)
 
 
 @pytest.mark.parametrize("temperature", [1e-40, 1e-320, 1e-38])
 def test_a_temperature_next_to_zero_takes_the_likeliest(tiny_gpt, temperature):
     assert tiny_gpt.generate("low", 5, temperature) == tiny_gpt.generate("low", 5, 0)
-
-
-def test_a_part_in_its_own_mode_keeps_it(tiny_gpt, tiny_text):
-    from lora_edu.training import evaluate
-
-    tiny_gpt.train().blocks[0].eval()
-    modes = [module.training for module in tiny_gpt.modules()]
-    tiny_gpt.generate("low", 2)
-    evaluate(tiny_gpt, tiny_text.validation, seq_len=16)
-    assert [module.training for module in tiny_gpt.modules()] == modes and len(set(modes)) == 2
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int16, torch.int32, torch.uint16, torch.uint32])
@@ -200,16 +179,6 @@ def test_tokens_of_any_integer_type(tiny_gpt, dtype):
     tokens = torch.arange(200) % 100
     assert evaluate(tiny_gpt, tokens.to(dtype), seq_len=16) == evaluate(tiny_gpt, tokens, seq_len=16)
     assert torch.equal(tiny_gpt.generate(tokens[None, :9].to(dtype), 3, 0), tiny_gpt.generate(tokens[None, :9], 3, 0))
-
-
-def test_after_an_error_a_model_has_no_hooks_and_its_own_mode(tiny_gpt):
-    from lora_edu.observing import layer_inputs, surprise
-
-    tiny_gpt.train()
-    for failed in (lambda: layer_inputs(tiny_gpt, torch.zeros(99)), lambda: surprise(tiny_gpt, "low rank. " * 9)):
-        with pytest.raises((TypeError, ValueError)):
-            failed()
-        assert all(module.training and not module._forward_hooks for module in tiny_gpt.modules())
 
 
 @pytest.mark.parametrize("prepare", [lambda model: model, quantize_linears, lambda m: add_lora(m, 4, 8, "all-linear")])

@@ -34,6 +34,14 @@ def assert_same(ours, theirs, our_optimizer, their_optimizer):
         assert all(torch.equal(mine[name], other[name]) for name in mine)
 
 
+def step_both(sides, optimizers, steps):
+    """The same steps on both sides."""
+    for step in steps:
+        give_gradients(sides, step)
+        for optimizer in optimizers:
+            optimizer.step()
+
+
 @settings(max_examples=120, deadline=None)
 @given(
     st.lists(shapes, min_size=1, max_size=4),
@@ -62,10 +70,7 @@ def test_parameters_that_are_not_contiguous():
     ours = [torch.nn.Parameter(torch.randn(6, 10).T), torch.nn.Parameter(torch.randn(4, 4, 4).transpose(0, 2))]
     theirs = copy.deepcopy(ours)
     paged, plain = PagedAdamW(ours, page_bytes=16), torch.optim.AdamW(theirs, foreach=False)
-    for step in range(3):
-        give_gradients([ours, theirs], step)
-        paged.step()
-        plain.step()
+    step_both([ours, theirs], [paged, plain], range(3))
     assert_same(ours, theirs, paged, plain)
 
 
@@ -79,12 +84,7 @@ def test_groups_and_a_scheduler():
     paged = PagedAdamW(groups(ours), page_bytes=64)
     plain = torch.optim.AdamW(groups(theirs), foreach=False)
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: 1 / (n + 1)) for optimizer in (paged, plain)]
-    for step in range(5):
-        give_gradients([ours, theirs], step)
-        paged.step()
-        plain.step()
-        for schedule in schedules:
-            schedule.step()
+    step_both([ours, theirs], [paged, *schedules[:1], plain, *schedules[1:]], range(5))
     assert_same(ours, theirs, paged, plain)
 
 
@@ -99,10 +99,7 @@ def test_a_run_goes_on_from_a_state_dictionary(source, target):
     whole = parameters([(50,), (3, 9)], torch.float32, 0)
     first = copy.deepcopy(whole)
     plain, before = torch.optim.AdamW(whole, foreach=False), source(first)
-    for step in range(3):
-        give_gradients([whole, first], step)
-        plain.step()
-        before.step()
+    step_both([whole, first], [plain, before], range(3))
     second = copy.deepcopy(first)
     after = target(second, lr=99.0)  # the saved settings win
     saved = before.state_dict()
@@ -112,9 +109,7 @@ def test_a_run_goes_on_from_a_state_dictionary(source, target):
         before.state_dict()["state"][1]["exp_avg"].zero_()
     assert after.param_groups[0]["lr"] == 1e-3
     assert torch.equal(after.state_dict()["state"][1]["exp_avg"], saved["state"][1]["exp_avg"])
-    give_gradients([whole, second], 3)
-    plain.step()
-    after.step()
+    step_both([whole, second], [plain, after], [3])
     assert_same(second, whole, after, plain)
 
 
@@ -161,10 +156,9 @@ def test_bad_settings(settings, message):
 
 
 def state_of(optimizer_class, shape=(8,), **how):
-    (parameter,) = parameters([shape], torch.float32, 0)
-    optimizer = optimizer_class([parameter], lr=0.1, **how)
-    give_gradients([[parameter]], 0)
-    optimizer.step()
+    ours = parameters([shape], torch.float32, 0)
+    optimizer = optimizer_class(ours, lr=0.1, **how)
+    step_both([ours], [optimizer], [0])
     return optimizer.state_dict()
 
 

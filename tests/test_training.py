@@ -1,12 +1,14 @@
 import copy
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
-from stopped_runs import refused
+from stopped_runs import assert_unchanged, everything, refused
 
 from lora_edu.lora import add_lora, lora_layers
+from lora_edu.observing import layer_inputs, surprise
 from lora_edu.qlora import quantize_linears
 from lora_edu.training import evaluate, learning_rate_factor, pick_device, train, training_step
 
@@ -172,15 +174,33 @@ def test_training_where_no_gradient_is_taken(tiny_gpt, tiny_text):
 # --- evaluation ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
-def test_an_error_in_an_evaluation_leaves_the_model_in_its_mode(tiny_gpt, tiny_text, error):
-    def fails(model, inputs, targets):
-        raise error
+def stopping(*_, **__):
+    raise KeyboardInterrupt
 
-    tiny_gpt.train()
-    with pytest.raises(error):
-        evaluate(tiny_gpt, tiny_text.validation, seq_len=16, loss_fn=fails)
-    assert tiny_gpt.training
+
+ENDS = {  # what is asked of a model, and the error in it
+    "generated": (lambda model, tokens: model.generate("low", 2), None),
+    "evaluated": (lambda model, tokens: evaluate(model, tokens, seq_len=16), None),
+    "stopped while generating": (lambda model, tokens: model.generate("low"), KeyboardInterrupt),
+    "stopped while evaluating": (
+        lambda model, tokens: evaluate(model, tokens, seq_len=8, loss_fn=stopping),
+        KeyboardInterrupt,
+    ),
+    "too long for its inputs": (lambda model, tokens: layer_inputs(model, torch.zeros(99)), ValueError),
+    "too long for its surprise": (lambda model, tokens: surprise(model, "low rank. " * 9), ValueError),
+}
+
+
+@pytest.mark.parametrize(("call", "error"), ENDS.values(), ids=ENDS)
+def test_whatever_ends_a_call_each_part_has_its_own_mode_and_no_hook(tiny_gpt, tiny_text, monkeypatch, call, error):
+    tiny_gpt.train().blocks[0].eval()
+    before = everything(tiny_gpt)
+    if error is KeyboardInterrupt:
+        monkeypatch.setattr("lora_edu.gpt.sample", stopping)
+    with pytest.raises(error) if error else nullcontext():
+        call(tiny_gpt, tiny_text.validation)
+    assert_unchanged(tiny_gpt, before)
+    assert not any(module._forward_hooks for module in tiny_gpt.modules())
 
 
 def test_a_text_of_more_tokens_than_float32_can_count(tiny_gpt):
