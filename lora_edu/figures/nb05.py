@@ -7,8 +7,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from lora_edu.figures.drawing import Drawn, note, panels, slider, styled, ticks
-from lora_edu.figures.looks import BLUE, CODES, CONSTANTS, GRAY, GREEN, RED, WEIGHT, filled, light
+from lora_edu.figures.drawing import Drawn, panels, slider, styled
+from lora_edu.figures.looks import CODES, CONSTANTS, GRAY, GREEN, RED, WEIGHT, filled, light
 from lora_edu.measures import relative_error
 from lora_edu.quantization import QuantizedTensor, unpack
 from lora_edu.rounding import block_codes
@@ -111,58 +111,20 @@ def one_block(values: Tensor, quantized: QuantizedTensor) -> Drawn:
 
 
 @styled
-def marks_picture(tensors: dict[str, tuple[Tensor, float]]) -> Drawn:
-    """Where the 15 marks of int4 stand among values. tensors: name -> (values, the step between two marks)."""
-    figure, frames = panels(len(tensors), 9.6, 3, sharey=True)
-    for axes, (name, (values, step)) in zip(frames, tensors.items(), strict=True):
-        axes.hist(values.clip(-6, 6).numpy(), bins=np.linspace(-6, 6, 81), color=BLUE, alpha=0.55)
-        shown = [code * step for code in range(-7, 8) if abs(code * step) < 6]
-        for mark in shown:
-            axes.axvline(mark, color=RED, ls="--", lw=1.2)
-        axes.set(xlabel="value, standard deviations", xlim=(-6, 6))
-        axes.set_title(f"{name}: {len(shown)} of 15 marks in sight")
-    frames[0].set_ylabel("values in the bin")
-    (first, (_, narrow)), (second, (_, wide)) = tensors.items()
+def sharing_picture(off: dict[str, float], added: dict[str, list[float]]) -> Drawn:
+    """What five ways to share a constant add to the loss. off: way -> error of the weights; added: way -> each draw."""
+    figure, (axes,) = panels(1, 8.6, 3.6)
+    means = {way: sum(draws) / len(draws) for way, draws in added.items()}
+    for row, (way, draws) in enumerate(added.items()):
+        axes.barh(row, means[way], height=0.5, **light(CONSTANTS))
+        axes.plot(draws, [row] * len(draws), "o", color="black", ms=4)
+        axes.text(max(draws) + 0.002, row, f"{means[way]:.3f}", va="center")
+    labels = [f"{way}\nweights off by {off[way]:.1%}" for way in added]
+    axes.set(yticks=range(len(added)), yticklabels=labels, xlabel="loss added, nats per byte", xlim=(0, 0.09))
+    axes.invert_yaxis()
+    axes.set_title("half the error of the weights, and the same loss")
+    told = "; ".join(f"{way}, {off[way]:.1%}: {mean:.3f}" for way, mean in means.items())
     return figure, (
-        "One large value takes all marks but one away from the others. Two histograms of the same bell with the marks "
-        f"of int4 as dashed lines: {first}, they are {narrow:.1f} apart; {second}, {wide:.1f}."
-    )
-
-
-@styled
-def sharing_picture(
-    curves: dict[str, list[float]], clipped: dict[str, float], sizes: list[int], added: dict[str, list[float]]
-) -> Drawn:
-    """Who shares a constant: the error of int4 by block size, and what four ways add to the loss.
-
-    curves: name -> the error at each of `sizes` (the last one stands for all); clipped: name -> that of one clipped
-    ruler; added: way and its error -> the loss that each draw adds.
-    """
-    figure, (left, right) = panels(2, 10.4, 3.9, width_ratios=(1.15, 1))
-    looks = [(GRAY, "-"), (BLUE, "-"), (RED, "--"), (GREEN, "-.")]
-    for (name, errors), (color, style) in zip(curves.items(), looks, strict=True):
-        left.plot(sizes, [100 * error for error in errors], ls=style, color=color)
-        note(left, name, (sizes[-1], 100 * errors[-1]), (5, 0), color=color)
-        if name in clipped:
-            left.plot(sizes[-1], 100 * clipped[name], "D", color=color, mfc="white", ms=7)
-    note(left, "one ruler,\nclipped", (sizes[-1], 100 * min(clipped.values())), (8, 0), fontsize=9)
-    left.set(xlabel="weights that share a constant", ylabel="relative error of int4, %", xscale="log", yscale="log")
-    left.set_xlim(12, sizes[-1] * 60)
-    ticks(left.xaxis, sizes[:-1:2])
-    left.set_xticks([*sizes[:-1:2], sizes[-1]], [*map(str, sizes[:-1:2]), "all"])
-    ticks(left.yaxis, (5, 10, 20, 40, 80))
-    left.set_title("small blocks save what an outlier would ruin")
-    for row, draws in enumerate(added.values()):
-        right.barh(row, sum(draws) / len(draws), height=0.5, **light(CONSTANTS))
-        right.plot(draws, [row] * len(draws), "o", color="black", ms=4)
-        right.text(max(draws) + 0.002, row, f"{sum(draws) / len(draws):.3f}", va="center")
-    right.set(yticks=range(len(added)), yticklabels=added, xlabel="loss added, nats per byte", xlim=(0, 0.09))
-    right.invert_yaxis()
-    right.set_title("clipping halves the error and saves no loss")
-    found = ", ".join(f"{name} {errors[2]:.0%} against {errors[-1]:.0%}" for name, errors in curves.items())
-    means = "; ".join(f"{way.replace(chr(10), ', ')}: {sum(draws) / len(draws):.3f}" for way, draws in added.items())
-    return figure, (
-        f"Clipping halves the error of the GPT's weights and saves no loss. Right, loss added by each draw: "
-        f"{means}. Left, error against block size; blocks of {sizes[2]} against one constant: {found}; diamonds: one "
-        "clipped ruler."
+        "One ruler clipped for the weights has half the error and adds as much loss; clipped for the loss it adds a "
+        f"third less. Each way, its error of the weights, and the loss added: {told}. A bar for the mean, a dot a draw."
     )
