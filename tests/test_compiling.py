@@ -30,12 +30,13 @@ def fresh_compiler():
     torch.compiler.reset()
 
 
-def qlora(config=CONFIG, **options):
-    return add_lora(quantize_linears(GPT(config, **options)), rank=4, alpha=8, targets="all-linear").train()
+def qlora(config=CONFIG, device="cpu", **options):
+    model = quantize_linears(GPT(config, **options).to(device))
+    return add_lora(model, rank=4, alpha=8, targets="all-linear").train()
 
 
-def batch(config=CONFIG, batch_size=4):
-    tokens = torch.randint(0, 256, (batch_size, config.context + 1))
+def batch(config=CONFIG, device="cpu", batch_size=4):
+    tokens = torch.randint(0, 256, (batch_size, config.context + 1)).to(device)
     return tokens[:, :-1].clone(), tokens[:, 1:].clone()
 
 
@@ -96,7 +97,7 @@ def kept_weights(model, backend, device="cpu"):
     sizes = {(layer.out_features, layer.in_features) for layer in model.modules() if isinstance(layer, NF4Linear)}
     sizes |= {size[::-1] for size in sizes}
     compiled = torch.compile(model, backend=backend)
-    tokens, targets = (part.to(device) for part in batch(model.config))
+    tokens, targets = batch(model.config, device)
     return [
         tensor
         for tensor in measured_activations(model, lambda: compiled(tokens, targets))

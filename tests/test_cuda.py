@@ -8,7 +8,7 @@ import copy
 import pytest
 import torch
 from conftest import load_benchmark
-from test_compiling import kept_weights
+from test_compiling import batch, kept_weights, qlora
 
 from lora_edu.engine import compiling
 from lora_edu.gpt import GPT, GPTConfig
@@ -23,16 +23,6 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 on_both = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 CONFIG = GPTConfig(context=32, n_layers=2, n_heads=2, d_model=64)
-
-
-def qlora(device, config=CONFIG):
-    model = quantize_linears(GPT(config).to(device), double_quant=True)
-    return add_lora(model, rank=4, alpha=8, targets="all-linear").train()
-
-
-def batch(device, config=CONFIG, batch_size=4):
-    tokens = torch.randint(0, 256, (batch_size, config.context + 1)).to(device)
-    return tokens[:, :-1].clone(), tokens[:, 1:].clone()
 
 
 # --- quantization --------------------------------------------------------------------------------------------------
@@ -120,7 +110,7 @@ def test_a_few_steps_of_training(tiny_gpt, tiny_text, device):
 
 @on_both
 def test_a_paged_optimizer_keeps_its_state_on_the_host(device):
-    plain = qlora(device)
+    plain = qlora(CONFIG, device)
     paged = copy.deepcopy(plain)
     sides = [
         (paged, PagedAdamW(trainable_parameters(paged), lr=1e-2, page_bytes=256)),
@@ -128,7 +118,7 @@ def test_a_paged_optimizer_keeps_its_state_on_the_host(device):
     ]
     losses = []
     for _ in range(4):
-        tokens, targets = batch(device)
+        tokens, targets = batch(CONFIG, device)
         losses.append([training_step(model, tokens, targets, how, autocast=True) for model, how in sides])
     assert losses[0][0] == losses[0][1] and losses[-1][0] == pytest.approx(losses[-1][1], rel=1e-2)
     optimizer = sides[0][1]
@@ -164,11 +154,11 @@ def test_the_peak_of_a_step_is_predicted_within_five_percent(device):
 def test_the_real_compiler_on_a_gpu():
     if problem := compiling.compiler_problem(torch.device("cuda"), "inductor"):
         pytest.skip(f"no compiler here: {problem}")
-    model, (tokens, targets) = qlora("cuda"), batch("cuda")
+    model, (tokens, targets) = qlora(CONFIG, "cuda"), batch(CONFIG, "cuda")
     with torch.autocast("cuda", torch.bfloat16):
         loss = model(tokens, targets)[1]
         compiled = torch.compile(model, dynamic=False, fullgraph=True)(tokens, targets)[1]
     compiled.backward()
     assert compiled.item() == pytest.approx(loss.item(), rel=2e-2)
     assert all(parameter.grad is not None for parameter in trainable_parameters(model))
-    assert kept_weights(qlora("cuda"), "inductor", device="cuda") == []
+    assert kept_weights(qlora(CONFIG, "cuda"), "inductor", device="cuda") == []
