@@ -181,9 +181,9 @@ TENSORS = [
     ("broken", "the last rows of B are zero", each(lambda value: torch.cat([value[:8], 0 * value[8:]]), "lora_B")),
     ("broken", "a matrix for each expert", each(lambda value: torch.stack([value, value, value]))),
     ("broken", "state of a model", added("lm_head.modules_to_save.default.weight", torch.randn(50, 32))),
-    ("odd", "1 tensors of the base", added("model.norm.weight", torch.randn(500))),
-    ("odd", "1 tensors of the base", added("lm_head.weight", torch.randn(50, 32))),
-    ("odd", "12 tensors of the base", base_too),
+    ("odd", "are the base's, in 1:", added("model.norm.weight", torch.randn(500))),
+    ("odd", "are the base's, in 1:", added("lm_head.weight", torch.randn(50, 32))),
+    ("odd", "are the base's, in 12:", base_too),
     ("broken", "has 5 numbers and not 32", added(f"{Q}.lora_magnitude_vector", torch.ones(5))),
     ("broken", "use_dora is off", added(f"{Q}.lora_magnitude_vector", torch.ones(32))),
     ("alive", "6 layers", each(lambda value: value.bfloat16())),
@@ -236,6 +236,10 @@ def test_what_only_the_base_can_tell(adapter, tmp_path):
     codes = {name.replace("proj.weight", "proj.qweight"): value.int() for name, value in tensors.items()}
     save_file(codes, tmp_path / "codes.safetensors")
     assert "q_proj.qweight in codes (I32)" in str(inspect_adapter(adapter, tmp_path / "codes.safetensors").findings)
+    tied = {name: value for name, value in tensors.items() if name != "lm_head.weight"}
+    save_file(tied, tmp_path / "tied.safetensors")
+    head = saved(tmp_path / "head", target_modules=["q_proj"], modules_to_save=["lm_head"])[0]
+    assert "it is tied to another" in str(inspect_adapter(head, tmp_path / "tied.safetensors").findings)
     several = json.loads((adapter / CONFIG).read_text()) | {"target_modules": ["q_proj", "v_proj", "c_attn"]}
     (adapter / CONFIG).write_text(json.dumps(several))
     assert inspect_adapter(adapter).verdict.startswith("odd: no tensor belongs to the target c_attn")

@@ -59,6 +59,11 @@ def type_name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
+def unquantized(name: str) -> str:
+    """How the base calls a weight before GPTQ, AWQ or compressed tensors pack it."""
+    return re.sub(r"\.(qweight|weight_packed)$", ".weight", name)
+
+
 def path_of(name: str) -> str:
     """The layer of an A or a B."""
     return LORA.fullmatch(name)["path"].removeprefix(PREFIX)
@@ -102,11 +107,6 @@ class Place(NamedTuple):
     dtype: str
 
     @property
-    def plain(self) -> str:
-        """The name of its weight before it was quantized, as GPTQ, AWQ and compressed tensors call that."""
-        return re.sub(r"\.(qweight|weight_packed)$", ".weight", self.name)
-
-    @property
     def in_codes(self) -> bool:
         return self.dtype not in ("F64", "F32", "F16", "BF16")
 
@@ -128,7 +128,7 @@ class Adapter:
     parts: dict[str, dict[str, str]] = field(default_factory=dict)  # of each layer: the names of A, B, magnitude_vector
     pairs: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # where both are there and fit
     base: Path | None = None
-    known: dict[str, Place] = field(default_factory=dict)  # the base's tensors, none if it is not here
+    known: dict[str, Place] = field(default_factory=dict)  # the base's tensors by their names before quantization
     layers: list = field(default_factory=list)  # measured
 
     @property

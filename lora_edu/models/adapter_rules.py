@@ -60,7 +60,8 @@ def unasked(a: Adapter) -> Seen:
     """What the file has and the config does not ask for, though only a setting brings it."""
     for setting in ("use_dora", "lora_bias", "trainable_token_indices"):
         brought = [name for name in a.tensors if re.search(files.BROUGHT[setting], name)]
-        yield from when(brought and setting not in a.asked, f"{setting} is off, and the file has {brought[:1]}")
+        if brought and setting not in a.asked:
+            yield f"{setting} is off, and the file has {brought[0]}"
     for path in a.pairs:
         if not settings.of_all_experts(a.config, path) and (why := settings.passed_by(a.config, path)):
             yield f"{why} {path}"
@@ -94,8 +95,7 @@ def share(a: Adapter, names: list[str]) -> Seen:
     if a.lora and names:
         part = sum(a.tensors[name].nbytes for name in names) / sum(one.nbytes for one in a.tensors.values())
         most = max(names, key=lambda name: a.whole[name].nbytes)
-        which = f"{len(names)} tensors of the base, above all {most} ({by(a.whole[most].shape)})"
-        yield f"{part:.0%} of the bytes are {which}"
+        yield f"{part:.0%} of the bytes are the base's, in {len(names)}: {most} ({by(a.whole[most].shape)}) is largest"
 
 
 def lost_head(a: Adapter) -> Seen:
@@ -114,7 +114,7 @@ def patterns_for_nothing(a: Adapter) -> Seen:
 
 def empty_targets(a: Adapter) -> Seen:
     """What target_modules names, and the file has no tensor of: as far as the base is known, only what it has, too."""
-    found = {layer.place.name for layer in a.layers if layer.place}
+    found = {files.unquantized(layer.place.name) for layer in a.layers if layer.place}
     for name, place in a.known.items():
         path = name.removesuffix(".weight")
         adapted = name in found or any(f".{one}".endswith(f".{path}") for one in a.pairs)
@@ -310,7 +310,7 @@ RULES: list[Rule] = [
         "are there more tokens? First base.resize_token_embeddings(rows)"),
     (BROKEN, beside_another, "it was trained beside another model, name that"),
     (ODD, lambda a: (f"the base calls {layer.path} {layer.place.name}" for layer in a.layers
-        if layer.place and not f".{layer.path}.weight".endswith(f".{layer.place.plain}")),
+        if layer.place and not f".{layer.path}.weight".endswith(f".{files.unquantized(layer.place.name)}")),
         "PEFT finds it only where both are called alike, load the class of the training"),
     (ODD, larger_than_the_weight, "is alpha too large, or another base meant?"),
     # what harms nobody

@@ -129,13 +129,14 @@ def _in_order(path: str) -> list[tuple[int, str]]:
 
 
 def places_of_weights(base: Path) -> dict[str, Place]:
-    """Of each tensor of the base, by its name. Each file is opened once. Raises ValueError."""
+    """Of each tensor of the base, by its name before quantization. Each file is opened once. Raises ValueError."""
     found: dict[str, Place] = {}
     for path in [base] if base.is_file() else sorted(base.glob("*.safetensors")):
         try:
             with safe_open(path, "pt") as file:
-                slices = ((name, file.get_slice(name)) for name in file.keys())
-                found |= {name: Place(name, path, one.get_shape(), one.get_dtype()) for name, one in slices}
+                for name in file.keys():
+                    header = file.get_slice(name)
+                    found[files.unquantized(name)] = Place(name, path, header.get_shape(), header.get_dtype())
         except (SafetensorError, ValueError, RuntimeError, OSError) as error:
             what = files.what_is(path) or f"is damaged or cut short ({error}): download it again"
             raise ValueError(f"the base's {path} {what}") from error
@@ -151,10 +152,12 @@ def places_of_weights(base: Path) -> dict[str, Place]:
 
 def find(path: str, known: dict[str, Place]) -> Place | None:
     """The weight of a layer in the base, which may leave out the outermost names of a path (`transformer` of GPT-2)."""
+    if f"{path}.weight" in known:
+        return known[f"{path}.weight"]
     while path:
-        ends = [place for place in known.values() if f".{place.plain}".endswith(f".{path}.weight")]
+        ends = [name for name in known if name.endswith(f".{path}.weight") or name == f"{path}.weight"]
         if len(ends) == 1 or (ends and files.NUMBERED.match(path)):  # many end in dense.weight
-            return ends[0]
+            return known[ends[0]]
         path = path.partition(".")[2] if files.NUMBERED.match(path) else ""
     return None
 
