@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from lora_edu.experiments import load_results, nb16
+from lora_edu.experiments import nb16
 from lora_edu.experiments import nb16_runs as records
 from lora_edu.experiments.nb16_rivals import WAYS
 from lora_edu.figures import nb16 as pictures
@@ -27,39 +27,37 @@ def test_the_best_rate_of_each_sweep_is_the_one_that_three_seeds_ran(way):
 
 
 def test_without_a_price_sixteen_steps_take_the_text():
-    looks = pictures.looks_of("no price")
+    looks = records.looks_of("no price")
     assert looks[16]["e"] < 0.001 and looks[16]["words"] < 0.1 < looks[12]["words"] and looks[16]["addresses"] > 4
 
 
-def test_the_filmed_run_walks_down_the_line_of_one_bias_first_and_leaves_it_afterwards():
-    path, bias = pictures.looks_of("film"), records.bias_line()
-    below = {step: records.at_kl(bias, look["kl"]) - look["e"] for step, look in path.items() if step}
-    luck = bias[0, 1] - path[0]["e"]  # looks are at 256 roll-outs, the line and the end at 512
-    assert all(abs(below[step]) <= abs(luck) < 0.0035 for step in (8, 12, 16, 20))
-    assert below[100] > 2.5 * abs(luck) and below[40] > 0
+def test_about_half_of_the_divergence_lies_beyond_the_best_bias():
+    """Not "it only skips a key", and not "it learned words": what lies beyond hardly takes e's away."""
+    rank_8, (longer,) = records.at_best("lora r8"), records.at_best("film")
+    assert all(0.4 < run.beyond / run.kl < 0.5 and run.beyond > 0.04 for run in rank_8)
+    assert max(records.mean(records.at_best("coin"), "kl"), 0.02) < 0.03  # what moves where nothing is rewarded
+    assert 0.25 < records.way_there([longer])[0] < 0.35 > max(records.way_there(rank_8))
 
 
 def test_the_bias_is_a_frontier_and_its_line_overstates_it_at_most_a_little():
     line = records.bias_line()
     assert (np.diff(line[:, 1]) < 0).all()
     for k in range(1, len(line) - 1):  # convex: a straight line between two points lies above
-        assert records.at_kl(np.delete(line, k, axis=0), line[k, 0]) > line[k, 1] - 1e-4
+        assert np.interp(line[k, 0], *np.delete(line, k, axis=0).T) > line[k, 1] - 1e-4
 
 
 def test_picking_needs_far_less_and_its_words_stay_real():
     for kl in (0.02, 0.05, 0.08):
-        bias, picked = (records.at_kl(line, kl) for line in (records.bias_line(), records.picked_line()))
-        assert picked < 0.75 * bias
-        assert records.at_kl(records.picked_line("words"), kl) > records.at_kl(records.bias_line("words"), kl)
+        for which, sign in (("e", 1), ("words", -1)):
+            bias, picked = (np.interp(kl, *line(which).T) for line in (records.bias_line, records.picked_line))
+            assert sign * picked < sign * bias
 
 
 @pytest.mark.parametrize("way", RANKS)
-def test_every_way_ends_a_little_below_one_bias_with_more_real_words(way):
+def test_every_way_ends_a_little_below_one_bias(way):
     runs = records.at_best(way)
-    assert all(0 < gap < 0.01 for gap in records.below_bias(runs))
-    assert not any(records.way_there(run.e, run.kl) > 0.25 for run in runs)  # NaN where nothing was picked
-    *_, words, spoiled = records.beside(runs)
-    assert words > spoiled + 0.004
+    assert all(0 < gap < 0.01 for gap in records.below(records.bias_line(), runs))
+    assert not any(records.way_there(runs) > 0.25)  # NaN where nothing was picked
 
 
 def test_the_ranks_cannot_be_told_apart():
@@ -69,19 +67,23 @@ def test_the_ranks_cannot_be_told_apart():
         assert abs(np.mean(gaps)) < 2.48 * np.std(gaps, ddof=1), (one, other)  # 4.30 / sqrt(3): a 95% interval
 
 
-def test_controls():
-    coin, imitated = records.at_best("coin"), records.at_best("imitated")
-    assert all(run.e > 0.1 and gap < 0 for run, gap in zip(coin, records.below_bias(coin), strict=True))
-    assert max(records.below_bias(imitated)) < 0
-    for run in records.all_runs():
-        if run.random:
-            assert run.random["e"] > 0.1 and run.random["kl"] < run.kl / 5
+def test_a_coin_takes_no_e_away():
+    coin = records.at_best("coin")
+    assert len(coin) == 3 and all(run.e > 0.1 and run.kl > 0.01 for run in coin)
+    assert max(records.below(records.bias_line(), coin)) < 0
 
 
-def test_paid_for_both_words_stay_real_at_as_few_e_s():
-    both, plain = records.beside(records.at_best("words")), records.beside(records.at_best("lora r8"))
-    assert both[4] > max(plain[4], records.bias_line("words")[0, 1] - 0.005) and abs(both[1] - both[2]) < 0.005
-    assert both[4] > both[5] + 0.03
+def test_paid_for_both_training_beats_a_bias_with_a_temperature():
+    """Not "with more real words" of the plain reward: a temperature of 0.9 makes the bias's words as real."""
+    words, plain = records.at_best("words"), records.at_best("lora r8")
+    for heat in (1.0, 0.9, 0.8):
+        assert min(records.below(records.bias_line("charged", heat), words, "charged")) > 0.003
+    assert records.at_kl(records.bias_line("words", 0.9), plain).mean() > records.mean(plain, "words")
+
+
+def test_a_third_of_the_price_takes_the_e_s_and_keeps_most_words():
+    cheap = records.at_best("cheap")
+    assert all(run.e < 0.01 and 0.8 < run.words < 0.92 for run in cheap)
 
 
 def test_the_leave_one_out_baseline_keeps_the_mean():
@@ -92,10 +94,6 @@ def test_the_leave_one_out_baseline_keeps_the_mean():
     plain = nb16.gradients(lambda r: r.flip(1).cumsum(1).flip(1), -is_e, is_e - p)
     less = nb16.gradients(nb16.advantages, -is_e, is_e - p)
     assert abs(plain[0] - less[0]) < 3 * plain[1] and less[2] < 0.8 * plain[2]
-
-
-def test_the_stored_state_is_that_of_the_filmed_run():
-    assert load_results("reward")["settings"]["film, lr 0.003, seed 0"]["steps"] > nb16.KEPT_AT
 
 
 def test_words_stay_short():

@@ -2,26 +2,25 @@
 
 A smaller rate, fewer steps, or notebook 00's dial, which keeps a share of what the run changed. The runs at smaller
 rates are notebook 10's and 09's; here are those with fewer steps, each with a schedule of its own, and the dial. Two
-runs of full fine-tuning are turned down: its two best rates tie.
+runs of full fine-tuning are turned down: its two best rates tie. Rank 64, whose runs are notebook 09's, is held beside
+them, too.
 
-`confidence` asks how much of what was learned or forgotten is confidence alone (`lora_edu.calibration`).
+`calibrate` asks how much of what was learned or forgotten is confidence alone.
 """
 
 from lora_edu.experiments.sweeps import SEEDS, arms_of
 
-LORA, FULL, BOLD = "lora r8", "full", "full, twice the rate"
-BLOCKS = "blocks"
+LORA, WIDE, FULL, BOLD = "lora r8", "lora r64", "full", "full, twice the rate"
 TURNED_DOWN = {  # the best run of each way
+    LORA: {"lr": 1e-2, "method": "lora", "rank": 8},
+    WIDE: {"lr": 3e-3, "method": "lora", "rank": 64},
     FULL: {"lr": 1e-3, "method": "full"},
     BOLD: {"lr": 2e-3, "method": "full"},  # it learns as much
-    BLOCKS: {"lr": 2e-3, "method": "blocks"},
-    LORA: {"lr": 1e-2, "method": "lora", "rank": 8},
 }
 DIAL = (0.9, 0.75, 0.5, 0.25)
 FINE_DIAL = (0.9, 0.75, 0.7, 0.6, 0.5, 0.4, 0.35, 0.25)
-DIALS = {LORA: FINE_DIAL, FULL: FINE_DIAL, BOLD: DIAL, BLOCKS: DIAL}
+DIALS = {LORA: FINE_DIAL, FULL: FINE_DIAL, BOLD: DIAL}
 STEPS = {LORA: (50,), FULL: (20, 50), BOLD: (20, 50)}  # full fine-tuning learns faster: it is read where LoRA arrives
-
 CALIBRATED = SEEDS[:2]
 
 
@@ -35,6 +34,7 @@ def _arms() -> dict[str, dict]:
         lr = options.pop("lr")
         for steps in fewer:  # full's two runs are told apart by their rate
             arms |= arms_of(way.partition(",")[0], (lr,), SEEDS, **options, steps=steps)
+    for way in (LORA, FULL):
         options = TURNED_DOWN[way] | {"calibrate": True}
         arms |= {f"confidence of {way}, seed {seed}": options | {"repeat": seed} for seed in CALIBRATED}
     return arms

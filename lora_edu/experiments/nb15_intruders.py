@@ -23,13 +23,7 @@ STRONGEST, OLD = 10, 0.5  # the paper's: candidates of a matrix, and the cosine 
 # --- how many --------------------------------------------------------------------------------------------------------
 
 
-def new_directions(W: Tensor, dW: Tensor, strongest: int = 10, old: float = 0.5) -> int:
-    """How many of the strongest left singular vectors of W + dW have no cosine of `old` to any of W."""
-    own, U = (torch.linalg.svd(M, full_matrices=False)[0] for M in (W, W + dW))
-    return int(((U[:, :strongest].T @ own).abs().amax(dim=1) < old).sum())
-
-
-def nearest(W: Tensor, dW: Tensor, strongest: int = STRONGEST) -> Tensor:
+def nearest(W: Tensor, dW: Tensor, strongest: int = 10) -> Tensor:
     """(strongest,): the largest cosine that each strong direction of W + dW has to one of W."""
     own, U = (torch.linalg.svd(M, full_matrices=False)[0] for M in (W, W + dW))
     return (U[:, :strongest].T @ own).abs().amax(dim=1)
@@ -44,8 +38,8 @@ def cosines(way: str, *, seed: int = 0) -> dict[str, list[float]]:
     generator = torch.Generator().manual_seed(seed)
     sides = {
         "trained": updates,
-        "turned": {path: turned_at_random(dW, generator) for path, dW in updates.items()},
-        "spread": {path: spread(dW, generator) for path, dW in updates.items()},
+        "turned": {path: at_random(dW, torch.linalg.svdvals(dW), generator) for path, dW in updates.items()},
+        "spread": {path: at_random(dW, alike(dW), generator) for path, dW in updates.items()},
     }
     found = {
         name: torch.cat([nearest(weights[path], dW) for path, dW in side.items()]).sort().values
@@ -56,17 +50,16 @@ def cosines(way: str, *, seed: int = 0) -> dict[str, list[float]]:
     }
 
 
-def turned_at_random(dW: Tensor, generator: torch.Generator) -> Tensor:
-    """A matrix with the singular values of dW, and so its norm, in directions drawn at random."""
-    strengths = torch.linalg.svdvals(dW)
-    left, right = (random_directions(side, len(strengths), generator) for side in dW.shape)
+def at_random(like: Tensor, strengths: Tensor, generator: torch.Generator) -> Tensor:
+    """A matrix of the shape of another one, with these singular values, in directions drawn at random."""
+    left, right = (random_directions(side, len(strengths), generator) for side in like.shape)
     return (left * strengths) @ right.T
 
 
-def spread(like: Tensor, generator: torch.Generator) -> Tensor:
-    """A matrix of the norm of another one, in random directions, with components of equal strength."""
-    left, right = (random_directions(side, min(like.shape), generator) for side in like.shape)
-    return like.norm() * left @ right.T / left.shape[1] ** 0.5
+def alike(dW: Tensor) -> Tensor:
+    """As many singular values as it has, all equal, of the same norm."""
+    count = min(dW.shape)
+    return dW.norm() / count**0.5 * torch.ones(count)
 
 
 def random_directions(size: int, count: int, generator: torch.Generator) -> Tensor:
@@ -134,6 +127,5 @@ def intruder_arm(way: str, cuts: bool = False, repeat: int = 0, *, seed: int = 0
 
 INTRUDER_ARMS = {
     **{f"cosines of lora r8, seed {seed}": {"way": "lora r8", "repeat": seed} for seed in SEEDS},
-    "cosines of blocks, seed 0": {"way": "blocks"},
     **{f"cuts of lora r8, seed {seed}": {"way": "lora r8", "repeat": seed, "cuts": True} for seed in SEEDS},
 }

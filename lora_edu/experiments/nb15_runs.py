@@ -1,7 +1,7 @@
 """What the stored runs of notebook 15 say: what a way learned and forgot along each of three roads down.
 
 A way's line is straight between its runs. Where it is convex the true one sags below it, so a gap that is read at one
-way's own runs is too small if the *other* way was drawn straight there, and too large in the other case.
+way's own runs is too small if the *other* way was drawn straight there.
 """
 
 import functools
@@ -21,27 +21,26 @@ Point = tuple[float, float]  # learned and forgotten
 
 def road(name: str, way: str, seed: int) -> Line:
     """Where one of ROADS leads a run of TURNED_DOWN, seed by seed; its last point is the run itself."""
-    points = {"rate": _by_rate, "dial": _by_dial, "steps": _by_steps}[name](way, seed)
-    return np.array(points).reshape(-1, 2)
+    return np.array({"rate": _by_rate, "dial": _by_dial, "steps": _by_steps}[name](way, seed))
 
 
 def _by_rate(way: str, seed: int) -> list[Point]:
-    runs = _runs().where(way=_kind(way), steps=100, seed=seed)
-    up_to_it = sorted((run.lr, run.learned, run.forgotten) for run in runs if run.lr <= TURNED_DOWN[way]["lr"])
-    return [(learned, forgotten) for _, learned, forgotten in up_to_it]
+    kind = way.partition(",")[0]  # full fine-tuning's two runs are one way at two rates
+    runs = [run for run in of_way(_runs(), kind).where(seed=seed) if run.lr <= TURNED_DOWN[way]["lr"]]
+    return [(run.learned, run.forgotten) for run in sorted(runs, key=lambda run: run.lr)]
 
 
 def _by_dial(way: str, seed: int) -> list[Point]:
-    arm = load_results("forgetting")["arms"][f"dial of {way}, seed {seed}"]
-    shares = sorted((float(share), *losses) for share, losses in arm["dial"].items())
-    return [(0.0, 0.0), *(_price(*losses) for _, *losses in shares), _price(arm["plays"], arm["addresses"])]
+    arm = dial_arm(way, seed)
+    losses = [arm["dial"][f"{share:g}"] for share in sorted(DIALS[way])]
+    return [(0.0, 0.0), *(_price(*both) for both in [*losses, (arm["plays"], arm["addresses"])])]
 
 
 def _by_steps(way: str, seed: int) -> list[Point]:
     options = TURNED_DOWN[way]
     short = stored_runs("forgetting", "plays").where(method=options["method"], lr=options["lr"], seed=seed)
-    fewer = [_price(run.plays, run.addresses) for run in sorted(short, key=lambda run: run.steps) if run.steps < 100]
-    return [*fewer, _by_rate(way, seed)[-1]] if fewer else []
+    fewer = sorted((run.steps, *_price(run.plays, run.addresses)) for run in short if run.steps < 100)
+    return [*(point[1:] for point in fewer), _by_rate(way, seed)[-1]]
 
 
 @functools.cache
@@ -49,9 +48,9 @@ def _runs() -> Runs:
     return all_runs()
 
 
-def _kind(way: str) -> str:
-    """Full fine-tuning's two runs are one way at two rates."""
-    return way.partition(",")[0]
+def dial_arm(way: str, seed: int) -> dict:
+    """A run that the dial turned down, as it is stored: both losses, at each setting too, and the norm it moved by."""
+    return load_results("forgetting")["arms"][f"dial of {way}, seed {seed}"]
 
 
 def _price(plays: float, addresses: float) -> Point:
@@ -62,32 +61,21 @@ def _price(plays: float, addresses: float) -> Point:
 
 def forgotten_at(line: Line, learned: float) -> float:
     """What a way forgets at so much learning, between two of its runs; not a number outside them."""
-    if not len(line):
-        return float("nan")
     line = line[: line[:, 0].argmax() + 1]  # beyond, more is forgotten and no more learned
     x, y = line[line[:, 0].argsort()].T
-    return float(np.interp(learned, x, y)) if x[0] <= learned <= x[-1] else float("nan")
-
-
-def extra(name: str, way: str, rival: str, seed: int) -> Line:
-    """(n, 2): learned, and how much more a way forgot than its rival at equal learning, at the way's own runs."""
-    mine, other = road(name, way, seed), road(name, rival, seed)
-    gaps = [(learned, forgotten - forgotten_at(other, learned)) for learned, forgotten in mine]
-    return np.array([gap for gap in gaps if not np.isnan(gap[1])]).reshape(-1, 2)
+    return float(np.interp(learned, x, y, left=np.nan, right=np.nan))
 
 
 def at_the_run(name: str, way: str, rival: str) -> list[float]:
     """How much more the run itself forgot than its rival, turned down to as much learning: a number for each seed."""
-    return [line[-1, 1] for line in (extra(name, way, rival, seed) for seed in SEEDS) if len(line)]
+    ends = [road("rate", way, seed)[-1] for seed in SEEDS]
+    return [end[1] - forgotten_at(road(name, rival, seed), end[0]) for seed, end in zip(SEEDS, ends, strict=True)]
 
 
 def dialed(way: str) -> dict[float, Point]:
     """Setting of the dial -> what is learned and forgotten there: means over the seeds; at 1 the run itself."""
     lines = np.mean([road("dial", way, seed)[1:] for seed in SEEDS], axis=0)  # the first point is the base
-    settings = [*sorted(DIALS[way]), 1.0]
-    return {
-        share: (float(learned), float(forgotten)) for share, (learned, forgotten) in zip(settings, lines, strict=True)
-    }
+    return dict(zip([*sorted(DIALS[way]), 1.0], map(tuple, lines.tolist()), strict=True))
 
 
 def kept(way: str, share: float) -> Point:
@@ -96,22 +84,19 @@ def kept(way: str, share: float) -> Point:
     return found[share][0] / found[1.0][0], found[share][1] / found[1.0][1]
 
 
+def moved(way: str) -> float:
+    """The norm of what a run changed in the matrices of the blocks, as a share of theirs: the mean over the seeds."""
+    return float(np.mean([dial_arm(way, seed)["norm"] for seed in SEEDS]))
+
+
 def by_dial(way: str, learned: float) -> float:
     """What was forgotten at so much learning along the dial: the mean over the seeds, if each seed goes so far."""
     return float(np.mean([forgotten_at(road("dial", way, seed), learned) for seed in SEEDS]))
 
 
-def stopped_early(way: str) -> tuple[float, float, float]:
-    """Of the run with the fewest steps: learned, forgotten, and what the dial forgets at as much learning; means."""
-    runs = [road("steps", way, seed)[0] for seed in SEEDS]
-    by_dial = [forgotten_at(road("dial", way, seed), learned) for seed, (learned, _) in zip(SEEDS, runs, strict=True)]
-    learned, forgotten = np.mean(runs, axis=0)
-    return float(learned), float(forgotten), float(np.mean(by_dial))
-
-
 def spread(gaps: list[float]) -> str:
     """The smallest and the largest gap."""
-    return f"{min(gaps):+.2f} to {max(gaps):+.2f}" if gaps else "-"
+    return f"{min(gaps):+.2f} to {max(gaps):+.2f}"
 
 
 def confidence(way: str, before: dict[str, tuple[float, float, float]]) -> list[float]:

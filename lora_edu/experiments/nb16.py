@@ -11,18 +11,16 @@ Each arm ends on fresh roll-outs from held-out addresses: the share of e's, how 
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lora_edu import files, tensor_files
 from lora_edu.experiments.finetune import loss_on, prepared
 from lora_edu.experiments.nb16_words import marked_words
 from lora_edu.gpt import GPT
-from lora_edu.lora import adapter_state, load_adapter_state, lora_layers
+from lora_edu.lora import lora_layers
 from lora_edu.models.pretrain import load_base
 from lora_edu.qlora import dequantize_linears, quantize_linears
 from lora_edu.texts import load_text
@@ -33,7 +31,6 @@ LETTERS = (ord("e"), ord("E"))
 WARMUP = 5  # steps in which the rate grows to its full size
 UNREAL = 2.0  # what a word costs that no address holds, where words are paid for too
 SAMPLE = "My fellow citizen"
-KEPT_AT = 30  # the step whose state is stored, so that a page can go on from there
 LogProbs = Callable[[Tensor], Tensor]  # tokens (B, PROMPT + NEW) -> (B, NEW, 256)
 
 
@@ -99,16 +96,11 @@ def policy_step(model, frozen: LogProbs, optimizer, lr: float, beta: float, rewa
         before = at_tokens(frozen(tokens), tokens)
     now = at_tokens(new_log_probs(model, tokens), tokens)
     rewards = paid(reward, tokens, generator) - beta * (now.detach() - before)
-    update(-(advantages(rewards) * now).mean(), optimizer, lr, step)
-    return is_e(tokens[:, PROMPT:]).mean().item()
-
-
-def update(loss: Tensor, optimizer: torch.optim.Optimizer, lr: float, step: int) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = lr * min(1, (step + 1) / WARMUP)
+    optimizer.param_groups[0]["lr"] = lr * min(1, (step + 1) / WARMUP)
     optimizer.zero_grad()
-    loss.backward()
+    (-(advantages(rewards) * now).mean()).backward()
     optimizer.step()
+    return is_e(tokens[:, PROMPT:]).mean().item()
 
 
 def adamw(model: nn.Module, lr: float = 0.0) -> torch.optim.AdamW:
@@ -141,32 +133,23 @@ def rewarded(
     reward: str = "no e",
     steps: int = 40,
     repeat: int = 0,
-    looks: tuple[int, ...] = (20, 40),
     film: bool = False,
-    shuffled: bool = False,
+    looks: tuple[int, ...] = (),
     seed: int = 0,
-    folder: Path | None = None,
     progress: bool = True,
 ) -> dict:
     """Train the shipped base by a reward in one way. Step -> what `measured` says, and the share of e's step by step.
 
-    method: "full", "lora" or "qlora". film: looks hold a sample and the addresses' loss, and the state at KEPT_AT is
-    stored in `folder`. shuffled: also what a random update does whose norm is the trained one's in each layer.
+    method: "full", "lora" or "qlora". film: before the steps of `looks` it is looked at, too, on fewer roll-outs.
     """
     seed = seed + repeat
     model, frozen = start(method, rank, seed)
     optimizer, shares, found = adamw(model), [], {}
     for step in tqdm(range(steps), disable=not progress, leave=False):
         if film and step in looks:
-            found[str(step)] = measured(model, 256, film)
+            found[str(step)] = measured(model, 256)
         shares.append(round(policy_step(model, frozen, optimizer, lr, beta, reward, seed, step), 5))
-        if step + 1 == KEPT_AT and film and folder and beta:
-            tensor_files.write_sealed(folder / "reward.safetensors", state_of(model, optimizer))
-        if step + 1 in looks and not film and step + 1 < steps:
-            found[str(step + 1)] = measured(model, 256)
-    found[str(steps)] = measured(model, text=True)
-    result = {"looks": found, "shares": shares}
-    return result | ({"random": measured(shuffle(model, seed))} if shuffled else {})
+    return {"looks": found | {str(steps): measured(model)}, "shares": shares}
 
 
 def start(method: str, rank: int, seed: int) -> tuple[GPT, LogProbs]:
@@ -177,17 +160,13 @@ def start(method: str, rank: int, seed: int) -> tuple[GPT, LogProbs]:
     model = prepared(model, method, rank, seed)
     if method == "full":
         return model, functools.partial(new_log_probs, shipped())
-    return model, with_adapters_off(model)
+    return model, functools.partial(base_log_probs, model)
 
 
-def with_adapters_off(model: GPT) -> LogProbs:
-    """What gives the log probabilities of the base: the same model, its adapters off."""
-
-    def frozen(tokens: Tensor) -> Tensor:
-        with adapters_off(model):
-            return new_log_probs(model, tokens)
-
-    return frozen
+def base_log_probs(model: GPT, tokens: Tensor) -> Tensor:
+    """What the base gives each byte: the same model, its adapters off."""
+    with adapters_off(model):
+        return new_log_probs(model, tokens)
 
 
 @functools.cache
@@ -197,69 +176,34 @@ def shipped() -> GPT:
 
 
 @torch.no_grad()
-def measured(model: GPT, rollouts: int = 512, text: bool = False) -> dict:
+def measured(model: GPT, rollouts: int = 512) -> dict:
     """Fresh roll-outs from held-out addresses, the same prompts for every model.
 
     "e": the mean probability of an e, which is its expected share and wavers less than a count. "kl": from the shipped
-    base, nats a byte. "words": the share of real ones. "unreal": words a byte that are not. text: also the loss on
-    "addresses", and a "sample".
+    base, nats a byte; "beyond": from the base with its best bias on e. "words": the share of real ones. "unreal": words
+    a byte that are not. Then the loss on "addresses", and a "sample".
     """
     generator = torch.Generator().manual_seed(1)
     tokens = model.generate(prompts(rollouts, generator, held_out=True), NEW, temperature=1.0, generator=generator)
-    e = kl = 0.0
+    shares, kls = [], []
     for some in tokens.split(128):
         ours, base = new_log_probs(model, some), new_log_probs(shipped(), some)
-        e += ours[..., LETTERS].exp().sum().item()
-        kl += (ours.exp() * (ours - base)).sum().item()
-    count = rollouts * NEW
-    result = {"e": round(e / count, 5), "kl": round(kl / count, 5)} | spelled(tokens)
-    if text:
-        result |= {"addresses": loss_on(model, "speeches", 32), "sample": sampled(model)}
-    return result
+        shares.append(torch.stack([each[..., LETTERS].exp().sum(-1) for each in (ours, base)]).flatten(1))
+        kls.append((ours.exp() * (ours - base)).sum(-1).flatten())
+    (e, before), kl = torch.cat(shares, dim=1), torch.cat(kls).mean()  # e and before: (rollouts * NEW,)
+    found = {"e": e.mean(), "kl": kl, "beyond": beyond_a_bias(kl, e.mean(), before)}
+    words, wrong = (marks.sum() for marks in marked_words(tokens, PROMPT))
+    found |= {"words": 1 - wrong / words.clamp_min(1), "unreal": wrong / tokens[:, PROMPT:].numel()}
+    sample = model.generate(SAMPLE, 160, temperature=1.0, generator=torch.Generator().manual_seed(1))[len(SAMPLE) :]
+    result = {name: round(value.item(), 5) for name, value in found.items()}
+    return result | {"addresses": loss_on(model, "speeches", 32), "sample": sample}
 
 
-def spelled(tokens: Tensor) -> dict:
-    """How the words of roll-outs are spelled: see `measured`."""
-    words, wrong = (marks.sum().item() for marks in marked_words(tokens, PROMPT))
-    return {"words": round(1 - wrong / max(words, 1), 5), "unreal": round(wrong / tokens[:, PROMPT:].numel(), 5)}
+def beyond_a_bias(kl: Tensor, e: Tensor, before: Tensor) -> Tensor:
+    """The divergence of a model from the base with its best bias on e: what one number does not explain.
 
-
-def sampled(model: GPT, length: int = 160) -> str:
-    return model.generate(SAMPLE, length, temperature=1.0, generator=torch.Generator().manual_seed(1))[len(SAMPLE) :]
-
-
-def state_of(model: GPT, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An adapter and AdamW's two averages of each of its tensors, by name."""
-    found = adapter_state(model)
-    for name, value in model.named_parameters():
-        if value.requires_grad:
-            found |= {f"{name}, {part}": optimizer.state[value][part] for part in ("exp_avg", "exp_avg_sq")}
-    return {name: value.detach().clone() for name, value in found.items()}
-
-
-def stored_state() -> dict[str, Tensor]:
-    """The filmed run after KEPT_AT steps, as `state_of` took it."""
-    return tensor_files.read_sealed(files.data_file("results") / "reward.safetensors", "put the right file back")
-
-
-def continued(state: dict[str, Tensor], lr: float = 3e-3, rank: int = 1) -> tuple[GPT, torch.optim.AdamW]:
-    """The model and its optimizer as `state_of` kept them, past the warm-up: the next step is the run's own."""
-    model, _ = start("lora", rank, seed=0)
-    load_adapter_state(model, {name: value for name, value in state.items() if "," not in name})
-    optimizer = adamw(model, lr)
-    for name, value in model.named_parameters():
-        if value.requires_grad:
-            averages = {part: state[f"{name}, {part}"].clone() for part in ("exp_avg", "exp_avg_sq")}
-            optimizer.state[value] = {"step": torch.tensor(float(KEPT_AT))} | averages
-    return model, optimizer
-
-
-@torch.no_grad()
-def shuffle(model: GPT, seed: int) -> GPT:
-    """Each layer's update s B A becomes a random one of the same rank and norm."""
-    generator = torch.Generator().manual_seed(seed)
-    for layer in lora_layers(model).values():
-        norm = layer.delta_weight().norm()
-        layer.lora_B.copy_(torch.randn(layer.lora_B.shape, generator=generator))
-        layer.lora_B.mul_(norm / layer.delta_weight().norm())
-    return model
+    kl: from the base alone. e: the model's share of e's. before: the probability of an e in the base, at each place.
+    A bias b makes the model's bytes likelier by b at each e, less the log of what the probabilities then add up to.
+    """
+    biases = torch.linspace(-8, 2, 201)
+    return (kl - biases * e + torch.log1p(before[:, None] * biases.expm1()).mean(0)).min()

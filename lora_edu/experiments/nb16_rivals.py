@@ -1,48 +1,46 @@
-"""What a reward's run is held against: one number, roll-outs picked afterwards, and copying the best (notebook 16)
+"""What a reward's run is held against: one number, two numbers, and roll-outs picked afterwards (notebook 16)
 
-`biased` trains nothing: a bias on the logit of e. `picked` changes no model: of many roll-outs of the base it takes
-those with few e's oftener, in the way that no policy can beat at equal divergence. `imitated` trains on the text of the
-best roll-outs, as on any text.
+`biased` trains nothing: a bias on the logit of e, and perhaps a temperature. `picked` changes no model: of many
+roll-outs of the base it takes those with few e's oftener, in the way that no policy can beat at equal divergence.
 """
 
-from pathlib import Path
+import itertools
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from lora_edu.experiments import nb16
-from lora_edu.experiments.nb16 import LETTERS, NEW, PROMPT, ROLLOUTS
+from lora_edu.experiments.nb16 import LETTERS, NEW, PROMPT
 from lora_edu.experiments.nb16_words import marked_words
-from lora_edu.experiments.sweeps import SEEDS, arm_name, arms_of, sweep_arms
+from lora_edu.experiments.sweeps import SEEDS, arms_of, sweep_arms
 from lora_edu.gpt import GPT
 from lora_edu.models.pretrain import load_base
 
 
-def reward_arm(method: str, *, seed: int = 0, folder: Path | None = None, progress: bool = True, **settings) -> dict:
+def reward_arm(method: str, *, seed: int = 0, progress: bool = True, **settings) -> dict:
     """One arm of the experiment `reward`. method: a rival's name, or a way to train as `rewarded` takes it."""
-    around = {"seed": seed, "progress": progress}
-    if method in RIVALS:
-        return RIVALS[method](**settings, **around)
-    return nb16.rewarded(method, **settings, **around, folder=folder)
+    if method == "bias":
+        return biased(**settings)
+    return picked(seed=seed) if method == "picked" else nb16.rewarded(method, seed=seed, progress=progress, **settings)
 
 
-def with_bias(model: GPT, bias: float) -> GPT:
-    """The model with one number more: it is added to the logits of e and E. In place, and returned."""
+def with_bias(model: GPT, bias: float, temperature: float = 1.0) -> GPT:
+    """The model with one number more, or two: logits divided by a temperature, a bias on those of e and E. In place."""
+    model.lm_head.weight.data /= temperature
     added = torch.zeros(model.config.vocab_size)
     added[list(LETTERS)] = bias
     model.lm_head.bias = nn.Parameter(added, requires_grad=False)
     return model
 
 
-def biased(bias: float, **_) -> dict:
-    return {"looks": {"0": nb16.measured(with_bias(load_base("laptop", device="cpu"), bias), text=True)}}
+def biased(bias: float, temperature: float = 1.0) -> dict:
+    return {"looks": {"0": nb16.measured(with_bias(load_base("laptop", device="cpu"), bias, temperature))}}
 
 
 STRENGTHS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 10.0)
 
 
-def picked(places: int = 48, each: int = 384, seed: int = 0, **_) -> dict:
+def picked(places: int = 48, each: int = 384, seed: int = 0) -> dict:
     """`each` roll-outs of the base from each of so many held-out prompts, weighted by exp(-strength * their e's).
 
     Of all ways to write with so few e's this one is the nearest to the base: the optimum of the reward at the price
@@ -72,31 +70,6 @@ def _weighted(strength: float, e: Tensor, words: Tensor, wrong: Tensor) -> dict:
     return {name: round(value.item(), 5) for name, value in found.items()}
 
 
-def imitated(
-    lr: float, *, rank: int = 8, best_of: int = 8, steps: int = 40, repeat: int = 0, seed=0, progress=True, **_
-):
-    """Train on the base's own best roll-outs: from each prompt the one with the fewest e's of `best_of`.
-
-    It writes as many roll-outs as a reward's run does in so many steps, all of them beforehand, and each step reads as
-    many bytes. Returns what `rewarded` does.
-    """
-    seed = seed + repeat
-    generator = torch.Generator().manual_seed(seed)
-    model, _ = nb16.start("lora", rank, seed)
-    optimizer, best = nb16.adamw(model), []
-    for some in nb16.prompts(steps * ROLLOUTS // best_of, generator).split(32):
-        tokens = nb16.shipped().generate(some.repeat(best_of, 1), NEW, temperature=1.0, generator=generator)
-        fewest = nb16.is_e(tokens[:, PROMPT:]).sum(1).view(best_of, -1).argmin(0)  # row k * len(some) + i: prompt i
-        best.append(tokens.view(best_of, len(some), -1)[fewest, torch.arange(len(some))])
-    best = torch.cat(best)  # (steps * ROLLOUTS / best_of, PROMPT + NEW)
-    for step in tqdm(range(steps), disable=not progress, leave=False):
-        tokens = best[torch.randint(len(best), (ROLLOUTS,), generator=generator)]
-        nb16.update(-nb16.at_tokens(nb16.new_log_probs(model, tokens), tokens).mean(), optimizer, lr, step)
-    return {"looks": {str(steps): nb16.measured(model, text=True)}}
-
-
-RIVALS = {"bias": biased, "picked": picked, "imitated": imitated}
-
 # --- the arms --------------------------------------------------------------------------------------------------------
 
 BIASES = (0.0, -0.25, -0.5, -1.0, -1.5, -2.0, -2.5, -3.0, -3.5, -4.0, -5.0, -6.0, -30.0)  # the last one bans it
@@ -108,18 +81,19 @@ WAYS: dict[str, tuple[dict, tuple[float, ...], float]] = {  # how it trains, rat
     "lora r64": ({"method": "lora", "rank": 64}, (3e-4, 1e-3, 3e-3), 1e-3),
     "full": ({"method": "full"}, (3e-5, 1e-4, 3e-4, 1e-3), 1e-4),
     "qlora r8": ({"method": "qlora", "rank": 8}, (1e-3, 3e-3), 3e-3),
-    "imitated": ({"method": "imitated"}, (3e-4, 1e-3, 3e-3), 3e-4),
 }
 
 
 def _arms() -> dict[str, dict]:
     arms = {f"bias {bias:g}": {"method": "bias", "bias": bias} for bias in BIASES} | {"picked": {"method": "picked"}}
+    for temperature, bias in itertools.product((0.9, 0.8), (-3.0, -4.0, -5.0)):
+        options = {"method": "bias", "bias": bias, "temperature": temperature}
+        arms[f"bias {bias:g}, temperature {temperature:g}"] = options
     for way, (options, rates, best) in WAYS.items():
         arms |= sweep_arms(way, rates, best, **options)
-    for seed in SEEDS[1:]:
-        arms[arm_name("lora r8", 3e-3, seed)]["shuffled"] = True
     arms |= arms_of("no price", (1e-2,), **R1, beta=0.0, film=True, looks=SHORT)
     arms["film, lr 0.003, seed 0"] = {"lr": 3e-3, "repeat": 0, "steps": 100, "film": True, "looks": LONG} | R1
+    arms |= arms_of("cheap", (3e-3,), SEEDS, **R8, beta=0.1)
     arms |= arms_of("coin", (3e-3,), SEEDS, **R8, reward="coin")
     return arms | arms_of("words", (3e-3,), SEEDS, **R8, reward="words")
 

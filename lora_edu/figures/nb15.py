@@ -5,11 +5,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from lora_edu.experiments.nb15 import FINE_DIAL, FULL, LORA
-from lora_edu.experiments.nb15_intruders import OLD
 from lora_edu.experiments.nb15_runs import dialed, kept
 from lora_edu.experiments.sweeps import SEEDS
-from lora_edu.figures.drawing import Drawn, note, panels, slider, styled
-from lora_edu.figures.looks import GRAY, METHODS, ORANGE
+from lora_edu.figures.drawing import Drawn, note, panels, picture, slider
+from lora_edu.figures.looks import GRAY, METHODS
 from lora_edu.figures.sliders import explore
 
 # --- the dial: the slider of the first screen -------------------------------------------------------------------------
@@ -34,12 +33,10 @@ def dial_view():
     """A view with one control, setting: which share of what a run changed is kept."""
     figure = plt.figure(figsize=(9.2, 4.2))
     axes = figure.add_axes([0.09, 0.13, 0.88, 0.78])
-    points = {way: dialed(way) for way in DIALED}
-    marks, labels = {}, {}
+    points, marks = {way: dialed(way) for way in DIALED}, {}
     for way, (name, look) in DIALED.items():
         axes.plot(*np.array([(0, 0), *points[way].values()]).T, **look | {"marker": ""}, label=name)
         (marks[way],) = axes.plot([], [], **look | {"ls": ""}, ms=11, animated=True)
-        labels[way] = axes.text(0, 0, "", color=look["color"], fontsize=10, va="center", animated=True)
     (level,) = axes.plot([], [], color=GRAY, lw=1, zorder=1, animated=True)
     axes.legend(loc="upper left")
     axes.set(xlim=(0, 1.24), ylim=(-0.02, 0.32), xlabel="learned: nats per byte won on plays")
@@ -57,71 +54,47 @@ def dial_view():
 
     def draw(now: dict) -> None:
         level.set_data(*np.array([now[way] for way in DIALED]).T)
-        for way, (side, by) in {LORA: ("right", -0.02), FULL: ("left", 0.02)}.items():
-            learned, forgotten = now[way]
-            marks[way].set_data([learned], [forgotten])
-            labels[way].set(x=learned + by, y=forgotten, ha=side, text=f"learned {learned:.2f}")
+        for way, mark in marks.items():
+            mark.set_data(*[[each] for each in now[way]])
 
     return figure, values, draw, {"setting": 0.5}
 
 
 # --- intruders -------------------------------------------------------------------------------------------------------
 
-THRESHOLDS = np.linspace(0.3, 0.95, 66)
-COUNTED = {  # what is counted -> arm, kind, color, style
-    "rank 8, trained": ("lora r8", "trained", ORANGE, "-"),
-    "its strengths turned at random": ("lora r8", "turned", GRAY, "--"),
-    "its norm over 256 directions": ("lora r8", "spread", GRAY, ":"),
-    "the same matrices in full": ("blocks", "trained", "black", "-"),
-}
-CUT_LOOKS = {"intruders": METHODS["lora"], "dial": {"color": "black", "marker": "o", "ls": "-"}}
-
-
-def count_below(arms: dict, way: str, kind: str, threshold: float) -> float:
-    """How many of the 240 candidates have no cosine of so much to any direction of W: the mean over seeds."""
-    runs = [arm for name, arm in arms.items() if name.startswith(f"cosines of {way}, ")]
-    return float(np.mean([np.searchsorted(arm[kind], threshold) for arm in runs]))
+COUNTED = ("trained", "turned", "spread")  # the update of rank 8, and what the arms hold it against
 
 
 def count_table(arms: dict) -> list[list[str]]:
-    """A row for each threshold: it, and the count of each of COUNTED."""
-    return [
-        [f"{t:g}", *(f"{count_below(arms, way, kind, t):.0f}" for way, kind, _, _ in COUNTED.values())]
-        for t in (0.5, 0.6, 0.7, 0.8)
-    ]
+    """A row for each threshold: it, and how many of the 240 candidates of each of COUNTED are new; means over seeds."""
+    runs = [arms[f"cosines of lora r8, seed {seed}"] for seed in SEEDS]
+    below = lambda kind, old: np.mean([np.searchsorted(run[kind], old) for run in runs])  # noqa: E731
+    return [[f"{old:g}", *(f"{below(kind, old):.0f}" for kind in COUNTED)] for old in (0.5, 0.6, 0.7, 0.8)]
 
 
-@styled
-def intruders_figure(arms: dict) -> Drawn:
-    """Left: intruders against the threshold. Right: what cutting them down brings back, beside the dial."""
-    figure, (counts, plane) = panels(2, 9.6, 4.1)
-    for name, (way, kind, color, style) in COUNTED.items():
-        found = [count_below(arms, way, kind, threshold) for threshold in THRESHOLDS]
-        counts.plot(THRESHOLDS, found, style, color=color, label=name)
-    counts.legend(loc="upper left")
-    counts.axvline(OLD, color=GRAY, lw=1, zorder=0)
-    counts.text(OLD - 0.008, 110, "the paper's", color=GRAY, fontsize=9, ha="right")
-    counts.set(xlabel="threshold: a direction is new below this cosine", ylabel="new, of 240 candidates", ylim=(0, 200))
-    counts.set_title("How many: it depends on the threshold")
+@picture
+def cuts_figure(arms: dict) -> Drawn:
+    """What cutting down brings back on addresses, and what it costs on plays: intruders, all, and a control."""
+    figure, (axes,) = panels(1, 7.4, 3.9)
     for name, look in CUT_LOOKS.items():
         line = cut_line(arms, name)
-        plane.plot(*line.T, **look)
-        note(plane, "all of the update" if name == "dial" else name, line[2], (10, -10), color=look["color"])
+        axes.plot(*line.T, **look)
+        note(axes, "all of the update" if name == "dial" else name, line[2], (10, -10), color=look["color"])
     control = cut_table(arms)["old directions, 0.25"][:2]
-    plane.plot(*control, **METHODS["control"], ms=9)
-    note(plane, "old directions", control, (8, 0), color=GRAY)
-    plane.axhline(0, color=GRAY, lw=1, zorder=0)
-    plane.set(xlabel="lost again on plays, nats", ylabel="won back on addresses, nats")
-    plane.set_title("Scaled down: the whole update wins back more")
+    axes.plot(*control, **METHODS["control"], ms=9)
+    note(axes, "old directions", control, (8, 0), color=GRAY)
+    axes.axhline(0, color=GRAY, lw=1, zorder=0)
+    axes.set(xlabel="lost again on plays, nats per byte", ylabel="won back on addresses, nats per byte")
     lost, won = cut_line(arms, "intruders")[2]
     dial = np.interp(lost, *cut_line(arms, "dial").T)
-    both = lambda t: [round(count_below(arms, "lora r8", kind, t)) for kind in ("trained", "turned")]  # noqa: E731
-    at = "; ".join("at {:g}: {} and {}".format(t, *both(t)) for t in (0.5, 0.6, 0.7, 0.8))
     return figure, (
-        f"New directions of rank 8, trained and turned at random, {at}. Scaled down by a quarter, intruders win back "
-        f"{won:.3f} on addresses for {lost:.3f} on plays; the whole update {dial:.3f}; old directions lose. "
-        "Left, counts against the threshold. Right, won back against lost."
+        f"At equal cost, all of the update wins back more than intruders. For {lost:.3f} lost on plays, intruders win "
+        f"back {won:.3f} on addresses, all of the update {dial:.3f}; old directions make them worse. To the right what "
+        "plays lose again, upward what addresses win back; each mark takes more away."
     )
+
+
+CUT_LOOKS = {"intruders": METHODS["lora"], "dial": {"color": "black", "marker": "o", "ls": "-"}}
 
 
 def cut_line(arms: dict, name: str) -> np.ndarray:

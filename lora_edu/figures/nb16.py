@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -10,7 +9,7 @@ import numpy as np
 
 from lora_edu.experiments import nb16_runs as records
 from lora_edu.experiments.nb16 import SAMPLE
-from lora_edu.figures.drawing import Drawn, note, panels, slider, styled
+from lora_edu.figures.drawing import Drawn, note, panels, picture, slider
 from lora_edu.figures.looks import BLUE, METHODS, ORANGE, RED
 from lora_edu.figures.sliders import explore
 
@@ -21,7 +20,6 @@ FILM_ALT = (
     "training steps: the share of e's, the distance from the base, the share of real words, the loss on addresses. "
     "Solid: with a price on leaving the base. Dotted: without. A dot marks the step."
 )
-FILMS = {True: "film", False: "no price"}  # whether leaving the base has a price -> way
 SHOWN = {  # title of a small frame -> what it shows, and by what it is multiplied
     "e's, % of bytes": ("e", 100),
     "KL, nats a byte": ("kl", 1),
@@ -32,21 +30,15 @@ SHOWN = {  # title of a small frame -> what it shows, and by what it is multipli
 
 def film() -> dict:
     """Show the film with a slider over the steps and a switch for the price."""
-    steps = ipywidgets.SelectionSlider(options=list(looks_of("film")), description="training steps")
+    steps = ipywidgets.SelectionSlider(options=list(records.looks_of("film")), description="training steps")
     price = ipywidgets.Checkbox(value=True, description="a price on leaving the base")
     return explore(film_view(), FILM_ALT, step=steps, price=price)
-
-
-def looks_of(way: str) -> dict[int, dict]:
-    """Step -> what was measured then, of the run that was filmed."""
-    (run,) = records.all_runs().where(way=way)
-    return {int(step): look for step, look in run.looks.items()}
 
 
 @slider
 def film_view():
     """A view with two controls: step, and price, whether there is one."""
-    films = {price: looks_of(way) for price, way in FILMS.items()}
+    films = {True: records.looks_of("film"), False: records.looks_of("no price")}  # whether leaving has a price
     figure = plt.figure(figsize=(9.4, 3.5))
     look = {"family": "monospace", "fontsize": 12, "va": "top", "linespacing": 1.3, "animated": True}
     plain, letters, lines = (figure.text(0.02, y, "", **look) for y in (0.97, 0.97, 0.962))
@@ -90,21 +82,18 @@ def in_lines(text: str, width: int = 72, most: int = 5) -> str:
     return "\n".join(textwrap.wrap(plain, width)[:most])
 
 
-def film_rows(way: str, steps: Sequence[int]) -> list[list[str]]:
-    """A row for each of these steps: step, share of e's, KL, share of real words, loss on addresses."""
-    looks = looks_of(way)
-    return [
-        [str(step), f"{look['e']:.1%}", f"{look['kl']:.2f}", f"{look['words']:.0%}", f"{look['addresses']:.2f}"]
-        for step, look in ((step, looks[step]) for step in steps)
-    ]
+def film_rows(way: str, steps: Sequence[int], columns: dict[str, str]) -> list[list[str]]:
+    """A row for each of these steps of a run: the step, and what was measured then, each in its format."""
+    looks = records.looks_of(way)
+    return [[str(step), *(f"{looks[step][name]:{form}}" for name, form in columns.items())] for step in steps]
 
 
 # --- e's against divergence ------------------------------------------------------------------------------------------
 
-MARKS = {"lora r1": {"ms": 5}, "lora r8": {"ms": 8}, "lora r64": {"ms": 8, "mfc": "white"}}
+MARKS = {"lora r1": {"ms": 5}, "lora r8": {"ms": 8}}
 
 
-@styled
+@picture
 def frontier_figure(ways: dict, reach: float = 0.2) -> Drawn:
     """Share of e's against KL: one bias, picked roll-outs, a mark for each run, and the filmed run step by step."""
     figure, (axes,) = panels(1, 8.8, 4.4)
@@ -113,24 +102,20 @@ def frontier_figure(ways: dict, reach: float = 0.2) -> Drawn:
     axes.plot(picked[:, 0], 100 * picked[:, 1], color=BLUE, ls="--")
     axes.text(0.043, 6.6, "one bias on e, no training", color=METHODS["control"]["color"])
     axes.text(0.004, 2.4, "picked from the\nbase's own roll-outs", color=BLUE)
-    path = looks_of("film")
+    path = records.looks_of("film")
     axes.plot([look["kl"] for look in path.values()], [100 * look["e"] for look in path.values()], color=ORANGE, lw=1)
     for step, up in ((12, 7), (20, 7), (100, -8)):
         note(axes, f"step {step}", (path[step]["kl"], 100 * path[step]["e"]), (4, up), color=ORANGE, fontsize=9)
-    means = {}
     for way, runs in ways.items():
-        points = np.array([(run.kl, 100 * run.e) for run in runs])
-        axes.plot(*points.T, **METHODS[way.split()[0]] | {"ls": ""} | MARKS.get(way, {}), label=f"{way}, 40 steps")
-        means[way] = points.mean(axis=0)
+        look = METHODS[way.split()[0]] | {"ls": ""} | MARKS.get(way, {})
+        axes.plot([run.kl for run in runs], [100 * run.e for run in runs], **look, label=f"{way}, 40 steps")
     axes.legend(loc="upper right")
     axes.set(xlim=(0, reach), ylim=(0, None), xlabel="KL from the base, nats a byte", ylabel="e's, % of bytes")
-    axes.set_title("Trained models end a little below one bias, and far above picked roll-outs")
-    ends = "; ".join(f"{way} {e:.1f}% at {kl:.3f}" for way, (kl, e) in means.items())
-    at = records.at_kl(bias, 0.05), records.at_kl(picked, 0.05)
+    at = [np.interp(0.05, *line.T) for line in (bias, picked)]
     return figure, (
-        f"At a KL of 0.05 one bias leaves {at[0]:.1%} e's, picking {at[1]:.1%}. Trained, means: {ends}. To the right "
-        "KL, upward the share of e's. A dotted gray curve, one bias; far below it a dashed blue one, picked roll-outs; "
-        "marks of runs just below the gray one; a thin line, one run, step by step."
+        "Trained models end a little below one bias, and far above picked roll-outs. To the right KL, upward the share "
+        f"of e's. At a KL of 0.05 one bias, dotted, leaves {at[0]:.1%} e's; picking, dashed, {at[1]:.1%}. A mark for "
+        "each run; a thin line, one run of rank 1, step by step."
     )
 
 
@@ -138,47 +123,34 @@ def frontier_figure(ways: dict, reach: float = 0.2) -> Drawn:
 
 
 def beside_rows(ways: dict) -> list[list[str]]:
-    """A row for each way: KL, e's, those of one bias and of picking at that KL, real words, the bias's."""
-    rows = []
-    for way, runs in ways.items():
-        kl, e, bias, picked, words, spoiled = records.beside(runs)
-        rows.append([way, f"{kl:.3f}", f"{e:.1%}", f"{bias:.1%}", f"{picked:.1%}", f"{words:.1%}", f"{spoiled:.1%}"])
+    """A row for each way: KL and e's, those of one bias and of picking at that KL; means over seeds."""
+    lines = (records.bias_line(), records.picked_line())
+    return [
+        [way, f"{records.mean(runs, 'kl'):.3f}", f"{records.mean(runs, 'e'):.1%}"]
+        + [f"{records.at_kl(line, runs).mean():.1%}" for line in lines]
+        for way, runs in ways.items()
+    ]
+
+
+def spelled_rows(runs: Sequence, temperatures: Sequence[float]) -> list[list[str]]:
+    """Runs, and biases on e at these temperatures at equal KL: e's, real words, and what a reward for both charges."""
+    names = ("e", "words", "charged")
+    rows = [["trained", *(f"{records.mean(runs, name):.1%}" for name in names)]]
+    for temperature in temperatures:
+        found = (records.at_kl(records.bias_line(name, temperature), runs) for name in names)
+        rows.append([f"one bias, temperature {temperature:g}", *(f"{each.mean():.1%}" for each in found)])
     return rows
 
 
-def rank_rows(ways: Sequence[str]) -> list[list[str]]:
-    """A row for each way: best rate, number of seeds, KL, e's, and how far below one bias it ends."""
-    found = {way: records.at_best(way) for way in ways}
-    return [
-        [way, f"{runs[0].lr:g}", str(len(runs)), f"{mean(runs, 'kl'):.3f}", f"{mean(runs, 'e'):.1%}", points(runs)]
-        for way, runs in found.items()
-    ]
-
-
-def control_rows() -> list[list[str]]:
-    """A row for each control: a coin, random updates of the trained ones' norm, the best of eight imitated."""
-    shuffled = [SimpleNamespace(**run.random) for run in records.all_runs() if run.random]
-    ways = {"a coin": records.at_best("coin"), "a random update": shuffled, "imitated": records.at_best("imitated")}
-    return [
-        [name, f"{mean(runs, 'kl'):.3f}", f"{mean(runs, 'e'):.1%}", points(runs), f"{mean(runs, 'words'):.1%}"]
-        for name, runs in ways.items()
-    ]
-
-
-def rounded(found: dict[str, Sequence[float]]) -> list[list[str]]:
-    """A row for each name, its numbers to a hundredth."""
-    return [[name, *(f"{number:.2f}" for number in numbers)] for name, numbers in found.items()]
-
-
-def mean(runs: Sequence, which: str) -> float:
-    return float(np.mean([getattr(run, which) for run in runs]))
-
-
-def points(runs: Sequence) -> str:
-    """How far below one bias runs end, in points: the smallest and the largest of the seeds."""
-    return interval(records.below_bias(runs))
+def rank_rows(ways: dict) -> list[list[str]]:
+    """A row for each way: best rate, KL, e's, and how far below one bias it ends, in points."""
+    rows = []
+    for way, runs in ways.items():
+        gaps = interval(records.below(records.bias_line(), runs))
+        rows.append([way, f"{runs[0].lr:g}", f"{records.mean(runs, 'kl'):.3f}", f"{records.mean(runs, 'e'):.1%}", gaps])
+    return rows
 
 
 def interval(gaps: Sequence[float]) -> str:
-    low, high = (f"{100 * gap:+.2f}" for gap in (min(gaps), max(gaps)))
-    return low if low == high else f"{low} to {high}"
+    """The smallest and the largest, in points: 1% of all bytes."""
+    return " to ".join(f"{100 * gap:+.2f}" for gap in (min(gaps), max(gaps)))
