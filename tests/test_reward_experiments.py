@@ -11,8 +11,6 @@ from lora_edu.lora import lora_layers
 from lora_edu.texts import Text
 from lora_edu.training import evaluate
 
-VALUES = torch.tensor([[0.0, -1, 0], [-1, 0, -1], [0, 0, -1]])
-
 
 @pytest.fixture
 def tiny(tiny_gpt, monkeypatch):
@@ -56,13 +54,12 @@ def test_what_each_reward_pays(tiny):
     assert both[0].tolist() == [0, 0, -1, 0, -nb16.UNREAL, 0, 0, 0]
     coin = nb16.paid("coin", tokens.repeat(500, 1), none)
     assert coin.mean() == pytest.approx(-0.09, abs=0.02)
-    assert torch.equal(
-        nb16.paid("coin", tokens * 0, none.manual_seed(3)), nb16.paid("coin", tokens, none.manual_seed(3))
-    )
+    one, other = (nb16.paid("coin", some, none.manual_seed(3)) for some in (tokens * 0, tokens))
+    assert torch.equal(one, other)
 
 
 def test_an_advantage_is_what_followed_less_what_followed_elsewhere():
-    found = nb16.advantages(VALUES)
+    found = nb16.advantages(torch.tensor([[0.0, -1, 0], [-1, 0, -1], [0, 0, -1]]))
     to_go = torch.tensor([[-1.0, -1, 0], [-2, -1, -1], [-1, -1, -1]])
     for row in range(3):
         others = [to_go[other] for other in range(3) if other != row]

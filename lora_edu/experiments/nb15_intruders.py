@@ -15,7 +15,6 @@ from lora_edu.experiments.finetune import loss_on
 from lora_edu.experiments.nb10 import block_weights, share_of_norm
 from lora_edu.experiments.nb10_directions import Updates, trained
 from lora_edu.experiments.sweeps import SEEDS
-from lora_edu.gpt import GPT
 from lora_edu.models.pretrain import load_base
 
 STRONGEST, OLD = 10, 0.5  # the paper's: candidates of a matrix, and the cosine from which on a direction is old
@@ -79,15 +78,14 @@ def cut_losses(way: str, *, seed: int = 0) -> dict:
     "intruders": they are scaled down, as in the paper. "old directions": by the same norm, the other strong components
     of W'. "dial": the whole of dW.
     """
-    base, updates = load_base("laptop", device="cpu"), trained(way, seed)[0]
-    weights = block_weights(base)
+    weights, updates = block_weights(load_base("laptop", device="cpu")), trained(way, seed)[0]
     parts = {path: intruders(weights[path], dW) for path, dW in updates.items()}
     cuts: dict[str, Updates] = {
         f"intruders, {share:g}": {path: share * new for path, (new, _) in parts.items()} for share in CUTS
     }
     cuts["old directions, 0.25"] = {path: to_norm(old, 0.25 * new) for path, (new, old) in parts.items()}
     cuts |= {f"dial, {kept:g}": {path: (1 - kept) * dW for path, dW in updates.items()} for kept in DIAL}
-    return {"losses": losses(base, updates), "cuts": {name: _after(base, updates, cut) for name, cut in cuts.items()}}
+    return {"losses": losses(updates), "cuts": {name: _after(updates, cut) for name, cut in cuts.items()}}
 
 
 def intruders(W: Tensor, dW: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,7 +101,7 @@ def to_norm(matrix: Tensor, like: Tensor) -> Tensor:
     return matrix * min(1.0, like.norm().item() / max(matrix.norm().item(), 1e-12))
 
 
-def losses(base: GPT, updates: Updates) -> list[float]:
+def losses(updates: Updates) -> list[float]:
     """The loss on plays and on addresses of the base with these updates."""
     model = load_base("laptop", device="cpu")
     with torch.no_grad():
@@ -112,9 +110,9 @@ def losses(base: GPT, updates: Updates) -> list[float]:
     return [loss_on(model, text) for text in ("shakespeare", "speeches")]
 
 
-def _after(base: GPT, updates: Updates, cut: Updates) -> list[float]:
+def _after(updates: Updates, cut: Updates) -> list[float]:
     left = {path: dW - cut[path] for path, dW in updates.items()}
-    return [*losses(base, left), round(share_of_norm(cut, updates), 4)]
+    return [*losses(left), round(share_of_norm(cut, updates), 4)]
 
 
 # --- arms ------------------------------------------------------------------------------------------------------------

@@ -3,9 +3,7 @@
 A step: the model continues `ROLLOUTS` prompts out of addresses by `NEW` bytes, each new byte is paid, and the log
 probability of a byte grows by what followed it, compared with the other roll-outs. Beside the reward stands a price:
 beta times how much likelier the byte is now than before the training, which the same model says with its adapter off.
-
-Each arm ends on fresh roll-outs from held-out addresses: the share of e's, how far the model is from the shipped base
-(KL, nats a byte), the share of real words, and the loss on addresses.
+Each arm ends on fresh roll-outs from held-out addresses (`measured`).
 """
 
 import functools
