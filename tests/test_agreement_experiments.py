@@ -13,7 +13,7 @@ from lora_edu.texts import load_text
 def test_both_sides_have_the_same_words_and_as_many_bytes(order):
     """So whoever counts words, or bytes, can only toss a coin."""
     for pair in task.pairs(order, task.held_out_lines(5)):
-        right, wrong = (sorted(word for text in side for word in task.words_of(text)) for side in pair[1:])
+        right, wrong = (sorted(word for text in side for word in task.words_of(text)) for side in pair)
         assert right == wrong
         assert [len(text) for text in pair.right] == [len(text) for text in pair.wrong]
         assert set(pair.right).isdisjoint(pair.wrong)
@@ -79,7 +79,7 @@ def test_the_models_are_those_of_notebook_09():
     found, quality = load_results("agreement")["arms"], load_results("qlora-quality")["arms"]
     for arm, how in AGREEMENT_ARMS.items():
         same = f"{how['method']}, all plays, lr {how.get('lr', 0):g}, seed {how.get('repeat')}"
-        if how.get("steps", 100) == 100 and how["method"] != "counted":
+        if same in quality and how.get("steps", 100) == 100:
             assert found[arm]["plays"] == pytest.approx(quality[same]["after"], abs=2e-4), arm
 
 

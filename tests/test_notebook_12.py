@@ -82,11 +82,13 @@ def test_most_of_the_price_is_depth():
     assert 0.85 < spread * 30 / 4 / rise["NF4"] < 1  # thirty blocks at the mean of the sets that are spread out
 
 
-def test_training_wins_far_more_than_one_temperature():
-    for name, trained in (("as loaded", "LoRA"), ("NF4", "QLoRA")):
-        doubt = ARMS[f"{name}, one temperature"]
-        won = (pictures.square(ARMS, "Bible")[name] - pictures.square(ARMS, "Bible")[trained]).mean()
-        assert 0 < doubt["half"] - doubt["calibrated"] < 0.06 * won
+def test_it_is_not_this_one_draw():
+    """The page had compared one draw of SmolLM2's rounding with the mean of eight of ours."""
+    draws = [
+        arm["Bible"] - ARMS["as loaded"]["Bible"] for name, arm in ARMS.items() if name == "NF4" or "shift" in name
+    ]
+    ours = rises(load_results("nf4-draws")["arms"], "addresses")
+    assert len(draws) == 4 and min(draws) / 3.64 > 7 * max(ours) and max(draws) < 1.3 * min(draws)
 
 
 def test_a_temperature_explains_little_of_the_repair():

@@ -1,53 +1,38 @@
-"""The annotated article: every verdict is computed and can flip, every link leads to a heading, marks are scored.
+"""The article of notebook 13: every verdict is computed and can flip, every link leads to a heading, marks are scored.
 
 What the page says about stored results is held in test_claims_inferences.py.
 """
 
-import copy
 import dataclasses
 import re
+from itertools import product
+from math import inf
 
 import pytest
-from conftest import code_cell
 from test_links import ANCHORS
 
+from lora_edu.experiments import nb09
 from lora_edu.experiments import nb13_measured as measured
-from lora_edu.experiments import nb13_trained as trained
+from lora_edu.experiments.nb13_measured import Interval
 from lora_edu.figures import nb13 as page
-from lora_edu.figures.nb13_claims import CLAIMS, DEPENDS, FALSE, TRUE, VERDICTS, verdict
+from lora_edu.figures.nb13_claims import CLAIMS, DEPENDS, FALSE, TRUE, VERDICTS, holds, verdict
 
-EACH = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.letter)
-
-
-def test_fifteen_sentences():
-    assert len(CLAIMS) == 15 == sum(count for _, count in page.PARAGRAPHS)
-    assert len({claim.letter for claim in CLAIMS}) == 15 and all(claim.verdict in VERDICTS for claim in CLAIMS)
-    here = {claim.letter for claim in CLAIMS if claim.file == "13_claims.ipynb"}
-    assert here == set("alip")  # the four that nothing else measures
+EACH = pytest.mark.parametrize("claim", CLAIMS, ids=[f"sentence {number}" for number, _ in page.numbered()])
 
 
 @EACH
 def test_the_link_leads_to_a_heading(claim):
-    assert claim.heading.replace(" ", "-") in ANCHORS[claim.file]
-    assert claim.link == f"{claim.file}#{claim.heading}".replace(" ", "-")
+    file, _, heading = claim.link.partition("#")
+    assert heading.replace(" ", "-") in ANCHORS[file]
 
 
 @EACH
-def test_the_control_falls_on_its_side(claim):
-    assert claim.holds(claim.control_number[1]) == claim.control_holds
-    assert claim.control_holds or claim.verdict != FALSE  # where nothing holds, the control must
-    assert not claim.control_holds or claim.verdict != TRUE
-    assert claim.control_number[0] not in claim.numbers  # it is no case of its own
-
-
-@EACH
-def test_another_setting_flips_the_verdict(claim):
-    """The control as one more setting: what was true or false depends then. And alone it decides."""
-    name, number = claim.control_number
-    more = dataclasses.replace(claim, cases=lambda: claim.numbers | {name: number})
-    alone = dataclasses.replace(claim, cases=lambda: {name: number})
-    assert more.verdict == DEPENDS
-    assert alone.verdict == (TRUE if claim.control_holds else FALSE) != claim.verdict
+def test_each_measurement_can_say_both(claim):
+    """Settings that fall on both sides, or a control that falls on the other: a sentence that depends needs none."""
+    control = [claim.holds(number) for number in claim.control_number.values()]
+    assert {True, False} <= {*claim.answers, *control}
+    assert claim.verdict in VERDICTS and bool(control) == (claim.verdict != DEPENDS)
+    assert not claim.control_number.keys() & claim.numbers.keys()  # it is no case of its own
 
 
 @EACH
@@ -57,75 +42,65 @@ def test_the_words_are_short_and_judge_no_one(claim):
     assert not re.search(r"\b(?:author|they claim|wrongly)\b", claim.corrected)
 
 
-def test_a_verdict_says_its_settings():
-    """Where all settings are ours, "false" alone would say too much."""
-    claim = next(claim for claim in CLAIMS if claim.letter == "h")
-    assert claim.told.startswith("It held in 0 of 4 settings, all ours: 100 steps of one model.")
-    assert "FALSE. It held in 0 of 4 settings, all ours" in page.answer(claim)
-    assert "<b>FALSE.</b> It held in 0 of 4 settings, all ours" in page.answer_html(claim)
-    assert page.answer(claim).count("(no)") == 3 and page.answer(claim).count("(cannot tell)") == 1
-    assert page.answer_html(claim).count(">fails<") == 3 and page.answer_html(claim).count(">cannot tell<") == 1
+@EACH
+def test_a_verdict_says_its_settings_and_its_bound(claim):
+    html = page.answer_html(claim)
+    assert f"<b>{claim.verdict.upper()}.</b> It held in {claim.answers.count(True)} of {len(claim.answers)}" in html
+    assert claim.settings in claim.told and re.search(r": at (least|most) [\d.,]+$", claim.asked)
+    assert (
+        html.count(">cannot tell<")
+        == claim.answers.count(None)
+        == (int(re.search(r"(\d+) cannot|$", claim.told)[1] or 0))
+    )
 
 
-@pytest.mark.parametrize(("holding", "expected"), [(0, FALSE), (1, DEPENDS), (2, DEPENDS), (3, TRUE)])
-def test_a_verdict_is_what_all_settings_agree_on(holding, expected):
-    assert verdict({str(i): float(i) for i in range(3)}, lambda n: n < holding) == expected
+@pytest.mark.parametrize("answers", list(product([True, False, None], repeat=3)))
+def test_a_verdict_is_what_all_settings_say_together(answers):
+    told = verdict(answers)
+    assert (told == TRUE) == all(answers)
+    assert (told == FALSE) == (False in answers and True not in answers)
+    assert (told == DEPENDS) == (False in answers and True in answers)
+    assert (verdict(answers, says_any=True) == FALSE) == (False in answers)  # one is enough
 
 
-@pytest.mark.parametrize(
-    ("others", "expected"), [([True], DEPENDS), ([False], FALSE), ([None], DEPENDS), ([True, False], DEPENDS)]
-)
-def test_beside_a_setting_that_cannot_be_told_a_sentence_can_be_false_and_not_true(others, expected):
-    answers = dict(enumerate([None, *others]))
-    assert verdict(answers, lambda answer: answer) == expected
-
-
-def test_the_table_has_every_answer():
-    """A reader without a kernel saw two of the fifteen."""
-    rows = page.answers_table()
-    assert [row[1] for row in rows] == [claim.verdict for claim in CLAIMS]
-    assert all(f"{i}. {claim.short}" == row[0] for i, (claim, row) in enumerate(zip(CLAIMS, rows, strict=True), 1))
-    assert rows[12][2].count(" to ") == 4 and rows[12][3].startswith("NF2: ") and rows[12][4] == "09"
-    assert "page.answers_table()" in code_cell("13_claims", "answers_table").source
+def test_whoever_says_any_says_so():
+    assert [claim for claim in CLAIMS if claim.says_any] == [
+        c for c in CLAIMS if re.search(r"\b(any|every)\b", c.sentence)
+    ]
 
 
 @pytest.mark.parametrize(
-    ("function", "settings", "letter", "expected"),
+    ("number", "least", "most", "expected"),
+    [(2.0, 1, inf, True), (2.0, 3, inf, False), (2.0, -inf, 2, True), (Interval(-1, 0.9), -inf, 1, True),
+     (Interval(1.1, 9), -inf, 1, False), (Interval(-1, 1.1), -inf, 1, None), (Interval(0, 3), 1, 2, None)],
+)  # fmt: skip
+def test_all_of_the_interval_must_lie_on_one_side(number, least, most, expected):
+    assert holds(number, least, most) is expected
+
+
+@pytest.mark.parametrize(
+    ("function", "settings", "number", "expected"),
     [
-        (measured.kept_in_codes, {"sizes": (0.5, 1.0)}, "r", TRUE),
-        (measured.unequal_gaps, {"names": ("int4", "int8")}, "e", TRUE),
-        (measured.operations_of_lora, {"rank": 512}, "c", FALSE),
-        (measured.kept_in_codes, {"sizes": (0.03,), "again": False}, "r", TRUE),
+        (measured.kept_in_codes, {"sizes": (0.5, 1.0)}, 14, TRUE),
+        (measured.unequal_gaps, {"names": ("int4", "int8")}, 9, TRUE),
+        (measured.operations_of_lora, {"rank": 512}, 3, FALSE),
     ],
 )
-def test_other_arguments_of_a_measurement_give_another_verdict(function, settings, letter, expected):
-    claim = next(claim for claim in CLAIMS if claim.letter == letter)
-    assert verdict(function(**settings), claim.holds) == expected != claim.verdict
+def test_other_arguments_of_a_measurement_give_another_verdict(function, settings, number, expected):
+    other = dataclasses.replace(CLAIMS[number - 1], cases=lambda: function(**settings))
+    assert other.verdict == expected != CLAIMS[number - 1].verdict
 
 
 def test_other_stored_results_give_another_verdict(monkeypatch):
-    runs = copy.deepcopy(trained.quality())
+    runs = nb09.quality_runs()
     for run in runs.where(method="qlora"):
         run.loss += 0.1
         run.addresses += 0.1
-    monkeypatch.setattr(trained, "quality", lambda: runs)
-    claim = next(claim for claim in CLAIMS if claim.letter == "m")
-    assert verdict(trained.qlora_against_lora(), claim.holds) == FALSE != claim.verdict
+    monkeypatch.setattr(nb09, "quality_runs", lambda: runs)
+    assert dataclasses.replace(CLAIMS[12]).verdict == FALSE != CLAIMS[12].verdict
 
 
 # --- marks and score -------------------------------------------------------------------------------------------------
-
-
-def test_marks_in_plain_text():
-    marks, sure = page.read_marks("1 true, 2 false!, 15: d")
-    assert (marks[0], marks[1], marks[14]) == (TRUE, FALSE, DEPENDS) and marks.count(None) == 12
-    assert sure == [number == 1 for number in range(15)]
-
-
-@pytest.mark.parametrize("text", ["", "16 true", "3 maybe", "0 false", "true"])
-def test_marks_that_cannot_be_read(text):
-    with pytest.raises(ValueError, match="true"):
-        page.read_marks(text)
 
 
 def test_the_score_counts_the_sure_ones_apart():
@@ -138,21 +113,13 @@ def test_the_score_counts_the_sure_ones_apart():
     assert "10 right; sure: 0 of 5; not sure: 10 of 10" in text and "always marks" in text
 
 
-def test_the_plain_text_way_opens_what_is_marked(capsys):
-    page.score("2 f!")
-    out = capsys.readouterr().out
-    assert (
-        "2. right: you say false" in out and "Control: A and B drawn: 100%" in out and "1 of 15 marked, 1 right" in out
-    )
-
-
 def test_the_page_without_a_kernel_folds_every_answer():
+    """The site's script reads each verdict from the first bold word of a fold."""
     html = page.article_html()
-    assert html.count("<details>") == 15 == html.count("</details>")
+    folds = re.findall(r"<details>.*?</details>", html, flags=re.DOTALL)
+    assert [re.search(r"<p><b>(\w+)\.", fold)[1].lower() for fold in folds] == [claim.verdict for claim in CLAIMS]
     before = re.sub(r"<details>.*?</details>", "", html, flags=re.DOTALL)
     assert not re.search(r"TRUE|FALSE|DEPENDS", before)  # nothing is told before it is opened
-    for claim in CLAIMS:
-        assert claim.link.replace("&", "&amp;").replace("'", "&#x27;") in html
 
 
 @pytest.fixture
@@ -163,24 +130,17 @@ def controls(monkeypatch, capsys):
 
 
 def test_a_mark_opens_its_sentence_and_no_other(controls):
-    panel, *rest = controls["page"].children
+    *rest, said = controls["page"].children
     opened = [child for child in rest if getattr(child, "value", None) == ""]
-    assert len(opened) == 15 and "0 of 15 marked" in panel.value
+    assert len(opened) == 15 and "0 of 15 marked" in said.value
     controls["marks"][2].value = DEPENDS
     assert [bool(child.value) for child in opened] == [row == 2 for row in range(15)]
-    assert (
-        "DEPENDS" in opened[2].value
-        and "1 of 15 marked, 1 right" in panel.value
-        and 'aria-live="polite"' in panel.value
-    )
+    assert "DEPENDS" in opened[2].value and "1 of 15 marked, 1 right" in said.value and 'role="status"' in said.value
     controls["sure"][2].value = True
-    assert "sure: 1 of 1" in panel.value
+    assert "sure: 1 of 1" in said.value
 
 
-def test_the_sheet_shows_marks_verdicts_and_settings():
-    view = page.sheet()
-    marks, sure = [None] * 15, [False] * 15
-    marks[2] = TRUE
-    now = view.values(marks=marks, sure=sure)
-    assert now["verdicts"] == {2: DEPENDS} and now["cases"] == {2: [False, True, True]}
-    assert view.render(marks=marks, sure=sure)[0] != view.render(marks=[None] * 15, sure=sure)[0]
+def test_the_opened_article_tells_each_verdict_and_the_folded_one_none():
+    texts = [{text.get_text() for text in page.clipping(opened)[0].axes[0].texts} for opened in (False, True)]
+    assert not texts[0] & set(VERDICTS) and set(VERDICTS) <= texts[1]
+    assert "\u00d7 \u25cf \u25cf" in texts[1]  # sentence 3

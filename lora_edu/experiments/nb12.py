@@ -5,10 +5,13 @@ about its text, with which the rounding has nothing to do. Its rivals: an adapte
 temperature, and fewer rounded blocks.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from lora_edu.calibration import one_temperature
+from lora_edu.experiments.nb06 import rounding
 from lora_edu.lora import add_lora, lora_layers
 from lora_edu.models.pretrained import load_pretrained, next_token_loss, tokenize
 from lora_edu.qlora import NF4Linear, quantize_linears
@@ -22,14 +25,6 @@ VERSE_LINE = "And David lamented with this lamentation over Saul"  # 2 Samuel 1:
 PROMPT = "In the evening, the old man"
 
 
-def round_q4_1(weight: Tensor) -> Tensor:
-    """A weight as Q4_1, the file's format, has it: in blocks of 32, 16 even levels from the smallest to the largest."""
-    blocks = weight.reshape(-1, 32)
-    low, high = blocks.aminmax(dim=1, keepdim=True)
-    step = ((high - low) / 15).clamp(min=1e-30)
-    return (((blocks - low) / step).round() * step + low).view_as(weight)
-
-
 def adapted(quantized: bool, steps: int = STEPS, draw: int = 0, *, seed: int = 0, progress: bool = True) -> dict:
     """Measure SmolLM2-135M on both texts, in one of its four states.
 
@@ -38,10 +33,7 @@ def adapted(quantized: bool, steps: int = STEPS, draw: int = 0, *, seed: int = 0
     Returns the losses on Bible and addresses (nats per token); for draw 0 also the surprise at each byte of two lines
     and a continuation of PROMPT.
     """
-    model, tokenizer = load_pretrained("smollm2", device="cpu")
-    model.requires_grad_(False)
-    bible = Text(*(tokenize(tokenizer, part) for part in load_text("king-james")))
-    addresses = tokenize(tokenizer, load_text("speeches").validation)
+    model, tokenizer, bible, addresses = loaded()
     if quantized:
         quantize_linears(model, double_quant=True)
     if steps:
@@ -54,29 +46,40 @@ def adapted(quantized: bool, steps: int = STEPS, draw: int = 0, *, seed: int = 0
     return result
 
 
-def rival(*, draw: int | None = None, blocks: list[int] = (), quantized: bool = False, progress: bool = True) -> dict:
+def rival(
+    *, draw: int | None = None, blocks: list[int] = (), shift: int | None = None, quantized=False, progress=True
+) -> dict:
     """Another reading of the square (nats per token): on both texts after training, else on the Bible.
 
     draw: train LoRA as `adapted` does, and round the base afterwards. blocks: round these alone, without training.
+    shift: round all, the first block of 64 begun so many weights later: another draw of every rounding error.
     Otherwise nothing is trained, and one temperature is fitted on the text's first half: the losses are its second's.
     """
-    model, tokenizer = load_pretrained("smollm2", device="cpu")
-    model.requires_grad_(False)
-    bible = Text(*(tokenize(tokenizer, part) for part in load_text("king-james")))
+    model, _, bible, addresses = loaded()
     if draw is not None:
         adapt(model, bible, STEPS, draw, progress)
         for layer in lora_layers(model).values():
             layer.base = NF4Linear.from_linear(layer.base, double_quant=True)
-        addresses = tokenize(tokenizer, load_text("speeches").validation)
         return {"Bible": loss_on(model, bible.validation), "addresses": loss_on(model, addresses)}
     for block in blocks:
         quantize_linears(model.model.layers[block], double_quant=True)
-    if blocks:
+    if shift is not None:
+        for weight in model.model.layers.parameters():
+            if weight.dim() == 2:  # of a linear layer; a norm has one
+                weight.data = rounding(shift, "nf4", 64, True)(weight.detach())
+    if blocks or shift is not None:
         return {"Bible": loss_on(model, bible.validation)}
     if quantized:
         quantize_linears(model, double_quant=True)
     found = one_temperature(model, bible.validation, seq_len=256, max_windows=WINDOWS // 2, batch_size=2)
     return dict(zip(("temperature", "half", "calibrated"), (round(value, 5) for value in found), strict=True))
+
+
+def loaded() -> tuple[nn.Module, Callable, Text, Tensor]:
+    """SmolLM2, all of it frozen, its tokenizer, the Bible and the held-out addresses as tokens."""
+    model, tokenizer = load_pretrained("smollm2", device="cpu")
+    bible = Text(*(tokenize(tokenizer, part) for part in load_text("king-james")))
+    return model.requires_grad_(False), tokenizer, bible, tokenize(tokenizer, load_text("speeches").validation)
 
 
 def adapt(model: nn.Module, text: Text, steps: int, seed: int, progress: bool = True) -> None:
@@ -122,6 +125,7 @@ RIVALS = {
     **{f"four blocks, from {start}": {"blocks": list(range(start, 30, 8))[:4]} for start in (0, 2, 5)},
     "the first four blocks": {"blocks": [0, 1, 2, 3]},
     "the last four blocks": {"blocks": [26, 27, 28, 29]},
+    **{f"NF4, shift {shift}": {"shift": shift} for shift in (16, 32, 48)},
     "as loaded, one temperature": {},
     "NF4, one temperature": {"quantized": True},
 }

@@ -24,6 +24,7 @@ from lora_edu.texts import batches, load_text
 # The two verbs of a row are equally long, so neither side of a pair has more bytes to pay for.
 VERBS = {"art": "are", "hast": "have", "wilt": "will", "shalt": "shall", "wert": "were"}
 ORDERS = {"statement": "{pronoun} {verb} ", "question": "{verb} {pronoun} "}
+SEEDS = range(6)
 LINES = 100  # held-out lines: with five verbs 500 pairs of each order
 READ = {"batch_size": 4, "seq_len": 256}  # what `fine_tune` reads a step
 
@@ -31,7 +32,6 @@ READ = {"batch_size": 4, "seq_len": 256}  # what `fine_tune` reads a step
 class Pair(NamedTuple):
     """Two lines that agree, and the same two with their verbs exchanged."""
 
-    verb: str
     right: tuple[str, str]
     wrong: tuple[str, str]
 
@@ -51,11 +51,11 @@ def pairs(order: str, lines: list[str]) -> list[Pair]:
     def after(line: str, pronoun: str, verb: str) -> str:
         return f"{line}\n{ORDERS[order].format(pronoun=pronoun, verb=verb).capitalize()}"
 
-    def pair(line: str, old: str, new: str) -> Pair:
-        right = after(line, "thou", old), after(line, "you", new)
-        return Pair(old, right, (after(line, "thou", new), after(line, "you", old)))
-
-    return [pair(line, *verbs) for line in lines for verbs in VERBS.items()]
+    return [
+        Pair((after(line, "thou", old), after(line, "you", new)), (after(line, "thou", new), after(line, "you", old)))
+        for line in lines
+        for old, new in VERBS.items()
+    ]
 
 
 @torch.no_grad()
@@ -75,7 +75,7 @@ def losses(model: nn.Module, texts: list[str], batch_size: int = 64) -> Tensor:
 
 def answers(model: nn.Module, asked: list[Pair]) -> Tensor:
     """(n,) of 0 and 1: where the two right lines together cost the model less than the two wrong ones."""
-    right, wrong = (losses(model, [text for pair in asked for text in pair[side]]) for side in (1, 2))
+    right, wrong = (losses(model, [text for pair in asked for text in pair[side]]) for side in (0, 1))
     return (right.view(-1, 2).sum(1) < wrong.view(-1, 2).sum(1)).int()
 
 
@@ -128,16 +128,12 @@ def digits(right: Tensor) -> str:
     return "".join(map(str, right.tolist()))
 
 
-TRAINED = {method: BEST_RATES[method, "all plays"] for method in ("full", "lora", "qlora")}
-
-
-def _agreement_arms() -> dict[str, dict]:
-    # an adapter that is not trained changes nothing
-    arms = {"base": {"method": "lora", "steps": 0}, "NF4 base": {"method": "qlora", "steps": 0}}
-    arms |= {f"counted, seed {seed}": {"method": "counted", "repeat": seed} for seed in range(3)}
-    for method, lr in TRAINED.items():
-        arms |= {f"{method}, seed {seed}": {"method": method, "lr": lr, "repeat": seed} for seed in range(3)}
-    return arms
-
-
-AGREEMENT_ARMS = _agreement_arms()
+WAYS = {"counted": {}} | {method: {"lr": BEST_RATES[method, "all plays"]} for method in ("lora", "full", "qlora")}
+AGREEMENT_ARMS = {
+    "base": {"method": "lora", "steps": 0},  # an adapter that is not trained changes nothing
+    **{
+        f"{method}, seed {seed}": {"method": method, "repeat": seed} | how
+        for method, how in WAYS.items()
+        for seed in SEEDS
+    },
+}

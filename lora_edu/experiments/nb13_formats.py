@@ -33,30 +33,27 @@ def mxfp4(weight: Tensor) -> Tensor:
     return (to_e2m1(blocks / scale) * scale).view_as(weight)
 
 
-def nvfp4(weight: Tensor) -> Tensor:
-    """A weight to NVFP4 and back. Its size must be a multiple of 16."""
-    blocks = weight.view(-1, 16)
+def nvfp4(weight: Tensor, largest_at: tuple[float, ...] = (LARGEST,)) -> Tensor:
+    """A weight to NVFP4 and back: a block's largest weight becomes 6, or one of these. Its size: a multiple of 16.
+
+    The tensor's constant leaves room for scales that are larger than for 6.
+    """
+    blocks, room = weight.view(-1, 16), 448 if largest_at == (LARGEST,) else 256
     wanted = blocks.abs().amax(1, keepdim=True) / LARGEST
-    tensor_scale = wanted.max() / torch.finfo(torch.float8_e4m3fn).max
-    scale = (wanted / tensor_scale).to(torch.float8_e4m3fn).float() * tensor_scale
-    return (to_e2m1(blocks / scale.clamp(min=1e-30)) * scale).view_as(weight)
+    tensor_scale, tried = wanted.max() / room, []
+    for largest in largest_at:
+        scale = (LARGEST / largest * wanted / tensor_scale).to(torch.float8_e4m3fn).float() * tensor_scale
+        tried.append(to_e2m1(blocks / scale.clamp(min=1e-30)) * scale)
+    errors = torch.stack([(blocks - rounded).square().sum(1) for rounded in tried])  # (ways, blocks)
+    return torch.stack(tried)[errors.argmin(0), torch.arange(len(blocks))].view_as(weight)
 
 
 def four_over_six(weight: Tensor) -> Tensor:
-    """NVFP4 whose blocks have their largest weight at 6 or at 4, whichever errs less. Its size: a multiple of 16.
+    """NVFP4 whose blocks have their largest weight at 6 or at 4, whichever errs less.
 
-    E2M1 has nothing between 4 and 6; from 4 downward its numbers lie closer. The tensor's constant leaves room for
-    scales one and a half times as large. Source: Cook et al. 2025, arXiv 2512.02010.
+    E2M1 has nothing between 4 and 6, and lies closer below 4. Source: Cook et al. 2025, arXiv 2512.02010.
     """
-    blocks = weight.view(-1, 16)
-    wanted = blocks.abs().amax(1, keepdim=True) / LARGEST
-    tensor_scale = wanted.max() / 256
-    tried = []
-    for times in (1, LARGEST / 4):
-        scale = (times * wanted / tensor_scale).to(torch.float8_e4m3fn).float() * tensor_scale
-        tried.append(to_e2m1(blocks / scale.clamp(min=1e-30)) * scale)
-    errors = [(blocks - rounded).square().sum(1, keepdim=True) for rounded in tried]
-    return torch.where(errors[1] < errors[0], tried[1], tried[0]).view_as(weight)
+    return nvfp4(weight, (LARGEST, 4.0))
 
 
 def codes_of(name: str, block_size: int) -> Change:

@@ -53,7 +53,6 @@ from lora_edu.experiments.nb12 import FOUR_STATES, RIVALS, adapted, rival
 from lora_edu.experiments.nb13 import AGREEMENT_ARMS, agreement
 from lora_edu.experiments.nb13_formats import AFTER_ARMS, format_after
 from lora_edu.experiments.nb13_masks import MASK_ARMS, masked_loss
-from lora_edu.experiments.nb13_products import PRODUCT_ARMS, product_times
 from lora_edu.experiments.nb13_serving import SERVING_ARMS, serving_times
 from lora_edu.experiments.nb15 import FORGETTING_ARMS
 from lora_edu.experiments.nb15_intruders import INTRUDER_ARMS, intruder_arm
@@ -135,10 +134,9 @@ EXPERIMENTS = {
     "variant-times": Experiment(step_times, {"21 rounds": {}}, "11: the seconds of a training step of each variant", 3),
     "starts": Experiment(start_loss, START_ARMS, "11: starts on a rounded base, before and after training", 8),
     "real-model": Experiment(adapted, FOUR_STATES, "12: SmolLM2 adapted, in 32 bits and in 4", 30),
-    "real-model-rivals": Experiment(rival, RIVALS, "12: an adapter moved onto NF4, fewer blocks, one temperature", 20),
-    "agreement": Experiment(agreement, AGREEMENT_ARMS, "13: which verb goes with which pronoun?", 8),
+    "real-model-rivals": Experiment(rival, RIVALS, "12: an adapter moved onto NF4, other draws, fewer blocks", 22),
+    "agreement": Experiment(agreement, AGREEMENT_ARMS, "13: which verb goes with which pronoun?", 15),
     "rank-and-size": Experiment(loss_at_rank, RANK_ARMS, "10: does a larger model need a lower rank?", 45),
-    "product-times": Experiment(product_times, PRODUCT_ARMS, "13: are products cheaper in low precision?", 2),
     "forgetting": Experiment(adapted_loss, FORGETTING_ARMS, "15: forgetting at equal learning, three roads", 25),
     "intruders": Experiment(intruder_arm, INTRUDER_ARMS, "15: new directions, counted and cut down", 8),
     "formats-after": Experiment(format_after, AFTER_ARMS, "questions: formats after QLoRA, and rotated weights", 2),

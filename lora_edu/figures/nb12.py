@@ -1,13 +1,12 @@
-"""The figures of notebook 12: one model in four states, the square of losses, where the bytes are."""
+"""The figures of notebook 12: one model in four states, and the square of their losses."""
 
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 
 from lora_edu.experiments.nb12 import FOUR_STATES, VERSE_LINE
 from lora_edu.figures.drawing import Drawn, note, panels, slider, styled
-from lora_edu.figures.looks import CODES, GRAY, MARKS, METHODS, WEIGHT, light
+from lora_edu.figures.looks import MARKS, METHODS
 from lora_edu.figures.painted import TwoLines, in_lines
 from lora_edu.figures.sliders import explore
 from lora_edu.texts import ADDRESS_LINE
@@ -64,70 +63,31 @@ def rounding_cost(losses: dict[str, np.ndarray]) -> tuple[float, np.ndarray]:
 
 @styled
 def square_figure(arms: dict) -> Drawn:
-    """Before and after training, with and without NF4, on both texts; a dot for each seed."""
-    figure, frames = panels(2, 9.4, 3.9)
+    """Before and after training, with and without NF4, on both texts, from the model as loaded; a dot for each seed."""
+    figure, frames = panels(2, 9.4, 3.9, sharey=True)  # a nat is as tall in both: a longer line is a larger fall
+    lines = (
+        ("NF4", "LoRA onto NF4", METHODS["control"], 11),
+        ("as loaded", "LoRA", METHODS["lora"], 0),
+        ("NF4", "QLoRA", METHODS["qlora"], -11),
+    )
     costs = []
     for axes, text, title in zip(frames, ("Bible", "addresses"), ("trained on", "not trained on"), strict=True):
         losses = square(arms, text)
         before, after = rounding_cost(losses)
-        _panel(axes, losses)
-        costs.append(f"on the {text} {before:.2f} before, {after.mean():.2f} after")
+        for start, end, look, lift in lines:
+            first, last = (losses[name] - losses["as loaded"] for name in (start, end))
+            axes.plot([0, 1], [first[0], last.mean()], color=look["color"], ls=look["ls"])
+            axes.plot(0, first, **look)
+            axes.plot(np.linspace(0.98, 1.02, len(last)), last, **look | MARKS, ms=5, alpha=0.8)
+            note(axes, f"{start}\n{losses[start][0]:.2f}", (0, first[0]), (-10, 0), "right", color=look["color"])
+            note(axes, f"{end}\n{losses[end].mean():.2f}", (1, last.mean()), (12, lift), color=look["color"])
+        axes.set(xlim=(-0.42, 1.4), xticks=[0, 1], xticklabels=["before training", "after 20 steps"])
+        axes.margins(y=0.15)
         axes.set_title(f"{text} ({title}):\nrounding costs {before:.2f} before, {after.mean():.2f} after")
-    _same_height(frames)
-    frames[0].set_ylabel("loss, nats per token")
+        costs.append(f"on the {text} {before:.2f} before, {after.mean():.2f} after")
+    frames[0].set_ylabel("loss above the model as loaded,\nnats per token")
     return figure, (
         f"What rounding to NF4 costs, in nats per token: {'; '.join(costs)} training. A panel for each text: two lines "
         "from before to after training, the model as loaded below, in NF4 above, and between them a gray one: an "
         "adapter that never saw the rounding, put on the NF4 base. Three seeds are three marks."
-    )
-
-
-def _same_height(panels) -> None:
-    """A nat is as tall in each panel: a longer line is then a larger fall."""
-    limits = [axes.get_ylim() for axes in panels]
-    half = max(high - low for low, high in limits) / 2
-    for axes, (low, high) in zip(panels, limits, strict=True):
-        axes.set_ylim((low + high) / 2 - half, (low + high) / 2 + half)
-
-
-def _panel(axes: Axes, losses: dict[str, np.ndarray]) -> None:
-    lines = ("NF4", "LoRA onto NF4", METHODS["control"]), ("as loaded", "LoRA", METHODS["lora"])
-    for start, end, look in (*lines, ("NF4", "QLoRA", METHODS["qlora"])):
-        axes.plot([0, 1], [losses[start][0], losses[end].mean()], color=look["color"], ls=look["ls"])
-        axes.plot(0, losses[start], **look)
-        axes.plot(np.linspace(0.98, 1.02, len(losses[end])), losses[end], **look | MARKS, ms=5, alpha=0.8)
-        for x, name, side, ha in ((0, start, -10, "right"), (1, end, 12, "left")):
-            mean = losses[name].mean()
-            lift = {"LoRA onto NF4": 11, "QLoRA": -11}.get(name, 0)  # these two end close together
-            note(axes, f"{name}\n{mean:.2f}", (x, mean), (side, lift), ha, color=look["color"])
-    axes.set(xlim=(-0.42, 1.4), xticks=[0, 1], xticklabels=["before training", "after 20 steps"])
-    axes.margins(y=0.15)
-
-
-# --- where the bytes are ---------------------------------------------------------------------------------------------
-
-
-@styled
-def where_bytes_are(before: dict[str, int], after: dict[str, int]) -> Drawn:
-    """Bytes of `linears`, `table` and `norms`, in float32 and with the linears in NF4."""
-    figure, (axes,) = panels(1, 9.4, 2.5)
-    for row, sizes in enumerate((before, after)):
-        left = 0.0
-        for part in ("linears", "table", "norms"):
-            size, look = sizes[part] / 1e6, CODES if row and part == "linears" else WEIGHT
-            axes.barh(row, size, left=left, height=0.62, **light(look))
-            if size > 20:
-                text = f"{part}\n{size:,.0f} MB"
-                axes.text(left + size / 2, row, text, ha="center", va="center", backgroundcolor=(1, 1, 1, 0.7))
-            left += size
-        axes.text(left + 6, row, f"{left:,.0f} MB", va="center", color=GRAY, fontsize=11)
-    share = after["table"] / sum(after.values())
-    axes.set(yticks=[0, 1], yticklabels=["float32", "linears in NF4"], xlabel="megabytes")
-    axes.set_xlim(0, 1.1 * sum(before.values()) / 1e6)
-    axes.invert_yaxis()
-    axes.set_title(f"The table of embeddings stays: {share:.0%} of what is left")
-    return figure, (
-        f"The table of embeddings is {share:.0%} of the bytes after rounding. Two bars to scale: in float32 "
-        f"{sum(before.values()) / 1e6:.0f} MB, with the linear layers in NF4 {sum(after.values()) / 1e6:.0f} MB. The "
-        "linear layers shrink, the table does not."
     )

@@ -1,34 +1,31 @@
-"""The annotated article of notebook 13: fifteen sentences to mark, and what opens behind each.
+"""The article of notebook 13: fifteen sentences to mark, and what opens behind each.
 
-    controls = article()          # the page; with a kernel it has buttons
-    score("1 true, 2 false!")     # the same in plain text: an exclamation mark says "I am sure"
+    controls = article()      # the page; with a kernel it has buttons
+    clipping(opened=True)     # the article once more, with every verdict beside its sentence
 
 What is behind a sentence (verdict, numbers, control, source) is computed by `nb13_claims` when the page is drawn.
 """
 
-import base64
-import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
+from textwrap import fill
 
 import ipywidgets
-import matplotlib.pyplot as plt
 
 from lora_edu.figures import plots
-from lora_edu.figures.drawing import slider
+from lora_edu.figures.drawing import Drawn, panels, styled
 from lora_edu.figures.looks import BLUE, GRAY, GREEN, ORANGE
 from lora_edu.figures.nb13_claims import CLAIMS, DEPENDS, FALSE, SAID, TRUE, VERDICTS, Claim
-from lora_edu.figures.plots import publish, show_words
 from lora_edu.figures.sliders import show_widget
 
 TITLE = "Fine-tuning without the bill"
-PARAGRAPHS = (("The idea", 8), ("In four bits", 7))  # heading, number of sentences
-ALT = (
-    "A sheet with fifteen lines, one a sentence, and columns for true, false and depends. A ring shows your mark; once "
-    "you have marked, a filled square shows the verdict, and at the right small marks show in which settings the "
-    "sentence holds."
-)
-COLUMNS = {TRUE: 5.4, FALSE: 6.6, DEPENDS: 7.8}
+HEADINGS = {1: "The idea", 9: "In four bits"}  # by the sentence that they stand above
+LOOKS = {TRUE: GREEN, FALSE: ORANGE, DEPENDS: BLUE}
+SIGNS = {True: "\u25cf", False: "\u00d7", None: "?"}  # of one setting
+
+
+def numbered() -> Iterator[tuple[int, Claim]]:
+    return enumerate(CLAIMS, 1)
 
 
 # --- the score -------------------------------------------------------------------------------------------------------
@@ -52,204 +49,113 @@ def readout(marks: Sequence[str | None], sure: Sequence[bool]) -> str:
     return text
 
 
-def read_marks(text: str) -> tuple[list[str | None], list[bool]]:
-    """ "1 true, 2 false!, 3 d" -> marks and whether they are sure, one for each sentence."""
-    marks: list[str | None] = [None] * len(CLAIMS)
-    sure = [False] * len(CLAIMS)
-    entries = re.findall(r"(\d+)\s*:?\s*([A-Za-z]+)\s*(!?)", text)
-    if not entries:
-        raise ValueError('write marks like "1 true, 2 false!, 3 depends" (an exclamation mark: I am sure)')
-    for number, word, mark in entries:
-        known = [verdict for verdict in VERDICTS if verdict.startswith(word.lower())]
-        if not (1 <= int(number) <= len(CLAIMS)) or len(known) != 1:
-            raise ValueError(f"{number} {word}: sentences are 1 to {len(CLAIMS)}, marks true, false or depends")
-        marks[int(number) - 1], sure[int(number) - 1] = known[0], bool(mark)
-    return marks, sure
-
-
-def score(text: str | None) -> None:
-    """Open the sentences that are marked in a text, and print the score. None prints what could be written."""
-    if text is None:
-        return print('nothing marked: write for example my_marks = "1 true, 2 false!"')
-    marks, sure = read_marks(text)
-    for number, (mark, claim) in enumerate(zip(marks, CLAIMS, strict=True), 1):
-        if mark:
-            heads = f"{number}. {'right' if mark == claim.verdict else 'not as measured'}: you say {mark}"
-            publish(
-                {"text/html": f"<p><b>{heads}</b></p>{answer_html(claim)}", "text/plain": f"{heads}\n{answer(claim)}"}
-            )
-    print(readout(marks, sure))
-
-
 # --- what opens ------------------------------------------------------------------------------------------------------
 
 
-def answer(claim: Claim) -> str:
-    """What is behind a sentence, as text."""
-    name, number = claim.control_number
-    marks = {True: "", False: " (no)", None: " (cannot tell)"}
-    cases = "; ".join(f"{setting}: {claim.shown(n)}{marks[claim.holds(n)]}" for setting, n in claim.numbers.items())
-    return (
-        f"{claim.verdict.upper()}. {claim.told} Asked: {claim.asks}.\nMeasured: {cases}\n"
-        f"Control: {name}: {claim.shown(number)}{marks[claim.control_holds]}\n"
-        f"Better: {claim.corrected}\nSource: {claim.source}. Measured in {claim.link}"
-    )
+def rows(claim: Claim) -> list[list[str]]:
+    """One row a setting, then the control: its name, its number, and whether the sentence holds there."""
+    named = claim.numbers | {f"control: {name}": number for name, number in claim.control_number.items()}
+    return [[name, claim.shown(number), SAID[claim.holds(number)]] for name, number in named.items()]
+
+
+def place(claim: Claim) -> str:
+    """Where it is measured, for a reader: "08, 4. The step, level by level"."""
+    file, _, heading = claim.link.partition("#")
+    return f"{file[:2] if file[0].isdigit() else 'questions'}, {heading}"
 
 
 def answer_html(claim: Claim) -> str:
-    """The same for a page. Held or not is told by words, not by color alone."""
-    name, number = claim.control_number
-    rows = [(setting, n) for setting, n in claim.numbers.items()] + [(f"control: {name}", number)]
+    """What is behind a sentence. Held or not is told by words, not by color alone."""
     body = "".join(
-        f"<tr>{plots.row_head(setting)}<td>{claim.shown(n)}</td>"
-        f'<td style="text-align: left">{SAID[claim.holds(n)]}</td></tr>'
-        for setting, n in rows
+        f'<tr>{plots.row_head(name)}<td>{number}</td><td style="text-align: left">{said}</td></tr>'
+        for name, number, said in rows(claim)
     )
-    place = f"{claim.file[:2]}, {claim.heading}"
+    link = escape(claim.link.replace(" ", "-"))
     return (
         f"<p><b>{claim.verdict.upper()}.</b> {escape(f'{claim.told} {claim.corrected}')}</p>"
-        f'<table><caption style="text-align: left">{escape(claim.asks)}</caption><tbody>{body}</tbody></table>'
-        f'<p>Source: {escape(claim.source)}. Measured in <a href="{escape(claim.link)}">{escape(place)}</a>.</p>'
+        f'<table><caption style="text-align: left">{escape(claim.asked)}</caption><tbody>{body}</tbody></table>'
+        f'<p>Source: {escape(claim.source)}. Measured in <a href="{link}">{escape(place(claim))}</a>.</p>'
     )
 
 
-def answers_table() -> list[list]:
-    """One row a sentence: verdict, the numbers of its settings, that of its control, and the notebook."""
-    rows = []
-    for number, claim in enumerate(CLAIMS, 1):
-        name, control = claim.control_number
-        numbers = "; ".join(map(claim.shown, claim.numbers.values()))
-        what = [claim.verdict, numbers, f"{name}: {claim.shown(control)}", claim.file[:2]]
-        rows.append([f"{number}. {claim.short}", *what])
-    return rows
+def heading(number: int) -> str:
+    return f"<h4>{HEADINGS[number]}</h4>" if number in HEADINGS else ""
 
 
 def article_html() -> str:
     """The whole page with folded answers: for readers without a kernel."""
-    parts, number = [f"<h3>{TITLE}</h3>"], 0
-    for heading, count in PARAGRAPHS:
-        parts.append(f"<h4>{heading}</h4>")
-        for claim in CLAIMS[number : number + count]:
-            number += 1
-            parts.append(
-                f"<p><b>{number}.</b> {escape(claim.sentence)}</p>"
-                f"<details><summary>Marked it? Open {number}</summary>{answer_html(claim)}</details>"
-            )
-    return f'<div class="lora-edu-static">{"".join(parts)}</div>'
+    sentences = "".join(
+        f"{heading(number)}<p><b>{number}.</b> {escape(claim.sentence)}</p>"
+        f"<details><summary>Marked it? Open {number}</summary>{answer_html(claim)}</details>"
+        for number, claim in numbered()
+    )
+    return f'<div class="lora-edu-static"><h3>{TITLE}</h3>{sentences}</div>'
 
 
-def article_text() -> str:
-    return "\n".join(f"{number}. {claim.sentence}" for number, claim in enumerate(CLAIMS, 1))
+# --- the article -----------------------------------------------------------------------------------------------------
 
 
-# --- the sheet -------------------------------------------------------------------------------------------------------
-
-
-@slider
-def sheet():
-    """The score sheet. Its one setting: for each sentence a mark, or None, and whether the reader is sure."""
-    figure = plt.figure(figsize=(9.6, 4.7))
-    axes = figure.add_axes([0, 0, 1, 1])
-    axes.set(xlim=(0, 12.4), ylim=(len(CLAIMS) - 0.4, -1.7))
+@styled
+def clipping(opened: bool = False) -> Drawn:
+    """The article as it is read. opened: with the verdict of each sentence, and a sign for each of its settings."""
+    figure, (axes,) = panels(1, 9.6, 6.4)
     axes.axis("off")
-    axes.text(0.2, -1.1, TITLE, fontsize=13, weight="bold", va="center")
-    for name, x in COLUMNS.items():
-        axes.text(x, -1.05, name, ha="center", va="center", fontsize=10.5)
-    axes.text(8.75, -1.05, "\u25cf holds, \u00d7 fails, ? cannot tell", va="center", fontsize=10.5)
-    for row, claim in enumerate(CLAIMS):
-        axes.axhline(row - 0.5, color="#DDDDDD", lw=0.6)
-        axes.text(0.55, row, f"{row + 1}", ha="right", va="center", fontsize=10.5, color=GRAY)
-        axes.text(0.75, row, claim.short, va="center", fontsize=10.5)
-        axes.plot(list(COLUMNS.values()), [row] * 3, ".", ms=4, color="#AAAAAA")  # no rings: nobody can press them
-    empty, row_text = ([], []), {"va": "center", "ha": "right", "fontsize": 10.5, "animated": True}
-    (right,) = axes.plot(*empty, "s", ms=8, color=GREEN, animated=True)
-    (wrong,) = axes.plot(*empty, "s", ms=8, color=ORANGE, animated=True)
-    (ring,) = axes.plot(*empty, "o", ms=14, mfc="none", mec="black", mew=1.8, animated=True)
-    (certain,) = axes.plot(*empty, "o", ms=18, mfc="none", mec="black", mew=0.8, animated=True)
-    (holds,) = axes.plot(*empty, "o", ms=6, color=BLUE, animated=True)
-    (fails,) = axes.plot(*empty, "x", ms=6, color=GRAY, mew=1.6, animated=True)
-    (open_,) = axes.plot(*empty, marker="$?$", ls="", ms=7, color=GRAY, animated=True)
-    marks = [axes.text(12.2, row, "", **row_text) for row in range(len(CLAIMS))]
-
-    def values(marks: Sequence[str | None], sure: Sequence[bool]) -> dict:
-        opened = [row for row, mark in enumerate(marks) if mark]
-        cases = {row: [CLAIMS[row].holds(n) for n in CLAIMS[row].numbers.values()] for row in opened}
-        return {
-            "marks": {row: marks[row] for row in opened},
-            "sure": [row for row in opened if sure[row]],
-            "verdicts": {row: CLAIMS[row].verdict for row in opened},
-            "cases": cases,
-            "readout": readout(marks, sure),
-        }
-
-    def draw(now: dict) -> None:
-        def place(line, rows, where) -> None:
-            line.set_data([COLUMNS[where[row]] for row in rows], rows)
-
-        hits = [row for row, mark in now["marks"].items() if mark == now["verdicts"][row]]
-        place(right, hits, now["verdicts"])
-        place(wrong, [row for row in now["marks"] if row not in hits], now["verdicts"])
-        place(ring, list(now["marks"]), now["marks"])
-        place(certain, now["sure"], now["marks"])
-        spots = [(8.85 + 0.31 * i, row, kept) for row, kinds in now["cases"].items() for i, kept in enumerate(kinds)]
-        for line, wanted in ((holds, True), (fails, False), (open_, None)):
-            line.set_data([x for x, _, kept in spots if kept == wanted], [y for _, y, kept in spots if kept == wanted])
-        for row, text in enumerate(marks):
-            text.set_text("" if row not in now["marks"] else "right" if row in hits else "look again")
-
-    return figure, values, draw, {"marks": [None] * len(CLAIMS), "sure": [False] * len(CLAIMS)}
+    line = 0.6
+    axes.text(0, 0, TITLE, family="serif", fontsize=16, weight="bold")
+    axes.text(8.6, 0, "what was measured" if opened else "your mark", fontsize=10, color=GRAY)
+    for number, claim in numbered():
+        if number in HEADINGS:
+            axes.text(0, line + 0.3, HEADINGS[number], family="serif", fontsize=11.5, weight="bold", va="top")
+            line += 1.5
+        text = fill(claim.sentence, 88)
+        axes.text(0.25, line, number, ha="right", va="top", fontsize=10.5, color=GRAY)
+        axes.text(0.4, line, text, family="serif", va="top", fontsize=10.5, linespacing=1.25)
+        if opened:
+            look = {"va": "top", "fontsize": 10.5, "color": LOOKS.get(claim.verdict, GRAY)}
+            axes.text(8.6, line, claim.verdict, weight="bold", **look)
+            axes.text(9.7, line, " ".join(SIGNS[held] for held in claim.answers), **look)
+        else:
+            axes.text(8.6, line, "." * 24, va="top", fontsize=10.5, color=GRAY)
+        line += 1.2 + 0.95 * text.count("\n")
+    axes.set(xlim=(0, 11), ylim=(line, -0.8))
+    words = f"An article, {TITLE}: fifteen numbered sentences, which stand below as text."
+    if opened:
+        signs = ", ".join(f"{sign} {SAID[held]}" for held, sign in SIGNS.items())
+        axes.text(8.6, line, signs, fontsize=9, color=GRAY, va="top")
+        words = "; ".join(f"{word}: {', '.join(str(n) for n, c in numbered() if c.verdict == word)}" for word in LOOKS)
+        words = f"The article with what was measured. {words}. Beside each a sign for each setting: {signs}."
+    return figure, words
 
 
 def article() -> dict[str, list[ipywidgets.Widget]]:
-    """Show the article: the sheet, then the sentences. With a kernel each has buttons, and opens when it is marked."""
-    view, empty = sheet(), ([None] * len(CLAIMS), [False] * len(CLAIMS))
-    picture, line = view.render(marks=empty[0], sure=empty[1])
-    source = base64.b64encode(picture).decode("ascii")
-    words = f"{ALT} {line}"
-    publish({"image/png": source, "text/plain": "(a figure: its words follow)"}, {"image/png": {"alt": words}})
-    panel = ipywidgets.HTML()
-    buttons, boxes, answers, page = [], [], [], [panel]
-    number = 0
-    for heading, count in PARAGRAPHS:
-        page.append(ipywidgets.HTML(f"<h4>{heading}</h4>"))
-        for claim in CLAIMS[number : number + count]:
-            number += 1
-            choice = ipywidgets.ToggleButtons(options=list(VERDICTS), value=None, description=f"sentence {number}")
-            box = ipywidgets.Checkbox(description="I am sure", indent=False, layout=ipywidgets.Layout(width="auto"))
-            choice.style.button_width, choice.style.description_width = "6em", "initial"
-            opened = ipywidgets.HTML()
-            row = ipywidgets.HBox([choice, box], layout=ipywidgets.Layout(flex_flow="row wrap"))
-            page += [ipywidgets.HTML(f"<p><b>{number}.</b> {escape(claim.sentence)}</p>"), row, opened]
-            buttons, boxes, answers = [*buttons, choice], [*boxes, box], [*answers, opened]
+    """Show the article and its sentences. With a kernel each has buttons, and opens when it is marked."""
+    plots.show(*clipping())
+    said, page = ipywidgets.HTML(), []
+    buttons, boxes, answers = [], [], []
+    for number, claim in numbered():
+        choice = ipywidgets.ToggleButtons(options=list(VERDICTS), value=None, description=f"sentence {number}")
+        box = ipywidgets.Checkbox(description="I am sure", indent=False, layout=ipywidgets.Layout(width="auto"))
+        choice.style.button_width, choice.style.description_width = "6em", "initial"
+        row = ipywidgets.HBox([choice, box], layout=ipywidgets.Layout(flex_flow="row wrap"))
+        text = ipywidgets.HTML(f"{heading(number)}<p><b>{number}.</b> {escape(claim.sentence)}</p>")
+        buttons, boxes, answers = [*buttons, choice], [*boxes, box], [*answers, ipywidgets.HTML()]
+        page += [text, row, answers[-1]]
 
     def redraw(_change=None) -> None:
         marks, sure = [b.value for b in buttons], [b.value for b in boxes]
-        picture, line = view.render(marks=marks, sure=sure)
-        panel.value = panel_html(picture, line)
+        said.value = f'{HIDE_STATIC}<div class="lora-edu-article" role="status">{readout(marks, sure)}</div>'
         for claim, mark, opened in zip(CLAIMS, marks, answers, strict=True):
-            text = answer_html(claim) if mark else ""
-            if opened.value != text:
-                opened.value = text
+            if mark and not opened.value:
+                opened.value = answer_html(claim)
 
     for control in (*buttons, *boxes):
         control.observe(redraw, names="value")
     redraw()
-    show_widget(ipywidgets.VBox(page))
-    show_words(words)
-    publish({"text/html": article_html(), "text/plain": article_text()})
+    show_widget(ipywidgets.VBox([*page, said]))
+    sentences = "\n".join(f"{number}. {claim.sentence}" for number, claim in numbered())
+    plots.publish({"text/html": article_html(), "text/plain": sentences})
     return {"marks": buttons, "sure": boxes}
 
 
-HIDE_STATIC = (
-    "<style>.jp-OutputArea-child:has(+ .jp-OutputArea-child .lora-edu-article) {display: none}"
-    ".jp-OutputArea:has(.lora-edu-article) .lora-edu-static {display: none}</style>"
-)
-
-
-def panel_html(picture: bytes, line: str) -> str:
-    source = f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
-    return (
-        f'{HIDE_STATIC}<div class="lora-edu-view lora-edu-article">'
-        f'<img src="{source}" alt="{escape(ALT)}" style="max-width: 100%">'
-        f'<div role="status" aria-live="polite">{escape(line)}</div></div>'
-    )
+# Where the buttons are, the folded sentences below them are not needed.
+HIDE_STATIC = "<style>.jp-OutputArea:has(.lora-edu-article) .lora-edu-static {display: none}</style>"
