@@ -124,13 +124,6 @@ def test_clipping_bounds_the_gradient(tiny_gpt, tiny_text):
     assert moved == pytest.approx(0.01, rel=1e-3)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_on_a_gpu(tiny_gpt, tiny_text):
-    add_lora(quantize_linears(tiny_gpt), rank=4, alpha=8, targets="all-linear")
-    history = train(tiny_gpt, tiny_text, 30, **(QUICK | {"device": "cuda"}))
-    assert history.validation_loss[-1][1] < history.validation_loss[0][1]
-
-
 # --- bad input -----------------------------------------------------------------------------------------------------
 
 
