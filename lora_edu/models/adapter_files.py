@@ -64,11 +64,6 @@ def unquantized(name: str) -> str:
     return re.sub(r"\.(qweight|weight_packed)$", ".weight", name)
 
 
-def path_of(name: str) -> str:
-    """The layer of an A or a B."""
-    return LORA.fullmatch(name)["path"].removeprefix(PREFIX)
-
-
 def plain(name: str) -> str:
     """The base's name of a tensor that an adapter brings whole."""
     return name.removeprefix(PREFIX).replace(".base_layer", "").replace(".modules_to_save", "")

@@ -6,16 +6,15 @@ order of RULES is the order in which the doctor asks, and so which finding names
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from math import inf, isfinite
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from lora_edu.models import adapter_files as files
 from lora_edu.models import adapter_settings as settings
-from lora_edu.models.adapter_files import BROKEN, DEAD, NOTE, ODD, OTHER, Adapter, Finding, Place
+from lora_edu.models.adapter_files import BROKEN, DEAD, NOTE, ODD, OTHER, Adapter, Finding
 from lora_edu.models.adapter_settings import VERSION
 from lora_edu.peft_io import CONFIG, WEIGHTS
 
@@ -71,11 +70,13 @@ def misfits(a: Adapter) -> Seen:
     """Shapes that do not agree with each other, or with the rank of the config."""
     for path, parts in a.parts.items():
         if {"A", "B"} <= parts.keys() and path not in a.pairs:
-            shapes = (by(a.tensors[parts[part]].shape) for part in "AB")
-            yield "{}: A is {} and B is {}, the rows of A must be the columns of B".format(path, *shapes)
+            A, B = (a.tensors[parts[part]].shape for part in "AB")
+            why = "hold a matrix for each expert, PEFT has one" if len(A) == 3 else "rows of A must be columns of B"
+            yield f"{path}: A is {by(A)} and B is {by(B)}, {why}"
     for path, (A, B) in a.pairs.items() if settings.EXPECTED["r"][0](a.config.get("r")) else ():
         rank = settings.by_pattern(a.config, "rank_pattern", path, "r")
-        right = len(A) % rank == 0 if settings.of_all_experts(a.config, path) else len(A) == rank
+        all_experts = settings.of_all_experts(a.config, path)
+        right = rank and len(A) % rank == 0 if all_experts else len(A) == rank
         if not right:
             yield f"{path}: the config gives rank {rank}, its A is {by(A.shape)} and its B {by(B.shape)}"
         if name := a.parts[path].get("magnitude_vector"):
@@ -173,22 +174,7 @@ def never_moved(a: Adapter, everywhere: bool) -> Seen:
             yield f"in {where} B (or A) {what}"
 
 
-def copies(a: Adapter) -> Seen:
-    seen: dict[tuple, str] = {}
-    for path, (A, B) in a.pairs.items():
-        twin = seen.setdefault((A.shape, B.shape, A.sum().item(), B.sum().item()), path)
-        if twin != path and B.any() and all(map(torch.equal, a.pairs[twin], (A, B))):
-            yield f"{twin} and {path} hold the same numbers"
-
-
 # --- with the base ----------------------------------------------------------------------------------------------------
-
-
-def another_name(a: Adapter) -> bool:
-    """Whether the base that is here is called otherwise than the config's. The Hub's cache says models--owner--name."""
-    last = re.split(r"[/\\]", str(a.config.get("base_model_name_or_path")).rstrip("/\\"))[-1].lower()
-    here = [part.lower() for part in a.base.resolve().parts] if a.base else [last]
-    return not any(part == last or part.endswith(f"--{last}") for part in here)
 
 
 def path_that_is_gone(a: Adapter) -> Seen:
@@ -216,16 +202,13 @@ def larger_than_the_weight(a: Adapter) -> Seen:
         yield f"{where}, {most.relative:.3g} times in {most.path}"
 
 
-def beside_the_base(a: Adapter) -> Iterator[tuple[str, Tensor, Place]]:
-    """Tensors that are saved whole, each with that of the base."""
+def other_shapes(a: Adapter) -> Seen:
+    """Tensors that are saved whole, and the base has in another shape."""
     for name, tensor in a.whole.items() if a.base else ():
         path = files.plain(name)
-        if there := next((place for other, place in a.known.items() if f".{path}".endswith(f".{other}")), None):
-            yield name, tensor, there
-
-
-def equal(tensor: Tensor, place: Place) -> bool:
-    return list(tensor.shape) == place.shape and torch.equal(tensor.float(), place.read().float())
+        there = next((place for other, place in a.known.items() if f".{path}".endswith(f".{other}")), None)
+        if there and list(tensor.shape) != there.shape:
+            yield f"{name} is saved as {by(tensor.shape)}, the base has {by(there.shape)}"
 
 
 def bare(a: Adapter) -> Seen:
@@ -279,8 +262,6 @@ RULES: list[Rule] = [
         f"target_modules is {a.config.get('target_modules')}"), "write the names of the adapted layers"),
     (BROKEN, lambda a: when(a.config.get("enable_lora"), "enable_lora is a setting of PEFT before 0.3, which is gone"),
         "no PEFT of today can load it, convert it or train again"),
-    (BROKEN, lambda a: (f"{name} holds a matrix for each expert, {by(a.tensors[name].shape)}" for name in a.factors
-        if a.tensors[name].ndim == 3 and files.path_of(name) not in a.pairs), "PEFT has one a layer, convert it"),
     (BROKEN, misfits, "is A or B transposed, or the config of another run? A is (rank, in), B (out, rank)"),
     (BROKEN, missing, f"{SAVE}, or take both files from one run"),
     (BROKEN, unasked, "PEFT would pass by it, take both files from one run"),
@@ -303,11 +284,8 @@ RULES: list[Rule] = [
         for layer in a.layers if layer.scaling and not 1e-3 <= abs(layer.scaling) <= 100), ALPHA),
     (ODD, lambda a: (f"{layer.path} has rank {layer.rank} and one direction, its rows are multiples"
         for layer in a.layers if layer.one_direction), "start A at random, not at a constant"),
-    (ODD, copies, "was one copied over the other? Save it again"),
     # is this its base?
-    (BROKEN, lambda a: (f"{name} is saved as {by(tensor.shape)}, the base has {by(place.shape)}"
-        for name, tensor, place in beside_the_base(a) if list(tensor.shape) != place.shape),
-        "are there more tokens? First base.resize_token_embeddings(rows)"),
+    (BROKEN, other_shapes, "are there more tokens? First base.resize_token_embeddings(rows)"),
     (BROKEN, beside_another, "it was trained beside another model, name that"),
     (ODD, lambda a: (f"the base calls {layer.path} {layer.place.name}" for layer in a.layers
         if layer.place and not f".{layer.path}.weight".endswith(f".{files.unquantized(layer.place.name)}")),
@@ -318,8 +296,6 @@ RULES: list[Rule] = [
         for key, near in settings.unknown(a.config).items() if not near), "upgrade, if a newer PEFT wrote it"),
     (NOTE, lambda a: share(a, [*a.whole]), "PEFT saves whole what is trained whole"),
     (NOTE, bare, "name them if they should learn, too; experts by target_parameters"),
-    (NOTE, lambda a: (f"{name} is saved whole and equals the base's" for name, tensor, place in beside_the_base(a)
-        if tensor.ndim > 1 and ".base_layer" not in name and equal(tensor, place)), "it was not trained, leave it out"),
     (NOTE, lambda a: (f"the base has no {name} of its own, it is tied to another" for name in a.tied),
         "a merge changes both, or loses one: set tie_word_embeddings to False first"),
     (NOTE, lambda a: (f"the base holds {layer.place.name} in codes ({layer.place.dtype})" for layer in a.layers
@@ -329,7 +305,6 @@ RULES: list[Rule] = [
     (NOTE, path_that_is_gone, "write its public name"),
     (NOTE, lambda a: when((Path(str(a.config.get("base_model_name_or_path"))) / CONFIG).is_file(),
         "the base that the config names is an adapter itself"), "merge that one first, and name the merged model"),
-    (NOTE, lambda a: when(another_name(a), f"the config names another base than {a.base}"), "are they the same?"),
     (NOTE, lambda a: when((a.folder / "adapter_model.bin").exists(), f"adapter_model.bin lies beside {WEIGHTS}"),
         "PEFT reads the latter, and so does this report"),
 ]
