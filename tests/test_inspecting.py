@@ -327,6 +327,7 @@ def test_it_is_said_drawn_and_written_as_json(adapter, tmp_path, capsys):
     assert words.startswith("Alive") and len(figure.axes[0].lines) == 2
     assert any("3 x q_proj" in line for line in lines(report))
     with pytest.raises(SystemExit, match="0"):
-        main([str(adapter), "--json", "--card", str(tmp_path / "card.png")])
-    assert json.loads(capsys.readouterr().out)["verdict"] == inspect_adapter(adapter).verdict
+        main([str(adapter), "--base", str(tmp_path / "base"), "--json", "--card", str(tmp_path / "card.png")])
+    written = json.loads(capsys.readouterr().out)
+    assert written["verdict"] == report.verdict and written["layers"][0]["place"] == f"{report.layers[0].path}.weight"
     assert (tmp_path / "card.png").read_bytes().startswith(b"\x89PNG")

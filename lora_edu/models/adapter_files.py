@@ -275,7 +275,6 @@ def _other_file(path: Path) -> str | None:
         return f"{path.name} {what}" if (what := what_is(path)) else None
     if whose:
         return f"{path.name}: {whose[0]}: save with save_pretrained"
-    other = (
-        f"{path.name} is safetensors, and not the name that PEFT reads: if it is an adapter alone, call it {WEIGHTS}"
-    )
-    return other if path.name != WEIGHTS else None
+    if path.name != WEIGHTS:
+        return f"{path.name} is safetensors, and PEFT reads another name: if it is an adapter alone, call it {WEIGHTS}"
+    return None

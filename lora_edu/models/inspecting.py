@@ -69,7 +69,8 @@ class Report:
         return f"alive: {len(self.layers) + self.of_experts} layers carry an update"
 
     def as_dict(self) -> dict:
-        return {"verdict": self.verdict} | asdict(self)
+        layers = [asdict(layer) | {"place": layer.place and layer.place.name} for layer in self.layers]
+        return {"verdict": self.verdict} | asdict(self) | {"layers": layers}
 
 
 def inspect_adapter(folder: str | Path, base: str | Path | None = None) -> Report:
