@@ -7,10 +7,10 @@ the norm that NF4's error has there; "nf2" rounds to four values instead of sixt
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lora_edu.gpt import GPT
-from lora_edu.lora import add_lora, lora_layers
+from lora_edu.lora import add_lora
 from lora_edu.observing import block_linears
 from lora_edu.qlora import quantize_linears
 from lora_edu.quantization import quantize
@@ -22,12 +22,12 @@ METHODS = ("full", "lora", "qlora", "blocks", "noise", "nf2")
 
 
 def prepared(
-    model: GPT, method: str, rank: int = 8, seed: int = 0, *, noise=1.0, scaling=2.0, targets="all-linear", frozen=""
+    model: GPT, method: str, rank: int = 8, seed: int = 0, *, noise=1.0, scaling=2.0, targets="all-linear"
 ) -> GPT:
     """The model in the state in which this method, one of METHODS, begins to train it: in place, and returned.
 
     noise: the norm of the noise, as a multiple of that of NF4's error. scaling: s = alpha / rank. targets: the matrices
-    with adapters. frozen: the factor, "A" or "B", that keeps its random start (then the other one starts at zero).
+    with adapters.
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
@@ -48,19 +48,7 @@ def prepared(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # A is drawn at random
         add_lora(model, rank=rank, alpha=scaling * rank, targets=targets)
-        for layer in lora_layers(model).values():
-            freeze_factor(layer, frozen)
     return model
-
-
-def freeze_factor(layer: nn.Module, frozen: str) -> None:
-    """frozen: "A", "B", or "" for neither."""
-    if frozen == "A":
-        layer.lora_A.requires_grad_(False)
-    if frozen == "B":  # the roles change: B is drawn as A is, and A starts at zero
-        nn.init.uniform_(layer.lora_B, -(layer.lora_B.shape[0] ** -0.5), layer.lora_B.shape[0] ** -0.5)
-        nn.init.zeros_(layer.lora_A)
-        layer.lora_B.requires_grad_(False)
 
 
 def add_noise(model: GPT, times: float = 1.0, seed: int = 0) -> None:

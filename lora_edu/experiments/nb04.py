@@ -2,7 +2,7 @@
 
 One adapter is trained on plays, one on Bible verses, each for 50 steps. Every arm of `dial` puts both into one model in
 some way and measures it on both texts. What it has to be compared with stands in arms of its own: one adapter alone at
-half strength, a quarter of each, and the averages of the factors, also at the size of the true sum.
+half strength, and the averages of the factors beside sums with the same weights.
 """
 
 import copy
@@ -51,22 +51,19 @@ def dial(plays: float, verses: float, how: str = "combined", *, repeat: int = 0,
     """Put both adapters into one model, with a weight for each, and measure it on both texts.
 
     how: "combined" adds the weighted updates; "rounded" adds them to the weights, and rounds these to NF4. "averaged"
-    takes the weighted means of the As and of the Bs instead; "averaged, same size" multiplies each layer's product to
-    the norm of the true sum.
-    Returns the two losses, how far the update is from the weighted sum before it is rounded, and a sample.
+    takes the weighted sums of the As and of the Bs instead, whose product has cross terms, too.
+    Returns the two losses and a sample.
     """
     states = [trained_state("plays", seed + 2 * repeat), trained_state("verses", seed + 2 * repeat + 1)]
-    wanted = with_state(combine(states, [plays, verses]), 2 * RANK)
-    averaged = with_state({name: plays * states[0][name] + verses * states[1][name] for name in states[0]}, RANK)
-    model = averaged if how.startswith("averaged") else wanted
-    if how == "averaged, same size":
-        enlarge(model, wanted)
-    result = {"error": update_error(model, wanted)}
+    if how == "averaged":
+        model = with_state({name: plays * states[0][name] + verses * states[1][name] for name in states[0]}, RANK)
+    else:
+        model = with_state(combine(states, [plays, verses]), 2 * RANK)
     if how == "rounded":
         model = quantize_linears(unload(merge(model)))
     text = model.generate(PROMPT, 110, temperature=0.6, generator=torch.Generator().manual_seed(seed))
-    result |= losses_on_both(model)
-    return {name: round(value, 4) for name, value in result.items()} | {"sample": text.removeprefix(PROMPT)}
+    losses = {name: round(value, 4) for name, value in losses_on_both(model).items()}
+    return losses | {"sample": text.removeprefix(PROMPT)}
 
 
 @lru_cache
@@ -87,23 +84,6 @@ def empty_adapter(rank: int, seed: int = 0, base: GPT | None = None) -> GPT:
 def with_state(state: dict[str, Tensor], rank: int) -> GPT:
     """The base with these adapters."""
     return load_adapter_state(empty_adapter(rank), state).eval()
-
-
-@torch.no_grad()
-def enlarge(model: GPT, wanted: GPT) -> None:
-    """Multiply each update to the norm that it has in `wanted`."""
-    for layer, other in zip(lora_layers(model).values(), lora_layers(wanted).values(), strict=True):
-        layer.scaling *= (other.delta_weight().norm() / layer.delta_weight().norm()).item()
-
-
-@torch.no_grad()
-def update_error(model: GPT, wanted: GPT) -> float:
-    """The distance between the updates of two models, over all layers, as a share of the second."""
-    pairs = zip(lora_layers(model).values(), lora_layers(wanted).values(), strict=True)
-    both = [(layer.delta_weight(), other.delta_weight()) for layer, other in pairs]
-    apart = sum((ours - theirs).square().sum() for ours, theirs in both)
-    whole = sum(theirs.square().sum() for _, theirs in both)
-    return (apart / whole).sqrt().item() if whole else 0.0
 
 
 # --- merging in 16 bits ----------------------------------------------------------------------------------------------
@@ -177,7 +157,7 @@ CONTROLS = {
     "half verses alone": {"plays": 0.0, "verses": 0.5},
     "verses minus plays": {"plays": -1.0, "verses": 1.0},
     "a quarter of each": {"plays": 0.25, "verses": 0.25},  # what an average has of the two, without its cross terms
-    "averaged, same size": {"plays": 0.5, "verses": 0.5, "how": "averaged, same size"},
+    "PEFT's linear": {"plays": 0.5**0.5, "verses": 0.5**0.5, "how": "averaged"},  # half of each, with cross terms
 }
 
 

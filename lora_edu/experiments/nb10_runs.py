@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from types import SimpleNamespace
 
 from lora_edu.experiments import nb09
-from lora_edu.experiments.nb10 import PLACES, SCALINGS, rank_way
+from lora_edu.experiments.nb10 import HALF, PLACES, SCALINGS, rank_way
 from lora_edu.experiments.stored import load_results
 from lora_edu.experiments.sweeps import TIE, Runs, stored_runs
 
@@ -38,19 +38,16 @@ def all_runs() -> Runs:
             adapter = getattr(run, "trained", run.rank * A_RANK)
             more |= {"way": way_of(run), "numbers": IN_FULL.get(run.method, adapter)}
             found.append(SimpleNamespace(**vars(run) | more))
-    same = [SimpleNamespace(**vars(run) | {"way": "all six"}) for run in found.where(way="lora r2")]
-    return Runs(found + same)  # rank 2 on all six is a row among the places, too
+    return found
 
 
 def way_of(run: SimpleNamespace) -> str:
-    """What a run trains, in a few words: "full", "lora r8", "q v", "A frozen"."""
+    """What a run trains, in a few words: "full", "lora r8", "q v", "up down, rank 2"."""
     if run.method in ("full", "blocks"):
         return run.method
-    if run.frozen:
-        return f"{run.frozen} frozen"
-    places = {targets: way for way, (targets, _) in PLACES.items()}
+    places = {place: way for way, place in (PLACES | HALF).items()}
     scaling = next(name for name, scale in SCALINGS.items() if scale(run.rank) == run.scaling)
-    return places.get(tuple(run.targets)) or rank_way(run.method, run.rank, scaling)
+    return places.get((tuple(run.targets), run.rank)) or rank_way(run.method, run.rank, scaling)
 
 
 def of_way(runs: Runs, way: str, steps: int = 100) -> Runs:
@@ -83,13 +80,16 @@ def best_rates(runs: Runs) -> dict[str, dict[int, float]]:
     return found
 
 
-def multiples(runs: Runs) -> dict[int, str]:
-    """Rank -> LoRA's best rate at s = 2 over that of the same matrices in full: the range that ties of either allow."""
+COMPARED = (1, 8, 64)  # ranks that were swept with each scaling
+
+
+def multiples(runs: Runs) -> dict[str, dict[int, str]]:
+    """Scaling -> rank -> LoRA's best rate over that of the same matrices in full: a range where rates tie."""
     full, found = of_way(runs, "blocks").tied(), {}
-    for rank in best_rates(runs)["alpha = 2r"]:
-        ours = of_way(runs, rank_way("lora", rank)).tied()
-        low, high = ours[0] / full[-1], ours[-1] / full[0]
-        found[rank] = f"{low:g} to {high:g}" if low < high else f"{low:g}"
+    for scaling in SCALINGS:
+        ties = {rank: swept(runs, rank, scaling).tied() for rank in COMPARED}
+        ends = {rank: (rates[0] / full[-1], rates[-1] / full[0]) for rank, rates in ties.items()}
+        found[scaling] = {r: f"{low:g} to {high:g}" if low < high else f"{low:g}" for r, (low, high) in ends.items()}
     return found
 
 
@@ -97,7 +97,7 @@ def regret(runs: Runs, lr: float) -> dict[str, dict[int, float]]:
     """Scaling -> rank -> what one rate for every rank costs: nats above the scaling's own best rate at that rank."""
     found: dict[str, dict[int, float]] = {}
     for scaling in SCALINGS:
-        for rank in (1, 8, 64):
+        for rank in COMPARED:
             here = swept(runs, rank, scaling).sweep()
             found.setdefault(scaling, {})[rank] = here[lr] - min(here.values())
     return found

@@ -33,7 +33,7 @@ def cosines(way: str, *, seed: int = 0) -> dict[str, list[float]]:
 
     "turned": the same strengths in random directions. "spread": the same norm, over all components alike.
     """
-    weights, updates = block_weights(load_base("laptop", device="cpu")), trained(way, seed)[0]
+    weights, updates = block_weights(load_base("laptop", device="cpu")), trained(way, seed)
     generator = torch.Generator().manual_seed(seed)
     sides = {
         "trained": updates,
@@ -78,7 +78,7 @@ def cut_losses(way: str, *, seed: int = 0) -> dict:
     "intruders": they are scaled down, as in the paper. "old directions": by the same norm, the other strong components
     of W'. "dial": the whole of dW.
     """
-    weights, updates = block_weights(load_base("laptop", device="cpu")), trained(way, seed)[0]
+    weights, updates = block_weights(load_base("laptop", device="cpu")), trained(way, seed)
     parts = {path: intruders(weights[path], dW) for path, dW in updates.items()}
     cuts: dict[str, Updates] = {
         f"intruders, {share:g}": {path: share * new for path, (new, _) in parts.items()} for share in CUTS

@@ -44,9 +44,7 @@ from lora_edu.experiments.nb08 import FILM_ARMS, step_film
 from lora_edu.experiments.nb09 import DRAW_ARMS, QUALITY_ARMS, drawn, film, fine_tuned_loss
 from lora_edu.experiments.nb09_merging import MERGE_ARMS, merged_again
 from lora_edu.experiments.nb10 import PRICE_ARMS, WHERE_ARMS, adapted_loss
-from lora_edu.experiments.nb10_batch import BATCH_ARMS, loss_with_batch
-from lora_edu.experiments.nb10_directions import SPECTRA_ARMS, spectra_arm
-from lora_edu.experiments.nb10_sizes import RANK_ARMS, loss_at_rank
+from lora_edu.experiments.nb10_directions import SPECTRA_ARMS, alike
 from lora_edu.experiments.nb11 import VARIANT_ARMS, step_times, variant_loss
 from lora_edu.experiments.nb11_starts import START_ARMS, start_loss
 from lora_edu.experiments.nb12 import FOUR_STATES, RIVALS, adapted, rival
@@ -128,15 +126,13 @@ EXPERIMENTS = {
     "merge-again": Experiment(merged_again, MERGE_ARMS, "09: merged into 4 bits without the original weights", 7),
     "lora-where": Experiment(adapted_loss, WHERE_ARMS, "10: which matrices to adapt under one budget", 35),
     "lora-price": Experiment(adapted_loss, PRICE_ARMS, "10: ranks, rates and scalings", 30),
-    "batch": Experiment(loss_with_batch, BATCH_ARMS, "10: does LoRA fall behind as the batch grows?", 40),
-    "lora-spectra": Experiment(spectra_arm, SPECTRA_ARMS, "10: do two runs write and read alike?", 10),
+    "lora-spectra": Experiment(alike, SPECTRA_ARMS, "10: do two runs write and read alike?", 10),
     "variants": Experiment(variant_loss, VARIANT_ARMS, "11: seven ways to train adapters at several rates", 30),
     "variant-times": Experiment(step_times, {"21 rounds": {}}, "11: the seconds of a training step of each variant", 3),
     "starts": Experiment(start_loss, START_ARMS, "11: starts on a rounded base, before and after training", 8),
     "real-model": Experiment(adapted, FOUR_STATES, "12: SmolLM2 adapted, in 32 bits and in 4", 30),
     "real-model-rivals": Experiment(rival, RIVALS, "12: an adapter moved onto NF4, other draws, fewer blocks", 22),
     "agreement": Experiment(agreement, AGREEMENT_ARMS, "13: which verb goes with which pronoun?", 15),
-    "rank-and-size": Experiment(loss_at_rank, RANK_ARMS, "10: does a larger model need a lower rank?", 45),
     "forgetting": Experiment(adapted_loss, FORGETTING_ARMS, "15: forgetting at equal learning, three roads", 25),
     "intruders": Experiment(intruder_arm, INTRUDER_ARMS, "15: new directions, counted and cut down", 8),
     "formats-after": Experiment(format_after, AFTER_ARMS, "questions: formats after QLoRA, and rotated weights", 2),

@@ -23,7 +23,8 @@ def layer_diagram(adapter: bool = False, quantized: bool = False, backward: bool
     """A linear layer and what the course adds to it, true to scale: the figure and its words."""
     top = ABOVE + 1.25 if quantized else 1.55
     bottom = BELOW - 1.45 if adapter else -1.75
-    figure, axes = plt.subplots(figsize=(8.4, 8.4 * (top - bottom) / 11.2), layout="constrained")
+    width = 8.4 if quantized else 7.2  # where W holds a name alone, the letters have room
+    figure, axes = plt.subplots(figsize=(width, width * (top - bottom) / 11.2), layout="constrained")
     axes.set(xlim=(-0.2, 11.0), ylim=(bottom, top), aspect="equal")
     axes.axis("off")
     _base(axes, adapter, quantized)
@@ -40,7 +41,7 @@ def _base(axes: Axes, adapter: bool, quantized: bool) -> None:
     gray = (GRAY, "")
     _box(axes, X, 0, THIN, WIDE, gray)
     axes.text(X, WIDE / 2 + 0.08, "x", ha="center", va="bottom", fontsize=13, style="italic")
-    axes.text(X - 0.1, -WIDE / 2 - 0.1, f"$d_{{in}}$ = {D_IN}", ha="left", va="top", fontsize=10)
+    axes.text(X - 0.45, -WIDE / 2 - 0.1, f"$d_{{in}}$ = {D_IN}", ha="left", va="top", fontsize=10)
     _box(axes, W, 0, WIDE, TALL, WEIGHT, dashed=quantized)
     name = "W′, decoded:\nthere for this product,\nthen dropped" if quantized else "W\nfrozen" if adapter else "W"
     axes.text(W, 0, name, ha="center", va="center", fontsize=11)

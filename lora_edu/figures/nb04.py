@@ -89,7 +89,7 @@ def _frame_of_dial(axes, arms: dict) -> None:
         axes.plot(SETTINGS, [arms[setting_name(weight)][text] for weight in SETTINGS], color=color, lw=1, alpha=0.7)
         axes.axhline(base, ls=":", color=color, lw=1.6)
         axes.text(1, base + 0.02, f"base, on {text}", color=color, ha="right", va="bottom")
-    for text, weight, by in (("plays", 0, (2, 12)), ("verses", 0.75, (-8, -22))):
+    for text, weight, by in (("plays", 0.125, (9, 5)), ("verses", 0, (0, 14))):
         place = (weight, arms[setting_name(weight)][text])
         how = {"fontsize": 11, "weight": "bold", "va": "baseline", "color": TEXTS[text]["color"]}
         note(axes, f"loss on {text}", place, by, **how)
@@ -102,10 +102,10 @@ def _frame_of_dial(axes, arms: dict) -> None:
 # --- what averaged factors lose --------------------------------------------------------------------------------------
 
 WAYS_TO_MIX = {  # the arm of the dial, and what it puts on the base
-    "plays 0.5": "half of each, added",
-    "a quarter of each": "a quarter of each, added",
-    "averaged 0.5": "factors averaged",
-    "averaged, same size": "averaged, enlarged to the first one's norm",
+    "plays 0.5": "half of each",
+    "PEFT's linear": "half of each, and cross terms",
+    "a quarter of each": "a quarter of each",
+    "averaged 0.5": "a quarter, and cross terms:\nA and B averaged",
 }
 
 
@@ -119,12 +119,12 @@ def kept_by_mixing(arms: dict) -> dict[str, dict[str, list[float]]]:
 
 @picture
 def gap(arms: dict) -> Drawn:
-    """What four ways to mix two adapters keep of each one's gain."""
+    """What two adapters keep of their gains, with weights of a half and of a quarter, without cross terms and with."""
     figure, axes = panels(2, 9, 2.8)
     words = []
     for panel, (text, kept) in zip(axes, kept_by_mixing(arms).items(), strict=True):
         means = {arm: np.mean(numbers) for arm, numbers in kept.items()}
-        colors = (ORANGE, ORANGE, RED, GRAY)
+        colors = (ORANGE, RED, ORANGE, RED)
         panel.barh(range(len(means)), list(means.values()), height=0.55, color=colors, alpha=0.45)
         for row, (arm, mean) in enumerate(means.items()):
             panel.text(0.02, row, f"{mean:.0%}", va="center")
@@ -135,10 +135,11 @@ def gap(arms: dict) -> Drawn:
         panel.set_yticklabels(WAYS_TO_MIX.values() if panel is axes[0] else [])
         panel.invert_yaxis()
         panel.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-        words.append(f"{text}: " + ", ".join(f"{mean:.0%} {WAYS_TO_MIX[arm]}" for arm, mean in means.items()))
+        words.append(f"{text} " + ", ".join(f"{mean:.0%}" for mean in means.values()))
+    named = "; ".join(WAYS_TO_MIX.values()).replace("\n", " ")
     return figure, (
-        f"Averaged factors keep little less than a quarter of each. {'; '.join(words)}. A bar for each way to mix, a "
-        "panel for each text; ticks are seeds, the dashed line is half of that adapter alone."
+        "Averages of A and B keep less because each update counts a quarter; cross terms cost, too. Kept with "
+        f"{named}: {'; '.join(words)}. Ticks are seeds, the dashed line is half of that adapter alone."
     )
 
 
@@ -160,7 +161,7 @@ def kept_after_rounding(kept: dict[str, dict[float, float]]) -> Drawn:
     axes.set(xscale="log", xticks=times, xticklabels=[f"× {t:g}" for t in times], xlabel="size of the update")
     axes.minorticks_off()
     axes.invert_xaxis()
-    axes.set(ylabel="share of the gain that is kept", ylim=(-0.05, 1.35))
+    axes.set(ylabel="share of the gain that is kept", ylim=(-0.05, 1.12))
     axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes.legend(loc="lower left", title="merged")
     axes.set_title("Rounded again on W′, a small update is swallowed; on W it is not")
