@@ -66,7 +66,7 @@ def unquantized(name: str) -> str:
 
 def plain(name: str) -> str:
     """The base's name of a tensor that an adapter brings whole."""
-    return name.removeprefix(PREFIX).replace(".base_layer", "").replace(".modules_to_save", "")
+    return re.sub(r"\.(base_layer|modules_to_save|original_module)\b", "", name.removeprefix(PREFIX))
 
 
 # --- what is read ----------------------------------------------------------------------------------------------------
