@@ -112,19 +112,11 @@ def test_what_may_change_between_two_starts(tiny_gpt, tiny_text, stopped):
     assert_same(model, again, reference, history)
 
 
-def test_a_stop_signal_waits_until_the_step_is_done(tiny_gpt, tiny_text, tmp_path, monkeypatch):
-    step = torch.optim.AdamW.step
-
-    def half_a_step(optimizer, *arguments):
-        if len(counted) == 2:
-            os.kill(os.getpid(), signal.SIGINT)  # the stop button, in the middle of an update
-        counted.append(1)
-        return step(optimizer, *arguments)
-
-    counted = []
-    monkeypatch.setattr(torch.optim.AdamW, "step", half_a_step)
+def test_a_stop_signal_waits_until_the_step_is_done(tiny_gpt, tiny_text, tmp_path, stop_in_update):
+    stop_in_update(2)
     history = go_on(with_adapters(tiny_gpt), tiny_text, tmp_path / "run")
     assert history.interrupted and len(history.train_loss) == 3 and stored_steps(tmp_path / "run")[-1] == 3
+    stop_in_update(-1)
     assert_goes_on(tiny_gpt, tiny_text, tmp_path / "run")
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

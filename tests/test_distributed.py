@@ -5,7 +5,6 @@ The processes are real ones, started by torchrun on this machine, and talk throu
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -211,16 +210,8 @@ def test_more_processes_than_gpus(monkeypatch):
             pass
 
 
-def test_a_stopped_program_writes_no_result_and_goes_on(tmp_path, monkeypatch, capsys):
-    step, made = torch.optim.AdamW.step, []
-
-    def stopping(optimizer, *arguments):
-        made.append(1)
-        if len(made) == 1:
-            os.kill(os.getpid(), signal.SIGINT)
-        return step(optimizer, *arguments)
-
-    monkeypatch.setattr(torch.optim.AdamW, "step", stopping)
+def test_a_stopped_program_writes_no_result_and_goes_on(tmp_path, stop_in_update, capsys):
+    made = stop_in_update(0)
     arguments = ["--steps", 2, "--output", tmp_path / "out", "--checkpoint", tmp_path / "run"]
     assert program(*arguments) == 130
     printed = capsys.readouterr().out

@@ -3,7 +3,6 @@ import json
 import math
 import os
 import shutil
-import signal
 
 import pytest
 import torch
@@ -70,25 +69,12 @@ def test_sizes(monkeypatch):
 
 
 @pytest.fixture
-def stopped_at(monkeypatch, tiny_text):
+def stopped_at(monkeypatch, tiny_text, stop_in_update):
     """Pre-training of a tiny model on a tiny text that is stopped in a step (counted from 0)."""
     recipe = dataclasses.replace(SIZES["laptop"], config=TINY, batch_size=2)
     monkeypatch.setitem(SIZES, "laptop", recipe)
     monkeypatch.setattr(pretrain_module, "load_text", lambda name: tiny_text)
-    step, made = torch.optim.AdamW.step, []
-
-    def stop_at(number):
-        def stopping(optimizer, *arguments):
-            if len(made) == number:
-                os.kill(os.getpid(), signal.SIGINT)
-            made.append(1)
-            return step(optimizer, *arguments)
-
-        made.clear()
-        monkeypatch.setattr(torch.optim.AdamW, "step", stopping)
-        return made
-
-    return stop_at
+    return stop_in_update
 
 
 def test_a_stopped_pretraining_overwrites_nothing_and_goes_on(tmp_path, stopped_at):

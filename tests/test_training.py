@@ -5,7 +5,7 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from stopped_runs import assert_unchanged, everything, refused
+from stopped_runs import assert_unchanged, everything, refused, stop_in_step
 
 from lora_edu.lora import add_lora, lora_layers
 from lora_edu.observing import layer_inputs, surprise
@@ -64,20 +64,15 @@ def test_what_a_history_holds(tiny_gpt, tiny_text):
 
 
 def test_the_stop_button_returns_the_history_and_a_usable_model(tiny_gpt, tiny_text, capsys):
-    calls = []
+    def stopped(**options):
+        loss_fn = stop_in_step(3, KeyboardInterrupt())
+        return train(tiny_gpt, tiny_text, 50, loss_fn=loss_fn, **QUICK | options)
 
-    def stop_in_the_fourth_step(model, inputs, targets):
-        calls.append(model.training)
-        if model.training and sum(calls) == 4:
-            raise KeyboardInterrupt
-        return model(inputs, targets)[1]
-
-    history = train(tiny_gpt, tiny_text, 50, loss_fn=stop_in_the_fourth_step, **QUICK)
+    history = stopped()
     assert history.interrupted and len(history.train_loss) == 3 and history.stopped == "stopped after 3 of 50 steps"
     assert all(p.isfinite().all() and p.grad is None for p in tiny_gpt.parameters()) and not tiny_gpt.training
     assert tiny_gpt.generate("low", 5).startswith("low") and capsys.readouterr().out == ""
-    calls.clear()
-    train(tiny_gpt, tiny_text, 50, loss_fn=stop_in_the_fourth_step, **QUICK | {"progress": True})
+    stopped(progress=True)
     assert capsys.readouterr().out == "stopped after 3 of 50 steps\n"  # below the bar, in whatever notebook
 
 

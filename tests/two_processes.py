@@ -4,7 +4,6 @@ The same functions give the test, in its one process, what to compare with.
 """
 
 import copy
-import functools
 import json
 import random
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from stopped_runs import stop_in_step
 
 from lora_edu.engine import distributed
 from lora_edu.lora import add_lora
@@ -64,19 +64,11 @@ def trained(model, device, **options):
 
 def stopped_and_resumed(device, folder):
     """QLoRA with dropout, stopped in step 4, against the same run without a stop: whether they are the same."""
-    calls = []
-
-    @functools.wraps(model_loss)  # for a checkpoint it is the same loss
-    def stop(model, inputs, targets):
-        calls.append(model.training)
-        if sum(calls) == 4:
-            raise InterruptedError
-        return model_loss(model, inputs, targets)
-
     models = [build("qlora", device, dropout=0.3) for _ in range(3)]
     options = OPTIONS | {"device": device}
     expected = train(models[0], TEXT, 6, **options)
     try:
+        stop = stop_in_step(3, InterruptedError())
         train(models[1], TEXT, 6, **options, checkpoint=folder, checkpoint_every=2, loss_fn=stop)
     except InterruptedError:
         distributed.wait_for_all()
