@@ -74,6 +74,11 @@ def test_a_damaged_file_has_another_checksum(content):
     assert header["__metadata__"]["adler32"] == str(zlib.adler32(numbers))
 
 
+def test_a_script_holds_the_file(content):
+    text = exporting.script("model", content)
+    assert base64.b64decode(re.search(r'= "(.*)";', text)[1]) == content and len(text) < 3_200_000
+
+
 @pytest.mark.parametrize("block_size, double_quant", [(64, False), (32, True), (64, DoubleQuant("int8"))])
 def test_another_format_is_refused(block_size, double_quant):
     model = quantize_linears(GPT(GPTConfig(context=8, d_model=64, n_layers=1)), (), block_size, double_quant)
