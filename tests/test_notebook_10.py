@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lora_edu.experiments import load_results, nb10_directions
+from lora_edu.experiments import load_results, nb10_batch, nb10_directions
 from lora_edu.experiments import nb10_runs as records
 from lora_edu.experiments.nb10 import BEST_PLACE_RATES, BEST_RANK_RATE, CALIBRATED, HALF, PLACES, RANK_RATES
 from lora_edu.figures import nb10 as pictures
@@ -129,6 +129,44 @@ def test_one_rate_serves_all_ranks_with_a_fixed_alpha_and_none_that_was_tried_at
     tried = [set(records.swept(RUNS, rank, "alpha = 2r").sweep()) for rank in records.COMPARED]
     assert set.intersection(*tried) == {3e-3, 1e-2}
     assert all(max(records.regret(RUNS, lr)["alpha = 2r"].values()) > 0.1 for lr in (3e-3, 1e-2))
+
+
+# --- the batch --------------------------------------------------------------------------------------------------------
+
+BATCHES = nb10_batch.batch_runs()
+
+
+def missed(way, batch, steps):
+    return nb10_batch.shares_missed(BATCHES, way, batch, steps)
+
+
+def test_the_batches_read_equally_much_and_their_best_rates_are_bracketed_with_three_seeds():
+    assert len({batch * steps for batch, steps in nb10_batch.EQUAL_TOKENS}) == 1
+    for (way, batch, steps), (_, best) in nb10_batch.RATES.items():
+        some = nb10_batch.of(BATCHES, way, batch, steps)
+        rates = list(some.sweep())
+        assert some.best_rate() == best and rates[0] < best < rates[-1], (way, batch, steps)
+        three = {lr: [run.loss for run in some.where(lr=lr)] for lr in rates}
+        means = {lr: np.mean(found) for lr, found in three.items() if len(found) == 3}
+        assert len(means) == 3 and min(means, key=means.get) == best  # three seeds choose as seed 0 did
+
+
+def test_both_ranks_fall_behind_at_the_largest_batch_with_every_seed_and_rank_lowers_the_line():
+    """Not "LoRA's lag does not depend on the batch", nor "a larger rank takes the rise away"."""
+    for way in ("lora r8", "lora r64"):
+        assert min(missed(way, 64, 32)) > max(missed(way, 4, 512) + missed(way, 16, 128))
+    for cell in nb10_batch.EQUAL_TOKENS:
+        assert max(missed("lora r64", *cell)) < min(missed("lora r8", *cell))
+
+
+def test_as_few_steps_alone_do_as_much_at_rank_64_and_half_of_it_at_rank_8():
+    """Not "it is the batch": at equal tokens a larger batch has fewer steps, and these alone make LoRA fall behind."""
+    (rise, by_steps), (small_rise, small_by_steps) = (nb10_batch.rises(BATCHES, f"lora r{rank}") for rank in (8, 64))
+    assert 0.06 < rise < 0.08 and 0.4 < by_steps / rise < 0.7
+    assert 0.02 < small_rise < small_by_steps < 0.05
+    pairs = zip(missed("lora r8", 64, 32), missed("lora r8", 16, 32), strict=True)
+    assert all(at_64 > at_16 for at_64, at_16 in pairs)  # a part is left to the batch, or to what was read
+    assert nb10_batch.mean_missed(BATCHES, "lora r8", 4, 32) < 0.09  # where little is read, few steps do not do it
 
 
 # --- directions -------------------------------------------------------------------------------------------------------

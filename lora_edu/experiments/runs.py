@@ -44,6 +44,7 @@ from lora_edu.experiments.nb08 import FILM_ARMS, step_film
 from lora_edu.experiments.nb09 import DRAW_ARMS, QUALITY_ARMS, drawn, film, fine_tuned_loss
 from lora_edu.experiments.nb09_merging import MERGE_ARMS, merged_again
 from lora_edu.experiments.nb10 import PRICE_ARMS, WHERE_ARMS, adapted_loss
+from lora_edu.experiments.nb10_batch import BATCH_ARMS, loss_with_batch
 from lora_edu.experiments.nb10_directions import SPECTRA_ARMS, alike
 from lora_edu.experiments.nb11 import VARIANT_ARMS, step_times, variant_loss
 from lora_edu.experiments.nb11_starts import START_ARMS, start_loss
@@ -126,6 +127,7 @@ EXPERIMENTS = {
     "merge-again": Experiment(merged_again, MERGE_ARMS, "09: merged into 4 bits without the original weights", 7),
     "lora-where": Experiment(adapted_loss, WHERE_ARMS, "10: which matrices to adapt under one budget", 35),
     "lora-price": Experiment(adapted_loss, PRICE_ARMS, "10: ranks, rates and scalings", 30),
+    "batch": Experiment(loss_with_batch, BATCH_ARMS, "10: does LoRA fall behind as the batch grows?", 40),
     "lora-spectra": Experiment(alike, SPECTRA_ARMS, "10: do two runs write and read alike?", 10),
     "variants": Experiment(variant_loss, VARIANT_ARMS, "11: seven ways to train adapters at several rates", 30),
     "variant-times": Experiment(step_times, {"21 rounds": {}}, "11: the seconds of a training step of each variant", 3),
