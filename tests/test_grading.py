@@ -222,3 +222,16 @@ def test_nothing_is_kept_outside_a_notebook(monkeypatch, tmp_path):
 
 def same(x):
     return x  # the number
+
+
+def test_progress_in_an_assignment_lists_its_exercises(capsys, monkeypatch):
+    monkeypatch.setattr(grading, "_results", {"7.1": "correct", "7.10": "not right yet"})
+    monkeypatch.setattr(grading, "_announced", {})
+    for number in ("7.1", "7.2", "7.10"):
+        grading.announce(number, f"title of {number}", "5 min")
+    capsys.readouterr()
+    grading.progress()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("   ")[0].strip() for line in lines] == ["7.1", "7.2", "7.10", "1 of 3 done"]
+    assert "correct" in lines[0] and "not checked yet" in lines[1] and "not right yet" in lines[2]
+    assert lines[0].index("title") == lines[1].index("title") and lines[0].endswith("5 min")

@@ -178,6 +178,20 @@ def test_a_clone_that_may_not_be_written_to(clone, monkeypatch):
         environment.setup()
 
 
+def test_pip_that_changes_nothing_costs_nothing(clone, monkeypatch):
+    environment.setup()
+    (clone / "pyproject.toml").write_text("[project] # changed")
+    whole = pieces()
+    monkeypatch.setattr(environment, "_pip", refused)
+    with pytest.raises(environment.SetupError, match="no network"):
+        environment.setup()
+    assert pieces() == whole
+
+
+def refused(*_):
+    raise environment.SetupError("no network")
+
+
 def test_two_set_ups_do_not_meet(clone):
     pytest.importorskip("fcntl")
     with environment._alone(), pytest.raises(environment.SetupError, match="another set-up is at work"):
