@@ -146,6 +146,15 @@ def test_rows_of_panels_are_told_by_the_white_between_them():
     assert above[3] < min(left[2], right[2]) and above[0] <= left[0] < left[1] < right[0]
 
 
+def test_the_book_s_slider_follows_what_moves():
+    """Of notebook 03 the cursor, which is one of many artists that move."""
+    (shown,) = live.sliders_of(ROOT / "notebooks" / "03_small_gpt.ipynb")
+    renderer = SVGRenderer(shown.view.figure, "03")
+    fragments = [renderer.fragment([artist]) for artist in shown.view.moving]
+    assert [fragment.startswith('<g class="here"><path') for fragment in fragments].count(True) == 1
+    assert len(live.panels(shown.view)) == 6  # the line of text, and five guesses
+
+
 @pytest.mark.parametrize("origin", ["upper", "lower"])
 def test_an_image_is_stored_pixel_by_pixel_and_stands_upright(origin):
     figure, _ = with_axes([0.25, 0.25, 0.5, 0.5], size=(2, 2))
