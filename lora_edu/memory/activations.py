@@ -308,7 +308,7 @@ def as_architecture(shape: GPTConfig | Architecture, rank: int | None, batch_siz
 # What stays between two steps is in `lora_edu.memory.shapes`, what the forward pass keeps is above. On top come
 # temporary copies. With many tokens the peak is in the last block's MLP, where `down_proj`'s adapter holds its wide
 # input three times: as it came, in float32 for a moment (adapters are float32), and in 16 bits again (autocast casts it
-# back). `tests/test_step_memory.py` holds this against a measurement, `benchmarks/gpu.py` against a GPU's own count.
+# back). `tests/test_cuda.py` holds this against a measurement, `benchmarks/gpu.py` against a GPU's own count.
 
 
 def step_peak_bytes(config: GPTConfig, batch_size: int, seq_len: int, rank: int) -> int:
