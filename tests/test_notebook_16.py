@@ -67,10 +67,12 @@ def test_the_ranks_cannot_be_told_apart():
         assert abs(np.mean(gaps)) < 2.48 * np.std(gaps, ddof=1), (one, other)  # 4.30 / sqrt(3): a 95% interval
 
 
-def test_a_coin_takes_no_e_away():
-    coin = records.at_best("coin")
-    assert len(coin) == 3 and all(run.e > 0.1 and run.kl > 0.01 for run in coin)
-    assert max(records.below(records.bias_line(), coin)) < 0
+@pytest.mark.parametrize("control", ["coin", "shuffled", "imitated"])
+def test_no_control_gets_below_one_bias_and_the_first_two_keep_their_e_s(control):
+    runs = records.at_best(control)
+    below = records.below(records.bias_line(), runs)
+    assert len(runs) == 3 and max(below) < 0.001 and below.mean() < -0.001
+    assert all(run.kl > 0.005 and (run.e > 0.1 or control == "imitated") for run in runs)
 
 
 def test_paid_for_both_training_beats_a_bias_with_a_temperature():

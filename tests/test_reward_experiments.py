@@ -95,6 +95,24 @@ def test_every_way_is_trained_and_measured_against_the_shipped_base(tiny, method
     assert set(found["looks"]) == {"2", "3"} and found["looks"]["3"]["kl"] > 0 and len(found["shares"]) == 3
 
 
+def test_a_shuffled_update_has_the_norm_of_the_trained_one(tiny):
+    model, _ = nb16.start("lora", 2, seed=0)
+    for layer in lora_layers(model).values():
+        torch.nn.init.normal_(layer.lora_B)
+    before = {path: layer.delta_weight().detach() for path, layer in lora_layers(model).items()}
+    for path, layer in lora_layers(nb16.shuffle(model, seed=0)).items():
+        after = layer.delta_weight().detach()
+        assert torch.isclose(after.norm(), before[path].norm()) and not torch.allclose(after, before[path])
+
+
+def test_the_best_of_every_few_is_imitated(tiny, monkeypatch):
+    monkeypatch.setattr(nb16_rivals, "ROLLOUTS", 8)
+    read, seen = nb16.new_log_probs, []
+    monkeypatch.setattr(nb16, "new_log_probs", lambda model, tokens: seen.append(tokens) or read(model, tokens))
+    found = nb16_rivals.imitated(1e-2, steps=2, best_of=4, rank=2)["looks"]["2"]
+    assert found["kl"] > 0 and len(seen[0]) == 8 and len(torch.unique(seen[0], dim=0)) <= 2 * 8 // 4
+
+
 # --- rivals -----------------------------------------------------------------------------------------------------------
 
 

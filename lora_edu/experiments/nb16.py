@@ -133,12 +133,14 @@ def rewarded(
     repeat: int = 0,
     film: bool = False,
     looks: tuple[int, ...] = (),
+    shuffled: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> dict:
     """Train the shipped base by a reward in one way. Step -> what `measured` says, and the share of e's step by step.
 
     method: "full", "lora" or "qlora". film: before the steps of `looks` it is looked at, too, on fewer roll-outs.
+    shuffled: what is measured is a random update whose norm in each layer is the trained one's.
     """
     seed = seed + repeat
     model, frozen = start(method, rank, seed)
@@ -147,6 +149,7 @@ def rewarded(
         if film and step in looks:
             found[str(step)] = measured(model, 256)
         shares.append(round(policy_step(model, frozen, optimizer, lr, beta, reward, seed, step), 5))
+    model = shuffle(model, seed) if shuffled else model
     return {"looks": found | {str(steps): measured(model)}, "shares": shares}
 
 
@@ -165,6 +168,17 @@ def base_log_probs(model: GPT, tokens: Tensor) -> Tensor:
     """What the base gives each byte: the same model, its adapters off."""
     with adapters_off(model):
         return new_log_probs(model, tokens)
+
+
+@torch.no_grad()
+def shuffle(model: GPT, seed: int) -> GPT:
+    """Each layer's update s B A becomes a random one of the same rank and norm."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in lora_layers(model).values():
+        norm = layer.delta_weight().norm()
+        layer.lora_B.copy_(torch.randn(layer.lora_B.shape, generator=generator))
+        layer.lora_B.mul_(norm / layer.delta_weight().norm())
+    return model
 
 
 @functools.cache

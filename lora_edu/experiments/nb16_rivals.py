@@ -1,7 +1,8 @@
-"""What a reward's run is held against: one number, two numbers, and roll-outs picked afterwards (notebook 16)
+"""What a reward's run is held against: one number, two numbers, roll-outs picked, and the best copied (notebook 16)
 
 `biased` trains nothing: a bias on the logit of e, and perhaps a temperature. `picked` changes no model: of many
 roll-outs of the base it takes those with few e's oftener, in the way that no policy can beat at equal divergence.
+`imitated` trains on the text of the best roll-outs, as on any text.
 """
 
 import itertools
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_edu.experiments import nb16
-from lora_edu.experiments.nb16 import LETTERS, NEW, PROMPT
+from lora_edu.experiments.nb16 import LETTERS, NEW, PROMPT, ROLLOUTS
 from lora_edu.experiments.nb16_words import marked_words
 from lora_edu.experiments.sweeps import SEEDS, arms_of, sweep_arms
 from lora_edu.gpt import GPT
@@ -21,6 +22,8 @@ def reward_arm(method: str, *, seed: int = 0, progress: bool = True, **settings)
     """One arm of the experiment `reward`. method: a rival's name, or a way to train as `rewarded` takes it."""
     if method == "bias":
         return biased(**settings)
+    if method == "imitated":
+        return imitated(seed=seed, **settings)
     return picked(seed=seed) if method == "picked" else nb16.rewarded(method, seed=seed, progress=progress, **settings)
 
 
@@ -70,6 +73,25 @@ def _weighted(strength: float, e: Tensor, words: Tensor, wrong: Tensor) -> dict:
     return {name: round(value.item(), 5) for name, value in found.items()}
 
 
+def imitated(lr: float, steps: int = 40, best_of: int = 8, rank: int = 8, repeat: int = 0, seed: int = 0) -> dict:
+    """Train on the base's own best roll-outs: from each prompt the one with the fewest e's of `best_of`.
+
+    As many roll-outs as a reward's run writes in so many steps are written beforehand, and each step reads as many.
+    """
+    generator = torch.Generator().manual_seed(seed + repeat)
+    model, best = nb16.start("lora", rank, seed + repeat)[0], []
+    for prompt in nb16.prompts(steps * ROLLOUTS // best_of, generator):
+        tokens = nb16.shipped().generate(prompt.repeat(best_of, 1), NEW, temperature=1.0, generator=generator)
+        best.append(tokens[nb16.is_e(tokens[:, PROMPT:]).sum(1).argmin()])
+    optimizer, best = nb16.adamw(model, lr), torch.stack(best)  # (steps * ROLLOUTS / best_of, PROMPT + NEW)
+    for _ in range(steps):
+        tokens = best[torch.randint(len(best), (ROLLOUTS,), generator=generator)]
+        optimizer.zero_grad()
+        (-nb16.at_tokens(nb16.new_log_probs(model, tokens), tokens).mean()).backward()
+        optimizer.step()
+    return {"looks": {str(steps): nb16.measured(model)}}
+
+
 # --- the arms --------------------------------------------------------------------------------------------------------
 
 BIASES = (0.0, -0.25, -0.5, -1.0, -1.5, -2.0, -2.5, -3.0, -3.5, -4.0, -5.0, -6.0, -30.0)  # the last one bans it
@@ -81,6 +103,7 @@ WAYS: dict[str, tuple[dict, tuple[float, ...], float]] = {  # how it trains, rat
     "lora r64": ({"method": "lora", "rank": 64}, (3e-4, 1e-3, 3e-3), 1e-3),
     "full": ({"method": "full"}, (3e-5, 1e-4, 3e-4, 1e-3), 1e-4),
     "qlora r8": ({"method": "qlora", "rank": 8}, (1e-3, 3e-3), 3e-3),
+    "imitated": ({"method": "imitated", "rank": 8}, (1e-4, 3e-4, 1e-3), 3e-4),
 }
 
 
@@ -94,6 +117,7 @@ def _arms() -> dict[str, dict]:
     arms |= arms_of("no price", (1e-2,), **R1, beta=0.0, film=True, looks=SHORT)
     arms["film, lr 0.003, seed 0"] = {"lr": 3e-3, "repeat": 0, "steps": 100, "film": True, "looks": LONG} | R1
     arms |= arms_of("cheap", (3e-3,), SEEDS, **R8, beta=0.1)
+    arms |= arms_of("shuffled", (3e-3,), SEEDS, **R8, shuffled=True)
     arms |= arms_of("coin", (3e-3,), SEEDS, **R8, reward="coin")
     return arms | arms_of("words", (3e-3,), SEEDS, **R8, reward="words")
 
