@@ -6,7 +6,7 @@ import torch
 
 from lora_edu.experiments import load_results
 from lora_edu.experiments.nb04 import SETTINGS, setting_name
-from lora_edu.figures import nb03, nb04, nb07
+from lora_edu.figures import nb03, nb04, nb07, plots
 from lora_edu.gpt import encode
 
 TEXT = "to the Treasury."
@@ -77,6 +77,21 @@ def test_the_kept_gain_is_one_for_the_adapter_itself(dial):
 
 
 SHARES = {1: 1.0, 0.3: 0.8, 0.1: 0.2, 0.03: 0.0}
+
+
+SHARES = {1: 1.0, 0.3: 0.8, 0.1: 0.2, 0.03: 0.0}
+FIGURES = [
+    nb04.gap,
+    lambda arms: nb04.training([2.7, 2.2, 1.9, 1.8], 2.7, 1.8),
+    lambda arms: nb04.kept_after_rounding({n: SHARES for n in "abcd"}),
+]
+
+
+@pytest.mark.parametrize("made", FIGURES)
+def test_a_figure_has_words_and_labels_on_both_axes(dial, made):
+    figure, words = made(dial)
+    assert 10 < len(words.split()) <= 85
+    assert all(axes.get_xlabel() for axes in figure.axes) and plots.png(figure)
 
 
 @pytest.fixture(scope="module")
