@@ -46,6 +46,7 @@ BROUGHT = {  # by a setting: how the tensors are called that it adds to A and B
     "bias": r"(?<!lora_B)\.bias$",
 }
 EMBEDDING = re.compile(r"\.(embed_tokens|lm_head|wte|shared|word_embeddings|embed_in|embed_out)\.")  # saved unasked
+HEAD = re.compile(r"\.(score|classifier|qa_outputs)\.")  # of a task
 NUMBERED = re.compile(r"(?P<stack>.*?)\.(?P<number>\d+)\.(?P<kind>.+)")  # model.layers . 3 . self_attn.q_proj
 
 
@@ -65,8 +66,15 @@ def unquantized(name: str) -> str:
 
 
 def plain(name: str) -> str:
-    """The base's name of a tensor that an adapter brings whole."""
-    return re.sub(r"\.(base_layer|modules_to_save|original_module)\b", "", name.removeprefix(PREFIX))
+    """The base's name of a tensor that an adapter brings whole, or of which it brings rows."""
+    name = re.sub(r"\.(token_adapter\.)?trainable_tokens_delta", ".weight", name.removeprefix(PREFIX))
+    return re.sub(r"\.(base_layer|modules_to_save|original_module)\b", "", name)
+
+
+def of_experts(name: str) -> str:
+    """The path in a model of a weight that holds all experts, while the base's files may hold each expert's apart."""
+    path = re.sub(r"experts\.\d+\.(w[13]|gate_proj|up_proj)$", "experts.gate_up_proj", name.removesuffix(".weight"))
+    return re.sub(r"experts\.\d+\.(w2|down_proj)$", "experts.down_proj", path).replace("block_sparse_moe", "mlp")
 
 
 # --- what is read ----------------------------------------------------------------------------------------------------
@@ -137,8 +145,8 @@ class Adapter:
 
     @property
     def whole(self) -> dict[str, Tensor]:
-        """Tensors beside those of LoRA, such as a head."""
-        return {name: tensor for name, tensor in self.tensors.items() if ".lora_" not in name}
+        """Tensors beside those of LoRA that replace the base's, such as a head."""
+        return {name: one for name, one in self.tensors.items() if not re.search(r"\.lora_|trainable_tokens", name)}
 
     @property
     def start(self) -> str | None:
@@ -159,9 +167,11 @@ class Adapter:
     @property
     def tied(self) -> list[str]:
         """The adapter's head or embedding, where the base's files have the other only."""
+        config = self.base / "config.json" if self.base else Path()
+        untied = config.is_file() and re.search(rb'"tie_word_embeddings":\s*false', config.read_bytes())
         paths = [*self.pairs, *(plain(name).removesuffix(".weight") for name in self.whole)] if self.base else []
         names = [f"{path}.weight" for path in paths if EMBEDDING.search(f".{path}.")]
-        return [name for name in names if not any(f".{name}".endswith(f".{one}") for one in self.known)]
+        return [name for name in names if not any(f".{name}".endswith(f".{one}") for one in self.known) and not untied]
 
     def read_tensors(self) -> None:
         """Raises Unreadable."""
@@ -260,7 +270,11 @@ def in_place_of(path: Path) -> str:
         return "this is a whole model and no adapter (it has config.json): load it without PEFT"
     for pattern, what in INSTEAD.items():
         if found := [one.relative_to(folder) for one in sorted(folder.glob(pattern.format(path.name)))]:
-            return what.format(path.name, ", ".join(str(one.parent if one.name == path.name else one) for one in found))
+            names = ", ".join(str(one.parent if one.name == path.name else one) for one in found)
+            pieces = re.match(r"adapter_model.*-of-0*(\d+)", names)
+            if pieces and len(found) < int(pieces[1]):
+                return f"a shard is missing, {len(found)} of {pieces[1]} is there, {names}: download or save all again"
+            return what.format(path.name, names)
     others = [weights] if weights.is_file() else filter(Path.is_file, sorted(folder.iterdir()))
     said = (what for other in others if not BESIDES.match(other.name) and (what := _other_file(other)))
     return next(said, f"there is no {path.name}: copy it here, or save the adapter with save_pretrained")

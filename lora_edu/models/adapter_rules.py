@@ -6,7 +6,7 @@ order of RULES is the order in which the doctor asks, and so which finding names
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import inf, isfinite
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 
 from lora_edu.models import adapter_files as files
 from lora_edu.models import adapter_settings as settings
-from lora_edu.models.adapter_files import BROKEN, DEAD, NOTE, ODD, OTHER, Adapter, Finding
+from lora_edu.models.adapter_files import BROKEN, DEAD, NOTE, ODD, OTHER, Adapter, Finding, Place
 from lora_edu.models.adapter_settings import VERSION
 from lora_edu.peft_io import CONFIG, WEIGHTS
 
@@ -40,8 +40,9 @@ def when(condition: object, seen: str) -> list[str]:
 
 
 def no_peft_type(a: Adapter) -> Seen:
-    whose = next((whose for key, whose in settings.OTHERS.items() if key in a.config), "of no PEFT that is known")
-    return when(a.kind is None, f"{CONFIG} has no peft_type, it is {whose}")
+    whose = next((f", it is {whose}" for key, whose in settings.OTHERS.items() if key in a.config), "")
+    wrong = not a.kind or a.kind != str(a.kind).upper()
+    return when(wrong, f"{CONFIG} has peft_type {a.kind!r}{whose}, and PEFT expects 'LORA'")
 
 
 def missing(a: Adapter) -> Seen:
@@ -50,9 +51,12 @@ def missing(a: Adapter) -> Seen:
         wanted = ["A", "B", "magnitude_vector"] if a.config.get("use_dora") else ["A", "B"]
         yield from (f"{path} has no lora_{part}" for part in wanted if part not in parts)
     lost = [what for what, pattern in a.asked.items() if not any(re.search(pattern, name) for name in a.tensors)]
-    heads = [head for head in settings.HEADS if head in lost]  # PEFT asks for both, and a model has one
-    spared = heads[:1] if len(heads) < len(settings.HEADS) else []
-    yield from (f"{what} is asked for, and not in the file" for what in lost if what not in ["bias", *spared])
+    heads = [head for head in settings.HEADS if head in a.asked]  # PEFT asks for both, and a model has one
+    others = [what for what in lost if what not in ["bias", *heads]]
+    if heads and set(heads) <= set(lost):
+        had = [head for head in heads if any(f".{head}." in f".{name}" for name in a.known)]
+        others.append(" or ".join(had or heads))
+    yield from (f"{what} is asked for, and not in the file" for what in others)
 
 
 def unasked(a: Adapter) -> Seen:
@@ -72,37 +76,69 @@ def misfits(a: Adapter) -> Seen:
         if {"A", "B"} <= parts.keys() and path not in a.pairs:
             A, B = (a.tensors[parts[part]].shape for part in "AB")
             why = "hold a matrix for each expert, PEFT has one" if len(A) == 3 else "rows of A must be columns of B"
-            yield f"{path}: A is {by(A)} and B is {by(B)}, {why}"
+            if len(A) == len(B) == 2 and A[0] < B[1] == a.config.get("r"):
+                why = f"{A[0]} of {B[1]} rows of A, as in one piece of FSDP's that was not gathered"
+            yield f"{path}: {shapes(A, B)}, {why}"
     for path, (A, B) in a.pairs.items() if settings.EXPECTED["r"][0](a.config.get("r")) else ():
         rank = settings.by_pattern(a.config, "rank_pattern", path, "r")
         all_experts = settings.of_all_experts(a.config, path)
         right = rank and len(A) % rank == 0 if all_experts else len(A) == rank
         if not right:
-            yield f"{path}: the config gives rank {rank}, its A is {by(A.shape)} and its B {by(B.shape)}"
+            yield f"{path}: the config gives rank {rank}, and {shapes(A.shape, B.shape)}"
         if name := a.parts[path].get("magnitude_vector"):
             count, rows = a.tensors[name].numel(), A.shape[1] if "embedding" in a.parts[path]["A"] else len(B)
             yield from when(count != rows, f"{path}: DoRA's magnitude has {count} numbers and not {rows}")
+    tokens = a.config.get("trainable_token_indices")
+    for module, chosen in (tokens if isinstance(tokens, dict) else {"": tokens}).items():
+        for name, delta in a.tensors.items() if isinstance(chosen, list) else ():
+            if f"{module}.t" in name and "trainable_tokens_delta" in name and delta.shape[:1] != (len(chosen),):
+                yield f"{name} is {by(delta.shape)}, for {len(chosen)} tokens of trainable_token_indices"
 
 
-def unasked_whole(a: Adapter) -> list[str]:
-    """Tensors that no setting brings. PEFT adds embedding and head, if tokens were added or one of them is adapted."""
-    embeddings, asked = {name for name in a.whole if files.EMBEDDING.search(name)}, [*a.asked.values()]
-    if len(embeddings) > 1 or not any(".lm_head.weight" in name for name in embeddings):
-        asked.append(files.EMBEDDING.pattern)
-    return [name for name in a.whole if not any(re.search(pattern, name) for pattern in asked)]
+def shapes(A: Sequence[int], B: Sequence[int]) -> str:
+    """In words, and whether they are as if transposed: their smaller sides agree, and do not meet."""
+    turned = len(A) == len(B) == 2 and min(A) == min(B) and (A[0] > A[1] or B[1] > B[0])
+    return f"A is {by(A)} and B is {by(B)}{', as if transposed' if turned else ''}"
 
 
-def share(a: Adapter, names: list[str]) -> Seen:
+def place_of(a: Adapter, name: str) -> Place | None:
+    """The base's weight that a tensor is loaded over."""
+    return next((place for other, place in a.known.items() if f".{files.plain(name)}".endswith(f".{other}")), None)
+
+
+def unasked_whole(a: Adapter) -> dict[str, str]:
+    """Tensors that no setting brings, and whose they are; PEFT itself adds embedding and head."""
+    names = [name for name in a.whole if not any(re.search(pattern, name) for pattern in a.asked.values())]
+    embeddings = [name for name in a.whole if files.EMBEDDING.search(name)]
+    if len(embeddings) == 1 and ".lm_head.weight" in embeddings[0]:
+        embeddings = []  # PEFT adds both, if tokens were added or one of them is adapted
+    return {name: "embedding or head" if name in embeddings else origin(a, name) for name in names}
+
+
+def origin(a: Adapter, name: str) -> str:
+    """Whether a tensor is as in the base; where that is not here, a head of a task was trained."""
+    place, tensor = place_of(a, name), a.whole[name]
+    same = place and (place.in_codes or torch.equal(place.read().to(tensor.dtype), tensor))
+    return "the base's" if same or not (a.known or files.HEAD.search(name)) else "trained"
+
+
+def share(a: Adapter, whose: str) -> Seen:
+    names = [name for name, one in unasked_whole(a).items() if one == whose]
     if a.lora and names:
         part = sum(a.tensors[name].nbytes for name in names) / sum(one.nbytes for one in a.tensors.values())
         most = max(names, key=lambda name: a.whole[name].nbytes)
-        yield f"{part:.0%} of the bytes are the base's, in {len(names)}: {most} ({by(a.whole[most].shape)}) is largest"
+        yield f"{part:.0%} of the bytes are {whose}, in {len(names)}: {most} ({by(a.whole[most].shape)}) is largest"
 
 
 def lost_head(a: Adapter) -> Seen:
     task, whole = a.config.get("task_type"), [name for name in a.whole if not files.EMBEDDING.search(name)]
     lost = task in settings.WITH_HEAD and not whole and not a.config.get("modules_to_save")
     return when(lost, f"task_type is {task}, and its head is not in the file, so it starts at random")
+
+
+def moved_base(a: Adapter) -> Seen:
+    again = "and PEFT repeats that at each load" if a.start in settings.REPEATED else "and no load repeats that"
+    return when(a.start, f"it started with {a.start}, which moves the base, {again}; as plain LoRA it is another model")
 
 
 def patterns_for_nothing(a: Adapter) -> Seen:
@@ -118,12 +154,12 @@ def empty_targets(a: Adapter) -> Seen:
     found = {files.unquantized(layer.place.name) for layer in a.layers if layer.place}
     for name, place in a.known.items():
         path = name.removesuffix(".weight")
-        adapted = name in found or any(f".{one}".endswith(f".{path}") for one in a.pairs)
-        if not adapted and path != name and len(place.shape) > 1 and not settings.passed_by(a.config, path):
+        adapted = name in found or any(f".{one}".endswith(f".{path}") for one in a.parts)
+        if a.parts and not adapted and path != name and len(place.shape) > 1 and not settings.passed_by(a.config, path):
             yield f"{path} of the base is a target, and has no adapter"
     kinds, around = {path.rpartition(".")[-1] for path in a.pairs}, {path.rpartition(".")[0] for path in a.pairs}
     for target in a.list_of("target_modules") if a.pairs else ():
-        adapted = any(f".{path}".endswith(f".{target}") for path in a.pairs)
+        adapted = any(f".{path}".endswith(f".{target}") for path in a.parts)
         excluded = any(settings.names(a.config, "exclude_modules", f"{outer}.{target}") for outer in around)
         if not adapted and not excluded and (not a.known or settings.meant(target, kinds)):
             yield f"no tensor belongs to the target {target}{settings.meant(target, kinds)}"
@@ -147,11 +183,7 @@ def blocks_left_out(a: Adapter) -> Seen:
 
 
 def one_piece(a: Adapter) -> Seen:
-    """Of matrices that several processes shared, what one of them had: fewer rows, or zeros in the rows of others."""
-    for path, parts in a.parts.items():
-        A, B = (a.tensors[parts[part]] if part in parts else torch.empty(0) for part in "AB")
-        if A.ndim == B.ndim == 2 and len(A) < B.shape[1] == a.config.get("r"):
-            yield f"{path}: A has {len(A)} of {B.shape[1]} rows, as one piece of FSDP's"
+    """Of matrices that several processes shared, what one of them had, and zeros in the rows of others."""
     cut = [path for path, (_, B) in a.pairs.items() if len(B) > 3 and B.any() and not B[-(len(B) // 4) :].any()]
     if 2 * len(cut) > len(a.pairs):
         yield f"the last rows of B are zero in {len(cut)} of {len(a.pairs)} layers, as where other pieces are lost"
@@ -159,15 +191,15 @@ def one_piece(a: Adapter) -> Seen:
 
 def zeros_at_the_end(a: Adapter) -> Seen:
     """A download that reserved its place and stopped leaves zeros in A, where training leaves none."""
-    for path, (A, B) in a.pairs.items() if any(A.any() for A, _ in a.pairs.values()) else ():
+    for path, (A, B) in a.pairs.items():
         if not A.flatten()[-A.numel() // 16 :].any() and (A.any() or not B.any()):
-            yield f"A of {path} ends in zeros, as where a download stopped"
+            yield f"A of {path} {'ends in zeros' if A.any() else 'is zero as well as B, and A starts at random'}"
 
 
 def never_moved(a: Adapter, everywhere: bool) -> Seen:
-    least = {path: min(a.largest[a.parts[path][part]] for part in "AB") for path in a.pairs}
-    zero = [path for path, value in least.items() if value == 0]
-    hardly = [path for path, value in least.items() if 0 < value < MOVED]
+    sizes = {path: sorted(a.largest[a.parts[path][part]] for part in "AB") for path in a.pairs}
+    zero = [path for path, (less, more) in sizes.items() if less == 0 < more]
+    hardly = [path for path, (less, _) in sizes.items() if 0 < less < MOVED]
     for what, paths in (("is zero, as at the start", zero), ("has hardly moved", hardly)):
         if paths and everywhere == (len(paths) == len(a.pairs)):
             where = "every layer" if everywhere else f"{len(paths)} of {len(a.pairs)} layers, such as {paths[0]},"
@@ -179,9 +211,8 @@ def never_moved(a: Adapter, everywhere: bool) -> Seen:
 
 def path_that_is_gone(a: Adapter) -> Seen:
     named = str(a.config.get("base_model_name_or_path") or "")
-    parts = re.split(r"[/\\]", named.rstrip("/\\"))
-    if named and (len(parts) > 2 or parts[0] in ("", ".", "..", "~")) and not Path(named).expanduser().exists():
-        yield f"the config names the base {named}, a path that is not here"
+    gone = re.match(r"[/\\.~]|([^/\\]+[/\\]){2}.", named) and not Path(named).expanduser().exists()
+    return when(gone, f"the config names the base {named}, a path that is not here")
 
 
 def beside_another(a: Adapter) -> Seen:
@@ -205,16 +236,15 @@ def larger_than_the_weight(a: Adapter) -> Seen:
 def other_shapes(a: Adapter) -> Seen:
     """Tensors that are saved whole, and the base has in another shape."""
     for name, tensor in a.whole.items() if a.base else ():
-        path = files.plain(name)
-        there = next((place for other, place in a.known.items() if f".{path}".endswith(f".{other}")), None)
-        if there and list(tensor.shape) != there.shape:
+        if (there := place_of(a, name)) and list(tensor.shape) != there.shape:
             yield f"{name} is saved as {by(tensor.shape)}, the base has {by(there.shape)}"
 
 
 def bare(a: Adapter) -> Seen:
     """The matrices of the base that have no adapter, by kind."""
-    adapted = [*a.pairs, *(files.plain(name).removesuffix(".weight") for name in a.whole)]
-    paths = [name.removesuffix(".weight") for name, place in a.known.items() if a.base and len(place.shape) > 1]
+    whole = [files.plain(name).removesuffix(".weight") for name in a.tensors if ".lora_" not in name]
+    adapted = {files.of_experts(path) for path in (*a.pairs, *whole, *a.list_of("target_parameters"))}
+    paths = [files.of_experts(name) for name, place in a.known.items() if a.base and len(place.shape) > 1]
     paths = [path for path in paths if not any(path.endswith(one) or f".{one}".endswith(f".{path}") for one in adapted)]
     kinds = counted(re.sub(r"\.\d+\.", ".*.", re.sub(r"^.*?\.\d+\.", "", path)) for path in paths)
     return when(kinds, f"matrices of the base have no adapter: {kinds}")
@@ -226,11 +256,9 @@ SAVE, ALPHA = "save it again with save_pretrained", "write the alpha of the trai
 
 # fmt: off
 OF_ANOTHER_METHOD: list[Rule] = [  # where one of these speaks, the others are not asked
-    (BROKEN, no_peft_type, SAVE),
-    (BROKEN, lambda a: when(a.kind and a.kind not in settings.TYPES,
-        f"peft_type is {a.kind!r}, which PEFT does not know{settings.meant(a.kind, settings.TYPES)}"), "correct it"),
-    (OTHER, lambda a: when(a.kind and a.kind != "LORA", f"peft_type is {a.kind}, this doctor knows LORA"),
-        "PEFT may load it"),
+    (BROKEN, no_peft_type, f"correct it, or {SAVE}"),
+    (OTHER, lambda a: when(a.kind and str(a.kind).upper() != "LORA", f"peft_type is {a.kind}, this doctor knows LORA"),
+        "PEFT may load it, if it knows that name"),
     (OTHER, lambda a: when(a.config.get("use_bdlora"), "use_bdlora cuts A and B into blocks"), "PEFT may load it"),
 ]
 RULES: list[Rule] = [
@@ -242,7 +270,9 @@ RULES: list[Rule] = [
     (BROKEN, lambda a: files.whose_names(list(a.tensors)), SAVE),
     (BROKEN, lambda a: when(not a.lora, f"no tensor belongs to LoRA, not {min(a.tensors)}"),
         "save the adapter, not the model around it; or is the config of another run?"),
-    (ODD, lambda a: share(a, unasked_whole(a)), "it is loaded over yours, save with save_pretrained"),
+    (ODD, lambda a: share(a, "the base's"), "it is loaded over yours, save with save_pretrained"),
+    (ODD, lambda a: (f"{name} was trained whole, and the config's modules_to_save does not say so"
+        for name, whose in unasked_whole(a).items() if whose == "trained" and a.lora), "name it there"),
     (ODD, lambda a: (f"{name} holds the adapter's name, so PEFT loads it under the name default only"
         for name, match in a.lora.items() if match["adapter"] == ".default"), SAVE),
     # are they numbers?
@@ -252,17 +282,19 @@ RULES: list[Rule] = [
         "training diverged, take an earlier checkpoint"),
     (BROKEN, lambda a: (f"{name} is no matrix, as in the pieces of ZeRO or FSDP" for name in a.factors
         if a.tensors[name].ndim < 2), "gather them before saving"),
-    (BROKEN, zeros_at_the_end, "download the file again"),
+    (BROKEN, zeros_at_the_end, "a download, conversion or gathering lost it, take the file again"),
     (BROKEN, one_piece, "gather all pieces before saving"),
+    (ODD, lambda a: (f"{name} is {files.type_name(a.tensors[name])}, and precision is lost" for name in a.factors
+        if a.tensors[name].is_floating_point() and a.tensors[name].element_size() == 1),
+        "save it again in bfloat16 or float32"),
     (ODD, lambda a: (f"{name} holds numbers as large as {a.largest[name]:.3g}" for name in a.factors
-        if 100 < a.largest.get(name, 0) < inf), "did training diverge? Take an earlier checkpoint"),
+        if 100 < a.largest.get(name, 0) < inf and a.tensors[name].is_floating_point()),
+        "did training diverge? Take an earlier checkpoint"),
     # does PEFT know the words of the config, and does the file keep their promises?
     (BROKEN, lambda a: settings.unexpected(a.config), "write what PEFT expects"),
-    (BROKEN, lambda a: when(not (a.config.get("target_modules") or a.config.get("target_parameters")),
-        f"target_modules is {a.config.get('target_modules')}"), "write the names of the adapted layers"),
     (BROKEN, lambda a: when(a.config.get("enable_lora"), "enable_lora is a setting of PEFT before 0.3, which is gone"),
         "no PEFT of today can load it, convert it or train again"),
-    (BROKEN, misfits, "is A or B transposed, or the config of another run? A is (rank, in), B (out, rank)"),
+    (BROKEN, misfits, "take both files from one run; A is (rank, in), B (out, rank)"),
     (BROKEN, missing, f"{SAVE}, or take both files from one run"),
     (BROKEN, unasked, "PEFT would pass by it, take both files from one run"),
     (ODD, lambda a: (f"the config sets {key}, and PEFT passes by{near}"
@@ -271,19 +303,13 @@ RULES: list[Rule] = [
     (ODD, empty_targets, "spell it as in print(model), or save the adapter whole"),
     (ODD, blocks_left_out, "is the file cut short?"),
     (ODD, lost_head, "if the base does not bring it, name it in modules_to_save and train again"),
-    (ODD, lambda a: when(a.start and a.start not in settings.REPEATED,
-        f"it started with {a.start}, which changes the base, too, and no load repeats that"),
-        "save it with path_initial_model_for_weight_conversion"),
+    (ODD, moved_base, "convert it with path_initial_model_for_weight_conversion, or give the start's base"),
     # has it learned, and how loud is it?
     (DEAD, lambda a: never_moved(a, everywhere=True), "did the optimizer have them, were they on when saved?"),
     (DEAD, lambda a: when(a.config.get("lora_alpha") == 0, "lora_alpha is 0, so the adapter adds nothing"), ALPHA),
     (ODD, lambda a: never_moved(a, everywhere=False), "no gradient came there, was it frozen, or not used?"),
-    (ODD, lambda a: (f"s is {layer.scaling:.4g} in {layer.path}, so it subtracts what it learned"
-        for layer in a.layers if layer.scaling < 0), "is it meant as negation?"),
     (ODD, lambda a: (f"s is {layer.scaling:.4g} in {layer.path}, most adapters have 0.25 to 4"
-        for layer in a.layers if layer.scaling and not 1e-3 <= abs(layer.scaling) <= 100), ALPHA),
-    (ODD, lambda a: (f"{layer.path} has rank {layer.rank} and one direction, its rows are multiples"
-        for layer in a.layers if layer.one_direction), "start A at random, not at a constant"),
+        for layer in a.layers if layer.scaling and not 1e-3 <= layer.scaling <= 100), ALPHA),
     # is this its base?
     (BROKEN, other_shapes, "are there more tokens? First base.resize_token_embeddings(rows)"),
     (BROKEN, beside_another, "it was trained beside another model, name that"),
@@ -294,7 +320,7 @@ RULES: list[Rule] = [
     # what harms nobody
     (NOTE, lambda a: (f"the config sets {key}, which PEFT {VERSION} passes by"
         for key, near in settings.unknown(a.config).items() if not near), "upgrade, if a newer PEFT wrote it"),
-    (NOTE, lambda a: share(a, [*a.whole]), "PEFT saves whole what is trained whole"),
+    (NOTE, lambda a: share(a, "embedding or head"), "PEFT adds embedding and head, if one is adapted or has grown"),
     (NOTE, bare, "name them if they should learn, too; experts by target_parameters"),
     (NOTE, lambda a: (f"the base has no {name} of its own, it is tied to another" for name in a.tied),
         "a merge changes both, or loses one: set tie_word_embeddings to False first"),

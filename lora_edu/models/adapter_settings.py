@@ -16,11 +16,6 @@ SETTINGS = """
     lora_ga_config megatron_config megatron_core modules_to_save monteclora_config peft_type peft_version
     qalora_group_size r rank_pattern revision runtime_config target_modules target_parameters task_type
     trainable_token_indices use_bdlora use_dora use_qalora use_rslora velora_config""".split()
-TYPES = """
-    ADALORA ADAMSS ADAPTION_PROMPT BEFT BOFT C3A CARTRIDGE CPT DEFT DELORA FOURIERFT FROD GLORA GRALORA HIRA HRA IA3
-    LILY LN_TUNING LOHA LOKR LORA MISS MULTITASK_PROMPT_TUNING OFT OSF PEANUT POLY PREFIX_TUNING PROMPT_TUNING PSOFT
-    PVERA P_TUNING RANDLORA ROAD SHADOW SHIRA SUPERTUNING TINYLORA TRAINABLE_TOKENS UNILORA VBLORA VERA WAVEFT
-    XLORA""".split()
 CHOICES = {
     "bias": ("none", "all", "lora_only"),
     "task_type": ("CAUSAL_LM", "SEQ_2_SEQ_LM", "FEATURE_EXTRACTION", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS"),
@@ -59,8 +54,10 @@ def unexpected(config: dict) -> Iterable[str]:
         lower = re.sub(r"^pissa_niter_\d+$", "pissa", str(value).lower())
         if value is not None and value not in values and lower not in values:
             yield f"{name} is {value!r}, expected one of {', '.join(map(repr, values))}{meant(value, values)}"
-
-    if isinstance(config.get("target_modules"), str) and config.get("layers_to_transform") is not None:
+    pattern = config.get("target_modules") if isinstance(config.get("target_modules"), str) else ""
+    if re.fullmatch(r"\w+([,\s]+\w+)+", pattern):
+        yield f"target_modules is {pattern!r}, one pattern to PEFT, expected a list of names"
+    if pattern and config.get("layers_to_transform") is not None:
         yield "target_modules is a pattern, and PEFT refuses layers_to_transform beside one"
 
 

@@ -41,7 +41,6 @@ class Layer:
     scaling: float
     norm: float = math.nan
     directions: int = 0
-    one_direction: bool = False
     place: Place | None = None
     fits: bool = True
     relative: float | None = None
@@ -183,7 +182,6 @@ def measure(a: Adapter, path: str) -> tuple[Layer, Tensor]:
     layer.norm, squares = abs(layer.scaling) * strengths.norm().item(), strengths.double().square()
     if layer.norm:
         layer.directions = int((squares.cumsum(0) < 0.9 * squares.sum()).sum()) + 1
-        layer.one_direction = len(strengths) > 1 and bool(strengths[1] <= 1e-5 * strengths[0])
     some = torch.linspace(0, len(B) - 1, min(ROWS, len(B))).long()
     update = layer.scaling * (B[some] @ A)  # (rows, in_features)
     if layer.place and layer.fits and not layer.place.in_codes:
