@@ -25,11 +25,11 @@ from torch import nn
 
 from lora_edu import GPT
 from lora_edu.engine.compiling import compiler_problem
-from lora_edu.memory.activations import step_peak_bytes
+from lora_edu.memory.mixed_step import step_peak_bytes
 from lora_edu.memory.peak import PeakMemory
 from lora_edu.records import staging
 
-PREDICTED = "predicted for this course, not compiled, by `lora_edu.memory.activations`"
+PREDICTED = "predicted for this course, not compiled, by `lora_edu.memory.mixed_step`"
 
 
 # --- memory --------------------------------------------------------------------------------------------------------

@@ -13,12 +13,11 @@ from other_models import twin
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.memory.activations import (
     PRECISIONS,
+    Step,
     measured_activation_bytes,
     measured_activations,
-    peak_parts,
     predicted_activation_bytes,
     predicted_peak_bytes,
-    recomputed_bytes,
 )
 from lora_edu.memory.peak import PeakMemory
 from lora_edu.memory.shapes import BLOCK_LINEARS, Architecture
@@ -70,7 +69,7 @@ def test_one_block_computed_again(way, precision):
     with autocast(precision):
         kept = measured_activations(block, lambda: block(x))
     inner = sum(tensor.untyped_storage().nbytes() for tensor in kept) - x.nbytes
-    assert inner == recomputed_bytes(CONFIG, 2, 17, precision=precision, **way)
+    assert inner == Step(CONFIG, 2, 17, precision=precision, **way).recomputed
 
 
 @pytest.mark.parametrize("checkpointing", ["none", "non-reentrant"])
@@ -141,7 +140,7 @@ def test_the_peak_of_the_llama_of_transformers(way, least, most, vocab_size):
     model.gradient_checkpointing_enable({"use_reentrant": False})
     with PeakMemory([*model.parameters(), *model.buffers(), tokens, labels]) as memory:
         model(input_ids=tokens, labels=labels).loss.backward()
-    layers, logits = peak_parts(shape, 2, 128, checkpointing=True, **way)
+    layers, logits = Step(shape, 2, 128, checkpointing=True, **way).peak_parts
     assert (logits > 0) == (vocab_size > 500)
     assert (0.99 if logits else least) < memory.peak / (layers + logits) < (1.01 if logits else most)
 

@@ -14,7 +14,7 @@ from test_kernels import own_memory
 from lora_edu.engine import compiling, kernels
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
-from lora_edu.memory.activations import step_peak_bytes
+from lora_edu.memory.mixed_step import step_peak_bytes
 from lora_edu.memory.paged import MOMENTS, PagedAdamW
 from lora_edu.qlora import quantize_linears
 from lora_edu.quantization import DoubleQuant, decode, quantize, unpack

@@ -8,7 +8,7 @@ Conventions, those of the QLoRA paper where it states them:
     - quantized are the block linears only; embeddings, head, norms and biases stay in 16 bits;
     - fewer than 16 bits come with double-quantized constants, 0.127 bits a weight;
     - activations are those of code like the course's GPT, computed in bfloat16 without autocast, at the worst moment
-      of a step (`predicted_peak_bytes`). Adapters in 32 bits keep float32 copies of their inputs;
+      of a step (`Step.peak_parts`). Adapters in 32 bits keep float32 copies of their inputs;
     - logits are a kind of their own: three numbers of four bytes for each token and each word of the vocabulary, at the
       loss. If the worst moment is in a block, they are not there.
 Not counted: the full copy of one weight that each product makes for a moment, and what the driver and the allocator
@@ -16,7 +16,7 @@ take for themselves. Leave 10% of a card for these, or more.
 """
 
 from lora_edu.layers import ALL_LINEAR
-from lora_edu.memory.activations import as_architecture, peak_parts
+from lora_edu.memory.activations import Step
 from lora_edu.memory.shapes import ADAPTERS, BASE, CONSTANTS, GRADIENTS, KINDS, OPTIMIZER, Architecture, target_names
 
 ACTIVATIONS, LOGITS = "activations", "logits"
@@ -48,7 +48,11 @@ def training_bytes(
     fewer than 16 bits, and for a rank, a batch or a length below 1.
     """
     _check_bits(bits, adapter_bits, rank)
-    shape = as_architecture(shape, rank, batch_size, seq_len)
+    precision = "float32" if bits == 32 else "bfloat16"
+    if bits < 32 and adapter_bits == 32:
+        precision = "bfloat16, float32 adapters"
+    step = Step(shape, batch_size, seq_len, rank, targets, checkpointing, precision)
+    shape = step.shape
     numbers = shape.parameters()
     linear, kept = numbers["block linears"], shape.n_parameters - numbers["block linears"]
     total = dict.fromkeys(ALL_KINDS, 0.0)
@@ -61,12 +65,7 @@ def training_bytes(
         total[ADAPTERS] = trained * adapter_bits / 8
     total[GRADIENTS] = trained * trained_bits / 8
     total[OPTIMIZER] = 0.0 if paged else 8.0 * trained  # two float32 numbers, whatever the type of the weight
-    precision = "float32" if bits == 32 else "bfloat16"
-    if bits < 32 and adapter_bits == 32:
-        precision = "bfloat16, float32 adapters"
-    total[ACTIVATIONS], total[LOGITS] = peak_parts(
-        shape, batch_size, seq_len, rank=rank, targets=targets, checkpointing=checkpointing, precision=precision
-    )
+    total[ACTIVATIONS], total[LOGITS] = step.peak_parts
     return total
 
 
