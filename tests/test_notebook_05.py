@@ -105,7 +105,7 @@ def test_half_the_error_of_the_weights_saves_no_loss_and_a_ruler_for_the_loss_a_
     assert added[blocks].max() < added[row].min()
     lengths = {longer: arms[f"one, clipped, {longer} times as long"]["loss"] for longer in LONGER}
     assert min(lengths, key=lengths.get) == 1.5  # so this is the ruler for the loss
-    _, words = pictures.sharing_picture(error, {way: list(found) for way, found in added.items()})
+    _, words = pictures.sharing_picture(error, {way: list(found) for way, found in added.items()}, [4, 4, 4, 4.09, 4.5])
     assert len(words.split()) <= 85
 
 

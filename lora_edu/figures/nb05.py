@@ -111,20 +111,26 @@ def one_block(values: Tensor, quantized: QuantizedTensor) -> Drawn:
 
 
 @styled
-def sharing_picture(off: dict[str, float], added: dict[str, list[float]]) -> Drawn:
-    """What five ways to share a constant add to the loss. off: way -> error of the weights; added: way -> each draw."""
+def sharing_picture(off: dict[str, float], added: dict[str, list[float]], bits: list[float]) -> Drawn:
+    """What five ways to share a constant add to the loss.
+
+    off: way -> error of the weights; added: way -> each draw; bits: a weight's, of each way.
+    """
     figure, (axes,) = panels(1, 8.6, 3.6)
     means = {way: sum(draws) / len(draws) for way, draws in added.items()}
     for row, (way, draws) in enumerate(added.items()):
         axes.barh(row, means[way], height=0.5, **light(CONSTANTS))
         axes.plot(draws, [row] * len(draws), "o", color="black", ms=4)
         axes.text(max(draws) + 0.002, row, f"{means[way]:.3f}", va="center")
-    labels = [f"{way}\nweights off by {off[way]:.1%}" for way in added]
+    labels = [f"{way}, {n:.2f} bits\nweights off by {off[way]:.1%}" for way, n in zip(added, bits, strict=True)]
     axes.set(yticks=range(len(added)), yticklabels=labels, xlabel="loss added, nats per byte", xlim=(0, 0.09))
     axes.invert_yaxis()
     axes.set_title("half the error of the weights, and the same loss")
-    told = "; ".join(f"{way}, {off[way]:.1%}: {mean:.3f}" for way, mean in means.items())
+    told = "; ".join(
+        f"{way}, {n:.2f}, {off[way]:.1%}: {mean:.3f}" for (way, mean), n in zip(means.items(), bits, strict=True)
+    )
     return figure, (
         "One ruler clipped for the weights has half the error and adds as much loss; clipped for the loss it adds a "
-        f"third less. Each way, its error of the weights, and the loss added: {told}. A bar for the mean, a dot a draw."
+        f"third less. Each way, its bits a weight, its error, and the loss added: {told}. A bar for the mean, a dot a "
+        "draw."
     )
