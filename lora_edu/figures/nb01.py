@@ -230,12 +230,12 @@ PANELS = (  # title, label of the axis; curve -> its words, and where they stand
          "remainder": ("the other components, scaled", 1.1, 32, "left")},
     ),
     (
-        "Equal numbers: of the cuts, components win", "as many numbers as this many components",
+        "Equal numbers: of cuts, components win", "as many numbers as this many components",
         {"components": ("components", 4.4, 79, "right"), "entries": ("largest entries", 5.4, 42, "right"),
          "subspace": ("random directions", 128, 2, "right"), "trained": ("trained at rank 8", 7, 101, "right")},
     ),
     (
-        "Equal bytes: of the cuts, 4 bits win", "megabytes",
+        "Equal bytes: coarse numbers win", "megabytes",
         {"components": ("components in 16 bits", 0.2, 62, "left"), "in 4 bits": ("in 4 bits", 0.04, 84, "right"),
          "signs": ("★ signs, 1 bit", 0.6, 77, "left"), "trained": ("trained at rank 8, 16 bits", 0.28, 103, "right"),
          "trained, 4 bits": ("and 4 bits", 0.06, 96, "right")},
