@@ -70,9 +70,9 @@ def dial_controls() -> dict:
 
 
 DIAL_WORDS = (
-    "Added, each voice keeps most of its gain halfway; averaged factors keep less. The loss on plays falls and that on "
-    "verses rises as the dial goes from the verses adapter to the plays adapter; thin solid lines are the sum, "
-    "dotted ones the base. Beside them, a sample."
+    "Added, each voice keeps most of its gain halfway. The loss on plays falls and that on verses rises as the dial "
+    "goes from the verses adapter to the plays adapter; thin solid lines are the sum, dotted ones the base. Beside "
+    "them, a sample."
 )
 
 
@@ -169,9 +169,6 @@ def kept_after_rounding(kept: dict[str, dict[float, float]]) -> Drawn:
     sizes = ", ".join(f"{t:g}" for t in times)
     words = f"Kept at {sizes} times the update: onto W′ and rounded {lost}; onto W and rounded {saved}."
     return figure, words + " One line for each way to merge, over the size of the update."
-
-
-BASES = ["grid", "merged onto W′", "onto W", "rounded again, from W′", "from W", "of a tenth, W′ keeps", "W keeps"]
 
 
 # --- training --------------------------------------------------------------------------------------------------------
