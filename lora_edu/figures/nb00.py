@@ -78,8 +78,8 @@ def strengths_figure(arms: dict, doubt: float) -> Drawn:
     best = min(plays, key=plays.get)
     return figure, (
         f"Loss against strength from 0 to 2. Trained, it falls from {plays[0]:.2f} to {plays[best]:.2f} at strength "
-        f"{best:g}, then rises. Shuffled, it helps nowhere: up to {shuffled[2]:.2f}. A flat line at {doubt:.2f}: the base, "
-        f"less sure. On addresses the loss rises, slowly at first: at half strength {gain:.0%} of the gain cost "
+        f"{best:g}, then rises. Shuffled, it helps nowhere: up to {shuffled[2]:.2f}. A flat line at {doubt:.2f}: the "
+        f"base, less sure. On addresses the loss rises, slowly at first: at half strength {gain:.0%} of the gain cost "
         f"{price:.0%} of the price."
     )
 
