@@ -51,6 +51,14 @@ def test_at_the_same_size_rank_8_forgot_next_to_nothing_and_had_learned_half():
     assert quarter[1] < 0.05 * whole[1] and quarter[0] < 0.55 * whole[0]
 
 
+def test_at_the_same_size_by_the_rate_rank_8_had_learned_four_fifths():
+    """Not "at the same size it had learned half": that is the dial's."""
+    size, learned, forgotten = nb15_runs.at_small_rate()
+    whole = nb15_runs.dialed(FULL)[1.0]
+    assert size == pytest.approx(nb15_runs.moved(FULL), rel=0.03)
+    assert learned / whole[0] == pytest.approx(0.78, abs=0.01) and forgotten / whole[1] == pytest.approx(0.57, abs=0.01)
+
+
 # --- the price --------------------------------------------------------------------------------------------------------
 
 
@@ -123,6 +131,15 @@ def test_at_equal_learning_rank_8_forgot_more_by_rate_and_dial_and_by_steps_noth
     assert -0.03 < min(gaps) < 0 < max(gaps) < 0.04
 
 
+def test_by_the_rate_rank_8_forgot_more_at_every_rate():
+    """Not "because its end is dear": the dial stands at 1 everywhere."""
+    for seed in SEEDS:
+        line, theirs = (nb15_runs.road("rate", way, seed) for way in (LORA, FULL))
+        within = line[line[:, 0] > theirs[0, 0]]
+        assert len(within) == 4
+        assert all(forgot - nb15_runs.forgotten_at(theirs, x) > 0.04 for x, forgot in within)
+
+
 def test_rank_64_says_the_same_with_smaller_gaps():
     """Not "it is the rank": eight times the rank leaves more than half of the gap."""
     for name in ("rate", "dial"):
@@ -150,8 +167,13 @@ def test_learning_is_half_doubt_and_forgetting_hardly():
 
 def test_counts_of_new_directions_hang_on_the_threshold(arms):
     """Not "their own directions add little": that holds at the paper's threshold alone."""
-    _, trained, turned, spread = np.array(pictures.count_table(arms), dtype=float).T
-    assert abs(trained[0] - turned[0]) < 5 and trained[2] > 1.3 * turned[2] and trained[3] > 1.3 * turned[3]
+    trained, turned, spread, full = np.array([row[1:] for row in pictures.count_table(arms)], dtype=float)
+    assert (
+        full[0] == 0
+        and abs(trained[0] - turned[0]) < 5
+        and trained[2] > 1.3 * turned[2]
+        and trained[3] > 1.3 * turned[3]
+    )
     assert spread[0] < 2 < 10 < trained[0]
 
 
@@ -159,6 +181,7 @@ def test_the_dial_wins_back_more_than_cutting_intruders(arms):
     dial = pictures.cut_line(arms, "dial")
     for lost, won in pictures.cut_line(arms, "intruders")[1:3]:
         assert won > 0 and np.interp(max(lost, 0), *dial.T) > 1.5 * won
+    assert 0.038 < pictures.cut_line(arms, "intruders")[:, 1].max() < 0.041
     assert pictures.cut_table(arms)["old directions, 0.25"][1] < 0  # the control that must fail
 
 
@@ -169,5 +192,5 @@ def test_three_quarters_of_an_update_forget_half(arms):
 
 
 def test_words_stay_short(arms):
-    _, words = pictures.cuts_figure(arms)
-    assert len(words.split()) <= 85 and "nan" not in words
+    for _, words in (pictures.cuts_figure(arms), pictures.roads_figure()):
+        assert len(words.split()) <= 85 and "nan" not in words

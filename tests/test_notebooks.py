@@ -59,6 +59,11 @@ def test_executed_top_to_bottom_in_a_fresh_kernel_without_errors_and_warnings(pa
         assert output.output_type != "error" and output.get("name") != "stderr", output
 
 
+def test_what_a_page_imports_of_the_package_is_there(page):
+    for cell in code_cells(page):
+        exec("\n".join(line for line in imports(cell.source) if "lora_edu" in line), {})
+
+
 def test_the_words_of_the_house(page):
     words = r"\b(?:simply|just|obviously|trivially|of course|clearly)\b"
     assert not re.findall(words, markdown(page.cells), re.I)

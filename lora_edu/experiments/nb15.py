@@ -21,6 +21,7 @@ DIAL = (0.9, 0.75, 0.5, 0.25)
 FINE_DIAL = (0.9, 0.75, 0.7, 0.6, 0.5, 0.4, 0.35, 0.25)
 DIALS = {LORA: FINE_DIAL, FULL: FINE_DIAL, BOLD: DIAL}
 STEPS = {LORA: (50,), FULL: (20, 50), BOLD: (20, 50)}  # full fine-tuning learns faster: it is read where LoRA arrives
+SMALL = 2e-3  # at this rate rank 8 moves the weights as far as FULL does
 CALIBRATED = SEEDS[:2]
 
 
@@ -34,6 +35,7 @@ def _arms() -> dict[str, dict]:
         lr = options.pop("lr")
         for steps in fewer:  # full's two runs are told apart by their rate
             arms |= arms_of(way.partition(",")[0], (lr,), SEEDS, **options, steps=steps)
+    arms |= arms_of(LORA, (SMALL,), SEEDS, method="lora", rank=8)
     for way in (LORA, FULL):
         options = TURNED_DOWN[way] | {"calibrate": True}
         arms |= {f"confidence of {way}, seed {seed}": options | {"repeat": seed} for seed in CALIBRATED}

@@ -124,6 +124,6 @@ def intruder_arm(way: str, cuts: bool = False, repeat: int = 0, *, seed: int = 0
 
 
 INTRUDER_ARMS = {
-    **{f"cosines of lora r8, seed {seed}": {"way": "lora r8", "repeat": seed} for seed in SEEDS},
+    **{f"cosines of {way}, seed {seed}": {"way": way, "repeat": seed} for way in ("lora r8", "full") for seed in SEEDS},
     **{f"cuts of lora r8, seed {seed}": {"way": "lora r8", "repeat": seed, "cuts": True} for seed in SEEDS},
 }

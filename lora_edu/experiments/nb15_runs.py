@@ -10,9 +10,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from lora_edu.experiments.nb10_runs import all_runs, base_losses, of_way
-from lora_edu.experiments.nb15 import CALIBRATED, DIALS, TURNED_DOWN
+from lora_edu.experiments.nb15 import CALIBRATED, DIALS, LORA, SMALL, TURNED_DOWN
 from lora_edu.experiments.stored import load_results
-from lora_edu.experiments.sweeps import SEEDS, Runs, stored_runs
+from lora_edu.experiments.sweeps import SEEDS, Runs, arm_name, stored_runs
 
 ROADS = ("rate", "dial", "steps")
 Line = np.ndarray  # (n, 2): learned and forgotten of a way, from almost nothing to its best run
@@ -27,7 +27,8 @@ def road(name: str, way: str, seed: int) -> Line:
 def _by_rate(way: str, seed: int) -> list[Point]:
     kind = way.partition(",")[0]  # full fine-tuning's two runs are one way at two rates
     runs = [run for run in of_way(_runs(), kind).where(seed=seed) if run.lr <= TURNED_DOWN[way]["lr"]]
-    return [(run.learned, run.forgotten) for run in sorted(runs, key=lambda run: run.lr)]
+    small = [_small_rate(seed)[1:]] if way == LORA else []
+    return sorted([*small, *((run.learned, run.forgotten) for run in runs)])
 
 
 def _by_dial(way: str, seed: int) -> list[Point]:
@@ -48,6 +49,16 @@ def _runs() -> Runs:
     return all_runs()
 
 
+def _small_rate(seed: int) -> tuple[float, float, float]:
+    arm = load_results("forgetting")["arms"][arm_name(LORA, SMALL, seed)]
+    return (arm["norm"], *_price(arm["plays"], arm["addresses"]))
+
+
+def at_small_rate() -> list[float]:
+    """Of LORA at the rate SMALL: the norm by which it moved, learned, forgotten; means over the seeds."""
+    return np.mean([_small_rate(seed) for seed in SEEDS], axis=0).tolist()
+
+
 def dial_arm(way: str, seed: int) -> dict:
     """A run that the dial turned down, as it is stored: both losses, at each setting too, and the norm it moved by."""
     return load_results("forgetting")["arms"][f"dial of {way}, seed {seed}"]
@@ -57,6 +68,12 @@ def _price(plays: float, addresses: float) -> Point:
     """What was learned and forgotten against the base, from both losses."""
     before = base_losses()
     return before[0] - plays, addresses - before[1]
+
+
+def mean_road(name: str, way: str) -> Line:
+    """The mean of a way's lines over the seeds, as far back from the end as each of them goes."""
+    lines = [road(name, way, seed) for seed in SEEDS]
+    return np.mean([line[-min(map(len, lines)) :] for line in lines], axis=0)
 
 
 def forgotten_at(line: Line, learned: float) -> float:
@@ -74,7 +91,7 @@ def at_the_run(name: str, way: str, rival: str) -> list[float]:
 
 def dialed(way: str) -> dict[float, Point]:
     """Setting of the dial -> what is learned and forgotten there: means over the seeds; at 1 the run itself."""
-    lines = np.mean([road("dial", way, seed)[1:] for seed in SEEDS], axis=0)  # the first point is the base
+    lines = mean_road("dial", way)[1:]  # the first point is the base
     return dict(zip([*sorted(DIALS[way]), 1.0], map(tuple, lines.tolist()), strict=True))
 
 

@@ -1,11 +1,11 @@
-"""Pictures of notebook 15: two runs turned down by the dial, and what cutting intruders brings back."""
+"""Pictures of notebook 15: runs turned down by the dial and by three roads, and what cutting intruders brings back."""
 
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 
-from lora_edu.experiments.nb15 import FINE_DIAL, FULL, LORA
-from lora_edu.experiments.nb15_runs import dialed, kept
+from lora_edu.experiments.nb15 import BOLD, FINE_DIAL, FULL, LORA
+from lora_edu.experiments.nb15_runs import ROADS, at_the_run, dialed, kept, mean_road
 from lora_edu.experiments.sweeps import SEEDS
 from lora_edu.figures.drawing import Drawn, note, panels, picture, slider
 from lora_edu.figures.looks import GRAY, METHODS
@@ -16,7 +16,7 @@ from lora_edu.figures.sliders import explore
 DIAL_ALT = (
     "Two curves, rank 8 and full fine-tuning: to the right what was learned, upward what was forgotten, from the base "
     "to the run's end. Both are flat at first and steep at last. Two marks at the chosen setting of the dial, nearly "
-    "level. Means over three seeds."
+    "level. Dotted lines at 0.65 and 0.95 nats learned. Means over three seeds."
 )
 DIALED = {LORA: ("rank 8", METHODS["lora"]), FULL: ("full fine-tuning", METHODS["full"])}
 
@@ -38,6 +38,9 @@ def dial_view():
         axes.plot(*np.array([(0, 0), *points[way].values()]).T, **look | {"marker": ""}, label=name)
         (marks[way],) = axes.plot([], [], **look | {"ls": ""}, ms=11, animated=True)
     (level,) = axes.plot([], [], color=GRAY, lw=1, zorder=1, animated=True)
+    for learned in (0.65, 0.95):  # section 2 asks there
+        axes.axvline(learned, color=GRAY, lw=1, ls=":")
+        note(axes, f"{learned}", (learned, 0.31), (3, 0), color=GRAY)
     axes.legend(loc="upper left")
     axes.set(xlim=(0, 1.24), ylim=(-0.02, 0.32), xlabel="learned: nats per byte won on plays")
     axes.set_ylabel("forgotten: nats per byte lost on addresses")
@@ -60,16 +63,49 @@ def dial_view():
     return figure, values, draw, {"setting": 0.5}
 
 
+@picture
+def roads_figure() -> Drawn:
+    """A panel for each of ROADS: rank 8 and both runs of full fine-tuning, a mark for each run or setting."""
+    figure, frames = panels(3, 10.2, 3.8, sharex=True, sharey=True)
+    bold = METHODS["full"] | {"mfc": "white", "ls": "-", "lw": 1}
+    looks = {BOLD: ("full at .002", bold), FULL: ("full at .001", METHODS["full"]), LORA: DIALED[LORA]}
+    (end, forgot), told = mean_road("rate", LORA)[-1], []
+    for axes, name in zip(frames, ROADS, strict=True):
+        for way, (label, look) in looks.items():
+            axes.plot(*mean_road(name, way).T, **look, label=label)
+        axes.axvline(end, color=GRAY, lw=1, zorder=0)
+        how = "by steps" if name == "steps" else f"by the {name}"
+        axes.set(xlim=(0.45, 1.15), ylim=(0, 0.48), title=how)
+        theirs = (forgot - np.mean(at_the_run(name, LORA, way)) for way in (FULL, BOLD))
+        told.append(f"{how} {' and '.join(f'{each:.2f}' for each in theirs)}")
+    frames[0].legend(loc="upper left")
+    frames[0].set_ylabel("forgotten on addresses, nats")
+    frames[1].set_xlabel("learned on plays, nats per byte")
+    return figure, (
+        "By the rate and by the dial rank 8 ends above both full runs, by steps far below one of them. To the right "
+        "what was learned, upward what was forgotten, means over three seeds. The upright line marks rank 8's own run, "
+        f"which forgot {forgot:.2f}. Full fine-tuning at .001 and .002, turned down to it: {'; '.join(told)}."
+    )
+
+
 # --- intruders -------------------------------------------------------------------------------------------------------
 
-COUNTED = ("trained", "turned", "spread")  # the update of rank 8, and what the arms hold it against
+COUNTED = {
+    "rank 8": (LORA, "trained"),
+    "its strengths, turned at random": (LORA, "turned"),
+    "its norm, spread over all 256": (LORA, "spread"),
+    "full fine-tuning": (FULL, "trained"),
+}
+THRESHOLDS = (0.5, 0.6, 0.7, 0.8)
 
 
 def count_table(arms: dict) -> list[list[str]]:
-    """A row for each threshold: it, and how many of the 240 candidates of each of COUNTED are new; means over seeds."""
-    runs = [arms[f"cosines of lora r8, seed {seed}"] for seed in SEEDS]
-    below = lambda kind, old: np.mean([np.searchsorted(run[kind], old) for run in runs])  # noqa: E731
-    return [[f"{old:g}", *(f"{below(kind, old):.0f}" for kind in COUNTED)] for old in (0.5, 0.6, 0.7, 0.8)]
+    """A row for each of COUNTED: how many of its 240 candidates are new at each threshold; means over seeds."""
+    rows = []
+    for name, (way, kind) in COUNTED.items():
+        runs = [arms[f"cosines of {way}, seed {seed}"][kind] for seed in SEEDS]
+        rows.append([name, *(f"{np.mean([np.searchsorted(run, old) for run in runs]):.0f}" for old in THRESHOLDS)])
+    return rows
 
 
 @picture
