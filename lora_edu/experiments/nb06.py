@@ -34,7 +34,7 @@ FORMAT_ARMS = {"full precision": {"codebook": None}} | {
     for name in (*FORMATS, *CODES)
     for shift in SHIFTS
 }
-CALIBRATIONS = ("nearest", "addresses", "plays", "shuffled")
+CALIBRATIONS = ("nearest", "addresses", "plays", "random bytes", "shuffled")
 COMPENSATION_ARMS = {
     f"{calibration}, shift {shift}": {"calibration": calibration, "shift": shift}
     for calibration in CALIBRATIONS
@@ -90,12 +90,14 @@ def rounding(shift: int, *how) -> Change:
 def compensated_loss(calibration: str, shift: int) -> dict:
     """Round the base to NF4 as GPTQ does, after a look at a text. Returns what `format_loss` does.
 
-    calibration: `addresses` or `plays`, of the training part; `shuffled` gives each input to another column, and
-    `nearest` compensates nothing. shift: of the columns of each layer, and so of blocks and of the order.
+    calibration: `addresses` or `plays`, of the training part, or `random bytes`; `shuffled` gives each input to another
+    column, and `nearest` compensates nothing. shift: of the columns of each layer, and so of blocks and of the order.
     """
-    model = load_base("laptop", device="cpu")
-    inputs = inputs_of(model, load_text("shakespeare" if calibration == "plays" else "speeches").train, windows=16)
-    rounded, generator = [], torch.Generator().manual_seed(shift)
+    model, generator = load_base("laptop", device="cpu"), torch.Generator().manual_seed(shift)
+    text = load_text("shakespeare" if calibration == "plays" else "speeches").train
+    if calibration == "random bytes":
+        text = torch.randint(0, 256, (16 * 256,), generator=generator)
+    inputs, rounded = inputs_of(model, text, windows=16), []
     for path, layer in block_linears(model).items():
         weight, x = layer.weight.detach().roll(shift, 1), inputs[path].roll(shift, 1)
         if calibration == "shuffled":

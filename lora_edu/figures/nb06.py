@@ -123,7 +123,7 @@ def code_use(scaled: Tensor, shares: Tensor, codebook: Tensor) -> Drawn:
     use.set(xlabel="code", ylabel="share of the weights, %", xticks=range(0, 16, 3), title="inner codes are crowded")
     low, high = 100 * shares.min().item(), 100 * shares.max().item()
     return figure, (
-        f"The codes are used unequally: from {low:.1f}% at the ends to {high:.1f}% in the middle, where equal use "
+        f"The codes are used unequally: from {low:.1f}% at one end to {high:.1f}% in the middle, where equal use "
         "would be 6.25%. Left, a histogram of normal weights divided by the absmax of their block of 64, with a spike "
         "at each end and the 16 levels as bars; right, a bar for each code."
     )
@@ -142,6 +142,7 @@ def best_offsets(curves: dict[str, list[float]], offsets: list[float]) -> Drawn:
         axes.plot(offsets[place], percent[place], "v", color=color, ms=9)
         axes.text(offsets[0] + 0.002, percent[0] + 0.06, name, color=color, va="bottom")
     axes.axvline(NF4_OFFSET, color=GRAY, lw=1.2)
+    axes.margins(y=0.09)  # room for the highest name
     axes.text(NF4_OFFSET - 0.001, axes.get_ylim()[1], "NF4's offset ", color=GRAY, ha="right", va="top")
     axes.set(xlabel="offset", ylabel="relative error, %", xlim=(offsets[0], offsets[-1] + 0.002))
     axes.set_title("The best offset (triangle) moves with the block size and with the tails")
