@@ -115,6 +115,7 @@ def test_an_untrained_base_passes_half_of_the_test_and_fails_the_other():
 
 def test_lora_fails_at_questions_which_counting_learns_from_the_same_bytes():
     """With three seeds the interval held the coin: six tell. One task that fails is enough against 'any'."""
+    assert CLAIMS[7].sentence.startswith("In 100 steps") and "100 steps" in CLAIMS[7].settings
     assert CLAIMS[7].answers == [True, False] and CLAIMS[7].verdict == FALSE and CLAIMS[7].says_any
     assert verdict(CLAIMS[7].answers) == DEPENDS
     assert all(len(trained.shares(method, "question")) == 6 for method in ("lora", "qlora", "full", "counted"))

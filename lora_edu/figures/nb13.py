@@ -1,7 +1,7 @@
 """The article of notebook 13: fifteen sentences to mark, and what opens behind each.
 
     controls = article()      # the page; with a kernel it has buttons
-    clipping(opened=True)     # the article once more, with every verdict beside its sentence
+    clipping()                # the article once more, as a picture, with every verdict beside its sentence
 
 What is behind a sentence (verdict, numbers, control, source) is computed by `nb13_claims` when the page is drawn.
 """
@@ -96,13 +96,13 @@ def article_html() -> str:
 
 
 @styled
-def clipping(opened: bool = False) -> Drawn:
-    """The article as it is read. opened: with the verdict of each sentence, and a sign for each of its settings."""
+def clipping() -> Drawn:
+    """The article with the verdict of each sentence, and a sign for each of its settings."""
     figure, (axes,) = panels(1, 9.6, 6.4)
     axes.axis("off")
     line = 0.6
     axes.text(0, 0, TITLE, family="serif", fontsize=16, weight="bold")
-    axes.text(8.6, 0, "what was measured" if opened else "your mark", fontsize=10, color=GRAY)
+    axes.text(8.6, 0, "what was measured", fontsize=10, color=GRAY)
     for number, claim in numbered():
         if number in HEADINGS:
             axes.text(0, line + 0.3, HEADINGS[number], family="serif", fontsize=11.5, weight="bold", va="top")
@@ -110,26 +110,19 @@ def clipping(opened: bool = False) -> Drawn:
         text = fill(claim.sentence, 88)
         axes.text(0.25, line, number, ha="right", va="top", fontsize=10.5, color=GRAY)
         axes.text(0.4, line, text, family="serif", va="top", fontsize=10.5, linespacing=1.25)
-        if opened:
-            look = {"va": "top", "fontsize": 10.5, "color": LOOKS.get(claim.verdict, GRAY)}
-            axes.text(8.6, line, claim.verdict, weight="bold", **look)
-            axes.text(9.7, line, " ".join(SIGNS[held] for held in claim.answers), **look)
-        else:
-            axes.text(8.6, line, "." * 24, va="top", fontsize=10.5, color=GRAY)
+        look = {"va": "top", "fontsize": 10.5, "color": LOOKS.get(claim.verdict, GRAY)}
+        axes.text(8.6, line, claim.verdict, weight="bold", **look)
+        axes.text(9.7, line, " ".join(SIGNS[held] for held in claim.answers), **look)
         line += 1.2 + 0.95 * text.count("\n")
     axes.set(xlim=(0, 11), ylim=(line, -0.8))
-    words = f"An article, {TITLE}: fifteen numbered sentences, which stand below as text."
-    if opened:
-        signs = ", ".join(f"{sign} {SAID[held]}" for held, sign in SIGNS.items())
-        axes.text(8.6, line, signs, fontsize=9, color=GRAY, va="top")
-        words = "; ".join(f"{word}: {', '.join(str(n) for n, c in numbered() if c.verdict == word)}" for word in LOOKS)
-        words = f"The article with what was measured. {words}. Beside each a sign for each setting: {signs}."
-    return figure, words
+    signs = ", ".join(f"{sign} {SAID[held]}" for held, sign in SIGNS.items())
+    axes.text(8.6, line, signs, fontsize=9, color=GRAY, va="top")
+    words = "; ".join(f"{word}: {', '.join(str(n) for n, c in numbered() if c.verdict == word)}" for word in LOOKS)
+    return figure, f"The article with what was measured. {words}. Beside each a sign for each setting: {signs}."
 
 
 def article() -> dict[str, list[ipywidgets.Widget]]:
-    """Show the article and its sentences. With a kernel each has buttons, and opens when it is marked."""
-    plots.show(*clipping())
+    """Show the article. With a kernel each sentence has buttons, and opens when it is marked."""
     said, page = ipywidgets.HTML(), []
     buttons, boxes, answers = [], [], []
     for number, claim in numbered():

@@ -130,11 +130,11 @@ CLAIMS = (
         "the narrower model paid more for them.",
         f"{HU}, section 4.1: merged", "questions.md#24. Many adapters on one base: what do they cost in time?",
         "{:.2f}", most=1.05),
-    Claim("It works on any task.",
+    Claim("In 100 steps it works on any task.",
         "share of right answers, where a coin gets one half",
         trained.right_answers, "two tasks, 100 steps of our GPT, six seeds",
-        "One task that fails is enough against 'any'. It says nothing of the tasks of the paper: classification, "
-        "queries, summaries.",
+        "One task that fails is enough against 'any'. It says nothing of longer training, nor of the tasks of the "
+        "paper: classification, queries, summaries.",
         f"{HU}: GLUE, WikiSQL, SAMSum", f"{HERE}#4. A task with right answers", "{:.2f}",
         trained.counted_answers, says_any=True, least=0.5),
     Claim("QLoRA goes further and stores every weight as a 4-bit integer:",
@@ -161,7 +161,7 @@ CLAIMS = (
         "distance to the original weight, over that without an adapter",
         measured.error_at_start, "one layer of our GPT, before training",
         "B = 0, so the error is that of rounding, whatever alpha is. Starts that do repair some of it have names: "
-        "LoftQ, PiSSA.",
+        "LoftQ, QERA.",
         "Li et al. 2023 (LoftQ), arXiv 2310.08659", f"{NINE}#6. What it learned, and what it did not repair", "{:.3f}",
         measured.error_of_repair, most=0.99),
     Claim("In the end, QLoRA does as well as LoRA on unrounded weights.",
