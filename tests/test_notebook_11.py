@@ -230,8 +230,8 @@ def test_the_table_of_starts_says_what_is_stored(starts):
     assert [row[0] for row in rows] == list(BEST_RATES) and all(len(row) == len(header) for row in rows)
     assert {row[0] for row in rows if row[-1] == "perhaps better"} == {"LoftQ", "QERA"}
     assert {row[-1] for row in rows} == {"", "perhaps better", "cannot tell"}
-    kept = [statistics.mean(pictures.lead(starts, "QERA", when)) for when in ("loss", "before")]
-    assert round(kept[0] / kept[1], 1) == 0.2  # "a fifth"
+    (mean, half), (lead, _) = (interval(pictures.lead(starts, "QERA", when)) for when in ("loss", "before"))
+    assert [round((mean + way * half) / lead, 1) for way in (1, -1)] == [0.1, 0.3]  # "a tenth to three tenths"
     assert records.verdict(pictures.lead(starts, "QERA", "calibrated")) == "perhaps better"
     assert records.verdict(pictures.lead(starts, "QERA", bits=4)) == "cannot tell"
 
