@@ -110,7 +110,8 @@ def test_a_line_of_code_builds(names, place, code):
 
 
 def test_bitsandbytes_is_asked_for_nothing_that_it_does_not_know(names):
-    """Its configuration swallows a name with a slip in it."""
+    """Its configuration swallows a name with a slip in it, and rounds to FP4 unless told."""
+    assert names["BitsAndBytesConfig"](load_in_4bit=True).bnb_4bit_quant_type == "fp4"
     allowed = set(inspect.signature(names["BitsAndBytesConfig"]).parameters)
     for code in (*CODE.findall(PAGE), *(code for _, code in CALLS)):
         for call in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):

@@ -62,13 +62,13 @@ def test_less_comes_back_on_the_other_text_and_nothing_is_forgotten():
     assert (losses["LoRA"] < losses["as loaded"]).all()
 
 
-def test_a_quarter_of_what_comes_back_needs_no_repair():
-    """LoRA's adapter, which never saw the rounding, on the NF4 base."""
-    losses = pictures.square(ARMS, "Bible")
+@pytest.mark.parametrize(("text", "low", "high"), [("Bible", 0.15, 0.30), ("addresses", 0.34, 0.74)])
+def test_a_part_of_what_comes_back_needs_no_repair(text, low, high):
+    """LoRA's adapter, which never saw the rounding, on the NF4 base: the page had said "a quarter", of three seeds."""
+    losses = pictures.square(ARMS, text)
     before, after = pictures.rounding_cost(losses)
-    moved = losses["LoRA onto NF4"] - losses["LoRA"]
-    assert (after < moved).all() and (moved < before).all()
-    assert 0.15 < (before - moved.mean()) / (before - after.mean()) < 0.35
+    free = (before - losses["LoRA onto NF4"] + losses["LoRA"]) / (before - after)
+    assert (free.min(), free.max()) == pytest.approx((low, high), abs=0.005)
 
 
 def test_most_of_the_price_is_depth():
@@ -78,8 +78,9 @@ def test_most_of_the_price_is_depth():
     assert len(four) == 5 and max(four) < rise["NF4"] / 3
     ours = np.mean(rises(load_results("nf4-draws")["arms"], "addresses")) * 3.64  # bytes of a token
     assert ours / 3 < min(four) < ours < max(four) < 2.5 * ours
-    spread = np.mean([rise[name] for name in rise if "four blocks, from" in name])
-    assert 0.85 < spread * 30 / 4 / rise["NF4"] < 1  # thirty blocks at the mean of the sets that are spread out
+    spread = np.array([rise[name] for name in rise if "four blocks, from" in name]) * 30 / 4 / 3.64
+    found = spread.mean(), spread.std(ddof=1) / 3**0.5  # "0.06, give or take 0.02"
+    assert found == pytest.approx((0.06, 0.02), abs=0.005)
 
 
 def test_it_is_not_this_one_draw():
