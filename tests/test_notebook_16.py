@@ -67,6 +67,16 @@ def test_the_ranks_cannot_be_told_apart():
         assert abs(np.mean(gaps)) < 2.48 * np.std(gaps, ddof=1), (one, other)  # 4.30 / sqrt(3): a 95% interval
 
 
+def test_256_constants_come_as_far_below_one_bias_as_any_way():
+    """The page had taken what lies beyond one bias for more than letters: these reach it with less than half beyond."""
+    constants, rank_8 = records.at_best("constants"), records.at_best("lora r8")
+    assert min(records.below(records.bias_line(), constants)) > 0.003
+    for way in RANKS:
+        gaps = records.lead("constants", way)
+        assert abs(np.mean(gaps)) < min(0.0015, 2.48 * np.std(gaps, ddof=1)), way
+    assert max(run.beyond for run in constants) < min(run.beyond for run in rank_8) / 2
+
+
 @pytest.mark.parametrize("control", ["coin", "shuffled", "imitated"])
 def test_no_control_gets_below_one_bias_and_the_first_two_keep_their_e_s(control):
     runs = records.at_best(control)

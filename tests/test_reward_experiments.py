@@ -89,7 +89,7 @@ def test_a_reward_is_followed_and_a_price_holds_back(tiny, monkeypatch):
     assert ends[0.0]["e"] < 0.7 * start["e"] and ends[30.0]["kl"] < ends[0.0]["kl"] and start["kl"] == 0
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "qlora"])
+@pytest.mark.parametrize("method", ["full", "lora", "qlora", "constants"])
 def test_every_way_is_trained_and_measured_against_the_shipped_base(tiny, method):
     found = nb16.rewarded(method, 1e-2, rank=2, steps=3, film=True, looks=(2,), progress=False)
     assert set(found["looks"]) == {"2", "3"} and found["looks"]["3"]["kl"] > 0 and len(found["shares"]) == 3

@@ -139,8 +139,8 @@ def rewarded(
 ) -> dict:
     """Train the shipped base by a reward in one way. Step -> what `measured` says, and the share of e's step by step.
 
-    method: "full", "lora" or "qlora". film: before the steps of `looks` it is looked at, too, on fewer roll-outs.
-    shuffled: what is measured is a random update whose norm in each layer is the trained one's.
+    method: "full", "lora", "qlora" or "constants". film: before the steps of `looks` it is looked at, too, on fewer
+    roll-outs. shuffled: what is measured is a random update whose norm in each layer is the trained one's.
     """
     seed = seed + repeat
     model, frozen = start(method, rank, seed)
@@ -156,6 +156,9 @@ def rewarded(
 def start(method: str, rank: int, seed: int) -> tuple[GPT, LogProbs]:
     """A model as its training begins, and what gives the log probabilities of before."""
     model = load_base("laptop", device="cpu")
+    if method == "constants":  # one for each of the 256 logits, those of e's on their way already
+        model.requires_grad_(False).lm_head.bias = nn.Parameter(-2.5 * is_e(torch.arange(model.config.vocab_size)))
+        return model, functools.partial(new_log_probs, shipped())
     if method == "qlora":  # the numbers of NF4, decoded once: a roll-out reads every weight 32 times
         model, method = dequantize_linears(quantize_linears(model, block_size=64, double_quant=True)), "lora"
     model = prepared(model, method, rank, seed)

@@ -104,6 +104,7 @@ WAYS: dict[str, tuple[dict, tuple[float, ...], float]] = {  # how it trains, rat
     "full": ({"method": "full"}, (3e-5, 1e-4, 3e-4, 1e-3), 1e-4),
     "qlora r8": ({"method": "qlora", "rank": 8}, (1e-3, 3e-3), 3e-3),
     "imitated": ({"method": "imitated", "rank": 8}, (1e-4, 3e-4, 1e-3), 3e-4),
+    "constants": ({"method": "constants"}, (2e-2, 5e-2, 1e-1), 5e-2),
 }
 
 
