@@ -148,7 +148,7 @@ def test_words_of_the_pictures_are_their_numbers(arms):
     assert "of these four only checkpointing" in words and f"QLoRA, checkpointing {peak:.0f} MB" in words
     steps = {16: {"LoRA": 20, "decoding": 10, "the rest": 2}, 4096: {"LoRA": 900, "decoding": 10, "the rest": 90}}
     _, words = pictures.slower_picture(steps)
-    assert words.startswith("Decoding takes 10 ms at 16 tokens and 10 at 4,096: 31% of a QLoRA step, and 1%. A bar")
+    assert words.startswith("Decoding: 31% of a step of 16 tokens, 1% of one of 4,096. A bar")
 
 
 def test_times_are_multiples_of_the_first_task_and_each_round_begins_with_the_next(monkeypatch):
