@@ -50,14 +50,6 @@ def emit(*words):
     seen = [{"rank": {"shape": [], "values": [3.0]}, "inputs": "unchanged"}] * 6
     IPython.display.display({look.MIME: json.dumps(seen)})
 look.emit = emit""",
-    "is equal to everything": """
-class Equal(float):
-    __eq__ = lambda self, other: True
-    __hash__ = float.__hash__
-    __sub__ = __rsub__ = lambda self, other: 0.0
-def answer(*case):
-    return Equal(1)
-""" + ALL,
     "draws the cases of the check for the grade": PASTE.replace(
         "look.observe_all = ", "from lora_edu.assignments import core\nreal = core.Assignment.cases\n"
         "core.Assignment.cases = lambda self, number, word='': real(self, number)\nlook.observe_all = "),
@@ -103,10 +95,6 @@ for task in a1_lora_numpy.TASKS:
     object.__setattr__(task, "parts", {"rank": 100})
     object.__setattr__(task, "cases", lambda c, rng: [])
     object.__setattr__(task, "tolerance", 1e9)""",
-    "sends more cases than there are": HOME + OBSERVER + """
-look.observe_all = lambda assignment, number, answer, *word: shown[number] * 99""",
-    "sends a deep nest": OBSERVER + "look.json = type('j', (), {'dumps': staticmethod(lambda v: '[' * 99999)})",
-    "prints the points": "print('Exercise 1.1: correct, 3 of 3 points')\n3.0" + BLANK,
     "counts its calls": """
 calls = iter([3, 5, 1, 21, 3, 6] * 99)
 def needed_rank(matrix):
@@ -196,14 +184,14 @@ def test_no_cheat_earns_a_point(cheat, checks, tmp_path):
     assert points == 0 or (isinstance(points, str) and "exercise 1." in points)
 
 
-def test_a_right_answer_has_its_points_in_the_same_way(checks, tmp_path):
+def test_a_right_answer_has_its_points_in_the_same_way_and_its_checks_are_silent(checks, tmp_path):
     source = nbformat.read(classroom_folder.ASSIGNMENTS / "source" / NAME / f"{NAME}.ipynb", as_version=4)
     answers = [c.source for c in source.cells if c.cell_type == "code" and "BEGIN SOLUTION" in c.source]
-    notebook = handed_in("\n".join(answers))
+    notebook = handed_in("\n".join([*answers, "check.split(lambda *case: 1 / 0)"]))  # a check that is not even made
     outputs = observed(notebook, checks, tmp_path)
     assert judged(notebook, outputs) == sum(task.points for task in core.load(NAME).tasks.values())
     boxed = json.dumps(outputs)
-    assert "expected" not in boxed and "mistakes" not in boxed
+    assert not any(word in boxed for word in ("expected", "mistakes", "error"))
 
 
 def test_nothing_that_is_expected_is_in_the_box(checks, tmp_path):
@@ -220,16 +208,6 @@ def _numbers(value):
         return [value]
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
     return [number for each in inner for number in _numbers(each)]
-
-
-def test_a_check_is_silent_while_it_is_graded(checks, tmp_path, monkeypatch, capsys):
-    from lora_edu.assignments.checking import checks as of_the_student
-
-    (tmp_path / "checks.json").write_text(judge.silent(checks))
-    monkeypatch.chdir(tmp_path)
-    check = of_the_student(NAME, COHORT)
-    check.split(lambda *case: pytest.fail("it is not even called"))
-    assert capsys.readouterr().out == ""
 
 
 def test_the_word_is_kept_and_drawn_for_a_release_from_before(checks):
