@@ -6,6 +6,7 @@ import re
 import shutil
 from datetime import datetime
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import classroom_folder
 import nbformat
@@ -27,7 +28,6 @@ HOSTILE = {
     "no cells": (lambda path: path.write_text('{"cells": 3, "nbformat": 4, "metadata": {}}'), "not a valid notebook"),
     "deep": (lambda path: path.write_text("[" * 100_000 + "]" * 100_000), "a valid notebook"),
     "huge": (lambda path: path.write_text(" " * (inspecting.LARGEST + 1)), "more than 20: clear its outputs"),
-    "folder": (lambda path: path.mkdir(), "is no regular file"),
     "link": (lambda path: path.symlink_to("/etc/passwd"), "is no regular file"),
     "fifo": (os.mkfifo, "is no regular file"),
     "marks": (lambda path: nbformat.write(strange_marks(released()), path), "marks that nbgrader cannot read"),
@@ -72,17 +72,13 @@ def old_schema(notebook):
     return notebook
 
 
-def twice(notebook):
-    return classroom_folder.with_a_cell_twice(notebook, "split")
-
-
 CHANGED = [
     (lambda notebook: notebook, None),
     (lambda notebook: without(notebook, "setup", "check_split", "test_split"), None),  # these are put back
     (lambda notebook: without(notebook, "experiment"), None),  # "if you have time"
     (lambda notebook: without(notebook, "split"), "missing cell: split"),
     (lambda notebook: without(notebook, "in_words"), "missing cell: in_words"),
-    (twice, "duplicated cell: split is there more than once"),
+    (lambda notebook: classroom_folder.with_a_cell_twice(notebook, "split"), "duplicated cell: split is there"),
     (classroom_folder.stripped, "no cell carries nbgrader's metadata"),
     (old_schema, "another schema than 3"),
 ]
@@ -287,17 +283,11 @@ def test_leaks_are_seen(tmp_path):
 
 
 def test_grading_ends_with_a_table_whatever_fails(monkeypatch, capsys):
-    done = []
-
-    def failing(arguments):
-        raise RuntimeError("nbgrader stopped")
-
     for step in ("collect", "grades"):
-        monkeypatch.setattr(commands, step, lambda arguments, step=step: done.append(step) or 0)
+        monkeypatch.setattr(commands, step, Mock(return_value=0))
     for step in ("autograde", "feedback"):
-        monkeypatch.setattr(commands, step, failing)
-    arguments = type("Arguments", (), {"unboxed": True})()
-    assert commands.grade(arguments) == 1 and done == ["collect", "grades"]
+        monkeypatch.setattr(commands, step, Mock(side_effect=RuntimeError("nbgrader stopped"), __name__=step))
+    assert commands.grade(SimpleNamespace(unboxed=True)) == 1 and commands.collect.called and commands.grades.called
     assert capsys.readouterr().err.count("nbgrader stopped") == 2
 
 
