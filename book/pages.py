@@ -30,8 +30,8 @@ BREAKING = '<script defer src="alive/breaking.js"></script>'  # and where a read
 TWINS = {  # who reads a page runs no cell
     "Run the cell and move the dial to the right.": "Move the dial to the right.",
     "and run again": "and run again, in JupyterLab",
-    "The dial above plays back stored measurements. Trust them after you have measured one yourself: half strength, on "
-    "this\nmachine.": "The dial above computes in your browser. Here a notebook measured half strength beside what is "
+    "The dial above plays back stored measurements. Trust them once you have measured one yourself, at half "
+    "strength.": "The dial above computes in your browser. Here a notebook measured half strength beside what is "
     "stored.",
 }
 DIAL_CELL = "pictures.dial(stored)"  # the cell of notebook 00 in whose place the model runs
