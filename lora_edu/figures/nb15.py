@@ -5,7 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from lora_edu.experiments.nb15 import BOLD, FINE_DIAL, FULL, LORA
-from lora_edu.experiments.nb15_runs import ROADS, at_the_run, dialed, kept, mean_road
+from lora_edu.experiments.nb15_runs import ROADS, at_the_run, dialed, mean_road
 from lora_edu.experiments.sweeps import SEEDS
 from lora_edu.figures.drawing import Drawn, note, panels, picture, slider
 from lora_edu.figures.looks import GRAY, METHODS
@@ -49,10 +49,8 @@ def dial_view():
     def values(setting: float) -> dict:
         told = []
         for way, (name, _) in DIALED.items():
-            (learned, forgotten), (gain, price) = points[way][setting], kept(way, setting)
-            told.append(
-                f"{name} learned {learned:.2f} and forgot {forgotten:.3f} ({gain:.0%} and {price:.0%} of its end)"
-            )
+            learned, forgotten = points[way][setting]
+            told.append(f"{name} learned {learned:.2f} and forgot {forgotten:.3f}")
         return {way: points[way][setting] for way in DIALED} | {"readout": f"At {setting:g}: {'; '.join(told)}."}
 
     def draw(now: dict) -> None:
@@ -92,8 +90,8 @@ def roads_figure() -> Drawn:
 
 COUNTED = {
     "rank 8": (LORA, "trained"),
-    "its strengths, turned at random": (LORA, "turned"),
-    "its norm, spread over all 256": (LORA, "spread"),
+    "its strengths, in random directions": (LORA, "turned"),
+    "its norm, 256 strengths alike": (LORA, "spread"),
     "full fine-tuning": (FULL, "trained"),
 }
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8)
@@ -126,7 +124,7 @@ def cuts_figure(arms: dict) -> Drawn:
     return figure, (
         f"At equal cost, all of the update wins back more than intruders. For {lost:.3f} lost on plays, intruders win "
         f"back {won:.3f} on addresses, all of the update {dial:.3f}; old directions make them worse. To the right what "
-        "plays lose again, upward what addresses win back; each mark takes more away."
+        "plays lose again, upward what addresses win back; marks: a tenth, a quarter, a half taken away."
     )
 
 
