@@ -79,17 +79,8 @@ def test_unknown_names(counted):
         load_results("counted")
 
 
-@pytest.fixture
-def tuned(tiny_gpt):
-    """A copy of the tiny model with other weights everywhere."""
-    other = GPT(tiny_gpt.config).eval()
-    other.load_state_dict(
-        {name: value + 0.1 * torch.randn_like(value) for name, value in tiny_gpt.state_dict().items()}
-    )
-    return other
-
-
-def test_changes_lead_from_the_base_to_the_tuned_model(tiny_gpt, tuned):
+def test_changes_lead_from_the_base_to_the_tuned_model(tiny_gpt):
+    tuned = GPT(tiny_gpt.config)  # with other weights everywhere
     updates = weight_updates(tiny_gpt, tuned)
     before = {name: value.clone() for name, value in tiny_gpt.state_dict().items()}
     changed = nb01.with_changes(tiny_gpt, updates)

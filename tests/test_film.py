@@ -18,6 +18,7 @@ from lora_edu.quantization import QuantizedTensor
 
 CONFIG = GPTConfig(vocab_size=60, context=64, n_layers=3, n_heads=2, d_model=64)
 BATCH = (8, 64)
+ARMS = load_results("step-films")["arms"]
 
 
 def small(rank=8, nf4=False, checkpointing="none"):
@@ -29,11 +30,6 @@ def small(rank=8, nf4=False, checkpointing="none"):
 def batch():
     tokens, targets = torch.randint(0, CONFIG.vocab_size, (2, *BATCH))
     return tokens.clone(), targets.clone()
-
-
-@pytest.fixture(scope="module")
-def arms():
-    return load_results("step-films")["arms"]
 
 
 # --- the recorder ----------------------------------------------------------------------------------------------------
@@ -132,19 +128,19 @@ def test_a_step_decodes_each_weight_twice_but_three_and_nothing_if_decoded_befor
 # --- the view --------------------------------------------------------------------------------------------------------
 
 
-def test_the_bands_are_stacked_to_the_total(arms):
-    view = pictures.film_view(arms)
+def test_the_bands_are_stacked_to_the_total():
+    view = pictures.film_view(ARMS)
     now = view.values(freeze=True, four_bits=True, checkpointing=False, paging=False, moment=37)
     view.draw(now)
     top = view.moving[len(pictures.BANDS) - 1].get_paths()[0].vertices[:, 1].max()
-    assert top == pytest.approx(arms["freeze, four_bits"]["peak"] / 1e6)
+    assert top == pytest.approx(ARMS["freeze, four_bits"]["peak"] / 1e6)
     codes = GPTConfig().n_layers * 12 * 256 * 256 / 2
-    assert now["bands"]["codes"][0] * 1e6 == codes + arms["freeze, four_bits"]["resident"]["quantization constants"]
+    assert now["bands"]["codes"][0] * 1e6 == codes + ARMS["freeze, four_bits"]["resident"]["quantization constants"]
 
 
-def test_words_of_the_pictures_are_their_numbers(arms):
-    _, words = pictures.four_films(arms)
-    peak = arms["freeze, four_bits, checkpointing"]["peak"] / 1e6
+def test_words_of_the_pictures_are_their_numbers():
+    _, words = pictures.four_films(ARMS)
+    peak = ARMS["freeze, four_bits, checkpointing"]["peak"] / 1e6
     assert "of these four only checkpointing" in words and f"QLoRA, checkpointing {peak:.0f} MB" in words
     steps = {16: {"LoRA": 20, "decoding": 10, "the rest": 2}, 4096: {"LoRA": 900, "decoding": 10, "the rest": 90}}
     _, words = pictures.slower_picture(steps)

@@ -99,16 +99,6 @@ def test_the_caller_s_default_type_changes_nothing(dtype):
 # --- memory used again -----------------------------------------------------------------------------------------------
 
 
-def own_memory(monkeypatch):
-    """The control: every decoded weight gets memory of its own."""
-
-    @contextmanager
-    def fresh(n_values, dtype, device):
-        yield torch.empty(n_values, dtype=dtype, device=device)
-
-    monkeypatch.setattr(kernels, "scratch", fresh)
-
-
 def test_all_layers_use_one_piece_and_leave_it():
     kernels._shelf.__dict__.clear()
     layers = [NF4Linear.from_linear(nn.Linear(64, out)) for out in (32, 48, 16)]
@@ -170,7 +160,8 @@ def gradients(checkpointing="none", autocast=False):
 @pytest.mark.parametrize("checkpointing", ["none", "non-reentrant", "reentrant"])
 def test_gradients_are_those_with_memory_of_their_own(checkpointing, autocast, monkeypatch):
     shared = gradients(checkpointing, autocast)
-    own_memory(monkeypatch)
+    fresh = contextmanager(lambda n, dtype, device: (yield torch.empty(n, dtype=dtype, device=device)))
+    monkeypatch.setattr(kernels, "scratch", fresh)  # the control
     assert all(map(torch.equal, shared, gradients(checkpointing, autocast)))
 
 

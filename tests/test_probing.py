@@ -95,18 +95,10 @@ def of_parts(model, tokens, n_blocks):
 
 
 ERRORS = [
-    (
-        PRODUCT,
-        lambda x, W, V, s: x @ W,
-        "a factor needs a transpose or another place. Given are `x` (4, 3), `W` (5, 3)",
-    ),
+    (PRODUCT, lambda x, W, V, s: x @ W, "a transpose or another place. Given are `x` (4, 3), `W` (5, 3)"),
     (PRODUCT, lambda x, W, V, s: x + W, "the shapes of two arrays do not fit"),
     (PRODUCT, lambda x, W, V, s: x[4], "the first place is 0"),
-    (
-        PRODUCT,
-        lambda x, W, V, s: eval("weight"),
-        "`weight` is a name that your function does not know. It is given `x`",
-    ),
+    (PRODUCT, lambda x, W, V, s: eval("weight"), "does not know. It is given `x`"),
     (PRODUCT, lambda x, W, V, s: math.exp(x), "`np.log` each entry"),
     (PRODUCT, lambda x, W, V, s: np.zeros(len(x) / 2), "`/` gives a float"),
     (PRODUCT, lambda x, W, V, s: [1, 2] * s, "a list or tuple does not multiply"),
