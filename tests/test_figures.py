@@ -1,13 +1,17 @@
-"""Pictures of notebooks 03, 04 and 07: what is drawn is what the model computes, or what is stored."""
+"""Pictures of notebooks 03, 04 and 07, and the painted line: what is drawn is what is computed, or stored."""
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 
 from lora_edu.experiments import load_results
 from lora_edu.experiments.nb04 import SETTINGS, setting_name
-from lora_edu.figures import nb03, nb04, nb07, plots
-from lora_edu.gpt import encode
+from lora_edu.figures import nb03, nb04, nb07, painted, plots
+from lora_edu.gpt import GPT, GPTConfig, encode
+from lora_edu.observing import surprise
+from lora_edu.texts import ADDRESS_LINE, PLAY_LINE, load_text
+from lora_edu.training import evaluate
 
 TEXT = "to the Treasury."
 
@@ -51,32 +55,27 @@ def test_attention_weights_are_those_of_the_module(model):
     assert torch.allclose(layer.o_proj(torch.cat(heads, dim=-1)), layer(h)[0], atol=1e-4)
 
 
-@pytest.fixture(scope="module")
-def dial():
-    return load_results("dial")["arms"]
+DIAL, TWO_ERRORS = (load_results(name)["arms"] for name in ("dial", "two-errors"))
 
 
 @pytest.fixture(scope="module")
-def dial_view(dial):
-    return nb04.dial_view(dial)
+def dial_view():
+    return nb04.dial_view(DIAL)
 
 
 @pytest.mark.parametrize("weight", SETTINGS)
 @pytest.mark.parametrize("way", nb04.WAYS)
-def test_the_dial_tells_what_is_stored(dial_view, dial, weight, way):
+def test_the_dial_tells_what_is_stored(dial_view, weight, way):
     values = dial_view.values(plays=weight, way=way)
-    stored = dial[setting_name(weight, how=nb04.WAYS[way])]
+    stored = DIAL[setting_name(weight, how=nb04.WAYS[way])]
     assert values["losses"] == {"plays": stored["plays"], "verses": stored["verses"]}
     assert f"loss on plays {stored['plays']:.2f}" in values["readout"] and values["sample"] == stored["sample"]
 
 
-def test_the_kept_gain_is_one_for_the_adapter_itself(dial):
-    assert nb04.kept_gain(dial, setting_name(1))["plays"] == 1
-    assert nb04.kept_gain(dial, setting_name(0))["verses"] == 1
-    assert nb04.kept_gain(dial, "base, seed 0") == {"plays": 0, "verses": 0}
-
-
-SHARES = {1: 1.0, 0.3: 0.8, 0.1: 0.2, 0.03: 0.0}
+def test_the_kept_gain_is_one_for_the_adapter_itself():
+    assert nb04.kept_gain(DIAL, setting_name(1))["plays"] == 1
+    assert nb04.kept_gain(DIAL, setting_name(0))["verses"] == 1
+    assert nb04.kept_gain(DIAL, "base, seed 0") == {"plays": 0, "verses": 0}
 
 
 SHARES = {1: 1.0, 0.3: 0.8, 0.1: 0.2, 0.03: 0.0}
@@ -88,22 +87,17 @@ FIGURES = [
 
 
 @pytest.mark.parametrize("made", FIGURES)
-def test_a_figure_has_words_and_labels_on_both_axes(dial, made):
-    figure, words = made(dial)
+def test_a_figure_has_words_and_labels_on_both_axes(made):
+    figure, words = made(DIAL)
     assert 10 < len(words.split()) <= 85
     assert all(axes.get_xlabel() for axes in figure.axes) and plots.png(figure)
 
 
-@pytest.fixture(scope="module")
-def two_errors():
-    return load_results("two-errors")["arms"]
-
-
 @pytest.mark.parametrize("bits", nb07.WIDTHS)
-def test_the_triangles_have_the_stored_errors_as_sides(two_errors, bits):
-    view = nb07.triangles(two_errors)
+def test_the_triangles_have_the_stored_errors_as_sides(bits):
+    view = nb07.triangles(TWO_ERRORS)
     readout = view.update(constants=bits)
-    for axes, (name, ways) in zip(view.figure.axes, two_errors.items(), strict=True):
+    for axes, (name, ways) in zip(view.figure.axes, TWO_ERRORS.items(), strict=True):
         error = {source: 100 * e for source, e in ways[bits].items()}
         lines = [line.get_xydata().tolist() for line in axes.lines]
         c, k = error["codes"], error["constants"]
@@ -114,12 +108,51 @@ def test_the_triangles_have_the_stored_errors_as_sides(two_errors, bits):
         assert f"{name} {c:.3f}% and {k:.3f}% make {error['both']:.3f}%" in readout
 
 
-def test_the_growth_is_drawn_from_the_stored_errors_and_lies_on_the_lower_line(two_errors):
-    figure, words = nb07.growth(two_errors)
+def test_the_growth_is_drawn_from_the_stored_errors_and_lies_on_the_lower_line():
+    figure, words = nb07.growth(TWO_ERRORS)
     (axes,) = figure.axes
     assert axes.get_xscale() == axes.get_yscale() == "log"
-    for line, ways in zip(axes.lines[2:], two_errors.values(), strict=True):
+    for line, ways in zip(axes.lines[2:], TWO_ERRORS.values(), strict=True):
         for ratio, more in line.get_xydata():
             assert any(e["constants"] / e["codes"] == pytest.approx(ratio) for e in ways.values())
             assert 0.75 < more / 100 / (np.hypot(1, ratio) - 1) < 1.35 and more < 80 * ratio
     assert f"marks for {sum(len(line.get_xydata()) for line in axes.lines[2:])} roundings" in words
+
+
+# --- the painted line: a bar as long as the surprise, for every byte ------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wide():
+    torch.manual_seed(0)
+    return GPT(GPTConfig(context=128, n_layers=1, n_heads=2, d_model=32))
+
+
+def test_surprise_is_the_loss_byte_by_byte(wide):
+    """Its mean is what `evaluate` gives for one window of the same bytes."""
+    text = "To be, or not to be"
+    tokens = torch.tensor(list(("\n" + text).encode()))
+    losses = surprise(wide, text)
+    assert losses.shape == (len(text),)
+    assert losses.mean() == pytest.approx(evaluate(wide, tokens, seq_len=len(text), max_windows=1), rel=1e-5)
+
+
+def test_a_byte_knows_only_what_stands_before_it(wide):
+    first, second = surprise(wide, "abcdef"), surprise(wide, "abcxyz")
+    assert np.allclose(first[:3], second[:3], atol=1e-6) and not np.allclose(first[3:], second[3:], atol=1e-3)
+    assert not np.allclose(first, surprise(wide, "abcdef", before="so "), atol=1e-3)
+    with pytest.raises(ValueError, match="at least one byte"):
+        surprise(wide, "abc", before="")
+
+
+def test_one_bar_for_each_byte_and_long_ones_end_in_a_point():
+    line = painted.PaintedLine(plt.figure().subplots(), "é!", "a")
+    line.set(np.array([0.5, 2.0, 12.0]))
+    assert line.title.get_text() == "a: 4.83 nats per byte"
+    assert [path.vertices[:, 1].min() for path in line.bars.get_paths()] == [-0.5, -2.0, -painted.DEEPEST]
+    assert line.cut.get_xdata().tolist() == [2] and line.cut.get_marker() == "v"
+
+
+@pytest.mark.parametrize(("name", "line"), [("shakespeare", PLAY_LINE), ("speeches", ADDRESS_LINE)])
+def test_the_two_lines_are_held_out(name, line):
+    assert line.encode() in bytes(load_text(name).validation.tolist())
