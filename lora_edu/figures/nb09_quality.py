@@ -59,7 +59,10 @@ def pairs_figure(runs: Runs, draws: Mapping[str, Sequence[float]]) -> Drawn:
     axes.set(yticks=range(len(rows)), yticklabels=[f"on {measured},\ntrained on {text}" for measured, text in rows])
     axes.set(xlabel="QLoRA minus LoRA after 100 steps, nats per byte; gray: eight draws of NF4 before training")
     axes.invert_yaxis()
-    said = listed({f"on {measured}, trained on {text}": mean(gaps) for (measured, text), gaps in rows.items()}, "+.4f")
+    said = ", ".join(
+        f"on {measured}, trained on {text} {mean(gaps):+.4f} ({min(gaps):.4f} to {max(gaps):.4f})"
+        for (measured, text), gaps in rows.items()
+    )
     return figure, (
         "On plays QLoRA and LoRA differ less than two draws of NF4. On addresses QLoRA stays behind, after 20 kB on "
         f"average by more than any draw costs. A mark a seed. Means: {said}. Bands: plays "

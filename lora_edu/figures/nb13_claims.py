@@ -162,8 +162,8 @@ CLAIMS = (
         measured.error_at_start, "one layer of our GPT, before training",
         "B = 0, so the error is that of rounding, whatever alpha is. Starts that do repair some of it have names: "
         "LoftQ, QERA.",
-        "Li et al. 2023 (LoftQ), arXiv 2310.08659", f"{NINE}#6. What it learned, and what it did not repair", "{:.3f}",
-        measured.error_of_repair, most=0.99),
+        "Li et al. 2023 (LoftQ), arXiv 2310.08659", f"{NINE}#6. What it learned, and the weights it did not repair",
+        "{:.3f}", measured.error_of_repair, most=0.99),
     Claim("In the end, QLoRA does as well as LoRA on unrounded weights.",
         "loss above that of LoRA, in tolerances",
         lambda: trained.intervals(trained.qlora_behind_lora()), "100 steps of our GPT, three seeds, one draw of NF4",
