@@ -63,35 +63,17 @@ def test_a_newer_course_is_announced_and_not_copied_over(tmp_path, capsys, monke
     assert (copy / "00.ipynb").read_text() == "old"
 
 
-# Whatever else is no record, tests/test_results_damage.py asks of the same reader.
-DAMAGES = {
-    "a pipe": lambda record: (record.unlink(), os.mkfifo(record)),
-    "a loop": lambda record: (record.unlink(), record.symlink_to(record.name)),
-    "a digit": lambda record: record.write_text(record.read_text().replace("0", "1")),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_a_damaged_record_is_kept_aside_and_the_copy_opens(tmp_path, capsys, damage):
+def test_a_damaged_record_is_kept_aside_and_the_copy_opens(tmp_path, capsys):
+    """What else is no record, tests/test_results_damage.py asks of the same reader."""
     copy = working_copy.copy_course(tmp_path)
     (copy / NOTEBOOKS[0]).write_text("mine")
-    damage(copy / working_copy.RECORD)
+    (copy / working_copy.RECORD).unlink()
+    os.mkfifo(copy / working_copy.RECORD)
     assert working_copy.copy_course(tmp_path) == working_copy.copy_course(copy) == copy
     assert (copy / NOTEBOOKS[0]).read_text() == "mine" and len(list(copy.glob(".course-*.json"))) == 1
     assert ".course.json is damaged" in capsys.readouterr().out
     working_copy.copy_course(tmp_path)
     assert "damaged" not in capsys.readouterr().out
-
-
-def test_a_record_from_before_the_checksum_still_counts(tmp_path, capsys):
-    copy = working_copy.copy_course(tmp_path)
-    record = json.loads((copy / working_copy.RECORD).read_text())
-    del record["checksum"]
-    (copy / working_copy.RECORD).write_text(json.dumps(record, indent=1))
-    (copy / NOTEBOOKS[0]).write_text("mine")
-    capsys.readouterr()
-    working_copy.copy_course(tmp_path)
-    assert not capsys.readouterr().out
 
 
 def test_a_disk_that_is_full(tmp_path, monkeypatch):
