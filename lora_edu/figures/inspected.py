@@ -52,6 +52,7 @@ def lines(report: Report) -> list[str]:
     text = [report.verdict, ""]
     text += [f"{name:8} {_shown(value)}" for name, value in report.facts.items() if value not in (None, "", [])]
     found = sorted(report.findings, key=lambda finding: LEVELS.index(finding.level))  # the worst first
+    text += [f"{'experts':8} {report.of_experts} layers of all experts, not measured"] if report.of_experts else []
     text += ["", *(f"[{finding.level}] {finding}" for finding in found)] if found else []
     if report.layers:
         text += ["", f"{'layers':34}{'rank':>5}{'|sBA|':>10}{'for 90%':>9}{'/ |W|':>9}{'bf16':>7}{'NF4':>7}"]

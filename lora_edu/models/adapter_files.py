@@ -1,11 +1,11 @@
 """What lies in the folder of an adapter in PEFT's format, read once: the config, the tensors and how they are called.
 
-Nothing is unpickled and no model is built. What cannot be read raises `Unreadable`, with what lies there instead; what
-was read is judged by `adapter_rules`.
+Nothing is unpickled and no model is built. What cannot be read raises `Unreadable`, with what lies there instead.
 """
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -19,9 +19,7 @@ from lora_edu.tensor_files import is_pickle
 
 BROKEN, DEAD, ODD, NOTE = "broken", "has not learned", "odd", "note"
 CLOSED, OTHER = "not opened", "another method"  # of this doctor, not of the adapter
-LEVELS = BROKEN, CLOSED, OTHER, DEAD, ODD, NOTE  # the order in which a verdict looks
-
-# --- how tensors are called: here, and nowhere else -------------------------------------------------------------------
+LEVELS = BROKEN, CLOSED, DEAD, ODD, OTHER, NOTE  # the order in which a verdict looks
 
 LORA = re.compile(  # base_model.model.<path>.lora_A.weight; in memory the adapter's name stands before .weight
     r"(?P<path>.+?)\.lora_(?P<embedding>embedding_)?(?P<part>[AB]|magnitude_vector)"
@@ -35,7 +33,7 @@ FOREIGN = {  # names that PEFT passes by when it loads: why they are so
     r"^module\.|_fsdp_wrapped_module": "the model was saved inside of DistributedDataParallel or FSDP",
     r"\.lora_E\b": "they are AdaLoRA's, and the config says LoRA",
     rf"^(?:{re.escape(PREFIX)}){{2}}": "PEFT had wrapped the model twice",
-    rf"^(?!{re.escape(PREFIX)}).*\.lora_": f"the name does not begin with {PREFIX}",
+    rf"^(?!{re.escape(PREFIX)}|base_model\.vera).*\.(lora|ia3|vera|hada|lokr)_": f"it does not begin with {PREFIX}",
     r"\.lora_(embedding_)?[AB]\.(?!default\.)[^.]+\.weight$": "it holds the adapter's name",
     r"\.lora_[AB]$": "it does not end in .weight",
 }
@@ -46,18 +44,27 @@ BROUGHT = {  # by a setting: how the tensors are called that it adds to A and B
     "bias": r"(?<!lora_B)\.bias$",
 }
 EMBEDDING = re.compile(r"\.(embed_tokens|lm_head|wte|shared|word_embeddings|embed_in|embed_out)\.")  # saved unasked
-HEAD = re.compile(r"\.(score|classifier|qa_outputs)\.")  # of a task
 NUMBERED = re.compile(r"(?P<stack>.*?)\.(?P<number>\d+)\.(?P<kind>.+)")  # model.layers . 3 . self_attn.q_proj
 
 
-def whose_names(names: list[str]) -> list[str]:
-    """Of each kind of name that PEFT passes by: the first, and why it is so."""
-    found = {why: [name for name in names if re.search(pattern, name)] for pattern, why in FOREIGN.items()}
+def by(shape: Iterable[int]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def counted(names: Iterable[str]) -> str:
+    counts = {name: some.count(name) for some in [list(names)] for name in some}
+    return ", ".join(f"{name} ({count})" if len(counts) > 1 else str(name) for name, count in counts.items())
+
+
+def when(condition: object, seen: str) -> list[str]:
+    return [seen] if condition else []
+
+
+def whose_names(names: list[str], kind: str | None = "LORA") -> list[str]:
+    """Of each kind of name that PEFT passes by: the first, and why it is so. kind: the method, AdaLoRA's differ."""
+    known = {pattern: why for pattern, why in FOREIGN.items() if kind != "ADALORA" or r"\.lora_" not in pattern}
+    found = {why: [name for name in names if re.search(pattern, name)] for pattern, why in known.items()}
     return [f"PEFT would not load {some[0]}, one of {len(some)}: {why}" for why, some in found.items() if some]
-
-
-def type_name(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
 
 
 def unquantized(name: str) -> str:
@@ -75,9 +82,6 @@ def of_experts(name: str) -> str:
     """The path in a model of a weight that holds all experts, while the base's files may hold each expert's apart."""
     path = re.sub(r"experts\.\d+\.(w[13]|gate_proj|up_proj)$", "experts.gate_up_proj", name.removesuffix(".weight"))
     return re.sub(r"experts\.\d+\.(w2|down_proj)$", "experts.down_proj", path).replace("block_sparse_moe", "mlp")
-
-
-# --- what is read ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -113,10 +117,6 @@ class Place(NamedTuple):
     def in_codes(self) -> bool:
         return self.dtype not in ("F64", "F32", "F16", "BF16")
 
-    def read(self) -> Tensor:
-        with safe_open(self.file, "pt") as file:
-            return file.get_tensor(self.name)
-
 
 @dataclass
 class Adapter:
@@ -126,27 +126,16 @@ class Adapter:
     config: dict
     encoding: str
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    whole: dict[str, Tensor] = field(default_factory=dict)  # beside LoRA's, in place of the base's, such as a head
     largest: dict[str, float] = field(default_factory=dict)  # |number| of each that has any; NaN or infinity if one is
     lora: dict[str, re.Match] = field(default_factory=dict)  # LoRA's tensors, their names taken apart
+    factors: list[str] = field(default_factory=list)  # the names of all A and B
     parts: dict[str, dict[str, str]] = field(default_factory=dict)  # of each layer: the names of A, B, magnitude_vector
     pairs: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # where both are there and fit
     base: Path | None = None
     known: dict[str, Place] = field(default_factory=dict)  # the base's tensors by their names before quantization
+    model: dict = field(default_factory=dict)  # the base's config.json
     layers: list = field(default_factory=list)  # measured
-
-    @property
-    def kind(self) -> str | None:
-        return self.config.get("peft_type")
-
-    @property
-    def factors(self) -> list[str]:
-        """The names of all A and B."""
-        return [name for name, match in self.lora.items() if match["part"] in "AB"]
-
-    @property
-    def whole(self) -> dict[str, Tensor]:
-        """Tensors beside those of LoRA that replace the base's, such as a head."""
-        return {name: one for name, one in self.tensors.items() if not re.search(r"\.lora_|trainable_tokens", name)}
 
     @property
     def start(self) -> str | None:
@@ -164,20 +153,13 @@ class Adapter:
         asked = {setting: pattern for setting, pattern in BROUGHT.items() if self.config.get(setting) not in OFF}
         return asked | {module: rf"{re.escape(module)}\." for module in self.list_of("modules_to_save")}
 
-    @property
-    def tied(self) -> list[str]:
-        """The adapter's head or embedding, where the base's files have the other only."""
-        config = self.base / "config.json" if self.base else Path()
-        untied = config.is_file() and re.search(rb'"tie_word_embeddings":\s*false', config.read_bytes())
-        paths = [*self.pairs, *(plain(name).removesuffix(".weight") for name in self.whole)] if self.base else []
-        names = [f"{path}.weight" for path in paths if EMBEDDING.search(f".{path}.")]
-        return [name for name in names if not any(f".{name}".endswith(f".{one}") for one in self.known) and not untied]
-
     def read_tensors(self) -> None:
         """Raises Unreadable."""
         self.tensors = read_weights(self.folder)
+        self.whole = {name: one for name, one in self.tensors.items() if not re.search(r"\.lora_|trainable_tok", name)}
         self.largest = {name: one.float().abs().max().item() for name, one in self.tensors.items() if one.numel()}
         self.lora = {name: match for name in sorted(self.tensors) if (match := LORA.fullmatch(name))}
+        self.factors = [name for name, match in self.lora.items() if match["part"] in "AB"]
         for name, match in self.lora.items():
             self.parts.setdefault(match["path"].removeprefix(PREFIX), {})[match["part"]] = name
         self.pairs = {path: pair for path, names in self.parts.items() if (pair := _pair(names, self.tensors))}
@@ -194,8 +176,6 @@ def _pair(names: dict[str, str], tensors: dict[str, Tensor]) -> tuple[Tensor, Te
     return (A, B) if B.shape[1] == len(A) else None
 
 
-# --- the files -------------------------------------------------------------------------------------------------------
-
 AGAIN = "download it, or save it again"
 PICKLE = "is a pickle, which can run any code, and was not opened: save as safetensors"
 BEGINS = {  # the first bytes of what is not the file that its name says: what it is, and what to do
@@ -208,12 +188,20 @@ BEGINS = {  # the first bytes of what is not the file that its name says: what i
 INSTEAD = {  # what may lie in a folder in place of the file {0}: what to say of what is found, {1}
     "*/{0}": "the adapter lies one folder deeper: name {1}",
     "adapter_model*-of-*.safetensors": f"the tensors are split over files such as {{1}}: join them as {WEIGHTS}",
+    "adapter_[0-9]*.*": "{1} is of torchtune, whose names PEFT does not read: save there as PEFT's safetensors",
     "global_step*": "{1} is a checkpoint of DeepSpeed, in pieces: run its zero_to_fp32.py, then save_pretrained",
     "pytorch_model_fsdp*": "{1} is a checkpoint of FSDP, in pieces: gather it, then save_pretrained",
-    "pytorch_model*.bin": "{1} is the state of a whole model: call save_pretrained of what get_peft_model gave",
-    "model*.safetensors": "{1} is the state of a whole model: call save_pretrained of what get_peft_model gave",
+    "[mp]*odel*.[bs]*": "{1} is the state of a whole model: call save_pretrained of what get_peft_model gave",
 }
+TOKENS = {"tokenizer.json": rb'"id": *(\d+)', "added_tokens.json": rb'": *(\d+)',
+    "tokenizer_config.json": rb'"(\d+)": *\{'}  # fmt: skip
 BESIDES = re.compile(r"training_args|optimizer|scheduler|scaler|rng_state|tokenizer|README|.*\.(json|md|txt|py|log)$")
+
+
+def largest_token(folder: Path) -> int:
+    """The largest id of the tokenizer that lies in a folder, -1 if none does."""
+    found = (re.findall(ids, (folder / name).read_bytes()) for name, ids in TOKENS.items() if (folder / name).is_file())
+    return max((int(one) for some in found for one in some), default=-1)
 
 
 def read_config(folder: Path) -> tuple[dict, str]:
@@ -221,8 +209,7 @@ def read_config(folder: Path) -> tuple[dict, str]:
     path = folder / CONFIG
     if not folder.is_dir():
         there = f"{folder} is a file" if folder.exists() else f"there is no folder {folder}"
-        advice = "unpack it, and " if folder.suffix in (".zip", ".tar", ".gz", ".tgz") else ""
-        raise Unreadable(f"{there}: {advice}name the folder that holds {CONFIG}")
+        raise Unreadable(f"{there}: name the folder that holds {CONFIG}, unpacked if that is an archive")
     if not path.is_file():
         raise Unreadable(in_place_of(path))
     content = path.read_bytes()
@@ -286,9 +273,8 @@ def _other_file(path: Path) -> str | None:
         with safe_open(path, "pt") as file:
             whose = whose_names(list(file.keys()))
     except (SafetensorError, OSError):
-        return f"{path.name} {what}" if (what := what_is(path)) else None
-    if whose:
-        return f"{path.name}: {whose[0]}: save with save_pretrained"
-    if path.name != WEIGHTS:
-        return f"{path.name} is safetensors, and PEFT reads another name: if it is an adapter alone, call it {WEIGHTS}"
-    return None
+        other = "" if path.name in (WEIGHTS, "adapter_model.bin") else ", a name that PEFT does not read,"
+        return f"{path.name}{other} {what}" if (what := what_is(path)) else None
+    right = None if path.name == WEIGHTS else f"PEFT reads another name: if it is an adapter alone, call it {WEIGHTS}"
+    said = f"{whose[0]}: save with save_pretrained" if whose else right
+    return f"{path.name} is safetensors, {said}" if said else None

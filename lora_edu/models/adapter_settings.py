@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from lora_edu.checks import is_real, whole
 from lora_edu.peft_io import CHANGES_THE_BASE
 
-VERSION = (0, 21, 2)
+VERSION = "0.21.2"
 SETTINGS = """
     alora_invocation_tokens alpha_pattern arrow_config auto_mapping base_model_name_or_path bias corda_config
     ensure_weight_tying eva_config exclude_modules fan_in_fan_out inference_mode init_lora_weights kasa_config
@@ -24,35 +24,38 @@ CHOICES = {
 OFF = (None, False, "none", "", [], {})
 REPEATED = ("pissa", "olora", "loftq")  # at each load; other starts draw at random, or need gradients or activations
 OTHERS = {"model_type": "the config.json of a whole model", "lora_parameters": "of MLX", "lora_layers": "of MLX"}
+EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # of the base's config.json
 HEADS = ("classifier", "score")  # of modules_to_save
+PARTS = {  # of other methods: what the file must hold for each layer
+    "ADALORA": "lora_A lora_B lora_E", "VERA": "vera_lambda_b vera_lambda_d", "IA3": "ia3_l", "LOKR": "lokr_w1 lokr_w2",
+    "LOHA": "hada_w1_a hada_w1_b hada_w2_a hada_w2_b", "FOURIERFT": "fourierft_spectrum",
+} | dict.fromkeys(("PROMPT_TUNING", "P_TUNING", "PREFIX_TUNING"), "prompt_embeddings")  # fmt: skip
+UNFIT = {  # of task_type: the class in the base's config.json that it does not go with
+    "CAUSAL_LM": "Classification|Answering|MaskedLM", "SEQ_CLS": "TokenClassification|Answering",
+    "SEQ_2_SEQ_LM": "CausalLM|LMHead|Classification|Answering|MaskedLM",
+    "TOKEN_CLS": "SequenceClassification|Answering", "QUESTION_ANS": "Classification",
+}  # fmt: skip
 WITH_HEAD = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
-
-
-def _are_numbers(value: object) -> bool:
-    return isinstance(value, dict) and all(map(is_real, value.values()))
-
-
 EXPECTED: dict[str, tuple[Callable[[object], bool], str]] = {
     "r": (whole(1).holds, "a whole number from 1, the rows of A"),
     "lora_alpha": (is_real, "a number, the alpha of the training"),
     "lora_dropout": (lambda value: is_real(value) and 0 <= value <= 1, "a probability, such as 0.0"),
-    "rank_pattern": (_are_numbers, "names with numbers, such as {}"),
-    "alpha_pattern": (_are_numbers, "names with numbers, such as {}"),
-    "modules_to_save": (lambda value: isinstance(value, list), "a list of names"),
-    "target_parameters": (lambda value: isinstance(value, list), "a list of names"),
-}
+} | dict.fromkeys(("modules_to_save", "target_parameters"), (lambda value: isinstance(value, list), "a list of names"))
+for name in ("rank_pattern", "alpha_pattern"):
+    EXPECTED[name] = (lambda value: isinstance(value, dict) and all(map(is_real, value.values())), "names with numbers")
 
 
 def unexpected(config: dict) -> Iterable[str]:
     """Values that PEFT refuses or misreads, and what it expects."""
-    for name, (holds, words) in EXPECTED.items():
+    ours = config.get("peft_type") == "LORA"  # other methods have other choices
+    for name, (holds, words) in EXPECTED.items() if ours else ():
         value = config.get(name)
         if not holds(value) and (value is not None or name in ("r", "lora_alpha")):
             yield f"{name} is {value!r}, expected {words}"
     for name, values in CHOICES.items():
         value = config.get(name)
         lower = re.sub(r"^pissa_niter_\d+$", "pissa", str(value).lower())
-        if value is not None and value not in values and lower not in values:
+        if value is not None and value not in values and lower not in values and (ours or name == "task_type"):
             yield f"{name} is {value!r}, expected one of {', '.join(map(repr, values))}{meant(value, values)}"
     pattern = config.get("target_modules") if isinstance(config.get("target_modules"), str) else ""
     if re.fullmatch(r"\w+([,\s]+\w+)+", pattern):
@@ -61,11 +64,24 @@ def unexpected(config: dict) -> Iterable[str]:
         yield "target_modules is a pattern, and PEFT refuses layers_to_transform beside one"
 
 
+def lacking(config: dict, tensors: dict) -> Iterable[str]:
+    """What the file of another method must hold for each layer, and for each virtual token."""
+    kind = config.get("peft_type")
+    both = ["vera_A", "vera_B"] if kind == "VERA" and config.get("save_projection") else []
+    parts = [*PARTS.get(str(kind), "").split(), *both]
+    counts = {part: len({name.partition(part)[0] for name in tensors if part in name}) for part in parts}
+    if not all(counts.values()) or len({count for part, count in counts.items() if part not in both}) > 1:
+        yield f"the file has {', '.join(f'{count} {part}' for part, count in counts.items())}"
+    rows, tokens = len(tensors.get("prompt_embeddings", ())), config.get("num_virtual_tokens")
+    if isinstance(tokens, int) and rows not in (0, tokens, 2 * tokens):  # an encoder's and a decoder's
+        yield f"num_virtual_tokens is {tokens}, and the file has {rows}"
+
+
 def unknown(config: dict) -> dict[str, str]:
     """Settings that PEFT passes by: which was meant, if it is nearly one and no newer PEFT wrote it."""
-    newer = tuple(map(int, re.findall(r"\d+", str(config.get("peft_version")))[:3])) > VERSION
+    wrote, here = (list(map(int, re.findall(r"\d+", str(one))[:3])) for one in (config.get("peft_version"), VERSION))
     keys = sorted(key for key, value in config.items() if key not in SETTINGS and value not in OFF)
-    return {key: "" if newer else meant(key, SETTINGS) for key in keys}
+    return {key: "" if wrote > here else meant(key, SETTINGS) for key in keys}
 
 
 def meant(word: object, known: Iterable[object]) -> str:
@@ -100,10 +116,7 @@ def names(config: dict, setting: str, path: str) -> bool:
     value = config.get(setting)
     if isinstance(value, list):
         return any(f".{path}".endswith(f".{name}") for name in value)
-    try:
-        return isinstance(value, str) and (value == "all-linear" or bool(re.fullmatch(value, path)))
-    except re.error:
-        return False
+    return isinstance(value, str) and (value == "all-linear" or fits(f"^(?:{value})", path))
 
 
 def passed_by(config: dict, path: str) -> str | None:

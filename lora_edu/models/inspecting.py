@@ -2,8 +2,8 @@
 
     lora-edu inspect ADAPTER [--base FOLDER] [--json] [--card card.png]
 
-The config and the tensors say nearly all. With the weights of the base beside them, each update s B A is measured
-against the weight W that it is added to. `adapter_files` reads, this file measures, `adapter_rules` judges.
+With the weights of the base, each update s B A is measured against the weight W that it is added to. `adapter_files`
+reads, this file measures, `adapter_rules` judges.
 """
 
 import json
@@ -30,8 +30,8 @@ QUANTILES = {"1%": 0.01, "25%": 0.25, "50%": 0.5, "75%": 0.75, "99%": 0.99, "lar
 class Layer:
     """One adapted layer. norm: ||s B A||; directions: how many hold 90% of its squared norm, 0 where it is zero.
 
-    With a base: place is its weight there; relative is ||s B A|| / ||W||; bf16 and nf4 are the shares of s B A that a
-    merge leaves, 1 for all.
+    independent: rows of A not made of others. With a base: place is its weight there; relative is ||s B A|| / ||W||;
+    along the cosine of both; bf16 and nf4 are the shares of s B A that a merge leaves, 1 for all.
     """
 
     path: str
@@ -39,11 +39,13 @@ class Layer:
     in_features: int
     out_features: int
     scaling: float
+    independent: int | None = None
     norm: float = math.nan
     directions: int = 0
     place: Place | None = None
     fits: bool = True
     relative: float | None = None
+    along: float | None = None
     bf16: float | None = None
     nf4: float | None = None
 
@@ -65,7 +67,8 @@ class Report:
         for level in files.LEVELS[:-1]:
             if found := [finding for finding in self.findings if finding.level == level]:
                 return f"{level}: {found[0]}"
-        return f"alive: {len(self.layers) + self.of_experts} layers carry an update"
+        experts = f", {self.of_experts} of them of all experts, not measured" if self.of_experts else ""
+        return f"alive: {len(self.layers) + self.of_experts} layers carry an update{experts}"
 
     def as_dict(self) -> dict:
         layers = [asdict(layer) | {"place": layer.place and layer.place.name} for layer in self.layers]
@@ -73,31 +76,32 @@ class Report:
 
 
 def inspect_adapter(folder: str | Path, base: str | Path | None = None) -> Report:
-    """Look at an adapter. base: the folder or file with the weights that it was trained beside.
-
-    Returns a report, also of what is damaged. Raises ValueError for a base whose safetensors cannot be read.
-    """
+    """A report on an adapter, damaged or not. base: the folder or file with its weights; ValueError for a bad one."""
     report, folder = Report(str(folder)), Path(folder)
     known = places_of_weights(Path(base)) if base else {}
     try:
         a = Adapter(folder, *files.read_config(folder))
         report.findings = rules.findings(a, rules.OF_ANOTHER_METHOD)
-        if report.findings:
+        if any(finding.level == files.BROKEN for finding in report.findings):
             return report
         a.read_tensors()
     except Unreadable as error:
         report.findings.append(error.finding)
         return report
-    named = Path(str(a.config.get("base_model_name_or_path") or "none"))
-    if not base and named.is_dir():  # then at least the names of its tensors are known
-        with suppress(ValueError):
-            known = places_of_weights(named)
+    if report.findings:  # of another method
+        report.findings += rules.findings(a, rules.OF_ANY_METHOD)
+        return report
+    beside = Path(base or str(a.config.get("base_model_name_or_path") or "none"))
+    with suppress(ValueError, OSError):  # of a base that only the config names, at least the names of its tensors
+        known = known or places_of_weights(beside)
+        a.model = json.loads((beside / "config.json").read_bytes())
     if not a.config.get("layer_replication"):  # else blocks of the adapter are not blocks of the files
         a.base, a.known = Path(base) if base else None, known
     single = [path for path in a.pairs if not settings.of_all_experts(a.config, path)]
-    measured = [measure(a, path) for path in sorted(single, key=_in_order)]
+    single.sort(key=lambda path: [int(part) if part.isdigit() else -1 for part in path.split(".")])  # 2 before 10
+    measured = [measure(a, path) for path in single]
     a.layers = report.layers = [layer for layer, _ in measured]
-    report.findings, report.facts = rules.findings(a, rules.RULES), facts(a)
+    report.findings, report.facts = rules.findings(a, rules.OF_ANY_METHOD + rules.RULES), facts(a)
     report.of_experts = len(a.pairs) - len(single)
     if values := sorted(torch.cat([entries for _, entries in measured]).tolist() if measured else []):
         report.entries = {name: values[int(share * (len(values) - 1))] for name, share in QUANTILES.items()}
@@ -110,22 +114,14 @@ def facts(a: Adapter) -> dict:
     return {
         "rank": a.config.get("r"),
         "alpha": a.config.get("lora_alpha"),
-        "s": rules.counted(f"{layer.scaling:.4g}" for layer in a.layers),
+        "s": files.counted(f"{layer.scaling:.4g}" for layer in a.layers),
         "rsLoRA": a.config.get("use_rslora", False),
         "targets": a.config.get("target_modules"),
-        "types": rules.counted(map(files.type_name, a.tensors.values())),
+        "types": files.counted(str(one.dtype)[6:] for one in a.tensors.values()),
         "bytes": sum(tensor.nbytes for tensor in a.tensors.values()),
         "largest": f"{largest}, {a.tensors[largest].nbytes:,} bytes",
         "base": a.config.get("base_model_name_or_path"),
     }
-
-
-def _in_order(path: str) -> list[tuple[int, str]]:
-    """Layer 2 before layer 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in path.split(".")]
-
-
-# --- the base ---------------------------------------------------------------------------------------------------------
 
 
 def places_of_weights(base: Path) -> dict[str, Place]:
@@ -162,9 +158,6 @@ def find(path: str, known: dict[str, Place]) -> Place | None:
     return None
 
 
-# --- measuring --------------------------------------------------------------------------------------------------------
-
-
 def measure(a: Adapter, path: str) -> tuple[Layer, Tensor]:
     """One layer, and |s B A| at a sample of entries, none where a number is not finite."""
     A, B = a.pairs[path]
@@ -172,20 +165,20 @@ def measure(a: Adapter, path: str) -> tuple[Layer, Tensor]:
     if a.base and (place := find(path, a.known)):
         shape = [place.shape[0], math.prod(place.shape[1:])]  # of a convolution, too
         layer.place, wanted = place, [layer.out_features, layer.in_features]
-        layer.fits = (
-            place.in_codes or wanted == shape or (bool(a.config.get("fan_in_fan_out")) and wanted == shape[::-1])
-        )
+        layer.fits = place.in_codes or wanted in (shape, shape[::-1] if a.config.get("fan_in_fan_out") else shape)
     if not all(map(math.isfinite, [layer.scaling, *(a.largest[a.parts[path][part]] for part in "AB")])):
         return layer, torch.empty(0)
     # The singular values of B A are those of two small triangles: (out, in) is never made.
     strengths = torch.linalg.svdvals(torch.linalg.qr(B).R @ torch.linalg.qr(A.T).R.T)
+    bases = torch.linalg.svdvals(torch.linalg.qr(A.double().T).R)
+    layer.independent = int((bases > 1e-6 * bases.max()).sum())
     layer.norm, squares = abs(layer.scaling) * strengths.norm().item(), strengths.double().square()
-    if layer.norm:
-        layer.directions = int((squares.cumsum(0) < 0.9 * squares.sum()).sum()) + 1
+    layer.directions = int((squares.cumsum(0) < 0.9 * squares.sum()).sum()) + bool(layer.norm)
     some = torch.linspace(0, len(B) - 1, min(ROWS, len(B))).long()
     update = layer.scaling * (B[some] @ A)  # (rows, in_features)
     if layer.place and layer.fits and not layer.place.in_codes:
-        W = layer.place.read().flatten(1)
+        with safe_open(layer.place.file, "pt") as file:
+            W = file.get_tensor(layer.place.name).flatten(1)
         _beside(layer, update, W[some] if len(W) == len(B) else W.T[some], W.float().norm().item())
     return layer, update.abs().flatten()[:: max(1, update.numel() // 4096)]
 
@@ -193,6 +186,7 @@ def measure(a: Adapter, path: str) -> tuple[Layer, Tensor]:
 def _beside(layer: Layer, update: Tensor, rows: Tensor, norm: float) -> None:
     """Measure an update against its weight, and try a merge on a sample. update, rows of W: (rows, in_features)."""
     layer.relative, rows = layer.norm / max(norm, 1e-30), rows.float().contiguous()
+    layer.along = torch.cosine_similarity(rows.flatten(), update.flatten(), dim=0).item()
     rounded = quantize(rows).dequantize()
     layer.bf16 = _kept(rows.bfloat16().float(), (rows + update).bfloat16().float(), update)
     layer.nf4 = _kept(rounded, quantize(rounded + update).dequantize(), update)
