@@ -163,6 +163,7 @@ TENSORS = [
     ("has not learned", "hardly moved", each(lambda value: value * 1e-7, "lora_B")),
     ("odd", "in 1 of 6 layers", each(torch.zeros_like, f"{Q}.lora_B")),
     ("broken", "holds infinity", each(lambda value: value / 0, "2.self_attn.v_proj.lora_A")),
+    ("odd", "times as loud as most", each(lambda value: value * 500, f"{Q}.lora_B")),
     ("odd", "as large as", each(lambda value: value * 1e6, "lora_B")),
     ("odd", "float8_e4m3fn", each(lambda value: value.to(torch.float8_e4m3fn))),
     ("broken", "A of model.layers.0.self_attn.q_proj is zero as well as B", each(torch.zeros_like)),
@@ -216,7 +217,6 @@ CONFIGS = [
     ("broken", "leaves out", {"layers_to_transform": [0]}),
     ("alive", "bias is all, and the file has none", {"bias": "all"}),
     ("broken", "is a pattern", {"target_modules": ".*(q|v)_proj", "layers_to_transform": [0, 1, 2]}),
-    ("alive", "names no base", {"base_model_name_or_path": None}),
     ("alive", "a path that is not here", {"base_model_name_or_path": "/elsewhere/llama"}),
     ("alive", "a newer PEFT", {"mix": True, "peft_version": "99.0.0"}),
 ]

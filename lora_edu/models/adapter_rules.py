@@ -21,7 +21,7 @@ from lora_edu.tensor_files import fingerprint
 
 Seen = Iterable[str]
 Rule = tuple[str, Callable[[Adapter], Seen], str]  # a level, what to look for, what to do about it
-LOUD = 4  # times the weight itself; with rsLoRA and a large alpha, once or twice happens
+LOUD, OUTLIER = 4, 100  # times the weight itself, or the median layer; in one step of SGD 18 times happens
 ALONG = 0.2  # the cosine of an update with its weight
 MOVED = 1e-6  # the first step of Adam moves every entry of B by about the learning rate
 
@@ -226,6 +226,10 @@ def beside_another(a: Adapter) -> Seen:
 
 def larger_than_the_weight(a: Adapter) -> Seen:
     """Not of embeddings, whose few trained rows go far from small entries, nor where training starts far from zero."""
+    for layer in sorted((one for one in a.layers if one.norm > 0), key=lambda one: one.norm)[-1:]:
+        alike = sorted(one.norm for one in a.layers if one.path.split(".")[-1] == layer.path.split(".")[-1])
+        if len(alike) > 2 and layer.norm > OUTLIER * alike[len(alike) // 2] > 0:
+            yield f"{layer.path} is {layer.norm / alike[len(alike) // 2]:.0f} times as loud as most of its kind"
     loud = [layer for layer in a.layers if (layer.relative or 0) > LOUD and "embedding" not in a.parts[layer.path]["A"]]
     if loud and a.config.get("init_lora_weights") is not False and not a.start:
         most = max(loud, key=lambda layer: layer.relative)
@@ -321,7 +325,7 @@ RULES: list[Rule] = [
     (ODD, lambda a: (f"the base calls {layer.path} {layer.place.name}" for layer in a.layers
         if layer.place and not f".{layer.path}.weight".endswith(f".{files.unquantized(layer.place.name)}")),
         "PEFT finds it only where both are called alike, load the class of the training"),
-    (ODD, larger_than_the_weight, "is alpha too large, or another base meant?"),
+    (ODD, larger_than_the_weight, "is alpha too large, a layer damaged, or another base meant?"),
     # what harms nobody
     (NOTE, lambda a: (f"the config sets {key}, which PEFT {VERSION} passes by"
         for key, near in settings.unknown(a.config).items() if not near), "upgrade, if a newer PEFT wrote it"),
