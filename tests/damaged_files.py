@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from hypothesis import strategies as st
 
+from lora_edu.peft_io import PREFIX
+
 CHANGES = {
     "a shape that broadcasts": lambda t: t[:1].clone(),
     "one number": lambda t: t.flatten()[:1].clone(),
@@ -59,3 +61,22 @@ def damages(draw: st.DrawFn, rewrite: Callable, garble: Callable) -> tuple[str, 
             rewrite(path, changed)
 
     return f"{kind} {change} {place:.3f} {bit} {garbage[:9]}", damage
+
+
+# --- of an adapter's tensors: a change for `save_file(change(load_file(path)), path)` ---------------------------------
+
+
+def each(change, only=""):
+    return lambda tensors: {name: change(value) if only in name else value for name, value in tensors.items()}
+
+
+def renamed(old, new):
+    return lambda tensors: {name.replace(old, new): value for name, value in tensors.items()}
+
+
+def without(word):
+    return lambda tensors: {name: value for name, value in tensors.items() if word not in name}
+
+
+def added(name, value):
+    return lambda tensors: tensors | {f"{PREFIX}{name}": value}

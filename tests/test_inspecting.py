@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 import torch
+from damaged_files import added, each, renamed, without
 from safetensors.torch import load_file, save_file
 
 from lora_edu import inspect_adapter
@@ -126,6 +127,13 @@ def test_of_other_methods_names_and_numbers_are_read(kind, options, change, word
     assert word in inspect_adapter(tmp_path).verdict
 
 
+def test_another_head_of_the_base_is_no_target(tmp_path):
+    folder, base = saved(tmp_path, make=bert, target_modules=["query", "dense"], task_type="SEQ_CLS")
+    tensors = load_file(base / "model.safetensors") | {"cls.predictions.transform.dense.weight": torch.ones(32, 32)}
+    save_file(tensors, base / "model.safetensors")
+    assert inspect_adapter(folder, base).verdict.startswith("alive")
+
+
 def test_numbers_are_those_of_the_update(tmp_path):
     folder, base = saved(tmp_path, target_modules=["q_proj"], use_rslora=True)
     layer = inspect_adapter(folder, base).layers[-1]
@@ -139,22 +147,6 @@ def test_numbers_are_those_of_the_update(tmp_path):
     assert layer.directions == int((strengths.cumsum(0) < 0.9 * strengths.sum()).sum()) + 1
     report = inspect_adapter(*saved(tmp_path / "small", trained=1e-3, target_modules=["down_proj"]))
     assert all(layer.relative < 0.1 and layer.nf4 < 0.9 < layer.bf16 for layer in report.layers)
-
-
-def each(change, only=""):
-    return lambda tensors: {name: change(value) if only in name else value for name, value in tensors.items()}
-
-
-def renamed(old, new):
-    return lambda tensors: {name.replace(old, new): value for name, value in tensors.items()}
-
-
-def without(word):
-    return lambda tensors: {name: value for name, value in tensors.items() if word not in name}
-
-
-def added(name, value):
-    return lambda tensors: tensors | {f"{PREFIX}{name}": value}
 
 
 Q = "model.layers.1.self_attn.q_proj"
@@ -202,13 +194,14 @@ CONFIGS = [
     ("broken", "has peft_type 'lora'", {"peft_type": "lora"}),
     ("broken", "config.json of a whole model", {"peft_type": None, "model_type": "llama"}),
     ("broken", "gives rank 16", {"r": 16}),
+    ("broken", "gives rank 8", {"r": ...}),  # left out: PEFT's default
     ("has not learned", "adds nothing", {"lora_alpha": 0}),
     ("odd", "s is -2", {"lora_alpha": -8}),
     ("broken", "no lora_magnitude_vector", {"use_dora": True}),
     ("broken", "lm_head of modules_to_save is asked for", {"modules_to_save": ["lm_head"]}),
     ("broken", "is 'pissa' meant", {"init_lora_weights": "pisa"}),
-    ("broken", "is 'CAUSAL_LM' meant", {"task_type": "CAUSAL"}),
     ("odd", "its head is not in the file", {"task_type": "SEQ_CLS"}),
+    ("odd", "its head", {"auto_mapping": {"base_model_class": "LlamaForSequenceClassification"}}),
     ("odd", "is 'use_rslora' meant", {"use_rs_lora": True}),
     ("odd", "is 'q_proj' meant", {"alpha_pattern": {"qproj": 64}}),
     ("odd", "the target gate_proj", {"target_modules": ["q_proj", "v_proj", "gate_proj"]}),
@@ -226,8 +219,9 @@ CONFIGS = [
 def test_damage_is_named(level, word, change, adapter, tmp_path):
     if callable(change):
         save_file(change(load_file(adapter / WEIGHTS)), adapter / WEIGHTS)
-    config = {"base_model_name_or_path": "a/base"} | (change if isinstance(change, dict) else {})
-    (adapter / CONFIG).write_text(json.dumps(json.loads((adapter / CONFIG).read_text()) | config))
+    config = json.loads((adapter / CONFIG).read_text()) | {"base_model_name_or_path": "a/base"}
+    config |= change if isinstance(change, dict) else {}
+    (adapter / CONFIG).write_text(json.dumps({name: value for name, value in config.items() if value is not ...}))
     report = inspect_adapter(adapter)
     assert report.verdict.startswith(level) and word in report.verdict + str(report.findings)
     assert level == "alive" or word in report.verdict
@@ -285,6 +279,9 @@ def test_another_base_is_named(adapter, tmp_path):
     for given, word in ((tmp_path, "no safetensors"), (adapter, "an adapter itself"), (tmp_path / "x", "not here")):
         with pytest.raises(ValueError, match=word):
             inspect_adapter(adapter, given)
+    for name in ("config.json", "model.safetensors"):
+        (adapter / name).touch()
+    assert "a whole model lies beside it" in inspect_adapter(adapter).verdict
     (tmp_path / "base" / "model.safetensors.index.json").write_text('{"weight_map": {"x": "model-2.safetensors"}}')
     with pytest.raises(ValueError, match=r"lacks model-2\.safetensors"):
         inspect_adapter(adapter, tmp_path / "base")

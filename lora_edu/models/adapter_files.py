@@ -13,7 +13,7 @@ from typing import NamedTuple
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lora_edu.models.adapter_settings import OFF
+from lora_edu.models.adapter_settings import DEFAULTS, OFF
 from lora_edu.peft_io import CHANGES_THE_BASE, CONFIG, PREFIX, WEIGHTS
 from lora_edu.tensor_files import is_pickle
 
@@ -219,7 +219,7 @@ def read_config(folder: Path) -> tuple[dict, str]:
         raise Unreadable(f"{CONFIG} {what_is(path) or f'is not valid JSON ({error}): {AGAIN}'}") from error
     if not isinstance(config, dict):
         raise Unreadable(f"{CONFIG} holds a {type(config).__name__} and no settings: {AGAIN}")
-    return config, json.detect_encoding(content)
+    return DEFAULTS | config, json.detect_encoding(content)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ import torch
 from lora_edu.checks import is_real
 from lora_edu.models import adapter_files as files
 from lora_edu.models import adapter_settings as settings
-from lora_edu.models.adapter_files import BROKEN, DEAD, NOTE, ODD, OTHER, Adapter, Finding, by, counted, when
+from lora_edu.models.adapter_files import BROKEN, DEAD, NOTE, ODD, OTHER, Adapter, by, counted, when
 from lora_edu.models.adapter_settings import VERSION
 from lora_edu.peft_io import CONFIG, WEIGHTS
 from lora_edu.tensor_files import fingerprint
@@ -106,7 +106,8 @@ def other_task(a: Adapter) -> Seen:
     if task == "CAUSAL_LM" and (a.model.get("is_encoder_decoder") or stacks == {"encoder", "decoder"}):
         yield f"task_type is {task}, and the base has an encoder and a decoder"
     no_head = not a.config.get("modules_to_save") and all(map(files.EMBEDDING.search, a.whole))
-    yield from when(no_head and task in settings.WITH_HEAD, f"task_type is {task}, and its head is not in the file")
+    trained_as = settings.with_head(a.config)
+    yield from when(no_head and trained_as, f"it was trained for {trained_as}, and its head is not in the file")
 
 
 def moved_base(a: Adapter) -> Seen:
@@ -122,7 +123,8 @@ def moved_base(a: Adapter) -> Seen:
 def left_out(a: Adapter) -> Seen:
     """What the config names, and the file has no tensor of: in the base, or else in blocks with less than another."""
     found = {files.unquantized(layer.place.name) for layer in a.layers if layer.place}
-    for name, place in a.known.items():
+    ours = (item for item in a.known.items() if not settings.with_head(a.config) or files.NUMBERED.match(item[0]))
+    for name, place in ours:  # the class of the training has another head than the base
         path = name.removesuffix(".weight")
         adapted = name in found or any(f".{one}".endswith(f".{path}") for one in a.parts)
         if a.parts and not adapted and path != name and len(place.shape) > 1 and not settings.passed_by(a.config, path):
@@ -168,7 +170,7 @@ def repeated(a: Adapter) -> Seen:
     for part in "AB" if a.config.get("init_lora_weights") != "eva" else "B":
         same: dict[str, list[str]] = defaultdict(list)
         for path in a.pairs:
-            if a.largest[name := a.parts[path][part]] and a.tensors[name].numel() > 16:
+            if 0 < a.largest[name := a.parts[path][part]] < inf and a.tensors[name].numel() > 16:
                 same[fingerprint([a.tensors[name]])].append(path)
         most = max(same.values(), key=len, default=[])
         which = f"{part} is the same, bit for bit, in {len(most)} of {len(a.pairs)} layers, {' and '.join(most[:2])}"
@@ -337,13 +339,9 @@ RULES: list[Rule] = [
     (NOTE, lambda a: (f"the base holds {layer.place.name} in codes ({layer.place.dtype})" for layer in a.layers
         if layer.place and layer.place.in_codes), "measure beside the unquantized one"),
     (NOTE, named_base, "write its public name as base_model_name_or_path; merge an adapter first"),
+    (ODD, lambda a: when((a.folder / "config.json").exists() and any(a.folder.glob("model*.safetensors")),
+        "a whole model lies beside it"), "loaders may add the adapter to a model that has it already, keep them apart"),
     (NOTE, lambda a: when((a.folder / "adapter_model.bin").exists(), f"adapter_model.bin lies beside {WEIGHTS}"),
         "PEFT reads the latter, and so does this report"),
 ]
 # fmt: on
-
-
-def findings(a: Adapter, rules: list[Rule]) -> list[Finding]:
-    """Of each rule the first word."""
-    asked = ((level, next(iter(seen(a)), None), advice) for level, seen, advice in rules)
-    return [Finding(level, seen, advice) for level, seen, advice in asked if seen]

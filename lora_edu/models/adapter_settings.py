@@ -35,7 +35,8 @@ UNFIT = {  # of task_type: the class in the base's config.json that it does not 
     "SEQ_2_SEQ_LM": "CausalLM|LMHead|Classification|Answering|MaskedLM",
     "TOKEN_CLS": "SequenceClassification|Answering", "QUESTION_ANS": "Classification",
 }  # fmt: skip
-WITH_HEAD = ("SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS")
+WITH_HEAD = r"SEQ_CLS|TOKEN_CLS|QUESTION_ANS|For\w+Classification|ForQuestionAnswering"
+DEFAULTS = {"r": 8, "lora_alpha": 8}  # PEFT's own, for a config that leaves them out
 EXPECTED: dict[str, tuple[Callable[[object], bool], str]] = {
     "r": (whole(1).holds, "a whole number from 1, the rows of A"),
     "lora_alpha": (is_real, "a number, the alpha of the training"),
@@ -43,6 +44,13 @@ EXPECTED: dict[str, tuple[Callable[[object], bool], str]] = {
 } | dict.fromkeys(("modules_to_save", "target_parameters"), (lambda value: isinstance(value, list), "a list of names"))
 for name in ("rank_pattern", "alpha_pattern"):
     EXPECTED[name] = (lambda value: isinstance(value, dict) and all(map(is_real, value.values())), "names with numbers")
+
+
+def with_head(config: dict) -> str | None:
+    """The task or the class of the training, if it brings a head of its own in place of the base's."""
+    auto = config.get("auto_mapping")
+    trained_as = config.get("task_type") or (auto.get("base_model_class") if isinstance(auto, dict) else None)
+    return trained_as if re.search(WITH_HEAD, str(trained_as)) else None
 
 
 def unexpected(config: dict) -> Iterable[str]:

@@ -81,7 +81,7 @@ def inspect_adapter(folder: str | Path, base: str | Path | None = None) -> Repor
     known = places_of_weights(Path(base)) if base else {}
     try:
         a = Adapter(folder, *files.read_config(folder))
-        report.findings = rules.findings(a, rules.OF_ANOTHER_METHOD)
+        report.findings = findings(a, rules.OF_ANOTHER_METHOD)
         if any(finding.level == files.BROKEN for finding in report.findings):
             return report
         a.read_tensors()
@@ -89,7 +89,7 @@ def inspect_adapter(folder: str | Path, base: str | Path | None = None) -> Repor
         report.findings.append(error.finding)
         return report
     if report.findings:  # of another method
-        report.findings += rules.findings(a, rules.OF_ANY_METHOD)
+        report.findings += findings(a, rules.OF_ANY_METHOD)
         return report
     beside = Path(base or str(a.config.get("base_model_name_or_path") or "none"))
     with suppress(ValueError, OSError):  # of a base that only the config names, at least the names of its tensors
@@ -101,11 +101,17 @@ def inspect_adapter(folder: str | Path, base: str | Path | None = None) -> Repor
     single.sort(key=lambda path: [int(part) if part.isdigit() else -1 for part in path.split(".")])  # 2 before 10
     measured = [measure(a, path) for path in single]
     a.layers = report.layers = [layer for layer, _ in measured]
-    report.findings, report.facts = rules.findings(a, rules.OF_ANY_METHOD + rules.RULES), facts(a)
+    report.findings, report.facts = findings(a, rules.OF_ANY_METHOD + rules.RULES), facts(a)
     report.of_experts = len(a.pairs) - len(single)
     if values := sorted(torch.cat([entries for _, entries in measured]).tolist() if measured else []):
         report.entries = {name: values[int(share * (len(values) - 1))] for name, share in QUANTILES.items()}
     return report
+
+
+def findings(a: Adapter, which: list[rules.Rule]) -> list[Finding]:
+    """Of each rule the first word."""
+    asked = ((level, next(iter(seen(a)), None), advice) for level, seen, advice in which)
+    return [Finding(level, seen, advice) for level, seen, advice in asked if seen]
 
 
 def facts(a: Adapter) -> dict:
