@@ -37,11 +37,12 @@ def paired(runs: Runs, name: str, which: str = "loss", other: str = "LoRA", seed
     return [a - b for a, b in zip(one, two, strict=True)]
 
 
-def doras_time() -> float:
-    """The time of a step of DoRA over that of LoRA in the same round: the median of the stored rounds."""
+def doras_times() -> dict[str, float]:
+    """The time of a step of DoRA over that of each other in the same round: the median of the stored rounds."""
     (measured,) = load_results("variant-times")["arms"].values()
-    dora, lora = (measured["seconds"][name] for name in ("DoRA", "LoRA"))
-    return statistics.median(one / other for one, other in zip(dora, lora, strict=True))
+    seconds = measured["seconds"]
+    pairs = {name: zip(seconds["DoRA"], seconds[name], strict=True) for name in RANKED if name != "DoRA"}
+    return {name: statistics.median(one / other for one, other in rounds) for name, rounds in pairs.items()}
 
 
 def at_equal_time(runs: Runs, which: str = "loss") -> list[float]:
@@ -49,6 +50,12 @@ def at_equal_time(runs: Runs, which: str = "loss") -> list[float]:
     longer = stored_runs("variants", "loss").where(name="LoRA", steps=DORAS_TIME)
     one, two = at_best(runs, "DoRA", which, SIX), at_rate(longer, "LoRA", 1e-2, which, SIX)
     return [a - b for a, b in zip(one, two, strict=True)]
+
+
+def even_at(runs: Runs) -> float:
+    """At which ratio of times DoRA and LoRA would end equal, on a line from its lead at 1 to that at 1.12."""
+    at_one, at_its = (statistics.mean(gaps) for gaps in (paired(runs, "DoRA", seeds=SIX), at_equal_time(runs)))
+    return 1 + (DORAS_TIME / 100 - 1) * at_one / (at_one - at_its)
 
 
 def at_shared_rates(runs: Runs) -> dict[float, float]:

@@ -137,11 +137,12 @@ def pairs_figure(runs: Runs) -> Drawn:
     axes.set_xlabel("loss minus LoRA's, same batches, each at its own rate (left is better)")
     mean, half = interval(later)
     told = [name for name in names if verdict(paired(runs, name)) in ("better", "worse")]
-    said = "; ".join(f"{n} {statistics.mean(paired(runs, n)):+.3f}, {verdict(paired(runs, n))}" for n in names)
+    means = {n: "{:+.3f} ± {:.3f}".format(*interval(paired(runs, n), len(names))) for n in names}
+    said = "; ".join(f"{n} {means[n]}, {verdict(paired(runs, n))}" for n in names)
     return figure, (
-        f"Of {len(names)} differences, three seeds can tell {len(told)}. Means: {said}. A row for each variant: three "
-        "marks, a bar for the 95% interval, a line for that of all six together. Hollow: DoRA with seeds 3 to 5, run "
-        f"later, {mean:+.4f} ± {half:.4f}."
+        f"Of {len(names)} differences, three seeds can tell {len(told)}. Means ± the interval of all six: {said}. A "
+        "row each: three marks, a bar for its 95% interval, a line for that of six. Hollow: DoRA, seeds 3 to 5, "
+        f"{mean:+.4f} ± {half:.4f}."
     )
 
 
