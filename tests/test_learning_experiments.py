@@ -104,7 +104,7 @@ def quick(monkeypatch):
     ways = {way: (method, min(rank, 2), lr) for way, (method, rank, lr) in nb10_directions.WAYS.items()}
     monkeypatch.setattr(nb10_directions, "WAYS", ways)
     for module in (nb10_directions, nb15_intruders):
-        monkeypatch.setattr(module, "trained", lambda way, seed, start=None: whole_run(way, seed, start, steps=3))
+        monkeypatch.setattr(module, "trained", lambda *some, **text: whole_run(*some, steps=3, **text))
 
 
 def test_two_seeds_are_compared_and_one_start_is_one(tiny, quick, monkeypatch):

@@ -152,9 +152,9 @@ for _way, (_targets, _rank) in (PLACES | HALF).items():
 
 # Two conventions for s, equal at rank 8.
 SCALINGS = {"alpha = 2r": lambda rank: 2.0, "alpha = 16": lambda rank: 16 / rank}
-RANK_RATES = {1: (3e-3, 1e-2, 2e-2, 3e-2), 2: (1e-2, 2e-2, 3e-2), 4: (6e-3, 1e-2, 2e-2, 3e-2)}
+RANK_RATES = {1: (3e-3, 1e-2, 2e-2, 3e-2, 5e-2), 2: (1e-2, 2e-2, 3e-2), 4: (6e-3, 1e-2, 2e-2, 3e-2)}
 BEST_RANK_RATE = 2e-2  # of each of them
-OTHER_RATES = {("alpha = 16", 1): (1e-3, 3e-3, 1e-2, 2e-2), ("alpha = 16", 64): (3e-3, 1e-2, 2e-2)}
+OTHER_RATES = {("alpha = 16", 1): (1e-3, 3e-3, 1e-2, 2e-2), ("alpha = 16", 64): (3e-3, 1e-2, 2e-2, 3e-2)}
 
 
 def rank_way(method: str, rank: int, scaling: str = "alpha = 2r") -> str:

@@ -2,7 +2,8 @@
 
 A run trains the base as `nb10` does, at the best rate of its way, and takes every update dW = W' - W apart: its left
 singular vectors say where it writes, its right ones what it reads. An arm compares two runs that read other batches.
-Adapters have another random A, too, unless an arm gives both the same one: what does the start alone do?
+Adapters have another random A, too, unless an arm gives both the same one: what does the start alone do? And one arm
+reads verses instead of plays in the second run: what do two runs share that no text taught them?
 """
 
 import functools
@@ -14,6 +15,7 @@ from lora_edu.experiments.finetune import fine_tune, prepared
 from lora_edu.experiments.nb10 import block_weights
 from lora_edu.experiments.sweeps import SEEDS
 from lora_edu.models.pretrain import load_base
+from lora_edu.texts import load_text
 
 # way -> method, rank, learning rate: the best of the sweeps, of full's two the gentler
 WAYS = {"lora r8": ("lora", 8, 1e-2), "blocks": ("blocks", 0, 2e-3), "full": ("full", 0, 1e-3)}
@@ -22,12 +24,12 @@ Updates = dict[str, Tensor]  # path of a layer -> dW (d_out, d_in)
 
 
 @functools.lru_cache(maxsize=16)  # 13 MB each
-def trained(way: str, seed: int, start: int | None = None, steps: int = 100) -> Updates:
-    """The updates of one run. The seed draws the batches, and A unless `start` does."""
+def trained(way: str, seed: int, start: int | None = None, steps: int = 100, text: str = "shakespeare") -> Updates:
+    """The updates of one run on a text. The seed draws the batches, and A unless `start` does."""
     method, rank, lr = WAYS[way]
     model = prepared(load_base("laptop", device="cpu"), method, rank, seed if start is None else start)
     before = block_weights(model)
-    fine_tune(model, steps, lr, seed, progress=False)
+    fine_tune(model, steps, lr, seed, load_text(text), progress=False)
     return {path: weight.detach() - before[path] for path, weight in block_weights(model).items()}
 
 
@@ -36,13 +38,16 @@ def similarity(one: Tensor, other: Tensor) -> float:
     return ((one.T @ other).square().sum() / min(one.shape[1], other.shape[1])).item()
 
 
-def alike(way: str, one_start: bool = False, repeat: int = 0, *, seed: int = 0) -> dict[str, list[float]]:
+def alike(
+    way: str, one_start: bool = False, other: str = "shakespeare", repeat: int = 0, *, seed: int = 0
+) -> dict[str, list[float]]:
     """phi(i, i) of two runs for each of COUNTS, where they write and what they read.
 
-    Means over the 16 attention matrices, all 256 x 256. one_start: both begin with the same A.
+    Means over the 16 attention matrices, all 256 x 256. one_start: both begin with the same A. other: what the second
+    run reads.
     """
     here, there = seed + repeat, (seed + repeat + 1) % len(SEEDS)
-    pair = trained(way, here, here), trained(way, there, here if one_start else there)
+    pair = trained(way, here, here), trained(way, there, here if one_start else there, text=other)
     return {"writes": _mean_shared(*pair, 0), "reads": _mean_shared(*pair, 2)}
 
 
@@ -64,5 +69,6 @@ def _directions(matrix: Tensor, side: int) -> Tensor:
 PAIRS = {  # what is compared -> its arms, one a pair of seeds
     "adapters": {"way": "lora r8"},
     "adapters, one start": {"way": "lora r8", "one_start": True},
+    "adapters, two texts": {"way": "lora r8", "one_start": True, "other": "king-james"},
 }
 SPECTRA_ARMS = {f"{name}, seed {seed}": how | {"repeat": seed} for name, how in PAIRS.items() for seed in SEEDS}
