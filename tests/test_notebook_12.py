@@ -79,8 +79,8 @@ def test_most_of_the_price_is_depth():
     ours = np.mean(rises(load_results("nf4-draws")["arms"], "addresses")) * 3.64  # bytes of a token
     assert ours / 3 < min(four) < ours < max(four) < 2.5 * ours
     spread = np.array([rise[name] for name in rise if "four blocks, from" in name]) * 30 / 4 / 3.64
-    found = spread.mean(), spread.std(ddof=1) / 3**0.5  # "0.06, give or take 0.02"
-    assert found == pytest.approx((0.06, 0.02), abs=0.005)
+    assert spread.mean() == pytest.approx(0.06, abs=0.001)
+    assert spread[:2].mean() == pytest.approx(0.04, abs=0.001)  # the third holds the last block, as "the last four" do
 
 
 def test_it_is_not_this_one_draw():
