@@ -3,8 +3,8 @@
 Each arm trains the shipped base on plays in one way, on one amount of text, at one learning rate, with one seed. The
 rates are swept with seed 0; the best one of each way (`BEST_RATES`) is run with two more seeds.
 
-`film` is another experiment: one run of QLoRA, looked at twelve times. `drawn` asks what NF4 alone costs: where its
-first block begins is chance, and each begin is another draw of all rounding errors.
+`film` is another experiment: one run of QLoRA, looked at twelve times. `drawn` asks what NF4 alone costs: which weights
+share a block is chance. Blocks begun a few weights later make draws that are kin; permuted columns make others.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ from lora_edu.texts import ADDRESS_LINE, PLAY_LINE, Text, load_text
 from lora_edu.training import evaluate, train
 
 DRAW_ARMS = {"full precision": {"shift": None}} | {f"shift {shift}": {"shift": shift} for shift in range(0, 64, 8)}
+DRAW_ARMS |= {f"columns permuted, seed {seed}": {"shift": 0, "permuted": seed} for seed in range(8)}
 TEXT_SIZES = {"20 kB": 20_000, "all plays": None}  # bytes of the training text that are used
 
 
@@ -207,17 +208,21 @@ def _short(matrix: Tensor) -> list[list[float]]:
 # --- what NF4 alone costs --------------------------------------------------------------------------------------------
 
 
-def drawn(shift: int | None, *, windows: int = 64) -> dict:
+def drawn(shift: int | None, permuted: int | None = None, *, windows: int = 64) -> dict:
     """The losses of the shipped base in NF4 with double quantization, its blocks begun `shift` weights later.
 
-    None rounds nothing. Nothing is drawn by lot, and nothing is trained.
+    permuted: the seed of an order that the columns have meanwhile. A shift of None rounds nothing; nothing is trained.
     """
     model = load_base("laptop", device="cpu")
     for layer in block_linears(model).values() if shift is not None else ():
-        layer.weight.data = rounding(shift, "nf4", 64, True)(layer.weight.detach())
+        order = torch.arange(layer.in_features)
+        if permuted is not None:
+            order = torch.randperm(len(order), generator=torch.Generator().manual_seed(permuted))
+        change = rounding(shift, "nf4", 64, True)
+        layer.weight.data = change(layer.weight.detach()[:, order].contiguous())[:, order.argsort()]
     return {text: loss_on(model, name, windows) for text, name in (("plays", "shakespeare"), ("addresses", "speeches"))}
 
 
-def rises(arms: dict, text: str) -> list[float]:
-    """By how many nats each draw raises the loss on a text."""
-    return [arms[name][text] - arms["full precision"][text] for name in DRAW_ARMS if name != "full precision"]
+def rises(arms: dict, text: str, draws: str = "shift") -> list[float]:
+    """By how many nats each draw raises the loss on a text. draws: how the names of their arms begin."""
+    return [arms[name][text] - arms["full precision"][text] for name in DRAW_ARMS if name.startswith(draws)]

@@ -122,7 +122,7 @@ EXPERIMENTS = {
     "scoreboard": Experiment(score, SCOREBOARD_ARMS, "05 to 07: bits, errors and loss of each format", 1),
     "step-films": Experiment(step_film, FILM_ARMS, "08: what is alive in one training step, twelve ways", 1),
     "qlora-film": Experiment(film, {"120 steps": {}}, "09: twelve looks at one run of QLoRA", 2),
-    "nf4-draws": Experiment(drawn, DRAW_ARMS, "09: the loss of the base in NF4, eight draws of its rounding", 2),
+    "nf4-draws": Experiment(drawn, DRAW_ARMS, "09: the loss of the base in NF4, two times eight draws", 2),
     "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS, "09: full, LoRA and QLoRA at several rates", 50),
     "merge-again": Experiment(merged_again, MERGE_ARMS, "09: merged into 4 bits without the original weights", 7),
     "lora-where": Experiment(adapted_loss, WHERE_ARMS, "10: which matrices to adapt under one budget", 35),
