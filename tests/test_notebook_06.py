@@ -100,11 +100,12 @@ def test_a_compensated_rounding_errs_more_and_costs_less():
         name: {kind: np.mean([arms[f"{name}, shift {k}"][kind] for k in SHIFTS]) for kind in arms["plays, shift 0"]}
         for name in CALIBRATIONS
     }
-    nearest, addresses, plays, noise, shuffled = (mean[name] for name in CALIBRATIONS)
+    nearest, addresses, plays, noise, shuffled, unpaired = (mean[name] for name in CALIBRATIONS)
     assert addresses["weight_error"] > 1.3 * nearest["weight_error"]
     assert addresses["output_error"] < 0.7 * nearest["output_error"]
     assert plays["loss"] - whole < 0.45 * (nearest["loss"] - whole) < 0.3 * (shuffled["loss"] - whole)
     assert 0.25 < 1 - (noise["loss"] - whole) / (nearest["loss"] - whole) < 0.4  # random bytes save a third
+    assert 0.9 < (unpaired["loss"] - whole) / (nearest["loss"] - whole) < 1  # the pairs of inputs save, not their sizes
 
 
 @pytest.mark.parametrize("seed", range(3))

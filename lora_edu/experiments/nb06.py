@@ -2,7 +2,7 @@
 
 Each arm rounds every linear layer of the blocks to one codebook, puts the rounded weights back in full precision, and
 measures the loss on held-out speeches beside three errors. Where the blocks begin is a matter of chance: `shift` moves
-the begin of the first one, which gives another draw of the rounding errors, and so an idea of the spread.
+the begin of the first one: about half of the rounding errors are then others, which gives an idea of the spread.
 """
 
 from statistics import NormalDist
@@ -34,7 +34,7 @@ FORMAT_ARMS = {"full precision": {"codebook": None}} | {
     for name in (*FORMATS, *CODES)
     for shift in SHIFTS
 }
-CALIBRATIONS = ("nearest", "addresses", "plays", "random bytes", "shuffled")
+CALIBRATIONS = ("nearest", "addresses", "plays", "random bytes", "shuffled", "unpaired")
 COMPENSATION_ARMS = {
     f"{calibration}, shift {shift}": {"calibration": calibration, "shift": shift}
     for calibration in CALIBRATIONS
@@ -91,7 +91,8 @@ def compensated_loss(calibration: str, shift: int) -> dict:
     """Round the base to NF4 as GPTQ does, after a look at a text. Returns what `format_loss` does.
 
     calibration: `addresses` or `plays`, of the training part, or `random bytes`; `shuffled` gives each input to another
-    column, and `nearest` compensates nothing. shift: of the columns of each layer, and so of blocks and of the order.
+    column, `unpaired` shuffles each column by itself, and `nearest` compensates nothing. shift: of the columns of each
+    layer, and so of blocks and of the order.
     """
     model, generator = load_base("laptop", device="cpu"), torch.Generator().manual_seed(shift)
     text = load_text("shakespeare" if calibration == "plays" else "speeches").train
@@ -102,6 +103,8 @@ def compensated_loss(calibration: str, shift: int) -> dict:
         weight, x = layer.weight.detach().roll(shift, 1), inputs[path].roll(shift, 1)
         if calibration == "shuffled":
             x = x[:, torch.randperm(x.shape[1], generator=generator)]
+        if calibration == "unpaired":
+            x = x.gather(0, torch.rand(x.shape, generator=generator).argsort(0))
         nearest = calibration == "nearest"
         found = quantize(weight, "nf4").dequantize() if nearest else compensated(weight, x, nf_codebook(4))
         rounded.append(found.roll(-shift, 1))
