@@ -84,9 +84,9 @@ def test_the_large_model_is_compared_at_equal_checkpointing():
     assert measured.less_in_a_step()["a step of LLaMA 7B, r = 64, counted"] == pytest.approx(5.0, abs=0.1)
 
 
-def test_the_largest_is_exact_and_the_next_are_worst():
+def test_the_largest_is_nearly_exact_and_the_next_are_worst():
     found = measured.precision_of_important()
-    assert found["the largest of its block"] == 0 and found["the six next to it"] > 1.5
+    assert 0 < found["the largest of its block"] < 0.1 and found["the six next to it"] > 1.5
     assert 0.9 < found["1% with the largest inputs"] < 1.1
 
 

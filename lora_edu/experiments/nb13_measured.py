@@ -180,14 +180,14 @@ def less_in_a_step() -> Numbers:
 # --- rounding --------------------------------------------------------------------------------------------------------
 
 
-def unequal_gaps(names: tuple[str, ...] = ("nf4", "fp4-e2m1")) -> Numbers:
-    """The largest distance between two neighboring levels of a code, over the smallest."""
-    gaps = {name: get_codebook(name).diff() for name in names}
+def unequal_gaps(names: tuple[str, ...] = ("nf4", "fp4-bnb")) -> Numbers:
+    """The largest distance between two neighboring levels of a code, over the smallest; fp4-bnb's two zeros are one."""
+    gaps = {name: get_codebook(name).unique().diff() for name in names}
     return {name: (gap.max() / gap.min()).item() for name, gap in gaps.items()}
 
 
 def error_ratio(which: str, scaled: float = 1.0) -> float:
-    """The error of the chosen weights in NF4 over that of all, each the root mean square of W - W' of all layers.
+    """The error of the chosen weights in NF4, as QLoRA stores it, over that of all: root mean squares of W - W'.
 
     which: `largest` of each block of 64, `next` to it (ranks 2 to 7), or the hundredth of the columns with the largest
     `inputs`. scaled: these are multiplied by it before rounding, and divided afterwards.
@@ -199,7 +199,7 @@ def error_ratio(which: str, scaled: float = 1.0) -> float:
         size = inputs[path].square().mean(0).sqrt()  # (d_in,) how large each input is
         salient = size >= size.quantile(0.99)
         factor = torch.where(salient, scaled, 1.0)
-        error = (quantize(W * factor).dequantize() / factor - W).square()
+        error = (quantize(W * factor, double_quant=True).dequantize() / factor - W).square()
         order = W.abs().view(-1, 64).argsort(1, descending=True).argsort(1).view_as(W)  # 0: the largest of its block
         places = {"largest": order == 0, "next": (order > 0) & (order < 7), "inputs": salient.expand_as(W)}
         of_chosen.append(error[places[which]])

@@ -147,8 +147,8 @@ CLAIMS = (
     Claim("its uneven levels keep the most important weights the most precise.",
         "absolute error of these weights over that of all",
         measured.precision_of_important, "all layers of our GPT",
-        "The largest weight of a block is exact, one in 64, and the six next to it have the largest error. The code "
-        "knows no inputs; AWQ looks at them.",
+        "The largest weight of a block is nearly exact, and the six next to it err most. The code knows no inputs; AWQ "
+        "looks at them.",
         "Lin et al. 2023 (AWQ), arXiv 2306.00978", "questions.md#18. May I train on AWQ or GPTQ weights, or merge into "
         "them?", "{:.2f}", most=0.9),
     Claim("Its products are in low precision, too,",
