@@ -123,12 +123,6 @@ def test_a_bias_moves_e_alone(tiny):
     assert nb16_rivals.biased(-30.0)["looks"]["0"]["e"] < 1e-6
 
 
-def test_what_one_bias_explains_is_not_beyond_it_and_a_temperature_is(tiny):
-    one, two = (nb16_rivals.biased(1.5, temperature)["looks"]["0"] for temperature in (1.0, 0.5))
-    assert abs(one["beyond"]) < 1e-4 < 0.01 < one["kl"]
-    assert 0.1 * two["kl"] < two["beyond"] < two["kl"]
-
-
 def test_picked_roll_outs_cost_what_their_weights_say():
     """Two equal halves, without and with one e: by weights as unequal as e^-s, worked out by hand."""
     e, words = torch.tensor([[0.0, 1.0] * 50]), torch.ones(1, 100)

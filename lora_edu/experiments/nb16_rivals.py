@@ -110,13 +110,20 @@ WAYS: dict[str, tuple[dict, tuple[float, ...], float]] = {  # how it trains, rat
 
 def _arms() -> dict[str, dict]:
     arms = {f"bias {bias:g}": {"method": "bias", "bias": bias} for bias in BIASES} | {"picked": {"method": "picked"}}
-    for temperature, bias in itertools.product((0.9, 0.8), (-3.0, -4.0, -5.0)):
+    for temperature, bias in itertools.product((0.9, 0.8, 0.7), (-3.0, -4.0, -5.0)):
         options = {"method": "bias", "bias": bias, "temperature": temperature}
         arms[f"bias {bias:g}, temperature {temperature:g}"] = options
     for way, (options, rates, best) in WAYS.items():
         arms |= sweep_arms(way, rates, best, **options)
     arms |= arms_of("no price", (1e-2,), **R1, beta=0.0, film=True, looks=SHORT)
-    arms["film, lr 0.003, seed 0"] = {"lr": 3e-3, "repeat": 0, "steps": 100, "film": True, "looks": LONG} | R1
+    arms |= arms_of("film", (3e-3,), **R1, steps=100, film=True, looks=LONG)
+    arms |= arms_of("film", (3e-3,), SEEDS[1:], **R1, steps=100)
+    constants = {"method": "constants"}
+    arms |= arms_of("constants, longer", (5e-2,), SEEDS, **constants, steps=100)
+    longest = {"steps": 300, "film": True, "looks": (200,)}
+    arms |= arms_of("lora r1, longest", (3e-3,), **R1, **longest)
+    arms |= arms_of("constants, longest", (5e-2,), **constants, **longest)
+    arms |= arms_of("constants for words", (5e-2,), SEEDS, **constants, reward="words", temperature=0.8)
     arms |= arms_of("cheap", (3e-3,), SEEDS, **R8, beta=0.1)
     arms |= arms_of("shuffled", (3e-3,), SEEDS, **R8, shuffled=True)
     arms |= arms_of("coin", (3e-3,), SEEDS, **R8, reward="coin")

@@ -88,6 +88,12 @@ def film_rows(way: str, steps: Sequence[int], columns: dict[str, str]) -> list[l
     return [[str(step), *(f"{looks[step][name]:{form}}" for name, form in columns.items())] for step in steps]
 
 
+def two_texts() -> str:
+    """What the base with one bias writes, and what rank 8, at about its divergence: A and B."""
+    runs = {"A": records.all_runs().where(way="bias -4")[0], "B": records.at_best("lora r8")[0]}
+    return "\n\n".join(f"{name}\n{in_lines(SAMPLE + run.sample, 80)}" for name, run in runs.items())
+
+
 # --- e's against divergence ------------------------------------------------------------------------------------------
 
 MARKS = {"lora r1": {"ms": 5}, "lora r8": {"ms": 8}}
@@ -95,27 +101,28 @@ MARKS = {"lora r1": {"ms": 5}, "lora r8": {"ms": 8}}
 
 @picture
 def frontier_figure(ways: dict, reach: float = 0.2) -> Drawn:
-    """Share of e's against KL: one bias, picked roll-outs, a mark for each run, and the filmed run step by step."""
+    """Share of e's against KL: one bias, the best possible, a mark for each run, and the filmed run step by step."""
     figure, (axes,) = panels(1, 8.8, 4.4)
     bias, picked = records.bias_line(), records.picked_line()
     axes.plot(bias[:, 0], 100 * bias[:, 1], **METHODS["control"])
     axes.plot(picked[:, 0], 100 * picked[:, 1], color=BLUE, ls="--")
     axes.text(0.043, 6.6, "one bias on e, no training", color=METHODS["control"]["color"])
-    axes.text(0.004, 2.4, "picked from the\nbase's own roll-outs", color=BLUE)
+    axes.text(0.004, 1.2, "best possible:\nthe base's own\ntexts, weighted", color=BLUE)
     path = records.looks_of("film")
     axes.plot([look["kl"] for look in path.values()], [100 * look["e"] for look in path.values()], color=ORANGE, lw=1)
-    for step, up in ((12, 7), (20, 7), (100, -8)):
+    for step, up in ((12, 7), (20, 7), (100, -14)):
         note(axes, f"step {step}", (path[step]["kl"], 100 * path[step]["e"]), (4, up), color=ORANGE, fontsize=9)
     for way, runs in ways.items():
         look = METHODS[way.split()[0]] | {"ls": ""} | MARKS.get(way, {})
         axes.plot([run.kl for run in runs], [100 * run.e for run in runs], **look, label=f"{way}, 40 steps")
     axes.legend(loc="upper right")
     axes.set(xlim=(0, reach), ylim=(0, None), xlabel="KL from the base, nats a byte", ylabel="e's, % of bytes")
-    at = [np.interp(0.05, *line.T) for line in (bias, picked)]
+    at = [[np.interp(kl, *line.T) for line in (bias, picked)] for kl in (0, 0.05)]
     return figure, (
-        "Trained models end a little below one bias, and far above picked roll-outs. To the right KL, upward the share "
-        f"of e's. At a KL of 0.05 one bias, dotted, leaves {at[0]:.1%} e's; picking, dashed, {at[1]:.1%}. A mark for "
-        "each run; a thin line, one run of rank 1, step by step."
+        "Trained models end a little below one bias, and far above the best possible. To the right KL, upward the "
+        f"share of e's. At a KL of 0.05 one bias, dotted, leaves {at[1][0]:.1%} e's; the best possible, dashed, "
+        f"{at[1][1]:.1%}. The two begin at {at[0][0]:.1%} and {at[0][1]:.1%}, because they go on from other places "
+        "of the addresses; marks share the bias's. A mark for each run; a thin line, one run of rank 1, step by step."
     )
 
 
@@ -123,7 +130,7 @@ def frontier_figure(ways: dict, reach: float = 0.2) -> Drawn:
 
 
 def beside_rows(ways: dict) -> list[list[str]]:
-    """A row for each way: KL and e's, those of one bias and of picking at that KL; means over seeds."""
+    """A row for each way: KL and e's, those of one bias and of the best possible at that KL; means over seeds."""
     lines = (records.bias_line(), records.picked_line())
     return [
         [way, f"{records.mean(runs, 'kl'):.3f}", f"{records.mean(runs, 'e'):.1%}"]
@@ -132,14 +139,28 @@ def beside_rows(ways: dict) -> list[list[str]]:
     ]
 
 
-def spelled_rows(runs: Sequence, temperatures: Sequence[float]) -> list[list[str]]:
-    """Runs, and biases on e at these temperatures at equal KL: e's, real words, and what a reward for both charges."""
-    names = ("e", "words", "charged")
-    rows = [["trained", *(f"{records.mean(runs, name):.1%}" for name in names)]]
-    for temperature in temperatures:
-        found = (records.at_kl(records.bias_line(name, temperature), runs) for name in names)
-        rows.append([f"one bias, temperature {temperature:g}", *(f"{each.mean():.1%}" for each in found)])
+def way_rows(ways: dict) -> list[list[str]]:
+    """A row for each way: KL, e's, how far each seed came from one bias to the best possible, and its real words."""
+    rows, line = [], records.bias_line("words")
+    for way, runs in ways.items():
+        kept = interval(-records.below(line, runs, "words"))
+        row = [way, f"{records.mean(runs, 'kl'):.3f}", f"{records.mean(runs, 'e'):.1%}"]
+        rows.append([*row, percents(records.way_there(runs)), kept])
     return rows
+
+
+def percents(shares: Sequence[float]) -> str:
+    return " to ".join(dict.fromkeys(f"{share:.0%}" for share in (min(shares), max(shares))))
+
+
+def spelled_rows(runs: Sequence, temperatures: Sequence[float]) -> list[list[str]]:
+    """Runs, and biases on e at these temperatures at equal KL: e's, real words, and what both charge 100 bytes."""
+    names = ("e", "words", "charged")
+    found = {"trained": [records.mean(runs, name) for name in names]}
+    for temperature in temperatures:
+        lines = (records.bias_line(name, temperature) for name in names)
+        found[f"one bias, temperature {temperature:g}"] = [records.at_kl(line, runs).mean() for line in lines]
+    return [[row, f"{e:.1%}", f"{words:.1%}", f"{100 * charged:.1f}"] for row, (e, words, charged) in found.items()]
 
 
 def rank_rows(ways: dict) -> list[list[str]]:
@@ -153,4 +174,4 @@ def rank_rows(ways: dict) -> list[list[str]]:
 
 def interval(gaps: Sequence[float]) -> str:
     """The smallest and the largest, in points: 1% of all bytes."""
-    return " to ".join(f"{100 * gap:+.2f}" for gap in (min(gaps), max(gaps)))
+    return " to ".join(dict.fromkeys(f"{100 * gap:+.2f}" for gap in (min(gaps), max(gaps))))
