@@ -52,7 +52,7 @@ def rival(
     """Another reading of the square (nats per token): on both texts after training, else on the Bible.
 
     draw: train LoRA as `adapted` does, and round the base afterwards. blocks: round these alone, without training.
-    shift: round all, the first block of 64 begun so many weights later: another draw of every rounding error.
+    shift: round all, the first block of 64 begun so many weights later: another draw of many rounding errors.
     Otherwise nothing is trained, and one temperature is fitted on the text's first half: the losses are its second's.
     """
     model, _, bible, addresses = loaded()
