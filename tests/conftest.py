@@ -19,6 +19,7 @@ from stopped_runs import QUICK, Killed, stop_in_step, with_adapters
 from lora_edu.engine.checkpoints import checkpoint_paths
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora, lora_layers
+from lora_edu.memory import activations
 from lora_edu.observing import layer_inputs
 from lora_edu.qlora import quantize_linears
 from lora_edu.texts import Text
@@ -73,6 +74,7 @@ WAYS = {
     "LoRA on all linears": {"rank": 4},
     "QLoRA": {"rank": 4, "nf4": True},
 }
+PRECISIONS = [name for name in activations.PRECISIONS if "rest" not in name]  # those that `in_precision` makes
 
 
 def in_precision(model, precision="float32", rank=None, targets="all-linear", nf4=False, **how):

@@ -5,20 +5,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import WAYS, in_precision
+from conftest import PRECISIONS, WAYS, in_precision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from other_models import twin
 
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.memory.activations import (
-    PRECISIONS,
     Step,
     measured_activation_bytes,
     measured_activations,
     predicted_activation_bytes,
     predicted_peak_bytes,
 )
+from lora_edu.memory.calculator import BASE, training_bytes
 from lora_edu.memory.peak import PeakMemory
 from lora_edu.memory.shapes import BLOCK_LINEARS, Architecture
 
@@ -143,6 +143,27 @@ def test_the_peak_of_the_llama_of_transformers(way, least, most, vocab_size):
     layers, logits = Step(shape, 2, 128, checkpointing=True, **way).peak_parts
     assert (logits > 0) == (vocab_size > 500)
     assert (0.99 if logits else least) < memory.peak / (layers + logits) < (1.01 if logits else most)
+
+
+@pytest.mark.parametrize("cast", [False, True])
+def test_peft_s_cast_widens_what_runs_past_the_blocks(cast, tmp_path):
+    """`prepare_model_for_kbit_training` on bitsandbytes' layers. Each block keeps its input alone, in float32 then."""
+    pytest.importorskip("bitsandbytes")
+    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    shape = replace(LLAMA, n_layers=12)
+    twin(shape, use_cache=False).to(torch.bfloat16).save_pretrained(tmp_path)
+    four_bits = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=four_bits)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    if cast:
+        peft.prepare_model_for_kbit_training(model, gradient_checkpointing_kwargs={"use_reentrant": False})
+    base = sum(parameter.nbytes for parameter in model.parameters())
+    peft.get_peft_model(model, peft.LoraConfig(target_modules="all-linear"))
+    tokens = torch.randint(0, 500, (2, 128))
+    precision = f"bfloat16, float32 {'rest and ' * cast}adapters"
+    counted = predicted_activation_bytes(shape, 2, 128, rank=8, checkpointing=True, precision=precision)
+    assert 1 <= kept_by(model.train(), tokens, tokens.clone()) / counted < 1.1
+    assert base == training_bytes(shape, bits=4, rank=8, float32_rest=cast)[BASE]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")

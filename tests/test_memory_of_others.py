@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from conftest import PRECISIONS
 from other_models import tiny_llama
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.memory.activations import PRECISIONS, measured_activation_bytes, predicted_activation_bytes
+from lora_edu.memory.activations import measured_activation_bytes, predicted_activation_bytes
 from lora_edu.memory.shapes import BLOCK_LINEARS
 from lora_edu.qlora import quantize_linears
 
