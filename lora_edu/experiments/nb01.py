@@ -164,11 +164,26 @@ def trained_entries(
     return {"loss": loss_on(model, "shakespeare", windows)}
 
 
-def trained_rank(rank: int, steps: int = 150, *, windows: int = 64, seed: int = 0, progress: bool = True) -> dict:
+def trained_rank(
+    rank: int, steps: int = 150, *, lr: float = RATES["lora"], windows: int = 64, seed: int = 0, progress: bool = True
+) -> dict:
     """Train adapters of this rank from the start, with the steps and the batches of `update_rank`: {"loss": ...}."""
     model = prepared(load_base("laptop", device="cpu"), "lora", rank, seed)
-    fine_tune(model, steps, RATES["lora"], seed, batch_size=8, progress=progress)
+    fine_tune(model, steps, lr, seed, batch_size=8, progress=progress)
     return {"rank": rank, "loss": loss_on(model, "shakespeare", windows)}
+
+
+def trained_shares(update: dict, entries: dict) -> list[NDArray]:
+    """What A and B, then entries drawn by lot, win when trained from the start: shares of a full update's improvement.
+
+    With as many numbers as rank 8 one share a seed; then with as many as rank 1, seed 0 at the best rate.
+    """
+    full = [update[f"150 steps, seed {seed}"]["loss"] for seed in SEEDS]
+    lowest = [min(run["loss"] for name, run in runs.items() if "rank 1" in name) for runs in (update, entries)]
+    own = [update[f"rank 8 trained, seed {seed}"]["loss"] for seed in SEEDS]
+    lot = [entries[f"entries, lr 0.03, seed {seed}"]["loss"] for seed in SEEDS]
+    ends = own, lot, lowest[:1], lowest[1:]
+    return [np.array([(f["base"] - e) / (f["base"] - f["whole"]) for f, e in zip(full, some)]) for some in ends]  # noqa: B905
 
 
 def update_arm(rank: int = 0, repeat: int = 0, *, seed: int = 0, folder=None, progress=True, **options) -> dict:
@@ -327,6 +342,8 @@ UPDATE_ARMS = {
     "150 steps, seed 0": {"steps": 150, "store": STORED_LAYER},
     **{f"150 steps, seed {seed}": {"steps": 150, "repeat": seed} for seed in (1, 2)},
     **{f"rank 8 trained, seed {seed}": {"rank": 8, "repeat": seed} for seed in range(3)},
+    **{f"rank 1 trained, lr {lr:g}": {"rank": 1, "lr": lr} for lr in (0.01, 0.02, 0.03)},
 }
 CALIBRATED_ARMS = COARSE_ARMS = {f"150 steps, seed {seed}": {"repeat": seed} for seed in SEEDS}
 ENTRY_ARMS = arms_of("entries", (0.03,), SEEDS) | arms_of("entries", (0.015, 0.06), (0,))
+ENTRY_ARMS |= arms_of("as many as rank 1", (0.03, 0.06, 0.1, 0.17, 0.3), (0,), rank=1)

@@ -47,14 +47,18 @@ def losses_on_both(model: GPT) -> dict[str, float]:
     return {name: evaluate(model, tokens, seq_len=128, max_windows=64) for name, tokens in held_out.items()}
 
 
-def dial(plays: float, verses: float, how: str = "combined", *, repeat: int = 0, seed: int = 0) -> dict:
+def dial(
+    plays: float, verses: float, how: str = "combined", *, one_start: bool = False, repeat: int = 0, seed: int = 0
+) -> dict:
     """Put both adapters into one model, with a weight for each, and measure it on both texts.
 
     how: "combined" adds the weighted updates; "rounded" adds them to the weights, and rounds these to NF4. "averaged"
     takes the weighted sums of the As and of the Bs instead, whose product has cross terms, too.
+    one_start: both adapters began with the same A.
     Returns the two losses and a sample.
     """
-    states = [trained_state("plays", seed + 2 * repeat), trained_state("verses", seed + 2 * repeat + 1)]
+    here, there = seed + 2 * repeat, seed + 2 * repeat + 1
+    states = [trained_state("plays", here), trained_state("verses", there, here if one_start else there)]
     if how == "averaged":
         model = with_state({name: plays * states[0][name] + verses * states[1][name] for name in states[0]}, RANK)
     else:
@@ -67,9 +71,9 @@ def dial(plays: float, verses: float, how: str = "combined", *, repeat: int = 0,
 
 
 @lru_cache
-def trained_state(name: str, seed: int) -> dict[str, Tensor]:
-    """The adapter for one of TEXTS; the seed draws A. Trained once, then remembered."""
-    model = empty_adapter(RANK, seed)
+def trained_state(name: str, seed: int, start: int | None = None) -> dict[str, Tensor]:
+    """The adapter for one of TEXTS; the seed draws the batches, and A unless `start` does. Trained once, remembered."""
+    model = empty_adapter(RANK, seed if start is None else start)
     train_adapter(model, load_text(TEXTS[name]), STEPS, RATE, seed)
     return adapter_state(model)
 
@@ -157,6 +161,8 @@ CONTROLS = {
     "half verses alone": {"plays": 0.0, "verses": 0.5},
     "verses minus plays": {"plays": -1.0, "verses": 1.0},
     "a quarter of each": {"plays": 0.25, "verses": 0.25},  # what an average has of the two, without its cross terms
+    "one start, averaged": {"plays": 0.5, "verses": 0.5, "how": "averaged", "one_start": True},
+    "one start, a quarter": {"plays": 0.25, "verses": 0.25, "one_start": True},
     "PEFT's linear": {"plays": 0.5**0.5, "verses": 0.5**0.5, "how": "averaged"},  # half of each, with cross terms
 }
 

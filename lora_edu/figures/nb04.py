@@ -1,4 +1,4 @@
-"""The figures of notebook 04: the dial between two adapters, what averaged factors lose, and what a merge loses.
+"""The figures of notebook 04: the dial between two adapters, what averaged factors lose, and the training.
 
 `arms` is everywhere the part of that name of the stored results of `dial`: the name of an arm -> its losses.
 """
@@ -11,7 +11,7 @@ from ipywidgets import FloatSlider, ToggleButtons
 
 from lora_edu.experiments.nb04 import PROMPT, SEEDS, SETTINGS, setting_name
 from lora_edu.figures.drawing import Drawn, note, panels, picture, slider, styled
-from lora_edu.figures.looks import BLUE, GRAY, GREEN, MARKS, ORANGE, RED, TEXTS
+from lora_edu.figures.looks import BLUE, GRAY, MARKS, ORANGE, RED, TEXTS
 
 BOTH = ("plays", "verses")
 
@@ -106,6 +106,7 @@ WAYS_TO_MIX = {  # the arm of the dial, and what it puts on the base
     "PEFT's linear": "half of each, and cross terms",
     "a quarter of each": "a quarter of each",
     "averaged 0.5": "a quarter, and cross terms:\nA and B averaged",
+    "one start, averaged": "averaged, from one start",
 }
 
 
@@ -120,11 +121,11 @@ def kept_by_mixing(arms: dict) -> dict[str, dict[str, list[float]]]:
 @picture
 def gap(arms: dict) -> Drawn:
     """What two adapters keep of their gains, with weights of a half and of a quarter, without cross terms and with."""
-    figure, axes = panels(2, 9, 2.8)
+    figure, axes = panels(2, 9, 3.2)
     words = []
     for panel, (text, kept) in zip(axes, kept_by_mixing(arms).items(), strict=True):
         means = {arm: np.mean(numbers) for arm, numbers in kept.items()}
-        colors = (ORANGE, RED, ORANGE, RED)
+        colors = (ORANGE, RED, ORANGE, RED, RED)
         panel.barh(range(len(means)), list(means.values()), height=0.55, color=colors, alpha=0.45)
         for row, (arm, mean) in enumerate(means.items()):
             panel.text(0.02, row, f"{mean:.0%}", va="center")
@@ -138,37 +139,9 @@ def gap(arms: dict) -> Drawn:
         words.append(f"{text} " + ", ".join(f"{mean:.0%}" for mean in means.values()))
     named = "; ".join(WAYS_TO_MIX.values()).replace("\n", " ")
     return figure, (
-        "Averages of A and B keep less because each update counts a quarter; cross terms cost, too. Kept with "
+        "Averaged A and B keep about what a quarter of each does, unless they had one start. Kept with "
         f"{named}: {'; '.join(words)}. Ticks are seeds, the dashed line is half of that adapter alone."
     )
-
-
-# --- merging ---------------------------------------------------------------------------------------------------------
-
-
-@styled
-def kept_after_rounding(kept: dict[str, dict[float, float]]) -> Drawn:
-    """Which share of an adapter's gain is left, for four ways to merge it: name -> times -> share.
-
-    W is the original base, W′ the one that the adapter saw; "rounded" means to NF4, after the merge.
-    """
-    figure, (axes,) = panels(1, 7.8, 3.6)
-    looks = ((GRAY, "-o"), (GREEN, "--s"), (RED, ":^"), (BLUE, "-.D"))
-    for (name, shares), (color, style) in zip(kept.items(), looks, strict=True):
-        axes.plot(*zip(*shares.items(), strict=True), style, color=color, label=name)
-    axes.axhline(0, color="black", lw=1)
-    times = list(next(iter(kept.values())))
-    axes.set(xscale="log", xticks=times, xticklabels=[f"× {t:g}" for t in times], xlabel="size of the update")
-    axes.minorticks_off()
-    axes.invert_xaxis()
-    axes.set(ylabel="share of the gain that is kept", ylim=(-0.05, 1.12))
-    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    axes.legend(loc="lower left", title="merged")
-    axes.set_title("Rounded again on W′, a small update is swallowed; on W it is not")
-    lost, saved = (", ".join(f"{share:.0%}" for share in kept[name].values()) for name in list(kept)[2:])
-    sizes = ", ".join(f"{t:g}" for t in times)
-    words = f"Kept at {sizes} times the update: onto W′ and rounded {lost}; onto W and rounded {saved}."
-    return figure, words + " One line for each way to merge, over the size of the update."
 
 
 # --- training --------------------------------------------------------------------------------------------------------
