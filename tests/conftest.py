@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 from collections.abc import Iterable
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 from stopped_runs import QUICK, Killed, stop_in_step, with_adapters
 
+from lora_edu.engine import kernels
 from lora_edu.engine.checkpoints import checkpoint_paths
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora, lora_layers
@@ -65,6 +67,12 @@ def load_benchmark(name: str) -> ModuleType:
     if str(BENCHMARKS) not in sys.path:
         sys.path.append(str(BENCHMARKS))
     return importlib.import_module(name)
+
+
+def own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: every decoded weight gets memory of its own."""
+    fresh = contextmanager(lambda n, dtype, device: (yield torch.empty(n, dtype=dtype, device=device)))
+    monkeypatch.setattr(kernels, "scratch", fresh)
 
 
 # What is done to a model: the names of the course for it, and what `in_precision` is asked for.

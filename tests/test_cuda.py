@@ -4,11 +4,10 @@ The other tests that need a GPU stand beside what they test: `grep -rn "needs a 
 """
 
 import copy
-from contextlib import contextmanager
 
 import pytest
 import torch
-from conftest import load_benchmark
+from conftest import load_benchmark, own_memory
 from test_compiling import batch, kept_weights, qlora
 
 from lora_edu.engine import compiling, kernels
@@ -145,8 +144,7 @@ def test_the_peak_of_a_step_is_predicted_within_a_few_percent(device, config, ba
     pytest.importorskip("bitsandbytes")
     if device == "cpu":
         monkeypatch.setattr(kernels, "CHUNK_VALUES", {"cpu": kernels.CHUNK_VALUES["cuda"]})
-        fresh = contextmanager(lambda n, dtype, device: (yield torch.empty(n, dtype=dtype, device=device)))
-        monkeypatch.setattr(kernels, "scratch", fresh)  # every decoded weight gets memory of its own
+        own_memory(monkeypatch)
     gpu, sides = load_benchmark("gpu"), load_benchmark("gpu_sides")
     setting = sides.Setting(device=device, config=config, batch_size=batch_size)
     gpu.warm_up_libraries(setting)

@@ -2,10 +2,10 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import pytest
 import torch
+from conftest import own_memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -160,8 +160,7 @@ def gradients(checkpointing="none", autocast=False):
 @pytest.mark.parametrize("checkpointing", ["none", "non-reentrant", "reentrant"])
 def test_gradients_are_those_with_memory_of_their_own(checkpointing, autocast, monkeypatch):
     shared = gradients(checkpointing, autocast)
-    fresh = contextmanager(lambda n, dtype, device: (yield torch.empty(n, dtype=dtype, device=device)))
-    monkeypatch.setattr(kernels, "scratch", fresh)  # the control
+    own_memory(monkeypatch)
     assert all(map(torch.equal, shared, gradients(checkpointing, autocast)))
 
 

@@ -164,9 +164,8 @@ def test_entries_drawn_by_lot_learn_as_much_as_the_factors_once_both_are_trained
     for seed in range(3):
         gap = entries[f"entries, lr 0.03, seed {seed}"]["loss"] - own[f"rank 8 trained, seed {seed}"]["loss"]
         assert abs(gap) < 0.03, gap
-    factors, few = nb01.trained_shares(own, entries)[
-        2:
-    ]  # not "low rank is no better place to learn": near 100% all are
+    # not "low rank is no better place to learn": near 100% all are
+    factors, few = nb01.trained_shares(own, entries)[2:]
     assert 0.03 < factors.item() - few.item() < 0.08
     rates = {arm: entries[arm]["loss"] for arm in entries if "rank 1" in arm}
     assert min(rates, key=rates.get) == "as many as rank 1, lr 0.17, seed 0" != list(rates)[-1]

@@ -202,14 +202,10 @@ def test_averaged_factors_keep_little_less_than_a_quarter_of_each(arms, text, se
     gap = kept["plays 0.5"] - kept["averaged 0.5"]
     assert -0.01 < kept["a quarter of each"] - kept["averaged 0.5"] < 0.2 * gap < 0.07
     assert 0.06 < kept["plays 0.5"] - kept["PEFT's linear"] < 0.14  # with half of each, cross terms cost more
-    alike = {
-        arm: kept_gain(arms, f"{arm}, seed {seed}", seed)[text]
-        for arm in ("one start, averaged", "one start, a quarter")
-    }
-    assert (
-        alike["one start, averaged"] - alike["one start, a quarter"] > 0.1
-    )  # not "cross terms cost": the start decides
-    assert 0.04 < kept["plays 0.5"] - alike["one start, averaged"] < 0.12
+    # not "cross terms cost": the start decides
+    names = (f"one start, {way}, seed {seed}" for way in ("averaged", "a quarter"))
+    averaged, quarter = (kept_gain(arms, name, seed)[text] for name in names)
+    assert averaged - quarter > 0.1 and 0.04 < kept["plays 0.5"] - averaged < 0.12
 
 
 def test_rounding_a_whole_update_costs_little_on_the_dial(arms):

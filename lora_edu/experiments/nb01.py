@@ -174,16 +174,17 @@ def trained_rank(
 
 
 def trained_shares(update: dict, entries: dict) -> list[NDArray]:
-    """What A and B, then entries drawn by lot, win when trained from the start: shares of a full update's improvement.
+    """The share of a full update's gain that A and B, then entries by lot, win: with rank 8's numbers, one a seed;
+    then with rank 1's, seed 0 at its best rate."""
 
-    With as many numbers as rank 8 one share a seed; then with as many as rank 1, seed 0 at the best rate.
-    """
-    full = [update[f"150 steps, seed {seed}"]["loss"] for seed in SEEDS]
-    lowest = [min(run["loss"] for name, run in runs.items() if "rank 1" in name) for runs in (update, entries)]
-    own = [update[f"rank 8 trained, seed {seed}"]["loss"] for seed in SEEDS]
-    lot = [entries[f"entries, lr 0.03, seed {seed}"]["loss"] for seed in SEEDS]
-    ends = own, lot, lowest[:1], lowest[1:]
-    return [np.array([(f["base"] - e) / (f["base"] - f["whole"]) for f, e in zip(full, some)]) for some in ends]  # noqa: B905
+    def share(loss: float, seed: int = 0) -> float:
+        full = update[f"150 steps, seed {seed}"]["loss"]
+        return (full["base"] - loss) / (full["base"] - full["whole"])
+
+    own = [share(update[f"rank 8 trained, seed {seed}"]["loss"], seed) for seed in SEEDS]
+    lot = [share(entries[f"entries, lr 0.03, seed {seed}"]["loss"], seed) for seed in SEEDS]
+    few = [share(min(arm["loss"] for name, arm in arms.items() if "rank 1" in name)) for arms in (update, entries)]
+    return [*map(np.array, (own, lot, *few))]
 
 
 def update_arm(rank: int = 0, repeat: int = 0, *, seed: int = 0, folder=None, progress=True, **options) -> dict:

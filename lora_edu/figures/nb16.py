@@ -133,8 +133,7 @@ def beside_rows(ways: dict) -> list[list[str]]:
     """A row for each way: KL and e's, those of one bias and of the best possible at that KL; means over seeds."""
     lines = (records.bias_line(), records.picked_line())
     return [
-        [way, f"{records.mean(runs, 'kl'):.3f}", f"{records.mean(runs, 'e'):.1%}"]
-        + [f"{records.at_kl(line, runs).mean():.1%}" for line in lines]
+        [way, *_kl_and_e(runs), *(f"{records.at_kl(line, runs).mean():.1%}" for line in lines)]
         for way, runs in ways.items()
     ]
 
@@ -144,8 +143,7 @@ def way_rows(ways: dict) -> list[list[str]]:
     rows, line = [], records.bias_line("words")
     for way, runs in ways.items():
         kept = interval(-records.below(line, runs, "words"))
-        row = [way, f"{records.mean(runs, 'kl'):.3f}", f"{records.mean(runs, 'e'):.1%}"]
-        rows.append([*row, percents(records.way_there(runs)), kept])
+        rows.append([way, *_kl_and_e(runs), percents(records.way_there(runs)), kept])
     return rows
 
 
@@ -168,8 +166,12 @@ def rank_rows(ways: dict) -> list[list[str]]:
     rows = []
     for way, runs in ways.items():
         gaps = interval(records.below(records.bias_line(), runs))
-        rows.append([way, f"{runs[0].lr:g}", f"{records.mean(runs, 'kl'):.3f}", f"{records.mean(runs, 'e'):.1%}", gaps])
+        rows.append([way, f"{runs[0].lr:g}", *_kl_and_e(runs), gaps])
     return rows
+
+
+def _kl_and_e(runs: Sequence) -> tuple[str, str]:
+    return f"{records.mean(runs, 'kl'):.3f}", f"{records.mean(runs, 'e'):.1%}"
 
 
 def interval(gaps: Sequence[float]) -> str:

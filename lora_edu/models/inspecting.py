@@ -175,8 +175,9 @@ def measure(a: Adapter, path: str) -> tuple[Layer, Tensor]:
     if not all(map(math.isfinite, [layer.scaling, *(a.largest[a.parts[path][part]] for part in "AB")])):
         return layer, torch.empty(0)
     # The singular values of B A are those of two small triangles: (out, in) is never made.
-    strengths = torch.linalg.svdvals(torch.linalg.qr(B).R @ torch.linalg.qr(A.T).R.T)
-    bases = torch.linalg.svdvals(torch.linalg.qr(A.double().T).R)
+    of_A = torch.linalg.qr(A.double().T).R
+    strengths = torch.linalg.svdvals(torch.linalg.qr(B).R @ of_A.float().T)
+    bases = torch.linalg.svdvals(of_A)
     layer.independent = int((bases > 1e-6 * bases.max()).sum())
     layer.norm, squares = abs(layer.scaling) * strengths.norm().item(), strengths.double().square()
     layer.directions = int((squares.cumsum(0) < 0.9 * squares.sum()).sum()) + bool(layer.norm)
