@@ -8,7 +8,6 @@ from lora_edu.experiments import finetune
 from lora_edu.experiments import nb09 as quality
 from lora_edu.lora import lora_layers
 from lora_edu.observing import block_linears
-from lora_edu.quantization import quantize
 from lora_edu.training import evaluate, train
 
 
@@ -66,37 +65,16 @@ def test_what_each_way_trains(tiny_gpt):
     assert trainable["full"] == {name for name, _ in tiny_gpt.named_parameters()}
     assert trainable["blocks"] == {f"blocks.{path}.weight" for path in block_linears(tiny_gpt)}
     assert all("lora_" in name for name in trainable["lora"]) and len(trainable["lora"]) == 24
-    assert trainable["lora"] == trainable["qlora"] == trainable["noise"] == trainable["nf2"]
+    assert trainable["lora"] == trainable["qlora"]
     with pytest.raises(ValueError, match="unknown method 'dora': choose one of full, lora, qlora"):
         finetune.prepared(tiny_gpt, "dora")
 
 
 def test_one_seed_means_one_start_and_the_readers_state_is_left_alone(tiny_gpt):
     state = torch.get_rng_state()
-    models = [finetune.prepared(copy.deepcopy(tiny_gpt), method, 2, seed=3) for method in ("lora", "qlora", "noise")]
+    models = [finetune.prepared(copy.deepcopy(tiny_gpt), method, 2, seed=3) for method in ("lora", "qlora")]
     other = finetune.prepared(copy.deepcopy(tiny_gpt), "lora", 2, seed=4)
     assert torch.equal(torch.get_rng_state(), state)
     for path, layer in lora_layers(models[0]).items():
         assert all(torch.equal(layer.lora_A, lora_layers(model)[path].lora_A) for model in models)
         assert not torch.equal(layer.lora_A, lora_layers(other)[path].lora_A)
-
-
-@pytest.mark.parametrize("times", [1, 4])
-def test_noise_has_the_norm_of_the_error_in_each_block(tiny_gpt, times):
-    noisy = copy.deepcopy(tiny_gpt)
-    finetune.add_noise(noisy, times, seed=0)
-    for layer, changed in zip(block_linears(tiny_gpt).values(), block_linears(noisy).values(), strict=True):
-        weight = layer.weight.detach()
-        error = quantize(weight, "nf4", 64, double_quant=True).dequantize() - weight
-        noise = changed.weight.detach() - weight
-        norms = [change.flatten().view(-1, 64).norm(dim=1) for change in (error, noise)]
-        assert torch.allclose(times * norms[0], norms[1], rtol=1e-3)
-        cosine = (error * noise).sum() / (error.norm() * noise.norm())
-        assert abs(cosine) < 0.25  # the same size, another direction
-
-
-def test_nf2_is_a_coarser_rounding(tiny_gpt):
-    model = finetune.prepared(copy.deepcopy(tiny_gpt), "nf2", 2)
-    for layer in lora_layers(model).values():
-        for block in layer.base.weight.flatten().view(-1, 64)[:4]:
-            assert len(block.unique()) <= 4

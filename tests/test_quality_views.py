@@ -4,14 +4,14 @@ from types import SimpleNamespace
 import pytest
 
 from lora_edu.experiments import sweeps
-from lora_edu.experiments.nb09 import RATES, TEXT_SIZES, of, rates, recovery
+from lora_edu.experiments.nb09 import RATES, TEXT_SIZES, of, rates
 from lora_edu.experiments.sweeps import SEEDS, Runs, paired, stored_runs
 from lora_edu.figures import nb09_quality as views
 
 
 def run_of(method, text, lr, seed, **measured):
     measured = {"loss": math.inf} | measured
-    return SimpleNamespace(method=method, text=text, lr=lr, seed=seed, rank=8, noise=1.0, **measured)
+    return SimpleNamespace(method=method, text=text, lr=lr, seed=seed, rank=8, **measured)
 
 
 @pytest.fixture
@@ -65,26 +65,3 @@ def test_the_figures_show_every_rate_and_every_seed(runs):
         stored_runs("qlora-quality", "after").where(steps=100), {"plays": [-1, 1], "addresses": [0, 2]}
     )
     assert "plays -1.0000 to +1.0000" in words and len(figure.axes[0].lines) == 4 + 1
-
-
-def test_the_recovery_compares_seed_by_seed():
-    made = Runs()
-    for seed in SEEDS:
-        for lr in rates("qlora", "all plays"):
-            made.append(run_of("lora", "all plays", lr, seed, before=3.0, after=2 + seed, loss=2 + seed))
-            loss = 2.5 + seed + (lr != 1e-2)
-            made.append(run_of("qlora", "all plays", lr, seed, before=3.25, after=loss, loss=loss))
-    for method, noise, seed, before, after in (
-        ("noise", 1.0, 0, 3.5, 2.25),
-        ("noise", 1.0, 1, 4.5, 3.5),
-        ("noise", 4, 0, 6.0, 2.75),
-        ("nf2", 1.0, 0, 6.0, 2.75),
-    ):
-        made.append(run_of(method, "all plays", 1e-2, seed, before=before, after=after))
-        made[-1].noise = noise
-    assert recovery(made) == {
-        "NF4": (0.25, [0.5, 0.5, 0.5]),
-        "noise": (1.0, [0.25, 0.5]),
-        "4 x noise": (3.0, [0.75]),
-        "NF2": (3.0, [0.75]),
-    }

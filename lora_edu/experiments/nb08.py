@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from itertools import product
-from operator import sub, truediv
+from operator import sub
 
 import torch
 from torch import Tensor
@@ -79,13 +79,6 @@ def alternating_times(tasks: dict[str, Callable], rounds: int, clock=time.perf_c
             tasks[name]()
             times[name].append(clock() - start)
     return {name: seconds[1:] for name, seconds in times.items()}
-
-
-def relative_times(tasks: dict[str, Callable], rounds: int) -> dict[str, float]:
-    """The time of each task as a multiple of the first one's in the same round: the median over the rounds."""
-    times = alternating_times(tasks, rounds)
-    first = next(iter(times.values()))
-    return {name: statistics.median(map(truediv, seconds, first)) for name, seconds in times.items()}
 
 
 def stepper(model: GPT, n_tokens: int) -> Callable[[], float]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lora_edu.experiments.finetune import fine_tune, loss_on, prepared
 from lora_edu.experiments.nb06 import rounding
-from lora_edu.experiments.sweeps import SEEDS, Runs, arms_of, stored_runs, sweep_arms
+from lora_edu.experiments.sweeps import Runs, stored_runs, sweep_arms
 from lora_edu.layers import is_nf4
 from lora_edu.lora import lora_layers
 from lora_edu.models.pretrain import load_base
@@ -35,7 +35,6 @@ def fine_tuned_loss(
     lr: float,
     *,
     repeat: int = 0,
-    noise: float = 1.0,
     steps: int = 100,
     batch_size: int = 4,
     rank: int = 8,
@@ -45,13 +44,13 @@ def fine_tuned_loss(
 ) -> dict:
     """Fine-tune the shipped base on plays in one way and measure it on so many windows of held-out text.
 
-    method and noise: as for `prepared`; text: one of TEXT_SIZES. The seed of batches, A and noise is seed + repeat.
-    With steps=0 nothing is trained.
+    method: as for `prepared`; text: one of TEXT_SIZES. The seed of batches and A is seed + repeat. With steps=0 nothing
+    is trained.
     Returns the losses on plays before and after, on addresses after (nats per byte), and the mean training loss of the
     last 20 steps. A run whose loss is no longer finite returns {"diverged": True}.
     """
     plays, seed = load_text("shakespeare"), seed + repeat
-    model = prepared(load_base("laptop", device="cpu"), method, rank, seed, noise=noise)
+    model = prepared(load_base("laptop", device="cpu"), method, rank, seed)
     losses, batches = {"before": loss_on(model, "shakespeare", windows)}, []
     if steps:
         data = Text(plays.train[: TEXT_SIZES[text]], plays.validation)
@@ -77,18 +76,6 @@ BEST_RATES: dict[tuple[str, str], float] = {
     ("lora", "20 kB"): 3e-3,
     ("qlora", "20 kB"): 3e-3,
 }
-CHANGED_BASES = {
-    "noise": {"method": "noise"},
-    "nf2": {"method": "nf2"},
-    "noise x4": {"method": "noise", "noise": 4},
-}
-NOT_TRAINED = {
-    "lora": {"method": "lora"},
-    "nf4": {"method": "qlora"},
-    "nf2": {"method": "nf2"},
-    **{f"noise, draw {i}": {"method": "noise", "repeat": i} for i in range(8)},
-    **{f"noise x{times}": {"method": "noise", "noise": times} for times in (2, 4, 8)},
-}
 
 
 def rates(method: str, text: str) -> tuple[float, ...]:
@@ -101,11 +88,9 @@ def _quality_arms() -> dict[str, dict]:
     for (method, text), best in BEST_RATES.items():
         arms |= sweep_arms(f"{method}, {text}", rates(method, text), best, method=method, text=text)
     plays = {"text": "all plays"}
-    for name, options in NOT_TRAINED.items():
-        arms[f"{name}, not trained"] = options | plays | {"lr": 1.0, "steps": 0}
+    for name, method in (("lora", "lora"), ("nf4", "qlora")):
+        arms[f"{name}, not trained"] = {"method": method, "lr": 1.0, "steps": 0} | plays
     arms["qlora, 10 steps"] = {"method": "qlora", "lr": 1e-2, "steps": 10} | plays  # 09 runs it again
-    for name, options in CHANGED_BASES.items():
-        arms |= arms_of(f"{name}, all plays", (BEST_RATES["qlora", "all plays"],), SEEDS, **options, **plays)
     arms |= sweep_arms("blocks, all plays", (1e-3, 2e-3, 3e-3), 2e-3, method="blocks", **plays)
     wide = {"method": "lora", "rank": 64}
     return arms | sweep_arms("lora rank 64, all plays", (1e-3, 3e-3, 6e-3, 1e-2), 3e-3, **wide, **plays)
@@ -117,26 +102,13 @@ QUALITY_ARMS = _quality_arms()
 
 
 def quality_runs() -> Runs:
-    """The runs of 100 steps: `method`, `text`, `rank`, `noise`, and the losses `before`, `after`, `addresses`."""
+    """The runs of 100 steps: `method`, `text`, `rank`, and the losses `before`, `after`, `addresses`."""
     return stored_runs("qlora-quality", "after").where(steps=100)
 
 
-def of(runs: Runs, method: str, text: str = "all plays", rank: int = 8, noise: float = 1.0) -> Runs:
+def of(runs: Runs, method: str, text: str = "all plays", rank: int = 8) -> Runs:
     """The runs of one way to train."""
-    return runs.where(method=method, text=text, rank=rank, noise=noise)
-
-
-def recovery(runs: Runs, text: str = "all plays") -> dict[str, tuple[float, list[float]]]:
-    """What a changed base costs: label -> (rise of the loss on plays before training, rises after it, one a seed).
-
-    A rise is measured against LoRA on the unchanged base, with the same rate and the same seed.
-    """
-    runs, rises = runs.where(lr=of(runs, "qlora", text).best_rate()), {}
-    for label, how in {"NF4": ("qlora",), "noise": ("noise",), "4 x noise": ("noise", 8, 4), "NF2": ("nf2",)}.items():
-        whole = {run.seed: run for run in of(runs, "lora", text)}
-        pairs = [(run, whole[run.seed]) for run in of(runs, how[0], text, *how[1:])]
-        rises[label] = mean(one.before - other.before for one, other in pairs), [a.after - b.after for a, b in pairs]
-    return rises
+    return runs.where(method=method, text=text, rank=rank)
 
 
 # --- the film --------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from lora_edu.models.pretrain import load_base
 from lora_edu.texts import load_text
 
 # way -> method, rank, learning rate: the best of the sweeps, of full's two the gentler
-WAYS = {"lora r8": ("lora", 8, 1e-2), "blocks": ("blocks", 0, 2e-3), "full": ("full", 0, 1e-3)}
+WAYS = {"lora r8": ("lora", 8, 1e-2), "full": ("full", 0, 1e-3)}
 COUNTS = (1, 2, 4, 8)  # how many directions of each run are compared
 Updates = dict[str, Tensor]  # path of a layer -> dW (d_out, d_in)
 

@@ -29,10 +29,9 @@ def all_runs() -> Runs:
 
     This notebook's, and those of notebook 09, which follow the same protocol.
     """
-    theirs = [run for run in nb09.quality_runs().where(text="all plays") if run.method not in ("noise", "nf2")]
     ours = stored_runs("lora-price", "plays") + stored_runs("lora-where", "plays")
     found, (plays, addresses) = Runs(), base_losses()
-    for run in [*theirs, *ours]:
+    for run in nb09.quality_runs().where(text="all plays") + ours:
         if run.loss < math.inf:
             more = {"plays": run.loss, "learned": plays - run.loss, "forgotten": run.addresses - addresses}
             adapter = getattr(run, "trained", run.rank * A_RANK)

@@ -14,7 +14,7 @@ from lora_edu.experiments.stored import load_results
 
 SEEDS = (0, 1, 2)
 TIE = 0.01  # nats: a difference between two rates moves by less from seed to seed (a test holds it)
-UNSAID = {"rank": 8, "scaling": 2.0, "noise": 1.0, "targets": "all-linear", "steps": 100, "text": "", "times": 1.0}
+UNSAID = {"rank": 8, "scaling": 2.0, "targets": "all-linear", "steps": 100, "text": ""}
 
 
 def arm_name(way: str, lr: float, seed: int, steps: int = 100) -> str:
