@@ -27,7 +27,7 @@ def counted(monkeypatch):
         calls.append(x)
         return {"result": 2 * x + seed}
 
-    experiment = Experiment(double, {"one": {"x": 1}, "two": {"x": 2}}, seed=10)
+    experiment = Experiment(double, {"one": {"x": 1}, "two": {"x": 2, "repeat": 10}})
     monkeypatch.setattr(experiments, "EXPERIMENTS", {"counted": experiment})
     return calls, experiment
 
@@ -36,8 +36,8 @@ def test_a_run_stores_its_arms_and_how_to_repeat_it(counted, tmp_path):
     result = run("counted", tmp_path)
     stored = read_record(tmp_path / "counted.json")
     assert stored.pop("checksum") and result == stored
-    assert result["arms"] == {"one": {"result": 12}, "two": {"result": 14}}
-    assert result["command"] == "lora-edu experiment counted" and result["seed"] == 10
+    assert result["arms"] == {"one": {"result": 2}, "two": {"result": 14}}
+    assert result["command"] == "lora-edu experiment counted" and result["seed"] == 0
     assert set(result["versions"]) == {"python", "torch", "numpy"} and "CPU" in result["machine"]
 
 
@@ -50,7 +50,7 @@ def test_a_stopped_run_goes_on_with_the_next_arm(counted, tmp_path):
     assert list(stored["arms"]) == ["one"]
     stored["settings"]["two"]["x"] = experiment.arms["two"]["x"] = 2
     write_record(tmp_path / "counted.json", stored)
-    assert run("counted", tmp_path)["arms"] == {"one": {"result": 12}, "two": {"result": 14}}
+    assert run("counted", tmp_path)["arms"] == {"one": {"result": 2}, "two": {"result": 14}}
     assert calls == [1, 2]  # arm "one" was not run again: that would have raised
 
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from lora_edu.experiments import sweeps
-from lora_edu.experiments.nb09 import RATES, TEXT_SIZES, of, rates
+from lora_edu.experiments.nb09 import RATES, TEXT_SIZES, of
 from lora_edu.experiments.sweeps import SEEDS, Runs, paired, stored_runs
 from lora_edu.figures import nb09_quality as views
 
@@ -20,7 +20,7 @@ def runs():
     made = Runs()
     for text in TEXT_SIZES:
         for place, method in enumerate(RATES):
-            tried = rates(method, text)
+            tried = RATES[method][text]
             for lr in tried[:-1]:
                 loss = 2 + place + abs(tried.index(lr) - 1)
                 made += [run_of(method, text, lr, seed, loss=loss + seed / 10, training=loss - 1) for seed in SEEDS]

@@ -96,7 +96,6 @@ def calibrated(
     *,
     ranks: tuple[int, ...] = (1, 8),
     windows: int = 64,
-    repeat: int = 0,
     seed: int = 0,
     progress: bool = True,
 ) -> dict:
@@ -105,7 +104,7 @@ def calibrated(
     Returns for "base", "whole" and each kind a list (over `ranks`) of [temperature, loss without it, loss with it], all
     on the second half of the held-out plays. windows: of each half.
     """
-    base, updates, pieces = trained_in_full(steps, seed + repeat, progress)
+    base, updates, pieces = trained_in_full(steps, seed, progress)
     plays = load_text("shakespeare").validation
 
     def measured(changes: dict[str, NDArray]) -> list[float]:
@@ -123,15 +122,12 @@ def calibrated_shares(arm: dict, kind: str) -> list[list[float]]:
     return [[(base[i] - cut[i]) / (base[i] - whole[i]) for i in (1, 2)] for cut in arm[kind]]
 
 
-def coarse_factors(
-    steps: int = 150, *, rank: int = 8, windows: int = 64, repeat: int = 0, seed: int = 0, progress: bool = True
-) -> dict:
+def coarse_factors(steps: int = 150, *, rank: int = 8, windows: int = 64, seed: int = 0, progress: bool = True) -> dict:
     """How coarse should the numbers of A and B be, at the bytes of the signs? And may trained factors be rounded?
 
     Returns the losses: "base", "whole", one for each number of bits (fewer bits a number are more components), and
     of adapters trained at this rank: "trained" in 32 bits, "trained, 4 bits" rounded to NF4 afterwards.
     """
-    seed += repeat
     base, updates, pieces = trained_in_full(steps, seed, progress)
     result = {"base": loss_on(base, "shakespeare", windows)}
     result["whole"] = loss_on(with_changes(base, updates), "shakespeare", windows)
@@ -149,11 +145,8 @@ def coarse_factors(
     return result
 
 
-def trained_entries(
-    lr: float, steps: int = 150, *, rank: int = 8, windows: int = 64, repeat: int = 0, seed: int = 0, progress=True
-) -> dict:
+def trained_entries(lr: float, steps: int = 150, *, rank: int = 8, windows: int = 64, seed=0, progress=True) -> dict:
     """The rival of A and B that is trained, too: as many single entries of each weight, at places drawn by lot."""
-    seed += repeat
     model, generator = prepared(load_base("laptop", device="cpu"), "blocks"), torch.Generator().manual_seed(seed)
     for layer in block_linears(model).values():
         count = numbers(layer.weight.detach().numpy(), rank)
@@ -187,11 +180,11 @@ def trained_shares(update: dict, entries: dict) -> list[NDArray]:
     return [*map(np.array, (own, lot, *few))]
 
 
-def update_arm(rank: int = 0, repeat: int = 0, *, seed: int = 0, folder=None, progress=True, **options) -> dict:
+def update_arm(rank: int = 0, *, seed: int = 0, folder=None, progress=True, **options) -> dict:
     """An arm of the experiment: a full update taken apart, or, with a rank, adapters trained at that rank."""
     if rank:
-        return trained_rank(rank, seed=seed + repeat, progress=progress, **options)
-    return update_rank(seed=seed + repeat, folder=folder, progress=progress, **options)
+        return trained_rank(rank, seed=seed, progress=progress, **options)
+    return update_rank(seed=seed, folder=folder, progress=progress, **options)
 
 
 # --- what replaces an update -----------------------------------------------------------------------------------------

@@ -47,9 +47,7 @@ def losses_on_both(model: GPT) -> dict[str, float]:
     return {name: evaluate(model, tokens, seq_len=128, max_windows=64) for name, tokens in held_out.items()}
 
 
-def dial(
-    plays: float, verses: float, how: str = "combined", *, one_start: bool = False, repeat: int = 0, seed: int = 0
-) -> dict:
+def dial(plays: float, verses: float, how: str = "combined", *, one_start: bool = False, seed: int = 0) -> dict:
     """Put both adapters into one model, with a weight for each, and measure it on both texts.
 
     how: "combined" adds the weighted updates; "rounded" adds them to the weights, and rounds these to NF4. "averaged"
@@ -57,7 +55,7 @@ def dial(
     one_start: both adapters began with the same A.
     Returns the two losses and a sample.
     """
-    here, there = seed + 2 * repeat, seed + 2 * repeat + 1
+    here, there = 2 * seed, 2 * seed + 1
     states = [trained_state("plays", here), trained_state("verses", there, here if one_start else there)]
     if how == "averaged":
         model = with_state({name: plays * states[0][name] + verses * states[1][name] for name in states[0]}, RANK)
@@ -65,7 +63,7 @@ def dial(
         model = with_state(combine(states, [plays, verses]), 2 * RANK)
     if how == "rounded":
         model = quantize_linears(unload(merge(model)))
-    text = model.generate(PROMPT, 110, temperature=0.6, generator=torch.Generator().manual_seed(seed))
+    text = model.generate(PROMPT, 110, temperature=0.6, generator=torch.Generator().manual_seed(0))
     losses = {name: round(value, 4) for name, value in losses_on_both(model).items()}
     return losses | {"sample": text.removeprefix(PROMPT)}
 
@@ -115,7 +113,7 @@ def kept_in_bf16(model: GPT, size: float, loss: Callable[[GPT], float]) -> float
 # --- onto which base? ------------------------------------------------------------------------------------------------
 
 
-def onto_which_base(codebook: str, *, repeat: int = 0, seed: int = 0) -> dict:
+def onto_which_base(codebook: str, *, seed: int = 0) -> dict:
     """Train an adapter for plays on a base in this format, W′; merge it onto W′ and onto the unrounded W.
 
     Returns for "W′" and "W" the loss on plays of that base, with the update merged, and rounded again after it; the
@@ -123,8 +121,8 @@ def onto_which_base(codebook: str, *, repeat: int = 0, seed: int = 0) -> dict:
     """
     bases = {"W′": lambda: in_format(load_base("laptop", device="cpu"), codebook)}
     bases["W"] = lambda: load_base("laptop", device="cpu")
-    model = empty_adapter(RANK, seed + repeat, bases["W′"]())
-    train_adapter(model, load_text("shakespeare"), STEPS, RATE, seed + repeat)
+    model = empty_adapter(RANK, seed, bases["W′"]())
+    train_adapter(model, load_text("shakespeare"), STEPS, RATE, seed)
     state, plays, result = adapter_state(model), load_text("shakespeare").validation, {}
     for name, base in bases.items():
         models = {"base": base()}

@@ -145,21 +145,21 @@ def all_ways(values: Tensor, constants: Tensor, old: Tensor, inputs: Tensor, see
 
 
 @torch.no_grad()
-def merged_again(adapter: str, times: float, repeat: int = 0, *, seed: int = 0) -> dict:
+def merged_again(adapter: str, times: float, *, seed: int = 0) -> dict:
     """The loss on held-out plays of W′, of W′ with `times` this adapter's update beside it, and merged in each way.
 
-    "onto W": the update added to the unrounded weights, and these rounded. The seed of the lot, of the calibration text
-    and of an adapter that is trained or random is seed + repeat; calibration inputs are the adapted model's own.
+    "onto W": the update added to the unrounded weights, and these rounded. seed: of the lot, of the calibration text
+    and of an adapter that is trained or random; calibration inputs are the adapted model's own.
     """
     with torch.enable_grad():
-        old, constants, updates = trained(adapter, 0 if adapter == "shipped" else seed + repeat)
+        old, constants, updates = trained(adapter, 0 if adapter == "shipped" else seed)
     wanted = {path: W + times * updates[path] for path, W in old.items()}
     W = {path: layer.weight for path, layer in block_linears(load_base("laptop", device="cpu")).items()}
-    start = (seed + repeat) * 100_000  # another part of the training text
+    start = seed * 100_000  # another part of the training text
     inputs = inputs_of(with_weights(wanted), load_text("shakespeare").train[start:], CALIBRATION_WINDOWS)
     result: dict[str, dict[str, Tensor]] = {"W′": old, "apart": wanted}
     for path, values in wanted.items():
-        for way, merged in all_ways(values, constants[path], old[path], inputs[path], seed + repeat).items():
+        for way, merged in all_ways(values, constants[path], old[path], inputs[path], seed).items():
             result.setdefault(way, {})[path] = merged
     result["onto W"] = {p: quantize(W[p] + times * updates[p], "nf4", 64, double_quant=True).dequantize() for p in W}
     return {way: loss_on(with_weights(weights), "shakespeare", WINDOWS) for way, weights in result.items()}

@@ -28,7 +28,6 @@ def adapted_loss(
     scaling: float = 2.0,
     targets: tuple[str, ...] | str = "all-linear",
     steps: int = 100,
-    repeat: int = 0,
     dial: tuple[float, ...] = (),
     calibrate: bool = False,
     windows: int = 64,
@@ -37,14 +36,13 @@ def adapted_loss(
 ) -> dict:
     """Fine-tune the shipped base on plays in one way, and measure it on held-out text.
 
-    method, scaling and targets: as for `prepared`. The seed is seed + repeat.
+    method, scaling and targets: as for `prepared`.
     dial: shares, 0 to 1: both losses are also measured with the base plus such a share of all changes.
     calibrate: for each text also the best temperature, and the loss without it and with it (`one_temperature`).
     Returns both losses in nats per byte, how many numbers were trained, and the norm of all updates of block matrices
     as a share of the norm of these matrices. A run whose loss is no longer finite returns {"diverged": True}.
     """
-    how, seed = {"scaling": scaling, "targets": targets}, seed + repeat
-    model = prepared(load_base("laptop", device="cpu"), method, rank, seed, **how)
+    model = prepared(load_base("laptop", device="cpu"), method, rank, seed, scaling=scaling, targets=targets)
     before, start = block_weights(model), trained_values(model)
     if fine_tune(model, steps, lr, seed, progress=progress) is None:
         return {"diverged": True}
@@ -127,17 +125,7 @@ PLACE_RATES["up"] = (6e-3, *PLACE_RATES["up"])
 for _way in ("q v", *HALF):
     PLACE_RATES[_way] = (*PLACE_RATES[_way], 5e-2)
 # The best of each sweep: a test holds this table against the stored results.
-BEST_PLACE_RATES = {
-    "q": 1e-2,
-    "v": 2e-2,
-    "o": 2e-2,
-    "q v": 2e-2,
-    "q k v o": 2e-2,
-    "up": 1e-2,
-    "down": 2e-2,
-    "up down": 2e-2,
-    "up down, rank 2": 2e-2,
-}
+BEST_PLACE_RATES = dict.fromkeys([*PLACES, *HALF], 2e-2) | {"q": 1e-2, "up": 1e-2}
 # These are also measured at their best temperature: what is left of a lead when each is as sure as it should be?
 CALIBRATED = ("q k v o", "down", "up down, rank 2")
 

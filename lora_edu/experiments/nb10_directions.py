@@ -38,16 +38,14 @@ def similarity(one: Tensor, other: Tensor) -> float:
     return ((one.T @ other).square().sum() / min(one.shape[1], other.shape[1])).item()
 
 
-def alike(
-    way: str, one_start: bool = False, other: str = "shakespeare", repeat: int = 0, *, seed: int = 0
-) -> dict[str, list[float]]:
+def alike(way: str, one_start: bool = False, other: str = "shakespeare", *, seed: int = 0) -> dict[str, list[float]]:
     """phi(i, i) of two runs for each of COUNTS, where they write and what they read.
 
     Means over the 16 attention matrices, all 256 x 256. one_start: both begin with the same A. other: what the second
     run reads.
     """
-    here, there = seed + repeat, (seed + repeat + 1) % len(SEEDS)
-    pair = trained(way, here, here), trained(way, there, here if one_start else there, text=other)
+    there = (seed + 1) % len(SEEDS)
+    pair = trained(way, seed, seed), trained(way, there, seed if one_start else there, text=other)
     return {"writes": _mean_shared(*pair, 0), "reads": _mean_shared(*pair, 2)}
 
 

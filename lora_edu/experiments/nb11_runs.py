@@ -6,7 +6,7 @@
 import math
 import statistics
 
-from lora_edu.experiments.nb11 import CHANGES_NOTHING, DORAS_TIME, KINDS, SEEDS
+from lora_edu.experiments.nb11 import DORAS_TIME, KINDS, SEEDS
 from lora_edu.experiments.stored import load_results
 from lora_edu.experiments.sweeps import Runs, interval, stored_runs
 
@@ -16,25 +16,20 @@ SIX = range(6)  # the seeds of DoRA and LoRA
 
 
 def best_rate(runs: Runs, name: str) -> float:
-    """The rate with the lowest loss in the sweep with seed 0. What is LoRA again takes LoRA's."""
-    return runs.where(name="LoRA" if name == CHANGES_NOTHING else name).best_rate()
+    """The rate with the lowest loss in the sweep with seed 0."""
+    return runs.where(name=name).best_rate()
 
 
-def at_rate(runs: Runs, name: str, rate: float, which: str = "loss", seeds=SEEDS) -> list[float]:
-    """What the runs of a variant at one rate measured, one for each seed."""
-    found = {run.seed: getattr(run, which) for run in runs.where(name=name, lr=rate)}
-    return [found[seed] for seed in seeds]
+def paired(runs: Runs, name: str, which: str = "loss", seeds=SEEDS, lora: Runs | None = None) -> list[float]:
+    """A variant minus LoRA, each at its own best rate, for the same batches: one difference a seed.
 
-
-def at_best(runs: Runs, name: str, which: str = "loss", seeds=SEEDS) -> list[float]:
-    """The same at a variant's own best rate."""
-    return at_rate(runs, name, best_rate(runs, name), which, seeds)
-
-
-def paired(runs: Runs, name: str, which: str = "loss", other: str = "LoRA", seeds=SEEDS) -> list[float]:
-    """A variant minus another, each at its own best rate, for the same batches: one difference a seed."""
-    one, two = (at_best(runs, each, which, seeds) for each in (name, other))
-    return [a - b for a, b in zip(one, two, strict=True)]
+    lora: other runs of LoRA than those among `runs`.
+    """
+    one, two = (
+        {run.seed: getattr(run, which) for run in some.where(name=each).best()}
+        for some, each in ((runs, name), (lora or runs, "LoRA"))
+    )
+    return [one[seed] - two[seed] for seed in seeds]
 
 
 def doras_times() -> dict[str, float]:
@@ -47,9 +42,7 @@ def doras_times() -> dict[str, float]:
 
 def at_equal_time(runs: Runs, which: str = "loss") -> list[float]:
     """DoRA's 100 steps minus as many of LoRA as last as long, 112: one difference for each of six seeds."""
-    longer = stored_runs("variants", "loss").where(name="LoRA", steps=DORAS_TIME)
-    one, two = at_best(runs, "DoRA", which, SIX), at_rate(longer, "LoRA", 1e-2, which, SIX)
-    return [a - b for a, b in zip(one, two, strict=True)]
+    return paired(runs, "DoRA", which, SIX, stored_runs("variants", "loss").where(steps=DORAS_TIME))
 
 
 def even_at(runs: Runs) -> float:

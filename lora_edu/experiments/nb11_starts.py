@@ -61,14 +61,14 @@ def prepared(start: str, bits: int, seed: int = 0) -> GPT:
     return model
 
 
-def start_loss(start: str, bits: int, lr: float, repeat: int = 0, steps: int = STEPS, *, seed: int = 0) -> dict:
+def start_loss(start: str, bits: int, lr: float, steps: int = STEPS, *, seed: int = 0) -> dict:
     """The losses on held-out plays (nats a byte) before and after training.
 
     sure, calibrated: the loss after training on another half of them, as it is and if one temperature may be chosen.
     """
-    model = prepared(start, bits, seed + repeat)
+    model = prepared(start, bits, seed)
     measured = {"before": loss_on(model, "shakespeare", windows=32)}
-    if fine_tune(model, steps, lr, seed + repeat, batch_size=BATCH, progress=False) is None:
+    if fine_tune(model, steps, lr, seed, batch_size=BATCH, progress=False) is None:
         return measured | {"diverged": True}
     measured["loss"] = loss_on(model, "shakespeare", windows=32)
     _, sure, calibrated = one_temperature(model, load_text("shakespeare").validation, max_windows=16)

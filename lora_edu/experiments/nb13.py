@@ -105,21 +105,19 @@ def counted_answers(counts: Counter, asked: list[Pair]) -> Tensor:
 # --- the arms --------------------------------------------------------------------------------------------------------
 
 
-def agreement(
-    method: str, lr: float = 0.0, *, steps: int = 100, repeat: int = 0, lines: int = LINES, seed=0, progress=True
-) -> dict:
+def agreement(method: str, lr: float = 0.0, *, steps: int = 100, lines: int = LINES, seed=0, progress=True) -> dict:
     """Train the shipped base on plays as notebook 09 does, and ask it all pairs.
 
-    method: as for `prepared`, or `counted` for the rival. The seed of batches and of A is seed + repeat; the pairs are
-    the same for all. Returns for each order a 1 for each pair that was right, else 0; and the loss on held-out plays.
+    method: as for `prepared`, or `counted` for the rival. seed: of batches and of A; the pairs are the same for all.
+    Returns for each order a 1 for each pair that was right, else 0; and the loss on held-out plays.
     """
     asked = {order: pairs(order, held_out_lines(lines)) for order in ORDERS}
     if method == "counted":
-        counts = count_word_pairs(load_text("shakespeare").train, steps, seed + repeat)
+        counts = count_word_pairs(load_text("shakespeare").train, steps, seed)
         return {order: digits(counted_answers(counts, some)) for order, some in asked.items()}
-    model = prepared(load_base("laptop", device="cpu"), method, seed=seed + repeat)
+    model = prepared(load_base("laptop", device="cpu"), method, seed=seed)
     if steps:
-        fine_tune(model, steps, lr, seed + repeat, progress=progress)
+        fine_tune(model, steps, lr, seed, progress=progress)
     found = {order: digits(answers(model.eval(), some)) for order, some in asked.items()}
     return found | {"plays": loss_on(model, "shakespeare")}
 

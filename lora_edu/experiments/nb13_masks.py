@@ -43,11 +43,11 @@ def counted(targets: Tensor, learn: str, share: float, generator: torch.Generato
     return {"all": torch.ones_like(names), "names": names, "speeches": ~names}[learn]
 
 
-def masked_loss(learn: str, share: float = 1.0, repeat: int = 0, steps: int = 60, *, seed: int = 0) -> dict:
+def masked_loss(learn: str, share: float = 1.0, steps: int = 60, *, seed: int = 0) -> dict:
     """Train an adapter on what the loss counts; the losses on held-out speeches and names, in nats a byte."""
-    text, model = load_text("shakespeare"), empty_adapter(8, seed + repeat)
-    generator = torch.Generator().manual_seed(seed + repeat)
-    lot = torch.Generator().manual_seed(seed + repeat)  # its own, so that all arms draw the same windows
+    text, model = load_text("shakespeare"), empty_adapter(8, seed)
+    generator = torch.Generator().manual_seed(seed)
+    lot = torch.Generator().manual_seed(seed)  # its own, so that all arms draw the same windows
     optimizer = torch.optim.AdamW(trainable_parameters(model), RATE)
     for _, (inputs, targets) in zip(range(steps), batches(marked(text.train), 4, 256, generator)):  # noqa: B905
         optimizer.zero_grad()

@@ -118,9 +118,9 @@ def _after(updates: Updates, cut: Updates) -> list[float]:
 # --- arms ------------------------------------------------------------------------------------------------------------
 
 
-def intruder_arm(way: str, cuts: bool = False, repeat: int = 0, *, seed: int = 0) -> dict:
+def intruder_arm(way: str, cuts: bool = False, *, seed: int = 0) -> dict:
     """An arm of the experiment: count, or cut down."""
-    return (cut_losses if cuts else cosines)(way, seed=seed + repeat)
+    return (cut_losses if cuts else cosines)(way, seed=seed)
 
 
 INTRUDER_ARMS = {

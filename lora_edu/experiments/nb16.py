@@ -130,7 +130,6 @@ def rewarded(
     beta: float = 0.3,
     reward: str = "no e",
     steps: int = 40,
-    repeat: int = 0,
     film: bool = False,
     looks: tuple[int, ...] = (),
     shuffled: bool = False,
@@ -144,7 +143,6 @@ def rewarded(
     roll-outs. shuffled: what is measured is a random update whose norm in each layer is the trained one's.
     temperature: by what the logits are divided, under the constants.
     """
-    seed = seed + repeat
     model, frozen = start(method, rank, seed)
     model.lm_head.weight.data /= temperature
     optimizer, shares, found = adamw(model), [], {}

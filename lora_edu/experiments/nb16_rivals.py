@@ -73,13 +73,13 @@ def _weighted(strength: float, e: Tensor, words: Tensor, wrong: Tensor) -> dict:
     return {name: round(value.item(), 5) for name, value in found.items()}
 
 
-def imitated(lr: float, steps: int = 40, best_of: int = 8, rank: int = 8, repeat: int = 0, seed: int = 0) -> dict:
+def imitated(lr: float, steps: int = 40, best_of: int = 8, rank: int = 8, seed: int = 0) -> dict:
     """Train on the base's own best roll-outs: from each prompt the one with the fewest e's of `best_of`.
 
     As many roll-outs as a reward's run writes in so many steps are written beforehand, and each step reads as many.
     """
-    generator = torch.Generator().manual_seed(seed + repeat)
-    model, best = nb16.start("lora", rank, seed + repeat)[0], []
+    generator = torch.Generator().manual_seed(seed)
+    model, best = nb16.start("lora", rank, seed)[0], []
     for prompt in nb16.prompts(steps * ROLLOUTS // best_of, generator):
         tokens = nb16.shipped().generate(prompt.repeat(best_of, 1), NEW, temperature=1.0, generator=generator)
         best.append(tokens[nb16.is_e(tokens[:, PROMPT:]).sum(1).argmin()])

@@ -64,14 +64,13 @@ from lora_edu.models.pretrain import base_path
 class Experiment:
     """A function, and the arguments of each of its arms. It returns what JSON can hold.
 
-    If it has arguments seed, folder or progress, they get the seed, where to write, and whether to show a bar.
+    If it has arguments seed, folder or progress, they get an arm's `repeat`, where to write, and whether to show a bar.
     """
 
     function: Callable[..., dict]
     arms: dict[str, dict]
     purpose: str = ""  # the notebook, and what is asked
     minutes: int = 0  # of all arms, on one core: estimated from one or two of them
-    seed: int = 0
 
 
 def run(name: str, folder: Path | None = None) -> dict:
@@ -94,9 +93,10 @@ def run_arm(name: str, arm: str, *, folder: Path | None = None, progress: bool =
     experiment = experiment_named(name)
     if arm not in experiment.arms:
         raise ValueError(f"unknown arm {arm!r} of {name!r}: choose one of {', '.join(experiment.arms)}")
-    around = {"seed": experiment.seed, "folder": folder, "progress": progress}
+    settings = dict(experiment.arms[arm])
+    around = {"seed": settings.pop("repeat", 0), "folder": folder, "progress": progress}
     wanted = inspect.signature(experiment.function).parameters  # what draws nothing by lot takes no seed, for example
-    return experiment.function(**experiment.arms[arm], **{key: around[key] for key in around if key in wanted})
+    return experiment.function(**settings, **{key: around[key] for key in around if key in wanted})
 
 
 def load_results(name: str) -> dict:
@@ -158,7 +158,7 @@ def _head(name: str, experiment: Experiment) -> dict:
     versions = {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__}
     return {
         "command": f"lora-edu experiment {name}",
-        "seed": experiment.seed,
+        "seed": 0,  # and where an arm has a setting `repeat`, that one
         "machine": f"{platform.machine()} CPU, threads: {torch.get_num_threads()}",
         "versions": versions,
         "base_sha256": hashlib.sha256(base_path("laptop").read_bytes()).hexdigest(),
@@ -169,9 +169,8 @@ def _head(name: str, experiment: Experiment) -> dict:
 
 def _check_same_run(old: dict, wanted: dict, path: Path) -> None:
     """Arms of two different experiments must not end up in one file. New arms may join those that are there."""
-    for key in ("seed", "base_sha256"):
-        if old[key] != wanted[key]:
-            raise ValueError(f"{path} was made with another {key}: delete it to run the experiment anew")
+    if old["base_sha256"] != wanted["base_sha256"]:
+        raise ValueError(f"{path} was made with another base_sha256: delete it to run the experiment anew")
     for arm in old["arms"]:
         if old["settings"][arm] != wanted["settings"].get(arm):
             raise ValueError(f"{path} was made with another settings: delete it to run the experiment anew")
