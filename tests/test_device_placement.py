@@ -93,7 +93,7 @@ def test_what_stays_behind_is_found(name, meta):
 LOSSES = {
     "formats": lambda: format_loss("nf4", windows=1),
     "double quantization": lambda: double_quant_loss("8 bits", windows=1),
-    "quality": lambda: fine_tuned_loss("qlora", "20 kB", 1e-3, steps=1, batch_size=1, windows=1, progress=False),
+    "quality": lambda: fine_tuned_loss("qlora", "20 kB", 1e-3, steps=1, windows=1, progress=False),
 }
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lora_edu.experiments.nb02 import AS_TRAINED, SIZES, STRONGEST, Outcome, best_rates, load_digits
+from lora_edu.experiments.nb02 import AS_TRAINED, SIZES, STRONGEST, Outcome, best_rates, load_tasks
 from lora_edu.figures import looks
 from lora_edu.figures import nb02 as pictures
 
@@ -34,16 +34,14 @@ def settings():
 
 
 def test_the_digits_are_all_there_once_and_balanced():
-    parts = load_digits()
-    assert {name: len(part.images) for name, part in parts.items()} == SIZES
-    images = np.concatenate([part.images for part in parts.values()])
-    assert images.shape == (1797, 8, 8) and images.min() == 0 and images.max() == 1
-    again = load_digits()
-    for name, part in parts.items():
-        assert np.array_equal(part.images, again[name].images) and np.array_equal(part.labels, again[name].labels)
-        assert np.bincount(part.labels).min() > 0.06 * len(part.labels)  # ten digits, none of them rare
-    flat = np.round(16 * images).reshape(len(images), 64)
-    assert len(np.unique(flat, axis=0)) > 1790  # no part repeats another
+    tasks, again = load_tasks(), load_tasks.__wrapped__()
+    assert {name: len(rows) for name, rows in tasks.upright.items()} == SIZES
+    images = np.concatenate(list(tasks.upright.values()))
+    assert images.shape == (1797, 64) and images.min() == -1 and images.max() == 1
+    for name, labels in tasks.labels.items():
+        assert np.array_equal(tasks.upright[name], again.upright[name]) and np.array_equal(labels, again.labels[name])
+        assert np.bincount(labels).min() > 0.06 * len(labels)  # ten digits, none of them rare
+    assert len(np.unique(images, axis=0)) > 1790  # no part repeats another
 
 
 @pytest.mark.parametrize("setting", settings())

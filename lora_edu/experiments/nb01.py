@@ -33,6 +33,7 @@ from lora_edu.texts import load_text
 
 STORED_LAYER = "blocks.2.attention.v_proj"  # the one layer whose update is stored whole
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
+STEPS = 150
 FACTOR_BITS = total_bits(64, constant_bits=8, second_size=256)  # of each number in a factor that is rounded to NF4
 EXTRA_BITS = FACTOR_BITS - 4  # of a number's share in the constants
 BITS = (8, 4, 3, 2)
@@ -42,14 +43,7 @@ Pieces = tuple[NDArray, NDArray, NDArray]  # U (d_out, n), S (n,), Vt (n, d_in):
 
 
 def update_rank(
-    steps: int,
-    *,
-    ranks: tuple[int, ...] = RANKS,
-    windows: int = 64,
-    store: str = "",
-    seed: int = 0,
-    folder: Path | None = None,
-    progress: bool = True,
+    steps: int, *, ranks=RANKS, windows: int = 64, store: str = "", seed: int = 0, folder: Path | None, progress: bool
 ) -> dict:
     """Train the weights in the blocks in full, take each update apart, and measure what parts of it are worth.
 
@@ -91,24 +85,17 @@ def trained_in_full(steps: int, seed: int, progress: bool) -> tuple[GPT, dict[st
     return base, updates, {path: np.linalg.svd(dW, full_matrices=False) for path, dW in updates.items()}
 
 
-def calibrated(
-    steps: int = 150,
-    *,
-    ranks: tuple[int, ...] = (1, 8),
-    windows: int = 64,
-    seed: int = 0,
-    progress: bool = True,
-) -> dict:
+def calibrated(ranks: tuple[int, ...] = (1, 8), *, seed: int = 0, progress: bool = True) -> dict:
     """The cuts of equal norm once more, each model at the temperature that suits it best, the base too.
 
     Returns for "base", "whole" and each kind a list (over `ranks`) of [temperature, loss without it, loss with it], all
-    on the second half of the held-out plays. windows: of each half.
+    on the second half of the held-out plays, 64 windows of each half.
     """
-    base, updates, pieces = trained_in_full(steps, seed, progress)
+    base, updates, pieces = trained_in_full(STEPS, seed, progress)
     plays = load_text("shakespeare").validation
 
     def measured(changes: dict[str, NDArray]) -> list[float]:
-        return [round(value, 5) for value in one_temperature(with_changes(base, changes), plays, max_windows=windows)]
+        return [round(value, 5) for value in one_temperature(with_changes(base, changes), plays, max_windows=64)]
 
     result = {"ranks": list(ranks), "base": [measured({})], "whole": [measured(updates)]}
     for kind in ("components", "shrunk", "remainder"):
@@ -122,30 +109,28 @@ def calibrated_shares(arm: dict, kind: str) -> list[list[float]]:
     return [[(base[i] - cut[i]) / (base[i] - whole[i]) for i in (1, 2)] for cut in arm[kind]]
 
 
-def coarse_factors(steps: int = 150, *, rank: int = 8, windows: int = 64, seed: int = 0, progress: bool = True) -> dict:
+def coarse_factors(rank: int = 8, *, seed: int = 0, progress: bool = True) -> dict:
     """How coarse should the numbers of A and B be, at the bytes of the signs? And may trained factors be rounded?
 
     Returns the losses: "base", "whole", one for each number of bits (fewer bits a number are more components), and
     of adapters trained at this rank: "trained" in 32 bits, "trained, 4 bits" rounded to NF4 afterwards.
     """
-    base, updates, pieces = trained_in_full(steps, seed, progress)
-    result = {"base": loss_on(base, "shakespeare", windows)}
-    result["whole"] = loss_on(with_changes(base, updates), "shakespeare", windows)
+    base, updates, pieces = trained_in_full(STEPS, seed, progress)
+    result = {"base": loss_on(base, "shakespeare"), "whole": loss_on(with_changes(base, updates), "shakespeare")}
     for bits in BITS:
-        ranks = {path: int(8 * signs_bytes(dW) / ((bits + EXTRA_BITS) * sum(dW.shape))) for path, dW in updates.items()}
+        ranks = {path: affordable(dW, (bits + EXTRA_BITS) * sum(dW.shape)) for path, dW in updates.items()}
         cut = {path: rounded_part(*pieces[path], min(ranks[path], len(pieces[path][1])), f"nf{bits}") for path in ranks}
-        result[str(bits)] = loss_on(with_changes(base, cut), "shakespeare", windows)
-    model = prepared(load_base("laptop", device="cpu"), "lora", rank, seed)
-    fine_tune(model, steps, RATES["lora"], seed, batch_size=8, progress=progress)
-    result["trained"] = loss_on(model, "shakespeare", windows)
+        result[str(bits)] = loss_on(with_changes(base, cut), "shakespeare")
+    model = adapters_trained(rank, RATES["lora"], seed, progress)
+    result["trained"] = loss_on(model, "shakespeare")
     for layer in lora_layers(model).values():
         for factor in (layer.lora_A, layer.lora_B):
             factor.data = quantize(factor.data, "nf4", 64, double_quant=True).dequantize()
-    result["trained, 4 bits"] = loss_on(model, "shakespeare", windows)
+    result["trained, 4 bits"] = loss_on(model, "shakespeare")
     return result
 
 
-def trained_entries(lr: float, steps: int = 150, *, rank: int = 8, windows: int = 64, seed=0, progress=True) -> dict:
+def trained_entries(lr: float, rank: int = 8, *, seed: int = 0, progress: bool = True) -> dict:
     """The rival of A and B that is trained, too: as many single entries of each weight, at places drawn by lot."""
     model, generator = prepared(load_base("laptop", device="cpu"), "blocks"), torch.Generator().manual_seed(seed)
     for layer in block_linears(model).values():
@@ -153,17 +138,8 @@ def trained_entries(lr: float, steps: int = 150, *, rank: int = 8, windows: int 
         places = torch.randperm(layer.weight.numel(), generator=generator)[:count]
         chosen = torch.zeros(layer.weight.numel()).index_fill_(0, places, 1).view_as(layer.weight)
         layer.weight.register_hook(lambda gradient, chosen=chosen: gradient * chosen)  # the others get none, and stay
-    fine_tune(model, steps, lr, seed, batch_size=8, progress=progress)
-    return {"loss": loss_on(model, "shakespeare", windows)}
-
-
-def trained_rank(
-    rank: int, steps: int = 150, *, lr: float = RATES["lora"], windows: int = 64, seed: int = 0, progress: bool = True
-) -> dict:
-    """Train adapters of this rank from the start, with the steps and the batches of `update_rank`: {"loss": ...}."""
-    model = prepared(load_base("laptop", device="cpu"), "lora", rank, seed)
-    fine_tune(model, steps, lr, seed, batch_size=8, progress=progress)
-    return {"rank": rank, "loss": loss_on(model, "shakespeare", windows)}
+    fine_tune(model, STEPS, lr, seed, batch_size=8, progress=progress)
+    return {"loss": loss_on(model, "shakespeare")}
 
 
 def trained_shares(update: dict, entries: dict) -> list[NDArray]:
@@ -180,10 +156,17 @@ def trained_shares(update: dict, entries: dict) -> list[NDArray]:
     return [*map(np.array, (own, lot, *few))]
 
 
-def update_arm(rank: int = 0, *, seed: int = 0, folder=None, progress=True, **options) -> dict:
-    """An arm of the experiment: a full update taken apart, or, with a rank, adapters trained at that rank."""
+def adapters_trained(rank: int, lr: float, seed: int, progress: bool) -> GPT:
+    """The base with adapters of this rank, trained from the start with the batches of `update_rank`."""
+    model = prepared(load_base("laptop", device="cpu"), "lora", rank, seed)
+    fine_tune(model, STEPS, lr, seed, batch_size=8, progress=progress)
+    return model
+
+
+def update_arm(rank: int = 0, lr: float = RATES["lora"], *, seed=0, folder=None, progress=True, **options) -> dict:
+    """An arm of the experiment: a full update taken apart, or, with a rank, the loss of adapters of that rank."""
     if rank:
-        return trained_rank(rank, seed=seed, progress=progress, **options)
+        return {"rank": rank, "loss": loss_on(adapters_trained(rank, lr, seed, progress), "shakespeare")}
     return update_rank(seed=seed, folder=folder, progress=progress, **options)
 
 
@@ -256,8 +239,8 @@ AT_RANK: dict[str, Callable] = {
 AT_BYTES: dict[str, Callable] = {
     "signs": lambda dW, U, S, Vt: signs_times_mean(dW),
     "components, same bytes": lambda dW, U, S, Vt: low_rank(U, S, Vt, rank_for_bytes(dW)),
-    "in 4 bits, same bytes": lambda dW, U, S, Vt: rounded_part(U, S, Vt, rank_in_4_bits_for_bytes(dW)),
-    "entries, same bytes": lambda dW, U, S, Vt: largest_entries(dW, entries_for_bytes(dW)),
+    "in 4 bits, same bytes": lambda dW, U, S, Vt: rounded_part(U, S, Vt, affordable(dW, FACTOR_BITS * sum(dW.shape))),
+    "entries, same bytes": lambda dW, U, S, Vt: largest_entries(dW, affordable(dW, 16 + math.log2(dW.size))),
 }
 
 
@@ -276,14 +259,9 @@ def rank_for_bytes(dW):
     return math.ceil(signs_bytes(dW) / (2 * sum(dW.shape)) - 0.01)  # 2 bytes more or less decide nothing
 
 
-def rank_in_4_bits_for_bytes(dW):
-    """The largest rank whose factors, in 4 bits, take the bytes of the signs, but for a few."""
-    return int(8 * signs_bytes(dW) / (FACTOR_BITS * sum(dW.shape)))
-
-
-def entries_for_bytes(dW):
-    """How many entries, in 16 bits and with the bits of their place, take at most the bytes of the signs."""
-    return int(8 * signs_bytes(dW) / (16 + math.log2(dW.size)))
+def affordable(dW, bits):
+    """How many components, or entries with their places, of so many bits each the bytes of the signs pay for."""
+    return int(8 * signs_bytes(dW) / bits)
 
 
 # --- around it -------------------------------------------------------------------------------------------------------
@@ -333,8 +311,8 @@ def _rank90(matrix: NDArray) -> int:
 
 UPDATE_ARMS = {
     "10 steps": {"steps": 10, "ranks": (8,), "windows": 16},  # notebook 01 runs this one again
-    "150 steps, seed 0": {"steps": 150, "store": STORED_LAYER},
-    **{f"150 steps, seed {seed}": {"steps": 150, "repeat": seed} for seed in (1, 2)},
+    "150 steps, seed 0": {"steps": STEPS, "store": STORED_LAYER},
+    **{f"150 steps, seed {seed}": {"steps": STEPS, "repeat": seed} for seed in (1, 2)},
     **{f"rank 8 trained, seed {seed}": {"rank": 8, "repeat": seed} for seed in range(3)},
     **{f"rank 1 trained, lr {lr:g}": {"rank": 1, "lr": lr} for lr in (0.01, 0.02, 0.03)},
 }

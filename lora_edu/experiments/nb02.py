@@ -26,27 +26,6 @@ RATE_ARMS = {
 }
 
 
-class Digits(NamedTuple):
-    """Some of the digits."""
-
-    images: NDArray  # (n, 8, 8), 0 is paper and 1 is ink
-    labels: NDArray  # (n,), 0 to 9
-
-
-def load_digits() -> dict[str, Digits]:
-    """The digits, shuffled once and for all, as "train" (1,000), "validation" (400) and "test" (397)."""
-    from sklearn import datasets  # here, because scikit-learn takes a while to import
-
-    data = datasets.load_digits()
-    order = np.random.default_rng(0).permutation(len(data.images))
-    images, labels = data.images[order] / 16, data.target[order]
-    ends = np.cumsum(list(SIZES.values()))
-    return {
-        name: Digits(images[end - size : end], labels[end - size : end])
-        for (name, size), end in zip(SIZES.items(), ends, strict=True)
-    }
-
-
 class Tasks(NamedTuple):
     """The two tasks: rows of 64 numbers between -1 (paper) and 1 (ink), by part, and the labels that both share."""
 
@@ -57,18 +36,14 @@ class Tasks(NamedTuple):
 
 @cache
 def load_tasks() -> Tasks:
-    """The digits upright and turned by a quarter, each part as an array (n, 64)."""
-    digits = load_digits()
-    return Tasks(
-        {name: as_rows(part.images) for name, part in digits.items()},
-        {name: as_rows(np.rot90(part.images, axes=(1, 2))) for name, part in digits.items()},
-        {name: part.labels for name, part in digits.items()},
-    )
+    """The digits upright and turned by a quarter, shuffled once and for all: each part of SIZES as an array (n, 64)."""
+    from sklearn import datasets  # here, because scikit-learn takes a while to import
 
-
-def as_rows(images: NDArray) -> NDArray:
-    """(n, 8, 8) with values from 0 to 1 -> (n, 64) with values from -1 to 1"""
-    return 2 * images.reshape(len(images), 64) - 1
+    data = datasets.load_digits()
+    order = np.random.default_rng(0).permutation(len(data.images))
+    images, ends = data.images[order] / 8 - 1, np.cumsum(list(SIZES.values()))[:-1]  # (n, 8, 8) of 0 to 16 before
+    rows = (images.reshape(-1, 64), np.rot90(images, axes=(1, 2)).reshape(-1, 64), data.target[order])
+    return Tasks(*(dict(zip(SIZES, np.split(each, ends), strict=True)) for each in rows))
 
 
 # --- the network and its training, as notebook 02 builds them ---------------------------------------------------------
@@ -98,13 +73,7 @@ def descend(parameters: Sequence[NDArray], gradients: Sequence[NDArray], lr: flo
 
 
 def train(
-    layers: Sequence,
-    x: NDArray,
-    labels: NDArray,
-    steps: int = 400,
-    lr: float = 0.1,
-    seed: int = 0,
-    update: Callable = descend,
+    layers: Sequence, x: NDArray, labels: NDArray, steps: int = 400, lr: float = 0.1, seed: int = 0, update=descend
 ) -> list[float]:
     """Train every array that the layers name in `parameters()`, in place. Returns the loss of each batch."""
     rng, losses = np.random.default_rng(seed), []
@@ -242,39 +211,24 @@ def adam() -> Callable:
     return update
 
 
-def losses_at_rates(
-    optimizer: str,
-    alpha: str,
-    rates: Sequence[float],
-    *,
-    ranks: Sequence[int] = RANKS,
-    seeds: int = 8,
-    seed: int = 0,
-) -> dict:
+def losses_at_rates(optimizer: str, alpha: str, rates: Sequence[float], *, ranks=RANKS, seeds: int = 8) -> dict:
     """The validation loss after 400 steps on the rotated digits: {rank: for each rate the loss of each seed}.
 
     optimizer: "descend" or "adam". alpha: "8" or "2r". None instead of a loss: the run has diverged (over 100 nats).
     """
-    tasks, found = load_tasks(), {}
-    for rank in ranks:
-        found[str(rank)] = []
-        for lr in rates:
-            row = []
-            for number in range(seed, seed + seeds):
-                update = descend if optimizer == "descend" else adam()
-                layers = lora(rank, lr, number, 8 if alpha == "8" else 2 * rank, update=update)
-                with np.errstate(over="ignore", invalid="ignore"):
-                    loss = loss_and_gradients(layers, tasks.rotated["validation"], tasks.labels["validation"])[0]
-                row.append(round(float(loss), 5) if loss < 100 else None)
-            found[str(rank)].append(row)
-    return found
+    tasks = load_tasks()
+
+    def trained_loss(rank: int, lr: float, seed: int) -> float | None:
+        update = descend if optimizer == "descend" else adam()
+        layers = lora(rank, lr, seed, 8 if alpha == "8" else 2 * rank, update=update)
+        with np.errstate(over="ignore", invalid="ignore"):
+            loss = loss_and_gradients(layers, tasks.rotated["validation"], tasks.labels["validation"])[0]
+        return round(float(loss), 5) if loss < 100 else None
+
+    return {str(rank): [[trained_loss(rank, lr, seed) for seed in range(seeds)] for lr in rates] for rank in ranks}
 
 
 def best_rates(arm: dict, rates: Sequence[float]) -> dict[int, float]:
     """The rate with the lowest mean loss, for each rank. A rate at which one seed has diverged is out."""
-    return {rank: float(rates[int(np.argmin(mean_losses(arm[str(rank)])))]) for rank in RANKS}
-
-
-def mean_losses(rows: Sequence[Sequence[float | None]]) -> NDArray:
-    """(n_rates, n_seeds) -> (n_rates,): infinite where a seed has diverged."""
-    return np.array([np.inf if None in row else np.mean(row) for row in rows])
+    means = {rank: [np.inf if None in row else np.mean(row) for row in arm[str(rank)]] for rank in RANKS}
+    return {rank: float(rates[int(np.argmin(losses))]) for rank, losses in means.items()}

@@ -30,16 +30,7 @@ TEXT_SIZES = {"20 kB": 20_000, "all plays": None}  # bytes of the training text 
 
 
 def fine_tuned_loss(
-    method: str,
-    text: str,
-    lr: float,
-    *,
-    steps: int = 100,
-    batch_size: int = 4,
-    rank: int = 8,
-    windows: int = 64,
-    seed: int = 0,
-    progress: bool = True,
+    method: str, text: str, lr: float, *, steps: int = 100, rank: int = 8, windows: int = 64, seed=0, progress=True
 ) -> dict:
     """Fine-tune the shipped base on plays in one way and measure it on so many windows of held-out text.
 
@@ -52,7 +43,7 @@ def fine_tuned_loss(
     losses, batches = {"before": loss_on(model, "shakespeare", windows)}, []
     if steps:
         data = Text(plays.train[: TEXT_SIZES[text]], plays.validation)
-        batches = fine_tune(model, steps, lr, seed, data, batch_size=batch_size, progress=progress)
+        batches = fine_tune(model, steps, lr, seed, data, progress=progress)
     if batches is None:
         return {"diverged": True}
     losses |= {"after": loss_on(model, "shakespeare", windows), "addresses": loss_on(model, "speeches", windows)}

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lora_edu.experiments.finetune import loss_on
+from lora_edu.experiments.nb01 import with_changes
 from lora_edu.experiments.nb10 import block_weights, share_of_norm
 from lora_edu.experiments.nb10_directions import Updates, trained
 from lora_edu.experiments.sweeps import SEEDS
@@ -103,10 +104,7 @@ def to_norm(matrix: Tensor, like: Tensor) -> Tensor:
 
 def losses(updates: Updates) -> list[float]:
     """The loss on plays and on addresses of the base with these updates."""
-    model = load_base("laptop", device="cpu")
-    with torch.no_grad():
-        for path, dW in updates.items():
-            model.get_submodule(path).weight.add_(dW)
+    model = with_changes(load_base("laptop", device="cpu"), updates)
     return [loss_on(model, text) for text in ("shakespeare", "speeches")]
 
 
