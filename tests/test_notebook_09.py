@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from lora_edu import add_lora, quantize_linears
-from lora_edu.experiments import libraries, load_results
+from lora_edu.experiments import finetune, libraries, load_results, nb00
 from lora_edu.experiments import nb09 as experiment
-from lora_edu.experiments.finetune import prepared
 from lora_edu.experiments.sweeps import paired
 from lora_edu.figures import nb09 as pictures
 from lora_edu.figures import nb09_quality as quality
@@ -52,18 +51,18 @@ def test_everything_moves_but_the_codes(film):
 
 
 def test_the_codes_that_are_shown_are_those_of_the_shipped_base(film):
-    layer = prepared(experiment.load_base("laptop", device="cpu"), "qlora")
+    layer = finetune.prepared(experiment.load_base("laptop", device="cpu"), "qlora")
     shown = lora_layers(layer)[film["layer"]].base
     assert film["codes"] == experiment.corner_codes(shown)
     assert film["frames"][0]["codes"] == experiment.checksum(experiment.codes_of(layer))
 
 
 def test_the_film_of_a_tiny_model(in_small, monkeypatch):
-    in_small(experiment)
+    in_small(experiment, finetune)
     monkeypatch.setattr(experiment, "FILM_LAYER", "blocks.0.attention.q_proj")
     monkeypatch.setattr(experiment, "CORNER", 8)
-    monkeypatch.setattr(experiment, "SAMPLING", {"max_new_tokens": 3})
-    monkeypatch.setattr(experiment, "surprise", lambda model, text: np.zeros(3))
+    monkeypatch.setattr(nb00, "SAMPLING", {"max_new_tokens": 3})
+    monkeypatch.setattr(nb00, "surprise", lambda model, text: np.zeros(3))
     made = experiment.film(recipe={"steps": 10, "batch_size": 2}, progress=False)
     assert [frame["step"] for frame in made["frames"]] == [0, 5, 10]
     assert len({frame["codes"] for frame in made["frames"]}) == 1

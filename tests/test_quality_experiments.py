@@ -6,6 +6,7 @@ import torch
 
 from lora_edu.experiments import finetune
 from lora_edu.experiments import nb09 as quality
+from lora_edu.experiments.runs import run_arm
 from lora_edu.lora import lora_layers
 from lora_edu.observing import block_linears
 from lora_edu.training import evaluate, train
@@ -54,7 +55,7 @@ def test_a_run_that_diverges_is_a_result(tiny, monkeypatch):
         raise FloatingPointError
 
     monkeypatch.setattr(finetune, "train", explode)
-    assert arm("full") == {"diverged": True}
+    assert run_arm("qlora-quality", "qlora, 10 steps") == {"diverged": True}
 
 
 def test_what_each_way_trains(tiny_gpt):

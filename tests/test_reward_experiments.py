@@ -17,8 +17,9 @@ def tiny(tiny_gpt, monkeypatch):
     """All of it on a tiny model and a tiny text; prompts of 6 bytes, 8 new ones, 6 roll-outs."""
     tokens = torch.tensor(list(b"we were here. a dog ran by. " * 40), dtype=torch.uint8)
     text = Text(train=tokens[:800], validation=tokens[800:])
-    for module in (nb16, nb16_rivals):
+    for module in (nb16, nb16_rivals, finetune):
         monkeypatch.setattr(module, "load_base", lambda size, device: copy.deepcopy(tiny_gpt))
+    for module in (nb16, nb16_rivals):
         monkeypatch.setattr(module, "NEW", 8)
         monkeypatch.setattr(module, "PROMPT", 6)
     monkeypatch.setattr(nb16, "ROLLOUTS", 6)

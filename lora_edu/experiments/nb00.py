@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from lora_edu import files
+from lora_edu.experiments.finetune import both_losses
 from lora_edu.gpt import GPT
 from lora_edu.lora import adapter_state, load_adapter_state, lora_layers
 from lora_edu.models.pretrain import load_base
 from lora_edu.observing import surprise
 from lora_edu.peft_io import load_adapter
-from lora_edu.texts import ADDRESS_LINE, PLAY_LINE, load_text
-from lora_edu.training import evaluate
+from lora_edu.texts import ADDRESS_LINE, PLAY_LINE
 
 STRENGTHS = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2)
 LINES = {"play line": PLAY_LINE, "address line": ADDRESS_LINE}
@@ -25,22 +25,20 @@ def adapter_at(strength: float, shuffle: int | None = None, *, seed: int = 0) ->
     """Measure the shipped base with the shipped adapter at one strength, on 64 windows of each held-out text.
 
     shuffle: a seed to shuffle each adapter matrix with, or None. Then only the losses are measured.
-    Returns the losses on plays and addresses (nats per byte), the surprise at each byte of the two painted lines, and
-    a sample of text drawn with `seed`.
+    Returns what `looked_at` does, with a sample drawn with `seed`.
     """
     model = load_adapter(load_base("laptop", device="cpu"), files.data_file("shakespeare-adapter"))
     if shuffle is not None:
         shuffle_adapter(model, shuffle)
     set_strength(model, strength)
-    losses = {
-        name: round(evaluate(model, load_text(text).validation), 5)
-        for name, text in (("plays", "shakespeare"), ("addresses", "speeches"))
-    }
-    if shuffle is not None:
-        return losses
-    lines = {name: [round(float(loss), 4) for loss in surprise(model, text)] for name, text in LINES.items()}
+    return looked_at(model, seed) if shuffle is None else both_losses(model)
+
+
+def looked_at(model: GPT, seed: int, digits: int = 4) -> dict:
+    """Both losses, the surprise at each byte of the two painted lines, and a sample of text."""
+    lines = {name: [round(float(loss), digits) for loss in surprise(model, text)] for name, text in LINES.items()}
     sample = model.generate(PROMPT, **SAMPLING, generator=torch.Generator().manual_seed(seed))
-    return losses | lines | {"sample": sample}
+    return both_losses(model) | lines | {"sample": sample}
 
 
 def set_strength(model: GPT, strength: float) -> None:

@@ -13,16 +13,17 @@ from statistics import mean
 import torch
 from torch import Tensor, nn
 
-from lora_edu.experiments.finetune import fine_tune, loss_on, prepared
+from lora_edu.experiments.finetune import both_losses, fine_tune, loss_on, prepared
+from lora_edu.experiments.nb00 import looked_at
 from lora_edu.experiments.nb06 import rounding
 from lora_edu.experiments.sweeps import Runs, stored_runs, sweep_arms
 from lora_edu.layers import is_nf4
 from lora_edu.lora import lora_layers
 from lora_edu.models.pretrain import load_base
-from lora_edu.observing import block_linears, surprise
+from lora_edu.observing import block_linears
 from lora_edu.quantization import unpack
-from lora_edu.texts import ADDRESS_LINE, PLAY_LINE, Text, load_text
-from lora_edu.training import evaluate, train
+from lora_edu.texts import Text, load_text
+from lora_edu.training import train
 
 DRAW_ARMS = {"full precision": {"shift": None}} | {f"shift {shift}": {"shift": shift} for shift in range(0, 64, 8)}
 DRAW_ARMS |= {f"columns permuted, seed {seed}": {"shift": 0, "permuted": seed} for seed in range(8)}
@@ -36,18 +37,15 @@ def fine_tuned_loss(
 
     method: as for `prepared`; text: one of TEXT_SIZES. With steps=0 nothing is trained.
     Returns the losses on plays before and after, on addresses after (nats per byte), and the mean training loss of the
-    last 20 steps. A run whose loss is no longer finite returns {"diverged": True}.
+    last 20 steps.
     """
     plays = load_text("shakespeare")
     model = prepared(load_base("laptop", device="cpu"), method, rank, seed)
-    losses, batches = {"before": loss_on(model, "shakespeare", windows)}, []
+    losses = {"before": loss_on(model, "shakespeare", windows)}
     if steps:
         data = Text(plays.train[: TEXT_SIZES[text]], plays.validation)
-        batches = fine_tune(model, steps, lr, seed, data, progress=progress)
-    if batches is None:
-        return {"diverged": True}
-    losses |= {"after": loss_on(model, "shakespeare", windows), "addresses": loss_on(model, "speeches", windows)}
-    return losses | ({"training": round(mean(batches[-20:]), 5)} if batches else {})
+        losses["training"] = round(mean(fine_tune(model, steps, lr, seed, data, progress=progress)[-20:]), 5)
+    return losses | {"after": loss_on(model, "shakespeare", windows), "addresses": loss_on(model, "speeches", windows)}
 
 
 # --- the arms --------------------------------------------------------------------------------------------------------
@@ -100,7 +98,6 @@ def of(runs: Runs, method: str, text: str = "all plays", rank: int = 8) -> Runs:
 FILM_STEPS = (0, 5, 10, 15, 20, 30, 40, 50, 60, 80, 100, 120)
 FILM_RECIPE = {"steps": 120, "batch_size": 8, "seq_len": 256, "lr": 1e-2}  # as in the notebook
 FILM_LAYER, CORNER = "blocks.2.attention.q_proj", 64
-SAMPLING = {"max_new_tokens": 240, "temperature": 0.7, "top_k": 20}
 
 
 def film(*, recipe: dict | None = None, seed: int = 0, progress: bool = True) -> dict:
@@ -110,7 +107,6 @@ def film(*, recipe: dict | None = None, seed: int = 0, progress: bool = True) ->
     look the losses on both texts, the surprise at each byte of the two painted lines, a sample of text, a checksum of
     all codes and of all adapters, and the part of A and B that makes the update of those 64 rows and columns.
     """
-    plays, speeches = load_text("shakespeare"), load_text("speeches")
     model = prepared(load_base("laptop", device="cpu"), "qlora", seed=seed)
     layer, frames = lora_layers(model)[FILM_LAYER], []
 
@@ -120,11 +116,7 @@ def film(*, recipe: dict | None = None, seed: int = 0, progress: bool = True) ->
         frames.append(
             {
                 "step": done,
-                "plays": round(evaluate(model, plays.validation), 5),
-                "addresses": round(evaluate(model, speeches.validation), 5),
-                "play line": [round(float(loss), 3) for loss in surprise(model, PLAY_LINE)],
-                "address line": [round(float(loss), 3) for loss in surprise(model, ADDRESS_LINE)],
-                "sample": model.generate("My lord, ", **SAMPLING, generator=torch.Generator().manual_seed(seed)),
+                **looked_at(model, seed, digits=3),
                 "codes": checksum(codes_of(model)),
                 "adapters": checksum([value for name, value in model.state_dict().items() if "lora_" in name]),
                 "A": _short(layer.lora_A[:, :CORNER]),
@@ -134,7 +126,7 @@ def film(*, recipe: dict | None = None, seed: int = 0, progress: bool = True) ->
 
     recipe = FILM_RECIPE | (recipe or {})
     looks = {"eval_every": 5, "eval_windows": 1, "on_evaluation": look}
-    train(model, plays, **recipe, **looks, seed=seed, device="cpu", progress=progress)
+    train(model, load_text("shakespeare"), **recipe, **looks, seed=seed, device="cpu", progress=progress)
     return {"layer": FILM_LAYER, "scaling": layer.scaling, "codes": corner_codes(layer.base), "frames": frames}
 
 
@@ -176,7 +168,7 @@ def drawn(shift: int | None, permuted: int | None = None, *, windows: int = 64) 
             order = torch.randperm(len(order), generator=torch.Generator().manual_seed(permuted))
         change = rounding(shift, "nf4", 64, True)
         layer.weight.data = change(layer.weight.detach()[:, order].contiguous())[:, order.argsort()]
-    return {text: loss_on(model, name, windows) for text, name in (("plays", "shakespeare"), ("addresses", "speeches"))}
+    return both_losses(model, windows)
 
 
 def rises(arms: dict, text: str, draws: str = "shift") -> list[float]:

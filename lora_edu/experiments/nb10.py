@@ -11,7 +11,7 @@ to train under one budget; `lora-price` asks for ranks, rates, scalings and step
 import torch
 
 from lora_edu.calibration import one_temperature
-from lora_edu.experiments.finetune import fine_tune, loss_on, prepared
+from lora_edu.experiments.finetune import both_losses, fine_tune, prepared
 from lora_edu.experiments.sweeps import SEEDS, arms_of, sweep_arms
 from lora_edu.gpt import GPT
 from lora_edu.lora import lora_layers
@@ -40,15 +40,12 @@ def adapted_loss(
     dial: shares, 0 to 1: both losses are also measured with the base plus such a share of all changes.
     calibrate: for each text also the best temperature, and the loss without it and with it (`one_temperature`).
     Returns both losses in nats per byte, how many numbers were trained, and the norm of all updates of block matrices
-    as a share of the norm of these matrices. A run whose loss is no longer finite returns {"diverged": True}.
+    as a share of the norm of these matrices.
     """
     model = prepared(load_base("laptop", device="cpu"), method, rank, seed, scaling=scaling, targets=targets)
     before, start = block_weights(model), trained_values(model)
-    if fine_tune(model, steps, lr, seed, progress=progress) is None:
-        return {"diverged": True}
-    result = {
-        "plays": loss_on(model, "shakespeare", windows),
-        "addresses": loss_on(model, "speeches", windows),
+    fine_tune(model, steps, lr, seed, progress=progress)
+    result = both_losses(model, windows) | {
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "norm": round(relative_norm(before, block_weights(model)), 5),
     }
@@ -58,8 +55,7 @@ def adapted_loss(
     end = trained_values(model)
     for share in dial:
         turn(model, start, end, share)
-        losses = [loss_on(model, text, windows) for text in ("shakespeare", "speeches")]
-        result.setdefault("dial", {})[f"{share:g}"] = losses
+        result.setdefault("dial", {})[f"{share:g}"] = list(both_losses(model, windows).values())
     return result
 
 

@@ -23,13 +23,12 @@ WAYS = {"full": {"method": "full"}, "lora r8": {"method": "lora"}, "lora r64": {
 def loss_with_batch(method: str, lr: float, batch: int, steps: int, rank: int = 8, *, seed=0, progress=True) -> dict:
     """Fine-tune the shipped base on plays and measure it on held-out plays, in nats per byte.
 
-    A tenth of the steps is warm-up; without steps the base is measured. A run whose loss is no longer finite returns
-    {"diverged": True}.
+    A tenth of the steps is warm-up; without steps the base is measured.
     """
     model = prepared(load_base("laptop", device="cpu"), method, rank, seed)
     how = {"batch_size": batch, "seq_len": SEQ_LEN, "warmup_steps": round(steps / 10), "progress": progress}
-    if steps and fine_tune(model, steps, lr, seed, **how) is None:
-        return {"diverged": True}
+    if steps:
+        fine_tune(model, steps, lr, seed, **how)
     plays = load_text("shakespeare").validation
     return {"plays": round(evaluate(model, plays, seq_len=SEQ_LEN, max_windows=TEST_WINDOWS), 5)}
 

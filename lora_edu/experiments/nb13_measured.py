@@ -16,13 +16,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lora_edu import files
 from lora_edu.codebooks import get_codebook
+from lora_edu.experiments.finetune import shipped as base
 from lora_edu.experiments.stored import load_results
 from lora_edu.gpt import GPTConfig
 from lora_edu.lora import LoRALinear, add_lora, lora_layers
 from lora_edu.measures import cosine, relative_error
 from lora_edu.memory.calculator import training_bytes
 from lora_edu.memory.shapes import ARCHITECTURES
-from lora_edu.models.pretrain import load_base
 from lora_edu.observing import block_linears, layer_inputs
 from lora_edu.peft_io import load_adapter
 from lora_edu.qlora import NF4Linear, quantize_linears
@@ -38,12 +38,6 @@ class Interval(NamedTuple):
 
 
 Numbers = dict[str, float | Interval]
-
-
-@cache
-def base() -> nn.Module:
-    """The shipped GPT, loaded once. Nobody changes it: what changes a model copies it first."""
-    return load_base("laptop", device="cpu").requires_grad_(False)
 
 
 @cache

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 
 from lora_edu.experiments import nb09
+from lora_edu.experiments.finetune import shipped as base
 from lora_edu.experiments.nb08 import alternating_times
 from lora_edu.experiments.nb13 import ORDERS
-from lora_edu.experiments.nb13_measured import Interval, Numbers, base, results
+from lora_edu.experiments.nb13_measured import Interval, Numbers, results
 from lora_edu.experiments.sweeps import paired
 from lora_edu.gpt import GPTConfig
 from lora_edu.memory.shapes import BASE, CONSTANTS, predicted_bytes

@@ -11,7 +11,7 @@ an intruder if none of W's has a cosine to it of a threshold or more. Two kinds 
 import torch
 from torch import Tensor
 
-from lora_edu.experiments.finetune import loss_on
+from lora_edu.experiments.finetune import both_losses
 from lora_edu.experiments.nb01 import with_changes
 from lora_edu.experiments.nb10 import block_weights, share_of_norm
 from lora_edu.experiments.nb10_directions import Updates, trained
@@ -104,8 +104,7 @@ def to_norm(matrix: Tensor, like: Tensor) -> Tensor:
 
 def losses(updates: Updates) -> list[float]:
     """The loss on plays and on addresses of the base with these updates."""
-    model = with_changes(load_base("laptop", device="cpu"), updates)
-    return [loss_on(model, text) for text in ("shakespeare", "speeches")]
+    return list(both_losses(with_changes(load_base("laptop", device="cpu"), updates)).values())
 
 
 def _after(updates: Updates, cut: Updates) -> list[float]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from lora_edu.experiments.finetune import loss_on, prepared
+from lora_edu.experiments.finetune import loss_on, prepared, shipped
 from lora_edu.experiments.nb16_words import marked_words
 from lora_edu.gpt import GPT
 from lora_edu.lora import lora_layers
@@ -183,12 +183,6 @@ def shuffle(model: GPT, seed: int) -> GPT:
         layer.lora_B.copy_(torch.randn(layer.lora_B.shape, generator=generator))
         layer.lora_B.mul_(norm / layer.delta_weight().norm())
     return model
-
-
-@functools.cache
-def shipped() -> GPT:
-    """The base as it ships, never trained."""
-    return load_base("laptop", device="cpu").requires_grad_(False).eval()
 
 
 @torch.no_grad()

@@ -89,14 +89,20 @@ def run(name: str, folder: Path | None = None) -> dict:
 
 
 def run_arm(name: str, arm: str, *, folder: Path | None = None, progress: bool = True) -> dict:
-    """Run one arm and return its result. Nothing is stored without a folder."""
+    """Run one arm and return its result: {"diverged": True} if its loss is no longer finite.
+
+    Nothing is stored without a folder.
+    """
     experiment = experiment_named(name)
     if arm not in experiment.arms:
         raise ValueError(f"unknown arm {arm!r} of {name!r}: choose one of {', '.join(experiment.arms)}")
     settings = dict(experiment.arms[arm])
     around = {"seed": settings.pop("repeat", 0), "folder": folder, "progress": progress}
     wanted = inspect.signature(experiment.function).parameters  # what draws nothing by lot takes no seed, for example
-    return experiment.function(**settings, **{key: around[key] for key in around if key in wanted})
+    try:
+        return experiment.function(**settings, **{key: around[key] for key in around if key in wanted})
+    except FloatingPointError:
+        return {"diverged": True}
 
 
 def load_results(name: str) -> dict:
