@@ -115,26 +115,22 @@ def adapter_figure(weight: np.ndarray, A: np.ndarray, B: np.ndarray) -> Drawn:
 
 # --- the map ---------------------------------------------------------------------------------------------------------
 
-# number -> (column, row, the question, what of it belongs to the tour)
+# number -> (column, row, its title, the question, what of it belongs to the tour)
 PLACES = {
-    "00": (0, 1, "what is\nan adapter?", "all"),
-    "01": (1, 0, "why can low\nrank be enough?", ""),
-    "02": (2, 0, "what are the\ngradients?", ""),
-    "03": (3, 0, "what is the\nmodel we adapt?", ""),
-    "04": (4, 0, "how does LoRA\nenter a model?", "1-4"),
-    "05": (1, 2, "how do numbers\nfit into 4 bits?", ""),
-    "06": (2, 2, "which 16\nnumbers?", "1-3"),
-    "07": (3, 2, "what do the\nconstants cost?", ""),
-    "08": (4, 2, "where do\nthe bytes go?", ""),
-    "09": (5, 1, "does a 4-bit\nmodel learn?", "1-5"),
-    "12": (6, 1, "and a model\nmade elsewhere?", ""),
+    "00": (0, 1, "Start here", "what is\nan adapter?", "all"),
+    "01": (1, 0, "Low rank", "why can low\nrank be enough?", ""),
+    "02": (2, 0, "LoRA by hand", "what are the\ngradients?", ""),
+    "03": (3, 0, "A small GPT", "what is the\nmodel we adapt?", ""),
+    "04": (4, 0, "LoRA in torch", "how does LoRA\nenter a model?", "1-4"),
+    "05": (1, 2, "Blocks", "how do numbers\nfit into 4 bits?", ""),
+    "06": (2, 2, "NF4", "which 16\nnumbers?", "1-3"),
+    "07": (3, 2, "Constants", "what do the\nconstants cost?", ""),
+    "08": (4, 2, "Memory", "where do\nthe bytes go?", ""),
+    "09": (5, 1, "QLoRA", "does a 4-bit\nmodel learn?", "1-5"),
+    "12": (6, 1, "A real model", "and a model\nmade elsewhere?", ""),
 }
-TITLES = {
-    "00": "Start here", "01": "Low rank", "02": "LoRA by hand", "03": "A small GPT", "04": "LoRA in torch",
-    "05": "Blocks", "06": "NF4", "07": "Constants", "08": "Memory", "09": "QLoRA", "12": "A real model",
-}  # fmt: skip
 PATHS = (("00", "01", "02", "03", "04", "09"), ("00", "05", "06", "07", "08", "09"), ("09", "12"))
-TOUR = [number for number, (_, _, _, sections) in PLACES.items() if sections]
+TOUR = {number: sections for number, (*_, sections) in PLACES.items() if sections}
 # from and to which point of the map each stretch of the tour leads: through the room between the two rows
 WAYS = (((0.43, 0.95), (3.75, 0.44)), ((3.9, 0.44), (2.3, 1.56)), ((2.42, 1.57), (4.57, 1.1)))
 
@@ -155,7 +151,7 @@ def course_map() -> Drawn:
         axes.text(2.5, row, name, ha="center", va="center", fontsize=11, style="italic")
     axes.set(xlim=(-0.5, 6.5), ylim=(2.75, -0.75))
     axes.axis("off")
-    stretches = "; ".join(f"{n}{'' if PLACES[n][3] == 'all' else ' sections ' + PLACES[n][3]}" for n in TOUR)
+    stretches = "; ".join(number + ("" if part == "all" else f" sections {part}") for number, part in TOUR.items())
     return figure, (
         "Two paths lead from 00 to 09: LoRA (01 to 04) and quantization (05 to 08). 09 puts one inside the other, 12 "
         f"applies both to a real model. The tour, dashed arrows between thick boxes: {stretches}."
@@ -163,14 +159,14 @@ def course_map() -> Drawn:
 
 
 def _place(axes: plt.Axes, number: str) -> None:
-    column, row, question, sections = PLACES[number]
+    column, row, title, question, sections = PLACES[number]
     look = {"edgecolor": RED, "lw": 2.6} if sections else {"edgecolor": GRAY, "lw": 1}
     corner, how = (column - 0.45, row - 0.43), "round,pad=0,rounding_size=0.06"
     axes.add_patch(FancyBboxPatch(corner, 0.9, 0.86, boxstyle=how, facecolor="white", zorder=3, **look))
     text = {"ha": "center", "zorder": 4, "fontsize": 9}
-    axes.text(column, row - 0.38, f"{number}\n{TITLES[number]}", va="top", weight="bold", **text)
+    axes.text(column, row - 0.38, f"{number}\n{title}", va="top", weight="bold", **text)
     axes.text(column, row + 0.03, question, va="center", **text)
     if sections:
         stretch = "all of it" if sections == "all" else f"sections {sections}"
-        tour = f"tour {TOUR.index(number) + 1}:\n{stretch}"
+        tour = f"tour {list(TOUR).index(number) + 1}:\n{stretch}"
         axes.text(column, row + 0.4, tour, va="bottom", color=RED, **text)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
@@ -63,12 +64,10 @@ def rows_of_A(outcome: Callable[[int], Outcome], digits: NDArray, labels: Sequen
     return figure, values, draw, {"rank": 0, "rows": AS_TRAINED}
 
 
-def rows_controls(most: int = 8) -> dict:
+def rows_controls() -> dict:
     """The controls of `rows_of_A`."""
-    import ipywidgets
-
     return {
-        "rank": ipywidgets.IntSlider(value=4, min=0, max=most, description="rank of the adapter"),
+        "rank": ipywidgets.IntSlider(value=4, min=0, max=8, description="rank of the adapter"),
         "rows": ipywidgets.ToggleButtons(options=[AS_TRAINED, STRONGEST], description="rows of A"),
     }
 

@@ -173,14 +173,8 @@ def attention_maps(maps: dict[str, Tensor], text: str) -> Drawn:
 
 
 @styled
-def block_diagram(highlight: Sequence[str] = SIX, d_model: int = 256) -> Drawn:
-    """One block: the residual stream, what is added to it, and the six linear layers, areas true to scale.
-
-    highlight: which of the six are filled; the others keep their outline.
-    """
-    for name in highlight:
-        if name not in SIX:
-            raise ValueError(f"the linear layers of a block are {', '.join(SIX)}, got {name!r}")
+def block_diagram(d_model: int = 256) -> Drawn:
+    """One block: the residual stream, what is added to it, and the six linear layers, areas true to scale."""
     figure, (axes,) = panels(1, 10.4, 4.4)
     axes.set(xlim=(-0.2, 19.8), ylim=(-1.2, 6.5), aspect="equal")
     axes.axis("off")
@@ -190,10 +184,12 @@ def block_diagram(highlight: Sequence[str] = SIX, d_model: int = 256) -> Drawn:
     for x in (8.1, 18.2):
         axes.add_patch(Circle((x, stream), 0.42, facecolor="white", edgecolor="black", lw=1.8, zorder=3))
         axes.text(x, stream, "+", ha="center", va="center", fontsize=15, zorder=4)
-    linears = {"q_proj": (3.2, 3.6), "k_proj": (3.2, middle), "v_proj": (3.2, 0.4), "o_proj": (7.0, middle)}
-    linears |= {"up_proj": (11.4, middle), "down_proj": (16.0, middle)}
-    for name, place in linears.items():
-        _linear(axes, name, place, name in highlight)
+    places = ((3.2, 3.6), (3.2, middle), (3.2, 0.4), (7.0, middle), (11.4, middle), (16.0, middle))
+    for name, (x, y) in zip(SIX, places, strict=True):
+        width, height = {"up_proj": (1, 4), "down_proj": (4, 1)}.get(name, (1, 1))  # W is d_out high and d_in wide
+        corner = (x - width / 2, y - height / 2)
+        axes.add_patch(Rectangle(corner, width, height, **looks.light(looks.WEIGHT)))
+        axes.text(x, corner[1] - 0.08, name, ha="center", va="top")
     for x, text in ((1.4, "norm"), (9.6, "norm"), (5.15, "average,\nhead by\nhead"), (12.95, "GELU")):
         axes.text(x, middle, text, ha="center", va="center", bbox={"boxstyle": "round", "fc": "white"})
     for x in (0.9, 9.05):
@@ -207,7 +203,7 @@ def block_diagram(highlight: Sequence[str] = SIX, d_model: int = 256) -> Drawn:
         f"Six linear layers make what a block adds to the stream of {d_model} numbers. First branch: norm, "
         f"{', '.join(SIX[:3])} ({d_model} by {d_model}), the average of each head, o_proj, plus. "
         f"Second branch: norm, up_proj ({4 * d_model} by {d_model}), GELU, down_proj, plus. "
-        f"Filled: {', '.join(highlight) or 'none'}."
+        f"Filled: {', '.join(SIX)}."
     )
 
 
@@ -227,14 +223,6 @@ ARROWS = (
 )
 
 
-def _linear(axes: Axes, name: str, center: tuple[float, float], filled: bool) -> None:
-    width, height = {"up_proj": (1, 4), "down_proj": (4, 1)}.get(name, (1, 1))  # W is d_out high and d_in wide
-    x, y = center
-    look = looks.light(looks.WEIGHT) | ({} if filled else {"facecolor": "white"})
-    axes.add_patch(Rectangle((x - width / 2, y - height / 2), width, height, **look))
-    axes.text(x, y - height / 2 - 0.08, name, ha="center", va="top")
-
-
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], head: float = 11, lw: float = 1.1) -> None:
     axes.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=head, color="black", lw=lw))
 
@@ -250,12 +238,8 @@ def ripening(shared: list[float], own: list[float], without: list[float], pairs:
     """
     figure, (left, right) = panels(2, 10.4, 3.9, width_ratios=[3, 2])
     blocks = range(1, len(shared) + 1)
-    lines = (
-        (shared, looks.BLUE, "-o", "the model's readout"),
-        (own, "black", "--s", "a readout trained for each depth"),
-    )
-    for losses, color, style, name in lines:
-        left.plot(blocks, losses, style, color=color, label=name)
+    left.plot(blocks, shared, "-o", color=looks.BLUE, label="the model's readout")
+    left.plot(blocks, own, "--s", color="black", label="a readout trained for each depth")
     for block, high, low in zip(blocks, shared, own, strict=True):
         note(left, f"{max(high, low):.2f}", (block, max(high, low)), (0, 8), "center", va="baseline")
         note(left, f"{min(high, low):.2f}", (block, min(high, low)), (0, -16), "center", va="baseline")
@@ -268,9 +252,8 @@ def ripening(shared: list[float], own: list[float], without: list[float], pairs:
     names = [f"block {block}" for block in blocks]
     right.bar_label(right.bar(names, without, color=looks.GRAY), [f"{loss:.2f}" for loss in without], padding=3)
     right.axhline(shared[-1], color="black", ls=":", lw=1.5)
-    right.text(
-        len(without) - 0.5, max(without) * 0.75, f"dotted: with all\nblocks, {shared[-1]:.2f}", ha="right", fontsize=11
-    )
+    dotted = f"dotted: with all\nblocks, {shared[-1]:.2f}"
+    right.text(len(without) - 0.5, max(without) * 0.75, dotted, ha="right", fontsize=11)
     right.set(ylabel="loss without this block, nats per byte", ylim=(0, max(without) * 1.12))
     right.set_title(f"Block {int(np.argmax(without)) + 1} is missed most")
     return figure, (

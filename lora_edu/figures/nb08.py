@@ -1,6 +1,7 @@
 """The pictures of notebook 08: the film of one training step, what a block keeps, and when decoding costs time."""
 
 import re
+from collections.abc import Iterator
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -113,24 +114,24 @@ def film_view(arms: dict[str, dict]):
         }
 
     def draw(now: dict) -> None:
-        bottom = np.zeros(len(now["phases"]))
-        for name, band in bands.items():
-            top = bottom + now["bands"][name]
-            band.set_verts([_outline(now["edges"], bottom, top)])
-            band.set_visible(bool(now["bands"][name].max() > 0.01))
+        for name, outline in _stacked(now):
+            bands[name].set_verts([outline])
+            bands[name].set_visible(bool(now["bands"][name].max() > 0.01))
             sizes[name].set_text(f"{now['bands'][name][now['at']]:.1f}")
-            bottom = top
         line.set_xdata([now["moment"]] * 2)
         title.set_text(now["title"])
 
     return figure, values, draw, dict.fromkeys(TECHNIQUES, False) | {"moment": 0}
 
 
-def _outline(edges: np.ndarray, bottom: np.ndarray, top: np.ndarray) -> np.ndarray:
-    """The corners of the area between two staircases over the same edges."""
-    across = np.repeat(edges, 2)[1:-1]
-    there, back = np.column_stack([across, np.repeat(top, 2)]), np.column_stack([across, np.repeat(bottom, 2)])
-    return np.concatenate([there, back[::-1]])
+def _stacked(film: dict) -> Iterator[tuple[str, np.ndarray]]:
+    """The corners of each band: the area between two staircases, on top of the bands before it."""
+    across, bottom = np.repeat(film["edges"], 2)[1:-1], 0.0
+    for name, size in film["bands"].items():
+        top = bottom + size
+        there, back = (np.column_stack([across, np.repeat(y * np.ones(len(size)), 2)]) for y in (top, bottom))
+        yield name, np.concatenate([there, back[::-1]])
+        bottom = top
 
 
 def _film_frame(full: dict) -> tuple[Figure, Axes]:
@@ -174,12 +175,9 @@ def four_films(arms: dict[str, dict]) -> Drawn:
     full, peaks = film_values(arms["none"]), {}
     for axes, (arm, name) in zip(frames, FOUR_WAYS.items(), strict=True):
         film = film_values(arms[arm])
-        bottom = np.zeros(len(film["phases"]))
-        for band, look in BANDS.items():
-            top = bottom + film["bands"][band]
-            axes.add_collection(PolyCollection([_outline(film["edges"], bottom, top)], **{"lw": 0} | look))
-            bottom = top
-        peaks[name] = bottom.max()
+        for band, outline in _stacked(film):
+            axes.add_collection(PolyCollection([outline], **{"lw": 0} | BANDS[band]))
+        peaks[name] = sum(film["bands"].values()).max()
         _time_axis(axes, full)
         axes.set_title(f"{name}: {peaks[name]:.0f} MB")
         axes.label_outer()

@@ -6,7 +6,6 @@ Those that plot the stored comparisons are in `lora_edu.figures.nb09_quality`.
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.axes import Axes
 from torch import nn
 
 from lora_edu.figures.drawing import Drawn, listed, note, panels, picture, slider, styled
@@ -42,7 +41,7 @@ def film_view(arm: dict):
     lines = TwoLines(figure, texts, (0.745, 0.49), 0.22, said="and it writes, after “My lord, ”:", size=9.5)
     codes, update = figure.add_axes([0.515, 0.03, 0.22, 0.32]), figure.add_axes([0.765, 0.03, 0.22, 0.32])
     dots = {"interpolation": "none", "animated": True}
-    codes.imshow(_numbers(arm["codes"]), cmap="Greens", vmin=0, vmax=15, **dots)
+    codes.imshow([[int(digit, 16) for digit in row] for row in arm["codes"]], cmap="Greens", vmin=0, vmax=15, **dots)
     shown = update.imshow(last, cmap="PuOr", vmin=-3 * last.std(), vmax=3 * last.std(), **dots)
     for axes, look in ((codes, CODES), (update, ADAPTER)):
         axes.set(xticks=[], yticks=[])
@@ -75,10 +74,6 @@ def film_view(arm: dict):
 def _update(arm: dict, frame: dict) -> np.ndarray:
     """s B A of the rows and columns that the film shows."""
     return arm["scaling"] * np.array(frame["B"]) @ np.array(frame["A"])
-
-
-def _numbers(rows: list[str]) -> np.ndarray:
-    return np.array([[int(digit, 16) for digit in row] for row in rows])
 
 
 # --- sections 2 to 5 -------------------------------------------------------------------------------------------------
@@ -175,7 +170,8 @@ def pushes(layer: nn.Module, arrived: dict[float, tuple]) -> Drawn:
         axes.plot(moved[over], spread[over], "D", ms=4.5, color=RED)
         crossed.append(int(over.sum()))
         axes.text(1.22, row, f"{over.sum()} of {len(moved)} cross", va="center")
-    _cells(axes, codebook.numpy(), borders, len(arrived))
+    axes.vlines(codebook.numpy(), -0.5, len(arrived) - 0.5, color=CODES[0], lw=0.8, alpha=0.6)
+    axes.vlines(borders, -0.5, len(arrived) - 0.5, color="black", lw=0.7, ls=(0, (2, 3)))
     names = [f"{size:.0%} of W′" for size in arrived]
     axes.set(yticks=range(len(names)), yticklabels=names, xlim=(-1.2, 1.62), ylim=(len(names) - 0.45, -0.55))
     axes.set(xticks=(-1, -0.5, 0, 0.5, 1))
@@ -185,8 +181,3 @@ def pushes(layer: nn.Module, arrived: dict[float, tuple]) -> Drawn:
     counts = ", ".join(f"{n} at {name}" for n, name in zip(crossed, names, strict=True))
     block = f"Of a block of {len(levels)} weights the border is crossed by {counts}."
     return figure, f"{finding}; rounding undoes it. {block}"
-
-
-def _cells(axes: Axes, levels: np.ndarray, borders: np.ndarray, rows: int) -> None:
-    axes.vlines(levels, -0.5, rows - 0.5, color=CODES[0], lw=0.8, alpha=0.6)
-    axes.vlines(borders, -0.5, rows - 0.5, color="black", lw=0.7, ls=(0, (2, 3)))

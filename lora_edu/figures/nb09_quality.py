@@ -35,7 +35,7 @@ def sweep_figure(runs: Runs) -> Drawn:
     return figure, (
         "Adapters want a larger rate than full fine-tuning. Loss against learning rate, a panel for each amount of "
         "text, each curve with its lowest point ringed; those of LoRA and QLoRA lie on one another. Best rates, "
-        f"{_joined(best)}."
+        f"{'; '.join(f'{text}: {said}' for text, said in best.items())}."
     )
 
 
@@ -69,7 +69,3 @@ def pairs_figure(runs: Runs, draws: Mapping[str, Sequence[float]]) -> Drawn:
         f"{min(draws['plays']):+.4f} to {max(draws['plays']):+.4f}, addresses {min(draws['addresses']):+.4f} to "
         f"{max(draws['addresses']):+.4f}."
     )
-
-
-def _joined(parts: dict[str, str]) -> str:
-    return "; ".join(f"{text}: {said}" for text, said in parts.items())

@@ -11,6 +11,7 @@ import json
 import os
 import time
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,17 +107,14 @@ def make_card(
 
     keep(write, folder)
     plt.close(figure)
-    return VoiceCard(folder, {name: _only_losses(look) for name, look in looks.items()}, words)
+    losses = {name: {on: look[on] for on in ("own", "addresses")} for name, look in looks.items()}
+    return VoiceCard(folder, losses, words)
 
 
 def _losses(model: GPT, text: Text, windows: int) -> dict[str, float]:
     addresses = load_text("speeches").validation
     held_out = {"own": text.validation, "addresses": addresses}
     return {name: round(evaluate(model, tokens, max_windows=windows), 4) for name, tokens in held_out.items()}
-
-
-def _only_losses(look: dict) -> dict[str, float]:
-    return {name: look[name] for name in ("own", "addresses")}
 
 
 def _look(model: GPT, text: Text, line: str, windows: int) -> dict:
@@ -138,22 +136,17 @@ def card_figure(facts: dict, looks: dict) -> tuple[Figure, str]:
     price = looks["after"]["addresses"] - looks["before"]["addresses"]
     control = looks["before"]["own"] - looks["shuffled"]["own"]
     figure.text(0.04, 0.972, f"The voice of {facts['name']}", fontsize=18, weight="bold", va="top")
-    figure.text(
-        0.04, 0.943, f"{facts['steps']} steps of QLoRA, rank {RANK}. Rights: {facts['rights']}", va="top", color=GRAY
-    )
-    rows = [
-        (facts["line"], "own line", "before", BLUE), (facts["line"], "own line", "after", ORANGE),
-        (ADDRESS_LINE, "address line", "before", BLUE), (ADDRESS_LINE, "address line", "after", ORANGE),
-    ]  # fmt: skip
-    for row, (line, key, when, color) in enumerate(rows):
+    made = f"{facts['steps']} steps of QLoRA, rank {RANK}. Rights: {facts['rights']}"
+    figure.text(0.04, 0.943, made, va="top", color=GRAY)
+    lines, colors = {"own line": facts["line"], "address line": ADDRESS_LINE}, {"before": BLUE, "after": ORANGE}
+    for row, (key, when) in enumerate(product(lines, colors)):
         axes = figure.add_axes([0.07, 0.81 - 0.118 * row, 0.9, 0.098])
-        PaintedLine(axes, line, when, color).set(np.array(looks[when][key]))
+        PaintedLine(axes, lines[key], when, colors[when]).set(np.array(looks[when][key]))
     _bars(figure.add_axes([0.26, 0.3, 0.6, 0.1]), gain, price, control)
     for top, when in ((0.255, "before"), (0.135, "after")):
         figure.text(0.04, top, f"It writes, {when}:", va="top", fontsize=11)
-        figure.text(
-            0.04, top - 0.02, in_lines(looks[when]["sample"], 100, 5), va="top", family="monospace", fontsize=9.5
-        )
+        sample = in_lines(looks[when]["sample"], 100, 5)
+        figure.text(0.04, top - 0.02, sample, va="top", family="monospace", fontsize=9.5)
     words = (
         f"The adapter gains {gain:.2f} nats per byte on held-out text of {facts['name']} and costs {price:.2f} on "
         f"addresses; with its numbers shuffled it gains {control:.2f}. Two lines before and after, a bar of surprise "
@@ -172,12 +165,8 @@ def _bars(axes, gain: float, price: float, control: float) -> None:
     for row, (value, look) in enumerate(bars.values()):
         axes.barh(row, value, height=0.6, **light(look))
         axes.text(max(value, 0) + 0.02 * reach, row, f"{value:+.2f}", va="center")
-    axes.set(
-        yticks=range(len(bars)),
-        yticklabels=list(bars),
-        xlabel="nats per byte",
-        xlim=(min(-0.05 * reach, control * 1.2), 1.15 * reach),
-    )
+    axes.set(yticks=range(len(bars)), yticklabels=list(bars), xlabel="nats per byte")
+    axes.set_xlim(min(-0.05 * reach, control * 1.2), 1.15 * reach)
     axes.invert_yaxis()
     axes.axvline(0, color="black", lw=0.8)
     axes.spines["left"].set_visible(False)
