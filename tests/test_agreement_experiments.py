@@ -5,7 +5,7 @@ import torch
 
 from lora_edu.experiments import finetune, load_results
 from lora_edu.experiments import nb13 as task
-from lora_edu.experiments.nb13 import AGREEMENT_ARMS, ORDERS
+from lora_edu.experiments.nb13 import ORDERS
 from lora_edu.texts import load_text
 
 
@@ -74,18 +74,9 @@ def test_an_arm_trains_as_notebook_09_does_and_says_the_same_again(in_small, mon
 # --- what is stored --------------------------------------------------------------------------------------------------
 
 
-def test_the_models_are_those_of_notebook_09():
-    """The same way, rate and seed end with the same loss on plays: the task has no protocol of its own."""
-    found, quality = load_results("agreement")["arms"], load_results("qlora-quality")["arms"]
-    for arm, how in AGREEMENT_ARMS.items():
-        same = f"{how['method']}, all plays, lr {how.get('lr', 0):g}, seed {how.get('repeat')}"
-        if same in quality and how.get("steps", 100) == 100:
-            assert found[arm]["plays"] == pytest.approx(quality[same]["after"], abs=2e-4), arm
-
-
 def test_the_base_answers_again_as_it_is_stored():
     model = task.prepared(task.load_base("laptop", device="cpu"), "lora")
     for order in ORDERS:
-        again = task.digits(task.answers(model, task.pairs(order, task.held_out_lines()[:8])))
+        again = task.digits(task.answers(model, task.pairs(order, task.held_out_lines()[:4])))
         stored = load_results("agreement")["arms"]["base"][order]
         assert sum(a != b for a, b in zip(again, stored, strict=False)) <= 1  # a near tie may fall the other way

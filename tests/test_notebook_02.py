@@ -1,16 +1,9 @@
 """The statements of notebook 02 that a number can guard, each beside the one that would be wrong."""
 
 import numpy as np
-import pytest
 
 from lora_edu.experiments import nb02 as lab
-from lora_edu.experiments.runs import EXPERIMENTS, load_results
-
-
-@pytest.fixture(scope="module")
-def best():
-    stored = load_results("digit-rates")
-    return {name: lab.best_rates(arm, stored["settings"][name]["rates"]) for name, arm in stored["arms"].items()}
+from lora_edu.experiments.runs import load_results
 
 
 def test_a_row_of_A_is_not_fixed_by_the_update():
@@ -30,14 +23,13 @@ def test_divided_by_the_root_of_d_in_what_B_sees_has_one_size_at_every_width():
     assert abs(spread[4096] / 64 - spread[64] / 8) < 0.05
 
 
-def test_with_plain_descent_the_best_rate_follows_s(best):
-    assert best["plain descent, alpha = 8"][8] >= 2 * best["plain descent, alpha = 8"][2]
-    assert best["plain descent, alpha = 2r"][8] == best["plain descent, alpha = 2r"][2]
-
-
-def test_under_adam_the_two_recipes_cannot_be_told_apart(best):
-    shifts = [best[f"Adam, alpha = {recipe}"][8] / best[f"Adam, alpha = {recipe}"][2] for recipe in ("8", "2r")]
-    assert all(0.5 <= shift <= 2 for shift in shifts)  # one step of the grid either way
+def test_with_plain_descent_the_best_rate_follows_s_and_under_adam_the_two_recipes_cannot_be_told_apart():
+    stored, moves = load_results("digit-rates"), {}
+    for name, arm in stored["arms"].items():
+        best = lab.best_rates(arm, stored["settings"][name]["rates"])
+        moves[name] = best[8] / best[2]
+    assert moves["plain descent, alpha = 8"] >= 2 and moves["plain descent, alpha = 2r"] == 1
+    assert all(0.5 <= moves[f"Adam, alpha = {recipe}"] <= 2 for recipe in ("8", "2r"))  # one step of the grid
 
 
 def test_alpha_moves_the_rate_of_B_only_by_its_square_or_under_adam_by_itself():
@@ -63,14 +55,3 @@ def test_alpha_moves_the_rate_of_B_only_by_its_square_or_under_adam_by_itself():
     plain, adam = doubled(lambda: lab.descend, 0.02), doubled(lab.adam, 0.004)
     assert plain[2] < 1e-9 < 0.1 < min(plain[:2])
     assert adam[1] < 1e-4 < 0.1 < min(adam[0], adam[2])
-
-
-def test_the_stored_search_is_the_one_of_the_code_and_comes_out_again():
-    stored = load_results("digit-rates")
-    assert stored["settings"] == EXPERIMENTS["digit-rates"].arms
-    for name, arm in stored["arms"].items():
-        assert arm.keys() == {"2", "4", "8"}
-        assert all(len(row) == 8 for rows in arm.values() for row in rows), name
-    again = lab.losses_at_rates("descend", "2r", [0.032, 0.512], ranks=[4], seeds=2)["4"]
-    there = stored["arms"]["plain descent, alpha = 2r"]["4"]
-    assert np.allclose(again[0], there[2][:2], atol=0.02) and again[1] == [None, None] == there[6][:2]

@@ -1,7 +1,7 @@
 """Notebook 04: what its text says, held against the stored numbers and against the package."""
 
 import copy
-from itertools import pairwise
+import itertools
 
 import numpy as np
 import pytest
@@ -9,41 +9,20 @@ import torch
 from conftest import code_cell, moved
 from torch import nn
 
-from lora_edu import data_file, evaluate, load_adapter, load_base, load_text, save_adapter
+from lora_edu import save_adapter
 from lora_edu.experiments import load_results
-from lora_edu.experiments.nb04 import SEEDS, kept_in_bf16, setting_name
+from lora_edu.experiments.nb04 import SEEDS, setting_name
 from lora_edu.figures.nb04 import kept_by_mixing, kept_gain
 from lora_edu.lora import LoRALinear, add_lora, combine, load_adapter_state, lora_layers
 from lora_edu.measures import relative_error
-from lora_edu.quantization import quantize
 
-PAGE = "04_lora_torch"
-
-
-# --- the cell that asks PEFT -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def names(tiny_gpt):
-    """What the notebook has defined before that cell, on a tiny model."""
-    model = moved(add_lora(copy.deepcopy(tiny_gpt), rank=3, alpha=7, targets="all-linear"), 0.3)
-    tokens = torch.randint(0, 256, (1, 20))
-    return {"torch": torch, "model": model, "tokens": tokens, "base_model": lambda: copy.deepcopy(tiny_gpt)}
-
-
-def test_the_cell_fails_if_the_logits_differ(names):
-    names["base_model"] = lambda: type(names["model"])(names["model"].config).eval()
-    with pytest.raises(AssertionError):
-        exec(code_cell(PAGE, "peft.PeftModel").source, names)
-
-
-# --- the layer -------------------------------------------------------------------------------------------------------
+ARMS = load_results("dial")["arms"]
 
 
 @pytest.fixture(scope="module")
 def page():
     """The page's own twelve lines, as a class."""
-    source = code_cell(PAGE, "class LoRA(nn.Module)").source
+    source = code_cell("04_lora_torch", "class LoRA(nn.Module)").source
     assert len(source.splitlines()) == 12
     namespace = {"nn": nn, "torch": torch, "F": torch.nn.functional}
     exec(source, namespace)
@@ -113,113 +92,45 @@ def test_peft_s_cat_is_the_sum_and_its_linear_has_cross_terms(tiny_gpt, tmp_path
 # --- merging and rounding --------------------------------------------------------------------------------------------
 
 
-def small_update(size=0.02, side=256):
-    """A weight, and an update of rank 8 whose norm is `size` times that of the weight."""
-    generator = torch.Generator().manual_seed(0)
-    W = torch.randn(side, side, generator=generator)
-    dW = torch.randn(side, 8, generator=generator) @ torch.randn(8, side, generator=generator)
-    return W, size * W.norm() / dW.norm() * dW
-
-
-def arrived(dW, change):
-    """Which share of the update is in a change: 1 if all of it is, 0 if nothing."""
-    return ((dW * change).sum() / dW.square().sum()).item()
-
-
-def test_rounding_again_swallows_a_small_update_on_rounded_weights_and_not_on_the_original_ones():
-    W, dW = small_update()
-
-    def nf4(weight):
-        return quantize(weight, "nf4", 64).dequantize()
-
-    seen = nf4(W)
-    assert arrived(dW, nf4(seen + dW) - seen) < 0.1  # W' lies on codes: hardly a weight crosses a threshold
-    assert 0.8 < arrived(dW, nf4(W + dW) - nf4(W)) < 1.2  # W lies anywhere between them: its share of weights does
-
-
-def test_in_bf16_an_update_of_1_percent_arrives_and_a_smaller_one_begins_to_be_lost():
-    """The page once said "16% wrong", an error of the weights; the model's gain on plays hardly feels it."""
-    model = load_adapter(load_base("laptop"), data_file("shakespeare-adapter")).eval()
-    plays = load_text("shakespeare").validation
-
-    def loss(each):
-        return evaluate(each, plays, seq_len=128, max_windows=8)
-
-    kept = [kept_in_bf16(model, size, loss) for size in (0.01, 0.003, 0.001)]
-    assert abs(kept[0] - 1) < 0.03 and 0.8 < kept[1] < 0.97 and 0.4 < kept[2] < 0.75
-    sizes = {(layer.delta_weight().norm() / layer.base.weight.norm()).item() for layer in lora_layers(model).values()}
-    assert min(sizes) > 0.1  # the model that was given still has its own updates
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_either_base_will_do_at_4_bits_and_not_at_2(seed):
-    """The page once said "either base" of every format."""
-    arms = load_results("which-base")["arms"]
-    apart = {grid: arms[f"{grid}, seed {seed}"] for grid in ("nf4", "nf3", "nf2")}
-    apart = {grid: arm["W"]["merged"] - arm["W′"]["merged"] for grid, arm in apart.items()}
-    assert abs(apart["nf4"]) < 0.004 < 0.05 < apart["nf2"]
-    kept = {}
-    for base in ("W′", "W"):
-        arm = arms[f"nf4, seed {seed}"]
+def test_either_base_will_do_for_a_whole_update_at_4_bits_and_not_at_2_nor_for_a_tenth_rounded_again():
+    """The page once said "either base" of every format, and "to round again, merge onto W" of updates of any size."""
+    arms, apart = load_results("which-base")["arms"], {}
+    for grid, how in itertools.product(("nf4", "nf3", "nf2"), ("merged", "rounded")):
+        runs = (arms[f"{grid}, seed {seed}"] for seed in SEEDS)
+        apart[grid, how] = np.array([arm["W"][how] - arm["W′"][how] for arm in runs])
+    assert (abs(apart["nf4", "merged"]) < 0.004).all() and (apart["nf2", "merged"] > 0.05).all()
+    again = {grid: -apart[grid, "rounded"].mean() for grid in ("nf4", "nf3", "nf2")}
+    assert abs(again["nf4"]) < 0.002 and again["nf3"] > 0.03 and again["nf2"] > 0.3
+    for arm in (arms[f"nf4, seed {seed}"] for seed in SEEDS):
         gain = arm["W′"]["base"] - arm["W′"]["a tenth, merged"]
-        kept[base] = (arm["W′"]["base"] - arm[base]["a tenth, rounded"]) / gain
-    assert kept["W′"] < 0.1 and kept["W"] > 0.8  # one adapter kept 23% on W'; these keep 6% in the mean
-
-
-def test_a_whole_update_rounded_to_nf4_again_may_go_onto_either_base():
-    """The page once said "to round again, merge onto W" of an update of any size."""
-    arms = load_results("which-base")["arms"]
-    apart = {
-        grid: np.mean(
-            [arm["W′"]["rounded"] - arm["W"]["rounded"] for arm in (arms[f"{grid}, seed {s}"] for s in SEEDS)]
-        )
-        for grid in ("nf4", "nf3", "nf2")
-    }
-    assert abs(apart["nf4"]) < 0.002 and apart["nf3"] > 0.03 and apart["nf2"] > 0.3
+        kept = {base: (arm["W′"]["base"] - arm[base]["a tenth, rounded"]) / gain for base in ("W′", "W")}
+        assert kept["W′"] < 0.1 and kept["W"] > 0.8  # one adapter kept 23% on W'; these keep 6% in the mean
 
 
 # --- the stored dial -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def arms():
-    return load_results("dial")["arms"]
-
-
 @pytest.mark.parametrize("text", ["plays", "verses"])
 @pytest.mark.parametrize("seed", SEEDS)
-def test_halfway_each_keeps_most_of_its_gain_and_that_is_not_the_merit_of_mixing(arms, text, seed):
-    kept = {arm: shares[seed] for arm, shares in kept_by_mixing(arms)[text].items()}
-    alone = kept_gain(arms, f"half {text} alone, seed {seed}", seed)[text]
+def test_halfway_each_keeps_most_of_its_gain_and_averaged_factors_little_less_than_a_quarter_of_each(text, seed):
+    """Not the merit of mixing; and the page once split what averages lack into size and cross terms."""
+    kept = {arm: shares[seed] for arm, shares in kept_by_mixing(ARMS)[text].items()}
+    alone = kept_gain(ARMS, f"half {text} alone, seed {seed}", seed)[text]
     assert kept["plays 0.5"] > 0.75 and abs(kept["plays 0.5"] - alone) < 0.1  # half of one by itself keeps as much
-
-
-@pytest.mark.parametrize("text", ["plays", "verses"])
-@pytest.mark.parametrize("seed", SEEDS)
-def test_averaged_factors_keep_little_less_than_a_quarter_of_each(arms, text, seed):
-    """The page once split what they lack into size and cross terms, by an order of its own choice."""
-    kept = {arm: shares[seed] for arm, shares in kept_by_mixing(arms)[text].items()}
     gap = kept["plays 0.5"] - kept["averaged 0.5"]
     assert -0.01 < kept["a quarter of each"] - kept["averaged 0.5"] < 0.2 * gap < 0.07
     assert 0.06 < kept["plays 0.5"] - kept["PEFT's linear"] < 0.14  # with half of each, cross terms cost more
     # not "cross terms cost": the start decides
     names = (f"one start, {way}, seed {seed}" for way in ("averaged", "a quarter"))
-    averaged, quarter = (kept_gain(arms, name, seed)[text] for name in names)
+    averaged, quarter = (kept_gain(ARMS, name, seed)[text] for name in names)
     assert averaged - quarter > 0.1 and 0.04 < kept["plays 0.5"] - averaged < 0.12
 
 
-def test_rounding_a_whole_update_costs_little_on_the_dial(arms):
-    for step in range(9):
-        sum_, rounded = (arms[setting_name(step / 8, how=how)] for how in ("combined", "rounded"))
-        assert all(abs(sum_[text] - rounded[text]) < 0.03 for text in ("plays", "verses"))
-
-
-def test_verses_minus_plays_is_worse_than_the_base(arms):
+def test_the_dial_rises_and_falls_rounding_costs_little_on_it_and_verses_minus_plays_is_worse_than_the_base():
+    losses, rounded = ([ARMS[setting_name(step / 8, how=how)] for step in range(9)] for how in ("combined", "rounded"))
+    assert all(a["plays"] > b["plays"] for a, b in itertools.pairwise(losses))
+    assert losses[0]["verses"] < losses[4]["verses"] < losses[8]["verses"] < ARMS["base, seed 0"]["verses"]
+    for one, other in zip(losses, rounded, strict=True):
+        assert all(abs(one[text] - other[text]) < 0.03 for text in ("plays", "verses"))
     for seed in SEEDS:
-        assert arms[f"verses minus plays, seed {seed}"]["plays"] > arms["base, seed 0"]["plays"] + 0.5
-
-
-def test_the_dial_rises_and_falls(arms):
-    losses = [arms[setting_name(step / 8)] for step in range(9)]
-    assert all(a["plays"] > b["plays"] for a, b in pairwise(losses))
-    assert losses[0]["verses"] < losses[4]["verses"] < losses[8]["verses"] < arms["base, seed 0"]["verses"]
+        assert ARMS[f"verses minus plays, seed {seed}"]["plays"] > ARMS["base, seed 0"]["plays"] + 0.5

@@ -1,40 +1,18 @@
-"""Notebook 12: what its stored outputs say, its optional cell without PEFT, and the memory that it needs."""
+"""Notebook 12: what its stored runs say, and the memory that it needs."""
 
-import importlib.util
 import re
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from conftest import code_cell, moved
 
-import lora_edu
-from lora_edu import add_lora, dequantize_linears, quantize_linears, save_adapter, unload
 from lora_edu.experiments import load_results
 from lora_edu.experiments.nb09 import rises
-from lora_edu.experiments.nb12 import VERSE_LINE
 from lora_edu.figures import nb12 as pictures
-from lora_edu.lora import lora_layers
-from lora_edu.texts import load_text
-from tests.other_models import tiny_llama
 
 PATH = Path(__file__).parent.parent / "notebooks" / "12_real_model.ipynb"
-
-
-cell = partial(code_cell, "12_real_model")
-
-
-@pytest.fixture
-def names():
-    """What the notebook has defined before its last experiment, with a tiny model."""
-    model = quantize_linears(tiny_llama(initializer_range=0.2))
-    moved(add_lora(model, rank=3, alpha=7, targets="all-linear"), 0.3)
-    names = {"torch": torch, "model": model, "window": torch.arange(16)[None]}
-    return names | {"save_adapter": save_adapter, "dequantize_linears": dequantize_linears, "unload": unload}
 
 
 ARMS = load_results("real-model")["arms"] | load_results("real-model-rivals")["arms"]
@@ -42,7 +20,6 @@ ARMS = load_results("real-model")["arms"] | load_results("real-model-rivals")["a
 
 def test_training_wins_back_a_part_of_what_the_rounding_cost():
     before, after = pictures.rounding_cost(pictures.square(ARMS, "Bible"))
-    assert len(after) == 3 and (after > 0.05).all()  # not all of it
     assert (after < before - 0.05).all() and np.ptp(after) < before - after.mean()  # more than the seeds differ
 
 
@@ -100,32 +77,6 @@ def test_a_temperature_explains_little_of_the_repair():
     assert more == pytest.approx(0.006, abs=1e-3) and before - after.mean() == pytest.approx(0.090, abs=1e-3)
     assert 0.04 < more / (before - after.mean()) < 0.1
     assert "wins 0.006 more with NF4, and training wins back 0.090" in PATH.read_text(encoding="utf-8")
-
-
-def test_the_line_of_the_hero_is_held_out():
-    text = load_text("king-james")
-    assert VERSE_LINE.encode() in bytes(text.validation.numpy()) and VERSE_LINE.encode() not in bytes(
-        text.train.numpy()
-    )
-
-
-@pytest.mark.parametrize("state", pictures.STATES.values())
-def test_the_hero_shows_each_state(state):
-    view = pictures.states_view(ARMS)
-    values = view.values(state=state)
-    assert values["readout"].startswith(state) and len(values["lines"][0]) == len(VERSE_LINE)
-
-
-@pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
-def test_another_scaling_than_the_saved_one_is_noticed(names, monkeypatch):
-    def save_and_turn(model, folder):
-        save_adapter(model, folder)
-        next(iter(lora_layers(model).values())).scaling *= 1.5
-
-    monkeypatch.setattr(lora_edu, "save_adapter", save_and_turn)
-    with pytest.raises(AssertionError):
-        for mark in ("save_adapter(model, folder)", "def peft_agrees", "PEFT is not installed"):
-            exec(cell(mark).source, names)
 
 
 @pytest.mark.slow

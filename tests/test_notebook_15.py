@@ -9,12 +9,7 @@ from lora_edu.experiments.nb15 import BOLD, DIALS, FINE_DIAL, FULL, LORA, STEPS,
 from lora_edu.experiments.sweeps import SEEDS
 from lora_edu.figures import nb15 as pictures
 
-RUNS = all_runs()
-
-
-@pytest.fixture(scope="module")
-def arms():
-    return load_results("intruders")["arms"]
+RUNS, ARMS = all_runs(), load_results("intruders")["arms"]
 
 
 # --- the runs -------------------------------------------------------------------------------------------------------
@@ -165,9 +160,9 @@ def test_learning_is_half_doubt_and_forgetting_hardly():
 # --- intruders --------------------------------------------------------------------------------------------------------
 
 
-def test_counts_of_new_directions_hang_on_the_threshold(arms):
+def test_counts_of_new_directions_hang_on_the_threshold():
     """Not "their own directions add little": that holds at the paper's threshold alone."""
-    trained, turned, spread, full = np.array([row[1:] for row in pictures.count_table(arms)], dtype=float)
+    trained, turned, spread, full = np.array([row[1:] for row in pictures.count_table(ARMS)], dtype=float)
     assert (
         full[0] == 0
         and abs(trained[0] - turned[0]) < 5
@@ -177,20 +172,9 @@ def test_counts_of_new_directions_hang_on_the_threshold(arms):
     assert spread[0] < 2 < 10 < trained[0]
 
 
-def test_the_dial_wins_back_more_than_cutting_intruders(arms):
-    dial = pictures.cut_line(arms, "dial")
-    for lost, won in pictures.cut_line(arms, "intruders")[1:3]:
+def test_the_dial_wins_back_more_than_cutting_intruders():
+    dial = pictures.cut_line(ARMS, "dial")
+    for lost, won in pictures.cut_line(ARMS, "intruders")[1:3]:
         assert won > 0 and np.interp(max(lost, 0), *dial.T) > 1.5 * won
-    assert 0.038 < pictures.cut_line(arms, "intruders")[:, 1].max() < 0.041
-    assert pictures.cut_table(arms)["old directions, 0.25"][1] < 0  # the control that must fail
-
-
-def test_three_quarters_of_an_update_forget_half(arms):
-    lost, won, _ = pictures.cut_table(arms)["dial, 0.75"]
-    forgotten = np.mean([run.forgotten for run in at_best(RUNS, "lora r8")])
-    assert lost < 0.04 and 0.45 < won / forgotten < 0.55
-
-
-def test_words_stay_short(arms):
-    for _, words in (pictures.cuts_figure(arms), pictures.roads_figure()):
-        assert len(words.split()) <= 85 and "nan" not in words
+    assert 0.038 < pictures.cut_line(ARMS, "intruders")[:, 1].max() < 0.041
+    assert pictures.cut_table(ARMS)["old directions, 0.25"][1] < 0  # the control that must fail

@@ -2,38 +2,17 @@
 
 import itertools
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-import torch
 
-from lora_edu.experiments import nb16
 from lora_edu.experiments import nb16_runs as records
-from lora_edu.experiments.nb16_rivals import WAYS
-from lora_edu.figures import nb16 as pictures
 
 RANKS = ("lora r1", "lora r8", "lora r64", "full", "qlora r8")
 
 
-@pytest.fixture(autouse=True)
-def no_figures_left():
-    yield
-    plt.close("all")
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_the_best_rate_of_each_sweep_is_the_one_that_three_seeds_ran(way):
-    assert len(records.at_best(way)) == 3 and records.at_best(way)[0].lr == WAYS[way][2]
-
-
-def test_without_a_price_sixteen_steps_take_the_text():
-    looks = records.looks_of("no price")
-    assert looks[16]["e"] < 0.001 and looks[16]["words"] < 0.1 < looks[12]["words"] and looks[16]["addresses"] > 4
-
-
 def test_with_100_steps_rank_1_leaves_the_constants_behind():
+    """That with 100 they stand apart in each seed, the page's cell asserts."""
     far, stay = (records.way_there(records.at_best(way)) for way in ("film", "constants, longer"))
-    assert len(far) == len(stay) == 3 and min(far) > max(stay) + 0.1
     assert max(stay) < max(records.way_there(records.at_best("constants")))  # no farther than with 40
     ((longest,), (still,)) = (records.way_there(records.at_best(f"{way}, longest")) for way in ("lora r1", "constants"))
     assert longest > max(far) > 0.3 > 0.25 > still
@@ -108,18 +87,3 @@ def test_paid_for_both_two_numbers_do_not_serve_and_257_do():
 def test_a_third_of_the_price_takes_the_e_s_and_keeps_most_words():
     cheap = records.at_best("cheap")
     assert all(run.e < 0.01 and 0.8 < run.words < 0.92 for run in cheap)
-
-
-def test_the_leave_one_out_baseline_keeps_the_mean():
-    """The page's table, on roll-outs whose e's are drawn: exact means over all pairs of two roll-outs."""
-    generator = torch.Generator().manual_seed(0)
-    p = torch.rand(2000, 6, generator=generator)
-    is_e = (torch.rand(p.shape, generator=generator) < p).float()
-    plain = nb16.gradients(lambda r: r.flip(1).cumsum(1).flip(1), -is_e, is_e - p)
-    less = nb16.gradients(nb16.advantages, -is_e, is_e - p)
-    assert abs(plain[0] - less[0]) < 3 * plain[1] and less[2] < 0.8 * plain[2]
-
-
-def test_words_stay_short():
-    _, words = pictures.frontier_figure({way: records.at_best(way) for way in RANKS[:2]})
-    assert len(words.split()) <= 85 and "nan" not in words
