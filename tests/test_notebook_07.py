@@ -7,6 +7,7 @@ from lora_edu.experiments import load_results
 from lora_edu.experiments import nb07 as experiments
 from lora_edu.measures import relative_error
 
+
 def test_codes_toward_zero_are_the_next_level_and_no_farther_out_than_their_weights():
     weights = experiments.normal_weights(2**14)
     toward, near = experiments.toward_zero(weights), experiments.nearest(weights)
