@@ -34,6 +34,7 @@ os.environ.setdefault("LORA_EDU_DEVICE", "cpu")  # on a computer with a GPU too:
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in `make test &`; programs that tests start would inherit it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parent.parent
+NOTEBOOKS = ROOT / "notebooks"
 BENCHMARKS = ROOT / "benchmarks"
 
 
@@ -52,7 +53,7 @@ def long_sentences(text: str) -> list[str]:
 
 def code_cells(stem: str) -> list[nbformat.NotebookNode]:
     """The code cells of a notebook, by the name of its file."""
-    cells = nbformat.read(ROOT / "notebooks" / f"{stem}.ipynb", as_version=4).cells
+    cells = nbformat.read(NOTEBOOKS / f"{stem}.ipynb", as_version=4).cells
     return [cell for cell in cells if cell.cell_type == "code"]
 
 

@@ -3,12 +3,11 @@
 import pytest
 import torch
 
-from lora_edu.experiments import load_results, scoreboard
+from lora_edu.experiments import load_results
 from lora_edu.experiments import nb07 as dq
 from lora_edu.experiments.nb07 import CONSTANTS, error_by_source, normal_weights, rounded_constants
 from lora_edu.quantization import DoubleQuant, quantize
 from lora_edu.rounding import total_bits
-from lora_edu.training import evaluate
 
 SETS = load_results("two-errors")["arms"]
 
@@ -58,10 +57,3 @@ def test_what_holds_of_normal_numbers_alone():
     assert better == {"normal numbers": True, "our GPT": True, "MiniLM": False, "SmolLM2": True}
     times = {name: each["e4m3, no mean"] / each["e4m3"] for name, each in growth.items()}
     assert times.pop("normal numbers") > 40 and all(13 < each < 23 for each in times.values())
-
-
-def test_the_loss_after_a_change(in_small, tiny_text):
-    plain = evaluate(in_small(scoreboard), tiny_text.validation, seq_len=32)
-    result = dq.double_quant_loss("8 bits", windows=2)
-    assert 0.05 < result["weight_error"] < 0.15 and result["output_error"] > 0 and result["loss"] != plain
-    assert dq.double_quant_loss("8 bits", windows=2) == result

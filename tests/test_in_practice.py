@@ -5,11 +5,10 @@ import copy
 import inspect
 import json
 import re
-from pathlib import Path
 
 import pytest
+from conftest import NOTEBOOKS
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 PAGE = (NOTEBOOKS / "in_practice.md").read_text(encoding="utf-8")
 MARK = re.compile(r"\*(?:measured here|counted|custom)\*|\*published\* \([^)]+\)")
 CODE = re.compile(r"```python\n(.+?)```", re.DOTALL)

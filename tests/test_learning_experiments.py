@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from conftest import moved
 
 from lora_edu.experiments import finetune, nb09, nb10_batch, nb10_directions, nb15_intruders
 from lora_edu.experiments import nb10 as learning
@@ -46,10 +47,7 @@ def test_the_budget_of_each_place_is_the_same():
 
 def test_updates_are_what_merging_would_add(tiny):
     before = learning.block_weights(tiny)
-    model = add_lora(copy.deepcopy(tiny), rank=2, alpha=4, targets=("q_proj",))
-    with torch.no_grad():
-        for layer in lora_layers(model).values():
-            layer.lora_B.normal_()
+    model = moved(add_lora(copy.deepcopy(tiny), rank=2, alpha=4, targets=("q_proj",)))
     after = learning.block_weights(model)
     assert before.keys() == after.keys() == {f"blocks.{path}" for path in block_linears(tiny)}
     changed = {path for path in before if not torch.equal(before[path], after[path])}

@@ -1,23 +1,13 @@
 """Every link of a page leads to a heading that is there; each term of the glossary names the section it leads to."""
 
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import markdown
+from conftest import NOTEBOOKS, markdown
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
-PAGES = sorted([*NOTEBOOKS.glob("*.ipynb"), *NOTEBOOKS.glob("*.md")])
-
-
-def prose(path: Path) -> str:
-    """The Markdown of a page."""
-    is_text = path.suffix == ".md"
-    return path.read_text(encoding="utf-8") if is_text else markdown(nbformat.read(path, as_version=4).cells)
-
-
-TEXTS = {path.name: prose(path) for path in PAGES}
+TEXTS = {path.name: path.read_text(encoding="utf-8") for path in sorted(NOTEBOOKS.glob("*.md"))}
+TEXTS |= {path.name: markdown(nbformat.read(path, as_version=4).cells) for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
 ANCHORS = {
     name: {title.replace(" ", "-") for title in re.findall(r"^#{1,6} +(.+?)\s*$", text, re.M)}
     for name, text in TEXTS.items()

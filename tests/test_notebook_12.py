@@ -3,16 +3,16 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import NOTEBOOKS
 
 from lora_edu.experiments import load_results
 from lora_edu.experiments.nb09 import rises
 from lora_edu.figures import nb12 as pictures
 
-PATH = Path(__file__).parent.parent / "notebooks" / "12_real_model.ipynb"
+PATH = NOTEBOOKS / "12_real_model.ipynb"
 
 
 ARMS = load_results("real-model")["arms"] | load_results("real-model-rivals")["arms"]

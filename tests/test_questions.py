@@ -3,12 +3,11 @@
 import contextlib
 import io
 import re
-from pathlib import Path
 from statistics import mean
 
 import pytest
 import torch
-from conftest import long_sentences
+from conftest import NOTEBOOKS, long_sentences
 
 from lora_edu.experiments import load_results, run_arm
 from lora_edu.experiments.nb13_formats import FORMATS, four_over_six, hadamard, mxfp4, nvfp4, rotated
@@ -18,7 +17,6 @@ from lora_edu.experiments.sweeps import SEEDS
 from lora_edu.gpt import GPTConfig
 from lora_edu.texts import load_text
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 PAGE = (NOTEBOOKS / "questions.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.+?)```", PAGE, re.DOTALL)
 NUMBER = re.compile(r"-?\d+\.\d+(?:e[+-]?\d+)?")

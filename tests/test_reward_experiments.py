@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from conftest import moved
 
 from lora_edu.experiments import finetune, nb16, nb16_rivals, nb16_words
 from lora_edu.gpt import encode
@@ -74,8 +75,7 @@ def test_the_same_model_with_its_adapter_off_is_the_base(tiny):
     model, frozen = nb16.start("lora", 2, seed=0)
     tokens = nb16.prompts(3, torch.Generator().manual_seed(0)).repeat(1, 2)
     before = nb16.new_log_probs(tiny, tokens)
-    for layer in lora_layers(model).values():
-        torch.nn.init.normal_(layer.lora_B)
+    moved(model)
     assert torch.allclose(frozen(tokens), before, atol=1e-5)
     assert not torch.allclose(nb16.new_log_probs(model, tokens), before, atol=1e-2)
 
@@ -97,9 +97,7 @@ def test_every_way_is_trained_and_measured_against_the_shipped_base(tiny, method
 
 
 def test_a_shuffled_update_has_the_norm_of_the_trained_one(tiny):
-    model, _ = nb16.start("lora", 2, seed=0)
-    for layer in lora_layers(model).values():
-        torch.nn.init.normal_(layer.lora_B)
+    model = moved(nb16.start("lora", 2, seed=0)[0])
     before = {path: layer.delta_weight().detach() for path, layer in lora_layers(model).items()}
     for path, layer in lora_layers(nb16.shuffle(model, seed=0)).items():
         after = layer.delta_weight().detach()
@@ -119,8 +117,8 @@ def test_the_best_of_every_few_is_imitated(tiny, monkeypatch):
 
 def test_a_bias_moves_e_alone(tiny):
     tokens = nb16.prompts(2, torch.Generator().manual_seed(0)).repeat(1, 2)
-    plain, moved = tiny(tokens)[0], nb16_rivals.with_bias(copy.deepcopy(tiny), -3.0)(tokens)[0]
-    assert sorted((plain - moved)[0, 0].abs().gt(1e-6).nonzero().flatten().tolist()) == sorted(nb16.LETTERS)
+    plain, biased = tiny(tokens)[0], nb16_rivals.with_bias(copy.deepcopy(tiny), -3.0)(tokens)[0]
+    assert sorted((plain - biased)[0, 0].abs().gt(1e-6).nonzero().flatten().tolist()) == sorted(nb16.LETTERS)
     assert nb16_rivals.biased(-30.0)["looks"]["0"]["e"] < 1e-6
 
 

@@ -3,10 +3,10 @@
 import inspect
 import json
 import re
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import NOTEBOOKS, ROOT
 from matplotlib.patches import Rectangle
 from test_distributed import torchrun
 from two_processes import METHODS, build, first_gradients
@@ -14,8 +14,7 @@ from two_processes import METHODS, build, first_gradients
 from lora_edu.figures import scaling as pictures
 from lora_edu.layers import trainable_summary
 
-ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "notebooks" / "scaling.md").read_text(encoding="utf-8")
+PAGE = (NOTEBOOKS / "scaling.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -28,7 +27,7 @@ def test_the_bytes_on_the_page(method):
 def test_the_picture_is_drawn_from_the_numbers_of_the_page():
     rows = {method: pictures.bytes_of(method) for method in METHODS}
     figure, words = pictures.devices(rows)
-    assert f"![{words}](figures/devices.png)" in PAGE and (ROOT / "notebooks" / "figures" / "devices.png").exists()
+    assert f"![{words}](figures/devices.png)" in PAGE and (NOTEBOOKS / "figures" / "devices.png").exists()
     for axes, parts in zip(figure.axes, rows.values(), strict=True):
         squares = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
         areas = [round(1e6 * patch.get_width() * patch.get_height()) for patch in squares]

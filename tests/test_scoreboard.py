@@ -1,9 +1,13 @@
 """The scoreboard: its rows are measured by one protocol, and the table shows those of the notebooks so far."""
 
+import json
+
 import pytest
 import torch
 
 from lora_edu.experiments import scoreboard as board
+from lora_edu.experiments.nb06 import format_loss
+from lora_edu.experiments.nb07 import double_quant_loss
 from lora_edu.figures.scoreboard import scoreboard
 from lora_edu.quantization import DoubleQuant, quantize
 
@@ -23,13 +27,19 @@ def test_constants_in_16_bits_are_rounded_to_float16():
     assert not board.rounded(1e-9 * weight, "nf4", 64, 16).any()  # below what float16 can say
 
 
-def test_a_row_is_measured(in_small):
+BITS = 4 + 8 / 16 + 32 / (16 * 256)  # of NF4 in blocks of 16, double quantization
+
+
+@pytest.mark.parametrize("measure", [
+    lambda: board.score("nf4", 16, 8, windows=2), lambda: format_loss("nf4", 16, 4),
+    lambda: double_quant_loss("8 bits", windows=2)], ids=["a row", "a draw", "constants"])  # fmt: skip
+def test_a_row_is_measured(in_small, measure):
     in_small(board)
-    result = board.score("nf4", 16, 8, windows=2)
-    assert result["bits"] == pytest.approx(4 + 8 / 16 + 32 / (16 * 256), abs=1e-5)
-    assert 0.05 < result["weight_error"] < 0.15 and result["output_error"] > 0
-    untouched = board.score(None, windows=2)
+    result, untouched = measure(), board.score(None, windows=2)
+    assert 0.05 < result["weight_error"] < 0.15 and result["output_error"] > 0 and result == measure()
     assert untouched["loss"] != result["loss"] and untouched["weight_error"] == 0 and untouched["bits"] == 16
+    assert result.get("bits", BITS) == pytest.approx(BITS, abs=1e-5)
+    json.dumps(result)
 
 
 def test_the_table_has_the_rows_of_the_notebooks_so_far(capsys):
