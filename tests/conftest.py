@@ -103,6 +103,14 @@ def moved(model: torch.nn.Module, std: float = 1.0) -> torch.nn.Module:
     return model
 
 
+def random_gpt() -> GPT:
+    """A tiny GPT with weights so large that each block moves its guess."""
+    model = GPT(TINY).eval().requires_grad_(False)
+    for weight in model.parameters():
+        weight.normal_()
+    return model
+
+
 @pytest.fixture(autouse=True)
 def same_random_state():
     torch.manual_seed(0)

@@ -4,11 +4,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from conftest import random_gpt
 
 from lora_edu.experiments import load_results, nb10_runs, nb16_runs
 from lora_edu.experiments.nb04 import SETTINGS, setting_name
 from lora_edu.experiments.nb05 import WAYS as SHARED
-from lora_edu.figures import nb00, nb03, nb04, nb05, nb07, nb10, nb13_seeds, nb15, nb16, painted, plots
+from lora_edu.figures import nb00, nb03, nb04, nb05, nb07, nb08, nb10, nb13_seeds, nb15, nb16, painted, plots
 from lora_edu.gpt import GPT, GPTConfig, encode
 from lora_edu.observing import surprise
 from lora_edu.training import evaluate
@@ -17,10 +18,8 @@ TEXT = "to the Treasury."
 
 
 @pytest.fixture
-def model(tiny_gpt):
-    for weight in tiny_gpt.requires_grad_(False).parameters():
-        weight.normal_()  # so that each block moves the guess
-    return tiny_gpt
+def model():
+    return random_gpt()
 
 
 @pytest.fixture
@@ -85,6 +84,8 @@ FIGURES = {
     "04 gap": lambda: nb04.gap(DIAL),
     "04 training": lambda: nb04.training([2.7, 2.2, 1.9, 1.8], 2.7, 1.8),
     "05 sharing": lambda: nb05.sharing_picture(dict.fromkeys(SHARED, 0.1), dict.fromkeys(SHARED, [0.02] * 4), [4] * 5),
+    "08 films": lambda: nb08.four_films(load_results("step-films")["arms"]),
+    "08 slower": lambda: nb08.slower_picture({16: {"LoRA": 20, "decoding": 10, "the rest": 2}}),
     "10 places": lambda: nb10.places_figure(RUNS),
     "10 rates": lambda: nb10.rates_figure(RUNS),
     "13 gaps": nb13_seeds.gaps_picture,

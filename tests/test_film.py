@@ -138,15 +138,6 @@ def test_the_bands_are_stacked_to_the_total():
     assert now["bands"]["codes"][0] * 1e6 == codes + ARMS["freeze, four_bits"]["resident"]["quantization constants"]
 
 
-def test_words_of_the_pictures_are_their_numbers():
-    _, words = pictures.four_films(ARMS)
-    peak = ARMS["freeze, four_bits, checkpointing"]["peak"] / 1e6
-    assert "of these four only checkpointing" in words and f"QLoRA, checkpointing {peak:.0f} MB" in words
-    steps = {16: {"LoRA": 20, "decoding": 10, "the rest": 2}, 4096: {"LoRA": 900, "decoding": 10, "the rest": 90}}
-    _, words = pictures.slower_picture(steps)
-    assert words.startswith("Decoding: 31% of a step of 16 tokens, 1% of one of 4,096. A bar")
-
-
 def test_each_round_begins_with_the_next_task():
     done, times = [], {"a": 2, "b": 6}
     tasks = {name: partial(done.append, name) for name in times}

@@ -26,7 +26,7 @@ def columns(view):
 
 def test_a_sweep_over_all_values_of_the_controls(view):
     for model, rank, bits, tokens, checkpointing in itertools.product(
-        ARCHITECTURES, RANKS.values(), BITS, TOKENS[::16], (False, True)
+        ARCHITECTURES, RANKS.values(), BITS, TOKENS[::9], (False, True)
     ):
         line = view.update(model=model, rank=rank, bits=bits, tokens=tokens, checkpointing=checkpointing)
         total = float(re.search(r"checkpointing: ([\d,.]+) GiB, fi(?:t|ll)s", line)[1].replace(",", ""))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import random_gpt
 
 from lora_edu.experiments import load_results, nb10_runs, nb11
 from lora_edu.experiments.nb01 import weight_and_update
@@ -11,18 +12,10 @@ from lora_edu.experiments.nb07 import normal_weights
 from lora_edu.figures import nb00, nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08, nb09, nb10, nb12, nb14, nb15, nb16
 from lora_edu.figures import nb11 as ranking
 from lora_edu.figures.sliders import View
-from lora_edu.gpt import GPT, GPTConfig
 
 
 def arms(name):
     return load_results(name)["arms"]
-
-
-def random_gpt():
-    model = GPT(GPTConfig(context=32, n_layers=2, n_heads=2, d_model=16)).eval().requires_grad_(False)
-    for weight in model.parameters():
-        weight.normal_()  # so that each block moves the guess
-    return model
 
 
 def outcome(rank):
