@@ -126,11 +126,9 @@ def test_halfway_each_keeps_most_of_its_gain_and_averaged_factors_little_less_th
     assert averaged - quarter > 0.1 and 0.04 < kept["plays 0.5"] - averaged < 0.12
 
 
-def test_the_dial_rises_and_falls_rounding_costs_little_on_it_and_verses_minus_plays_is_worse_than_the_base():
+def test_the_dial_rises_and_falls_and_rounding_costs_little_on_it():
     losses, rounded = ([ARMS[setting_name(step / 8, how=how)] for step in range(9)] for how in ("combined", "rounded"))
     assert all(a["plays"] > b["plays"] for a, b in itertools.pairwise(losses))
     assert losses[0]["verses"] < losses[4]["verses"] < losses[8]["verses"] < ARMS["base, seed 0"]["verses"]
     for one, other in zip(losses, rounded, strict=True):
         assert all(abs(one[text] - other[text]) < 0.03 for text in ("plays", "verses"))
-    for seed in SEEDS:
-        assert ARMS[f"verses minus plays, seed {seed}"]["plays"] > ARMS["base, seed 0"]["plays"] + 0.5
