@@ -22,7 +22,7 @@ def losses(way):
 
 def test_updates_are_compared_at_the_best_rate():
     for way, (_, _, lr) in nb10_directions.WAYS.items():
-        assert lr in records.of_way(RUNS, way).tied(), way
+        assert lr in RUNS.where(way=way).tied(), way
 
 
 # --- where, which rank, at which rate ---------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ def test_two_rates_tie_within_what_moves_between_seeds():
     """Runs with one seed share their batches: a small difference of two rates is paired, and moves by less than TIE."""
     moves = []
     for way in ("full", "blocks", "lora r8", "lora r64"):
-        plays = {(run.lr, run.seed): run.plays for run in records.of_way(RUNS, way)}
+        plays = {(run.lr, run.seed): run.plays for run in RUNS.where(way=way)}
         rates = sorted({lr for lr, _ in plays})
         for lr, larger in itertools.combinations(rates, 2):
             seeds = [seed for seed in range(3) if {(lr, seed), (larger, seed)} <= plays.keys()]
@@ -79,7 +79,7 @@ def test_two_rates_tie_within_what_moves_between_seeds():
 
 def test_the_multiple_of_the_rate_falls_with_the_rank_at_alpha_2r_and_stays_with_a_fixed_alpha():
     """Beside the same six matrices, not beside full fine-tuning of everything, whose best rate is a tie."""
-    assert records.of_way(RUNS, "blocks").tied() == [0.002]
+    assert RUNS.where(way="blocks").tied() == [0.002]
     found = {
         scaling: {rank: [float(part) for part in text.split(" to ")] for rank, text in of.items()}
         for scaling, of in records.multiples(RUNS).items()

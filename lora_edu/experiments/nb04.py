@@ -159,6 +159,7 @@ CONTROLS = {
     "half verses alone": {"plays": 0.0, "verses": 0.5},
     "a quarter of each": {"plays": 0.25, "verses": 0.25},  # what an average has of the two, without its cross terms
     "one start, averaged": {"plays": 0.5, "verses": 0.5, "how": "averaged", "one_start": True},
+    "one start, a quarter": {"plays": 0.25, "verses": 0.25, "one_start": True},
     "PEFT's linear": {"plays": 0.5**0.5, "verses": 0.5**0.5, "how": "averaged"},  # half of each, with cross terms
 }
 

@@ -54,14 +54,10 @@ def _mean_shared(one: Updates, other: Updates, side: int) -> list[float]:
     found = []
     for path in one:
         if "attention" in path:
-            u, v = (_directions(m[path], side) for m in (one, other))
+            parts = (torch.linalg.svd(updates[path], full_matrices=False) for updates in (one, other))
+            u, v = (U if side == 0 else Vt.T for U, _, Vt in parts)
             found.append(torch.tensor([similarity(u[:, :i], v[:, :i]) for i in COUNTS]))
     return [round(value, 4) for value in torch.stack(found).mean(dim=0).tolist()]
-
-
-def _directions(matrix: Tensor, side: int) -> Tensor:
-    U, _, Vt = torch.linalg.svd(matrix, full_matrices=False)
-    return U if side == 0 else Vt.T
 
 
 PAIRS = {  # what is compared -> its arms, one a pair of seeds

@@ -4,6 +4,7 @@
 as shipped and in nats per byte. Of rates that tie, the best is one that was run with the most seeds.
 """
 
+import functools
 import math
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -24,6 +25,7 @@ def base_losses() -> tuple[float, float]:
     return base["plays"], base["addresses"]
 
 
+@functools.cache
 def all_runs() -> Runs:
     """Every stored run on all plays, by its `way`, with what it `learned` and what is `forgotten`.
 
@@ -49,22 +51,18 @@ def way_of(run: SimpleNamespace) -> str:
     return places.get((tuple(run.targets), run.rank)) or rank_way(run.method, run.rank, scaling)
 
 
-def of_way(runs: Runs, way: str, steps: int = 100) -> Runs:
-    return runs.where(way=way, steps=steps)
-
-
 def best_rate(runs: Runs, way: str) -> float:
-    return of_way(runs, way).best_rate(TIE)
+    return runs.where(way=way).best_rate(TIE)
 
 
 def at_best(runs: Runs, way: str) -> Runs:
     """The runs of a way at its own best rate, one for each seed."""
-    return of_way(runs, way).best(TIE)
+    return runs.where(way=way).best(TIE)
 
 
 def two_best(runs: Runs, ways: Iterable[str]) -> dict[str, float]:
     """How far apart the losses of each way's two best rates are, with seed 0."""
-    losses = {way: sorted(of_way(runs, way).sweep().values()) for way in ways}
+    losses = {way: sorted(runs.where(way=way).sweep().values()) for way in ways}
     return {way: some[1] - some[0] for way, some in losses.items()}
 
 
@@ -74,7 +72,7 @@ def best_rates(runs: Runs) -> dict[str, dict[int, float]]:
     found = {}
     for scaling in SCALINGS:
         ways = {rank: rank_way("lora", rank, scaling) for rank in RANKS}
-        swept = [rank for rank, way in ways.items() if len({run.lr for run in of_way(runs, way)}) > 2]
+        swept = [rank for rank, way in ways.items() if len({run.lr for run in runs.where(way=way)}) > 2]
         found[scaling] = {rank: best_rate(runs, ways[rank]) for rank in swept} | {8: eight}
     return found
 
@@ -84,7 +82,7 @@ COMPARED = (1, 8, 64)  # ranks that were swept with each scaling
 
 def multiples(runs: Runs) -> dict[str, dict[int, str]]:
     """Scaling -> rank -> LoRA's best rate over that of the same matrices in full: a range where rates tie."""
-    full, found = of_way(runs, "blocks").tied(), {}
+    full, found = runs.where(way="blocks").tied(), {}
     for scaling in SCALINGS:
         ties = {rank: swept(runs, rank, scaling).tied() for rank in COMPARED}
         ends = {rank: (rates[0] / full[-1], rates[-1] / full[0]) for rank, rates in ties.items()}
@@ -104,4 +102,4 @@ def regret(runs: Runs, lr: float) -> dict[str, dict[int, float]]:
 
 def swept(runs: Runs, rank: int, scaling: str) -> Runs:
     """The runs at one rank and scaling: at rank 8 all scalings are one."""
-    return of_way(runs, rank_way("lora", rank, "alpha = 2r" if rank == 8 else scaling))
+    return runs.where(way=rank_way("lora", rank, "alpha = 2r" if rank == 8 else scaling))

@@ -19,7 +19,6 @@ from lora_edu.experiments import nb09
 from lora_edu.experiments.finetune import loss_on
 from lora_edu.experiments.nb06 import inputs_of as inputs_of  # the page says nb11.inputs_of
 from lora_edu.experiments.nb08 import alternating_times
-from lora_edu.experiments.nb10 import block_weights, relative_norm
 from lora_edu.experiments.sweeps import SEEDS, Runs, arms_of, stored_runs, sweep_arms
 from lora_edu.models.pretrain import load_base
 from lora_edu.texts import Text, batches, load_text
@@ -77,8 +76,8 @@ def train_groups(model: nn.Module, data: Text, groups: list[dict], steps: int, s
 def variant_loss(name: str, lr: float, steps: int = STEPS, *, seed: int = 0) -> dict:
     """Train one variant at one rate and measure it.
 
-    Returns the losses on held-out plays and addresses (nats a byte, as notebook 09 measures them), the mean training
-    loss of the last 20 steps, the norm of the update over that of the weights, and how many numbers were trained.
+    Returns the losses on held-out plays and addresses (nats a byte, as notebook 09 measures them), and the mean
+    training loss of the last 20 steps.
     """
     model = prepared(name, seed)
     losses = train_groups(model, load_text("shakespeare"), groups_of(name, model, lr), steps, seed)
@@ -88,10 +87,8 @@ def variant_loss(name: str, lr: float, steps: int = STEPS, *, seed: int = 0) -> 
         "loss": loss_on(model, "shakespeare"),
         "addresses": loss_on(model, "speeches"),
         "training": statistics.mean(losses[-20:]),
-        "update": relative_norm(block_weights(load_base("laptop", device="cpu")), block_weights(model)),
     }
-    trainable = sum(parameter.numel() for parameter in trainable_parameters(model))
-    return {key: round(value, 5) for key, value in measured.items()} | {"trainable": trainable}
+    return {key: round(value, 5) for key, value in measured.items()}
 
 
 # --- the arms --------------------------------------------------------------------------------------------------------
@@ -127,7 +124,7 @@ THEIRS = {"lora": "LoRA", "full": "full fine-tuning", "blocks": "the same matric
 def all_runs() -> Runs:
     """The stored runs of 100 steps by `name` of the variant, those of notebook 09 with LoRA and in full among them.
 
-    Those of notebook 09 know nothing of the update's norm; where both ran LoRA, this notebook's come last.
+    Where both ran LoRA, this notebook's come last.
     """
     found = {}
     for run in nb09.quality_runs().where(text="all plays", rank=8):

@@ -42,7 +42,9 @@ def adapted(quantized: bool, steps: int = STEPS, draw: int = 0, *, seed: int = 0
     if draw == 0:
         lines = {"Bible line": VERSE_LINE, "address line": ADDRESS_LINE}
         result |= {name: surprise_by_byte(model, tokenizer, line) for name, line in lines.items()}
-        result["sample"] = continuation(model, tokenizer)
+        with torch.no_grad():  # always the likeliest token
+            written = model.generate(**tokenizer(PROMPT, return_tensors="pt"), max_new_tokens=40, do_sample=False)
+        result["sample"] = tokenizer.decode(written[0])
     return result
 
 
@@ -102,14 +104,6 @@ def surprise_by_byte(model: nn.Module, tokenizer, line: str, before: str = "\n")
     losses = -scores[len(start) - 1 : -1].gather(1, torch.tensor(ids)[:, None])[:, 0]
     sizes = [len(tokenizer.decode([token]).encode("utf-8")) for token in ids]
     return [round(loss / size, 4) for loss, size in zip(losses.tolist(), sizes, strict=True) for _ in range(size)]
-
-
-def continuation(model: nn.Module, tokenizer, length: int = 40) -> str:
-    """What the model writes after PROMPT if it always takes the likeliest token."""
-    words = tokenizer(PROMPT, return_tensors="pt")
-    with torch.no_grad():
-        written = model.generate(**words, max_new_tokens=length, do_sample=False)
-    return tokenizer.decode(written[0])
 
 
 FOUR_STATES = {

@@ -4,15 +4,14 @@ A way's line is straight between its runs. Where it is convex the true one sags 
 way's own runs is too small if the *other* way was drawn straight there.
 """
 
-import functools
 from collections.abc import Iterable
 
 import numpy as np
 
-from lora_edu.experiments.nb10_runs import all_runs, base_losses, of_way
+from lora_edu.experiments.nb10_runs import all_runs, base_losses
 from lora_edu.experiments.nb15 import CALIBRATED, DIALS, LORA, SMALL, TURNED_DOWN
 from lora_edu.experiments.stored import load_results
-from lora_edu.experiments.sweeps import SEEDS, Runs, arm_name, stored_runs
+from lora_edu.experiments.sweeps import SEEDS, Runs, stored_runs
 
 ROADS = ("rate", "dial", "steps")
 Line = np.ndarray  # (n, 2): learned and forgotten of a way, from almost nothing to its best run
@@ -21,42 +20,26 @@ Point = tuple[float, float]  # learned and forgotten
 
 def road(name: str, way: str, seed: int) -> Line:
     """Where one of ROADS leads a run of TURNED_DOWN, seed by seed; its last point is the run itself."""
-    return np.array({"rate": _by_rate, "dial": _by_dial, "steps": _by_steps}[name](way, seed))
-
-
-def _by_rate(way: str, seed: int) -> list[Point]:
+    options, stored = TURNED_DOWN[way], stored_runs("forgetting", "plays").where(seed=seed)
+    if name == "dial":
+        arm = dial_arm(way, seed)
+        losses = [*(arm["dial"][f"{share:g}"] for share in sorted(DIALS[way])), (arm["plays"], arm["addresses"])]
+        return np.array([(0.0, 0.0), *(_price(*both) for both in losses)])
     kind = way.partition(",")[0]  # full fine-tuning's two runs are one way at two rates
-    runs = [run for run in of_way(_runs(), kind).where(seed=seed) if run.lr <= TURNED_DOWN[way]["lr"]]
-    small = [_small_rate(seed)[1:]] if way == LORA else []
-    return sorted([*small, *((run.learned, run.forgotten) for run in runs)])
-
-
-def _by_dial(way: str, seed: int) -> list[Point]:
-    arm = dial_arm(way, seed)
-    losses = [arm["dial"][f"{share:g}"] for share in sorted(DIALS[way])]
-    return [(0.0, 0.0), *(_price(*both) for both in [*losses, (arm["plays"], arm["addresses"])])]
-
-
-def _by_steps(way: str, seed: int) -> list[Point]:
-    options = TURNED_DOWN[way]
-    short = stored_runs("forgetting", "plays").where(method=options["method"], lr=options["lr"], seed=seed)
-    fewer = sorted((run.steps, *_price(run.plays, run.addresses)) for run in short if run.steps < 100)
-    return [*(point[1:] for point in fewer), _by_rate(way, seed)[-1]]
-
-
-@functools.cache
-def _runs() -> Runs:
-    return all_runs()
-
-
-def _small_rate(seed: int) -> tuple[float, float, float]:
-    arm = load_results("forgetting")["arms"][arm_name(LORA, SMALL, seed)]
-    return (arm["norm"], *_price(arm["plays"], arm["addresses"]))
+    runs = [run for run in all_runs().where(way=kind, seed=seed) if run.lr <= options["lr"]]
+    small = stored.where(method="lora", lr=SMALL) if way == LORA else []
+    points = sorted(_price(run.plays, run.addresses) for run in [*small, *runs])
+    if name == "steps":
+        runs = [run for run in stored.where(method=options["method"], lr=options["lr"]) if run.steps < 100]
+        fewer = sorted((run.steps, *_price(run.plays, run.addresses)) for run in runs)
+        points = [*(point[1:] for point in fewer), points[-1]]
+    return np.array(points)
 
 
 def at_small_rate() -> list[float]:
     """Of LORA at the rate SMALL: the norm by which it moved, learned, forgotten; means over the seeds."""
-    return np.mean([_small_rate(seed) for seed in SEEDS], axis=0).tolist()
+    runs = stored_runs("forgetting", "plays").where(method="lora", lr=SMALL)
+    return np.mean([(run.norm, *_price(run.plays, run.addresses)) for run in runs], axis=0).tolist()
 
 
 def dial_arm(way: str, seed: int) -> dict:
@@ -131,8 +114,8 @@ def at_tied_rates(runs: Runs, ways: Iterable[str]) -> list[list[str]]:
     """A row for each rate that a way may call its best: way, rate, learned, forgotten, number of seeds."""
     rows = []
     for way in ways:
-        for lr in of_way(runs, way).tied():
-            some = [run for run in of_way(runs, way) if run.lr == lr]
+        for lr in runs.where(way=way).tied():
+            some = [run for run in runs.where(way=way) if run.lr == lr]
             learned, forgotten = np.mean([(run.learned, run.forgotten) for run in some], axis=0)
             rows.append([way, f"{lr:g}", f"{learned:.3f}", f"{forgotten:.3f}", f"{len(some)}"])
     return rows

@@ -124,6 +124,7 @@ def sections() -> dict[str, str]:
     """Title -> HTML, in the order of the page."""
     llama, gap = ARCHITECTURES["LLaMA 7B"], nf_codebook(4).diff()
     trained = llama.adapter_numbers(64, tuple(llama.linears))
+    base = load_results("qlora-quality")["arms"]["lora, not trained"]
     return {
         "LoRA [02, 04]": (
             formula("y = W x + s B (A x), &nbsp; s = &alpha; / r")
@@ -155,7 +156,7 @@ def sections() -> dict[str, str]:
         ),
         "What it costs: our GPT, 100 steps [09]": (
             rows(["each at its own rate", "rate", "plays", "addresses"], quality_rows())
-            + "<p>Search the rate for each method. Before: {:.2f} and {:.2f}.</p>".format(*losses_before())
+            + "<p>Search the rate for each method. Before: {before:.2f} and {addresses:.2f}.</p>".format(**base)
         ),
         "In code": (
             "<pre><code>model = load_base()\nquantize_linears(model, double_quant=True)\n"
@@ -172,12 +173,6 @@ def sections() -> dict[str, str]:
             "<li>A verdict has a number, settings, and a control that could have said no [13].</li></ul>"
         ),
     }
-
-
-def losses_before() -> tuple[float, float]:
-    """The losses of the base on plays and addresses."""
-    arm = load_results("qlora-quality")["arms"]["lora, not trained"]
-    return arm["before"], arm["addresses"]
 
 
 def main() -> None:

@@ -67,9 +67,8 @@ def _adapter(axes: Axes) -> None:
     axes.text(W, BELOW - 0.12, f"A: $r \\times d_{{in}}$ = {RANK} × {D_IN}", ha="center", va="top", fontsize=10)
     _arrow(axes, (W + WIDE / 2, BELOW), (B - THIN / 2, BELOW))
     _box(axes, B, BELOW, THIN, TALL, ADAPTER)
-    axes.text(
-        B, BELOW - TALL / 2 - 0.1, f"B: $d_{{out}} \\times r$ = {D_OUT} × {RANK}", ha="center", va="top", fontsize=10
-    )
+    size = f"B: $d_{{out}} \\times r$ = {D_OUT} × {RANK}"
+    axes.text(B, BELOW - TALL / 2 - 0.1, size, ha="center", va="top", fontsize=10)
     _line(axes, (B + THIN / 2, BELOW), (PLUS, BELOW))
     _arrow(axes, (PLUS, BELOW), (PLUS, -0.2))
     axes.text(PLUS + 0.12, BELOW / 2, "times\n$s = \\alpha / r$", fontsize=10, va="center")
@@ -78,18 +77,16 @@ def _adapter(axes: Axes) -> None:
 def _decode_step(axes: Axes, backward: bool) -> None:
     """What is stored stands above: it is decoded into W' whenever the layer is used."""
     _box(axes, W, ABOVE, WIDE, TALL, CODES)
-    axes.text(
-        W, ABOVE, f"codes: {D_OUT} × {D_IN}\nof 4 bits each", ha="center", va="center", fontsize=11, bbox=_paper()
-    )
+    size, paper = f"codes: {D_OUT} × {D_IN}\nof 4 bits each", {"facecolor": "white", "edgecolor": "none", "pad": 2.5}
+    axes.text(W, ABOVE, size, ha="center", va="center", fontsize=11, bbox=paper)
     constants = D_IN / BLOCK * UNIT
     strip = W + WIDE / 2 + 0.35
     _box(axes, strip, ABOVE, constants, TALL, CONSTANTS)
     axes.text(strip + 0.15, ABOVE, f"constants:\none absmax\nfor {BLOCK} codes", ha="left", va="center", fontsize=10)
     axes.text(W - WIDE / 2 - 0.2, ABOVE, "stored,\nfrozen", ha="right", va="center", fontsize=11)
-    middle = (ABOVE - TALL / 2 + TALL / 2) / 2
     _arrow(axes, (W, ABOVE - TALL / 2), (W, TALL / 2))
     when = "once forward, once backward" if backward else "at every use"
-    axes.text(W + 0.15, middle, f"decode, {when}:\nW′ = codebook[code] × absmax", va="center", fontsize=10)
+    axes.text(W + 0.15, ABOVE / 2, f"decode, {when}:\nW′ = codebook[code] × absmax", va="center", fontsize=10)
 
 
 def _backward(axes: Axes, adapter: bool, quantized: bool) -> None:
@@ -97,16 +94,11 @@ def _backward(axes: Axes, adapter: bool, quantized: bool) -> None:
     color, low = GRADIENT[0], -0.4
     name = "W′" if quantized else "W"
     if adapter:
-        for x, width, height, label, side in (
-            (W, WIDE, THIN, "gradient of A, of its shape", "above"),
-            (B + 0.3, THIN, TALL, "gradient\nof B", "right"),
-        ):
-            y = BELOW + 0.3 if side == "above" else BELOW
-            _box(axes, x, y, width, height, GRADIENT)
-            if side == "above":
-                axes.text(x, y + 0.1, label, ha="center", va="bottom", fontsize=10, color=color)
-            else:
-                axes.text(x + 0.12, y - 0.6, label, ha="left", va="center", fontsize=10, color=color)
+        said = {"fontsize": 10, "color": color}
+        _box(axes, W, BELOW + 0.3, WIDE, THIN, GRADIENT)
+        axes.text(W, BELOW + 0.3 + 0.1, "gradient of A, of its shape", ha="center", va="bottom", **said)
+        _box(axes, B + 0.3, BELOW, THIN, TALL, GRADIENT)
+        axes.text(B + 0.3 + 0.12, BELOW - 0.6, "gradient\nof B", ha="left", va="center", **said)
         _arrow(axes, (PLUS - 0.18, -0.3), (PLUS - 0.18, BELOW + 0.15), GRADIENT)
         _arrow(axes, (B - 0.15, BELOW + 0.3), (W + WIDE / 2 + 0.05, BELOW + 0.3), GRADIENT)
         _line(axes, (W - WIDE / 2 - 0.05, BELOW + 0.3), (LEFT + 0.25, BELOW + 0.3), GRADIENT)
@@ -134,10 +126,6 @@ def _words(adapter: bool, quantized: bool, backward: bool) -> str:
     return words
 
 
-def _paper() -> dict:
-    return {"facecolor": "white", "edgecolor": "none", "pad": 2.5}
-
-
 def _box(axes: Axes, x: float, y: float, width: float, height: float, look: Look, dashed: bool = False) -> None:
     style = light(look)
     if dashed:
@@ -151,8 +139,6 @@ def _line(axes: Axes, start: tuple[float, float], end: tuple[float, float], look
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], look: Look = ("black", "")) -> None:
+    how = {"arrowstyle": "-|>", "mutation_scale": 12, "shrinkA": 0, "shrinkB": 0}
     style = "--" if look is GRADIENT else "-"
-    arrow = FancyArrowPatch(
-        start, end, arrowstyle="-|>", mutation_scale=12, color=look[0], lw=1.2, ls=style, shrinkA=0, shrinkB=0
-    )
-    axes.add_patch(arrow)
+    axes.add_patch(FancyArrowPatch(start, end, color=look[0], lw=1.2, ls=style, **how))

@@ -37,9 +37,8 @@ class Product:
         name = {"fontsize": 12, "ha": "center", "va": "bottom", "color": ORANGE, "animated": True}
         self.whole = axes.imshow(np.zeros(shape), vmin=low, vmax=high, extent=(0, width, height, 0), **look)
         self.images = [axes.imshow(np.zeros((1, 1)), extent=(0, 1, 1, 0), **look) for _ in "BA"]
-        self.frames = [
-            axes.add_patch(Rectangle((0, 0), 0, 0, fill=False, ec=ORANGE, lw=1.6, animated=True)) for _ in "BA"
-        ]
+        frame = {"fill": False, "ec": ORANGE, "lw": 1.6, "animated": True}
+        self.frames = [axes.add_patch(Rectangle((0, 0), 0, 0, **frame)) for _ in "BA"]
         axes.add_patch(Rectangle((0, 0), width, height, fill=False, ec=UPDATE, lw=1.0))
         axes.text(width + self.gap / 2, height / 2, "=", **sign)
         self.names = [axes.text(0, 0, "", **name) for _ in "BA"]

@@ -59,7 +59,7 @@ def beat_nf4(values: Tensor):
         error = errors[offset]
         verdict = "smaller than" if error < nf4 - 5e-5 else "larger than" if error > nf4 + 5e-5 else "the same as"
         return {
-            "levels": _quantile_levels(offset),
+            "levels": (nf_codebook(4, offset=offset) * NormalDist().inv_cdf(offset)).tolist(),  # in standard deviations
             "offset": offset,
             "error": 100 * error,
             "readout": f"offset {offset:.3f}: error {error:.2%}, {verdict} NF4's {nf4:.2%}",
@@ -77,11 +77,6 @@ def beat_nf4(values: Tensor):
         note.set(text=f"{now['error']:.2f}%", position=(now["offset"], now["error"] + 0.07))
 
     return figure, view_values, draw, {"offset": OFFSETS[0]}
-
-
-def _quantile_levels(offset: float) -> list[float]:
-    """The 16 levels in standard deviations, before they are divided by the largest."""
-    return (nf_codebook(4, offset=offset) * NormalDist().inv_cdf(offset)).tolist()
 
 
 def _height(z: float) -> float:

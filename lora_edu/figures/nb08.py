@@ -68,7 +68,8 @@ def film_values(arm: dict) -> dict:
         edges += np.linspace(start, end, len(pictures), endpoint=False).tolist()
         rows += [(phase, *picture) for picture in pictures]
     phases, operations, gradients, activations = zip(*rows, strict=True)
-    ones, codes = np.ones(len(rows)), _code_bytes() if resident[CONSTANTS] else 0
+    linears = Architecture.of_gpt(GPTConfig()).parameters()["block linears"]
+    ones, codes = np.ones(len(rows)), linears // 2 if resident[CONSTANTS] else 0  # two codes a byte
     sizes = {
         "weights": (resident[BASE] - codes) * ones,
         "codes": (codes + resident[CONSTANTS]) * ones,
@@ -79,10 +80,6 @@ def film_values(arm: dict) -> dict:
     }
     bands = {name: size / 1e6 for name, size in sizes.items()}
     return {"edges": np.array([*edges, END]), "bands": bands, "phases": phases, "operations": operations}
-
-
-def _code_bytes() -> int:
-    return Architecture.of_gpt(GPTConfig()).parameters()["block linears"] // 2  # two codes a byte
 
 
 @slider

@@ -13,7 +13,7 @@ from matplotlib.patches import Rectangle
 
 from lora_edu.experiments.nb10 import HALF, PLACES
 from lora_edu.experiments.nb10_batch import EQUAL_STEPS, EQUAL_TOKENS, batch_runs, shares_missed
-from lora_edu.experiments.nb10_runs import RANKS, at_best, best_rates, of_way, swept
+from lora_edu.experiments.nb10_runs import RANKS, at_best, best_rates, swept
 from lora_edu.experiments.sweeps import TIE, Runs
 from lora_edu.figures.drawing import Drawn, note, panels, picture, slider, ticks
 from lora_edu.figures.looks import ADAPTER, BLUE, GRAY, METHODS, ORANGE, filled
@@ -131,9 +131,8 @@ def rates_figure(runs: Runs) -> Drawn:
     """The best rate at each rank, for two ways to choose alpha, beside that of the same matrices in full."""
     figure, (axes,) = panels(1, 8.6, 3.6)
     found = best_rates(runs)
-    for (name, chosen), color, style, aside in zip(
-        found.items(), (ORANGE, BLUE), ("-s", "--o"), (1, 1.08), strict=True
-    ):
+    looks = ((ORANGE, "-s", 1), (BLUE, "--o", 1.08))
+    for (name, chosen), (color, style, aside) in zip(found.items(), looks, strict=True):
         ranks = sorted(chosen)
         at = [rank * aside for rank in ranks]
         axes.plot(at, [chosen[rank] for rank in ranks], style, color=color, ms=7)
@@ -141,13 +140,12 @@ def rates_figure(runs: Runs) -> Drawn:
             ends = swept(runs, rank, name).tied()
             axes.plot([x, x], [ends[0], ends[-1]], color=color, lw=6, alpha=0.3, solid_capstyle="round")
         note(axes, name, (at[-1], chosen[ranks[-1]]), (10, 0), color=color)
-    (full,) = of_way(runs, "blocks").tied()
+    (full,) = runs.where(way="blocks").tied()
     for times, label in ((1, "the same matrices, trained in full"), (10, "ten times that")):
         axes.axhline(times * full, color=GRAY, lw=1, ls=":")
         axes.text(330, times * full * 1.05, label, fontsize=9, va="bottom", ha="right")
-    axes.set(
-        xscale="log", yscale="log", xlabel="rank", ylabel="best learning rate", xlim=(0.8, 350), ylim=(1.4e-3, 4e-2)
-    )
+    axes.set(xscale="log", xlabel="rank", xlim=(0.8, 350))
+    axes.set(yscale="log", ylabel="best learning rate", ylim=(1.4e-3, 4e-2))
     ticks(axes.xaxis, RANKS)
     ticks(axes.yaxis, (2e-3, 5e-3, 1e-2, 2e-2))
     tuned = "; ".join(f"{name}: {chosen[min(chosen)]:g} to {chosen[max(chosen)]:g}" for name, chosen in found.items())

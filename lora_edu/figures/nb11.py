@@ -160,10 +160,8 @@ def dora_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
     """Header and rows: DoRA minus LoRA after as many steps, and after as much time, each with six seeds."""
     rows = []
     for text, which in (("plays", "loss"), ("addresses", "addresses")):
-        for equal, found in (
-            ("equal steps", paired(runs, "DoRA", which, seeds=SIX)),
-            ("equal time", at_equal_time(runs, which)),
-        ):
+        gaps = {"equal steps": paired(runs, "DoRA", which, seeds=SIX), "equal time": at_equal_time(runs, which)}
+        for equal, found in gaps.items():
             mean, error = mean_and_error(found)
             lower = f"{sum(gap < 0 for gap in found)} of {len(found)} seeds"
             rows.append([f"{text}, {equal}", f"{mean:+.4f}", f"{error:.4f}", lower])
@@ -187,9 +185,7 @@ def starts_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
     for name, best in BEST_RATES.items():
         own, ahead = runs.where(start=name, bits=2), lead(runs, name)
         after = [f"{own.sweep()[rate]:.3f}" for rate in (*ONE_RATE, best)]
-        compared = (
-            [""] * 3 if name == "none" else [f"{best:g}", "{:+.3f} ± {:.3f}".format(*interval(ahead)), verdict(ahead)]
-        )
-        rows.append([name, f"{own[0].before:.3f}", *after, *compared])
+        compared = [f"{best:g}", "{:+.3f} ± {:.3f}".format(*interval(ahead)), verdict(ahead)]
+        rows.append([name, f"{own[0].before:.3f}", *after, *(compared if name != "none" else [""] * 3)])
     header = ["start, 2 bits", "before", *(f"after, at {rate:g}" for rate in ONE_RATE), "at its own"]
     return [*header, "which is", "minus none, three seeds", "they say"], rows
