@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import moved
 
-from lora_edu.experiments import finetune, nb16, nb16_rivals, nb16_words
+from lora_edu.experiments import finetune, nb16, nb16_rivals
 from lora_edu.gpt import encode
 from lora_edu.lora import lora_layers
 from lora_edu.texts import Text
@@ -24,14 +24,14 @@ def tiny(tiny_gpt, monkeypatch):
         monkeypatch.setattr(module, "NEW", 8)
         monkeypatch.setattr(module, "PROMPT", 6)
     monkeypatch.setattr(nb16, "ROLLOUTS", 6)
-    for module in (nb16, nb16_words, finetune):
+    for module in (nb16, finetune):
         monkeypatch.setattr(module, "load_text", lambda name: text)
     monkeypatch.setattr(finetune, "evaluate", lambda m, t, **_: evaluate(m, t, seq_len=8, max_windows=2))
     nb16.shipped.cache_clear()
-    nb16_words.known_words.cache_clear()
+    nb16.known_words.cache_clear()
     yield tiny_gpt
     nb16.shipped.cache_clear()
-    nb16_words.known_words.cache_clear()
+    nb16.known_words.cache_clear()
 
 
 def lines(*texts):
@@ -43,7 +43,7 @@ def lines(*texts):
 
 def test_a_word_is_judged_where_it_ended_and_if_the_window_holds_all_of_it(tiny):
     tokens = lines("ere. a dxg ran", "og was. We by.")
-    words, wrong = nb16_words.marked_words(tokens, 6)
+    words, wrong = nb16.marked_words(tokens, 6)
     assert words.tolist() == [[1, 0, 0, 0, 1, 0, 0, 0], [1, 0, 0, 0, 1, 0, 0, 1]]  # not "ere", "ran" and "og"
     assert wrong.nonzero().tolist() == [[0, 4], [1, 0]]  # "dxg", and "was", which the text does not hold
 

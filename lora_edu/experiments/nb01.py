@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from lora_edu import files, tensor_files
 from lora_edu.calibration import one_temperature
 from lora_edu.experiments.finetune import fine_tune, loss_on, prepared
-from lora_edu.experiments.sweeps import SEEDS, arms_of
+from lora_edu.experiments.sweeps import SEEDS, arms_of, seeded
 from lora_edu.gpt import GPT
 from lora_edu.lora import lora_layers
 from lora_edu.measures import low_rank
@@ -312,10 +312,10 @@ def _rank90(matrix: NDArray) -> int:
 UPDATE_ARMS = {
     "10 steps": {"steps": 10, "ranks": (8,), "windows": 16},  # notebook 01 runs this one again
     "150 steps, seed 0": {"steps": STEPS, "store": STORED_LAYER},
-    **{f"150 steps, seed {seed}": {"steps": STEPS, "repeat": seed} for seed in (1, 2)},
-    **{f"rank 8 trained, seed {seed}": {"rank": 8, "repeat": seed} for seed in range(3)},
+    **seeded("150 steps", (1, 2), steps=STEPS),
+    **seeded("rank 8 trained", rank=8),
     **{f"rank 1 trained, lr {lr:g}": {"rank": 1, "lr": lr} for lr in (0.01, 0.02, 0.03)},
 }
-CALIBRATED_ARMS = COARSE_ARMS = {f"150 steps, seed {seed}": {"repeat": seed} for seed in SEEDS}
+CALIBRATED_ARMS = COARSE_ARMS = seeded("150 steps")
 ENTRY_ARMS = arms_of("entries", (0.03,), SEEDS) | arms_of("entries", (0.015, 0.06), (0,))
 ENTRY_ARMS |= arms_of("as many as rank 1", (0.03, 0.06, 0.1, 0.17, 0.3), (0,), rank=1)

@@ -12,6 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from lora_edu.experiments.sweeps import SEEDS, seeded
 from lora_edu.gpt import GPT
 from lora_edu.lora import adapter_state, add_lora, combine, load_adapter_state, lora_layers, merge, unload
 from lora_edu.models.pretrain import load_base
@@ -151,7 +152,6 @@ def in_format(model: GPT, codebook: str) -> GPT:
 # --- the arms --------------------------------------------------------------------------------------------------------
 
 SETTINGS = tuple(step / 8 for step in range(9))  # the weight of the plays; that of the verses is what is left
-SEEDS = (0, 1, 2)
 MORE_SEEDS = {"combined": (0, 0.5, 1), "averaged": (0.5,), "rounded": ()}  # the settings of the other two seeds
 CONTROLS = {
     "base": {"plays": 0.0, "verses": 0.0},
@@ -183,8 +183,4 @@ def _dial_arms() -> dict[str, dict]:
 
 
 VOICE_ARMS = _dial_arms()
-BASE_ARMS = {
-    f"{codebook}, seed {seed}": {"codebook": codebook, "repeat": seed}
-    for codebook in ("nf4", "nf3", "nf2")
-    for seed in SEEDS
-}
+BASE_ARMS = seeded("nf4", codebook="nf4") | seeded("nf3", codebook="nf3") | seeded("nf2", codebook="nf2")

@@ -111,18 +111,11 @@ def film(*, recipe: dict | None = None, seed: int = 0, progress: bool = True) ->
     layer, frames = lora_layers(model)[FILM_LAYER], []
 
     def look(done: int, _loss: float) -> None:
-        if done not in FILM_STEPS:
-            return
-        frames.append(
-            {
-                "step": done,
-                **looked_at(model, seed, digits=3),
-                "codes": checksum(codes_of(model)),
-                "adapters": checksum([value for name, value in model.state_dict().items() if "lora_" in name]),
-                "A": _short(layer.lora_A[:, :CORNER]),
-                "B": _short(layer.lora_B[:CORNER]),
-            }
-        )
+        if done in FILM_STEPS:
+            adapters = [value for name, value in model.state_dict().items() if "lora_" in name]
+            sums = {"codes": checksum(codes_of(model)), "adapters": checksum(adapters)}
+            corner = {"A": _short(layer.lora_A[:, :CORNER]), "B": _short(layer.lora_B[:CORNER])}
+            frames.append({"step": done} | looked_at(model, seed, digits=3) | sums | corner)
 
     recipe = FILM_RECIPE | (recipe or {})
     looks = {"eval_every": 5, "eval_windows": 1, "on_evaluation": look}

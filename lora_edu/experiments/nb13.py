@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from lora_edu.experiments.finetune import fine_tune, loss_on, prepared
 from lora_edu.experiments.nb09 import BEST_RATES
+from lora_edu.experiments.sweeps import seeded
 from lora_edu.models.pretrain import load_base
 from lora_edu.texts import batches, load_text
 
@@ -127,11 +128,6 @@ def digits(right: Tensor) -> str:
 
 
 WAYS = {"counted": {}} | {method: {"lr": BEST_RATES[method, "all plays"]} for method in ("lora", "full", "qlora")}
-AGREEMENT_ARMS = {
-    "base": {"method": "lora", "steps": 0},  # an adapter that is not trained changes nothing
-    **{
-        f"{method}, seed {seed}": {"method": method, "repeat": seed} | how
-        for method, how in WAYS.items()
-        for seed in SEEDS
-    },
-}
+AGREEMENT_ARMS = {"base": {"method": "lora", "steps": 0}}  # an adapter that is not trained changes nothing
+for _method, _how in WAYS.items():
+    AGREEMENT_ARMS |= seeded(_method, SEEDS, method=_method, **_how)

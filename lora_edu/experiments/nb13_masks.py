@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_edu.experiments.nb04 import RATE, empty_adapter
+from lora_edu.experiments.sweeps import seeded
 from lora_edu.observing import SPEAKER_LINE
 from lora_edu.texts import batches, load_text
 from lora_edu.training import trainable_parameters
@@ -68,8 +69,6 @@ def measured(model: nn.Module, tokens: Tensor, windows: int = 32) -> dict:
 
 
 # The shares by lot are those that names and speeches have of the plays, which a test counts.
-MASK_ARMS = {
-    f"{learn}{f', {share:.0%}' if share < 1 else ''}, seed {seed}": {"learn": learn, "share": share, "repeat": seed}
-    for learn, share in (("all", 1.0), ("speeches", 1.0), ("names", 1.0), ("by lot", 0.93), ("by lot", 0.07))
-    for seed in range(3)
-} | {"not trained": {"learn": "all", "steps": 0}}
+MASK_ARMS = {"not trained": {"learn": "all", "steps": 0}}
+for _learn, _share in (("all", 1.0), ("speeches", 1.0), ("names", 1.0), ("by lot", 0.93), ("by lot", 0.07)):
+    MASK_ARMS |= seeded(f"by lot, {_share:.0%}" if _share < 1 else _learn, learn=_learn, share=_share)

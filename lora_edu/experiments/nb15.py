@@ -8,7 +8,7 @@ them, too.
 `calibrate` asks how much of what was learned or forgotten is confidence alone.
 """
 
-from lora_edu.experiments.sweeps import SEEDS, arms_of
+from lora_edu.experiments.sweeps import SEEDS, arms_of, seeded
 
 LORA, WIDE, FULL, BOLD = "lora r8", "lora r64", "full", "full, twice the rate"
 TURNED_DOWN = {  # the best run of each way
@@ -29,7 +29,7 @@ def _arms() -> dict[str, dict]:
     arms = {}
     for way, shares in DIALS.items():
         options = TURNED_DOWN[way] | {"dial": shares}
-        arms |= {f"dial of {way}, seed {seed}": options | {"repeat": seed} for seed in SEEDS}
+        arms |= seeded(f"dial of {way}", **options)
     for way, fewer in STEPS.items():
         options = dict(TURNED_DOWN[way])
         lr = options.pop("lr")
@@ -38,7 +38,7 @@ def _arms() -> dict[str, dict]:
     arms |= arms_of(LORA, (SMALL,), SEEDS, method="lora", rank=8)
     for way in (LORA, FULL):
         options = TURNED_DOWN[way] | {"calibrate": True}
-        arms |= {f"confidence of {way}, seed {seed}": options | {"repeat": seed} for seed in CALIBRATED}
+        arms |= seeded(f"confidence of {way}", CALIBRATED, **options)
     return arms
 
 

@@ -15,7 +15,7 @@ from lora_edu.experiments.finetune import both_losses
 from lora_edu.experiments.nb01 import with_changes
 from lora_edu.experiments.nb10 import block_weights, share_of_norm
 from lora_edu.experiments.nb10_directions import Updates, trained
-from lora_edu.experiments.sweeps import SEEDS
+from lora_edu.experiments.sweeps import seeded
 from lora_edu.models.pretrain import load_base
 
 STRONGEST, OLD = 10, 0.5  # the paper's: candidates of a matrix, and the cosine from which on a direction is old
@@ -120,7 +120,6 @@ def intruder_arm(way: str, cuts: bool = False, *, seed: int = 0) -> dict:
     return (cut_losses if cuts else cosines)(way, seed=seed)
 
 
-INTRUDER_ARMS = {
-    **{f"cosines of {way}, seed {seed}": {"way": way, "repeat": seed} for way in ("lora r8", "full") for seed in SEEDS},
-    **{f"cuts of lora r8, seed {seed}": {"way": "lora r8", "repeat": seed, "cuts": True} for seed in SEEDS},
-}
+INTRUDER_ARMS = seeded("cuts of lora r8", way="lora r8", cuts=True)
+for _way in ("lora r8", "full"):
+    INTRUDER_ARMS |= seeded(f"cosines of {_way}", way=_way)

@@ -7,6 +7,8 @@ Each arm ends on fresh roll-outs from held-out addresses (`measured`).
 """
 
 import functools
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -16,7 +18,6 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lora_edu.experiments.finetune import loss_on, prepared, shipped
-from lora_edu.experiments.nb16_words import marked_words
 from lora_edu.gpt import GPT
 from lora_edu.lora import lora_layers
 from lora_edu.models.pretrain import load_base
@@ -27,6 +28,7 @@ from lora_edu.training import trainable_parameters
 PROMPT, NEW, ROLLOUTS = 16, 32, 48  # bytes given, bytes written, roll-outs in a step
 LETTERS = (ord("e"), ord("E"))
 WARMUP = 5  # steps in which the rate grows to its full size
+SEEN = 3  # times that a word stands in the addresses: fewer may be a misprint
 UNREAL = 2.0  # what a word costs that no address holds, where words are paid for too
 SAMPLE = "My fellow citizen"
 LogProbs = Callable[[Tensor], Tensor]  # tokens (B, PROMPT + NEW) -> (B, NEW, 256)
@@ -117,6 +119,27 @@ def gradients(credit: Callable[[Tensor], Tensor], rewards: Tensor, push: Tensor,
         found.append([(credit(rewards[some]) * push[some]).sum(1).mean() for some in order.split(group)])
     each = torch.tensor(found)  # (64, groups)
     return [each.mean().item(), (each.std() / each.shape[1] ** 0.5).item(), each.std().item()]
+
+
+@functools.cache
+def known_words() -> frozenset[str]:
+    """The real words: those that stand in the training addresses at least `SEEN` times, in small letters."""
+    text = bytes(load_text("speeches").train.tolist()).decode("utf-8", errors="replace").lower()
+    return frozenset(word for word, count in Counter(re.findall(r"[a-z]+", text)).items() if count >= SEEN)
+
+
+def marked_words(tokens: Tensor, prompt: int) -> tuple[Tensor, Tensor]:
+    """1 at each new byte where a word ended, and 1 where it was not a real one: (B, S) -> (B, S - prompt) twice.
+
+    A word that the window cuts off, in front or behind, is none.
+    """
+    words, wrong = torch.zeros(2, len(tokens), tokens.shape[1] - prompt)
+    for row, line in enumerate(tokens.tolist()):
+        for found in re.finditer(r"[a-z]+", bytes(line).decode("latin-1").lower()):  # one letter for each byte
+            if found.start() > 0 and prompt <= found.end() < len(line):
+                words[row, found.end() - prompt] = 1
+                wrong[row, found.end() - prompt] = found[0] not in known_words()
+    return words, wrong
 
 
 # --- one arm ---------------------------------------------------------------------------------------------------------

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_edu.experiments import nb16
-from lora_edu.experiments.nb16 import LETTERS, NEW, PROMPT, ROLLOUTS
-from lora_edu.experiments.nb16_words import marked_words
+from lora_edu.experiments.nb16 import LETTERS, NEW, PROMPT, ROLLOUTS, marked_words
 from lora_edu.experiments.sweeps import SEEDS, arms_of, sweep_arms
 from lora_edu.gpt import GPT
 from lora_edu.models.pretrain import load_base

@@ -33,6 +33,11 @@ def sweep_arms(way: str, lrs: Iterable[float], best: float, **options) -> dict[s
     return arms_of(way, lrs, **options) | arms_of(way, (best,), SEEDS, **options)
 
 
+def seeded(name: str, /, seeds: Iterable[int] = SEEDS, **options) -> dict[str, dict]:
+    """Arms that differ in nothing but their seed, by name, for example `cuts of lora r8, seed 0`."""
+    return {f"{name}, seed {seed}": options | {"repeat": seed} for seed in seeds}
+
+
 class Runs(list):
     """Runs, each with its settings and what it measured: `run.lr`, `run.seed`, `run.loss`, `run.addresses` ..."""
 
