@@ -9,13 +9,9 @@ import functools
 
 import torch
 
-from lora_edu.gpt import GPT
-from lora_edu.lora import add_lora
-from lora_edu.models.pretrain import load_base
+from lora_edu import GPT, add_lora, evaluate, load_base, quantize_linears, train
 from lora_edu.observing import block_linears
-from lora_edu.qlora import quantize_linears
 from lora_edu.texts import Text, load_text
-from lora_edu.training import evaluate, train
 
 BLOCK_SIZE = 64
 METHODS = ("full", "lora", "qlora", "blocks")

@@ -13,9 +13,8 @@ import warnings
 import torch
 from torch import nn
 
-from lora_edu.layers import trainable_summary
+from lora_edu import quantize_linears, trainable_summary
 from lora_edu.lora import add_lora, lora_layers
-from lora_edu.qlora import quantize_linears
 
 LIBRARIES = ("transformers", "accelerate", "peft", "bitsandbytes")
 

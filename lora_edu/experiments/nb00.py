@@ -6,13 +6,10 @@ The layer computes y = base(x) + strength * s * B A x: at strength 0 the adapter
 import torch
 from torch import Tensor
 
-from lora_edu import files
+from lora_edu import GPT, files, load_adapter, load_base
 from lora_edu.experiments.finetune import both_losses
-from lora_edu.gpt import GPT
 from lora_edu.lora import adapter_state, load_adapter_state, lora_layers
-from lora_edu.models.pretrain import load_base
 from lora_edu.observing import surprise
-from lora_edu.peft_io import load_adapter
 from lora_edu.texts import ADDRESS_LINE, PLAY_LINE
 
 STRENGTHS = (0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75, 2)

@@ -18,18 +18,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lora_edu import files, tensor_files
+from lora_edu import GPT, files, load_base, load_text, quantize, tensor_files
 from lora_edu.calibration import one_temperature
 from lora_edu.experiments.finetune import fine_tune, loss_on, prepared
 from lora_edu.experiments.sweeps import SEEDS, arms_of, seeded
-from lora_edu.gpt import GPT
 from lora_edu.lora import lora_layers
 from lora_edu.measures import low_rank
-from lora_edu.models.pretrain import load_base
 from lora_edu.observing import block_linears
-from lora_edu.quantization import quantize
 from lora_edu.rounding import total_bits
-from lora_edu.texts import load_text
 
 STORED_LAYER = "blocks.2.attention.v_proj"  # the one layer whose update is stored whole
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)

@@ -12,15 +12,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from lora_edu import GPT, evaluate, load_base, quantize, quantize_linears
 from lora_edu.experiments.sweeps import SEEDS, seeded
-from lora_edu.gpt import GPT
 from lora_edu.lora import adapter_state, add_lora, combine, load_adapter_state, lora_layers, merge, unload
-from lora_edu.models.pretrain import load_base
 from lora_edu.observing import block_linears
-from lora_edu.qlora import quantize_linears
-from lora_edu.quantization import quantize
 from lora_edu.texts import Text, batches, load_text
-from lora_edu.training import evaluate
 
 RANK, ALPHA, STEPS, RATE = 8, 16, 50, 5e-3
 TEXTS = {"plays": "shakespeare", "verses": "king-james"}

@@ -10,14 +10,11 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
+from lora_edu import GPT, load_base, load_text, quantize
 from lora_edu.codebooks import get_codebook, nf_codebook
 from lora_edu.experiments.scoreboard import Change, begun_later, measured
-from lora_edu.gpt import GPT
-from lora_edu.models.pretrain import load_base
 from lora_edu.observing import block_linears, layer_inputs
-from lora_edu.quantization import quantize
 from lora_edu.rounding import compensated, lloyd_max
-from lora_edu.texts import load_text
 
 FORMATS = ("nf4", "fp4-e2m1", "int4", "fp4-bnb", "fp4-e3m0")
 CODES = ("nf4-offset-0.94", "lloyd-max", "lloyd-max, free", "bin-middles")  # less error than NF4's on normal weights

@@ -8,12 +8,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lora_edu.codebooks import nf_codebook
+from lora_edu import load_base, load_pretrained, nf_codebook
 from lora_edu.downloads import model_folder
 from lora_edu.experiments.scoreboard import WINDOWS, begun_later, measured
 from lora_edu.measures import relative_error
-from lora_edu.models.pretrain import load_base
-from lora_edu.models.pretrained import load_pretrained
 from lora_edu.observing import block_linears
 from lora_edu.quantization import block_absmax, nearest_code, normalize, quantize
 from lora_edu.rounding import rescale

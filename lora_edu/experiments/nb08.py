@@ -15,10 +15,8 @@ from operator import sub
 import torch
 from torch import Tensor
 
-from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import add_lora
+from lora_edu import GPT, GPTConfig, NF4Linear, add_lora, quantize_linears
 from lora_edu.memory.film import film_step, scenes
-from lora_edu.qlora import NF4Linear, quantize_linears
 from lora_edu.training import trainable_parameters, training_step
 
 BATCH, LENGTH, RANK, ALPHA = 4, 256, 8, 16

@@ -13,17 +13,16 @@ from statistics import mean
 import torch
 from torch import Tensor, nn
 
+from lora_edu import load_base, train
 from lora_edu.experiments.finetune import both_losses, fine_tune, loss_on, prepared
 from lora_edu.experiments.nb00 import looked_at
 from lora_edu.experiments.nb06 import rounding
 from lora_edu.experiments.sweeps import Runs, stored_runs, sweep_arms
 from lora_edu.layers import is_nf4
 from lora_edu.lora import lora_layers
-from lora_edu.models.pretrain import load_base
 from lora_edu.observing import block_linears
 from lora_edu.quantization import unpack
 from lora_edu.texts import Text, load_text
-from lora_edu.training import train
 
 DRAW_ARMS = {"full precision": {"shift": None}} | {f"shift {shift}": {"shift": shift} for shift in range(0, 64, 8)}
 DRAW_ARMS |= {f"columns permuted, seed {seed}": {"shift": 0, "permuted": seed} for seed in range(8)}

@@ -14,20 +14,14 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from lora_edu import files
-from lora_edu.codebooks import nf_codebook
+from lora_edu import GPT, files, load_adapter, load_base, load_text, nf_codebook, quantize_linears
 from lora_edu.experiments.finetune import loss_on
 from lora_edu.experiments.nb04 import RANK, RATE, STEPS, empty_adapter, train_adapter
 from lora_edu.experiments.nb11 import inputs_of
 from lora_edu.experiments.stored import load_results
-from lora_edu.gpt import GPT
 from lora_edu.lora import lora_layers
-from lora_edu.models.pretrain import load_base
 from lora_edu.observing import block_linears
-from lora_edu.peft_io import load_adapter
-from lora_edu.qlora import quantize_linears
 from lora_edu.quantization import code_by_lot, nearest_code, quantize
-from lora_edu.texts import load_text
 
 NF4 = nf_codebook(4)
 CALIBRATION_WINDOWS, WINDOWS = 16, 32  # of 256 bytes: to calibrate with, and to measure on

@@ -10,39 +10,26 @@ to train under one budget; `lora-price` asks for ranks, rates, scalings and step
 
 import torch
 
+from lora_edu import GPT, load_base, load_text
 from lora_edu.calibration import one_temperature
 from lora_edu.experiments.finetune import both_losses, fine_tune, prepared
 from lora_edu.experiments.sweeps import SEEDS, arms_of, sweep_arms
-from lora_edu.gpt import GPT
 from lora_edu.lora import lora_layers
-from lora_edu.models.pretrain import load_base
 from lora_edu.observing import block_linears
-from lora_edu.texts import load_text
 
 
 def adapted_loss(
-    method: str,
-    lr: float,
-    *,
-    rank: int = 8,
-    scaling: float = 2.0,
-    targets: tuple[str, ...] | str = "all-linear",
-    steps: int = 100,
-    dial: tuple[float, ...] = (),
-    calibrate: bool = False,
-    windows: int = 64,
-    seed: int = 0,
-    progress: bool = True,
+    method: str, lr: float, *, rank=8, steps=100, dial=(), calibrate=False, windows=64, seed=0, progress=True, **how
 ) -> dict:
     """Fine-tune the shipped base on plays in one way, and measure it on held-out text.
 
-    method, scaling and targets: as for `prepared`.
+    method, and more in how: as for `prepared`.
     dial: shares, 0 to 1: both losses are also measured with the base plus such a share of all changes.
     calibrate: for each text also the best temperature, and the loss without it and with it (`one_temperature`).
     Returns both losses in nats per byte, how many numbers were trained, and the norm of all updates of block matrices
     as a share of the norm of these matrices.
     """
-    model = prepared(load_base("laptop", device="cpu"), method, rank, seed, scaling=scaling, targets=targets)
+    model = prepared(load_base("laptop", device="cpu"), method, rank, seed, **how)
     before, start = block_weights(model), trained_values(model)
     fine_tune(model, steps, lr, seed, progress=progress)
     result = both_losses(model, windows) | {

@@ -6,12 +6,10 @@ few steps as the largest one does, and read less: they tell what the number of s
 
 from statistics import mean
 
+from lora_edu import evaluate, load_base, load_text
 from lora_edu.experiments.finetune import fine_tune, prepared
 from lora_edu.experiments.stored import load_results
 from lora_edu.experiments.sweeps import SEEDS, Runs, arms_of, stored_runs, sweep_arms
-from lora_edu.models.pretrain import load_base
-from lora_edu.texts import load_text
-from lora_edu.training import evaluate
 
 SEQ_LEN = 32  # short, so that a batch of 64 is affordable
 TEST_WINDOWS = 512

@@ -11,11 +11,10 @@ import functools
 import torch
 from torch import Tensor
 
+from lora_edu import load_base, load_text
 from lora_edu.experiments.finetune import fine_tune, prepared
 from lora_edu.experiments.nb10 import block_weights
 from lora_edu.experiments.sweeps import SEEDS
-from lora_edu.models.pretrain import load_base
-from lora_edu.texts import load_text
 
 # way -> method, rank, learning rate: the best of the sweeps, of full's two the gentler
 WAYS = {"lora r8": ("lora", 8, 1e-2), "full": ("full", 0, 1e-3)}

@@ -11,15 +11,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from lora_edu import GPT, load_base, load_text
 from lora_edu.calibration import one_temperature
 from lora_edu.experiments.finetune import fine_tune, loss_on
 from lora_edu.experiments.nb06 import inputs_of
 from lora_edu.experiments.sweeps import SEEDS, arms_of, sweep_arms
-from lora_edu.gpt import GPT
 from lora_edu.lora import add_lora, lora_layers
-from lora_edu.models.pretrain import load_base
 from lora_edu.observing import block_linears
-from lora_edu.texts import load_text
 from lora_edu.variants import loftq_start, qpissa_start, repair_seen, round_weight
 
 RANK, STEPS, BATCH = 8, 40, 2

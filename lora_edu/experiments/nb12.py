@@ -10,13 +10,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from lora_edu import NF4Linear, evaluate, quantize_linears, train
 from lora_edu.calibration import one_temperature
 from lora_edu.experiments.nb06 import rounding
 from lora_edu.lora import add_lora, lora_layers
 from lora_edu.models.pretrained import load_pretrained, next_token_loss, tokenize
-from lora_edu.qlora import NF4Linear, quantize_linears
 from lora_edu.texts import ADDRESS_LINE, Text, load_text
-from lora_edu.training import evaluate, train
 
 STEPS = 20
 WINDOWS = 16  # of 256 tokens, of each held-out text

@@ -14,20 +14,14 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from lora_edu import files
+from lora_edu import GPTConfig, NF4Linear, files, load_adapter, load_text, quantize, quantize_linears, training_bytes
 from lora_edu.codebooks import get_codebook
 from lora_edu.experiments.finetune import shipped as base
 from lora_edu.experiments.stored import load_results
-from lora_edu.gpt import GPTConfig
 from lora_edu.lora import LoRALinear, add_lora, lora_layers
 from lora_edu.measures import cosine, relative_error
-from lora_edu.memory.calculator import training_bytes
 from lora_edu.memory.shapes import ARCHITECTURES
 from lora_edu.observing import block_linears, layer_inputs
-from lora_edu.peft_io import load_adapter
-from lora_edu.qlora import NF4Linear, quantize_linears
-from lora_edu.quantization import quantize
-from lora_edu.texts import load_text
 
 
 class Interval(NamedTuple):

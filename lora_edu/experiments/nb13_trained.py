@@ -13,15 +13,14 @@ from statistics import mean, quantiles, stdev
 import numpy as np
 import torch
 
+from lora_edu import GPTConfig, quantize_linears
 from lora_edu.experiments import nb09
 from lora_edu.experiments.finetune import shipped as base
 from lora_edu.experiments.nb08 import alternating_times
 from lora_edu.experiments.nb13 import ORDERS
 from lora_edu.experiments.nb13_measured import Interval, Numbers, results
 from lora_edu.experiments.sweeps import paired
-from lora_edu.gpt import GPTConfig
 from lora_edu.memory.shapes import BASE, CONSTANTS, predicted_bytes
-from lora_edu.qlora import quantize_linears
 
 STUDENT = {3: 4.303, 6: 2.571}  # how many standard errors luck alone passes once in twenty, by the number of seeds
 Seeds = dict[str, list[float]]  # setting -> a number for each seed

@@ -17,12 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from lora_edu import GPT, dequantize_linears, load_base, load_text, quantize_linears
 from lora_edu.experiments.finetune import loss_on, prepared, shipped
-from lora_edu.gpt import GPT
 from lora_edu.lora import lora_layers
-from lora_edu.models.pretrain import load_base
-from lora_edu.qlora import dequantize_linears, quantize_linears
-from lora_edu.texts import load_text
 from lora_edu.training import trainable_parameters
 
 PROMPT, NEW, ROLLOUTS = 16, 32, 48  # bytes given, bytes written, roll-outs in a step

@@ -10,11 +10,10 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from lora_edu import GPT, load_base
 from lora_edu.experiments import nb16
 from lora_edu.experiments.nb16 import LETTERS, NEW, PROMPT, ROLLOUTS, marked_words
 from lora_edu.experiments.sweeps import SEEDS, arms_of, sweep_arms
-from lora_edu.gpt import GPT
-from lora_edu.models.pretrain import load_base
 
 
 def reward_arm(method: str, *, seed: int = 0, progress: bool = True, **settings) -> dict:

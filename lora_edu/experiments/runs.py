@@ -23,18 +23,8 @@ from tqdm.auto import tqdm
 
 from lora_edu import records
 from lora_edu.command import check_output, did_you_mean
-from lora_edu.experiments import stored
+from lora_edu.experiments import nb01, stored
 from lora_edu.experiments.nb00 import DIAL_ARMS, adapter_at
-from lora_edu.experiments.nb01 import (
-    CALIBRATED_ARMS,
-    COARSE_ARMS,
-    ENTRY_ARMS,
-    UPDATE_ARMS,
-    calibrated,
-    coarse_factors,
-    trained_entries,
-    update_arm,
-)
 from lora_edu.experiments.nb02 import RATE_ARMS, losses_at_rates
 from lora_edu.experiments.nb04 import BASE_ARMS, VOICE_ARMS, dial, onto_which_base
 from lora_edu.experiments.nb05 import SHARED_ARMS, shared_loss
@@ -118,10 +108,10 @@ EXPERIMENTS = {
     "shared-constants": Experiment(shared_loss, SHARED_ARMS, "05: int4 with one ruler a layer, a row, a block", 2),
     "formats": Experiment(format_loss, FORMAT_ARMS, "06: the loss of the base in nine formats of 4 bits", 2),
     "compensation": Experiment(compensated_loss, COMPENSATION_ARMS, "06: NF4 with GPTQ's compensation", 2),
-    "update-rank": Experiment(update_arm, UPDATE_ARMS, "01: an update of full rank, cut down", 25),
-    "coarse-factors": Experiment(coarse_factors, COARSE_ARMS, "01: how coarse may the numbers of A and B be?", 8),
-    "trained-entries": Experiment(trained_entries, ENTRY_ARMS, "01: single entries, trained from the start", 10),
-    "calibrated-cuts": Experiment(calibrated, CALIBRATED_ARMS, "01: the same, each model as sure as it should be", 12),
+    "update-rank": Experiment(nb01.update_arm, nb01.UPDATE_ARMS, "01: an update of full rank, cut down", 25),
+    "coarse-factors": Experiment(nb01.coarse_factors, nb01.COARSE_ARMS, "01: how coarse may A and B be?", 8),
+    "trained-entries": Experiment(nb01.trained_entries, nb01.ENTRY_ARMS, "01: single entries, trained", 10),
+    "calibrated-cuts": Experiment(nb01.calibrated, nb01.CALIBRATED_ARMS, "01: the same, each calibrated", 12),
     "digit-rates": Experiment(losses_at_rates, RATE_ARMS, "02: rotated digits at many learning rates", 1),
     "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS, "07: ways to quantize NF4's constants", 2),
     "two-errors": Experiment(two_errors, TWO_ERRORS_ARMS, "07: errors of codes and constants, four sets of weights", 1),

@@ -9,13 +9,10 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from lora_edu.gpt import GPT
-from lora_edu.models.pretrain import load_base
+from lora_edu import GPT, evaluate, load_base, load_text
 from lora_edu.observing import block_linears, layer_inputs
 from lora_edu.quantization import DoubleQuant, quantize
 from lora_edu.rounding import rescale, total_bits
-from lora_edu.texts import load_text
-from lora_edu.training import evaluate
 
 WINDOWS = 128
 Change = Callable[[Tensor], Tensor]  # from a weight (d_out, d_in) to what takes its place

@@ -13,11 +13,10 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from lora_edu.codebooks import nf_codebook
+from lora_edu import nf_codebook, quantize
 from lora_edu.figures.drawing import Drawn, panels, slider, styled
 from lora_edu.figures.looks import BLUE, CODES, GRAY, GREEN, ORANGE, RED, filled
 from lora_edu.measures import relative_error
-from lora_edu.quantization import quantize
 
 NF4_OFFSET = 0.9677083
 OFFSETS = [round(0.86 + 0.002 * step, 3) for step in range(66)]  # 0.86 to 0.99

@@ -8,21 +8,11 @@ import statistics
 
 import matplotlib.pyplot as plt
 
+from lora_edu.experiments import nb11_runs as records
 from lora_edu.experiments.nb11 import MORE_SEEDS, SHARED_RATES
-from lora_edu.experiments.nb11_runs import (
-    OWN,
-    RANKED,
-    SIX,
-    at_equal_time,
-    best_rate,
-    losses_at,
-    mean_and_error,
-    paired,
-    verdict,
-)
+from lora_edu.experiments.nb11_runs import OWN, RANKED, SIX
 from lora_edu.experiments.nb11_starts import BEST_RATES
-from lora_edu.experiments.sweeps import Runs, interval
-from lora_edu.experiments.sweeps import paired as paired_runs
+from lora_edu.experiments.sweeps import Runs, interval, paired
 from lora_edu.figures.drawing import Drawn, listed, panels, picture, slider, styled
 from lora_edu.figures.looks import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, SKY
 
@@ -58,8 +48,8 @@ def ranking_view(runs: Runs):
     title = axes.text(LOW, -0.95, "", fontsize=11, animated=True)
 
     def values(rate: float | str) -> dict:
-        losses = losses_at(runs, rate)
-        names = {name: f"{name}, {best_rate(runs, name):g}" if rate == OWN else name for name in losses}
+        losses = records.losses_at(runs, rate)
+        names = {name: f"{name}, {records.best_rate(runs, name):g}" if rate == OWN else name for name in losses}
         there = [loss for loss in losses.values() if loss < math.inf]
         span = max(there) - min(there)
         what = "each its own rate" if rate == OWN else f"one rate for all, {rate:g}"
@@ -103,13 +93,13 @@ def sweeps_figure(runs: Runs) -> Drawn:
             axes.plot(*_points(runs, other), color="#C9C9C9", lw=1)
         color, marker = LOOKS[name]
         axes.plot(*_points(runs, name), color=color, marker=marker, ms=5)
-        best = best_rate(runs, name)
+        best = records.best_rate(runs, name)
         axes.plot(best, runs.where(name=name).sweep()[best], "o", ms=13, mfc="none", mec=color)
         axes.set(xscale="log", ylim=(LOW, 2.1))
         axes.set_title(f"{name}: {best:g}")
     figure.supxlabel("learning rate")
     figure.supylabel("loss, nats a byte")
-    rates = {name: best_rate(runs, name) for name in RANKED}
+    rates = {name: records.best_rate(runs, name) for name in RANKED}
     finding = f"The best rates (ringed) lie a factor of {max(rates.values()) / min(rates.values()):.0f} apart"
     figure.suptitle(finding, x=0.01, ha="left")
     shown = "A panel for each variant: loss against rate, the other variants in gray."
@@ -125,20 +115,20 @@ def _points(runs: Runs, name: str) -> tuple[list[float], list[float]]:
 def pairs_figure(runs: Runs) -> Drawn:
     """Each variant minus LoRA at its own best rate: a mark a seed, and the 95% interval of the mean of three."""
     figure, (axes,) = panels(1, 8.6, 3.7)
-    names = sorted((n for n in RANKED if n != "LoRA"), key=lambda n: statistics.mean(paired(runs, n)))
+    names = sorted((n for n in RANKED if n != "LoRA"), key=lambda n: statistics.mean(records.paired(runs, n)))
     for place, name in enumerate(names):
-        differences = paired(runs, name)
+        differences = records.paired(runs, name)
         _differences(axes, place, name, differences, {1: 6, len(names): 1.5})
-        axes.text(1.01, place, verdict(differences), va="center", transform=axes.get_yaxis_transform())
-    later = paired(runs, "DoRA", seeds=MORE_SEEDS)
+        axes.text(1.01, place, records.verdict(differences), va="center", transform=axes.get_yaxis_transform())
+    later = records.paired(runs, "DoRA", seeds=MORE_SEEDS)
     _differences(axes, names.index("DoRA") + 0.35, "DoRA", later, {1: 3}, mfc="none")
     axes.axvline(0, color=GRAY, ls="--", lw=1.4)
     axes.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.5, -0.5))
     axes.set_xlabel("loss minus LoRA's, same batches, each at its own rate (left is better)")
     mean, half = interval(later)
-    told = [name for name in names if verdict(paired(runs, name)) in ("better", "worse")]
-    means = {n: "{:+.3f} ± {:.3f}".format(*interval(paired(runs, n), len(names))) for n in names}
-    said = "; ".join(f"{n} {means[n]}, {verdict(paired(runs, n))}" for n in names)
+    told = [name for name in names if records.verdict(records.paired(runs, name)) in ("better", "worse")]
+    means = {n: "{:+.3f} ± {:.3f}".format(*interval(records.paired(runs, n), len(names))) for n in names}
+    said = "; ".join(f"{n} {means[n]}, {records.verdict(records.paired(runs, n))}" for n in names)
     return figure, (
         f"Of {len(names)} differences, three seeds can tell {len(told)}. Means ± the interval of all six: {said}. A "
         "row each: three marks, a bar for its 95% interval, a line for that of six. Hollow: DoRA, seeds 3 to 5, "
@@ -160,9 +150,9 @@ def dora_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
     """Header and rows: DoRA minus LoRA after as many steps, and after as much time, each with six seeds."""
     rows = []
     for text, which in (("plays", "loss"), ("addresses", "addresses")):
-        gaps = {"equal steps": paired(runs, "DoRA", which, seeds=SIX), "equal time": at_equal_time(runs, which)}
-        for equal, found in gaps.items():
-            mean, error = mean_and_error(found)
+        gaps = records.paired(runs, "DoRA", which, SIX), records.at_equal_time(runs, which)
+        for equal, found in zip(("equal steps", "equal time"), gaps, strict=True):
+            mean, error = records.mean_and_error(found)
             lower = f"{sum(gap < 0 for gap in found)} of {len(found)} seeds"
             rows.append([f"{text}, {equal}", f"{mean:+.4f}", f"{error:.4f}", lower])
     return ["DoRA minus LoRA", "mean", "standard error", "DoRA is lower with"], rows
@@ -173,7 +163,7 @@ def dora_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
 
 def lead(runs: Runs, start: str, which: str = "loss", bits: int = 2, other: str = "none") -> list[float]:
     """A start minus another, each at its own best rate: one difference a seed."""
-    return paired_runs(*(runs.where(start=each, bits=bits) for each in (start, other)), which)
+    return paired(*(runs.where(start=each, bits=bits) for each in (start, other)), which)
 
 
 def starts_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
@@ -185,7 +175,7 @@ def starts_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
     for name, best in BEST_RATES.items():
         own, ahead = runs.where(start=name, bits=2), lead(runs, name)
         after = [f"{own.sweep()[rate]:.3f}" for rate in (*ONE_RATE, best)]
-        compared = [f"{best:g}", "{:+.3f} ± {:.3f}".format(*interval(ahead)), verdict(ahead)]
+        compared = [f"{best:g}", "{:+.3f} ± {:.3f}".format(*interval(ahead)), records.verdict(ahead)]
         rows.append([name, f"{own[0].before:.3f}", *after, *(compared if name != "none" else [""] * 3)])
     header = ["start, 2 bits", "before", *(f"after, at {rate:g}" for rate in ONE_RATE), "at its own"]
     return [*header, "which is", "minus none, three seeds", "they say"], rows

@@ -8,10 +8,9 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
-from lora_edu import add_lora, load_base, quantize_linears
+from lora_edu import NF4Linear, add_lora, load_base, quantize_linears
 from lora_edu.figures import looks, plots
 from lora_edu.figures.drawing import Drawn, styled
-from lora_edu.qlora import NF4Linear
 
 METHODS = {"full": "full fine-tuning", "lora": "LoRA, rank 8", "qlora": "QLoRA, rank 8"}
 LOOKS = {"weights": looks.WEIGHT, "codes": looks.CODES, "adapters": looks.ADAPTER}

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
+from lora_edu import GPT, adapter_state, add_lora, load_adapter_state, load_base, quantize_linears, save_adapter
 from lora_edu.alive.page import voice_page
 from lora_edu.checks import TRAINING, check
 from lora_edu.command import check_output, keep
@@ -27,13 +28,8 @@ from lora_edu.experiments.nb00 import shuffle_adapter
 from lora_edu.figures.looks import ADAPTER, BLUE, GRAY, ORANGE, RED, light
 from lora_edu.figures.painted import PaintedLine, in_lines
 from lora_edu.figures.plots import png
-from lora_edu.gpt import GPT
-from lora_edu.lora import adapter_state, add_lora, load_adapter_state
 from lora_edu.models.own_text import held_out_line, read_own_text
-from lora_edu.models.pretrain import load_base
 from lora_edu.observing import surprise
-from lora_edu.peft_io import save_adapter
-from lora_edu.qlora import quantize_linears
 from lora_edu.records import staging
 from lora_edu.texts import ADDRESS_LINE, Text, load_text
 from lora_edu.training import evaluate, train
