@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from lora_edu.codebooks import fp4_codebook
+from lora_edu.experiments.nb06 import rounding
 from lora_edu.experiments.scoreboard import ONE_CONSTANT, Change, measured
-from lora_edu.quantization import nearest_code, quantize
+from lora_edu.quantization import nearest_code
 
 LARGEST = 6.0  # of E2M1
 
@@ -56,15 +57,11 @@ def four_over_six(weight: Tensor) -> Tensor:
     return nvfp4(weight, (LARGEST, 4.0))
 
 
-def codes_of(name: str, block_size: int) -> Change:
-    return lambda weight: quantize(weight, name, block_size).dequantize()
-
-
 # name -> (what it does to a weight, bits a weight; constants in 32 bits where nothing else is said)
 FORMATS = {
-    "int4, one constant a layer": (codes_of("int4", ONE_CONSTANT), 4.0),
-    "int4, blocks of 64": (codes_of("int4", 64), 4.5),
-    "NF4, blocks of 64": (codes_of("nf4", 64), 4.5),
+    "int4, one constant a layer": (rounding(0, "int4", ONE_CONSTANT), 4.0),
+    "int4, blocks of 64": (rounding(0, "int4"), 4.5),
+    "NF4, blocks of 64": (rounding(0, "nf4"), 4.5),
     "MXFP4": (mxfp4, 4 + 8 / 32),
     "NVFP4": (nvfp4, 4 + 8 / 16),
     "NVFP4, four over six": (four_over_six, 4 + 8 / 16),

@@ -21,19 +21,6 @@ BOTH = ("plays", "verses")
 WAYS = {"add the updates": "combined", "average the factors": "averaged", "add, merge, round to NF4": "rounded"}
 
 
-def dial_values(arms: dict, plays: float, way: str) -> dict:
-    """Losses and sample at one setting: the plays adapter alone at 1, the other at 0; way: one of WAYS."""
-    how = WAYS[way]
-    here, kept = arms[setting_name(plays, how=how)], kept_gain(arms, setting_name(plays, how=how))
-    readout = (
-        f"{way}, plays {plays:.0%}, verses {1 - plays:.0%}: loss on plays {here['plays']:.2f} ({kept['plays']:.0%} of "
-        f"that adapter's gain), on verses {here['verses']:.2f} ({kept['verses']:.0%} of the other's)"
-    )
-    curves = {text: [arms[setting_name(weight, how=how)][text] for weight in SETTINGS] for text in BOTH}
-    losses = {text: here[text] for text in BOTH}
-    return {"plays": plays, "losses": losses, "curves": curves, "sample": here["sample"], "readout": readout}
-
-
 def kept_gain(arms: dict, name: str, seed: int = 0) -> dict[str, float]:
     """Which share of each adapter's own gain over the base an arm keeps, on that adapter's text."""
     base, arm = arms["base, seed 0"], arms[name]
@@ -43,7 +30,10 @@ def kept_gain(arms: dict, name: str, seed: int = 0) -> dict[str, float]:
 
 @slider
 def dial_view(arms: dict):
-    """The two curves over the dial, a mark on each, and what the model writes there."""
+    """The two curves over the dial, a mark on each, and what the model writes there.
+
+    Two controls: plays, the weight of that adapter, where the other one has the rest; and way, one of WAYS.
+    """
     figure, (axes, page) = plt.subplots(1, 2, figsize=(10, 3.8), dpi=100, layout="constrained")
     _frame_of_dial(axes, arms)
     moving, black = {"animated": True}, {"ms": 13, "mec": "black", "mew": 1.5}
@@ -54,14 +44,26 @@ def dial_view(arms: dict):
     page.text(0, 0.98, "One prompt, the voice that the dial says:", fontsize=11, va="top", weight="bold")
     written = page.text(0, 0.86, "", fontsize=11, va="top", family="monospace", linespacing=1.35, **moving)
 
-    def draw(values: dict) -> None:
-        line.set_xdata([values["plays"]] * 2)
-        for text in BOTH:
-            curves[text].set_ydata(values["curves"][text])
-            marks[text].set_data([values["plays"]], [values["losses"][text]])
-        written.set_text(in_lines(PROMPT + values["sample"]))
+    def values(plays: float, way: str) -> dict:
+        how = WAYS[way]
+        here, kept = arms[setting_name(plays, how=how)], kept_gain(arms, setting_name(plays, how=how))
+        readout = (
+            f"{way}, plays {plays:.0%}, verses {1 - plays:.0%}: loss on plays {here['plays']:.2f} ({kept['plays']:.0%} "
+            f"of that adapter's gain), on verses {here['verses']:.2f} ({kept['verses']:.0%} of the other's)"
+        )
+        lines = {text: [arms[setting_name(weight, how=how)][text] for weight in SETTINGS] for text in BOTH}
+        losses = {text: here[text] for text in BOTH}
+        return {"plays": plays, "losses": losses, "curves": lines, "sample": here["sample"], "readout": readout}
 
-    return figure, lambda **settings: dial_values(arms, **settings), draw, {"plays": 0, "way": "add the updates"}
+    def draw(now: dict) -> None:
+        line.set_xdata([now["plays"]] * 2)
+        for text in BOTH:
+            curves[text].set_ydata(now["curves"][text])
+            marks[text].set_data([now["plays"]], [now["losses"][text]])
+        parts = [part for each in (PROMPT + now["sample"]).split("\n") for part in textwrap.wrap(each, 44) or [""]]
+        written.set_text("\n".join(parts[:9]))
+
+    return figure, values, draw, {"plays": 0, "way": "add the updates"}
 
 
 def dial_controls() -> dict:
@@ -74,12 +76,6 @@ DIAL_WORDS = (
     "goes from the verses adapter to the plays adapter; thin solid lines are the sum, dotted ones the base. Beside "
     "them, a sample."
 )
-
-
-def in_lines(text: str, width: int = 44, lines: int = 9) -> str:
-    """Text as it is drawn: its own line ends are kept, long lines are broken, and it ends after a few of them."""
-    wrapped = [part for line in text.split("\n") for part in textwrap.wrap(line, width) or [""]]
-    return "\n".join(wrapped[:lines])
 
 
 def _frame_of_dial(axes, arms: dict) -> None:

@@ -52,29 +52,20 @@ def readout(marks: Sequence[str | None], sure: Sequence[bool]) -> str:
 # --- what opens ------------------------------------------------------------------------------------------------------
 
 
-def rows(claim: Claim) -> list[list[str]]:
-    """One row a setting, then the control: its name, its number, and whether the sentence holds there."""
-    named = claim.numbers | {f"control: {name}": number for name, number in claim.control_number.items()}
-    return [[name, claim.shown(number), SAID[claim.holds(number)]] for name, number in named.items()]
-
-
-def place(claim: Claim) -> str:
-    """Where it is measured, for a reader: "08, 4. The step, level by level"."""
-    file, _, heading = claim.link.partition("#")
-    return f"{file[:2] if file[0].isdigit() else 'questions'}, {heading}"
-
-
 def answer_html(claim: Claim) -> str:
-    """What is behind a sentence. Held or not is told by words, not by color alone."""
+    """What is behind a sentence: a row a setting, then the control. Held or not is told by words, not by color."""
+    named = claim.numbers | {f"control: {name}": number for name, number in claim.control_number.items()}
     body = "".join(
-        f'<tr>{plots.row_head(name)}<td>{number}</td><td style="text-align: left">{said}</td></tr>'
-        for name, number, said in rows(claim)
+        f"<tr>{plots.row_head(name)}<td>{claim.shown(number)}</td>"
+        f'<td style="text-align: left">{SAID[claim.holds(number)]}</td></tr>'
+        for name, number in named.items()
     )
-    link = escape(claim.link.replace(" ", "-"))
+    link, (file, _, heading) = escape(claim.link.replace(" ", "-")), claim.link.partition("#")
+    place = f"{file[:2] if file[0].isdigit() else 'questions'}, {heading}"  # such as "08, 4. The step, level by level"
     return (
         f"<p><b>{claim.verdict.upper()}.</b> {escape(f'{claim.told} {claim.corrected}')}</p>"
         f'<table><caption style="text-align: left">{escape(claim.asked)}</caption><tbody>{body}</tbody></table>'
-        f'<p>Source: {escape(claim.source)}. Measured in <a href="{link}">{escape(place(claim))}</a>.</p>'
+        f'<p>Source: {escape(claim.source)}. Measured in <a href="{link}">{escape(place)}</a>.</p>'
     )
 
 

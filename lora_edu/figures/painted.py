@@ -29,7 +29,11 @@ class PaintedLine:
         (self.cut,) = axes.plot([], [], "v", color=color, ms=5, clip_on=False, animated=True)  # under a longer bar
         self.title = axes.text(-0.5, 2.4, "", ha="left", va="bottom", fontsize=11, animated=True)
         self.name = name
-        _frame(axes, len(self.columns))
+        axes.set(xlim=(-0.7, len(self.columns) - 0.3), xticks=[])
+        axes.set(ylim=(-DEEPEST, 4.2), yticks=[0, -4, -8], yticklabels=["0", "4", "8 nats"])
+        axes.spines["bottom"].set_visible(False)
+        axes.spines["left"].set_bounds(-DEEPEST, 0)
+        axes.axhline(0, color="black", lw=0.8)
 
     def set(self, losses: np.ndarray) -> None:
         """losses: (n_bytes,) nats. A bar longer than DEEPEST ends there, in a point."""
@@ -70,14 +74,6 @@ def in_lines(text: str, width: int = 108, most: int = 6) -> str:
     """A sample in at most so many lines of so many characters. Empty lines are left out; the cut end is marked."""
     lines = [part for line in text.split("\n") if line.strip() for part in textwrap.wrap(line, width)]
     return "\n".join(lines[:most]) + " ..."
-
-
-def _frame(axes: Axes, n_bytes: int) -> None:
-    axes.set(xlim=(-0.7, n_bytes - 0.3), ylim=(-DEEPEST, 4.2), yticks=[0, -4, -8], yticklabels=["0", "4", "8 nats"])
-    axes.set_xticks([])
-    axes.spines["bottom"].set_visible(False)
-    axes.spines["left"].set_bounds(-DEEPEST, 0)
-    axes.axhline(0, color="black", lw=0.8)
 
 
 def _shown(text: str) -> list[str]:

@@ -13,21 +13,10 @@ HEADER = ["format", "notebook", "bits a weight", "error of weights", "of outputs
 def scoreboard(notebook: str) -> None:
     """Show the rows of all notebooks up to this one ("05" to "07")."""
     arms = load_results("scoreboard")["arms"]
-    base = arms["as shipped"]["loss"]
-    names = [(number, name) for number, added in ROWS.items() if number <= notebook for name in added]
-    rows = [row(name, number, arms[name], base) for number, name in names]
+    rows = []
+    for number, name in ((number, name) for number, added in ROWS.items() if number <= notebook for name in added):
+        arm, added = arms[name], arms[name]["loss"] - arms["as shipped"]["loss"]
+        errors = f"{arm['weight_error']:.2%}", f"{arm['output_error']:.2%}"
+        rows.append([name, number, f"{arm['bits']:.3f}", *errors, f"{arm['loss']:.4f}", f"{added:+.4f}"])
     caption = f"Linear layers in the blocks of the shipped base; loss in nats per byte, {WINDOWS} windows of addresses"
     table(HEADER, rows, caption)
-
-
-def row(name: str, notebook: str, result: dict, base: float) -> list[str]:
-    """One line: result as `experiments.scoreboard.score` returns it, and the loss of the base as shipped."""
-    return [
-        name,
-        notebook,
-        f"{result['bits']:.3f}",
-        f"{result['weight_error']:.2%}",
-        f"{result['output_error']:.2%}",
-        f"{result['loss']:.4f}",
-        f"{result['loss'] - base:+.4f}",
-    ]
