@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from lora_edu.figures.sliders import View
 
@@ -74,6 +75,23 @@ def panels(count: int = 1, width: float = 8.6, height: float = 3.6, **how) -> tu
     """A figure with frames side by side."""
     figure, axes = plt.subplots(1, count, figsize=(width, height), squeeze=False, **how)
     return figure, axes[0]
+
+
+def stage(width: float, height: float, box: Sequence[float]) -> tuple[Figure, Axes]:
+    """A slider's figure with one frame; box: its left, bottom, width and height as shares of the figure."""
+    figure = plt.figure(figsize=(width, height))
+    return figure, figure.add_axes(box)
+
+
+def beside(figure: Figure, looks: Mapping[str, dict], left: float, words: float, top: float, step: float) -> list[Text]:
+    """A line for each look, right of a slider's frame: a patch, its name, and a number that moves. Returns these."""
+    numbers = []
+    for i, (name, look) in enumerate(looks.items()):
+        height = top - step * i
+        figure.add_artist(plt.Rectangle((left, height - 0.03), 0.035, 0.06, **look))
+        figure.text(words, height, name, va="center")
+        numbers.append(figure.text(0.985, height, "", ha="right", va="center", animated=True))
+    return numbers
 
 
 def listed(numbers: Mapping[str, float], form: str = ".3f") -> str:

@@ -30,9 +30,8 @@ def dial(arms: dict) -> None:
 @slider
 def dial_view(arms: dict):
     """A view with one control, `strength` (one of STRENGTHS)."""
-    figure = plt.figure(figsize=(9.4, 5.0))
     texts = {"a play": PLAY_LINE, "an address": ADDRESS_LINE}
-    lines = TwoLines(figure, texts, (0.69, 0.39), 0.26, said="and it writes, after “My lord, ”:")
+    lines = TwoLines((9.4, 5.0), texts, (0.69, 0.39), 0.26, said="and it writes, after “My lord, ”:")
 
     def values(strength: float) -> dict:
         arm = arms[arm_name(strength)]
@@ -41,7 +40,7 @@ def dial_view(arms: dict):
             "readout": f"strength {strength:g}: loss {arm['plays']:.2f} on plays, {arm['addresses']:.2f} on addresses",
         }
 
-    return figure, values, lambda now: lines.set(*now["lines"]), {"strength": STRENGTHS[0]}
+    return lines.figure, values, lambda now: lines.set(*now["lines"]), {"strength": STRENGTHS[0]}
 
 
 # --- gain and price --------------------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ Every picture is a function of the numbers that it shows and returns `(figure, w
 
 from collections.abc import Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
@@ -14,7 +13,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 from torch import Tensor
 
 from lora_edu.figures import looks
-from lora_edu.figures.drawing import Drawn, note, panels, picture, slider, styled
+from lora_edu.figures.drawing import Drawn, note, panels, picture, slider, stage, styled
 from lora_edu.gpt import GPT, encode
 
 SIX = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
@@ -96,8 +95,7 @@ def guess_view(model: GPT, text: str, heads: Sequence[tuple[int, int]] = HEADS):
 
 
 def _cursor_panels(tokens: list[int], depths: int, heads: Sequence[tuple[int, int]]):
-    figure = plt.figure(figsize=(10, 5))
-    line = figure.add_axes([0.15, 0.53, 0.84, 0.46])
+    figure, line = stage(10, 5, [0.15, 0.53, 0.84, 0.46])
     line.set(xlim=(-0.7, len(tokens) - 0.3), ylim=(-0.6, 4.2))
     line.axis("off")
     for place, byte in enumerate(tokens):

@@ -7,7 +7,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from lora_edu.figures.drawing import Drawn, panels, slider, styled
+from lora_edu.figures.drawing import Drawn, panels, slider, stage, styled
 from lora_edu.figures.looks import CODES, CONSTANTS, GRAY, GREEN, RED, WEIGHT, filled, light
 from lora_edu.measures import relative_error
 from lora_edu.quantization import QuantizedTensor, unpack
@@ -28,8 +28,7 @@ SHARED = {ONE_CONSTANT: 64, FOUR_CONSTANTS: 16}
 def outlier_view(weights: Tensor):
     """Two controls: size of the weight at PLACE, in standard deviations, and who shares a constant. weights: (64,)."""
     weights = weights / weights.std()
-    figure = plt.figure(figsize=(9.6, 3.2))
-    axes = figure.add_axes([0.06, 0.17, 0.92, 0.7])
+    figure, axes = stage(9.6, 3.2, [0.06, 0.17, 0.92, 0.7])
     places = np.arange(64)
     others = places != PLACE
     mine = axes.bar(places, weights.numpy(), width=0.9, color=GRAY, alpha=0.3)[PLACE]

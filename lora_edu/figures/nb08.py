@@ -4,16 +4,14 @@ import re
 from collections.abc import Iterator
 
 import ipywidgets
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from lora_edu.experiments.nb08 import TECHNIQUES, film_name
 from lora_edu.figures import looks
-from lora_edu.figures.drawing import Drawn, panels, picture, slider, styled
+from lora_edu.figures.drawing import Drawn, beside, panels, picture, slider, stage, styled
 from lora_edu.figures.looks import GRAY, SKY, filled
 from lora_edu.gpt import GPTConfig
 from lora_edu.memory.shapes import ADAPTERS, BASE, CONSTANTS, OPTIMIZER, Architecture
@@ -88,14 +86,15 @@ def film_view(arms: dict[str, dict]):
     of `lora_edu.experiments.nb08`."""
     films = {name: film_values(arm) for name, arm in arms.items()}
     full = films["none"]
-    figure, axes = _film_frame(full)
+    figure, axes = stage(9.6, 3.6, [0.07, 0.13, 0.69, 0.76])
+    _time_axis(axes, full)
     bands = {
         name: axes.add_collection(PolyCollection([], animated=True, **{"lw": 0} | look)) for name, look in BANDS.items()
     }
     line = axes.axvline(0, color="black", lw=1.4, animated=True, gid="here")
     title = figure.text(0.07, 0.93, "", fontsize=11, animated=True)
-    right = {"ha": "right", "va": "center", "animated": True}
-    sizes = {name: figure.text(0.985, _row(i), "", **right) for i, name in enumerate(BANDS)}
+    figure.text(0.985, 0.845, "MB at the line", ha="right", va="center")
+    sizes = dict(zip(BANDS, beside(figure, BANDS, 0.785, 0.83, 0.74, 0.105), strict=True))
 
     def values(freeze: bool, four_bits: bool, checkpointing: bool, paging: bool, moment: int) -> dict:
         film = films[film_name(freeze, four_bits and freeze, checkpointing, paging)]
@@ -131,17 +130,6 @@ def _stacked(film: dict) -> Iterator[tuple[str, np.ndarray]]:
         bottom = top
 
 
-def _film_frame(full: dict) -> tuple[Figure, Axes]:
-    figure = plt.figure(figsize=(9.6, 3.6))
-    axes = figure.add_axes([0.07, 0.13, 0.69, 0.76])
-    _time_axis(axes, full)
-    figure.text(0.985, _row(-1), "MB at the line", ha="right", va="center")
-    for i, (name, look) in enumerate(BANDS.items()):
-        figure.add_artist(Rectangle((0.785, _row(i) - 0.03), 0.035, 0.06, **look))
-        figure.text(0.83, _row(i), name, va="center")
-    return figure, axes
-
-
 def _time_axis(axes: Axes, full: dict) -> None:
     axes.set(xlim=(0, END), ylim=(0, 125), ylabel="alive, MB", xticks=[])
     for phase, (start, end) in SPANS.items():
@@ -150,11 +138,6 @@ def _time_axis(axes: Axes, full: dict) -> None:
         axes.text((start + end) / 2, -0.045, name, ha="center", va="top", transform=axes.get_xaxis_transform())
     total = sum(full["bands"].values())
     axes.plot(np.repeat(full["edges"], 2)[1:-1], np.repeat(total, 2), color="black", lw=1.1, ls="--", zorder=3)
-
-
-def _row(i: int) -> float:
-    """Where a line of the list beside the film stands, as a share of the figure's height."""
-    return 0.74 - 0.105 * i
 
 
 FOUR_WAYS = {

@@ -4,7 +4,6 @@ Those that plot the stored comparisons are in `lora_edu.figures.nb09_quality`.
 """
 
 import ipywidgets
-import matplotlib.pyplot as plt
 import numpy as np
 from torch import nn
 
@@ -36,9 +35,9 @@ def film_view(arm: dict):
     """A view with one control, `step` (one of those that were looked at)."""
     frames = {frame["step"]: frame for frame in arm["frames"]}
     last = _update(arm, arm["frames"][-1])
-    figure = plt.figure(figsize=(9.6, 5.9))
     texts = {"a play": PLAY_LINE, "an address": ADDRESS_LINE}
-    lines = TwoLines(figure, texts, (0.745, 0.49), 0.22, said="and it writes, after “My lord, ”:", size=9.5)
+    lines = TwoLines((9.6, 5.9), texts, (0.745, 0.49), 0.22, said="and it writes, after “My lord, ”:", size=9.5)
+    figure = lines.figure
     codes, update = figure.add_axes([0.515, 0.03, 0.22, 0.32]), figure.add_axes([0.765, 0.03, 0.22, 0.32])
     dots = {"interpolation": "none", "animated": True}
     codes.imshow([[int(digit, 16) for digit in row] for row in arm["codes"]], cmap="Greens", vmin=0, vmax=15, **dots)

@@ -6,7 +6,6 @@ What the stored runs say is in `lora_edu.experiments.nb10_runs`.
 from collections.abc import Iterable
 
 import ipywidgets
-import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
@@ -15,7 +14,7 @@ from lora_edu.experiments.nb10 import HALF, PLACES
 from lora_edu.experiments.nb10_batch import EQUAL_STEPS, EQUAL_TOKENS, batch_runs, shares_missed
 from lora_edu.experiments.nb10_runs import RANKS, at_best, best_rates, swept
 from lora_edu.experiments.sweeps import TIE, Runs
-from lora_edu.figures.drawing import Drawn, note, panels, picture, slider, ticks
+from lora_edu.figures.drawing import Drawn, note, panels, picture, slider, stage, ticks
 from lora_edu.figures.looks import ADAPTER, BLUE, GRAY, METHODS, ORANGE, filled
 from lora_edu.figures.sliders import explore
 
@@ -48,8 +47,7 @@ def budget(runs: Runs) -> dict:
 @slider
 def budget_view(runs: Runs):
     """A view with one control, place (one of ATTENTION)."""
-    figure = plt.figure(figsize=(9.2, 3.6))
-    axes = figure.add_axes([0.02, 0.16, 0.7, 0.74])
+    figure, axes = stage(9.2, 3.6, [0.02, 0.16, 0.7, 0.74])
     _rows(axes, runs, ATTENTION)
     full = _mean(runs, "full")
     axes.axvline(full, color="black", ls="--", lw=1.4)

@@ -13,7 +13,7 @@ from lora_edu.experiments.nb11 import MORE_SEEDS, SHARED_RATES
 from lora_edu.experiments.nb11_runs import OWN, RANKED, SIX
 from lora_edu.experiments.nb11_starts import BEST_RATES
 from lora_edu.experiments.sweeps import Runs, interval, paired
-from lora_edu.figures.drawing import Drawn, listed, panels, picture, slider, styled
+from lora_edu.figures.drawing import Drawn, listed, panels, picture, slider, stage, styled
 from lora_edu.figures.looks import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, SKY
 
 RATES = (*SHARED_RATES, OWN)
@@ -33,8 +33,7 @@ LOW, HIGH = 1.72, 1.92  # the axis; what lies beyond stands at its end, with its
 @slider
 def ranking_view(runs: Runs):
     """One control, rate (one of RATES): one learning rate for all, or OWN."""
-    figure = plt.figure(figsize=(9.6, 3.9))
-    axes = figure.add_axes([0.19, 0.15, 0.72, 0.74])
+    figure, axes = stage(9.6, 3.9, [0.19, 0.15, 0.72, 0.74])
     axes.set(xlim=(LOW, HIGH), ylim=(len(RANKED) - 0.4, -0.6), yticks=[])
     axes.set_xlabel("loss on held-out plays after 100 steps, nats a byte (smaller is better)")
     axes.spines["left"].set_visible(False)

@@ -1,7 +1,6 @@
 """The figures of notebook 12: one model in four states, and the square of their losses."""
 
 import ipywidgets
-import matplotlib.pyplot as plt
 import numpy as np
 
 from lora_edu.experiments.nb12 import FOUR_STATES, VERSE_LINE
@@ -29,9 +28,8 @@ def four_states(arms: dict) -> None:
 @slider
 def states_view(arms: dict):
     """A view with one control, `state` (an arm with painted lines)."""
-    figure = plt.figure(figsize=(9.4, 4.4))
     texts = {"a verse": VERSE_LINE, "an address": ADDRESS_LINE}
-    lines = TwoLines(figure, texts, (0.66, 0.32), 0.29, said="and it writes:")
+    lines = TwoLines((9.4, 4.4), texts, (0.66, 0.32), 0.29, said="and it writes:")
 
     def values(state: str) -> dict:
         arm = arms[state]
@@ -40,7 +38,7 @@ def states_view(arms: dict):
             "readout": f"{state}: loss {arm['Bible']:.2f} on the Bible, {arm['addresses']:.2f} on addresses, per token",
         }
 
-    return figure, values, lambda now: lines.set(*now["lines"]), {"state": "as loaded"}
+    return lines.figure, values, lambda now: lines.set(*now["lines"]), {"state": "as loaded"}
 
 
 # --- the square ------------------------------------------------------------------------------------------------------

@@ -1,13 +1,12 @@
 """The memory slider of notebook 14: what training a model needs, by kind, and how much of each card that fills."""
 
 import ipywidgets
-import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from lora_edu.figures.drawing import Drawn, panels, picture, slider
+from lora_edu.figures.drawing import Drawn, beside, panels, picture, slider, stage
 from lora_edu.figures.looks import CONSTANTS as CONSTANTS_LOOK
 from lora_edu.figures.looks import PLUM, filled
 from lora_edu.figures.nb08 import BANDS as FILM_BANDS
@@ -59,8 +58,7 @@ def memory_view():
     paper = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     shares = [axes.text(i, 0, "", bbox=paper, **above) for i in range(len(CARDS_GB))]
     breaks = [axes.add_line(_zigzag(i)) for i in range(len(CARDS_GB))]
-    right = {"ha": "right", "va": "center", "animated": True}
-    sizes = [figure.text(0.985, _row(i), "", **right) for i in range(len(PARTS))]
+    sizes = beside(figure, PARTS, 0.715, 0.758, 0.88, 0.1)
     in_all = axes.text(MIX, 1.02, "", weight="bold", **above)
 
     def values(model: str, rank: int, bits: int, tokens: int, checkpointing: bool) -> dict:
@@ -123,8 +121,7 @@ def _gib(n_bytes: float) -> str:
 
 
 def _panel() -> tuple[Figure, Axes]:
-    figure, last = plt.figure(figsize=(9.6, 3.6)), len(CARDS_GB) - 0.45
-    axes = figure.add_axes([0.07, 0.15, 0.62, 0.82])
+    (figure, axes), last = stage(9.6, 3.6, [0.07, 0.15, 0.62, 0.82]), len(CARDS_GB) - 0.45
     axes.set(xlim=(MIX - 0.6, last + 0.6), ylim=(0, TOP + 0.16), ylabel="share in %")
     axes.set_xticks([MIX, *range(len(CARDS_GB))], ["in all", *(f"{card} GB" for card in CARDS_GB)])
     axes.set_yticks([0, 0.5, 1, 1.5], ["0", "50", "100", "150"])
@@ -134,9 +131,6 @@ def _panel() -> tuple[Figure, Axes]:
     axes.plot([-0.55, last], [USABLE, USABLE], color="black", lw=0.8, ls=":")
     axes.text(last + 0.04, 1, "full", va="bottom", fontsize=9)  # beside the bars, which would hide them
     axes.text(last + 0.04, USABLE, f"{USABLE:.0%}", va="top", fontsize=9)
-    for i, (name, look) in enumerate(PARTS.items()):
-        figure.add_artist(Rectangle((0.715, _row(i) - 0.03), 0.035, 0.06, **look))
-        figure.text(0.758, _row(i), name, va="center")
     return figure, axes
 
 
@@ -150,11 +144,6 @@ def _zigzag(column: int) -> Line2D:
     heights = [TOP - (0.1 if step % 2 else 0.05) for step in steps]
     across = [column - 0.36 + 0.09 * step for step in steps]
     return Line2D(across, heights, color="white", lw=3.5, animated=True)
-
-
-def _row(i: int) -> float:
-    """Where a line of the list beside the bars stands, as a share of the figure's height."""
-    return 0.88 - 0.1 * i
 
 
 @picture

@@ -1,13 +1,12 @@
 """Pictures of notebook 15: runs turned down by the dial and by three roads, and what cutting intruders brings back."""
 
 import ipywidgets
-import matplotlib.pyplot as plt
 import numpy as np
 
 from lora_edu.experiments.nb15 import BOLD, FINE_DIAL, FULL, LORA
 from lora_edu.experiments.nb15_runs import ROADS, at_the_run, dialed, mean_road
 from lora_edu.experiments.sweeps import SEEDS
-from lora_edu.figures.drawing import Drawn, note, panels, picture, slider
+from lora_edu.figures.drawing import Drawn, note, panels, picture, slider, stage
 from lora_edu.figures.looks import GRAY, METHODS
 from lora_edu.figures.sliders import explore
 
@@ -31,8 +30,7 @@ def dial() -> dict:
 @slider
 def dial_view():
     """A view with one control, setting: which share of what a run changed is kept."""
-    figure = plt.figure(figsize=(9.2, 4.2))
-    axes = figure.add_axes([0.09, 0.13, 0.88, 0.78])
+    figure, axes = stage(9.2, 4.2, [0.09, 0.13, 0.88, 0.78])
     points, marks = {way: dialed(way) for way in DIALED}, {}
     for way, (name, look) in DIALED.items():
         axes.plot(*np.array([(0, 0), *points[way].values()]).T, **look | {"marker": ""}, label=name)

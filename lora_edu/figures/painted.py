@@ -7,10 +7,10 @@ it was sure of, 5.5 for a guess among 256 bytes. It is drawn as the length of a 
 import textwrap
 from collections.abc import Mapping
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from matplotlib.figure import Figure
 
 from lora_edu.figures.looks import BLUE
 from lora_edu.gpt import encode
@@ -51,13 +51,15 @@ class PaintedLine:
 class TwoLines:
     """Two painted lines, and below them a text that the model wrote: what the sliders of notebooks 00, 09 and 12 move.
 
-    texts: name -> line. bottoms, height: of the two frames, as shares of the figure. said: stands above the sample.
+    inches: of the figure, wide and tall. texts: name -> line. bottoms, height: of the two frames, as shares of the
+    figure. said: stands above the sample.
     """
 
-    def __init__(self, figure: Figure, texts: Mapping[str, str], bottoms: tuple, height: float, said: str, size=10.5):
+    def __init__(self, inches: tuple, texts: Mapping[str, str], bottoms: tuple, height: float, said: str, size=10.5):
+        self.figure = figure = plt.figure(figsize=inches)
         places = [figure.add_axes([0.065, bottom, 0.925, height]) for bottom in bottoms]
         self.lines = [PaintedLine(axes, text, name) for axes, (name, text) in zip(places, texts.items(), strict=True)]
-        inch = 1 / figure.get_figheight()
+        inch = 1 / inches[1]
         top = bottoms[-1] - 0.28 * inch
         figure.text(0.01, top, said, fontsize=11, va="top")
         look = {"family": "monospace", "fontsize": size, "va": "top", "linespacing": 1.25}
