@@ -18,8 +18,8 @@ SWEEPS = (
     | {"01 in full": (nb09.of(QUALITY, "blocks"), nb01.RATES["blocks"])}
     | {"01 adapters": (nb09.of(QUALITY, "lora"), nb01.RATES["lora"])}
     | {"01 entries by lot": (ENTRIES.where(rank=8), 0.03), "09 rank 64": (nb09.of(QUALITY, "lora", rank=64), 3e-3)}
-    | {f"10 {way}": (nb10_runs.of_way(RUNS, way), lr) for way, lr in nb10.BEST_PLACE_RATES.items()}
-    | {f"10 rank {r}": (nb10_runs.of_way(RUNS, f"lora r{r}"), nb10.BEST_RANK_RATE) for r in nb10.RANK_RATES}
+    | {f"10 {way}": (RUNS.where(way=way), lr) for way, lr in nb10.BEST_PLACE_RATES.items()}
+    | {f"10 rank {r}": (RUNS.where(way=f"lora r{r}"), nb10.BEST_RANK_RATE) for r in nb10.RANK_RATES}
     | {f"10 batch {cell}": (nb10_batch.of(BATCHES, *cell), lr) for cell, (_, lr) in nb10_batch.RATES.items()}
     | {f"11 {name}": (VARIANTS.where(name=name), lr) for name, (_, lr) in nb11.RATES.items()}
     | {f"11 start {start}": (STARTS.where(start=start, bits=2), lr) for start, lr in nb11_starts.BEST_RATES.items()}
