@@ -118,16 +118,12 @@ def adapted(rank: int, alpha: float, seed: int = 0) -> list[LoRALinear]:
 
 def lora(rank: int, lr: float = 0.1, seed: int = 0, alpha: float | None = None, **recipe) -> list[LoRALinear]:
     """The base with adapters, trained on the rotated digits. alpha: 2 * rank unless given; recipe: as for `train`."""
-    layers = adapted(rank, alpha or 2 * rank, seed)
-    _train_on_rotated(layers, lr, seed, recipe)
-    return layers
+    return _trained_on_rotated(adapted(rank, alpha or 2 * rank, seed), lr, seed, recipe)
 
 
 def full(lr: float = 0.3, seed: int = 0, **recipe) -> list[Linear]:
     """A copy of the base, all of whose weights are trained on the rotated digits."""
-    layers = [Linear(layer.weight.copy()) for layer in trained_base()]
-    _train_on_rotated(layers, lr, seed, recipe)
-    return layers
+    return _trained_on_rotated([Linear(layer.weight.copy()) for layer in trained_base()], lr, seed, recipe)
 
 
 def start(layers: Sequence, A: str, B: str) -> Sequence:
@@ -182,10 +178,11 @@ def turned(layer: LoRALinear) -> tuple[NDArray, NDArray]:
     return root[:, None] * Vt[:rank], U[:, :rank] * root
 
 
-def _train_on_rotated(layers: Sequence, lr: float, seed: int, recipe: dict) -> None:
+def _trained_on_rotated(layers: list, lr: float, seed: int, recipe: dict) -> list:
     tasks = load_tasks()
     with np.errstate(over="ignore", invalid="ignore"):  # a rate that is too large diverges: let it
         train(layers, tasks.rotated["train"], tasks.labels["train"], lr=lr, seed=seed, **recipe)
+    return layers
 
 
 # --- which learning rate? ---------------------------------------------------------------------------------------------
