@@ -44,9 +44,8 @@ def trained(adapter: str, seed: int) -> tuple[dict[str, Tensor], dict[str, Tenso
     for path, layer in lora_layers(model).items():
         update = layer.delta_weight().detach()
         if adapter == "random":
-            drawn = torch.randn(len(update), RANK, generator=generator) @ torch.randn(
-                RANK, update.shape[1], generator=generator
-            )
+            sizes = (len(update), RANK), (RANK, update.shape[1])
+            drawn = torch.mm(*(torch.randn(*size, generator=generator) for size in sizes))
             update = drawn * update.norm() / drawn.norm()
         constants = layer.base.quantized.block_scales().repeat_interleave(64).view_as(update)
         for kept, matrix in zip(found, (layer.base.dequantize(), constants, update), strict=True):

@@ -68,11 +68,11 @@ class Runs(list):
         return [getattr(run, which) for run in self.best(within)]
 
 
-def stored_runs(experiment: str, loss: str, **more) -> Runs:
+def stored_runs(experiment: str, loss: str) -> Runs:
     """The stored runs of an experiment. loss: what the sweeps are judged by, by the name under which it is stored."""
     stored, found = load_results(experiment), Runs()
     for arm, measured in stored["arms"].items():
-        run = UNSAID | stored["settings"][arm] | measured | more
+        run = UNSAID | stored["settings"][arm] | measured
         run |= {"seed": run.get("repeat", run.get("draw", 0)), "loss": run.get(loss, math.inf)}
         found.append(SimpleNamespace(**run))
     return found

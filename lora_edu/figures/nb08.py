@@ -232,10 +232,9 @@ def slower_picture(steps: dict[int, dict[str, float]]) -> Drawn:
     few, many = min(steps), max(steps)
     share = {n: steps[n]["decoding"] / sum(steps[n].values()) for n in steps}
     rest = ", ".join(f"{p['the rest']:.0f} ({p['the rest'] / sum(p.values()):.0%})" for p in steps.values())
-    title = f"Decoding: {share[few]:.0%} of a step of {few} tokens, {share[many]:.0%} of one of {many:,}"
-    axes.set_title(title)
     return figure, (
-        f"{title}. A bar for each number of tokens: the shares of a LoRA step, of decoding (against a step on weights "
-        "decoded in advance), and of the rest, with their milliseconds of processor time. The rest from top to "
-        f"bottom: {rest} ms; less than none is noise."
+        f"Decoding: {share[few]:.0%} of a step of {few} tokens, {share[many]:.0%} of one of {many:,}. A bar for each "
+        "number of tokens: the shares of a LoRA step, of decoding (against a step on weights decoded in advance), and "
+        f"of the rest, with their milliseconds of processor time. The rest from top to bottom: {rest} ms; less than "
+        "none is noise."
     )
