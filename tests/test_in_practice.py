@@ -103,6 +103,23 @@ def test_the_page_s_blocks_make_a_model_of_4_bits_with_adapters_on_all_but_the_h
     assert not any("lora_" in name for name, _ in names["merged"].named_parameters())
 
 
+def test_the_page_s_blocks_leave_models_that_checkpoint(names):
+    """transformers checkpoints nothing in eval mode, in which it loads a model, and does not say so."""
+    from lora_edu.memory.activations import measured_activations
+
+    tokens, other = names["torch"].arange(64)[None], copy.deepcopy(names["base"])
+    exec(re.search(r"^# or.+: (model\..+)", PAGE, re.M)[1], {"model": other})
+    other = names["get_peft_model"](other, names["LoraConfig"](target_modules="all-linear"))
+
+    def kept(model):
+        return sum(t.nbytes for t in measured_activations(model, lambda: model(input_ids=tokens, labels=tokens)))
+
+    for model in (copy.deepcopy(names["model"]), other.train()):
+        assert 3 * kept(model) < kept(model.eval())
+        model.train()(input_ids=tokens, labels=tokens).loss.backward()
+        assert all(p.grad.any() for name, p in model.named_parameters() if "lora_B" in name)
+
+
 @pytest.mark.parametrize(("place", "code"), CALLS)
 def test_a_line_of_code_builds(names, place, code):
     exec(code, names | {"base": copy.deepcopy(names["base"]), "weight": names["torch"].randn(64, 64)})
