@@ -83,7 +83,7 @@ WAYS = {
     "LoRA on all linears": {"rank": 4},
     "QLoRA": {"rank": 4, "nf4": True},
 }
-PRECISIONS = [name for name in activations.PRECISIONS if "rest" not in name]  # those that `in_precision` makes
+PRECISIONS = list(activations.PRECISIONS)
 
 
 def in_precision(model, precision="float32", rank=None, targets="all-linear", nf4=False, **how):

@@ -87,7 +87,7 @@ def memory_view():
         for (card, parts), text, cut in zip(columns.items(), shares, breaks, strict=True):
             share = total / (card * GIB)
             _fill(parts, [number / (card * GIB) for number in sizes_now])
-            text.set_text(f"{share:.0%}" if share < 10 else f"{share:.0f}×")
+            text.set_text(f"{share:,.0%}")
             text.set_y(min(share, TOP) + 0.02)
             cut.set_visible(share > TOP)
 

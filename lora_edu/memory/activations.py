@@ -39,10 +39,11 @@ class Precision:
 
 
 PRECISIONS = {
-    "float32": Precision(4, 4, 4),
+    "float32": Precision(
+        4, 4, 4
+    ),  # in 4 bits, too, after PEFT's cast: bitsandbytes' products return their input's type
     "bfloat16": Precision(2, 2, 2),  # the adapters too
     "bfloat16, float32 adapters": Precision(2, 2, 4),  # as PEFT and `add_lora` make them
-    "bfloat16, float32 rest and adapters": Precision(4, 2, 4),  # after PEFT's `prepare_model_for_kbit_training`
     "autocast": Precision(4, 2, 2),  # parameters in float32; torch.autocast casts what a product needs
 }
 

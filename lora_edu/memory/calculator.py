@@ -45,14 +45,13 @@ def training_bytes(
 
     bits: of each weight in the block linears. rank: None for full fine-tuning, else LoRA on `targets`, its numbers and
     their gradients in `adapter_bits`. paged: the optimizer's state is on the host. float32_rest: what is
-    no block linear is in 32 bits, and so is what flows past the blocks: PEFT's `prepare_model_for_kbit_training`.
+    no block linear is in 32 bits, and so are all activations: PEFT's `prepare_model_for_kbit_training`.
     Raises ValueError for bits that are not 4, 8, 16 or 32, adapter_bits that are not 16 or 32, for training weights of
     fewer than 16 bits, and for a rank, a batch or a length below 1.
     """
     _check_bits(bits, adapter_bits, rank)
-    precision = "float32" if bits == 32 else "bfloat16"
-    if bits < 32 and adapter_bits == 32:
-        precision = "bfloat16, float32 rest and adapters" if float32_rest else "bfloat16, float32 adapters"
+    precision = "float32" if bits == 32 or float32_rest else "bfloat16"
+    precision += ", float32 adapters" * (precision == "bfloat16" and adapter_bits == 32)
     step = Step(shape, batch_size, seq_len, rank, targets, checkpointing, precision)
     shape = step.shape
     numbers = shape.parameters()
