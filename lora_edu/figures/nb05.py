@@ -124,7 +124,7 @@ def sharing_picture(off: dict[str, float], added: dict[str, list[float]], bits: 
     labels = [f"{way}, {n:.2f} bits\nweights off by {off[way]:.1%}" for way, n in zip(added, bits, strict=True)]
     axes.set(yticks=range(len(added)), yticklabels=labels, xlabel="loss added, nats per byte", xlim=(0, 0.09))
     axes.invert_yaxis()
-    axes.set_title("half the error of the weights, and the same loss")
+    axes.set_title("the second has half the first one's error, and its loss")
     told = "; ".join(
         f"{way}, {n:.2f}, {off[way]:.1%}: {mean:.3f}" for (way, mean), n in zip(means.items(), bits, strict=True)
     )
