@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from lora_edu.experiments import load_results
 from lora_edu.experiments import nb07 as experiments
@@ -31,6 +32,14 @@ def test_added_in_full_is_the_sum_of_both_errors():
     moved = experiments.changed_weight(weight, experiments.IN_FULL)
     assert moved.shape == weight.shape
     assert relative_error(weight, moved) == pytest.approx(errors["codes"] + errors["constants"], rel=1e-5)
+
+
+@pytest.mark.parametrize("change", experiments.BY_LOT)
+def test_signs_by_lot_keep_the_size_of_what_each_weight_is_off_by(change):
+    weight = experiments.normal_weights(48 * 64)
+    Q, two, lot = (experiments.changed_weight(weight, name) for name in ("32 bits", "2 bits", change))
+    assert torch.allclose((lot - Q).abs(), (two - Q).abs(), atol=1e-6)
+    assert not (lot - two).view(-1, 64).any(1).all() if change.endswith("block") else (lot != two).any()
 
 
 def test_at_equal_bits_smaller_blocks_cost_less_in_each_draw():

@@ -136,24 +136,30 @@ TWO_ERRORS_ARMS = {name: {"weights": name} for name in WEIGHT_SETS}
 def double_quant_loss(change: str, *, block_size: int = 64, shift: int = 0, windows: int = WINDOWS) -> dict:
     """The loss of the shipped base on held-out speeches, its blocks in NF4 and their constants changed in one way.
 
-    change: one of CHANGES, or IN_FULL; shift: how many weights later the first block begins, which draws the rounding
-    anew. Returns the loss in nats per byte, and the errors of weights and outputs, by the protocol of the scoreboard.
+    change: one of CHANGES, of BY_LOT, or IN_FULL; shift: how many weights later the first block begins, which draws the
+    rounding anew. Returns the loss in nats per byte and the errors of weights and outputs, as for the scoreboard.
     """
     in_nf4 = begun_later(lambda flat: changed_weight(flat, change, block_size), shift)
     return measured(in_nf4, windows=windows, digits=6)
 
 
 def changed_weight(weight: Tensor, change: str, block_size: int = 64) -> Tensor:
-    """A weight of any shape in NF4, its constants after one of CHANGES, or with both errors added in full."""
+    """A weight of any shape in NF4, its constants after one of CHANGES, or with one of the controls below."""
     flat = weight.flatten()
     Q, old = nearest(flat, block_size), block_absmax(flat, block_size)
     if change == IN_FULL:  # moved on along NF4's own error, by as much as 8-bit constants are off
         error = error_by_source(flat, rounded_constants, block_size)
         return (Q + (Q - flat) * error["constants"] / error["codes"]).view_as(weight)
+    if change in BY_LOT:
+        signs = torch.randint(2, (len(flat) // BY_LOT[change],), generator=torch.Generator().manual_seed(0)) * 2 - 1
+        off = rescale(Q, old, CONSTANTS[2](old), block_size) - Q
+        return (Q + off * signs.repeat_interleave(BY_LOT[change])).view_as(weight)
     return rescale(Q, old, CHANGES[change](old), block_size).view_as(weight)
 
 
 IN_FULL = "8 bits, added in full"  # a control: no constants do this
+# Of 2-bit constants, what each weight is off by, its sign drawn by lot: for so many weights together.
+BY_LOT = {"2 bits, signs by lot, a block": 64, "2 bits, signs by lot, a weight": 1}
 CHANGES: dict[str, Callable] = {f"{bits} bits": change for bits, change in CONSTANTS.items()}
 # Formats whose losses are compared over draws: name -> the arguments of `double_quant_loss`.
 DRAWN = {
@@ -171,7 +177,7 @@ def losses_of_draws(arms: dict, name: str) -> list[float]:
 
 
 DOUBLE_QUANT_ARMS = {
-    **{change: {"change": change} for change in (*CHANGES, IN_FULL)},
+    **{change: {"change": change} for change in (*CHANGES, *BY_LOT, IN_FULL)},
     **DRAWN,
     **{f"{name}, shift {shift}": how | {"shift": shift} for name, how in DRAWN.items() for shift in SHIFTS[1:]},
     "8 bits, 32 windows": {"change": "8 bits", "windows": 32},  # notebook 07 runs this one again
