@@ -19,7 +19,6 @@ def made_up(rank):
         responses={kind: rng.normal(size=(rank, 10)) for kind in kinds},
         shares=np.array([0.9, 0.09, 0.01])[:rank],
         new=0.1 + 0.2 * rank,
-        old=0.9 - 0.2 * rank,
         given=np.array([3, 1, 9 if rank < 2 else 4]),
     )
 

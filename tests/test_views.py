@@ -23,7 +23,7 @@ def outcome(rank):
     rng = np.random.default_rng(rank)
     kinds = (AS_TRAINED, STRONGEST) if rank else ()
     rows, responses = ({kind: rng.normal(size=(rank, n)) for kind in kinds} for n in (64, 10))
-    return Outcome(rows, responses, np.array([0.9, 0.1, 0.01])[:rank], 0.1 + 0.2 * rank, 0.9, np.array([3, 1, 4]))
+    return Outcome(rows, responses, np.array([0.9, 0.1, 0.01])[:rank], 0.1 + 0.2 * rank, np.array([3, 1, 4]))
 
 
 SHARES = {0: 0.0, 1: 0.5, 4: 0.7, 8: 0.8, 64: 0.95, 256: 1.0}

@@ -144,7 +144,6 @@ class Outcome(NamedTuple):
     responses: dict[str, NDArray]  # the same -> A x, the mean over the rotated digits of each class, (rank, 10)
     shares: NDArray  # (rank,), of the update's squared norm, strongest component first
     new: float  # share of right answers on rotated test digits
-    old: float  # the same on upright ones
     given: NDArray  # (12,), its answers for the first twelve rotated test digits
 
 
@@ -165,7 +164,6 @@ def outcome(rank: int, seed: int = 0) -> Outcome:
         responses={name: np.array(means) for name, means in responses.items()},
         shares=strengths / strengths.sum() if rank else strengths,
         new=accuracy(layers, tasks.rotated),
-        old=accuracy(layers, tasks.upright),
         given=answers(layers, tasks.rotated)[:12],
     )
 

@@ -43,12 +43,12 @@ def rows_of_A(outcome: Callable[[int], Outcome], digits: NDArray, labels: Sequen
 
     def values(rank: int, rows: str) -> dict:
         found = outcomes[rank]
-        shares = f"{found.new:.0%} of the rotated digits right, {found.old:.0%} of the upright ones"
-        readout, A, means = f"no adapter: {shares}", np.zeros((0, 64)), np.zeros((0, 10))
+        right = f"{np.sum(found.given == np.array(labels))} of these {len(labels)} rotated digits right"
+        readout, A, means = f"no adapter: {right}", np.zeros((0, 64)), np.zeros((0, 10))
         if rank:
             needed = int(np.searchsorted(np.cumsum(found.shares), 0.98)) + 1
             strong = f" {needed} of {rank} components hold 98% of its squared norm." if rows == STRONGEST else ""
-            readout, A, means = f"rank {rank}: {shares}.{strong}", found.rows[rows], found.responses[rows]
+            readout, A, means = f"rank {rank}: {right}.{strong}", found.rows[rows], found.responses[rows]
         return _padded(A, means, most) | {"given": found.given, "readout": readout}
 
     def draw(now: dict) -> None:
@@ -67,7 +67,7 @@ def rows_of_A(outcome: Callable[[int], Outcome], digits: NDArray, labels: Sequen
 def rows_controls() -> dict:
     """The controls of `rows_of_A`."""
     return {
-        "rank": ipywidgets.IntSlider(value=4, min=0, max=8, description="rank of the adapter"),
+        "rank": ipywidgets.IntSlider(value=4, min=1, max=8, description="rank of the adapter"),
         "rows": ipywidgets.ToggleButtons(options=[AS_TRAINED, STRONGEST], description="rows of A"),
     }
 
