@@ -24,6 +24,7 @@ RATE_ARMS = {
     "Adam, alpha = 8": {"optimizer": "adam", "alpha": "8", "rates": ADAM_RATES},
     "Adam, alpha = 2r": {"optimizer": "adam", "alpha": "2r", "rates": ADAM_RATES},
 }
+AS_TRAINED, STRONGEST = "as trained", "same update, strongest first"
 
 
 class Tasks(NamedTuple):
@@ -145,9 +146,6 @@ class Outcome(NamedTuple):
     shares: NDArray  # (rank,), of the update's squared norm, strongest component first
     new: float  # share of right answers on rotated test digits
     given: NDArray  # (12,), its answers for the first twelve rotated test digits
-
-
-AS_TRAINED, STRONGEST = "as trained", "same update, strongest first"
 
 
 @cache

@@ -15,6 +15,7 @@ from lora_edu.experiments.stored import load_results
 from lora_edu.experiments.sweeps import TIE, Runs, stored_runs
 
 RANKS = (1, 2, 4, 8, 64)
+COMPARED = (1, 8, 64)  # ranks that were swept with each scaling
 IN_FULL = {"full": 3_356_160, "blocks": 3_145_728}  # numbers trained: everything, the matrices that adapters are given
 A_RANK = 18_432  # numbers that one rank on all of these takes
 
@@ -75,9 +76,6 @@ def best_rates(runs: Runs) -> dict[str, dict[int, float]]:
         swept = [rank for rank, way in ways.items() if len({run.lr for run in runs.where(way=way)}) > 2]
         found[scaling] = {rank: best_rate(runs, ways[rank]) for rank in swept} | {8: eight}
     return found
-
-
-COMPARED = (1, 8, 64)  # ranks that were swept with each scaling
 
 
 def multiples(runs: Runs) -> dict[str, dict[int, str]]:

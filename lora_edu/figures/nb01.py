@@ -88,6 +88,10 @@ PORTRAIT_ALT = (
     "A picture and, true to scale, the two matrices whose product it is: B, a strip as tall as the picture, and A, one "
     "as wide as it; both are as thick as the rank."
 )
+UPDATE_ALT = (
+    "Left, true to scale: the update of one layer, cut to a rank, as the product of B and A. Right: against the rank, "
+    "the share of the improvement that all 24 updates keep, and the share of their squared norm."
+)
 
 
 @slider
@@ -104,12 +108,6 @@ def portrait_view(picture: NDArray):
         return {"B": B, "A": A, "whole": low_rank(*pieces, rank), "readout": f"{readout} in the picture"}
 
     return figure, values, product.draw, {"rank": 0}
-
-
-UPDATE_ALT = (
-    "Left, true to scale: the update of one layer, cut to a rank, as the product of B and A. Right: against the rank, "
-    "the share of the improvement that all 24 updates keep, and the share of their squared norm."
-)
 
 
 @slider

@@ -19,6 +19,11 @@ BOTH = ("plays", "verses")
 # --- the hero: a dial between two voices -----------------------------------------------------------------------------
 
 WAYS = {"add the updates": "combined", "average the factors": "averaged", "add, merge, round to NF4": "rounded"}
+DIAL_WORDS = (
+    "Added, each voice keeps most of its gain halfway. The loss on plays falls and that on verses rises as the dial "
+    "goes from the verses adapter to the plays adapter; thin solid lines are the sum, dotted ones the base. Beside "
+    "them, a sample."
+)
 
 
 def kept_gain(arms: dict, name: str, seed: int = 0) -> dict[str, float]:
@@ -69,13 +74,6 @@ def dial_view(arms: dict):
 def dial_controls() -> dict:
     plays = FloatSlider(0.5, min=0, max=1, step=1 / 8, description="weight of the plays")
     return {"plays": plays, "way": ToggleButtons(options=list(WAYS), description="how")}
-
-
-DIAL_WORDS = (
-    "Added, each voice keeps most of its gain halfway. The loss on plays falls and that on verses rises as the dial "
-    "goes from the verses adapter to the plays adapter; thin solid lines are the sum, dotted ones the base. Beside "
-    "them, a sample."
-)
 
 
 def _frame_of_dial(axes, arms: dict) -> None:

@@ -14,8 +14,7 @@ from lora_edu.figures.looks import CONSTANTS as CONSTANTS_LOOK
 
 WIDTHS = tuple(f"{bits} bits" for bits in CONSTANTS)  # what the buttons say, and the names of stored ways
 PURPLE = CONSTANTS_LOOK[0]
-
-
+MARKS_OF = dict(zip(WEIGHT_SETS, (("o", GRAY), ("s", BLUE), ("^", GREEN), ("D", ORANGE)), strict=True))
 TRIANGLES_ALT = (
     "Two errors at right angles make the long side of a triangle, not their sum. One triangle to scale a set of "
     "weights: the error of the codes lies, that of the constants stands. An arc swings the long side down to a black "
@@ -78,9 +77,6 @@ def _move(parts: dict, c: float, k: float, both: float) -> None:
     places = ((0, -2.2, f"codes {c:.2f}"), (c, k + 0.7, f"constants {k:.2f}"), (0, -4.7, f"both {both:.2f}"))
     for text, (x, y, said) in zip(parts["texts"], (*places, (beside, -2.2, f"sum {c + k:.2f}")), strict=True):
         text.set(position=(x, y), text=said)
-
-
-MARKS_OF = dict(zip(WEIGHT_SETS, (("o", GRAY), ("s", BLUE), ("^", GREEN), ("D", ORANGE)), strict=True))
 
 
 @picture

@@ -33,8 +33,6 @@ BLOCK = {  # the matrices of a block, true to scale: left, bottom, width, height
     "up_proj": (0, 0, 1, 2.2),
     "down_proj": (1.4, 1.2, 3.35, 1),
 }
-
-
 KINDS = {"attention": (GRAY, "s"), "MLP": (ORANGE, "D"), "all six": ("black", "o")}  # of places: color, mark
 
 

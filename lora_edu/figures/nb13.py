@@ -22,6 +22,8 @@ TITLE = "Fine-tuning without the bill"
 HEADINGS = {1: "The idea", 9: "In four bits"}  # by the sentence that they stand above
 LOOKS = {TRUE: GREEN, FALSE: ORANGE, DEPENDS: BLUE}
 SIGNS = {True: "\u25cf", False: "\u00d7", None: "?"}  # of one setting
+# Where the buttons are, the folded sentences below them are not needed.
+HIDE_STATIC = "<style>.jp-OutputArea:has(.lora-edu-article) .lora-edu-static {display: none}</style>"
 
 
 def numbered() -> Iterator[tuple[int, Claim]]:
@@ -139,7 +141,3 @@ def article() -> dict[str, list[ipywidgets.Widget]]:
     sentences = "\n".join(f"{number}. {claim.sentence}" for number, claim in numbered())
     plots.publish({"text/html": article_html(), "text/plain": sentences})
     return {"marks": buttons, "sure": boxes}
-
-
-# Where the buttons are, the folded sentences below them are not needed.
-HIDE_STATIC = "<style>.jp-OutputArea:has(.lora-edu-article) .lora-edu-static {display: none}</style>"

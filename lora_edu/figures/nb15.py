@@ -93,6 +93,7 @@ COUNTED = {
     "full fine-tuning": (FULL, "trained"),
 }
 THRESHOLDS = (0.5, 0.6, 0.7, 0.8)
+CUT_LOOKS = {"intruders": METHODS["lora"], "dial": {"color": "black", "marker": "o", "ls": "-"}}
 
 
 def count_table(arms: dict) -> list[list[str]]:
@@ -124,9 +125,6 @@ def cuts_figure(arms: dict) -> Drawn:
         f"back {won:.3f} on addresses, all of the update {dial:.3f}; old directions make them worse. To the right what "
         "plays lose again, upward what addresses win back; marks: a tenth, a quarter, a half taken away."
     )
-
-
-CUT_LOOKS = {"intruders": METHODS["lora"], "dial": {"color": "black", "marker": "o", "ls": "-"}}
 
 
 def cut_line(arms: dict, name: str) -> np.ndarray:
