@@ -11,7 +11,7 @@ from torch import nn
 
 from lora_edu import save_adapter
 from lora_edu.experiments import load_results
-from lora_edu.experiments.nb04 import SEEDS, setting_name
+from lora_edu.experiments.nb04 import SEEDS, kept_in_bf16, setting_name
 from lora_edu.figures.nb04 import kept_by_mixing, kept_gain
 from lora_edu.lora import LoRALinear, add_lora, combine, load_adapter_state, lora_layers
 from lora_edu.measures import relative_error
@@ -105,6 +105,20 @@ def test_either_base_will_do_for_a_whole_update_at_4_bits_and_not_at_2_nor_for_a
         gain = arm["W′"]["base"] - arm["W′"]["a tenth, merged"]
         kept = {base: (arm["W′"]["base"] - arm[base]["a tenth, rounded"]) / gain for base in ("W′", "W")}
         assert kept["W′"] < 0.1 and kept["W"] > 0.8  # one adapter kept 23% on W'; these keep 6% in the mean
+
+
+def test_merged_in_bf16_a_large_push_arrives_and_a_small_one_is_lost(tiny_gpt):
+    """That of the gain on plays, too, the page's cell asserts."""
+    model = moved(add_lora(tiny_gpt, rank=3, alpha=6, targets="all-linear"))
+    path, layer = next(iter(lora_layers(model).items()))
+    push = layer.delta_weight().detach()
+
+    def loss(each):
+        return -(each.get_submodule(path).weight.detach() * push).sum().item()
+
+    kept = [kept_in_bf16(model, size, loss) for size in (0.1, 0.001)]
+    assert abs(kept[0] - 1) < 0.03 and 0 < kept[1] < 0.75
+    assert torch.equal(layer.delta_weight(), push)  # the model that was given still has its own updates
 
 
 # --- the stored dial -------------------------------------------------------------------------------------------------

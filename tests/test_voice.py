@@ -40,7 +40,7 @@ def own(tmp_path, monkeypatch):
 
 
 def test_from_a_text_to_an_adapter_that_a_classmate_can_load(own, tmp_path, capsys):
-    card = make_card(own, rights="made by a test", folder=tmp_path / "log", steps=8, windows=2)
+    card = make_card(own, rights="made by a test", folder=tmp_path / "log", steps=5, windows=2)
     assert len(capsys.readouterr().out.splitlines()) == 4  # no silent minutes
     before, after, shuffled = (card.numbers[name]["own"] for name in ("before", "after", "shuffled"))
     assert after < before - 0.3 and shuffled > after + 0.3  # it learned, and the control did not
