@@ -15,10 +15,9 @@ from types import ModuleType
 import nbformat
 import pytest
 import torch
-from stopped_runs import QUICK, Killed, stop_in_step, with_adapters
+from stopped_runs import QUICK, Killed, stop_in_step, stored_steps, with_adapters
 
 from lora_edu.engine import kernels
-from lora_edu.engine.checkpoints import checkpoint_paths
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora, lora_layers
 from lora_edu.memory import activations
@@ -36,6 +35,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in `make test &`; pr
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 BENCHMARKS = ROOT / "benchmarks"
+PAGES = sorted(NOTEBOOKS.glob("*.ipynb"))
 
 
 def markdown(cells: Iterable[nbformat.NotebookNode]) -> str:
@@ -170,10 +170,7 @@ def stopped(tiny_gpt, tiny_text, tmp_path):
     with pytest.raises(Killed):
         train(with_adapters(tiny_gpt), tiny_text, 6, loss_fn=stop_in_step(5, Killed()), **QUICK,
               checkpoint=tmp_path / "run", checkpoint_every=2)  # fmt: skip
-    assert [path.name for path in checkpoint_paths(tmp_path / "run")] == [
-        "step-00000002.safetensors",
-        "step-00000004.safetensors",
-    ]
+    assert stored_steps(tmp_path / "run") == [2, 4]
     return tmp_path / "run"
 
 

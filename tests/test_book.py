@@ -6,22 +6,18 @@ import json
 import re
 import zlib
 from html import unescape
-from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import markdown
+from conftest import PAGES, ROOT, markdown
 from nbformat.v4 import new_output
 from PIL import Image, ImageChops
 
 from book import conf, pages, search, slim
 from lora_edu.setup.report import mathml
 
-ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
-
-@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", PAGES, ids=lambda path: path.stem)
 def test_every_picture_has_words_and_no_widget_is_left(notebook, tmp_path):
     page = pages.page(notebook, tmp_path)
     outputs = [output for cell in page.cells for output in cell.get("outputs", [])]
@@ -53,26 +49,26 @@ def test_the_links_of_jupyterlab_become_those_of_the_book(change, link, expected
 
 def test_the_start_page_lists_every_notebook():
     readme, template = ((ROOT / name).read_text("utf-8") for name in ("README.md", "book/index.md"))
-    start = pages.start_page(template, readme, "<img>", 67, [path.stem for path in NOTEBOOKS], ["glossary"])
-    for path in NOTEBOOKS:
+    start = pages.start_page(template, readme, "<img>", 67, [path.stem for path in PAGES], ["glossary"])
+    for path in PAGES:
         assert f"]({path.name}): " in start and f"\n{path.stem}\n" in start
     assert '<p data-guesses="67"></p>' in start
     assert "THE_" not in start and "\n<img>\n" in start and "**The tour in two hours**: 00; 04" in start
     ten, electives = start.partition("**Ten stations**")[2].split("**Electives**")
-    assert ten.count("\n- ") == 10 and electives.count("\n- ") == len(NOTEBOOKS) - 10
+    assert ten.count("\n- ") == 10 and electives.count("\n- ") == len(PAGES) - 10
 
 
 def test_guesses_are_typed_in_the_page_and_the_dial_waits_for_one(tmp_path):
-    cells = pages.page(NOTEBOOKS[0], tmp_path).cells
+    cells = pages.page(PAGES[0], tmp_path).cells
     asked = [re.search(r'data-guess="([^"]+)"', cell.source)[1] for cell in cells if "data-guess" in cell.source]
     assert asked and len(set(asked)) == len(asked) and not [cell for cell in cells if "my_guess = None" in cell.source]
     dial = next(output for cell in cells for output in cell.get("outputs", []) if 'id="alive"' in str(output))
     assert f'data-after="{asked[0]}"' in str(dial)
-    assert "alive/model.js" in "".join(cell.source for cell in pages.page(NOTEBOOKS[9], tmp_path).cells)
+    assert "alive/model.js" in "".join(cell.source for cell in pages.page(PAGES[9], tmp_path).cells)
 
 
 def test_every_phrase_with_a_twin_stands_in_a_notebook():
-    texts = "".join(cell.source for path in NOTEBOOKS for cell in nbformat.read(path, as_version=4).cells)
+    texts = "".join(cell.source for path in PAGES for cell in nbformat.read(path, as_version=4).cells)
     assert all(phrase in texts for phrase in (*pages.TWINS, pages.DIAL_CELL, pages.DIAL_HERE))
 
 
@@ -91,7 +87,7 @@ def test_a_table_of_markdown_says_its_heads():
 
 def test_a_formula_in_a_line_fits_a_phone():
     """A browser does not break a formula; 26 letters fit 360 pixels, 31 did not."""
-    for path in NOTEBOOKS:
+    for path in PAGES:
         text = markdown(nbformat.read(path, as_version=4).cells)
         text = re.sub(r"```.*?```|`[^`]*`|\$\$.*?\$\$", "", text, flags=re.S)
         for formula in set(re.findall(r"(?<!\\)\$((?:[^$\n]|\n(?!\n))+?)(?<!\\)\$", text)):

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import zlib
 from itertools import product
-from pathlib import Path
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -16,6 +15,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
@@ -25,7 +25,6 @@ from book.svg import UNIT, SVGRenderer
 from lora_edu.figures import nb01, nb05
 from lora_edu.figures.sliders import View
 
-ROOT = Path(__file__).parent.parent
 NAMES = ("05_blocks", "06_nf4")
 
 
@@ -174,13 +173,6 @@ def test_the_cells_that_a_slider_needs():
     assert live.needed([*cells, "x = scaled(2)\nx + 1"])[-1].startswith("x = ")  # and not what made x before
 
 
-def test_a_slider_that_is_too_large_is_refused(recorded, monkeypatch):
-    name, shown, data = recorded
-    monkeypatch.setattr(live, "MOST_BYTES", len(live.script(data)) - 1)
-    with pytest.raises(ValueError, match=f"{name}: its slider takes"):
-        live.record(shown, name)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_each_slider_is_found_and_starts_as_the_notebook_stores_it(path):
@@ -205,6 +197,7 @@ console.log(JSON.stringify(frames.map(frame => window.liveParts.stacks(bars, fra
 @pytest.fixture(scope="module")
 def shown():
     (slider,) = live.sliders_of(ROOT / "notebooks" / "14_which_card.ipynb")
+    slider.controls["model"].options = slider.controls["model"].options[::6]  # three of the models
     return slider
 
 
@@ -232,7 +225,7 @@ def test_the_page_stacks_what_the_view_draws(shown, data, tmp_path):
     if not node:
         pytest.skip("Node is not here: live.js is not run")
     settings = shown.settings()
-    assert len(settings) == len(data["readouts"]) == len(data["bars"]["bytes"][0]) == 9360
+    assert len(settings) == len(data["readouts"]) == len(data["bars"]["bytes"][0]) > live.MOST_PICTURES
     frames = [*np.random.default_rng(0).choice(len(settings), 40, replace=False).tolist(), len(settings) - 1]
     (tmp_path / "data.json").write_text(json.dumps({"bars": data["bars"], "frames": frames}), encoding="utf-8")
     command = [node, "-e", RUN, str(ROOT / "book" / "static" / "live.js"), str(tmp_path / "data.json")]

@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from conftest import ROOT
 
 from lora_edu import __main__ as commands
 from lora_edu import command
@@ -19,8 +20,6 @@ from lora_edu.figures import cheatsheet
 from lora_edu.models import finetune, pretrain
 from lora_edu.setup import doctor, lab
 from lora_edu.training import History
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(autouse=True)

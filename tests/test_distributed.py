@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from stopped_runs import stored_steps
 from two_processes import METHODS, SEQ, TEXT, build, first_gradients, trained
 
 from lora_edu.__main__ import guarded
@@ -29,15 +30,9 @@ ROOT = SCRIPT.parent.parent
 
 def torchrun(*arguments, folder, timeout=120):
     """Two processes; returns the finished run."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node=2",
-        *map(str, arguments),
-    ]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "LORA_EDU_SIZE": "laptop"}
+    command += map(str, arguments)
     return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=timeout)
 
 
@@ -139,10 +134,7 @@ def test_the_program_in_two_processes(tmp_path):
     assert "each computes 1 of the 2 windows" in run.stdout and "589,824 bytes of gradients" in run.stdout
     adapter = adapter_state(load_adapter(load_base("laptop", "cpu"), tmp_path / "build" / "qlora-shakespeare"))
     assert sum(tensor.numel() for tensor in adapter.values()) == 147_456
-    assert [path.stem for path in sorted((tmp_path / "run").glob("*.safetensors"))] == [
-        "step-00000000",
-        "step-00000001",
-    ]
+    assert stored_steps(tmp_path / "run") == [0, 1]
 
 
 # --- in this process -----------------------------------------------------------------------------------------------

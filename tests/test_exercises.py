@@ -87,7 +87,7 @@ def test_small_changes_are_placed(asked):
     """Of a seeded few changes of the reference, each that no more than three steps explain is named by its step."""
     source, looks = asked.source, set()
     rows = [(kind, k) for kind in source.singles.rows for k in range(len(source.singles.rows[kind]))]
-    for kind, k in [rows[i] for i in np.random.default_rng(0).choice(len(rows), 5, replace=False)]:
+    for kind, k in [rows[i] for i in np.random.default_rng(0).choice(len(rows), 3, replace=False)]:
         changes = source.singles.changes[kind][k]
         wrong = source.solution(changes)
         look, text = Answer(asked, wrong).look
@@ -230,16 +230,6 @@ def test_an_answer_that_leaves_the_kernel_or_prints(capsys):
     assert "SystemExit" in said(COUNT, lambda n, k, on: exit())
     assert said(COUNT, lambda n, k, on: print("here") or [n])
     assert capsys.readouterr().out == "here\n" * len(COUNT.cases)
-
-
-def test_an_answer_that_overwrites_what_it_was_given(capsys):
-    def in_place(x, s):
-        x *= 1
-        return s * x @ x.T
-
-    PRODUCT(in_place)
-    assert "correct" in capsys.readouterr().out
-    assert "Besides, your function changes `x`" in said(PRODUCT, lambda x, s: x.__imul__(2).sum() * s)
 
 
 def test_all_notebooks_are_counted():

@@ -3,21 +3,20 @@
 import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import PAGES
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 import lora_edu
 from lora_edu.setup import hosted
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 WHEEL = f"lora_edu-{lora_edu.__version__}-py3-none-any.whl"
 ON = {"Colab": "COLAB_RELEASE_TAG", "Kaggle": "KAGGLE_KERNEL_RUN_TYPE"}
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_every_notebook_has_the_cell_below_its_title_and_folded(path):
     title, first = nbformat.read(path, as_version=4).cells[:2]
     assert title.source.startswith("# ")

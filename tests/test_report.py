@@ -1,12 +1,9 @@
-from pathlib import Path
-
 import nbformat
 import pytest
+from conftest import PAGES
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lora_edu.setup.report import execute, formulas_to_mathml, tidy, to_html
-
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 
 
 def test_a_report_needs_no_network(tmp_path):
@@ -50,7 +47,7 @@ def test_tidy_leaves_out_times_and_progress_bars():
     assert "execution" not in cell.metadata and "machine" not in notebook.metadata
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_the_stored_notebooks_are_such(path):
     """Up to the version of Python, which is that of whoever stored the outputs."""
     stored, now = (notebook.metadata for notebook in (nbformat.read(path, as_version=4), tidy(new_notebook())))

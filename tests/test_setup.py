@@ -13,12 +13,11 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+from conftest import ROOT
 from stopped_runs import Killed
 
 from lora_edu import __main__ as commands
 from lora_edu.setup import environment
-
-ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
