@@ -1,10 +1,9 @@
-"""A training run for `test_checkpoint_kills.py` to kill: killed_run.py FOLDER STEPS [half-written | slow]"""
+"""A training run for `test_checkpoint_kills.py` to kill: killed_run.py FOLDER STEPS [half-written]"""
 
 import json
 import os
 import signal
 import sys
-import time
 
 import torch
 
@@ -42,24 +41,9 @@ def die_when_half_written(tensors, path, metadata=None, real=checkpoints.save_fi
         die()
 
 
-def slow_writing(tensors, path, metadata=None, real=checkpoints.save_file):
-    """Stands for `save_file`: says that it is at work, and takes its time, with half a file on the disk."""
-    print("writing", flush=True)
-    real(tensors, path, metadata)
-    whole = path.read_bytes()
-    os.truncate(path, len(whole) // 2)
-    time.sleep(0.05)
-    path.write_bytes(whole)
-
-
 if __name__ == "__main__":
     folder, steps, moment = sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else ""
     torch.set_num_threads(1)
     if moment == "half-written":
         checkpoints.save_file = die_when_half_written
-    elif moment == "slow":
-        checkpoints.save_file = slow_writing
-        print("step", flush=True)
-        mark = checkpoints.Checkpoints.mark
-        checkpoints.Checkpoints.mark = lambda self: (print("step", flush=True), mark(self))[1]
     print(json.dumps(run(steps, folder)))

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import BENCHMARKS, ROOT
 from killed_run import run
 from stopped_runs import Killed, assert_goes_on, at_the_third_call, go_on, stored_steps, with_adapters
 
@@ -18,7 +18,7 @@ SCRIPT = Path(__file__).with_name("killed_run.py")
 
 def start(folder, steps, moment=""):
     command = [sys.executable, str(SCRIPT), str(folder), str(steps), moment]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent.parent)}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
 
@@ -42,24 +42,10 @@ def test_killed_while_a_checkpoint_is_half_written(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_ten_times_at_random(tmp_path):
-    kills, moments, lots = 0, [], random.Random(0)
-    while kills < 10:
-        process = start(tmp_path, 400, "slow")
-        wanted = lots.choice(["step", "writing"])
-        for count, line in enumerate(process.stdout):
-            if count >= lots.randint(5, 30) and line.strip() == wanted:
-                break
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=60)
-        assert process.returncode == -signal.SIGKILL, "the run ended before it was killed"
-        kills += 1
-        moments.append((stored_steps(tmp_path)[-1], len(list(tmp_path.glob(".partial-*")))))
-    steps = [step for step, _ in moments]
-    assert steps == sorted(steps) and 0 < steps[-1] < 400  # each run went on from the one before
-    assert any(remains for _, remains in moments), moments  # some of the kills came in the middle of writing
-    finished = start(tmp_path, 400)
-    assert json.loads(finished.communicate(timeout=120)[0]) == uninterrupted(400)
+def test_killed_ten_times_at_random():
+    """In short what `make torture` does: full, LoRA and QLoRA, in one process and in two."""
+    command = [sys.executable, str(BENCHMARKS / "torture.py"), "--kills", "10"]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, timeout=300)
 
 
 def test_an_old_file_is_removed_only_after_the_new_one_is_there(tiny_gpt, tiny_text, tmp_path, monkeypatch):
