@@ -22,18 +22,6 @@ def page(bench):
     return load_benchmark("page")
 
 
-def test_peak_memory_counts_what_is_alive_at_one_moment(bench):
-    def two_after_each_other():
-        torch.empty(2_500_000)
-        torch.empty(2_500_000)
-
-    def two_at_once():
-        return torch.empty(2_500_000), torch.empty(2_500_000)
-
-    assert bench.peak_bytes(two_after_each_other, "cpu") == pytest.approx(10e6, rel=0.01)
-    assert bench.peak_bytes(two_at_once, "cpu") == pytest.approx(20e6, rel=0.01)
-
-
 @pytest.mark.parametrize("rows", [1024, 8192])  # 16 MB and 128 MB in float32
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_extra_memory_is_a_chunk_and_the_constants_in_float32(bench, dtype, rows):
@@ -81,28 +69,7 @@ def test_verdicts(page):
     by_the_clock = cells(page, parts, goal=2, seconds=True)
     assert (by_the_clock["goal"], by_the_clock["ratio"], by_the_clock["verdict"]) == ("2.0 s", "", "missed")
     assert cells(page, parts, goal=3, seconds=True)["verdict"] == "met"
-    parts["step"]["load"] = 5.0
-    assert cells(page, parts, goal=2, seconds=True)["verdict"] == "missed: measured at load 5.0"
-    assert cells(page, parts, peer="b", goal=0.4, reason="it is slow")["verdict"] == "missed: it is slow"
     assert cells(page, {}, peer="b", goal=1)["verdict"] == "not measured: --only step measures it"
-    assert page.duration(0.0123456) == "12.3 ms" and page.duration(9.96) == "10 s"
-
-
-def test_rows_name_what_is_measured(page, bench):
-    parts = load_benchmark("parts")
-    made = {
-        "quantize": bench.quantize_calls(128, "cpu"),
-        "dequantize": bench.dequantize_calls(128, "cpu"),
-        "layer": bench.layer_calls(128, "cpu", 2),
-        "step": bench.step_calls("cpu"),
-    }
-    for row in page.ROWS:
-        assert row.part in parts.PARTS and (row.peer or row.seconds or row.share or row.in_bytes)
-        assert row.part not in made or {row.ours, row.peer} <= made[row.part].keys(), row
-    times = parts.layers_of(bench.quantize_calls, ("quantize", parts.BNB), 2, ((128, 1), (256, 1)))
-    assert {name: len(rounds) for name, rounds in times.items()} == dict.fromkeys(
-        ["quantize 128", "bitsandbytes 128", "quantize 256", "bitsandbytes 256"], 2
-    )
 
 
 def test_the_trial_leaves_the_reader_s_exercises_alone(tmp_path, monkeypatch):

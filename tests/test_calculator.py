@@ -2,7 +2,7 @@ import pytest
 import torch
 from other_models import twin
 
-from lora_edu.gpt import GPT, GPTConfig
+from lora_edu.gpt import GPTConfig
 from lora_edu.memory.activations import predicted_peak_bytes
 from lora_edu.memory.calculator import ACTIVATIONS, CONSTANT_BITS, LOGITS, smallest_card, training_bytes
 from lora_edu.memory.shapes import (
@@ -34,12 +34,6 @@ def test_the_parameter_counts_are_those_of_the_real_models(name):
     if shape.gated:
         linears = {path.rpartition(".")[-1]: layer for path, layer in model.named_modules() if path.endswith("_proj")}
         assert {name: (layer.in_features, layer.out_features) for name, layer in linears.items()} == shape.linears
-
-
-def test_our_own_gpt():
-    config = GPTConfig(context=40, n_layers=3, n_heads=2, d_model=48)
-    shape = Architecture.of_gpt(config)
-    assert shape.n_parameters == sum(parameter.numel() for parameter in GPT(config).parameters())
 
 
 @pytest.mark.parametrize("way", [{}, {"rank": 8}, {"rank": 4, "targets": ("q_proj", "v_proj")}])

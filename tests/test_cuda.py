@@ -3,8 +3,6 @@
 The other tests that need a GPU stand beside what they test: `grep -rn "needs a CUDA GPU" tests`.
 """
 
-import copy
-
 import pytest
 import torch
 from conftest import load_benchmark, own_memory
@@ -14,10 +12,9 @@ from lora_edu.engine import compiling, kernels
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
 from lora_edu.memory.mixed_step import step_peak_bytes
-from lora_edu.memory.paged import MOMENTS, PagedAdamW
 from lora_edu.qlora import quantize_linears
 from lora_edu.quantization import DoubleQuant, decode, quantize, unpack
-from lora_edu.training import train, trainable_parameters, training_step
+from lora_edu.training import train, trainable_parameters
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 on_both = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])
@@ -106,28 +103,6 @@ def test_a_few_steps_of_training(tiny_gpt, tiny_text, device):
     seeds = [torch.Generator().manual_seed(3) for _ in range(2)]  # on the CPU, whatever the device
     texts = [model.generate("low ", 20, generator=seed) for seed in seeds]
     assert texts[0] == texts[1]
-
-
-@on_both
-def test_a_paged_optimizer_keeps_its_state_on_the_host(device):
-    plain = qlora(CONFIG, device)
-    paged = copy.deepcopy(plain)
-    sides = [
-        (paged, PagedAdamW(trainable_parameters(paged), lr=1e-2, page_bytes=256)),
-        (plain, torch.optim.AdamW(trainable_parameters(plain), lr=1e-2, foreach=False)),
-    ]
-    losses = []
-    for _ in range(4):
-        tokens, targets = batch(CONFIG, device)
-        losses.append([training_step(model, tokens, targets, how, autocast=True) for model, how in sides])
-    assert losses[0][0] == losses[0][1] and losses[-1][0] == pytest.approx(losses[-1][1], rel=1e-2)
-    optimizer = sides[0][1]
-    assert optimizer.host_bytes == 2 * sum(parameter.nbytes for parameter in trainable_parameters(paged))
-    for parameter in trainable_parameters(paged):
-        assert parameter.device.type == device
-        for name in MOMENTS:
-            moment = optimizer.state[parameter][name]
-            assert moment.device.type == "cpu" and moment.is_pinned() == torch.cuda.is_available()
 
 
 MEMORY_CASES = [  # on the CPU small ones; on a GPU so large that its libraries' own memory weighs little

@@ -152,9 +152,3 @@ def test_so_many_tokens_fill_a_card_and_one_more_would_be_too_many():
     resident = sum(needed.values()) - needed[ACTIVATIONS] - needed[LOGITS]
     tokens = nb14.most_tokens.reference(24, resident, 2.5e6)
     assert resident + 2.5e6 * tokens <= 0.9 * 24 * GIB < resident + 2.5e6 * (tokens + 1)
-
-
-@pytest.mark.parametrize(("rank", "share"), [(8, 0), (64, 1)])
-def test_at_rank_8_nothing_of_7b_is_paged_and_at_rank_64_everything(rank, share):
-    state = 8 * SEVEN.adapter_numbers(rank, tuple(SEVEN.linears)) / SEVEN.n_layers
-    assert nb14.paged_bytes.reference(list(SEVEN.linears.values()), rank) == share * state

@@ -5,7 +5,6 @@ import re
 
 import nbformat
 import pytest
-import torch
 from conftest import load_benchmark
 
 from lora_edu.models.pretrain import SIZES
@@ -41,18 +40,6 @@ def test_a_rehearsal_from_end_to_end(bench, tmp_path, monkeypatch, capsys):
     assert "bitsandbytes 0." in text and text.strip() in capsys.readouterr().out
 
 
-def test_it_never_pretends(bench, tmp_path, monkeypatch):
-    with pytest.raises(SystemExit, match="this benchmark is about a GPU.*--device cpu --tiny"):
-        bench.main(["--device", "cpu", "--folder", str(tmp_path)])
-    with pytest.raises(SystemExit, match="--tiny is the rehearsal"):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        bench.main(["--tiny", "--folder", str(tmp_path)])
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match="this torch sees no CUDA GPU"):
-        bench.main(["--folder", str(tmp_path)])
-    assert not list(tmp_path.iterdir())
-
-
 def test_the_setting_is_that_of_the_notebook(sides):
     code = "\n".join(cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells)
     batch_size, seq_len = re.search(r'"gpu": dict\(steps=\d+, batch_size=(\d+), seq_len=(\d+)', code).groups()
@@ -75,8 +62,5 @@ def test_both_sides_start_and_train_alike(sides, bench):
     assert "first 5 steps agree" in sides.check_same_losses(trainers)
     assert len({sum(p.numel() for p in sides.trainable_parameters(model)) for model in models.values()}) == 1
     trainers[sides.THEIRS].losses[3] *= 1.05
-    with pytest.raises(RuntimeError, match="does not train what this course trains: the losses differ by 5.0%"):
-        sides.check_same_losses(trainers)
-    trainers[sides.THEIRS].losses[3] = float("nan")
     with pytest.raises(RuntimeError, match="does not train"):
         sides.check_same_losses(trainers)

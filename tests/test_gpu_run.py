@@ -7,7 +7,7 @@ import re
 import nbformat
 import pytest
 import torch
-from conftest import TINY
+from conftest import TINY, code_cells
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lora_edu.engine.compiling import compiled
@@ -31,9 +31,8 @@ def test_a_rehearsal_writes_both_files_and_says_what_it_is(small_notebook, tmp_p
     executed = nbformat.read(tmp_path / "out/small.ipynb", as_version=4)
     nbformat.validate(executed)
     assert executed.cells[2].outputs[0].text == "laptop\n"
-    assert "This is a rehearsal" in executed.cells[1].source and "This is a rehearsal" in (
-        tmp_path / "out/small.html"
-    ).read_text(encoding="utf-8")
+    page = (tmp_path / "out/small.html").read_text(encoding="utf-8")
+    assert "This is a rehearsal" in executed.cells[1].source and "This is a rehearsal" in page
 
 
 def test_without_a_gpu_it_refuses(small_notebook, tmp_path, monkeypatch):
@@ -49,11 +48,6 @@ def test_the_verdict():
     assert gpu_run.verdict(60, True, False).endswith("Goal: not judged.")
 
 
-def code_cells(path):
-    cells = nbformat.read(path, as_version=4).cells
-    return [cell.source for cell in cells if cell.cell_type == "code" and not hosted.is_hosted(cell)]
-
-
 def test_the_notebook_at_the_gpu_size(tmp_path, monkeypatch):
     """Its first cells with a tiny "gpu" model: pre-trained on first use, kept, loaded; its settings fit `train`."""
     tiny = dataclasses.replace(pretrain.SIZES["gpu"], config=TINY, steps=2, batch_size=2)
@@ -61,7 +55,7 @@ def test_the_notebook_at_the_gpu_size(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "base_path", lambda size: tmp_path / f"base-{size}.safetensors")
     monkeypatch.setenv("LORA_EDU_SIZE", "gpu")
     monkeypatch.setenv("LORA_EDU_DEVICE", "cpu")
-    cells = code_cells(gpu_run.NOTEBOOK)
+    cells = [cell.source for cell in code_cells(gpu_run.NOTEBOOK.stem) if not hosted.is_hosted(cell)]
     names = {}
     for cell in cells[:2]:
         exec(cell, names)

@@ -10,15 +10,7 @@ from torch import nn
 
 from lora_edu import lora
 from lora_edu.layers import trainable_summary
-from lora_edu.lora import (
-    LoRALinear,
-    adapter_state,
-    add_lora,
-    load_adapter_state,
-    merge,
-    unload,
-    unmerge,
-)
+from lora_edu.lora import LoRALinear, adapter_state, add_lora, load_adapter_state, merge, unload, unmerge
 
 X = torch.randn(5, 12, generator=torch.Generator().manual_seed(1))
 

@@ -5,13 +5,7 @@ import torch
 from conftest import WAYS, in_precision
 
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.memory.shapes import (
-    BASE,
-    CODEBOOK_BYTES,
-    CONSTANTS,
-    measured_bytes,
-    predicted_bytes,
-)
+from lora_edu.memory.shapes import BASE, CODEBOOK_BYTES, CONSTANTS, measured_bytes, predicted_bytes
 from lora_edu.qlora import NF4Linear, quantize_linears
 from lora_edu.quantization import DoubleQuant
 from lora_edu.training import trainable_parameters, training_step

@@ -7,6 +7,7 @@ import torch
 from conftest import moved
 from stopped_runs import refused
 from torch import nn
+from variants_in_peft import LogitsOnly
 
 from lora_edu import peft_io, tensor_files
 from lora_edu.gpt import GPT, GPTConfig
@@ -27,17 +28,6 @@ def adapted(tiny_gpt):
 @pytest.fixture
 def base(tiny_gpt):
     return copy.deepcopy(tiny_gpt)
-
-
-class LogitsOnly(nn.Module):
-    """PEFT wants a model with a config that behaves like a dictionary."""
-
-    def __init__(self, gpt):
-        super().__init__()
-        self.gpt, self.config = gpt, {"model_type": "custom"}
-
-    def forward(self, tokens):
-        return self.gpt(tokens)[0]
 
 
 def test_round_trip(base, adapted, tmp_path):

@@ -4,14 +4,7 @@ import pytest
 import torch
 
 from lora_edu.measures import output_error, relative_error
-from lora_edu.variants import (
-    largest_directions,
-    loftq_start,
-    qpissa_start,
-    repair_seen,
-    round_weight,
-    square_roots,
-)
+from lora_edu.variants import largest_directions, loftq_start, qpissa_start, repair_seen, round_weight, square_roots
 
 
 @pytest.fixture

@@ -9,23 +9,10 @@ from stopped_runs import refused
 from torch import nn
 
 from lora_edu.layers import trainable_summary
-from lora_edu.lora import (
-    adapter_state,
-    add_lora,
-    load_adapter_state,
-    lora_layers,
-    merge,
-    unmerge,
-)
+from lora_edu.lora import adapter_state, add_lora, load_adapter_state, lora_layers, merge, unmerge
 from lora_edu.peft_io import PREFIX, WEIGHTS, save_adapter
 from lora_edu.qlora import NF4Linear
-from lora_edu.variants import (
-    VARIANTS,
-    add_variant,
-    as_plain_lora,
-    full_weight,
-    lora_plus_groups,
-)
+from lora_edu.variants import VARIANTS, add_variant, as_plain_lora, full_weight, lora_plus_groups
 
 TOKENS = torch.randint(0, 256, (2, 20), generator=torch.Generator().manual_seed(2))
 RANK, ALPHA = 4, 6  # s = 1.5, and 3 for rsLoRA

@@ -87,8 +87,6 @@ def submissions(root):
         "Gus Dead": made(root, train="import os\ndef train(*case):\n    os._exit(1)"),
         "Hal Memory": made(root, train="def train(*case):\n    return [bytearray(10**9) for _ in range(10**6)]"),
         "Ina Deleted": without_tests(made(root)),
-        "Jo Twice": classroom_folder.with_a_cell_twice(made(root), "split"),
-        "Kit Stripped": classroom_folder.stripped(made(root)),
         "Mo Cohort": changed(made(root), "needed_rank", OTHER_COHORT),
         "Pat Forger": made(root, **blank | {"needed_rank": forger(root)}),
     }
@@ -110,9 +108,7 @@ def test_from_the_release_to_the_grades(root, tmp_path):
 
     for student, reason in {
         "Gus-Dead": "the kernel died",
-        "Jo-Twice": "duplicated cell: split",
         "Pat-Forger": "the run ended early, and left nothing to grade",
-        "Kit-Stripped": "no cell carries nbgrader's metadata",
         "Lu-Broken": "broken file",
         "moemia_7": "there is no a1_lora_numpy.ipynb; handed in: My answers.ipynb",
     }.items():
