@@ -97,7 +97,7 @@ def _frame_of_dial(axes, arms: dict) -> None:
 
 WAYS_TO_MIX = {  # the arm of the dial, and what it puts on the base
     "plays 0.5": "half of each",
-    "PEFT's linear": "half of each, and cross terms",
+    "PEFT's linear": "half of each, and cross terms:\nPEFT's linear",
     "a quarter of each": "a quarter of each",
     "averaged 0.5": "a quarter, and cross terms:\nA and B averaged",
     "one start, averaged": "averaged, from one start",
