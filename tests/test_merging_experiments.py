@@ -10,26 +10,63 @@ import torch
 from lora_edu import data_file, merge_into_nf4, quantize, rounding
 from lora_edu.experiments import load_results
 from lora_edu.experiments.finetune import loss_on
-from lora_edu.experiments.nb09_merging import DRAWS, NF4, arm_name, compensated, kept, rounded
+from lora_edu.experiments.nb09_merging import DRAWS, NF4, arm_name, border_moved, compensated, kept, rounded, searched
 from lora_edu.lora import lora_layers
 from lora_edu.measures import relative_error
 from lora_edu.models.pretrain import load_base
 from lora_edu.peft_io import load_adapter
 from lora_edu.qlora import quantize_linears
 
-FIXED = ("nearest", "by lot", "by lot, compensated")  # constants as they were
+FIXED = (
+    "nearest",
+    "border moved",
+    "compensated",
+    "searched",
+    "by lot",
+    "by lot, compensated",
+)  # constants as they were
 
 
-def test_gptq_s_way_is_that_of_notebook_06():
-    """Inputs are correlated; a row is a block of 64."""
+@pytest.fixture(scope="module")
+def small():
+    """(W' + a small push, constants, W', inputs): W' lies on its levels, inputs are correlated."""
     generator = torch.Generator().manual_seed(0)
-    values = torch.randn(32, 64, generator=generator)
+    constants = torch.rand(32, 2, generator=generator).add(0.5).repeat_interleave(32, dim=1)
+    old = NF4[torch.randint(1, 15, (32, 64), generator=generator)] * constants
+    push = 0.01 * torch.randn(32, 4, generator=generator) @ torch.randn(4, 64, generator=generator)
     inputs = torch.randn(500, 16, generator=generator) @ torch.randn(16, 64, generator=generator)
-    constants = quantize(values, "nf4", 64).absmax[:, None].expand_as(values)
+    return old + push, constants, old, inputs
+
+
+def test_each_way_ends_on_levels(small):
+    values, constants, old, inputs = small
+    start = compensated(values, constants, inputs)
+    for merged in (border_moved(values, constants, old), start, searched(values, constants, inputs, start)):
+        assert torch.allclose(rounded(merged, constants), merged, atol=1e-6)
+
+
+def test_with_the_border_moved_the_push_arrives_in_sum_where_the_nearest_level_loses_it(small):
+    values, constants, old, _ = small
+    push = values - old
+    moved, nearest = ((merged - old).flatten() @ push.flatten() / push.square().sum()
+                      for merged in (border_moved(values, constants, old), rounded(values, constants)))  # fmt: skip
+    assert moved == pytest.approx(1, abs=0.02) and nearest < 0.5
+    assert torch.equal(border_moved(old, constants, old), old)  # without a push nothing moves
+
+
+def test_what_looks_at_outputs_errs_less_there(small):
+    values, constants, _, inputs = small
+    start = compensated(values, constants, inputs)
+    ways = rounded(values, constants), start, searched(values, constants, inputs, start)
+    errors = [relative_error(inputs @ values.T, inputs @ merged.T) for merged in ways]
+    assert errors[0] > 1.2 * errors[1] and errors[1] > 1.2 * errors[2]
+
+
+def test_gptq_s_way_is_that_of_notebook_06(small):
+    values, _, _, inputs = small
+    constants = quantize(values, "nf4", 64).absmax[:, None].expand_as(values)  # a row is a block of 64
     ours, pages = compensated(values, constants, inputs), rounding.compensated(values, inputs, NF4)
-    assert torch.allclose(ours, pages, atol=1e-6) and torch.allclose(rounded(ours, constants), ours, atol=1e-6)
-    errors = [relative_error(inputs @ values.T, inputs @ Q.T) for Q in (rounded(values, constants), ours)]
-    assert errors[0] > 1.2 * errors[1]
+    assert torch.allclose(ours, pages, atol=1e-6)
 
 
 # --- what is stored --------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from lora_edu.experiments.stored import load_results
 from lora_edu.lora import lora_layers
 from lora_edu.observing import block_linears
 from lora_edu.quantization import code_by_lot, nearest_code, quantize
+from lora_edu.variants import loftq_start
 
 NF4 = nf_codebook(4)
 CALIBRATION_WINDOWS, WINDOWS = 16, 32  # of 256 bytes: to calibrate with, and to measure on
@@ -61,7 +62,7 @@ def with_weights(weights: dict[str, Tensor]) -> GPT:
     return model
 
 
-# --- the ways: (W′ + s B A, constants) -> levels, all (d_out, d_in) ---------------------------------------------------
+# --- the ways: (W′ + s B A, constants, W′) -> levels, all (d_out, d_in) -----------------------------------------------
 
 
 def rounded(values: Tensor, constants: Tensor, choose: Choose = nearest_code) -> Tensor:
@@ -70,11 +71,28 @@ def rounded(values: Tensor, constants: Tensor, choose: Choose = nearest_code) ->
     return NF4[choose(scaled.flatten(), NF4).long()].view_as(values) * constants
 
 
+def border_moved(values: Tensor, constants: Tensor, old: Tensor) -> Tensor:
+    """Step to the next level where the push is the largest part of the way, until it has arrived in sum."""
+    push = values - old
+    ends = torch.stack([rounded(values, constants, partial(beside, upper=upper)) for upper in (0, 1)])
+    near, far = torch.where(push == 0, old, torch.where(push < 0, ends.flip(0), ends))
+    way = far - near
+    order = ((values - near) / torch.where(way == 0, 1, way)).flatten().argsort(descending=True)
+    arrived = (way * push).flatten()[order].cumsum(0)
+    steps = order[: int((arrived < ((values - near) * push).sum()).sum())]
+    merged = near.flatten().clone()
+    merged[steps] += way.flatten()[steps]
+    return merged.view_as(values)
+
+
+def beside(scaled: Tensor, codebook: Tensor, upper: int) -> Tensor:
+    """The code below each value, or the one above it. All (n,)."""
+    return torch.bucketize(scaled, codebook).clamp(1, len(codebook) - 1) - 1 + upper
+
+
 def compensated(values: Tensor, constants: Tensor, inputs: Tensor, choose: Choose = nearest_code) -> Tensor:
     """Column by column, later columns take back what rounding one does to the outputs: GPTQ, notebook 06."""
-    H = inputs.T @ inputs
-    H += 0.01 * H.diagonal().mean() * torch.eye(len(H))
-    U = torch.linalg.cholesky(torch.linalg.inv(H), upper=True)
+    U = torch.linalg.cholesky(torch.linalg.inv(products(inputs)), upper=True)
     left, merged = values.clone(), torch.empty_like(values)
     for j in range(values.shape[1]):
         merged[:, j] = rounded(left[:, j], constants[:, j], choose)
@@ -82,17 +100,40 @@ def compensated(values: Tensor, constants: Tensor, inputs: Tensor, choose: Choos
     return merged
 
 
-def all_ways(values: Tensor, constants: Tensor, inputs: Tensor, seed: int) -> dict[str, Tensor]:
+def searched(values: Tensor, constants: Tensor, inputs: Tensor, merged: Tensor, rounds: int = 2) -> Tensor:
+    """Coordinate search: each weight in turn goes to the level at which the outputs err least, given all others."""
+    H, merged = products(inputs), merged.clone()
+    slope = (merged - values) @ H
+    for j in list(range(values.shape[1])) * rounds:
+        better = rounded(merged[:, j] - slope[:, j] / H[j, j], constants[:, j])
+        slope += (better - merged[:, j])[:, None] * H[j]
+        merged[:, j] = better
+    return merged
+
+
+def products(inputs: Tensor) -> Tensor:
+    """X^T X of inputs (n, d_in), a hundredth of its mean diagonal added: (d_in, d_in)."""
+    H = inputs.T @ inputs
+    return H + 0.01 * H.diagonal().mean() * torch.eye(len(H))
+
+
+def all_ways(values: Tensor, constants: Tensor, old: Tensor, inputs: Tensor, seed: int) -> dict[str, Tensor]:
     """What each way leaves of one matrix: way -> (d_out, d_in)."""
     again = quantize(values, "nf4", 64, double_quant=True)
     new = again.block_scales().repeat_interleave(64).view_as(values)
     lot = partial(code_by_lot, generator=torch.Generator().manual_seed(seed))
+    error_kept_small = compensated(values, constants, inputs)
+    Q, B, A = loftq_start(values, RANK, "nf4")
     return {
         "nearest": rounded(values, constants),
         "nearest, new constants": again.dequantize(),
+        "border moved": border_moved(values, constants, old),
+        "compensated": error_kept_small,
+        "searched": searched(values, constants, inputs, error_kept_small),
         "by lot": rounded(values, constants, lot),
         "by lot, new constants": rounded(values, new, lot),
         "by lot, compensated": compensated(values, constants, inputs, lot),
+        "LoftQ, an adapter left over": Q + B @ A,
     }
 
 
@@ -111,7 +152,7 @@ def merged_again(adapter: str, times: float, *, seed: int = 0) -> dict:
     inputs = inputs_of(with_weights(wanted), load_text("shakespeare").train[start:], CALIBRATION_WINDOWS)
     result: dict[str, dict[str, Tensor]] = {"W′": old, "apart": wanted}
     for path, values in wanted.items():
-        for way, merged in all_ways(values, constants[path], inputs[path], seed).items():
+        for way, merged in all_ways(values, constants[path], old[path], inputs[path], seed).items():
             result.setdefault(way, {})[path] = merged
     result["onto W"] = {p: quantize(W[p] + times * updates[p], "nf4", 64, double_quant=True).dequantize() for p in W}
     return {way: loss_on(with_weights(weights), "shakespeare", WINDOWS) for way, weights in result.items()}
