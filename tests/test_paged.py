@@ -136,12 +136,16 @@ def test_what_the_device_must_hold_is_measured():
     assert paged.host_bytes == 8 * 200_000
 
 
-@pytest.mark.parametrize("option", [{"lr": -1}, {"weight_decay": -0.1}, {"betas": (0.9, 1.0)}])
+@pytest.mark.parametrize("option", [{"lr": -1}, {"weight_decay": -0.1}, {"betas": (0.9, 1.0)}, {"page_bytes": 0}])
 def test_a_bad_setting_is_named_with_its_value(option):
     ((name, value),) = option.items()
     with pytest.raises(ValueError, match=rf"{name} must be .*, got {re.escape(str(value))}"):
         PagedAdamW(parameters([(2,)], torch.float32, 0), **option)
-    with pytest.raises(ValueError, match=name):  # of one group
+
+
+@pytest.mark.parametrize("option", [{"lr": -1.0}, {"betas": (1.0, 0.9)}, {"maximize": True}, {"amsgrad": True}])
+def test_a_bad_setting_of_one_group_is_named(option):
+    with pytest.raises(ValueError, match=next(iter(option))):
         PagedAdamW([{"params": parameters([(2,)], torch.float32, 0), **option}])
 
 
