@@ -5,11 +5,11 @@ import torch
 
 from lora_edu.experiments import finetune, load_results
 from lora_edu.experiments import nb13 as task
-from lora_edu.experiments.nb13 import ORDERS
+from lora_edu.experiments.nb13 import ASKED
 from lora_edu.texts import load_text
 
 
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("order", ASKED)
 def test_both_sides_have_the_same_words_and_as_many_bytes(order):
     """So whoever counts words, or bytes, can only toss a coin."""
     for pair in task.pairs(order, task.held_out_lines(5)):
@@ -20,9 +20,10 @@ def test_both_sides_have_the_same_words_and_as_many_bytes(order):
 
 
 def test_a_pair_in_both_orders():
-    statement, question = (task.pairs(order, ["Well met."])[0] for order in ORDERS)
+    statement, question, _, mid_line = (task.pairs(order, ["Well met."])[0] for order in ASKED)
     assert statement.right == ("Well met.\nThou art ", "Well met.\nYou are ")
     assert question.wrong == ("Well met.\nAre thou ", "Well met.\nArt you ")
+    assert mid_line.right == ("Well met, art thou ", "Well met, are you ")
 
 
 def test_the_lines_are_held_out_and_address_nobody():
@@ -56,9 +57,12 @@ def test_counting_pairs_of_words():
     text = torch.tensor(list(b"thou art so you are so art thou so are you so "), dtype=torch.uint8).repeat(20)
     counts = task.count_word_pairs(text, 1, seed=0)
     assert counts["thou", "art"] > 15 and counts["thou", "are"] == 0 == counts["you", "art"]
-    by_order = {order: task.counted_answers(counts, task.pairs(order, ["Well met."])) for order in ORDERS}
+    by_order = {order: task.counted_answers(counts, task.pairs(order, ["Well met."])) for order in ASKED}
     assert by_order["statement"].tolist() == [1, 0, 0, 0, 0]  # of the other verbs it has read nothing
     assert by_order["question"].tolist() == [1, 0, 0, 0, 0]
+    kept = task.count_word_pairs(text, 1, seed=0, fold=False)
+    asked = [task.pairs(order, ["Well met."]) for order in ASKED]
+    assert [task.counted_answers(kept, pairs, fold=False)[0].item() for pairs in asked] == [0, 0, 1, 1]
 
 
 def test_an_arm_trains_as_notebook_09_does_and_says_the_same_again(in_small, monkeypatch):
@@ -67,8 +71,8 @@ def test_an_arm_trains_as_notebook_09_does_and_says_the_same_again(in_small, mon
     monkeypatch.setattr(task, "held_out_lines", lambda count: ["Well met.", "So be it."][:count])
     how = dict(lr=1e-2, steps=3, lines=2, progress=False)
     one = task.agreement("lora", **how)
-    assert one == task.agreement("lora", **how) and set(one) == {*ORDERS, "plays"}
-    assert all(len(one[order]) == 2 * len(task.VERBS) and set(one[order]) <= {"0", "1"} for order in ORDERS)
+    assert one == task.agreement("lora", **how) and set(one) == {*ASKED, "plays"}
+    assert all(len(one[order]) == 2 * len(task.VERBS) and set(one[order]) <= {"0", "1"} for order in ASKED)
 
 
 # --- what is stored --------------------------------------------------------------------------------------------------
@@ -76,7 +80,7 @@ def test_an_arm_trains_as_notebook_09_does_and_says_the_same_again(in_small, mon
 
 def test_the_base_answers_again_as_it_is_stored():
     model = task.prepared(task.load_base("laptop", device="cpu"), "lora")
-    for order in ORDERS:
+    for order in ASKED:
         again = task.digits(task.answers(model, task.pairs(order, task.held_out_lines()[:4])))
         stored = load_results("agreement")["arms"]["base"][order]
         assert sum(a != b for a, b in zip(again, stored, strict=False)) <= 1  # a near tie may fall the other way

@@ -130,7 +130,7 @@ EXPERIMENTS = {
     "starts": Experiment(start_loss, START_ARMS, "11: starts on a rounded base, before and after training", 8),
     "real-model": Experiment(adapted, FOUR_STATES, "12: SmolLM2 adapted, in 32 bits and in 4", 30),
     "real-model-rivals": Experiment(rival, RIVALS, "12: an adapter moved onto NF4, other draws, fewer blocks", 22),
-    "agreement": Experiment(agreement, AGREEMENT_ARMS, "13: which verb goes with which pronoun?", 15),
+    "agreement": Experiment(agreement, AGREEMENT_ARMS, "13: which verb goes with which pronoun?", 25),
     "forgetting": Experiment(adapted_loss, FORGETTING_ARMS, "15: forgetting at equal learning, three roads", 28),
     "intruders": Experiment(intruder_arm, INTRUDER_ARMS, "15: new directions, counted and cut down", 11),
     "formats-after": Experiment(format_after, AFTER_ARMS, "questions: formats after QLoRA, and rotated weights", 2),

@@ -132,9 +132,9 @@ CLAIMS = (
         "{:.2f}", most=1.05),
     Claim("In 100 steps it works on any task.",
         "share of right answers, where a coin gets one half",
-        trained.right_answers, "two tasks, 100 steps of our GPT, six seeds",
-        "One task that fails is enough against 'any'. It says nothing of longer training, nor of the tasks of the "
-        "paper: classification, queries, summaries.",
+        trained.right_answers, "two orders, 100 steps of our GPT, six seeds",
+        "One task that fails is enough against 'any'. In mid-line, without the capital, six seeds cannot tell. It says "
+        "nothing of longer training, nor of the paper's tasks: classification, queries, summaries.",
         f"{HU}: GLUE, WikiSQL, SAMSum", f"{HERE}#4. A task with right answers", "{:.2f}",
         trained.counted_answers, says_any=True, least=0.5),
     Claim("QLoRA goes further and stores every weight as a 4-bit integer:",
@@ -151,7 +151,7 @@ CLAIMS = (
         "looks at them.",
         "Lin et al. 2023 (AWQ), arXiv 2306.00978", "questions.md#18. May I train on AWQ or GPTQ weights, or merge into "
         "them?", "{:.2f}", most=0.9),
-    Claim("Its products are in low precision, too,",
+    Claim("Its products are in low precision (8 bits or fewer), too,",
         "bits of the numbers that are multiplied", measured.operand_bits, "one layer",
         "Each product decodes the weight first, and then takes as many operations as before. What decoding costs in "
         "time is measured in notebook 08.",
