@@ -20,7 +20,7 @@ from lora_edu.memory.activations import (
 )
 from lora_edu.memory.calculator import ACTIVATIONS, BASE, LOGITS, training_bytes
 from lora_edu.memory.peak import PeakMemory
-from lora_edu.memory.shapes import BLOCK_LINEARS, Architecture
+from lora_edu.memory.shapes import Architecture
 
 CONFIG = GPTConfig(context=40, n_layers=3, n_heads=2, d_model=48)
 QV = ("q_proj", "v_proj")
@@ -47,7 +47,7 @@ def test_the_prediction_is_exact_in_every_precision(way, precision, checkpointin
     )
 
 
-SUBSETS = [names for n in range(1, 7) for names in itertools.combinations(BLOCK_LINEARS, n)]
+SUBSETS = [names for n in range(1, 7) for names in itertools.combinations(Architecture.of_gpt(GPTConfig()).linears, n)]
 
 
 @settings(max_examples=60, deadline=None)

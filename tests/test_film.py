@@ -11,7 +11,8 @@ from lora_edu.figures import nb08 as pictures
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import add_lora
 from lora_edu.memory.activations import measured_activation_bytes, predicted_peak_bytes
-from lora_edu.memory.film import Recorder, film_step, scenes
+from lora_edu.memory.film import film_step, scenes
+from lora_edu.memory.peak import PeakMemory
 from lora_edu.memory.shapes import GRADIENTS, OPTIMIZER, predicted_bytes
 from lora_edu.qlora import quantize_linears
 from lora_edu.quantization import QuantizedTensor
@@ -37,7 +38,7 @@ def batch():
 
 def test_each_life_is_counted_from_its_first_operation_to_its_end():
     x = torch.ones(1000)
-    with Recorder([x]) as film:
+    with PeakMemory([x]) as film:
         a = x + 1  # 4,000 bytes
         b = a.view(10, 100) * 2  # a view makes nothing, the product 4,000
         del a, b
@@ -48,8 +49,6 @@ def test_each_life_is_counted_from_its_first_operation_to_its_end():
 
 
 def test_the_films_peak_is_the_peak_of_the_other_counter():
-    from lora_edu.memory.peak import PeakMemory
-
     model, (tokens, targets) = small(), batch()
     film = film_step(model, tokens, targets)
     model.zero_grad()

@@ -8,14 +8,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.memory.activations import measured_activation_bytes, predicted_activation_bytes
-from lora_edu.memory.shapes import BLOCK_LINEARS
+from lora_edu.memory.shapes import Architecture
 from lora_edu.qlora import quantize_linears
 
 peft = pytest.importorskip("peft")
 CONFIG = GPTConfig(context=40, n_layers=3, n_heads=2, d_model=48)
 
 
-@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), tuple(BLOCK_LINEARS)], ids=len)
+@pytest.mark.parametrize("targets", [("q_proj", "v_proj"), tuple(Architecture.of_gpt(GPTConfig()).linears)], ids=len)
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_adapters_of_peft_keep_what_ours_keep(precision, targets):
     model = GPT(CONFIG)

@@ -82,20 +82,13 @@ class Kept:
         self.keep(f"s A x of {name}", self.rank, precision.adapters)  # for B's gradient
         return True
 
-    def norm(self, x: str, needs_grad: bool) -> bool:
-        """A norm keeps its input, and a number or two for each token."""
+    def norm(self, x: str, needs_grad: bool, heads: int = 0) -> bool:
+        """A norm keeps its input, and a number or two for each token; of queries or keys, a number for each head."""
         needs_grad |= self.rank is None
         if needs_grad:
-            self.keep(x, self.shape.d_model, self.precision.stream)
-            self.keep(f"statistics of {x}", norm_numbers(self.shape), self.precision.stream)
-        return needs_grad
-
-    def norm_of_heads(self, x: str, heads: int, needs_grad: bool) -> bool:
-        """A norm of each head of the queries or of the keys."""
-        needs_grad |= self.rank is None
-        if needs_grad:
-            self.keep(x, heads * self.shape.head_width, self.precision.products)
-            self.keep(f"statistics of {x}", heads, self.precision.products)
+            shape, size = self.shape, self.precision.products if heads else self.precision.stream
+            self.keep(x, heads * shape.head_width or shape.d_model, size)
+            self.keep(f"statistics of {x}", heads or norm_numbers(shape), size)
         return needs_grad
 
 
@@ -107,8 +100,8 @@ def block(shape: Architecture, rank: int | None, targets: tuple[str, ...], first
     n_grad = kept.norm("input of the block", x_grad)
     wants = {name: kept.linear(name, "attention norm's output", n_grad) for name in ("q_proj", "k_proj", "v_proj")}
     if shape.head_norms:
-        wants["q_proj"] = kept.norm_of_heads("queries before their norm", shape.n_heads, wants["q_proj"])
-        wants["k_proj"] = kept.norm_of_heads("keys before their norm", shape.kv_heads, wants["k_proj"])
+        wants["q_proj"] = kept.norm("queries before their norm", wants["q_proj"], shape.n_heads)
+        wants["k_proj"] = kept.norm("keys before their norm", wants["k_proj"], shape.kv_heads)
     qkv_grad = any(wants.values())
     if qkv_grad:  # fused attention: no (S, S) matrix is kept, only the logarithm of each row's softmax sum
         kept.keep("q, k, v", sum(shape.linears[name][1] for name in wants), size)

@@ -1,86 +1,23 @@
 """The film of one training step: what is alive after each operation, by kind.
 
-`PeakMemory` counts the bytes of every tensor from the operation that makes it to its end. `Recorder` writes each life
-down, and what a tensor was for is settled afterwards: what has become a parameter's gradient was a gradient from its
-first moment, and the rest are activations, with the gradients that flow back through them. What stays from step to step
-(weights, optimizer state) is measured once and lies below.
+`PeakMemory` writes the life of every tensor down, from the operation that makes it to its end. What it was for is
+settled afterwards: what has become a parameter's gradient was a gradient from its first moment, and the rest are
+activations, with the gradients that flow back through them. What stays from step to step (weights, optimizer state) is
+measured once and lies below.
 """
 
-import weakref
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
-from lora_edu.engine import kernels
 from lora_edu.memory.paged import PagedAdamW
-from lora_edu.memory.peak import PeakMemory
+from lora_edu.memory.peak import Life, PeakMemory
 from lora_edu.memory.shapes import ADAPTERS, BASE, CONSTANTS, OPTIMIZER, measured_bytes
 from lora_edu.training import trainable_parameters
 
 RESIDENT = (BASE, CONSTANTS, ADAPTERS, OPTIMIZER)  # alive all the time
-
-
-@dataclass
-class Life:
-    """A storage: the operation that made it, the first one that it did not see any more, and its bytes."""
-
-    identity: int
-    born: int
-    n_bytes: int
-    died: int | None = None
-
-
-class Recorder(PeakMemory):
-    """`with Recorder(there_already) as film: ...`, then `film.operations` and `film.lives` tell the story."""
-
-    def __init__(self, there_already: Iterable[Tensor] = ()):
-        super().__init__(there_already)
-        self.operations: list[str] = []
-        self.lives: list[Life] = []
-        self.current: dict[int, Life] = {}  # identity -> the life that goes on
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if not _only_looks(func):
-            self.operations.append(func.overloadpacket.__name__)
-        return super().__torch_dispatch__(func, types, args, kwargs)
-
-    def _count(self, storage: torch.UntypedStorage) -> None:
-        identity = storage._cdata
-        if identity in self.known:
-            return
-        life = self.current.get(identity)
-        if life is None:
-            weakref.finalize(storage, self._end, identity)
-        if life is None or life.n_bytes != storage.nbytes():  # new, or resized: a new life
-            now = max(0, len(self.operations) - 1)
-            if life is not None:
-                life.died = now
-            self.current[identity] = Life(identity, now, storage.nbytes())
-            self.lives.append(self.current[identity])
-
-    def _end(self, identity: int) -> None:
-        self.current.pop(identity).died = len(self.operations)
-
-    def bytes_of(self, chosen: Callable[[Life], bool]) -> list[int]:
-        """The bytes of the chosen lives after each operation."""
-        changes = [0] * (len(self.operations) + 1)
-        for life in filter(chosen, self.lives):
-            changes[life.born] += life.n_bytes
-            changes[len(self.operations) if life.died is None else life.died] -= life.n_bytes
-        totals, now = [], 0
-        for change in changes[:-1]:
-            now += change
-            totals.append(now)
-        return totals
-
-
-def _only_looks(func: torch._ops.OpOverload) -> bool:
-    """Whether an operation only gives memory another shape or name: a view, a transpose."""
-    aliases = [value.alias_info for value in func._schema.returns]
-    return func.overloadpacket is torch.ops.aten._unsafe_view or any(a and not a.is_write for a in aliases)
 
 
 @dataclass
@@ -120,9 +57,8 @@ def film_step(model: nn.Module, tokens: Tensor, targets: Tensor, paged: bool = F
     optimizer.zero_grad()
     resident = {kind: size for kind, size in measured_bytes(model, optimizer).items() if kind in RESIDENT}
     state = [value for values in optimizer.state.values() for value in values.values()]
-    known = [*model.parameters(), *model.buffers(), *state, tokens, targets, *kernels.scratch_pieces()]
     starts = {}
-    with Recorder(known) as seen:
+    with PeakMemory([*model.parameters(), *model.buffers(), *state, tokens, targets]) as seen:
         starts["forward"] = len(seen.operations)
         loss = model(tokens, targets)[1]
         starts["backward"] = len(seen.operations)
@@ -136,13 +72,8 @@ def film_step(model: nn.Module, tokens: Tensor, targets: Tensor, paged: bool = F
 
     if paged:
         resident[OPTIMIZER] = 0
-    return Film(
-        resident,
-        seen.operations,
-        seen.bytes_of(is_gradient),
-        seen.bytes_of(lambda life: not is_gradient(life)),
-        starts,
-    )
+    flowing = seen.bytes_of(lambda life: not is_gradient(life))
+    return Film(resident, seen.operations, seen.bytes_of(is_gradient), flowing, starts)
 
 
 def scenes(film: Film, most: dict[str, int]) -> dict[str, list[tuple[str, int, int]]]:

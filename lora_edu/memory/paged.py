@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
+from lora_edu.checks import check, whole
+
 MOMENTS = ("exp_avg", "exp_avg_sq")  # the running means of the gradient and of its square
 SETTINGS = ("lr", "betas", "eps", "weight_decay")
 
@@ -42,7 +44,7 @@ class PagedAdamW(torch.optim.Optimizer):
 
         Raises ValueError for a setting outside its range, and for an option that this optimizer has not.
         """
-        _check_page(page_bytes)
+        check(whole(1), page_bytes=page_bytes)
         self.page_bytes = page_bytes
         super().__init__(params, dict(lr=lr, betas=betas, eps=eps, weight_decay=weight_decay))
 
@@ -159,11 +161,6 @@ def _check_settings(group: dict) -> None:
     betas = group["betas"]
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise ValueError(f"betas must be two numbers of at least 0 and below 1, got {betas}")
-
-
-def _check_page(page_bytes: int) -> None:
-    if not isinstance(page_bytes, int) or isinstance(page_bytes, bool) or page_bytes < 1:
-        raise ValueError(f"page_bytes must be a whole number of at least 1, got {page_bytes!r}")
 
 
 def _check_saved(saved: dict | None, parameter: Tensor) -> None:

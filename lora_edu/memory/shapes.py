@@ -4,6 +4,7 @@ The kinds are those that fine-tuning methods differ in. Activations, which depen
 `lora_edu.memory.activations`; `lora_edu.memory.calculator` has all kinds for models that nobody has loaded.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -23,10 +24,6 @@ KINDS = (BASE, CONSTANTS, ADAPTERS, GRADIENTS, OPTIMIZER)
 
 # The two codebooks of double-quantized NF4, 16 and 256 float32 numbers: once for all layers, in none of the kinds.
 CODEBOOK_BYTES = 4 * (16 + 256)
-
-# (in, out) of a block's linear layers as multiples of d_model
-BLOCK_LINEARS = {"q_proj": (1, 1), "k_proj": (1, 1), "v_proj": (1, 1), "o_proj": (1, 1),
-                 "up_proj": (1, 4), "down_proj": (4, 1)}  # fmt: skip
 
 
 def measured_bytes(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, int]:
@@ -75,26 +72,19 @@ def predicted_bytes(
         raise TypeError(f"config must be a GPTConfig, got {type(config).__name__}: training_bytes knows other models")
     check(optional(whole(1)), rank=rank)
     check_settings(block_size, double_quant)
-    d, layers = config.d_model, config.n_layers
-    sizes = {name: (d * inner, d * outer) for name, (inner, outer) in BLOCK_LINEARS.items()}
-    linear = layers * sum(inner * outer for inner, outer in sizes.values())
-    biases = layers * sum(outer for _, outer in sizes.values())
-    norms = 2 * d * (2 * layers + 1)
-    embeddings = d * (config.vocab_size + config.context)
-    head = d * config.vocab_size
-    kept = embeddings + head + norms + biases  # never quantized
-    total = {kind: 0 for kind in KINDS}
+    shape, layers = Architecture.of_gpt(config), config.n_layers
+    linear = shape.parameters()["block linears"]
+    kept = shape.n_parameters - linear  # never quantized
+    total = dict.fromkeys(KINDS, 0)
     total[BASE] = 4 * kept + (linear // 2 if nf4 else 4 * linear)
     if nf4:
-        total[CONSTANTS] = layers * sum(
-            _constant_bytes(inner * outer, block_size, double_quant) for inner, outer in sizes.values()
-        )
+        sizes = shape.linears.values()
+        total[CONSTANTS] = layers * sum(_constant_bytes(math.prod(size), block_size, double_quant) for size in sizes)
     if rank is None:
-        trained_numbers, trained_tensors = linear + kept, 3 + 2 * (2 * layers + 1) + 2 * 6 * layers
+        trained_numbers, trained_tensors = shape.n_parameters, 3 + 2 * (2 * layers + 1) + 2 * 6 * layers
     else:
-        chosen = target_names(sizes, targets)
-        trained_numbers = layers * sum(rank * sum(sizes[name]) for name in chosen)
-        trained_tensors = 2 * layers * len(chosen)
+        chosen = target_names(shape.linears, targets)
+        trained_numbers, trained_tensors = shape.adapter_numbers(rank, chosen), 2 * layers * len(chosen)
         total[ADAPTERS] = 4 * trained_numbers
     if trained:
         total[GRADIENTS] = 4 * trained_numbers
@@ -202,48 +192,28 @@ class Architecture:
         return self.n_layers * sum(rank * sum(self.linears[name]) for name in targets)
 
 
-def _gpt2(n_layers: int, d_model: int, n_heads: int) -> Architecture:
-    return Architecture(n_layers, d_model, n_heads, 4 * d_model, vocab_size=50257, context=1024, own_head=False)
-
-
-def _llama(n_layers: int, d_model: int, n_heads: int) -> Architecture:
-    d_ff = 256 * -(-(8 * d_model // 3) // 256)
-    return Architecture(n_layers, d_model, n_heads, d_ff, vocab_size=32000, context=2048, gated=True, positions=False)
-
-
-def _llama3(n_layers: int, d_model: int, n_heads: int, d_ff: int, **more) -> Architecture:
-    return Architecture(
-        n_layers, d_model, n_heads, d_ff, vocab_size=128256, context=131072, gated=True, positions=False, n_kv_heads=8,
-        **more,
-    )  # fmt: skip
-
-
-def _qwen3(n_layers: int, d_model: int, n_heads: int, d_ff: int) -> Architecture:
-    return Architecture(
-        n_layers, d_model, n_heads, d_ff, vocab_size=151936, context=40960, gated=True, positions=False, n_kv_heads=8,
-        head_dim=128, head_norms=True,
-    )  # fmt: skip
-
-
-def _gemma3(n_layers: int, d_model: int, n_heads: int, d_ff: int, **more) -> Architecture:
-    return Architecture(
-        n_layers, d_model, n_heads, d_ff, gated=True, positions=False, own_head=False, head_norms=True,
-        norms_after=True, **more,
-    )  # fmt: skip
-
+# What the models of a family share; the numbers in the table are n_layers, d_model, n_heads and d_ff.
+GPT2 = {"vocab_size": 50257, "context": 1024, "own_head": False}
+ROTARY = {"gated": True, "positions": False}
+LLAMA = ROTARY | {"vocab_size": 32000, "context": 2048}
+LLAMA3 = ROTARY | {"vocab_size": 128256, "context": 131072, "n_kv_heads": 8}
+QWEN3 = ROTARY | {"vocab_size": 151936, "context": 40960, "n_kv_heads": 8, "head_dim": 128, "head_norms": True}
+GEMMA3 = ROTARY | {"own_head": False, "head_norms": True, "norms_after": True}
+GEMMA3_1B = GEMMA3 | {"n_kv_heads": 1, "head_dim": 256, "vocab_size": 262144, "context": 32768}
+GEMMA3_27B = GEMMA3 | {"n_kv_heads": 16, "head_dim": 128, "vocab_size": 262208, "context": 131072}
 
 ARCHITECTURES = {
-    "GPT-2": _gpt2(12, 768, 12),
-    "GPT-2 XL": _gpt2(48, 1600, 25),
-    "LLaMA 7B": _llama(32, 4096, 32),
-    "LLaMA 13B": _llama(40, 5120, 40),
-    "LLaMA 33B": _llama(60, 6656, 52),
-    "LLaMA 65B": _llama(80, 8192, 64),
-    "Gemma 3 1B": _gemma3(26, 1152, 4, 6912, n_kv_heads=1, head_dim=256, vocab_size=262144, context=32768),
-    "Llama 3.2 1B": _llama3(16, 2048, 32, 8192, own_head=False),
-    "Llama 3.1 8B": _llama3(32, 4096, 32, 14336),
-    "Qwen3 8B": _qwen3(36, 4096, 32, 12288),
-    "Gemma 3 27B": _gemma3(62, 5376, 32, 21504, n_kv_heads=16, head_dim=128, vocab_size=262208, context=131072),
-    "Qwen3 32B": _qwen3(64, 5120, 64, 25600),
-    "Llama 3.1 70B": _llama3(80, 8192, 64, 28672),
+    "GPT-2": Architecture(12, 768, 12, 3072, **GPT2),
+    "GPT-2 XL": Architecture(48, 1600, 25, 6400, **GPT2),
+    "LLaMA 7B": Architecture(32, 4096, 32, 11008, **LLAMA),
+    "LLaMA 13B": Architecture(40, 5120, 40, 13824, **LLAMA),
+    "LLaMA 33B": Architecture(60, 6656, 52, 17920, **LLAMA),
+    "LLaMA 65B": Architecture(80, 8192, 64, 22016, **LLAMA),
+    "Gemma 3 1B": Architecture(26, 1152, 4, 6912, **GEMMA3_1B),
+    "Llama 3.2 1B": Architecture(16, 2048, 32, 8192, **LLAMA3 | {"own_head": False}),
+    "Llama 3.1 8B": Architecture(32, 4096, 32, 14336, **LLAMA3),
+    "Qwen3 8B": Architecture(36, 4096, 32, 12288, **QWEN3),
+    "Gemma 3 27B": Architecture(62, 5376, 32, 21504, **GEMMA3_27B),
+    "Qwen3 32B": Architecture(64, 5120, 64, 25600, **QWEN3),
+    "Llama 3.1 70B": Architecture(80, 8192, 64, 28672, **LLAMA3),
 }

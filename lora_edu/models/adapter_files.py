@@ -5,8 +5,9 @@ Nothing is unpickled and no model is built. What cannot be read raises `Unreadab
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,24 +119,17 @@ class Place(NamedTuple):
         return self.dtype not in ("F64", "F32", "F16", "BF16")
 
 
-@dataclass
 class Adapter:
-    """All that the rules ask about. Of each layer, pairs holds A (rank, in_features) and B (out_features, rank)."""
+    """All that the rules ask about: first the config alone, then what `read_tensors` finds."""
 
-    folder: Path
-    config: dict
-    encoding: str
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    whole: dict[str, Tensor] = field(default_factory=dict)  # beside LoRA's, in place of the base's, such as a head
-    largest: dict[str, float] = field(default_factory=dict)  # |number| of each that has any; NaN or infinity if one is
-    lora: dict[str, re.Match] = field(default_factory=dict)  # LoRA's tensors, their names taken apart
-    factors: list[str] = field(default_factory=list)  # the names of all A and B
-    parts: dict[str, dict[str, str]] = field(default_factory=dict)  # of each layer: the names of A, B, magnitude_vector
-    pairs: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)  # where both are there and fit
-    base: Path | None = None
-    known: dict[str, Place] = field(default_factory=dict)  # the base's tensors by their names before quantization
-    model: dict = field(default_factory=dict)  # the base's config.json
-    layers: list = field(default_factory=list)  # measured
+    def __init__(self, folder: Path):
+        """Raises Unreadable."""
+        self.folder = folder
+        self.config, self.encoding = read_config(folder)
+        self.base: Path | None = None
+        self.known: dict[str, Place] = {}  # the base's tensors by their names before quantization
+        self.model: dict = {}  # the base's config.json
+        self.layers: list = []  # measured
 
     @property
     def start(self) -> str | None:
@@ -154,14 +148,17 @@ class Adapter:
         return asked | {module: rf"{re.escape(module)}\." for module in self.list_of("modules_to_save")}
 
     def read_tensors(self) -> None:
-        """Raises Unreadable."""
+        """Of each layer, pairs holds A (rank, in_features) and B (out_features, rank). Raises Unreadable."""
         self.tensors = read_weights(self.folder)
+        # beside LoRA's, in place of the base's, such as a head
         self.whole = {name: one for name, one in self.tensors.items() if not re.search(r"\.lora_|trainable_tok", name)}
+        # |number| of each that has any; NaN or infinity if one is
         self.largest = {name: one.float().abs().max().item() for name, one in self.tensors.items() if one.numel()}
         self.lora = {name: match for name in sorted(self.tensors) if (match := LORA.fullmatch(name))}
         self.factors = [name for name, match in self.lora.items() if match["part"] in "AB"]
+        self.parts: dict[str, dict[str, str]] = defaultdict(dict)  # of each layer: the names of A, B, magnitude_vector
         for name, match in self.lora.items():
-            self.parts.setdefault(match["path"].removeprefix(PREFIX), {})[match["part"]] = name
+            self.parts[match["path"].removeprefix(PREFIX)][match["part"]] = name
         self.pairs = {path: pair for path, names in self.parts.items() if (pair := _pair(names, self.tensors))}
 
 

@@ -80,7 +80,7 @@ def inspect_adapter(folder: str | Path, base: str | Path | None = None) -> Repor
     report, folder = Report(str(folder)), Path(folder)
     known = places_of_weights(Path(base)) if base else {}
     try:
-        a = Adapter(folder, *files.read_config(folder))
+        a = Adapter(folder)
         report.findings = findings(a, rules.OF_ANOTHER_METHOD)
         if any(finding.level == files.BROKEN for finding in report.findings):
             return report
