@@ -21,17 +21,17 @@ import lora_edu
 from lora_edu.command import did_you_mean, patient_output
 from lora_edu.setup import environment, working_copy
 
-# Programs with options of their own: the module whose `main` reads the rest of the command line.
+# Programs with options of their own: the module whose `main` reads the rest of the command line, and what it does.
 PROGRAMS = {
-    "train": "lora_edu.models.finetune",
-    "pretrain": "lora_edu.models.pretrain",
-    "experiment": "lora_edu.experiments.runs",
-    "voice": "lora_edu.figures.voice",
-    "speak": "lora_edu.models.speak",
-    "inspect": "lora_edu.figures.inspected",
-    "cheatsheet": "lora_edu.figures.cheatsheet",
-    "qlora": "lora_edu.setup.report",
-    "gpu": "lora_edu.setup.gpu_run",
+    "train": ("lora_edu.models.finetune", "fine-tune in full, with LoRA or with QLoRA (lora-edu train --help)"),
+    "pretrain": ("lora_edu.models.pretrain", "train the base, or the adapter that ships (lora-edu pretrain --help)"),
+    "voice": ("lora_edu.figures.voice", "your own text: an adapter and a card of one page (lora-edu voice --help)"),
+    "speak": ("lora_edu.models.speak", 'an adapter speaks: lora-edu speak ADAPTER "prompt" --compare'),
+    "inspect": ("lora_edu.figures.inspected", "a doctor for any adapter in PEFT's format (lora-edu inspect --help)"),
+    "cheatsheet": ("lora_edu.figures.cheatsheet", "write the course's formulas and numbers on one page to print (A4)"),
+    "experiment": ("lora_edu.experiments.runs", "run a long experiment whose result a notebook plots"),
+    "qlora": ("lora_edu.setup.report", "run the QLoRA notebook without a browser; report in build/"),
+    "gpu": ("lora_edu.setup.gpu_run", "the same at its larger size on a GPU, timed; --rehearse tries it on the CPU"),
 }
 
 OURS = (ValueError, OSError, RuntimeError, ArithmeticError, ImportError)  # what our own sentences come with
@@ -76,7 +76,7 @@ def lab(port: int | None, fresh: bool, plain: bool, rest: list[str]) -> None:
 def fetch(names: list[str]) -> None:
     """Download texts and models into the cache; without a name, everything."""
     _in_course_environment(["fetch", *names])
-    from lora_edu.setup.fetching import fetch_all
+    from lora_edu.texts import fetch_all
 
     fetch_all(names)
 
@@ -105,7 +105,7 @@ def program(command: str, rest: list[str]) -> None:
     if command == "qlora":  # one notebook of those that a report can be made of
         rest = [str(working_copy.course_folder() / "09_qlora_gpt.ipynb"), *rest]
     sys.argv = [f"lora-edu {command}", *rest]
-    import_module(PROGRAMS[command]).main()
+    import_module(PROGRAMS[command][0]).main()
 
 
 def _in_course_environment(arguments: list[str]) -> None:
@@ -162,9 +162,7 @@ def _main() -> None:
     parser.add_argument("--version", action="version", version=f"lora-edu {lora_edu.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
     command = commands.add_parser("setup", help="create .venv, install the course, fetch the three texts")
-    command.add_argument(
-        "--extra", default=environment.COURSE, help="an optional group of pyproject.toml, such as test"
-    )
+    command.add_argument("--extra", default=environment.COURSE, help="a group of pyproject.toml, such as test")
     command = commands.add_parser("lab", help="open the course in JupyterLab; unknown options go to JupyterLab")
     command.add_argument("--port", type=int)
     command.add_argument("--plain", action="store_true", help="keep whole notebooks in the page, for screen readers")
@@ -173,15 +171,8 @@ def _main() -> None:
     command.add_argument("names", nargs="*", metavar="NAME", help="a text or model, or 'texts'; default: everything")
     commands.add_parser("doctor", help="versions, device, memory, disk, texts: what to send when asking for help")
     commands.add_parser("progress", help="which exercises are done, in all notebooks")
-    commands.add_parser("train", help="fine-tune in full, with LoRA or with QLoRA (lora-edu train --help)")
-    commands.add_parser("pretrain", help="train the base model, or the adapter that ships (lora-edu pretrain --help)")
-    commands.add_parser("voice", help="your own text: an adapter and a card of one page (lora-edu voice --help)")
-    commands.add_parser("speak", help='an adapter speaks: lora-edu speak ADAPTER "prompt" --compare')
-    commands.add_parser("inspect", help="a doctor for any adapter in PEFT's format (lora-edu inspect --help)")
-    commands.add_parser("cheatsheet", help="write the course's formulas and numbers on one page to print (A4)")
-    commands.add_parser("experiment", help="run a long experiment whose result a notebook plots")
-    commands.add_parser("qlora", help="run the QLoRA notebook without a browser; report in build/")
-    commands.add_parser("gpu", help="the same at its larger size on a GPU, timed; --rehearse tries it on the CPU")
+    for name, (_, told) in PROGRAMS.items():
+        commands.add_parser(name, help=told)
     word = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if not word.startswith("-") and word not in commands.choices:
         parser.error(f"there is no command {word!r}: {did_you_mean(word, commands.choices)}")

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lora_edu.checks import SHARE, STRENGTH, check, is_real, whole
 from lora_edu.layers import check_plain_linear, layer_size
+from lora_edu.tensor_files import misfit
 
 
 def check_size(base: Any, rank: int, alpha: float, dropout: float, plain: bool, path: str = "") -> tuple[int, int]:
@@ -43,16 +44,9 @@ def check_not_training_merged(layer: Any) -> None:
 def check_state(slots: dict[str, Tensor], state: Any) -> None:
     """Raise ValueError unless an adapter's tensors fit into the slots of a model, TypeError for what is no adapter."""
     check_adapter("the adapter", state)
-    if missing := sorted(slots.keys() - state.keys()):
-        raise ValueError(f"the adapter has no tensor for {missing[0]} ({len(missing)} of {len(slots)} are missing)")
-    if extra := sorted(state.keys() - slots.keys()):
-        raise ValueError(f"the adapter has a tensor for {extra[0]}, where this model has no adapter")
+    if problem := misfit(state, slots, any_float=True):
+        raise ValueError(f"the adapter was made for another model: {problem}")
     for name, slot in slots.items():
-        if slot.shape != state[name].shape:
-            raise ValueError(
-                f"the adapter was made for another model: {name} has shape {tuple(state[name].shape)}, "
-                f"this model needs {tuple(slot.shape)}"
-            )
         if not state[name].to(slot.dtype).isfinite().all():
             raise ValueError(f"{name} has values that are too large for {slot.dtype}, the type of this model's adapter")
 

@@ -100,18 +100,13 @@ def select_layers(
     return chosen
 
 
-def replace_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
-    """Put a layer in the place of the one at this path."""
-    parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, layer.train(model.training))
-
-
 def replace_layers(model: nn.Module, layers: Iterable[tuple[str, nn.Module]]) -> nn.Module:
     """Put each layer in its place. Returns the model; if that is the one layer itself, what takes its place."""
     for path, layer in layers:
         if not path:
             return layer.train(model.training)
-        replace_layer(model, path, layer)
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, layer.train(model.training))
     return model
 
 
@@ -127,19 +122,13 @@ def check_replaceable(model: nn.Module, chosen: dict[str, nn.Module]) -> None:
     """Raise ValueError for a layer that another one cannot take the place of, without a wrong number."""
     config = getattr(model, "config", None)
     if 0 < (getattr(config, "rescale_every", 0) or 0) < getattr(config, "num_hidden_layers", 0):  # RWKV of transformers
-        raise ValueError(
-            "this model halves some weights in place when it leaves training mode, and would not reach those behind "
-            "another layer: set config.rescale_every = 0 when you load it"
-        )
+        raise ValueError("this model halves weights in place for inference: load it with config.rescale_every = 0")
     paths: dict[nn.Module, list[str]] = {}
     for path, module in model.named_modules(remove_duplicate=False):
         paths.setdefault(module, []).append(path)
     for path, layer in chosen.items():
         if len(paths[layer]) > 1:
-            raise ValueError(
-                f"one layer stands at {' and '.join(paths[layer])}, and would be replaced at one place only: "
-                "give each place a layer of its own, or leave it out"
-            )
+            raise ValueError(f"one layer stands at {' and '.join(paths[layer])}: give each its own, or leave it out")
         parent = model.get_submodule(path.rpartition(".")[0])
         if isinstance(parent, nn.MultiheadAttention | nn.TransformerEncoderLayer):
             raise ValueError(

@@ -44,9 +44,7 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
     if (settings := getattr(first, "peft_settings", {})) is None:
         raise ValueError(f"{type(first).__name__} cannot be saved as it is: {first.why_not_saved}")
     if len({(layer.rank, layer.scaling, type(layer), layer.dropout.p) for layer in layers.values()}) > 1:
-        raise ValueError(
-            "the adapters differ in rank, alpha, dropout or kind from layer to layer: the file holds one of each"
-        )
+        raise ValueError("the adapters differ in rank, alpha, dropout or kind, and the file holds one of each")
     config = {
         "peft_type": "LORA",
         "r": first.rank,
@@ -129,10 +127,7 @@ def _read_config(folder: Path) -> dict:
     if used := [name for name in UNSUPPORTED if config.get(name)]:
         raise ValueError(f"{path} uses {', '.join(used)}, which this course's LoRALinear cannot represent")
     if config.get("bias", "none") != "none":
-        raise ValueError(
-            f"{path}: bias is {config['bias']!r}, so this adapter trained biases of the base too, which this course's "
-            'LoRALinear leaves frozen: only "none" can be loaded'
-        )
+        raise ValueError(f"{path}: bias is {config['bias']!r}, and here biases stay frozen: only 'none' can be loaded")
     for name in ("r", "lora_alpha"):
         if not isinstance(config.get(name), (int, float)):
             raise ValueError(f"{path}: {name} must be a number, got {config.get(name)!r}: save the adapter again")
@@ -140,9 +135,8 @@ def _read_config(folder: Path) -> dict:
         raise ValueError(f"{path}: use_rslora must be true or false, got {config['use_rslora']!r}")
     if str(config.get("init_lora_weights")).lower().startswith(CHANGES_THE_BASE):
         raise ValueError(
-            f"{path}: this adapter was initialized with {config['init_lora_weights']}, which changes the base weights "
-            "too, and the changed base is not in this folder. Save it with PEFT's option "
-            "path_initial_model_for_weight_conversion"
+            f"{path}: this adapter was initialized with {config['init_lora_weights']}, which changes the base, too. "
+            "Save it with PEFT's option path_initial_model_for_weight_conversion"
         )
     return config
 
@@ -151,10 +145,7 @@ def _read_state(folder: Path, config: dict) -> dict[str, Tensor]:
     path = _existing(folder, WEIGHTS)
     tensors, metadata = read_tensors(path, "save the adapter again")
     if metadata.get("sha256") not in (None, seal(tensors, {}), seal(tensors, config)):  # PEFT's, older ones, ours
-        raise ValueError(
-            f"{path} is damaged, or does not belong to the {CONFIG} beside it (they are not what was written "
-            "together): save the adapter again"
-        )
+        raise ValueError(f"{path} is damaged, or does not belong to the {CONFIG} beside it: save the adapter again")
     foreign = [name for name in tensors if not (name.startswith(PREFIX) and name.endswith(SUFFIX))]
     if foreign or not tensors:
         raise ValueError(f"{path} does not hold a LoRA adapter in PEFT's format: {(foreign or ['no tensors'])[0]}")

@@ -8,6 +8,7 @@ import re
 import sqlite3
 import zipfile
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -67,6 +68,18 @@ def load_text(name: str) -> Text:
     return text
 
 
+def fetch_all(names: list[str]) -> None:
+    """Fetch texts and models by name, "texts" for the three, none for everything; print where each one is."""
+    listed = (available_texts() if name == "texts" else [name] for name in names or downloads.sources())
+    for name in chain.from_iterable(listed):
+        if downloads.source(name)["kind"] == "text":
+            load_text(name)
+            place = downloads.cached(name, ".safetensors")
+        else:
+            place = downloads.model_folder(name)
+        print(f"{name:12} {place}")
+
+
 def batches(
     tokens: Tensor, batch_size: int, seq_len: int, generator: torch.Generator
 ) -> Iterator[tuple[Tensor, Tensor]]:
@@ -84,6 +97,11 @@ def batches(
         yield windows[:, :-1], windows[:, 1:]
 
 
+def as_tokens(data: bytes) -> Tensor:
+    """Bytes as tokens, (n,) uint8."""
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
 def check_length(tokens: Tensor, seq_len: int) -> None:
     """Raise ValueError if the text cannot fill one window of seq_len inputs and their targets."""
     check(whole(1), seq_len=seq_len)
@@ -92,8 +110,7 @@ def check_length(tokens: Tensor, seq_len: int) -> None:
         raise ValueError(f"tokens must be one row, a tensor of shape (n,), got shape {tuple(tokens.shape)}")
     if len(tokens) <= seq_len:
         raise ValueError(
-            f"the text is too short: a window of seq_len={seq_len} needs {seq_len + 1} tokens, "
-            f"this text has {len(tokens)}"
+            f"the text is too short: {len(tokens)} tokens, a window (seq_len={seq_len}) needs {seq_len + 1}"
         )
 
 
@@ -140,8 +157,7 @@ def _split(documents: list[str], every: int = 10) -> Text:
 
 
 def _tokens(documents: list[str]) -> Tensor:
-    text = "".join(document.strip() + DOCUMENT_END for document in documents)
-    return torch.frombuffer(bytearray(text.encode("utf-8")), dtype=torch.uint8)
+    return as_tokens("".join(document.strip() + DOCUMENT_END for document in documents).encode("utf-8"))
 
 
 # --- the cached file -----------------------------------------------------------------------------------------------

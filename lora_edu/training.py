@@ -211,7 +211,7 @@ def train(
             inputs, targets = run.own_rows(next(draw))
             loss = training_step(engine, inputs, targets, optimizer, loss_fn, max_grad_norm, autocast, run.scaler)
             _check_finite(loss, step, lr)
-            history.add_step(loss, time.perf_counter() - start, batch_size * seq_len, run.gradient_bytes)
+            history.add_step(loss, time.perf_counter() - start, batch_size * seq_len, run.traffic.bytes)
     return history
 
 
@@ -254,9 +254,7 @@ def trainable_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters that ask for a gradient. Raises ValueError if there are none."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not parameters:
-        raise ValueError(
-            "this model has no trainable parameters: add adapters first, add_lora(model, rank=8, alpha=16)"
-        )
+        raise ValueError("no parameter of this model is trained: add adapters first, add_lora(model, rank=8, alpha=16)")
     return parameters
 
 

@@ -19,7 +19,7 @@ HALF = QUICK | {"autocast": True}
 
 @pytest.fixture
 def old_card(monkeypatch):
-    monkeypatch.setattr(precision, "has_bfloat16", lambda device: False)
+    monkeypatch.setattr(precision, "half_type", lambda device: torch.float16)
 
 
 def losses(model, text, autocast):

@@ -50,7 +50,7 @@ def test_the_same_adapter_is_the_same_file(adapted, tmp_path):
 def test_an_adapter_of_another_model_names_both_shapes_and_changes_nothing(adapted, tmp_path):
     save_adapter(adapted, tmp_path)
     other = GPT(GPTConfig(context=32, n_layers=2, n_heads=2, d_model=24))
-    with refused(other, ValueError, r"made for another model: .* shape \(3, 16\), this model needs \(3, 24\)"):
+    with refused(other, ValueError, r"made for another model: .* shape \(3, 16\), and not \(3, 24\)"):
         load_adapter(other, tmp_path)
 
 
@@ -232,5 +232,5 @@ def test_a_start_of_peft_that_changes_the_base_is_refused(base, tmp_path, start)
 
     config = peft.LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=start)
     peft.get_peft_model(LogitsOnly(copy.deepcopy(base)), config).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="which changes the base weights too"):
+    with pytest.raises(ValueError, match="which changes the base, too"):
         load_adapter(LogitsOnly(base), tmp_path)

@@ -13,8 +13,7 @@ from packaging.utils import canonicalize_name
 
 import lora_edu
 from lora_edu import __main__ as commands
-from lora_edu import downloads
-from lora_edu.setup import fetching
+from lora_edu import downloads, texts
 
 
 def tracked_files():
@@ -64,11 +63,11 @@ def test_doctor_names_everything_and_gives_a_verdict(monkeypatch, capsys):
 
 
 def test_fetch_prints_where_things_are(capsys):
-    fetching.fetch_all(["texts"])
+    texts.fetch_all(["texts"])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["speeches", "shakespeare", "king-james"]
     with pytest.raises(ValueError, match="unknown name 'hamlet': the course downloads speeches"):
-        fetching.fetch_all(["hamlet"])
+        texts.fetch_all(["hamlet"])
     with pytest.raises(ValueError, match="unknown model 'bert'"):
         downloads.model_folder("bert")
 

@@ -119,7 +119,7 @@ def test_clipping_bounds_the_gradient(tiny_gpt, tiny_text):
 
 
 def test_nothing_to_train(tiny_gpt, tiny_text):
-    with pytest.raises(ValueError, match="this model has no trainable parameters: add adapters first"):
+    with pytest.raises(ValueError, match="no parameter of this model is trained: add adapters first"):
         train(tiny_gpt.requires_grad_(False), tiny_text, 5, **QUICK)
 
 

@@ -73,7 +73,7 @@ REFUSED = {
     "too short": (log_of_a_ship(9_000).encode(), "has 9,0.. bytes: at least 100,000 are needed"),
     "not UTF-8": (log_of_a_ship(110_000).encode("utf-16"), "is not text in UTF-8"),
     "a document": (log_of_a_ship(110_000).encode() + b"\0", "holds zero bytes"),
-    "said twice": (2 * log_of_a_ship(60_000).encode(), "stands in its first nine tenths too"),
+    "said twice": (2 * log_of_a_ship(60_000).encode(), "stands in its first nine tenths"),
     "read by the base": (
         bytes(load_text("speeches").train[:120_000].tolist()),
         "of own.txt stands in the addresses that the base was trained on",

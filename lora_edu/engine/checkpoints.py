@@ -102,7 +102,7 @@ class Checkpoints:
             tensors |= self._tensors()
             idle = [name for name, parameter in self._trainable().items() if not self.optimizer.state[parameter]]
             record = {"settings": self.settings, "history": history, "idle": idle, "written_with": versions()}
-            write_checkpoint(checkpoint_path(self.folder, step), tensors, record)
+            write_checkpoint(self.folder / f"step-{step:08d}.safetensors", tensors, record)
             for old in checkpoint_paths(self.folder)[:-KEPT]:
                 old.unlink(missing_ok=True)
         self._stored = history
@@ -192,11 +192,6 @@ def _part(tensors: dict[str, Tensor], head: str) -> dict[str, Tensor]:
 # --- files and the folder --------------------------------------------------------------------------------------------
 
 
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """Where the checkpoint after `step` steps lies."""
-    return folder / f"step-{step:08d}.safetensors"
-
-
 def step_of(path: Path) -> int:
     """How many steps were done, by the name of a checkpoint."""
     return int(path.stem.removeprefix("step-"))
@@ -258,7 +253,4 @@ def check_folder(folder: Path) -> None:
         raise ValueError(f"{folder} {what}: checkpoint= names a folder, which need not exist yet")
     pickles = [path for path in sorted(folder.glob("*")) if path.suffix in PICKLES]
     if pickles and not checkpoint_paths(folder):
-        raise ValueError(
-            f"{pickles[0]} {never}. The checkpoints of this course are called step-<number>.safetensors: "
-            "name another folder for this run"
-        )
+        raise ValueError(f"{pickles[0]} {never}: this run needs another folder, for step-<number>.safetensors")

@@ -37,11 +37,8 @@ def join(device: torch.device) -> Iterator[torch.device]:
         return
     if device.type == "cuda":
         index = int(os.environ["LOCAL_RANK"])
-        if index >= torch.cuda.device_count():
-            raise ValueError(
-                f"each process needs a GPU of its own, and this machine has {torch.cuda.device_count()}: "
-                f"torchrun --nproc-per-node={torch.cuda.device_count()}, or --device cpu"
-            )
+        if index >= (gpus := torch.cuda.device_count()):
+            raise ValueError(f"each process needs a GPU of its own: torchrun --nproc-per-node={gpus}, or --device cpu")
         device = torch.device("cuda", index)
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -73,8 +70,7 @@ def check_batch(batch_size: int) -> None:
     """Raise ValueError if a batch cannot be split evenly over the processes."""
     if batch_size % processes():
         raise ValueError(
-            f"a batch of {batch_size} windows cannot be split evenly over {processes()} processes: "
-            f"choose a batch size that is a multiple of {processes()}"
+            f"a batch of {batch_size} windows cannot be split over {processes()} processes: take a multiple"
         )
 
 

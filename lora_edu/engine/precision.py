@@ -16,14 +16,10 @@ AMPERE = (8, 0)  # the first compute capability with bfloat16 of its own
 UNSCALED = GradScaler("cpu", enabled=False)  # passes everything through
 
 
-def has_bfloat16(device: torch.device) -> bool:
-    """Whether the device computes in bfloat16 itself. (`torch.cuda.is_bf16_supported` counts an emulation too.)"""
-    return device.type != "cuda" or torch.cuda.get_device_capability(device) >= AMPERE
-
-
 def half_type(device: torch.device) -> torch.dtype:
-    """The 16-bit type to compute in."""
-    return torch.bfloat16 if has_bfloat16(device) else torch.float16
+    """The 16-bit type that a device computes in itself. (`torch.cuda.is_bf16_supported` counts an emulation too.)"""
+    bfloat16 = device.type != "cuda" or torch.cuda.get_device_capability(device) >= AMPERE
+    return torch.bfloat16 if bfloat16 else torch.float16
 
 
 def wanted(device: torch.device, enabled: bool | None) -> bool:

@@ -53,7 +53,7 @@ class Run:
         self.model, self.optimizer, self.settings, self.every = model, optimizer, settings, checkpoint_every
         self.device = next(model.parameters()).device
         self.speaks = distributed.rank() == 0  # one process prints for all
-        self.traffic = distributed.GradientTraffic()
+        self.traffic = distributed.GradientTraffic()  # what this process hands to the all-reduce
         self.scaler = gradient_scaler(self.device, settings["autocast"])  # for float16
         self.checkpoints: Checkpoints | None = None
         if checkpoint is not None:
@@ -143,11 +143,6 @@ class Run:
     def own_rows(self, batch: tuple[Tensor, ...]) -> list[Tensor]:
         """This process's rows of each tensor, on its device: (B, ...) -> (B / processes, ...)"""
         return [own_rows(part).to(self.device) for part in batch]
-
-    @property
-    def gradient_bytes(self) -> int:
-        """What this process handed to the all-reduce of the last step."""
-        return self.traffic.bytes
 
 
 @contextmanager

@@ -40,12 +40,8 @@ def describe_run(model: nn.Module, data: Iterable[Tensor]) -> dict[str, str]:
 
 def _numbers(module: nn.Module) -> str:
     """A layer and the numbers that its arithmetic depends on: LoRALinear(alpha=16, rank=8, scaling=2.0)."""
-    numbers = {
-        name: value
-        for name, value in sorted(vars(module).items())
-        if type(value) in (int, float, torch.dtype) and not name.startswith("_")
-    }
-    return f"{type(module).__name__}({', '.join(f'{name}={value}' for name, value in numbers.items())})"
+    own = sorted(item for item in vars(module).items() if type(item[1]) in (int, float, torch.dtype))
+    return f"{type(module).__name__}({', '.join(f'{name}={value}' for name, value in own if name[0] != '_')})"
 
 
 def describe_function(function: Callable) -> str:
@@ -69,15 +65,11 @@ def check_same_run(stored: dict, wanted: dict, defaults: dict, path: Path) -> No
     names = [*wanted, *(name for name in stored if name not in wanted)]
     stored = {name: defaults[name] for name in wanted if name in defaults} | stored
     there, here = ({name: settings.get(name, "missing") for name in names} for settings in (stored, wanted))
-    differences = [
-        f"{name} is {there[name]} there and {here[name]} here" for name in names if there[name] != here[name]
-    ]
-    if differences:
-        more = f" (and {len(differences) - 3} more)" if len(differences) > 3 else ""
-        raise ValueError(
-            f"{path} is a checkpoint of another run: {'; '.join(differences[:3])}{more}. "
-            "Use the same settings to continue that run, or name another folder for this one"
-        )
+    said = [f"{name} is {there[name]} there and {here[name]} here" for name in names if there[name] != here[name]]
+    if said:
+        told = "; ".join(said[:3]) + (f" (and {len(said) - 3} more)" if len(said) > 3 else "")
+        what = f"{path} is a checkpoint of another run: {told}"
+        raise ValueError(f"{what}. Use the same settings to continue that run, or name another folder for this one")
 
 
 def warn_if_another_torch(written_with: dict) -> None:

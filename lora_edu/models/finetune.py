@@ -22,7 +22,7 @@ from lora_edu.command import check_output, keep
 from lora_edu.engine import distributed
 from lora_edu.layers import ALL_LINEAR, trainable_summary
 from lora_edu.lora import add_lora, lora_layers
-from lora_edu.models.pretrain import SIZES, load_base, pick_size
+from lora_edu.models.pretrain import SIZES, load_base, pick_size, print_loss
 from lora_edu.peft_io import save_adapter
 from lora_edu.qlora import quantize_linears
 from lora_edu.records import staging
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace, device: torch.device) -> History:
         seed=options.seed,
         device=device,
         eval_every=options.eval_every,
-        on_evaluation=lambda done, loss: print(f"step {done}: validation loss {loss:.4f} nats per byte", flush=True),
+        on_evaluation=print_loss,
         checkpoint=options.checkpoint,
         checkpoint_every=options.checkpoint_every,
         progress=sys.stderr.isatty(),

@@ -6,10 +6,7 @@ was trained on, the base's own text included: both are looked for.
 
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from lora_edu.texts import Text, load_text
+from lora_edu.texts import Text, as_tokens, load_text
 
 LEAST_BYTES = 100_000
 PIECE = 64  # bytes: pieces as long as this one do not repeat by chance
@@ -28,14 +25,11 @@ def read_own_text(path: str | Path) -> Text:
     data = path.read_bytes().replace(b"\r\n", b"\n")
     _check_plain(path.name, data)
     if len(data) < LEAST_BYTES:
-        raise ValueError(
-            f"{path.name} has {len(data):,} bytes: at least {LEAST_BYTES:,} are needed, about 40 pages in print. With "
-            "fewer, a tenth is too little to measure on"
-        )
+        raise ValueError(f"{path.name} has {len(data):,} bytes: at least {LEAST_BYTES:,} are needed, about 40 pages")
     cut = data.rfind(b"\n", 0, len(data) * 9 // 10) + 1 or len(data) * 9 // 10
     train, held_out = data[:cut], data[cut:]
     _check_new(path.name, held_out, train)
-    return Text(_tokens(train), _tokens(held_out))
+    return Text(as_tokens(train), as_tokens(held_out))
 
 
 def held_out_line(text: Text, least: int = 28, most: int = 52) -> str:
@@ -46,10 +40,6 @@ def held_out_line(text: Text, least: int = 28, most: int = 52) -> str:
             return line.strip()
     longest = max((line.strip() for line in lines), key=len)
     return longest.encode("ascii", errors="replace").decode()[:most]
-
-
-def _tokens(data: bytes) -> Tensor:
-    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
 def _check_plain(name: str, data: bytes) -> None:
@@ -65,18 +55,11 @@ def _check_plain(name: str, data: bytes) -> None:
 
 
 def _check_new(name: str, held_out: bytes, train: bytes) -> None:
-    known = share_in(held_out, bytes(load_text("speeches").train.numpy()))
-    if known > MOST_KNOWN:
-        raise ValueError(
-            f"{known:.0%} of {name} stands in the addresses that the base was trained on: nothing would be left to "
-            "learn. Take another text"
-        )
-    repeated = share_in(held_out, train)
-    if repeated > MOST_KNOWN:
-        raise ValueError(
-            f"{repeated:.0%} of the last tenth of {name} stands in its first nine tenths too, so a low loss would show "
-            "memory. Remove what is there twice"
-        )
+    read = bytes(load_text("speeches").train.numpy()), "the addresses that the base has read: take another text"
+    twice = train, "its first nine tenths, so a low loss would show memory: remove what is there twice"
+    for other, where in (read, twice):
+        if (share := share_in(held_out, other)) > MOST_KNOWN:
+            raise ValueError(f"{share:.0%} of the last tenth of {name} stands in {where}")
 
 
 def share_in(text: bytes, other: bytes, pieces: int = 100) -> float:

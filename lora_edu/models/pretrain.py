@@ -15,6 +15,7 @@ import platform
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -116,10 +117,12 @@ def pretrain(
     path = folder / base_path(size).name if folder else base_path(size)
     torch.manual_seed(seed)
     model = GPT(recipe.config)
-    history = train(
+    history = _train(
         model,
-        load_text("speeches"),
+        "speeches",
         steps,
+        checkpoint,
+        verbose,
         lr=recipe.lr,
         batch_size=recipe.batch_size,
         seq_len=recipe.config.context,
@@ -132,11 +135,8 @@ def pretrain(
         compile=recipe.compile,
         eval_every=eval_every,
         eval_windows=256,
-        on_evaluation=_print_loss if verbose else None,
-        checkpoint=checkpoint,
         checkpoint_every=eval_every,
     )
-    _check_complete(history, checkpoint)
     path.with_suffix(".json").unlink(missing_ok=True)  # at no moment do new weights lie beside an old log
     with staging(path) as target:
         save_file({name: tensor.to("cpu", torch.bfloat16) for name, tensor in model.state_dict().items()}, target)
@@ -162,29 +162,21 @@ def train_adapter(
     model = quantize_linears(load_base("laptop", device="cpu"), double_quant=True)
     torch.manual_seed(seed)  # A is drawn at random
     add_lora(model, recipe["rank"], recipe["alpha"], recipe["targets"])
-    history = train(
-        model,
-        load_text("shakespeare"),
-        steps,
-        lr=recipe["lr"],
-        batch_size=recipe["batch_size"],
-        seed=seed,
-        device="cpu",
-        eval_every=100,
-        on_evaluation=_print_loss if verbose else None,
-        checkpoint=checkpoint,
-    )
-    _check_complete(history, checkpoint)
+    how = {"lr": recipe["lr"], "batch_size": recipe["batch_size"], "seed": seed, "device": "cpu", "eval_every": 100}
+    history = _train(model, "shakespeare", steps, checkpoint, verbose, **how)
     folder = save_adapter(model, folder or files.data_file(ADAPTER))
     command = f"lora-edu pretrain --adapter --steps {steps} --seed {seed}"
     _write_log(folder / WEIGHTS, command, recipe, model, history, folder / "training.json")
     return model
 
 
-def _check_complete(history: History, checkpoint: Path | None) -> None:
+def _train(model: GPT, text: str, steps: int, checkpoint: Path | None, verbose: bool, **how: Any) -> History:
+    told = print_loss if verbose else None
+    history = train(model, load_text(text), steps, checkpoint=checkpoint, on_evaluation=told, **how)
     if history.interrupted:
         go_on = f"the same call goes on from {checkpoint}" if checkpoint else "with checkpoint= it could go on"
         raise KeyboardInterrupt(f"{history.stopped}, so no weights were written: {go_on}")
+    return history
 
 
 def _write_log(
@@ -215,7 +207,8 @@ def _means(values: list[float], width: int) -> list[float]:
     return [round(sum(chunk) / len(chunk), 4) for chunk in chunks]
 
 
-def _print_loss(done: int, loss: float) -> None:
+def print_loss(done: int, loss: float) -> None:
+    """What `on_evaluation` may be."""
     print(f"step {done}: validation loss {loss:.4f} nats per byte", flush=True)
 
 
