@@ -6,10 +6,7 @@
 import sys
 
 if sys.version_info < (3, 11):  # before any import that an older Python could not read
-    sys.exit(
-        "lora-edu needs Python 3.11 or newer, this is %d.%d: name another, make lab PYTHON=python3.12"
-        % sys.version_info[:2]
-    )
+    sys.exit("lora-edu needs Python 3.11 or newer, this is %d.%d: make lab PYTHON=python3.12" % sys.version_info[:2])
 
 import argparse
 import os

@@ -83,7 +83,7 @@ def test_cards():
     [
         ({"bits": 3}, "bits must be one of 4, 8, 16, 32, got 3"),
         ({"rank": 4, "adapter_bits": 4}, "adapter_bits must be 16 or 32, got 4"),
-        ({"bits": 4}, "weights of 4 bits cannot be trained themselves"),
+        ({"bits": 4}, "4-bit weights cannot be trained themselves"),
         ({"rank": 0}, "rank must be None or a whole number of at least 1, got 0"),
         ({"seq_len": -5}, "seq_len must be a whole number of at least 1, got -5"),
     ],

@@ -76,7 +76,7 @@ REFUSED = {
     "said twice": (2 * log_of_a_ship(60_000).encode(), "stands in its first nine tenths"),
     "read by the base": (
         bytes(load_text("speeches").train[:120_000].tolist()),
-        "of own.txt stands in the addresses that the base was trained on",
+        "of own.txt stands in the addresses that the base has read",
     ),
 }
 

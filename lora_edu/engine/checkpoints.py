@@ -66,7 +66,7 @@ class Checkpoints:
         """
         check_folder(self.folder)
         paths = checkpoint_paths(self.folder)
-        step = step_of(paths[-1]) if paths else 0
+        step = int(paths[-1].stem.removeprefix("step-")) if paths else 0
         if distributed.total(step) != distributed.processes() * step:
             raise ValueError(f"the processes do not see the same files in {self.folder}: name a folder that they share")
         if step < self.settings["steps"]:  # a finished run is only read
@@ -190,11 +190,6 @@ def _part(tensors: dict[str, Tensor], head: str) -> dict[str, Tensor]:
 
 
 # --- files and the folder --------------------------------------------------------------------------------------------
-
-
-def step_of(path: Path) -> int:
-    """How many steps were done, by the name of a checkpoint."""
-    return int(path.stem.removeprefix("step-"))
 
 
 def checkpoint_paths(folder: Path) -> list[Path]:

@@ -111,7 +111,7 @@ def wrap(model: nn.Module) -> tuple[nn.Module, GradientTraffic]:
 
 
 def total(value: float) -> float:
-    """The sum of a number over all processes. All of them must call this."""
+    """The sum of a number over all processes. All of them must call this, and it waits for all."""
     if processes() == 1:
         return value
     number = torch.tensor(value, dtype=torch.float64, device=_wire_device())
@@ -131,11 +131,6 @@ def gather(tensor: Tensor) -> Tensor:
     rows = [torch.empty_like(tensor, device=_wire_device()) for _ in range(processes())]
     dist.all_gather(rows, tensor.to(_wire_device()))
     return torch.stack(rows).cpu()
-
-
-def wait_for_all() -> None:
-    """Return when every process has come here."""
-    total(0.0)
 
 
 def _wire_device() -> torch.device:

@@ -33,10 +33,6 @@ class Precision:
     products: int  # what linear layers and attention compute
     adapters: int  # what A and B multiply
 
-    @property
-    def is_one(self) -> bool:
-        return self.stream == self.products == self.adapters
-
 
 PRECISIONS = {
     "float32": Precision(
@@ -78,7 +74,8 @@ class Kept:
         if name not in self.targets:
             return needs_grad  # frozen: x is not needed, and a gradient only passes through
         self.passed["adapters"] += self.rank * (inner * needs_grad + outer)
-        self.keep(x if precision.is_one else f"{x}, cast for {name}", inner, precision.adapters)  # for A's gradient
+        cast = "" if len({*vars(precision).values()}) == 1 else f", cast for {name}"
+        self.keep(x + cast, inner, precision.adapters)  # for A's gradient
         self.keep(f"s A x of {name}", self.rank, precision.adapters)  # for B's gradient
         return True
 

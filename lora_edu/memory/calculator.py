@@ -82,7 +82,4 @@ def _check_bits(bits: int, adapter_bits: int, rank: int | None) -> None:
     if adapter_bits not in (16, 32):
         raise ValueError(f"adapter_bits must be 16 or 32, got {adapter_bits!r}")
     if rank is None and bits < 16:
-        raise ValueError(
-            f"weights of {bits} bits cannot be trained themselves: their steps are larger than any update. "
-            "Give a rank, so that adapters are trained, or 16 bits"
-        )
+        raise ValueError(f"{bits}-bit weights cannot be trained themselves: give a rank, for adapters, or 16 bits")

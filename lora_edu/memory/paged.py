@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lora_edu.checks import check, whole
+from lora_edu.tensor_files import misfit
 
 MOMENTS = ("exp_avg", "exp_avg_sq")  # the running means of the gradient and of its square
 SETTINGS = ("lr", "betas", "eps", "weight_decay")
@@ -112,7 +113,10 @@ class PagedAdamW(torch.optim.Optimizer):
                 raise ValueError(f"this is no state of AdamW: it has no {', '.join(missing)}")
             _check_settings(group)
         for name, parameter in zip(names, parameters, strict=False):  # how many there are is checked by torch, below
-            _check_saved(state_dict["state"].get(name), parameter)
+            if saved := state_dict["state"].get(name):  # none, if it never had a gradient
+                moments = {key: saved[key] for key in MOMENTS if key in saved}
+                if problem := misfit(moments, dict.fromkeys(MOMENTS, parameter), any_float=True):
+                    raise ValueError(f"this state was saved for another model or optimizer: {problem}")
         super().load_state_dict({**state_dict, "state": {}})  # the groups; the moments it would put on the device
         for name, parameter in zip(names, parameters, strict=True):
             if saved := state_dict["state"].get(name):
@@ -152,24 +156,10 @@ def _check_settings(group: dict) -> None:
         if group.get(option):
             raise ValueError(f"PagedAdamW has no {option}: use torch.optim.AdamW(..., {option}=True), or leave it out")
     if not group.get("decoupled_weight_decay", True):
-        raise ValueError(
-            "this is the state of Adam, which adds weight decay to the gradient. AdamW takes it off the weight"
-        )
+        raise ValueError("this is the state of Adam, whose weight decay goes into the gradient: load one of AdamW")
     for name in ("lr", "eps", "weight_decay"):
         if not 0 <= group[name] < math.inf:
             raise ValueError(f"{name} must be at least 0 and finite, got {group[name]}")
     betas = group["betas"]
     if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
         raise ValueError(f"betas must be two numbers of at least 0 and below 1, got {betas}")
-
-
-def _check_saved(saved: dict | None, parameter: Tensor) -> None:
-    """saved: the state of one parameter, or None if it never had a gradient."""
-    for key in MOMENTS if saved else ():
-        if key not in saved:
-            raise ValueError(f"this is no state of AdamW: {key} is missing, there are {', '.join(saved)}")
-        if saved[key].shape != parameter.shape:
-            raise ValueError(
-                f"this state was saved for another model: {key} has shape {tuple(saved[key].shape)}, "
-                f"the parameter {tuple(parameter.shape)}"
-            )

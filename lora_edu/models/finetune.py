@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, device: torch.device) -> History:
     if distributed.rank() == 0:
         check_output(output)  # before the training, not after it
         load_text(options.text)  # one process downloads it, if it must be
-    distributed.wait_for_all()
+    distributed.total(0)  # all wait for it
     model = build_model(options, device)
     print(f"{options.method}: {trainable_summary(model)}", flush=True)
     history = train(

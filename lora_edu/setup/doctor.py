@@ -35,7 +35,8 @@ def report() -> tuple[str, bool]:
     lines.append(f"threads      {torch.get_num_threads()} for torch, {os.cpu_count()} processors")
     if files.cache_dir().exists() and not files.cache_dir().is_dir():
         problems.append(f"the cache is no folder: {files.cache_dir()}. Set LORA_EDU_CACHE to another place")
-    free = shutil.disk_usage(_existing_parent(files.cache_dir())).free
+    there = next(path for path in (files.cache_dir(), *files.cache_dir().absolute().parents) if path.exists())
+    free = shutil.disk_usage(there).free
     lines.append(f"free disk    {free / 1e9:.1f} GB where the cache is ({files.cache_dir()})")
     if free < NEEDED_DISK:
         problems.append("less than 1 GB of disk is free")
@@ -75,9 +76,3 @@ def _system_memory() -> str:
         return f", {os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB of memory"
     except (AttributeError, ValueError):  # Windows has no sysconf
         return ""
-
-
-def _existing_parent(path):
-    while not path.exists():
-        path = path.parent
-    return path

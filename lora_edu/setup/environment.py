@@ -71,14 +71,11 @@ def setup(extra: str = COURSE) -> Path:
         return Path(sys.executable)
     if not (ROOT / "pyproject.toml").exists():
         if absent := _absent():
-            raise SetupError(
-                f"the notebooks need {', '.join(absent)}, which {sys.executable} does not have: install the course "
-                "again without --no-deps"
-            )
+            raise SetupError(f"{sys.executable} lacks {', '.join(absent)}: install the course without --no-deps")
         raise SetupError(f"{ROOT} is not a clone of the course: run this from the folder that holds pyproject.toml")
     if os.pathsep in str(ROOT):
         raise SetupError(
-            f"no environment can be made in {ROOT}: its name has a {os.pathsep!r} in it. Use another folder"
+            f"no environment can be made in {ROOT}, for the {os.pathsep!r} in its name: use another folder"
         )
     stamp = VENV / f"installed-{extra or 'course'}"
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
@@ -147,10 +144,7 @@ def _put_pip_in() -> None:
         shutil.rmtree(half, ignore_errors=True)
     subprocess.run([venv_python(), "-m", "ensurepip"], capture_output=True)
     if not _pip_starts():
-        raise SetupError(
-            f"{VENV} has no pip, and its Python cannot add one: run `uv pip install pip` in it, or move it away, "
-            "and the same command makes another"
-        )
+        raise SetupError(f"{VENV} has no pip: run `uv pip install pip` in it, or move it away, for another to be made")
 
 
 def _ours() -> bool:
@@ -263,8 +257,7 @@ def _create_venv() -> None:
         venv.create(VENV, with_pip=True, symlinks=os.name != "nt", system_site_packages=has_torch)
     except (subprocess.CalledProcessError, OSError) as error:
         raise SetupError(
-            f"cannot create {VENV} ({error}). On Debian and Ubuntu the package python3-venv is needed: "
-            "sudo apt install python3-venv"
+            f"cannot create {VENV} ({error}). On Debian and Ubuntu: sudo apt install python3-venv"
         ) from error
 
 
@@ -292,9 +285,8 @@ def _pip(*arguments: str) -> None:
     command += ["--progress-bar=off", "--no-input"]
     said = []
     with log.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-        )
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+        process = subprocess.Popen(command, **pipes)
         over = threading.Event()
         threading.Thread(target=_tick, args=(over,), daemon=True).start()
         try:

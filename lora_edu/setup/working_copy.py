@@ -42,9 +42,7 @@ def copy_course(beside: Path, fresh: bool = False) -> Path:
         print(f"the course was copied to {target}: what you do there is kept", flush=True)
     if newer:
         print(
-            f"your copy is kept as it is; of the course there are newer versions of {', '.join(newer)}. "
-            "--fresh starts over and keeps your copy aside.",
-            flush=True,
+            f"your copy is kept; the course has newer versions of {', '.join(newer)}. --fresh starts over", flush=True
         )
     return target
 
