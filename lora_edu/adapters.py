@@ -82,10 +82,10 @@ def check_combination(states: Any, weights: Any) -> None:
             raise ValueError(f"adapters 1 and {number} sit on different layers: only one of them has {different[0]}")
         for name, tensor in state.items():
             side = 1 if name.endswith("lora_A") else 0  # the side that is not the rank
-            if tensor.shape[side] != states[0][name].shape[side]:
+            there, here = states[0][name].shape[side], tensor.shape[side]
+            if there != here:
                 raise ValueError(
-                    f"adapters 1 and {number} belong to different models: {name} has shapes "
-                    f"{tuple(states[0][name].shape)} and {tuple(tensor.shape)}"
+                    f"adapters 1 and {number} belong to different models: {name} is {there} and {here} wide"
                 )
             partner = name[:-1] + ("B" if side else "A")
             if partner not in state or tensor.shape[1 - side] != state[partner].shape[side]:

@@ -67,23 +67,18 @@ def test_a_file_from_before_the_sha256_is_read(tiny_gpt, tiny_text, stopped, sea
     assert len(go_on(with_adapters(tiny_gpt), tiny_text, stopped).train_loss) == 6
 
 
-LOSSES = {"train_loss": [5.5, 5.4, 5.3, 5.2]}
 HISTORIES = [
-    {}, {"train_loss": "abcd"}, {"train_loss": [None] * 4}, {"train_loss": [5.5] * 3}, {"train_loss": [5.5] * 5},
-    {"train_loss": [5.5, 5.4, 5.3, math.nan]}, {"train_loss": [5.5, 5.4, 5.3, 1e300]}, {"train_loss": [5, 5, 5, 5]},
-    LOSSES | {"losses": []}, LOSSES | {"seconds": []}, LOSSES | {"seconds": math.nan}, LOSSES | {"seconds": -1.0},
-    LOSSES | {"tokens_per_second": 1e300}, LOSSES | {"steps": 7}, LOSSES | {"validation_loss": [[0, 5.5], [6, 5.2]]},
-    LOSSES | {"validation_loss": [[2, 5.5], [0, 5.6]]}, LOSSES | {"validation_loss": [[0, "5.5"]]},
-    LOSSES | {"validation_loss": [5.5]}, LOSSES | {"validation_loss": [[0, 5.5], [0, 5.5]]},
+    {}, {"train_loss": "abcd"}, {"train_loss": [5.5] * 3}, {"train_loss": [5.5] * 5},
+    {"train_loss": [5.5, 5.4, 5.3, 5.2], "steps": 7},
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("history", HISTORIES, ids=str)
-def test_a_history_that_makes_no_sense(tiny_gpt, tiny_text, stopped, history):
+def test_a_history_of_another_length(tiny_gpt, tiny_text, stopped, history):
     tensors, record = read(stopped / NEWEST)
     write(stopped / NEWEST, tensors, record | {"history": history}, sealed=True)
     model = with_adapters(tiny_gpt)
-    with refused(model, ValueError, r"4\.safetensors is damaged \(the history has .*delete it"):
+    with refused(model, ValueError, r"4\.safetensors is damaged \(the history is not that of 4 of 6 .*delete it"):
         go_on(model, tiny_text, stopped)
 
 
@@ -111,14 +106,6 @@ def test_a_validation_loss_that_is_no_number_damages_nothing(tiny_gpt, tiny_text
     go_on(model, tiny_text, tmp_path / "run", loss_fn=loss_fn)
     go_on(reference, tiny_text, tmp_path / "whole", loss_fn=loss_fn)
     assert all(map(torch.equal, model.parameters(), reference.parameters()))
-
-
-def test_a_random_state_that_is_none(tiny_gpt, tiny_text, stopped):
-    tensors, record = read(stopped / NEWEST)
-    write(stopped / NEWEST, tensors | {"random.cpu": torch.full_like(tensors["random.cpu"], 255)}, record, True)
-    model = with_adapters(tiny_gpt)
-    with refused(model, ValueError, r"damaged \(random.cpu is no random state\)"):
-        go_on(model, tiny_text, stopped)
 
 
 def test_a_setting_that_came_later(tiny_gpt, tiny_text, stopped):

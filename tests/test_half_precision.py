@@ -90,13 +90,12 @@ def test_the_scale_is_kept_in_a_checkpoint(tiny_text, tiny_gpt, old_card, monkey
     assert_same(model, train(model, tiny_text, 30, **options), reference, expected)
 
 
-@pytest.mark.parametrize("scale", [float("nan"), -1.0, "much", None])
-def test_a_scale_that_makes_no_sense_is_refused(tiny_text, tiny_gpt, old_card, tmp_path, scale):
+def test_a_scaler_without_its_scale_is_refused(tiny_text, tiny_gpt, old_card, tmp_path):
     options = HALF | {"checkpoint": tmp_path / "run"}
     train(copy.deepcopy(tiny_gpt), tiny_text, 2, **options)
     path = checkpoints.checkpoint_paths(tmp_path / "run")[-1]
     record, tensors = checkpoints.read_checkpoint(path)
-    record["history"]["scaler"]["scale"] = scale
+    del record["history"]["scaler"]["scale"]
     checkpoints.write_checkpoint(path, tensors, record)
     with pytest.raises(ValueError, match="is damaged"):
         train(tiny_gpt, tiny_text, 2, **options)

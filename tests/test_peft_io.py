@@ -193,7 +193,7 @@ def test_a_save_that_was_killed_is_the_old_adapter_or_the_new_or_refused(base, a
         assert torch.allclose(load_adapter(base, tmp_path / "old")(TOKENS)[0], outputs[killed_after // 2], atol=1e-5)
 
 
-BIASES, FLIPPED = "so this adapter trained biases of the base too", "is damaged, or does not belong to"
+BIASES, FLIPPED = "and here biases stay frozen", "is damaged, or does not belong to"
 CHANGED = [
     ({"use_dora": True}, "uses use_dora, which this course's LoRALinear cannot represent"),
     ({"peft_type": "IA3"}, "describes a IA3 adapter"),

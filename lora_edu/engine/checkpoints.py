@@ -151,12 +151,6 @@ class Checkpoints:
                 expected[f"optimizer.{name}.step"] = torch.tensor(0.0, dtype=torch.float32, device="cpu")
         if problem := misfit(tensors, expected):
             raise ValueError(problem)
-        for name in states:
-            device = self.device if name == "cuda" else "cpu"
-            try:
-                torch.Generator(device).set_state(tensors[f"random.{name}"][distributed.rank()].clone())
-            except RuntimeError as error:
-                raise ValueError(f"random.{name} is no random state") from error
 
     @torch.no_grad()
     def _restore(self, tensors: dict[str, Tensor]) -> None:

@@ -88,52 +88,24 @@ def _pack(codes: Tensor, per_byte: int, zero: int) -> Tensor:
 
 
 def decode(codes: Tensor, absmax: Tensor, codebook: Tensor, block_size: int, out: Tensor) -> Tensor:
-    """Packed codes (n_bytes,) and absmax (n_blocks,) float32 -> out (n,), of any floating type."""
+    """Packed codes (n_bytes,) and absmax (n_blocks,) float32 -> out (n,), of any floating type.
+
+    Whole blocks of float32 are looked up straight into their place and multiplied there.
+    """
     table, per_byte = byte_table(codebook), _codes_per_byte(len(codebook))
     in_place = out.dtype == torch.float32 and out.storage_offset() % per_byte == 0
-    if in_place and len(out) == len(absmax) * block_size == len(codes) * per_byte <= AT_ONCE:
-        torch.index_select(table, 0, codes.int(), out=out.view(table.dtype))
-        out.view(-1, block_size).mul_(absmax[:, None])
-        return out  # a small layer: cutting it would cost a quarter of the time
-    quick = len(out) // block_size // 4 * 4 if in_place else 0  # blocks; with four of them no byte is cut
-    values, packed = quick * block_size, quick * block_size // per_byte
-    if quick:
-        _decode_in_place(table, codes[:packed], absmax[:quick], out[:values].view(quick, block_size))
-    if values < len(out):
-        _decode_by_buffer(table, codes[packed:], absmax[quick:], out[values:], block_size, per_byte)
-    return out
-
-
-def _decode_in_place(table: Tensor, codes: Tensor, absmax: Tensor, blocks: Tensor) -> None:
-    """Look up straight into blocks (n_blocks, block_size) of float32, and multiply there.
-
-    All views are made before the loop: made inside, they would cost about a tenth of the time.
-    """
-    n, places = _chunk_blocks(blocks.device, blocks.shape[1]), blocks.view(-1).view(table.dtype)
-    size = n * blocks.shape[1] * len(codes) // blocks.numel()  # bytes of a chunk
-    index = torch.empty_like(codes[:size], dtype=torch.int32)  # what the look-up wants; it serves for all chunks
-    for packed, place, block, scale in zip(
-        codes.split(size), places.split(size), blocks.split(n), absmax[:, None].split(n), strict=True
-    ):
-        if len(packed) < len(index):
-            index = index[: len(packed)]  # the last chunk
-        torch.index_select(table, 0, index.copy_(packed), out=place)
-        block.mul_(scale)
-
-
-def _decode_by_buffer(
-    table: Tensor, codes: Tensor, absmax: Tensor, flat: Tensor, block_size: int, per_byte: int
-) -> None:
-    """The same for flat (n,) of another type, and for ragged ends: looked up in a buffer, multiplied into place."""
-    index, buffer = codes.new_empty(0, dtype=torch.int32), table.new_empty(0)  # used for every chunk
-    for scale, part, packed in _chunks(absmax, flat, codes, block_size, per_byte):
-        index.resize_(len(packed)).copy_(packed)
-        found = torch.index_select(table, 0, index, out=buffer.resize_(len(packed)))
-        values, whole = found.view(torch.float32)[: len(part)], len(part) // block_size
+    for scale, part, packed in _chunks(absmax, out, codes, block_size, per_byte):
+        if in_place and len(part) == per_byte * len(packed) == block_size * len(scale):
+            torch.index_select(table, 0, packed.int(), out=part.view(table.dtype))
+            part.view(-1, block_size).mul_(scale[:, None])
+            continue
+        values = torch.index_select(table, 0, packed.int()).view(torch.float32)[: len(part)]
+        whole = len(part) // block_size
         if whole < len(scale):  # a ragged end
             torch.mul(values[whole * block_size :], scale[-1], out=part[whole * block_size :])
-        blocks, out = (side[: whole * block_size].view(whole, block_size) for side in (values, part))
-        torch.mul(blocks, scale[:whole, None], out=out)
+        blocks, target = (side[: whole * block_size].view(whole, block_size) for side in (values, part))
+        torch.mul(blocks, scale[:whole, None], out=target)
+    return out
 
 
 def byte_table(codebook: Tensor) -> Tensor:
@@ -201,16 +173,11 @@ def _codes_per_byte(n_codes: int) -> int:
     return 4 if n_codes <= 4 else 2 if n_codes <= 16 else 1
 
 
-def _chunk_blocks(device: torch.device, block_size: int) -> int:
-    """How many blocks are worked on at a time: a multiple of four, so that no byte is shared by two chunks."""
-    return max(4, CHUNK_VALUES.get(device.type, 2**17) // block_size // 4 * 4)
-
-
 def _chunks(
     absmax: Tensor, flat: Tensor, codes: Tensor, block_size: int, per_byte: int
 ) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
     """Cut a tensor's absmax, values and packed codes into the chunks that are worked on one at a time (as views)."""
-    blocks = _chunk_blocks(flat.device, block_size)
+    blocks = max(4, CHUNK_VALUES.get(flat.device.type, 2**17) // block_size // 4 * 4)  # no byte lies in two chunks
     size = blocks * block_size
     if len(flat) <= max(size, AT_ONCE):
         return [(absmax, flat, codes)]  # in a small layer, cutting costs as much as the work itself

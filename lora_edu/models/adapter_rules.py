@@ -15,7 +15,7 @@ from lora_edu.checks import is_real
 from lora_edu.models import adapter_files as files
 from lora_edu.models import adapter_settings as settings
 from lora_edu.models.adapter_files import BROKEN, DEAD, NOTE, ODD, OTHER, Adapter, by, counted, when
-from lora_edu.models.adapter_settings import VERSION
+from lora_edu.models.adapter_settings import VERSION, ends
 from lora_edu.peft_io import CONFIG, WEIGHTS
 from lora_edu.tensor_files import fingerprint
 
@@ -60,7 +60,7 @@ def misfits(a: Adapter) -> Seen:
     """Shapes that do not agree with each other, with the rank of the config, or with the base's experts."""
     experts = next((a.model[name] for name in settings.EXPERTS if name in a.model), None)
     several = len({len(A) for A, _ in a.pairs.values()}) > 1  # ranks
-    for path, parts in a.parts.items() if settings.EXPECTED["r"][0](a.config.get("r")) else ():
+    for path, parts in a.parts.items() if settings.EXPECTED["r"].holds(a.config.get("r")) else ():
         A, B = (a.tensors[parts[part]].shape if part in parts else () for part in "AB")
         turned = len(A) == len(B) == 2 and min(A) == min(B) and (A[0] > A[1] or B[1] > B[0])
         both = f"{path}: A is {by(A)} and B is {by(B)}{', as if transposed' if turned else ''}"
@@ -126,12 +126,12 @@ def left_out(a: Adapter) -> Seen:
     ours = (item for item in a.known.items() if not settings.with_head(a.config) or files.NUMBERED.match(item[0]))
     for name, place in ours:  # the class of the training has another head than the base
         path = name.removesuffix(".weight")
-        adapted = name in found or any(f".{one}".endswith(f".{path}") for one in a.parts)
+        adapted = name in found or any(ends(one, path) for one in a.parts)
         if a.parts and not adapted and path != name and len(place.shape) > 1 and not settings.passed_by(a.config, path):
             yield f"{path} of the base is a target, and has no adapter"
     kinds, around = {path.rpartition(".")[-1] for path in a.pairs}, {path.rpartition(".")[0] for path in a.pairs}
     for target in a.list_of("target_modules") if a.pairs else ():
-        adapted = any(f".{path}".endswith(f".{target}") for path in a.parts)
+        adapted = any(ends(path, target) for path in a.parts)
         excluded = any(settings.names(a.config, "exclude_modules", f"{outer}.{target}") for outer in around)
         if not adapted and not excluded and (not a.known or settings.meant(target, kinds)):
             yield f"no tensor belongs to the target {target}{settings.meant(target, kinds)}"
@@ -242,7 +242,7 @@ def larger_than_the_weight(a: Adapter) -> Seen:
 def other_vocabulary(a: Adapter) -> Seen:
     """Whole tensors in another shape than the base's; tokens, the tokenizer's or chosen ones, beyond its embedding."""
     for name, tensor in a.whole.items() if a.base else ():
-        there = next((place for one, place in a.known.items() if f".{files.plain(name)}".endswith(f".{one}")), None)
+        there = next((place for one, place in a.known.items() if ends(files.plain(name), one)), None)
         if there and list(tensor.shape) != there.shape and tensor.numel() and tensor.is_floating_point():
             yield f"{name} is saved as {by(tensor.shape)}, the base has {by(there.shape)}"
     brought = [len(one) for name, one in a.whole.items() if files.EMBEDDING.search(name) and one.ndim > 1]
@@ -259,7 +259,7 @@ def tied(a: Adapter) -> Seen:
     same = f", here they {'are equal' if equal else 'differ'}" if len(brought) == 2 else ""
     names = [*brought, *(f"{path}.weight" for path in a.pairs if files.EMBEDDING.search(f".{path}."))]
     for name in names if a.base and a.model.get("tie_word_embeddings") is not False else ():
-        if not any(f".{name}".endswith(f".{one}") for one in a.known):
+        if not any(ends(name, one) for one in a.known):
             yield f"the base has no {name} of its own, it is tied to another{same}"
 
 
@@ -268,7 +268,7 @@ def bare(a: Adapter) -> Seen:
     whole = [files.plain(name).removesuffix(".weight") for name in a.tensors if ".lora_" not in name]
     adapted = {files.of_experts(path) for path in (*a.pairs, *whole, *a.list_of("target_parameters"))}
     paths = [files.of_experts(name) for name, place in a.known.items() if a.base and len(place.shape) > 1]
-    paths = [path for path in paths if not any(path.endswith(one) or f".{one}".endswith(f".{path}") for one in adapted)]
+    paths = [path for path in paths if not any(path.endswith(one) or ends(one, path) for one in adapted)]
     kinds = counted(re.sub(r"\.\d+\.", ".*.", re.sub(r"^.*?\.\d+\.", "", path)) for path in paths)
     return when(kinds, f"matrices of the base have no adapter: {kinds}")
 
@@ -325,7 +325,7 @@ RULES: list[Rule] = [
     (BROKEN, other_vocabulary, "are there more tokens? First base.resize_token_embeddings(rows)"),
     (BROKEN, beside_another, "it was trained beside another model, name that, or gather its pieces"),
     (ODD, lambda a: (f"the base calls {layer.path} {layer.place.name}" for layer in a.layers
-        if layer.place and not f".{layer.path}.weight".endswith(f".{files.unquantized(layer.place.name)}")),
+        if layer.place and not ends(f"{layer.path}.weight", files.unquantized(layer.place.name))),
         "PEFT finds it only where both are called alike, load the class of the training"),
     (ODD, larger_than_the_weight, "is alpha too large, a layer damaged, or another base meant?"),
     # what harms nobody

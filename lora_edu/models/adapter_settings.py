@@ -3,9 +3,9 @@
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
-from lora_edu.checks import is_real, whole
+from lora_edu.checks import FACTOR, Rule, is_real, whole
 from lora_edu.peft_io import CHANGES_THE_BASE
 
 VERSION = "0.21.2"
@@ -37,13 +37,12 @@ UNFIT = {  # of task_type: the class in the base's config.json that it does not 
 }  # fmt: skip
 WITH_HEAD = r"SEQ_CLS|TOKEN_CLS|QUESTION_ANS|For\w+Classification|ForQuestionAnswering"
 DEFAULTS = {"r": 8, "lora_alpha": 8}  # PEFT's own, for a config that leaves them out
-EXPECTED: dict[str, tuple[Callable[[object], bool], str]] = {
-    "r": (whole(1).holds, "a whole number from 1, the rows of A"),
-    "lora_alpha": (is_real, "a number, the alpha of the training"),
-    "lora_dropout": (lambda value: is_real(value) and 0 <= value <= 1, "a probability, such as 0.0"),
-} | dict.fromkeys(("modules_to_save", "target_parameters"), (lambda value: isinstance(value, list), "a list of names"))
-for name in ("rank_pattern", "alpha_pattern"):
-    EXPECTED[name] = (lambda value: isinstance(value, dict) and all(map(is_real, value.values())), "names with numbers")
+NAMES = Rule("a list of names", lambda value: isinstance(value, list))
+NUMBERS = Rule("names with numbers", lambda value: isinstance(value, dict) and all(map(is_real, value.values())))
+EXPECTED = {
+    "r": whole(1), "lora_alpha": Rule("a number", is_real), "lora_dropout": FACTOR, "modules_to_save": NAMES,
+    "target_parameters": NAMES, "rank_pattern": NUMBERS, "alpha_pattern": NUMBERS,
+}  # fmt: skip
 
 
 def with_head(config: dict) -> str | None:
@@ -56,10 +55,10 @@ def with_head(config: dict) -> str | None:
 def unexpected(config: dict) -> Iterable[str]:
     """Values that PEFT refuses or misreads, and what it expects."""
     ours = config.get("peft_type") == "LORA"  # other methods have other choices
-    for name, (holds, words) in EXPECTED.items() if ours else ():
+    for name, rule in EXPECTED.items() if ours else ():
         value = config.get(name)
-        if not holds(value) and (value is not None or name in ("r", "lora_alpha")):
-            yield f"{name} is {value!r}, expected {words}"
+        if not rule.holds(value) and (value is not None or name in DEFAULTS):
+            yield f"{name} is {value!r}, expected {rule.wanted}"
     for name, values in CHOICES.items():
         value = config.get(name)
         lower = re.sub(r"^pissa_niter_\d+$", "pissa", str(value).lower())
@@ -119,11 +118,16 @@ def fits(pattern: str, path: str) -> bool:
         return False
 
 
+def ends(path: str, name: object) -> bool:
+    """Whether a path is this name, or ends in it."""
+    return f".{path}".endswith(f".{name}")
+
+
 def names(config: dict, setting: str, path: str) -> bool:
     """Whether target_modules or exclude_modules, a list or a pattern, names a path."""
     value = config.get(setting)
     if isinstance(value, list):
-        return any(f".{path}".endswith(f".{name}") for name in value)
+        return any(ends(path, name) for name in value)
     return isinstance(value, str) and (value == "all-linear" or fits(f"^(?:{value})", path))
 
 

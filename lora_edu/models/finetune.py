@@ -56,21 +56,9 @@ def run(options: argparse.Namespace, device: torch.device) -> History:
     distributed.total(0)  # all wait for it
     model = build_model(options, device)
     print(f"{options.method}: {trainable_summary(model)}", flush=True)
-    history = train(
-        model,
-        load_text(options.text),
-        options.steps,
-        lr=options.lr,
-        batch_size=options.batch_size,
-        seq_len=options.seq_len,
-        seed=options.seed,
-        device=device,
-        eval_every=options.eval_every,
-        on_evaluation=print_loss,
-        checkpoint=options.checkpoint,
-        checkpoint_every=options.checkpoint_every,
-        progress=sys.stderr.isatty(),
-    )
+    how = {name: getattr(options, name) for name in TRAINING if name in options}
+    progress = {"on_evaluation": print_loss, "progress": sys.stderr.isatty()}
+    history = train(model, load_text(options.text), device=device, checkpoint=options.checkpoint, **how, **progress)
     if history.interrupted:
         go_on = f"goes on from {options.checkpoint}" if options.checkpoint else "could go on with --checkpoint"
         print(f"{history.stopped}, so nothing was written to {output}: the same command {go_on}")

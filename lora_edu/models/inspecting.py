@@ -157,9 +157,9 @@ def find(path: str, known: dict[str, Place]) -> Place | None:
     if f"{path}.weight" in known:
         return known[f"{path}.weight"]
     while path:
-        ends = [name for name in known if name.endswith(f".{path}.weight") or name == f"{path}.weight"]
-        if len(ends) == 1 or (ends and files.NUMBERED.match(path)):  # many end in dense.weight
-            return known[ends[0]]
+        found = [name for name in known if settings.ends(name, f"{path}.weight")]
+        if len(found) == 1 or (found and files.NUMBERED.match(path)):  # many end in dense.weight
+            return known[found[0]]
         path = path.partition(".")[2] if files.NUMBERED.match(path) else ""
     return None
 
