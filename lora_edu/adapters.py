@@ -84,9 +84,7 @@ def check_combination(states: Any, weights: Any) -> None:
             side = 1 if name.endswith("lora_A") else 0  # the side that is not the rank
             there, here = states[0][name].shape[side], tensor.shape[side]
             if there != here:
-                raise ValueError(
-                    f"adapters 1 and {number} belong to different models: {name} is {there} and {here} wide"
-                )
+                raise ValueError(f"adapters 1 and {number} are of different models: {name} is {there} and {here} wide")
             partner = name[:-1] + ("B" if side else "A")
             if partner not in state or tensor.shape[1 - side] != state[partner].shape[side]:
                 raise ValueError(f"adapter {number} is damaged: {name} and {partner} do not have one rank")

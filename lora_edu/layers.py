@@ -88,9 +88,7 @@ def select_layers(
     whole_model = isinstance(targets, str) and targets == ALL_LINEAR
     wanted = names - skip if whole_model else layer_names("targets", targets)
     if unknown := skip - names - {"lm_head"} if whole_model else wanted - names:  # no model needs to have a head
-        raise ValueError(
-            f"no linear layer is named {', '.join(sorted(unknown))}; there are: {', '.join(sorted(names))}"
-        )
+        raise ValueError(f"no linear layer is named {', '.join(sorted(unknown))}; there are {', '.join(sorted(names))}")
     if not wanted:
         raise ValueError(f"no layer is left to choose; linear layers here: {', '.join(sorted(names)) or 'none'}")
     if not whole_model and skip - {"lm_head"}:

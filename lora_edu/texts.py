@@ -109,9 +109,7 @@ def check_length(tokens: Tensor, seq_len: int) -> None:
     if tokens.ndim != 1:
         raise ValueError(f"tokens must be one row, a tensor of shape (n,), got shape {tuple(tokens.shape)}")
     if len(tokens) <= seq_len:
-        raise ValueError(
-            f"the text is too short: {len(tokens)} tokens, a window (seq_len={seq_len}) needs {seq_len + 1}"
-        )
+        raise ValueError(f"the text is too short: {len(tokens)} tokens, a window of {seq_len} needs {seq_len + 1}")
 
 
 # --- from a package to documents -----------------------------------------------------------------------------------

@@ -179,7 +179,7 @@ def test_within_two_percent_on_a_gpu(way):
 
 
 @pytest.mark.parametrize(("how", "words"), [
-    ({"rank": 2, "targets": ("q_proj", "lm_head")}, "no linear layer of a block is named lm_head; there are: q_proj"),
+    ({"rank": 2, "targets": ("q_proj", "lm_head")}, "no linear layer is named lm_head; there are q_proj"),
     ({"precision": "fp16"}, "precision must be one of float32; bfloat16; .*, got 'fp16'"),
 ])  # fmt: skip
 def test_what_is_unknown_is_named(how, words):

@@ -108,7 +108,7 @@ def test_state_round_trip(tiny_gpt):
 
 def test_a_refused_call_leaves_the_model_as_it_was(tiny_gpt):
     calls = [
-        ({"targets": ("q_proj", "query")}, "no linear layer is named query; there are: down_proj, k_proj, lm_head, "),
+        ({"targets": ("q_proj", "query")}, "no linear layer is named query; there are down_proj, k_proj, lm_head, "),
         ({"targets": ()}, "no layer is left to choose"),
         ({"rank": 17}, r"rank must be between 1 and 16 \(the smaller side of a \d+x16 layer\), got 17"),
     ]
@@ -150,7 +150,7 @@ def test_a_state_that_does_not_fit_changes_nothing(tiny_gpt):
     bad = [
         ({name: t for name, t in state.items() if name != first}, f"no tensor {first}"),
         (state | {"blocks.9.q_proj.lora_A": torch.zeros(2, 16)}, "there is an unexpected tensor blocks.9.q_proj"),
-        (state | {first: torch.zeros(2, 24)}, r"another model: .* shape \(2, 24\), and not \(2, 16\)"),
+        (state | {first: torch.zeros(2, 24)}, r"another model: .* shape \(2, 24\) and not \(2, 16\)"),
         (state | {first: torch.full((2, 16), float("nan"))}, "not finite"),
         (state | {first: state[first].int()}, f"{first} holds torch.int32 and not floating-point numbers"),
     ]

@@ -99,9 +99,9 @@ class Checkpoints:
         tensors = {f"random.{name}": distributed.gather(state) for name, state in self._random_states.items()}
         if distributed.rank() == 0:
             self._claim()
-            tensors |= self._tensors()
-            idle = [name for name, parameter in self._trainable().items() if not self.optimizer.state[parameter]]
-            record = {"settings": self.settings, "history": history, "idle": idle, "written_with": versions()}
+            slots = self._slots()
+            tensors |= {name: slot.detach().to("cpu", copy=True).contiguous() for name, slot in slots.items()}
+            record = {"settings": self.settings, "history": history, "idle": [], "written_with": versions()}
             write_checkpoint(self.folder / f"step-{step:08d}.safetensors", tensors, record)
             for old in checkpoint_paths(self.folder)[:-KEPT]:
                 old.unlink(missing_ok=True)
@@ -125,42 +125,35 @@ class Checkpoints:
         for leftover in self.folder.glob(".partial-*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def _trainable(self) -> dict[str, nn.Parameter]:
-        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-
-    def _tensors(self) -> dict[str, Tensor]:
-        """The tensors of model and optimizer, copied to the CPU."""
-        tensors = {}
-        for name, parameter in self._trainable().items():
-            tensors[f"parameter.{name}"] = parameter
-            for key, value in self.optimizer.state[parameter].items():
-                tensors[f"optimizer.{name}.{key}"] = value
-        return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    def _slots(self) -> dict[str, Tensor]:
+        """The tensors of model and optimizer themselves, by their names in a file. AdamW's start at zero."""
+        slots: dict[str, Tensor] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                state = self.optimizer.state[parameter]
+                if not state:
+                    state["step"] = torch.tensor(0.0, dtype=torch.float32, device="cpu")
+                    state |= {key: torch.zeros_like(parameter) for key in ("exp_avg", "exp_avg_sq")}
+                slots[f"parameter.{name}"] = parameter
+                slots |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
+        return slots
 
     def _check(self, record: dict, tensors: dict[str, Tensor]) -> None:
         """Raise ValueError unless there is every tensor that this run needs, of its shape and type, and no other."""
-        trainable = self._trainable()
         started = any(name.startswith("optimizer.") for name in tensors)
-        idle = record.get("idle", [] if started else list(trainable))  # parameters that have had no gradient yet
+        idle = [f"optimizer.{name}." for name in record.get("idle", [])] if started else ["optimizer."]  # of before
+        expected = {name: slot for name, slot in self._slots().items() if not name.startswith(tuple(idle))}
         states = random_states(self.generator, self.device)
-        expected = {f"random.{name}": own.expand(distributed.processes(), -1) for name, own in states.items()}
-        for name, parameter in trainable.items():
-            expected[f"parameter.{name}"] = parameter
-            if name not in idle:  # AdamW's state
-                expected |= {f"optimizer.{name}.{key}": parameter for key in ("exp_avg", "exp_avg_sq")}
-                expected[f"optimizer.{name}.step"] = torch.tensor(0.0, dtype=torch.float32, device="cpu")
+        expected |= {f"random.{name}": own.expand(distributed.processes(), -1) for name, own in states.items()}
         if problem := misfit(tensors, expected):
             raise ValueError(problem)
 
     @torch.no_grad()
     def _restore(self, tensors: dict[str, Tensor]) -> None:
-        parameters, moments, states = (_part(tensors, head) for head in ("parameter", "optimizer", "random"))
-        state = {}
-        for index, (name, parameter) in enumerate(self._trainable().items()):
-            parameter.copy_(parameters[name])
-            if own := _part(moments, name):
-                state[index] = own
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+        for name, slot in self._slots().items():
+            if name in tensors:
+                slot.copy_(tensors[name])
+        states = {name.removeprefix("random."): rows for name, rows in tensors.items() if name.startswith("random.")}
         set_random_states(states, self.generator, self.device)
 
 
@@ -177,10 +170,6 @@ def set_random_states(states: dict[str, Tensor], generator: torch.Generator, dev
     torch.set_rng_state(own["cpu"])
     if device.type == "cuda":
         torch.cuda.set_rng_state(own["cuda"], device)
-
-
-def _part(tensors: dict[str, Tensor], head: str) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{head}."): tensor for name, tensor in tensors.items() if name.startswith(f"{head}.")}
 
 
 # --- files and the folder --------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def check_batch(batch_size: int) -> None:
     """Raise ValueError if a batch cannot be split evenly over the processes."""
     if batch_size % processes():
         raise ValueError(
-            f"a batch of {batch_size} windows cannot be split over {processes()} processes: take a multiple"
+            f"a batch of {batch_size} windows cannot be split over {processes()} processes: a multiple can"
         )
 
 

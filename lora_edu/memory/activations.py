@@ -45,23 +45,22 @@ PRECISIONS = {
 
 
 class Kept:
-    """Collects what each operation of a forward pass keeps: name -> numbers for each token, and the bytes of each.
+    """Collects what each operation of a forward pass keeps: name -> bytes for each token.
 
     Methods take whether their input needs a gradient and return whether their output does.
     """
 
     def __init__(self, shape: Architecture, rank: int | None, targets: tuple[str, ...], precision: str):
         self.shape, self.rank, self.targets, self.precision = shape, rank, targets, PRECISIONS[precision]
-        self.numbers: dict[str, int] = {}
-        self.sizes: dict[str, int] = {}
+        self.bytes: dict[str, int] = {}  # for each token
         self.passed = {"base": 0, "adapters": 0}  # how many weights are needed again to pass a gradient on
 
     @property
     def bytes_per_token(self) -> int:
-        return sum(number * self.sizes[name] for name, number in self.numbers.items())
+        return sum(self.bytes.values())
 
     def keep(self, name: str, numbers: int, size: int) -> None:
-        self.numbers[name], self.sizes[name] = numbers, size
+        self.bytes[name] = numbers * size
 
     def linear(self, name: str, x: str, needs_grad: bool) -> bool:
         """A linear layer, with or without an adapter. Weights are no activations, but autocast's copies of them are."""

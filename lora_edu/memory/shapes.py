@@ -96,9 +96,7 @@ def target_names(sizes: Iterable[str], targets: str | Iterable[str]) -> tuple[st
     """The names of the block linears that have an adapter, each once. Raises ValueError for one that there is not."""
     chosen = set(sizes) if targets == ALL_LINEAR else layer_names("targets", targets)
     if unknown := chosen - set(sizes):
-        raise ValueError(
-            f"no linear layer of a block is named {', '.join(sorted(unknown))}; there are: {', '.join(sizes)}"
-        )
+        raise ValueError(f"no linear layer is named {', '.join(sorted(unknown))}; there are {', '.join(sizes)}")
     return tuple(name for name in sizes if name in chosen)
 
 

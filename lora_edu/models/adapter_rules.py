@@ -143,13 +143,12 @@ def left_out(a: Adapter) -> Seen:
     for match in filter(None, map(files.NUMBERED.match, a.pairs)):
         stacks[match["stack"]][int(match["number"])].add(match["kind"])
     for stack, blocks in stacks.items() if not a.config.get("layer_replication") and not a.known else ():
-        first, last, lost = min(blocks), max(blocks), {}
-        for number in range(first, last + 1):
-            more = set().union(*(more for more in blocks.values() if blocks.get(number, set()) < more))
-            for kind in sorted(more - blocks.get(number, set()), reverse=True):
-                lost |= {} if settings.passed_by(a.config, f"{stack}.{number}.{kind}") else {number: kind}
-        if lost and 2 * len(lost) < last + 1 - first:  # else a hybrid, with attention in each fourth block only
-            yield f"no adapter in {stack} {', '.join(map(str, lost))} of {first} to {last}, such as {lost[min(lost)]}"
+        kinds, every = sorted(set().union(*blocks.values())), range(min(blocks), max(blocks) + 1)
+        more = ((number, kind) for kind in kinds[::-1] for number in every if kind not in blocks.get(number, ()))
+        lost = {number: kind for number, kind in more if not settings.passed_by(a.config, f"{stack}.{number}.{kind}")}
+        if lost and 2 * len(lost) < len(every):  # else a hybrid, with attention in each fourth block only
+            where = f"{stack} {', '.join(map(str, sorted(lost)))} of {every[0]} to {every[-1]}"
+            yield f"no adapter in {where}, such as {lost[min(lost)]}"
 
 
 def constant(a: Adapter) -> Seen:

@@ -74,9 +74,7 @@ def setup(extra: str = COURSE) -> Path:
             raise SetupError(f"{sys.executable} lacks {', '.join(absent)}: install the course without --no-deps")
         raise SetupError(f"{ROOT} is not a clone of the course: run this from the folder that holds pyproject.toml")
     if os.pathsep in str(ROOT):
-        raise SetupError(
-            f"no environment can be made in {ROOT}, for the {os.pathsep!r} in its name: use another folder"
-        )
+        raise SetupError(f"no environment can be made in {ROOT}: use a folder without {os.pathsep!r} in its name")
     stamp = VENV / f"installed-{extra or 'course'}"
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
     installed_for, *there = (_text(stamp) or "").split("\n")
@@ -256,9 +254,7 @@ def _create_venv() -> None:
     try:
         venv.create(VENV, with_pip=True, symlinks=os.name != "nt", system_site_packages=has_torch)
     except (subprocess.CalledProcessError, OSError) as error:
-        raise SetupError(
-            f"cannot create {VENV} ({error}). On Debian and Ubuntu: sudo apt install python3-venv"
-        ) from error
+        raise SetupError(f"cannot create {VENV} ({error}). On Debian, Ubuntu: sudo apt install python3-venv") from error
 
 
 @in_our_words("writing the settings of JupyterLab")
