@@ -98,13 +98,18 @@ def select_layers(
     return chosen
 
 
+def replace_layer(model: nn.Module, path: str, layer: nn.Module) -> None:
+    """Put a layer in the place of the one at this path."""
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, layer.train(model.training))
+
+
 def replace_layers(model: nn.Module, layers: Iterable[tuple[str, nn.Module]]) -> nn.Module:
     """Put each layer in its place. Returns the model; if that is the one layer itself, what takes its place."""
     for path, layer in layers:
         if not path:
             return layer.train(model.training)
-        parent, _, name = path.rpartition(".")
-        setattr(model.get_submodule(parent), name, layer.train(model.training))
+        replace_layer(model, path, layer)
     return model
 
 
