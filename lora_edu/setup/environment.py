@@ -25,7 +25,6 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent  # the clone
 VENV = ROOT / ".venv"
 COURSE = ""  # no extra of pyproject.toml: all that the notebooks need is in the default
-BY_HAND = "made by hand"  # a .venv with a torch of one's own choice: nothing that we may replace
 LARGE = 20  # MB: a download that is worth a line of its own
 NO_NETWORK = re.compile(r"Temporary failure|ConnectionError|NewConnection|Connection to|ConnectTimeout|getaddrinfo|"
                         r"No matching distribution|Network is unreachable|ProxyError")  # fmt: skip
@@ -77,7 +76,7 @@ def setup(extra: str = COURSE) -> Path:
         raise SetupError(f"no environment can be made in {ROOT}: use a folder without {os.pathsep!r} in its name")
     stamp = VENV / f"installed-{extra or 'course'}"
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
-    installed_for, *there = (_text(stamp) or "").split("\n")
+    installed_for, *there = _text(stamp).split("\n")
     if not os.path.lexists(_mark()) and _has_pip() and installed_for == wanted and not set(there) - _packages():
         return venv_python()
     with _unfinished():
@@ -147,15 +146,15 @@ def _put_pip_in() -> None:
 
 def _ours() -> bool:
     """Whether this set-up made .venv; without doubt, or we do not remove it."""
-    return (VENV / "made-by-lora-edu").exists() or _text(_mark()) == "" or (VENV.is_dir() and not any(VENV.iterdir()))
+    return (VENV / "made-by-lora-edu").exists() or (VENV.is_dir() and not any(VENV.iterdir()))
 
 
-def _text(path: Path) -> str | None:
-    """What is in a small file; None if it is no such file."""
+def _text(path: Path) -> str:
+    """What is in a small file; nothing if it is no such file."""
     try:
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
     except (OSError, UnicodeDecodeError):
-        return None
+        return ""
 
 
 @contextmanager
@@ -173,7 +172,7 @@ def _unfinished() -> Iterator[None]:
             VENV.mkdir()
             (VENV / "made-by-lora-edu").touch()
         before = _installed()
-        _mark().write_text("" if _ours() else BY_HAND)
+        _mark().touch()
         try:
             yield
         except SetupError:
