@@ -234,11 +234,7 @@ def _installed_here() -> bool:
     """Whether the running interpreter has the course and all that it needs, in an environment that is not .venv."""
     if Path(sys.prefix).resolve() == VENV.resolve():
         return False  # ours: look whether pyproject.toml changed
-    try:
-        importlib.metadata.version("lora-edu")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return not _absent()
+    return any(importlib.metadata.distributions(name="lora-edu")) and not _absent()
 
 
 def _absent() -> list[str]:
