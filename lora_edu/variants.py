@@ -208,9 +208,9 @@ def largest_directions(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return U[:, :rank] * root, root[:, None] * Vt[:rank]
 
 
-def round_weight(W: Tensor, codebook: str | Tensor, block_size: int = 64) -> Tensor:
+def round_weight(W: Tensor, codebook: str | Tensor) -> Tensor:
     """W as its codes stand for it."""
-    return quantize(W, codebook, block_size).dequantize()
+    return quantize(W, codebook).dequantize()
 
 
 def loftq_start(W: Tensor, rank: int, codebook: str | Tensor, rounds: int = 5) -> tuple[Tensor, Tensor, Tensor]:

@@ -52,11 +52,10 @@ class PagedAdamW(torch.optim.Optimizer):
     def add_param_group(self, param_group: dict) -> None:
         """Take on more parameters, with settings of their own. Raises ValueError for a bad one."""
         _check_settings(self.defaults | param_group)
-        parameters = param_group["params"]
-        param_group["params"] = [parameters] if isinstance(parameters, Tensor) else list(parameters)
-        if any(isinstance(parameter, Tensor) and parameter.is_complex() for parameter in param_group["params"]):
-            raise ValueError("PagedAdamW has no rule for complex numbers: use torch.optim.AdamW")
         super().add_param_group(param_group)
+        if any(parameter.is_complex() for parameter in param_group["params"]):
+            self.param_groups.pop()
+            raise ValueError("PagedAdamW has no rule for complex numbers: use torch.optim.AdamW")
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:
