@@ -107,6 +107,13 @@ def test_no_dequantized_weight_is_kept(backend):
     assert kept_weights(qlora(), backend) == []
 
 
+@pytest.mark.slow
+def test_without_checkpointing_full_weights_are_kept(monkeypatch):
+    """The test above can fail."""
+    monkeypatch.setattr(compiling, "checkpoint", lambda function, x, **options: function(x))
+    assert len(kept_weights(qlora(), "aot_eager")) >= 1
+
+
 # --- the decision --------------------------------------------------------------------------------------------------
 
 
