@@ -90,7 +90,7 @@ def test_a_reward_is_followed_and_a_price_holds_back(tiny, monkeypatch):
     assert ends[0.0]["e"] < 0.7 * start["e"] and ends[30.0]["kl"] < ends[0.0]["kl"] and start["kl"] == 0
 
 
-@pytest.mark.parametrize("method", ["full", "lora", "qlora", "constants"])
+@pytest.mark.parametrize("method", ["full", "lora", "qlora", "constants", "by last byte"])
 def test_every_way_is_trained_and_measured_against_the_shipped_base(tiny, method):
     found = nb16.rewarded(method, 1e-2, rank=2, steps=3, film=True, looks=(2,), progress=False)
     assert set(found["looks"]) == {"2", "3"} and found["looks"]["3"]["kl"] > 0 and len(found["shares"]) == 3
@@ -120,6 +120,13 @@ def test_a_bias_moves_e_alone(tiny):
     plain, biased = tiny(tokens)[0], nb16_rivals.with_bias(copy.deepcopy(tiny), -3.0)(tokens)[0]
     assert sorted((plain - biased)[0, 0].abs().gt(1e-6).nonzero().flatten().tolist()) == sorted(nb16.LETTERS)
     assert nb16_rivals.biased(-30.0)["looks"]["0"]["e"] < 1e-6
+
+
+def test_constants_by_the_last_byte_are_read_at_the_byte_before(tiny):
+    model, (a, b) = nb16.by_last_byte(copy.deepcopy(tiny)), b"ab"
+    model.table.data[[a, b], [b, a]] = 99
+    assert model.generate("a", 4, generator=torch.Generator()) == "ababa"
+    assert model(lines("aba"))[0].argmax(-1).tolist() == [[b, a, b]]
 
 
 def test_picked_roll_outs_cost_what_their_weights_say():

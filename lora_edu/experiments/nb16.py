@@ -159,9 +159,9 @@ def rewarded(
 ) -> dict:
     """Train the shipped base by a reward in one way. Step -> what `measured` says, and the share of e's step by step.
 
-    method: "full", "lora", "qlora" or "constants". film: before the steps of `looks` it is looked at, too, on fewer
-    roll-outs. shuffled: what is measured is a random update whose norm in each layer is the trained one's.
-    temperature: by what the logits are divided, under the constants.
+    method: as for `start`. film: before the steps of `looks` it is looked at, too, on fewer roll-outs. shuffled: what
+    is measured is a random update whose norm in each layer is the trained one's. temperature: by what the logits are
+    divided, under the constants.
     """
     model, frozen = start(method, rank, seed)
     model.lm_head.weight.data /= temperature
@@ -175,10 +175,14 @@ def rewarded(
 
 
 def start(method: str, rank: int, seed: int) -> tuple[GPT, LogProbs]:
-    """A model as its training begins, and what gives the log probabilities of before."""
+    """A model as its training begins, and what gives the log probabilities of before.
+
+    method: "full", "lora", "qlora", "constants" or "by last byte".
+    """
     model = load_base("laptop", device="cpu")
-    if method == "constants":  # one for each of the 256 logits, those of e's on their way already
+    if method in ("constants", "by last byte"):  # one for each of the 256 logits, those of e's on their way already
         model.requires_grad_(False).lm_head.bias = nn.Parameter(-2.5 * is_e(torch.arange(model.config.vocab_size)))
+        model = by_last_byte(model) if method == "by last byte" else model
         return model, functools.partial(new_log_probs, shipped())
     if method == "qlora":  # the numbers of NF4, decoded once: a roll-out reads every weight 32 times
         model, method = dequantize_linears(quantize_linears(model, block_size=64, double_quant=True)), "lora"
@@ -186,6 +190,18 @@ def start(method: str, rank: int, seed: int) -> tuple[GPT, LogProbs]:
     if method == "full":
         return model, functools.partial(new_log_probs, shipped())
     return model, functools.partial(base_log_probs, model)
+
+
+def by_last_byte(model: GPT) -> GPT:
+    """256 constants more for each byte that the model may have read last, all 0. They know no word. In place."""
+    model.table = nn.Parameter(torch.zeros(model.config.vocab_size, model.config.vocab_size))
+
+    def added(head: nn.Module, inputs: tuple, logits: Tensor) -> Tensor:
+        return logits + model.table[model.read if logits.ndim == 3 else model.read[:, -1]]
+
+    model.token_embedding.register_forward_pre_hook(lambda embedding, inputs: setattr(model, "read", inputs[0]))
+    model.lm_head.register_forward_hook(added)
+    return model
 
 
 def base_log_probs(model: GPT, tokens: Tensor) -> Tensor:

@@ -103,6 +103,7 @@ WAYS: dict[str, tuple[dict, tuple[float, ...], float]] = {  # how it trains, rat
     "qlora r8": ({"method": "qlora", "rank": 8}, (1e-3, 3e-3), 3e-3),
     "imitated": ({"method": "imitated", "rank": 8}, (1e-4, 3e-4, 1e-3), 3e-4),
     "constants": ({"method": "constants"}, (2e-2, 5e-2, 1e-1), 5e-2),
+    "by last byte": ({"method": "by last byte"}, (2e-2, 5e-2, 1e-1, 2e-1), 5e-2),
 }
 
 
@@ -118,6 +119,7 @@ def _arms() -> dict[str, dict]:
     arms |= arms_of("film", (3e-3,), SEEDS[1:], **R1, steps=100)
     constants = {"method": "constants"}
     arms |= arms_of("constants, longer", (5e-2,), SEEDS, **constants, steps=100)
+    arms |= arms_of("by last byte, longer", (5e-2,), method="by last byte", steps=100)
     longest = {"steps": 300, "film": True, "looks": (200,)}
     arms |= arms_of("lora r1, longest", (3e-3,), **R1, **longest)
     arms |= arms_of("constants, longest", (5e-2,), **constants, **longest)

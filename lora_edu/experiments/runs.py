@@ -136,7 +136,7 @@ EXPERIMENTS = {
     "formats-after": Experiment(format_after, AFTER_ARMS, "questions: formats after QLoRA, and rotated weights", 2),
     "masked-prompts": Experiment(masked_loss, MASK_ARMS, "questions: is the prompt masked in the loss?", 8),
     "serving-times": Experiment(serving_times, SERVING_ARMS, "questions: many adapters in one batch, in time", 1),
-    "reward": Experiment(reward_arm, REWARD_ARMS, "16: no e: policy gradients, one bias, and picked roll-outs", 75),
+    "reward": Experiment(reward_arm, REWARD_ARMS, "16: no e: policy gradients, one bias, and picked roll-outs", 82),
 }
 
 

@@ -89,9 +89,12 @@ def film_rows(way: str, steps: Sequence[int], columns: dict[str, str]) -> list[l
 
 
 def two_texts() -> str:
-    """What the base with one bias writes, and what rank 8, at about its divergence: A and B."""
-    runs = {"A": records.all_runs().where(way="bias -4")[0], "B": records.at_best("lora r8")[0]}
-    return "\n\n".join(f"{name}\n{in_lines(SAMPLE + run.sample, 80)}" for name, run in runs.items())
+    """What the base with one bias writes, and a run of full fine-tuning with its KL and as many e's: A and B."""
+    runs, told = {"A": records.all_runs().where(way="bias -3")[0], "B": records.at_best("full")[1]}, []
+    for name, run in runs.items():
+        text = in_lines(SAMPLE + run.sample, 80)
+        told.append(f"{name}: KL {run.kl:.2f}, {text.count('e') - SAMPLE.count('e')} e's\n{text}")
+    return "\n\n".join(told)
 
 
 # --- e's against divergence ------------------------------------------------------------------------------------------
@@ -151,14 +154,18 @@ def percents(shares: Sequence[float]) -> str:
     return " to ".join(dict.fromkeys(f"{share:.0%}" for share in (min(shares), max(shares))))
 
 
-def spelled_rows(runs: Sequence, temperatures: Sequence[float]) -> list[list[str]]:
-    """Runs, and biases on e at these temperatures at equal KL: e's, real words, and what both charge 100 bytes."""
-    names = ("e", "words", "charged")
-    found = {"trained": [records.mean(runs, name) for name in names]}
+def spelled_rows(ways: dict, temperatures: Sequence[float]) -> list[list[str]]:
+    """Ways, and biases on e at the KL of the first: KL, e's, real words, and what both charge 100 bytes."""
+    names = ("kl", "e", "words", "charged")
+    found = {way: [records.mean(runs, name) for name in names] for way, runs in ways.items()}
     for temperature in temperatures:
         lines = (records.bias_line(name, temperature) for name in names)
+        runs = next(iter(ways.values()))
         found[f"one bias, temperature {temperature:g}"] = [records.at_kl(line, runs).mean() for line in lines]
-    return [[row, f"{e:.1%}", f"{words:.1%}", f"{100 * charged:.1f}"] for row, (e, words, charged) in found.items()]
+    return [
+        [row, f"{kl:.2f}", f"{e:.1%}", f"{words:.1%}", f"{100 * charged:.1f}"]
+        for row, (kl, e, words, charged) in found.items()
+    ]
 
 
 def rank_rows(ways: dict) -> list[list[str]]:
