@@ -177,4 +177,4 @@ def starts_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
         compared = [f"{best:g}", "{:+.3f} ± {:.3f}".format(*interval(ahead)), records.verdict(ahead)]
         rows.append([name, f"{own[0].before:.3f}", *after, *(compared if name != "none" else [""] * 3)])
     header = ["start, 2 bits", "before", *(f"after, at {rate:g}" for rate in ONE_RATE), "at its own"]
-    return [*header, "which is", "minus none, three seeds", "they say"], rows
+    return [*header, "own rate", "minus none, three seeds", "verdict"], rows
