@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from lora_edu.experiments import sweeps
-from lora_edu.experiments.nb09 import RATES, TEXT_SIZES, of
+from lora_edu.experiments.nb09 import RATES, TEXT_SIZES, drawn_runs, gaps, of, quality_runs
 from lora_edu.experiments.sweeps import SEEDS, Runs, paired, stored_runs
 from lora_edu.figures import nb09_quality as views
 
@@ -61,7 +61,5 @@ def test_the_figures_show_every_rate_and_every_seed(runs):
         for method, curve, ring in zip(views.NAMES, curves, rings, strict=True):
             assert dict(zip(*curve.get_data(), strict=True)) == of(runs, method, text).sweep()
             assert ring.get_xdata()[0] == of(runs, method, text).best_rate()
-    figure, words = views.pairs_figure(
-        stored_runs("qlora-quality", "after").where(steps=100), {"plays": [-1, 1], "addresses": [0, 2]}
-    )
-    assert "plays -1.0000 to +1.0000" in words and len(figure.axes[0].lines) == 4 + 1
+    figure, words = views.pairs_figure(gaps(quality_runs(), drawn_runs()), {"plays": [-1, 1], "addresses": [0, 2]})
+    assert "plays -1.0000 to +1.0000" in words and len(figure.axes[0].lines) == 6 + 1

@@ -45,6 +45,9 @@ def twins():
             yield ("variants", f"LoRA, {run}", mine), ("qlora-quality", f"lora, all plays, {run}", theirs), 0
     for mine, theirs in (("plays", "after"), ("addresses", "addresses")):  # the base that notebook 10 measures from
         yield ("nf4-draws", "full precision", mine), ("qlora-quality", "lora, not trained", theirs), 0
+    for draw in range(nb09.DRAWS_TRAINED):
+        yield ("nf4-draws", f"columns permuted, seed {draw}", "plays"), (
+            "qlora-quality", f"qlora, columns permuted {draw}", "before"), 1e-5  # fmt: skip
     for arm, how in AGREEMENT_ARMS.items():  # the task of notebook 13 has no protocol of its own
         run = f"{how['method']}, all plays, lr {how.get('lr', 0):g}, seed {how.get('repeat')}"
         if run in load_results("qlora-quality")["arms"] and how.get("steps", 100) == 100:

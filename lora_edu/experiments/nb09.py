@@ -17,7 +17,7 @@ from lora_edu import load_base, train
 from lora_edu.experiments.finetune import both_losses, fine_tune, loss_on, prepared
 from lora_edu.experiments.nb00 import looked_at
 from lora_edu.experiments.nb06 import rounding
-from lora_edu.experiments.sweeps import Runs, stored_runs, sweep_arms
+from lora_edu.experiments.sweeps import Runs, paired, stored_runs, sweep_arms
 from lora_edu.layers import is_nf4
 from lora_edu.lora import lora_layers
 from lora_edu.observing import block_linears
@@ -26,20 +26,35 @@ from lora_edu.texts import Text, load_text
 
 DRAW_ARMS = {"full precision": {"shift": None}} | {f"shift {shift}": {"shift": shift} for shift in range(0, 64, 8)}
 DRAW_ARMS |= {f"columns permuted, seed {seed}": {"shift": 0, "permuted": seed} for seed in range(8)}
+DRAWS_TRAINED = 3  # so many of the draws with permuted columns are trained, too
 TEXT_SIZES = {"20 kB": 20_000, "all plays": None}  # bytes of the training text that are used
 
 
 def fine_tuned_loss(
-    method: str, text: str, lr: float, *, steps: int = 100, rank: int = 8, windows: int = 64, seed=0, progress=True
+    method: str,
+    text: str,
+    lr: float,
+    *,
+    steps: int = 100,
+    rank: int = 8,
+    windows: int = 64,
+    permuted: int | None = None,
+    seed=0,
+    progress=True,
 ) -> dict:
     """Fine-tune the shipped base on plays in one way and measure it on so many windows of held-out text.
 
-    method: as for `prepared`; text: one of TEXT_SIZES. With steps=0 nothing is trained.
+    method: as for `prepared`; text: one of TEXT_SIZES. With steps=0 nothing is trained. permuted: another draw of NF4,
+    as for `drawn`; LoRA on the decoded weights is then the arithmetic of QLoRA.
     Returns the losses on plays before and after, on addresses after (nats per byte), and the mean training loss of the
     last 20 steps.
     """
     plays = load_text("shakespeare")
-    model = prepared(load_base("laptop", device="cpu"), method, rank, seed)
+    model = load_base("laptop", device="cpu")
+    if permuted is not None:
+        method = {"qlora": "lora"}[method]
+        redraw(model, 0, permuted)
+    model = prepared(model, method, rank, seed)
     losses = {"before": loss_on(model, "shakespeare", windows)}
     if steps:
         data = Text(plays.train[: TEXT_SIZES[text]], plays.validation)
@@ -72,6 +87,8 @@ def _quality_arms() -> dict[str, dict]:
     for name, method in (("lora", "lora"), ("nf4", "qlora")):
         arms[f"{name}, not trained"] = {"method": method, "lr": 1.0, "steps": 0} | plays
     arms["qlora, 10 steps"] = {"method": "qlora", "lr": 1e-2, "steps": 10} | plays  # 09 runs it again
+    for draw in range(DRAWS_TRAINED):
+        arms[f"qlora, columns permuted {draw}"] = {"method": "qlora", "lr": 1e-2, "permuted": draw} | plays
     arms |= sweep_arms("blocks, all plays", (1e-3, 2e-3, 3e-3), 2e-3, method="blocks", **plays)
     wide = {"method": "lora", "rank": 64}
     return arms | sweep_arms("lora rank 64, all plays", (1e-3, 3e-3, 6e-3, 1e-2), 3e-3, **wide, **plays)
@@ -84,12 +101,31 @@ QUALITY_ARMS = _quality_arms()
 
 def quality_runs() -> Runs:
     """The runs of 100 steps: `method`, `text`, `rank`, and the losses `before`, `after`, `addresses`."""
-    return stored_runs("qlora-quality", "after").where(steps=100)
+    return stored_runs("qlora-quality", "after").where(steps=100, permuted=None)
+
+
+def drawn_runs() -> Runs:
+    """QLoRA's runs on other draws of NF4, with seed 0 and at the best rate of all plays."""
+    return Runs(run for run in stored_runs("qlora-quality", "after") if hasattr(run, "permuted"))
 
 
 def of(runs: Runs, method: str, text: str = "all plays", rank: int = 8) -> Runs:
     """The runs of one way to train."""
     return runs.where(method=method, text=text, rank=rank)
+
+
+def gaps(runs: Runs, others: Runs) -> dict[tuple[str, str], list[float]]:
+    """QLoRA minus LoRA: (measured on, trained on) -> one number a seed, or, with seed 0, one a draw of NF4.
+
+    others: the runs on draws beside the page's own, which comes first.
+    """
+    found = {}
+    for on, loss in (("plays", "loss"), ("addresses", "addresses")):
+        for text in TEXT_SIZES:
+            found[on, text] = paired(of(runs, "qlora", text), of(runs, "lora", text), loss)
+        first = of(runs, "lora").at_best(loss)[0]
+        found[on, "all plays, by draw"] = [getattr(run, loss) - first for run in (of(runs, "qlora").best()[0], *others)]
+    return found
 
 
 # --- the film --------------------------------------------------------------------------------------------------------
@@ -154,13 +190,19 @@ def drawn(shift: int | None, permuted: int | None = None, *, windows: int = 64) 
     permuted: the seed of an order that the columns have meanwhile. A shift of None rounds nothing; nothing is trained.
     """
     model = load_base("laptop", device="cpu")
-    for layer in block_linears(model).values() if shift is not None else ():
+    if shift is not None:
+        redraw(model, shift, permuted)
+    return both_losses(model, windows)
+
+
+def redraw(model: nn.Module, shift: int, permuted: int | None) -> None:
+    """Round the linear layers of the blocks to NF4 and decode them, in place: one draw, as for `drawn`."""
+    for layer in block_linears(model).values():
         order = torch.arange(layer.in_features)
         if permuted is not None:
             order = torch.randperm(len(order), generator=torch.Generator().manual_seed(permuted))
         change = rounding(shift, "nf4", 64, True)
         layer.weight.data = change(layer.weight.detach()[:, order].contiguous())[:, order.argsort()]
-    return both_losses(model, windows)
 
 
 def rises(arms: dict, text: str, draws: str = "shift") -> list[float]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from lora_edu.experiments.nb09 import TEXT_SIZES, of
-from lora_edu.experiments.sweeps import SEEDS, Runs, paired
+from lora_edu.experiments.sweeps import Runs
 from lora_edu.figures.drawing import Drawn, listed, panels, picture
 from lora_edu.figures.looks import GRAY, MARKS, METHODS
 
@@ -40,32 +40,23 @@ def sweep_figure(runs: Runs) -> Drawn:
 
 
 @picture
-def pairs_figure(runs: Runs, draws: Mapping[str, Sequence[float]]) -> Drawn:
-    """QLoRA minus LoRA, a mark a seed, beside what NF4 alone costs before any training: a band from draw to draw.
+def pairs_figure(gaps: Mapping[tuple[str, str], Sequence[float]], draws: Mapping[str, Sequence[float]]) -> Drawn:
+    """QLoRA minus LoRA, a mark a run, beside what NF4 alone costs before any training: a band from draw to draw.
 
-    draws: {"plays" or "addresses": (n,), the rise of the loss in each draw}.
+    gaps: as of `lora_edu.experiments.nb09`; draws: {"plays" or "addresses": (n,), the rise of the loss in each draw}.
     """
-    rows = {
-        (on, text): paired(of(runs, "qlora", text), of(runs, "lora", text), loss)
-        for on, loss in (("plays", "loss"), ("addresses", "addresses"))
-        for text in TEXT_SIZES
-    }
-    figure, (axes,) = panels(1, height=3.2)
-    for place, ((measured, _), gaps) in enumerate(rows.items()):
+    figure, (axes,) = panels(1, height=4)
+    for place, ((measured, _), some) in enumerate(gaps.items()):
         low, high = min(draws[measured]), max(draws[measured])
         axes.fill_betweenx([place - 0.35, place + 0.35], low, high, color=GRAY, alpha=0.3, lw=0)
-        axes.plot(gaps, [place + 0.15 * (seed - 1) for seed in SEEDS], **METHODS["qlora"] | MARKS)
+        axes.plot(some, [place + 0.15 * (run - 1) for run in range(len(some))], **METHODS["qlora"] | MARKS)
     axes.axvline(0, color=METHODS["lora"]["color"])
-    axes.set(yticks=range(len(rows)), yticklabels=[f"on {measured},\ntrained on {text}" for measured, text in rows])
+    axes.set(yticks=range(len(gaps)), yticklabels=[f"on {measured},\ntrained on {text}" for measured, text in gaps])
     axes.set(xlabel="QLoRA minus LoRA after 100 steps, nats per byte; gray: eight draws of NF4 before training")
     axes.invert_yaxis()
-    said = ", ".join(
-        f"on {measured}, trained on {text} {mean(gaps):+.4f} ({min(gaps):.4f} to {max(gaps):.4f})"
-        for (measured, text), gaps in rows.items()
-    )
+    said = "; ".join(f"{measured}, {text} {mean(some):+.4f}" for (measured, text), some in gaps.items())
     return figure, (
-        "On plays QLoRA and LoRA differ less than two draws of NF4. On addresses QLoRA stays behind, after 20 kB on "
-        f"average by more than any draw costs. A mark a seed. Means: {said}. Bands: plays "
-        f"{min(draws['plays']):+.4f} to {max(draws['plays']):+.4f}, addresses {min(draws['addresses']):+.4f} to "
-        f"{max(draws['addresses']):+.4f}."
+        "On all plays draws of NF4 moved the gap more than seeds did. QLoRA minus LoRA, a mark a run, by seed or by "
+        f"draw. Means, measured on and trained on: {said}. Bands: plays {min(draws['plays']):+.4f} to "
+        f"{max(draws['plays']):+.4f}, addresses {min(draws['addresses']):+.4f} to {max(draws['addresses']):+.4f}."
     )
