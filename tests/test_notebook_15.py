@@ -170,3 +170,9 @@ def test_the_dial_wins_back_more_than_cutting_intruders():
         assert won > 0 and np.interp(max(lost, 0), *dial.T) > 1.5 * won
     assert 0.038 < pictures.cut_line(ARMS, "intruders")[:, 1].max() < 0.041
     assert pictures.cut_table(ARMS)["old directions, 0.25"][1] < 0  # the control that must fail
+
+
+def test_three_quarters_of_an_update_forget_half():
+    lost, won, _ = pictures.cut_table(ARMS)["dial, 0.75"]
+    forgotten = np.mean([run.forgotten for run in at_best(RUNS, "lora r8")])
+    assert 0 < lost < 0.04 and 0.45 < won / forgotten < 0.55
