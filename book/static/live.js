@@ -99,7 +99,7 @@
         const [from, to] = [low, high].map(end => Math.round(zero - one * end));
         if (high - low > 0.002) drawn += looks[kind].replaceAll("BAR", `M${left} ${from}H${right}V${to}H${left}Z`);
       });
-      const words = !holds ? gib(total) : share < 10 ? `${number(100 * share, 0)}%` : `${number(share, 0)}×`;
+      const words = holds ? `${number(100 * share, 0)}%` : gib(total);
       return drawn + (share > top ? cut : "") + say(text, words, Math.min(share, top));
     };
     return columns.map(stack).join("") + sizes.map((text, kind) => say(text, gib(now[kind]), 0)).join("");
