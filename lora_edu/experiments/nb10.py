@@ -11,7 +11,7 @@ to train under one budget; `lora-price` asks for ranks, rates, scalings and step
 import torch
 
 from lora_edu import GPT, load_base, load_text
-from lora_edu.calibration import one_temperature
+from lora_edu.calibration import and_biases, one_temperature
 from lora_edu.experiments.finetune import both_losses, fine_tune, prepared
 from lora_edu.experiments.sweeps import SEEDS, arms_of, sweep_arms
 from lora_edu.lora import lora_layers
@@ -25,7 +25,7 @@ def adapted_loss(
 
     method, and more in how: as for `prepared`.
     dial: shares, 0 to 1: both losses are also measured with the base plus such a share of all changes.
-    calibrate: for each text also the best temperature, and the loss without it and with it (`one_temperature`).
+    calibrate: for each text also the best temperature, the loss without it, with it, and with a bias for each byte too.
     Returns both losses in nats per byte, how many numbers were trained, and the norm of all updates of block matrices
     as a share of the norm of these matrices.
     """
@@ -37,8 +37,9 @@ def adapted_loss(
         "norm": round(relative_norm(before, block_weights(model)), 5),
     }
     for text in ("shakespeare", "speeches") if calibrate else ():
-        found = one_temperature(model, load_text(text).validation, max_windows=windows)
-        result.setdefault("confidence", {})[text] = [round(value, 5) for value in found]
+        held_out = load_text(text).validation
+        found = [fit(model, held_out, max_windows=windows) for fit in (one_temperature, and_biases)]
+        result.setdefault("confidence", {})[text] = [round(value, 5) for value in (*found[0], found[1])]
     end = trained_values(model)
     for share in dial:
         turn(model, start, end, share)

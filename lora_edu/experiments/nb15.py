@@ -5,17 +5,18 @@ rates are notebook 10's and 09's; here are those with fewer steps, each with a s
 runs of full fine-tuning are turned down: its two best rates tie. Rank 64, whose runs are notebook 09's, is held beside
 them, too.
 
-`calibrate` asks how much of what was learned or forgotten is confidence alone.
+`calibrate` asks how much of what was learned or forgotten is confidence alone, or how often each byte occurs.
 """
 
 from lora_edu.experiments.sweeps import SEEDS, arms_of, seeded
 
-LORA, WIDE, FULL, BOLD = "lora r8", "lora r64", "full", "full, twice the rate"
+LORA, WIDE, FULL, BOLD, BLOCKS = "lora r8", "lora r64", "full", "full, twice the rate", "blocks"
 TURNED_DOWN = {  # the best run of each way
     LORA: {"lr": 1e-2, "method": "lora", "rank": 8},
     WIDE: {"lr": 3e-3, "method": "lora", "rank": 64},
     FULL: {"lr": 1e-3, "method": "full"},
     BOLD: {"lr": 2e-3, "method": "full"},  # it learns as much
+    BLOCKS: {"lr": 1e-3, "method": "blocks"},  # the matrices that LoRA changes, in full
 }
 DIAL = (0.9, 0.75, 0.5, 0.25)
 FINE_DIAL = (0.9, 0.75, 0.7, 0.6, 0.5, 0.4, 0.35, 0.25)

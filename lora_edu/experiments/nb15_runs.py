@@ -99,10 +99,10 @@ def spread(gaps: list[float]) -> str:
     return f"{min(gaps):+.2f} to {max(gaps):+.2f}"
 
 
-def confidence(way: str, before: dict[str, tuple[float, float, float]]) -> list[float]:
-    """Learned without and with a temperature, forgotten without and with one; means over two seeds.
+def confidence(way: str, before: dict[str, list[float]]) -> list[float]:
+    """Learned as it is, with a temperature, and with byte frequencies too; forgotten likewise: means over two seeds.
 
-    before: of the base, for each text the temperature and the loss without it and with it, as the arms have them.
+    before: of the base, for each text the temperature and the three losses, as the arms have them.
     """
     arms = load_results("forgetting")["arms"]
     runs = [arms[f"confidence of {way}, seed {seed}"]["confidence"] for seed in CALIBRATED]

@@ -42,14 +42,13 @@ def dial_view():
     axes.legend(loc="upper left")
     axes.set(xlim=(0, 1.24), ylim=(-0.02, 0.32), xlabel="learned: nats per byte won on plays")
     axes.set_ylabel("forgotten: nats per byte lost on addresses")
-    axes.set_title("At the same setting of the dial both forgot alike")
+    axes.set_title("Two runs, turned down by one dial")
 
     def values(setting: float) -> dict:
-        told = []
-        for way, (name, _) in DIALED.items():
-            learned, forgotten = points[way][setting]
-            told.append(f"{name} learned {learned:.2f} and forgot {forgotten:.3f}")
-        return {way: points[way][setting] for way in DIALED} | {"readout": f"At {setting:g}: {'; '.join(told)}."}
+        now = {way: points[way][setting] for way in DIALED}
+        told = (f"{name} learned {now[way][0]:.2f}" for way, (name, _) in DIALED.items())
+        more = now[FULL][1] - now[LORA][1]  # how much each forgot is asked below
+        return now | {"readout": f"At {setting:g}: {', '.join(told)} and forgot {more:.3f} more."}
 
     def draw(now: dict) -> None:
         level.set_data(*np.array([now[way] for way in DIALED]).T)
