@@ -102,10 +102,18 @@ def flipped(path, text):
     path.write_bytes(path.read_bytes()[:-5] + bytes([path.read_bytes()[-5] ^ 1]) + path.read_bytes()[-4:])
 
 
+def stored(change):
+    """The same bytes in another form."""
+    return lambda path, text: texts._write(texts.Text(*change(text)), path)
+
+
 DAMAGES = {
     "a bit": flipped,
     "cut": lambda path, text: path.write_bytes(path.read_bytes()[:-100]),
-    "another type": lambda path, text: texts._write(texts.Text(*(part.view(torch.int8) for part in text)), path),
+    "nothing": lambda path, text: path.write_bytes(b""),
+    "another split": stored(lambda text: (text.train[:-1].clone(), torch.cat([text.train[-1:], text.validation]))),
+    "another type": stored(lambda text: (text.train.view(torch.int8), text.validation.view(torch.int8))),
+    "another shape": stored(lambda text: (text.train[None].clone(), text.validation)),
 }
 
 
