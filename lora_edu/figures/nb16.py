@@ -125,7 +125,7 @@ def frontier_figure(ways: dict, reach: float = 0.2) -> Drawn:
         "Trained models end a little below one bias, and far above the best possible. To the right KL, upward the "
         f"share of e's. At a KL of 0.05 one bias, dotted, leaves {at[1][0]:.1%} e's; the best possible, dashed, "
         f"{at[1][1]:.1%}. The two begin at {at[0][0]:.1%} and {at[0][1]:.1%}, because they go on from other places "
-        "of the addresses; marks share the bias's. A mark for each run; a thin line, one run of rank 1, step by step."
+        "of the addresses; marks share the bias's. A mark for each run; a thin line, rank 1 by steps, turns back at 30."
     )
 
 
