@@ -147,7 +147,7 @@ def test_learning_is_half_doubt_and_forgetting_hardly():
     for way in (LORA, FULL):
         learned, calibrated, _, forgotten, left, with_biases = nb15_runs.confidence(way, before)
         assert 0.5 < calibrated / learned < 0.62 and 0 <= 1 - left / forgotten < 0.15, way
-        assert 1 - with_biases / forgotten == pytest.approx(0.25, abs=0.03), "a quarter, of either"
+        assert 1 - with_biases / forgotten == pytest.approx(0.25, abs=0.03), "a quarter"
 
 
 # --- intruders --------------------------------------------------------------------------------------------------------

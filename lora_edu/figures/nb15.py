@@ -114,15 +114,15 @@ def cuts_figure(arms: dict) -> Drawn:
         note(axes, "all of the update" if name == "dial" else name, line[2], (10, -10), color=look["color"])
     control = cut_table(arms)["old directions, 0.25"][:2]
     axes.plot(*control, **METHODS["control"], ms=9)
-    note(axes, "old directions", control, (8, 0), color=GRAY)
+    note(axes, "old directions, by the norm of the quarter", control, (8, 0), color=GRAY)
     axes.axhline(0, color=GRAY, lw=1, zorder=0)
     axes.set(xlabel="lost again on plays, nats per byte", ylabel="won back on addresses, nats per byte")
     lost, won = cut_line(arms, "intruders")[2]
     dial = np.interp(lost, *cut_line(arms, "dial").T)
     return figure, (
         f"At equal cost, all of the update wins back more than intruders. For {lost:.3f} lost on plays, intruders win "
-        f"back {won:.3f} on addresses, all of the update {dial:.3f}; old directions make them worse. To the right what "
-        "plays lose again, upward what addresses win back; marks: a tenth, a quarter, a half taken away."
+        f"back {won:.3f} on addresses, all of the update {dial:.3f}; old directions, by the quarter's norm, make them "
+        "worse. To the right what plays lose again, upward what addresses win back; marks: a tenth, a quarter, a half."
     )
 
 
