@@ -153,6 +153,11 @@ def test_learning_is_half_doubt_and_forgetting_hardly():
 # --- intruders --------------------------------------------------------------------------------------------------------
 
 
+def test_at_the_same_setting_the_tied_run_at_002_forgot_more():
+    ours, bold = nb15_runs.dialed(LORA), nb15_runs.dialed(BOLD)
+    assert all(bold[share][1] > 1.5 * ours[share][1] for share in DIALS[BOLD])
+
+
 def test_counts_of_new_directions_hang_on_the_threshold():
     """Not "their own directions add little": that holds at the paper's threshold alone."""
     trained, turned, spread, full = np.array([row[1:] for row in pictures.count_table(ARMS)], dtype=float)
@@ -166,6 +171,15 @@ def test_the_dial_wins_back_more_than_cutting_intruders():
         assert won > 0 and np.interp(max(lost, 0), *dial.T) > 1.5 * won
     assert 0.038 < pictures.cut_line(ARMS, "intruders")[:, 1].max() < 0.041
     assert pictures.cut_table(ARMS)["old directions, 0.25"][1] < 0  # the control that must fail
+
+
+def test_cut_from_the_update_alone_old_directions_win_back_as_well_and_the_dial_more():
+    """The paper's cut takes W's own part away, too: that harm is not the intruders'."""
+    cuts, dial = pictures.cut_table(ARMS), pictures.cut_line(ARMS, "dial")
+    intruders, old = cuts["intruders in dW, 0.25"], cuts["old directions in dW, 1"]
+    assert [round(n, 2) for n in (*old[1:], *intruders[1:])] == [0.04, 0.25, 0.06, 0.2]
+    for lost, won, _ in (cuts[f"intruders in dW, {share:g}"] for share in (0.25, 0.5)):
+        assert np.interp(lost, *dial.T) > 1.2 * won
 
 
 def test_three_quarters_of_an_update_forget_half():

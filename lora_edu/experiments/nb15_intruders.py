@@ -70,6 +70,7 @@ def random_directions(size: int, count: int, generator: torch.Generator) -> Tens
 # --- cut down --------------------------------------------------------------------------------------------------------
 
 CUTS = (0.1, 0.25, 0.5)  # shares of an intruder that are taken away
+IN_DW = (0.25, 0.5, 1.0)  # shares of what dW alone writes along them
 DIAL = (0.9, 0.75, 0.5)  # what is left of the whole of dW
 
 
@@ -77,7 +78,7 @@ def cut_losses(way: str, *, seed: int = 0) -> dict:
     """Both losses of a run, and [plays, addresses, norm taken away as a share of that of dW] after each cut.
 
     "intruders": they are scaled down, as in the paper. "old directions": by the same norm, the other strong components
-    of W'. "dial": the whole of dW.
+    of W'. "... in dW": what dW alone writes along them; W keeps its own part. "dial": the whole of dW.
     """
     weights, updates = block_weights(load_base("laptop", device="cpu")), trained(way, seed)
     parts = {path: intruders(weights[path], dW) for path, dW in updates.items()}
@@ -85,6 +86,9 @@ def cut_losses(way: str, *, seed: int = 0) -> dict:
         f"intruders, {share:g}": {path: share * new for path, (new, _) in parts.items()} for share in CUTS
     }
     cuts["old directions, 0.25"] = {path: to_norm(old, 0.25 * new) for path, (new, old) in parts.items()}
+    inner = {path: along(weights[path], dW) for path, dW in updates.items()}
+    cuts |= {f"intruders in dW, {share:g}": {path: share * new for path, (new, _) in inner.items()} for share in IN_DW}
+    cuts["old directions in dW, 1"] = {path: to_norm(old, new) for path, (new, old) in inner.items()}
     cuts |= {f"dial, {kept:g}": {path: (1 - kept) * dW for path, dW in updates.items()} for kept in DIAL}
     return {"losses": losses(updates), "cuts": {name: _after(updates, cut) for name, cut in cuts.items()}}
 
@@ -95,6 +99,13 @@ def intruders(W: Tensor, dW: Tensor) -> tuple[Tensor, Tensor]:
     U, S, Vt = torch.linalg.svd(W + dW, full_matrices=False)
     pick = lambda which: (U[:, :STRONGEST][:, which] * S[:STRONGEST][which]) @ Vt[:STRONGEST][which]  # noqa: E731
     return pick(new), pick(~new)
+
+
+def along(W: Tensor, dW: Tensor) -> tuple[Tensor, Tensor]:
+    """What dW writes along the new ones of those components, and along the others: two (d_out, d_in)."""
+    new = nearest(W, dW) < OLD
+    U = torch.linalg.svd(W + dW, full_matrices=False)[0][:, :STRONGEST]
+    return tuple(U[:, which] @ (U[:, which].T @ dW) for which in (new, ~new))
 
 
 def to_norm(matrix: Tensor, like: Tensor) -> Tensor:
