@@ -23,13 +23,18 @@ STRONGEST, OLD = 10, 0.5  # the paper's: candidates of a matrix, and the cosine 
 # --- how many --------------------------------------------------------------------------------------------------------
 
 
-def nearest(W: Tensor, dW: Tensor, strongest: int = 10) -> Tensor:
-    """(strongest,): the largest cosine that each strong direction of W + dW has to one of W."""
+def cosines(W: Tensor, dW: Tensor, strongest: int = 10) -> Tensor:
+    """(strongest, d): of each strong direction of W + dW the cosines to those of W, W's strongest first."""
     own, U = (torch.linalg.svd(M, full_matrices=False)[0] for M in (W, W + dW))
-    return (U[:, :strongest].T @ own).abs().amax(dim=1)
+    return (U[:, :strongest].T @ own).abs()
 
 
-def cosines(way: str, *, seed: int = 0) -> dict[str, list[float]]:
+def nearest(W: Tensor, dW: Tensor) -> Tensor:
+    """(10,): the largest of them for each."""
+    return cosines(W, dW).amax(dim=1)
+
+
+def nearest_of_all(way: str, *, seed: int = 0) -> dict[str, list[float]]:
     """The nearest cosines of all matrices together, ten each, in order: of the updates of one run, and of controls.
 
     "turned": the same strengths in random directions. "spread": the same norm, over all components alike.
@@ -128,7 +133,7 @@ def _after(updates: Updates, cut: Updates) -> list[float]:
 
 def intruder_arm(way: str, cuts: bool = False, *, seed: int = 0) -> dict:
     """An arm of the experiment: count, or cut down."""
-    return (cut_losses if cuts else cosines)(way, seed=seed)
+    return (cut_losses if cuts else nearest_of_all)(way, seed=seed)
 
 
 INTRUDER_ARMS = seeded("cuts of lora r8", way="lora r8", cuts=True)
