@@ -98,18 +98,21 @@ def cut_losses(way: str, *, seed: int = 0) -> dict:
     return {"losses": losses(updates), "cuts": {name: _after(updates, cut) for name, cut in cuts.items()}}
 
 
-def intruders(W: Tensor, dW: Tensor) -> tuple[Tensor, Tensor]:
-    """The components of W' = W + dW that are new, and those that are not, among its strongest: two (d_out, d_in)."""
-    new = nearest(W, dW) < OLD
+def strongest(W: Tensor, dW: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """U (d_out, 10), S (10,) and Vt (10, d_in) of the strongest components of W' = W + dW, and which are new (10,)."""
     U, S, Vt = torch.linalg.svd(W + dW, full_matrices=False)
-    pick = lambda which: (U[:, :STRONGEST][:, which] * S[:STRONGEST][which]) @ Vt[:STRONGEST][which]  # noqa: E731
-    return pick(new), pick(~new)
+    return U[:, :STRONGEST], S[:STRONGEST], Vt[:STRONGEST], nearest(W, dW) < OLD
+
+
+def intruders(W: Tensor, dW: Tensor) -> tuple[Tensor, Tensor]:
+    """The components among them that are new, and those that are not: two (d_out, d_in)."""
+    U, S, Vt, new = strongest(W, dW)
+    return tuple((U[:, which] * S[which]) @ Vt[which] for which in (new, ~new))
 
 
 def along(W: Tensor, dW: Tensor) -> tuple[Tensor, Tensor]:
-    """What dW writes along the new ones of those components, and along the others: two (d_out, d_in)."""
-    new = nearest(W, dW) < OLD
-    U = torch.linalg.svd(W + dW, full_matrices=False)[0][:, :STRONGEST]
+    """What dW alone writes along the new ones, and along the others: two (d_out, d_in)."""
+    U, _, _, new = strongest(W, dW)
     return tuple(U[:, which] @ (U[:, which].T @ dW) for which in (new, ~new))
 
 

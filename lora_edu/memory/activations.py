@@ -35,9 +35,8 @@ class Precision:
 
 
 PRECISIONS = {
-    "float32": Precision(
-        4, 4, 4
-    ),  # in 4 bits, too, after PEFT's cast: bitsandbytes' products return their input's type
+    # In 4 bits, too, after PEFT's cast: bitsandbytes' products return their input's type.
+    "float32": Precision(4, 4, 4),
     "bfloat16": Precision(2, 2, 2),  # the adapters too
     "bfloat16, float32 adapters": Precision(2, 2, 4),  # as PEFT and `add_lora` make them
     "autocast": Precision(4, 2, 2),  # parameters in float32; torch.autocast casts what a product needs
