@@ -124,7 +124,7 @@ def webp(png: bytes) -> bytes:
     written = {lossless: io.BytesIO() for lossless in (True, False)}
     with Image.open(io.BytesIO(png)) as picture:
         for lossless, file in written.items():
-            picture.convert("RGB").save(file, "WEBP", lossless=lossless, quality=75, method=2)
+            picture.convert("RGB").save(file, "WEBP", lossless=lossless, quality=70, method=6)
             if file.tell() < LARGE_PICTURE:
                 break
     return file.getvalue()
