@@ -42,7 +42,7 @@ fetch: python  ## download everything the course ever uses, for a class that wil
 qlora: python  ## run the QLoRA notebook without a browser; report in build/
 	@$(COURSE) qlora
 
-gpu: python  ## the same at its larger size on an NVIDIA GPU, timed (ARGS="--rehearse" tries it on the CPU); build/gpu/
+gpu: python  ## the same on an NVIDIA GPU at its larger size, pre-training included
 	@$(COURSE) gpu $(ARGS)
 
 doctor: python  ## what a teacher asks for when something does not work

@@ -28,7 +28,7 @@ PROGRAMS = {
     "cheatsheet": ("lora_edu.figures.cheatsheet", "write the course's formulas and numbers on one page to print (A4)"),
     "experiment": ("lora_edu.experiments.runs", "run a long experiment whose result a notebook plots"),
     "qlora": ("lora_edu.setup.report", "run the QLoRA notebook without a browser; report in build/"),
-    "gpu": ("lora_edu.setup.gpu_run", "the same at its larger size on a GPU, timed; --rehearse tries it on the CPU"),
+    "gpu": ("lora_edu.setup.report", "the same on a GPU at its larger size, pre-training included"),
 }
 
 OURS = (ValueError, OSError, RuntimeError, ArithmeticError, ImportError)  # what our own sentences come with
@@ -99,8 +99,10 @@ def progress() -> None:
 def program(command: str, rest: list[str]) -> None:
     """Hand over to a program of its own: `lora-edu train --method qlora`. It reads the rest of the line."""
     _in_course_environment([command, *rest])
-    if command == "qlora":  # one notebook of those that a report can be made of
-        rest = [str(working_copy.course_folder() / "09_qlora_gpt.ipynb"), *rest]
+    if command == "gpu":
+        os.environ |= {"LORA_EDU_SIZE": "gpu", "LORA_EDU_DEVICE": "cuda"}  # the kernel inherits them
+    if command in ("qlora", "gpu"):  # one notebook of those that a report can be made of
+        rest = [str(working_copy.course_folder() / "09_qlora_gpt.ipynb"), "--time", *rest]
     sys.argv = [f"lora-edu {command}", *rest]
     import_module(PROGRAMS[command][0]).main()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
+import torch
 from conftest import ROOT
 
 from lora_edu import __main__ as commands
@@ -71,7 +72,7 @@ REFUSED = {
     "cheatsheet my_text.txt": "the page is HTML",
     "cheatsheet file/page.html": "cannot write to the folder file",
     "experiment formats --folder file": "cannot write to the folder file",
-    "gpu --rehearse --folder file/below": "cannot write to the folder file/below",
+    "gpu": "device 'cuda' was asked for, but this torch sees no CUDA GPU",
     "qlora --folder file": "cannot write to the folder file",
     "voice missing.txt": "there is no file missing.txt",
 }
@@ -82,6 +83,9 @@ def folder(tmp_path, monkeypatch):
     """A folder to stand in, with a file where a folder is asked for, and no model that could be loaded."""
     (tmp_path / "file").write_text("mine")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for name in ("LORA_EDU_SIZE", "LORA_EDU_DEVICE"):
+        monkeypatch.delenv(name, raising=False)  # what a command sets is gone after the test
     for module, name in ((finetune, "load_base"), (pretrain, "train"), (cheatsheet, "cheat_sheet"), (runs, "run_arm")):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("too late"))
     yield tmp_path

@@ -5,10 +5,9 @@ import re
 
 import nbformat
 import pytest
-from conftest import load_benchmark
+from conftest import NOTEBOOKS, load_benchmark
 
 from lora_edu.models.pretrain import SIZES
-from lora_edu.setup.gpu_run import NOTEBOOK
 
 pytest.importorskip("bitsandbytes")
 pytest.importorskip("peft")
@@ -41,7 +40,7 @@ def test_a_rehearsal_from_end_to_end(bench, tmp_path, monkeypatch, capsys):
 
 
 def test_the_setting_is_that_of_the_notebook(sides):
-    code = "\n".join(cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells)
+    code = "\n".join(cell.source for cell in nbformat.read(NOTEBOOKS / "09_qlora_gpt.ipynb", as_version=4).cells)
     batch_size, seq_len = re.search(r'"gpu": dict\(steps=\d+, batch_size=(\d+), seq_len=(\d+)', code).groups()
     setting = sides.Setting()
     assert (setting.batch_size, setting.config.context) == (int(batch_size), int(seq_len))

@@ -1,51 +1,30 @@
-"""`make gpu` without a GPU: it refuses, it rehearses, and what the notebook does for "gpu" fits together."""
+"""`make gpu` without a GPU: it times a notebook, and what the notebook does for "gpu" fits together."""
 
 import dataclasses
 import inspect
 import re
 
 import nbformat
-import pytest
-import torch
 from conftest import TINY, code_cells
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lora_edu.engine.compiling import compiled
 from lora_edu.models import pretrain
-from lora_edu.setup import gpu_run, hosted
+from lora_edu.setup import hosted, report
 from lora_edu.training import train
 
 
-@pytest.fixture
-def small_notebook(tmp_path, monkeypatch):
-    monkeypatch.setenv("LORA_EDU_SIZE", "laptop")  # both are put back after the test
-    monkeypatch.setenv("LORA_EDU_DEVICE", "cpu")
+def test_the_report_says_on_which_machine_and_in_what_time(tmp_path, monkeypatch):
     cells = [new_markdown_cell("# A title"), new_code_cell("from lora_edu import pick_size; print(pick_size('gpu'))")]
     nbformat.write(new_notebook(cells=cells), tmp_path / "small.ipynb")
-    return tmp_path / "small.ipynb"
-
-
-def test_a_rehearsal_writes_both_files_and_says_what_it_is(small_notebook, tmp_path):
-    line = gpu_run.run(tmp_path / "out", rehearse=True, notebook=small_notebook)
-    assert "This is a rehearsal" in line and "goal" not in line.lower()
+    monkeypatch.setenv("LORA_EDU_SIZE", "laptop")
+    monkeypatch.setattr("sys.argv", ["report", f"{tmp_path}/small.ipynb", "--time", "--folder", f"{tmp_path}/out"])
+    report.main()
     executed = nbformat.read(tmp_path / "out/small.ipynb", as_version=4)
     nbformat.validate(executed)
     assert executed.cells[2].outputs[0].text == "laptop\n"
     page = (tmp_path / "out/small.html").read_text(encoding="utf-8")
-    assert "This is a rehearsal" in executed.cells[1].source and "This is a rehearsal" in page
-
-
-def test_without_a_gpu_it_refuses(small_notebook, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="this torch sees no CUDA GPU.*--rehearse tries the program out on the CPU"):
-        gpu_run.main(["--folder", str(tmp_path / "out")])
-    assert not (tmp_path / "out").exists()
-
-
-def test_the_verdict():
-    assert gpu_run.verdict(431.9, False, False).endswith("7 min 11 s, pre-training included. Goal, 10 minutes: met.")
-    assert gpu_run.verdict(600.5, False, False).endswith("missed.")
-    assert gpu_run.verdict(60, True, False).endswith("Goal: not judged.")
+    assert re.search(r"> .*: the notebook took 0 min \d+ s", executed.cells[1].source) and "the notebook took" in page
 
 
 def test_the_notebook_at_the_gpu_size(tmp_path, monkeypatch):
@@ -55,7 +34,7 @@ def test_the_notebook_at_the_gpu_size(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrain, "base_path", lambda size: tmp_path / f"base-{size}.safetensors")
     monkeypatch.setenv("LORA_EDU_SIZE", "gpu")
     monkeypatch.setenv("LORA_EDU_DEVICE", "cpu")
-    cells = [cell.source for cell in code_cells(gpu_run.NOTEBOOK.stem) if not hosted.is_hosted(cell)]
+    cells = [cell.source for cell in code_cells("09_qlora_gpt") if not hosted.is_hosted(cell)]
     names = {}
     for cell in cells[:2]:
         exec(cell, names)

@@ -35,15 +35,8 @@ def is_hosted(cell: nbformat.NotebookNode) -> bool:
 
 
 def add(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Put the cell below the title, as it is now, and count the cells after it from 1. Returns the notebook."""
+    """Put the cell below the title, as it is now. Returns the notebook."""
     cells = [cell for cell in notebook.cells if not is_hosted(cell)]
-    code = [cell for cell in cells if cell.cell_type == "code"]
-    if code and code[0].execution_count == 2:  # the notebook was run with the cell
-        for cell in code:
-            cell.execution_count = cell.execution_count and cell.execution_count - 1
-            for output in cell.outputs:
-                if "execution_count" in output:
-                    output.execution_count = cell.execution_count
     title = 1 if cells and cells[0].cell_type == "markdown" else 0
     cells.insert(title, new_code_cell(SOURCE, id=ID, metadata=nbformat.from_dict(METADATA)))
     notebook.cells = cells

@@ -3,13 +3,15 @@
     python -m lora_edu.setup.report notebooks/09_qlora_gpt.ipynb
 
 writes the executed notebook and a self-contained HTML page to `build/`: pictures inside, formulas as MathML, nothing
-loaded from a network. With `--in-place` the outputs are stored in the notebook itself.
+loaded from a network. With `--time` both name the machine and how long it took. With `--in-place` the outputs are
+stored in the notebook itself.
 """
 
 import argparse
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import latex2mathml.converter
@@ -24,15 +26,21 @@ from lora_edu.command import check_output
 from lora_edu.records import staging
 from lora_edu.setup import environment, hosted
 
+PATIENCE = 2 * 3600  # seconds that one cell may take: a slow GPU that pre-trains its base shall be late, not fail
 
-def execute(path: Path, timeout: int = 900) -> nbformat.NotebookNode:
-    """Run a notebook top to bottom in a fresh kernel, in its own folder, and return it with its outputs."""
+
+def execute(path: Path) -> nbformat.NotebookNode:
+    """Run a notebook top to bottom in a fresh kernel, in its own folder, and return it with its outputs.
+
+    Without the cell that installs the course elsewhere: the first one that a reader sees is number 1.
+    """
     notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if not hosted.is_hosted(cell)]
     cells = sum(cell.cell_type == "code" for cell in notebook.cells)
     with tqdm(total=cells, desc=path.name, unit="cell") as bar:
         client = NotebookClient(
             notebook,
-            timeout=timeout,
+            timeout=PATIENCE,
             kernel_name="python3",
             coalesce_streams=True,
             store_widget_state=False,  # a stored state shows as "model not found" when the file is opened again
@@ -60,7 +68,6 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def to_html(notebook: nbformat.NotebookNode) -> str:
     """A page that needs nothing but itself."""
     notebook = nbformat.from_dict(notebook)
-    notebook.cells = [cell for cell in notebook.cells if not hosted.is_hosted(cell)]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = formulas_to_mathml(cell.source)
@@ -109,12 +116,23 @@ def main() -> None:
     parser.add_argument("notebooks", nargs="+", type=Path)
     parser.add_argument("--in-place", action="store_true", help="store the outputs in the notebook itself")
     parser.add_argument("--folder", type=Path, default=environment.home() / "build")
+    parser.add_argument("--time", action="store_true", help="say below the title on which machine, and in what time")
     arguments = parser.parse_args()
     if not arguments.in_place:
         check_output(arguments.folder, "name another, --folder")
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    if arguments.time:
+        from lora_edu.setup.doctor import describe_device  # here, because it brings torch
+
+        machine = describe_device()  # before the work: the GPU that was asked for may not be there
     for path in arguments.notebooks:
+        start = time.perf_counter()
         notebook = execute(path)
+        if arguments.time:
+            minutes, seconds = divmod(int(time.perf_counter() - start), 60)
+            note = f"> {machine}: the notebook took {minutes} min {seconds} s."
+            notebook.cells.insert(1, nbformat.v4.new_markdown_cell(note, id="time"))
+            print(note)
         if arguments.in_place:
             _write(path, nbformat.writes(hosted.add(notebook)) + "\n")
         else:
