@@ -21,7 +21,7 @@ from lora_edu.setup import environment, working_copy
 # Programs with options of their own: the module whose `main` reads the rest of the command line, and what it does.
 PROGRAMS = {
     "train": ("lora_edu.models.finetune", "fine-tune in full, with LoRA or with QLoRA (lora-edu train --help)"),
-    "pretrain": ("lora_edu.models.pretrain", "train the base, or the adapter that ships (lora-edu pretrain --help)"),
+    "pretrain": ("lora_edu.models.pretrain", "train the base that ships, or a GPU's (lora-edu pretrain --help)"),
     "voice": ("lora_edu.figures.voice", "your own text: an adapter and a card of one page (lora-edu voice --help)"),
     "speak": ("lora_edu.models.speak", 'an adapter speaks: lora-edu speak ADAPTER "prompt" --compare'),
     "inspect": ("lora_edu.figures.inspected", "a doctor for any adapter in PEFT's format (lora-edu inspect --help)"),

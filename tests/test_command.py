@@ -67,7 +67,6 @@ REFUSED = {
     "train --output file/below": "cannot write to the folder file/below",
     "pretrain --steps 0": "steps must be a whole number of at least 1",
     "pretrain --steps 1": "base-laptop.safetensors is there already: .* --replace",
-    "pretrain --adapter": "adapter_model.safetensors is there already: .* --replace",
     "pretrain --folder file": "cannot write to the folder file",
     "cheatsheet my_text.txt": "the page is HTML",
     "cheatsheet file/page.html": "cannot write to the folder file",
@@ -95,18 +94,6 @@ def folder(tmp_path, monkeypatch):
 @pytest.mark.parametrize("line", REFUSED)
 def test_what_cannot_be_meant_is_refused_in_a_sentence(folder, monkeypatch, line):
     assert re.match(f"error: .*{REFUSED[line]}", called(monkeypatch, *line.split()))
-
-
-def test_the_adapter_hears_its_steps_and_refuses_what_is_not_for_it(monkeypatch, tmp_path, capsys):
-    heard = []
-    monkeypatch.setattr(pretrain, "train_adapter", lambda **options: heard.append(options))
-    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path / "cache"))
-    assert called(monkeypatch, "pretrain", "--adapter", "--steps", 3, "--folder", tmp_path / "new") is None
-    assert heard[0]["steps"] == 3 and heard[0]["checkpoint"].name == "adapter-3-0"
-    for option in (["--size", "gpu"], ["--device", "cpu"], ["--autocast"]):
-        assert called(monkeypatch, "pretrain", "--adapter", *option) == 2
-        assert "leave out --size, --device and --autocast" in capsys.readouterr().err
-    assert len(heard) == 1
 
 
 @pytest.mark.parametrize(("name", "sentence"), [

@@ -3,6 +3,7 @@
 The processes are real ones, started by torchrun on this machine, and talk through gloo.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -22,7 +23,8 @@ from lora_edu.lora import adapter_state
 from lora_edu.models.finetune import main
 from lora_edu.models.pretrain import load_base
 from lora_edu.peft_io import load_adapter
-from lora_edu.training import evaluate, train
+from lora_edu.records import read_record
+from lora_edu.training import History, evaluate, train
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 ROOT = SCRIPT.parent.parent
@@ -155,9 +157,10 @@ def test_the_program_in_one_process(tmp_path, capsys, method):
     first = capsys.readouterr().out
     assert "in one process: no gradients travel" in first and f"written to {tmp_path / 'out'}" in first
     files = {path.name for path in (tmp_path / "out").iterdir()}
-    assert files == (
-        {"model.safetensors"} if method == "full" else {"adapter_config.json", "adapter_model.safetensors"}
-    )
+    weights = {"model.safetensors"} if method == "full" else {"adapter_config.json", "adapter_model.safetensors"}
+    assert files == weights | {"training.json"}
+    log = read_record(tmp_path / "out" / "training.json")
+    assert log["recipe"]["method"] == method and [done for done, _ in log["validation_loss"]] == [0, 2]
     written = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert program(*arguments) == 0  # a finished run: nothing is trained
     assert "validation loss" not in capsys.readouterr().out
@@ -217,5 +220,5 @@ def test_an_adapter_that_cannot_be_written_is_not_taken_for_a_full_model(tiny_gp
     from lora_edu.models.finetune import save
 
     with pytest.raises(ValueError, match="the adapters are merged"):
-        save(merge(add_lora(tiny_gpt, 2, 4)), tmp_path)
+        save(merge(add_lora(tiny_gpt, 2, 4)), tmp_path, argparse.Namespace(), History())
     assert not list(tmp_path.iterdir())

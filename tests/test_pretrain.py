@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from lora_edu import files
 from lora_edu.__main__ import guarded
 from lora_edu.models import pretrain as pretrain_module
-from lora_edu.models.pretrain import SIZES, load_base, pick_size, pretrain, train_adapter
+from lora_edu.models.pretrain import SIZES, load_base, pick_size, pretrain
 from lora_edu.texts import load_text
-from lora_edu.training import evaluate, train
+from lora_edu.training import evaluate
 from tests.conftest import TINY
 
 
@@ -86,15 +86,6 @@ def test_the_command_goes_on_from_the_cache(tmp_path, in_tiny, stop_in_update, m
     pretrain_module.main(arguments)
     assert len(made) == 4 and (tmp_path / "out" / "base-laptop.safetensors").exists()
     assert not (tmp_path / "cache" / "runs" / "laptop-6-0").exists()  # nobody needs it any more
-
-
-def test_a_stopped_adapter_is_not_written(tmp_path, in_tiny, stop_in_update, tiny_gpt, monkeypatch):
-    monkeypatch.setattr(pretrain_module, "load_base", lambda *_, **__: tiny_gpt)
-    monkeypatch.setattr(pretrain_module, "train", lambda *a, **k: train(*a, **(k | {"seq_len": 16, "progress": False})))
-    stop_in_update(1)
-    with pytest.raises(KeyboardInterrupt, match="stopped after 2 of 6 steps.*with checkpoint= it could go on"):
-        train_adapter(folder=tmp_path / "adapter", steps=6)
-    assert not (tmp_path / "adapter").exists()
 
 
 # --- a damaged base ------------------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@
     torchrun --standalone --nproc-per-node=2 -m lora_edu train --method qlora --steps 150 --checkpoint build/run
 
 It does what notebook 09 does: load the base, put its weights into 4 bits, add adapters, train, save the adapter in
-PEFT's format. The batch is split over the processes, so that N of them compute what one does. Run the same command
-again after it was stopped, and it goes on from the folder named by --checkpoint.
+PEFT's format, with a log beside it. The batch is split over the processes, so that N of them compute what one does. Run
+the same command again after it was stopped, and it goes on from the folder named by --checkpoint.
 """
 
 import argparse
@@ -22,8 +22,8 @@ from lora_edu.command import check_output, keep
 from lora_edu.engine import distributed
 from lora_edu.layers import ALL_LINEAR, trainable_summary
 from lora_edu.lora import add_lora, lora_layers
-from lora_edu.models.pretrain import SIZES, load_base, pick_size, print_loss
-from lora_edu.peft_io import save_adapter
+from lora_edu.models.pretrain import SIZES, load_base, pick_size, print_loss, write_log
+from lora_edu.peft_io import WEIGHTS, save_adapter
 from lora_edu.qlora import quantize_linears
 from lora_edu.records import staging
 from lora_edu.texts import available_texts, load_text
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace, device: torch.device) -> History:
         print(f"{history.stopped}, so nothing was written to {output}: the same command {go_on}")
         return history
     if distributed.rank() == 0:
-        keep(lambda folder: save(model, folder), output)
+        keep(lambda folder: save(model, folder, options, history), output)
     print(f"{report(model, history, options.batch_size)}\nwritten to {output}")
     return history
 
@@ -95,13 +95,16 @@ def report(model: nn.Module, history: History, batch_size: int) -> str:
     )
 
 
-def save(model: nn.Module, folder: Path) -> None:
-    """Adapters in PEFT's format; a fully fine-tuned model as `model.safetensors`."""
+def save(model: nn.Module, folder: Path, options: argparse.Namespace, history: History) -> None:
+    """Adapters in PEFT's format, a fully fine-tuned model as `model.safetensors`; and the log, `training.json`."""
+    weights = folder / "model.safetensors"
     if lora_layers(model):
-        save_adapter(model, folder)
+        weights = save_adapter(model, folder) / WEIGHTS
     else:  # the whole model was trained
-        with staging(folder / "model.safetensors") as path:
+        with staging(weights) as path:
             save_file({name: tensor.cpu() for name, tensor in model.state_dict().items()}, path)
+    recipe = {name: value for name, value in vars(options).items() if not isinstance(value, Path)}
+    write_log(folder / "training.json", "lora-edu train", recipe, weights, model, history)
 
 
 def _check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:

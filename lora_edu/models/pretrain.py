@@ -1,12 +1,11 @@
 """How the base model of the course was trained, and how to load it.
 
     lora-edu pretrain --size laptop
-    lora-edu pretrain --adapter
 
-The first trains a GPT from random weights on `speeches` and writes two files: the weights in bfloat16 (safetensors) and
-a log with the command, the settings, the versions, the loss curve and the sha256 of the weights. The laptop model ships
-with the course in `data/`; the GPU model is trained on first use and kept in the cache. The second trains the adapter
-that ships. A run that is stopped writes nothing but its checkpoint, from which the same command goes on.
+trains a GPT from random weights on `speeches` and writes two files: the weights in bfloat16 (safetensors) and a log
+with the command, the settings, the versions, the loss curve and the sha256 of the weights. The laptop model ships with
+the course in `data/`; the GPU model is trained on first use and kept in the cache. A run that is stopped writes nothing
+but its checkpoint, from which the same command goes on.
 """
 
 import argparse
@@ -15,18 +14,15 @@ import platform
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from lora_edu import files, tensor_files
 from lora_edu.checks import TRAINING, check
 from lora_edu.command import check_output
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import add_lora
-from lora_edu.peft_io import WEIGHTS, save_adapter
-from lora_edu.qlora import quantize_linears
 from lora_edu.records import read_record, staging, write_record
 from lora_edu.texts import load_text
 from lora_edu.training import History, pick_device, train
@@ -50,8 +46,6 @@ SIZES = {
         GPTConfig(context=512, n_layers=8, n_heads=8, d_model=512), steps=3_000, batch_size=64, lr=1e-3, compile=True
     ),
 }
-
-ADAPTER, ADAPTER_STEPS = "shakespeare-adapter", 600
 
 
 def pick_size(size: str = "laptop") -> str:
@@ -117,12 +111,10 @@ def pretrain(
     path = folder / base_path(size).name if folder else base_path(size)
     torch.manual_seed(seed)
     model = GPT(recipe.config)
-    history = _train(
+    history = train(
         model,
-        "speeches",
+        load_text("speeches"),
         steps,
-        checkpoint,
-        verbose,
         lr=recipe.lr,
         batch_size=recipe.batch_size,
         seq_len=recipe.config.context,
@@ -135,65 +127,35 @@ def pretrain(
         compile=recipe.compile,
         eval_every=eval_every,
         eval_windows=256,
+        on_evaluation=print_loss if verbose else None,
+        checkpoint=checkpoint,
         checkpoint_every=eval_every,
     )
+    if history.interrupted:
+        go_on = f"the same call goes on from {checkpoint}" if checkpoint else "with checkpoint= it could go on"
+        raise KeyboardInterrupt(f"{history.stopped}, so no weights were written: {go_on}")
     path.with_suffix(".json").unlink(missing_ok=True)  # at no moment do new weights lie beside an old log
     with staging(path) as target:
         save_file({name: tensor.to("cpu", torch.bfloat16) for name, tensor in model.state_dict().items()}, target)
     command = f"lora-edu pretrain --size {size} --steps {steps} --seed {seed}"
-    recipe_used = asdict(recipe) | {"steps": steps}
-    _write_log(path, command + (" --autocast" if autocast else ""), recipe_used, model, history)
+    command += " --autocast" if autocast else ""
+    write_log(path.with_suffix(".json"), command, asdict(recipe) | {"steps": steps}, path, model, history)
     return model
 
 
-def train_adapter(
-    *,
-    folder: Path | None = None,
-    seed: int = 0,
-    steps: int = ADAPTER_STEPS,
-    checkpoint: Path | None = None,
-    verbose: bool = False,
-) -> GPT:
-    """Train the Shakespeare adapter that ships with the course: QLoRA on the laptop base. Writes it and its log.
-
-    checkpoint and KeyboardInterrupt: as for `pretrain`.
-    """
-    recipe = {"rank": 8, "alpha": 16, "targets": "all-linear", "steps": steps, "batch_size": 8, "lr": 5e-3}
-    model = quantize_linears(load_base("laptop", device="cpu"), double_quant=True)
-    torch.manual_seed(seed)  # A is drawn at random
-    add_lora(model, recipe["rank"], recipe["alpha"], recipe["targets"])
-    how = {"lr": recipe["lr"], "batch_size": recipe["batch_size"], "seed": seed, "device": "cpu", "eval_every": 100}
-    history = _train(model, "shakespeare", steps, checkpoint, verbose, **how)
-    folder = save_adapter(model, folder or files.data_file(ADAPTER))
-    command = f"lora-edu pretrain --adapter --steps {steps} --seed {seed}"
-    _write_log(folder / WEIGHTS, command, recipe, model, history, folder / "training.json")
-    return model
-
-
-def _train(model: GPT, text: str, steps: int, checkpoint: Path | None, verbose: bool, **how: Any) -> History:
-    told = print_loss if verbose else None
-    history = train(model, load_text(text), steps, checkpoint=checkpoint, on_evaluation=told, **how)
-    if history.interrupted:
-        go_on = f"the same call goes on from {checkpoint}" if checkpoint else "with checkpoint= it could go on"
-        raise KeyboardInterrupt(f"{history.stopped}, so no weights were written: {go_on}")
-    return history
-
-
-def _write_log(
-    weights: Path, command: str, recipe: dict, model: GPT, history: History, path: Path | None = None
-) -> None:
-    """What a reader needs to judge the weights, and to make them again."""
+def write_log(path: Path, command: str, recipe: dict, weights: Path, model: nn.Module, history: History) -> None:
+    """What a reader needs to judge the weights in a file, and to make them again."""
     log = {
         "command": command,
         "recipe": recipe,
-        "machine": f"{model.token_embedding.weight.device.type}, {torch.get_num_threads()} threads",
+        "machine": f"{next(model.parameters()).device.type}, {torch.get_num_threads()} threads",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "validation_loss": history.validation_loss,
         "train_loss_mean_of_100_steps": _means(history.train_loss, 100),
         "tokens_per_second": round(history.tokens_per_second),
         "sha256": files.sha256(weights),
     }
-    write_record(path or weights.with_suffix(".json"), log)
+    write_record(path, log)
 
 
 def _check_size(size: str, name: str = "size") -> str:
@@ -214,33 +176,24 @@ def print_loss(done: int, loss: float) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="lora-edu pretrain", description="Train the course's base model.")
-    parser.add_argument("--size", choices=SIZES, help="default: laptop")
+    parser.add_argument("--size", choices=SIZES, default="laptop", help="default: laptop")
     parser.add_argument("--steps", type=int, help="instead of the recipe's number of steps")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="cpu or cuda; default: the GPU if there is one")
     parser.add_argument("--folder", type=Path, help="where to write; default: where load_base looks")
     parser.add_argument("--autocast", action="store_true", default=None, help="compute in bfloat16 on the CPU too")
-    parser.add_argument("--adapter", action="store_true", help="train the Shakespeare adapter instead of a base")
     parser.add_argument("--checkpoint", type=Path, help="the folder to go on from, if stopped; default: in the cache")
     parser.add_argument("--replace", action="store_true", help="overwrite the weights that are there")
     arguments = parser.parse_args(arguments)
-    if arguments.adapter and (arguments.size or arguments.device or arguments.autocast):
-        parser.error("--adapter belongs to the laptop's base, on the CPU: leave out --size, --device and --autocast")
-    size, seed = arguments.size or "laptop", arguments.seed
-    name, steps, target = size, SIZES[size].steps, base_path(size)
-    if arguments.adapter:
-        name, steps, target = "adapter", ADAPTER_STEPS, files.data_file(ADAPTER) / WEIGHTS
-    steps = steps if arguments.steps is None else arguments.steps
+    size, seed, target = arguments.size, arguments.seed, base_path(arguments.size)
+    steps = SIZES[size].steps if arguments.steps is None else arguments.steps
     check(TRAINING["steps"], steps=steps)
     target = arguments.folder / target.name if arguments.folder else target
     if target.exists() and not arguments.replace:
         raise FileExistsError(f"{target} is there already: --folder writes elsewhere, --replace overwrites it")
     check_output(target.parent, "name another, --folder")
-    checkpoint = arguments.checkpoint or files.cache_dir() / "runs" / f"{name}-{steps}-{seed}"
-    options = {"steps": steps, "folder": arguments.folder, "seed": seed, "checkpoint": checkpoint, "verbose": True}
-    if arguments.adapter:
-        train_adapter(**options)
-    else:
-        pretrain(size, device=arguments.device, autocast=arguments.autocast, **options)
+    checkpoint = arguments.checkpoint or files.cache_dir() / "runs" / f"{size}-{steps}-{seed}"
+    how = {"seed": seed, "device": arguments.device, "autocast": arguments.autocast, "checkpoint": checkpoint}
+    pretrain(size, steps=steps, folder=arguments.folder, verbose=True, **how)
     if not arguments.checkpoint:
         shutil.rmtree(checkpoint, ignore_errors=True)  # the result is written: nobody needs it any more
