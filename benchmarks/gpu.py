@@ -25,11 +25,12 @@ from torch import nn
 
 from lora_edu import GPT
 from lora_edu.engine.compiling import compiler_problem
-from lora_edu.memory.mixed_step import step_peak_bytes
+from lora_edu.memory.activations import predicted_peak_bytes
 from lora_edu.memory.peak import PeakMemory
+from lora_edu.memory.shapes import GRADIENTS, predicted_bytes
 from lora_edu.records import staging
 
-PREDICTED = "predicted for this course, not compiled, by `lora_edu.memory.mixed_step`"
+PREDICTED = "predicted for this course, not compiled, by `lora_edu.memory`"
 
 
 # --- memory --------------------------------------------------------------------------------------------------------
@@ -57,6 +58,14 @@ def peak_of_a_step(setting: Setting, build: Callable, base: GPT) -> int:
     return memory.peak + state
 
 
+def predicted_peak(setting: Setting) -> int:
+    """The same from the model's shape, for ours: what stays, the batch, and what flows at the worst moment."""
+    stays = predicted_bytes(setting.config, nf4=True, rank=setting.rank)
+    size = {"batch_size": setting.batch_size, "seq_len": setting.config.context, "rank": setting.rank}
+    flows = predicted_peak_bytes(setting.config, **size, precision="autocast", nf4=True)
+    return sum(stays.values()) - stays[GRADIENTS] + 8 * setting.tokens + flows  # the targets are in what flows
+
+
 def warm_up_libraries(setting: Setting) -> None:
     """Let cuBLAS take its workspaces, one for each thread that calls it, so that no side is charged for them."""
     layer = nn.Linear(64, 64, device=setting.device)
@@ -70,7 +79,7 @@ def memory(setting: Setting, base: GPT) -> tuple[list[str], dict[str, int]]:
     """A table of peaks, and the peaks by name."""
     warm_up_libraries(setting)
     peaks = {name: peak_of_a_step(setting, build, base) for name, build in BUILDERS.items()}
-    peaks[PREDICTED] = step_peak_bytes(setting.config, setting.batch_size, setting.config.context, setting.rank)
+    peaks[PREDICTED] = predicted_peak(setting)
     notes = []
     for name, build in BUILDERS.items():
         try:

@@ -73,18 +73,21 @@ def test_one_block_computed_again(way, precision):
 
 
 @pytest.mark.parametrize("checkpointing", ["none", "non-reentrant"])
-@pytest.mark.parametrize("precision", [name for name in PRECISIONS if name != "autocast"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("way", [way for way in WAYS.values() if way], ids=[name for name in WAYS if name != "full"])
-def test_the_peak_of_a_step_is_predicted_within_one_percent(way, precision, checkpointing):
+def test_the_peak_of_a_step_is_predicted_within_a_few_percent(way, precision, checkpointing):
     config = GPTConfig(n_layers=3, d_model=128)
     model = in_precision(GPT(config, checkpointing=checkpointing), precision, **way)
     tokens, targets = batch(2, 256)
     model(tokens, targets)[1].backward()  # the memory that layers decode into is there from the first step on
     model.zero_grad()
     with PeakMemory([*model.parameters(), *model.buffers(), tokens, targets]) as memory:
-        model(tokens, targets)[1].backward()
+        with autocast(precision):
+            loss = model(tokens, targets)[1]
+        loss.backward()
     how = dict(checkpointing=checkpointing != "none", precision=precision, **way)
-    assert memory.peak == pytest.approx(predicted_peak_bytes(config, 2, 256, **how), rel=0.01)
+    within = {"none": 0.02, "non-reentrant": 0.07}[checkpointing] if precision == "autocast" else 0.01
+    assert memory.peak == pytest.approx(predicted_peak_bytes(config, 2, 256, **how), rel=within)
 
 
 LLAMA = Architecture(4, 256, 4, 704, vocab_size=500, context=128, gated=True, positions=False)
