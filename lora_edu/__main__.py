@@ -18,8 +18,11 @@ import lora_edu
 from lora_edu.command import did_you_mean, patient_output
 from lora_edu.setup import environment, working_copy
 
-# Programs with options of their own: the module whose `main` reads the rest of the command line, and what it does.
+# Programs: the module whose `main` reads the rest of the command line, and what it does.
 PROGRAMS = {
+    "fetch": ("lora_edu.texts", "download texts and models into the cache"),
+    "doctor": ("lora_edu.setup.doctor", "versions, device, memory, disk, texts: what to send when asking for help"),
+    "progress": ("lora_edu.exercises.grading", "which exercises are done, in all notebooks"),
     "train": ("lora_edu.models.finetune", "fine-tune in full, with LoRA or with QLoRA (lora-edu train --help)"),
     "pretrain": ("lora_edu.models.pretrain", "train the base that ships, or a GPU's (lora-edu pretrain --help)"),
     "voice": ("lora_edu.figures.voice", "your own text: an adapter and a card of one page (lora-edu voice --help)"),
@@ -70,48 +73,17 @@ def lab(port: int | None, fresh: bool, plain: bool, rest: list[str]) -> None:
     environment.hand_over(command + rest)
 
 
-def fetch(names: list[str]) -> None:
-    """Download texts and models into the cache; without a name, everything."""
-    _in_course_environment(["fetch", *names])
-    from lora_edu.texts import fetch_all
-
-    fetch_all(names)
-
-
-def doctor() -> None:
-    """Print what a teacher would ask for. The exit code is 0 if the course can run."""
-    _in_course_environment(["doctor"])
-    from lora_edu.setup.doctor import report
-
-    text, healthy = report()
-    print(text)
-    sys.exit(0 if healthy else 1)
-
-
-def progress() -> None:
-    """Print which exercises are done, in all notebooks."""
-    _in_course_environment(["progress"])
-    from lora_edu.exercises import progress as show
-
-    show()
-
-
 def program(command: str, rest: list[str]) -> None:
     """Hand over to a program of its own: `lora-edu train --method qlora`. It reads the rest of the line."""
-    _in_course_environment([command, *rest])
+    python = environment.setup()
+    if os.path.abspath(python) != os.path.abspath(sys.executable):  # go on where the course is installed
+        environment.hand_over([str(python), "-m", "lora_edu", command, *rest])
     if command == "gpu":
         os.environ |= {"LORA_EDU_SIZE": "gpu", "LORA_EDU_DEVICE": "cuda"}  # the kernel inherits them
     if command in ("qlora", "gpu"):  # one notebook of those that a report can be made of
         rest = [str(working_copy.course_folder() / "09_qlora_gpt.ipynb"), "--time", *rest]
     sys.argv = [f"lora-edu {command}", *rest]
     import_module(PROGRAMS[command][0]).main()
-
-
-def _in_course_environment(arguments: list[str]) -> None:
-    """Go on in the environment where the course is installed, setting it up first if need be."""
-    python = environment.setup()
-    if os.path.abspath(python) != os.path.abspath(sys.executable):
-        environment.hand_over([str(python), "-m", "lora_edu", *arguments])
 
 
 def main() -> None:
@@ -166,10 +138,6 @@ def _main() -> None:
     command.add_argument("--port", type=int)
     command.add_argument("--plain", action="store_true", help="keep whole notebooks in the page, for screen readers")
     command.add_argument("--fresh", action="store_true", help="start with a new copy; the old one is kept aside")
-    command = commands.add_parser("fetch", help="download texts and models into the cache")
-    command.add_argument("names", nargs="*", metavar="NAME", help="a text or model, or 'texts'; default: everything")
-    commands.add_parser("doctor", help="versions, device, memory, disk, texts: what to send when asking for help")
-    commands.add_parser("progress", help="which exercises are done, in all notebooks")
     for name, (_, told) in PROGRAMS.items():
         commands.add_parser(name, help=told)
     word = sys.argv[1] if len(sys.argv) > 1 else "--help"
@@ -180,14 +148,10 @@ def _main() -> None:
         parser.error(f"name a command before {' '.join(rest)}, such as lora-edu lab")
     if rest and arguments.command != "lab":
         parser.error(f"unknown arguments: {' '.join(rest)}")
-    run = {
-        "setup": lambda: setup(arguments.extra),
-        "lab": lambda: lab(arguments.port, arguments.fresh, arguments.plain, rest),
-        "fetch": lambda: fetch(arguments.names),
-        "doctor": doctor,
-        "progress": progress,
-    }
-    run[arguments.command]()
+    if arguments.command == "lab":
+        lab(arguments.port, arguments.fresh, arguments.plain, rest)
+    else:
+        setup(arguments.extra)
 
 
 if __name__ == "__main__":

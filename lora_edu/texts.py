@@ -4,6 +4,7 @@ Where they come from and under which rights is told in `data/README.md`. A text 
 sha256 and kept in the cache (`lora_edu.files.cache_dir`); every later use is a read of one small file.
 """
 
+import argparse
 import re
 import sqlite3
 import zipfile
@@ -68,9 +69,12 @@ def load_text(name: str) -> Text:
     return text
 
 
-def fetch_all(names: list[str]) -> None:
-    """Fetch texts and models by name, "texts" for the three, none for everything; print where each one is."""
-    listed = (available_texts() if name == "texts" else [name] for name in names or downloads.sources())
+def main() -> None:
+    """Fetch what the command line names, and print where each one is."""
+    parser = argparse.ArgumentParser(prog="lora-edu fetch", description="Download texts and models into the cache.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="a text or model, or 'texts'; default: everything")
+    names = parser.parse_args().names or downloads.sources()
+    listed = (available_texts() if name == "texts" else [name] for name in names)
     for name in chain.from_iterable(listed):
         if downloads.source(name)["kind"] == "text":
             load_text(name)

@@ -32,7 +32,7 @@ def logs_as_before():
 def called(monkeypatch, *words):
     """Call `lora-edu` in this process. Returns its exit code or last sentence; None if it simply ends."""
     monkeypatch.setattr(sys, "argv", ["lora-edu", *map(str, words)])
-    monkeypatch.setattr(commands, "_in_course_environment", lambda arguments: None)
+    monkeypatch.setattr(commands.environment, "setup", lambda: sys.executable)
     try:
         return commands.main()
     except SystemExit as stop:

@@ -12,8 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import lora_edu
-from lora_edu import __main__ as commands
 from lora_edu import downloads, texts
+from lora_edu.setup import doctor
 
 
 def tracked_files():
@@ -54,20 +54,22 @@ def test_every_public_name_is_there_and_documented(name):
 
 
 def test_doctor_names_everything_and_gives_a_verdict(monkeypatch, capsys):
-    monkeypatch.setattr(commands, "_in_course_environment", lambda arguments: None)
+    monkeypatch.setattr(sys, "argv", ["lora-edu doctor"])
     with pytest.raises(SystemExit, match="0"):
-        commands.doctor()
+        doctor.main()
     said = capsys.readouterr().out
     for part in ("python", "torch", "device", "threads", "free disk", "texts", "verdict      the course can"):
         assert part in said
 
 
-def test_fetch_prints_where_things_are(capsys):
-    texts.fetch_all(["texts"])
+def test_fetch_prints_where_things_are(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["lora-edu fetch", "texts"])
+    texts.main()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == ["speeches", "shakespeare", "king-james"]
     with pytest.raises(ValueError, match="unknown name 'hamlet': the course downloads speeches"):
-        texts.fetch_all(["hamlet"])
+        monkeypatch.setattr(sys, "argv", ["lora-edu fetch", "hamlet"])
+        texts.main()
     with pytest.raises(ValueError, match="unknown model 'bert'"):
         downloads.model_folder("bert")
 

@@ -7,6 +7,7 @@ How a wrong answer finds its sentence is said in `exercise`. The checks of the a
 speak in the same way. `lora_edu.exercises.cards` is how it looks.
 """
 
+import argparse
 import importlib
 import pkgutil
 from typing import Any
@@ -65,6 +66,11 @@ def progress() -> None:
         for notebook in notebooks
     ]
     cards.show_list(rows, cards.summary(numbers, results), ("notebook", *columns))
+
+
+def main() -> None:
+    argparse.ArgumentParser(prog="lora-edu progress", description="Which exercises are done.").parse_args()
+    progress()
 
 
 def _known_numbers() -> set[str]:

@@ -1,9 +1,11 @@
 """The check-up that a teacher asks a student to send: versions, device, threads, disk, texts, and one verdict."""
 
+import argparse
 import importlib.metadata
 import os
 import platform
 import shutil
+import sys
 
 import torch
 
@@ -49,6 +51,14 @@ def report() -> tuple[str, bool]:
     lines += [f"note         {hint}" for hint in hints] + [f"problem      {problem}" for problem in problems]
     lines.append("verdict      " + ("mend the problems above" if problems else "the course can run here"))
     return "\n".join(lines), not problems
+
+
+def main() -> None:
+    """Print the check-up. The exit code is 0 if the course can run."""
+    argparse.ArgumentParser(prog="lora-edu doctor", description=__doc__).parse_args()
+    text, healthy = report()
+    print(text)
+    sys.exit(0 if healthy else 1)
 
 
 def describe_device() -> str:
