@@ -32,10 +32,6 @@ FP4_MAGNITUDES = {
 }
 FP8_TYPES = {"e4m3": torch.float8_e4m3fn, "e5m2": torch.float8_e5m2}
 
-# bitsandbytes numbers its FP4 values by bit pattern (8 is the sign), we number them in rising order: our code i is
-# its code FP4_BNB_PATTERNS[i]. It gives small negative numbers the pattern of +0, and small positive ones that of -0.
-FP4_BNB_PATTERNS = (11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3)
-
 
 def nf_codebook(bits: int = 4, offset: float | None = None) -> Tensor:
     """The NormalFloat codebook: 2**bits values in [-1, 1] at quantiles of the normal distribution, with an exact 0.

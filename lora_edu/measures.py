@@ -17,11 +17,6 @@ def cosine(one: Tensor, other: Tensor) -> float:
     return ((one * other).sum() / (one.norm() * other.norm()).clamp(min=1e-30)).item()
 
 
-def output_error(weight: Tensor, changed: Tensor, inputs: Tensor) -> float:
-    """What a layer's output loses: ||X W^T - X W'^T|| / ||X W^T||, for inputs X of shape (..., d_in)."""
-    return relative_error(inputs @ weight.T, inputs @ changed.T)
-
-
 def low_rank(U: np.ndarray, S: np.ndarray, Vt: np.ndarray, rank: int) -> np.ndarray:
     """The first `rank` layers of the matrix U S Vt, added up: (d_out, d_in), of rank `rank`.
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lora_edu.adapters import check_not_training_merged
 from lora_edu.layers import check_writable, is_conv1d, is_nf4, layer_size, replace_layers
-from lora_edu.lora import LoRALinear, combine, layers_to_adapt
+from lora_edu.lora import LoRALinear, layers_to_adapt
 from lora_edu.quantization import quantize
 
 
@@ -78,7 +78,8 @@ class PiSSALinear(LoRALinear):
     """s B A starts as the `rank` largest directions of W, and W as what is left. The base is changed, in place."""
 
     peft_settings = None
-    why_not_saved = "its base is changed, too. Save what `as_plain_lora` makes of it"
+    # beside the unchanged W, what it learned is LoRA of twice the rank and alpha: s (B A - B0 A0)
+    why_not_saved = "its base is changed, too. Save combine([now, start], [1, -1]), two states of its adapters"
     needs_plain = True
 
     def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
@@ -187,14 +188,6 @@ def full_weight(base: nn.Module) -> Tensor:
     W = base.dequantize() if is_nf4(base) else base.weight.detach()
     W = W.T if is_conv1d(base) else W
     return W.to(torch.promote_types(W.dtype, torch.float32))  # float64 stays
-
-
-def as_plain_lora(now: dict[str, Tensor], start: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What PiSSA learned, as LoRA of twice the rank beside the *unchanged* W: s (B A - B0 A0).
-
-    now, start: `adapter_state` after and before training. For `add_lora(model, rank=2 * r, alpha=2 * alpha)`.
-    """
-    return combine([now, start], [1, -1])
 
 
 # --- starts on a rounded base ----------------------------------------------------------------------------------------

@@ -9,10 +9,10 @@ from stopped_runs import refused
 from torch import nn
 
 from lora_edu.layers import trainable_summary
-from lora_edu.lora import adapter_state, add_lora, load_adapter_state, lora_layers, merge, unmerge
+from lora_edu.lora import adapter_state, add_lora, combine, load_adapter_state, lora_layers, merge, unmerge
 from lora_edu.peft_io import PREFIX, WEIGHTS, save_adapter
 from lora_edu.qlora import NF4Linear
-from lora_edu.variants import VARIANTS, add_variant, as_plain_lora, full_weight, lora_plus_groups
+from lora_edu.variants import VARIANTS, add_variant, full_weight, lora_plus_groups
 
 TOKENS = torch.randint(0, 256, (2, 20), generator=torch.Generator().manual_seed(2))
 RANK, ALPHA = 4, 6  # s = 1.5, and 3 for rsLoRA
@@ -129,7 +129,7 @@ def test_equal_to_peft(equal, variant):
     assert all(equal[variant, what] for what in asked)
 
 
-@pytest.mark.parametrize(("variant", "why"), [("PiSSA", "as_plain_lora"), ("VeRA", "no such vectors")])
+@pytest.mark.parametrize(("variant", "why"), [("PiSSA", "Save combine"), ("VeRA", "no such vectors")])
 def test_what_is_no_lora_beside_the_base_is_not_saved_as_one(base, variant, why, tmp_path):
     with pytest.raises(ValueError, match=why):
         save_adapter(add_variant(base, variant, RANK, ALPHA), tmp_path)
@@ -140,7 +140,7 @@ def test_what_pissa_learned_is_a_lora_of_twice_the_rank(base):
     untouched = copy.deepcopy(base)
     ours = add_variant(base, "PiSSA", RANK, ALPHA)
     start = adapter_state(ours)
-    state = as_plain_lora(adapter_state(moved(ours)), start)
+    state = combine([adapter_state(moved(ours)), start], [1, -1])
     plain = load_adapter_state(add_lora(copy.deepcopy(untouched), 2 * RANK, 2 * ALPHA, "all-linear"), state)
     assert torch.allclose(logits(plain), logits(ours), atol=5e-5)
     alone = load_adapter_state(add_lora(untouched, RANK, ALPHA, "all-linear"), adapter_state(ours))

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from lora_edu.experiments import libraries
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import adapter_state, add_lora, load_adapter_state, lora_layers, merge
+from lora_edu.lora import adapter_state, add_lora, combine, load_adapter_state, lora_layers, merge
 from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS, save_adapter
-from lora_edu.variants import add_variant, as_plain_lora
+from lora_edu.variants import add_variant
 
 RANK, ALPHA, TARGETS = 4, 6, ("q_proj", "up_proj", "down_proj")  # of three shapes
 OPTIONS = {
@@ -118,7 +118,7 @@ def move(model: nn.Module) -> None:
 def plain(now: dict[str, Tensor], start: dict[str, Tensor]) -> nn.Module:
     """What PiSSA learned, on the unchanged base."""
     model = add_lora(small_base(), 2 * RANK, 2 * ALPHA, TARGETS)
-    return load_adapter_state(model, as_plain_lora(now, start))
+    return load_adapter_state(model, combine([now, start], [1, -1]))
 
 
 def same_merged(ours: nn.Module, theirs: nn.Module) -> bool:

@@ -21,6 +21,7 @@ from lora_edu.lora import LoRALinear, lora_layers
 from lora_edu.observing import block_linears
 from lora_edu.qlora import NF4Linear
 from lora_edu.quantization import quantize
+from lora_edu.variants import largest_directions
 
 BLOCK_SIZE, LARGEST_RANK = 64, 64  # what gpt.js has room for
 
@@ -66,9 +67,8 @@ def in_singular_basis(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
 
     A: (rank, in_features), B: (out_features, rank). The rank is filled up with zeros to a multiple of 4 for gpt.js.
     """
-    U, S, Vt = torch.linalg.svd(B @ A, full_matrices=False)
-    rank, room = len(A), -len(A) % 4
-    A, B = S[:rank, None].sqrt() * Vt[:rank], U[:, :rank] * S[:rank].sqrt()
+    room = -len(A) % 4
+    B, A = largest_directions(B @ A, len(A))
     return torch.nn.functional.pad(A, (0, 0, 0, room)), torch.nn.functional.pad(B, (0, room)).contiguous()
 
 

@@ -39,10 +39,6 @@ class Film:
     def peak(self) -> int:
         return max(self.totals)
 
-    def phase(self, operation: int) -> str:
-        """The phase in which an operation is."""
-        return [name for name, start in self.starts.items() if start <= operation][-1]
-
 
 def film_step(model: nn.Module, tokens: Tensor, targets: Tensor, paged: bool = False) -> Film:
     """Train one step to fill the optimizer's state, and film the second. tokens and targets: (B, S) int64.

@@ -94,11 +94,6 @@ class PagedAdamW(torch.optim.Optimizer):
         numbers = max(1, self.page_bytes // tensors[0].element_size())
         return zip(*(tensor.detach().view(-1).split(numbers) for tensor in tensors), strict=True)
 
-    @property
-    def host_bytes(self) -> int:
-        """The bytes of the moments, all of them: what AdamW would keep on the device."""
-        return sum(state[name].nbytes for state in self.state.values() for name in MOMENTS)
-
     def load_state_dict(self, state_dict: dict) -> None:
         """Load what `state_dict()` gave, of this class or of `torch.optim.AdamW`. The moments stay off the device.
 

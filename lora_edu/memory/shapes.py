@@ -22,14 +22,11 @@ BASE, CONSTANTS, ADAPTERS = "base weights", "quantization constants", "adapters"
 GRADIENTS, OPTIMIZER = "gradients", "optimizer state"
 KINDS = (BASE, CONSTANTS, ADAPTERS, GRADIENTS, OPTIMIZER)
 
-# The two codebooks of double-quantized NF4, 16 and 256 float32 numbers: once for all layers, in none of the kinds.
-CODEBOOK_BYTES = 4 * (16 + 256)
-
 
 def measured_bytes(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, int]:
     """The bytes of a model's tensors by kind, as they are in memory now. A tensor in two places counts once.
 
-    The codebooks, which all quantized layers share, belong to no kind: `CODEBOOK_BYTES`, once.
+    The codebooks, which all quantized layers share, belong to no kind: of double-quantized NF4, 16 and 256 numbers.
     """
     found: dict[str, dict[int, int]] = {kind: {} for kind in KINDS}  # kind -> identity of a storage -> bytes
 
@@ -40,7 +37,7 @@ def measured_bytes(model: nn.Module, optimizer: torch.optim.Optimizer | None = N
     for path, module in model.named_modules():
         for name, tensor in [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]:
             if "codebook" in name:
-                continue  # one tensor for all layers: CODEBOOK_BYTES in all
+                continue  # one tensor for all layers
             constant = name in ("absmax", "offset") or path.endswith(".absmax")  # of the first level, of the second
             kind = CONSTANTS if constant else ADAPTERS if isinstance(module, LoRALinear) else BASE
             count(kind, tensor)
@@ -107,15 +104,6 @@ def _constant_bytes(n_weights: int, block_size: int, double_quant: bool | Double
     how = DoubleQuant() if double_quant is True else double_quant
     codes = -(-n_blocks // codes_per_byte(len(get_codebook(how.code.removesuffix("-cpu")))))  # as a rule, a byte each
     return codes + 4 * -(-n_blocks // how.block_size) + 4 * how.subtract_mean  # one float32 per 256, and the mean
-
-
-def table(predicted: dict[str, int], measured: dict[str, int]) -> str:
-    """Both side by side, in kB, as text."""
-    lines = [f"{'':24}{'predicted kB':>14}{'measured kB':>14}"]
-    for kind in [*KINDS, "total"]:
-        pair = [sum(side.values()) if kind == "total" else side[kind] for side in (predicted, measured)]
-        lines.append(f"{kind:24}{pair[0] / 1e3:>14,.1f}{pair[1] / 1e3:>14,.1f}")
-    return "\n".join(lines)
 
 
 # --- architectures ---------------------------------------------------------------------------------------------------
