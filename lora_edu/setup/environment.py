@@ -76,7 +76,7 @@ def setup(extra: str = COURSE) -> Path:
         raise SetupError(f"no environment can be made in {ROOT}: use a folder without {os.pathsep!r} in its name")
     stamp = VENV / f"installed-{extra or 'course'}"
     wanted = hashlib.sha256((ROOT / "pyproject.toml").read_bytes()).hexdigest()
-    installed_for, *there = _text(stamp).split("\n")
+    installed_for, *there = stamp.read_text(encoding="utf-8").split("\n") if stamp.is_file() else [""]
     if not os.path.lexists(_mark()) and _has_pip() and installed_for == wanted and not set(there) - _packages():
         return venv_python()
     with _unfinished():
@@ -147,14 +147,6 @@ def _put_pip_in() -> None:
 def _ours() -> bool:
     """Whether this set-up made .venv; without doubt, or we do not remove it."""
     return (VENV / "made-by-lora-edu").exists() or (VENV.is_dir() and not any(VENV.iterdir()))
-
-
-def _text(path: Path) -> str:
-    """What is in a small file; nothing if it is no such file."""
-    try:
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
-    except (OSError, UnicodeDecodeError):
-        return ""
 
 
 @contextmanager
