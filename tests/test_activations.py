@@ -179,12 +179,3 @@ def test_within_two_percent_on_a_gpu(way):
     model = in_precision(GPT(GPTConfig()), "float32", **way).cuda()
     measured = measured_activation_bytes(model, *(part.cuda() for part in batch(4, 256)))
     assert measured == pytest.approx(predicted_activation_bytes(GPTConfig(), 4, 256, **way), rel=0.02)
-
-
-@pytest.mark.parametrize(("how", "words"), [
-    ({"rank": 2, "targets": ("q_proj", "lm_head")}, "no linear layer is named lm_head; there are q_proj"),
-    ({"precision": "fp16"}, "precision must be one of float32; bfloat16; .*, got 'fp16'"),
-])  # fmt: skip
-def test_what_is_unknown_is_named(how, words):
-    with pytest.raises(ValueError, match=words):
-        predicted_activation_bytes(CONFIG, 1, 8, **how)

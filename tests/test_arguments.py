@@ -10,9 +10,10 @@ from stopped_runs import refused
 from torch import nn
 
 from lora_edu.checks import TRAINING
-from lora_edu.codebooks import nf_codebook
+from lora_edu.codebooks import int_codebook, nf_codebook
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import adapter_state, add_lora, combine, load_adapter_state
+from lora_edu.lora import LoRALinear, adapter_state, add_lora, combine, load_adapter_state, merge, unload, unmerge
+from lora_edu.lora_numpy import LoRALinear as InNumPy
 from lora_edu.memory.activations import predicted_activation_bytes
 from lora_edu.memory.calculator import training_bytes
 from lora_edu.memory.paged import PagedAdamW
@@ -26,7 +27,8 @@ from lora_edu.variants import add_variant
 TOKENS = torch.tensor(list(b"low rank. " * 20), dtype=torch.uint8)
 TEXT, HALVES = Text(TOKENS[:150], TOKENS[150:]), torch.rand(150)
 QUICK = {"seq_len": 16, "batch_size": 2, "progress": False, "device": "cpu"}
-WEIGHT = torch.linspace(-1, 1, 100)
+WEIGHT, ONES, RNG = torch.linspace(-1, 1, 100), np.ones((8, 12)), np.random.default_rng(0)
+SEVEN = ARCHITECTURES["LLaMA 7B"]
 
 
 def small():
@@ -71,6 +73,12 @@ def two(model):
 def other_rank(model):
     state = adapter_state(model)
     return [state, {name: tensor[:1] if name.endswith("lora_A") else tensor for name, tensor in state.items()}]
+
+
+def wider(state):
+    return {
+        name: nn.functional.pad(tensor, (0, 1)) if name.endswith("lora_A") else tensor for name, tensor in state.items()
+    }
 
 
 def too_large(state):
@@ -121,8 +129,54 @@ REFUSED = {
     "an architecture by name": (small, lambda m: training_bytes("LLaMA 7B"), "an Architecture, such as"),
     "another model's bytes": (small, lambda m: predicted_bytes(ARCHITECTURES["GPT-2"]), "config must be a GPTConfig"),
     "a negative batch, activations": (small, lambda m: predicted_activation_bytes(m.config, -1, 8), "batch_size must"),
+    "no prompt": (small, lambda m: m.generate(""), "the prompt is empty"),
+    "beyond the context": (small, lambda m: m(torch.zeros(1, 33).int()), "at most 32 tokens"),
+    "heads that do not fit": (small, lambda m: GPTConfig(d_model=30, n_heads=4), "multiple of n_heads"),
+    "a prompt without B": (small, lambda m: m.generate(torch.zeros(4).int()), r"\(B, S\), got shape \(4,"),
+    "fractions": (small, lambda m: m(torch.full((1, 4), 0.5)), "^tokens must be .* whole numbers"),
+    "a prompt of fractions": (small, lambda m: m.generate(torch.zeros(1, 4)), "^prompt must be .* whole numbers"),
+    "a list as a prompt": (small, lambda m: m.generate([1, 2]), "^prompt must be .*got list"),
+    "a byte too large": (small, lambda m: m.generate(torch.tensor([[256]])), "^prompt must be from 0 to 255"),
+    "a token too large": (small, lambda m: m(torch.tensor([[1, 300]])), "^tokens must be .*got 300: encode"),
+    "a target too large": (small, lambda m: m(TOKENS[None, :2], torch.tensor([[-100, 256]])), "^targets .* got 256"),
+    "a switch that is none": (small, lambda m: GPT(m.config, checkpointing="yes"), "checkpointing .*got 'yes'"),
+    "whole numbers, quantized": (small, lambda m: quantize(torch.arange(4)), "only floating-point .* torch.int64"),
+    "nothing, quantized": (small, lambda m: quantize(torch.empty(0, 3)), "the tensor is empty"),
+    "an unknown codebook": (small, lambda m: quantize(WEIGHT, "nf9"), "unknown codebook 'nf9': choose one of nf2"),
+    "a codebook that falls": (small, lambda m: quantize(WEIGHT, torch.tensor([1.0, 0])), "values in rising order"),
+    "NaN, quantized": (small, lambda m: quantize(torch.tensor([[1, torch.nan]])), r"value nan at index \(0, 1\)"),
+    "infinity, quantized": (small, lambda m: quantize(torch.tensor([1, -torch.inf])), r"value -inf at index \(1,\)"),
+    "a list, quantized": (small, lambda m: quantize([1.0, 2.0]), "only dense torch tensors can be .* got list"),
+    "a sparse tensor": (small, lambda m: quantize(torch.eye(3).to_sparse()), "only dense torch tensors"),
+    "a codebook of 1 bit": (small, lambda m: int_codebook(1), "bits must be a whole number from 2 to 8"),
+    "a name with a slip": (small, lambda m: add_lora(m, 2, 4, ("q_proj", "query")), "named query; there are down_proj"),
+    "no name": (small, lambda m: add_lora(m, 2, 4, ()), "no layer is left to choose"),
+    "a rank too large": (small, lambda m: add_lora(m, 17, 4), r"between 1 and 8 \(the smaller side of a \d+x8 layer"),
+    "adapters twice": (adapted, lambda m: add_lora(m, 2, 4), "has adapters already: take them out with unload"),
+    "an adapter of a norm": (small, lambda m: LoRALinear(nn.LayerNorm(8), 2, 4), "wraps linear layers, got LayerNorm"),
+    "a name and a skip": (small, lambda m: add_lora(m, 2, 4, "q_proj", skip="k_proj"), "skip says what 'all-linear'"),
+    **{f"{f.__name__} without": (small, f, "has no adapters: add") for f in (merge, unmerge, unload, adapter_state)},
+    "no adapter, combined": (small, lambda m: combine([], []), "each adapter needs one weight, got 0 adapters and 0"),
+    "a weight too few": (adapted, lambda m: combine(two(m), [1.0]), "got 2 adapters and 1 weights"),
+    "NaN as a weight": (adapted, lambda m: combine(two(m)[:1], [torch.nan]), "weights must be finite"),
+    "adapters of other layers": (adapted, lambda m: combine([two(m)[0], dict([*two(m)[0].items()][1:])], [1, 1]),
+                                 "only one of them has blocks.0.attention.q_proj.lora_A"),
+    "adapters of other models": (adapted, lambda m: combine([two(m)[0], wider(two(m)[0])], [1, 1]), "8 and 9 wide"),
+    "an unknown variant": (small, lambda m: add_variant(m, "DORA", 4, 6), "unknown variant 'DORA'"),
+    "DoRA of too large a rank": (small, lambda m: add_variant(m, "DoRA", 400, 6), "rank must be between 1 and 8"),
+    "PiSSA of no layer": (small, lambda m: add_variant(m, "PiSSA", 4, 6, "nowhere"), "no linear layer is named nowh"),
+    "PiSSA beside LoRA": (adapted, lambda m: add_variant(m, "PiSSA", 4, 6), "has adapters already"),
+    "nothing to train": (lambda: small().requires_grad_(False), lambda m: train(m, TEXT, 5, **QUICK), "add adapters"),
+    "activations of lm_head": (small, lambda m: predicted_activation_bytes(m.config, 1, 8, rank=2, targets="lm_head"),
+                               "no linear layer is named lm_head; there are q_proj"),
+    "an unknown precision": (small, lambda m: predicted_activation_bytes(m.config, 1, 8, precision="fp16"),
+                             "precision must be one of float32; bfloat16; .*, got 'fp16'"),
+    "4 bits, trained in full": (small, lambda m: training_bytes(SEVEN, bits=4), "4-bit weights cannot be trained"),
+    "betas of 1": (small, lambda m: PagedAdamW(m.parameters(), betas=(0.9, 1.0)), r"betas must .*, got \(0.9, 1.0\)"),
+    "a list in NumPy's": (small, lambda m: InNumPy([[1.0, 2.0]], 1, 2, RNG), "must be a matrix .* got a list"),
+    "a vector in NumPy's": (small, lambda m: InNumPy(ONES[0], 1, 8, RNG), r"\(d_out, d_in\), got an array of shape \("),
     "complex numbers, paged": (small, lambda m: PagedAdamW([torch.ones(2, dtype=torch.complex64)]), "complex numbers"),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("made, call, words", REFUSED.values(), ids=REFUSED)
@@ -133,10 +187,11 @@ def test_what_was_silent_or_misleading_is_one_clear_error(made, call, words):
 
 
 # Any value at all, for any argument: what an argument may be stands in the package's own rules, or here.
+NUMBERS = st.sampled_from([-3, -1, -0.5, 0, 0.5, 1.0, 2.5, 13, 10**6, torch.nan, torch.inf, -torch.inf])
 ANYTHING = st.one_of(
-    st.none(), st.booleans(), st.integers(-3, 0), st.sampled_from([10**6, 2.5, -0.5, torch.nan, torch.inf, -torch.inf]),
-    st.text(max_size=3), st.binary(max_size=2), st.lists(st.integers(-1, 1), max_size=2), st.just(object()),
-    st.just(torch.ones(2)), st.just(np.ones(2)), st.just({"a": 1}), st.just(torch.int8),
+    NUMBERS, st.none(), st.booleans(), st.text(max_size=3), st.binary(max_size=2),
+    st.lists(st.integers(-1, 1), max_size=2), st.just(object()), st.just(torch.ones(2)), st.just(np.ones(2)),
+    st.just({"a": 1}), st.just(torch.int8),
 )  # fmt: skip
 
 
@@ -169,6 +224,10 @@ ARGUMENTS = {
     "add_lora": {"rank": whole(1, 8), "alpha": number(1e-9), "dropout": number(0, 0.99)},
     "quantize_linears": {"block_size": whole(1), "double_quant": truth, "compute_dtype": maybe(no)},
     "GPTConfig": {name: whole(1) for name in ("context", "n_layers", "n_heads", "d_model", "vocab_size")},
+    "PagedAdamW": {"lr": number(0), "weight_decay": number(0), "page_bytes": whole(1)},
+    "nf_codebook": {"bits": whole(2, 8), "offset": maybe(number(0.51, 0.99))},
+    "training_bytes": {"rank": maybe(whole(1)), "bits": no, "adapter_bits": no, "seq_len": whole(1)},
+    "LoRALinear in NumPy": {"rank": whole(1, 8), "alpha": number(1e-9)},
 }  # fmt: skip
 CALLS = {
     "train": lambda model, **bad: train(model, TEXT, **({"steps": 2} | QUICK | bad)),
@@ -178,18 +237,24 @@ CALLS = {
     "quantize_linears": quantize_linears,
     "GPTConfig": lambda model, **bad: GPTConfig(**bad),
 }
+CALLS_WITH_NUMBERS = {
+    "PagedAdamW": lambda model, **bad: PagedAdamW(model.parameters(), **bad),
+    "nf_codebook": lambda model, **bad: nf_codebook(**({"bits": 4} | bad)),
+    "training_bytes": lambda model, **bad: training_bytes(SEVEN, **({"bits": 4, "rank": 4} | bad)),
+    "LoRALinear in NumPy": lambda model, **bad: InNumPy(ONES, **({"rank": 2, "alpha": 4, "rng": RNG} | bad)),
+}
 
 
-@pytest.mark.parametrize("function", CALLS)
+@pytest.mark.parametrize("function", CALLS | CALLS_WITH_NUMBERS)
 @settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_any_value_for_any_argument_is_refused_by_name_or_right(function, data):
     name = data.draw(st.sampled_from(sorted(ARGUMENTS[function])))
-    value = data.draw(ANYTHING)
+    value = data.draw(ANYTHING if function in CALLS else NUMBERS)
     assume(not ARGUMENTS[function][name](value))
     model = small()
     with refused(model, (TypeError, ValueError), rf"\b{name}\b"):
-        CALLS[function](model, **{name: value})
+        (CALLS | CALLS_WITH_NUMBERS)[function](model, **{name: value})
 
 
 def test_the_default_device_changes_no_number():

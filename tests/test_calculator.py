@@ -76,18 +76,3 @@ def test_cards():
     """A tenth of each stays free."""
     assert [smallest_card(n * 2**30) for n in (0.1, 7.2, 7.21, 21.6, 21.61, 72, 72.1)] == [8, 8, 12, 24, 32, 80, None]
     assert smallest_card(23e9) == 24  # a "24 GB" card has 24 * 2**30 bytes
-
-
-@pytest.mark.parametrize(
-    "how, message",
-    [
-        ({"bits": 3}, "bits must be one of 4, 8, 16, 32, got 3"),
-        ({"rank": 4, "adapter_bits": 4}, "adapter_bits must be 16 or 32, got 4"),
-        ({"bits": 4}, "4-bit weights cannot be trained themselves"),
-        ({"rank": 0}, "rank must be None or a whole number of at least 1, got 0"),
-        ({"seq_len": -5}, "seq_len must be a whole number of at least 1, got -5"),
-    ],
-)
-def test_bad_settings(how, message):
-    with pytest.raises(ValueError, match=message):
-        training_bytes(SEVEN, **how)

@@ -1,6 +1,5 @@
 import pytest
 import torch
-from stopped_runs import refused
 
 from lora_edu.gpt import GPT, GPTConfig, Kept, decode, encode, sample
 from lora_edu.lora import add_lora
@@ -140,31 +139,6 @@ def test_checkpointing_repeats_dropout():
         return [p.grad for name, p in model.named_parameters() if "lora_B" in name]
 
     assert all(map(torch.equal, gradients("none"), gradients("non-reentrant")))
-
-
-REFUSED = {
-    "an empty prompt": (lambda m: m.generate(""), ValueError, "the prompt is empty"),
-    "beyond the context": (lambda m: m(torch.zeros(1, 33).int()), ValueError, "at most 32 tokens"),
-    "heads that do not fit": (lambda m: GPTConfig(d_model=30, n_heads=4), ValueError, "multiple of n_heads"),
-    "a prompt without B": (lambda m: m.generate(torch.zeros(4).int()), ValueError, r"\(B, S\), got shape \(4,"),
-    "fractions": (lambda m: m(torch.full((1, 4), 0.5)), TypeError, "^tokens must be .* whole numbers"),
-    "a prompt of fractions": (lambda m: m.generate(torch.zeros(1, 4)), TypeError, "^prompt must be .* whole numbers"),
-    "a list": (lambda m: m.generate([1, 2]), TypeError, "^prompt must be .*got list"),
-    "a byte too large": (lambda m: m.generate(torch.tensor([[256]])), ValueError, "^prompt must be from 0 to 255"),
-    "a token too large": (lambda m: m(torch.tensor([[1, 300]])), ValueError, "^tokens must be .*got 300: encode"),
-    "a target too large": (
-        lambda m: m(torch.tensor([[1, 2]]), torch.tensor([[-100, 256]])),
-        ValueError,
-        "^targets must be .*got 256",
-    ),
-    "a switch that is none": (lambda m: GPT(TINY, checkpointing="yes"), ValueError, "checkpointing .*got 'yes'"),
-}
-
-
-@pytest.mark.parametrize(("call", "error", "message"), REFUSED.values(), ids=REFUSED)
-def test_what_is_refused(tiny_gpt, call, error, message):
-    with refused(tiny_gpt.train(), error, message):
-        call(tiny_gpt)
 
 
 @pytest.mark.parametrize("temperature", [1e-40, 1e-320, 1e-38])

@@ -9,11 +9,10 @@ import torch
 from conftest import code_cell, moved
 from torch import nn
 
-from lora_edu import save_adapter
 from lora_edu.experiments import load_results
 from lora_edu.experiments.nb04 import SEEDS, kept_in_bf16, setting_name
 from lora_edu.figures.nb04 import kept_by_mixing, kept_gain
-from lora_edu.lora import LoRALinear, add_lora, combine, load_adapter_state, lora_layers
+from lora_edu.lora import LoRALinear, add_lora, lora_layers
 from lora_edu.measures import relative_error
 
 ARMS = load_results("dial")["arms"]
@@ -45,48 +44,6 @@ def test_the_twelve_lines_are_the_package_s_layer(page, size):
     for name in ("lora_A", "lora_B"):
         assert relative_error(getattr(package, name).grad, getattr(ours, name).grad) < 1e-5
     assert ours.base.weight.grad is None
-
-
-# --- two adapters ----------------------------------------------------------------------------------------------------
-
-
-def random_adapters(tiny_gpt, seeds=(1, 2)):
-    states = []
-    for seed in seeds:
-        torch.manual_seed(seed)
-        model = moved(add_lora(copy.deepcopy(tiny_gpt), rank=3, alpha=6, targets="all-linear"))
-        states.append({n: p.detach().clone() for n, p in model.named_parameters() if "lora_" in n})
-    return states
-
-
-def holding(tiny_gpt, state, rank):
-    return load_adapter_state(add_lora(copy.deepcopy(tiny_gpt), rank, 2 * rank, targets="all-linear"), state)
-
-
-def test_side_by_side_is_the_sum_and_the_mean_of_the_factors_is_not(tiny_gpt):
-    states = random_adapters(tiny_gpt)
-    one, two = (holding(tiny_gpt, state, 3) for state in states)
-    both = holding(tiny_gpt, combine(states, [0.5, 0.5]), 6)
-    mean = holding(tiny_gpt, {name: (states[0][name] + states[1][name]) / 2 for name in states[0]}, 3)
-    for path, layer in lora_layers(both).items():
-        wanted = (one.get_submodule(path).delta_weight() + two.get_submodule(path).delta_weight()) / 2
-        assert relative_error(wanted, layer.delta_weight()) < 1e-5
-        assert relative_error(wanted, mean.get_submodule(path).delta_weight()) > 0.3
-
-
-def test_peft_s_cat_is_the_sum_and_its_linear_has_cross_terms(tiny_gpt, tmp_path):
-    peft = pytest.importorskip("peft")
-    states, tokens = random_adapters(tiny_gpt), torch.randint(0, 256, (1, 20))
-    for name, state in zip(("one", "two"), states, strict=True):
-        save_adapter(holding(tiny_gpt, state, 3), tmp_path / name)
-    theirs = peft.PeftModel.from_pretrained(copy.deepcopy(tiny_gpt), tmp_path / "one", adapter_name="one")
-    theirs.load_adapter(tmp_path / "two", "two")
-    mixed = {name: 0.5**0.5 * (states[0][name] + states[1][name]) for name in states[0]}  # the arm "PEFT's linear"
-    ours = {"linear": (mixed, 3), "cat": (combine(states, [0.5, 0.5]), 6)}
-    for how, (state, rank) in ours.items():
-        theirs.add_weighted_adapter(["one", "two"], [0.5, 0.5], how, combination_type=how)
-        theirs.set_adapter(how)
-        assert torch.allclose(theirs(tokens)[0], holding(tiny_gpt, state, rank)(tokens)[0], atol=1e-4)
 
 
 # --- merging and rounding --------------------------------------------------------------------------------------------

@@ -79,12 +79,6 @@ def test_a_compensated_rounding_errs_more_and_costs_less():
     assert 0.9 < (unpaired["loss"] - whole) / (nearest["loss"] - whole) < 1  # the pairs of inputs save, not their sizes
 
 
-def test_an_offset_that_is_no_upper_probability_is_refused():
-    for offset in (0.5, 1.0, -0.2, 3):
-        with pytest.raises(ValueError, match="offset is a probability above 1/2 and below 1"):
-            nf_codebook(4, offset=offset)
-
-
 # --- the first screen ------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,5 @@
 import copy
 import functools
-import re
 
 import pytest
 import torch
@@ -133,13 +132,6 @@ def test_what_the_device_must_hold_is_measured():
     _, peak = bytes_of_the_state(lambda parameters: PagedAdamW(parameters, page_bytes=4096))
     # two pages of the state, two of the update's own, and the pages before, until the next ones have come
     assert peak == pytest.approx(5 * 4096, abs=100)
-
-
-@pytest.mark.parametrize("option", [{"lr": -1}, {"weight_decay": -0.1}, {"betas": (0.9, 1.0)}, {"page_bytes": 0}])
-def test_a_bad_setting_is_named_with_its_value(option):
-    ((name, value),) = option.items()
-    with pytest.raises(ValueError, match=rf"{name} must be .*, got {re.escape(str(value))}"):
-        PagedAdamW(parameters([(2,)], torch.float32, 0), **option)
 
 
 @pytest.mark.parametrize("option", [{"lr": -1.0}, {"betas": (1.0, 0.9)}, {"maximize": True}, {"amsgrad": True}])

@@ -223,11 +223,6 @@ def test_a_model_that_is_one_layer():
     assert unload(LoRALinear(layer, 3, 6)) is layer and not list(layer.named_children())[1:]
 
 
-def test_targets_by_name_and_a_skip_contradict_each_other():
-    with pytest.raises(ValueError, match="skip says what 'all-linear' leaves out"):
-        add_lora(two_layers(lambda layer: layer), 3, 6, ("plain", "odd"), skip="odd")
-
-
 # --- counting -------------------------------------------------------------------------------------------------
 
 
