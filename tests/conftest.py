@@ -17,14 +17,12 @@ import pytest
 import torch
 from stopped_runs import QUICK, Killed, stop_in_step, stored_steps, with_adapters
 
+from lora_edu import GPT, GPTConfig, add_lora, evaluate, quantize_linears, train
 from lora_edu.engine import kernels
-from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import add_lora, lora_layers
+from lora_edu.lora import lora_layers
 from lora_edu.memory import activations
 from lora_edu.observing import layer_inputs
-from lora_edu.qlora import quantize_linears
 from lora_edu.texts import Text
-from lora_edu.training import evaluate, train
 
 TINY = GPTConfig(context=32, n_layers=2, n_heads=2, d_model=16)
 

@@ -7,12 +7,9 @@ import sys
 
 import torch
 
+from lora_edu import GPT, GPTConfig, add_lora, quantize_linears, train
 from lora_edu.engine import checkpoints
-from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import add_lora
-from lora_edu.qlora import quantize_linears
 from lora_edu.texts import Text
-from lora_edu.training import train
 
 
 def run(steps, folder=None):

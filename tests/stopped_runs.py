@@ -8,10 +8,9 @@ from contextlib import contextmanager
 import pytest
 import torch
 
+from lora_edu import add_lora, quantize_linears, train
 from lora_edu.engine.checkpoints import checkpoint_paths
-from lora_edu.lora import add_lora
-from lora_edu.qlora import quantize_linears
-from lora_edu.training import model_loss, train
+from lora_edu.training import model_loss
 
 QUICK = {"seq_len": 16, "batch_size": 4, "progress": False, "device": "cpu", "eval_every": 2}
 

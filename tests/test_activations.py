@@ -10,15 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from other_models import twin
 
-from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.memory.activations import (
-    Step,
-    measured_activation_bytes,
-    measured_activations,
-    predicted_activation_bytes,
-    predicted_peak_bytes,
-)
-from lora_edu.memory.calculator import ACTIVATIONS, BASE, LOGITS, training_bytes
+from lora_edu import GPT, GPTConfig, measured_activation_bytes, predicted_activation_bytes, training_bytes
+from lora_edu.memory.activations import Step, measured_activations, predicted_peak_bytes
+from lora_edu.memory.calculator import ACTIVATIONS, BASE, LOGITS
 from lora_edu.memory.peak import PeakMemory
 from lora_edu.memory.shapes import Architecture
 

@@ -14,11 +14,9 @@ import torch
 from conftest import load_benchmark
 from safetensors.torch import load
 
-from lora_edu import add_lora, data_file, load_adapter, load_base, lora, quantize, quantize_linears
+from lora_edu import GPT, GPTConfig, add_lora, data_file, load_adapter, load_base, lora, quantize, quantize_linears
 from lora_edu.alive import exporting
 from lora_edu.codebooks import get_codebook
-from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.observing import block_linears
 from lora_edu.quantization import DoubleQuant, QuantizedTensor, decode
 
 ENGINE, BREAKING = (Path(exporting.__file__).with_name(name) for name in ("gpt.js", "breaking.js"))
@@ -205,8 +203,3 @@ def test_gpt_js_is_short_and_needs_nothing():
     text = ENGINE.read_text("utf-8")
     assert len(text.splitlines()) <= 200
     assert not re.search(r"\b(import|export|fetch|Worker|http)\b", text.partition("const alive")[0])
-
-
-def test_every_layer_has_its_codes(source):
-    named = {f"blocks.{path}.codes" for path in block_linears(load_base("laptop", device="cpu"))}
-    assert {name for name in load(source) if name.endswith(".codes")} == named

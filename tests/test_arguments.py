@@ -9,19 +9,14 @@ from hypothesis import strategies as st
 from stopped_runs import refused
 from torch import nn
 
+from lora_edu import GPT, GPTConfig, PagedAdamW, evaluate, predicted_activation_bytes, quantize, train, training_bytes
 from lora_edu.checks import TRAINING
 from lora_edu.codebooks import int_codebook, nf_codebook
-from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.lora import LoRALinear, adapter_state, add_lora, combine, load_adapter_state, merge, unload, unmerge
 from lora_edu.lora_numpy import LoRALinear as InNumPy
-from lora_edu.memory.activations import predicted_activation_bytes
-from lora_edu.memory.calculator import training_bytes
-from lora_edu.memory.paged import PagedAdamW
 from lora_edu.memory.shapes import ARCHITECTURES, predicted_bytes
 from lora_edu.qlora import NF4Linear, quantize_linears
-from lora_edu.quantization import quantize
 from lora_edu.texts import Text
-from lora_edu.training import evaluate, train
 from lora_edu.variants import add_variant
 
 TOKENS = torch.tensor(list(b"low rank. " * 20), dtype=torch.uint8)

@@ -13,12 +13,11 @@ import pytest
 import torch
 
 from classroom.solutions import load_solutions
-from lora_edu import quantize
+from lora_edu import nf_codebook, quantize
 from lora_edu.assignments import a3_nf4, core
 from lora_edu.assignments.checking import stored_checks
 from lora_edu.assignments.observing import observe_all, observe_case, silence
 from lora_edu.assignments.verdict import earned, explanation
-from lora_edu.codebooks import nf_codebook
 from lora_edu.measures import relative_error
 
 NAMES = {"1": "a1_lora_numpy", "2": "a2_lora_torch", "3": "a3_nf4", "4": "a4_qlora"}

@@ -2,20 +2,10 @@ import pytest
 import torch
 from other_models import twin
 
-from lora_edu.gpt import GPTConfig
+from lora_edu import GPTConfig, predicted_bytes, training_bytes
 from lora_edu.memory.activations import predicted_peak_bytes
-from lora_edu.memory.calculator import ACTIVATIONS, CONSTANT_BITS, LOGITS, smallest_card, training_bytes
-from lora_edu.memory.shapes import (
-    ADAPTERS,
-    ARCHITECTURES,
-    BASE,
-    CONSTANTS,
-    GRADIENTS,
-    KINDS,
-    OPTIMIZER,
-    Architecture,
-    predicted_bytes,
-)
+from lora_edu.memory.calculator import ACTIVATIONS, CONSTANT_BITS, LOGITS, smallest_card
+from lora_edu.memory.shapes import ADAPTERS, ARCHITECTURES, BASE, CONSTANTS, GRADIENTS, KINDS, OPTIMIZER, Architecture
 
 SEVEN = ARCHITECTURES["LLaMA 7B"]
 

@@ -16,9 +16,8 @@ from safetensors import SafetensorError, safe_open
 from stopped_runs import assert_goes_on, counting, go_on, refused, stored_steps, with_adapters
 
 import lora_edu
-from lora_edu import files, tensor_files
+from lora_edu import GPT, files, tensor_files
 from lora_edu.engine import checkpoints
-from lora_edu.gpt import GPT
 from lora_edu.training import model_loss
 
 

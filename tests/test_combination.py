@@ -6,9 +6,8 @@ import pytest
 import torch
 from conftest import moved
 
-from lora_edu import combine
-from lora_edu.lora import adapter_state, add_lora, load_adapter_state, lora_layers
-from lora_edu.peft_io import save_adapter
+from lora_edu import adapter_state, add_lora, combine, load_adapter_state, save_adapter
+from lora_edu.lora import lora_layers
 
 
 def adapter(base, rank, alpha, seed):

@@ -14,13 +14,12 @@ import pytest
 import torch
 from conftest import ROOT
 
+from lora_edu import History, command
 from lora_edu import __main__ as commands
-from lora_edu import command
 from lora_edu.experiments import runs
 from lora_edu.figures import cheatsheet
 from lora_edu.models import finetune, pretrain
 from lora_edu.setup import doctor, lab
-from lora_edu.training import History
 
 
 @pytest.fixture(autouse=True)

@@ -9,14 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lora_edu import quantization
+from lora_edu import GPT, GPTConfig, NF4Linear, add_lora, quantization, quantize, quantize_linears, train
 from lora_edu.engine import compiling, distributed
-from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import add_lora
 from lora_edu.memory.activations import measured_activations
-from lora_edu.qlora import NF4Linear, quantize_linears
-from lora_edu.quantization import DoubleQuant, quantize
-from lora_edu.training import train, trainable_parameters
+from lora_edu.quantization import DoubleQuant
+from lora_edu.training import trainable_parameters
 
 CPU = torch.device("cpu")
 CONFIG = GPTConfig(context=128, n_layers=1, n_heads=2, d_model=64)

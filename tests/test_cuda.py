@@ -8,12 +8,10 @@ import torch
 from conftest import load_benchmark, own_memory
 from test_compiling import batch, kept_weights, qlora
 
+from lora_edu import GPT, GPTConfig, add_lora, quantize, quantize_linears, train
 from lora_edu.engine import compiling, kernels
-from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import add_lora
-from lora_edu.qlora import quantize_linears
-from lora_edu.quantization import DoubleQuant, decode, quantize, unpack
-from lora_edu.training import train, trainable_parameters
+from lora_edu.quantization import DoubleQuant, decode, unpack
+from lora_edu.training import trainable_parameters
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 on_both = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=needs_gpu)])

@@ -7,23 +7,18 @@ on that device and are replaced.
 
 import contextlib
 import re
-from pathlib import Path
 
-import nbformat
 import pytest
 import torch
+from conftest import NOTEBOOKS, code_cells
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lora_edu import quantization, training
+from lora_edu import GPT, GPTConfig, add_lora, quantization, quantize, quantize_linears, training
 from lora_edu.experiments.nb06 import format_loss
 from lora_edu.experiments.nb07 import double_quant_loss
 from lora_edu.experiments.nb09 import fine_tuned_loss
-from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import add_lora
 from lora_edu.models import pretrain
-from lora_edu.qlora import quantize_linears
-from lora_edu.quantization import quantize
 
 COPIES = {torch.ops.aten.copy_.default, torch.ops.aten._to_copy.default}  # these may go from one device to another
 
@@ -110,8 +105,7 @@ def test_stored_losses_are_computed_on_the_cpu(loss, monkeypatch):
 @pytest.mark.parametrize("number", ["03", "04", "05", "06", "07"])
 def test_notebooks_that_mix_a_models_weights_with_other_tensors_name_the_device(number):
     """Else `load_base` takes a GPU where there is one, and its weights meet NumPy and tensors on the CPU."""
-    (path,) = Path(__file__).parent.parent.glob(f"notebooks/{number}_*.ipynb")
-    source = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    source = "\n".join(cell.source for cell in code_cells(next(NOTEBOOKS.glob(f"{number}_*.ipynb")).stem))
     calls = re.findall(r"(?:partial\(load_base,|load_base\()[^)]*\)", source)
     assert calls or "load_base" not in source
     assert all('device="cpu"' in call for call in calls)

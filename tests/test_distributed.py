@@ -17,14 +17,12 @@ from safetensors.torch import load_file
 from stopped_runs import stored_steps
 from two_processes import METHODS, SEQ, TEXT, build, first_gradients, trained
 
+from lora_edu import adapter_state, evaluate, load_adapter, load_base, train
 from lora_edu.__main__ import guarded
 from lora_edu.engine import distributed
-from lora_edu.lora import adapter_state
 from lora_edu.models.finetune import main
-from lora_edu.models.pretrain import load_base
-from lora_edu.peft_io import load_adapter
 from lora_edu.records import read_record
-from lora_edu.training import History, evaluate, train
+from lora_edu.training import History
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 ROOT = SCRIPT.parent.parent

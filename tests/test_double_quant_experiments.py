@@ -39,11 +39,6 @@ def test_the_error_of_layers_counts_all_weights_together(source):
         assert dq.error_of_layers(layers, change, block_size=32)[source] == pytest.approx(whole.item() ** 0.5, rel=1e-4)
 
 
-def test_the_stored_errors_of_normal_numbers_come_out_again():
-    for way, errors in dq.two_errors("normal numbers").items():
-        assert errors == pytest.approx(SETS["normal numbers"][way], rel=1e-3, abs=1e-7)
-
-
 def test_errors_add_in_squares_on_all_four_sets_also_where_the_constants_are_the_larger_one():
     """The rival: that it looks so only because the error of the codes is so large beside it."""
     for ways in SETS.values():

@@ -7,15 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from lora_edu import GPT, GPTConfig, LoRALinear
-from lora_edu.codebooks import nf_codebook
+from lora_edu import GPT, GPTConfig, LoRALinear, NF4Linear, add_lora, nf_codebook, quantize_linears
 from lora_edu.exercises import nb03, nb06, nb07, nb08, nb09, nb10, nb11, nb12, nb13, nb14
 from lora_edu.gpt import Block
-from lora_edu.lora import add_lora
 from lora_edu.memory.activations import measured_activations
 from lora_edu.memory.calculator import ACTIVATIONS, GIB, LOGITS, training_bytes
 from lora_edu.memory.shapes import ARCHITECTURES, measured_bytes
-from lora_edu.qlora import NF4Linear, quantize_linears
 from lora_edu.quantization import DoubleQuant, pack, quantize, quantize_absmax
 from lora_edu.variants import DoRALinear, VeRALinear
 from tests.other_models import tiny_llama

@@ -6,10 +6,9 @@ import pytest
 import torch
 from conftest import random_gpt
 
-from lora_edu.experiments import load_results, nb10_runs, nb16_runs
+from lora_edu.experiments import load_results
 from lora_edu.experiments.nb04 import SETTINGS, setting_name
-from lora_edu.experiments.nb05 import WAYS as SHARED
-from lora_edu.figures import nb00, nb03, nb04, nb05, nb07, nb08, nb10, nb13_seeds, nb15, nb16, painted, plots
+from lora_edu.figures import nb03, nb04, nb07, painted
 from lora_edu.gpt import GPT, GPTConfig, encode
 from lora_edu.observing import surprise
 from lora_edu.training import evaluate
@@ -75,31 +74,6 @@ def test_the_kept_gain_is_one_for_the_adapter_itself():
     assert nb04.kept_gain(DIAL, setting_name(1))["plays"] == 1
     assert nb04.kept_gain(DIAL, setting_name(0))["verses"] == 1
     assert nb04.kept_gain(DIAL, "base, seed 0") == {"plays": 0, "verses": 0}
-
-
-RUNS, WAYS = nb10_runs.all_runs(), ("lora r1", "lora r8")
-FIGURES = {
-    "00 strengths": lambda: nb00.strengths_figure(load_results("adapter-dial")["arms"], 2.3),
-    "00 map": nb00.course_map,
-    "04 gap": lambda: nb04.gap(DIAL),
-    "04 training": lambda: nb04.training([2.7, 2.2, 1.9, 1.8], 2.7, 1.8),
-    "05 sharing": lambda: nb05.sharing_picture(dict.fromkeys(SHARED, 0.1), dict.fromkeys(SHARED, [0.02] * 4), [4] * 5),
-    "08 films": lambda: nb08.four_films(load_results("step-films")["arms"]),
-    "08 slower": lambda: nb08.slower_picture({16: {"LoRA": 20, "decoding": 10, "the rest": 2}}),
-    "10 places": lambda: nb10.places_figure(RUNS),
-    "10 rates": lambda: nb10.rates_figure(RUNS),
-    "13 gaps": nb13_seeds.gaps_picture,
-    "15 cuts": lambda: nb15.cuts_figure(load_results("intruders")["arms"]),
-    "15 roads": nb15.roads_figure,
-    "16 frontier": lambda: nb16.frontier_figure({way: nb16_runs.at_best(way) for way in WAYS}),
-}
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_a_figure_has_words_and_labels(name):
-    figure, words = FIGURES[name]()
-    assert 10 < len(words.split()) <= 85 and "nan" not in words and plots.png(figure)
-    assert name in ("00 map", "08 films", "08 slower") or any(axes.get_xlabel() for axes in figure.axes)
 
 
 @pytest.mark.parametrize("bits", nb07.WIDTHS)

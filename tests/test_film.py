@@ -5,16 +5,14 @@ from functools import partial
 import pytest
 import torch
 
+from lora_edu import GPT, GPTConfig, add_lora, measured_activation_bytes, predicted_bytes, quantize_linears
 from lora_edu.experiments import load_results, nb08
 from lora_edu.experiments.nb08 import decoded_before, film_batch, film_model
 from lora_edu.figures import nb08 as pictures
-from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import add_lora
-from lora_edu.memory.activations import measured_activation_bytes, predicted_peak_bytes
+from lora_edu.memory.activations import predicted_peak_bytes
 from lora_edu.memory.film import film_step, scenes
 from lora_edu.memory.peak import PeakMemory
-from lora_edu.memory.shapes import GRADIENTS, OPTIMIZER, predicted_bytes
-from lora_edu.qlora import quantize_linears
+from lora_edu.memory.shapes import GRADIENTS, OPTIMIZER
 from lora_edu.quantization import QuantizedTensor
 
 CONFIG = GPTConfig(vocab_size=60, context=64, n_layers=3, n_heads=2, d_model=64)

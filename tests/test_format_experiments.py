@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch.nn.functional import mse_loss
 
-from lora_edu.codebooks import nf_codebook
+from lora_edu import nf_codebook, quantize
 from lora_edu.experiments.nb06 import format_codebook, rounding
 from lora_edu.experiments.scoreboard import change_linears
 from lora_edu.measures import relative_error
 from lora_edu.observing import block_linears, layer_inputs
-from lora_edu.quantization import quantize
 from lora_edu.rounding import lloyd_max
 
 

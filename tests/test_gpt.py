@@ -1,9 +1,8 @@
 import pytest
 import torch
 
-from lora_edu.gpt import GPT, GPTConfig, Kept, decode, encode, sample
-from lora_edu.lora import add_lora
-from lora_edu.qlora import quantize_linears
+from lora_edu import GPT, GPTConfig, add_lora, quantize_linears
+from lora_edu.gpt import Kept, decode, encode, sample
 from tests.conftest import TINY
 
 

@@ -8,10 +8,8 @@ import torch
 from stopped_runs import QUICK, Killed, assert_same, stop_in_step
 from torch.amp import GradScaler
 
+from lora_edu import add_lora, evaluate, quantize_linears, train
 from lora_edu.engine import checkpoints, precision, run
-from lora_edu.lora import add_lora
-from lora_edu.qlora import quantize_linears
-from lora_edu.training import evaluate, train
 
 TINY_LOSS = 2.0**-18  # as small as the gradients of a batch of so many more tokens
 HALF = QUICK | {"autocast": True}

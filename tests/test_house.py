@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 import lora_edu
 
-ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lora_edu"
 CORE = ("lora_numpy", "lora", "codebooks", "quantization", "qlora", "gpt", "training")
 CORE_LINES = 1670

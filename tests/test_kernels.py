@@ -10,14 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from lora_edu import quantization
+from lora_edu import GPT, GPTConfig, NF4Linear, add_lora, quantization, quantize, quantize_linears
 from lora_edu.codebooks import INT_NAMES, NF_NAMES, get_codebook
 from lora_edu.engine import kernels
-from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import add_lora
 from lora_edu.memory.peak import PeakMemory
-from lora_edu.qlora import NF4Linear, quantize_linears
-from lora_edu.quantization import DoubleQuant, quantize
+from lora_edu.quantization import DoubleQuant
 from lora_edu.training import trainable_parameters
 
 CODEBOOKS = (*NF_NAMES, *INT_NAMES, "fp4-bnb", "fp4-e2m1", "fp4-e3m0", "dynamic", "e4m3", "e5m2")  # widths 2 to 8

@@ -8,8 +8,7 @@ from conftest import moved
 from stopped_runs import refused
 from torch import nn
 
-from lora_edu import lora
-from lora_edu.layers import trainable_summary
+from lora_edu import lora, trainable_summary
 from lora_edu.lora import LoRALinear, adapter_state, add_lora, load_adapter_state, merge, unload, unmerge
 
 X = torch.randn(5, 12, generator=torch.Generator().manual_seed(1))

@@ -4,9 +4,8 @@ import pytest
 import torch
 from conftest import WAYS, in_precision
 
-from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.memory.shapes import BASE, CONSTANTS, measured_bytes, predicted_bytes
-from lora_edu.qlora import NF4Linear, quantize_linears
+from lora_edu import GPT, GPTConfig, NF4Linear, measured_bytes, predicted_bytes, quantize_linears
+from lora_edu.memory.shapes import BASE, CONSTANTS
 from lora_edu.quantization import DoubleQuant
 from lora_edu.training import trainable_parameters, training_step
 

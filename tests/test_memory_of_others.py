@@ -6,10 +6,8 @@ from conftest import PRECISIONS
 from other_models import tiny_llama
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.memory.activations import measured_activation_bytes, predicted_activation_bytes
+from lora_edu import GPT, GPTConfig, measured_activation_bytes, predicted_activation_bytes, quantize_linears
 from lora_edu.memory.shapes import Architecture
-from lora_edu.qlora import quantize_linears
 
 peft = pytest.importorskip("peft")
 CONFIG = GPTConfig(context=40, n_layers=3, n_heads=2, d_model=48)

@@ -7,15 +7,12 @@ from statistics import mean
 import pytest
 import torch
 
-from lora_edu import data_file, merge_into_nf4, quantize, rounding
+from lora_edu import data_file, load_adapter, load_base, merge_into_nf4, quantize, quantize_linears, rounding
 from lora_edu.experiments import load_results
 from lora_edu.experiments.finetune import loss_on
 from lora_edu.experiments.nb09_merging import DRAWS, NF4, arm_name, border_moved, compensated, kept, rounded, searched
 from lora_edu.lora import lora_layers
 from lora_edu.measures import relative_error
-from lora_edu.models.pretrain import load_base
-from lora_edu.peft_io import load_adapter
-from lora_edu.qlora import quantize_linears
 
 FIXED = (
     "nearest",

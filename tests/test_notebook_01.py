@@ -7,13 +7,12 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from lora_edu import load_base, load_text
+from lora_edu import evaluate, load_base, load_text, train
 from lora_edu.experiments import load_results, nb01
 from lora_edu.experiments.nb01 import calibrated_shares
 from lora_edu.figures import nb01 as pictures
 from lora_edu.measures import low_rank, relative_errors
 from lora_edu.observing import block_linears
-from lora_edu.training import evaluate, train
 
 AT_NORM = ("components", "shrunk", "remainder")
 

@@ -5,14 +5,12 @@ import pytest
 import torch
 from conftest import code_cells
 
-from lora_edu import add_lora, quantize_linears
+from lora_edu import History, add_lora, quantize, quantize_linears
 from lora_edu.experiments import finetune, load_results, nb00
 from lora_edu.experiments import nb09 as experiment
 from lora_edu.figures import nb09 as pictures
 from lora_edu.figures import nb09_quality as quality
 from lora_edu.lora import lora_layers
-from lora_edu.quantization import quantize
-from lora_edu.training import History
 
 RUNS = experiment.quality_runs()
 FOUND = experiment.gaps(RUNS, experiment.drawn_runs())

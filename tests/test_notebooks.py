@@ -5,17 +5,15 @@ import importlib.util
 import itertools
 import json
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import long_sentences, markdown
+from conftest import PAGES, long_sentences, markdown
 
 from lora_edu.codebooks import dynamic_codebook
 from lora_edu.exercises import grading
 from lora_edu.setup import hosted
 
-NOTEBOOKS = sorted((Path(__file__).parent.parent / "notebooks").glob("*.ipynb"))
 MACHINE_PATH = re.compile(r"(?<![\w/.])/(?:home|Users|work|root|tmp)/\w|[A-Z]:\\\\")
 
 
@@ -23,7 +21,7 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.fixture(params=PAGES, ids=lambda path: path.stem)
 def path(request):
     return request.param
 
@@ -85,7 +83,7 @@ OPTIONAL = {
 
 @pytest.mark.parametrize("stem", OPTIONAL)
 def test_a_cell_was_run_with_its_library_and_says_so_without_it(stem, capsys, monkeypatch):
-    notebook, (with_it, without_it) = as_read(NOTEBOOKS[0].with_name(f"{stem}.ipynb")), OPTIONAL[stem]
+    notebook, (with_it, without_it) = as_read(PAGES[0].with_name(f"{stem}.ipynb")), OPTIONAL[stem]
     (cell,) = (cell for cell in code_cells(notebook) if without_it in cell.source)
     assert cell.outputs[0].text.startswith(with_it)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

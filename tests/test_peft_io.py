@@ -9,8 +9,7 @@ from stopped_runs import refused
 from torch import nn
 from variants_in_peft import LogitsOnly
 
-from lora_edu import peft_io, tensor_files
-from lora_edu.gpt import GPT, GPTConfig
+from lora_edu import GPT, GPTConfig, peft_io, tensor_files
 from lora_edu.lora import adapter_state, add_lora, load_adapter_state, lora_layers, merge, unload
 from lora_edu.peft_io import CONFIG, WEIGHTS, load_adapter, save_adapter
 from lora_edu.variants import RsLoRALinear, add_variant, loftq_start

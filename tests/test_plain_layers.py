@@ -10,8 +10,7 @@ from stopped_runs import refused
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
-from lora_edu.layers import trainable_summary
-from lora_edu.lora import LoRALinear, add_lora, merge, unload, unmerge
+from lora_edu import LoRALinear, add_lora, merge, trainable_summary, unload, unmerge
 from lora_edu.qlora import NF4Linear, dequantize_linears, quantize_linears
 from lora_edu.variants import DoRALinear, PiSSALinear, add_variant
 

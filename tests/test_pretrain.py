@@ -9,12 +9,10 @@ import torch
 from damaged_files import CHANGES
 from safetensors.torch import load_file, save_file
 
-from lora_edu import files
+from lora_edu import evaluate, files, load_base, load_text, pick_size
 from lora_edu.__main__ import guarded
 from lora_edu.models import pretrain as pretrain_module
-from lora_edu.models.pretrain import SIZES, load_base, pick_size, pretrain
-from lora_edu.texts import load_text
-from lora_edu.training import evaluate
+from lora_edu.models.pretrain import SIZES, pretrain
 from tests.conftest import TINY
 
 

@@ -11,12 +11,9 @@ import shutil
 import pytest
 import torch
 
+from lora_edu import adapter_state, add_lora, dequantize_linears, measured_bytes, quantize_linears, save_adapter, unload
 from lora_edu.downloads import DownloadError
-from lora_edu.lora import adapter_state, add_lora, unload
-from lora_edu.memory.shapes import measured_bytes
 from lora_edu.models.pretrained import load_pretrained, next_token_loss, tokenize
-from lora_edu.peft_io import save_adapter
-from lora_edu.qlora import dequantize_linears, quantize_linears
 from lora_edu.texts import Text
 from lora_edu.training import train
 from tests.other_models import tiny_llama

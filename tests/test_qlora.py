@@ -11,10 +11,9 @@ from conftest import moved
 from stopped_runs import refused
 from torch import nn
 
-from lora_edu.layers import trainable_summary
+from lora_edu import NF4Linear, dequantize_linears, merge_into_nf4, quantize_linears, trainable_summary
 from lora_edu.lora import LoRALinear, add_lora, lora_layers, merge, unmerge
 from lora_edu.memory.activations import measured_activations
-from lora_edu.qlora import NF4Linear, dequantize_linears, merge_into_nf4, quantize_linears
 from lora_edu.quantization import DoubleQuant, quantize, unpack
 
 

@@ -9,13 +9,12 @@ import pytest
 import torch
 from conftest import NOTEBOOKS, long_sentences
 
+from lora_edu import GPTConfig, load_text
 from lora_edu.experiments import load_results, run_arm
 from lora_edu.experiments.nb13_formats import FORMATS, four_over_six, hadamard, mxfp4, nvfp4, rotated
 from lora_edu.experiments.nb13_masks import MARK, marked
 from lora_edu.experiments.nb13_serving import ADAPTERS, MixedLinear, with_adapters
 from lora_edu.experiments.sweeps import SEEDS
-from lora_edu.gpt import GPTConfig
-from lora_edu.texts import load_text
 
 PAGE = (NOTEBOOKS / "questions.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```python\n(.+?)```", PAGE, re.DOTALL)

@@ -6,14 +6,12 @@ A stretch is a notebook from its first cell to the end of its last section of th
 
 import os
 import re
-from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import markdown
+from conftest import NOTEBOOKS, markdown
 from nbclient import NotebookClient
 
-NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 MARK = '<div align="right"><b>Tour</b></div>'
 STRETCHES = {"04_lora_torch": 4, "06_nf4": 3, "09_qlora_gpt": 5}  # notebook -> its sections 1 to n belong to the tour
 TOUR = {"00", "04", "06", "09"}  # the notebooks of the tour

@@ -7,10 +7,9 @@ import torch
 import variants_in_peft as in_peft
 from torch import nn
 
-from lora_edu.layers import trainable_summary
+from lora_edu import NF4Linear, trainable_summary
 from lora_edu.lora import adapter_state, add_lora, combine, load_adapter_state, lora_layers, merge, unmerge
 from lora_edu.peft_io import PREFIX, WEIGHTS, save_adapter
-from lora_edu.qlora import NF4Linear
 from lora_edu.variants import VARIANTS, add_variant, full_weight, lora_plus_groups
 
 TOKENS = torch.randint(0, 256, (2, 20), generator=torch.Generator().manual_seed(2))
@@ -18,20 +17,12 @@ RANK, ALPHA = 4, 6  # s = 1.5, and 3 for rsLoRA
 
 
 @pytest.fixture
-def base(tiny_gpt):
-    for module in tiny_gpt.modules():
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.normal_(module.bias, std=0.5)  # a fresh one is 0, which hides a bias that is scaled
-            module.weight.data *= 10  # a fresh one is tiny, which hides a weight that is left out
-    return tiny_gpt
+def base():
+    return in_peft.small_base()
 
 
 def moved(model):
-    """Give all that is trained other values, as training does."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter += 0.3 * torch.randn_like(parameter)
+    in_peft.move(model)
     return model
 
 

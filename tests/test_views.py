@@ -1,13 +1,13 @@
 """Of every slider: each control moves the picture and the readout, the same settings give the same, no word is NaN."""
 
-import numpy as np
 import pytest
 import torch
 from conftest import random_gpt
+from test_digits import DIGITS, LABELS, made_up
 
 from lora_edu.experiments import load_results, nb10_runs, nb11
 from lora_edu.experiments.nb01 import weight_and_update
-from lora_edu.experiments.nb02 import AS_TRAINED, STRONGEST, Outcome
+from lora_edu.experiments.nb02 import AS_TRAINED, STRONGEST
 from lora_edu.experiments.nb07 import normal_weights
 from lora_edu.figures import nb00, nb01, nb02, nb03, nb04, nb05, nb06, nb07, nb08, nb09, nb10, nb12, nb14, nb15, nb16
 from lora_edu.figures import nb11 as ranking
@@ -18,14 +18,6 @@ def arms(name):
     return load_results(name)["arms"]
 
 
-def outcome(rank):
-    """Made-up rows of A and answers of a tuned model."""
-    rng = np.random.default_rng(rank)
-    kinds = (AS_TRAINED, STRONGEST) if rank else ()
-    rows, responses = ({kind: rng.normal(size=(rank, n)) for kind in kinds} for n in (64, 10))
-    return Outcome(rows, responses, np.array([0.9, 0.1, 0.01])[:rank], 0.1 + 0.2 * rank, np.array([3, 1, 4]))
-
-
 SHARES = {0: 0.0, 1: 0.5, 4: 0.7, 8: 0.8, 64: 0.95, 256: 1.0}
 # name -> how the view is made, and some settings of each control; it begins with the first of each
 VIEWS = {
@@ -33,7 +25,7 @@ VIEWS = {
     "01 portrait": (lambda: nb01.portrait_view(nb01.portrait()), {"rank": [0, 1, 40, 170]}),
     "01 update": (lambda: nb01.update_view(weight_and_update()[1], SHARES, SHARES), {"rank": list(SHARES)}),
     "02": (
-        lambda: nb02.rows_of_A(outcome, np.random.default_rng(0).uniform(-1, 1, size=(3, 64)), [3, 1, 4], most=3),
+        lambda: nb02.rows_of_A(made_up, DIGITS, LABELS, most=3),
         {"rank": [2, 0, 1, 3], "rows": [AS_TRAINED, STRONGEST]},
     ),
     "03": (lambda: nb03.guess_view(random_gpt(), "to the Treasury.", ((0, 1), (1, 0))), {"bytes_read": [1, 2, 9, 15]}),

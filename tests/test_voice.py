@@ -7,16 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from lora_edu import GPT, GPTConfig, add_lora, load_adapter, load_base, load_text, quantize_linears, save_adapter
 from lora_edu.figures import voice
 from lora_edu.figures.voice import make_card
-from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.lora import add_lora
 from lora_edu.models.own_text import held_out_line, read_own_text
-from lora_edu.models.pretrain import load_base
 from lora_edu.models.speak import speak
-from lora_edu.peft_io import load_adapter, save_adapter
-from lora_edu.qlora import quantize_linears
-from lora_edu.texts import load_text
 from lora_edu.training import evaluate
 
 WORDS = "keel gull oar brine tide rope mast fog reef net hull drift anchor stern wake shoal harbor lantern".split()

@@ -9,12 +9,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import PAGES, ROOT
 
 from lora_edu import __main__ as program
 from lora_edu.setup import environment, working_copy
 
-ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = [path.name for path in PAGES]
 
 
 def test_the_copy_holds_the_course_and_nothing_of_the_teacher_s(tmp_path):

@@ -14,12 +14,10 @@ import torch
 from safetensors.torch import save_file
 from stopped_runs import stop_in_step
 
+from lora_edu import add_lora, evaluate, load_base, quantize_linears, train
 from lora_edu.engine import distributed
-from lora_edu.lora import add_lora
-from lora_edu.models.pretrain import load_base
-from lora_edu.qlora import quantize_linears
 from lora_edu.texts import Text
-from lora_edu.training import evaluate, model_loss, train, trainable_parameters, training_step
+from lora_edu.training import model_loss, trainable_parameters, training_step
 
 METHODS = ("full", "lora", "qlora")
 WORDS = "the of and to in a is that for it as was with be by on not he his but at are this have from".split()
