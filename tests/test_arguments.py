@@ -20,7 +20,7 @@ from lora_edu.texts import Text
 from lora_edu.variants import add_variant
 
 TOKENS = torch.tensor(list(b"low rank. " * 20), dtype=torch.uint8)
-TEXT, HALVES = Text(TOKENS[:150], TOKENS[150:]), torch.rand(150)
+TEXT = Text(TOKENS[:150], TOKENS[150:])
 QUICK = {"seq_len": 16, "batch_size": 2, "progress": False, "device": "cpu"}
 WEIGHT, ONES, RNG = torch.linspace(-1, 1, 100), np.ones((8, 12)), np.random.default_rng(0)
 SEVEN = ARCHITECTURES["LLaMA 7B"]

@@ -7,7 +7,6 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
-import torch
 from test_exercises import said
 
 from lora_edu.codebooks import nf_codebook
@@ -20,89 +19,28 @@ from lora_edu.rounding import bits_per_weight, round_in_blocks, total_bits
 CODEBOOK = nf_codebook(4).numpy()
 
 
-def in_place(W, A, B, alpha):
-    W += alpha / len(A) * B @ A
-    return W
-
-
-def unmasked_softly(x, W_q, W_k, W_v):
-    """The future gets a score of -1, and with it a share."""
-    future = torch.ones(len(x), len(x)).triu(1).bool()
-    return (x @ W_q.T @ (x @ W_k.T).T).masked_fill(future, -1.0).softmax(-1) @ (x @ W_v.T)
-
-
-def guess_of_other_bytes(model, tokens, n_blocks):
-    model.blocks = model.blocks[:n_blocks]
-    return model(tokens + 1)[0][0, -1].softmax(dim=-1)
-
-
-def turned_around(A, B, extra):
-    A, B = np.vstack([A, np.zeros((extra, A.shape[1]))]), np.hstack([B, np.zeros((len(B), extra))])
-    return B, A
-
-
-def other_rows_first(A, B, extra):
-    return np.vstack([np.ones((extra, A.shape[1])), A]), np.hstack([B, np.zeros((len(B), extra))])
-
-
-def between(block, bits, least=0.0):
-    low = block.min()
-    step = ((block.max() - low) / (2**bits - 1)).clamp(min=least)
-    return ((block - low) / step).round() * step + low
-
-
 def eq_4_with_infinite_ends(offset, half):
     q = [-np.inf, *(NormalDist().inv_cdf(i / (2 * half + 1)) for i in range(1, 2 * half + 1)), np.inf]
     return np.convolve(q, [0.5, 0.5], mode="valid")
 
 
-def packed_in_int8(codes):
-    pairs = np.append(codes, [7] * (len(codes) % 2)).astype(np.int8).reshape(-1, 2)
-    return pairs[:, 0] << 4 | pairs[:, 1]
-
-
-def unguarded(absmax, code, block_size, least=0.0):
-    offset, blocks = absmax.mean(), []
-    for start in range(0, len(absmax), block_size):
-        centered = absmax[start : start + block_size] - offset
-        scale = max(np.abs(centered).max(), least)
-        blocks.append(code[np.abs(centered[:, None] / scale - code).argmin(axis=1)] * scale + offset)
-    return np.concatenate(blocks)
-
-
-def of_another_direction(W, A, B, m, alpha):
-    return m[:, None] * W**3 / np.linalg.norm(W**3, axis=1)[:, None]
-
-
-def with_a_square_U(W, dW, k, bound):
-    own, new = (np.linalg.svd(M)[0] for M in (W, W + dW))
-    return int((abs(new[:, :k].T @ own).max(1) < bound).sum())
-
-
-def of_two_tests(a, b):
-    return (a.mean() - b.mean()) / (a.var() / len(a) + b.var() / len(b)) ** 0.5
-
-
-def of_all_adapters(x, W, A, B, which, alpha):
-    return x @ (W + alpha / A.shape[1] * (B @ A).sum(0)).T
-
-
+# An edit of the reference, or an answer; and what is said of it.
 WRONG = [
     (nb01.update_factors, lambda m, r, a: np.linalg.svd(m)[::2], "A (2, 8), got (5, 5) and (8, 8)."),
     (nb01.update_factors, lambda m, r, a: (m[:r], m[:, :r]), "return B first, then A."),
     (nb01.update_factors, lambda m, r, a: m, "should return two matrices"),
     (nb01.update_factors, lambda m, r, a: (0 * m[:, :r], m[:r]), "as in an adapter before its training"),
-    (nb02.merged_weight, in_place, "`weight += ...` works in place"),
-    (nb03.guess_after, guess_of_other_bytes, "wrong already without"),
-    (nb03.head_output, unmasked_softly, "row 0 is its own value"),
+    (nb02.merged_weight, "weight + update -> weight.__iadd__(update)", "`weight += ...` works in place"),
+    (nb03.guess_after, "embedding(tokens) -> embedding(tokens + 1)", "wrong already without"),
+    (nb03.head_output, "future, -torch.inf -> future, -1.0 &  / q.shape[-1] ** 0.5 -> ", "row 0 is its own value"),
     (nb03.block_weights, lambda n, d, h: n * (4 * d * d + 2 * d * h + 5 * d + h), "The exercise asks for the"),
-    (nb04.grow, turned_around, "the new A should have the shape (5, 9)"),
-    (nb04.grow, other_rows_first, "row k of A still belongs to"),
+    (nb04.grow, lambda *case: nb04.grow.reference(*case)[::-1], "the new A should have the shape (5, 9)"),
+    (nb04.grow, "[A, new_rows] -> [new_rows, A]", "row k of A still belongs to"),
     (nb04.grow, lambda A, B, extra: B @ A, "return both factors"),
     (nb05.smallest_block, lambda b, budget, scale: 2.0 ** np.ceil(np.log2(scale / (budget - b))), "4, 8, ... weights."),
     (nb05.smallest_block, bits_per_weight, "a block has 1, 2, 4, 8, ... weights"),
-    (nb05.round_between, between, "a block of equal values comes back as NaN"),
-    (nb05.round_between, lambda b, bits: between(b, bits, 1e-3), "a step is kept above a bound"),
+    (nb05.round_between, ".clamp(min=1e-30) -> ", "a block of equal values comes back as NaN"),
+    (nb05.round_between, "1e-30 -> 1e-3", "a step is kept above a bound"),
     (nb05.round_between, lambda b, bits: round_in_blocks(b, bits, len(b)), "the symmetric ruler of section 2"),
     (nb05.round_between, lambda b, bits: b[:-1], "as many as there were"),
     (nb05.code_error, lambda v, c, top, b: (v - round_in_blocks(v, b, v.numel())).norm() / v.norm(), "values again"),
@@ -110,27 +48,43 @@ WRONG = [
     (nb05.round_between, lambda b, bits: b.view(-1, 13).flatten(), "a shorter part is left over"),
     (nb06.normal_float, eq_4_with_infinite_ends, "is infinite, as in Eq. 4 taken literally"),
     (nb06.normal_float, lambda offset, half: [NormalDist().inv_cdf(0.0)], "of a probability of 0 or 1, where"),
-    (nb06.packed_codes, packed_in_int8, "as in 8 bits with a sign (int8)"),
+    (nb06.packed_codes, "astype(int) -> astype(np.int8)", "as in 8 bits with a sign (int8)"),
     (nb06.taken_over, lambda w, q, X: w[1:] * 1.0, "nobody takes the error over"),
-    (nb07.round_constants, unguarded, "equal constants are divided by 0"),
-    (nb07.round_constants, lambda a, c, b: unguarded(a, c, b, 1e-3), "keeps the scale above a bound"),
+    (
+        nb07.round_constants,
+        "max(np.abs(block).max(), 1e-30) -> np.abs(block).max()",
+        "equal constants are divided by 0",
+    ),
+    (nb07.round_constants, "1e-30 -> 1e-3", "keeps the scale above a bound"),
     (nb07.moved_again, lambda trip, W: 0.0, "0 for every round trip"),
     (nb07.bits_of_constants, total_bits, "this is not a whole number"),
     (nb09.qlora_output, lambda x, c, m, a, b, al: x @ (CODEBOOK[c] * m[:, None]).T, "one number for each block"),
     (nb09.qlora_output, lambda x, c, m, a, b, al: x @ CODEBOOK[c * m[0]].T, "an index is no whole number"),
     (nb11.vera_weight, lambda W, A, B, d, b: W + b[:, None] * B @ (d[:, None] * A), "take the first 5 columns of A"),
     (nb11.suspects, lambda one, other, n: other["rate"] / one["rate"], "return two numbers"),
-    (nb11.dora_weight, of_another_direction, "every row has the right length"),
+    (nb11.dora_weight, "W + s * B @ A -> W**3", "every row has the right length"),
     (nb11.plain_lora, lambda A, B, A0, B0: (A - A0, B - B0), "the rank has stayed r"),
     (nb11.plain_lora, lambda A, B, A0, B0: (np.hstack([A, A0]), np.vstack([B, -B0])), "joins along the wrong side"),
     (nb11.plain_lora, lambda A, B, A0, B0: (np.hstack([B, -B0]), np.vstack([A, A0])), "changed places"),
     (nb13.standard_errors, lambda a, b: np.float64(a.sum() - b.sum()) / (a != b).sum() ** 0.5, "guard"),
-    (nb13.standard_errors, of_two_tests, "takes the two tests for independent"),
+    (
+        nb13.standard_errors,
+        "(b + c) ** 0.5 -> (len(one) * (one.var() + other.var())) ** 0.5",
+        "two tests for independent",
+    ),
     (nb13.standard_errors, lambda a, b: 100 * (a.mean() - b.mean()), "far too large for so few pairs"),
-    (nb13.many_adapters, of_all_adapters, "the sum of all adapters"),
+    (
+        nb13.many_adapters,
+        lambda x, W, A, B, k, al: x @ (W + al / A.shape[1] * (B @ A).sum(0)).T,
+        "sum of all adapters",
+    ),
     (nb14.most_tokens, lambda c, r, t: max(0, (0.9 * c - r) // t), "Are card and `resident` both in bytes"),
     (nb14.paged_bytes, lambda s, r: [8 * r * a for a, b in s if r * a >= 1e5], "not a list or an array"),
-    (nb15.count_intruders, with_a_square_U, "square U"),
+    (
+        nb15.count_intruders,
+        "(W, full_matrices=False) -> (W) & (W + dW, full_matrices=False) -> (W + dW)",
+        "square U",
+    ),
     (nb16.advantages, lambda r: (t := np.flip(np.flip(r, 1).cumsum(1), 1)) - t.mean(0), "its own among them"),
     (nb16.divergence, lambda now, before: (np.exp(now) / np.exp(before) - 1 - now + before).mean(), "wrong way round"),
 ]
@@ -138,7 +92,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("asked", "wrong", "sentence"), WRONG, ids=lambda part: getattr(part, "number", ""))
 def test_what_a_wrong_answer_is_told(asked, wrong, sentence):
-    text = said(asked, wrong)
+    text = said(asked, asked.source.edited(wrong).solution() if isinstance(wrong, str) else wrong)
     assert sentence in text and "gufunc" not in text and len(text.split(PYTHON)[0].split()) <= 80
 
 
