@@ -1,168 +1,82 @@
-"""The exercises that observe a layer or its weights, 4.2, 8.3, 8.4: a promise that is broken is called by its name."""
+"""The exercises that observe a layer or its weights, 4.2, 8.3, 8.4: a promise that is broken is called by its name.
+
+A layer is the right one with an edit of its source, "old -> new".
+"""
 
 import pytest
-import torch
-import torch.nn.functional as F
 from test_exercises import said
-from torch import nn
 
 from lora_edu.exercises import nb04, nb08
 from lora_edu.exercises.answers import Answer
 from lora_edu.exercises.comparing import first_difference
 
-# --- 4.2: a LoRA layer -----------------------------------------------------------------------------------------------
+BRANCH = "F.linear(F.linear(self.dropout(x), self.lora_A), self.lora_B)"
+OUTPUT = "self.base(x) + self.scaling * branch"
 
 
-class Layer(nn.Module):
-    """A right layer; each test bends one thing."""
-
-    def __init__(self, base, rank, alpha, dropout):
-        super().__init__()
-        self.base, self.s, self.drop = base.requires_grad_(False), alpha / rank, nn.Dropout(dropout)
-        self.lora_A = nn.Parameter(torch.randn(rank, base.in_features))
-        self.lora_B = nn.Parameter(torch.zeros(base.out_features, rank))
-
-    def forward(self, x):
-        return self.base(x) + self.branch(x)
-
-    def branch(self, x):
-        return self.s * F.linear(F.linear(self.drop(x), self.lora_A), self.lora_B)
-
-
-def bent(forward):
-    return type("Bent", (Layer,), {"forward": forward})
-
-
-def plus_base(branch):
-    return bent(lambda self, x: self.base(x) + branch(self, x))
-
-
-def with_mask(mask):
-    """Dropout by hand."""
-    return plus_base(lambda s, x: s.s * (x * mask(x, s.drop.p) if s.training else x) @ s.lora_A.T @ s.lora_B.T)
-
-
-def base_under_no_grad(self, x):
-    with torch.no_grad():
-        y = self.base(x)
-    return y + self.branch(x)
-
-
-def changed(**attributes):
-    """A layer that is changed after it was made; an attribute is a function of the layer."""
-
-    def make(*arguments):
-        layer = Layer(*arguments)
-        for name, value in attributes.items():
-            setattr(layer, name, value(layer))
-        return layer
-
-    return make
-
-
-# These pass, as tests/test_exercises_right.py asks.
-RIGHT = [
-    Layer,
-    plus_base(lambda self, x: F.linear(self.drop(x), self.s * self.lora_B @ self.lora_A)),
-    plus_base(lambda s, x: s.s * F.dropout(x, s.drop.p, s.training) @ s.lora_A.mT @ s.lora_B.mT),
-    with_mask(lambda x, p: (torch.rand(x.shape) >= p) / (1 - p)),
-]
-
-
-def observed(layer):
+def observed(edit):
     """The first thing that is said of a layer, without where it is in its code."""
-    answer = Answer(nb04.lora_layer, layer)
+    answer = Answer(nb04.lora_layer, nb04.lora_layer.source.edited(edit).solution())
     return answer.look[1] if answer.look[0] == "observed" else first_difference(answer.got[answer.first], answer.right)
 
 
 @pytest.mark.parametrize(
-    ("layer", "promise"),
+    ("edit", "promise"),
     [
-        (bent(torch.no_grad()(Layer.forward)), "the output carries gradients"),
-        (bent(base_under_no_grad), "W counts once in the gradient of x"),
-        (bent(lambda self, x: self.base(x) + self.branch(x.detach())), "B A counts in the gradient of x"),
-        (plus_base(lambda s, x: s.s * s.drop(x) @ s.lora_A.detach().T @ s.lora_B.T), "counts in the gradient of A"),
-        (plus_base(lambda s, x: s.s * s.drop(x) @ s.lora_A.T @ s.lora_B.data.T), "counts in the gradient of B"),
-        (plus_base(lambda s, x: s.s * x @ s.lora_A.T @ s.lora_B.T), "dropped while training: expected 0.2, got 0"),
-        (plus_base(lambda s, x: s.s * s.drop(x @ s.lora_A.T) @ s.lora_B.T), "dropout acts on x, before A"),
-        (plus_base(lambda s, x: s.s * F.dropout(x, s.drop.p) @ s.lora_A.T @ s.lora_B.T), "in evaluation mode nothing"),
-        (bent(lambda self, x: self.drop(Layer.forward(self, x))), "dropout leaves the path of the base alone"),
-        (with_mask(lambda x, p: torch.rand(x.shape) >= p), "0 or 1 (expected: 0 or 1.25)"),
-        (with_mask(lambda x, p: (torch.rand(x.shape[-1]) >= p) / (1 - p)), "entry of each x is dropped or kept by"),
-        (bent(lambda self, x: x @ self.base.weight.T + self.branch(x)), "the bias counts once in the output"),
-        (bent(lambda self, x: self.s * self.base(x) + self.branch(x)), "W x counts once in the output"),
-        (bent(lambda self, x: self.base(x) + self.branch(x).relu()), "is made of W x, the bias and B A x"),
-        (bent(lambda self, x: None), "returns no tensor: did you forget `return` there?"),
-        (changed(s=lambda layer: -layer.s), "how often B A x counts in the output: expected 2.5, got -2.5"),
-        (changed(base=lambda layer: layer.base.requires_grad_(True)), "base.bias, base.weight, lora_A, lora_B"),
-        (changed(lora_B=lambda layer: nn.Parameter(layer.lora_B, requires_grad=False)), "gradient: expected 'lora_A"),
-        (changed(lora_A=lambda layer: nn.Parameter(0 * layer.lora_A)), "A or B starts with numbers drawn at random"),
-        (changed(lora_B=lambda layer: nn.Parameter(layer.lora_B + 1)), "at the start the output is that of the base"),
-        (changed(lora_A=lambda layer: nn.Parameter(layer.lora_A.T)), "should have the shape (2, 8), and has (8, 2)"),
-        (plus_base(lambda s, x: s.s * (s.lora_B @ (s.lora_A @ s.drop(x).T)).T), "an x of shape (batch, seq, d_in)"),
-        (lambda *arguments: Layer, "the result should be an `nn.Module`"),
-        (lambda base, *rest: base, "an optimizer to find. Here there is none."),
+        (f"{OUTPUT} -> ({OUTPUT}).detach()", "the output carries gradients"),
+        ("self.base(x) -> self.base(x).detach()", "W counts once in the gradient of x"),
+        ("dropout(x) -> dropout(x.detach())", "B A counts in the gradient of x"),
+        ("self.lora_A), -> self.lora_A.detach()),", "counts in the gradient of A"),
+        ("self.lora_B) -> self.lora_B.data)", "counts in the gradient of B"),
+        ("self.dropout(x) -> x", "dropped while training: expected 0.2, got 0"),
+        ("F.linear(self.dropout(x), self.lora_A) -> self.dropout(F.linear(x, self.lora_A))", "dropout acts on x, bef"),
+        ("self.dropout(x) -> F.dropout(x, dropout)", "in evaluation mode nothing"),
+        (f"{OUTPUT} -> self.dropout({OUTPUT})", "dropout leaves the path of the base alone"),
+        ("self.dropout(x) -> x * (torch.rand(x.shape) >= dropout) if self.training else x", "1 (expected: 0 or 1.25)"),
+        (
+            "self.dropout(x) -> x * (torch.rand(x.shape[-1]) >= dropout) / (1 - dropout) if self.training else x",
+            "entry of each x is dropped or kept by",
+        ),
+        ("self.base(x) -> x @ base.weight.T", "the bias counts once in the output"),
+        ("self.base(x) -> self.scaling * self.base(x)", "W x counts once in the output"),
+        ("self.scaling * branch -> (self.scaling * branch).relu()", "is made of W x, the bias and B A x"),
+        (f"return {OUTPUT} -> pass", "returns no tensor: did you forget `return` there?"),
+        ("alpha / rank -> -alpha / rank", "how often B A x counts in the output: expected 2.5, got -2.5"),
+        ("requires_grad_(False) -> requires_grad_(True)", "base.bias, base.weight, lora_A, lora_B"),
+        ("out_features, rank)) -> out_features, rank), False)", "gradient: expected 'lora_A"),
+        ("torch.randn -> torch.zeros", "A or B starts with numbers drawn at random"),
+        ("torch.zeros -> torch.ones", "at the start the output is that of the base"),
+        ("(rank, base.in_features) -> (base.in_features, rank)", "should have the shape (2, 8), and has (8, 2)"),
+        (f"{BRANCH} -> (self.lora_B @ (self.lora_A @ self.dropout(x).T)).T", "an x of shape (batch, seq, d_in)"),
+        ("return LoRA() -> return LoRA", "the result should be an `nn.Module`"),
+        ("return LoRA() -> return base", "an optimizer to find. Here there is none."),
     ],
 )
-def test_a_layer_that_does_not_work_hears_which_promise_it_breaks(layer, promise):
-    assert promise in observed(layer)
+def test_a_layer_that_does_not_work_hears_which_promise_it_breaks(edit, promise):
+    assert promise in observed(edit)
 
 
-# --- 8.3: a layer that keeps nothing ---------------------------------------------------------------------------------
-
-
-class Right(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x, quantized):
-        ctx.quantized = quantized
-        return F.linear(x, quantized.dequantize())
-
-    @staticmethod
-    def backward(ctx, grad_y):
-        return grad_y @ ctx.quantized.dequantize(), None
-
-
-class Hidden(Right):
-    """Saved-tensor hooks do not see what a Function puts on its ctx; counting what is alive does."""
-
-    @staticmethod
-    def forward(ctx, x, quantized):
-        ctx.weight = quantized.dequantize()
-        return Right.forward(ctx, x, quantized)
-
-
-class KeepsInput(Right):
-    @staticmethod
-    def forward(ctx, x, quantized):
-        ctx.save_for_backward(x)
-        return Right.forward(ctx, x, quantized)
-
-
-def other_gradient(made):
-    """The layer with another backward pass."""
-
-    class Other(Right):
-        @staticmethod
-        def backward(ctx, grad_y):
-            return made(grad_y, ctx.quantized.dequantize()), None
-
-    return Other.apply
-
-
+# Of 8.3. Saved-tensor hooks do not see what a Function puts on its ctx; counting what is alive does.
 @pytest.mark.parametrize(
-    ("attempt", "sentence"),
+    ("edit", "sentence"),
     [
-        (Hidden.apply, "keeps the whole W for your backward"),
-        (KeepsInput.apply, "Your layer keeps x."),
-        (lambda x, q: (x.detach() @ q.dequantize().T).requires_grad_(), "cuts x off"),
-        (lambda x, q: F.linear(x.half(), q.dequantize().half()).float(), "in its first digits, as 16 bits have them"),
-        (other_gradient(lambda g, W: g @ W / len(g)), "the gradient of x: 0.333 times dL/dy W"),
-        (other_gradient(lambda g, W: g @ W.abs()), "the gradient of x: not dL/dy W"),
-        (lambda x, q: Right.apply(x, q).T, "the output should have the shape (3, 256), and has (256, 3)"),
+        ("ctx.quantized = quantized -> ctx.quantized, ctx.W = quantized, quantized.dequantize()", "keeps the whole W"),
+        ("ctx.quantized = quantized -> ctx.quantized = quantized; ctx.save_for_backward(x)", "Your layer keeps x."),
+        (
+            "WithoutCopy.apply(x, quantized) -> (x.detach() @ quantized.dequantize().T).requires_grad_()",
+            "cuts x off",
+        ),
+        (
+            "WithoutCopy.apply(x, quantized) -> (x.half() @ quantized.dequantize().half().T).float()",
+            "in its first digits, as 16 bits have them",
+        ),
+        ("return grad_y @ -> return grad_y / len(grad_y) @", "the gradient of x: 0.333 times dL/dy W"),
+        ("dequantize(), None -> dequantize().abs(), None", "the gradient of x: not dL/dy W"),
+        ("return x @ quantized.dequantize().T -> return quantized.dequantize() @ x.T", "(3, 256), and has (256, 3)"),
     ],
 )
-def test_a_layer_hears_what_it_keeps_and_what_is_wrong(attempt, sentence):
-    assert sentence in said(nb08.quantized_linear, attempt)
+def test_a_layer_hears_what_it_keeps_and_what_is_wrong(edit, sentence):
+    assert sentence in said(nb08.quantized_linear, nb08.quantized_linear.source.edited(edit).solution())
 
 
 # --- 8.4: what was never trained -------------------------------------------------------------------------------------

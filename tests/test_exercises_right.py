@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-import test_exercises_layers
+from test_exercises_layers import BRANCH
 from torch.nn import functional as F
 
 from lora_edu.exercises import nb01, nb03, nb04, nb06, nb08, nb10, nb16
@@ -77,12 +77,17 @@ RIGHT = [
     (nb06.taken_over, lambda w, q, X: np.linalg.lstsq(X[:, 1:], X @ w - X[:, 0] * q, rcond=None)[0]),
     (nb10.shared, by_principal_angles),
     (nb16.advantages, from_the_mean),
-    *((nb04.lora_layer, layer) for layer in test_exercises_layers.RIGHT),
-    (nb08.quantized_linear, test_exercises_layers.Right.apply),
+    (nb04.lora_layer, f"{BRANCH} -> F.linear(self.dropout(x), self.lora_B @ self.lora_A)"),
+    (nb04.lora_layer, "self.dropout(x) -> F.dropout(x, dropout, self.training)"),
+    (
+        nb04.lora_layer,
+        "self.dropout(x) -> x * (torch.rand(x.shape) >= dropout) / (1 - dropout) if self.training else x",
+    ),
+    (nb08.quantized_linear, "x @ quantized.dequantize().T -> quantized.dequantize().mm(x.T).T"),
 ]
 
 
 @pytest.mark.parametrize(("asked", "right"), RIGHT, ids=lambda part: getattr(part, "number", ""))
 def test_a_right_answer_passes_however_it_is_written(asked, right, capsys):
-    asked(right)
+    asked(asked.source.edited(right).solution() if isinstance(right, str) else right)
     assert capsys.readouterr().out == f"Exercise {asked.number}: correct\n"
