@@ -95,15 +95,6 @@ def test_a_formula_in_a_line_fits_a_phone():
             assert len(letters) <= 28, f"{path.stem}: ${formula}$ may break at a relation, as $a$ $= b$"
 
 
-def test_the_bars_of_a_norm_stay_as_tall_as_a_letter():
-    pytest.importorskip("docutils")  # extra `book`
-    import book.mathml
-
-    for formula in (r"\lVert W x \rVert", r"\frac{\|B A\|}{2}", r"|x|"):
-        bars = re.findall(r"<mo([^>]*)>&#x0*(?:2016|7C);", book.mathml.mathml(formula), re.I)
-        assert len(bars) == 2 and all('stretchy="false"' in attributes for attributes in bars), formula
-
-
 def test_a_page_says_of_itself_its_claim_or_its_first_paragraph():
     first = "<h1>NF4</h1><p>Of <em>sixteen</em>\nnumbers.</p>"
     assert conf.description(first) == "Of sixteen numbers."

@@ -12,7 +12,7 @@ import classroom_folder
 import nbformat
 import pytest
 
-from classroom import expecting, folders, inspecting, judge, plugins
+from classroom import expecting, folders, judge, plugins
 from classroom.sandbox import SubmissionError
 from lora_edu.assignments import core
 
@@ -219,13 +219,3 @@ def test_the_word_is_kept_and_drawn_for_a_release_from_before(checks):
     path.write_text(json.dumps(before))
     after = expecting.read_hidden(NAME, COHORT)
     assert after["word"] not in ("", "hidden", word) and after["tasks"]["1.1"] != before["tasks"]["1.1"]
-
-
-def test_the_table_says_where_promises_stand_alone(checks, tmp_path):
-    notebook = handed_in(CHEATS["keeps every promise and has no result"])
-    for cell, found in zip(notebook.cells, observed(notebook, checks, tmp_path), strict=True):
-        if judge.is_test(cell):
-            cell.outputs = judge.scored(cell, [nbformat.v4.new_output("display_data", data) for data in found])
-    nbformat.write(notebook, tmp_path / "graded.ipynb")
-    said = inspecting.without_a_result(tmp_path / "graded.ipynb")
-    assert said == [f"{number}:no-result" for number in core.load(NAME).tasks]

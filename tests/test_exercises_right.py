@@ -38,12 +38,6 @@ def guess_of_a_shorter_model(model, tokens, n_blocks):
 # --- 04: an adapter can be grown in several ways ---------------------------------------------------------------------
 
 
-def grown_above(A, B, extra):
-    """The new rows first, and the factor on the old part of B."""
-    rows, factor = np.random.default_rng(3).normal(size=(extra, A.shape[1])), (len(A) + extra) / len(A)
-    return np.vstack([rows, A]), np.hstack([np.zeros((len(B), extra)), factor * B])
-
-
 def grown_with_zeros_in_A(A, B, extra):
     columns, factor = np.random.default_rng(3).normal(size=(len(B), extra)), (len(A) + extra) / len(A)
     return [np.vstack([factor * A, np.zeros((extra, A.shape[1]))]), np.hstack([B, columns])]
@@ -72,7 +66,7 @@ RIGHT = [
     (nb01.update_factors, with_another_basis),
     (nb03.head_output, head_of_torch),
     (nb03.guess_after, guess_of_a_shorter_model),
-    (nb04.grow, grown_above),
+    (nb04.grow, "[A, new_rows] -> [new_rows, A] & [factor * B, new_columns] -> [new_columns, factor * B]"),
     (nb04.grow, grown_with_zeros_in_A),
     (nb06.taken_over, lambda w, q, X: np.linalg.lstsq(X[:, 1:], X @ w - X[:, 0] * q, rcond=None)[0]),
     (nb10.shared, by_principal_angles),

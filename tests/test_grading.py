@@ -119,18 +119,22 @@ def test_a_sentence_in_a_card_cannot_be_html():
     assert cards._with_code("one ` alone") == "one ` alone"
 
 
-def test_progress_survives_a_restart(notebook, monkeypatch):
-    grading.record("0.1", "correct")
-    grading.wrong("0.2", "no")
-    monkeypatch.setattr(grading, "_results", {})  # a new kernel, in which the notebook is run again
-    grading.record("0.1", "not done yet")
-    grading.progress()
-    text = notebook[-1]["text/plain"].splitlines()
-    assert text[0].split() == ["notebook", "correct", "not", "right", "yet", "not", "done", "yet"]
-    assert text[1].split() == ["00", "0.1", "0.2"] and text[1].index("0.2") == text[0].index("not right yet")
+def test_progress_survives_a_restart_and_once_right_stays_right(notebook, monkeypatch):
+    for number, result in (("0.1", "correct"), ("0.1", "not right yet"), ("0.2", "not right yet")):
+        grading._keep(number, result)
     known = grading._known_numbers()
-    assert text[-1] == f"1 of {len(known)} done" and all(number in notebook[-1]["text/plain"] for number in known)
-    assert cards.remembered() == {"0.1": "correct", "0.2": "not right yet"}
+    for _ in range(2):  # in this kernel, and in a new one, in which the notebook is run again
+        grading.progress()
+        text = notebook[-1]["text/plain"].splitlines()
+        assert text[0].split() == ["notebook", "correct", "not", "right", "yet", "not", "done", "yet"]
+        assert text[1].find("0.1 (last try: not right)") == text[0].find("correct") and text[1].startswith("00 ")
+        assert text[1].find("0.2") == text[0].find("not right yet")
+        assert text[-1] == f"1 of {len(known)} done" and all(number in notebook[-1]["text/plain"] for number in known)
+        assert cards.remembered() == {"0.1": "correct (last try: not right)", "0.2": "not right yet"}
+        monkeypatch.setattr(grading, "_results", {})
+        grading.record("0.1", "not done yet")
+    grading._keep("0.1", "correct")
+    assert cards.remembered()["0.1"] == "correct"
 
 
 def test_progress_without_a_folder(notebook, monkeypatch, tmp_path):
@@ -145,19 +149,6 @@ def test_exercises_that_moved_to_another_notebook_stay_done(notebook, tmp_path):
     assert cards.remembered() == {"10.1": "correct", "15.1": "correct", "15.2": "not right yet"}
     grading.record("15.2", "correct")
     assert cards.remembered() == {"10.1": "correct", "15.1": "correct", "15.2": "correct"}
-
-
-def test_once_right_stays_right(notebook, monkeypatch):
-    for number, result in (("0.1", "correct"), ("0.1", "not right yet"), ("0.2", "not right yet")):
-        grading._keep(number, result)
-    assert cards.remembered() == {"0.1": "correct (last try: not right)", "0.2": "not right yet"}
-    for _ in range(2):  # in this kernel, and in a new one
-        grading.progress()
-        text = notebook[-1]["text/plain"].splitlines()
-        assert text[1].find("0.1 (last try: not right)") == text[0].find("correct") and text[-1].startswith("1 of ")
-        monkeypatch.setattr(grading, "_results", {})
-    grading._keep("0.1", "correct")
-    assert cards.remembered()["0.1"] == "correct"
 
 
 CHECKING = """

@@ -1,6 +1,5 @@
 """The look: colors that stand out, figures and tables that carry their words."""
 
-import io
 import re
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
-from PIL import Image
 
 from lora_edu.figures import drawing, layer, looks, plots
 
@@ -72,19 +70,6 @@ def test_a_figure_carries_its_words_twice(outputs):
     assert words["text/html"] == "<details><summary>In words</summary>less than a &lt; b</details>"
     assert words["text/plain"] == "In words: less than a < b"
     assert not plt.fignum_exists(figure.number)
-
-
-def test_a_picture_holds_more_pixels_than_it_takes_and_a_drawing_has_a_palette(outputs):
-    drawn, _ = layer.layer_diagram()
-    photograph = plt.figure(figsize=(2, 2))
-    photograph.add_axes([0, 0, 1, 1]).imshow(np.random.default_rng(0).random((64, 64, 3)))
-    for figure, mode in ((drawn, "P"), (photograph, "RGB")):
-        with Image.open(io.BytesIO(plots.png(figure))) as picture:
-            assert picture.mode == mode
-            width = picture.width
-        plots.show(figure, "words")
-        metadata = next(shown[1] for shown in reversed(outputs) if "image/png" in shown[0])
-        assert 1.55 < width / metadata["image/png"]["width"] < 1.65
 
 
 def test_no_text_of_a_figure_is_below_eight_points():
