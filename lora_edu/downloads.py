@@ -16,8 +16,8 @@ from pathlib import Path
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from lora_edu.files import cache_dir, data_file, sha256, take_lock
-from lora_edu.records import staging
+from lora_edu.files import cache_dir, data_file, take_lock
+from lora_edu.records import sha256, staging
 
 
 class DownloadError(RuntimeError):

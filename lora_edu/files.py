@@ -1,6 +1,5 @@
 """Where files are, and who may write: the data that ships with the package, the cache for downloads, locks."""
 
-import hashlib
 import os
 import sys
 from pathlib import Path
@@ -52,9 +51,3 @@ def take_lock(path: Path, wait: float = 0) -> FileLock:
     except NotImplementedError:
         pass  # a file system without locks
     return lock
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

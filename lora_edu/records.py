@@ -84,6 +84,12 @@ def checksum(record: dict) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def set_aside(path: Path) -> Path:
     """Give what lies at a path another name, with today's date in it, and return that name. Raises OSError."""
     dated = path.with_name(f"{path.stem}-{date.today()}{path.suffix}")

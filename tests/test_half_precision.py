@@ -81,7 +81,7 @@ def test_the_scale_is_kept_in_a_checkpoint(tiny_text, tiny_gpt, old_card, monkey
         train(copy.deepcopy(tiny_gpt), tiny_text, 30, **options, loss_fn=stop_in_step(25, Killed()))
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     with monkeypatch.context() as patch:
-        patch.setattr(run, "restore", lambda scaler, stored: None)
+        patch.setattr(GradScaler, "load_state_dict", lambda scaler, stored: None)
         other = train(copy.deepcopy(tiny_gpt), tiny_text, 30, **HALF | {"checkpoint": tmp_path / "copy"})
     assert other.train_loss != expected.train_loss  # the control
     model = copy.deepcopy(tiny_gpt)

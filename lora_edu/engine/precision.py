@@ -33,12 +33,3 @@ def mixed_precision(device: torch.device, enabled: bool | None) -> torch.autocas
 def gradient_scaler(device: torch.device, enabled: bool | None) -> GradScaler:
     """The scaler of a run in float16; for any other it passes everything through. enabled: as in `wanted`."""
     return GradScaler(device.type, enabled=wanted(device, enabled) and half_type(device) == torch.float16)
-
-
-def restore(scaler: GradScaler, stored: dict) -> None:
-    """Put a scaler's stored state back. Raises ValueError for another one's."""
-    own = scaler.state_dict()
-    if stored.keys() != own.keys():
-        raise ValueError(f"the gradient scaler has the state {stored}")
-    if own:
-        scaler.load_state_dict(stored)

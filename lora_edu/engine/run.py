@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from lora_edu.engine import compiling, distributed
 from lora_edu.engine.checkpoints import Checkpoints
 from lora_edu.engine.distributed import mean, own_rows, total
-from lora_edu.engine.precision import UNSCALED, gradient_scaler, mixed_precision, restore
+from lora_edu.engine.precision import UNSCALED, gradient_scaler, mixed_precision
 from lora_edu.engine.same_run import describe_run
 
 __all__ = ["UNSCALED", "Run", "mean", "mixed_precision", "own_rows", "total"]
@@ -136,7 +136,9 @@ class Run:
         scaler, steps, losses = stored.get("scaler", {}), self.settings["steps"], stored.get("train_loss")
         if not isinstance(losses, list) or len(losses) != done or stored.get("steps", steps) != steps:
             raise ValueError(f"the history is not that of {done} of {steps} steps")
-        restore(self.scaler, scaler)
+        if scaler.keys() != self.scaler.state_dict().keys():
+            raise ValueError(f"the gradient scaler has the state {scaler}")
+        self.scaler.load_state_dict(scaler)  # a scaler that passes everything through has none
         self.history.continue_from({name: value for name, value in stored.items() if name != "scaler"})
 
     def own_rows(self, batch: tuple[Tensor, ...]) -> list[Tensor]:

@@ -23,7 +23,7 @@ from lora_edu import files, tensor_files
 from lora_edu.checks import TRAINING, check
 from lora_edu.command import check_output
 from lora_edu.gpt import GPT, GPTConfig
-from lora_edu.records import read_record, staging, write_record
+from lora_edu.records import read_record, sha256, staging, write_record
 from lora_edu.texts import load_text
 from lora_edu.training import History, pick_device, train
 
@@ -86,7 +86,7 @@ def _differs_from_its_log(path: Path) -> str | None:
         wanted = read_record(log).get("sha256")
     except ValueError as error:
         return f"its log {log.name} tells nothing: {error}"
-    return None if wanted == files.sha256(path) else "its sha256 is not the one in its log"
+    return None if wanted == sha256(path) else "its sha256 is not the one in its log"
 
 
 def pretrain(
@@ -153,7 +153,7 @@ def write_log(path: Path, command: str, recipe: dict, weights: Path, model: nn.M
         "validation_loss": history.validation_loss,
         "train_loss_mean_of_100_steps": _means(history.train_loss, 100),
         "tokens_per_second": round(history.tokens_per_second),
-        "sha256": files.sha256(weights),
+        "sha256": sha256(weights),
     }
     write_record(path, log)
 

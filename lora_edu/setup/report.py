@@ -77,14 +77,6 @@ def to_html(notebook: nbformat.NotebookNode) -> str:
     return re.sub(r"<script[^>]*>(?:(?!</script>).)*</script>", "", page, flags=re.DOTALL)  # nothing here needs one
 
 
-def save(notebook: nbformat.NotebookNode, target: Path) -> tuple[Path, Path]:
-    """Write an executed notebook and, beside it, its page. Returns both paths."""
-    page = target.with_suffix(".html")
-    _write(target, nbformat.writes(notebook) + "\n")
-    _write(page, to_html(notebook))
-    return target, page
-
-
 def formulas_to_mathml(source: str) -> str:
     """Replace $...$ and $$...$$ in Markdown by MathML, which browsers draw without MathJax."""
     parts = re.split(r"(```.*?```|`[^`]*`)", source, flags=re.DOTALL)  # the odd ones are code: leave them
@@ -136,7 +128,10 @@ def main() -> None:
         if arguments.in_place:
             _write(path, nbformat.writes(hosted.add(notebook)) + "\n")
         else:
-            target, page = save(notebook, arguments.folder / path.name)
+            target = arguments.folder / path.name
+            page = target.with_suffix(".html")
+            _write(target, nbformat.writes(notebook) + "\n")
+            _write(page, to_html(notebook))
             print(f"wrote {target} and {page}", file=sys.stderr)
 
 

@@ -3,12 +3,11 @@
 Only the standard library is imported here: `lora_edu.__main__` reads this before anything is installed.
 """
 
-import hashlib
 import os
 import shutil
 from pathlib import Path
 
-from lora_edu.records import COPY, PROGRESS, RECORD, read_record, set_aside, staging, write_record
+from lora_edu.records import COPY, PROGRESS, RECORD, read_record, set_aside, sha256, staging, write_record
 from lora_edu.setup.environment import SetupError, in_our_words
 
 COURSE_FILES = ("*.ipynb", "*.md", "figures/*", "assignments/a*/*")  # a teacher's sources and solutions stay away
@@ -55,8 +54,8 @@ def _add_missing(course: Path, target: Path) -> list[str]:
         if not mine.exists():
             with staging(mine) as partial:
                 shutil.copyfile(source, partial)
-            copied[name] = _sha256(mine)
-        elif copied.setdefault(name, _sha256(mine)) != _sha256(source):
+            copied[name] = sha256(mine)
+        elif copied.setdefault(name, sha256(mine)) != sha256(source):
             newer.append(name)
     write_record(target / RECORD, copied)
     return newer
@@ -71,7 +70,3 @@ def _copied(record: Path) -> dict[str, str]:
     except ValueError as error:
         print(f"{record} is damaged ({error}): it is kept as {set_aside(record).name}", flush=True)
         return {}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
