@@ -13,8 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from lora_edu.command import check_output
 from lora_edu.figures.drawing import Drawn, listed, panels, picture
 from lora_edu.figures.looks import ORANGE
-from lora_edu.models.adapter_files import LEVELS
-from lora_edu.models.inspecting import Layer, Report, inspect_adapter
+from lora_edu.models.inspecting import LEVELS, Layer, Report, inspect_adapter
 from lora_edu.records import staging
 
 
@@ -50,10 +49,9 @@ def card(report: Report) -> Drawn:
 def lines(report: Report) -> list[str]:
     """The report for a terminal: the verdict, what the files say, what was found, a line for each kind of layer."""
     text = [report.verdict, ""]
-    text += [f"{name:8} {_shown(value)}" for name, value in report.facts.items() if value not in (None, "", [])]
+    text += [f"{name:14} {_shown(value)}" for name, value in report.facts.items() if value not in (None, "", [])]
     found = sorted(report.findings, key=lambda finding: LEVELS.index(finding.level))  # the worst first
-    text += [f"{'experts':8} {report.of_experts} layers of all experts, not measured"] if report.of_experts else []
-    text += ["", *(f"[{finding.level}] {finding}" for finding in found)] if found else []
+    text += ["", *(f"[{finding.level}] {finding.seen}: {finding.advice}" for finding in found)] if found else []
     if report.layers:
         text += ["", f"{'layers':34}{'rank':>5}{'|sBA|':>10}{'for 90%':>9}{'/ |W|':>9}{'bf16':>7}{'NF4':>7}"]
         text += [_line(kind, layers) for kind, layers in by_kind(report).items()]

@@ -1,204 +1,335 @@
-"""A doctor for adapters: what lies in a folder in PEFT's format, has it learned, and what would a merge leave of it?
+"""A doctor for adapters: is a folder in PEFT's format whole, has it learned, and what would a merge leave of it?
 
     lora-edu inspect ADAPTER [--base FOLDER] [--json] [--card card.png]
 
-With the weights of the base, each update s B A is measured against the weight W that it is added to. `adapter_files`
-reads, this file measures, `adapter_rules` judges.
+It compares what the config promises with what the file holds, and the numbers with what training leaves. With the base,
+each update s B A is measured beside the weight W that it is added to. Nothing is unpickled, and no model is built.
 """
 
-import json
+import difflib
 import math
+import re
+from collections import defaultdict, namedtuple
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lora_edu.models import adapter_files as files
-from lora_edu.models import adapter_rules as rules
-from lora_edu.models import adapter_settings as settings
-from lora_edu.models.adapter_files import Adapter, Finding, Place, Unreadable
+from lora_edu.models.adapter_files import SAVE, read, read_base, unread
+from lora_edu.peft_io import CHANGES_THE_BASE, CONFIG, PREFIX, WEIGHTS
 from lora_edu.quantization import quantize
 
-ROWS = 256  # of each weight: where a merge is tried and entries are sampled
+LEVELS = ("broken", "not opened", "has not learned", "odd", "another method", "note")  # the worst is the verdict
+BROKEN, CLOSED, DEAD, ODD, OTHER, NOTE = LEVELS
+PARTS = {"A": "r", "B": "r", "E": "target_r", "magnitude_vector": "use_dora", "B.bias": "lora_bias"}  # and who asks
+LORA = re.compile(rf"{re.escape(PREFIX)}(?P<path>.+?)\.lora_(embedding_)?(?P<part>{'|'.join(PARTS)})(\.weight)?")
+END = re.compile(r"^.*?(?=[^.]+\.\d+\.)")  # of model.layers.3.self_attn.q_proj what comes before `layers`
+EMBEDDING = re.compile(r"\b(embed_tokens|lm_head|wte|shared|word_embeddings|embed_in|embed_out)\b")
+HEAD = re.compile(r"\b(score|classifier|qa_outputs|(?!lm_)\w*head)\b")
+WITH_HEAD = re.compile(r"SEQ_CLS|TOKEN_CLS|QUESTION_ANS|\w+Classification|\w+QuestionAnswering")
+CHOICES = {  # what PEFT takes
+    "task_type": "CAUSAL_LM|SEQ_2_SEQ_LM|FEATURE_EXTRACTION|SEQ_CLS|TOKEN_CLS|QUESTION_ANS",
+    "init_lora_weights": rf"true|false|gaussian|orthogonal|eva|mica|{'|'.join(CHANGES_THE_BASE)}|pissa_niter_\d+",
+    "bias": "none|all|lora_only", "r": r"[1-9]\d*", "use_rslora": "true|false", "use_dora": "true|false",
+}  # fmt: skip
+SETTINGS = """alora_invocation_tokens alpha_pattern arrow_config auto_mapping base_model_name_or_path bias corda_config
+    ensure_weight_tying eva_config exclude_modules fan_in_fan_out inference_mode init_lora_weights kasa_config
+    layer_replication layers_pattern layers_to_transform loftq_config lora_alpha lora_bias lora_dropout lora_ga_config
+    megatron_config megatron_core modules_to_save monteclora_config peft_type peft_version qalora_group_size r
+    rank_pattern revision runtime_config target_modules target_parameters task_type trainable_token_indices use_bdlora
+    use_dora use_qalora use_rslora velora_config""".split()
+FAR = ("false", *CHANGES_THE_BASE)  # starts that are not zero
+CONVERT, RESIZE = "convert it, or give that base", "first base.resize_token_embeddings(rows)"
+EARLIER, PIECE = "take the files before that", "or gather its pieces, or restore rank_pattern"
+ONE_RUN = "take both files from one run, or save it again"
+FACTS = ("r", "lora_alpha", "use_rslora", "target_modules", "base_model_name_or_path")
+MOVED = 1e-6  # the first step of Adam moves every entry of B by about the learning rate
 QUANTILES = {"1%": 0.01, "25%": 0.25, "50%": 0.5, "75%": 0.75, "99%": 0.99, "largest": 1}
+Said = Iterator[tuple[str, str]]  # a level, and "what is seen: what to do"
+Finding = namedtuple("Finding", "level seen advice")
+# norm: ||s B A||; directions: how many hold 90% of its squared norm. With a base: relative is ||s B A|| / ||W||; along
+# the cosine of both; bf16 and nf4 are the shares of s B A that a merge leaves, 1 for all
+Layer = namedtuple("Layer", "path rank scaling norm directions relative along bf16 nf4", defaults=4 * [None])
 
 
-@dataclass
-class Layer:
-    """One adapted layer. norm: ||s B A||; directions: how many hold 90% of its squared norm, 0 where it is zero.
-
-    independent: rows of A not made of others. With a base: place is its weight there; relative is ||s B A|| / ||W||;
-    along the cosine of both; bf16 and nf4 are the shares of s B A that a merge leaves, 1 for all.
-    """
-
-    path: str
-    rank: int
-    in_features: int
-    out_features: int
-    scaling: float
-    independent: int | None = None
-    norm: float = math.nan
-    directions: int = 0
-    place: Place | None = None
-    fits: bool = True
-    relative: float | None = None
-    along: float | None = None
-    bf16: float | None = None
-    nf4: float | None = None
+def inspect_adapter(folder: str | Path, base: str | Path | None = None) -> "Report":
+    """A report on an adapter, damaged or not. base: the folder or file with its weights; ValueError for a bad one."""
+    report, alike = Report(Path(folder), read_base(Path(base)) if base else {}), defaultdict(list)
+    for level, said in report.examine():
+        seen, _, advice = said.rpartition(": ")
+        alike[level, advice].append(seen)  # what calls for the same advice is one finding
+    for (level, advice), seen in alike.items():
+        report.findings.append(Finding(level, seen[0] + f", one of {len(seen)}" * (len(seen) > 1), advice))
+    return report
 
 
-@dataclass
 class Report:
-    """facts: what the files say; findings: what is wrong and what to do; entries: quantiles of |s B A|."""
+    """What lies in a folder, and what was found. facts: what the files say; entries: quantiles of |s B A|."""
 
-    folder: str
-    facts: dict = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
-    layers: list[Layer] = field(default_factory=list)
-    entries: dict[str, float] = field(default_factory=dict)
-    of_experts: int = 0  # layers whose experts share their factors: read, not measured
+    def __init__(self, folder: Path, known: dict):
+        """known: the tensors of the base by name, not loaded."""
+        self.folder, self.known, self.findings, self.layers = folder, known, [], []
+        self.facts, self.entries, self.places = {}, {}, {}
+        self.parts: dict[str, dict[str, Tensor]] = defaultdict(dict)  # of each layer: A (rank, in), B (out, rank), ...
+        self.others: dict[str, Tensor] = {}  # such as a head, saved whole
 
     @property
     def verdict(self) -> str:
         """The worst finding, in words."""
-        for level in files.LEVELS[:-1]:
-            if found := [finding for finding in self.findings if finding.level == level]:
-                return f"{level}: {found[0]}"
-        experts = f", {self.of_experts} of them of all experts, not measured" if self.of_experts else ""
-        return f"alive: {len(self.layers) + self.of_experts} layers carry an update{experts}"
+        worst = [one for level in LEVELS[:-1] for one in self.findings if one.level == level]
+        return ": ".join(worst[0]) if worst else f"alive: {self.facts['layers']} carry an update"
 
     def as_dict(self) -> dict:
-        layers = [asdict(layer) | {"place": layer.place and layer.place.name} for layer in self.layers]
-        return {"verdict": self.verdict} | asdict(self) | {"layers": layers}
+        found, layers = ([one._asdict() for one in some] for some in (self.findings, self.layers))
+        facts = {"folder": str(self.folder), "facts": self.facts, "entries": self.entries}
+        return {"verdict": self.verdict, "findings": found, "layers": layers} | facts
 
-
-def inspect_adapter(folder: str | Path, base: str | Path | None = None) -> Report:
-    """A report on an adapter, damaged or not. base: the folder or file with its weights; ValueError for a bad one."""
-    report, folder = Report(str(folder)), Path(folder)
-    known = places_of_weights(Path(base)) if base else {}
-    try:
-        a = Adapter(folder)
-        report.findings = findings(a, rules.OF_ANOTHER_METHOD)
-        if any(finding.level == files.BROKEN for finding in report.findings):
-            return report
-        a.read_tensors()
-    except Unreadable as error:
-        report.findings.append(error.finding)
-        return report
-    if report.findings:  # of another method
-        report.findings += findings(a, rules.OF_ANY_METHOD)
-        return report
-    beside = Path(base or str(a.config.get("base_model_name_or_path") or "none"))
-    with suppress(ValueError, OSError):  # of a base that only the config names, at least the names of its tensors
-        known = known or places_of_weights(beside)
-        a.model = json.loads((beside / "config.json").read_bytes())
-    if not a.config.get("layer_replication"):  # else blocks of the adapter are not blocks of the files
-        a.base, a.known = Path(base) if base else None, known
-    single = [path for path in a.pairs if not settings.of_all_experts(a.config, path)]
-    single.sort(key=lambda path: [int(part) if part.isdigit() else -1 for part in path.split(".")])  # 2 before 10
-    measured = [measure(a, path) for path in single]
-    a.layers = report.layers = [layer for layer, _ in measured]
-    report.findings, report.facts = findings(a, rules.OF_ANY_METHOD + rules.RULES), facts(a)
-    report.of_experts = len(a.pairs) - len(single)
-    if values := sorted(torch.cat([entries for _, entries in measured]).tolist() if measured else []):
-        report.entries = {name: values[int(share * (len(values) - 1))] for name, share in QUANTILES.items()}
-    return report
-
-
-def findings(a: Adapter, which: list[rules.Rule]) -> list[Finding]:
-    """Of each rule the first word."""
-    asked = ((level, next(iter(seen(a)), None), advice) for level, seen, advice in which)
-    return [Finding(level, seen, advice) for level, seen, advice in asked if seen]
-
-
-def facts(a: Adapter) -> dict:
-    """What the files say, and which tensor fills them."""
-    largest = max(a.tensors, key=lambda name: a.tensors[name].nbytes)
-    return {
-        "rank": a.config.get("r"),
-        "alpha": a.config.get("lora_alpha"),
-        "s": files.counted(f"{layer.scaling:.4g}" for layer in a.layers),
-        "rsLoRA": a.config.get("use_rslora", False),
-        "targets": a.config.get("target_modules"),
-        "types": files.counted(str(one.dtype)[6:] for one in a.tensors.values()),
-        "bytes": sum(tensor.nbytes for tensor in a.tensors.values()),
-        "largest": f"{largest}, {a.tensors[largest].nbytes:,} bytes",
-        "base": a.config.get("base_model_name_or_path"),
-    }
-
-
-def places_of_weights(base: Path) -> dict[str, Place]:
-    """Of each tensor of the base, by its name before quantization. Each file is opened once. Raises ValueError."""
-    found: dict[str, Place] = {}
-    for path in [base] if base.is_file() else sorted(base.glob("*.safetensors")):
+    def examine(self) -> Said:
+        """Reads, measures, and asks question after question."""
         try:
-            with safe_open(path, "pt") as file:
-                for name in file.keys():
-                    header = file.get_slice(name)
-                    found[files.unquantized(name)] = Place(name, path, header.get_shape(), header.get_dtype())
-        except (SafetensorError, ValueError, RuntimeError, OSError) as error:
-            what = files.what_is(path) or f"is damaged or cut short ({error}): download it again"
-            raise ValueError(f"the base's {path} {what}") from error
-    if not found or any("lora_A" in name for name in found):
-        what = "is an adapter itself" if found else "holds no safetensors" if base.exists() else "is not here"
-        raise ValueError(f"{base} {what}: name the folder, or the file, with the weights of the base")
-    for index in base.glob("*.safetensors.index.json"):
-        named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        if lost := sorted(name for name in named if not (base / name).exists()):
-            raise ValueError(f"{base} lacks {', '.join(lost)}, of {len(named)} files: download the base again")
-    return found
+            self.read()
+        except ValueError as error:
+            yield CLOSED if "not opened" in str(error) else BROKEN, str(error)
+            return
+        entries = torch.cat([torch.empty(0), *(measure(self, path) for path in self.parts)]).sort().values.tolist()
+        self.entries = {name: entries[int(share * (len(entries) - 1))] for name, share in QUANTILES.items() if entries}
+        sizes = {name: tensor.nbytes for name, tensor in self.tensors.items()}
+        self.facts |= {
+            "s": ", ".join(sorted({f"{layer.scaling:.4g}" for layer in self.layers})),
+            "types": ", ".join(sorted({str(tensor.dtype)[6:] for tensor in self.tensors.values()})),
+            "bytes": sum(sizes.values()),
+            "largest": "{}, {:,} bytes".format(*max(sizes.items(), key=lambda item: item[1])),
+        }
+        if self.kind != "LORA":
+            yield OTHER, f"peft_type is {self.kind}: this doctor knows LORA, it looked at names and numbers only"
+        elif not any(LORA.fullmatch(name) or unread(name) for name in self.tensors):
+            yield BROKEN, f"no tensor belongs to LoRA, not {min(self.tensors)}: save the adapter, or find its config"
+        for name in self.tensors:
+            if why := unread(name):
+                yield BROKEN, f"PEFT would not load {name}, {why}: {SAVE}"
+        rows, tokens = len(self.tensors.get("prompt_embeddings", ())), self.config.get("num_virtual_tokens")
+        if isinstance(tokens, int) and rows not in (0, tokens, 2 * tokens):  # an encoder's and a decoder's
+            yield BROKEN, f"the config promises {tokens} num_virtual_tokens, and the file has {rows}: {ONE_RUN}"
+        for question in (numbers, settings, promises, updates)[: 4 if self.kind in ("LORA", "ADALORA") else 1]:
+            yield from question(self)
+
+    def read(self) -> None:
+        """Raises ValueError with what lies there instead of an adapter, and what to do."""
+        self.config, self.tensors = read(self.folder / CONFIG), read(self.folder / WEIGHTS, load=True)
+        for setting, kind in {"modules_to_save": list, "rank_pattern": dict, "alpha_pattern": dict}.items():
+            self.config[setting] = value if isinstance(value := self.config.get(setting), kind) else kind()
+        self.kind, self.start = self.config.get("peft_type"), str(self.config.get("init_lora_weights")).lower()
+        if not self.kind or self.kind != str(self.kind).upper():
+            raise ValueError(f"{CONFIG} has peft_type {self.kind!r}, and PEFT expects 'LORA': correct it, or {SAVE}")
+        if not self.tensors:
+            raise ValueError(f"{WEIGHTS} holds no tensors, as in pieces of ZeRO-3: gather them before saving")
+        if self.on("layer_replication"):  # then blocks of the adapter are not those of the base's files
+            self.known = {}
+        for name in sorted(self.tensors, key=lambda name: [int(n) if n.isdigit() else -1 for n in name.split(".")]):
+            tensor = self.tensors[name]
+            tensor = tensor.flatten(1) if tensor.ndim > 2 else tensor  # of a convolution
+            if (match := LORA.fullmatch(name)) and "lora_embedding" in name:  # its weight is the transpose of B A
+                self.parts[match["path"]]["BA"["AB".index(match["part"])]] = tensor.t()
+            elif match:
+                self.parts[match["path"]][match["part"]] = tensor
+            elif not unread(name):
+                self.others[name] = tensor
+        self.facts = {name: self.config.get(name) for name in FACTS}
+        self.facts["layers"], experts = f"{len(self.parts)} layers", self.on("target_parameters")
+        for path in [path for path in self.parts if experts and (".base_layer" in path or self.left_out(path))]:
+            del self.parts[path]  # one A and one B for all experts
+        ends = {END.sub("", name, count=1): name for name in self.known}  # GPT-2's files leave out `transformer.`
+        for path in self.parts:
+            name = f"{path}.weight"
+            self.places[path] = name if name in self.known else ends.get(END.sub("", name, count=1))
+
+    def weight(self, path: str):
+        """W of a layer in the base, not loaded; None where it is not known, or packed in codes."""
+        found = self.known.get(self.places[path])
+        return found if found and found.get_dtype() in ("F64", "F32", "F16", "BF16") else None
+
+    def on(self, setting: str) -> bool:
+        return self.config.get(setting) not in (None, False, "none", "", [], {})
+
+    def number(self, setting: str, patterns: str, path: str) -> float:
+        """A layer's rank or alpha: the first key of rank_pattern or alpha_pattern that fits decides. NaN for none."""
+        keys = (key for key in self.config[patterns] if named(rf"(.*\.)?({key})", path))
+        value = next((self.config[patterns][key] for key in keys), self.config.get(setting))
+        return value if isinstance(value, int | float) else math.nan
+
+    def left_out(self, path: str) -> str:
+        """Why PEFT would make no room for an adapter of this layer; "" if it would."""
+        number, chosen = re.search(r"\.(\d+)\.", path), self.config.get("layers_to_transform")
+        if not named(self.config.get("target_modules"), path):
+            return f"target_modules ({self.config.get('target_modules')}) does not name it"
+        if chosen is not None and number and number[1] not in re.findall(r"\d+", str(chosen)):
+            return f"layers_to_transform is {chosen}"
+        return "exclude_modules names it" if named(self.config.get("exclude_modules"), path) else ""
 
 
-def find(path: str, known: dict[str, Place]) -> Place | None:
-    """The weight of a layer in the base, which may leave out the outermost names of a path (`transformer` of GPT-2)."""
-    if f"{path}.weight" in known:
-        return known[f"{path}.weight"]
-    while path:
-        found = [name for name in known if settings.ends(name, f"{path}.weight")]
-        if len(found) == 1 or (found and files.NUMBERED.match(path)):  # many end in dense.weight
-            return known[found[0]]
-        path = path.partition(".")[2] if files.NUMBERED.match(path) else ""
-    return None
+def named(value: object, path: str) -> bool:
+    """Whether a setting, a list of names or one pattern, names a layer."""
+    if isinstance(value, list):
+        return any(f".{path}".endswith(f".{name}") for name in value)
+    with suppress(re.error):
+        return isinstance(value, str) and (value == "all-linear" or bool(re.fullmatch(value, path)))
+    return False
 
 
-def measure(a: Adapter, path: str) -> tuple[Layer, Tensor]:
-    """One layer, and |s B A| at a sample of entries, none where a number is not finite."""
-    A, B = a.pairs[path]
-    layer = Layer(path, len(A), A.shape[1], len(B), settings.strength(a.config, path, len(A)))
-    if a.base and (place := find(path, a.known)):
-        shape = [place.shape[0], math.prod(place.shape[1:])]  # of a convolution, too
-        layer.place, wanted = place, [layer.out_features, layer.in_features]
-        layer.fits = place.in_codes or wanted in (shape, shape[::-1] if a.config.get("fan_in_fan_out") else shape)
-    if not all(map(math.isfinite, [layer.scaling, *(a.largest[a.parts[path][part]] for part in "AB")])):
-        return layer, torch.empty(0)
+def measure(a: Report, path: str) -> Tensor:
+    """Adds a layer whose A and B fit. Returns |s B A| at a sample of entries, none where a number is not finite."""
+    A, B = (a.parts[path].get(part, torch.empty(0)).float().nan_to_num(0, 0, 0) for part in "AB")
+    if A.ndim != 2 or B.ndim != 2 or not len(A) == B.shape[1] > 0:
+        return torch.empty(0)
+    s = a.number("lora_alpha", "alpha_pattern", path) / len(A) ** (0.5 if a.on("use_rslora") else 1)
     # The singular values of B A are those of two small triangles: (out, in) is never made.
-    of_A = torch.linalg.qr(A.double().T).R
-    strengths = torch.linalg.svdvals(torch.linalg.qr(B).R @ of_A.float().T)
-    bases = torch.linalg.svdvals(of_A)
-    layer.independent = int((bases > 1e-6 * bases.max()).sum())
-    layer.norm, squares = abs(layer.scaling) * strengths.norm().item(), strengths.double().square()
-    layer.directions = int((squares.cumsum(0) < 0.9 * squares.sum()).sum()) + bool(layer.norm)
-    some = torch.linspace(0, len(B) - 1, min(ROWS, len(B))).long()
-    update = layer.scaling * (B[some] @ A)  # (rows, in_features)
-    if layer.place and layer.fits and not layer.place.in_codes:
-        with safe_open(layer.place.file, "pt") as file:
-            W = file.get_tensor(layer.place.name).flatten(1)
-        _beside(layer, update, W[some] if len(W) == len(B) else W.T[some], W.float().norm().item())
-    return layer, update.abs().flatten()[:: max(1, update.numel() // 4096)]
+    strengths = torch.linalg.svdvals(torch.linalg.qr(B).R @ torch.linalg.qr(A.T).R.T)
+    norm, squares, beside = abs(s) * strengths.norm().item(), strengths.double().square(), ()
+    directions = int((squares.cumsum(0) < 0.9 * squares.sum()).sum()) + bool(norm)
+    some = torch.linspace(0, len(B) - 1, min(256, len(B))).long()  # rows of W, where a merge is tried
+    update = s * (B[some] @ A)
+    W = found[...].flatten(1).float() if (found := a.weight(path)) else torch.empty(0)
+    if {*W.shape} == {len(B), A.shape[1]}:
+        rows = (W if len(W) == len(B) else W.T)[some].contiguous()
+        arrived = [(rows + update).bfloat16().float() - rows.bfloat16().float()]
+        arrived += [quantize((rounded := quantize(rows).dequantize()) + update).dequantize() - rounded]
+        along = torch.cosine_similarity(rows.flatten(), update.flatten(), dim=0).item()
+        kept = [(one * update).sum().item() / max(update.square().sum().item(), 1e-30) for one in arrived]
+        beside = norm / max(W.norm().item(), 1e-30), along, *kept
+    a.layers.append(Layer(path, len(A), s, norm, directions, *beside))
+    return update.abs().flatten()[:: max(1, update.numel() // 4096)]
 
 
-def _beside(layer: Layer, update: Tensor, rows: Tensor, norm: float) -> None:
-    """Measure an update against its weight, and try a merge on a sample. update, rows of W: (rows, in_features)."""
-    layer.relative, rows = layer.norm / max(norm, 1e-30), rows.float().contiguous()
-    layer.along = torch.cosine_similarity(rows.flatten(), update.flatten(), dim=0).item()
-    rounded = quantize(rows).dequantize()
-    layer.bf16 = _kept(rows.bfloat16().float(), (rows + update).bfloat16().float(), update)
-    layer.nf4 = _kept(rounded, quantize(rounded + update).dequantize(), update)
+def numbers(a: Report) -> Said:
+    """What training leaves in no tensor, and in no kind of tensors."""
+    kinds: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for name, tensor in a.tensors.items():
+        kind, values = str(tensor.dtype)[6:], tensor.float()
+        if not tensor.numel():
+            yield BROKEN, f"{name} has no numbers, as in pieces of FSDP or ZeRO-3: gather them before saving"
+            continue
+        if not tensor.is_floating_point() and name.endswith((".weight", ".bias")):
+            yield BROKEN, f"{name} is {kind}, packed codes, and weights have fractions: dequantize before saving"
+        if not math.isfinite(largest := values.abs().max().item()):
+            yield BROKEN, f"{name} holds {largest}, training diverged, or float16 overflowed: take an earlier one"
+        if tensor.is_floating_point() and tensor.element_size() == 1:
+            yield ODD, f"{name} is {kind}, and precision is lost: save it again in bfloat16 or float32"
+        if "lora_" in name or not name.endswith((".weight", ".bias", "delta")):
+            kinds[name.removesuffix(".weight").rpartition(".")[-1]][name] = values
+    for kind, some in kinds.items():
+        large = {name: one for name, one in some.items() if one.numel() > 16 or not one.any()}
+        flat = [name for name, one in large.items() if one.max() - one.min() < MOVED]
+        what = f"{kind} is {round(some[flat[0]].flatten()[0].item(), 6) or 'zero'} throughout" if flat else ""
+        if flat and len(flat) == len(some):
+            yield DEAD, f"{what}, in every layer, as at the start: did the optimizer have it? Save what was trained"
+        elif flat and "lora" in kind:
+            yield ODD, f"{what} in {len(flat)} of {len(some)} layers, such as {flat[0]}: was it frozen, or not used?"
 
 
-def _kept(before: Tensor, after: Tensor, update: Tensor) -> float:
-    """The share of an update that arrives: what changed, along it. 1 is all of it, 0 nothing."""
-    return ((after - before) * update).sum().item() / max(update.square().sum().item(), 1e-30)
+def settings(a: Report) -> Said:
+    """Is each value among PEFT's, does each key mean something, and does what lies beside it belong to it?"""
+    for name, pattern in CHOICES.items():
+        if not re.fullmatch(f"{pattern}|none", str(a.config.get(name)), re.IGNORECASE):
+            yield BROKEN, f"{name} is {a.config[name]!r}, expected {pattern}: write what PEFT expects"
+    for key in sorted(key for key in a.config if key not in SETTINGS and a.on(key) and a.kind == "LORA"):
+        meant = difflib.get_close_matches(key, SETTINGS, 1, 0.9)
+        which = f"{key}, is {meant[0]!r} meant?" if meant else f"{key}, did a newer PEFT write it?"
+        yield ODD if meant else NOTE, f"PEFT 0.21 passes by the setting {which}: correct it, or upgrade"
+    for key in {**a.config["rank_pattern"], **a.config["alpha_pattern"]} if not a.on("target_parameters") else ():
+        if not any(named(rf"(.*\.)?({key})", path) for path in a.parts):
+            yield ODD, f"rank_pattern or alpha_pattern names {key}, and no adapted layer is called so: correct it"
+    if a.start.startswith(CHANGES_THE_BASE):
+        yield ODD, f"it started with {a.start}, which moves the base, it is another model as plain LoRA: {CONVERT}"
+    stacks = [one for one in ("encoder", "decoder", "vision") if re.search(rf"\b{one}", " ".join([*a.parts, *a.known]))]
+    if a.config.get("task_type") == "CAUSAL_LM" and stacks == ["encoder", "decoder"]:
+        yield ODD, "task_type is CAUSAL_LM, and the base has an encoder and a decoder: write SEQ_2_SEQ_LM"
+    if (a.folder / "config.json").exists() and any(a.folder.glob("model*.safetensors")):
+        yield ODD, "a whole model lies beside it: loaders may add the adapter to a model that has it, keep them apart"
+    if (a.folder / "adapter_model.bin").exists():
+        yield NOTE, f"adapter_model.bin lies beside {WEIGHTS}: PEFT reads the latter, and so does this report"
+    base = str(a.config.get("base_model_name_or_path") or "")
+    if re.match(r"[/\\.~]|([^/\\]+[/\\]){2}.", base) and not Path(base).expanduser().exists():
+        yield NOTE, f"the config names the base {base}, a path that is not here: write its public name"
+    heads = [name for name in [*a.parts, *a.others] if "lm_head" in name]
+    if heads and a.known and not any("lm_head" in name for name in a.known):
+        yield NOTE, "the base has no lm_head of its own, it is tied to the embedding: a merge changes both, untie them"
+    rows = [len(one) for name, one in a.others.items() if EMBEDDING.search(name)]
+    rows = rows or [one.get_shape()[0] for name, one in a.known.items() if EMBEDDING.search(name)]
+    for file, before in {"tokenizer.json": '"id": *', "added_tokens.json": '": *'}.items() if rows else ():
+        text = (a.folder / file).read_text("utf-8", "ignore") if (a.folder / file).is_file() else ""
+        if (largest := max(map(int, re.findall(rf"{before}(\d+)", text)), default=0)) >= max(rows):
+            yield BROKEN, f"{file} goes to token {largest}, the embedding has {max(rows)} rows: {RESIZE}"
+
+
+def promises(a: Report) -> Said:
+    """What the config promises, beside a base for all of its layers, against what the file holds."""
+    wanted = [part for part, setting in PARTS.items() if a.on(setting)]
+    for path, parts in a.parts.items():
+        foreign = a.known and END.match(path) and not a.places[path]
+        why = "the base has no such layer" if foreign else a.left_out(path)
+        for part in sorted({*parts, *wanted}):
+            if part not in parts:
+                yield BROKEN, f"the config promises {path}.lora_{part}, and the file lacks it: {ONE_RUN}"
+            elif reason := why or f"{PARTS[part]} is off" * (part not in wanted):
+                yield BROKEN, f"the file holds {path}.lora_{part}, PEFT passes by it, as {reason}: {ONE_RUN}"
+        if a.places[path] and not f".{path}.weight".endswith(f".{a.places[path]}"):
+            yield ODD, f"the base calls {path} {a.places[path]}, and PEFT matches names: load the class of the training"
+        A, B = (list(parts[part].shape) if part in parts else [] for part in "AB")
+        rank, inside, out = a.number("r", "rank_pattern", path), A[-1:], B[:1]
+        if W := a.weight(path):
+            out, inside = W.get_shape()[:1], [math.prod(W.get_shape()[1:])]
+            out, inside = (inside, out) if a.on("fan_in_fan_out") and B[:1] != out else (out, inside)
+        for part, shape, asked in (("A", A, [rank, *inside]), ("B", B, [*out, rank])):
+            if a.kind == "LORA" and shape and shape != asked:
+                turned = ", transposed" * (shape[part == "A" :][:1] == [rank])
+                what = f"{path}.lora_{part} has the shape {shape}{turned}, by config and base it is {asked}"
+                yield BROKEN, f"{what}: {ONE_RUN}, {PIECE}"
+    trained = WITH_HEAD.search(f"{a.config.get('task_type')} {a.config.get('auto_mapping')}")
+    for name in sorted(a.known.keys() - a.places.values()) if a.parts else ():
+        path, big = name.removesuffix(".weight"), len(a.known[name].get_shape()) > 1
+        if big and path != name and not a.left_out(path) and (END.search(path) or not trained):  # else an own head
+            yield ODD, f"the config promises an adapter of {path}, and the file has none: is it cut short? {SAVE}"
+    modules = [f"{one} of modules_to_save" for one in a.config["modules_to_save"]]
+    modules += [f"a head for {trained[0]}"] if trained and not modules else []
+    whole = {one: HEAD.pattern if HEAD.search(one) else rf"{re.escape(one.split()[0])}\b" for one in modules}
+    brought = {"trainable_token_indices": "tokens_delta", "bias": r"\.bias$"}
+    whole |= {setting: pattern for setting, pattern in brought.items() if a.on(setting)}
+    biased = any(re.sub("weight$", "bias", place or "") in a.known for place in a.places.values())
+    for what, pattern in whole.items():
+        if not any(re.search(pattern, name) for name in a.others) and (what != "bias" or biased):
+            yield BROKEN, f"the config promises {what}, and the file lacks it: {ONE_RUN}"
+    saved = [name for name in a.others if EMBEDDING.search(name)]  # PEFT adds both, if one is adapted or has grown
+    for name, one in sorted(a.others.items(), key=lambda item: -item[1].nbytes) if a.parts else ():
+        there = a.known.get(name.removeprefix(PREFIX))
+        if there and one.is_floating_point() and one.numel() and list(one.shape) != there.get_shape():
+            yield BROKEN, f"{name} is {list(one.shape)}, the base has {there.get_shape()}: {RESIZE}"
+        if not any(re.search(pattern, name) for pattern in whole.values()):
+            level = NOTE if name in saved and (len(saved) > 1 or "lm_head" not in name) else ODD
+            what = f"{name}, {one.nbytes / a.facts['bytes']:.0%} of its bytes, the base's or trained whole"
+            yield level, f"the file holds {what}: name it in modules_to_save, if that is meant"
+
+
+def updates(a: Report) -> Said:
+    """What training leaves in no layer, and how large an update is."""
+    same: dict[int, list[str]] = defaultdict(list)
+    for layer in a.layers:
+        A, B = (a.parts[path := layer.path][part].float() for part in "AB")
+        if not A.flatten()[-A.numel() // 16 :].any() and not (B.any() and not (A.any() and B[:, -1].any())):
+            yield BROKEN, f"A of {path} ends in zeros, and A starts at random, so its end was lost: take the file again"
+        rows = [row.tobytes() for row in torch.cat([A, B.T], 1).numpy() if row.any()]
+        if len(set(rows)) < len(rows):
+            yield ODD, f"in {path} rows of A and columns of B repeat, {len(set(rows))} of {len(rows)} differ: {EARLIER}"
+        same[hash(B.numpy().tobytes()) if B.any() else id(layer)].append(path)
+        if not 1e-3 <= layer.scaling <= 100:
+            yield ODD, f"s is {layer.scaling:.4g} in {path}, most have 0.25 to 4: write the training's alpha"
+        if (layer.relative or 0) > 4 and not EMBEDDING.search(path) and not a.start.startswith(FAR):
+            much = f"{layer.relative:.3g} times as large as its weight"
+            yield ODD, f"the update of {path} is {much}: is alpha too large, or the base another?"
+    for paths in same.values():
+        if len(paths) > 1:
+            yield ODD, f"B is the same, bit for bit, in {len(paths)} layers, {' and '.join(paths[:2])}: {EARLIER}"
+    along = sorted(layer.along or 0 for layer in a.layers)[len(a.layers) // 2 :]
+    if along and along[0] > 0.2 and not a.start.startswith(CHANGES_THE_BASE):
+        yield ODD, f"updates point along their weights (cosine {along[0]:.2f}), as PiSSA starts: {CONVERT}"
