@@ -111,8 +111,8 @@ def guarded(command: Callable[[], None]) -> None:
 
 def _sentence(error: Exception) -> str:
     """Our own errors say what to do; of others, the type and how to see more."""
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:  # what the system refuses
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     raised = error.__traceback__
     while raised.tb_next:
         raised = raised.tb_next

@@ -34,17 +34,6 @@ class SetupError(RuntimeError):
     """The set-up cannot go on; the message says what is missing."""
 
 
-@contextmanager
-def in_our_words(task: str) -> Iterator[None]:
-    """What the system refuses (no space, no permission, a file where a folder should be) is one sentence."""
-    try:
-        yield
-    except OSError as error:
-        place = f"{error.filename}: " if error.filename else ""
-        advice = "free some space, permit writing, or remove what is in the way"
-        raise SetupError(f"{task} did not work ({place}{error.strerror or error}): {advice}") from error
-
-
 def home() -> Path:
     """Where the reader's copy and what the course writes go: into the clone, or, without one, into this folder."""
     return ROOT if (ROOT / "pyproject.toml").exists() else Path.cwd()
@@ -59,7 +48,6 @@ def venv_python() -> Path:
     return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
-@in_our_words("the set-up")
 def setup(extra: str = COURSE) -> Path:
     """Create .venv and install the course with its dependencies, unless that is done already. Returns the interpreter.
 
@@ -244,7 +232,6 @@ def _create_venv() -> None:
         raise SetupError(f"cannot create {VENV} ({error}). On Debian, Ubuntu: sudo apt install python3-venv") from error
 
 
-@in_our_words("writing the settings of JupyterLab")
 def configure_lab(folder: Path, plain: bool = False) -> None:
     """JupyterLab does not ask about news or updates, for the course works offline; and sliders are saved with their
     notebook, so that it shows them when it is opened again. folder: one in which Jupyter looks for its settings.

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from lora_edu.records import COPY, PROGRESS, RECORD, read_record, set_aside, sha256, staging, write_record
-from lora_edu.setup.environment import SetupError, in_our_words
+from lora_edu.setup.environment import SetupError
 
 COURSE_FILES = ("*.ipynb", "*.md", "figures/*", "assignments/a*/*")  # a teacher's sources and solutions stay away
 
@@ -20,7 +20,6 @@ def course_folder() -> Path:
     return inside if inside.exists() else package.parent / "notebooks"
 
 
-@in_our_words("copying the course")
 def copy_course(beside: Path, fresh: bool = False) -> Path:
     """Copy the course to `beside/lora-edu-course`, say what was done, and return that folder.
 
