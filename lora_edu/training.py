@@ -211,7 +211,7 @@ def train(
             inputs, targets = run.own_rows(next(draw))
             loss = training_step(engine, inputs, targets, optimizer, loss_fn, max_grad_norm, autocast, run.scaler)
             _check_finite(loss, step, lr)
-            history.add_step(loss, time.perf_counter() - start, batch_size * seq_len, run.traffic.bytes)
+            history.add_step(loss, time.perf_counter() - start, batch_size * seq_len, sum(run.traffic))
     return history
 
 

@@ -51,7 +51,7 @@ def first_gradients(model, device):
     loss = training_step(engine, windows[:, :-1], windows[:, 1:], optimizer, max_grad_norm=1e9, autocast=False)
     gradients = {name: p.grad.cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
     model.zero_grad()
-    return loss, gradients, traffic.bytes
+    return loss, gradients, sum(traffic)
 
 
 def trained(model, device, **options):

@@ -17,7 +17,6 @@ import inspect
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
@@ -74,32 +73,25 @@ def check_batch(batch_size: int) -> None:
         )
 
 
-@dataclass
-class GradientTraffic:
-    """Counts what DDP puts on the wire: the bytes of gradients that one process hands over in one step."""
-
-    bytes: int = 0
-
-
-def average_and_count(traffic: GradientTraffic, bucket) -> torch.futures.Future[Tensor]:
+def average_and_count(traffic: list[int], bucket) -> torch.futures.Future[Tensor]:
     """What DDP does with a bucket of gradients (divide by N, then sum over the processes), and a count of its bytes.
 
     bucket: a `torch.distributed.GradBucket`. The gradients of a step travel in one or several, each as soon as it is
-    full, while the backward pass computes the next.
+    full, while the backward pass computes the next. traffic: the bytes of each, of the last step.
     """
     if bucket.index() == 0:
-        traffic.bytes = 0  # a new step
-    traffic.bytes += bucket.buffer().nbytes
+        traffic.clear()  # a new step
+    traffic.append(bucket.buffer().nbytes)
     share = bucket.buffer().div_(processes())
     return dist.all_reduce(share, async_op=True).get_future().then(lambda summed: summed.value()[0])
 
 
-def wrap(model: nn.Module) -> tuple[nn.Module, GradientTraffic]:
-    """The model with its gradients averaged over the processes at each backward pass, and a counter of their bytes.
+def wrap(model: nn.Module) -> tuple[nn.Module, list[int]]:
+    """The model with its gradients averaged over the processes at each backward pass, and the bytes that it hands over.
 
     All processes start from process 0's parameters: those are sent once, here, and never again.
     """
-    traffic = GradientTraffic()
+    traffic: list[int] = []
     if processes() == 1:
         return model, traffic
     # Buffers (4-bit codes and their constants) never change, but DDP would send them at every step.

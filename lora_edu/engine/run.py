@@ -52,7 +52,7 @@ class Run:
         self.model, self.optimizer, self.settings, self.every = model, optimizer, settings, checkpoint_every
         self.device = next(model.parameters()).device
         self.speaks = distributed.rank() == 0  # one process prints for all
-        self.traffic = distributed.GradientTraffic()  # what this process hands to the all-reduce
+        self.traffic: list[int] = []  # bytes that this process hands to the all-reduce
         self.scaler = gradient_scaler(self.device, settings["autocast"])  # for float16
         self.checkpoints: Checkpoints | None = None
         if checkpoint is not None:
