@@ -56,36 +56,17 @@ def table_of_shapes(c):
     return lambda matrix: table.get(matrix.shape, 1)
 
 
-def base_in_float32(c):
-    def dial(layer, strength):
-        if not hasattr(layer, "first"):
-            layer.first = layer.base.weight.detach().clone()
-        layer.base.weight.data = layer.first.float() + strength * (layer.scaling * layer.down @ layer.up).T.detach()
-
-    return dial
-
-
-def incremental_dial(c):
-    """Takes off what the turn before put on: right in float32, up to rounding."""
-
-    @torch.no_grad()
-    def dial(layer, strength):
-        change, before = layer.scaling * (layer.down @ layer.up).T, getattr(layer, "strength", 0.0)
-        layer.base.weight.copy_(layer.base.weight.float() + strength * change - before / 3 * (3 * change))
-        layer.strength = strength
-
-    return dial
-
-
 # number, the answer, or what is edited in the right one; what it loses
 LOSES = [
     ("1.1", table_of_shapes, {"rank", "inputs"}),
-    ("2.3", base_in_float32, {"back", "rounding"}),
-    ("2.3", incremental_dial, {"back"}),
+    ("2.3", ".copy_(layer.first_weight.float() -> .data = (layer.first_weight.float()", {"back", "rounding"}),
+    # takes off what the turn before put on: right in float32, up to rounding
+    ("2.3", "layer.first_weight.float() + strength * update) -> layer.base.weight.float() + strength * update "
+            "- getattr(layer, 'old', 0) / 3 * (3 * update)); layer.old = strength", {"back"}),
     ("3.2", "scaled = -> values.view(-1, block_size); scaled =", {"codes"}),  # it stops where the last block is short
     ("4.5", "return leaked, -> return torch.isin(torch.arange(16), torch.tensor(leaked).long()),", {"leaked"}),
     ("4.5", "[row for row, x in enumerate(test) if x in training] -> []", {"leaked", "clean"}),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("number", "answer", "lost"), LOSES)

@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from lora_edu import GPT, GPTConfig, LoRALinear, NF4Linear, add_lora, nf_codebook, quantize_linears
-from lora_edu.exercises import nb03, nb06, nb07, nb08, nb09, nb10, nb11, nb12, nb13, nb14
+from lora_edu import GPT, GPTConfig, LoRALinear, NF4Linear, add_lora, quantize_linears
+from lora_edu.exercises import nb03, nb07, nb08, nb09, nb11, nb12, nb13, nb14
 from lora_edu.gpt import Block
 from lora_edu.memory.activations import measured_activations
 from lora_edu.memory.calculator import ACTIVATIONS, GIB, LOGITS, training_bytes
 from lora_edu.memory.shapes import ARCHITECTURES, measured_bytes
-from lora_edu.quantization import DoubleQuant, pack, quantize, quantize_absmax
+from lora_edu.quantization import DoubleQuant, quantize, quantize_absmax
 from lora_edu.variants import DoRALinear, VeRALinear
 from tests.other_models import tiny_llama
 
@@ -25,13 +25,6 @@ def test_the_weights_of_blocks(config):
     expected = nb03.block_weights.reference(config.n_layers, config.d_model, 4 * config.d_model)
     named = GPT(config).named_parameters()
     assert expected == sum(tensor.numel() for name, tensor in named if name.endswith("_proj.weight"))
-
-
-def test_nf4_and_its_packing():
-    codes = torch.randint(0, 16, (9,), generator=torch.Generator().manual_seed(0))
-    packed = pack(codes, nf_codebook(4))
-    assert np.array_equal(nb06.packed_codes.reference(codes.numpy()), packed.numpy())
-    assert np.allclose(nb06.normal_float.reference(929 / 960, 8), nf_codebook(4), atol=1e-6)
 
 
 def test_double_quantization():
@@ -73,12 +66,6 @@ def test_the_gradient_of_a_qlora_layer():
     layer(x).backward(grad_y)
     parts = (grad_y, layer.base.dequantize(), layer.lora_A.detach(), layer.lora_B.detach())
     assert torch.allclose(x.grad, nb09.input_gradient.reference(*parts, 12), atol=1e-4)
-
-
-def test_a_subspace_inside_another_one_gives_1_and_ranks_may_differ():
-    M = np.random.default_rng(0).normal(size=(5, 12))
-    assert nb10.shared.reference(M, M, 2, 4) == pytest.approx(1)
-    assert 0 < nb10.shared.reference(M, np.random.default_rng(1).normal(size=(3, 12)), 2, 3) < 1
 
 
 def test_the_weights_of_dora_and_vera():
@@ -130,18 +117,6 @@ def test_a_standard_error_is_what_luck_alone_would_give():
     gaps = [a - b for a, b in zip(one, other, strict=True) if a != b]
     signs = np.random.default_rng(0).choice([-1, 1], size=(20_000, len(gaps)))  # if luck alone decided each of them
     assert nb13.standard_errors.reference(one, other) == pytest.approx(sum(gaps) / signs.sum(1).std(), rel=0.02)
-
-
-def test_many_adapters_in_a_batch_are_as_many_layers():
-    x, W, A, B, which, alpha = (torch.tensor(part) for part in nb13.many_adapters.cases[0])
-    layers = []
-    for a, b in zip(A, B, strict=True):
-        base = nn.Linear(W.shape[1], W.shape[0], bias=False, dtype=torch.float64)
-        layer = LoRALinear(base, len(a), float(alpha)).double()
-        base.weight.data, layer.lora_A.data, layer.lora_B.data = W, a, b
-        layers.append(layer)
-    by_layers = torch.stack([layers[k](row) for row, k in zip(x, which.tolist(), strict=True)])
-    assert np.allclose(nb13.many_adapters.reference(*nb13.many_adapters.cases[0]), by_layers.detach().numpy())
 
 
 def test_so_many_tokens_fill_a_card_and_one_more_would_be_too_many():

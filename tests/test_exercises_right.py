@@ -2,10 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 from test_exercises_layers import BRANCH
 from torch.nn import functional as F
 
-from lora_edu.exercises import nb01, nb03, nb04, nb06, nb08, nb10, nb16
+from lora_edu import nf_codebook
+from lora_edu.exercises import nb01, nb03, nb04, nb06, nb08, nb10, nb13, nb16
+from lora_edu.quantization import pack
 
 # --- 01: of factors there are many -----------------------------------------------------------------------------------
 
@@ -52,6 +55,13 @@ def by_principal_angles(M, N, i, j):
     return (np.linalg.svd(one[:, :i].T @ other[:, :j], compute_uv=False) ** 2).mean()
 
 
+# --- 13 --------------------------------------------------------------------------------------------------------------
+
+
+def of_layers(x, W, A, B, alpha):
+    return [(W + alpha / len(a) * b @ a) @ row for row, a, b in zip(x, A, B, strict=True)]
+
+
 # --- 16 --------------------------------------------------------------------------------------------------------------
 
 
@@ -68,8 +78,11 @@ RIGHT = [
     (nb03.guess_after, guess_of_a_shorter_model),
     (nb04.grow, "[A, new_rows] -> [new_rows, A] & [factor * B, new_columns] -> [new_columns, factor * B]"),
     (nb04.grow, grown_with_zeros_in_A),
+    (nb06.packed_codes, lambda codes: pack(torch.tensor(codes), nf_codebook(4))),
+    (nb06.normal_float, lambda offset, half: nf_codebook(int(np.log2(2 * half)), offset)),
     (nb06.taken_over, lambda w, q, X: np.linalg.lstsq(X[:, 1:], X @ w - X[:, 0] * q, rcond=None)[0]),
     (nb10.shared, by_principal_angles),
+    (nb13.many_adapters, lambda x, W, A, B, which, alpha: of_layers(x, W, A[which], B[which], alpha)),
     (nb16.advantages, from_the_mean),
     (nb04.lora_layer, f"{BRANCH} -> F.linear(self.dropout(x), self.lora_B @ self.lora_A)"),
     (nb04.lora_layer, "self.dropout(x) -> F.dropout(x, dropout, self.training)"),
