@@ -1,5 +1,8 @@
 """Bad arguments: one sentence that names the argument, and a model that has not changed by a bit. No silent number."""
 
+import re
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +10,7 @@ from conftest import moved
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from stopped_runs import refused
-from torch import nn
+from torch import Tensor, nn
 
 from lora_edu import GPT, GPTConfig, PagedAdamW, evaluate, predicted_activation_bytes, quantize, train, training_bytes
 from lora_edu.checks import TRAINING
@@ -16,6 +19,7 @@ from lora_edu.lora import LoRALinear, adapter_state, add_lora, combine, load_ada
 from lora_edu.lora_numpy import LoRALinear as InNumPy
 from lora_edu.memory.shapes import ARCHITECTURES, predicted_bytes
 from lora_edu.qlora import NF4Linear, quantize_linears
+from lora_edu.quantization import DoubleQuant
 from lora_edu.texts import Text
 from lora_edu.variants import add_variant
 
@@ -45,9 +49,10 @@ class Tied(nn.Module):
         self.first_proj = self.second_proj = nn.Linear(8, 8)
 
 
-def with_nan(model):
-    with torch.no_grad():
-        model.blocks[0].mlp.down_proj.weight[0, 0] = torch.nan
+def with_a_value(value):
+    """In the last of the layers: none before it may change."""
+    model = small()
+    model.blocks[-1].mlp.down_proj.double().weight.data[3, 2] = value
     return model
 
 
@@ -119,7 +124,7 @@ REFUSED = {
     "DoRA, combined": (with_dora, lambda m: combine(two(m), [1, 1]), "adapter 1 is a variant's, with .*magnitude"),
     "an adapter too large for its type": (adapted, lambda m: load_adapter_state(m, too_large(two(m)[0])), "too large"),
     "PiSSA after a layer in 4 bits": (half_in_4_bits, lambda m: add_variant(m, "PiSSA", 2, 4), "4 bits"),
-    "PiSSA of NaN": (lambda: with_nan(small()), lambda m: add_variant(m, "PiSSA", 2, 4), "no largest directions"),
+    "PiSSA of NaN": (lambda: with_a_value(torch.nan), lambda m: add_variant(m, "PiSSA", 2, 4), "no largest directions"),
     "an offset that float32 rounds to 1": (small, lambda m: nf_codebook(4, 0.99999999), "offset is a probability"),
     "an architecture by name": (small, lambda m: training_bytes("LLaMA 7B"), "an Architecture, such as"),
     "another model's bytes": (small, lambda m: predicted_bytes(ARCHITECTURES["GPT-2"]), "config must be a GPTConfig"),
@@ -168,6 +173,15 @@ REFUSED = {
                              "precision must be one of float32; bfloat16; .*, got 'fp16'"),
     "4 bits, trained in full": (small, lambda m: training_bytes(SEVEN, bits=4), "4-bit weights cannot be trained"),
     "betas of 1": (small, lambda m: PagedAdamW(m.parameters(), betas=(0.9, 1.0)), r"betas must .*, got \(0.9, 1.0\)"),
+    "adapters before 4 bits": (adapted, quantize_linears, r"quantize_linears\(model\) first, then add_lora"),
+    "4 bits twice": (lambda: quantize_linears(small()), quantize_linears, "no layer is left"),
+    "constants in nf9": (small, lambda m: quantize_linears(m, double_quant=DoubleQuant("nf9")), "nf9"),
+    "blocks of no constant": (small, lambda m: quantize_linears(m, double_quant=DoubleQuant(block_size=0)), "block_s"),
+    **{f"{x} as a weight": (partial(with_a_value, x), quantize_linears,
+                            rf"0.mlp.down_proj .*{re.escape(str(x))} at index \(3, 2\)")
+       for x in (torch.nan, torch.inf, -torch.inf, 1e300)},
+    "whole numbers as weights": (lambda: nn.Linear(8, 8).requires_grad_(False)._apply(Tensor.char),
+                                 lambda m: LoRALinear(m, 2, 4), r"keeps its weight as torch\.int8"),
     "a list in NumPy's": (small, lambda m: InNumPy([[1.0, 2.0]], 1, 2, RNG), "must be a matrix .* got a list"),
     "a vector in NumPy's": (small, lambda m: InNumPy(ONES[0], 1, 8, RNG), r"\(d_out, d_in\), got an array of shape \("),
     "complex numbers, paged": (small, lambda m: PagedAdamW([torch.ones(2, dtype=torch.complex64)]), "complex numbers"),

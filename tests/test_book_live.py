@@ -139,12 +139,6 @@ def test_a_picture_is_cut_between_its_panels_and_not_through_a_heading():
     assert len(live.panels(view)) == 2
 
 
-def test_rows_of_panels_are_told_by_the_white_between_them():
-    _, view = with_axes([0.1, 0.6, 0.8, 0.3], [0.1, 0.1, 0.3, 0.3], [0.6, 0.1, 0.3, 0.3])
-    above, left, right = live.panels(view)
-    assert above[3] < min(left[2], right[2]) and above[0] <= left[0] < left[1] < right[0]
-
-
 def test_the_book_s_slider_follows_what_moves():
     """Of notebook 03 the cursor, which is one of many artists that move."""
     (shown,) = live.sliders_of(ROOT / "notebooks" / "03_small_gpt.ipynb")

@@ -4,9 +4,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
 
-from lora_edu.experiments import finetune, nb01
+from lora_edu.experiments import nb01
 from lora_edu.experiments import runs as experiments
 from lora_edu.experiments.nb01 import weight_updates
 from lora_edu.experiments.runs import Experiment, load_results, run, run_arm
@@ -129,18 +128,6 @@ def test_the_bytes_are_equal(shape):
     rank = nb01.affordable(dW, nb01.FACTOR_BITS * sum(shape))
     four_bits = sum(factor.nbytes for factor in nb01.rounded_factors(U, S, Vt, rank))
     assert 0.95 * signs < four_bits < 1.002 * signs
-
-
-def test_update_rank_runs_an_arm(in_small, tmp_path):
-    in_small(nb01, finetune)
-    layer = "blocks.1.attention.v_proj"
-    result = nb01.update_arm(steps=3, ranks=(2, 5), store=layer, folder=tmp_path, progress=False)
-    assert set(result["loss"]) == {"base", "whole", *nb01.AT_RANK, *nb01.AT_BYTES}
-    assert all(len(result["loss"][kind]) == len(result["norm"][kind]) == 2 for kind in nb01.AT_RANK)
-    assert result["norm"]["shrunk"] == pytest.approx(result["norm"]["components"], abs=1e-4)
-    assert len(result["rank for 90%"]) == 12 and result["bytes"]["components"][0] < result["bytes"]["components"][1]
-    assert load_file(tmp_path / "update-rank.safetensors")[layer].any()
-    json.dumps(result)  # plain numbers and lists only
 
 
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)

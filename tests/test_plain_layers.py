@@ -158,13 +158,6 @@ def test_a_sum_that_is_too_large_for_the_weight_s_type_is_not_merged(dtype):
         merge(model)
 
 
-def test_whole_numbers_are_no_weight_of_a_linear_layer():
-    layer = nn.Linear(12, 20)
-    layer.weight = nn.Parameter(torch.ones(20, 12, dtype=torch.int8), requires_grad=False)
-    with pytest.raises(ValueError, match=r"keeps its weight as torch\.int8"):
-        LoRALinear(layer, 2, 4)
-
-
 # --- merged and changed ----------------------------------------------------------------------------------------------
 
 CHANGES = {
