@@ -37,7 +37,7 @@ NAMES = {  # names that PEFT passes by when it loads: why they are so
     r"(^|\.)_orig_mod\.|^module\.|_fsdp_wrapped_module": "it was saved inside of torch.compile, DDP or FSDP",
     rf"^({re.escape(PREFIX)}){{2}}": "PEFT had wrapped the model twice",
     rf"^(?!{re.escape(PREFIX)}|base_model\.vera).*\.(lora|ia3|vera|hada|lokr)_": f"it does not begin with {PREFIX}",
-    r"\.lora_(embedding_)?[AB]\.[^.]+\.weight$": "it holds the adapter's name, which PEFT adds by itself",
+    r"\.lora_(embedding_)?[AB]\.(?!default\.)[^.]+\.weight$": "it holds an adapter's name, and loads under that only",
 }
 
 

@@ -24,7 +24,9 @@ from lora_edu.quantization import quantize
 LEVELS = ("broken", "not opened", "has not learned", "odd", "another method", "note")  # the worst is the verdict
 BROKEN, CLOSED, DEAD, ODD, OTHER, NOTE = LEVELS
 PARTS = {"A": "r", "B": "r", "E": "target_r", "magnitude_vector": "use_dora", "B.bias": "lora_bias"}  # and who asks
-LORA = re.compile(rf"{re.escape(PREFIX)}(?P<path>.+?)\.lora_(embedding_)?(?P<part>{'|'.join(PARTS)})(\.weight)?")
+LORA = re.compile(
+    rf"{re.escape(PREFIX)}(?P<path>.+?)\.lora_(embedding_)?(?P<part>{'|'.join(PARTS)})(\.default)?(\.weight)?"
+)
 END = re.compile(r"^.*?(?=[^.]+\.\d+\.)")  # of model.layers.3.self_attn.q_proj what comes before `layers`
 EMBEDDING = re.compile(r"\b(embed_tokens|lm_head|wte|shared|word_embeddings|embed_in|embed_out)\b")
 HEAD = re.compile(r"\b(score|classifier|qa_outputs|(?!lm_)\w*head)\b")
@@ -291,6 +293,16 @@ def promises(a: Report) -> Said:
         path, big = name.removesuffix(".weight"), len(a.known[name].get_shape()) > 1
         if big and path != name and not a.left_out(path) and (END.search(path) or not trained):  # else an own head
             yield ODD, f"the config promises an adapter of {path}, and the file has none: is it cut short? {SAVE}"
+    blocks: dict[str, set[int]] = defaultdict(set)  # without a base: the numbers of the blocks of each kind of layer
+    for match in filter(None, (re.fullmatch(r"(.*?\.)(\d+)(\..+)", path) for path in a.parts if not a.known)):
+        blocks[f"{match[1]}{{}}{match[3]}"].add(int(match[2]))
+    for kind, there in blocks.items():
+        lost = sorted({*range(min(there), max(there))} - there)
+        for path in map(
+            kind.format, lost if 2 * len(lost) <= len(there) else ()
+        ):  # else a hybrid, as of attention in some
+            if not a.left_out(path):
+                yield ODD, f"the config promises an adapter of {path}, and the file has none: is it cut short? {SAVE}"
     modules = [f"{one} of modules_to_save" for one in a.config["modules_to_save"]]
     modules += [f"a head for {trained[0]}"] if trained and not modules else []
     whole = {one: HEAD.pattern if HEAD.search(one) else rf"{re.escape(one.split()[0])}\b" for one in modules}
