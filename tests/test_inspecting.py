@@ -65,6 +65,7 @@ HEALTHY = {
     "the head, whole": {"target_modules": ["q_proj"], "modules_to_save": ["lm_head"]},
     "biases": {"target_modules": ["q_proj"], "bias": "lora_only", "exclude_modules": ["k_proj"]},
     "the embedding": {"target_modules": ["q_proj", "embed_tokens"]},
+    "the head": {"target_modules": ["q_proj", "lm_head"]},
     "a pattern": {"target_modules": r".*\.[02]\.self_attn\.[qv]_proj"},
     "weights the other way round": {"make": gpt2, "target_modules": ["c_attn"], "fan_in_fan_out": True},
     "one of PEFT's two heads": {"make": bert, "target_modules": ["query"], "task_type": "SEQ_CLS"},

@@ -61,8 +61,9 @@ def inspect_adapter(folder: str | Path, base: str | Path | None = None) -> "Repo
     report, alike = Report(Path(folder), read_base(Path(base)) if base else {}), defaultdict(list)
     for level, said in report.examine():
         seen, _, advice = said.rpartition(": ")
-        alike[level, advice].append(seen)  # what calls for the same advice is one finding
-    for (level, advice), seen in alike.items():
+        but_for_names = re.sub(r"\S*[\d._]\S*", "", seen)
+        alike[level, but_for_names, advice].append(seen)  # what differs in names alone is one finding
+    for (level, _, advice), seen in alike.items():
         report.findings.append(Finding(level, seen[0] + f", one of {len(seen)}" * (len(seen) > 1), advice))
     return report
 
@@ -318,7 +319,7 @@ def promises(a: Report) -> Said:
         if there and one.is_floating_point() and one.numel() and list(one.shape) != there.get_shape():
             yield BROKEN, f"{name} is {list(one.shape)}, the base has {there.get_shape()}: {RESIZE}"
         if not any(re.search(pattern, name) for pattern in whole.values()):
-            level = NOTE if name in saved and (len(saved) > 1 or "lm_head" not in name) else ODD
+            level = NOTE if name in saved and (len(saved) > 1 or "lm_head.weight" not in name) else ODD
             what = f"{name}, {one.nbytes / a.facts['bytes']:.0%} of its bytes, the base's or trained whole"
             yield level, f"the file holds {what}: name it in modules_to_save, if that is meant"
 
