@@ -10,9 +10,11 @@ import logging
 import re
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -46,7 +48,7 @@ def load_pretrained(name_or_path: str | Path = BUNDLED, device: str | torch.devi
     """
     _check_installed()
     source, options = _locate(str(name_or_path))
-    with _quiet():
+    with _quiet(), _read_once():
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         wanted = dict(torch_dtype=torch.float32, use_safetensors=True)
@@ -161,3 +163,10 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         logging.disable(before)
+
+
+def _read_once() -> AbstractContextManager:
+    """`transformers` reads a GGUF file three times, seconds each, and asks for its names anew for each module."""
+    import gguf
+
+    return patch.multiple(gguf, **{name: cache(getattr(gguf, name)) for name in ("GGUFReader", "get_tensor_name_map")})
