@@ -4,6 +4,7 @@ A model that is wrong and sure pays for both. Divide its logits by a temperature
 sure, and nothing is learned (Guo et al. 2017, "On calibration of modern neural networks", section 4.2).
 """
 
+from bisect import bisect_left
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from lora_edu.training import evaluate
 
+Seen = tuple[Tensor, Tensor]  # logits (n, vocab_size) and targets (n,)
 TEMPERATURES = [round(0.5 + 0.05 * i, 2) for i in range(51)]  # 0.5 to 3
 
 
@@ -21,16 +23,13 @@ def one_temperature(model: nn.Module, tokens: Tensor, **windows: Any) -> tuple[f
     tokens: (n,); windows: what `evaluate` takes beside them. The model returns its logits first, as our GPT does, and
     those of `transformers`.
     """
-    half = len(tokens) // 2
-    fitted, measured = _logits(model, tokens[:half], windows), _logits(model, tokens[half:], windows)
-    best = min(TEMPERATURES, key=lambda temperature: _loss(*fitted, temperature))
-    return best, _loss(*measured, 1), _loss(*measured, best)
+    return _temperature(*_halves(model, tokens, windows))
 
 
-def and_biases(model: nn.Module, tokens: Tensor, **windows: Any) -> float:
-    """The same with one more number for each byte: how often it occurs. Loss on the second half, after fitting both."""
-    half = len(tokens) // 2
-    (logits, targets), measured = _logits(model, tokens[:half], windows), _logits(model, tokens[half:], windows)
+def and_biases(model: nn.Module, tokens: Tensor, **windows: Any) -> tuple[float, float, float, float]:
+    """The same, and its loss with one more number for each byte, how often it occurs, after fitting both."""
+    fitted, measured = _halves(model, tokens, windows)
+    logits, targets = fitted
     slope, biases = torch.ones(1, requires_grad=True), torch.zeros(logits.shape[1], requires_grad=True)
     search = torch.optim.LBFGS([slope, biases], max_iter=40)
 
@@ -42,7 +41,15 @@ def and_biases(model: nn.Module, tokens: Tensor, **windows: Any) -> float:
 
     search.step(loss)
     with torch.no_grad():
-        return F.cross_entropy(slope * measured[0] + biases, measured[1]).item()
+        biased = F.cross_entropy(slope * measured[0] + biases, measured[1]).item()
+    return *_temperature(fitted, measured), biased
+
+
+def _temperature(fitted: Seen, measured: Seen) -> tuple[float, float, float]:
+    """The loss falls up to the best temperature and rises after it, so that not all have to be tried."""
+    rises = lambda i: _loss(*fitted, TEMPERATURES[i]) <= _loss(*fitted, TEMPERATURES[i + 1])  # noqa: E731
+    best = TEMPERATURES[bisect_left(range(len(TEMPERATURES) - 1), True, key=rises)]
+    return best, _loss(*measured, 1), _loss(*measured, best)
 
 
 def _loss(logits: Tensor, targets: Tensor, temperature: float) -> float:
@@ -50,8 +57,13 @@ def _loss(logits: Tensor, targets: Tensor, temperature: float) -> float:
     return F.cross_entropy(logits / temperature, targets).item()
 
 
-def _logits(model: nn.Module, tokens: Tensor, windows: dict) -> tuple[Tensor, Tensor]:
-    """The logits (n, vocab_size) and targets (n,) of the windows that `evaluate` looks at."""
+def _halves(model: nn.Module, tokens: Tensor, windows: dict) -> tuple[Seen, Seen]:
+    half = len(tokens) // 2
+    return _seen(model, tokens[:half], windows), _seen(model, tokens[half:], windows)
+
+
+def _seen(model: nn.Module, tokens: Tensor, windows: dict) -> Seen:
+    """What a model says at the windows that `evaluate` looks at."""
     seen = []
 
     def loss_fn(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ to train under one budget; `lora-price` asks for ranks, rates, scalings and step
 import torch
 
 from lora_edu import GPT, load_base, load_text
-from lora_edu.calibration import and_biases, one_temperature
+from lora_edu.calibration import and_biases
 from lora_edu.experiments.finetune import both_losses, fine_tune, prepared
 from lora_edu.experiments.sweeps import SEEDS, arms_of, sweep_arms
 from lora_edu.lora import lora_layers
@@ -38,8 +38,8 @@ def adapted_loss(
     }
     for text in ("shakespeare", "speeches") if calibrate else ():
         held_out = load_text(text).validation
-        found = [fit(model, held_out, max_windows=windows) for fit in (one_temperature, and_biases)]
-        result.setdefault("confidence", {})[text] = [round(value, 5) for value in (*found[0], found[1])]
+        found = and_biases(model, held_out, max_windows=windows)
+        result.setdefault("confidence", {})[text] = [round(value, 5) for value in found]
     end = trained_values(model)
     for share in dial:
         turn(model, start, end, share)
