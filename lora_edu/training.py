@@ -42,7 +42,7 @@ def evaluate(
     *,
     seq_len: int = 256,
     max_windows: int = 64,
-    batch_size: int = 16,
+    batch_size: int = 4,
     loss_fn: LossFn = model_loss,
     autocast: bool | None = None,
 ) -> float:
