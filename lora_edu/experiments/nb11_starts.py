@@ -34,14 +34,11 @@ def starts_of(start: str, bits: int) -> dict[str, tuple[Tensor, Tensor, Tensor]]
 
 def start_of(W: Tensor, start: str, codebook: str, inputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Q, B and A of one matrix W, (out, in). inputs: (n, in), what calibrates QERA."""
-    Q = qpissa_start(W, RANK, codebook)[0] if "QPiSSA" in start else round_weight(W, codebook)
-    if start == "none":
-        return Q, W.new_zeros(len(W), RANK), W.new_zeros(RANK, W.shape[1])
     if start == "LoftQ":
         return loftq_start(W, RANK, codebook)
-    if start == "QPiSSA":
-        return qpissa_start(W, RANK, codebook)
-    return Q, *repair_seen(W - Q, RANK, inputs)  # QERA's repair
+    zero = W.new_zeros(len(W), RANK), W.new_zeros(RANK, W.shape[1])
+    Q, B, A = qpissa_start(W, RANK, codebook) if "QPiSSA" in start else (round_weight(W, codebook), *zero)
+    return (Q, *repair_seen(W - Q, RANK, inputs)) if "QERA" in start else (Q, B, A)
 
 
 def prepared(start: str, bits: int, seed: int = 0) -> GPT:
