@@ -10,9 +10,10 @@ import os
 import sys
 from pathlib import Path
 
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
+sys.modules["rfc3987_syntax"] = None  # a second of reading grammars for a format of addresses that no notebook has
+import nbformat  # noqa: E402
+from nbclient import NotebookClient  # noqa: E402
+from nbclient.exceptions import CellTimeoutError, DeadKernelError  # noqa: E402
 
 GIVEN = json.load(sys.stdin)
 FLOOD = 2_000_000  # letters; a cell that prints more is interrupted, long before its time is over

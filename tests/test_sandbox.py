@@ -108,8 +108,8 @@ KILLING = "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"
 def test_a_run_that_leaves_nothing_usable_has_a_reason():
     with pytest.raises(sandbox.SubmissionError, match="the kernel died"):
         ran("import os; os._exit(1)")
-    with pytest.raises(sandbox.SubmissionError, match="longer than 4 seconds"):
-        ran("import time; time.sleep(60)", seconds=4)
+    with pytest.raises(sandbox.SubmissionError, match="longer than 1 seconds"):
+        ran("import time; time.sleep(60)", seconds=1)
     if os.environ[sandbox.VARIABLE] == "unshare":  # there the runner is process 1, which nobody inside can kill
         assert ran(KILLING)[0].outputs == []
 

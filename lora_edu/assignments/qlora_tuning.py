@@ -44,7 +44,7 @@ def observe_fine_tune(answer: Callable, c: Any, case: TuneCase) -> dict[str, Any
 
     @cache
     def tuned(steps: int, seed: int, again: int = 0, rank: int = case.rank) -> nn.Module:
-        torch.manual_seed(100 + again)  # what was drawn before must not matter
+        torch.default_generator.manual_seed(100 + again)  # what was drawn before must not matter
         model = done(answer(copy.deepcopy(task.model), task.tokens, task.answers, rank, case.alpha, steps, seed))
         return model and model.eval()
 

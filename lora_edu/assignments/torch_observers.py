@@ -139,7 +139,7 @@ def _dropout(make: Callable) -> str:
     fill(made, 1, size=3.0)
     x = numbers(np.random.default_rng(1), 40, 6)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
+        torch.default_generator.manual_seed(1)
         whole, again, dropped = made.eval()(x), made(x), made.train()(x)
     if bits(whole) != bits(again):
         return "it is active in evaluation mode"
