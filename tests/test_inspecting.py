@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from lora_edu import inspect_adapter
 from lora_edu.figures.inspected import card, lines, main
-from lora_edu.models.inspecting import CHOICES, SETTINGS
+from lora_edu.models.adapter_files import CHOICES, SETTINGS
 from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS
 
 transformers = pytest.importorskip("transformers")
@@ -69,6 +69,7 @@ HEALTHY = {
     "a pattern": {"target_modules": r".*\.[02]\.self_attn\.[qv]_proj"},
     "weights the other way round": {"make": gpt2, "target_modules": ["c_attn"], "fan_in_fan_out": True},
     "one of PEFT's two heads": {"make": bert, "target_modules": ["query"], "task_type": "SEQ_CLS"},
+    "no experts": {"make": mixtral, "target_modules": ["q_proj"]},
     "experts": {"make": mixtral, "target_modules": ["q_proj"], "target_parameters": ["experts.down_proj"]},
     "experts, all": {"make": mixtral, "target_modules": [], "target_parameters": ["gate_up_proj", "down_proj"]},
     "some tokens": {"target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [1, 2]}},
@@ -82,6 +83,8 @@ def test_what_peft_writes_is_accused_of_nothing(options, tmp_path):
     assert alone.verdict == report.verdict and report.verdict.startswith("alive"), (alone.findings, report.findings)
     assert all(0.9 < layer.bf16 < 1.1 and layer.nf4 is not None for layer in report.layers)
     assert not [finding for finding in report.findings if finding.level != "note"]
+    bare = options.get("make") is mixtral and "target_parameters" not in options
+    assert bare == ("experts of the base have no adapter" in str(report.findings))
 
 
 def test_a_start_that_moves_the_base_is_named_by_the_config_or_by_the_numbers(tmp_path):
@@ -94,7 +97,7 @@ def test_a_start_that_moves_the_base_is_named_by_the_config_or_by_the_numbers(tm
 def test_of_other_methods_names_and_numbers_are_read(tmp_path):
     config = peft.IA3Config(task_type="CAUSAL_LM", target_modules=["q_proj"], feedforward_modules=[])
     peft.get_peft_model(llama(), config).save_pretrained(tmp_path)
-    assert said(tmp_path).startswith("has not learned: ia3_l is 1.0 throughout")
+    assert said(tmp_path).startswith("has not learned: ia3_l is 1 throughout")
     save_file(each(lambda one: one + torch.randn_like(one))(load_file(tmp_path / WEIGHTS)), tmp_path / WEIGHTS)
     assert said(tmp_path).startswith("another method: peft_type is IA3")
     save_file({"prompt_embeddings": torch.randn(3, 32)}, tmp_path / WEIGHTS)
@@ -120,6 +123,7 @@ def test_numbers_are_those_of_the_update(tmp_path):
 Q = "model.layers.1.self_attn.q_proj"
 TENSORS = [  # what is said first, and what was done to the file
     ("has not learned: lora_B is zero throughout, in every layer", each(torch.zeros_like, "lora_B")),
+    ("has not learned: lora_B has hardly left zero", each(lambda value: value * 1e-7, "lora_B")),
     ("odd: lora_B is zero throughout in 1 of 6 layers", each(torch.zeros_like, f"{Q}.lora_B")),
     ("ends in zeros", each(lambda value: torch.cat([value[:2], 0 * value[2:]]), "2.self_attn.v_proj.lora_A")),
     ("holds inf", each(lambda value: value / 0, f"{Q}.lora_A")),
@@ -141,6 +145,7 @@ CONFIGS = [  # and to the config
     ("promises a head for SEQ_CLS", {"task_type": "SEQ_CLS"}),
     ("init_lora_weights is 'pisa', expected", {"init_lora_weights": "pisa"}),
     ("is 'use_rslora' meant", {"use_rs_lora": True}),
+    ("odd: the config promises an adapter of gate_proj", {"target_modules": ["q_proj", "v_proj", "gate_proj"]}),
     ("target_modules (q_proj,v_proj) does not name it", {"target_modules": "q_proj,v_proj"}),
 ]
 
@@ -180,6 +185,8 @@ def test_what_only_the_base_can_tell(adapter, tmp_path):
     assert "it is [4, 64]" in said(adapter, saved(tmp_path / "c", partial(llama, hidden_size=64))[1])
     (adapter / "added_tokens.json").write_text('{"<x>": 50}')
     assert "token 50, the embedding has 50 rows" in said(adapter, base)
+    change_config(adapter, {"trainable_token_indices": [51]})
+    assert "trainable_token_indices goes to token 51" in str(inspect_adapter(adapter, base).findings)
     (base / "model.safetensors.index.json").write_text('{"weight_map": {"x": "model-2.safetensors"}}')
     for given, word in (
         (base, "lacks model-2"),

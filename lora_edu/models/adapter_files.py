@@ -1,16 +1,22 @@
-"""What lies in the folder of an adapter, known by content: files that are something else, names that PEFT passes by.
+"""What PEFT would not read in the folder of an adapter: files that are something else, names of tensors, settings.
 
 Nothing is unpickled. What cannot be read raises ValueError: what lies there instead, a colon, what to do.
 """
 
+import difflib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS
+from lora_edu.peft_io import CHANGES_THE_BASE, CONFIG, PREFIX, WEIGHTS
 
+Said = Iterator[tuple[str, str]]  # a level, and "what is seen: what to do"
+LEVELS = ("broken", "not opened", "has not learned", "odd", "another method", "note")  # the worst is the verdict
+BROKEN, CLOSED, DEAD, ODD, OTHER, NOTE = LEVELS
+OFF = (None, False, "none", "", [], {})  # a setting that is not used
 PICKLE = "is a pickle, which can run any code, and was not opened: save as safetensors"
 SAVE = "save it again with save_pretrained"
 BEGINS = {  # the first bytes of what is not the file that its name says: what it is, and what to do
@@ -39,6 +45,18 @@ NAMES = {  # names that PEFT passes by when it loads: why they are so
     rf"^(?!{re.escape(PREFIX)}|base_model\.vera).*\.(lora|ia3|vera|hada|lokr)_": f"it does not begin with {PREFIX}",
     r"\.lora_(embedding_)?[AB]\.(?!default\.)[^.]+\.weight$": "it holds an adapter's name, and loads under that only",
 }
+
+CHOICES = {  # what PEFT takes
+    "task_type": "CAUSAL_LM|SEQ_2_SEQ_LM|FEATURE_EXTRACTION|SEQ_CLS|TOKEN_CLS|QUESTION_ANS",
+    "init_lora_weights": rf"true|false|gaussian|orthogonal|eva|mica|{'|'.join(CHANGES_THE_BASE)}|pissa_niter_\d+",
+    "bias": "none|all|lora_only", "r": r"[1-9]\d*", "use_rslora": "true|false", "use_dora": "true|false",
+}  # fmt: skip
+SETTINGS = """alora_invocation_tokens alpha_pattern arrow_config auto_mapping base_model_name_or_path bias corda_config
+    ensure_weight_tying eva_config exclude_modules fan_in_fan_out inference_mode init_lora_weights kasa_config
+    layer_replication layers_pattern layers_to_transform loftq_config lora_alpha lora_bias lora_dropout lora_ga_config
+    megatron_config megatron_core modules_to_save monteclora_config peft_type peft_version qalora_group_size r
+    rank_pattern revision runtime_config target_modules target_parameters task_type trainable_token_indices use_bdlora
+    use_dora use_qalora use_rslora velora_config""".split()
 
 
 def read(path: Path, load: bool = False) -> dict:
@@ -88,3 +106,34 @@ def read_base(base: Path) -> dict:
 def unread(name: str) -> str | None:
     """Why PEFT would pass a tensor by, as its name tells; None if it would not."""
     return next((why for pattern, why in NAMES.items() if re.search(pattern, name)), None)
+
+
+def beside(folder: Path, config: dict) -> Said:
+    """What lies beside an adapter and misleads, and a base that nobody else would find."""
+    if (folder / "config.json").exists() and any(folder.glob("model*.safetensors")):
+        yield ODD, "a whole model lies beside it: loaders may add the adapter to one that has it, keep them apart"
+    if (folder / "adapter_model.bin").exists():
+        yield NOTE, f"adapter_model.bin lies beside {WEIGHTS}: PEFT reads the latter, and so does this report"
+    base = str(config.get("base_model_name_or_path") or "")
+    if re.match(r"[/\\.~]|([^/\\]+[/\\]){2}.", base) and not Path(base).expanduser().exists():
+        yield NOTE, f"the config names the base {base}, a path that is not here: write its public name"
+
+
+def largest_token(folder: Path) -> int:
+    """The largest id of the tokenizer that lies in a folder, -1 if none does."""
+    found = []
+    for name, before in {"tokenizer.json": '"id": *', "added_tokens.json": '": *'}.items():
+        text = (folder / name).read_text("utf-8", "ignore") if (folder / name).is_file() else ""
+        found += map(int, re.findall(rf"{before}(\d+)", text))
+    return max(found, default=-1)
+
+
+def refused(config: dict) -> Said:
+    """Settings that PEFT refuses, and those that it passes by."""
+    for name, pattern in CHOICES.items():
+        if not re.fullmatch(f"{pattern}|none", str(config.get(name)), re.IGNORECASE):
+            yield BROKEN, f"{name} is {config[name]!r}, expected {pattern}: write what PEFT expects"
+    for key in sorted(key for key in config if key not in SETTINGS and config[key] not in OFF):
+        meant = difflib.get_close_matches(key, SETTINGS, 1, 0.9)
+        which = f"{key}, is {meant[0]!r} meant?" if meant else f"{key}, did a newer PEFT write it?"
+        yield ODD if meant else NOTE, f"PEFT 0.21 passes by the setting {which}: correct it, or upgrade"

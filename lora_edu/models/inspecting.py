@@ -6,23 +6,20 @@ It compares what the config promises with what the file holds, and the numbers w
 each update s B A is measured beside the weight W that it is added to. Nothing is unpickled, and no model is built.
 """
 
-import difflib
 import math
 import re
 from collections import defaultdict, namedtuple
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lora_edu.models.adapter_files import SAVE, read, read_base, unread
+from lora_edu.models import adapter_files as files
+from lora_edu.models.adapter_files import BROKEN, CLOSED, DEAD, LEVELS, NOTE, ODD, OFF, OTHER, SAVE, Said
 from lora_edu.peft_io import CHANGES_THE_BASE, CONFIG, PREFIX, WEIGHTS
 from lora_edu.quantization import quantize
 
-LEVELS = ("broken", "not opened", "has not learned", "odd", "another method", "note")  # the worst is the verdict
-BROKEN, CLOSED, DEAD, ODD, OTHER, NOTE = LEVELS
 PARTS = {"A": "r", "B": "r", "E": "target_r", "magnitude_vector": "use_dora", "B.bias": "lora_bias"}  # and who asks
 LORA = re.compile(
     rf"{re.escape(PREFIX)}(?P<path>.+?)\.lora_(embedding_)?(?P<part>{'|'.join(PARTS)})(\.default)?(\.weight)?"
@@ -31,17 +28,6 @@ END = re.compile(r"^.*?(?=[^.]+\.\d+\.)")  # of model.layers.3.self_attn.q_proj 
 EMBEDDING = re.compile(r"\b(embed_tokens|lm_head|wte|shared|word_embeddings|embed_in|embed_out)\b")
 HEAD = re.compile(r"\b(score|classifier|qa_outputs|(?!lm_)\w*head)\b")
 WITH_HEAD = re.compile(r"SEQ_CLS|TOKEN_CLS|QUESTION_ANS|\w+Classification|\w+QuestionAnswering")
-CHOICES = {  # what PEFT takes
-    "task_type": "CAUSAL_LM|SEQ_2_SEQ_LM|FEATURE_EXTRACTION|SEQ_CLS|TOKEN_CLS|QUESTION_ANS",
-    "init_lora_weights": rf"true|false|gaussian|orthogonal|eva|mica|{'|'.join(CHANGES_THE_BASE)}|pissa_niter_\d+",
-    "bias": "none|all|lora_only", "r": r"[1-9]\d*", "use_rslora": "true|false", "use_dora": "true|false",
-}  # fmt: skip
-SETTINGS = """alora_invocation_tokens alpha_pattern arrow_config auto_mapping base_model_name_or_path bias corda_config
-    ensure_weight_tying eva_config exclude_modules fan_in_fan_out inference_mode init_lora_weights kasa_config
-    layer_replication layers_pattern layers_to_transform loftq_config lora_alpha lora_bias lora_dropout lora_ga_config
-    megatron_config megatron_core modules_to_save monteclora_config peft_type peft_version qalora_group_size r
-    rank_pattern revision runtime_config target_modules target_parameters task_type trainable_token_indices use_bdlora
-    use_dora use_qalora use_rslora velora_config""".split()
 FAR = ("false", *CHANGES_THE_BASE)  # starts that are not zero
 CONVERT, RESIZE = "convert it, or give that base", "first base.resize_token_embeddings(rows)"
 EARLIER, PIECE = "take the files before that", "or gather its pieces, or restore rank_pattern"
@@ -49,7 +35,6 @@ ONE_RUN = "take both files from one run, or save it again"
 FACTS = ("r", "lora_alpha", "use_rslora", "target_modules", "base_model_name_or_path")
 MOVED = 1e-6  # the first step of Adam moves every entry of B by about the learning rate
 QUANTILES = {"1%": 0.01, "25%": 0.25, "50%": 0.5, "75%": 0.75, "99%": 0.99, "largest": 1}
-Said = Iterator[tuple[str, str]]  # a level, and "what is seen: what to do"
 Finding = namedtuple("Finding", "level seen advice")
 # norm: ||s B A||; directions: how many hold 90% of its squared norm. With a base: relative is ||s B A|| / ||W||; along
 # the cosine of both; bf16 and nf4 are the shares of s B A that a merge leaves, 1 for all
@@ -58,7 +43,7 @@ Layer = namedtuple("Layer", "path rank scaling norm directions relative along bf
 
 def inspect_adapter(folder: str | Path, base: str | Path | None = None) -> "Report":
     """A report on an adapter, damaged or not. base: the folder or file with its weights; ValueError for a bad one."""
-    report, alike = Report(Path(folder), read_base(Path(base)) if base else {}), defaultdict(list)
+    report, alike = Report(Path(folder), files.read_base(Path(base)) if base else {}), defaultdict(list)
     for level, said in report.examine():
         seen, _, advice = said.rpartition(": ")
         but_for_names = re.sub(r"\S*[\d._]\S*", "", seen)
@@ -107,20 +92,21 @@ class Report:
         }
         if self.kind != "LORA":
             yield OTHER, f"peft_type is {self.kind}: this doctor knows LORA, it looked at names and numbers only"
-        elif not any(LORA.fullmatch(name) or unread(name) for name in self.tensors):
+        elif not any(LORA.fullmatch(name) or files.unread(name) for name in self.tensors):
             yield BROKEN, f"no tensor belongs to LoRA, not {min(self.tensors)}: save the adapter, or find its config"
         for name in self.tensors:
-            if why := unread(name):
+            if why := files.unread(name):
                 yield BROKEN, f"PEFT would not load {name}, {why}: {SAVE}"
         rows, tokens = len(self.tensors.get("prompt_embeddings", ())), self.config.get("num_virtual_tokens")
         if isinstance(tokens, int) and rows not in (0, tokens, 2 * tokens):  # an encoder's and a decoder's
             yield BROKEN, f"the config promises {tokens} num_virtual_tokens, and the file has {rows}: {ONE_RUN}"
-        for question in (numbers, settings, promises, updates)[: 4 if self.kind in ("LORA", "ADALORA") else 1]:
+        alike = [numbers, promises, absences, whole]
+        for question in {"LORA": [settings, *alike, updates], "ADALORA": alike}.get(self.kind, [numbers]):
             yield from question(self)
 
     def read(self) -> None:
         """Raises ValueError with what lies there instead of an adapter, and what to do."""
-        self.config, self.tensors = read(self.folder / CONFIG), read(self.folder / WEIGHTS, load=True)
+        self.config, self.tensors = files.read(self.folder / CONFIG), files.read(self.folder / WEIGHTS, load=True)
         for setting, kind in {"modules_to_save": list, "rank_pattern": dict, "alpha_pattern": dict}.items():
             self.config[setting] = value if isinstance(value := self.config.get(setting), kind) else kind()
         self.kind, self.start = self.config.get("peft_type"), str(self.config.get("init_lora_weights")).lower()
@@ -137,8 +123,9 @@ class Report:
                 self.parts[match["path"]]["BA"["AB".index(match["part"])]] = tensor.t()
             elif match:
                 self.parts[match["path"]][match["part"]] = tensor
-            elif not unread(name):
+            elif not files.unread(name):
                 self.others[name] = tensor
+        self.trained = WITH_HEAD.search(f"{self.config.get('task_type')} {self.config.get('auto_mapping')}")
         self.facts = {name: self.config.get(name) for name in FACTS}
         self.facts["layers"], experts = f"{len(self.parts)} layers", self.on("target_parameters")
         for path in [path for path in self.parts if experts and (".base_layer" in path or self.left_out(path))]:
@@ -154,7 +141,7 @@ class Report:
         return found if found and found.get_dtype() in ("F64", "F32", "F16", "BF16") else None
 
     def on(self, setting: str) -> bool:
-        return self.config.get(setting) not in (None, False, "none", "", [], {})
+        return self.config.get(setting) not in OFF
 
     def number(self, setting: str, patterns: str, path: str) -> float:
         """A layer's rank or alpha: the first key of rank_pattern or alpha_pattern that fits decides. NaN for none."""
@@ -224,7 +211,9 @@ def numbers(a: Report) -> Said:
     for kind, some in kinds.items():
         large = {name: one for name, one in some.items() if one.numel() > 16 or not one.any()}
         flat = [name for name, one in large.items() if one.max() - one.min() < MOVED]
-        what = f"{kind} is {round(some[flat[0]].flatten()[0].item(), 6) or 'zero'} throughout" if flat else ""
+        value = some[flat[0]].flatten()[0].item() if flat else 0
+        nearly = "has hardly left zero" if any(some[name].any() for name in flat) else "is zero throughout"
+        what = f"{kind} {f'is {value:.3g} throughout' if abs(value) > MOVED else nearly}"
         if flat and len(flat) == len(some):
             yield DEAD, f"{what}, in every layer, as at the start: did the optimizer have it? Save what was trained"
         elif flat and "lora" in kind:
@@ -232,14 +221,8 @@ def numbers(a: Report) -> Said:
 
 
 def settings(a: Report) -> Said:
-    """Is each value among PEFT's, does each key mean something, and does what lies beside it belong to it?"""
-    for name, pattern in CHOICES.items():
-        if not re.fullmatch(f"{pattern}|none", str(a.config.get(name)), re.IGNORECASE):
-            yield BROKEN, f"{name} is {a.config[name]!r}, expected {pattern}: write what PEFT expects"
-    for key in sorted(key for key in a.config if key not in SETTINGS and a.on(key) and a.kind == "LORA"):
-        meant = difflib.get_close_matches(key, SETTINGS, 1, 0.9)
-        which = f"{key}, is {meant[0]!r} meant?" if meant else f"{key}, did a newer PEFT write it?"
-        yield ODD if meant else NOTE, f"PEFT 0.21 passes by the setting {which}: correct it, or upgrade"
+    """Does PEFT read each setting, and is there what it names?"""
+    yield from files.refused(a.config)
     for key in {**a.config["rank_pattern"], **a.config["alpha_pattern"]} if not a.on("target_parameters") else ():
         if not any(named(rf"(.*\.)?({key})", path) for path in a.parts):
             yield ODD, f"rank_pattern or alpha_pattern names {key}, and no adapted layer is called so: correct it"
@@ -248,26 +231,21 @@ def settings(a: Report) -> Said:
     stacks = [one for one in ("encoder", "decoder", "vision") if re.search(rf"\b{one}", " ".join([*a.parts, *a.known]))]
     if a.config.get("task_type") == "CAUSAL_LM" and stacks == ["encoder", "decoder"]:
         yield ODD, "task_type is CAUSAL_LM, and the base has an encoder and a decoder: write SEQ_2_SEQ_LM"
-    if (a.folder / "config.json").exists() and any(a.folder.glob("model*.safetensors")):
-        yield ODD, "a whole model lies beside it: loaders may add the adapter to a model that has it, keep them apart"
-    if (a.folder / "adapter_model.bin").exists():
-        yield NOTE, f"adapter_model.bin lies beside {WEIGHTS}: PEFT reads the latter, and so does this report"
-    base = str(a.config.get("base_model_name_or_path") or "")
-    if re.match(r"[/\\.~]|([^/\\]+[/\\]){2}.", base) and not Path(base).expanduser().exists():
-        yield NOTE, f"the config names the base {base}, a path that is not here: write its public name"
+    yield from files.beside(a.folder, a.config)
     heads = [name for name in [*a.parts, *a.others] if "lm_head" in name]
     if heads and a.known and not any("lm_head" in name for name in a.known):
         yield NOTE, "the base has no lm_head of its own, it is tied to the embedding: a merge changes both, untie them"
-    rows = [len(one) for name, one in a.others.items() if EMBEDDING.search(name)]
+    rows = [len(one) for name, one in a.others.items() if EMBEDDING.search(name) and not name.endswith("delta")]
     rows = rows or [one.get_shape()[0] for name, one in a.known.items() if EMBEDDING.search(name)]
-    for file, before in {"tokenizer.json": '"id": *', "added_tokens.json": '": *'}.items() if rows else ():
-        text = (a.folder / file).read_text("utf-8", "ignore") if (a.folder / file).is_file() else ""
-        if (largest := max(map(int, re.findall(rf"{before}(\d+)", text)), default=0)) >= max(rows):
-            yield BROKEN, f"{file} goes to token {largest}, the embedding has {max(rows)} rows: {RESIZE}"
+    chosen = map(int, re.findall(r"\b\d+\b", str(a.config.get("trainable_token_indices"))))
+    tokens = {"its tokenizer": files.largest_token(a.folder), "trainable_token_indices": max(chosen, default=-1)}
+    for whose, largest in tokens.items() if rows else ():
+        if largest >= max(rows):
+            yield BROKEN, f"{whose} goes to token {largest}, the embedding has {max(rows)} rows: {RESIZE}"
 
 
 def promises(a: Report) -> Said:
-    """What the config promises, beside a base for all of its layers, against what the file holds."""
+    """What the config promises of each layer, and what fits its weight in the base, against what the file holds."""
     wanted = [part for part, setting in PARTS.items() if a.on(setting)]
     for path, parts in a.parts.items():
         foreign = a.known and END.match(path) and not a.places[path]
@@ -289,28 +267,44 @@ def promises(a: Report) -> Said:
                 turned = ", transposed" * (shape[part == "A" :][:1] == [rank])
                 what = f"{path}.lora_{part} has the shape {shape}{turned}, by config and base it is {asked}"
                 yield BROKEN, f"{what}: {ONE_RUN}, {PIECE}"
-    trained = WITH_HEAD.search(f"{a.config.get('task_type')} {a.config.get('auto_mapping')}")
+
+
+def absences(a: Report) -> Said:
+    """Layers without an adapter: what the config promises is in the base, or else in other blocks; the rest is bare."""
     for name in sorted(a.known.keys() - a.places.values()) if a.parts else ():
         path, big = name.removesuffix(".weight"), len(a.known[name].get_shape()) > 1
-        if big and path != name and not a.left_out(path) and (END.search(path) or not trained):  # else an own head
-            yield ODD, f"the config promises an adapter of {path}, and the file has none: is it cut short? {SAVE}"
+        if big and path != name and not a.left_out(path) and (END.search(path) or not a.trained):  # else an own head
+            yield absent(path)
+        elif big and "experts" in path and not a.on("target_parameters"):
+            yield NOTE, f"experts of the base have no adapter, {path}: name them in target_parameters"
+        elif big and f"{PREFIX}{name}" not in a.others and not a.on("target_parameters"):
+            yield NOTE, f"the base's {path} has no adapter: name it in target_modules, if it should learn"
+    targets, excluded = a.config.get("target_modules"), str(a.config.get("exclude_modules"))
+    for target in targets if a.parts and not a.known and isinstance(targets, list) else ():
+        if not any(named([target], path) for path in a.parts) and str(target) not in excluded:
+            yield absent(target)
     blocks: dict[str, set[int]] = defaultdict(set)  # without a base: the numbers of the blocks of each kind of layer
     for match in filter(None, (re.fullmatch(r"(.*?\.)(\d+)(\..+)", path) for path in a.parts if not a.known)):
         blocks[f"{match[1]}{{}}{match[3]}"].add(int(match[2]))
     for kind, there in blocks.items():
-        lost = sorted({*range(min(there), max(there))} - there)
-        for path in map(
-            kind.format, lost if 2 * len(lost) <= len(there) else ()
-        ):  # else a hybrid, as of attention in some
-            if not a.left_out(path):
-                yield ODD, f"the config promises an adapter of {path}, and the file has none: is it cut short? {SAVE}"
+        lost = {*range(min(there), max(there))} - there
+        few = 2 * len(lost) <= len(there)  # else a hybrid, as of attention in some blocks
+        yield from (absent(path) for path in map(kind.format, sorted(lost)) if few and not a.left_out(path))
+
+
+def absent(path: str) -> tuple[str, str]:
+    return ODD, f"the config promises an adapter of {path}, and the file has none: is it spelled so? {SAVE}"
+
+
+def whole(a: Report) -> Said:
+    """Heads, embeddings and biases that come whole, beside A and B: what settings promise against what is there."""
     modules = [f"{one} of modules_to_save" for one in a.config["modules_to_save"]]
-    modules += [f"a head for {trained[0]}"] if trained and not modules else []
-    whole = {one: HEAD.pattern if HEAD.search(one) else rf"{re.escape(one.split()[0])}\b" for one in modules}
+    modules += [f"a head for {a.trained[0]}"] if a.trained and not modules else []
+    asked = {one: HEAD.pattern if HEAD.search(one) else rf"{re.escape(one.split()[0])}\b" for one in modules}
     brought = {"trainable_token_indices": "tokens_delta", "bias": r"\.bias$"}
-    whole |= {setting: pattern for setting, pattern in brought.items() if a.on(setting)}
+    asked |= {setting: pattern for setting, pattern in brought.items() if a.on(setting)}
     biased = any(re.sub("weight$", "bias", place or "") in a.known for place in a.places.values())
-    for what, pattern in whole.items():
+    for what, pattern in asked.items():
         if not any(re.search(pattern, name) for name in a.others) and (what != "bias" or biased):
             yield BROKEN, f"the config promises {what}, and the file lacks it: {ONE_RUN}"
     saved = [name for name in a.others if EMBEDDING.search(name)]  # PEFT adds both, if one is adapted or has grown
@@ -318,7 +312,7 @@ def promises(a: Report) -> Said:
         there = a.known.get(name.removeprefix(PREFIX))
         if there and one.is_floating_point() and one.numel() and list(one.shape) != there.get_shape():
             yield BROKEN, f"{name} is {list(one.shape)}, the base has {there.get_shape()}: {RESIZE}"
-        if not any(re.search(pattern, name) for pattern in whole.values()):
+        if not any(re.search(pattern, name) for pattern in asked.values()):
             level = NOTE if name in saved and (len(saved) > 1 or "lm_head.weight" not in name) else ODD
             what = f"{name}, {one.nbytes / a.facts['bytes']:.0%} of its bytes, the base's or trained whole"
             yield level, f"the file holds {what}: name it in modules_to_save, if that is meant"
