@@ -49,7 +49,7 @@ def card(report: Report) -> Drawn:
 def lines(report: Report) -> list[str]:
     """The report for a terminal: the verdict, what the files say, what was found, a line for each kind of layer."""
     text = [report.verdict, ""]
-    text += [f"{name:14} {_shown(value)}" for name, value in report.facts.items() if value not in (None, "", [])]
+    text += [f"{name:8} {_shown(value)}" for name, value in report.facts.items() if value not in (None, "", [])]
     found = sorted(report.findings, key=lambda finding: LEVELS.index(finding.level))  # the worst first
     text += ["", *(f"[{finding.level}] {finding.seen}: {finding.advice}" for finding in found)] if found else []
     if report.layers:

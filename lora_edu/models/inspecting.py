@@ -8,7 +8,7 @@ each update s B A is measured beside the weight W that it is added to. Nothing i
 
 import math
 import re
-from collections import defaultdict, namedtuple
+from collections import Counter, defaultdict, namedtuple
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,7 +32,10 @@ FAR = ("false", *CHANGES_THE_BASE)  # starts that are not zero
 CONVERT, RESIZE = "convert it, or give that base", "first base.resize_token_embeddings(rows)"
 EARLIER, PIECE = "take the files before that", "or gather its pieces, or restore rank_pattern"
 ONE_RUN = "take both files from one run, or save it again"
-FACTS = ("r", "lora_alpha", "use_rslora", "target_modules", "base_model_name_or_path")
+FACTS = {  # what they are called in the config
+    "rank": "r", "alpha": "lora_alpha", "rsLoRA": "use_rslora", "targets": "target_modules",
+    "base": "base_model_name_or_path",
+}  # fmt: skip
 MOVED = 1e-6  # the first step of Adam moves every entry of B by about the learning rate
 QUANTILES = {"1%": 0.01, "25%": 0.25, "50%": 0.5, "75%": 0.75, "99%": 0.99, "largest": 1}
 Finding = namedtuple("Finding", "level seen advice")
@@ -126,7 +129,7 @@ class Report:
             elif not files.unread(name):
                 self.others[name] = tensor
         self.trained = WITH_HEAD.search(f"{self.config.get('task_type')} {self.config.get('auto_mapping')}")
-        self.facts = {name: self.config.get(name) for name in FACTS}
+        self.facts = {name: self.config.get(setting) for name, setting in FACTS.items()}
         self.facts["layers"], experts = f"{len(self.parts)} layers", self.on("target_parameters")
         for path in [path for path in self.parts if experts and (".base_layer" in path or self.left_out(path))]:
             del self.parts[path]  # one A and one B for all experts
@@ -271,14 +274,16 @@ def promises(a: Report) -> Said:
 
 def absences(a: Report) -> Said:
     """Layers without an adapter: what the config promises is in the base, or else in other blocks; the rest is bare."""
+    bare: Counter[str] = Counter()  # by kind
     for name in sorted(a.known.keys() - a.places.values()) if a.parts else ():
         path, big = name.removesuffix(".weight"), len(a.known[name].get_shape()) > 1
         if big and path != name and not a.left_out(path) and (END.search(path) or not a.trained):  # else an own head
             yield absent(path)
-        elif big and "experts" in path and not a.on("target_parameters"):
-            yield NOTE, f"experts of the base have no adapter, {path}: name them in target_parameters"
         elif big and f"{PREFIX}{name}" not in a.others and not a.on("target_parameters"):
-            yield NOTE, f"the base's {path} has no adapter: name it in target_modules, if it should learn"
+            bare[re.sub(r"^.*?\.\d+\.|\d+\.", "", path)] += 1
+    if bare:
+        kinds = ", ".join(f"{kind} ({count})" for kind, count in bare.items())
+        yield NOTE, f"the base's {kinds} have no adapter: name them if they should learn, experts in target_parameters"
     targets, excluded = a.config.get("target_modules"), str(a.config.get("exclude_modules"))
     for target in targets if a.parts and not a.known and isinstance(targets, list) else ():
         if not any(named([target], path) for path in a.parts) and str(target) not in excluded:
