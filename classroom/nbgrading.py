@@ -14,6 +14,11 @@ import sysconfig
 
 from classroom import folders
 
+# `python -m`, without the second and a half in which jsonschema reads grammars of addresses that no notebook has
+MODULE = """import runpy, sys
+sys.modules["rfc3987_syntax"] = None
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)"""
+
 
 class NbgraderFailed(RuntimeError):
     """nbgrader ended with an error; the message has its last lines."""
@@ -45,7 +50,7 @@ def program(module: str, *arguments: str, **environment: str) -> subprocess.Comp
         raise ModuleNotFoundError('nbgrader is missing: pip install "lora-edu[classroom]"')
     ours = os.pathsep.join(filter(None, [str(folders.CLONE), os.environ.get("PYTHONPATH")]))
     return subprocess.run(
-        [sys.executable, "-m", module, *arguments],
+        [sys.executable, "-c", MODULE, module, *arguments],
         cwd=folders.required(),
         # nbgrader's configuration and the hidden tests import `classroom`
         env={**os.environ, "PATH": _path(), "PYTHONPATH": ours, **environment},
