@@ -115,8 +115,9 @@ def gaps(text, measured):
 
 def test_a_stopped_training_is_drawn_and_said():
     history = History(train_loss=[2.9], validation_loss=[(0, 2.77)], interrupted=True, steps=150)
-    _, words = pictures.training(history.train_loss, history.validation_loss, {"base": 2.76, "base in NF4": 2.77})
+    figure, words = pictures.training(history.train_loss, history.validation_loss, {"base": 2.76, "base in NF4": 2.77})
     assert "it learns" not in words and "in 1 steps" in words
+    assert [2.9] in [list(line.get_ydata()) for line in figure.axes[0].lines]
     assert history.stopped == "stopped after 1 of 150 steps"
 
 
