@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import load_benchmark
 
-from lora_edu import GPT, GPTConfig, files, quantize, quantize_linears
+from lora_edu import GPT, GPTConfig, quantize, quantize_linears
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +70,3 @@ def test_verdicts(page):
     assert (by_the_clock["goal"], by_the_clock["ratio"], by_the_clock["verdict"]) == ("2.0 s", "", "missed")
     assert cells(page, parts, goal=3, seconds=True)["verdict"] == "met"
     assert cells(page, {}, peer="b", goal=1)["verdict"] == "not measured: --only step measures it"
-
-
-def test_the_trial_leaves_the_reader_s_exercises_alone(tmp_path, monkeypatch):
-    monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path / "mine"))
-    (tmp_path / "mine").mkdir()
-    for name in ("progress.json", "shakespeare.safetensors"):
-        (tmp_path / "mine" / name).write_text("mine")
-    copy = load_benchmark("browser").own_cache(tmp_path)
-    assert [path.name for path in copy.glob("*")] == ["shakespeare.safetensors"]
-    (copy / "progress.json").write_text("of the trial")
-    assert (files.cache_dir() / "progress.json").read_text() == "mine"

@@ -72,6 +72,8 @@ REFUSED = {
     "experiment formats --folder file": "cannot write to the folder file",
     "gpu": "device 'cuda' was asked for, but this torch sees no CUDA GPU",
     "qlora --folder file": "cannot write to the folder file",
+    "lab --port 0": "PORT is a number from 1 to 65535, such as 8888, got 0",
+    "lab --port 65536": "PORT is a number from 1 to 65535, such as 8888, got 65536",
     "voice missing.txt": "there is no file missing.txt",
 }
 

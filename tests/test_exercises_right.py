@@ -25,9 +25,6 @@ def with_another_basis(update, rank, alpha):
     return B @ Q, np.linalg.inv(Q) @ A
 
 
-# --- 03 --------------------------------------------------------------------------------------------------------------
-
-
 def head_of_torch(x, W_q, W_k, W_v):
     q, k, v = (F.linear(x, weight)[None] for weight in (W_q, W_k, W_v))
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)[0]
@@ -46,23 +43,14 @@ def grown_with_zeros_in_A(A, B, extra):
     return [np.vstack([factor * A, np.zeros((extra, A.shape[1]))]), np.hstack([B, columns])]
 
 
-# --- 10 --------------------------------------------------------------------------------------------------------------
-
-
 def by_principal_angles(M, N, i, j):
     """phi as the mean squared cosine of the angles between the two subspaces."""
     one, other = (np.linalg.svd(m.T, full_matrices=False)[0] for m in (M, N))
     return (np.linalg.svd(one[:, :i].T @ other[:, :j], compute_uv=False) ** 2).mean()
 
 
-# --- 13 --------------------------------------------------------------------------------------------------------------
-
-
 def of_layers(x, W, A, B, alpha):
     return [(W + alpha / len(a) * b @ a) @ row for row, a, b in zip(x, A, B, strict=True)]
-
-
-# --- 16 --------------------------------------------------------------------------------------------------------------
 
 
 def from_the_mean(rewards):

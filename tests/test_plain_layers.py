@@ -96,15 +96,6 @@ def test_an_adapter_beside_it_is_right(kind):
     assert torch.allclose(model.odd(X), before + 2 * X @ model.odd.lora_A.T @ model.odd.lora_B.T, atol=1e-4)
 
 
-def test_the_control_plain_layers_pass():
-    model = two_layers(lambda layer: layer)
-    before = model.odd(X)
-    merged = merge(moved(add_lora(copy.deepcopy(model), 3, 6, "odd")))
-    assert not torch.allclose(merged.odd(X), before, atol=0.1)
-    assert type(quantize_linears(copy.deepcopy(model)).odd) is NF4Linear
-    assert torch.allclose(add_variant(model, "PiSSA", 3, 6, "odd").odd(X), before, atol=1e-5)
-
-
 def test_hooks_are_not_lost_with_their_layer():
     for make, back, words in (
         (lambda model: add_lora(model, 3, 6, "odd"), unload, "taken out"),

@@ -205,13 +205,6 @@ def test_pip_is_calm(tmp_path, monkeypatch, capsys, said, printed, error):
     assert (tmp_path / "build" / "setup.log").read_text() == said
 
 
-@pytest.mark.parametrize("port", ["0", "-1", "65536", "99999"])
-def test_a_port_that_is_none(monkeypatch, port):
-    monkeypatch.setattr("sys.argv", ["lora-edu", "lab", "--port", port])
-    with pytest.raises(SystemExit, match=f"PORT is a number from 1 to 65535, such as 8888, got {port}"):
-        commands.main()
-
-
 def test_without_a_network_the_texts_are_missing_and_the_lab_opens(monkeypatch, capsys):
     monkeypatch.setattr(environment, "setup", lambda extra: Path(sys.executable))
     monkeypatch.setattr(environment, "run", lambda command: 1)
