@@ -1,8 +1,8 @@
 """The digits of notebook 02 and the network that learns them: what the notebook builds, and its search for rates.
 
-The digits are 1,797 scans of 8x8 pixels, which ship with scikit-learn; they come from the UCI set "Optical recognition
-of digits". The network has two linear layers, 64 -> 48 -> 10, with a tanh between them and no biases. It learns upright
-digits; the new task is the same digits turned by a quarter.
+The digits are 1,797 scans of 8x8 pixels, from the UCI set "Optical Recognition of Handwritten Digits". The network has
+two linear layers, 64 -> 48 -> 10, with a tanh between them and no biases. It learns upright digits; the new task is the
+same digits turned by a quarter.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
+from lora_edu.files import data_file
 from lora_edu.lora_numpy import Linear, LoRALinear
 
 SIZES = {"train": 1000, "validation": 400, "test": 397}
@@ -38,12 +40,11 @@ class Tasks(NamedTuple):
 @cache
 def load_tasks() -> Tasks:
     """The digits upright and turned by a quarter, shuffled once and for all: each part of SIZES as an array (n, 64)."""
-    from sklearn import datasets  # here, because scikit-learn takes a while to import
-
-    data = datasets.load_digits()
-    order = np.random.default_rng(0).permutation(len(data.images))
-    images, ends = data.images[order] / 8 - 1, np.cumsum(list(SIZES.values()))[:-1]  # (n, 8, 8) of 0 to 16 before
-    rows = (images.reshape(-1, 64), np.rot90(images, axes=(1, 2)).reshape(-1, 64), data.target[order])
+    data = load_file(data_file("digits.safetensors"))
+    order = np.random.default_rng(0).permutation(len(data["images"]))
+    images, ends = data["images"][order] / 8 - 1, np.cumsum(list(SIZES.values()))[:-1]  # (n, 8, 8) of 0 to 16 before
+    labels = data["labels"][order].astype(int)
+    rows = (images.reshape(-1, 64), np.rot90(images, axes=(1, 2)).reshape(-1, 64), labels)
     return Tasks(*(dict(zip(SIZES, np.split(each, ends), strict=True)) for each in rows))
 
 
