@@ -12,6 +12,7 @@ import pytest
 from classroom_folder import NAME, archive, collect
 
 from classroom import autograding, collecting, folders, grades, nbgrading, releasing
+from lora_edu.assignments import core
 
 DUE = "2026-03-06 18:00"
 A_DAY_LATE = (2026, 3, 7, 12, 0, 0)
@@ -212,3 +213,20 @@ def test_importing_the_answer_does_not_pass(root, tmp_path):
     assert [float(row[task]) for task in ("needed_rank", "split", "adapter", "train")] == [3, 0, 8, 0]
     assert row["look_at"] == "classroom 1.4:no-result"  # for the teacher to read
     assert json.loads((root / "reports" / f"{NAME}-collected.json").read_text())["copy"]["file"] == f"{NAME}.ipynb"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", core.names())
+def test_every_assignment_goes_through_nbgrader(root, tmp_path, name):
+    releasing.release(name, "2026a")
+    blank = (root / "release" / name / f"{name}.ipynb").read_text(encoding="utf-8")
+    files = {"right": releasing.solution(name, "2026a").read_text(encoding="utf-8"), "blank": blank}
+    collect(tmp_path, {f"{student}/{name}.ipynb": text for student, text in files.items()}, name=name)
+    assert not files.keys() & autograding.autograde(name, unboxed=True).keys()
+    rows = table(grades.write_grades(name))
+    for task in core.load(name).tasks.values():
+        assert float(rows["right"][task.name]) == task.points and float(rows["blank"][task.name]) == 0
+    assert (rows["right"]["status"], rows["blank"]["score"]) == ("waits for a written answer's grade", "0")
+    path, waiting = grades.write_feedback(name)
+    pages = zipfile.ZipFile(path).namelist()
+    assert "right" in waiting and f"blank/{name}.html" in pages and f"right/{name}.html" not in pages
