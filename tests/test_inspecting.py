@@ -145,6 +145,7 @@ CONFIGS = [  # and to the config
     ("promises a head for SEQ_CLS", {"task_type": "SEQ_CLS"}),
     ("init_lora_weights is 'pisa', expected", {"init_lora_weights": "pisa"}),
     ("is 'use_rslora' meant", {"use_rs_lora": True}),
+    ("r is '4', expected a number", {"r": "4", "lora_alpha": "8"}),
     ("odd: the config promises an adapter of gate_proj", {"target_modules": ["q_proj", "v_proj", "gate_proj"]}),
     ("target_modules (q_proj,v_proj) does not name it", {"target_modules": "q_proj,v_proj"}),
 ]
@@ -202,6 +203,7 @@ def test_no_value_of_a_setting_stops_it_and_what_peft_refuses_is_named(adapter):
     config = json.loads((adapter / CONFIG).read_text())
     for name, value in itertools.product(SETTINGS, ("x", [[1]], {"q_proj": 0}, -1)):
         change_config(adapter, config | {name: value})
+        inspect_adapter(adapter, adapter.parent / "base")
         assert said(adapter).startswith(f"broken: {name} is 'x', expected" if name in CHOICES and value == "x" else "")
 
 

@@ -133,6 +133,9 @@ def refused(config: dict) -> Said:
     for name, pattern in CHOICES.items():
         if not re.fullmatch(f"{pattern}|none", str(config.get(name)), re.IGNORECASE):
             yield BROKEN, f"{name} is {config[name]!r}, expected {pattern}: write what PEFT expects"
+    for name in ("r", "lora_alpha"):
+        if not isinstance(config[name], int | float):
+            yield BROKEN, f"{name} is {config[name]!r}, expected a number: write what PEFT expects"
     for key in sorted(key for key in config if key not in SETTINGS and config[key] not in OFF):
         meant = difflib.get_close_matches(key, SETTINGS, 1, 0.9)
         which = f"{key}, is {meant[0]!r} meant?" if meant else f"{key}, did a newer PEFT write it?"

@@ -177,6 +177,8 @@ def measure(a: Report, path: str) -> Tensor:
     if A.ndim != 2 or B.ndim != 2 or not len(A) == B.shape[1] > 0:
         return torch.empty(0)
     s = a.number("lora_alpha", "alpha_pattern", path) / len(A) ** (0.5 if a.on("use_rslora") else 1)
+    if not math.isfinite(s):
+        return torch.empty(0)
     # The singular values of B A are those of two small triangles: (out, in) is never made.
     strengths = torch.linalg.svdvals(torch.linalg.qr(B).R @ torch.linalg.qr(A.T).R.T)
     norm, squares, beside = abs(s) * strengths.norm().item(), strengths.double().square(), ()
