@@ -168,7 +168,7 @@ def test_what_only_the_base_can_tell(adapter, tmp_path):
     for word, change in (
         ("promises an adapter of model.layers.2.self_attn.q_proj", without("layers.2")),
         ("times as large as its weight", each(lambda value: value * 1000, "lora_B")),
-        ("the base has no such layer", renamed("layers.2", "layers.5")),
+        ("the base's files have no such layer", renamed("layers.2", "layers.5")),
         ("the base calls", renamed("model.layers", "model.language_model.layers")),
         ("has the shape [8, 4], by config and base it is [16, 4]", each(lambda one: one[:8], "v_proj.lora_B")),
         ("lm_head.weight is [60, 32], the base has [50, 32]", added("lm_head.weight", torch.randn(60, 32))),
@@ -182,7 +182,7 @@ def test_what_only_the_base_can_tell(adapter, tmp_path):
     save_file(whole | {f"{PREFIX}lm_head.weight": torch.randn(50, 32)}, adapter / WEIGHTS)
     change_config(adapter, {"modules_to_save": ["lm_head"]})
     assert "tied" in str(inspect_adapter(adapter, tmp_path / "codes.safetensors").findings)
-    assert "the base has no such layer" in said(adapter, saved(tmp_path / "b", gpt2)[1])
+    assert "the base's files have no such layer" in said(adapter, saved(tmp_path / "b", gpt2)[1])
     assert "it is [4, 64]" in said(adapter, saved(tmp_path / "c", partial(llama, hidden_size=64))[1])
     (adapter / "added_tokens.json").write_text('{"<x>": 50}')
     assert "token 50, the embedding has 50 rows" in said(adapter, base)

@@ -254,7 +254,7 @@ def promises(a: Report) -> Said:
     wanted = [part for part, setting in PARTS.items() if a.on(setting)]
     for path, parts in a.parts.items():
         foreign = a.known and END.match(path) and not a.places[path]
-        why = "the base has no such layer" if foreign else a.left_out(path)
+        why = "the base's files have no such layer" if foreign else a.left_out(path)
         for part in sorted({*parts, *wanted}):
             if part not in parts:
                 yield BROKEN, f"the config promises {path}.lora_{part}, and the file lacks it: {ONE_RUN}"
