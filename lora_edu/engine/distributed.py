@@ -15,6 +15,7 @@ Source: Li et al. 2020, "PyTorch Distributed", arXiv 2006.15704, section 3.
 
 import inspect
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -44,8 +45,10 @@ def join(device: torch.device) -> Iterator[torch.device]:
     try:
         yield device
         # Leave together. gloo's threads outlive the group, and one that still holds a tensor of Python's while the
-        # interpreter shuts down ends the process with "terminate called without an active exception".
+        # interpreter shuts down ends the process with "terminate called without an active exception". It lets go a
+        # moment after the barrier; on a busy machine the moment is long.
         dist.barrier()
+        time.sleep(0.2)
     finally:
         dist.destroy_process_group()
 
