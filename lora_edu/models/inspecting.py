@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lora_edu.measures import cosine
 from lora_edu.models import adapter_files as files
 from lora_edu.models.adapter_files import BROKEN, CLOSED, DEAD, LEVELS, NOTE, ODD, OFF, OTHER, SAVE, Said
 from lora_edu.peft_io import CHANGES_THE_BASE, CONFIG, PREFIX, WEIGHTS
@@ -190,9 +191,8 @@ def measure(a: Report, path: str) -> Tensor:
         rows = (W if len(W) == len(B) else W.T)[some].contiguous()
         arrived = [(rows + update).bfloat16().float() - rows.bfloat16().float()]
         arrived += [quantize((rounded := quantize(rows).dequantize()) + update).dequantize() - rounded]
-        along = torch.cosine_similarity(rows.flatten(), update.flatten(), dim=0).item()
         kept = [(one * update).sum().item() / max(update.square().sum().item(), 1e-30) for one in arrived]
-        beside = norm / max(W.norm().item(), 1e-30), along, *kept
+        beside = norm / max(W.norm().item(), 1e-30), cosine(rows, update), *kept
     a.layers.append(Layer(path, len(A), s, norm, directions, *beside))
     return update.abs().flatten()[:: max(1, update.numel() // 4096)]
 

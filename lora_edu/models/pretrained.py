@@ -10,7 +10,7 @@ import logging
 import re
 import struct
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +48,7 @@ def load_pretrained(name_or_path: str | Path = BUNDLED, device: str | torch.devi
     """
     _check_installed()
     source, options = _locate(str(name_or_path))
-    with _quiet(), _read_once():
+    with _quiet(), _read_once() if "gguf_file" in options else nullcontext():
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         wanted = dict(torch_dtype=torch.float32, use_safetensors=True)
