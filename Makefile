@@ -29,7 +29,7 @@ setup: python  ## create .venv, install the course, fetch the three texts
 lab: python  ## open your copy of the course in JupyterLab (PORT=8888, ARGS="--fresh --no-browser" pass through)
 	@$(COURSE) lab $(if $(PORT),--port $(PORT)) $(ARGS)
 
-test: python  ## unit tests and every notebook (about 9 minutes on 2 cores, installation included); ARGS="tests/test_lora.py" runs one
+test: python  ## unit tests and every notebook (about 9 minutes on 2 cores, installation included); ARGS="tests/lora_edu/test_lora.py" runs one
 	@$(COURSE) setup --extra test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
@@ -69,7 +69,7 @@ format: python  ## mend what the style checks can mend
 
 notebooks: python  ## run every notebook in a fresh kernel and store its outputs
 	@$(COURSE) setup --extra test
-	LORA_EDU_DEVICE=cpu LORA_EDU_SIZE=laptop $(RUN) -m lora_edu.setup.report --in-place notebooks/*.ipynb
+	LORA_EDU_DEVICE=cpu LORA_EDU_SIZE=laptop $(RUN) -m lora_course.setup.report --in-place notebooks/*.ipynb
 
 book: python  ## the course as a static site, to read without installing: build/book/index.html
 	@$(COURSE) setup --extra book
@@ -79,7 +79,7 @@ browser: python  ## in your Chromium: the book, its model beside torch, every no
 	@$(COURSE) setup --extra test,bench,book
 	$(RUN) -m book
 	$(RUN) -m book.browse
-	LORA_EDU_BROWSER=1 $(TESTING) $(RUN) -m pytest tests/test_alive.py
+	LORA_EDU_BROWSER=1 $(TESTING) $(RUN) -m pytest tests/lora_course/alive/test_alive.py
 	$(RUN) benchmarks/browser.py $(ARGS)
 
 bench: python  ## one page: what is measured, each beside its peer, with goal and verdict (minutes; ARGS=--notebooks, more); build/bench.json

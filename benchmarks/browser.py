@@ -22,8 +22,8 @@ from pathlib import Path
 
 from driver import MINUTE, Notebook, chromium, lab
 
+from lora_course.setup import working_copy
 from lora_edu import files
-from lora_edu.setup import working_copy
 
 ROOT = Path(__file__).parent.parent
 AXE = "axe_playwright_python"  # the package that holds axe.min.js

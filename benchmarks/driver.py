@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lora_edu.setup import environment
+from lora_course.setup import environment
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 NO_BROWSER = "no Chromium was found: install chromium or google-chrome from your system's packages, or set CHROMIUM="

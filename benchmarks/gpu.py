@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from gpu_sides import BUILDERS, COMPILED, OURS, THEIRS, TINY, Setting, Trainer, check_same_losses, compiled, same_start
 from measuring import RESULTS, interleaved, machine, median_ratio
-from quantization import speed
+from quantize_speed import speed
 from torch import nn
 
 from lora_edu import GPT

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from measuring import LINEARS, bitsandbytes_linears
 from peft import LoraConfig, get_peft_model
-from quantization import SIZES as LAYER_SIZES
+from quantize_speed import SIZES as LAYER_SIZES
 from torch import Tensor, nn
 
 from lora_edu import GPT, GPTConfig, add_lora, load_text, quantize_linears
 from lora_edu.lora import lora_layers
-from lora_edu.models.pretrain import SIZES
+from lora_edu.models.base import SIZES
 from lora_edu.texts import batches
 from lora_edu.training import trainable_parameters, training_step
 

@@ -14,15 +14,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from checks import unspecific
 from dial import dial
 from driver import chromium
 from measuring import interleaved
-from quantization import SIZES, dequantize_calls, layer_calls, quantize_calls, step_calls
+from quantize_speed import SIZES, dequantize_calls, layer_calls, quantize_calls, step_calls
 from safetensors.torch import load_file, save_file
 from slider_latency import PRESSES, latencies, p95
+from wrong_answers import unspecific
 
-from lora_edu import GPT, GPTConfig, inspect_adapter
+from lora_course.programs.inspecting import inspect_adapter
+from lora_edu import GPT, GPTConfig
 from lora_edu.gpt import sample
 from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS
 
@@ -103,7 +104,9 @@ def notebooks(rounds: int) -> Times:
     times = {}
     for number in CORE:
         path = next((ROOT / "notebooks").glob(f"{number}_*.ipynb"))
-        seconds = processor_seconds("-m", "lora_edu.setup.report", str(path), "--folder", str(ROOT / "build" / "bench"))
+        seconds = processor_seconds(
+            "-m", "lora_course.setup.report", str(path), "--folder", str(ROOT / "build" / "bench")
+        )
         times[number] = [seconds]
         print(f"  {path.stem}: {seconds:.0f} s", flush=True)
     slowest = max(times[number][0] for number in CORE[:-1])

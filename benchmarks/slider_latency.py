@@ -15,7 +15,7 @@ from pathlib import Path
 
 from driver import Notebook, lab
 
-from lora_edu.setup import working_copy
+from lora_course.setup import working_copy
 
 PRESSES = 40
 ENDS = {"ArrowRight": "max", "ArrowLeft": "min"}

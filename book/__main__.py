@@ -10,8 +10,9 @@ from sphinx.application import Sphinx
 
 from book import live, pages, search
 from book.slim import slim
+from lora_course.alive import dial_page as page
+from lora_course.alive import exporting
 from lora_edu import data_file, load_adapter, load_base, quantize_linears
-from lora_edu.alive import exporting, page
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

@@ -9,8 +9,8 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 
 from book.svg import UNIT, SVGRenderer
-from lora_edu.figures.nb14 import TOP
-from lora_edu.figures.sliders import View
+from lora_course.drawing.sliders import View
+from lora_course.nb14.pictures import TOP
 from lora_edu.memory.calculator import CARDS_GB, GIB
 
 WORDS, LONGEST = "100%", "99.99 GiB"  # in whose places live.js writes numbers

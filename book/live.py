@@ -26,9 +26,9 @@ import nbformat
 
 from book import bars, products
 from book.svg import SVGRenderer
-from lora_edu.figures import sliders
-from lora_edu.figures.sliders import View
-from lora_edu.setup.hosted import is_hosted
+from lora_course.drawing import sliders
+from lora_course.drawing.sliders import View
+from lora_course.setup.hosted import is_hosted
 
 MOST_PICTURES = 500  # with more settings, the numbers are stored (`book.bars`)
 MOST_BYTES = 200_000
@@ -54,7 +54,7 @@ class Slider:
 
 def sliders_of(path: Path) -> list[Slider]:
     """The sliders of a notebook: what its cells, or its module of pictures for the first picture, give to `explore`."""
-    name = f"lora_edu.figures.nb{path.name[:2]}"
+    name = f"lora_course.nb{path.name[:2]}.pictures"
     own = import_module(name) if find_spec(name) else None
     cells = nbformat.read(path, as_version=4).cells
     code = {number: cell for number, cell in enumerate(cells) if cell.cell_type == "code" and not is_hosted(cell)}

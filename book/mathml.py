@@ -5,7 +5,7 @@ import re
 
 from docutils import nodes
 
-from lora_edu.setup import report
+from lora_course.setup import report
 
 # The bars of a norm: a browser would take the closing one for an opening one too, and stretch both to the line.
 NORM = re.compile(r"<mo>(&#x0*(?:2016|7C);)</mo>", re.I)

@@ -10,7 +10,7 @@ import nbformat
 from nbformat.v4 import new_markdown_cell
 from PIL import Image
 
-from lora_edu.alive.page import hero
+from lora_course.alive.dial_page import hero
 
 MARKDOWN = ("in_practice.md", "glossary.md", "questions.md", "setup.md", "scaling.md")  # pages that are no notebooks
 WIDGET = "application/vnd.jupyter.widget-view+json"

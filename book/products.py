@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.image import AxesImage
 
-from lora_edu.figures.sliders import View
+from lora_course.drawing.sliders import View
 
 PARTS = ("B", "A", "whole")
 LEVELS, ZERO = 60, 256  # steps to the largest number; the letter for none, past those that JSON escapes

@@ -2,5 +2,5 @@
 
 It lies beside the package and not in it: what a student installs holds no solution. `classroom/graders` has the right
 answers and the well-known wrong ones; the source notebooks lie in notebooks/assignments/source. The student's side,
-`lora_edu.assignments`, imports nothing from here.
+`lora_course.assignments`, imports nothing from here.
 """

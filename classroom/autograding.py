@@ -7,7 +7,8 @@ from pathlib import Path
 
 import nbformat
 
-from classroom import folders, inspecting, nbgrading, sandbox
+from classroom import folders, nbgrading, sandbox
+from classroom import obstacles as inspecting
 from classroom.expecting import read_hidden
 from classroom.releasing import released_cohort
 from lora_edu.records import staging

@@ -48,7 +48,7 @@ def visible() -> list[str]:
         links.append(os.path.join(os.path.dirname(links[-1]), os.readlink(links[-1])))
     python = [os.path.dirname(link) for link in links] + [sys.prefix, sys.base_prefix, sys.exec_prefix]
     packages = [*site.getsitepackages(), site.getusersitepackages()]
-    course = [folders.CLONE / "lora_edu", folders.CLONE / "data"]
+    course = [folders.CLONE / "lora_edu", folders.CLONE / "lora_course", folders.CLONE / "data"]
     there = [path for path in (*python, *packages, *course) if os.path.exists(path)]
     own = [form for path in there for form in (os.path.abspath(path), os.path.realpath(path)) if _same(form, path)]
     found = [*filter(os.path.exists, [*SYSTEM, *(f"/etc/{name}" for name in ETC)]), *own]

@@ -19,7 +19,7 @@ from datetime import datetime
 from pathlib import Path, PurePosixPath
 
 from classroom import folders
-from lora_edu.assignments.core import load
+from lora_course.assignments.core import load
 from lora_edu.records import staging
 
 LARGEST = 50_000_000  # bytes of one file

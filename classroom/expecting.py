@@ -7,9 +7,9 @@ from typing import Any
 
 from classroom import folders
 from classroom.solutions import Solutions, load_solutions
-from lora_edu.assignments.core import VISIBLE, Assignment, load
-from lora_edu.assignments.observing import observe_all
-from lora_edu.exercises.comparing import equal
+from lora_course.assignments.core import VISIBLE, Assignment, load
+from lora_course.assignments.looking import observe_all
+from lora_course.checking.comparing import equal
 from lora_edu.records import staging
 
 

@@ -9,8 +9,19 @@ from typing import Any
 
 import nbformat
 
-from classroom import autograding, cleaning, collecting, folders, inspecting, nbgrading, platforms, sandbox
-from lora_edu.assignments.core import load
+from classroom import (
+    autograding,
+    cleaning,
+    collecting,
+    folders,
+    nbgrading,
+    platforms,
+    sandbox,
+)
+from classroom import (
+    obstacles as inspecting,
+)
+from lora_course.assignments.core import load
 from lora_edu.records import staging
 
 WEIGHT = 17.0  # what full marks count, of the 25 of an assignment; 8 are the conversation

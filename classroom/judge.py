@@ -19,10 +19,10 @@ from classroom import cleaning
 from classroom.expecting import read_hidden, task_expectations
 from classroom.sandbox import SubmissionError
 from classroom.solutions import load_solutions
-from lora_edu.assignments import verdict
-from lora_edu.assignments.checking import INSTALL, described
-from lora_edu.assignments.core import Assignment, Task, load
-from lora_edu.assignments.observing import MIME, observe_all
+from lora_course.assignments import verdict
+from lora_course.assignments.core import Assignment, Task, load
+from lora_course.assignments.looking import MIME, observe_all
+from lora_course.assignments.visible import INSTALL, described
 
 ANSWER = r"\w+|\(\w+, \w+\)"  # a function, a class, or two functions
 TEST = re.compile(
@@ -72,7 +72,7 @@ def for_the_box(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
             if word is None:
                 raise CannotGrade(f"{call['name']} was not released here for the cohort {call['cohort']!r}")
             arguments = f"{call['name']!r}, {call['number']!r}, {call['answer']}, {call['cohort']!r}, {word!r}"
-            cell.source = f"{setup}\nfrom lora_edu.assignments.observing import emit\nemit({arguments})"
+            cell.source = f"{setup}\nfrom lora_course.assignments.looking import emit\nemit({arguments})"
         elif cell.source.strip() == "progress()":
             cell.source = ""
     return boxed

@@ -16,7 +16,8 @@ from nbgrader.plugins import BasePlugin
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Float, Integer, Unicode
 
-from classroom import cleaning, folders, inspecting, judge, sandbox
+from classroom import cleaning, folders, judge, sandbox
+from classroom import obstacles as inspecting
 
 FORMATIVE = 'COHORT = "formative"'
 

@@ -9,9 +9,9 @@ from typing import Any
 
 from classroom.expecting import task_expectations, work
 from classroom.solutions import Solutions, load_solutions
-from lora_edu.assignments.core import Assignment, load
-from lora_edu.assignments.observing import observe_all
-from lora_edu.assignments.verdict import explanation, is_untouched, judge
+from lora_course.assignments.core import Assignment, load
+from lora_course.assignments.looking import observe_all
+from lora_course.assignments.verdict import explanation, is_untouched, judge
 
 COHORTS = ("formative", "2026a")
 LARGEST = 200_000  # characters of a task's expectations

@@ -13,7 +13,7 @@ from classroom.collecting import remembered
 from classroom.expecting import expectations, write_hidden
 from classroom.plugins import set_cohort
 from classroom.solutions import has_solutions
-from lora_edu.assignments.core import load, names
+from lora_course.assignments.core import load, names
 from lora_edu.records import staging
 
 PUBLIC = "formative"  # the cohort whose solutions everybody may see

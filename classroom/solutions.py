@@ -12,7 +12,7 @@ from functools import cache, cached_property
 from typing import Any
 
 from classroom import folders
-from lora_edu.assignments.core import Constants
+from lora_course.assignments.core import Constants
 
 Maker = Callable[[Constants], Any]  # from a cohort's constants to an answer, a function or a class
 

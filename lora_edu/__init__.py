@@ -11,9 +11,9 @@ The core is seven files, an hour's reading in this order:
     training        the loop, evaluation, history
 
 Beside it: layers (which are linear, what may be done to them), adapters (what they must be), peft_io (their files),
-variants (rsLoRA, LoRA+, DoRA, PiSSA, VeRA); measures (errors, low rank), rounding (codes and bits), observing (a model
-at work); files (where they are), downloads, tensor_files, records, texts. What is fast, long or drawn has rooms of its
-own: engine, models, memory, figures, experiments, exercises, assignments, setup, alive.
+variants (rsLoRA, LoRA+, DoRA, PiSSA, VeRA); measures (errors, low rank), rounding (codes and bits), calibration (one
+temperature), observing (a model at work); files (where they are), downloads, tensor_files, records, texts. What is fast
+or safe has a room of its own, engine; so have models and memory. What stands behind the notebooks is `lora_course`.
 
 Importing this package is light: each name below is imported when it is first used.
 """
@@ -32,8 +32,7 @@ _PUBLIC = {
     "memory.calculator": ("training_bytes",),
     "memory.paged": ("PagedAdamW",),
     "memory.shapes": ("measured_bytes", "predicted_bytes"),
-    "models.inspecting": ("inspect_adapter",),
-    "models.pretrain": ("load_base", "pick_size"),
+    "models.base": ("load_base", "pick_size"),
     "models.pretrained": ("load_pretrained",),
     "peft_io": ("load_adapter", "save_adapter"),
     "qlora": ("NF4Linear", "dequantize_linears", "merge_into_nf4", "quantize_linears"),

@@ -5,7 +5,7 @@ What differs from the published GPT-2 code:
     - tokens are bytes, so there are 256 of them and no tokenizer to explain;
     - the output head is a linear layer of its own ("untied"), not the transposed token embedding;
     - query, key and value are three linear layers and not one, so that an adapter can target each by name.
-`tests/test_gpt.py` holds the logits against `transformers` with the same weights.
+`tests/lora_edu/test_gpt.py` holds the logits against `transformers` with the same weights.
 
 Shapes: batch B, sequence S, heads H, head size D, model width `d_model` = H * D.
 """

@@ -6,7 +6,7 @@ The base can be any layer that maps (..., in_features) to (..., out_features): `
 `lora_edu.qlora` (then the whole is QLoRA), or the `Conv1D` of Hugging Face's GPT-2.
 
 Source: Hu et al. 2021, "LoRA", arXiv 2106.09685, section 4.1. The reference code is microsoft/LoRA and PEFT;
-`tests/test_lora.py` holds this module against PEFT.
+`tests/lora_edu/test_lora.py` holds this module against PEFT.
 """
 
 import copy

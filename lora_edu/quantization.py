@@ -9,11 +9,11 @@ QuantState. How it works:
     4. with `double_quant`, quantize the absmax values too: 8 bits each, in blocks of 256, after taking off their mean.
 
 `encode` and `decode` are steps 1 to 3 and their way back. What runs are their fast versions, equal to the bit, from
-`lora_edu.engine.kernels`; they enter at one place, `kernel`, and `tests/test_kernels.py` compares the two.
+`lora_edu.engine.kernels`; they enter at one place, `kernel`, and `engine/test_kernels.py` compares the two.
 
 Numerics: all arithmetic is float32, as in the reference. With `nf4`, and with `fp4-bnb` after a change of its codes'
 order, packed codes, absmax, offset and dequantized values equal bitsandbytes 0.50 on the CPU bit for bit, as
-`tests/test_parity.py` shows by running both. Where they differ, and why:
+`tests/lora_edu/test_parity.py` shows by running both. Where they differ, and why:
 
 - second-level codes: we choose the nearest; its CPU version rounds to a grid first, which changes a few in a thousand.
   `DoubleQuant(code="dynamic-cpu")` does the same, and then these are equal too.

@@ -8,7 +8,7 @@
 | PiSSA | A and B start as the largest directions of W, which W then lacks | Meng et al. 2024, arXiv 2404.02948 |
 | VeRA | A and B are frozen, one random pair for all; two vectors are trained | Kopiczko et al. 2023, arXiv 2310.11454 |
 
-`tests/test_variants.py` holds each of them against PEFT.
+`tests/lora_edu/test_variants.py` holds each of them against PEFT.
 """
 
 import math

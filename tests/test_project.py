@@ -12,8 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import lora_edu
+from lora_course.setup import doctor
 from lora_edu import downloads, texts
-from lora_edu.setup import doctor
 
 
 def tracked_files():
@@ -40,7 +40,7 @@ def test_a_page_names_only_commands_that_exist(place):
     targets = set(re.findall(r"\bmake ([a-z][a-z-]*)", readme))
     assert "lab" in targets
     assert targets <= set(re.findall(r"^([a-z-]+):", makefile, re.M))
-    modules = set(re.findall(r"python -m (lora_edu[\w.]*)", readme))
+    modules = set(re.findall(r"python -m (lora_(?:edu|course)[\w.]*)", readme))
     paths = {name: ROOT / name.replace(".", "/") for name in modules}
     assert modules and all(p.with_suffix(".py").exists() or (p / "__main__.py").exists() for p in paths.values()), paths
     for link in re.findall(r"\]\((?!http|#)([^)#]+)", readme):
@@ -89,7 +89,7 @@ IN_A_SCRIPT = """
 import sys
 
 sys.modules |= dict.fromkeys(ABSENT)  # None: whoever imports it is told that it is not there
-import lora_edu, lora_edu.__main__
+import lora_edu, lora_course.__main__
 
 assert not {"torch", "numpy"} & set(sys.modules)  # importing the package is light
 import torch

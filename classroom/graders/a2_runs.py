@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from classroom.solutions import Answer, Solutions
-from lora_edu.assignments.towers import Adapted
+from lora_course.assignments.towers import Adapted
 
 LOAD = Answer("a2_lora_torch", "adapter_file")
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from classroom.solutions import Answer, Solutions
-from lora_edu.assignments.qlora_pieces import FrozenLinear, FullLinear
+from lora_course.assignments.qlora_pieces import FrozenLinear, FullLinear
 
 
 def with_hooks(c):

@@ -8,7 +8,7 @@ earn that back. On the CPU it is off: the course's runs there are over before a 
 There is a trap. `lora_edu.qlora` decodes a weight twice, forward and backward, so that no full copy is kept. A compiler
 sees the same computation twice, does it once and keeps the result for the backward pass: all weights of the model in 16
 bits, and the saving of QLoRA is gone. `decoded_linear` therefore wraps the product in torch's checkpointing, which
-tells it: compute this again. `tests/test_compiling.py` counts what is kept, with and without.
+tells it: compute this again. `tests/lora_edu/engine/test_compiling.py` counts what is kept, with and without.
 
 The compiler is not part of torch alone: on a GPU it needs the package `triton`, a C compiler and Python's header files.
 Where something is missing, a run says so in one line and goes on without. `LORA_EDU_COMPILE=0` switches it off.

@@ -1,6 +1,6 @@
 """Quantization at speed: `encode` and `decode` of `lora_edu.quantization` in chunks, and memory that is used again.
 
-Each replaces a definition of a few lines there, gives the same bits (`tests/test_kernels.py`), and gains:
+Each replaces a definition of a few lines there, gives the same bits (`test_kernels.py` compares), and gains:
 
 - `encode`, all in one pass: works on a piece that stays in the processor's cache, so that extra memory stays small
   too. The nearest of up to 16 values is found by 15 comparisons of whole pieces, which NumPy does with the processor's

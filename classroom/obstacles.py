@@ -1,0 +1,149 @@
+"""What keeps a submission from being graded: found before nbgrader runs, while it runs, and in what it wrote.
+
+nbgrader passes over such a submission, and an export would count it as 0 points. Here it gets a reason instead, in our
+words: nothing of the student's file is in it but the names of files, of letters, digits, dots and dashes.
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+
+from classroom import folders, judge
+from classroom.collecting import HANDED_IN
+from classroom.sandbox import SubmissionError
+from lora_course.assignments.verdict import BESIDE
+
+SUSPICIOUS = (
+    *"classroom observing observation gradebook sqlite hidden/ graders solutions/ sys.modules inspect. ctypes".split(),
+    *"gc.get _getframe subprocess builtins importlib os._exit os.system socket urllib monkeypatch .ipynb".split(),
+    *("/proc", "peft", "bitsandbytes", "import verdict", ".dumps ="),
+)
+LARGEST = 20_000_000  # bytes of a notebook
+
+
+def before(folder: Path, name: str, released: nbformat.NotebookNode) -> str | None:
+    """The reason why the submission in this folder cannot be graded, in words; None if nothing is in the way."""
+    path = folder / f"{name}.ipynb"
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        return f"{path.name} is no regular file"
+    if path.exists() and path.stat().st_size > LARGEST:
+        return f"{path.name} has {path.stat().st_size / 1e6:.0f} MB, more than {LARGEST / 1e6:.0f}: clear its outputs"
+    if not path.exists():
+        return f"there is no {path.name}; handed in: {', '.join(_files(folder)) or 'nothing'} (renamed?)"
+    try:
+        notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+        nbformat.validate(notebook)
+    except Exception as error:
+        return f"broken file: not a valid notebook (cut off while uploading?): {type(error).__name__}"
+    try:
+        return _cells(notebook, released)
+    except Exception as error:
+        return f"its cells carry marks that nbgrader cannot read ({type(error).__name__}): ask for the original file"
+
+
+def _files(folder: Path) -> list[str]:
+    listing = folder / HANDED_IN
+    if listing.exists():
+        return listing.read_text(encoding="utf-8").split("\n")[:-1]
+    return sorted(path.name for path in folder.iterdir() if path.name != "timestamp.txt")
+
+
+def _cells(notebook: nbformat.NotebookNode, released: nbformat.NotebookNode) -> str | None:
+    there = Counter(_ids(notebook))
+    if not there:
+        return "no cell carries nbgrader's metadata any more: stripped by another program, ask for the original file"
+    twice = [grade_id for grade_id in dict.fromkeys(_ids(released)) if there[grade_id] > 1]
+    if len(there) < there.total():
+        return f"duplicated cell: {', '.join(twice) or 'one of their own'} is there more than once, which one counts?"
+    gone = [grade_id for grade_id in _needed(released) if grade_id not in there]
+    if gone:
+        return f"missing cell: {', '.join(gone)} (deleted, or stripped of its metadata)"
+    versions = {cell.metadata.nbgrader.get("schema_version") for cell in notebook.cells if "nbgrader" in cell.metadata}
+    return None if versions <= {3} else "nbgrader's metadata has another schema than 3"
+
+
+def _ids(notebook: nbformat.NotebookNode) -> list[str]:
+    return [grade_id for cell in notebook.cells if (grade_id := judge.mark(cell, "grade_id"))]
+
+
+def _needed(released: nbformat.NotebookNode) -> list[str]:
+    """Graded answers. Read-only cells are put back where they were deleted, and what is not graded may be gone."""
+    tests, answers = set(_ids(released)), [cell for cell in released.cells if judge.mark(cell, "solution")]
+    names = {judge.mark(cell, "grade_id"): judge.mark(cell, "grade") for cell in answers}
+    return [name for name, graded in names.items() if graded or f"test_{name}" in tests]
+
+
+@contextlib.contextmanager
+def noting(student: str, name: str) -> Iterator[None]:
+    """While a submission is graded: keep why it cannot be, for `noted`. nbgrader itself passes on to the next."""
+    note = _note(student, name)
+    note.unlink(missing_ok=True)
+    try:
+        yield
+    except (SubmissionError, judge.CannotGrade) as error:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(f"{'' if isinstance(error, SubmissionError) else 'the grader failed: '}{error}", "utf-8")
+        raise
+
+
+def noted(student: str, name: str) -> str | None:
+    """Why a submission could not be graded, as `noting` kept it."""
+    return _note(student, name).read_text(encoding="utf-8") if _note(student, name).exists() else None
+
+
+def _note(student: str, name: str) -> Path:
+    return folders.required() / "reports" / f"{name}-not-graded" / f"{student}.txt"
+
+
+def after(path: Path) -> str | None:
+    """Whether a graded notebook says that the grader failed, and not the student."""
+    try:
+        points(path)
+        cells = nbformat.read(path, as_version=4).cells
+    except Exception as error:
+        return f"the graded notebook is damaged ({type(error).__name__}): run autograde --force"
+    for cell in cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error" and judge.mark(cell, "grade_id") == "setup":
+                return "the cell setup failed: look into the graded notebook"
+    return None
+
+
+def points(path: Path) -> dict[str, tuple[float, float]]:
+    """grade_id of each test in a graded notebook -> its points, and the most that it can give."""
+    found = {}
+    for cell in nbformat.read(path, as_version=4).cells:
+        if judge.is_test(cell):
+            [result] = [output for output in cell.outputs if output.output_type == "execute_result"]
+            found[judge.mark(cell, "grade_id")] = float(result.data["text/plain"]), float(judge.mark(cell, "points"))
+    return found
+
+
+def suspicious(path: Path) -> list[str]:
+    """Words in the student's own cells that no answer needs: for the teacher to look at, not a verdict.
+
+    In a file that is no notebook, everything is the student's.
+    """
+    if not path.is_file() or path.stat().st_size > LARGEST:
+        return []
+    text = path.read_text(encoding="utf-8", errors="replace")
+    with contextlib.suppress(Exception):
+        cells = nbformat.reads(text, as_version=4).cells
+        text = "\n".join(c.source for c in cells if c.cell_type == "code" and not _is_ours(c))
+    return [word for word in SUSPICIOUS if word in text]
+
+
+def without_a_result(path: Path) -> list[str]:
+    """The exercises of a graded notebook in which promises are kept, and nothing that was asked for is computed."""
+    try:
+        found = judge.lost(nbformat.read(path, as_version=4))
+    except Exception:
+        return []  # `after` and `disagreements` say that it is damaged
+    return [f"{number}:no-result" for number in dict.fromkeys(row[0] for row in found if row[3] == BESIDE)]
+
+
+def _is_ours(cell: nbformat.NotebookNode) -> bool:
+    return bool(judge.mark(cell, "locked") and judge.mark(cell, "grade_id"))

@@ -1,0 +1,254 @@
+"""Assignment 4: double quantization and QLoRA. Constants of a cohort, cases and observers; no solution.
+
+The variant: the constants of the blocks lose their minimum, maximum or midpoint (not the mean), are divided by a share
+of the largest magnitude (not by all of it) and take the nearest of given levels; block sizes are no powers of two; and
+an update is scaled by alpha / rank**power.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from lora_course.assignments.core import Constants, Task
+from lora_course.assignments.looking import call, done, in_order, observed
+from lora_course.assignments.qlora_pieces import GridRounding, StoredWeight
+from lora_course.assignments.qlora_tuning import TuneCase, observe_fine_tune
+from lora_course.assignments.studies import SEEDS, StudyCase, observe_study
+from lora_edu.memory.peak import PeakMemory
+
+TITLE = "Double quantization and QLoRA"
+
+# Tasks of 4.4 in which adapters on both layers reach the goal, and training the head or one layer alone does not.
+TASK_SEEDS = (3, 15, 19, 59)
+
+
+class Levels(tuple):
+    """Many numbers, of which a few are printed."""
+
+    def __repr__(self) -> str:
+        return f"({', '.join(map(str, self[:3]))}, ..., {', '.join(map(str, self[-3:]))}), {len(self)} values"
+
+
+def draw(rng: random.Random) -> dict:
+    """The constants of a cohort."""
+    offset, bits = rng.choice(("minimum", "maximum", "midpoint")), rng.choice((5, 6))
+    return {
+        "offset": offset,  # what is taken off all constants
+        "constant_bits": bits,
+        "levels": Levels(_levels(offset, bits, rng.choice((1.2, 1.3, 1.5)))),  # what the code of a constant stands for
+        "reach": rng.choice((0.75, 0.8, 0.85)),  # the scale, as a share of the largest magnitude
+        "second_size": rng.choice((9, 10, 12)),  # constants that share a scale
+        "power": rng.choice((0.25, 0.75, 1.25)),  # an update is scaled by alpha / rank**power
+        "steps": 120,  # of training
+        "study": rng.randrange(4),  # the log of 4.5
+        "goal": 0.3,  # the loss after training, as a share of the loss before
+    }
+
+
+def _levels(offset: str, bits: int, power: float) -> tuple[float, ...]:
+    """Sorted levels with an exact 0: on the side where constants are left after the offset was taken off."""
+    if offset == "minimum":
+        return _two_sided(0, 2**bits - 1, power)
+    if offset == "maximum":
+        return _two_sided(2**bits - 1, 0, power)
+    return _two_sided(2 ** (bits - 1) - 1, 2 ** (bits - 1) - 1, power)
+
+
+def _two_sided(below: int, above: int, power: float) -> tuple[float, ...]:
+    """Levels from -1 over 0 to 1, denser around 0 for a power above 1."""
+    negative = [-round((i / below) ** power, 4) for i in range(below, 0, -1)]
+    return (*negative, 0.0, *(round((i / above) ** power, 4) for i in range(1, above + 1)))
+
+
+# --- cases ---------------------------------------------------------------------------------------------------------
+
+
+def _tensor(values: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.asarray(values, dtype=np.float32))
+
+
+def _absmax(c: Constants, rng: np.random.Generator) -> list[tuple]:
+    """Constants of a layer: ragged, rising from block to block; tiny ones; all of them equal; a single block."""
+    n = 3 * c.second_size + int(rng.integers(2, c.second_size - 1))
+    rising = rng.uniform(0.5, 1.5, size=n) * np.linspace(1, 3, n)
+    return [
+        (_tensor(rising),),
+        (_tensor(1e-9 * rng.uniform(2, 5, size=2 * c.second_size)),),
+        (_tensor(np.full(c.second_size + 2, 0.5)),),
+        (_tensor(rng.uniform(1, 2, size=c.second_size - 3)),),
+    ]
+
+
+def _updates(c: Constants, rng: np.random.Generator) -> list[tuple]:
+    """W, lora_A, lora_B, alpha, round_trip: an update that is lost, a small one, a large one."""
+    cases = []
+    for size, (d_out, d_in, rank, alpha) in {
+        1e-4: (9, 14, 2, 5.0),
+        0.05: (16, 11, 3, 4.0),
+        0.5: (10, 24, 4, 6.0),
+    }.items():
+        W, A, B = (_tensor(rng.normal(size=shape)) for shape in ((d_out, d_in), (rank, d_in), (d_out, rank)))
+        B *= size * W.norm() / (alpha / rank**c.power * B @ A).norm()
+        cases.append((W, A, B, alpha, GridRounding()))
+    return cases
+
+
+def _layers(c: Constants, rng: np.random.Generator) -> list[tuple]:
+    """No side equals another, alpha is never the rank; three dimensions; an x that needs no gradient."""
+    d_in, d_out = int(rng.integers(18, 24)), int(rng.integers(26, 32))
+    return [
+        (LayerCase((4, d_in), d_out, 2, 5.0),),
+        (LayerCase((2, 3, d_out), d_in, 3, 7.0),),
+        (LayerCase((4, d_in), d_out + 1, 3, 1.5, x_learns=False),),
+    ]
+
+
+def _tunes(c: Constants, rng: np.random.Generator) -> list[tuple]:
+    """One case: training takes time. Its alpha is that of no other case, so that no answer is right by heart."""
+    seed, alpha = int(rng.choice(TASK_SEEDS)), round(rng.uniform(2.7, 3.3), 3)
+    return [(TuneCase(seed, 4, alpha, tuple(int(rank) for rank in rng.choice(range(5, 20), 2, replace=False))),)]
+
+
+def _studies(c: Constants, rng: np.random.Generator) -> list[tuple]:
+    """A study with one fault, with the other, with both; and one that is fair."""
+    faults = (("leak",), ("rate",), ("leak", "rate"), ())
+    seeds = rng.choice(SEEDS, size=len(faults), replace=False)
+    return [(StudyCase(int(seed), fault),) for seed, fault in zip(seeds, faults, strict=True)]
+
+
+# --- what is observed: values and types, bytes that stay alive, products ---------------------------------------------
+
+
+def short(values: Any) -> Tensor:
+    """Numbers with six digits: enough to compare, and short in a file."""
+    tensor = torch.as_tensor(values).detach().double()
+    return torch.tensor([float(f"{v:.6g}") for v in tensor.flatten().tolist()], dtype=torch.float64).view(tensor.shape)
+
+
+def _storage(seen: Any) -> str:
+    """The types of the results, and what became of the inputs, in words."""
+    types = [str(getattr(part, "dtype", type(part).__name__)).removeprefix("torch.") for part in seen.value]
+    return " ".join(types) + ", inputs " + seen.inputs
+
+
+def observe_constants(answer: Callable, c: Any, absmax: Tensor) -> dict[str, Any]:
+    seen = observed(answer, absmax)
+    names = ("codes", "scales", "offset")
+    found = dict(zip(names, in_order(seen.value, *names), strict=True))
+
+    def look(value: Any) -> Tensor:
+        value = short(value)
+        return value * (value.abs() > 1e-10)  # a scale of 0 may be kept from 0 by a tiny bound
+
+    return {name: (lambda v=value: look(v)) for name, value in found.items()} | {"storage": lambda: _storage(seen)}
+
+
+def observe_survivors(answer: Callable, c: Any, *case: Any) -> dict[str, Any]:
+    names = ("cosine", "stray", "moved")
+    return dict(zip(names, in_order(call(answer, *case), *names), strict=True))
+
+
+# --- a layer and what it keeps -------------------------------------------------------------------------------------
+
+
+LAYER_PARTS = ("output", "x's gradient", "A's and B's gradients", "products", "bytes of W kept", "bytes kept")
+
+
+@dataclass(frozen=True)
+class LayerCase:
+    """The sizes of a layer, and of what it is given."""
+
+    shape: tuple[int, ...]  # of x: (..., d_in)
+    d_out: int
+    rank: int
+    alpha: float
+    x_learns: bool = True
+
+    def __repr__(self) -> str:
+        learns = "" if self.x_learns else " without a gradient"
+        return f"x {self.shape}{learns}, d_out {self.d_out}, rank {self.rank}, alpha {self.alpha:g}"
+
+
+def observe_layer(answer: Callable, c: Any, case: LayerCase) -> dict:
+    shape, d_out, rank = case.shape, case.d_out, case.rank
+    generator, decoded = torch.Generator().manual_seed(d_out), []
+    weight = StoredWeight(shape[-1], d_out, generator)
+    x, A, B = (torch.randn(s, generator=generator) for s in (shape, (rank, shape[-1]), (d_out, rank)))
+    learning = [tensor.requires_grad_() for tensor in ([x, A, B] if case.x_learns else [A, B])]
+
+    def decode(stored: Tensor) -> Tensor:
+        decoded.append(True)
+        return weight.decode(stored)
+
+    def forward() -> Tensor:
+        return answer(x, weight.stored, decode, A, B, case.alpha)
+
+    if done(forward()) is None:
+        return dict.fromkeys(LAYER_PARTS)
+    with FlopCounterMode(display=False) as counter:
+        forward()
+    with PeakMemory([x, A, B, weight.stored]) as memory:
+        y = forward()
+        kept = memory.now - y.untyped_storage().nbytes()
+
+    size = shape[-1] * d_out
+
+    def kept_bytes(least: int = 0) -> int | str:
+        """What is alive, if it is as much as `least`, else 0. What computes nothing keeps nothing: that is no merit."""
+        if not decoded or not y.requires_grad:
+            return "the weight was not decoded" if not decoded else "the output needs no gradient"
+        return kept if kept >= least else 0
+
+    @cache
+    def gradients() -> list:
+        y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(0)))
+        return [torch.zeros_like(tensor) if tensor.grad is None else tensor.grad for tensor in learning]
+
+    used = counter.get_total_flops()
+    needed = 2 * (x.numel() // shape[-1]) * (size + rank * (shape[-1] + d_out))
+    looks = (
+        lambda: short(y),
+        lambda: short(gradients()[0] if case.x_learns else torch.zeros(())),
+        lambda: short(torch.cat([g.flatten() for g in gradients()[-2:]])),
+        "as many as needed" if used <= needed else f"{used / needed:.2f} times as many as needed",
+        lambda: kept_bytes(2 * size),  # a decoded weight has 4 bytes a number, or 2 in 16 bits
+        kept_bytes,
+    )
+    return dict(zip(LAYER_PARTS, looks, strict=True))
+
+
+TASKS = [
+    Task(
+        "4.1", "surviving_update", "merge and round again", 15,
+        {"cosine": 1, "stray": 1, "moved": 1}, _updates, observe_survivors, tolerance=1e-4,
+        names="W lora_A lora_B alpha round_trip",
+    ),
+    Task(
+        "4.2", "quantize_constants", "the second level", 30,
+        {"codes": 2, "scales": 1, "offset": 1, "storage": 1}, _absmax, observe_constants,
+        names="absmax",
+    ),
+    Task(
+        "4.3", "qlora_layer", "a layer that keeps its packed weight alone", 45,
+        {"output": 1, "x's gradient": 1, "A's and B's gradients": 1, "products": 1, "bytes of W kept": 2,
+         "bytes kept": 1},
+        _layers, observe_layer, edition=2,
+    ),
+    Task(
+        "4.4", "fine_tune", "a 4-bit model learns", 40,
+        {"start": 1, "frozen": 1, "trained": 1, "scaling": 1, "goal": 2, "seed": 1}, _tunes, observe_fine_tune,
+        tolerance=2e-3, seconds=60, edition=2,
+    ),
+    Task(
+        "4.5", "study", "more rank hurts?", 30,
+        {"leaked": 1, "clean": 1, "best rates": 1, "split repaired": 1, "rates repaired": 1},
+        _studies, observe_study, tolerance=1e-3, names="study", edition=2,
+    ),
+]  # fmt: skip

@@ -1,0 +1,204 @@
+"""Looking at what a student's answer does: its result, and how it treats its inputs.
+
+An answer is observed case by case. Whatever it does (print, warn, raise, exit, run for ever) is caught here.
+
+Students have this file, and the grader looks through it too. It is one file on purpose: with two, a check could say
+"correct" where the grade takes a point. Reading it gives nothing away. It knows nothing that is expected, and no hidden
+case: these are drawn from a word that comes with each test, out of the teacher's folder. What an answer puts in its
+place can claim good manners, and no result: results are compared in the teacher's process, where alone they are known.
+"""
+
+import contextlib
+import copy
+import json
+import os
+import sys
+import sysconfig
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lora_course.assignments.core import VISIBLE, Assignment, Task, load
+from lora_course.assignments.verdict import UNUSABLE
+from lora_course.checking.comparing import plain
+from lora_course.checking.probing import overwritten
+from lora_course.checking.stopping import TooSlow, limited
+
+
+class NotDone(Exception):
+    """The answer returned `...`, as the untouched stub does."""
+
+
+class Complaint(Exception):
+    """What is observed is not what was asked for, in words. The answer itself did not stop: the observer did."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """What one call did. `inputs` is "unchanged" or "changed"; `memory` is "its own" or "shared with an input"."""
+
+    value: Any
+    inputs: str
+    memory: str
+    dtype: str  # such as "float32", the same word for NumPy and torch; "" without one
+
+    @property
+    def manners(self) -> str:
+        """Inputs and memory in one word: "good", or what is wrong."""
+        if self.inputs == "changed":
+            return "an input was changed"
+        return "good" if self.memory == "its own" else "the result shares memory with an input"
+
+
+def done(result: Any) -> Any:
+    """What an answer returned. Raises NotDone for `...`, which the untouched stub returns."""
+    if result is ...:
+        raise NotDone
+    return result
+
+
+def in_order(value: Any, *names: str) -> list:
+    """The results in the order of their names. Raises Complaint, in words, if they are not as many as the names."""
+    asked = f"{len(names)} results are asked for, in this order: {', '.join(names)}"
+    if value is None:
+        raise Complaint(f"nothing was returned, and {asked}")
+    try:
+        found = None if isinstance(value, dict | str) else list(value)
+    except TypeError:  # one number, say
+        found = None
+    if found is None or len(found) != len(names):
+        raise Complaint(f"{asked}; there {'is one' if found is None else f'are {len(found)}'}")
+    return found
+
+
+def call(answer: Callable, *arguments: Any) -> Any:
+    """The answer's result on deep copies of its arguments. Raises NotDone for an untouched stub."""
+    return done(answer(*copy.deepcopy(arguments)))
+
+
+def observed(answer: Callable, *arguments: Any) -> Observed:
+    """Call the answer once on deep copies, and look at the result and at what happened to the copies."""
+    given = copy.deepcopy(arguments)
+    result = done(answer(*given))
+    first = result[0] if isinstance(result, tuple | list) and result and hasattr(result[0], "shape") else result
+    return Observed(
+        value=result,
+        inputs="changed" if overwritten(arguments, given) else "unchanged",
+        memory="shared with an input" if _share(arrays(result), arrays(given)) else "its own",
+        dtype=str(getattr(first, "dtype", "")).removeprefix("torch."),
+    )
+
+
+def observe_case(task: Task, constants: Any, answer: Callable, case: tuple) -> dict[str, Any]:
+    """part -> plain value, {"error": name} where the answer raised, {"error": "NotDone"} for an untouched stub."""
+    try:
+        values = task.observe(answer, constants, *copy.deepcopy(case))
+        values = {part: values[part] for part in task.parts}
+    except BaseException as error:
+        return dict.fromkeys(task.parts, _named(error))
+    for part, value in values.items():
+        try:
+            values[part] = plain(value() if callable(value) else value)
+        except BaseException as error:
+            values[part] = _named(error)
+    return values
+
+
+def observe_all(assignment: Assignment, number: str, answer: Callable, word: str = VISIBLE) -> list[dict[str, Any]]:
+    """What is observed in each visible case of a task, or each that a word draws. Nothing is printed or raised."""
+    task = assignment.tasks[number]
+    seen, end = [], time.monotonic() + task.seconds
+    with silence():
+        for case in assignment.cases(number, word):
+            try:
+                with limited(end - time.monotonic()):
+                    there = observe_case(task, assignment.constants, answer, case)
+            except TooSlow as error:
+                there = dict.fromkeys(task.parts, _named(error))
+            seen.append(there)
+    return seen
+
+
+MIME = "application/x-lora-edu-observation"
+
+
+def emit(name: str, number: str, answer: Callable, cohort: str, word: str) -> None:
+    """Hand over what is observed in the cases of this word to the program that runs this notebook, which judges it.
+
+    What is expected there never comes near the notebook.
+    """
+    from IPython.display import display
+
+    got = observe_all(load(name, cohort), number, answer, word)
+    display({MIME: json.dumps(got)}, raw=True)
+
+
+# Where an error can arise without a line of the answer being at work: in the observers, and in what they call.
+OURS = (str(Path(__file__).parent), *map(sysconfig.get_path, ("stdlib", "purelib", "platlib")), "<frozen")
+
+
+def _named(error: BaseException) -> dict | str:
+    if isinstance(error, Complaint):
+        return str(error)
+    places = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = isinstance(error, Exception) and not isinstance(error, NotDone) and all(p.startswith(OURS) for p in places)
+    return {"error": type(error).__name__ + (UNUSABLE if ours else ""), "text": str(error)[:200]}
+
+
+# --- whatever an answer does ------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """No output and no warnings, not even of compiled code: in a graded cell, text on stderr would cost all points."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            os.dup2(nowhere.fileno(), 1)
+            os.dup2(nowhere.fileno(), 2)
+            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+                yield
+        finally:
+            for number, descriptor in enumerate(saved, start=1):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+
+
+# --- arrays and tensors, wherever they are ----------------------------------------------------------------------------
+
+
+def arrays(value: Any) -> list:
+    """Every NumPy array and torch tensor in a value, also in lists, tuples and dictionaries."""
+    if hasattr(value, "shape") and hasattr(value, "dtype") and hasattr(value, "__array__"):
+        return [value]
+    if isinstance(value, dict):
+        return [found for inner in value.values() for found in arrays(inner)]
+    if isinstance(value, list | tuple):
+        return [found for inner in value for found in arrays(inner)]
+    return []
+
+
+def _share(results: list, inputs: list) -> bool:
+    return any(_overlap(_span(a), _span(b)) for a in results for b in inputs)
+
+
+def _span(array: Any) -> tuple[int, int]:
+    """First and last address of an array's or tensor's memory."""
+    if hasattr(array, "untyped_storage"):
+        storage = array.untyped_storage()
+        return storage.data_ptr(), storage.data_ptr() + storage.nbytes()
+    bounds = np.lib.array_utils.byte_bounds if hasattr(np.lib, "array_utils") else np.byte_bounds
+    return bounds(np.asarray(array))
+
+
+def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    return a[0] < b[1] and b[0] < a[1] and a[0] != a[1] and b[0] != b[1]

@@ -1,0 +1,1 @@
+"""Programs that write one page each: the cheat sheet, a voice, what the doctor for adapters saw."""

@@ -1,0 +1,105 @@
+"""What the doctor for adapters saw, as a picture and in a terminal: `lora-edu inspect ADAPTER`."""
+
+import argparse
+import json
+import math
+from collections import defaultdict
+from itertools import cycle
+from pathlib import Path
+from statistics import median
+
+from matplotlib.ticker import MaxNLocator
+
+from lora_course.drawing.looks import ORANGE
+from lora_course.drawing.style import Drawn, listed, panels, picture
+from lora_course.programs.command import check_output
+from lora_course.programs.inspecting import LEVELS, Layer, Report, inspect_adapter
+from lora_edu.records import staging
+
+
+def by_kind(report: Report) -> dict[str, list[Layer]]:
+    """The layers of each kind, such as q_proj, in the order of their depth."""
+    kinds: dict[str, list[Layer]] = defaultdict(list)
+    for layer in report.layers:
+        kinds[layer.path.rpartition(".")[-1]].append(layer)
+    return kinds
+
+
+@picture
+def card(report: Report) -> Drawn:
+    """The size of each layer's update by depth, beside its weight where a base is known; and how large entries are."""
+    kinds, known = by_kind(report), all(layer.relative is not None for layer in report.layers)
+    figure, (sizes, entries) = panels(2)
+    for (kind, layers), mark in zip(kinds.items(), cycle("os^Dvx*P")):
+        values = [layer.relative if known else layer.norm for layer in layers]
+        sizes.plot(range(len(layers)), values, marker=mark, lw=1, label=kind)
+    sizes.set(xlabel="layers of a kind, the deepest last", ylabel="|sBA| / |W|" if known else "|sBA|", ylim=(0, None))
+    sizes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    if len(kinds) <= 12:
+        sizes.legend(ncols=2, fontsize=8)
+    shares, places = list(report.entries), list(report.entries.values())
+    entries.plot(places, range(len(shares)), "o-", color=ORANGE)
+    entries.set(xscale="log", yticks=range(len(shares)), yticklabels=shares, xlabel="|an entry of sBA|")
+    entries.set_ylabel("of the entries lie below")
+    largest = {kind: max(layer.relative if known else layer.norm for layer in layers) for kind, layers in kinds.items()}
+    verdict = report.verdict[0].upper() + report.verdict[1:].replace(". ", ", ")
+    return figure, f"{verdict}. Largest updates: {listed(largest, '.3g')}."
+
+
+def lines(report: Report) -> list[str]:
+    """The report for a terminal: the verdict, what the files say, what was found, a line for each kind of layer."""
+    text = [report.verdict, ""]
+    text += [f"{name:8} {_shown(value)}" for name, value in report.facts.items() if value not in (None, "", [])]
+    found = sorted(report.findings, key=lambda finding: LEVELS.index(finding.level))  # the worst first
+    text += ["", *(f"[{finding.level}] {finding.seen}: {finding.advice}" for finding in found)] if found else []
+    if report.layers:
+        text += ["", f"{'layers':34}{'rank':>5}{'|sBA|':>10}{'for 90%':>9}{'/ |W|':>9}{'bf16':>7}{'NF4':>7}"]
+        text += [_line(kind, layers) for kind, layers in by_kind(report).items()]
+        text += ["medians; for 90%: directions that hold 90% of the update; bf16, NF4: the share a merge leaves of it"]
+    return text
+
+
+def _line(kind: str, layers: list[Layer]) -> str:
+    def middle(name: str, form: str) -> str:
+        values = [value for layer in layers if (value := getattr(layer, name)) is not None]
+        return format(median(values), form) if values else "-"
+
+    numbers = f"{middle('rank', 'g'):>5}{middle('norm', '.3g'):>10}{middle('directions', 'g'):>9}"
+    return f"{f'{len(layers)} x {kind}':34}{numbers}" + "".join(
+        f"{middle(name, form):>{width}}"
+        for name, form, width in (("relative", ".3g", 9), ("bf16", ".0%", 7), ("nf4", ".0%", 7))
+    )
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    usage = "lora-edu inspect ADAPTER [--base FOLDER] [--json] [--card card.png]"
+    parser = argparse.ArgumentParser(prog="lora-edu inspect", usage=usage, description=__doc__.partition("\n")[0])
+    parser.add_argument("adapter", type=Path, help="a folder in PEFT's format")
+    parser.add_argument("--base", type=Path, help="a folder with the safetensors of the base, to measure it beside W")
+    parser.add_argument("--json", action="store_true", help="everything, as JSON")
+    parser.add_argument("--card", type=Path, help="a picture, PNG")
+    options = parser.parse_args(arguments)
+    if options.card:
+        check_output(options.card.parent, "name another, --card")
+    report = inspect_adapter(options.adapter, options.base)
+    print(json.dumps(_finite(report.as_dict()), indent=2) if options.json else "\n".join(lines(report)))
+    if options.card and report.layers:
+        figure, _ = card(report)
+        with staging(options.card) as path:
+            figure.savefig(path, format="png", dpi=150)
+    raise SystemExit(0 if report.verdict.startswith("alive") else 1)
+
+
+def _finite(value: object) -> object:
+    """JSON has no NaN: None for it."""
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,135 @@
+"""The pictures of notebook 05: an outlier in its block, and a block on its way to bytes."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.collections import LineCollection
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from lora_course.drawing.looks import CODES, CONSTANTS, GRAY, GREEN, RED, WEIGHT, filled, light
+from lora_course.drawing.style import Drawn, panels, slider, stage, styled
+from lora_edu.measures import relative_error
+from lora_edu.quantization import QuantizedTensor, unpack
+from lora_edu.rounding import block_codes
+
+# --- one outlier: the slider of the first screen ---------------------------------------------------------------------
+
+OUTLIER_ALT = (
+    "64 weights as pale bars, and what int4 makes of them as dark ones. One weight can be dragged far out; the others "
+    "then fall onto ever fewer marks. A second control gives each 16 weights a constant of their own."
+)
+PLACE = 21  # of the weight that is dragged
+ONE_CONSTANT, FOUR_CONSTANTS = "one constant for 64", "one for each 16"
+SHARED = {ONE_CONSTANT: 64, FOUR_CONSTANTS: 16}
+
+
+@slider
+def outlier_view(weights: Tensor):
+    """Two controls: size of the weight at PLACE, in standard deviations, and who shares a constant. weights: (64,)."""
+    weights = weights / weights.std()
+    figure, axes = stage(9.6, 3.2, [0.06, 0.17, 0.92, 0.7])
+    places = np.arange(64)
+    others = places != PLACE
+    mine = axes.bar(places, weights.numpy(), width=0.9, color=GRAY, alpha=0.3)[PLACE]
+    mine.set(animated=True, gid="here")
+    dashed = {"colors": RED, "linewidths": 0.7, "linestyles": "--"}
+    marks = axes.add_collection(LineCollection([], animated=True, **dashed))
+    rounded = axes.add_collection(LineCollection([], colors=GREEN, linewidths=5, animated=True))
+    note = axes.text(PLACE + 0.8, 3.6, "", va="top", animated=True)
+    title = axes.text(0, 1.04, "", fontsize=11, transform=axes.transAxes, animated=True)
+    axes.set(xlim=(-1, 64), ylim=(-3.6, 3.8), xlabel="the weights of one block", ylabel="value, standard deviations")
+
+    def values(size: float, shared: str) -> dict:
+        dragged = weights.clone()
+        dragged[PLACE] = size
+        codes, step = block_codes(dragged, 4, SHARED[shared])
+        back = (codes * step).flatten().numpy()
+        used = len(np.unique(back[others].round(6)))
+        error = relative_error(dragged[others], torch.from_numpy(back[others]))
+        zeros = int((back[others] == 0).sum())
+        return {
+            "back": back,
+            "steps": step.flatten().numpy(),
+            "size": size,
+            "title": f"the others: error {error:.0%}, {zeros} of 63 are rounded to 0",
+            "readout": f"the others: error {error:.0%}, {zeros} of 63 are rounded to 0, different values left: {used}",
+        }
+
+    def draw(now: dict) -> None:
+        rounded.set_segments([[(i, 0), (i, value)] for i, value in zip(places, now["back"], strict=True)])
+        width = 64 // len(now["steps"])
+        levels = [(i * width - 0.5, code * step) for i, step in enumerate(now["steps"]) for code in range(-7, 8)]
+        marks.set_segments([[(left, y), (left + width, y)] for left, y in levels if abs(y) < 3.6])
+        mine.set_height(now["size"])
+        note.set_text(f"yours, up to {now['size']:g}" if now["size"] > 3.6 else "yours")
+        title.set_text(now["title"])
+
+    return figure, values, draw, {"size": 3, "shared": ONE_CONSTANT}
+
+
+# --- pictures --------------------------------------------------------------------------------------------------------
+
+
+@styled
+def one_block(values: Tensor, quantized: QuantizedTensor) -> Drawn:
+    """One block on its way: values (64,), absmax, codes, bytes, and back. quantized: of this block, in int4."""
+    codes, back = unpack(quantized.codes, 16).int(), quantized.dequantize()
+    absmax, top = quantized.block_scales().item(), int(values.abs().argmax())
+    figure, rows = plt.subplots(4, 1, figsize=(9.6, 6), height_ratios=(3, 1, 1, 3), sharex=True)
+    places, constant, green = np.arange(len(values)), np.sign(values[top]) * absmax, CODES[0]
+    error = relative_error(values, back)
+    rows[0].bar(places, values.numpy(), width=0.85, **filled(WEIGHT))
+    rows[0].plot([0, 64], [constant] * 2, color=CONSTANTS[0], lw=1.6)
+    rows[0].text(64, constant, f" absmax {absmax:.3g}", color=CONSTANTS[0], va="center")
+    for i, code in enumerate(codes.tolist()):
+        rows[1].text(i, 0.3 if i % 2 else 0.7, code - 7, ha="center", va="center", fontsize=9, color=green)
+    for i, byte in enumerate(quantized.codes.tolist()):
+        rows[2].add_patch(Rectangle((2 * i - 0.45, 0.08), 1.9, 0.84, fill=False, edgecolor=green))
+        rows[2].text(2 * i + 0.5, 0.5, f"{byte:02x}", ha="center", va="center", fontsize=8)
+    rows[3].bar(places, values.numpy(), width=0.85, color=GRAY, alpha=0.3)
+    rows[3].bar(places, back.numpy(), width=0.45, color=green)
+    rows[3].set_xlabel("place in the block")
+    titles = (
+        "64 weights in float32: 256 bytes",
+        "each divided by absmax / 7 and rounded: 64 codes from -7 to 7",
+        "each code plus 7, two of them a byte: 32 bytes, and 4 for the absmax",
+        f"and back: code times absmax / 7 (dark) over the weights (pale), error {error:.0%}",
+    )
+    for row, title in zip(rows, titles, strict=True):
+        row.set(xlim=(-1, 69), title=title)
+    for row in rows[1:3]:
+        row.spines[["left", "bottom"]].set_visible(False)
+        row.set(ylim=(0, 1), yticks=[])
+        row.tick_params(bottom=False)
+    return figure, (
+        f"64 weights of 256 bytes become 32 bytes of codes and 4 of absmax, and come back with an error of "
+        f"{error:.0%}. Four rows over the same 64 places: the weights with their largest marked, the codes from -7 to "
+        "7, the bytes in hexadecimal, and the restored values over the weights."
+    )
+
+
+@styled
+def sharing_picture(off: dict[str, float], added: dict[str, list[float]], bits: list[float]) -> Drawn:
+    """What five ways to share a constant add to the loss.
+
+    off: way -> error of the weights; added: way -> each draw; bits: a weight's, of each way.
+    """
+    figure, (axes,) = panels(1, 8.6, 3.6)
+    means = {way: sum(draws) / len(draws) for way, draws in added.items()}
+    for row, (way, draws) in enumerate(added.items()):
+        axes.barh(row, means[way], height=0.5, **light(CONSTANTS))
+        axes.plot(draws, [row] * len(draws), "o", color="black", ms=4)
+        axes.text(max(draws) + 0.002, row, f"{means[way]:.3f}", va="center")
+    labels = [f"{way}, {n:.2f} bits\nweights off by {off[way]:.1%}" for way, n in zip(added, bits, strict=True)]
+    axes.set(yticks=range(len(added)), yticklabels=labels, xlabel="loss added, nats per byte", xlim=(0, 0.09))
+    axes.invert_yaxis()
+    axes.set_title("the second has half the first one's error, and its loss")
+    told = "; ".join(
+        f"{way}, {n:.2f}, {off[way]:.1%}: {mean:.3f}" for (way, mean), n in zip(means.items(), bits, strict=True)
+    )
+    return figure, (
+        "One ruler clipped for the weights has half the error and adds as much loss; clipped for the loss it adds a "
+        f"third less. Each way, its bits a weight, its error, and the loss added: {told}. A bar for the mean, a dot a "
+        "draw."
+    )

@@ -1,0 +1,116 @@
+"""The shipped GPT with its weights rounded to one format after another: what happens to its loss (notebook 06).
+
+Each arm rounds every linear layer of the blocks to one codebook, puts the rounded weights back in full precision, and
+measures the loss on held-out speeches beside three errors. Where the blocks begin is a matter of chance: `shift` moves
+the begin of the first one: about half of the rounding errors are then others, which gives an idea of the spread.
+"""
+
+from statistics import NormalDist
+
+import torch
+from torch import Tensor
+
+from lora_course.running.scoreboard import Change, begun_later, measured
+from lora_edu import GPT, load_base, load_text, quantize
+from lora_edu.codebooks import get_codebook, nf_codebook
+from lora_edu.observing import block_linears, layer_inputs
+from lora_edu.rounding import compensated, lloyd_max
+
+FORMATS = ("nf4", "fp4-e2m1", "int4", "fp4-bnb", "fp4-e3m0")
+CODES = ("nf4-offset-0.94", "lloyd-max", "lloyd-max, free", "bin-middles")  # less error than NF4's on normal weights
+SHIFTS = (0, 16, 32, 48)  # where the first block of 64 begins in each of four draws
+
+
+def arm_name(codebook: str, shift: int = 0) -> str:
+    """The name of an arm, for example `nf4, block 64, shift 0`."""
+    return f"{codebook}, block 64, shift {shift}"
+
+
+FORMAT_ARMS = {"full precision": {"codebook": None}} | {
+    arm_name(name, shift): {"codebook": name, "block_size": 64, "shift": shift}
+    for name in (*FORMATS, *CODES)
+    for shift in SHIFTS
+}
+CALIBRATIONS = ("nearest", "addresses", "plays", "random bytes", "shuffled", "unpaired")
+COMPENSATION_ARMS = {
+    f"{calibration}, shift {shift}": {"calibration": calibration, "shift": shift}
+    for calibration in CALIBRATIONS
+    for shift in SHIFTS
+}
+
+
+def format_codebook(name: str) -> Tensor:
+    """The codebook behind a name: one of CODES, or any name that `quantize` knows."""
+    if name.startswith("lloyd-max"):
+        values = torch.randn(2**18, generator=torch.Generator().manual_seed(0))
+        return lloyd_max(values, nf_codebook(4), held=() if name.endswith("free") else (-1, 0, 1))
+    if name == "bin-middles":
+        return bin_middles()
+    if name.startswith("nf4-offset-"):
+        return nf_codebook(4, offset=float(name.removeprefix("nf4-offset-")))
+    return get_codebook(name)
+
+
+def without_zero(offset: float = 0.9677083) -> Tensor:
+    """NF4's ends without its zero: 16 quantiles, equal steps of probability from 1 - offset to offset, symmetric."""
+    above = torch.tensor([NormalDist().inv_cdf(0.5 + (offset - 0.5) * (2 * i + 1) / 15) for i in range(8)])
+    return torch.cat([-above.flip(0), above]) / above[-1]
+
+
+def bin_middles() -> Tensor:
+    """The middles of 16 equally likely bins of the normal distribution, over the largest: symmetric, without a zero."""
+    return without_zero(offset=31 / 32)
+
+
+def inside_out(codebook: Tensor) -> Tensor:
+    """The same gaps in the opposite order on each side of the zero: dense at the ends, wide in the middle."""
+    gaps, zero = codebook.diff(), int((codebook == 0).nonzero())
+    below, above = gaps[:zero].cumsum(0), gaps[zero:].flip(0).cumsum(0)
+    return torch.cat([-below.flip(0), codebook.new_zeros(1), above])
+
+
+def format_loss(codebook: str | None, block_size: int = 64, shift: int = 0, *, windows: int = 128) -> dict:
+    """Round all linear layers in the blocks of the shipped base to a format; None leaves them as they are.
+
+    Returns the loss on so many `windows` of held-out speeches (nats per byte), and the relative errors of the weights
+    and of the layers' outputs. Nothing is drawn by lot.
+    """
+    change = None if codebook is None else rounding(shift, format_codebook(codebook), block_size)
+    return measured(change, windows=windows)
+
+
+def rounding(shift: int, *how) -> Change:
+    """Quantizes a weight and decodes it, its first block begun `shift` weights later. how: as for `quantize`."""
+    return begun_later(lambda flat: quantize(flat, *how).dequantize(), shift)
+
+
+def compensated_loss(calibration: str, shift: int) -> dict:
+    """Round the base to NF4 as GPTQ does, after a look at a text. Returns what `format_loss` does.
+
+    calibration: `addresses` or `plays`, of the training part, or `random bytes`; `shuffled` gives each input to another
+    column, `unpaired` shuffles each column by itself, and `nearest` compensates nothing. shift: of the columns of each
+    layer, and so of blocks and of the order.
+    """
+    model, generator = load_base("laptop", device="cpu"), torch.Generator().manual_seed(shift)
+    text = load_text("shakespeare" if calibration == "plays" else "speeches").train
+    if calibration == "random bytes":
+        text = torch.randint(0, 256, (16 * 256,), generator=generator)
+    inputs, rounded = inputs_of(model, text, windows=16), []
+    for path, layer in block_linears(model).items():
+        weight, x = layer.weight.detach().roll(shift, 1), inputs[path].roll(shift, 1)
+        if calibration == "shuffled":
+            x = x[:, torch.randperm(x.shape[1], generator=generator)]
+        if calibration == "unpaired":
+            x = x.gather(0, torch.rand(x.shape, generator=generator).argsort(0))
+        nearest = calibration == "nearest"
+        found = quantize(weight, "nf4").dequantize() if nearest else compensated(weight, x, nf_codebook(4))
+        rounded.append(found.roll(-shift, 1))
+    changed = iter(rounded)  # the layers come in the same order
+    return measured(lambda _: next(changed))
+
+
+def inputs_of(model: GPT, tokens: Tensor, windows: int) -> dict[str, Tensor]:
+    """What each linear layer of the blocks is given for so many windows of 256 tokens: path -> (n, d_in)."""
+    stride = len(tokens) // windows
+    seen = [layer_inputs(model, tokens[i * stride :]) for i in range(windows)]
+    return {path: torch.cat([inputs[path] for inputs in seen]) for path in seen[0]}

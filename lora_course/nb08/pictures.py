@@ -1,0 +1,245 @@
+"""The pictures of notebook 08: the film of one training step, what a block keeps, and when decoding costs time."""
+
+import re
+from collections.abc import Iterator
+
+import ipywidgets
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.patches import Rectangle
+
+from lora_course.drawing import looks
+from lora_course.drawing.looks import GRAY, SKY, filled
+from lora_course.drawing.style import Drawn, beside, panels, picture, slider, stage, styled
+from lora_course.nb08.lab import TECHNIQUES, film_name
+from lora_edu.gpt import GPTConfig
+from lora_edu.memory.calculator import LOGITS
+from lora_edu.memory.shapes import ADAPTERS, BASE, CONSTANTS, OPTIMIZER, Architecture
+
+# --- the film of one step --------------------------------------------------------------------------------------------
+
+FILM_ALT = (
+    "What is alive during one training step, operation by operation, as stacked bands: weights, codes, adapters, "
+    "optimizer state, gradients, activations. Dashed: the outline of full fine-tuning. A vertical line marks a moment."
+)
+ACTIVATION = {"facecolor": "#B4DAF0", "edgecolor": SKY, "lw": 1.2}  # pale, so that it is not taken for weights
+STATE: looks.Look = (GRAY, "--")
+BANDS = {
+    "weights": filled(looks.WEIGHT),
+    "codes": filled(looks.CODES),
+    "adapters": filled(looks.ADAPTER),
+    "optimizer state": filled(STATE),
+    "gradients": filled(looks.GRADIENT),
+    "activations": ACTIVATION,
+}
+# The same for models that are counted and not run: notebooks 09 and 14.
+PARTS = {name: look for name, look in BANDS.items() if name in ("weights", "codes")}
+PARTS |= {"constants": filled(looks.CONSTANTS)}
+PARTS |= {name: look for name, look in BANDS.items() if name not in PARTS} | {LOGITS: filled((looks.PLUM, "--"))}
+SPANS = {"forward": (0.0, 1.0), "backward": (1.0, 2.6), "optimizer": (2.6, 3.0)}  # each phase has its own scale
+END = 3.0
+OPERATIONS = {  # what torch calls an operation, forward -> what the page calls it
+    "mm": "a product",
+    "addmm": "a product",
+    "gelu": "the GELU",
+    "native_layer_norm": "a norm",
+    "_scaled_dot_product_flash_attention_for_cpu": "attention",
+    "embedding": "the embeddings",
+    "_log_softmax": "the loss",
+    "nll_loss": "the loss",
+    "index_select": "decoding",
+    "add": "a sum",
+    "sum": "a bias gradient",
+}
+WAY = re.compile(r"_forward$|(_dense)?_backward(_data)?$")  # how torch's names end that have two directions
+
+
+def film_controls() -> dict[str, ipywidgets.Widget]:
+    """What moves the film: four boxes to tick, and the moment."""
+    names = ("freeze the base, train adapters", "4 bits", "checkpointing", "paging")
+    boxes = [ipywidgets.Checkbox(description=name, indent=False) for name in names]
+    moment = ipywidgets.IntSlider(value=36, max=100, step=4, description="moment")
+    return dict(zip(TECHNIQUES, boxes, strict=True)) | {"moment": moment}
+
+
+def film_values(arm: dict) -> dict:
+    """A stored film as arrays: edges (n + 1,) on the time axis, bands name -> (n,) in MB, phase and operation (n,)."""
+    resident, edges, rows = arm["resident"], [], []
+    for phase, (start, end) in SPANS.items():
+        pictures = arm["phases"][phase]
+        edges += np.linspace(start, end, len(pictures), endpoint=False).tolist()
+        rows += [(phase, *picture) for picture in pictures]
+    phases, operations, gradients, activations = zip(*rows, strict=True)
+    linears = Architecture.of_gpt(GPTConfig()).parameters()["block linears"]
+    ones, codes = np.ones(len(rows)), linears // 2 if resident[CONSTANTS] else 0  # two codes a byte
+    sizes = {
+        "weights": (resident[BASE] - codes) * ones,
+        "codes": (codes + resident[CONSTANTS]) * ones,
+        "adapters": resident[ADAPTERS] * ones,
+        "optimizer state": resident[OPTIMIZER] * ones,
+        "gradients": np.array(gradients),
+        "activations": np.array(activations),
+    }
+    bands = {name: size / 1e6 for name, size in sizes.items()}
+    return {"edges": np.array([*edges, END]), "bands": bands, "phases": phases, "operations": operations}
+
+
+@slider
+def film_view(arms: dict[str, dict]):
+    """Five controls: freeze, four_bits, checkpointing, paging (on or off), and moment, 0 to 100. arms: the stored films
+    of `lora_course.nb08.lab`."""
+    films = {name: film_values(arm) for name, arm in arms.items()}
+    full = films["none"]
+    figure, axes = stage(9.6, 3.6, [0.07, 0.13, 0.69, 0.76])
+    _time_axis(axes, full)
+    bands = {
+        name: axes.add_collection(PolyCollection([], animated=True, **{"lw": 0} | look)) for name, look in BANDS.items()
+    }
+    line = axes.axvline(0, color="black", lw=1.4, animated=True, gid="here")
+    title = figure.text(0.07, 0.93, "", fontsize=11, animated=True)
+    figure.text(0.985, 0.845, "MB at the line", ha="right", va="center")
+    sizes = dict(zip(BANDS, beside(figure, BANDS, 0.785, 0.83, 0.74, 0.105), strict=True))
+
+    def values(freeze: bool, four_bits: bool, checkpointing: bool, paging: bool, moment: int) -> dict:
+        film = films[film_name(freeze, four_bits and freeze, checkpointing, paging)]
+        at = min(int(np.searchsorted(film["edges"], moment / 100 * END, side="right")) - 1, len(film["phases"]) - 1)
+        most, now = (sum(film["bands"].values()).max(), sum(size[at] for size in film["bands"].values()))
+        work = OPERATIONS.get(WAY.sub("", film["operations"][at]), "small change")
+        refused = "4 bits only with a frozen base. " if four_bits and not freeze else ""
+        return film | {
+            "moment": moment / 100 * END,
+            "at": at,
+            "title": f"at most {most:.1f} MB (full fine-tuning: {sum(full['bands'].values()).max():.1f})",
+            "readout": f"{refused}At most {most:.1f} MB. At the line, {film['phases'][at]}, {work}: {now:.1f} MB",
+        }
+
+    def draw(now: dict) -> None:
+        for name, outline in _stacked(now):
+            bands[name].set_verts([outline])
+            bands[name].set_visible(bool(now["bands"][name].max() > 0.01))
+            sizes[name].set_text(f"{now['bands'][name][now['at']]:.1f}")
+        line.set_xdata([now["moment"]] * 2)
+        title.set_text(now["title"])
+
+    return figure, values, draw, dict.fromkeys(TECHNIQUES, False) | {"moment": 0}
+
+
+def _stacked(film: dict) -> Iterator[tuple[str, np.ndarray]]:
+    """The corners of each band: the area between two staircases, on top of the bands before it."""
+    across, bottom = np.repeat(film["edges"], 2)[1:-1], 0.0
+    for name, size in film["bands"].items():
+        top = bottom + size
+        there, back = (np.column_stack([across, np.repeat(y * np.ones(len(size)), 2)]) for y in (top, bottom))
+        yield name, np.concatenate([there, back[::-1]])
+        bottom = top
+
+
+def _time_axis(axes: Axes, full: dict) -> None:
+    axes.set(xlim=(0, END), ylim=(0, 125), ylabel="alive, MB", xticks=[])
+    for phase, (start, end) in SPANS.items():
+        axes.axvline(start, color=GRAY, lw=0.8, ls=":")
+        name = "step" if phase == "optimizer" else phase
+        axes.text((start + end) / 2, -0.045, name, ha="center", va="top", transform=axes.get_xaxis_transform())
+    total = sum(full["bands"].values())
+    axes.plot(np.repeat(full["edges"], 2)[1:-1], np.repeat(total, 2), color="black", lw=1.1, ls="--", zorder=3)
+
+
+FOUR_WAYS = {
+    "none": "full fine-tuning",
+    "freeze": "LoRA",
+    "freeze, four_bits": "QLoRA",
+    "freeze, four_bits, checkpointing": "QLoRA, checkpointing",
+}
+
+
+@styled
+def four_films(arms: dict[str, dict]) -> Drawn:
+    """Four of the stored films side by side, each with the outline of full fine-tuning."""
+    figure, frames = panels(4, 10.5, 3.3, sharey=True)
+    full, peaks = film_values(arms["none"]), {}
+    for axes, (arm, name) in zip(frames, FOUR_WAYS.items(), strict=True):
+        film = film_values(arms[arm])
+        for band, outline in _stacked(film):
+            axes.add_collection(PolyCollection([outline], **{"lw": 0} | BANDS[band]))
+        peaks[name] = sum(film["bands"].values()).max()
+        _time_axis(axes, full)
+        axes.set_title(f"{name}: {peaks[name]:.0f} MB")
+        axes.label_outer()
+    paper = {"fc": "white", "ec": "none", "pad": 1}
+    frames[0].text(0.1, 32, "optimizer", fontsize=9, bbox=paper)
+    frames[0].text(0.1, 4, "weights", fontsize=9, color="white")
+    frames[0].text(0.8, 70, "activations", fontsize=9)
+    frames[0].text(1.95, 45, "gradients", fontsize=9, bbox=paper)
+    found = ", ".join(f"{name} {peak:.0f} MB" for name, peak in peaks.items())
+    return figure, (
+        "Freezing and rounding lower the plateau; of these four only checkpointing saws the mountain down. Films of "
+        f"one step, with their peaks: {found}. Each is a plateau of weights and optimizer state that carries a "
+        "mountain of activations, rising through the forward pass and falling through the backward pass, "
+        "while gradients grow."
+    )
+
+
+# --- what a block keeps ----------------------------------------------------------------------------------------------
+
+COLUMNS = {"full": "all trained", "all": "adapters on all six", "q, v": "adapters on q, v"}
+
+
+@styled
+def kept_picture(columns: dict[str, dict[str, int]]) -> Drawn:
+    """What a block keeps for one token, true to scale. columns: of COLUMNS -> (tensor -> numbers)."""
+    names = list(columns["full"])
+    figure, frames = panels(3, 10, 3.4, sharey=True, sharex=True)
+    for axes, (key, title) in zip(frames, COLUMNS.items(), strict=True):
+        for place, name in enumerate(names):
+            size, most = columns[key][name], max(column[name] for column in columns.values())
+            axes.barh(place, most, height=0.7, fill=False, edgecolor=GRAY, ls=":", lw=1)
+            look = filled(looks.ADAPTER) if name == "s A x" else ACTIVATION
+            axes.barh(place, size, height=0.7, **look)
+            said = f"{size:,}" if size else "none" if name == "s A x" else "let go"
+            axes.text(most + 25, place, said, va="center", fontsize=9)
+        axes.set_title(f"{title}: {sum(columns[key].values()):,}")
+        axes.set(yticks=range(len(names)), yticklabels=names, xlabel="numbers a token", xlim=(0, 1400))
+    frames[0].invert_yaxis()
+    full, all_six, two = (sum(columns[key].values()) for key in COLUMNS)
+    return figure, (
+        f"Adapters on all six linears keep as much as full training, {all_six:,} numbers a token against {full:,}; on "
+        f"q and v {two:,}, since the inputs of up_proj and down_proj are let go. Bars, true to scale, for each tensor "
+        "that a block keeps, in the order of the forward pass, in three panels."
+    )
+
+
+# --- when decoding costs time ----------------------------------------------------------------------------------------
+
+
+OF_A_STEP = {"LoRA": filled(looks.ADAPTER), "decoding": filled(looks.CODES), "the rest": filled((GRAY, "xx"))}
+
+
+@picture
+def slower_picture(steps: dict[int, dict[str, float]]) -> Drawn:
+    """A QLoRA step in parts, as shares of a bar with their milliseconds. steps: tokens -> part -> milliseconds."""
+    figure, (axes,) = panels(1, 8.6, 3.2)
+    paper = {"fc": "white", "ec": "none", "pad": 1}
+    for place, parts in enumerate(steps.values()):
+        left, total = 0.0, sum(max(size, 0) for size in parts.values())
+        for name, size in parts.items():
+            share = max(size, 0) / total  # a rest below zero is noise
+            axes.barh(place, share, left=left, height=0.72, **OF_A_STEP[name])
+            if share > 0.04:
+                axes.text(left + share / 2, place, f"{size:,.0f}", ha="center", va="center", bbox=paper)
+            left += share
+        axes.text(1.01, place, f"{total:,.0f} ms", va="center")
+    axes.set(yticks=range(len(steps)), yticklabels=[f"{n:,} tokens" for n in steps], xlim=(0, 1.1), xticks=[])
+    axes.spines["bottom"].set_visible(False)
+    axes.invert_yaxis()
+    handles = [Rectangle((0, 0), 1, 1, **look) for look in OF_A_STEP.values()]
+    figure.legend(handles, ["a LoRA step", *list(OF_A_STEP)[1:]], loc="outside lower center", ncols=len(OF_A_STEP))
+    few, many = min(steps), max(steps)
+    share = {n: steps[n]["decoding"] / sum(steps[n].values()) for n in steps}
+    rest = ", ".join(f"{p['the rest']:.0f} ({p['the rest'] / sum(p.values()):.0%})" for p in steps.values())
+    return figure, (
+        f"Decoding: {share[few]:.0%} of a step of {few} tokens, {share[many]:.0%} of one of {many:,}. A bar for each "
+        "number of tokens: the shares of a LoRA step, of decoding (against a step on weights decoded in advance), and "
+        f"of the rest, with their milliseconds of processor time. The rest from top to bottom: {rest} ms; less than "
+        "none is noise."
+    )

@@ -1,0 +1,178 @@
+"""Pictures of notebook 10: one budget in nine places, the best rate of each rank, and the batch.
+
+What the stored runs say is in `lora_course.nb10.lab_runs`.
+"""
+
+from collections.abc import Iterable
+
+import ipywidgets
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
+
+from lora_course.drawing.looks import ADAPTER, BLUE, GRAY, METHODS, ORANGE, filled
+from lora_course.drawing.sliders import explore
+from lora_course.drawing.style import Drawn, note, panels, picture, slider, stage, ticks
+from lora_course.nb10.lab import HALF, PLACES
+from lora_course.nb10.lab_batch import EQUAL_STEPS, EQUAL_TOKENS, batch_runs, shares_missed
+from lora_course.nb10.lab_runs import RANKS, at_best, best_rates, swept
+from lora_course.running.sweeps import TIE, Runs
+
+# --- one budget: the slider of the first screen ----------------------------------------------------------------------
+
+ATTENTION = ("q", "v", "o", "q v", "q k v o")
+# Table 5 of the LoRA paper: accuracy of GPT-3 on WikiSQL and MNLI under one budget, in %.
+TABLE_5 = {"q": (70.4, 91.0), "v": (73.0, 91.0), "o": (73.2, 91.3), "q v": (73.7, 91.3), "q k v o": (73.7, 91.7)}
+BUDGET_ALT = (
+    "Loss on plays after adapting attention in five ways, all with one budget of 40,960 numbers: a row for each, its "
+    "mean, and short lines for three seeds. The chosen row has a large mark, and its matrices light up in a drawing of "
+    "a block's six. A dashed line at the left: training everything."
+)
+BLOCK = {  # the matrices of a block, true to scale: left, bottom, width, height in units of 256
+    **{name: (1.25 * i, 2.6, 1, 1) for i, name in enumerate(("q_proj", "k_proj", "v_proj", "o_proj"))},
+    "up_proj": (0, 0, 1, 2.2),
+    "down_proj": (1.4, 1.2, 3.35, 1),
+}
+KINDS = {"attention": (GRAY, "s"), "MLP": (ORANGE, "D"), "all six": ("black", "o")}  # of places: color, mark
+
+
+def budget(runs: Runs) -> dict:
+    """Show one budget with a slider over the places in attention."""
+    place = ipywidgets.SelectionSlider(options=ATTENTION, value="q v", description="place")
+    return explore(budget_view(runs), BUDGET_ALT, place=place)
+
+
+@slider
+def budget_view(runs: Runs):
+    """A view with one control, place (one of ATTENTION)."""
+    figure, axes = stage(9.2, 3.6, [0.02, 0.16, 0.7, 0.74])
+    _rows(axes, runs, ATTENTION)
+    full = _mean(runs, "full")
+    axes.axvline(full, color="black", ls="--", lw=1.4)
+    note(axes, f"{full:.3f}  training everything", (full, 4.6), (6, 0))
+    axes.set(xlim=(1.62, 2.6), ylim=(4.9, -0.6), title="Adapters in attention, one budget")
+    (mark,) = axes.plot([], [], "s", color=ORANGE, ms=13, zorder=5, animated=True)
+    beside = figure.add_axes([0.75, 0.16, 0.24, 0.7], aspect="equal")
+    beside.set(xlim=(-0.1, 4.9), ylim=(-0.1, 4.2))
+    beside.set_title("the six matrices of a block", fontsize=10, loc="center")
+    beside.axis("off")
+    lit = {}
+    for matrix, (x, y, width, height) in BLOCK.items():
+        beside.add_patch(Rectangle((x, y), width, height, facecolor="white", edgecolor=BLUE, lw=1.5))
+        lit[matrix] = beside.add_patch(Rectangle((x, y), width, height, **filled(ADAPTER), animated=True))
+        name_it = {"ha": "center", "va": "center", "zorder": 5, "animated": True}
+        beside.text(x + width / 2, y + height / 2, matrix.removesuffix("_proj"), **name_it,
+                    bbox={"facecolor": "white", "lw": 0, "pad": 1})  # fmt: skip
+
+    def values(place: str) -> dict:
+        matrices, rank = PLACES[place]
+        loss, (wikisql, mnli) = _mean(runs, place), TABLE_5[place]
+        readout = (
+            f"{place} at rank {rank}: {loss:.3f} nats. GPT-3 with this place, in the paper: {wikisql}% on WikiSQL, "
+            f"{mnli}% on MNLI (two test scores; higher is better)"
+        )
+        return {"mark": (loss, ATTENTION.index(place)), "lit": matrices, "readout": readout}
+
+    def draw(now: dict) -> None:
+        mark.set_data(*([number] for number in now["mark"]))
+        for matrix, patch in lit.items():
+            patch.set_visible(matrix in now["lit"])
+
+    return figure, values, draw, {"place": "q v"}
+
+
+def _mean(runs: Runs, way: str) -> float:
+    """The loss on plays of a way at its best rate: the mean over the seeds."""
+    return float(np.mean([run.plays for run in at_best(runs, way)]))
+
+
+def _rows(axes: Axes, runs: Runs, ways: Iterable[str], first: float = 0) -> list[str]:
+    """A row for each way, from the height `first` on: its seeds, their mean, and its name. Returns what they say."""
+    said = []
+    for place, way in enumerate(ways):
+        row, losses, mean = first + place, [run.plays for run in at_best(runs, way)], _mean(runs, way)
+        name = f"{way}, rank {PLACES[way][1]}" if way in PLACES else way.replace("lora r", "all six, rank ")
+        kind = "attention" if way in ATTENTION else "all six" if "six" in name else "MLP"
+        color, marker = KINDS[kind]
+        axes.plot(losses, [row] * len(losses), "|", color=color, ms=12)
+        axes.plot(mean, row, marker, color=color, ms=7)
+        note(axes, f"{mean:.3f}  {name}", (max(losses), row), (12, 0), color=color)
+        said.append(f"{name} {mean:.3f}")
+    axes.set(xlabel="loss on plays, nats per byte (lower is better)", yticks=[])
+    return said
+
+
+@picture
+def places_figure(runs: Runs) -> Drawn:
+    """All nine places and rank 2 on all six, the worst above; below a line what takes half of the budget."""
+    figure, (axes,) = panels(1, 8.6, 4.2)
+    ways = sorted([*PLACES, "lora r2"], key=lambda way: -_mean(runs, way))
+    whole, half = _rows(axes, runs, ways), _rows(axes, runs, ["lora r1", *HALF], len(ways) + 0.6)
+    axes.axhline(len(ways) - 0.2, color="black", lw=0.8)
+    axes.text(2.54, len(ways) + 0.6, "half of the budget, and less", ha="right", va="center", fontsize=9)
+    axes.set_xlim(1.8, 2.55)
+    axes.invert_yaxis()
+    return figure, (
+        f"One MLP matrix, down, beats all of attention. With one budget: {', '.join(whole)}. With half of it: "
+        f"{', '.join(half)}. Squares are attention, diamonds the MLP, circles all six matrices; marks are means, short "
+        "lines three seeds."
+    )
+
+
+# --- ranks and rates -------------------------------------------------------------------------------------------------
+
+
+@picture
+def rates_figure(runs: Runs) -> Drawn:
+    """The best rate at each rank, for two ways to choose alpha, beside that of the same matrices in full."""
+    figure, (axes,) = panels(1, 8.6, 3.6)
+    found = best_rates(runs)
+    looks = ((ORANGE, "-s", 1), (BLUE, "--o", 1.08))
+    for (name, chosen), (color, style, aside) in zip(found.items(), looks, strict=True):
+        ranks = sorted(chosen)
+        at = [rank * aside for rank in ranks]
+        axes.plot(at, [chosen[rank] for rank in ranks], style, color=color, ms=7)
+        for rank, x in zip(ranks, at, strict=True):
+            ends = swept(runs, rank, name).tied()
+            axes.plot([x, x], [ends[0], ends[-1]], color=color, lw=6, alpha=0.3, solid_capstyle="round")
+        note(axes, name, (at[-1], chosen[ranks[-1]]), (10, 0), color=color)
+    (full,) = runs.where(way="blocks").tied()
+    for times, label in ((1, "the same matrices, trained in full"), (10, "ten times that")):
+        axes.axhline(times * full, color=GRAY, lw=1, ls=":")
+        axes.text(330, times * full * 1.05, label, fontsize=9, va="bottom", ha="right")
+    axes.set(xscale="log", xlabel="rank", xlim=(0.8, 350))
+    axes.set(yscale="log", ylabel="best learning rate", ylim=(1.4e-3, 4e-2))
+    ticks(axes.xaxis, RANKS)
+    ticks(axes.yaxis, (2e-3, 5e-3, 1e-2, 2e-2))
+    tuned = "; ".join(f"{name}: {chosen[min(chosen)]:g} to {chosen[max(chosen)]:g}" for name, chosen in found.items())
+    return figure, (
+        f"With a fixed alpha the best rate stays; at alpha = 2r it falls with the rank. From rank 1 to 64, {tuned}. "
+        f"Thick bars: rates as good within {TIE:g} nats. Dotted: {full:g}, best for the same six matrices trained in "
+        "full, and ten times that."
+    )
+
+
+# --- the batch -------------------------------------------------------------------------------------------------------
+
+
+@picture
+def batch_figure() -> Drawn:
+    """What LoRA misses of what full fine-tuning learned, against the batch: at equal tokens, and with as few steps."""
+    runs, said = batch_runs(), []
+    figure, frames = panels(2, 9.2, 3.4, sharey=True)
+    lines = (("equal tokens", EQUAL_TOKENS, METHODS["lora"]), ("32 steps for all", EQUAL_STEPS, METHODS["control"]))
+    for axes, way in zip(frames, ("lora r8", "lora r64"), strict=True):
+        for name, cells, look in lines:
+            missed = 100 * np.array([shares_missed(runs, way, *cell) for cell in cells])  # (3 batches, seeds)
+            axes.plot(range(3), missed.mean(1), **look, ms=8, label=name)
+            axes.plot(np.repeat(range(3), missed.shape[1]), missed.flat, "_", color=look["color"], ms=9)
+            said.append(f"{way.replace('lora r', 'rank ')}, {name}: " + ", ".join(f"{m:.0f}%" for m in missed.mean(1)))
+        axes.set(title=way.replace("lora r", "rank "), xlabel="sequences in a batch", xlim=(-0.3, 2.3), ylim=(0, 18.5))
+        axes.set_xticks(range(3), [str(batch) for batch, _ in EQUAL_TOKENS])
+    frames[0].set_ylabel("missed of what full learned, %")
+    frames[0].legend(loc="lower right")
+    return figure, (
+        "At a batch of 64 LoRA falls further behind full fine-tuning: fewer steps explain about half of it, or all. "
+        f"Share that it missed of what full learned, with batches of 4, 16 and 64: {'; '.join(said)}. Marks are means "
+        "of three seeds, short lines the seeds."
+    )

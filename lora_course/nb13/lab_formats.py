@@ -1,0 +1,105 @@
+"""Formats that came after NF4, and what turning a weight at random does for each (the page of questions).
+
+MXFP4 and NVFP4 are 4-bit floats (E2M1: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives) that processors multiply
+directly. MXFP4 gives 32 weights a power of two as their scale, in 8 bits. NVFP4 gives 16 weights a scale in FP8
+(E4M3), and a tensor one in float32. Sources: OCP Microscaling Formats 1.0 (2023), section 6.3; "Bridging the gap
+between promise and performance for microscaling FP4 quantization", arXiv 2509.23202.
+
+A rotation: W x = (W R)(R^T x) for an orthogonal R. W R has no outliers left, and is what gets rounded. R is a Hadamard
+matrix with random signs, as in QuaRot and SpinQuant (arXiv 2405.16406).
+"""
+
+import torch
+from torch import Tensor
+
+from lora_course.nb06.lab import rounding
+from lora_course.running.scoreboard import ONE_CONSTANT, Change, measured
+from lora_edu.codebooks import fp4_codebook
+from lora_edu.quantization import nearest_code
+
+LARGEST = 6.0  # of E2M1
+
+
+def to_e2m1(scaled: Tensor) -> Tensor:
+    """The nearest numbers of E2M1; beyond 6 there is 6."""
+    levels = fp4_codebook("fp4-e2m1") * LARGEST
+    return levels[nearest_code(scaled.clamp(-LARGEST, LARGEST), levels).long()]
+
+
+def mxfp4(weight: Tensor) -> Tensor:
+    """A weight to MXFP4 and back. Its size must be a multiple of 32."""
+    blocks = weight.view(-1, 32)
+    absmax = blocks.abs().amax(1, keepdim=True).clamp(min=1e-30)
+    scale = 2.0 ** (absmax.log2().floor() - 2)  # 2: the exponent of E2M1's largest numbers, 4 and 6
+    return (to_e2m1(blocks / scale) * scale).view_as(weight)
+
+
+def nvfp4(weight: Tensor, largest_at: tuple[float, ...] = (LARGEST,)) -> Tensor:
+    """A weight to NVFP4 and back: a block's largest weight becomes 6, or one of these. Its size: a multiple of 16.
+
+    The tensor's constant leaves room for scales that are larger than for 6.
+    """
+    blocks, room = weight.view(-1, 16), 448 if largest_at == (LARGEST,) else 256
+    wanted = blocks.abs().amax(1, keepdim=True) / LARGEST
+    tensor_scale, tried = wanted.max() / room, []
+    for largest in largest_at:
+        scale = (LARGEST / largest * wanted / tensor_scale).to(torch.float8_e4m3fn).float() * tensor_scale
+        tried.append(to_e2m1(blocks / scale.clamp(min=1e-30)) * scale)
+    errors = torch.stack([(blocks - rounded).square().sum(1) for rounded in tried])  # (ways, blocks)
+    return torch.stack(tried)[errors.argmin(0), torch.arange(len(blocks))].view_as(weight)
+
+
+def four_over_six(weight: Tensor) -> Tensor:
+    """NVFP4 whose blocks have their largest weight at 6 or at 4, whichever errs less.
+
+    E2M1 has nothing between 4 and 6, and lies closer below 4. Source: Cook et al. 2025, arXiv 2512.02010.
+    """
+    return nvfp4(weight, (LARGEST, 4.0))
+
+
+# name -> (what it does to a weight, bits a weight; constants in 32 bits where nothing else is said)
+FORMATS = {
+    "int4, one constant a layer": (rounding(0, "int4", ONE_CONSTANT), 4.0),
+    "int4, blocks of 64": (rounding(0, "int4"), 4.5),
+    "NF4, blocks of 64": (rounding(0, "nf4"), 4.5),
+    "MXFP4": (mxfp4, 4 + 8 / 32),
+    "NVFP4": (nvfp4, 4 + 8 / 16),
+    "NVFP4, four over six": (four_over_six, 4 + 8 / 16),
+}
+
+
+def hadamard(size: int) -> Tensor:
+    """An orthogonal matrix of +1 and -1 over the root of its size, a power of two: (size, size)."""
+    H = torch.ones(1, 1)
+    while len(H) < size:
+        H = torch.cat([torch.cat([H, H], 1), torch.cat([H, -H], 1)])
+    return H / size**0.5
+
+
+def rotated(change: Change, generator: torch.Generator) -> Change:
+    """The same rounding, of W R instead of W, turned back afterwards."""
+
+    def turn_round_and_back(weight: Tensor) -> Tensor:
+        signs = torch.randint(0, 2, (weight.shape[1],), generator=generator) * 2.0 - 1
+        R = signs[:, None] * hadamard(weight.shape[1])
+        return change((weight @ R).contiguous()) @ R.T
+
+    return turn_round_and_back
+
+
+def format_after(name: str | None, rotation: int | None = None) -> dict:
+    """Round all block linears of the shipped base to a format; None leaves them. rotation: the seed of the signs.
+
+    Returns bits a weight, the errors of weights and outputs, and the loss on 64 windows of addresses.
+    """
+    change, bits = FORMATS[name] if name else (None, 32.0)
+    if rotation is not None:
+        change = rotated(change, torch.Generator().manual_seed(rotation))
+    return {"bits": bits} | measured(change, windows=64)
+
+
+AFTER_ARMS = {"as shipped": {"name": None}}
+for _name in FORMATS:
+    AFTER_ARMS[_name] = {"name": _name}
+    for _seed in range(3):
+        AFTER_ARMS[f"{_name}, rotated, seed {_seed}"] = {"name": _name, "rotation": _seed}

@@ -1,0 +1,133 @@
+"""What a reward's run is held against: one number, two numbers, roll-outs picked, and the best copied (notebook 16)
+
+`biased` trains nothing: a bias on the logit of e, and perhaps a temperature. `picked` changes no model: of many
+roll-outs of the base it takes those with few e's oftener, in the way that no policy can beat at equal divergence.
+`imitated` trains on the text of the best roll-outs, as on any text.
+"""
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from lora_course.nb16 import lab as nb16
+from lora_course.nb16.lab import LETTERS, NEW, PROMPT, ROLLOUTS, marked_words
+from lora_course.running.sweeps import SEEDS, arms_of, sweep_arms
+from lora_edu import GPT, load_base
+
+
+def reward_arm(method: str, *, seed: int = 0, progress: bool = True, **settings) -> dict:
+    """One arm of the experiment `reward`. method: a rival's name, or a way to train as `rewarded` takes it."""
+    if method == "bias":
+        return biased(**settings)
+    if method == "imitated":
+        return imitated(seed=seed, **settings)
+    return picked(seed=seed) if method == "picked" else nb16.rewarded(method, seed=seed, progress=progress, **settings)
+
+
+def with_bias(model: GPT, bias: float, temperature: float = 1.0) -> GPT:
+    """The model with one number more, or two: logits divided by a temperature, a bias on those of e and E. In place."""
+    model.lm_head.weight.data /= temperature
+    added = torch.zeros(model.config.vocab_size)
+    added[list(LETTERS)] = bias
+    model.lm_head.bias = nn.Parameter(added, requires_grad=False)
+    return model
+
+
+def biased(bias: float, temperature: float = 1.0) -> dict:
+    return {"looks": {"0": nb16.measured(with_bias(load_base("laptop", device="cpu"), bias, temperature))}}
+
+
+STRENGTHS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 10.0)
+
+
+def picked(places: int = 48, each: int = 384, seed: int = 0) -> dict:
+    """`each` roll-outs of the base from each of so many held-out prompts, weighted by exp(-strength * their e's).
+
+    Of all ways to write with so few e's this one is the nearest to the base: the optimum of the reward at the price
+    beta = 1 / strength. Its divergence comes from the weights alone, and is a little too small where few roll-outs
+    carry them. Returns for each strength e, kl and words as `measured` does, and "carried_by": to how many roll-outs
+    of a prompt the weights come, in the middle of all prompts.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    counts = []
+    for prompt in nb16.prompts(places, generator, held_out=True):
+        tokens = nb16.shipped().generate(prompt.repeat(each, 1), NEW, temperature=1.0, generator=generator)
+        marks = [nb16.is_e(tokens[:, PROMPT:]), *marked_words(tokens, PROMPT)]
+        counts.append(torch.stack([mark.sum(1) for mark in marks]))
+    e, words, wrong = torch.stack(counts, dim=1)  # (places, each), each of them
+    return {"strengths": {f"{strength:g}": _weighted(strength, e, words, wrong) for strength in (0.0, *STRENGTHS)}}
+
+
+def _weighted(strength: float, e: Tensor, words: Tensor, wrong: Tensor) -> dict:
+    weights = torch.softmax(-strength * e, dim=1)
+    spelled_wrong = (weights * wrong).sum() / (weights * words).sum()
+    found = {
+        "e": (weights * e).sum(1).mean() / NEW,
+        "kl": (weights * (weights * e.shape[1]).clamp_min(1e-30).log()).sum(1).mean() / NEW,
+        "words": 1 - spelled_wrong,
+        "carried_by": (1 / weights.square().sum(1)).median(),
+    }
+    return {name: round(value.item(), 5) for name, value in found.items()}
+
+
+def imitated(lr: float, steps: int = 40, best_of: int = 8, rank: int = 8, seed: int = 0) -> dict:
+    """Train on the base's own best roll-outs: from each prompt the one with the fewest e's of `best_of`.
+
+    As many roll-outs as a reward's run writes in so many steps are written beforehand, and each step reads as many.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    model, best = nb16.start("lora", rank, seed)[0], []
+    for prompt in nb16.prompts(steps * ROLLOUTS // best_of, generator):
+        tokens = nb16.shipped().generate(prompt.repeat(best_of, 1), NEW, temperature=1.0, generator=generator)
+        best.append(tokens[nb16.is_e(tokens[:, PROMPT:]).sum(1).argmin()])
+    optimizer, best = nb16.adamw(model, lr), torch.stack(best)  # (steps * ROLLOUTS / best_of, PROMPT + NEW)
+    for _ in range(steps):
+        tokens = best[torch.randint(len(best), (ROLLOUTS,), generator=generator)]
+        optimizer.zero_grad()
+        (-nb16.at_tokens(nb16.new_log_probs(model, tokens), tokens).mean()).backward()
+        optimizer.step()
+    return {"looks": {str(steps): nb16.measured(model)}}
+
+
+# --- the arms --------------------------------------------------------------------------------------------------------
+
+BIASES = (0.0, -0.25, -0.5, -1.0, -1.5, -2.0, -2.5, -3.0, -3.5, -4.0, -5.0, -6.0, -30.0)  # the last one bans it
+SHORT, LONG = tuple(range(0, 41, 4)), (0, 4, 8, 12, 16, 20, 30, 40, 60, 80, 100)  # when a film is looked at
+R1, R8 = {"method": "lora", "rank": 1}, {"method": "lora", "rank": 8}
+WAYS: dict[str, tuple[dict, tuple[float, ...], float]] = {  # how it trains, rates that seed 0 tries, the best of them
+    "lora r1": (R1, (1e-3, 3e-3, 1e-2, 2e-2), 3e-3),
+    "lora r8": (R8, (1e-3, 3e-3, 1e-2), 3e-3),
+    "lora r64": ({"method": "lora", "rank": 64}, (3e-4, 1e-3, 3e-3), 1e-3),
+    "full": ({"method": "full"}, (3e-5, 1e-4, 3e-4, 1e-3), 1e-4),
+    "qlora r8": ({"method": "qlora", "rank": 8}, (1e-3, 3e-3), 3e-3),
+    "imitated": ({"method": "imitated", "rank": 8}, (1e-4, 3e-4, 1e-3), 3e-4),
+    "constants": ({"method": "constants"}, (2e-2, 5e-2, 1e-1), 5e-2),
+    "by last byte": ({"method": "by last byte"}, (2e-2, 5e-2, 1e-1, 2e-1), 5e-2),
+}
+
+
+def _arms() -> dict[str, dict]:
+    arms = {f"bias {bias:g}": {"method": "bias", "bias": bias} for bias in BIASES} | {"picked": {"method": "picked"}}
+    for temperature, bias in itertools.product((0.9, 0.8, 0.7), (-3.0, -4.0, -5.0)):
+        options = {"method": "bias", "bias": bias, "temperature": temperature}
+        arms[f"bias {bias:g}, temperature {temperature:g}"] = options
+    for way, (options, rates, best) in WAYS.items():
+        arms |= sweep_arms(way, rates, best, **options)
+    arms |= arms_of("no price", (1e-2,), **R1, beta=0.0, film=True, looks=SHORT)
+    arms |= arms_of("film", (3e-3,), **R1, steps=100, film=True, looks=LONG)
+    arms |= arms_of("film", (3e-3,), SEEDS[1:], **R1, steps=100)
+    constants = {"method": "constants"}
+    arms |= arms_of("constants, longer", (5e-2,), SEEDS, **constants, steps=100)
+    arms |= arms_of("by last byte, longer", (5e-2,), method="by last byte", steps=100)
+    longest = {"steps": 300, "film": True, "looks": (200,)}
+    arms |= arms_of("lora r1, longest", (3e-3,), **R1, **longest)
+    arms |= arms_of("constants, longest", (5e-2,), **constants, **longest)
+    arms |= arms_of("constants for words", (5e-2,), SEEDS, **constants, reward="words", temperature=0.8)
+    arms |= arms_of("cheap", (3e-3,), SEEDS, **R8, beta=0.1)
+    arms |= arms_of("shuffled", (3e-3,), SEEDS, **R8, shuffled=True)
+    arms |= arms_of("coin", (3e-3,), SEEDS, **R8, reward="coin")
+    return arms | arms_of("words", (3e-3,), SEEDS, **R8, reward="words")
+
+
+REWARD_ARMS = _arms()

@@ -1,0 +1,82 @@
+"""What the stored runs of notebook 16 say: e's and divergence of each way, beside one bias and beside picked roll-outs.
+
+A run is judged by what it was trained for: what its bytes cost, plus beta times its divergence. Ways are compared at
+equal divergence: `bias_line` and `picked_line` say what a bias, and what picking, make of the same KL.
+"""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from lora_course.nb16.lab import UNREAL
+from lora_course.running.stored import load_results
+from lora_course.running.sweeps import Runs
+
+UNSAID = {"beta": 0.3, "reward": "no e", "rank": 8, "repeat": 0, "lr": 0.0, "temperature": 1.0}
+FEWEST = 8  # roll-outs: where fewer carry the weights, nothing is read off them
+
+
+def all_runs() -> Runs:
+    """Every stored run and bias with its last look (`e`, `kl`, `words` ...), its `way`, and the `loss` of its training.
+
+    `charged` is what a reward charges a byte that counts words, too: e's, and the words that are not real.
+    """
+    stored, found = load_results("reward"), Runs()
+    for arm, measured in stored["arms"].items():
+        if looks := measured.get("looks"):
+            run = UNSAID | stored["settings"][arm] | looks[max(looks, key=int)]
+            run |= {"way": arm.partition(", lr")[0], "seed": run["repeat"], "looks": looks}
+            run["charged"] = run["e"] + UNREAL * run["unreal"]
+            cost = run["charged"] if run["reward"] == "words" else run["e"]
+            found.append(SimpleNamespace(**run | {"loss": cost + run["beta"] * run["kl"]}))
+    return found
+
+
+def at_best(way: str) -> Runs:
+    """The runs of a way at its own best rate, one for each seed."""
+    return all_runs().where(way=way).best()
+
+
+def looks_of(way: str) -> dict[int, dict]:
+    """Step -> what was measured then, of a run that was filmed."""
+    (run,) = all_runs().where(way=way, seed=0)
+    return {int(step): look for step, look in run.looks.items()}
+
+
+def mean(runs: Runs, which: str) -> float:
+    return float(np.mean([getattr(run, which) for run in runs]))
+
+
+# --- the rivals' lines ------------------------------------------------------------------------------------------------
+
+
+def bias_line(which: str = "e", temperature: float = 1.0) -> np.ndarray:
+    """(n, 2): KL of a bias on e at one temperature, and its share of e's, or another number. The smallest KL first."""
+    biases = all_runs().where(method="bias", temperature=temperature)
+    return np.array(sorted((run.kl, getattr(run, which)) for run in biases))
+
+
+def picked_line(which: str = "e") -> np.ndarray:
+    """The same of roll-outs picked afterwards, as far as more than a few carry the weights."""
+    looks = load_results("reward")["arms"]["picked"]["strengths"].values()
+    return np.array([(look["kl"], look[which]) for look in looks if look["carried_by"] >= FEWEST])
+
+
+def at_kl(line: np.ndarray, runs: Runs) -> np.ndarray:
+    """What a line has at the divergence of each run: straight between two of its points, NaN outside of them."""
+    return np.interp([run.kl for run in runs], *line.T, left=np.nan, right=np.nan)
+
+
+def below(line: np.ndarray, runs: Runs, which: str = "e") -> np.ndarray:
+    """By how much each run lies below a line at its own divergence."""
+    return at_kl(line, runs) - [getattr(run, which) for run in runs]
+
+
+def way_there(runs: Runs) -> np.ndarray:
+    """How far below one bias each run's e's lie, as a share of the way down to picked roll-outs at its divergence."""
+    return below(bias_line(), runs) / (at_kl(bias_line(), runs) - at_kl(picked_line(), runs))
+
+
+def lead(one: str, other: str) -> np.ndarray:
+    """How much farther below one bias one way ends than another, each at its own KL, seed by seed."""
+    return below(bias_line(), at_best(one)) - below(bias_line(), at_best(other))

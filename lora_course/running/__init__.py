@@ -1,0 +1,1 @@
+"""What the pages' experiments share: how a small run is made, swept over rates, scored and stored."""

@@ -1,0 +1,72 @@
+"""Benchmarks measure what they say: peak memory, the same model for each peer, and rows with their verdicts."""
+
+import copy
+import json
+
+import pytest
+import torch
+from conftest import load_benchmark
+
+from lora_edu import GPT, GPTConfig, quantize, quantize_linears
+
+
+@pytest.fixture(scope="module")
+def bench():
+    for peer in ("bitsandbytes", "peft", "torchao"):
+        pytest.importorskip(peer)
+    return load_benchmark("quantize_speed")
+
+
+@pytest.fixture(scope="module")
+def page(bench):
+    return load_benchmark("page")
+
+
+@pytest.mark.parametrize("rows", [1024, 8192])  # 16 MB and 128 MB in float32
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_extra_memory_is_a_chunk_and_the_constants_in_float32(bench, dtype, rows):
+    x = torch.randn(rows, 4096, dtype=dtype)
+    quantized, out = quantize(x, double_quant=True), torch.empty_like(x)
+    constants = 4 * x.numel() / 64
+    assert bench.peak_bytes(lambda: quantized.dequantize(out), "cpu") < 1.6e6 + 1.05 * constants
+    # Quantizing holds the constants twice for a moment: as they are, and with their mean taken off.
+    assert bench.peak_bytes(lambda: quantize(x, double_quant=True), "cpu") - quantized.nbytes < 2.1e6 + 2.2 * constants
+
+
+def test_the_competitors_have_the_same_model(bench):
+    base = GPT(GPTConfig(context=16, n_layers=1, n_heads=2, d_model=64)).requires_grad_(False)
+    tokens = torch.randint(0, 256, (2, 16))
+    theirs = bench.bitsandbytes_linears(copy.deepcopy(base)).to("cpu")
+    ours = quantize_linears(copy.deepcopy(base))
+    assert torch.allclose(ours(tokens)[0], theirs(tokens)[0], atol=1e-2)
+    assert not torch.allclose(ours(tokens)[0], base(tokens)[0], atol=1e-2)  # both are quantized
+
+
+def test_the_readmes_have_the_tables_of_the_stored_run(page):
+    stored = json.loads(page.STORED.read_text("utf-8"))
+    texts = {first: path.read_text("utf-8") for path, first in page.PAGES.items()}
+    assert all(page.with_table(text, stored, first) == text for first, text in texts.items()), (
+        "run python benchmarks/page.py --readme"
+    )
+    assert [row["what"] for row in stored["rows"]] == [row.what for row in page.ROWS]
+    del stored["parts"]["step"]  # the control
+    assert not any(page.with_table(text, stored, first) == text for first, text in texts.items())
+
+
+def cells(page, parts, **row):
+    return dict(zip(page.HEAD, page.Row("step", "a step", "a", **row).cells(parts), strict=True))
+
+
+def test_verdicts(page):
+    parts = {"step": {"times": {"a": [1.0, 20.0, 3.0], "b": [2.0, 40.0, 3.0]}}}  # the second round was slow for both
+    met = cells(page, parts, peer="b", goal=0.5)
+    assert met == {
+        "what": "a step", "ours": "3.0 s", "peer": "b", "its time": "3.0 s", "ratio": "0.50", "goal": "0.5 x",
+        "verdict": "met",
+    }  # fmt: skip
+    assert cells(page, parts, peer="b", goal=0.4, reason="it is slow")["verdict"] == "missed: it is slow"
+    assert cells(page, parts, peer="b")["verdict"] == "won"
+    by_the_clock = cells(page, parts, goal=2, seconds=True)
+    assert (by_the_clock["goal"], by_the_clock["ratio"], by_the_clock["verdict"]) == ("2.0 s", "", "missed")
+    assert cells(page, parts, goal=3, seconds=True)["verdict"] == "met"
+    assert cells(page, {}, peer="b", goal=1)["verdict"] == "not measured: --only step measures it"

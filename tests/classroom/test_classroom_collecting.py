@@ -1,0 +1,141 @@
+"""Collecting submissions out of archives: whose a file is, what replaces what, and what no archive may do."""
+
+from datetime import datetime
+
+import pytest
+from classroom_folder import IN_TIME, NAME, archive, collect
+
+from classroom import collecting
+from classroom import obstacles as inspecting
+
+
+def submitted(folder):
+    """Student -> what was handed in."""
+    return {path.parent.parent.name: path.read_text() for path in (folder / "submitted").rglob("*.ipynb")}
+
+
+def test_moodle(folder):
+    files = {
+        f"Jane Doe_101_assignsubmission_file_/{NAME}.ipynb": "jane",
+        f"Zoë Ørsted_102_assignsubmission_file_/{NAME}.ipynb": "zoë",
+        f"Flat_Name_103_assignsubmission_file_{NAME}.ipynb": "flat",
+        f"Kim Lee_104_assignsubmission_file_/{NAME}.ipynb": "one",
+        f"Kim Lee_105_assignsubmission_file_/{NAME}.ipynb": "two",
+        "Jane Doe_101_assignsubmission_file_/numpy.py": "raise SystemExit",
+        "Jane Doe_101_assignsubmission_onlinetext_/onlinetext.html": "<p>hello</p>",
+        "__MACOSX/._x": "",
+        "readme.txt": "",
+    }
+    assert collect(folder, files) == ["readme.txt"]
+    there = {"Jane-Doe": "jane", "Zoë-Ørsted": "zoë", "Flat_Name": "flat", "Kim-Lee-104": "one", "Kim-Lee-105": "two"}
+    assert submitted(folder) == there
+    assert not list((folder / "submitted").rglob("*.py"))  # it would be imported instead of NumPy
+    when = (folder / "submitted" / "Jane-Doe" / NAME / "timestamp.txt").read_text()
+    assert datetime.fromisoformat(when).replace(tzinfo=None) == datetime(*IN_TIME)
+    assert collecting.remembered(NAME)["Kim-Lee-105"]["number"] == "105"
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp437", "cp850", "utf-8"])
+def test_a_name_is_readable_however_the_archive_wrote_it(folder, encoding):
+    """Zip programs that leave out the mark for UTF-8 write names as they like; Python takes all of them for DOS."""
+    names = ["Zoë-Krüger", "Renée-Muñoz", "Große-Öhm"]
+    path = folder / "1.zip"
+    stand_in = {name: "".join(c if c.isascii() else "?" * len(c.encode(encoding)) for c in name) for name in names}
+    archive(path, {f"{stand_in[name]}/{NAME}.ipynb": name for name in names})
+    content = path.read_bytes()
+    for name in names:
+        content = content.replace(stand_in[name].encode(), name.encode(encoding))
+    path.write_bytes(content)
+    collecting.collect(NAME, [path])
+    assert submitted(folder) == {name: name for name in names}
+
+
+def test_canvas(folder):
+    files = {
+        f"doejane_LATE_7001_9001_{NAME}-2.ipynb": "late",
+        f"leekim_7002_9002_{NAME}.ipynb": "in time",
+        "roesam_7003_9003_My Work (1).ipynb": "renamed",
+    }
+    collect(folder, files)
+    there = submitted(folder)
+    assert there["doejane_7001"] == "late" and there["leekim_7002"] == "in time"
+    assert inspecting.before(folder / "submitted" / "roesam_7003" / NAME, NAME, None) == (
+        f"there is no {NAME}.ipynb; handed in: My Work -1-.ipynb (renamed?)"
+    )
+    assert collecting.remembered(NAME)["doejane_7001"]["late"] is True
+    assert not list(folder.rglob("timestamp.txt"))  # the archive does not know the time
+
+
+def test_a_second_archive_replaces_what_changed_and_its_grade_and_leaves_the_rest(folder):
+    collect(folder, {f"ann/{NAME}.ipynb": "old", "ann/notes.ipynb": "", f"bob/{NAME}.ipynb": "same"})
+    for student in ("ann", "bob"):
+        (folder / "autograded" / student / NAME).mkdir(parents=True)
+    collect(folder, {f"ann/{NAME}.ipynb": "new", f"bob/{NAME}.ipynb": "same"})
+    assert submitted(folder) == {"ann": "new", "bob": "same"}
+    assert [path.name for path in (folder / "submitted" / "ann" / NAME).glob("*.ipynb")] == [f"{NAME}.ipynb"]
+    assert [path.parent.name for path in folder.glob("autograded/*/*")] == ["bob"]
+
+
+def test_namesakes_are_the_same_students_in_every_archive(folder):
+    def moodle(numbers):
+        return {f"Kim Lee_{n}_assignsubmission_file_/{NAME}.ipynb": text for n, text in numbers.items()}
+
+    collect(folder, moodle({104: "a"}), moodle({104: "a", 105: "b"}))
+    assert submitted(folder) == {"Kim-Lee": "a", "Kim-Lee-105": "b"}  # the first keeps the name, and the grade
+    collect(folder, moodle({105: "new"}), moodle({106: "c"}))
+    assert submitted(folder) == {"Kim-Lee": "a", "Kim-Lee-105": "new", "Kim-Lee-106": "c"}
+    numbers = {who: entry["number"] for who, entry in collecting.remembered(NAME).items()}
+    assert numbers == {"Kim-Lee": "104", "Kim-Lee-105": "105", "Kim-Lee-106": "106"}
+
+
+def test_the_folder_that_was_handed_out_belongs_to_the_student_above_it(folder):
+    files = {
+        f"ann/{NAME}/{NAME}.ipynb": "a",
+        f"class/bob/{NAME}/{NAME}.ipynb": "b",
+        f"Cy Roe_7_assignsubmission_file_/{NAME}/{NAME}.ipynb": "c",
+        f"Cy Roe_7_assignsubmission_file_/{NAME}/helper.py": "",
+        f"{NAME}/{NAME}.ipynb": "whose?",
+    }
+    assert collect(folder, files) == [f"{NAME}/{NAME}.ipynb"]
+    assert submitted(folder) == {"ann": "a", "bob": "b", "Cy-Roe": "c"}
+    assert collecting.remembered(NAME)["Cy-Roe"]["file"] == f"{NAME}.ipynb"  # the feedback lies beside this one
+
+
+def test_nothing_is_overwritten_in_silence(folder):
+    left_out = collect(folder, {f"monday/ann/{NAME}.ipynb": "m", f"friday/ann/{NAME}.ipynb": "f"})
+    assert left_out == [f"monday/ann/{NAME}.ipynb (taken for ann was friday/ann/{NAME}.ipynb)"]
+    assert submitted(folder) == {"ann": "f"}
+
+
+def test_an_archive_cannot_write_elsewhere(folder):
+    files = {
+        f"../../evil_1_assignsubmission_file_/{NAME}.ipynb": "x",
+        f"../outside/{NAME}.ipynb": "x",
+        "eve/../../y.ipynb": "x",
+    }
+    collect(folder, files)
+    written = list(folder.parent.rglob("*.ipynb"))
+    assert len(written) == 3 and all((folder / "submitted") in path.parents for path in written)
+
+
+def test_a_damaged_file_costs_only_its_student(folder):
+    files = {f"ann/{NAME}.ipynb": "a", f"bob/{NAME}.ipynb": "b" * 50, f"{'x' * 300}/{NAME}.ipynb": "c"}
+    path = archive(folder / "1.zip", files)
+    path.write_bytes(path.read_bytes().replace(b"b" * 50, b"?" * 50))  # the check sum of bob's file is wrong now
+    _, left_out = collecting.collect(NAME, [path])
+    assert [line for line in left_out if line.startswith(f"bob/{NAME}.ipynb (damaged in the archive: ")]
+    there = submitted(folder)
+    assert sorted(there.values()) == ["a", "c"] and all(len(name) <= 200 for name in there)
+    reason = inspecting.before(folder / "submitted" / "bob" / NAME, NAME, None)
+    assert "handed in: a1_lora_numpy.ipynb (damaged in the archive: " in reason
+
+
+def test_what_is_no_archive_is_said_before_anything_is_written(folder):
+    (folder / "page.zip").write_text("<html>please log in</html>")
+    with pytest.raises(ValueError, match="page.zip is not a zip archive"):
+        collecting.collect(NAME, [archive(folder / "1.zip", {f"ann/{NAME}.ipynb": "a"}), folder / "page.zip"])
+    with pytest.raises(FileNotFoundError, match="there is no archive"):
+        collecting.collect(NAME, [folder / "gone.zip"])
+    with pytest.raises(ValueError, match="there is no assignment 'a1'; there are a1_lora_numpy"):
+        collecting.collect("a1", [archive(folder / "2.zip", {f"ann/{NAME}.ipynb": "a"})])
+    assert not (folder / "submitted").exists()

@@ -1,0 +1,50 @@
+"""The digits of notebook 02, its slider at every setting, and its pictures: what each says is in its numbers."""
+
+import numpy as np
+import pytest
+from made_up_digits import DIGITS, LABELS, made_up
+
+from lora_course.drawing import looks
+from lora_course.nb02 import pictures
+from lora_course.nb02.lab import AS_TRAINED, SIZES, STRONGEST, best_rates, load_tasks
+
+
+@pytest.fixture(scope="module")
+def view():
+    return pictures.rows_of_A(made_up, DIGITS, LABELS, most=3)
+
+
+def settings():
+    return [{"rank": rank, "rows": kind} for rank in range(4) for kind in (AS_TRAINED, STRONGEST)]
+
+
+def test_the_digits_are_all_there_once_and_balanced():
+    tasks, again = load_tasks(), load_tasks.__wrapped__()
+    assert {name: len(rows) for name, rows in tasks.upright.items()} == SIZES
+    images = np.concatenate(list(tasks.upright.values()))
+    assert images.shape == (1797, 64) and images.min() == -1 and images.max() == 1
+    for name, labels in tasks.labels.items():
+        assert np.array_equal(tasks.upright[name], again.upright[name]) and np.array_equal(labels, again.labels[name])
+        assert np.bincount(labels).min() > 0.06 * len(labels)  # ten digits, none of them rare
+    assert len(np.unique(images, axis=0)) > 1790  # no part repeats another
+
+
+@pytest.mark.parametrize("setting", settings())
+def test_the_rows_drawn_are_those_of_A_and_unused_places_stay_empty(view, setting):
+    values = view.values(**setting)
+    view.draw(values)
+    rank = setting["rank"]
+    tiles = view.moving[:3]
+    assert [tile.get_visible() for tile in tiles] == [k < rank for k in range(3)]
+    if rank:
+        rows = made_up(rank).rows[setting["rows"]].reshape(-1, 8, 8)
+        assert np.allclose(values["images"][:rank] * np.abs(rows).max(), rows)
+        assert np.allclose(values["responses"][:rank].sum(axis=1), 0, atol=1e-9)
+    texts = view.moving[-3:]
+    assert texts[2].get_text() == ("(9)" if rank < 2 else "4")
+    assert texts[2].get_color() == (looks.RED if rank < 2 else "black")
+
+
+def test_a_rate_at_which_a_seed_diverges_is_never_the_best():
+    arm = {rank: [[1.0, 1.2], [0.5, 0.6], [0.1, None]] for rank in ("2", "4", "8")}
+    assert best_rates(arm, [0.1, 0.2, 0.4]) == {2: 0.2, 4: 0.2, 8: 0.2}

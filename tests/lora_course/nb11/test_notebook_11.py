@@ -1,0 +1,196 @@
+"""Notebook 11: what its sentences lean on, its stored runs, its figures."""
+
+import copy
+import math
+import statistics
+
+import pytest
+import torch
+from torch import nn
+
+from lora_course.experiments import load_results
+from lora_course.nb10.lab import block_weights, relative_norm
+from lora_course.nb11 import check, pictures
+from lora_course.nb11 import lab as experiment
+from lora_course.nb11 import lab_runs as records
+from lora_course.nb11 import lab_starts as nb11_starts
+from lora_course.nb11 import pictures_published as published
+from lora_course.nb11.lab_starts import BEST_RATES
+from lora_course.running.sweeps import interval, stored_runs, t_of_three
+from lora_edu import LoRALinear, add_lora, train
+from lora_edu.lora import lora_layers
+from lora_edu.variants import lora_plus_groups
+
+RUNS, STARTS = experiment.all_runs(), stored_runs("starts", "loss")
+
+
+def test_the_loop_is_that_of_train(tiny_gpt, tiny_text, monkeypatch):
+    monkeypatch.setattr(experiment, "batches", lambda data, n, length, generator: batches(data, n, 16, generator))
+    from lora_edu.texts import batches
+
+    models = [add_lora(copy.deepcopy(tiny_gpt), 2, 4, "all-linear") for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    how = {"batch_size": 2, "seq_len": 16, "eval_windows": 1, "progress": False, "device": "cpu"}
+    by_train = train(models[0], tiny_text, 14, lr=1e-2, seed=3, **how).train_loss
+    ours = experiment.train_groups(
+        models[1], tiny_text, experiment.groups_of("LoRA", models[1], 1e-2), 14, seed=3, batch_size=2
+    )
+    assert ours == by_train
+
+
+def test_who_leads_at_one_rate_and_who_can_be_told():
+    verdicts = {name: records.verdict(records.paired(RUNS, name)) for name in records.RANKED if name != "LoRA"}
+    assert verdicts == {
+        experiment.CHANGES_NOTHING: "cannot tell",
+        "LoRA, rank 16": "better",
+        "rsLoRA": "cannot tell",
+        "LoRA+": "cannot tell",
+        "DoRA": "perhaps better",
+        "PiSSA": "worse",
+    }
+    low, high = (list(records.losses_at(RUNS, rate)) for rate in (0.003, 0.01))
+    assert low[0] == high[-1] == "LoRA+" and low[-1] == "LoRA"
+    newer = {"rsLoRA", "LoRA+", "DoRA", "PiSSA"}
+    assert newer & set(high[: high.index("LoRA")]) == {"DoRA"}  # "most of them lose to it"
+    assert round(statistics.mean(records.paired(RUNS, "LoRA, rank 16")), 2) == -0.02
+
+
+def test_dora_is_better_in_six_seeds_and_in_the_three_that_were_run_to_ask_again():
+    six, later = (records.paired(RUNS, "DoRA", seeds=seeds) for seeds in (range(6), experiment.MORE_SEEDS))
+    assert six[:3] == records.paired(RUNS, "DoRA") and six[3:] == later
+    assert experiment.RATES["DoRA"][1] == records.best_rate(RUNS, "LoRA") == 0.01  # the rate of the later ones
+    mean, half = interval(later)
+    assert mean + half < 0
+    mean, error = records.mean_and_error(six)
+    assert max(six) < 0 and round(mean, 2) == -0.01  # "by a hundredth of a nat"
+    assert abs(mean) > 10 * error
+    forgotten = records.paired(RUNS, "DoRA", "addresses", seeds=range(6))
+    assert min(forgotten) > 0  # on addresses DoRA ends higher
+
+
+def test_at_equal_time_lora_is_better_than_dora_with_each_of_six_seeds():
+    """The old page compared equal steps only, and named the time of a step two sections later."""
+    ratios = records.doras_times()
+    assert round(100 * ratios["LoRA"]) == experiment.DORAS_TIME == 112
+    assert records.even_at(RUNS) < 1.08 < min(ratios.values()) and max(ratios.values()) < 1.24, "not the clock's error"
+    assert load_results("variant-times")["arms"]["21 rounds"]["threads"] == 1
+    assert published.SECONDS["DoRA"] / published.SECONDS["LoRA"] > max(ratios.values())
+    found = records.at_equal_time(RUNS)
+    assert len(found) == 6 and min(found) > 0, "DoRA is worse with each"
+    mean, error = records.mean_and_error(found)
+    assert mean > 2.571 * error, "and the interval of six, 2.571 standard errors, leaves zero out"
+    mean, error = records.mean_and_error(records.at_equal_time(RUNS, "addresses"))
+    assert abs(mean) < 2.571 * error, "on addresses it cannot be told: the page says plays"
+
+
+def test_the_table_of_dora_says_what_is_stored():
+    _, rows = pictures.dora_table(RUNS)
+    said = {row[0]: row[-1] for row in rows}
+    assert said["plays, equal steps"] == "6 of 6 seeds" and said["plays, equal time"] == "0 of 6 seeds"
+    assert [len(row) for row in rows] == [4] * 4
+
+
+def test_the_update_of_a_variant_is_measured_from_the_base(tiny_gpt):
+    before = block_weights(tiny_gpt)
+    for kind in ("LoRA", "PiSSA", "DoRA"):
+        model = experiment.add_variant(copy.deepcopy(tiny_gpt), kind, 2, 4)
+        assert relative_norm(before, block_weights(model)) < 1e-6
+    for layer in lora_layers(model).values():
+        layer.magnitude.data *= 1.5
+    assert relative_norm(before, block_weights(model)) == pytest.approx(0.5, rel=1e-4)
+
+
+def test_the_step_in_proportion_to_s_times_the_rate_holds_at_one_rank_only():
+    """What exercise 11.2 leans on: Adam's first step. At the same s, twice the rank moves a weight further."""
+
+    def first_step(rank, alpha, rate):
+        torch.manual_seed(0)
+        layer = LoRALinear(nn.Linear(96, 80), rank, alpha)
+        optimizer = torch.optim.AdamW(lora_plus_groups(layer, rate, 1), eps=1e-30, weight_decay=0.0)
+        layer(torch.randn(20, 96, generator=torch.Generator().manual_seed(1))).square().sum().backward()
+        optimizer.step()
+        return layer.delta_weight().norm().item()
+
+    start = first_step(16, 32, 1e-4)
+    assert first_step(16, 96, 1e-4) == pytest.approx(3 * start, rel=1e-3)
+    assert first_step(16, 32, 5e-4) == pytest.approx(5 * start, rel=0.01)  # A has moved a little, too
+    assert first_step(32, 64, 1e-4) > 1.3 * start
+
+
+# --- starts on a rounded base ----------------------------------------------------------------------------------------
+
+
+def test_a_start_is_what_it_says(tiny_gpt, in_small, monkeypatch):
+    """All but none begin as Q + B A of theirs."""
+    in_small(nb11_starts)
+    linears = nb11_starts.block_linears(tiny_gpt)
+    generator = torch.Generator().manual_seed(0)
+    made = {path: [torch.randn(shape, generator=generator) for shape in ((W.shape), (len(W), 8), (8, W.shape[1]))]
+            for path, W in ((path, layer.weight) for path, layer in linears.items())}  # fmt: skip
+    monkeypatch.setattr(nb11_starts, "starts_of", lambda start, bits: made)
+    for start in BEST_RATES:
+        for path, layer in lora_layers(nb11_starts.prepared(start, 2)).items():
+            Q, B, A = made[path.removeprefix("blocks.")]
+            whole = layer.base.weight + layer.delta_weight()
+            assert torch.allclose(whole, Q if start == "none" else Q + B @ A, atol=1e-4), start
+            assert (start == "none") == (not layer.lora_B.any())
+
+
+def test_the_order_of_starts_changes_with_training_and_with_the_rate():
+    own = {name: STARTS.where(start=name, bits=2) for name in BEST_RATES}
+    before = {name: runs[0].before for name, runs in own.items()}
+    low, high = ({name: runs.sweep()[rate] for name, runs in own.items()} for rate in pictures.ONE_RATE)
+    both = "QPiSSA, QERA"
+    assert min(before, key=before.get) == both
+    assert abs(low[both] - low["QERA"]) < 0.002 and high[both] > high["none"] + 0.05
+
+
+def test_the_table_of_starts_says_what_is_stored():
+    header, rows = pictures.starts_table(STARTS)
+    assert [row[0] for row in rows] == list(BEST_RATES) and all(len(row) == len(header) for row in rows)
+    assert {row[0] for row in rows if row[-1] == "perhaps better"} == {"LoftQ", "QERA"}
+    assert {row[-1] for row in rows} == {"", "perhaps better", "cannot tell"}
+    (mean, half), (lead, _) = (interval(pictures.lead(STARTS, "QERA", when)) for when in ("loss", "before"))
+    assert [round((mean + way * half) / lead, 1) for way in (1, -1)] == [0.1, 0.3]  # "a tenth to three tenths"
+    assert records.verdict(pictures.lead(STARTS, "QERA", "calibrated")) == "perhaps better"
+    assert records.verdict(pictures.lead(STARTS, "QERA", bits=4)) == "cannot tell"
+
+
+def test_the_best_start_before_training_is_not_the_best_after_it():
+    """Seed by seed, and by an interval that is right for all ten pairs of five starts at once."""
+    pairs = len(BEST_RATES) * (len(BEST_RATES) - 1) // 2
+    before, after = (pictures.lead(STARTS, "QERA", which, other="QPiSSA, QERA") for which in ("before", "loss"))
+    (began, _), (ended, half) = interval(before), interval(after, pairs)
+    assert min(before) > 0.04 and round(began, 3) == 0.053
+    assert ended + half < 0 and max(after) < -0.02
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_verdict_needs_an_interval_without_zero():
+    assert records.verdict([-0.02, -0.021, -0.019]) == "better"
+    assert records.verdict([0.02, 0.021, 0.019]) == "worse"
+    assert records.verdict([-0.02, -0.001, -0.03]) == "cannot tell"  # one sign, and too wide
+    assert records.verdict([-0.02, -0.014, -0.017]) == "perhaps better"  # alone, and not as one of six
+    mean, half = interval([1.0, 2.0, 3.0])
+    assert mean == 2 and half == pytest.approx(4.303 / math.sqrt(3), rel=1e-3)
+    assert t_of_three(0.05 / 6) == pytest.approx(10.886, rel=1e-3)  # from a table of t
+
+
+# --- the published rows ----------------------------------------------------------------------------------------------
+
+
+def test_what_the_solution_says_of_the_published_rows():
+    rows, suspects = published.PUBLISHED, check.suspects.reference
+    step, gap = suspects(rows["LoRA, rank 64"], rows["rsLoRA, rank 64"], published.QUESTIONS)
+    assert step == pytest.approx(4) and round(gap, 1) == 2.1
+    assert suspects(rows["LoRA, rank 32"], rows["DoRA, rank 32"], published.QUESTIONS) == (1, 0)
+    again = suspects(rows["DoRA, rank 32"], rows["DoRA again"], published.QUESTIONS)
+    assert again[0] == 1 and 0 < again[1] < 1
+    assert rows["DoRA again"]["right"] - rows["DoRA, rank 32"]["right"] == 16
+    same = suspects(rows["rsLoRA, rank 64"], rows["LoRA, rank 64"] | {"alpha": 512}, published.QUESTIONS)
+    assert same[0] == pytest.approx(1)  # the same layer
+    assert all(rows[one]["rank"] == rows[other]["rank"] for one, other in published.PAIRS)
+    assert all(one["rank"] == other["rank"] for one, other, _ in check.suspects.cases)
+    assert [f"{row['accuracy']:.3f}" for row in rows.values()] == ["0.482", "0.489", "0.530", "0.482", "0.494"]

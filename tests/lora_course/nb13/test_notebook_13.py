@@ -1,0 +1,136 @@
+"""The article of notebook 13: every verdict is computed and can flip, every link leads to a heading, marks are scored.
+
+What the page says about stored results is held in test_claims_inferences.py.
+"""
+
+import dataclasses
+import re
+from itertools import product
+from math import inf
+
+import pytest
+
+from lora_course.nb09 import lab as nb09
+from lora_course.nb13 import lab_measured as measured
+from lora_course.nb13 import pictures as page
+from lora_course.nb13.lab_measured import Interval
+from lora_course.nb13.pictures_claims import CLAIMS, DEPENDS, FALSE, TRUE, VERDICTS, holds, verdict
+
+EACH = pytest.mark.parametrize("claim", CLAIMS, ids=[f"sentence {number}" for number, _ in page.numbered()])
+
+
+@EACH
+def test_a_sentence_has_a_control_unless_its_settings_fall_on_both_sides(claim):
+    """That its measurement can say both, the page's last cell asserts."""
+    assert claim.verdict in VERDICTS and bool(claim.control_number) == (claim.verdict != DEPENDS)
+    assert not claim.control_number.keys() & claim.numbers.keys()  # it is no case of its own
+
+
+@EACH
+def test_the_words_are_short_and_judge_no_one(claim):
+    for text in (claim.sentence, claim.corrected):
+        assert all(len(sentence.split()) <= 28 for sentence in re.split(r"[.:;] ", text)), text
+    assert not re.search(r"\b(?:author|they claim|wrongly)\b", claim.corrected)
+
+
+@EACH
+def test_a_verdict_says_its_settings_and_its_bound(claim):
+    html = page.answer_html(claim)
+    assert f"<b>{claim.verdict.upper()}.</b> It held in {claim.answers.count(True)} of {len(claim.answers)}" in html
+    assert claim.settings in claim.told and re.search(r": at (least|most) [\d.,]+$", claim.asked)
+    assert (
+        html.count(">cannot tell<")
+        == claim.answers.count(None)
+        == (int(re.search(r"(\d+) cannot|$", claim.told)[1] or 0))
+    )
+
+
+@pytest.mark.parametrize("answers", list(product([True, False, None], repeat=3)))
+def test_a_verdict_is_what_all_settings_say_together(answers):
+    told = verdict(answers)
+    assert (told == TRUE) == all(answers)
+    assert (told == FALSE) == (False in answers and True not in answers)
+    assert (told == DEPENDS) == (False in answers and True in answers)
+    assert (verdict(answers, says_any=True) == FALSE) == (False in answers)  # one is enough
+
+
+def test_whoever_says_any_says_so():
+    assert [claim for claim in CLAIMS if claim.says_any] == [
+        c for c in CLAIMS if re.search(r"\b(any|every)\b", c.sentence)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "least", "most", "expected"),
+    [(2.0, 1, inf, True), (2.0, 3, inf, False), (2.0, -inf, 2, True), (Interval(-1, 0.9), -inf, 1, True),
+     (Interval(1.1, 9), -inf, 1, False), (Interval(-1, 1.1), -inf, 1, None), (Interval(0, 3), 1, 2, None)],
+)  # fmt: skip
+def test_all_of_the_interval_must_lie_on_one_side(number, least, most, expected):
+    assert holds(number, least, most) is expected
+
+
+@pytest.mark.parametrize(
+    ("function", "settings", "number", "expected"),
+    [
+        (measured.kept_in_codes, {"sizes": (0.5, 1.0)}, 14, TRUE),
+        (measured.unequal_gaps, {"names": ("int4", "int8")}, 9, TRUE),
+        (measured.operations_of_lora, {"rank": 512}, 3, FALSE),
+    ],
+)
+def test_other_arguments_of_a_measurement_give_another_verdict(function, settings, number, expected):
+    other = dataclasses.replace(CLAIMS[number - 1], cases=lambda: function(**settings))
+    assert other.verdict == expected != CLAIMS[number - 1].verdict
+
+
+def test_other_stored_results_give_another_verdict(monkeypatch):
+    runs = nb09.quality_runs()
+    for run in runs.where(method="qlora"):
+        run.loss += 0.1
+        run.addresses += 0.1
+    monkeypatch.setattr(nb09, "quality_runs", lambda: runs)
+    assert dataclasses.replace(CLAIMS[12]).verdict == FALSE != CLAIMS[12].verdict
+
+
+# --- marks and score -------------------------------------------------------------------------------------------------
+
+
+def test_the_score_counts_the_sure_ones_apart():
+    right = [claim.verdict for claim in CLAIMS]
+    wrong = [next(word for word in VERDICTS if word != claim.verdict) for claim in CLAIMS]
+    nobody, some = [False] * 15, [True] * 5 + [False] * 10
+    assert page.readout([None] * 15, nobody) == "0 of 15 marked"
+    assert "15 of 15 marked, 15 right" in page.readout(right, nobody)
+    text = page.readout(wrong[:5] + right[5:], some)
+    assert "10 right; sure: 0 of 5; not sure: 10 of 10" in text and "always marks" in text
+
+
+def test_the_page_without_a_kernel_folds_every_answer():
+    """The site's script reads each verdict from the first bold word of a fold."""
+    html = page.article_html()
+    folds = re.findall(r"<details>.*?</details>", html, flags=re.DOTALL)
+    assert [re.search(r"<p><b>(\w+)\.", fold)[1].lower() for fold in folds] == [claim.verdict for claim in CLAIMS]
+    before = re.sub(r"<details>.*?</details>", "", html, flags=re.DOTALL)
+    assert not re.search(r"TRUE|FALSE|DEPENDS", before)  # nothing is told before it is opened
+
+
+@pytest.fixture
+def controls(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(page, "show_widget", shown.append)
+    return page.article() | {"page": shown[0]}
+
+
+def test_a_mark_opens_its_sentence_and_no_other(controls):
+    *rest, said = controls["page"].children
+    opened = [child for child in rest if getattr(child, "value", None) == ""]
+    assert len(opened) == 15 and "0 of 15 marked" in said.value
+    controls["marks"][2].value = DEPENDS
+    assert [bool(child.value) for child in opened] == [row == 2 for row in range(15)]
+    assert "DEPENDS" in opened[2].value and "1 of 15 marked, 1 right" in said.value and 'role="status"' in said.value
+    controls["sure"][2].value = True
+    assert "sure: 1 of 1" in said.value
+
+
+def test_the_picture_of_the_article_tells_each_verdict():
+    texts = {text.get_text() for text in page.clipping()[0].axes[0].texts}
+    assert set(VERDICTS) <= texts and "\u00d7 \u25cf \u25cf" in texts  # sentence 3

@@ -1,0 +1,256 @@
+"""Set-up: interrupted at any moment it mends itself; what goes wrong is one sentence; Ctrl-C belongs to the program."""
+
+import ast
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import venv
+from pathlib import Path
+from unittest.mock import Mock
+
+import pytest
+from conftest import ROOT
+from stopped_runs import Killed
+
+from lora_course import __main__ as commands
+from lora_course.setup import environment
+
+
+@pytest.fixture
+def empty(tmp_path, monkeypatch):
+    """A clone in which nothing was installed."""
+    (tmp_path / "pyproject.toml").write_text("[project]")
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
+    monkeypatch.setattr(environment, "_installed_here", lambda: False)
+    return tmp_path
+
+
+@pytest.fixture
+def clone(empty, monkeypatch):
+    """A clone in which `venv` and pip are played by functions that write a few files."""
+    monkeypatch.setattr(environment, "_pip_starts", environment._has_pip)
+    monkeypatch.setattr(environment, "_create_venv", lambda: [write(name) for name in PIECES])
+    monkeypatch.setattr(environment, "_pip", lambda *arguments: [write(name) for name in PACKAGES])
+    return empty
+
+
+PIECES = ("bin/python", "pip/__init__.py", "pip/__main__.py", "pip-24.dist-info")
+PACKAGES = ("torch/__init__.py", "torch-2.dist-info", "numpy/__init__.py", "numpy-2.dist-info")
+
+
+def write(name):
+    packages = environment.VENV / ("Lib" if os.name == "nt" else "lib/python3.11") / "site-packages"
+    path = environment.venv_python() if name == "bin/python" else packages / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("whole")
+
+
+def pieces():
+    return {path.name for path in environment.VENV.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("error", [Killed, KeyboardInterrupt])
+@pytest.mark.parametrize("moment", range(len(PIECES) + len(PACKAGES) + 1))
+def test_stopped_at_any_moment_the_next_set_up_mends_it(clone, monkeypatch, error, moment):
+    written = []
+
+    def stopping(name, real=write):
+        if len(written) == moment:
+            raise error
+        written.append(name)
+        real(name)
+
+    with monkeypatch.context() as patch, pytest.raises((Killed, environment.SetupError)):
+        patch.setitem(globals(), "write", stopping)
+        if moment == len(PIECES) + len(PACKAGES):
+            patch.setattr(environment, "configure_lab", Mock(side_effect=error))
+        environment.setup()
+    (environment.VENV / "half").write_text("of a package")  # what pip could not know to be incomplete
+    environment.setup()
+    assert "half" not in pieces() and "unfinished" not in pieces()
+    assert {Path(name).name for name in (*PIECES, *PACKAGES)} | {"installed-course"} <= pieces()
+    assert not list(clone.glob("build/discarded-*"))
+    monkeypatch.setattr(environment, "_pip", Mock(side_effect=error))
+    environment.setup()  # and now there is nothing to do
+
+
+def test_setup_installs_only_when_pyproject_changed(clone, monkeypatch):
+    monkeypatch.setattr(environment, "_pip", pip := Mock())
+    environment.setup()
+    environment.setup()
+    assert pip.call_count == 1 and pip.call_args.args[-1] == str(clone)  # no extra: nothing to forget
+    environment.setup("test")
+    assert pip.call_count == 2 and pip.call_args.args[-1].endswith("[test]")
+    (clone / "pyproject.toml").write_text("[project] # changed")
+    environment.setup()
+    assert pip.call_count == 3
+
+
+def test_an_environment_made_by_hand_is_never_replaced(clone, monkeypatch):
+    for name in PIECES:
+        write(name)
+    with monkeypatch.context() as patch, pytest.raises(environment.SetupError, match="stopped"):
+        patch.setattr(environment, "configure_lab", Mock(side_effect=KeyboardInterrupt))
+        environment.setup()
+    with pytest.raises(environment.SetupError, match="installing into it was stopped: move it away, or make it again"):
+        environment.setup()
+    assert "__main__.py" in pieces()
+
+
+def test_a_venv_without_pip_that_somebody_made_gets_pip_and_keeps_the_rest(empty, monkeypatch):
+    """What `uv venv` makes: an interpreter, and no pip."""
+    monkeypatch.setattr(environment, "_pip", Mock())
+    venv.create(environment.VENV, with_pip=False, symlinks=os.name != "nt")
+    mine = environment._site_packages() / "torch" / "__init__.py"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("of my own choice")
+    environment.setup()
+    assert environment._pip_starts() and mine.read_text() == "of my own choice" and not environment._ours()
+    shutil.rmtree(environment._site_packages() / "pip" / "_internal")  # half a pip
+    assert not environment._pip_starts()
+
+
+def test_where_pip_cannot_be_had_the_venv_stays(clone, monkeypatch):
+    write("bin/python")  # not even a program
+    write("torch/__init__.py")
+    monkeypatch.setattr(environment.subprocess, "run", lambda *_, **__: None)
+    for _ in range(2):  # and no mark stays that would say something else the next time
+        with pytest.raises(environment.SetupError, match="has no pip: run `uv pip"):
+            environment.setup()
+    assert {"python", "__init__.py"} <= pieces()
+
+
+TAKEN = {
+    "a file": lambda path: path.write_text("~/.virtualenvs/course"),  # as pipenv writes it
+    "a folder of mine": lambda path: (path / "notes").mkdir(parents=True),
+    "a link to nowhere": lambda path: path.symlink_to(path.with_name("gone")),
+}
+
+
+@pytest.mark.parametrize("make", TAKEN.values(), ids=TAKEN)
+def test_what_lies_in_the_place_of_the_venv_is_left_alone(clone, make):
+    make(environment.VENV)
+    with pytest.raises(environment.SetupError, match="has no mark of this set-up, and it has no Python: move it away"):
+        environment.setup()
+    assert os.path.lexists(environment.VENV) and not list(clone.glob("build/discarded-*"))
+
+
+def test_a_package_that_is_gone_is_installed_again(clone, monkeypatch):
+    environment.setup()
+    monkeypatch.setattr(environment, "_pip", pip := Mock())
+    info = environment._site_packages() / "torch-2.dist-info"
+    info.unlink()
+    info.mkdir()
+    record = "torch/__init__.py,,\ntorch/__pycache__/a.cpython-311.pyc,,\ntorch-2.dist-info/METADATA,,\n"
+    (info / "RECORD").write_text(record)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2\n")
+    environment.setup()
+    assert not pip.called  # the control: with all of them there, there is nothing to do
+    shutil.rmtree(info.with_name("torch"))
+    environment.setup()
+    pip.assert_any_call("install", "--force-reinstall", "--no-deps", "torch==2")
+
+
+def test_a_clone_that_may_not_be_written_to(clone, monkeypatch):
+    refused = PermissionError(13, "Permission denied", str(clone / "build"))
+    monkeypatch.setattr(Path, "mkdir", Mock(side_effect=refused))
+    with pytest.raises(SystemExit, match=r"error: .*build: Permission denied"):
+        commands.guarded(environment.setup)
+
+
+def test_pip_that_changes_nothing_costs_nothing(clone, monkeypatch):
+    environment.setup()
+    (clone / "pyproject.toml").write_text("[project] # changed")
+    whole = pieces()
+    monkeypatch.setattr(environment, "_pip", Mock(side_effect=environment.SetupError("no network")))
+    with pytest.raises(environment.SetupError, match="no network"):
+        environment.setup()
+    assert pieces() == whole
+
+
+def test_two_set_ups_do_not_meet(clone):
+    pytest.importorskip("fcntl")
+    with environment._alone(), pytest.raises(environment.SetupError, match="another set-up is at work"):
+        environment.setup()
+
+
+@pytest.mark.parametrize(
+    ("said", "printed", "error"),
+    [
+        ("  Downloading torch-2.9.0-cp311-none-any.whl (104.1 MB)\n  Downloading six-1.17.0-py3-none-any.whl (11 kB)\n"
+         "Installing collected packages: six, torch\n",
+         ["  downloading torch (104.1 MB)", "  installing 2 packages"], None),
+        ("WARNING: Retrying after connection broken by 'NewConnectionError'\n"
+         "ERROR: No matching distribution found for torch\n", [], "no network, or no way through it"),
+        ("ERROR: Could not install packages: [Errno 28] No space left on device\n", [], "the disk is full"),
+        ("ERROR: something else\n", [], "ERROR: something else"),
+    ],
+)  # fmt: skip
+def test_pip_is_calm(tmp_path, monkeypatch, capsys, said, printed, error):
+    pip = Mock(stdout=io.StringIO(said), **{"wait.return_value": 1 if error else 0})
+    monkeypatch.setattr(environment, "ROOT", tmp_path)
+    monkeypatch.setattr(environment.subprocess, "Popen", lambda *_, **__: pip)
+    if error:
+        with pytest.raises(environment.SetupError, match=error) as caught:
+            environment._pip("install")
+        assert str(tmp_path / "build" / "setup.log") in str(caught.value)
+    else:
+        environment._pip("install")
+    assert capsys.readouterr().out.splitlines() == printed
+    assert (tmp_path / "build" / "setup.log").read_text() == said
+
+
+def test_without_a_network_the_texts_are_missing_and_the_lab_opens(monkeypatch, capsys):
+    monkeypatch.setattr(environment, "setup", lambda extra: Path(sys.executable))
+    monkeypatch.setattr(environment, "run", lambda command: 1)
+    commands.setup()
+    assert "The texts are not all here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", [f"{p}/__{n}__.py" for p in ("lora_edu", "lora_course") for n in ("init", "main")])
+def test_an_old_python_can_read_as_far_as_the_sentence(name):
+    ast.parse((ROOT / name).read_text(), feature_version=(3, 6))
+
+
+SLOW_TO_STOP = """
+import signal, sys, time
+from pathlib import Path
+try:
+    print(Path.cwd(), flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    time.sleep(1)  # a checkpoint is written
+    Path(sys.argv[1]).touch()
+    sys.exit(7)
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no process groups of this kind")
+@pytest.mark.parametrize("how", ["hand_over", "run"])
+def test_ctrl_c_lets_the_program_finish(tmp_path, how):
+    """What is handed over to stays in the reader's folder, too."""
+    code = f"import sys; from lora_course.setup import environment; environment.{how}(sys.argv[1:])"
+    command = [sys.executable, "-c", code, sys.executable, "-c", SLOW_TO_STOP, str(tmp_path / "written")]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                               start_new_session=True, env=os.environ | {"PYTHONPATH": str(ROOT)})  # fmt: skip
+    assert Path(process.stdout.readline().strip()).samefile(tmp_path if how == "hand_over" else ROOT)
+    time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: to all of them
+    process.wait(timeout=20)
+    assert (tmp_path / "written").exists() and (how == "run" or process.returncode == 7)
+
+
+def test_threads_do_not_spin_for_long_unless_the_user_says_so(monkeypatch):
+    seen = []
+    monkeypatch.setattr(commands, "program", lambda *_: seen.append(os.environ["GOMP_SPINCOUNT"]))
+    monkeypatch.setattr(sys, "argv", ["lora-edu", "progress"])
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    commands.main()
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    commands.main()
+    assert seen == ["5000", "7"]

@@ -1,0 +1,189 @@
+"""Quantization against its own definition. tests/lora_edu/test_parity.py holds it against the real libraries."""
+
+import gc
+from statistics import NormalDist
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lora_edu import codebooks as codebooks_module
+from lora_edu.codebooks import dynamic_codebook, get_codebook, nf_codebook
+from lora_edu.measures import relative_error
+from lora_edu.quantization import DoubleQuant, nearest_code, pack, quantize, unpack
+from lora_edu.rounding import bin_use, entropy_bits
+
+shapes = st.lists(st.integers(1, 40), min_size=1, max_size=3)
+block_sizes = st.sampled_from([1, 3, 16, 48, 64, 256])
+codebooks = st.sampled_from(
+    ["nf2", "nf3", "nf4", "nf5", "nf8", "int2", "int3", "int4", "int8", "fp4-bnb", "fp4-e2m1", "fp4-e3m0", "dynamic"]
+)
+
+
+# --- against the definition ----------------------------------------------------------------------------------------
+
+
+@given(shapes, block_sizes, codebooks, st.floats(-30, 30), st.booleans(), st.integers(0, 10**6))
+def test_round_trip(shape, block_size, codebook, exponent, double, seed):
+    """Whatever the shape: the error is at most half the widest gap of the codebook times the block's absmax."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 10**exponent
+    quantized = quantize(x, codebook, block_size, double_quant=double)
+    restored = quantized.dequantize()
+    assert restored.shape == x.shape and restored.dtype == x.dtype and restored.isfinite().all()
+    if not double:
+        levels = get_codebook(codebook)
+        reach = max(levels.diff().max().item() / 2, 1 + levels.min().item())  # `dynamic` does not reach -1
+        scales = quantized.block_scales().repeat_interleave(block_size)[: x.numel()].view(x.shape)
+        assert ((restored - x).abs() <= reach * scales * (1 + 1e-5)).all()
+
+
+@given(shapes, block_sizes, st.sampled_from(["nf2", "nf4", "nf6"]), st.integers(0, 10**6))
+def test_quantizing_twice_changes_nothing(shape, block_size, codebook, seed):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    once = quantize(x, codebook, block_size).dequantize()
+    assert torch.equal(quantize(once, codebook, block_size).dequantize(), once)
+
+
+@given(st.sampled_from([("nf2", 2), ("nf3", 4), ("nf4", 4), ("int4", 4), ("nf6", 8), ("nf8", 8)]), st.data())
+def test_packing_is_dense_at_2_4_and_8_bits(format_and_width, data):
+    """As many codes in a byte as fit, the first in the high bits, what is left over filled up with the code of 0."""
+    codebook, width = get_codebook(format_and_width[0]), format_and_width[1]
+    values = data.draw(st.lists(st.integers(0, len(codebook) - 1), min_size=1, max_size=20))
+    packed = pack(torch.tensor(values, dtype=torch.uint8), codebook).tolist()
+    zero, per_byte = codebook.tolist().index(0.0), 8 // width
+    filled = values + [zero] * (-len(values) % per_byte)
+    by_hand = [f"{code:0{width}b}" for code in filled]
+    assert packed == [int("".join(by_hand[i : i + per_byte]), 2) for i in range(0, len(filled), per_byte)]
+    assert unpack(torch.tensor(packed, dtype=torch.uint8), len(codebook)).tolist() == filled
+
+
+@given(st.integers(0, 10**6))
+def test_codes_are_nearest(seed):
+    scaled = torch.rand(500, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    for codebook in (nf_codebook(4), dynamic_codebook()):
+        chosen = codebook[nearest_code(scaled, codebook).int()]
+        best = (scaled[:, None] - codebook).abs().min(dim=1).values
+        assert torch.allclose((scaled - chosen).abs(), best, atol=1e-7)
+
+
+def test_a_tie_goes_to_the_lower_code():
+    codebook = torch.tensor([-1.0, 0.0, 0.5, 1.0])
+    assert nearest_code(torch.tensor([-0.5, 0.25, 0.75]), codebook).tolist() == [0, 1, 2]
+
+
+def test_nf_codebooks_have_their_shape():
+    for bits in range(2, 9):
+        codebook = nf_codebook(bits)
+        assert len(codebook) == 2**bits and codebook[0] == -1 and codebook[-1] == 1
+        assert codebook[2 ** (bits - 1) - 1] == 0 and (codebook.diff() > 0).all()
+
+
+def test_zero_blocks_are_exact_and_the_others_do_not_notice():
+    x = torch.randn(3, 64)
+    x[1] = 0
+    quantized = quantize(x, "nf4", 64)
+    assert quantized.absmax[1] == 0 and (quantized.dequantize()[1] == 0).all()
+    assert (quantized.codes[32:64] == 0x77).all()
+
+
+def test_dequantize_into_a_buffer():
+    quantized = quantize(torch.randn(10, 30), double_quant=True)
+    out = torch.full((10, 30), float("nan"))
+    assert quantized.dequantize(out) is out and torch.equal(out, quantized.dequantize())
+    for bad in (torch.empty(30, 10), torch.empty(10, 30, dtype=torch.float64), torch.empty(30, 10).T):
+        with pytest.raises(ValueError, match="out must be a contiguous torch.float32 tensor of shape"):
+            quantized.dequantize(bad)
+
+
+def test_a_codebook_is_there_once_and_as_long_as_somebody_uses_it():
+    codebook = torch.linspace(-1, 1, 11)
+    one, two = quantize(torch.randn(64), codebook), quantize(torch.randn(64), codebook.clone())
+    assert one.codebook is two.codebook
+    key, before = (one.codebook.device, tuple(codebook.tolist())), one.dequantize()
+    codebook.mul_(0.5)  # its owner's: ours is kept
+    assert torch.equal(one.dequantize(), before)
+    assert key in codebooks_module._shared
+    del one, two, codebook
+    gc.collect()
+    assert key not in codebooks_module._shared
+
+
+def test_bits_and_bytes():
+    x = torch.randn(256, 1024)  # 4096 blocks, 16 second-level blocks
+    single, double = quantize(x), quantize(x, double_quant=True)
+    assert single.bits_per_weight == 4 + 32 / 64 == 4.5
+    assert double.bits_per_weight == 4 + 8 / 64 + 32 / (64 * 256)
+    assert single.nbytes == x.numel() // 2 + 4 * 4096
+    assert double.nbytes == x.numel() // 2 + 4096 + 4 * 16 + 4
+    assert quantize(x, "int4").bits_per_weight == 4.5 and quantize(x, "int3").bits_per_weight == 3.5
+    assert quantize(x, double_quant=DoubleQuant("e5m2")).bits_per_weight == 4 + 8 / 64 + 32 / (64 * 256)
+
+
+def test_integer_codebooks_are_symmetric_steps():
+    for bits in range(2, 9):
+        codebook = get_codebook(f"int{bits}")
+        assert len(codebook) == 2**bits - 1 and torch.equal(codebook, -codebook.flip(0)) and codebook[-1] == 1
+        assert torch.allclose(codebook.diff(), torch.tensor(1 / (2 ** (bits - 1) - 1)))
+
+
+def test_fp4_codebooks():
+    e2m1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6]) / 6
+    e3m0 = torch.tensor([0, *(2.0**-power for power in range(6, -1, -1))])
+    for name, magnitudes in [("fp4-e2m1", e2m1), ("fp4-e3m0", e3m0)]:
+        codebook = get_codebook(name)
+        assert torch.equal(codebook[7:], magnitudes) and torch.equal(codebook, -codebook.flip(0))
+    bnb = get_codebook("fp4-bnb")
+    assert len(bnb) == 16 and (bnb == 0).sum() == 2 and bnb[9].item() == pytest.approx(0.0625 / 12)
+
+
+def test_normal_floats_of_two_and_three_bits_by_hand():
+    normal, two, three = NormalDist().inv_cdf, 41 / 48, 209 / 224  # offsets: the mean of 1 - 1/2^(k+1) and the next
+    assert nf_codebook(2).tolist() == pytest.approx([-1, 0, normal((two + 0.5) / 2) / normal(two), 1], abs=3e-7)
+    steps = [(three * (3 - i) + 0.5 * i) / 3 for i in range(3)]
+    assert nf_codebook(3)[:4].tolist() == pytest.approx([*(-normal(p) / normal(three) for p in steps), 0], abs=3e-7)
+    steps = [(three * (4 - i) + 0.5 * i) / 4 for i in (3, 2, 1, 0)]
+    assert nf_codebook(3)[4:].tolist() == pytest.approx([normal(p) / normal(three) for p in steps], abs=3e-7)
+
+
+def test_fp8_codebooks_are_the_formats_of_torch():
+    for name, dtype, count, largest in [
+        ("e4m3", torch.float8_e4m3fn, 253, 448),
+        ("e5m2", torch.float8_e5m2, 247, 57344),
+    ]:
+        codebook = get_codebook(name)
+        assert len(codebook) == count and codebook[0] == -1 and codebook[-1] == 1 and (codebook.diff() > 0).all()
+        x = torch.rand(1000) * 2 - 1
+        rounded = (x * largest).to(dtype).float() / largest
+        chosen = codebook[nearest_code(x, codebook).int()]
+        assert torch.allclose((x - chosen).abs(), (x - rounded).abs(), atol=1e-6)
+
+
+# Relative Frobenius error in % on normal values in blocks of 64: computed once with 2**22 of them.
+ERRORS = {"nf4": 9.20, "int4": 10.77, "fp4-bnb": 12.20, "fp4-e2m1": 10.57, "fp4-e3m0": 18.82}
+
+
+def test_the_error_on_normal_weights():
+    x = torch.randn(2**20, generator=torch.Generator().manual_seed(0))
+    errors = {name: 100 * relative_error(x, quantize(x, name).dequantize()) for name in ERRORS}
+    assert errors == pytest.approx(ERRORS, rel=2e-3)
+
+
+def test_measures_by_hand():
+    a, b = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 2.0]])
+    assert relative_error(a, b) == pytest.approx(0.4)
+    assert bin_use(torch.tensor([0, 0, 3, 1], dtype=torch.uint8), 4).tolist() == [0.5, 0.25, 0.0, 0.25]
+    assert entropy_bits(torch.tensor([0.5, 0.25, 0.0, 0.25])) == 1.5 and entropy_bits(torch.full((16,), 1 / 16)) == 4.0
+
+
+# The relative error of the constants themselves in %: with and without the mean taken off. Computed once, 2**22 values.
+CONSTANTS = {"dynamic": (0.201, 0.638), "int8": (0.135, 0.357), "e4m3": (0.410, 2.80), "e5m2": (0.818, 5.61)}
+
+
+@pytest.mark.parametrize("code", CONSTANTS)
+def test_what_the_second_level_codes_cost(code):
+    x = torch.randn(2**21, generator=torch.Generator().manual_seed(0))
+    exact = quantize(x).absmax
+    for subtract_mean, expected in zip((True, False), CONSTANTS[code], strict=True):
+        restored = quantize(x, double_quant=DoubleQuant(code, 256, subtract_mean)).block_scales()
+        assert 100 * relative_error(exact, restored) == pytest.approx(expected, rel=0.025)

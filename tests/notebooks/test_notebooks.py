@@ -1,0 +1,202 @@
+"""The hygiene of the notebooks: what a reader of the committed files relies on. nbval runs them."""
+
+import ast
+import importlib.util
+import itertools
+import json
+import re
+
+import nbformat
+import pytest
+from conftest import PAGES, long_sentences, markdown
+
+from lora_course.checking import grading
+from lora_course.setup import hosted
+from lora_edu.codebooks import dynamic_codebook
+
+MACHINE_PATH = re.compile(r"(?<![\w/.])/(?:home|Users|work|root|tmp)/\w|[A-Z]:\\\\")
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(params=PAGES, ids=lambda path: path.stem)
+def path(request):
+    return request.param
+
+
+def as_read(path):
+    """What a reader sees: without the cell that stands in front for Colab and Kaggle (setup/test_hosted.py)."""
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells if not hosted.is_hosted(cell)]
+    return notebook
+
+
+@pytest.fixture
+def page(path):
+    return as_read(path)
+
+
+def pictures(page):
+    """Each output with a picture, and the one that follows."""
+    for cell in code_cells(page):
+        for output, after in itertools.zip_longest(cell.outputs, cell.outputs[1:]):
+            if "image/png" in output.get("data", {}):
+                yield output, after
+
+
+def test_valid_small_and_without_machine_paths(path, page):
+    nbformat.validate(page)
+    assert path.stat().st_size < 1_500_000 and not MACHINE_PATH.search(path.read_text(encoding="utf-8"))
+
+
+def test_executed_top_to_bottom_in_a_fresh_kernel_without_errors_and_warnings(page):
+    assert [cell.execution_count for cell in code_cells(page)] == list(range(1, len(code_cells(page)) + 1))
+    for output in (output for cell in code_cells(page) for output in cell.outputs):
+        assert output.output_type != "error" and output.get("name") != "stderr", output
+
+
+def test_what_a_page_imports_of_the_package_is_there(page):
+    for cell in code_cells(page):
+        exec("\n".join(line for line in imports(cell.source) if "lora_" in line), {})
+
+
+def test_the_words_of_the_house(page):
+    words = r"\b(?:simply|just|obviously|trivially|of course|clearly)\b"
+    assert not re.findall(words, markdown(page.cells), re.I)
+
+
+def test_cells_that_are_not_compared_end_in_an_assertion(page):
+    loose = [cell for cell in code_cells(page) if "nbval-ignore-output" in cell.metadata.get("tags", [])]
+    assert all("assert " in cell.source for cell in loose)
+
+
+# What the cells say that ask a library, with it and without it. That they run with it, nbval shows.
+OPTIONAL = {
+    "04_lora_torch": ("PEFT gives the same logits", "PEFT is not installed here"),
+    "06_nf4": ("bitsandbytes agrees on every byte", "bitsandbytes is not installed here"),
+    "07_double_quantization": ("all 256 values are equal to bitsandbytes'", "bitsandbytes is not installed here"),
+    "12_real_model": ("PEFT is off by ", "PEFT is not installed here"),
+}
+
+
+@pytest.mark.parametrize("stem", OPTIONAL)
+def test_a_cell_was_run_with_its_library_and_says_so_without_it(stem, capsys, monkeypatch):
+    notebook, (with_it, without_it) = as_read(PAGES[0].with_name(f"{stem}.ipynb")), OPTIONAL[stem]
+    (cell,) = (cell for cell in code_cells(notebook) if without_it in cell.source)
+    assert cell.outputs[0].text.startswith(with_it)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    exec(cell.source, {"importlib": importlib, "dynamic_codebook": dynamic_codebook})
+    assert capsys.readouterr().out.startswith(without_it)
+
+
+# --- the page: what fits an hour and is read with pleasure ------------------------------------------------------------
+
+
+def hour(notebook):
+    """The cells before the summary."""
+    cells = notebook.cells
+    end = next(i for i, cell in enumerate(cells) if cell.cell_type == "markdown" and "## Summary" in cell.source)
+    return cells[:end]
+
+
+def is_guess(cell):
+    return cell.source.startswith("my_guess = None")
+
+
+def test_the_page_is_an_hour_long(page):
+    cells = [cell for cell in hour(page) if cell.cell_type == "code" and not is_guess(cell)]
+    assert len(cells) <= 25
+    prose = re.sub(r"```.*?```", "", markdown(hour(page)), flags=re.DOTALL)
+    assert len(prose.split()) <= 1800
+    folds = re.findall("<summary>(.+?)</summary>", prose)
+    assert sum(title not in ("Hint", "Solution") for title in folds) <= 2  # an exercise has those two besides
+
+
+def test_no_cell_is_longer_or_wider_than_a_screen(page):
+    for cell in code_cells(page):
+        lines = cell.source.splitlines()
+        assert len(lines) <= 12, cell.source
+        assert all(len(line) <= 88 for line in lines), cell.source
+
+
+def test_a_picture_stands_on_the_first_screen(page):
+    first = nbformat.v4.new_notebook(cells=page.cells[1:4])
+    assert list(pictures(first)) or "lora-edu-static" in str(first)  # 13's article is set as text
+
+
+def test_the_imports_above_the_first_picture_are_folded(page):
+    first = next(cell for cell in code_cells(page) if cell.source.startswith(("import ", "from ")))
+    assert first.metadata.get("jupyter", {}).get("source_hidden"), first.source
+
+
+def test_every_picture_has_alt_text_and_words_below(page):
+    for output, after in pictures(page):
+        assert len(output.metadata["image/png"]["alt"]) > 40
+        words = after.data["text/html"]
+        assert words.startswith("<details><summary>In words</summary>")
+        assert len(words.split()) <= 85 and not re.search(r"\bnan\b", words, re.I), words
+
+
+def test_a_stored_measurement_does_not_spoil_the_guess(page):
+    """JupyterLab and the book both fold the output of a measurement, pictures and tables included."""
+    for cell in code_cells(page):
+        if "beside(my_guess" in cell.source:
+            assert cell.metadata.get("jupyter", {}).get("outputs_hidden") is True, cell.source
+            assert "hide-output" in cell.metadata.get("tags", []), cell.source
+            assert label(cell.outputs[0]) in (" ", "(a figure: its words follow)", "what was measured:", *LISTS)
+
+
+LISTS = ("blocks.0.attention.q_proj",)  # what one cell prints first, and may be seen
+
+
+def label(output) -> str:
+    """What JupyterLab writes beside the three dots of a folded output: its first line."""
+    bundle = output.get("data", {})
+    text = bundle.get("text/html") or bundle.get("text/plain") or output.get("text")
+    return next(line for line in text.split("\n") if line)
+
+
+def test_every_guess_is_measured(page):
+    guesses = sum(is_guess(cell) for cell in code_cells(page))
+    assert guesses == sum("beside(my_guess" in cell.source for cell in code_cells(page))
+
+
+def test_no_dropdowns(page):
+    """In JupyterLab the arrow keys leave a dropdown for the next cell, which the next key may then cut."""
+    assert not [cell.source for cell in code_cells(page) if "Dropdown" in cell.source]
+
+
+def test_sentences_can_be_read_aloud(page):
+    assert long_sentences(markdown(page.cells)) == []
+
+
+# --- exercises -------------------------------------------------------------------------------------------------------
+
+
+def test_every_exercise_has_a_check_a_hint_and_a_solution(page):
+    text = markdown(page.cells)
+    exercises = re.findall(r"^### Exercise (\d+\.\d+)", text, re.M)
+    assert 2 <= len(exercises) <= 4
+    assert text.count("<summary>Hint</summary>") == text.count("<summary>Solution</summary>") == len(exercises)
+    outputs = json.dumps([cell.outputs for cell in code_cells(page)])
+    assert all(f"Exercise {number}: not done yet" in outputs for number in exercises)
+
+
+def test_every_solution_passes_its_check(path, page):
+    """Run each folded solution, then the check cell that follows the exercise's stub."""
+    check = importlib.import_module(f"lora_course.nb{path.stem[:2]}.check")
+    first = next(cell.source for cell in code_cells(page) if not is_guess(cell))
+    for index, cell in enumerate(page.cells):
+        found = re.search(r"<summary>Solution</summary>.*?```python\n(.+?)```", cell.source, re.DOTALL)
+        if cell.cell_type == "markdown" and found:
+            code = [cell.source for cell in page.cells[:index] if cell.cell_type == "code"]
+            call = next(source for source in reversed(code) if "check." in source)
+            exec("\n".join([*imports(first), *imports(code[-2]), found[1], call]), {"check": check})
+            assert grading.last_result.endswith("correct"), call
+
+
+def imports(source):
+    """The lines of a cell that import: what a reader has who ran the first cell of the page, and the exercise's own."""
+    return [ast.unparse(node) for node in ast.parse(source).body if isinstance(node, ast.Import | ast.ImportFrom)]
