@@ -142,23 +142,3 @@ def with_checked_tokens(forward: Callable) -> Callable:
             raise
 
     return call
-
-
-# --- state dicts -----------------------------------------------------------------------------------------------------
-
-
-class SettingsInState(nn.Module):
-    """A module whose tensors mean something else under other `settings()`, which a state dict has no tensor for.
-
-    They go into the state dict's metadata, where torch keeps versions. Files of tensors alone have none.
-    """
-
-    def _save_to_state_dict(self, destination, prefix, keep_vars):
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        getattr(destination, "_metadata", {}).get(prefix[:-1], {}).update(self.settings())
-
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others):
-        here = self.settings()
-        if (there := {name: local_metadata.get(name, here[name]) for name in here}) != here:
-            raise ValueError(f"{prefix[:-1] or 'this layer'} was saved with {there}, and has {here} here")
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)

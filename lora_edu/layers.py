@@ -1,4 +1,4 @@
-"""The linear layers of a model: what kind they are, which are chosen, how they are replaced, what may be done to them.
+"""The linear layers of a model: their kind, which are chosen, how one is replaced, what may be done to it, its state.
 
 Merging, 4 bits, DoRA and PiSSA work with a layer's weight, and take its output for x W^T + bias. `check_plain_linear`
 asks whether that is so, here and nowhere else, and names what is in the way.
@@ -196,6 +196,26 @@ def _memory(tensor: Tensor) -> int:
     """The address of a tensor's memory; on the meta device, which has none, the identity of its storage."""
     storage = tensor.untyped_storage()
     return storage.data_ptr() or storage._cdata
+
+
+# --- its state and its mode ------------------------------------------------------------------------------------------
+
+
+class SettingsInState(nn.Module):
+    """A module whose tensors mean something else under other `settings()`, which a state dict has no tensor for.
+
+    They go into the state dict's metadata, where torch keeps versions. Files of tensors alone have none.
+    """
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        getattr(destination, "_metadata", {}).get(prefix[:-1], {}).update(self.settings())
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others):
+        here = self.settings()
+        if (there := {name: local_metadata.get(name, here[name]) for name in here}) != here:
+            raise ValueError(f"{prefix[:-1] or 'this layer'} was saved with {there}, and has {here} here")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)
 
 
 @contextmanager

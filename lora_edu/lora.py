@@ -19,8 +19,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lora_edu.adapters import check_combination, check_not_training_merged, check_size, check_state
-from lora_edu.checks import SettingsInState, check_model
-from lora_edu.layers import check_plain_linear, check_writable, is_conv1d, is_linear, replace_layers, select_layers
+from lora_edu.checks import check_model
+from lora_edu.layers import (
+    SettingsInState,
+    check_plain_linear,
+    check_writable,
+    is_conv1d,
+    is_linear,
+    replace_layers,
+    select_layers,
+)
 
 
 class LoRALinear(SettingsInState):

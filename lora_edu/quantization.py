@@ -38,9 +38,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lora_edu.checks import TRUTH, SettingsInState, check, whole
+from lora_edu.checks import TRUTH, check, whole
 from lora_edu.codebooks import get_codebook, shared_codebook
 from lora_edu.engine import kernels  # the door to the fast versions
+from lora_edu.layers import SettingsInState
 
 SMALLEST_ABSMAX = 1e-38  # the reference never divides by less
 

@@ -16,9 +16,6 @@ from contextlib import contextmanager, suppress
 from datetime import date
 from pathlib import Path
 
-COPY = "lora-edu-course"  # the folder of a reader's copy of the course
-RECORD = ".course.json"  # in it: the sha256 of each file as it was copied
-PROGRESS = ".progress.json"  # beside it: which exercises are done
 PARTIAL = ".partial-"  # the beginning of a name: what is being written
 FORGOTTEN = 24 * 3600  # seconds: what has been half written for so long belongs to a process that was killed
 

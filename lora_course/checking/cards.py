@@ -12,8 +12,9 @@ from pathlib import Path
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
+from lora_course.setup.working_copy import COPY, PROGRESS, RECORD
 from lora_edu import files
-from lora_edu.records import COPY, PROGRESS, RECORD, read_record, set_aside, write_record
+from lora_edu.records import read_record, set_aside, write_record
 
 Kind = tuple[str, str]  # icon, color of the edge
 RIGHT: Kind = ("✓", "#00805C")

@@ -8,8 +8,11 @@ import shutil
 from pathlib import Path
 
 from lora_course.setup.environment import SetupError
-from lora_edu.records import COPY, PROGRESS, RECORD, read_record, set_aside, sha256, staging, write_record
+from lora_edu.records import read_record, set_aside, sha256, staging, write_record
 
+COPY = "lora-edu-course"  # the folder of a reader's copy of the course
+RECORD = ".course.json"  # in it: the sha256 of each file as it was copied
+PROGRESS = ".progress.json"  # beside it: which exercises are done
 COURSE_FILES = ("*.ipynb", "*.md", "figures/*", "assignments/a*/*")  # a teacher's sources and solutions stay away
 
 
