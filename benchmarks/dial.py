@@ -15,7 +15,7 @@ from driver import FLAGS, chromium
 from slider_latency import p95
 
 from lora_edu import data_file, load_adapter, load_base, quantize_linears
-from lora_edu.gpt import Kept, encode
+from lora_edu.gpt import KVCache, encode
 from lora_edu.texts import ADDRESS_LINE, PLAY_LINE
 
 BYTES, PRESSES = 200, 40
@@ -79,9 +79,9 @@ def _in_torch(rounds: int) -> dict[str, list[float]]:
     lines = [encode("\n" + line)[None] for line in (PLAY_LINE, ADDRESS_LINE)]  # each (1, seq)
 
     def bytes_one_by_one() -> None:
-        kept = Kept(model)
+        cache = KVCache(model)
         for _ in range(BYTES):
-            kept.read(torch.full((1, 1), 97))
+            cache.read(torch.full((1, 1), 97))
 
     def timed(work: Callable) -> float:
         start = time.perf_counter()

@@ -183,11 +183,11 @@ class GPT(nn.Module):
         check(optional(GENERATOR), generator=generator)
         tokens = self._prompt_tokens(prompt)  # (B, S)
         with evaluating(self):
-            kept, unread = Kept(self), tokens
+            cache, unread = KVCache(self), tokens
             for _ in range(max_new_tokens):
                 if tokens.shape[-1] <= self.config.context:
-                    logits = kept.read(unread)
-                else:  # the first token goes, and every position moves: what was kept no longer fits
+                    logits = cache.read(unread)
+                else:  # the first token goes, and every position moves: the cache no longer fits
                     logits = self(tokens[:, -self.config.context :])[0][:, -1]
                 unread = sample(logits.float().cpu(), temperature, top_k, generator).to(tokens.device)  # (B, 1)
                 tokens = torch.cat([tokens, unread], dim=1)
@@ -209,8 +209,8 @@ class GPT(nn.Module):
         return tokens.long().to(self.token_embedding.weight.device)
 
 
-class Kept:
-    """What a model keeps of the tokens that it has read, so that the next one is read alone: the keys and values.
+class KVCache:
+    """The keys and values of the tokens that a model has read, kept so that the next token is read alone.
 
     A token's key and value depend on the tokens before it only, and never change again: so n tokens cost n passes over
     one token each, and not over 1 + 2 + ... + n. The arithmetic is that of `Attention.forward` and `Block.forward`.
@@ -237,7 +237,7 @@ class Kept:
         if before := self.pairs[number]:
             k, v = (torch.cat(pair, dim=2) for pair in zip(before, (k, v), strict=True))
         self.pairs[number] = (k, v)
-        # a token sees all that was kept; of several at once, the prompt, each sees those before it
+        # a token sees all that is cached; of several at once, the prompt, each sees those before it
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1)
         return layer.o_proj(mixed.transpose(1, 2).flatten(-2))
 

@@ -9,7 +9,6 @@ Source: Hu et al. 2021, "LoRA", arXiv 2106.09685, section 4.1. The reference cod
 `tests/lora_edu/test_lora.py` holds this module against PEFT.
 """
 
-import copy
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -44,7 +43,7 @@ class LoRALinear(SettingsInState):
         device = next(iter(base.state_dict().values())).device
         self.base = base.requires_grad_(False)
         self.rank, self.alpha, self.scaling, self.merged = int(rank), alpha, alpha / rank, False
-        self.added: tuple[LoRALinear, ...] = ()  # once merged, itself as it was then, for the way back
+        self.added: tuple[float, Tensor, Tensor] | None = None  # once merged: s, B and A as they were, for the way back
         self.dropout = nn.Dropout(dropout)
         self.lora_A = nn.Parameter(torch.empty(rank, in_features, device=device, dtype=torch.float32))
         self.lora_B = nn.Parameter(torch.zeros(out_features, rank, device=device, dtype=torch.float32))
@@ -59,9 +58,14 @@ class LoRALinear(SettingsInState):
         low = self.scaling * F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)  # (..., rank): s A x
         return y + F.linear(low, self.lora_B).to(y.dtype)  # base(x) + B (s A x)
 
+    def factors(self) -> tuple[float, Tensor, Tensor]:
+        """s, B and A, whose product is the update."""
+        return self.scaling, self.lora_B, self.lora_A
+
     def delta_weight(self) -> Tensor:
-        """The update of the weight, s * B A: (out_features, in_features). Only merging needs it in full."""
-        return self.scaling * (self.lora_B @ self.lora_A)
+        """The update of the weight, s * B A: (out_features, in_features). Once merged, the one that was added."""
+        s, B, A = self.added or self.factors()
+        return s * (B @ A)
 
     @property
     def weight(self) -> Tensor:
@@ -211,16 +215,14 @@ def _shift_weight(layer: LoRALinear, sign: int) -> None:
 
 def _update(layer: LoRALinear) -> Tensor:
     """What merging adds, or has added, in the shape and type of the base's weight."""
-    delta = (layer.added or (layer,))[0].delta_weight()  # (out_features, in_features)
+    delta = layer.delta_weight()  # (out_features, in_features)
     return (delta.T if is_conv1d(layer.base) else delta).to(layer.base.weight)
 
 
 def _remember(layer: LoRALinear) -> None:
-    """Keep a copy of a merged adapter, beside the same base: what was added can be taken off, whatever changes."""
-    layer.added = ()
-    if layer.merged:
-        shared = {id(part): part for part in (layer.base, *layer.buffers(recurse=False))}
-        layer.added = (copy.deepcopy(layer, shared),)
+    """Keep s, B and A of a merged adapter: what was added can be taken off, whatever becomes of the adapter."""
+    s, B, A = layer.factors()
+    layer.added = (s, B.detach().clone(), A.detach().clone()) if layer.merged else None
 
 
 def _layers_to_merge(model: nn.Module) -> dict[str, LoRALinear]:

@@ -22,10 +22,10 @@ from lora_edu.quantization import (
     check_finite,
     check_settings,
     check_tensor,
-    code_by_lot,
     normalize,
     pack,
     quantize,
+    stochastic_code,
 )
 
 
@@ -39,13 +39,11 @@ class DecodedLinear(torch.autograd.Function):
             return F.linear(x, W, bias)
 
     @staticmethod
+    @once_differentiable  # W is lent, and gone then
     def backward(ctx, grad_y: Tensor) -> tuple[Tensor, None, Tensor | None]:
         with ctx.quantized.decoded(grad_y.dtype) as W:  # a second time
             grad_x = grad_y @ W  # dL/dx = dL/dy W
         return grad_x, None, bias_gradient(ctx, grad_y)  # the codes are frozen
-
-
-setattr(DecodedLinear, "backward", once_differentiable(DecodedLinear.backward))  # noqa: B010  W is lent, and gone then
 
 
 def decoded_linear(x: Tensor, quantized: QuantizedTensor, bias: Tensor | None) -> Tensor:
@@ -213,8 +211,9 @@ def merge_into_nf4(model: nn.Module, seed: int = 0) -> nn.Module:
 
     The original weights are not needed, and nothing grows: as many codes, the same constants. Rounded to the nearest
     level, a small update would be lost, because each weight of W' lies on its level already (notebook 09, section 7).
-    So a weight of W' + s B A goes by lot to one of the two levels beside it, the nearer one likelier: on average the
-    update arrives, for some noise. Measure what your model keeps. There is no way back: keep the adapter's file.
+    So rounding is stochastic: a weight of W' + s B A goes by lot to one of the two levels beside it, the nearer one
+    likelier. On average the update arrives, for some noise. Measure what your model keeps. There is no way back: keep
+    the adapter's file.
     Raises ValueError if no 4-bit layer has an adapter, or for a layer that is more than its weight and bias.
     """
     layers = {path: layer for path, layer in lora_layers(model).items() if is_nf4(layer.base)}
@@ -227,5 +226,5 @@ def merge_into_nf4(model: nn.Module, seed: int = 0) -> nn.Module:
     for layer in layers.values():
         q, wanted = layer.base.quantized, layer.base.dequantize().float() + layer.delta_weight()
         scaled = normalize(wanted.flatten(), q.block_scales(), q.block_size).cpu()
-        q.codes.copy_(pack(code_by_lot(scaled, q.codebook.cpu(), generator), q.codebook.cpu()))
+        q.codes.copy_(pack(stochastic_code(scaled, q.codebook.cpu(), generator), q.codebook.cpu()))
     return replace_layers(model, ((path, layer.base) for path, layer in layers.items()))

@@ -50,8 +50,7 @@ def kernel(definition: Callable) -> Callable:
     """THE ONE PLACE WHERE SPEED ENTERS: what runs for `encode` or `decode`. `torch.compile` makes its own of them."""
     if torch.compiler.is_compiling():
         return definition
-    fast: dict[Callable, Callable] = {encode: kernels.encode, decode: kernels.decode}
-    return fast[definition]
+    return kernels.encode if definition is encode else kernels.decode
 
 
 # --- the definitions -------------------------------------------------------------------------------------------------
@@ -106,10 +105,10 @@ def nearest_code(scaled: Tensor, codebook: Tensor) -> Tensor:
     return torch.bucketize(scaled, midpoints).to(torch.uint8)
 
 
-def code_by_lot(scaled: Tensor, codebook: Tensor, generator: torch.Generator) -> Tensor:
+def stochastic_code(scaled: Tensor, codebook: Tensor, generator: torch.Generator) -> Tensor:
     """One of the two codes beside each of scaled (n,), the nearer one likelier, so that on average nothing is lost.
 
-    Called stochastic rounding (Gupta et al. 2015, arXiv 1502.02551). What lies on a level stays there.
+    Stochastic rounding (Gupta et al. 2015, arXiv 1502.02551). What lies on a level stays there.
     """
     above = torch.bucketize(scaled, codebook).clamp(1, len(codebook) - 1)
     low, high = codebook[above - 1], codebook[above]

@@ -12,6 +12,7 @@
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import ClassVar
 
@@ -121,9 +122,9 @@ class VeRALinear(LoRALinear):
         low = self.vera_d * F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)  # (..., rank)
         return y + (self.vera_b * F.linear(low, self.lora_B)).to(y.dtype)
 
-    def delta_weight(self) -> Tensor:
-        """diag(b) B diag(d) A: (out_features, in_features)."""
-        return (self.vera_b[:, None] * self.lora_B) @ (self.vera_d[:, None] * self.lora_A)
+    def factors(self) -> tuple[float, Tensor, Tensor]:
+        """1, diag(b) B and diag(d) A, whose product is the update."""
+        return 1.0, self.vera_b[:, None] * self.lora_B, self.vera_d[:, None] * self.lora_A
 
 
 def random_pair(rank: int, widest: int, tallest: int, device="cpu", seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -160,7 +161,8 @@ def add_variant(model: nn.Module, variant: str, rank: int, alpha: float, targets
     """As `add_lora`, with another kind of layer: one of VARIANTS. In place; returns the model."""
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}: choose one of {', '.join(VARIANTS)}")
-    make = kind = VARIANTS[variant]
+    kind = VARIANTS[variant]
+    make: Callable[..., LoRALinear] = kind
     chosen = layers_to_adapt(model, kind, rank, alpha, targets)
     if kind is PiSSALinear:  # the one that changes weights
         for layer in chosen.values():
@@ -170,7 +172,7 @@ def add_variant(model: nn.Module, variant: str, rank: int, alpha: float, targets
         widest, tallest = map(max, zip(*map(layer_size, chosen.values()), strict=True))
         first = next(iter(chosen.values()))
         device = next(iter(first.state_dict().values())).device
-        make = partial(kind, pair=random_pair(rank, widest, tallest, device))
+        make = partial(VeRALinear, pair=random_pair(rank, widest, tallest, device))
     model.requires_grad_(False)
     return replace_layers(model, ((path, make(layer, rank, alpha)) for path, layer in chosen.items()))
 

@@ -196,6 +196,21 @@ def test_no_two_files_have_one_name():
     assert sorted(stems) == sorted(set(stems)), sorted({stem for stem in stems if stems.count(stem) > 1})
 
 
+# Two classes of one name, and why.
+SAME_CLASS = {
+    "LoRALinear": "02 builds it by hand in NumPy, 04 in torch: a learner is to see that it is one thing",
+    "Block": "the GPT's, and a block of the models that assignments look at",
+    "Run": "the one training run that `train` talks to, and a run of a wrong answer in the assignments",
+    "Pair": "two verb forms that 13 asks about, and a layer with its adapter in the assignments",
+}
+
+
+def test_no_two_classes_have_one_name():
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in FILES.values()]
+    names = [node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    assert {name for name in names if names.count(name) > 1} <= set(SAME_CLASS)
+
+
 def test_contributing_lists_the_public_names():
     section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## What is public")[1].split("\n## ")[0]
     rows = [line for line in section.splitlines() if line.startswith("| ")]

@@ -21,7 +21,7 @@ from lora_course.running.stored import load_results
 from lora_edu import GPT, files, load_adapter, load_base, load_text, nf_codebook, quantize_linears
 from lora_edu.lora import lora_layers
 from lora_edu.observing import block_linears
-from lora_edu.quantization import code_by_lot, nearest_code, quantize
+from lora_edu.quantization import nearest_code, quantize, stochastic_code
 from lora_edu.variants import loftq_start
 
 NF4 = nf_codebook(4)
@@ -121,7 +121,7 @@ def all_ways(values: Tensor, constants: Tensor, old: Tensor, inputs: Tensor, see
     """What each way leaves of one matrix: way -> (d_out, d_in)."""
     again = quantize(values, "nf4", 64, double_quant=True)
     new = again.block_scales().repeat_interleave(64).view_as(values)
-    lot = partial(code_by_lot, generator=torch.Generator().manual_seed(seed))
+    lot = partial(stochastic_code, generator=torch.Generator().manual_seed(seed))
     error_kept_small = compensated(values, constants, inputs)
     Q, B, A = loftq_start(values, RANK, "nf4")
     return {

@@ -22,7 +22,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from lora_edu.checks import check, optional, whole
 from lora_edu.gpt import GPTConfig
 from lora_edu.layers import ALL_LINEAR
-from lora_edu.memory.shapes import Architecture, target_names
+from lora_edu.memory.shapes import Architecture, as_architecture, target_names
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ PRECISIONS = {
 }
 
 
-class Kept:
-    """Collects what each operation of a forward pass keeps: name -> bytes for each token.
+class BlockActivations:
+    """What each operation of a block's forward pass keeps, collected one by one: name -> bytes for each token.
 
     Methods take whether their input needs a gradient and return whether their output does.
     """
@@ -87,9 +87,11 @@ class Kept:
         return needs_grad
 
 
-def block(shape: Architecture, rank: int | None, targets: tuple[str, ...], first: bool, precision: str) -> Kept:
+def block(
+    shape: Architecture, rank: int | None, targets: tuple[str, ...], first: bool, precision: str
+) -> BlockActivations:
     """One block's forward pass. first: the block after frozen embeddings, whose input needs no gradient."""
-    d_ff, kept = shape.d_ff, Kept(shape, rank, targets, precision)
+    d_ff, kept = shape.d_ff, BlockActivations(shape, rank, targets, precision)
     size = kept.precision.products
     x_grad = rank is None or not first
     n_grad = kept.norm("input of the block", x_grad)
@@ -159,7 +161,7 @@ class Step:
 
     rank: None for full fine-tuning, else LoRA on `targets`. checkpointing: each block keeps its input only. precision:
     one of PRECISIONS. nf4: matters under autocast only, which keeps a 16-bit copy of each weight that is not in NF4.
-    Raises TypeError or ValueError for what is no shape, a name that is unknown, and numbers below 1.
+    Raises TypeError or ValueError for a name that is unknown, and numbers below 1.
     """
 
     shape: Architecture
@@ -174,10 +176,6 @@ class Step:
     def __post_init__(self) -> None:
         check(whole(1), batch_size=self.batch_size, seq_len=self.seq_len)
         check(optional(whole(1)), rank=self.rank)
-        if not isinstance(self.shape, GPTConfig | Architecture):
-            raise TypeError(f'shape must be an Architecture, such as ARCHITECTURES["LLaMA 7B"], got {self.shape!r}')
-        if isinstance(self.shape, GPTConfig):
-            object.__setattr__(self, "shape", Architecture.of_gpt(self.shape))
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {'; '.join(PRECISIONS)}, got {self.precision!r}")
 
@@ -235,10 +233,10 @@ class Step:
         in_block += self.recomputed if self.checkpointing else 0
         return (at_loss - 3 * one, 3 * one) if at_loss >= in_block else (in_block, 0)
 
-    def _block(self, first: bool = False) -> Kept:
+    def _block(self, first: bool = False) -> BlockActivations:
         return block(self.shape, self.rank, target_names(self.shape.linears, self.targets), first, self.precision)
 
-    def _copies(self, kept: Kept) -> int:
+    def _copies(self, kept: BlockActivations) -> int:
         """Autocast's copies of a block's weights, those that a gradient passes through."""
         numbers = kept.passed["adapters"] + kept.passed["base"] * (not self.nf4)
         return 2 * numbers if self.precision == "autocast" else 0
@@ -252,9 +250,9 @@ class Step:
 
 def predicted_activation_bytes(shape: GPTConfig | Architecture, batch_size: int, seq_len: int, **how: Any) -> int:
     """The bytes that a forward pass with a loss keeps, from the model's shape alone. how, and errors: see `Step`."""
-    return Step(shape, batch_size, seq_len, **how).kept
+    return Step(as_architecture(shape), batch_size, seq_len, **how).kept
 
 
 def predicted_peak_bytes(shape: GPTConfig | Architecture, batch_size: int, seq_len: int, **how: Any) -> int:
     """The most that activations and the gradients through them take in a step. how, and errors: see `Step`."""
-    return sum(Step(shape, batch_size, seq_len, **how).peak_parts)
+    return sum(Step(as_architecture(shape), batch_size, seq_len, **how).peak_parts)

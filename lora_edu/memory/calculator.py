@@ -17,7 +17,17 @@ take for themselves. Leave 10% of a card for these, or more.
 
 from lora_edu.layers import ALL_LINEAR
 from lora_edu.memory.activations import Step
-from lora_edu.memory.shapes import ADAPTERS, BASE, CONSTANTS, GRADIENTS, KINDS, OPTIMIZER, Architecture, target_names
+from lora_edu.memory.shapes import (
+    ADAPTERS,
+    BASE,
+    CONSTANTS,
+    GRADIENTS,
+    KINDS,
+    OPTIMIZER,
+    Architecture,
+    as_architecture,
+    target_names,
+)
 
 ACTIVATIONS, LOGITS = "activations", "logits"
 ALL_KINDS = (*KINDS, ACTIVATIONS, LOGITS)
@@ -52,8 +62,8 @@ def training_bytes(
     _check_bits(bits, adapter_bits, rank)
     precision = "float32" if bits == 32 or float32_rest else "bfloat16"
     precision += ", float32 adapters" * (precision == "bfloat16" and adapter_bits == 32)
+    shape = as_architecture(shape)
     step = Step(shape, batch_size, seq_len, rank, targets, checkpointing, precision)
-    shape = step.shape
     numbers = shape.parameters()
     linear, kept = numbers["block linears"], shape.n_parameters - numbers["block linears"]
     total = dict.fromkeys(ALL_KINDS, 0.0)

@@ -7,6 +7,7 @@ The kinds are those that fine-tuning methods differ in. Activations, which depen
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -178,9 +179,18 @@ class Architecture:
         return self.n_layers * sum(rank * sum(self.linears[name]) for name in targets)
 
 
+def as_architecture(shape: GPTConfig | Architecture) -> Architecture:
+    """A shape as it is given; the course's own GPT has one of its kind. Raises TypeError for what is no shape."""
+    if isinstance(shape, GPTConfig):
+        return Architecture.of_gpt(shape)
+    if not isinstance(shape, Architecture):
+        raise TypeError(f'shape must be an Architecture, such as ARCHITECTURES["LLaMA 7B"], got {shape!r}')
+    return shape
+
+
 # What the models of a family share; the numbers in the table are n_layers, d_model, n_heads and d_ff.
-GPT2 = {"vocab_size": 50257, "context": 1024, "own_head": False}
-ROTARY = {"gated": True, "positions": False}
+GPT2: dict[str, Any] = {"vocab_size": 50257, "context": 1024, "own_head": False}
+ROTARY: dict[str, Any] = {"gated": True, "positions": False}
 LLAMA = ROTARY | {"vocab_size": 32000, "context": 2048}
 LLAMA3 = ROTARY | {"vocab_size": 128256, "context": 131072, "n_kv_heads": 8}
 QWEN3 = ROTARY | {"vocab_size": 151936, "context": 40960, "n_kv_heads": 8, "head_dim": 128, "head_norms": True}

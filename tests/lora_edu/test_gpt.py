@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from lora_edu import GPT, GPTConfig, add_lora, quantize_linears
-from lora_edu.gpt import Kept, decode, encode, sample
+from lora_edu.gpt import KVCache, decode, encode, sample
 from tests.conftest import TINY
 
 
@@ -158,8 +158,8 @@ def test_tokens_of_any_integer_type(tiny_gpt, dtype):
 def test_what_is_kept_gives_the_logits_of_the_plain_way(prepare):
     torch.manual_seed(0)
     model = prepare(GPT(GPTConfig(context=32, d_model=64, n_layers=2))).eval()
-    tokens, kept = torch.randint(256, (3, 32)), Kept(model)
-    pieces = [kept.read(tokens[:, :9]), *(kept.read(tokens[:, at : at + 1]) for at in range(9, 32))]
+    tokens, cache = torch.randint(256, (3, 32)), KVCache(model)
+    pieces = [cache.read(tokens[:, :9]), *(cache.read(tokens[:, at : at + 1]) for at in range(9, 32))]
     plain = model(tokens)[0][:, 8:]
     assert torch.stack(pieces, 1).sub(plain).abs().max() < 1e-5
 

@@ -2,7 +2,7 @@
 
 The tag names a function, a class or a method (`gpt.GPT.generate`) of lora_edu. A cell may hold other statements beside
 the definition; the definition itself must have the same syntax tree as the package's. Docstrings, annotations, comments
-and the layout of lines are left aside.
+and the layout of lines are left aside, and so are decorators that only refuse a wrong use.
 """
 
 import ast
@@ -14,6 +14,7 @@ import pytest
 from conftest import ROOT
 
 TAG = "in-package:"
+ONLY_REFUSE = {"once_differentiable"}  # decorators that change nothing of what is computed
 DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
@@ -28,7 +29,7 @@ IDS = [f"{stem[:2]}-{tag.removeprefix(TAG)}" for stem, tag, _ in CELLS]
 
 
 class Bare(ast.NodeTransformer):
-    """Takes docstrings and annotations out of a syntax tree."""
+    """Takes docstrings, annotations and decorators that only refuse out of a syntax tree."""
 
     def visit_arg(self, node):
         node.annotation = None
@@ -46,6 +47,7 @@ class Bare(ast.NodeTransformer):
 
     def visit_FunctionDef(self, node):
         node.returns = None
+        node.decorator_list = [one for one in node.decorator_list if ast.unparse(one) not in ONLY_REFUSE]
         return self._without_docstring(node)
 
     visit_AsyncFunctionDef = visit_FunctionDef

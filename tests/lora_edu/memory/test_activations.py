@@ -63,7 +63,7 @@ def test_one_block_computed_again(way, precision):
     with autocast(precision):
         kept = measured_activations(block, lambda: block(x))
     inner = sum(tensor.untyped_storage().nbytes() for tensor in kept) - x.nbytes
-    assert inner == Step(CONFIG, 2, 17, precision=precision, **way).recomputed
+    assert inner == Step(Architecture.of_gpt(CONFIG), 2, 17, precision=precision, **way).recomputed
 
 
 @pytest.mark.parametrize("checkpointing", ["none", "non-reentrant"])
