@@ -33,7 +33,7 @@ def whole(least: int) -> Rule:
     """A whole number from `least` on. True and False are numbers to Python, and not meant."""
 
     def holds(value) -> bool:
-        return isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+        return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
     return Rule(f"a whole number of at least {least}", holds)
 

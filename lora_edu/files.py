@@ -1,10 +1,10 @@
 """Where files are, and who may write: the data that ships with the package, the cache for downloads, locks."""
 
 import os
-import sys
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from platformdirs import user_cache_path
 
 
 def data_file(name: str) -> Path:
@@ -20,16 +20,7 @@ def data_file(name: str) -> Path:
 def cache_dir() -> Path:
     """The folder for downloads: `LORA_EDU_CACHE` if it is set, else the user's cache folder of this system."""
     chosen = os.environ.get("LORA_EDU_CACHE")
-    return Path(chosen).expanduser() if chosen else _user_cache() / "lora-edu"
-
-
-def _user_cache() -> Path:
-    """Where programs keep what can be fetched again, on this system."""
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(chosen).expanduser() if chosen else user_cache_path("lora-edu", appauthor=False)
 
 
 def take_lock(path: Path, wait: float = 0) -> FileLock:

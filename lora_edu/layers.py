@@ -115,7 +115,7 @@ def replace_layers(model: nn.Module, layers: Iterable[tuple[str, nn.Module]]) ->
 
 def layer_names(argument: str, value: Any) -> set[str]:
     """A name, or several, as a set. Raises TypeError for anything else."""
-    names = {value} if isinstance(value, str) else set(value) if isinstance(value, Iterable) else {None}
+    names: set = {value} if isinstance(value, str) else set(value) if isinstance(value, Iterable) else {None}
     if not all(isinstance(name, str) for name in names):
         raise TypeError(f"{argument} must be the name of a layer, or several names, got {value!r}")
     return names

@@ -21,7 +21,7 @@ def block_linears(model: GPT) -> dict[str, nn.Linear]:
 
 def layer_inputs(model: GPT, tokens: Tensor, length: int = 256) -> dict[str, Tensor]:
     """What each linear layer of the blocks is given for the first `length` tokens: path -> (length, d_in)."""
-    seen = {}
+    seen: dict[str, Tensor] = {}
     with torch.no_grad(), ExitStack() as hooks:  # they are taken off again, after an error too
         for path, layer in block_linears(model).items():
             hook = layer.register_forward_hook(lambda _, x, y, path=path: seen.__setitem__(path, x[0][0]))

@@ -169,4 +169,5 @@ def _read_once() -> AbstractContextManager:
     """`transformers` reads a GGUF file three times, seconds each, and asks for its names anew for each module."""
     import gguf
 
-    return patch.multiple(gguf, **{name: cache(getattr(gguf, name)) for name in ("GGUFReader", "get_tensor_name_map")})
+    once: dict[str, Any] = {name: cache(getattr(gguf, name)) for name in ("GGUFReader", "get_tensor_name_map")}
+    return patch.multiple(gguf, **once)
