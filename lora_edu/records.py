@@ -58,7 +58,7 @@ def write_record(path: Path, record: dict) -> None:
 
 def read_record(path: Path) -> dict:
     """The dictionary in a JSON file. Raises ValueError, in words, for whatever else is there: a pipe (it would wait for
-    ever), half a file, another content than its checksum was made for. A record of before has no checksum."""
+    ever), half a file, no checksum, another content than it was made for."""
     if not path.is_file():
         raise ValueError("it is not a regular file")
     try:
@@ -70,7 +70,9 @@ def read_record(path: Path) -> dict:
         raise ValueError("it is nested without end") from error
     if not isinstance(found, dict):
         raise ValueError(f"it holds a {type(found).__name__}, no dictionary")
-    if found.get("checksum", "") not in ("", checksum(found)):
+    if "checksum" not in found:
+        raise ValueError("it has no checksum")
+    if found["checksum"] != checksum(found):
         raise ValueError("its content is not what was written")
     return found
 

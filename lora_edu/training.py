@@ -191,9 +191,7 @@ def train(
     generator = torch.Generator().manual_seed(int(seed))
     draw = batches(data.train, batch_size, seq_len, generator)
     history = History(steps=int(steps))
-    before = dict(train.__kwdefaults__ or {}, loss_fn=loss_fn)  # a checkpoint from before does not name its loss
-    run = Run(model, optimizer, generator, settings, data, defaults=before,
-              checkpoint=checkpoint, checkpoint_every=checkpoint_every)  # fmt: skip
+    run = Run(model, optimizer, generator, settings, data, checkpoint=checkpoint, checkpoint_every=checkpoint_every)
 
     def validate(done: int) -> None:
         loss = evaluate(

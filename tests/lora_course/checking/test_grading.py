@@ -185,7 +185,7 @@ def test_a_damaged_progress_file_is_kept_aside(notebook, tmp_path, damage, capsy
 
 
 def test_progress_belongs_to_a_copy_of_the_course(notebook, tmp_path, monkeypatch):
-    (tmp_path / "progress.json").write_text('{"0.1": "correct"}')  # of before, of all copies
+    cards.write_record(tmp_path / "progress.json", {"0.1": "correct"})  # of all copies
     for name in ("one", "two"):
         course = working_copy.copy_course(tmp_path / name)
         monkeypatch.chdir(course / "assignments")

@@ -131,7 +131,8 @@ def test_a_damaged_base_is_refused(copied, damage):
         load_base("laptop", "cpu")
 
 
-def test_a_log_from_before_the_checksum_will_do(copied):
+def test_a_log_without_its_checksum_is_refused(copied):
     log = copied.with_suffix(".json")
     log.write_text(json.dumps({k: v for k, v in json.loads(log.read_text()).items() if k != "checksum"}))
-    assert load_base("laptop", "cpu") is not None
+    with pytest.raises(ValueError, match="its log base-laptop.json tells nothing: it has no checksum"):
+        load_base("laptop", "cpu")
