@@ -41,9 +41,9 @@ class GPTConfig:
 
     vocab_size: int = 256  # one token per byte value
     context: int = 256  # the longest sequence the model can read
-    n_layers: int = 4
-    n_heads: int = 4
-    d_model: int = 256
+    n_layers: int = 4  # blocks, one after the other
+    n_heads: int = 4  # of attention, in each block
+    d_model: int = 256  # the width of the stream: how many numbers stand for a token
 
     def __post_init__(self):
         check(whole(1), **vars(self))

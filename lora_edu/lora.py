@@ -31,7 +31,11 @@ from lora_edu.layers import (
 
 
 class LoRALinear(SettingsInState):
-    """A linear layer with an adapter. At the start it computes exactly what its base computes, because B is zero."""
+    """A linear layer with an adapter. At the start it computes exactly what its base computes, because B is zero.
+
+    base: the layer that is adapted, and frozen: an `nn.Linear`, an `NF4Linear` or a `Conv1D` of Hugging Face.
+    rank, alpha, dropout: as for `add_lora`.
+    """
 
     saved: tuple[str, ...] = ("lora_A", "lora_B")  # the tensors that are its adapter
     needs_plain = False  # whether it works with its base's weight, and not with what the base computes
@@ -103,7 +107,11 @@ def add_lora(
 ) -> nn.Module:
     """Freeze a model and put an adapter on each targeted linear layer, in place. Returns the model.
 
+    rank: how many directions an update B A has at most; each layer trains rank * (in_features + out_features) numbers.
+    alpha: the strength of the update, which is multiplied by s = alpha / rank.
     targets: names matched against the last part of a layer's path, or "all-linear" for every one that is not in `skip`.
+    dropout: the share of the adapter's inputs that is set to zero at each step of training, drawn anew.
+    skip: the names that "all-linear" leaves out.
     Raises ValueError if the model has adapters already, if a target matches nothing, or for a bad rank or alpha;
     the model is unchanged then.
     """
@@ -179,7 +187,7 @@ def adapter_state(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-    """Copy adapter tensors into a model that has adapters of the same shapes. Returns the model.
+    """Copy tensors, as `adapter_state` gives them, into a model that has adapters of these shapes. Returns the model.
 
     Raises ValueError, before anything is changed, for missing or unexpected names, other shapes, values not finite.
     """
@@ -255,9 +263,11 @@ def combine(states: Sequence[dict[str, Tensor]], weights: Sequence[float]) -> di
     """One adapter whose update is the weighted sum of several: its rank is the sum of their ranks.
 
     states: what `adapter_state` returns, of models with the same layers and the same scaling s = alpha / rank.
+    weights: how much of each update is in the sum; 1 is all of it.
     Load the result into a model with adapters of that rank and an alpha that keeps s:
     `add_lora(model, rank=r1 + r2, alpha=s * (r1 + r2))`. An adapter with another scaling needs its weight times
-    (its scaling / s). Raises ValueError for states of different models and for weights that do not fit.
+    (its scaling / s).
+    Raises ValueError for states of different models and for weights that do not fit.
     """
     check_combination(states, weights)
     combined = {}

@@ -92,6 +92,7 @@ def _sort_metadata(path: Path) -> None:
 def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
     """Add the adapters in a folder to a model that has none, in place. Returns the model, everything else frozen.
 
+    folder: one that `save_adapter` or PEFT's `save_pretrained` wrote.
     Raises ValueError for a damaged file, one that was made for another model, or a setting that this course's layer
     cannot represent; the model is unchanged then.
     """

@@ -66,7 +66,11 @@ def bias_gradient(ctx, grad_y: Tensor) -> Tensor | None:
 
 
 class NF4Linear(nn.Module):
-    """A linear layer with a frozen weight (out_features, in_features) in NF4. Make one with `NF4Linear.from_linear`."""
+    """A linear layer with a frozen weight (out_features, in_features) in NF4. Make one with `NF4Linear.from_linear`.
+
+    quantized: the weight, as `quantize` returns it. bias: (out_features,) in full precision, or None.
+    compute_dtype: as for `quantize_linears`.
+    """
 
     is_nf4 = True
 
@@ -89,7 +93,7 @@ class NF4Linear(nn.Module):
     ) -> "NF4Linear":
         """Quantize an `nn.Linear` (or a Hugging Face `Conv1D`, whose weight is turned to (out, in) first).
 
-        compute_dtype: the type of the matrix product; None takes autocast's type where it is on, else the input's.
+        The other arguments are those of `quantize_linears`.
         Raises what `lora_edu.quantization.quantize` raises, and TypeError if the layer is not linear.
         """
         if not isinstance(linear, nn.Module) or not is_linear(linear) or is_nf4(linear):
@@ -157,7 +161,11 @@ def quantize_linears(
     """Replace every linear layer but `skip` by an NF4Linear, in place, and freeze the model. Returns the model.
 
     Embeddings, norms, biases and the head stay as they are. Each full-precision weight is released as soon as its
-    layer is replaced. Raises ValueError if there is nothing (left) to quantize, if the model has adapters already, or
+    layer is replaced.
+    skip: the layers that stay in full precision, by the last part of their path.
+    block_size, double_quant: as for `quantize`; the default is the QLoRA paper's setting.
+    compute_dtype: the type of the matrix products; None takes autocast's type where it is on, else the input's.
+    Raises ValueError if there is nothing (left) to quantize, if the model has adapters already, or
     for a weight that cannot be quantized; the model is unchanged then.
     """
     if lora_layers(model):
@@ -212,8 +220,8 @@ def merge_into_nf4(model: nn.Module, seed: int = 0) -> nn.Module:
     The original weights are not needed, and nothing grows: as many codes, the same constants. Rounded to the nearest
     level, a small update would be lost, because each weight of W' lies on its level already (notebook 09, section 7).
     So rounding is stochastic: a weight of W' + s B A goes by lot to one of the two levels beside it, the nearer one
-    likelier. On average the update arrives, for some noise. Measure what your model keeps. There is no way back: keep
-    the adapter's file.
+    likelier. On average the update arrives, for some noise: measure it. No way leads back: keep the adapter's file.
+    seed: of the lots; the same seed gives the same codes.
     Raises ValueError if no 4-bit layer has an adapter, or for a layer that is more than its weight and bias.
     """
     layers = {path: layer for path, layer in lora_layers(model).items() if is_nf4(layer.base)}

@@ -165,7 +165,9 @@ def quantize(
     """Quantize a tensor of any shape, block by block of its flattened values; the last block may be shorter.
 
     tensor: float32, bfloat16 or float16 (float64 is rounded to float32 first).
-    codebook: a name from `lora_edu.codebooks` or a sorted tensor. double_quant: True for the paper's setting.
+    codebook: the values that a code can stand for: a name from `lora_edu.codebooks`, or a sorted tensor of them.
+    block_size: how many values share one absmax: fewer are rounded more exactly, and take more memory.
+    double_quant: whether the absmax are quantized too; True as the paper does it, a `DoubleQuant` in another way.
     Raises TypeError for integers, ValueError for an empty tensor, NaN or infinity, or a bad setting.
     """
     check_settings(block_size, double_quant)

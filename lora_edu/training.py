@@ -48,9 +48,11 @@ def evaluate(
 ) -> float:
     """The mean loss in nats per token over windows spread evenly over a text: no randomness, so runs can be compared.
 
-    tokens: (n,) of any integer type: uint8 for bytes, int64 for those of a tokenizer. At most `max_windows` windows are
-    used; `loss_fn` gets inputs and targets of up to `batch_size` of them, each (B, seq_len) int64. Several processes
-    share the windows: all of them must call this, and all get the same number.
+    tokens: (n,) of any integer type: uint8 for bytes, int64 for those of a tokenizer.
+    seq_len: how many tokens a window has. max_windows: how many windows at most.
+    batch_size: how many of them the model reads at once. autocast: as for `train`.
+    loss_fn: gets the model, inputs and targets, each (B, seq_len) int64, and returns their mean loss.
+    Several processes share the windows: all of them must call this, and all get the same number.
     Raises ValueError for a text shorter than one window, for a token that the model does not have and for a size below
     1; TypeError for what is no model or no tensor of tokens, and for a loss that is not one number in a tensor.
     """
@@ -168,11 +170,17 @@ def train(
     """Train every parameter that requires a gradient, in place, and leave the model in evaluation mode.
 
     data: a Text; batches are drawn from `data.train`, the validation loss is measured on `data.validation` before the
-    first step, after the last, and every `eval_every` steps between.
+    first step, after the last, and every `eval_every` steps between, on `eval_windows` windows.
+    lr: the peak of the learning rate: it rises in `warmup_steps`, then falls to `final_lr_factor` of the peak.
+    batch_size: how many sequences a step sees. seq_len: how many tokens each has. seed: of batches and of dropout.
+    device: where to train; None takes `LORA_EDU_DEVICE`, else a CUDA GPU if there is one, else the CPU.
+    loss_fn: gets the model, inputs and targets, each (B, seq_len) int64, and returns their mean loss.
+    weight_decay, betas: AdamW's: how fast weights shrink by themselves, how long its two running means remember.
+    max_grad_norm: a longer gradient is shortened to this length.
     autocast: compute in 16 bits where that is safe; None means yes on a CUDA GPU and no on the CPU. Cards without
     bfloat16 compute in float16, with a gradient scaler (`lora_edu.engine.precision`).
     compile: use `torch.compile` for the training steps on a CUDA GPU (`lora_edu.engine.compiling`); pays in long runs.
-    on_evaluation: called with (steps done, validation loss), for example to write a log.
+    progress: whether to show a bar. on_evaluation: called with (steps done, validation loss), as to write a log.
     checkpoint: a folder. The run is written to it at the start, every `checkpoint_every` steps, at the end and when it
     is stopped; the same call goes on from there, and a finished run returns its history at once.
     The stop button (KeyboardInterrupt) ends the run early: the history so far is returned, the model stays usable.

@@ -249,7 +249,11 @@ class Step:
 
 
 def predicted_activation_bytes(shape: GPTConfig | Architecture, batch_size: int, seq_len: int, **how: Any) -> int:
-    """The bytes that a forward pass with a loss keeps, from the model's shape alone. how, and errors: see `Step`."""
+    """The bytes that a forward pass with a loss keeps, from the model's shape alone.
+
+    batch_size: how many sequences. seq_len: how many tokens each has.
+    how: `rank`, `targets`, `checkpointing`, `precision` and `nf4`, and what is raised: see `Step`.
+    """
     return Step(as_architecture(shape), batch_size, seq_len, **how).kept
 
 

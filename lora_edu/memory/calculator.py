@@ -53,9 +53,14 @@ def training_bytes(
 ) -> dict[str, float]:
     """The bytes by kind while a model is trained.
 
-    bits: of each weight in the block linears. rank: None for full fine-tuning, else LoRA on `targets`, its numbers and
-    their gradients in `adapter_bits`. paged: the optimizer's state is on the host. float32_rest: what is
-    no block linear is in 32 bits, and so are all activations: PEFT's `prepare_model_for_kbit_training`.
+    shape: the model's, such as `ARCHITECTURES["LLaMA 7B"]`.
+    bits: of each weight in the block linears.
+    rank: None for full fine-tuning, else LoRA on `targets`, its numbers and their gradients in `adapter_bits`.
+    batch_size: how many sequences a step sees. seq_len: how many tokens each has.
+    checkpointing: each block keeps its input only, and computes the rest again.
+    paged: the optimizer's state is on the host.
+    float32_rest: what is no block linear is in 32 bits, and so are all activations: PEFT's
+    `prepare_model_for_kbit_training`.
     Raises ValueError for bits that are not 4, 8, 16 or 32, adapter_bits that are not 16 or 32, for training weights of
     fewer than 16 bits, and for a rank, a batch or a length below 1.
     """

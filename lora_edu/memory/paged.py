@@ -41,8 +41,9 @@ class PagedAdamW(torch.optim.Optimizer):
         weight_decay: float = 1e-2,
         page_bytes: int = 2**20,
     ):
-        """page_bytes: how much of each of the two moments is on the device at a time.
+        """lr, betas, eps, weight_decay: as for `torch.optim.AdamW`.
 
+        page_bytes: how much of each of the two moments is on the device at a time.
         Raises ValueError for a setting outside its range, and for an option that this optimizer has not.
         """
         check(whole(1), page_bytes=page_bytes)

@@ -27,6 +27,7 @@ KINDS = (BASE, CONSTANTS, ADAPTERS, GRADIENTS, OPTIMIZER)
 def measured_bytes(model: nn.Module, optimizer: torch.optim.Optimizer | None = None) -> dict[str, int]:
     """The bytes of a model's tensors by kind, as they are in memory now. A tensor in two places counts once.
 
+    optimizer: the one whose state is counted too.
     The codebooks, which all quantized layers share, belong to no kind: of double-quantized NF4, 16 and 256 numbers.
     """
     found: dict[str, dict[int, int]] = {kind: {} for kind in KINDS}  # kind -> identity of a storage -> bytes
@@ -61,9 +62,11 @@ def predicted_bytes(
 ) -> dict[str, int]:
     """The bytes by kind of the course's GPT in float32, from its configuration alone.
 
-    nf4: block linears in NF4. rank: None for full fine-tuning, else LoRA on `targets`. trained: with gradients and
-    torch's AdamW's state, as they are after one step: two numbers per trained one, in its type (here float32), and
-    a step count of four bytes per tensor. Raises TypeError for another kind of config, ValueError for a bad rank,
+    nf4: block linears in NF4, with this block_size and double_quant, as for `quantize`.
+    rank: None for full fine-tuning, else LoRA on `targets`.
+    trained: with gradients and torch's AdamW's state, as they are after one step: two numbers per trained one, in its
+    type (here float32), and a step count of four bytes per tensor.
+    Raises TypeError for another kind of config, ValueError for a bad rank,
     target or block size.
     """
     if not isinstance(config, GPTConfig):

@@ -51,7 +51,9 @@ def base_path(size: str) -> Path:
 def load_base(size: str | None = None, device: str | torch.device | None = None) -> GPT:
     """The pre-trained GPT, float32, in evaluation mode.
 
-    size: "laptop" (ships with the course) or "gpu" (25 million parameters; `pretrain("gpu")` makes it once).
+    size: "laptop" (ships with the course) or "gpu" (25 million parameters; `lora-edu pretrain --size gpu` makes it
+    once); None asks `pick_size`.
+    device: where to put it; None chooses as `train` does.
     Raises FileNotFoundError if it has not been made yet, ValueError if the file is damaged.
     """
     size = size or pick_size()

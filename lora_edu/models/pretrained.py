@@ -43,6 +43,7 @@ def load_pretrained(name_or_path: str | Path = BUNDLED, device: str | torch.devi
 
     name_or_path: `smollm2` (SmolLM2-135M-Instruct, fetched once like the texts), a folder (with one GGUF file, or with
     the files that `save_pretrained` writes), or the id of a model on the Hugging Face hub, `owner/name`.
+    device: where to put it; None chooses as `train` does.
     Raises ModuleNotFoundError without these libraries, DownloadError for what is neither here nor to be had,
     FileNotFoundError for a folder that does not exist, ValueError for one without a language model.
     """

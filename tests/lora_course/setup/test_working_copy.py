@@ -122,6 +122,7 @@ def test_a_wheel_carries_the_course(wheel):
     inside = wheel / "lora_course" / "notebooks"
     assert sorted(path.name for path in inside.glob("*.ipynb")) == NOTEBOOKS
     assert (inside / "figures" / "devices.png").exists() and (inside / "glossary.md").exists()
+    assert (wheel / "lora_edu" / "py.typed").exists()  # a reader's own type checker looks for it
     assert not [path for path in wheel.rglob("*") if path.name in ("source", "classroom", "graders", "tests")]
     practice = {path.relative_to(inside): path.read_text("utf-8") for path in inside.glob("assignments/*/*")}
     assert len(practice) == 8 and not [text for text in practice.values() if "### BEGIN" in text or "points(" in text]
