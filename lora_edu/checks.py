@@ -21,7 +21,7 @@ class Rule(NamedTuple):
     holds: Callable[[Any], bool]
 
 
-def check(rule: Rule, **arguments) -> None:
+def check(rule: Rule, **arguments: Any) -> None:
     """Raise ValueError for the first argument that breaks the rule, TypeError if it is not even a number."""
     for name, value in arguments.items():
         if not rule.holds(value):
@@ -32,7 +32,7 @@ def check(rule: Rule, **arguments) -> None:
 def whole(least: int) -> Rule:
     """A whole number from `least` on. True and False are numbers to Python, and not meant."""
 
-    def holds(value) -> bool:
+    def holds(value: Any) -> bool:
         return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
 
     return Rule(f"a whole number of at least {least}", holds)
@@ -127,7 +127,7 @@ def with_checked_tokens(forward: Callable) -> Callable:
     """
 
     @functools.wraps(forward)
-    def call(self, tokens, targets=None):
+    def call(self: Any, tokens: Tensor, targets: Tensor | None = None) -> Any:
         check_tokens("tokens", tokens)
         if tokens.ndim != 2:  # a text alone would be read as many texts of one token
             raise ValueError(f"tokens must have the shape (B, S), got {tuple(tokens.shape)}: one text is tokens[None]")

@@ -45,7 +45,7 @@ class GPTConfig:
     n_heads: int = 4  # of attention, in each block
     d_model: int = 256  # the width of the stream: how many numbers stand for a token
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check(whole(1), **vars(self))
         if self.d_model % self.n_heads:
             raise ValueError(

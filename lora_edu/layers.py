@@ -207,11 +207,11 @@ class SettingsInState(nn.Module):
     They go into the state dict's metadata, where torch keeps versions. Files of tensors alone have none.
     """
 
-    def _save_to_state_dict(self, destination, prefix, keep_vars):
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         getattr(destination, "_metadata", {}).get(prefix[:-1], {}).update(self.settings())
 
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *others):
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *others: Any) -> None:
         here = self.settings()
         if (there := {name: local_metadata.get(name, here[name]) for name in here}) != here:
             raise ValueError(f"{prefix[:-1] or 'this layer'} was saved with {there}, and has {here} here")

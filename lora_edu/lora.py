@@ -86,7 +86,7 @@ class LoRALinear(SettingsInState):
         """What its tensors mean in a state dict depends on these."""
         return {"scaling": float(self.scaling), "merged_into_base": self.merged}
 
-    def _load_from_state_dict(self, *args):
+    def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
         _remember(self)
 

@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ class PeakMemory(TorchDispatchMode):
         self.alive: dict[int, Life] = {}  # identity -> the life that goes on
         self.now = self.peak = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if not _only_looks(func):
             self.operations.append(func.overloadpacket.__name__)
         result = func(*args, **(kwargs or {}))
