@@ -120,10 +120,10 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:  # what the system refuses
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     raised = error.__traceback__
-    while raised.tb_next:
+    while raised and raised.tb_next:
         raised = raised.tb_next
     homes = {Path(__file__).parent, Path(lora_edu.__file__).parent}
-    ours = bool(homes & set(Path(raised.tb_frame.f_code.co_filename).parents))
+    ours = raised and bool(homes & set(Path(raised.tb_frame.f_code.co_filename).parents))
     if ours and isinstance(error, OURS):
         return str(error)
     return f"{type(error).__name__}: {str(error).rstrip('.')}. The same command with --debug shows where"

@@ -196,8 +196,8 @@ def _span(array: Any) -> tuple[int, int]:
     if hasattr(array, "untyped_storage"):
         storage = array.untyped_storage()
         return storage.data_ptr(), storage.data_ptr() + storage.nbytes()
-    bounds = np.lib.array_utils.byte_bounds if hasattr(np.lib, "array_utils") else np.byte_bounds
-    return bounds(np.asarray(array))
+    home: Any = np.lib.array_utils if hasattr(np.lib, "array_utils") else np  # NumPy 1 has it at its root
+    return home.byte_bounds(np.asarray(array))
 
 
 def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:

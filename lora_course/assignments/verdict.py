@@ -60,7 +60,7 @@ def was_interrupted(got: list[dict]) -> bool:
 
 def failing(got: list[dict], expected: list[dict], tolerance: float) -> list[tuple[int, str]]:
     """Of each part that is not as expected the first case and its name, in the order in which they are met."""
-    found = {}
+    found: dict[str, int] = {}
     for case, (seen, there) in enumerate(zip(got, expected, strict=False)):
         for part in there:
             if there[part] != ELSEWHERE and not equal(seen[part], there[part], tolerance):
@@ -73,7 +73,7 @@ def explanation(got: list[dict], stored: dict, tolerance: float, shown: list[str
 
     shown: each case, described.
     """
-    sentences = {}
+    sentences: dict[str, str] = {}
     for case, part in failing(got, stored["expected"], tolerance):
         text, see = reason(got, stored, (case, part), tolerance, shown)
         sentence = text + (f" See {see}." if see else "")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lora_course.checking import probing, repair
+from lora_course.checking.asked import Asked, Solution
 from lora_course.checking.comparing import RESULT, equal, first_difference, is_numbers, parts, recognized
 from lora_course.checking.describing import describe, shown, within
 from lora_course.checking.grading import FORGOTTEN_RETURN, TRUE_OR_FALSE
@@ -25,13 +26,12 @@ NOT_BACK = "your function has not come back: does a loop end?"
 SEVERAL = "one number is asked for, not a list or an array."
 PROMISE = "promise"
 EXAMPLE, PYTHON = "An example:", "In Python's words:"  # what stands behind them does not count as words
-Solution = Callable[..., Any]
 
 
 class Answer:
     """A learner's function on all cases, and what there is to say about it."""
 
-    def __init__(self, asked: Any, attempt: Solution) -> None:
+    def __init__(self, asked: Asked, attempt: Solution) -> None:
         self.asked, self.attempt, self.cases = asked, attempt, list(asked.cases)
         self.names = self._names()
         self.handed = copy.deepcopy(self.cases)
@@ -131,7 +131,7 @@ class Answer:
 
     def _constant(self) -> str:
         """One number for everything, where more than one is asked for: nothing is claimed of how it is made."""
-        values = [seen.get(RESULT) for seen in self.got]
+        values: list[Any] = [seen.get(RESULT) for seen in self.got]
         numbers = len(values) > 1 and all(is_numbers(value) and not value["shape"] for value in values)
         same = numbers and all(equal(value, values[0]) for value in values)
         if not same or all(r == self.right for r in self.asked.right):

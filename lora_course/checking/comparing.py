@@ -14,10 +14,11 @@ import math
 from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Real
-from typing import Any
+from typing import Any, TypeGuard, TypeVar
 
 LARGEST = 100_000  # numbers in one observation
 RESULT = "result"  # the name of the only part, where a function's result is all that is observed
+Said = TypeVar("Said")  # a sentence, or a mistake with its sentence
 HALF = 0.4  # nearer than that a rounding error leaves a whole number what it is
 
 
@@ -98,7 +99,7 @@ def first_difference(got: dict, expected: dict) -> str:
     return ""
 
 
-def recognized(got: list, mistakes: Iterable[tuple[str, list]], tolerance: float = 1e-5) -> str | None:
+def recognized(got: list, mistakes: Iterable[tuple[Said, list]], tolerance: float = 1e-5) -> Said | None:
     """The sentence of the first known mistake that gives in all cases exactly what was got; None for an unknown one.
 
     got: what was observed in each case, {part: plain value}, and mistakes: the same of each known mistake, beside its
@@ -134,7 +135,7 @@ def _index(position: int, shape: list[int]) -> list[int]:
     return index[::-1]
 
 
-def is_numbers(value: Any) -> bool:
+def is_numbers(value: Any) -> TypeGuard[dict[str, list]]:
     return isinstance(value, dict) and "values" in value
 
 

@@ -52,7 +52,8 @@ def shown(value: Any) -> str:
     """A value in a sentence; a count in full."""
     if isinstance(value, bool | str):
         return str(value)
-    if not isinstance(value, int | float | np.number):
+    is_number = isinstance(value, int | float | np.number)
+    if not is_number:
         return describe(value)
     return f"{value:,.0f}" if value == round(value, 0) and abs(value) < 1e15 else f"{value:,.6g}"
 

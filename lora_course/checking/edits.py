@@ -6,6 +6,7 @@ A change is a hint, which says where to look and not what to write, and the node
 import ast
 from collections.abc import Iterator
 from itertools import permutations
+from typing import Any
 
 ORDER = "Look at the order."
 SIGN = "Look at the sign."
@@ -34,7 +35,7 @@ SLICE = "Look at where it begins and ends."
 MISSING_TERM = "Something is missing there: a term."
 MISSING_FACTOR = "Something is missing there: a factor."
 
-OPERATORS = {
+OPERATORS: dict[type, list[tuple[str, Any]]] = {
     ast.Add: [(SIGN, ast.Sub), (SUM, ast.Mult)],
     ast.Sub: [(SIGN, ast.Add)],
     ast.Mult: [(FACTOR, ast.Div), (PRODUCT, ast.MatMult), (SUM, ast.Add)],
@@ -168,9 +169,9 @@ def changed_calls(call: ast.Call) -> Iterator[tuple[str, ast.expr]]:
                 yield hint, ast.Call(ast.Attribute(function.value, other, ast.Load()), arguments, keywords)
             elif other != name:
                 yield hint, ast.Call(ast.Name(other, ast.Load()), arguments, keywords)
-    for one, other in permutations(range(len(arguments)), 2):
-        if one < other:
-            order = {one: arguments[other], other: arguments[one]}
+    for one, two in permutations(range(len(arguments)), 2):
+        if one < two:
+            order = {one: arguments[two], two: arguments[one]}
             yield ORDER, ast.Call(function, [order.get(k, a) for k, a in enumerate(arguments)], keywords)
     for left_out in range(len(keywords)):
         others = [keyword for k, keyword in enumerate(keywords) if k != left_out]

@@ -53,9 +53,10 @@ def how_far(steps: list[tuple[ast.stmt, list[Any]]], seen: list[np.ndarray]) -> 
 
     And whether all are there, or something that is made of them.
     """
-    used, missing, unknown = set(), None, not steps
+    used: set[str] = set()
+    missing, unknown = None, not steps
     for step, values in reversed(steps):
-        names = {"made": set(), "needed": set()}
+        names: dict[str, set[str]] = {"made": set(), "needed": set()}
         for node in ast.walk(step):
             if isinstance(node, ast.Name):
                 names["made" if isinstance(node.ctx, ast.Store) else "needed"].add(node.id)

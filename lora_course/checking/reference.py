@@ -4,7 +4,8 @@ import ast
 import copy
 import inspect
 import textwrap
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable
 from types import CodeType
 from typing import Any, Self
 
@@ -25,25 +26,22 @@ class Reference(repair.Code):
     Each step is compiled by itself, so that a change compiles one of them.
     """
 
-    @classmethod
-    def of(cls, function: Callable, cases: Sequence[tuple], see: Callable[..., list[dict]], searched: bool) -> Self:
-        """see: a function, and the number of a case or None for all -> what is observed, as plain data."""
-        lines = textwrap.dedent(inspect.getsource(function)).splitlines()
-        first = ast.parse("\n".join(lines)).body[0].lineno  # of the `def`, below its decorator
-        return cls._from(function, "\n".join(lines[first - 1 :]), (cases, see, searched))
+    def __init__(self, function: Callable, see: Callable[..., list[dict]], searched: bool, source: str = "") -> None:
+        """see: a function, and the number of a case or None for all -> what is observed, as plain data.
 
-    @classmethod
-    def _from(cls, function: Callable, source: str, how: tuple) -> Self:
-        made = cls(function, source, ast.parse(source))
-        made.function, made.how, made.kept = function, how, {}
-        made.cases, made.see, made.searched = how
-        made.deadline, made.allowed = float("inf"), TURNS if made.searched else float("inf")
-        made.body = getattr(made.tree.body[0], "body", [])
-        if not made.body or not isinstance(made.body[-1], ast.Return):
-            raise ValueError(f"{made.name}: a reference is a `def` whose last line is its only `return`")
-        made.arguments = [argument.arg for argument in made.tree.body[0].args.args]
-        made.codes = [made._compiled(k) for k in range(len(made.body))]
-        return made
+        source: of the function, unless it has another one than its file.
+        """
+        source = source or _source(function)
+        super().__init__(function, source, ast.parse(source))
+        self.function, self.see, self.searched = function, see, searched
+        self.kept: dict[tuple, tuple[CodeType, list[repair.Change]]] = {}
+        self.deadline, self.allowed = float("inf"), TURNS if searched else float("inf")
+        definition = self.tree.body[0]
+        self.body = definition.body if isinstance(definition, ast.FunctionDef) else []
+        if not isinstance(definition, ast.FunctionDef) or not isinstance(self.body[-1], ast.Return):
+            raise ValueError(f"{self.name}: a reference is a `def` whose last line is its only `return`")
+        self.arguments = [argument.arg for argument in definition.args.args]
+        self.codes = [self._compiled(k) for k in range(len(self.body))]
 
     def edited(self, change: str) -> Self:
         """The version in which "old -> new" was done to the source; several edits are parted by " & "."""
@@ -53,7 +51,7 @@ class Reference(repair.Code):
             if source.count(old) != 1:
                 raise ValueError(f"{self.name}: {old!r} is there {source.count(old)} times, an edit needs one place")
             source = source.replace(old, new)
-        return self._from(self.function, source, self.how)
+        return type(self)(self.function, self.see, self.searched, source)
 
     # --- run it, changed or not ---
 
@@ -67,9 +65,9 @@ class Reference(repair.Code):
         return lambda *case: self._run(codes, case)[ANSWER]
 
     def _codes(self, changes: Changes) -> list[CodeType]:
-        codes, places = list(self.codes), {}
+        codes, places = list(self.codes), defaultdict(list)
         for change in changes:
-            places.setdefault(self._place(change), []).append(change)
+            places[self._place(change)].append(change)
         for place, there in places.items():
             key = tuple((id(change.slot.node), id(change.node)) for change in there)
             if key not in self.kept:  # a change is tried once, and once more beside each other one
@@ -107,7 +105,7 @@ class Reference(repair.Code):
             change.slot.put(change.node)
         try:
             step = self.body[place]
-            if isinstance(step, ast.Return):
+            if isinstance(step, ast.Return) and step.value:
                 step = ast.Assign([ast.Name(ANSWER, ast.Store())], step.value)
             tree = ast.fix_missing_locations(ast.Module([step], []))
             if not changes or repair.is_risky(tree) or any(map(repair.multiplies, changes)):
@@ -119,7 +117,7 @@ class Reference(repair.Code):
 
     def _place(self, change: repair.Change) -> int:
         """The number of the step in which a change is."""
-        node = change.slot.node
+        node: ast.AST = change.slot.node
         while self.parents[node] is not self.tree.body[0]:
             node = self.parents[node]
         return next(k for k, step in enumerate(self.body) if step is node)
@@ -142,7 +140,7 @@ class Reference(repair.Code):
         """The comment of the step with this code."""
         line = self.source[: self.source.index(code)].count("\n") + 1
         around = [node for node in ast.walk(self.tree) if isinstance(node, ast.stmt) and hasattr(node, "lineno")]
-        said = [self._comment(node) for node in around if node.lineno <= line <= node.end_lineno]
+        said = [self._comment(node) for node in around if node.lineno <= line <= (node.end_lineno or 0)]
         return next(filter(None, reversed(said)))
 
     def _comment(self, node: ast.AST) -> str:
@@ -154,6 +152,13 @@ class Reference(repair.Code):
         last = node.lineno if hasattr(node, "body") else node.end_lineno
         lines = self.source.splitlines()[node.lineno - 1 : last]
         return next((line.partition("  # ")[2] for line in lines if "  # " in line), "")
+
+
+def _source(function: Callable) -> str:
+    """From its `def` on, without the decorator above."""
+    lines = textwrap.dedent(inspect.getsource(function)).splitlines()
+    first = ast.parse("\n".join(lines)).body[0].lineno
+    return "\n".join(lines[first - 1 :])
 
 
 def copied(case: tuple) -> tuple:

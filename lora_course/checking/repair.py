@@ -51,14 +51,14 @@ class Slot(NamedTuple):
 
     parent: ast.AST
     field: str
-    index: int | None
-    node: ast.AST
+    position: int | None
+    node: ast.expr | ast.stmt
 
     def put(self, node: ast.AST) -> None:
-        if self.index is None:
+        if self.position is None:
             setattr(self.parent, self.field, node)
         else:
-            getattr(self.parent, self.field)[self.index] = node
+            getattr(self.parent, self.field)[self.position] = node
 
 
 class Change(NamedTuple):
@@ -87,9 +87,10 @@ def located(attempt: Callable, passes: Callable[[Callable], bool], fails_alike: 
 class Code:
     """The source of a function as a tree that can be changed and run."""
 
-    def __init__(self, function: types.FunctionType, source: str, tree: ast.Module) -> None:
+    def __init__(self, function: Callable, source: str, tree: ast.Module) -> None:
+        assert isinstance(function, types.FunctionType)
         self.name, self.source, self.tree = function.__name__, source, tree
-        self.deadline, self.allowed, self.turns, self.tried = time.thread_time() + SECONDS, 10**6, 0, 0
+        self.deadline, self.allowed, self.turns, self.tried = time.thread_time() + SECONDS, float(10**6), 0, 0
         self.known = {"math": math, **function.__globals__, **inspect.getclosurevars(function).nonlocals}
         self.known |= {TICK: self, POWER[ast.Pow]: _power, POWER[ast.LShift]: _shift, TIMES: _times}
         names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
@@ -104,8 +105,8 @@ class Code:
         self.risky = is_risky(tree)
         self.parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
 
-    @classmethod
-    def of(cls, function: Callable) -> "Code | None":
+    @staticmethod
+    def of(function: Callable) -> "Code | None":
         """None where the source is not at hand, is no `def`, or does what must not be done a thousand times."""
         if not isinstance(function, types.FunctionType):
             return None
@@ -122,7 +123,7 @@ class Code:
         words |= {alias.name.split(".")[0] for node in nodes if isinstance(node, ast.Import) for alias in node.names}
         if not tree.body or words & FORBIDDEN or any(isinstance(node, ast.Global | ast.Nonlocal) for node in nodes):
             return None
-        return cls(function, source, tree)
+        return Code(function, source, tree)
 
     def __call__(self) -> bool:
         """Called at every turn of a loop in the changed code."""
@@ -196,7 +197,8 @@ class Code:
 
     def _shown(self, slot: Slot) -> str:
         """The code at a place: a name or a number with what it stands in, a long chain of calls from its last dot."""
-        node, text = slot.node, self._text(slot.node)
+        node: ast.AST = slot.node
+        text = self._text(node)
         alone = isinstance(node, ast.Name | ast.Constant)
         while alone or (len(text) < ENOUGH and not isinstance(self.parents[node], ast.stmt)):
             node = self.parents[node]
@@ -228,7 +230,7 @@ class _Guarded(ast.NodeTransformer):
         return edits.called(POWER[type(node.op)], node.left, node.right) if _is_power(node) else node
 
 
-def guarded(tree: ast.AST) -> ast.AST:
+def guarded(tree: ast.Module) -> ast.Module:
     """A copy whose powers and products refuse what would take for ever."""
     return _Guarded().visit(copy.deepcopy(tree))
 

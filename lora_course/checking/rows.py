@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,9 @@ class Flat:
 
 
 def flat(made: list[dict]) -> Flat:
-    kind, values, sizes = [len(made)], [], []
+    kind: list[Any] = [len(made)]
+    values: list[float] = []
+    sizes: list[int] = []
     for name, value in (item for seen in made for item in seen.items()):
         kind.append((name, tuple(value["shape"]) if is_numbers(value) else repr(value)))
         if is_numbers(value):

@@ -84,7 +84,7 @@ WITH_SHAPES = (PRODUCT, SHAPES, TOO_LARGE, ONE_NUMBER)
 LONGEST = 15  # words of an error's text
 
 
-def why_it_stopped(error: Exception, function: Callable, case: Sequence[Any]) -> str:
+def why_it_stopped(error: BaseException, function: Callable, case: Sequence[Any]) -> str:
     """A sentence about an error, and the arguments where they help; empty for an error that needs no other words."""
     names = parameters(function)
     if isinstance(error, UnboundLocalError):
@@ -114,12 +114,13 @@ def parameters(function: Callable) -> list[str]:
 
 def _no_such_part(error: AttributeError) -> str:
     """Of a model: what its parts are called. Of an array: whether the other library has the method."""
-    owner, kind = error.obj, type(error.obj).__name__
+    owner: Any = error.obj
+    kind = type(owner).__name__
     if hasattr(owner, "named_children"):
         parts = [name for name, _ in (*owner.named_children(), *owner.named_parameters(recurse=False))]
         return f"a `{kind}` has no `{error.name}`. Its parts are {_and(f'`{part}`' for part in parts)}."
     torch = sys.modules.get("torch")
-    if kind == "ndarray" and torch is not None and hasattr(torch.Tensor, error.name):
+    if kind == "ndarray" and torch is not None and hasattr(torch.Tensor, error.name or ""):
         return f"`{error.name}` is a method of torch tensors, and this is a NumPy array."
     if kind in ("int", "float"):
         return NO_ARRAY

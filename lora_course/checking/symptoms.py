@@ -31,7 +31,7 @@ def symptom(got: Sequence[Any], expected: Sequence[Any]) -> str | None:
     return _first_fitting(A_PART, pairs)
 
 
-ONE_NUMBER = {
+ONE_NUMBER: dict[str, Callable] = {
     "this is the sum of all the numbers that are asked for: hand over each of them.": np.sum,
     "this is the mean of the numbers that are asked for: hand over each of them.": np.mean,
     "this is the largest of the numbers that are asked for: hand over each of them.": np.max,
@@ -39,7 +39,7 @@ ONE_NUMBER = {
     "this is the last of the numbers that are asked for: hand over all of them.": lambda e: e.flat[-1],
 }
 # One number is asked for, and this is what it is of the numbers that came.
-OF_A_LIST = {
+OF_A_LIST: dict[str, Callable] = {
     "the number is right, but it stands in a list or an array: hand over the number itself.": lambda g: g.item(),
     "these are parts of what is asked for: their sum is it.": np.sum,
     "these are several numbers: their mean is what is asked for.": lambda g: g.sum() / max(1, g.size),
@@ -49,7 +49,7 @@ OF_A_LIST = {
     "these are several numbers: the smallest of them is what is asked for.": np.min,
     "these are several numbers: how many there are is what is asked for.": np.size,
 }
-A_PART = {
+A_PART: dict[str, Callable] = {
     "this is the last row of what is asked for.": lambda e: e[-1],
     "this is the first row of what is asked for.": lambda e: e[0],
     "this is what is asked for without its last row.": lambda e: e[:-1],
@@ -60,7 +60,7 @@ A_PART = {
     "this is the diagonal of what is asked for.": lambda e: np.diagonal(e),
     "what is asked for is the diagonal of this.": lambda e: np.diag(e),
 }
-ARRANGED = {
+ARRANGED: dict[str, Callable] = {
     "this is transposed: rows and columns are exchanged.": lambda e: e.T,
     "the numbers are right, but not their shape.": lambda e: e,
 }
@@ -75,7 +75,7 @@ KNOWN_FACTORS = {
     "2**30": 2**30,
     "the square root of 2": 2**0.5,
 }
-CHANGED = {
+CHANGED: dict[str, Callable] = {
     "the sign is wrong everywhere.": np.negative,
     "this is the square of what is asked for.": np.square,
     "this is the square root of what is asked for.": lambda e: np.sqrt(np.abs(e)),

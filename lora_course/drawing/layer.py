@@ -4,6 +4,8 @@ True to scale: a side of a rectangle is as long as there are numbers along it. S
 and both are thin in the direction of the rank.
 """
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -94,7 +96,7 @@ def _backward(axes: Axes, adapter: bool, quantized: bool) -> None:
     color, low = GRADIENT[0], -0.4
     name = "W′" if quantized else "W"
     if adapter:
-        said = {"fontsize": 10, "color": color}
+        said: dict[str, Any] = {"fontsize": 10, "color": color}
         _box(axes, W, BELOW + 0.3, WIDE, THIN, GRADIENT)
         axes.text(W, BELOW + 0.3 + 0.1, "gradient of A, of its shape", ha="center", va="bottom", **said)
         _box(axes, B + 0.3, BELOW, THIN, TALL, GRADIENT)
@@ -139,6 +141,6 @@ def _line(axes: Axes, start: tuple[float, float], end: tuple[float, float], look
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], look: Look = ("black", "")) -> None:
-    how = {"arrowstyle": "-|>", "mutation_scale": 12, "shrinkA": 0, "shrinkB": 0}
+    how: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 12, "shrinkA": 0, "shrinkB": 0}
     style = "--" if look is GRADIENT else "-"
     axes.add_patch(FancyArrowPatch(start, end, color=look[0], lw=1.2, ls=style, **how))

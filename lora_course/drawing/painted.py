@@ -24,8 +24,9 @@ class PaintedLine:
     def __init__(self, axes: Axes, text: str, name: str = "", color: str = BLUE):
         self.columns = np.arange(len(encode(text)))
         for column, character in zip(self.columns, _shown(text), strict=True):
-            axes.text(column, 0.25, character, ha="center", va="bottom", family="monospace", fontsize=11.5)
-        self.bars = axes.add_collection(PolyCollection([], facecolor=color, linewidth=0, animated=True))
+            axes.text(float(column), 0.25, character, ha="center", va="bottom", family="monospace", fontsize=11.5)
+        self.bars = PolyCollection([], facecolor=color, linewidth=0, animated=True)
+        axes.add_collection(self.bars)
         (self.cut,) = axes.plot([], [], "v", color=color, ms=5, clip_on=False, animated=True)  # under a longer bar
         self.title = axes.text(-0.5, 2.4, "", ha="left", va="bottom", fontsize=11, animated=True)
         self.name = name
@@ -41,7 +42,7 @@ class PaintedLine:
         left, right = self.columns - 0.42, self.columns + 0.42
         zero = np.zeros_like(lengths)
         corners = [(left, zero), (right, zero), (right, -lengths), (left, -lengths)]
-        self.bars.set_verts(np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1))
+        self.bars.set_verts(list(np.stack([np.stack(corner, axis=-1) for corner in corners], axis=1)))
         cut = self.columns[np.asarray(losses) > DEEPEST]
         self.cut.set_data(cut, np.full(len(cut), -DEEPEST - 0.5))
         mean = f"{np.mean(losses):.2f} nats per byte"
@@ -57,7 +58,7 @@ class TwoLines:
 
     def __init__(self, inches: tuple, texts: Mapping[str, str], bottoms: tuple, height: float, said: str, size=10.5):
         self.figure = figure = plt.figure(figsize=inches)
-        places = [figure.add_axes([0.065, bottom, 0.925, height]) for bottom in bottoms]
+        places = [figure.add_axes((0.065, bottom, 0.925, height)) for bottom in bottoms]
         self.lines = [PaintedLine(axes, text, name) for axes, (name, text) in zip(places, texts.items(), strict=True)]
         inch = 1 / inches[1]
         top = bottoms[-1] - 0.28 * inch

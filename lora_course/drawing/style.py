@@ -8,6 +8,7 @@ slider's view is drawn in the same style: it marks what moves as `animated`.
 import functools
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
@@ -16,7 +17,7 @@ from matplotlib.text import Text
 
 from lora_course.drawing.sliders import View
 
-STYLE = {
+STYLE: dict[Any, Any] = {  # matplotlib names every setting in its types, and ours are strings
     "figure.constrained_layout.use": True,
     "figure.titlesize": 11,
     "axes.titlesize": 11,
@@ -77,7 +78,7 @@ def panels(count: int = 1, width: float = 8.6, height: float = 3.6, **how) -> tu
     return figure, axes[0]
 
 
-def stage(width: float, height: float, box: Sequence[float]) -> tuple[Figure, Axes]:
+def stage(width: float, height: float, box: tuple[float, float, float, float]) -> tuple[Figure, Axes]:
     """A slider's figure with one frame; box: its left, bottom, width and height as shares of the figure."""
     figure = plt.figure(figsize=(width, height))
     return figure, figure.add_axes(box)

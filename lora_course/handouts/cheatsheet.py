@@ -7,6 +7,7 @@ import argparse
 import base64
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -92,7 +93,7 @@ def rows(header: list[str], lines: list[list[str]]) -> str:
 def memory_rows() -> list[list[str]]:
     """GiB by kind for a model of 7B, one sequence of 512 tokens."""
     llama = ARCHITECTURES["LLaMA 7B"]
-    ways = [{}, {"rank": 64}, {"rank": 64, "bits": 4, "checkpointing": True}]
+    ways: list[dict[str, Any]] = [{}, {"rank": 64}, {"rank": 64, "bits": 4, "checkpointing": True}]
     needed = [training_bytes(llama, **how) for how in ways]
     lines = [[kind, *(f"{size[kind] / GIB:.1f}" for size in needed)] for kind in needed[0]]
     return [*lines, ["in all", *(f"<b>{sum(size.values()) / GIB:.1f}</b>" for size in needed)]]

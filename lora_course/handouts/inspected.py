@@ -12,8 +12,10 @@ from matplotlib.ticker import MaxNLocator
 
 from lora_course.drawing.looks import ORANGE
 from lora_course.drawing.style import Drawn, listed, panels, picture
+from lora_course.programs.adapter_files import LEVELS
+from lora_course.programs.adapter_report import Layer, Report
 from lora_course.programs.command import check_output
-from lora_course.programs.inspecting import LEVELS, Layer, Report, inspect_adapter
+from lora_course.programs.inspecting import inspect_adapter
 from lora_edu.records import staging
 
 
@@ -29,10 +31,13 @@ def by_kind(report: Report) -> dict[str, list[Layer]]:
 def card(report: Report) -> Drawn:
     """The size of each layer's update by depth, beside its weight where a base is known; and how large entries are."""
     kinds, known = by_kind(report), all(layer.relative is not None for layer in report.layers)
+
+    def size(layer: Layer) -> float:
+        return layer.norm if layer.relative is None or not known else layer.relative
+
     figure, (sizes, entries) = panels(2)
     for (kind, layers), mark in zip(kinds.items(), cycle("os^Dvx*P")):
-        values = [layer.relative if known else layer.norm for layer in layers]
-        sizes.plot(range(len(layers)), values, marker=mark, lw=1, label=kind)
+        sizes.plot(range(len(layers)), list(map(size, layers)), marker=mark, lw=1, label=kind)
     sizes.set(xlabel="layers of a kind, the deepest last", ylabel="|sBA| / |W|" if known else "|sBA|", ylim=(0, None))
     sizes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if len(kinds) <= 12:
@@ -41,7 +46,7 @@ def card(report: Report) -> Drawn:
     entries.plot(places, range(len(shares)), "o-", color=ORANGE)
     entries.set(xscale="log", yticks=range(len(shares)), yticklabels=shares, xlabel="|an entry of sBA|")
     entries.set_ylabel("of the entries lie below")
-    largest = {kind: max(layer.relative if known else layer.norm for layer in layers) for kind, layers in kinds.items()}
+    largest = {kind: max(map(size, layers)) for kind, layers in kinds.items()}
     verdict = report.verdict[0].upper() + report.verdict[1:].replace(". ", ", ")
     return figure, f"{verdict}. Largest updates: {listed(largest, '.3g')}."
 

@@ -136,9 +136,9 @@ def card_figure(facts: dict, looks: dict) -> tuple[Figure, str]:
     figure.text(0.04, 0.943, made, va="top", color=GRAY)
     lines, colors = {"own line": facts["line"], "address line": ADDRESS_LINE}, {"before": BLUE, "after": ORANGE}
     for row, (key, when) in enumerate(product(lines, colors)):
-        axes = figure.add_axes([0.07, 0.81 - 0.118 * row, 0.9, 0.098])
+        axes = figure.add_axes((0.07, 0.81 - 0.118 * row, 0.9, 0.098))
         PaintedLine(axes, lines[key], when, colors[when]).set(np.array(looks[when][key]))
-    _bars(figure.add_axes([0.26, 0.3, 0.6, 0.1]), gain, price, control)
+    _bars(figure.add_axes((0.26, 0.3, 0.6, 0.1)), gain, price, control)
     for top, when in ((0.255, "before"), (0.135, "after")):
         figure.text(0.04, top, f"It writes, {when}:", va="top", fontsize=11)
         sample = in_lines(looks[when]["sample"], 100, 5)

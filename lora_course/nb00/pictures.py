@@ -1,5 +1,7 @@
 """The figures of notebook 00: the dial, what it gains and costs, an adapter to scale, the map."""
 
+from typing import Any
+
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
@@ -74,7 +76,7 @@ def strengths_figure(arms: dict, doubt: float) -> Drawn:
     axes.text(0.52, 3.75, f"half: {gain:.0%} of the gain,\n{price:.0%} of the price", color=RED, va="top")
     axes.set_title("Trained, the adapter helps on plays; shuffled, it does not")
     plays = curves["on plays"][-1]
-    best = min(plays, key=plays.get)
+    best = min(plays, key=lambda strength: plays[strength])
     return figure, (
         f"Loss against strength from 0 to 2. Trained, it falls from {plays[0]:.2f} to {plays[best]:.2f} at strength "
         f"{best:g}, then rises. Shuffled, it helps nowhere: up to {shuffled[2]:.2f}. A flat line at {doubt:.2f}: the "
@@ -100,7 +102,7 @@ def adapter_figure(weight: np.ndarray, A: np.ndarray, B: np.ndarray) -> Drawn:
         extent = (left, left + width, top + height, top)
         axes.imshow(matrix, cmap="gray", vmin=-reach, vmax=reach, extent=extent, interpolation="nearest")
         axes.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor=look[0], lw=1.6))
-        axes.text(*place, name, fontsize=11, color=look[0])
+        axes.text(place[0], place[1], name, fontsize=11, color=look[0])
     axes.set(xlim=(-4, d_in + gap + 90), ylim=(d_out + gap + rank + 22, -20), aspect="equal")
     axes.axis("off")
     numbers = A.size + B.size
@@ -141,7 +143,13 @@ def course_map() -> Drawn:
     for path in PATHS:
         columns, rows = zip(*(PLACES[number][:2] for number in path), strict=True)
         axes.plot(columns, rows, color=GRAY, lw=1.2, zorder=1)
-    bent = {"connectionstyle": "arc3,rad=0.08", "shrinkA": 0, "shrinkB": 0, "ls": (0, (3, 1.5)), "zorder": 2}
+    bent: dict[str, Any] = {
+        "connectionstyle": "arc3,rad=0.08",
+        "shrinkA": 0,
+        "shrinkB": 0,
+        "ls": (0, (3, 1.5)),
+        "zorder": 2,
+    }
     for way in WAYS:
         axes.add_patch(FancyArrowPatch(*way, arrowstyle="-|>", mutation_scale=16, color=RED, lw=2, **bent))
     for number in PLACES:
@@ -159,10 +167,10 @@ def course_map() -> Drawn:
 
 def _place(axes: plt.Axes, number: str) -> None:
     column, row, title, question, sections = PLACES[number]
-    look = {"edgecolor": RED, "lw": 2.6} if sections else {"edgecolor": GRAY, "lw": 1}
+    look: dict[str, Any] = {"edgecolor": RED, "lw": 2.6} if sections else {"edgecolor": GRAY, "lw": 1}
     corner, how = (column - 0.45, row - 0.43), "round,pad=0,rounding_size=0.06"
     axes.add_patch(FancyBboxPatch(corner, 0.9, 0.86, boxstyle=how, facecolor="white", zorder=3, **look))
-    text = {"ha": "center", "zorder": 4, "fontsize": 9}
+    text: dict[str, Any] = {"ha": "center", "zorder": 4, "fontsize": 9}
     axes.text(column, row - 0.38, f"{number}\n{title}", va="top", weight="bold", **text)
     axes.text(column, row + 0.03, question, va="center", **text)
     if sections:

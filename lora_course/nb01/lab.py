@@ -13,6 +13,7 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,7 +54,8 @@ def update_rank(
     def loss(changes: dict[str, NDArray]) -> float:
         return loss_on(with_changes(base, changes), "shakespeare", windows)
 
-    result = {"ranks": list(ranks), "loss": {"base": loss({}), "whole": loss(updates)}, "norm": {}, "bytes": {}}
+    found = {"base": loss({}), "whole": loss(updates)}
+    result: dict[str, Any] = {"ranks": list(ranks), "loss": found, "norm": {}, "bytes": {}}
     for kind, make in AT_RANK.items():
         changes = [_changed(make, updates, pieces, rank, seed) for rank in ranks]
         result["loss"][kind] = [loss(change) for change in changes]

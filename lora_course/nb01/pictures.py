@@ -3,6 +3,8 @@
 `portrait_view` is the slider of the first screen, `update_view` the same slider on an update.
 """
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import cbook
@@ -32,13 +34,15 @@ class Product:
         right = 2 * width + min(shape) + 2 * self.gap + 2
         axes.set(xlim=(-2, right), ylim=(height + 2, -0.12 * height), aspect="equal")
         axes.set_axis_off()
-        look = {"cmap": "gray", "interpolation": "nearest", "animated": True}
-        sign = {"fontsize": 18, "ha": "center", "va": "center"}
-        name = {"fontsize": 12, "ha": "center", "va": "bottom", "color": ORANGE, "animated": True}
+        look: dict[str, Any] = {"cmap": "gray", "interpolation": "nearest", "animated": True}
+        sign: dict[str, Any] = {"fontsize": 18, "ha": "center", "va": "center"}
+        name: dict[str, Any] = {"fontsize": 12, "ha": "center", "va": "bottom", "color": ORANGE, "animated": True}
         self.whole = axes.imshow(np.zeros(shape), vmin=low, vmax=high, extent=(0, width, height, 0), **look)
         self.images = [axes.imshow(np.zeros((1, 1)), extent=(0, 1, 1, 0), **look) for _ in "BA"]
-        frame = {"fill": False, "ec": ORANGE, "lw": 1.6, "animated": True}
-        self.frames = [axes.add_patch(Rectangle((0, 0), 0, 0, **frame)) for _ in "BA"]
+        frame: dict[str, Any] = {"fill": False, "ec": ORANGE, "lw": 1.6, "animated": True}
+        self.frames = [Rectangle((0, 0), 0, 0, **frame) for _ in "BA"]
+        for rectangle in self.frames:
+            axes.add_patch(rectangle)
         axes.add_patch(Rectangle((0, 0), width, height, fill=False, ec=UPDATE, lw=1.0))
         axes.text(width + self.gap / 2, height / 2, "=", **sign)
         self.names = [axes.text(0, 0, "", **name) for _ in "BA"]
@@ -77,8 +81,7 @@ def _factors(U: NDArray, S: NDArray, Vt: NDArray, rank: int) -> tuple[NDArray, N
 
 def portrait() -> NDArray:
     """The portrait that comes with matplotlib, (200, 170), 0 black to 1 white."""
-    with cbook.get_sample_data("grace_hopper.jpg") as file:
-        photo = plt.imread(file)  # (600, 512, 3), values 0 to 255
+    photo = plt.imread(cbook.get_sample_data("grace_hopper.jpg", asfileobj=False))  # (600, 512, 3), values 0 to 255
     gray = photo[:600, :510].mean(axis=2) / 255
     return gray.reshape(200, 3, 170, 3).mean(axis=(1, 3))  # each 3 x 3 points become one
 
@@ -99,7 +102,7 @@ def portrait_view(picture: NDArray):
     """One control, rank (0 to the smaller side): the best picture of that rank, and the two factors that make it."""
     pieces = np.linalg.svd(picture, full_matrices=False)
     figure = plt.figure(figsize=(9.6, 3.9))
-    product = Product(figure.add_axes([0.0, 0.0, 1.0, 1.0]), picture.shape, 0, 1)
+    product = Product(figure.add_axes((0, 0, 1, 1)), picture.shape, 0, 1)
 
     def values(rank: int) -> dict:
         B, A = _factors(*pieces, rank)
@@ -118,8 +121,8 @@ def update_view(dW: NDArray, shares: dict[int, float], norms: dict[int, float]):
     """
     pieces, ranks = np.linalg.svd(np.float64(dW), full_matrices=False), list(shares)
     figure, reach = plt.figure(figsize=(9.6, 3.4)), 2.5 * float(dW.std())
-    product = Product(figure.add_axes([0.0, 0.0, 0.57, 1.0]), dW.shape, -reach, reach)
-    curve = figure.add_axes([0.65, 0.17, 0.34, 0.76])
+    product = Product(figure.add_axes((0, 0, 0.57, 1)), dW.shape, -reach, reach)
+    curve = figure.add_axes((0.65, 0.17, 0.34, 0.76))
     for part, color, style in ((shares, ORANGE, "o-"), (norms, GRAY, "s--")):
         curve.plot(range(len(ranks)), [100 * part[rank] for rank in ranks], style, color=color, ms=4)
     curve.text(3.2, 100 * shares[ranks[3]] + 6, "improvement", color=ORANGE, ha="right", fontsize=11)

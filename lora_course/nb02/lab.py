@@ -155,9 +155,11 @@ def outcome(rank: int, seed: int = 0) -> Outcome:
     tasks = load_tasks()
     x, labels = tasks.rotated["test"], tasks.labels["test"]
     layers = lora(rank, seed=seed) if rank else trained_base()
-    A = {AS_TRAINED: layers[0].lora_A, STRONGEST: turned(layers[0])[0]} if rank else {}
+    first, A, strengths = layers[0], {}, np.zeros(0)
+    if isinstance(first, LoRALinear):
+        A = {AS_TRAINED: first.lora_A, STRONGEST: turned(first)[0]}
+        strengths = np.linalg.svd(first.delta_weight(), compute_uv=False)[:rank] ** 2
     responses = {name: [[(x[labels == k] @ row).mean() for k in range(10)] for row in rows] for name, rows in A.items()}
-    strengths = np.linalg.svd(layers[0].delta_weight(), compute_uv=False)[:rank] ** 2 if rank else np.zeros(0)
     return Outcome(
         rows=A,
         responses={name: np.array(means) for name, means in responses.items()},
@@ -191,7 +193,9 @@ def adam() -> Callable:
     It keeps a running mean of each gradient and of its square. Both start at zero and are too small at first; dividing
     by 1 - decay^step makes up for that.
     """
-    means, squares, step = {}, {}, 0
+    means: dict[int, NDArray] = {}
+    squares: dict[int, NDArray] = {}
+    step = 0
 
     def update(parameters: Sequence[NDArray], gradients: Sequence[NDArray], lr: float) -> None:
         nonlocal step

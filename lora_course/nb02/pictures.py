@@ -126,8 +126,8 @@ def answers(rows: dict[str, tuple[NDArray, Sequence[int]]], labels: Sequence[int
     """
     count = len(labels)
     figure = plt.figure(figsize=(0.78 * count, 1.4 * len(rows)))
-    said = []
-    for part, (title, (pixels, given)) in zip(figure.subfigures(len(rows), 1), rows.items(), strict=True):
+    parts, said = figure.subfigures(len(rows), 1, squeeze=False)[:, 0], []
+    for part, (title, (pixels, given)) in zip(parts, rows.items(), strict=True):
         for axes, image, answer, label in zip(part.subplots(1, count), pixels[:count], given, labels, strict=False):
             text, color = _mark(answer, label)
             _draw_digit(axes, (image.reshape(8, 8) + 1) / 2)

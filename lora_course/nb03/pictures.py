@@ -4,6 +4,7 @@ Every picture is a function of the numbers that it shows and returns `(figure, w
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -95,7 +96,7 @@ def guess_view(model: GPT, text: str, heads: Sequence[tuple[int, int]] = HEADS):
 
 
 def _cursor_panels(tokens: list[int], depths: int, heads: Sequence[tuple[int, int]]):
-    figure, line = stage(10, 5, [0.15, 0.53, 0.84, 0.46])
+    figure, line = stage(10, 5, (0.15, 0.53, 0.84, 0.46))
     line.set(xlim=(-0.7, len(tokens) - 0.3), ylim=(-0.6, 4.2))
     line.axis("off")
     for place, byte in enumerate(tokens):
@@ -109,11 +110,12 @@ def _cursor_panels(tokens: list[int], depths: int, heads: Sequence[tuple[int, in
         bars = line.stairs(flat, edges, baseline=height, fill=True, color=looks.BLUE, animated=True)
         rows.append((height, bars))
     line.text(-0.9, 0, "the text", ha="right", va="center")
-    box = {"animated": True, "zorder": 2}
-    cover = line.add_patch(Rectangle((0, -0.6), len(tokens), 1.2, color="white", alpha=0.82, **box))
-    cursor = line.add_patch(Rectangle((0, -0.5), 1, 1.0, fill=False, edgecolor="black", lw=2, **box))
-    cursor.set_gid("here")
-    hidden = line.add_patch(Rectangle((0, -0.5), 1, 1.0, fill=False, edgecolor=looks.SKY, lw=2, ls="--", **box))
+    box: dict[str, Any] = {"animated": True, "zorder": 2}
+    cover = Rectangle((0, -0.6), len(tokens), 1.2, color="white", alpha=0.82, **box)
+    cursor = Rectangle((0, -0.5), 1, 1.0, fill=False, edgecolor="black", lw=2, gid="here", **box)
+    hidden = Rectangle((0, -0.5), 1, 1.0, fill=False, edgecolor=looks.SKY, lw=2, ls="--", **box)
+    for rectangle in (cover, cursor, hidden):
+        line.add_patch(rectangle)
     guesses = [_guess_panel(figure, depth, depths) for depth in range(depths)]
 
     def draw(found: dict) -> None:
@@ -137,14 +139,14 @@ def _cursor_panels(tokens: list[int], depths: int, heads: Sequence[tuple[int, in
 
 
 def _guess_panel(figure: Figure, depth: int, depths: int):
-    axes = figure.add_axes([0.05 + 0.95 * depth / depths, 0.1, 0.95 / depths - 0.05, 0.29])
+    axes = figure.add_axes((0.05 + 0.95 * depth / depths, 0.1, 0.95 / depths - 0.05, 0.29))
     axes.set(xlim=(0, 1), ylim=(TOP - 0.4, -0.6), yticks=[], xticks=[0, 0.5, 1], xticklabels=["0", ".5", "1"])
     axes.set_xlabel("probability")
     what = "no block yet" if depth == 0 else f"after block {depth}"
     axes.set_title(what, pad=20)
     title = axes.text(0, 1.04, "", fontsize=11, color=looks.SKY, transform=axes.transAxes, animated=True)
     bars = axes.barh(range(TOP), [0] * TOP, height=0.7, edgecolor="white", animated=True)
-    letter = {"ha": "right", "va": "center", "fontsize": 12, "family": "monospace", "animated": True}
+    letter: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 12, "family": "monospace", "animated": True}
     names = [axes.text(-0.05, rank, "", **letter) for rank in range(TOP)]
     return bars, names, title
 

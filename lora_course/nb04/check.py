@@ -20,8 +20,9 @@ def observe_grown(solution: Callable, A: np.ndarray, B: np.ndarray, extra: int) 
     made = solution(A, B, extra)
     if made is ... or made is None:
         return made
-    pair = [as_array(factor) for factor in made] if isinstance(made, tuple | list) else []
-    if len(pair) != 2 or any(factor is None for factor in pair):
+    given = [as_array(factor) for factor in made] if isinstance(made, tuple | list) else []
+    pair = [factor for factor in given if factor is not None]
+    if len(given) != 2 or len(pair) != 2:
         return "return both factors, A and then B: `return A, B`."
     r, wanted = len(A), ((len(A) + extra, A.shape[1]), (len(B), len(A) + extra))
     for name, factor, shape in zip("AB", pair, wanted, strict=True):
@@ -37,7 +38,8 @@ def observe_grown(solution: Callable, A: np.ndarray, B: np.ndarray, extra: int) 
         "the new rows of A and the new columns of B add nothing at the start": bool(times or not times_without),
         "how often the old B A counts in the new one": times or times_without,
         "a new row of A or a new column of B is not zero": np.any(new_A[r:]) or np.any(new_B[:, r:]),
-        "the rows of A, or the columns of B, are independent": max(map(np.linalg.matrix_rank, pair)) == r + extra,
+        "the rows of A, or the columns of B, are independent": max(np.linalg.matrix_rank(factor) for factor in pair)
+        == r + extra,
     }
 
 

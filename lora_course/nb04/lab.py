@@ -149,7 +149,7 @@ def in_format(model: GPT, codebook: str) -> GPT:
 
 SETTINGS = tuple(step / 8 for step in range(9))  # the weight of the plays; that of the verses is what is left
 MORE_SEEDS = {"combined": (0, 0.5, 1), "averaged": (0.5,), "rounded": ()}  # the settings of the other two seeds
-CONTROLS = {
+CONTROLS: dict[str, dict] = {
     "base": {"plays": 0.0, "verses": 0.0},
     "half plays alone": {"plays": 0.5, "verses": 0.0},
     "half verses alone": {"plays": 0.0, "verses": 0.5},

@@ -4,6 +4,7 @@
 """
 
 import textwrap
+from statistics import fmean
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -124,7 +125,7 @@ def gap(arms: dict) -> Drawn:
         for row, (arm, mean) in enumerate(means.items()):
             panel.text(0.02, row, f"{mean:.0%}", va="center")
             panel.plot(kept[arm], [row] * len(SEEDS), "|", color="black", ms=12, mew=1.5)
-        alone = np.mean([kept_gain(arms, f"half {text} alone, seed {seed}", seed)[text] for seed in SEEDS])
+        alone = fmean(kept_gain(arms, f"half {text} alone, seed {seed}", seed)[text] for seed in SEEDS)
         panel.axvline(alone, color="black", ls="--", lw=1.4)
         panel.set(yticks=range(len(means)), xlim=(0, 1), xlabel=f"of the gain on {text}, kept")
         panel.set_yticklabels(WAYS_TO_MIX.values() if panel is axes[0] else [])

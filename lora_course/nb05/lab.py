@@ -25,14 +25,15 @@ def shared_loss(way: str, draw: int | None = None, longer: float = 1.0) -> dict:
     weight at most. Returns the errors of weights and outputs, and the loss in nats per byte on held-out speeches.
     """
     stretched = {"one, clipped": longer, "clipped for the loss": 1.5}
+    length = 1 if draw is None else DRAWS[draw]
 
     def change(weight: Tensor) -> Tensor:
         if way == "one absmax a layer":
-            return round_clipped(weight, 4, DRAWS[draw])
+            return round_clipped(weight, 4, length)
         if way in stretched:
             longest = min(stretched[way] * best_length(weight, 4), 1)
-            return round_clipped(weight, 4, longest * (1 if draw is None else DRAWS[draw]))
+            return round_clipped(weight, 4, longest * length)
         size = weight.shape[1] if way == "an absmax a row" else 64
-        return begun_later(lambda flat: round_in_blocks(flat, 4, size), draw * size // 4)(weight)
+        return begun_later(lambda flat: round_in_blocks(flat, 4, size), (draw or 0) * size // 4)(weight)
 
     return measured(change)

@@ -1,5 +1,7 @@
 """The pictures of notebook 05: an outlier in its block, and a block on its way to bytes."""
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -28,14 +30,16 @@ SHARED = {ONE_CONSTANT: 64, FOUR_CONSTANTS: 16}
 def outlier_view(weights: Tensor):
     """Two controls: size of the weight at PLACE, in standard deviations, and who shares a constant. weights: (64,)."""
     weights = weights / weights.std()
-    figure, axes = stage(9.6, 3.2, [0.06, 0.17, 0.92, 0.7])
+    figure, axes = stage(9.6, 3.2, (0.06, 0.17, 0.92, 0.7))
     places = np.arange(64)
     others = places != PLACE
     mine = axes.bar(places, weights.numpy(), width=0.9, color=GRAY, alpha=0.3)[PLACE]
     mine.set(animated=True, gid="here")
-    dashed = {"colors": RED, "linewidths": 0.7, "linestyles": "--"}
-    marks = axes.add_collection(LineCollection([], animated=True, **dashed))
-    rounded = axes.add_collection(LineCollection([], colors=GREEN, linewidths=5, animated=True))
+    dashed: dict[str, Any] = {"colors": RED, "linewidths": 0.7, "linestyles": "--"}
+    marks = LineCollection([], animated=True, **dashed)
+    rounded = LineCollection([], colors=GREEN, linewidths=5, animated=True)
+    axes.add_collection(marks)
+    axes.add_collection(rounded)
     note = axes.text(PLACE + 0.8, 3.6, "", va="top", animated=True)
     title = axes.text(0, 1.04, "", fontsize=11, transform=axes.transAxes, animated=True)
     axes.set(xlim=(-1, 64), ylim=(-3.6, 3.8), xlabel="the weights of one block", ylabel="value, standard deviations")

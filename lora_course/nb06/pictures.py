@@ -5,6 +5,7 @@
 
 from itertools import pairwise
 from statistics import NormalDist
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -44,9 +45,11 @@ def beat_nf4(values: Tensor):
     errors = {offset: error_at(values, offset) for offset in OFFSETS}
     nf4 = relative_error(values, quantize(values, "nf4", 64).dequantize())
     figure, (bell, curve) = _beat_panels()
-    edge = {"linewidth": 0.8, "animated": True}
-    slices = bell.add_collection(PolyCollection([], edgecolor="white", facecolor=SHADES, **edge))
-    tails = bell.add_collection(PolyCollection([], facecolor="white", edgecolor=RED, hatch="\\\\\\", **edge))
+    edge: dict[str, Any] = {"linewidth": 0.8, "animated": True}
+    slices = PolyCollection([], edgecolor="white", facecolor=SHADES, **edge)
+    tails = PolyCollection([], facecolor="white", edgecolor=RED, hatch="\\\\\\", **edge)
+    bell.add_collection(slices)
+    bell.add_collection(tails)
     levels = bell.vlines([], 0, 1, color="black", lw=1.3, animated=True)
     ends = [bell.text(0, 0.5, "", ha=side, va="bottom", animated=True) for side in ("right", "left")]
     curve.axhline(100 * nf4, color=GRAY, ls="--", lw=1.6)
@@ -90,7 +93,7 @@ def _slice(low: float, high: float) -> list[tuple[float, float]]:
 
 def _beat_panels() -> tuple[Figure, tuple[Axes, Axes]]:
     figure = plt.figure(figsize=(9.6, 3.5))
-    bell, curve = figure.add_axes([0.03, 0.19, 0.5, 0.68]), figure.add_axes([0.63, 0.19, 0.35, 0.68])
+    bell, curve = figure.add_axes((0.03, 0.19, 0.5, 0.68)), figure.add_axes((0.63, 0.19, 0.35, 0.68))
     bell.set(xlim=(-3.2, 3.2), ylim=(0, 1.06), xlabel="weight, in standard deviations (a black line is a level)")
     bell.set_title("slices of equal probability from the offset to 1/2, on each side", loc="center", fontsize=10)
     bell.yaxis.set_visible(False)

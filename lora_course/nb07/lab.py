@@ -162,7 +162,7 @@ IN_FULL = "8 bits, added in full"  # a control: no constants do this
 BY_LOT = {"2 bits, signs by lot, a block": 64, "2 bits, signs by lot, a weight": 1}
 CHANGES: dict[str, Callable] = {f"{bits} bits": change for bits, change in CONSTANTS.items()}
 # Formats whose losses are compared over draws: name -> the arguments of `double_quant_loss`.
-DRAWN = {
+DRAWN: dict[str, dict] = {
     "16 bits": {"change": "16 bits"},
     "8 bits": {"change": "8 bits"},
     "8 bits, blocks of 32": {"change": "8 bits", "block_size": 32},

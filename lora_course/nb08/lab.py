@@ -69,7 +69,8 @@ def alternating_times(tasks: dict[str, Callable], rounds: int, clock=time.perf_c
     Tasks alternate, so that a slow moment of the machine hits all of them alike, and each round begins with the next
     one, so that none has a place in the order to itself. A round before the first warms up.
     """
-    names, times = list(tasks), {name: [] for name in tasks}
+    names = list(tasks)
+    times: dict[str, list[float]] = {name: [] for name in tasks}
     for done in range(rounds + 1):
         first = done % len(names)
         for name in names[first:] + names[:first]:

@@ -91,11 +91,11 @@ def film_view(arms: dict[str, dict]):
     of `lora_course.nb08.lab`."""
     films = {name: film_values(arm) for name, arm in arms.items()}
     full = films["none"]
-    figure, axes = stage(9.6, 3.6, [0.07, 0.13, 0.69, 0.76])
+    figure, axes = stage(9.6, 3.6, (0.07, 0.13, 0.69, 0.76))
     _time_axis(axes, full)
-    bands = {
-        name: axes.add_collection(PolyCollection([], animated=True, **{"lw": 0} | look)) for name, look in BANDS.items()
-    }
+    bands = {name: PolyCollection([], animated=True, **{"lw": 0} | look) for name, look in BANDS.items()}
+    for band in bands.values():
+        axes.add_collection(band)
     line = axes.axvline(0, color="black", lw=1.4, animated=True, gid="here")
     title = figure.text(0.07, 0.93, "", fontsize=11, animated=True)
     figure.text(0.985, 0.845, "MB at the line", ha="right", va="center")
@@ -235,10 +235,10 @@ def slower_picture(steps: dict[int, dict[str, float]]) -> Drawn:
     handles = [Rectangle((0, 0), 1, 1, **look) for look in OF_A_STEP.values()]
     figure.legend(handles, ["a LoRA step", *list(OF_A_STEP)[1:]], loc="outside lower center", ncols=len(OF_A_STEP))
     few, many = min(steps), max(steps)
-    share = {n: steps[n]["decoding"] / sum(steps[n].values()) for n in steps}
+    part = {n: steps[n]["decoding"] / sum(steps[n].values()) for n in steps}
     rest = ", ".join(f"{p['the rest']:.0f} ({p['the rest'] / sum(p.values()):.0%})" for p in steps.values())
     return figure, (
-        f"Decoding: {share[few]:.0%} of a step of {few} tokens, {share[many]:.0%} of one of {many:,}. A bar for each "
+        f"Decoding: {part[few]:.0%} of a step of {few} tokens, {part[many]:.0%} of one of {many:,}. A bar for each "
         "number of tokens: the shares of a LoRA step, of decoding (against a step on weights decoded in advance), and "
         f"of the rest, with their milliseconds of processor time. The rest from top to bottom: {rest} ms; less than "
         "none is noise."

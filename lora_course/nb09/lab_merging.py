@@ -41,7 +41,7 @@ def trained(adapter: str, seed: int) -> tuple[dict[str, Tensor], dict[str, Tenso
         train_adapter(empty_adapter(RANK, seed, model), load_text("shakespeare"), STEPS, RATE, seed)
     else:
         load_adapter(model, files.data_file("shakespeare-adapter"))
-    found: tuple[dict[str, Tensor], ...] = ({}, {}, {})
+    found: tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]] = ({}, {}, {})
     for path, layer in lora_layers(model).items():
         update = layer.delta_weight().detach()
         if adapter == "random":

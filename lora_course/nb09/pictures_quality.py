@@ -29,11 +29,11 @@ def sweep_figure(runs: Runs) -> Drawn:
         axes.set(xscale="log", xlabel="learning rate", title=text, ylim=(lowest - 0.03, lowest + 0.42))
     frames[0].set_ylabel("loss after 100 steps, nats per byte")
     frames[0].legend(loc="upper left")
-    best = {text: listed({NAMES[m]: of(runs, m, text).best_rate() for m in NAMES}, "g") for text in TEXT_SIZES}
+    rates = {text: listed({NAMES[m]: of(runs, m, text).best_rate() for m in NAMES}, "g") for text in TEXT_SIZES}
     return figure, (
         "Adapters want a larger rate than full fine-tuning. Loss against learning rate, a panel for each amount of "
         "text, each curve with its lowest point ringed; those of LoRA and QLoRA lie on one another. Best rates, "
-        f"{'; '.join(f'{text}: {said}' for text, said in best.items())}."
+        f"{'; '.join(f'{text}: {said}' for text, said in rates.items())}."
     )
 
 

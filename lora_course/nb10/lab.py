@@ -8,6 +8,8 @@ Rates are swept with seed 0; the best rate of an arm is run with two more seeds.
 to train under one budget; `lora-price` asks for ranks, rates, scalings and steps.
 """
 
+from typing import Any
+
 import torch
 
 from lora_course.running.finetune import both_losses, fine_tune, prepared
@@ -103,7 +105,8 @@ PLACES: dict[str, tuple[tuple[str, ...], int]] = {
 }
 # Half of the budget, 5,120 a block, beside the 4,608 of all six at rank 1: is it attention that makes these as good?
 HALF = {"up down, rank 2": (("up_proj", "down_proj"), 2)}
-PLACE_RATES = {"q": (3e-3, 1e-2, 3e-2)} | {way: (1e-2, 2e-2, 3e-2) for way in [*PLACES, *HALF] if way != "q"}
+PLACE_RATES: dict[str, tuple[float, ...]] = dict.fromkeys([*PLACES, *HALF], (1e-2, 2e-2, 3e-2))
+PLACE_RATES["q"] = (3e-3, 1e-2, 3e-2)
 # The best one is not the last one tried.
 PLACE_RATES["up"] = (6e-3, *PLACE_RATES["up"])
 for _way in ("q v", *HALF):
@@ -115,7 +118,7 @@ CALIBRATED = ("q k v o", "down", "up down, rank 2")
 
 WHERE_ARMS: dict[str, dict] = {}
 for _way, (_targets, _rank) in (PLACES | HALF).items():
-    _options = {"method": "lora", "rank": _rank, "targets": _targets}
+    _options: dict[str, Any] = {"method": "lora", "rank": _rank, "targets": _targets}
     WHERE_ARMS |= sweep_arms(_way, PLACE_RATES[_way], BEST_PLACE_RATES[_way], **_options)
     if _way in CALIBRATED:
         WHERE_ARMS |= arms_of(_way, (BEST_PLACE_RATES[_way],), SEEDS, **_options, calibrate=True)

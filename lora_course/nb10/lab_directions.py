@@ -59,7 +59,7 @@ def _mean_shared(one: Updates, other: Updates, side: int) -> list[float]:
     return [round(value, 4) for value in torch.stack(found).mean(dim=0).tolist()]
 
 
-PAIRS = {  # what is compared -> its arms, one a pair of seeds
+PAIRS: dict[str, dict] = {  # what is compared -> its arms, one a pair of seeds
     "adapters": {"way": "lora r8"},
     "adapters, one start": {"way": "lora r8", "one_start": True},
     "adapters, two texts": {"way": "lora r8", "one_start": True, "other": "king-james"},

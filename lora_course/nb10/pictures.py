@@ -4,6 +4,7 @@ What the stored runs say is in `lora_course.nb10.lab_runs`.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -45,14 +46,14 @@ def budget(runs: Runs) -> dict:
 @slider
 def budget_view(runs: Runs):
     """A view with one control, place (one of ATTENTION)."""
-    figure, axes = stage(9.2, 3.6, [0.02, 0.16, 0.7, 0.74])
+    figure, axes = stage(9.2, 3.6, (0.02, 0.16, 0.7, 0.74))
     _rows(axes, runs, ATTENTION)
     full = _mean(runs, "full")
     axes.axvline(full, color="black", ls="--", lw=1.4)
     note(axes, f"{full:.3f}  training everything", (full, 4.6), (6, 0))
     axes.set(xlim=(1.62, 2.6), ylim=(4.9, -0.6), title="Adapters in attention, one budget")
     (mark,) = axes.plot([], [], "s", color=ORANGE, ms=13, zorder=5, animated=True)
-    beside = figure.add_axes([0.75, 0.16, 0.24, 0.7], aspect="equal")
+    beside = figure.add_axes((0.75, 0.16, 0.24, 0.7), aspect="equal")
     beside.set(xlim=(-0.1, 4.9), ylim=(-0.1, 4.2))
     beside.set_title("the six matrices of a block", fontsize=10, loc="center")
     beside.axis("off")
@@ -60,7 +61,7 @@ def budget_view(runs: Runs):
     for matrix, (x, y, width, height) in BLOCK.items():
         beside.add_patch(Rectangle((x, y), width, height, facecolor="white", edgecolor=BLUE, lw=1.5))
         lit[matrix] = beside.add_patch(Rectangle((x, y), width, height, **filled(ADAPTER), animated=True))
-        name_it = {"ha": "center", "va": "center", "zorder": 5, "animated": True}
+        name_it: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 5, "animated": True}
         beside.text(x + width / 2, y + height / 2, matrix.removesuffix("_proj"), **name_it,
                     bbox={"facecolor": "white", "lw": 0, "pad": 1})  # fmt: skip
 

@@ -33,7 +33,7 @@ LOW, HIGH = 1.72, 1.92  # the axis; what lies beyond stands at its end, with its
 @slider
 def ranking_view(runs: Runs):
     """One control, rate (one of RATES): one learning rate for all, or OWN."""
-    figure, axes = stage(9.6, 3.9, [0.19, 0.15, 0.72, 0.74])
+    figure, axes = stage(9.6, 3.9, (0.19, 0.15, 0.72, 0.74))
     axes.set(xlim=(LOW, HIGH), ylim=(len(RANKED) - 0.4, -0.6), yticks=[])
     axes.set_xlabel("loss on held-out plays after 100 steps, nats a byte (smaller is better)")
     axes.spines["left"].set_visible(False)
@@ -162,7 +162,7 @@ def dora_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
 
 def lead(runs: Runs, start: str, which: str = "loss", bits: int = 2, other: str = "none") -> list[float]:
     """A start minus another, each at its own best rate: one difference a seed."""
-    return paired(*(runs.where(start=each, bits=bits) for each in (start, other)), which)
+    return paired(runs.where(start=start, bits=bits), runs.where(start=other, bits=bits), which)
 
 
 def starts_table(runs: Runs) -> tuple[list[str], list[list[str]]]:

@@ -5,7 +5,8 @@ about its text, with which the rounding has nothing to do. Its rivals: an adapte
 temperature, and fewer rounded blocks.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ def adapted(quantized: bool, steps: int = STEPS, draw: int = 0, *, seed: int = 0
 
 
 def rival(
-    *, draw: int | None = None, blocks: list[int] = (), shift: int | None = None, quantized=False, progress=True
+    *, draw: int | None = None, blocks: Sequence[int] = (), shift: int | None = None, quantized=False, progress=True
 ) -> dict:
     """Another reading of the square (nats per token): on both texts after training, else on the Bible.
 
@@ -76,7 +77,7 @@ def rival(
     return dict(zip(("temperature", "half", "calibrated"), (round(value, 5) for value in found), strict=True))
 
 
-def loaded() -> tuple[nn.Module, Callable, Text, Tensor]:
+def loaded() -> tuple[nn.Module, Any, Text, Tensor]:
     """SmolLM2, all of it frozen, its tokenizer, the Bible and the held-out addresses as tokens."""
     model, tokenizer = load_pretrained("smollm2", device="cpu")
     bible = Text(*(tokenize(tokenizer, part) for part in load_text("king-james")))
@@ -113,7 +114,7 @@ FOUR_STATES = {
     for draw in range(3)
     for name, quantized in (("LoRA", False), ("QLoRA", True))
 }
-RIVALS = {
+RIVALS: dict[str, dict] = {
     **{f"LoRA onto NF4, seed {draw}": {"draw": draw} for draw in range(3)},
     **{f"four blocks, from {start}": {"blocks": list(range(start, 30, 8))[:4]} for start in (0, 2, 5)},
     "the first four blocks": {"blocks": [0, 1, 2, 3]},

@@ -134,7 +134,7 @@ def digits(right: Tensor) -> str:
     return "".join(map(str, right.tolist()))
 
 
-WAYS = {"counted": {}, "cased": {}}
+WAYS: dict[str, dict[str, float]] = {"counted": {}, "cased": {}}
 WAYS |= {method: {"lr": BEST_RATES[method, "all plays"]} for method in ("lora", "full", "qlora")}
 AGREEMENT_ARMS = {"base": {"method": "lora", "steps": 0}}  # an adapter that is not trained changes nothing
 for _method, _how in WAYS.items():

@@ -93,12 +93,12 @@ def format_after(name: str | None, rotation: int | None = None) -> dict:
     Returns bits a weight, the errors of weights and outputs, and the loss on 64 windows of addresses.
     """
     change, bits = FORMATS[name] if name else (None, 32.0)
-    if rotation is not None:
+    if change and rotation is not None:
         change = rotated(change, torch.Generator().manual_seed(rotation))
     return {"bits": bits} | measured(change, windows=64)
 
 
-AFTER_ARMS = {"as shipped": {"name": None}}
+AFTER_ARMS: dict[str, dict] = {"as shipped": {"name": None}}
 for _name in FORMATS:
     AFTER_ARMS[_name] = {"name": _name}
     for _seed in range(3):

@@ -125,7 +125,8 @@ class Operands(TorchDispatchMode):
 
 def operand_bits() -> Numbers:
     """How many bits the numbers have that an NF4 layer multiplies, in the widest of its products."""
-    layer, found = adapted(NF4Linear.from_linear(square())), {}
+    layer = adapted(NF4Linear.from_linear(square()))
+    found: Numbers = {}
     for name, sixteen in (("float32", False), ("16 bits asked for", True)):
         with torch.no_grad(), Operands() as seen, torch.autocast("cpu", torch.bfloat16, sixteen):
             layer(torch.ones(32, 512))
@@ -146,7 +147,7 @@ def integer_bits() -> Numbers:
 
 def times_fewer_trained() -> Numbers:
     """How many times fewer numbers LoRA trains than there are."""
-    gpt3 = {f"GPT-3, r = {r} on q, v": 175_255.8e6 / (96 * 2 * r * (12288 + 12288)) for r in (1, 4, 8)}
+    gpt3: Numbers = {f"GPT-3, r = {r} on q, v": 175_255.8e6 / (96 * 2 * r * (12288 + 12288)) for r in (1, 4, 8)}
     llama, course = ARCHITECTURES["LLaMA 7B"], ARCHITECTURES["LLaMA 7B"].of_gpt(GPTConfig())
     return gpt3 | {
         "LLaMA 7B, r = 64, all linears": llama.n_parameters / llama.adapter_numbers(64, tuple(llama.linears)),
@@ -206,7 +207,8 @@ def precision_of_important() -> Numbers:
 def error_at_start(alphas: tuple[float, ...] = (8, 16, 64)) -> Numbers:
     """||W - (W' + s B A)|| over ||W - W'||: below 1, the adapter repairs what rounding lost."""
     W = base().blocks[0].mlp.up_proj.weight.detach()
-    rounded, found = quantize(W).dequantize(), {}
+    rounded = quantize(W).dequantize()
+    found: Numbers = {}
     for alpha in alphas:
         update = adapted(nn.Linear(W.shape[1], W.shape[0]), 8, alpha).delta_weight().detach()
         found[f"alpha = {alpha}"] = relative_error(W - rounded, update)
@@ -225,7 +227,8 @@ def kept_in_codes(sizes: tuple[float, ...] = (0.1, 0.03, 0.01)) -> Numbers:
     four_bits = quantize_linears(copy.deepcopy(base()), double_quant=True)
     layer = lora_layers(load_adapter(four_bits, files.data_file("shakespeare-adapter")))["blocks.2.mlp.up_proj"]
     rounded, update = layer.base.dequantize(), layer.delta_weight().detach()
-    own, found = (update.norm() / rounded.norm()).item(), {}
+    own = (update.norm() / rounded.norm()).item()
+    found: Numbers = {}
     for size in (own, *sizes):
         push = update * size / own
         merged = quantize(rounded + push, "nf4", 64, double_quant=True).dequantize()

@@ -6,6 +6,7 @@ eight merged models, which is what eight merged copies would do. Counted in oper
 """
 
 import time
+from collections.abc import Callable
 from statistics import median
 
 import torch
@@ -55,7 +56,7 @@ def serving_times(width: int, tokens: int, rounds: int, *, seed: int = 0) -> dic
     config = GPTConfig(n_layers=2, d_model=width, n_heads=width // 64)
     models = {how: with_adapters(config, how) for how in ("merged", "apart", "mixed")}
     rows = torch.randint(256, (ADAPTERS, tokens))
-    tasks = {how: lambda model=model: model(rows) for how, model in models.items()}
+    tasks: dict[str, Callable] = {how: lambda model=model: model(rows) for how, model in models.items()}
     tasks["one by one"] = lambda: [models["merged"](row[None]) for row in rows]
     with torch.inference_mode():
         times = alternating_times(tasks, rounds, time.process_time)

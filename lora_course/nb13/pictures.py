@@ -9,6 +9,7 @@ What is behind a sentence (verdict, numbers, control, source) is computed by `nb
 from collections.abc import Iterator, Sequence
 from html import escape
 from textwrap import fill
+from typing import Any
 
 import ipywidgets
 
@@ -46,7 +47,7 @@ def readout(marks: Sequence[str | None], sure: Sequence[bool]) -> str:
             text += f"; {name}: {sum(hits)} of {len(hits)}"
     if len(marked) == len(CLAIMS):
         always = {word: sum(claim.verdict == word for claim in CLAIMS) for word in VERDICTS}
-        best = max(always, key=always.get)
+        best = max(always, key=lambda word: always[word])
         text += f". Who always marks '{best}' gets {always[best]}"
     return text
 
@@ -101,9 +102,9 @@ def clipping() -> Drawn:
             axes.text(0, line + 0.3, HEADINGS[number], family="serif", fontsize=11.5, weight="bold", va="top")
             line += 1.5
         text = fill(claim.sentence, 88)
-        axes.text(0.25, line, number, ha="right", va="top", fontsize=10.5, color=GRAY)
+        axes.text(0.25, line, str(number), ha="right", va="top", fontsize=10.5, color=GRAY)
         axes.text(0.4, line, text, family="serif", va="top", fontsize=10.5, linespacing=1.25)
-        look = {"va": "top", "fontsize": 10.5, "color": LOOKS.get(claim.verdict, GRAY)}
+        look: dict[str, Any] = {"va": "top", "fontsize": 10.5, "color": LOOKS.get(claim.verdict, GRAY)}
         axes.text(8.6, line, claim.verdict, weight="bold", **look)
         axes.text(9.7, line, " ".join(SIGNS[held] for held in claim.answers), **look)
         line += 1.2 + 0.95 * text.count("\n")
@@ -124,7 +125,9 @@ def article() -> dict[str, list[ipywidgets.Widget]]:
         choice.style.button_width, choice.style.description_width = "6em", "initial"
         row = ipywidgets.HBox([choice, box], layout=ipywidgets.Layout(flex_flow="row wrap"))
         text = ipywidgets.HTML(f"{heading(number)}<p><b>{number}.</b> {escape(claim.sentence)}</p>")
-        buttons, boxes, answers = [*buttons, choice], [*boxes, box], [*answers, ipywidgets.HTML()]
+        buttons.append(choice)
+        boxes.append(box)
+        answers.append(ipywidgets.HTML())
         page += [text, row, answers[-1]]
 
     def redraw(_change=None) -> None:

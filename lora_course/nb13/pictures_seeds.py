@@ -64,7 +64,7 @@ def finding() -> str:
 def pairs_picture() -> Drawn:
     """A mark for each seed; the mean as a number at the right."""
     figure, frames = panels(3, 10.6, 3.4, sharex=True, sharey=True)
-    said = {name: [] for name, _ in ROWS.values()}
+    said: dict[str, list[str]] = {name: [] for name, _ in ROWS.values()}
     for axes, (order, title) in zip(frames, TITLES.items(), strict=True):
         for row, (arm, (name, look)) in enumerate(ROWS.items()):
             found = shares(arm, order)

@@ -115,7 +115,7 @@ def _gib(n_bytes: float) -> str:
 
 
 def _panel() -> tuple[Figure, Axes]:
-    (figure, axes), last = stage(9.6, 3.6, [0.07, 0.15, 0.62, 0.82]), len(CARDS_GB) - 0.45
+    (figure, axes), last = stage(9.6, 3.6, (0.07, 0.15, 0.62, 0.82)), len(CARDS_GB) - 0.45
     axes.set(xlim=(MIX - 0.6, last + 0.6), ylim=(0, TOP + 0.16), ylabel="share in %")
     axes.set_xticks([MIX, *range(len(CARDS_GB))], ["in all", *(f"{card} GB" for card in CARDS_GB)])
     axes.set_yticks([0, 0.5, 1, 1.5], ["0", "50", "100", "150"])
@@ -129,7 +129,9 @@ def _panel() -> tuple[Figure, Axes]:
 
 
 def _part(axes: Axes, column: float, name: str) -> Rectangle:
-    return axes.add_patch(Rectangle((column - 0.33, 0), 0.66, 0, animated=True, **({"lw": 0.5} | PARTS[name])))
+    part = Rectangle((column - 0.33, 0), 0.66, 0, animated=True, **({"lw": 0.5} | PARTS[name]))
+    axes.add_patch(part)
+    return part
 
 
 def _zigzag(column: int) -> Line2D:

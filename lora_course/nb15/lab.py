@@ -11,7 +11,7 @@ them, too.
 from lora_course.running.sweeps import SEEDS, arms_of, seeded
 
 LORA, WIDE, FULL, BOLD, BLOCKS = "lora r8", "lora r64", "full", "full, twice the rate", "blocks"
-TURNED_DOWN = {  # the best run of each way
+TURNED_DOWN: dict[str, dict] = {  # the best run of each way
     LORA: {"lr": 1e-2, "method": "lora", "rank": 8},
     WIDE: {"lr": 3e-3, "method": "lora", "rank": 64},
     FULL: {"lr": 1e-3, "method": "full"},
@@ -27,7 +27,7 @@ CALIBRATED = SEEDS[:2]
 
 
 def _arms() -> dict[str, dict]:
-    arms = {}
+    arms: dict[str, dict] = {}
     for way, shares in DIALS.items():
         options = TURNED_DOWN[way] | {"dial": shares}
         arms |= seeded(f"dial of {way}", **options)

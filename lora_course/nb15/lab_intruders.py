@@ -34,7 +34,7 @@ def nearest(W: Tensor, dW: Tensor) -> Tensor:
     return cosines(W, dW).amax(dim=1)
 
 
-def nearest_of_all(way: str, *, seed: int = 0) -> dict[str, list[float]]:
+def nearest_of_all(way: str, *, seed: int = 0) -> dict[str, float | list[float]]:
     """The nearest cosines of all matrices together, ten each, in order: of the updates of one run, and of controls.
 
     "turned": the same strengths in random directions. "spread": the same norm, over all components alike.
@@ -50,9 +50,8 @@ def nearest_of_all(way: str, *, seed: int = 0) -> dict[str, list[float]]:
         name: torch.cat([nearest(weights[path], dW) for path, dW in side.items()]).sort().values
         for name, side in sides.items()
     }
-    return {"norm": round(share_of_norm(updates, weights), 5)} | {
-        name: [round(value, 4) for value in side.tolist()] for name, side in found.items()
-    }
+    rounded = {name: [round(value, 4) for value in side.tolist()] for name, side in found.items()}
+    return {"norm": round(share_of_norm(updates, weights), 5), **rounded}
 
 
 def at_random(like: Tensor, strengths: Tensor, generator: torch.Generator) -> Tensor:

@@ -30,7 +30,7 @@ def dial() -> dict:
 @slider
 def dial_view():
     """A view with one control, setting: which share of what a run changed is kept."""
-    figure, axes = stage(9.2, 4.2, [0.09, 0.13, 0.88, 0.78])
+    figure, axes = stage(9.2, 4.2, (0.09, 0.13, 0.88, 0.78))
     points, marks = {way: dialed(way) for way in DIALED}, {}
     for way, (name, look) in DIALED.items():
         axes.plot(*np.array([(0, 0), *points[way].values()]).T, **look | {"marker": ""}, label=name)

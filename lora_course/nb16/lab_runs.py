@@ -64,7 +64,7 @@ def picked_line(which: str = "e") -> np.ndarray:
 
 def at_kl(line: np.ndarray, runs: Runs) -> np.ndarray:
     """What a line has at the divergence of each run: straight between two of its points, NaN outside of them."""
-    return np.interp([run.kl for run in runs], *line.T, left=np.nan, right=np.nan)
+    return np.interp([run.kl for run in runs], line[:, 0], line[:, 1], left=np.nan, right=np.nan)
 
 
 def below(line: np.ndarray, runs: Runs, which: str = "e") -> np.ndarray:

@@ -12,6 +12,9 @@ from lora_course.drawing.sliders import explore
 from lora_course.drawing.style import Drawn, note, panels, picture, slider
 from lora_course.nb16 import lab_runs as records
 from lora_course.nb16.lab import SAMPLE
+from lora_course.running.sweeps import Runs
+
+Numbers = Sequence[float] | np.ndarray
 
 # --- the training, step by step: the slider of the first screen -------------------------------------------------------
 
@@ -150,7 +153,7 @@ def way_rows(ways: dict) -> list[list[str]]:
     return rows
 
 
-def percents(shares: Sequence[float]) -> str:
+def percents(shares: Numbers) -> str:
     return " to ".join(dict.fromkeys(f"{share:.0%}" for share in (min(shares), max(shares))))
 
 
@@ -177,10 +180,10 @@ def rank_rows(ways: dict) -> list[list[str]]:
     return rows
 
 
-def _kl_and_e(runs: Sequence) -> tuple[str, str]:
+def _kl_and_e(runs: Runs) -> tuple[str, str]:
     return f"{records.mean(runs, 'kl'):.3f}", f"{records.mean(runs, 'e'):.1%}"
 
 
-def interval(gaps: Sequence[float]) -> str:
+def interval(gaps: Numbers) -> str:
     """The smallest and the largest, in points: 1% of all bytes."""
     return " to ".join(dict.fromkeys(f"{100 * gap:+.2f}" for gap in (min(gaps), max(gaps))))

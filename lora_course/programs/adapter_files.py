@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -16,7 +17,7 @@ from lora_edu.peft_io import CHANGES_THE_BASE, CONFIG, PREFIX, WEIGHTS
 Said = Iterator[tuple[str, str]]  # a level, and "what is seen: what to do"
 LEVELS = ("broken", "not opened", "has not learned", "odd", "another method", "note")  # the worst is the verdict
 BROKEN, CLOSED, DEAD, ODD, OTHER, NOTE = LEVELS
-OFF = (None, False, "none", "", [], {})  # a setting that is not used
+OFF: tuple[Any, ...] = (None, False, "none", "", [], {})  # a setting that is not used
 PICKLE = "is a pickle, which can run any code, and was not opened: save as safetensors"
 SAVE = "save it again with save_pretrained"
 BEGINS = {  # the first bytes of what is not the file that its name says: what it is, and what to do
@@ -121,7 +122,7 @@ def beside(folder: Path, config: dict) -> Said:
 
 def largest_token(folder: Path) -> int:
     """The largest id of the tokenizer that lies in a folder, -1 if none does."""
-    found = []
+    found: list[int] = []
     for name, before in {"tokenizer.json": '"id": *', "added_tokens.json": '": *'}.items():
         text = (folder / name).read_text("utf-8", "ignore") if (folder / name).is_file() else ""
         found += map(int, re.findall(rf"{before}(\d+)", text))

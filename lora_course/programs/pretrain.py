@@ -107,7 +107,7 @@ def print_loss(done: int, loss: float) -> None:
     print(f"step {done}: validation loss {loss:.4f} nats per byte", flush=True)
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(given: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="lora-edu pretrain", description="Train the course's base model.")
     parser.add_argument("--size", choices=SIZES, default="laptop", help="default: laptop")
     parser.add_argument("--steps", type=int, help="instead of the recipe's number of steps")
@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--autocast", action="store_true", default=None, help="compute in bfloat16 on the CPU too")
     parser.add_argument("--checkpoint", type=Path, help="the folder to go on from, if stopped; default: in the cache")
     parser.add_argument("--replace", action="store_true", help="overwrite the weights that are there")
-    arguments = parser.parse_args(arguments)
+    arguments = parser.parse_args(given)
     size, seed, target = arguments.size, arguments.seed, base_path(arguments.size)
     steps = SIZES[size].steps if arguments.steps is None else arguments.steps
     check(TRAINING["steps"], steps=steps)

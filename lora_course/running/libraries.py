@@ -24,7 +24,7 @@ def missing() -> list[str]:
     return [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
 
 
-def compare(rank: int = 8, alpha: float = 16) -> dict[str, bool]:
+def compare(rank: int = 8, alpha: int = 16) -> dict[str, bool]:
     """Build the same QLoRA model twice, with the libraries and with the course. What is equal: question -> answer."""
     with quiet(), tempfile.TemporaryDirectory() as folder:
         from transformers import LlamaForCausalLM
@@ -47,7 +47,7 @@ def compare(rank: int = 8, alpha: float = 16) -> dict[str, bool]:
     }
 
 
-def by_the_libraries(folder: str, rank: int, alpha: float) -> nn.Module:
+def by_the_libraries(folder: str, rank: int, alpha: int) -> nn.Module:
     """The four calls of notebook 09, section 10."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig

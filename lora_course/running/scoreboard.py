@@ -20,7 +20,7 @@ ONE_CONSTANT = 2**18  # as a block size: no layer of the shipped base has more w
 SECOND_LEVEL = {8: DoubleQuant(), 4: DoubleQuant("nf4")}  # bits of a constant -> how it is rounded, in blocks of 256
 
 # notebook -> format -> the arguments of `score`
-ROWS = {
+ROWS: dict[str, dict[str, dict]] = {
     "05": {
         "as shipped": {"codebook": None},
         "int4, one constant a layer": {"codebook": "int4", "block_size": ONE_CONSTANT},

@@ -255,12 +255,12 @@ def _pip(*arguments: str) -> None:
     command += ["--progress-bar=off", "--no-input"]
     said = []
     with log.open("w", encoding="utf-8") as file:
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
-        process = subprocess.Popen(command, **pipes)
+        pipe, out = subprocess.PIPE, subprocess.STDOUT
+        process = subprocess.Popen(command, stdout=pipe, stderr=out, text=True, errors="replace")
         over = threading.Event()
         threading.Thread(target=_tick, args=(over,), daemon=True).start()
         try:
-            for line in process.stdout:
+            for line in process.stdout or ():
                 file.write(line)
                 said.append(line.strip())
                 if step := _step(line):

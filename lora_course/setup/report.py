@@ -81,8 +81,8 @@ def formulas_to_mathml(source: str) -> str:
     """Replace $...$ and $$...$$ in Markdown by MathML, which browsers draw without MathJax."""
     parts = re.split(r"(```.*?```|`[^`]*`)", source, flags=re.DOTALL)  # the odd ones are code: leave them
     for i in range(0, len(parts), 2):
-        parts[i] = re.sub(r"\$\$(.+?)\$\$", lambda found: mathml(found[1], "block"), parts[i], flags=re.DOTALL)
-        parts[i] = re.sub(r"(?<!\\)\$((?:[^$\n]|\n(?!\n))+?)(?<!\\)\$", lambda found: mathml(found[1]), parts[i])
+        parts[i] = re.sub(r"\$\$(.+?)\$\$", lambda found: mathml(str(found[1]), "block"), parts[i], flags=re.DOTALL)
+        parts[i] = re.sub(r"(?<!\\)\$((?:[^$\n]|\n(?!\n))+?)(?<!\\)\$", lambda found: mathml(str(found[1])), parts[i])
     return "".join(parts)
 
 

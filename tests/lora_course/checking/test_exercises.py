@@ -15,8 +15,9 @@ import torch
 import lora_course
 from lora_course.checking import grading
 from lora_course.checking.answers import EXAMPLE, PYTHON, Answer
+from lora_course.checking.asked import MOST_TAUGHT
 from lora_course.checking.describing import MOST_WORDS
-from lora_course.checking.exercise import MOST_TAUGHT, Exercise, exercise
+from lora_course.checking.exercise import Exercise, exercise
 from lora_course.checking.grading import WrongAnswer
 from lora_course.checking.reference import HANDED_OVER
 from lora_course.checking.rows import flat
