@@ -27,9 +27,8 @@ def draw(rng) -> dict:
 # --- 1.1 and 1.2: matrices with a known spectrum ----------------------------------------------------------------------
 
 
-def _with_spectrum(rng, shape, values) -> np.ndarray:
+def _with_spectrum(rng, rows, columns, values) -> np.ndarray:
     """A random matrix with these singular values: (rows, columns)"""
-    rows, columns = shape
     left = np.linalg.qr(rng.normal(size=(rows, len(values))))[0]
     right = np.linalg.qr(rng.normal(size=(columns, len(values))))[0]
     return left * np.array(values) @ right.T
@@ -38,21 +37,14 @@ def _with_spectrum(rng, shape, values) -> np.ndarray:
 def _rank_cases(c, rng) -> list[tuple]:
     """Spectra that tell the usual mistakes apart; then shapes and ranks that are drawn, so that no table knows them."""
     slowly, fast = [8 * 0.85**k for k in range(9)], [10 * 0.6**k for k in range(8)]
-    spectra: list[list[float]] = [
-        [9, 6, 3, 1.5, 1, 0.5],
-        slowly,
-        [20, 1, 1, 1, 1, 1, 1],
-        [5] * 22,
-        fast,
-        [7, 6, 5, 4, 3, 2, 1],
-    ]
+    spectra: list = [[9, 6, 3, 1.5, 1, 0.5], slowly, [20, 1, 1, 1, 1, 1, 1], [5] * 22, fast, [7, 6, 5, 4, 3, 2, 1]]
     sides = [(9, 7), (12, 10), (7, 9), (26, 22), (8, 11), (9, 8)]
     fixed = [
-        (_with_spectrum(rng, shape, [value * rng.uniform(0.97, 1.03) for value in values]),)
+        (_with_spectrum(rng, *shape, [value * rng.uniform(0.97, 1.03) for value in values]),)
         for shape, values in zip(sides, spectra, strict=True)
     ]
     drawn = [rng.choice(np.arange(6, 25), 2, replace=False) for _ in range(4)]
-    return fixed + [(_with_spectrum(rng, s, rng.uniform(0.5, 0.9) ** np.arange(s.min())),) for s in drawn]
+    return fixed + [(_with_spectrum(rng, s[0], s[1], rng.uniform(0.5, 0.9) ** np.arange(s.min())),) for s in drawn]
 
 
 def _observe_rank(answer, c, matrix) -> dict:
@@ -62,7 +54,7 @@ def _observe_rank(answer, c, matrix) -> dict:
 
 def _split_cases(c, rng) -> list[tuple]:
     spectrum = sorted(rng.uniform(0.5, 9, size=6), reverse=True)
-    return [(_with_spectrum(rng, shape, spectrum), rank) for shape, rank in [((9, 7), 2), ((6, 11), 3), ((8, 6), 1)]]
+    return [(_with_spectrum(rng, *shape, spectrum), rank) for shape, rank in [((9, 7), 2), ((6, 11), 3), ((8, 6), 1)]]
 
 
 def _observe_split(answer, c, matrix, rank) -> dict:

@@ -189,7 +189,7 @@ def diagnosis(answer: tuple[Callable, Callable], c: Any, case: RunCase) -> dict:
         "verdict": lambda: "; ".join(f"{name}: {found()[0][2][name]}" for name in sorted(found()[0][2])) or "nothing",
         "untouched": lambda: found()[1],
     }
-    mended: dict[str, Any] = {"base repaired": ELSEWHERE, "adapters repaired": ELSEWHERE}
+    mended: dict = {"base repaired": ELSEWHERE, "adapters repaired": ELSEWHERE}
     if case.faults == ("norm",):
         mended["base repaired"] = base_repaired
     elif case.faults:

@@ -10,8 +10,6 @@ __all__ = ["progress"]
 def __getattr__(name: str):
     if name not in __all__:
         raise AttributeError(f"module 'lora_course.checking' has no attribute {name!r}")
-    from lora_course.checking import (
-        grading,  # here, so that `comparing` can be imported with the standard library alone
-    )
+    from lora_course.checking import grading  # here: `comparing` is imported with the standard library alone
 
     return getattr(grading, name)

@@ -22,8 +22,6 @@ OPEN: Kind = ("○", "#6E6E6E")
 WRONG: Kind = ("✗", "#B87000")
 ICONS = {"correct": RIGHT[0], "not done yet": OPEN[0], "not checked yet": OPEN[0], "not right yet": WRONG[0]}
 
-MOVED = {"10.2": "15.1", "10.4": "15.2"}  # exercises that have another number since a record was written
-
 
 class WrongAnswer(AssertionError):
     """A wrong answer. In a notebook it shows a card and one line, and none of the course's own code."""
@@ -120,21 +118,18 @@ def progress_file() -> Path:
 def remembered() -> dict[str, str]:
     """Number of an exercise -> what is known of it, from the notebooks of this copy; empty if there is nothing.
 
-    A copy without a file of its own goes on from the one in the cache, which all copies shared before. A damaged file
-    is moved aside.
+    A damaged file is moved aside.
     """
-    there = [path for path in (progress_file(), files.cache_dir() / "progress.json") if os.path.lexists(path)]
+    path = progress_file()
     try:
-        kept = {
-            MOVED.get(number, number): result for number, result in (read_record(there[0]) if there else {}).items()
-        }
+        kept = read_record(path) if os.path.lexists(path) else {}
         kept.pop("checksum", None)
         if unknown := set(map(str, kept.values())) - {CORRECT, NOT_RIGHT, ONCE_RIGHT}:
             raise ValueError(f"it holds {min(unknown)[:40]!r}")
         return kept
     except ValueError as error:
         with suppress(OSError):
-            print(f"{there[0]} is damaged ({error}). It is kept as {set_aside(there[0]).name}; progress begins anew")
+            print(f"{path} is damaged ({error}). It is kept as {set_aside(path).name}; progress begins anew")
         return {}
 
 
@@ -144,9 +139,8 @@ def remember(number: str, result: str) -> None:
         return
     with suppress(OSError):
         path = progress_file()
-        lock = files.take_lock(
-            path.with_name(f".{path.name.strip('.')}.lock"), wait=5
-        )  # of notebooks that check at once
+        beside = path.with_name(f".{path.name.strip('.')}.lock")
+        lock = files.take_lock(beside, wait=5)  # of notebooks that check at once
         try:
             kept = remembered()
             write_record(path, kept | {number: after(kept.get(number), result)})

@@ -4,8 +4,6 @@ True to scale: a side of a rectangle is as long as there are numbers along it. S
 and both are thin in the direction of the rank.
 """
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -96,7 +94,7 @@ def _backward(axes: Axes, adapter: bool, quantized: bool) -> None:
     color, low = GRADIENT[0], -0.4
     name = "W′" if quantized else "W"
     if adapter:
-        said: dict[str, Any] = {"fontsize": 10, "color": color}
+        said: dict = {"fontsize": 10, "color": color}
         _box(axes, W, BELOW + 0.3, WIDE, THIN, GRADIENT)
         axes.text(W, BELOW + 0.3 + 0.1, "gradient of A, of its shape", ha="center", va="bottom", **said)
         _box(axes, B + 0.3, BELOW, THIN, TALL, GRADIENT)
@@ -141,6 +139,6 @@ def _line(axes: Axes, start: tuple[float, float], end: tuple[float, float], look
 
 
 def _arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], look: Look = ("black", "")) -> None:
-    how: dict[str, Any] = {"arrowstyle": "-|>", "mutation_scale": 12, "shrinkA": 0, "shrinkB": 0}
+    how: dict = {"arrowstyle": "-|>", "mutation_scale": 12, "shrinkA": 0, "shrinkB": 0}
     style = "--" if look is GRADIENT else "-"
     axes.add_patch(FancyArrowPatch(start, end, color=look[0], lw=1.2, ls=style, **how))

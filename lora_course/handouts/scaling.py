@@ -4,7 +4,6 @@ python -m lora_course.handouts.scaling        # draws notebooks/figures/devices.
 """
 
 from pathlib import Path
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch, Rectangle
@@ -61,7 +60,7 @@ def devices(rows: dict[str, dict[str, int]]) -> Drawn:
 
 
 def _device(axes: Axes, left: float, name: str, parts: dict[str, int]) -> None:
-    frame: dict[str, Any] = {"boxstyle": "round,pad=0", "fc": "none", "ec": looks.GRAY, "lw": 1.2}
+    frame: dict = {"boxstyle": "round,pad=0", "fc": "none", "ec": looks.GRAY, "lw": 1.2}
     axes.add_patch(FancyBboxPatch((left, 0.05), WIDTH, HEIGHT - 0.1, **frame))
     axes.text(left + WIDTH - 0.2, HEIGHT - 0.3, name, ha="right", va="top", fontsize=9, color=looks.GRAY)
     place = left + 0.3

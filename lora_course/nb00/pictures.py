@@ -1,7 +1,5 @@
 """The figures of notebook 00: the dial, what it gains and costs, an adapter to scale, the map."""
 
-from typing import Any
-
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
@@ -143,13 +141,7 @@ def course_map() -> Drawn:
     for path in PATHS:
         columns, rows = zip(*(PLACES[number][:2] for number in path), strict=True)
         axes.plot(columns, rows, color=GRAY, lw=1.2, zorder=1)
-    bent: dict[str, Any] = {
-        "connectionstyle": "arc3,rad=0.08",
-        "shrinkA": 0,
-        "shrinkB": 0,
-        "ls": (0, (3, 1.5)),
-        "zorder": 2,
-    }
+    bent: dict = {"connectionstyle": "arc3,rad=0.08", "shrinkA": 0, "shrinkB": 0, "ls": (0, (3, 1.5)), "zorder": 2}
     for way in WAYS:
         axes.add_patch(FancyArrowPatch(*way, arrowstyle="-|>", mutation_scale=16, color=RED, lw=2, **bent))
     for number in PLACES:
@@ -167,10 +159,10 @@ def course_map() -> Drawn:
 
 def _place(axes: plt.Axes, number: str) -> None:
     column, row, title, question, sections = PLACES[number]
-    look: dict[str, Any] = {"edgecolor": RED, "lw": 2.6} if sections else {"edgecolor": GRAY, "lw": 1}
+    look: dict = {"edgecolor": RED, "lw": 2.6} if sections else {"edgecolor": GRAY, "lw": 1}
     corner, how = (column - 0.45, row - 0.43), "round,pad=0,rounding_size=0.06"
     axes.add_patch(FancyBboxPatch(corner, 0.9, 0.86, boxstyle=how, facecolor="white", zorder=3, **look))
-    text: dict[str, Any] = {"ha": "center", "zorder": 4, "fontsize": 9}
+    text: dict = {"ha": "center", "zorder": 4, "fontsize": 9}
     axes.text(column, row - 0.38, f"{number}\n{title}", va="top", weight="bold", **text)
     axes.text(column, row + 0.03, question, va="center", **text)
     if sections:

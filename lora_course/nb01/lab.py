@@ -13,7 +13,6 @@ import copy
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -54,8 +53,8 @@ def update_rank(
     def loss(changes: dict[str, NDArray]) -> float:
         return loss_on(with_changes(base, changes), "shakespeare", windows)
 
-    found = {"base": loss({}), "whole": loss(updates)}
-    result: dict[str, Any] = {"ranks": list(ranks), "loss": found, "norm": {}, "bytes": {}}
+    losses = {"base": loss({}), "whole": loss(updates)}
+    result: dict = {"ranks": list(ranks), "loss": losses, "norm": {}, "bytes": {}}
     for kind, make in AT_RANK.items():
         changes = [_changed(make, updates, pieces, rank, seed) for rank in ranks]
         result["loss"][kind] = [loss(change) for change in changes]

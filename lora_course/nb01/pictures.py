@@ -3,8 +3,6 @@
 `portrait_view` is the slider of the first screen, `update_view` the same slider on an update.
 """
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib import cbook
@@ -34,12 +32,12 @@ class Product:
         right = 2 * width + min(shape) + 2 * self.gap + 2
         axes.set(xlim=(-2, right), ylim=(height + 2, -0.12 * height), aspect="equal")
         axes.set_axis_off()
-        look: dict[str, Any] = {"cmap": "gray", "interpolation": "nearest", "animated": True}
-        sign: dict[str, Any] = {"fontsize": 18, "ha": "center", "va": "center"}
-        name: dict[str, Any] = {"fontsize": 12, "ha": "center", "va": "bottom", "color": ORANGE, "animated": True}
+        look: dict = {"cmap": "gray", "interpolation": "nearest", "animated": True}
+        sign: dict = {"fontsize": 18, "ha": "center", "va": "center"}
+        name: dict = {"fontsize": 12, "ha": "center", "va": "bottom", "color": ORANGE, "animated": True}
         self.whole = axes.imshow(np.zeros(shape), vmin=low, vmax=high, extent=(0, width, height, 0), **look)
         self.images = [axes.imshow(np.zeros((1, 1)), extent=(0, 1, 1, 0), **look) for _ in "BA"]
-        frame: dict[str, Any] = {"fill": False, "ec": ORANGE, "lw": 1.6, "animated": True}
+        frame: dict = {"fill": False, "ec": ORANGE, "lw": 1.6, "animated": True}
         self.frames = [Rectangle((0, 0), 0, 0, **frame) for _ in "BA"]
         for rectangle in self.frames:
             axes.add_patch(rectangle)

@@ -26,9 +26,8 @@ class SmallGPT(GPT):
         for weight in self.parameters():
             weight.copy_(torch.randn(weight.shape, generator=generator))
 
-    requires_grad = (
-        False  # a copy is made by `clone`, as of a tensor: a deep one would take eight times as long as a run
-    )
+    # A copy is made by `clone`, as of a tensor: a deep one would take eight times as long as a run.
+    requires_grad = False
 
     def clone(self) -> "SmallGPT":
         """A copy with the same weights, of which an answer can take blocks away."""

@@ -4,7 +4,6 @@ Every picture is a function of the numbers that it shows and returns `(figure, w
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -110,7 +109,7 @@ def _cursor_panels(tokens: list[int], depths: int, heads: Sequence[tuple[int, in
         bars = line.stairs(flat, edges, baseline=height, fill=True, color=looks.BLUE, animated=True)
         rows.append((height, bars))
     line.text(-0.9, 0, "the text", ha="right", va="center")
-    box: dict[str, Any] = {"animated": True, "zorder": 2}
+    box: dict = {"animated": True, "zorder": 2}
     cover = Rectangle((0, -0.6), len(tokens), 1.2, color="white", alpha=0.82, **box)
     cursor = Rectangle((0, -0.5), 1, 1.0, fill=False, edgecolor="black", lw=2, gid="here", **box)
     hidden = Rectangle((0, -0.5), 1, 1.0, fill=False, edgecolor=looks.SKY, lw=2, ls="--", **box)
@@ -146,7 +145,7 @@ def _guess_panel(figure: Figure, depth: int, depths: int):
     axes.set_title(what, pad=20)
     title = axes.text(0, 1.04, "", fontsize=11, color=looks.SKY, transform=axes.transAxes, animated=True)
     bars = axes.barh(range(TOP), [0] * TOP, height=0.7, edgecolor="white", animated=True)
-    letter: dict[str, Any] = {"ha": "right", "va": "center", "fontsize": 12, "family": "monospace", "animated": True}
+    letter: dict = {"ha": "right", "va": "center", "fontsize": 12, "family": "monospace", "animated": True}
     names = [axes.text(-0.05, rank, "", **letter) for rank in range(TOP)]
     return bars, names, title
 

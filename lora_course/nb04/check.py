@@ -30,7 +30,7 @@ def observe_grown(solution: Callable, A: np.ndarray, B: np.ndarray, extra: int) 
             return f"the new {name} should have the shape {shape}, and has {factor.shape}."
         if not np.isfinite(factor).all():
             return f"some entries of the new {name} are no finite numbers."
-    new_A, new_B = pair
+    (new_A, new_B), rank = pair, np.linalg.matrix_rank
     of_new = new_B[:, r:] @ new_A[r:]  # what the new rows and columns give by themselves
     times, times_without = _multiple(new_B @ new_A, B @ A), _multiple(new_B @ new_A - of_new, B @ A)
     return {
@@ -38,8 +38,7 @@ def observe_grown(solution: Callable, A: np.ndarray, B: np.ndarray, extra: int) 
         "the new rows of A and the new columns of B add nothing at the start": bool(times or not times_without),
         "how often the old B A counts in the new one": times or times_without,
         "a new row of A or a new column of B is not zero": np.any(new_A[r:]) or np.any(new_B[:, r:]),
-        "the rows of A, or the columns of B, are independent": max(np.linalg.matrix_rank(factor) for factor in pair)
-        == r + extra,
+        "the rows of A, or the columns of B, are independent": max(rank(factor) for factor in pair) == r + extra,
     }
 
 

@@ -1,7 +1,5 @@
 """The pictures of notebook 05: an outlier in its block, and a block on its way to bytes."""
 
-from typing import Any
-
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -35,7 +33,7 @@ def outlier_view(weights: Tensor):
     others = places != PLACE
     mine = axes.bar(places, weights.numpy(), width=0.9, color=GRAY, alpha=0.3)[PLACE]
     mine.set(animated=True, gid="here")
-    dashed: dict[str, Any] = {"colors": RED, "linewidths": 0.7, "linestyles": "--"}
+    dashed: dict = {"colors": RED, "linewidths": 0.7, "linestyles": "--"}
     marks = LineCollection([], animated=True, **dashed)
     rounded = LineCollection([], colors=GREEN, linewidths=5, animated=True)
     axes.add_collection(marks)

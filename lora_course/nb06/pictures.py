@@ -5,7 +5,6 @@
 
 from itertools import pairwise
 from statistics import NormalDist
-from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -45,7 +44,7 @@ def beat_nf4(values: Tensor):
     errors = {offset: error_at(values, offset) for offset in OFFSETS}
     nf4 = relative_error(values, quantize(values, "nf4", 64).dequantize())
     figure, (bell, curve) = _beat_panels()
-    edge: dict[str, Any] = {"linewidth": 0.8, "animated": True}
+    edge: dict = {"linewidth": 0.8, "animated": True}
     slices = PolyCollection([], edgecolor="white", facecolor=SHADES, **edge)
     tails = PolyCollection([], facecolor="white", edgecolor=RED, hatch="\\\\\\", **edge)
     bell.add_collection(slices)

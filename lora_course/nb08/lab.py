@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from lora_course.nb08.lab_film import film_step, scenes
+from lora_course.running.timing import alternating_times
 from lora_edu import GPT, GPTConfig, NF4Linear, add_lora, quantize_linears
 from lora_edu.training import trainable_parameters, training_step
 
@@ -61,23 +62,6 @@ FILM_ARMS = {
 
 
 # --- why is QLoRA slower? --------------------------------------------------------------------------------------------
-
-
-def alternating_times(tasks: dict[str, Callable], rounds: int, clock=time.perf_counter) -> dict[str, list[float]]:
-    """The seconds that each task takes by a clock, one number a round.
-
-    Tasks alternate, so that a slow moment of the machine hits all of them alike, and each round begins with the next
-    one, so that none has a place in the order to itself. A round before the first warms up.
-    """
-    names = list(tasks)
-    times: dict[str, list[float]] = {name: [] for name in tasks}
-    for done in range(rounds + 1):
-        first = done % len(names)
-        for name in names[first:] + names[:first]:
-            start = clock()
-            tasks[name]()
-            times[name].append(clock() - start)
-    return {name: seconds[1:] for name, seconds in times.items()}
 
 
 def stepper(model: GPT, n_tokens: int) -> Callable[[], float]:

@@ -3,8 +3,6 @@
 Those that plot the stored comparisons are in `lora_course.nb09.pictures_quality`.
 """
 
-from typing import Any
-
 import ipywidgets
 import numpy as np
 from torch import nn
@@ -41,13 +39,13 @@ def film_view(arm: dict):
     lines = TwoLines((9.6, 5.9), texts, (0.745, 0.49), 0.22, said="and it writes, after “My lord, ”:", size=9.5)
     figure = lines.figure
     codes, update = figure.add_axes((0.515, 0.03, 0.22, 0.32)), figure.add_axes((0.765, 0.03, 0.22, 0.32))
-    dots: dict[str, Any] = {"interpolation": "none", "animated": True}
+    dots: dict = {"interpolation": "none", "animated": True}
     codes.imshow([[int(digit, 16) for digit in row] for row in arm["codes"]], cmap="Greens", vmin=0, vmax=15, **dots)
     shown = update.imshow(last, cmap="PuOr", vmin=-3 * last.std(), vmax=3 * last.std(), **dots)
     for axes, look in ((codes, CODES), (update, ADAPTER)):
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(color=look[0], lw=1.6, visible=True)
-    name: dict[str, Any] = {"fontsize": 9, "va": "bottom", "linespacing": 1.3, "animated": True}
+    name: dict = {"fontsize": 9, "va": "bottom", "linespacing": 1.3, "animated": True}
     titles = [axes.text(0, -3, "", **name) for axes in (codes, update)]
 
     def values(step: int) -> dict:

@@ -1,7 +1,4 @@
-"""The checks of notebook 10, where and how much: subspaces, and what an update amplifies.
-
-10.2 and 10.4 went to notebook 15. Their numbers stay free: what a reader has done is kept by number.
-"""
+"""The checks of notebook 10, where and how much: subspaces, and what an update amplifies. There is no 10.2."""
 
 import numpy as np
 

@@ -8,8 +8,6 @@ Rates are swept with seed 0; the best rate of an arm is run with two more seeds.
 to train under one budget; `lora-price` asks for ranks, rates, scalings and steps.
 """
 
-from typing import Any
-
 import torch
 
 from lora_course.running.finetune import both_losses, fine_tune, prepared
@@ -118,7 +116,7 @@ CALIBRATED = ("q k v o", "down", "up down, rank 2")
 
 WHERE_ARMS: dict[str, dict] = {}
 for _way, (_targets, _rank) in (PLACES | HALF).items():
-    _options: dict[str, Any] = {"method": "lora", "rank": _rank, "targets": _targets}
+    _options: dict = {"method": "lora", "rank": _rank, "targets": _targets}
     WHERE_ARMS |= sweep_arms(_way, PLACE_RATES[_way], BEST_PLACE_RATES[_way], **_options)
     if _way in CALIBRATED:
         WHERE_ARMS |= arms_of(_way, (BEST_PLACE_RATES[_way],), SEEDS, **_options, calibrate=True)

@@ -15,11 +15,8 @@ SEQ_LEN = 32  # short, so that a batch of 64 is affordable
 TEST_WINDOWS = 512
 EQUAL_TOKENS = ((4, 512), (16, 128), (64, 32))  # batch, steps
 EQUAL_STEPS = ((4, 32), (16, 32), (64, 32))
-WAYS: dict[str, dict] = {
-    "full": {"method": "full"},
-    "lora r8": {"method": "lora"},
-    "lora r64": {"method": "lora", "rank": 64},
-}
+WAYS: dict[str, dict] = {"full": {"method": "full"}, "lora r8": {"method": "lora"}}
+WAYS["lora r64"] = {"method": "lora", "rank": 64}
 
 
 def loss_with_batch(method: str, lr: float, batch: int, steps: int, rank: int = 8, *, seed=0, progress=True) -> dict:

@@ -4,7 +4,6 @@ What the stored runs say is in `lora_course.nb10.lab_runs`.
 """
 
 from collections.abc import Iterable
-from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -61,7 +60,7 @@ def budget_view(runs: Runs):
     for matrix, (x, y, width, height) in BLOCK.items():
         beside.add_patch(Rectangle((x, y), width, height, facecolor="white", edgecolor=BLUE, lw=1.5))
         lit[matrix] = beside.add_patch(Rectangle((x, y), width, height, **filled(ADAPTER), animated=True))
-        name_it: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 5, "animated": True}
+        name_it: dict = {"ha": "center", "va": "center", "zorder": 5, "animated": True}
         beside.text(x + width / 2, y + height / 2, matrix.removesuffix("_proj"), **name_it,
                     bbox={"facecolor": "white", "lw": 0, "pad": 1})  # fmt: skip
 

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 
 from lora_course.nb06.lab import inputs_of as inputs_of  # the page says nb11.inputs_of
-from lora_course.nb08.lab import alternating_times
 from lora_course.nb09 import lab as nb09
 from lora_course.running.finetune import loss_on
 from lora_course.running.sweeps import SEEDS, Runs, arms_of, stored_runs, sweep_arms
+from lora_course.running.timing import alternating_times
 from lora_edu.models.base import load_base
 from lora_edu.texts import Text, batches, load_text
 from lora_edu.training import learning_rate_factor, trainable_parameters, training_step

@@ -114,9 +114,7 @@ SUM = "np.exp(logits).sum(axis=-1, keepdims=True)"
 )
 def shifted_loss(logits, tokens):
     scores = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))  # the logarithms of the probabilities
-    found = np.take_along_axis(scores[:, :-1], tokens[:, 1:, None], axis=-1)[
-        ..., 0
-    ]  # which position is asked for which token
+    found = np.take_along_axis(scores[:, :-1], tokens[:, 1:, None], axis=-1)  # which position is asked for which token
     return -found.mean()  # what becomes of all logarithms
 
 

@@ -12,7 +12,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from lora_course.nb08.lab import alternating_times
+from lora_course.running.timing import alternating_times
 from lora_edu.gpt import GPT, GPTConfig
 from lora_edu.layers import replace_layers
 from lora_edu.lora import LoRALinear, add_lora, lora_layers, merge

@@ -13,12 +13,12 @@ from statistics import mean, quantiles, stdev
 import numpy as np
 import torch
 
-from lora_course.nb08.lab import alternating_times
 from lora_course.nb09 import lab as nb09
 from lora_course.nb13.lab import ASKED, MID, VERBS
 from lora_course.nb13.lab_measured import Interval, Numbers, results
 from lora_course.running.finetune import shipped as base
 from lora_course.running.sweeps import paired
+from lora_course.running.timing import alternating_times
 from lora_edu import GPTConfig, quantize_linears
 from lora_edu.memory.shapes import BASE, CONSTANTS, predicted_bytes
 

@@ -9,7 +9,6 @@ What is behind a sentence (verdict, numbers, control, source) is computed by `nb
 from collections.abc import Iterator, Sequence
 from html import escape
 from textwrap import fill
-from typing import Any
 
 import ipywidgets
 
@@ -104,7 +103,7 @@ def clipping() -> Drawn:
         text = fill(claim.sentence, 88)
         axes.text(0.25, line, str(number), ha="right", va="top", fontsize=10.5, color=GRAY)
         axes.text(0.4, line, text, family="serif", va="top", fontsize=10.5, linespacing=1.25)
-        look: dict[str, Any] = {"va": "top", "fontsize": 10.5, "color": LOOKS.get(claim.verdict, GRAY)}
+        look: dict = {"va": "top", "fontsize": 10.5, "color": LOOKS.get(claim.verdict, GRAY)}
         axes.text(8.6, line, claim.verdict, weight="bold", **look)
         axes.text(9.7, line, " ".join(SIGNS[held] for held in claim.answers), **look)
         line += 1.2 + 0.95 * text.count("\n")

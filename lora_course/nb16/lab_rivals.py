@@ -6,7 +6,6 @@ roll-outs of the base it takes those with few e's oftener, in the way that no po
 """
 
 import itertools
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +94,7 @@ def imitated(lr: float, steps: int = 40, best_of: int = 8, rank: int = 8, seed: 
 
 BIASES = (0.0, -0.25, -0.5, -1.0, -1.5, -2.0, -2.5, -3.0, -3.5, -4.0, -5.0, -6.0, -30.0)  # the last one bans it
 SHORT, LONG = tuple(range(0, 41, 4)), (0, 4, 8, 12, 16, 20, 30, 40, 60, 80, 100)  # when a film is looked at
-R1: dict[str, Any] = {"method": "lora", "rank": 1}
+R1: dict = {"method": "lora", "rank": 1}
 R8 = R1 | {"rank": 8}
 WAYS: dict[str, tuple[dict, tuple[float, ...], float]] = {  # how it trains, rates that seed 0 tries, the best of them
     "lora r1": (R1, (1e-3, 3e-3, 1e-2, 2e-2), 3e-3),
@@ -119,10 +118,10 @@ def _arms() -> dict[str, dict]:
     arms |= arms_of("no price", (1e-2,), **R1, beta=0.0, film=True, looks=SHORT)
     arms |= arms_of("film", (3e-3,), **R1, steps=100, film=True, looks=LONG)
     arms |= arms_of("film", (3e-3,), SEEDS[1:], **R1, steps=100)
-    constants: dict[str, Any] = {"method": "constants"}
+    constants: dict = {"method": "constants"}
     arms |= arms_of("constants, longer", (5e-2,), SEEDS, **constants, steps=100)
     arms |= arms_of("by last byte, longer", (5e-2,), method="by last byte", steps=100)
-    longest: dict[str, Any] = {"steps": 300, "film": True, "looks": (200,)}
+    longest: dict = {"steps": 300, "film": True, "looks": (200,)}
     arms |= arms_of("lora r1, longest", (3e-3,), **R1, **longest)
     arms |= arms_of("constants, longest", (5e-2,), **constants, **longest)
     arms |= arms_of("constants for words", (5e-2,), SEEDS, **constants, reward="words", temperature=0.8)

@@ -12,7 +12,6 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -59,7 +58,7 @@ def run(options: argparse.Namespace, device: torch.device) -> History:
     model = build_model(options, device)
     print(f"{options.method}: {trainable_summary(model)}", flush=True)
     how = {name: getattr(options, name) for name in TRAINING if name in options}
-    progress: dict[str, Any] = {"on_evaluation": print_loss, "progress": sys.stderr.isatty()}
+    progress: dict = {"on_evaluation": print_loss, "progress": sys.stderr.isatty()}
     history = train(model, load_text(options.text), device=device, checkpoint=options.checkpoint, **how, **progress)
     if history.interrupted:
         go_on = f"goes on from {options.checkpoint}" if options.checkpoint else "could go on with --checkpoint"

@@ -1,12 +1,9 @@
 """The film of a training step: what the recorder counts, and what notebook 08 says about it."""
 
-from functools import partial
-
 import pytest
 import torch
 
 from lora_course.experiments import load_results
-from lora_course.nb08 import lab as nb08
 from lora_course.nb08 import pictures
 from lora_course.nb08.lab import decoded_before, film_batch, film_model
 from lora_course.nb08.lab_film import film_step, scenes
@@ -133,11 +130,3 @@ def test_the_bands_are_stacked_to_the_total():
     assert top == pytest.approx(ARMS["freeze, four_bits"]["peak"] / 1e6)
     codes = GPTConfig().n_layers * 12 * 256 * 256 / 2
     assert now["bands"]["codes"][0] * 1e6 == codes + ARMS["freeze, four_bits"]["resident"]["quantization constants"]
-
-
-def test_each_round_begins_with_the_next_task():
-    done, times = [], {"a": 2, "b": 6}
-    tasks = {name: partial(done.append, name) for name in times}
-    taken = nb08.alternating_times(tasks, 3, lambda: sum(times[name] for name in done))
-    assert taken == {"a": [2] * 3, "b": [6] * 3}
-    assert "".join(done) == "abbaabba"
