@@ -49,8 +49,14 @@ def show_list(rows: Sequence[Sequence[str]], summary: str, header: Sequence[str]
     lines = [
         "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=False)).rstrip() for row in all_rows
     ]
-    head = "".join(f'<th scope="col" style="text-align: left">{_with_icon(text)}</th>' for text in header)
-    body = "".join(f"<tr>{_row_head(row[0])}{''.join(map(_cell, row[1:]))}</tr>" for row in rows)
+    left = 'style="text-align: left'
+    head = "".join(f'<th scope="col" {left}">{_with_icon(text)}</th>' for text in header)
+    body = "".join(
+        f'<tr><th scope="row" {left}; font-weight: normal">{_with_icon(first)}</th>'
+        + "".join(f'<td {left}">{_with_icon(text)}</td>' for text in others)
+        + "</tr>"
+        for first, *others in rows
+    )
     html = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(summary)}</p>"
     publish(html, "\n".join([*lines, summary]))
 
@@ -60,14 +66,6 @@ def publish(html: str, text: str) -> None:
         display({"text/html": html, "text/plain": text}, raw=True)
     else:
         print(text)
-
-
-def _row_head(text: str) -> str:
-    return f'<th scope="row" style="text-align: left; font-weight: normal">{_with_icon(text)}</th>'
-
-
-def _cell(text: str) -> str:
-    return f'<td style="text-align: left">{_with_icon(text)}</td>'
 
 
 def _with_icon(text: str) -> str:

@@ -19,6 +19,7 @@ import time
 import types
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,6 +97,7 @@ class Code:
         names = [node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
         names = [*(node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)), *names]
         self.names = list(dict.fromkeys(names))
+        self.other_names = partial(edits.other_names, names=self.names)
         for node in ast.walk(tree):  # every loop and call is counted, so that none goes on for ever
             if isinstance(node, ast.While | ast.For | ast.FunctionDef):
                 node.body.insert(0, ast.Expr(edits.called(TICK)))
@@ -155,9 +157,9 @@ class Code:
     def rounds(self) -> Iterator[Iterator[tuple[Change, ...]]]:
         """Likely changes first; then the same change at two places; then what is forgotten."""
         yield ((change,) for change in self.changes(edits.local_changes, edits.changed_statements))
-        yield ((change,) for change in self.changes(self._other_names, self._wraps))
+        yield ((change,) for change in self.changes(self.other_names, partial(edits.wraps, names=self.names)))
         yield self._pairs()
-        yield ((change,) for change in self.changes(self._missing))
+        yield ((change,) for change in self.changes(partial(edits.missing, names=self.names)))
 
     def changes(self, *kinds: Callable) -> Iterator[Change]:
         for kind in kinds:
@@ -166,18 +168,9 @@ class Code:
                     axis = edits.AXIS if edits.is_axis(slot.node, slot.parent) else ""
                     yield from (Change(slot, axis or hint, node) for hint, node in kind(slot.node))
 
-    def _wraps(self, node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
-        return edits.wraps(node, self.names)
-
-    def _other_names(self, node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
-        return edits.other_names(node, self.names)
-
-    def _missing(self, node: ast.expr) -> Iterator[tuple[str, ast.expr]]:
-        return edits.missing(node, self.names)
-
     def _pairs(self) -> Iterator[tuple[Change, ...]]:
         groups: dict[tuple, list[Change]] = {}
-        for change in self.changes(edits.local_changes, edits.changed_statements, self._other_names):
+        for change in self.changes(edits.local_changes, edits.changed_statements, self.other_names):
             key = (change.hint, ast.dump(change.slot.node), ast.dump(change.node))
             groups.setdefault(key, []).append(change)
         return (tuple(group) for group in groups.values() if len(group) == 2)

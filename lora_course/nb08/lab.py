@@ -90,9 +90,5 @@ def step_parts(lora: GPT, qlora: GPT, n_tokens: int, rounds: int) -> dict[str, f
     models = {"LoRA": lora, "decoded before": decoded_before(qlora), "QLoRA": qlora}
     tasks = {name: stepper(model, n_tokens) for name, model in models.items()}
     plain, before, whole = alternating_times(tasks, rounds, time.process_time).values()
-    parts = {
-        "LoRA": plain,
-        "decoding": map(sub, whole, before),
-        "the rest": map(sub, before, plain),
-    }
+    parts = {"LoRA": plain, "decoding": map(sub, whole, before), "the rest": map(sub, before, plain)}
     return {name: 1e3 * statistics.median(seconds) for name, seconds in parts.items()}

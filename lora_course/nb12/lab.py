@@ -96,9 +96,9 @@ def loss_on(model: nn.Module, tokens: Tensor) -> float:
     return round(evaluate(model, tokens, seq_len=256, max_windows=WINDOWS, batch_size=2, loss_fn=next_token_loss), 5)
 
 
-def surprise_by_byte(model: nn.Module, tokenizer, line: str, before: str = "\n") -> list[float]:
+def surprise_by_byte(model: nn.Module, tokenizer, line: str) -> list[float]:
     """The surprise at each token of a line, shared out evenly over the bytes of the token: (n_bytes,) nats."""
-    start, ids = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in (before, line))
+    start, ids = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("\n", line))
     with torch.no_grad():
         scores = model(torch.tensor([start + ids]), use_cache=False).logits[0].float().log_softmax(-1)
     losses = -scores[len(start) - 1 : -1].gather(1, torch.tensor(ids)[:, None])[:, 0]
@@ -106,10 +106,7 @@ def surprise_by_byte(model: nn.Module, tokenizer, line: str, before: str = "\n")
     return [round(loss / size, 4) for loss, size in zip(losses.tolist(), sizes, strict=True) for _ in range(size)]
 
 
-FOUR_STATES = {
-    "as loaded": {"quantized": False, "steps": 0},
-    "NF4": {"quantized": True, "steps": 0},
-} | {
+FOUR_STATES = {"as loaded": {"quantized": False, "steps": 0}, "NF4": {"quantized": True, "steps": 0}} | {
     f"{name}, seed {draw}": {"quantized": quantized, "draw": draw}
     for draw in range(3)
     for name, quantized in (("LoRA", False), ("QLoRA", True))

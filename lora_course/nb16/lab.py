@@ -104,16 +104,16 @@ def adamw(model: nn.Module, lr: float = 0.0) -> torch.optim.AdamW:
     return torch.optim.AdamW(trainable_parameters(model), lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
 
 
-def gradients(credit: Callable[[Tensor], Tensor], rewards: Tensor, push: Tensor, group: int = 8) -> list[float]:
-    """The gradient of one number from `group` roll-outs at a time: its mean, that mean's error, and its spread.
+def gradients(credit: Callable[[Tensor], Tensor], rewards: Tensor, push: Tensor) -> list[float]:
+    """The gradient of one number from 8 roll-outs at a time: its mean, that mean's error, and its spread.
 
-    credit: rewards (group, NEW) -> what each byte is credited with. push: what one unit of credit adds, (B, NEW). All
+    credit: rewards (8, NEW) -> what each byte is credited with. push: what one unit of credit adds, (B, NEW). All
     roll-outs are put into groups 64 times anew.
     """
     found = []
     for again in range(64):
         order = torch.randperm(len(rewards), generator=torch.Generator().manual_seed(again))
-        found.append([(credit(rewards[some]) * push[some]).sum(1).mean() for some in order.split(group)])
+        found.append([(credit(rewards[some]) * push[some]).sum(1).mean() for some in order.split(8)])
     each = torch.tensor(found)  # (64, groups)
     return [each.mean().item(), (each.std() / each.shape[1] ** 0.5).item(), each.std().item()]
 

@@ -38,11 +38,12 @@ def biased(bias: float, temperature: float = 1.0) -> dict:
     return {"looks": {"0": nb16.measured(with_bias(load_base("laptop", device="cpu"), bias, temperature))}}
 
 
+PLACES, EACH = 48, 384  # prompts, and roll-outs of each
 STRENGTHS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 10.0)
 
 
-def picked(places: int = 48, each: int = 384, seed: int = 0) -> dict:
-    """`each` roll-outs of the base from each of so many held-out prompts, weighted by exp(-strength * their e's).
+def picked(seed: int = 0) -> dict:
+    """`EACH` roll-outs of the base from each of `PLACES` held-out prompts, weighted by exp(-strength * their e's).
 
     Of all ways to write with so few e's this one is the nearest to the base: the optimum of the reward at the price
     beta = 1 / strength. Its divergence comes from the weights alone, and is a little too small where few roll-outs
@@ -51,11 +52,11 @@ def picked(places: int = 48, each: int = 384, seed: int = 0) -> dict:
     """
     generator = torch.Generator().manual_seed(seed)
     counts = []
-    for prompt in nb16.prompts(places, generator, held_out=True):
-        tokens = nb16.shipped().generate(prompt.repeat(each, 1), NEW, temperature=1.0, generator=generator)
+    for prompt in nb16.prompts(PLACES, generator, held_out=True):
+        tokens = nb16.shipped().generate(prompt.repeat(EACH, 1), NEW, temperature=1.0, generator=generator)
         marks = [nb16.is_e(tokens[:, PROMPT:]), *marked_words(tokens, PROMPT)]
         counts.append(torch.stack([mark.sum(1) for mark in marks]))
-    e, words, wrong = torch.stack(counts, dim=1)  # (places, each), each of them
+    e, words, wrong = torch.stack(counts, dim=1)  # (PLACES, EACH), each of them
     return {"strengths": {f"{strength:g}": _weighted(strength, e, words, wrong) for strength in (0.0, *STRENGTHS)}}
 
 

@@ -14,8 +14,6 @@ from lora_course.nb16 import lab_runs as records
 from lora_course.nb16.lab import SAMPLE
 from lora_course.running.sweeps import Runs
 
-Numbers = Sequence[float] | np.ndarray
-
 # --- the training, step by step: the slider of the first screen -------------------------------------------------------
 
 FILM_ALT = (
@@ -153,7 +151,7 @@ def way_rows(ways: dict) -> list[list[str]]:
     return rows
 
 
-def percents(shares: Numbers) -> str:
+def percents(shares: np.ndarray) -> str:
     return " to ".join(dict.fromkeys(f"{share:.0%}" for share in (min(shares), max(shares))))
 
 
@@ -184,6 +182,6 @@ def _kl_and_e(runs: Runs) -> tuple[str, str]:
     return f"{records.mean(runs, 'kl'):.3f}", f"{records.mean(runs, 'e'):.1%}"
 
 
-def interval(gaps: Numbers) -> str:
+def interval(gaps: np.ndarray) -> str:
     """The smallest and the largest, in points: 1% of all bytes."""
     return " to ".join(dict.fromkeys(f"{100 * gap:+.2f}" for gap in (min(gaps), max(gaps))))

@@ -13,6 +13,7 @@ import platform
 import shutil
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from safetensors.torch import save_file
@@ -84,22 +85,18 @@ def pretrain(
 
 def write_log(path: Path, command: str, recipe: dict, weights: Path, model: nn.Module, history: History) -> None:
     """What a reader needs to judge the weights in a file, and to make them again."""
+    hundreds = (history.train_loss[start : start + 100] for start in range(0, len(history.train_loss), 100))
     log = {
         "command": command,
         "recipe": recipe,
         "machine": f"{next(model.parameters()).device.type}, {torch.get_num_threads()} threads",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "validation_loss": history.validation_loss,
-        "train_loss_mean_of_100_steps": _means(history.train_loss, 100),
+        "train_loss_mean_of_100_steps": [round(fmean(hundred), 4) for hundred in hundreds],
         "tokens_per_second": round(history.tokens_per_second),
         "sha256": sha256(weights),
     }
     write_record(path, log)
-
-
-def _means(values: list[float], width: int) -> list[float]:
-    chunks = [values[start : start + width] for start in range(0, len(values), width)]
-    return [round(sum(chunk) / len(chunk), 4) for chunk in chunks]
 
 
 def print_loss(done: int, loss: float) -> None:

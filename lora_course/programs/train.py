@@ -123,11 +123,8 @@ def _check(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="lora-edu train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    as_it_stands = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="lora-edu train", description=__doc__, formatter_class=as_it_stands)
     parser.add_argument("--method", choices=METHODS, default="qlora", help="default: qlora")
     parser.add_argument("--text", choices=available_texts(), default="shakespeare", help="default: shakespeare")
     parser.add_argument("--size", choices=SIZES, default=pick_size(), help="the base model; default: laptop")
