@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -39,15 +38,10 @@ class Flat:
 
 
 def flat(made: list[dict]) -> Flat:
-    kind: list[Any] = [len(made)]
-    values: list[float] = []
-    sizes: list[int] = []
-    for name, value in (item for seen in made for item in seen.items()):
-        kind.append((name, tuple(value["shape"]) if is_numbers(value) else repr(value)))
-        if is_numbers(value):
-            values += value["values"]
-            sizes.append(len(value["values"]))
-    return Flat(tuple(kind), np.array(values), sizes)
+    parts = [part for seen in made for part in seen.items()]
+    kind = [(name, tuple(value["shape"]) if is_numbers(value) else repr(value)) for name, value in parts]
+    numbers = [value["values"] for _, value in parts if is_numbers(value)]
+    return Flat((len(made), *kind), np.array([number for row in numbers for number in row]), list(map(len, numbers)))
 
 
 class Table:

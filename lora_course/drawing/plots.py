@@ -30,11 +30,14 @@ def show(figure: Figure, words: str) -> None:
     picture = png(figure)
     plt.close(figure)
     seen = {"alt": words, "width": Image.open(io.BytesIO(picture)).width * SHOWN_DPI // DPI}
-    publish(
-        {"image/png": base64.b64encode(picture).decode("ascii"), "text/plain": "(a figure: its words follow)"},
-        {"image/png": seen},
-    )
+    publish_png(picture, seen)
     show_words(words)
+
+
+def publish_png(picture: bytes, seen: dict) -> None:
+    """Display a picture. seen: how, such as its alt text."""
+    encoded = base64.b64encode(picture).decode("ascii")
+    publish({"image/png": encoded, "text/plain": "(a figure: its words follow)"}, {"image/png": seen})
 
 
 def show_words(words: str) -> None:
@@ -87,12 +90,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = "
     """
     texts = [[cell_text(value) for value in row] for row in rows]
     right = [bool(rows) and all(_is_number(row[column]) for row in rows) for column in range(len(header))]
-    publish(
-        {
-            "text/html": _html_table(header, texts, right, caption),
-            "text/plain": _plain_table(header, texts, right, caption),
-        }
-    )
+    how = (header, texts, right, caption)
+    publish({"text/html": _html_table(*how), "text/plain": _plain_table(*how)})
 
 
 def cell_text(value: Any) -> str:

@@ -26,7 +26,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lora_course.drawing.plots import publish, show_words
+from lora_course.drawing.plots import publish_png, show_words
 
 
 @dataclass
@@ -77,10 +77,7 @@ def explore(view: View, alt: str, **controls: ipywidgets.Widget) -> dict[str, ip
         raise ValueError(f"each control needs a description that says what it does: {', '.join(nameless)} has none")
     picture, readout = view.render(**_settings(controls))
     words = f"{alt} {readout}"
-    publish(
-        {"image/png": base64.b64encode(picture).decode("ascii"), "text/plain": "(a figure: its words follow)"},
-        {"image/png": {"alt": words}},
-    )
+    publish_png(picture, {"alt": words})
     panel = ipywidgets.HTML(_panel(picture, alt, readout))
 
     def redraw(_change) -> None:

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from test_distributed import torchrun
 from two_processes import METHODS, build, first_gradients
 
-from lora_course.handouts import scaling as pictures
+from book import devices as pictures
 from lora_edu.layers import trainable_summary
 
 PAGE = (NOTEBOOKS / "scaling.md").read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
 """The picture of notebooks/scaling.md: what two devices hold, and what travels between them in one step.
 
-python -m lora_course.handouts.scaling        # draws notebooks/figures/devices.png anew
+python -m book.devices        # draws notebooks/figures/devices.png anew
 """
 
 from pathlib import Path
@@ -79,4 +79,4 @@ def _square(axes: Axes, left: float, side: float, look: looks.Look) -> None:
 
 if __name__ == "__main__":
     picture, _ = devices({method: bytes_of(method) for method in METHODS})
-    (Path(__file__).parents[2] / "notebooks" / "figures" / "devices.png").write_bytes(plots.png(picture))
+    (Path(__file__).parents[1] / "notebooks" / "figures" / "devices.png").write_bytes(plots.png(picture))
