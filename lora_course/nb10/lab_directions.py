@@ -23,12 +23,12 @@ Updates = dict[str, Tensor]  # path of a layer -> dW (d_out, d_in)
 
 
 @functools.lru_cache(maxsize=16)  # 13 MB each
-def trained(way: str, seed: int, start: int | None = None, text: str = "shakespeare") -> Updates:
+def trained(way: str, seed: int, start: int | None = None, steps: int = 100, text: str = "shakespeare") -> Updates:
     """The updates of one run on a text. The seed draws the batches, and A unless `start` does."""
     method, rank, lr = WAYS[way]
     model = prepared(load_base("laptop", device="cpu"), method, rank, seed if start is None else start)
     before = block_weights(model)
-    fine_tune(model, 100, lr, seed, load_text(text), progress=False)
+    fine_tune(model, steps, lr, seed, load_text(text), progress=False)
     return {path: weight.detach() - before[path] for path, weight in block_weights(model).items()}
 
 
