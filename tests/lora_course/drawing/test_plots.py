@@ -75,7 +75,8 @@ def test_a_figure_carries_its_words_twice(outputs):
 
 def test_no_text_of_a_figure_is_below_eight_points():
     """At 700 pixels a figure of ten inches shows 8 points as 7.7 pixels."""
-    files = Path(drawing.__file__).parents[1].rglob("*.py")
+    course = Path(drawing.__file__).parents[1]
+    files = [*course.rglob("*.py"), course.parent / "book" / "devices.py"]
     sizes = re.findall(r'(?:font|label)size"?[=:] ?([\d.]+)', "".join(path.read_text("utf-8") for path in files))
     assert len(sizes) > 100 and min(map(float, sizes)) >= 8
 

@@ -37,7 +37,8 @@ def test_only_what_moves_is_drawn_again(view):
 
 def test_the_output_carries_the_picture_and_the_controls_redraw_it(view, monkeypatch):
     outputs, shown = [], []
-    monkeypatch.setattr(sliders, "publish", lambda bundle, metadata: outputs.append((bundle, metadata)))
+    publish = "lora_course.drawing.plots.publish"
+    monkeypatch.setattr(publish, lambda bundle, metadata: outputs.append((bundle, metadata)))
     monkeypatch.setattr(sliders, "show_words", outputs.append)
     monkeypatch.setattr(sliders, "show_widget", shown.append)
     controls = explore(view, "a level line", level=ipywidgets.IntSlider(value=3, max=9, description="level"))
