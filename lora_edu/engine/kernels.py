@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 CHUNK_VALUES = {"cpu": 2**17, "cuda": 2**22}
+DECODED = 2  # chunks that `decode` takes at once: every start costs 10 us. To look two bytes up at once gained 3%
 AT_ONCE = 2**18  # values of a small layer, which is never cut
 SMALLEST_ABSMAX = 1e-38  # the reference never divides by less
 PLACES = {1: torch.float32, 2: torch.int64, 4: torch.complex128}  # values a byte -> a type as wide as all of them
@@ -94,7 +95,7 @@ def decode(codes: Tensor, absmax: Tensor, codebook: Tensor, block_size: int, out
     """
     table, per_byte = byte_table(codebook), _codes_per_byte(len(codebook))
     in_place = out.dtype == torch.float32 and out.storage_offset() % per_byte == 0
-    for scale, part, packed in _chunks(absmax, out, codes, block_size, per_byte):
+    for scale, part, packed in _chunks(absmax, out, codes, block_size, per_byte, DECODED if in_place else 1):
         if in_place and len(part) == per_byte * len(packed) == block_size * len(scale):
             torch.index_select(table, 0, packed.int(), out=part.view(table.dtype))
             part.view(-1, block_size).mul_(scale[:, None])
@@ -174,10 +175,11 @@ def _codes_per_byte(n_codes: int) -> int:
 
 
 def _chunks(
-    absmax: Tensor, flat: Tensor, codes: Tensor, block_size: int, per_byte: int
+    absmax: Tensor, flat: Tensor, codes: Tensor, block_size: int, per_byte: int, times: int = 1
 ) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
     """Cut a tensor's absmax, values and packed codes into the chunks that are worked on one at a time (as views)."""
-    blocks = max(4, CHUNK_VALUES.get(flat.device.type, 2**17) // block_size // 4 * 4)  # no byte lies in two chunks
+    most = times * CHUNK_VALUES.get(flat.device.type, 2**17)
+    blocks = max(4, most // block_size // 4 * 4)  # no byte lies in two chunks
     size = blocks * block_size
     if len(flat) <= max(size, AT_ONCE):
         return [(absmax, flat, codes)]  # in a small layer, cutting costs as much as the work itself
