@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lora_edu.checks import GENERATOR, NOT_NEGATIVE, check, check_tokens, optional, whole, with_checked_tokens
-from lora_edu.layers import evaluating
+from lora_edu.layers import computes, evaluating
 
 CHECKPOINTING = ("none", "non-reentrant", "reentrant")
 
@@ -185,9 +185,9 @@ class GPT(nn.Module):
         with evaluating(self):
             cache, unread = KVCache(self), tokens
             for _ in range(max_new_tokens):
-                if tokens.shape[-1] <= self.config.context:
+                if cache.is_plain and tokens.shape[-1] <= self.config.context:
                     logits = cache.read(unread)
-                else:  # the first token goes, and every position moves: the cache no longer fits
+                else:  # beyond the context the first token goes, and every position moves: the cache no longer fits
                     logits = self(tokens[:, -self.config.context :])[0][:, -1]
                 unread = sample(logits.float().cpu(), temperature, top_k, generator).to(tokens.device)  # (B, 1)
                 tokens = torch.cat([tokens, unread], dim=1)
@@ -213,11 +213,15 @@ class KVCache:
     """The keys and values of the tokens that a model has read, kept so that the next token is read alone.
 
     A token's key and value depend on the tokens before it only, and never change again: so n tokens cost n passes over
-    one token each, and not over 1 + 2 + ... + n. The arithmetic is that of `Attention.forward` and `Block.forward`.
+    one token each, and not over 1 + 2 + ... + n. The arithmetic is that of the `forward` of GPT, Block and Attention:
+    a model in which one of them has hooks, or is another, is read in full.
     """
 
     def __init__(self, model: GPT):
         self.model, self.length = model, 0
+        repeated = [(model, GPT)] + [(block, Block) for block in model.blocks]
+        repeated += [(block.attention, Attention) for block in model.blocks if isinstance(block, Block)]
+        self.is_plain = all(computes(part, kind, FORWARDS[kind]) for part, kind in repeated)
         self.pairs: list[tuple[Tensor, Tensor] | None] = [None] * len(model.blocks)  # (B, H, length, D) each
 
     def read(self, tokens: Tensor) -> Tensor:
@@ -240,6 +244,9 @@ class KVCache:
         # a token sees all that is cached; of several at once, the prompt, each sees those before it
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=q.shape[2] > 1)
         return layer.o_proj(mixed.transpose(1, 2).flatten(-2))
+
+
+FORWARDS = {kind: kind.forward for kind in (GPT, Block, Attention)}  # as they are written above
 
 
 def sample(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None = None) -> Tensor:

@@ -5,6 +5,7 @@ asks whether that is so, here and nowhere else, and names what is in the way.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -72,6 +73,22 @@ def trainable_summary(model: nn.Module) -> TrainableSummary:
     return TrainableSummary(trainable, total)
 
 
+def warn_of_what_stays(model: nn.Module) -> None:
+    """Say so if most numbers of a model are in no linear layer and no embedding, as those of fused experts are."""
+    known = [module for module in model.modules() if is_linear(module) or isinstance(module, nn.Embedding)]
+    inside = {id(parameter) for module in known for parameter in module.parameters(recurse=False)}
+    rest = {name: p for name, p in model.named_parameters() if id(p) not in inside}
+    total = trainable_summary(model).total
+    share = sum(p.numel() for p in rest.values()) / max(total, 1)
+    if share > 0.5:
+        largest = max(rest, key=lambda name: rest[name].numel())
+        warnings.warn(
+            f"{share:.0%} of this model's numbers are in no linear layer, such as {largest} of shape "
+            f"{tuple(rest[largest].shape)}, and stay in full precision",
+            stacklevel=3,
+        )
+
+
 # --- choosing and replacing ------------------------------------------------------------------------------------------
 
 
@@ -82,6 +99,8 @@ def select_layers(
     is_candidate: Callable[[nn.Module], bool],
 ) -> dict[str, nn.Module]:
     """The candidates whose path ends in one of the target names, by path; "all-linear" takes all but `skip`."""
+    if any(kind.__name__ == "BaseTunerLayer" for module in model.modules() for kind in type(module).__mro__):
+        raise ValueError("PEFT has put adapters on this model: call its merge_and_unload() or unload() first")
     candidates = {path: module for path, module in model.named_modules() if path and is_candidate(module)}
     names = {path.rpartition(".")[-1] for path in candidates}
     skip = layer_names("skip", skip)
@@ -110,6 +129,8 @@ def replace_layers(model: nn.Module, layers: Iterable[tuple[str, nn.Module]]) ->
         if not path:
             return layer.train(model.training)
         replace_layer(model, path, layer)
+    if all(hook.hook is not check_all_saved for hook in model._load_state_dict_pre_hooks.values()):
+        model.register_load_state_dict_pre_hook(check_all_saved)
     return model
 
 
@@ -150,12 +171,11 @@ def check_plain_linear(path: str, layer: Any, what: str) -> None:
     """
     forward = next(kind for kind in type(layer).__mro__ if "forward" in vars(kind))
     ours = is_nf4(layer) or hasattr(layer, "lora_A")
-    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     if not (ours or forward is nn.Linear or forward.__name__ == "Conv1D") or "forward" in vars(layer):
         reason = f"has a forward of its own (it is a {type(layer).__name__})"
     elif parametrize.is_parametrized(layer):  # asked before its weight is: that would compute it
         reason = "computes its weight from others (torch's parametrize: weight_norm, spectral_norm, orthogonal)"
-    elif any(getattr(layer, kind) for kind in hooks):
+    elif has_hooks(layer):
         reason = "has hooks (of pruning, of an old weight_norm, or your own)"
     elif not ours and not (_has_memory(w := layer.weight) and w.is_floating_point() and w.itemsize > 1):
         reason = f"keeps its weight as {layer.weight.dtype} in a {type(layer.weight).__name__}"
@@ -165,6 +185,17 @@ def check_plain_linear(path: str, layer: Any, what: str) -> None:
         f"{path or 'this layer'} {what}: it {reason}, so its output is more than x W^T + bias. "
         "Take that off first (remove(), remove_parametrizations), or leave this layer out"
     )
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether something else happens when this module is called, forward or backward."""
+    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, kind) for kind in kinds)
+
+
+def computes(module: nn.Module, kind: type[nn.Module], forward: Callable) -> bool:
+    """Whether a call of this module is `forward` of this class and nothing else: no subclass, no hook, no other one."""
+    return type(module) is kind and kind.forward is forward and "forward" not in vars(module) and not has_hooks(module)
 
 
 def _has_memory(tensor: Any) -> bool:
@@ -183,7 +214,8 @@ def check_writable(model: nn.Module, layers: dict[str, Any], what: str) -> None:
                 "Call dequantize_linears(model) first, then merge(model); or merge_into_nf4(model), which rounds by lot"
             )
         check_plain_linear(path, layer, what)
-        users = [name for name, place in places.items() if place == _memory(layer.weight)]
+        here = _memory(layer.weight)
+        users = [name for name, there in places.items() if max(here.start, there.start) < min(here.stop, there.stop)]
         if len(users) > 1 or layer.weight.untyped_storage().nbytes() < layer.weight.nbytes:  # the latter: expanded
             others = ", ".join(name for name in users if not name.startswith(f"{path}.")) or "another layer"
             raise ValueError(
@@ -192,10 +224,13 @@ def check_writable(model: nn.Module, layers: dict[str, Any], what: str) -> None:
             )
 
 
-def _memory(tensor: Tensor) -> int:
-    """The address of a tensor's memory; on the meta device, which has none, the identity of its storage."""
+def _memory(tensor: Tensor) -> range:
+    """The bytes between a tensor's first number and its last; on the meta device, which has none, of its storage."""
     storage = tensor.untyped_storage()
-    return storage.data_ptr() or storage._cdata
+    sides = zip(tensor.shape, tensor.stride(), strict=True)
+    length = (1 + sum((size - 1) * stride for size, stride in sides)) * tensor.itemsize if tensor.numel() else 0
+    start = (storage.data_ptr() or storage._cdata) + tensor.storage_offset() * tensor.itemsize
+    return range(start, start + length)
 
 
 # --- its state and its mode ------------------------------------------------------------------------------------------
@@ -204,18 +239,32 @@ def _memory(tensor: Tensor) -> int:
 class SettingsInState(nn.Module):
     """A module whose tensors mean something else under other `settings()`, which a state dict has no tensor for.
 
-    They go into the state dict's metadata, where torch keeps versions. Files of tensors alone have none.
+    They go into the state dict's metadata, where torch keeps versions. Files of tensors alone have none. Each module
+    asks before it takes its tensors, and the model that holds it asks for all of them before one is taken.
     """
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         getattr(destination, "_metadata", {}).get(prefix[:-1], {}).update(self.settings())
 
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *others: Any) -> None:
+    def check_saved(self, state_dict: dict, prefix: str, local_metadata: dict) -> None:
+        """Raise ValueError if the tensors of a state dict mean something else than they would here."""
         here = self.settings()
         if (there := {name: local_metadata.get(name, here[name]) for name in here}) != here:
             raise ValueError(f"{prefix[:-1] or 'this layer'} was saved with {there}, and has {here} here")
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, local_metadata: dict, *others: Any) -> None:
+        self.check_saved(state_dict, prefix, local_metadata)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *others)
+
+
+def check_all_saved(model: nn.Module, state_dict: dict, prefix: str, *_others: Any) -> None:
+    """Before anything of a state dict is loaded: ask each part whose tensors depend on its settings."""
+    metadata = getattr(state_dict, "_metadata", {})
+    for path, module in model.named_modules():
+        if isinstance(module, SettingsInState):
+            name = f"{prefix}{path}".rstrip(".")
+            module.check_saved(state_dict, f"{name}." if name else "", metadata.get(name, {}))
 
 
 @contextmanager

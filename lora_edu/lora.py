@@ -86,6 +86,14 @@ class LoRALinear(SettingsInState):
         """What its tensors mean in a state dict depends on these."""
         return {"scaling": float(self.scaling), "merged_into_base": self.merged}
 
+    def check_saved(self, state_dict: dict, prefix: str, local_metadata: dict) -> None:
+        super().check_saved(state_dict, prefix, local_metadata)
+        found = {name for name in state_dict if name.startswith(prefix)}
+        if self.merged and found and not any(name.startswith(f"{prefix}base.") for name in found):
+            raise ValueError(
+                f"{prefix[:-1] or 'this layer'} is merged, and A and B come alone: call unmerge(model) first"
+            )
+
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
         _remember(self)
@@ -200,6 +208,8 @@ def load_adapter_state(model: nn.Module, state: dict[str, Tensor]) -> nn.Module:
 
 def _slots(model: nn.Module) -> dict[str, Tensor]:
     """The adapters' own tensors, by path; torch.compile's wrapper, `_orig_mod`, is no part of a path."""
+    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+        model = model.module  # a wrapper for several devices is no part of a path either
     layers = _layers_to_merge(model)
     if any(layer.merged for layer in layers.values()):
         raise ValueError("the adapters are merged into the weights: call unmerge(model) before saving or loading them")

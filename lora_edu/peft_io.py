@@ -7,14 +7,17 @@ Files are safetensors and JSON only. PEFT's older `adapter_model.bin` is a pickl
 opened: it is refused.
 """
 
+import hashlib
 import json
 import math
+import tempfile
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lora_edu.checks import STRENGTH, check
+from lora_edu.files import take_lock
 from lora_edu.layers import is_conv1d
 from lora_edu.lora import LoRALinear, adapter_state, add_lora, load_adapter_state, lora_layers, unload
 from lora_edu.records import staging
@@ -55,13 +58,20 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
         "bias": "none",
     } | settings
     text = json.dumps(config, indent=2) + "\n"
-    with staging(folder / WEIGHTS) as path:
-        # The seal is over both files: after a stop between the two, new weights do not pass for the old config's.
-        save_file(state, path, metadata={"format": "pt", "sha256": seal(state, config)})
-        _sort_metadata(path)
-    with staging(folder / CONFIG) as path:
-        path.write_text(text, encoding="utf-8")
+    with take_lock(_lock_of(folder), wait=-1):  # of two processes that save here, one waits: no file of each
+        with staging(folder / WEIGHTS) as path:
+            # The seal is over both files: after a stop between the two, new weights do not pass for the old config's.
+            save_file(state, path, metadata={"format": "pt", "sha256": seal(state, config)})
+            _sort_metadata(path)
+        with staging(folder / CONFIG) as path:
+            path.write_text(text, encoding="utf-8")
     return folder
+
+
+def _lock_of(folder: Path) -> Path:
+    """A lock file for a folder, outside of it: what is saved there is what PEFT writes, and nothing else."""
+    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"lora-edu-{name}.lock"
 
 
 def _heard_alpha(layer: LoRALinear, settings: dict) -> int | float:
@@ -104,6 +114,11 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
         alpha = alpha * math.sqrt(rank)  # so that alpha / rank is their alpha / sqrt(rank)
     paths = {name.rpartition(".")[0] for name in state}  # ...attention.q_proj.lora_A -> ...attention.q_proj
     targets = {path.rpartition(".")[-1] for path in paths}  # q_proj
+    named = config.get("target_modules")
+    if isinstance(named, list) and (unheard := {path for path in paths if not _is_named(path, named)}):
+        raise ValueError(
+            f"{folder}: the file holds {sorted(unheard)[0]}, which its config does not name: PEFT leaves it out"
+        )
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     add_lora(model, rank, alpha, targets, dropout=config.get("lora_dropout", 0.0), skip=())
     try:
@@ -113,6 +128,11 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
         for parameter in trainable:
             parameter.requires_grad_(True)
         raise
+
+
+def _is_named(path: str, targets: list) -> bool:
+    """Whether PEFT's list of targets means the layer at this path: a whole path, or the end of one."""
+    return any(path == target or path.endswith(f".{target}") for target in targets)
 
 
 def _read_config(folder: Path) -> dict:

@@ -14,14 +14,25 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lora_edu.engine import compiling  # the door to the compiled product
-from lora_edu.layers import check_plain_linear, is_conv1d, is_linear, is_nf4, layer_size, replace_layers, select_layers
+from lora_edu.layers import (
+    check_plain_linear,
+    is_conv1d,
+    is_linear,
+    is_nf4,
+    layer_size,
+    replace_layers,
+    select_layers,
+    warn_of_what_stays,
+)
 from lora_edu.lora import lora_layers
 from lora_edu.quantization import (
     DoubleQuant,
     QuantizedTensor,
+    block_absmax,
     check_finite,
     check_settings,
     check_tensor,
+    nearest_code,
     normalize,
     pack,
     quantize,
@@ -178,6 +189,7 @@ def quantize_linears(
         _check_weight(path, layer.weight.detach())
     how = (block_size, double_quant, compute_dtype)
     replace_layers(model, ((path, NF4Linear.from_linear(chosen.pop(path), *how)) for path in list(chosen)))
+    warn_of_what_stays(model)
     return model.requires_grad_(False)
 
 
@@ -217,8 +229,9 @@ def dequantize_linears(model: nn.Module) -> nn.Module:
 def merge_into_nf4(model: nn.Module, seed: int = 0) -> nn.Module:
     """Merge every adapter on an NF4Linear into its codes, in place, and take it out. Returns the model.
 
-    The original weights are not needed, and nothing grows: as many codes, the same constants. Rounded to the nearest
-    level, a small update would be lost, because each weight of W' lies on its level already (notebook 09, section 7).
+    The original weights are not needed, and no byte is added. A block that the update lets outgrow its constant gets
+    another. Rounded to the nearest level, a small update would be lost, because each weight of
+    W' lies on its level already (notebook 09, section 7).
     So rounding is stochastic: a weight of W' + s B A goes by lot to one of the two levels beside it, the nearer one
     likelier. On average the update arrives, for some noise: measure it. No way leads back: keep the adapter's file.
     seed: of the lots; the same seed gives the same codes.
@@ -232,7 +245,25 @@ def merge_into_nf4(model: nn.Module, seed: int = 0) -> nn.Module:
         check_plain_linear(path, layer.base, "cannot be merged")
     generator = torch.Generator().manual_seed(seed)  # on the CPU: the same lots for every device
     for layer in layers.values():
-        q, wanted = layer.base.quantized, layer.base.dequantize().float() + layer.delta_weight()
-        scaled = normalize(wanted.flatten(), q.block_scales(), q.block_size).cpu()
+        q, wanted = layer.base.quantized, (layer.base.dequantize().float() + layer.delta_weight()).flatten()
+        make_room(q, wanted, limit=(3 - q.codebook[-2].item()) / 2)
+        scaled = normalize(wanted, q.block_scales(), q.block_size).cpu()
         q.codes.copy_(pack(stochastic_code(scaled, q.codebook.cpu(), generator), q.codebook.cpu()))
     return replace_layers(model, ((path, layer.base) for path, layer in layers.items()))
+
+
+def make_room(q: QuantizedTensor, wanted: Tensor, limit: float = 1.0) -> None:
+    """Give each block an absmax of its own, in place, whose values in wanted (n,) are beyond `limit` of the one it has.
+
+    Up to half of a gap above the largest level, that level is the nearest one anyway: no block has outgrown it yet.
+    """
+    scales, largest = q.block_scales(), block_absmax(wanted, q.block_size)
+    outgrown = largest > limit * scales
+    absmax = torch.where(outgrown, largest, scales)
+    if isinstance(q.absmax, Tensor):
+        q.absmax.copy_(absmax)
+    elif outgrown.any():  # the constants are codes themselves: their blocks may need room, too
+        centered = absmax if q.offset is None else absmax - q.offset
+        make_room(q.absmax, centered)
+        scaled = normalize(centered, q.absmax.block_scales(), q.absmax.block_size)
+        q.absmax.codes.copy_(pack(nearest_code(scaled, q.absmax.codebook), q.absmax.codebook))

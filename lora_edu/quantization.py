@@ -223,7 +223,8 @@ class QuantizedTensor(SettingsInState):
         """What the codes in a state dict stand for depends on these."""
         code = zlib.crc32(self.codebook.cpu().numpy().tobytes())
         absmax = None if isinstance(self.absmax, Tensor) else self.absmax.settings()
-        return {"shape": list(self.shape), "block_size": self.block_size, "codebook": code, "absmax": absmax}
+        here = {"shape": list(self.shape), "dtype": str(self.dtype), "block_size": self.block_size}
+        return here | {"codebook": code, "absmax": absmax}
 
     @property
     def nbytes(self) -> int:

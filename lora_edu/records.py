@@ -35,6 +35,10 @@ def staging(target: Path) -> Iterator[Path]:
         if written.is_file():
             written.chmod(0o644)  # a cache may be shared by a class
         os.replace(written, target)
+    except Exception as error:
+        if type(error).__name__ == "SafetensorError":  # its own word for a full disk
+            raise OSError(f"cannot write {target} ({error}): make room there, or name another folder") from error
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -1,0 +1,193 @@
+"""Where two parts meet: nothing is computed on a fast path that the plain one would not compute, and what a state or an
+update cannot hold is said, or held, before a number has changed. Each test failed once."""
+
+import copy
+import threading
+import warnings
+
+import pytest
+import torch
+from conftest import TINY, moved, random_gpt
+from peft import LoraConfig, get_peft_model
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from stopped_runs import refused
+from torch import nn
+
+from lora_edu import (
+    GPT,
+    add_lora,
+    load_adapter,
+    merge,
+    merge_into_nf4,
+    peft_io,
+    quantize_linears,
+    save_adapter,
+    unmerge,
+)
+from lora_edu.gpt import Attention, Block, KVCache, encode
+from lora_edu.lora import lora_layers
+
+
+class Louder(Block):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def hook(place, x, y):
+    return 0 * y
+
+
+def doubled(forward):
+    return lambda x: 2 * forward(x)
+
+
+# A model that is not what is written in gpt.py, in one of the ways in which a reader changes one.
+CHANGES = {
+    "a hook on a block": lambda model: model.blocks[0].register_forward_hook(hook),
+    "a hook on an attention": lambda model: model.blocks[1].attention.register_forward_hook(hook),
+    "a block's forward replaced": lambda model: setattr(model.blocks[0], "forward", doubled(model.blocks[0].forward)),
+    "a block of another class": lambda model: model.blocks.__setitem__(1, Louder(TINY)),
+    "a model of another class": lambda model: setattr(model, "__class__", type("Other", (GPT,), {"forward": backward})),
+    "no change": lambda model: None,
+}
+
+
+def backward(self, tokens, targets=None):
+    logits, loss = GPT.forward(self, tokens, targets)
+    return -logits, loss
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_generate_computes_what_the_model_computes(change):
+    model = random_gpt()
+    CHANGES[change](model)
+    tokens = encode("low rank")[None].long()
+    for _ in range(6):
+        tokens = torch.cat([tokens, model(tokens)[0][:, -1].argmax(-1, keepdim=True)], dim=1)
+    assert torch.equal(model.generate(encode("low rank")[None], 6, temperature=0), tokens)
+    assert KVCache(model).is_plain == (change == "no change")
+
+
+def test_generate_hears_a_class_that_was_changed(monkeypatch):
+    monkeypatch.setattr(Attention, "forward", lambda self, x: 0 * x)
+    assert not KVCache(GPT(TINY)).is_plain
+
+
+@pytest.mark.parametrize("double_quant", [False, True])
+@pytest.mark.parametrize("std", [0.02, 0.3])
+def test_an_update_that_outgrows_its_blocks_arrives_in_4_bits(std, double_quant):
+    """With the old constants, the larger update was cut off: 0.8 of it was lost."""
+    linear = nn.Linear(128, 96, bias=False)
+    nn.init.normal_(linear.weight, std=0.02)
+    model = add_lora(quantize_linears(nn.Sequential(linear), double_quant=double_quant), 4, 8, ["0"])
+    moved(model, std)
+    wanted, size = model[0].base.dequantize() + model[0].delta_weight(), model[0].base.quantized.nbytes
+    merge_into_nf4(model)
+    lost = (model[0].dequantize() - wanted).norm() / wanted.norm()
+    assert lost < 0.21 and model[0].quantized.nbytes == size
+
+
+def test_blocks_that_have_room_keep_their_constants():
+    model = add_lora(quantize_linears(nn.Sequential(nn.Linear(256, 128)), double_quant=False), 1, 1, ["0"])
+    model[0].lora_B.data[0] = 100  # one row: four blocks of its 256 columns
+    before = model[0].base.quantized.block_scales().clone()
+    after = merge_into_nf4(model)[0].quantized.block_scales()
+    assert torch.equal(before[4:], after[4:]) and (after[:4] > before[:4]).all()
+
+
+def test_a_refused_state_has_changed_no_layer():
+    model, other = (moved(add_lora(GPT(TINY), 2, alpha, "all-linear")) for alpha in (4, 4))
+    list(lora_layers(other).values())[-1].scaling = 9.0
+    with refused(model, ValueError, match=r"was saved with .*9\.0"):
+        model.load_state_dict(other.state_dict())
+
+
+def test_factors_alone_do_not_go_into_a_merged_layer():
+    model, other = (moved(add_lora(GPT(TINY), 2, 4)) for _ in range(2))
+    merge(model)
+    alone = {name: tensor for name, tensor in other.state_dict().items() if name.endswith(("lora_A", "lora_B"))}
+    with refused(model, ValueError, match="is merged, and A and B come alone: call unmerge"):
+        model.load_state_dict(alone, strict=False)
+    model.load_state_dict(model.state_dict())  # the control: with its base
+
+
+def test_codes_of_another_type_are_refused():
+    model, other = (quantize_linears(GPT(TINY).to(dtype)) for dtype in (torch.float32, torch.bfloat16))
+    with refused(model, ValueError, match="bfloat16"):
+        model.load_state_dict(other.state_dict())
+
+
+@pytest.mark.parametrize("what", [quantize_linears, lambda model: add_lora(model, 2, 4, "all-linear")])
+def test_a_model_with_adapters_of_peft_is_refused(what):
+    model = get_peft_model(GPT(TINY), LoraConfig(r=2, target_modules=["q_proj"]))
+    with refused(model, ValueError, match="PEFT has put adapters on this model"):
+        what(model)
+
+
+def test_a_wrapper_for_several_devices_is_no_part_of_a_name(tmp_path):
+    model = moved(add_lora(GPT(TINY), 2, 4))
+    folders = [save_adapter(one, tmp_path / name) for name, one in (("a", model), ("b", nn.DataParallel(model)))]
+    assert len({(folder / "adapter_model.safetensors").read_bytes() for folder in folders}) == 1
+
+
+def test_of_two_that_save_into_one_folder_one_waits(tmp_path, monkeypatch):
+    one, two = (moved(add_lora(GPT(TINY), rank, 4)) for rank in (2, 3))
+    other, save_file, waited = threading.Thread(target=save_adapter, args=(two, tmp_path)), peft_io.save_file, []
+
+    def slow(*arguments, **options):
+        save_file(*arguments, **options)
+        if not waited:
+            waited.append(other.start())
+            other.join(timeout=0.3)
+            waited.append(other.is_alive())
+
+    monkeypatch.setattr(peft_io, "save_file", slow)
+    save_adapter(one, tmp_path)
+    other.join()
+    assert waited[1] and lora_layers(load_adapter(GPT(TINY), tmp_path))["blocks.0.attention.q_proj"].rank == 3
+    assert {path.name for path in tmp_path.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_a_full_disk_is_said_in_words(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(peft_io, "save_file", full)
+    with pytest.raises(OSError, match=r"cannot write .*adapter_model\.safetensors \(No space left.*make room there"):
+        save_adapter(add_lora(GPT(TINY), 2, 4), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_layer_that_the_config_does_not_name_is_refused(tmp_path):
+    """PEFT computes without it."""
+    folder = save_adapter(moved(add_lora(GPT(TINY), 2, 4, ["q_proj", "v_proj"])), tmp_path)
+    file, config = (folder / f"adapter_{name}" for name in ("model.safetensors", "config.json"))
+    save_file(load_file(file), file)  # without our seal, as PEFT writes it
+    config.write_text(config.read_text().replace('"v_proj"', '"o_proj"'))
+    model = GPT(TINY)
+    with refused(model, ValueError, match=r"v_proj, which its config does not name"):
+        load_adapter(model, folder)
+
+
+def test_slices_of_one_tensor_are_not_tied():
+    """As FSDP and some loaders lay weights out."""
+    flat, model = torch.randn(2 * 8 * 8), nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    for number, layer in enumerate(model):
+        layer.weight = nn.Parameter(flat[64 * number : 64 * (number + 1)].view(8, 8))
+    unmerge(merge(moved(add_lora(model, 2, 4, ["0", "1"]))))
+    model[1].base.weight = nn.Parameter(flat[32:96].view(8, 8))  # the control: half of it is the other's
+    with refused(model, ValueError, match="shares its weight"):
+        merge(model)
+
+
+def test_what_stays_in_full_precision_is_said():
+    class Experts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.router, self.weight = nn.Linear(8, 4), nn.Parameter(torch.randn(4, 16, 8))
+
+    with pytest.warns(UserWarning, match=r"9\d% of this model's numbers are in no linear layer, such as weight"):
+        quantize_linears(Experts())
+    with warnings.catch_warnings(action="error"):  # the control
+        quantize_linears(copy.deepcopy(GPT(TINY)))

@@ -1,0 +1,189 @@
+"""Random sequences of what a reader may do to a model with adapters, beside a twin in NumPy that does the same.
+
+The twin knows one line, y = x (W + s B A)^T + b, and what each operation does to its four arrays. After every operation
+the model computes what the twin computes; an operation that is refused has changed nothing.
+"""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from lora_edu import (
+    add_lora,
+    dequantize_linears,
+    load_adapter,
+    load_adapter_state,
+    merge,
+    nf_codebook,
+    quantize_linears,
+    save_adapter,
+    unload,
+    unmerge,
+)
+from lora_edu.lora import lora_layers
+
+SIDES = (24, 40)  # in, out: no matrix is square, and the last block of 64 is short
+BLOCK, RANK = 64, 3
+
+
+class Twin:
+    """W is what is stored; `added` is what merging has put into it."""
+
+    def __init__(self, linear):
+        self.W, self.b = linear.weight.detach().double().numpy(), linear.bias.detach().double().numpy()
+        self.A, self.B, self.s = np.zeros((RANK, SIDES[0])), np.zeros((SIDES[1], RANK)), 2.0
+        self.added, self.nf4 = None, False
+
+    def __call__(self, x):
+        update = 0 if self.added is not None else self.s * self.B @ self.A
+        return x @ (self.W + update).T + self.b
+
+    def round(self):
+        """To the nearest level of each block, as float32 counts."""
+        flat, levels = self.W.ravel().astype(np.float32), nf_codebook(4).numpy()
+        for start in range(0, flat.size, BLOCK):
+            block = flat[start : start + BLOCK]
+            scale = np.abs(block).max()
+            block[:] = levels[np.abs((block / scale)[:, None] - levels).argmin(1)] * scale
+        return flat.reshape(self.W.shape)
+
+
+def adopt(found, wanted, before):
+    """What was rounded, found in the model. The twin counts in more digits: where two roundings are as near, either."""
+    found = found.detach().double().numpy()
+    further = np.abs(found - before) - np.abs(wanted - before)
+    assert (further <= 1e-6 * np.abs(before).max()).all()
+    return found
+
+
+def refuses(action, *arguments):
+    with pytest.raises((ValueError, RuntimeError)):
+        action(*arguments)
+
+
+# Each takes the model, the twin, a generator and a folder, and returns the model.
+
+
+def do_merge(model, twin, rng, folder):
+    if twin.nf4:
+        refuses(merge, model)
+        return model
+    if twin.added is None:
+        twin.added = twin.s * twin.B @ twin.A
+        twin.W = twin.W + twin.added
+    return merge(model)
+
+
+def do_unmerge(model, twin, rng, folder):
+    if twin.added is not None:
+        twin.W, twin.added = twin.W - twin.added, None
+    return unmerge(model)
+
+
+def do_load(model, twin, rng, folder):
+    A, B = rng.normal(size=twin.A.shape), rng.normal(size=twin.B.shape) / 4
+    state = {"0.lora_A": torch.tensor(A).float(), "0.lora_B": torch.tensor(B).float()}
+    if twin.added is not None:
+        refuses(load_adapter_state, model, state)
+        return model
+    twin.A, twin.B = A, B
+    return load_adapter_state(model, state)
+
+
+def do_turn_the_dial(model, twin, rng, folder):
+    if twin.added is None:
+        (layer,) = lora_layers(model).values()
+        layer.scaling = twin.s = float(rng.choice([0.5, 1.0, 3.0]))
+    return model
+
+
+def do_copy(model, twin, rng, folder):
+    other = copy.deepcopy(model)
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data.zero_()  # nothing is shared with the copy
+    return other
+
+
+def do_half(model, twin, rng, folder):
+    """To 16 bits and back: codes and constants of a 4-bit layer stay as they are."""
+    model = model.half().float()
+    (layer,) = lora_layers(model).values()
+    tensors = {"A": layer.lora_A, "B": layer.lora_B, "b": layer.bias, **({} if twin.nf4 else {"W": layer.base.weight})}
+    for name, tensor in tensors.items():
+        before = getattr(twin, name)
+        setattr(twin, name, adopt(tensor, before.astype(np.float32).astype(np.float16), before))
+    return model
+
+
+def do_quantize(model, twin, rng, folder):
+    """Adapters out, codes in, an adapter as before on top."""
+    refuses(quantize_linears, model)
+    if twin.added is not None or twin.nf4:
+        return model
+    (layer,) = lora_layers(model).values()
+    factors = {f"0.{name}": getattr(layer, name).detach().clone() for name in ("lora_A", "lora_B")}
+    quantize_linears(unload(model), block_size=BLOCK, double_quant=False)
+    load_adapter_state(add_lora(model, RANK, RANK * twin.s, ["0"]), factors)
+    twin.W, twin.nf4 = adopt(model[0].base.weight, twin.round(), twin.W), True
+    return model
+
+
+def do_dequantize(model, twin, rng, folder):
+    twin.nf4 = False
+    return dequantize_linears(model)
+
+
+def do_state_dict(model, twin, rng, folder):
+    """Into a model of the same make with other numbers."""
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    state = type(model.state_dict())(state)
+    state._metadata = model.state_dict()._metadata
+    other = copy.deepcopy(model)
+    for parameter in other.parameters():
+        parameter.data.normal_()
+    other.load_state_dict(state)
+    return other
+
+
+def do_save(model, twin, rng, folder):
+    if twin.added is not None:
+        refuses(save_adapter, model, folder)
+        return model
+    save_adapter(model, folder)
+    return load_adapter(unload(model), folder)
+
+
+OPERATIONS = [action for name, action in list(globals().items()) if name.startswith("do_")]
+
+
+def run(seed, folder):
+    rng = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(*SIDES))
+    twin = Twin(model[0])
+    add_lora(model, RANK, 2.0 * RANK, ["0"])
+    (layer,) = lora_layers(model).values()
+    twin.A = layer.lora_A.detach().double().numpy()
+    x, done = rng.normal(size=(5, SIDES[0])), []
+    for number in rng.integers(len(OPERATIONS), size=10):
+        done.append(OPERATIONS[number].__name__)
+        model = OPERATIONS[number](model.eval(), twin, rng, folder).eval()
+        with torch.no_grad():
+            got = model(torch.tensor(x).float()).double().numpy()
+        off = np.abs(got - twin(x)).max() / max(1, np.abs(twin(x)).max())
+        assert off < 2e-5, (seed, done, off)
+
+
+@pytest.mark.parametrize("start", range(0, 300, 100))
+def test_a_sequence_computes_what_its_twin_computes(start, tmp_path):
+    for seed in range(start, start + 100):
+        run(seed, tmp_path / "adapter")
+
+
+@pytest.mark.slow
+def test_twenty_thousand_sequences(tmp_path):
+    for seed in range(1000, 21000):
+        run(seed, tmp_path / "adapter")
