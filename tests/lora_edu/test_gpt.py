@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -82,6 +84,25 @@ def test_greedy_and_top_k():
     assert sample(logits, temperature=0, top_k=None).tolist() == [[1]]
     drawn = {sample(logits, 5.0, 2, torch.Generator().manual_seed(seed)).item() for seed in range(50)}
     assert drawn == {1, 2}
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_the_temperature_divides_the_logits(temperature):
+    logits = torch.tensor([0.0, 1.0, -2.0])
+    drawn = sample(logits.expand(100_000, 3), temperature, None, torch.Generator().manual_seed(0))
+    share = drawn.flatten().bincount(minlength=3) / len(drawn)
+    weights = [math.exp(logit / temperature) for logit in logits.tolist()]
+    assert share.tolist() == pytest.approx([weight / sum(weights) for weight in weights], abs=0.004)
+
+
+def test_weights_start_as_gpt_2_s():
+    model = GPT(GPTConfig(n_layers=8, n_heads=2, d_model=64))
+    for name, weight in model.named_parameters():
+        if name.endswith("bias"):
+            assert not weight.any(), name
+        elif weight.ndim == 2:  # what is added to the stream 16 times starts at a quarter of the others
+            added = name.endswith(("o_proj.weight", "down_proj.weight"))
+            assert weight.std().item() == pytest.approx(0.005 if added else 0.02, rel=0.05), name
 
 
 def test_a_long_prompt_is_cropped_with_a_note(tiny_gpt):

@@ -46,6 +46,11 @@ def test_a_fresh_adapter_changes_nothing(tiny_gpt):
     assert len(lora.lora_layers(tiny_gpt)) == 2 * 6 and isinstance(tiny_gpt.lm_head, nn.Linear)
 
 
+def test_a_starts_uniform_within_one_over_the_root_of_its_inputs():
+    A = LoRALinear(nn.Linear(400, 30), 20, 1.0).lora_A  # as PEFT's does
+    assert 0.99 / 20 < A.abs().max() <= 1 / 20 and A.std().item() == pytest.approx(1 / 20 / 3**0.5, rel=0.03)
+
+
 def test_only_adapters_are_trained(tiny_gpt):
     add_lora(tiny_gpt, rank=2, alpha=8)
     names = {name for name, parameter in tiny_gpt.named_parameters() if parameter.requires_grad}
@@ -78,7 +83,11 @@ def test_dropout_is_in_the_branch_and_only_in_training():
     layer.eval()
     assert torch.equal(layer(X), layer(X))
     layer.train()
-    assert not torch.equal(layer(X), layer(X))
+    outputs = []
+    for forward in (layer, lambda x: base + 4.0 * (layer.dropout(x) @ layer.lora_A.T @ layer.lora_B.T)):  # before A
+        torch.manual_seed(2)
+        outputs.append(forward(X))
+    assert torch.allclose(*outputs, atol=1e-5) and not torch.equal(layer(X), layer(X))
     nn.init.zeros_(layer.lora_B)
     assert torch.equal(layer(X), base)  # dropout never touches the base path
 

@@ -67,9 +67,12 @@ def test_the_words_of_the_house(page):
     assert not re.findall(words, markdown(page.cells), re.I)
 
 
-def test_cells_that_are_not_compared_end_in_an_assertion(page):
-    loose = [cell for cell in code_cells(page) if "nbval-ignore-output" in cell.metadata.get("tags", [])]
-    assert all("assert " in cell.source for cell in loose)
+def test_cells_that_are_not_compared_assert_something(page):
+    """In a line of their own, or in the block that ends them: `else` of a library that is not here, the body of a loop."""
+    for cell in code_cells(page):
+        if "nbval-ignore-output" in cell.metadata.get("tags", []):
+            body = ast.parse(cell.source).body
+            assert any(isinstance(node, ast.Assert) for node in [*body, *ast.walk(body[-1])]), cell.source
 
 
 # What the cells say that ask a library, with it and without it. That they run with it, nbval shows.

@@ -1,0 +1,34 @@
+"""What the public names take: each argument, its default, its kind. A change is seen in review, beside CHANGELOG.md."""
+
+import inspect
+import types
+from pathlib import Path
+
+import lora_edu
+
+STORED = Path(__file__).with_name("public_names.txt")
+
+
+def arguments(function) -> str:
+    """`(model, *, lr=0.003)`: without types, and a function that is a default by its name."""
+    signature = inspect.signature(function)
+    bare = [
+        parameter.replace(annotation=parameter.empty, default=getattr(parameter.default, "__name__", parameter.default))
+        if parameter.default is not parameter.empty
+        else parameter.replace(annotation=parameter.empty)
+        for parameter in signature.parameters.values()
+    ]
+    return str(signature.replace(parameters=bare, return_annotation=signature.empty))
+
+
+def test_public_names_take_what_they_took():
+    """After a change that is meant: write the lines that pytest shows into the file."""
+    lines = []
+    for name in lora_edu.__all__:
+        public = getattr(lora_edu, name)
+        lines.append(name + arguments(public))
+        if isinstance(public, type):
+            methods = {own: getattr(public, own) for own in vars(public) if not own.startswith("_")}
+            lines += [f"{name}.{own}{arguments(made)}" for own, made in methods.items()
+                      if isinstance(made, types.FunctionType | types.MethodType)]  # fmt: skip
+    assert lines == STORED.read_text(encoding="utf-8").splitlines()
