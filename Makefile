@@ -9,7 +9,7 @@ RUN = .venv/bin/python
 # with its process: asking Linux for it again, page by page, took 4% of the time.
 MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000
 TESTING = OMP_NUM_THREADS=1 LORA_EDU_DEVICE=cpu LORA_EDU_SIZE=laptop $(MEMORY)
-PARALLEL = -n 2 --dist loadfile
+PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=300
 QUICK = $(addprefix tests/test_,house.py in_package.py lora.py lora_numpy.py gpt.py quantization.py qlora.py training.py notebooks.py)
 LONGEST = notebooks/09_qlora_gpt.ipynb notebooks/12_real_model.ipynb

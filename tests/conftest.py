@@ -2,7 +2,7 @@
 
 import copy
 import functools
-import importlib
+import importlib.util
 import os
 import re
 import signal
@@ -34,6 +34,19 @@ ROOT = Path(__file__).parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 BENCHMARKS = ROOT / "benchmarks"
 PAGES = sorted(NOTEBOOKS.glob("*.ipynb"))
+
+
+def needed(found, what: str):
+    """What a test needs. Where it is missing the test is skipped; with CI set, where all of it belongs, it fails."""
+    if not found:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(f"{what} is not here")
+    return found
+
+
+def library(name: str) -> ModuleType:
+    """A module of another library, which the extra `test` installs."""
+    needed(importlib.util.find_spec(name.partition(".")[0]), name)
+    return importlib.import_module(name)
 
 
 def markdown(cells: Iterable[nbformat.NotebookNode]) -> str:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 import torch
-from conftest import load_benchmark
+from conftest import library, load_benchmark
 
 from lora_edu import GPT, GPTConfig, quantize, quantize_linears
 
@@ -13,7 +13,7 @@ from lora_edu import GPT, GPTConfig, quantize, quantize_linears
 @pytest.fixture(scope="module")
 def bench():
     for peer in ("bitsandbytes", "peft", "torchao"):
-        pytest.importorskip(peer)
+        library(peer)
     return load_benchmark("quantize_speed")
 
 

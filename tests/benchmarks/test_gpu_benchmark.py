@@ -5,22 +5,20 @@ import re
 
 import nbformat
 import pytest
-from conftest import NOTEBOOKS, load_benchmark
+from conftest import NOTEBOOKS, library, load_benchmark
 
 from lora_edu.models.base import SIZES
-
-pytest.importorskip("bitsandbytes")
-pytest.importorskip("peft")
-pytest.importorskip("torchao")
 
 
 @pytest.fixture(scope="module")
 def bench():
+    for peer in ("bitsandbytes", "peft", "torchao"):
+        library(peer)
     return load_benchmark("gpu")
 
 
 @pytest.fixture(scope="module")
-def sides():
+def sides(bench):
     return load_benchmark("gpu_sides")
 
 

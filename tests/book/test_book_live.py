@@ -15,7 +15,7 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, needed
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from PIL import Image
@@ -216,9 +216,7 @@ def boxes(fragments):
 
 
 def test_the_page_stacks_what_the_view_draws(shown, data, tmp_path):
-    node = shutil.which("node")
-    if not node:
-        pytest.skip("Node is not here: live.js is not run")
+    node = needed(shutil.which("node"), "Node, which runs live.js,")
     settings = shown.settings()
     assert len(settings) == len(data["readouts"]) == len(data["bars"]["bytes"][0]) > live.MOST_PICTURES
     frames = [*np.random.default_rng(0).choice(len(settings), 40, replace=False).tolist(), len(settings) - 1]

@@ -28,6 +28,7 @@ def test_a_temperature_undoes_confidence(confidence):
     assert before >= after - 1e-4
 
 
+@pytest.mark.slow
 def test_what_page_00_says_of_the_presidents_doubt():
     plays = load_text("shakespeare").validation
     base = load_base("laptop")

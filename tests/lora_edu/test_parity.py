@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import library
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,7 +10,10 @@ from lora_edu.codebooks import dynamic_codebook, get_codebook, nf_codebook
 from lora_edu.measures import relative_error
 from lora_edu.quantization import DoubleQuant, quantize, unpack
 
-functional = pytest.importorskip("bitsandbytes.functional")
+
+def functional():
+    return library("bitsandbytes.functional")
+
 
 BLOCK_SIZES = [32, 64, 128, 256, 512, 1024, 2048, 4096]
 AS_ON_CPU = DoubleQuant("dynamic-cpu")
@@ -68,7 +72,7 @@ def assert_equal_to_bitsandbytes(x, quant_type, block_size):
     codebook = "nf4" if quant_type == "nf4" else "fp4-bnb"
     for double in (False, AS_ON_CPU):
         ours = quantize(x, codebook, block_size, double)
-        codes, state = functional.quantize_4bit(
+        codes, state = functional().quantize_4bit(
             x, blocksize=block_size, quant_type=quant_type, compress_statistics=bool(double)
         )
         assert torch.equal(our_codes(ours, quant_type), codes.flatten())
@@ -82,7 +86,7 @@ def assert_equal_to_bitsandbytes(x, quant_type, block_size):
             assert torch.equal(ours.absmax, state.absmax)
         reads_the_wrong_absmax = x.shape[-1] % 16 == 0 and x.shape[-1] % block_size != 0  # its AVX-512 version
         if len(codes) > 1 and not reads_the_wrong_absmax:
-            assert_same_values(ours.dequantize(), functional.dequantize_4bit(codes, state).view(x.shape))
+            assert_same_values(ours.dequantize(), functional().dequantize_4bit(codes, state).view(x.shape))
 
 
 BLOCKS = {  # the scale of each block, by its number
@@ -119,9 +123,9 @@ def without_compiling():
 
 
 def test_codebooks_equal_the_reference_bit_for_bit():
-    assert torch.equal(nf_codebook(4), functional.get_4bit_type("nf4", device="cpu"))
-    assert torch.equal(dynamic_codebook(), functional.create_dynamic_map())
-    fp4 = functional.get_4bit_type("fp4", device="cpu")
+    assert torch.equal(nf_codebook(4), functional().get_4bit_type("nf4", device="cpu"))
+    assert torch.equal(dynamic_codebook(), functional().create_dynamic_map())
+    fp4 = functional().get_4bit_type("fp4", device="cpu")
     assert torch.equal(get_codebook("fp4-bnb"), fp4[list(FP4_BNB_PATTERNS)])
     assert sorted(FP4_BNB_PATTERNS) == list(range(16))
 
@@ -131,9 +135,9 @@ def test_codebooks_equal_the_reference_bit_for_bit():
 def test_large_tensors_equal_bitsandbytes(block_size):
     x = torch.randn(2048, 4096) * torch.logspace(-6, 6, 2048)[:, None]
     ours = quantize(x, "nf4", block_size, AS_ON_CPU)
-    codes, state = functional.quantize_4bit(x, blocksize=block_size, quant_type="nf4", compress_statistics=True)
+    codes, state = functional().quantize_4bit(x, blocksize=block_size, quant_type="nf4", compress_statistics=True)
     assert torch.equal(ours.codes, codes.flatten()) and torch.equal(ours.absmax.codes, state.absmax)
-    assert torch.equal(ours.dequantize(), functional.dequantize_4bit(codes, state))
+    assert torch.equal(ours.dequantize(), functional().dequantize_4bit(codes, state))
 
 
 def test_the_exact_search_differs_in_a_few_second_level_codes():
@@ -148,7 +152,7 @@ def test_the_exact_search_differs_in_a_few_second_level_codes():
 
 def test_where_the_sum_of_the_absmax_overflows_only_ours_is_finite():
     x = torch.randn(64, 64) * 3e37
-    _, state = functional.quantize_4bit(x, blocksize=64, quant_type="nf4", compress_statistics=True)
+    _, state = functional().quantize_4bit(x, blocksize=64, quant_type="nf4", compress_statistics=True)
     assert state.offset.isinf()
     assert relative_error(x * 1e-37, quantize(x, double_quant=True).dequantize() * 1e-37) < 0.11
 
@@ -158,7 +162,7 @@ def test_where_the_sum_of_the_absmax_overflows_only_ours_is_finite():
 
 def test_torchao_beside_ours():
     """The same 4-bit codes up to its rounded levels; linear int8 instead of the dynamic code for the absmax."""
-    to_nf4 = pytest.importorskip("torchao.quantization").to_nf4
+    to_nf4 = library("torchao.quantization").to_nf4
     x = torch.randn(512, 512)
     theirs = to_nf4(x, block_size=64, scaler_block_size=256)
     ours = {name: quantize(x, double_quant=how) for name, how in [("dynamic", True), ("int8", DoubleQuant("int8"))]}

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import moved
+from conftest import library, moved
 from stopped_runs import refused
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
@@ -38,7 +38,7 @@ def with_pre_hook(layer):
 
 
 def bitsandbytes_layer(layer, kind):
-    other = getattr(pytest.importorskip("bitsandbytes").nn, kind)(12, 20)
+    other = getattr(library("bitsandbytes").nn, kind)(12, 20)
     other.load_state_dict(layer.state_dict())
     return other.to("cpu")
 

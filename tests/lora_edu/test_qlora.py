@@ -6,7 +6,7 @@ import weakref
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import moved
+from conftest import library, moved
 from stopped_runs import refused
 from torch import nn
 
@@ -142,7 +142,7 @@ def test_trainable_summary_counts_weights_not_bytes(tiny_gpt):
 
 
 def test_equals_bitsandbytes_linear4bit():
-    bitsandbytes = pytest.importorskip("bitsandbytes")
+    bitsandbytes = library("bitsandbytes")
     linear = nn.Linear(128, 64)
     theirs = bitsandbytes.nn.Linear4bit(
         128, 64, compute_dtype=torch.float32, quant_type="nf4", compress_statistics=False

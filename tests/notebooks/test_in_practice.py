@@ -7,7 +7,7 @@ import json
 import re
 
 import pytest
-from conftest import NOTEBOOKS
+from conftest import NOTEBOOKS, library
 
 PAGE = (NOTEBOOKS / "in_practice.md").read_text(encoding="utf-8")
 MARK = re.compile(r"\*(?:measured here|counted|custom)\*|\*published\* \([^)]+\)")
@@ -78,9 +78,9 @@ def test_a_decision_has_its_mark_and_leads_to_what_measured_it(line):
 @pytest.fixture(scope="module")
 def names(tmp_path_factory):
     """What the lines call by name, once the page's own blocks have run."""
-    pytest.importorskip("bitsandbytes")
-    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    pytest.importorskip("peft")
+    library("bitsandbytes")
+    torch, transformers = library("torch"), library("transformers")
+    library("peft")
     from lora_course.running import libraries
 
     def your_loop(model):

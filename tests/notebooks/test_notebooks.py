@@ -68,7 +68,7 @@ def test_the_words_of_the_house(page):
 
 
 def test_cells_that_are_not_compared_assert_something(page):
-    """In a line of their own, or in the block that ends them: `else` of a library that is not here, the body of a loop."""
+    """In a line of its own, or in the block that ends the cell: the body of a loop, the `else` of a missing library."""
     for cell in code_cells(page):
         if "nbval-ignore-output" in cell.metadata.get("tags", []):
             body = ast.parse(cell.source).body

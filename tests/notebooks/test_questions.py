@@ -7,7 +7,7 @@ from statistics import mean
 
 import pytest
 import torch
-from conftest import NOTEBOOKS, long_sentences
+from conftest import NOTEBOOKS, library, long_sentences
 
 from lora_course.experiments import load_results, run_arm
 from lora_course.nb13.lab_formats import FORMATS, four_over_six, hadamard, mxfp4, nvfp4, rotated
@@ -30,7 +30,7 @@ def names():
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_a_block_prints_what_the_page_says(names, number):
     if "from peft" in BLOCKS[number]:
-        pytest.importorskip("peft")
+        library("peft")
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         exec(BLOCKS[number], names)

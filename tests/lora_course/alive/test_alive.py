@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import load_benchmark
+from conftest import library, load_benchmark, needed
 from safetensors.torch import load
 
 from lora_course.alive import exporting
@@ -93,11 +93,7 @@ FORMATS = {(0, 64): "nf4", (8, 64): "int8", (3, 64): "int3", (2, 64): "int2", (4
 
 
 def node():
-    found = shutil.which("node")
-    if not found and not os.environ.get("CI"):
-        pytest.skip("Node is not here: gpt.js is not compared with torch")
-    assert found, "with CI set, Node must be there: it runs gpt.js"
-    return found
+    return needed(shutil.which("node"), "Node, which runs gpt.js,")
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +188,7 @@ def test_damage_is_told_in_a_sentence(content, tmp_path):
 
 
 def test_the_compiled_product_is_its_text():
-    wasmtime = pytest.importorskip("wasmtime")
+    wasmtime = library("wasmtime")
     compiled = bytes(wasmtime.wat2wasm(ENGINE.with_name("product.wat").read_text("utf-8")))
     there = base64.b64decode(re.search(r'const WASM = "(.+)"', ENGINE.read_text("utf-8"))[1])
     assert compiled.startswith(there) and len(there) < 500

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from conftest import library
 from torch import nn
 
 from lora_course.nb03 import check as nb03
@@ -91,7 +92,7 @@ def test_the_weights_of_dora_and_vera():
 def test_q4_1_is_the_one_of_gguf():
     weights = np.random.default_rng(3).normal(size=(2, 96)).astype(np.float32)
     ours = nb12.q4_1.reference(weights.reshape(-1))
-    gguf = pytest.importorskip("gguf")
+    gguf = library("gguf")
     packed = gguf.quants.quantize(weights, gguf.GGMLQuantizationType.Q4_1)
     theirs = gguf.quants.dequantize(packed, gguf.GGMLQuantizationType.Q4_1).reshape(-1)
     step = (weights.reshape(-1, 32).max(1) - weights.reshape(-1, 32).min(1)) / 15

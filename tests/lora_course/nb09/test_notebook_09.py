@@ -162,5 +162,6 @@ def test_begun_elsewhere_many_errors_are_others_and_with_permuted_columns_most()
     assert 0.35 < others[0] < 0.6 and others[1] > 0.7
 
 
+@pytest.mark.slow
 def test_a_stored_draw_can_be_made_again():
     assert experiment.drawn(0, 1) == pytest.approx(DRAWS["columns permuted, seed 1"], abs=1e-3)

@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 import torch
+from conftest import library
 from damaged_files import added, each, renamed, without
 from safetensors.torch import load_file, save_file
 
@@ -17,13 +18,14 @@ from lora_course.programs.adapter_files import CHOICES, SETTINGS
 from lora_course.programs.inspecting import inspect_adapter
 from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS
 
-transformers = pytest.importorskip("transformers")
-peft = pytest.importorskip("peft")
+
+def peft():
+    return library("peft")
 
 
 def model(name, head, **sizes):
     sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 48, "num_attention_heads": 2} | sizes
-    return getattr(transformers, name + head)(getattr(transformers, f"{name}Config")(**sizes))
+    return getattr(library("transformers"), name + head)(getattr(library("transformers"), f"{name}Config")(**sizes))
 
 
 gpt2 = partial(model, "GPT2", "LMHeadModel", n_layer=2, n_positions=16)
@@ -38,7 +40,7 @@ def saved(folder, make=llama, trained=0.02, **settings):
     base = make()
     base.save_pretrained(folder / "base")
     options = {"r": 4, "lora_alpha": 8, "target_modules": "all-linear"} | settings
-    wrapped = peft.get_peft_model(base, peft.LoraConfig(**options))
+    wrapped = peft().get_peft_model(base, peft().LoraConfig(**options))
     for name, parameter in wrapped.named_parameters():
         if ("lora_B" in name or "lora_embedding_A" in name) and trained:  # what starts at zero
             torch.nn.init.normal_(parameter, std=trained)
@@ -95,8 +97,8 @@ def test_a_start_that_moves_the_base_is_named_by_the_config_or_by_the_numbers(tm
 
 
 def test_of_other_methods_names_and_numbers_are_read(tmp_path):
-    config = peft.IA3Config(task_type="CAUSAL_LM", target_modules=["q_proj"], feedforward_modules=[])
-    peft.get_peft_model(llama(), config).save_pretrained(tmp_path)
+    config = peft().IA3Config(task_type="CAUSAL_LM", target_modules=["q_proj"], feedforward_modules=[])
+    peft().get_peft_model(llama(), config).save_pretrained(tmp_path)
     assert said(tmp_path).startswith("has not learned: ia3_l is 1 throughout")
     save_file(each(lambda one: one + torch.randn_like(one))(load_file(tmp_path / WEIGHTS)), tmp_path / WEIGHTS)
     assert said(tmp_path).startswith("another method: peft_type is IA3")
@@ -208,12 +210,12 @@ def test_no_value_of_a_setting_stops_it_and_what_peft_refuses_is_named(adapter):
 
 
 def test_its_lists_are_those_of_the_peft_that_is_installed():
-    assert set(SETTINGS) == {field.name for field in dataclasses.fields(peft.LoraConfig)}
-    assert set(CHOICES["task_type"].split("|")) == set(peft.TaskType)
-    starts = typing.get_args(typing.get_args(typing.get_type_hints(peft.LoraConfig)["init_lora_weights"])[1])
+    assert set(SETTINGS) == {field.name for field in dataclasses.fields(peft().LoraConfig)}
+    assert set(CHOICES["task_type"].split("|")) == set(peft().TaskType)
+    starts = typing.get_args(typing.get_args(typing.get_type_hints(peft().LoraConfig)["init_lora_weights"])[1])
     names = (str(start).replace("[number of iters]", "4") for start in starts)
     assert not [name for name in names if not re.fullmatch(CHOICES["init_lora_weights"], name)]
-    assert peft.__version__.startswith("0.21.")
+    assert peft().__version__.startswith("0.21.")
 
 
 def test_a_file_is_known_by_its_content(adapter, tmp_path):

@@ -102,6 +102,7 @@ def test_an_environment_made_by_hand_is_never_replaced(clone, monkeypatch):
     assert "__main__.py" in pieces()
 
 
+@pytest.mark.slow
 def test_a_venv_without_pip_that_somebody_made_gets_pip_and_keeps_the_rest(empty, monkeypatch):
     """What `uv venv` makes: an interpreter, and no pip."""
     monkeypatch.setattr(environment, "_pip", Mock())

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import PRECISIONS, WAYS, in_precision
+from conftest import PRECISIONS, WAYS, in_precision, library
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from other_models import twin
@@ -67,7 +67,9 @@ def test_one_block_computed_again(way, precision):
 
 
 @pytest.mark.parametrize("checkpointing", ["none", "non-reentrant"])
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize(
+    "precision", [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("bfloat16")) for name in PRECISIONS]
+)
 @pytest.mark.parametrize("way", [way for way in WAYS.values() if way], ids=[name for name in WAYS if name != "full"])
 def test_the_peak_of_a_step_is_predicted_within_a_few_percent(way, precision, checkpointing):
     config = GPTConfig(n_layers=3, d_model=128)
@@ -96,7 +98,7 @@ FAMILIES = {
 
 def ready(shape, precision, **way):
     """A small model of transformers, and what it keeps: its own tokens and labels."""
-    pytest.importorskip("transformers")
+    library("transformers")
     model = in_precision(twin(shape, use_cache=False).train(), precision, **way)
     tokens = torch.randint(0, 500, (2, 128))
     return model, tokens, tokens.clone()
@@ -142,8 +144,8 @@ def test_the_peak_of_the_llama_of_transformers(way, least, most, vocab_size):
 def test_peft_s_cast_makes_all_activations_float32(cast, least, most, tmp_path):
     """`prepare_model_for_kbit_training` on bitsandbytes' layers, whose products return the type of their input. The
     course once counted 2 bytes for these: then the measured peak was a sixth above the count."""
-    pytest.importorskip("bitsandbytes")
-    peft, transformers = pytest.importorskip("peft"), pytest.importorskip("transformers")
+    library("bitsandbytes")
+    peft, transformers = library("peft"), library("transformers")
     shape = replace(LLAMA, n_layers=12)
     twin(shape, use_cache=False).to(torch.bfloat16).save_pretrained(tmp_path)
     four_bits = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.bfloat16)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from conftest import library
 from other_models import twin
 
 from lora_edu import GPTConfig, predicted_bytes, training_bytes
@@ -12,7 +13,7 @@ SEVEN = ARCHITECTURES["LLaMA 7B"]
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_the_parameter_counts_are_those_of_the_real_models(name):
-    transformers = pytest.importorskip("transformers")
+    transformers = library("transformers")
     shape = ARCHITECTURES[name]
     with torch.device("meta"):  # shapes without memory
         if shape.gated:
