@@ -11,7 +11,8 @@ MEMORY = MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=1000000000
 TESTING = OMP_NUM_THREADS=1 LORA_EDU_DEVICE=cpu LORA_EDU_SIZE=laptop $(MEMORY)
 PARALLEL = -n 2 --dist loadfile --no-loadscope-reorder
 NBVAL = --nbval --nbval-current-env --nbval-cell-timeout=300
-QUICK = $(addprefix tests/test_,house.py in_package.py lora.py lora_numpy.py gpt.py quantization.py qlora.py training.py notebooks.py)
+QUICK = tests/test_house.py $(addprefix tests/notebooks/test_,in_package.py notebooks.py) \
+	$(addprefix tests/lora_edu/test_,public.py lora.py lora_numpy.py gpt.py quantization.py qlora.py training.py)
 LONGEST = notebooks/09_qlora_gpt.ipynb notebooks/12_real_model.ipynb
 NOTEBOOKS = $(LONGEST) $(filter-out $(LONGEST),$(wildcard notebooks/*.ipynb))
 
@@ -35,6 +36,15 @@ test: python  ## unit tests and every notebook (about 9 minutes on 2 cores, inst
 	$(RUN) -m ruff format --check .
 	$(TESTING) $(RUN) -m pytest -m "not slow" $(if $(ARGS),$(ARGS),$(PARALLEL) $(NBVAL) $(NOTEBOOKS) tests)
 
+# What takes longer and why it may wait, beside the quick test that sees the same mistakes:
+#   whole classes graded, every assignment through nbgrader     one assignment; the judge and the boxes on their own
+#   kills at random moments                                     one kill at each point that counts
+#   compilation, other engines, large tensors                   one backend; two processes; tensors of every small shape
+#   all small changes of the 7 exercises with most of them      the other exercises, by the same code
+#   peaks of memory with weights in bfloat16                    those in float32, and with autocast
+#   stored numbers computed again (00's doubt, 09's draw)       the record's checksums; the same code on made-up input
+#   pip put into a real environment                             the same steps with pip played
+#   a browser prints a page; a stretch of the tour              what the page holds; each of its lines
 test-all: test  ## the same, and the tests that take longer
 	$(TESTING) $(RUN) -m pytest -m slow $(ARGS)
 
@@ -54,7 +64,7 @@ assignments: python  ## student versions and solutions, with numbers of your own
 	@$(COURSE) setup --extra classroom
 	$(RUN) -m classroom release --cohort "$(COHORT)" $(ARGS)
 
-check: python  ## the quick half, under 90 seconds: style, types, and the tests of the core
+check: python  ## the quick half, under a minute: style, types, and the tests of the core
 	@$(COURSE) setup --extra test
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
