@@ -154,10 +154,13 @@ def test_nf4_costs_on_addresses_and_on_plays_no_draw_is_the_cost():
 
 def test_begun_elsewhere_many_errors_are_others_and_with_permuted_columns_most():
     """The page once took the shifts for independent draws: "every rounding error is another"."""
-    weight = experiment.load_base("laptop", device="cpu").blocks[1].mlp.up_proj.weight.detach()
+    model = experiment.load_base("laptop", device="cpu")
+    weight = model.blocks[1].mlp.up_proj.weight.detach()
     order = torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(0))
     ours, shifted = (experiment.rounding(shift, "nf4", 64)(weight) for shift in (0, 16))
-    permuted = quantize(weight[:, order], "nf4", 64).dequantize()[:, order.argsort()]
+    permuted = quantize(weight[:, order], "nf4", 64, True).dequantize()[:, order.argsort()]
+    experiment.redraw(model, 0, permuted=0)
+    assert torch.equal(model.blocks[1].mlp.up_proj.weight, permuted)
     others = [(draw != ours).float().mean() for draw in (shifted, permuted)]
     assert 0.35 < others[0] < 0.6 and others[1] > 0.7
 

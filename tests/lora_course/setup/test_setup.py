@@ -119,11 +119,12 @@ def test_a_venv_without_pip_that_somebody_made_gets_pip_and_keeps_the_rest(empty
 def test_where_pip_cannot_be_had_the_venv_stays(clone, monkeypatch):
     write("bin/python")  # not even a program
     write("torch/__init__.py")
-    monkeypatch.setattr(environment.subprocess, "run", lambda *_, **__: None)
+    asked = []
+    monkeypatch.setattr(environment.subprocess, "run", lambda command, **_: asked.append(command[-1]))
     for _ in range(2):  # and no mark stays that would say something else the next time
         with pytest.raises(environment.SetupError, match="has no pip: run `uv pip"):
             environment.setup()
-    assert {"python", "__init__.py"} <= pieces()
+    assert {"python", "__init__.py"} <= pieces() and asked == ["ensurepip"] * 2
 
 
 TAKEN = {
