@@ -14,18 +14,9 @@ def test_logits_equal_transformers_gpt2():
     model = GPT(TINY).eval()
     for parameter in model.parameters():  # random biases and norms too, so that nothing can hide behind a zero
         torch.nn.init.normal_(parameter, std=0.3)
-    reference = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=TINY.vocab_size,
-            n_positions=TINY.context,
-            n_embd=TINY.d_model,
-            n_layer=TINY.n_layers,
-            n_head=TINY.n_heads,
-            tie_word_embeddings=False,
-            bos_token_id=0,
-            eos_token_id=0,
-        )
-    ).eval()
+    sizes = dict(n_positions=TINY.context, n_embd=TINY.d_model, n_layer=TINY.n_layers, n_head=TINY.n_heads)
+    config = GPT2Config(vocab_size=TINY.vocab_size, tie_word_embeddings=False, bos_token_id=0, eos_token_id=0, **sizes)
+    reference = GPT2LMHeadModel(config).eval()
     copy_to_gpt2(model, reference)
     tokens = torch.randint(0, 256, (3, 20))
     logits, loss = model(tokens, tokens)

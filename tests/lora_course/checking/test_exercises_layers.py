@@ -34,10 +34,8 @@ def observed(edit):
         ("self.dropout(x) -> F.dropout(x, dropout)", "in evaluation mode nothing"),
         (f"{OUTPUT} -> self.dropout({OUTPUT})", "dropout leaves the path of the base alone"),
         ("self.dropout(x) -> x * (torch.rand(x.shape) >= dropout) if self.training else x", "1 (expected: 0 or 1.25)"),
-        (
-            "self.dropout(x) -> x * (torch.rand(x.shape[-1]) >= dropout) / (1 - dropout) if self.training else x",
-            "entry of each x is dropped or kept by",
-        ),
+        ("self.dropout(x) -> x * (torch.rand(x.shape[-1]) >= dropout) / (1 - dropout) if self.training else x",
+         "entry of each x is dropped or kept by"),
         ("self.base(x) -> x @ base.weight.T", "the bias counts once in the output"),
         ("self.base(x) -> self.scaling * self.base(x)", "W x counts once in the output"),
         ("self.scaling * branch -> (self.scaling * branch).relu()", "is made of W x, the bias and B A x"),
@@ -52,7 +50,7 @@ def observed(edit):
         ("return LoRA() -> return LoRA", "the result should be an `nn.Module`"),
         ("return LoRA() -> return base", "an optimizer to find. Here there is none."),
     ],
-)
+)  # fmt: skip
 def test_a_layer_that_does_not_work_hears_which_promise_it_breaks(edit, promise):
     assert promise in observed(edit)
 
@@ -63,19 +61,14 @@ def test_a_layer_that_does_not_work_hears_which_promise_it_breaks(edit, promise)
     [
         ("ctx.quantized = quantized -> ctx.quantized, ctx.W = quantized, quantized.dequantize()", "keeps the whole W"),
         ("ctx.quantized = quantized -> ctx.quantized = quantized; ctx.save_for_backward(x)", "Your layer keeps x."),
-        (
-            "WithoutCopy.apply(x, quantized) -> (x.detach() @ quantized.dequantize().T).requires_grad_()",
-            "cuts x off",
-        ),
-        (
-            "WithoutCopy.apply(x, quantized) -> (x.half() @ quantized.dequantize().half().T).float()",
-            "in its first digits, as 16 bits have them",
-        ),
+        ("WithoutCopy.apply(x, quantized) -> (x.detach() @ quantized.dequantize().T).requires_grad_()", "cuts x off"),
+        ("WithoutCopy.apply(x, quantized) -> (x.half() @ quantized.dequantize().half().T).float()",
+         "in its first digits, as 16 bits have them"),
         ("return grad_y @ -> return grad_y / len(grad_y) @", "the gradient of x: 0.333 times dL/dy W"),
         ("dequantize(), None -> dequantize().abs(), None", "the gradient of x: not dL/dy W"),
         ("return x @ quantized.dequantize().T -> return quantized.dequantize() @ x.T", "(3, 256), and has (256, 3)"),
     ],
-)
+)  # fmt: skip
 def test_a_layer_hears_what_it_keeps_and_what_is_wrong(edit, sentence):
     assert sentence in said(nb08.quantized_linear, nb08.quantized_linear.source.edited(edit).solution())
 

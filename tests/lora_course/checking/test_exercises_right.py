@@ -81,12 +81,10 @@ RIGHT = [
     (nb16.advantages, from_the_mean),
     (nb04.lora_layer, f"{BRANCH} -> F.linear(self.dropout(x), self.lora_B @ self.lora_A)"),
     (nb04.lora_layer, "self.dropout(x) -> F.dropout(x, dropout, self.training)"),
-    (
-        nb04.lora_layer,
-        "self.dropout(x) -> x * (torch.rand(x.shape) >= dropout) / (1 - dropout) if self.training else x",
-    ),
+    (nb04.lora_layer,
+     "self.dropout(x) -> x * (torch.rand(x.shape) >= dropout) / (1 - dropout) if self.training else x"),
     (nb08.quantized_linear, "x @ quantized.dequantize().T -> quantized.dequantize().mm(x.T).T"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("asked", "right"), RIGHT, ids=lambda part: getattr(part, "number", ""))

@@ -62,11 +62,8 @@ WRONG = [
     (nb06.normal_float, lambda offset, half: [NormalDist().inv_cdf(0.0)], "of a probability of 0 or 1, where"),
     (nb06.packed_codes, "astype(int) -> astype(np.int8)", "as in 8 bits with a sign (int8)"),
     (nb06.taken_over, lambda w, q, X: w[1:] * 1.0, "nobody takes the error over"),
-    (
-        nb07.round_constants,
-        "max(np.abs(block).max(), 1e-30) -> np.abs(block).max()",
-        "equal constants are divided by 0",
-    ),
+    (nb07.round_constants, "max(np.abs(block).max(), 1e-30) -> np.abs(block).max()",
+     "equal constants are divided by 0"),
     (nb07.round_constants, "1e-30 -> 1e-3", "keeps the scale above a bound"),
     (nb07.moved_again, lambda trip, W: 0.0, "0 for every round trip"),
     (nb07.bits_of_constants, total_bits, "this is not a whole number"),
@@ -79,27 +76,16 @@ WRONG = [
     (nb11.plain_lora, lambda A, B, A0, B0: (np.hstack([A, A0]), np.vstack([B, -B0])), "joins along the wrong side"),
     (nb11.plain_lora, lambda A, B, A0, B0: (np.hstack([B, -B0]), np.vstack([A, A0])), "changed places"),
     (nb13.standard_errors, lambda a, b: np.float64(a.sum() - b.sum()) / (a != b).sum() ** 0.5, "guard"),
-    (
-        nb13.standard_errors,
-        "(b + c) ** 0.5 -> (len(one) * (one.var() + other.var())) ** 0.5",
-        "two tests for independent",
-    ),
+    (nb13.standard_errors, "(b + c) ** 0.5 -> (len(one) * (one.var() + other.var())) ** 0.5",
+     "two tests for independent"),
     (nb13.standard_errors, lambda a, b: 100 * (a.mean() - b.mean()), "far too large for so few pairs"),
-    (
-        nb13.many_adapters,
-        lambda x, W, A, B, k, al: x @ (W + al / A.shape[1] * (B @ A).sum(0)).T,
-        "sum of all adapters",
-    ),
+    (nb13.many_adapters, lambda x, W, A, B, k, al: x @ (W + al / A.shape[1] * (B @ A).sum(0)).T, "sum of all adapters"),
     (nb14.most_tokens, lambda c, r, t: max(0, (0.9 * c - r) // t), "Are card and `resident` both in bytes"),
     (nb14.paged_bytes, lambda s, r: [8 * r * a for a, b in s if r * a >= 1e5], "not a list or an array"),
-    (
-        nb15.count_intruders,
-        "(W, full_matrices=False) -> (W) & (W + dW, full_matrices=False) -> (W + dW)",
-        "square U",
-    ),
+    (nb15.count_intruders, "(W, full_matrices=False) -> (W) & (W + dW, full_matrices=False) -> (W + dW)", "square U"),
     (nb16.advantages, lambda r: (t := np.flip(np.flip(r, 1).cumsum(1), 1)) - t.mean(0), "its own among them"),
     (nb16.divergence, lambda now, before: (np.exp(now) / np.exp(before) - 1 - now + before).mean(), "wrong way round"),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("asked", "wrong", "sentence"), WRONG, ids=lambda part: getattr(part, "number", ""))
