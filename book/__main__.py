@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 from sphinx.application import Sphinx
 
-from book import live, pages, search
+from book import api, live, pages, search
 from book.slim import slim
 from lora_course.alive import dial_page as page
 from lora_course.alive import exporting
@@ -36,9 +36,10 @@ def prepare(sources: Path) -> None:
     for name in pages.MARKDOWN:
         text = (ROOT / "notebooks" / name).read_text(encoding="utf-8")
         (sources / name).write_text(pages.sphinx_links(text), encoding="utf-8")
+    (sources / "api.md").write_text(api.page(notebooks), encoding="utf-8")
     shutil.copytree(ROOT / "notebooks" / "figures", sources / "figures")  # which the Markdown pages show
     start, readme = (path.read_text(encoding="utf-8") for path in (HERE / "index.md", ROOT / "README.md"))
-    names, others = [path.stem for path in notebooks], [Path(name).stem for name in pages.MARKDOWN]
+    names, others = [path.stem for path in notebooks], [*(Path(name).stem for name in pages.MARKDOWN), "api"]
     first = nbformat.read(ROOT / "notebooks" / f"{FIRST}.ipynb", as_version=4)
     (sources / "pictures" / "preview.png").write_bytes(pages.first_png(first))  # where a link to a page is shown
     dial = page.hero(pages.first_picture(first, FIRST), "alive/model.js", "alive/source.js")

@@ -4,10 +4,17 @@ import os
 import re
 from html import unescape
 
+from book import api
+
 project = "LoRA and QLoRA, built by hand"
 author = "the lora-edu contributors"
 copyright = author
-extensions = ["myst_nb", "book.mathml"]
+extensions = ["myst_nb", "book.mathml", "sphinx.ext.autodoc"]
+autodoc_preserve_defaults = True  # `loss_fn=model_loss`, as it is written
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 88
+default_role = "code"  # of docstrings, which have Markdown's single backticks
+toc_object_entries = False  # a name has a heading already
 exclude_patterns = ["jupyter_execute"]
 
 nb_execution_mode = "off"  # the outputs are those that the notebooks store
@@ -71,3 +78,4 @@ def description(body: str) -> str:
 
 def setup(app) -> None:
     app.connect("html-page-context", accessible)
+    app.connect("autodoc-process-docstring", api.in_paragraphs)

@@ -13,7 +13,8 @@ from conftest import PAGES, ROOT, markdown
 from nbformat.v4 import new_output
 from PIL import Image, ImageChops
 
-from book import conf, pages, search, slim
+import lora_edu
+from book import api, conf, pages, search, slim
 from lora_course.setup.report import mathml
 
 
@@ -56,6 +57,17 @@ def test_the_start_page_lists_every_notebook():
     assert "THE_" not in start and "\n<img>\n" in start and "**The tour in two hours**: 00; 04" in start
     ten, electives = start.partition("**Ten stations**")[2].split("**Electives**")
     assert ten.count("\n- ") == 10 and electives.count("\n- ") == len(PAGES) - 10
+
+
+def test_every_public_name_stands_on_its_page_with_the_notebook_that_builds_it():
+    page = api.page(PAGES)
+    assert sorted(re.findall(r"^\.\. auto(?:class|function):: lora_edu\.(\w+)$", page, re.M)) == lora_edu.__all__
+    section = page.partition("### nf_codebook")[2].partition("##")[0]
+    assert "Built by hand in [06 · NF4" in section and "](06_nf4.ipynb)" in section
+    api.in_paragraphs(
+        None, "function", "f", None, None, lines := ["Does it.", "rank: a number", "of A.", "Raises none."]
+    )
+    assert lines == ["Does it.", "", "rank: a number", "of A.", "", "Raises none."]
 
 
 def test_guesses_are_typed_in_the_page_and_the_dial_waits_for_one(tmp_path):
