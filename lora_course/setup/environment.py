@@ -11,23 +11,24 @@ import importlib.metadata
 import importlib.util
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import tomllib
 import venv
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from lora_course.setup import pip_words
 
 ROOT = Path(__file__).parent.parent.parent  # the clone
 VENV = ROOT / ".venv"
 COURSE = ""  # no extra of pyproject.toml: all that the notebooks need is in the default
-LARGE = 20  # MB: a download that is worth a line of its own
-NO_NETWORK = re.compile(r"Temporary failure|ConnectionError|NewConnection|Connection to|ConnectTimeout|getaddrinfo|"
-                        r"No matching distribution|Network is unreachable|ProxyError")  # fmt: skip
+CPU_TORCH = "https://download.pytorch.org/whl/cpu"  # PyTorch's index of builds without CUDA
+PATIENCE = 2  # seconds for it to answer: pip would try for minutes
 
 
 class SetupError(RuntimeError):
@@ -76,6 +77,7 @@ def setup(extra: str = COURSE) -> Path:
         if broken := _broken():
             print(f"  files of {', '.join(broken)} are gone: they are installed again", flush=True)
             _pip("install", "--force-reinstall", "--no-deps", *broken)
+        _torch_without_cuda()
         _pip("install", "--editable", f"{ROOT}[{extra}]" if extra else str(ROOT))
         configure_lab(VENV / "etc" / "jupyter")
         stamp.write_text("\n".join([wanted, *sorted(_packages())]), encoding="utf-8")
@@ -247,24 +249,63 @@ def configure_lab(folder: Path, plain: bool = False) -> None:
     (folder / "default_setting_overrides.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
+def _torch_without_cuda() -> None:
+    """On Linux the package index has torch with CUDA, some 3 GB. Where there is no NVIDIA driver and no torch yet,
+    PyTorch's own build for the processor comes first, a tenth of that; where it is not to be had, the other will do."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [line for line in project.get("dependencies", []) if line.startswith("torch")]
+    there = (_site_packages() / "torch").exists() or importlib.util.find_spec("torch")
+    driver = shutil.which("nvidia-smi") or Path("/proc/driver/nvidia").exists()
+    if sys.platform != "linux" or not wanted or there or driver:
+        return
+    instead = "torch comes from the package index, as a rule with CUDA (3 GB)"
+    if not _answers(f"{CPU_TORCH}/torch/"):
+        return print(f"  no NVIDIA driver, but no way to download.pytorch.org either: {instead}", flush=True)
+    print("  no NVIDIA driver: torch for the processor alone comes from download.pytorch.org", flush=True)
+    try:
+        _pip("install", *wanted, f"--index-url={CPU_TORCH}")
+    except SetupError as error:
+        print(f"  {error}. So {instead}", flush=True)
+
+
+def _answers(url: str) -> bool:
+    """Whether a server answers in time. In a thread, since looking up its name knows no time limit."""
+    from urllib import request  # here, because every command of the course would wait for it
+
+    def ask() -> None:
+        with suppress(Exception):  # whatever it is, the answer is no
+            request.urlopen(request.Request(url, method="HEAD"), timeout=PATIENCE).close()
+            answers.append(url)
+
+    answers: list[str] = []
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    return bool(answers)
+
+
 def _pip(*arguments: str) -> None:
     """Run pip: a line for each step, all that it says into a file. Raises SetupError with the reason if it fails."""
     log = ROOT / "build" / "setup.log"
     log.parent.mkdir(exist_ok=True)
     command = [str(venv_python()), "-m", "pip", *arguments, "--disable-pip-version-check", "--retries=2"]
     command += ["--progress-bar=off", "--no-input"]
-    said = []
+    command += [
+        "--no-compile"
+    ]  # half of the work, for 13,000 files of which a reader needs few: Python does it in time
+    said: list[str] = []
+    before = set(_installed())
     with log.open("w", encoding="utf-8") as file:
         pipe, out = subprocess.PIPE, subprocess.STDOUT
         process = subprocess.Popen(command, stdout=pipe, stderr=out, text=True, errors="replace")
         over = threading.Event()
-        threading.Thread(target=_tick, args=(over,), daemon=True).start()
+        threading.Thread(target=_tick, args=(over, said, before), daemon=True).start()
         try:
             for line in process.stdout or ():
                 file.write(line)
                 said.append(line.strip())
-                if step := _step(line):
-                    print(f"  {step}", flush=True)
+                if step := pip_words.step(line):
+                    _say(step)
         except KeyboardInterrupt:
             process.terminate()
             process.wait()
@@ -272,30 +313,20 @@ def _pip(*arguments: str) -> None:
         finally:
             over.set()
     if process.wait():
-        raise SetupError(f"pip could not install the course: {_reason(said)}. All that it said is in {log}")
+        raise SetupError(f"pip could not install the course: {pip_words.reason(said)}. All that it said is in {log}")
 
 
-def _tick(over: threading.Event) -> None:
-    """Show on a terminal for how many seconds we have waited: in one line, over which the next is written."""
+def _tick(over: threading.Event, said: list[str], before: set[str]) -> None:
+    """Show for how many seconds we have waited, and for what: on a terminal in one line, over which the next is
+    written, elsewhere twice a minute. before: the packages that were installed when pip began."""
     seconds = 0
-    while sys.stdout.isatty() and not over.wait(1):
+    while not over.wait(1):
         seconds += 1
-        print(f"  {seconds} s ", end="\r", flush=True)
+        if sys.stdout.isatty() or seconds % 30 == 0:
+            doing = pip_words.doing(list(said), len(set(_installed()) - before))
+            _say(f"{seconds} s  {doing}", "\r" if sys.stdout.isatty() else "\n")
 
 
-def _step(line: str) -> str | None:
-    if download := re.match(r"\s*Downloading (?:\S*/)?([\w.]+?)-\d\S* \(([\d.]+) (MB|GB)\)", line):
-        name, size, unit = download.groups()
-        return f"downloading {name} ({size} {unit})" if unit == "GB" or float(size) >= LARGE else None
-    names = line.partition("Installing collected packages: ")[2]
-    return f"installing {names.count(',') + 1} packages" if names else None
-
-
-def _reason(said: list[str]) -> str:
-    text = "\n".join(said)
-    if "No space left" in text:
-        return "the disk is full"
-    if NO_NETWORK.search(text):
-        return "no network, or no way through it to the package index"
-    errors = [line for line in said if line.startswith("ERROR")]
-    return errors[-1] if errors else "it was ended from outside"
+def _say(text: str, end: str = "\n") -> None:
+    width = shutil.get_terminal_size().columns - 3 if sys.stdout.isatty() else len(text)
+    print(f"  {text[:width]:{width}}", end=end, flush=True)

@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -17,7 +18,7 @@ from conftest import ROOT
 from stopped_runs import Killed
 
 from lora_course import __main__ as commands
-from lora_course.setup import environment
+from lora_course.setup import environment, pip_words
 
 
 @pytest.fixture
@@ -186,7 +187,7 @@ def test_two_set_ups_do_not_meet(clone):
     [
         ("  Downloading torch-2.9.0-cp311-none-any.whl (104.1 MB)\n  Downloading six-1.17.0-py3-none-any.whl (11 kB)\n"
          "Installing collected packages: six, torch\n",
-         ["  downloading torch (104.1 MB)", "  installing 2 packages"], None),
+         ["  downloading torch (104.1 MB)", "  unpacking 2 packages"], None),
         ("WARNING: Retrying after connection broken by 'NewConnectionError'\n"
          "ERROR: No matching distribution found for torch\n", [], "no network, or no way through it"),
         ("ERROR: Could not install packages: [Errno 28] No space left on device\n", [], "the disk is full"),
@@ -205,6 +206,60 @@ def test_pip_is_calm(tmp_path, monkeypatch, capsys, said, printed, error):
         environment._pip("install")
     assert capsys.readouterr().out.splitlines() == printed
     assert (tmp_path / "build" / "setup.log").read_text() == said
+
+
+FOUND = ["Collecting torch<3,>=2.5", "Downloading torch-2.9.whl.metadata (30 kB)", "Collecting ruamel.yaml (from x)"]
+LOADED = [*FOUND, "Downloading https://a.b/ruamel_yaml-0.18-py3-none-any.whl (1 MB)"]
+INSTALLING = [*LOADED, "Installing collected packages: ruamel.yaml, torch, lora-edu"]
+
+
+def test_who_waits_reads_which_package_pip_is_at(clone, capsys):
+    assert pip_words.doing([], 0) == "" and pip_words.doing(FOUND, 0) == "looking for ruamel.yaml, package 2"
+    assert pip_words.doing(LOADED, 0) == "downloading ruamel_yaml"
+    assert pip_words.doing(INSTALLING, 3) == "unpacking lora-edu, 3 of 3"
+    write("pip-24.dist-info")
+    before = set(environment._installed())  # these are not counted
+    write("torch-2.dist-info")
+    environment._tick(Mock(wait=Mock(side_effect=[False] * 60 + [True])), INSTALLING, before)
+    assert capsys.readouterr().out == "  30 s  unpacking torch, 2 of 3\n  60 s  unpacking torch, 2 of 3\n"
+
+
+PLACES = {  # what is changed about a Linux without NVIDIA's driver, whether PyTorch's index is asked, what is said
+    "as it is": (lambda patch: None, True, "torch for the processor alone comes from"),
+    "no way there": (lambda patch: patch(environment, "_answers", lambda url: False), False, "no way to download.py"),
+    "a driver": (lambda patch: patch(environment.shutil, "which", lambda name: f"/usr/bin/{name}"), False, ""),
+    "a Mac": (lambda patch: patch(environment.sys, "platform", "darwin"), False, ""),
+    "a torch": (lambda patch: [write(name) for name in (*PIECES, "torch/__init__.py")], False, ""),
+}
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("place", PLACES)
+def test_without_a_driver_torch_without_cuda_comes_first_and_may_fail(clone, monkeypatch, capsys, place, fails):
+    change, asked, words = PLACES[place]
+    (clone / "pyproject.toml").write_text('[project]\ndependencies = ["numpy>=1", "torch>=2.5,<3"]')
+    failing = [environment.SetupError("the disk is full")] * (asked and fails)
+    monkeypatch.setattr(environment, "_pip", pip := Mock(side_effect=[*failing, None, None]))
+    monkeypatch.setattr(environment, "_answers", lambda url: True)
+    monkeypatch.setattr(environment.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(environment.shutil, "which", lambda name: None)
+    monkeypatch.setattr(environment.sys, "platform", "linux")
+    change(monkeypatch.setattr)
+    environment.setup()
+    first = [("install", "torch>=2.5,<3", "--index-url=https://download.pytorch.org/whl/cpu")] * asked
+    assert [call.args for call in pip.call_args_list] == [*first, ("install", "--editable", str(clone))]
+    said = capsys.readouterr().out
+    assert words in said and ("the disk is full. So torch comes from the package index" in said) == bool(failing)
+
+
+def test_a_server_that_does_not_answer_costs_little(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes the call, and says nothing
+        address, start = f"http://127.0.0.1:{silent.getsockname()[1]}/", time.monotonic()
+        monkeypatch.setattr(environment, "PATIENCE", 0.3)
+        assert not environment._answers(address) and time.monotonic() - start < 5
+    assert not environment._answers(address)  # nobody is there
+    monkeypatch.setattr("urllib.request.urlopen", lambda request, timeout: io.BytesIO())
+    assert environment._answers(address)
 
 
 def test_without_a_network_the_texts_are_missing_and_the_lab_opens(monkeypatch, capsys):
