@@ -19,7 +19,7 @@ import threading
 import tomllib
 import venv
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from lora_course.setup import pip_words
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parent.parent.parent  # the clone
 VENV = ROOT / ".venv"
 COURSE = ""  # no extra of pyproject.toml: all that the notebooks need is in the default
 CPU_TORCH = "https://download.pytorch.org/whl/cpu"  # PyTorch's index of builds without CUDA
-PATIENCE = 2  # seconds for it to answer: pip would try for minutes
+PATIENCE = 3  # seconds for it to answer: pip would try for minutes
 
 
 class SetupError(RuntimeError):
@@ -269,19 +269,12 @@ def _torch_without_cuda() -> None:
 
 
 def _answers(url: str) -> bool:
-    """Whether a server answers in time. In a thread, since looking up its name knows no time limit."""
-    from urllib import request  # here, because every command of the course would wait for it
-
-    def ask() -> None:
-        with suppress(Exception):  # whatever it is, the answer is no
-            request.urlopen(request.Request(url, method="HEAD"), timeout=PATIENCE).close()
-            answers.append(url)
-
-    answers: list[str] = []
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(PATIENCE)
-    return bool(answers)
+    """Whether a server answers in time. By a process of its own: looking up a name here would know no limit."""
+    ask = f"from urllib.request import Request, urlopen; urlopen(Request({url!r}, method='HEAD'))"
+    try:
+        return not subprocess.run([sys.executable, "-c", ask], capture_output=True, timeout=PATIENCE).returncode
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def _pip(*arguments: str) -> None:

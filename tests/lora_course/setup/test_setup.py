@@ -256,10 +256,10 @@ def test_a_server_that_does_not_answer_costs_little(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes the call, and says nothing
         address, start = f"http://127.0.0.1:{silent.getsockname()[1]}/", time.monotonic()
         monkeypatch.setattr(environment, "PATIENCE", 0.3)
-        assert not environment._answers(address) and time.monotonic() - start < 5
+        assert not environment._answers(address) and time.monotonic() - start < 20
+    monkeypatch.setattr(environment, "PATIENCE", 60)
     assert not environment._answers(address)  # nobody is there
-    monkeypatch.setattr("urllib.request.urlopen", lambda request, timeout: io.BytesIO())
-    assert environment._answers(address)
+    assert environment._answers(Path(__file__).as_uri())
 
 
 def test_without_a_network_the_texts_are_missing_and_the_lab_opens(monkeypatch, capsys):
