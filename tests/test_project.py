@@ -21,11 +21,12 @@ def tracked_files():
     return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).exists()]
 
 
-def test_environment_yml_has_the_requirements_of_pyproject():
+def test_environment_yml_has_what_pyproject_asks_for_and_what_the_tests_need():
     wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     listed = re.findall(r"^ +- (.+)$", (ROOT / "environment.yml").read_text(), re.M)
-    beside = [f"python{wanted['requires-python']}", "-e .", "conda-forge", "pip", "pip:"]
-    assert sorted(listed) == sorted([*wanted["dependencies"], *beside])
+    assert listed == ["conda-forge", f"python{wanted['requires-python']}", "pip", "pip:", "-e .[test]"]
+    tests = {Requirement(line).name for line in wanted["optional-dependencies"]["test"]}
+    assert {"pytest", "nbval", "pytest-xdist", "hypothesis", "bitsandbytes", "peft"} <= tests
 
 
 def test_the_readme_is_short():
