@@ -16,7 +16,7 @@ QUICK = tests/test_house.py $(addprefix tests/notebooks/test_,in_package.py note
 LONGEST = notebooks/09_qlora_gpt.ipynb notebooks/12_real_model.ipynb
 NOTEBOOKS = $(LONGEST) $(filter-out $(LONGEST),$(wildcard notebooks/*.ipynb))
 
-.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments check format notebooks book browser bench bench-gpu torture constraints clean
+.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments check format notebooks book browser bench bench-gpu torture constraints release clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -77,9 +77,9 @@ format: python  ## mend what the style checks can mend
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
 
-notebooks: python  ## run every notebook in a fresh kernel and store its outputs
+notebooks: python  ## run every notebook in a fresh kernel and store its outputs (ARGS=notebooks/05_blocks.ipynb: one)
 	@$(COURSE) setup --extra test
-	LORA_EDU_DEVICE=cpu LORA_EDU_SIZE=laptop $(RUN) -m lora_course.setup.report --in-place notebooks/*.ipynb
+	LORA_EDU_DEVICE=cpu LORA_EDU_SIZE=laptop $(RUN) -m lora_course.setup.report --in-place $(if $(ARGS),$(ARGS),notebooks/*.ipynb)
 
 book: python  ## the course as a static site, to read without installing: build/book/index.html
 	@$(COURSE) setup --extra book
@@ -108,6 +108,10 @@ constraints: python  ## after a green make test: its versions, as constraints.tx
 	@$(COURSE) setup --extra test
 	@echo "# The versions of the last green \`make test\`. Use: pip install -c" > constraints.txt
 	$(RUN) -m pip freeze --exclude-editable | sed -n 's/^\([^ @]*==[^+]*\).*/\1/p' | tr A-Z_ a-z- >> constraints.txt
+
+release: python  ## what a person needs to tag a version: the wheel, tried in an empty environment, and its notes, in dist/
+	@$(COURSE) setup --extra test
+	$(RUN) .ci/release.py
 
 clean:  ## remove .venv, build and caches (the downloaded texts stay)
 	rm -rf .venv build dist .pytest_cache .ruff_cache .hypothesis

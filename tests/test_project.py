@@ -6,14 +6,17 @@ import sys
 import tomllib
 from pathlib import Path
 
+import nbformat
 import pytest
-from conftest import ROOT
+from conftest import PAGES, ROOT, markdown
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import lora_edu
 from lora_course.setup import doctor
 from lora_edu import downloads, texts
+
+MINUTES = re.compile(r"(\d+) (?:minutes|more)|((?:half )?[Aa]n hour)")
 
 
 def tracked_files():
@@ -32,6 +35,16 @@ def test_environment_yml_has_what_pyproject_asks_for_and_what_the_tests_need():
 def test_the_readme_is_short():
     readme = (ROOT / "README.md").read_text()
     assert len(readme.splitlines()) <= 130 and len(readme.split()) <= 1300
+
+
+@pytest.mark.parametrize("path", [path for path in PAGES if path.stem[:2].isdigit()], ids=lambda path: path.stem)
+def test_the_readme_has_the_minutes_that_a_page_says_of_itself(path):
+    said = re.search(r"\*\*Time[.:]\*\* ([^;.]+)", markdown(nbformat.read(path, as_version=4).cells))[1]
+    minutes = [int(number or ("30" if "half" in hour else "60")) for number, hour in MINUTES.findall(said)]
+    (row,) = re.findall(
+        rf"\]\(notebooks/{path.name}\).*\| (\d+) min \| [^|]+ \|$", (ROOT / "README.md").read_text(), re.M
+    )
+    assert int(row) == sum(minutes)
 
 
 @pytest.mark.parametrize("place", ["README.md", "notebooks/setup.md"])
