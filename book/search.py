@@ -1,5 +1,6 @@
 """The site's search: every section with its text, for static/search.js. Sphinx's own search finds pages, not
-sections, and fetches them for its summaries, which a page from file:// may not do.
+sections, and fetches them for its summaries, which a page from file:// may not do; and it finds folded answers. It
+would save these lines and the 51 of search.js, and a reader 50 kB.
 
 sections(name, html) -> [[address, title, page, text], ...]      script(...) -> the JavaScript that holds them
 """
