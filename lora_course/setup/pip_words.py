@@ -17,9 +17,9 @@ def doing(said: list[str], unpacked: int) -> str:
             at = min(unpacked, len(names) - 1)
             return f"unpacking {names[at]}, {at + 1} of {len(names)}"
         if first == "Downloading" and ".metadata" not in rest:
-            return f"downloading {NAME.match(rest.split('/')[-1])[0]}"
+            return f"downloading {NAME.findall(rest.rpartition('/')[2])[0]}"
         if first == "Collecting":
-            return f"looking for {NAME.match(rest)[0]}, package {sum(one.startswith(first) for one in said)}"
+            return f"looking for {NAME.findall(rest)[0]}, package {sum(one.startswith(first) for one in said)}"
     return ""
 
 
