@@ -1,4 +1,5 @@
-"""How fast the model is that runs in the book's page, beside the same work in torch with one thread.
+"""How fast the dot of the book's front page is, and the model that runs there, beside the same work in torch with one
+thread.
 
 It opens the front page of `build/book` (`make book`) from the disk in an installed Chromium. Times are by the clock.
 """
@@ -22,16 +23,18 @@ BYTES, PRESSES = 200, 40
 
 # Milliseconds: `count` bytes one after another, and both lines at once, each in a session of its own.
 WORK = """([count, lines]) => {
-    const gpt = new GPT(readSafetensors(fromBase64(window.aliveFiles.model))), session = gpt.newSession();
+    const gpt = new GPT(readSafetensors(fromBase64(window.aliveFiles.voices))), session = gpt.newSession();
     const timed = work => { const start = performance.now(); work(); return performance.now() - start; };
+    gpt.gain.fill(0, 8); // one of the two adapters
     gpt.read(session, [10]);
     const bytes = timed(() => { for (let i = 0; i < count; i++) gpt.next(session, 97); });
+    const toBytes = text => new TextEncoder().encode(text);
     const read = () => lines.forEach(line => { session.position = 0; gpt.read(session, toBytes(line)); });
     return [bytes / count, timed(read)];
 }"""
 # From a key on the dial to the end of the frame that shows what it causes; see slider_latency.py.
 LISTEN = """() => {
-    const dial = document.querySelector(".alive-dial input");
+    const dial = document.getElementById("playwright");
     window.times = [];
     dial.focus();
     dial.addEventListener("keydown", () => {
@@ -50,15 +53,19 @@ def dial(page: str, rounds: int) -> dict[str, list[float]]:
     program = chromium()
     from playwright.sync_api import sync_playwright
 
+    from book.browse_front import on_the_wire
+
+    folder = Path(url2pathname(urlparse(page).path)).parent
     times: dict[str, list[float]] = {name: [] for name in ("page, a byte", "page, two lines", "ready")}
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         for _ in range(rounds):
             tab = browser.new_page()
             tab.goto(page)
-            tab.wait_for_function("window.aliveReady", timeout=60_000)
+            tab.wait_for_function("/Checksum/.test(document.body.textContent)", timeout=60_000)  # the model is there
+            tab.add_script_tag(path=folder / "alive" / "voices.js")
             byte, lines = tab.evaluate(WORK, [BYTES, ["\n" + PLAY_LINE, "\n" + ADDRESS_LINE]])
-            for name, milliseconds in zip(times, (byte, lines, tab.evaluate("window.aliveReady")), strict=True):
+            for name, milliseconds in zip(times, (byte, lines, tab.evaluate("window.frontReady")), strict=True):
                 times[name].append(milliseconds / 1000)
             tab.evaluate(LISTEN)
             for press in range(PRESSES if len(times["ready"]) == rounds else 0):
@@ -66,10 +73,9 @@ def dial(page: str, rounds: int) -> dict[str, list[float]]:
                 tab.wait_for_function(f"window.times.length > {press}")
             keys = sorted(tab.evaluate("window.times"))
             tab.close()
+        times["on the wire"] = [on_the_wire(browser, folder)]
         browser.close()
     times["key to frame, median"], times["key to frame, 95%"] = [statistics.median(keys)], [p95(keys)]
-    loaded = Path(url2pathname(urlparse(page).path)).with_name("alive").iterdir()
-    times["on the wire"] = [sum(path.stat().st_size for path in loaded if path.name != "source.js")]  # later, if at all
     return times | _in_torch(rounds)
 
 

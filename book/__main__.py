@@ -16,11 +16,11 @@ from lora_edu import data_file, load_adapter, load_base, quantize_linears
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-FIRST = "00_start_here"  # its picture stands on the start page until the model runs there
+FIRST = "00_start_here"  # the model runs there, in place of its slider
 
 
 def prepare(sources: Path) -> None:
-    """Write the pages' sources: the notebooks as the book shows them, Markdown pages, the start page."""
+    """Write the pages' sources: the notebooks as the book shows them, Markdown pages, the contents."""
     if sources.exists():
         shutil.rmtree(sources)
     for folder in ("pictures", "live"):
@@ -38,21 +38,22 @@ def prepare(sources: Path) -> None:
         (sources / name).write_text(pages.sphinx_links(text), encoding="utf-8")
     (sources / "api.md").write_text(api.page(notebooks), encoding="utf-8")
     shutil.copytree(ROOT / "notebooks" / "figures", sources / "figures")  # which the Markdown pages show
-    start, readme = (path.read_text(encoding="utf-8") for path in (HERE / "index.md", ROOT / "README.md"))
+    start, readme = (path.read_text(encoding="utf-8") for path in (HERE / "contents.md", ROOT / "README.md"))
     names, others = [path.stem for path in notebooks], [*(Path(name).stem for name in pages.MARKDOWN), "api"]
     first = nbformat.read(ROOT / "notebooks" / f"{FIRST}.ipynb", as_version=4)
     (sources / "pictures" / "preview.png").write_bytes(pages.first_png(first))  # where a link to a page is shown
-    dial = page.hero(pages.first_picture(first, FIRST), "alive/model.js", "alive/source.js")
-    index = pages.start_page(start, readme, pages.ALIVE + pages.BREAKING + dial, guesses, names, others)
-    (sources / "index.md").write_text(index, encoding="utf-8")
+    contents = pages.start_page(start, readme, guesses, names, others)
+    (sources / "contents.md").write_text(contents, encoding="utf-8")
     shutil.copytree(HERE / "static", sources / "static")
 
 
 def write_alive(folder: Path) -> None:
     """Write the model and the scripts that run it."""
     folder.mkdir()
-    for name in (*page.FILES, "breaking.js"):
+    for name in (*page.FILES, "breaking.js", "writing.js", "front.js"):
         shutil.copy(page.HERE / name, folder)
+    for name in ("voices.js", "places.js"):
+        shutil.copy(ROOT / "data" / name, folder)
     base = load_base("laptop", device="cpu")
     (folder / "source.js").write_text(exporting.script("source", exporting.source(base)), encoding="utf-8")
     adapted = load_adapter(quantize_linears(base), data_file("shakespeare-adapter"))
@@ -87,6 +88,8 @@ def build(sources: Path, folder: Path) -> None:
         for section in search.sections(page.name, page.read_text("utf-8"))
     ]
     (folder / "sections.js").write_text(search.script(found), encoding="utf-8")
+    front = pages.front_page((ROOT / "try.html").read_text(encoding="utf-8"))
+    (folder / "index.html").write_text(front, encoding="utf-8")
     (folder / ".nojekyll").touch()  # GitHub Pages: serve _static as it is
 
 

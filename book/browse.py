@@ -17,7 +17,10 @@ from urllib.request import url2pathname
 
 from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
 
+from book.browse_front import front
+
 DEFAULT = Path(__file__).parent.parent / "build" / "book"
+DIAL_PAGE = "00_start_here.html"
 SIZES = {"desktop": (1280, 800), "phone": (360, 740)}
 SLOWEST = 10  # milliseconds that a move of a slider may take
 HEAVIEST = 700_000  # bytes of a page with its pictures, styles and scripts, without the model
@@ -53,7 +56,7 @@ MOVE = """() => [...document.querySelectorAll(".live")].map(place => {
     return [place.dataset.live, followed, times.sort((a, b) => a - b)[3]];
 })"""
 
-# Turns the dial of the first page: the lines, the words at rest and what is written must follow. Returns what does not.
+# Turns the dial of notebook 00: the lines, the words at rest and what is written must follow. Returns what does not.
 DIAL = """async () => {
     const rest = milliseconds => new Promise(done => setTimeout(done, milliseconds)), wrong = [];
     const all = selector => [...document.querySelectorAll(`#alive ${selector}`)];
@@ -109,7 +112,7 @@ REST = """async () => {
     const before = said.textContent;
     await rest(1000);
     if (said.textContent !== before) wrong.push("it writes out of sight");
-    scrollTo({ top: 0, behavior: "instant" });
+    said.scrollIntoView({ behavior: "instant" });
     return wrong;
 }"""
 
@@ -182,16 +185,16 @@ def browse(folder: Path, axe: str) -> tuple[list[str], int]:
                         wrong += [f"{where['name']}: {finding}" for finding in page.evaluate(PHONE)]
                     page.evaluate(axe)
                     wrong += [f"{where['name']}: {violation}" for violation in page.evaluate(AXE)]
-                page.goto((folder / "index.html").as_uri())
+                page.goto((folder / DIAL_PAGE).as_uri())
                 page.wait_for_function("window.aliveReady", timeout=30_000)
                 wrong += [
-                    f"index.html ({size}, {scheme}): {finding}"
+                    f"{DIAL_PAGE} ({size}, {scheme}): {finding}"
                     for check in (REST, DIAL)
                     for finding in page.evaluate(check)
                 ]
                 wrong += [f"search ({size}, {scheme}): {finding}" for finding in _searched(page, folder)]
                 page.close()
-        wrong += _written(browser, folder) + _dial_elsewhere(browser, folder)
+        wrong += _written(browser, folder) + _dial_elsewhere(browser, folder) + front(browser, folder)
         browser.close()
     return wrong + _broken(links, anchors) + _heavy(links), len(links)
 
@@ -202,24 +205,24 @@ def _written(browser: Browser, folder: Path) -> list[str]:
     for name, check in (("00_start_here", GUESS), ("13_claims", MARK)):
         page.goto((folder / f"{name}.html").as_uri())
         wrong += [f"{name}.html: {finding}" for finding in page.evaluate(check)]
-    page.goto((folder / "index.html").as_uri())
+    page.goto((folder / "contents.html").as_uri())
     if not page.inner_text("[data-guesses]").startswith("You have made 1 of "):
-        wrong.append("index.html: a guess is not counted")
+        wrong.append("contents.html: a guess is not counted")
     page.close()
     return wrong
 
 
 def _dial_elsewhere(browser: Browser, folder: Path) -> list[str]:
-    """The first page where the model is missing, damaged, without scripts, or asked to keep still; what is wrong."""
+    """The dial where the model is missing, damaged, without scripts, or asked to keep still; what is wrong."""
     wrong = []
     with TemporaryDirectory() as name:
         copy = Path(name) / "book"
         shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("notebooks", "source.js"))
-        address, model = (copy / "index.html").as_uri(), copy / "alive" / "model.js"
+        address, model = (copy / DIAL_PAGE).as_uri(), copy / "alive" / "model.js"
         still, silent = browser.new_page(reduced_motion="reduce"), browser.new_page(java_script_enabled=False)
         still.goto(address)
         still.wait_for_function("window.aliveReady", timeout=30_000)
-        wrong += [f"index.html (reduced motion): {finding}" for finding in still.evaluate(STILL)]
+        wrong += [f"{DIAL_PAGE} (reduced motion): {finding}" for finding in still.evaluate(STILL)]
         whole = model.read_text(encoding="utf-8")
         for damage, text in {"missing": None, "cut": whole[:200_000], "changed": _changed(whole)}.items():
             model.unlink(missing_ok=True)
@@ -230,10 +233,10 @@ def _dial_elsewhere(browser: Browser, folder: Path) -> list[str]:
             page.wait_for_selector(".alive-trouble", timeout=30_000)
             said = page.inner_text(".alive-trouble")
             if not page.is_visible("#alive img") or not said.startswith("The model does not run here: "):
-                wrong.append(f"index.html (model {damage}): no still picture, or no sentence: {said}")
+                wrong.append(f"{DIAL_PAGE} (model {damage}): no still picture, or no sentence: {said}")
         silent.goto(address)
-        if not silent.is_visible("#alive img") or len(silent.inner_text("#alive p")) < 50:
-            wrong.append("index.html (no scripts): no picture with its words")
+        if not silent.is_visible("#alive img") or len(silent.get_attribute("#alive img", "alt")) < 50:
+            wrong.append(f"{DIAL_PAGE} (no scripts): no picture with its words")
     return wrong
 
 
@@ -281,9 +284,8 @@ def _heavy(links: dict[str, list[str]]) -> list[str]:
     for page, targets in links.items():
         addresses = {re.sub("[?#].*", "", target) for target in targets if target.startswith("file:")}
         files = [Path(url2pathname(urlparse(address).path)) for address in (page, *addresses)]
-        parts = [
-            path for path in files[1:] if path.suffix in (".css", ".js", ".webp", ".png") and path.name != "model.js"
-        ]
+        shown = (".css", ".js", ".webp", ".png")
+        parts = [path for path in files[1:] if path.suffix in shown and path.name not in ("model.js", "voices.js")]
         size = sum(path.stat().st_size for path in (files[0], *parts) if path.exists())
         if size > HEAVIEST:
             wrong.append(f"{files[0].name}: {size:,} bytes")

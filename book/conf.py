@@ -15,6 +15,7 @@ autodoc_typehints_format = "short"
 python_maximum_signature_line_length = 88
 default_role = "code"  # of docstrings, which have Markdown's single backticks
 toc_object_entries = False  # a name has a heading already
+root_doc = "contents"  # index.html is try.html
 exclude_patterns = ["jupyter_execute"]
 
 nb_execution_mode = "off"  # the outputs are those that the notebooks store

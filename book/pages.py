@@ -24,9 +24,9 @@ FOLDED_CODE = {"code_prompt_show": "The code of this slider", "code_prompt_hide"
 
 ALIVE = (  # what a page needs on which the model runs
     '<link rel="stylesheet" href="alive/dial.css"><script defer src="alive/gpt.js"></script>'
-    '<script defer src="alive/dial.js"></script>'
+    '<script defer src="alive/dial.js"></script><script defer src="alive/breaking.js"></script>'
 )
-BREAKING = '<script defer src="alive/breaking.js"></script>'  # and where a reader may break it
+FRONT = {"lora_course/alive/": "alive/", "data/": "alive/", "README.md": "contents.html"}  # try.html, at its place here
 TWINS = {  # who reads a page runs no cell
     "Run the cell and move the dial to the right.": "Move the dial to the right.",
     "and run again": "and run again, in JupyterLab",
@@ -78,7 +78,7 @@ def page(source: Path, pictures: Path, sliders: dict[int, str] | None = None) ->
                 (pictures / name).write_bytes(webp(base64.b64decode(output.data["image/png"])))
                 html = picture_html(name, output)
                 if DIAL_CELL in cell.source:
-                    html = f'<div data-after="{key}">{ALIVE}{hero(html, "alive/model.js")}</div>'
+                    html = f'<div data-after="{key}">{ALIVE}{hero(html, "alive/model.js", "alive/source.js")}</div>'
                     fold_code(cell)
                 elif place in sliders:
                     html = live_html(sliders[place], html)
@@ -152,12 +152,6 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-")
 
 
-def first_picture(notebook: nbformat.NotebookNode, stem: str) -> str:
-    """The first picture of a notebook whose pages are written, as HTML with its words below."""
-    first = _first_output(notebook)
-    return f"{picture_html(f'{stem}-1.webp', first)}<p>{escape(alt_text(first))}</p>"
-
-
 def first_png(notebook: nbformat.NotebookNode) -> bytes:
     return base64.b64decode(_first_output(notebook).data["image/png"])
 
@@ -167,12 +161,18 @@ def _first_output(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return next(output for output in outputs if "image/png" in output.get("data", {}))
 
 
-def start_page(template: str, readme: str, dial: str, guesses: int, notebooks: list[str], others: list[str]) -> str:
-    """The first page: its template with the dial, the README's notebooks as stations, and the contents for Sphinx."""
+def front_page(page: str) -> str:
+    """The first page: try.html with the addresses that its parts have in the book."""
+    for there, here in FRONT.items():
+        page = page.replace(f'="{there}', f'="{here}')
+    return page.replace("</title>", '</title>\n<meta property="og:image" content="pictures/preview.png">', 1)
+
+
+def start_page(template: str, readme: str, guesses: int, notebooks: list[str], others: list[str]) -> str:
+    """The contents: its template with the README's notebooks as stations, and the list for Sphinx."""
     contents = ""
     for caption, names in (("Notebooks", notebooks), ("To look up", others)):
         contents += "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *names, "```", "", ""])
-    template = template.replace("THE_DIAL", dial)
     return template.replace("THE_NOTEBOOKS", stations(readme, guesses)) + "\n" + contents
 
 

@@ -1,4 +1,4 @@
-// "Now break it", below the front page's dial: other bits, block sizes and ranks, and what they cost on held-out text.
+// "Now break it", below the book's dial on 00: other bits, block sizes and ranks, and what they cost on held-out text.
 // A classic script that uses gpt.js and dial.js; a `voice.html` goes without it.
 "use strict";
 

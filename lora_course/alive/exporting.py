@@ -2,6 +2,7 @@
 
     exported(model) -> bytes          of a GPT in NF4 with an adapter: safetensors, 2.3 MB for the shipped base
     source(model) -> bytes            the weights of a base in int8, from which the page rounds to other formats
+    packed(tensors, notes), notes_of  such a file from its parts, with a checksum, and its notes
     script(name, content) -> str      the same for a page opened from a disk, where nothing can be fetched
 
 The names are those of the model's own state. What is not quantized is in bfloat16, as the shipped base is.
@@ -50,7 +51,7 @@ def exported(model: GPT) -> bytes:
         A, B = in_singular_basis(layer.lora_A.detach(), layer.lora_B.detach())
         tensors |= {f"adapter.{path}.lora_A": A.bfloat16(), f"adapter.{path}.lora_B": B.bfloat16()}
     notes = {"config": json.dumps(vars(model.config)), "rank": str(rank), "scaling": repr(scaling)}
-    return _file(tensors, notes)
+    return packed(tensors, notes)
 
 
 def source(model: GPT) -> bytes:
@@ -59,7 +60,7 @@ def source(model: GPT) -> bytes:
     for path, layer in block_linears(model).items():
         quantized = quantize(layer.weight.detach().float(), "int8", BLOCK_SIZE)
         tensors |= {f"blocks.{path}.codes": quantized.codes, f"blocks.{path}.absmax": quantized.absmax}
-    return _file(tensors, {})
+    return packed(tensors, {})
 
 
 def in_singular_basis(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,9 +85,14 @@ def _as_shipped(layer: NF4Linear) -> bool:
     return doubled and same and quantized.absmax.block_size == 256 and len(quantized.absmax.codebook) == 256
 
 
-def _file(tensors: dict[str, Tensor], notes: dict[str, str]) -> bytes:
+def packed(tensors: dict[str, Tensor], notes: dict[str, str]) -> bytes:
     """safetensors with a checksum of its numbers, which the page looks at before it uses them."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     plain = save(tensors)
     numbers = plain[8 + int.from_bytes(plain[:8], "little") :]
     return save(tensors, metadata=notes | {"adler32": str(zlib.adler32(numbers))})
+
+
+def notes_of(content: bytes) -> dict[str, str]:
+    """What stands beside the tensors of such a file."""
+    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]

@@ -83,6 +83,7 @@ class GPT {
     const { context, d_model: d, vocab_size } = this, rest = Object.keys(tensors).filter(name => /^adapter|embedding|norm|bias|lm_head/.test(name));
     this.layers = Object.keys(tensors).filter(name => name.endsWith(".codes")).map(name => name.slice(0, -6));
     this.rank = this.largestRank = Number(metadata.rank);
+    this.gain = new Float32Array(this.rank).fill(1); // of each direction: two adapters may stand in one A and one B
     const sizes = this.layers.map(name => tensors[name + ".codes"].length * 2), sum = numbers => numbers.reduce((a, b) => a + b, 0);
     const floats = sum(sizes) + sum(rest.map(name => tensors[name].length)) + context * (12 * d + vocab_size + 64) + 6 * context * d * this.n_layers;
     try { this.memory = wasm && new WebAssembly.Memory({ initial: Math.ceil(floats / 16384) + 2 }); } catch { this.memory = null; }
@@ -108,7 +109,7 @@ class GPT {
     const kept = () => Array.from({ length: this.n_layers }, () => this.take(this.context * this.d_model));
     return { position: 0, keys: kept(), values: kept() };
   }
-  linear(y, x, name, count) { // W' x + b + s B (A x)
+  linear(y, x, name, count) { // W' x + b + B (s A x), each of the r directions with its gain
     const b = this.W[name + ".bias"], rows = b.length, columns = this.W[name].length / rows;
     this.product(y, x, this.W[name], count, rows, columns);
     for (let t = 0; t < count; t++) for (let j = 0; j < rows; j++) y[t * rows + j] += b[j];
@@ -116,9 +117,9 @@ class GPT {
     if (!A || !s || !this.rank) return;
     const r = A.length / columns, BAx = this.BAx; // of these r directions this.rank are used, the strongest first
     this.product(this.Ax, x, A, count, r, columns);
-    for (let t = 0; t < count; t++) this.Ax.fill(0, t * r + this.rank, (t + 1) * r);
+    for (let t = 0; t < count; t++) for (let k = 0; k < r; k++) this.Ax[t * r + k] *= k < this.rank ? s * this.gain[k] : 0;
     this.product(BAx, this.Ax, B, count, rows, r);
-    for (let i = 0; i < count * rows; i++) y[i] += s * BAx[i];
+    for (let i = 0; i < count * rows; i++) y[i] += BAx[i];
   }
   norm(y, x, name, count) {
     const weight = this.W[name + ".weight"], bias = this.W[name + ".bias"], d = this.d_model;
@@ -177,5 +178,5 @@ class GPT {
   next(session, byte) { return this.read(session, [byte]); } // its logits, (256,)
 }
 
-const alive = { readSafetensors, fromBase64, adler32, decode, GPT };
+const alive = { readSafetensors, widened, adler32, fromBase64, decode, WASM, product, compiledProduct, gelu, GPT };
 if (typeof module !== "undefined") module.exports = alive;

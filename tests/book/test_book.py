@@ -49,12 +49,12 @@ def test_the_links_of_jupyterlab_become_those_of_the_book(change, link, expected
 
 
 def test_the_start_page_lists_every_notebook():
-    readme, template = ((ROOT / name).read_text("utf-8") for name in ("README.md", "book/index.md"))
-    start = pages.start_page(template, readme, "<img>", 67, [path.stem for path in PAGES], ["glossary"])
+    readme, template = ((ROOT / name).read_text("utf-8") for name in ("README.md", "book/contents.md"))
+    start = pages.start_page(template, readme, 67, [path.stem for path in PAGES], ["glossary"])
     for path in PAGES:
         assert f"]({path.name}): " in start and f"\n{path.stem}\n" in start
     assert '<p data-guesses="67"></p>' in start
-    assert "THE_" not in start and "\n<img>\n" in start and "**The tour in two hours**: 00; 04" in start
+    assert "THE_" not in start and "**The tour in two hours**: 00; 04" in start
     ten, electives = start.partition("**Ten stations**")[2].split("**Electives**")
     assert ten.count("\n- ") == 10 and electives.count("\n- ") == len(PAGES) - 10
 
@@ -68,6 +68,13 @@ def test_every_public_name_stands_on_its_page_with_the_notebook_that_builds_it()
         None, "function", "f", None, None, lines := ["Does it.", "rank: a number", "of A.", "Raises none."]
     )
     assert lines == ["Does it.", "", "rank: a number", "of A.", "", "Raises none."]
+
+
+def test_the_front_page_is_try_html_and_asks_for_what_the_book_holds():
+    page = pages.front_page((ROOT / "try.html").read_text("utf-8"))
+    asked = re.findall(r'(?:src|href|data-voices)="([^"#]+)"', page)
+    held = {"alive/places.js", "alive/gpt.js", "alive/writing.js", "alive/front.js", "alive/voices.js", "contents.html"}
+    assert set(asked) == held
 
 
 def test_guesses_are_typed_in_the_page_and_the_dial_waits_for_one(tmp_path):

@@ -1,0 +1,153 @@
+"""The book's first page in a browser, with and without its model: a part of `python -m book.browse`."""
+
+import gzip
+import re
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from statistics import median
+
+from playwright.sync_api import Browser
+
+HEAVIEST, SLOWEST = 50_000, 16  # bytes over the network until the dot works; milliseconds of the main thread for a turn
+FIRST_SCREEN = ("LoRA and QLoRA, built by hand", "low-rank adaptation", "Start the course")
+SAID, READY = "document.getElementById('said').textContent", "/Checksum/.test(document.body.textContent)"
+
+# Turns the dot to a place, and says what is written there and how long that took.
+TURN = """([playwright, prophet]) => {
+    const begun = performance.now();
+    for (const [id, value] of Object.entries({ playwright, prophet })) {
+        const input = document.getElementById(id);
+        input.value = value;
+        input.dispatchEvent(new Event("input"));
+    }
+    document.body.getBoundingClientRect();
+    return [document.getElementById("said").textContent, (performance.now() - begun) / 2];
+}"""
+OUTSIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+SEEN = """words => words.filter(word => {
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), range = document.createRange();
+    while (texts.nextNode()) if (texts.currentNode.data.includes(word)) {
+        range.selectNodeContents(texts.currentNode);
+        const { top, bottom } = range.getBoundingClientRect();
+        return top < 0 || bottom > innerHeight;
+    }
+    return true;
+})"""
+
+
+def front(browser: Browser, folder: Path) -> list[str]:
+    """Everything that is wrong with index.html in `folder`, one line each."""
+    address = (folder / "index.html").as_uri()
+    wrong = _dot(browser, address) + _first_screen(browser, address) + _without_model(browser, address)
+    if (size := on_the_wire(browser, folder)) > HEAVIEST:
+        wrong.append(f"{size:,} bytes until the dot works")
+    return [f"index.html: {finding}" for finding in wrong]
+
+
+def _dot(browser: Browser, address: str) -> list[str]:
+    """By mouse, by keyboard, by link, with the model: the sentence follows, and the frozen weights stand still."""
+    page, wrong = browser.new_page(viewport={"width": 1280, "height": 800}), []
+    page.goto(address)
+    page.wait_for_function("window.frontReady")
+    before = page.evaluate(SAID)
+    page.wait_for_function(f"before => {SAID} !== before", arg=before, timeout=10_000)  # by itself
+    box = page.locator("#pad").bounding_box()
+    if page.is_visible("#second"):
+        wrong.append("both axes are open at once")
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.9)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] * 0.9, box["y"] + box["height"] * 0.5)
+    page.mouse.up()
+    if page.input_value("#playwright") != "2" or page.input_value("#prophet") != "0" or not page.is_visible("#second"):
+        wrong.append("the first drag is not along one axis, or opens no second")
+    turns = [page.evaluate(TURN, [step / 10, 2 - step / 10]) for step in range(21)]
+    took = median(took for _, took in turns)
+    if len({said for said, _ in turns}) < 15 or took > SLOWEST:
+        wrong.append(f"the sentence does not follow, or takes {took:.0f} ms")
+    for picture in ("#W", "#plaid"):
+        place = page.locator(picture).bounding_box()
+        if place["y"] + place["height"] > 800:
+            wrong.append(f"{picture} lies below the first screen")
+    page.wait_for_function(READY, timeout=60_000)
+    page.fill("#words", "The people ")
+    page.evaluate(TURN, [0.7, 0.6])
+    page.wait_for_selector("#said[aria-busy=false]", timeout=60_000)
+    page.wait_for_function("location.hash.includes('people')", timeout=10_000)
+    checksums = re.findall(r"[0-9a-f]{8}", page.inner_text("#checksum"))
+    if len(checksums) != 2 or len(set(checksums)) > 1:
+        wrong.append(f"frozen weights changed: {checksums}")
+    said, link, other = page.evaluate(SAID), page.url, browser.new_page()
+    other.goto(link)
+    other.wait_for_function(f"said => {SAID} === said", arg=said, timeout=60_000)
+    if "#" not in link or other.input_value("#words") != "The people ":
+        wrong.append(f"the link does not hold the sentence: {link}")
+    other.click("summary")
+    other.click("#stops button")
+    other.wait_for_function(f"said => {SAID} !== said", arg=said, timeout=60_000)
+    for each in (page, other):
+        each.close()
+    return wrong
+
+
+def _first_screen(browser: Browser, address: str) -> list[str]:
+    """On a phone, with forced colors, with a request to keep still."""
+    wrong = []
+    for looks in ({}, {"forced_colors": "active"}, {"color_scheme": "dark", "reduced_motion": "reduce"}):
+        page = browser.new_page(viewport={"width": 360, "height": 740}, **looks)
+        page.goto(address)
+        page.wait_for_function("window.frontReady")
+        wrong += [f"a phone's first screen lacks {word}, {looks}" for word in page.evaluate(SEEN, FIRST_SCREEN)]
+        if over := page.evaluate(OUTSIDE):
+            wrong.append(f"scrolls {over} px sideways, {looks}")
+        before = page.evaluate(SAID)
+        page.wait_for_timeout(3500)
+        if (page.evaluate(SAID) == before) != ("reduced_motion" in looks):
+            wrong.append(f"it moves where it should not, or does not where it should, {looks}")
+        page.close()
+    return wrong
+
+
+def _without_model(browser: Browser, address: str) -> list[str]:
+    """The dot works without the model, and the page says so."""
+    page = browser.new_page()
+    page.route("**/voices.js", lambda route: route.abort())
+    page.goto(address)
+    page.wait_for_function("/does not run here/.test(document.getElementById('coming').textContent)", timeout=30_000)
+    first, second = (page.evaluate(TURN, place)[0] for place in ([0, 0], [1, 1]))
+    page.close()
+    return ["the dot needs the model"] if first == second else []
+
+
+def on_the_wire(browser: Browser, folder: Path) -> int:
+    """Bytes over the network until the dot works: what Chromium counts, with the heads of answers."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Packed, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        page, sizes = browser.new_page(), []
+        page.route("**/voices.js", lambda route: route.abort())
+        session = page.context.new_cdp_session(page)
+        session.send("Network.enable")
+        session.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+        page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
+        page.wait_for_function("window.frontReady")
+        page.wait_for_load_state("networkidle")
+        page.close()
+        server.shutdown()
+    return int(sum(sizes))
+
+
+class Packed(SimpleHTTPRequestHandler):
+    """Files with gzip, as GitHub Pages and most servers send text."""
+
+    def do_GET(self) -> None:
+        content = gzip.compress(Path(self.translate_path(self.path)).read_bytes())
+        self.send_response(200)
+        self.send_header("Content-Type", self.guess_type(self.path))
+        self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_) -> None:
+        """Say nothing."""
