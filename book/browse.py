@@ -192,7 +192,7 @@ def browse(folder: Path, axe: str) -> tuple[list[str], int]:
 
 
 def _written(browser: Browser, folder: Path) -> list[str]:
-    """What a reader writes: a guess on 00, counted on the first page, and a mark on 13; what is wrong."""
+    """What a reader writes: a guess on 00, counted on the contents, and a mark on 13; what is wrong."""
     page, wrong = browser.new_page(), []
     for name, check in (("00_start_here", GUESS), ("13_claims", MARK)):
         page.goto((folder / f"{name}.html").as_uri())

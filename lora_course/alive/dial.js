@@ -1,4 +1,4 @@
-// The dial over a model that runs in the page: what the front page of the book and a `voice.html` show.
+// The dial over a model that runs in the page: what two pages of the book and a `voice.html` show.
 //   aliveDial(place, settings)       place: an element that holds a still picture, replaced when the model is ready
 // settings: see page.py. Everything works by keyboard; color never stands alone; what moves can be paused.
 "use strict";
