@@ -50,11 +50,13 @@ def prepare(sources: Path) -> None:
 def write_alive(folder: Path) -> None:
     """Write the model and the scripts that run it."""
     folder.mkdir()
-    for name in (*page.FILES, "writing.js", "front.js"):
+    for name in (*page.FILES, "breaking.js", "writing.js", "front.js"):
         shutil.copy(page.HERE / name, folder)
     for name in ("voices.js", "places.js"):
         shutil.copy(ROOT / "data" / name, folder)
-    adapted = load_adapter(quantize_linears(load_base("laptop", device="cpu")), data_file("shakespeare-adapter"))
+    base = load_base("laptop", device="cpu")
+    (folder / "source.js").write_text(exporting.script("source", exporting.source(base)), encoding="utf-8")
+    adapted = load_adapter(quantize_linears(base), data_file("shakespeare-adapter"))
     (folder / "model.js").write_text(exporting.script("model", exporting.exported(adapted)), encoding="utf-8")
 
 

@@ -70,6 +70,14 @@ DIAL = """async () => {
     await rest(2500);
     words().forEach((now, i) => now === before[i] && wrong.push(`words ${i} of the dial do not follow`));
     if (!all(".alive-some")[0]?.textContent) wrong.push("nothing is written at strength 1");
+    turn("bits", 2);
+    let said = "";
+    for (let wait = 0; wait < 60 && !/2 bits.*as it came/.test(said); wait++) {
+        await rest(500);
+        said = all(".alive-sentence")[0].textContent;
+    }
+    const losses = [...said.matchAll(/([\\d.]+) \\(as it came: ([\\d.]+)\\)/g)];
+    if (losses.length !== 2 || losses.some(([, after, came]) => after < Number(came) + 0.3)) wrong.push(said);
     return wrong;
 }"""
 
@@ -209,7 +217,7 @@ def _dial_elsewhere(browser: Browser, folder: Path) -> list[str]:
     wrong = []
     with TemporaryDirectory() as name:
         copy = Path(name) / "book"
-        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("notebooks"))
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("notebooks", "source.js"))
         address, model = (copy / DIAL_PAGE).as_uri(), copy / "alive" / "model.js"
         still, silent = browser.new_page(reduced_motion="reduce"), browser.new_page(java_script_enabled=False)
         still.goto(address)

@@ -24,7 +24,7 @@ FOLDED_CODE = {"code_prompt_show": "The code of this slider", "code_prompt_hide"
 
 ALIVE = (  # what a page needs on which the model runs
     '<link rel="stylesheet" href="alive/dial.css"><script defer src="alive/gpt.js"></script>'
-    '<script defer src="alive/dial.js"></script>'
+    '<script defer src="alive/dial.js"></script><script defer src="alive/breaking.js"></script>'
 )
 FRONT = {"lora_course/alive/": "alive/", "data/": "alive/", "README.md": "contents.html"}  # try.html, at its place here
 TWINS = {  # who reads a page runs no cell
@@ -78,7 +78,7 @@ def page(source: Path, pictures: Path, sliders: dict[int, str] | None = None) ->
                 (pictures / name).write_bytes(webp(base64.b64decode(output.data["image/png"])))
                 html = picture_html(name, output)
                 if DIAL_CELL in cell.source:
-                    html = f'<div data-after="{key}">{ALIVE}{hero(html, "alive/model.js")}</div>'
+                    html = f'<div data-after="{key}">{ALIVE}{hero(html, "alive/model.js", "alive/source.js")}</div>'
                     fold_code(cell)
                 elif place in sliders:
                     html = live_html(sliders[place], html)

@@ -36,10 +36,11 @@ function sampled(logits, temperature, topK) { // a byte, drawn among the topK li
 }
 
 async function aliveDial(place, settings) {
-  let gpt;
+  let file, gpt;
   try {
     if (settings.model) await loadScript(settings.model);
-    gpt = new GPT(readSafetensors(fromBase64(window.aliveFiles.model)));
+    file = readSafetensors(fromBase64(window.aliveFiles.model));
+    gpt = new GPT(file);
     gpt.strength = 0; // where the dial stands at first
   } catch (error) { // the still picture stays
     place.append(make("p", { role: "status", class: "alive-trouble" }, `The model does not run here: ${error.message}.`));
@@ -61,7 +62,7 @@ async function aliveDial(place, settings) {
       make("div", { class: "alive-marks", "aria-hidden": true }, ...settings.marks.map(mark => make("span", {}, mark)))),
     said, write, ...lines.map(line => line.element),
     make("p", { class: "alive-note" }, "A longer bar means: this letter surprised the model more. Mean surprise in nats a byte; lower is better."),
-    status);
+    ...(settings.held ? [breaking(gpt, file, settings, next)] : []), status);
   draw();
   window.aliveReady = performance.now();
 }

@@ -1,4 +1,4 @@
-"""The dial as HTML: the course's own for two pages of the book, and a page of one file that holds a voice.
+"""The dial as HTML: the course's own for the front page of the book, and a page of one file that holds a voice.
 
 hero(still, ...) -> str               the place of the dial and its scripts, for a page with `FILES` beside it
 voice_page(model, ...) -> str         a page of one file, to send to somebody: base, adapter and dial
@@ -9,12 +9,15 @@ from html import escape
 from pathlib import Path
 
 from lora_course.alive.exporting import exported, script
-from lora_edu.gpt import GPT
-from lora_edu.texts import ADDRESS_LINE, PLAY_LINE
+from lora_edu.gpt import GPT, decode
+from lora_edu.texts import ADDRESS_LINE, PLAY_LINE, load_text
 
 HERE = Path(__file__).parent
 FILES = ("gpt.js", "dial.js", "dial.css")
 PROMPT = "I have "  # a president goes on from here, and so does a playwright
+HELD_OUT = slice(20_000, 21_001)  # of each text's validation part: four windows
+TEXTS = {"plays": "shakespeare", "addresses": "speeches"}
+LINKS = {"bits": ("06", "06_nf4.html"), "blocks": ("05", "05_blocks.html"), "rank": ("01", "01_low_rank.html")}
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'unsafe-inline'; img-src data:"
 
 
@@ -33,9 +36,13 @@ def settings() -> dict:
     }
 
 
-def hero(still: str, model: str) -> str:
-    """The dial. still: HTML before it; model: the address of its script."""
-    return place(still, settings() | {"model": model})
+def hero(still: str, model: str, source: str = "") -> str:
+    """The dial and, given a source, the sliders that break the model. still: HTML before it; the others: addresses."""
+    ours = settings() | {"model": model}
+    if source:
+        held = {name: decode(load_text(text).validation[HELD_OUT]) for name, text in TEXTS.items()}
+        ours |= {"source": source, "held": held, "links": LINKS}
+    return place(still, ours)
 
 
 def place(still: str, settings: dict) -> str:

@@ -1,6 +1,7 @@
 """A model as a file that `gpt.js` reads: codes, the constants as double quantization stores them, and an adapter.
 
     exported(model) -> bytes          of a GPT in NF4 with an adapter: safetensors, 2.3 MB for the shipped base
+    source(model) -> bytes            the weights of a base in int8, from which the page rounds to other formats
     packed(tensors, notes), notes_of  such a file from its parts, with a checksum, and its notes
     script(name, content) -> str      the same for a page opened from a disk, where nothing can be fetched
 
@@ -18,7 +19,9 @@ from torch import Tensor
 from lora_edu.codebooks import get_codebook
 from lora_edu.gpt import GPT
 from lora_edu.lora import LoRALinear, lora_layers
+from lora_edu.observing import block_linears
 from lora_edu.qlora import NF4Linear
+from lora_edu.quantization import quantize
 from lora_edu.variants import largest_directions
 
 BLOCK_SIZE, LARGEST_RANK = 64, 64  # what gpt.js has room for
@@ -49,6 +52,15 @@ def exported(model: GPT) -> bytes:
         tensors |= {f"adapter.{path}.lora_A": A.bfloat16(), f"adapter.{path}.lora_B": B.bfloat16()}
     notes = {"config": json.dumps(vars(model.config)), "rank": str(rank), "scaling": repr(scaling)}
     return packed(tensors, notes)
+
+
+def source(model: GPT) -> bytes:
+    """The block linears of a base in int8, one constant a block: what stands for the original when a page rounds it."""
+    tensors = {"codebook.int8": get_codebook("int8")}
+    for path, layer in block_linears(model).items():
+        quantized = quantize(layer.weight.detach().float(), "int8", BLOCK_SIZE)
+        tensors |= {f"blocks.{path}.codes": quantized.codes, f"blocks.{path}.absmax": quantized.absmax}
+    return packed(tensors, {})
 
 
 def in_singular_basis(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:

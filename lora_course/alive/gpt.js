@@ -104,6 +104,7 @@ class GPT {
     const constants = decode(absmax, second, this.tensors["codebook.dynamic"], 256, new Float32Array(absmax.length));
     return decode(codes, constants.map(value => value + offset[0]), this.tensors["codebook.nf4"], 64, out);
   }
+  restore() { for (const name of this.layers) this.decoded(name, this.W[name]); } // the weights as they came
   newSession() { // what is kept of the bytes read so far: the keys and values of each block; there is room for three
     const kept = () => Array.from({ length: this.n_layers }, () => this.take(this.context * this.d_model));
     return { position: 0, keys: kept(), values: kept() };

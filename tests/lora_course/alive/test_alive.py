@@ -15,11 +15,11 @@ from conftest import library, load_benchmark, needed
 from safetensors.torch import load
 
 from lora_course.alive import exporting
-from lora_edu import GPT, GPTConfig, add_lora, data_file, load_adapter, load_base, lora, quantize_linears
+from lora_edu import GPT, GPTConfig, add_lora, data_file, load_adapter, load_base, lora, quantize, quantize_linears
 from lora_edu.codebooks import get_codebook
 from lora_edu.quantization import DoubleQuant, QuantizedTensor, decode
 
-ENGINE = Path(exporting.__file__).with_name("gpt.js")
+ENGINE, BREAKING = (Path(exporting.__file__).with_name(name) for name in ("gpt.js", "breaking.js"))
 LINE = list(b"\nFie, cousin Percy! how")
 
 
@@ -32,6 +32,11 @@ def model():
 @pytest.fixture(scope="module")
 def content(model):
     return exporting.exported(model)
+
+
+@pytest.fixture(scope="module")
+def source():
+    return exporting.source(load_base("laptop", device="cpu"))
 
 
 def weight(tensors, path):
@@ -84,6 +89,8 @@ def test_other_adapters_are_refused():
 
 # --- gpt.js, held against torch ---------------------------------------------------------------------------------------
 
+FORMATS = {(0, 64): "nf4", (8, 64): "int8", (3, 64): "int3", (2, 64): "int2", (4, 1024): "nf4"}  # (bits, block size)
+
 
 def node():
     return needed(shutil.which("node"), "Node, which runs gpt.js,")
@@ -91,34 +98,37 @@ def node():
 
 @pytest.fixture(scope="module")
 def jobs():
-    each = [dict(strength=s, rank=8) for s in (0, 0.5, 1, 2)] + [dict(strength=1, rank=r) for r in (0, 1)]
+    each = [dict(strength=s, rank=8, bits=0, blockSize=64) for s in (0, 0.5, 1, 2)]
+    each += [dict(strength=1, rank=r, bits=0, blockSize=64) for r in (0, 1)]
+    each += [dict(strength=1, rank=8, bits=bits, blockSize=size) for bits, size in FORMATS if bits]
     both = [job | {"wasm": wasm, "oneByOne": False, "bytes": LINE} for job in each for wasm in (False, True)]
     return [*both, *(both[4 + wasm] | {"oneByOne": True} for wasm in (False, True))]
 
 
 @pytest.fixture(scope="module", params=["node", "chromium"])
-def logits(request, jobs, content, tmp_path_factory):
+def logits(request, jobs, content, source, tmp_path_factory):
     """What gpt.js gives for each job: (jobs, bytes, 256)."""
     if request.param == "chromium":
-        return in_chromium(jobs, content)
+        return in_chromium(jobs, content, source)
     folder = tmp_path_factory.mktemp("alive")
-    paths = [folder / name for name in ("model.safetensors", "jobs.json", "logits.bin")]
-    for path, data in zip(paths, (content, json.dumps(jobs).encode()), strict=False):
+    paths = [folder / name for name in ("model.safetensors", "source.safetensors", "jobs.json", "logits.bin")]
+    for path, data in zip(paths, (content, source, json.dumps(jobs).encode()), strict=False):
         path.write_bytes(data)
-    subprocess.run([node(), Path(__file__).with_name("alive.mjs"), ENGINE, *paths], check=True, timeout=60)
+    subprocess.run([node(), Path(__file__).with_name("alive.mjs"), ENGINE, BREAKING, *paths], check=True, timeout=60)
     return np.fromfile(paths[-1], dtype=np.float32).reshape(len(jobs), len(LINE), 256)
 
 
-def in_chromium(jobs, content):
+def in_chromium(jobs, content, source):
     if not os.environ.get("LORA_EDU_BROWSER"):
         pytest.skip("make browser compares gpt.js in Chromium with torch")
     from playwright.sync_api import sync_playwright
 
-    scripts = [path.read_text("utf-8") for path in (ENGINE, Path(__file__).with_name("alive_jobs.js"))]
+    files = [exporting.script(name, file) for name, file in (("model", content), ("source", source))]
+    scripts = [path.read_text("utf-8") for path in (ENGINE, BREAKING, Path(__file__).with_name("alive_jobs.js"))]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=load_benchmark("driver").chromium(), args=["--no-sandbox"])
         page = browser.new_page()
-        for text in (*scripts, exporting.script("model", content)):
+        for text in (*scripts, *files):
             page.add_script_tag(content=text)
         answer = page.evaluate(IN_PAGE, jobs)
         browser.close()
@@ -126,15 +136,15 @@ def in_chromium(jobs, content):
 
 
 IN_PAGE = """jobs => {
-    const model = readSafetensors(fromBase64(window.aliveFiles.model));
-    return logitsOf({ GPT }, model, jobs).flatMap(row => [...row]);
+    const [model, source] = ["model", "source"].map(name => readSafetensors(fromBase64(window.aliveFiles[name])));
+    return logitsOf({ GPT, roundTo }, model, source, jobs).flatMap(row => [...row]);
 }"""
 
 
 @pytest.fixture(scope="module")
-def reference(content):
+def reference(content, source):
     """The same model in torch, from the same exported values."""
-    tensors = load(content)
+    tensors, int8 = load(content), load(source)
     model = load_base("laptop", device="cpu")
     kept = {name: tensor.float() for name, tensor in tensors.items() if name in model.state_dict()}
     model.load_state_dict(kept, strict=False)
@@ -146,6 +156,10 @@ def reference(content):
     def computed(job):
         for path, layer in lora.lora_layers(model).items():
             decoded = weight(tensors, path)
+            if job["bits"]:
+                eight = decode(int8[f"{path}.codes"], int8[f"{path}.absmax"], get_codebook("int8"), 64, decoded.clone())
+                name = FORMATS[job["bits"], job["blockSize"]]
+                decoded = eight if name == "int8" else quantize(eight, name, job["blockSize"]).dequantize()
             layer.base.weight.data = decoded.view(layer.base.weight.shape)
             layer.scaling = 2.0 * job["strength"]
             layer.lora_B.data = tensors[f"adapter.{path}.lora_B"].float()
