@@ -9,8 +9,11 @@ from classroom import folders
 from classroom.solutions import Solutions, load_solutions
 from lora_course.assignments.core import VISIBLE, Assignment, load
 from lora_course.assignments.looking import observe_all
-from lora_course.checking.comparing import equal
+from lora_course.assignments.verdict import numbers_of, readable
+from lora_course.checking.comparing import equal, plain
 from lora_edu.records import staging
+
+FORM = 2  # of what is stored for the hidden tests
 
 
 def expectations(name: str, cohort: str, word: str = VISIBLE) -> dict[str, Any]:
@@ -33,42 +36,37 @@ def task_expectations(assignment: Assignment, number: str, solutions: Solutions,
             "an answer may take, and nothing was stored: try again when the machine is less busy"
         )
     named = [wrong for wrong in solutions.wrong if wrong.sentence]
-    return {
-        "edition": task.edition,
-        "expected": expected,
-        "mistakes": [
-            {
-                "sentence": wrong.sentence,
-                "see": wrong.see,
-                "observed": observe_all(assignment, number, wrong.make(constants), word),
-            }
-            for wrong in named
-        ],
-    }
+
+    def observed(wrong: Any) -> list[dict]:
+        return readable(observe_all(assignment, number, wrong.make(constants), word), expected)
+
+    mistakes = [{"sentence": wrong.sentence, "see": wrong.see, "observed": observed(wrong)} for wrong in named]
+    return {"edition": task.edition, "expected": expected, "mistakes": mistakes}
 
 
-def work(hidden: dict, visible: dict, solutions: Solutions) -> list[dict[str, list]]:
-    """For each hidden case {part: values that only an answer gives which computes}, see `verdict.at_work`.
+def work(assignment: Assignment, number: str, solutions: Solutions, word: str, visible: dict) -> list[dict[str, dict]]:
+    """For each hidden case and each computed part what shows that an answer computes, see `verdict.at_work`.
 
-    They are those of the reference, and numbers of mistakes that keep points, less what everybody can read in
-    checks.json, and less what could be guessed.
+    Known are the values of the reference and of wrong answers that keep points, less what everybody can read in
+    checks.json, or compute from the case alone (`Task.base`), and less what could be guessed.
     """
-    named = [wrong for wrong in solutions.wrong if wrong.sentence]
-    keeping = [m["observed"] for m, wrong in zip(hidden["mistakes"], named, strict=True) if wrong.keeps]
+    task, c = assignment.tasks[number], assignment.constants
+    keeping = [solutions.reference, *(wrong.make for wrong in solutions.wrong if wrong.keeps)]
     shown = [case for seen in [visible["expected"], *(m["observed"] for m in visible["mistakes"])] for case in seen]
-    found: list[dict[str, list]] = [{} for _ in hidden["expected"]]
-    for seen in [hidden["expected"], *keeping]:
-        for numbers, case in zip(found, seen, strict=True):
-            for part, value in case.items():
-                known = [*numbers.get(part, []), *(there[part] for there in shown)]
-                if isinstance(value, str) and seen is not hidden["expected"]:
-                    continue  # what an observer says of a mistake is no work
-                if _is_hard_to_guess(value) and not any(equal(there, value) for there in known):
-                    numbers.setdefault(part, []).append(value)
-    return found
+    cases, found = assignment.cases(number, word), []
+    for case in cases:
+        base = {part: plain(value) for part, value in (task.base(c, *case) if task.base else {}).items()}
+        found.append({p: {"known": []} | ({"base": base[p]} if p in base else {}) for p in task.computed})
+    for make in keeping if task.computed else []:
+        for there, seen in zip(found, observe_all(assignment, number, make(c), word), strict=True):
+            for part, place in there.items():
+                value, known = numbers_of(seen[part]), [*place["known"], place.get("base"), *(s[part] for s in shown)]
+                if is_hard_to_guess(value) and not any(equal(value, other, task.tolerance) for other in known):
+                    place["known"].append(value)
+    return [{part: place for part, place in there.items() if place["known"]} for there in found]
 
 
-def _is_hard_to_guess(value: Any) -> bool:
+def is_hard_to_guess(value: Any) -> bool:
     if isinstance(value, str):  # names and numbers in words, such as "blocks.1.up_proj with rank 2, alpha 5.3125"
         return len(value) > 12 and any(letter.isdigit() for letter in value)
     values = value.get("values", []) if isinstance(value, dict) else []
@@ -78,22 +76,23 @@ def _is_hard_to_guess(value: Any) -> bool:
 def read_hidden(name: str, cohort: str) -> dict[str, Any] | None:
     """What the hidden tests expect, and the word that their cases are drawn from; None where nothing was released."""
     path = folders.hidden_file(name, cohort)
-    if path.exists() and "word" not in json.loads(path.read_text(encoding="utf-8")):
-        write_hidden(name, cohort)  # of a release from before cases were drawn from a word
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    if stored and stored.get("form") != FORM:
+        raise ValueError(f"{path} is of an earlier version: release {name} for the cohort {cohort} once more")
+    return stored
 
 
-def write_hidden(name: str, cohort: str, visible: dict | None = None) -> None:
+def write_hidden(name: str, cohort: str, visible: dict | None = None, fresh: bool = False) -> None:
     """Store what the hidden tests expect in the teacher's folder, for the word that is there, else for a new one.
 
-    visible: the expectations of the visible cases, where they are computed already.
+    visible: the expectations of the visible cases, where they are computed already. fresh: for a new word in any case.
     """
-    path, solutions = folders.hidden_file(name, cohort), load_solutions(name)
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    path, solutions, assignment = folders.hidden_file(name, cohort), load_solutions(name), load(name, cohort)
+    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() and not fresh else {}
     word = before.get("word") or secrets.token_hex(8)
     hidden, visible = expectations(name, cohort, word), visible or expectations(name, cohort)
     for number, task in hidden["tasks"].items():
-        task["work"] = work(task, visible["tasks"][number], solutions[number])
+        task["work"] = work(assignment, number, solutions[number], word, visible["tasks"][number])
     path.parent.mkdir(parents=True, exist_ok=True)
     with staging(path) as part:
-        part.write_text(json.dumps(hidden | {"word": word}), encoding="utf-8")
+        part.write_text(json.dumps(hidden | {"word": word, "form": FORM}), encoding="utf-8")

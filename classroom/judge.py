@@ -21,7 +21,7 @@ from classroom.sandbox import SubmissionError
 from classroom.solutions import load_solutions
 from lora_course.assignments import verdict
 from lora_course.assignments.core import Assignment, Task, load
-from lora_course.assignments.looking import MIME, observe_all
+from lora_course.assignments.looking import MIME, concluded, observe_all
 from lora_course.assignments.visible import INSTALL, described
 
 ANSWER = r"\w+|\(\w+, \w+\)"  # a function, a class, or two functions
@@ -104,7 +104,8 @@ def scored(cell: nbformat.NotebookNode, outputs: list) -> list:
     elif len(sent) != 1:
         raise SubmissionError(f"the test of exercise {call['number']} handed over {len(sent)} observations, not one")
     else:
-        found = verdict.judge(task, _checked(sent[0], task), stored, shown)
+        got = concluded(assignment, call["number"], _checked(sent[0], task), word)
+        found = verdict.judge(task, got, stored, shown)
     text, best = cleaning.text(found["message"]), task.points
     lost = [[part, worth, cleaning.text(why), see] for part, worth, why, see in found["lost"]]
     lost = lost or ([["everything", best, text, ""]] if found["points"] < best else [])
@@ -149,9 +150,10 @@ def _checked(sent: Any, task: Task) -> list[dict]:
 def _part(value: Any) -> Any:
     if value is None or isinstance(value, str):
         return value
-    if isinstance(value, dict) and set(value) == {"shape", "values"}:
+    if isinstance(value, dict) and {"shape", "values"} <= set(value) <= {"shape", "values", "said"}:
         shape, values = value["shape"], value["values"]
-        if _all(shape, int) and _all(values, float) and math.prod(shape) == len(values):
+        said = isinstance(value.get("said", ""), str)
+        if said and _all(shape, int) and _all(values, float) and math.prod(shape) == len(values):
             return value
     if isinstance(value, dict) and isinstance(value.get("error"), str) and set(value) <= {"error", "text"}:
         return {key: str(word) for key, word in value.items()}

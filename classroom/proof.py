@@ -3,15 +3,19 @@
 python -m classroom prove a1_lora_numpy
 """
 
+import itertools
 import json
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from classroom.expecting import task_expectations, work
 from classroom.solutions import Solutions, load_solutions
 from lora_course.assignments.core import Assignment, load
-from lora_course.assignments.looking import observe_all
-from lora_course.assignments.verdict import explanation, is_untouched, judge
+from lora_course.assignments.looking import concluded, observe_all
+from lora_course.assignments.verdict import explanation, is_untouched, judge, readable
+from lora_course.checking.comparing import is_numbers, plain
 
 COHORTS = ("formative", "2026a")
 LARGEST = 200_000  # characters of a task's expectations
@@ -33,12 +37,13 @@ def prove_task(assignment: Assignment, number: str, solutions: Solutions) -> lis
     """The complaints about one task."""
     task = assignment.tasks[number]
     stored = {word: task_expectations(assignment, number, solutions, word) for word in ("visible", "hidden")}
-    graded = stored | {"hidden": stored["hidden"] | {"work": work(stored["hidden"], stored["visible"], solutions)}}
+    known = {"work": work(assignment, number, solutions, "hidden", stored["visible"])}
+    graded = stored | {"hidden": stored["hidden"] | known}
     return [
         *_form(task, solutions, stored),
         *_right(assignment, number, solutions, graded),
         *_wrong(assignment, number, solutions, graded),
-        *_known_by_all(assignment, number, solutions, graded),
+        *_without_an_answer(assignment, number, graded),
     ]
 
 
@@ -83,23 +88,52 @@ def _wrong(assignment: Assignment, number: str, solutions: Solutions, stored: di
                 yield f"wrong answer {wrong.name!r} is told: {said}"
 
 
-def _known_by_all(assignment: Assignment, number: str, solutions: Solutions, stored: dict) -> Iterator[str]:
-    """What everybody can read in checks.json, handed over as if one had observed it: it earns no point."""
-    reference, words = solutions.reference(assignment.constants), ["hidden"]
-    if not any(stored["hidden"]["work"]):
-        words = [f"hidden {i}" for i in range(9)]  # one draw may differ by luck
-    for word in words:
-        expected = observe_all(assignment, number, reference, word)
-        task, known = assignment.tasks[number], stored["visible"]["expected"]
-        shown = judge(task, known, stored["hidden"] | {"expected": expected})
-        if shown["points"]:
-            yield f"what is expected in the visible cases has points in the hidden ones: {shown['message']}"
+def _without_an_answer(assignment: Assignment, number: str, stored: dict) -> Iterator[str]:
+    """Observers that replaced ours, and have no answer: none earns a point.
+
+    The strongest that there can be: of all that needs no computing it hands over what is right, and for the computed
+    parts what everybody has (`_guesses`).
+    """
+    task, expected = assignment.tasks[number], stored["hidden"]["expected"]
+    numbers = {part for part in task.parts if not all(isinstance(there[part], str) for there in expected)}
+    shown, rng = stored["visible"]["expected"], np.random.default_rng(0)
+    guesses = [
+        {part: _guesses(assignment, number, case, part, there, shown, rng) for part in set(task.computed) or numbers}
+        for case, there in zip(assignment.cases(number, "hidden"), expected, strict=True)
+    ]
+    for k in range(max(len(values) for case in guesses for values in case.values())):
+        chosen = [{part: values[k % len(values)] for part, values in case.items()} for case in guesses]
+        got = [there | mine for there, mine in zip(expected, chosen, strict=True)]
+        found = judge(task, concluded(assignment, number, json.loads(json.dumps(got)), "hidden"), stored["hidden"])
+        if found["points"]:
+            yield f"without an answer, guess {k}: {found['message']}"
+
+
+def _guesses(assignment: Assignment, number: str, case: tuple, part: str, there: dict, shown: list, rng: Any) -> list:
+    """What somebody without an answer may say: the base alone, what is right in the visible cases or another part, the
+    inputs, products of two and powers of them, constants, random numbers."""
+    task, c = assignment.tasks[number], assignment.constants
+    base = task.base(c, *case) if task.base else {}
+    known = [plain(value) for name, value in base.items() if name == part] + [seen[part] for seen in shown]
+    if isinstance(there[part], str):
+        return [*known, "nothing", True, plain(1), *(seen for name, seen in there.items() if name != part)]
+    size, shape = len(there[part]["values"]), there[part]["shape"]
+    inputs = [np.asarray(v, dtype=float) for v in case if isinstance(v, int | float) or hasattr(v, "dtype")]
+    sides = [side for matrix in inputs if matrix.ndim == 2 for side in (matrix, matrix.T)]
+    pairs = itertools.permutations([float(value) for value in inputs if value.ndim == 0 and value > 0], 2)
+    exponents = [1, -1, *(value for value in c.values() if isinstance(value, float))]
+    others = [value for name, value in there.items() if name not in (part, *task.computed)]
+    found = [np.asarray(value["values"]) for value in [*known, *others] if is_numbers(value)]
+    found += [*inputs, *(one @ other for one, other in itertools.product(sides, sides) if len(one.T) == len(other))]
+    found += [np.array(one / other**power) for one, other in pairs for power in exponents]
+    found += [np.zeros(1), np.ones(1), np.arange(size), np.linspace(-1, 1, size), *rng.normal(size=(3, size))]
+    return [*known, *(plain(np.resize(v, size).reshape(shape)) for v in found if v.size)]
 
 
 def what_the_check_says(assignment: Assignment, number: str, make: Any, stored: dict) -> str:
     """The message of the visible check."""
     tolerance = assignment.tasks[number].tolerance
-    got = observe_all(assignment, number, make(assignment.constants), "visible")
+    got = readable(observe_all(assignment, number, make(assignment.constants), "visible"), stored["expected"])
     if is_untouched(got):
         return "not done yet"
     return explanation(got, stored, tolerance) or "correct"

@@ -22,7 +22,7 @@ REFIT = Solutions(
         ("the codes taken for levels", "codebook[codes.long()] -> codes.float()", 0,
          "the codes themselves are fitted to the weights. A code is an index: look its level up in the codebook.",
          LEVELS),
-        ("0 / 0", ".clamp(min=1e-30) -> ", 0,
+        ("0 / 0", ".clamp(min=1e-30) -> ", 8,
          "in a block with no level but 0 the constant is 0 / 0, which is NaN (not a number), and so is the error. Take "
          "0 there.", BLOCKS),
         ("the error squared", f"{OFF} -> ({OFF}) ** 2", 6,

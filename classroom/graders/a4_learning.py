@@ -112,6 +112,7 @@ STUDIES = Solutions(
          "after your repair both ranks have one rate, that of the log.", RATE),
         ("repaired on the test split", f'{RATES} -> study.rates = own_rates(study, "test") & {OTHERWISE}', 4,
          "your repair does not choose the rates on the validation split, which is there for that.", SPLIT),
+        ("rates before the split", f"    {RATES} ->  & def repair(study): -> def repair(study):\n    {RATES}" , 4),
         ("taken from the test split",
          f"{CLEANED} -> kept = [i for i, row in enumerate(test) if row not in x.tolist()]; "
          'study.data["test"] = tuple(part[kept] for part in study.data["test"])', 4),

@@ -8,7 +8,7 @@ The orientation is that of the texts that write the update as A B^T: a weight is
 import numpy as np
 
 from lora_course.assignments.core import Task
-from lora_course.assignments.looking import Complaint, call, done, in_order, observed
+from lora_course.assignments.looking import Complaint, array, call, done, in_order, observed
 from lora_course.assignments.verdict import ELSEWHERE
 
 TITLE = "Low rank and LoRA in NumPy"
@@ -40,8 +40,8 @@ def _rank_cases(c, rng) -> list[tuple]:
     spectra: list = [[9, 6, 3, 1.5, 1, 0.5], slowly, [20, 1, 1, 1, 1, 1, 1], [5] * 22, fast, [7, 6, 5, 4, 3, 2, 1]]
     sides = [(9, 7), (12, 10), (7, 9), (26, 22), (8, 11), (9, 8)]
     fixed = [
-        (_with_spectrum(rng, *shape, [value * rng.uniform(0.97, 1.03) for value in values]),)
-        for shape, values in zip(sides, spectra, strict=True)
+        (_with_spectrum(rng, *side, [value * rng.uniform(0.97, 1.03) for value in values]),)
+        for side, values in zip(sides, spectra, strict=True)
     ]
     drawn = [rng.choice(np.arange(6, 25), 2, replace=False) for _ in range(4)]
     return fixed + [(_with_spectrum(rng, s[0], s[1], rng.uniform(0.5, 0.9) ** np.arange(s.min())),) for s in drawn]
@@ -59,7 +59,7 @@ def _split_cases(c, rng) -> list[tuple]:
 
 def _observe_split(answer, c, matrix, rank) -> dict:
     seen = observed(answer, matrix, rank)
-    A, B = in_order(seen.value, "A", "B")
+    A, B = map(array, in_order(seen.value, "A", "B"))
     lengths = lambda: np.concatenate([(factor**2).sum(axis=0) ** 0.5 for factor in (A, B)])  # noqa: E731
     return {"product": lambda: A @ B.T, "balance": lengths, "manners": seen.manners}
 
@@ -86,7 +86,8 @@ def _observe_adapter(answer, c, x, W, A, B, rank, alpha, seed) -> dict:
 
     def layer(weight=None, trained=True):
         made = answer(W.copy() if weight is None else weight, rank, alpha, seed)
-        done(made.lora_A), done(made.lora_B)
+        for name in ("weight", "lora_A", "lora_B"):
+            setattr(made, name, array(done(getattr(made, name))))
         if trained:
             made.lora_A, made.lora_B = A.copy(), B.copy()
         return made
@@ -146,12 +147,12 @@ def _train_cases(c, rng) -> list[tuple]:
 def _observe_train(answer, c, x, target, W, A, B, alpha, lr, steps) -> dict:
     """A and B after one step; in the other cases, whether many steps are as many single ones of the same answer."""
     seen = observed(answer, x, target, W, A, B, alpha, lr, steps)
-    found = in_order(seen.value, "A", "B")
+    found = [array(factor) for factor in in_order(seen.value, "A", "B")]
     if steps == 1:
         return {"A": found[0], "B": found[1], "steps": ELSEWHERE, "manners": seen.manners}
 
     def step(A, B, lr) -> list:
-        return in_order(call(answer, x, target, W, A, B, alpha, lr, 1), "A", "B")
+        return [array(factor) for factor in in_order(call(answer, x, target, W, A, B, alpha, lr, 1), "A", "B")]
 
     def loss(A, B) -> float:
         return ((x @ W + alpha / A.shape[1] ** c.power * x @ A @ B.T - target) ** 2).sum()
@@ -159,7 +160,7 @@ def _observe_train(answer, c, x, target, W, A, B, alpha, lr, steps) -> dict:
     def walked() -> float:
         if not loss(*step(A, B, lr / 1000)) < loss(A, B):
             raise Complaint("a small step does not make the loss smaller")
-        one = [A, B]
+        one: list = [A, B]
         for _ in range(steps):
             one = step(one[0], one[1], lr)
         far = max(np.abs(mine - there).max() for mine, there in zip(found, one, strict=True))
@@ -183,9 +184,11 @@ TASKS = [
         "1.3", "adapter", "An adapter that can be merged", 30,
         {"start": 2, "forward": 2, "merge": 2, "twice": 1, "frozen": 1},
         _adapter_cases, _observe_adapter, seconds=5, names="x W A B rank alpha seed",
+        computed=("forward", "merge", "twice"), base=lambda c, x, W, *others: {"forward": x @ W},
     ),
     Task(
         "1.4", "train", "Training with two learning rates", 35, {"A": 3, "B": 3, "steps": 2, "manners": 1},
-        _train_cases, _observe_train, seconds=5, names="x target W A B alpha lr steps",
+        _train_cases, _observe_train, seconds=5, names="x target W A B alpha lr steps", computed=("A", "B"),
+        base=lambda c, x, target, W, A, B, alpha, lr, steps: {"A": A, "B": B} if steps == 1 else {},
     ),
 ]  # fmt: skip

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from lora_course.assignments.core import Task
 from lora_course.assignments.plain_tensors import numbers
-from lora_course.assignments.torch_model_observers import adapter_file, dial, inject
-from lora_course.assignments.torch_observers import layer
+from lora_course.assignments.torch_model_observers import adapter_file, all_layers, dial, inject
+from lora_course.assignments.torch_observers import base_alone, layer
 from lora_course.assignments.wrong_runs import FAULTS, RunCase, diagnosis
 
 TITLE = "LoRA in torch: wrap, inject, merge, load, diagnose"
@@ -82,26 +82,29 @@ TASKS = [
         "2.1", "layer", "the layer", 40,
         {"start": 1, "alive": 1, "init": 1, "output": 2, "frozen": 1, "dropout": 1, "operations": 1},
         layer_cases, layer,
-        names="in_features out_features rank alpha dropout seed leading_dimensions", edition=2,
+        names="in_features out_features rank alpha dropout seed leading_dimensions", edition=3,
+        computed=("output",), base=base_alone,
     ),
     Task(
         "2.2", "inject", "into a model, by a rule", 25,
         {"chosen": 2, "inside": 1, "intact": 1, "refused": 1}, inject_cases, inject,
         names="blocks width hidden inside_another_model training rank alpha seed", edition=2,
+        computed=("chosen", "inside"), base=all_layers,
     ),
     Task(
         "2.3", "dial", "merging with a dial", 20,
         {"weight": 1, "again": 1, "back": 1, "rounding": 1}, dial_cases, dial,
-        names="weight down up scaling strength another_strength",
+        names="weight down up scaling strength another_strength", computed=("weight", "rounding"),
     ),
     Task(
         "2.4", "adapter_file", "all of a file, or nothing", 15,
         {"loads": 1, "refuses": 2}, file_cases, adapter_file,
-        names="rank alpha layers seed", edition=2,
+        names="rank alpha layers seed", edition=3, computed=("refuses",), base=lambda *case: {"refuses": [0.0] * 12},
     ),
     Task(
         "2.5", "diagnosis", "a run that trains, and is wrong", 45,
         {"tensors": 1, "layers": 1, "verdict": 2, "untouched": 1, "base repaired": 1, "adapters repaired": 2},
         run_cases, diagnosis, tolerance=1e-3, seconds=20, names="run", edition=2,
+        computed=("tensors", "layers", "adapters repaired"),
     ),
 ]  # fmt: skip

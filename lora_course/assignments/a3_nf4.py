@@ -14,6 +14,7 @@ from torch import Tensor
 from lora_course.assignments.core import Task
 from lora_course.assignments.looking import Observed, in_order, observed
 from lora_course.assignments.verdict import ELSEWHERE
+from lora_course.checking.comparing import is_numbers
 
 TITLE = "Blocks and a relative of NF4"
 
@@ -78,13 +79,14 @@ def _encode_case(shape, n_levels, block_size, kind, rng) -> tuple:
 
 
 def to_refit(c, rng) -> list[tuple]:
-    """(values, codes, codebook, block_size): codes of some quantizer; in the large case a block has no level but 0."""
+    """(values, codes, codebook, block_size): codes of some quantizer; in the last case a block has no level but 0."""
     cases = []
-    for shape, n_levels, block_size in (((2, 3), 4, 3), ((3, 5), 4, 4), ((6, 35), 2**c.bits, c.block_size)):
+    large = (2**c.bits, c.block_size)
+    for shape, n_levels, block_size in (((2, 3), 4, 3), ((3, 5), 4, 4), ((6, 35), *large), ((5, 35), *large)):
         size, codebook = math.prod(shape), _levels(n_levels, rng)
         codes = torch.from_numpy(rng.integers(0, n_levels, size=size)).to(torch.uint8)
         codes[::block_size] = n_levels - 1  # the level 1, so that every block has a constant
-        if n_levels > 4:
+        if shape == (5, 35):
             codes[block_size : 2 * block_size] = int((codebook == 0).nonzero())
         scale = _each(_floats(rng, math.ceil(size / block_size)), block_size, size)
         values = (codebook[codes.long()] + 0.2 * _floats(rng, size)) * scale
@@ -121,14 +123,19 @@ def _stored(seen: Observed) -> str:
 
 def _observe_codebook(answer, c, below, above, offset_below, offset_above) -> dict:
     levels = observed(answer, below, above, offset_below, offset_above).value
+    return {"levels": levels, "zero": None}
 
-    def zeros():  # how many levels there are, and which of them is exactly 0
-        found = [i for i, level in enumerate(levels) if float(level) == 0]
-        if len(found) != 1:
-            return f"{len(found) or 'none'} of the levels {'are' if found else 'is'} exactly 0, and one should be"
-        return [len(levels), *found]
 
-    return {"levels": levels, "zero": zeros}
+def _zero(c, case, seen: dict) -> dict:
+    """How many levels there are, and which of them is exactly 0."""
+    if not is_numbers(seen["levels"]):
+        return {"zero": seen["levels"]}
+    levels = seen["levels"]["values"]
+    found = [i for i, level in enumerate(levels) if level == 0]
+    if len(found) != 1:
+        said = f"{len(found) or 'none'} of the levels {'are' if found else 'is'} exactly 0, and one should be"
+        return {"zero": said}
+    return {"zero": [len(levels), *found]}
 
 
 # --- 3.2: codes ------------------------------------------------------------------------------------------------------
@@ -144,23 +151,28 @@ def _observe_codes(answer, c, values, constants, codebook, block_size, kind) -> 
 # --- 3.3: better constants -------------------------------------------------------------------------------------------
 
 
-def _observe_refit(answer, c, *case) -> dict:
-    seen = observed(answer, *case)
+def _observe_refit(answer, c, values, *case) -> dict:
+    seen = observed(answer, values, *case)
     constants, error = in_order(seen.value, "constants", "relative error")
-    return {"constants": constants, "relative error": error, "safe": seen.manners}
+    if values.shape == (5, 35):
+        return {"constants": ELSEWHERE, "zeros": constants, "relative error": ELSEWHERE, "safe": seen.manners}
+    return {"constants": constants, "zeros": ELSEWHERE, "relative error": error, "safe": seen.manners}
 
 
 TASKS = [
     Task(
         "3.1", "quantile_codebook", "a codebook with two offsets", 25, {"levels": 5, "zero": 1},
-        sides, _observe_codebook, names="below above offset_below offset_above",
+        sides, _observe_codebook, names="below above offset_below offset_above", edition=2,
+        computed=("levels",), concluded=_zero,
+        base=lambda c, below, above, *offsets: {"levels": np.zeros(below + above + 1)},
     ),
     Task(
         "3.2", "encode", "the nearest level, and ties go up", 30, {"codes": 4, "ties": 2, "zeros": 1, "stored": 1},
         to_encode, _observe_codes, tolerance=0, names="values constants codebook block_size kind", edition=2,
     ),
     Task(
-        "3.3", "refit", "better constants for the same codes", 35, {"constants": 5, "relative error": 3, "safe": 1},
-        to_refit, _observe_refit, names="values codes codebook block_size", edition=2,
+        "3.3", "refit", "better constants for the same codes", 35,
+        {"constants": 4, "zeros": 1, "relative error": 3, "safe": 1},
+        to_refit, _observe_refit, names="values codes codebook block_size", edition=3,
     ),
 ]  # fmt: skip

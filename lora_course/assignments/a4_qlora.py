@@ -5,6 +5,7 @@ of the largest magnitude (not by all of it) and take the nearest of given levels
 an update is scaled by alpha / rank**power.
 """
 
+import contextlib
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from lora_course.assignments.core import Constants, Task
 from lora_course.assignments.looking import call, done, in_order, observed
 from lora_course.assignments.qlora_pieces import GridRounding, StoredWeight
-from lora_course.assignments.qlora_tuning import TuneCase, observe_fine_tune
-from lora_course.assignments.studies import SEEDS, StudyCase, observe_study
+from lora_course.assignments.qlora_tuning import TuneCase, observe_fine_tune, reached
+from lora_course.assignments.studies import LEAK_DECIDES, SEEDS, StudyCase, observe_study
 from lora_edu.memory.peak import PeakMemory
 
 TITLE = "Double quantization and QLoRA"
@@ -119,7 +120,8 @@ def _tunes(c: Constants, rng: np.random.Generator) -> list[tuple]:
 def _studies(c: Constants, rng: np.random.Generator) -> list[tuple]:
     """A study with one fault, with the other, with both; and one that is fair."""
     faults = (("leak",), ("rate",), ("leak", "rate"), ())
-    seeds = rng.choice(SEEDS, size=len(faults), replace=False)
+    seeds = [*rng.choice(SEEDS, size=3, replace=False), rng.choice(LEAK_DECIDES)]
+    seeds.insert(2, seeds.pop())  # of the one with both
     return [(StudyCase(int(seed), fault),) for seed, fault in zip(seeds, faults, strict=True)]
 
 
@@ -176,16 +178,28 @@ class LayerCase:
         return f"x {self.shape}{learns}, d_out {self.d_out}, rank {self.rank}, alpha {self.alpha:g}"
 
 
+def given(case: LayerCase) -> tuple[StoredWeight, list[Tensor]]:
+    """The stored weight of a case, and x, lora_A, lora_B."""
+    (*_, d_in), generator = case.shape, torch.Generator().manual_seed(case.d_out)
+    weight = StoredWeight(d_in, case.d_out, generator)
+    shapes = (case.shape, (case.rank, d_in), (case.d_out, case.rank))
+    return weight, [torch.randn(shape, generator=generator) for shape in shapes]
+
+
+def base_alone(c: Any, case: LayerCase) -> dict:
+    weight, (x, *_) = given(case)
+    return {"output": x @ weight.decode(weight.stored)}
+
+
 def observe_layer(answer: Callable, c: Any, case: LayerCase) -> dict:
     shape, d_out, rank = case.shape, case.d_out, case.rank
-    generator, decoded = torch.Generator().manual_seed(d_out), []
-    weight = StoredWeight(shape[-1], d_out, generator)
-    x, A, B = (torch.randn(s, generator=generator) for s in (shape, (rank, shape[-1]), (d_out, rank)))
+    weight, (x, A, B) = given(case)
     learning = [tensor.requires_grad_() for tensor in ([x, A, B] if case.x_learns else [A, B])]
+    decoded, other = [], [0.0]
 
     def decode(stored: Tensor) -> Tensor:
         decoded.append(True)
-        return weight.decode(stored)
+        return weight.decode(stored) + other[0]
 
     def forward() -> Tensor:
         return answer(x, weight.stored, decode, A, B, case.alpha)
@@ -200,10 +214,22 @@ def observe_layer(answer: Callable, c: Any, case: LayerCase) -> dict:
 
     size = shape[-1] * d_out
 
+    def through(before: float, after: float) -> list:
+        """The gradient of x where `decode` gives another weight before or after the forward pass; [] where it fails."""
+        x.grad, other[0] = None, before
+        with contextlib.suppress(Exception):
+            y = forward()
+            other[0] = after
+            y.sum().backward()
+        other[0] = 0.0
+        return [] if x.grad is None else x.grad.tolist()
+
     def kept_bytes(least: int = 0) -> int | str:
         """What is alive, if it is as much as `least`, else 0. What computes nothing keeps nothing: that is no merit."""
         if not decoded or not y.requires_grad:
             return "the weight was not decoded" if not decoded else "the output needs no gradient"
+        if least and kept < least and case.x_learns and through(0, 0) == through(0, 1) != through(1, 1):
+            return "the gradient of x needs the weight, and it was not decoded again: it is kept, out of torch's sight"
         return kept if kept >= least else 0
 
     @cache
@@ -233,22 +259,24 @@ TASKS = [
     Task(
         "4.2", "quantize_constants", "the second level", 30,
         {"codes": 2, "scales": 1, "offset": 1, "storage": 1}, _absmax, observe_constants,
-        names="absmax",
+        names="absmax", computed=("codes", "scales"),
     ),
     Task(
         "4.3", "qlora_layer", "a layer that keeps its packed weight alone", 45,
         {"output": 1, "x's gradient": 1, "A's and B's gradients": 1, "products": 1, "bytes of W kept": 2,
          "bytes kept": 1},
-        _layers, observe_layer, edition=2,
+        _layers, observe_layer, edition=3, computed=LAYER_PARTS[:3], base=base_alone,
     ),
     Task(
         "4.4", "fine_tune", "a 4-bit model learns", 40,
         {"start": 1, "frozen": 1, "trained": 1, "scaling": 1, "goal": 2, "seed": 1}, _tunes, observe_fine_tune,
-        tolerance=2e-3, seconds=60, edition=2,
+        tolerance=2e-3, seconds=60, edition=3, computed=("scaling", "goal"), concluded=reached,
+        base=lambda *case: {"scaling": torch.zeros(2, 24)},
     ),
     Task(
         "4.5", "study", "more rank hurts?", 30,
         {"leaked": 1, "clean": 1, "best rates": 1, "split repaired": 1, "rates repaired": 1},
-        _studies, observe_study, tolerance=1e-3, names="study", edition=2,
+        _studies, observe_study, tolerance=1e-3, names="study", edition=3,
+        computed=("leaked", "clean", "split repaired"),
     ),
 ]  # fmt: skip

@@ -36,14 +36,18 @@ class Constants(dict):
 class Task:
     """One graded exercise.
 
-    parts: the points of each thing observed. A part is earned if it is as expected in all hidden cases. Parts that are
-        words, such as inputs: "unchanged", count only if a part with numbers is earned; no part counts if nothing that
-        was got had to be computed in a hidden case (`verdict.at_work`).
+    parts: the points of each thing observed. A part is earned if it is as expected in all hidden cases, and if the
+        answer is at work: it earned a part of `computed`, or what it gave there had to be computed (`verdict.at_work`).
+    computed: the parts that nobody gives who has no answer; none named: all whose results are numbers. What needs none,
+        such as "unchanged", the output of the untouched model or alpha / rank, is not among them.
+    base: (constants, *case) -> {part: value}, what there is of a computed part without an answer: zeros, the output of
+        the base alone. What an answer adds to it shows whether it computes, though it is wrong.
     cases: (constants, rng) -> a list of tuples, the arguments of each case, drawn with the NumPy generator `rng`.
     observe: (answer, constants, *case) -> {part: value}; a value may be a function without arguments, called on its
         own, so that an error in it costs this part alone.
     tolerance: relative to the largest expected number. Numbers that are compared exactly: 0.
-    seconds: how long all cases together may take; then what could not be observed is lost.
+    seconds: of the processor that all cases together may take; then what could not be observed is lost.
+    concluded: (constants, case, what was observed) -> {part: value}, what the grader works out itself from other parts.
     names: of what a case consists of, for messages: "x W alpha".
     edition: one more whenever other cases are drawn or something else is observed. What was stored for another edition
         is not compared with an answer.
@@ -60,6 +64,9 @@ class Task:
     seconds: float = 10
     names: str = ""
     edition: int = 1
+    computed: tuple[str, ...] = ()
+    base: Callable[..., dict[str, Any]] | None = None
+    concluded: Callable[[Constants, tuple, dict], dict[str, Any]] | None = None
 
     @property
     def points(self) -> float:

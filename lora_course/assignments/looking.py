@@ -12,8 +12,10 @@ import contextlib
 import copy
 import json
 import os
+import signal
 import sys
 import sysconfig
+import threading
 import time
 import traceback
 import warnings
@@ -26,9 +28,9 @@ import numpy as np
 
 from lora_course.assignments.core import VISIBLE, Assignment, Task, load
 from lora_course.assignments.verdict import UNUSABLE
+from lora_course.checking import stopping
 from lora_course.checking.comparing import plain
 from lora_course.checking.probing import overwritten
-from lora_course.checking.stopping import TooSlow, limited
 
 
 class NotDone(Exception):
@@ -36,7 +38,14 @@ class NotDone(Exception):
 
 
 class Complaint(Exception):
-    """What is observed is not what was asked for, in words. The answer itself did not stop: the observer did."""
+    """What is observed is not what was asked for, in words. The answer itself did not stop: the observer did.
+
+    numbers: what the answer computed all the same, which shows the grader that it is at work.
+    """
+
+    def __init__(self, text: str, numbers: Any = None):
+        super().__init__(text)
+        self.numbers = numbers
 
 
 @dataclass(frozen=True)
@@ -57,10 +66,15 @@ class Observed:
 
 
 def done(result: Any) -> Any:
-    """What an answer returned. Raises NotDone for `...`, which the untouched stub returns."""
+    """What an answer returned, of a generator the list. Raises NotDone for `...`, which the untouched stub returns."""
     if result is ...:
         raise NotDone
-    return result
+    return list(result) if isinstance(result, Iterator) else result
+
+
+def array(value: Any) -> np.ndarray:
+    """What an exercise in NumPy asks for, from all that means the same: lists of lists, a matrix, a torch tensor."""
+    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
 
 
 def in_order(value: Any, *names: str) -> list:
@@ -111,18 +125,74 @@ def observe_case(task: Task, constants: Any, answer: Callable, case: tuple) -> d
 
 
 def observe_all(assignment: Assignment, number: str, answer: Callable, word: str = VISIBLE) -> list[dict[str, Any]]:
-    """What is observed in each visible case of a task, or each that a word draws. Nothing is printed or raised."""
+    """What is observed in each visible case of a task, or each that a word draws, and what follows from it."""
+    return concluded(assignment, number, observe(assignment, number, answer, word), word)
+
+
+def observe(assignment: Assignment, number: str, answer: Callable, word: str) -> list[dict[str, Any]]:
+    """What is observed in each case that a word draws. Nothing is printed or raised."""
     task = assignment.tasks[number]
-    seen, end = [], time.monotonic() + task.seconds
+    seen: list[dict[str, Any]] = []
     with silence():
+        clock = Clock(task.seconds)
         for case in assignment.cases(number, word):
             try:
-                with limited(end - time.monotonic()):
+                with clock.running():
                     there = observe_case(task, assignment.constants, answer, case)
-            except TooSlow as error:
+            except stopping.TooSlow as error:
                 there = dict.fromkeys(task.parts, _named(error))
             seen.append(there)
     return seen
+
+
+def concluded(assignment: Assignment, number: str, seen: list[dict], word: str) -> list[dict[str, Any]]:
+    """What was observed, with the parts that the grader works out itself: no word of an answer decides them."""
+    task = assignment.tasks[number]
+    if not task.concluded:
+        return seen
+    pairs = zip(assignment.cases(number, word), seen, strict=False)
+    found = [there | task.concluded(assignment.constants, case, there) for case, there in pairs]
+    return [{part: plain(value) if not isinstance(value, dict) else value for part, value in t.items()} for t in found]
+
+
+class Clock:
+    """Seconds of the processor that an answer may take, and five times as many by the clock, at most 100: a machine
+    that is busy with other things costs nothing. What is imported meanwhile costs no time."""
+
+    def __init__(self, seconds: float):
+        self.limits = (seconds, min(5 * seconds, 100))
+        self.spent = [0.0, 0.0]  # of the processor, by the clock
+        self.last = self.now()
+
+    @staticmethod
+    def now() -> tuple[float, float]:
+        return time.thread_time(), time.monotonic()
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator[None]:
+        """Raise TooSlow inside the block, again and again, once the time is over. Without such a timer do nothing."""
+        if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def look(_: int, frame: Any) -> None:
+            now, importing = self.now(), stopping._importing(frame)
+            self.spent = [s + (n - b) * (not importing) for s, n, b in zip(self.spent, now, self.last, strict=True)]
+            self.last = now
+            over = [spent > limit for spent, limit in zip(self.spent, self.limits, strict=True)]
+            if any(over) and inside and not importing:  # a library whose import is cut off can crash the process
+                how = "took more than {0:g} seconds of the processor" if over[0] else "did not end in {1:g} seconds"
+                raise stopping.TooSlow("it " + how.format(*self.limits))
+
+        inside, self.last = [True], self.now()
+        before = signal.signal(signal.SIGALRM, look)
+        signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
+        try:
+            yield
+        finally:
+            inside.clear()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
 
 MIME = "application/x-lora-edu-observation"
@@ -135,7 +205,7 @@ def emit(name: str, number: str, answer: Callable, cohort: str, word: str) -> No
     """
     from IPython.display import display
 
-    got = observe_all(load(name, cohort), number, answer, word)
+    got = observe(load(name, cohort), number, answer, word)
     display({MIME: json.dumps(got)}, raw=True)
 
 
@@ -145,7 +215,7 @@ OURS = (str(Path(__file__).parent), *map(sysconfig.get_path, ("stdlib", "purelib
 
 def _named(error: BaseException) -> dict | str:
     if isinstance(error, Complaint):
-        return str(error)
+        return str(error) if error.numbers is None else {"said": str(error), **plain(error.numbers)}
     places = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
     ours = isinstance(error, Exception) and not isinstance(error, NotDone) and all(p.startswith(OURS) for p in places)
     return {"error": type(error).__name__ + (UNUSABLE if ours else ""), "text": str(error)[:200]}

@@ -41,10 +41,10 @@ def flat(tensor: Tensor) -> list[float]:
     return bits(tensor.detach().reshape(-1))
 
 
-def fine(complaints: dict[str, bool]) -> bool:
-    """complaint -> whether it applies. True; raises Complaint with those that apply."""
+def fine(complaints: dict[str, bool], numbers: Any = None) -> bool:
+    """complaint -> whether it applies. True; raises Complaint with those that apply, and what was computed."""
     if said := "; ".join(complaint for complaint, applies in complaints.items() if applies):
-        raise Complaint(said)
+        raise Complaint(said, numbers)
     return True
 
 
@@ -60,6 +60,6 @@ def refusal(run: Callable, model: nn.Module, state: Callable[[nn.Module], Any] =
     return "no ValueError"
 
 
-def all_refused(said: dict[str, str]) -> bool:
-    """what -> its `refusal`. True; raises Complaint with what was not refused."""
-    return fine({f"{what}: {how}": how != "refused" for what, how in said.items()})
+def all_refused(said: dict[str, str], numbers: Any = None) -> bool:
+    """what -> its `refusal`. True; raises Complaint with what was not refused, and what was computed."""
+    return fine({f"{what}: {how}": how != "refused" for what, how in said.items()}, numbers)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from lora_course.assignments.looking import Complaint, done
-from lora_course.assignments.qlora_pieces import FrozenLinear, held_out_loss, new_task
+from lora_course.assignments.qlora_pieces import FrozenLinear, Task4, TinyModel, held_out_loss, new_task
+from lora_course.checking.comparing import is_numbers
 
 
 @contextlib.contextmanager
@@ -56,16 +57,50 @@ def observe_fine_tune(answer: Callable, c: Any, case: TuneCase) -> dict[str, Any
         "trained": lambda: _trained(
             task.model, tuned(c.steps, 1), {r: tuned(0, 1, rank=r) for r in case.wider}, case.rank
         ),
-        "scaling": lambda: _scaling(task, copy.deepcopy(tuned(0, 1))),
-        "goal": lambda: _goal(c.goal, _share(task, tuned(c.steps, 1))),
+        "scaling": lambda: _scaling(task, copy.deepcopy(tuned(0, 1)), case.rank),
+        "goal": lambda: _numbers(task.model, tuned(c.steps, 1), case.rank),
         "seed": lambda: _seeded(tuned(2, 1), tuned(2, 1, again=1), tuned(2, 2)),
     }
     return {part: on_one_thread()(look) for part, look in parts.items()}
 
 
-def _share(task: Any, model: nn.Module) -> float:
-    """The held-out loss as a share of the base's."""
-    return round(held_out_loss(model, task) / held_out_loss(task.model, task), 2)
+def _numbers(base: TinyModel, model: nn.Module, rank: int) -> Tensor:
+    """All that training may have changed, in the order in which `reached` puts it back: the parameters of the base, and
+    A and B of both layers, zeros for a layer without an adapter."""
+    own = {value.shape: value for name, value in model.named_parameters() if "lora_" not in name}
+    trained = [own.get(value.shape, value).flatten() for value in base.parameters()]
+    for layer in (base.up, base.down):
+        for ends, shape in zip(_adapters(model), _shapes(layer, rank), strict=True):
+            trained += [next((v for v in ends if v.shape == shape), torch.zeros(shape)).flatten()]
+    return torch.cat(trained).detach()
+
+
+def _shapes(layer: FrozenLinear, rank: int) -> tuple[tuple, tuple]:
+    return (rank, layer.in_features), (layer.out_features, rank)
+
+
+@torch.no_grad()
+def reached(c: Any, case: tuple, seen: dict) -> dict[str, Any]:
+    """Whether the numbers that were handed over reach the goal: put into the model here, with the scaling that was
+    measured, and tried on the pairs that are held out."""
+    (tune,), goal, scaling = case, seen["goal"], seen["scaling"]
+    if not is_numbers(goal):
+        return {"goal": goal}
+    task, rest = new_task(tune.task_seed), torch.tensor(goal["values"])
+    before, right = held_out_loss(task.model, task), _branch(task, tune.rank)[:2].flatten()
+    factor = tune.alpha / tune.rank**c.power
+    if is_numbers(scaling) and len(scaling["values"]) == len(right):
+        factor = (torch.tensor(scaling["values"]) @ right / (right @ right)).item()
+    layers = (task.model.up, task.model.down)
+    factors = [torch.zeros(shape) for layer in layers for shape in _shapes(layer, tune.rank)]
+    places = [*task.model.parameters(), *factors]
+    if len(rest) != sum(place.numel() for place in places):
+        return {"goal": "no trained model was handed over"}
+    for place, values in zip(places, rest.split([place.numel() for place in places]), strict=True):
+        place.copy_(values.view(place.shape))
+    for layer, A, B in zip(layers, factors[::2], factors[1::2], strict=True):
+        layer.register_forward_hook(lambda _, x, y, A=A, B=B: y + factor * (x[0] @ A.T) @ B.T)
+    return {"goal": _goal(c.goal, round(held_out_loss(task.model, task) / before, 2))}
 
 
 def _goal(goal: float, share: float) -> float | str:
@@ -126,14 +161,24 @@ def _trained(base: nn.Module, model: nn.Module, wider: dict[int, nn.Module], ran
     return f"{', '.join(map(str, found))} numbers are trained (expected: {wanted}), and {words}"
 
 
+def _drawn(shape: tuple, seed: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def _branch(task: Task4, rank: int) -> Tensor:
+    """x A^T B^T in the first layer, for drawn factors of this rank."""
+    x, layer = task.model.embedding(task.tokens).flatten(1).detach(), task.model.up
+    return (x @ _drawn((rank, layer.in_features), 4).T) @ _drawn((layer.out_features, rank), 3).T
+
+
 @torch.no_grad()
-def _scaling(task: Any, model: nn.Module) -> float | str:
-    """The factor of x A^T B^T in the first layer with an adapter, for A and B that are put there."""
+def _scaling(task: Task4, model: nn.Module, rank: int) -> Tensor | str:
+    """x A^T B^T of the first inputs, times the factor that it has in the first layer with an adapter."""
     base, frozen, ((A, *_), (B, *others)) = task.model, _layers(model), _adapters(model)
     for other in others:
         other.zero_()
-    A.copy_(torch.randn(A.shape, generator=torch.Generator().manual_seed(4)) / A.shape[1])
-    B.copy_(0.1 * torch.randn(B.shape, generator=torch.Generator().manual_seed(3)))
+    A.copy_(_drawn(A.shape, 4) / A.shape[1])
+    B.copy_(0.1 * _drawn(B.shape, 3))
     x, seen = base.embedding(task.tokens).flatten(1), []
     layer, following = base.up, frozen[-1]
     if A.shape[1] != layer.in_features:  # no adapter there: the second layer, seen from the head
@@ -146,7 +191,7 @@ def _scaling(task: Any, model: nn.Module) -> float | str:
     factor = (change * branch).sum() / (branch * branch).sum()
     if (change - factor * branch).norm() > 1e-2 * change.norm():
         return "no multiple of x A^T B^T"
-    return factor.item()
+    return factor * _branch(task, rank)[:2]
 
 
 def _seeded(first: nn.Module, again: nn.Module, other: nn.Module) -> str:

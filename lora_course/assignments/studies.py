@@ -86,6 +86,8 @@ def report(number: int) -> None:
 
 # Studies in which the best rate on the validation split is neither that on the training nor that on the test split.
 SEEDS = (16, 25, 32, 47, 60, 76, 78, 90, 109, 111, 140, 153, 166, 174, 184, 189, 191, 197, 212, 222, 254)
+# Studies in which leaked rows in the training split change a best rate, by 4% of the loss at least.
+LEAK_DECIDES = (271, 272, 395, 505, 538, 541, 751, 852, 864, 865, 1037, 1259)
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def observe_study(answer: tuple[Callable, Callable], c: Any, case: StudyCase) ->
         return in_order(done(review(copy.deepcopy(study))), "leaked", "clean", "best rates")
 
     @functools.cache
-    def repaired() -> Study:
+    def repaired(faults: tuple = case.faults) -> Study:
+        study = new_study(case.seed, faults)
         mine = copy.deepcopy(study)
         result = done(repair(mine))
         mine = result if isinstance(result, Study) else mine
@@ -126,11 +129,24 @@ def observe_study(answer: tuple[Callable, Callable], c: Any, case: StudyCase) ->
     def best() -> list:
         return [float(value) for rank in study.rates for value in found()[2][rank]]
 
+    def rates() -> list:
+        return [repaired().rates[rank] for rank in study.rates]
+
+    def in_time() -> bool:
+        """Whether the rates are those that the same repair chooses where no row was leaked: chosen after the split."""
+        try:
+            training = [sorted(repaired(faults).data["training"][0].tolist()) for faults in (case.faults, ("rate",))]
+        except Complaint:
+            return True  # what else the repair does is another part
+        if training[0] == training[1] and repaired().rates != repaired(("rate",)).rates:
+            raise Complaint("the repair chooses the rates while leaked rows are in the training split, not after")
+        return True
+
     leaks, alone = "leak" in case.faults, case.faults == ("rate",)
     return {
         "leaked": lambda: [int(row) for row in found()[0]],
         "clean": lambda: [float(found()[1][rank]) for rank in study.rates],
         "best rates": ELSEWHERE if leaks else best,  # where no row is left out: a mistake in `leaked` costs it nothing
         "split repaired": split if leaks else ELSEWHERE,
-        "rates repaired": (lambda: [repaired().rates[rank] for rank in study.rates]) if alone else ELSEWHERE,
+        "rates repaired": rates if alone else in_time if case.faults == ("leak", "rate") else ELSEWHERE,
     }

@@ -29,6 +29,14 @@ def trained(model: nn.Module) -> list[str]:
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 
+def all_layers(c: Any, n, width, hidden, inside, *others) -> dict[str, str]:
+    """What a rule would choose that chooses every linear layer."""
+    tower = Tower(n, width, hidden)
+    model = Inside(tower) if inside else tower
+    paths = ", ".join(path for path, module in model.named_modules() if isinstance(module, nn.Linear))
+    return {"inside" if inside else "chosen": paths}
+
+
 def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, alpha, seed) -> dict:
     """What one injection of `Probe`s chooses and leaves alone, and what two others refuse."""
 
@@ -48,12 +56,12 @@ def inject(answer: Callable, c: Any, n, width, hidden, inside, training, rank, a
 
     def chosen() -> str:
         model, returned, *_ = injected()
-        found = probes(model)
+        found, returned = probes(model), [] if returned is None else list(returned)
         if not found:
             return "no layer has an adapter: nothing was replaced in the model that was given"
         settings = sorted({f"rank {probe.rank}, alpha {probe.alpha:g}" for probe in found.values()})
         words = ", ".join(found) + " with " + " and ".join(settings)
-        if list(returned) == list(found):
+        if returned == list(found):
             return words
         paths = all(isinstance(path, str) for path in returned)
         return f"{words}; returned was {', '.join(returned) or 'nothing' if paths else 'something else than paths'}"
@@ -179,19 +187,27 @@ def adapter_file(answer: Callable, c: Any, rank: int, alpha: float, paths: list[
         })  # fmt: skip
         return [sum(flat(now[n])) for n in mine]
 
-    def refuses() -> float:
-        """The sum of the numbers that a file that fits replaced."""
+    def refuses() -> list[float]:
+        """Of each file of a pile the sum of the numbers that it replaced: 0 for one that is refused."""
         model = make(seed + 1)
         before, fits = all_bits(model), refusal(load, model)
-        replaced = [sum(flat(torch.tensor(before[n]))) for n, now in all_bits(model).items() if now != before[n]]
-        if fits != "no ValueError" or not replaced:
+        if fits != "no ValueError" or all_bits(model) == before:
             raise Complaint(
                 f"of a file that fits, nothing is loaded ({fits}). Who loads nothing need not refuse anything"
             )
-        files = {what: functools.partial(load, tensors=tensors) for what, tensors in _damages(saved).items()}
-        said = {what: refusal(loading, make(seed + 1)) for what, loading in files.items()}
-        all_refused(said | {"a model with another alpha": refusal(load, make(seed + 1, alpha + 1))})
-        return sum(replaced)
+        files = _damages(saved)
+        pile: list[tuple[str, dict, float]] = [(what, tensors, alpha) for what, tensors in files.items()]
+        pile += [("a model with another alpha", saved, alpha + 1)]
+        pile += [("", adapter_tensors(make(seed + k), c), alpha) for k in range(2, len(pile) + 2)]
+        said, sums = {}, [0.0] * len(pile)
+        for place, (what, tensors, other) in zip(np.random.default_rng(seed).permutation(len(pile)), pile, strict=True):
+            model = make(seed + 1, other)
+            before, said[what] = all_bits(model), refusal(functools.partial(load, tensors=tensors), model)
+            replaced = [torch.tensor(now).sum() for name, now in all_bits(model).items() if now != before[name]]
+            sums[place] = float(sum(replaced))
+        del said[""]  # those that fit: whether they are loaded right is another part
+        all_refused(said, sums)
+        return sums
 
     return {"loads": loads, "refuses": refuses}
 

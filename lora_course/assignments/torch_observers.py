@@ -36,6 +36,11 @@ def fill(layer: nn.Module, seed: int, size: float = 1.0) -> None:
             factor.copy_(size * numbers(rng, *factor.shape))
 
 
+def base_alone(c: Any, n_in: int, n_out: int, rank: int, alpha: float, p: float, seed: int, rows: tuple) -> dict:
+    """The output without an adapter."""
+    return {"output": seeded(seed + 1, nn.Linear, n_in, n_out)(numbers(np.random.default_rng(seed), *rows, n_in))}
+
+
 def layer(answer: Callable, c: Any, n_in: int, n_out: int, rank: int, alpha: float, p: float, seed: int, rows: tuple):
     """What a layer computes and which promises it keeps; it is made anew for each part."""
 
@@ -77,14 +82,16 @@ def layer(answer: Callable, c: Any, n_in: int, n_out: int, rank: int, alpha: flo
         })  # fmt: skip
 
     def output() -> Any:
-        made, _ = make()
+        (made, _), (plain, _) = make(), make(p=0.0)
         fill(made, seed)
+        fill(plain, seed)
         given = x()
         y, again = made.eval()(given), made(x())
-        fine({
+        complaints = {
             "the input was changed": bits(given) != bits(x()),
             "two calls in evaluation mode differ": bits(y) != bits(again),
-        })  # fmt: skip
+        }
+        fine(complaints, plain.eval()(x()) if any(complaints.values()) else None)
         return y
 
     def frozen() -> bool:

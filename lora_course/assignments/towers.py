@@ -42,7 +42,7 @@ class Branched(nn.Module):
         return self.base(x) + x @ self.down @ self.up
 
 
-class Pair(nn.Module):
+class TowerPair(nn.Module):
     """Two linear layers, in -> hidden -> in, and a norm between them that has weights of its own."""
 
     def __init__(self, width: int, hidden: int, names: tuple[str, str]):
@@ -57,14 +57,14 @@ class Pair(nn.Module):
         return second(self.norm(first(x)))
 
 
-class Block(nn.Module):
+class TowerBlock(nn.Module):
     """One block: two parts with linear layers, and a gate beside each whose name begins like the part's name."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
-        self.attention = Pair(width, hidden, ("v_proj", "o_proj"))
+        self.attention = TowerPair(width, hidden, ("v_proj", "o_proj"))
         self.attention_gate = nn.Linear(width, width)
-        self.mlp = Pair(width, hidden, ("up_proj", "down_proj"))
+        self.mlp = TowerPair(width, hidden, ("up_proj", "down_proj"))
         self.mlp_gate = nn.Linear(width, width)
         self.dropout = nn.Dropout(0.0)
 
@@ -79,8 +79,8 @@ class Tower(nn.Module):
     def __init__(self, n_blocks: int, width: int, hidden: int):
         super().__init__()
         self.token_embedding = nn.Embedding(11, width)
-        self.blocks = nn.ModuleList(Block(width, hidden) for _ in range(n_blocks))
-        self.pooler = Block(width, hidden)
+        self.blocks = nn.ModuleList(TowerBlock(width, hidden) for _ in range(n_blocks))
+        self.pooler = TowerBlock(width, hidden)
         self.lm_head = nn.Linear(width, 11)
 
     def forward(self, tokens: Tensor) -> Tensor:

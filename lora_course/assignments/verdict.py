@@ -3,8 +3,9 @@
 The student's check uses it, and so does the grader.
 """
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from lora_course.checking.comparing import difference, equal, is_numbers, recognized
 from lora_course.checking.symptoms import symptom
@@ -14,9 +15,7 @@ BESIDE = "this is as it should be, and counts only beside a result that had to b
 UNUSABLE = " of the check"  # behind the name of an error: the answer came back, and could not be looked at
 
 
-def earned(
-    got: list[dict], expected: list[dict], parts: dict[str, float], tolerance: float, work: list[dict] | None = None
-) -> dict[str, float]:
+def earned(got: list[dict], expected: list[dict], task: Any, work: list[dict] | None = None) -> dict[str, float]:
     """part -> its points, if it is as expected in all cases that concern it, else 0.
 
     Where "-" is expected, a case does not concern a part: an answer that fails there loses the parts that it is about.
@@ -24,27 +23,75 @@ def earned(
     that say what comes out, the numbers, is earned: `return 0` changes no inputs, and earns nothing by that. And none
     counts for an answer that computed nothing in the hidden cases (`at_work`).
     """
-    wrong = {part for _, part in failing(got, expected, tolerance)}
-    right = set(parts) - wrong if len(got) == len(expected) else set()
-    words = {part for part in parts if all(isinstance(there[part], str) for there in expected)}
-    if (words != set(parts) and not right - words) or not at_work(got, work or [], tolerance):
+    wrong = {part for _, part in failing(readable(got, expected), expected, task.tolerance)}
+    right = set(task.parts) - wrong if len(got) == len(expected) else set()
+    numbers = {part for part in task.parts if not all(isinstance(there[part], str) for there in expected)}
+    computed = set(task.computed) or numbers or set(task.parts)
+    if not right & computed and not (right & numbers and at_work(got, work or [], task.tolerance)):
         right = set()
-    return {part: points if part in right else 0.0 for part, points in parts.items()}
+    return {part: points if part in right else 0.0 for part, points in task.parts.items()}
+
+
+def readable(observed: list[dict], expected: list[dict]) -> list[dict]:
+    """What was observed, to compare and to tell: of a complaint its text, without the numbers that came with it; and
+    one number in an array or a list is a number, where one is asked for."""
+
+    def fitted(value: Any, there: Any) -> Any:
+        if isinstance(value, dict) and "said" in value:
+            return value["said"]
+        alone = is_numbers(value) and is_numbers(there) and there["shape"] == [] and len(value["values"]) == 1
+        return value | {"shape": []} if alone else value
+
+    pairs = zip(observed, expected, strict=False)
+    return [{part: fitted(value, there[part]) for part, value in seen.items()} for seen, there in pairs]
 
 
 def at_work(got: list[dict], work: list[dict], tolerance: float) -> bool:
-    """Whether an answer gave a number, in one hidden case at least, that nobody gives who does not compute.
+    """Whether an answer whose computed parts are all wrong gave something there that nobody gives who does not compute.
 
-    work: for each case {part: such numbers}, the right one and those of known mistakes; none of them stands in the
-    visible cases, which everybody has. Where nothing of the kind is known, this asks for nothing.
+    work: for each case {part: {"known": what the right answer and wrong ones give, "base": what there is without any}}.
+    Either a value is one of the known ones, in one hidden case at least; or what it adds to the base goes as the right
+    addition does, in all cases that concern the part: an update with another scaling, say.
     """
-    found = [
-        equal(seen[part], number, tolerance)
-        for seen, there in zip(got, work, strict=False)
-        for part, numbers in there.items()
-        for number in numbers
-    ]
-    return any(found) or not found
+    seen = [{part: numbers_of(case[part]) for part in there} for case, there in zip(got, work, strict=True)]
+    if any(equal(case[part], value, tolerance) for case, there in zip(seen, work, strict=True)
+           for part in there for value in there[part]["known"]):  # fmt: skip
+        return True
+    for part in {part for there in work for part in there}:
+        cases = [(case[part], there[part]) for case, there in zip(seen, work, strict=True) if part in there]
+        if all("base" in there and _goes_along(value, there["known"][:1], there["base"]) for value, there in cases):
+            return True
+    return False
+
+
+def numbers_of(value: Any) -> Any:
+    """The numbers that came with a complaint, or the value itself."""
+    return {key: value[key] for key in ("shape", "values")} if isinstance(value, dict) and "said" in value else value
+
+
+def _goes_along(value: Any, right: list, base: Any) -> bool:
+    """Whether value - base and right - base have a correlation of 0.9.
+
+    For words, whether the end behind " with " is the right one, and before it are half of the right names.
+    """
+    if not right or isinstance(value, str) != isinstance(right[0], str) or value == base:
+        return False
+    if isinstance(value, str):
+        (one, *ends), (other, *theirs), (every, *_) = (words.split(" with ") for words in (value, right[0], base))
+        there = set(one.split(", ")) & set(other.split(", "))
+        return ends == theirs and one != every and 2 * len(there) > len(other.split(", "))
+    if not (is_numbers(value) and value["shape"] == right[0]["shape"] == base["shape"]):
+        return False
+    added = [[v - b for v, b in zip(each["values"], base["values"], strict=True)] for each in (value, right[0])]
+    if len(added[0]) < 5 or not all(map(math.isfinite, added[0])):
+        return False
+    one, other = ([v - sum(values) / len(values) for v in values] for values in added)
+    product, sizes = _dot(one, other), _dot(one, one) * _dot(other, other)
+    return product**2 > 0.81 * sizes > 0
+
+
+def _dot(one: list[float], other: list[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
 
 
 def is_untouched(got: list[dict]) -> bool:
@@ -97,6 +144,8 @@ def reason(
     place = f"for ({shown[case]}), {part}: " if shown else f"case {case + 1}, {part}: "
     if value is None:
         return place + "your answer gave None. A function hands its result over with `return`, not with `print`.", ""
+    if _error(value) == "TooSlow":
+        return f"{place}your answer was stopped: {value.get('text')}.", ""
     if _error(value) == "NotDone":
         return place + "not done yet, it returns `...`.", ""
     text = f" ({value['text']})" if _error(value) and value.get("text") else ""
@@ -131,7 +180,7 @@ def _mistake(got: list[dict], stored: dict, part: str, tolerance: float) -> tupl
     for look, start in ways:
         known = [(mistake, look(mistake["observed"])) for mistake in stored["mistakes"]]
         if look(got) != look(stored["expected"]) and (found := recognized(look(got), known, tolerance)):
-            return found, start
+            return cast(dict, found), start
     return None, ""
 
 
@@ -140,9 +189,10 @@ def judge(task: Any, got: list[dict], stored: dict, shown: list[str] | None = No
 
     lost: for each part its name, points, reason, where to read.
     """
-    points, tolerance = earned(got, stored["expected"], task.parts, task.tolerance, stored.get("work")), task.tolerance
-    total, best = sum(points.values()), task.points
-    if len(got) != len(stored["expected"]):
+    points, tolerance = earned(got, stored["expected"], task, stored.get("work")), task.tolerance
+    total, best, cases = sum(points.values()), task.points, len(got)
+    got = readable(got, stored["expected"])
+    if cases != len(stored["expected"]):
         return {"points": 0.0, "message": "the answer could not be observed", "lost": []}
     places = {part: (case, part) for case, part in failing(got, stored["expected"], tolerance)}
     if not places or is_untouched(got):

@@ -1,6 +1,6 @@
 """Exercise 2.5: training runs in which something may be wrong, though the loss falls; and what is looked at.
 
-A `Run` is all that a training loop has: a model with adapters, data, and settings.
+A `TrainingRun` is all that a training loop has: a model with adapters, data, and settings.
 """
 
 import copy
@@ -37,7 +37,7 @@ class Stack(nn.Module):
 
 
 @dataclass(eq=False, repr=False)
-class Run:
+class TrainingRun:
     """A training run. `train` changes `model` and returns the losses; `copy.deepcopy(run)` is a run of its own."""
 
     model: Stack
@@ -82,7 +82,7 @@ class Run:
 FAULTS = (("norm",), ("reentrant",), ("forgotten",), ("embedding", "reentrant"))
 
 
-def new_run(seed: int, faults: tuple = (), n_blocks: int = 4) -> Run:
+def new_run(seed: int, faults: tuple = (), n_blocks: int = 4) -> TrainingRun:
     """A run, with these faults. The seed decides the numbers, and the place of a fault."""
     rng = np.random.default_rng(seed)
     model = seeded(seed, Stack, n_blocks)
@@ -94,7 +94,8 @@ def new_run(seed: int, faults: tuple = (), n_blocks: int = 4) -> Run:
         block[1].requires_grad_(True).base.requires_grad_(False)
         with torch.no_grad():
             block[1].down.copy_(numbers(rng, WIDTH, RANK))
-    run = Run(model, tokens, answers, [], checkpointed=n_blocks - 1 - place % 2, reentrant="reentrant" in faults)
+    again, reentrant = n_blocks - 1 - place % 2, "reentrant" in faults
+    run = TrainingRun(model, tokens, answers, [], checkpointed=again, reentrant=reentrant)
     if "norm" in faults:
         model.blocks[place][0].requires_grad_(True)
     if "embedding" in faults:
@@ -107,7 +108,7 @@ def new_run(seed: int, faults: tuple = (), n_blocks: int = 4) -> Run:
     return run
 
 
-def logged_run(number: int) -> Run:
+def logged_run(number: int) -> TrainingRun:
     """The run of a log: something is wrong with it."""
     return new_run(1, FAULTS[number])
 
@@ -135,7 +136,7 @@ class RunCase:
     def __repr__(self) -> str:
         return f"of {self.n_blocks} blocks"
 
-    def make(self) -> Run:
+    def make(self) -> TrainingRun:
         return new_run(self.seed, self.faults, self.n_blocks)
 
 
@@ -155,7 +156,7 @@ def diagnosis(answer: tuple[Callable, Callable], c: Any, case: RunCase) -> dict:
         """The losses of training after the repair; the factors that stay, and the tensors of the base that move."""
         run, given = case.make(), case.make()
         result = done(repair(run))
-        run = result if isinstance(result, Run) else run
+        run = result if isinstance(result, TrainingRun) else run
         before = given.model.state_dict()
         other = [name for name in ("rate", "steps") if getattr(run, name) != getattr(given, name)]
         other += [name for name in ("tokens", "answers") if bits(getattr(run, name)) != bits(getattr(given, name))]
@@ -163,7 +164,7 @@ def diagnosis(answer: tuple[Callable, Callable], c: Any, case: RunCase) -> dict:
             raise Complaint(f"the repair changed what was not wrong: {', '.join(other)}")
         if any(bits(run.model.state_dict()[name]) != bits(tensor) for name, tensor in before.items()):
             raise Complaint("the repair changed numbers of the model: repair, and train nothing")
-        losses = Run.train(run)
+        losses = TrainingRun.train(run)
         after = run.model.state_dict()
         moved = [name for name, tensor in before.items() if bits(after[name]) != bits(tensor)]
         base = given.base()
@@ -189,7 +190,7 @@ def diagnosis(answer: tuple[Callable, Callable], c: Any, case: RunCase) -> dict:
         "verdict": lambda: "; ".join(f"{name}: {found()[0][2][name]}" for name in sorted(found()[0][2])) or "nothing",
         "untouched": lambda: found()[1],
     }
-    mended: dict = {"base repaired": ELSEWHERE, "adapters repaired": ELSEWHERE}
+    mended: dict[str, Any] = {"base repaired": ELSEWHERE, "adapters repaired": ELSEWHERE}
     if case.faults == ("norm",):
         mended["base repaired"] = base_repaired
     elif case.faults:
@@ -197,7 +198,7 @@ def diagnosis(answer: tuple[Callable, Callable], c: Any, case: RunCase) -> dict:
     return parts | mended
 
 
-def _everything(run: Run) -> list:
+def _everything(run: TrainingRun) -> list:
     parameters = list(run.model.parameters())
     settings = [list(run.optimized), run.checkpointed, run.reentrant, run.rate, run.steps]
     return [all_bits(run.model), settings, [(p.requires_grad, p.grad is None) for p in parameters]]

@@ -32,7 +32,7 @@ def points(number, make, seed=5):
         with silence():
             cases = task.cases(c, np.random.default_rng(seed))
             seen.append([observe_case(task, c, maker(c), case) for case in cases])
-    return earned(*seen, task.parts, task.tolerance)
+    return earned(*seen, task)
 
 
 def said(number, make):

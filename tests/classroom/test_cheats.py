@@ -14,7 +14,7 @@ import pytest
 
 from classroom import expecting, folders, judge, plugins
 from classroom.sandbox import SubmissionError
-from lora_course.assignments import core
+from lora_course.assignments import core, looking
 
 NAME, COHORT = "a1_lora_numpy", "2026a"
 BLANK = """
@@ -210,12 +210,66 @@ def _numbers(value):
     return [number for each in inner for number in _numbers(each)]
 
 
-def test_the_word_is_kept_and_drawn_for_a_release_from_before(checks):
+def test_the_word_is_kept_and_what_an_earlier_version_wrote_is_refused(checks):
     path = folders.hidden_file(NAME, COHORT)
     word = expecting.read_hidden(NAME, COHORT)["word"]
     expecting.write_hidden(NAME, COHORT)
     assert expecting.read_hidden(NAME, COHORT)["word"] == word  # graded again, the cases are the same
-    before = expecting.expectations(NAME, COHORT, "hidden")
+    expecting.write_hidden(NAME, COHORT, fresh=True)
+    assert (new := expecting.read_hidden(NAME, COHORT)["word"]) not in ("", "hidden", word)
+    before = json.loads(path.read_text()) | {"form": 1}
     path.write_text(json.dumps(before))
-    after = expecting.read_hidden(NAME, COHORT)
-    assert after["word"] not in ("", "hidden", word) and after["tasks"]["1.1"] != before["tasks"]["1.1"]
+    with pytest.raises(ValueError, match=r"earlier version: release a1_lora_numpy for the cohort 2026a once more"):
+        expecting.read_hidden(NAME, COHORT)
+    expecting.write_hidden(NAME, COHORT)
+    assert expecting.read_hidden(NAME, COHORT)["word"] == new
+
+
+# What an observer can say without an answer: what stands in the case, the base alone, formulas, and good words.
+NULLS = """
+import numpy as np, torch
+import lora_course.assignments.looking as look
+from lora_course.assignments import core
+from lora_course.assignments.qlora_pieces import new_task
+from lora_course.assignments.torch_model_observers import TOKENS
+from lora_course.assignments.plain_tensors import numbers
+from lora_course.assignments.towers import Inside, Tower, seeded
+def base(n_in, n_out, rank, alpha, p, seed, rows):
+    return seeded(seed + 1, torch.nn.Linear, n_in, n_out)(numbers(np.random.default_rng(seed), *rows, n_in))
+def untouched(n, width, hidden, inside, training, rank, alpha, seed):
+    tower = seeded(seed, Tower, n, width, hidden)
+    return (Inside(tower) if inside else tower).train(training)(TOKENS)
+def said(number, part, c, case):
+    if number == "2.1":
+        return base(*case) if part in ("start", "output") else GOOD.get(part, True)
+    if number == "2.2":
+        return untouched(*case) if part == "intact" else True if part == "refused" else f"x with alpha {case[-2]:g}"
+    if number == "4.4":
+        sides, scale = 100, case[0].alpha / case[0].rank**c.power
+        ranks = [case[0].rank, *case[0].wider]
+        return {"trained": [*(r * sides for r in ranks), 2], "scaling": scale, "goal": c.goal}.get(part, GOOD.get(part))
+    return GOOD.get(part, next((v for v in case if hasattr(v, "shape")), 1.0))
+GOOD = {"start": "the outputs of the base", "frozen": "frozen", "seed": "the seed decides", "manners": "good",
+        "products": "as many as needed", "bytes of W kept": 0, "bytes kept": 0, "inputs": "unchanged", "safe": "good",
+        "untouched": "the run is as it was", "again": True, "back": True, "zero": [4, 2], "storage": "uint8 float32"}
+def observe_case(task, c, answer, case):
+    return {part: look.plain(said(task.number, part, c, case)) for part in task.parts}
+look.observe_case = observe_case
+class Anything:
+    def __getattr__(self, name): return ...
+    def __call__(self, *case, **options): return ...
+needed_rank = split = train = Adapter = LowRankLinear = inject = dial = load_adapter = evidence = repair = Anything()
+quantile_codebook = encode = refit = surviving_update = quantize_constants = qlora_layer = fine_tune = review = repair
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", core.names())
+def test_an_observer_without_an_answer_earns_nothing(name, tmp_path, monkeypatch):
+    monkeypatch.setenv(folders.VARIABLE, str(tmp_path))
+    visible = expecting.expectations(name, COHORT)
+    expecting.write_hidden(name, COHORT, visible)
+    notebook = handed_in(NULLS, name)
+    outputs = observed(notebook, json.dumps(visible), tmp_path)
+    assert all(list(found[-1]) == [looking.MIME] for found in outputs[3:]), outputs  # each test handed one over
+    assert judged(notebook, outputs) == 0
