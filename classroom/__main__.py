@@ -23,11 +23,16 @@ def main() -> None:
             add("name", metavar="NAME")
         return add
 
+    def how_to_run(add: Callable) -> None:
+        add("--unboxed", action="store_true", help=UNBOXED)
+        add("--jobs", type=int, default=1, help="so many submissions side by side")
+        add("--student", metavar="STUDENT", help="this one alone, again, by the name in the table of grades")
+
     add = command("release", "student versions, solutions and checks of a cohort", one=False)
     add("names", nargs="*", metavar="NAME", help="default: all assignments")
     add("--cohort", default="formative", help="the constants are drawn from this word, such as 2026a")
-    add("--due", help='such as "2026-03-06 18:00", local time; later submissions are late')
-    add("--force", action="store_true", help="even if submissions of another cohort are there")
+    add("--due", help='such as "2026-03-06 18:00 Europe/Berlin", else local time; later submissions are late')
+    add("--force", action="store_true", help="even if submissions of another cohort are there; with a new secret word")
     for name, about in (
         ("grade", "collect, autograde, grades and feedback, one after the other"),
         ("collect", "unpack what Moodle or Canvas let you download"),
@@ -35,16 +40,15 @@ def main() -> None:
         add = command(name, about)
         add("archives", nargs="+", type=Path, metavar="ARCHIVE.zip")
         if name == "grade":
-            add("--unboxed", action="store_true", help=UNBOXED)
-            add("--jobs", type=int, default=1, help="so many submissions side by side")
-    add = command("autograde", "grade, and report what could not be graded")
+            how_to_run(add)
+    add = command("autograde", "grade, and report what could not be graded; what is graded already is passed over")
     add("--force", action="store_true", help="also what is graded already")
-    add("--unboxed", action="store_true", help=UNBOXED)
-    add("--jobs", type=int, default=1, help="so many submissions side by side")
+    how_to_run(add)
     add = command("feedback", "a page for each student, and one archive to hand back")
     add("--code-only", action="store_true", help="also where the written answer has no grade yet")
     add = command("grades", "the grades as CSV, and for Moodle or Canvas")
     add("--export", type=Path, metavar="FILE.csv", help="what Moodle or Canvas exported, to fill in")
+    add("--of", type=float, metavar="POINTS", help="scale to the maximum that the platform's column has")
     add("--extension", nargs=2, action="append", metavar=("STUDENT", "DATE"), help="a later due time for one student")
     add = command("prove", "right answers lose nothing, wrong ones lose what is stated", one=False)
     add("names", nargs="+", metavar="NAME")
@@ -97,7 +101,7 @@ def autograde(arguments: argparse.Namespace) -> int:
     print(what_holds(box(arguments.unboxed)), flush=True)
     if arguments.jobs < 1:
         raise ValueError(f"--jobs is how many submissions are graded side by side, 1 or more, got {arguments.jobs}")
-    problems = run(arguments.name, arguments.force, arguments.unboxed, arguments.jobs)
+    problems = run(arguments.name, arguments.force, arguments.unboxed, arguments.jobs, arguments.student)
     for student, reason in problems.items():
         print(f"not graded: {student}: {reason}")
     print(f"{len(problems) or 'no'} submission{'' if len(problems) == 1 else 's'} could not be graded")
@@ -127,7 +131,7 @@ def grades(arguments: argparse.Namespace) -> int:
     for student, until in getattr(arguments, "extension", None) or []:
         extend(arguments.name, student, until)
     export = getattr(arguments, "export", None)
-    for path in write_grades(arguments.name, export.resolve() if export else None):
+    for path in write_grades(arguments.name, export.resolve() if export else None, getattr(arguments, "of", None)):
         print(f"the grades: {path}")
     return 0
 

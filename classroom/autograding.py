@@ -1,8 +1,14 @@
 """nbgrader's autograde over all submissions, and who could not be graded: by student, with a reason."""
 
+import contextlib
+import ctypes
 import json
+import math
+import shutil
+import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import nbformat
@@ -14,31 +20,46 @@ from classroom.releasing import released_cohort
 from lora_edu.records import staging
 
 
-def autograde(name: str, force: bool = False, unboxed: bool = False, jobs: int = 1) -> dict[str, str]:
+def autograde(
+    name: str, force: bool = False, unboxed: bool = False, jobs: int = 1, student: str | None = None
+) -> dict[str, str]:
     """Grade what is in submitted/. Returns student -> reason for each submission that could not be graded.
 
-    force: grade those again that are graded already. A submission that stops nbgrader does not stop the others.
-    unboxed: where no box holds, go on without; each reason then says so. jobs: so many nbgraders run side by side.
-    Raises FileNotFoundError, before anything runs, if the assignment was not released here, and NoBox if no box holds.
+    What is graded already is passed over, so that a run that was interrupted goes on; force: grade all again. student:
+    this one alone, again. A submission that stops nbgrader does not stop the others, and an answer that took too long
+    is tried once more, alone. unboxed: where no box holds, go on without; each reason then says so. jobs: so many
+    nbgraders run side by side. Raises FileNotFoundError, before anything runs, if the assignment was not released here,
+    or there is no such student, and NoBox if no box holds.
     """
     root = folders.required()
     released = _released(name)
     submitted = {path.parent.name: path for path in sorted((root / "submitted").glob(f"*/{name}"))}
+    if student:
+        submitted, force = {s: path for s, path in submitted.items() if s == student}, True
+        if not submitted:
+            raise FileNotFoundError(f"there is no submission {root / 'submitted' / student / name}")
     if not submitted:
         raise FileNotFoundError(f"no submissions: {root / 'submitted'} has no folder <student>/{name}")
     box = sandbox.box(unboxed)
     problems = {s: reason for s, path in submitted.items() if (reason := inspecting.before(path, name, released))}
     unread, waiting = set(problems), sorted(set(submitted) - set(problems))
-    _run(name, waiting, force, jobs, box)
+    for s in waiting:  # cut off while it was written: again
+        if graded(s, name).exists() and inspecting.after(graded(s, name)):
+            shutil.rmtree(graded(s, name).parent)
+    start = time.time()
+    _run(name, waiting, force, jobs, box, progress=True)
+    fresh = [s for s in waiting if graded(s, name).exists() and graded(s, name).stat().st_mtime > start]
+    _run(name, [s for s in fresh if inspecting.was_slow(graded(s, name))], True, 1, box)
     missed = [s for s in waiting if not graded(s, name).exists() and inspecting.noted(s, name) is None]
     _run(name, missed, False, 1, box)  # side by side, one may have waited for the gradebook too long: again, alone
-    for student in waiting:
-        done = graded(student, name)
-        gave_up = inspecting.noted(student, name) or "nbgrader gave up, see its log in reports/"
+    for s in waiting:
+        done, gave_up = graded(s, name), inspecting.noted(s, name) or "nbgrader gave up, see its log in reports/"
         if reason := inspecting.after(done) if done.exists() else gave_up:
-            problems[student] = reason
+            problems[s] = reason
     if box == sandbox.UNBOXED:
         problems |= {s: f"{problems[s]}; {sandbox.OPEN}" for s in set(problems) - unread}
+    problems = problems if not student else ungraded(name) | {student: ""} | problems
+    problems = {s: reason for s, reason in problems.items() if reason}
     with staging(_problems(name)) as part:
         part.write_text(json.dumps(dict(sorted(problems.items())), indent=1), encoding="utf-8")
     return problems
@@ -57,12 +78,13 @@ def _released(name: str) -> nbformat.NotebookNode:
             f"{name} was not released in {folders.required()}: run `python -m classroom release` with the "
             "cohort that was handed out; the hidden tests compare with what it writes"
         )
-    read_hidden(name, cohort)  # before several do it side by side: one of an earlier version is written anew
+    read_hidden(name, cohort)  # refuses one of an earlier version
     return nbformat.read(path, as_version=4)
 
 
-def _run(name: str, students: list[str], force: bool, jobs: int, box: str) -> None:
+def _run(name: str, students: list[str], force: bool, jobs: int, box: str, progress: bool = False) -> None:
     """nbgrader's autograde of these students, some side by side, each in a process that takes one after the other."""
+    begun, start, said = [s for s in students if force or not graded(s, name).exists()], time.time(), 0
 
     def one(job: int) -> None:
         if share := students[job::jobs]:
@@ -71,13 +93,32 @@ def _run(name: str, students: list[str], force: bool, jobs: int, box: str) -> No
                 part.write_text(done.stdout, encoding="utf-8")
 
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(one, range(jobs)))
+        working = [pool.submit(one, job) for job in range(jobs)]
+        while wait(working, timeout=2).not_done:
+            files = [path for s in begun for path in (graded(s, name), inspecting.note(s, name))]
+            done = sum(path.exists() and path.stat().st_mtime > start for path in files)
+            if progress and done > said:
+                left = (time.time() - start) / done * (len(begun) - done) / 60
+                print(f"{done} of {len(begun)} done, about {math.ceil(left)} minutes left", flush=True)
+                said = done
+        for each in working:
+            each.result()
 
 
 def main() -> None:
     name, force, *students = sys.argv[1:]
-    nbgrader = nbgrading.api()
+    nbgrader, ended = nbgrading.api(), []
+
+    def end(*_) -> None:
+        ended.append(True)
+        raise KeyboardInterrupt  # ends the box, and what nbgrader had half written
+
+    signal.signal(signal.SIGTERM, end)
+    with contextlib.suppress(AttributeError, OSError):  # on Linux: when the teacher's process ends, this one does
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     for student in students:
+        if ended:
+            break
         found = nbgrader.autograde(name, student, force=force == "True")
         print(found.get("log", ""), found.get("error", ""), flush=True)
 

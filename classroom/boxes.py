@@ -23,7 +23,7 @@ from classroom import folders
 
 # For a submission, all its processes together: bytes, bytes written to all places, processes and their threads, seconds
 # of processor. printed: letters of a cell.
-LIMITS = {"memory": 4 * 2**30, "disk": 200_000_000, "processes": 64, "cpu": 900, "printed": 100_000}
+LIMITS = {"memory": 4 * 2**30, "disk": 200_000_000, "files": 110_000, "processes": 64, "cpu": 900, "printed": 100_000}
 WORK = "/lora-edu-box"  # where a submission works inside the box
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/nix")
 ETC = "ld.so.cache ld.so.conf ld.so.conf.d alternatives fonts localtime".split()  # where libraries and fonts are
@@ -32,6 +32,28 @@ DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 STUDENT = f"student:x:0:0::{WORK}/home:/bin/sh"  # all of /etc/passwd
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 PYTHON = str(Path(sys.executable).parent.resolve() / Path(sys.executable).name)  # however it was called
+
+
+# Runs before anything of a submission, inside the box: no key of the session's keyring, and no socket to the machine
+# around a virtual one, which is in no namespace of the network (AF_VSOCK); the kernel refuses those calls from now on.
+CLOSED = """
+import ctypes, os, platform, struct, sys
+SOCKET, ADD_KEY, REQUEST_KEY, KEYCTL, IO_URING, ARCH = {
+    "x86_64": (41, 248, 249, 250, 425, 0xC000003E), "aarch64": (198, 217, 218, 219, 425, 0xC00000B7)
+}[platform.machine()]
+libc = ctypes.CDLL(None, use_errno=True)
+libc.syscall(KEYCTL, 1, None)  # a session keyring of its own
+LOAD, EQUAL, RETURN, REFUSE, ALLOW = 0x20, 0x15, 0x06, 0x50001, 0x7FFF0000
+calls = (ADD_KEY, REQUEST_KEY, KEYCTL, IO_URING)  # the last makes sockets, too
+steps = [(LOAD, 0, 0, 4), (EQUAL, 1, 0, ARCH), (RETURN, 0, 0, REFUSE), (LOAD, 0, 0, 0)]
+steps += [step for call in calls for step in ((EQUAL, 0, 1, call), (RETURN, 0, 0, REFUSE))]
+steps += [(EQUAL, 0, 3, SOCKET), (LOAD, 0, 0, 16), (EQUAL, 0, 1, 40), (RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW)]
+program = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *step) for step in steps))
+filters = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(steps), ctypes.addressof(program)))
+if libc.prctl(38, 1, 0, 0, 0) or libc.prctl(22, 2, filters, 0, 0):
+    sys.exit("no filter of system calls can be set here")
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 
 
 def _same(one: str, other: str) -> bool:
@@ -127,13 +149,18 @@ def group() -> Iterator[list[str]]:
 
 def overdone(pid: int) -> str | None:
     """What a run and all that it started took too much of, if anything: looked at from outside, by the teacher."""
-    memory = cpu = 0.0
+    memory = cpu = files = 0.0
     with contextlib.suppress(psutil.Error):  # one that ended meanwhile
         for process in [run := psutil.Process(pid), *run.children(recursive=True)]:
             with contextlib.suppress(psutil.Error):
                 cpu += sum(process.cpu_times()[:4])
                 full = process.memory_full_info()
                 memory += getattr(full, "pss", full.rss)  # what processes share counts once
+            with contextlib.suppress(OSError):
+                room = os.statvfs(f"/proc/{process.pid}/root/{WORK}/home")
+                files = max(files, room.f_files - room.f_ffree)  # of its disk in memory
     if memory > LIMITS["memory"]:
         return f"it took more than {LIMITS['memory'] / 2**30:.1f} GiB of memory in all its processes"
+    if files > LIMITS["files"]:
+        return f"it made more than {LIMITS['files']} files"
     return f"it took more than {LIMITS['cpu']} seconds of processor time" if cpu > LIMITS["cpu"] else None

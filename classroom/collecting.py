@@ -6,6 +6,7 @@ other    jane/a1_lora_numpy.ipynb                                      (a folder
                                                                        the folder that was handed out)
 """
 
+import codecs
 import contextlib
 import hashlib
 import json
@@ -17,6 +18,7 @@ import zlib
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
+from zoneinfo import ZoneInfo
 
 from classroom import folders
 from lora_course.assignments.core import load
@@ -40,6 +42,7 @@ class Entry:
     late: bool | None  # None: this archive does not say, the time decides
     time: str | None  # when it was handed in, where the archive knows
     member: str  # its name in the archive
+    note: str = ""  # what was put right, for the table
 
 
 def collect(name: str, archives: list[Path]) -> tuple[list[Entry], list[str]]:
@@ -117,6 +120,11 @@ def _told_apart(entry: Entry, known: dict[str, dict], shared: bool) -> str:
     return numbered if shared or before or numbered in known else entry.student
 
 
+def zone_file(name: str) -> Path:
+    """The zone of the due time and of the times in Moodle's archive, such as Europe/Berlin; else ours."""
+    return folders.required() / "reports" / f"{name}-zone.txt"
+
+
 def folder_of(student: str, name: str) -> Path:
     return folders.required() / "submitted" / student / name
 
@@ -133,13 +141,15 @@ def _entry(info: zipfile.ZipInfo, name: str) -> Entry | None:
         return None
     moodle, canvas, parts = MOODLE.search(path), CANVAS.search(path), PurePosixPath(path).parts
     if moodle:
-        time = datetime(*info.date_time).astimezone().isoformat()  # Moodle keeps the time of the hand-in here
-        return Entry(_slug(moodle["who"]), moodle["number"], _safe(moodle["file"]), None, time, member)
+        known = zone_file(name).read_text(encoding="utf-8") if zone_file(name).exists() else ""
+        when = datetime(*info.date_time, tzinfo=ZoneInfo(known) if known else None)  # Moodle keeps that of the hand-in
+        time = when.astimezone(when.tzinfo).isoformat()
+        return Entry(_slug(moodle["who"]), moodle["number"], _original(moodle["file"], name), None, time, member)
     if canvas:
         student = f"{_slug(canvas['who'])}_{canvas['number']}"
         return Entry(student, canvas["number"], _original(canvas["file"], name), bool(canvas["late"]), None, member)
     above = parts[:-2] if parts[-2:-1] == (name,) else parts[:-1]  # jane/a1_lora_numpy/a1_lora_numpy.ipynb is jane's
-    return Entry(_slug(above[-1]), "", _safe(parts[-1]), None, None, member) if above else None
+    return Entry(_slug(above[-1]), "", _original(parts[-1], name), None, None, member) if above else None
 
 
 def _readable(info: zipfile.ZipInfo) -> str:
@@ -156,8 +166,8 @@ def _readable(info: zipfile.ZipInfo) -> str:
 
 
 def _original(file: str, name: str) -> str:
-    """Canvas calls the second hand-in of a file name-1.ipynb."""
-    return f"{name}.ipynb" if re.fullmatch(re.escape(name) + r"-\d+\.ipynb", file) else _safe(file)
+    """Canvas calls the second hand-in of a file name-1.ipynb, and a browser a second download name (1).ipynb."""
+    return f"{name}.ipynb" if re.fullmatch(re.escape(name) + r"(-\d+| ?\(\d+\))\.ipynb", file) else _safe(file)
 
 
 def _slug(who: str) -> str:
@@ -183,7 +193,11 @@ def _is_clutter(path: str) -> bool:
 def _replace(content: zipfile.ZipFile, student: str, entries: list[Entry], damaged: dict[str, str], name: str) -> None:
     folder = folder_of(student, name)
     usable = [entry for entry in entries if entry.file.endswith(".ipynb") and entry.member not in damaged]
-    notebooks = {entry.file: content.read(entry.member) for entry in usable}
+    notebooks = {entry.file: content.read(entry.member).removeprefix(codecs.BOM_UTF8) for entry in usable}
+    for entry in usable:
+        own, marked = PurePosixPath(entry.member).name, content.read(entry.member).startswith(codecs.BOM_UTF8)
+        said = ["a byte-order mark was taken off"] * marked + ["the name had a browser's number in it"] * ("(" in own)
+        entry.note = "; ".join(said) if entry.file == f"{name}.ipynb" else ""
     if folder.is_dir() and notebooks == {path.name: path.read_bytes() for path in folder.glob("*.ipynb")}:
         return  # graded already, perhaps: nothing new
     shutil.rmtree(folder, ignore_errors=True)

@@ -9,29 +9,19 @@ from typing import Any
 
 import nbformat
 
-from classroom import (
-    autograding,
-    cleaning,
-    collecting,
-    folders,
-    nbgrading,
-    platforms,
-    sandbox,
-)
-from classroom import (
-    obstacles as inspecting,
-)
+from classroom import autograding, cleaning, collecting, folders, nbgrading, platforms, sandbox
+from classroom import obstacles as inspecting
 from lora_course.assignments.core import load
 from lora_edu.records import staging
 
-WEIGHT = 17.0  # what full marks count, of the 25 of an assignment; 8 are the conversation
+WEIGHT, ORAL = 17.0, 8.0  # of the 25 of an assignment: what full marks count, and the conversation
 
 
-def write_grades(name: str, export: Path | None = None) -> list[Path]:
+def write_grades(name: str, export: Path | None = None, of: float | None = None) -> list[Path]:
     """Write grades/<name>.csv: a line for each student that is known, whether graded or not.
 
-    export: what Moodle or Canvas exported; grades/<name>-import.csv is that with the scores in it. Returns what was
-    written.
+    export: what Moodle or Canvas exported; grades/<name>-import.csv is that with the scores in it, scaled to `of`.
+    Returns what was written.
 
     score is empty where a written answer waits for a grade (needs_manual_grade), where nothing was handed in, and where
     the submission could not be graded; status and reason say which. Points for being late are taken off in `score`.
@@ -48,11 +38,17 @@ def write_grades(name: str, export: Path | None = None) -> list[Path]:
         students = sorted({s.id for s in book.students} | set(problems) | set(collected) | _submitted(name))
         rows = [_row(student, name, cells, graded.get(student), problems, collected) for student in students]
         maximum = assignment.max_score
+    oral = oral_points(name, students)
     for row in rows:
         row["max_score"] = f"{maximum:g}"
+        if row["student"] in oral and row.get("weighted"):  # 17 are the notebook's, 8 the conversation's
+            row["weighted"] = f"{float(row['weighted']) + oral[row['student']]:.4g}"
+        elif oral:
+            row["weighted"] = ""
+        row["oral"] = f"{oral[row['student']]:g}" if row["student"] in oral else ""
     path = folders.required() / "grades" / f"{name}.csv"
     columns = "student lms_number score max_score needs_manual_grade status reason late_hours".split()
-    columns += ["late_penalty", "look_at", "code", "written", "weighted", *map(_column, cells)]
+    columns += ["late_penalty", "look_at", "code", "written", "oral", "weighted", *map(_column, cells)]
     with staging(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
@@ -60,7 +56,28 @@ def write_grades(name: str, export: Path | None = None) -> list[Path]:
     if not export:
         return [path]
     scores = {row["lms_number"]: row.get("score", "") for row in rows}
-    return [path, platforms.fill(export, scores, name, path.with_name(f"{name}-import.csv"))]
+    return [path, platforms.fill(export, scores, name, path.with_name(f"{name}-import.csv"), maximum, of)]
+
+
+def oral_points(name: str, students: list[str]) -> dict[str, float]:
+    """student -> points of the conversation, out of oral/<name>.csv (columns student and points), if it is there.
+
+    Raises ValueError for a student that is not in the table, or points that are not 0 to 8.
+    """
+    path = folders.required() / "oral" / f"{name}.csv"
+    if not path.exists():
+        return {}
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file))
+    found = {}
+    for line, row in enumerate(rows, start=2):
+        student, said = (row.get("student") or "").strip(), (row.get("points") or "").strip().replace(",", ".")
+        if student not in students:
+            raise ValueError(f"{path}, line {line}: there is no student {student!r}; columns are student and points")
+        if said and not (re.fullmatch(r"\d+(\.\d+)?", said) and float(said) <= ORAL):
+            raise ValueError(f"{path}, line {line}: points of a conversation are 0 to {ORAL:g}, got {said!r}")
+        found |= {student: float(said)} if said else {}
+    return found
 
 
 def _cell(value: str) -> str:
@@ -83,7 +100,7 @@ def _row(student: str, name: str, cells: list[str], submission: Any, problems: d
         }
     grades = _grades(submission)
     row["look_at"] = " ".join(inspecting.suspicious(autograding.graded(student, name)))
-    row["look_at"] = " ".join([row["look_at"], *inspecting.without_a_result(autograding.graded(student, name))]).strip()
+    row["look_at"] = " ".join([row["look_at"], *inspecting.remarks(autograding.graded(student, name))]).strip()
     wrong = disagreements(autograding.graded(student, name), grades)
     if wrong:
         return row | {"status": "not graded", "reason": f"{wrong}: run autograde --force, and look who wrote there"}
@@ -92,7 +109,8 @@ def _row(student: str, name: str, cells: list[str], submission: Any, problems: d
     if submission.total_seconds_late:
         row["late_hours"] = f"{submission.total_seconds_late / 3600:.1f}"
     row |= _subtotals(grades, submission)
-    row["reason"] = _unboxed(autograding.graded(student, name))
+    notes = [_unboxed(autograding.graded(student, name)), collected.get(student, {}).get("note", "")]
+    row["reason"] = "; ".join(filter(None, notes))
     if submission.needs_manual_grade:
         return row | {"needs_manual_grade": "yes", "status": "waits for a written answer's grade"}
     score = submission.score - (submission.late_submission_penalty or 0)

@@ -84,8 +84,10 @@ def silent(checks: str) -> str:
     return json.dumps(stored | {"tasks": {number: {} for number in stored["tasks"]}})
 
 
-def scored(cell: nbformat.NotebookNode, outputs: list) -> list:
+def scored(cell: nbformat.NotebookNode, outputs: list, failed: Any = None) -> list:
     """The outputs of a graded test: a sentence for the student and the points, from what the box handed over.
+
+    failed: the error that stopped the cell of the answer, if there is one.
 
     Raises SubmissionError if it is not one observation: a test that was passed by, or an answer that sends its own.
     """
@@ -100,6 +102,7 @@ def scored(cell: nbformat.NotebookNode, outputs: list) -> list:
     errors = [output for output in outputs if output.output_type == "error"]
     if not sent and errors:
         text = f"the test stopped with {errors[-1].ename}: {errors[-1].evalue}"
+        text = f"the cell of the answer stopped with {failed.ename}: {failed.evalue}" if failed else text
         found = {"points": 0.0, "message": cleaning.text(text)[:300], "lost": []}
     elif len(sent) != 1:
         raise SubmissionError(f"the test of exercise {call['number']} handed over {len(sent)} observations, not one")

@@ -14,7 +14,7 @@ import nbformat
 from classroom import folders, judge
 from classroom.collecting import HANDED_IN
 from classroom.sandbox import SubmissionError
-from lora_course.assignments.verdict import BESIDE
+from lora_course.assignments.verdict import BESIDE, SLOW
 
 SUSPICIOUS = (
     *"classroom observing observation gradebook sqlite hidden/ graders solutions/ sys.modules inspect. ctypes".split(),
@@ -80,22 +80,22 @@ def _needed(released: nbformat.NotebookNode) -> list[str]:
 @contextlib.contextmanager
 def noting(student: str, name: str) -> Iterator[None]:
     """While a submission is graded: keep why it cannot be, for `noted`. nbgrader itself passes on to the next."""
-    note = _note(student, name)
-    note.unlink(missing_ok=True)
+    path = note(student, name)
+    path.unlink(missing_ok=True)
     try:
         yield
     except (SubmissionError, judge.CannotGrade) as error:
-        note.parent.mkdir(parents=True, exist_ok=True)
-        note.write_text(f"{'' if isinstance(error, SubmissionError) else 'the grader failed: '}{error}", "utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{'' if isinstance(error, SubmissionError) else 'the grader failed: '}{error}", "utf-8")
         raise
 
 
 def noted(student: str, name: str) -> str | None:
     """Why a submission could not be graded, as `noting` kept it."""
-    return _note(student, name).read_text(encoding="utf-8") if _note(student, name).exists() else None
+    return note(student, name).read_text(encoding="utf-8") if note(student, name).exists() else None
 
 
-def _note(student: str, name: str) -> Path:
+def note(student: str, name: str) -> Path:
     return folders.required() / "reports" / f"{name}-not-graded" / f"{student}.txt"
 
 
@@ -137,13 +137,19 @@ def suspicious(path: Path) -> list[str]:
     return [word for word in SUSPICIOUS if word in text]
 
 
-def without_a_result(path: Path) -> list[str]:
-    """The exercises of a graded notebook in which promises are kept, and nothing that was asked for is computed."""
+def remarks(path: Path) -> list[str]:
+    """The exercises of a graded notebook in which promises are kept, and nothing that was asked for is computed; and
+    those whose answer took too long."""
     try:
         found = judge.lost(nbformat.read(path, as_version=4))
     except Exception:
         return []  # `after` and `disagreements` say that it is damaged
-    return [f"{number}:no-result" for number in dict.fromkeys(row[0] for row in found if row[3] == BESIDE)]
+    said = [f"{row[0]}:no-result" if row[3] == BESIDE else f"{row[0]}:slow" if SLOW in row[3] else "" for row in found]
+    return list(dict.fromkeys(filter(None, said)))
+
+
+def was_slow(path: Path) -> bool:
+    return any(remark.endswith(":slow") for remark in remarks(path))
 
 
 def _is_ours(cell: nbformat.NotebookNode) -> bool:

@@ -4,6 +4,7 @@ Needs the extra `classroom`.
 """
 
 import html
+import json
 import math
 import re
 import tempfile
@@ -18,6 +19,7 @@ from traitlets import Float, Integer, Unicode
 
 from classroom import cleaning, folders, judge, sandbox
 from classroom import obstacles as inspecting
+from classroom.expecting import read_hidden
 
 FORMATIVE = 'COHORT = "formative"'
 
@@ -92,13 +94,23 @@ class Sandboxed(NbGraderPreprocessor):
         checks = folders.required() / "release" / name / "checks.json"
         with tempfile.TemporaryDirectory() as folder:
             silent = Path(folder, "checks.json")
-            silent.write_text(judge.silent(checks.read_text(encoding="utf-8")), encoding="utf-8")
+            stored = checks.read_text(encoding="utf-8")
+            silent.write_text(judge.silent(stored), encoding="utf-8")
             executed = sandbox.run(judge.for_the_box(notebook), silent, self.timeout, self.seconds)
+        word = read_hidden(name, json.loads(stored)["cohort"])["word"]
+        executed = nbformat.reads(nbformat.writes(executed).replace(word, "..."), as_version=4)  # a student prints `In`
+        errors = {
+            judge.mark(cell, "grade_id"): output
+            for cell, back in zip(notebook.cells, executed.cells, strict=True)
+            for output in back.get("outputs", [])
+            if output.output_type == "error"
+        }
         notebook.metadata["box"] = executed.metadata["box"]
         locked = {cell.source for cell in nbformat.read(checks.with_name(f"{name}.ipynb"), as_version=4).cells}
         for cell, back in zip(notebook.cells, executed.cells, strict=True):
             if judge.is_test(cell):
-                cell.outputs = judge.scored(cell, back.outputs)
+                answer = judge.mark(cell, "grade_id").removeprefix("test_")
+                cell.outputs = judge.scored(cell, back.outputs, errors.get(answer))
             elif cell.cell_type == "code":
                 cell.outputs = cleaning.outputs(back.outputs)
             elif cell.source not in locked:

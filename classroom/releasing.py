@@ -5,11 +5,12 @@ import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import nbformat
 
 from classroom import folders, nbgrading
-from classroom.collecting import remembered
+from classroom.collecting import remembered, zone_file
 from classroom.expecting import expectations, write_hidden
 from classroom.plugins import set_cohort
 from classroom.solutions import has_solutions
@@ -40,9 +41,10 @@ def solution(name: str, cohort: str) -> Path:
 def release(name: str, cohort: str, due: str | None = None, force: bool = False) -> Path:
     """Write release/, solutions/ and hidden/ of an assignment; returns the folder to hand out.
 
-    due: such as "2026-03-06 18:00" in local time, for late submissions. Raises ValueError for a cohort that cannot be a
-    folder's name, an unknown name, or a due time that is none, and RuntimeError where submissions of another cohort are
-    there already (force: replace all the same).
+    due: such as "2026-03-06 18:00 Europe/Berlin", for late submissions, in local time where no zone is said; the times
+    in Moodle's archive are then taken to be of that zone. Raises ValueError for a cohort that cannot be a folder's
+    name, an unknown name, or a due time that is none, and RuntimeError where submissions of another cohort are there
+    already (force: replace all the same, with a new secret word).
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", cohort):
         raise ValueError(f"a cohort is letters, digits, dots, dashes and underscores, such as 2026a, got {cohort!r}")
@@ -54,7 +56,7 @@ def release(name: str, cohort: str, due: str | None = None, force: bool = False)
     visible = expectations(name, cohort)
     with staging(folder / "checks.json") as part:
         part.write_text(json.dumps(visible), encoding="utf-8")
-    write_hidden(name, cohort, visible)
+    write_hidden(name, cohort, visible, fresh=force)
     _write_solution(name, cohort)
     problems = leaks(folder)
     if problems:
@@ -64,6 +66,8 @@ def release(name: str, cohort: str, due: str | None = None, force: bool = False)
         shutil.copytree(folder, folders.required() / name, dirs_exist_ok=True)  # to practice with, in git and the wheel
     if when:
         _set_due(name, when)
+        with staging(zone_file(name)) as part:
+            part.write_text("".join(re.findall(r"[A-Z][\w/+-]+$", due)), encoding="utf-8")
     return folder
 
 
@@ -125,10 +129,16 @@ def _refuse_another_cohort(name: str, cohort: str, force: bool) -> None:
 
 
 def _moment(due: str) -> datetime:
+    time, zone = due, None
     try:
-        return datetime.fromisoformat(due).astimezone(UTC)  # a time without a zone is local
-    except ValueError:
-        raise ValueError(f'a due time is written like "2026-03-06 18:00", got {due!r}') from None
+        if match := re.fullmatch(r"(.*\d) ([A-Z][\w/+-]+)", due):
+            time, zone = match[1], ZoneInfo(match[2])
+        when = datetime.fromisoformat(time)
+        return (when.replace(tzinfo=zone) if zone else when).astimezone(UTC)  # a time without a zone is local
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ValueError(
+            f'a due time is written like "2026-03-06 18:00" or "2026-03-06 18:00 Europe/Berlin", got {due!r}'
+        ) from None
 
 
 def _set_due(name: str, when: datetime) -> None:

@@ -91,7 +91,7 @@ def call(command: list[str], seconds: int, kind: str, given: bytes = b"") -> tup
     end = time.monotonic() + seconds
     with boxes.group() as grouped, _folder(kind) as folder:
         process = subprocess.Popen(
-            [*grouped, *(BOXES[kind]() if kind != UNBOXED else []), *command],
+            [*grouped, *([*BOXES[kind](), PYTHON, "-ISc", boxes.CLOSED] if kind != UNBOXED else []), *command],
             cwd=folder,
             env=_environment(folder if kind == UNBOXED else Path(WORK), kind),
             stdin=subprocess.PIPE,
@@ -176,6 +176,10 @@ for folder in (sys.prefix, "/usr"):
     if os.access(folder, os.W_OK): found.append("writing to " + folder)
 try:
     socket.create_connection(("1.1.1.1", 53), timeout=1); found.append("network")
+except OSError:
+    pass
+try:
+    socket.socket(40); found.append("the machine around this one (AF_VSOCK)")
 except OSError:
     pass
 found += ["/dev/" + name for name in os.listdir("/dev") if name not in sys.argv[1].split()]

@@ -182,7 +182,7 @@ class Clock:
             over = [spent > limit for spent, limit in zip(self.spent, self.limits, strict=True)]
             if any(over) and inside and not importing:  # a library whose import is cut off can crash the process
                 how = "took more than {0:g} seconds of the processor" if over[0] else "did not end in {1:g} seconds"
-                raise stopping.TooSlow("it " + how.format(*self.limits))
+                raise stopping.TooSlow(how.format(*self.limits))
 
         inside, self.last = [True], self.now()
         before = signal.signal(signal.SIGALRM, look)

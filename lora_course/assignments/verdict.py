@@ -12,6 +12,7 @@ from lora_course.checking.symptoms import symptom
 
 ELSEWHERE = "-"  # what is expected of a part in the cases that do not concern it
 BESIDE = "this is as it should be, and counts only beside a result that had to be computed."
+SLOW = "your answer was stopped: it "
 UNUSABLE = " of the check"  # behind the name of an error: the answer came back, and could not be looked at
 
 
@@ -83,7 +84,7 @@ def _goes_along(value: Any, right: list, base: Any) -> bool:
     if not (is_numbers(value) and value["shape"] == right[0]["shape"] == base["shape"]):
         return False
     added = [[v - b for v, b in zip(each["values"], base["values"], strict=True)] for each in (value, right[0])]
-    if len(added[0]) < 5 or not all(map(math.isfinite, added[0])):
+    if len(added[0]) < 4 or not all(map(math.isfinite, added[0])):
         return False
     one, other = ([v - sum(values) / len(values) for v in values] for values in added)
     product, sizes = _dot(one, other), _dot(one, one) * _dot(other, other)
@@ -145,7 +146,7 @@ def reason(
     if value is None:
         return place + "your answer gave None. A function hands its result over with `return`, not with `print`.", ""
     if _error(value) == "TooSlow":
-        return f"{place}your answer was stopped: {value.get('text')}.", ""
+        return f"{place}{SLOW}{value.get('text')}.", ""
     if _error(value) == "NotDone":
         return place + "not done yet, it returns `...`.", ""
     text = f" ({value['text']})" if _error(value) and value.get("text") else ""
