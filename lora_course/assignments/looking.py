@@ -74,7 +74,8 @@ def done(result: Any) -> Any:
 
 def array(value: Any) -> np.ndarray:
     """What an exercise in NumPy asks for, from all that means the same: lists of lists, a matrix, a torch tensor."""
-    return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+    value = value.detach().cpu() if hasattr(value, "detach") else value
+    return np.asarray(value.float() if str(getattr(value, "dtype", "")) == "torch.bfloat16" else value)
 
 
 def in_order(value: Any, *names: str) -> list:

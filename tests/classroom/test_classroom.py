@@ -234,6 +234,45 @@ def test_side_by_side_each_student_is_graded_once(folder, monkeypatch, jobs):
     assert sorted(graded) == students
 
 
+def test_a_run_goes_on_grades_damage_and_slow_answers_again_or_one_student_alone(folder, monkeypatch):
+    for student in ("ann", "bob"):
+        (folder / "submitted" / student / NAME).mkdir(parents=True)
+    (damaged := autograding.graded("ann", NAME)).parent.mkdir(parents=True)
+    damaged.write_text("{")
+    runs = []
+
+    def run(name, students, force, *_, **__):
+        runs.append((students, force))
+        for student in students:
+            autograding.graded(student, name).parent.mkdir(parents=True, exist_ok=True)
+            nbformat.write(nbformat.v4.new_notebook(), autograding.graded(student, name))
+
+    for module, name, found in [
+        (autograding, "_released", None),
+        (inspecting, "before", None),
+        (autograding, "_run", run),
+    ]:
+        monkeypatch.setattr(module, name, found if found else lambda *_: None)
+    monkeypatch.setattr(inspecting, "was_slow", lambda path: path.parent.parent.name == "bob")
+    monkeypatch.setattr(sandbox, "box", lambda unboxed: "unshare")
+    assert autograding.autograde(NAME) == {}
+    assert runs[:2] == [(["ann", "bob"], False), (["bob"], True)]
+    assert autograding.autograde(NAME, student="ann") == {} and runs[3] == (["ann"], True)
+    with pytest.raises(FileNotFoundError, match="there is no submission .*cy"):
+        autograding.autograde(NAME, student="cy")
+
+
+def test_points_of_a_conversation_are_read_or_refused_by_line(folder):
+    path = folder / "oral" / f"{NAME}.csv"
+    path.parent.mkdir()
+    path.write_text("student,points\nann,7.5\nbob,\n")
+    assert grades.oral_points(NAME, ["ann", "bob"]) == {"ann": 7.5}
+    for row, message in {"cy,3": "no student 'cy'", "ann,9": "are 0 to 8, got '9'", "ann,x": "got 'x'"}.items():
+        path.write_text(f"student,points\n{row}\n")
+        with pytest.raises(ValueError, match=rf"line 2: .*{message}"):
+            grades.oral_points(NAME, ["ann", "bob"])
+
+
 def test_the_page_begins_with_what_was_lost_and_shows_no_test():
     hidden = '### BEGIN HIDDEN TESTS\npoints("a1", "1.2", split, "2026a")\n### END HIDDEN TESTS'
     cell = nbformat.v4.new_code_cell(f"# Graded: exercise 1.2.\n{hidden}")

@@ -35,6 +35,16 @@ def test_moodle(folder):
     assert collecting.remembered(NAME)["Kim-Lee-105"]["number"] == "105"
 
 
+def test_a_byte_order_mark_and_a_browsers_number_are_taken_and_said(folder):
+    collecting.zone_file(NAME).parent.mkdir(exist_ok=True)
+    collecting.zone_file(NAME).write_text("Asia/Tokyo")  # of the due time, wherever this machine stands
+    collect(folder, {f"Jane Doe_101_assignsubmission_file_/{NAME} (1).ipynb": "\ufeffjane"})
+    assert submitted(folder) == {"Jane-Doe": "jane"}
+    note = collecting.remembered(NAME)["Jane-Doe"]["note"]
+    assert note == "a byte-order mark was taken off; the name had a browser's number in it"
+    assert "T12:00:00+09:00" in (folder / "submitted" / "Jane-Doe" / NAME / "timestamp.txt").read_text()
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "cp437", "cp850", "utf-8"])
 def test_a_name_is_readable_however_the_archive_wrote_it(folder, encoding):
     """Zip programs that leave out the mark for UTF-8 write names as they like; Python takes all of them for DOS."""

@@ -253,6 +253,9 @@ def test_the_points_come_from_the_observation_and_from_nothing_that_is_printed(s
     assert points_and_words(shout, sent(lambda x: x + 3), result)[0] == 0.0
     points, words = points_and_words(result, error)
     assert points == 0.0 and "the test stopped with NameError: scaled is not defined" in words
+    failed = nbformat.v4.new_output("error", ename="SyntaxError", evalue="'(' was never closed", traceback=[])
+    words = judge.scored(cell_of_a_test(), [error], failed)[0].text
+    assert "the cell of the answer stopped with SyntaxError: '(' was never closed" in words
 
 
 def test_an_observation_that_is_none_is_no_zero_and_no_points(stored):

@@ -38,6 +38,15 @@ def test_scores_go_where_they_belong_and_nothing_else_changes(tmp_path, text, co
         assert new is ann or platforms.number(new) == "101" or new[column] == old[column]
 
 
+@pytest.mark.parametrize(("text", "most"), [(MOODLE, ",30.00"), (CANVAS, ",30,")])
+def test_a_column_of_another_maximum_is_refused_or_the_scores_are_scaled(tmp_path, text, most):
+    export, target = written(tmp_path, text.replace(most, most.replace("30", "100"))), tmp_path / "import.csv"
+    with pytest.raises(ValueError, match=r"is of 100 points, and these scores are of 30. .* --of 100, which scales"):
+        platforms.fill(export, SCORES, "a1_lora_numpy", target)
+    assert not target.exists()
+    assert "98.333" in platforms.fill(export, SCORES, "a1_lora_numpy", target, of=100).read_text()
+
+
 def test_another_file_is_refused_in_words(tmp_path):
     with pytest.raises(ValueError, match="neither Moodle's grading worksheet .* it has name, points"):
         platforms.read(written(tmp_path, "name,points\nann,3\n"))
