@@ -161,13 +161,7 @@ class Clock:
     that is busy with other things costs nothing. What is imported meanwhile costs no time."""
 
     def __init__(self, seconds: float):
-        self.limits = (seconds, min(5 * seconds, 100))
-        self.spent = [0.0, 0.0]  # of the processor, by the clock
-        self.last = self.now()
-
-    @staticmethod
-    def now() -> tuple[float, float]:
-        return time.thread_time(), time.monotonic()
+        self.limits, self.spent = (seconds, min(5 * seconds, 100)), [0.0, 0.0]
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
@@ -176,16 +170,19 @@ class Clock:
             yield
             return
 
-        def look(_: int, frame: Any) -> None:
-            now, importing = self.now(), stopping._importing(frame)
-            self.spent = [s + (n - b) * (not importing) for s, n, b in zip(self.spent, now, self.last, strict=True)]
-            self.last = now
-            over = [spent > limit for spent, limit in zip(self.spent, self.limits, strict=True)]
-            if any(over) and inside and not importing:  # a library whose import is cut off can crash the process
-                how = "took more than {0:g} seconds of the processor" if over[0] else "did not end in {1:g} seconds"
-                raise stopping.TooSlow(how.format(*self.limits))
+        last, inside = [time.thread_time(), time.monotonic()], [True]
 
-        inside, self.last = [True], self.now()
+        def look(_: int, frame: Any) -> None:
+            passed = [time.thread_time() - last[0], time.monotonic() - last[1]]
+            last[:] = time.thread_time(), time.monotonic()
+            if stopping._importing(frame):  # a library whose import is cut off can crash the process
+                return
+            self.spent = [before + more for before, more in zip(self.spent, passed, strict=True)]
+            if inside and self.spent[0] > self.limits[0]:
+                raise stopping.TooSlow(f"took more than {self.limits[0]:g} seconds of the processor")
+            if inside and self.spent[1] > self.limits[1]:
+                raise stopping.TooSlow(f"did not end in {self.limits[1]:g} seconds")
+
         before = signal.signal(signal.SIGALRM, look)
         signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
         try:
