@@ -99,7 +99,7 @@ def _run(name: str, students: list[str], force: bool, jobs: int, box: str, progr
             done = sum(path.exists() and path.stat().st_mtime > start for path in files)
             if progress and done > said:
                 left = (time.time() - start) / done * (len(begun) - done) / 60
-                print(f"{done} of {len(begun)} done, about {math.ceil(left)} minutes left", flush=True)
+                print(f"{done} of {len(begun)} done, about {math.ceil(left)} min left", flush=True)
                 said = done
         for each in working:
             each.result()
