@@ -98,7 +98,7 @@ def select_layers(
     skip: str | Iterable[str],
     is_candidate: Callable[[nn.Module], bool],
 ) -> dict[str, nn.Module]:
-    """The candidates whose path ends in one of the target names, by path; "all-linear" takes all but `skip`."""
+    """The candidates by path: those whose path is a target, or ends in one; "all-linear" takes all but `skip`."""
     if any(kind.__name__ == "BaseTunerLayer" for module in model.modules() for kind in type(module).__mro__):
         raise ValueError("PEFT has put adapters on this model: call its merge_and_unload() or unload() first")
     candidates = {path: module for path, module in model.named_modules() if path and is_candidate(module)}
@@ -106,13 +106,15 @@ def select_layers(
     skip = layer_names("skip", skip)
     whole_model = isinstance(targets, str) and targets == ALL_LINEAR
     wanted = names - skip if whole_model else layer_names("targets", targets)
-    if unknown := skip - names - {"lm_head"} if whole_model else wanted - names:  # no model needs to have a head
+    if (
+        unknown := skip - names - {"lm_head"} if whole_model else wanted - names - candidates.keys()
+    ):  # a head is no must
         raise ValueError(f"no linear layer is named {', '.join(sorted(unknown))}; there are {', '.join(sorted(names))}")
     if not wanted:
         raise ValueError(f"no layer is left to choose; linear layers here: {', '.join(sorted(names)) or 'none'}")
     if not whole_model and skip - {"lm_head"}:
         raise ValueError(f"skip says what {ALL_LINEAR!r} leaves out: with targets by name, name fewer of them")
-    chosen = {path: module for path, module in candidates.items() if path.rpartition(".")[-1] in wanted}
+    chosen = {path: module for path, module in candidates.items() if wanted & {path, path.rpartition(".")[-1]}}
     check_replaceable(model, chosen)
     return chosen
 
@@ -227,10 +229,11 @@ def check_writable(model: nn.Module, layers: dict[str, Any], what: str) -> None:
 def _memory(tensor: Tensor) -> range:
     """The bytes between a tensor's first number and its last; on the meta device, which has none, of its storage."""
     storage = tensor.untyped_storage()
+    if not storage.data_ptr():
+        return range(storage._cdata, storage._cdata + 1)
     sides = zip(tensor.shape, tensor.stride(), strict=True)
     length = (1 + sum((size - 1) * stride for size, stride in sides)) * tensor.itemsize if tensor.numel() else 0
-    start = (storage.data_ptr() or storage._cdata) + tensor.storage_offset() * tensor.itemsize
-    return range(start, start + length)
+    return range(tensor.data_ptr(), tensor.data_ptr() + length)
 
 
 # --- its state and its mode ------------------------------------------------------------------------------------------

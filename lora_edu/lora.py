@@ -10,7 +10,8 @@ Source: Hu et al. 2021, "LoRA", arXiv 2106.09685, section 4.1. The reference cod
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from lora_edu.layers import (
     check_writable,
     is_conv1d,
     is_linear,
+    replace_layer,
     replace_layers,
     select_layers,
 )
@@ -61,6 +63,14 @@ class LoRALinear(SettingsInState):
             return y
         low = self.scaling * F.linear(self.dropout(x).to(self.lora_A.dtype), self.lora_A)  # (..., rank): s A x
         return y + F.linear(low, self.lora_B).to(y.dtype)  # base(x) + B (s A x)
+
+    @property
+    def in_features(self) -> int:
+        return self.lora_A.shape[1]
+
+    @property
+    def out_features(self) -> int:
+        return self.lora_B.shape[0]
 
     def factors(self) -> tuple[float, Tensor, Tensor]:
         """s, B and A, whose product is the update."""
@@ -117,7 +127,7 @@ def add_lora(
 
     rank: how many directions an update B A has at most; each layer trains rank * (in_features + out_features) numbers.
     alpha: the strength of the update, which is multiplied by s = alpha / rank.
-    targets: names matched against the last part of a layer's path, or "all-linear" for every one that is not in `skip`.
+    targets: the last parts of layers' paths, or whole paths; or "all-linear" for every one that is not in `skip`.
     dropout: the share of the adapter's inputs that is set to zero at each step of training, drawn anew.
     skip: the names that "all-linear" leaves out.
     Raises ValueError if the model has adapters already, if a target matches nothing, or for a bad rank or alpha;
@@ -258,6 +268,23 @@ def _check_mergeable(model: nn.Module, layers: dict[str, LoRALinear]) -> None:
                 f"the update of {path} gives weights of {layer.base.weight.dtype} that are not finite: merging it "
                 "would destroy the weights"
             )
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """For a `with` block the model is its base again: the reference model of DPO, or the other half of a comparison.
+
+    Raises ValueError if there are no adapters, or if one is merged.
+    """
+    _slots(model)  # asks both
+    layers = lora_layers(model)
+    for path, layer in layers.items():
+        replace_layer(model, path, layer.base)
+    try:
+        yield
+    finally:
+        for path, layer in layers.items():
+            replace_layer(model, path, layer)
 
 
 # --- combination -----------------------------------------------------------------------------------------------------

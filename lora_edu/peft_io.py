@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from lora_edu.checks import STRENGTH, check
 from lora_edu.files import take_lock
-from lora_edu.layers import is_conv1d
+from lora_edu.layers import is_conv1d, is_linear
 from lora_edu.lora import LoRALinear, adapter_state, add_lora, load_adapter_state, lora_layers, unload
 from lora_edu.records import staging
 from lora_edu.tensor_files import read_tensors, seal
@@ -36,7 +36,8 @@ CHANGES_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
 def save_adapter(model: nn.Module, folder: str | Path) -> Path:
     """Write the adapters of a model to a folder, in PEFT's format. Returns the folder.
 
-    The strength that is heard is saved: alpha is written so that it gives the layers' scaling.
+    The strength that is heard is saved: alpha is written so that alpha / rank is the layers' scaling, for rsLoRA, too.
+    PEFT's flag for it, `use_rslora`, is never written: llama.cpp and SGLang do not read it.
     Raises ValueError if there are no adapters, if they are merged or differ in rank, strength or kind, or for a variant
     that is no LoRA beside unchanged weights; PermissionError if the folder cannot be written to.
     """
@@ -50,10 +51,11 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
         raise ValueError("the adapters differ in rank, alpha, dropout or kind, and the file holds one of each")
     config = {
         "peft_type": "LORA",
+        **_about_the_base(model),
         "r": first.rank,
-        "lora_alpha": _heard_alpha(first, settings),
+        "lora_alpha": _heard_alpha(first),
         "lora_dropout": first.dropout.p,
-        "target_modules": sorted({path.rpartition(".")[-1] for path in layers}),
+        "target_modules": _targets(model, set(layers)),
         "fan_in_fan_out": is_conv1d(first.base),
         "bias": "none",
     } | settings
@@ -74,10 +76,25 @@ def _lock_of(folder: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"lora-edu-{name}.lock"
 
 
-def _heard_alpha(layer: LoRALinear, settings: dict) -> int | float:
+def _about_the_base(model: nn.Module) -> dict[str, str]:
+    """The name of a transformers model and its task: programs that load an adapter without its base ask for them."""
+    name = getattr(getattr(model, "config", None), "_name_or_path", "")
+    kinds = {"ForCausalLM": "CAUSAL_LM", "LMHeadModel": "CAUSAL_LM", "ForSequenceClassification": "SEQ_CLS"}
+    tasks = [task for ending, task in kinds.items() if type(model).__name__.endswith(ending)]
+    return ({"base_model_name_or_path": name} if name else {}) | ({"task_type": tasks[0]} if tasks else {})
+
+
+def _targets(model: nn.Module, paths: set[str]) -> list[str]:
+    """The last parts of the layers' paths; whole paths, if other layers end in one of them, too."""
+    names = {path.rpartition(".")[-1] for path in paths}
+    linear = (path for path, module in model.named_modules() if is_linear(module))
+    others = {path for path in linear if path.removesuffix(".base") not in paths}
+    return sorted(paths if names & {path.rpartition(".")[-1] for path in others} else names)
+
+
+def _heard_alpha(layer: LoRALinear) -> int | float:
     """The alpha that gives a layer's scaling, which may have been set since the start (the dial of notebook 00)."""
-    root = math.sqrt(layer.rank) if settings.get("use_rslora") else layer.rank
-    alpha = layer.alpha if layer.alpha / root == layer.scaling else layer.scaling * root
+    alpha = layer.alpha if layer.alpha / layer.rank == layer.scaling else layer.scaling * layer.rank
     check(STRENGTH, **{"the alpha of an adapter's file, which is scaling times rank,": alpha})
     return int(alpha) if alpha == int(alpha) else float(alpha)
 
@@ -113,14 +130,15 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
     if config.get("use_rslora"):
         alpha = alpha * math.sqrt(rank)  # so that alpha / rank is their alpha / sqrt(rank)
     paths = {name.rpartition(".")[0] for name in state}  # ...attention.q_proj.lora_A -> ...attention.q_proj
-    targets = {path.rpartition(".")[-1] for path in paths}  # q_proj
     named = config.get("target_modules")
     if isinstance(named, list) and (unheard := {path for path in paths if not _is_named(path, named)}):
         raise ValueError(
             f"{folder}: the file holds {sorted(unheard)[0]}, which its config does not name: PEFT leaves it out"
         )
+    if missing := paths - {path for path, _ in model.named_modules()}:
+        raise ValueError(f"{folder}: the adapter was made for another model: there is no layer {sorted(missing)[0]}")
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    add_lora(model, rank, alpha, targets, dropout=config.get("lora_dropout", 0.0), skip=())
+    add_lora(model, rank, alpha, paths, dropout=config.get("lora_dropout", 0.0), skip=())
     try:
         return load_adapter_state(model, state)
     except Exception:

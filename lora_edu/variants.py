@@ -29,8 +29,6 @@ from lora_edu.quantization import quantize
 class RsLoRALinear(LoRALinear):
     """s = alpha / sqrt(rank): the update's size depends less on the rank."""
 
-    peft_settings: ClassVar = {"use_rslora": True}  # in the file of an adapter
-
     def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
         super().__init__(base, rank, alpha, dropout)
         self.scaling = alpha / math.sqrt(rank)

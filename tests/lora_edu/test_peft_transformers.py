@@ -102,7 +102,6 @@ def test_the_flag_of_rslora_matters(tmp_path):
         ({"alpha_pattern": {"k_proj": 2}}, "uses alpha_pattern"),
         ({"modules_to_save": ["lm_head"]}, "uses modules_to_save"),
         ({"lora_bias": True}, "uses lora_bias"),
-        ({"layers_to_transform": [0]}, "there is no tensor model.layers.1"),
     ],
 )
 def test_real_adapters_that_we_cannot_represent_are_refused(tmp_path, options, message):

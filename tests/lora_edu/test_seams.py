@@ -2,20 +2,23 @@
 update cannot hold is said, or held, before a number has changed. Each test failed once."""
 
 import copy
+import json
 import threading
 import warnings
 
 import pytest
 import torch
 from conftest import TINY, moved, random_gpt
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from stopped_runs import refused
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from lora_edu import (
     GPT,
+    adapters_off,
     add_lora,
     load_adapter,
     merge,
@@ -23,10 +26,12 @@ from lora_edu import (
     peft_io,
     quantize_linears,
     save_adapter,
+    unload,
     unmerge,
 )
 from lora_edu.gpt import Attention, Block, KVCache, encode
 from lora_edu.lora import lora_layers
+from lora_edu.variants import add_variant
 
 
 class Louder(Block):
@@ -191,3 +196,64 @@ def test_what_stays_in_full_precision_is_said():
         quantize_linears(Experts())
     with warnings.catch_warnings(action="error"):  # the control
         quantize_linears(copy.deepcopy(GPT(TINY)))
+
+
+def test_every_program_hears_an_rslora_adapter_at_its_strength(tmp_path):
+    """llama.cpp knows lora_alpha / r alone: with a flag instead, it computed with a quarter of the update."""
+    model = moved(add_variant(GPT(TINY), "rsLoRA", 16, 16, ["q_proj"]))
+    config = json.loads((save_adapter(model, tmp_path) / "adapter_config.json").read_text())
+    assert config["lora_alpha"] / config["r"] == 4 and "use_rslora" not in config
+    tokens = torch.arange(8)[None]
+    assert torch.equal(
+        load_adapter(copy.deepcopy(unload(model)), tmp_path)(tokens)[0], model_with(model, tmp_path, tokens)
+    )
+
+
+def model_with(base, folder, tokens):
+    """What PEFT computes with the folder."""
+    return PeftModel.from_pretrained(copy.deepcopy(base), folder)(tokens)[0]
+
+
+ON_A_PART = {
+    "a regex": {"target_modules": r"blocks\.1\..*(q|v)_proj"},
+    "all but": {"target_modules": "all-linear", "exclude_modules": ["o_proj", "lm_head"]},
+    "a layer": {"target_modules": ["q_proj"], "layers_to_transform": [1], "layers_pattern": "blocks"},
+}
+
+
+@pytest.mark.parametrize("how", ON_A_PART.values(), ids=ON_A_PART)
+def test_an_adapter_of_peft_on_a_part_of_the_layers_is_loaded(how, tmp_path):
+    base, tokens = random_gpt(), torch.arange(8)[None]
+    theirs = get_peft_model(copy.deepcopy(base), LoraConfig(r=2, init_lora_weights=False, **how))
+    theirs.save_pretrained(tmp_path)
+    ours = load_adapter(copy.deepcopy(base), tmp_path)
+    torch.testing.assert_close(ours(tokens)[0], theirs(tokens)[0])
+    again = load_adapter(copy.deepcopy(base), save_adapter(ours, tmp_path / "again"))
+    assert lora_layers(again).keys() == lora_layers(ours).keys()
+    assert torch.equal(again(tokens)[0], ours(tokens)[0])
+
+
+def test_the_base_and_its_task_are_named(tmp_path):
+    config = LlamaConfig(vocab_size=8, hidden_size=8, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+    model = LlamaForCausalLM(config)
+    model.config._name_or_path = "somebody/small"
+    written = json.loads((save_adapter(add_lora(model, 2, 4), tmp_path) / "adapter_config.json").read_text())
+    assert (written["base_model_name_or_path"], written["task_type"]) == ("somebody/small", "CAUSAL_LM")
+
+
+@pytest.mark.parametrize("kind", ["LoRA", "DoRA"])
+def test_adapters_are_off_for_a_while(kind):
+    base, tokens = random_gpt(), torch.arange(8)[None]
+    model = moved(add_variant(copy.deepcopy(base), kind, 2, 4, ["q_proj"]).eval())
+    on = model(tokens)[0]
+    with pytest.raises(KeyError), adapters_off(model):
+        assert torch.equal(model(tokens)[0], base(tokens)[0]) and not torch.equal(on, base(tokens)[0])
+        raise KeyError  # an error inside puts them back, too
+    assert torch.equal(model(tokens)[0], on)
+    with pytest.raises(ValueError, match="are merged"), adapters_off(merge(model)):
+        pass
+
+
+def test_a_layer_with_an_adapter_has_the_sizes_of_its_base():
+    layer = add_lora(nn.Sequential(nn.Linear(6, 4)), 2, 4, ["0"])[0]
+    assert (layer.in_features, layer.out_features) == (6, 4)

@@ -143,6 +143,8 @@ def same_file(ours: Path, theirs: Path) -> bool:
 def settings(folder: Path) -> dict:
     """What the file says of how its numbers are used. A setting that is not there is off."""
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if config.get("use_rslora"):  # the same strength without the flag, which some programs do not read
+        config |= {"use_rslora": False, "lora_alpha": config["lora_alpha"] * config["r"] ** 0.5}
     return {name: config.get(name) or False for name in SETTINGS} | {"target_modules": set(config["target_modules"])}
 
 
