@@ -15,7 +15,7 @@ from types import ModuleType
 import nbformat
 import pytest
 import torch
-from stopped_runs import QUICK, Killed, stop_in_step, stored_steps, with_adapters
+from stopped_runs import Killed, go_on, stopped_in, stored_steps, with_adapters
 
 from lora_edu import GPT, GPTConfig, add_lora, evaluate, quantize_linears, train
 from lora_edu.engine import kernels
@@ -179,9 +179,8 @@ def in_small(tiny_gpt, tiny_text, monkeypatch):
 @pytest.fixture
 def stopped(tiny_gpt, tiny_text, tmp_path):
     """A folder with the checkpoints of steps 2 and 4 of a run of 6 steps."""
-    with pytest.raises(Killed):
-        train(with_adapters(tiny_gpt), tiny_text, 6, loss_fn=stop_in_step(5, Killed()), **QUICK,
-              checkpoint=tmp_path / "run", checkpoint_every=2)  # fmt: skip
+    with pytest.raises(Killed), stopped_in(5, Killed()):
+        go_on(with_adapters(tiny_gpt), tiny_text, tmp_path / "run")
     assert stored_steps(tmp_path / "run") == [2, 4]
     return tmp_path / "run"
 

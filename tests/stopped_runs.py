@@ -1,14 +1,13 @@
 """Runs that are stopped and go on: what the tests of checkpoints share."""
 
 import copy
-import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 import torch
 
-from lora_edu import add_lora, quantize_linears, train
+from lora_edu import add_lora, quantize_linears, train, training
 from lora_edu.engine.checkpoints import checkpoint_paths
 from lora_edu.training import model_loss
 
@@ -34,7 +33,6 @@ def stop_in_step(step, error):
     """A loss function that raises in the forward pass of a step (counted from 0)."""
     seen = []
 
-    @functools.wraps(model_loss)  # for a checkpoint it is the same loss
     def loss_fn(model, inputs, targets):
         seen.append(model.training)
         if sum(seen) == step + 1 and model.training:
@@ -42,6 +40,32 @@ def stop_in_step(step, error):
         return model_loss(model, inputs, targets)
 
     return loss_fn
+
+
+@contextmanager
+def stopped_in(step, error):
+    """Inside, an error comes in the middle of a step (counted from 0): its batch is drawn, nothing is computed."""
+    with counted() as calls, pytest.MonkeyPatch.context() as patch:
+        step_made = training.training_step
+
+        def stopping(*arguments, **options):
+            if sum(calls) == step:
+                raise error
+            return step_made(*arguments, **options)
+
+        patch.setattr(training, "training_step", stopping)
+        yield
+
+
+@contextmanager
+def counted() -> Iterator[list[bool]]:
+    """A list that gets an entry for each step (True) and each evaluation (False) of the runs inside."""
+    calls: list[bool] = []
+    step, evaluation = training.training_step, training.evaluate
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "training_step", lambda *args, **kwargs: calls.append(True) or step(*args, **kwargs))
+        patch.setattr(training, "evaluate", lambda *args, **kwargs: calls.append(False) or evaluation(*args, **kwargs))
+        yield calls
 
 
 def everything(model: torch.nn.Module) -> dict:
@@ -101,14 +125,3 @@ def at_the_third_call(other, function):
         return (other if len(calls) == 3 else function)(*arguments, **options)
 
     return replaced
-
-
-def counting(seen):
-    """A loss function that notes each forward pass: True in training, False in evaluation."""
-
-    @functools.wraps(model_loss)  # for a checkpoint it is the same loss
-    def loss_fn(model, inputs, targets):
-        seen.append(model.training)
-        return model_loss(model, inputs, targets)
-
-    return loss_fn

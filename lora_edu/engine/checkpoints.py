@@ -3,11 +3,12 @@
 A checkpoint is one file, `step-00000150.safetensors`. It holds the tensors
     parameter.<name>          every trainable parameter: the adapters, or the whole model in full fine-tuning
     optimizer.<name>.<key>    AdamW's two running means and its count of steps, for each of these parameters
-    random.<source>           the random states: of the batches ("data", the position in the text) and of dropout
-                              ("cpu", "cuda"); one row for each process
-and a JSON record: the settings of the run, the history so far, a SHA-256 over all of it. The learning rate is a
-function of the step. Frozen weights are not stored; a fingerprint tells whether they are the same. A file is written
-beside its place and then renamed: each is whole at any moment. All of it is checked before anything is changed.
+    buffer.<name>             the bytes of every buffer, which training may change; one row for each process
+    batches                   the random state that batches are drawn with: the position in the text
+and a JSON record: the description of the run (`lora_edu.engine.same_run`), its history, a SHA-256 over all of it. The
+learning rate and the other random numbers are functions of the step. Frozen weights are described and not stored.
+A file is written beside its place and then renamed: each is whole at any moment. What is put back is what was written,
+by its checksum, and of this run, by its description: both are checked before anything is changed.
 """
 
 import json
@@ -24,10 +25,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lora_edu.engine import distributed
-from lora_edu.engine.same_run import as_json, check_same_run, versions, warn_if_another_torch
+from lora_edu.engine.same_run import check_same_run
 from lora_edu.files import take_lock
 from lora_edu.records import staging
-from lora_edu.tensor_files import PICKLES, is_pickle, misfit, read_tensors, seal
+from lora_edu.tensor_files import PICKLES, read_tensors, seal
 
 KEPT = 2  # the newest, and the one before in case the newest is damaged later
 
@@ -38,70 +39,58 @@ class Checkpoints:
     def __init__(
         self,
         folder: str | Path,
-        settings: dict,
+        describe: Callable[[], dict[str, str]],
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         generator: torch.Generator,
-        defaults: dict | None = None,
     ):
-        """settings: everything that the run's curve depends on, by name, `steps` among them.
-
-        generator: what draws the batches. defaults: what a setting was before it existed: runs that were stored then
-        go on, if it still has this value.
-        """
-        self.folder, self.model, self.optimizer, self.generator = Path(folder), model, optimizer, generator
-        self.settings, self.defaults = as_json(settings), as_json(defaults or {})
-        self.device = next(model.parameters()).device
-        self._random_states: dict[str, Tensor] | None = None
+        """describe: what the run's curve depends on, as `describe_run` finds it. generator: what draws the batches."""
+        self.folder, self.describe = Path(folder), describe
+        self.model, self.optimizer, self.generator = model, optimizer, generator
+        self._position: Tensor | None = None  # of the batches, at the end of a whole step
         self._stored: dict | None = None  # the history in the newest file
         self._lock: FileLock | None = None
 
-    def load(self, take_over: Callable[[dict, int], None]) -> None:
-        """Put the newest checkpoint into model, optimizer and random states; leave them if there is none.
+    def load(self) -> dict:
+        """Put the newest checkpoint into model, optimizer and batches; returns its history, {} if there is none.
 
-        take_over: called with the stored history and the number of steps done, before anything is changed; raises
-        ValueError if it makes no sense.
-        Raises ValueError, before anything is changed, for a damaged file, a pickle or a run with other settings;
-        OSError if the folder cannot be written to, BlockingIOError if another run is at work there.
+        Raises ValueError, before anything is changed, for a damaged file, a pickle or another run; OSError if the
+        folder cannot be written to, BlockingIOError if another run is at work there.
         """
         check_folder(self.folder)
-        paths = checkpoint_paths(self.folder)
+        described, paths = self.describe(), checkpoint_paths(self.folder)
         step = int(paths[-1].stem.removeprefix("step-")) if paths else 0
         if distributed.total(step) != distributed.processes() * step:
             raise ValueError(f"the processes do not see the same files in {self.folder}: name a folder that they share")
-        if step < self.settings["steps"]:  # a finished run is only read
+        if step < int(described["steps"]):  # a finished run is only read
             self._claim()
         if paths:
             record, tensors = read_checkpoint(paths[-1])
-            check_same_run(record["settings"], self.settings, self.defaults, paths[-1])
-            try:
-                self._check(record, tensors)
-                take_over(record["history"], step)
-            except (ValueError, TypeError) as error:
-                raise _damaged(paths[-1], error) from error
-            warn_if_another_torch(record["written_with"])
+            check_same_run(record["run"], described, paths[-1])
             self._restore(tensors)
             self._stored = record["history"]
         self.mark()
+        return dict(self._stored or {})
 
     def mark(self) -> None:
-        """Take down the random states: model, optimizer and history are at the end of a whole step now."""
-        self._random_states = random_states(self.generator, self.device)
+        """Take down where the batches are: model, optimizer and history are at the end of a whole step now."""
+        self._position = self.generator.get_state()
 
     def save(self, step: int, history: dict) -> None:
         """Write a checkpoint of the last whole step, then remove all but the two newest.
 
+        What the run depends on is described anew: where a loss function has changed since, only that one can go on.
         Raises OSError if it cannot be written; the checkpoints before it are untouched then.
         """
-        history = as_json(history)
-        if self._random_states is None or self._stored == history:
+        history = json.loads(json.dumps(history))  # as it comes back
+        if self._position is None or self._stored == history:
             return  # nothing has happened yet, or nothing new
-        tensors = {f"random.{name}": distributed.gather(state) for name, state in self._random_states.items()}
+        tensors = {name: distributed.gather(row) for name, row in self._buffers().items()}
         if distributed.rank() == 0:
             self._claim()
-            slots = self._slots()
-            tensors |= {name: slot.detach().to("cpu", copy=True).contiguous() for name, slot in slots.items()}
-            record = {"settings": self.settings, "history": history, "idle": [], "written_with": versions()}
+            tensors |= {name: slot.detach().to("cpu", copy=True).contiguous() for name, slot in self._slots().items()}
+            tensors["batches"] = self._position
+            record = {"run": self.describe(), "history": history}
             write_checkpoint(self.folder / f"step-{step:08d}.safetensors", tensors, record)
             for old in checkpoint_paths(self.folder)[:-KEPT]:
                 old.unlink(missing_ok=True)
@@ -138,38 +127,19 @@ class Checkpoints:
                 slots |= {f"optimizer.{name}.{key}": value for key, value in state.items()}
         return slots
 
-    def _check(self, record: dict, tensors: dict[str, Tensor]) -> None:
-        """Raise ValueError unless there is every tensor that this run needs, of its shape and type, and no other."""
-        started = any(name.startswith("optimizer.") for name in tensors)
-        idle = [f"optimizer.{name}." for name in record.get("idle", [])] if started else ["optimizer."]  # of before
-        expected = {name: slot for name, slot in self._slots().items() if not name.startswith(tuple(idle))}
-        states = random_states(self.generator, self.device)
-        expected |= {f"random.{name}": own.expand(distributed.processes(), -1) for name, own in states.items()}
-        if problem := misfit(tensors, expected):
-            raise ValueError(problem)
+    def _buffers(self) -> dict[str, Tensor]:
+        """Their bytes, each (n,) uint8: infinite numbers, of a mask, come back as they were."""
+        flat = {name: buffer.contiguous().reshape(-1) for name, buffer in self.model.named_buffers()}
+        return {f"buffer.{name}": buffer.view(torch.uint8) for name, buffer in flat.items()}
 
     @torch.no_grad()
     def _restore(self, tensors: dict[str, Tensor]) -> None:
         for name, slot in self._slots().items():
-            if name in tensors:
-                slot.copy_(tensors[name])
-        states = {name.removeprefix("random."): rows for name, rows in tensors.items() if name.startswith("random.")}
-        set_random_states(states, self.generator, self.device)
-
-
-def random_states(generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
-    """Where the random numbers are at this moment: of the batches, and of dropout on the CPU and on a GPU."""
-    states = {"data": generator.get_state(), "cpu": torch.get_rng_state()}
-    return states | ({"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def set_random_states(states: dict[str, Tensor], generator: torch.Generator, device: torch.device) -> None:
-    """Put them back. states: name -> (processes, n) uint8; each process takes its own row."""
-    own = {name: rows[distributed.rank()].clone() for name, rows in states.items()}  # a copy: torch reads no row 1
-    generator.set_state(own["data"])
-    torch.set_rng_state(own["cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(own["cuda"], device)
+            slot.copy_(tensors[name])
+        for name, buffer in self.model.named_buffers():
+            own = tensors[f"buffer.{name}"][distributed.rank()].clone()  # a copy: its bytes start where numbers may
+            buffer.copy_(own.view(buffer.dtype).view(buffer.shape))
+        self.generator.set_state(tensors["batches"])
 
 
 # --- files and the folder --------------------------------------------------------------------------------------------
@@ -204,17 +174,13 @@ def read_checkpoint(path: Path) -> tuple[dict, dict[str, Tensor]]:
     tensors, metadata = read_tensors(path, _advice(path))
     try:
         record = json.loads(metadata["checkpoint"])
-        if not all(isinstance(record[name], dict) for name in ("settings", "history", "written_with")):
-            raise ValueError("its record is incomplete")
-        if record.get("sha256") != (seal(tensors, record) if "idle" in record else None):  # both came at once
+        if record["sha256"] != seal(tensors, record):
             raise ValueError("its content is not what was written")
     except (TypeError, LookupError, ValueError, RecursionError) as error:
-        raise _damaged(path, error) from error
+        raise ValueError(f"{path} is damaged ({error}): {_advice(path)}") from error
+    if "run" not in record:
+        raise ValueError(f"{path} was written by an earlier version of this package: {_advice(path)}")
     return record, tensors
-
-
-def _damaged(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} is damaged ({error}): {_advice(path)}")
 
 
 def _advice(path: Path) -> str:
@@ -225,10 +191,9 @@ def _advice(path: Path) -> str:
 
 def check_folder(folder: Path) -> None:
     """Raise ValueError if this is no folder, or one that holds somebody's pickles instead of checkpoints."""
-    never = "is a pickle, which can run any code when it is opened, so it is never opened"
     if folder.exists() and not folder.is_dir():
-        what = never if is_pickle(folder) else "is a file"
-        raise ValueError(f"{folder} {what}: checkpoint= names a folder, which need not exist yet")
+        raise ValueError(f"{folder} is a file: checkpoint= names a folder, which need not exist yet")
     pickles = [path for path in sorted(folder.glob("*")) if path.suffix in PICKLES]
     if pickles and not checkpoint_paths(folder):
+        never = "is a pickle, which can run any code when it is opened, so it is never opened"
         raise ValueError(f"{pickles[0]} {never}: this run needs another folder, for step-<number>.safetensors")

@@ -8,12 +8,15 @@
             run.own_rows(batch)             of a batch, the part of this process
 """
 
+import random
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -38,14 +41,12 @@ class Run:
         settings: dict,
         data: Iterable[Tensor],
         *,
-        defaults: dict | None = None,
         checkpoint: str | Path | None = None,
         checkpoint_every: int = 100,
     ):
         """settings: what the curve depends on, by name: `steps`, `seed`, `batch_size`, `compile` and others.
 
         generator: what draws the batches. checkpoint: the folder to keep the run in; None keeps nothing.
-        defaults: see `Checkpoints`.
         Raises ValueError if a batch cannot be split evenly over the processes.
         """
         distributed.check_batch(settings["batch_size"])
@@ -56,9 +57,10 @@ class Run:
         self.scaler = gradient_scaler(self.device, settings["autocast"])  # for float16
         self.checkpoints: Checkpoints | None = None
         if checkpoint is not None:
-            settings = settings | {"device": self.device.type, "processes": distributed.processes()}
-            settings |= describe_run(model, data)
-            self.checkpoints = Checkpoints(checkpoint, settings, model, optimizer, generator, defaults)
+            where = {"device": self.device.type, "processes": distributed.processes()}
+            where |= {"float16": self.scaler.is_enabled()}
+            describe = partial(describe_run, settings | where, model, data)
+            self.checkpoints = Checkpoints(checkpoint, describe, model, optimizer, generator)
 
     @contextmanager
     def around(self, history, progress: bool) -> Iterator[None]:
@@ -68,33 +70,35 @@ class Run:
         """
         self.history, progress = history, progress and self.speaks
         self.bar = tqdm(total=self.settings["steps"], desc="training", disable=not progress)
-        gpus = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=gpus):  # dropout draws from here; the reader's random state is as it was
-            torch.manual_seed(int(self.settings["seed"]) + distributed.rank())
-            try:
+        python, numpy = random.getstate(), np.random.get_state()  # the reader's random numbers go on as they were
+        try:
+            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
                 yield
-            except KeyboardInterrupt:
-                history.interrupted = True
-                if distributed.processes() == 1:  # several may stop at different steps: their last common one counts
-                    self._keep(len(history.train_loss))
-                if progress:
-                    print(history.stopped, flush=True)
-            finally:
-                self.bar.close()
-                if self.checkpoints:
-                    self.checkpoints.close()
-                self.optimizer.zero_grad(set_to_none=True)
-                self.model.eval()
+        except KeyboardInterrupt:
+            history.interrupted = True
+            if distributed.processes() == 1:  # several may stop at different steps: their last common one counts
+                self._keep(len(history.train_loss))
+            if progress:
+                print(history.stopped, flush=True)
+        finally:
+            self.bar.close()
+            if self.checkpoints:
+                self.checkpoints.close()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.model.eval()
+            random.setstate(python)
+            np.random.set_state(numpy)
 
     def begin(self) -> nn.Module:
         """Returns the model to train with, which shares its parameters with the one given.
 
         Raises what `Checkpoints.load` raises.
         """
-        if self.checkpoints:
-            self.checkpoints.load(self._take_over)
         engine = compiling.compiled(self.model, self.device) if self.settings["compile"] else self.model
         engine, self.traffic = distributed.wrap(engine)
+        if self.checkpoints and (stored := self.checkpoints.load()):  # after wrap, which sends process 0's buffers
+            self.scaler.load_state_dict(stored.pop("scaler", {}))  # one that passes everything through has none
+            self.history.continue_from(stored)
         self.bar.update(len(self.history.train_loss))
         self.model.train()
         return engine
@@ -107,11 +111,13 @@ class Run:
         history, steps = self.history, self.settings["steps"]
         for done in range(len(history.train_loss), steps + 1):
             if self._validation_is_due(done):
+                self._seed(done)
                 validate(done)
             if done in (0, steps) or done % self.every == 0:
                 self._keep(done)
             if done == steps:
                 return
+            self._seed(done)
             with finish_first():  # a stop signal waits: then weights, history and random states are of one step
                 yield done
                 if self.checkpoints:
@@ -120,26 +126,24 @@ class Run:
             self.bar.set_postfix_str(speed, refresh=False)
             self.bar.update()
 
+    def _seed(self, done: int) -> None:
+        """Random numbers of dropout, of a loss, of whatever draws: a function of the step, as the learning rate is."""
+        seed = random.Random(f"{self.settings['seed']} {distributed.rank()} {done}").getrandbits(32)
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a millisecond where there is no GPU
+        if self.device.type == "cuda":
+            torch.cuda.default_generators[self.device.index].manual_seed(seed)
+
     def _validation_is_due(self, done: int) -> bool:
         every = self.settings["eval_every"]
         wanted = done in (0, self.settings["steps"]) or (every and done % every == 0)
         return bool(wanted) and done not in dict(self.history.validation_loss[-1:])  # a checkpoint may hold it already
 
-    def _record(self) -> dict:
-        return self.history.as_dict() | ({"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {})
-
     def _keep(self, done: int) -> None:
         if self.checkpoints:
-            self.checkpoints.save(done, self._record())
-
-    def _take_over(self, stored: dict, done: int) -> None:
-        scaler, steps, losses = stored.get("scaler", {}), self.settings["steps"], stored.get("train_loss")
-        if not isinstance(losses, list) or len(losses) != done or stored.get("steps", steps) != steps:
-            raise ValueError(f"the history is not that of {done} of {steps} steps")
-        if scaler.keys() != self.scaler.state_dict().keys():
-            raise ValueError(f"the gradient scaler has the state {scaler}")
-        self.scaler.load_state_dict(scaler)  # a scaler that passes everything through has none
-        self.history.continue_from({name: value for name, value in stored.items() if name != "scaler"})
+            scale = {"scaler": self.scaler.state_dict()} if self.scaler.is_enabled() else {}
+            self.checkpoints.save(done, self.history.as_dict() | scale)
 
     def own_rows(self, batch: tuple[Tensor, ...]) -> list[Tensor]:
         """This process's rows of each tensor, on its device: (B, ...) -> (B / processes, ...)"""

@@ -1,87 +1,173 @@
-"""Is it the same run? Two runs with the same settings, the same description and the same trainable parameters compute
-the same, so one can go on from the checkpoint of the other."""
+"""Is it the same run? A state is described by everything that it depends on, or is not resumed.
 
-import inspect
-import json
+A description is a table of facts, such as {"lr": "0.003", "the model.blocks.0.mlp": "MLP"}. A run goes on from a
+checkpoint if all facts are the same; if not, those that differ are the message. What describes
+
+    a number, a text      how it is printed
+    a tensor              its shape, its type and a checksum; of one that the checkpoint holds, shape and type
+    a model               its tensors, and of each layer its class, its attributes and its hooks
+    a function, a class   of a library, its name; of one's own, what Python runs of it, and all that it refers to
+    another object        its class and what pickle would store of it; what pickle cannot store is refused
+"""
+
+import dis
+import hashlib
+import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
+from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lora_edu.tensor_files import fingerprint, shape_and_type
 
+PRINTED = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.layout)
+SETS = (set, frozenset)  # each process has its own order of them
+OF_EVERY_MODULE = frozenset(vars(nn.Module()))  # `training` is among them, which `train` sets
+PARTS = ("_parameters", "_buffers", "_modules")
+HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
+BEHIND = ("fget", "fset", "fdel", "__func__", "func", "args", "keywords")  # of a property, a static or cached method
+PYTHON = "{}.{}".format(*sys.version_info)
+LAST_DIGITS = ("torch", "threads", "Python")  # facts that a run may go on without
 
-def as_json(value):
-    """A value as it comes back from JSON: a tuple is a list then."""
 
-    def plain(odd):
-        return odd.item() if hasattr(odd, "item") else describe_function(odd) if callable(odd) else str(odd)
+def describe_run(settings: dict[str, Any], model: nn.Module, data: Iterable[Tensor]) -> dict[str, str]:
+    """Everything that the curve of a run depends on, but the values that a checkpoint holds.
 
-    return json.loads(json.dumps(value, default=plain))
-
-
-def describe_run(model: nn.Module, data: Iterable[Tensor]) -> dict[str, str]:
-    """Describe a model and a text: the shape of each trainable parameter, the numbers in each layer, fingerprints.
-
-    The values of trainable parameters are left out: a checkpoint holds them.
+    settings: by name, the loss function among them. Raises ValueError for what cannot be described.
     """
-    trainable = {name: value for name, value in model.named_parameters() if value.requires_grad}
-    frozen = {name: value for name, value in model.named_parameters() if not value.requires_grad}
-    frozen |= dict(model.named_buffers())  # a 4-bit weight is a buffer
-    return {
-        "the text": fingerprint(data)[:12],
-        "the frozen weights": fingerprint(value for _, value in sorted(frozen.items()))[:12],
-        **{f"the trainable {name}": shape_and_type(value) for name, value in trainable.items()},
-        **{f"the layer {path or '(the model)'}": _numbers(module) for path, module in model.named_modules()},
-    }
+    trained = (parameter for parameter in model.parameters() if parameter.requires_grad)
+    stored = {id(tensor) for tensor in (*trained, *model.buffers())}
+    facts: dict[str, str] = {}
+    met: dict[int, tuple[str, Any]] = {}  # by id; the thing too: while it lives, its id is no other's
+
+    def add(path: str, value: Any) -> None:
+        if fact := _printed(value) or _name_in_library(value):
+            facts[path] = fact
+        elif (first := met.setdefault(id(value), (path, value))[0]) != path:  # what is shared; and a circle ends
+            facts[path] = f"the same as {first}"
+        elif id(value) in stored:
+            facts[path] = f"{shape_and_type(value)} (stored)"
+        else:
+            try:
+                facts[path], parts = _take_apart(value)
+            except Exception as error:  # of whatever kind: it cannot be taken apart
+                what = f"{path} holds what nobody can compare after a stop (a {type(value).__name__})"
+                raise ValueError(f"{what}: pass numbers, tensors and plain functions, or no checkpoint=") from error
+            for name, part in parts.items():
+                add(f"{path}.{name}", part)
+
+    versions = {"torch": str(torch.__version__), "threads": torch.get_num_threads(), "Python": PYTHON}
+    about = {"the model": model, "the text": list(data), "the default type": torch.get_default_dtype()}
+    for name, value in (about | settings | versions).items():
+        add(name, value)
+    return facts
 
 
-def _numbers(module: nn.Module) -> str:
-    """A layer and the numbers that its arithmetic depends on: LoRALinear(alpha=16, rank=8, scaling=2.0)."""
-    own = sorted(item for item in vars(module).items() if type(item[1]) in (int, float, torch.dtype))
-    return f"{type(module).__name__}({', '.join(f'{name}={value}' for name, value in own if name[0] != '_')})"
-
-
-def describe_function(function: Callable) -> str:
-    """A function's name, the names that it uses, and its numbers: of two with one name, one may compute other things.
-
-    One that wraps another, and says so (`functools.wraps`), counts as the other.
-    """
-    function = inspect.unwrap(function)
-    code, partial = getattr(function, "__code__", None), getattr(function, "func", None)
-    names = [describe_function(partial) if partial else getattr(function, "__qualname__", type(function).__name__)]
-    values = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
-    values += [*(getattr(function, "__defaults__", None) or ()), *getattr(function, "args", ())]
-    values += [*getattr(function, "keywords", {}).values(), *getattr(function, "__dict__", {}).values()]
-    if code:
-        names += code.co_names
-        values += [value for value in code.co_consts if isinstance(value, float)]
-    return " ".join([*names, *(str(value) for value in values if type(value) in (int, float, bool))])
-
-
-def check_same_run(stored: dict, wanted: dict, defaults: dict, path: Path) -> None:
-    names = [*wanted, *(name for name in stored if name not in wanted)]
-    stored = {name: defaults[name] for name in wanted if name in defaults} | stored
-    there, here = ({name: settings.get(name, "missing") for name in names} for settings in (stored, wanted))
-    said = [f"{name} is {there[name]} there and {here[name]} here" for name in names if there[name] != here[name]]
+def check_same_run(stored: dict[str, str], wanted: dict[str, str], path: Path) -> None:
+    """Raise ValueError, with the first facts that differ, if a checkpoint at this path is of another run."""
+    there, here = ({name: facts.get(name, "missing") for name in wanted | stored} for facts in (stored, wanted))
+    said = {name: f"{name} is {there[name]} there and {here[name]} here" for name in here if here[name] != there[name]}
+    digits = [said.pop(name) for name in LAST_DIGITS if name in said]
     if said:
-        told = "; ".join(said[:3]) + (f" (and {len(said) - 3} more)" if len(said) > 3 else "")
+        told = "; ".join([*said.values()][:3]) + (f" (and {len(said) - 3} more)" if len(said) > 3 else "")
         what = f"{path} is a checkpoint of another run: {told}"
         raise ValueError(f"{what}. Use the same settings to continue that run, or name another folder for this one")
+    if digits:
+        last = "the run goes on, but its last digits may differ from those of a run that was not stopped"
+        warnings.warn(f"{path} comes from elsewhere ({'; '.join(digits)}): {last}", stacklevel=5)
 
 
-def warn_if_another_torch(written_with: dict) -> None:
-    for name, here in versions().items():
-        if (there := written_with.get(name)) != here:
-            warnings.warn(
-                f"the checkpoint was written with {name} {there}, this is {name} {here}: the run goes on, "
-                "but its numbers may differ in the last digits from those of a run that was not stopped",
-                stacklevel=5,
-            )
+def _printed(value: Any) -> str | None:
+    """A number, a text, or a list of such, as it is printed; None for what is not described by that."""
+    value = value.item() if isinstance(value, np.generic) else value
+    value = list(value) if type(value) in (tuple, torch.Size) else value
+    value = sorted(value, key=repr) if type(value) in SETS else value
+    if not all(type(part) in PRINTED for part in (value if type(value) is list else [value])):
+        return None
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:40]}... {_checksum(text)}"
 
 
-def versions() -> dict:
-    """What the last digits of a sum depend on."""
-    return {"torch": torch.__version__, "threads": torch.get_num_threads()}
+def _checksum(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _is_library(module: str) -> bool:
+    """Whether a module is Python's, this package's or installed: those do not change while somebody works."""
+    package = module.partition(".")[0]
+    places = Path(getattr(sys.modules.get(package), "__file__", None) or "").parts
+    known = package in sys.stdlib_module_names or package == __name__.partition(".")[0]
+    return known or "site-packages" in places or "dist-packages" in places
+
+
+def _name_in_library(value: Any) -> str | None:
+    """Where a function or a class stands in a library; None for one's own, and for what is made in a run."""
+    module, name = getattr(value, "__module__", None) or "builtins", getattr(value, "__qualname__", None)
+    if not isinstance(module, str) or not isinstance(name, str) or not _is_library(module):
+        return None
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    in_c = isinstance(value, BuiltinFunctionType) and isinstance(value.__self__, ModuleType | None)
+    return f"{module}.{name}" if found is value or in_c else None
+
+
+def _take_apart(value: Any) -> tuple[str, dict[str, Any]]:
+    """What kind of thing this is, and what it consists of, by name."""
+    kind = type(value)
+    if isinstance(value, Tensor):
+        return f"{shape_and_type(value)} {fingerprint([value])[:12]}", {}
+    if isinstance(value, ModuleType):
+        return f"module {value.__name__}", {}
+    if isinstance(value, FunctionType):
+        return _take_function_apart(value)
+    if isinstance(value, type):
+        written = {name: part for name, part in vars(value).items() if name[:2] != "__" and name != "_abc_impl"}
+        special = {name: part for name, part in vars(value).items() if isinstance(part, FunctionType)}
+        parts = {"bases": list(value.__bases__)}
+        for name, part in (written | special).items():
+            parts[name] = [getattr(part, own) for own in BEHIND if hasattr(part, own)] or part
+        return value.__qualname__, parts
+    if isinstance(value, list | tuple | dict) and not hasattr(value, "__dict__"):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return f"{kind.__name__} of {len(value)}", {str(key): part for key, part in items}
+    if hasattr(value, "__wrapped__"):  # a function behind a cache
+        return kind.__name__, {"__wrapped__": value.__wrapped__}
+    if isinstance(value, nn.Module):
+        parts = {name: part for name, part in vars(value).items() if name not in OF_EVERY_MODULE}
+        parts |= {name: part for part_kind in PARTS for name, part in vars(value)[part_kind].items()}
+        parts |= {hook: list(vars(value)[hook].values()) for hook in HOOKS if vars(value)[hook]}
+    else:
+        stored = value.__reduce_ex__(2)  # how pickle makes it again, and what it puts into it then; or its name
+        make, given, *rest = (str, [stored]) if isinstance(stored, str) else stored
+        parts = {"made by": [make, *given], "contents": [list(part) for part in rest[1:] if part is not None]}
+        parts |= rest[0] if rest and isinstance(rest[0], dict) else {"state": rest[:1]}
+    return kind.__qualname__, {"class": kind} | parts
+
+
+def _take_function_apart(function: FunctionType) -> tuple[str, dict[str, Any]]:
+    """Its instructions, not its text: a lambda has none of its own, and a file may have been edited since."""
+    codes, known = _codes(function.__code__), function.__globals__
+    steps = [step for code in codes for step in dis.get_instructions(code) if type(step.argval) is not CodeType]
+    read = sorted({step.argval for step in steps if step.opname == "LOAD_GLOBAL"} & known.keys())
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    parts = {"defaults": [function.__defaults__, function.__kwdefaults__, vars(function)]}
+    parts |= {name: cell.cell_contents for name, cell in cells} | {name: known[name] for name in read}
+    for name in read:
+        if isinstance(known[name], ModuleType) and not _is_library(known[name].__name__):  # what is used of a file
+            used = sorted({step.argval for step in steps if type(step.argval) is str} & vars(known[name]).keys())
+            parts |= {f"{name}.{part}": vars(known[name])[part] for part in used}
+    done = [(code.co_varnames, code.co_argcount, code.co_kwonlyargcount, code.co_flags) for code in codes]
+    done += [(step.opname, _printed(step.argval) or repr(step.argval)) for step in steps]
+    return f"{function.__qualname__} {_checksum(repr(done))} (Python {PYTHON})", parts
+
+
+def _codes(code: CodeType) -> list[CodeType]:
+    """A function's code and that of the functions inside it."""
+    inside = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return [code, *(each for one in inside for each in _codes(one))]

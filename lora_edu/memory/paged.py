@@ -79,7 +79,7 @@ class PagedAdamW(torch.optim.Optimizer):
             raise RuntimeError("PagedAdamW needs dense gradients: use nn.Embedding(..., sparse=False)")
         state = self.state[parameter]
         if not state:
-            state["step"] = torch.tensor(0.0)
+            state["step"] = torch.tensor(0.0, dtype=torch.float32)
             state |= {name: _on_host(torch.zeros_like(parameter, device="cpu")) for name in MOMENTS}
         state["step"] += 1
         for weights, grad, *host in self._pages(parameter, parameter.grad, *(state[name] for name in MOMENTS)):

@@ -1,9 +1,13 @@
 """A run that is stopped goes on to the same curve and adapters, to the bit."""
 
+import math
 import os
+import random
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 
+import numpy as np
 import pytest
 import torch
 from stopped_runs import (
@@ -11,16 +15,18 @@ from stopped_runs import (
     Killed,
     assert_goes_on,
     assert_same,
-    counting,
+    at_the_third_call,
+    counted,
     go_on,
-    stop_in_step,
+    stopped_in,
     stored_steps,
     with_adapters,
-)
+)  # fmt: skip
+from torch import nn
 
+from lora_edu import training
 from lora_edu.engine import checkpoints
-from lora_edu.engine.checkpoints import random_states, set_random_states
-from lora_edu.engine.run import finish_first
+from lora_edu.engine.run import Run, finish_first
 from lora_edu.training import model_loss, train
 
 ENDS = {"killed": Killed(), "stopped": KeyboardInterrupt()}
@@ -37,47 +43,102 @@ def test_a_run_that_ended_in_any_step_goes_on_to_the_same_bits(tiny_gpt, tiny_te
     error = ENDS[end]
     reference = with_adapters(tiny_gpt, method)
     expected = train(reference, tiny_text, 6, **QUICK)
-    for step in range(6):
-        for every in (1, 4):
-            folder = tmp_path / f"{step}-{every}"
-            options = QUICK | {"checkpoint": folder, "checkpoint_every": every}
-            try:
-                first = train(
-                    with_adapters(tiny_gpt, method), tiny_text, 6, **options, loss_fn=stop_in_step(step, error)
-                )
-                assert first.interrupted and len(first.train_loss) == step  # the stop button: nothing is lost
-            except Killed:
-                pass
-            done_before = stored_steps(folder)[-1]
-            assert done_before == (step if isinstance(error, KeyboardInterrupt) else step // every * every)
-            torch.manual_seed(step)  # the state outside must not matter
-            model, steps_made = with_adapters(tiny_gpt, method), []
-            history = train(model, tiny_text, 6, **options, loss_fn=counting(steps_made))
-            assert_same(model, history, reference, expected)
-            assert sum(steps_made) == 6 - done_before and not history.interrupted
+    for step, every in ((0, 1), (1, 4), (2, 1), (3, 4), (5, 1), (5, 4)):
+        folder = tmp_path / f"{step}-{every}"
+        options = QUICK | {"checkpoint": folder, "checkpoint_every": every}
+        try:
+            with stopped_in(step, error):
+                first = train(with_adapters(tiny_gpt, method), tiny_text, 6, **options)
+            assert first.interrupted and len(first.train_loss) == step  # the stop button: nothing is lost
+        except Killed:
+            pass
+        done_before = stored_steps(folder)[-1]
+        assert done_before == (step if isinstance(error, KeyboardInterrupt) else step // every * every)
+        torch.manual_seed(step)  # the state outside must not matter
+        model = with_adapters(tiny_gpt, method)
+        with counted() as calls:
+            history = train(model, tiny_text, 6, **options)
+        assert_same(model, history, reference, expected)
+        assert sum(calls) == 6 - done_before and not history.interrupted
 
 
-@pytest.mark.parametrize("forgotten", ["data", "cpu"])
-def test_a_forgotten_random_state_would_be_noticed(tiny_gpt, tiny_text, stopped, monkeypatch, forgotten):
-    """The control: without the position in the text, or without dropout's state, the curve is another one."""
-    expected = train(with_adapters(tiny_gpt), tiny_text, 6, **QUICK).train_loss
+class Changing(nn.Module):
+    """A model that training changes beside its parameters, with a mask that is not finite."""
 
-    def incomplete(states, generator, device):
-        own = random_states(generator, device)[forgotten]
-        set_random_states(states | {forgotten: own[None]}, generator, device)
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.norm = nn.Embedding(256, 8), nn.BatchNorm1d(8)
+        self.head = nn.utils.parametrizations.spectral_norm(nn.Linear(8, 256))
+        self.register_buffer("calls", torch.tensor(0))
+        self.register_buffer("mask", torch.full((2, 2), -math.inf))
 
-    monkeypatch.setattr(checkpoints, "set_random_states", incomplete)
-    loss = go_on(with_adapters(tiny_gpt), tiny_text, stopped).train_loss
-    assert loss[:4] == expected[:4] and loss[4] != expected[4]
+    def forward(self, x):
+        self.calls += 1
+        return self.head(self.norm(self.embedding(x).flatten(0, 1)))
+
+
+def drawing(model, inputs, targets):
+    """A loss that draws from everything, in evaluation too."""
+    noise = random.random() + np.random.rand() + np.random.randn() + random.gauss(0, 1) + torch.rand(()) + model.calls
+    return (1 + 0.01 * noise) * nn.functional.cross_entropy(model(inputs), targets.flatten())
+
+
+def stop_button(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("stopped", [1, 3, "in a validation"])
+def test_buffers_and_random_numbers_go_on_too(tiny_text, tmp_path, monkeypatch, stopped):
+    def model():
+        torch.manual_seed(0)
+        return Changing()
+
+    reference, resumed = model(), model()
+    history = train(reference, tiny_text, 6, loss_fn=drawing, **QUICK)
+    with monkeypatch.context() as patch, nullcontext() if isinstance(stopped, str) else stopped_in(stopped, Killed()):
+        if isinstance(stopped, str):
+            patch.setattr(training, "evaluate", at_the_third_call(stop_button, training.evaluate))
+        with suppress(Killed):
+            assert go_on(model(), tiny_text, tmp_path / "run", loss_fn=drawing).interrupted
+    random.seed(7)
+    np.random.seed(7)
+    assert_same(resumed, go_on(resumed, tiny_text, tmp_path / "run", loss_fn=drawing), reference, history)
+
+
+def test_the_readers_random_numbers_are_left_alone(tiny_gpt, tiny_text):
+    def draws():
+        return random.random(), random.gauss(0, 1), np.random.rand(), torch.rand(()).item()
+
+    def expected():
+        random.seed(1), np.random.seed(1), torch.manual_seed(1)
+
+    expected()
+    wanted = draws()
+    expected()
+    train(tiny_gpt, tiny_text, 1, **QUICK)
+    assert draws() == wanted
+
+
+def test_each_step_draws_its_own_random_numbers(tiny_gpt, tiny_text, monkeypatch):
+    """Of the step, the seed and the process; neighboring seeds do not share them."""
+    drawn = {}
+    for seed, rank in ((0, 0), (1, 0), (0, 1)):
+        monkeypatch.setattr("lora_edu.engine.distributed.rank", lambda rank=rank: rank)
+        settings = {"seed": seed, "batch_size": 1, "autocast": False}
+        run = Run(tiny_gpt, torch.optim.SGD(tiny_gpt.parameters()), torch.Generator(), settings, tiny_text)
+        for step in range(3):
+            run._seed(step)
+            drawn[seed, rank, step] = random.random(), np.random.rand(), torch.rand(()).item()
+    assert all(len(set(numbers)) == 9 for numbers in zip(*drawn.values(), strict=True))
 
 
 def test_a_finished_run_gives_its_history_without_training(tiny_gpt, tiny_text, tmp_path):
-    model = with_adapters(tiny_gpt)
+    model, again = with_adapters(tiny_gpt), with_adapters(tiny_gpt)
     history = go_on(model, tiny_text, tmp_path / "run")
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()}
-    again, forward_passes = with_adapters(tiny_gpt), []
-    repeated = go_on(again, tiny_text, tmp_path / "run", loss_fn=counting(forward_passes))
-    assert repeated == history and not forward_passes  # the speed too: it was measured once
+    with counted() as calls:
+        repeated = go_on(again, tiny_text, tmp_path / "run")
+    assert repeated == history and not calls  # the speed too: it was measured once
     assert_same(again, repeated, model, history)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").iterdir()} == files
 
@@ -93,23 +154,18 @@ def test_a_run_stopped_before_its_last_validation(tiny_gpt, tiny_text, tmp_path)
     assert stored_steps(tmp_path / "run") == [4, 6]
 
 
-def test_the_folder_may_be_deep_and_new_and_only_two_files_stay(tiny_gpt, tiny_text, tmp_path):
-    folder = tmp_path / "runs" / "of today"
-    train(with_adapters(tiny_gpt), tiny_text, 6, checkpoint=str(folder), checkpoint_every=1, **QUICK)
-    assert stored_steps(folder) == [5, 6]
-    assert [path.name for path in folder.iterdir() if path.suffix != ".safetensors"] == [".lock"]
-
-
 def test_what_may_change_between_two_starts(tiny_gpt, tiny_text, stopped):
     reference, model = with_adapters(tiny_gpt), with_adapters(tiny_gpt)
     history = train(reference, tiny_text, 6, **QUICK)
-    model.requires_grad_(False)
     for name, parameter in model.named_parameters():
         if "lora" in name:
-            torch.nn.init.normal_(parameter.requires_grad_())  # adapters drawn anew: the checkpoint has its own
+            nn.init.normal_(parameter)  # adapters drawn anew: the checkpoint has its own
     moved = stopped.rename(stopped.with_name("elsewhere"))
     again = train(model, tiny_text, 6, checkpoint=moved, checkpoint_every=5, **QUICK)
     assert_same(model, again, reference, history)
+
+
+# --- the stop button -------------------------------------------------------------------------------------------------
 
 
 def test_a_stop_signal_waits_until_the_step_is_done(tiny_gpt, tiny_text, tmp_path, stop_in_update):
@@ -134,12 +190,9 @@ def test_the_stop_signal_in_other_places(tiny_gpt, tiny_text, tmp_path):
 
 
 def test_the_stop_button_while_a_stored_run_is_put_back(tiny_gpt, tiny_text, stopped):
-    def stop(path):
-        raise KeyboardInterrupt
-
     model = with_adapters(tiny_gpt).train()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checkpoints, "read_checkpoint", stop)
+        patch.setattr(checkpoints, "read_checkpoint", stop_button)
         history = go_on(model, tiny_text, stopped)
     assert history.stopped == "stopped after 0 of 6 steps" and not model.training
     assert stored_steps(stopped) == [2, 4]
@@ -168,7 +221,7 @@ def test_on_a_gpu(tiny_gpt, tiny_text, tmp_path):
     options = QUICK | {"device": "cuda"}
     reference, model = with_adapters(tiny_gpt), with_adapters(tiny_gpt)
     history = train(reference, tiny_text, 6, **options)
-    with pytest.raises(Killed):
-        go_on(with_adapters(tiny_gpt), tiny_text, tmp_path / "run", **options, loss_fn=stop_in_step(3, Killed()))
+    with pytest.raises(Killed), stopped_in(3, Killed()):
+        go_on(with_adapters(tiny_gpt), tiny_text, tmp_path / "run", **options)
     torch.cuda.manual_seed(9)
     assert_same(model, go_on(model, tiny_text, tmp_path / "run", **options), reference, history)

@@ -37,15 +37,19 @@ def torchrun(*arguments, folder, timeout=120):
     return subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=timeout)
 
 
-@pytest.fixture(scope="module", params=["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
-    torch.cuda.device_count() < 2, reason="needs two CUDA GPUs"))])  # fmt: skip
+RUNS = [("cpu", "qlora"), *(pytest.param(("cpu", method), marks=pytest.mark.slow) for method in ("full", "lora"))]
+TWO_GPUS = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA GPUs")
+RUNS += [pytest.param(("cuda", method), marks=[TWO_GPUS, pytest.mark.slow]) for method in METHODS]
+
+
+@pytest.fixture(scope="module", params=RUNS, ids="-".join)
 def two(request, tmp_path_factory):
-    """What two processes computed: numbers, tensors, and on which kind of device."""
-    folder = tmp_path_factory.mktemp("two")
-    run = torchrun(SCRIPT, folder, request.param, folder=folder)
+    """What two processes computed: numbers, tensors, on which kind of device and by which method."""
+    folder, (device, method) = tmp_path_factory.mktemp("two"), request.param
+    run = torchrun(SCRIPT, folder, device, method, folder=folder)
     assert run.returncode == 0, run.stderr
     assert "Warning: `" not in run.stderr  # no deprecated option of DDP
-    return json.loads((folder / "numbers.json").read_text()), load_file(folder / "tensors.safetensors"), request.param
+    return json.loads((folder / "numbers.json").read_text()), load_file(folder / "tensors.safetensors"), device, method
 
 
 @pytest.fixture(autouse=True)
@@ -60,13 +64,12 @@ def part(tensors, head):
     return {name.removeprefix(head): value for name, value in tensors.items() if name.startswith(head)}
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_first_gradients_are_those_of_one_process(two, method):
-    numbers, tensors, device = two
+def test_the_first_gradients_are_those_of_one_process(two):
+    numbers, tensors, device, method = two
     loss, gradients, sent = first_gradients(build(method, device), torch.device(device))
     assert numbers["processes"] == 2 and sent == 0  # one process sends nothing
-    assert numbers[method]["loss"] == pytest.approx(loss, rel=1e-6)
-    theirs = part(tensors, f"{method}.gradient.")
+    assert numbers["loss"] == pytest.approx(loss, rel=1e-6)
+    theirs = part(tensors, "gradient.")
     assert theirs.keys() == gradients.keys()
     ours, others = (torch.cat([g[name].flatten() for name in gradients]) for g in (gradients, theirs))
     slack = 10 if device == "cuda" else 1  # its sums run in other orders for other batch sizes
@@ -75,13 +78,12 @@ def test_the_first_gradients_are_those_of_one_process(two, method):
         assert (theirs[name] - gradient).norm() <= slack * (1e-5 * gradient.norm() + 1e-9), name
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_after_20_steps_the_parameters_are_those_of_one_process(two, method):
-    numbers, tensors, device = two
+def test_after_20_steps_the_parameters_are_those_of_one_process(two):
+    numbers, tensors, device, method = two
     model = build(method, device)
     start = {name: p.detach().cpu().clone() for name, p in model.named_parameters()}
     history, after = trained(model, torch.device(device))
-    theirs = part(tensors, f"{method}.after.")
+    theirs = part(tensors, "after.")
     for name, value in after.items():
         assert (start[name] - value).abs().max() > 1e-4 or value.ndim == 1, name  # the matrices did move
         if name.endswith("k_proj.bias"):
@@ -91,19 +93,17 @@ def test_after_20_steps_the_parameters_are_those_of_one_process(two, method):
         assert apart <= slack * 1e-3 * moved, name
         if method != "full":  # where it has millions of numbers, a few gradients are mostly rounding, as above
             assert (theirs[name] - value).abs().max() <= slack * 1e-5, name
-    assert numbers[method]["same_on_all"]
-    assert numbers[method]["history"]["train_loss"] == pytest.approx(history.train_loss, rel=1e-5)
+    assert numbers["same_on_all"]
+    assert numbers["history"]["train_loss"] == pytest.approx(history.train_loss, rel=1e-5)
     validation = [loss for _, loss in history.validation_loss]
-    assert [loss for _, loss in numbers[method]["history"]["validation_loss"]] == pytest.approx(validation, rel=1e-5)
+    assert [loss for _, loss in numbers["history"]["validation_loss"]] == pytest.approx(validation, rel=1e-5)
 
 
 def test_only_gradients_of_trainable_parameters_travel(two):
-    numbers = two[0]
-    for method in METHODS:
-        wanted = 4 * numbers[method]["trainable"]  # float32
-        assert numbers[method]["bytes"] == numbers[method]["history"]["gradient_bytes"] == wanted
-    assert numbers["full"]["bytes"] == 4 * sum(p.numel() for p in load_base("laptop", "cpu").parameters())
-    assert numbers["lora"]["bytes"] == numbers["qlora"]["bytes"] == 4 * 147_456
+    numbers, method = two[0], two[3]
+    of_method = sum(p.numel() for p in load_base("laptop", "cpu").parameters()) if method == "full" else 147_456
+    assert numbers["trainable"] == of_method
+    assert numbers["bytes"] == numbers["history"]["gradient_bytes"] == 4 * of_method  # float32
 
 
 def test_two_processes_go_on_where_they_were_stopped(two):
@@ -112,13 +112,14 @@ def test_two_processes_go_on_where_they_were_stopped(two):
 
 
 def test_fewer_windows_than_processes(two):
-    numbers, _, device = two
+    numbers, _, device, _ = two
     model = build("full", device)
     assert numbers["one window"] == pytest.approx(
         evaluate(model, TEXT.validation, seq_len=SEQ, max_windows=1, autocast=False), rel=1e-6
     )
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_ends_all(tmp_path):
     start = time.monotonic()
     run = torchrun(SCRIPT, tmp_path, "cpu", "fail", folder=tmp_path)
@@ -126,6 +127,7 @@ def test_an_error_in_one_process_ends_all(tmp_path):
     assert time.monotonic() - start < 60 and not (tmp_path / "numbers.json").exists()
 
 
+@pytest.mark.slow
 def test_the_program_in_two_processes(tmp_path):
     options = ["--steps", 1, "--batch-size", 2, "--seq-len", 16, "--device", "cpu", "--checkpoint", "run"]
     run = torchrun("-m", "lora_edu", "train", *options, folder=tmp_path)

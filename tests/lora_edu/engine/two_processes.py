@@ -1,4 +1,4 @@
-"""What `test_distributed.py` runs in two processes: torchrun two_processes.py FOLDER [fail]
+"""What `test_distributed.py` runs in two processes: torchrun two_processes.py FOLDER DEVICE METHOD|fail
 
 The same functions give the test, in its one process, what to compare with.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from stopped_runs import stop_in_step
+from stopped_runs import stopped_in
 
 from lora_edu import add_lora, evaluate, load_base, quantize_linears, train
 from lora_edu.engine import distributed
@@ -60,38 +60,45 @@ def trained(model, device, **options):
     return history, {name: p.detach().cpu().clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
+def counts(model, inputs, targets):
+    """A loss that counts the tokens that this process has seen, in a buffer: each process has another number."""
+    getattr(model, "module", model).seen.add_(inputs.sum())
+    return model_loss(model, inputs, targets)
+
+
 def stopped_and_resumed(device, folder):
     """QLoRA with dropout, stopped in step 4, against the same run without a stop: whether they are the same."""
     models = [build("qlora", device, dropout=0.3) for _ in range(3)]
-    options = OPTIONS | {"device": device}
+    for model in models:
+        model.register_buffer("seen", torch.tensor(0, device=device))
+    options = OPTIONS | {"device": device, "loss_fn": counts}
     expected = train(models[0], TEXT, 6, **options)
     try:
-        stop = stop_in_step(3, InterruptedError())
-        train(models[1], TEXT, 6, **options, checkpoint=folder, checkpoint_every=2, loss_fn=stop)
+        with stopped_in(3, InterruptedError()):
+            train(models[1], TEXT, 6, **options, checkpoint=folder, checkpoint_every=2)
     except InterruptedError:
         distributed.total(0)
     history = train(models[2], TEXT, 6, **options, checkpoint=folder, checkpoint_every=2)
-    same = [torch.equal(a, b) for a, b in zip(models[0].parameters(), models[2].parameters(), strict=True)]
+    same = all(torch.equal(*pair) for pair in zip(*(model.state_dict().values() for model in models[::2]), strict=True))
     curves = [(run.train_loss, run.validation_loss) for run in (history, expected)]
-    return all(same) and curves[0] == curves[1]
+    return distributed.total(same and curves[0] == curves[1]) == distributed.processes()
 
 
-def report(folder, device):
+def report(folder, device, method):
     """Everything that the test compares, written by process 0."""
-    numbers, tensors = {"processes": distributed.processes()}, {}
-    for method in METHODS:
-        model = build(method, device)
-        loss, gradients, sent = first_gradients(copy.deepcopy(model), device)
-        history, after = trained(model, device)
-        numbers[method] = {
-            "loss": loss,
-            "bytes": sent,
-            "trainable": sum(p.numel() for p in after.values()),
-            "history": history.as_dict(),
-            "same_on_all": all(torch.equal(*distributed.gather(p.flatten().to(device))) for p in after.values()),
-        }
-        tensors |= {f"{method}.gradient.{name}": value for name, value in gradients.items()}
-        tensors |= {f"{method}.after.{name}": value for name, value in after.items()}
+    model = build(method, device)
+    loss, gradients, sent = first_gradients(copy.deepcopy(model), device)
+    history, after = trained(model, device)
+    numbers = {
+        "processes": distributed.processes(),
+        "loss": loss,
+        "bytes": sent,
+        "trainable": sum(p.numel() for p in after.values()),
+        "history": history.as_dict(),
+        "same_on_all": all(torch.equal(*distributed.gather(p.flatten().to(device))) for p in after.values()),
+    }
+    tensors = {f"gradient.{name}": value for name, value in gradients.items()}
+    tensors |= {f"after.{name}": value for name, value in after.items()}
     numbers["one window"] = evaluate(build("full", device), TEXT.validation, seq_len=SEQ, max_windows=1, autocast=False)
     numbers["resumed"] = stopped_and_resumed(device, folder / "run")
     try:
@@ -110,7 +117,7 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, device = Path(sys.argv[1]), torch.device(sys.argv[2])
     with distributed.join(device) as device:
-        if sys.argv[3:] == ["fail"]:
+        if sys.argv[3] == "fail":
 
             def fails_in_process_1(model, inputs, targets):
                 if distributed.rank() == 1 and model.training:
@@ -118,4 +125,4 @@ if __name__ == "__main__":
                 return model_loss(model, inputs, targets)
 
             train(build("lora", device), TEXT, 3, device=device, loss_fn=fails_in_process_1, **OPTIONS)
-        report(folder, device)
+        report(folder, device, sys.argv[3])

@@ -66,6 +66,20 @@ def test_equal_to_torch_bit_for_bit(shapes, dtype, lr, betas, weight_decay, page
     assert_same(ours, theirs, paged, plain)
 
 
+def test_the_count_of_steps_is_exact_whatever_the_default_type():
+    """bfloat16 cannot count beyond 256."""
+    parameter = torch.nn.Parameter(torch.ones(3))
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        paged = PagedAdamW([parameter])
+        for _ in range(300):
+            parameter.grad = torch.ones_like(parameter)
+            paged.step()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert paged.state[parameter]["step"].item() == 300
+
+
 def test_parameters_that_are_not_contiguous():
     ours = [torch.nn.Parameter(torch.randn(6, 10).T), torch.nn.Parameter(torch.randn(4, 4, 4).transpose(0, 2))]
     theirs = copy.deepcopy(ours)

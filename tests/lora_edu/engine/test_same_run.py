@@ -1,0 +1,274 @@
+"""A run is described by everything that it depends on: with another loss, model or text it is not resumed."""
+
+import functools
+import random
+import sys
+import threading
+import types
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from other_models import tiny_llama
+from stopped_runs import go_on, refused, stored_steps, with_adapters
+from torch import nn
+from torch.nn.utils import parametrize
+
+from lora_edu import GPT
+from lora_edu.engine.same_run import describe_run
+from lora_edu.training import model_loss
+
+
+def described(loss_fn=model_loss, model=None):
+    return describe_run({"loss_fn": loss_fn}, model or nn.Linear(2, 2), [])
+
+
+def written(text, **around):
+    """A function with this text, defined anew as in another process."""
+    space = {"__name__": "of one's own", "model_loss": model_loss, "functools": functools, **around}
+    exec(text, space)
+    return space["loss"]
+
+
+class Own(nn.Module):
+    """A layer of one's own that depends on a thing."""
+
+    def __init__(self, thing):
+        super().__init__()
+        self.thing = thing
+
+
+class Smoothed:
+    """A loss that is an object."""
+
+    def __init__(self, thing):
+        self.thing = thing
+
+    def __call__(self, model, inputs, targets):
+        return model_loss(model, inputs, targets)
+
+
+def closed_over(thing):
+    return lambda model, x, y: model_loss(model, x, y) * thing
+
+
+def mixed(thing, model, x, y):
+    return model_loss(model, x, y) * thing
+
+
+def in_a_file(text):
+    module = sys.modules["mine"] = types.ModuleType("mine")
+    exec(text, vars(module))
+    return module
+
+
+def hooked(n):
+    layer = nn.Linear(2, 2)
+    layer.register_forward_hook(lambda layer, inputs, y: y * n)
+    return layer
+
+
+def replaced(n):
+    layer = nn.Linear(2, 2)
+    layer.forward = lambda x: x * n
+    return layer
+
+
+def parametrized(n):
+    layer = nn.Linear(2, 2)
+    parametrize.register_parametrization(layer, "weight", nn.Softplus(n))
+    return layer
+
+
+# Each is called with 2 and with 3.
+THINGS = {
+    "a number": lambda n: n,
+    "a number's type": lambda n: {2: 2, 3: 2.0}[n],
+    "a truth": lambda n: n == 2,
+    "a text": lambda n: f"tanh {n}",
+    "a function of torch": lambda n: {2: F.relu, 3: F.silu}[n],
+    "a function in C": lambda n: {2: torch.sin, 3: torch.cos}[n],
+    "a type": lambda n: {2: torch.float32, 3: torch.bfloat16}[n],
+    "a tensor": lambda n: torch.tensor([1.0, n]),
+    "a tensor's type": lambda n: torch.ones(2, dtype={2: torch.float32, 3: torch.float64}[n]),
+    "an array": lambda n: np.arange(3.0) + n,
+    "a list": lambda n: [1, torch.tensor([1.0, n])],
+    "a long text": lambda n: "a" * 200 + str(n),
+    "a table": lambda n: {"mask": (1, [n])},
+    "a set": lambda n: {"a", "b", str(n)},
+    "a teacher": lambda n: nn.Linear(2, 1, bias=torch.manual_seed(n) is None),
+    "a setting of a layer": lambda n: nn.GELU({2: "none", 3: "tanh"}[n]),
+    "a generator": random.Random,
+    "an object": Smoothed,
+}
+LOSSES = {
+    "a whole number": lambda n: written(f"def loss(m, x, y): return {n} * model_loss(m, x, y)"),
+    "an operator": lambda n: written(f"def loss(m, x, y): return 2 {' */'[n - 1]} model_loss(m, x, y)"),
+    "a sign": lambda n: written(f"def loss(m, x, y): return {' +-'[n - 1]} model_loss(m, x, y)"),
+    "a name": lambda n: written(f"def loss(m, x, y): return model_loss(m, x, y).{['', 'abs', 'exp'][n - 1]}()"),
+    "an order": lambda n: written(f"def loss({['', 'm, x', 'x, m'][n - 1]}, y): return x - m"),
+    "in a function inside": lambda n: written(f"def loss(m, x, y): return (lambda z: z * {n})(x)"),
+    "in a set": lambda n: written(f"def loss(m, x, y): return x in {{1, 5, {n}}}"),
+    "a default": lambda n: written(f"def loss(m, x, y, scale={n}): pass"),
+    "a default by keyword": lambda n: written(f"def loss(m, x, y, *, scale={n}): pass"),
+    "a number of the notebook": lambda n: written("def loss(m, x, y): return x * factor", factor=n),
+    "a function of the notebook": lambda n: written(f"def f(x): return x * {n}\ndef loss(m, x, y): return f(x)"),
+    "a function of a file": lambda n: written(
+        "def loss(m, x, y): return mine.f(x)", mine=in_a_file(f"def f(x): return x * {n}")
+    ),
+    "one that wraps another": lambda n: written(
+        f"@functools.wraps(model_loss)\ndef loss(*args): return {n} * model_loss(*args)"
+    ),
+    "one behind a cache": lambda n: written(f"@functools.cache\ndef loss(m, x, y): return {n}"),
+    "a class": lambda n: written(f"class loss:\n    def __call__(self, m, x, y): return {n}"),
+    "a parent": lambda n: written(f"class A:\n    def f(self): return {n}\nclass loss(A): pass")(),
+    "a property": lambda n: written(f"class loss:\n    @property\n    def scale(self): return {n}")(),
+    "a static method": lambda n: written(f"class loss:\n    @staticmethod\n    def scale(): return {n}")(),
+    "a method": lambda n: Smoothed(n).__call__,
+}
+WAYS = {"closed over": closed_over, "of a layer": Own, "of an object": Smoothed,
+        "given": lambda thing: functools.partial(mixed, thing)}  # fmt: skip
+LOSSES |= {
+    f"{name} {way}": lambda n, make=make, around=around: around(make(n))
+    for name, make in THINGS.items()
+    for way, around in WAYS.items()
+}
+
+
+@pytest.mark.parametrize("make", LOSSES.values(), ids=LOSSES)
+def test_all_that_a_loss_depends_on_counts(make):
+    assert described(make(2)) == described(make(2)) != described(make(3))
+
+
+def test_a_set_has_no_order():
+    """Two processes list the same texts in different orders; here two numbers that meet in one place do."""
+    assert list({0, 8}) != list({8, 0})
+    assert described(closed_over({0, 8})) == described(closed_over({8, 0}))
+
+
+@pytest.mark.parametrize("make", [hooked, replaced, parametrized])
+def test_what_has_been_put_into_a_layer_counts(make):
+    assert described(model=make(2)) == described(model=make(2)) != described(model=make(3))
+
+
+def test_what_holds_itself_ends_and_a_shared_weight_is_known_as_such():
+    layer, apart = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    layer[1].weight = layer[0].weight
+    layer.circle = [layer]
+    facts = describe_run({"loss_fn": lambda model, x, y: layer(x)}, layer, [])
+    assert facts["the model.circle.0"] == facts["loss_fn.layer"] == "the same as the model"
+    assert facts["the model.1.weight"] == "the same as the model.0.weight"
+    assert describe_run({}, apart, [])["the model.1.weight"] == "2x2 float32 (stored)"
+
+
+def test_a_model_of_transformers_is_described_twice_the_same():
+    facts = described(model=tiny_llama())
+    assert facts == described(model=tiny_llama()) != described(model=tiny_llama(rms_norm_eps=1e-5))
+
+
+@pytest.mark.parametrize("thing", [threading.Lock(), sys.stdout, iter("ab" for _ in "a")], ids=str)
+def test_what_cannot_be_described_is_refused_before_the_first_step(tiny_gpt, tiny_text, tmp_path, thing):
+    with refused(tiny_gpt, ValueError, r"loss_fn\.thing holds what nobody can compare after a stop .*pass numbers"):
+        go_on(tiny_gpt, tiny_text, tmp_path / "run", loss_fn=closed_over(thing))
+    assert not (tmp_path / "run").exists()
+
+
+# --- from a checkpoint -----------------------------------------------------------------------------------------------
+
+
+def one_number(model, text):
+    model = with_adapters(model)
+    model.final_norm.weight.data[3] += 1e-7
+    return model, text
+
+
+def other_heads(model, text):
+    heads = GPT(replace(model.config, n_heads=4)).eval()
+    heads.load_state_dict(model.state_dict())
+    return with_adapters(heads), text
+
+
+def other_type(model, text):
+    model = with_adapters(model)
+    model.blocks[0].mlp.up_proj.base.quantized.dtype = torch.bfloat16
+    return model, text
+
+
+def adapters(**options):
+    return lambda model, text: (with_adapters(model, **options), text)
+
+
+same = adapters()  # as in the run that was stopped
+OF_ANOTHER_RUN = [  # the model and the text, options, and what the message names
+    (same, {"steps": 8}, "steps is 6 there and 8 here"),
+    (same, {"lr": 0.01}, r"lr is 0\.003 there and 0\.01 here"),
+    (same, {"batch_size": 2, "seed": 3}, "batch_size is 4 there and 2 here; seed is 0 there and 3 here"),
+    (same, {"betas": (0.9, 0.999)}, r"betas is \[0\.9, 0\.95\] there and \[0\.9, 0\.999\] here"),
+    (
+        same,
+        {"loss_fn": lambda *all: model_loss(*all)},
+        r"loss_fn is lora_edu\.training\.model_loss there and <lambda> ",
+    ),
+    (adapters(rank=4), {}, r"q_proj\.rank is 2 there and 4 here; .*\(and \d+ more\)\. Use the same settings"),
+    (adapters(alpha=8), {}, r"q_proj\.alpha is 4 there and 8 here"),
+    (adapters(dropout=0.2), {}, r"q_proj\.dropout\.p is 0\.3 there and 0\.2 here"),
+    (adapters(targets=("q_proj",)), {}, "k_proj is LoRALinear there and NF4Linear here"),
+    (adapters(method="lora"), {}, r"q_proj\.base is NF4Linear there and Linear here"),
+    (
+        adapters(method="full"),
+        {},
+        r"embedding\.weight is 256x16 float32 \w{12} there and 256x16 float32 \(stored\) here",
+    ),
+    (one_number, {}, r"final_norm\.weight is 16 float32 \w{12} there and 16 float32 \w{12} here\. Use the same"),
+    (other_type, {}, r"quantized\.dtype is torch\.float32 there and torch\.bfloat16 here"),
+    (other_heads, {}, r"config\.n_heads is 2 there and 4 here"),
+    (lambda m, text: same(m, text._replace(train=text.train.flip(0))), {}, r"the text\.0 is 500 uint8 \w{12} there"),
+]
+
+
+@pytest.mark.parametrize(("make", "options", "message"), OF_ANOTHER_RUN, ids=lambda value: str(value)[:30])
+def test_a_checkpoint_of_another_run(tiny_gpt, tiny_text, stopped, make, options, message):
+    model, text = make(tiny_gpt, tiny_text)
+    with refused(model, ValueError, f"step-00000004.safetensors is a checkpoint of another run: .*{message}"):
+        go_on(model, text, stopped, **options)
+    assert stored_steps(stopped) == [2, 4]
+
+
+def test_another_default_type_is_another_run(tiny_gpt, tiny_text, stopped):
+    model = with_adapters(tiny_gpt)
+    torch.set_default_dtype(torch.float64)
+    try:
+        with refused(model, ValueError, "the default type is torch.float32 there and torch.float64 here"):
+            go_on(model, tiny_text, stopped)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_another_loss_with_the_same_name(tiny_gpt, tiny_text, tmp_path):
+    def run(factor):
+        model = with_adapters(tiny_gpt)
+        return go_on(model, tiny_text, tmp_path / "run", 2, loss_fn=LOSSES["a whole number"](factor))
+
+    history = run(2)
+    with pytest.raises(ValueError, match=r"another run: loss_fn is loss \w{12} .* there and loss \w{12} "):
+        run(3)
+    assert run(2) == history
+
+
+def test_a_loss_that_changes_while_it_trains_goes_on_with_what_it_has_become_only(tiny_gpt, tiny_text, tmp_path):
+    """A list that it fills, a teacher that follows: what no checkpoint holds is described as it was at the stop."""
+
+    text = "def loss(model, x, y):\n    seen.append(1)\n    return model_loss(model, x, y)"
+    noting, again = written(text, seen=[]), written(text, seen=[])
+    first = go_on(with_adapters(tiny_gpt), tiny_text, tmp_path / "run", 2, loss_fn=noting)
+    with pytest.raises(ValueError, match=r"loss_fn\.seen is \[1, 1.*\] there and \[\] here"):
+        go_on(with_adapters(tiny_gpt), tiny_text, tmp_path / "run", 2, loss_fn=again)
+    assert go_on(with_adapters(tiny_gpt), tiny_text, tmp_path / "run", 2, loss_fn=noting) == first
+
+
+def test_other_versions_are_named_and_the_run_goes_on(tiny_gpt, tiny_text, stopped, monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "1.2.3")
+    with pytest.warns(UserWarning, match=r"\(torch is \S+ there and '1\.2\.3' here\): the run goes on"):
+        assert len(go_on(with_adapters(tiny_gpt), tiny_text, stopped).train_loss) == 6
