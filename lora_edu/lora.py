@@ -236,7 +236,7 @@ def _shift_weight(layer: LoRALinear, sign: int) -> None:
     if layer.merged:
         # An entry of no bytes in the state of a merged layer: a model whose adapters are not merged has no place for
         # it, so load_state_dict refuses, where it would otherwise add the update to weights that hold it already.
-        layer.register_buffer("merged_into_base", torch.empty(0))
+        layer.register_buffer("merged_into_base", torch.empty(0, device=weight.device))
     else:
         del layer.merged_into_base
 
