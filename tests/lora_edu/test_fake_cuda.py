@@ -170,10 +170,7 @@ def test_no_case_is_lost(answers):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_on_a_card(name, answers, request):
-    if "import quantize, unpack" in name:
-        reason = "the cell decodes a weight of the card into memory on the processor, and compares the two"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_on_a_card(name, answers):
     if name == "control":
         assert "on the same device" in answers[name]
     else:
