@@ -168,7 +168,9 @@ def test_a_model_of_transformers_is_described_twice_the_same():
     assert facts == described(model=tiny_llama()) != described(model=tiny_llama(rms_norm_eps=1e-5))
 
 
-@pytest.mark.parametrize("thing", [threading.Lock(), sys.stdout, iter("ab" for _ in "a")], ids=str)
+@pytest.mark.parametrize(
+    "thing", [threading.Lock(), sys.stdout, iter("ab" for _ in "a")], ids=["a lock", "a stream", "a generator"]
+)
 def test_what_cannot_be_described_is_refused_before_the_first_step(tiny_gpt, tiny_text, tmp_path, thing):
     with refused(tiny_gpt, ValueError, r"loss_fn\.thing holds what nobody can compare after a stop .*pass numbers"):
         go_on(tiny_gpt, tiny_text, tmp_path / "run", loss_fn=closed_over(thing))
@@ -228,7 +230,7 @@ OF_ANOTHER_RUN = [  # the model and the text, options, and what the message name
 ]
 
 
-@pytest.mark.parametrize(("make", "options", "message"), OF_ANOTHER_RUN, ids=lambda value: str(value)[:30])
+@pytest.mark.parametrize(("make", "options", "message"), OF_ANOTHER_RUN, ids=[row[2][:30] for row in OF_ANOTHER_RUN])
 def test_a_checkpoint_of_another_run(tiny_gpt, tiny_text, stopped, make, options, message):
     model, text = make(tiny_gpt, tiny_text)
     with refused(model, ValueError, f"step-00000004.safetensors is a checkpoint of another run: .*{message}"):
