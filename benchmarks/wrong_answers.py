@@ -22,6 +22,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -103,8 +104,9 @@ def changed(source: str, asked: Exercise, count: int, wanted: int, chance: rando
     name = defined(source)
     code = repair.Code(made(source, name, ""), source, ast.Module(repair._own(ast.parse(source), name), []))
     repair.TRIES, code.deadline, code.allowed = 10**9, float("inf"), 10**5
-    pool = list(code.changes(edits.local_changes, code._other_names, edits.changed_statements))
-    pool += list(code.changes(code._wraps, code._missing)) if count == 1 else []
+    pool = list(code.changes(edits.local_changes, code.other_names, edits.changed_statements))
+    if count == 1:
+        pool += code.changes(partial(edits.wraps, names=code.names), partial(edits.missing, names=code.names))
     for _ in range(50 * wanted):
         changes = tuple(chance.sample(pool, count))
         nodes = [change.slot.node for change in changes]

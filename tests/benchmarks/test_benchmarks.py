@@ -1,7 +1,9 @@
 """Benchmarks measure what they say: peak memory, the same model for each peer, and rows with their verdicts."""
 
 import copy
+import itertools
 import json
+import random
 
 import pytest
 import torch
@@ -70,3 +72,10 @@ def test_verdicts(page):
     assert (by_the_clock["goal"], by_the_clock["ratio"], by_the_clock["verdict"]) == ("2.0 s", "", "missed")
     assert cells(page, parts, goal=3, seconds=True)["verdict"] == "met"
     assert cells(page, {}, peer="b", goal=1)["verdict"] == "not measured: --only step measures it"
+
+
+def test_wrong_answers_are_a_solution_s_with_one_change():
+    wrong = load_benchmark("wrong_answers")
+    asked, source = wrong.exercises("05")["5.3"], wrong.solutions("05")["5.3"]
+    made = set(itertools.islice(wrong.changed(source, asked, 1, 8, random.Random(0)), 8))
+    assert len(made) > 4 and all(wrong.defined(text) == wrong.defined(source) for text in made)

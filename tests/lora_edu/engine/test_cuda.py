@@ -5,7 +5,7 @@ The other tests that need a GPU stand beside what they test: `grep -rn "needs a 
 
 import pytest
 import torch
-from conftest import load_benchmark, own_memory
+from conftest import library, load_benchmark, own_memory
 from test_compiling import batch, kept_weights, qlora
 
 from lora_edu import GPT, GPTConfig, add_lora, quantize, quantize_linears, train
@@ -38,7 +38,7 @@ def assert_codes_agree(ours, theirs, scaled, codebook, exact):
 @pytest.mark.parametrize("shape, block_size", [((96, 128), 64), ((64, 1024), 256), ((300, 70), 64), ((33, 65), 4096)])
 def test_codes_and_constants_equal_bitsandbytes(shape, block_size, dtype, device):
     """bitsandbytes compiles its CUDA kernels with fast math: there, 1 / absmax may be off in the last bit."""
-    functional = pytest.importorskip("bitsandbytes.functional")
+    functional = library("bitsandbytes.functional")
     x = (torch.randn(shape) * torch.logspace(-3, 3, shape[0])[:, None]).to(dtype).to(device)
     ours = quantize(x, "nf4", block_size)
     with torch.compiler.set_stance("force_eager"):
@@ -55,7 +55,7 @@ def test_codes_and_constants_equal_bitsandbytes(shape, block_size, dtype, device
 
 @on_both
 def test_double_quantization_agrees_with_bitsandbytes(device):
-    functional = pytest.importorskip("bitsandbytes.functional")
+    functional = library("bitsandbytes.functional")
     x = torch.randn(512, 512).to(device)
     ours = quantize(x, "nf4", 64, DoubleQuant("dynamic-cpu") if device == "cpu" else True)
     with torch.compiler.set_stance("force_eager"):
@@ -113,7 +113,7 @@ MEMORY_CASES = [  # on the CPU small ones; on a GPU so large that its libraries'
 @pytest.mark.parametrize(("device", "config", "batch_size"), MEMORY_CASES)
 def test_the_peak_of_a_step_is_predicted_within_a_few_percent(device, config, batch_size, monkeypatch):
     """On the CPU as on a GPU: a layer is decoded in one piece, into memory that is free again after its product."""
-    pytest.importorskip("bitsandbytes")
+    library("bitsandbytes")
     if device == "cpu":
         monkeypatch.setattr(kernels, "CHUNK_VALUES", {"cpu": kernels.CHUNK_VALUES["cuda"]})
         own_memory(monkeypatch)
