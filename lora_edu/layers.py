@@ -99,8 +99,6 @@ def select_layers(
     is_candidate: Callable[[nn.Module], bool],
 ) -> dict[str, nn.Module]:
     """The candidates by path: those whose path is a target, or ends in one; "all-linear" takes all but `skip`."""
-    if any(kind.__name__ == "BaseTunerLayer" for module in model.modules() for kind in type(module).__mro__):
-        raise ValueError("PEFT has put adapters on this model: call its merge_and_unload() or unload() first")
     candidates = {path: module for path, module in model.named_modules() if path and is_candidate(module)}
     names = {path.rpartition(".")[-1] for path in candidates}
     skip = layer_names("skip", skip)
@@ -116,6 +114,14 @@ def select_layers(
         raise ValueError(f"skip says what {ALL_LINEAR!r} leaves out: with targets by name, name fewer of them")
     chosen = {path: module for path, module in candidates.items() if wanted & {path, path.rpartition(".")[-1]}}
     check_replaceable(model, chosen)
+    for wrapper, module in model.named_modules():  # of PEFT: the layer inside may be chosen, its own A and B may not
+        if any(kind.__name__ == "BaseTunerLayer" for kind in type(module).__mro__):
+            inside = {path for path in chosen if path.startswith(f"{wrapper}.") and path != f"{wrapper}.base_layer"}
+            if wrapper in chosen or inside:
+                raise ValueError(
+                    f"PEFT has put an adapter on {wrapper}, whose parts would be taken for the model's: call its "
+                    "merge_and_unload() or unload() first, or name the layers inside, base_layer"
+                )
     return chosen
 
 

@@ -71,8 +71,9 @@ class Run:
         self.history, progress = history, progress and self.speaks
         self.bar = tqdm(total=self.settings["steps"], desc="training", disable=not progress)
         python, numpy = random.getstate(), np.random.get_state()  # the reader's random numbers go on as they were
+        cards = range(torch.cuda.device_count()) if self.device.type == "cuda" else []
         try:
-            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            with torch.random.fork_rng(devices=cards):
                 yield
         except KeyboardInterrupt:
             history.interrupted = True
@@ -133,7 +134,7 @@ class Run:
         np.random.seed(seed)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed takes a millisecond where there is no GPU
         if self.device.type == "cuda":
-            torch.cuda.default_generators[self.device.index].manual_seed(seed)
+            torch.cuda.manual_seed_all(seed)
 
     def _validation_is_due(self, done: int) -> bool:
         every = self.settings["eval_every"]

@@ -49,6 +49,7 @@ def a_card():
     """Inside, torch believes in a card, of compute capability 8.0."""
     answers = {"is_available": True, "is_bf16_supported": True, "get_rng_state": torch.zeros(16, dtype=torch.uint8)}
     answers |= {"get_device_capability": (8, 0), "set_rng_state": 0, "synchronize": 0, "reset_peak_memory_stats": 0}
+    answers |= {"manual_seed_all": None}
     with contextlib.ExitStack() as stack:
         patch = lambda *what, **how: stack.enter_context(mock.patch.object(*what, **how))  # noqa: E731
         for name, answer in answers.items():

@@ -126,7 +126,7 @@ def test_codes_of_another_type_are_refused():
 @pytest.mark.parametrize("what", [quantize_linears, lambda model: add_lora(model, 2, 4, "all-linear")])
 def test_a_model_with_adapters_of_peft_is_refused(what):
     model = get_peft_model(GPT(TINY), LoraConfig(r=2, target_modules=["q_proj"]))
-    with refused(model, ValueError, match="PEFT has put adapters on this model"):
+    with refused(model, ValueError, match="PEFT has put an adapter on base_model"):
         what(model)
 
 
