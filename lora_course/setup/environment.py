@@ -283,9 +283,8 @@ def _pip(*arguments: str) -> None:
     log.parent.mkdir(exist_ok=True)
     command = [str(venv_python()), "-m", "pip", *arguments, "--disable-pip-version-check", "--retries=2"]
     command += ["--progress-bar=off", "--no-input"]
-    command += [
-        "--no-compile"
-    ]  # half of the work, for 13,000 files of which a reader needs few: Python does it in time
+    # Half of pip's work is to compile 13,000 files, of which a reader needs few: Python does it at the first import.
+    command += [] if sys.dont_write_bytecode else ["--no-compile"]  # where it may keep what it has compiled
     said: list[str] = []
     before = set(_installed())
     with log.open("w", encoding="utf-8") as file:
