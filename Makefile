@@ -44,7 +44,7 @@ test: python  ## unit tests and every notebook (about 9 minutes on 2 cores, inst
 #   peaks of memory with weights in bfloat16                    those in float32, and with autocast
 #   stored numbers computed again (00's doubt, 09's draw)       the record's checksums; the same code on made-up input
 #   pip put into a real environment                             the same steps with pip played
-#   a browser prints a page; a stretch of the tour              what the page holds; each of its lines
+#   a browser prints a page                                     what the page holds
 test-all: test  ## the same, and the tests that take longer
 	$(TESTING) $(RUN) -m pytest -m slow $(ARGS)
 

@@ -28,7 +28,8 @@ ALIVE = (  # what a page needs on which the model runs
 )
 FRONT = {"lora_course/alive/": "alive/", "data/": "alive/", "README.md": "contents.html"}  # try.html, at its place here
 TWINS = {  # who reads a page runs no cell
-    "Run the cell and move the dial to the right.": "Move the dial to the right.",
+    "Run the cell and move the dial to the right. (Each page's slider wakes so: click the line `# The slider` above "
+    "it, then press Shift+Enter.)": "Move the dial to the right.",
     "and run again": "and run again, in JupyterLab",
     "The dial above plays back stored measurements. Trust them once you have measured one yourself, at half "
     "strength.": "The dial above computes in your browser. Here a notebook measured half strength beside what is "

@@ -3,7 +3,7 @@
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from lora_course.drawing.looks import ADAPTER, GRAY, METHODS, RED, TEXTS, WEIGHT
 from lora_course.drawing.painted import TwoLines, in_lines
@@ -114,58 +114,47 @@ def adapter_figure(weight: np.ndarray, A: np.ndarray, B: np.ndarray) -> Drawn:
 
 # --- the map ---------------------------------------------------------------------------------------------------------
 
-# number -> (column, row, its title, the question, what of it belongs to the tour)
+# number -> (column, row, its title, the question)
 PLACES = {
-    "00": (0, 1, "Start here", "what is\nan adapter?", "all"),
-    "01": (1, 0, "Low rank", "why can low\nrank be enough?", ""),
-    "02": (2, 0, "LoRA by hand", "what are the\ngradients?", ""),
-    "03": (3, 0, "A small GPT", "what is the\nmodel we adapt?", ""),
-    "04": (4, 0, "LoRA in torch", "how does LoRA\nenter a model?", "1-4"),
-    "05": (1, 2, "Blocks", "how do numbers\nfit into 4 bits?", ""),
-    "06": (2, 2, "NF4", "which 16\nnumbers?", "1-3"),
-    "07": (3, 2, "Constants", "what do the\nconstants cost?", ""),
-    "08": (4, 2, "Memory", "where do\nthe bytes go?", ""),
-    "09": (5, 1, "QLoRA", "does a 4-bit\nmodel learn?", "1-5"),
-    "12": (6, 1, "A real model", "and a model\nmade elsewhere?", ""),
+    "00": (0, 1, "Start here", "what is\nan adapter?"),
+    "01": (1, 0, "Low rank", "why can low\nrank be enough?"),
+    "02": (2, 0, "LoRA by hand", "what are the\ngradients?"),
+    "03": (3, 0, "A small GPT", "what is the\nmodel we adapt?"),
+    "04": (4, 0, "LoRA in torch", "how does LoRA\nenter a model?"),
+    "05": (1, 2, "Blocks", "how do numbers\nfit into 4 bits?"),
+    "06": (2, 2, "NF4", "which 16\nnumbers?"),
+    "07": (3, 2, "Constants", "what do the\nconstants cost?"),
+    "08": (4, 2, "Memory", "where do\nthe bytes go?"),
+    "09": (5, 1, "QLoRA", "does a 4-bit\nmodel learn?"),
+    "12": (6, 1, "A real model", "and a model\nmade elsewhere?"),
 }
 PATHS = (("00", "01", "02", "03", "04", "09"), ("00", "05", "06", "07", "08", "09"), ("09", "12"))
-TOUR = {number: sections for number, (*_, sections) in PLACES.items() if sections}
-# from and to which point of the map each stretch of the tour leads: through the room between the two rows
-WAYS = (((0.43, 0.95), (3.75, 0.44)), ((3.9, 0.44), (2.3, 1.56)), ((2.42, 1.57), (4.57, 1.1)))
 
 
 @styled
 def course_map() -> Drawn:
-    """The notebooks as boxes: LoRA above, quantization below, both meet in 09. The tour's boxes have a thick edge."""
-    figure, (axes,) = panels(1, 9.6, 5.2)
+    """The notebooks as boxes: LoRA above, quantization below, both meet in 09."""
+    figure, (axes,) = panels(1, 9.6, 4.4)
     for path in PATHS:
         columns, rows = zip(*(PLACES[number][:2] for number in path), strict=True)
         axes.plot(columns, rows, color=GRAY, lw=1.2, zorder=1)
-    bent: dict = {"connectionstyle": "arc3,rad=0.08", "shrinkA": 0, "shrinkB": 0, "ls": (0, (3, 1.5)), "zorder": 2}
-    for way in WAYS:
-        axes.add_patch(FancyArrowPatch(*way, arrowstyle="-|>", mutation_scale=16, color=RED, lw=2, **bent))
     for number in PLACES:
         _place(axes, number)
-    for row, name in ((-0.62, "LoRA: a path beside the weight"), (2.62, "quantization: how the weight is stored")):
+    for row, name in ((-0.5, "LoRA: a path beside the weight"), (2.5, "quantization: how the weight is stored")):
         axes.text(2.5, row, name, ha="center", va="center", fontsize=11, style="italic")
-    axes.set(xlim=(-0.5, 6.5), ylim=(2.75, -0.75))
+    axes.set(xlim=(-0.5, 6.5), ylim=(2.65, -0.65))
     axes.axis("off")
-    stretches = "; ".join(number + ("" if part == "all" else f" sections {part}") for number, part in TOUR.items())
     return figure, (
         "Two paths lead from 00 to 09: LoRA (01 to 04) and quantization (05 to 08). 09 puts one inside the other, 12 "
-        f"applies both to a real model. The tour, dashed arrows between thick boxes: {stretches}."
+        "applies both to a real model."
     )
 
 
 def _place(axes: plt.Axes, number: str) -> None:
-    column, row, title, question, sections = PLACES[number]
-    look: dict = {"edgecolor": RED, "lw": 2.6} if sections else {"edgecolor": GRAY, "lw": 1}
-    corner, how = (column - 0.45, row - 0.43), "round,pad=0,rounding_size=0.06"
-    axes.add_patch(FancyBboxPatch(corner, 0.9, 0.86, boxstyle=how, facecolor="white", zorder=3, **look))
+    column, row, title, question = PLACES[number]
+    corner, how = (column - 0.45, row - 0.33), "round,pad=0,rounding_size=0.06"
+    box = {"boxstyle": how, "facecolor": "white", "edgecolor": GRAY, "lw": 1, "zorder": 3}
+    axes.add_patch(FancyBboxPatch(corner, 0.9, 0.66, **box))
     text: dict = {"ha": "center", "zorder": 4, "fontsize": 9}
-    axes.text(column, row - 0.38, f"{number}\n{title}", va="top", weight="bold", **text)
-    axes.text(column, row + 0.03, question, va="center", **text)
-    if sections:
-        stretch = "all of it" if sections == "all" else f"sections {sections}"
-        tour = f"tour {list(TOUR).index(number) + 1}:\n{stretch}"
-        axes.text(column, row + 0.4, tour, va="bottom", color=RED, **text)
+    axes.text(column, row - 0.28, f"{number}\n{title}", va="top", weight="bold", **text)
+    axes.text(column, row + 0.14, question, va="center", **text)
