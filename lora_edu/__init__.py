@@ -11,9 +11,10 @@ The core is seven files, an hour's reading in this order:
     training        the loop, evaluation, history
 
 Beside it: layers (which are linear, what may be done to them), adapters (what they must be), peft_io (their files),
-variants (rsLoRA, LoRA+, DoRA, PiSSA, VeRA); measures (errors, low rank), rounding (codes and bits), calibration (one
-temperature), observing (a model at work); files (where they are), downloads, tensor_files, records, texts. What is fast
-or safe has a room of its own, engine; so have models and memory. What stands behind the notebooks is `lora_course`.
+variants (rsLoRA, LoRA+, DoRA, PiSSA, VeRA); measures (errors, KL, low rank), rounding (codes and bits), calibration
+(one temperature), observing (a model at work); files (where they are), downloads, tensor_files, records, texts. What
+is fast or safe has a room of its own, engine; so have models and memory. What stands behind the notebooks is
+`lora_course`.
 
 Importing this package is light: each name below is imported when it is first used.
 """

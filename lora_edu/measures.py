@@ -1,8 +1,13 @@
-"""How far apart two matrices are, and the nearest matrix of low rank."""
+"""How far apart two matrices are, and two models; the nearest matrix of low rank."""
+
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from lora_edu.layers import evaluating
+from lora_edu.training import evaluate
 
 
 def relative_error(original: Tensor, changed: Tensor) -> float:
@@ -15,6 +20,44 @@ def relative_error(original: Tensor, changed: Tensor) -> float:
 def cosine(one: Tensor, other: Tensor) -> float:
     """The cosine of the angle between two tensors: 1 for one direction, about 0 for chance, 0 if one of them is 0."""
     return ((one * other).sum() / (one.norm() * other.norm()).clamp(min=1e-30)).item()
+
+
+class Moved(NamedTuple):
+    """How far a model's guesses lie from those of its reference, on average over the places of a text."""
+
+    kl: float  # KL(reference || model), nats per token; 0 only if both guess alike
+    flips: float  # share of the places where another token is the likeliest, 0 to 1
+
+
+@torch.no_grad()
+def kl_and_flips(model: nn.Module, reference: nn.Module, tokens: Tensor, **windows: Any) -> Moved:
+    """Has the model changed? Its guesses beside those of the reference, at each place of a text.
+
+    At a place the reference gives each token b the probability p(b), the model q(b). The divergence there is the sum
+    of p(b) (ln p(b) - ln q(b)) over all b: by how much the model's loss rises, weighted by what the reference thought
+    likely, whichever token came. Its mean over all places is KL(reference || model) on this text, never negative. A
+    flip is a place where p and q have different favorites.
+
+    It says *changed*, not *worse*: a good adapter, too, is far from its base. Ask `evaluate` which is better.
+
+    reference: the model that was meant, such as the one before it was rounded; both read the same text.
+    tokens: (n,); windows: what `evaluate` takes beside them, such as max_windows. Both models return their logits
+    (batch, seq, vocab_size) first, as our GPT does, and those of `transformers`.
+    """
+    if not isinstance(reference, nn.Module):
+        raise TypeError(f"reference must be a torch module, got {type(reference).__name__}")
+    flipped = []
+
+    def divergence(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        q, p = (one(inputs)[0].float().log_softmax(-1) for one in (model, reference))  # (batch, seq, vocab_size)
+        if p.shape != q.shape:
+            raise ValueError(f"model and reference must know the same tokens: {q.shape[-1]} and {p.shape[-1]}")
+        flipped.append(p.argmax(-1) != q.argmax(-1))
+        return (p.exp() * (p - q)).sum(-1).mean()
+
+    with evaluating(reference):
+        kl = evaluate(model, tokens, loss_fn=divergence, **windows)
+    return Moved(kl, torch.cat(flipped).float().mean().item())
 
 
 def low_rank(U: np.ndarray, S: np.ndarray, Vt: np.ndarray, rank: int) -> np.ndarray:
