@@ -31,12 +31,14 @@ from lora_course.nb07.lab import DOUBLE_QUANT_ARMS, TWO_ERRORS_ARMS, double_quan
 from lora_course.nb08.lab import FILM_ARMS, step_film
 from lora_course.nb09.lab import DRAW_ARMS, QUALITY_ARMS, drawn, film, fine_tuned_loss
 from lora_course.nb09.lab_merging import MERGE_ARMS, merged_again
+from lora_course.nb09.lab_moved import MOVED_ARMS, moved
 from lora_course.nb10.lab import PRICE_ARMS, WHERE_ARMS, adapted_loss
 from lora_course.nb10.lab_batch import BATCH_ARMS, loss_with_batch
 from lora_course.nb10.lab_directions import SPECTRA_ARMS, alike
 from lora_course.nb11.lab import VARIANT_ARMS, step_times, variant_loss
 from lora_course.nb11.lab_starts import START_ARMS, start_loss
 from lora_course.nb12.lab import FOUR_STATES, RIVALS, adapted, rival
+from lora_course.nb12.lab_served import SERVED_ARMS, served
 from lora_course.nb13.lab import AGREEMENT_ARMS, agreement
 from lora_course.nb13.lab_formats import AFTER_ARMS, format_after
 from lora_course.nb13.lab_masks import MASK_ARMS, masked_loss
@@ -121,6 +123,7 @@ EXPERIMENTS = {
     "qlora-film": Experiment(film, {"120 steps": {}}, "09: twelve looks at one run of QLoRA", 2),
     "nf4-draws": Experiment(drawn, DRAW_ARMS, "09: the loss of the base in NF4, two times eight draws", 2),
     "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS, "09: full, LoRA and QLoRA at several rates", 50),
+    "moved-adapters": Experiment(moved, MOVED_ARMS, "09: adapters on their own draw of NF4, and on others", 25),
     "merge-again": Experiment(merged_again, MERGE_ARMS, "09: merged into 4 bits without the original weights", 7),
     "lora-where": Experiment(adapted_loss, WHERE_ARMS, "10: which matrices to adapt under one budget", 35),
     "lora-price": Experiment(adapted_loss, PRICE_ARMS, "10: ranks, rates and scalings", 30),
@@ -131,6 +134,7 @@ EXPERIMENTS = {
     "starts": Experiment(start_loss, START_ARMS, "11: starts on a rounded base, before and after training", 8),
     "real-model": Experiment(adapted, FOUR_STATES, "12: SmolLM2 adapted, in 32 bits and in 4", 30),
     "real-model-rivals": Experiment(rival, RIVALS, "12: an adapter moved onto NF4, other draws, fewer blocks", 22),
+    "real-model-moved": Experiment(served, SERVED_ARMS, "12: adapters on their own draw of NF4, and on others", 12),
     "agreement": Experiment(agreement, AGREEMENT_ARMS, "13: which verb goes with which pronoun?", 25),
     "forgetting": Experiment(adapted_loss, FORGETTING_ARMS, "15: forgetting at equal learning, three roads", 28),
     "intruders": Experiment(intruder_arm, INTRUDER_ARMS, "15: new directions, counted and cut down", 11),

@@ -198,11 +198,15 @@ def drawn(shift: int | None, permuted: int | None = None, *, windows: int = 64) 
 def redraw(model: nn.Module, shift: int, permuted: int | None) -> None:
     """Round the linear layers of the blocks to NF4 and decode them, in place: one draw, as for `drawn`."""
     for layer in block_linears(model).values():
-        order = torch.arange(layer.in_features)
-        if permuted is not None:
-            order = torch.randperm(len(order), generator=torch.Generator().manual_seed(permuted))
-        change = rounding(shift, "nf4", 64, True)
-        layer.weight.data = change(layer.weight.detach()[:, order].contiguous())[:, order.argsort()]
+        layer.weight.data = redrawn(layer.weight.detach(), shift, permuted)
+
+
+def redrawn(weight: Tensor, shift: int, permuted: int | None) -> Tensor:
+    """One draw of a weight (d_out, d_in): in NF4 and back, as for `drawn`."""
+    order = torch.arange(weight.shape[1])
+    if permuted is not None:
+        order = torch.randperm(len(order), generator=torch.Generator().manual_seed(permuted))
+    return rounding(shift, "nf4", 64, True)(weight[:, order].contiguous())[:, order.argsort()]
 
 
 def rises(arms: dict, text: str, draws: str = "shift") -> list[float]:
