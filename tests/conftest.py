@@ -20,6 +20,7 @@ from stopped_runs import Killed, go_on, stopped_in, stored_steps, with_adapters
 from lora_edu import GPT, GPTConfig, add_lora, evaluate, quantize_linears, train
 from lora_edu.engine import kernels
 from lora_edu.lora import lora_layers
+from lora_edu.measures import kl_and_flips
 from lora_edu.memory import activations
 from lora_edu.observing import layer_inputs
 from lora_edu.texts import Text
@@ -164,6 +165,7 @@ def in_small(tiny_gpt, tiny_text, monkeypatch):
         "load_text": lambda name: tiny_text,
         "train": lambda *arguments, **options: train(*arguments, **options | {"seq_len": 32}),
         "evaluate": lambda model, tokens, **_: evaluate(model, tokens, seq_len=32),
+        "kl_and_flips": lambda model, reference, tokens, **_: kl_and_flips(model, reference, tokens, seq_len=32),
         "layer_inputs": lambda model, tokens: layer_inputs(model, tokens, 32),
     }
 

@@ -1,18 +1,21 @@
 """The scoreboard of notebooks 05 to 07: what a format costs and what it keeps, each row by one protocol on one base.
 
 The protocol: the shipped base in float32 on the CPU; the weight of every linear layer in its blocks goes to the format
-and back; the loss is that of 128 windows of held-out speeches. Each notebook adds its formats to `ROWS`; what it shows
-is `lora_course.drawing.score_table`.
+and back; the loss is that of 128 windows of held-out speeches. Beside it KL(unrounded || rounded) and the share of
+flips, on 64 windows of speeches and of plays. Each notebook adds its formats to `ROWS`; what it shows is
+`lora_course.drawing.score_table`.
 """
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from lora_edu import GPT, evaluate, load_base, load_text
+from lora_edu.measures import kl_and_flips
 from lora_edu.observing import block_linears, layer_inputs
 from lora_edu.quantization import DoubleQuant, quantize
-from lora_edu.rounding import rescale, total_bits
+from lora_edu.rounding import best_length, rescale, round_clipped, total_bits
 
 WINDOWS = 128
 Change = Callable[[Tensor], Tensor]  # from a weight (d_out, d_in) to what takes its place
@@ -24,6 +27,7 @@ ROWS: dict[str, dict[str, dict]] = {
     "05": {
         "as shipped": {"codebook": None},
         "int4, one constant a layer": {"codebook": "int4", "block_size": ONE_CONSTANT},
+        "int4, one constant, clipped": {"codebook": "int4", "block_size": ONE_CONSTANT, "clipped": True},
         "int4, blocks of 64": {"codebook": "int4"},
     },
     "06": {
@@ -39,16 +43,37 @@ ROWS: dict[str, dict[str, dict]] = {
 SCOREBOARD_ARMS = {name: settings for rows in ROWS.values() for name, settings in rows.items()}
 
 
-def score(codebook: str | None, block_size: int = 64, constant_bits: int = 32, *, windows: int = WINDOWS) -> dict:
-    """One row: bits a weight of the block linears, the errors of weights and outputs, the loss in nats per byte.
+def score(
+    codebook: str | None,
+    block_size: int = 64,
+    constant_bits: int = 32,
+    clipped: bool = False,
+    *,
+    windows: int = WINDOWS,
+) -> dict:
+    """One row: bits a weight of the block linears, the errors of weights and outputs, the loss, KL and flips.
 
-    codebook: of a 4-bit format; None leaves the weights as they are, in bfloat16. Nothing is drawn by lot.
+    codebook: of a 4-bit format; None leaves the weights as they are, in bfloat16. clipped: the ruler of int4 ends where
+    the weights err least. Nothing is drawn by lot.
     """
-    if codebook is None:
-        return {"bits": 16.0} | measured(None, windows=windows)
-    bits = round(total_bits(block_size, constant_bits, 256 if constant_bits in SECOND_LEVEL else 0), 5)
-    change = lambda weight: rounded(weight, codebook, block_size, constant_bits)  # noqa: E731
-    return {"bits": bits} | measured(change, windows=windows)
+    bits, change = 16.0, None
+    if codebook is not None:
+        bits = round(total_bits(block_size, constant_bits, 256 if constant_bits in SECOND_LEVEL else 0), 5)
+        change = lambda weight: rounded(weight, codebook, block_size, constant_bits)  # noqa: E731
+    if clipped:
+        change = lambda weight: round_clipped(weight, 4, best_length(weight, 4))  # noqa: E731
+    texts = {"addresses": "speeches", "plays": "shakespeare"}
+    moved = {name: fidelity(change or torch.clone, text, windows // 2) for name, text in texts.items()}
+    return {"bits": bits} | measured(change, windows=windows) | moved
+
+
+def fidelity(change: Change, text: str = "speeches", windows: int = WINDOWS // 2) -> dict[str, float]:
+    """KL(unrounded || changed) and flips on so many windows of a held-out text, as changed by `measured`."""
+    model, base = load_base("laptop", device="cpu"), load_base("laptop", device="cpu")
+    for layer in block_linears(model).values():
+        layer.weight.data = change(layer.weight.detach())
+    found = kl_and_flips(model, base, load_text(text).validation, max_windows=windows)
+    return {"kl": round(found.kl, 5), "flips": round(found.flips, 4)}
 
 
 def measured(change: Change | None, text: str = "speeches", windows: int = WINDOWS, digits: int = 5) -> dict:

@@ -42,6 +42,17 @@ def test_a_row_is_measured(in_small, measure):
     json.dumps(result)
 
 
+def test_a_row_keeps_how_far_the_guesses_moved_on_both_texts(in_small):
+    """The control, the model beside itself, is unchanged; a ruler that ends earlier moves other guesses."""
+    in_small(board)
+    whole, one = board.score(None, windows=2), {"codebook": "int4", "block_size": board.ONE_CONSTANT, "windows": 2}
+    plain, clipped = board.score(**one), board.score(**one, clipped=True)
+    for text in ("addresses", "plays"):
+        assert whole[text] == {"kl": 0, "flips": 0} and plain[text].keys() == whole[text].keys()
+        assert 0 < plain[text]["kl"] != clipped[text]["kl"] > 0
+    assert clipped["weight_error"] < plain["weight_error"]
+
+
 def test_the_table_has_the_rows_of_the_notebooks_so_far(capsys):
     scoreboard("05")
     lines = capsys.readouterr().out.splitlines()
