@@ -3,7 +3,9 @@
 from torch import nn
 
 from lora_course.nb09.lab import redrawn
-from lora_course.nb12.lab import STEPS, adapt, loaded, loss_on
+from lora_course.nb12.lab import STEPS, adapt, loaded
+from lora_edu import evaluate
+from lora_edu.models.pretrained import next_token_loss
 
 AS_LOADED, OWN = "as loaded", "NF4"
 DRAWS = {f"columns permuted, seed {seed}": seed for seed in range(6)}  # each another draw of NF4
@@ -14,7 +16,7 @@ SERVED_ARMS = {
 }
 
 
-def served(trained_on: str, steps: int = STEPS, *, seed: int = 0, progress: bool = True) -> dict[str, float]:
+def served(trained_on: str, steps: int = STEPS, *, windows: int = 8, seed=0, progress=True) -> dict[str, float]:
     """Train an adapter on the Bible as `adapted` does, over one base, and measure it on every base: nats per token.
 
     trained_on: as loaded, or in NF4. Every base is kept decoded, in 32 bits: the arithmetic of QLoRA.
@@ -33,5 +35,6 @@ def served(trained_on: str, steps: int = STEPS, *, seed: int = 0, progress: bool
     found = {}
     for draw in (AS_LOADED, OWN, *DRAWS):
         put(draw)
-        found[draw] = loss_on(model, bible.validation)
+        how = {"seq_len": 256, "max_windows": windows, "batch_size": 2, "loss_fn": next_token_loss}
+        found[draw] = round(evaluate(model, bible.validation, **how), 5)
     return found
