@@ -37,7 +37,7 @@ def check_not_training_merged(layer: Any) -> None:
     """Raise RuntimeError for a merged adapter that is to be trained, or whose scaling has changed since."""
     if layer.training and torch.is_grad_enabled():
         raise RuntimeError("a merged adapter cannot be trained, its branch is switched off: call unmerge(model) first")
-    if layer.added and layer.scaling != layer.added[0]:
+    if layer.scaling != layer.added_scaling:
         raise RuntimeError("the scaling of a merged adapter was changed, and is not heard: call unmerge(model) first")
 
 

@@ -10,7 +10,7 @@ Source: Hu et al. 2021, "LoRA", arXiv 2106.09685, section 4.1. The reference cod
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -49,7 +49,7 @@ class LoRALinear(SettingsInState):
         device = next(iter(base.state_dict().values())).device
         self.base = base.requires_grad_(False)
         self.rank, self.alpha, self.scaling, self.merged = int(rank), alpha, alpha / rank, False
-        self.added: tuple[float, Tensor, Tensor] | None = None  # once merged: s, B and A as they were, for the way back
+        self.added_scaling = math.nan  # once merged, what s was
         self.dropout = nn.Dropout(dropout)
         self.lora_A = nn.Parameter(torch.empty(rank, in_features, device=device, dtype=torch.float32))
         self.lora_B = nn.Parameter(torch.zeros(out_features, rank, device=device, dtype=torch.float32))
@@ -78,15 +78,32 @@ class LoRALinear(SettingsInState):
 
     def delta_weight(self) -> Tensor:
         """The update of the weight, s * B A: (out_features, in_features). Once merged, the one that was added."""
-        s, B, A = self.added or self.factors()
+        s, B, A = (self.added_scaling, self.added_B, self.added_A) if self.merged else self.factors()
         return s * (B @ A)
+
+    def changed(self, W: Tensor) -> Tensor:
+        """W + s B A, (out_features, in_features): what merging makes of W."""
+        return W + self.delta_weight().to(W)
+
+    def restored(self, W: Tensor) -> Tensor:
+        """W without the update that was merged into it."""
+        return W - self.delta_weight().to(W)
+
+    def kept(self) -> dict[str, Tensor]:
+        """What the way back needs, whatever becomes of the adapter: buffers of a merged layer, and part of its state.
+
+        A model whose adapters are not merged has no place for them, so load_state_dict refuses, where it would
+        otherwise add the update to weights that hold it already.
+        """
+        _, B, A = self.factors()
+        return {"added_B": B.detach().clone(), "added_A": A.detach().clone()}
 
     @property
     def weight(self) -> Tensor:
         """W + s B A, for models that read a layer's weight: made anew each time, so that writing into it is lost."""
         W: Any = self.base.weight
         packed = not W.is_floating_point()  # another library's
-        return W if self.merged or packed else W + _update(self)
+        return W if self.merged or packed else _turned(self, self.changed)
 
     @property
     def bias(self) -> Tensor | None:
@@ -94,7 +111,8 @@ class LoRALinear(SettingsInState):
 
     def settings(self) -> dict[str, Any]:
         """What its tensors mean in a state dict depends on these."""
-        return {"scaling": float(self.scaling), "merged_into_base": self.merged}
+        s = self.added_scaling if self.merged else self.scaling
+        return {"scaling": float(s), "merged_into_base": self.merged}
 
     def check_saved(self, state_dict: dict, prefix: str, local_metadata: dict) -> None:
         super().check_saved(state_dict, prefix, local_metadata)
@@ -103,10 +121,6 @@ class LoRALinear(SettingsInState):
             raise ValueError(
                 f"{prefix[:-1] or 'this layer'} is merged, and A and B come alone: call unmerge(model) first"
             )
-
-    def _load_from_state_dict(self, *args: Any) -> None:
-        super()._load_from_state_dict(*args)
-        _remember(self)
 
     def extra_repr(self) -> str:
         return f"rank={self.rank}, alpha={self.alpha}, merged={self.merged}"
@@ -154,6 +168,7 @@ def lora_layers(model: nn.Module) -> dict[str, LoRALinear]:
     return {path: module for path, module in model.named_modules() if isinstance(module, LoRALinear)}
 
 
+@torch.no_grad()
 def merge(model: nn.Module) -> nn.Module:
     """Add each update to its base weight, W <- W + s B A, so that the adapter costs no time. Returns the model.
 
@@ -164,21 +179,30 @@ def merge(model: nn.Module) -> nn.Module:
     layers = {path: layer for path, layer in _layers_to_merge(model).items() if not layer.merged}
     _check_mergeable(model, layers)
     for layer in layers.values():
-        _shift_weight(layer, +1)
+        kept, layer.added_scaling = layer.kept(), layer.factors()[0]
+        layer.base.weight.copy_(_turned(layer, layer.changed))
+        layer.merged = True
+        for name, tensor in kept.items():
+            layer.register_buffer(name, tensor)
     return model
 
 
+@torch.no_grad()
 def unmerge(model: nn.Module) -> nn.Module:
     """Subtract the updates again: W is back up to rounding, not to the bit. A second call changes nothing.
 
     What was added is subtracted, though the adapter may have been changed since. Raises ValueError if there are no
-    adapters, RuntimeError for DoRA, whose way back is lost; the weights are unchanged then.
+    adapters, or if the way back is lost, as where a magnitude of DoRA is 0; the weights are unchanged then.
     """
-    layers = [layer for layer in _layers_to_merge(model).values() if layer.merged]
-    for layer in layers:
-        _update(layer)  # of DoRA there is none any more, which it says before another layer has changed
-    for layer in layers:
-        _shift_weight(layer, -1)
+    layers = {path: layer for path, layer in _layers_to_merge(model).items() if layer.merged}
+    for path, layer in layers.items():
+        if not _turned(layer, layer.restored).isfinite().all():
+            raise ValueError(f"{path} cannot be unmerged: a row was multiplied by 0, or overflowed. Load the base again")
+    for layer in layers.values():
+        layer.base.weight.copy_(_turned(layer, layer.restored))
+        layer.merged = False
+        for name in [name for name in layer._buffers if name.startswith("added_")]:
+            delattr(layer, name)
     return model
 
 
@@ -227,30 +251,10 @@ def _slots(model: nn.Module) -> dict[str, Tensor]:
     return {name.replace("_orig_mod.", "").removeprefix("."): tensor for name, tensor in named.items()}
 
 
-@torch.no_grad()
-def _shift_weight(layer: LoRALinear, sign: int) -> None:
-    weight: Any = layer.base.weight
-    weight.add_(_update(layer), alpha=sign)
-    layer.merged = sign > 0
-    _remember(layer)
-    if layer.merged:
-        # An entry of no bytes in the state of a merged layer: a model whose adapters are not merged has no place for
-        # it, so load_state_dict refuses, where it would otherwise add the update to weights that hold it already.
-        layer.register_buffer("merged_into_base", torch.empty(0, device=weight.device))
-    else:
-        del layer.merged_into_base
-
-
-def _update(layer: LoRALinear) -> Tensor:
-    """What merging adds, or has added, in the shape and type of the base's weight."""
-    delta = layer.delta_weight()  # (out_features, in_features)
-    return (delta.T if is_conv1d(layer.base) else delta).to(layer.base.weight)
-
-
-def _remember(layer: LoRALinear) -> None:
-    """Keep s, B and A of a merged adapter: what was added can be taken off, whatever becomes of the adapter."""
-    s, B, A = layer.factors()
-    layer.added = (s, B.detach().clone(), A.detach().clone()) if layer.merged else None
+def _turned(layer: LoRALinear, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """The base's weight, changed: `change` sees it as (out_features, in_features), and a Conv1D holds the transpose."""
+    W: Any = layer.base.weight
+    return change(W.T).T if is_conv1d(layer.base) else change(W)
 
 
 def _layers_to_merge(model: nn.Module) -> dict[str, LoRALinear]:
@@ -263,7 +267,7 @@ def _layers_to_merge(model: nn.Module) -> dict[str, LoRALinear]:
 def _check_mergeable(model: nn.Module, layers: dict[str, LoRALinear]) -> None:
     check_writable(model, {path: layer.base for path, layer in layers.items()}, "cannot be merged")
     for path, layer in layers.items():
-        if not (layer.base.weight + _update(layer)).isfinite().all():
+        if not _turned(layer, layer.changed).isfinite().all():
             raise ValueError(
                 f"the update of {path} gives weights of {layer.base.weight.dtype} that are not finite: merging it "
                 "would destroy the weights"

@@ -9,7 +9,17 @@ from stopped_runs import refused
 from torch import nn
 
 from lora_edu import lora, trainable_summary
-from lora_edu.lora import LoRALinear, adapter_state, add_lora, load_adapter_state, merge, unload, unmerge
+from lora_edu.lora import (
+    LoRALinear,
+    adapter_state,
+    add_lora,
+    load_adapter_state,
+    lora_layers,
+    merge,
+    unload,
+    unmerge,
+)
+from lora_edu.variants import add_variant
 
 X = torch.randn(5, 12, generator=torch.Generator().manual_seed(1))
 
@@ -163,3 +173,18 @@ def test_a_merged_state_is_not_loaded_into_a_model_that_would_add_the_update_aga
     assert unmerge(tiny_gpt).state_dict().keys() == older.keys()  # a state without the entry is one that is not merged
     fresh.load_state_dict(tiny_gpt.state_dict())
     assert torch.allclose(fresh(tokens)[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("variant", ["LoRA", "DoRA"])
+def test_what_was_added_is_in_a_merged_state_whatever_became_of_the_adapter(tiny_gpt, variant):
+    """The factors that a state dict brings may not be those that were merged."""
+    model = moved(add_variant(tiny_gpt, variant, 2, 8), 0.1)
+    before = copy.deepcopy(model.state_dict())
+    other = merge(copy.deepcopy(model))
+    merge(model)
+    for layer in lora_layers(model).values():
+        layer.lora_B.data.zero_()
+    other.load_state_dict(copy.deepcopy(model.state_dict()))
+    state = unmerge(other).state_dict()
+    for name in (name for name in before if name.endswith("base.weight")):
+        torch.testing.assert_close(state[name], before[name])

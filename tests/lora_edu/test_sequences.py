@@ -30,12 +30,12 @@ BLOCK, RANK = 64, 3
 
 
 class Twin:
-    """W is what is stored; `added` is what merging has put into it."""
+    """W is what is stored; `added` are s, B and A as they were merged into it."""
 
     def __init__(self, linear):
         self.W, self.b = linear.weight.detach().double().numpy(), linear.bias.detach().double().numpy()
         self.A, self.B, self.s = np.zeros((RANK, SIDES[0])), np.zeros((SIDES[1], RANK)), 2.0
-        self.added, self.nf4 = None, False
+        self.added, self.nf4, self.largest = None, False, np.abs(self.W).max()
 
     def __call__(self, x):
         update = 0 if self.added is not None else self.s * self.B @ self.A
@@ -51,11 +51,11 @@ class Twin:
         return flat.reshape(self.W.shape)
 
 
-def adopt(found, wanted, before):
+def adopt(found, wanted, before, largest):
     """What was rounded, found in the model. The twin counts in more digits: where two roundings are as near, either."""
     found = found.detach().double().numpy()
     further = np.abs(found - before) - np.abs(wanted - before)
-    assert (further <= 1e-6 * np.abs(before).max()).all()
+    assert (further <= 1e-6 * largest).all()
     return found
 
 
@@ -72,14 +72,16 @@ def do_merge(model, twin, rng, folder):
         refuses(merge, model)
         return model
     if twin.added is None:
-        twin.added = twin.s * twin.B @ twin.A
-        twin.W = twin.W + twin.added
+        twin.added = (twin.s, twin.B, twin.A)
+        twin.W = twin.W + twin.s * twin.B @ twin.A
+        twin.largest = max(twin.largest, np.abs(twin.W).max())  # what float32 has lost there, unmerging does not bring
     return merge(model)
 
 
 def do_unmerge(model, twin, rng, folder):
     if twin.added is not None:
-        twin.W, twin.added = twin.W - twin.added, None
+        s, B, A = twin.added
+        twin.W, twin.added = twin.W - s * B @ A, None
     return unmerge(model)
 
 
@@ -114,8 +116,15 @@ def do_half(model, twin, rng, folder):
     tensors = {"A": layer.lora_A, "B": layer.lora_B, "b": layer.bias, **({} if twin.nf4 else {"W": layer.base.weight})}
     for name, tensor in tensors.items():
         before = getattr(twin, name)
-        setattr(twin, name, adopt(tensor, before.astype(np.float32).astype(np.float16), before))
+        setattr(twin, name, halved(tensor, before, twin.largest if name == "W" else np.abs(before).max()))
+    if twin.added is not None:
+        s, B, A = twin.added
+        twin.added = (s, halved(layer.added_B, B, np.abs(B).max()), halved(layer.added_A, A, np.abs(A).max()))
     return model
+
+
+def halved(tensor, before, largest):
+    return adopt(tensor, before.astype(np.float32).astype(np.float16), before, largest)
 
 
 def do_quantize(model, twin, rng, folder):
@@ -127,7 +136,7 @@ def do_quantize(model, twin, rng, folder):
     factors = {f"0.{name}": getattr(layer, name).detach().clone() for name in ("lora_A", "lora_B")}
     quantize_linears(unload(model), block_size=BLOCK, double_quant=False)
     load_adapter_state(add_lora(model, RANK, RANK * twin.s, ["0"]), factors)
-    twin.W, twin.nf4 = adopt(model[0].base.weight, twin.round(), twin.W), True
+    twin.W, twin.nf4 = adopt(model[0].base.weight, twin.round(), twin.W, twin.largest), True
     return model
 
 

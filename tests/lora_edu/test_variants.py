@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import variants_in_peft as in_peft
+from stopped_runs import refused
 from torch import nn
 
 from lora_edu import NF4Linear, trainable_summary
@@ -48,10 +49,6 @@ def test_merged_it_computes_the_same(base, variant):
     before = logits(model)
     weights = [layer.base.weight.clone() for layer in lora_layers(model).values()]
     assert torch.allclose(logits(merge(model)), before, atol=2e-5)
-    if variant == "DoRA":
-        with pytest.raises(RuntimeError, match="load the base again"):
-            unmerge(model)
-        return
     unmerge(model)
     for layer, weight in zip(lora_layers(model).values(), weights, strict=True):
         assert torch.allclose(layer.base.weight, weight, atol=1e-6)
@@ -117,6 +114,22 @@ def test_equal_to_peft(equal, variant):
     file = set() if variant == "VeRA" else {"saved file"}  # PEFT's is of another type, which is not written here
     assert asked == {"outputs at the start", "outputs", "merged weights"} | file
     assert all(equal[variant, what] for what in asked)
+
+
+def test_the_weights_of_dora_are_those_of_peft_to_the_bit_merged_and_on_the_way_back(base):
+    theirs, ours = in_peft.peft_model(copy.deepcopy(base), "DoRA"), add_variant(base, "DoRA", RANK, ALPHA, in_peft.TARGETS)
+    in_peft.hand_over(moved(ours), theirs)
+    for one, other in ((merge, theirs.merge_adapter), (unmerge, theirs.unmerge_adapter)):
+        one(ours), other()
+        for path, layer in lora_layers(ours).items():
+            assert torch.equal(layer.base.weight, in_peft.inner(theirs)[path].base_layer.weight)
+
+
+def test_a_row_that_dora_has_made_zero_does_not_come_back(base):
+    model = moved(add_variant(base, "DoRA", RANK, ALPHA))
+    next(iter(lora_layers(model).values())).magnitude.data[0] = 0
+    with refused(merge(model), ValueError, match="cannot be unmerged: .*Load the base again"):
+        unmerge(model)
 
 
 @pytest.mark.parametrize(("variant", "why"), [("PiSSA", "Save combine"), ("VeRA", "no such vectors")])
