@@ -81,15 +81,15 @@ class LoRALinear(SettingsInState):
         s, B, A = (self.added_scaling, self.added_B, self.added_A) if self.merged else self.factors()
         return s * (B @ A)
 
-    def changed(self, W: Tensor) -> Tensor:
+    def _changed(self, W: Tensor) -> Tensor:
         """W + s B A, (out_features, in_features): what merging makes of W."""
         return W + self.delta_weight().to(W)
 
-    def restored(self, W: Tensor) -> Tensor:
+    def _restored(self, W: Tensor) -> Tensor:
         """W without the update that was merged into it."""
         return W - self.delta_weight().to(W)
 
-    def kept(self) -> dict[str, Tensor]:
+    def _kept(self) -> dict[str, Tensor]:
         """What the way back needs, whatever becomes of the adapter: buffers of a merged layer, and part of its state.
 
         A model whose adapters are not merged has no place for them, so load_state_dict refuses, where it would
@@ -103,7 +103,7 @@ class LoRALinear(SettingsInState):
         """W + s B A, for models that read a layer's weight: made anew each time, so that writing into it is lost."""
         W: Any = self.base.weight
         packed = not W.is_floating_point()  # another library's
-        return W if self.merged or packed else _turned(self, self.changed)
+        return W if self.merged or packed else _turned(self, self._changed)
 
     @property
     def bias(self) -> Tensor | None:
@@ -179,8 +179,8 @@ def merge(model: nn.Module) -> nn.Module:
     layers = {path: layer for path, layer in _layers_to_merge(model).items() if not layer.merged}
     _check_mergeable(model, layers)
     for layer in layers.values():
-        kept, layer.added_scaling = layer.kept(), layer.factors()[0]
-        layer.base.weight.copy_(_turned(layer, layer.changed))
+        kept, layer.added_scaling = layer._kept(), layer.factors()[0]
+        layer.base.weight.copy_(_turned(layer, layer._changed))
         layer.merged = True
         for name, tensor in kept.items():
             layer.register_buffer(name, tensor)
@@ -196,10 +196,10 @@ def unmerge(model: nn.Module) -> nn.Module:
     """
     layers = {path: layer for path, layer in _layers_to_merge(model).items() if layer.merged}
     for path, layer in layers.items():
-        if not _turned(layer, layer.restored).isfinite().all():
-            raise ValueError(f"{path} cannot be unmerged: a row was multiplied by 0, or overflowed. Load the base again")
+        if not _turned(layer, layer._restored).isfinite().all():
+            raise ValueError(f"{path} cannot be unmerged: a row was scaled by 0, or overflowed. Load the base again")
     for layer in layers.values():
-        layer.base.weight.copy_(_turned(layer, layer.restored))
+        layer.base.weight.copy_(_turned(layer, layer._restored))
         layer.merged = False
         for name in [name for name in layer._buffers if name.startswith("added_")]:
             delattr(layer, name)
@@ -267,7 +267,7 @@ def _layers_to_merge(model: nn.Module) -> dict[str, LoRALinear]:
 def _check_mergeable(model: nn.Module, layers: dict[str, LoRALinear]) -> None:
     check_writable(model, {path: layer.base for path, layer in layers.items()}, "cannot be merged")
     for path, layer in layers.items():
-        if not _turned(layer, layer.changed).isfinite().all():
+        if not _turned(layer, layer._changed).isfinite().all():
             raise ValueError(
                 f"the update of {path} gives weights of {layer.base.weight.dtype} that are not finite: merging it "
                 "would destroy the weights"

@@ -1,7 +1,8 @@
 """Adapters in PEFT's own file format, so that what is trained here is loaded there, and the other way round.
 
 A folder holds `adapter_config.json` (rank, alpha, target names) and `adapter_model.safetensors` with two tensors per
-layer: `base_model.model.<path>.lora_A.weight` (rank, in) and `....lora_B.weight` (out, rank), float32.
+layer: `base_model.model.<path>.lora_A.weight` (rank, in) and `....lora_B.weight` (out, rank), float32; DoRA's has a
+third, `....lora_magnitude_vector` (out,).
 
 Files are safetensors and JSON only. PEFT's older `adapter_model.bin` is a pickle, which can run any code when it is
 opened: it is refused.
@@ -11,22 +12,25 @@ import hashlib
 import json
 import math
 import tempfile
+import warnings
 from pathlib import Path
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lora_edu.checks import STRENGTH, check
+from lora_edu.checks import STRENGTH, check, whole
 from lora_edu.files import take_lock
-from lora_edu.layers import is_conv1d, is_linear
-from lora_edu.lora import LoRALinear, adapter_state, add_lora, load_adapter_state, lora_layers, unload
+from lora_edu.layers import is_conv1d, is_linear, layer_size, replace_layers
+from lora_edu.lora import LoRALinear, adapter_state, layers_to_adapt, load_adapter_state, lora_layers, unload
 from lora_edu.records import staging
 from lora_edu.tensor_files import read_tensors, seal
+from lora_edu.variants import DoRALinear
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX, SUFFIX = "base_model.model.", ".weight"
-# Settings of PEFT that change what an adapter computes and that LoRALinear cannot represent.
-UNSUPPORTED = ("use_dora", "rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication", "lora_bias",
+MAGNITUDE = "lora_magnitude_vector"  # what PEFT calls DoRA's magnitude
+# Settings of PEFT that change what an adapter computes and that our layers cannot represent.
+UNSUPPORTED = ("rank_pattern", "alpha_pattern", "modules_to_save", "layer_replication", "lora_bias",
                "trainable_token_indices", "target_parameters", "use_qalora", "alora_invocation_tokens", "use_bdlora",
                "arrow_config", "kasa_config", "monteclora_config")  # fmt: skip
 # Initializations of PEFT that change the base weights too: A and B alone do not say what the model computes.
@@ -101,8 +105,8 @@ def _heard_alpha(layer: LoRALinear) -> int | float:
 
 def _peft_name(name: str) -> str:
     """Our name of a tensor as PEFT writes it."""
-    if name.endswith(".magnitude"):  # of DoRA
-        return f"{PREFIX}{name.removesuffix('magnitude')}lora_magnitude_vector"
+    if name.endswith(".magnitude"):
+        return f"{PREFIX}{name.removesuffix('magnitude')}{MAGNITUDE}"
     return f"{PREFIX}{name}{SUFFIX}"
 
 
@@ -120,7 +124,8 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
     """Add the adapters in a folder to a model that has none, in place. Returns the model, everything else frozen.
 
     folder: one that `save_adapter` or PEFT's `save_pretrained` wrote.
-    Raises ValueError for a damaged file, one that was made for another model, or a setting that this course's layer
+    A rank above min(in, out), which `add_lora` refuses, is loaded with a warning: PEFT makes such adapters.
+    Raises ValueError for a damaged file, one that was made for another model, or a setting that this course's layers
     cannot represent; the model is unchanged then.
     """
     folder = Path(folder)
@@ -138,7 +143,10 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
     if missing := paths - {path for path, _ in model.named_modules()}:
         raise ValueError(f"{folder}: the adapter was made for another model: there is no layer {sorted(missing)[0]}")
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    add_lora(model, rank, alpha, paths, dropout=config.get("lora_dropout", 0.0), skip=())
+    kind, dropout = DoRALinear if config.get("use_dora") else LoRALinear, config.get("lora_dropout", 0.0)
+    chosen = layers_to_adapt(model, kind, 1, alpha, paths, dropout)
+    model.requires_grad_(False)
+    replace_layers(model, [(path, _adapted(kind, layer, rank, alpha, dropout)) for path, layer in chosen.items()])
     try:
         return load_adapter_state(model, state)
     except Exception:
@@ -146,6 +154,20 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
         for parameter in trainable:
             parameter.requires_grad_(True)
         raise
+
+
+def _adapted(kind: type[LoRALinear], layer: nn.Module, rank: int, alpha: float, dropout: float) -> LoRALinear:
+    """A layer with room for an adapter of this rank, above min(in, out), too."""
+    out_features, in_features = layer_size(layer)[::-1]
+    useful = min(rank, in_features, out_features)
+    made = kind(layer, useful, alpha, dropout)
+    if useful < rank:
+        what = f"rank {rank} is above {useful}, the smaller side of a {out_features}x{in_features} layer"
+        warnings.warn(f"{what}: B A has no more directions, and rank {useful} would do", stacklevel=3)
+        made.rank, made.scaling = rank, alpha / rank
+        made.lora_A = nn.Parameter(made.lora_A.new_empty(rank, in_features))
+        made.lora_B = nn.Parameter(made.lora_B.new_empty(out_features, rank))
+    return made
 
 
 def _is_named(path: str, targets: list) -> bool:
@@ -164,14 +186,15 @@ def _read_config(folder: Path) -> dict:
     if config.get("peft_type") != "LORA":
         raise ValueError(f"{path} describes a {config.get('peft_type')} adapter; only LORA can be loaded")
     if used := [name for name in UNSUPPORTED if config.get(name)]:
-        raise ValueError(f"{path} uses {', '.join(used)}, which this course's LoRALinear cannot represent")
+        raise ValueError(f"{path} uses {', '.join(used)}, which this course's layers cannot represent")
     if config.get("bias", "none") != "none":
         raise ValueError(f"{path}: bias is {config['bias']!r}, and here biases stay frozen: only 'none' can be loaded")
-    for name in ("r", "lora_alpha"):
-        if not isinstance(config.get(name), (int, float)):
-            raise ValueError(f"{path}: {name} must be a number, got {config.get(name)!r}: save the adapter again")
-    if config.get("use_rslora") not in (None, True, False):
-        raise ValueError(f"{path}: use_rslora must be true or false, got {config['use_rslora']!r}")
+    for name, rule in {"r": whole(1), "lora_alpha": STRENGTH}.items():
+        if not rule.holds(config.get(name)):
+            raise ValueError(f"{path}: {name} must be {rule.wanted}, got {config.get(name)!r}: save the adapter again")
+    for name in ("use_rslora", "use_dora"):
+        if config.get(name) not in (None, True, False):
+            raise ValueError(f"{path}: {name} must be true or false, got {config[name]!r}")
     if str(config.get("init_lora_weights")).lower().startswith(CHANGES_THE_BASE):
         raise ValueError(
             f"{path}: this adapter was initialized with {config['init_lora_weights']}, which changes the base, too. "
@@ -185,10 +208,11 @@ def _read_state(folder: Path, config: dict) -> dict[str, Tensor]:
     tensors, metadata = read_tensors(path, "save the adapter again")
     if metadata.get("sha256") not in (None, seal(tensors, {}), seal(tensors, config)):  # PEFT's, older ones, ours
         raise ValueError(f"{path} is damaged, or does not belong to the {CONFIG} beside it: save the adapter again")
-    foreign = [name for name in tensors if not (name.startswith(PREFIX) and name.endswith(SUFFIX))]
+    foreign = [name for name in tensors if not (name.startswith(PREFIX) and name.endswith((SUFFIX, MAGNITUDE)))]
     if foreign or not tensors:
         raise ValueError(f"{path} does not hold a LoRA adapter in PEFT's format: {(foreign or ['no tensors'])[0]}")
-    return {name.removeprefix(PREFIX).removesuffix(SUFFIX): tensor for name, tensor in tensors.items()}
+    ours = {name: name.removeprefix(PREFIX).removesuffix(SUFFIX).replace(MAGNITUDE, "magnitude") for name in tensors}
+    return {ours[name]: tensor for name, tensor in tensors.items()}
 
 
 def _existing(folder: Path, name: str) -> Path:

@@ -62,18 +62,18 @@ class DoRALinear(LoRALinear):
     def delta_weight(self) -> Tensor:
         """W' - W: (out_features, in_features). What merging adds, or has added."""
         W = full_weight(self.base)
-        return W - self.restored(W) if self.merged else self.changed(W) - W
+        return W - self._restored(W) if self.merged else self._changed(W) - W
 
-    def changed(self, W: Tensor) -> Tensor:
+    def _changed(self, W: Tensor) -> Tensor:
         """W', (out_features, in_features): what merging makes of W."""
         return (self.row_scale()[:, None] * (W + super().delta_weight())).to(W)
 
-    def restored(self, W: Tensor) -> Tensor:
+    def _restored(self, W: Tensor) -> Tensor:
         """The W from which this W' was made: W' does not tell how long its rows were, so the scale was kept."""
         return (W / self.added_row_scale[:, None] - super().delta_weight()).to(W)
 
-    def kept(self) -> dict[str, Tensor]:
-        return super().kept() | {"added_row_scale": self.row_scale().detach()}
+    def _kept(self) -> dict[str, Tensor]:
+        return super()._kept() | {"added_row_scale": self.row_scale().detach()}
 
 
 def scale_rows(y: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:

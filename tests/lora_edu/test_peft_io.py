@@ -188,14 +188,17 @@ def test_a_save_that_was_killed_is_the_old_adapter_or_the_new_or_refused(base, a
 
 BIASES, FLIPPED = "and here biases stay frozen", "is damaged, or does not belong to"
 CHANGED = [
-    ({"use_dora": True}, "uses use_dora, which this course's LoRALinear cannot represent"),
+    ({"lora_bias": True}, "uses lora_bias, which this course's layers cannot represent"),
     ({"peft_type": "IA3"}, "describes a IA3 adapter"),
     *(({"bias": bias}, f"bias is '{bias}', {BIASES}") for bias in ("all", "lora_only")),
     *(
         ({name: value}, FLIPPED)
-        for name, value in {"lora_alpha": 8, "use_rslora": True, "lora_dropout": 0.5, "r": 2}.items()
+        for name, value in {"lora_alpha": 8, "use_rslora": True, "use_dora": True, "lora_dropout": 0.5, "r": 2}.items()
     ),
     *(({"use_rslora": value}, "use_rslora must be true or false") for value in ("false", "no", [0], "true")),
+    ({"use_dora": "false"}, "use_dora must be true or false"),
+    *(({"r": value}, "r must be a whole number of at least 1") for value in (0, -1, 2.5, True, "2")),
+    *(({"lora_alpha": value}, "lora_alpha must be positive and finite") for value in (0, 1e40, None)),
 ]
 
 

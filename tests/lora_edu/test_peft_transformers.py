@@ -60,15 +60,13 @@ def test_peft_loads_what_we_save(case, tmp_path):
     assert torch.allclose(logits(theirs.merge_and_unload()), logits(merge(ours)), atol=1e-5)
 
 
-@pytest.mark.parametrize("use_rslora", [False, True])
-def test_we_load_what_peft_trained(case, tmp_path, use_rslora):
+@pytest.mark.parametrize("settings", [{}, {"use_rslora": True}, {"use_dora": True, "lora_dropout": 0.1}], ids=str)
+def test_we_load_what_peft_trained(case, tmp_path, settings):
     import peft
 
     base, targets = case
     before = logits(base)
-    config = peft.LoraConfig(
-        r=4, lora_alpha=6, target_modules=targets, fan_in_fan_out="c_attn" in targets, use_rslora=use_rslora
-    )
+    config = peft.LoraConfig(r=4, lora_alpha=6, target_modules=targets, fan_in_fan_out="c_attn" in targets, **settings)
     theirs = peft.get_peft_model(copy.deepcopy(base), config)
     optimizer = torch.optim.AdamW([p for p in theirs.parameters() if p.requires_grad], lr=3e-2)
     for _ in range(3):  # B leaves zero in the first step, A in the second
@@ -76,10 +74,31 @@ def test_we_load_what_peft_trained(case, tmp_path, use_rslora):
         optimizer.step()
         optimizer.zero_grad()
     theirs.eval().save_pretrained(tmp_path)
-    ours = load_adapter(base, tmp_path)
+    ours = load_adapter(copy.deepcopy(base), tmp_path)
     assert (logits(ours) - before).abs().max() > 1e-2
     assert torch.allclose(logits(ours), logits(theirs), atol=1e-5)
+    again = load_adapter(copy.deepcopy(base), save_adapter(ours, tmp_path / "again"))
+    assert torch.equal(logits(again), logits(ours))
     assert torch.allclose(logits(merge(ours)), logits(theirs), atol=1e-5)
+
+
+def test_a_rank_above_the_smaller_side_is_loaded_and_said(tmp_path):
+    """PEFT makes, saves and loads it, though B A has no more directions than the smaller side."""
+    import peft
+
+    base = tiny_llama()  # k_proj is 12 x 24
+    with pytest.raises(ValueError, match="rank must be between 1 and 12"):
+        add_lora(copy.deepcopy(base), 20, 30, "k_proj")
+    config = peft.LoraConfig(r=20, lora_alpha=30, target_modules=["k_proj", "up_proj"], init_lora_weights=False)
+    theirs = peft.get_peft_model(copy.deepcopy(base), config).eval()
+    theirs.save_pretrained(tmp_path)
+    with pytest.warns(UserWarning, match=r"rank 20 is above 12, the smaller side of a 12x24 layer.*12 would do"):
+        ours = load_adapter(copy.deepcopy(base), tmp_path)
+    assert torch.allclose(logits(ours), logits(theirs), atol=1e-5)
+    assert not torch.allclose(logits(ours), logits(base), atol=1e-2)
+    with pytest.warns(UserWarning, match="rank 20"):
+        again = load_adapter(base, save_adapter(ours, tmp_path / "again"))
+    assert torch.equal(logits(merge(again)), logits(merge(ours)))
 
 
 def test_the_flag_of_rslora_matters(tmp_path):
@@ -97,7 +116,6 @@ def test_the_flag_of_rslora_matters(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"use_dora": True}, "uses use_dora"),
         ({"rank_pattern": {"k_proj": 2}}, "uses rank_pattern"),
         ({"alpha_pattern": {"k_proj": 2}}, "uses alpha_pattern"),
         ({"modules_to_save": ["lm_head"]}, "uses modules_to_save"),

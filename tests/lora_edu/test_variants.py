@@ -117,7 +117,8 @@ def test_equal_to_peft(equal, variant):
 
 
 def test_the_weights_of_dora_are_those_of_peft_to_the_bit_merged_and_on_the_way_back(base):
-    theirs, ours = in_peft.peft_model(copy.deepcopy(base), "DoRA"), add_variant(base, "DoRA", RANK, ALPHA, in_peft.TARGETS)
+    theirs = in_peft.peft_model(copy.deepcopy(base), "DoRA")
+    ours = add_variant(base, "DoRA", RANK, ALPHA, in_peft.TARGETS)
     in_peft.hand_over(moved(ours), theirs)
     for one, other in ((merge, theirs.merge_adapter), (unmerge, theirs.unmerge_adapter)):
         one(ours), other()
