@@ -24,7 +24,7 @@ from lora_edu.layers import is_conv1d, is_linear, layer_size, replace_layers
 from lora_edu.lora import LoRALinear, adapter_state, layers_to_adapt, load_adapter_state, lora_layers, unload
 from lora_edu.records import staging
 from lora_edu.tensor_files import read_tensors, seal
-from lora_edu.variants import DoRALinear
+from lora_edu.variants import DoRALinear, RsLoRALinear
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 PREFIX, SUFFIX = "base_model.model.", ".weight"
@@ -67,7 +67,7 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
     with take_lock(_lock_of(folder), wait=-1):  # of two processes that save here, one waits: no file of each
         with staging(folder / WEIGHTS) as path:
             # The seal is over both files: after a stop between the two, new weights do not pass for the old config's.
-            save_file(state, path, metadata={"format": "pt", "sha256": seal(state, config)})
+            save_file(state, path, metadata={"format": "pt", "sha256": seal(state, config)} | _trained_as(first))
             _sort_metadata(path)
         with staging(folder / CONFIG) as path:
             path.write_text(text, encoding="utf-8")
@@ -101,6 +101,11 @@ def _heard_alpha(layer: LoRALinear) -> int | float:
     alpha = layer.alpha if layer.alpha / layer.rank == layer.scaling else layer.scaling * layer.rank
     check(STRENGTH, **{"the alpha of an adapter's file, which is scaling times rank,": alpha})
     return int(alpha) if alpha == int(alpha) else float(alpha)
+
+
+def _trained_as(layer: LoRALinear) -> dict[str, str]:
+    """A note for `lora-edu inspect`: of rsLoRA, the file's alpha says how loud it is, and not what it was called."""
+    return {"trained_as": f"rsLoRA, alpha {layer.alpha:g}"} if type(layer) is RsLoRALinear else {}
 
 
 def _peft_name(name: str) -> str:

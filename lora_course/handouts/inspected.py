@@ -14,6 +14,7 @@ from lora_course.drawing.looks import ORANGE
 from lora_course.drawing.style import Drawn, listed, panels, picture
 from lora_course.programs.adapter_files import LEVELS
 from lora_course.programs.adapter_report import Layer, Report
+from lora_course.programs.clients import ASKS, PROGRAMS
 from lora_course.programs.command import check_output
 from lora_course.programs.inspecting import inspect_adapter
 from lora_edu.records import staging
@@ -57,6 +58,9 @@ def lines(report: Report) -> list[str]:
     text += [f"{name:8} {_shown(value)}" for name, value in report.facts.items() if value not in (None, "", [])]
     found = sorted(report.findings, key=lambda finding: LEVELS.index(finding.level))  # the worst first
     text += ["", *(f"[{finding.level}] {finding.seen}: {finding.advice}" for finding in found)] if found else []
+    for program, said in report.programs.items():
+        nothing = f"[{program}] no rule that is known here keeps it from hearing what PEFT hears"
+        text += ["", *([f"[{one.level}] {one.seen}: {one.advice}" for one in said] or [nothing])]
     if report.layers:
         text += ["", f"{'layers':34}{'rank':>5}{'|sBA|':>10}{'for 90%':>9}{'/ |W|':>9}{'bf16':>7}{'NF4':>7}"]
         text += [_line(kind, layers) for kind, layers in by_kind(report).items()]
@@ -82,23 +86,32 @@ def _shown(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
+def _programs(text: str) -> list[str]:
+    names = [name.strip().lower() for name in text.split(",")]
+    if unknown := [name for name in names if name not in PROGRAMS]:
+        raise argparse.ArgumentTypeError(f"no rules are known of {unknown[0]!r}: name some of {', '.join(PROGRAMS)}")
+    return names
+
+
 def main(arguments: list[str] | None = None) -> None:
-    usage = "lora-edu inspect ADAPTER [--base FOLDER] [--json] [--card card.png]"
+    usage = "lora-edu inspect ADAPTER [--base FOLDER] [--for llama.cpp,vllm] [--json] [--card card.png]"
     parser = argparse.ArgumentParser(prog="lora-edu inspect", usage=usage, description=__doc__.partition("\n")[0])
     parser.add_argument("adapter", type=Path, help="a folder in PEFT's format")
     parser.add_argument("--base", type=Path, help="a folder with the safetensors of the base, to measure it beside W")
+    parser.add_argument("--for", dest="programs", type=_programs, default=[], help="what these programs make of it")
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
     parser.add_argument("--card", type=Path, help="a picture, PNG")
     options = parser.parse_args(arguments)
     if options.card:
         check_output(options.card.parent, "name another, --card")
-    report = inspect_adapter(options.adapter, options.base)
+    report = inspect_adapter(options.adapter, options.base, options.programs)
     print(json.dumps(_finite(report.as_dict()), indent=2) if options.json else "\n".join(lines(report)))
     if options.card and report.layers:
         figure, _ = card(report)
         with staging(options.card) as path:
             figure.savefig(path, format="png", dpi=150)
-    raise SystemExit(0 if report.verdict.startswith("alive") else 1)
+    heard = all(one.level.endswith(ASKS) for said in report.programs.values() for one in said)
+    raise SystemExit(0 if report.verdict.startswith("alive") and heard else 1)
 
 
 def _finite(value: object) -> object:

@@ -17,6 +17,7 @@ from lora_edu.peft_io import CHANGES_THE_BASE, CONFIG, PREFIX, WEIGHTS
 Said = Iterator[tuple[str, str]]  # a level, and "what is seen: what to do"
 LEVELS = ("broken", "not opened", "has not learned", "odd", "another method", "note")  # the worst is the verdict
 BROKEN, CLOSED, DEAD, ODD, OTHER, NOTE = LEVELS
+DEFAULTS = {"r": 8, "lora_alpha": 8}  # what PEFT takes where a config has none
 OFF: tuple[Any, ...] = (None, False, "none", "", [], {})  # a setting that is not used
 PICKLE = "is a pickle, which can run any code, and was not opened: save as safetensors"
 SAVE = "save it again with save_pretrained"
@@ -66,7 +67,7 @@ def read(path: Path, load: bool = False) -> dict:
         raise ValueError(in_place_of(path))
     try:
         if path.name == CONFIG:
-            return {"r": 8, "lora_alpha": 8} | json.loads(path.read_text(encoding="utf-8"))
+            return {} | json.loads(path.read_text(encoding="utf-8"))
         with safe_open(path, "pt") as file:
             return {name: file.get_tensor(name) if load else file.get_slice(name) for name in file.keys()}
     except (SafetensorError, ValueError, TypeError, RuntimeError, OSError) as error:
@@ -75,6 +76,12 @@ def read(path: Path, load: bool = False) -> dict:
         damaged = f"is damaged or cut short ({error}): download it, or save it again"
         what = next((what for begin, what in BEGINS.items() if re.match(begin, start, re.DOTALL)), damaged)
         raise ValueError(f"{path.name} {what}") from error
+
+
+def noted(path: Path) -> str | None:
+    """What `save_adapter` has noted of the training, which the config does not say."""
+    with safe_open(path, "pt") as file:
+        return (file.metadata() or {}).get("trained_as")
 
 
 def in_place_of(path: Path) -> str:

@@ -65,6 +65,7 @@ class Report:
         """known: the tensors of the base by name, not loaded."""
         self.folder, self.known = folder, known
         self.findings: list[Finding] = []
+        self.programs: dict[str, list[Finding]] = {}  # what other programs do with it, where that was asked
         self.layers: list[Layer] = []
         self.facts: dict[str, Any] = {}
         self.entries: dict[str, float] = {}
@@ -81,11 +82,14 @@ class Report:
     def as_dict(self) -> dict:
         found, layers = ([dataclasses.asdict(one) for one in some] for some in (self.findings, self.layers))
         facts = {"folder": str(self.folder), "facts": self.facts, "entries": self.entries}
-        return {"verdict": self.verdict, "findings": found, "layers": layers} | facts
+        programs = {name: [dataclasses.asdict(one) for one in said] for name, said in self.programs.items()}
+        return {"verdict": self.verdict, "findings": found, "programs": programs, "layers": layers} | facts
 
     def read(self) -> None:
         """Raises ValueError with what lies there instead of an adapter, and what to do."""
-        self.config, self.tensors = files.read(self.folder / CONFIG), files.read(self.folder / WEIGHTS, load=True)
+        written, self.tensors = files.read(self.folder / CONFIG), files.read(self.folder / WEIGHTS, load=True)
+        self.config = files.DEFAULTS | written
+        self.lacking = {"r", "lora_alpha", "target_modules"} - written.keys()
         for setting, type_ in {"modules_to_save": list, "rank_pattern": dict, "alpha_pattern": dict}.items():
             value = self.config.get(setting)
             self.config[setting] = value if isinstance(value, type_) else type_()
@@ -108,6 +112,7 @@ class Report:
                 self.others[name] = tensor
         self.trained = WITH_HEAD.search(f"{self.config.get('task_type')} {self.config.get('auto_mapping')}")
         self.facts = {name: self.config.get(setting) for name, setting in FACTS.items()}
+        self.facts["trained as"] = files.noted(self.folder / WEIGHTS)
         self.facts["layers"], experts = f"{len(self.parts)} layers", self.on("target_parameters")
         for path in [path for path in self.parts if experts and (".base_layer" in path or self.left_out(path))]:
             del self.parts[path]  # one A and one B for all experts
@@ -139,6 +144,14 @@ class Report:
             return f"layers_to_transform is {chosen}"
         return "exclude_modules names it" if named(self.config.get("exclude_modules"), path) else ""
 
+    def may_leave_out(self, target: str) -> bool:
+        """Whether PEFT may have made no adapter of a target. No base is known: what a pattern hits is not, either."""
+        excluded = self.config.get("exclude_modules")
+        if isinstance(excluded, str) and not re.search(r"\.\d+\.", target):
+            return True
+        inside = isinstance(excluded, list) and any(named([target], str(one)) for one in excluded)
+        return bool(inside or self.left_out(target))
+
 
 def named(value: object, path: str) -> bool:
     """Whether a setting, a list of names or one pattern, names a layer."""
@@ -159,7 +172,7 @@ def measure(a: Report, path: str) -> Tensor:
         return torch.empty(0)
     # The singular values of B A are those of two small triangles: (out, in) is never made.
     strengths = torch.linalg.svdvals(torch.linalg.qr(B).R @ torch.linalg.qr(A.T).R.T)
-    norm, squares = abs(s) * strengths.norm().item(), strengths.double().square()
+    norm, squares = abs(s) * strengths.double().norm().item(), strengths.double().square()
     directions = int((squares.cumsum(0) < 0.9 * squares.sum()).sum()) + bool(norm)
     layer = Layer(path, len(A), s, norm, directions)
     a.layers.append(layer)

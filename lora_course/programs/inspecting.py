@@ -1,6 +1,6 @@
 """A doctor for adapters: is a folder in PEFT's format whole, has it learned, and what would a merge leave of it?
 
-    lora-edu inspect ADAPTER [--base FOLDER] [--json] [--card card.png]
+    lora-edu inspect ADAPTER [--base FOLDER] [--for llama.cpp,vllm] [--json] [--card card.png]
 
 It compares what the config promises with what the file holds, and the numbers with what training leaves. With the base,
 each update s B A is measured beside the weight W that it is added to. Nothing is unpickled, and no model is built.
@@ -9,6 +9,7 @@ each update s B A is measured beside the weight W that it is added to. Nothing i
 import math
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from lora_course.programs import adapter_files as files
 from lora_course.programs.adapter_files import BROKEN, CLOSED, DEAD, NOTE, ODD, OTHER, SAVE, Said
 from lora_course.programs.adapter_report import END, LORA, PARTS, QUANTILES, Finding, Report, measure, named
+from lora_course.programs.clients import answers
 from lora_edu.peft_io import CHANGES_THE_BASE, PREFIX
 
 EMBEDDING = re.compile(r"\b(embed_tokens|lm_head|wte|shared|word_embeddings|embed_in|embed_out)\b")
@@ -25,11 +27,16 @@ FAR = ("false", *CHANGES_THE_BASE)  # starts that are not zero
 CONVERT, RESIZE = "convert it, or give that base", "first base.resize_token_embeddings(rows)"
 EARLIER, PIECE = "take the files before that", "or gather its pieces, or restore rank_pattern"
 ONE_RUN = "take both files from one run, or save it again"
+LOUD = 100  # layers of one adapter differ by a factor of ten or so
+NONSENSE = 1e6  # the norm of a weight of 16384 x 16384 numbers of 0.1 is 1,638
 MOVED = 1e-6  # the first step of Adam moves every entry of B by about the learning rate
 
 
-def inspect_adapter(folder: str | Path, base: str | Path | None = None) -> Report:
-    """A report on an adapter, damaged or not. base: the folder or file with its weights; ValueError for a bad one."""
+def inspect_adapter(folder: str | Path, base: str | Path | None = None, programs: Iterable[str] = ()) -> Report:
+    """A report on an adapter, damaged or not.
+
+    base: the folder or file with its weights; ValueError for a bad one. programs: some of `clients.PROGRAMS`.
+    """
     report = Report(Path(folder), files.read_base(Path(base)) if base else {})
     alike: dict[tuple[str, str, str], list[str]] = defaultdict(list)  # what differs in names alone is one finding
     for level, said in examine(report):
@@ -39,6 +46,7 @@ def inspect_adapter(folder: str | Path, base: str | Path | None = None) -> Repor
     for (level, _, advice), all_seen in alike.items():
         seen = all_seen[0] if len(all_seen) == 1 else f"{all_seen[0]}, one of {len(all_seen)}"
         report.findings.append(Finding(level, seen, advice))
+    report.programs = {program: answers(report, program) for program in programs if report.parts}
     return report
 
 
@@ -104,6 +112,8 @@ def numbers(a: Report) -> Said:
 def settings(a: Report) -> Said:
     """Does PEFT read each setting, and is there what it names?"""
     yield from files.refused(a.config)
+    for name in sorted(a.lacking & files.DEFAULTS.keys()):
+        yield NOTE, f"the config lacks {name}, and PEFT takes {files.DEFAULTS[name]}: write the training's"
     for key in {**a.config["rank_pattern"], **a.config["alpha_pattern"]} if not a.on("target_parameters") else ():
         if not any(named(rf"(.*\.)?({key})", path) for path in a.parts):
             yield ODD, f"rank_pattern or alpha_pattern names {key}, and no adapted layer is called so: correct it"
@@ -164,9 +174,9 @@ def absences(a: Report) -> Said:
     if bare:
         kinds = ", ".join(f"{kind} ({count})" for kind, count in bare.items())
         yield NOTE, f"the base's {kinds} have no adapter: name them if they should learn, experts in target_parameters"
-    targets, excluded = a.config.get("target_modules"), str(a.config.get("exclude_modules"))
+    targets = a.config.get("target_modules")
     for target in targets if a.parts and not a.known and isinstance(targets, list) else ():
-        if not any(named([target], path) for path in a.parts) and str(target) not in excluded:
+        if not any(named([target], path) for path in a.parts) and not a.may_leave_out(str(target)):
             yield absent(target)
     blocks: dict[str, set[int]] = defaultdict(set)  # without a base: the numbers of the blocks of each kind of layer
     for match in filter(None, (re.fullmatch(r"(.*?\.)(\d+)(\..+)", path) for path in a.parts if not a.known)):
@@ -200,14 +210,21 @@ def whole(a: Report) -> Said:
         if not any(re.search(pattern, name) for pattern in asked.values()):
             level = NOTE if name in saved and (len(saved) > 1 or "lm_head.weight" not in name) else ODD
             what = f"{name}, {one.nbytes / a.facts['bytes']:.0%} of its bytes, the base's or trained whole"
-            yield level, f"the file holds {what}: name it in modules_to_save, if that is meant"
+            own = "PEFT adds it where an embedding is adapted or has grown" if level == NOTE else "if that is meant"
+            yield level, f"the file holds {what}: {'' if level == NOTE else 'name it in modules_to_save, '}{own}"
 
 
 def updates(a: Report) -> Said:
     """What training leaves in no layer, and how large an update is."""
     same: dict[int, list[str]] = defaultdict(list)
+    loudness = sorted(layer.norm for layer in a.layers)
     for layer in a.layers:
-        path = layer.path
+        path, middle = layer.path, loudness[(len(loudness) - 1) // 2]
+        if not layer.norm < NONSENSE:
+            yield BROKEN, f"the update of {path} has the norm {layer.norm:.3g}, training diverged: take an earlier one"
+        elif layer.norm > LOUD * middle > 0 and not a.known and not EMBEDDING.search(path):
+            much = f"{layer.norm / middle:.0f} times as large as that of half the layers"
+            yield ODD, f"the update of {path} is {much}: was a number damaged, or its rate or alpha another?"
         A, B = (a.parts[path][part].float() for part in "AB")
         if not A.flatten()[-A.numel() // 16 :].any() and not (B.any() and not (A.any() and B[:, -1].any())):
             yield BROKEN, f"A of {path} ends in zeros, and A starts at random, so its end was lost: take the file again"
@@ -225,4 +242,5 @@ def updates(a: Report) -> Said:
             yield ODD, f"B is the same, bit for bit, in {len(paths)} layers, {' and '.join(paths[:2])}: {EARLIER}"
     along = sorted(layer.along or 0 for layer in a.layers)[len(a.layers) // 2 :]
     if along and along[0] > 0.2 and not a.start.startswith(CHANGES_THE_BASE):
-        yield ODD, f"updates point along their weights (cosine {along[0]:.2f}), as PiSSA starts: {CONVERT}"
+        why = "as PiSSA starts, or as a base has them that holds them already"
+        yield ODD, f"updates point along their weights (cosine {along[0]:.2f}), {why}: {CONVERT}"

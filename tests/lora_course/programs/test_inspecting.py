@@ -9,14 +9,16 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import library
+from conftest import library, moved
 from damaged_files import added, each, renamed, without
 from safetensors.torch import load_file, save_file
 
 from lora_course.handouts.inspected import card, lines, main
 from lora_course.programs.adapter_files import CHOICES, SETTINGS
+from lora_course.programs.clients import PROGRAMS
 from lora_course.programs.inspecting import inspect_adapter
-from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS
+from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS, save_adapter
+from lora_edu.variants import add_variant
 
 
 def peft():
@@ -68,6 +70,14 @@ HEALTHY = {
     "biases": {"target_modules": ["q_proj"], "bias": "lora_only", "exclude_modules": ["k_proj"]},
     "the embedding": {"target_modules": ["q_proj", "embed_tokens"]},
     "the head": {"target_modules": ["q_proj", "lm_head"]},
+    "all but one kind": {"exclude_modules": ["o_proj"]},
+    "all but one kind, of few": {"exclude_modules": ["o_proj"], "make": partial(llama, num_hidden_layers=2)},
+    "all but a pattern": {"exclude_modules": r".*\.mlp\..*"},
+    "all but a pattern, of few": {"exclude_modules": r".*\.mlp\..*", "make": partial(llama, num_hidden_layers=2)},
+    "all but those of a block": {
+        "target_modules": ["q_proj", "up_proj"],
+        "exclude_modules": [f"layers.{i}.mlp.up_proj" for i in range(3)],
+    },
     "a pattern": {"target_modules": r".*\.[02]\.self_attn\.[qv]_proj"},
     "weights the other way round": {"make": gpt2, "target_modules": ["c_attn"], "fan_in_fan_out": True},
     "one of PEFT's two heads": {"make": bert, "target_modules": ["query"], "task_type": "SEQ_CLS"},
@@ -127,6 +137,9 @@ TENSORS = [  # what is said first, and what was done to the file
     ("has not learned: lora_B is zero throughout, in every layer", each(torch.zeros_like, "lora_B")),
     ("has not learned: lora_B has hardly left zero", each(lambda value: value * 1e-7, "lora_B")),
     ("odd: lora_B is zero throughout in 1 of 6 layers", each(torch.zeros_like, f"{Q}.lora_B")),
+    (f"broken: the update of {Q} has the norm 2.62e+29", each(lambda value: value * 1e30, f"{Q}.lora_B")),
+    (f"odd: the update of {Q} is 13", each(lambda value: value * 1e4, f"{Q}.lora_B")),
+    ("alive", each(lambda value: value * 30, f"{Q}.lora_B")),
     ("ends in zeros", each(lambda value: torch.cat([value[:2], 0 * value[2:]]), "2.self_attn.v_proj.lora_A")),
     ("holds inf", each(lambda value: value / 0, f"{Q}.lora_A")),
     ("weights have fractions", each(lambda value: value.to(torch.int8))),
@@ -261,3 +274,77 @@ def test_it_is_said_drawn_and_written_as_json(adapter, tmp_path, capsys):
     written = json.loads(capsys.readouterr().out)
     assert written["verdict"] == report.verdict and written["layers"][0]["path"] == report.layers[0].path
     assert (tmp_path / "card.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_the_config_lacks_and_what_the_file_notes(adapter):
+    config = json.loads((adapter / CONFIG).read_text())
+    (adapter / CONFIG).write_text(json.dumps({name: value for name, value in config.items() if name != "r"}))
+    assert "the config lacks r, and PEFT takes 8" in str(inspect_adapter(adapter).findings)
+    model = add_variant(llama(), "rsLoRA", 16, 8, ["q_proj"])
+    assert inspect_adapter(save_adapter(moved(model), adapter.parent / "ours")).facts["trained as"] == "rsLoRA, alpha 8"
+
+
+# --- other programs --------------------------------------------------------------------------------------------------
+
+
+def told(folder, base=None):
+    """What each program is said to do, without its name, by program."""
+    report = inspect_adapter(folder, base, PROGRAMS)
+    return {name: " | ".join(map(str, said)) for name, said in report.programs.items()}
+
+
+NAMED = "somebody/small"
+FOR_PROGRAMS = {  # settings of PEFT: what is said of llama.cpp, and of vLLM
+    "LoRA": ({}, "", ""),
+    "rsLoRA": ({"use_rslora": True, "r": 16, "lora_alpha": 8}, "otherwise: 1/4 of .* write lora_alpha 32", ""),
+    "DoRA": ({"use_dora": True}, "refuses it: .* at .*magnitude_vector: merge", "refuses it: it has no DoRA"),
+    "a head": ({"modules_to_save": ["lm_head"]}, "stops at .*lm_head.weight", r"modules_to_save, \['lm_head'\]"),
+    "norms": ({"modules_to_save": ["input_layernorm"]}, "otherwise: it leaves out .*norm.weight", "modules_to_save"),
+    "biases": ({"make": bert, "target_modules": ["query"], "bias": "all"}, "stops at .*bias", "it takes no biases"),
+    "alphas": ({"alpha_pattern": {"v_proj": 2}}, "otherwise: it takes one alpha", "otherwise: it divides one alpha"),
+    "ranks": ({"rank_pattern": {"v_proj": 2}}, "", "otherwise: it divides one alpha by one r"),
+    "rank 24": ({"r": 24}, "", "asks for more: .*--max-lora-rank 32$"),
+    "rank 600": ({"r": 600}, "", "refuses it: it goes to rank 512"),
+    "GPT-2": ({"make": gpt2, "target_modules": ["c_attn"], "fan_in_fan_out": True}, "refuses it: .* GPT-2's", ""),
+    "no name": ({"base_model_name_or_path": None}, "asks for more: the config names no base", ""),
+    "a folder's": ({"base_model_name_or_path": "./a"}, "asks for more: the config names no base", ""),
+}
+
+
+@pytest.mark.parametrize(("options", "llama_cpp", "vllm"), FOR_PROGRAMS.values(), ids=FOR_PROGRAMS)
+def test_what_other_programs_do_is_said_before_they_do_it(options, llama_cpp, vllm, tmp_path):
+    """That llama.cpp does, tests/lora_edu/test_clients.py runs."""
+    options = {"target_modules": ["q_proj", "v_proj"], "base_model_name_or_path": NAMED} | options
+    name = options.pop("base_model_name_or_path")
+    folder, base = saved(tmp_path, **options)
+    change_config(folder, {"base_model_name_or_path": name})
+    said = told(folder, base)
+    for words, pattern in ((said["llama.cpp"], llama_cpp), (said["vllm"], vllm)):
+        assert re.search(pattern, words) if pattern else words == ""
+
+
+def test_a_program_that_lacks_a_setting_or_shares_a_head(tmp_path):
+    folder, base = saved(tmp_path, target_modules=["q_proj", "lm_head"])
+    change_config(folder, {"base_model_name_or_path": NAMED})
+    assert told(folder, base)["llama.cpp"] == ""
+    weights = load_file(base / "model.safetensors")
+    save_file({name: one for name, one in weights.items() if name != "lm_head.weight"}, base / "model.safetensors")
+    assert "stops at lm_head, which is tied to the embedding" in told(folder, base)["llama.cpp"]
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({name: value for name, value in config.items() if name != "lora_alpha"}))
+    assert "the config lacks lora_alpha" in told(folder)["vllm"]
+
+
+def test_the_command_says_what_programs_do(adapter, capsys):
+    change_config(adapter, {"base_model_name_or_path": None})
+    with pytest.raises(SystemExit, match="0"):
+        main([str(adapter), "--for", "llama.cpp,vLLM"])
+    out = capsys.readouterr().out
+    assert "[llama.cpp asks for more] the config names no base" in out and "[vllm] no rule that is known" in out
+    change_config(adapter, {"use_rslora": True})
+    with pytest.raises(SystemExit, match="1"):
+        main([str(adapter), "--for", "llama.cpp", "--json"])
+    assert json.loads(capsys.readouterr().out)["programs"]["llama.cpp"][0]["level"] == "llama.cpp hears it otherwise"
+    with pytest.raises(SystemExit, match="2"):
+        main([str(adapter), "--for", "ollama"])
+    assert "no rules are known of 'ollama': name some of llama.cpp, vllm" in capsys.readouterr().err
