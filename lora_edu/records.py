@@ -34,6 +34,8 @@ def staging(target: Path) -> Iterator[Path]:
         written = folder / target.name
         if written.is_file():
             written.chmod(0o644)  # a cache may be shared by a class
+            with written.open("rb+") as file:
+                os.fsync(file.fileno())  # a rename must not reach the disk before the bytes when the power fails
         os.replace(written, target)
     except Exception as error:
         if type(error).__name__ == "SafetensorError":  # its own word for a full disk

@@ -12,7 +12,6 @@ by its checksum, and of this run, by its description: both are checked before an
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -159,8 +158,6 @@ def write_checkpoint(path: Path, tensors: dict[str, Tensor], record: dict) -> No
     try:
         with staging(path) as target:
             save_file(tensors, target, metadata={"checkpoint": json.dumps(record)})
-            with target.open("rb+") as file:
-                os.fsync(file.fileno())  # a rename must not reach the disk before the bytes when the power fails
     except (SafetensorError, OSError) as error:  # safetensors has an error of its own for a full disk
         reason = getattr(error, "strerror", None) or str(error).rpartition("I/O error: ")[2]
         before = checkpoint_paths(path.parent)

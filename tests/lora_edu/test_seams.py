@@ -3,6 +3,7 @@ update cannot hold is said, or held, before a number has changed. Each test fail
 
 import copy
 import json
+import os
 import threading
 import warnings
 
@@ -152,6 +153,16 @@ def test_of_two_that_save_into_one_folder_one_waits(tmp_path, monkeypatch):
     other.join()
     assert waited[1] and lora_layers(load_adapter(GPT(TINY), tmp_path))["blocks.0.attention.q_proj"].rank == 3
     assert {path.name for path in tmp_path.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+
+
+def test_bytes_are_on_the_disk_before_a_name_points_at_them(tmp_path, monkeypatch):
+    """Else a power failure may leave an empty file under the adapter's name."""
+    calls = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *given, name=name, real=real: (calls.append(name), real(*given)))
+    save_adapter(add_lora(GPT(TINY), 2, 4), tmp_path)
+    assert calls == ["fsync", "replace"] * 2
 
 
 def test_a_full_disk_is_said_in_words(tmp_path, monkeypatch):

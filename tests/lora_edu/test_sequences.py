@@ -5,6 +5,7 @@ the model computes what the twin computes; an operation that is refused has chan
 """
 
 import copy
+import os
 
 import numpy as np
 import pytest
@@ -184,6 +185,12 @@ def run(seed, folder):
             got = model(torch.tensor(x).float()).double().numpy()
         off = np.abs(got - twin(x)).max() / max(1, np.abs(twin(x)).max())
         assert off < 2e-5, (seed, done, off)
+
+
+@pytest.fixture(autouse=True)
+def no_power_failure(monkeypatch):
+    """What is saved here thousands of times need not reach the disk."""
+    monkeypatch.setattr(os, "fsync", lambda number: None)
 
 
 @pytest.mark.parametrize("start", range(0, 300, 100))

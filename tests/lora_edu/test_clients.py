@@ -1,0 +1,110 @@
+"""One adapter, six clients: what a model says with it here, it says wherever else the folder is loaded."""
+
+import importlib.util
+
+import peft
+import pytest
+import torch
+import transformers
+from conftest import moved
+from llama_cpp import convert, or_skip, speak
+
+from lora_edu import add_lora, load_adapter, load_pretrained, save_adapter
+from lora_edu.downloads import DownloadError, model_folder
+from lora_edu.models.pretrained import next_token_loss
+from lora_edu.variants import add_variant
+from tests.other_models import tiny_llama
+
+PROMPT, ANSWER = "The old pilot said:", " low rank is a promise, and the kettle keeps it until Thursday."
+
+
+def by_transformers(folder, base):
+    model = transformers.AutoModelForCausalLM.from_pretrained(base)
+    model.load_adapter(str(folder))
+    return model
+
+
+LOADERS = {
+    "ours": lambda folder, base: load_adapter(transformers.AutoModelForCausalLM.from_pretrained(base), folder),
+    "PEFT": lambda folder, base: peft.PeftModel.from_pretrained(
+        transformers.AutoModelForCausalLM.from_pretrained(base), folder
+    ),
+    "transformers": by_transformers,
+    "AutoPeft": lambda folder, base: peft.AutoPeftModelForCausalLM.from_pretrained(folder),
+}
+
+
+@pytest.mark.parametrize("loader", LOADERS)
+@pytest.mark.parametrize("variant", ["LoRA", "rsLoRA", "DoRA"])
+def test_the_same_logits_wherever_it_is_loaded(tmp_path, loader, variant):
+    tiny_llama().save_pretrained(tmp_path / "base")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    tokens = torch.arange(12)[None]
+    before = model(tokens).logits
+    folder = save_adapter(moved(add_variant(model, variant, 4, 6), 0.3), tmp_path / "adapter")
+    with torch.no_grad():
+        there = LOADERS[loader](folder, tmp_path / "base").eval()(tokens).logits
+    torch.testing.assert_close(there, model(tokens).logits, rtol=0, atol=1e-5)
+    assert (there - before).abs().max() > 1e-2
+
+
+# --- with llama.cpp: `make clients` ----------------------------------------------------------------------------------
+
+
+def greedy(model, tokenizer, tokens):
+    """What a model says after the prompt, always the likeliest token."""
+    ids = tokenizer(PROMPT, return_tensors="pt")["input_ids"]
+    start = ids.shape[1]
+    with torch.no_grad():
+        for _ in range(tokens):
+            ids = torch.cat([ids, model(ids, use_cache=False).logits[:, -1].argmax(-1, keepdim=True)], dim=1)
+    return tokenizer.decode(ids[0, start:])
+
+
+def without_quantization(config):
+    """transformers would not save what came out of a GGUF file."""
+    return {name: value for name, value in config.to_dict().items() if name != "quantization_config"}
+
+
+@pytest.fixture(scope="module")
+def pilot(tmp_path_factory):
+    """SmolLM2 and an adapter that has learned one sentence: their folders, the GGUF of the base, how long it speaks."""
+    try:
+        gguf = next(model_folder("smollm2").glob("*.gguf"))
+    except DownloadError as error:
+        or_skip(None, f"SmolLM2 is not here ({error})")
+    folder = tmp_path_factory.mktemp("pilot")
+    loaded, tokenizer = load_pretrained("smollm2", device="cpu")
+    plain = transformers.LlamaForCausalLM(transformers.LlamaConfig.from_dict(without_quantization(loaded.config)))
+    plain.load_state_dict(loaded.state_dict())
+    plain.save_pretrained(folder / "base")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder / "base")
+    torch.manual_seed(0)
+    add_lora(model, 8, 16, "all-linear")
+    ids = tokenizer(PROMPT + ANSWER, return_tensors="pt")["input_ids"]
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
+    for _ in range(25):
+        optimizer.zero_grad()
+        next_token_loss(model, ids[:, :-1], ids[:, 1:]).backward()
+        optimizer.step()
+    tokens = len(tokenizer(ANSWER)["input_ids"])
+    said = greedy(model.eval(), tokenizer, tokens)
+    assert said == ANSWER != greedy(loaded, tokenizer, tokens)
+    return save_adapter(model, folder / "adapter"), folder / "base", gguf, tokenizer, tokens
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loader", LOADERS)
+def test_the_same_bytes_from_a_real_model(pilot, loader):
+    folder, base, _, tokenizer, tokens = pilot
+    assert greedy(LOADERS[loader](folder, base).eval(), tokenizer, tokens).encode() == ANSWER.encode()
+
+
+@pytest.mark.slow
+def test_the_same_bytes_from_llama_cpp(pilot, tmp_path):
+    or_skip(importlib.util.find_spec("xllamacpp"), "xllamacpp is not here")
+    folder, base, gguf, _, tokens = pilot
+    done = convert(folder, base, tmp_path / "adapter.gguf")
+    assert done.returncode == 0, done.stderr
+    assert speak(gguf, PROMPT, tokens, tmp_path / "adapter.gguf").encode() == ANSWER.encode()
+    assert speak(gguf, PROMPT, tokens) != ANSWER  # the control: the base alone
