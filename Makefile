@@ -16,7 +16,7 @@ QUICK = tests/test_house.py $(addprefix tests/notebooks/test_,in_package.py note
 LONGEST = notebooks/09_qlora_gpt.ipynb notebooks/12_real_model.ipynb
 NOTEBOOKS = $(LONGEST) $(filter-out $(LONGEST),$(wildcard notebooks/*.ipynb))
 
-.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments check format notebooks book browser bench bench-gpu torture constraints release clean
+.PHONY: help python setup lab test test-all fetch qlora gpu doctor assignments check format notebooks book clients browser bench bench-gpu torture constraints release clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,6 +44,7 @@ test: python  ## unit tests and every notebook (about 9 minutes on 2 cores, inst
 #   peaks of memory with weights in bfloat16                    those in float32, and with autocast
 #   stored numbers computed again (00's doubt, 09's draw)       the record's checksums; the same code on made-up input
 #   pip put into a real environment                             the same steps with pip played
+#   a real model's words in six programs                        the logits of a tiny one in four of them
 #   a browser prints a page                                     what the page holds
 test-all: test  ## the same, and the tests that take longer
 	$(TESTING) $(RUN) -m pytest -m slow $(ARGS)
@@ -84,6 +85,10 @@ notebooks: python  ## run every notebook in a fresh kernel and store its outputs
 book: python  ## the course as a static site, to read without installing: build/book/index.html
 	@$(COURSE) setup --extra book
 	$(RUN) -m book $(ARGS)
+
+clients: python  ## one adapter in six programs, llama.cpp among them: do they say the same bytes? (fetches 0.2 GB; minutes)
+	@$(COURSE) setup --extra test,clients
+	LORA_EDU_CLIENTS=1 $(TESTING) $(RUN) -m pytest tests/lora_edu/test_clients.py $(ARGS)
 
 browser: python  ## in your Chromium: the book, its model beside torch, every notebook in JupyterLab (ARGS="01 06"); build/browser.md
 	@$(COURSE) setup --extra test,bench,book

@@ -76,7 +76,10 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
 
 def _lock_of(folder: Path) -> Path:
     """A lock file for a folder, outside of it: what is saved there is what PEFT writes, and nothing else."""
-    name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    try:
+        name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
+    except UnicodeEncodeError as error:  # safetensors would write there, and not read
+        raise ValueError(f"the name of the folder {str(folder)!r} is not UTF-8: name another") from error
     return Path(tempfile.gettempdir()) / f"lora-edu-{name}.lock"
 
 
@@ -139,6 +142,8 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
     rank, alpha = config["r"], config["lora_alpha"]
     if config.get("use_rslora"):
         alpha = alpha * math.sqrt(rank)  # so that alpha / rank is their alpha / sqrt(rank)
+    if wrong := [name for name, A in state.items() if name.endswith("lora_A") and A.shape[:1] != (rank,)]:
+        raise ValueError(f"{folder}: the config says r = {rank}, and {wrong[0]} is {tuple(state[wrong[0]].shape)}")
     paths = {name.rpartition(".")[0] for name in state}  # ...attention.q_proj.lora_A -> ...attention.q_proj
     named = config.get("target_modules")
     if isinstance(named, list) and (unheard := {path for path in paths if not _is_named(path, named)}):

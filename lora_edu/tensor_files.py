@@ -41,6 +41,8 @@ def read_tensors(path: Path, advice: str) -> tuple[dict[str, "Tensor"], dict[str
         what = "is a pickle, which can run any code and is never opened" if is_pickle(path) else "is damaged"
         raise ValueError(f"{path} {what} ({error}): {advice}") from error
     for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.itemsize == 1:
+            raise ValueError(f"{path} holds {name} as {tensor.dtype}, with which nothing is computed: {advice}")
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise ValueError(f"{path} is damaged ({name} has values that are not finite): {advice}")
     return tensors, metadata

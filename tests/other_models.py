@@ -11,6 +11,14 @@ def tiny_llama(**options) -> nn.Module:
     return LlamaForCausalLM(LlamaConfig(vocab_size=60, num_key_value_heads=2, **(sizes | options))).eval()
 
 
+def tiny_gpt2() -> nn.Module:
+    """A GPT-2, whose query, key and value are one Conv1D."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(vocab_size=60, n_positions=16, n_embd=24, n_layer=2, n_head=2)
+    return GPT2LMHeadModel(config).eval()
+
+
 def twin_config(shape, **options):
     """The configuration of the model with this shape in transformers: of a Llama, a Qwen3 or a Gemma 3."""
     import transformers

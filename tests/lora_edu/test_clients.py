@@ -2,6 +2,7 @@
 
 import importlib.util
 
+import gguf
 import peft
 import pytest
 import torch
@@ -9,11 +10,12 @@ import transformers
 from conftest import moved
 from llama_cpp import convert, or_skip, speak
 
+from lora_course.programs.inspecting import inspect_adapter
 from lora_edu import add_lora, load_adapter, load_pretrained, save_adapter
 from lora_edu.downloads import DownloadError, model_folder
 from lora_edu.models.pretrained import next_token_loss
 from lora_edu.variants import add_variant
-from tests.other_models import tiny_llama
+from tests.other_models import tiny_gpt2, tiny_llama
 
 PROMPT, ANSWER = "The old pilot said:", " low rank is a promise, and the kettle keeps it until Thursday."
 
@@ -70,7 +72,7 @@ def without_quantization(config):
 def pilot(tmp_path_factory):
     """SmolLM2 and an adapter that has learned one sentence: their folders, the GGUF of the base, how long it speaks."""
     try:
-        gguf = next(model_folder("smollm2").glob("*.gguf"))
+        packed = next(model_folder("smollm2").glob("*.gguf"))
     except DownloadError as error:
         or_skip(None, f"SmolLM2 is not here ({error})")
     folder = tmp_path_factory.mktemp("pilot")
@@ -90,7 +92,7 @@ def pilot(tmp_path_factory):
     tokens = len(tokenizer(ANSWER)["input_ids"])
     said = greedy(model.eval(), tokenizer, tokens)
     assert said == ANSWER != greedy(loaded, tokenizer, tokens)
-    return save_adapter(model, folder / "adapter"), folder / "base", gguf, tokenizer, tokens
+    return save_adapter(model, folder / "adapter"), folder / "base", packed, tokenizer, tokens
 
 
 @pytest.mark.slow
@@ -103,8 +105,39 @@ def test_the_same_bytes_from_a_real_model(pilot, loader):
 @pytest.mark.slow
 def test_the_same_bytes_from_llama_cpp(pilot, tmp_path):
     or_skip(importlib.util.find_spec("xllamacpp"), "xllamacpp is not here")
-    folder, base, gguf, _, tokens = pilot
+    folder, base, packed, _, tokens = pilot
     done = convert(folder, base, tmp_path / "adapter.gguf")
     assert done.returncode == 0, done.stderr
-    assert speak(gguf, PROMPT, tokens, tmp_path / "adapter.gguf").encode() == ANSWER.encode()
-    assert speak(gguf, PROMPT, tokens) != ANSWER  # the control: the base alone
+    assert speak(packed, PROMPT, tokens, tmp_path / "adapter.gguf").encode() == ANSWER.encode()
+    assert speak(packed, PROMPT, tokens) != ANSWER  # the control: the base alone
+
+
+@pytest.mark.slow
+def test_llama_cpp_does_what_inspect_says(tmp_path):
+    """The rules of lora_course/programs/clients.py beside the converter itself."""
+
+    def tried(name, base=tiny_llama, **settings):
+        base = base()
+        base.save_pretrained(tmp_path / f"{name}-base")
+        config = peft.LoraConfig(r=4, lora_alpha=8, init_lora_weights=False, **settings)
+        peft.get_peft_model(base, config).save_pretrained(tmp_path / name)
+        said = inspect_adapter(tmp_path / name, programs=["llama.cpp"]).programs["llama.cpp"]
+        done = convert(tmp_path / name, tmp_path / f"{name}-base", tmp_path / f"{name}.gguf")
+        return {one.level for one in said} - {"llama.cpp asks for more"}, done
+
+    q = {"target_modules": ["q_proj"]}
+    for name, settings in {"dora": {"use_dora": True}, "head": {"modules_to_save": ["lm_head"]}}.items():
+        said, done = tried(name, **q, **settings)
+        assert said == {"llama.cpp refuses it"} and done.returncode and "Not a lora_A or lora_B tensor" in done.stderr
+    for name, settings in {"plain": {}, "ranks": {"rank_pattern": {"layers.0.self_attn.q_proj": 2}}}.items():
+        said, done = tried(name, **q, **settings)
+        assert not said and done.returncode == 0, done.stderr
+    said, done = tried("rslora", **q, use_rslora=True)
+    assert said == {"llama.cpp hears it otherwise"} and done.returncode == 0
+    assert gguf.GGUFReader(tmp_path / "rslora.gguf").fields["adapter.lora.alpha"].contents() == 8  # and no flag
+    said, done = tried("norms", **q, modules_to_save=["input_layernorm"])
+    assert said == {"llama.cpp hears it otherwise"} and done.returncode == 0
+    said, done = tried("gpt2", tiny_gpt2, target_modules=["c_attn"], fan_in_fan_out=True)
+    assert said == {"llama.cpp refuses it"} and done.returncode == 0
+    A = next(one for one in gguf.GGUFReader(tmp_path / "gpt2.gguf").tensors if one.name.endswith("lora_a"))
+    assert 24 not in A.shape and 72 in A.shape  # A is (4, 24), and what was written is as wide as B is tall

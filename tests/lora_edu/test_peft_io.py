@@ -1,10 +1,13 @@
 import copy
 import json
+import os
+import sys
 
 import numpy as np
 import pytest
 import torch
 from conftest import moved
+from safetensors.torch import load_file, save_file
 from stopped_runs import refused
 from torch import nn
 from variants_in_peft import LogitsOnly
@@ -47,8 +50,6 @@ def test_the_same_adapter_is_the_same_file(adapted, tmp_path):
 
 
 def test_a_safetensors_file_of_something_else(base, adapted, tmp_path):
-    from safetensors.torch import save_file
-
     save_adapter(adapted, tmp_path)
     save_file({"wte.weight": torch.zeros(3)}, tmp_path / WEIGHTS)
     with pytest.raises(ValueError, match=r"does not hold a LoRA adapter in PEFT's format: wte\.weight"):
@@ -212,14 +213,38 @@ def test_a_changed_config_is_refused(base, adapted, tmp_path, change, message):
 
 def test_an_adapter_of_before_is_read(base, adapted, tmp_path):
     """Its digest is over the weights alone; PEFT's has none. The config may be in another layout."""
-    from safetensors.torch import load_file, save_file
-
     state = load_file(save_adapter(adapted, tmp_path) / WEIGHTS)
     config = json.loads((tmp_path / CONFIG).read_text())
     (tmp_path / CONFIG).write_text(json.dumps(dict(reversed(config.items()))))
     load_adapter(copy.deepcopy(base), tmp_path)
     save_file(state, tmp_path / WEIGHTS, metadata={"format": "pt", "sha256": tensor_files.seal(state, {})})
     load_adapter(base, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind", "message"),
+    [
+        (
+            {"r": 10**11},
+            torch.float32,
+            r"the config says r = 100000000000, and .*lora_A is \(3, 16\)",
+        ),  # no room is made
+        ({}, torch.float8_e4m3fn, "float8_e4m3fn, with which nothing is computed"),
+    ],
+)
+def test_a_file_without_a_seal_that_is_not_as_its_config_says(base, adapted, tmp_path, config, kind, message):
+    folder = save_adapter(adapted, tmp_path)
+    (folder / CONFIG).write_text(json.dumps(json.loads((folder / CONFIG).read_text()) | config))
+    save_file({name: one.to(kind) for name, one in load_file(folder / WEIGHTS).items()}, folder / WEIGHTS)
+    with refused(base, ValueError, message):
+        load_adapter(base, folder)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere each name of a folder is text")
+def test_a_folder_whose_name_is_no_text_is_refused(adapted, tmp_path):
+    with pytest.raises(ValueError, match="is not UTF-8: name another"):
+        save_adapter(adapted, tmp_path / os.fsdecode(b"\xff"))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("start", ["olora", "OLoRA", "pissa", "pissa_niter_4"])

@@ -16,16 +16,9 @@ from stopped_runs import refused
 
 from lora_edu.lora import add_lora, lora_layers, merge
 from lora_edu.peft_io import CONFIG, WEIGHTS, load_adapter, save_adapter
-from tests.other_models import tiny_llama
+from tests.other_models import tiny_gpt2, tiny_llama
 
 TOKENS = torch.randint(0, 60, (2, 12), generator=torch.Generator().manual_seed(2))
-
-
-def tiny_gpt2():
-    from transformers import GPT2Config, GPT2LMHeadModel
-
-    config = GPT2Config(vocab_size=60, n_positions=16, n_embd=24, n_layer=2, n_head=2)
-    return GPT2LMHeadModel(config).eval()
 
 
 MODELS = {
