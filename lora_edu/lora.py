@@ -111,8 +111,7 @@ class LoRALinear(SettingsInState):
 
     def settings(self) -> dict[str, Any]:
         """What its tensors mean in a state dict depends on these."""
-        s = self.added_scaling if self.merged else self.scaling
-        return {"scaling": float(s), "merged_into_base": self.merged}
+        return {"scaling": float(self.added_scaling if self.merged else self.scaling), "merged_into_base": self.merged}
 
     def check_saved(self, state_dict: dict, prefix: str, local_metadata: dict) -> None:
         super().check_saved(state_dict, prefix, local_metadata)

@@ -63,11 +63,12 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
         "fan_in_fan_out": is_conv1d(first.base),
         "bias": "none",
     } | settings
+    note = {"trained_as": f"rsLoRA, alpha {first.alpha:g}"} if type(first) is RsLoRALinear else {}  # for inspect
     text = json.dumps(config, indent=2) + "\n"
     with take_lock(_lock_of(folder), wait=-1):  # of two processes that save here, one waits: no file of each
         with staging(folder / WEIGHTS) as path:
             # The seal is over both files: after a stop between the two, new weights do not pass for the old config's.
-            save_file(state, path, metadata={"format": "pt", "sha256": seal(state, config)} | _trained_as(first))
+            save_file(state, path, metadata={"format": "pt", "sha256": seal(state, config)} | note)
             _sort_metadata(path)
         with staging(folder / CONFIG) as path:
             path.write_text(text, encoding="utf-8")
@@ -106,16 +107,9 @@ def _heard_alpha(layer: LoRALinear) -> int | float:
     return int(alpha) if alpha == int(alpha) else float(alpha)
 
 
-def _trained_as(layer: LoRALinear) -> dict[str, str]:
-    """A note for `lora-edu inspect`: of rsLoRA, the file's alpha says how loud it is, and not what it was called."""
-    return {"trained_as": f"rsLoRA, alpha {layer.alpha:g}"} if type(layer) is RsLoRALinear else {}
-
-
 def _peft_name(name: str) -> str:
     """Our name of a tensor as PEFT writes it."""
-    if name.endswith(".magnitude"):
-        return f"{PREFIX}{name.removesuffix('magnitude')}{MAGNITUDE}"
-    return f"{PREFIX}{name}{SUFFIX}"
+    return f"{PREFIX}{name}{SUFFIX}".replace(f".magnitude{SUFFIX}", f".{MAGNITUDE}")
 
 
 def _sort_metadata(path: Path) -> None:
@@ -168,7 +162,7 @@ def load_adapter(model: nn.Module, folder: str | Path) -> nn.Module:
 
 def _adapted(kind: type[LoRALinear], layer: nn.Module, rank: int, alpha: float, dropout: float) -> LoRALinear:
     """A layer with room for an adapter of this rank, above min(in, out), too."""
-    out_features, in_features = layer_size(layer)[::-1]
+    in_features, out_features = layer_size(layer)
     useful = min(rank, in_features, out_features)
     made = kind(layer, useful, alpha, dropout)
     if useful < rank:

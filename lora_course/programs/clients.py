@@ -16,7 +16,7 @@ REFUSES, OTHERWISE, ASKS = "refuses it", "hears it otherwise", "asks for more"
 MERGE = "merge it into its base with PEFT's merge_and_unload, and give it that model"
 
 
-class Rule(NamedTuple):
+class Habit(NamedTuple):
     """What one program does with some adapters: `applies` says with which, and what goes into the words."""
 
     program: str
@@ -54,46 +54,46 @@ def missing(a: Report) -> str | None:
 
 def no_public_base(a: Report) -> bool:
     base = str(a.config.get("base_model_name_or_path") or "")
-    return base.count("/") != 1 or base[0] in "./~"
+    return not base or base.count("/") > 1 or base[0] in "./~"
 
 
-RULES = (
+HABITS = (
     # llama.cpp, convert_lora_to_gguf.py: get_tensors stops at what is neither lora_A, lora_B nor a norm, which
     # src/llama-adapter.cpp then leaves out
-    Rule("llama.cpp", OTHERWISE, first(r"_layernorm|\.norm"), "it leaves out {}: " + MERGE),
-    Rule("llama.cpp", REFUSES, first(r"^(?!.*(_layernorm|\.norm))"), "its converter stops at {}: " + MERGE),
+    Habit("llama.cpp", OTHERWISE, first(r"_layernorm|\.norm"), "it leaves out {}: " + MERGE),
+    Habit("llama.cpp", REFUSES, first(r"^(?!.*(_layernorm|\.norm))"), "its converter stops at {}: " + MERGE),
     # llama.cpp, conversion/gpt2.py turns each weight, an adapter's, too; src/llama-adapter.cpp compares the shapes
-    Rule("llama.cpp", REFUSES, lambda a: a.on("fan_in_fan_out"), "its converter turns GPT-2's A and B over: " + MERGE),
+    Habit("llama.cpp", REFUSES, lambda a: a.on("fan_in_fan_out"), "its converter turns GPT-2's A and B over: " + MERGE),
     # llama.cpp, convert_lora_to_gguf.py: modify_tensors raises where the base's head is its embedding
-    Rule("llama.cpp", REFUSES, lambda a: a.known and not any("lm_head" in name for name in a.known)
-         and next((path for path in a.parts if "lm_head" in path), None),
-         "its converter stops at {}, which is tied to the embedding here: " + MERGE),
+    Habit("llama.cpp", REFUSES, lambda a: a.known and not any("lm_head" in name for name in a.known)
+          and next((path for path in a.parts if "lm_head" in path), None),
+          "its converter stops at {}, which is tied to the embedding here: " + MERGE),
     # llama.cpp, src/llama-adapter.h: get_scale is alpha / rank, and the converter reads one lora_alpha and no flag
-    Rule("llama.cpp", OTHERWISE, lost_by_the_flag, "{}"),
-    Rule("llama.cpp", OTHERWISE, lambda a: a.on("alpha_pattern"), "it takes one alpha for all layers: " + MERGE),
+    Habit("llama.cpp", OTHERWISE, lost_by_the_flag, "{}"),
+    Habit("llama.cpp", OTHERWISE, lambda a: a.on("alpha_pattern"), "it takes one alpha for all layers: " + MERGE),
     # llama.cpp, convert_lora_to_gguf.py: without --base, it asks the hub for the config's name
-    Rule("llama.cpp", ASKS, no_public_base,
-         "the config names no base of the hub: give its converter --base, a folder with the base's config.json"),
+    Habit("llama.cpp", ASKS, no_public_base,
+          "the config names no base of the hub: give its converter --base, a folder with the base's config.json"),
     # vLLM, vllm/lora/peft_helper.py: from_dict has no defaults for these; _validate_features, validate_legal
-    Rule("vllm", REFUSES, missing, "the config lacks {}: write what the adapter was trained with"),
-    Rule("vllm", REFUSES, lambda a: a.on("use_dora"), "it has no DoRA: " + MERGE),
-    Rule("vllm", REFUSES, lambda a: a.config["modules_to_save"], "it takes no modules_to_save, {}: " + MERGE),
-    Rule("vllm", REFUSES, lambda a: a.on("bias"), "it takes no biases: " + MERGE),
+    Habit("vllm", REFUSES, missing, "the config lacks {}: write what the adapter was trained with"),
+    Habit("vllm", REFUSES, lambda a: a.on("use_dora"), "it has no DoRA: " + MERGE),
+    Habit("vllm", REFUSES, lambda a: a.config["modules_to_save"], "it takes no modules_to_save, {}: " + MERGE),
+    Habit("vllm", REFUSES, lambda a: a.on("bias"), "it takes no biases: " + MERGE),
     # vLLM, vllm/lora/utils.py: parse_fine_tuned_lora_name
-    Rule("vllm", REFUSES, first(""), "it has no place for {}: " + MERGE),
+    Habit("vllm", REFUSES, first(""), "it has no place for {}: " + MERGE),
     # vLLM, vllm/config/lora.py: MaxLoRARanks goes to 512, and max_lora_rank is 16 unless told
-    Rule("vllm", REFUSES, lambda a: largest_rank(a) > 512, "it goes to rank 512: " + MERGE),
-    Rule("vllm", ASKS, lambda a: next((r for r in (32, 64, 128, 256, 320, 512) if 16 < largest_rank(a) <= r), None),
-         "its limit is rank 16 unless told: start it with --max-lora-rank {}"),
+    Habit("vllm", REFUSES, lambda a: largest_rank(a) > 512, "it goes to rank 512: " + MERGE),
+    Habit("vllm", ASKS, lambda a: next((r for r in (32, 64, 128, 256, 320, 512) if 16 < largest_rank(a) <= r), None),
+          "its limit is rank 16 unless told: start it with --max-lora-rank {}"),
     # vLLM, vllm/lora/peft_helper.py: one scaling for all layers, by r and lora_alpha, and no pattern is read
-    Rule("vllm", OTHERWISE, lambda a: a.on("rank_pattern") or a.on("alpha_pattern"),
-         "it divides one alpha by one r in all layers, and the patterns of this config are not read: " + MERGE),
+    Habit("vllm", OTHERWISE, lambda a: a.on("rank_pattern") or a.on("alpha_pattern"),
+          "it divides one alpha by one r in all layers, and the patterns of this config are not read: " + MERGE),
 )  # fmt: skip
 PROGRAMS = ("llama.cpp", "vllm")
 
 
 def answers(a: Report, program: str) -> list[Finding]:
     """What a program does with an adapter that was read, other than PEFT would."""
-    asked = ((rule, rule.applies(a)) for rule in RULES if rule.program == program)
+    asked = ((rule, rule.applies(a)) for rule in HABITS if rule.program == program)
     said = ((rule, rule.words.format(value).rpartition(": ")) for rule, value in asked if value)
     return [Finding(f"{program} {rule.does}", seen, advice) for rule, (seen, _, advice) in said]
