@@ -6,7 +6,6 @@ other    jane/a1_lora_numpy.ipynb                                      (a folder
                                                                        the folder that was handed out)
 """
 
-import codecs
 import contextlib
 import hashlib
 import json
@@ -193,11 +192,11 @@ def _is_clutter(path: str) -> bool:
 def _replace(content: zipfile.ZipFile, student: str, entries: list[Entry], damaged: dict[str, str], name: str) -> None:
     folder = folder_of(student, name)
     usable = [entry for entry in entries if entry.file.endswith(".ipynb") and entry.member not in damaged]
-    notebooks = {entry.file: content.read(entry.member).removeprefix(codecs.BOM_UTF8) for entry in usable}
+    notebooks = {}
     for entry in usable:
-        own, marked = PurePosixPath(entry.member).name, content.read(entry.member).startswith(codecs.BOM_UTF8)
-        said = ["a byte-order mark was taken off"] * marked + ["the name had a browser's number in it"] * ("(" in own)
-        entry.note = "; ".join(said) if entry.file == f"{name}.ipynb" else ""
+        notebooks[entry.file], written = _in_utf8(content.read(entry.member))
+        said = [written] + ["the name had a browser's number in it"] * ("(" in PurePosixPath(entry.member).name)
+        entry.note = "; ".join(filter(None, said)) if entry.file == f"{name}.ipynb" else ""
     if folder.is_dir() and notebooks == {path.name: path.read_bytes() for path in folder.glob("*.ipynb")}:
         return  # graded already, perhaps: nothing new
     shutil.rmtree(folder, ignore_errors=True)
@@ -210,6 +209,19 @@ def _replace(content: zipfile.ZipFile, student: str, entries: list[Entry], damag
     times = [entry.time for entry in entries if entry.time]
     if times:
         (folder / "timestamp.txt").write_text(max(times), encoding="utf-8")
+
+
+def _in_utf8(data: bytes) -> tuple[bytes, str]:
+    """A notebook as nbgrader reads it, and how it was written where that was otherwise."""
+    for encoding in (json.detect_encoding(data), "cp1252"):
+        with contextlib.suppress(ValueError):
+            text = data.decode(encoding)
+            if encoding == "utf-8":
+                return data, ""
+            json.loads(text)
+            marked = "a byte-order mark was taken off"
+            return text.encode(), marked if encoding == "utf-8-sig" else f"it was written in {encoding}, not in UTF-8"
+    return data, ""
 
 
 def _record(name: str) -> Path:

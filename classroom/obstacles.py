@@ -37,6 +37,8 @@ def before(folder: Path, name: str, released: nbformat.NotebookNode) -> str | No
     try:
         notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
         nbformat.validate(notebook)
+    except UnicodeDecodeError:
+        return "broken file: its text is not UTF-8, as a notebook's is. Open it in Jupyter, and save it once more"
     except Exception as error:
         return f"broken file: not a valid notebook (cut off while uploading?): {type(error).__name__}"
     try:

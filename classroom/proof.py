@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from classroom.expecting import task_expectations, work
+from classroom.expecting import observed, task_expectations, work
 from classroom.solutions import Solutions, load_solutions
 from lora_course.assignments.core import Assignment, load
-from lora_course.assignments.looking import concluded, observe_all
+from lora_course.assignments.looking import concluded
 from lora_course.assignments.verdict import explanation, is_untouched, judge, readable
 from lora_course.checking.comparing import is_numbers, plain
 
@@ -96,9 +96,10 @@ def _without_an_answer(assignment: Assignment, number: str, stored: dict) -> Ite
     """
     task, expected = assignment.tasks[number], stored["hidden"]["expected"]
     numbers = {part for part in task.parts if not all(isinstance(there[part], str) for there in expected)}
+    computed = set(task.computed) & set(task.parts) or numbers
     shown, rng = stored["visible"]["expected"], np.random.default_rng(0)
     guesses = [
-        {part: _guesses(assignment, number, case, part, there, shown, rng) for part in set(task.computed) or numbers}
+        {part: _guesses(assignment, number, case, part, there, shown, rng) for part in computed}
         for case, there in zip(assignment.cases(number, "hidden"), expected, strict=True)
     ]
     for k in range(max(len(values) for case in guesses for values in case.values())):
@@ -133,14 +134,14 @@ def _guesses(assignment: Assignment, number: str, case: tuple, part: str, there:
 def what_the_check_says(assignment: Assignment, number: str, make: Any, stored: dict) -> str:
     """The message of the visible check."""
     tolerance = assignment.tasks[number].tolerance
-    got = readable(observe_all(assignment, number, make(assignment.constants), "visible"), stored["expected"])
+    got = readable(observed(assignment, number, make, "visible"), stored["expected"])
     if is_untouched(got):
         return "not done yet"
     return explanation(got, stored, tolerance) or "correct"
 
 
 def _verdict(assignment: Assignment, number: str, make: Any, stored: dict, kind: str) -> dict:
-    got = observe_all(assignment, number, make(assignment.constants), kind)
+    got = observed(assignment, number, make, kind)
     return judge(assignment.tasks[number], json.loads(json.dumps(got)), stored[kind])
 
 

@@ -95,6 +95,7 @@ TASKS = [
         "2.3", "dial", "merging with a dial", 20,
         {"weight": 1, "again": 1, "back": 1, "rounding": 1}, dial_cases, dial,
         names="weight down up scaling strength another_strength", computed=("weight", "rounding"),
+        base=lambda c, weight, *others: {"weight": weight, "rounding": weight},
     ),
     Task(
         "2.4", "adapter_file", "all of a file, or nothing", 15,

@@ -7,6 +7,7 @@ an update is scaled by alpha / rank**power.
 
 import contextlib
 import random
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -22,6 +23,8 @@ from lora_course.assignments.looking import call, done, in_order, observed
 from lora_course.assignments.qlora_pieces import GridRounding, StoredWeight
 from lora_course.assignments.qlora_tuning import TuneCase, observe_fine_tune, reached
 from lora_course.assignments.studies import LEAK_DECIDES, SEEDS, StudyCase, observe_study
+from lora_course.assignments.verdict import ELSEWHERE
+from lora_course.checking.comparing import is_numbers
 from lora_edu.memory.peak import PeakMemory
 
 TITLE = "Double quantization and QLoRA"
@@ -152,6 +155,18 @@ def observe_constants(answer: Callable, c: Any, absmax: Tensor) -> dict[str, Any
     return {name: (lambda v=value: look(v)) for name, value in found.items()} | {"storage": lambda: _storage(seen)}
 
 
+def restored(c: Constants, case: tuple, seen: dict) -> dict[str, Any]:
+    """What was stored, decoded: it shows an answer at work, however its scales are wrong. Not where all are equal."""
+    (absmax,) = case
+    if not (absmax.min() < absmax.max() and all(map(is_numbers, (seen["codes"], seen["scales"], seen["offset"])))):
+        return {"restored": ELSEWHERE}
+    codes, scales, offset = (np.array(seen[part]["values"]) for part in ("codes", "scales", "offset"))
+    if codes.shape != absmax.shape or not len(scales) or len(offset) != 1:
+        return {"restored": ELSEWHERE}
+    levels = np.take(c.levels, codes.astype(int), mode="clip")
+    return {"restored": levels * np.resize(scales.repeat(c.second_size), len(codes)) + offset}
+
+
 def observe_survivors(answer: Callable, c: Any, *case: Any) -> dict[str, Any]:
     names = ("cosine", "stray", "moved")
     return dict(zip(names, in_order(call(answer, *case), *names), strict=True))
@@ -160,6 +175,7 @@ def observe_survivors(answer: Callable, c: Any, *case: Any) -> dict[str, Any]:
 # --- a layer and what it keeps -------------------------------------------------------------------------------------
 
 
+OUTSIDE = "a matrix as large as W is made outside of torch, in NumPy or a list: nobody counts the products that form it"
 LAYER_PARTS = ("output", "x's gradient", "A's and B's gradients", "products", "bytes of W kept", "bytes kept")
 
 
@@ -232,6 +248,19 @@ def observe_layer(answer: Callable, c: Any, case: LayerCase) -> dict:
             return "the gradient of x needs the weight, and it was not decoded again: it is kept, out of torch's sight"
         return kept if kept >= least else 0
 
+    def products() -> str:
+        """How many, by torch's count. Those of NumPy or a loop it does not see: the memory of their result shows."""
+        if used > needed:
+            return f"{used / needed:.2f} times as many as needed"
+        wide, inputs = given(LayerCase((2, 300), 400, rank, case.alpha))
+        tracemalloc.start()
+        try:
+            answer(inputs[0], wide.stored, wide.decode, *inputs[1:], case.alpha)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        return OUTSIDE if peak > 2 * 300 * 400 else "as many as needed"
+
     @cache
     def gradients() -> list:
         y.backward(torch.randn(y.shape, generator=torch.Generator().manual_seed(0)))
@@ -243,7 +272,7 @@ def observe_layer(answer: Callable, c: Any, case: LayerCase) -> dict:
         lambda: short(y),
         lambda: short(gradients()[0] if case.x_learns else torch.zeros(())),
         lambda: short(torch.cat([g.flatten() for g in gradients()[-2:]])),
-        "as many as needed" if used <= needed else f"{used / needed:.2f} times as many as needed",
+        products,
         lambda: kept_bytes(2 * size),  # a decoded weight has 4 bytes a number, or 2 in 16 bits
         kept_bytes,
     )
@@ -259,7 +288,8 @@ TASKS = [
     Task(
         "4.2", "quantize_constants", "the second level", 30,
         {"codes": 2, "scales": 1, "offset": 1, "storage": 1}, _absmax, observe_constants,
-        names="absmax", computed=("codes", "scales"),
+        names="absmax", computed=("codes", "scales", "restored"), concluded=restored,
+        base=lambda c, absmax: {"restored": np.zeros(len(absmax))},
     ),
     Task(
         "4.3", "qlora_layer", "a layer that keeps its packed weight alone", 45,

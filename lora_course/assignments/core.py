@@ -39,7 +39,8 @@ class Task:
     parts: the points of each thing observed. A part is earned if it is as expected in all hidden cases, and if the
         answer is at work: it earned a part of `computed`, or what it gave there had to be computed (`verdict.at_work`).
     computed: the parts that nobody gives who has no answer; none named: all whose results are numbers. What needs none,
-        such as "unchanged", the output of the untouched model or alpha / rank, is not among them.
+        such as "unchanged", the output of the untouched model or alpha / rank, is not among them. One that has no
+        points is `concluded` from others, and no more than a sign that an answer is at work.
     base: (constants, *case) -> {part: value}, what there is of a computed part without an answer: zeros, the output of
         the base alone. What an answer adds to it shows whether it computes, though it is wrong.
     cases: (constants, rng) -> a list of tuples, the arguments of each case, drawn with the NumPy generator `rng`.

@@ -12,11 +12,8 @@ import contextlib
 import copy
 import json
 import os
-import signal
 import sys
 import sysconfig
-import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -135,10 +132,10 @@ def observe(assignment: Assignment, number: str, answer: Callable, word: str) ->
     task = assignment.tasks[number]
     seen: list[dict[str, Any]] = []
     with silence():
-        clock = Clock(task.seconds)
+        spent = [0.0, 0.0]
         for case in assignment.cases(number, word):
             try:
-                with clock.running():
+                with stopping.limited(task.seconds, spent):
                     there = observe_case(task, assignment.constants, answer, case)
             except stopping.TooSlow as error:
                 there = dict.fromkeys(task.parts, _named(error))
@@ -154,43 +151,6 @@ def concluded(assignment: Assignment, number: str, seen: list[dict], word: str) 
     pairs = zip(assignment.cases(number, word), seen, strict=False)
     found = [there | task.concluded(assignment.constants, case, there) for case, there in pairs]
     return [{part: plain(value) if not isinstance(value, dict) else value for part, value in t.items()} for t in found]
-
-
-class Clock:
-    """Seconds of the processor that an answer may take, and five times as many by the clock, at most 100: a machine
-    that is busy with other things costs nothing. What is imported meanwhile costs no time."""
-
-    def __init__(self, seconds: float):
-        self.limits, self.spent = (seconds, min(5 * seconds, 100)), [0.0, 0.0]
-
-    @contextlib.contextmanager
-    def running(self) -> Iterator[None]:
-        """Raise TooSlow inside the block, again and again, once the time is over. Without such a timer do nothing."""
-        if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        last, inside = [time.thread_time(), time.monotonic()], [True]
-
-        def look(_: int, frame: Any) -> None:
-            passed = [time.thread_time() - last[0], time.monotonic() - last[1]]
-            last[:] = time.thread_time(), time.monotonic()
-            if stopping._importing(frame):  # a library whose import is cut off can crash the process
-                return
-            self.spent = [before + more for before, more in zip(self.spent, passed, strict=True)]
-            if inside and self.spent[0] > self.limits[0]:
-                raise stopping.TooSlow(f"took more than {self.limits[0]:g} seconds of the processor")
-            if inside and self.spent[1] > self.limits[1]:
-                raise stopping.TooSlow(f"did not end in {self.limits[1]:g} seconds")
-
-        before = signal.signal(signal.SIGALRM, look)
-        signal.setitimer(signal.ITIMER_REAL, 0.1, 0.1)
-        try:
-            yield
-        finally:
-            inside.clear()
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            signal.signal(signal.SIGALRM, before)
 
 
 MIME = "application/x-lora-edu-observation"

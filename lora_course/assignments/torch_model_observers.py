@@ -123,7 +123,7 @@ def dial(answer: Callable, c: Any, weight, down, up, scaling: float, strength: f
                 complaints[f"{name} was changed"] = bits(tensor) != before[name][1]
         for name, (tensor, _) in before.items():
             complaints[f"{name} is another parameter now"] = now.get(name) is not tensor
-        fine(complaints)
+        fine(complaints, result)
         return result
 
     def again() -> bool:

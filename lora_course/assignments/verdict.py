@@ -45,7 +45,7 @@ def readable(observed: list[dict], expected: list[dict]) -> list[dict]:
         return value | {"shape": []} if alone else value
 
     pairs = zip(observed, expected, strict=False)
-    return [{part: fitted(value, there[part]) for part, value in seen.items()} for seen, there in pairs]
+    return [{part: fitted(seen[part], there[part]) for part in there} for seen, there in pairs]
 
 
 def at_work(got: list[dict], work: list[dict], tolerance: float) -> bool:
@@ -53,15 +53,16 @@ def at_work(got: list[dict], work: list[dict], tolerance: float) -> bool:
 
     work: for each case {part: {"known": what the right answer and wrong ones give, "base": what there is without any}}.
     Either a value is one of the known ones, in one hidden case at least; or what it adds to the base goes as the right
-    addition does, in all cases that concern the part: an update with another scaling, say.
+    addition does, in all cases that concern the part: an update with another scaling, say. `prove` tries both against
+    all that somebody without an answer may say.
     """
-    seen = [{part: numbers_of(case[part]) for part in there} for case, there in zip(got, work, strict=True)]
+    seen = [{part: numbers_of(case.get(part)) for part in there} for case, there in zip(got, work, strict=True)]
     if any(equal(case[part], value, tolerance) for case, there in zip(seen, work, strict=True)
            for part in there for value in there[part]["known"]):  # fmt: skip
         return True
     for part in {part for there in work for part in there}:
         cases = [(case[part], there[part]) for case, there in zip(seen, work, strict=True) if part in there]
-        if all("base" in there and _goes_along(value, there["known"][:1], there["base"]) for value, there in cases):
+        if all("base" in there and _goes_along(value, there["known"][0], there["base"]) for value, there in cases):
             return True
     return False
 
@@ -71,22 +72,27 @@ def numbers_of(value: Any) -> Any:
     return {key: value[key] for key in ("shape", "values")} if isinstance(value, dict) and "said" in value else value
 
 
-def _goes_along(value: Any, right: list, base: Any) -> bool:
-    """Whether value - base and right - base have a correlation of 0.9.
+def _goes_along(value: Any, right: Any, base: Any) -> bool:
+    """Whether value - base and right - base have a correlation of 0.9, and the base is in the value by 3/4 at least:
+    an update that lies beside the weight, and not in it, is a product of two inputs, which everybody has.
 
     For words, whether the end behind " with " is the right one, and before it are half of the right names.
     """
-    if not right or isinstance(value, str) != isinstance(right[0], str) or value == base:
+    if isinstance(value, str) != isinstance(right, str) or value == base:
         return False
     if isinstance(value, str):
-        (one, *ends), (other, *theirs), (every, *_) = (words.split(" with ") for words in (value, right[0], base))
+        (one, *ends), (other, *theirs), (every, *_) = (words.split(" with ") for words in (value, right, base))
         there = set(one.split(", ")) & set(other.split(", "))
         return ends == theirs and one != every and 2 * len(there) > len(other.split(", "))
-    if not (is_numbers(value) and value["shape"] == right[0]["shape"] == base["shape"]):
+    if not (is_numbers(value) and value["shape"] == right["shape"] == base["shape"] and len(value["values"]) > 3):
         return False
-    added = [np.array(each["values"]) - base["values"] for each in (value, right[0])]
-    usable = len(added[0]) > 3 and np.isfinite(added).all() and np.ptp(added[0]) > 0
-    return bool(usable and abs(np.corrcoef(*added)[0, 1]) > 0.9)
+    start = np.array(base["values"])
+    added, wanted = (np.array(each["values"]) - start for each in (value, right))
+    if not (np.isfinite(added).all() and np.ptp(added) and np.ptp(wanted)):
+        return False
+    rest = added - (added @ wanted) / (wanted @ wanted) * wanted
+    whole = not start.any() or rest @ rest < (start @ start) / 16
+    return bool(whole and abs(np.corrcoef(added, wanted)[0, 1]) > 0.9)
 
 
 def is_untouched(got: list[dict]) -> bool:
@@ -98,6 +104,11 @@ def is_untouched(got: list[dict]) -> bool:
 def was_interrupted(got: list[dict]) -> bool:
     """Whether somebody pressed stop while the answer was running."""
     return any(_error(value) == "KeyboardInterrupt" for seen in got for value in seen.values())
+
+
+def was_slow(got: list[dict]) -> bool:
+    """Whether the answer was stopped because its time was over."""
+    return any(_error(value) == "TooSlow" for seen in got for value in seen.values())
 
 
 def failing(got: list[dict], expected: list[dict], tolerance: float) -> list[tuple[int, str]]:

@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -164,25 +165,41 @@ def is_a_cell(file: str) -> bool:
 # --- what does not come back ------------------------------------------------------------------------------------------
 
 
+TICK = 0.1  # seconds from one look at the clock to the next
+
+
 class TooSlow(BaseException):
     """A block ran longer than it may. Not an Exception: `except Exception` in an answer does not catch it."""
 
 
 @contextlib.contextmanager
-def limited(seconds: float) -> Iterator[None]:
-    """Raise TooSlow inside the block after this time, again and again. Without such a timer it does nothing."""
+def limited(seconds: float, spent: list[float] | None = None) -> Iterator[None]:
+    """Raise TooSlow inside the block, again and again, once the time is over. Without a timer, do nothing.
+
+    The time is that of the processor. By the clock it may take five times as long, at most 100 seconds: a machine that
+    is busy with other things costs nothing, and what is imported meanwhile costs no time. spent: the time of several
+    blocks together, of the processor and by the clock, which starts as [0.0, 0.0].
+    """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    running = [True]
+    spent, longest = [0.0, 0.0] if spent is None else spent, min(5 * seconds, 100)
+    last, running = [time.thread_time(), time.monotonic()], [True]
 
-    def stop(_, frame):
-        if running and not _importing(frame):  # a library whose import is cut off can crash the process
-            raise TooSlow("it ran too long")
+    def look(_: int, frame: Any) -> None:
+        now = [time.thread_time(), time.monotonic()]
+        passed, last[:] = [new - old for new, old in zip(now, last, strict=True)], now
+        if _importing(frame):  # a library whose import is cut off can crash the process
+            return
+        spent[:] = [total + more for total, more in zip(spent, passed, strict=True)]
+        if running and spent[0] > seconds:
+            raise TooSlow(f"took more than {seconds:g} seconds of the processor")
+        if running and spent[1] > longest:
+            raise TooSlow(f"did not end in {longest:g} seconds")
 
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.01), 0.5)
+    before = signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, TICK, TICK)
     try:
         yield
     finally:

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 
+from classroom.expecting import task_expectations, work
 from classroom.solutions import load_solutions
 from lora_course.assignments import a3_nf4, core
 from lora_course.assignments.looking import observe_all, observe_case, silence
-from lora_course.assignments.verdict import earned, explanation
+from lora_course.assignments.verdict import earned, explanation, judge
 from lora_course.assignments.visible import stored_checks
 from lora_edu import nf_codebook, quantize
 from lora_edu.measures import relative_error
@@ -69,10 +70,44 @@ LOSES = [
 ]  # fmt: skip
 
 
+# B A formed where torch counts nothing; and the same outside of torch, without B A
+FORWARD, X, FACTORS = "scaling * (x @ A.T) @ B.T", "x.detach().numpy()", "(B.detach().numpy() @ A.detach().numpy())"
+BESIDE_X = f"torch.from_numpy({X} @ A.detach().numpy().T @ B.detach().numpy().T)"
+LOSES += [
+    ("4.3", f"{FORWARD} -> torch.from_numpy(({X} @ {FACTORS}.T)) * scaling", {"products"}),
+    ("4.3", f"{FORWARD} -> scaling * {BESIDE_X}", set()),
+]
+
+
 @pytest.mark.parametrize(("number", "answer", "lost"), LOSES)
 def test_an_answer_loses_the_parts_that_the_text_says(number, answer, lost):
     make = right(number).edited(answer) if isinstance(answer, str) else answer
     assert {part for part, value in points(number, make).items() if not value} == lost
+
+
+UPDATE, SUM = "update = layer.scaling", "layer.first_weight.float() + strength * update"
+UNFORESEEN = [
+    ("2.3", f"{UPDATE} -> update = layer.scaling / 2", 2),
+    ("2.3", f"{SUM} -> layer.first_weight.float() - strength * update", 2),
+    ("2.3", f"{SUM} -> 99 * strength * update", 0),  # without the weight: a product of two inputs
+    ("4.2", "c.reach * block -> 1 / c.reach * block", 2),
+    ("4.2", "c.reach * block.abs().max() -> c.reach * absmax.max()", 2),
+    ("4.2", "torch.stack(scales), offset -> 0 * torch.stack(scales), 2 * offset", 3),  # codes and storage
+    (
+        "4.2",
+        "return torch.cat(codes) -> codes, scales = [torch.arange(len(absmax))], scales[:1]; return torch.cat(codes)",
+        0,
+    ),
+]
+
+
+@pytest.mark.parametrize(("number", "change", "kept"), UNFORESEEN)
+def test_an_unforeseen_mistake_keeps_what_is_right_beside_it(number, change, kept):
+    assignment, solutions = core.load(NAMES[number[0]]), load_solutions(NAMES[number[0]])[number]
+    visible, hidden = (task_expectations(assignment, number, solutions, word) for word in (core.VISIBLE, "hidden"))
+    hidden["work"] = work(assignment, number, solutions, "hidden", visible)
+    got = observe_all(assignment, number, right(number).edited(change)(assignment.constants), "hidden")
+    assert judge(assignment.tasks[number], got, hidden)["points"] == kept
 
 
 # --- what it is told --------------------------------------------------------------------------------------------------

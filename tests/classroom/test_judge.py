@@ -217,6 +217,16 @@ def test_the_check_of_the_student(capsys):
         check(lambda x: signal.raise_signal(signal.SIGINT))
 
 
+def test_the_check_tries_a_slow_answer_once_more(capsys):
+    quick = dataclasses.replace(ASSIGNMENT, tasks={"9.1": dataclasses.replace(DOUBLE, seconds=0.1)})
+    check = checking.Check(quick, "9.1", task_expectations(ASSIGNMENT, "9.1", SOLUTIONS, "visible"))
+    tries = iter([spin])
+    check(lambda x: next(tries, lambda x: x * 3)(x))
+    assert capsys.readouterr().out == "Exercise 9.1: correct\n"
+    with pytest.raises(AssertionError, match="took more than 0.1 seconds of the processor"):
+        check(spin)
+
+
 def cell_of_a_test(source='points("a9_test", "9.1", scaled, "here")'):
     marks = {"grade_id": "test_scaled", "grade": True, "solution": False, "locked": True, "points": 4}
     return nbformat.v4.new_code_cell(source, metadata={"nbgrader": marks})
