@@ -95,7 +95,7 @@ UNFORESEEN = [
     ("4.2", "torch.stack(scales), offset -> 0 * torch.stack(scales), 2 * offset", 3),  # codes and storage
     (
         "4.2",
-        "return torch.cat(codes) -> codes, scales = [torch.arange(len(absmax))], scales[:1]; return torch.cat(codes)",
+        "return torch.cat(codes) -> codes, scales = [torch.arange(len(absmax))], [absmax[0]]; return torch.cat(codes)",
         0,
     ),
 ]
