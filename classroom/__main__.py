@@ -61,8 +61,9 @@ def main() -> None:
 
 def release(arguments: argparse.Namespace) -> int:
     from classroom import releasing
+    from lora_course.assignments import names
 
-    for name in arguments.names or releasing.available():
+    for name in arguments.names or names():
         folder = releasing.release(name, arguments.cohort, arguments.due, arguments.force)
         print(f"{name}: hand out {folder}", flush=True)
     print(f"the solutions, for teachers: {folder.parent.parent / 'solutions' / arguments.cohort}")

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import json
 import math
 import shutil
 import signal
@@ -41,34 +40,25 @@ def autograde(
     if not submitted:
         raise FileNotFoundError(f"no submissions: {root / 'submitted'} has no folder <student>/{name}")
     box = sandbox.box(unboxed)
-    problems = {s: reason for s, path in submitted.items() if (reason := inspecting.before(path, name, released))}
-    unread, waiting = set(problems), sorted(set(submitted) - set(problems))
-    for s in waiting:  # cut off while it was written: again
-        if graded(s, name).exists() and inspecting.after(graded(s, name)):
-            shutil.rmtree(graded(s, name).parent)
+    if not student:
+        shutil.rmtree(inspecting.notes(name), ignore_errors=True)
+    waiting = []
+    for s, path in submitted.items():
+        inspecting.note(s, name, reason := inspecting.before(path, name, released))
+        waiting += [] if reason else [s]
+        if not reason and graded(s, name).exists() and inspecting.after(graded(s, name)):
+            shutil.rmtree(graded(s, name).parent)  # cut off while it was written: again
     start = time.time()
     _run(name, waiting, force, jobs, box, progress=True)
     fresh = [s for s in waiting if graded(s, name).exists() and graded(s, name).stat().st_mtime > start]
-    _run(name, [s for s in fresh if inspecting.was_slow(graded(s, name))], True, 1, box)
-    missed = [s for s in waiting if not graded(s, name).exists() and inspecting.noted(s, name) is None]
-    _run(name, missed, False, 1, box)  # side by side, one may have waited for the gradebook too long: again, alone
+    missed = [s for s in waiting if not graded(s, name).exists() and s not in inspecting.noted(name)]
+    # once more, alone: side by side, one may have been slow, or have waited for the gradebook too long
+    _run(name, [s for s in fresh if inspecting.was_slow(graded(s, name))] + missed, True, 1, box)
     for s in waiting:
-        done, gave_up = graded(s, name), inspecting.noted(s, name) or "nbgrader gave up, see its log in reports/"
-        if reason := inspecting.after(done) if done.exists() else gave_up:
-            problems[s] = reason
-    if box == sandbox.UNBOXED:
-        problems |= {s: f"{problems[s]}; {sandbox.OPEN}" for s in set(problems) - unread}
-    problems = problems if not student else ungraded(name) | {student: ""} | problems
-    problems = {s: reason for s, reason in problems.items() if reason}
-    with staging(_problems(name)) as part:
-        part.write_text(json.dumps(dict(sorted(problems.items())), indent=1), encoding="utf-8")
-    return problems
-
-
-def ungraded(name: str) -> dict[str, str]:
-    """What the last `autograde` could not grade: student -> reason."""
-    path = _problems(name)
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        gave_up = inspecting.noted(name).get(s, "nbgrader gave up, see its log in reports/")
+        if reason := inspecting.after(graded(s, name)) if graded(s, name).exists() else gave_up:
+            inspecting.note(s, name, f"{reason}; {sandbox.OPEN}" if box == sandbox.UNBOXED else reason)
+    return {s: reason for s, reason in inspecting.noted(name).items() if s in submitted}
 
 
 def _released(name: str) -> nbformat.NotebookNode:
@@ -95,7 +85,7 @@ def _run(name: str, students: list[str], force: bool, jobs: int, box: str, progr
     with ThreadPoolExecutor(jobs) as pool:
         working = [pool.submit(one, job) for job in range(jobs)]
         while wait(working, timeout=2).not_done:
-            files = [path for s in begun for path in (graded(s, name), inspecting.note(s, name))]
+            files = [path for s in begun for path in (graded(s, name), inspecting.notes(name) / f"{s}.txt")]
             done = sum(path.exists() and path.stat().st_mtime > start for path in files)
             if progress and done > said:
                 left = (time.time() - start) / done * (len(begun) - done) / 60
@@ -125,10 +115,6 @@ def main() -> None:
 
 def graded(student: str, name: str) -> Path:
     return folders.required() / "autograded" / student / name / f"{name}.ipynb"
-
-
-def _problems(name: str) -> Path:
-    return folders.required() / "reports" / f"{name}-not-graded.json"
 
 
 if __name__ == "__main__":

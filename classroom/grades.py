@@ -30,7 +30,7 @@ def write_grades(name: str, export: Path | None = None, of: float | None = None)
         raise FileNotFoundError(f"there is no gradebook in {folders.required()}: release {name} and autograde it first")
     load(name)
     nbgrading.recompute_penalties(name)
-    problems, collected = autograding.ungraded(name), collecting.remembered(name)
+    problems, collected = inspecting.noted(name), collecting.remembered(name)
     with nbgrading.gradebook() as book:
         assignment = book.find_assignment(name)
         cells = [cell.name for notebook in assignment.notebooks for cell in notebook.grade_cells]
@@ -155,12 +155,12 @@ def write_feedback(name: str, code_only: bool = False) -> tuple[Path, list[str]]
     """
     load(name)
     nbgrading.recompute_penalties(name)
-    nbgrading.run("generate_feedback", name, "--force", allow_failure=True)  # one that fails keeps nobody else
+    nbgrading.program("nbgrader", "generate_feedback", name, "--force")  # one that fails keeps nobody else
     with nbgrading.gradebook() as book:
         submissions = book.assignment_submissions(name)
         waiting = sorted(s.student.id for s in submissions if s.needs_manual_grade)
         wrong = {s.student.id for s in submissions if disagreements(autograding.graded(s.student.id, name), _grades(s))}
-    root, collected, problems = folders.required(), collecting.remembered(name), autograding.ungraded(name)
+    root, collected, problems = folders.required(), collecting.remembered(name), inspecting.noted(name)
     waiting = [s for s in waiting if s not in problems and autograding.graded(s, name).exists()]
     path = root / "feedback" / f"{name}.zip"
     with staging(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -24,21 +24,16 @@ class NbgraderFailed(RuntimeError):
     """nbgrader ended with an error; the message has its last lines."""
 
 
-def run(*arguments: str, allow_failure: bool = False, **environment: str) -> None:
-    """Run `nbgrader ...` from the teacher's folder.
-
-    Raises NbgraderFailed if it ends with an error, unless that is allowed.
-    """
-    done = program("nbgrader", *arguments, **environment)
-    if done.returncode and not allow_failure:
-        raise NbgraderFailed(f"nbgrader {arguments[0]} failed:\n" + "\n".join(done.stdout.splitlines()[-12:]))
+def run(module: str, *arguments: str, **environment: str) -> None:
+    """Run `python -m module ...` from the teacher's folder. Raises NbgraderFailed if it ends with an error."""
+    done = program(module, *arguments, **environment)
+    if done.returncode:
+        raise NbgraderFailed(f"{module} {arguments[0]} failed:\n" + "\n".join(done.stdout.splitlines()[-12:]))
 
 
 def recompute_penalties(name: str) -> None:
     """Points off for being late, from the score and the settings as they are now."""
-    done = program(__name__, name)
-    if done.returncode:
-        raise NbgraderFailed("points off for being late could not be computed:\n" + done.stdout[-800:])
+    run(__name__, name)
 
 
 def program(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:

@@ -15,6 +15,7 @@ from classroom import folders, judge
 from classroom.collecting import HANDED_IN
 from classroom.sandbox import SubmissionError
 from lora_course.assignments.verdict import BESIDE, SLOW
+from lora_edu.records import staging
 
 SUSPICIOUS = (
     *"classroom observing observation gradebook sqlite hidden/ graders solutions/ sys.modules inspect. ctypes".split(),
@@ -82,23 +83,31 @@ def _needed(released: nbformat.NotebookNode) -> list[str]:
 @contextlib.contextmanager
 def noting(student: str, name: str) -> Iterator[None]:
     """While a submission is graded: keep why it cannot be, for `noted`. nbgrader itself passes on to the next."""
-    path = note(student, name)
-    path.unlink(missing_ok=True)
+    note(student, name, None)
     try:
         yield
     except (SubmissionError, judge.CannotGrade) as error:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(f"{'' if isinstance(error, SubmissionError) else 'the grader failed: '}{error}", "utf-8")
+        note(student, name, f"{'' if isinstance(error, SubmissionError) else 'the grader failed: '}{error}")
         raise
 
 
-def noted(student: str, name: str) -> str | None:
-    """Why a submission could not be graded, as `noting` kept it."""
-    return note(student, name).read_text(encoding="utf-8") if note(student, name).exists() else None
+def note(student: str, name: str, reason: str | None) -> None:
+    """Keep why a submission cannot be graded; with None, that nothing is in the way."""
+    path = notes(name) / f"{student}.txt"
+    if reason is None:
+        return path.unlink(missing_ok=True)
+    with staging(path) as part:
+        part.write_text(reason, encoding="utf-8")
 
 
-def note(student: str, name: str) -> Path:
-    return folders.required() / "reports" / f"{name}-not-graded" / f"{student}.txt"
+def noted(name: str) -> dict[str, str]:
+    """student -> why the submission could not be graded, as `note` kept it."""
+    return {path.stem: path.read_text(encoding="utf-8") for path in sorted(notes(name).glob("*.txt"))}
+
+
+def notes(name: str) -> Path:
+    """The folder with a file for each submission that could not be graded."""
+    return folders.required() / "reports" / f"{name}-not-graded"
 
 
 def after(path: Path) -> str | None:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import nbformat
 from nbformat import v4
-from nbgrader.api import Gradebook
 from nbgrader.plugins import BasePlugin
 from nbgrader.preprocessors import NbGraderPreprocessor
 from traitlets import Float, Integer, Unicode
@@ -52,28 +51,24 @@ class SetCohort(NbGraderPreprocessor):
 class PutBack(NbGraderPreprocessor):
     """Puts read-only cells that a student deleted (the set-up, checks, tests) back to where they were.
 
-    nbgrader's own `add_missing_cells` stops where two of them follow each other.
+    nbgrader's own `add_missing_cells` stops where two of them follow each other. What a hidden test holds it puts in.
     """
 
     def preprocess(self, notebook, resources):
-        here = resources["nbgrader"]
-        with Gradebook(here["db_url"]) as book:
-            source = book.find_notebook(here["notebook"], here["assignment"])
-            points = {cell.name: cell.max_score for cell in source.grade_cells}
-            known = [
-                (cell.name, cell.cell_type, cell.source, cell.locked, cell.checksum) for cell in source.source_cells
-            ]
-        place = 0  # behind the last known cell that is there
-        for name, kind, text, locked, checksum in known:
-            found = [i for i, cell in enumerate(notebook.cells) if judge.mark(cell, "grade_id") == name]
+        place = 0  # behind the last released cell that is there
+        for cell in nbformat.read(_released(resources["nbgrader"]["assignment"]), as_version=4).cells:
+            name = judge.mark(cell, "grade_id")
+            found = [i for i, theirs in enumerate(notebook.cells) if name and judge.mark(theirs, "grade_id") == name]
             if found:
                 place = found[0] + 1
-            elif locked:
-                cell = v4.new_code_cell(text) if kind == "code" else v4.new_markdown_cell(text)
-                cell.metadata["nbgrader"] = _marks(name, kind, checksum, points.get(name))
+            elif judge.mark(cell, "locked"):
                 notebook.cells.insert(place, cell)
                 place += 1
         return notebook, resources
+
+
+def _released(name: str) -> Path:
+    return folders.required() / "release" / name / f"{name}.ipynb"
 
 
 class Sandboxed(NbGraderPreprocessor):
@@ -91,7 +86,7 @@ class Sandboxed(NbGraderPreprocessor):
             return self._graded(notebook, name), resources
 
     def _graded(self, notebook, name: str):
-        checks = folders.required() / "release" / name / "checks.json"
+        checks = _released(name).with_name("checks.json")
         with tempfile.TemporaryDirectory() as folder:
             silent = Path(folder, "checks.json")
             stored = checks.read_text(encoding="utf-8")
@@ -106,7 +101,7 @@ class Sandboxed(NbGraderPreprocessor):
             if output.output_type == "error"
         }
         notebook.metadata["box"] = executed.metadata["box"]
-        locked = {cell.source for cell in nbformat.read(checks.with_name(f"{name}.ipynb"), as_version=4).cells}
+        locked = {cell.source for cell in nbformat.read(_released(name), as_version=4).cells}
         for cell, back in zip(notebook.cells, executed.cells, strict=True):
             if judge.is_test(cell):
                 answer = judge.mark(cell, "grade_id").removeprefix("test_")
@@ -136,12 +131,6 @@ def _table(rows: list[list]) -> str:
     rows = [[number, part, f"{points:g}", *words] for number, part, points, *words in rows]
     lines = ["".join(f"<td>{html.escape(value)}</td>" for value in row) for row in rows]
     return f"<table><tr>{head}</tr>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
-
-
-def _marks(name: str, kind: str, checksum: str, points: float | None) -> dict:
-    ours = {"grade_id": name, "cell_type": kind, "checksum": checksum, "locked": True}
-    graded = {"grade": False} if points is None else {"grade": True, "points": points}
-    return ours | graded | {"solution": False, "task": False, "schema_version": 3}
 
 
 class PerDay(BasePlugin):

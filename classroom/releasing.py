@@ -13,21 +13,11 @@ from classroom import folders, nbgrading
 from classroom.collecting import remembered, zone_file
 from classroom.expecting import expectations, write_hidden
 from classroom.plugins import set_cohort
-from classroom.solutions import has_solutions
-from lora_course.assignments.core import load, names
+from lora_course.assignments.core import load
 from lora_edu.records import staging
 
 PUBLIC = "formative"  # the cohort whose solutions everybody may see
 FORBIDDEN = ("BEGIN SOLUTION", "BEGIN HIDDEN", "classroom.judge", "points(")
-
-
-def available() -> list[str]:
-    """The assignments that have a source notebook and a grader."""
-    root = folders.required()
-    there = [name for name in names() if source(name).exists() and has_solutions(name)]
-    if not there:
-        raise FileNotFoundError(f"no assignment has both a source notebook and a grader in {root}")
-    return there
 
 
 def source(name: str) -> Path:
@@ -51,7 +41,7 @@ def release(name: str, cohort: str, due: str | None = None, force: bool = False)
     load(name)
     when = _moment(due) if due else None
     _refuse_another_cohort(name, cohort, force)
-    nbgrading.run("generate_assignment", name, "--force", COHORT=cohort)
+    nbgrading.run("nbgrader", "generate_assignment", name, "--force", COHORT=cohort)
     folder = folders.required() / "release" / name
     visible = expectations(name, cohort)
     with staging(folder / "checks.json") as part:

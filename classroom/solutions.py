@@ -4,15 +4,16 @@ RANK = Answer("a1_lora_numpy", "needed_rank")           # the reference: the sol
 Solutions(RANK, right={...}, wrong=[("off by one", ")) + 1 -> ))", 0, sentence, where to read on), ...])
 """
 
-import importlib.util
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache, cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from classroom import folders
 from lora_course.assignments.core import Constants
+from lora_course.checking.reference import edited
 
 Maker = Callable[[Constants], Any]  # from a cohort's constants to an answer, a function or a class
 
@@ -21,7 +22,7 @@ Maker = Callable[[Constants], Any]  # from a cohort's constants to an answer, a 
 class Answer:
     """The answer of a cell in a source notebook: a maker, as it stands there or with an edit.
 
-    edit: "old -> new", or several, parted by " & ". Each needs exactly one place. names: what else an edit may use.
+    edit: "old -> new", or several, parted by " & ", see `edited`. names: what else an edit may use.
     """
 
     assignment: str
@@ -43,12 +44,7 @@ class Answer:
     def code(self) -> tuple[Any, str]:
         """What the cell needs and holds, compiled; and what its check is given."""
         texts = _texts(self.assignment)
-        source = texts[self.cell]
-        for change in filter(None, self.edit.split(" & ")):
-            old, new = change.split(" -> ")
-            if source.count(old) != 1:
-                raise ValueError(f"{self.cell}: {old!r} is there {source.count(old)} times, an edit needs one place")
-            source = source.replace(old, new)
+        source = edited(texts[self.cell], self.edit, self.cell) if self.edit else texts[self.cell]
         imports = [line for line in texts["setup"].splitlines() if line.startswith(("from ", "import "))]
         answer = texts[f"check_{self.cell}"].partition(f"check.{self.cell}(")[2].removesuffix(")")
         return compile("\n".join([*imports, source]), f"<{self.cell}>", "exec"), answer
@@ -62,8 +58,7 @@ def _texts(assignment: str) -> dict[str, str]:
     return {cell["metadata"].get("nbgrader", {}).get("grade_id"): "".join(cell["source"]) for cell in cells}
 
 
-@dataclass(frozen=True)
-class Wrong:
+class Wrong(NamedTuple):
     """A wrong answer. keeps: exactly the points that remain. sentence: what the student is told, for a named one."""
 
     name: str
@@ -77,8 +72,8 @@ class Wrong:
 class Solutions:
     """The reference, at least two right answers that are written differently, and the wrong ones, of one task.
 
-    A right one may be an edit of the reference. A wrong one may be a row: (name, edit, points kept, sentence, where to
-    read on); the last two where the check names it.
+    A right one may be an edit of the reference. A wrong one is a row: (name, edit or maker, points kept, sentence,
+    where to read on); the last two where the check names it.
     """
 
     reference: Answer | Maker
@@ -86,20 +81,13 @@ class Solutions:
     wrong: list = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for name, right in self.right.items():
-            self.right[name] = self.reference.edited(right) if isinstance(right, str) else right
-        self.wrong = [
-            row if isinstance(row, Wrong) else Wrong(row[0], self.reference.edited(row[1]), *row[2:])
-            for row in self.wrong
-        ]
+        def made(answer: Maker | str) -> Maker:
+            return self.reference.edited(answer) if isinstance(answer, str) else answer
 
-
-def has_solutions(name: str) -> bool:
-    return importlib.util.find_spec(f"classroom.graders.{name}") is not None
+        self.right = {name: made(right) for name, right in self.right.items()}
+        self.wrong = [Wrong(name, made(answer), *rest) for name, answer, *rest in self.wrong]
 
 
 def load_solutions(name: str) -> dict[str, Solutions]:
-    """SOLUTIONS of classroom/graders/<name>.py. Raises FileNotFoundError where there is none."""
-    if not has_solutions(name):
-        raise FileNotFoundError(f"there is no grader classroom/graders/{name}.py")
+    """SOLUTIONS of classroom/graders/<name>.py."""
     return importlib.import_module(f"classroom.graders.{name}").SOLUTIONS

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from classroom.solutions import Answer, Solutions, Wrong
+from classroom.solutions import Answer, Solutions
+from lora_edu.lora_numpy import LoRALinear
 
 COMPONENTS = "notebook 01, section 2"
 SHAPES, SIZE_OF_A, START, MERGING, RATES = (f"notebook 02, section {k}" for k in (2, 3, 5, 7, 9))
@@ -12,11 +13,8 @@ GRADIENTS, TEXT = "notebook 02, section 3", "exercise 1.4 above"
 # --- 1.1: how much rank a matrix needs --------------------------------------------------------------------------------
 
 
-RANK = Answer("a1_lora_numpy", "needed_rank")
-
-
 NEEDED_RANK = Solutions(
-    reference=RANK,
+    reference=Answer("a1_lora_numpy", "needed_rank"),
     right={
         "eigenvalues": "np.linalg.svd(matrix, compute_uv=False) ** 2 -> np.linalg.eigvalsh(matrix.T @ matrix)[::-1]",
         "a float": "return int(np.argmax(kept >= c.energy)) + 1 -> return np.float32(np.sum(kept < c.energy) + 1)",
@@ -64,16 +62,6 @@ SPLIT = Solutions(
 # --- 1.3: an adapter that can be merged -------------------------------------------------------------------------------
 
 
-def adapter_of_lora_edu(c):
-    from lora_edu.lora_numpy import LoRALinear
-
-    class Adapter(LoRALinear):
-        def __init__(self, W, rank, alpha, seed):
-            super().__init__(W.T, rank, alpha, np.random.default_rng(seed))
-
-    return Adapter
-
-
 DRAWN, ZEROS = "uniform(-bound, bound, size=(d_in, rank))", "np.zeros((d_out, rank))"
 PUT, TAKE = "self.weight = self.weight + self.scaling", "self.weight = self.weight - self.scaling"
 
@@ -105,7 +93,8 @@ ADAPTER = Solutions(
          7),
         ("normal numbers", f"{DRAWN} -> normal(size=(d_in, rank)) * bound", 6,
          "A is drawn from a normal distribution, as in the paper. Here it is uniform, as in PEFT.", SIZE_OF_A),
-        Wrong("calls lora_edu", adapter_of_lora_edu, 0),
+        ("calls lora_edu", lambda c: lambda W, rank, alpha, seed:
+         LoRALinear(W.T, rank, alpha, np.random.default_rng(seed)), 0),
     ],
 )  # fmt: skip
 

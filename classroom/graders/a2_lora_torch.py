@@ -2,14 +2,8 @@
 
 from classroom.graders.a2_model import DIAL, INJECT
 from classroom.graders.a2_runs import FILE, RUNS
-from classroom.solutions import Answer, Solutions, Wrong
-
-
-def layer_from_lora_edu(c):
-    from lora_edu import LoRALinear
-
-    return lambda base, rank, alpha, dropout, seed: LoRALinear(base, rank, alpha, dropout)
-
+from classroom.solutions import Answer, Solutions
+from lora_edu import LoRALinear
 
 FREEZES, SCALING = "base.requires_grad_(False)", "alpha / rank**c.exponent"
 DRAWN, ZEROS = (
@@ -74,7 +68,7 @@ LAYER = Solutions(
          "when it is built. Use a generator of your own, torch.Generator.",
          "notebook 02, section 3, where a generator is passed on"),
         ("around a copy", f"{FREEZES} -> copy.deepcopy(base).requires_grad_(False)", 6),
-        Wrong("calls lora_edu", layer_from_lora_edu, 0),
+        ("calls lora_edu", lambda c: lambda *case: LoRALinear(*case[:-1]), 0),
     ],
 )  # fmt: skip
 

@@ -1,6 +1,6 @@
 """Exercises 3.1, a codebook with two offsets, and 3.2, the nearest level: right answers, and edits that are wrong."""
 
-from classroom.solutions import Answer, Solutions, Wrong
+from classroom.solutions import Answer, Solutions
 from lora_edu import quantization
 
 QUANTILES, RECIPE = "notebook 06, section 1", "notebook 06, section 2"
@@ -52,18 +52,12 @@ CODEBOOK = Solutions(
 # --- 3.2 --------------------------------------------------------------------------------------------------------------
 
 
-def of_the_package(c):
-    return lambda values, constants, codebook, block_size: quantization.nearest_code(
-        quantization.normalize(values.flatten(), constants, block_size), codebook
-    )
-
-
 BLOCKS, CODES = "notebook 05, section 4", "notebook 06, section 3"
 LOOP = "for midpoint in (codebook[:-1] + codebook[1:]) / 2:\n        codes += scaled >= midpoint"
 GUARDED, EACH = "torch.where(constants == 0, 1, constants)", "divisor[: values.numel()]"
 
 ENCODE = Solutions(
-    reference=Answer("a3_nf4", "encode"),
+    reference=Answer("a3_nf4", "encode", names={"quantization": quantization}),
     right={
         "a search": f"{LOOP} -> "
         'codes = torch.searchsorted((codebook[1:] + codebook[:-1]) / 2, scaled, side="right").byte()',
@@ -90,6 +84,8 @@ ENCODE = Solutions(
         ("the short last block is dropped",
          "return codes -> return codes[: values.numel() // block_size * block_size]", 4,
          "the short last block is missing. Its values need codes too.", BLOCKS),
-        Wrong("calls lora_edu", of_the_package, 2),
+        ("calls lora_edu", f"{LOOP} -> "
+         "codes = quantization.nearest_code(quantization.normalize(values.flatten(), constants, block_size), codebook)",
+         2),
     ],
 )  # fmt: skip

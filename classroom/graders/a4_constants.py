@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from classroom.solutions import Answer, Solutions, Wrong
+from classroom.solutions import Answer, Solutions
+from lora_edu import quantization
 from lora_edu.measures import relative_error
-from lora_edu.quantization import DoubleQuant, quantize_absmax
 
 SCALING, BASE = "notebook 04, section 1", "notebook 09, section 7"
 STRAY = "(effective - learned).norm() / learned.norm()"
@@ -36,20 +36,12 @@ SURVIVING_UPDATE = Solutions(
 # --- 4.2 --------------------------------------------------------------------------------------------------------------
 
 
-def of_the_package(c):
-    def answer(absmax):
-        quantized, offset = quantize_absmax(absmax, DoubleQuant("int8", c.second_size))
-        return quantized.codes, quantized.absmax, offset
-
-    return answer
-
-
 LEVELS, ZEROS = "notebook 07, section 2", "notebook 07, exercise 7.3"
 OFFSET = '{"minimum": absmax.min(), "maximum": absmax.max(), "midpoint": (absmax.min() + absmax.max()) / 2}[c.offset]'
 NEAREST, DIVIDED = "(x[:, None] - levels).abs().argmin(dim=1)", "block / scale if scale > 0 else block"
 
 QUANTIZE_CONSTANTS = Solutions(
-    reference=Answer("a4_qlora", "quantize_constants"),
+    reference=Answer("a4_qlora", "quantize_constants", names=vars(quantization)),
     right={
         "mid-points, a tiny bound": f"{DIVIDED} -> block / scale.clamp(min=1e-30) & "
         f"{NEAREST} -> torch.bucketize(x, (levels[:-1] + levels[1:]) / 2)",
@@ -72,6 +64,8 @@ QUANTIZE_CONSTANTS = Solutions(
          "tiny constants are divided by a bound, not by their scale. Keep only an exact 0 away.", ZEROS),
         ("input changed", "(absmax - offset) -> absmax.sub_(offset)", 4),
         ("codes are not bytes", ".to(torch.uint8) -> ", 4),
-        Wrong("lora_edu", of_the_package, 0),
+        ("lora_edu", f"offset = {OFFSET} -> "
+         "found, offset = quantize_absmax(absmax, DoubleQuant('int8', c.second_size)); "
+         "return found.codes, found.absmax, offset", 0),
     ],
 )  # fmt: skip

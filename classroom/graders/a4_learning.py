@@ -3,38 +3,10 @@
 import copy
 import dataclasses
 
-import torch
-import torch.nn.functional as F
 from torch import nn
 
 from classroom.solutions import Answer, Solutions
-from lora_course.assignments.qlora_pieces import FrozenLinear, FullLinear
-
-
-def with_hooks(c):
-    """The layers stay, and get parameters and a hook; batches are drawn with a generator; momentum in place of Adam."""
-
-    def answer(model, tokens, answers, rank, alpha, steps, seed, lr=0.05):
-        generator = torch.Generator().manual_seed(seed)
-        for value in model.parameters():
-            value.requires_grad = False
-        for layer in [module for module in model.modules() if isinstance(module, FrozenLinear)]:
-            A = torch.randn(rank, layer.in_features, generator=generator) / layer.in_features**0.5
-            layer.lora_A, layer.lora_B = nn.Parameter(A), nn.Parameter(torch.zeros(layer.out_features, rank))
-            layer.register_forward_hook(
-                lambda layer, inputs, y: y + alpha / rank**c.power * (inputs[0] @ layer.lora_A.T) @ layer.lora_B.T
-            )
-        adapters = [value for value in model.parameters() if value.requires_grad]
-        optimizer = torch.optim.SGD(adapters, lr=lr, momentum=0.95)
-        for _ in range(steps):
-            batch = torch.randperm(len(tokens), generator=generator)[:384]
-            optimizer.zero_grad()
-            F.cross_entropy(model(tokens[batch]), answers[batch]).backward()
-            torch.nn.utils.clip_grad_norm_(adapters, 1.0)
-            optimizer.step()
-        return model
-
-    return answer
+from lora_course.assignments.qlora_pieces import FullLinear
 
 
 def full(layer):
@@ -52,10 +24,21 @@ ADAM = (
     "(x @ self.lora_A.T) @ self.lora_B.T -> F.linear(F.linear(x, self.lora_A), self.lora_B)"
 )
 BOTH, SLOWER = "model.up, model.down = Adapted(model.up), Adapted(model.down)", "lr=0.02 -> lr=0.01"
+# The layers stay, and get parameters and a hook; batches are drawn; momentum in place of Adam.
+HOOKS = (
+    f"{BOTH} -> for base in (model.up, model.down):\n"
+    "        base.lora_A = nn.Parameter(torch.randn(rank, base.in_features) / base.in_features**0.5)\n"
+    "        base.lora_B = nn.Parameter(torch.zeros(base.out_features, rank))\n"
+    "        base.register_forward_hook("
+    "lambda own, x, y: y + alpha / rank**c.power * x[0] @ own.lora_A.T @ own.lora_B.T) & "
+    "optim.AdamW( -> optim.SGD( & lr=0.02 -> lr=0.05, momentum=0.95 & "
+    "loss = -> batch = torch.randperm(len(tokens))[:384]; loss = & "
+    "model(tokens), answers) -> model(tokens[batch]), answers[batch])"
+)
 
 FINE_TUNE = Solutions(
     reference=Answer("a4_qlora", "fine_tune", names={"copy": copy, "full": full}),
-    right={"hooks, batches and momentum": with_hooks, "a copy and Adam": ADAM},
+    right={"hooks, batches and momentum": HOOKS, "a copy and Adam": ADAM},
     wrong=[
         ("nothing frozen", f"{FROZEN} -> pass & {SLOWER}", 5),
         ("B random", "torch.zeros(base.out_features, rank) -> 0.1 * torch.randn(base.out_features, rank)", 6),

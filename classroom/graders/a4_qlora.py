@@ -1,36 +1,8 @@
 """Assignment 4: exercise 4.3, a layer that keeps its packed weight alone; and all of them."""
 
-import torch
-import torch.nn.functional as F
-
 from classroom.graders.a4_constants import QUANTIZE_CONSTANTS, SURVIVING_UPDATE
 from classroom.graders.a4_learning import FINE_TUNE, STUDIES
 from classroom.solutions import Answer, Solutions
-
-
-def recomputing(c):
-    """Backward runs the plain layer again, under autograd."""
-
-    def plain(x, stored, decode, A, B, s):
-        return x @ decode(stored) + s * F.linear(F.linear(x, A), B)
-
-    class Recomputes(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, *arguments):
-            ctx.arguments = arguments
-            return plain(*arguments)
-
-        @staticmethod
-        def backward(ctx, grad_y):
-            x, stored, decode, A, B, s = ctx.arguments
-            x, A, B = (tensor.detach().requires_grad_() for tensor in (x, A, B))
-            with torch.enable_grad():
-                y = plain(x, stored, decode, A, B, s)
-            grad_x, grad_A, grad_B = torch.autograd.grad(y, (x, A, B), grad_y)
-            return grad_x, None, None, grad_A, grad_B, None
-
-    return lambda *case: Recomputes.apply(*case[:-1], case[-1] / len(case[3]) ** c.power)
-
 
 OURS = "KeepsItsArguments.apply(x, stored, lora_A, lora_B)"
 BRANCH = "scaling * (x @ lora_A.T) @ lora_B.T"
@@ -38,6 +10,15 @@ SAVED, DECODED, GRADIENTS = (
     "ctx.save_for_backward(x,",
     "decode(stored).T",
     "rows(G @ B).T @ rows(x), rows(G).T @ rows(x @ A.T)",
+)
+
+
+RECOMPUTED = (
+    "G = scaling * grad_y -> inputs = [tensor.detach().requires_grad_() for tensor in (x, A, B)]\n"
+    "            with torch.enable_grad():\n"
+    "                y = inputs[0] @ decode(stored) + scaling * F.linear(F.linear(*inputs[:2]), inputs[2])\n"
+    "            grad_x, *others = torch.autograd.grad(y, inputs, grad_y)\n"
+    "            return grad_x, None, *others; G = 0"
 )
 
 
@@ -55,7 +36,7 @@ GRADIENT_OF_X = "notebook 09, section 3"
 
 QLORA_LAYER = Solutions(
     reference=Answer("a4_qlora", "qlora_layer"),
-    right={"plain layer run again": recomputing, "checkpoint": checkpointed("use_reentrant=False")},
+    right={"plain layer run again, under autograd": RECOMPUTED, "checkpoint": checkpointed("use_reentrant=False")},
     wrong=[
         ("the weight kept by autograd", f"{OURS} -> x @ decode(stored) + {BRANCH}", 4,
          "the decoded weight stays alive from forward to backward: autograd keeps it for the gradient of x. Write an "

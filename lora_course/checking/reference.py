@@ -44,14 +44,8 @@ class Reference(repair.Code):
         self.codes = [self._compiled(k) for k in range(len(self.body))]
 
     def edited(self, change: str) -> Self:
-        """The version in which "old -> new" was done to the source; several edits are parted by " & "."""
-        source = self.source
-        for edit in change.split(" & "):
-            old, new = edit.split(" -> ")
-            if source.count(old) != 1:
-                raise ValueError(f"{self.name}: {old!r} is there {source.count(old)} times, an edit needs one place")
-            source = source.replace(old, new)
-        return type(self)(self.function, self.see, self.searched, source)
+        """The version in which this `edited` the source."""
+        return type(self)(self.function, self.see, self.searched, edited(self.source, change, self.name))
 
     # --- run it, changed or not ---
 
@@ -152,6 +146,19 @@ class Reference(repair.Code):
         last = node.lineno if hasattr(node, "body") else node.end_lineno
         lines = self.source.splitlines()[node.lineno - 1 : last]
         return next((line.partition("  # ")[2] for line in lines if "  # " in line), "")
+
+
+def edited(source: str, change: str, name: str) -> str:
+    """A right answer in which "old -> new" was done to the source; several edits are parted by " & ".
+
+    Raises ValueError, with the name of the answer, where `old` is not in exactly one place.
+    """
+    for edit in change.split(" & "):
+        old, new = edit.split(" -> ")
+        if source.count(old) != 1:
+            raise ValueError(f"{name}: {old!r} is there {source.count(old)} times, an edit needs one place")
+        source = source.replace(old, new)
+    return source
 
 
 def _source(function: Callable) -> str:

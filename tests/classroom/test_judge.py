@@ -16,7 +16,7 @@ import torch
 from classroom import judge, proof
 from classroom.expecting import task_expectations, work
 from classroom.sandbox import SubmissionError
-from classroom.solutions import Solutions, Wrong, load_solutions
+from classroom.solutions import Solutions, load_solutions
 from lora_course.assignments import core, verdict
 from lora_course.assignments import looking as observing
 from lora_course.assignments import visible as checking
@@ -37,7 +37,7 @@ DOUBLE = Task("9.1", "scaled", "Scale", 5, {"value": 2, "type": 1, "manners": 1}
 ASSIGNMENT = Assignment("a9_test", "A test", "here", Constants(factor=3), {"9.1": DOUBLE})
 SOLUTIONS = Solutions(
     reference=lambda c: lambda x: x * c.factor,
-    wrong=[Wrong("adds", lambda c: lambda x: x + c.factor, 0, "this adds.", "notebook 00, section 1")],
+    wrong=[("adds", lambda c: lambda x: x + c.factor, 0, "this adds.", "notebook 00, section 1")],
 )
 WORD = "a secret word"
 HIDDEN = task_expectations(ASSIGNMENT, "9.1", SOLUTIONS, WORD)
@@ -305,9 +305,9 @@ def test_the_proof_sees_what_is_wrong_with_a_grader():
         reference=lambda c: lambda x: x * c.factor,
         right={"one": lambda c: lambda x: x * 2},
         wrong=[
-            Wrong("adds", lambda c: lambda x: x + c.factor, 1, "this adds."),
-            Wrong("right", lambda c: lambda x: 3 * x, 4),
-            Wrong("as well", lambda c: lambda x: x + 3, 0, "this adds, too."),
+            ("adds", lambda c: lambda x: x + c.factor, 1, "this adds."),
+            ("right", lambda c: lambda x: 3 * x, 4),
+            ("as well", lambda c: lambda x: x + 3, 0, "this adds, too."),
         ],
     )
     complaints = "\n".join(proof.prove_task(ASSIGNMENT, "9.1", bad))
