@@ -14,6 +14,7 @@ UNBOXED = "where no box holds, run submissions with all that you can read and ch
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m classroom", description="The teacher's commands.")
+    parser.set_defaults(force=False, code_only=False, export=None, of=None, extension=None)  # as `grade` calls them
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, about: str, one: bool = True) -> Callable:
@@ -33,14 +34,11 @@ def main() -> None:
     add("--cohort", default="formative", help="the constants are drawn from this word, such as 2026a")
     add("--due", help='such as "2026-03-06 18:00 Europe/Berlin", else local time; later submissions are late')
     add("--force", action="store_true", help="even if submissions of another cohort are there; with a new secret word")
-    for name, about in (
-        ("grade", "collect, autograde, grades and feedback, one after the other"),
-        ("collect", "unpack what Moodle or Canvas let you download"),
-    ):
-        add = command(name, about)
-        add("archives", nargs="+", type=Path, metavar="ARCHIVE.zip")
-        if name == "grade":
-            how_to_run(add)
+    add = command("collect", "unpack what Moodle or Canvas let you download")
+    add("archives", nargs="+", type=Path, metavar="ARCHIVE.zip")
+    add = command("grade", "collect, autograde, grades and feedback, one after the other")
+    add("archives", nargs="+", type=Path, metavar="ARCHIVE.zip")
+    how_to_run(add)
     add = command("autograde", "grade, and report what could not be graded; what is graded already is passed over")
     add("--force", action="store_true", help="also what is graded already")
     how_to_run(add)
@@ -73,7 +71,6 @@ def release(arguments: argparse.Namespace) -> int:
 def grade(arguments: argparse.Namespace) -> int:
     from classroom.sandbox import box
 
-    arguments.force = False
     box(arguments.unboxed)  # nothing is begun where nothing may be run
     failures = [collect(arguments)]
     for step in (autograde, grades, feedback):  # there is a table of grades, whatever goes wrong before or after it
@@ -112,10 +109,9 @@ def autograde(arguments: argparse.Namespace) -> int:
 def feedback(arguments: argparse.Namespace) -> int:
     from classroom.grades import write_feedback
 
-    code_only = getattr(arguments, "code_only", False)
-    path, waiting = write_feedback(arguments.name, code_only)
+    path, waiting = write_feedback(arguments.name, arguments.code_only)
     print(f"hand back {path}")
-    if waiting and code_only:
+    if waiting and arguments.code_only:
         print(f"{len(waiting)} pages have the points of the code alone: the written answer is not graded yet")
     elif waiting:
         print(
@@ -129,10 +125,9 @@ def grades(arguments: argparse.Namespace) -> int:
     from classroom.grades import write_grades
     from classroom.releasing import extend
 
-    for student, until in getattr(arguments, "extension", None) or []:
+    for student, until in arguments.extension or []:
         extend(arguments.name, student, until)
-    export = getattr(arguments, "export", None)
-    for path in write_grades(arguments.name, export.resolve() if export else None, getattr(arguments, "of", None)):
+    for path in write_grades(arguments.name, arguments.export, arguments.of):
         print(f"the grades: {path}")
     return 0
 

@@ -16,7 +16,6 @@ from classroom import folders, nbgrading, sandbox
 from classroom import obstacles as inspecting
 from classroom.expecting import read_hidden
 from classroom.releasing import released_cohort
-from lora_edu.records import staging
 
 
 def autograde(
@@ -79,8 +78,7 @@ def _run(name: str, students: list[str], force: bool, jobs: int, box: str, progr
     def one(job: int) -> None:
         if share := students[job::jobs]:
             done = nbgrading.program(__name__, name, str(force), *share, **{sandbox.VARIABLE: box})
-            with staging(folders.required() / "reports" / f"{name}-autograde{job or ''}.log") as part:
-                part.write_text(done.stdout, encoding="utf-8")
+            folders.keep(folders.required() / "reports" / f"{name}-autograde{job or ''}.log", done.stdout)
 
     with ThreadPoolExecutor(jobs) as pool:
         working = [pool.submit(one, job) for job in range(jobs)]

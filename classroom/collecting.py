@@ -21,7 +21,6 @@ from zoneinfo import ZoneInfo
 
 from classroom import folders
 from lora_course.assignments.core import load
-from lora_edu.records import staging
 
 LARGEST = 50_000_000  # bytes of one file
 HANDED_IN = "handed-in.txt"  # the names of all files of a student; only notebooks are unpacked
@@ -53,14 +52,16 @@ def collect(name: str, archives: list[Path]) -> tuple[list[Entry], list[str]]:
     assignment that is not there.
     """
     load(name)
+    taken, left_out, opened = [], [], []
     for archive in archives:
-        if not archive.exists():
-            raise FileNotFoundError(f"there is no archive {archive}")
-        if not _opens(archive):
-            raise ValueError(f"{archive} is not a zip archive: download the submissions once more")
-    taken, left_out = [], []
-    for archive in archives:
-        with zipfile.ZipFile(archive) as content:
+        try:
+            opened.append(zipfile.ZipFile(archive))
+        except FileNotFoundError:
+            raise FileNotFoundError(f"there is no archive {archive}") from None
+        except (zipfile.BadZipFile, OSError, ValueError):
+            raise ValueError(f"{archive} is not a zip archive: download the submissions once more") from None
+    for archive in opened:
+        with archive as content:
             entries = read_entries(content, name)
             known = {entry.member for entry in entries}
             twice = {e.member: reason for e in entries if (reason := _overtaken(e, entries))}
@@ -74,14 +75,6 @@ def collect(name: str, archives: list[Path]) -> tuple[list[Entry], list[str]]:
             taken += entries
             left_out += [m for m in content.namelist() if m not in known and not m.endswith("/") and not _is_clutter(m)]
     return taken, left_out
-
-
-def _opens(archive: Path) -> bool:
-    try:
-        with zipfile.ZipFile(archive):
-            return True
-    except (zipfile.BadZipFile, OSError, ValueError):
-        return False
 
 
 def read_entries(content: zipfile.ZipFile, name: str) -> list[Entry]:
@@ -130,8 +123,7 @@ def folder_of(student: str, name: str) -> Path:
 
 def remembered(name: str) -> dict[str, dict]:
     """student -> what the last collection knew: the platform's number, late, the name in the archive."""
-    path = _record(name)
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return folders.kept(_record(name)) or {}
 
 
 def _entry(info: zipfile.ZipInfo, name: str) -> Entry | None:
@@ -170,15 +162,12 @@ def _original(file: str, name: str) -> str:
 
 
 def _slug(who: str) -> str:
-    return _short(re.sub(r"[^\w.-]+", "-", who).strip("-.") or "unnamed")
+    return _safe(re.sub(r"[^\w.-]+", "-", who).strip("-."))
 
 
-def _safe(file: str) -> str:
-    return _short(re.sub(r"[^\w. -]+", "-", file).lstrip(".") or "unnamed")
-
-
-def _short(name: str, most: int = 200) -> str:
+def _safe(file: str, most: int = 200) -> str:
     """A name that every file system takes (255 bytes): of a longer one its start, told apart by a hash, and its end."""
+    name = re.sub(r"[^\w. -]+", "-", file).lstrip(".") or "unnamed"
     if len(name.encode()) <= most:
         return name
     mark, end = hashlib.sha256(name.encode()).hexdigest()[:8], Path(name).suffix[:10]
@@ -231,5 +220,4 @@ def _record(name: str) -> Path:
 def _remember(name: str, taken: list[Entry]) -> None:
     ordered = sorted(taken, key=lambda entry: entry.file == f"{name}.ipynb")  # this one says where feedback goes
     known = remembered(name) | {entry.student: asdict(entry) for entry in ordered}
-    with staging(_record(name)) as part:
-        part.write_text(json.dumps(known, indent=1), encoding="utf-8")
+    folders.keep(_record(name), known)

@@ -1,6 +1,5 @@
 """What the reference and the named mistakes give in the visible and in the hidden cases, as plain data."""
 
-import json
 import math
 import secrets
 from typing import Any
@@ -11,7 +10,6 @@ from lora_course.assignments.core import VISIBLE, Assignment, load
 from lora_course.assignments.looking import observe_all
 from lora_course.assignments.verdict import numbers_of, readable, was_slow
 from lora_course.checking.comparing import equal, plain
-from lora_edu.records import staging
 
 FORM = 2  # of what is stored for the hidden tests
 
@@ -88,8 +86,7 @@ def is_hard_to_guess(value: Any) -> bool:
 
 def read_hidden(name: str, cohort: str) -> dict[str, Any] | None:
     """What the hidden tests expect, and the word that their cases are drawn from; None where nothing was released."""
-    path = folders.hidden_file(name, cohort)
-    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    stored = folders.kept(path := folders.hidden_file(name, cohort))
     if stored and stored.get("form") != FORM:
         raise ValueError(f"{path} is of an earlier version: release {name} for the cohort {cohort} once more")
     return stored
@@ -101,11 +98,9 @@ def write_hidden(name: str, cohort: str, visible: dict | None = None, fresh: boo
     visible: the expectations of the visible cases, where they are computed already. fresh: for a new word in any case.
     """
     path, solutions, assignment = folders.hidden_file(name, cohort), load_solutions(name), load(name, cohort)
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() and not fresh else {}
-    word = before.get("word") or secrets.token_hex(8)
+    before = None if fresh else folders.kept(path)
+    word = (before or {}).get("word") or secrets.token_hex(8)
     hidden, visible = expectations(name, cohort, word), visible or expectations(name, cohort)
     for number, task in hidden["tasks"].items():
         task["work"] = work(assignment, number, solutions[number], word, visible["tasks"][number])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with staging(path) as part:
-        part.write_text(json.dumps(hidden | {"word": word, "form": FORM}), encoding="utf-8")
+    folders.keep(path, hidden | {"word": word, "form": FORM})

@@ -1,7 +1,11 @@
 """Where the teacher's files lie: the folder notebooks/assignments of a clone."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
+
+from lora_edu.records import staging
 
 VARIABLE = "LORA_EDU_CLASSROOM"
 CLONE = Path(__file__).resolve().parent.parent
@@ -20,6 +24,17 @@ def required() -> Path:
     here = Path.cwd()
     above = (folder for folder in (here, *here.parents) if (folder / "nbgrader_config.py").exists())
     return next(above, CLONE / "notebooks" / "assignments")
+
+
+def kept(path: Path) -> Any:
+    """What `keep` wrote there as JSON; None where there is no such file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def keep(path: Path, content: Any) -> None:
+    """Write a text, or anything else as JSON: the whole of it, or nothing."""
+    with staging(path) as part:
+        part.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
 
 
 def hidden_file(name: str, cohort: str) -> Path:

@@ -14,6 +14,7 @@ from classroom import obstacles as inspecting
 from lora_course.assignments.core import load
 from lora_edu.records import staging
 
+NOTHING = "nothing handed in"
 WEIGHT, ORAL = 17.0, 8.0  # of the 25 of an assignment: what full marks count, and the conversation
 
 
@@ -40,12 +41,10 @@ def write_grades(name: str, export: Path | None = None, of: float | None = None)
         maximum = assignment.max_score
     oral = oral_points(name, students)
     for row in rows:
-        row["max_score"] = f"{maximum:g}"
-        if row["student"] in oral and row.get("weighted"):  # 17 are the notebook's, 8 the conversation's
-            row["weighted"] = f"{float(row['weighted']) + oral[row['student']]:.4g}"
-        elif oral:
-            row["weighted"] = ""
-        row["oral"] = f"{oral[row['student']]:g}" if row["student"] in oral else ""
+        row |= {"max_score": f"{maximum:g}", "oral": f"{oral[row['student']]:g}" if row["student"] in oral else ""}
+        if oral:  # 17 are the notebook's, 8 the conversation's
+            both = row["oral"] and row.get("weighted")
+            row["weighted"] = f"{float(row['weighted']) + float(row['oral']):.4g}" if both else ""
     path = folders.required() / "grades" / f"{name}.csv"
     columns = "student lms_number score max_score needs_manual_grade status reason late_hours".split()
     columns += ["late_penalty", "look_at", "code", "written", "oral", "weighted", *map(_column, cells)]
@@ -94,22 +93,18 @@ def _row(student: str, name: str, cells: list[str], submission: Any, problems: d
         return row | {"status": "not graded", "reason": problems[student]}
     if submission is None:
         there = collecting.folder_of(student, name).is_dir()
-        return row | {
-            "status": "not graded" if there else "nothing handed in",
-            "reason": "run autograde" if there else "",
-        }
+        return row | {"status": "not graded", "reason": "run autograde"} if there else row | {"status": NOTHING}
     grades = _grades(submission)
-    row["look_at"] = " ".join(inspecting.suspicious(autograding.graded(student, name)))
-    row["look_at"] = " ".join([row["look_at"], *inspecting.remarks(autograding.graded(student, name))]).strip()
-    wrong = disagreements(autograding.graded(student, name), grades)
-    if wrong:
+    graded = autograding.graded(student, name)
+    row["look_at"] = " ".join([*inspecting.suspicious(graded), *inspecting.remarks(graded)])
+    if wrong := disagreements(graded, grades):
         return row | {"status": "not graded", "reason": f"{wrong}: run autograde --force, and look who wrote there"}
     row |= {_column(cell): "" if grades[cell].needs_manual_grade else f"{grades[cell].score:g}" for cell in cells}
     row["late_penalty"] = f"{submission.late_submission_penalty:g}" if submission.late_submission_penalty else ""
     if submission.total_seconds_late:
         row["late_hours"] = f"{submission.total_seconds_late / 3600:.1f}"
     row |= _subtotals(grades, submission)
-    notes = [_unboxed(autograding.graded(student, name)), collected.get(student, {}).get("note", "")]
+    notes = [_unboxed(graded), collected.get(student, {}).get("note", "")]
     row["reason"] = "; ".join(filter(None, notes))
     if submission.needs_manual_grade:
         return row | {"needs_manual_grade": "yes", "status": "waits for a written answer's grade"}

@@ -44,21 +44,18 @@ def program(module: str, *arguments: str, **environment: str) -> subprocess.Comp
     if importlib.util.find_spec("nbgrader") is None:
         raise ModuleNotFoundError('nbgrader is missing: pip install "lora-edu[classroom]"')
     ours = os.pathsep.join(filter(None, [str(folders.CLONE), os.environ.get("PYTHONPATH")]))
+    # nbgrader calls alembic by its name, and .venv may not be active
+    programs = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
     return subprocess.run(
         [sys.executable, "-c", MODULE, module, *arguments],
         cwd=folders.required(),
         # nbgrader's configuration and the hidden tests import `classroom`
-        env={**os.environ, "PATH": _path(), "PYTHONPATH": ours, **environment},
+        env={**os.environ, "PATH": programs, "PYTHONPATH": ours, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
     )
-
-
-def _path() -> str:
-    """PATH with the programs of this Python first: nbgrader calls alembic by its name, and .venv may not be active."""
-    return os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", os.defpath)])
 
 
 def _settings():

@@ -15,7 +15,6 @@ from classroom import folders, judge
 from classroom.collecting import HANDED_IN
 from classroom.sandbox import SubmissionError
 from lora_course.assignments.verdict import BESIDE, SLOW
-from lora_edu.records import staging
 
 SUSPICIOUS = (
     *"classroom observing observation gradebook sqlite hidden/ graders solutions/ sys.modules inspect. ctypes".split(),
@@ -96,8 +95,7 @@ def note(student: str, name: str, reason: str | None) -> None:
     path = notes(name) / f"{student}.txt"
     if reason is None:
         return path.unlink(missing_ok=True)
-    with staging(path) as part:
-        part.write_text(reason, encoding="utf-8")
+    folders.keep(path, reason)
 
 
 def noted(name: str) -> dict[str, str]:

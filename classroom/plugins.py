@@ -142,11 +142,6 @@ class PerDay(BasePlugin):
 
     def late_submission_penalty(self, student_id: str, score: float, total_seconds_late: float) -> float:
         """The points to take off. nbgrader calls it for submissions after the due time only."""
-        return penalty(score, total_seconds_late, self.percent, self.at_most, self.grace_minutes)
-
-
-def penalty(score: float, seconds: float, percent: float, at_most: float, grace_minutes: float) -> float:
-    """Points off for a submission that is so many seconds late."""
-    if seconds <= 60 * grace_minutes:
-        return 0.0
-    return score * min(percent * math.ceil(seconds / 86400), at_most) / 100
+        if total_seconds_late <= 60 * self.grace_minutes:
+            return 0.0
+        return score * min(self.percent * math.ceil(total_seconds_late / 86400), self.at_most) / 100

@@ -1,6 +1,5 @@
 """Student versions, their checks, and the teacher's solutions and hidden expectations, for a cohort."""
 
-import json
 import re
 import shutil
 from datetime import UTC, datetime
@@ -14,14 +13,9 @@ from classroom.collecting import remembered, zone_file
 from classroom.expecting import expectations, write_hidden
 from classroom.plugins import set_cohort
 from lora_course.assignments.core import load
-from lora_edu.records import staging
 
 PUBLIC = "formative"  # the cohort whose solutions everybody may see
 FORBIDDEN = ("BEGIN SOLUTION", "BEGIN HIDDEN", "classroom.judge", "points(")
-
-
-def source(name: str) -> Path:
-    return folders.required() / "source" / name / f"{name}.ipynb"
 
 
 def solution(name: str, cohort: str) -> Path:
@@ -44,8 +38,7 @@ def release(name: str, cohort: str, due: str | None = None, force: bool = False)
     nbgrading.run("nbgrader", "generate_assignment", name, "--force", COHORT=cohort)
     folder = folders.required() / "release" / name
     visible = expectations(name, cohort)
-    with staging(folder / "checks.json") as part:
-        part.write_text(json.dumps(visible), encoding="utf-8")
+    folders.keep(folder / "checks.json", visible)
     write_hidden(name, cohort, visible, fresh=force)
     _write_solution(name, cohort)
     problems = leaks(folder)
@@ -55,9 +48,9 @@ def release(name: str, cohort: str, due: str | None = None, force: bool = False)
     if cohort == PUBLIC:
         shutil.copytree(folder, folders.required() / name, dirs_exist_ok=True)  # to practice with, in git and the wheel
     if when:
-        _set_due(name, when)
-        with staging(zone_file(name)) as part:
-            part.write_text("".join(re.findall(r"[A-Z][\w/+-]+$", due)), encoding="utf-8")
+        with nbgrading.gradebook() as book:
+            book.update_or_create_assignment(name, duedate=when.replace(tzinfo=None))
+        folders.keep(zone_file(name), "".join(re.findall(r"[A-Z][\w/+-]+$", due)))
     return folder
 
 
@@ -73,19 +66,16 @@ def leaks(folder: Path) -> list[str]:
 
 
 def _write_solution(name: str, cohort: str) -> None:
-    notebook = nbformat.read(source(name), as_version=4)
+    notebook = nbformat.read(folders.required() / "source" / name / f"{name}.ipynb", as_version=4)
     for cell in notebook.cells:
         cell.source = set_cohort(cell.source, cohort)
-    folder = solution(name, cohort).parent
-    with staging(folder / f"{name}.ipynb") as part:
-        nbformat.write(notebook, part)
-    shutil.copy(folders.required() / "release" / name / "checks.json", folder)
+    folders.keep(solution(name, cohort), nbformat.writes(notebook) + "\n")
+    shutil.copy(folders.required() / "release" / name / "checks.json", solution(name, cohort).parent)
 
 
 def released_cohort(name: str) -> str | None:
     """The cohort of the release that is there, or None."""
-    path = folders.required() / "release" / name / "checks.json"
-    return json.loads(path.read_text(encoding="utf-8"))["cohort"] if path.exists() else None
+    return (folders.kept(folders.required() / "release" / name / "checks.json") or {}).get("cohort")
 
 
 def extend(name: str, student: str, until: str) -> None:
@@ -129,8 +119,3 @@ def _moment(due: str) -> datetime:
         raise ValueError(
             f'a due time is written like "2026-03-06 18:00" or "2026-03-06 18:00 Europe/Berlin", got {due!r}'
         ) from None
-
-
-def _set_due(name: str, when: datetime) -> None:
-    with nbgrading.gradebook() as book:
-        book.update_or_create_assignment(name, duedate=when.replace(tzinfo=None))

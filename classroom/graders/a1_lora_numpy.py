@@ -12,7 +12,6 @@ GRADIENTS, TEXT = "notebook 02, section 3", "exercise 1.4 above"
 
 # --- 1.1: how much rank a matrix needs --------------------------------------------------------------------------------
 
-
 NEEDED_RANK = Solutions(
     reference=Answer("a1_lora_numpy", "needed_rank"),
     right={
@@ -61,7 +60,6 @@ SPLIT = Solutions(
 
 # --- 1.3: an adapter that can be merged -------------------------------------------------------------------------------
 
-
 DRAWN, ZEROS = "uniform(-bound, bound, size=(d_in, rank))", "np.zeros((d_out, rank))"
 PUT, TAKE = "self.weight = self.weight + self.scaling", "self.weight = self.weight - self.scaling"
 
@@ -100,7 +98,6 @@ ADAPTER = Solutions(
 
 
 # --- 1.4: training with two learning rates ----------------------------------------------------------------------------
-
 
 ERROR, BOTH = "grad_y = s * (x @ W + s * (x @ A) @ B.T - target)", "x.T @ (grad_y @ B), grad_y.T @ (x @ A)"
 STEP = "A, B = A - lr * grad_A, B - c.ratio * lr * grad_B"

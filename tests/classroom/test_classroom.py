@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import sysconfig
 from datetime import datetime
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -164,7 +165,7 @@ def test_tricks_are_seen_in_the_students_own_cells_and_in_what_is_no_notebook(tm
     ("hours", "off"), [(0, 0), (0.2, 0), (0.3, 1), (23.9, 1), (24.1, 2), (24 * 4.5, 5), (24 * 30, 5)]
 )
 def test_points_off_for_being_late(hours, off):
-    assert plugins.penalty(10, hours * 3600, percent=10, at_most=50, grace_minutes=15) == off
+    assert plugins.PerDay().late_submission_penalty("ann", 10, hours * 3600) == off
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +175,7 @@ def a_day_late(tmp_path_factory):
 
     path = tmp_path_factory.mktemp("gradebook") / "gradebook.db"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", nbgrading._path())
+        patch.setenv("PATH", sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"])
         with Gradebook(f"sqlite:///{path}") as book:
             book.add_assignment(NAME, duedate=datetime(2026, 3, 6, 18))
             book.add_student("Kim-Lee")
