@@ -1,5 +1,7 @@
 """A teacher's folder in a temporary place, and notebooks as students hand them in."""
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -41,6 +43,12 @@ def collect(folder: Path, *archives: dict[str, str], name: str = NAME) -> list[s
     for files in archives:
         left_out += collecting.collect(name, [archive(folder / "archive.zip", files)])[1]
     return left_out
+
+
+def table(paths: list[Path]) -> dict[str, dict]:
+    """The rows of a table of grades, by student."""
+    path = paths[0]
+    return {row["student"]: row for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))}
 
 
 def grade_id(cell) -> str:

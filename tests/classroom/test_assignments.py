@@ -1,6 +1,5 @@
 """The assignments: graders proven, sources in order, releases that give nothing away, solutions with full marks."""
 
-import copy
 import json
 import math
 import re
@@ -10,7 +9,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from classroom import expecting, folders, judge, proof, releasing
+from classroom import autograding, collecting, expecting, folders, grades, judge, proof, releasing
 from classroom import obstacles as inspecting
 from classroom.solutions import load_solutions
 from lora_course.assignments import core
@@ -18,23 +17,6 @@ from lora_course.assignments import core
 REPOSITORY = classroom_folder.ASSIGNMENTS.parent.parent
 NAMES = core.names()
 SOURCES = sorted(path.stem for path in classroom_folder.ASSIGNMENTS.glob("source/*/*.ipynb"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def expected_once():
-    """What is expected in the visible cases is computed once, for the proof and for the release."""
-    kept, compute = {}, expecting.task_expectations
-
-    def once(assignment, number, solutions, word=core.VISIBLE):
-        key = assignment.name, assignment.cohort, number, word
-        if key not in kept:
-            kept[key] = compute(assignment, number, solutions, word)
-        return copy.deepcopy(kept[key])
-
-    with pytest.MonkeyPatch.context() as patch:
-        for module in (expecting, proof):
-            patch.setattr(module, "task_expectations", once)
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -178,6 +160,26 @@ def test_the_practice_version_in_git_is_a_fresh_release(name, released):
     assert (kept / f"{name}.ipynb").read_text() == (released / name / f"{name}.ipynb").read_text(), ask
     old, new = (json.loads((folder / "checks.json").read_text()) for folder in (kept, released / name))
     assert is_fresh(old, new), ask
+
+
+@pytest.mark.parametrize("name", ["a1_lora_numpy"])
+def test_importing_the_answer_does_not_pass(released, name, tmp_path):
+    """The package's own functions, called from a whole submission: the points that they are worth here."""
+    trained = """def train(x, target, W, A, B, alpha, lr, steps):
+    from lora_edu.lora_numpy import LoRALinear
+    layer = LoRALinear(W.T, A.shape[1], alpha, np.random.default_rng(0))
+    layer.lora_A, layer.lora_B = A.T, B
+    grad_A, grad_B, _ = layer.backward(x, (layer.forward(x) - target) / len(x))
+    return A - lr * grad_A.T, B - c.ratio * lr * grad_B"""
+    split = "def split(*case):\n    from classroom import solutions\n    return solutions.load_solutions(c)"
+    hand_out, solution = released / "release" / name / f"{name}.ipynb", releasing.solution(name, releasing.PUBLIC)
+    notebook = classroom_folder.handed_in(hand_out, solution, train=trained, split=split)
+    classroom_folder.collect(tmp_path, {f"copy/{name}.ipynb": nbformat.writes(notebook)})
+    autograding.autograde(name, unboxed=True)
+    row = classroom_folder.table(grades.write_grades(name))["copy"]
+    assert [float(row[task]) for task in ("needed_rank", "split", "adapter", "train")] == [3, 0, 8, 0]
+    assert row["look_at"] == "classroom 1.4:no-result"  # for the teacher to read
+    assert collecting.remembered(name)["copy"]["file"] == f"{name}.ipynb"
 
 
 def is_fresh(old, new):

@@ -45,6 +45,10 @@ found
 """
 
 
+KILLING = "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"
+FLOOD = "for i in range(10**9): print('x' * 10_000)"
+
+
 def ran(*sources, **limits):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
     return sandbox.run(notebook, CHECKS, **limits).cells
@@ -57,16 +61,24 @@ def port():
         yield server.getsockname()[1]
 
 
+def cut_and_graded(flood, after):
+    """A flood is cut, and ends its cell alone."""
+    assert sum(len(output.get("text", "")) for output in flood.outputs) <= sandbox.LIMITS["printed"]
+    assert flood.outputs[-1].ename == "KeyboardInterrupt"
+    assert after.outputs[0].data["text/plain"] == "'graded'"
+
+
 @pytest.mark.parametrize("kind", ["bwrap", "unshare"])
 def test_a_submission_reaches_nothing_of_the_teachers(kind, port, monkeypatch):
     if kind not in boxes.BOXES or sandbox.probe(kind):
         pytest.skip(f"{kind} is not here, or not allowed")
     monkeypatch.setenv(sandbox.VARIABLE, kind)
-    cells = ran(
-        ESCAPE.replace("PORT", str(port)), "from lora_course.assignments import checks; checks('a1_lora_numpy')"
-    )
+    checks = "from lora_course.assignments import checks; checks('a1_lora_numpy')"
+    cells = ran(ESCAPE.replace("PORT", str(port)), checks, KILLING if kind == "unshare" else "", FLOOD, "'graded'")
     assert cells[0].outputs[0].data["text/plain"] == "[]"
     assert [output.output_type for output in cells[1].outputs] == ["execute_result"]
+    assert cells[2].outputs == []  # there the runner is process 1, which nobody inside can kill
+    cut_and_graded(*cells[3:])
 
 
 @pytest.fixture(autouse=True)
@@ -99,13 +111,10 @@ def test_without_a_box_nothing_is_run(no_box, monkeypatch, tmp_path):
 def test_without_a_box_as_the_teacher_asked(no_box, monkeypatch):
     assert sandbox.what_holds(sandbox.box(unboxed=True)).startswith("NOT ISOLATED")
     monkeypatch.setenv(sandbox.VARIABLE, sandbox.UNBOXED)
-    cells = ran("import os; os.environ['HOME'], os.environ.get('LORA_EDU_CLASSROOM'), os.getcwd()")
-    home, classroom, here = eval(cells[0].outputs[0].data["text/plain"])
+    asked = "import os; print((os.environ['HOME'], os.environ.get('LORA_EDU_CLASSROOM'), os.getcwd()))"
+    home, classroom, here = eval(sandbox.call([boxes.PYTHON, "-c", asked], 20, sandbox.box(unboxed=True))[0])
     assert home != os.path.expanduser("~") and classroom is None and Path(here).name.startswith("box-")
     assert not Path(here).exists()
-
-
-KILLING = "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"
 
 
 def test_a_run_that_leaves_nothing_usable_has_a_reason():
@@ -113,15 +122,12 @@ def test_a_run_that_leaves_nothing_usable_has_a_reason():
         ran("import os; os._exit(1)")
     with pytest.raises(sandbox.SubmissionError, match="longer than 1 seconds"):
         ran("import time; time.sleep(60)", seconds=1)
-    if os.environ[sandbox.VARIABLE] == "unshare":  # there the runner is process 1, which nobody inside can kill
-        assert ran(KILLING)[0].outputs == []
 
 
-def test_a_flood_is_cut_and_ends_its_cell_alone():
-    flood, after = ran("for i in range(10**9): print('x' * 10_000)", "'graded'")
-    assert sum(len(output.get("text", "")) for output in flood.outputs) <= sandbox.LIMITS["printed"]
-    assert flood.outputs[-1].ename == "KeyboardInterrupt"
-    assert after.outputs[0].data["text/plain"] == "'graded'"
+def test_a_flood_is_cut_where_there_is_no_box():
+    if os.environ[sandbox.VARIABLE] != sandbox.UNBOXED:
+        pytest.skip("seen in the box")
+    cut_and_graded(*ran(FLOOD, "'graded'"))
 
 
 def test_what_a_stranger_answers_is_read_with_care(monkeypatch):

@@ -1,8 +1,5 @@
 """Whole submissions through real nbgrader: release, collect, autograde, feedback, grades."""
 
-import csv
-import io
-import json
 import os
 import zipfile
 
@@ -14,6 +11,7 @@ from classroom_folder import NAME, archive, collect
 from classroom import autograding, collecting, folders, grades, nbgrading, releasing
 from lora_course.assignments import core
 
+pytestmark = pytest.mark.slow  # one submission goes through in test_assignments
 DUE = "2026-03-06 18:00"
 A_DAY_LATE = (2026, 3, 7, 12, 0, 0)
 
@@ -93,7 +91,6 @@ def submissions(root):
     return {who: nbformat.writes(notebook) for who, notebook in notebooks.items()} | {"Lu Broken": "{not json"}
 
 
-@pytest.mark.slow
 def test_from_the_release_to_the_grades(root, tmp_path):
     handed_in = submissions(root).items()
     who = {
@@ -104,7 +101,7 @@ def test_from_the_release_to_the_grades(root, tmp_path):
     archives = [archive(tmp_path / "moodle.zip", who, late), archive(tmp_path / "canvas.zip", other)]
     collecting.collect(NAME, archives)
     problems = autograding.autograde(NAME, unboxed=True)
-    rows = table(grades.write_grades(NAME))
+    rows = classroom_folder.table(grades.write_grades(NAME))
 
     for student, reason in {
         "Gus-Dead": "the kernel died",
@@ -152,7 +149,7 @@ def test_from_the_release_to_the_grades(root, tmp_path):
             grade = book.find_grade("predictions", NAME, NAME, student)
             grade.manual_score, grade.needs_manual_grade = 4.5, False
         book.db.commit()
-    rows = table(grades.write_grades(NAME))
+    rows = classroom_folder.table(grades.write_grades(NAME))
     assert rows["Ada-Right"]["score"] == "28.5"
     ada = rows["Ada-Right"]
     assert (ada["code"], ada["written"], ada["weighted"]) == ("24", "4.5", "16.15")  # 17 of 25 count for 30 points
@@ -170,7 +167,7 @@ def forged(rows):
         book.find_grade("test_train", NAME, NAME, "Cy-Scaling").auto_score = 5
         book.find_grade("test_train", NAME, NAME, "Bo-Blank").auto_score = 500
         book.db.commit()
-    after = table(grades.write_grades(NAME))
+    after = classroom_folder.table(grades.write_grades(NAME))
     assert after["Cy-Scaling"]["score"] == after["Cy-Scaling"]["train"] == after["Bo-Blank"]["score"] == ""
     assert "train: 5.0 in the gradebook, 3 in the notebook" in after["Cy-Scaling"]["reason"]
     assert after["Ada-Right"] == rows["Ada-Right"]
@@ -192,30 +189,6 @@ def check_feedback(path):
     assert "needed_rank (0)" not in page and not any("Gus Dead" in name for name in pages)
 
 
-def table(paths):
-    path = paths[0]
-    return {row["student"]: row for row in csv.DictReader(io.StringIO(path.read_text(encoding="utf-8")))}
-
-
-def test_importing_the_answer_does_not_pass(root, tmp_path):
-    """The package's own functions, called from a whole submission: the points that they are worth here."""
-    trained = """def train(x, target, W, A, B, alpha, lr, steps):
-    from lora_edu.lora_numpy import LoRALinear
-    layer = LoRALinear(W.T, A.shape[1], alpha, np.random.default_rng(0))
-    layer.lora_A, layer.lora_B = A.T, B
-    grad_A, grad_B, _ = layer.backward(x, (layer.forward(x) - target) / len(x))
-    return A - lr * grad_A.T, B - c.ratio * lr * grad_B"""
-    split = "def split(*case):\n    from classroom import solutions\n    return solutions.load_solutions(c)"
-    notebook = made(root, train=trained, split=split)
-    collect(tmp_path, {f"copy/{NAME}.ipynb": nbformat.writes(notebook)})
-    autograding.autograde(NAME, unboxed=True)
-    row = table(grades.write_grades(NAME))["copy"]
-    assert [float(row[task]) for task in ("needed_rank", "split", "adapter", "train")] == [3, 0, 8, 0]
-    assert row["look_at"] == "classroom 1.4:no-result"  # for the teacher to read
-    assert json.loads((root / "reports" / f"{NAME}-collected.json").read_text())["copy"]["file"] == f"{NAME}.ipynb"
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("name", core.names())
 def test_every_assignment_goes_through_nbgrader(root, tmp_path, name):
     releasing.release(name, "2026a")
@@ -223,7 +196,7 @@ def test_every_assignment_goes_through_nbgrader(root, tmp_path, name):
     files = {"right": releasing.solution(name, "2026a").read_text(encoding="utf-8"), "blank": blank}
     collect(tmp_path, {f"{student}/{name}.ipynb": text for student, text in files.items()}, name=name)
     assert not files.keys() & autograding.autograde(name, unboxed=True).keys()
-    rows = table(grades.write_grades(name))
+    rows = classroom_folder.table(grades.write_grades(name))
     for task in core.load(name).tasks.values():
         assert float(rows["right"][task.name]) == task.points and float(rows["blank"][task.name]) == 0
     assert (rows["right"]["status"], rows["blank"]["score"]) == ("waits for a written answer's grade", "0")
