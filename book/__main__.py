@@ -26,7 +26,7 @@ def prepare(sources: Path) -> None:
     for folder in ("pictures", "live"):
         (sources / folder).mkdir(parents=True)
     write_alive(sources / "alive")
-    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"), key=lambda path: path.stem.replace("tour", "00_tour"))
     guesses = 0
     for notebook in notebooks:
         sliders = {} if notebook.stem == FIRST else write_live(notebook, sources / "live")  # the first has the model

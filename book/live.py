@@ -54,7 +54,8 @@ class Slider:
 
 def sliders_of(path: Path) -> list[Slider]:
     """The sliders of a notebook: what its cells, or its module of pictures for the first picture, give to `explore`."""
-    name = f"lora_course.nb{path.name[:2]}.pictures"
+    room = path.stem if path.stem == "tour" else f"nb{path.name[:2]}"
+    name = f"lora_course.{room}.pictures"
     own = import_module(name) if find_spec(name) else None
     cells = nbformat.read(path, as_version=4).cells
     code = {number: cell for number, cell in enumerate(cells) if cell.cell_type == "code" and not is_hosted(cell)}

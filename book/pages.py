@@ -79,7 +79,8 @@ def page(source: Path, pictures: Path, sliders: dict[int, str] | None = None) ->
                 (pictures / name).write_bytes(webp(base64.b64decode(output.data["image/png"])))
                 html = picture_html(name, output)
                 if DIAL_CELL in cell.source:
-                    html = f'<div data-after="{key}">{ALIVE}{hero(html, "alive/model.js", "alive/source.js")}</div>'
+                    after = f' data-after="{key}"' if key else ""  # the tour asks for no guess before its dial
+                    html = f"<div{after}>{ALIVE}{hero(html, 'alive/model.js', 'alive/source.js')}</div>"
                     fold_code(cell)
                 elif place in sliders:
                     html = live_html(sliders[place], html)
@@ -178,12 +179,13 @@ def start_page(template: str, readme: str, guesses: int, notebooks: list[str], o
 
 
 def stations(readme: str, guesses: int) -> str:
-    """The README's table of notebooks as two paths with a line a page, its line about the tour, a count of guesses."""
-    rows = re.findall(r"^\| (\d\d) \| (\[.+?\]\(.+?\)) \| (.+?) \|", readme, re.M)
+    """The README's table of notebooks as the tour and two paths with a line a page, and a count of guesses."""
+    rows = re.findall(r"^\| (\d\d|tour) \| (\[.+?\]\(.+?\)) \| (.+?) \|", readme, re.M)
     lines = [f"- {number} {link}: {learned}" for number, link, learned in rows]
-    core = [line for line in lines if ": elective: " not in line]
-    electives = [line.replace(": elective: ", ": ") for line in lines if line not in core]
-    tour = re.search(r"\*\*The tour in two hours\*\*.*?\n?.*?each\.", readme, re.S)[0].replace("\n", " ")
+    tour = [line.replace("- tour ", "- ") for line in lines if line.startswith("- tour")]
+    core = [line for line in lines if ": elective: " not in line and not line.startswith("- tour")]
+    electives = [line.replace(": elective: ", ": ") for line in lines if ": elective: " in line]
     made = f'<p data-guesses="{guesses}"></p>'
-    paths = ["**Ten stations**", "", *core, "", "**Electives**", "", *electives, "", tour, "", made]
+    paths = ["**Two hours**", "", *tour, "", "**Ten stations**", "", *core, "", "**Electives**", "", *electives]
+    paths += ["", made]
     return "\n".join(paths).replace("](notebooks/", "](")

@@ -49,6 +49,7 @@ STEMS = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 DECISIONS = [line for line in bullets(PAGE) if line.startswith("- **")]
 CALLS = [(stem, code) for stem in STEMS for code in CODE.findall(box(stem))]
 CALLS += [("page", code) for code in re.findall(r"`(\w+\([^`]+\))`", PAGE)]
+CALLS += [("tour", code) for cell in cells("tour") for code in CODE.findall("".join(cell["source"])) if "how =" in code]
 
 
 @pytest.mark.parametrize("stem", STEMS)
