@@ -26,12 +26,12 @@ PICKED = "probabilities[places, tokens]"
         "be: take -ln p.",
         "-np.log(came) -> 1 / came": "Your answer is 1 / p: how many bytes the model might as well have guessed among. "
         "The surprise is its logarithm.",
+        f"{PICKED} -> probabilities": "Your answer has a surprise for every byte that could come. One did at each "
+        "place, and `tokens` says which: pick its probability first.",
         f"{PICKED} -> probabilities.max(axis=1)": "Your answer reads the probability of the likeliest byte. What "
         "counts is the byte that came, likely or not.",
         "-np.log(came) -> -(probabilities * np.log(probabilities)).sum(axis=1)": "Your answer sums -p ln p over all "
         "bytes: the entropy, how unsure the model was. What counts is the byte that came.",
-        "-np.log(came) -> -came * np.log(came)": "Your answer weighs -ln p with p. That is a term of the entropy; the "
-        "surprise of what came is -ln p alone.",
         "-np.log(came) -> -np.log2(came)": "Your answer counts bits, with a logarithm to base 2. Nats need the natural "
         "one, `np.log`.",
         f"{PICKED} -> probabilities[:, tokens]": "Your answer pairs every place with every byte of the line: "
@@ -53,20 +53,20 @@ def line_surprise(probabilities, tokens):
 
 @exercise(
     "0.2",
-    [(65e9, 0.8e9, 4.127), (7e9, 40e6, 16), (3_356_160, 147_456, 4.127)],
+    [(65e9, 0.8e9, 4.127), (7e9, 40e6, 16), (3_356_160, 147_456, 4.127), (1000, 12, 3)],  # where 2 bytes more show
     taught={
         "frozen * bits / 8 -> frozen * bits": "Your answer counts the frozen weights in bits, and adds bytes to them. "
         "Eight bits make one byte.",
-        "frozen_bytes + adapter_bytes) / 1e9 -> frozen_bytes + adapter_bytes) / 2**30": "Your answer divides by 2**30, "
-        "which gives gibibytes. A gigabyte (GB) is 10**9 bytes.",
         "2 + 2 + 4 + 4 -> bits / 8": "Your answer counts the adapter at the {bits} bits of the frozen weights. It is "
         "trained in 16 bits: {each} bytes for each number.",
         "frozen * bits / 8 -> frozen * 12": "Your answer charges {each} bytes for the frozen weights too. They have no "
         "gradient and no averages, only their {bits} bits.",
         "frozen * bits / 8 -> frozen * (bits / 8 + 10)": "Your answer charges the frozen weights a gradient with its "
         "averages. A frozen weight has neither.",
-        "2 + 2 + 4 + 4 -> 4 + 4 + 4 + 4": "Your answer counts 16 bytes for each number of the adapter, as in 32-bit "
-        "training. Here it is {each}: section 8.",
+        "frozen * bits / 8 -> frozen * (bits / 8 + 2)": "Your answer charges the frozen weights a gradient. A frozen "
+        "weight has none: it takes its {bits} bits and nothing more.",
+        "2 + 2 + 4 + 4 -> bits / 8 + 10": "Your answer stores the adapter's numbers in {bits} bits. Only the frozen "
+        "weights are: a trained number takes {each} bytes.",
         "2 + 2 + 4 + 4 -> 2": "Your answer counts the weights of the adapter alone. Training adds a gradient and two "
         "averages: {each} bytes in all.",
     },

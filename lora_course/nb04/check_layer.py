@@ -29,6 +29,8 @@ def observe_layer(make: Callable, base: nn.Linear, rank: int, alpha: float, drop
         x = torch.randn(5, base.in_features)  # (n, d_in)
         if said := _no_layer(layer, x, A=(rank, base.in_features), B=(base.out_features, rank)):
             return said
+        if not _uses(layer, base, x):
+            return "your layer does not use the base that it was given: it has a weight of its own. Keep `base` itself."
         named = dict(layer.named_parameters()) | {"base.weight": base.weight, "base.bias": base.bias}
         trained = sorted({each: name for name, each in named.items() if each.requires_grad}.values())
         start = dict(_at_the_start(layer.eval(), original, x))  # before A and B get other numbers, and named after that
@@ -55,6 +57,18 @@ def _no_layer(layer: Any, x: Tensor, **shapes: tuple[int, int]) -> str:
         return "`forward` returns no tensor: did you forget `return` there?"
     wanted = (len(x), shapes["B"][0])
     return "" if y.shape == wanted else f"the output should have the shape {wanted}, and has {tuple(y.shape)}."
+
+
+@torch.no_grad()
+def _uses(layer: nn.Module, base: nn.Linear, x: Tensor) -> bool:
+    """Whether another weight in the base makes another output, in the same mode and with the same drawn numbers."""
+    weight, outputs = base.weight.clone(), []
+    for change in (0, 1):
+        base.weight.add_(change)
+        torch.default_generator.manual_seed(1)
+        outputs.append(layer(x))
+    base.weight.copy_(weight)
+    return not torch.equal(*outputs)
 
 
 @torch.no_grad()

@@ -72,30 +72,40 @@ def normal_float(offset, half):
 # --- 6.2: two codes a byte -------------------------------------------------------------------------------------------
 
 
-FILLED, LAST = "filled = np.append(codes, [7] * alone)", "np.array([*codes[:-1], {}, codes[-1]]) if alone else codes"
+def _in_pairs(solution, codes):
+    """The bytes; where the halves have different lengths, what that means."""
+    try:
+        return solution(codes)
+    except ValueError as error:
+        if len(codes) % 2 and "broadcast" in str(error):
+            return f"with {len(codes)} codes the last one has no partner. Something has to fill its byte up."
+        raise
+
+
+FILLED = "filled = np.append(codes, [7] * alone).astype(int)"
+LAST = "np.array([*codes[:-1], {}, codes[-1]]) if alone else codes"
 
 
 @exercise(
     "6.2",
     [
         *((np.array(codes),) for codes in ([0, 15, 7, 8], [3, 1, 4, 1, 5], [9], [15, 0, 2, 11, 12, 6, 13])),
-        (np.array([12, 3, 8, 15], dtype=np.int8),),  # 16 * 12 has no place in 8 bits with a sign
     ],
     taught={
         "first * 16 + second -> first + second * 16": "Your answer puts the first code of a pair into the low half of "
         "the byte. bitsandbytes and this course put it into the high half.",
         "[7] * alone -> [0] * alone": "Your answer fills the last byte with code 0, which stands for -1. The value 0 "
         "has code 7.",
-        "[7] * alone -> [8] * alone": "Your answer fills the last byte with code 8, the smallest positive value. The "
-        "value 0 has code 7.",
         f"{FILLED} -> filled = codes[: len(codes) - alone]": "Your answer drops the last code where their number is "
         "odd. It needs a byte too: fill up with code 7.",
         f"{FILLED} -> filled = {LAST.format(0)}": "A code without a partner stands in the low half here, below zeros. "
         "It is the first of its pair: the high half, and code 7 below it.",
-        "numbers[0::2] -> numbers[: len(numbers) // 2] & numbers[1::2] -> numbers[len(numbers) // 2 :]": "Your answer "
+        "filled[0::2] -> filled[: len(filled) // 2] & filled[1::2] -> filled[len(filled) // 2 :]": "Your answer "
         "pairs the first half of the codes with the second half. Neighbors share a byte.",
-        "astype(int) -> astype(codes.dtype)": "Your answer keeps the type in which the codes come. A byte does not fit "
-        "into int8, which ends at 127: `astype(int)` comes first.",
+        "first * 16 + second -> first * 16&second": "Your answer joins the two halves with `&`, which keeps a bit only "
+        "where both have it. They share no bit, so nothing is left.",
+        f"{FILLED} -> filled = np.append([7] * alone, codes).astype(int)": "Your answer fills up in front. That "
+        "moves every code into another half: what is missing is missing behind the last code.",
     },
     noticed={
         "two codes share a byte, so there are (n + 1) // 2 of them: here are others.": (
@@ -104,12 +114,12 @@ FILLED, LAST = "filled = np.append(codes, [7] * alone)", "np.array([*codes[:-1],
         "a byte goes from 0 to 255.": lambda made, codes: (made < 0).any() or (made > 255).any(),
         "a byte is a whole number.": lambda made, codes: (made % 1).any(),
     },
+    observe=_in_pairs,
 )
 def packed_codes(codes):
     alone = len(codes) % 2  # whether the last code is alone
-    filled = np.append(codes, [7] * alone)  # what fills the last byte up
-    numbers = filled.astype(int)  # the type of the codes
-    first, second = numbers[0::2], numbers[1::2]  # which two codes make a pair
+    filled = np.append(codes, [7] * alone).astype(int)  # what fills the last byte up
+    first, second = filled[0::2], filled[1::2]  # which two codes make a pair
     return first * 16 + second  # how a pair becomes a byte
 
 

@@ -35,12 +35,12 @@ def _layers() -> list[tuple]:
         "before B A alone.",
         "base = grad_y @ W -> base = grad_y @ np.linalg.pinv(W).T": "Your answer undoes W' by an inverse. The chain "
         "rule multiplies by W': section 3.",
-        f"{SUM} -> return (base + s * branch) / len(base)": "Your answer averages over the rows. Each row of x gets a "
-        "gradient of its own; the mean, if there is one, is in grad_y already.",
         f"{SUM} -> return W + s * lora_B @ lora_A": "Your answer is the weight of the layer, W' + s B A. What comes "
         "back to x is grad_y times that.",
-        "alpha / len(lora_A) -> alpha / len(lora_A) ** 0.5": "Your answer divides alpha by the root of the rank, as "
-        "the variant rsLoRA does. LoRA divides by the rank: s is {s:g}.",
+        f"{SUM} -> return base + branch": "Your answer leaves the scaling out. What s multiplies on the way forward, "
+        "it multiplies on the way back: s = alpha / r, here {s:g}.",
+        "alpha / len(lora_A) -> alpha": "Your answer scales the branch by alpha. The scaling is alpha divided by the "
+        "rank, the number of rows of lora_A: {s:g} here.",
     },
 )
 def input_gradient(grad_y, W, lora_A, lora_B, alpha):
@@ -86,17 +86,23 @@ def _with_blocks(solution, x, codes, absmax, lora_A, lora_B, alpha):
     taught={
         "values = NF4[codes] -> values = codes": "Your answer multiplies with the codes themselves. A code is an "
         "index: look its value up in the codebook first.",
-        "values = NF4[codes] -> values = (codes - 7) / 7": "Your answer takes the codes for equal steps. The 16 values "
-        "of NF4 are not equally far apart: look each code up in the codebook.",
-        "values * absmax[:, None] -> values / absmax[:, None]": "Your answer divides by the absmax. That was the way "
-        "into the codes; the way back multiplies: section 3.",
+        "values * absmax[:, None] -> values": "Your answer takes the looked-up values for the weight. They lie between "
+        "-1 and 1: each block was divided by its absmax, and needs it back.",
         "values * absmax[:, None] -> values * absmax.max()": "Your answer has one absmax for the whole weight. Each of "
         "the {n_blocks} blocks has its own.",
         ".reshape(n_blocks, -1) -> .reshape(-1, n_blocks).T & scaled.reshape -> scaled.T.reshape": "Your answer deals "
         "the values out to the blocks like cards. A block is a run of neighbors: one row of a table (n_blocks, -1).",
         "values.reshape -> values.T.reshape & scaled.reshape(codes.shape) -> scaled.reshape(codes.T.shape).T": "Your "
         "answer takes the blocks down the columns. The weight is flattened row by row.",
-        f"{SUM} -> return s * (base + branch)": "Your answer scales both terms by {s:g}. s stands before B A alone.",
+        f"{SUM} -> return base + branch": "Your answer leaves the scaling out. A and B add s B A x, with s = alpha / r "
+        "({s:g} here).",
+        "alpha / len(lora_A) -> alpha": "Your answer scales the branch by alpha. The scaling is alpha divided by the "
+        "rank, the number of rows of lora_A: {s:g} here.",
+    },
+    noticed={
+        "this is the base's term alone. x goes through A and B, too.": lambda got, x, codes, absmax, *rest: np.allclose(
+            got, x @ (NF4[codes].reshape(len(absmax), -1) * absmax[:, None]).reshape(codes.shape).T
+        ),
     },
     observe=_with_blocks,
 )

@@ -18,7 +18,7 @@ def _paid() -> list[tuple]:
     return cases
 
 
-TO_GO, OTHERS = "rewards[:, ::-1].cumsum(axis=1)[:, ::-1]", "(to_go.sum(axis=0) - to_go) / (count - 1)"
+TO_GO, OTHERS = "rewards[:, ::-1].cumsum(axis=1)[:, ::-1]", "(to_go.sum(axis=0) - to_go) / (len(rewards) - 1)"
 
 
 @exercise(
@@ -29,16 +29,16 @@ TO_GO, OTHERS = "rewards[:, ::-1].cumsum(axis=1)[:, ::-1]", "(to_go.sum(axis=0) 
         "roll-out. A byte cannot change what was paid before it: add up from its own place on.",
         f"{TO_GO} -> rewards.cumsum(axis=1)": "Your answer adds up what was paid *until* a byte. It answers for what "
         "comes from it on.",
-        f"{TO_GO} -> {TO_GO} - rewards": "Your answer begins with the next byte. A byte answers for its own reward, "
-        "too.",
+        f"{TO_GO} -> rewards[:, ::-1].cumsum(axis=1)": "Your answer adds up from the end, and leaves the sums in that "
+        "order: its first column belongs to the last byte.",
         f"{OTHERS} -> to_go.mean(axis=0)": "Your answer compares with the mean of all roll-outs, its own among them. "
-        "That shrinks every difference by 1/{count}: leave it out.",
-        "return to_go - others -> return (to_go - others) / to_go.std()": "Your answer divides by the spread. Then the "
-        "mean of the gradient changes as well, and it depends on the batch: leave it.",
+        "That shrinks every difference: leave it out.",
+        "return to_go - others -> return (to_go - to_go.mean(axis=0)) / to_go.std(axis=0)": "Your answer divides by "
+        "the spread, and its mean holds the roll-out itself. Compare with the mean of the others, and leave the size.",
         "return to_go - others -> return to_go": "Your answer has no baseline. Subtract what the *other* roll-outs got "
         "from the same place on.",
-        f"{OTHERS} -> to_go.mean(axis=1, keepdims=True)": "Your answer compares a byte with the other places of its "
-        "own roll-out. Compare it with the same place of the other roll-outs.",
+        f"{OTHERS} -> to_go.mean()": "Your answer compares every byte with one mean of all places. Compare it with the "
+        "same place of the other roll-outs.",
     },
     noticed={
         "one number for every byte is asked for, in the shape of the rewards.": lambda got, rewards: (
@@ -51,8 +51,7 @@ TO_GO, OTHERS = "rewards[:, ::-1].cumsum(axis=1)[:, ::-1]", "(to_go.sum(axis=0) 
 )
 def advantages(rewards):
     to_go = rewards[:, ::-1].cumsum(axis=1)[:, ::-1]  # what was paid from each byte on
-    count = len(rewards)  # how many roll-outs there are
-    others = (to_go.sum(axis=0) - to_go) / (count - 1)  # what the other roll-outs got from there on
+    others = (to_go.sum(axis=0) - to_go) / (len(rewards) - 1)  # what the other roll-outs got from there on
     return to_go - others  # how the two are compared
 
 

@@ -232,6 +232,17 @@ def test_what_does_not_come_back(monkeypatch):
     time.sleep(0.3)
 
 
+def test_who_waits_for_the_processor_is_not_slow_and_who_waits_for_ever_is(monkeypatch):
+    def waits(n, k, on):
+        time.sleep(0.3 / len(COUNT.cases))
+        return COUNT.reference(n, k, on)
+
+    monkeypatch.setattr("lora_course.checking.answers.SECONDS", 0.1)
+    COUNT(waits)  # nothing is raised
+    monkeypatch.setattr("lora_course.checking.stopping.PATIENCE", 1)
+    assert said(COUNT, waits).startswith("your function has not come back")
+
+
 def test_an_answer_that_leaves_the_kernel_or_prints(capsys):
     assert "SystemExit" in said(COUNT, lambda n, k, on: exit())
     assert said(COUNT, lambda n, k, on: print("here") or [n])
