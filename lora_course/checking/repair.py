@@ -166,7 +166,10 @@ class Code:
             for slot in self.slots:
                 if isinstance(slot.node, ast.stmt) == (kind is edits.changed_statements):
                     axis = edits.AXIS if edits.is_axis(slot.node, slot.parent) else ""
-                    yield from (Change(slot, axis or hint, node) for hint, node in kind(slot.node))
+                    counted = isinstance(slot.parent, ast.Call) and getattr(slot.parent.func, "id", "") == "len"
+                    for hint, node in kind(slot.node):  # the length of a transpose is that of the other axis
+                        hint = edits.AXIS if counted and hint == edits.TRANSPOSE else axis or hint
+                        yield Change(slot, hint, node)
 
     def _pairs(self) -> Iterator[tuple[Change, ...]]:
         groups: dict[tuple, list[Change]] = {}

@@ -67,8 +67,8 @@ def line_surprise(probabilities, tokens):
         "weight has none: it takes its {bits} bits and nothing more.",
         "2 + 2 + 4 + 4 -> bits / 8 + 10": "Your answer stores the adapter's numbers in {bits} bits. Only the frozen "
         "weights are: a trained number takes {each} bytes.",
-        "2 + 2 + 4 + 4 -> 2": "Your answer counts the weights of the adapter alone. Training adds a gradient and two "
-        "averages: {each} bytes in all.",
+        "frozen_bytes + adapter_bytes) / 1e9 -> frozen_bytes + adapter_bytes) / 2**30": "Your answer divides by 2**30, "
+        "which gives gibibytes. A gigabyte (GB) is 10**9 bytes.",
     },
     noticed={
         "this is rounded to whole gigabytes, and a small model is left with none.": (

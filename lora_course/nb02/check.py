@@ -42,6 +42,8 @@ def _cases(*names):
         "before the product. The product with x sums it, row by row: section 3.",
         "s * grad_output @ lora_B -> s * grad_output": "Your answer is s G, of the full weight. The chain rule goes on "
         "through B: section 3.",
+        "s * grad_output @ lora_B -> grad_output @ lora_B": "Your answer leaves the scaling out. y holds s B A x, so s "
+        "stands in every gradient of the branch: {s:g} here.",
         "return grad_low.T @ x -> return grad_low": "Your answer is the gradient of A x, one row for each input. Each "
         "entry of A meets one entry of x: section 3.",
         "return grad_low.T @ x -> return x.T @ grad_low": "Your answer is the transpose. A gradient has the shape of "
@@ -110,6 +112,10 @@ def _kept(solution, weight, *factors):
         "is taken out again.",
         "return weight + update -> return weight": "Your answer is the weight without the update. Merging adds s B A: "
         "section 7.",
+        "s * lora_B @ lora_A -> lora_B @ lora_A": "Your answer leaves the scaling out. The layer adds s B A x, with s "
+        "= alpha / r: {s:g} here.",
+        "alpha / len(lora_A) -> alpha": "Your answer scales B A by alpha. The scaling is alpha divided by the rank, "
+        "the number of rows of A: {s:g} here.",
         "return weight + update -> return weight * update": "Your answer multiplies the weight by the update, entry by "
         "entry. Merging adds.",
         "return weight + update -> return (weight + update).T": "Your answer is the transpose. A weight has the shape "

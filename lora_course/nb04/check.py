@@ -109,8 +109,8 @@ def _pairs() -> list[tuple]:
         "answer applies each weight to A and to B, so that it counts squared. It goes to one of the two.",
         "alpha / len(A1) -> alpha / (2 * len(A1))": "Your answer divides alpha by the rank of both adapters together. "
         "Each was trained with alpha over its own rank: {scaling:.3g}.",
-        "alpha / len(A1) -> alpha / len(A1) ** 0.5": "Your answer divides alpha by the root of the rank: that is "
-        "rsLoRA. LoRA divides by the rank itself.",
+        "return scaling * (first + second) -> return first + second": "Your answer leaves the scaling out. Each "
+        "adapter adds s B A to its weight, with s = alpha / r: {scaling:.3g} here.",
         "first + second -> (first + second) / sum(weights)": "Your answer divides by the sum of the weights. They need "
         "not add up to 1, and are taken as they are.",
         "first + second -> (B1 @ A1 + B2 @ A2) / 2": "Your answer is the plain mean of the two updates. Each has a "

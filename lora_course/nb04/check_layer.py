@@ -30,7 +30,7 @@ def observe_layer(make: Callable, base: nn.Linear, rank: int, alpha: float, drop
         if said := _no_layer(layer, x, A=(rank, base.in_features), B=(base.out_features, rank)):
             return said
         if not _uses(layer, base, x):
-            return "your layer does not use the base that it was given: it has a weight of its own. Keep `base` itself."
+            return "your layer does not use the base that it was given: another weight there gives the same output."
         named = dict(layer.named_parameters()) | {"base.weight": base.weight, "base.bias": base.bias}
         trained = sorted({each: name for name, each in named.items() if each.requires_grad}.values())
         start = dict(_at_the_start(layer.eval(), original, x))  # before A and B get other numbers, and named after that

@@ -76,8 +76,8 @@ def _in_pairs(solution, codes):
     """The bytes; where the halves have different lengths, what that means."""
     try:
         return solution(codes)
-    except ValueError as error:
-        if len(codes) % 2 and "broadcast" in str(error):
+    except (ValueError, IndexError) as error:
+        if len(codes) % 2 and ("broadcast" in str(error) or f"index {len(codes)} " in str(error)):
             return f"with {len(codes)} codes the last one has no partner. Something has to fill its byte up."
         raise
 

@@ -68,7 +68,7 @@ def _stored_layers() -> list[tuple]:
 
 
 def _with_blocks(solution, x, codes, absmax, lora_A, lora_B, alpha):
-    """The output, (n, d_out); of an absmax that fits no side of the weight it says whose it is."""
+    """The output, (n, d_out); of absmax or blocks that fit no side of the weight it says what they are."""
     try:
         return solution(x, codes, absmax, lora_A, lora_B, alpha)
     except ValueError as error:
@@ -77,6 +77,8 @@ def _with_blocks(solution, x, codes, absmax, lora_A, lora_B, alpha):
                 "absmax has one number for each block of the flattened weight, not one for each row or column. Bring "
                 "the looked-up values into the shape (n_blocks, -1) before you multiply."
             )
+        if "matmul" in str(error) and f"(size {codes.size // len(absmax)} is different" in str(error):
+            return "blocks are multiplied here, rows of their own. Bring the values into the shape of `codes` first."
         raise
 
 

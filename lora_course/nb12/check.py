@@ -23,8 +23,8 @@ TABLES, NORMS = "4 * tables * table", "4 * norms"
         "`quantize_linears` leaves the head out: section 5.",
         "1 if tied else 2 -> 2": "Your answer counts the head where it is tied, too. A tied head is the table, in "
         "memory once.",
-        "4 + 8 / 64 + 32 / (64 * 256) -> 4 + 32 / 64": "Your answer has a float32 for each block of 64. Double "
-        "quantization leaves 8 bits of it, and {bits:.3f} bits a weight in all.",
+        "1 if tied else 2 -> 1": "Your answer counts the table once in every model. Where the head is not tied, it is "
+        "a matrix of its own, as large.",
         "32 / (64 * 256) -> 32 / 256": "Your answer shares a second constant among 256 weights. It serves 256 first "
         "constants, and so 64 * 256 weights.",
         f"{TABLES} -> 2 * tables * table & {NORMS} -> 2 * norms": "Your answer has table, head and norms in 16 bits. "
