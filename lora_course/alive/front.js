@@ -64,8 +64,8 @@ function draw(id, width, height, color) { // color: (x, y) -> red, green, blue, 
   for (let i = 0; i < width * height; i++) image.data.set(color(i % width, Math.floor(i / width)), 4 * i);
   context.putImageData(image, 0, 0);
 }
-function drawFrozen() { // once: it does not change
-  draw("W", side, side, (x, y) => {
+function drawFrozen(id) { // once: it does not change
+  draw(id, side, side, (x, y) => {
     const level = codes[y * side + x] / 15;
     return [225 - 205 * level, 236 - 150 * level, 246 - 100 * level, 255];
   });
@@ -165,15 +165,22 @@ function fetched(source) {
     document.head.append(Object.assign(document.createElement("script"), { src: source, onload: resolve, onerror }));
   });
 }
-async function load() { // a page from a disk may not read its own scripts as text, but functions know theirs
+// A page from a disk may not read its own scripts as text, but functions know theirs.
+function scriptOf(parts) {
+  return Object.entries(parts).map(([name, part]) =>
+    `const ${name} = ${part instanceof Function ? part : JSON.stringify(part)};\n`);
+}
+function workerOf(parts, start) {
+  const blob = new Blob(['"use strict";\n', ...scriptOf(parts), start], { type: "text/javascript" });
+  return new Worker(URL.createObjectURL(blob));
+}
+const folder = document.currentScript.src.replace(/[^/]*$/, "");
+async function load() {
   try {
     await fetched(voicesFile);
-    const spelled = part => part instanceof Function ? part : JSON.stringify(part);
-    const text = Object.entries({ ...alive, ...writing }).map(([name, part]) => `const ${name} = ${spelled(part)};\n`);
-    const blob = new Blob(['"use strict";\n', ...text, "serve();"], { type: "text/javascript" });
-    worker = Object.assign(new Worker(URL.createObjectURL(blob)), { onmessage: answered, onerror: trouble });
+    worker = Object.assign(workerOf({ ...alive, ...writing }, "serve();"), { onmessage: answered, onerror: trouble });
     worker.postMessage({ voices: window.aliveFiles.voices });
-    delete window.aliveFiles.voices;
+    for (const name of ["adapter.js", "train.js", "yours.js"]) await fetched(folder + name); // what trains comes last
   } catch (error) { trouble(error); }
 }
 addEventListener("load", () => setTimeout(load, 200));
@@ -205,7 +212,7 @@ $("copy").addEventListener("click", async () => {
 
 // --- it opens with a move of its own, from the president to the playwright -----------------------------------------
 
-drawFrozen();
+drawFrozen("W");
 if (!linked()) {
   const restful = matchMedia("(prefers-reduced-motion: reduce)").matches, begun = performance.now() + 1500;
   const frame = now => {

@@ -13,8 +13,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import load
 
+from lora_course.alive.dial_page import HELD_OUT
 from lora_course.alive.exporting import exported, notes_of, packed, script
-from lora_edu import data_file, load_adapter, load_base, quantize_linears
+from lora_edu import data_file, load_adapter, load_base, load_text, quantize_linears
+from lora_edu.gpt import decode
 
 BASE, ADAPTERS = "base-laptop.safetensors", ("shakespeare-adapter", "king-james-adapter")
 HERE = Path(__file__).parent
@@ -40,9 +42,19 @@ def sources() -> dict[str, str]:
     return {path.name if path.parent.name == "data" else path.parent.name: _sha256(path) for path in paths}
 
 
+def texts() -> dict[str, str]:
+    """What the page measures the president on, held out, and a book to train on: one of the plays."""
+    plays = decode(load_text("shakespeare").train).split("\n\n\n# ")
+    tempest = next(play for play in plays if play.startswith("The Tempest"))
+    return {"president": decode(load_text("speeches").validation[HELD_OUT]), "book": f"# {tempest}\n"}
+
+
 def write(folder: Path) -> None:
     content = voices()
-    (folder / "voices.js").write_text(script("voices", content), encoding="utf-8")
+    written = script("voices", content) + "".join(
+        f"window.aliveFiles.{name} = {json.dumps(text)};\n" for name, text in texts().items()
+    )
+    (folder / "voices.js").write_text(written, encoding="utf-8")
     places = subprocess.run(["node", HERE / "places.mjs", folder / "voices.js"], check=True, capture_output=True)
     (folder / "places.js").write_bytes(places.stdout)
 

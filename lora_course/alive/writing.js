@@ -9,16 +9,20 @@ const CLEARLY = Math.log(10); // a voice leads a word clearly if it finds it ten
 function gains(playwright, prophet, stops) {
   return stops.map((on, k) => on * (k < stops.length / 2 ? playwright : prophet));
 }
-// 256 numbers that depend on the dice and on the place of a byte alone. Adding them to logits and taking the largest
-// draws from the softmax (Gumbel): the same dice at every place of the dot, so the sentence bends and is not replaced.
-function thrown(dice, place) {
-  let state = Math.imul(dice, 1000003) + Math.imul(place, 7919) | 0;
-  return Float64Array.from({ length: 256 }, () => {
+function randomFrom(seed) { // numbers from 0 to 1, the same for the same seed
+  let state = seed | 0;
+  return () => {
     let t = state = state + 0x6D2B79F5 | 0;
     t = Math.imul(t ^ t >>> 15, 1 | t);
     t = t + Math.imul(t ^ t >>> 7, 61 | t) ^ t;
-    return -Math.log(-Math.log(((t ^ t >>> 14) >>> 0) / 4294967296 + 1e-12));
-  });
+    return ((t ^ t >>> 14) >>> 0) / 4294967296;
+  };
+}
+// 256 numbers that depend on the dice and on the place of a byte alone. Adding them to logits and taking the largest
+// draws from the softmax (Gumbel): the same dice at every place of the dot, so the sentence bends and is not replaced.
+function thrown(dice, place) {
+  const random = randomFrom(Math.imul(dice, 1000003) + Math.imul(place, 7919));
+  return Float64Array.from({ length: 256 }, () => -Math.log(-Math.log(random() + 1e-12)));
 }
 function drawn(logits, noise) { // the byte with the largest sum, among the likeliest TOP
   const least = Float32Array.from(logits).sort()[256 - TOP];
@@ -64,13 +68,15 @@ function leads(gpt, session, words, text) {
 
 // --- in a Worker ---------------------------------------------------------------------------------------------------
 
+function checksum(arrays) { // of the frozen weights that are multiplied, 12 MB
+  const sum = arrays.reduce((before, { buffer, byteOffset, byteLength }) =>
+    Math.imul(before, 31) + adler32(new Uint8Array(buffer, byteOffset, byteLength)) >>> 0, 0);
+  return sum.toString(16).padStart(8, "0");
+}
 function serve() { // the file of voices comes first, then questions: only the last of these is answered to its end
   let gpt, session, last = 0, frozen = {};
+  const multiplied = () => gpt.layers.map(name => gpt.W[name]);
   const others = () => new Promise(resolve => setTimeout(resolve)); // let a newer question in
-  const checksum = () => gpt.layers.reduce((sum, name) => { // of the frozen weights that are multiplied, 12 MB
-    const { byteOffset, byteLength } = gpt.W[name];
-    return Math.imul(sum, 31) + adler32(new Uint8Array(gpt.buffer, byteOffset, byteLength)) >>> 0;
-  }, 0).toString(16).padStart(8, "0");
   async function answer({ id, words, dice, gain }) {
     const key = `${dice} ${words}`, alone = { words, dice, gain: gain.map(() => 0) };
     if (frozen.key !== key) frozen = { key, text: [...written(gpt, session, alone)].at(-1) };
@@ -80,14 +86,14 @@ function serve() { // the file of voices comes first, then questions: only the l
       await others();
       if (id !== last) return;
     }
-    postMessage({ id, text: said, frozen: frozen.text, leads: leads(gpt, session, words, said), checksum: checksum() });
+    postMessage({ id, text: said, frozen: frozen.text, leads: leads(gpt, session, words, said), checksum: checksum(multiplied()) });
   }
   onmessage = async ({ data }) => {
     try {
       if (data.voices) {
         gpt = new GPT(readSafetensors(fromBase64(data.voices)));
         session = gpt.newSession();
-        postMessage({ ready: true, checksum: checksum() });
+        postMessage({ ready: true, checksum: checksum(multiplied()) });
       } else {
         last = data.id;
         await answer(data);
@@ -96,5 +102,5 @@ function serve() { // the file of voices comes first, then questions: only the l
   };
 }
 
-const writing = { LENGTH, TEMPERATURE, TOP, CLEARLY, gains, thrown, drawn, written, leads, serve };
+const writing = { LENGTH, TEMPERATURE, TOP, CLEARLY, gains, randomFrom, thrown, drawn, written, leads, checksum, serve };
 if (typeof module !== "undefined") module.exports = writing;
