@@ -2,47 +2,57 @@
 // yours.js and its Workers, after writing.js. Beside each name: its twin in Python.
 "use strict";
 
-// Where A and B of each layer lie in the flat array. tensors: of the model's file.
-function adapterParts(tensors, rank, flat = new Float32Array(0)) {
-  let from = 0;
-  const next = size => flat.subarray(from, from += size);
+// Where A (rank, in_features) and B (out_features, rank) of each layer lie in the flat array. tensors: of the model's file.
+function adapterParts(tensors, rank, flat) {
+  let end = 0;
+  const next = size => flat.subarray(end, end += size);
   return Object.keys(tensors).filter(name => name.endsWith(".codes")).map(codes => {
-    const name = codes.slice(0, -6), out = tensors[name + ".bias"].length;
-    const width = 2 * tensors[codes].length / out;
-    return { name, rank, out, width, A: next(rank * width), B: next(rank * out), end: from };
+    const name = codes.slice(0, -6), out = tensors[name + ".bias"].length, width = 2 * tensors[codes].length / out;
+    return { name, rank, out, width, A: next(rank * width), B: next(rank * out), end };
   });
 }
-function addLora(tensors, rank, seed = 0) { // lora.add_lora: A in +-1 / sqrt(in_features), B zero
-  const flat = new Float32Array(adapterParts(tensors, rank).at(-1).end), random = randomFrom(seed);
+const adapterSize = (tensors, rank) => adapterParts(tensors, rank, new Float32Array(0)).at(-1).end;
+function addLora(tensors, rank) { // lora.add_lora: A is drawn from +-1 / sqrt(in_features), B is zero
+  const flat = new Float32Array(adapterSize(tensors, rank)), random = randomFrom(0);
   for (const { A, width } of adapterParts(tensors, rank, flat)) {
     for (let i = 0; i < A.length; i++) A[i] = (2 * random() - 1) / Math.sqrt(width);
   }
   return flat;
 }
-// The same update B A from directions in the order of their strength: a rank slider drops the last ones.
-function inSingularBasis(parts) { // exporting.in_singular_basis, in place. B stands turned: a row of A and one of B are a pair
-  const dot = (x, y) => x.reduce((sum, value, i) => sum + value * y[i], 0);
-  const mix = (x, y, c, s) => x.forEach((value, i) => { x[i] = c * value + s * y[i]; y[i] = c * y[i] - s * value; });
-  for (const { rank, A, B } of parts) {
-    const rows = array => Array.from({ length: rank }, (_, k) => array.subarray(k * array.length / rank, (k + 1) * array.length / rank));
-    const [a, b] = [rows(A), rows(B)];
-    for (let k = 0; k < rank; k++) { // Gram-Schmidt: the rows of A become orthonormal, what is taken from them goes into B
-      for (let j = 0; j < k; j++) {
-        const along = dot(a[k], a[j]);
-        a[j].forEach((value, i) => { a[k][i] -= along * value; });
-        b[k].forEach((value, i) => { b[j][i] += along * value; });
-      }
-      const length = Math.sqrt(dot(a[k], a[k])) || 1;
-      scale(a[k], 1 / length);
-      scale(b[k], length);
-    }
-    for (let sweep = 0; sweep < 8; sweep++) for (let j = 0; j < rank; j++) for (let k = j + 1; k < rank; k++) {
-      const angle = Math.atan2(2 * dot(b[j], b[k]), dot(b[j], b[j]) - dot(b[k], b[k])) / 2; // Jacobi: then they are orthogonal
-      for (const pair of [a, b]) mix(pair[j], pair[k], Math.cos(angle), Math.sin(angle));
-    }
+function wear(gpt, flat, rank, alpha) { // adapters.load_adapter, in place of what it came with. flat: from gpt.take
+  for (const { name, A, B } of adapterParts(gpt.tensors, rank, flat)) {
+    Object.assign(gpt.W, { [`adapter.${name}.lora_A`]: A, [`adapter.${name}.lora_B`]: B });
   }
+  Object.assign(gpt, { rank, largestRank: rank, scaling: alpha / rank, gain: new Float32Array(rank).fill(1) });
 }
-function shuffled(flat, tensors, rank) { // shuffling.shuffle_adapter: the same numbers in other places of each A and each B
+// exporting.in_singular_basis: the same update B A from directions in the order of their strength, in place.
+function inSingularBasis({ rank, out, width, A, B }) {
+  const dot = (x, y) => x.reduce((sum, value, i) => sum + value * y[i], 0);
+  const directions = Array.from({ length: rank }, (_, k) => ({ // a row of A and a column of B
+    a: A.slice(k * width, (k + 1) * width), b: Float32Array.from({ length: out }, (_, i) => B[i * rank + k]),
+  }));
+  directions.forEach(({ a, b }, k) => { // Gram-Schmidt: rows of A become orthonormal, and what they lose goes into B
+    for (const earlier of directions.slice(0, k)) {
+      const along = dot(a, earlier.a);
+      earlier.a.forEach((value, i) => { a[i] -= along * value; });
+      b.forEach((value, i) => { earlier.b[i] += along * value; });
+    }
+    const length = Math.sqrt(dot(a, a)) || 1;
+    scale(a, 1 / length);
+    scale(b, length);
+  });
+  for (let sweep = 0; sweep < 8; sweep++) for (let j = 0; j < rank; j++) for (let k = j + 1; k < rank; k++) {
+    const [one, two] = [directions[j], directions[k]]; // Jacobi: a turn of both makes their columns of B orthogonal
+    const angle = Math.atan2(2 * dot(one.b, two.b), dot(one.b, one.b) - dot(two.b, two.b)) / 2;
+    const [c, s] = [Math.cos(angle), Math.sin(angle)];
+    for (const name of ["a", "b"]) one[name].forEach((value, i) => {
+      one[name][i] = c * value + s * two[name][i];
+      two[name][i] = c * two[name][i] - s * value;
+    });
+  }
+  directions.forEach(({ a, b }, k) => { A.set(a, k * width); b.forEach((value, i) => { B[i * rank + k] = value; }); });
+}
+function shuffled(flat, tensors, rank) { // shuffling.shuffle_adapter: the same numbers in other places of their matrix
   const found = flat.slice(), random = randomFrom(1);
   for (const { A, B } of adapterParts(tensors, rank, found)) for (const array of [A, B]) {
     for (let i = array.length - 1; i > 0; i--) {
@@ -52,14 +62,6 @@ function shuffled(flat, tensors, rank) { // shuffling.shuffle_adapter: the same 
   }
   return found;
 }
-// The tensors of a model's file with this adapter in place of those it came with: what a GPT of gpt.js is made of.
-function wearing({ tensors, metadata }, flat, rank, alpha) { // adapters.load_adapter
-  const kept = Object.entries(tensors).filter(([name]) => !name.startsWith("adapter."));
-  const worn = adapterParts(tensors, rank, flat).flatMap(({ name, out, A, B }) => [
-    [`adapter.${name}.lora_A`, A], [`adapter.${name}.lora_B`, transposed(new Float32Array(B.length), B, rank, out)]]);
-  return { tensors: Object.fromEntries([...kept, ...worn]), metadata: { ...metadata, rank, scaling: alpha / rank } };
-}
-
 // --- as files --------------------------------------------------------------------------------------------------------
 
 const toUtf8 = text => new TextEncoder().encode(text);
@@ -70,7 +72,8 @@ function joined(parts) {
   return bytes;
 }
 function littleEndian(...pairs) { // [size, value] -> so many bytes, the lowest first
-  return Uint8Array.from(pairs.flatMap(([size, value]) => Array.from({ length: size }, (_, i) => value / 256 ** i & 255)));
+  const bytesOf = ([size, value]) => Array.from({ length: size }, (_, i) => value / 256 ** i & 255);
+  return Uint8Array.from(pairs.flatMap(bytesOf));
 }
 function adapterFiles(flat, tensors, rank, alpha) { // lora.save_adapter: PEFT's two files
   const header = { __metadata__: { format: "pt" } }, data = [], parts = adapterParts(tensors, rank, flat);
@@ -81,10 +84,11 @@ function adapterFiles(flat, tensors, rank, alpha) { // lora.save_adapter: PEFT's
   };
   for (const { name, out, width, A, B } of parts) {
     hold(`${name}.lora_A`, [rank, width], A);
-    hold(`${name}.lora_B`, [out, rank], transposed(new Float32Array(B.length), B, rank, out));
+    hold(`${name}.lora_B`, [out, rank], B);
   }
-  const text = toUtf8(JSON.stringify(header)), target_modules = [...new Set(parts.map(({ name }) => name.split(".").at(-1)))].sort();
-  const config = { peft_type: "LORA", r: rank, lora_alpha: alpha, lora_dropout: 0, target_modules, fan_in_fan_out: false, bias: "none" };
+  const text = toUtf8(JSON.stringify(header)), names = parts.map(({ name }) => name.split(".").at(-1));
+  const kind = { peft_type: "LORA", lora_dropout: 0, fan_in_fan_out: false, bias: "none" };
+  const config = { ...kind, r: rank, lora_alpha: alpha, target_modules: [...new Set(names)].sort() };
   return {
     "adapter_config.json": toUtf8(JSON.stringify(config, null, 2)),
     "adapter_model.safetensors": joined([littleEndian([8, text.length]), text, ...data]),
@@ -111,6 +115,6 @@ function zipped(files) { // name -> bytes, as a .zip that compresses nothing (AP
 }
 
 const adapters = {
-  adapterParts, addLora, inSingularBasis, shuffled, wearing, toUtf8, joined, littleEndian, adapterFiles, zipped,
+  adapterParts, adapterSize, addLora, wear, inSingularBasis, shuffled, toUtf8, joined, littleEndian, adapterFiles, zipped,
 };
 if (typeof module !== "undefined") module.exports = adapters;

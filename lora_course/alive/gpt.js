@@ -78,14 +78,14 @@ const gelu = u => u / (1 + Math.exp(-2 * Math.sqrt(2 / Math.PI) * (u + 0.044715 
 
 class GPT {
   // tensors: as exporting.py writes them. A `strength` of 0 is the base, 1 the adapter as trained; `rank`: its directions used.
-  constructor({ tensors, metadata }, { wasm = true } = {}) {
+  constructor({ tensors, metadata }, { wasm = true, room = 0 } = {}) { // room: for floats of a caller's own
     Object.assign(this, JSON.parse(metadata.config), { tensors, strength: 1, scaling: Number(metadata.scaling), W: {}, use: 0 });
     const { context, d_model: d, vocab_size } = this, rest = Object.keys(tensors).filter(name => /^adapter|embedding|norm|bias|lm_head/.test(name));
     this.layers = Object.keys(tensors).filter(name => name.endsWith(".codes")).map(name => name.slice(0, -6));
     this.rank = this.largestRank = Number(metadata.rank);
     this.gain = new Float32Array(this.rank).fill(1); // of each direction: two adapters may stand in one A and one B
     const sizes = this.layers.map(name => tensors[name + ".codes"].length * 2), sum = numbers => numbers.reduce((a, b) => a + b, 0);
-    const floats = sum(sizes) + sum(rest.map(name => tensors[name].length)) + context * (12 * d + vocab_size + 64) + 6 * context * d * this.n_layers;
+    const floats = sum(sizes) + sum(rest.map(name => tensors[name].length)) + context * (12 * d + vocab_size + 64) + 6 * context * d * this.n_layers + room;
     try { this.memory = wasm && new WebAssembly.Memory({ initial: Math.ceil(floats / 16384) + 2 }); } catch { this.memory = null; }
     this.buffer = this.memory ? this.memory.buffer : new ArrayBuffer(4 * floats + 65536);
     this.product = this.memory && compiledProduct(this.memory) || product;

@@ -6,8 +6,8 @@
 //   dA = h^T x,  dB = dy^T low           summed over the bytes of a window
 //   dx = W^T dy + A^T h                  W passes on what comes: it is frozen, nobody asks for dW
 //
-// A is stored as (rank, in_features) and B turned, as (rank, out_features). All A and B are one
-// flat array and their gradients another: sending them, adding them up and Adam are one loop each.
+// A is (rank, in_features), B (out_features, rank). All of them are one flat array, and their
+// gradients another: sending them, adding them up and Adam are one loop each.
 "use strict";
 
 const WINDOW = 64, BATCH = 8, RANK = 8, ALPHA = 16, RATE = 0.01; // bytes; windows; as in 09
@@ -33,23 +33,7 @@ function compiledCombine(memory) {
     compiled(at(y), at(a), step, next, at(M), rows, inner, columns);
   };
 }
-class Room { // memory that both compiled products reach; plain where WebAssembly is forbidden
-  constructor(floats, wasm = true) {
-    Object.assign(this, { used: 0, product, combine, compiled: false });
-    if (wasm) try {
-      const memory = new WebAssembly.Memory({ initial: Math.ceil(floats / 16384) });
-      this.combine = compiledCombine(memory);
-      Object.assign(this, { product: compiledProduct(memory), buffer: memory.buffer, compiled: true });
-    } catch { /* then it is slower, and yours.js says so */ }
-    this.buffer ??= new ArrayBuffer(4 * floats);
-  }
-  take(floats) {
-    const array = new Float32Array(this.buffer, this.used, floats);
-    this.used += Math.ceil(floats / 4) * 16;
-    return array;
-  }
-  kept(array) { const copy = this.take(array.length); copy.set(array); return copy; }
-}
+const ROOM = 6e6; // floats beside the model: W turned, what forward keeps, adapter, gradients
 function transposed(to, from, rows, columns) { // from: (rows, columns) -> to: (columns, rows)
   for (let j = 0; j < rows; j++) {
     for (let i = 0; i < columns; i++) to[i * rows + j] = from[j * columns + i];
@@ -62,39 +46,40 @@ function scale(array, by) { for (let i = 0; i < array.length; i++) array[i] *= b
 // --- layers: forward keeps what backward needs. T bytes at once: x is (T, in_features) -----------
 
 class LoRALinear { // lora.LoRALinear around qlora.NF4Linear
-  constructor(room, T, W, bias, part) {
-    const { rank, out, width } = part;
-    Object.assign(this, part, { room, T, W: room.kept(W), bias: room.kept(bias) });
-    this.turned = transposed(room.take(W.length), W, out, width);
-    this.y = room.take(T * out); this.dx = room.take(T * width);
-    this.low = room.take(T * rank); this.h = room.take(T * rank);
+  constructor(gpt, T, part) {
+    const { name, rank, out, width } = part;
+    Object.assign(this, part, { gpt, T, W: gpt.W[name], bias: gpt.W[name + ".bias"] });
+    this.turned = transposed(gpt.take(out * width), this.W, out, width);
+    const sizes = { y: out, dx: width, low: rank, h: rank };
+    for (const [array, size] of Object.entries(sizes)) this[array] = gpt.take(T * size);
+    this.Bturned = gpt.take(out * rank);
   }
   forward(x) {
-    const { room, T, W, bias, A, B, low, y, rank, scaling, out, width } = this;
+    const { gpt, T, W, bias, A, B, low, y, rank, scaling, out, width } = this;
     this.x = x;
-    room.product(y, x, W, T, out, width);
-    for (let t = 0, i = 0; t < T; t++) for (let j = 0; j < out; j++) y[i++] += bias[j];
-    room.product(low, x, A, T, rank, width);
+    gpt.product(y, x, W, T, out, width);
+    gpt.product(low, x, A, T, rank, width);
     scale(low, scaling);
-    room.combine(y, low, B, T, rank, out);
+    for (let t = 0; t < T; t++) for (let j = 0; j < out; j++) y[t * out + j] += bias[j];
+    gpt.combine(y, low, transposed(this.Bturned, B, out, rank), T, rank, out);
     return y;
   }
   backward(dy) { // adds to dA and dB
-    const { room, T, x, turned, A, B, dA, dB, low, h, dx, rank, scaling, out, width } = this;
-    room.product(h, dy, B, T, rank, out);
+    const { gpt, T, x, turned, A, B, dA, dB, low, h, dx, rank, scaling, out, width } = this;
+    gpt.combine(h.fill(0), dy, B, T, out, rank);
     scale(h, scaling);
-    room.combine(dA, h, x, rank, T, width, true);
-    room.combine(dB, low, dy, rank, T, out, true);
+    gpt.combine(dA, h, x, rank, T, width, true);
+    gpt.combine(dB, dy, low, out, T, rank, true);
     if (this.lowest) return dx; // before the first layers nothing learns
-    room.product(dx, dy, turned, T, width, out);
-    room.combine(dx, h, A, T, rank, width);
+    gpt.product(dx, dy, turned, T, width, out);
+    gpt.combine(dx, h, A, T, rank, width);
     return dx;
   }
 }
 class LayerNorm { // torch.nn.LayerNorm
-  constructor(room, T, weight, bias) {
+  constructor(gpt, T, weight, bias) {
     Object.assign(this, { weight, bias, d: weight.length, by: new Float32Array(T) });
-    for (const name of ["y", "z", "dx"]) this[name] = room.take(T * this.d);
+    for (const name of ["y", "z", "dx"]) this[name] = gpt.take(T * this.d);
   }
   forward(x) {
     const { weight, bias, d, y, z, by } = this;
@@ -128,13 +113,14 @@ class LayerNorm { // torch.nn.LayerNorm
   }
 }
 class Attention { // gpt.Attention
-  constructor(room, T, linear, n_heads, d) {
-    Object.assign(this, { room, T, n_heads, D: d / n_heads });
+  constructor(gpt, T, linear) {
+    const { n_heads, d_model: d } = gpt;
+    Object.assign(this, { gpt, T, n_heads, D: d / n_heads });
     for (const name of ["q", "k", "v", "o"]) this[name] = linear(`${name}_proj`);
     const names = ["q", "k", "v", "mixed", "dq", "dk", "dv", "dmixed"];
-    this.all = Object.fromEntries(names.map(name => [name, room.take(T * d)])); // (heads, T, D)
-    for (const name of ["share", "dshare"]) this.all[name] = room.take(n_heads * T * T);
-    this.joined = room.take(T * d); this.dx = room.take(T * d);
+    this.all = Object.fromEntries(names.map(name => [name, gpt.take(T * d)])); // (heads, T, D)
+    for (const name of ["share", "dshare"]) this.all[name] = gpt.take(n_heads * T * T);
+    this.joined = gpt.take(T * d); this.dx = gpt.take(T * d);
   }
   splitHeads(to, from, back = false) { // (T, heads, D) -> (heads, T, D), as its twin, or back
     const { T, n_heads, D } = this;
@@ -150,12 +136,12 @@ class Attention { // gpt.Attention
     return Object.fromEntries(Object.entries(this.all).map(([name, array]) => [name, own(array)]));
   }
   forward(x) { // softmax(q k^T / sqrt(D)) v: each byte looks at itself and at those before it
-    const { room, T, D, all } = this, root = Math.sqrt(D);
+    const { gpt, T, D, all } = this, root = Math.sqrt(D);
     for (const name of ["q", "k", "v"]) this.splitHeads(all[name], this[name].forward(x));
     all.mixed.fill(0);
     for (let h = 0; h < this.n_heads; h++) {
       const { q, k, v, mixed, share } = this.head(h);
-      room.product(share, q, k, T, T, D);
+      gpt.product(share, q, k, T, T, D);
       for (let t = 0; t < T; t++) {
         const seen = share.subarray(t * T, t * T + t + 1);
         let top = -Infinity, total = 0;
@@ -164,25 +150,25 @@ class Attention { // gpt.Attention
         for (let i = 0; i <= t; i++) seen[i] /= total;
         share.fill(0, t * T + t + 1, (t + 1) * T);
       }
-      room.combine(mixed, share, v, T, T, D);
+      gpt.combine(mixed, share, v, T, T, D);
     }
     return this.o.forward(this.splitHeads(this.joined, all.mixed, true));
   }
   backward(dy) {
-    const { room, T, D, all, dx, joined } = this, root = Math.sqrt(D);
+    const { gpt, T, D, all, dx, joined } = this, root = Math.sqrt(D);
     this.splitHeads(all.dmixed, this.o.backward(dy));
     for (const name of ["dq", "dk", "dv"]) all[name].fill(0);
     for (let h = 0; h < this.n_heads; h++) {
       const { q, k, v, dq, dk, dv, dmixed, share, dshare } = this.head(h);
-      room.product(dshare, dmixed, v, T, T, D);
-      room.combine(dv, share, dmixed, T, T, D, true);
+      gpt.product(dshare, dmixed, v, T, T, D);
+      gpt.combine(dv, share, dmixed, T, T, D, true);
       for (let start = 0; start < T * T; start += T) { // through the softmax
         let mean = 0;
         for (let i = start; i < start + T; i++) mean += share[i] * dshare[i];
         for (let i = start; i < start + T; i++) dshare[i] = share[i] * (dshare[i] - mean) / root;
       }
-      room.combine(dq, dshare, k, T, T, D);
-      room.combine(dk, dshare, q, T, T, D, true);
+      gpt.combine(dq, dshare, k, T, T, D);
+      gpt.combine(dk, dshare, q, T, T, D, true);
     }
     dx.fill(0);
     for (const name of ["q", "k", "v"]) {
@@ -192,9 +178,9 @@ class Attention { // gpt.Attention
   }
 }
 class MLP { // gpt.MLP
-  constructor(room, T, linear, d) {
+  constructor(gpt, T, linear) {
     this.up = linear("up_proj"); this.down = linear("down_proj");
-    this.gelu = room.take(T * 4 * d); this.slope = room.take(T * 4 * d);
+    this.gelu = gpt.take(T * 4 * gpt.d_model); this.slope = gpt.take(T * 4 * gpt.d_model);
   }
   forward(x) { // gelu(u) = u p, with p = (1 + tanh(z)) / 2 = 1 / (1 + exp(-2 z))
     const { gelu, slope } = this, u = this.up.forward(x), c = 2 * Math.sqrt(2 / Math.PI);
@@ -214,39 +200,34 @@ class MLP { // gpt.MLP
 
 // --- the model -----------------------------------------------------------------------------------
 
-class Trainer { // gpt.GPT with its way back. gpt: one of gpt.js, whose weights are copied
-  constructor(gpt, { T = WINDOW, rank = RANK, alpha = ALPHA, wasm = true } = {}) {
-    const { d_model: d, n_layers, n_heads, W, tensors } = gpt, scaling = alpha / rank;
-    const count = adapterParts(tensors, rank).at(-1).end;
-    const kept = n_layers * (50 * d + 2 * n_heads * T); // of each byte, by all blocks
-    const weights = Object.values(W).reduce((sum, array) => sum + array.length, 0);
-    const room = this.room = new Room(2 * (weights + count) + T * kept + 65536, wasm);
-    this.parameters = room.take(count); this.gradients = room.take(count);
+class Trainer { // gpt.GPT with its way back. gpt: one of gpt.js with ROOM to spare; it then wears
+  constructor(gpt, { T = WINDOW, rank = RANK, alpha = ALPHA } = {}) { // the adapter that is trained
+    const { d_model: d, vocab_size: V, W, tensors } = gpt, count = adapterSize(tensors, rank);
+    gpt.combine = gpt.product === product ? combine : compiledCombine(gpt.memory);
+    Object.assign(this, { gpt, T, d, V, layers: {}, head: W["lm_head.weight"] });
+    this.x = gpt.take(T * d); this.dx = gpt.take(T * d); this.logits = gpt.take(T * V);
+    this.parameters = gpt.take(count); this.gradients = gpt.take(count);
+    wear(gpt, this.parameters, rank, alpha);
     const gradients = adapterParts(tensors, rank, this.gradients);
-    const layers = this.layers = {};
     adapterParts(tensors, rank, this.parameters).forEach((part, i) => {
       const { A: dA, B: dB } = gradients[i], lowest = /^blocks\.0\..*\.[qkv]_/.test(part.name);
-      layers[part.name] = new LoRALinear(room, T, W[part.name], W[part.name + ".bias"],
-        { ...part, dA, dB, scaling, lowest });
+      this.layers[part.name] = new LoRALinear(gpt, T,
+        { ...part, dA, dB, lowest, scaling: alpha / rank });
     });
-    const norm = name => new LayerNorm(room, T, W[name + ".weight"], W[name + ".bias"]);
-    this.blocks = Array.from({ length: n_layers }, (_, l) => {
-      const linear = path => name => layers[`blocks.${l}.${path}.${name}`];
+    const norm = name => new LayerNorm(gpt, T, W[name + ".weight"], W[name + ".bias"]);
+    this.blocks = Array.from({ length: gpt.n_layers }, (_, l) => {
+      const linear = path => name => this.layers[`blocks.${l}.${path}.${name}`];
       return {
         attentionNorm: norm(`blocks.${l}.attention_norm`), mlpNorm: norm(`blocks.${l}.mlp_norm`),
-        attention: new Attention(room, T, linear("attention"), n_heads, d),
-        mlp: new MLP(room, T, linear("mlp"), d),
+        attention: new Attention(gpt, T, linear("attention")), mlp: new MLP(gpt, T, linear("mlp")),
       };
     });
     this.finalNorm = norm("final_norm");
-    const head = W["lm_head.weight"], V = head.length / d;
-    Object.assign(this, { T, d, V, W, head: room.kept(head), x: room.take(T * d) });
-    this.headTurned = transposed(room.take(head.length), head, V, d);
-    this.logits = room.take(T * V); this.dx = room.take(T * d);
+    this.headTurned = transposed(gpt.take(V * d), this.head, V, d);
   }
   forward(bytes) { // T + 1 bytes -> the mean loss; logits then holds its gradient
-    const { T, d, V, W, x, logits, room } = this;
-    const token = W["token_embedding.weight"], place = W["position_embedding.weight"];
+    const { T, d, V, x, logits, gpt } = this;
+    const token = gpt.W["token_embedding.weight"], place = gpt.W["position_embedding.weight"];
     for (let t = 0; t < T; t++) for (let i = 0; i < d; i++) {
       x[t * d + i] = token[bytes[t] * d + i] + place[t * d + i];
     }
@@ -254,12 +235,12 @@ class Trainer { // gpt.GPT with its way back. gpt: one of gpt.js, whose weights 
       add(x, attention.forward(attentionNorm.forward(x)));
       add(x, mlp.forward(mlpNorm.forward(x)));
     }
-    room.product(logits, this.finalNorm.forward(x), this.head, T, V, d);
+    gpt.product(logits, this.finalNorm.forward(x), this.head, T, V, d);
     let loss = 0;
     for (let t = 0; t < T; t++) { // F.cross_entropy
       const row = logits.subarray(t * V, (t + 1) * V), top = row.reduce((a, b) => Math.max(a, b));
       let total = 0;
-      for (const logit of row) total += Math.exp(logit - top);
+      for (let i = 0; i < V; i++) total += Math.exp(row[i] - top);
       loss += (top + Math.log(total) - row[bytes[t + 1]]) / T;
       for (let i = 0; i < V; i++) row[i] = Math.exp(row[i] - top) / total / T;
       row[bytes[t + 1]] -= 1 / T;
@@ -267,10 +248,10 @@ class Trainer { // gpt.GPT with its way back. gpt: one of gpt.js, whose weights 
     return loss;
   }
   backward() { // after forward: adds to the gradients
-    const { T, d, V, room, dx } = this;
-    room.product(dx, this.logits, this.headTurned, T, d, V);
+    const { T, d, V, gpt, dx } = this;
+    gpt.product(dx, this.logits, this.headTurned, T, d, V);
     dx.set(this.finalNorm.backward(dx));
-    for (const { attentionNorm, attention, mlpNorm, mlp } of this.blocks.toReversed()) {
+    for (const { attentionNorm, attention, mlpNorm, mlp } of this.blocks.slice().reverse()) {
       add(dx, mlpNorm.backward(mlp.backward(dx)));
       add(dx, attentionNorm.backward(attention.backward(dx)));
     }
@@ -341,7 +322,7 @@ async function* train(team, flat, text, steps) { // training.train: hands over e
 }
 
 const training = {
-  WINDOW, BATCH, RANK, ALPHA, RATE, COMBINE, combine, compiledCombine, Room, transposed, add, scale,
+  WINDOW, BATCH, RANK, ALPHA, RATE, COMBINE, ROOM, combine, compiledCombine, transposed, add, scale,
   LoRALinear, LayerNorm, Attention, MLP, Trainer, AdamW, learningRateFactor, evenWindows,
   meanGradients, train,
 };

@@ -9,31 +9,24 @@ function serveTraining() {
   const parts = flat => adapterParts(gpt.tensors, RANK, flat);
   const calls = {
     load(voices, wasm) {
-      const file = readSafetensors(fromBase64(voices)), flat = addLora(file.tensors, RANK);
-      gpt = new GPT(wearing(file, flat, RANK, ALPHA), { wasm });
+      gpt = new GPT(readSafetensors(fromBase64(voices)), { wasm, room: ROOM });
       session = gpt.newSession();
-      trainer = new Trainer(gpt, { wasm });
-      const { rank, out, width, end } = parts(flat).find(({ name }) => name === LAYER);
-      return { flat, corner: { rank, out, width, end }, compiled: trainer.room.compiled };
+      trainer = new Trainer(gpt);
+      const flat = addLora(gpt.tensors, RANK), { rank, out, width, end } = parts(flat).find(({ name }) => name === LAYER);
+      return { flat, corner: { rank, out, width, end }, compiled: gpt.product !== product };
     },
     wear: flat => trainer.parameters.set(flat),
     window: bytes => trainer.window(bytes),
     loss: windows => windows.reduce((sum, bytes) => sum + trainer.forward(bytes) / windows.length, 0),
-    speak(words, dice) {
-      for (const { name, out, A, B } of parts(trainer.parameters)) {
-        gpt.W[`adapter.${name}.lora_A`].set(A);
-        transposed(gpt.W[`adapter.${name}.lora_B`], B, RANK, out);
-      }
-      return [...written(gpt, session, { words, dice, gain: Array(RANK).fill(1) })].at(-1);
-    },
+    speak: (words, dice) => [...written(gpt, session, { words, dice, gain: Array(RANK).fill(1) })].at(-1),
     frozen() { // how many of the weights that are multiplied are no longer what their codes say; and a checksum
       const used = Object.entries(trainer.layers).map(([name, { W }]) => [W, gpt.decoded(name, new Float32Array(W.length))]);
       const differ = ([W, decoded]) => W.reduce((count, weight, i) => count + (weight !== decoded[i]), 0);
       return { changed: used.reduce((sum, pair) => sum + differ(pair), 0), checksum: checksum(used.map(([W]) => W)) };
     },
-    singular(flat) { inSingularBasis(parts(flat)); return flat; },
+    singular(flat) { parts(flat).forEach(inSingularBasis); return flat; },
     first(flat, count) { // of its directions
-      for (const { A, B, out, width } of parts(flat)) { A.fill(0, count * width); B.fill(0, count * out); }
+      for (const { A, width } of parts(flat)) A.fill(0, count * width);
       return flat;
     },
     shuffled: flat => shuffled(flat, gpt.tensors, RANK),
@@ -95,11 +88,11 @@ function drawYours(flat, { rank, out, width, end }) { // a corner of A, B and th
   const B = flat.subarray(end - rank * out, end), A = flat.subarray(end - rank * (out + width), end - rank * out);
   const shade = (value, full) => [...INKS[0], Math.min(255, 255 * Math.abs(value) / full)];
   draw("yours-A", side, rank, (x, k) => shade(A[k * width + x], 0.1));
-  draw("yours-B", rank, side, (k, y) => shade(B[k * out + y], 0.03));
+  draw("yours-B", rank, side, (k, y) => shade(B[y * rank + k], 0.06));
   draw("yours-plaid", side, side, (x, y) => {
     let sum = 0;
-    for (let k = 0; k < rank; k++) sum += B[k * out + y] * A[k * width + x];
-    return shade(sum, 0.01);
+    for (let k = 0; k < rank; k++) sum += B[y * rank + k] * A[k * width + x];
+    return shade(sum, 0.03);
   });
 }
 function plot(curves, steps) { // nats a byte, 0 to 4, over the steps
@@ -225,8 +218,11 @@ function download(name, parts, type) {
   Object.assign(document.createElement("a"), { href: URL.createObjectURL(new Blob(parts, { type })), download: name }).click();
 }
 function speakAlone() { // the script of a saved page
-  const $ = id => document.getElementById(id), flat = new Float32Array(fromBase64(aliveFiles.adapter).buffer);
-  const gpt = new GPT(wearing(readSafetensors(fromBase64(aliveFiles.voices)), flat, RANK, ALPHA)), session = gpt.newSession();
+  const $ = id => document.getElementById(id), numbers = new Float32Array(fromBase64(aliveFiles.adapter).buffer);
+  const gpt = new GPT(readSafetensors(fromBase64(aliveFiles.voices)), { room: numbers.length });
+  const session = gpt.newSession(), flat = gpt.take(numbers.length);
+  flat.set(numbers);
+  wear(gpt, flat, RANK, ALPHA);
   let dice = 8, last = 0;
   async function show() {
     const mine = ++last, strength = Number($("strength").value), words = $("words").value;
