@@ -54,8 +54,7 @@ function hired() { // a Worker, as a function that asks it and waits; its answer
 const LEAST = 2000, MOST = 5e6, HELD = 12; // bytes; windows that are measured
 const number = value => value.toLocaleString("en");
 const TEXTS = { // that need not be found first
-  source: () => [document.documentElement.outerHTML, ...Object.values({ ...SCRIPTS, serveTraining, say, draw, turn, start })]
-    .filter(part => typeof part !== "object").join("\n\n"),
+  source: () => document.documentElement.outerHTML + scriptOf({ ...SCRIPTS, serveTraining, say, turn, start, learn, voicePage }).join("\n"),
   book: () => window.aliveFiles.book,
 };
 
@@ -77,11 +76,6 @@ async function chosen(file) {
 
 // --- what is seen ------------------------------------------------------------------------------------------------------
 
-const GUESSES = [
-  ["How many of the 3,145,728 frozen weights change?", ["none", "a few", "all"]],
-  ["Which strip moves first?", ["A", "B", "both at once"]],
-  ["What does the president lose?", ["nothing", "less than you gain", "as much as you gain"]],
-];
 const tell = text => { $("told").textContent = text; };
 
 function drawYours(flat, { rank, out, width, end }) { // a corner of A, B and their product; B is blank at first
@@ -95,124 +89,113 @@ function drawYours(flat, { rank, out, width, end }) { // a corner of A, B and th
     return shade(sum, 0.03);
   });
 }
-function plot(curves, steps) { // nats a byte, 0 to 4, over the steps
+function plot({ curves, steps }) { // nats a byte, 0 to 4, over the steps
   for (const name of ["own", "president", "seen"]) {
-    const points = curves.filter(point => name in point).map(point => `${30 + 260 * point.step / steps},${110 - 25 * Math.min(4, point[name])}`);
-    $(`curve-${name}`).setAttribute("points", points.join(" "));
+    const points = curves.filter(point => name in point);
+    const place = point => `${30 + 260 * point.step / steps},${110 - 25 * Math.min(4, point[name])}`;
+    $(`curve-${name}`).setAttribute("points", points.map(place).join(" "));
   }
-}
-function film(step, text, losses) {
-  const line = document.createElement("li"), head = document.createElement("b");
-  head.textContent = `${step}: `;
-  line.append(head, at.words + clean(text), ` (${losses.own.toFixed(2)})`);
-  $("film").append(line);
-}
-function askGuesses() { // they fill the wait
-  $("guesses").replaceChildren(...GUESSES.map(([question, choices], n) => {
-    const group = document.createElement("fieldset"), legend = document.createElement("legend");
-    legend.textContent = question;
-    group.append(legend, ...choices.map(value => {
-      const label = document.createElement("label");
-      label.append(Object.assign(document.createElement("input"), { type: "radio", name: `guess-${n}`, value }), ` ${value} `);
-      return label;
-    }));
-    return group;
-  }));
-}
-function answerGuesses(measured) {
-  [...$("guesses").children].forEach((group, n) => {
-    const guess = group.querySelector(":checked")?.value, line = document.createElement("p");
-    line.textContent = `${guess ? `You guessed: ${guess}. ` : ""}Measured: ${measured[n]}.`;
-    group.append(line);
-  });
-}
-function largestMove(from, to, start, end) {
-  let most = 0;
-  for (let i = start; i < end; i++) most = Math.max(most, Math.abs(to[i] - from[i]));
-  return most;
-}
-
-// --- the run -----------------------------------------------------------------------------------------------------------
-
-let team = [], state = "idle", learned = null; // learned: the adapter, the strongest directions first, and how it is measured
-async function start() {
-  if (state !== "idle") { state = "stops"; return; }
-  try {
-    const text = await chosen($("file").files[0]);
-    state = "runs";
-    $("train").textContent = "Stop, and keep what it has learned";
-    await run(text);
-  } catch (error) { tell(error.message); }
-  state = "idle";
-  $("train").textContent = "Train on it";
-}
-async function run({ train: seen, held, about }) {
-  tell(`${about}. They stay in this tab. The model is unpacked once more.`);
-  team.forEach(ask => ask.end());
-  team = Array.from({ length: Math.min(2, navigator.hardwareConcurrency || 1) }, hired);
-  const wasm = typeof WebAssembly === "object", given = ["load", window.aliveFiles.voices, wasm];
-  const [{ flat, corner, compiled }] = await Promise.all(team.map(ask => ask(...given)));
-  const steps = compiled ? 100 : 20, begun = flat.slice(), [lead] = team, curves = [], losses = [];
-  const slow = compiled ? "" : " Without WebAssembly it takes several times longer: 20 steps in place of 100.";
-  const president = evenWindows(toUtf8(window.aliveFiles.president), HELD);
-  const measure = async now => { // on what was held out
-    await Promise.all(team.map(ask => ask("wear", now)));
-    const [own, theirs] = await Promise.all([lead("loss", held), team.at(-1)("loss", president)]);
-    return { own, president: theirs };
-  };
-  const say = () => lead("speak", at.words, at.dice);
-  const look = async (step, speaks) => {
-    const now = await measure(flat), recent = losses.slice(-10);
-    curves.push({ step, ...now, ...(step ? { seen: recent.reduce((a, b) => a + b) / recent.length } : {}) });
-    plot(curves, steps);
-    tell(`Step ${step} of ${steps}: ${compared(now, curves[0])}.${slow}`);
-    if (speaks) film(step, await say(), now);
-  };
-  $("kept").hidden = !($("training").hidden = false);
-  $("film").replaceChildren();
-  $("moved").textContent = "B is blank.";
-  askGuesses();
-  drawFrozen("yours-W");
-  drawYours(flat, corner);
-  const { checksum: before } = await lead("frozen");
-  await look(0, true);
-  for await (const loss of train(team, flat, seen, steps)) {
-    const step = losses.push(loss), { rank, out, width, end } = corner, middle = end - rank * out;
-    drawYours(flat, corner);
-    if (step === 1) {
-      const [A, B] = [[middle - rank * width, middle], [middle, end]].map(place => largestMove(begun, flat, ...place));
-      corner.moved = [A, B];
-      $("moved").textContent = `In the first step A moved by ${A.toFixed(4)}, B by ${B.toFixed(4)} at most: the way to A leads through B.`;
-    }
-    if (state === "stops") break;
-    if (step % 10 === 0 && step < steps) await look(step, step === 10 || step % 20 === 0);
-  }
-  await look(losses.length, true);
-  const { changed, checksum: after } = await lead("frozen"), [first, last] = [curves[0], curves.at(-1)], [A, B] = corner.moved;
-  const control = await measure(await lead("shuffled", flat));
-  answerGuesses([`${number(changed)} changed; checksum ${before} before, ${after} after`,
-    A ? "both at once" : "B, in the first step alone", `${(last.president - first.president).toFixed(2)}, and you gain ${(first.own - last.own).toFixed(2)} nats a byte`]);
-  tell(`After ${losses.length} steps: ${compared(last, first)}. The control, the same numbers shuffled: ${control.own.toFixed(2)}. ${byHeart(curves)}${slow}`);
-  learned = { flat: await lead("singular", flat.slice()), measure, say, first };
-  $("kept").hidden = false;
-  cut();
 }
 const compared = (now, first) => [["own", "your held-out text"], ["president", "the president's"]]
   .map(([name, words]) => `${words} ${now[name].toFixed(2)} nats a byte (${first[name].toFixed(2)} before)`).join(", ");
 function byHeart(curves) {
   const last = curves.at(-1), best = curves.reduce((a, b) => b.own < a.own ? b : a);
   if (last.own < best.own + 0.03 || last.seen > last.own - 0.3) return "";
-  return `Your text is learned by heart: what was trained on falls to ${last.seen.toFixed(2)}, and the held-out part was best at step ${best.step}, ${best.own.toFixed(2)}. `;
+  return ` It learns by heart: what it trains on fell to ${last.seen.toFixed(2)}, but what you held out was best, `
+    + `${best.own.toFixed(2)}, after ${best.step} steps.`;
+}
+
+// --- the run -----------------------------------------------------------------------------------------------------------
+
+let state = "idle", lesson = null; // lesson: the run that is seen, with its team of Workers, and afterwards what it learned
+async function start() {
+  if (state !== "idle") { state = "stops"; return; }
+  state = "runs";
+  try {
+    const text = await chosen($("file").files[0]);
+    $("train").textContent = "Stop, and keep what it has learned";
+    await prepare(text);
+    await learn(text);
+    await finish();
+  } catch (error) { tell(error.message); }
+  state = "idle";
+  $("train").textContent = "Train on it";
+}
+async function prepare({ held, about }) {
+  tell(`${about}. They stay in this tab. The model is unpacked once more.`);
+  lesson?.team.forEach(ask => ask.end());
+  const team = Array.from({ length: Math.min(2, navigator.hardwareConcurrency || 1) }, hired);
+  const given = ["load", window.aliveFiles.voices, typeof WebAssembly === "object"];
+  const [{ flat, corner, compiled }] = await Promise.all(team.map(ask => ask(...given)));
+  const [steps, slow] = compiled ? [100, ""] : [20, " Without WebAssembly a step takes several times longer: 20 in place of 100."];
+  const president = evenWindows(toUtf8(window.aliveFiles.president), HELD), { words, dice } = at;
+  lesson = { team, lead: team[0], flat, corner, steps, slow, held, president, words, dice, curves: [], losses: [] };
+  $("kept").hidden = !($("training").hidden = false);
+  for (const answer of ["film", "answer-0", "answer-1", "answer-2"]) $(answer).replaceChildren();
+  $("moved").textContent = "B is blank.";
+  drawFrozen("yours-W");
+  drawYours(flat, corner);
+  lesson.before = await lesson.lead("frozen");
+  await look(true);
+}
+async function measured(flat) { // on what was held out
+  const { team, lead, held, president } = lesson;
+  await Promise.all(team.map(ask => ask("wear", flat)));
+  const [own, theirs] = await Promise.all([lead("loss", held), team.at(-1)("loss", president)]);
+  return { own, president: theirs };
+}
+async function look(speaks) {
+  const { flat, steps, slow, curves, losses, lead, words, dice } = lesson, step = losses.length, recent = losses.slice(-10);
+  const now = await measured(flat), seen = recent.reduce((a, b) => a + b, 0) / recent.length;
+  curves.push({ step, ...now, ...(step ? { seen } : {}) });
+  plot(lesson);
+  tell(`Step ${step} of ${steps}: ${compared(now, curves[0])}.${slow}`);
+  if (!speaks) return;
+  const line = document.createElement("li"), head = document.createElement("b");
+  head.textContent = `step ${step}, ${now.own.toFixed(2)}: `;
+  line.append(head, words + clean(await lead("speak", words, dice)));
+  $("film").append(line);
+}
+async function learn(text) {
+  const { team, flat, steps, corner, losses } = lesson, begun = flat.slice(), { rank, out, width, end } = corner;
+  for await (const loss of train(team, flat, text.train, steps)) {
+    const step = losses.push(loss), middle = end - rank * out;
+    drawYours(flat, corner);
+    if (step === 1) {
+      const most = (from, to) => flat.subarray(from, to).reduce((top, value, i) => Math.max(top, Math.abs(value - begun[from + i])), 0);
+      lesson.moved = [most(middle - rank * width, middle), most(middle, end)];
+      const [A, B] = lesson.moved.map(value => value.toFixed(4));
+      $("moved").textContent = `In the first step A moved by ${A}, B by at most ${B}: A's gradient comes through B, which was blank.`;
+    }
+    if (state === "stops") break;
+    if (step % 10 === 0 && step < steps) await look(step === 10 || step % 20 === 0);
+  }
+  await look(true);
+}
+async function finish() {
+  const { lead, flat, curves, losses, moved: [A], before, slow } = lesson, [first, last] = [curves[0], curves.at(-1)];
+  const { changed, checksum } = await lead("frozen"), control = await measured(await lead("shuffled", flat));
+  const gain = (first.own - last.own).toFixed(2), price = (last.president - first.president).toFixed(2);
+  [`${number(changed)} changed; checksum ${before.checksum} before, ${checksum} now`, A ? "both" : "B alone, in the first step",
+    `${price} nats a byte, while you gain ${gain}`].forEach((answer, n) => {
+    const guess = document.querySelector(`[name=guess-${n}]:checked`)?.value;
+    $(`answer-${n}`).textContent = `${guess ? `You guessed: ${guess}. ` : ""}Measured: ${answer}.`;
+  });
+  tell(`After ${losses.length} steps: ${compared(last, first)}. A control, the same numbers in other places: `
+    + `${control.own.toFixed(2)} on your text.${byHeart(curves)}${slow}`);
+  lesson.learned = await lead("singular", flat);
+  $("kept").hidden = false;
+  cut();
 }
 
 // --- afterwards: fewer directions, and two ways to keep it -------------------------------------------------------------
 
-let cutting = 0;
+let cuts = 0;
 async function cut() { // the trained rank, without training again
-  const rank = Number($("cut").value), mine = ++cutting, { measure, say, first, flat } = learned;
+  const rank = Number($("cut").value), mine = ++cuts, { lead, learned, curves, words, dice } = lesson;
   $("cut-value").textContent = rank;
-  const now = await measure(await team[0]("first", flat, rank)), text = await say();
-  if (mine === cutting) $("cut-said").textContent = `Rank ${rank}: ${compared(now, first)}. ${at.words}${clean(text)} …`;
+  const now = await measured(await lead("first", learned, rank)), text = await lead("speak", words, dice);
+  if (mine === cuts) $("cut-said").textContent = `Rank ${rank}: ${compared(now, curves[0])}. ${words}${clean(text)} …`;
 }
 function download(name, parts, type) {
   Object.assign(document.createElement("a"), { href: URL.createObjectURL(new Blob(parts, { type })), download: name }).click();
@@ -237,33 +220,43 @@ function speakAlone() { // the script of a saved page
   $("dice").addEventListener("click", () => { dice++; show(); });
   show();
 }
-function voicePage(name) { // dial_page.voice_page: one file that asks for nothing; it opens at 1
-  const title = `The voice of ${name.replace(/[&<>"]/g, letter => `&#${letter.charCodeAt(0)};`)}`, home = location.href.replace(/#.*/, "");
-  const letters = new Uint8Array(learned.flat.buffer), chunks = Array.from({ length: Math.ceil(letters.length / 9000) }, (_, i) =>
-    btoa(String.fromCharCode(...letters.subarray(9000 * i, 9000 * (i + 1))))); // 9000: a multiple of 3, so they join
-  const files = { voices: window.aliveFiles.voices, adapter: chunks.join("") };
-  return [`<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'unsafe-inline'">
-<title>${title}</title><style>body { max-width: 50rem; margin: 0 auto; padding: 1rem; color-scheme: light dark; font: 1.1rem/1.5 system-ui; }
-#said { font: 1.6rem/1.4 Georgia, serif; min-height: 9em; white-space: pre-wrap; } input { font: inherit; min-height: 44px; width: 100%; }
-button { font: inherit; min-height: 44px; }</style></head><body><h1>${title}</h1>
-<p>A small language model read presidents alone, and is frozen in 4 bits. Beside it stands an addition of 4%, trained in a browser tab on
-${title.slice(13)}. At 0 you hear a president, at 1 the addition as it was trained, at 2 it babbles.</p>
+function voicePage(name) { // dial_page.voice_page: one file that asks for nothing, and opens at 1
+  const safe = name.replace(/[&<>"]/g, letter => `&#${letter.charCodeAt(0)};`), bytes = new Uint8Array(lesson.learned.buffer);
+  const chunk = i => btoa(String.fromCharCode(...bytes.subarray(9000 * i, 9000 * (i + 1)))); // a multiple of 3: they join
+  const adapter = Array.from({ length: Math.ceil(bytes.length / 9000) }, (_, i) => chunk(i)).join("");
+  const home = location.protocol === "file:" ? "lora-edu, try.html" : `<a href="${location.href.replace(/#.*/, "")}">this page</a>`;
+  const policy = "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'unsafe-inline'";
+  const start = `<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="${policy}"><title>The voice of ${safe}</title><style>
+body { max-width: 50rem; margin: 0 auto; padding: 1rem; color-scheme: light dark; font: 1.1rem/1.5 system-ui, sans-serif; }
+#said { font: 1.6rem/1.4 Georgia, serif; min-height: 9em; white-space: pre-wrap; overflow-wrap: anywhere; }
+input, button { font: inherit; min-height: 44px; } input { width: 100%; }
+</style></head><body><h1>The voice of ${safe}</h1>
+<p>A small language model that had read presidents alone was frozen, in 4 bits. Beside it an addition of 4% (LoRA) was trained
+in a browser tab, on ${safe}. At 0 you hear the president, at 1 the addition as it was trained, at 2 it babbles.</p>
 <label>strength <span id="value"></span><input id="strength" type="range" min="0" max="2" step="0.1" value="1"></label>
-<p id="said" aria-live="off"></p><label>first words <input id="words" maxlength="60" value="I have "></label>
-<p><button id="dice">Other dice</button></p><p>Made with lora-edu, a course on LoRA. <a href="${home}">Make your own</a>.</p>
-<script>"use strict";\n`, ...scriptOf({ ...SCRIPTS, aliveFiles: files, speakAlone }), "speakAlone();</script></body></html>\n"];
+<p id="said"></p><label>first words <input id="words" maxlength="60" value="I have "></label>
+<p><button id="dice">Other dice</button></p><p>Make your own: ${home}, in the course LoRA and QLoRA, built by hand.</p>
+<script>"use strict";
+`;
+  const parts = { ...SCRIPTS, aliveFiles: { voices: window.aliveFiles.voices, adapter }, speakAlone };
+  return [start, ...scriptOf(parts), "speakAlone();</script></body></html>\n"];
 }
 $("save-page").addEventListener("click", () => {
   const name = $("name").value.trim() || "a text of mine";
-  download(`${name.replace(/[^\p{L}\p{N}]+/gu, "-")}.html`, voicePage(name), "text/html");
+  download(`${name.match(/[\p{L}\p{N}]+/gu)?.join("-") ?? "voice"}.html`, voicePage(name), "text/html");
 });
-$("save-adapter").addEventListener("click", async () => download("adapter.zip", [await team[0]("files", learned.flat)], "application/zip"));
+$("save-adapter").addEventListener("click", async () => {
+  download("adapter.zip", [await lesson.lead("files", lesson.learned)], "application/zip");
+});
 $("cut").addEventListener("input", cut);
 $("train").addEventListener("click", start);
-for (const [id, text] of Object.entries(TEXTS)) {
-  $(id).addEventListener("click", () => { $("file").value = ""; $("text").value = text(); tell(`${number(toUtf8($("text").value).length)} bytes. Train on it.`); });
-}
+for (const [id, text] of Object.entries(TEXTS)) $(id).addEventListener("click", () => {
+  $("file").value = "";
+  $("text").value = text();
+  tell(`${number(toUtf8($("text").value).length)} bytes are here.`);
+});
 $("text").addEventListener("input", () => { $("file").value = ""; });
 $("yours").addEventListener("dragover", event => event.preventDefault());
 $("yours").addEventListener("drop", event => {
