@@ -3,10 +3,12 @@
 import gzip
 import re
 import threading
+import zipfile
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 from playwright.sync_api import Browser
 
@@ -25,6 +27,12 @@ TURN = """([playwright, prophet]) => {
     document.body.getBoundingClientRect();
     return [document.getElementById("said").textContent, (performance.now() - begun) / 2];
 }"""
+# Texts of pictures that end outside of them, where they are cut off; on a phone the dot shows its first axis alone.
+OUT_OF_PICTURE = """() => [...document.querySelectorAll("svg:not(#pad) text")].filter(text => {
+    const [own, frame] = [text, text.ownerSVGElement].map(part => part.getBoundingClientRect());
+    return own.width && (own.left < frame.left - 1 || own.right > frame.right + 1 || own.top < frame.top - 1
+        || own.bottom > frame.bottom + 1);
+}).map(text => `"${text.textContent}" leaves its picture`)"""
 OUTSIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -32,6 +40,7 @@ def front(browser: Browser, folder: Path) -> list[str]:
     """Everything that is wrong with index.html in `folder`, one line each."""
     address = (folder / "index.html").as_uri()
     wrong = _dot(browser, address) + _first_screen(browser, address) + _without_model(browser, address)
+    wrong += _yours(browser, address) + _refused(browser, address)
     if (size := on_the_wire(browser, folder)) > HEAVIEST:
         wrong.append(f"{size:,} bytes until the dot works")
     return [f"index.html: {finding}" for finding in wrong]
@@ -112,6 +121,69 @@ def _without_model(browser: Browser, address: str) -> list[str]:
     first, second = (page.evaluate(TURN, place)[0] for place in ([0, 0], [1, 1]))
     page.close()
     return ["the dot needs the model"] if first == second else []
+
+
+def _yours(browser: Browser, address: str) -> list[str]:
+    """Ten steps on the book: the voice bends, codes stand still, a smaller rank is measured, both files are saved."""
+    page, wrong = browser.new_page(viewport={"width": 360, "height": 740}), []
+    page.goto(address)
+    page.click("#book", timeout=60_000)
+    page.click("#train")
+    page.wait_for_function("/^Step 10 /.test(document.getElementById('told').textContent)", timeout=120_000)
+    page.check("[name=guess-1][value=A]")
+    page.click("#train")
+    page.wait_for_function("/^Rank 8/.test(document.getElementById('cut-said').textContent)", timeout=60_000)
+    told, *answers = (page.inner_text(place) for place in ("#told", "#answer-0", "#answer-1", "#moved"))
+    now, before = (float(number) for number in re.search(r"text ([\d.]+) nats a byte \(([\d.]+) before", told).groups())
+    sums = re.findall(r"\b[0-9a-f]{8}\b", answers[0])
+    if now > before - 0.3 or abs(float(re.search(r"places: ([\d.]+)", told)[1]) - before) > 0.1:
+        wrong.append(f"nothing is learned, or the control learns: {told}")
+    if "Measured: 0 changed" not in answers[0] or len(set(sums)) != 1 or "guessed: A. Measured: B" not in answers[1]:
+        wrong.append(f"the frozen weights, or a guess: {answers}")
+    if "A moved by 0.0000" not in answers[2] or len(set(page.locator("#film li").all_inner_texts())) < 2:
+        wrong.append(f"A moves first, or the sentence does not bend: {answers[2]}")
+    page.locator("#cut").fill("1")
+    page.wait_for_function("/^Rank 1:/.test(document.getElementById('cut-said').textContent)", timeout=60_000)
+    if page.evaluate(OUTSIDE) or page.evaluate(OUT_OF_PICTURE):
+        wrong.append("training scrolls sideways, or text leaves its picture")
+    with TemporaryDirectory() as name:
+        files = Path(name) / "adapter.zip", Path(name) / "voice.html"
+        for button, file in zip(("#save-adapter", "#save-page"), files, strict=True):
+            with page.expect_download() as saved:
+                page.click(button)
+            saved.value.save_as(file)
+        with zipfile.ZipFile(files[0]) as archive:
+            wrong += [f"damaged: {archive.testzip()}"] if archive.testzip() else []
+        voice = browser.new_page()
+        voice.on("request", lambda request: request.url.startswith("file:") or wrong.append(f"asks for {request.url}"))
+        voice.goto(files[1].as_uri())
+        voice.locator("#said", has_text=re.compile(".{60}", re.S)).wait_for(timeout=60_000)
+        if voice.input_value("#strength") != "1":
+            wrong.append("the saved page does not open at 1")
+        voice.close()
+    page.close()
+    return wrong
+
+
+def _refused(browser: Browser, address: str) -> list[str]:
+    """What is no text gets a sentence, and where WebAssembly is forbidden the page says what that means."""
+    page, wrong = browser.new_page(), []
+    page.add_init_script("delete window.WebAssembly")
+    page.goto(address)
+    page.wait_for_selector("#yours:not([hidden])", timeout=60_000)
+    files = {"empty": b"", "binary": bytes(range(256)) * 20, "short": b"short", "huge": b"a" * 5_000_001}
+    words = {"empty": "no text yet", "binary": "no plain text", "short": "at least 2,000", "huge": "at most 5,000,000"}
+    for name, content in files.items():
+        page.set_input_files("#file", {"name": name, "mimeType": "text/plain", "buffer": content})
+        page.click("#train")
+        page.wait_for_timeout(300)
+        if words[name] not in page.inner_text("#told"):
+            wrong.append(f"{name}: {page.inner_text('#told')}")
+    page.click("#source")
+    page.click("#train")
+    page.wait_for_function("/20 in place of 100/.test(document.getElementById('told').textContent)", timeout=60_000)
+    page.close()
+    return wrong
 
 
 def on_the_wire(browser: Browser, folder: Path) -> int:

@@ -14,6 +14,7 @@ from lora_edu.texts import ADDRESS_LINE, PLAY_LINE, load_text
 
 HERE = Path(__file__).parent
 FILES = ("gpt.js", "dial.js", "dial.css")
+BOOK_FILES = ("breaking.js", "writing.js", "front.js", "adapter.js", "train.js", "yours.js")  # in the book besides
 PROMPT = "I have "  # a president goes on from here, and so does a playwright
 HELD_OUT = slice(20_000, 21_001)  # of each text's validation part: four windows
 TEXTS = {"plays": "shakespeare", "addresses": "speeches"}
