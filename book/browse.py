@@ -18,6 +18,7 @@ from urllib.request import url2pathname
 from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
 
 from book.browse_front import front
+from book.browse_looks import looks
 
 DEFAULT = Path(__file__).parent.parent / "build" / "book"
 DIAL_PAGE = "00_start_here.html"
@@ -186,7 +187,7 @@ def browse(folder: Path, axe: str) -> tuple[list[str], int]:
                     page.evaluate(axe)
                     wrong += [f"{where['name']}: {violation}" for violation in page.evaluate(AXE)]
                 page.goto((folder / DIAL_PAGE).as_uri())
-                page.wait_for_function("window.aliveReady", timeout=30_000)
+                wrong += _comes_late(page)
                 wrong += [
                     f"{DIAL_PAGE} ({size}, {scheme}): {finding}"
                     for check in (REST, DIAL)
@@ -194,7 +195,8 @@ def browse(folder: Path, axe: str) -> tuple[list[str], int]:
                 ]
                 wrong += [f"search ({size}, {scheme}): {finding}" for finding in _searched(page, folder)]
                 page.close()
-        wrong += _written(browser, folder) + _dial_elsewhere(browser, folder) + front(browser, folder)
+        wrong += _written(browser, folder) + _dial_elsewhere(browser, folder) + looks(browser, folder)
+        wrong += front(browser, folder)
         browser.close()
     return wrong + _broken(links, anchors) + _heavy(links), len(links)
 
@@ -221,7 +223,7 @@ def _dial_elsewhere(browser: Browser, folder: Path) -> list[str]:
         address, model = (copy / DIAL_PAGE).as_uri(), copy / "alive" / "model.js"
         still, silent = browser.new_page(reduced_motion="reduce"), browser.new_page(java_script_enabled=False)
         still.goto(address)
-        still.wait_for_function("window.aliveReady", timeout=30_000)
+        wrong += _comes_late(still)
         wrong += [f"{DIAL_PAGE} (reduced motion): {finding}" for finding in still.evaluate(STILL)]
         whole = model.read_text(encoding="utf-8")
         for damage, text in {"missing": None, "cut": whole[:200_000], "changed": _changed(whole)}.items():
@@ -230,6 +232,7 @@ def _dial_elsewhere(browser: Browser, folder: Path) -> list[str]:
                 model.write_text(text, encoding="utf-8")
             page = browser.new_page()
             page.goto(address)
+            page.locator("#alive").scroll_into_view_if_needed()
             page.wait_for_selector(".alive-trouble", timeout=30_000)
             said = page.inner_text(".alive-trouble")
             if not page.is_visible("#alive img") or not said.startswith("The model does not run here: "):
@@ -238,6 +241,16 @@ def _dial_elsewhere(browser: Browser, folder: Path) -> list[str]:
         if not silent.is_visible("#alive img") or len(silent.get_attribute("#alive img", "alt")) < 50:
             wrong.append(f"{DIAL_PAGE} (no scripts): no picture with its words")
     return wrong
+
+
+def _comes_late(page: Page) -> list[str]:
+    """The model is asked for when its place comes near the view, and no earlier."""
+    page.wait_for_timeout(500)
+    far = "document.getElementById('alive').getBoundingClientRect().top > 3000"
+    early = page.evaluate(f"{far} && Boolean(window.aliveFiles)")
+    page.locator("#alive").scroll_into_view_if_needed()
+    page.wait_for_function("window.aliveReady", timeout=30_000)
+    return [f"{DIAL_PAGE}: the model comes before its place is near"] if early else []
 
 
 def _changed(script: str) -> str:
@@ -254,6 +267,14 @@ def _searched(page: Page, folder: Path) -> list[str]:
         "() => [...document.querySelectorAll('.found li')].map(e => [e.firstChild.href, e.innerText])"
     )
     wrong = [address for address, text in found if "#" not in address or "block" not in text.lower()]
+    for asked, first in {"VRAM": "memory", "quantisation": "quantiz", "catastrophic forgetting": "forget"}.items():
+        page.goto(f"{(folder / 'search.html').as_uri()}?q={asked}")
+        page.wait_for_selector(".found li", timeout=20_000)
+        if first not in page.inner_text(".found").lower():
+            wrong.append(f"{asked} finds nothing of {first}")
+    page.goto(f"{(folder / 'search.html').as_uri()}?q=absmax+kaleidoscope")  # no section has both
+    page.wait_for_selector(".found li", timeout=20_000)
+    page.goto(f"{(folder / 'search.html').as_uri()}?q=blocks+absmax")
     page.click(".found a")
     try:
         page.wait_for_selector(":target .highlighted", state="attached", timeout=20_000)

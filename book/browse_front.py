@@ -12,6 +12,8 @@ from tempfile import TemporaryDirectory
 
 from playwright.sync_api import Browser
 
+from book.browse_looks import OUT_OF_PICTURE
+
 HEAVIEST, SLOWEST = 50_000, 16  # bytes over the network until the dot works; milliseconds of the main thread for a turn
 FIRST_SCREEN = ("LoRA and QLoRA, built by hand", "low-rank adaptation", "Start the course")
 SAID, READY = "document.getElementById('said').textContent", "/Checksum/.test(document.body.textContent)"
@@ -27,12 +29,6 @@ TURN = """([playwright, prophet]) => {
     document.body.getBoundingClientRect();
     return [document.getElementById("said").textContent, (performance.now() - begun) / 2];
 }"""
-# Texts of pictures that end outside of them, where they are cut off; on a phone the dot shows its first axis alone.
-OUT_OF_PICTURE = """() => [...document.querySelectorAll("svg:not(#pad) text")].filter(text => {
-    const [own, frame] = [text, text.ownerSVGElement].map(part => part.getBoundingClientRect());
-    return own.width && (own.left < frame.left - 1 || own.right > frame.right + 1 || own.top < frame.top - 1
-        || own.bottom > frame.bottom + 1);
-}).map(text => `"${text.textContent}" leaves its picture`)"""
 OUTSIDE = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 

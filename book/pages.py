@@ -96,7 +96,8 @@ def fold_code(cell: nbformat.NotebookNode) -> None:
 
 def guess_html(key: str, asked: str) -> str:
     """A place to type a guess, which the browser keeps (static/guess.js); without scripts, the line that asks."""
-    return f'<label class="guess">Your guess, {escape(asked)}: <input data-guess="{key}" maxlength="60"></label>'
+    colon = "" if asked.endswith("?") else ":"
+    return f'<label class="guess">Your guess, {escape(asked)}{colon} <input data-guess="{key}" maxlength="60"></label>'
 
 
 def picture_html(name: str, output: nbformat.NotebookNode) -> str:

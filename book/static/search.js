@@ -1,16 +1,23 @@
-// The search of the site: sections in which every word stands, each with the line around it. sections.js holds them all
-// (book/search.py), since a page from file:// may fetch nothing. A word is found at its beginning: "adapt" finds "adapters".
+// The search of the site: sections in which every word stands, or else some, each with the line around it. sections.js holds
+// all (book/search.py), since a page from file:// may fetch nothing. A word is found at its beginning: "adapt" finds "adapters".
 
 (function () {
   "use strict";
   const MOST = 50, AROUND = 90; // results that are shown; letters on both sides of what was found
 
   const { element, unpacked } = window.liveParts; // of live.js
+  const EMPTY = new Set("a an and are do does for how i in is it my of on or the to what when where which why with".split(" "));
+  const SAME = Object.fromEntries(`vram memory, ram memory, oom memory, offload page, gpu card, cuda card, catastrophic forget, overfit forget,
+    finetune train, finetuning train, quantise quantiz, quantisation quantiz, quantised quantiz, 4bit bits, 8bit bits, normalfloat nf4,
+    table values, bnb bitsandbytes, hf transformers, huggingface transformers, checkpoint save, optimiser optimizer, lr rate,
+    perplexity loss, llama model, llm model, chatgpt model, svd singular, dq double, rlhf reward, speed seconds, colour color`
+    .split(",").map(pair => pair.trim().split(" "))); // what people type, and how the course says it
 
-  function patterns(query) { // of each word, without the ending of a plural or a verb
-    const words = query.toLowerCase().match(/[\p{L}\p{N}_.]*[\p{L}\p{N}_]/gu) || [];
-    return words.map(word => word.replace(/(?<=.{4})(ings?|ed|e?s)$/, "").replace(/[.]/g, "\\$&"))
-      .map(word => new RegExp(`(?<![\\p{L}\\p{N}])${word}`, "giu"));
+  function patterns(query) { // of each word that says something, without the ending of a plural or a verb
+    const words = query.toLowerCase().match(/[\p{L}\p{N}_.]*[\p{L}\p{N}_]/gu) || [], kept = words.filter(word => !EMPTY.has(word));
+    const stem = word => word.replace(/(?<=.{4})(ings?|ed|e?s)$/, "").replace(/[.]/g, "\\$&");
+    return (kept.length ? kept : words).map(word => [word, SAME[word] ?? word].map(stem).join("|"))
+      .map(word => new RegExp(`(?<![\\p{L}\\p{N}])(?:${word})`, "giu"));
   }
 
   // Sections that hold every word: first those whose title does, then those where the words come most often.
@@ -35,9 +42,12 @@
   }
 
   function show(place, query, sections) {
-    const words = patterns(query), all = found(sections, words);
-    const said = `${all.length || "No"} section${all.length === 1 ? "" : "s"} with “${query}”` + (all.length > MOST ? `; the first ${MOST}:` : ".");
-    place.replaceChildren(element("p", { role: "status" }, said), element("ol", { class: "found" }, ...all.slice(0, MOST).map(([address, title, page, text]) => {
+    const words = patterns(query), every = found(sections, words);
+    const some = every.length ? [] : words.map(word => found(sections, [word])).filter(list => list.length); // the rarest first
+    const all = every.length ? every : [...new Set(some.sort((one, other) => one.length - other.length).flat())];
+    const said = every.length || !all.length ? "" : "No section has every word. ";
+    const count = `${all.length || "No"} section${all.length === 1 ? "" : "s"} with “${query}”` + (all.length > MOST ? `; the first ${MOST}:` : ".");
+    place.replaceChildren(element("p", { role: "status" }, said + count), element("ol", { class: "found" }, ...all.slice(0, MOST).map(([address, title, page, text]) => {
       const [name, anchor] = address.split("#"), link = `${name}?highlight=${encodeURIComponent(query)}#${anchor}`;
       return element("li", {}, element("a", { href: link }, title), page === title ? "" : element("span", {}, ` ${page}`), element("p", {}, ...line(text, words)));
     })));

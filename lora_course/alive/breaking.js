@@ -41,9 +41,10 @@ function intCodebook(bits) { // the symmetric integers over their largest
 
 // --- the sliders, and the sentence of what happened ----------------------------------------------------------------------
 
-function breaking(gpt, file, settings, next) {
+function breaking(gpt, file, settings, next, turn) { // turn: the dial, to a strength
   const now = { bits: 4, blockSize: 64 }, session = gpt.newSession(), before = {}; // before: strength -> losses as it came
   const sentence = make("p", { class: "alive-sentence", role: "status" }, "Move one: what happens is measured here, on held-out text.");
+  const bar = make("progress", { hidden: true, "aria-label": "Measuring" });
   let source = null, asItCame = null, run = 0;
   async function round() { // the weights anew; the int8 source comes when it is first needed
     if (now.bits === 4 && now.blockSize === 64) gpt.restore();
@@ -58,10 +59,12 @@ function breaking(gpt, file, settings, next) {
   }
   async function losses(model, itsSession, mine) { // on held-out bytes, a window a time so that the page stays awake
     const found = {};
+    Object.assign(bar, { value: 0, hidden: false, max: 8 }); // windows: four of each text
     for (const [name, text] of Object.entries(settings.held)) {
       const bytes = toBytes(text), all = [];
       for (let start = 0; start + 1 < bytes.length; start += 250) {
         all.push(...surprises(model, itsSession, bytes.slice(start, start + 251)));
+        bar.value++;
         await new Promise(resolve => setTimeout(resolve));
         if (mine !== run) return null; // the reader has moved on
       }
@@ -76,6 +79,7 @@ function breaking(gpt, file, settings, next) {
     before[strength] ??= await losses(asItCame, asItCame.session ??= asItCame.newSession(), mine) ?? undefined;
     const after = mine === run && await losses(gpt, session, mine);
     if (!after) return;
+    bar.hidden = true;
     const blocks = now.blockSize > 1e6 ? "one constant a layer" : `blocks of ${now.blockSize}`;
     const each = Object.keys(after).map(name => `${name} ${after[name].toFixed(2)} (as it came: ${before[strength][name].toFixed(2)})`);
     sentence.textContent = `${now.bits} bits, ${blocks}, ${gpt.rank} of ${gpt.largestRank} directions, at strength ${strength.toFixed(2)}: `
@@ -88,7 +92,10 @@ function breaking(gpt, file, settings, next) {
     sentence.textContent = "Measuring.";
     try { if (change !== setRank) await round(); next(); tell(); } catch (error) { sentence.textContent = `This does not work here: ${error.message}.`; }
   };
-  const setRank = value => { gpt.rank = value; };
+  const setRank = value => {
+    gpt.rank = value;
+    if (!gpt.strength) turn(1); // at 0 no rank is heard
+  };
   const parts = [
     ["bits a weight", { min: 2, max: 8, value: 4 }, value => value === 4 ? "4 (NF4)" : `${value}`, value => { now.bits = value; }, "bits"],
     ["block size", { min: 0, max: 4, value: 1 }, value => BLOCK_SIZES[value] > 1e6 ? "a layer" : `${BLOCK_SIZES[value]}`, value => { now.blockSize = BLOCK_SIZES[value]; }, "blocks"],
@@ -96,5 +103,5 @@ function breaking(gpt, file, settings, next) {
   ];
   const sliders = parts.map(([name, range, shown, change, link]) =>
     make("div", {}, slider(name, range, shown, act(change)), make("a", { href: settings.links[link][1] }, `why? ${settings.links[link][0]}`)));
-  return make("section", { class: "alive-break" }, make("h2", {}, "Now break it"), make("div", { class: "alive-three" }, ...sliders), sentence);
+  return make("section", { class: "alive-break" }, make("h2", {}, "Now break it"), make("div", { class: "alive-three" }, ...sliders), bar, sentence);
 }

@@ -35,13 +35,19 @@ function sampled(logits, temperature, topK) { // a byte, drawn among the topK li
   return order.find((_, i) => (left -= weights[i]) <= 0) ?? order[0];
 }
 
+const nearView = place => new Promise(resolve => {
+  new IntersectionObserver((entries, watch) => {
+    if (entries.some(entry => entry.isIntersecting)) { watch.disconnect(); resolve(); }
+  }, { rootMargin: "100%" }).observe(place);
+});
 async function aliveDial(place, settings) {
   let file, gpt;
   try {
+    await nearView(place); // 3 MB come only then
     if (settings.model) await loadScript(settings.model);
     file = readSafetensors(fromBase64(window.aliveFiles.model));
     gpt = new GPT(file);
-    gpt.strength = 0; // where the dial stands at first
+    gpt.strength = settings.start; // where the dial stands at first
   } catch (error) { // the still picture stays
     place.append(make("p", { role: "status", class: "alive-trouble" }, `The model does not run here: ${error.message}.`));
     return;
@@ -56,19 +62,24 @@ async function aliveDial(place, settings) {
   const draw = () => { lines.forEach(line => line.draw()); turned(); speak(); };
   const next = () => requestAnimationFrame(draw);
   lines.forEach(line => line.changed(() => { line.draw(); speak(); }));
-  const dial = slider(settings.dial, { min: 0, max: 2, step: 0.05, value: 0 }, value => value.toFixed(2), value => { gpt.strength = value; next(); });
+  const dial = slider(settings.dial, { min: 0, max: 2, step: 0.05, value: settings.start }, value => value.toFixed(2), value => { gpt.strength = value; next(); });
+  const turn = value => { // by another handle
+    const handle = dial.querySelector("input");
+    handle.value = value;
+    handle.dispatchEvent(new Event("input"));
+  };
   place.replaceChildren(
     make("div", { class: "alive-dial" }, make("b", { class: "alive-base" }, settings.left), dial, make("b", { class: "alive-adapted" }, settings.right),
       make("div", { class: "alive-marks", "aria-hidden": true }, ...settings.marks.map(mark => make("span", {}, mark)))),
     said, write, ...lines.map(line => line.element),
     make("p", { class: "alive-note" }, "A longer bar means: this letter surprised the model more. Mean surprise in nats a byte; lower is better."),
-    ...(settings.held ? [breaking(gpt, file, settings, next)] : []), status);
+    ...(settings.held ? [breaking(gpt, file, settings, next, turn)] : []), status);
   draw();
   window.aliveReady = performance.now();
 }
 
 function slider(name, range, shown, act) { // a named handle with its value beside it
-  const value = make("output", { class: "alive-value" });
+  const value = make("span", { class: "alive-value", "aria-hidden": true }); // the handle says it: aria-valuetext
   const input = make("input", { type: "range", ...range, "aria-label": name, oninput: () => { show(); act(Number(input.value)); } });
   const show = () => { value.textContent = shown(Number(input.value)); input.setAttribute("aria-valuetext", value.textContent); };
   show();
@@ -94,7 +105,7 @@ function writing(gpt, session, settings, still) {
       last = make("span", { "data-strength": gpt.strength, class: gpt.strength > 1 ? "alive-over" : gpt.strength > 0 ? "alive-some" : "", style: `--s: ${Math.min(1, gpt.strength)}` });
       said.append(last);
     }
-    last.textContent += letter;
+    last.textContent += letter.replace("*", ""); // Markdown of the plays: **NAME**
     while (said.textContent.length > KEPT) said.firstChild.remove();
     logits = gpt.next(session, byte).slice();
   }

@@ -28,6 +28,7 @@ def settings() -> dict:
         "left": "president",
         "right": "playwright",
         "dial": "strength of the adapter",
+        "start": 0,
         "marks": ["0 president", "1 as trained", "2 it babbles"],
         "prompt": PROMPT,
         "lines": [
@@ -60,7 +61,7 @@ def voice_page(model: GPT, name: str, rights: str, line: str) -> str:
 
     name, rights: what it was trained on, and why that was allowed; line: one held-out line, which the card shows too.
     """
-    ours = settings() | {"right": name}
+    ours = settings() | {"right": name, "start": 1}  # whoever opens it hears the voice at once
     ours["lines"] = [ours["lines"][0] | {"text": line}, ours["lines"][1]]
     still = "<p>The model is being unpacked. Where scripts are off, it stays silent.</p>"
     told = (
@@ -75,10 +76,14 @@ def voice_page(model: GPT, name: str, rights: str, line: str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         f"<title>The voice of {escape(name)}</title>\n<style>{PLAIN}{style}</style></head>\n"
         f'<body><main><h1>The voice of {escape(name)}</h1>\n<p class="alive">{told}</p>\n'
-        f"{scripts}{place(still, ours)}\n</main></body></html>\n"
+        f"{scripts}{place(still, ours)}\n{HOME}</main></body></html>\n"
     )
 
 
+HOME = (
+    "<p>Made with lora-edu, a course that builds LoRA and QLoRA by hand. Make your own: "
+    "<code>lora-edu voice my_text.txt</code>, or in a browser tab, on the course's first page.</p>\n"
+)
 PLAIN = """
 body { margin: 0; background: #fbfaf7; color: #1c2430; font: 17px/1.5 system-ui, sans-serif; }
 main { max-width: 60rem; margin: 0 auto; padding: 1.5rem; }
