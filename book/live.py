@@ -34,6 +34,7 @@ MOST_PICTURES = 500  # with more settings, the numbers are stored (`book.bars`)
 MOST_BYTES = 200_000
 MARGIN = 4  # pixels around a panel
 LEGEND_GAP = 20  # pixels between the parts of a legend, at most
+WIDEST = (min, max, min, max)  # of a panel's left, right, upper and lower edges
 ROW_GAP = 24  # pixels between two rows of panels, at least
 
 
@@ -126,7 +127,7 @@ def record(shown: Slider, name: str) -> dict:
     data = {
         "name": name,
         "size": [renderer.width, renderer.height],
-        "panels": panels(view),
+        "panels": roomy_panels(view, settings),
         "alt": shown.alt,
         "controls": [_control(control) for control in shown.controls.values()],
         "background": renderer.fragment([view.figure]),
@@ -161,6 +162,19 @@ def packed(data) -> str:
     """JSON as zlib in base64, a tenth of the text; static/live.js and static/search.js unpack it."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":")).encode()
     return base64.b64encode(zlib.compress(text, 9)).decode()
+
+
+def roomy_panels(view: View, settings: list[dict]) -> list[list[int]]:
+    """Panels with room for what is drawn now, and at the first and the last setting: a label may be longer there."""
+    found = [panels(view)]
+    for setting in (settings[0], settings[-1]):
+        view.update(**setting)
+        found.append(panels(view))
+    alike = [each for each in found if len(each) == len(found[0])]
+    return [
+        [pick(edges) for pick, edges in zip(WIDEST, zip(*same, strict=True), strict=True)]
+        for same in zip(*alike, strict=True)
+    ]
 
 
 def panels(view: View) -> list[list[int]]:

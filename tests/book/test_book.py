@@ -87,6 +87,11 @@ def test_guesses_are_typed_in_the_page_and_the_dial_waits_for_one(tmp_path):
     assert "alive/model.js" in "".join(cell.source for cell in pages.page(PAGES[9], tmp_path).cells)
 
 
+def test_a_guess_ends_in_one_mark():
+    ends = [pages.guess_html("00-1", asked).partition("<input")[0][-3:] for asked in ("by what factor?", "in nats")]
+    assert ends == ["r? ", "s: "]
+
+
 def test_every_phrase_with_a_twin_stands_in_a_notebook():
     texts = "".join(cell.source for path in PAGES for cell in nbformat.read(path, as_version=4).cells)
     assert all(phrase in texts for phrase in (*pages.TWINS, pages.DIAL_CELL, pages.DIAL_HERE))
