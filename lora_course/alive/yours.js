@@ -57,6 +57,7 @@ const TEXTS = { // that need not be found first
   source: () => document.documentElement.outerHTML + scriptOf({ ...SCRIPTS, serveTraining, say, turn, start, learn, voicePage }).join("\n"),
   book: () => window.aliveFiles.book,
 };
+let picked = null; // one of these, of which the page shows the beginning: a whole book takes a browser long to lay out
 
 function readable(bytes, name) { // own_text.read_own_text: nine tenths to train on; held out: the rest, from a line's start on
   const has = `${name} has ${number(bytes.length)} bytes`;
@@ -71,7 +72,8 @@ function readable(bytes, name) { // own_text.read_own_text: nine tenths to train
 }
 async function chosen(file) {
   if (file && file.size > MOST) return readable({ length: file.size }, file.name); // it is not even read
-  return file ? readable(new Uint8Array(await file.arrayBuffer()), file.name) : readable(toUtf8($("text").value), "Your text");
+  if (file) return readable(new Uint8Array(await file.arrayBuffer()), file.name);
+  return readable(toUtf8(picked ?? $("text").value), picked ? "This text" : "Your text");
 }
 
 // --- what is seen ------------------------------------------------------------------------------------------------------
@@ -254,14 +256,17 @@ $("cut").addEventListener("input", cut);
 $("train").addEventListener("click", start);
 for (const [id, text] of Object.entries(TEXTS)) $(id).addEventListener("click", () => {
   $("file").value = "";
-  $("text").value = text();
-  tell(`${number(toUtf8($("text").value).length)} bytes are here.`);
+  picked = text();
+  $("text").value = `${picked.slice(0, 600)} …`;
+  tell(`${number(toUtf8(picked).length)} bytes are here.`);
 });
-$("text").addEventListener("input", () => { $("file").value = ""; });
+$("text").addEventListener("input", () => { $("file").value = ""; picked = null; });
 $("yours").addEventListener("dragover", event => event.preventDefault());
 $("yours").addEventListener("drop", event => {
   event.preventDefault();
-  if (event.dataTransfer.files.length) { $("file").files = event.dataTransfer.files; $("text").value = ""; }
-  else $("text").value = event.dataTransfer.getData("text");
+  const { files } = event.dataTransfer;
+  picked = null;
+  $("text").value = files.length ? "" : event.dataTransfer.getData("text");
+  if (files.length) $("file").files = files;
 });
 $("yours").hidden = false;
