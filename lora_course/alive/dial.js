@@ -59,8 +59,17 @@ async function aliveDial(place, settings) {
   const speak = atRest(() => {
     status.textContent = `Strength ${gpt.strength.toFixed(2)}. ${lines.map(line => line.words()).join(" ")} It writes: ${said.textContent.slice(-120)}`;
   }, 1500);
-  const draw = () => { lines.forEach(line => line.draw()); turned(); speak(); };
-  const next = () => requestAnimationFrame(draw);
+  let stale = [], frame = 0;
+  const draw = () => { // a line a frame, in turns: reading one holds the page for 25 ms
+    stale.shift().draw();
+    frame = stale.length && requestAnimationFrame(draw);
+    turned();
+    speak();
+  };
+  const next = () => {
+    stale.push(...lines.filter(line => !stale.includes(line)));
+    frame ||= requestAnimationFrame(draw);
+  };
   lines.forEach(line => line.changed(() => { line.draw(); speak(); }));
   const dial = slider(settings.dial, { min: 0, max: 2, step: 0.05, value: settings.start }, value => value.toFixed(2), value => { gpt.strength = value; next(); });
   const turn = value => { // by another handle
@@ -74,7 +83,7 @@ async function aliveDial(place, settings) {
     said, write, ...lines.map(line => line.element),
     make("p", { class: "alive-note" }, "A longer bar means: this letter surprised the model more. Mean surprise in nats a byte; lower is better."),
     ...(settings.held ? [breaking(gpt, file, settings, next, turn)] : []), status);
-  draw();
+  lines.forEach(line => line.draw());
   window.aliveReady = performance.now();
 }
 
