@@ -222,7 +222,7 @@ def updates(a: Report) -> Said:
         path, middle = layer.path, loudness[(len(loudness) - 1) // 2]
         if not layer.norm < NONSENSE:
             yield BROKEN, f"the update of {path} has the norm {layer.norm:.3g}, training diverged: take an earlier one"
-        elif layer.norm > LOUD * middle > 0 and not a.known and not EMBEDDING.search(path):
+        elif layer.norm > LOUD * middle > 0 and len(loudness) > 2 and not a.known and not EMBEDDING.search(path):
             much = f"{layer.norm / middle:.0f} times as large as that of half the layers"
             yield ODD, f"the update of {path} is {much}: was a number damaged, or its rate or alpha another?"
         A, B = (a.parts[path][part].float() for part in "AB")

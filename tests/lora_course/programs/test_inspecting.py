@@ -276,6 +276,13 @@ def test_it_is_said_drawn_and_written_as_json(adapter, tmp_path, capsys):
     assert (tmp_path / "card.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_of_two_layers_none_is_the_loud_one(tmp_path):
+    folder, _ = saved(tmp_path, target_modules=["q_proj"], layers_to_transform=[0, 2])
+    louder = each(lambda value: value * 1e3, "layers.2.self_attn.q_proj.lora_B")
+    save_file(louder(load_file(folder / WEIGHTS)), folder / WEIGHTS)
+    assert said(folder).startswith("alive")
+
+
 def test_what_the_config_lacks_and_what_the_file_notes(adapter):
     config = json.loads((adapter / CONFIG).read_text())
     (adapter / CONFIG).write_text(json.dumps({name: value for name, value in config.items() if name != "r"}))
