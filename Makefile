@@ -38,6 +38,7 @@ test: python  ## unit tests and every notebook (about 9 minutes on 2 cores, inst
 
 # What takes longer and why it may wait, beside the quick test that sees the same mistakes:
 #   whole classes graded, every assignment through nbgrader     one assignment; the judge and the boxes on their own
+#   all wrong answers of 4.4, a model trained for each          those of the other 16 exercises, by the same code
 #   kills at random moments                                     one kill at each point that counts
 #   compilation, other engines, large tensors                   one backend; two processes; tensors of every small shape
 #   all small changes of the 7 exercises with most of them      the other exercises, by the same code
