@@ -33,7 +33,6 @@ STUDENT = f"student:x:0:0::{WORK}/home:/bin/sh"  # all of /etc/passwd
 IS_ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 PYTHON = str(Path(sys.executable).parent.resolve() / Path(sys.executable).name)  # however it was called
 
-
 # Runs before anything of a submission, inside the box: no key of the session's keyring, and no socket to the machine
 # around a virtual one, which is in no namespace of the network (AF_VSOCK); the kernel refuses those calls from now on.
 CLOSED = """
@@ -56,10 +55,6 @@ os.execvp(sys.argv[1], sys.argv[1:])
 """
 
 
-def _same(one: str, other: str) -> bool:
-    return os.path.exists(one) and os.path.samefile(one, other) and one != "/"
-
-
 def visible() -> list[str]:
     """The paths that a submission may read: the system, Python with its packages, the course without its graders.
 
@@ -72,7 +67,8 @@ def visible() -> list[str]:
     packages = [*site.getsitepackages(), site.getusersitepackages()]
     course = [folders.CLONE / "lora_edu", folders.CLONE / "lora_course", folders.CLONE / "data"]
     there = [path for path in (*python, *packages, *course) if os.path.exists(path)]
-    own = [form for path in there for form in (os.path.abspath(path), os.path.realpath(path)) if _same(form, path)]
+    forms = [(form, path) for path in there for form in (os.path.abspath(path), os.path.realpath(path)) if form != "/"]
+    own = [form for form, path in forms if os.path.exists(form) and os.path.samefile(form, path)]
     found = [*filter(os.path.exists, [*SYSTEM, *(f"/etc/{name}" for name in ETC)]), *own]
     inside = [path for path in found if any(Path(other) in Path(path).parents for other in found)]
     return list(dict.fromkeys(path for path in found if path not in inside))

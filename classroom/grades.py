@@ -36,7 +36,8 @@ def write_grades(name: str, export: Path | None = None, of: float | None = None)
         assignment = book.find_assignment(name)
         cells = [cell.name for notebook in assignment.notebooks for cell in notebook.grade_cells]
         graded = {s.student.id: s for s in assignment.submissions if autograding.graded(s.student.id, name).exists()}
-        students = sorted({s.id for s in book.students} | set(problems) | set(collected) | _submitted(name))
+        submitted = {path.parent.name for path in (folders.required() / "submitted").glob(f"*/{name}")}
+        students = sorted({s.id for s in book.students} | set(problems) | set(collected) | submitted)
         rows = [_row(student, name, cells, graded.get(student), problems, collected) for student in students]
         maximum = assignment.max_score
     oral = oral_points(name, students)
@@ -195,10 +196,6 @@ def _grades(submission: Any) -> dict[str, Any]:
 def _unboxed(path: Path) -> str:
     """What a page and a row say of a submission that ran without a box."""
     return sandbox.OPEN if nbformat.read(path, as_version=4).metadata.get("box") == sandbox.UNBOXED else ""
-
-
-def _submitted(name: str) -> set[str]:
-    return {path.parent.name for path in (folders.required() / "submitted").glob(f"*/{name}")}
 
 
 def _column(cell: str) -> str:

@@ -28,8 +28,6 @@ ANSWER = r"\w+|\(\w+, \w+\)"  # a function, a class, or two functions
 TEST = re.compile(
     rf'^points\("(?P<name>\w+)", "(?P<number>[\d.]+)", (?P<answer>{ANSWER}), "(?P<cohort>[\w.-]+)"\)$', re.M
 )
-
-
 LOST = "lora_edu_lost"  # where a score keeps what was lost: for the page of feedback, and for the table of grades
 
 

@@ -141,8 +141,9 @@ def suspicious(path: Path) -> list[str]:
         return []
     text = path.read_text(encoding="utf-8", errors="replace")
     with contextlib.suppress(Exception):
-        cells = nbformat.reads(text, as_version=4).cells
-        text = "\n".join(c.source for c in cells if c.cell_type == "code" and not _is_ours(c))
+        cells = [cell for cell in nbformat.reads(text, as_version=4).cells if cell.cell_type == "code"]
+        ours = [cell for cell in cells if judge.mark(cell, "locked") and judge.mark(cell, "grade_id")]
+        text = "\n".join(cell.source for cell in cells if cell not in ours)
     return [word for word in SUSPICIOUS if word in text]
 
 
@@ -159,7 +160,3 @@ def remarks(path: Path) -> list[str]:
 
 def was_slow(path: Path) -> bool:
     return any(remark.endswith(":slow") for remark in remarks(path))
-
-
-def _is_ours(cell: nbformat.NotebookNode) -> bool:
-    return bool(judge.mark(cell, "locked") and judge.mark(cell, "grade_id"))

@@ -133,11 +133,9 @@ def _guesses(assignment: Assignment, number: str, case: tuple, part: str, there:
 
 def what_the_check_says(assignment: Assignment, number: str, make: Any, stored: dict) -> str:
     """The message of the visible check."""
-    tolerance = assignment.tasks[number].tolerance
     got = readable(observed(assignment, number, make, "visible"), stored["expected"])
-    if is_untouched(got):
-        return "not done yet"
-    return explanation(got, stored, tolerance) or "correct"
+    said = explanation(got, stored, assignment.tasks[number].tolerance) or "correct"
+    return "not done yet" if is_untouched(got) else said
 
 
 def _verdict(assignment: Assignment, number: str, make: Any, stored: dict, kind: str) -> dict:

@@ -99,9 +99,8 @@ def extend(name: str, student: str, until: str) -> None:
 
 
 def _refuse_another_cohort(name: str, cohort: str, force: bool) -> None:
-    before = released_cohort(name)
-    submitted = any((folders.required() / "submitted").glob(f"*/{name}"))
-    if before not in (None, cohort) and submitted and not force:
+    before, submitted = released_cohort(name), (folders.required() / "submitted").glob(f"*/{name}")
+    if before not in (None, cohort) and any(submitted) and not force:
         raise RuntimeError(
             f"submissions of cohort {before!r} are there, and would be graded as if they were of {cohort!r}: "
             "keep one copy of the folder for each cohort, or say --force"

@@ -154,9 +154,9 @@ def _observe_codes(answer, c, values, constants, codebook, block_size, kind) -> 
 def _observe_refit(answer, c, values, *case) -> dict:
     seen = observed(answer, values, *case)
     constants, error = in_order(seen.value, "constants", "relative error")
-    if values.shape == (5, 35):
-        return {"constants": ELSEWHERE, "zeros": constants, "relative error": ELSEWHERE, "safe": seen.manners}
-    return {"constants": constants, "zeros": ELSEWHERE, "relative error": error, "safe": seen.manners}
+    parts = dict.fromkeys(("constants", "zeros", "relative error"), ELSEWHERE) | {"safe": seen.manners}
+    empty = values.shape == (5, 35)
+    return parts | ({"zeros": constants} if empty else {"constants": constants, "relative error": error})
 
 
 TASKS = [

@@ -57,16 +57,12 @@ def draw(rng: random.Random) -> dict:
 
 
 def _levels(offset: str, bits: int, power: float) -> tuple[float, ...]:
-    """Sorted levels with an exact 0: on the side where constants are left after the offset was taken off."""
-    if offset == "minimum":
-        return _two_sided(0, 2**bits - 1, power)
-    if offset == "maximum":
-        return _two_sided(2**bits - 1, 0, power)
-    return _two_sided(2 ** (bits - 1) - 1, 2 ** (bits - 1) - 1, power)
+    """Sorted levels with an exact 0: on the side where constants are left after the offset was taken off.
 
-
-def _two_sided(below: int, above: int, power: float) -> tuple[float, ...]:
-    """Levels from -1 over 0 to 1, denser around 0 for a power above 1."""
+    From -1 over 0 to 1, denser around 0 for a power above 1.
+    """
+    most, half = 2**bits - 1, 2 ** (bits - 1) - 1
+    below, above = {"minimum": (0, most), "maximum": (most, 0), "midpoint": (half, half)}[offset]
     negative = [-round((i / below) ** power, 4) for i in range(below, 0, -1)]
     return (*negative, 0.0, *(round((i / above) ** power, 4) for i in range(1, above + 1)))
 

@@ -216,7 +216,8 @@ def arrays(value: Any) -> list:
 
 
 def _share(results: list, inputs: list) -> bool:
-    return any(_overlap(_span(a), _span(b)) for a in results for b in inputs)
+    pairs = [(_span(result), _span(given)) for result in results for given in inputs]
+    return any(max(a[0], b[0]) < min(a[1], b[1]) for a, b in pairs)
 
 
 def _span(array: Any) -> tuple[int, int]:
@@ -226,7 +227,3 @@ def _span(array: Any) -> tuple[int, int]:
         return storage.data_ptr(), storage.data_ptr() + storage.nbytes()
     home: Any = np.lib.array_utils if hasattr(np.lib, "array_utils") else np  # NumPy 1 has it at its root
     return home.byte_bounds(np.asarray(array))
-
-
-def _overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    return a[0] < b[1] and b[0] < a[1] and a[0] != a[1] and b[0] != b[1]

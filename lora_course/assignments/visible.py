@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import lora_course
 from lora_course.assignments.core import Assignment, load
@@ -84,8 +83,13 @@ def stored_checks(name: str, cohort: str) -> dict:
     for path in (Path("checks.json"), practice_folder(name) / "checks.json"):
         if path.exists():
             stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["assignment"] == name and (stored["cohort"] == cohort or path.parent == Path()):
-                return _of_cohort(stored, cohort)
+            if stored["assignment"] == name and stored["cohort"] == cohort:
+                return stored
+            if stored["assignment"] == name and path.parent == Path():
+                raise ValueError(
+                    f"the notebook is for the cohort {cohort!r} and checks.json beside it for {stored['cohort']!r}: "
+                    "take both from the same hand-out"
+                )
     raise FileNotFoundError(
         f"checks.json was not found in {os.getcwd()}: it comes with the assignment and must lie beside the notebook"
     )
@@ -96,12 +100,3 @@ def practice_folder(name: str) -> Path:
     package = Path(lora_course.__file__).parent
     inside = package / "notebooks" / "assignments" / name
     return inside if inside.exists() else package.parent / "notebooks" / "assignments" / name
-
-
-def _of_cohort(stored: dict, cohort: str) -> dict[str, Any]:
-    if stored["cohort"] != cohort:
-        raise ValueError(
-            f"the notebook is for the cohort {cohort!r} and checks.json beside it for {stored['cohort']!r}: "
-            "take both from the same hand-out"
-        )
-    return stored
