@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from lora_course.drawing.looks import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED
+from lora_course.drawing.looks import BLUE, GRAY, ORANGE, RED
 from lora_course.drawing.style import Drawn, note, panels, slider, styled, ticks
 from lora_edu.measures import low_rank
 
@@ -216,10 +216,7 @@ LINES = {  # name of a curve -> color, line, marker
     "remainder": (GRAY, ":", "v"),
     "entries": (BLUE, "-.", "^"),
     "subspace": (RED, ":", "x"),
-    "in 4 bits": (GREEN, "--", "D"),
-    "signs": (PURPLE, "", "*"),
     "trained": ("black", "", "P"),
-    "trained, 4 bits": ("black", "", "X"),
 }
 PANELS = (  # title, label of the axis; curve -> its words, and where they stand: place, height in %, side
     (
@@ -232,39 +229,32 @@ PANELS = (  # title, label of the axis; curve -> its words, and where they stand
         {"components": ("components", 4.4, 79, "right"), "entries": ("largest entries", 5.4, 42, "right"),
          "subspace": ("random directions", 128, 2, "right"), "trained": ("trained at rank 8", 7, 101, "right")},
     ),
-    (
-        "Equal bytes: coarse numbers win", "megabytes",
-        {"components": ("components in 16 bits", 0.2, 62, "left"), "in 4 bits": ("in 4 bits", 0.04, 84, "right"),
-         "signs": ("★ signs, 1 bit", 0.6, 77, "left"), "trained": ("trained at rank 8, 16 bits", 0.28, 103, "right"),
-         "trained, 4 bits": ("and 4 bits", 0.06, 96, "right")},
-    ),
 )  # fmt: skip
 
 
 @styled
-def three_axes(ranks: list[int], shares: dict[str, NDArray], megabytes: dict[str, list[float]], crosses) -> Drawn:
-    """The same updates at equal norm, numbers and bytes: the share of the improvement that each way to cut them keeps.
+def two_axes(ranks: list[int], shares: dict[str, NDArray], trained: NDArray) -> Drawn:
+    """The same updates at equal norm and at equal numbers: the share of the improvement that each cut keeps.
 
-    shares: name of LINES -> (n, seeds), n ranks or 1; megabytes: name -> (n,); crosses: name -> (seeds,), at rank 8.
+    shares: name of LINES -> (ranks, seeds); trained: (seeds,), what A and B keep that were trained at rank 8.
     """
-    shares = shares | {name: values[None] for name, values in crosses.items()}
-    figure, frames = panels(3, 11.2, 4.2, sharey=True)
+    shares = shares | {"trained": trained[None]}
+    figure, frames = panels(2, 9.6, 4.2, sharey=True)
     for axes, (title, label, names) in zip(frames, PANELS, strict=True):
         for name, (words, x, y, side) in names.items():
             color, style, marker = LINES[name]
-            places = megabytes[name] if label == "megabytes" else [8] if name == "trained" else ranks
+            places = [8] if name == "trained" else ranks
             low, middle, high = (100 * f(shares[name], axis=1) for f in (np.min, np.mean, np.max))
             axes.fill_between(places, low, high, color=color, alpha=0.25, lw=0)
             size = 11 if len(places) == 1 else 5
             axes.plot(places, middle, ls=style, marker=marker, ms=size, color=color, lw=1.8)
             axes.text(x, y, words, color=color, ha=side).set_in_layout(False)
         axes.set(xscale="log", xlabel=label, ylim=(-4, 112), title=title)
-        ticks(axes.xaxis, (0.01, 0.1, 1) if label == "megabytes" else ranks)
+        ticks(axes.xaxis, ranks)
     frames[0].set_ylabel("share of the improvement that is kept, %")
     at_8 = {name: f"{shares[name][min(ranks.index(8), len(shares[name]) - 1)].mean():.0%}" for name in shares}
     return figure, (
         f"Which way to cut an update wins depends on what is held equal. At the norm of rank 8: whole {at_8['shrunk']}"
         f", components {at_8['components']}, remainder {at_8['remainder']}. At its numbers: largest entries "
-        f"{at_8['entries']}, random directions {at_8['subspace']}, trained {at_8['trained']}. At equal bytes, signs "
-        f"({at_8['signs']}) lie above 16-bit components and below 4-bit ones. Bands: three seeds."
+        f"{at_8['entries']}, random directions {at_8['subspace']}, trained {at_8['trained']}. Bands: three seeds."
     )

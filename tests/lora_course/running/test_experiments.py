@@ -100,34 +100,13 @@ def test_what_replaces_an_update_holds_equal_what_it_says(dW, rank):
     U, S, Vt = np.linalg.svd(dW, full_matrices=False)
     made = {kind: f(dW, U, S, Vt, rank, np.random.default_rng(1)) for kind, f in nb01.AT_RANK.items()}
     norm = np.linalg.norm(made["components"])
-    for kind in ("shrunk", "remainder", "entries, same norm", "subspace, same norm"):
+    for kind in ("shrunk", "remainder"):
         assert np.linalg.norm(made[kind]) == pytest.approx(norm, rel=1e-5), kind
     assert np.allclose(made["shrunk"] / dW, made["shrunk"][0, 0] / dW[0, 0])  # all directions, none turned
     assert np.abs(U[:, :rank].T @ made["remainder"]).max() < 1e-5 * norm  # nothing of the strongest components
     assert np.count_nonzero(made["entries"]) == min(rank * sum(dW.shape), dW.size)
     assert np.abs(dW[made["entries"] == 0]).max(initial=0) <= np.abs(made["entries"][made["entries"] != 0]).min()
     assert np.linalg.matrix_rank(made["subspace"].astype(np.float64), tol=1e-4) == rank
-    assert 0 < np.linalg.norm(made["in 4 bits"] - made["components"]) < 0.2 * norm
-
-
-def test_signs_are_the_best_multiple_of_the_signs(dW):
-    found = nb01.signs_times_mean(dW)
-    assert np.array_equal(np.sign(found), np.sign(dW)) and len(np.unique(np.abs(found))) == 1
-    errors = [np.linalg.norm(dW - factor * found) for factor in (0.9, 1, 1.1)]
-    assert errors[1] < min(errors[0], errors[2])
-
-
-@pytest.mark.parametrize("shape", [(256, 256), (1024, 256), (256, 1024)])
-def test_the_bytes_are_equal(shape):
-    """Those of the signs within 0.2%, or fewer; 16-bit components get a little more and lose all the same."""
-    dW = np.random.default_rng(0).normal(size=shape).astype(np.float32)
-    U, S, Vt = np.linalg.svd(dW, full_matrices=False)
-    signs = nb01.signs_bytes(dW)
-    assert signs == dW.size / 8 + 2
-    assert signs - 2 <= 2 * nb01.rank_for_bytes(dW) * sum(shape) < 1.1 * signs
-    rank = nb01.affordable(dW, nb01.FACTOR_BITS * sum(shape))
-    four_bits = sum(factor.nbytes for factor in nb01.rounded_factors(U, S, Vt, rank))
-    assert 0.95 * signs < four_bits < 1.002 * signs
 
 
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)
