@@ -109,12 +109,14 @@ EXPERIMENTS = {
     "dial": Experiment(dial, VOICE_ARMS, "04: an adapter for plays and one for verses in one model", 6),
     "which-base": Experiment(onto_which_base, BASE_ARMS, "04: an adapter of a rounded base, merged onto either", 5),
     "shared-constants": Experiment(shared_loss, SHARED_ARMS, "05: int4 with one ruler a layer, a row, a block", 2),
-    "formats": Experiment(format_loss, FORMAT_ARMS, "06: the loss of the base in nine formats of 4 bits", 2),
+    "formats": Experiment(format_loss, FORMAT_ARMS, "06: the base in eleven formats, six draws each", 8),
     "compensation": Experiment(compensated_loss, COMPENSATION_ARMS, "06: NF4 with GPTQ's compensation", 2),
     "update-rank": Experiment(nb01.update_arm, nb01.UPDATE_ARMS, "01: an update of full rank, cut down", 25),
     "trained-entries": Experiment(nb01.trained_entries, nb01.ENTRY_ARMS, "01: single entries, trained", 10),
     "digit-rates": Experiment(losses_at_rates, RATE_ARMS, "02: rotated digits at many learning rates", 1),
-    "double-quantization": Experiment(double_quant_loss, DOUBLE_QUANT_ARMS, "07: ways to quantize NF4's constants", 2),
+    "double-quantization": Experiment(
+        double_quant_loss, DOUBLE_QUANT_ARMS, "07: constants and blocks of NF4, six draws", 3
+    ),
     "two-errors": Experiment(two_errors, TWO_ERRORS_ARMS, "07: errors of codes and constants, four sets of weights", 1),
     "scoreboard": Experiment(score, SCOREBOARD_ARMS, "05 to 07: bits, errors and loss of each format", 1),
     "step-films": Experiment(step_film, FILM_ARMS, "08: what is alive in one training step, twelve ways", 1),

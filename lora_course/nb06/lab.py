@@ -1,16 +1,18 @@
 """The shipped GPT with its weights rounded to one format after another: what happens to its loss (notebook 06).
 
-Each arm rounds every linear layer of the blocks to one codebook, puts the rounded weights back in full precision, and
-measures the loss on held-out speeches beside three errors. Where the blocks begin is a matter of chance: `shift` moves
-the begin of the first one: about half of the rounding errors are then others, which gives an idea of the spread.
+Each arm rounds every linear layer of the blocks to one format and puts the rounded weights back in full precision. It
+measures two errors, the loss on held-out speeches, and how far the guesses moved. Which weights share a block is a
+matter of chance: a format's six draws permute the columns; a GPTQ arm moves the begin of the first block.
 """
 
+from functools import partial
 from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
-from lora_course.running.scoreboard import Change, begun_later, measured
+from lora_course.nb06.lab_floats import four_over_six, nvfp4
+from lora_course.running.scoreboard import Change, begun_later, fidelity, measured, permuted
 from lora_edu import GPT, load_base, load_text, quantize
 from lora_edu.codebooks import get_codebook, nf_codebook
 from lora_edu.observing import block_linears, layer_inputs
@@ -18,18 +20,18 @@ from lora_edu.rounding import compensated, lloyd_max
 
 FORMATS = ("nf4", "fp4-e2m1", "int4", "fp4-bnb", "fp4-e3m0")
 CODES = ("nf4-offset-0.94", "lloyd-max", "lloyd-max, free", "bin-middles")  # less error than NF4's on normal weights
-SHIFTS = (0, 16, 32, 48)  # where the first block of 64 begins in each of four draws
+FLOATS: dict[str, Change] = {"nvfp4": nvfp4, "four over six": four_over_six}  # in blocks of 16, scales in 8 bits
+DRAWS = range(6)
+SHIFTS = (0, 16, 32, 48)  # where the first block of 64 begins in each of four draws of GPTQ
 
 
-def arm_name(codebook: str, shift: int = 0) -> str:
-    """The name of an arm, for example `nf4, block 64, shift 0`."""
-    return f"{codebook}, block 64, shift {shift}"
+def arm_name(name: str, draw: int) -> str:
+    """The name of an arm, for example `nf4, draw 0`."""
+    return f"{name}, draw {draw}"
 
 
-FORMAT_ARMS = {"full precision": {"codebook": None}} | {
-    arm_name(name, shift): {"codebook": name, "block_size": 64, "shift": shift}
-    for name in (*FORMATS, *CODES)
-    for shift in SHIFTS
+FORMAT_ARMS = {"full precision": {"name": None}} | {
+    arm_name(name, draw): {"name": name, "draw": draw} for name in (*FORMATS, *FLOATS, *CODES) for draw in DRAWS
 }
 CALIBRATIONS = ("nearest", "addresses", "plays", "random bytes", "shuffled", "unpaired")
 COMPENSATION_ARMS = {
@@ -69,14 +71,24 @@ def inside_out(codebook: Tensor) -> Tensor:
     return torch.cat([-below.flip(0), codebook.new_zeros(1), above])
 
 
-def format_loss(codebook: str | None, block_size: int = 64, shift: int = 0, *, windows: int = 128) -> dict:
+def format_loss(name: str | None, block_size: int = 64, draw: int = 0, *, windows: int = 64) -> dict:
     """Round all linear layers in the blocks of the shipped base to a format; None leaves them as they are.
 
-    Returns the loss on so many `windows` of held-out speeches (nats per byte), and the relative errors of the weights
-    and of the layers' outputs. Nothing is drawn by lot.
+    draw: the seed of an order that the columns have meanwhile. Returns the relative errors of the weights and of the
+    layers' outputs, the loss on so many windows of held-out speeches (nats per byte), and for both texts KL and flips.
     """
-    change = None if codebook is None else rounding(shift, format_codebook(codebook), block_size)
-    return measured(change, windows=windows)
+    if name is None:
+        return measured(None, windows=windows)
+    change = FLOATS.get(name) or partial(in_blocks, codebook=format_codebook(name), block_size=block_size)
+    change = permuted(change, draw)
+    texts = {"addresses": "speeches", "plays": "shakespeare"}
+    moved = {told: fidelity(change, text, windows) for told, text in texts.items()}
+    return measured(change, windows=windows) | moved
+
+
+def in_blocks(weight: Tensor, codebook: Tensor, block_size: int) -> Tensor:
+    """A weight in a codebook and back."""
+    return quantize(weight, codebook, block_size).dequantize()
 
 
 def rounding(shift: int, *how) -> Change:

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lora_course.running.scoreboard import WINDOWS, begun_later, measured
+from lora_course.running.scoreboard import fidelity, measured, permuted
 from lora_edu import load_base, load_pretrained, nf_codebook
 from lora_edu.downloads import model_folder
 from lora_edu.measures import relative_error
@@ -130,55 +130,29 @@ WEIGHT_SETS: dict[str, Callable[[], list[Tensor]]] = {
 TWO_ERRORS_ARMS = {name: {"weights": name} for name in WEIGHT_SETS}
 
 
-# --- double-quantization: what does it do to the loss? ---------------------------------------------------------------
+# --- double-quantization: what do the freed bits buy? -----------------------------------------------------------------
 
 
-def double_quant_loss(change: str, *, block_size: int = 64, shift: int = 0, windows: int = WINDOWS) -> dict:
-    """The loss of the shipped base on held-out speeches, its blocks in NF4 and their constants changed in one way.
+def double_quant_loss(bits: int, block_size: int = 64, draw: int = 0, *, windows: int = 64) -> dict:
+    """The shipped base, its blocks in NF4 with constants of so many bits (of CONSTANTS): how far did its guesses move?
 
-    change: one of CHANGES, of BY_LOT, or IN_FULL; shift: how many weights later the first block begins, which draws the
-    rounding anew. Returns the loss in nats per byte and the errors of weights and outputs, as for the scoreboard.
+    draw: the seed of an order that the columns have meanwhile. Returns the errors of weights and outputs, the loss on
+    so many windows of held-out speeches in nats per byte, and KL and flips there.
     """
-    in_nf4 = begun_later(lambda flat: changed_weight(flat, change, block_size), shift)
-    return measured(in_nf4, windows=windows, digits=6)
+
+    def in_nf4(weight: Tensor) -> Tensor:
+        flat = weight.flatten()
+        old = block_absmax(flat, block_size)
+        return rescale(nearest(flat, block_size), old, CONSTANTS[bits](old), block_size).view_as(weight)
+
+    change = permuted(in_nf4, draw)
+    return measured(change, windows=windows) | fidelity(change, windows=windows)
 
 
-def changed_weight(weight: Tensor, change: str, block_size: int = 64) -> Tensor:
-    """A weight of any shape in NF4, its constants after one of CHANGES, or with one of the controls below."""
-    flat = weight.flatten()
-    Q, old = nearest(flat, block_size), block_absmax(flat, block_size)
-    if change == IN_FULL:  # moved on along NF4's own error, by as much as 8-bit constants are off
-        error = error_by_source(flat, rounded_constants, block_size)
-        return (Q + (Q - flat) * error["constants"] / error["codes"]).view_as(weight)
-    if change in BY_LOT:
-        signs = torch.randint(2, (len(flat) // BY_LOT[change],), generator=torch.Generator().manual_seed(0)) * 2 - 1
-        off = rescale(Q, old, CONSTANTS[2](old), block_size) - Q
-        return (Q + off * signs.repeat_interleave(BY_LOT[change])).view_as(weight)
-    return rescale(Q, old, CHANGES[change](old), block_size).view_as(weight)
-
-
-IN_FULL = "8 bits, added in full"  # a control: no constants do this
-# Of 2-bit constants, what each weight is off by, its sign drawn by lot: for so many weights together.
-BY_LOT = {"2 bits, signs by lot, a block": 64, "2 bits, signs by lot, a weight": 1}
-CHANGES: dict[str, Callable] = {f"{bits} bits": change for bits, change in CONSTANTS.items()}
-# Formats whose losses are compared over draws: name -> the arguments of `double_quant_loss`.
-DRAWN: dict[str, dict] = {
-    "16 bits": {"change": "16 bits"},
-    "8 bits": {"change": "8 bits"},
-    "8 bits, blocks of 32": {"change": "8 bits", "block_size": 32},
-    "4 bits, blocks of 16": {"change": "4 bits", "block_size": 16},
-}
-SHIFTS = (0, 52, 40, 28)  # where the first block begins: different places in blocks of 64, of 32 and of 16
-
-
-def losses_of_draws(arms: dict, name: str) -> list[float]:
-    """The loss of one of DRAWN for each of SHIFTS."""
-    return [arms[f"{name}, shift {shift}" if shift else name]["loss"] for shift in SHIFTS]
-
-
+SPENT = {"64, 16 bits": (16, 64), "64, 8 bits": (8, 64), "32, 8 bits": (8, 32), "16, 4 bits": (4, 16)}
+DRAWS = range(6)
 DOUBLE_QUANT_ARMS = {
-    **{change: {"change": change} for change in (*CHANGES, *BY_LOT, IN_FULL)},
-    **DRAWN,
-    **{f"{name}, shift {shift}": how | {"shift": shift} for name, how in DRAWN.items() for shift in SHIFTS[1:]},
-    "8 bits, 32 windows": {"change": "8 bits", "windows": 32},  # notebook 07 runs this one again
+    f"blocks of {name}, draw {draw}": {"bits": bits, "block_size": size, "draw": draw}
+    for name, (bits, size) in SPENT.items()
+    for draw in DRAWS
 }

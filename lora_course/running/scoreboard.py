@@ -94,6 +94,16 @@ def begun_later(change: Change, shift: int) -> Change:
     return lambda weight: change(weight.flatten().roll(shift)).roll(-shift).view_as(weight)
 
 
+def permuted(change: Change, seed: int) -> Change:
+    """The same change while the columns are in an order of this seed: a draw of errors that is kin to no other."""
+
+    def changed(weight: Tensor) -> Tensor:
+        order = torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(seed)).to(weight.device)
+        return change(weight[:, order].contiguous())[:, order.argsort()]
+
+    return changed
+
+
 def rounded(weight: Tensor, codebook: str, block_size: int = 64, constant_bits: int = 32) -> Tensor:
     """A weight (d_out, d_in) to a format and back; the constants of its blocks in 32, 16, 8 or 4 bits."""
     if constant_bits == 16:
