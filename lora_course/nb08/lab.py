@@ -81,14 +81,13 @@ def decoded_before(model: GPT) -> GPT:
     return model
 
 
-def step_parts(lora: GPT, qlora: GPT, n_tokens: int, rounds: int) -> dict[str, float]:
-    """The milliseconds of a QLoRA step in three parts: a LoRA step, decoding the weights, and the rest.
+def decoding_share(qlora: GPT, n_tokens: int, rounds: int) -> float:
+    """Which share of a QLoRA step is decoding the weights: the step, less one on weights decoded in advance.
 
-    Decoding is timed inside the step, where caches hold other things: a step minus one on weights decoded in advance.
-    Medians of processor time, which a busy machine disturbs less than time on the wall; differences round by round.
+    So it is timed inside the step, where caches hold other things. Medians of processor time, which a busy machine
+    disturbs less than time on the wall; differences round by round.
     """
-    models = {"LoRA": lora, "decoded before": decoded_before(qlora), "QLoRA": qlora}
+    models = {"decoded before": decoded_before(qlora), "QLoRA": qlora}
     tasks = {name: stepper(model, n_tokens) for name, model in models.items()}
-    plain, before, whole = alternating_times(tasks, rounds, time.process_time).values()
-    parts = {"LoRA": plain, "decoding": map(sub, whole, before), "the rest": map(sub, before, plain)}
-    return {name: 1e3 * statistics.median(seconds) for name, seconds in parts.items()}
+    before, whole = alternating_times(tasks, rounds, time.process_time).values()
+    return statistics.median(map(sub, whole, before)) / statistics.median(whole)

@@ -1,4 +1,4 @@
-"""The pictures of notebook 08: the film of one training step, what a block keeps, and when decoding costs time."""
+"""The pictures of notebook 08: the film of one training step and what a block keeps."""
 
 import re
 from collections.abc import Iterator
@@ -7,11 +7,10 @@ import ipywidgets
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from matplotlib.patches import Rectangle
 
 from lora_course.drawing import looks
 from lora_course.drawing.looks import GRAY, SKY, filled
-from lora_course.drawing.style import Drawn, beside, panels, picture, slider, stage, styled
+from lora_course.drawing.style import Drawn, beside, panels, slider, stage, styled
 from lora_course.nb08.lab import TECHNIQUES, film_name
 from lora_edu.gpt import GPTConfig
 from lora_edu.memory.calculator import LOGITS
@@ -206,40 +205,4 @@ def kept_picture(columns: dict[str, dict[str, int]]) -> Drawn:
         f"Adapters on all six linears keep as much as full training, {all_six:,} numbers a token against {full:,}; on "
         f"q and v {two:,}, since the inputs of up_proj and down_proj are let go. Bars, true to scale, for each tensor "
         "that a block keeps, in the order of the forward pass, in three panels."
-    )
-
-
-# --- when decoding costs time ----------------------------------------------------------------------------------------
-
-
-OF_A_STEP = {"LoRA": filled(looks.ADAPTER), "decoding": filled(looks.CODES), "the rest": filled((GRAY, "xx"))}
-
-
-@picture
-def slower_picture(steps: dict[int, dict[str, float]]) -> Drawn:
-    """A QLoRA step in parts, as shares of a bar with their milliseconds. steps: tokens -> part -> milliseconds."""
-    figure, (axes,) = panels(1, 8.6, 3.2)
-    paper = {"fc": "white", "ec": "none", "pad": 1}
-    for place, parts in enumerate(steps.values()):
-        left, total = 0.0, sum(max(size, 0) for size in parts.values())
-        for name, size in parts.items():
-            share = max(size, 0) / total  # a rest below zero is noise
-            axes.barh(place, share, left=left, height=0.72, **OF_A_STEP[name])
-            if share > 0.04:
-                axes.text(left + share / 2, place, f"{size:,.0f}", ha="center", va="center", bbox=paper)
-            left += share
-        axes.text(1.01, place, f"{total:,.0f} ms", va="center")
-    axes.set(yticks=range(len(steps)), yticklabels=[f"{n:,} tokens" for n in steps], xlim=(0, 1.1), xticks=[])
-    axes.spines["bottom"].set_visible(False)
-    axes.invert_yaxis()
-    handles = [Rectangle((0, 0), 1, 1, **look) for look in OF_A_STEP.values()]
-    figure.legend(handles, ["a LoRA step", *list(OF_A_STEP)[1:]], loc="outside lower center", ncols=len(OF_A_STEP))
-    few, many = min(steps), max(steps)
-    part = {n: steps[n]["decoding"] / sum(steps[n].values()) for n in steps}
-    rest = ", ".join(f"{p['the rest']:.0f} ({p['the rest'] / sum(p.values()):.0%})" for p in steps.values())
-    return figure, (
-        f"Decoding: {part[few]:.0%} of a step of {few} tokens, {part[many]:.0%} of one of {many:,}. A bar for each "
-        "number of tokens: the shares of a LoRA step, of decoding (against a step on weights decoded in advance), and "
-        f"of the rest, with their milliseconds of processor time. The rest from top to bottom: {rest} ms; less than "
-        "none is noise."
     )
