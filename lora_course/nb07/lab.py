@@ -80,7 +80,6 @@ OFF = {"up and down by 10%": up_and_down, "all 10% too small": lambda absmax: 0.
 CODES = {"nearest": nearest, "toward zero": toward_zero}
 WAYS: dict[str, dict] = {  # the arguments of `error_by_source`
     **{f"{bits} bits": {"change": change} for bits, change in CONSTANTS.items()},
-    **{f"{bits} bits, blocks of {n}": {"change": CONSTANTS[bits], "block_size": n} for bits, n in ((8, 32), (4, 16))},
     **{
         code + ", no mean" * (not mean): {"change": partial(rounded_constants, code=code, mean=mean)}
         for code in ("dynamic", "int8", "e4m3")
@@ -139,14 +138,15 @@ def double_quant_loss(bits: int, block_size: int = 64, draw: int = 0, *, windows
     draw: the seed of an order that the columns have meanwhile. Returns the errors of weights and outputs, the loss on
     so many windows of held-out speeches in nats per byte, and KL and flips there.
     """
-
-    def in_nf4(weight: Tensor) -> Tensor:
-        flat = weight.flatten()
-        old = block_absmax(flat, block_size)
-        return rescale(nearest(flat, block_size), old, CONSTANTS[bits](old), block_size).view_as(weight)
-
-    change = permuted(in_nf4, draw)
+    change = permuted(partial(double_quantized, bits=bits, block_size=block_size), draw)
     return measured(change, windows=windows) | fidelity(change, windows=windows)
+
+
+def double_quantized(weight: Tensor, bits: int, block_size: int) -> Tensor:
+    """A weight of any shape in NF4 and back, its constants in so many bits."""
+    flat = weight.flatten()
+    old = block_absmax(flat, block_size)
+    return rescale(nearest(flat, block_size), old, CONSTANTS[bits](old), block_size).view_as(weight)
 
 
 SPENT = {"64, 16 bits": (16, 64), "64, 8 bits": (8, 64), "32, 8 bits": (8, 32), "16, 4 bits": (4, 16)}

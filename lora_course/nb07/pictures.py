@@ -1,4 +1,4 @@
-"""The pictures of notebook 07: two errors at right angles, and how the error grows.
+"""The picture of notebook 07: two errors at right angles.
 
 `arms` is everywhere the part of that name of the stored results of `two-errors`: a set of weights -> a way to round the
 constants -> the errors of "codes", "constants" and "both".
@@ -7,14 +7,13 @@ constants -> the errors of "codes", "constants" and "both".
 import matplotlib.pyplot as plt
 import numpy as np
 
-from lora_course.drawing.looks import BLUE, GRAY, GREEN, ORANGE, RED
 from lora_course.drawing.looks import CONSTANTS as CONSTANTS_LOOK
-from lora_course.drawing.style import Drawn, panels, picture, slider
+from lora_course.drawing.looks import GREEN, RED
+from lora_course.drawing.style import slider
 from lora_course.nb07.lab import CONSTANTS, WEIGHT_SETS
 
 WIDTHS = tuple(f"{bits} bits" for bits in CONSTANTS)  # what the buttons say, and the names of stored ways
 PURPLE = CONSTANTS_LOOK[0]
-MARKS_OF = dict(zip(WEIGHT_SETS, (("o", GRAY), ("s", BLUE), ("^", GREEN), ("D", ORANGE)), strict=True))
 TRIANGLES_ALT = (
     "Two errors at right angles make the long side of a triangle, not their sum. One triangle to scale a set of "
     "weights: the error of the codes lies, that of the constants stands. An arc swings the long side down to a black "
@@ -77,28 +76,3 @@ def _move(parts: dict, c: float, k: float, both: float) -> None:
     places = ((0, -2.2, f"codes {c:.2f}"), (c, k + 0.7, f"constants {k:.2f}"), (0, -4.7, f"both {both:.2f}"))
     for text, (x, y, said) in zip(parts["texts"], (*places, (beside, -2.2, f"sum {c + k:.2f}")), strict=True):
         text.set(position=(x, y), text=said)
-
-
-@picture
-def growth(arms: dict) -> Drawn:
-    """By how much the error grows, over the constants' error as a share of the codes': log axes, and the two laws."""
-    figure, (axes,) = panels(1, 8.6, 4.2)
-    ratios = np.geomspace(0.01, 4, 80)
-    axes.plot(ratios, 100 * (np.hypot(1, ratios) - 1), "k-", lw=1.4)
-    axes.plot(ratios, 100 * ratios, "--", color=RED, lw=1.4)
-    axes.text(0.013, 2.2, "if they added: the sum", color=RED, rotation=28)
-    axes.text(0.11, 0.05, "at right angles: the root of the squares")
-    apart = []
-    for name, (mark, color) in MARKS_OF.items():
-        errors = [e for way, e in arms[name].items() if "10%" not in way and e["constants"] > 0.01 * e["codes"]]
-        ratio, both = (np.array([e[source] / e["codes"] for e in errors]) for source in ("constants", "both"))
-        axes.plot(ratio, 100 * (both - 1), mark, color=color, mfc="none", mew=1.6, label=name)
-        apart += [*((both - 1) / (np.hypot(1, ratio) - 1))]
-    axes.set(xscale="log", yscale="log", ylim=(0.003, 500), xlabel="error of the constants, over that of the codes")
-    axes.set_ylabel("the error of both is larger by, %")
-    axes.legend(loc="lower right")
-    return figure, (
-        "On four sets of weights, two errors add in squares. Growth of the error over the constants' share, both axes "
-        f"logarithmic; marks for {len(apart)} roundings lie at {min(apart):.2f} to {max(apart):.2f} times the lower "
-        "line, where squares add, far below the upper one, where errors add."
-    )

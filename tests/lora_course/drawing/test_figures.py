@@ -94,17 +94,6 @@ def test_the_triangles_have_the_stored_errors_as_sides(bits):
         assert f"{name} {c:.3f}% and {k:.3f}% make {error['both']:.3f}%" in readout
 
 
-def test_the_growth_is_drawn_from_the_stored_errors_and_lies_on_the_lower_line():
-    figure, words = nb07.growth(TWO_ERRORS)
-    (axes,) = figure.axes
-    assert axes.get_xscale() == axes.get_yscale() == "log"
-    for line, ways in zip(axes.lines[2:], TWO_ERRORS.values(), strict=True):
-        for ratio, more in line.get_xydata():
-            assert any(e["constants"] / e["codes"] == pytest.approx(ratio) for e in ways.values())
-            assert 0.75 < more / 100 / (np.hypot(1, ratio) - 1) < 1.35 and more < 80 * ratio
-    assert f"marks for {sum(len(line.get_xydata()) for line in axes.lines[2:])} roundings" in words
-
-
 # --- the painted line: a bar as long as the surprise, for every byte ------------------------------------------------
 
 

@@ -1,53 +1,32 @@
 """Notebook 07: what the page says about errors of codes and of constants, and what they cost."""
 
 import numpy as np
-import pytest
 import torch
 
 from lora_course.experiments import load_results
-from lora_course.nb07 import lab as experiments
-from lora_edu.measures import relative_error
+from lora_course.nb07 import lab
 
 
 def test_codes_toward_zero_are_the_next_level_and_no_farther_out_than_their_weights():
-    weights = experiments.normal_weights(2**14)
-    toward, near = experiments.toward_zero(weights), experiments.nearest(weights)
+    weights = lab.normal_weights(2**14)
+    toward, near = lab.toward_zero(weights), lab.nearest(weights)
     assert (toward.abs() <= weights.abs() + 1e-5).all() and (toward * weights >= 0).all()
     moved = (toward - near).abs() > 1e-5
     assert 0.4 < moved.float().mean() < 0.6 and (near.abs() > weights.abs())[moved].all()
 
 
-def test_an_error_of_8_bit_size_would_hardly_hurt_even_added_in_full():
-    """The rival of the right angle: the second error is small. The page once named the angle alone."""
-    arms, base = load_results("double-quantization")["arms"], load_results("scoreboard")["arms"]["as shipped"]["loss"]
-    exact, squares, full = (arms[name] for name in ("32 bits", "8 bits", experiments.IN_FULL))
-    assert full["loss"] - exact["loss"] == pytest.approx(0.0004, abs=5e-5)
-    assert (full["loss"] - exact["loss"]) / (exact["loss"] - base) == pytest.approx(0.06, abs=0.005)
-    assert squares["weight_error"] - exact["weight_error"] < 0.02 * (full["weight_error"] - exact["weight_error"])
-
-
-def test_added_in_full_is_the_sum_of_both_errors():
-    weight = experiments.normal_weights(48 * 64).view(48, 64)
-    errors = experiments.error_by_source(weight.flatten(), experiments.rounded_constants)
-    moved = experiments.changed_weight(weight, experiments.IN_FULL)
-    assert moved.shape == weight.shape
-    assert relative_error(weight, moved) == pytest.approx(errors["codes"] + errors["constants"], rel=1e-5)
-
-
-@pytest.mark.parametrize("change", experiments.BY_LOT)
-def test_signs_by_lot_keep_the_size_of_what_each_weight_is_off_by(change):
-    weight = experiments.normal_weights(48 * 64)
-    Q, two, lot = (experiments.changed_weight(weight, name) for name in ("32 bits", "2 bits", change))
-    assert torch.allclose((lot - Q).abs(), (two - Q).abs(), atol=1e-6)
-    assert not (lot - two).view(-1, 64).any(1).all() if change.endswith("block") else (lot != two).any()
-
-
-def test_at_equal_bits_smaller_blocks_cost_less_in_each_draw():
-    """The page once had one draw of it. That they err less, on all sets, its cell asserts."""
+def test_at_equal_bits_smaller_blocks_move_less_in_each_draw_and_8_bit_constants_no_more():
+    """The page once had "blocks of 16 win, we do not know why": in KL they tie with blocks of 32."""
     arms = load_results("double-quantization")["arms"]
-    losses = {name: np.array(experiments.losses_of_draws(arms, name)) for name in experiments.DRAWN}
-    for name in ("8 bits, blocks of 32", "4 bits, blocks of 16"):
-        gaps = losses[name] - losses["16 bits"]
-        assert (gaps < 0).all() and gaps.mean() < -4 * gaps.std(ddof=1) / 2
-    assert 0 < (losses["8 bits"] - losses["16 bits"]).mean() < 1e-4
-    assert all(len({shift % size for shift in experiments.SHIFTS}) == 4 for size in (64, 32, 16))  # four draws
+    kl = {name: np.array([arms[f"blocks of {name}, draw {draw}"]["kl"] for draw in lab.DRAWS]) for name in lab.SPENT}
+    wide, double, half, least = kl.values()
+    assert (half < wide).all() and (least < wide).all()
+    assert abs(double / wide - 1).max() < 0.02
+    assert abs(half.mean() / least.mean() - 1) < 0.1
+
+
+def test_the_constants_change_nothing_but_the_constants():
+    weight = lab.normal_weights(48 * 64).view(48, 64)
+    same = lab.double_quantized(weight, bits=32, block_size=16)
+    assert torch.allclose(same, lab.nearest(weight.flatten(), 16).view_as(weight), atol=1e-6)
+    assert not torch.equal(lab.double_quantized(weight, bits=4, block_size=16), same)
