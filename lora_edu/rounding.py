@@ -44,12 +44,6 @@ def bin_use(codes: Tensor, n_codes: int) -> Tensor:
     return torch.bincount(codes.flatten().int(), minlength=n_codes).double() / codes.numel()
 
 
-def entropy_bits(shares: Tensor) -> float:
-    """The information in a code, -sum p log2 p, in bits: 4 if all 16 codes are used equally often, less otherwise."""
-    used = shares[shares > 0]
-    return -(used * used.log2()).sum().item()
-
-
 def bits_per_weight(bits: int, block_size: int, scale_bits: float = 32) -> float:
     """The bits that a weight takes: its code, and its share of the constant of its block, which takes scale_bits."""
     return bits + scale_bits / block_size

@@ -72,7 +72,7 @@ def test_a_step_of_qlora(checkpointing, meta):
 
 LOSSES = {
     "formats": lambda: format_loss("nf4", windows=1),
-    "double quantization": lambda: double_quant_loss("8 bits", windows=1),
+    "double quantization": lambda: double_quant_loss(8, windows=1),
     "quality": lambda: fine_tuned_loss("qlora", "20 kB", 1e-3, steps=1, windows=1, progress=False),
 }
 

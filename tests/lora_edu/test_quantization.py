@@ -12,7 +12,7 @@ from lora_edu import codebooks as codebooks_module
 from lora_edu.codebooks import dynamic_codebook, get_codebook, nf_codebook
 from lora_edu.measures import relative_error
 from lora_edu.quantization import DoubleQuant, nearest_code, pack, quantize, unpack
-from lora_edu.rounding import bin_use, entropy_bits
+from lora_edu.rounding import bin_use
 
 shapes = st.lists(st.integers(1, 40), min_size=1, max_size=3)
 block_sizes = st.sampled_from([1, 3, 16, 48, 64, 256])
@@ -173,7 +173,6 @@ def test_measures_by_hand():
     a, b = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 2.0]])
     assert relative_error(a, b) == pytest.approx(0.4)
     assert bin_use(torch.tensor([0, 0, 3, 1], dtype=torch.uint8), 4).tolist() == [0.5, 0.25, 0.0, 0.25]
-    assert entropy_bits(torch.tensor([0.5, 0.25, 0.0, 0.25])) == 1.5 and entropy_bits(torch.full((16,), 1 / 16)) == 4.0
 
 
 # The relative error of the constants themselves in %: with and without the mean taken off. Computed once, 2**22 values.
