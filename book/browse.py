@@ -131,7 +131,7 @@ GUESS = """() => {
 MARK = """() => {
     document.querySelector(".lora-edu-static input").click();
     const said = document.querySelector(".lora-edu-static > [role=status]").textContent;
-    return document.querySelector(".lora-edu-static details").open && said.startsWith("1 of 15 marked") ? [] : [said];
+    return document.querySelector(".lora-edu-static details").open && said.startsWith("1 of 10 marked") ? [] : [said];
 }"""
 
 

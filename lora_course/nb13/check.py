@@ -1,12 +1,11 @@
-"""The checks of notebook 13: is a difference luck, one batch for many adapters, and a sentence of one's own."""
+"""The checks of notebook 13: is a difference luck, and one batch for many adapters."""
 
 import numpy as np
 
-from lora_course.checking import cards
 from lora_course.checking.exercise import exercise
 from lora_course.checking.grading import beside
 
-__all__ = ["beside", "many_adapters", "own_sentence", "standard_errors"]
+__all__ = ["beside", "many_adapters", "standard_errors"]
 
 # --- 13.1: two models on the same pairs --------------------------------------------------------------------------
 
@@ -95,24 +94,3 @@ def many_adapters(x, W, A, B, which, alpha):
     inner = np.einsum("nrd,nd->nr", A[which], x)  # what each row's own A makes of it
     branch = np.einsum("nor,nr->no", B[which], inner)  # what each row's own B makes of that
     return base + alpha / A.shape[1] * branch  # the scaling, and how branch and base join
-
-
-# --- a sentence of one's own -----------------------------------------------------------------------------------------
-
-PARTS = ("sentence", "number", "settings", "control", "verdict")
-
-
-def own_sentence(mine: dict | None) -> None:
-    """Say what is missing of a sentence, its number, the settings, the control, the verdict: in this order."""
-    if mine is None:
-        return cards.show(cards.OPEN, "no sentence yet")
-    missing = [part for part in PARTS if not str(mine.get(part) or "").strip()]
-    if "verdict" not in missing and "control" in missing:
-        return cards.show(
-            cards.WRONG, "a verdict without a control: in which setting must the number come out otherwise?"
-        )
-    if missing:
-        return cards.show(cards.OPEN, f"still to write: {missing[0]}")
-    if not any(letter.isdigit() for letter in str(mine["control"])):
-        return cards.show(cards.WRONG, "the control names no number: which value would make you change your verdict?")
-    cards.show(cards.RIGHT, "sentence, number, settings, control, and then the verdict: now measure it")

@@ -2,7 +2,7 @@
 
 Each function returns {setting: number}; an `Interval` where a number is left to chance. Nothing is written down: the
 numbers are computed here, or come out of the stored results of an experiment. What a number must be for a sentence to
-hold stands beside the sentence, in `nb13_claims`.
+hold stands beside the sentence, in `pictures_claims`.
 """
 
 import copy
@@ -19,7 +19,7 @@ from lora_course.running.stored import load_results
 from lora_edu import GPTConfig, NF4Linear, files, load_adapter, load_text, quantize, quantize_linears, training_bytes
 from lora_edu.codebooks import get_codebook
 from lora_edu.lora import LoRALinear, add_lora, lora_layers
-from lora_edu.measures import cosine, relative_error
+from lora_edu.measures import cosine
 from lora_edu.memory.shapes import ARCHITECTURES
 from lora_edu.observing import block_linears, layer_inputs
 
@@ -175,11 +175,10 @@ def unequal_gaps(names: tuple[str, ...] = ("nf4", "fp4-bnb")) -> Numbers:
     return {name: (gap.max() / gap.min()).item() for name, gap in gaps.items()}
 
 
-def error_ratio(which: str, scaled: float = 1.0) -> float:
-    """The error of the chosen weights in NF4, as QLoRA stores it, over that of all: root mean squares of W - W'.
+def error_of_salient(scaled: float = 1.0) -> float:
+    """The NF4 error of the hundredth of the columns with the largest inputs over that of all: root mean squares.
 
-    which: `largest` of each block of 64, `next` to it (ranks 2 to 7), or the hundredth of the columns with the largest
-    `inputs`. scaled: these are multiplied by it before rounding, and divided afterwards.
+    scaled: these columns are multiplied by it before rounding, and divided afterwards, as in AWQ.
     """
     of_chosen, of_all = [], []
     inputs = layer_inputs(base(), load_text("speeches").validation)
@@ -189,37 +188,9 @@ def error_ratio(which: str, scaled: float = 1.0) -> float:
         salient = size >= size.quantile(0.99)
         factor = torch.where(salient, scaled, 1.0)
         error = (quantize(W * factor, double_quant=True).dequantize() / factor - W).square()
-        order = W.abs().view(-1, 64).argsort(1, descending=True).argsort(1).view_as(W)  # 0: the largest of its block
-        places = {"largest": order == 0, "next": (order > 0) & (order < 7), "inputs": salient.expand_as(W)}
-        of_chosen.append(error[places[which]])
+        of_chosen.append(error[:, salient].flatten())
         of_all.append(error.flatten())
     return (torch.cat(of_chosen).mean() / torch.cat(of_all).mean()).sqrt().item()
-
-
-def precision_of_important() -> Numbers:
-    return {
-        "the largest of its block": error_ratio("largest"),
-        "the six next to it": error_ratio("next"),
-        "1% with the largest inputs": error_ratio("inputs"),
-    }
-
-
-def error_at_start(alphas: tuple[float, ...] = (8, 16, 64)) -> Numbers:
-    """||W - (W' + s B A)|| over ||W - W'||: below 1, the adapter repairs what rounding lost."""
-    W = base().blocks[0].mlp.up_proj.weight.detach()
-    rounded = quantize(W).dequantize()
-    found: Numbers = {}
-    for alpha in alphas:
-        update = adapted(nn.Linear(W.shape[1], W.shape[0]), 8, alpha).delta_weight().detach()
-        found[f"alpha = {alpha}"] = relative_error(W - rounded, update)
-    return found
-
-
-def error_of_repair(rank: int = 8) -> Numbers:
-    W = base().blocks[0].mlp.up_proj.weight.detach()
-    lost = W - quantize(W).dequantize()
-    U, S, Vt = torch.linalg.svd(lost, full_matrices=False)
-    return {"B A = the best repair": ((lost - U[:, :rank] * S[:rank] @ Vt[:rank]).norm() / lost.norm()).item()}
 
 
 def kept_in_codes(sizes: tuple[float, ...] = (0.1, 0.03, 0.01)) -> Numbers:
@@ -234,3 +205,12 @@ def kept_in_codes(sizes: tuple[float, ...] = (0.1, 0.03, 0.01)) -> Numbers:
         merged = quantize(rounded + push, "nf4", 64, double_quant=True).dequantize()
         found[f"update of {size:.0%}"] = cosine(merged - rounded, push)
     return found
+
+
+# --- times: half of the rounds lie in such an interval ----------------------------------------------------------------
+
+
+def time_of_a_branch() -> Numbers:
+    """The time of a model whose adapters stay apart, over that of the merged one; stored, of one processor."""
+    arms = results("serving-times")
+    return {"merged": 1.0} | {name: Interval(arm["apart, from"], arm["apart, to"]) for name, arm in arms.items()}

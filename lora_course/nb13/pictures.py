@@ -1,26 +1,22 @@
-"""The article of notebook 13: fifteen sentences to mark, and what opens behind each.
+"""The article of notebook 13: ten sentences to mark, and what opens behind each.
 
     controls = article()      # the page; with a kernel it has buttons
-    clipping()                # the article once more, as a picture, with every verdict beside its sentence
+    verdicts()                # its sentences once more, a row each: the verdict, a sign for each setting
 
-What is behind a sentence (verdict, numbers, control, source) is computed by `nb13_claims` when the page is drawn.
+What is behind a sentence (verdict, numbers, control, source) is computed by `pictures_claims` when the page is drawn.
 """
 
 from collections.abc import Iterator, Sequence
 from html import escape
-from textwrap import fill
 
 import ipywidgets
 
 from lora_course.drawing import plots
-from lora_course.drawing.looks import BLUE, GRAY, GREEN, ORANGE
 from lora_course.drawing.sliders import show_widget
-from lora_course.drawing.style import Drawn, panels, styled
-from lora_course.nb13.pictures_claims import CLAIMS, DEPENDS, FALSE, SAID, TRUE, VERDICTS, Claim
+from lora_course.nb13.pictures_claims import CLAIMS, SAID, VERDICTS, Claim
 
 TITLE = "Fine-tuning without the bill"
-HEADINGS = {1: "The idea", 9: "In four bits"}  # by the sentence that they stand above
-LOOKS = {TRUE: GREEN, FALSE: ORANGE, DEPENDS: BLUE}
+HEADINGS = {1: "The idea", 8: "In four bits"}  # by the sentence that they stand above
 SIGNS = {True: "\u25cf", False: "\u00d7", None: "?"}  # of one setting
 # Where the buttons are, the folded sentences below them are not needed.
 HIDE_STATIC = "<style>.jp-OutputArea:has(.lora-edu-article) .lora-edu-static {display: none}</style>"
@@ -88,30 +84,12 @@ def article_html() -> str:
 # --- the article -----------------------------------------------------------------------------------------------------
 
 
-@styled
-def clipping() -> Drawn:
+def verdicts() -> list[list[str]]:
     """The article with the verdict of each sentence, and a sign for each of its settings."""
-    figure, (axes,) = panels(1, 9.6, 6.4)
-    axes.axis("off")
-    line = 0.6
-    axes.text(0, 0, TITLE, family="serif", fontsize=16, weight="bold")
-    axes.text(8.6, 0, "what was measured", fontsize=10, color=GRAY)
-    for number, claim in numbered():
-        if number in HEADINGS:
-            axes.text(0, line + 0.3, HEADINGS[number], family="serif", fontsize=11.5, weight="bold", va="top")
-            line += 1.5
-        text = fill(claim.sentence, 88)
-        axes.text(0.25, line, str(number), ha="right", va="top", fontsize=10.5, color=GRAY)
-        axes.text(0.4, line, text, family="serif", va="top", fontsize=10.5, linespacing=1.25)
-        look: dict = {"va": "top", "fontsize": 10.5, "color": LOOKS.get(claim.verdict, GRAY)}
-        axes.text(8.6, line, claim.verdict, weight="bold", **look)
-        axes.text(9.7, line, " ".join(SIGNS[held] for held in claim.answers), **look)
-        line += 1.2 + 0.95 * text.count("\n")
-    axes.set(xlim=(0, 11), ylim=(line, -0.8))
-    signs = ", ".join(f"{sign} {SAID[held]}" for held, sign in SIGNS.items())
-    axes.text(8.6, line, signs, fontsize=9, color=GRAY, va="top")
-    words = "; ".join(f"{word}: {', '.join(str(n) for n, c in numbered() if c.verdict == word)}" for word in LOOKS)
-    return figure, f"The article with what was measured. {words}. Beside each a sign for each setting: {signs}."
+    return [
+        [f"{number}. {claim.sentence}", claim.verdict, " ".join(SIGNS[held] for held in claim.answers)]
+        for number, claim in numbered()
+    ]
 
 
 def article() -> dict[str, list[ipywidgets.Widget]]:

@@ -3,7 +3,7 @@
 A sentence is tried in several settings, each of which gives a number, or the interval in which one lies. A setting
 holds if all of that lies within the sentence's bounds, fails if all of it lies outside, and otherwise cannot tell.
 Where all settings say one thing a control is needed: a setting in which the same measurement says the other. The
-numbers come from `nb13_measured` and `nb13_trained`.
+numbers come from `lab_measured` and `lab_trained`.
 """
 
 from collections.abc import Callable, Iterable
@@ -96,7 +96,7 @@ CLAIMS = (
     Claim("LoRA writes an update as a product of two thin matrices, so its rank is at most r.",
         "rank of the update minus r", measured.excess_rank, "one layer, factors drawn at random",
         "Some papers write the factors in the other order: a convention. In both, x meets first what is r wide.",
-        HU, f"{HERE}#2. How a verdict is made", "{:.0f}", measured.full_update_rank, most=0),
+        HU, f"{HERE}#1. How a verdict is made", "{:.0f}", measured.full_update_rank, most=0),
     Claim("Both are initialized with random values.",
         "share of numbers that are not zero, in the emptier factor",
         measured.random_shares, "two layers of our GPT",
@@ -111,21 +111,14 @@ CLAIMS = (
         "parameters over trained ones", measured.times_fewer_trained, "counted",
         "On GPT-3, at rank 4 or less on two matrices. On all linears of a smaller model it is tens of times.",
         f"{HU}, abstract and section 4.2", "01_low_rank.ipynb#4. Counting", "{:,.0f}", least=9000),
-    Claim("which cuts the memory of training to a third or less,",
+    Claim("which cuts the memory of training to a third or less.",
         "memory of a step before over after", measured.less_in_a_step, "three models",
         "Freezing removes gradients and optimizer state. Weights and activations stay, so it depends on which of them "
         "was large.",
         f"{HU}, section 4.2", "08_memory.ipynb#4. The step, level by level", "{:.2f}", least=3),
-    Claim("and matches full fine-tuning in 100 steps of our GPT.",
-        "loss above that of full fine-tuning, in tolerances",
-        lambda: trained.intervals(trained.lora_behind_full()), "100 steps of our GPT, three seeds, own rates",
-        "Here it stays behind, also at rank 64. Against the same matrices, trained in full, three seeds cannot tell. "
-        "On Llama-3.2-3B nobody could: 645 and 660 right of 1,319 (notebook 11).",
-        "Biderman et al. 2024, arXiv 2405.09673", f"{NINE}#8. Is it as good as LoRA on unrounded weights?", "{:+.2f}",
-        trained.two_that_match, most=1),
     Claim("When the model answers, it adds no delay.",
         "time with the adapter apart over time without, half of the rounds",
-        trained.time_of_a_branch, "two blocks with random weights, r = 8, eight rows, one processor",
+        measured.time_of_a_branch, "two blocks with random weights, r = 8, eight rows, one processor",
         "Merged, the layer has the shape that it had before. Apart, each layer has two small products more, and here "
         "the narrower model paid more for them.",
         f"{HU}, section 4.1: merged", "questions.md#24. Many adapters on one base: what do they cost in time?",
@@ -135,49 +128,25 @@ CLAIMS = (
         trained.right_answers, "two orders, 100 steps of our GPT, six seeds",
         "One task that fails is enough against 'any'. In mid-line, without the capital, six seeds cannot tell. It says "
         "nothing of longer training, nor of the paper's tasks: classification, queries, summaries.",
-        f"{HU}: GLUE, WikiSQL, SAMSum", f"{HERE}#4. A task with right answers", "{:.2f}",
+        f"{HU}: GLUE, WikiSQL, SAMSum", f"{HERE}#2. A task with right answers", "{:.2f}",
         trained.counted_answers, says_any=True, least=0.5),
-    Claim("QLoRA goes further and stores every weight as a 4-bit integer:",
+    Claim("QLoRA goes further and stores every weight as a 4-bit integer.",
         "largest distance of two neighboring levels over the smallest",
         measured.unequal_gaps, "both 4-bit codes of bitsandbytes",
         "It stores an index into a table of 16 unequal numbers, and a constant for 64 of them: 4.127 bits. Embeddings, "
         "head and norms are not rounded.",
         f"{DETTMERS}, section 3", "06_nf4.ipynb#3. From weights to bytes and back", "{:.2f}",
         lambda: measured.unequal_gaps(("int4",)), says_any=True, most=1.01),
-    Claim("its uneven levels keep the most important weights the most precise.",
-        "absolute error of these weights over that of all",
-        measured.precision_of_important, "all layers of our GPT",
-        "The largest weight of a block is nearly exact, and the six next to it err most. The code knows no inputs; AWQ "
-        "looks at them.",
-        "Lin et al. 2023 (AWQ), arXiv 2306.00978", "questions.md#18. May I train on AWQ or GPTQ weights, or merge into "
-        "them?", "{:.2f}", most=0.9),
-    Claim("Its products are in low precision (8 bits or fewer), too,",
+    Claim("Its products are in low precision (8 bits or fewer), too.",
         "bits of the numbers that are multiplied", measured.operand_bits, "one layer",
         "Each product decodes the weight first, and then takes as many operations as before. What decoding costs in "
         "time is measured in notebook 08.",
         DETTMERS, "08_memory.ipynb#5. Stored in 4 bits, multiplied in 16 or 32", "{:.0f}", measured.integer_bits,
         most=8),
-    Claim("and the scaling factor and the careful start of A and B make up for what rounding loses.",
-        "distance to the original weight, over that without an adapter",
-        measured.error_at_start, "one layer of our GPT, before training",
-        "B = 0, so the error is that of rounding, whatever alpha is. Starts that do repair some of it have names: "
-        "LoftQ, QERA.",
-        "Li et al. 2023 (LoftQ), arXiv 2310.08659", f"{NINE}#6. What it learned, and the weights it did not repair",
-        "{:.3f}", measured.error_of_repair, most=0.99),
-    Claim("In the end, QLoRA does as well as LoRA on unrounded weights.",
-        "loss above that of LoRA, in tolerances",
-        lambda: trained.intervals(trained.qlora_behind_lora()), "100 steps of our GPT, three seeds, one draw of NF4",
-        "It learns all plays as well. After 20 kB it ends worse on addresses, where the rounded base was worse from "
-        "the start.",
-        f"{DETTMERS}, table 3", f"{NINE}#8. Is it as good as LoRA on unrounded weights?", "{:+.1f}", most=1),
-    Claim("The trained adapter can be merged back into the 4-bit model,",
+    Claim("The trained adapter can be merged back into the 4-bit model.",
         "cosine of the update with what arrives",
-        measured.kept_in_codes, "one layer of our GPT, each weight to its nearest level",
+        measured.kept_in_codes, "one layer of our GPT, its update as trained and made smaller",
         "A large update arrives. One of a few percent ends in the cells in which the weights were, and is lost. Four "
         "bits can hold it: added to the original weights, and then rounded, it arrives.",
         "asked most often: PEFT, issue 2321", f"{NINE}#7. Save it, and where can it be merged?", "{:.2f}", least=0.9),
-    Claim("so that the whole is made for phones and other small devices.",
-        "QLoRA over the 32-bit way", trained.on_a_small_device, "our GPT, one processor",
-        "It takes fewer bytes. It is slower for one token at a time unless the device decodes inside its products.",
-        DETTMERS, f"{HERE}#5. All fifteen", "{:.2f}", most=0.95),
 )  # fmt: skip

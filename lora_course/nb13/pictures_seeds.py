@@ -1,15 +1,12 @@
-"""The pictures of notebook 13 in which luck shows: losses beside a tolerance, and shares of right pairs."""
+"""Where luck shows in notebook 13: the shares of right pairs, seed by seed, and how far one run is from luck."""
 
 from statistics import mean
-from textwrap import fill
 
-from lora_course.drawing.looks import BLUE, GRAY, MARKS, METHODS, ORANGE
-from lora_course.drawing.style import Drawn, note, panels, picture
+from lora_course.drawing.looks import BLUE, GRAY, MARKS, METHODS
+from lora_course.drawing.style import Drawn, panels, picture
 from lora_course.nb13.lab import MID, SEEDS
-from lora_course.nb13.lab_trained import interval, lora_behind_full, luck, luck_by_verb, qlora_behind_lora, shares
-from lora_course.nb13.pictures_claims import CLAIMS, SAID
+from lora_course.nb13.lab_trained import interval, luck, shares
 
-LOOKS = {True: BLUE, False: ORANGE, None: GRAY}
 TITLES = {"statement": 'statements: "Thou art"', "question": 'questions: "Art thou"'}
 TITLES |= {f"question{MID}": 'in mid-line: "..., art thou"'}
 ROWS = {  # arm -> its name, and how it looks
@@ -20,32 +17,6 @@ ROWS = {  # arm -> its name, and how it looks
     "qlora": ("QLoRA", METHODS["qlora"]),
     "full": ("full", METHODS["full"]),
 }
-
-
-@picture
-def gaps_picture() -> Drawn:
-    """A bar for each interval, a mark for each seed, a line at the tolerance, and the word of the rule."""
-    figure, frames = panels(2, 9.8, 3.4)
-    told = []
-    measured = {"QLoRA minus LoRA": (13, qlora_behind_lora()), "LoRA minus full training": (6, lora_behind_full())}
-    for axes, (who, (number, found)) in zip(frames, measured.items(), strict=True):
-        answers = CLAIMS[number - 1].answers
-        for row, (seeds, held) in enumerate(zip(found.values(), answers, strict=True)):
-            axes.plot(interval(seeds), [row, row], color=LOOKS[held], lw=7, alpha=0.5, solid_capstyle="butt")
-            axes.plot(seeds, [row] * len(seeds), "|", color="black", ms=9)
-            axes.text(1.02, row, SAID[held], va="center", transform=axes.get_yaxis_transform())
-        axes.axvline(0, color=GRAY, lw=0.8)
-        axes.axvline(1, color=GRAY, ls="--", lw=1.4)
-        note(axes, "tolerance", (1, -0.6), (4, 0))
-        axes.set(yticks=range(len(found)), yticklabels=[fill(name, 20) for name in found])
-        axes.set(ylim=(len(found) - 0.5, -0.8), xlabel="1 = the tolerance of that text; right is worse", title=who)
-        said = [f"{setting}: {SAID[held]}" for setting, held in zip(found, answers, strict=True)]
-        told.append(f"{who}: {', '.join(said)}")
-    as_good = CLAIMS[12].answers
-    return figure, (
-        f"QLoRA does as well as LoRA in {as_good.count(True)} of {len(as_good)} settings, fails in "
-        f"{as_good.count(False)}, and {as_good.count(None)} cannot tell. {'; '.join(told)}. Bars: 95% intervals."
-    )
 
 
 def finding() -> str:
@@ -83,12 +54,10 @@ def pairs_picture() -> Drawn:
 
 
 def luck_table() -> list[list[str]]:
-    """Full minus LoRA, a row for each order: a run in standard errors over pairs and over verbs; and over the seeds."""
+    """Full minus LoRA, a row for each order: each run in standard errors over its pairs; and over the seeds."""
     rows = []
     for order, title in TITLES.items():
-        one_run = [
-            "   ".join(f"{by('full', 'lora', order, seed):+.1f}" for seed in SEEDS) for by in (luck, luck_by_verb)
-        ]
+        runs = "   ".join(f"{luck('full', 'lora', order, seed):+.1f}" for seed in SEEDS)
         low, high = interval([a - b for a, b in zip(shares("full", order), shares("lora", order), strict=True)])
-        rows.append([title.partition(":")[0], *one_run, f"{low:+.2f} to {high:+.2f}"])
+        rows.append([title.partition(":")[0], runs, f"{low:+.2f} to {high:+.2f}"])
     return rows

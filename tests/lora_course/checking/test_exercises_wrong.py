@@ -106,18 +106,3 @@ def test_unsorted_runs_are_not_blamed_on_the_line_between_them(how):
     text = said(nb15.extra_forgetting, lambda x, y, runs: how(y, np.interp(x, *zip(*runs, strict=True), **NAN)))
     steps = "Which step of yours gives another number? The order of the runs."
     assert text.startswith(("Your answer leaves the runs in the order in which they come.", steps))
-
-
-VERDICTS = [
-    (None, "no sentence yet"),
-    ({"sentence": "It is faster."}, "still to write: number"),
-    ({"sentence": "s", "number": "n", "settings": "t", "verdict": "true"}, "without a control"),
-    ({"sentence": "s", "number": "n", "settings": "t", "control": "base", "verdict": "true"}, "names no number"),
-    ({"sentence": "s", "number": "n", "settings": "t", "control": "base: 1", "verdict": "true"}, "measure"),
-]
-
-
-@pytest.mark.parametrize(("mine", "message"), VERDICTS)
-def test_a_verdict_needs_a_control(mine, message, capsys):
-    nb13.own_sentence(mine)
-    assert message in capsys.readouterr().out

@@ -5,57 +5,26 @@ from statistics import mean
 import numpy as np
 import pytest
 
-from lora_course.nb11 import pictures_published as published
 from lora_course.nb13 import check
 from lora_course.nb13 import lab_measured as measured
 from lora_course.nb13 import lab_trained as trained
 from lora_course.nb13.lab import ASKED, MID
-from lora_course.nb13.pictures_claims import CLAIMS, DEPENDS, FALSE, TRUE, holds, verdict
+from lora_course.nb13.pictures_claims import CLAIMS, DEPENDS, FALSE, holds, verdict
 
-# --- losses, seed by seed --------------------------------------------------------------------------------------------
-
-
-def test_lora_stays_behind_in_three_settings_and_its_own_matrices_cannot_be_told():
-    """Seed by seed rank 64 is worse there, too; that it is so by more than the tolerance, three seeds do not say."""
-    found = trained.lora_gaps()
-    assert all(gap > trained.TOLERANCE["plays"] for gap in found["all plays, rank 64 against the same matrices"])
-    assert CLAIMS[5].answers == [False, False, False, None] and CLAIMS[5].verdict == FALSE
+# --- products, memory, precision -------------------------------------------------------------------------------------
 
 
-def test_in_a_published_setting_chance_covers_the_gap_of_lora_and_full_fine_tuning():
-    """So sentence 6 names its setting: 100 steps of our GPT."""
-    full, lora = (row["right"] / published.QUESTIONS for row in (published.FULL, published.PUBLISHED["LoRA, rank 64"]))
-    error = sum(share * (1 - share) / published.QUESTIONS for share in (full, lora)) ** 0.5
-    assert 0 < (full - lora) / error < 1 and "100 steps of our GPT" in CLAIMS[5].sentence
-    assert "645 and 660 right of 1,319" in CLAIMS[5].corrected
-    assert [published.PUBLISHED["LoRA, rank 64"]["right"], published.FULL["right"]] == [645, 660]
+def test_protecting_the_columns_with_large_inputs_takes_error_from_them():
+    """What question 18 says of AWQ's idea: NF4 itself has no such notion."""
+    plain, protected = (measured.error_of_salient(scaled) for scaled in (1.0, 4.0))
+    assert 0.9 < plain < 1.1 and protected < 0.5 * plain
 
 
-def test_qlora_learns_all_plays_as_well_and_ends_worse_on_addresses_after_20_kb():
-    """The page had compared means with one tolerance for both texts, and nothing failed."""
-    said = dict(zip(CLAIMS[12].numbers, CLAIMS[12].answers, strict=True))
-    assert [name for name, held in said.items() if held] == ["learned all plays, asked plays"]
-    assert [name for name, held in said.items() if held is False] == ["learned 20 kB, asked addresses"]
-    assert CLAIMS[12].verdict == DEPENDS
-    assert verdict(holds(gap, -np.inf, 40) for gap in CLAIMS[12].numbers.values()) == TRUE  # the tolerance comes first
-
-
-def test_each_text_has_the_tolerance_of_its_own_eight_draws():
-    """One tolerance for both, that of plays, forgave on addresses nine times what a rounding there can do."""
-    assert {len(trained.rounding_alone(text)) for text in trained.TOLERANCE} == {8}  # whose spread it is: the page
-    assert 8 < trained.TOLERANCE["plays"] / trained.TOLERANCE["addresses"] < 11
-    assert min(trained.rounding_alone("addresses")) > 0, "the rounded base began worse there in every draw"
-
-
-@pytest.mark.parametrize("seeds", trained.STUDENT)
-def test_an_interval_holds_the_true_mean_95_times_in_100(seeds):
-    draws = np.random.default_rng(0).normal(size=(4000, seeds))
+def test_an_interval_holds_the_true_mean_95_times_in_100():
+    draws = np.random.default_rng(0).normal(size=(4000, 6))
     assert np.mean([low < 0 < high for low, high in map(trained.interval, draws.tolist())]) == pytest.approx(
         0.95, abs=0.012
     )
-
-
-# --- products, memory, time, precision -------------------------------------------------------------------------------
 
 
 def test_an_nf4_layer_multiplies_as_many_operations_in_16_or_32_bits():
@@ -65,18 +34,6 @@ def test_an_nf4_layer_multiplies_as_many_operations_in_16_or_32_bits():
 
 def test_the_large_model_is_compared_at_equal_checkpointing():
     assert measured.less_in_a_step()["a step of LLaMA 7B, r = 64, counted"] == pytest.approx(5.0, abs=0.1)
-
-
-def test_the_largest_is_nearly_exact_and_the_next_are_worst():
-    found = measured.precision_of_important()
-    assert 0 < found["the largest of its block"] < 0.1 and found["the six next to it"] > 1.5
-    assert 0.9 < found["1% with the largest inputs"] < 1.1
-
-
-def test_the_time_for_one_byte_says_how_far_its_rounds_lie_apart():
-    """On a busy machine the median alone is a number of another day's noise."""
-    low, high = list(trained.on_a_small_device().values())[-1]
-    assert low < high and CLAIMS[14].answers == [True, True, False]
 
 
 # --- which verb goes with which pronoun? -----------------------------------------------------------------------------
@@ -89,9 +46,9 @@ def test_an_untrained_base_passes_half_of_the_test_and_fails_the_other():
 
 def test_lora_fails_at_questions_which_counting_learns_from_the_same_bytes():
     """With three seeds the interval held the coin: six tell. One task that fails is enough against 'any'."""
-    assert CLAIMS[7].sentence.startswith("In 100 steps") and "100 steps" in CLAIMS[7].settings
-    assert CLAIMS[7].answers == [True, False, None] and CLAIMS[7].verdict == FALSE and CLAIMS[7].says_any
-    assert verdict(CLAIMS[7].answers) == DEPENDS
+    assert CLAIMS[6].sentence.startswith("In 100 steps") and "100 steps" in CLAIMS[6].settings
+    assert CLAIMS[6].answers == [True, False, None] and CLAIMS[6].verdict == FALSE and CLAIMS[6].says_any
+    assert verdict(CLAIMS[6].answers) == DEPENDS
     assert all(len(trained.shares(method, "question")) == 6 for method in ("lora", "qlora", "full", "counted", "cased"))
 
 
@@ -137,7 +94,6 @@ def test_six_seeds_tell_of_questions_and_take_back_what_three_said_of_statements
     assert holds(trained.interval(gaps["statement"]), 0, 1) is None and holds(trained.interval(gaps["question"]), 0, 1)
     luck = [trained.luck("full", "lora", "statement", seed) for seed in range(6)]
     assert max(luck[:4]) < -4 and luck[5] > 4, "each of these runs alone is far from luck among its pairs"
-    assert abs(trained.luck_by_verb("full", "lora", "statement", 0)) < 2.776, "over five verbs it may be luck"
 
 
 def test_luck_is_what_exercise_13_1_asks_for():
