@@ -33,7 +33,6 @@ from lora_course.nb09.lab import DRAW_ARMS, QUALITY_ARMS, drawn, film, fine_tune
 from lora_course.nb09.lab_merging import MERGE_ARMS, merged_again
 from lora_course.nb09.lab_moved import MOVED_ARMS, moved
 from lora_course.nb10.lab import PRICE_ARMS, WHERE_ARMS, adapted_loss
-from lora_course.nb10.lab_batch import BATCH_ARMS, loss_with_batch
 from lora_course.nb10.lab_directions import SPECTRA_ARMS, alike
 from lora_course.nb11.lab import VARIANT_ARMS, step_times, variant_loss
 from lora_course.nb11.lab_starts import START_ARMS, start_loss
@@ -127,7 +126,6 @@ EXPERIMENTS = {
     "merge-again": Experiment(merged_again, MERGE_ARMS, "09: merged into 4 bits without the original weights", 7),
     "lora-where": Experiment(adapted_loss, WHERE_ARMS, "10: which matrices to adapt under one budget", 35),
     "lora-price": Experiment(adapted_loss, PRICE_ARMS, "10: ranks, rates and scalings", 30),
-    "batch": Experiment(loss_with_batch, BATCH_ARMS, "10: does LoRA fall behind as the batch grows?", 40),
     "lora-spectra": Experiment(alike, SPECTRA_ARMS, "10: do two runs write and read alike?", 10),
     "variants": Experiment(variant_loss, VARIANT_ARMS, "11: seven ways to train adapters at several rates", 30),
     "variant-times": Experiment(step_times, {"21 rounds": {}}, "11: the seconds of a training step of each variant", 3),

@@ -111,15 +111,11 @@ for _way in ("q v", *HALF):
     PLACE_RATES[_way] = (*PLACE_RATES[_way], 5e-2)
 # The best of each sweep: a test holds this table against the stored results.
 BEST_PLACE_RATES = dict.fromkeys([*PLACES, *HALF], 2e-2) | {"q": 1e-2, "up": 1e-2}
-# These are also measured at their best temperature: what is left of a lead when each is as sure as it should be?
-CALIBRATED = ("q k v o", "down", "up down, rank 2")
 
 WHERE_ARMS: dict[str, dict] = {}
 for _way, (_targets, _rank) in (PLACES | HALF).items():
     _options: dict = {"method": "lora", "rank": _rank, "targets": _targets}
     WHERE_ARMS |= sweep_arms(_way, PLACE_RATES[_way], BEST_PLACE_RATES[_way], **_options)
-    if _way in CALIBRATED:
-        WHERE_ARMS |= arms_of(_way, (BEST_PLACE_RATES[_way],), SEEDS, **_options, calibrate=True)
 
 # --- ranks, rates, scalings, steps ---------------------------------------------------------------------------------
 
@@ -146,7 +142,6 @@ PRICE_ARMS = (
 )
 for _rank, _rates in RANK_RATES.items():
     PRICE_ARMS |= sweep_arms(rank_way("lora", _rank), _rates, BEST_RANK_RATE, method="lora", rank=_rank)
-PRICE_ARMS |= arms_of("lora r1", (BEST_RANK_RATE,), SEEDS, method="lora", rank=1, calibrate=True)
 for (_scaling, _rank), _rates in OTHER_RATES.items():
     _options = {"method": "lora", "rank": _rank, "scaling": SCALINGS[_scaling](_rank)}
     PRICE_ARMS |= arms_of(rank_way("lora", _rank, _scaling), _rates, **_options)

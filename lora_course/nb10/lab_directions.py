@@ -2,8 +2,7 @@
 
 A run trains the base as `nb10` does, at the best rate of its way, and takes every update dW = W' - W apart: its left
 singular vectors say where it writes, its right ones what it reads. An arm compares two runs that read other batches.
-Adapters have another random A, too, unless an arm gives both the same one: what does the start alone do? And one arm
-reads verses instead of plays in the second run: what do two runs share that no text taught them?
+Adapters have another random A, too, unless an arm gives both the same one: what does the start alone do?
 """
 
 import functools
@@ -14,7 +13,7 @@ from torch import Tensor
 from lora_course.nb10.lab import block_weights
 from lora_course.running.finetune import fine_tune, prepared
 from lora_course.running.sweeps import SEEDS
-from lora_edu import load_base, load_text
+from lora_edu import load_base
 
 # way -> method, rank, learning rate: the best of the sweeps, of full's two the gentler
 WAYS = {"lora r8": ("lora", 8, 1e-2), "full": ("full", 0, 1e-3)}
@@ -23,12 +22,12 @@ Updates = dict[str, Tensor]  # path of a layer -> dW (d_out, d_in)
 
 
 @functools.lru_cache(maxsize=16)  # 13 MB each
-def trained(way: str, seed: int, start: int | None = None, steps: int = 100, text: str = "shakespeare") -> Updates:
-    """The updates of one run on a text. The seed draws the batches, and A unless `start` does."""
+def trained(way: str, seed: int, start: int | None = None, steps: int = 100) -> Updates:
+    """The updates of one run on plays. The seed draws the batches, and A unless `start` does."""
     method, rank, lr = WAYS[way]
     model = prepared(load_base("laptop", device="cpu"), method, rank, seed if start is None else start)
     before = block_weights(model)
-    fine_tune(model, steps, lr, seed, load_text(text), progress=False)
+    fine_tune(model, steps, lr, seed, progress=False)
     return {path: weight.detach() - before[path] for path, weight in block_weights(model).items()}
 
 
@@ -37,14 +36,13 @@ def similarity(one: Tensor, other: Tensor) -> float:
     return ((one.T @ other).square().sum() / min(one.shape[1], other.shape[1])).item()
 
 
-def alike(way: str, one_start: bool = False, other: str = "shakespeare", *, seed: int = 0) -> dict[str, list[float]]:
+def alike(way: str, one_start: bool = False, *, seed: int = 0) -> dict[str, list[float]]:
     """phi(i, i) of two runs for each of COUNTS, where they write and what they read.
 
-    Means over the 16 attention matrices, all 256 x 256. one_start: both begin with the same A. other: what the second
-    run reads.
+    Means over the 16 attention matrices, all 256 x 256. one_start: both begin with the same A.
     """
     there = (seed + 1) % len(SEEDS)
-    pair = trained(way, seed, seed), trained(way, there, seed if one_start else there, text=other)
+    pair = trained(way, seed, seed), trained(way, there, seed if one_start else there)
     return {"writes": _mean_shared(*pair, 0), "reads": _mean_shared(*pair, 2)}
 
 
@@ -62,6 +60,5 @@ def _mean_shared(one: Updates, other: Updates, side: int) -> list[float]:
 PAIRS: dict[str, dict] = {  # what is compared -> its arms, one a pair of seeds
     "adapters": {"way": "lora r8"},
     "adapters, one start": {"way": "lora r8", "one_start": True},
-    "adapters, two texts": {"way": "lora r8", "one_start": True, "other": "king-james"},
 }
 SPECTRA_ARMS = {f"{name}, seed {seed}": how | {"repeat": seed} for name, how in PAIRS.items() for seed in SEEDS}

@@ -1,4 +1,4 @@
-"""Pictures of notebook 10: one budget in nine places, the best rate of each rank, and the batch.
+"""Pictures of notebook 10: one budget in nine places, and the best rate of each rank.
 
 What the stored runs say is in `lora_course.nb10.lab_runs`.
 """
@@ -10,11 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from lora_course.drawing.looks import ADAPTER, BLUE, GRAY, METHODS, ORANGE, filled
+from lora_course.drawing.looks import ADAPTER, BLUE, GRAY, ORANGE, filled
 from lora_course.drawing.sliders import explore
 from lora_course.drawing.style import Drawn, note, panels, picture, slider, stage, ticks
 from lora_course.nb10.lab import HALF, PLACES
-from lora_course.nb10.lab_batch import EQUAL_STEPS, EQUAL_TOKENS, batch_runs, shares_missed
 from lora_course.nb10.lab_runs import RANKS, at_best, best_rates, swept
 from lora_course.running.sweeps import TIE, Runs
 
@@ -98,7 +97,7 @@ def _rows(axes: Axes, runs: Runs, ways: Iterable[str], first: float = 0) -> list
         axes.plot(mean, row, marker, color=color, ms=7)
         note(axes, f"{mean:.3f}  {name}", (max(losses), row), (12, 0), color=color)
         said.append(f"{name} {mean:.3f}")
-    axes.set(xlabel="loss on plays, nats per byte (lower is better)", yticks=[])
+    axes.set(xlabel="loss on plays after 100 steps, nats per byte (lower is better)", yticks=[])
     return said
 
 
@@ -113,9 +112,8 @@ def places_figure(runs: Runs) -> Drawn:
     axes.set_xlim(1.8, 2.55)
     axes.invert_yaxis()
     return figure, (
-        f"One MLP matrix, down, beats all of attention. With one budget: {', '.join(whole)}. With half of it: "
-        f"{', '.join(half)}. Squares are attention, diamonds the MLP, circles all six matrices; marks are means, short "
-        "lines three seeds."
+        f"In 100 steps one MLP matrix, down, beats all of attention. With one budget: {', '.join(whole)}. With half of "
+        f"it: {', '.join(half)}. Squares are attention, diamonds the MLP, circles all six; short lines three seeds."
     )
 
 
@@ -149,30 +147,4 @@ def rates_figure(runs: Runs) -> Drawn:
         f"With a fixed alpha the best rate stays; at alpha = 2r it falls with the rank. From rank 1 to 64, {tuned}. "
         f"Thick bars: rates as good within {TIE:g} nats. Dotted: {full:g}, best for the same six matrices trained in "
         "full, and ten times that."
-    )
-
-
-# --- the batch -------------------------------------------------------------------------------------------------------
-
-
-@picture
-def batch_figure() -> Drawn:
-    """What LoRA misses of what full fine-tuning learned, against the batch: at equal tokens, and with as few steps."""
-    runs, said = batch_runs(), []
-    figure, frames = panels(2, 9.2, 3.4, sharey=True)
-    lines = (("equal tokens", EQUAL_TOKENS, METHODS["lora"]), ("32 steps for all", EQUAL_STEPS, METHODS["control"]))
-    for axes, way in zip(frames, ("lora r8", "lora r64"), strict=True):
-        for name, cells, look in lines:
-            missed = 100 * np.array([shares_missed(runs, way, *cell) for cell in cells])  # (3 batches, seeds)
-            axes.plot(range(3), missed.mean(1), **look, ms=8, label=name)
-            axes.plot(np.repeat(range(3), missed.shape[1]), missed.flat, "_", color=look["color"], ms=9)
-            said.append(f"{way.replace('lora r', 'rank ')}, {name}: " + ", ".join(f"{m:.0f}%" for m in missed.mean(1)))
-        axes.set(title=way.replace("lora r", "rank "), xlabel="sequences in a batch", xlim=(-0.3, 2.3), ylim=(0, 18.5))
-        axes.set_xticks(range(3), [str(batch) for batch, _ in EQUAL_TOKENS])
-    frames[0].set_ylabel("missed of what full learned, %")
-    frames[0].legend(loc="lower right")
-    return figure, (
-        "At a batch of 64 LoRA falls further behind full fine-tuning: fewer steps explain about half of it, or all. "
-        f"Share that it missed of what full learned, with batches of 4, 16 and 64: {'; '.join(said)}. Marks are means "
-        "of three seeds, short lines the seeds."
     )

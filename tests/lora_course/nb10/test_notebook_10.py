@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from lora_course.experiments import load_results
-from lora_course.nb10 import lab_batch as nb10_batch
 from lora_course.nb10 import lab_directions as nb10_directions
 from lora_course.nb10 import lab_runs as records
 from lora_course.nb10 import pictures
@@ -102,41 +101,6 @@ def test_one_rate_serves_all_ranks_with_a_fixed_alpha_and_none_that_was_tried_at
     assert all(max(records.regret(RUNS, lr)["alpha = 2r"].values()) > 0.1 for lr in (3e-3, 1e-2))
 
 
-# --- the batch --------------------------------------------------------------------------------------------------------
-
-BATCHES = nb10_batch.batch_runs()
-
-
-def missed(way, batch, steps):
-    return nb10_batch.shares_missed(BATCHES, way, batch, steps)
-
-
-def test_the_batches_read_equally_much_and_three_seeds_choose_their_rates_as_one_did():
-    assert len({batch * steps for batch, steps in nb10_batch.EQUAL_TOKENS}) == 1
-    for cell, (rates, best) in nb10_batch.RATES.items():
-        three = {lr: [run.loss for run in nb10_batch.of(BATCHES, *cell).where(lr=lr)] for lr in rates}
-        means = {lr: np.mean(found) for lr, found in three.items() if len(found) == 3}
-        assert len(means) == 3 and min(means, key=means.get) == best, cell
-
-
-def test_both_ranks_fall_behind_at_the_largest_batch_with_every_seed_and_rank_lowers_the_line():
-    """Not "LoRA's lag does not depend on the batch", nor "a larger rank takes the rise away"."""
-    for way in ("lora r8", "lora r64"):
-        assert min(missed(way, 64, 32)) > max(missed(way, 4, 512) + missed(way, 16, 128))
-    for cell in nb10_batch.EQUAL_TOKENS:
-        assert max(missed("lora r64", *cell)) < min(missed("lora r8", *cell))
-
-
-def test_as_few_steps_alone_do_as_much_at_rank_64_and_half_of_it_at_rank_8():
-    """Not "it is the batch": at equal tokens a larger batch has fewer steps, and these alone make LoRA fall behind."""
-    (rise, by_steps), (small_rise, small_by_steps) = (nb10_batch.rises(BATCHES, f"lora r{rank}") for rank in (8, 64))
-    assert 0.06 < rise < 0.08 and 0.4 < by_steps / rise < 0.7
-    assert 0.02 < small_rise < small_by_steps < 0.05
-    pairs = zip(missed("lora r8", 64, 32), missed("lora r8", 16, 32), strict=True)
-    assert all(at_64 > at_16 for at_64, at_16 in pairs)  # a part is left to the batch, or to what was read
-    assert nb10_batch.mean_missed(BATCHES, "lora r8", 4, 32) < 0.09  # where little is read, few steps do not do it
-
-
 # --- directions -------------------------------------------------------------------------------------------------------
 
 
@@ -154,20 +118,10 @@ def test_two_adapters_agree_above_chance_and_more_on_where_they_write():
     )
 
 
-def test_two_adapters_read_apart_because_they_started_apart():
+def test_what_two_adapters_read_hangs_on_where_they_started():
     """Its rival: that reading differs from batch to batch. With one start for both, eight directions hardly do."""
     (writes, reads), (one_writes, one_reads) = (
         [shares(name, side) for side in ("writes", "reads")] for name in ("adapters", "adapters, one start")
     )
     assert (one_reads[:, -1] > 4 * reads[:, -1]).all() and (one_writes[:, -1] < 1.3 * writes[:, -1]).all()
     assert (one_reads[:, 0] < 2 * reads[:, 0]).all()  # the strongest one is less the start's
-
-
-def test_what_two_texts_share_is_the_start_and_what_both_ask_for():
-    """Not "one A made both learn the same", nor "two runs write alike because both read plays"."""
-    two, one = (
-        [shares(f"adapters, {arm}", side) for side in ("writes", "reads")] for arm in ("two texts", "one start")
-    )
-    for other, same in zip(two, one, strict=True):
-        assert (other[:, -1] > 0.5 * same[:, -1]).all() and (other[:, 0] < 0.4 * same[:, 0]).all()
-    assert (two[1][:, -1] > 0.65 * one[1][:, -1]).all()

@@ -9,7 +9,6 @@ from conftest import moved
 
 from lora_course.nb09 import lab as nb09
 from lora_course.nb10 import lab as learning
-from lora_course.nb10 import lab_batch as nb10_batch
 from lora_course.nb10 import lab_directions as nb10_directions
 from lora_course.nb15 import lab_intruders as nb15_intruders
 from lora_course.running import finetune
@@ -32,15 +31,6 @@ def test_the_protocol_is_that_of_notebook_09(tiny):
         theirs = nb09.fine_tuned_loss(method, "all plays", 1e-2, steps=4, rank=2, progress=False)
         ours = run(method)
         assert (ours["plays"], ours["addresses"]) == (theirs["after"], theirs["addresses"])
-
-
-def test_a_batch_is_as_large_as_told_and_a_tenth_of_the_steps_is_warm_up(tiny, in_small, monkeypatch):
-    in_small(nb10_batch)
-    base, seen = nb10_batch.loss_with_batch("full", 0.0, 4, 0), []
-    small = finetune.train
-    monkeypatch.setattr(finetune, "train", lambda *some, **how: seen.append(how) or small(*some, **how))
-    assert nb10_batch.loss_with_batch("lora", 1e-2, 3, 20, rank=2, progress=False)["plays"] < base["plays"]
-    assert (seen[0]["batch_size"], seen[0]["warmup_steps"], seen[0]["seq_len"]) == (3, 2, nb10_batch.SEQ_LEN)
 
 
 def test_the_budget_of_each_place_is_the_same():

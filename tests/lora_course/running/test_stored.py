@@ -6,7 +6,6 @@ from lora_course.experiments import load_results
 from lora_course.nb01 import lab as nb01
 from lora_course.nb09 import lab as nb09
 from lora_course.nb10 import lab as nb10
-from lora_course.nb10 import lab_batch as nb10_batch
 from lora_course.nb10 import lab_runs as nb10_runs
 from lora_course.nb11 import lab as nb11
 from lora_course.nb11 import lab_starts as nb11_starts
@@ -17,7 +16,7 @@ from lora_course.nb16.lab_rivals import WAYS
 from lora_course.running.sweeps import SEEDS, TIE, stored_runs
 from lora_edu.texts import ADDRESS_LINE, PLAY_LINE, load_text
 
-QUALITY, RUNS, BATCHES, VARIANTS = nb09.quality_runs(), nb10_runs.all_runs(), nb10_batch.batch_runs(), nb11.all_runs()
+QUALITY, RUNS, VARIANTS = nb09.quality_runs(), nb10_runs.all_runs(), nb11.all_runs()
 STARTS, ENTRIES, REWARDED = stored_runs("starts", "loss"), stored_runs("trained-entries", "loss"), nb16_runs.all_runs()
 # notebook and way -> its runs, and the rate that the page takes for its best one
 SWEEPS = (
@@ -27,7 +26,6 @@ SWEEPS = (
     | {"01 entries by lot": (ENTRIES.where(rank=8), 0.03), "09 rank 64": (nb09.of(QUALITY, "lora", rank=64), 3e-3)}
     | {f"10 {way}": (RUNS.where(way=way), lr) for way, lr in nb10.BEST_PLACE_RATES.items()}
     | {f"10 rank {r}": (RUNS.where(way=f"lora r{r}"), nb10.BEST_RANK_RATE) for r in nb10.RANK_RATES}
-    | {f"10 batch {cell}": (nb10_batch.of(BATCHES, *cell), lr) for cell, (_, lr) in nb10_batch.RATES.items()}
     | {f"11 {name}": (VARIANTS.where(name=name), lr) for name, (_, lr) in nb11.RATES.items()}
     | {f"11 start {start}": (STARTS.where(start=start, bits=2), lr) for start, lr in nb11_starts.BEST_RATES.items()}
     | {f"16 {way}": (REWARDED.where(way=way), lr) for way, (_, _, lr) in WAYS.items()}
