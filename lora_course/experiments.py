@@ -131,7 +131,7 @@ EXPERIMENTS = {
     "variant-times": Experiment(step_times, {"21 rounds": {}}, "11: the seconds of a training step of each variant", 3),
     "starts": Experiment(start_loss, START_ARMS, "11: starts on a rounded base, before and after training", 8),
     "real-model": Experiment(adapted, FOUR_STATES, "12: SmolLM2 adapted, in 32 bits and in 4", 30),
-    "real-model-rivals": Experiment(rival, RIVALS, "12: an adapter moved onto NF4, other draws, fewer blocks", 22),
+    "real-model-rivals": Experiment(rival, RIVALS, "12: adapters moved to other bases, other draws, fewer blocks", 24),
     "real-model-moved": Experiment(served, SERVED_ARMS, "12: adapters on their own draw of NF4, and on others", 7),
     "agreement": Experiment(agreement, AGREEMENT_ARMS, "13: which verb goes with which pronoun?", 25),
     "forgetting": Experiment(adapted_loss, FORGETTING_ARMS, "15: forgetting at equal learning, three roads", 28),

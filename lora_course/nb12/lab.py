@@ -1,8 +1,8 @@
 """A real model in four states: as loaded or in NF4, without an adapter or after twenty steps with one.
 
 The square tells two things apart that a single run mixes: what training wins back of the rounding, and what it learns
-about its text, with which the rounding has nothing to do. Its rivals: an adapter that never saw the rounding, one
-temperature, and fewer rounded blocks.
+about its text, with which the rounding has nothing to do. Beside it: an adapter that never saw the rounding, one that
+saw it and is put on other bases, and fewer rounded blocks.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lora_course.nb06.lab import rounding
-from lora_edu import NF4Linear, evaluate, quantize_linears, train
-from lora_edu.calibration import one_temperature
+from lora_edu import NF4Linear, evaluate, quantize, quantize_linears, train
 from lora_edu.lora import add_lora, lora_layers
 from lora_edu.models.pretrained import load_pretrained, next_token_loss, tokenize
 from lora_edu.texts import ADDRESS_LINE, Text, load_text
@@ -21,6 +19,7 @@ from lora_edu.texts import ADDRESS_LINE, Text, load_text
 STEPS = 20
 WINDOWS = 16  # of 256 tokens, of each held-out text
 RATE = 2e-3
+DRAWS = range(3)  # seeds of other draws of NF4
 VERSE_LINE = "And David lamented with this lamentation over Saul"  # 2 Samuel 1:17, a book that is held out
 PROMPT = "In the evening, the old man"
 
@@ -49,32 +48,53 @@ def adapted(quantized: bool, steps: int = STEPS, draw: int = 0, *, seed: int = 0
 
 
 def rival(
-    *, draw: int | None = None, blocks: Sequence[int] = (), shift: int | None = None, quantized=False, progress=True
+    *, draw: int | None = None, quantized=False, blocks: Sequence[int] = (), permuted: int | None = None, progress=True
 ) -> dict:
     """Another reading of the square (nats per token): on both texts after training, else on the Bible.
 
-    draw: train LoRA as `adapted` does, and round the base afterwards. blocks: round these alone, without training.
-    shift: round all, the first block of 64 begun so many weights later: another draw of many rounding errors.
-    Otherwise nothing is trained, and one temperature is fitted on the text's first half: the losses are its second's.
+    draw: train LoRA as `adapted` does, and round the base afterwards; or, quantized, train QLoRA and move its adapter.
+    blocks: round these alone, without training. permuted: round all, columns permuted: another draw of NF4.
     """
     model, _, bible, addresses = loaded()
+    weights = {path: layer.weight for path, layer in model.named_modules() if path.endswith("_proj")}
+    if quantized:
+        quantize_linears(model, double_quant=True)
     if draw is not None:
-        adapt(model, bible, STEPS, draw, progress)
+        training = adapt(model, bible, STEPS, draw, progress)
+        if quantized:
+            return moved(model, weights, bible) | {"training": training}
         for layer in lora_layers(model).values():
             layer.base = NF4Linear.from_linear(layer.base, double_quant=True)
         return {"Bible": loss_on(model, bible.validation), "addresses": loss_on(model, addresses)}
     for block in blocks:
         quantize_linears(model.model.layers[block], double_quant=True)
-    if shift is not None:
-        for weight in model.model.layers.parameters():
-            if weight.dim() == 2:  # of a linear layer; a norm has one
-                weight.data = rounding(shift, "nf4", 64, True)(weight.detach())
-    if blocks or shift is not None:
-        return {"Bible": loss_on(model, bible.validation)}
-    if quantized:
-        quantize_linears(model, double_quant=True)
-    found = one_temperature(model, bible.validation, seq_len=256, max_windows=WINDOWS // 2, batch_size=2)
-    return dict(zip(("temperature", "half", "calibrated"), (round(value, 5) for value in found), strict=True))
+    if permuted is not None:
+        for weight in weights.values():
+            weight.data = redrawn(weight.detach(), permuted)
+    return {"Bible": loss_on(model, bible.validation)}
+
+
+def moved(model: nn.Module, weights: dict[str, Tensor], bible: Text) -> dict:
+    """The Bible's loss of an adapter that was trained on NF4, put on other bases.
+
+    weights: of the layers as loaded. The bases: the draw of NF4 that it saw, the weights as loaded, and other draws.
+    """
+    found: dict = {"own draw": loss_on(model, bible.validation)}
+    bases = {"as loaded": lambda weight: weight}
+    bases |= {f"permuted {seed}": lambda weight, seed=seed: redrawn(weight, seed) for seed in DRAWS}
+    for name, change in bases.items():
+        for path, layer in lora_layers(model).items():
+            weight = change(weights[path].detach())
+            layer.base = nn.Linear(*weight.T.shape, bias=False).requires_grad_(False)
+            layer.base.weight.data = weight
+        found[name] = loss_on(model, bible.validation)
+    return found
+
+
+def redrawn(weight: Tensor, seed: int) -> Tensor:
+    """A weight rounded to NF4 and decoded, its columns permuted meanwhile: other blocks, and so other errors."""
+    order = torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(seed))
+    return quantize(weight[:, order].contiguous(), double_quant=True).dequantize()[:, order.argsort()]
 
 
 def loaded() -> tuple[nn.Module, Any, Text, Tensor]:
@@ -84,12 +104,12 @@ def loaded() -> tuple[nn.Module, Any, Text, Tensor]:
     return model.requires_grad_(False), tokenizer, bible, tokenize(tokenizer, load_text("speeches").validation)
 
 
-def adapt(model: nn.Module, text: Text, steps: int, seed: int, progress: bool = True) -> None:
-    """Put a rank-8 adapter beside every block linear and train it: one window of 256 tokens a step."""
+def adapt(model: nn.Module, text: Text, steps: int, seed: int, progress: bool = True) -> list[float]:
+    """Put a rank-8 adapter beside every block linear and train it: 256 tokens a step. Returns the steps' losses."""
     torch.manual_seed(seed)  # A is drawn at random
     add_lora(model, rank=8, alpha=16, targets="all-linear")
     how = dict(batch_size=1, seq_len=256, eval_windows=1, loss_fn=next_token_loss, progress=progress)
-    train(model, text, steps=steps, lr=RATE, seed=seed, **how)
+    return [round(loss, 4) for loss in train(model, text, steps=steps, lr=RATE, seed=seed, **how).train_loss]
 
 
 def loss_on(model: nn.Module, tokens: Tensor) -> float:
@@ -116,7 +136,6 @@ RIVALS: dict[str, dict] = {
     **{f"four blocks, from {start}": {"blocks": list(range(start, 30, 8))[:4]} for start in (0, 2, 5)},
     "the first four blocks": {"blocks": [0, 1, 2, 3]},
     "the last four blocks": {"blocks": [26, 27, 28, 29]},
-    **{f"NF4, shift {shift}": {"shift": shift} for shift in (16, 32, 48)},
-    "as loaded, one temperature": {},
-    "NF4, one temperature": {"quantized": True},
+    **{f"NF4, permuted {seed}": {"permuted": seed} for seed in DRAWS},
+    **{f"QLoRA moved, seed {draw}": {"draw": draw, "quantized": True} for draw in range(3)},
 }
