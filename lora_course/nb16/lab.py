@@ -26,7 +26,6 @@ PROMPT, NEW, ROLLOUTS = 16, 32, 48  # bytes given, bytes written, roll-outs in a
 LETTERS = (ord("e"), ord("E"))
 WARMUP = 5  # steps in which the rate grows to its full size
 SEEN = 3  # times that a word stands in the addresses: fewer may be a misprint
-UNREAL = 2.0  # what a word costs that no address holds, where words are paid for too
 SAMPLE = "My fellow citizen"
 LogProbs = Callable[[Tensor], Tensor]  # tokens (B, PROMPT + NEW) -> (B, NEW, 256)
 
@@ -70,12 +69,10 @@ def is_e(tokens: Tensor) -> Tensor:
 
 
 def paid(reward: str, tokens: Tensor, generator: torch.Generator) -> Tensor:
-    """The reward of each new byte, (B, NEW). reward: one of the three below."""
+    """The reward of each new byte, (B, NEW). reward: one of the two below."""
     new = tokens[:, PROMPT:]
     if reward == "coin":  # as frequent as an e, and about nothing
         return -(torch.rand(new.shape, generator=generator) < 0.09).float()
-    if reward == "words":  # paid at the byte after the word, where it is known to be whole
-        return -is_e(new) - UNREAL * marked_words(tokens, PROMPT)[1]
     return -is_e(new)
 
 
@@ -153,18 +150,15 @@ def rewarded(
     film: bool = False,
     looks: tuple[int, ...] = (),
     shuffled: bool = False,
-    temperature: float = 1.0,
     seed: int = 0,
     progress: bool = True,
 ) -> dict:
     """Train the shipped base by a reward in one way. Step -> what `measured` says, and the share of e's step by step.
 
     method: as for `start`. film: before the steps of `looks` it is looked at, too, on fewer roll-outs. shuffled: what
-    is measured is a random update whose norm in each layer is the trained one's. temperature: by what the logits are
-    divided, under the constants.
+    is measured is a random update whose norm in each layer is the trained one's.
     """
     model, frozen = start(method, rank, seed)
-    model.lm_head.weight.data /= temperature
     optimizer, shares, found = adamw(model), [], {}
     for step in tqdm(range(steps), disable=not progress, leave=False):
         if film and step in looks:
@@ -226,19 +220,20 @@ def measured(model: GPT, rollouts: int = 512) -> dict:
     """Fresh roll-outs from held-out addresses, the same prompts for every model.
 
     "e": the mean probability of an e, which is its expected share and wavers less than a count. "kl": from the shipped
-    base, nats a byte. "words": the share of real ones. "unreal": words a byte that are not. Then the loss on
-    "addresses", and a "sample".
+    base, nats a byte. "words": the share of real ones. "th": how many a byte, by the probability of an h after each t.
+    Then the loss on "addresses", and a "sample".
     """
     generator = torch.Generator().manual_seed(1)
     tokens = model.generate(prompts(rollouts, generator, held_out=True), NEW, temperature=1.0, generator=generator)
-    shares, kls = [], []
+    shares, kls, ths = [], [], []
     for some in tokens.split(128):
         ours, base = new_log_probs(model, some), new_log_probs(shipped(), some)
         shares.append(ours[..., LETTERS].exp().sum(-1).flatten())
         kls.append((ours.exp() * (ours - base)).sum(-1).flatten())
-    found = {"e": torch.cat(shares).mean(), "kl": torch.cat(kls).mean()}
+        ths.append((ours[..., ord("h")].exp() * (some[:, PROMPT - 1 : -1] == ord("t"))).flatten())
+    found = {"e": torch.cat(shares).mean(), "kl": torch.cat(kls).mean(), "th": torch.cat(ths).mean()}
     words, wrong = (marks.sum() for marks in marked_words(tokens, PROMPT))
-    found |= {"words": 1 - wrong / words.clamp_min(1), "unreal": wrong / tokens[:, PROMPT:].numel()}
+    found["words"] = 1 - wrong / words.clamp_min(1)
     sample = model.generate(SAMPLE, 160, temperature=1.0, generator=torch.Generator().manual_seed(1))[len(SAMPLE) :]
     result = {name: round(value.item(), 5) for name, value in found.items()}
     return result | {"addresses": loss_on(model, "speeches", 32), "sample": sample}

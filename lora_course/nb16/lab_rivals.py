@@ -1,11 +1,9 @@
-"""What a reward's run is held against: one number, two numbers, roll-outs picked, and the best copied (notebook 16)
+"""What a reward's run is held against: one number, roll-outs picked, and the best copied (notebook 16)
 
-`biased` trains nothing: a bias on the logit of e, and perhaps a temperature. `picked` changes no model: of many
+`biased` trains nothing: a bias on the logit of e. `picked` changes no model: of many
 roll-outs of the base it takes those with few e's oftener, in the way that no policy can beat at equal divergence.
 `imitated` trains on the text of the best roll-outs, as on any text.
 """
-
-import itertools
 
 import torch
 from torch import Tensor, nn
@@ -22,51 +20,53 @@ def reward_arm(method: str, *, seed: int = 0, progress: bool = True, **settings)
         return biased(**settings)
     if method == "imitated":
         return imitated(seed=seed, **settings)
-    return picked(seed=seed) if method == "picked" else nb16.rewarded(method, seed=seed, progress=progress, **settings)
+    if method == "picked":
+        return picked(seed=seed, **settings)
+    return nb16.rewarded(method, seed=seed, progress=progress, **settings)
 
 
-def with_bias(model: GPT, bias: float, temperature: float = 1.0) -> GPT:
-    """The model with one number more, or two: logits divided by a temperature, a bias on those of e and E. In place."""
-    model.lm_head.weight.data /= temperature
+def with_bias(model: GPT, bias: float) -> GPT:
+    """The model with one number more, a bias on the logits of e and E. In place."""
     added = torch.zeros(model.config.vocab_size)
     added[list(LETTERS)] = bias
     model.lm_head.bias = nn.Parameter(added, requires_grad=False)
     return model
 
 
-def biased(bias: float, temperature: float = 1.0) -> dict:
-    return {"looks": {"0": nb16.measured(with_bias(load_base("laptop", device="cpu"), bias, temperature))}}
+def biased(bias: float) -> dict:
+    return {"looks": {"0": nb16.measured(with_bias(load_base("laptop", device="cpu"), bias))}}
 
 
-PLACES, EACH = 48, 384  # prompts, and roll-outs of each
 STRENGTHS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 10.0)
 
 
-def picked(seed: int = 0) -> dict:
-    """`EACH` roll-outs of the base from each of `PLACES` held-out prompts, weighted by exp(-strength * their e's).
+def picked(places: int = 48, each: int = 384, seed: int = 0) -> dict:
+    """Roll-outs of the base, `each` from so many held-out prompts, weighted by exp(-strength * their e's).
 
     Of all ways to write with so few e's this one is the nearest to the base: the optimum of the reward at the price
     beta = 1 / strength. Its divergence comes from the weights alone, and is a little too small where few roll-outs
-    carry them. Returns for each strength e, kl and words as `measured` does, and "carried_by": to how many roll-outs
-    of a prompt the weights come, in the middle of all prompts.
+    carry them. Returns for each strength e, kl, words and th as `measured` does, and "carried_by": to how many
+    roll-outs of a prompt the weights come, in the middle of all prompts.
     """
     generator = torch.Generator().manual_seed(seed)
     counts = []
-    for prompt in nb16.prompts(PLACES, generator, held_out=True):
-        tokens = nb16.shipped().generate(prompt.repeat(EACH, 1), NEW, temperature=1.0, generator=generator)
-        marks = [nb16.is_e(tokens[:, PROMPT:]), *marked_words(tokens, PROMPT)]
+    for prompt in nb16.prompts(places, generator, held_out=True):
+        tokens = nb16.shipped().generate(prompt.repeat(each, 1), NEW, temperature=1.0, generator=generator)
+        th = (tokens[:, PROMPT - 1 : -1] == ord("t")) & (tokens[:, PROMPT:] == ord("h"))
+        marks = [nb16.is_e(tokens[:, PROMPT:]), *marked_words(tokens, PROMPT), th]
         counts.append(torch.stack([mark.sum(1) for mark in marks]))
-    e, words, wrong = torch.stack(counts, dim=1)  # (PLACES, EACH), each of them
-    return {"strengths": {f"{strength:g}": _weighted(strength, e, words, wrong) for strength in (0.0, *STRENGTHS)}}
+    marks = torch.stack(counts, dim=1)  # (4, places, each)
+    return {"strengths": {f"{strength:g}": _weighted(strength, *marks) for strength in (0.0, *STRENGTHS)}}
 
 
-def _weighted(strength: float, e: Tensor, words: Tensor, wrong: Tensor) -> dict:
+def _weighted(strength: float, e: Tensor, words: Tensor, wrong: Tensor, th: Tensor) -> dict:
     weights = torch.softmax(-strength * e, dim=1)
     spelled_wrong = (weights * wrong).sum() / (weights * words).sum()
     found = {
         "e": (weights * e).sum(1).mean() / NEW,
         "kl": (weights * (weights * e.shape[1]).clamp_min(1e-30).log()).sum(1).mean() / NEW,
         "words": 1 - spelled_wrong,
+        "th": (weights * th).sum(1).mean() / NEW,
         "carried_by": (1 / weights.square().sum(1)).median(),
     }
     return {name: round(value.item(), 5) for name, value in found.items()}
@@ -111,9 +111,7 @@ WAYS: dict[str, tuple[dict, tuple[float, ...], float]] = {  # how it trains, rat
 
 def _arms() -> dict[str, dict]:
     arms = {f"bias {bias:g}": {"method": "bias", "bias": bias} for bias in BIASES} | {"picked": {"method": "picked"}}
-    for temperature, bias in itertools.product((0.9, 0.8, 0.7), (-3.0, -4.0, -5.0)):
-        options = {"method": "bias", "bias": bias, "temperature": temperature}
-        arms[f"bias {bias:g}, temperature {temperature:g}"] = options
+    arms["picked, for th"] = {"method": "picked", "places": 24, "each": 128}
     for way, (options, rates, best) in WAYS.items():
         arms |= sweep_arms(way, rates, best, **options)
     arms |= arms_of("no price", (1e-2,), **R1, beta=0.0, film=True, looks=SHORT)
@@ -125,11 +123,8 @@ def _arms() -> dict[str, dict]:
     longest: dict = {"steps": 300, "film": True, "looks": (200,)}
     arms |= arms_of("lora r1, longest", (3e-3,), **R1, **longest)
     arms |= arms_of("constants, longest", (5e-2,), **constants, **longest)
-    arms |= arms_of("constants for words", (5e-2,), SEEDS, **constants, reward="words", temperature=0.8)
-    arms |= arms_of("cheap", (3e-3,), SEEDS, **R8, beta=0.1)
     arms |= arms_of("shuffled", (3e-3,), SEEDS, **R8, shuffled=True)
-    arms |= arms_of("coin", (3e-3,), SEEDS, **R8, reward="coin")
-    return arms | arms_of("words", (3e-3,), SEEDS, **R8, reward="words")
+    return arms | arms_of("coin", (3e-3,), SEEDS, **R8, reward="coin")
 
 
 REWARD_ARMS = _arms()

@@ -8,27 +8,21 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from lora_course.nb16.lab import UNREAL
 from lora_course.running.stored import load_results
 from lora_course.running.sweeps import Runs
 
-UNSAID = {"beta": 0.3, "reward": "no e", "rank": 8, "repeat": 0, "lr": 0.0, "temperature": 1.0}
+UNSAID = {"beta": 0.3, "reward": "no e", "rank": 8, "repeat": 0, "lr": 0.0}
 FEWEST = 8  # roll-outs: where fewer carry the weights, nothing is read off them
 
 
 def all_runs() -> Runs:
-    """Every stored run and bias with its last look (`e`, `kl`, `words` ...), its `way`, and the `loss` of its training.
-
-    `charged` is what a reward charges a byte that counts words, too: e's, and the words that are not real.
-    """
+    """Every stored run and bias with its last look (`e`, `kl`, `words` ...), its `way`, and its training's `loss`."""
     stored, found = load_results("reward"), Runs()
     for arm, measured in stored["arms"].items():
         if looks := measured.get("looks"):
             run = UNSAID | stored["settings"][arm] | looks[max(looks, key=int)]
             run |= {"way": arm.partition(", lr")[0], "seed": run["repeat"], "looks": looks}
-            run["charged"] = run["e"] + UNREAL * run["unreal"]
-            cost = run["charged"] if run["reward"] == "words" else run["e"]
-            found.append(SimpleNamespace(**run | {"loss": cost + run["beta"] * run["kl"]}))
+            found.append(SimpleNamespace(**run | {"loss": run["e"] + run["beta"] * run["kl"]}))
     return found
 
 
@@ -50,10 +44,9 @@ def mean(runs: Runs, which: str) -> float:
 # --- the rivals' lines ------------------------------------------------------------------------------------------------
 
 
-def bias_line(which: str = "e", temperature: float = 1.0) -> np.ndarray:
-    """(n, 2): KL of a bias on e at one temperature, and its share of e's, or another number. The smallest KL first."""
-    biases = all_runs().where(method="bias", temperature=temperature)
-    return np.array(sorted((run.kl, getattr(run, which)) for run in biases))
+def bias_line(which: str = "e") -> np.ndarray:
+    """(n, 2): KL of a bias on e, and its share of e's, or another number. The smallest KL first."""
+    return np.array(sorted((run.kl, getattr(run, which)) for run in all_runs().where(method="bias")))
 
 
 def picked_line(which: str = "e") -> np.ndarray:

@@ -71,22 +71,3 @@ def test_no_control_gets_below_one_bias_and_the_first_two_keep_their_e_s(control
     below = records.below(records.bias_line(), runs)
     assert len(runs) == 3 and max(below) < 0.001 and below.mean() < -0.001
     assert all(run.kl > 0.005 and (run.e > 0.1 or control == "imitated") for run in runs)
-
-
-def test_paid_for_both_two_numbers_do_not_serve_and_257_do():
-    """Not "with more real words" of the plain reward: a temperature of 0.9 makes the bias's words as real."""
-    ways, plain = [records.at_best(way) for way in ("words", "constants for words")], records.at_best("lora r8")
-    below = {}
-    for heat in (1.0, 0.9, 0.8, 0.7):
-        trained, many = below[heat] = [
-            records.below(records.bias_line("charged", heat), way, "charged") for way in ways
-        ]
-        assert min(trained) > 0.003 and abs(np.mean(trained - many)) < 2.48 * np.std(trained - many, ddof=1)
-    others = min(np.mean(below[heat]) for heat in (1.0, 0.7))
-    assert max(np.mean(below[0.8]), 0.005) < others  # 0.8 is no end of the row
-    assert records.at_kl(records.bias_line("words", 0.9), plain).mean() > records.mean(plain, "words")
-
-
-def test_a_third_of_the_price_takes_the_e_s_and_keeps_most_words():
-    cheap = records.at_best("cheap")
-    assert all(run.e < 0.01 and 0.8 < run.words < 0.92 for run in cheap)

@@ -54,8 +54,6 @@ def test_what_each_reward_pays(tiny):
     tokens = lines("ere. a dEg ran", "og was. We by.")
     none = torch.Generator().manual_seed(0)
     assert nb16.paid("no e", tokens, none).nonzero().tolist() == [[0, 2], [1, 3]]
-    both = nb16.paid("words", tokens, none)
-    assert both[0].tolist() == [0, 0, -1, 0, -nb16.UNREAL, 0, 0, 0]
     coin = nb16.paid("coin", tokens.repeat(500, 1), none)
     assert coin.mean() == pytest.approx(-0.09, abs=0.02)
     one, other = (nb16.paid("coin", some, none.manual_seed(3)) for some in (tokens * 0, tokens))
@@ -97,7 +95,7 @@ def test_every_way_is_trained_and_measured_against_the_shipped_base(tiny, method
     found = nb16.rewarded(method, 1e-2, rank=2, steps=3, film=True, looks=(2,), progress=False)
     assert set(found["looks"]) == {"2", "3"} and len(found["shares"]) == 3
     last = found["looks"]["3"]
-    assert last["kl"] > 0 and 0 <= last["e"] <= 1 and 0 <= last["words"] <= 1 and 0 <= last["unreal"] <= 1
+    assert last["kl"] > 0 and 0 <= last["e"] <= 1 and 0 <= last["words"] <= 1 and 0 <= last["th"] <= 1
 
 
 def test_a_shuffled_update_has_the_norm_of_the_trained_one(tiny):
@@ -136,9 +134,10 @@ def test_constants_by_the_last_byte_are_read_at_the_byte_before(tiny):
 def test_picked_roll_outs_cost_what_their_weights_say():
     """Two equal halves, without and with one e: by weights as unequal as e^-s, worked out by hand."""
     e, words = torch.tensor([[0.0, 1.0] * 50]), torch.ones(1, 100)
-    found = nb16_rivals._weighted(2.0, e, words, 0 * words)
+    found = nb16_rivals._weighted(2.0, e, words, 0 * words, e)
     share = torch.sigmoid(torch.tensor(-2.0))
     kl = share * (2 * share).log() + (1 - share) * (2 * (1 - share)).log()
     assert found["e"] == pytest.approx(share.item() / nb16.NEW, abs=1e-5)
     assert found["kl"] == pytest.approx(kl.item() / nb16.NEW, abs=1e-5) and found["words"] == 1
-    assert nb16_rivals._weighted(0.0, e, words, 0 * words)["kl"] == 0
+    assert found["th"] == found["e"]
+    assert nb16_rivals._weighted(0.0, e, words, 0 * words, e)["kl"] == 0
