@@ -137,5 +137,5 @@ RIVALS: dict[str, dict] = {
     "the first four blocks": {"blocks": [0, 1, 2, 3]},
     "the last four blocks": {"blocks": [26, 27, 28, 29]},
     **{f"NF4, permuted {seed}": {"permuted": seed} for seed in DRAWS},
-    **{f"QLoRA moved, seed {draw}": {"draw": draw, "quantized": True} for draw in range(3)},
+    "QLoRA moved, seed 0": {"draw": 0, "quantized": True},
 }

@@ -34,7 +34,7 @@ def states_view(arms: dict):
     def values(state: str) -> dict:
         arm = arms[state]
         return {
-            "lines": (np.array(arm["Bible line"]), np.array(arm["address line"]), in_lines(arm["sample"], most=3)),
+            "lines": (np.array(arm["Bible line"]), np.array(arm["address line"]), in_lines(arm["sample"], 100, 3)),
             "readout": f"{state}, it writes: {' '.join(arm['sample'].split()[:14])} ...",  # no losses: they are asked
         }
 
