@@ -73,3 +73,15 @@ def way_there(runs: Runs) -> np.ndarray:
 def lead(one: str, other: str) -> np.ndarray:
     """How much farther below one bias one way ends than another, each at its own KL, seed by seed."""
     return below(bias_line(), at_best(one)) - below(bias_line(), at_best(other))
+
+
+def th_rows() -> list[tuple[str, float, float]]:
+    """Who writes how many th in 1,000 bytes, and at which KL: seed 0 of each way, and the base's own texts weighted."""
+    ways = {"base": "bias 0", "one bias": "bias -3", "rank 1": "lora r1", "256 constants": "constants"}
+    found = []
+    for name, way in (ways | {"by the last byte": "by last byte"}).items():
+        run = next(run for run in at_best(way) if run.seed == 0)
+        found.append((name, 1000 * run.th, run.kl))
+    looks = load_results("reward")["arms"]["picked, for th"]["strengths"].values()
+    far = max((look for look in looks if look["carried_by"] >= FEWEST), key=lambda look: look["kl"])
+    return [*found, ("best possible", 1000 * far["th"], far["kl"])]

@@ -7,12 +7,11 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 
-from lora_course.drawing.looks import BLUE, METHODS, ORANGE, RED
+from lora_course.drawing.looks import BLUE, GRAY, METHODS, ORANGE, RED
 from lora_course.drawing.sliders import explore
 from lora_course.drawing.style import Drawn, note, panels, picture, slider
 from lora_course.nb16 import lab_runs as records
 from lora_course.nb16.lab import SAMPLE
-from lora_course.running.sweeps import Runs
 
 # --- the training, step by step: the slider of the first screen -------------------------------------------------------
 
@@ -49,9 +48,12 @@ def film_view():
     for place, (title, (name, times)) in enumerate(SHOWN.items()):
         axes = figure.add_axes([0.06 + 0.245 * place, 0.14, 0.185, 0.4])
         for price, style in ((True, "-"), (False, ":")):
-            axes.plot(list(films[price]), [times * look[name] for look in films[price].values()], style, color=ORANGE)
+            curve = [times * look[name] for look in films[price].values()]
+            axes.plot(list(films[price]), curve, style, color=ORANGE, label="with a price" if price else "without")
         axes.set_title(title, fontsize=10)
         axes.set(xlabel="steps", ylim=(0, None))
+        if name == "addresses":
+            axes.legend(fontsize=8)
         (dots[name],) = axes.plot([], [], "o", color="black", ms=8, clip_on=False, animated=True)
 
     def values(step: int, price: bool) -> dict:
@@ -98,75 +100,58 @@ def two_texts() -> str:
     return "\n\n".join(told)
 
 
-# --- e's against divergence ------------------------------------------------------------------------------------------
+# --- e's and th against divergence ------------------------------------------------------------------------------------
 
-MARKS = {"lora r1": {"ms": 5}, "lora r8": {"ms": 8}}
+KINDS = {  # way -> its name in the picture, and how it looks
+    "lora r1": ("rank 1", METHODS["lora"]),
+    "constants": ("256 constants", {"color": BLUE, "marker": "v"}),
+    "by last byte": ("by the last byte", {"color": BLUE, "marker": "D"}),
+}
+LONGER = {  # the same ways, trained on
+    "lora r1": ("film", "lora r1, longest"),
+    "constants": ("constants, longer", "constants, longest"),
+    "by last byte": ("by last byte, longer",),
+}
 
 
 @picture
-def frontier_figure(ways: dict, reach: float = 0.2) -> Drawn:
-    """Share of e's against KL: one bias, the best possible, a mark for each run, and the filmed run step by step."""
-    figure, (axes,) = panels(1, 8.8, 4.4)
+def frontier_figure() -> Drawn:
+    """Share of e's against KL: one bias, the best possible, each way with more and more steps; and the th of each."""
+    figure, (axes, beside) = panels(2, 10.6, 4.2, width_ratios=(3, 2))
     bias, picked = records.bias_line(), records.picked_line()
     axes.plot(bias[:, 0], 100 * bias[:, 1], **METHODS["control"])
     axes.plot(picked[:, 0], 100 * picked[:, 1], color=BLUE, ls="--")
-    axes.text(0.043, 6.6, "one bias on e, no training", color=METHODS["control"]["color"])
-    axes.text(0.004, 1.2, "best possible:\nthe base's own\ntexts, weighted", color=BLUE)
-    path = records.looks_of("film")
-    axes.plot([look["kl"] for look in path.values()], [100 * look["e"] for look in path.values()], color=ORANGE, lw=1)
-    for step, up in ((12, 7), (20, 7), (100, -14)):
-        note(axes, f"step {step}", (path[step]["kl"], 100 * path[step]["e"]), (4, up), color=ORANGE, fontsize=9)
-    for way, runs in ways.items():
-        look = METHODS[way.split()[0]] | {"ls": ""} | MARKS.get(way, {})
-        axes.plot([run.kl for run in runs], [100 * run.e for run in runs], **look, label=f"{way}, 40 steps")
-    axes.legend(loc="upper right")
-    axes.set(xlim=(0, reach), ylim=(0, None), xlabel="KL from the base, nats a byte", ylabel="e's, % of bytes")
-    at = [[np.interp(kl, *line.T) for line in (bias, picked)] for kl in (0, 0.05)]
+    axes.text(0.052, 6.2, "one bias on e, no training", color=METHODS["control"]["color"])
+    axes.text(0.003, 1.0, "best possible:\nthe base's own\ntexts, weighted", color=BLUE)
+    told = []
+    for way, (name, look) in KINDS.items():
+        runs, *longer = map(records.at_best, (way, *LONGER[way]))
+        ends = [(records.mean(at, "kl"), 100 * records.mean(at, "e")) for at in (runs, *longer)]
+        axes.plot(*zip(*ends, strict=True), color=look["color"], lw=1)
+        axes.plot(*zip(*ends, strict=True), **look | {"ls": "", "ms": 4})
+        axes.plot([run.kl for run in runs], [100 * run.e for run in runs], **look | {"ls": ""}, label=name)
+        told.append(f"{name} {ends[0][1]:.1f}% at {ends[0][0]:.3f}")
+        if way == "lora r1":
+            for (kl, e), steps in zip(ends[1:], ("100 steps", "300"), strict=True):
+                note(axes, steps, (kl, e), (-6, -7), "right", color=look["color"], fontsize=9)
+    axes.legend(loc="upper right", title="40 steps, three seeds")
+    axes.set(xlim=(0, 0.16), ylim=(0, None), xlabel="KL from the base, nats a byte", ylabel="e's, % of bytes")
+    rows = records.th_rows()
+    for row, (name, th, kl) in enumerate(rows):
+        color = {"base": GRAY, "one bias": GRAY, "rank 1": ORANGE}.get(name, BLUE)
+        beside.barh(row, th, height=0.6, color=color, alpha=0.35)
+        beside.text(th + 0.4, row, f"{th:.1f}", va="center", fontsize=10)
+        beside.text(0.4, row, f"{name}, KL {kl:.2f}" if kl else name, va="center", fontsize=10)
+    beside.axvline(rows[0][1], color=METHODS["control"]["color"], lw=1)
+    beside.set(yticks=[], xlim=(0, 32), ylim=(len(rows) - 0.4, -0.6), xlabel="th in 1,000 bytes, seed 0")
     return figure, (
-        "Trained models end a little below one bias, and far above the best possible. To the right KL, upward the "
-        f"share of e's. At a KL of 0.05 one bias, dotted, leaves {at[1][0]:.1%} e's; the best possible, dashed, "
-        f"{at[1][1]:.1%}. The two begin at {at[0][0]:.1%} and {at[0][1]:.1%}, because they go on from other places "
-        "of the addresses; marks share the bias's. A mark for each run; a thin line, rank 1 by steps, turns back at 30."
+        "Nothing in 40 steps needs words: constants end where rank 1 does or lower, and write as few th. Left, share "
+        f"of e's against KL: {'; '.join(told)}; one bias dotted, the best possible dashed, far below. More steps lead "
+        f"rank 1 on. Right, th in 1,000 bytes: {', '.join(f'{name} {th:.1f}' for name, th, _ in rows)}."
     )
 
 
 # --- tables ----------------------------------------------------------------------------------------------------------
-
-
-def beside_rows(ways: dict) -> list[list[str]]:
-    """A row for each way: KL and e's, those of one bias and of the best possible at that KL; means over seeds."""
-    lines = (records.bias_line(), records.picked_line())
-    return [
-        [way, *_kl_and_e(runs), *(f"{records.at_kl(line, runs).mean():.1%}" for line in lines)]
-        for way, runs in ways.items()
-    ]
-
-
-def way_rows(ways: dict) -> list[list[str]]:
-    """A row for each way: KL, e's, how far each seed came from one bias to the best possible, and its real words."""
-    rows, line = [], records.bias_line("words")
-    for way, runs in ways.items():
-        kept = interval(-records.below(line, runs, "words"))
-        rows.append([way, *_kl_and_e(runs), percents(records.way_there(runs)), kept])
-    return rows
-
-
-def percents(shares: np.ndarray) -> str:
-    return " to ".join(dict.fromkeys(f"{share:.0%}" for share in (min(shares), max(shares))))
-
-
-def spelled_rows(ways: dict, temperatures: Sequence[float]) -> list[list[str]]:
-    """Ways, and biases on e at the KL of the first: KL, e's, real words, and what both charge 100 bytes."""
-    names = ("kl", "e", "words", "charged")
-    found = {way: [records.mean(runs, name) for name in names] for way, runs in ways.items()}
-    for temperature in temperatures:
-        lines = (records.bias_line(name, temperature) for name in names)
-        runs = next(iter(ways.values()))
-        found[f"one bias, temperature {temperature:g}"] = [records.at_kl(line, runs).mean() for line in lines]
-    return [
-        [row, f"{kl:.2f}", f"{e:.1%}", f"{words:.1%}", f"{100 * charged:.1f}"]
-        for row, (kl, e, words, charged) in found.items()
-    ]
 
 
 def rank_rows(ways: dict) -> list[list[str]]:
@@ -174,12 +159,8 @@ def rank_rows(ways: dict) -> list[list[str]]:
     rows = []
     for way, runs in ways.items():
         gaps = interval(records.below(records.bias_line(), runs))
-        rows.append([way, f"{runs[0].lr:g}", *_kl_and_e(runs), gaps])
+        rows.append([way, f"{runs[0].lr:g}", f"{records.mean(runs, 'kl'):.3f}", f"{records.mean(runs, 'e'):.1%}", gaps])
     return rows
-
-
-def _kl_and_e(runs: Runs) -> tuple[str, str]:
-    return f"{records.mean(runs, 'kl'):.3f}", f"{records.mean(runs, 'e'):.1%}"
 
 
 def interval(gaps: np.ndarray) -> str:

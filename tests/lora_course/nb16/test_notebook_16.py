@@ -71,3 +71,11 @@ def test_no_control_gets_below_one_bias_and_the_first_two_keep_their_e_s(control
     below = records.below(records.bias_line(), runs)
     assert len(runs) == 3 and max(below) < 0.001 and below.mean() < -0.001
     assert all(run.kl > 0.005 and (run.e > 0.1 or control == "imitated") for run in runs)
+
+
+def test_a_bias_writes_more_th_and_constants_as_few_as_rank_1():
+    """Not "who looks farther knows words": 256 constants look farther, too. At a smaller KL the best writes fewer."""
+    th, kl = ({name: row[k] for name, *row in records.th_rows()} for k in (0, 1))
+    assert th["one bias"] > 1.05 * th["base"] and th["base"] > 1.2 * max(th["256 constants"], th["by the last byte"])
+    assert abs(th["256 constants"] - th["rank 1"]) < 2
+    assert th["best possible"] < min(th["rank 1"], th["256 constants"]) and kl["best possible"] < kl["rank 1"]
