@@ -25,7 +25,6 @@ from lora_course.nb00.lab import DIAL_ARMS, adapter_at
 from lora_course.nb01 import lab as nb01
 from lora_course.nb02.lab import RATE_ARMS, losses_at_rates
 from lora_course.nb04.lab import BASE_ARMS, VOICE_ARMS, dial, onto_which_base
-from lora_course.nb05.lab import SHARED_ARMS, shared_loss
 from lora_course.nb06.lab import COMPENSATION_ARMS, FORMAT_ARMS, compensated_loss, format_loss
 from lora_course.nb07.lab import DOUBLE_QUANT_ARMS, TWO_ERRORS_ARMS, double_quant_loss, two_errors
 from lora_course.nb08.lab import FILM_ARMS, step_film
@@ -107,7 +106,6 @@ EXPERIMENTS = {
     "adapter-dial": Experiment(adapter_at, DIAL_ARMS, "00: the shipped adapter at many strengths", 3),
     "dial": Experiment(dial, VOICE_ARMS, "04: an adapter for plays and one for verses in one model", 6),
     "which-base": Experiment(onto_which_base, BASE_ARMS, "04: an adapter of a rounded base, merged onto either", 5),
-    "shared-constants": Experiment(shared_loss, SHARED_ARMS, "05: int4 with one ruler a layer, a row, a block", 2),
     "formats": Experiment(format_loss, FORMAT_ARMS, "06: the base in eleven formats, six draws each", 8),
     "compensation": Experiment(compensated_loss, COMPENSATION_ARMS, "06: NF4 with GPTQ's compensation", 2),
     "update-rank": Experiment(nb01.update_arm, nb01.UPDATE_ARMS, "01: an update of full rank, cut down", 25),
@@ -117,7 +115,7 @@ EXPERIMENTS = {
         double_quant_loss, DOUBLE_QUANT_ARMS, "07: constants and blocks of NF4, six draws", 3
     ),
     "two-errors": Experiment(two_errors, TWO_ERRORS_ARMS, "07: errors of codes and constants, four sets of weights", 1),
-    "scoreboard": Experiment(score, SCOREBOARD_ARMS, "05 to 07: bits, errors and loss of each format", 1),
+    "scoreboard": Experiment(score, SCOREBOARD_ARMS, "05 to 07: bits, errors, loss and KL of each format", 2),
     "step-films": Experiment(step_film, FILM_ARMS, "08: what is alive in one training step, twelve ways", 1),
     "qlora-film": Experiment(film, {"120 steps": {}}, "09: twelve looks at one run of QLoRA", 2),
     "nf4-draws": Experiment(drawn, DRAW_ARMS, "09: the loss of the base in NF4, two times eight draws", 2),

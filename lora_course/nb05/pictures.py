@@ -1,14 +1,15 @@
-"""The pictures of notebook 05: an outlier in its block, and a block on its way to bytes."""
+"""The pictures of notebook 05: an outlier in its block, a block on its way to bytes, and guesses before and after."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.collections import LineCollection
+from matplotlib.collections import LineCollection, PatchCollection
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from lora_course.drawing.looks import CODES, CONSTANTS, GRAY, GREEN, RED, WEIGHT, filled, light
-from lora_course.drawing.style import Drawn, panels, slider, stage, styled
+from lora_course.drawing.looks import CODES, CONSTANTS, GRAY, GREEN, RED, WEIGHT, filled
+from lora_course.drawing.painted import PaintedLine
+from lora_course.drawing.style import Drawn, slider, stage, styled
 from lora_edu.measures import relative_error
 from lora_edu.quantization import QuantizedTensor, unpack
 from lora_edu.rounding import block_codes
@@ -70,6 +71,75 @@ def outlier_view(weights: Tensor):
     return figure, values, draw, {"size": 3, "shared": ONE_CONSTANT}
 
 
+# --- the guesses: what KL adds up ------------------------------------------------------------------------------------
+
+GUESSES_ALT = (
+    "A line of a play, the rounded model's surprise as a bar under each byte; a box around a byte says that another "
+    "one was the favorite before. Below, at one place, the eight likeliest bytes with two bars each, before and after "
+    "rounding; a mark stands at the byte that came."
+)
+
+
+@slider
+def guesses_view(before: np.ndarray, after: np.ndarray, text: str):
+    """Two controls: a place in the line, and which of its eight likeliest bytes came, 1 to 8.
+
+    before, after: (n_bytes, 256), the logarithms of what a model and its rounded copy guess at each byte of text.
+    """
+    figure = plt.figure(figsize=(9.6, 4.8))
+    surprises = [-guess[np.arange(len(text)), list(text.encode())] for guess in (before, after)]
+    name = f"before rounding {surprises[0].mean():.2f}, after"
+    line = PaintedLine(figure.add_axes((0.065, 0.64, 0.925, 0.33)), text, name, GREEN)
+    line.set(surprises[1])
+    axes = figure.add_axes((0.065, 0.1, 0.925, 0.3))
+    flips = (before.argmax(1) != after.argmax(1)).nonzero()[0]
+    box: dict = {"width": 0.96, "height": 2.1, "fill": False}
+    line.bars.axes.add_collection(PatchCollection([Rectangle((x - 0.48, 0.05), **box) for x in flips],
+                                                  facecolor="none", edgecolor=RED, lw=1.6))  # fmt: skip
+    here = line.bars.axes.add_patch(Rectangle((0, -8), 0.96, 8, color=GRAY, alpha=0.25, lw=0, animated=True, zorder=0))
+    places, looks = np.arange(8), (filled(WEIGHT), filled(CODES))
+    bars = [axes.bar(places + side, 1.0, 0.36, animated=True, **look)
+            for side, look in zip((-0.19, 0.19), looks, strict=True)]  # fmt: skip
+    names = [axes.text(x, -0.05, "", ha="center", va="top", family="monospace", animated=True) for x in places]
+    (came,) = axes.plot([], [], "v", color=RED, ms=9, animated=True)
+    title = axes.text(0, 1.08, "", transform=axes.transAxes, fontsize=11, va="bottom", linespacing=1.3, animated=True)
+    axes.set(xlim=(-0.6, 7.6), ylim=(0, 1.12), xticks=[], yticks=[0, 0.5, 1], yticklabels=["0", "50%", "100%"])
+    patches = [Rectangle((0, 0), 1, 1, **look) for look in looks]
+    axes.legend(patches, ["before rounding", "after"], loc="upper right")
+
+    def values(place: int, byte: int) -> dict:
+        p, difference = np.exp(before[place]), before[place] - after[place]
+        likeliest = (-p).argsort()[:8]
+        chosen = likeliest[byte - 1]
+        moved = f"if {_said(chosen)} came, the loss moves by {difference[chosen]:+.3f}"
+        mean = f"all 256, each weighted by how likely it was before: KL {(p * difference).sum():.3f}"
+        return {
+            "place": place,
+            "byte": byte,
+            "bars": (p[likeliest], np.exp(after[place][likeliest])),
+            "names": [_said(code) for code in likeliest],
+            "title": f"{moved}\n{mean}",
+            "readout": f"After “{text[:place]}”: {moved}; {mean}. {len(flips)} of {len(text)} favorites are others.",
+        }
+
+    def draw(now: dict) -> None:
+        here.set_x(now["place"] - 0.48)
+        for row, heights in zip(bars, now["bars"], strict=True):
+            for bar, height in zip(row, heights, strict=True):
+                bar.set_height(height)
+        for name, said in zip(names, now["names"], strict=True):
+            name.set_text(said)
+        came.set_data([now["byte"] - 1], [max(heights[now["byte"] - 1] for heights in now["bars"]) + 0.09])
+        title.set_text(now["title"])
+
+    return figure, values, draw, {"place": 0, "byte": 1}
+
+
+def _said(code: int) -> str:
+    """A byte as it is read on a line: a letter, or the mark of a space or a line end, or its number."""
+    return {32: "·", 10: "¶"}.get(code) or (chr(code) if 32 < code < 127 else f"{code:02x}")
+
+
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
@@ -108,30 +178,4 @@ def one_block(values: Tensor, quantized: QuantizedTensor) -> Drawn:
         f"64 weights of 256 bytes become 32 bytes of codes and 4 of absmax, and come back with an error of "
         f"{error:.0%}. Four rows over the same 64 places: the weights with their largest marked, the codes from -7 to "
         "7, the bytes in hexadecimal, and the restored values over the weights."
-    )
-
-
-@styled
-def sharing_picture(off: dict[str, float], added: dict[str, list[float]], bits: list[float]) -> Drawn:
-    """What five ways to share a constant add to the loss.
-
-    off: way -> error of the weights; added: way -> each draw; bits: a weight's, of each way.
-    """
-    figure, (axes,) = panels(1, 8.6, 3.6)
-    means = {way: sum(draws) / len(draws) for way, draws in added.items()}
-    for row, (way, draws) in enumerate(added.items()):
-        axes.barh(row, means[way], height=0.5, **light(CONSTANTS))
-        axes.plot(draws, [row] * len(draws), "o", color="black", ms=4)
-        axes.text(max(draws) + 0.002, row, f"{means[way]:.3f}", va="center")
-    labels = [f"{way}, {n:.2f} bits\nweights off by {off[way]:.1%}" for way, n in zip(added, bits, strict=True)]
-    axes.set(yticks=range(len(added)), yticklabels=labels, xlabel="loss added, nats per byte", xlim=(0, 0.09))
-    axes.invert_yaxis()
-    axes.set_title("the second has half the first one's error, and its loss")
-    told = "; ".join(
-        f"{way}, {n:.2f}, {off[way]:.1%}: {mean:.3f}" for (way, mean), n in zip(means.items(), bits, strict=True)
-    )
-    return figure, (
-        "One ruler clipped for the weights has half the error and adds as much loss; clipped for the loss it adds a "
-        f"third less. Each way, its bits a weight, its error, and the loss added: {told}. A bar for the mean, a dot a "
-        "draw."
     )

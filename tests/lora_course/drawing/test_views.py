@@ -50,6 +50,10 @@ VIEWS = {
     "03": (lambda: nb03.guess_view(random_gpt(), "to the Treasury.", ((0, 1), (1, 0))), {"bytes_read": [1, 2, 9, 15]}),
     "04": (lambda: nb04.dial_view(arms("dial")), {"plays": [0, 0.5, 1], "way": list(nb04.WAYS)}),
     "05": (lambda: nb05.outlier_view(normal_weights(64)), {"size": [3, 1, 20, 40], "shared": list(nb05.SHARED)}),
+    "05 guesses": (
+        lambda: nb05.guesses_view(*torch.randn(2, 4, 256).log_softmax(-1).numpy(), "Fie,"),
+        {"place": [0, 1, 3], "byte": [1, 2, 8]},
+    ),
     "06": (lambda: nb06.beat_nf4(normal_weights(2**14)), {"offset": nb06.OFFSETS[::9]}),
     "07": (lambda: nb07.triangles(arms("two-errors")), {"constants": list(nb07.WIDTHS)}),
     "08": (
@@ -72,7 +76,7 @@ VIEWS = {
 
 
 # How many of the artists that are drawn again say the same at all of these settings; of the others all have moved.
-STILL = {"00": 1, "02": 2, "03": 2, "07": 8, "09": 3, "10": 8, "12": 1, "14": 2}
+STILL = {"00": 1, "02": 2, "03": 2, "05 guesses": 3, "07": 8, "09": 3, "10": 8, "12": 1, "14": 2}
 
 
 @pytest.mark.parametrize("name", VIEWS)

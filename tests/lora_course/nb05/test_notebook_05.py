@@ -11,7 +11,6 @@ from conftest import code_cell
 from lora_course.drawing import plots
 from lora_course.experiments import load_results
 from lora_course.nb05 import pictures
-from lora_course.nb05.lab import WAYS
 from lora_edu import downloads, load_base, quantize
 from lora_edu.downloads import DownloadError
 from lora_edu.measures import relative_error
@@ -81,16 +80,38 @@ def test_one_clipped_ruler():
     assert error[best] < min(error[best - 0.1], error[1] - 0.05) and error[best] < 0.12
 
 
-def test_half_the_error_of_the_weights_saves_no_loss_and_a_ruler_for_the_loss_a_third():
-    """That clipping halves the error, and at which length the loss is least, the page's cells assert."""
-    arms = load_results("shared-constants")["arms"]
-    whole = load_results("scoreboard")["arms"]["as shipped"]["loss"]
-    one, clipped, for_loss, row, blocks = (
-        np.array([arms[f"{way}, draw {draw}"]["loss"] for draw in range(4)]) - whole for way in WAYS
+def test_half_the_error_of_the_weights_is_not_half_the_change_and_the_outputs_tell():
+    """In squares an error explains KL if it is that of the outputs; that of the weights is off by a factor of four."""
+    arms = load_results("scoreboard")["arms"]
+    one, clipped, blocks = (
+        arms[f"int4, {way}"] for way in ("one constant a layer", "one constant, clipped", "blocks of 64")
     )
-    assert abs(clipped.mean() - one.mean()) < 0.003 and one.min() < clipped.mean()
-    assert 0.3 < 1 - for_loss.mean() / one.mean() < 0.4 and for_loss.max() < clipped.min()
-    assert blocks.max() < row.min() and row.max() < clipped.min() / 3
+    left = [clipped[text]["kl"] / one[text]["kl"] for text in ("addresses", "plays")]
+    assert left == pytest.approx([0.88, 0.61], abs=0.01) and clipped["weight_error"] < 0.5 * one["weight_error"]
+    assert clipped["addresses"]["kl"] / blocks["addresses"]["kl"] == pytest.approx(5.8, abs=0.1)
+    by = {error: [arm["addresses"]["kl"] / arm[error] ** 2 for arm in (one, clipped, blocks)]
+          for error in ("output_error", "weight_error")}  # fmt: skip
+    assert max(by["output_error"]) < 1.3 * min(by["output_error"])
+    assert max(by["weight_error"]) > 3.5 * min(by["weight_error"])
+
+
+def test_the_guesses_are_those_that_kl_adds_up():
+    """Whichever byte came, the mean stays; what the loss says of single bytes has both signs."""
+    logits = 3 * torch.randn(9, 256)
+    before, after = (one.log_softmax(-1).numpy() for one in (logits, logits + torch.randn(9, 256)))
+    flips = (before.argmax(1) != after.argmax(1)).sum()
+    view = pictures.guesses_view(before, after, "O my lord")
+    readouts = [view.update(place=2, byte=byte) for byte in range(1, 9)]
+    assert len({readout.partition("KL ")[2] for readout in readouts}) == 1
+    moves = [float(re.search(r"moves by ([-+][\d.]+)", readout)[1]) for readout in readouts]
+    likeliest = before[2].argsort()[::-1][:8]
+    assert moves == pytest.approx((before - after)[2, likeliest], abs=6e-4) and min(moves) < 0 < max(moves)
+    kl = (np.exp(before[2]) * (before - after)[2]).sum()
+    assert f"KL {kl:.3f}. {flips} of 9 favorites are others." in readouts[0] and readouts[0].startswith(
+        "After “O ”: if "
+    )
+    unmoved = pictures.guesses_view(before, before, "O my lord")
+    assert "moves by +0.000; " in unmoved.update(place=2, byte=1) and "0 of 9" in unmoved.update(place=2, byte=1)
 
 
 def test_the_package_and_the_page_differ_in_ties_alone():
