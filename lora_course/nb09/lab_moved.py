@@ -5,9 +5,11 @@ draw costs before any adapter stands in `nf4-draws`, under the same names. Three
 with the same A and the same batches, so that a seed's runs can be compared pair by pair.
 """
 
+from statistics import mean, stdev
+
 from lora_course.nb09.lab import DRAW_ARMS, redraw
 from lora_course.running.finetune import both_losses, fine_tune, loss_on, prepared
-from lora_course.running.sweeps import SEEDS
+from lora_course.running.stored import load_results
 from lora_edu import GPT, adapter_state, data_file, load_adapter, load_base, load_text
 from lora_edu.lora import load_adapter_state
 from lora_edu.measures import kl_and_flips
@@ -16,7 +18,7 @@ UNROUNDED, OWN, MIRROR = "full precision", "shift 0", "columns permuted, seed 0"
 OTHERS = tuple(f"columns permuted, seed {seed}" for seed in range(7))  # with the mirror, so six for each
 TRAINED = {"LoRA": UNROUNDED, "QLoRA": OWN, "QLoRA, another draw": MIRROR}  # and the base that each is trained on
 MOVED_ARMS: dict[str, dict] = {"shipped": {"trained_on": OWN, "steps": 0}} | {
-    f"{name}, seed {seed}": {"trained_on": base, "repeat": seed} for seed in SEEDS for name, base in TRAINED.items()
+    f"{name}, seed {seed}": {"trained_on": base, "repeat": seed} for seed in range(2) for name, base in TRAINED.items()
 }
 
 
@@ -49,3 +51,41 @@ def _shipped_on(draw: str, windows: int) -> dict[str, float]:
     model, meant = (load_adapter(base_in(one), data_file("shakespeare-adapter")) for one in (draw, UNROUNDED))
     changed = kl_and_flips(model, meant, load_text("shakespeare").validation, max_windows=windows // 2)
     return both_losses(model, windows) | {"kl": round(changed.kl, 5), "flips": round(changed.flips, 4)}
+
+
+# --- what the stored runs say ----------------------------------------------------------------------------------------
+
+SHOWN = {"QLoRA, shipped": ("shipped", OWN), "QLoRA, the mirror": ("QLoRA, another draw", MIRROR),
+         "LoRA, moved": ("LoRA", UNROUNDED)}  # panel -> adapter, and the base that it was trained on  # fmt: skip
+
+
+def before() -> dict[str, float]:
+    """What each draw costs the base on plays before any adapter: draw -> rise of the loss, in nats a byte."""
+    return _costs([load_results("nf4-draws")["arms"]])
+
+
+def costs() -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """The same under the adapters of SHOWN, a mean over seeds; and the base that each was trained on."""
+    arms = load_results("moved-adapters")["arms"]
+    found = {
+        panel: _costs([arm for name, arm in arms.items() if name.partition(", seed")[0] == adapter])
+        for panel, (adapter, _) in SHOWN.items()
+    }
+    return found, {panel: base for panel, (_, base) in SHOWN.items()}
+
+
+def _costs(runs: list[dict]) -> dict[str, float]:
+    draws = [draw for draw in runs[0] if draw == OWN or draw.startswith("columns")]
+    return {draw: mean(run[draw]["plays"] - run[UNROUNDED]["plays"] for run in runs) for draw in draws}
+
+
+def table(arms: dict[str, dict]) -> list[list[str]]:
+    """A row for each arm: the loss on plays on the base it was trained on, unrounded, and on other draws."""
+    rows = []
+    for name, arm in arms.items():
+        adapter, _, seed = name.partition(", seed ")
+        own = MOVED_ARMS[name]["trained_on"]
+        others = [arm[draw]["plays"] for draw in arm if draw != own and (draw == OWN or draw.startswith("columns"))]
+        numbers = arm[own]["plays"], arm[UNROUNDED]["plays"], mean(others), stdev(others)
+        rows.append([adapter, seed, *(f"{number:.4f}" for number in numbers)])
+    return rows

@@ -7,7 +7,7 @@ import ipywidgets
 import numpy as np
 from torch import nn
 
-from lora_course.drawing.looks import ADAPTER, BLUE, CODES, GRAY, GREEN, MARKS, METHODS, RED, SKY
+from lora_course.drawing.looks import ADAPTER, BLUE, CODES, GRAY, GREEN, RED
 from lora_course.drawing.painted import TwoLines, in_lines
 from lora_course.drawing.sliders import explore
 from lora_course.drawing.style import Drawn, listed, note, panels, picture, slider, styled
@@ -126,23 +126,7 @@ def training(train_loss: list[float], validation: list[tuple[int, float]], level
     return figure, f"{finding} on held-out plays, in {steps} steps. A line with marks; two levels: {named}."
 
 
-# --- what the adapter is not, and what a merge does ------------------------------------------------------------------
-
-
-@picture
-def repair(cosines: dict[str, list[float]]) -> Drawn:
-    """Cosine of updates with the rounding error W - W', a point for each layer. cosines: four names -> one a layer."""
-    figure, (axes,) = panels(1, 8.4, 2.8)
-    looks = (METHODS["qlora"], METHODS["control"], {"color": SKY, "marker": "D"}, {"color": BLUE, "marker": "P"})
-    for row, (values, look) in enumerate(zip(cosines.values(), looks, strict=True)):
-        axes.plot(values, [row] * len(values), **look | MARKS, alpha=0.8)
-    axes.axvline(0, color="black", lw=0.8)
-    axes.set(yticks=range(4), yticklabels=cosines, ylim=(3.5, -0.5))
-    axes.set_xlabel("cosine with what rounding took away, W − W′")
-    ranges = "; ".join(f"{name} {min(values):+.3f} to {max(values):+.3f}" for name, values in cosines.items())
-    return figure, (
-        f"The trained update does not point at the rounding error. A point for each layer in four rows. {ranges}."
-    )
+# --- what a merge does ------------------------------------------------------------------
 
 
 @styled

@@ -1,13 +1,12 @@
-"""What the stored results of `qlora-quality` say: the figures of notebook 09, section 8.
+"""What the stored results say: the figures of notebook 09, sections 6 and 8.
 
 `runs` is everywhere what `lora_course.nb09.lab.quality_runs` returns.
 """
 
-from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from lora_course.drawing.looks import GRAY, MARKS, METHODS, NAMES
-from lora_course.drawing.style import Drawn, listed, panels, picture
+from lora_course.drawing.looks import GRAY, METHODS, NAMES
+from lora_course.drawing.style import Drawn, listed, note, panels, picture
 from lora_course.nb09.lab import TEXT_SIZES, of
 from lora_course.running.sweeps import Runs
 
@@ -38,23 +37,31 @@ def sweep_figure(runs: Runs) -> Drawn:
 
 
 @picture
-def pairs_figure(gaps: Mapping[tuple[str, str], Sequence[float]], draws: Mapping[str, Sequence[float]]) -> Drawn:
-    """QLoRA minus LoRA, a mark a run, beside what NF4 alone costs before any training: a band from draw to draw.
+def repaired_figure(before: dict[str, float], after: dict[str, dict[str, float]], own: dict[str, str]) -> Drawn:
+    """What each draw of NF4 costs without an adapter and with one: a panel for each adapter, a line a draw.
 
-    gaps: as of `lora_course.nb09.lab`; draws: {"plays" or "addresses": (n,), the rise of the loss in each draw}.
+    before, after[adapter]: draw -> the loss on plays, less that on unrounded weights. own: adapter -> the draw that it
+    was trained on.
     """
-    figure, (axes,) = panels(1, height=4)
-    for place, ((measured, _), some) in enumerate(gaps.items()):
-        low, high = min(draws[measured]), max(draws[measured])
-        axes.fill_betweenx([place - 0.35, place + 0.35], low, high, color=GRAY, alpha=0.3, lw=0)
-        axes.plot(some, [place + 0.15 * (run - 1) for run in range(len(some))], **METHODS["qlora"] | MARKS)
-    axes.axvline(0, color=METHODS["lora"]["color"])
-    axes.set(yticks=range(len(gaps)), yticklabels=[f"on {measured},\ntrained on {text}" for measured, text in gaps])
-    axes.set(xlabel="QLoRA minus LoRA after 100 steps, nats per byte; gray: eight draws of NF4 before training")
-    axes.invert_yaxis()
-    said = "; ".join(f"{measured}, {text} {mean(some):+.4f}" for (measured, text), some in gaps.items())
+    figure, frames = panels(len(after), 9.6, 3.8, sharey=True)
+    said = []
+    for axes, (name, costs) in zip(frames, after.items(), strict=True):
+        others = [cost for draw, cost in costs.items() if draw != own[name]]
+        for draw, cost in costs.items():
+            look = METHODS["qlora" if draw == own[name] else "control"]
+            axes.plot((0, 1), (before[draw], cost), **look | ({} if draw == own[name] else {"lw": 1}))
+        axes.axhline(0, color="black", lw=0.8)
+        axes.set(title=name, xlim=(-0.25, 1.55), xticks=(0, 1), xticklabels=("without", "with it"))
+        note(axes, f"other draws\n{mean(others):+.4f}", (1, mean(others)), (8, 0), color=GRAY)
+        said.append(f"{name}: others {mean(others):+.4f}")
+        if own[name] in costs:
+            note(axes, f"its own\n{costs[own[name]]:+.4f}", (1, costs[own[name]]), (8, 0))
+            said[-1] += f", its own from {before[own[name]]:+.4f} to {costs[own[name]]:+.4f}"
+    frames[0].set_ylabel("loss on plays above that on\nunrounded weights, nats per byte")
+    alone = all(costs[own[name]] < min(cost for draw, cost in costs.items() if draw != own[name])
+                for name, costs in after.items() if own[name] in costs)  # fmt: skip
+    finding = "Training repairs its own draw of the rounding, and no other's" if alone else "No draw was repaired alone"
     return figure, (
-        "On all plays draws of NF4 moved the gap more than seeds did. QLoRA minus LoRA, a mark a run, by seed or by "
-        f"draw. Means, measured on and trained on: {said}. Bands: plays {min(draws['plays']):+.4f} to "
-        f"{max(draws['plays']):+.4f}, addresses {min(draws['addresses']):+.4f} to {max(draws['addresses']):+.4f}."
+        f"{finding}. A panel for each adapter, a line for each draw of NF4 from its cost without the adapter to that "
+        f"with it; circles mark the draw that it was trained on. {'; '.join(said)}."
     )

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 import pytest
 
 from lora_course.nb09 import pictures_quality as views
-from lora_course.nb09.lab import RATES, TEXT_SIZES, drawn_runs, gaps, of, quality_runs
+from lora_course.nb09.lab import RATES, TEXT_SIZES, of
 from lora_course.running import sweeps
 from lora_course.running.sweeps import SEEDS, Runs, paired, stored_runs
 
@@ -61,5 +61,3 @@ def test_the_figures_show_every_rate_and_every_seed(runs):
         for method, curve, ring in zip(views.NAMES, curves, rings, strict=True):
             assert dict(zip(*curve.get_data(), strict=True)) == of(runs, method, text).sweep()
             assert ring.get_xdata()[0] == of(runs, method, text).best_rate()
-    figure, words = views.pairs_figure(gaps(quality_runs(), drawn_runs()), {"plays": [-1, 1], "addresses": [0, 2]})
-    assert "plays -1.0000 to +1.0000" in words and len(figure.axes[0].lines) == 6 + 1
