@@ -36,7 +36,6 @@ from lora_course.nb10.lab_directions import SPECTRA_ARMS, alike
 from lora_course.nb11.lab import VARIANT_ARMS, step_times, variant_loss
 from lora_course.nb11.lab_starts import START_ARMS, start_loss
 from lora_course.nb12.lab import FOUR_STATES, RIVALS, adapted, rival
-from lora_course.nb12.lab_served import SERVED_ARMS, served
 from lora_course.nb13.lab import AGREEMENT_ARMS, agreement
 from lora_course.nb13.lab_formats import AFTER_ARMS, format_after
 from lora_course.nb13.lab_masks import MASK_ARMS, masked_loss
@@ -130,7 +129,6 @@ EXPERIMENTS = {
     "starts": Experiment(start_loss, START_ARMS, "11: starts on a rounded base, before and after training", 8),
     "real-model": Experiment(adapted, FOUR_STATES, "12: SmolLM2 adapted, in 32 bits and in 4", 30),
     "real-model-rivals": Experiment(rival, RIVALS, "12: adapters moved to other bases, other draws, fewer blocks", 24),
-    "real-model-moved": Experiment(served, SERVED_ARMS, "12: adapters on their own draw of NF4, and on others", 7),
     "agreement": Experiment(agreement, AGREEMENT_ARMS, "13: which verb goes with which pronoun?", 25),
     "forgetting": Experiment(adapted_loss, FORGETTING_ARMS, "15: forgetting at equal learning, three roads", 28),
     "intruders": Experiment(intruder_arm, INTRUDER_ARMS, "15: new directions, counted and cut down", 11),

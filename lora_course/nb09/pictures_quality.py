@@ -60,7 +60,9 @@ def repaired_figure(before: dict[str, float], after: dict[str, dict[str, float]]
     frames[0].set_ylabel("loss on plays above that on\nunrounded weights, nats per byte")
     alone = all(costs[own[name]] < min(cost for draw, cost in costs.items() if draw != own[name])
                 for name, costs in after.items() if own[name] in costs)  # fmt: skip
-    finding = "Training repairs its own draw of the rounding, and no other's" if alone else "No draw was repaired alone"
+    finding = (
+        "Training repairs its own draw of the rounding; on others it still costs" if alone else "No own draw is best"
+    )
     return figure, (
         f"{finding}. A panel for each adapter, a line for each draw of NF4 from its cost without the adapter to that "
         f"with it; circles mark the draw that it was trained on. {'; '.join(said)}."

@@ -125,7 +125,7 @@ def on_draws(name):
 
 
 @pytest.mark.parametrize("name", QLORA)
-def test_training_repairs_its_own_draw_and_no_other_s(name):
+def test_training_repairs_its_own_draw_and_others_still_cost(name):
     own, unrounded, others = on_draws(name)
     assert len(others) >= 6 and own < unrounded < others.min()
     assert others.mean() - own > 6 * others.std(ddof=1)
@@ -137,18 +137,20 @@ def test_the_draw_that_was_repaired_had_cost_more_than_the_others():
     assert worst[:2] == [lab_moved.OWN, lab_moved.MIRROR]
 
 
-def test_lora_that_never_saw_a_draw_pays_on_ours_as_on_others_and_as_much_as_qlora_elsewhere():
-    for name in (name for name in MOVED if name.startswith("LoRA")):
-        _, unrounded, draws = on_draws(name)
-        ours = MOVED[name]["shift 0"]["plays"]
-        assert draws.min() - 0.0005 < ours < draws.max() + 0.0005 and draws.min() > unrounded + 0.003
-        assert on_draws(f"Q{name}")[2].mean() == pytest.approx(draws.mean(), abs=0.003)
+def test_lora_that_never_saw_a_draw_pays_on_ours_as_on_others_and_qlora_most_of_it_elsewhere():
+    """The page was planned to say "and no other's": QLoRA pays a quarter less than LoRA on draws that it never saw."""
+    found, own = lab_moved.costs()
+    lora = [found["LoRA, moved"][draw] for draw in lab_moved.OTHERS]
+    assert min(lora) < found["LoRA, moved"]["shift 0"] < max(lora) and min(lora) > 0.005
+    for panel in ("QLoRA, shipped", "QLoRA, the mirror"):
+        others = [cost for draw, cost in found[panel].items() if draw != own[panel]]
+        assert 0.6 < np.mean(others) / np.mean(lora) < 1.1
 
 
-def test_a_mirror_ends_a_little_above_lora_and_ours_as_low():
-    behind = {name: on_draws(name)[0] - on_draws(f"LoRA{name[-8:]}")[0] for name in QLORA if name != "shipped"}
-    assert all(abs(gap) < 0.002 for name, gap in behind.items() if name.startswith("QLoRA, seed")), behind
-    assert all(0.002 < gap < 0.006 for name, gap in behind.items() if "another" in name), behind
+def test_runs_on_the_same_batches_end_as_far_apart_as_rounding_costs():
+    """So whether all of the damage is repaired, the ends of these runs cannot tell: both signs occur."""
+    behind = [on_draws(name)[0] - on_draws(f"LoRA{name[-8:]}")[0] for name in QLORA if name != "shipped"]
+    assert min(behind) < -0.002 and max(behind) > 0.002 and max(map(abs, behind)) < 0.01
 
 
 def test_the_guesses_on_its_own_draw_are_as_far_as_on_others():
@@ -176,7 +178,7 @@ def test_the_figure_names_what_was_repaired_and_what_was_not():
     assert "its own from +0.0100 to -0.0020" in words and words.startswith("Training repairs its own draw")
     assert [len(axes.lines) for axes in figure.axes] == [3, 3]
     _, words = quality.repaired_figure(before, {"one": {"a": 0.01, "b": 0.008}}, own)
-    assert words.startswith("No draw was repaired alone.")
+    assert words.startswith("No own draw is best.")
 
 
 # --- figures, and a training that was stopped ------------------------------------------------------------------------
