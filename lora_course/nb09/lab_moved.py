@@ -79,13 +79,13 @@ def _costs(runs: list[dict]) -> dict[str, float]:
     return {draw: mean(run[draw]["plays"] - run[UNROUNDED]["plays"] for run in runs) for draw in draws}
 
 
-def table(arms: dict[str, dict]) -> list[list[str]]:
+def table() -> tuple[list[str], list[list[str]]]:
     """A row for each arm: the loss on plays on the base it was trained on, unrounded, and on other draws."""
     rows = []
-    for name, arm in arms.items():
+    for name, arm in load_results("moved-adapters")["arms"].items():
         adapter, _, seed = name.partition(", seed ")
         own = MOVED_ARMS[name]["trained_on"]
         others = [arm[draw]["plays"] for draw in arm if draw != own and (draw == OWN or draw.startswith("columns"))]
         numbers = arm[own]["plays"], arm[UNROUNDED]["plays"], mean(others), stdev(others)
         rows.append([adapter, seed, *(f"{number:.4f}" for number in numbers)])
-    return rows
+    return ["trained", "seed", "own base", "unrounded", "other draws", "sd"], rows

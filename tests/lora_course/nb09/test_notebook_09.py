@@ -198,7 +198,7 @@ def test_every_promise_about_training_is_kept_back_for_a_stopped_one():
     first = next(i for i, source in enumerate(cells) if "history = train(" in source)
     for source in cells[first : first + 8]:
         for line in source.splitlines():
-            if line.lstrip().startswith("assert") and ('loss["QLoRA"]' in line or "moved" in line or "lost >" in line):
+            if line.lstrip().startswith("assert") and ('loss["QLoRA"]' in line or "moved" in line or "found" in line):
                 assert "history.stopped or" in line, line
 
 
