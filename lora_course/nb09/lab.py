@@ -10,11 +10,11 @@ share a block is chance. Blocks begun a few weights later make draws that are ki
 import hashlib
 from statistics import mean
 
-import torch
 from torch import Tensor, nn
 
 from lora_course.nb00.lab import looked_at
 from lora_course.nb06.lab import rounding
+from lora_course.running import scoreboard
 from lora_course.running.finetune import both_losses, fine_tune, loss_on, prepared
 from lora_course.running.sweeps import Runs, paired, stored_runs, sweep_arms
 from lora_edu import load_base, train
@@ -197,16 +197,11 @@ def drawn(shift: int | None, permuted: int | None = None, *, windows: int = 64) 
 
 def redraw(model: nn.Module, shift: int, permuted: int | None) -> None:
     """Round the linear layers of the blocks to NF4 and decode them, in place: one draw, as for `drawn`."""
-    for layer in block_linears(model).values():
-        layer.weight.data = redrawn(layer.weight.detach(), shift, permuted)
-
-
-def redrawn(weight: Tensor, shift: int, permuted: int | None) -> Tensor:
-    """One draw of a weight (d_out, d_in): in NF4 and back, as for `drawn`."""
-    order = torch.arange(weight.shape[1])
+    change = rounding(shift, "nf4", 64, True)
     if permuted is not None:
-        order = torch.randperm(len(order), generator=torch.Generator().manual_seed(permuted))
-    return rounding(shift, "nf4", 64, True)(weight[:, order].contiguous())[:, order.argsort()]
+        change = scoreboard.permuted(change, permuted)
+    for layer in block_linears(model).values():
+        layer.weight.data = change(layer.weight.detach())
 
 
 def rises(arms: dict, text: str, draws: str = "shift") -> list[float]:
