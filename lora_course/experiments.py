@@ -33,15 +33,13 @@ from lora_course.nb09.lab_merging import MERGE_ARMS, merged_again
 from lora_course.nb09.lab_moved import MOVED_ARMS, moved
 from lora_course.nb10.lab import PRICE_ARMS, WHERE_ARMS, adapted_loss
 from lora_course.nb10.lab_directions import SPECTRA_ARMS, alike
-from lora_course.nb11.lab import VARIANT_ARMS, step_times, variant_loss
-from lora_course.nb11.lab_starts import START_ARMS, start_loss
+from lora_course.nb11.lab import TIME_ARMS, VARIANT_ARMS, step_times, variant_loss
 from lora_course.nb12.lab import FOUR_STATES, RIVALS, adapted, rival
 from lora_course.nb13.lab import AGREEMENT_ARMS, agreement
 from lora_course.nb13.lab_formats import AFTER_ARMS, format_after
 from lora_course.nb13.lab_masks import MASK_ARMS, masked_loss
 from lora_course.nb13.lab_serving import SERVING_ARMS, serving_times
-from lora_course.nb15.lab import FORGETTING_ARMS
-from lora_course.nb15.lab_intruders import INTRUDER_ARMS, intruder_arm
+from lora_course.nb15.lab import FORGETTING_ARMS, forgetting_arm
 from lora_course.nb16.lab_rivals import REWARD_ARMS, reward_arm
 from lora_course.programs.command import check_output, did_you_mean
 from lora_course.running import stored
@@ -124,14 +122,12 @@ EXPERIMENTS = {
     "lora-where": Experiment(adapted_loss, WHERE_ARMS, "10: which matrices to adapt under one budget", 35),
     "lora-price": Experiment(adapted_loss, PRICE_ARMS, "10: ranks, rates and scalings", 30),
     "lora-spectra": Experiment(alike, SPECTRA_ARMS, "10: do two runs write and read alike?", 10),
-    "variants": Experiment(variant_loss, VARIANT_ARMS, "11: seven ways to train adapters at several rates", 30),
-    "variant-times": Experiment(step_times, {"21 rounds": {}}, "11: the seconds of a training step of each variant", 3),
-    "starts": Experiment(start_loss, START_ARMS, "11: starts on a rounded base, before and after training", 8),
+    "variants": Experiment(variant_loss, VARIANT_ARMS, "11: ways to train adapters at several rates", 45),
+    "variant-times": Experiment(step_times, TIME_ARMS, "11: the seconds of a training step of each variant", 4),
     "real-model": Experiment(adapted, FOUR_STATES, "12: SmolLM2 adapted, in 32 bits and in 4", 30),
     "real-model-rivals": Experiment(rival, RIVALS, "12: adapters moved to other bases, other draws, fewer blocks", 24),
     "agreement": Experiment(agreement, AGREEMENT_ARMS, "13: which verb goes with which pronoun?", 25),
-    "forgetting": Experiment(adapted_loss, FORGETTING_ARMS, "15: forgetting at equal learning, three roads", 28),
-    "intruders": Experiment(intruder_arm, INTRUDER_ARMS, "15: new directions, counted and cut down", 11),
+    "forgetting": Experiment(forgetting_arm, FORGETTING_ARMS, "15: what predicts forgetting?", 40),
     "formats-after": Experiment(format_after, AFTER_ARMS, "questions: formats after QLoRA, and rotated weights", 2),
     "masked-prompts": Experiment(masked_loss, MASK_ARMS, "questions: is the prompt masked in the loss?", 8),
     "serving-times": Experiment(serving_times, SERVING_ARMS, "questions: many adapters in one batch, in time", 1),

@@ -5,6 +5,7 @@
 | rsLoRA | s = alpha / sqrt(rank) | Kalajdzievski 2023, arXiv 2312.03732 |
 | LoRA+ | B learns faster than A | Hayou et al. 2024, arXiv 2402.12354 |
 | DoRA | the length of each row of the weight is trained by itself | Liu et al. 2024, arXiv 2402.09353 |
+| gains | DoRA without the norm: a plain gain for each row | this course, notebook 11 |
 | PiSSA | A and B start as the largest directions of W, which W then lacks | Meng et al. 2024, arXiv 2404.02948 |
 | VeRA | A and B are frozen, one random pair for all; two vectors are trained | Kopiczko et al. 2023, arXiv 2310.11454 |
 
@@ -74,6 +75,22 @@ class DoRALinear(LoRALinear):
 
     def _kept(self) -> dict[str, Tensor]:
         return super()._kept() | {"added_row_scale": self.row_scale().detach()}
+
+
+class GainLoRALinear(DoRALinear):
+    """W' = g * (W + s B A), row by row: as many numbers as DoRA, and no norm. Each gain starts as 1."""
+
+    saved = ("lora_A", "lora_B", "gain")
+    peft_settings = None
+    why_not_saved = "PEFT's files of LoRA have no gains. Merge it, or save adapter_state"
+
+    def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
+        LoRALinear.__init__(self, base, rank, alpha, dropout)
+        self.gain = nn.Parameter(torch.ones_like(self.lora_B[:, 0]))  # (out_features,): one for each row
+
+    def row_scale(self) -> Tensor:
+        """g, (out_features,): what the whole row is multiplied by."""
+        return self.gain
 
 
 def scale_rows(y: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
@@ -159,6 +176,7 @@ VARIANTS = {
     "LoRA": LoRALinear,
     "rsLoRA": RsLoRALinear,
     "DoRA": DoRALinear,
+    "gains": GainLoRALinear,
     "PiSSA": PiSSALinear,
     "VeRA": VeRALinear,
 }

@@ -9,7 +9,7 @@ DoRA takes longer, so LoRA has six longer runs, too: as many steps as fit in DoR
 """
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 
 import torch
@@ -20,6 +20,7 @@ from lora_course.nb09 import lab as nb09
 from lora_course.running.finetune import loss_on
 from lora_course.running.sweeps import SEEDS, Runs, arms_of, stored_runs, sweep_arms
 from lora_course.running.timing import alternating_times
+from lora_edu.lora import lora_layers
 from lora_edu.models.base import load_base
 from lora_edu.texts import Text, batches, load_text
 from lora_edu.training import learning_rate_factor, trainable_parameters, training_step
@@ -39,21 +40,34 @@ KINDS = {
     "DoRA": ("DoRA", 8, 16),
     "PiSSA": ("PiSSA", 8, 16),
 }
+# What does DoRA win? LoRA beside rivals that train as many numbers as its lengths: one for each row. All of rank 8.
+ROWS = {"gains": "gains", "gains alone": "gains", "biases": "LoRA"}
 
 
 def prepared(name: str, seed: int = 0, alpha: float | None = None) -> nn.Module:
     """The base with the adapters of this variant, ready to be trained. alpha: None takes that of KINDS."""
     model = load_base("laptop", device="cpu")
-    kind, rank, usual = KINDS[name]
+    kind, rank, usual = KINDS[name] if name in KINDS else (ROWS[name], 8, 16)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 1000 * (name == CHANGES_NOTHING))  # A is drawn at random
         add_variant(model, kind, rank, usual if alpha is None else alpha)
+    for layer in lora_layers(model).values():
+        if name == "biases":
+            layer.base.bias.requires_grad_(True)
+        elif name == "gains alone":
+            layer.lora_A.requires_grad_(False), layer.lora_B.requires_grad_(False)
     return model
 
 
-def groups_of(name: str, model: nn.Module, lr: float) -> list[dict]:
-    """What the optimizer is given. The rate of LoRA+ is that of A; B learns 16 times as fast."""
-    return lora_plus_groups(model, lr) if name == "LoRA+" else [{"params": trainable_parameters(model), "lr": lr}]
+def groups_of(name: str, model: nn.Module, lr: float, own: float = 1.0) -> list[dict]:
+    """What the optimizer is given. The rate of LoRA+ is that of A; B learns 16 times as fast.
+
+    own: how many times as fast numbers of rows learn, such as gains and DoRA's lengths.
+    """
+    if name == "LoRA+":
+        return lora_plus_groups(model, lr)
+    sorts = [[p for p in trainable_parameters(model) if (p.ndim == 1) is rows] for rows in (False, True)]
+    return [{"params": some, "lr": rate} for some, rate in zip(sorts, (lr, own * lr), strict=True) if some]
 
 
 def train_groups(model: nn.Module, data: Text, groups: list[dict], steps: int, seed: int, batch_size=BATCH) -> list:
@@ -73,14 +87,14 @@ def train_groups(model: nn.Module, data: Text, groups: list[dict], steps: int, s
     return losses
 
 
-def variant_loss(name: str, lr: float, steps: int = STEPS, *, seed: int = 0) -> dict:
-    """Train one variant at one rate and measure it.
+def variant_loss(name: str, lr: float, steps: int = STEPS, *, own: float = 1.0, seed: int = 0) -> dict:
+    """Train one variant at one rate and measure it. own: as for `groups_of`.
 
     Returns the losses on held-out plays and addresses (nats a byte, as notebook 09 measures them), and the mean
     training loss of the last 20 steps.
     """
     model = prepared(name, seed)
-    losses = train_groups(model, load_text("shakespeare"), groups_of(name, model, lr), steps, seed)
+    losses = train_groups(model, load_text("shakespeare"), groups_of(name, model, lr, own), steps, seed)
     if len(losses) < steps or losses[-1] > 10:
         return {"diverged": True}
     measured = {
@@ -117,6 +131,16 @@ VARIANT_ARMS |= arms_of("LoRA", (1e-2,), (*SEEDS, *MORE_SEEDS), name="LoRA", ste
 # To both sides of its best rate: how much does it forget there?
 VARIANT_ARMS |= arms_of("PiSSA", (3e-3, 6e-3), SEEDS, name="PiSSA")
 VARIANT_ARMS["LoRA+, 30 steps"] = {"name": "LoRA+", "lr": 3e-3, "steps": 30}  # the notebook runs it again
+# One number a row: every rate with seed 0, then the best with as many seeds as DoRA and LoRA. An own rate, at the best
+# one for A and B: of gains, and of DoRA's lengths, which Adam moves by as much, but on rows of length 0.6 to 2.2.
+ROW_SEEDS = range(5)
+for _name, _rates in {"gains": (1e-2, 3e-3, 2e-2), "biases": (1e-2,), "gains alone": (3e-2, 1e-1)}.items():
+    VARIANT_ARMS |= arms_of(_name, _rates, name=_name)
+for _name, _ratios in {"gains": (3, 0.3, 10), "DoRA": (3, 0.3), "biases": (3,)}.items():
+    for _own in _ratios:
+        VARIANT_ARMS |= arms_of(f"{_name}, own rate x{_own:g}", (1e-2,), name=_name, own=_own)
+VARIANT_ARMS |= arms_of("gains", (1e-2,), ROW_SEEDS, name="gains")
+VARIANT_ARMS |= arms_of("biases", (1e-2,), SEEDS, name="biases")
 
 THEIRS = {"lora": "LoRA", "full": "full fine-tuning", "blocks": "the same matrices in full"}
 
@@ -130,14 +154,14 @@ def all_runs() -> Runs:
     for run in nb09.quality_runs().where(text="all plays", rank=8):
         if run.method in THEIRS:
             found[THEIRS[run.method], run.lr, run.seed] = SimpleNamespace(**vars(run) | {"name": THEIRS[run.method]})
-    found |= {(run.name, run.lr, run.seed): run for run in stored_runs("variants", "loss").where(steps=STEPS)}
+    found |= {(run.name, run.lr, run.seed): run for run in stored_runs("variants", "loss").where(steps=STEPS, own=None)}
     return Runs(found.values())
 
 
 # --- time ------------------------------------------------------------------------------------------------------------
 
 
-def step_times(rounds: int = 21, *, seed: int = 0) -> dict:
+def step_times(rounds: int = 21, names: Iterable[str] = KINDS, *, seed: int = 0) -> dict:
     """The seconds of a training step of each variant: all models take a step in turn, `rounds` times."""
 
     def steps_of(name: str) -> Callable:
@@ -146,10 +170,12 @@ def step_times(rounds: int = 21, *, seed: int = 0) -> dict:
         draw = batches(load_text("shakespeare").train, BATCH, 256, torch.Generator().manual_seed(seed))
         return lambda: training_step(model, *next(draw), optimizer)
 
-    times = alternating_times({name: steps_of(name) for name in KINDS}, rounds + 1)  # two rounds to warm up
+    times = alternating_times({name: steps_of(name) for name in names}, rounds + 1)  # two rounds to warm up
     seconds = {name: [round(value, 5) for value in values[1:]] for name, values in times.items()}
     return {"seconds": seconds, "threads": torch.get_num_threads()}
 
+
+TIME_ARMS = {"21 rounds": {}, "gains, 21 rounds": {"names": ["LoRA", "DoRA", "gains"]}}
 
 # --- what the notebook computes --------------------------------------------------------------------------------------
 

@@ -68,6 +68,18 @@ def test_the_norm_of_dora_gets_no_gradient():
     assert (W.grad * W).sum(1).abs().max() < 1e-4 < (by_hand @ layer.lora_B.T).abs().max()
 
 
+def test_gains_are_dora_whose_lengths_are_those_of_the_moving_rows():
+    """As many numbers; and with m = g |W + s B A| both are one weight."""
+    dora, gains = (VARIANTS[kind](nn.Linear(8, 6), 2, 4) for kind in ("DoRA", "gains"))
+    gains.base = dora.base
+    moved(gains)
+    dora.lora_A.data, dora.lora_B.data = gains.lora_A.data, gains.lora_B.data
+    V = full_weight(dora.base) + dora.scaling * dora.lora_B @ dora.lora_A
+    dora.magnitude.data = gains.gain.data * V.detach().norm(dim=1)
+    assert torch.allclose(dora.delta_weight(), gains.delta_weight(), atol=1e-5)
+    assert sum(p.numel() for p in dora.parameters()) == sum(p.numel() for p in gains.parameters())
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_on_a_16_bit_base_what_is_trained_is_in_float32(variant):
     linear = nn.Linear(24, 16).bfloat16()
@@ -90,7 +102,7 @@ def test_all_of_it_is_where_the_base_is(variant):
     assert {tensor.device.type for tensor in (*layer.parameters(), *layer.buffers())} == {"meta"}
 
 
-@pytest.mark.parametrize("variant", ["rsLoRA", "DoRA", "LoRA", "VeRA"])
+@pytest.mark.parametrize("variant", ["rsLoRA", "DoRA", "gains", "LoRA", "VeRA"])
 def test_it_sits_on_a_4_bit_base(variant):
     linear = nn.Linear(64, 32)
     layer = VARIANTS[variant](NF4Linear.from_linear(linear), RANK, ALPHA)
@@ -125,7 +137,9 @@ def test_the_weights_of_dora_are_those_of_peft_to_the_bit_merged_and_on_the_way_
             assert torch.equal(layer.base.weight, in_peft.inner(theirs)[path].base_layer.weight)
 
 
-@pytest.mark.parametrize(("variant", "why"), [("PiSSA", "Save combine"), ("VeRA", "no such vectors")])
+@pytest.mark.parametrize(
+    ("variant", "why"), [("PiSSA", "Save combine"), ("VeRA", "no such vectors"), ("gains", "no gains")]
+)
 def test_what_is_no_lora_beside_the_base_is_not_saved_as_one(base, variant, why, tmp_path):
     with pytest.raises(ValueError, match=why):
         save_adapter(add_variant(base, variant, RANK, ALPHA), tmp_path)
