@@ -1,4 +1,4 @@
-"""Variants of LoRA, each a small difference to `LoRALinear`, and better starts for adapters on a rounded base.
+"""Variants of LoRA, each a small difference to `LoRALinear`, and LoftQ's start on a rounded base.
 
 | variant | what changes | source |
 |-|-|-|
@@ -165,7 +165,7 @@ def check_changeable(base: nn.Module) -> None:
     if not isinstance(base, nn.Linear):
         raise ValueError(
             f"PiSSA changes the weight, and a {type(base).__name__} holds it in 4 bits or turned: start from an "
-            "nn.Linear, and round what is left of it (`qpissa_start`)"
+            "nn.Linear, and round what is left of it"
         )
     check_writable(base, {"this layer": base}, "cannot give PiSSA its start")
     if not base.weight.isfinite().all():
@@ -217,8 +217,7 @@ def full_weight(base: nn.Module) -> Tensor:
     return W.to(torch.promote_types(W.dtype, torch.float32))  # float64 stays
 
 
-# --- starts on a rounded base ----------------------------------------------------------------------------------------
-# Each returns Q, B and A with Q + B A near W: Q is what the codes stand for, and s = 1.
+# --- a start on a rounded base ---------------------------------------------------------------------------------------
 
 
 def largest_directions(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -236,34 +235,11 @@ def round_weight(W: Tensor, codebook: str | Tensor) -> Tensor:
 def loftq_start(W: Tensor, rank: int, codebook: str | Tensor, rounds: int = 5) -> tuple[Tensor, Tensor, Tensor]:
     """LoftQ (arXiv 2310.08659): round what the adapter leaves, repair what the rounding did, and again.
 
-    With one round it is the repair by SVD: Q = round(W), B A = the largest directions of W - Q.
+    Returns Q, what the codes stand for, B and A, with Q + B A near W and s = 1. With one round it is the repair by SVD:
+    Q = round(W), B A = the largest directions of W - Q.
     """
     B, A = W.new_zeros(len(W), rank), W.new_zeros(rank, W.shape[1])
     for _ in range(rounds):
         Q = round_weight(W - B @ A, codebook)
         B, A = largest_directions(W - Q, rank)
     return Q, B, A
-
-
-def qpissa_start(W: Tensor, rank: int, codebook: str | Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """QPiSSA (arXiv 2404.02948): the largest directions of W stay in full, and only what is left is rounded."""
-    B, A = largest_directions(W, rank)
-    return round_weight(W - B @ A, codebook), B, A
-
-
-def repair_seen(error: Tensor, rank: int, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """QERA (arXiv 2410.06040): the repair with the least error of the *output*, for inputs (n, in) like those seen.
-
-    The output's error is |(error - B A) R^(1/2)| with R = the mean of x x^T: so the SVD is taken of error R^(1/2).
-    error: (out, in). Returns B (out, rank) and A (rank, in).
-    """
-    root, inverse_root = square_roots(inputs.T @ inputs / len(inputs))
-    B, A = largest_directions(error @ root, rank)
-    return B, A @ inverse_root
-
-
-def square_roots(R: Tensor) -> tuple[Tensor, Tensor]:
-    """R^(1/2) and R^(-1/2) of a symmetric matrix; a direction that no input uses is given a millionth of the rest."""
-    values, vectors = torch.linalg.eigh(R.double())
-    roots = values.clamp(min=1e-6 * values.mean()).sqrt()
-    return ((vectors * roots) @ vectors.T).to(R.dtype), ((vectors / roots) @ vectors.T).to(R.dtype)

@@ -19,18 +19,17 @@ from lora_edu.observing import block_linears
 
 
 def adapted_loss(
-    method: str, lr: float, *, rank=8, steps=100, dial=(), calibrate=False, windows=64, seed=0, progress=True, **how
+    method: str, lr: float, *, rank=8, steps=100, calibrate=False, windows=64, seed=0, progress=True, **how
 ) -> dict:
     """Fine-tune the shipped base on plays in one way, and measure it on held-out text.
 
     method, and more in how: as for `prepared`.
-    dial: shares, 0 to 1: both losses are also measured with the base plus such a share of all changes.
     calibrate: for each text also the best temperature, the loss without it, with it, and with a bias for each byte too.
     Returns both losses in nats per byte, how many numbers were trained, and the norm of all updates of block matrices
     as a share of the norm of these matrices.
     """
     model = prepared(load_base("laptop", device="cpu"), method, rank, seed, **how)
-    before, start = block_weights(model), trained_values(model)
+    before = block_weights(model)
     fine_tune(model, steps, lr, seed, progress=progress)
     result = both_losses(model, windows) | {
         "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -40,26 +39,7 @@ def adapted_loss(
         held_out = load_text(text).validation
         found = and_biases(model, held_out, max_windows=windows)
         result.setdefault("confidence", {})[text] = [round(value, 5) for value in found]
-    end = trained_values(model)
-    for share in dial:
-        turn(model, start, end, share)
-        result.setdefault("dial", {})[f"{share:g}"] = list(both_losses(model, windows).values())
     return result
-
-
-def trained_values(model: GPT) -> dict[str, torch.Tensor]:
-    """Copies of all that is trained, by name."""
-    return {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
-
-
-@torch.no_grad()
-def turn(model: GPT, start: dict[str, torch.Tensor], end: dict[str, torch.Tensor], share: float) -> None:
-    """Set the model to its start plus a share of its change: of weights, or, with adapters, of the updates s B A."""
-    for name, value in model.named_parameters():
-        if name.endswith("lora_B") and name in end:
-            value.copy_(share * end[name])  # A as it was trained: B A is what is scaled
-        elif name in end and not name.endswith("lora_A"):
-            value.copy_(start[name] + share * (end[name] - start[name]))
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@
 import math
 import statistics
 
-from lora_course.nb11.lab import DORAS_TIME, KINDS, SEEDS
+from lora_course.nb11.lab import DORAS_TIME, KINDS, ROW_SEEDS, SEEDS
 from lora_course.running.stored import load_results
 from lora_course.running.sweeps import Runs, interval, stored_runs
 
@@ -32,12 +32,15 @@ def paired(runs: Runs, name: str, which: str = "loss", seeds=SEEDS, lora: Runs |
     return [one[seed] - two[seed] for seed in seeds]
 
 
-def doras_times() -> dict[str, float]:
-    """The time of a step of DoRA over that of each other in the same round: the median of the stored rounds."""
-    (measured,) = load_results("variant-times")["arms"].values()
-    seconds = measured["seconds"]
-    pairs = {name: zip(seconds["DoRA"], seconds[name], strict=True) for name in RANKED if name != "DoRA"}
-    return {name: statistics.median(one / other for one, other in rounds) for name, rounds in pairs.items()}
+def over_lora() -> dict[str, float]:
+    """The time of a step of DoRA, and of LoRA with gains, over LoRA's in the same round: taken later, in turns."""
+    seconds = load_results("variant-times")["arms"]["gains, 21 rounds"]["seconds"]
+    return {name: ratio(seconds[name], seconds["LoRA"]) for name in ("DoRA", "gains")}
+
+
+def ratio(one: list[float], other: list[float]) -> float:
+    """The median of one number over another, round by round."""
+    return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
 
 def at_equal_time(runs: Runs, which: str = "loss") -> list[float]:
@@ -45,16 +48,30 @@ def at_equal_time(runs: Runs, which: str = "loss") -> list[float]:
     return paired(runs, "DoRA", which, SIX, stored_runs("variants", "loss").where(steps=DORAS_TIME))
 
 
-def even_at(runs: Runs) -> float:
-    """At which ratio of times DoRA and LoRA would end equal, on a line from its lead at 1 to that at 1.12."""
-    at_one, at_its = (statistics.mean(gaps) for gaps in (paired(runs, "DoRA", seeds=SIX), at_equal_time(runs)))
-    return 1 + (DORAS_TIME / 100 - 1) * at_one / (at_one - at_its)
+def even_at(runs: Runs, name: str = "DoRA") -> float:
+    """At which ratio of times a variant and LoRA would end equal: what LoRA wins by 12 more steps, on a line."""
+    longer = stored_runs("variants", "loss").where(name="LoRA", steps=DORAS_TIME, own=None)
+    ends = {run.seed: run.loss for run in longer}
+    now = {run.seed: run.loss for run in runs.where(name="LoRA").best()}
+    a_step = statistics.mean(now[seed] - ends[seed] for seed in SIX) / (DORAS_TIME - 100)
+    return 1 - statistics.mean(row_gaps(runs, name)) / a_step / 100
 
 
-def at_shared_rates(runs: Runs) -> dict[float, float]:
-    """DoRA minus LoRA with seed 0, at each rate that both were tried with."""
-    dora, lora = (runs.where(name=name).sweep() for name in ("DoRA", "LoRA"))
-    return {rate: dora[rate] - lora[rate] for rate in dora if rate in lora}
+# --- one number a row ------------------------------------------------------------------------------------------------
+
+
+def row_gaps(runs: Runs, name: str, which: str = "loss", other: str = "LoRA") -> list[float]:
+    """One way minus another at the rate 0.01, the best of both, for the same batches: a difference a seed.
+
+    A name that ends in ", x3" has numbers of rows that learn three times as fast.
+    """
+    one, two = ({run.seed: getattr(run, which) for run in _at_best(runs, each)} for each in (name, other))
+    return [one[seed] - two[seed] for seed in ROW_SEEDS if seed in one and seed in two]
+
+
+def _at_best(runs: Runs, name: str) -> Runs:
+    kind, _, own = name.partition(", x")
+    return stored_runs("variants", "loss").where(name=kind, own=int(own)) if own else runs.where(name=kind, lr=1e-2)
 
 
 def mean_and_error(differences: list[float]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The pictures of notebook 11: the ranking of the variants at one rate and at their own, and starts on a rounded base.
+"""The pictures of notebook 11: the ranking of the variants at one rate and at their own, and one number a row.
 
 `ranking_view` is the slider of the first screen. What the stored runs say is in `lora_course.nb11.lab_runs`.
 """
@@ -12,12 +12,10 @@ from lora_course.drawing.looks import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, SK
 from lora_course.drawing.style import Drawn, listed, panels, picture, slider, stage, styled
 from lora_course.nb11 import lab_runs as records
 from lora_course.nb11.lab import MORE_SEEDS, SHARED_RATES
-from lora_course.nb11.lab_runs import OWN, RANKED, SIX
-from lora_course.nb11.lab_starts import BEST_RATES
-from lora_course.running.sweeps import Runs, interval, paired
+from lora_course.nb11.lab_runs import OWN, RANKED
+from lora_course.running.sweeps import Runs, interval
 
 RATES = (*SHARED_RATES, OWN)
-ONE_RATE = (5e-3, 1e-2)  # of the rates that all starts were trained with
 LOOKS = dict(zip(RANKED, zip((ORANGE, GRAY, SKY, GREEN, BLUE, PURPLE, RED), "sxD^vPX", strict=True), strict=True))
 
 
@@ -145,36 +143,42 @@ def _differences(axes, place: float, name: str, differences: list[float], widths
     axes.plot(differences, [place] * len(differences), marker, color=color, ms=7, **looks)
 
 
-def dora_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: DoRA minus LoRA after as many steps, and after as much time, each with six seeds."""
-    rows = []
-    for text, which in (("plays", "loss"), ("addresses", "addresses")):
-        gaps = records.paired(runs, "DoRA", which, SIX), records.at_equal_time(runs, which)
-        for equal, found in zip(("equal steps", "equal time"), gaps, strict=True):
-            mean, error = records.mean_and_error(found)
-            lower = f"{sum(gap < 0 for gap in found)} of {len(found)} seeds"
-            rows.append([f"{text}, {equal}", f"{mean:+.4f}", f"{error:.4f}", lower])
-    return ["DoRA minus LoRA", "mean", "standard error", "DoRA is lower with"], rows
+# --- one number a row ------------------------------------------------------------------------------------------------
+
+ROWS = {"gains": (RED, "*"), "DoRA": LOOKS["DoRA"], "gains, x3": (RED, "*"), "DoRA, x3": LOOKS["DoRA"]}
 
 
-# --- starts ----------------------------------------------------------------------------------------------------------
+@picture
+def rows_figure(runs: Runs) -> Drawn:
+    """LoRA with one more number a row, minus LoRA: a mark a seed, on plays and on addresses."""
+    figure, frames = panels(2, 9.6, 3.2, sharey=True)
+    texts = {"plays": "loss", "addresses": "addresses"}
+    for axes, (text, which) in zip(frames, texts.items(), strict=True):
+        for place, (name, (color, marker)) in enumerate(ROWS.items()):
+            gaps = records.row_gaps(runs, name, which)
+            axes.plot(gaps, [place] * len(gaps), marker, color=color, ms=8, mfc="white" if "x3" in name else color)
+            axes.plot([statistics.mean(gaps)] * 2, [place - 0.3, place + 0.3], color=color, lw=2)
+        for pair in zip(*(records.row_gaps(runs, name, which) for name in ("gains", "DoRA")), strict=True):
+            axes.plot(pair, (0, 1), color=GRAY, lw=0.8, zorder=1)
+        axes.axvline(0, color=GRAY, ls="--", lw=1.4)
+        axes.set(yticks=range(len(ROWS)), yticklabels=ROWS, ylim=(len(ROWS) - 0.5, -0.5))
+        axes.set_xlabel(f"{text}: loss minus LoRA's")
+        axes.locator_params(axis="x", nbins=5)
+    means = {name: statistics.mean(records.row_gaps(runs, name)) for name in ROWS}
+    return figure, (
+        "At one rate gains win more than DoRA, at three times the rate nobody can tell. Means, minus LoRA, on plays: "
+        f"{listed(means, '+.4f')}. A mark a seed, a bar at their mean; lines join one seed's. Hollow, x3: a gain or a "
+        "length learns three times as fast. Left, plays; right, addresses, on which all end above LoRA."
+    )
 
 
-def lead(runs: Runs, start: str, which: str = "loss", bits: int = 2, other: str = "none") -> list[float]:
-    """A start minus another, each at its own best rate: one difference a seed."""
-    return paired(runs.where(start=start, bits=bits), runs.where(start=other, bits=bits), which)
-
-
-def starts_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: each start at 2 bits before training, and after it at one rate for all or each at its own.
-
-    These losses are those of seed 0. Then, at its own rate, what it is ahead of none with three seeds.
-    """
-    rows = []
-    for name, best in BEST_RATES.items():
-        own, ahead = runs.where(start=name, bits=2), lead(runs, name)
-        after = [f"{own.sweep()[rate]:.3f}" for rate in (*ONE_RATE, best)]
-        compared = [f"{best:g}", "{:+.3f} ± {:.3f}".format(*interval(ahead)), records.verdict(ahead)]
-        rows.append([name, f"{own[0].before:.3f}", *after, *(compared if name != "none" else [""] * 3)])
-    header = ["start, 2 bits", "before", *(f"after, at {rate:g}" for rate in ONE_RATE), "at its own"]
-    return [*header, "own rate", "minus none, three seeds", "verdict"], rows
+def rows_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
+    """Header and rows: LoRA with one more number a row, minus LoRA, and the time of a step over LoRA's."""
+    times, rows = records.over_lora(), []
+    for name in ROWS:
+        plays, addresses = (records.row_gaps(runs, name, which) for which in ("loss", "addresses"))
+        error = f"{records.mean_and_error(plays)[1]:.4f}" if len(plays) > 2 else ""
+        lower = f"{sum(gap < 0 for gap in plays)} of {len(plays)} seeds"
+        found = [f"{statistics.mean(plays):+.4f}", error, lower, f"{statistics.mean(addresses):+.3f}"]
+        rows.append([name, *found, f"{times[name]:.2f}" if name in times else ""])
+    return ["minus LoRA", "plays", "standard error", "lower with", "addresses", "a step's time"], rows

@@ -1,4 +1,4 @@
-"""The checks of notebook 15, forgetting: what is forgotten at equal learning, and the intruders of an update."""
+"""The checks of notebook 15, forgetting: what is forgotten at equal KL, and the intruders of an update."""
 
 import numpy as np
 
@@ -7,11 +7,11 @@ from lora_course.checking.grading import beside
 
 __all__ = ["beside", "count_intruders", "extra_forgetting"]
 
-# --- 15.1: forgetting at equal learning ------------------------------------------------------------------------------
+# --- 15.1: forgetting at equal KL ------------------------------------------------------------------------------------
 
 # Not in order, and yet with the first and the last run at their places: so all ways to leave them unsorted agree.
 _FULL = [(0.755, 0.092), (1.064, 0.222), (0.97, 0.151), (1.098, 0.294)]
-BETWEEN, INSIDE, LINE = "np.interp(learned, x, y)", "between if x[0] <= learned <= x[-1] else np.nan", "np.polyfit"
+BETWEEN, INSIDE, LINE = "np.interp(kl, x, y)", "between if x[0] <= kl <= x[-1] else np.nan", "np.polyfit"
 
 
 @exercise(
@@ -25,34 +25,33 @@ BETWEEN, INSIDE, LINE = "np.interp(learned, x, y)", "between if x[0] <= learned 
     ],
     taught={
         "sorted(runs) -> runs": "Your answer leaves the runs in the order in which they come. `np.interp` wants them "
-        "sorted by what they learned, and says nothing if they are not.",
+        "sorted by their KL, and says nothing if they are not.",
         f"{INSIDE} -> between": "Outside of the runs your answer goes on with the last one, as `np.interp` does by "
         "itself. Nothing was measured there: `np.nan`.",
-        f"{BETWEEN} -> y[abs(x - learned).argmin()]": "Your answer takes the nearest run. Between two runs, go along "
+        f"{BETWEEN} -> y[abs(x - kl).argmin()]": "Your answer takes the nearest run. Between two runs, go along "
         "the straight line that joins them.",
-        f"else np.nan -> else np.polyval({LINE}(x[:2], y[:2], 1) if learned < x[0] else {LINE}(x[-2:], y[-2:], 1), "
-        "learned)": "Your answer draws the line on beyond the last run. Nothing was measured there: `np.nan`.",
-        f"{BETWEEN} -> np.polyval({LINE}(x, y, 1), learned)": "Your answer fits one line to all runs. Between two "
+        f"else np.nan -> else np.polyval({LINE}(x[:2], y[:2], 1) if kl < x[0] else {LINE}(x[-2:], y[-2:], 1), kl)": ""
+        "Your answer draws the line on beyond the last run. Nothing was measured there: `np.nan`.",
+        f"{BETWEEN} -> np.polyval({LINE}(x, y, 1), kl)": "Your answer fits one line to all runs. Between two "
         "neighbors, go along the line that joins these two.",
-        f"{BETWEEN} -> y.mean()": "Your answer compares with the mean of all runs, whatever they learned. Compare with "
-        "one that has learned {learned} as well.",
-        "in_order = sorted(runs) -> (learned, forgotten), in_order = (forgotten, learned), sorted((b, a) for a, b in "
-        "runs)": "Your answer compares what was learned at equal forgetting. Compare what was forgotten at equal "
-        "learning.",
+        f"{BETWEEN} -> y.mean()": "Your answer compares with the mean of all runs, whatever their KL. Compare with "
+        "one whose KL is {kl} as well.",
+        "in_order = sorted(runs) -> (kl, forgotten), in_order = (forgotten, kl), sorted((b, a) for a, b in runs)": ""
+        "Your answer compares the KL at equal forgetting. Compare what was forgotten at equal KL.",
     },
     noticed={
         "one number is asked for, and these are several.": lambda got, *case: got.ndim > 0,
-        "outside of the runs nothing was measured: the answer there is `np.nan`.": lambda got, learned, b, runs: (
-            not min(runs)[0] <= learned <= max(runs)[0]
+        "outside of the runs nothing was measured: the answer there is `np.nan`.": lambda got, kl, b, runs: (
+            not min(runs)[0] <= kl <= max(runs)[0]
         ),
         "this is not a number (NaN), though runs were made on both sides.": lambda got, *case: np.isnan(got),
     },
 )
-def extra_forgetting(learned, forgotten, runs):
+def extra_forgetting(kl, forgotten, runs):
     in_order = sorted(runs)  # the order of the runs
-    x, y = np.array(in_order).T  # what each run learned, and what it forgot
-    between = np.interp(learned, x, y)  # what is forgotten between two runs
-    there = between if x[0] <= learned <= x[-1] else np.nan  # where something was measured, and where not
+    x, y = np.array(in_order).T  # the KL of each run, and what it forgot
+    between = np.interp(kl, x, y)  # what is forgotten between two runs
+    there = between if x[0] <= kl <= x[-1] else np.nan  # where something was measured, and where not
     return forgotten - there  # how the two are compared
 
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from lora_course.nb01.lab import with_changes
-from lora_course.nb10.lab import block_weights, share_of_norm, trained_values, turn
+from lora_course.nb10.lab import block_weights, share_of_norm
 from lora_course.running.finetune import fine_tune, prepared
-from lora_course.running.sweeps import SEEDS, arms_of
+from lora_course.running.sweeps import arms_of
 from lora_edu import GPT, load_base, load_text
 from lora_edu.calibration import one_temperature
 
@@ -62,6 +62,21 @@ def looked_at(model: nn.Module, new: str) -> dict[str, float]:
         found |= {gain: sign * won, f"{gain}_hits": 100 * sign * (hits[1] - hits[0])}
         found |= {kl: (q.exp() * (q - p)).sum(-1).mean(), f"{kl}_back": (p.exp() * (p - q)).sum(-1).mean()}
     return {name: round(value.item(), 5) for name, value in found.items()}
+
+
+def trained_values(model: GPT) -> dict[str, torch.Tensor]:
+    """Copies of all that is trained, by name."""
+    return {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
+
+
+@torch.no_grad()
+def turn(model: GPT, start: dict[str, torch.Tensor], end: dict[str, torch.Tensor], share: float) -> None:
+    """Set the model to its start plus a share of its change: of weights, or, with adapters, of the updates s B A."""
+    for name, value in model.named_parameters():
+        if name.endswith("lora_B") and name in end:
+            value.copy_(share * end[name])  # A as it was trained: B A is what is scaled
+        elif name in end and not name.endswith("lora_A"):
+            value.copy_(start[name] + share * (end[name] - start[name]))
 
 
 # --- parts of an update ----------------------------------------------------------------------------------------------
@@ -154,40 +169,17 @@ def biased(model: GPT, bias: float) -> GPT:
 # --- the arms --------------------------------------------------------------------------------------------------------
 
 LORA, FULL = {"method": "lora", "rank": 8}, {"method": "full"}
-MADE = {"calibrate": True}
-SHORT = ("full", 2e-3, 20), ("full", 4e-3, 10), ("lora r8", 5e-2, 20)  # hot and short: method, rate, steps
+SHORT = ("full", 2e-3, 20), ("full", 4e-3, 10), ("lora r8", 5e-2, 20)  # hot and short: way, rate, steps
 
-
-def _arms() -> dict[str, dict]:
-    """In the order in which they run: one seed of everything first, so that a run cut short is still a whole."""
-    arms: dict[str, dict] = {}
-    hot = [(way, (lr,), {**(LORA if "lora" in way else FULL), "steps": steps}) for way, lr, steps in SHORT]
-    main = [
-        ("lora r8", (1e-2,), LORA | MADE | {"cuts": LORAS}),
-        ("full", (1e-3,), FULL | MADE | {"cuts": FULLS}),
-        ("full", (2e-3,), FULL),
-        *hot,
-        ("full", (1e-3,), FULL | {"steps": 20}),
-        ("lora r8", (1e-2,), LORA | {"steps": 20}),
-    ]
-    wide = [
-        ("lora r8", (3e-3,), LORA),
-        ("full", (3e-4,), FULL),
-        ("lora r1", (2e-2,), {"method": "lora", "rank": 1}),
-        ("lora r64", (3e-3,), {"method": "lora", "rank": 64}),
-    ]
-    for way, lrs, options in main:
-        arms |= arms_of(way, lrs, **options)
-    for bias in (-1.0, -3.0, -5.0):
-        arms[f"bias {bias:g}"] = {"method": "bias", "lr": bias}
-    for way, lrs, options in (("verses, lora r8", (1e-2,), LORA), ("verses, full", (1e-3,), FULL)):
-        arms |= arms_of(way, lrs, **options, text=VERSES)
-    for way, lrs, options in wide:
-        arms |= arms_of(way, lrs, **options)
-    for ways in (main, wide):
-        for way, lrs, options in ways:
-            arms |= arms_of(way, lrs, SEEDS[1:], **options)
-    return arms
-
-
-FORGETTING_ARMS = _arms()
+FORGETTING_ARMS: dict[str, dict] = (
+    arms_of("lora r8", (1e-2,), **LORA, calibrate=True, cuts=LORAS)
+    | arms_of("full", (1e-3,), **FULL, calibrate=True, cuts=FULLS)
+    | arms_of("lora r8", (3e-3,), **LORA)
+    | arms_of("full", (3e-4,), **FULL)
+    | arms_of("lora r8", (1e-2,), **LORA, steps=20)
+    | arms_of("full", (1e-3,), **FULL, steps=20)
+    | arms_of("verses, lora r8", (1e-2,), **LORA, text=VERSES)
+    | {f"bias {bias:g}": {"method": "bias", "lr": bias} for bias in (-1.0, -3.0, -5.0)}
+)
+for _way, _lr, _steps in SHORT:
+    FORGETTING_ARMS |= arms_of(_way, (_lr,), **(FULL if _way == "full" else LORA), steps=_steps)

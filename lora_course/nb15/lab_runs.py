@@ -1,121 +1,125 @@
-"""What the stored runs of notebook 15 say: what a way learned and forgot along each of three roads down.
+"""What the stored runs of notebook 15 say: their points, a line through logarithms, and how well it predicts."""
 
-A way's line is straight between its runs. Where it is convex the true one sags below it, so a gap that is read at one
-way's own runs is too small if the *other* way was drawn straight there.
-"""
-
+import functools
 from collections.abc import Iterable
+from types import SimpleNamespace
 
 import numpy as np
 
-from lora_course.nb10.lab_runs import all_runs, base_losses
-from lora_course.nb15.lab import CALIBRATED, DIALS, LORA, SMALL, TURNED_DOWN
+from lora_course.nb15.lab import NEW, OLD, SHORT
 from lora_course.running.stored import load_results
-from lora_course.running.sweeps import SEEDS, Runs, stored_runs
+from lora_course.running.sweeps import UNSAID
 
-ROADS = ("rate", "dial", "steps")
-Line = np.ndarray  # (n, 2): learned and forgotten of a way, from almost nothing to its best run
-Point = tuple[float, float]  # learned and forgotten
-
-
-def road(name: str, way: str, seed: int) -> Line:
-    """Where one of ROADS leads a run of TURNED_DOWN, seed by seed; its last point is the run itself."""
-    options, stored = TURNED_DOWN[way], stored_runs("forgetting", "plays").where(seed=seed)
-    if name == "dial":
-        arm = dial_arm(way, seed)
-        losses = [*(arm["dial"][f"{share:g}"] for share in sorted(DIALS[way])), (arm["plays"], arm["addresses"])]
-        return np.array([(0.0, 0.0), *(_price(*both) for both in losses)])
-    kind = way.partition(",")[0]  # full fine-tuning's two runs are one way at two rates
-    runs = [run for run in all_runs().where(way=kind, seed=seed) if run.lr <= options["lr"]]
-    small = stored.where(method="lora", lr=SMALL) if way == LORA else []
-    points = sorted(_price(run.plays, run.addresses) for run in [*small, *runs])
-    if name == "steps":
-        runs = [run for run in stored.where(method=options["method"], lr=options["lr"]) if run.steps < 100]
-        fewer = sorted((run.steps, *_price(run.plays, run.addresses)) for run in runs)
-        points = [*(point[1:] for point in fewer), points[-1]]
-    return np.array(points)
+LEAST = 0.005  # nats forgotten: below it chance decides, and a logarithm would make much of it
+CANDIDATES = {
+    "norm of the update": "norm",
+    "learned": "learned",
+    "KL(trained || base), new text": "kl",
+    "KL(base || trained), new text": "kl_back",
+    "KL(base || trained), old text": "kl_old_back",
+}
+Point = SimpleNamespace
+Line = tuple[float, float]  # slope and intercept of log forgotten over log of something
 
 
-def at_small_rate() -> list[float]:
-    """Of LORA at the rate SMALL: the norm by which it moved, learned, forgotten; means over the seeds."""
-    runs = stored_runs("forgetting", "plays").where(method="lora", lr=SMALL)
-    return np.mean([(run.norm, *_price(run.plays, run.addresses)) for run in runs], axis=0).tolist()
+@functools.cache
+def points() -> list[Point]:
+    """Every stored point: what it measured, its run's `way` and settings, and which `part` of it: "1", "0.5" ..."""
+    stored, found = load_results("forgetting"), []
+    for arm, measured in stored["arms"].items():
+        settings = UNSAID | {"text": NEW} | stored["settings"][arm]
+        seed, way = settings.pop("repeat", 0), way_of(settings)
+        for part, values in measured["points"].items():
+            found.append(Point(arm=arm, part=part, seed=seed, way=way, **settings | values))
+    return found
 
 
-def dial_arm(way: str, seed: int) -> dict:
-    """A run that the dial turned down, as it is stored: both losses, at each setting too, and the norm it moved by."""
-    return load_results("forgetting")["arms"][f"dial of {way}, seed {seed}"]
+def way_of(settings: dict) -> str:
+    """ "lora r8", "full" ..., "short and hot", "verses" or "one bias"."""
+    if settings["method"] == "bias":
+        return "one bias"
+    if settings["text"] != NEW:
+        return "verses"
+    method = f"lora r{settings['rank']}" if settings["method"] == "lora" else settings["method"]
+    return "short and hot" if (method, settings["lr"], settings["steps"]) in SHORT else method
 
 
-def _price(plays: float, addresses: float) -> Point:
-    """What was learned and forgotten against the base, from both losses."""
-    before = base_losses()
-    return before[0] - plays, addresses - before[1]
+def on_plays(whole: bool = False, short: bool = True) -> list[Point]:
+    """Points of runs on plays that learned, and forgot LEAST or more. whole: runs alone. short: the hot ones, too."""
+    out = {"verses", "one bias"} | (set() if short else {"short and hot"})
+    some = [p for p in points() if p.way not in out and (p.part == "1" or not whole)]
+    return [p for p in some if p.forgotten >= LEAST and p.learned > 0]  # the others have no logarithm
 
 
-def mean_road(name: str, way: str) -> Line:
-    """The mean of a way's lines over the seeds, as far back from the end as each of them goes."""
-    lines = [road(name, way, seed) for seed in SEEDS]
-    return np.mean([line[-min(map(len, lines)) :] for line in lines], axis=0)
+def line(some: Iterable[Point], which: str = "kl", what: str = "forgotten") -> Line:
+    """The line nearest to log forgotten over the log of a candidate, by least squares."""
+    x, y = np.log([(getattr(p, which), getattr(p, what)) for p in some]).T
+    slope, intercept = np.polyfit(x, y, 1)
+    return float(slope), float(intercept)
 
 
-def forgotten_at(line: Line, learned: float) -> float:
-    """What a way forgets at so much learning, between two of its runs; not a number outside them."""
-    line = line[: line[:, 0].argmax() + 1]  # beyond, more is forgotten and no more learned
-    x, y = line[line[:, 0].argsort()].T
-    return float(np.interp(learned, x, y, left=np.nan, right=np.nan))
+def says(law: Line, value: float) -> float:
+    """What a line says is forgotten."""
+    slope, intercept = law
+    return float(np.exp(intercept) * value**slope)
 
 
-def at_the_run(name: str, way: str, rival: str) -> list[float]:
-    """How much more the run itself forgot than its rival, turned down to as much learning: a number for each seed."""
-    ends = [road("rate", way, seed)[-1] for seed in SEEDS]
-    return [end[1] - forgotten_at(road(name, rival, seed), end[0]) for seed, end in zip(SEEDS, ends, strict=True)]
+def r_squared(some: Iterable[Point], which: str, what: str = "forgotten") -> float:
+    """The share of the spread of log forgotten that the line through these points explains.
 
-
-def dialed(way: str) -> dict[float, Point]:
-    """Setting of the dial -> what is learned and forgotten there: means over the seeds; at 1 the run itself."""
-    lines = mean_road("dial", way)[1:]  # the first point is the base
-    return dict(zip([*sorted(DIALS[way]), 1.0], map(tuple, lines.tolist()), strict=True))
-
-
-def kept(way: str, share: float) -> Point:
-    """What shares of its own learning, and of its own forgetting, a run keeps at a setting of the dial."""
-    found = dialed(way)
-    return found[share][0] / found[1.0][0], found[share][1] / found[1.0][1]
-
-
-def moved(way: str) -> float:
-    """The norm of what a run changed in the matrices of the blocks, as a share of theirs: the mean over the seeds."""
-    return float(np.mean([dial_arm(way, seed)["norm"] for seed in SEEDS]))
-
-
-def by_dial(way: str, learned: float) -> float:
-    """What was forgotten at so much learning along the dial: the mean over the seeds, if each seed goes so far."""
-    return float(np.mean([forgotten_at(road("dial", way, seed), learned) for seed in SEEDS]))
-
-
-def spread(gaps: list[float]) -> str:
-    """The smallest and the largest gap."""
-    return f"{min(gaps):+.2f} to {max(gaps):+.2f}"
-
-
-def confidence(way: str, before: dict[str, list[float]]) -> list[float]:
-    """Learned as it is, with a temperature, and with byte frequencies too; forgotten likewise: means over two seeds.
-
-    before: of the base, for each text the temperature and the three losses, as the arms have them.
+    what: "forgotten", in nats, or "forgotten_hits": in percent of the bytes whose favorite was right.
     """
-    arms = load_results("forgetting")["arms"]
-    runs = [arms[f"confidence of {way}, seed {seed}"]["confidence"] for seed in CALIBRATED]
-    lost = {text: np.mean(np.subtract([run[text] for run in runs], before[text]), axis=0) for text in before}
-    return [float(value) for value in (*-lost["shakespeare"][1:], *lost["speeches"][1:])]
+    some = [p for p in some if getattr(p, what) > 0]
+    law, y = line(some, which, what), np.log([getattr(p, what) for p in some])
+    left = y - np.log([says(law, getattr(p, which)) for p in some])
+    return float(1 - left.var() / y.var())
 
 
-def at_tied_rates(runs: Runs, ways: Iterable[str]) -> list[list[str]]:
-    """A row for each rate that a way may call its best: way, rate, learned, forgotten, number of seeds."""
-    rows = []
-    for way in ways:
-        for lr in runs.where(way=way).tied():
-            some = [run for run in runs.where(way=way) if run.lr == lr]
-            learned, forgotten = np.mean([(run.learned, run.forgotten) for run in some], axis=0)
-            rows.append([way, f"{lr:g}", f"{learned:.3f}", f"{forgotten:.3f}", f"{len(some)}"])
+def over_the_line(some: Iterable[Point], law: Line) -> list[float]:
+    """What each point forgot, as a multiple of what the line says at its KL."""
+    return [p.forgotten / says(law, p.kl) for p in some]
+
+
+def rewards() -> list[Point]:
+    """Notebook 16's runs that were paid for writing no e: `kl` on their own roll-outs, and what they forgot."""
+    stored = load_results("reward")
+    before = stored["arms"]["film, lr 0.003, seed 0"]["looks"]["0"]["addresses"]
+    found = []
+    for arm, settings in stored["settings"].items():
+        if settings["method"] in ("lora", "qlora", "full") and not settings.keys() & {"reward", "shuffled", "film"}:
+            last = list(stored["arms"][arm]["looks"].values())[-1]
+            found.append(Point(arm=arm, way="a reward", kl=last["kl"], forgotten=last["addresses"] - before))
+    return [point for point in found if point.forgotten >= LEAST]
+
+
+def times_at_equal(some: str, held: str, other: str = "full, lr 0.001") -> list[float]:
+    """How many times as much a run forgot as the other's dial at equal `held`: a number a seed.
+
+    Between two settings of the dial the line is straight in logarithms. Where it does not reach there is no number.
+    """
+    found = []
+    for run in (p for p in points() if p.arm.startswith(f"{some}, seed") and p.part == "1" and p.steps == 100):
+        dial = [p for p in points() if p.arm.startswith(f"{other}, seed {run.seed}") and p.steps == 100]
+        x, y = np.log(sorted((getattr(p, held), p.forgotten) for p in dial if p.part[0].isdigit())).T
+        at = np.log(getattr(run, held))
+        if x[0] <= at <= x[-1]:
+            found.append(float(run.forgotten / np.exp(np.interp(at, x, y))))
+    return found
+
+
+def confidence(before: dict[str, tuple]) -> dict[str, list[float]]:
+    """What rank 8 and full fine-tuning learned and forgot: as it is, and if each, the base too, has one temperature.
+
+    before: of the base, for each text the temperature and the loss without it and with it.
+    """
+    arms, rows = load_results("forgetting")["arms"], {}
+    for name, arm in {"rank 8": "lora r8, lr 0.01, seed 0", "full": "full, lr 0.001, seed 0"}.items():
+        for what, text, sign in (("learned", NEW, -1), ("forgot", OLD, 1)):
+            after = arms[arm]["confidence"][text]
+            rows[f"{name} {what}"] = [sign * (now - was) for now, was in zip(after[1:], before[text][1:], strict=True)]
     return rows
+
+
+def parts_of(arm: str) -> dict[str, Point]:
+    """The points of one run, by part."""
+    return {p.part: p for p in points() if p.arm == arm}

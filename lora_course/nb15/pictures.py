@@ -1,143 +1,179 @@
-"""Pictures of notebook 15: runs turned down by the dial and by three roads, and what cutting intruders brings back."""
+"""Pictures of notebook 15: the curve of the first screen, three candidates side by side, and what leaves the line."""
 
 import ipywidgets
 import numpy as np
 
-from lora_course.drawing.looks import GRAY, METHODS
+from lora_course.drawing.looks import GRAY, METHODS, PLUM, PURPLE, RED
 from lora_course.drawing.sliders import explore
-from lora_course.drawing.style import Drawn, note, panels, picture, slider, stage
-from lora_course.nb15.lab import BOLD, FINE_DIAL, FULL, LORA
-from lora_course.nb15.lab_runs import ROADS, at_the_run, dialed, mean_road
-from lora_course.running.sweeps import SEEDS
-
-# --- the dial: the slider of the first screen -------------------------------------------------------------------------
-
-DIAL_ALT = (
-    "Two curves, rank 8 and full fine-tuning: to the right what was learned, upward what was forgotten, from the base "
-    "to the run's end. Both are flat at first and steep at last. Two marks at the chosen setting of the dial, nearly "
-    "level. Dotted lines at 0.65 and 0.95 nats learned. Means over three seeds."
+from lora_course.drawing.style import Drawn, note, panels, picture, slider, stage, ticks
+from lora_course.nb15.lab_runs import (
+    CANDIDATES,
+    line,
+    on_plays,
+    over_the_line,
+    parts_of,
+    points,
+    r_squared,
+    rewards,
+    says,
+    times_at_equal,
 )
-DIALED = {LORA: ("rank 8", METHODS["lora"]), FULL: ("full fine-tuning", METHODS["full"])}
+
+LOOKS = {
+    "adapters": METHODS["lora"],
+    "full fine-tuning": METHODS["full"],
+    "short and hot": {"color": RED, "marker": "X"},
+    "verses": {"color": PLUM, "marker": "D"},
+    "one bias": {"color": GRAY, "marker": "P"},
+    "a reward": {"color": PURPLE, "marker": "*"},
+}
+PLACES = (0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4)  # of the dot, along the KL
+FORGOTTEN = (0.01, 0.03, 0.1, 0.3)
 
 
-def dial() -> dict:
-    """Show both runs with a slider for the setting of the dial."""
-    settings = sorted([*FINE_DIAL, 1.0])
-    control = ipywidgets.SelectionSlider(options=settings, value=0.5, description="the dial")
-    return explore(dial_view(), DIAL_ALT, setting=control)
+def kind(way: str) -> str:
+    """Which of LOOKS a point has."""
+    return way if way in LOOKS else "adapters" if "lora" in way else "full fine-tuning"
+
+
+def marks(axes, some, which: str) -> None:
+    """A mark a point: runs large, what was made of them small and pale."""
+    for name, look in LOOKS.items():
+        for whole, size, alpha in ((True, 7, 1.0), (False, 4, 0.5)):
+            mine = [p for p in some if kind(p.way) == name and (p.part == "1") is whole]
+            xs, ys = [getattr(p, which) for p in mine], [p.forgotten for p in mine]
+            label = name if whole and mine else None
+            axes.plot(xs, ys, **look | {"ls": "", "ms": size}, alpha=alpha, label=label)
+
+
+# --- the slider of the first screen ----------------------------------------------------------------------------------
+
+CURVE_ALT = (
+    "Two logarithmic axes: to the right the KL on plays, upward what was forgotten of addresses. Large marks are runs, "
+    "small ones their shares and cuts: adapters and full fine-tuning lie in one narrow band along a straight line. A "
+    "large dot sits on the line at the chosen KL."
+)
+
+
+def curve() -> dict:
+    """Show the points with a slider that moves a dot along the line."""
+    return explore(curve_view(), CURVE_ALT, kl=ipywidgets.SelectionSlider(options=PLACES, value=0.5, description="KL"))
 
 
 @slider
-def dial_view():
-    """A view with one control, setting: which share of what a run changed is kept."""
-    figure, axes = stage(9.2, 4.2, (0.09, 0.13, 0.88, 0.78))
-    points, marks = {way: dialed(way) for way in DIALED}, {}
-    for way, (name, look) in DIALED.items():
-        axes.plot(*np.array([(0, 0), *points[way].values()]).T, **look | {"marker": ""}, label=name)
-        (marks[way],) = axes.plot([], [], **look | {"ls": ""}, ms=11, animated=True)
-    (level,) = axes.plot([], [], color=GRAY, lw=1, zorder=1, animated=True)
-    for learned in (0.65, 0.95):  # section 2 asks there
-        axes.axvline(learned, color=GRAY, lw=1, ls=":")
-        note(axes, f"{learned}", (learned, 0.31), (3, 0), color=GRAY)
+def curve_view():
+    """A view with one control, kl: how far the guesses on plays have moved."""
+    figure, axes = stage(9.2, 4.4, (0.09, 0.13, 0.88, 0.78))
+    some, law = on_plays(), line(on_plays(short=False))
+    marks(axes, some, "kl")
+    ends = np.array([0.03, 1.8])
+    axes.plot(ends, [says(law, end) for end in ends], color=GRAY, lw=1.2, zorder=1)
+    (dot,) = axes.plot([], [], "o", ms=15, mfc="none", mec="black", mew=2, animated=True)
     axes.legend(loc="upper left")
-    axes.set(xlim=(0, 1.24), ylim=(-0.02, 0.32), xlabel="learned: nats per byte won on plays")
-    axes.set_ylabel("forgotten: nats per byte lost on addresses")
-    axes.set_title("Two runs, turned down by one dial")
+    axes.set(xscale="log", yscale="log", xlim=ends, ylim=(0.004, 0.8), ylabel="forgotten on addresses, nats per byte")
+    axes.set_xlabel("KL(trained || base) on held-out plays, nats per byte")
+    axes.set_title("Rates, ranks, steps, dials and cuts: one line")
+    ticks(axes.xaxis, PLACES[::2])
+    ticks(axes.yaxis, FORGOTTEN)
 
-    def values(setting: float) -> dict:
-        now = {way: points[way][setting] for way in DIALED}
-        told = (f"{name} learned {now[way][0]:.2f}" for way, (name, _) in DIALED.items())
-        more = now[FULL][1] - now[LORA][1]  # how much each forgot is asked below
-        return now | {"readout": f"At {setting:g}: {', '.join(told)} and forgot {more:.3f} more."}
+    def values(kl: float) -> dict:
+        near = [p.forgotten for p in some if abs(np.log(p.kl / kl)) < 0.15]
+        found = f"{len(near)} points near it: {min(near):.3f} to {max(near):.3f}" if near else "no point near it"
+        there = says(law, kl)
+        return {"at": (kl, there), "readout": f"At a KL of {kl:g} the line says {there:.3f} nats forgotten; {found}."}
 
     def draw(now: dict) -> None:
-        level.set_data(*np.array([now[way] for way in DIALED]).T)
-        for way, mark in marks.items():
-            mark.set_data(*[[each] for each in now[way]])
+        dot.set_data(*[[each] for each in now["at"]])
 
-    return figure, values, draw, {"setting": 0.5}
+    return figure, values, draw, {"kl": 0.5}
+
+
+# --- figures ---------------------------------------------------------------------------------------------------------
 
 
 @picture
-def roads_figure() -> Drawn:
-    """A panel for each of ROADS: rank 8 and both runs of full fine-tuning, a mark for each run or setting."""
-    figure, frames = panels(3, 10.2, 3.8, sharex=True, sharey=True)
-    bold = METHODS["full"] | {"mfc": "white", "ls": "-", "lw": 1}
-    looks = {BOLD: ("full at .002", bold), FULL: ("full at .001", METHODS["full"]), LORA: DIALED[LORA]}
-    (end, forgot), told = mean_road("rate", LORA)[-1], []
-    for axes, name in zip(frames, ROADS, strict=True):
-        for way, (label, look) in looks.items():
-            axes.plot(*mean_road(name, way).T, **look, label=label)
-        axes.axvline(end, color=GRAY, lw=1, zorder=0)
-        how = "by steps" if name == "steps" else f"by the {name}"
-        axes.set(xlim=(0.45, 1.15), ylim=(0, 0.48), title=how)
-        theirs = (forgot - np.mean(at_the_run(name, LORA, way)) for way in (FULL, BOLD))
-        told.append(f"{how} {' and '.join(f'{each:.2f}' for each in theirs)}")
-    frames[0].legend(loc="upper left")
-    frames[0].set_ylabel("forgotten on addresses, nats")
-    frames[1].set_xlabel("learned on plays, nats per byte")
+def candidates_figure() -> Drawn:
+    """Forgotten over the norm, over what was learned and over the KL: one panel each."""
+    some, whole = on_plays(), on_plays(whole=True)
+    figure, frames = panels(3, 10.4, 3.8, sharey=True)
+    shown = {"norm": "norm, share of W's", "learned": "learned, nats", "kl": "KL on plays, nats"}
+    said = []
+    for axes, (which, label) in zip(frames, shown.items(), strict=True):
+        marks(axes, some, which)
+        axes.set(xscale="log", yscale="log", xlabel=label)
+        found = r_squared(whole, which)
+        axes.set_title(f"$R^2$ {found:.2f}")
+        said.append(f"{label.partition(',')[0]} {found:.2f}")
+        ticks(axes.xaxis, {"norm": (0.03, 0.1, 0.3), "learned": (0.5, 0.7, 1), "kl": (0.1, 0.3, 1)}[which])
+    ticks(frames[0].yaxis, FORGOTTEN)
+    frames[2].legend(loc="lower right")
+    frames[0].set_ylabel("forgotten, nats")
     return figure, (
-        "By the rate and by the dial rank 8 ends above both full runs, by steps far below one of them. To the right "
-        "what was learned, upward what was forgotten, means over three seeds. The upright line marks rank 8's own run, "
-        f"which forgot {forgot:.2f}. Full fine-tuning at .001 and .002, turned down to it: {'; '.join(told)}."
+        f"Over the KL the points lie along a line, over the norm and the learning they scatter. R squared over the "
+        f"{len(whole)} runs alone: {'; '.join(said)}. Large marks are runs, small ones their shares and cuts."
     )
 
 
-# --- intruders -------------------------------------------------------------------------------------------------------
+def breakers() -> dict[str, tuple[list[float], list[float]]]:
+    """Kind -> what its runs forgot as multiples of what the line says, and how much of their KL spills over.
 
-COUNTED = {
-    "rank 8": (LORA, "trained"),
-    "its strengths, in random directions": (LORA, "turned"),
-    "its norm, 256 strengths alike": (LORA, "spread"),
-    "full fine-tuning": (FULL, "trained"),
-}
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8)
-CUT_LOOKS = {"intruders": METHODS["lora"], "dial": {"color": "black", "marker": "o", "ls": "-"}}
+    Spilled over: KL(base || trained) on addresses over the KL on the new text. Of a reward no such KL is stored.
+    """
+    law, found = line(on_plays(short=False)), {}
+    for name in LOOKS:
+        runs = [p for p in points() if kind(p.way) == name and p.part == "1" and p.forgotten > 0 and p.kl < 2]
+        found[name] = over_the_line(runs, law), [p.kl_old_back / p.kl for p in runs]
+    return found | {"a reward": (over_the_line(rewards(), law), [])}
 
 
-def count_table(arms: dict) -> list[list[str]]:
-    """A row for each of COUNTED: how many of its 240 candidates are new at each threshold; means over seeds."""
+@picture
+def breakers_figure() -> Drawn:
+    """What each kind of run forgot, as a multiple of what the line of plays says at its KL."""
+    figure, (axes,) = panels(1, 8.6, 3.4)
+    rows, said = breakers(), []
+    for place, (name, (times, _)) in enumerate(rows.items()):
+        axes.plot(times, [place] * len(times), **LOOKS[name] | {"ls": "", "ms": 8}, alpha=0.8)
+        note(axes, f"{np.median(times):.1f}", (max(times), place), (10, 0))
+        said.append(f"{name} {np.median(times):.1f} ({len(times)})")
+    axes.axvline(1, color=GRAY, ls="--", lw=1.4)
+    axes.set(xscale="log", yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5))
+    axes.set_xlabel("forgotten, as a multiple of what the line says at this KL")
+    axes.set_xlim(0.5, 40)
+    ticks(axes.xaxis, (0.5, 1, 2, 5, 10, 20))
+    return figure, (
+        "A bias and a reward forget many times what the line says, hot short runs somewhat more. The median multiple "
+        f"of each kind, and how many runs: {', '.join(said)}. A row a kind, a mark a run; at 1 the line is right."
+    )
+
+
+def candidates_table() -> tuple[list[str], list[list[str]]]:
+    """Header and rows: R squared of each candidate over runs alone and over all points, in nats and in favorites."""
+    whole, some = on_plays(whole=True), on_plays()
+    asked = {f"{len(whole)} runs": (whole, "forgotten"), f"{len(some)} points": (some, "forgotten")}
+    asked["points, favorites lost"] = some, "forgotten_hits"
+    rows = [[name, *(f"{r_squared(where, which, what):.2f}" for where, what in asked.values())]
+            for name, which in CANDIDATES.items()]  # fmt: skip
+    return ["R squared of log forgotten", *asked], rows
+
+
+COMPARED = {"rank 8": "lora r8, lr 0.01", "rank 8 at 0.003": "lora r8, lr 0.003"}
+HELD = {"learning": "learned", "norm": "norm", "KL": "kl"}
+
+
+def equal_table() -> list[list[str]]:
+    """A row a run: how many times as much it forgot as full fine-tuning, at equal learning, norm and KL."""
     rows = []
-    for name, (way, kind) in COUNTED.items():
-        runs = [arms[f"cosines of {way}, seed {seed}"][kind] for seed in SEEDS]
-        rows.append([name, *(f"{np.mean([np.searchsorted(run, old) for run in runs]):.0f}" for old in THRESHOLDS)])
+    for name, some in COMPARED.items():
+        found = [times_at_equal(some, held) for held in HELD.values()]
+        rows.append([name, *(", ".join(f"{x:.2f}" for x in each) if each else "out of reach" for each in found)])
     return rows
 
 
-@picture
-def cuts_figure(arms: dict) -> Drawn:
-    """What cutting down brings back on addresses, and what it costs on plays: intruders, all, and a control."""
-    figure, (axes,) = panels(1, 7.4, 3.9)
-    for name, look in CUT_LOOKS.items():
-        line = cut_line(arms, name)
-        axes.plot(*line.T, **look)
-        note(axes, "all of the update" if name == "dial" else name, line[2], (10, -10), color=look["color"])
-    control = cut_table(arms)["old directions, 0.25"][:2]
-    axes.plot(*control, **METHODS["control"], ms=9)
-    note(axes, "old directions, by the norm of the quarter", control, (8, 0), color=GRAY)
-    axes.axhline(0, color=GRAY, lw=1, zorder=0)
-    axes.set(xlabel="lost again on plays, nats per byte", ylabel="won back on addresses, nats per byte")
-    lost, won = cut_line(arms, "intruders")[2]
-    dial = np.interp(lost, *cut_line(arms, "dial").T)
-    return figure, (
-        f"At equal cost, all of the update wins back more than intruders. For {lost:.3f} lost on plays, intruders win "
-        f"back {won:.3f} on addresses, all of the update {dial:.3f}; old directions, by the quarter's norm, make them "
-        "worse. To the right what plays lose again, upward what addresses win back; marks: a tenth, a quarter, a half."
-    )
-
-
-def cut_line(arms: dict, name: str) -> np.ndarray:
-    """(n, 2): lost again on plays and won back on addresses after ever larger cuts of one kind, from nothing."""
-    points = [point[:2] for key, point in cut_table(arms).items() if key.startswith(f"{name}, ")]
-    return np.array([(0.0, 0.0), *points])
-
-
-def cut_table(arms: dict) -> dict[str, tuple[float, float, float]]:
-    """Cut -> what it loses again on plays, what it wins back on addresses, the norm it takes away: means over seeds."""
-    runs = [arms[f"cuts of lora r8, seed {seed}"] for seed in SEEDS]
-    moves = {
-        key: [(run["cuts"][key][0] - run["losses"][0], run["losses"][1] - run["cuts"][key][1], run["cuts"][key][2])
-              for run in runs]
-        for key in runs[0]["cuts"]
-    }  # fmt: skip
-    return {key: tuple(np.mean(found, axis=0).tolist()) for key, found in moves.items()}
+def parts_table(arm: str) -> list[list[str]]:
+    """A row for each cut of a run: lost again on plays, won back on addresses, and its place over the line."""
+    law, parts = line(on_plays(short=False)), parts_of(arm)
+    run, rows = parts["1"], []
+    for name, p in parts.items():
+        lost, won = run.learned - p.learned, run.forgotten - p.forgotten
+        rows.append([name, f"{lost:.3f}", f"{won:.3f}", f"{over_the_line([p], law)[0]:.2f}"])
+    return rows[1:]

@@ -70,7 +70,7 @@ VIEWS = {
         {"model": ["LLaMA 7B", "GPT-2", "LLaMA 65B"], "rank": [64, 0, 8], "bits": [4, 16], "tokens": nb14.TOKENS[::8],
          "checkpointing": [True, False]},
     ),
-    "15": (nb15.dial_view, {"setting": [0.5, 0.25, 1.0]}),
+    "15": (nb15.curve_view, {"kl": [0.5, 0.1, 1.4]}),
     "16": (nb16.film_view, {"step": [12, 0, 4, 20, 100], "price": [True, False]}),
 }  # fmt: skip
 

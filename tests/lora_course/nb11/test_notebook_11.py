@@ -13,15 +13,14 @@ from lora_course.nb10.lab import block_weights, relative_norm
 from lora_course.nb11 import check, pictures
 from lora_course.nb11 import lab as experiment
 from lora_course.nb11 import lab_runs as records
-from lora_course.nb11 import lab_starts as nb11_starts
 from lora_course.nb11 import pictures_published as published
-from lora_course.nb11.lab_starts import BEST_RATES
-from lora_course.running.sweeps import interval, stored_runs, t_of_three
+from lora_course.running.sweeps import interval, t_of_three
 from lora_edu import LoRALinear, add_lora, train
 from lora_edu.lora import lora_layers
+from lora_edu.training import trainable_parameters
 from lora_edu.variants import lora_plus_groups
 
-RUNS, STARTS = experiment.all_runs(), stored_runs("starts", "loss")
+RUNS = experiment.all_runs()
 
 
 def test_the_loop_is_that_of_train(tiny_gpt, tiny_text, monkeypatch):
@@ -70,10 +69,12 @@ def test_dora_is_better_in_six_seeds_and_in_the_three_that_were_run_to_ask_again
 
 def test_at_equal_time_lora_is_better_than_dora_with_each_of_six_seeds():
     """The old page compared equal steps only, and named the time of a step two sections later."""
-    ratios = records.doras_times()
+    arms = load_results("variant-times")["arms"]
+    seconds = arms["21 rounds"]["seconds"]
+    ratios = {name: records.ratio(seconds["DoRA"], seconds[name]) for name in seconds if name != "DoRA"}
     assert round(100 * ratios["LoRA"]) == experiment.DORAS_TIME == 112
     assert records.even_at(RUNS) < 1.08 < min(ratios.values()) and max(ratios.values()) < 1.24, "not the clock's error"
-    assert load_results("variant-times")["arms"]["21 rounds"]["threads"] == 1
+    assert {arm["threads"] for arm in arms.values()} == {1}
     assert published.SECONDS["DoRA"] / published.SECONDS["LoRA"] > max(ratios.values())
     found = records.at_equal_time(RUNS)
     assert len(found) == 6 and min(found) > 0, "DoRA is worse with each"
@@ -83,11 +84,39 @@ def test_at_equal_time_lora_is_better_than_dora_with_each_of_six_seeds():
     assert abs(mean) < 2.571 * error, "on addresses it cannot be told: the page says plays"
 
 
-def test_the_table_of_dora_says_what_is_stored():
-    _, rows = pictures.dora_table(RUNS)
-    said = {row[0]: row[-1] for row in rows}
-    assert said["plays, equal steps"] == "6 of 6 seeds" and said["plays, equal time"] == "0 of 6 seeds"
-    assert [len(row) for row in rows] == [4] * 4
+# --- one number a row ------------------------------------------------------------------------------------------------
+
+
+def test_gains_are_as_many_numbers_as_dora_s_lengths_and_both_may_have_a_rate_of_their_own():
+    trained = {name: experiment.prepared(name) for name in ("LoRA", "DoRA", "gains")}
+    counts = {name: sum(p.numel() for p in trainable_parameters(model)) for name, model in trained.items()}
+    assert counts["gains"] == counts["DoRA"] == counts["LoRA"] + 9216
+    for name in ("gains", "DoRA"):
+        one, other = experiment.groups_of(name, trained[name], 0.1, own=3)
+        assert (one["lr"], other["lr"]) == (0.1, pytest.approx(0.3))
+        assert sum(p.numel() for p in other["params"]) == 9216
+
+
+def test_at_one_rate_gains_end_below_dora_with_each_of_five_seeds():
+    for other in ("LoRA", "DoRA"):
+        gaps = records.row_gaps(RUNS, "gains", other=other)
+        assert len(gaps) == 5 and max(gaps) < 0, other
+    assert round(statistics.mean(gaps), 3) == -0.002
+    for name in pictures.ROWS:
+        assert min(records.row_gaps(RUNS, name, "addresses")) > 0, "all forget more than LoRA"
+
+
+def test_at_three_times_the_rate_each_wins_more_and_the_two_cannot_be_told_apart():
+    """Not "gains beat DoRA": their order at one rate is the rate's. And not "the norm helps"."""
+    for name in ("gains", "DoRA"):
+        own, at_one = records.row_gaps(RUNS, f"{name}, x3"), records.row_gaps(RUNS, name)
+        assert all(more < less for more, less in zip(own, at_one, strict=False))
+    gaps = records.row_gaps(RUNS, "gains, x3", other="DoRA, x3")
+    assert min(gaps) < 0 < max(gaps) and len(gaps) == 2
+
+
+def test_an_own_rate_is_no_run_at_the_shared_one():
+    assert all(not hasattr(run, "own") for run in RUNS)
 
 
 def test_the_update_of_a_variant_is_measured_from_the_base(tiny_gpt):
@@ -115,54 +144,6 @@ def test_the_step_in_proportion_to_s_times_the_rate_holds_at_one_rank_only():
     assert first_step(16, 96, 1e-4) == pytest.approx(3 * start, rel=1e-3)
     assert first_step(16, 32, 5e-4) == pytest.approx(5 * start, rel=0.01)  # A has moved a little, too
     assert first_step(32, 64, 1e-4) > 1.3 * start
-
-
-# --- starts on a rounded base ----------------------------------------------------------------------------------------
-
-
-def test_a_start_is_what_it_says(tiny_gpt, in_small, monkeypatch):
-    """All but none begin as Q + B A of theirs."""
-    in_small(nb11_starts)
-    linears = nb11_starts.block_linears(tiny_gpt)
-    generator = torch.Generator().manual_seed(0)
-    made = {path: [torch.randn(shape, generator=generator) for shape in ((W.shape), (len(W), 8), (8, W.shape[1]))]
-            for path, W in ((path, layer.weight) for path, layer in linears.items())}  # fmt: skip
-    monkeypatch.setattr(nb11_starts, "starts_of", lambda start, bits: made)
-    for start in BEST_RATES:
-        for path, layer in lora_layers(nb11_starts.prepared(start, 2)).items():
-            Q, B, A = made[path.removeprefix("blocks.")]
-            whole = layer.base.weight + layer.delta_weight()
-            assert torch.allclose(whole, Q if start == "none" else Q + B @ A, atol=1e-4), start
-            assert (start == "none") == (not layer.lora_B.any())
-
-
-def test_the_order_of_starts_changes_with_training_and_with_the_rate():
-    own = {name: STARTS.where(start=name, bits=2) for name in BEST_RATES}
-    before = {name: runs[0].before for name, runs in own.items()}
-    low, high = ({name: runs.sweep()[rate] for name, runs in own.items()} for rate in pictures.ONE_RATE)
-    both = "QPiSSA, QERA"
-    assert min(before, key=before.get) == both
-    assert abs(low[both] - low["QERA"]) < 0.002 and high[both] > high["none"] + 0.05
-
-
-def test_the_table_of_starts_says_what_is_stored():
-    header, rows = pictures.starts_table(STARTS)
-    assert [row[0] for row in rows] == list(BEST_RATES) and all(len(row) == len(header) for row in rows)
-    assert {row[0] for row in rows if row[-1] == "perhaps better"} == {"LoftQ", "QERA"}
-    assert {row[-1] for row in rows} == {"", "perhaps better", "cannot tell"}
-    (mean, half), (lead, _) = (interval(pictures.lead(STARTS, "QERA", when)) for when in ("loss", "before"))
-    assert [round((mean + way * half) / lead, 1) for way in (1, -1)] == [0.1, 0.3]  # "a tenth to three tenths"
-    assert records.verdict(pictures.lead(STARTS, "QERA", "calibrated")) == "perhaps better"
-    assert records.verdict(pictures.lead(STARTS, "QERA", bits=4)) == "cannot tell"
-
-
-def test_the_best_start_before_training_is_not_the_best_after_it():
-    """Seed by seed, and by an interval that is right for all ten pairs of five starts at once."""
-    pairs = len(BEST_RATES) * (len(BEST_RATES) - 1) // 2
-    before, after = (pictures.lead(STARTS, "QERA", which, other="QPiSSA, QERA") for which in ("before", "loss"))
-    (began, _), (ended, half) = interval(before), interval(after, pairs)
-    assert min(before) > 0.04 and round(began, 3) == 0.053
-    assert ended + half < 0 and max(after) < -0.02
 
 
 # --- figures ---------------------------------------------------------------------------------------------------------

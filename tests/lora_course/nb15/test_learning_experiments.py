@@ -10,15 +10,20 @@ from conftest import moved
 from lora_course.nb09 import lab as nb09
 from lora_course.nb10 import lab as learning
 from lora_course.nb10 import lab_directions as nb10_directions
-from lora_course.nb15 import lab_intruders as nb15_intruders
+from lora_course.nb15 import lab as forgetting
 from lora_course.running import finetune
 from lora_edu.lora import add_lora, lora_layers
+from lora_edu.measures import kl_and_flips
 from lora_edu.observing import block_linears
+from lora_edu.texts import Text
+from lora_edu.training import evaluate
 
 
 @pytest.fixture
 def tiny(in_small):
-    return in_small(learning, nb09, nb10_directions, nb15_intruders, finetune)
+    forgetting.of_the_base.cache_clear()
+    yield in_small(learning, nb09, nb10_directions, forgetting, finetune)
+    forgetting.of_the_base.cache_clear()
 
 
 def run(method, **options):
@@ -49,44 +54,17 @@ def test_updates_are_what_merging_would_add(tiny):
     assert learning.relative_norm(before, before) == 0 < learning.relative_norm(before, after)
 
 
-def test_the_dial_ends_at_the_base_and_one_temperature_is_measured_beside_it(tiny, monkeypatch):
-    monkeypatch.setattr(learning, "and_biases", lambda model, tokens, **windows: (1.5, 2.0, 1.9, 1.8))
-    result = run("lora", dial=(0.5, 0.0), calibrate=True)
-    base = [finetune.loss_on(tiny, text) for text in ("shakespeare", "speeches")]
-    assert result["dial"]["0"] == pytest.approx(base, abs=1e-4) and result["dial"]["0.5"] != result["dial"]["0"]
-    assert result["confidence"] == {text: [1.5, 2.0, 1.9, 1.8] for text in ("shakespeare", "speeches")}
-
-
 # --- what lies in the updates ----------------------------------------------------------------------------------------
 
 
 def test_a_subspace_is_like_itself_and_chance_is_max_over_d():
     generator = torch.Generator().manual_seed(0)
-    draw = nb15_intruders.random_directions
+    draw = lambda size, count, generator: torch.linalg.qr(torch.randn(size, count, generator=generator))[0]  # noqa: E731
     one = draw(64, 8, generator)
     assert nb10_directions.similarity(one, one) == pytest.approx(1, abs=1e-5)
     assert nb10_directions.similarity(one[:, :2], one) == pytest.approx(1, abs=1e-5)  # one inside the other
     draws = [nb10_directions.similarity(*(draw(64, n, generator) for n in (4, 16))) for _ in range(60)]
     assert sum(draws) / 60 == pytest.approx(16 / 64, rel=0.05)
-
-
-def test_turned_at_random_keeps_the_strengths_alone_and_spread_the_norm():
-    dW = torch.randn(12, 3) @ torch.randn(3, 8)
-    generator = torch.Generator().manual_seed(0)
-    turned = nb15_intruders.at_random(dW, torch.linalg.svdvals(dW), generator)
-    assert torch.allclose(torch.linalg.svdvals(turned), torch.linalg.svdvals(dW), atol=1e-4)
-    assert abs((turned * dW).sum() / dW.norm() ** 2) < 0.5
-    strengths = torch.linalg.svdvals(nb15_intruders.at_random(dW, nb15_intruders.alike(dW), generator))
-    assert torch.allclose(strengths, dW.norm() / 8**0.5, atol=1e-4)
-
-
-def test_a_planted_intruder_is_found_and_no_other():
-    U, V = (torch.linalg.qr(torch.randn(40, 40))[0] for _ in range(2))
-    W = (U[:, :20] * torch.linspace(5, 1, 20)) @ V[:, :20].T
-    dW = 9 * torch.outer(U[:, 30], V[:, 30])  # a direction that W does not have
-    assert (nb15_intruders.nearest(W, dW) < 0.5).sum() == 1 and nb15_intruders.nearest(W, 0.3 * W).min() > 0.99
-    new, old = nb15_intruders.intruders(W, dW)
-    assert torch.allclose(new, dW, atol=1e-4) and torch.linalg.matrix_rank(old, tol=1e-3) == 9
 
 
 @pytest.fixture
@@ -95,8 +73,7 @@ def quick(monkeypatch):
     whole_run = nb10_directions.trained.__wrapped__
     ways = {way: (method, min(rank, 2), lr) for way, (method, rank, lr) in nb10_directions.WAYS.items()}
     monkeypatch.setattr(nb10_directions, "WAYS", ways)
-    for module in (nb10_directions, nb15_intruders):
-        monkeypatch.setattr(module, "trained", lambda *some, **text: whole_run(*some, steps=3, **text))
+    monkeypatch.setattr(nb10_directions, "trained", lambda *some, **text: whole_run(*some, steps=3, **text))
 
 
 def test_two_seeds_are_compared_and_one_start_is_one(tiny, quick, monkeypatch):
@@ -108,9 +85,44 @@ def test_two_seeds_are_compared_and_one_start_is_one(tiny, quick, monkeypatch):
     json.dumps(found)
 
 
-def test_cosines_are_counted_at_any_threshold_and_cuts_take_norm_away(tiny, quick):
-    found = nb15_intruders.intruder_arm("lora r8")
-    assert all(found[kind] == sorted(found[kind]) for kind in ("trained", "turned", "spread")) and found["norm"] > 0
-    cuts = nb15_intruders.intruder_arm("lora r8", cuts=True)["cuts"]
-    assert set(map(len, cuts.values())) == {3} and cuts["dial, 0.5"][2] == pytest.approx(0.5, abs=1e-3)
-    json.dumps([found, cuts])
+# --- points ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_point_is_what_the_library_measures_on_the_same_windows(tiny, monkeypatch):
+    """KL(trained || base) and back; learned and forgotten are differences of losses."""
+    long = Text(*torch.randint(256, (2, 1500), generator=torch.Generator().manual_seed(1)).byte())
+    monkeypatch.setattr(forgetting, "load_text", lambda name: long)
+    other = moved(add_lora(copy.deepcopy(tiny), rank=2, alpha=4))
+    point, windows = forgetting.looked_at(other, forgetting.NEW), {"seq_len": 32, "max_windows": forgetting.WINDOWS}
+    assert point["kl"] == pytest.approx(kl_and_flips(tiny, other, long.validation, **windows).kl, abs=1e-5)
+    assert point["kl_back"] == pytest.approx(kl_and_flips(other, tiny, long.validation, **windows).kl, abs=1e-5)
+    rises = [evaluate(model, long.validation, **windows) for model in (other, tiny)]
+    assert point["forgotten"] == -point["learned"] == pytest.approx(rises[0] - rises[1], abs=1e-5)  # one text is both
+    assert forgetting.looked_at(tiny, forgetting.NEW) == pytest.approx(dict.fromkeys(point, 0.0), abs=1e-5)
+
+
+def test_an_arm_looks_at_shares_and_cuts(tiny, monkeypatch):
+    monkeypatch.setattr(forgetting, "one_temperature", lambda model, tokens, **windows: (1.5, 2.0, 1.9))
+    found = forgetting.forgetting_arm("full", 1e-2, steps=4, cuts=forgetting.FULLS, calibrate=True, progress=False)
+    points = found["points"]
+    assert list(points) == ["1", "0.75", "0.5", "0.25", *forgetting.FULLS]
+    assert points["0.5"]["norm"] == pytest.approx(points["1"]["norm"] / 2, abs=1e-4)
+    assert points["blocks alone"]["norm"] == points["1"]["norm"] > points["its 8 components"]["norm"] > 0
+    assert points["shrunk to their norm"]["norm"] == pytest.approx(points["its 8 components"]["norm"], abs=1e-5)
+    assert points["blocks alone"]["kl"] != points["1"]["kl"] > points["0.25"]["kl"] > 0
+    assert found["confidence"] == {text: [1.5, 2.0, 1.9] for text in (forgetting.NEW, forgetting.OLD)}
+    json.dumps(found)
+
+
+def test_a_planted_intruder_is_found_and_no_other():
+    U, V = (torch.linalg.qr(torch.randn(40, 40))[0] for _ in range(2))
+    W = (U[:, :20] * torch.linspace(5, 1, 20)) @ V[:, :20].T
+    new = 9 * torch.outer(U[:, 30], V[:, 30])  # a direction that W does not have
+    dW = new + 0.3 * W
+    assert torch.allclose(forgetting.along_intruders(W, dW), new, atol=1e-4)
+    assert not forgetting.along_intruders(W, 0.3 * W).any()
+    cut = {name: change(W, dW) for name, change in forgetting.CUTS.items()}
+    assert torch.allclose(cut["without intruders"], 0.3 * W, atol=1e-4)
+    assert torch.allclose(cut["half of intruders"], 0.5 * new + 0.3 * W, atol=1e-4)
+    assert torch.allclose(cut["3/4 of the rest"], new + 0.225 * W, atol=1e-4)
+    assert torch.allclose(cut["half of the rest"], new + 0.15 * W, atol=1e-4)

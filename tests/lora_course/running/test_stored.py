@@ -8,7 +8,6 @@ from lora_course.nb09 import lab as nb09
 from lora_course.nb10 import lab as nb10
 from lora_course.nb10 import lab_runs as nb10_runs
 from lora_course.nb11 import lab as nb11
-from lora_course.nb11 import lab_starts as nb11_starts
 from lora_course.nb12.lab import VERSE_LINE
 from lora_course.nb13.lab import AGREEMENT_ARMS
 from lora_course.nb16 import lab_runs as nb16_runs
@@ -17,7 +16,7 @@ from lora_course.running.sweeps import SEEDS, TIE, stored_runs
 from lora_edu.texts import ADDRESS_LINE, PLAY_LINE, load_text
 
 QUALITY, RUNS, VARIANTS = nb09.quality_runs(), nb10_runs.all_runs(), nb11.all_runs()
-STARTS, ENTRIES, REWARDED = stored_runs("starts", "loss"), stored_runs("trained-entries", "loss"), nb16_runs.all_runs()
+ENTRIES, REWARDED = stored_runs("trained-entries", "loss"), nb16_runs.all_runs()
 # notebook and way -> its runs, and the rate that the page takes for its best one
 SWEEPS = (
     {f"09 {method}, {text}": (nb09.of(QUALITY, method, text), lr) for (method, text), lr in nb09.BEST_RATES.items()}
@@ -27,7 +26,6 @@ SWEEPS = (
     | {f"10 {way}": (RUNS.where(way=way), lr) for way, lr in nb10.BEST_PLACE_RATES.items()}
     | {f"10 rank {r}": (RUNS.where(way=f"lora r{r}"), nb10.BEST_RANK_RATE) for r in nb10.RANK_RATES}
     | {f"11 {name}": (VARIANTS.where(name=name), lr) for name, (_, lr) in nb11.RATES.items()}
-    | {f"11 start {start}": (STARTS.where(start=start, bits=2), lr) for start, lr in nb11_starts.BEST_RATES.items()}
     | {f"16 {way}": (REWARDED.where(way=way), lr) for way, (_, _, lr) in WAYS.items()}
 )
 OPEN = ("11 LoRA, another A", "16 qlora r8")  # the first is LoRA again, the other asks at its rates
