@@ -26,7 +26,7 @@ def main() -> None:
 
     def how_to_run(add: Callable) -> None:
         add("--unboxed", action="store_true", help=UNBOXED)
-        add("--jobs", type=int, default=1, help="so many submissions side by side")
+        add("--jobs", type=int, choices=range(1, 65), metavar="N", default=1, help="so many submissions side by side")
         add("--student", metavar="STUDENT", help="this one alone, again, by the name in the table of grades")
 
     add = command("release", "student versions, solutions and checks of a cohort", one=False)
@@ -97,8 +97,6 @@ def autograde(arguments: argparse.Namespace) -> int:
     from classroom.sandbox import box, what_holds
 
     print(what_holds(box(arguments.unboxed)), flush=True)
-    if arguments.jobs < 1:
-        raise ValueError(f"--jobs is how many submissions are graded side by side, 1 or more, got {arguments.jobs}")
     problems = run(arguments.name, arguments.force, arguments.unboxed, arguments.jobs, arguments.student)
     for student, reason in problems.items():
         print(f"not graded: {student}: {reason}")
@@ -114,10 +112,8 @@ def feedback(arguments: argparse.Namespace) -> int:
     if waiting and arguments.code_only:
         print(f"{len(waiting)} pages have the points of the code alone: the written answer is not graded yet")
     elif waiting:
-        print(
-            f"no page yet for {len(waiting)} whose written answers have no grade: read them in Formgrader, then run "
-            "`grades` and `feedback` again; `feedback --code-only` makes pages with the points of the code now"
-        )
+        print(f"no page yet for {len(waiting)} whose written answers have no grade: read them in Formgrader, then run")
+        print("`grades` and `feedback` again; `feedback --code-only` makes pages with the points of the code now")
     return 0
 
 

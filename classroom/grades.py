@@ -30,7 +30,7 @@ def write_grades(name: str, export: Path | None = None, of: float | None = None)
     if not (folders.required() / "gradebook.db").exists():
         raise FileNotFoundError(f"there is no gradebook in {folders.required()}: release {name} and autograde it first")
     load(name)
-    nbgrading.recompute_penalties(name)
+    nbgrading.run("classroom.nbgrading", name)  # points off for being late, from the score as it is now
     problems, collected = inspecting.noted(name), collecting.remembered(name)
     with nbgrading.gradebook() as book:
         assignment = book.find_assignment(name)
@@ -150,7 +150,7 @@ def write_feedback(name: str, code_only: bool = False) -> tuple[Path, list[str]]
     as 0; with code_only they get one that says so, with the points of their code.
     """
     load(name)
-    nbgrading.recompute_penalties(name)
+    nbgrading.run("classroom.nbgrading", name)  # points off for being late, from the score as it is now
     nbgrading.program("nbgrader", "generate_feedback", name, "--force")  # one that fails keeps nobody else
     with nbgrading.gradebook() as book:
         submissions = book.assignment_submissions(name)

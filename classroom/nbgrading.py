@@ -31,11 +31,6 @@ def run(module: str, *arguments: str, **environment: str) -> None:
         raise NbgraderFailed(f"{module} {arguments[0]} failed:\n" + "\n".join(done.stdout.splitlines()[-12:]))
 
 
-def recompute_penalties(name: str) -> None:
-    """Points off for being late, from the score and the settings as they are now."""
-    run(__name__, name)
-
-
 def program(module: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
     """Run `python -m module ...` from the teacher's folder; stdout has what it said, errors included.
 

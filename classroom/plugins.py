@@ -94,18 +94,13 @@ class Sandboxed(NbGraderPreprocessor):
             executed = sandbox.run(judge.for_the_box(notebook), silent, self.timeout, self.seconds)
         word = read_hidden(name, json.loads(stored)["cohort"])["word"]
         executed = nbformat.reads(nbformat.writes(executed).replace(word, "..."), as_version=4)  # a student prints `In`
-        errors = {
-            judge.mark(cell, "grade_id"): output
-            for cell, back in zip(notebook.cells, executed.cells, strict=True)
-            for output in back.get("outputs", [])
-            if output.output_type == "error"
-        }
         notebook.metadata["box"] = executed.metadata["box"]
-        locked = {cell.source for cell in nbformat.read(_released(name), as_version=4).cells}
+        locked, errors = {cell.source for cell in nbformat.read(_released(name), as_version=4).cells}, {}
         for cell, back in zip(notebook.cells, executed.cells, strict=True):
+            found = [output for output in back.get("outputs", []) if output.output_type == "error"]
+            errors |= {f"test_{judge.mark(cell, 'grade_id')}": error for error in found}
             if judge.is_test(cell):
-                answer = judge.mark(cell, "grade_id").removeprefix("test_")
-                cell.outputs = judge.scored(cell, back.outputs, errors.get(answer))
+                cell.outputs = judge.scored(cell, back.outputs, errors.get(judge.mark(cell, "grade_id")))
             elif cell.cell_type == "code":
                 cell.outputs = cleaning.outputs(back.outputs)
             elif cell.source not in locked:

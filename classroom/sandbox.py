@@ -232,6 +232,4 @@ def what_holds(kind: str) -> str:
         return "NOT ISOLATED, as you asked: each submission can read and change what you can"
     with boxes.group() as grouped:
         memory = "held by a control group" if grouped else "looked after, since no control group can be made here"
-    return (
-        f"each submission runs in a box of its own ({kind}): no network, no file of yours in reach; memory is {memory}"
-    )
+    return f"each submission runs in a box of its own ({kind}), without network and files of yours; memory is {memory}"

@@ -10,10 +10,8 @@ from lora_edu import LoRALinear
 # --- 2.1: the layer --------------------------------------------------------------------------------------------------
 
 FREEZES, SCALING = "base.requires_grad_(False)", "alpha / rank**c.exponent"
-DRAWN, ZEROS = (
-    "c.std * torch.randn(base.in_features, rank, generator=generator)",
-    "torch.zeros(rank, base.out_features)",
-)
+DRAWN = "c.std * torch.randn(base.in_features, rank, generator=generator)"
+ZEROS = "torch.zeros(rank, base.out_features)"
 ZERO_DOWN = f"{DRAWN} -> torch.zeros(base.in_features, rank)"
 DROPS, NEVER = "nn.Dropout(dropout)", 'c.dropout_after == "down" -> False & c.dropout_after == "up" -> False'
 EINSUM = (

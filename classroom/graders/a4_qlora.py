@@ -81,11 +81,8 @@ QUANTIZE_CONSTANTS = Solutions(
 
 OURS = "KeepsItsArguments.apply(x, stored, lora_A, lora_B)"
 BRANCH = "scaling * (x @ lora_A.T) @ lora_B.T"
-SAVED, DECODED, GRADIENTS = (
-    "ctx.save_for_backward(x,",
-    "decode(stored).T",
-    "rows(G @ B).T @ rows(x), rows(G).T @ rows(x @ A.T)",
-)
+SAVED, DECODED = "ctx.save_for_backward(x,", "decode(stored).T"
+GRADIENTS = "rows(G @ B).T @ rows(x), rows(G).T @ rows(x @ A.T)"
 
 
 RECOMPUTED = (
@@ -106,8 +103,7 @@ def checkpointed(how: str) -> str:
     )
 
 
-KEEPS, SCALING, BACKWARD = "notebook 08, section 5", "notebook 04, section 1", "notebook 02, section 3"
-GRADIENT_OF_X = "notebook 09, section 3"
+KEEPS, BACKWARD, GRADIENT_OF_X = "notebook 08, section 5", "notebook 02, section 3", "notebook 09, section 3"
 
 QLORA_LAYER = Solutions(
     reference=Answer("a4_qlora", "qlora_layer"),
@@ -159,7 +155,7 @@ def full(layer):
     return made
 
 
-SCALING, DROPOUT = "notebook 04, section 1", "notebook 04, section 5"
+DROPOUT = "notebook 04, section 5"
 FROZEN, A_DRAWN = "model.requires_grad_(False)", "torch.randn(rank, base.in_features) / base.in_features**0.5"
 GIVES, SCALED = "return self.base(x) +", "alpha / rank**c.power * (x @"
 ADAM = (

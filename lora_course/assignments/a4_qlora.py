@@ -88,12 +88,8 @@ def _absmax(c: Constants, rng: np.random.Generator) -> list[tuple]:
 
 def _updates(c: Constants, rng: np.random.Generator) -> list[tuple]:
     """W, lora_A, lora_B, alpha, round_trip: an update that is lost, a small one, a large one."""
-    cases = []
-    for size, (d_out, d_in, rank, alpha) in {
-        1e-4: (9, 14, 2, 5.0),
-        0.05: (16, 11, 3, 4.0),
-        0.5: (10, 24, 4, 6.0),
-    }.items():
+    cases, sizes = [], {1e-4: (9, 14, 2, 5.0), 0.05: (16, 11, 3, 4.0), 0.5: (10, 24, 4, 6.0)}
+    for size, (d_out, d_in, rank, alpha) in sizes.items():
         W, A, B = (_tensor(rng.normal(size=shape)) for shape in ((d_out, d_in), (rank, d_in), (d_out, rank)))
         B *= size * W.norm() / (alpha / rank**c.power * B @ A).norm()
         cases.append((W, A, B, alpha, GridRounding()))
