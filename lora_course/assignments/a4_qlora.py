@@ -155,7 +155,7 @@ def restored(c: Constants, case: tuple, seen: dict) -> dict[str, Any]:
     codes, scales, offset = (np.array(seen[part]["values"]) for part in ("codes", "scales", "offset"))
     if codes.shape != absmax.shape or not len(scales) or len(offset) != 1:
         return {"restored": ELSEWHERE}
-    levels = np.take(c.levels, codes.astype(int), mode="clip")
+    levels = np.array(c.levels)[np.clip(np.nan_to_num(codes), 0, len(c.levels) - 1).astype(int)]
     return {"restored": levels * np.resize(scales.repeat(c.second_size), len(codes)) + offset}
 
 
