@@ -15,7 +15,9 @@ from lora_course.assignments.core import Task
 from lora_course.assignments.plain_tensors import numbers
 from lora_course.assignments.torch_model_observers import adapter_file, all_layers, dial, inject
 from lora_course.assignments.torch_observers import base_alone, layer
+from lora_course.assignments.verdict import ELSEWHERE, numbers_of
 from lora_course.assignments.wrong_runs import FAULTS, RunCase, diagnosis
+from lora_course.checking.comparing import is_numbers
 
 TITLE = "LoRA in torch: wrap, inject, merge, load, diagnose"
 
@@ -63,6 +65,17 @@ def dial_cases(c: Any, rng: np.random.Generator) -> list[tuple]:
     return [(weight(n_out, n_in), small(n_in, r), small(r, n_out), *rest) for n_in, n_out, r, *rest in sizes]
 
 
+def added(c: Any, case: tuple, seen: dict) -> dict[str, Any]:
+    """What the dial put into the weight, if it has the rank of the factors: a sign that an answer is at work. Their
+    product alone, which everybody can compute, is no sum with the weight."""
+    weight, rank, found = case[0].numpy(), case[1].shape[1], numbers_of(seen["weight"])
+    if not is_numbers(found) or found["shape"] != list(weight.shape) or not np.isfinite(found["values"]).all():
+        return {"update": ELSEWHERE}
+    update = np.reshape(found["values"], weight.shape) - weight
+    rest = np.linalg.svd(update, compute_uv=False)[rank:]
+    return {"update": update if rest.sum() < np.linalg.norm(weight) / 4 else ELSEWHERE}
+
+
 def file_cases(c: Any, rng: np.random.Generator) -> list[tuple]:
     """(rank, alpha, paths of the adapters, seed)"""
     return [
@@ -94,8 +107,9 @@ TASKS = [
     Task(
         "2.3", "dial", "merging with a dial", 20,
         {"weight": 1, "again": 1, "back": 1, "rounding": 1}, dial_cases, dial,
-        names="weight down up scaling strength another_strength", computed=("weight", "rounding"),
-        base=lambda c, weight, *others: {"weight": weight, "rounding": weight},
+        names="weight down up scaling strength another_strength",
+        computed=("weight", "rounding", "update"), concluded=added,
+        base=lambda c, weight, *others: {"update": torch.zeros_like(weight)},
     ),
     Task(
         "2.4", "adapter_file", "all of a file, or nothing", 15,
