@@ -25,8 +25,10 @@ const windows = [compiled, plain].map(trainer => {
 
 // Two steps by one worker and by two, the slower of which answers late; what the first step moved.
 const asked = (trainer, wait) => async (name, given) => {
-  await new Promise(resolve => setTimeout(resolve, wait));
-  return name === "wear" ? trainer.parameters.set(given) : trainer.window(given);
+  if (name === "wear") return trainer.parameters.set(given);
+  const answer = trainer.window(given);
+  await new Promise(resolve => setTimeout(resolve, wait)); // meanwhile the other one goes on: answers come out of order
+  return answer;
 };
 const run = async team => {
   const flat = start.slice(), losses = [], moved = [];
@@ -39,7 +41,7 @@ const run = async team => {
   }
   return { flat, losses, moved };
 };
-const [alone, shared] = [await run([asked(compiled, 0)]), await run([asked(compiled, 0), asked(other, 20)])];
+const [alone, shared] = [await run([asked(compiled, 0)]), await run([asked(compiled, 0), asked(other, 600)])];
 
 // Adam on gradients that are given; the schedule; the windows of an evaluation.
 const adam = new page.AdamW(4), parameters = Float32Array.of(1, -2, 0.5, 0), grads = [[0.1, 0.2, 0, -0.3], [9, 0, -7, 0.1], [0, 0.5, 0, 0]];
