@@ -91,10 +91,10 @@ function drawYours(flat, { rank, out, width, end }) { // a corner of A, B and th
     return shade(sum, 0.03);
   });
 }
-function plot({ curves, steps }) { // nats a byte, 0 to 4, over the steps
+function plot({ curves, steps }) { // nats a byte, 0 to 5, over the steps
   for (const name of ["own", "president", "seen"]) {
     const points = curves.filter(point => name in point);
-    const place = point => `${30 + 260 * point.step / steps},${110 - 25 * Math.min(4, point[name])}`;
+    const place = point => `${30 + 260 * point.step / steps},${110 - 20 * Math.min(5, point[name])}`;
     $(`curve-${name}`).setAttribute("points", points.map(place).join(" "));
   }
 }
