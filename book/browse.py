@@ -293,8 +293,12 @@ def _listen(page: Page, wrong: list[str], where: dict[str, str]) -> None:
         if not request.url.startswith(("file:", "data:", "blob:")):
             wrong.append(f"{where['name']}: asks for {request.url}")
 
+    def failed(request) -> None:
+        if request.failure != "net::ERR_ABORTED":  # by leaving the page while its model comes
+            wrong.append(f"{where['name']}: cannot load {request.url}")
+
     page.on("request", requested)
-    page.on("requestfailed", lambda request: wrong.append(f"{where['name']}: cannot load {request.url}"))
+    page.on("requestfailed", failed)
     page.on("pageerror", lambda error: wrong.append(f"{where['name']}: {error}"))
     page.on(
         "console",

@@ -53,6 +53,9 @@ html_context = {"default_mode": "auto"}  # light or dark, as the reader's system
 html_sidebars = {"**": ["navbar-logo.html", "search-field.html", "sbt-sidebar-nav.html"]}
 # The first cell of a Markdown table's row, after what docutils writes before it; outputs have theirs from plots.table.
 FIRST_WORDS = [re.compile(start + r"(.*?)</p>", re.S) for start in (r"<strong>The claim\.</strong>", "<p>")]
+SIGNATURE = re.compile(
+    r'<dl>\n((?:<dd><em class="sig-param">.*?</dd>\n)+)</dl>', re.S
+)  # a line an argument: no list of terms
 ROW_HEAD = re.compile(r'(?P<row><tr class="row-(?:even|odd)">)<td(?P<look>[^>]*)>(?P<text>.*?)</td>', re.S)
 
 
@@ -65,6 +68,9 @@ def accessible(app, pagename, templatename, context, doctree) -> None:
     body = body.replace('<th class="head', '<th scope="col" class="head')
     for part, label in (("cell_input", "code"), ("cell_output", "output")):
         body = body.replace(f'<div class="{part} ', f'<div role="group" aria-label="{label}" class="{part} ')
+    body = SIGNATURE.sub(
+        lambda lines: re.sub(r"<(/?)dd>", r"<\1div>", f'<div class="sig-lines">{lines[1]}</div>'), body
+    )
     body = body.replace('<summary aria-label="Toggle hidden content">', "<summary>")
     body = body.replace('<code class="', '<code translate="no" class="')
     context |= {"description": description(body), "preview": html_baseurl and f"{html_baseurl.rstrip('/')}/"}

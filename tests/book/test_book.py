@@ -110,6 +110,13 @@ def test_a_table_of_markdown_says_its_heads():
     ]
 
 
+def test_a_signature_is_no_list_of_terms():
+    line = '<dd><em class="sig-param">a</em>,</dd>\n'
+    context = {"body": f"<dt>f(<dl>\n{line}{line}</dl>\n)</dt>"}
+    conf.accessible(None, "", "", context, None)
+    assert context["body"].count("<div>") == 2 and not re.search("</?d[ld]>", context["body"])
+
+
 def test_a_formula_in_a_line_fits_a_phone():
     """A browser does not break a formula; 26 letters fit 360 pixels, 31 did not."""
     for path in PAGES:
