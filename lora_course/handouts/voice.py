@@ -24,6 +24,7 @@ from lora_course.alive.dial_page import voice_page
 from lora_course.drawing.looks import ADAPTER, BLUE, GRAY, ORANGE, RED, light
 from lora_course.drawing.painted import PaintedLine, in_lines
 from lora_course.drawing.plots import png
+from lora_course.drawing.style import styled
 from lora_course.programs.command import check_output, keep
 from lora_course.programs.own_text import held_out_line, read_own_text
 from lora_course.running.shuffling import shuffle_adapter
@@ -48,24 +49,26 @@ class VoiceCard(NamedTuple):
 
 
 def make_card(
-    path: str | Path, *, rights: str, folder: str | Path | None = None, steps: int = 150, windows: int = 64,
-    seed: int = 0, progress: bool = True,
+    path: str | Path, *, rights: str, name: str | None = None, folder: str | Path | None = None, steps: int = 150,
+    windows: int = 64, seed: int = 0, progress: bool = True,
 ) -> VoiceCard:  # fmt: skip
     """Train a QLoRA adapter of the course's base on a text file, and write it with its card.
 
     rights: why you may train on this text and pass the adapter on, in a few words; it stands on the card.
+    name: what the voice is called there and on its page; by default the file's.
     folder: where to write; by default `voice-<name of the text>`. windows: how many of each held-out text are measured.
     Raises what `read_own_text` raises, ValueError without rights, OSError for a folder that is there or cannot be made,
     and KeyboardInterrupt, writing nothing, when stopped.
     """
-    text, name = read_own_text(path), Path(path).stem
+    text, stem = read_own_text(path), Path(path).stem
+    name = (name or "").strip() or stem.replace("_", " ")
     if not isinstance(rights, str) or not rights.strip():
         raise ValueError(
             "rights must say why you may train on this text and give the adapter away, such as "
             f'--rights "written by me" or --rights "public domain", got {rights!r}'
         )
     check(TRAINING["steps"], steps=steps)
-    folder = Path(folder or f"voice-{name}")
+    folder = Path(folder or f"voice-{stem}")
     if os.path.lexists(folder):
         raise FileExistsError(f"{folder} is there already: move it away, or name another folder, --output")
     check_output(folder)
@@ -125,9 +128,10 @@ def _look(model: GPT, text: Text, line: str, windows: int) -> dict:
 # --- the card --------------------------------------------------------------------------------------------------------
 
 
+@styled
 def card_figure(facts: dict, looks: dict) -> tuple[Figure, str]:
     """One page: both painted lines before and after, gain, price and control as bars, a sample of each voice."""
-    figure = plt.figure(figsize=(9.4, 12.2))
+    figure = plt.figure(figsize=(9.4, 12.2), layout="none")  # every part has its place
     gain = looks["before"]["own"] - looks["after"]["own"]
     price = looks["after"]["addresses"] - looks["before"]["addresses"]
     control = looks["before"]["own"] - looks["shuffled"]["own"]
@@ -169,13 +173,14 @@ def _bars(axes, gain: float, price: float, control: float) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    usage = 'lora-edu voice my_text.txt --rights "written by me" [--steps N] [--output FOLDER]'
+    usage = 'lora-edu voice my_text.txt --rights "written by me" [--name NAME] [--steps N] [--output FOLDER]'
     parser = argparse.ArgumentParser(prog="lora-edu voice", usage=usage, description=__doc__.partition("\n")[0])
     parser.add_argument("text", type=Path, help="a file of plain text, at least 100,000 bytes in UTF-8")
     parser.add_argument("--rights", default="", help="why you may train on it, such as 'written by me'")
+    parser.add_argument("--name", help="what the voice is called, such as 'My grandmother'; default: the file's name")
     parser.add_argument("--steps", type=int, default=150, help="default: 150")
     parser.add_argument("--output", type=Path, help="default: voice-<name of the text>")
     options = parser.parse_args(arguments)
-    card = make_card(options.text, rights=options.rights, steps=options.steps, folder=options.output)
+    card = make_card(options.text, rights=options.rights, name=options.name, steps=options.steps, folder=options.output)
     print(f"{card.words}\nwritten to {card.folder}: the adapter, its card.png, and voice.html, which you can send to a")
     print(f'classmate: it runs where it is opened. To hear it here: lora-edu speak {card.folder} "I have " --compare')

@@ -35,7 +35,7 @@ def own(tmp_path, monkeypatch):
 
 
 def test_from_a_text_to_an_adapter_that_a_classmate_can_load(own, tmp_path, capsys):
-    card = make_card(own, rights="made by a test", folder=tmp_path / "log", steps=5, windows=2)
+    card = make_card(own, rights="made by a test", name="A ship", folder=tmp_path / "log", steps=5, windows=2)
     assert len(capsys.readouterr().out.splitlines()) == 4  # no silent minutes
     before, after, shuffled = (card.numbers[name]["own"] for name in ("before", "after", "shuffled"))
     assert after < before - 0.3 and shuffled > after + 0.3  # it learned, and the control did not
@@ -43,7 +43,8 @@ def test_from_a_text_to_an_adapter_that_a_classmate_can_load(own, tmp_path, caps
         "adapter_config.json", "adapter_model.safetensors", "card.json", "card.png", "voice.html",
     }  # fmt: skip
     page = (card.folder / "voice.html").read_text("utf-8")
-    assert len(page.encode()) < 4_000_000 and "made by a test" in page and "http" not in page.replace("http-equiv", "")
+    assert "The voice of A ship<" in page and "made by a test" in page
+    assert len(page.encode()) < 4_000_000 and "http" not in page.replace("http-equiv", "")
     assert "keel" not in page.replace(json.loads((card.folder / "card.json").read_text())["line"], "")
     zero, one = speak(card.folder, "I have ", (0.0, 1.0), 20)
     assert zero.startswith("I have ") and zero != one and len(zero) == 27
