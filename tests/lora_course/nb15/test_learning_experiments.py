@@ -115,9 +115,11 @@ def test_an_arm_looks_at_shares_and_cuts(tiny, monkeypatch):
 
 
 def test_a_planted_intruder_is_found_and_no_other():
-    U, V = (torch.linalg.qr(torch.randn(40, 40))[0] for _ in range(2))
-    W = (U[:, :20] * torch.linspace(5, 1, 20)) @ V[:, :20].T
-    new = 9 * torch.outer(U[:, 30], V[:, 30])  # a direction that W does not have
+    U, V = (torch.linalg.qr(torch.randn(side, side, dtype=torch.float64))[0] for side in (40, 20))
+    strengths = torch.linspace(5, 1, 20, dtype=torch.float64)
+    strengths[19] = 1e-7  # not 0: what W does not have at all, its decomposition fills as it likes
+    W = (U[:, :20] * strengths) @ V.T
+    new = 9 * torch.outer(U[:, 30], V[:, 19])  # a direction that W does not have
     dW = new + 0.3 * W
     assert torch.allclose(forgetting.along_intruders(W, dW), new, atol=1e-4)
     assert not forgetting.along_intruders(W, 0.3 * W).any()
