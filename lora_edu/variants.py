@@ -44,7 +44,7 @@ class DoRALinear(LoRALinear):
 
     saved = ("lora_A", "lora_B", "magnitude")
     needs_plain = True
-    peft_settings: ClassVar = {"use_dora": True}
+    peft_settings: ClassVar[dict[str, bool] | None] = {"use_dora": True}
 
     def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0):
         super().__init__(base, rank, alpha, dropout)

@@ -153,7 +153,7 @@ def course_map() -> Drawn:
 def _place(axes: plt.Axes, number: str) -> None:
     column, row, title, question = PLACES[number]
     corner, how = (column - 0.45, row - 0.33), "round,pad=0,rounding_size=0.06"
-    box = {"boxstyle": how, "facecolor": "white", "edgecolor": GRAY, "lw": 1, "zorder": 3}
+    box: dict = {"boxstyle": how, "facecolor": "white", "edgecolor": GRAY, "lw": 1, "zorder": 3}
     axes.add_patch(FancyBboxPatch(corner, 0.9, 0.66, **box))
     text: dict = {"ha": "center", "zorder": 4, "fontsize": 9}
     axes.text(column, row - 0.28, f"{number}\n{title}", va="top", weight="bold", **text)

@@ -89,18 +89,20 @@ def guesses_view(before: np.ndarray, after: np.ndarray, text: str):
     figure = plt.figure(figsize=(9.6, 4.8))
     surprises = [-guess[np.arange(len(text)), list(text.encode())] for guess in (before, after)]
     name = f"before rounding {surprises[0].mean():.2f}, after"
-    line = PaintedLine(figure.add_axes((0.065, 0.64, 0.925, 0.33)), text, name, GREEN)
+    painted = figure.add_axes((0.065, 0.64, 0.925, 0.33))
+    line = PaintedLine(painted, text, name, GREEN)
     line.set(surprises[1])
     axes = figure.add_axes((0.065, 0.1, 0.925, 0.3))
     flips = (before.argmax(1) != after.argmax(1)).nonzero()[0]
     box: dict = {"width": 0.96, "height": 2.1, "fill": False}
-    line.bars.axes.add_collection(PatchCollection([Rectangle((x - 0.48, 0.05), **box) for x in flips],
-                                                  facecolor="none", edgecolor=RED, lw=1.6))  # fmt: skip
-    here = line.bars.axes.add_patch(Rectangle((0, -8), 0.96, 8, color=GRAY, alpha=0.25, lw=0, animated=True, zorder=0))
+    flipped = [Rectangle((x - 0.48, 0.05), **box) for x in flips]
+    painted.add_collection(PatchCollection(flipped, facecolor="none", edgecolor=RED, lw=1.6))
+    here = Rectangle((0, -8), 0.96, 8, color=GRAY, alpha=0.25, lw=0, animated=True, zorder=0)
+    painted.add_patch(here)
     places, looks = np.arange(8), (filled(WEIGHT), filled(CODES))
     bars = [axes.bar(places + side, 1.0, 0.36, animated=True, **look)
             for side, look in zip((-0.19, 0.19), looks, strict=True)]  # fmt: skip
-    names = [axes.text(x, -0.05, "", ha="center", va="top", family="monospace", animated=True) for x in places]
+    names = [axes.text(x, -0.05, "", ha="center", va="top", family="monospace", animated=True) for x in range(8)]
     (came,) = axes.plot([], [], "v", color=RED, ms=9, animated=True)
     title = axes.text(0, 1.08, "", transform=axes.transAxes, fontsize=11, va="bottom", linespacing=1.3, animated=True)
     axes.set(xlim=(-0.6, 7.6), ylim=(0, 1.12), xticks=[], yticks=[0, 0.5, 1], yticklabels=["0", "50%", "100%"])

@@ -24,7 +24,9 @@ from lora_edu.observing import block_linears
 from lora_edu.quantization import unpack
 from lora_edu.texts import Text, load_text
 
-DRAW_ARMS = {"full precision": {"shift": None}} | {f"shift {shift}": {"shift": shift} for shift in range(0, 64, 8)}
+DRAW_ARMS: dict[str, dict] = {"full precision": {"shift": None}} | {
+    f"shift {shift}": {"shift": shift} for shift in range(0, 64, 8)
+}
 DRAW_ARMS |= {f"columns permuted, seed {seed}": {"shift": 0, "permuted": seed} for seed in range(8)}
 DRAWS_TRAINED = 3  # so many of the draws with permuted columns are trained, too
 TEXT_SIZES = {"20 kB": 20_000, "all plays": None}  # bytes of the training text that are used

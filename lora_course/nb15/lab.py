@@ -53,7 +53,7 @@ def of_the_base(text: str) -> tuple[Tensor, Tensor]:
 
 def looked_at(model: nn.Module, new: str) -> dict[str, float]:
     """A point: learned and forgotten, in nats a byte and in bytes of which the favorite is right (%); four KLs."""
-    found = {}
+    found: dict = {}
     for text, gain, kl in ((new, "learned", "kl"), (OLD, "forgotten", "kl_old")):
         windows, p = of_the_base(text)
         q, sign = log_probs(model, windows), 1 if gain == "learned" else -1
@@ -168,7 +168,8 @@ def biased(model: GPT, bias: float) -> GPT:
 
 # --- the arms --------------------------------------------------------------------------------------------------------
 
-LORA, FULL = {"method": "lora", "rank": 8}, {"method": "full"}
+LORA: dict = {"method": "lora", "rank": 8}
+FULL: dict = {"method": "full"}
 SHORT = ("full", 2e-3, 20), ("full", 4e-3, 10), ("lora r8", 5e-2, 20)  # hot and short: way, rate, steps
 
 FORGETTING_ARMS: dict[str, dict] = (

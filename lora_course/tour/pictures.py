@@ -27,7 +27,7 @@ def sixteen(weight: Tensor, levels: Tensor) -> Drawn:
     top = axes.get_ylim()[1]
     axes.vlines(levels, 0, top, color=CODES[0], lw=1.2)
     for code, level in enumerate(levels.tolist()):
-        axes.text(level, 1.03 * top, code, ha="center", va="bottom", fontsize=9, color=CODES[0])
+        axes.text(level, 1.03 * top, str(code), ha="center", va="bottom", fontsize=9, color=CODES[0])
     axes.set(xlabel="a weight, divided by the absmax of its block (above: the code of each level)", yticks=[])
     axes.set(ylabel="how many weights", ylim=(0, 1.14 * top))
     near, inner = (abs(left) < 0.5).mean(), int((levels.abs() < 0.5).sum())
