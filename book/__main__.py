@@ -73,7 +73,10 @@ def build(sources: Path, folder: Path) -> None:
     if folder.exists():
         shutil.rmtree(folder)
     doctrees = sources.parent / "book-doctrees"
-    Sphinx(sources, HERE, folder, doctrees, "html", freshenv=True, warningiserror=True, verbosity=0).build()
+    sphinx = Sphinx(sources, HERE, folder, doctrees, "html", freshenv=True, warningiserror=True, verbosity=0)
+    sphinx.build()
+    if sphinx.statuscode:  # it goes on after a warning, to find them all
+        raise SystemExit("the book was built with the warnings above, so it is not finished: mend them")
     for name in ("alive", "pictures", "live"):
         shutil.copytree(sources / name, folder / name)
     (folder / "notebooks").mkdir()
