@@ -127,7 +127,7 @@ EXPERIMENTS = {
     "real-model": Experiment(adapted, FOUR_STATES, "12: SmolLM2 adapted, in 32 bits and in 4", 30),
     "real-model-rivals": Experiment(rival, RIVALS, "12: adapters moved to other bases, other draws, fewer blocks", 24),
     "agreement": Experiment(agreement, AGREEMENT_ARMS, "13: which verb goes with which pronoun?", 25),
-    "forgetting": Experiment(forgetting_arm, FORGETTING_ARMS, "15: what predicts forgetting?", 40),
+    "forgetting": Experiment(forgetting_arm, FORGETTING_ARMS, "15: what predicts forgetting?", 25),
     "formats-after": Experiment(format_after, AFTER_ARMS, "questions: formats after QLoRA, and rotated weights", 2),
     "masked-prompts": Experiment(masked_loss, MASK_ARMS, "questions: is the prompt masked in the loss?", 8),
     "serving-times": Experiment(serving_times, SERVING_ARMS, "questions: many adapters in one batch, in time", 1),

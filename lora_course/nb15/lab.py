@@ -170,13 +170,11 @@ def biased(model: GPT, bias: float) -> GPT:
 
 LORA: dict = {"method": "lora", "rank": 8}
 FULL: dict = {"method": "full"}
-RANK_1: dict = {"method": "lora", "rank": 1}
-RANK_64: dict = {"method": "lora", "rank": 64}
 SHORT = ("full", 2e-3, 20), ("full", 4e-3, 10), ("lora r8", 5e-2, 20)  # hot and short: way, rate, steps
 BRIEF = ("lora r8", 1e-2, 20), ("full", 1e-3, 20), *SHORT
 
 FORGETTING_ARMS: dict[str, dict] = {}
-for _seed in SEEDS:  # whole seeds first, so that a sweep cut short can be used
+for _seed in SEEDS:
     FORGETTING_ARMS |= arms_of("lora r8", (1e-2, 3e-3), (_seed,), **LORA)
     FORGETTING_ARMS |= arms_of("full", (1e-3, 3e-4), (_seed,), **FULL)
     for _way, _lr, _steps in BRIEF:
@@ -184,12 +182,10 @@ for _seed in SEEDS:  # whole seeds first, so that a sweep cut short can be used
 FORGETTING_ARMS |= (
     arms_of("lora r8", (1e-2,), **LORA, calibrate=True, cuts=LORAS)  # of two runs more is measured
     | arms_of("full", (1e-3,), **FULL, calibrate=True, cuts=FULLS)
-    | arms_of("lora r1", (2e-2,), **RANK_1)
-    | arms_of("lora r64", (3e-3,), **RANK_64)
+    | arms_of("full", (2e-3,), **FULL)
+    | arms_of("lora r1", (2e-2,), method="lora", rank=1)
+    | arms_of("lora r64", (3e-3,), method="lora", rank=64)
     | arms_of("verses, lora r8", (1e-2,), **LORA, text=VERSES)
     | arms_of("verses, full", (1e-3,), **FULL, text=VERSES)
-    | arms_of("full", (2e-3,), **FULL)
-    | arms_of("lora r1", (2e-2,), SEEDS[1:], **RANK_1)
-    | arms_of("lora r64", (3e-3,), SEEDS[1:], **RANK_64)
     | {f"bias {bias:g}": {"method": "bias", "lr": bias} for bias in (-1.0, -3.0, -5.0)}
 )

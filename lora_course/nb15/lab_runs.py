@@ -8,7 +8,7 @@ import numpy as np
 
 from lora_course.nb15.lab import NEW, OLD, SHORT
 from lora_course.running.stored import load_results
-from lora_course.running.sweeps import UNSAID
+from lora_course.running.sweeps import SEEDS, UNSAID
 
 LEAST = 0.005  # nats forgotten: below it chance decides, and a logarithm would make much of it
 CANDIDATES = {
@@ -73,6 +73,11 @@ def r_squared(some: Iterable[Point], which: str, what: str = "forgotten") -> flo
     law, y = line(some, which, what), np.log([getattr(p, what) for p in some])
     left = y - np.log([says(law, getattr(p, which)) for p in some])
     return float(1 - left.var() / y.var())
+
+
+def each_seed(which: str) -> list[float]:
+    """R squared over the runs of seed 0, of 1 and of 2: runs of one seed share their batches."""
+    return [r_squared([p for p in on_plays(whole=True) if p.seed == seed], which) for seed in SEEDS]
 
 
 def over_the_line(some: Iterable[Point], law: Line) -> list[float]:

@@ -8,6 +8,7 @@ from lora_course.drawing.sliders import explore
 from lora_course.drawing.style import Drawn, note, panels, picture, slider, stage, ticks
 from lora_course.nb15.lab_runs import (
     CANDIDATES,
+    each_seed,
     line,
     on_plays,
     over_the_line,
@@ -147,16 +148,20 @@ def breakers_figure() -> Drawn:
 
 
 def candidates_table() -> tuple[list[str], list[list[str]]]:
-    """Header and rows: R squared of each candidate over runs alone and over all points, in nats and in favorites."""
+    """Header and rows: R squared of each candidate over runs, over those of each seed, and over points."""
     whole, some = on_plays(whole=True), on_plays()
-    asked = {f"{len(whole)} runs": (whole, "forgotten"), f"{len(some)} points": (some, "forgotten")}
-    asked["points, favorites lost"] = some, "forgotten_hits"
-    rows = [[name, *(f"{r_squared(where, which, what):.2f}" for where, what in asked.values())]
-            for name, which in CANDIDATES.items()]  # fmt: skip
+    rows = []
+    for name, which in CANDIDATES.items():
+        seeds = ", ".join(f"{found:.2f}" for found in each_seed(which))
+        found = [r_squared(whole, which), r_squared(some, which), r_squared(some, which, "forgotten_hits")]
+        runs, *rest = (f"{each:.2f}" for each in found)
+        rows.append([name, runs, seeds, *rest])
+    asked = [f"{len(whole)} runs", "seed 0, 1, 2", f"{len(some)} points", "points, favorites lost"]
     return ["R squared of log forgotten", *asked], rows
 
 
 COMPARED = {"rank 8": "lora r8, lr 0.01", "rank 8 at 0.003": "lora r8, lr 0.003"}
+COMPARED |= {"rank 1": "lora r1, lr 0.02", "rank 64": "lora r64, lr 0.003"}  # one seed each
 HELD = {"learning": "learned", "norm": "norm", "KL": "kl"}
 
 
