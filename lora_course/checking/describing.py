@@ -24,7 +24,7 @@ def describe(argument: Any) -> str:
     array = as_array(argument)
     if isinstance(argument, tuple | list):
         if array is not None:
-            return repr(argument) if array.size <= 4 else f"array of shape {array.shape}"
+            return repr(argument) if array.size <= 4 else f"{type(argument).__name__} of shape {array.shape}"
         inner = _listed(map(describe, argument))
         return f"[{inner}]" if isinstance(argument, list) else f"({inner})"
     if array is None or array.ndim:

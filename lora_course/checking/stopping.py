@@ -18,8 +18,8 @@ from typing import Any
 GIVEN = "Given are"
 SHAPES = "the shapes of two arrays do not fit: does one need a transpose, or another place?"
 RESHAPED = (
-    "these numbers do not fill that shape, there are too few or too many: if a size does not divide their count, a "
-    "shorter part is left over."
+    "these numbers do not fill that shape, there are too few or too many: multiply the shape's sizes, and compare. Is "
+    "one of them another number in each case?"
 )
 IN_A_ROW = "`view` needs numbers that lie in a row in memory: `reshape` and `flatten` do without."
 SINGLE = "one number is taken for an array: a loop over a tensor of one dimension hands over single numbers."
@@ -29,6 +29,7 @@ ONE_NUMBER = (
     "a whole array or shape stands where one number belongs: `math.log` takes one number, `np.log` each entry; "
     "`x.shape[0]` is one number, `x.shape` is not."
 )
+A_LIST = "a list has rows and no columns: `np.array` of it first, then `[:, 0]`."
 NOT_WHOLE = "a count or an index is no whole number here: `/` gives a float, `//` a whole number."
 NO_ARRAY = "one number is taken for an array or a list: it has no length, no shape and no entries."
 NOT_CALLABLE = "round brackets call a function, and this is none: square ones pick entries."
@@ -66,6 +67,7 @@ MEANINGS: dict[tuple[str, ...], str] = {
     ("expects at least a 1-dimensional tensor", "iteration over a 0-d"): SINGLE,
     ("out of bounds", "out of range", "too many indices"): TOO_LARGE,
     ("only 0-dimensional", "only length-1", "only one element", "must be real number", "truth value"): ONE_NUMBER,
+    ("integers or slices, not tuple",): A_LIST,
     ("as an integer", "a single integer", "must be integers", "only integer", "used as indices"): NOT_WHOLE,
     ("has no len()", "is not subscriptable", "not iterable", "invalid index to scalar"): NO_ARRAY,
     ("is not callable",): NOT_CALLABLE,

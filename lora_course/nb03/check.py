@@ -119,8 +119,8 @@ WEIGHTS = "scores.masked_fill(future, -torch.inf).softmax(dim=-1)"
         "right of the diagonal.",
         f"{WEIGHTS} -> scores.tril()": "Your answer averages with the scores themselves. Weights of an "
         "average are positive and sum to 1: that is what the softmax is for.",
-        "weights @ v -> v[weights.argmax(dim=-1)]": "Your answer takes the value of the best match alone. The softmax "
-        "averages over all of them.",
+        "softmax(dim=-1) -> softmax(dim=0)": "Your weights add up to 1 over the queries. They belong to one query "
+        "each, a row: the softmax goes over the last axis.",
     },
     noticed={
         "a vector of length d_out for each position is asked for.": (

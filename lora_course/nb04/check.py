@@ -108,7 +108,7 @@ def _pairs() -> list[tuple]:
         "weights[0] * B1 @ A1 -> weights[0] ** 2 * B1 @ A1 & weights[1] * B2 @ A2 -> weights[1] ** 2 * B2 @ A2": "Your "
         "answer applies each weight to A and to B, so that it counts squared. It goes to one of the two.",
         "alpha / len(A1) -> alpha / (2 * len(A1))": "Your answer divides alpha by the rank of both adapters together. "
-        "Each was trained with alpha over its own rank: {scaling:.3g}.",
+        "Each was trained with its own alpha / r, which is {scaling:.3g} here.",
         "return scaling * (first + second) -> return first + second": "Your answer leaves the scaling out. Each "
         "adapter adds s B A to its weight, with s = alpha / r: {scaling:.3g} here.",
         "first + second -> (first + second) / sum(weights)": "Your answer divides by the sum of the weights. They need "

@@ -152,6 +152,8 @@ SHARE = "np.linalg.solve(H[1:, 1:], H[1:, 0])"
         "others that must stand for the first.",
         "return w[1:] + share * off -> return w[1:]": "Your answer leaves the others as they are. That is rounding to "
         "the nearest: nobody takes the error over.",
+        "off = w[0] - q -> off = w[0]": "In your answer the first weight is gone, and the others make up for all of "
+        "it. It is still there, as q.",
         "return w[1:] + share * off -> return np.round(w[1:])": "Your answer rounds the others. They stay exact here: "
         "their turn comes later, one by one.",
     },

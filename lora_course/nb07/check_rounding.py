@@ -45,7 +45,7 @@ def _without_nan(solution, absmax, code, block_size):
         "the negative half of the code idle. Take the mean off, {offset:.3g}.",
         "absmax - offset -> absmax - (offset := np.concatenate([np.full(len(part), part.mean()) for part in "
         "np.split(absmax, range(block_size, len(absmax), block_size))]))": "Your answer takes the mean of each block. "
-        "One mean of the whole layer is stored, {offset:.3g}, and nothing else.",
+        "One mean is stored for the whole layer, {offset:.3g}.",
         "np.abs(block).max() -> np.abs(centered).max()": "Your answer has one scale for the whole layer. Each block of "
         "{block_size} constants has its own.",
         "levels * scales + offset -> (levels + offset) * scales": "Your answer multiplies the offset by the scale as "

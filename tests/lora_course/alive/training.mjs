@@ -1,4 +1,4 @@
-// For test_training.py: node training.mjs VOICES.JS FOLDER: what train.js and adapter.js compute, as JSON, and adapter.zip.
+// For test_train_js.py: node training.mjs VOICES.JS FOLDER: what train.js and adapter.js compute, as JSON, and adapter.zip.
 import { readFileSync, writeFileSync } from "node:fs";
 
 const [, , file, target] = process.argv, window = {}, here = new URL("../../../lora_course/alive/", import.meta.url);

@@ -57,7 +57,7 @@ WRONG = [
     (nb05.round_between, lambda b, bits: b[:-1], "as many as there were"),
     (nb05.code_error, lambda v, c, top, b: (v - round_in_blocks(v, b, v.numel())).norm() / v.norm(), "values again"),
     (nb05.code_error, lambda v, c, top, b: (v - c * top / c.abs().max()).norm() / v.norm(), "largest code that occurs"),
-    (nb05.round_between, lambda b, bits: b.view(-1, 13).flatten(), "a shorter part is left over"),
+    (nb05.round_between, lambda b, bits: b.view(-1, 13).flatten(), "multiply the shape's sizes, and compare"),
     (nb06.normal_float, eq_4_with_infinite_ends, "is infinite, as in Eq. 4 taken literally"),
     (nb06.normal_float, lambda offset, half: [NormalDist().inv_cdf(0.0)], "of a probability of 0 or 1, where"),
     (nb06.packed_codes, "astype(int) -> astype(np.int8)", "as in 8 bits with a sign (int8)"),

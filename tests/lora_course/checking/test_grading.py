@@ -38,7 +38,7 @@ def test_a_mistake_gets_the_smallest_failing_case(attempt, message):
 ARGUMENTS = [
     (2.5, "2.5"),
     ((64, 48), "(64, 48)"),
-    ([0.0] * 5, "array of shape (5,)"),
+    ([0.0] * 5, "list of shape (5,)"),
     ({"a": torch.zeros(2, 3), "b": [1, 2]}, "{'a': array of shape (2, 3), 'b': [1, 2]}"),
     ([("linear", (67, 49), False)], "[('linear', (67, 49), False)]"),
     (list("abcdefgh"), "['a', 'b', 'c', 'd', ... 8 in all]"),
