@@ -129,8 +129,8 @@ VARIANT_ARMS["gains, 20 steps"] = {"name": "gains", "lr": 1e-2, "steps": 20}  # 
 # lengths, which Adam moves by as much, but on rows of length 0.6 to 2.2.
 ROW_SEEDS = range(5)
 VARIANT_ARMS |= arms_of("gains", (1e-2,), ROW_SEEDS, name="gains")
-for _name, _seeds in {"gains": SEEDS[:2], "DoRA": SEEDS}.items():
-    VARIANT_ARMS |= arms_of(f"{_name}, own rate x3", (1e-2,), _seeds, name=_name, own=3)
+for _name in ("gains", "DoRA"):
+    VARIANT_ARMS |= arms_of(f"{_name}, own rate x3", (1e-2,), SEEDS, name=_name, own=3)
 
 THEIRS = {"lora": "LoRA", "full": "full fine-tuning", "blocks": "the same matrices in full"}
 
