@@ -112,7 +112,9 @@ def test_at_three_times_the_rate_each_wins_more_and_the_two_cannot_be_told_apart
         own, at_one = records.row_gaps(RUNS, f"{name}, x3"), records.row_gaps(RUNS, name)
         assert all(more < less for more, less in zip(own, at_one, strict=False))
     gaps = records.row_gaps(RUNS, "gains, x3", other="DoRA, x3")
-    assert min(gaps) < 0 < max(gaps) and len(gaps) == 2
+    assert min(gaps) < 0 < max(gaps) and len(gaps) == 3
+    forgot = records.row_gaps(RUNS, "gains, x3", "addresses", other="DoRA, x3")
+    assert min(forgot) > 0 and len(forgot) == 3, "gains end higher on addresses"
 
 
 def test_an_own_rate_is_no_run_at_the_shared_one():
