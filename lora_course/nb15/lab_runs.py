@@ -97,13 +97,14 @@ def rewards() -> list[Point]:
     return [point for point in found if point.forgotten >= LEAST]
 
 
-def times_at_equal(some: str, held: str, other: str = "full, lr 0.001") -> list[float]:
+def times_at_equal(some: str, held: str, part: str = "1", other: str = "full, lr 0.001") -> list[float]:
     """How many times as much a run forgot as the other's dial at equal `held`: a number a seed.
 
-    Between two settings of the dial the line is straight in logarithms. Where it does not reach there is no number.
+    part: of the run, "1" for all of it, "0.5" for it turned down to half. Between two settings of the dial the line is
+    straight in logarithms. Where it does not reach there is no number.
     """
     found = []
-    for run in (p for p in points() if p.arm.startswith(f"{some}, seed") and p.part == "1" and p.steps == 100):
+    for run in (p for p in points() if p.arm.startswith(f"{some}, seed") and p.part == part and p.steps == 100):
         dial = [p for p in points() if p.arm.startswith(f"{other}, seed {run.seed}") and p.steps == 100]
         x, y = np.log(sorted((getattr(p, held), p.forgotten) for p in dial if p.part[0].isdigit())).T
         at = np.log(getattr(run, held))
