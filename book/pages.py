@@ -17,7 +17,7 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 GUESS = re.compile(r"my_guess = None +# (.+)")  # a cell that asks, and what it asks for
 HEADING = re.compile(r"^#{1,6} +(.+?)\s*$", re.M)
 HTML_LINK = re.compile(r'href="(?P<page>[\w-]+)\.(?:ipynb|md)#(?P<anchor>[^"]+)"')
-JUPYTER_LINK = re.compile(r"\]\((?P<page>[\w./-]*\.ipynb)?#(?P<anchor>[^)\s]+)\)")
+JUPYTER_LINK = re.compile(r"\]\((?P<page>[\w./-]*\.(?:ipynb|md))?#(?P<anchor>[^)\s]+)\)")
 
 LARGE_PICTURE = 100_000  # bytes: one above it may lose what no eye sees
 FOLDED_CODE = {"code_prompt_show": "The code of this slider", "code_prompt_hide": "The code of this slider"}

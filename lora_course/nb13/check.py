@@ -76,8 +76,8 @@ BRANCH, WHOLE_OUTPUT = 'np.einsum("nor,nr->no", B[which], inner)', "return base 
     taught={
         f"{BRANCH} -> x @ (B @ A).sum(axis=0).T": "Your answer gives every row the sum of all adapters. Row i gets "
         "adapter `which[i]` alone.",
-        f"{BRANCH} -> x @ (B @ A).mean(axis=0).T": "Your answer gives every row the mean of all adapters. Row i gets "
-        "adapter `which[i]` alone.",
+        "alpha / A.shape[1] -> alpha / len(A)": "Your answer divides {alpha:g} by the number of adapters. A holds one "
+        "matrix for each of them: the rank is its second axis.",
         f"{BRANCH} -> x @ (B.mean(axis=0) @ A.mean(axis=0)).T": "Your answer averages the A and the B of all adapters. "
         "Row i gets adapter `which[i]` alone.",
         f"{WHOLE_OUTPUT} -> return (base + alpha / A.shape[1] * branch)[np.argsort(which, kind='stable')]": "Your "
