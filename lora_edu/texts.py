@@ -106,6 +106,14 @@ def as_tokens(data: bytes) -> Tensor:
     return torch.frombuffer(bytearray(data), dtype=torch.uint8)
 
 
+def spread_windows(tokens: Tensor, seq_len: int, count: int) -> Tensor:
+    """`count` windows spread evenly over a text: (n,) -> (count, seq_len + 1) int64, inputs and their targets."""
+    last = len(tokens) - seq_len - 1
+    # float32 cannot tell all numbers above 2^24 apart, so it may round beyond the end
+    starts = torch.linspace(0, last, count, dtype=torch.float32, device=tokens.device).long().clamp(max=last)[:, None]
+    return tokens[starts + torch.arange(seq_len + 1, device=tokens.device)].long()
+
+
 def check_length(tokens: Tensor, seq_len: int) -> None:
     """Raise ValueError if the text cannot fill one window of seq_len inputs and their targets."""
     check(whole(1), seq_len=seq_len)

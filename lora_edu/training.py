@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from lora_edu.checks import CALLABLE, TRAINING, TRUTH, check, check_model, check_tokens, one_loss, optional, whole
 from lora_edu.engine.run import UNSCALED, Run, mean, mixed_precision, own_rows, total  # the door: checkpoints, devices
 from lora_edu.layers import evaluating
-from lora_edu.texts import Text, batches, check_length
+from lora_edu.texts import Text, batches, check_length, spread_windows
 
 # --- evaluation ------------------------------------------------------------------------------------------------------
 # How good a model is on a text it has not trained on: the mean loss, in nats per token.
@@ -64,11 +64,8 @@ def evaluate(
     check_tokens("tokens", tokens, vocabulary(model))
     tokens = tokens if tokens.dtype == torch.uint8 else tokens.long()  # torch cannot look up in uint16
     device = next(model.parameters()).device
-    last = len(tokens) - seq_len - 1
     count = min(max_windows, (len(tokens) - 1) // seq_len)
-    # float32 cannot tell all numbers above 2^24 apart, so it may round beyond the end
-    starts = torch.linspace(0, last, count, dtype=torch.float32, device=tokens.device).long().clamp(max=last)[:, None]
-    windows = own_rows(tokens[starts + torch.arange(seq_len + 1, device=tokens.device)].long())  # (count, seq_len + 1)
+    windows = own_rows(spread_windows(tokens, seq_len, count))  # (count, seq_len + 1)
     loss_sum = 0.0
     with evaluating(model), mixed_precision(device, autocast):
         for batch in windows.split(batch_size) if len(windows) else ():

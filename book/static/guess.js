@@ -61,8 +61,6 @@
       answer.before(group);
     });
     article.append(said);
-    const sheet = article.closest(".cell_output")?.querySelector("img.picture");   // its rings look like buttons, and are paint
-    if (sheet) sheet.hidden = true;
   }
 
   window.addEventListener("DOMContentLoaded", () => {

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lora_course.running import scoreboard
 from lora_edu import NF4Linear, evaluate, quantize, quantize_linears, train
 from lora_edu.lora import add_lora, lora_layers
 from lora_edu.models.pretrained import load_pretrained, next_token_loss, tokenize
@@ -70,7 +71,7 @@ def rival(
         quantize_linears(model.model.layers[block], double_quant=True)
     if permuted is not None:
         for weight in weights.values():
-            weight.data = redrawn(weight.detach(), permuted)
+            weight.data = scoreboard.permuted(to_nf4, permuted)(weight.detach())
     return {"Bible": loss_on(model, bible.validation)}
 
 
@@ -81,7 +82,7 @@ def moved(model: nn.Module, weights: dict[str, Tensor], bible: Text) -> dict:
     """
     found: dict = {"own draw": loss_on(model, bible.validation)}
     bases = {"as loaded": lambda weight: weight}
-    bases |= {f"permuted {seed}": lambda weight, seed=seed: redrawn(weight, seed) for seed in DRAWS}
+    bases |= {f"permuted {seed}": scoreboard.permuted(to_nf4, seed) for seed in DRAWS}
     for name, change in bases.items():
         for path, layer in lora_layers(model).items():
             weight = change(weights[path].detach())
@@ -91,10 +92,9 @@ def moved(model: nn.Module, weights: dict[str, Tensor], bible: Text) -> dict:
     return found
 
 
-def redrawn(weight: Tensor, seed: int) -> Tensor:
-    """A weight rounded to NF4 and decoded, its columns permuted meanwhile: other blocks, and so other errors."""
-    order = torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(seed))
-    return quantize(weight[:, order].contiguous(), double_quant=True).dequantize()[:, order.argsort()]
+def to_nf4(weight: Tensor) -> Tensor:
+    """A weight rounded to NF4 and decoded."""
+    return quantize(weight, double_quant=True).dequantize()
 
 
 def loaded() -> tuple[nn.Module, Any, Text, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lora_course.nb04.lab import RATE, empty_adapter
 from lora_course.running.sweeps import seeded
 from lora_edu.observing import SPEAKER_LINE
-from lora_edu.texts import batches, load_text
+from lora_edu.texts import batches, load_text, spread_windows
 from lora_edu.training import trainable_parameters
 
 NAME_LINE = re.compile(rf"^{SPEAKER_LINE.pattern}\n".encode(), re.MULTILINE)  # its line end is the name's, too
@@ -60,8 +60,7 @@ def masked_loss(learn: str, share: float = 1.0, steps: int = 60, *, seed: int = 
 @torch.no_grad()
 def measured(model: nn.Module, tokens: Tensor, windows: int = 32) -> dict:
     """The mean surprise on each kind of byte in so many windows of 256 bytes, and which share of them are names."""
-    starts = torch.linspace(0, len(tokens) - 257, windows).long()[:, None]
-    found = tokens[starts + torch.arange(257)].split(16)
+    found = spread_windows(tokens, 256, windows).split(16)
     surprise = torch.cat([losses(model, rows[:, :-1], rows[:, 1:]) for rows in found])
     names = torch.cat([rows[:, 1:] for rows in found]) >= MARK
     means = {"speeches": surprise[~names], "names": surprise[names], "share of names": names.float()}

@@ -21,6 +21,7 @@ from lora_course.running.finetune import fine_tune, prepared
 from lora_course.running.sweeps import SEEDS, arms_of
 from lora_edu import GPT, load_base, load_text
 from lora_edu.calibration import one_temperature
+from lora_edu.texts import spread_windows
 
 NEW, VERSES, OLD = "shakespeare", "king-james", "speeches"
 WINDOWS = 32  # of each text
@@ -28,13 +29,6 @@ STRONGEST, SIMILAR = 10, 0.5  # of Shuttleworth et al.: candidates of a matrix, 
 DIAL = (0.75, 0.5, 0.25)
 
 # --- one point -------------------------------------------------------------------------------------------------------
-
-
-def windows_of(text: str, length: int) -> Tensor:
-    """(WINDOWS, length + 1) of a held-out text, spread evenly as those of `evaluate`."""
-    held_out = load_text(text).validation
-    starts = torch.linspace(0, len(held_out) - length - 1, WINDOWS).long()[:, None]
-    return held_out[starts + torch.arange(length + 1)].long()
 
 
 @torch.no_grad()
@@ -47,7 +41,7 @@ def log_probs(model: nn.Module, windows: Tensor) -> Tensor:
 def of_the_base(text: str) -> tuple[Tensor, Tensor]:
     """Windows of a text, and the log probabilities of the base there."""
     base = load_base("laptop", device="cpu").eval()
-    windows = windows_of(text, base.config.context)
+    windows = spread_windows(load_text(text).validation, base.config.context, WINDOWS)
     return windows, log_probs(base, windows)
 
 

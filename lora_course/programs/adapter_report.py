@@ -89,7 +89,7 @@ class Report:
         """Raises ValueError with what lies there instead of an adapter, and what to do."""
         written, self.tensors = files.read(self.folder / CONFIG), files.read(self.folder / WEIGHTS, load=True)
         self.config = files.DEFAULTS | written
-        self.lacking = {"r", "lora_alpha", "target_modules"} - written.keys()
+        self.lacking = [name for name in ("r", "lora_alpha", "target_modules") if name not in written]
         for setting, type_ in {"modules_to_save": list, "rank_pattern": dict, "alpha_pattern": dict}.items():
             value = self.config.get(setting)
             self.config[setting] = value if isinstance(value, type_) else type_()

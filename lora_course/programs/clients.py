@@ -48,10 +48,6 @@ def largest_rank(a: Report) -> int:
     return max((layer.rank for layer in a.layers), default=0)
 
 
-def missing(a: Report) -> str | None:
-    return ", ".join(name for name in ("r", "lora_alpha", "target_modules") if name in a.lacking) or None
-
-
 def no_public_base(a: Report) -> bool:
     base = str(a.config.get("base_model_name_or_path") or "")
     return not base or base.count("/") > 1 or base[0] in "./~"
@@ -75,7 +71,8 @@ HABITS = (
     Habit("llama.cpp", ASKS, no_public_base,
           "the config names no base of the hub: give its converter --base, a folder with the base's config.json"),
     # vLLM, vllm/lora/peft_helper.py: from_dict has no defaults for these; _validate_features, validate_legal
-    Habit("vllm", REFUSES, missing, "the config lacks {}: write what the adapter was trained with"),
+    Habit("vllm", REFUSES, lambda a: ", ".join(a.lacking),
+          "the config lacks {}: write what the adapter was trained with"),
     Habit("vllm", REFUSES, lambda a: a.on("use_dora"), "it has no DoRA: " + MERGE),
     Habit("vllm", REFUSES, lambda a: a.config["modules_to_save"], "it takes no modules_to_save, {}: " + MERGE),
     Habit("vllm", REFUSES, lambda a: a.on("bias"), "it takes no biases: " + MERGE),

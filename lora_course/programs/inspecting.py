@@ -112,7 +112,7 @@ def numbers(a: Report) -> Said:
 def settings(a: Report) -> Said:
     """Does PEFT read each setting, and is there what it names?"""
     yield from files.refused(a.config)
-    for name in sorted(a.lacking & files.DEFAULTS.keys()):
+    for name in sorted(files.DEFAULTS.keys() & a.lacking):
         yield NOTE, f"the config lacks {name}, and PEFT takes {files.DEFAULTS[name]}: write the training's"
     for key in {**a.config["rank_pattern"], **a.config["alpha_pattern"]} if not a.on("target_parameters") else ():
         if not any(named(rf"(.*\.)?({key})", path) for path in a.parts):

@@ -95,7 +95,7 @@ def begun_later(change: Change, shift: int) -> Change:
 
 
 def permuted(change: Change, seed: int) -> Change:
-    """The same change while the columns are in an order of this seed: a draw of errors that is kin to no other."""
+    """The same change while the columns are in an order of this seed: other blocks, and so other errors."""
 
     def changed(weight: Tensor) -> Tensor:
         order = torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(seed)).to(weight.device)
