@@ -16,7 +16,7 @@ from lora_course.assignments.plain_tensors import numbers
 from lora_course.assignments.torch_model_observers import adapter_file, all_layers, dial, inject
 from lora_course.assignments.torch_observers import base_alone, layer
 from lora_course.assignments.verdict import ELSEWHERE, numbers_of
-from lora_course.assignments.wrong_runs import FAULTS, RunCase, diagnosis
+from lora_course.assignments.wrong_runs import FAULTS, diagnosis
 from lora_course.checking.comparing import is_numbers
 
 TITLE = "LoRA in torch: wrap, inject, merge, load, diagnose"
@@ -85,9 +85,9 @@ def file_cases(c: Any, rng: np.random.Generator) -> list[tuple]:
 
 
 def run_cases(c: Any, rng: np.random.Generator) -> list[tuple]:
-    """A run that is right, and one with each fault."""
+    """(seed, faults, number of blocks): a run that is right, and one with each fault."""
     seeds = [int(seed) for seed in rng.choice(10**6, size=5, replace=False)]
-    return [(RunCase(seed, faults, 3 + seed % 2),) for seed, faults in zip(seeds, ((), *FAULTS), strict=True)]
+    return [(seed, faults, 3 + seed % 2) for seed, faults in zip(seeds, ((), *FAULTS), strict=True)]
 
 
 TASKS = [
@@ -119,7 +119,7 @@ TASKS = [
     Task(
         "2.5", "diagnosis", "a run that trains, and is wrong", 45,
         {"tensors": 1, "layers": 1, "verdict": 2, "untouched": 1, "base repaired": 1, "adapters repaired": 2},
-        run_cases, diagnosis, tolerance=1e-3, seconds=20, names="run", edition=2,
+        run_cases, diagnosis, tolerance=1e-3, seconds=20, names="_ _ blocks", edition=2,
         computed=("tensors", "layers", "adapters repaired"),
     ),
 ]  # fmt: skip

@@ -9,7 +9,6 @@ import contextlib
 import random
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -21,8 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from lora_course.assignments.core import Constants, Task
 from lora_course.assignments.looking import call, done, in_order, observed
 from lora_course.assignments.qlora_pieces import GridRounding, StoredWeight
-from lora_course.assignments.qlora_tuning import TuneCase, observe_fine_tune, reached
-from lora_course.assignments.studies import LEAK_DECIDES, SEEDS, StudyCase, observe_study
+from lora_course.assignments.qlora_tuning import observe_fine_tune, reached
+from lora_course.assignments.studies import LEAK_DECIDES, SEEDS, observe_study
 from lora_course.assignments.verdict import ELSEWHERE
 from lora_course.checking.comparing import is_numbers
 from lora_edu.memory.peak import PeakMemory
@@ -97,27 +96,28 @@ def _updates(c: Constants, rng: np.random.Generator) -> list[tuple]:
 
 
 def _layers(c: Constants, rng: np.random.Generator) -> list[tuple]:
-    """No side equals another, alpha is never the rank; three dimensions; an x that needs no gradient."""
+    """(shape of x, d_out, rank, alpha, x_learns): no side equals another, alpha is never the rank; three dimensions;
+    an x that needs no gradient."""
     d_in, d_out = int(rng.integers(18, 24)), int(rng.integers(26, 32))
     return [
-        (LayerCase((4, d_in), d_out, 2, 5.0),),
-        (LayerCase((2, 3, d_out), d_in, 3, 7.0),),
-        (LayerCase((4, d_in), d_out + 1, 3, 1.5, x_learns=False),),
+        ((4, d_in), d_out, 2, 5.0, True),
+        ((2, 3, d_out), d_in, 3, 7.0, True),
+        ((4, d_in), d_out + 1, 3, 1.5, False),
     ]
 
 
 def _tunes(c: Constants, rng: np.random.Generator) -> list[tuple]:
     """One case: training takes time. Its alpha is that of no other case, so that no answer is right by heart."""
     seed, alpha = int(rng.choice(TASK_SEEDS)), round(rng.uniform(2.7, 3.3), 3)
-    return [(TuneCase(seed, 4, alpha, tuple(int(rank) for rank in rng.choice(range(5, 20), 2, replace=False))),)]
+    return [(seed, 4, alpha, tuple(int(rank) for rank in rng.choice(range(5, 20), 2, replace=False)))]
 
 
 def _studies(c: Constants, rng: np.random.Generator) -> list[tuple]:
-    """A study with one fault, with the other, with both; and one that is fair."""
+    """(seed, faults): a study with one fault, with the other, with both; and one that is fair."""
     faults = (("leak",), ("rate",), ("leak", "rate"), ())
     seeds = [*rng.choice(SEEDS, size=3, replace=False), rng.choice(LEAK_DECIDES)]
     seeds.insert(2, seeds.pop())  # of the one with both
-    return [(StudyCase(int(seed), fault),) for seed, fault in zip(seeds, faults, strict=True)]
+    return [(int(seed), fault) for seed, fault in zip(seeds, faults, strict=True)]
 
 
 # --- what is observed: values and types, bytes that stay alive, products ---------------------------------------------
@@ -171,38 +171,22 @@ OUTSIDE = "a matrix as large as W is made outside of torch, in NumPy or a list: 
 LAYER_PARTS = ("output", "x's gradient", "A's and B's gradients", "products", "bytes of W kept", "bytes kept")
 
 
-@dataclass(frozen=True)
-class LayerCase:
-    """The sizes of a layer, and of what it is given."""
-
-    shape: tuple[int, ...]  # of x: (..., d_in)
-    d_out: int
-    rank: int
-    alpha: float
-    x_learns: bool = True
-
-    def __repr__(self) -> str:
-        learns = "" if self.x_learns else " without a gradient"
-        return f"x {self.shape}{learns}, d_out {self.d_out}, rank {self.rank}, alpha {self.alpha:g}"
+def given(shape: tuple[int, ...], d_out: int, rank: int) -> tuple[StoredWeight, list[Tensor]]:
+    """The stored weight of a case, and x (..., d_in), lora_A, lora_B."""
+    (*_, d_in), generator = shape, torch.Generator().manual_seed(d_out)
+    weight = StoredWeight(d_in, d_out, generator)
+    shapes = (shape, (rank, d_in), (d_out, rank))
+    return weight, [torch.randn(each, generator=generator) for each in shapes]
 
 
-def given(case: LayerCase) -> tuple[StoredWeight, list[Tensor]]:
-    """The stored weight of a case, and x, lora_A, lora_B."""
-    (*_, d_in), generator = case.shape, torch.Generator().manual_seed(case.d_out)
-    weight = StoredWeight(d_in, case.d_out, generator)
-    shapes = (case.shape, (case.rank, d_in), (case.d_out, case.rank))
-    return weight, [torch.randn(shape, generator=generator) for shape in shapes]
-
-
-def base_alone(c: Any, case: LayerCase) -> dict:
-    weight, (x, *_) = given(case)
+def base_alone(c: Any, shape: tuple[int, ...], d_out: int, rank: int, *others: Any) -> dict:
+    weight, (x, *_) = given(shape, d_out, rank)
     return {"output": x @ weight.decode(weight.stored)}
 
 
-def observe_layer(answer: Callable, c: Any, case: LayerCase) -> dict:
-    shape, d_out, rank = case.shape, case.d_out, case.rank
-    weight, (x, A, B) = given(case)
-    learning = [tensor.requires_grad_() for tensor in ([x, A, B] if case.x_learns else [A, B])]
+def observe_layer(answer: Callable, c: Any, shape: tuple, d_out: int, rank: int, alpha: float, x_learns: bool) -> dict:
+    weight, (x, A, B) = given(shape, d_out, rank)
+    learning = [tensor.requires_grad_() for tensor in ([x, A, B] if x_learns else [A, B])]
     decoded, other = [], [0.0]
 
     def decode(stored: Tensor) -> Tensor:
@@ -210,7 +194,7 @@ def observe_layer(answer: Callable, c: Any, case: LayerCase) -> dict:
         return weight.decode(stored) + other[0]
 
     def forward() -> Tensor:
-        return answer(x, weight.stored, decode, A, B, case.alpha)
+        return answer(x, weight.stored, decode, A, B, alpha)
 
     if done(forward()) is None:
         return dict.fromkeys(LAYER_PARTS)
@@ -236,7 +220,7 @@ def observe_layer(answer: Callable, c: Any, case: LayerCase) -> dict:
         """What is alive, if it is as much as `least`, else 0. What computes nothing keeps nothing: that is no merit."""
         if not decoded or not y.requires_grad:
             return "the weight was not decoded" if not decoded else "the output needs no gradient"
-        if least and kept < least and case.x_learns and through(0, 0) == through(0, 1) != through(1, 1):
+        if least and kept < least and x_learns and through(0, 0) == through(0, 1) != through(1, 1):
             return "the gradient of x needs the weight, and it was not decoded again: it is kept, out of torch's sight"
         return kept if kept >= least else 0
 
@@ -244,10 +228,10 @@ def observe_layer(answer: Callable, c: Any, case: LayerCase) -> dict:
         """How many, by torch's count. Those of NumPy or a loop it does not see: the memory of their result shows."""
         if used > needed:
             return f"{used / needed:.2f} times as many as needed"
-        wide, inputs = given(LayerCase((2, 300), 400, rank, case.alpha))
+        wide, inputs = given((2, 300), 400, rank)
         tracemalloc.start()
         try:
-            answer(inputs[0], wide.stored, wide.decode, *inputs[1:], case.alpha)
+            answer(inputs[0], wide.stored, wide.decode, *inputs[1:], alpha)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -262,7 +246,7 @@ def observe_layer(answer: Callable, c: Any, case: LayerCase) -> dict:
     needed = 2 * (x.numel() // shape[-1]) * (size + rank * (shape[-1] + d_out))
     looks = (
         lambda: short(y),
-        lambda: short(gradients()[0] if case.x_learns else torch.zeros(())),
+        lambda: short(gradients()[0] if x_learns else torch.zeros(())),
         lambda: short(torch.cat([g.flatten() for g in gradients()[-2:]])),
         products,
         lambda: kept_bytes(2 * size),  # a decoded weight has 4 bytes a number, or 2 in 16 bits
@@ -287,17 +271,18 @@ TASKS = [
         "4.3", "qlora_layer", "a layer that keeps its packed weight alone", 45,
         {"output": 1, "x's gradient": 1, "A's and B's gradients": 1, "products": 1, "bytes of W kept": 2,
          "bytes kept": 1},
-        _layers, observe_layer, edition=3, computed=LAYER_PARTS[:3], base=base_alone,
+        _layers, observe_layer, names="x d_out rank alpha x_learns", edition=3, computed=LAYER_PARTS[:3],
+        base=base_alone,
     ),
     Task(
         "4.4", "fine_tune", "a 4-bit model learns", 40,
         {"start": 1, "frozen": 1, "trained": 1, "scaling": 1, "goal": 2, "seed": 1}, _tunes, observe_fine_tune,
-        tolerance=2e-3, seconds=60, edition=3, computed=("scaling", "goal"), concluded=reached,
+        tolerance=2e-3, seconds=60, names="_ rank alpha _", edition=3, computed=("scaling", "goal"), concluded=reached,
     ),
     Task(
         "4.5", "study", "more rank hurts?", 30,
         {"leaked": 1, "clean": 1, "best rates": 1, "split repaired": 1, "rates repaired": 1},
-        _studies, observe_study, tolerance=1e-3, names="study", edition=3,
+        _studies, observe_study, tolerance=1e-3, names="seed _", edition=3,
         computed=("leaked", "clean", "split repaired"),
     ),
 ]  # fmt: skip

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -26,27 +25,15 @@ def on_one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@dataclass(frozen=True)
-class TuneCase:
-    """Which task, and the size of the adapters."""
-
-    task_seed: int
-    rank: int
-    alpha: float
-    wider: tuple[int, ...]  # other ranks, at which trained numbers are counted
-
-    def __repr__(self) -> str:
-        return f"rank {self.rank}, alpha {self.alpha:g}"
-
-
 @on_one_thread()
-def observe_fine_tune(answer: Callable, c: Any, case: TuneCase) -> dict[str, Any]:
-    task = new_task(case.task_seed)
+def observe_fine_tune(answer: Callable, c: Any, task_seed: int, rank: int, alpha: float, wider: tuple) -> dict:
+    """wider: other ranks, at which trained numbers are counted."""
+    task = new_task(task_seed)
 
     @cache
-    def tuned(steps: int, seed: int, again: int = 0, rank: int = case.rank) -> nn.Module:
+    def tuned(steps: int, seed: int, again: int = 0, rank: int = rank) -> nn.Module:
         torch.default_generator.manual_seed(100 + again)  # what was drawn before must not matter
-        model = done(answer(copy.deepcopy(task.model), task.tokens, task.answers, rank, case.alpha, steps, seed))
+        model = done(answer(copy.deepcopy(task.model), task.tokens, task.answers, rank, alpha, steps, seed))
         return model and model.eval()
 
     if tuned(0, 1) is None:
@@ -54,11 +41,9 @@ def observe_fine_tune(answer: Callable, c: Any, case: TuneCase) -> dict[str, Any
     parts = {
         "start": lambda: _start(task, tuned(0, 1)),
         "frozen": lambda: _frozen(task.model, tuned(c.steps, 1)),
-        "trained": lambda: _trained(
-            task.model, tuned(c.steps, 1), {r: tuned(0, 1, rank=r) for r in case.wider}, case.rank
-        ),
-        "scaling": lambda: _scaling(task, copy.deepcopy(tuned(0, 1)), case.rank),
-        "goal": lambda: _numbers(task.model, tuned(c.steps, 1), case.rank),
+        "trained": lambda: _trained(task.model, tuned(c.steps, 1), {r: tuned(0, 1, rank=r) for r in wider}, rank),
+        "scaling": lambda: _scaling(task, copy.deepcopy(tuned(0, 1)), rank),
+        "goal": lambda: _numbers(task.model, tuned(c.steps, 1), rank),
         "seed": lambda: _seeded(tuned(2, 1), tuned(2, 1, again=1), tuned(2, 2)),
     }
     return {part: on_one_thread()(look) for part, look in parts.items()}
@@ -83,16 +68,16 @@ def _shapes(layer: FrozenLinear, rank: int) -> tuple[tuple, tuple]:
 def reached(c: Any, case: tuple, seen: dict) -> dict[str, Any]:
     """Whether the numbers that were handed over reach the goal: put into the model here, with the scaling that was
     measured, and tried on the pairs that are held out."""
-    (tune,), goal, scaling = case, seen["goal"], seen["scaling"]
+    (task_seed, rank, alpha, _), goal, scaling = case, seen["goal"], seen["scaling"]
     if not is_numbers(goal):
         return {"goal": goal}
-    task, rest = new_task(tune.task_seed), torch.tensor(goal["values"])
-    before, right = held_out_loss(task.model, task), _branch(task, tune.rank)[:2].flatten()
-    factor = tune.alpha / tune.rank**c.power
+    task, rest = new_task(task_seed), torch.tensor(goal["values"])
+    before, right = held_out_loss(task.model, task), _branch(task, rank)[:2].flatten()
+    factor = alpha / rank**c.power
     if is_numbers(scaling) and len(scaling["values"]) == len(right):
         factor = (torch.tensor(scaling["values"]) @ right / (right @ right)).item()
     layers = (task.model.up, task.model.down)
-    factors = [torch.zeros(shape) for layer in layers for shape in _shapes(layer, tune.rank)]
+    factors = [torch.zeros(shape) for layer in layers for shape in _shapes(layer, rank)]
     places = [*task.model.parameters(), *factors]
     if len(rest) != sum(place.numel() for place in places):
         return {"goal": "no trained model was handed over"}

@@ -90,27 +90,18 @@ SEEDS = (16, 25, 32, 47, 60, 76, 78, 90, 109, 111, 140, 153, 166, 174, 184, 189,
 LEAK_DECIDES = (271, 272, 395, 505, 538, 541, 751, 852, 864, 865, 1037, 1259)
 
 
-@dataclass(frozen=True)
-class StudyCase:
-    seed: int
-    faults: tuple
-
-    def __repr__(self) -> str:
-        return f"with seed {self.seed}"
-
-
-def observe_study(answer: tuple[Callable, Callable], c: Any, case: StudyCase) -> dict:
+def observe_study(answer: tuple[Callable, Callable], c: Any, seed: int, faults: tuple) -> dict:
     """What `review` finds in a study, and what `repair` makes of it. answer: (review, repair)"""
     review, repair = answer
-    study = new_study(case.seed, case.faults)
+    study = new_study(seed, faults)
 
     @functools.cache
     def found() -> list:
         return in_order(done(review(copy.deepcopy(study))), "leaked", "clean", "best rates")
 
     @functools.cache
-    def repaired(faults: tuple = case.faults) -> Study:
-        study = new_study(case.seed, faults)
+    def repaired(faults: tuple = faults) -> Study:
+        study = new_study(seed, faults)
         mine = copy.deepcopy(study)
         result = done(repair(mine))
         mine = result if isinstance(result, Study) else mine
@@ -135,18 +126,18 @@ def observe_study(answer: tuple[Callable, Callable], c: Any, case: StudyCase) ->
     def in_time() -> bool:
         """Whether the rates are those that the same repair chooses where no row was leaked: chosen after the split."""
         try:
-            training = [sorted(repaired(faults).data["training"][0].tolist()) for faults in (case.faults, ("rate",))]
+            training = [sorted(repaired(faults).data["training"][0].tolist()) for faults in (faults, ("rate",))]
         except Complaint:
             return True  # what else the repair does is another part
         if training[0] == training[1] and repaired().rates != repaired(("rate",)).rates:
             raise Complaint("the repair chooses the rates while leaked rows are in the training split, not after")
         return True
 
-    leaks, alone = "leak" in case.faults, case.faults == ("rate",)
+    leaks, alone = "leak" in faults, faults == ("rate",)
     return {
         "leaked": lambda: [int(row) for row in found()[0]],
         "clean": lambda: [float(found()[1][rank]) for rank in study.rates],
         "best rates": ELSEWHERE if leaks else best,  # where no row is left out: a mistake in `leaked` costs it nothing
         "split repaired": split if leaks else ELSEWHERE,
-        "rates repaired": rates if alone else in_time if case.faults == ("leak", "rate") else ELSEWHERE,
+        "rates repaired": rates if alone else in_time if faults == ("leak", "rate") else ELSEWHERE,
     }

@@ -51,11 +51,9 @@ class Check:
 
 
 def described(case: tuple, names: list[str]) -> str:
-    """A case in a message: "x (3, 8), W (8, 6), alpha 5.0" where its parts have names, shapes and numbers where not."""
-    words = [describing.describe(argument) for argument in case]
-    if not names:
-        return ", ".join(words)
-    return ", ".join(f"{name} {word.removeprefix('array of shape ')}" for name, word in zip(names, words, strict=True))
+    """A case in a message: "x (3, 8), W (8, 6), alpha 5.0". What is called `_` is left out."""
+    words = [describing.describe(argument).removeprefix("array of shape ") for argument in case]
+    return ", ".join(f"{name} {word}" for name, word in zip(names, words, strict=True) if name != "_")
 
 
 class Checks:

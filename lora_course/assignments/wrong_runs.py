@@ -127,26 +127,14 @@ def report(number: int) -> None:
 # --- what is looked at ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class RunCase:
-    seed: int
-    faults: tuple
-    n_blocks: int
-
-    def __repr__(self) -> str:
-        return f"of {self.n_blocks} blocks"
-
-    def make(self) -> TrainingRun:
-        return new_run(self.seed, self.faults, self.n_blocks)
-
-
-def diagnosis(answer: tuple[Callable, Callable], c: Any, case: RunCase) -> dict:
+def diagnosis(answer: tuple[Callable, Callable], c: Any, seed: int, faults: tuple, n_blocks: int) -> dict:
     """What `evidence` measures in a run, and what training does after `repair`. answer: (evidence, repair)"""
     evidence, repair = answer
+    make = functools.partial(new_run, seed, faults, n_blocks)
 
     @functools.cache
     def found() -> tuple[list, str]:
-        run = case.make()
+        run = make()
         before, result = _everything(run), done(evidence(run))
         unchanged = "the run is as it was" if _everything(run) == before else "the run was changed"
         return in_order(result, "tensors", "layers", "verdict"), unchanged
@@ -154,7 +142,7 @@ def diagnosis(answer: tuple[Callable, Callable], c: Any, case: RunCase) -> dict:
     @functools.cache
     def repaired() -> tuple[list[float], list[str], list[str]]:
         """The losses of training after the repair; the factors that stay, and the tensors of the base that move."""
-        run, given = case.make(), case.make()
+        run, given = make(), make()
         result = done(repair(run))
         run = result if isinstance(result, TrainingRun) else run
         before = given.model.state_dict()
@@ -174,26 +162,26 @@ def diagnosis(answer: tuple[Callable, Callable], c: Any, case: RunCase) -> dict:
         _, still, moved = repaired()
         if moved:
             raise Complaint(f"after the repair, training still moves {', '.join(moved)}")
-        if len(still) == 2 * case.n_blocks:
+        if len(still) == 2 * n_blocks:
             raise Complaint("after the repair, training moves nothing at all")
-        return [case.n_blocks]
+        return [n_blocks]
 
     def adapters_repaired() -> list[float]:
         losses, still, _ = repaired()
         if still:
             raise Complaint(f"after the repair, training does not move {', '.join(still)}")
-        return [case.n_blocks] if len(case.faults) > 1 else losses  # of two faults, each is a part of its own
+        return [n_blocks] if len(faults) > 1 else losses  # of two faults, each is a part of its own
 
     parts = {
-        "tensors": lambda: [float(found()[0][0][name]) for name in case.make().base()],
-        "layers": lambda: [float(number) for path in case.make().layers() for number in found()[0][1][path]],
+        "tensors": lambda: [float(found()[0][0][name]) for name in make().base()],
+        "layers": lambda: [float(number) for path in make().layers() for number in found()[0][1][path]],
         "verdict": lambda: "; ".join(f"{name}: {found()[0][2][name]}" for name in sorted(found()[0][2])) or "nothing",
         "untouched": lambda: found()[1],
     }
     mended: dict[str, Any] = {"base repaired": ELSEWHERE, "adapters repaired": ELSEWHERE}
-    if case.faults == ("norm",):
+    if faults == ("norm",):
         mended["base repaired"] = base_repaired
-    elif case.faults:
+    elif faults:
         mended["adapters repaired"] = adapters_repaired
     return parts | mended
 

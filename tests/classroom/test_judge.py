@@ -34,7 +34,7 @@ def drawn(c, rng):
     return [(rng.normal(size=shape).astype(np.float32),) for shape in ((2, 3), (4,))]
 
 
-DOUBLE = Task("9.1", "scaled", "Scale", 5, {"value": 2, "type": 1, "manners": 1}, drawn, observe, seconds=0.5)
+DOUBLE = Task("9.1", "scaled", "Scale", 5, {"value": 2, "type": 1, "manners": 1}, drawn, observe, seconds=0.5, names="x")
 ASSIGNMENT = Assignment("a9_test", "A test", "here", Constants(factor=3), {"9.1": DOUBLE})
 SOLUTIONS = Solutions(
     reference=lambda c: lambda x: x * c.factor,
@@ -206,7 +206,7 @@ def test_a_part_may_have_any_name(part):
 
 CHECKED = [
     (lambda x: x + 3, r"Exercise 9.1: this adds\. See notebook 00, section 1\."),
-    (lambda x: x * 2, r"for \(array of shape \(2, 3\)\), value: entry \[\d, \d\] should be"),
+    (lambda x: x * 2, r"for \(x \(2, 3\)\), value: entry \[\d, \d\] should be"),
     (lambda x: x @ x, r"your answer stopped with ValueError"),
     (print, r"hands its result over with `return`"),
     (in_place, "an input was changed"),
