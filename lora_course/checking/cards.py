@@ -4,14 +4,14 @@ Everything has a text beside its HTML, for a terminal and for readers who hear t
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from html import escape
 from pathlib import Path
 
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.display import display
 
+from lora_course.drawing.tables import publish
 from lora_course.setup.working_copy import COPY, PROGRESS, RECORD
 from lora_edu import files
 from lora_edu.records import read_record, set_aside, write_record
@@ -20,7 +20,6 @@ Kind = tuple[str, str]  # icon, color of the edge
 RIGHT: Kind = ("✓", "#00805C")
 OPEN: Kind = ("○", "#6E6E6E")
 WRONG: Kind = ("✗", "#B87000")
-ICONS = {"correct": RIGHT[0], "not done yet": OPEN[0], "not checked yet": OPEN[0], "not right yet": WRONG[0]}
 
 
 class WrongAnswer(AssertionError):
@@ -39,37 +38,8 @@ def show(kind: Kind, text: str) -> None:
     """Display a card; where there is no notebook, print its text."""
     icon, color = kind
     style = f"border-left: 4px solid {color}; padding: 0.3em 0.8em"
-    publish(f'<div style="{style}"><b style="color: {color}">{icon}</b> {_with_code(text)}</div>', text)
-
-
-def show_list(rows: Sequence[Sequence[str]], summary: str, header: Sequence[str] = ()) -> None:
-    """Display rows of text as a table, with a line below it."""
-    all_rows = [*([header] if header else []), *rows]
-    widths = [max(len(row[i]) for row in all_rows if i < len(row)) for i in range(max(map(len, all_rows)))]
-    lines = [
-        "   ".join(text.ljust(width) for text, width in zip(row, widths, strict=False)).rstrip() for row in all_rows
-    ]
-    left = 'style="text-align: left'
-    head = "".join(f'<th scope="col" {left}">{_with_icon(text)}</th>' for text in header)
-    body = "".join(
-        f'<tr><th scope="row" {left}; font-weight: normal">{_with_icon(first)}</th>'
-        + "".join(f'<td {left}">{_with_icon(text)}</td>' for text in others)
-        + "</tr>"
-        for first, *others in rows
-    )
-    html = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{escape(summary)}</p>"
-    publish(html, "\n".join([*lines, summary]))
-
-
-def publish(html: str, text: str) -> None:
-    if InteractiveShell.initialized():
-        display({"text/html": html, "text/plain": text}, raw=True)
-    else:
-        print(text)
-
-
-def _with_icon(text: str) -> str:
-    return f"{ICONS[text]} {escape(text)}" if text in ICONS else escape(text)
+    html = f'<div style="{style}"><b style="color: {color}">{icon}</b> {_with_code(text)}</div>'
+    publish({"text/html": html, "text/plain": text})
 
 
 def _with_code(text: str) -> str:
@@ -83,6 +53,7 @@ def _with_code(text: str) -> str:
 # --- what is done, kept when the kernel is gone ----------------------------------------------------------------------
 
 NOT_DONE, CORRECT, NOT_RIGHT, UNCHECKED = "not done yet", "correct", "not right yet", "not checked yet"
+ICONS = {CORRECT: RIGHT[0], NOT_DONE: OPEN[0], UNCHECKED: OPEN[0], NOT_RIGHT: WRONG[0]}
 ONCE_RIGHT = "correct (last try: not right)"
 
 

@@ -16,6 +16,7 @@ import lora_course
 from lora_course.checking import cards
 from lora_course.checking.cards import CORRECT, NOT_DONE, NOT_RIGHT, UNCHECKED, WrongAnswer, after
 from lora_course.checking.describing import in_lines
+from lora_course.drawing.tables import table
 
 TRUE_OR_FALSE = "your function returned True or False, an answer to a question. A number was asked for."
 FORGOTTEN_RETURN = "your function returned None: did you forget `return`?"
@@ -55,8 +56,9 @@ def progress() -> None:
     """Show what is done: in an assignment each of its exercises, else those of all notebooks."""
     numbers = sorted(_announced or _known_numbers(), key=lambda number: [int(part) for part in number.split(".")])
     if _announced:
-        rows = [(number, _results.get(number, UNCHECKED), *_announced[number]) for number in numbers]
-        return cards.show_list(rows, cards.summary(numbers, _results))
+        said = {number: _results.get(number, UNCHECKED) for number in numbers}
+        rows = [(number, f"{cards.ICONS[said[number]]} {said[number]}", *_announced[number]) for number in numbers]
+        return table(("exercise", "check", "title", "time", "points"), rows, cards.summary(numbers, _results))
     kept = cards.remembered()
     results = {number: after(kept.get(number), _results.get(number, NOT_DONE)) for number in numbers}
     columns = (CORRECT, NOT_RIGHT, NOT_DONE)
@@ -65,7 +67,8 @@ def progress() -> None:
         (f"{int(notebook):02d}", *(cards.listing(notebook, numbers, results, column) for column in columns))
         for notebook in notebooks
     ]
-    cards.show_list(rows, cards.summary(numbers, results), ("notebook", *columns))
+    header = ("notebook", *(f"{cards.ICONS[column]} {column}" for column in columns))
+    table(header, rows, cards.summary(numbers, results))
 
 
 def main() -> None:

@@ -34,7 +34,9 @@ def drawn(c, rng):
     return [(rng.normal(size=shape).astype(np.float32),) for shape in ((2, 3), (4,))]
 
 
-DOUBLE = Task("9.1", "scaled", "Scale", 5, {"value": 2, "type": 1, "manners": 1}, drawn, observe, seconds=0.5, names="x")
+DOUBLE = Task(
+    "9.1", "scaled", "Scale", 5, {"value": 2, "type": 1, "manners": 1}, drawn, observe, seconds=0.5, names="x"
+)
 ASSIGNMENT = Assignment("a9_test", "A test", "here", Constants(factor=3), {"9.1": DOUBLE})
 SOLUTIONS = Solutions(
     reference=lambda c: lambda x: x * c.factor,

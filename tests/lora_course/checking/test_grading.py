@@ -11,6 +11,7 @@ from conftest import ROOT
 from lora_course.checking import cards, describing, grading
 from lora_course.checking.exercise import exercise
 from lora_course.checking.grading import WrongAnswer
+from lora_course.drawing import tables
 from lora_course.setup import working_copy
 
 
@@ -94,7 +95,7 @@ def notebook(monkeypatch, tmp_path):
     """As if in a notebook: what is displayed, and an empty cache."""
     shown = []
     monkeypatch.setattr(cards.InteractiveShell, "initialized", lambda: True)
-    monkeypatch.setattr(cards, "display", lambda bundle, raw: shown.append(bundle))
+    monkeypatch.setattr(tables, "display", lambda bundle, raw, metadata: shown.append(bundle))
     monkeypatch.setenv("LORA_EDU_CACHE", str(tmp_path))
     monkeypatch.setattr(grading, "_results", {})
     monkeypatch.setattr(grading, "_announced", {})
@@ -125,11 +126,11 @@ def test_progress_survives_a_restart_and_once_right_stays_right(notebook, monkey
     known = grading._known_numbers()
     for _ in range(2):  # in this kernel, and in a new one, in which the notebook is run again
         grading.progress()
-        text = notebook[-1]["text/plain"].splitlines()
-        assert text[0].split() == ["notebook", "correct", "not", "right", "yet", "not", "done", "yet"]
-        assert text[1].find("0.1 (last try: not right)") == text[0].find("correct") and text[1].startswith("00 ")
-        assert text[1].find("0.2") == text[0].find("not right yet")
-        assert text[-1] == f"1 of {len(known)} done" and all(number in notebook[-1]["text/plain"] for number in known)
+        done, head, first, *_ = notebook[-1]["text/plain"].splitlines()
+        assert head.split() == ["notebook", "✓", "correct", "✗", "not", "right", "yet", "○", "not", "done", "yet"]
+        assert first.find("0.1 (last try: not right)") == head.find("✓ correct") and first.startswith("00 ")
+        assert first.find("0.2") == head.find("✗ not right yet")
+        assert done == f"1 of {len(known)} done" and all(number in notebook[-1]["text/plain"] for number in known)
         assert cards.remembered() == {"0.1": "correct (last try: not right)", "0.2": "not right yet"}
         monkeypatch.setattr(grading, "_results", {})
         grading.record("0.1", "not done yet")
@@ -147,7 +148,7 @@ def test_progress_without_a_folder(notebook, monkeypatch, tmp_path):
 def test_a_number_that_no_exercise_has_counts_for_nothing(notebook, tmp_path):
     cards.write_record(tmp_path / "progress.json", {"10.1": "correct", "10.2": "correct"})
     grading.progress()
-    assert notebook[-1]["text/plain"].splitlines()[-1].startswith("1 of") and "10.2" not in notebook[-1]["text/plain"]
+    assert notebook[-1]["text/plain"].startswith("1 of") and "10.2" not in notebook[-1]["text/plain"]
 
 
 CHECKING = """
@@ -209,10 +210,10 @@ def test_progress_in_an_assignment_lists_its_exercises(capsys, monkeypatch):
     monkeypatch.setattr(grading, "_results", {"7.1": "correct", "7.10": "not right yet"})
     monkeypatch.setattr(grading, "_announced", {})
     for number in ("7.1", "7.2", "7.10"):
-        grading.announce(number, f"title of {number}", "5 min")
+        grading.announce(number, f"title of {number}", "5 min", "3 points")
     capsys.readouterr()
     grading.progress()
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("   ")[0].strip() for line in lines] == ["7.1", "7.2", "7.10", "1 of 3 done"]
-    assert "correct" in lines[0] and "not checked yet" in lines[1] and "not right yet" in lines[2]
-    assert lines[0].index("title") == lines[1].index("title") and lines[0].endswith("5 min")
+    assert [line.split("   ")[0].strip() for line in lines] == ["1 of 3 done", "exercise", "7.1", "7.2", "7.10"]
+    assert "✓ correct" in lines[2] and "○ not checked yet" in lines[3] and "✗ not right yet" in lines[4]
+    assert lines[1].index("title") == lines[2].index("title") and lines[2].endswith("5 min   3 points")

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 
-from lora_course.drawing import layer, looks, plots
+from lora_course.drawing import layer, looks, plots, tables
 from lora_course.drawing import style as drawing
 
 COLORS = {
@@ -59,7 +59,8 @@ def test_a_picture_says_its_finding_once():
 @pytest.fixture
 def outputs(monkeypatch):
     shown = []
-    monkeypatch.setattr(plots, "publish", lambda bundle, metadata=None: shown.append((bundle, metadata)))
+    for module in (plots, tables):
+        monkeypatch.setattr(module, "publish", lambda bundle, metadata=None: shown.append((bundle, metadata)))
     return shown
 
 
