@@ -110,7 +110,8 @@ class Answer:
         got = flat(self.got)
         if single := self.asked.source.explained(got, self._values(), noticed):
             yield "slip", single
-        if (symptom := self._looks_like()) and self.asked.source.singles.found(got):  # one change, wherever it is
+        found = (tier.found(got) for tier in self.asked.source.tiers)
+        if (symptom := self._looks_like()) and any(found):  # one change, wherever it is
             yield "symptom", after(noticed, symptom)
 
     def _of_its_form(self) -> Iterator[str]:

@@ -45,16 +45,6 @@ class Slips(Reference):
         likely, around, _, missing = self.rounds()  # the same at two places is `_alike`
         return [self._table(tried) for tried in (chain(self._alike(), likely), around, missing)]
 
-    @cached_property
-    def singles(self) -> Table:
-        """All of them together."""
-        table = Table()
-        for tier in self.tiers:
-            for kind, rows in tier.rows.items():
-                table.rows.setdefault(kind, []).extend(rows)
-                table.changes.setdefault(kind, []).extend(tier.changes[kind])
-        return table
-
     def _table(self, tried: Iterable[Changes]) -> Table:
         table, right, end = Table(), self.right, time.thread_time() + SECONDS
         with repair.silence():

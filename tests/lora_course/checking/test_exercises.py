@@ -92,9 +92,8 @@ def test_an_untouched_stub_and_one_constant(asked, capsys):
 def test_small_changes_are_placed(asked):
     """Of a seeded few changes of the reference, each that no more than three steps explain is named by its step."""
     source, looks = asked.source, set()
-    rows = [(kind, k) for kind in source.singles.rows for k in range(len(source.singles.rows[kind]))]
-    for kind, k in [rows[i] for i in np.random.default_rng(0).choice(len(rows), 5, replace=False)]:
-        changes = source.singles.changes[kind][k]
+    tried = [changes for tier in source.tiers for there in tier.changes.values() for changes in there]
+    for changes in [tried[i] for i in np.random.default_rng(0).choice(len(tried), 5, replace=False)]:
         wrong = source.solution(changes)
         look, text = Answer(asked, wrong).look
         looks.add(look)
