@@ -4,10 +4,9 @@ import copy
 import dataclasses
 
 import numpy as np
-from torch import nn
 
 from classroom.solutions import Answer, Solutions
-from lora_course.assignments.qlora_pieces import FullLinear
+from lora_course.assignments.qlora_pieces import full_linear
 from lora_edu import quantization
 from lora_edu.measures import relative_error
 
@@ -150,9 +149,7 @@ QLORA_LAYER = Solutions(
 
 def full(layer):
     """A 4-bit layer that gave way to a full one: the claim of 4 bits is empty."""
-    made = FullLinear(nn.Parameter((layer.codes * layer.scale).clone(), requires_grad=False))
-    made.in_features, made.out_features = layer.in_features, layer.out_features
-    return made
+    return full_linear(layer.codes * layer.scale)
 
 
 DROPOUT = "notebook 04, section 5"

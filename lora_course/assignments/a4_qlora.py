@@ -259,7 +259,7 @@ TASKS = [
     Task(
         "4.1", "surviving_update", "merge and round again", 15,
         {"cosine": 1, "stray": 1, "moved": 1}, _updates, observe_survivors, tolerance=1e-4,
-        names="W lora_A lora_B alpha round_trip",
+        names="W lora_A lora_B alpha _",
     ),
     Task(
         "4.2", "quantize_constants", "the second level", 30,

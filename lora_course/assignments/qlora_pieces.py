@@ -11,19 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-@dataclass(frozen=True)
 class GridRounding:
     """A weight to 4 bits and back: each row on a grid whose step is a power of two, so that all sums are exact."""
-
-    name: str = "grid rounding"
 
     def __call__(self, weight: Tensor) -> Tensor:
         largest = weight.abs().amax(dim=1, keepdim=True).clamp(min=1e-30)
         step = 2 ** torch.ceil(torch.log2(largest / 7.5))
         return (weight / step).round() * step
-
-    def __repr__(self) -> str:
-        return self.name
 
 
 class StoredWeight:
@@ -93,7 +87,7 @@ def new_task(seed: int) -> Task4:
         weight = layer.codes * layer.scale
         left, right = (torch.randn(side, 2, generator=generator) for side in weight.shape)
         change = left @ right.T
-        setattr(teacher, name, FullLinear(weight + change * (weight.norm() / change.norm())))
+        setattr(teacher, name, full_linear(weight + change * (weight.norm() / change.norm())))
     every = torch.arange(model.embedding.num_embeddings)
     pairs = torch.cartesian_prod(every, every)[torch.randperm(len(every) ** 2, generator=generator)]
     with torch.no_grad():
@@ -101,15 +95,11 @@ def new_task(seed: int) -> Task4:
     return Task4(model, pairs[:1024], answers[:1024], pairs[1024:], answers[1024:])
 
 
-class FullLinear(nn.Module):
-    """y = x W^T, in full precision: the layer of the model that invents the task."""
-
-    def __init__(self, weight: Tensor):
-        super().__init__()
-        self.weight = weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x @ self.weight.T
+def full_linear(weight: Tensor) -> nn.Linear:
+    """y = x W^T, in full precision and frozen: the layer of the model that invents the task."""
+    layer = nn.utils.skip_init(nn.Linear, *weight.T.shape, bias=False)
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    return layer
 
 
 def held_out_loss(model: nn.Module, task: Task4) -> float:

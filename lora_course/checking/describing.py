@@ -13,7 +13,7 @@ def as_array(value: Any) -> np.ndarray | None:
     """A number, list, NumPy array or torch tensor as a float64 array; None for anything else."""
     try:
         return np.asarray(value.detach().cpu().double() if hasattr(value, "detach") else value, dtype=np.float64)
-    except (TypeError, ValueError, RuntimeError):  # the last: a tensor in a list that asks for a gradient
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last: of a list with a tensor in training
         return None
 
 

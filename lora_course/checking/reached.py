@@ -75,10 +75,7 @@ def _are_there(values: list[Any], seen: list[np.ndarray]) -> bool | None:
 
 
 def _sorted(value: Any) -> np.ndarray | None:
-    try:
-        array = as_array(value)
-    except OverflowError:  # a whole number that no float holds
-        return None
+    array = as_array(value)
     return None if array is None else np.sort(array, axis=None)
 
 

@@ -6,7 +6,6 @@ The libraries come with `make test`, not with the course: `missing()` says which
 import contextlib
 import importlib.util
 import io
-import logging
 import tempfile
 import warnings
 
@@ -15,6 +14,7 @@ from torch import nn
 
 from lora_edu import quantize_linears, trainable_summary
 from lora_edu.lora import add_lora, lora_layers
+from lora_edu.models.pretrained import no_reports
 
 LIBRARIES = ("transformers", "accelerate", "peft", "bitsandbytes")
 
@@ -73,11 +73,5 @@ def _small_config():
 @contextlib.contextmanager
 def quiet():
     """Without what the libraries say about this machine while they are imported."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+    with no_reports(), warnings.catch_warnings(action="ignore"), contextlib.redirect_stderr(io.StringIO()):
+        yield

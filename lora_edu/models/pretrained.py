@@ -49,7 +49,7 @@ def load_pretrained(name_or_path: str | Path = BUNDLED, device: str | torch.devi
     """
     _check_installed()
     source, options = _locate(str(name_or_path))
-    with _quiet(), _read_once() if "gguf_file" in options else nullcontext():
+    with no_reports(), _read_once() if "gguf_file" in options else nullcontext():
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         wanted = dict(torch_dtype=torch.float32, use_safetensors=True)
@@ -156,7 +156,7 @@ def _first_line(error: Exception) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def no_reports() -> Iterator[None]:
     """Without the reports of libraries that look for parts they lack. Progress bars stay."""
     before = logging.root.manager.disable  # the caller may have switched something off too
     logging.disable(max(before, logging.WARNING))
