@@ -16,7 +16,7 @@ order, packed codes, absmax, offset and dequantized values equal bitsandbytes 0.
 `tests/lora_edu/test_parity.py` shows by running both. Where they differ, and why:
 
 - second-level codes: we choose the nearest; its CPU version rounds to a grid first, which changes a few in a thousand.
-  `DoubleQuant(code="dynamic-cpu")` does the same, and then these are equal too.
+  The test does the same, and then these are equal too.
 - the offset, when torch runs with another number of threads: a mean depends on the order of its additions.
 - the offset, when the sum of all absmax is over 3.4e38: its offset is infinite and its weights NaN; ours are finite.
 - NaN and infinity: it stores them, and they spoil their block; we raise ValueError.
@@ -151,7 +151,7 @@ def unpack(packed: Tensor, n_codes: int) -> Tensor:
 class DoubleQuant:
     """How the absmax values are quantized themselves: the code, values per second-level block, and the mean."""
 
-    code: str = "dynamic"  # or int8, e4m3, e5m2; dynamic-cpu has the rounding of bitsandbytes' CPU version
+    code: str = "dynamic"  # or int8, e4m3, e5m2
     block_size: int = 256
     subtract_mean: bool = True  # absmax is positive: around its mean a signed code is used on both sides
 
@@ -188,11 +188,7 @@ def quantize_absmax(absmax: Tensor, how: DoubleQuant) -> "tuple[QuantizedTensor,
     if offset is not None and not offset.is_meta and not offset.isfinite():
         offset = absmax.double().mean().float()  # the sum was larger than any float32
     centered = absmax if offset is None else absmax - offset
-    if how.code != "dynamic-cpu":
-        return quantize(centered, how.code, how.block_size), offset
-    codebook = get_codebook("dynamic").to(absmax.device)
-    codes, second = kernels.cpu_lookup(centered, codebook, how.block_size)
-    return QuantizedTensor(codes, second, None, codebook, how.block_size, absmax.shape, absmax.dtype), offset
+    return quantize(centered, how.code, how.block_size), offset
 
 
 class QuantizedTensor(SettingsInState):

@@ -9,7 +9,6 @@ Each replaces a definition of a few lines there, gives the same bits (`test_kern
   there; the definition unpacks the codes first. About ten times as fast.
 - `scratch`: new memory costs more time than decoding into it, because the system hands it out page by page, cleared.
   All layers decode into the same piece instead.
-- `cpu_lookup` replaces nothing: it is bitsandbytes' rounding, for comparisons with it.
 
 Plain tensors in and out. Nothing here imports the course.
 """
@@ -184,23 +183,3 @@ def _chunks(
     if len(flat) <= max(size, AT_ONCE):
         return [(absmax, flat, codes)]  # in a small layer, cutting costs as much as the work itself
     return zip(absmax.split(blocks), flat.split(size), codes.split(size // per_byte), strict=True)
-
-
-# --- bitsandbytes on the CPU -----------------------------------------------------------------------------------------
-
-
-def cpu_lookup(flat: Tensor, codebook: Tensor, block_size: int) -> tuple[Tensor, Tensor]:
-    """How its compiled `quantize_blockwise` quantizes to 8 bits: rounded to a grid, then looked up.
-
-    It differs from an exact search in three ways: a value is first rounded to one of 65,536 steps in [-1, 1], which
-    near zero is coarser than the dynamic code; an absmax is never raised to 1e-38; and a block of zeros gets code 0.
-    flat: (n,) float32, codebook: 256 values. Returns codes (n,) uint8 and absmax (n_blocks,).
-    """
-    padded = torch.nn.functional.pad(flat, (0, -len(flat) % block_size)).view(-1, block_size)
-    absmax = padded.abs().amax(dim=1)
-    scaled = (padded * (1 / absmax)[:, None]).clamp(-1, 1)
-    step = ((scaled + 1) * 0.5 * 65535 + 0.5).int()
-    midpoints = (codebook[:-1] + codebook[1:]) / 2
-    codes = torch.bucketize((-1 + 2 * step.float() / 65535), midpoints).to(torch.uint8)
-    codes[absmax == 0] = 0
-    return codes.flatten()[: len(flat)], absmax

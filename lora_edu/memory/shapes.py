@@ -106,7 +106,7 @@ def _constant_bytes(n_weights: int, block_size: int, double_quant: bool | Double
     if not double_quant:
         return 4 * n_blocks  # one float32 absmax per block
     how = DoubleQuant() if double_quant is True else double_quant
-    codes = -(-n_blocks // codes_per_byte(len(get_codebook(how.code.removesuffix("-cpu")))))  # as a rule, a byte each
+    codes = -(-n_blocks // codes_per_byte(len(get_codebook(how.code))))  # as a rule, a byte each
     return codes + 4 * -(-n_blocks // how.block_size) + 4 * how.subtract_mean  # one float32 per 256, and the mean
 
 

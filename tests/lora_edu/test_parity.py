@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import library
+from cpu_rounding import quantize_as_on_cpu
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +17,6 @@ def functional():
 
 
 BLOCK_SIZES = [32, 64, 128, 256, 512, 1024, 2048, 4096]
-AS_ON_CPU = DoubleQuant("dynamic-cpu")
 # bitsandbytes numbers its FP4 values by bit pattern (8 is the sign), we number them in rising order: our code i is
 # its code FP4_BNB_PATTERNS[i]. It gives small negative numbers the pattern of +0, and small positive ones that of -0.
 FP4_BNB_PATTERNS = (11, 10, 13, 12, 15, 14, 9, 0, 8, 1, 6, 7, 4, 5, 2, 3)
@@ -70,8 +70,8 @@ def test_codes_constants_and_values_equal_bitsandbytes(quant_type, shape, block_
 def assert_equal_to_bitsandbytes(x, quant_type, block_size):
     """Codes, constants and restored values, with and without double quantization."""
     codebook = "nf4" if quant_type == "nf4" else "fp4-bnb"
-    for double in (False, AS_ON_CPU):
-        ours = quantize(x, codebook, block_size, double)
+    for double in (False, True):
+        ours = (quantize_as_on_cpu if double else quantize)(x, codebook, block_size)
         codes, state = functional().quantize_4bit(
             x, blocksize=block_size, quant_type=quant_type, compress_statistics=bool(double)
         )
@@ -134,7 +134,7 @@ def test_codebooks_equal_the_reference_bit_for_bit():
 @pytest.mark.parametrize("block_size", BLOCK_SIZES)
 def test_large_tensors_equal_bitsandbytes(block_size):
     x = torch.randn(2048, 4096) * torch.logspace(-6, 6, 2048)[:, None]
-    ours = quantize(x, "nf4", block_size, AS_ON_CPU)
+    ours = quantize_as_on_cpu(x, "nf4", block_size)
     codes, state = functional().quantize_4bit(x, blocksize=block_size, quant_type="nf4", compress_statistics=True)
     assert torch.equal(ours.codes, codes.flatten()) and torch.equal(ours.absmax.codes, state.absmax)
     assert torch.equal(ours.dequantize(), functional().dequantize_4bit(codes, state))
@@ -142,7 +142,7 @@ def test_large_tensors_equal_bitsandbytes(block_size):
 
 def test_the_exact_search_differs_in_a_few_second_level_codes():
     x = torch.randn(1024, 1024)
-    exact, grid = quantize(x, double_quant=True), quantize(x, double_quant=AS_ON_CPU)
+    exact, grid = quantize(x, double_quant=True), quantize_as_on_cpu(x)
     share = (exact.absmax.codes != grid.absmax.codes).float().mean().item()
     assert 0 < share < 0.01
     absmax = quantize(x).absmax

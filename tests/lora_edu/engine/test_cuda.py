@@ -6,11 +6,12 @@ The other tests that need a GPU stand beside what they test: `grep -rn "needs a 
 import pytest
 import torch
 from conftest import library, load_benchmark, own_memory
+from cpu_rounding import quantize_as_on_cpu
 from test_compiling import batch, kept_weights, qlora
 
 from lora_edu import GPT, GPTConfig, add_lora, quantize, quantize_linears, train
 from lora_edu.engine import compiling, kernels
-from lora_edu.quantization import DoubleQuant, decode, unpack
+from lora_edu.quantization import decode, unpack
 from lora_edu.training import trainable_parameters
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
@@ -57,7 +58,7 @@ def test_codes_and_constants_equal_bitsandbytes(shape, block_size, dtype, device
 def test_double_quantization_agrees_with_bitsandbytes(device):
     functional = library("bitsandbytes.functional")
     x = torch.randn(512, 512).to(device)
-    ours = quantize(x, "nf4", 64, DoubleQuant("dynamic-cpu") if device == "cpu" else True)
+    ours = quantize_as_on_cpu(x) if device == "cpu" else quantize(x, "nf4", 64, True)
     with torch.compiler.set_stance("force_eager"):
         _, state = functional.quantize_4bit(x, blocksize=64, quant_type="nf4", compress_statistics=True)
     assert torch.equal(ours.offset, state.offset) and torch.equal(ours.absmax.absmax, state.state2.absmax)

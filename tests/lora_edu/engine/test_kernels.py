@@ -80,7 +80,6 @@ def test_the_caller_s_default_type_changes_nothing(dtype):
     def numbers():
         codebooks = [get_codebook(name) for name in CODEBOOKS]
         made = [quantize(x, name, double_quant=how) for name in CODEBOOKS for how in (False, True)]
-        made.append(quantize(x, double_quant=DoubleQuant("dynamic-cpu")))
         return [*codebooks, *(part for one in made for part in (one.codes, one.block_scales(), one.dequantize()))]
 
     expected = numbers()
