@@ -34,7 +34,6 @@ class Reference(repair.Code):
         source = source or _source(function)
         super().__init__(function, source, ast.parse(source))
         self.function, self.see, self.searched = function, see, searched
-        self.kept: dict[tuple, tuple[CodeType, list[repair.Change]]] = {}
         self.deadline, self.allowed = float("inf"), TURNS if searched else float("inf")
         definition = self.tree.body[0]
         self.body = definition.body if isinstance(definition, ast.FunctionDef) else []
@@ -63,10 +62,7 @@ class Reference(repair.Code):
         for change in changes:
             places[self._place(change)].append(change)
         for place, there in places.items():
-            key = tuple((id(change.slot.node), id(change.node)) for change in there)
-            if key not in self.kept:  # a change is tried once, and once more beside each other one
-                self.kept[key] = self._compiled(place, tuple(there)), there
-            codes[place] = self.kept[key][0]
+            codes[place] = self._compiled(place, tuple(there))
         return codes
 
     def steps(self, case: int) -> dict[str, Any]:
