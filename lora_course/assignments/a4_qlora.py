@@ -282,7 +282,7 @@ TASKS = [
     Task(
         "4.5", "study", "more rank hurts?", 30,
         {"leaked": 1, "clean": 1, "best rates": 1, "split repaired": 1, "rates repaired": 1},
-        _studies, observe_study, tolerance=1e-3, names="seed _", edition=3,
+        _studies, observe_study, tolerance=1e-3, names="study_seed _", edition=3,
         computed=("leaked", "clean", "split repaired"),
     ),
 ]  # fmt: skip
