@@ -1,16 +1,20 @@
 """The variants of LoRA: equal to the base at the start, equal to their merged weight, equal to PEFT."""
 
 import copy
+import json
+from functools import partial
 
+import peft
 import pytest
 import torch
-import variants_in_peft as in_peft
+from safetensors.torch import load_file
 from torch import nn
 
-from lora_edu import NF4Linear, trainable_summary
+from lora_course.running import libraries
+from lora_edu import GPT, NF4Linear, trainable_summary
 from lora_edu.lora import adapter_state, add_lora, combine, load_adapter_state, lora_layers, merge, unmerge
 from lora_edu.measures import relative_error
-from lora_edu.peft_io import PREFIX, WEIGHTS, save_adapter
+from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS, save_adapter
 from lora_edu.variants import (
     VARIANTS,
     add_variant,
@@ -20,18 +24,28 @@ from lora_edu.variants import (
     lora_plus_groups,
     round_weight,
 )
+from tests.conftest import TINY
 
 TOKENS = torch.randint(0, 256, (2, 20), generator=torch.Generator().manual_seed(2))
-RANK, ALPHA = 4, 6  # s = 1.5, and 3 for rsLoRA
+RANK, ALPHA, TARGETS = 4, 6, ("q_proj", "up_proj", "down_proj")  # s = 1.5, and 3 for rsLoRA; of three shapes
 
 
 @pytest.fixture
 def base():
-    return in_peft.small_base()
+    """A GPT whose weights and biases are large enough that leaving one out shows."""
+    model = GPT(TINY).eval()
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.normal_(module.bias, std=0.5)
+            module.weight.data *= 10
+    return model
 
 
 def moved(model):
-    in_peft.move(model)
+    """All that is trained gets other values, as training gives them."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.3 * torch.randn(parameter.shape)
     return model
 
 
@@ -123,27 +137,82 @@ def test_it_sits_on_a_4_bit_base(variant):
 # --- PEFT ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def equal():
-    return in_peft.compare()
+IN_PEFT = {
+    "rsLoRA": {"use_rslora": True},
+    "DoRA": {"use_dora": True},
+    "PiSSA": {"init_lora_weights": "pissa"},
+    "VeRA": {"save_projection": False},  # the pair is drawn from the seed, and not in the file
+}
+SETTINGS = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "fan_in_fan_out", "bias")
+close = partial(torch.testing.assert_close, rtol=1e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("variant", in_peft.OPTIONS)
-def test_equal_to_peft(equal, variant):
-    asked = {what for name, what in equal if name == variant}
-    file = set() if variant == "VeRA" else {"saved file"}  # PEFT's is of another type, which is not written here
-    assert asked == {"outputs at the start", "outputs", "merged weights"} | file
-    assert all(equal[variant, what] for what in asked)
+def in_peft(base, variant):
+    kind = peft.VeraConfig if variant == "VeRA" else partial(peft.LoraConfig, lora_alpha=ALPHA)
+    return peft.get_peft_model(copy.deepcopy(base), kind(r=RANK, target_modules=list(TARGETS), **IN_PEFT[variant]))
+
+
+def pairs(ours, theirs):
+    """Our layers, each with PEFT's."""
+    return [(layer, theirs.base_model.model.get_submodule(path)) for path, layer in lora_layers(ours).items()]
+
+
+def hand_over(ours, theirs):
+    """Gives PEFT's model what ours trains; what is not trained, as VeRA's random pair, each makes by itself."""
+    for layer, other in pairs(ours, theirs):
+        if hasattr(layer, "vera_d"):
+            other.vera_lambda_d["default"].data.copy_(layer.vera_d)
+            other.vera_lambda_b["default"].data.copy_(layer.vera_b)
+            continue
+        other.lora_A["default"].weight.data.copy_(layer.lora_A)
+        other.lora_B["default"].weight.data.copy_(layer.lora_B)
+        if hasattr(layer, "magnitude"):
+            other.lora_magnitude_vector["default"].weight.data.copy_(layer.magnitude)
+
+
+def settings(folder):
+    """What a file says of how its numbers are used. A setting that is not there is off."""
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    if config.get("use_rslora"):  # the same strength without the flag, which some programs do not read
+        config |= {"use_rslora": False, "lora_alpha": config["lora_alpha"] * config["r"] ** 0.5}
+    return {name: config.get(name) or False for name in SETTINGS} | {"target_modules": set(config["target_modules"])}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("variant", IN_PEFT)
+def test_equal_to_peft(base, variant, tmp_path):
+    """Outputs, merged weights and the saved file. Of PiSSA that is what it has learned, on the unchanged base."""
+    ours, theirs = add_variant(copy.deepcopy(base), variant, RANK, ALPHA, TARGETS), in_peft(base, variant)
+    close(theirs(TOKENS)[0], ours(TOKENS)[0])
+    hand_over(ours, theirs)
+    with libraries.quiet():
+        theirs.save_pretrained(tmp_path / "start")
+    start = adapter_state(ours)
+    hand_over(moved(ours), theirs)
+    close(theirs.eval()(TOKENS)[0], ours(TOKENS)[0])
+    theirs.merge_adapter()
+    for layer, other in pairs(merge(copy.deepcopy(ours)), theirs):
+        close(other.base_layer.weight, layer.base.weight)
+    theirs.unmerge_adapter()
+    if variant == "VeRA":
+        return  # PEFT's file is of another type, which is not written here
+    converted = {"path_initial_model_for_weight_conversion": str(tmp_path / "start")} if variant == "PiSSA" else {}
+    with libraries.quiet():
+        theirs.save_pretrained(tmp_path / "theirs", **converted)
+    if converted:
+        plain = add_lora(copy.deepcopy(base), 2 * RANK, 2 * ALPHA, TARGETS)
+        ours = load_adapter_state(plain, combine([adapter_state(ours), start], [1, -1]))
+    save_adapter(ours, tmp_path / "ours")
+    assert settings(tmp_path / "ours") == settings(tmp_path / "theirs")
+    close(load_file(tmp_path / "ours" / WEIGHTS), load_file(tmp_path / "theirs" / WEIGHTS))
 
 
 def test_the_weights_of_dora_are_those_of_peft_to_the_bit_merged_and_on_the_way_back(base):
-    theirs = in_peft.peft_model(copy.deepcopy(base), "DoRA")
-    ours = add_variant(base, "DoRA", RANK, ALPHA, in_peft.TARGETS)
-    in_peft.hand_over(moved(ours), theirs)
+    theirs, ours = in_peft(base, "DoRA"), moved(add_variant(base, "DoRA", RANK, ALPHA, TARGETS))
+    hand_over(ours, theirs)
     for one, other in ((merge, theirs.merge_adapter), (unmerge, theirs.unmerge_adapter)):
         one(ours), other()
-        for path, layer in lora_layers(ours).items():
-            assert torch.equal(layer.base.weight, in_peft.inner(theirs)[path].base_layer.weight)
+        assert all(torch.equal(mine.base.weight, their.base_layer.weight) for mine, their in pairs(ours, theirs))
 
 
 @pytest.mark.parametrize(
@@ -170,24 +239,19 @@ def test_what_pissa_learned_is_a_lora_of_twice_the_rank(base):
 def test_all_that_is_trained_is_saved_and_loaded(base, variant):
     """Of VeRA two vectors a layer: the seed draws the pair again, once for all layers."""
     fresh = copy.deepcopy(base)
-    ours = moved(add_variant(base, variant, RANK, ALPHA, in_peft.TARGETS))
+    ours = moved(add_variant(base, variant, RANK, ALPHA, TARGETS))
     state = adapter_state(ours)
     assert sum(tensor.numel() for tensor in state.values()) == trainable_summary(ours).trainable
-    again = load_adapter_state(add_variant(fresh, variant, RANK, ALPHA, in_peft.TARGETS), state)
+    again = load_adapter_state(add_variant(fresh, variant, RANK, ALPHA, TARGETS), state)
     assert torch.equal(logits(again), logits(ours))
     pieces = {layer.lora_A.untyped_storage().data_ptr() for layer in lora_layers(ours).values()}
     assert len(pieces) == (1 if variant == "VeRA" else len(lora_layers(ours)))
 
 
 def test_the_names_of_vera_are_those_of_peft(base, tmp_path):
-    """Those of a file with save_projection=False."""
-    import peft
-    from safetensors.torch import load_file
-
-    config = peft.VeraConfig(r=RANK, target_modules=list(in_peft.TARGETS), save_projection=False)
-    peft.get_peft_model(in_peft.LogitsOnly(copy.deepcopy(base)), config).save_pretrained(tmp_path)
-    state = adapter_state(add_variant(base, "VeRA", RANK, ALPHA, in_peft.TARGETS))
-    names = {f"{PREFIX}gpt.{name.replace('.vera_', '.vera_lambda_')}" for name in state}
+    in_peft(base, "VeRA").save_pretrained(tmp_path)
+    state = adapter_state(add_variant(base, "VeRA", RANK, ALPHA, TARGETS))
+    names = {f"{PREFIX}{name.replace('.vera_', '.vera_lambda_')}" for name in state}
     assert names == load_file(tmp_path / WEIGHTS).keys()
 
 
