@@ -87,20 +87,24 @@ def do_unmerge(model, twin, rng, folder):
 
 
 def do_load(model, twin, rng, folder):
-    A, B = rng.normal(size=twin.A.shape), rng.normal(size=twin.B.shape) / 4
-    state = {"0.lora_A": torch.tensor(A).float(), "0.lora_B": torch.tensor(B).float()}
-    if twin.added is not None:
-        refuses(load_adapter_state, model, state)
-        return model
-    twin.A, twin.B = A, B
-    return load_adapter_state(model, state)
+    """Nothing is loaded into what is merged. Who writes into it changes what is added next, and not what was."""
+    twin.A, twin.B = rng.normal(size=twin.A.shape), rng.normal(size=twin.B.shape) / 4
+    state = {"0.lora_A": torch.tensor(twin.A).float(), "0.lora_B": torch.tensor(twin.B).float()}
+    if twin.added is None:
+        return load_adapter_state(model, state)
+    refuses(load_adapter_state, model, state)
+    for name, tensor in state.items():
+        model.get_parameter(name).data.copy_(tensor)
+    return model
 
 
 def do_turn_the_dial(model, twin, rng, folder):
-    if twin.added is None:
-        (layer,) = lora_layers(model).values()
-        layer.scaling = twin.s = float(rng.choice([0.5, 1.0, 3.0]))
-    return model
+    (layer,) = lora_layers(model).values()
+    layer.scaling = twin.s = float(rng.choice([0.5, 1.0, 3.0]))
+    if twin.added is None or twin.s == twin.added[0]:
+        return model
+    refuses(model, torch.ones(1, SIDES[0]))  # it would not be heard
+    return do_unmerge(model, twin, rng, folder)
 
 
 def do_copy(model, twin, rng, folder):
@@ -147,13 +151,13 @@ def do_dequantize(model, twin, rng, folder):
 
 
 def do_state_dict(model, twin, rng, folder):
-    """Into a model of the same make with other numbers."""
-    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    state = type(model.state_dict())(state)
-    state._metadata = model.state_dict()._metadata
-    other = copy.deepcopy(model)
-    for parameter in other.parameters():
-        parameter.data.normal_()
+    """Into a model of the same make with other numbers. What is merged does not go into what is not."""
+    state, other = copy.deepcopy(model.state_dict()), copy.deepcopy(model)
+    if twin.added is not None:
+        refuses(unmerge(copy.deepcopy(model)).load_state_dict, state)
+    for name, tensor in (*other.named_parameters(), *other.named_buffers()):
+        if tensor.is_floating_point() and not name.endswith("codebook"):  # which is known, and part of no state
+            tensor.data.normal_()
     other.load_state_dict(state)
     return other
 
