@@ -79,14 +79,6 @@ def test_nf_codebooks_have_their_shape():
         assert codebook[2 ** (bits - 1) - 1] == 0 and (codebook.diff() > 0).all()
 
 
-def test_zero_blocks_are_exact_and_the_others_do_not_notice():
-    x = torch.randn(3, 64)
-    x[1] = 0
-    quantized = quantize(x, "nf4", 64)
-    assert quantized.absmax[1] == 0 and (quantized.dequantize()[1] == 0).all()
-    assert (quantized.codes[32:64] == 0x77).all()
-
-
 def test_dequantize_into_a_buffer():
     quantized = quantize(torch.randn(10, 30), double_quant=True)
     out = torch.full((10, 30), float("nan"))
@@ -107,24 +99,6 @@ def test_a_codebook_is_there_once_and_as_long_as_somebody_uses_it():
     del one, two, codebook
     gc.collect()
     assert key not in codebooks_module._shared
-
-
-def test_bits_and_bytes():
-    x = torch.randn(256, 1024)  # 4096 blocks, 16 second-level blocks
-    single, double = quantize(x), quantize(x, double_quant=True)
-    assert single.bits_per_weight == 4 + 32 / 64 == 4.5
-    assert double.bits_per_weight == 4 + 8 / 64 + 32 / (64 * 256)
-    assert single.nbytes == x.numel() // 2 + 4 * 4096
-    assert double.nbytes == x.numel() // 2 + 4096 + 4 * 16 + 4
-    assert quantize(x, "int4").bits_per_weight == 4.5 and quantize(x, "int3").bits_per_weight == 3.5
-    assert quantize(x, double_quant=DoubleQuant("e5m2")).bits_per_weight == 4 + 8 / 64 + 32 / (64 * 256)
-
-
-def test_integer_codebooks_are_symmetric_steps():
-    for bits in range(2, 9):
-        codebook = get_codebook(f"int{bits}")
-        assert len(codebook) == 2**bits - 1 and torch.equal(codebook, -codebook.flip(0)) and codebook[-1] == 1
-        assert torch.allclose(codebook.diff(), torch.tensor(1 / (2 ** (bits - 1) - 1)))
 
 
 def test_fp4_codebooks():
@@ -157,16 +131,6 @@ def test_fp8_codebooks_are_the_formats_of_torch():
         rounded = (x * largest).to(dtype).float() / largest
         chosen = codebook[nearest_code(x, codebook).int()]
         assert torch.allclose((x - chosen).abs(), (x - rounded).abs(), atol=1e-6)
-
-
-# Relative Frobenius error in % on normal values in blocks of 64: computed once with 2**22 of them.
-ERRORS = {"nf4": 9.20, "int4": 10.77, "fp4-bnb": 12.20, "fp4-e2m1": 10.57, "fp4-e3m0": 18.82}
-
-
-def test_the_error_on_normal_weights():
-    x = torch.randn(2**20, generator=torch.Generator().manual_seed(0))
-    errors = {name: 100 * relative_error(x, quantize(x, name).dequantize()) for name in ERRORS}
-    assert errors == pytest.approx(ERRORS, rel=2e-3)
 
 
 def test_measures_by_hand():
