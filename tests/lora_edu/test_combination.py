@@ -31,13 +31,6 @@ def test_the_update_is_the_weighted_sum_for_different_ranks(tiny_gpt, weights, a
         assert torch.allclose(delta, expected, atol=1e-6)
 
 
-def test_one_adapter_with_weight_one_is_itself_and_a_copy(tiny_gpt):
-    state = adapter_state(adapter(tiny_gpt, 2, 6, seed=1))
-    again = combine([state], [1])
-    assert all(torch.equal(again[name], state[name]) for name in state)
-    assert all(again[name].data_ptr() != state[name].data_ptr() for name in state)
-
-
 def test_peft_s_cat_is_the_sum_and_its_linear_is_the_mean_of_factors_with_cross_terms(tiny_gpt, tmp_path):
     import peft
 

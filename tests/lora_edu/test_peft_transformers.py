@@ -6,16 +6,14 @@ architecture makes it so, and alpha is never the rank.
 """
 
 import copy
-import json
 
 import pytest
 import torch
 from conftest import moved
-from safetensors.torch import load_file, save_file
 from stopped_runs import refused
 
-from lora_edu.lora import add_lora, lora_layers, merge
-from lora_edu.peft_io import CONFIG, WEIGHTS, load_adapter, save_adapter
+from lora_edu.lora import add_lora, merge
+from lora_edu.peft_io import load_adapter, save_adapter
 from tests.other_models import tiny_gpt2, tiny_llama
 
 TOKENS = torch.randint(0, 60, (2, 12), generator=torch.Generator().manual_seed(2))
@@ -92,18 +90,6 @@ def test_a_rank_above_the_smaller_side_is_loaded_and_said(tmp_path):
     with pytest.warns(UserWarning, match="rank 20"):
         again = load_adapter(base, save_adapter(ours, tmp_path / "again"))
     assert torch.equal(logits(merge(again)), logits(merge(ours)))
-
-
-def test_the_flag_of_rslora_matters(tmp_path):
-    base = tiny_llama()
-    save_adapter(moved(add_lora(copy.deepcopy(base), rank=4, alpha=6, targets="down_proj"), 0.3), tmp_path)
-    config = json.loads((tmp_path / CONFIG).read_text())
-    plain = load_adapter(copy.deepcopy(base), tmp_path)
-    (tmp_path / CONFIG).write_text(json.dumps(config | {"use_rslora": True}))
-    save_file(load_file(tmp_path / WEIGHTS), tmp_path / WEIGHTS)  # as PEFT's, which have no seal over both files
-    rslora = load_adapter(base, tmp_path)
-    for path, layer in lora_layers(rslora).items():  # 6 / sqrt(4) is twice 6 / 4
-        assert torch.allclose(layer.delta_weight(), 2 * lora_layers(plain)[path].delta_weight())
 
 
 @pytest.mark.parametrize(
