@@ -20,22 +20,6 @@ def EXAMPLE(x, k):
     return x * k  # the product
 
 
-MISTAKES = [
-    (lambda x, k: x + k, "Exercise 1.1: this adds. An example: for `x` = array of shape (2, 3) and `k` = 2.0: entry"),
-    (lambda x, k: (x * k).T, "`k` = 2.0: the result should have shape (2, 3), got (3, 2)"),
-    (lambda x, k: x * k * [1, 1, 5], "entry [0, 2] should be 2, got 10"),
-    (lambda x, k: x * float("nan"), "entry [0, 0] should be 2, got nan"),
-    (lambda x, k: "six", "the result should be numbers, got str"),
-]
-
-
-@pytest.mark.parametrize(("attempt", "message"), MISTAKES)
-def test_a_mistake_gets_the_smallest_failing_case(attempt, message):
-    with pytest.raises(WrongAnswer) as error:
-        EXAMPLE(attempt)
-    assert message in str(error.value)
-
-
 ARGUMENTS = [
     (2.5, "2.5"),
     ((64, 48), "(64, 48)"),
@@ -70,24 +54,6 @@ def test_a_function_that_changes_its_inputs_fools_nobody():
             CENTERED(wrong)
     for _ in range(2):  # a right answer in place is right, as often as it is checked
         CENTERED(lambda x: x.sub_(x.mean()))
-
-
-@exercise(
-    "1.1", [()], searched=False, observe=lambda make: dict(zip(("the base stays", "its output"), make(), strict=True))
-)
-def PROMISES():
-    return True, 2.0  # what is made
-
-
-@pytest.mark.parametrize(
-    ("made", "message"),
-    [((False, 3.0), "this does not hold: the base stays."), ((True, 3.0), "its output: expected 2, got 3.")],
-)
-def test_a_broken_promise_is_called_by_its_name(made, message):
-    PROMISES(lambda: (True, 2.0))
-    with pytest.raises(WrongAnswer) as error:
-        PROMISES(lambda: made)
-    assert str(error.value) == f"Exercise 1.1: {message} An example: here."
 
 
 @pytest.fixture

@@ -1,10 +1,7 @@
-import io
-
 import ipywidgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
-from PIL import Image
 
 from lora_course.drawing import sliders
 from lora_course.drawing.sliders import View, explore
@@ -20,19 +17,6 @@ def view():
         return {"heights": np.array([level, level]), "readout": f"level {level}"}
 
     return View(figure, values, lambda now: line.set_ydata(now["heights"]))
-
-
-def pixels(png):
-    return np.asarray(Image.open(io.BytesIO(png)))
-
-
-def test_only_what_moves_is_drawn_again(view):
-    first, readout = view.render(level=2)
-    second, _ = view.render(level=8)
-    again, _ = view.render(level=2)
-    assert readout == "level 2" and (pixels(first) == pixels(again)).all()
-    assert not (pixels(first) == pixels(second)).all()
-    assert (pixels(first)[0] == pixels(second)[0]).all()
 
 
 def test_the_output_carries_the_picture_and_the_controls_redraw_it(view, monkeypatch):
