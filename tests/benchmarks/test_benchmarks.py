@@ -55,25 +55,6 @@ def test_the_readmes_have_the_tables_of_the_stored_run(page):
     assert not any(page.with_table(text, stored, first) == text for first, text in texts.items())
 
 
-def cells(page, parts, **row):
-    return dict(zip(page.HEAD, page.Row("step", "a step", "a", **row).cells(parts), strict=True))
-
-
-def test_verdicts(page):
-    parts = {"step": {"times": {"a": [1.0, 20.0, 3.0], "b": [2.0, 40.0, 3.0]}}}  # the second round was slow for both
-    met = cells(page, parts, peer="b", goal=0.5)
-    assert met == {
-        "what": "a step", "ours": "3.0 s", "peer": "b", "its time": "3.0 s", "ratio": "0.50", "goal": "0.5 x",
-        "verdict": "met",
-    }  # fmt: skip
-    assert cells(page, parts, peer="b", goal=0.4, reason="it is slow")["verdict"] == "missed: it is slow"
-    assert cells(page, parts, peer="b")["verdict"] == "won"
-    by_the_clock = cells(page, parts, goal=2, seconds=True)
-    assert (by_the_clock["goal"], by_the_clock["ratio"], by_the_clock["verdict"]) == ("2.0 s", "", "missed")
-    assert cells(page, parts, goal=3, seconds=True)["verdict"] == "met"
-    assert cells(page, {}, peer="b", goal=1)["verdict"] == "not measured: --only step measures it"
-
-
 def test_wrong_answers_are_a_solution_s_with_one_change():
     wrong = load_benchmark("wrong_answers")
     asked, source = wrong.exercises("05")["5.3"], wrong.solutions("05")["5.3"]
