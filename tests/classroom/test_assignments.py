@@ -58,7 +58,7 @@ def test_the_graders_are_right(name, number, cohort):
 
 
 def test_a_student_needs_nothing_of_the_teachers():
-    for path in REPOSITORY.glob("lora_edu/**/*.py"):
+    for path in REPOSITORY.glob("lora_*/**/*.py"):
         assert not re.search(r"^\s*(from|import) classroom\b", path.read_text("utf-8"), re.M), path
 
 
