@@ -37,8 +37,6 @@ from lora_course.nb11.lab import TIME_ARMS, VARIANT_ARMS, step_times, variant_lo
 from lora_course.nb12.lab import FOUR_STATES, RIVALS, adapted, rival
 from lora_course.nb13.lab import AGREEMENT_ARMS, agreement
 from lora_course.nb13.lab_formats import AFTER_ARMS, format_after
-from lora_course.nb13.lab_masks import MASK_ARMS, masked_loss
-from lora_course.nb13.lab_serving import SERVING_ARMS, serving_times
 from lora_course.nb15.lab import FORGETTING_ARMS, forgetting_arm
 from lora_course.nb16.lab_rivals import REWARD_ARMS, reward_arm
 from lora_course.programs.command import check_output, did_you_mean
@@ -118,7 +116,7 @@ EXPERIMENTS = {
     "nf4-draws": Experiment(drawn, DRAW_ARMS, "09: the loss of the base in NF4, two times eight draws", 2),
     "qlora-quality": Experiment(fine_tuned_loss, QUALITY_ARMS, "09: full, LoRA and QLoRA at several rates", 50),
     "moved-adapters": Experiment(moved, MOVED_ARMS, "09: adapters on their own draw of NF4, and on others", 14),
-    "merge-again": Experiment(merged_again, MERGE_ARMS, "09: merged into 4 bits without the original weights", 7),
+    "merge-again": Experiment(merged_again, MERGE_ARMS, "09: merged into 4 bits without the original weights", 3),
     "lora-where": Experiment(adapted_loss, WHERE_ARMS, "10: which matrices to adapt under one budget", 35),
     "lora-price": Experiment(adapted_loss, PRICE_ARMS, "10: ranks, rates and scalings", 30),
     "lora-spectra": Experiment(alike, SPECTRA_ARMS, "10: do two runs write and read alike?", 10),
@@ -128,9 +126,7 @@ EXPERIMENTS = {
     "real-model-rivals": Experiment(rival, RIVALS, "12: adapters moved to other bases, other draws, fewer blocks", 24),
     "agreement": Experiment(agreement, AGREEMENT_ARMS, "13: which verb goes with which pronoun?", 25),
     "forgetting": Experiment(forgetting_arm, FORGETTING_ARMS, "15: what predicts forgetting?", 25),
-    "formats-after": Experiment(format_after, AFTER_ARMS, "questions: formats after QLoRA, and rotated weights", 2),
-    "masked-prompts": Experiment(masked_loss, MASK_ARMS, "questions: is the prompt masked in the loss?", 8),
-    "serving-times": Experiment(serving_times, SERVING_ARMS, "questions: many adapters in one batch, in time", 1),
+    "formats-after": Experiment(format_after, AFTER_ARMS, "questions: formats after QLoRA", 1),
     "reward": Experiment(reward_arm, REWARD_ARMS, "16: no e: policy gradients, one bias, and picked roll-outs", 82),
 }
 

@@ -41,7 +41,7 @@ SURVIVING_UPDATE = Solutions(
 
 # --- 4.2: double quantization ----------------------------------------------------------------------------------------
 
-LEVELS, ZEROS = "notebook 07, section 2", "notebook 07, exercise 7.3"
+LEVELS, ZEROS = "notebook 07, section 2", "notebook 07, exercise 7.2"
 OFFSET = '{"minimum": absmax.min(), "maximum": absmax.max(), "midpoint": (absmax.min() + absmax.max()) / 2}[c.offset]'
 NEAREST, DIVIDED = "(x[:, None] - levels).abs().argmin(dim=1)", "block / scale if scale > 0 else block"
 

@@ -1,4 +1,4 @@
-"""The checks of notebook 07, double quantization: counting. The others are in `nb07_rounding`."""
+"""The checks of notebook 07, double quantization: counting. The others are in `check_rounding`."""
 
 import math
 
@@ -44,7 +44,7 @@ def bits_of_constants(budget, block_size, second_size):
 
 
 @exercise(
-    "7.2",
+    "7.3",
     [
         (4096 * 64, 64, 256, True, False),
         (1000, 64, 256, True, False),

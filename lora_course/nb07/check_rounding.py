@@ -1,4 +1,4 @@
-"""The checks of exercises 7.3 and 7.4: the second level of double quantization, and a second trip."""
+"""The checks of exercises 7.2 and 7.4: the second level of double quantization, and a second trip."""
 
 from typing import ClassVar
 
@@ -9,7 +9,7 @@ from lora_course.checking.exercise import exercise
 from lora_edu.codebooks import dynamic_codebook, nf_codebook
 from lora_edu.quantization import DoubleQuant, quantize
 
-# --- 7.3: round the constants ----------------------------------------------------------------------------------------
+# --- 7.2: round the constants ----------------------------------------------------------------------------------------
 
 
 def _constants():
@@ -36,7 +36,7 @@ def _without_nan(solution, absmax, code, block_size):
 
 
 @exercise(
-    "7.3",
+    "7.2",
     _constants(),
     taught={
         "offset = absmax.mean() -> offset = 0.0": "Your answer subtracts no mean. All constants are positive, around "

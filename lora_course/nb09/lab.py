@@ -117,16 +117,15 @@ def of(runs: Runs, method: str, text: str = "all plays", rank: int = 8) -> Runs:
 
 
 def gaps(runs: Runs, others: Runs) -> dict[tuple[str, str], list[float]]:
-    """QLoRA minus LoRA: (measured on, trained on) -> one number a seed, or, with seed 0, one a draw of NF4.
+    """QLoRA minus LoRA after all plays: (measured on, over what) -> one number a seed, or, with seed 0, one a draw.
 
     others: the runs on draws beside the page's own, which comes first.
     """
     found = {}
     for on, loss in (("plays", "loss"), ("addresses", "addresses")):
-        for text in TEXT_SIZES:
-            found[on, text] = paired(of(runs, "qlora", text), of(runs, "lora", text), loss)
+        found[on, "seeds"] = paired(of(runs, "qlora"), of(runs, "lora"), loss)
         first = of(runs, "lora").at_best(loss)[0]
-        found[on, "all plays, by draw"] = [getattr(run, loss) - first for run in (of(runs, "qlora").best()[0], *others)]
+        found[on, "draws"] = [getattr(run, loss) - first for run in (of(runs, "qlora").best()[0], *others)]
     return found
 
 

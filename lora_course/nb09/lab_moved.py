@@ -5,7 +5,7 @@ draw costs before any adapter stands in `nf4-draws`, under the same names. Three
 with the same A and the same batches, so that a seed's runs can be compared pair by pair.
 """
 
-from statistics import mean, stdev
+from statistics import mean
 
 from lora_course.nb09.lab import DRAW_ARMS, redraw
 from lora_course.running.finetune import both_losses, fine_tune, loss_on, prepared
@@ -77,15 +77,3 @@ def costs() -> tuple[dict[str, dict[str, float]], dict[str, str]]:
 def _costs(runs: list[dict]) -> dict[str, float]:
     draws = [draw for draw in runs[0] if draw == OWN or draw.startswith("columns")]
     return {draw: mean(run[draw]["plays"] - run[UNROUNDED]["plays"] for run in runs) for draw in draws}
-
-
-def table() -> tuple[list[str], list[list[str]]]:
-    """A row for each arm: the loss on plays on the base it was trained on, unrounded, and on other draws."""
-    rows = []
-    for name, arm in load_results("moved-adapters")["arms"].items():
-        adapter, _, seed = name.partition(", seed ")
-        own = MOVED_ARMS[name]["trained_on"]
-        others = [arm[draw]["plays"] for draw in arm if draw != own and (draw == OWN or draw.startswith("columns"))]
-        numbers = arm[own]["plays"], arm[UNROUNDED]["plays"], mean(others), stdev(others)
-        rows.append([adapter, seed, *(f"{number:.4f}" for number in numbers)])
-    return ["trained", "seed", "own base", "unrounded", "other draws", "sd"], rows

@@ -1,11 +1,11 @@
-"""The checks of notebook 13: is a difference luck, and one batch for many adapters."""
+"""The checks of notebook 13: is a difference luck?"""
 
 import numpy as np
 
 from lora_course.checking.exercise import exercise
 from lora_course.checking.grading import beside
 
-__all__ = ["beside", "many_adapters", "standard_errors"]
+__all__ = ["beside", "standard_errors"]
 
 # --- 13.1: two models on the same pairs --------------------------------------------------------------------------
 
@@ -53,44 +53,3 @@ def standard_errors(one, other):
     c = int(((one == 0) & (other == 1)).sum())  # the pairs that only the second got right
     error = (b + c) ** 0.5  # the standard error of the difference
     return (b - c) / error if b + c else 0.0  # the difference in standard errors
-
-
-# --- 13.2: one base, one batch, many adapters ------------------------------------------------------------------------
-
-
-def _batches():
-    """Cases (x, W, A, B, which, alpha): four adapters, none used in order, one of them never."""
-    for seed, (n, d_out, d_in, r, alpha) in enumerate([(6, 5, 7, 2, 6.0), (9, 4, 6, 3, 4.0)]):
-        rng = np.random.default_rng(seed)
-        which = rng.permutation([3, 0, 1, 3, 0, 1, 3, 1, 0][:n])
-        sizes = ((n, d_in), (d_out, d_in), (4, r, d_in), (4, d_out, r))
-        yield *(rng.normal(size=size) for size in sizes), which, alpha
-
-
-BRANCH, WHOLE_OUTPUT = 'np.einsum("nor,nr->no", B[which], inner)', "return base + alpha / A.shape[1] * branch"
-
-
-@exercise(
-    "13.2",
-    list(_batches()),
-    taught={
-        f"{BRANCH} -> x @ (B @ A).sum(axis=0).T": "Your answer gives every row the sum of all adapters. Row i gets "
-        "adapter `which[i]` alone.",
-        "alpha / A.shape[1] -> alpha / len(A)": "Your answer divides {alpha:g} by the number of adapters. A holds one "
-        "matrix for each of them: the rank is its second axis.",
-        f"{BRANCH} -> x @ (B.mean(axis=0) @ A.mean(axis=0)).T": "Your answer averages the A and the B of all adapters. "
-        "Row i gets adapter `which[i]` alone.",
-        f"{WHOLE_OUTPUT} -> return (base + alpha / A.shape[1] * branch)[np.argsort(which, kind='stable')]": "Your "
-        "answer has the rows in the order of their adapters. Hand them back in the order in which they came.",
-        "base = x @ W.T -> base = x[which] @ W.T & A[which], x) -> A[which], x[which])": "Your answer takes row "
-        "`which[i]` of x. Every row of x comes once: `which[i]` chooses its adapter.",
-        "base + alpha / A.shape[1] * branch -> alpha / A.shape[1] * (base + branch)": "Your answer scales the base as "
-        "well. The scaling alpha / r stands before the branch alone.",
-        "alpha / A.shape[1] -> alpha": "Your answer does not divide {alpha:g} by the rank. The scaling is alpha / r.",
-    },
-)
-def many_adapters(x, W, A, B, which, alpha):
-    base = x @ W.T  # the base, once for all rows
-    inner = np.einsum("nrd,nd->nr", A[which], x)  # what each row's own A makes of it
-    branch = np.einsum("nor,nr->no", B[which], inner)  # what each row's own B makes of that
-    return base + alpha / A.shape[1] * branch  # the scaling, and how branch and base join

@@ -1,20 +1,16 @@
-"""Formats that came after NF4, and what turning a weight at random does for each (the page of questions).
+"""Formats that came after NF4 (the page of questions).
 
 MXFP4 and NVFP4 are 4-bit floats (E2M1: 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives) that processors multiply
 directly. MXFP4 gives 32 weights a power of two as their scale, in 8 bits. NVFP4 gives 16 weights a scale in FP8
 (E4M3), and a tensor one in float32. Sources: OCP Microscaling Formats 1.0 (2023), section 6.3; "Bridging the gap
 between promise and performance for microscaling FP4 quantization", arXiv 2509.23202.
-
-A rotation: W x = (W R)(R^T x) for an orthogonal R. W R has no outliers left, and is what gets rounded. R is a Hadamard
-matrix with random signs, as in QuaRot and SpinQuant (arXiv 2405.16406).
 """
 
-import torch
 from torch import Tensor
 
 from lora_course.nb06.lab import rounding
 from lora_course.nb06.lab_floats import four_over_six, nvfp4, to_e2m1
-from lora_course.running.scoreboard import ONE_CONSTANT, Change, measured
+from lora_course.running.scoreboard import ONE_CONSTANT, measured
 
 
 def mxfp4(weight: Tensor) -> Tensor:
@@ -36,38 +32,13 @@ FORMATS = {
 }
 
 
-def hadamard(size: int) -> Tensor:
-    """An orthogonal matrix of +1 and -1 over the root of its size, a power of two: (size, size)."""
-    H = torch.ones(1, 1)
-    while len(H) < size:
-        H = torch.cat([torch.cat([H, H], 1), torch.cat([H, -H], 1)])
-    return H / size**0.5
-
-
-def rotated(change: Change, generator: torch.Generator) -> Change:
-    """The same rounding, of W R instead of W, turned back afterwards."""
-
-    def turn_round_and_back(weight: Tensor) -> Tensor:
-        signs = torch.randint(0, 2, (weight.shape[1],), generator=generator) * 2.0 - 1
-        R = signs[:, None] * hadamard(weight.shape[1])
-        return change((weight @ R).contiguous()) @ R.T
-
-    return turn_round_and_back
-
-
-def format_after(name: str | None, rotation: int | None = None) -> dict:
-    """Round all block linears of the shipped base to a format; None leaves them. rotation: the seed of the signs.
+def format_after(name: str | None) -> dict:
+    """Round all block linears of the shipped base to a format; None leaves them.
 
     Returns bits a weight, the errors of weights and outputs, and the loss on 64 windows of addresses.
     """
     change, bits = FORMATS[name] if name else (None, 32.0)
-    if change and rotation is not None:
-        change = rotated(change, torch.Generator().manual_seed(rotation))
     return {"bits": bits} | measured(change, windows=64)
 
 
-AFTER_ARMS: dict[str, dict] = {"as shipped": {"name": None}}
-for _name in FORMATS:
-    AFTER_ARMS[_name] = {"name": _name}
-    for _seed in range(3):
-        AFTER_ARMS[f"{_name}, rotated, seed {_seed}"] = {"name": _name, "rotation": _seed}
+AFTER_ARMS: dict[str, dict] = {"as shipped": {"name": None}} | {name: {"name": name} for name in FORMATS}

@@ -1,6 +1,6 @@
 """What notebook 13 and the page of questions measure in a second or less: a number in several settings.
 
-Each function returns {setting: number}; an `Interval` where a number is left to chance. Nothing is written down: the
+Each function returns {setting: number}; an `Interval` where a number is left to luck. Nothing is written down: the
 numbers are computed here, or come out of the stored results of an experiment. What a number must be for a sentence to
 hold stands beside the sentence, in `pictures_claims`.
 """
@@ -16,16 +16,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lora_course.running.finetune import shipped as base
 from lora_course.running.stored import load_results
-from lora_edu import GPTConfig, NF4Linear, files, load_adapter, load_text, quantize, quantize_linears, training_bytes
+from lora_edu import GPTConfig, NF4Linear, files, load_adapter, quantize, quantize_linears, training_bytes
 from lora_edu.codebooks import get_codebook
-from lora_edu.lora import LoRALinear, add_lora, lora_layers
+from lora_edu.lora import LoRALinear, add_lora, lora_layers, merge
 from lora_edu.measures import cosine
 from lora_edu.memory.shapes import ARCHITECTURES
-from lora_edu.observing import block_linears, layer_inputs
 
 
 class Interval(NamedTuple):
-    """Where a number lies, as far as its seeds or its rounds can tell."""
+    """Where a number lies, as far as its seeds can tell."""
 
     low: float
     high: float
@@ -93,19 +92,10 @@ def operations(layer: nn.Module, T: int = 32, width: int = 512) -> tuple[int, in
         return forward, counter.get_total_flops() - forward
 
 
-def operations_over(layer: nn.Module, plain: nn.Module) -> Numbers:
-    """The operations of a layer as a share of another's."""
-    (f, b), (plain_f, plain_b) = operations(layer), operations(plain)
-    return {"forward": f / plain_f, "backward": b / plain_b, "both together": (f + b) / (plain_f + plain_b)}
-
-
 def operations_of_lora(rank: int = 8) -> Numbers:
-    return operations_over(adapted(square(), rank), square())
-
-
-def operations_of_nf4() -> Numbers:
-    """Of a frozen layer in NF4, against a frozen one in float32."""
-    return operations_over(NF4Linear.from_linear(square()), square().requires_grad_(False))
+    """The operations of a layer with an adapter as a share of those of the same layer, trained in full."""
+    (f, b), (plain_f, plain_b) = operations(adapted(square(), rank)), operations(square())
+    return {"forward": f / plain_f, "backward": b / plain_b, "both together": (f + b) / (plain_f + plain_b)}
 
 
 class Operands(TorchDispatchMode):
@@ -131,6 +121,16 @@ def operand_bits() -> Numbers:
         with torch.no_grad(), Operands() as seen, torch.autocast("cpu", torch.bfloat16, sixteen):
             layer(torch.ones(32, 512))
         found[name] = float(max(seen.bits))
+    return found
+
+
+def products() -> Numbers:
+    """How many products a layer makes of its inputs."""
+    found: Numbers = {}
+    for name, layer in (("merged", merge(adapted(square(), trained=True))), ("apart", adapted(square()))):
+        with torch.no_grad(), Operands() as seen:
+            layer(torch.ones(32, 512))
+        found[name] = float(len(seen.bits) // 2)
     return found
 
 
@@ -175,24 +175,6 @@ def unequal_gaps(names: tuple[str, ...] = ("nf4", "fp4-bnb")) -> Numbers:
     return {name: (gap.max() / gap.min()).item() for name, gap in gaps.items()}
 
 
-def error_of_salient(scaled: float = 1.0) -> float:
-    """The NF4 error of the hundredth of the columns with the largest inputs over that of all: root mean squares.
-
-    scaled: these columns are multiplied by it before rounding, and divided afterwards, as in AWQ.
-    """
-    of_chosen, of_all = [], []
-    inputs = layer_inputs(base(), load_text("speeches").validation)
-    for path, layer in block_linears(base()).items():
-        W = layer.weight.detach()
-        size = inputs[path].square().mean(0).sqrt()  # (d_in,) how large each input is
-        salient = size >= size.quantile(0.99)
-        factor = torch.where(salient, scaled, 1.0)
-        error = (quantize(W * factor, double_quant=True).dequantize() / factor - W).square()
-        of_chosen.append(error[:, salient].flatten())
-        of_all.append(error.flatten())
-    return (torch.cat(of_chosen).mean() / torch.cat(of_all).mean()).sqrt().item()
-
-
 def kept_in_codes(sizes: tuple[float, ...] = (0.1, 0.03, 0.01)) -> Numbers:
     """The cosine of an update with what arrives when it is merged into W' and rounded again; sizes: of it over W'."""
     four_bits = quantize_linears(copy.deepcopy(base()), double_quant=True)
@@ -205,12 +187,3 @@ def kept_in_codes(sizes: tuple[float, ...] = (0.1, 0.03, 0.01)) -> Numbers:
         merged = quantize(rounded + push, "nf4", 64, double_quant=True).dequantize()
         found[f"update of {size:.0%}"] = cosine(merged - rounded, push)
     return found
-
-
-# --- times: half of the rounds lie in such an interval ----------------------------------------------------------------
-
-
-def time_of_a_branch() -> Numbers:
-    """The time of a model whose adapters stay apart, over that of the merged one; stored, of one processor."""
-    arms = results("serving-times")
-    return {"merged": 1.0} | {name: Interval(arm["apart, from"], arm["apart, to"]) for name, arm in arms.items()}

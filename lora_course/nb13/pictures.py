@@ -16,7 +16,6 @@ from lora_course.drawing.sliders import show_widget
 from lora_course.nb13.pictures_claims import CLAIMS, SAID, VERDICTS, Claim
 
 TITLE = "Fine-tuning without the bill"
-HEADINGS = {1: "The idea", 8: "In four bits"}  # by the sentence that they stand above
 SIGNS = {True: "\u25cf", False: "\u00d7", None: "?"}  # of one setting
 # Where the buttons are, the folded sentences below them are not needed.
 HIDE_STATIC = "<style>.jp-OutputArea:has(.lora-edu-article) .lora-edu-static {display: none}</style>"
@@ -29,17 +28,12 @@ def numbered() -> Iterator[tuple[int, Claim]]:
 # --- the score -------------------------------------------------------------------------------------------------------
 
 
-def readout(marks: Sequence[str | None], sure: Sequence[bool]) -> str:
-    """The score in words: how many marks were right, of the sure ones and of the others; beside what one word gets."""
-    marked = [(mark, claim, s) for mark, claim, s in zip(marks, CLAIMS, sure, strict=True) if mark]
+def readout(marks: Sequence[str | None]) -> str:
+    """The score in words: how many marks were right, beside what one word gets."""
+    marked = [mark == claim.verdict for mark, claim in zip(marks, CLAIMS, strict=True) if mark]
     if not marked:
         return f"0 of {len(CLAIMS)} marked"
-    right = [mark == claim.verdict for mark, claim, _ in marked]
-    text = f"{len(marked)} of {len(CLAIMS)} marked, {sum(right)} right"
-    for name, group in (("sure", True), ("not sure", False)):
-        hits = [hit for hit, (_, _, s) in zip(right, marked, strict=True) if s == group]
-        if hits and any(sure):
-            text += f"; {name}: {sum(hits)} of {len(hits)}"
+    text = f"{len(marked)} of {len(CLAIMS)} marked, {sum(marked)} right"
     if len(marked) == len(CLAIMS):
         always = {word: sum(claim.verdict == word for claim in CLAIMS) for word in VERDICTS}
         best = max(always, key=lambda word: always[word])
@@ -67,14 +61,10 @@ def answer_html(claim: Claim) -> str:
     )
 
 
-def heading(number: int) -> str:
-    return f"<h4>{HEADINGS[number]}</h4>" if number in HEADINGS else ""
-
-
 def article_html() -> str:
     """The whole page with folded answers: for readers without a kernel."""
     sentences = "".join(
-        f"{heading(number)}<p><b>{number}.</b> {escape(claim.sentence)}</p>"
+        f"<p><b>{number}.</b> {escape(claim.sentence)}</p>"
         f"<details><summary>Marked it? Open {number}</summary>{answer_html(claim)}</details>"
         for number, claim in numbered()
     )
@@ -95,29 +85,26 @@ def verdicts() -> list[list[str]]:
 def article() -> dict[str, list[ipywidgets.Widget]]:
     """Show the article. With a kernel each sentence has buttons, and opens when it is marked."""
     said, page = ipywidgets.HTML(), []
-    buttons, boxes, answers = [], [], []
+    buttons, answers = [], []
     for number, claim in numbered():
         choice = ipywidgets.ToggleButtons(options=list(VERDICTS), value=None, description=f"sentence {number}")
-        box = ipywidgets.Checkbox(description="I am sure", indent=False, layout=ipywidgets.Layout(width="auto"))
         choice.style.button_width, choice.style.description_width = "6em", "initial"
-        row = ipywidgets.HBox([choice, box], layout=ipywidgets.Layout(flex_flow="row wrap"))
-        text = ipywidgets.HTML(f"{heading(number)}<p><b>{number}.</b> {escape(claim.sentence)}</p>")
+        text = ipywidgets.HTML(f"<p><b>{number}.</b> {escape(claim.sentence)}</p>")
         buttons.append(choice)
-        boxes.append(box)
         answers.append(ipywidgets.HTML())
-        page += [text, row, answers[-1]]
+        page += [text, choice, answers[-1]]
 
     def redraw(_change=None) -> None:
-        marks, sure = [b.value for b in buttons], [b.value for b in boxes]
-        said.value = f'{HIDE_STATIC}<div class="lora-edu-article" role="status">{readout(marks, sure)}</div>'
+        marks = [button.value for button in buttons]
+        said.value = f'{HIDE_STATIC}<div class="lora-edu-article" role="status">{readout(marks)}</div>'
         for claim, mark, opened in zip(CLAIMS, marks, answers, strict=True):
             if mark and not opened.value:
                 opened.value = answer_html(claim)
 
-    for control in (*buttons, *boxes):
+    for control in buttons:
         control.observe(redraw, names="value")
     redraw()
     show_widget(ipywidgets.VBox([*page, said]))
     sentences = "\n".join(f"{number}. {claim.sentence}" for number, claim in numbered())
     plots.publish({"text/html": article_html(), "text/plain": sentences})
-    return {"marks": buttons, "sure": boxes}
+    return {"marks": buttons}

@@ -10,8 +10,7 @@ from lora_course.nb13.lab_trained import interval, luck, shares
 TITLES = {"statement": 'statements: "Thou art"', "question": 'questions: "Art thou"'}
 TITLES |= {f"question{MID}": 'in mid-line: "..., art thou"'}
 ROWS = {  # arm -> its name, and how it looks
-    "counted": ("counts, capitals folded", {"color": BLUE, "marker": "v"}),
-    "cased": ("counts, capitals kept", {"color": BLUE, "marker": "^"}),
+    "counted": ("counted pairs of words", {"color": BLUE, "marker": "v"}),
     "base": ("base, not trained", METHODS["control"]),
     "lora": ("LoRA", METHODS["lora"]),
     "qlora": ("QLoRA", METHODS["qlora"]),
@@ -26,7 +25,7 @@ def finding() -> str:
         for order in ("question", f"question{MID}")
     )
     return (
-        f"Counting, capitals folded, gets {start[0]} of the questions, full training {start[1]}, LoRA {start[2]}; "
+        f"Counting gets {start[0]} of the questions, full training {start[1]}, LoRA {start[2]}; "
         f"in mid-line {', '.join(mid)}"
     )
 

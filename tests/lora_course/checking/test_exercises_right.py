@@ -12,7 +12,6 @@ from lora_course.nb04 import check as nb04
 from lora_course.nb06 import check as nb06
 from lora_course.nb08 import check as nb08
 from lora_course.nb10 import check as nb10
-from lora_course.nb13 import check as nb13
 from lora_course.nb16 import check as nb16
 from lora_edu import nf_codebook
 from lora_edu.quantization import pack
@@ -77,7 +76,6 @@ RIGHT = [
     (nb06.normal_float, lambda offset, half: nf_codebook(int(np.log2(2 * half)), offset)),
     (nb06.taken_over, lambda w, q, X: np.linalg.lstsq(X[:, 1:], X @ w - X[:, 0] * q, rcond=None)[0]),
     (nb10.shared, by_principal_angles),
-    (nb13.many_adapters, lambda x, W, A, B, which, alpha: of_layers(x, W, A[which], B[which], alpha)),
     (nb16.advantages, from_the_mean),
     (nb04.lora_layer, f"{BRANCH} -> F.linear(self.dropout(x), self.lora_B @ self.lora_A)"),
     (nb04.lora_layer, "self.dropout(x) -> F.dropout(x, dropout, self.training)"),

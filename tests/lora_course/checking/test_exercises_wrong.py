@@ -79,7 +79,6 @@ WRONG = [
     (nb13.standard_errors, "(b + c) ** 0.5 -> (len(one) * (one.var() + other.var())) ** 0.5",
      "two tests for independent"),
     (nb13.standard_errors, lambda a, b: 100 * (a.mean() - b.mean()), "far too large for so few pairs"),
-    (nb13.many_adapters, lambda x, W, A, B, k, al: x @ (W + al / A.shape[1] * (B @ A).sum(0)).T, "sum of all adapters"),
     (nb14.most_tokens, lambda c, r, t: max(0, (0.9 * c - r) // t), "Are card and `resident` both in bytes"),
     (nb14.paged_bytes, lambda s, r: [8 * r * a for a, b in s if r * a >= 1e5], "not a list or an array"),
     (nb15.count_intruders, "(W, full_matrices=False) -> (W) & (W + dW, full_matrices=False) -> (W + dW)", "square U"),

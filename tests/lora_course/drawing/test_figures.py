@@ -91,7 +91,7 @@ def test_the_triangles_have_the_stored_errors_as_sides(bits):
         assert lines[4:] == [[[error["both"], 0]], [[c + k, 0]]]
         assert np.allclose(np.hypot(*np.transpose(lines[3])), np.hypot(c, k))  # the arc
         assert axes.get_title(loc="left") == name and axes.get_aspect() == 1  # a right angle looks like one
-        assert f"{name} {c:.3f}% and {k:.3f}% make {error['both']:.3f}%" in readout
+        assert f"{name} {c:.1f}% and {k:.1f}% make {error['both']:.1f}%" in readout
 
 
 # --- the painted line: a bar as long as the surprise, for every byte ------------------------------------------------

@@ -56,18 +56,9 @@ def test_the_film_of_a_tiny_model(in_small, monkeypatch):
 
 def test_on_plays_the_two_differ_less_than_two_draws_and_on_addresses_by_what_nf4_costs():
     plays, addresses = (experiment.rises(DRAWS, text, "columns") for text in ("plays", "addresses"))
-    for text in experiment.TEXT_SIZES:
-        assert max(map(abs, gaps(text, "loss"))) < (max(plays) - min(plays)) / 2
-    assert {gap > 0 for gap in gaps("20 kB", "loss")} == {True, False}  # each seed says another thing
-    assert min(gaps("all plays", "addresses")) > 0
-    assert abs(np.mean(gaps("all plays", "addresses")) - np.mean(addresses)) < 0.002
-
-
-def test_on_addresses_qlora_is_behind_after_20_kB_by_more_than_any_draw_costs():
-    """The page once drew and named one amount of text only, "near what rounding costs"."""
-    behind = gaps("20 kB", "addresses")
-    assert min(behind) > 0 and np.mean(behind) == pytest.approx(0.0099, abs=1e-4)
-    assert np.mean(behind) > 1.2 * max(experiment.rises(DRAWS, "addresses", "columns"))
+    assert max(map(abs, FOUND["plays", "seeds"])) < (max(plays) - min(plays)) / 2
+    assert min(FOUND["addresses", "seeds"]) > 0
+    assert abs(np.mean(FOUND["addresses", "seeds"]) - np.mean(addresses)) < 0.002
 
 
 def test_on_plays_qlora_began_at_the_worst_of_sixteen_draws_and_ends_less_behind_than_draws_differ():
@@ -75,7 +66,7 @@ def test_on_plays_qlora_began_at_the_worst_of_sixteen_draws_and_ends_less_behind
     rises = experiment.rises(DRAWS, "plays") + experiment.rises(DRAWS, "plays", "columns")
     began = ARMS["nf4, not trained"]["before"] - ARMS["lora, not trained"]["before"]
     assert began == pytest.approx(max(rises), abs=1e-4) == pytest.approx(0.0115, abs=1e-4)
-    ended = gaps("all plays", "loss")
+    ended = FOUND["plays", "seeds"]
     assert min(ended) > 0 and np.mean(ended) == pytest.approx(0.001, abs=5e-4)
     lora = experiment.of(RUNS, "lora", "all plays").at_best()
     assert max(ended) < np.std(rises, ddof=1) and max(ended) < (max(lora) - min(lora)) / 10  # nor than seeds do
@@ -84,16 +75,10 @@ def test_on_plays_qlora_began_at_the_worst_of_sixteen_draws_and_ends_less_behind
 @pytest.mark.parametrize(("on", "mean", "error"), [("plays", 0.0029, 0.0012), ("addresses", 0.0066, 0.0038)])
 def test_four_draws_cannot_tell_qlora_from_lora_and_move_the_gap_more_than_seeds(on, mean, error):
     """The page once had three seeds of one draw, and said that QLoRA ends 0.001 behind."""
-    drawn, seeds = (np.array(FOUND[on, text]) for text in ("all plays, by draw", "all plays"))
+    drawn, seeds = (np.array(FOUND[on, text]) for text in ("draws", "seeds"))
     assert (drawn.mean(), drawn.std(ddof=1) / 2) == pytest.approx((mean, error), abs=1e-4) and len(drawn) == 4
     assert mean < 3.18 * error and np.ptp(drawn) > 2 * np.ptp(seeds)  # 3.18: t of four draws, 95%
     assert (drawn < 0).sum() == {"plays": 0, "addresses": 1}[on]
-
-
-def test_how_far_qlora_stays_behind_depends_on_the_rate():
-    qlora, lora = (experiment.of(RUNS, method).where(seed=0) for method in ("qlora", "lora"))
-    behind = {q.lr: q.addresses - one.addresses for q in qlora for one in lora.where(lr=q.lr) if q.lr < 0.03}
-    assert min(behind.values()) == pytest.approx(0.002, abs=2e-4) and max(behind.values()) > 0.02
 
 
 def test_full_fine_tuning_wins_on_plays_and_forgets_more_at_one_of_two_tied_rates():
@@ -102,11 +87,6 @@ def test_full_fine_tuning_wins_on_plays_and_forgets_more_at_one_of_two_tied_rate
     assert np.mean(full.at_best("addresses")) - np.mean(lora.at_best("addresses")) == pytest.approx(0.17, abs=0.005)
     low, high = (full.where(lr=rate, seed=0)[0] for rate in (0.001, 0.002))
     assert low.after - high.after < 0.01 and round(low.addresses, 2) == 1.22 and round(high.addresses, 2) == 1.37
-
-
-def gaps(text, measured):
-    """QLoRA minus LoRA, seed by seed."""
-    return FOUND[{"loss": "plays"}.get(measured, measured), text]
 
 
 # --- whose rounding was repaired? ------------------------------------------------------------------------------------
@@ -147,12 +127,6 @@ def test_lora_that_never_saw_a_draw_pays_on_ours_as_on_others_and_qlora_most_of_
         assert 0.6 < np.mean(others) / np.mean(lora) < 1.1
 
 
-def test_runs_on_the_same_batches_end_as_far_apart_as_rounding_costs():
-    """So whether all of the damage is repaired, the ends of these runs cannot tell: both signs occur."""
-    behind = [on_draws(name)[0] - on_draws(f"LoRA{name[-8:]}")[0] for name in QLORA if name != "shipped"]
-    assert min(behind) < -0.002 and max(behind) > 0.002 and max(map(abs, behind)) < 0.01
-
-
 def test_the_guesses_on_its_own_draw_are_as_far_as_on_others():
     """Fitted, not restored: KL and flips are those of draws never seen. On addresses ours is one of many."""
     shipped = {draw: found for draw, found in MOVED["shipped"].items() if not draw.startswith("full")}
@@ -161,13 +135,6 @@ def test_the_guesses_on_its_own_draw_are_as_far_as_on_others():
         assert shipped["shift 0"][measure] == pytest.approx(np.mean(others), rel=0.1) == pytest.approx(told, rel=0.1)
     addresses = [found["addresses"] for draw, found in shipped.items() if draw.startswith("columns")]
     assert min(addresses) < shipped["shift 0"]["addresses"] < max(addresses)
-
-
-def test_the_fewer_errors_are_others_the_less_is_lost():
-    """Blocks begun a few weights later share most of their neighbors with the blocks that were trained on."""
-    plays = [MOVED["shipped"][f"shift {shift}"]["plays"] for shift in range(0, 64, 8)]
-    assert plays[0] < min(plays[1], plays[7]) < max(plays[1], plays[7]) < min(plays[2:7])
-    assert max(plays) < on_draws("shipped")[2].min() + 0.0005
 
 
 def test_the_figure_names_what_was_repaired_and_what_was_not():

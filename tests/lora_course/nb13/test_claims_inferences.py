@@ -14,12 +14,6 @@ from lora_course.nb13.pictures_claims import CLAIMS, DEPENDS, FALSE, holds, verd
 # --- products, memory, precision -------------------------------------------------------------------------------------
 
 
-def test_protecting_the_columns_with_large_inputs_takes_error_from_them():
-    """What question 18 says of AWQ's idea: NF4 itself has no such notion."""
-    plain, protected = (measured.error_of_salient(scaled) for scaled in (1.0, 4.0))
-    assert 0.9 < plain < 1.1 and protected < 0.5 * plain
-
-
 def test_an_interval_holds_the_true_mean_95_times_in_100():
     draws = np.random.default_rng(0).normal(size=(4000, 6))
     assert np.mean([low < 0 < high for low, high in map(trained.interval, draws.tolist())]) == pytest.approx(
@@ -27,8 +21,7 @@ def test_an_interval_holds_the_true_mean_95_times_in_100():
     )
 
 
-def test_an_nf4_layer_multiplies_as_many_operations_in_16_or_32_bits():
-    assert set(measured.operations_of_nf4().values()) == {1.0}
+def test_an_nf4_layer_multiplies_in_16_or_32_bits():
     assert set(measured.operand_bits().values()) == {16.0, 32.0} and set(measured.integer_bits().values()) == {8.0}
 
 
@@ -49,15 +42,7 @@ def test_lora_fails_at_questions_which_counting_learns_from_the_same_bytes():
     assert CLAIMS[6].sentence.startswith("In 100 steps") and "100 steps" in CLAIMS[6].settings
     assert CLAIMS[6].answers == [True, False, None] and CLAIMS[6].verdict == FALSE and CLAIMS[6].says_any
     assert verdict(CLAIMS[6].answers) == DEPENDS
-    assert all(len(trained.shares(method, "question")) == 6 for method in ("lora", "qlora", "full", "counted", "cased"))
-
-
-def test_counting_finds_all_but_the_questions_of_one_verb_with_two_seeds():
-    assert set(trained.shares("counted", "statement")) == {1.0}
-    assert sorted(trained.shares("counted", "question")) == pytest.approx([0.8, 0.8, 1, 1, 1, 1])
-    for seed in range(6):
-        missed = np.flatnonzero(trained.right(f"counted, seed {seed}", "question") == 0)
-        assert len({pair % 5 for pair in missed}) == (len(missed) > 0)
+    assert all(len(trained.shares(method, "question")) == 6 for method in ("lora", "qlora", "full", "counted"))
 
 
 def gap(one, other, order):
@@ -66,12 +51,11 @@ def gap(one, other, order):
 
 
 @pytest.mark.parametrize("form", ["", MID])
-@pytest.mark.parametrize("rival", ["counted", "cased"])
-def test_lora_is_behind_counting_and_full_training_ahead_of_lora_in_both_forms(rival, form):
-    """The page had said "counting wins", of a rival that was told that A is a, asked at the start of a line alone."""
-    assert gap("lora", rival, f"question{form}").high < 0 < gap("full", "lora", f"question{form}").low
-    ahead = gap("full", rival, f"question{form}")
-    assert ahead.high < 0 if (rival, form) == ("counted", "") else ahead.low < 0 < ahead.high
+def test_lora_is_behind_counting_and_full_training_ahead_of_lora_in_both_forms(form):
+    """The page had said "counting wins": that was of the start of a line, where the rival is told that A is a."""
+    assert gap("lora", "counted", f"question{form}").high < 0 < gap("full", "lora", f"question{form}").low
+    ahead = gap("full", "counted", f"question{form}")
+    assert ahead.low < 0 < ahead.high if form else ahead.high < 0
 
 
 def test_full_training_alone_beats_the_coin_in_both_orders_and_in_mid_line_alone():
