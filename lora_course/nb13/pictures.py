@@ -16,6 +16,7 @@ from lora_course.drawing.sliders import show_widget
 from lora_course.nb13.pictures_claims import CLAIMS, SAID, VERDICTS, Claim
 
 TITLE = "Fine-tuning without the bill"
+HEADINGS = {1: "The idea", 8: "In four bits"}  # by the sentence that they stand above
 SIGNS = {True: "\u25cf", False: "\u00d7", None: "?"}  # of one setting
 # Where the buttons are, the folded sentences below them are not needed.
 HIDE_STATIC = "<style>.jp-OutputArea:has(.lora-edu-article) .lora-edu-static {display: none}</style>"
@@ -61,10 +62,14 @@ def answer_html(claim: Claim) -> str:
     )
 
 
+def heading(number: int) -> str:
+    return f"<h4>{HEADINGS[number]}</h4>" if number in HEADINGS else ""
+
+
 def article_html() -> str:
     """The whole page with folded answers: for readers without a kernel."""
     sentences = "".join(
-        f"<p><b>{number}.</b> {escape(claim.sentence)}</p>"
+        f"{heading(number)}<p><b>{number}.</b> {escape(claim.sentence)}</p>"
         f"<details><summary>Marked it? Open {number}</summary>{answer_html(claim)}</details>"
         for number, claim in numbered()
     )
@@ -89,7 +94,7 @@ def article() -> dict[str, list[ipywidgets.Widget]]:
     for number, claim in numbered():
         choice = ipywidgets.ToggleButtons(options=list(VERDICTS), value=None, description=f"sentence {number}")
         choice.style.button_width, choice.style.description_width = "6em", "initial"
-        text = ipywidgets.HTML(f"<p><b>{number}.</b> {escape(claim.sentence)}</p>")
+        text = ipywidgets.HTML(f"{heading(number)}<p><b>{number}.</b> {escape(claim.sentence)}</p>")
         buttons.append(choice)
         answers.append(ipywidgets.HTML())
         page += [text, choice, answers[-1]]
