@@ -191,7 +191,7 @@ def test_the_compiled_product_is_its_text():
     wasmtime = library("wasmtime")
     compiled = bytes(wasmtime.wat2wasm(ENGINE.with_name("product.wat").read_text("utf-8")))
     there = base64.b64decode(re.search(r'const WASM = "(.+)"', ENGINE.read_text("utf-8"))[1])
-    assert compiled.startswith(there) and len(there) < 500
+    assert compiled.startswith(there) and len(there) < 800
     assert compiled[len(there)] == 0  # a custom section follows: the names of the text
 
 
