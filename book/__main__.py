@@ -50,7 +50,7 @@ def prepare(sources: Path) -> None:
 def write_alive(folder: Path) -> None:
     """Write the model and the scripts that run it."""
     folder.mkdir()
-    for name in (*page.FILES, *page.BOOK_FILES):
+    for name in page.FILES:
         shutil.copy(page.HERE / name, folder)
     for name in ("voices.js", "places.js"):
         shutil.copy(ROOT / "data" / name, folder)

@@ -153,8 +153,8 @@ def _yours(browser: Browser, address: str) -> list[str]:
         voice = browser.new_page()
         voice.on("request", lambda request: request.url.startswith("file:") or wrong.append(f"asks for {request.url}"))
         voice.goto(files[1].as_uri())
-        voice.locator("#said", has_text=re.compile(".{60}", re.S)).wait_for(timeout=60_000)
-        if voice.input_value("#strength") != "1":
+        voice.locator(".alive-said", has_text=re.compile(".{60}", re.S)).wait_for(timeout=60_000)
+        if voice.input_value("input[aria-label^=strength]") != "1":
             wrong.append("the saved page does not open at 1")
         voice.close()
     page.close()

@@ -23,7 +23,7 @@ LARGE_PICTURE = 100_000  # bytes: one above it may lose what no eye sees
 FOLDED_CODE = {"code_prompt_show": "The code of this slider", "code_prompt_hide": "The code of this slider"}
 
 ALIVE = (  # what a page needs on which the model runs
-    '<link rel="stylesheet" href="alive/dial.css"><script defer src="alive/gpt.js"></script>'
+    '<script defer src="alive/gpt.js"></script><script defer src="alive/writing.js"></script>'
     '<script defer src="alive/dial.js"></script><script defer src="alive/breaking.js"></script>'
 )
 FRONT = {"lora_course/alive/": "alive/", "data/": "alive/", "README.md": "contents.html"}  # try.html, at its place here

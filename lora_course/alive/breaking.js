@@ -57,22 +57,24 @@ function breaking(gpt, file, settings, next, turn) { // turn: the dial, to a str
       roundTo(gpt, source, now.bits, now.blockSize);
     }
   }
-  async function losses(model, itsSession, mine) { // on held-out bytes, a window a time so that the page stays awake
-    const found = {};
-    Object.assign(bar, { value: 0, hidden: false, max: 8 }); // windows: four of each text
-    for (const [name, text] of Object.entries(settings.held)) {
-      const bytes = toBytes(text), all = [];
-      for (let start = 0; start + 1 < bytes.length; start += 250) {
-        all.push(...surprises(model, itsSession, bytes.slice(start, start + 251)));
-        bar.value++;
+  async function losses(model, itsSession, mine) { // on held-out bytes, a piece a time so that the page stays awake
+    const found = {}, texts = Object.entries(settings.held).map(([name, text]) => [name, toBytes(text)]);
+    Object.assign(bar, { value: 0, hidden: false, max: texts.reduce((sum, [, bytes]) => sum + bytes.length - 1, 0) });
+    for (const [name, bytes] of texts) {
+      let sum = 0;
+      for (let start = 0; start + 1 < bytes.length; start += 250) for (const piece of surprises(model, itsSession, bytes.slice(start, start + 251))) {
+        bar.value += piece.length;
+        sum += piece.reduce((a, b) => a + b, 0);
         await new Promise(resolve => setTimeout(resolve));
         if (mine !== run) return null; // the reader has moved on
       }
-      found[name] = all.reduce((a, b) => a + b, 0) / all.length;
+      found[name] = sum / (bytes.length - 1);
     }
     return found;
   }
-  const tell = atRest(async () => {
+  let resting = 0;
+  const tell = () => { clearTimeout(resting); resting = setTimeout(measure, 400); };
+  async function measure() {
     const mine = ++run, strength = gpt.strength;
     asItCame ??= new GPT(file);
     asItCame.strength = strength;
@@ -85,7 +87,7 @@ function breaking(gpt, file, settings, next, turn) { // turn: the dial, to a str
     sentence.textContent = `${now.bits} bits, ${blocks}, ${gpt.rank} of ${gpt.largestRank} directions, at strength ${strength.toFixed(2)}: `
       + `${each.join(" and ")} nats a byte, measured just now on held-out text.`
       + (now.bits === 4 && now.blockSize > 64 ? " A large block hardly hurts at 4 bits: try it at 2." : "");
-  }, 400);
+  }
   const act = change => async value => {
     run++;
     change(value);

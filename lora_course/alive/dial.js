@@ -1,9 +1,12 @@
-// The dial over a model that runs in the page: what two pages of the book and a `voice.html` show.
+// The dial over a model that runs in the page: on three pages of the book, in a `voice.html`, and in what try.html saves.
 //   aliveDial(place, settings)       place: an element that holds a still picture, replaced when the model is ready
-// settings: see page.py. Everything works by keyboard; color never stands alone; what moves can be paused.
+//   showVoice(settings)              a page with such a dial, for a voice of somebody's
+// settings: `line`, a text; perhaps `right`, whose voice it is, and `start`; `model` and `source`, addresses of scripts;
+// `adapter`, in place of the model's; what breaking.js needs. A classic script after gpt.js and writing.js.
 "use strict";
 
-const MILLISECONDS_A_BYTE = 40, KEPT = 700, REREAD = 96;
+const PIECE = 24; // bytes that are read at once: the page is busy for about 10 ms
+const ADDRESS = "Gentlemen of the Senate and Gentlemen of the House";
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -17,73 +20,84 @@ function make(tag, attributes = {}, ...children) {
 function loadScript(source) {
   return new Promise((resolve, reject) => document.head.append(make("script", { src: source, onload: resolve, onerror: () => reject(Error(`${source} is not there`)) })));
 }
-const toBytes = text => [...new TextEncoder().encode(text)];
-const atRest = (action, milliseconds) => { let timer; return () => { clearTimeout(timer); timer = setTimeout(action, milliseconds); }; };
-
-function surprises(gpt, session, bytes) { // nats at each byte but the first: minus the logarithm of its probability
-  session.position = 0;
-  const logits = gpt.read(session, bytes.slice(0, -1)), n = gpt.vocab_size;
-  return bytes.slice(1).map((byte, t) => {
-    const row = logits.subarray(t * n, (t + 1) * n), top = row.reduce((a, b) => Math.max(a, b));
-    return top + Math.log(row.reduce((sum, logit) => sum + Math.exp(logit - top), 0)) - row[byte];
+function toBytes(text) { return [...new TextEncoder().encode(text)]; }
+function nearView(place) {
+  return new Promise(resolve => {
+    new IntersectionObserver((entries, watch) => {
+      if (entries.some(entry => entry.isIntersecting)) { watch.disconnect(); resolve(); }
+    }, { rootMargin: "100%" }).observe(place);
   });
 }
-function sampled(logits, temperature, topK) { // a byte, drawn among the topK likeliest
-  const order = Array.from(logits.keys()).sort((a, b) => logits[b] - logits[a]).slice(0, topK);
-  const weights = order.map(byte => Math.exp((logits[byte] - logits[order[0]]) / temperature));
-  let left = Math.random() * weights.reduce((a, b) => a + b);
-  return order.find((_, i) => (left -= weights[i]) <= 0) ?? order[0];
+function* surprises(gpt, session, bytes) { // nats at each byte but the first, minus the logarithm of its probability; in pieces
+  session.position = 0;
+  for (let start = 1; start < bytes.length; start += PIECE) {
+    const came = bytes.slice(start, start + PIECE), logits = gpt.read(session, bytes.slice(start - 1, start - 1 + came.length));
+    yield came.map((byte, t) => {
+      const row = logits.subarray(t * 256, (t + 1) * 256), top = row.reduce((a, b) => Math.max(a, b));
+      return top + Math.log(row.reduce((sum, logit) => sum + Math.exp(logit - top), 0)) - row[byte];
+    });
+  }
 }
 
-const nearView = place => new Promise(resolve => {
-  new IntersectionObserver((entries, watch) => {
-    if (entries.some(entry => entry.isIntersecting)) { watch.disconnect(); resolve(); }
-  }, { rootMargin: "100%" }).observe(place);
-});
-async function aliveDial(place, settings) {
+async function aliveDial(place, { left = "president", right = "playwright", start = 0, words = "I have ", line, model, adapter, ...more }) {
   let file, gpt;
   try {
     await nearView(place); // 3 MB come only then
-    if (settings.model) await loadScript(settings.model);
+    if (model) await loadScript(model);
     file = readSafetensors(fromBase64(window.aliveFiles.model));
-    gpt = new GPT(file);
-    gpt.strength = settings.start; // where the dial stands at first
+    const numbers = adapter && new Float32Array(fromBase64(adapter.numbers).buffer);
+    gpt = new GPT(file, { room: numbers?.length });
+    if (adapter) {
+      const flat = gpt.take(numbers.length);
+      flat.set(numbers);
+      wear(gpt, flat, adapter.rank, adapter.alpha);
+    }
+    gpt.strength = start; // where the dial stands at first
   } catch (error) { // the still picture stays
     place.append(make("p", { role: "status", class: "alive-trouble" }, `The model does not run here: ${error.message}.`));
     return;
   }
-  const reader = gpt.newSession(), writer = gpt.newSession(), still = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const { said, write, turned } = writing(gpt, writer, settings, still);
-  const lines = settings.lines.map(line => paintedLine(gpt, reader, line));
-  const status = make("p", { role: "status", class: "alive-hidden" });
-  const speak = atRest(() => {
-    status.textContent = `Strength ${gpt.strength.toFixed(2)}. ${lines.map(line => line.words()).join(" ")} It writes: ${said.textContent.slice(-120)}`;
-  }, 1500);
-  let stale = [], frame = 0;
-  const draw = () => { // a line a frame, in turns: reading one holds the page for 25 ms
-    stale.shift().draw();
-    frame = stale.length && requestAnimationFrame(draw);
-    turned();
-    speak();
-  };
+  const reader = gpt.newSession(), writer = gpt.newSession(), gain = Array(gpt.largestRank).fill(1);
+  const lines = [paintedLine(gpt, reader, "A line of yours", line, "play"), paintedLine(gpt, reader, "A held-out address", ADDRESS, "address")];
+  const said = make("p", { class: "alive-said", "aria-hidden": true }), status = make("p", { role: "status", class: "alive-hidden" });
+  let dice = 8, asked = 0, frame = 0, answers = null;
+  function* answer() { // to where the dial stands now: a piece a frame, so that the page stays free
+    let mine;
+    while (mine !== asked) {
+      mine = asked;
+      for (const each of lines) yield* each.read();
+      said.style.setProperty("--s", Math.min(1, gpt.strength));
+      for (const text of written(gpt, writer, { words, dice, gain, every: 4 })) {
+        if (mine !== asked) break; // the dial was turned on
+        said.replaceChildren(make("i", {}, words), text.replace(/[*#_]/g, ""), " …");
+        yield;
+      }
+    }
+    status.textContent = `Strength ${gpt.strength.toFixed(2)}. ${lines.map(each => each.told()).join(" ")} It writes: ${said.textContent}`;
+  }
+  const step = () => { frame = answers.next().done ? 0 : requestAnimationFrame(step); };
   const next = () => {
-    stale.push(...lines.filter(line => !stale.includes(line)));
-    frame ||= requestAnimationFrame(draw);
+    asked++;
+    if (frame) return;
+    answers = answer();
+    frame = requestAnimationFrame(step);
   };
-  lines.forEach(line => line.changed(() => { line.draw(); speak(); }));
-  const dial = slider(settings.dial, { min: 0, max: 2, step: 0.05, value: settings.start }, value => value.toFixed(2), value => { gpt.strength = value; next(); });
+  lines[0].input.addEventListener("input", next);
+  const turned = value => { gpt.strength = value; next(); };
+  const dial = slider("strength of the adapter", { min: 0, max: 2, step: 0.05, value: start }, value => value.toFixed(2), turned);
   const turn = value => { // by another handle
     const handle = dial.querySelector("input");
     handle.value = value;
     handle.dispatchEvent(new Event("input"));
   };
+  document.head.append(make("style", {}, STYLE));
   place.replaceChildren(
-    make("div", { class: "alive-dial" }, make("b", { class: "alive-base" }, settings.left), dial, make("b", { class: "alive-adapted" }, settings.right),
-      make("div", { class: "alive-marks", "aria-hidden": true }, ...settings.marks.map(mark => make("span", {}, mark)))),
-    said, write, ...lines.map(line => line.element),
+    make("div", { class: "alive-dial" }, make("b", { class: "alive-base" }, left), dial, make("b", { class: "alive-adapted" }, right),
+      make("div", { class: "alive-marks", "aria-hidden": true }, ...[`0 ${left}`, "1 as trained", "2 it babbles"].map(mark => make("span", {}, mark)))),
+    said, make("button", { type: "button", onclick: () => { dice++; next(); } }, "Other dice"), ...lines.map(each => each.element),
     make("p", { class: "alive-note" }, "A longer bar means: this letter surprised the model more. Mean surprise in nats a byte; lower is better."),
-    ...(settings.held ? [breaking(gpt, file, settings, next, turn)] : []), status);
-  lines.forEach(line => line.draw());
+    ...(more.held ? [breaking(gpt, file, more, next, turn)] : []), status);
+  next();
   window.aliveReady = performance.now();
 }
 
@@ -95,70 +109,97 @@ function slider(name, range, shown, act) { // a named handle with its value besi
   return make("label", { class: "alive-slider" }, make("span", {}, name), value, input);
 }
 
-// --- the model writes: the dial bends the sentence, and each byte keeps the color of its dial --------------------------
-
-function writing(gpt, session, settings, still) {
-  const said = make("div", { class: "alive-said", "aria-hidden": true }, make("i", {}, settings.prompt));
-  const decoder = new TextDecoder();
-  let bytes = [10, ...toBytes(settings.prompt)], logits = null, running = !still, visible = true, timer = 0;
-  function step() {
-    if (!logits || session.position >= gpt.context - 1) { // the dial was turned, or the context is full: read the end again
-      session.position = 0;
-      bytes = bytes.slice(-REREAD);
-      logits = gpt.read(session, bytes).slice(-gpt.vocab_size);
-    }
-    const byte = sampled(logits, 0.7, 20), letter = decoder.decode(Uint8Array.of(byte), { stream: true });
-    bytes.push(byte);
-    let last = said.lastChild;
-    if (last.dataset?.strength !== String(gpt.strength)) {
-      last = make("span", { "data-strength": gpt.strength, class: gpt.strength > 1 ? "alive-over" : gpt.strength > 0 ? "alive-some" : "", style: `--s: ${Math.min(1, gpt.strength)}` });
-      said.append(last);
-    }
-    last.textContent += letter.replace("*", ""); // Markdown of the plays: **NAME**
-    while (said.textContent.length > KEPT) said.firstChild.remove();
-    logits = gpt.next(session, byte).slice();
-  }
-  function loop() {
-    if (running && visible && !document.hidden) { step(); said.scrollTop = said.scrollHeight; }
-    timer = setTimeout(loop, MILLISECONDS_A_BYTE);
-  }
-  if (still) {
-    const write = make("button", { type: "button", onclick: () => { for (let i = 0; i < 160; i++) step(); said.scrollTop = said.scrollHeight; } }, "Write on");
-    return { said, write, turned: () => { logits = null; } };
-  }
-  const write = make("button", { type: "button", onclick: () => { running = !running; write.textContent = running ? "Pause" : "Write on"; } }, "Pause");
-  new IntersectionObserver(entries => { visible = entries.at(-1).isIntersecting; }).observe(said);
-  loop();
-  return { said, write, turned: () => { // the end is read again once the lines are painted
-    logits = null;
-    clearTimeout(timer);
-    timer = setTimeout(loop, MILLISECONDS_A_BYTE);
-  } };
-}
-
-// --- a line and its surprise, byte by byte ------------------------------------------------------------------------------
-
-function paintedLine(gpt, session, { words, text, editable, kind }) {
-  const input = make("input", { type: "text", value: text, maxlength: 60, "aria-label": words, spellcheck: "false" });
+function paintedLine(gpt, session, name, text, kind) { // a line and its surprise, byte by byte; that of a play can be edited
+  const input = make("input", { type: "text", value: text, maxlength: 60, "aria-label": name, spellcheck: "false" });
   const row = make("div", { class: "alive-row", "aria-hidden": true }), mean = make("b", {});
-  let drawn = null, value = 0;
-  function draw() {
-    const now = editable ? input.value : text, bytes = toBytes(now), bars = bytes.length ? surprises(gpt, session, [10, ...bytes]) : [];
-    if (now !== drawn) {
-      row.replaceChildren(...[...now].flatMap(letter => toBytes(letter).map((_, i) => make("span", {}, i ? "" : letter === " " ? "·" : letter, make("u")))));
-      drawn = now;
+  let drawn = null;
+  function* read() {
+    const bytes = toBytes(input.value);
+    if (input.value !== drawn) {
+      drawn = input.value;
+      row.replaceChildren(...[...drawn].flatMap(letter => toBytes(letter).map((_, i) => make("span", {}, i ? "" : letter === " " ? "·" : letter, make("u")))));
     }
-    bars.forEach((nats, i) => {
-      const bar = row.children[i].lastChild;
-      bar.style.setProperty("--h", Math.min(1, nats / 8).toFixed(3));
-      bar.classList.toggle("alive-deep", nats > 8); // it ends in a point: cut off
-    });
-    value = bars.reduce((a, b) => a + b, 0) / Math.max(1, bars.length);
-    mean.textContent = bars.length ? `${value.toFixed(2)} nats a byte` : "type a line";
+    let sum = 0, at = 0;
+    for (const piece of surprises(gpt, session, [10, ...bytes])) {
+      for (const nats of piece) {
+        const bar = row.children[at++].lastChild;
+        bar.style.setProperty("--h", Math.min(1, nats / 8).toFixed(3));
+        bar.classList.toggle("alive-deep", nats > 8); // it ends in a point: cut off
+        sum += nats;
+      }
+      yield;
+    }
+    mean.textContent = at ? `${(sum / at).toFixed(2)} nats a byte` : "type a line";
   }
-  const head = make("div", { class: "alive-head" }, make("span", {}, words), mean);
-  return {
-    draw, words: () => `${words}: ${mean.textContent}.`, changed: action => input.addEventListener("input", action),
-    element: make("div", { class: `alive-line alive-${kind}` }, head, ...(editable ? [input] : []), row),
-  };
+  const head = make("div", { class: "alive-head" }, make("span", {}, name), mean);
+  const element = make("div", { class: `alive-line alive-${kind}` }, head, ...(kind === "play" ? [input] : []), row);
+  return { read, input, element, told: () => `${name}: ${mean.textContent}.` };
 }
+
+function showVoice({ home, rights, ...settings }) { // home: the address of the page on which one makes such a page
+  const place = make("div", { class: "alive" }, "The model is being unpacked.");
+  const page = home ? make("a", { href: home }, "the course's first page") : "the course's first page";
+  document.body.append(make("main", { class: "alive-page" }, make("h1", {}, document.title),
+    make("p", {}, "A small language model that had read presidents' addresses only was frozen, in 4 bits. Beside it an addition of "
+      + `4% (LoRA) was trained on ${settings.right} (${rights}). Turn the dial: everything runs in this page.`), place,
+    make("p", {}, "Made with lora-edu, a course that builds LoRA and QLoRA by hand. Make your own: lora-edu voice my_text.txt, "
+      + "or in a browser tab, on ", page, ".")));
+  return aliveDial(place, settings);
+}
+
+// Colors: the course's blue for addresses, orange for plays.
+const STYLE = `
+.alive, .alive-page { --ink: #1c2430; --mute: #5d6876; --back: #fbfaf7; --line: #d9d5cb; --base: #0072b2; --adapted: #a86400; color: var(--ink); }
+@media (prefers-color-scheme: dark) {
+  html:not([data-theme="light"]) :is(.alive, .alive-page) { --ink: #e9e6df; --mute: #a8aeb8; --back: #14161a; --line: #343a43; --base: #57b3e6; --adapted: #e3a03c; }
+}
+html[data-theme="dark"] .alive { --ink: #e9e6df; --mute: #a8aeb8; --back: #14161a; --line: #343a43; --base: #57b3e6; --adapted: #e3a03c; }
+body:has(> .alive-page) { margin: 0; background: light-dark(#fbfaf7, #14161a); color-scheme: light dark; font: 17px/1.5 system-ui, sans-serif; }
+.alive-page { max-width: 60rem; margin: 0 auto; padding: 1.5rem; }
+.alive-page h1 { font: 600 clamp(1.6rem, 4vw, 2.6rem)/1.15 Georgia, "DejaVu Serif", serif; }
+.alive, .alive * { box-sizing: border-box; }
+.alive-dial { display: grid; grid-template-columns: auto 1fr auto; gap: 0 1rem; align-items: center; }
+.alive-base { color: var(--base); }
+.alive-adapted { color: var(--adapted); }
+.alive-slider { display: grid; grid-template-columns: 1fr auto; margin: 0; }
+.alive-slider span:first-child { color: var(--mute); font-size: 0.9rem; }
+.alive-slider input { grid-column: 1 / -1; width: 100%; height: 44px; margin: 0; cursor: pointer; accent-color: var(--adapted); }
+.alive-value { font-variant-numeric: tabular-nums; font-weight: 600; }
+.alive-marks { grid-column: 2; display: flex; justify-content: space-between; font-size: 0.85rem; color: var(--mute); }
+.alive-said {
+  height: 7em; overflow: hidden; white-space: pre-wrap; overflow-wrap: anywhere; margin: 0.4rem 0;
+  padding-left: 1rem; border-left: 4px solid var(--line); font: clamp(1.05rem, 2.3vw, 1.5rem)/1.4 Georgia, "Noto Serif", "DejaVu Serif", serif;
+  color: color-mix(in oklab, var(--adapted) calc(var(--s) * 100%), var(--base));
+}
+.alive-said i { color: var(--mute); }
+.alive button { font: inherit; font-size: 0.9rem; min-height: 44px; padding: 0.2rem 1rem; border: 1px solid var(--mute); border-radius: 0.4rem; background: none; color: inherit; cursor: pointer; }
+.alive-line { margin-top: 0.7rem; --bar: var(--base); }
+.alive-play { --bar: var(--adapted); }
+.alive-head { display: flex; justify-content: space-between; gap: 1rem; font-size: 0.9rem; color: var(--mute); }
+.alive-head b { color: var(--ink); font-variant-numeric: tabular-nums; white-space: nowrap; }
+.alive-line input { font: inherit; width: 100%; min-height: 44px; padding: 0.2rem 0.6rem; border: 1px solid var(--mute); border-radius: 0.4rem; background: none; color: inherit; }
+.alive-row { display: flex; height: 5.4rem; overflow: hidden; }
+.alive-row span { flex: 1 1 0; min-width: 0; text-align: center; font: clamp(0.62rem, 1.5vw, 0.95rem)/1.5 "DejaVu Sans Mono", Consolas, monospace; }
+.alive-row u { display: block; margin: 0 8%; height: calc(var(--h, 0) * 3.9rem); background: var(--bar); }
+.alive-row u.alive-deep { clip-path: polygon(0 0, 100% 0, 100% 88%, 50% 100%, 0 88%); }
+.alive-note, .alive-sentence { font-size: 0.9rem; color: var(--mute); margin: 0.4rem 0; }
+.alive-sentence { color: var(--ink); min-height: 3em; }
+.alive-three { display: grid; grid-template-columns: repeat(3, 1fr); gap: 0 1.5rem; }
+.alive-trouble { border-left: 4px solid var(--adapted); padding-left: 0.8rem; }
+.alive-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
+@media (max-width: 599px) {
+  .alive-dial { grid-template-columns: 1fr 1fr; }
+  .alive-dial .alive-slider { grid-column: 1 / -1; grid-row: 2; }
+  .alive-adapted { text-align: right; }
+  .alive-marks { grid-column: 1 / -1; }
+  .alive-three { grid-template-columns: 1fr; }
+  .alive-said { height: 11.2em; }
+}
+@media (prefers-reduced-motion: no-preference) { .alive-row u { transition: height 0.1s; } }
+@media (forced-colors: active) {
+  .alive .alive-row u { forced-color-adjust: none; background: CanvasText; }
+  .alive .alive-slider input { accent-color: auto; }
+}
+`;
+
+const dialing = { PIECE, ADDRESS, make, toBytes, nearView, surprises, aliveDial, slider, paintedLine, showVoice, STYLE };

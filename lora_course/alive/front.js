@@ -180,7 +180,7 @@ async function load() {
     await fetched(voicesFile);
     worker = Object.assign(workerOf({ ...alive, ...writing }, "serve();"), { onmessage: answered, onerror: trouble });
     worker.postMessage({ voices: window.aliveFiles.voices });
-    for (const name of ["adapter.js", "train.js", "yours.js"]) await fetched(folder + name); // what trains comes last
+    for (const name of ["adapter.js", "train.js", "dial.js", "yours.js"]) await fetched(folder + name); // what trains comes last
   } catch (error) { trouble(error); }
 }
 addEventListener("load", () => setTimeout(load, 200));

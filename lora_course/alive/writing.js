@@ -33,15 +33,15 @@ function drawn(logits, noise) { // the byte with the largest sum, among the like
   }
   return best;
 }
-// Writes on from some words, and hands over what is there every eight bytes: a Worker can look for news in between.
-function* written(gpt, session, { words, dice, gain }) {
+// Writes on from some words, and hands over what is there every few bytes: a Worker can look for news in between.
+function* written(gpt, session, { words, dice, gain, every = 8 }) {
   const start = [10, ...new TextEncoder().encode(words)], bytes = [];
   session.position = 0;
   gpt.gain.set(gain);
   let logits = gpt.read(session, start).slice(-256);
   while (bytes.length < LENGTH && session.position < gpt.context) {
     bytes.push(drawn(logits, thrown(dice, bytes.length)));
-    if (bytes.length % 8 === 0) yield new TextDecoder().decode(Uint8Array.from(bytes));
+    if (bytes.length % every === 0) yield new TextDecoder().decode(Uint8Array.from(bytes));
     logits = gpt.next(session, bytes.at(-1));
   }
 }

@@ -67,8 +67,9 @@ function readable(bytes, name) { // own_text.read_own_text: nine tenths to train
     if (new TextDecoder("utf-8", { fatal: true }).decode(bytes).includes("\0")) throw Error();
   } catch { throw Error(`${name} is no plain text in UTF-8: export it as plain text first.`); }
   if (bytes.length < LEAST) throw Error(`${has}: at least ${number(LEAST)} are needed, and 100,000 become a voice.`);
-  const most = Math.floor(bytes.length * 0.9), line = bytes.lastIndexOf(10, most) + 1, cut = line > most / 2 ? line : most;
-  return { train: bytes.slice(0, cut), held: evenWindows(bytes.slice(cut), HELD), about: has };
+  const most = Math.floor(bytes.length * 0.9), start = bytes.lastIndexOf(10, most) + 1, cut = start > most / 2 ? start : most;
+  const lines = new TextDecoder().decode(bytes.slice(cut, cut + 9000)).split("\n"), line = lines.find(each => each.length > 27) ?? lines[0];
+  return { train: bytes.slice(0, cut), held: evenWindows(bytes.slice(cut), HELD), about: has, line: line.trim().slice(0, 52) };
 }
 async function chosen(file) {
   if (file && file.size > MOST) return readable({ length: file.size }, file.name); // it is not even read
@@ -114,16 +115,17 @@ async function start() {
   if (state !== "idle") { state = "stops"; return; }
   state = "runs";
   try {
-    const text = await chosen($("file").files[0]);
+    const text = await chosen($("file").files[0]), { length } = text.train, before = lesson?.text;
     $("train").textContent = "Stop, and keep what it has learned";
-    await prepare(text);
-    await learn(text);
+    const goesOn = lesson?.stopped && before.length === length && before.every((byte, i) => byte === text.train[i]);
+    if (!goesOn) await prepare(text);
+    await learn();
     await finish();
   } catch (error) { tell(error.message); }
   state = "idle";
-  $("train").textContent = "Train on it";
+  $("train").textContent = lesson?.stopped ? "Go on with it" : "Train on it";
 }
-async function prepare({ held, about }) {
+async function prepare({ train: text, held, about, line }) {
   tell(`${about}. They stay in this tab. The model is unpacked once more.`);
   lesson?.team.forEach(ask => ask.end());
   const team = Array.from({ length: Math.min(2, navigator.hardwareConcurrency || 1) }, hired);
@@ -131,7 +133,7 @@ async function prepare({ held, about }) {
   const [{ flat, corner, compiled }] = await Promise.all(team.map(ask => ask(...given)));
   const [steps, slow] = compiled ? [100, ""] : [20, " Without WebAssembly a step takes several times longer: 20 in place of 100."];
   const president = evenWindows(toUtf8(window.aliveFiles.president), HELD), { words, dice } = at;
-  lesson = { team, lead: team[0], flat, corner, steps, slow, held, president, words, dice, curves: [], losses: [] };
+  lesson = { text, run: train(team, flat, text, steps), begun: flat.slice(), team, lead: team[0], flat, corner, steps, slow, held, line, president, words, dice, curves: [], losses: [] };
   $("kept").hidden = !($("training").hidden = false);
   for (const answer of ["film", "answer-0", "answer-1", "answer-2"]) $(answer).replaceChildren();
   $("moved").textContent = "B is blank.";
@@ -158,10 +160,11 @@ async function look(speaks) {
   line.append(head, words + clean(await lead("speak", words, dice)));
   $("film").append(line);
 }
-async function learn(text) {
-  const { team, flat, steps, corner, losses } = lesson, begun = flat.slice(), { rank, out, width, end } = corner;
-  for await (const loss of train(team, flat, text.train, steps)) {
-    const step = losses.push(loss), middle = end - rank * out;
+async function learn() {
+  const { run, begun, flat, steps, corner, losses } = lesson, { rank, out, width, end } = corner;
+  lesson.stopped = false;
+  for (let next; !(next = await run.next()).done;) { // after a stop it goes on from there
+    const step = losses.push(next.value), middle = end - rank * out;
     drawYours(flat, corner);
     if (step === 1) {
       const most = (from, to) => flat.subarray(from, to).reduce((top, value, i) => Math.max(top, Math.abs(value - begun[from + i])), 0);
@@ -169,7 +172,7 @@ async function learn(text) {
       const [A, B] = lesson.moved.map(value => value.toFixed(4));
       $("moved").textContent = `In the first step A moved by ${A}, B by at most ${B}: A's gradient comes through B, which was blank.`;
     }
-    if (state === "stops") break;
+    if (lesson.stopped = state === "stops" && step < steps) break;
     if (step % 10 === 0 && step < steps) await look(step === 10 || step % 20 === 0);
   }
   await look(true);
@@ -202,48 +205,20 @@ async function cut() { // the trained rank, without training again
 function download(name, parts, type) {
   Object.assign(document.createElement("a"), { href: URL.createObjectURL(new Blob(parts, { type })), download: name }).click();
 }
-function speakAlone() { // the script of a saved page
-  const $ = id => document.getElementById(id), numbers = new Float32Array(fromBase64(aliveFiles.adapter).buffer);
-  const gpt = new GPT(readSafetensors(fromBase64(aliveFiles.voices)), { room: numbers.length });
-  const session = gpt.newSession(), flat = gpt.take(numbers.length);
-  flat.set(numbers);
-  wear(gpt, flat, RANK, ALPHA);
-  let dice = 8, last = 0;
-  async function show() {
-    const mine = ++last, strength = Number($("strength").value), words = $("words").value;
-    $("value").textContent = strength.toFixed(1);
-    for (const text of written(gpt, session, { words, dice, gain: Array(RANK).fill(strength) })) {
-      $("said").textContent = words + text.replace(/[*#_]/g, "");
-      await new Promise(resolve => setTimeout(resolve));
-      if (mine !== last) return;
-    }
-  }
-  for (const id of ["strength", "words"]) $(id).addEventListener("input", show);
-  $("dice").addEventListener("click", () => { dice++; show(); });
-  show();
-}
 function voicePage(name) { // dial_page.voice_page: one file that asks for nothing, and opens at 1
   const safe = name.replace(/[&<>"]/g, letter => `&#${letter.charCodeAt(0)};`), bytes = new Uint8Array(lesson.learned.buffer);
   const chunk = i => btoa(String.fromCharCode(...bytes.subarray(9000 * i, 9000 * (i + 1)))); // a multiple of 3: they join
-  const adapter = Array.from({ length: Math.ceil(bytes.length / 9000) }, (_, i) => chunk(i)).join("");
-  const home = location.protocol === "file:" ? "lora-edu, try.html" : `<a href="${location.href.replace(/#.*/, "")}">this page</a>`;
+  const numbers = Array.from({ length: Math.ceil(bytes.length / 9000) }, (_, i) => chunk(i)).join("");
+  const home = location.protocol === "file:" ? "" : location.href.replace(/#.*/, ""), files = { model: window.aliveFiles.voices };
+  const settings = { right: name, rights: "in a browser tab", home, start: 1, line: lesson.line, adapter: { numbers, rank: RANK, alpha: ALPHA } };
   const policy = "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'unsafe-inline'";
-  const start = `<!doctype html>
+  const script = [...scriptOf({ ...alive, ...writing, ...adapters, ...training, ...dialing }),
+    `window.aliveFiles = ${JSON.stringify(files)};\nshowVoice(${JSON.stringify(settings)});\n`];
+  return [`<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="${policy}"><title>The voice of ${safe}</title><style>
-body { max-width: 50rem; margin: 0 auto; padding: 1rem; color-scheme: light dark; font: 1.1rem/1.5 system-ui, sans-serif; }
-#said { font: 1.6rem/1.4 Georgia, serif; min-height: 9em; white-space: pre-wrap; overflow-wrap: anywhere; }
-input, button { font: inherit; min-height: 44px; } input { width: 100%; }
-</style></head><body><h1>The voice of ${safe}</h1>
-<p>A small language model that had read presidents alone was frozen, in 4 bits. Beside it an addition of 4% (LoRA) was trained
-in a browser tab, on ${safe}. At 0 you hear the president, at 1 the addition as it was trained, at 2 it babbles.</p>
-<label>strength <span id="value"></span><input id="strength" type="range" min="0" max="2" step="0.1" value="1"></label>
-<p id="said"></p><label>first words <input id="words" maxlength="60" value="I have "></label>
-<p><button id="dice">Other dice</button></p><p>Make your own: ${home}, in the course LoRA and QLoRA, built by hand.</p>
-<script>"use strict";
-`;
-  const parts = { ...SCRIPTS, aliveFiles: { voices: window.aliveFiles.voices, adapter }, speakAlone };
-  return [start, ...scriptOf(parts), "speakAlone();</script></body></html>\n"];
+<meta http-equiv="Content-Security-Policy" content="${policy}"><title>The voice of ${safe}</title></head><body>
+<noscript>Where scripts are off, this voice stays silent.</noscript><script>"use strict";
+`, ...script.map(part => part.replaceAll("</", "<\\/").replaceAll("<!--", "<\\!--")), "</script></body></html>\n"];
 }
 $("save-page").addEventListener("click", () => {
   const name = $("name").value.trim() || "a text of mine";

@@ -18,6 +18,7 @@ from lora_course.alive import exporting
 from lora_edu import GPT, GPTConfig, add_lora, data_file, load_adapter, load_base, lora, quantize, quantize_linears
 from lora_edu.codebooks import get_codebook
 from lora_edu.quantization import DoubleQuant, QuantizedTensor, decode
+from lora_edu.texts import ADDRESS_LINE
 
 ENGINE, BREAKING = (Path(exporting.__file__).with_name(name) for name in ("gpt.js", "breaking.js"))
 LINE = list(b"\nFie, cousin Percy! how")
@@ -193,6 +194,10 @@ def test_the_compiled_product_is_its_text():
     there = base64.b64decode(re.search(r'const WASM = "(.+)"', ENGINE.read_text("utf-8"))[1])
     assert compiled.startswith(there) and len(there) < 800
     assert compiled[len(there)] == 0  # a custom section follows: the names of the text
+
+
+def test_the_dial_reads_the_courses_address_line():
+    assert f'ADDRESS = "{ADDRESS_LINE}";' in ENGINE.with_name("dial.js").read_text("utf-8")
 
 
 def test_gpt_js_is_short_and_needs_nothing():
