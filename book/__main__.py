@@ -91,7 +91,8 @@ def build(sources: Path, folder: Path) -> None:
         for section in search.sections(page.name, page.read_text("utf-8"))
     ]
     (folder / "sections.js").write_text(search.script(found), encoding="utf-8")
-    front = pages.front_page((ROOT / "try.html").read_text(encoding="utf-8"))
+    card = nbformat.read(ROOT / "notebooks" / f"{pages.CARD}.ipynb", as_version=4)
+    front = pages.front_page((ROOT / "try.html").read_text(encoding="utf-8"), card)
     (folder / "index.html").write_text(front, encoding="utf-8")
     (folder / ".nojekyll").touch()  # GitHub Pages: serve _static as it is
 

@@ -57,10 +57,11 @@ MOVE = """() => [...document.querySelectorAll(".live")].map(place => {
     return [place.dataset.live, followed, times.sort((a, b) => a - b)[3]];
 })"""
 
-# Turns the dial of notebook 00: nothing is said while it turns; at rest lines, words and what is written have followed, and
+# Turns the dial of notebook 00: nothing is said while it turns; at rest lines, words and what is written have followed;
 # no piece of the work held the page for long. Returns what is wrong.
 DIAL = """async slowest => {
-    const rest = milliseconds => new Promise(done => setTimeout(done, milliseconds)), wrong = [], changes = [], took = [];
+    const rest = milliseconds => new Promise(done => setTimeout(done, milliseconds));
+    const wrong = [], changes = [], took = [];
     const all = selector => [...document.querySelectorAll(`#alive ${selector}`)];
     const turn = (name, value) => {
         const input = all(`input[aria-label^=${name}]`)[0];

@@ -26,7 +26,10 @@ ALIVE = (  # what a page needs on which the model runs
     '<script defer src="alive/gpt.js"></script><script defer src="alive/writing.js"></script>'
     '<script defer src="alive/dial.js"></script><script defer src="alive/breaking.js"></script>'
 )
+CARD = "14_which_card"
 FRONT = {"lora_course/alive/": "alive/", "data/": "alive/", "README.md": "contents.html"}  # try.html, at its place here
+FRONT |= {f"notebooks/{CARD}.ipynb": f"{CARD}.html"}
+CARD_HERE = "<!-- the picture of 14 -->"
 TWINS = {  # who reads a page runs no cell
     "Run the cell and move the dial to the right. (Each page's slider wakes so: click the line `# The slider` above "
     "it, then press Shift+Enter.)": "Move the dial to the right.",
@@ -164,8 +167,10 @@ def _first_output(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return next(output for output in outputs if "image/png" in output.get("data", {}))
 
 
-def front_page(page: str) -> str:
-    """The first page: try.html with the addresses that its parts have in the book."""
+def front_page(page: str, card: nbformat.NotebookNode) -> str:
+    """The first page: try.html with the addresses that its parts have in the book, and with the first picture of 14."""
+    picture = picture_html(f"{CARD}-1.webp", _first_output(card))
+    page = page.replace(CARD_HERE, f'\n<p><a href="{CARD}.html">{picture}</a></p>')
     for there, here in FRONT.items():
         page = page.replace(f'="{there}', f'="{here}')
     return page.replace("</title>", '</title>\n<meta property="og:image" content="pictures/preview.png">', 1)

@@ -40,15 +40,15 @@ def voice_page(model: GPT, name: str, rights: str, line: str) -> str:
     name, rights: what it was trained on, and why that was allowed; line: one held-out line, which the card shows too.
     """
     settings = {"right": name, "rights": rights, "start": 1, "line": line}  # whoever opens it hears the voice at once
-    start = f"showVoice({json.dumps(settings, ensure_ascii=False)});"
-    engines = [HERE.joinpath(file).read_text(encoding="utf-8") for file in ENGINES]
-    scripts = "".join(f"<script>{_in_script(t)}</script>\n" for t in (*engines, script("model", exported(model)), start))
+    scripts = [HERE.joinpath(file).read_text(encoding="utf-8") for file in ENGINES]
+    scripts += [script("model", exported(model)), f"showVoice({json.dumps(settings, ensure_ascii=False)});"]
+    inside = "".join(f"<script>{_in_script(text)}</script>\n" for text in scripts)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         f"<title>The voice of {escape(name)}</title></head>\n<body>\n"
-        f"<noscript>Where scripts are off, this voice stays silent.</noscript>\n{scripts}</body></html>\n"
+        f"<noscript>Where scripts are off, this voice stays silent.</noscript>\n{inside}</body></html>\n"
     )
 
 

@@ -112,9 +112,11 @@ function touch(change) { // by the reader: the page stops moving by itself
   touched = true;
   turn(change);
 }
-function open() { // the second axis, after the first drag
+function open() { // the second axis, after the first drag; the dot stays under the finger
+  const place = () => $("dot").getBoundingClientRect().top, before = place();
   document.body.classList.add("open");
   $("second").hidden = false;
+  scrollBy({ top: place() - before, behavior: "instant" });
 }
 function drag(event) {
   const box = $("pad").getBoundingClientRect(), scale = 300 / box.width;

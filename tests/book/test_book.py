@@ -71,10 +71,11 @@ def test_every_public_name_stands_on_its_page_with_the_notebook_that_builds_it()
 
 
 def test_the_front_page_is_try_html_and_asks_for_what_the_book_holds():
-    page = pages.front_page((ROOT / "try.html").read_text("utf-8"))
+    card = nbformat.read(ROOT / "notebooks" / "14_which_card.ipynb", as_version=4)
+    page = pages.front_page((ROOT / "try.html").read_text("utf-8"), card)
     asked = re.findall(r'(?:src|href|data-voices)="([^"#]+)"', page)
     held = {"alive/places.js", "alive/gpt.js", "alive/writing.js", "alive/front.js", "alive/voices.js", "contents.html"}
-    held.add("alive/train.js")  # a link: it is there to be read
+    held |= {"alive/train.js", "14_which_card.html", "pictures/14_which_card-1.webp"}  # to be read, and to be seen
     assert set(asked) == held
 
 
