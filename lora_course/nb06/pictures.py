@@ -75,7 +75,8 @@ def beat_nf4(values: Tensor):
         for text, z, name in zip(ends, (cuts[0], cuts[-1]), ("level -1", "level 1"), strict=True):
             text.set(text=name, position=(z, _height(z) + 0.02))
         marker.set_data([now["offset"]], [now["error"]])
-        note.set(text=f"{now['error']:.2f}%", position=(now["offset"], now["error"] + 0.07))
+        inside = min(max(now["offset"], OFFSETS[0] + 0.01), OFFSETS[-1] - 0.005)
+        note.set(text=f"{now['error']:.2f}%", position=(inside, now["error"] + 0.07))
 
     return figure, view_values, draw, {"offset": OFFSETS[0]}
 
@@ -97,7 +98,7 @@ def _beat_panels() -> tuple[Figure, tuple[Axes, Axes]]:
     bell.set_title("slices of equal probability from the offset to 1/2, on each side", loc="center", fontsize=10)
     bell.yaxis.set_visible(False)
     bell.spines["left"].set_visible(False)
-    curve.set(xlim=(OFFSETS[0] - 0.005, OFFSETS[-1] + 0.01), ylim=(8.8, 10.7))
+    curve.set(xlim=(OFFSETS[0] - 0.005, OFFSETS[-1] + 0.01), ylim=(8.8, 11.2))
     curve.set(xlabel="offset: the outermost probability", ylabel="relative error, %")
     curve.set_title("error on normal weights, block 64", loc="center", fontsize=10)
     return figure, (bell, curve)

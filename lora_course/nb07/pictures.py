@@ -72,9 +72,9 @@ def _move(parts: dict, c: float, k: float, both: float) -> None:
     parts["arc"].set_data(long * np.cos(turn), long * np.sin(turn))
     parts["measured"].set_data([both], [0])
     parts["sum"].set_data([c + k], [0])
-    beside = np.clip(c + k, c + 6, 26)  # the sum's label: right of that of the codes, and within the frame
+    beside = np.clip(c + k, c + 6, 26)  # the sum's label: right of that of both, below its mark, within the frame
     places = ((0, -2.2, f"codes {c:.2f}"), (c, k + 0.7, f"constants {k:.2f}"), (0, -4.7, f"both {both:.2f}"))
-    for text, (x, y, said) in zip(parts["texts"], (*places, (beside, -2.2, f"sum {c + k:.2f}")), strict=True):
+    for text, (x, y, said) in zip(parts["texts"], (*places, (beside, -4.7, f"sum {c + k:.2f}")), strict=True):
         text.set(position=(x, y), text=said)
 
 

@@ -36,8 +36,8 @@ KINDS = {"attention": (GRAY, "s"), "MLP": (ORANGE, "D"), "all six": ("black", "o
 
 
 def budget(runs: Runs) -> dict:
-    """Show one budget with a slider over the places in attention."""
-    place = ipywidgets.SelectionSlider(options=ATTENTION, value="q v", description="place")
+    """Show one budget with a button for each place in attention."""
+    place = ipywidgets.ToggleButtons(options=ATTENTION, value="q v", description="place")
     return explore(budget_view(runs), BUDGET_ALT, place=place)
 
 
