@@ -136,6 +136,8 @@ def _yours(browser: Browser, address: str) -> list[str]:
         wrong.append(f"nothing is learned, or the control learns: {told}")
     if "Measured: 0 changed" not in answers[0] or len(set(sums)) != 1 or "guessed: A. Measured: B" not in answers[1]:
         wrong.append(f"the frozen weights, or a guess: {answers}")
+    if page.inner_text("#train") != "Go on with it":
+        wrong.append("a stopped training cannot go on")
     if "A moved by 0.0000" not in answers[2] or len(set(page.locator("#film li").all_inner_texts())) < 2:
         wrong.append(f"A moves first, or the sentence does not bend: {answers[2]}")
     page.locator("#cut").fill("1")

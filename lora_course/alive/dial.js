@@ -41,6 +41,7 @@ function* surprises(gpt, session, bytes) { // nats at each byte but the first, m
 
 async function aliveDial(place, { left = "president", right = "playwright", start = 0, words = "I have ", line, model, adapter, ...more }) {
   let file, gpt;
+  document.head.append(make("style", {}, STYLE));
   try {
     await nearView(place); // 3 MB come only then
     if (model) await loadScript(model);
@@ -90,7 +91,6 @@ async function aliveDial(place, { left = "president", right = "playwright", star
     handle.value = value;
     handle.dispatchEvent(new Event("input"));
   };
-  document.head.append(make("style", {}, STYLE));
   place.replaceChildren(
     make("div", { class: "alive-dial" }, make("b", { class: "alive-base" }, left), dial, make("b", { class: "alive-adapted" }, right),
       make("div", { class: "alive-marks", "aria-hidden": true }, ...[`0 ${left}`, "1 as trained", "2 it babbles"].map(mark => make("span", {}, mark)))),

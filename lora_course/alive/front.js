@@ -52,8 +52,8 @@ function atRest() { // for who hears the page, and for the link: once the dot st
 
 // --- what is frozen, what is added ---------------------------------------------------------------------------------
 
-const raw = text => Uint8Array.from(atob(text), letter => letter.charCodeAt(0)), { side } = PLACES.corner;
-const codes = raw(PLACES.corner.codes), [A, B] = ["A", "B"].map(name => new Int8Array(raw(PLACES.corner[name]).buffer));
+const { side } = PLACES.corner, codes = fromBase64(PLACES.corner.codes);
+const [A, B] = ["A", "B"].map(name => new Int8Array(fromBase64(PLACES.corner[name]).buffer));
 const INKS = [[196, 98, 0], [0, 138, 96]]; // a playwright's, a prophet's
 const entry = (i, k) => B[Math.floor(i / side) * PLACES.rank + k] * A[k * side + i % side]; // of direction k, in B A
 const products = at.stops.map((_, k) => Float32Array.from({ length: side * side }, (_, i) => entry(i, k)));

@@ -59,6 +59,10 @@ const TEXTS = { // that need not be found first
 };
 let picked = null; // one of these, of which the page shows the beginning: a whole book takes a browser long to lay out
 
+function takes(text) { // another text: training begins anew
+  picked = text;
+  if (state === "idle") $("train").textContent = "Train on it";
+}
 function readable(bytes, name) { // own_text.read_own_text: nine tenths to train on; held out: the rest, from a line's start on
   const has = `${name} has ${number(bytes.length)} bytes`;
   if (!bytes.length) throw Error("There is no text yet: paste one, drop a file, or take one of these two.");
@@ -68,8 +72,9 @@ function readable(bytes, name) { // own_text.read_own_text: nine tenths to train
   } catch { throw Error(`${name} is no plain text in UTF-8: export it as plain text first.`); }
   if (bytes.length < LEAST) throw Error(`${has}: at least ${number(LEAST)} are needed, and 100,000 become a voice.`);
   const most = Math.floor(bytes.length * 0.9), start = bytes.lastIndexOf(10, most) + 1, cut = start > most / 2 ? start : most;
-  const lines = new TextDecoder().decode(bytes.slice(cut, cut + 9000)).split("\n"), line = lines.find(each => each.length > 27) ?? lines[0];
-  return { train: bytes.slice(0, cut), held: evenWindows(bytes.slice(cut), HELD), about: has, line: line.trim().slice(0, 52) };
+  const lines = new TextDecoder().decode(bytes.slice(cut, cut + 9000)).split("\n");
+  const line = (lines.find(each => each.length > 27) ?? lines[0]).trim().slice(0, 52); // for a saved page
+  return { train: bytes.slice(0, cut), held: evenWindows(bytes.slice(cut), HELD), about: has, line };
 }
 async function chosen(file) {
   if (file && file.size > MOST) return readable({ length: file.size }, file.name); // it is not even read
@@ -133,7 +138,8 @@ async function prepare({ train: text, held, about, line }) {
   const [{ flat, corner, compiled }] = await Promise.all(team.map(ask => ask(...given)));
   const [steps, slow] = compiled ? [100, ""] : [20, " Without WebAssembly a step takes several times longer: 20 in place of 100."];
   const president = evenWindows(toUtf8(window.aliveFiles.president), HELD), { words, dice } = at;
-  lesson = { text, run: train(team, flat, text, steps), begun: flat.slice(), team, lead: team[0], flat, corner, steps, slow, held, line, president, words, dice, curves: [], losses: [] };
+  const run = train(team, flat, text, steps), begun = flat.slice(), lead = team[0], curves = [], losses = [];
+  lesson = { text, held, line, president, words, dice, team, lead, flat, corner, run, begun, steps, slow, curves, losses };
   $("kept").hidden = !($("training").hidden = false);
   for (const answer of ["film", "answer-0", "answer-1", "answer-2"]) $(answer).replaceChildren();
   $("moved").textContent = "B is blank.";
@@ -199,7 +205,9 @@ let cuts = 0;
 async function cut() { // the trained rank, without training again
   const rank = Number($("cut").value), mine = ++cuts, { lead, learned, curves, words, dice } = lesson;
   $("cut-value").textContent = rank;
-  const now = await measured(await lead("first", learned, rank)), text = await lead("speak", words, dice);
+  const flat = await lead("first", learned, rank);
+  if (mine !== cuts) return; // the handle has moved on
+  const now = await measured(flat), text = await lead("speak", words, dice);
   if (mine === cuts) $("cut-said").textContent = `Rank ${rank}: ${compared(now, curves[0])}. ${words}${clean(text)} …`;
 }
 function download(name, parts, type) {
@@ -209,11 +217,12 @@ function voicePage(name) { // dial_page.voice_page: one file that asks for nothi
   const safe = name.replace(/[&<>"]/g, letter => `&#${letter.charCodeAt(0)};`), bytes = new Uint8Array(lesson.learned.buffer);
   const chunk = i => btoa(String.fromCharCode(...bytes.subarray(9000 * i, 9000 * (i + 1)))); // a multiple of 3: they join
   const numbers = Array.from({ length: Math.ceil(bytes.length / 9000) }, (_, i) => chunk(i)).join("");
-  const home = location.protocol === "file:" ? "" : location.href.replace(/#.*/, ""), files = { model: window.aliveFiles.voices };
-  const settings = { right: name, rights: "in a browser tab", home, start: 1, line: lesson.line, adapter: { numbers, rank: RANK, alpha: ALPHA } };
+  const home = location.protocol === "file:" ? "" : location.href.replace(/#.*/, "");
+  const adapter = { numbers, rank: RANK, alpha: ALPHA };
+  const settings = { right: name, rights: "in a browser tab", home, start: 1, line: lesson.line, adapter };
   const policy = "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'unsafe-inline'";
   const script = [...scriptOf({ ...alive, ...writing, ...adapters, ...training, ...dialing }),
-    `window.aliveFiles = ${JSON.stringify(files)};\nshowVoice(${JSON.stringify(settings)});\n`];
+    `window.aliveFiles = ${JSON.stringify({ model: window.aliveFiles.voices })};\nshowVoice(${JSON.stringify(settings)});\n`];
   return [`<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="${policy}"><title>The voice of ${safe}</title></head><body>
@@ -231,16 +240,17 @@ $("cut").addEventListener("input", cut);
 $("train").addEventListener("click", start);
 for (const [id, text] of Object.entries(TEXTS)) $(id).addEventListener("click", () => {
   $("file").value = "";
-  picked = text();
+  takes(text());
   $("text").value = `${picked.slice(0, 600)} …`;
   tell(`${number(toUtf8(picked).length)} bytes are here.`);
 });
-$("text").addEventListener("input", () => { $("file").value = ""; picked = null; });
+$("text").addEventListener("input", () => { $("file").value = ""; takes(null); });
+$("file").addEventListener("change", () => takes(null));
 $("yours").addEventListener("dragover", event => event.preventDefault());
 $("yours").addEventListener("drop", event => {
   event.preventDefault();
   const { files } = event.dataTransfer;
-  picked = null;
+  takes(null);
   $("text").value = files.length ? "" : event.dataTransfer.getData("text");
   if (files.length) $("file").files = files;
 });
