@@ -170,7 +170,7 @@ def _first_output(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
 def front_page(page: str, card: nbformat.NotebookNode) -> str:
     """The first page: try.html with the addresses that its parts have in the book, and with the first picture of 14."""
     picture = picture_html(f"{CARD}-1.webp", _first_output(card))
-    page = page.replace(CARD_HERE, f'\n<p><a href="{CARD}.html">{picture}</a></p>')
+    page = page.replace(CARD_HERE, f'\n<p id="picture" hidden><a href="{CARD}.html">{picture}</a></p>')
     for there, here in FRONT.items():
         page = page.replace(f'="{there}', f'="{here}')
     return page.replace("</title>", '</title>\n<meta property="og:image" content="pictures/preview.png">', 1)

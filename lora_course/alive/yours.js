@@ -254,4 +254,4 @@ $("yours").addEventListener("drop", event => {
   $("text").value = files.length ? "" : event.dataTransfer.getData("text");
   if (files.length) $("file").files = files;
 });
-$("yours").hidden = false;
+for (const id of ["yours", "picture"]) $(id)?.removeAttribute("hidden"); // what the dot needs comes first
