@@ -149,7 +149,7 @@ function showVoice({ home, rights, ...settings }) { // home: the address of the 
 
 // Colors: the course's blue for addresses, orange for plays.
 const STYLE = `
-.alive, .alive-page { --ink: #1c2430; --mute: #5d6876; --back: #fbfaf7; --line: #d9d5cb; --base: #0072b2; --adapted: #a86400; color: var(--ink); }
+.alive, .alive-page { --ink: #1c2430; --mute: #5d6876; --back: #fbfaf7; --line: #d9d5cb; --base: #0072b2; --adapted: #9f5f00; color: var(--ink); }
 @media (prefers-color-scheme: dark) {
   html:not([data-theme="light"]) :is(.alive, .alive-page) { --ink: #e9e6df; --mute: #a8aeb8; --back: #14161a; --line: #343a43; --base: #57b3e6; --adapted: #e3a03c; }
 }
