@@ -31,8 +31,9 @@ FRONT = {"lora_course/alive/": "alive/", "data/": "alive/", "README.md": "conten
 FRONT |= {f"notebooks/{CARD}.ipynb": f"{CARD}.html"}
 CARD_HERE = "<!-- the picture of 14 -->"
 TWINS = {  # who reads a page runs no cell
-    "Run the cell and move the dial to the right. (Each page's slider wakes so: click the line `# The slider` above "
-    "it, then press Shift+Enter.)": "Move the dial to the right.",
+    "Run the cell and move the dial to the right. Each page's slider wakes so: click the line `# The slider` above "
+    "it, then press Shift+Enter.": "Move the dial to the right.",
+    "into a play's, with the speaker's name between stars?": "into a play's, with a speaker's name?",
     "and run again": "and run again, in JupyterLab",
     "The dial above plays back stored measurements. Trust them once you have measured one yourself, at half "
     "strength.": "The dial above computes in your browser. Here a notebook measured half strength beside what is "
