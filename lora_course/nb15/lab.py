@@ -169,17 +169,15 @@ BRIEF = ("lora r8", 1e-2, 20), ("full", 1e-3, 20), *SHORT
 
 FORGETTING_ARMS: dict[str, dict] = {}
 for _seed in SEEDS:
-    FORGETTING_ARMS |= arms_of("lora r8", (1e-2, 3e-3), (_seed,), **LORA)
-    FORGETTING_ARMS |= arms_of("full", (1e-3, 3e-4), (_seed,), **FULL)
+    FORGETTING_ARMS |= arms_of("lora r8", (3e-3,), (_seed,), **LORA) | arms_of("full", (3e-4, 2e-3), (_seed,), **FULL)
     for _way, _lr, _steps in BRIEF:
         FORGETTING_ARMS |= arms_of(_way, (_lr,), (_seed,), **(FULL if _way == "full" else LORA), steps=_steps)
 FORGETTING_ARMS |= (
-    arms_of("lora r8", (1e-2,), **LORA, calibrate=True, cuts=LORAS)  # of two runs more is measured
-    | arms_of("full", (1e-3,), **FULL, calibrate=True, cuts=FULLS)
-    | arms_of("full", (2e-3,), **FULL)
-    | arms_of("lora r1", (2e-2,), method="lora", rank=1)
-    | arms_of("lora r64", (3e-3,), method="lora", rank=64)
-    | arms_of("verses, lora r8", (1e-2,), **LORA, text=VERSES)
-    | arms_of("verses, full", (1e-3,), **FULL, text=VERSES)
+    arms_of("lora r8", (1e-2,), SEEDS, **LORA, calibrate=True, cuts=LORAS)  # of these two more is measured
+    | arms_of("full", (1e-3,), SEEDS, **FULL, calibrate=True, cuts=FULLS)
+    | arms_of("lora r1", (2e-2,), SEEDS, method="lora", rank=1)
+    | arms_of("lora r64", (3e-3,), SEEDS, method="lora", rank=64)
+    | arms_of("verses, lora r8", (1e-2,), SEEDS, **LORA, text=VERSES)
+    | arms_of("verses, full", (1e-3,), SEEDS, **FULL, text=VERSES)
     | {f"bias {bias:g}": {"method": "bias", "lr": bias} for bias in (-1.0, -3.0, -5.0)}
 )
