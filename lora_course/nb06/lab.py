@@ -2,16 +2,17 @@
 
 Each arm rounds every linear layer of the blocks to one format and puts the rounded weights back in full precision. It
 measures two errors, the loss on held-out speeches, and how far the guesses moved. Which weights share a block is a
-matter of chance: a format's six draws permute the columns; a GPTQ arm moves the begin of the first block.
+matter of chance: the six draws of a format, and of GPTQ, permute the columns. `lab_table` does it to any model.
 """
 
 from functools import partial
+from itertools import cycle
 from statistics import NormalDist
 
 import torch
 from torch import Tensor
 
-from lora_course.nb06.lab_floats import four_over_six, nvfp4
+from lora_course.nb06.lab_floats import four_over_six, mxfp4, nvfp4, q4_k
 from lora_course.running.scoreboard import Change, begun_later, fidelity, measured, permuted
 from lora_edu import GPT, load_base, load_text, quantize
 from lora_edu.codebooks import get_codebook, nf_codebook
@@ -20,9 +21,14 @@ from lora_edu.rounding import compensated, lloyd_max
 
 FORMATS = ("nf4", "fp4-e2m1", "int4", "fp4-bnb", "fp4-e3m0")
 CODES = ("nf4-offset-0.94", "lloyd-max", "lloyd-max, free", "bin-middles")  # less error than NF4's on normal weights
-FLOATS: dict[str, Change] = {"nvfp4": nvfp4, "four over six": four_over_six}  # in blocks of 16, scales in 8 bits
+OTHERS: dict[str, Change] = {  # with blocks and constants of their own
+    "nvfp4": nvfp4,
+    "four over six": four_over_six,
+    "mxfp4": mxfp4,
+    "mxfp4, nearest": partial(mxfp4, nearest=True),
+    "q4_k": q4_k,
+}
 DRAWS = range(6)
-SHIFTS = (0, 16, 32, 48)  # where the first block of 64 begins in each of four draws of GPTQ
 
 
 def arm_name(name: str, draw: int) -> str:
@@ -31,13 +37,13 @@ def arm_name(name: str, draw: int) -> str:
 
 
 FORMAT_ARMS = {"full precision": {"name": None}} | {
-    arm_name(name, draw): {"name": name, "draw": draw} for name in (*FORMATS, *FLOATS, *CODES) for draw in DRAWS
+    arm_name(name, draw): {"name": name, "draw": draw} for name in (*FORMATS, *OTHERS, *CODES) for draw in DRAWS
 }
-CALIBRATIONS = ("nearest", "addresses", "plays", "random bytes", "shuffled", "unpaired")
+CALIBRATIONS = ("addresses", "plays", "random bytes", "shuffled", "unpaired")
 COMPENSATION_ARMS = {
-    f"{calibration}, shift {shift}": {"calibration": calibration, "shift": shift}
+    arm_name(calibration, draw): {"calibration": calibration, "draw": draw}
     for calibration in CALIBRATIONS
-    for shift in SHIFTS
+    for draw in DRAWS
 }
 
 
@@ -79,9 +85,13 @@ def format_loss(name: str | None, block_size: int = 64, draw: int = 0, *, window
     """
     if name is None:
         return measured(None, windows=windows)
-    change = FLOATS.get(name) or partial(in_blocks, codebook=format_codebook(name), block_size=block_size)
-    change = permuted(change, draw)
+    change = permuted(changes(name, block_size), draw)
     return measured(change, windows=windows) | fidelity(change, windows=windows)
+
+
+def changes(name: str, block_size: int = 64) -> Change:
+    """What a format does to a weight: round it, and decode it."""
+    return OTHERS.get(name) or partial(in_blocks, codebook=format_codebook(name), block_size=block_size)
 
 
 def in_blocks(weight: Tensor, codebook: Tensor, block_size: int) -> Tensor:
@@ -94,29 +104,33 @@ def rounding(shift: int, *how) -> Change:
     return begun_later(lambda flat: quantize(flat, *how).dequantize(), shift)
 
 
-def compensated_loss(calibration: str, shift: int) -> dict:
-    """Round the base to NF4 as GPTQ does, after a look at a text. Returns what `format_loss` does.
+def compensated_loss(calibration: str, draw: int, *, windows: int = 32) -> dict:
+    """Round the base to NF4 as GPTQ does, after a look at a text. Draws and what it returns: as for `format_loss`.
 
     calibration: `addresses` or `plays`, of the training part, or `random bytes`; `shuffled` gives each input to another
-    column, `unpaired` shuffles each column by itself, and `nearest` compensates nothing. shift: of the columns of each
-    layer, and so of blocks and of the order.
+    column, and `unpaired` shuffles each column by itself.
     """
-    model, generator = load_base("laptop", device="cpu"), torch.Generator().manual_seed(shift)
+    model, generator = load_base("laptop", device="cpu"), torch.Generator().manual_seed(draw)
     text = load_text("shakespeare" if calibration == "plays" else "speeches").train
     if calibration == "random bytes":
         text = torch.randint(0, 256, (16 * 256,), generator=generator)
     inputs, rounded = inputs_of(model, text, windows=16), []
     for path, layer in block_linears(model).items():
-        weight, x = layer.weight.detach().roll(shift, 1), inputs[path].roll(shift, 1)
+        x = inputs[path]
         if calibration == "shuffled":
             x = x[:, torch.randperm(x.shape[1], generator=generator)]
         if calibration == "unpaired":
             x = x.gather(0, torch.rand(x.shape, generator=generator).argsort(0))
-        nearest = calibration == "nearest"
-        found = quantize(weight, "nf4").dequantize() if nearest else compensated(weight, x, nf_codebook(4))
-        rounded.append(found.roll(-shift, 1))
-    changed = iter(rounded)  # the layers come in the same order
-    return measured(lambda _: next(changed))
+        rounded.append(permuted(gptq, draw)(torch.cat([layer.weight.detach(), x])))
+    changed = cycle(rounded)  # the layers come in the same order, once for the loss and once for KL
+    change: Change = lambda _: next(changed)  # noqa: E731
+    return measured(change, windows=windows) | fidelity(change, windows=windows)
+
+
+def gptq(weight_and_inputs: Tensor) -> Tensor:
+    """GPTQ's rounding to NF4 of a weight (d_out, d_in), below which 4,096 inputs stand: one order of columns for both."""
+    weight, inputs = weight_and_inputs.tensor_split([-16 * 256])
+    return compensated(weight, inputs, nf_codebook(4))
 
 
 def inputs_of(model: GPT, tokens: Tensor, windows: int) -> dict[str, Tensor]:

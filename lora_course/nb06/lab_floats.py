@@ -1,7 +1,8 @@
-"""NVFP4, and its repair: 4-bit floats in blocks of 16 whose scales are floats, too (notebook 06, and the questions).
+"""Formats whose blocks share more than one plain constant: NVFP4 and its repair, MXFP4, Q4_K (06, and the questions).
 
 E2M1 has 0, 0.5, 1, 1.5, 2, 3, 4, 6 and their negatives; processors multiply it directly. NVFP4 gives 16 weights a scale
-in FP8 (E4M3), and a tensor one in float32.
+in FP8 (E4M3), and a tensor one in float32. MXFP4 gives 32 weights a power of two. Q4_K, of llama.cpp, is no float.
+Source: OCP Microscaling Formats 1.0 (2023), section 6.3; llama.cpp, ggml-quants.c.
 """
 
 import torch
@@ -40,3 +41,35 @@ def four_over_six(weight: Tensor) -> Tensor:
     E2M1 has nothing between 4 and 6, and lies closer below 4. Source: Cook et al. 2025, arXiv 2512.02010.
     """
     return nvfp4(weight, (LARGEST, 4.0))
+
+
+def mxfp4(weight: Tensor, nearest: bool = False) -> Tensor:
+    """A weight to MXFP4 and back. Its size: a multiple of 32.
+
+    The power of two is rounded down, as the standard has it, which cuts the largest weight of a block by up to a
+    quarter. nearest: take the power nearest to what would put that weight on 6.
+    """
+    blocks = weight.view(-1, 32)
+    absmax = blocks.abs().amax(1, keepdim=True).clamp(min=1e-30)
+    power = (absmax / LARGEST).log2().round() if nearest else absmax.log2().floor() - 2  # 4 is 2 to the 2
+    return (to_e2m1(blocks / 2.0**power) * 2.0**power).view_as(weight)
+
+
+def q4_k_parts(weight: Tensor) -> tuple[Tensor, ...]:
+    """What Q4_K stores of a weight whose size is a multiple of 256: d, dmin (n, 1, 1), steps, lows (n, 8, 1), codes.
+
+    Each 32 weights have a step and a lowest value, as in Q4_1. Eight such pairs are numbers of 6 bits, times d and
+    dmin in float16: 4.5 bits a weight. llama.cpp also searches for better steps; this is the format without its search.
+    """
+    runs = weight.view(-1, 8, 32)
+    low = -runs.amin(2, keepdim=True).clamp(max=0)  # (n, 8, 1): how far below zero a run begins
+    step = (runs.amax(2, keepdim=True).clamp(min=0) + low) / 15
+    d, dmin = ((each.amax(1, keepdim=True) / 63).half().float().clamp(min=2**-24) for each in (step, low))
+    steps, lows = (step / d).round().clamp(1, 63), (low / dmin).round().clamp(0, 63)
+    return d, dmin, steps, lows, ((runs + dmin * lows) / (d * steps)).round().clamp(0, 15)
+
+
+def q4_k(weight: Tensor) -> Tensor:
+    """A weight to llama.cpp's Q4_K and back."""
+    d, dmin, steps, lows, codes = q4_k_parts(weight)
+    return (d * steps * codes - dmin * lows).view_as(weight)

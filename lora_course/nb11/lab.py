@@ -21,6 +21,7 @@ from lora_course.nb09 import lab as nb09
 from lora_course.running.finetune import loss_on
 from lora_course.running.sweeps import SEEDS, Runs, arms_of, stored_runs, sweep_arms
 from lora_course.running.timing import alternating_times
+from lora_edu.lora import lora_layers
 from lora_edu.models.base import load_base
 from lora_edu.texts import Text, batches, load_text
 from lora_edu.training import learning_rate_factor, trainable_parameters, training_step
@@ -40,16 +41,20 @@ KINDS = {
     "DoRA": ("DoRA", 8, 16),
     "PiSSA": ("PiSSA", 8, 16),
 }
-GAINS = ("gains", 8, 16)  # what does DoRA win? LoRA beside one plain gain a row: as many numbers as DoRA
+# What does DoRA win? LoRA beside one plain gain a row, or one bias: as many numbers as DoRA's lengths.
+ROW_KINDS = {"gains": ("gains", 8, 16), "biases": ("LoRA", 8, 16)}
 
 
 def prepared(name: str, seed: int = 0, alpha: float | None = None) -> nn.Module:
     """The base with the adapters of this variant, ready to be trained. alpha: None takes that of KINDS."""
     model = load_base("laptop", device="cpu")
-    kind, rank, usual = (KINDS | {"gains": GAINS})[name]
+    kind, rank, usual = (KINDS | ROW_KINDS)[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 1000 * (name == CHANGES_NOTHING))  # A is drawn at random
         add_variant(model, kind, rank, usual if alpha is None else alpha)
+    if name == "biases":
+        for layer in lora_layers(model).values():
+            layer.base.bias = nn.Parameter(torch.zeros(layer.base.out_features))
     return model
 
 
@@ -125,12 +130,23 @@ VARIANT_ARMS |= arms_of("LoRA", (1e-2,), (*SEEDS, *MORE_SEEDS), name="LoRA", ste
 # To both sides of its best rate: how much does it forget there?
 VARIANT_ARMS |= arms_of("PiSSA", (3e-3, 6e-3), SEEDS, name="PiSSA")
 VARIANT_ARMS["gains, 20 steps"] = {"name": "gains", "lr": 1e-2, "steps": 20}  # the notebook runs it again
-# One number a row, at the rate that is the best of LoRA and of DoRA; and a rate of its own for gains and for DoRA's
-# lengths, which Adam moves by as much, but on rows of length 0.6 to 2.2.
+# One number a row learns at a multiple of A's and B's rate, 1e-2: Adam moves a length as far as a gain, but lengths are
+# 0.6 to 2.2. The multiple is swept with seed 0, to where the loss rises again; then five seeds at the best one.
 ROW_SEEDS = range(5)
-VARIANT_ARMS |= arms_of("gains", (1e-2,), ROW_SEEDS, name="gains")
-for _name in ("gains", "DoRA"):
-    VARIANT_ARMS |= arms_of(f"{_name}, own rate x3", (1e-2,), SEEDS, name=_name, own=3)
+MULTIPLES = {"gains": (1, 3, 10), "DoRA": (1, 3, 10), "biases": (1, 3, 10)}
+BEST_MULTIPLE = {"gains": 3, "DoRA": 3, "biases": 3}  # a test holds it against the stored results
+
+
+def own_arms(name: str, multiple: int, seeds: Iterable[int], lr: float = 1e-2) -> dict[str, dict]:
+    way, how = (name, {}) if multiple == 1 else (f"{name}, own rate x{multiple}", {"own": multiple})
+    return arms_of(way, (lr,), seeds, name=name, **how)
+
+
+for _name, _multiples in MULTIPLES.items():
+    for _own in _multiples:
+        VARIANT_ARMS |= own_arms(_name, _own, ROW_SEEDS if _own == BEST_MULTIPLE[_name] else (0,))
+VARIANT_ARMS |= own_arms("gains", 1, ROW_SEEDS)  # and at one rate for all, as DoRA
+VARIANT_ARMS |= own_arms("gains", 3, (0,), 6e-3) | own_arms("gains", 3, (0,), 2e-2)  # is 1e-2 their best, too?
 
 THEIRS = {"lora": "LoRA", "full": "full fine-tuning", "blocks": "the same matrices in full"}
 

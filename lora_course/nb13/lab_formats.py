@@ -9,17 +9,8 @@ between promise and performance for microscaling FP4 quantization", arXiv 2509.2
 from torch import Tensor
 
 from lora_course.nb06.lab import rounding
-from lora_course.nb06.lab_floats import four_over_six, nvfp4, to_e2m1
+from lora_course.nb06.lab_floats import four_over_six, mxfp4, nvfp4
 from lora_course.running.scoreboard import ONE_CONSTANT, measured
-
-
-def mxfp4(weight: Tensor) -> Tensor:
-    """A weight to MXFP4 and back. Its size must be a multiple of 32."""
-    blocks = weight.view(-1, 32)
-    absmax = blocks.abs().amax(1, keepdim=True).clamp(min=1e-30)
-    scale = 2.0 ** (absmax.log2().floor() - 2)  # 2: the exponent of E2M1's largest numbers, 4 and 6
-    return (to_e2m1(blocks / scale) * scale).view_as(weight)
-
 
 # name -> (what it does to a weight, bits a weight; constants in 32 bits where nothing else is said)
 FORMATS = {
