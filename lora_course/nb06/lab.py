@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lora_course.nb06.lab_floats import four_over_six, mxfp4, nvfp4, q4_k
-from lora_course.running.scoreboard import Change, begun_later, fidelity, measured, permuted
+from lora_course.running.scoreboard import Change, begun_later, fidelity, measured, permuted, rounded
 from lora_edu import GPT, load_base, load_text, quantize
 from lora_edu.codebooks import get_codebook, nf_codebook
 from lora_edu.observing import block_linears, layer_inputs
@@ -27,7 +27,10 @@ OTHERS: dict[str, Change] = {  # with blocks and constants of their own
     "mxfp4": mxfp4,
     "mxfp4, nearest": partial(mxfp4, nearest=True),
     "q4_k": q4_k,
+    "nf4, blocks of 32": partial(rounded, codebook="nf4", block_size=32, constant_bits=8),  # as 07 has it
 }
+BITS = {"mxfp4": 4.25, "mxfp4, nearest": 4.25, "nf4, blocks of 32": 4.254}  # a weight; the others have 4.5
+TABLE = ("nf4", "fp4-e2m1", "fp4-bnb", "int4", *OTHERS, "gptq")  # the rows of the page's table
 DRAWS = range(6)
 
 
@@ -114,21 +117,21 @@ def compensated_loss(calibration: str, draw: int, *, windows: int = 32) -> dict:
     text = load_text("shakespeare" if calibration == "plays" else "speeches").train
     if calibration == "random bytes":
         text = torch.randint(0, 256, (16 * 256,), generator=generator)
-    inputs, rounded = inputs_of(model, text, windows=16), []
+    inputs, found = inputs_of(model, text, windows=16), []
     for path, layer in block_linears(model).items():
         x = inputs[path]
         if calibration == "shuffled":
             x = x[:, torch.randperm(x.shape[1], generator=generator)]
         if calibration == "unpaired":
             x = x.gather(0, torch.rand(x.shape, generator=generator).argsort(0))
-        rounded.append(permuted(gptq, draw)(torch.cat([layer.weight.detach(), x])))
-    changed = cycle(rounded)  # the layers come in the same order, once for the loss and once for KL
+        found.append(permuted(gptq, draw)(torch.cat([layer.weight.detach(), x])))
+    changed = cycle(found)  # the layers come in the same order, once for the loss and once for KL
     change: Change = lambda _: next(changed)  # noqa: E731
     return measured(change, windows=windows) | fidelity(change, windows=windows)
 
 
 def gptq(weight_and_inputs: Tensor) -> Tensor:
-    """GPTQ's rounding to NF4 of a weight (d_out, d_in), below which 4,096 inputs stand: one order of columns for both."""
+    """GPTQ's rounding to NF4 of a weight (d_out, d_in) with 4,096 inputs below it: one order of columns for both."""
     weight, inputs = weight_and_inputs.tensor_split([-16 * 256])
     return compensated(weight, inputs, nf_codebook(4))
 

@@ -27,12 +27,15 @@ def nvfp4(weight: Tensor, largest_at: tuple[float, ...] = (LARGEST,)) -> Tensor:
     """
     blocks, room = weight.view(-1, 16), 448 if largest_at == (LARGEST,) else 256
     wanted = blocks.abs().amax(1, keepdim=True) / LARGEST
-    tensor_scale, tried = wanted.max() / room, []
-    for largest in largest_at:
-        scale = (LARGEST / largest * wanted / tensor_scale).to(torch.float8_e4m3fn).float() * tensor_scale
-        tried.append(to_e2m1(blocks / scale.clamp(min=1e-30)) * scale)
-    errors = torch.stack([(blocks - rounded).square().sum(1) for rounded in tried])  # (ways, blocks)
-    return torch.stack(tried)[errors.argmin(0), torch.arange(len(blocks))].view_as(weight)
+    tensor_scale = wanted.max() / room
+    scales = [(LARGEST / largest * wanted / tensor_scale).to(torch.float8_e4m3fn) for largest in largest_at]
+    return nearest_of(blocks, [scale.float() * tensor_scale for scale in scales]).view_as(weight)
+
+
+def nearest_of(blocks: Tensor, scales: list[Tensor]) -> Tensor:
+    """Blocks (n, size) to E2M1 and back, each at the one of these scales, (n, 1) each, at which it errs least."""
+    tried = torch.stack([to_e2m1(blocks / scale.clamp(min=1e-30)) * scale for scale in scales])  # (ways, n, size)
+    return tried[(blocks - tried).square().sum(2).argmin(0), torch.arange(len(blocks))]
 
 
 def four_over_six(weight: Tensor) -> Tensor:
@@ -47,12 +50,11 @@ def mxfp4(weight: Tensor, nearest: bool = False) -> Tensor:
     """A weight to MXFP4 and back. Its size: a multiple of 32.
 
     The power of two is rounded down, as the standard has it, which cuts the largest weight of a block by up to a
-    quarter. nearest: take the power nearest to what would put that weight on 6.
+    quarter. nearest: down or up, whichever errs less.
     """
     blocks = weight.view(-1, 32)
-    absmax = blocks.abs().amax(1, keepdim=True).clamp(min=1e-30)
-    power = (absmax / LARGEST).log2().round() if nearest else absmax.log2().floor() - 2  # 4 is 2 to the 2
-    return (to_e2m1(blocks / 2.0**power) * 2.0**power).view_as(weight)
+    down = 2.0 ** (blocks.abs().amax(1, keepdim=True).clamp(min=1e-30).log2().floor() - 2)  # E2M1's 4 is 2 to the 2
+    return nearest_of(blocks, [down, 2 * down] if nearest else [down]).view_as(weight)
 
 
 def q4_k_parts(weight: Tensor) -> tuple[Tensor, ...]:

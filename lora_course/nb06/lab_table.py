@@ -1,6 +1,7 @@
 """One table of formats, for any model: how far its guesses move when its weights are rounded (notebook 06)."""
 
 import copy
+import itertools
 from collections.abc import Iterable
 
 import torch
@@ -17,25 +18,18 @@ from lora_edu.models.pretrained import load_pretrained, tokenize
 def compared(
     model: nn.Module, tokens: Tensor, formats: dict[str, Change], draws: Iterable[int] = (0,), **windows
 ) -> dict[str, list[Moved]]:
-    """Format -> KL and flips of each draw on a held-out text. The model is put back as it was.
+    """Format -> KL and flips of each draw, on a held-out text (n,): of a rounded copy, beside the model.
 
-    formats: name -> what it does to a weight. All linear layers are rounded, a head named `lm_head` excepted. A draw is
-    an order of the columns. windows: what `evaluate` takes, such as max_windows.
+    formats: name -> what it does to a weight. All linear layers are rounded, but for a head named `lm_head`. A draw
+    orders the columns anew: other blocks, and so other errors. windows: what `evaluate` takes, such as max_windows.
     """
-    reference = copy.deepcopy(model)
-    layers = [
-        (layer, reference.get_submodule(path).weight)
-        for path, layer in model.named_modules()
-        if isinstance(layer, nn.Linear) and path != "lm_head"
-    ]
-    found: dict[str, list[Moved]] = {name: [] for name in formats}
-    for name, change in formats.items():
-        for draw in draws:
-            for layer, weight in layers:
-                layer.weight.copy_(permuted(change, draw)(weight))
-            found[name].append(kl_and_flips(model, reference, tokens, **windows))
-    for layer, weight in layers:
-        layer.weight.copy_(weight)
+    rounded, found = copy.deepcopy(model), {name: [] for name in formats}
+    for name, draw in itertools.product(formats, draws):
+        for path, layer in model.named_modules():
+            if isinstance(layer, nn.Linear) and path != "lm_head":
+                changed = permuted(formats[name], draw)(layer.weight)
+                rounded.get_submodule(path).weight.copy_(changed)
+        found[name].append(kl_and_flips(rounded, model, tokens, **windows))
     return found
 
 
@@ -47,7 +41,6 @@ def on_smollm2(name: str, draws: int = 2) -> dict:
     return {"kl": [round(one.kl, 5) for one in found], "flips": [round(one.flips, 4) for one in found]}
 
 
-# Q4_K's 256 are not to be had: a row here has 576 weights.
-SMOLLM2_ARMS = {
-    name: {"name": name} for name in ("nf4", "four over six", "nvfp4", "mxfp4", "mxfp4, nearest", "int4", "fp4-bnb")
-}
+# Q4_K shares constants among 256 weights of a row, and a row here has 576: it is not to be had.
+SMOLLM2 = ("nf4", "four over six", "nvfp4", "mxfp4", "mxfp4, nearest", "int4", "fp4-bnb")
+SMOLLM2_ARMS = {name: {"name": name} for name in SMOLLM2}

@@ -31,9 +31,8 @@ def error_at(values: Tensor, offset: float, block_size: int = 64) -> float:
 # --- beat NF4: the slider of the first screen ------------------------------------------------------------------------
 
 BEAT_ALT = (
-    "Left: the bell of the normal distribution, cut into slices of equal probability on each side of zero, with a tail "
-    "left out at both ends; the edges of the slices are the levels. Right: a point for the error on normal weights at "
-    "this offset, with NF4's error as a dashed line."
+    "Left: the bell curve, cut into slices, equally likely on each side of zero; their edges are the 16 levels. A tail "
+    "is left out at both ends. Right: a dot, the error at this offset. The dashed line is NF4's error."
 )
 SHADES = ("#BBD7CC", "#7FB8A2")  # neighboring slices differ in lightness
 
@@ -120,9 +119,9 @@ def code_use(scaled: Tensor, shares: Tensor, codebook: Tensor) -> Drawn:
     use.set(xlabel="code", ylabel="share of the weights, %", xticks=range(0, 16, 3), title="inner codes are crowded")
     low, high = 100 * shares.min().item(), 100 * shares.max().item()
     return figure, (
-        f"The codes are used unequally: from {low:.1f}% at one end to {high:.1f}% in the middle, where equal use "
-        "would be 6.25%. Left, a histogram of normal weights divided by the absmax of their block of 64, with a spike "
-        "at each end and the 16 levels as bars; right, a bar for each code."
+        f"The codes are used unequally: {low:.1f}% of the weights get the rarest, {high:.1f}% the most used. Left: how "
+        "often a scaled weight has which value, and NF4's 16 levels as bars. Right: a bar for each code, and a line at "
+        "equal use."
     )
 
 
@@ -145,6 +144,6 @@ def best_offsets(curves: dict[str, list[float]], offsets: list[float]) -> Drawn:
     axes.set_title("The best offset (triangle) moves with the block size and with the tails")
     named = ", ".join(f"{best:.3f} for {name}" for name, best in found.items())
     return figure, (
-        f"No offset is best for all: {named}. One curve of error against offset for each, with a triangle at its "
-        "minimum, and a vertical line at NF4's 0.9677."
+        f"No offset is best for all: {named}. A curve for each kind of weights, a triangle where it errs least. NF4's "
+        "own offset is the vertical line."
     )

@@ -6,7 +6,7 @@
 import math
 import statistics
 
-from lora_course.nb11.lab import DORAS_TIME, KINDS, ROW_SEEDS, SEEDS
+from lora_course.nb11.lab import BEST_MULTIPLE, DORAS_TIME, KINDS, MULTIPLES, ROW_SEEDS, SEEDS, all_runs
 from lora_course.running.stored import load_results
 from lora_course.running.sweeps import Runs, interval, stored_runs
 
@@ -43,35 +43,45 @@ def ratio(one: list[float], other: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
 
-def at_equal_time(runs: Runs, which: str = "loss") -> list[float]:
-    """DoRA's 100 steps minus as many of LoRA as last as long, 112: one difference for each of six seeds."""
-    return paired(runs, "DoRA", which, SIX, stored_runs("variants", "loss").where(steps=DORAS_TIME))
+def at_equal_time(name: str = "DoRA") -> list[float]:
+    """100 steps of a way, at its best, minus as many of LoRA as last as long as DoRA's, 112: a difference a seed."""
+    longer = stored_runs("variants", "loss").where(name="LoRA", steps=DORAS_TIME)
+    return _differences(at_multiple(name), longer)
 
 
-def even_at(runs: Runs, name: str = "DoRA") -> float:
-    """At which ratio of times a variant and LoRA would end equal: what LoRA wins by 12 more steps, on a line."""
-    longer = stored_runs("variants", "loss").where(name="LoRA", steps=DORAS_TIME, own=None)
-    ends = {run.seed: run.loss for run in longer}
-    now = {run.seed: run.loss for run in runs.where(name="LoRA").best()}
-    a_step = statistics.mean(now[seed] - ends[seed] for seed in SIX) / (DORAS_TIME - 100)
-    return 1 - statistics.mean(row_gaps(runs, name)) / a_step / 100
+def even_at(name: str) -> float:
+    """At which ratio of times a way and LoRA would end equal: what LoRA wins by 12 more steps, on a line."""
+    longer = stored_runs("variants", "loss").where(name="LoRA", steps=DORAS_TIME)
+    a_step = statistics.mean(_differences(at_multiple("LoRA"), longer)) / (DORAS_TIME - 100)
+    return 1 - statistics.mean(row_gaps(name)) / a_step / 100
 
 
 # --- one number a row ------------------------------------------------------------------------------------------------
 
 
-def row_gaps(runs: Runs, name: str, which: str = "loss", other: str = "LoRA") -> list[float]:
-    """One way minus another at the rate 0.01, the best of both, for the same batches: a difference a seed.
+def at_multiple(name: str, multiple: int | None = None) -> Runs:
+    """LoRA, or a way with one number a row: A and B at 1e-2, the best rate of LoRA and of DoRA.
 
-    A name that ends in ", x3" has numbers of rows that learn three times as fast.
+    multiple: how many times that rate the numbers of rows have; None takes their best.
     """
-    one, two = ({run.seed: getattr(run, which) for run in _at_best(runs, each)} for each in (name, other))
-    return [one[seed] - two[seed] for seed in ROW_SEEDS if seed in one and seed in two]
+    multiple = multiple or BEST_MULTIPLE.get(name, 1)
+    runs = stored_runs("variants", "loss").where(name=name, lr=1e-2, own=None if multiple == 1 else multiple, steps=100)
+    return runs if name != "LoRA" else all_runs().where(name=name, lr=1e-2)
 
 
-def _at_best(runs: Runs, name: str) -> Runs:
-    kind, _, own = name.partition(", x")
-    return stored_runs("variants", "loss").where(name=kind, own=int(own)) if own else runs.where(name=kind, lr=1e-2)
+def row_gaps(name: str, which: str = "loss", other: str = "LoRA", multiple: int | None = None) -> list[float]:
+    """One way minus another for the same batches, each at its best multiple: a difference a seed."""
+    return _differences(at_multiple(name, multiple), at_multiple(other), which)
+
+
+def own_sweep(name: str) -> dict[int, float]:
+    """Multiple -> the loss with seed 0, minus LoRA's."""
+    return {multiple: row_gaps(name, multiple=multiple)[0] for multiple in MULTIPLES[name]}
+
+
+def _differences(one: Runs, other: Runs, which: str = "loss") -> list[float]:
+    found = [{run.seed: getattr(run, which) for run in runs} for runs in (one, other)]
+    return [found[0][seed] - found[1][seed] for seed in ROW_SEEDS if seed in found[0] and seed in found[1]]
 
 
 def mean_and_error(differences: list[float]) -> tuple[float, float]:

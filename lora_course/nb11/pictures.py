@@ -9,7 +9,7 @@ import statistics
 import matplotlib.pyplot as plt
 
 from lora_course.drawing.looks import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, SKY
-from lora_course.drawing.style import Drawn, listed, panels, picture, slider, stage, styled
+from lora_course.drawing.style import Drawn, listed, panels, picture, slider, stage, styled, ticks
 from lora_course.nb11 import lab_runs as records
 from lora_course.nb11.lab import MORE_SEEDS, SHARED_RATES
 from lora_course.nb11.lab_runs import OWN, RANKED
@@ -145,40 +145,27 @@ def _differences(axes, place: float, name: str, differences: list[float], widths
 
 # --- one number a row ------------------------------------------------------------------------------------------------
 
-ROWS = {"gains": (RED, "*"), "DoRA": LOOKS["DoRA"], "gains, x3": (RED, "*"), "DoRA, x3": LOOKS["DoRA"]}
+ROWS = {"gains": (RED, "*"), "DoRA": LOOKS["DoRA"], "biases": (SKY, "D")}
 
 
 @picture
-def rows_figure(runs: Runs) -> Drawn:
-    """LoRA with one more number a row, minus LoRA: a mark a seed, on plays and on addresses."""
-    figure, frames = panels(2, 9.6, 3.2, sharey=True)
-    texts = {"plays": "loss", "addresses": "addresses"}
-    for axes, (text, which) in zip(frames, texts.items(), strict=True):
-        for place, (name, (color, marker)) in enumerate(ROWS.items()):
-            gaps = records.row_gaps(runs, name, which)
-            axes.plot(gaps, [place] * len(gaps), marker, color=color, ms=8, mfc="white" if "x3" in name else color)
-            axes.plot([statistics.mean(gaps)] * 2, [place - 0.3, place + 0.3], color=color, lw=2)
-        for pair in zip(*(records.row_gaps(runs, name, which) for name in ("gains", "DoRA")), strict=True):
-            axes.plot(pair, (0, 1), color=GRAY, lw=0.8, zorder=1)
-        axes.axvline(0, color=GRAY, ls="--", lw=1.4)
-        axes.set(yticks=range(len(ROWS)), yticklabels=ROWS, ylim=(len(ROWS) - 0.5, -0.5))
-        axes.set_xlabel(f"{text}: loss minus LoRA's")
-        axes.locator_params(axis="x", nbins=5)
-    means = {name: statistics.mean(records.row_gaps(runs, name)) for name in ROWS}
+def rows_figure() -> Drawn:
+    """LoRA with one more number a row, minus LoRA: over the number's own rate, and at the best one, a mark a seed."""
+    figure, (sweep, best) = panels(2, 9.6, 3.2)
+    for place, (name, (color, marker)) in enumerate(ROWS.items()):
+        losses, gaps = records.own_sweep(name), records.row_gaps(name)
+        sweep.plot(list(losses), list(losses.values()), color=color, marker=marker, ms=7, label=name)
+        best.plot(gaps, [place] * len(gaps), marker, color=color, ms=8)
+        best.plot([statistics.mean(gaps)] * 2, [place - 0.3, place + 0.3], color=color, lw=2)
+    sweep.axhline(0, color=GRAY, ls="--", lw=1.4)
+    sweep.set(xscale="log", xlabel="its rate, times A's", ylabel="loss minus LoRA's, seed 0")
+    ticks(sweep.xaxis, records.own_sweep("gains"))
+    sweep.legend()
+    best.axvline(0, color=GRAY, ls="--", lw=1.4)
+    best.set(yticks=range(len(ROWS)), yticklabels=ROWS, ylim=(len(ROWS) - 0.5, -0.5))
+    best.set_xlabel("at its best rate: loss minus LoRA's, a mark a seed")
+    means = {name: statistics.mean(records.row_gaps(name)) for name in ROWS}
     return figure, (
-        "At one rate gains win more than DoRA, at three times the rate nobody can tell. Means, minus LoRA, on plays: "
-        f"{listed(means, '+.4f')}. A mark a seed, a bar at their mean; lines join one seed's. Hollow, x3: a gain or a "
-        "length learns three times as fast. Left, plays; right, addresses, on which all end above LoRA."
+        f"Each at its own best rate, minus LoRA on plays: {listed(means, '+.4f')}. Left, one seed at several rates of "
+        "the gains, lengths or biases; right, five seeds at the best, a bar at their mean. The dashed line is LoRA."
     )
-
-
-def rows_table(runs: Runs) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: LoRA with one more number a row, minus LoRA, and the time of a step over LoRA's."""
-    times, rows = records.over_lora(), []
-    for name in ROWS:
-        plays, addresses = (records.row_gaps(runs, name, which) for which in ("loss", "addresses"))
-        error = f"{records.mean_and_error(plays)[1]:.4f}" if len(plays) > 2 else ""
-        lower = f"{sum(gap < 0 for gap in plays)} of {len(plays)} seeds"
-        found = [f"{statistics.mean(plays):+.4f}", error, lower, f"{statistics.mean(addresses):+.3f}"]
-        rows.append([name, *found, f"{times[name]:.2f}" if name in times else ""])
-    return ["minus LoRA", "plays", "standard error", "lower with", "addresses", "a step's time"], rows

@@ -113,15 +113,15 @@ def times_at_equal(some: str, held: str, part: str = "1", other: str = "full, lr
     return found
 
 
-def confidence(before: dict[str, tuple]) -> dict[str, list[float]]:
+def confidence(before: dict[str, tuple], seed: int) -> dict[str, list[float]]:
     """What rank 8 and full fine-tuning learned and forgot: as it is, and if each, the base too, has one temperature.
 
     before: of the base, for each text the temperature and the loss without it and with it.
     """
     arms, rows = load_results("forgetting")["arms"], {}
-    for name, arm in {"rank 8": "lora r8, lr 0.01, seed 0", "full": "full, lr 0.001, seed 0"}.items():
+    for name, arm in {"rank 8": "lora r8, lr 0.01", "full": "full, lr 0.001"}.items():
         for what, text, sign in (("learned", NEW, -1), ("forgot", OLD, 1)):
-            after = arms[arm]["confidence"][text]
+            after = arms[f"{arm}, seed {seed}"]["confidence"][text]
             rows[f"{name} {what}"] = [sign * (now - was) for now, was in zip(after[1:], before[text][1:], strict=True)]
     return rows
 

@@ -19,6 +19,7 @@ from lora_course.nb15.lab_runs import (
     says,
     times_at_equal,
 )
+from lora_course.running.sweeps import SEEDS
 
 LOOKS = {
     "adapters": METHODS["lora"],
@@ -161,7 +162,7 @@ def candidates_table() -> tuple[list[str], list[list[str]]]:
 
 
 COMPARED = {"rank 8": ("lora r8, lr 0.01", "1"), "rank 8 at 0.003": ("lora r8, lr 0.003", "1")}
-COMPARED |= {"rank 1": ("lora r1, lr 0.02", "1"), "rank 64": ("lora r64, lr 0.003", "1")}  # one seed each
+COMPARED |= {"rank 1": ("lora r1, lr 0.02", "1"), "rank 64": ("lora r64, lr 0.003", "1")}
 COMPARED |= {"rank 8, turned down to half": ("lora r8, lr 0.01", "0.5")}
 HELD = {"learning": "learned", "norm": "norm", "KL": "kl"}
 
@@ -175,11 +176,13 @@ def equal_table() -> list[list[str]]:
     return rows
 
 
-def parts_table(arm: str) -> list[list[str]]:
-    """A row for each cut of a run: lost again on plays, won back on addresses, and its place over the line."""
-    law, parts = line(on_plays(short=False)), parts_of(arm)
-    run, rows = parts["1"], []
-    for name, p in parts.items():
-        lost, won = run.learned - p.learned, run.forgotten - p.forgotten
-        rows.append([name, f"{lost:.3f}", f"{won:.3f}", f"{over_the_line([p], law)[0]:.2f}"])
+def parts_table(way: str) -> list[list[str]]:
+    """A row for each cut of a run, the mean of its seeds: lost on plays, won back on addresses, place over the line."""
+    law, rows = line(on_plays(short=False)), []
+    runs = [parts_of(f"{way}, seed {seed}") for seed in SEEDS]
+    for name in runs[0]:
+        lost = np.mean([parts["1"].learned - parts[name].learned for parts in runs])
+        won = np.mean([parts["1"].forgotten - parts[name].forgotten for parts in runs])
+        over = np.mean(over_the_line([parts[name] for parts in runs], law))
+        rows.append([name, f"{lost:.3f}", f"{won:.3f}", f"{over:.2f}"])
     return rows[1:]

@@ -42,12 +42,21 @@ def test_what_has_no_logarithm_is_left_out():
     assert all(p.forgotten < nb15_runs.LEAST or p.learned <= 0 for p in left)
 
 
-@pytest.mark.parametrize(("name", "seeds"), {"rank 8": 3, "rank 8 at 0.003": 3, "rank 1": 1, "rank 64": 1}.items())
-def test_at_equal_learning_an_adapter_forgot_much_more_and_at_equal_kl_hardly(name, seeds):
+def test_every_kind_of_run_was_made_with_three_seeds():
+    """The page once rested ranks 1 and 64, the cuts and the temperatures on one."""
+    seeds = {}
+    for p in nb15_runs.points():
+        if p.way != "one bias":
+            seeds.setdefault((p.way, p.lr, p.steps, p.part, p.text, p.rank), set()).add(p.seed)
+    assert set(map(frozenset, seeds.values())) == {frozenset((0, 1, 2))}
+
+
+@pytest.mark.parametrize("name", ["rank 8", "rank 8 at 0.003", "rank 1", "rank 64"])
+def test_at_equal_learning_an_adapter_forgot_much_more_and_at_equal_kl_hardly(name):
     arm, part = pictures.COMPARED[name]
     assert part == "1"
     learning, kl = (nb15_runs.times_at_equal(arm, held) for held in ("learned", "kl"))
-    assert len(learning) == len(kl) == seeds and min(learning) > 1.8 and max(kl) < 1.14
+    assert len(learning) == len(kl) == 3 and min(learning) > 1.8 and max(kl) < 1.14
     assert name == "rank 64" or min(learning) > 2.2
     assert not nb15_runs.times_at_equal(arm, "norm")
 
@@ -82,20 +91,27 @@ def test_what_spills_over_tells_calm_runs_from_the_others():
     assert all(abs(p.forgotten / p.kl_old_back - 0.9) < 0.1 for p in WHOLE)
 
 
-def test_a_temperature_takes_back_little_of_what_was_forgotten():
+@pytest.mark.parametrize("seed", range(3))
+def test_a_temperature_takes_back_little_of_what_was_forgotten(seed):
     """The base's temperatures, as the page computes them live."""
-    rows = nb15_runs.confidence({"shakespeare": (1.75, 2.53748, 2.17476), "speeches": (1.0, 0.97828, 0.97828)})
+    rows = nb15_runs.confidence({"shakespeare": (1.75, 2.53748, 2.17476), "speeches": (1.0, 0.97828, 0.97828)}, seed)
     for name in ("rank 8", "full"):
         learned, calibrated = rows[f"{name} learned"]
         forgot, left = rows[f"{name} forgot"]
         assert 0.5 < calibrated / learned < 0.65 and 0 < 1 - left / forgot < 0.15
 
 
-def test_the_rest_wins_back_more_than_intruders_for_less():
-    parts = nb15_runs.parts_of("lora r8, lr 0.01, seed 0")
-    run, cut, rest = (parts[name] for name in ("1", "half of intruders", "3/4 of the rest"))
-    assert rest.forgotten < cut.forgotten < run.forgotten and run.learned - rest.learned < run.learned - cut.learned
-    share = 1 - (parts["without intruders"].norm / run.norm) ** 2
-    assert 0.55 < share < 0.65  # "three fifths of its squared norm"
-    assert parts["without intruders"].forgotten > 0.55 * run.forgotten
-    assert run.norm > 4 * nb15_runs.parts_of("full, lr 0.001, seed 0")["1"].norm
+def test_intruders_are_not_where_the_forgetting_is():
+    """With one seed shrinking the rest won back *as much* as halving intruders: with three it is nearly as much."""
+    runs = [nb15_runs.parts_of(f"lora r8, lr 0.01, seed {seed}") for seed in range(3)]
+    for seed, parts in enumerate(runs):
+        run, without = parts["1"], parts["without intruders"]
+        assert 0.55 < 1 - (without.norm / run.norm) ** 2 < 0.7  # "about two thirds of its squared norm"
+        assert without.forgotten > 0.5 * run.forgotten and 0.7 < without.learned / run.learned < 0.76
+        assert run.norm > 4 * nb15_runs.parts_of(f"full, lr 0.001, seed {seed}")["1"].norm
+    cuts = "half of intruders", "3/4 of the rest"
+    won, lost = (
+        [np.mean([getattr(parts["1"], of) - getattr(parts[cut], of) for parts in runs]) for cut in cuts]
+        for of in ("forgotten", "learned")
+    )
+    assert 0.85 < won[1] / won[0] < 1 and 0.2 < lost[1] / lost[0] < 0.3  # "for a quarter of the cost"
