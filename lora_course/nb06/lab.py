@@ -80,7 +80,7 @@ def inside_out(codebook: Tensor) -> Tensor:
     return torch.cat([-below.flip(0), codebook.new_zeros(1), above])
 
 
-def format_loss(name: str | None, block_size: int = 64, draw: int = 0, *, windows: int = 32) -> dict:
+def format_loss(name: str | None, draw: int = 0, *, windows: int = 32) -> dict:
     """Round all linear layers in the blocks of the shipped base to a format; None leaves them as they are.
 
     draw: the seed of an order that the columns have meanwhile. Returns the relative errors of the weights and of the
@@ -88,18 +88,13 @@ def format_loss(name: str | None, block_size: int = 64, draw: int = 0, *, window
     """
     if name is None:
         return measured(None, windows=windows)
-    change = permuted(changes(name, block_size), draw)
+    change = permuted(changes(name), draw)
     return measured(change, windows=windows) | fidelity(change, windows=windows)
 
 
-def changes(name: str, block_size: int = 64) -> Change:
+def changes(name: str) -> Change:
     """What a format does to a weight: round it, and decode it."""
-    return OTHERS.get(name) or partial(in_blocks, codebook=format_codebook(name), block_size=block_size)
-
-
-def in_blocks(weight: Tensor, codebook: Tensor, block_size: int) -> Tensor:
-    """A weight in a codebook and back."""
-    return quantize(weight, codebook, block_size).dequantize()
+    return OTHERS.get(name) or partial(rounded, codebook=format_codebook(name))
 
 
 def rounding(shift: int, *how) -> Change:

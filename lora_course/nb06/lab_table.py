@@ -34,9 +34,9 @@ def compared(
 
 
 def on_smollm2(name: str, draws: int = 2) -> dict:
-    """KL (nats a token) and flips of SmolLM2-135M in a format, on four windows of addresses: a list each, by draw."""
+    """KL (nats a token) and flips of SmolLM2-135M in a format, on two windows of addresses: a list each, by draw."""
     model, tokenizer = load_pretrained("smollm2", device="cpu")
-    tokens, how = tokenize(tokenizer, load_text("speeches").validation), {"max_windows": 4, "batch_size": 1}
+    tokens, how = tokenize(tokenizer, load_text("speeches").validation), {"max_windows": 2, "batch_size": 1}
     found = compared(model, tokens, {name: changes(name)}, range(draws), **how)[name]
     return {"kl": [round(one.kl, 5) for one in found], "flips": [round(one.flips, 4) for one in found]}
 

@@ -76,7 +76,7 @@ def row_gaps(name: str, which: str = "loss", other: str = "LoRA", multiple: int 
 
 def own_sweep(name: str) -> dict[int, float]:
     """Multiple -> the loss with seed 0, minus LoRA's."""
-    return {multiple: row_gaps(name, multiple=multiple)[0] for multiple in MULTIPLES[name]}
+    return {multiple: row_gaps(name, multiple=multiple)[0] for multiple in MULTIPLES}
 
 
 def _differences(one: Runs, other: Runs, which: str = "loss") -> list[float]:

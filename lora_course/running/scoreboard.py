@@ -104,7 +104,7 @@ def permuted(change: Change, seed: int) -> Change:
     return changed
 
 
-def rounded(weight: Tensor, codebook: str, block_size: int = 64, constant_bits: int = 32) -> Tensor:
+def rounded(weight: Tensor, codebook: str | Tensor, block_size: int = 64, constant_bits: int = 32) -> Tensor:
     """A weight (d_out, d_in) to a format and back; the constants of its blocks in 32, 16, 8 or 4 bits."""
     if constant_bits == 16:
         exact = quantize(weight, codebook, block_size)

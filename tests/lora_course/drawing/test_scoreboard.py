@@ -33,7 +33,7 @@ BITS = 4 + 8 / 16 + 32 / (16 * 256)  # of NF4 in blocks of 16, double quantizati
 
 
 @pytest.mark.parametrize("measure", [
-    lambda: board.score("nf4", 16, 8, windows=2), lambda: format_loss("nf4", 16, 4),
+    lambda: board.score("nf4", 16, 8, windows=2), lambda: format_loss("nf4", 4),
     lambda: double_quant_loss(8, windows=2)], ids=["a row", "a draw", "constants"])  # fmt: skip
 def test_a_row_is_measured(in_small, measure):
     in_small(board)

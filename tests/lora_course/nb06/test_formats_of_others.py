@@ -1,14 +1,16 @@
 """The formats of the table, to the bit what `gguf` decodes, as llama.cpp does. NF4 and FP4: test_parity."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Types
 from gguf import quants
 
-from lora_course.nb06.lab import changes
 from lora_course.nb06.lab_floats import mxfp4, nvfp4, q4_k, q4_k_parts
 from lora_course.nb06.lab_table import compared
+from lora_course.running.scoreboard import rounded
 from lora_edu.measures import relative_error
 
 
@@ -63,7 +65,8 @@ def test_nvfp4_is_what_gguf_decodes(weight):
 
 def test_the_table_measures_a_rounded_copy_and_leaves_the_model_alone(tiny_gpt, tiny_text):
     before = {name: value.clone() for name, value in tiny_gpt.state_dict().items()}
-    formats, how = {"as it is": torch.clone, "int4": changes("int4", 16)}, {"seq_len": 16, "max_windows": 4}
+    formats = {"as it is": torch.clone, "int4": partial(rounded, codebook="int4", block_size=16)}
+    how = {"seq_len": 16, "max_windows": 4}
     found = compared(tiny_gpt, tiny_text.validation, formats, (0, 1), **how)
     assert [tuple(one) for one in found["as it is"]] == [(0, 0), (0, 0)]
     assert len({one.kl for one in found["int4"]}) == 2 and min(one.kl for one in found["int4"]) > 0
