@@ -42,5 +42,5 @@ def on_smollm2(name: str, draws: int = 2) -> dict:
 
 
 # Q4_K shares constants among 256 weights of a row, and a row here has 576: it is not to be had.
-SMOLLM2 = ("nf4", "four over six", "nvfp4", "mxfp4", "mxfp4, nearest", "int4", "fp4-bnb")
+SMOLLM2 = ("nf4", "four over six", "mxfp4", "int4", "nvfp4", "mxfp4, nearest", "fp4-bnb")
 SMOLLM2_ARMS = {name: {"name": name} for name in SMOLLM2}

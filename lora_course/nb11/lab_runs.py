@@ -6,7 +6,7 @@
 import math
 import statistics
 
-from lora_course.nb11.lab import BEST_MULTIPLE, DORAS_TIME, KINDS, MULTIPLES, ROW_SEEDS, SEEDS, all_runs
+from lora_course.nb11.lab import BEST_MULTIPLE, DORAS_TIME, KINDS, MULTIPLES, SEEDS, all_runs
 from lora_course.running.stored import load_results
 from lora_course.running.sweeps import Runs, interval, stored_runs
 
@@ -80,8 +80,8 @@ def own_sweep(name: str) -> dict[int, float]:
 
 
 def _differences(one: Runs, other: Runs, which: str = "loss") -> list[float]:
-    found = [{run.seed: getattr(run, which) for run in runs} for runs in (one, other)]
-    return [found[0][seed] - found[1][seed] for seed in ROW_SEEDS if seed in found[0] and seed in found[1]]
+    ours, theirs = ({run.seed: getattr(run, which) for run in runs} for runs in (one, other))
+    return [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
 
 
 def mean_and_error(differences: list[float]) -> tuple[float, float]:
