@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 from lora_course.drawing.looks import BLUE, GRAY, GREEN, ORANGE, PURPLE, RED, SKY
 from lora_course.drawing.style import Drawn, listed, panels, picture, slider, stage, styled, ticks
 from lora_course.nb11 import lab_runs as records
-from lora_course.nb11.lab import MORE_SEEDS, SHARED_RATES
+from lora_course.nb11.lab import MORE_SEEDS, MULTIPLES, SHARED_RATES
 from lora_course.nb11.lab_runs import OWN, RANKED
 from lora_course.running.sweeps import Runs, interval
 
@@ -145,7 +145,7 @@ def _differences(axes, place: float, name: str, differences: list[float], widths
 
 # --- one number a row ------------------------------------------------------------------------------------------------
 
-ROWS = {"gains": (RED, "*"), "DoRA": LOOKS["DoRA"], "biases": (SKY, "D")}
+ROWS = {"gains": (RED, "*"), "DoRA": LOOKS["DoRA"]}
 
 
 @picture
@@ -159,13 +159,17 @@ def rows_figure() -> Drawn:
         best.plot([statistics.mean(gaps)] * 2, [place - 0.3, place + 0.3], color=color, lw=2)
     sweep.axhline(0, color=GRAY, ls="--", lw=1.4)
     sweep.set(xscale="log", xlabel="its rate, times A's", ylabel="loss minus LoRA's, seed 0")
-    ticks(sweep.xaxis, records.own_sweep("gains"))
+    ticks(sweep.xaxis, MULTIPLES)
     sweep.legend()
+    for pair in zip(*map(records.row_gaps, ROWS), strict=True):
+        best.plot(pair, range(len(ROWS)), color=GRAY, lw=0.8, zorder=1)
     best.axvline(0, color=GRAY, ls="--", lw=1.4)
+    best.locator_params(axis="x", nbins=5)
     best.set(yticks=range(len(ROWS)), yticklabels=ROWS, ylim=(len(ROWS) - 0.5, -0.5))
     best.set_xlabel("at its best rate: loss minus LoRA's, a mark a seed")
     means = {name: statistics.mean(records.row_gaps(name)) for name in ROWS}
     return figure, (
-        f"Each at its own best rate, minus LoRA on plays: {listed(means, '+.4f')}. Left, one seed at several rates of "
-        "the gains, lengths or biases; right, five seeds at the best, a bar at their mean. The dashed line is LoRA."
+        f"Each at its best rate, gains win as much as DoRA. Means, minus LoRA: {listed(means, '+.4f')}. Left: "
+        "one seed, the gains or lengths at several rates. Right: five seeds at the best, joined by lines, a bar "
+        "at their mean. The dashed line is LoRA."
     )
