@@ -177,7 +177,7 @@ FORGETTING_ARMS |= (
     | arms_of("full", (1e-3,), SEEDS, **FULL, calibrate=True, cuts=FULLS)
     | arms_of("lora r1", (2e-2,), SEEDS, method="lora", rank=1)
     | arms_of("lora r64", (3e-3,), SEEDS, method="lora", rank=64)
-    | arms_of("verses, lora r8", (1e-2,), SEEDS, **LORA, text=VERSES)
-    | arms_of("verses, full", (1e-3,), SEEDS, **FULL, text=VERSES)
+    | arms_of("verses, lora r8", (1e-2,), **LORA, text=VERSES)
+    | arms_of("verses, full", (1e-3,), **FULL, text=VERSES)
     | {f"bias {bias:g}": {"method": "bias", "lr": bias} for bias in (-1.0, -3.0, -5.0)}
 )

@@ -42,11 +42,11 @@ def test_what_has_no_logarithm_is_left_out():
     assert all(p.forgotten < nb15_runs.LEAST or p.learned <= 0 for p in left)
 
 
-def test_every_kind_of_run_was_made_with_three_seeds():
+def test_every_kind_of_run_on_plays_was_made_with_three_seeds():
     """The page once rested ranks 1 and 64, the cuts and the temperatures on one."""
     seeds = {}
     for p in nb15_runs.points():
-        if p.way != "one bias":
+        if p.way not in ("one bias", "verses"):
             seeds.setdefault((p.way, p.lr, p.steps, p.part, p.text, p.rank), set()).add(p.seed)
     assert set(map(frozenset, seeds.values())) == {frozenset((0, 1, 2))}
 
@@ -56,7 +56,7 @@ def test_at_equal_learning_an_adapter_forgot_much_more_and_at_equal_kl_hardly(na
     arm, part = pictures.COMPARED[name]
     assert part == "1"
     learning, kl = (nb15_runs.times_at_equal(arm, held) for held in ("learned", "kl"))
-    assert len(learning) == len(kl) == 3 and min(learning) > 1.8 and max(kl) < 1.14
+    assert len(learning) == len(kl) == 3 and min(learning) > 1.7 and max(kl) < 1.14
     assert name == "rank 64" or min(learning) > 2.2
     assert not nb15_runs.times_at_equal(arm, "norm")
 
@@ -70,7 +70,7 @@ def test_turned_down_itself_an_adapter_forgot_hardly_more():
 def test_what_breaks_the_line():
     hot = [p for p in WHOLE if p.way == "short and hot"]
     assert min(nb15_runs.over_the_line(hot, LAW)) > 1.1
-    assert max(nb15_runs.over_the_line(hot, LAW)) < 1.8  # "a fifth to seven tenths more"
+    assert max(nb15_runs.over_the_line(hot, LAW)) < 1.8  # "a seventh to two thirds more"
     paid = nb15_runs.over_the_line(nb15_runs.rewards(), LAW)
     assert len(paid) > 20 and min(paid) > 3 and 8 < np.median(paid) < 12
     biased = nb15_runs.over_the_line([p for p in nb15_runs.points() if p.way == "one bias"], LAW)
