@@ -121,8 +121,7 @@ def compensated_loss(calibration: str, draw: int, *, windows: int = 32) -> dict:
             x = x.gather(0, torch.rand(x.shape, generator=generator).argsort(0))
         found.append(permuted(gptq, draw)(torch.cat([layer.weight.detach(), x])))
     changed = cycle(found)  # the layers come in the same order, once for the loss and once for KL
-    change: Change = lambda _: next(changed)  # noqa: E731
-    return measured(change, windows=windows) | fidelity(change, windows=windows)
+    return measured(lambda _: next(changed), windows=windows) | fidelity(lambda _: next(changed), windows=windows)
 
 
 def gptq(weight_and_inputs: Tensor) -> Tensor:

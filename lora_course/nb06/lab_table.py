@@ -2,7 +2,6 @@
 
 import copy
 import itertools
-from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -10,20 +9,19 @@ from torch import Tensor, nn
 from lora_course.nb06.lab import changes
 from lora_course.running.scoreboard import Change, permuted
 from lora_edu import load_text
-from lora_edu.measures import Moved, kl_and_flips
+from lora_edu.measures import kl_and_flips
 from lora_edu.models.pretrained import load_pretrained, tokenize
 
 
 @torch.no_grad()
-def compared(
-    model: nn.Module, tokens: Tensor, formats: dict[str, Change], draws: Iterable[int] = (0,), **windows
-) -> dict[str, list[Moved]]:
+def compared(model: nn.Module, tokens: Tensor, formats: dict[str, Change], draws=(0,), **windows) -> dict[str, list]:
     """Format -> KL and flips of each draw, on a held-out text (n,): of a rounded copy, beside the model.
 
     formats: name -> what it does to a weight. All linear layers are rounded, but for a head named `lm_head`. A draw
     orders the columns anew: other blocks, and so other errors. windows: what `evaluate` takes, such as max_windows.
     """
-    rounded, found = copy.deepcopy(model), {name: [] for name in formats}
+    rounded = copy.deepcopy(model)
+    found: dict[str, list] = {name: [] for name in formats}
     for name, draw in itertools.product(formats, draws):
         for path, layer in model.named_modules():
             if isinstance(layer, nn.Linear) and path != "lm_head":

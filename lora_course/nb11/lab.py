@@ -21,7 +21,6 @@ from lora_course.nb09 import lab as nb09
 from lora_course.running.finetune import loss_on
 from lora_course.running.sweeps import SEEDS, Runs, arms_of, stored_runs, sweep_arms
 from lora_course.running.timing import alternating_times
-from lora_edu.lora import lora_layers
 from lora_edu.models.base import load_base
 from lora_edu.texts import Text, batches, load_text
 from lora_edu.training import learning_rate_factor, trainable_parameters, training_step
@@ -41,20 +40,16 @@ KINDS = {
     "DoRA": ("DoRA", 8, 16),
     "PiSSA": ("PiSSA", 8, 16),
 }
-# What does DoRA win? LoRA beside one plain gain a row, or one bias: as many numbers as DoRA's lengths.
-ROW_KINDS = {"gains": ("gains", 8, 16), "biases": ("LoRA", 8, 16)}
+GAINS = ("gains", 8, 16)  # what does DoRA win? LoRA beside one plain gain a row: as many numbers as DoRA
 
 
 def prepared(name: str, seed: int = 0, alpha: float | None = None) -> nn.Module:
     """The base with the adapters of this variant, ready to be trained. alpha: None takes that of KINDS."""
     model = load_base("laptop", device="cpu")
-    kind, rank, usual = (KINDS | ROW_KINDS)[name]
+    kind, rank, usual = (KINDS | {"gains": GAINS})[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 1000 * (name == CHANGES_NOTHING))  # A is drawn at random
         add_variant(model, kind, rank, usual if alpha is None else alpha)
-    if name == "biases":
-        for layer in lora_layers(model).values():
-            layer.base.bias = nn.Parameter(torch.zeros(layer.base.out_features))
     return model
 
 
@@ -132,13 +127,13 @@ VARIANT_ARMS |= arms_of("PiSSA", (3e-3, 6e-3), SEEDS, name="PiSSA")
 VARIANT_ARMS["gains, 20 steps"] = {"name": "gains", "lr": 1e-2, "steps": 20}  # the notebook runs it again
 # One number a row learns at a multiple of A's and B's rate, 1e-2: Adam moves a length as far as a gain, but lengths are
 # 0.6 to 2.2. The multiple is swept with seed 0, to where the loss rises again; then more seeds at the best one.
-ROW_SEEDS, MULTIPLES = {"gains": range(5), "DoRA": range(5)}, (1, 3, 10)
+ROW_SEEDS, MULTIPLES = range(5), (1, 3, 10)
 BEST_MULTIPLE = {"gains": 3, "DoRA": 3}  # a test holds it against the stored results
-VARIANT_ARMS |= arms_of("gains", (1e-2,), ROW_SEEDS["gains"], name="gains")  # and at one rate for all, as DoRA
+VARIANT_ARMS |= arms_of("gains", (1e-2,), ROW_SEEDS, name="gains")  # and at one rate for all, as DoRA
 for _name, _best in BEST_MULTIPLE.items():
     for _own in MULTIPLES:
         _way, _how = (_name, {}) if _own == 1 else (f"{_name}, own rate x{_own}", {"own": _own})
-        VARIANT_ARMS |= arms_of(_way, (1e-2,), ROW_SEEDS[_name] if _own == _best else (0,), name=_name, **_how)
+        VARIANT_ARMS |= arms_of(_way, (1e-2,), ROW_SEEDS if _own == _best else (0,), name=_name, **_how)
 
 THEIRS = {"lora": "LoRA", "full": "full fine-tuning", "blocks": "the same matrices in full"}
 

@@ -6,7 +6,7 @@
 import math
 import statistics
 
-from lora_course.nb11.lab import BEST_MULTIPLE, DORAS_TIME, KINDS, MULTIPLES, SEEDS, all_runs
+from lora_course.nb11.lab import BEST_MULTIPLE, DORAS_TIME, KINDS, SEEDS, all_runs
 from lora_course.running.stored import load_results
 from lora_course.running.sweeps import Runs, interval, stored_runs
 
@@ -72,11 +72,6 @@ def at_multiple(name: str, multiple: int | None = None) -> Runs:
 def row_gaps(name: str, which: str = "loss", other: str = "LoRA", multiple: int | None = None) -> list[float]:
     """One way minus another for the same batches, each at its best multiple: a difference a seed."""
     return _differences(at_multiple(name, multiple), at_multiple(other), which)
-
-
-def own_sweep(name: str) -> dict[int, float]:
-    """Multiple -> the loss with seed 0, minus LoRA's."""
-    return {multiple: row_gaps(name, multiple=multiple)[0] for multiple in MULTIPLES}
 
 
 def _differences(one: Runs, other: Runs, which: str = "loss") -> list[float]:

@@ -153,8 +153,9 @@ def rows_figure() -> Drawn:
     """LoRA with one more number a row, minus LoRA: over the number's own rate, and at the best one, a mark a seed."""
     figure, (sweep, best) = panels(2, 9.6, 3.2)
     for place, (name, (color, marker)) in enumerate(ROWS.items()):
-        losses, gaps = records.own_sweep(name), records.row_gaps(name)
-        sweep.plot(list(losses), list(losses.values()), color=color, marker=marker, ms=7, label=name)
+        losses = [records.row_gaps(name, multiple=multiple)[0] for multiple in MULTIPLES]
+        gaps = records.row_gaps(name)
+        sweep.plot(MULTIPLES, losses, color=color, marker=marker, ms=7, label=name)
         best.plot(gaps, [place] * len(gaps), marker, color=color, ms=8)
         best.plot([statistics.mean(gaps)] * 2, [place - 0.3, place + 0.3], color=color, lw=2)
     sweep.axhline(0, color=GRAY, ls="--", lw=1.4)

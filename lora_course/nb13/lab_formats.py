@@ -6,8 +6,6 @@ directly. MXFP4 gives 32 weights a power of two as their scale, in 8 bits. NVFP4
 between promise and performance for microscaling FP4 quantization", arXiv 2509.23202.
 """
 
-from torch import Tensor
-
 from lora_course.nb06.lab import rounding
 from lora_course.nb06.lab_floats import four_over_six, mxfp4, nvfp4
 from lora_course.running.scoreboard import ONE_CONSTANT, measured
