@@ -81,6 +81,14 @@ def test_the_order_of_the_formats_in_each_draw():
         assert abs(of_draws(table)["kl"].mean() / nf4 - 1) < 0.035
 
 
+def test_smollm2_is_moved_further_in_nearly_the_same_order():
+    kl = {name: np.array(arm["kl"]) for name, arm in load_results("formats-smollm2")["arms"].items()}
+    assert (kl["four over six"] < kl["nvfp4"]).all() and (kl["four over six"] < kl["nf4"]).all()
+    assert max(*kl["nvfp4"], *kl["nf4"]) < min(kl["int4"]) and (kl["int4"] < kl["mxfp4"]).all()
+    assert (kl["mxfp4, nearest"] < kl["mxfp4"]).all() and kl["fp4-bnb"].mean() > kl["int4"].mean()
+    assert min(load_results("formats-smollm2")["arms"]["nf4"]["flips"]) > 0.25  # "more than a quarter"
+
+
 def test_a_compensated_rounding_errs_more_and_moves_the_guesses_less():
     """On six draws of their own: the page once had four that were moved by 16 columns each, and a loss."""
     nearest, found = of_draws("nf4"), {name: of_draws(name, "compensation") for name in CALIBRATIONS}
