@@ -113,21 +113,17 @@ def compensated_loss(calibration: str, draw: int, *, windows: int = 32) -> dict:
     if calibration == "random bytes":
         text = torch.randint(0, 256, (16 * 256,), generator=generator)
     inputs, found = inputs_of(model, text, windows=16), []
+    # A weight with its 4,096 inputs below it: one order of columns for both.
+    change: Change = lambda both: compensated(*both.tensor_split([-16 * 256]), nf_codebook(4))  # noqa: E731
     for path, layer in block_linears(model).items():
         x = inputs[path]
         if calibration == "shuffled":
             x = x[:, torch.randperm(x.shape[1], generator=generator)]
         if calibration == "unpaired":
             x = x.gather(0, torch.rand(x.shape, generator=generator).argsort(0))
-        found.append(permuted(gptq, draw)(torch.cat([layer.weight.detach(), x])))
+        found.append(permuted(change, draw)(torch.cat([layer.weight.detach(), x])))
     changed = cycle(found)  # the layers come in the same order, once for the loss and once for KL
     return measured(lambda _: next(changed), windows=windows) | fidelity(lambda _: next(changed), windows=windows)
-
-
-def gptq(weight_and_inputs: Tensor) -> Tensor:
-    """GPTQ's rounding to NF4 of a weight (d_out, d_in) with 4,096 inputs below it: one order of columns for both."""
-    weight, inputs = weight_and_inputs.tensor_split([-16 * 256])
-    return compensated(weight, inputs, nf_codebook(4))
 
 
 def inputs_of(model: GPT, tokens: Tensor, windows: int) -> dict[str, Tensor]:
