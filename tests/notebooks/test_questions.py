@@ -41,7 +41,7 @@ def test_twenty_four_questions_each_with_a_line_and_a_place():
     numbered = [part for part in questions if re.match(r"\d+\. ", part)]
     assert [int(part.split(".")[0]) for part in numbered] == list(range(1, 25))
     for part in numbered:
-        assert "```python" in part and ".ipynb#" in part, part[:60]
+        assert ".ipynb#" in part and ("```python" in part or "(18_clinic" in part), part[:60]  # there it is a sick run
 
 
 def test_sentences_are_short():

@@ -1,0 +1,150 @@
+"""The clinic of notebook 18: each run is sick as it says, other mends are accepted, what only looks mended is not.
+
+The sick runs are those of the page's own cells.
+"""
+
+import ast
+import functools
+import json
+import re
+
+import pytest
+import torch
+from conftest import code_cell
+from mended_runs import DODGES, MENDS, with_head
+
+from lora_course.checking.grading import WrongAnswer
+from lora_course.nb18 import check, check_doubts, lab
+from lora_edu.lora import lora_layers
+
+QUICK = {"somebody_else_s", "rate_of_zero", "copied_by_hand", "only_b", "weighted_means", "never_divided"}
+QUICK |= {"all_rows_at_once", "left_apart"}
+
+
+def diagnosis(number):
+    return getattr(check, f"run_{number}")
+
+
+def letter(number):
+    """Of the right cause."""
+    return diagnosis(number).cause
+
+
+def cases(those):
+    """A case each, by name; what takes seconds of training waits for `make test-all`, but for one or two a run."""
+    marks = {run.__name__: [] if run.__name__ in QUICK else [pytest.mark.slow] for _, run, *_ in those}
+    return [pytest.param(*case, id=f"{case[0]} {case[1].__name__}", marks=marks[case[1].__name__]) for case in those]
+
+
+def refused(number, cause, mended):
+    with pytest.raises(WrongAnswer) as error:
+        diagnosis(number)(cause, mended)
+    return str(error.value)
+
+
+@functools.cache
+def sick(number):
+    """The function of the page's cell."""
+    source = code_cell("18_clinic", f"def sick_{number}(").source
+    first = code_cell("18_clinic", "# The slider").source
+    space = {}
+    for code in (first, source):
+        kept = [
+            node for node in ast.parse(code).body if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef)
+        ]
+        exec(compile(ast.Module(kept, []), "cell", "exec"), space)
+    return space[f"sick_{number}"]
+
+
+def seen(number):
+    """The sick run, run once for all tests."""
+    if number not in lab.KEPT:
+        lab.see(number, sick(number))
+    return lab.KEPT[number]
+
+
+@pytest.mark.parametrize(("number", "mended"), cases(MENDS))
+def test_another_honest_mend_is_accepted(number, mended, capsys):
+    diagnosis(number)(letter(number), mended)
+    assert capsys.readouterr().out == f"Exercise 18.{number}: correct\n"
+
+
+@pytest.mark.parametrize(("number", "mended", "said"), cases(DODGES))
+def test_what_only_looks_mended_is_not(number, mended, said):
+    assert said in refused(number, letter(number), mended)
+
+
+SLOW = [pytest.param(number, marks=[pytest.mark.slow] * (number not in (3, 6))) for number in range(1, 9)]
+
+
+@pytest.mark.parametrize("number", SLOW)
+def test_the_sick_run_is_sick_and_each_wrong_cause_meets_a_number(number):
+    kept = seen(number)
+    for one, cause in check.LETTERS.items():
+        if one != letter(number):
+            said = refused(number, one, None).removeprefix(f"Exercise 18.{number}: not this: {cause}. ")
+            assert re.search(r"\d|nan", said) and len(said.split()) <= 40, said
+    if number in (3, 4, 6, 8):
+        assert "the cause is right" in refused(number, letter(number), sick(number))
+    assert lab.KEPT[number] is kept  # and nothing was run again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [1, 2, 5, 7])
+def test_the_sick_run_itself_is_no_mend(number):
+    assert "the cause is right" in refused(number, letter(number), sick(number))
+
+
+def test_a_wrong_cause_is_answered_from_the_run_that_was_kept():
+    """Another run of the same number, another sentence."""
+    said = {refused(3, "i", None) for _ in range(2) if seen(3)}
+    lab.KEPT[3].facts["trained"] = 1.234
+    assert "1.234" in refused(3, "i", None) and len(said) == 1
+    del lab.KEPT[3]
+    assert "first run the cell of the sick run" in refused(3, "i", None)
+
+
+def test_a_stub_and_a_slip(capsys):
+    check.run_3(..., lambda folder: ...)
+    assert capsys.readouterr().out == "Exercise 18.3: not done yet\n"
+    assert "is no letter of the list, which goes from a to m" in refused(3, "z", None)
+    assert "returns `...` yet" in refused(3, letter(3).upper(), lambda folder: ...)
+    assert "did you forget `return`?" in refused(3, letter(3), lambda folder: None)
+    check.causes()
+    assert len(capsys.readouterr().out.splitlines()) == 13
+
+
+def test_a_log_falls_in_four_of_the_five_runs_that_train():
+    """The claim of the page, of the stored outputs; of run 7, whose log it does not show, that it learns."""
+    outputs = {n: "".join(json.dumps(code_cell("18_clinic", f"def sick_{n}(").outputs)) for n in (1, 2, 4, 5)}
+    logs = {n: re.search(r"The log: (\d\.\d+)(?: -> |, )(\d\.\d+|nan)", text).groups() for n, text in outputs.items()}
+    assert all(float(first) > float(last) for n, (first, last) in logs.items() if n != 4)
+    assert logs[4][1] == "nan"
+
+
+@pytest.mark.slow
+def test_the_log_of_run_7_falls_too(monkeypatch):
+    logs, loop = [], lab.loop
+    monkeypatch.setattr("mended_runs.loop", lambda *args: logs.append(loop(*args)) or logs[-1])
+    with_head(0)
+    assert sum(logs[0][-5:]) < sum(logs[0][:5]) - 0.5
+
+
+@pytest.mark.slow
+def test_a_float16_adapter_does_not_survive_a_step_at_any_rate():
+    """What the page says of run 4: all of A is lost, whatever the rate."""
+    assert all(check_doubts.broken_after_one_step(lr) > 73_728 for lr in (1e-5, 1e-2))
+
+
+def test_where_the_true_ends_are_masked_no_label_asks_for_one():
+    rows, lengths = next(lab.speeches())
+    behind = torch.arange(rows.shape[1]) >= lengths[:, None]
+    assert (rows[torch.arange(8), lengths - 1] == lab.END).all() and (rows[~behind] == lab.END).sum() == 8
+
+
+def test_what_a_check_gives_is_not_what_the_reader_had():
+    for number in (3, 6, 8):
+        one, other = lab.given(number, 0), lab.given(number, 1)
+        assert not any(first is second for first, second in zip(one, other, strict=True))
+    strengths = [next(iter(lora_layers(lab.given(8, draw)[0]).values())).scaling for draw in (0, 1)]
+    assert strengths == pytest.approx([0.2, 0.24])
