@@ -29,26 +29,37 @@ def one_temperature(model: nn.Module, tokens: Tensor, **windows: Any) -> tuple[f
 def and_biases(model: nn.Module, tokens: Tensor, **windows: Any) -> tuple[float, float, float, float]:
     """The same, and its loss with one more number for each byte, how often it occurs, after fitting both."""
     fitted, measured = _halves(model, tokens, windows)
-    logits, targets = fitted
+    slope, biases = best_biases(*fitted)
+    biased = F.cross_entropy(slope * measured[0] + biases, measured[1]).item()
+    return *_temperature(fitted, measured), biased
+
+
+def best_biases(logits: Tensor, targets: Tensor, price: float = 1e-5) -> tuple[Tensor, Tensor]:
+    """The slope (1,), one over the temperature, and the bias of each token (vocab_size,) with the lowest loss.
+
+    price: of the biases' squares, so that a token that came once in targets (n,) is not taken for a frequent one.
+    """
     slope, biases = torch.ones(1, requires_grad=True), torch.zeros(logits.shape[1], requires_grad=True)
     search = torch.optim.LBFGS([slope, biases], max_iter=40)
 
     def loss() -> Tensor:
         search.zero_grad()
-        found = F.cross_entropy(slope * logits + biases, targets) + 1e-5 * biases.square().sum()
+        found = F.cross_entropy(slope * logits + biases, targets) + price * biases.square().sum()
         found.backward()
         return found
 
     search.step(loss)
-    with torch.no_grad():
-        biased = F.cross_entropy(slope * measured[0] + biases, measured[1]).item()
-    return *_temperature(fitted, measured), biased
+    return slope.detach(), biases.detach()
+
+
+def best_temperature(logits: Tensor, targets: Tensor) -> float:
+    """The loss falls up to the best temperature and rises after it, so that not all have to be tried."""
+    rises = lambda i: _loss(logits, targets, TEMPERATURES[i]) <= _loss(logits, targets, TEMPERATURES[i + 1])  # noqa: E731
+    return TEMPERATURES[bisect_left(range(len(TEMPERATURES) - 1), True, key=rises)]
 
 
 def _temperature(fitted: Seen, measured: Seen) -> tuple[float, float, float]:
-    """The loss falls up to the best temperature and rises after it, so that not all have to be tried."""
-    rises = lambda i: _loss(*fitted, TEMPERATURES[i]) <= _loss(*fitted, TEMPERATURES[i + 1])  # noqa: E731
-    best = TEMPERATURES[bisect_left(range(len(TEMPERATURES) - 1), True, key=rises)]
+    best = best_temperature(*fitted)
     return best, _loss(*measured, 1), _loss(*measured, best)
 
 

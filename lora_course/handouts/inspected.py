@@ -14,9 +14,11 @@ from lora_course.drawing.looks import ORANGE
 from lora_course.drawing.style import Drawn, listed, panels, picture
 from lora_course.programs.adapter_files import LEVELS
 from lora_course.programs.adapter_report import Layer, Report
+from lora_course.programs.against_text import Weight, against_text, read, told
 from lora_course.programs.clients import ASKS, PROGRAMS
 from lora_course.programs.command import check_output
 from lora_course.programs.inspecting import inspect_adapter
+from lora_edu.models.base import base_path
 from lora_edu.records import staging
 
 
@@ -94,18 +96,32 @@ def _programs(text: str) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    usage = "lora-edu inspect ADAPTER [--base FOLDER] [--for llama.cpp,vllm] [--json] [--card card.png]"
+    usage = "lora-edu inspect ADAPTER [--base MODEL] [--text TEXT] [--for llama.cpp,vllm] [--json] [--card card.png]"
     parser = argparse.ArgumentParser(prog="lora-edu inspect", usage=usage, description=__doc__.partition("\n")[0])
     parser.add_argument("adapter", type=Path, help="a folder in PEFT's format")
-    parser.add_argument("--base", type=Path, help="a folder with the safetensors of the base, to measure it beside W")
+    parser.add_argument("--base", help="the base, to measure it beside W: a folder with its safetensors, or laptop")
+    parser.add_argument("--text", type=Path, help="a text, to measure it beside cheaper changes of the base: minutes")
     parser.add_argument("--for", dest="programs", type=_programs, default=[], help="what these programs make of it")
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
     parser.add_argument("--card", type=Path, help="a picture, PNG")
     options = parser.parse_args(arguments)
     if options.card:
         check_output(options.card.parent, "name another, --card")
-    report = inspect_adapter(options.adapter, options.base, options.programs)
-    print(json.dumps(_finite(report.as_dict()), indent=2) if options.json else "\n".join(lines(report)))
+    base = base_path("laptop") if options.base == "laptop" else options.base
+    if options.text and not base:
+        parser.error("--text needs --base: laptop (the course's), smollm2, a folder, or an id on the Hugging Face hub")
+    if options.text:
+        model, tokens = read(options.base, options.text)
+        base = {name: Weight(weight.detach()) for name, weight in model.named_parameters()}
+    report = inspect_adapter(options.adapter, base, options.programs)
+    if not options.json:
+        print("\n".join(lines(report)), flush=True)
+    rows = against_text(model, options.adapter, tokens) if options.text and report.layers else {}
+    if options.json:
+        text = {name: row.tolist() for name, row in rows.items()}  # of each window: loss, top-1, KL, flips
+        print(json.dumps(_finite(report.as_dict() | {"text": text}), indent=2))
+    elif rows:
+        print("", *told(rows), sep="\n")
     if options.card and report.layers:
         figure, _ = card(report)
         with staging(options.card) as path:

@@ -1,6 +1,6 @@
 """A doctor for adapters: is a folder in PEFT's format whole, has it learned, and what would a merge leave of it?
 
-    lora-edu inspect ADAPTER [--base FOLDER] [--for llama.cpp,vllm] [--json] [--card card.png]
+    lora-edu inspect ADAPTER [--base MODEL] [--text TEXT] [--for llama.cpp,vllm] [--json] [--card card.png]
 
 It compares what the config promises with what the file holds, and the numbers with what training leaves. With the base,
 each update s B A is measured beside the weight W that it is added to. Nothing is unpickled, and no model is built.
@@ -32,12 +32,13 @@ NONSENSE = 1e6  # the norm of a weight of 16384 x 16384 numbers of 0.1 is 1,638
 MOVED = 1e-6  # the first step of Adam moves every entry of B by about the learning rate
 
 
-def inspect_adapter(folder: str | Path, base: str | Path | None = None, programs: Iterable[str] = ()) -> Report:
+def inspect_adapter(folder: str | Path, base: str | Path | dict | None = None, programs: Iterable[str] = ()) -> Report:
     """A report on an adapter, damaged or not.
 
-    base: the folder or file with its weights; ValueError for a bad one. programs: some of `clients.PROGRAMS`.
+    base: the folder or file with its weights, or these; ValueError for a bad one. programs: some of `clients.PROGRAMS`.
     """
-    report = Report(Path(folder), files.read_base(Path(base)) if base else {})
+    known = base if isinstance(base, dict) else files.read_base(Path(base)) if base else {}
+    report = Report(Path(folder), known)
     alike: dict[tuple[str, str, str], list[str]] = defaultdict(list)  # what differs in names alone is one finding
     for level, said in examine(report):
         seen, _, advice = said.rpartition(": ")

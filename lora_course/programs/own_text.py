@@ -20,16 +20,22 @@ def read_own_text(path: str | Path) -> Text:
     in the text that the base was trained on, or says in its last tenth what it has said before.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}: name a text file")
-    data = path.read_bytes().replace(b"\r\n", b"\n")
-    _check_plain(path.name, data)
+    data = read_plain(path)
     if len(data) < LEAST_BYTES:
         raise ValueError(f"{path.name} has {len(data):,} bytes: at least {LEAST_BYTES:,} are needed, about 40 pages")
     cut = data.rfind(b"\n", 0, len(data) * 9 // 10) + 1 or len(data) * 9 // 10
     train, held_out = data[:cut], data[cut:]
     _check_new(path.name, held_out, train)
     return Text(as_tokens(train), as_tokens(held_out))
+
+
+def read_plain(path: Path) -> bytes:
+    """A file of plain text in UTF-8, its lines ended by \\n. Raises FileNotFoundError, and ValueError for another."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}: name a text file")
+    data = path.read_bytes().replace(b"\r\n", b"\n")
+    _check_plain(path.name, data)
+    return data
 
 
 def held_out_line(text: Text, least: int = 28, most: int = 52) -> str:
@@ -50,6 +56,8 @@ def _check_plain(name: str, data: bytes) -> None:
             f"{name} is not text in UTF-8 (byte {error.start:,} is not part of a character): save it as plain text in "
             "UTF-8. A PDF or a document of a word processor must be exported first"
         ) from error
+    if not data.strip():
+        raise ValueError(f"{name} is empty: name a file with a text")
     if b"\0" in data:
         raise ValueError(f"{name} holds zero bytes, so it is no plain text: export it as plain text in UTF-8")
 
