@@ -210,7 +210,7 @@ def _read_config(folder: Path) -> dict:
 def _read_state(folder: Path, config: dict) -> dict[str, Tensor]:
     path = _existing(folder, WEIGHTS)
     tensors, metadata = read_tensors(path, "save the adapter again")
-    if metadata.get("sha256") not in (None, seal(tensors, {}), seal(tensors, config)):  # PEFT's, older ones, ours
+    if metadata.get("sha256") not in (None, seal(tensors, config)):  # PEFT's have none
         raise ValueError(f"{path} is damaged, or does not belong to the {CONFIG} beside it: save the adapter again")
     foreign = [name for name in tensors if not (name.startswith(PREFIX) and name.endswith((SUFFIX, MAGNITUDE)))]
     if foreign or not tensors:

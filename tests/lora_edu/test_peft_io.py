@@ -210,14 +210,15 @@ def test_a_changed_config_is_refused(base, adapted, tmp_path, change, message):
         load_adapter(base, tmp_path)
 
 
-def test_an_adapter_of_before_is_read(base, adapted, tmp_path):
-    """Its digest is over the weights alone; PEFT's has none. The config may be in another layout."""
+def test_a_config_may_be_in_another_layout_and_no_other(base, adapted, tmp_path):
+    """The seal is over both files; one over the weights alone, as before 0.1.0, is refused."""
     state = load_file(save_adapter(adapted, tmp_path) / WEIGHTS)
     config = json.loads((tmp_path / CONFIG).read_text())
     (tmp_path / CONFIG).write_text(json.dumps(dict(reversed(config.items()))))
     load_adapter(copy.deepcopy(base), tmp_path)
     save_file(state, tmp_path / WEIGHTS, metadata={"format": "pt", "sha256": tensor_files.seal(state, {})})
-    load_adapter(base, tmp_path)
+    with pytest.raises(ValueError, match="does not belong to the adapter_config.json beside it: save the adapter"):
+        load_adapter(base, tmp_path)
 
 
 @pytest.mark.parametrize(
