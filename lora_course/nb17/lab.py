@@ -203,6 +203,7 @@ PROMPT_ARMS: dict[str, dict] = {f"asked, {name}": {"wording": name} for name in 
 PROMPT_ARMS |= {"5 examples, seed 0": {"shown": 5}} | seeded("40 examples", shown=40)
 TASK_ARMS = {
     **seeded("40 pairs", count=40),
+    **seeded("64 pairs", count=64),
     **seeded("600 pairs", count=600),
     **seeded("200 pairs", count=200),
     "200 pairs, no end, seed 0": {"count": 200, "ends": False},
