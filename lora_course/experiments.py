@@ -40,7 +40,16 @@ from lora_course.nb13.lab import AGREEMENT_ARMS, agreement
 from lora_course.nb13.lab_formats import AFTER_ARMS, format_after
 from lora_course.nb15.lab import FORGETTING_ARMS, forgetting_arm
 from lora_course.nb16.lab_rivals import REWARD_ARMS, reward_arm
-from lora_course.nb17.lab import PROMPT_ARMS, TASK_ARMS, TEXT_ARMS, prompted, read_only, trained
+from lora_course.nb17.lab import (
+    PROMPT_ARMS,
+    SPOKEN_ARMS,
+    TASK_ARMS,
+    TEXT_ARMS,
+    prompted,
+    read_only,
+    trained,
+    transcript,
+)
 from lora_course.programs.command import check_output, did_you_mean
 from lora_course.running import stored
 from lora_course.running.scoreboard import SCOREBOARD_ARMS, score
@@ -133,6 +142,7 @@ EXPERIMENTS = {
     "telegrams": Experiment(trained, TASK_ARMS, "17: telegrams written out, by LoRA on pairs", 36),
     "telegrams-asked": Experiment(prompted, PROMPT_ARMS, "17: the same by prompts, without training", 16),
     "telegrams-read": Experiment(read_only, TEXT_ARMS, "17: the same by LoRA on the sentences as plain text", 8),
+    "telegrams-spoken": Experiment(transcript, SPOKEN_ARMS, "17: llama.cpp speaks with an adapter of ours", 1),
     "reward": Experiment(reward_arm, REWARD_ARMS, "16: no e: policy gradients, one bias, and picked roll-outs", 82),
 }
 

@@ -20,10 +20,8 @@ ANSWER = "follows[first:]"
         ([1, 4, 4, 9, 2, 5], [7, 2], 12),
     ],
     taught={
-        f"{ANSWER} -> np.where({ANSWER} == 2, -100, {ANSWER})": "Your answer leaves out every 2, as a padding is known "
-        "by. The end of the answer is a 2, too: leave out by place.",
-        f"{ANSWER} -> {ANSWER}[:-1] & {AFTER} -> np.full(width - len(follows) + 1, -100)": "Your answer leaves out the "
-        "last token of the answer, its end. From it the model learns to stop.",
+        f"{ANSWER} -> np.where({ANSWER} == 2, -100, {ANSWER})": "Your answer leaves out the end of the answer, as a "
+        "mask does that looks for the padding's 2. From it a model learns to stop: leave out by place.",
         "first = len(question) - 1 -> first = len(question)": "Your answer leaves out the answer's first token. The "
         "last place of the question, place {first}, is asked for it.",
         "first = len(question) - 1 -> first = 0": "Your answer has the loss count the question, too. It is given: "

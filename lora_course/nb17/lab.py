@@ -6,7 +6,9 @@ the losses on held-out sentences as answers and on plain addresses.
 
 import copy
 import random
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,9 +16,12 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lora_course.nb17.lab_telegrams import SMALL, Pair, Pairs, counts, pairs, words
+from lora_course.running.llama_cpp import as_gguf, speak
 from lora_course.running.sweeps import seeded
-from lora_edu import add_lora, evaluate, load_pretrained, load_text, merge, train
+from lora_edu import add_lora, evaluate, load_pretrained, load_text, merge, save_adapter, train
+from lora_edu.downloads import model_folder
 from lora_edu.models.pretrained import next_token_loss, tokenize
+from lora_edu.records import sha256
 from lora_edu.texts import Text
 from lora_edu.training import learning_rate_factor, set_learning_rate, trainable_parameters, training_step
 
@@ -199,6 +204,24 @@ def read_only(count: int, *, seed: int = 0, progress: bool = True) -> dict:
     return {name: measured(model, tokenizer, **how) for name, how in asked.items()} | losses(model, tokenizer)
 
 
+def spoken(model: nn.Module, adapter: Path, prompts: Sequence[str]) -> dict:
+    """What llama.cpp says with the adapter off and on, on the file that the model came in; and the converted file."""
+    base, converted = next(model_folder("smollm2").glob("*.gguf")), as_gguf(adapter, model)
+    said = {way: speak(base, prompts, MOST, one) for way, one in (("off", None), ("on", converted))}
+    said = {way: [text.strip() for text in texts] for way, texts in said.items()}
+    return said | {"bytes": converted.stat().st_size, "sha256": sha256(converted)}
+
+
+def transcript(count: int, shown: int, *, seed: int = 0, progress: bool = True) -> dict:
+    """The same after training, for the first held-out telegrams; beside it what torch says. Needs `make clients`."""
+    model, tokenizer = loaded()
+    prompts = [turn(ASKED.format(short)) for short, _ in pairs()[1][:shown]]
+    taught(model, tokenizer, drawn(count, seed), seed, progress=progress)
+    found = {"torch": [text.strip() for text in answered(model.eval(), tokenizer, prompts)[0]]}
+    with tempfile.TemporaryDirectory() as folder:
+        return found | spoken(model, save_adapter(model, Path(folder, "telegrams")), prompts)
+
+
 PROMPT_ARMS: dict[str, dict] = {f"asked, {name}": {"wording": name} for name in WORDINGS}
 PROMPT_ARMS |= {"5 examples, seed 0": {"shown": 5}} | seeded("40 examples", shown=40)
 TASK_ARMS = {
@@ -210,3 +233,4 @@ TASK_ARMS = {
     **seeded("200 pairs, question not masked", count=200, masked=False),
 }
 TEXT_ARMS = seeded("600 sentences", seeds=(0,), count=600)
+SPOKEN_ARMS = seeded("64 pairs", seeds=(0,), count=64, shown=8)

@@ -64,18 +64,24 @@ def pairs(fewest: int = 8, most: int = 16) -> tuple[list[Pair], list[Pair]]:
 # --- the measure -----------------------------------------------------------------------------------------------------
 
 
-def put_back(short: str, answer: str) -> Counter:
-    """The words that an answer adds to a telegram, each with its gap: (0, "the") stands before the first word."""
+def gaps(short: str, answer: str) -> list[tuple[int, str]]:
+    """Each word of an answer, with the gap of the telegram in which it stands; -1 for the telegram's own words.
+
+    Gap 0 lies before the telegram's first word.
+    """
     kept, said = short.split(), words(answer)
     runs = SequenceMatcher(None, said, kept, autojunk=False).get_matching_blocks()
     place = {run.a + i: run.b + i for run in runs for i in range(run.size)}  # which word of the telegram it is
-    found, gap = Counter(), 0
+    found, gap = [], 0
     for i, word in enumerate(said):
-        if i in place:
-            gap = place[i] + 1
-        else:
-            found[gap, word] += 1
+        gap = place[i] + 1 if i in place else gap
+        found.append((-1 if i in place else gap, word))
     return found
+
+
+def put_back(short: str, answer: str) -> Counter:
+    """The words that an answer adds to a telegram, each with its gap: (0, "the") stands before the first word."""
+    return Counter(one for one in gaps(short, answer) if one[0] >= 0)
 
 
 def counts(rows: Pairs, answers: Iterable[str]) -> np.ndarray:

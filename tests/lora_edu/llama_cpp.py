@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lora_course.programs import llama_cpp
+from lora_course.running import llama_cpp
 from lora_edu.downloads import DownloadError
 
 

@@ -4,7 +4,6 @@ The converter comes out of the source package of llama-cpp-python, pinned by its
 into the cache, and nothing is installed. The extra `clients` installs xllamacpp, a wheel with llama.cpp inside.
 """
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,7 +12,8 @@ import tarfile
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+
+from torch import nn
 
 from lora_edu.downloads import DownloadError
 from lora_edu.files import cache_dir
@@ -23,11 +23,6 @@ VERSION = "0.3.36"
 SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"
 INSIDE = f"llama_cpp_python-{VERSION}/vendor/llama.cpp/"
 PARTS = ("convert_lora_to_gguf.py", "conversion/", "gguf-py/gguf/")
-
-
-def is_here() -> bool:
-    """Whether llama.cpp can speak: whether the extra `clients` is installed."""
-    return importlib.util.find_spec("xllamacpp") is not None
 
 
 def converter() -> Path:
@@ -57,14 +52,14 @@ def convert(adapter: Path, base: Path, into: Path) -> subprocess.CompletedProces
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
-def as_gguf(adapter: Path, config: Any) -> Path:
-    """An adapter's folder as one file beside it, which llama.cpp reads. config: the base model's.
+def as_gguf(adapter: Path, model: nn.Module) -> Path:
+    """An adapter's folder as one file beside it, which llama.cpp reads. model: the one that it was trained on.
 
     Raises RuntimeError with the converter's words.
     """
-    adapter = Path(adapter)
-    # The converter refuses a config that says "gguf", though only the shapes matter to it.
-    kept = {name: value for name, value in config.to_dict().items() if name != "quantization_config"}
+    # Only architecture and shapes matter to the converter, and it refuses a config that says "gguf".
+    kept = {name: value for name, value in model.config.to_dict().items() if name != "quantization_config"}
+    kept["architectures"] = [type(model).__name__]
     with tempfile.TemporaryDirectory() as base:
         Path(base, "config.json").write_text(json.dumps(kept, default=str), encoding="utf-8")
         done = convert(adapter, Path(base), adapter.with_suffix(".gguf"))
