@@ -38,7 +38,7 @@ def telegram_view(arms: Mapping[str, dict], rows: Pairs):
     figure = plt.figure(figsize=(9.4, 3.3))
     names = ["telegram", *ROWS, "he said"]
     heights = np.linspace(0.9, 0.08, len(names))
-    look = {"family": "monospace", "fontsize": 10.5, "va": "center", "animated": True}
+    look = {"family": "monospace", "fontsize": 9.5, "va": "center", "animated": True}
     drawn = []
     for name, height in zip(names, heights, strict=True):
         figure.text(0.01, height, name, va="center", color=GRAY)
@@ -72,7 +72,7 @@ def right_words(short: str, answer: str, sentence: str) -> list[bool]:
     return found
 
 
-def layers(text: str, marked: list[bool], width: int = 92) -> tuple[str, str, str]:
+def layers(text: str, marked: list[bool], width: int = 100) -> tuple[str, str, str]:
     """A line in three layers: the plain words, the marked ones, and what underlines those; cut at the width."""
     shown = text if len(text) <= width else text[: width - 2] + " …"
     places = [word.span() for word in re.finditer(r"[a-z][a-z'-]*", text.lower())]

@@ -81,6 +81,7 @@ OPTIONAL = {
     "06_nf4": ("bitsandbytes agrees on every byte", "bitsandbytes is not installed here"),
     "07_double_quantization": ("all 256 values are equal to bitsandbytes'", "bitsandbytes is not installed here"),
     "12_real_model": ("PEFT is off by ", "PEFT is not installed here"),
+    "17_a_task": ("llama.cpp speaks here", "llama.cpp is not installed here"),
 }
 
 

@@ -31,6 +31,8 @@ from lora_course.nb12 import pictures as nb12
 from lora_course.nb14 import pictures as nb14
 from lora_course.nb15 import pictures as nb15
 from lora_course.nb16 import pictures as nb16
+from lora_course.nb17 import pictures as nb17
+from lora_course.nb17.lab_telegrams import pairs
 
 
 def arms(name):
@@ -72,6 +74,7 @@ VIEWS = {
     ),
     "15": (nb15.curve_view, {"kl": [0.5, 0.1, 1.4]}),
     "16": (nb16.film_view, {"step": [12, 0, 4, 20, 100], "price": [True, False]}),
+    "17": (lambda: nb17.telegram_view(arms("telegrams") | arms("telegrams-asked"), pairs()[1]), {"which": [1, 7, 10]}),
 }  # fmt: skip
 
 
