@@ -229,9 +229,9 @@ TASK_ARMS = {
     **seeded("40 pairs", seeds=(0,), count=40),
     **seeded("64 pairs", count=64),
     **seeded("600 pairs", count=600),
-    **seeded("200 pairs", count=200),
-    "200 pairs, no end, seed 0": {"count": 200, "ends": False},
-    **seeded("200 pairs, question not masked", count=200, masked=False),
+    **seeded("200 pairs", seeds=(0,), count=200),
+    **seeded("200 pairs, no end", seeds=(0,), count=200, ends=False),
+    **seeded("64 pairs, question not masked", count=64, masked=False),
 }
 TEXT_ARMS = seeded("600 sentences", seeds=(0,), count=600)
 SPOKEN_ARMS = seeded("64 pairs", seeds=(0,), count=64, shown=8)
