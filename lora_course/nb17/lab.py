@@ -189,12 +189,17 @@ def trained(count: int, *, masked: bool = True, ends: bool = True, seed: int = 0
     return measured(model, tokenizer) | losses(model, tokenizer) | {"training": training}
 
 
-def read_only(count: int, *, seed: int = 0, progress: bool = True) -> dict:
-    """The control: LoRA on the same sentences as plain text, as many tokens in as many steps, and no telegram."""
+def read_only(count: int, running: bool = False, *, seed: int = 0, progress: bool = True) -> dict:
+    """The control: LoRA on plain text, as many tokens in as many steps as so many pairs have, and no telegram.
+
+    The text: the sentences of these pairs, or, running, the training addresses as they stand.
+    """
     model, tokenizer = loaded()
     rows = [encoded(tokenizer, *pair) for pair in drawn(count, seed)]
     width = sum(len(question) + len(answer) for question, answer in rows) // (count // BATCH)  # tokens of a step
     text = tokenizer(" ".join(sentence for _, sentence in drawn(count, seed)), return_tensors="pt")["input_ids"][0]
+    if running:
+        text = tokenize(tokenizer, load_text("speeches").train)
     torch.manual_seed(seed)
     add_lora(model, rank=8, alpha=16, targets="all-linear")
     how = dict(batch_size=1, seq_len=width, eval_windows=1, loss_fn=next_token_loss, progress=progress)
@@ -234,4 +239,5 @@ TASK_ARMS = {
     **seeded("64 pairs, question not masked", count=64, masked=False),
 }
 TEXT_ARMS = seeded("600 sentences", seeds=(0,), count=600)
+TEXT_ARMS |= seeded("running addresses", seeds=(0,), count=600, running=True)
 SPOKEN_ARMS = seeded("64 pairs", seeds=(0,), count=64, shown=8)
