@@ -239,5 +239,5 @@ TASK_ARMS = {
     **seeded("64 pairs, question not masked", count=64, masked=False),
 }
 TEXT_ARMS = seeded("600 sentences", seeds=(0,), count=600)
-TEXT_ARMS |= seeded("running addresses", seeds=(0,), count=600, running=True)
+TEXT_ARMS |= seeded("running addresses", seeds=(0,), count=200, running=True)
 SPOKEN_ARMS = seeded("64 pairs", seeds=(0,), count=64, shown=8)

@@ -112,3 +112,43 @@ def test_words_that_are_right_are_marked_where_they_stand():
 
 
 # --- what was found --------------------------------------------------------------------------------------------------
+
+
+def apart(ours, theirs):
+    """The 95% interval of F1 less F1, over sentences; runs of several seeds are added up."""
+    return check.difference.reference(*(one.reshape(-1, *one.shape[-2:]).sum(0) for one in (ours, theirs)), DRAWS)
+
+
+DRAWS = nb17.resampled(lab.TESTED)
+PROMPTS = {name: np.array(arm["counts"]) for name, arm in ARMS.items() if "asked" in name or "examples" in name}
+
+
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_six_hundred_pairs_beat_every_prompt_with_each_seed(prompt):
+    assert all(apart(one, PROMPTS[prompt])[0] > 10 for one in LORA[600])
+
+
+def test_nobody_forgets_to_say_for_how_much_data():
+    rules = [nb17.GapRule(seen) for seen in (TRAIN[:600], TRAIN, nb17.pairs(3, 60)[0])]
+    same, more, every = (nb17.counts(ROWS, [rule(short) for short, _ in ROWS]) for rule in rules)
+    assert apart(LORA[600], same)[0] > 20 and apart(LORA[600], more)[0] > 10
+    low, high = apart(LORA[600], every)
+    assert low < 10  # the rule that saw 46 times as much comes close, at least
+
+
+def test_a_text_is_learned_without_the_task_and_the_task_without_the_text():
+    read, start = load_results("telegrams-read")["arms"]["running addresses, seed 0"], ARMS["asked, short"]
+    assert read["addresses"] < start["addresses"] - 0.05
+    assert all(ARMS[f"{n} pairs, seed {k}"]["addresses"] > start["addresses"] + 0.05 for n in (64, 600) for k in range(3))
+    best = max(score(counted) for counted in PROMPTS.values())
+    assert max(score(read[way]["counts"]) for way in ("short", "long", "5 examples")) < best + 5
+
+
+def test_what_loose_sentences_do_is_no_reading():
+    """The first control, the same sentences shuffled: it made addresses worse, and could tell nothing."""
+    loose = load_results("telegrams-read")["arms"]["600 sentences, seed 0"]
+    assert loose["addresses"] > ARMS["asked, short"]["addresses"] + 0.5
+
+
+def test_without_the_end_it_does_not_stop():
+    assert ARMS["200 pairs, no end, seed 0"]["ended"] == 0 and ARMS["200 pairs, seed 0"]["ended"] > 120
