@@ -88,9 +88,14 @@ def layers(text: str, marked: list[bool], width: int = 100) -> tuple[str, str, s
 # --- F1 against pairs ------------------------------------------------------------------------------------------------
 
 
+def marks(arms: Mapping[str, dict], name: str, what: str = "addresses") -> list:
+    """What was measured of an arm, a value for each seed."""
+    return [arm[what] for key, arm in arms.items() if re.fullmatch(rf"{name}, seed \d", key)]
+
+
 def of_seeds(arms: Mapping[str, dict], name: str) -> np.ndarray:
     """The counts of an arm with all its seeds: (n_seeds, n, 3)."""
-    return np.array([arm["counts"] for key, arm in arms.items() if re.fullmatch(rf"{name}, seed \d", key)])
+    return np.array(marks(arms, name, "counts"))
 
 
 @picture

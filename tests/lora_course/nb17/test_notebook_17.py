@@ -11,7 +11,7 @@ from lora_course.nb17 import lab_telegrams as nb17
 from lora_edu import load_text
 
 ARMS = load_results("telegrams")["arms"] | load_results("telegrams-asked")["arms"]
-LORA = {n: pictures.of_seeds(ARMS, f"{n} pairs") for n in (64, 200, 600)}
+LORA = {n: pictures.of_seeds(ARMS, f"{n} pairs") for n in (64, 600)}
 TRAIN, HELD_OUT = nb17.pairs()
 ROWS = HELD_OUT[: lab.TESTED]
 
@@ -90,7 +90,8 @@ class Letters:
 def test_examples_that_are_read_once_are_read():
     torch.manual_seed(0)
     shape = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2)
-    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=256, **shape, initializer_range=0.6)).eval()
+    config = transformers.LlamaConfig(vocab_size=256, **shape, initializer_range=0.6)
+    model = transformers.LlamaForCausalLM(config).eval()
     prompts, before = ["a b c", "the old pilot", "x"], "something in front: "
     once, ended = lab.answered(model, Letters(), prompts, before)
     assert once == lab.answered(model, Letters(), [before + prompt for prompt in prompts])[0]
@@ -132,14 +133,14 @@ def test_nobody_forgets_to_say_for_how_much_data():
     rules = [nb17.GapRule(seen) for seen in (TRAIN[:600], TRAIN, nb17.pairs(3, 60)[0])]
     same, more, every = (nb17.counts(ROWS, [rule(short) for short, _ in ROWS]) for rule in rules)
     assert apart(LORA[600], same)[0] > 20 and apart(LORA[600], more)[0] > 10
-    low, high = apart(LORA[600], every)
-    assert low < 10  # the rule that saw 46 times as much comes close, at least
+    assert apart(LORA[600], every)[0] < 10  # the rule that saw 46 times as much comes close, at least
 
 
 def test_a_text_is_learned_without_the_task_and_the_task_without_the_text():
     read, start = load_results("telegrams-read")["arms"]["running addresses, seed 0"], ARMS["asked, short"]
     assert read["addresses"] < start["addresses"] - 0.05
-    assert all(ARMS[f"{n} pairs, seed {k}"]["addresses"] > start["addresses"] + 0.05 for n in (64, 600) for k in range(3))
+    told = [loss for n in (64, 600) for loss in pictures.marks(ARMS, f"{n} pairs")]
+    assert len(told) >= 5 and min(told) > start["addresses"] + 0.05
     best = max(score(counted) for counted in PROMPTS.values())
     assert max(score(read[way]["counts"]) for way in ("short", "long", "5 examples")) < best + 5
 
@@ -151,4 +152,5 @@ def test_what_loose_sentences_do_is_no_reading():
 
 
 def test_without_the_end_it_does_not_stop():
-    assert ARMS["200 pairs, no end, seed 0"]["ended"] == 0 and ARMS["200 pairs, seed 0"]["ended"] > 120
+    assert ARMS["200 pairs, no end, seed 0"]["ended"] == 0
+    assert min(pictures.marks(ARMS, "64 pairs", "ended") + pictures.marks(ARMS, "600 pairs", "ended")) > 115
