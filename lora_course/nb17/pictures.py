@@ -103,7 +103,7 @@ def pairs_figure(arms: Mapping[str, dict], rules: Mapping[int, np.ndarray]) -> D
     """F1 over the pairs that each way saw. rules: number of pairs -> the rule's counts (n, 3)."""
     figure, (axes,) = panels(1, 9.0, 4.4)
     ways = {
-        "LoRA": ({n: of_seeds(arms, f"{n} pairs") for n in (40, 64, 200, 600)}, METHODS["lora"]),
+        "LoRA": ({n: of_seeds(arms, f"{n} pairs") for n in (40, 64, 600)}, METHODS["lora"]),
         "examples in the prompt": (
             {n: of_seeds(arms, f"{n} examples") for n in (5, 40)},
             {"color": BLUE, "marker": "o"},
@@ -132,7 +132,7 @@ def pairs_figure(arms: Mapping[str, dict], rules: Mapping[int, np.ndarray]) -> D
     axes.axhline(best[0], color=GRAY, lw=1)
     note(axes, "the best wording, no example", (5, best[0]), (0, -9), color=GRAY)
     axes.set(xscale="log", xlabel="pairs that were seen", ylabel="F1 of the small words, %", ylim=(0, None))
-    ticks(axes.xaxis, (5, 40, 200, 600, 5_000, 28_000), ",g")
+    ticks(axes.xaxis, (5, 40, 64, 600, 5_000, 28_000), ",g")
     few, many = interval(ways["LoRA"][0][600])[0], interval(rules[max(rules)])[0]
     return figure, (
         f"LoRA reaches {few:.0f}% with 600 pairs, the rule {many:.0f}% with {max(rules):,} sentences. "
