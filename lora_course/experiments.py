@@ -40,16 +40,7 @@ from lora_course.nb13.lab import AGREEMENT_ARMS, agreement
 from lora_course.nb13.lab_formats import AFTER_ARMS, format_after
 from lora_course.nb15.lab import FORGETTING_ARMS, forgetting_arm
 from lora_course.nb16.lab_rivals import REWARD_ARMS, reward_arm
-from lora_course.nb17.lab import (
-    PROMPT_ARMS,
-    SPOKEN_ARMS,
-    TASK_ARMS,
-    TEXT_ARMS,
-    prompted,
-    read_only,
-    trained,
-    transcript,
-)
+from lora_course.nb17 import lab as nb17
 from lora_course.programs.command import check_output, did_you_mean
 from lora_course.running import stored
 from lora_course.running.scoreboard import SCOREBOARD_ARMS, score
@@ -139,10 +130,14 @@ EXPERIMENTS = {
     "agreement": Experiment(agreement, AGREEMENT_ARMS, "13: which verb goes with which pronoun?", 25),
     "forgetting": Experiment(forgetting_arm, FORGETTING_ARMS, "15: what predicts forgetting?", 25),
     "formats-after": Experiment(format_after, AFTER_ARMS, "questions: formats after QLoRA", 1),
-    "telegrams": Experiment(trained, TASK_ARMS, "17: telegrams written out, by LoRA on pairs", 24),
-    "telegrams-asked": Experiment(prompted, PROMPT_ARMS, "17: the same by prompts, without training", 9),
-    "telegrams-read": Experiment(read_only, TEXT_ARMS, "17: the same by LoRA on the sentences as plain text", 8),
-    "telegrams-spoken": Experiment(transcript, SPOKEN_ARMS, "17: llama.cpp speaks with an adapter of ours", 1),
+    "telegrams": Experiment(nb17.trained, nb17.TASK_ARMS, "17: telegrams written out, by LoRA on pairs", 24),
+    "telegrams-asked": Experiment(nb17.prompted, nb17.PROMPT_ARMS, "17: the same by prompts, without training", 9),
+    "telegrams-read": Experiment(
+        nb17.read_only, nb17.TEXT_ARMS, "17: the same by LoRA on the sentences as plain text", 8
+    ),
+    "telegrams-spoken": Experiment(
+        nb17.transcript, nb17.SPOKEN_ARMS, "17: llama.cpp speaks with an adapter of ours", 1
+    ),
     "reward": Experiment(reward_arm, REWARD_ARMS, "16: no e: policy gradients, one bias, and picked roll-outs", 82),
 }
 

@@ -115,13 +115,15 @@ def test_words_that_are_right_are_marked_where_they_stand():
 # --- what was found --------------------------------------------------------------------------------------------------
 
 
+DRAWS = nb17.resampled(lab.TESTED)
+
+
 def apart(ours, theirs):
     """The 95% interval of F1 less F1, over sentences; runs of several seeds are added up."""
     return check.difference.reference(*(one.reshape(-1, *one.shape[-2:]).sum(0) for one in (ours, theirs)), DRAWS)
 
 
-DRAWS = nb17.resampled(lab.TESTED)
-PROMPTS = {name: np.array(arm["counts"]) for name, arm in ARMS.items() if "asked" in name or "examples" in name}
+PROMPTS = {name: np.array(arm["counts"]) for name, arm in load_results("telegrams-asked")["arms"].items()}
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
