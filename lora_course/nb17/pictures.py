@@ -72,7 +72,7 @@ def right_words(short: str, answer: str, sentence: str) -> list[bool]:
     return found
 
 
-def layers(text: str, marked: list[bool], width: int = 100) -> tuple[str, str, str]:
+def layers(text: str, marked: list[bool], width: int = 94) -> tuple[str, str, str]:
     """A line in three layers: the plain words, the marked ones, and what underlines those; cut at the width."""
     shown = text if len(text) <= width else text[: width - 2] + " …"
     places = [word.span() for word in re.finditer(r"[a-z][a-z'-]*", text.lower())]
