@@ -87,7 +87,8 @@ def memory(full: dict[str, float], qlora: dict[str, float]) -> Drawn:
     looks = {kind: PARTS[name] for kind, name in zip(("codes", *full), names, strict=True)}
     for row, sizes in enumerate(rows.values()):
         codes, left = (full[BASE] - sizes[BASE]) / 7, 0.0  # a weight of 4 bytes became a code of half a byte
-        for kind, size in ({"codes": codes} | sizes | {BASE: sizes[BASE] - codes}).items():
+        parts = {"codes": codes} | sizes | {BASE: sizes[BASE] - codes}
+        for kind, size in parts.items():
             axes.barh(row, size / 1e6, left=left, label=kind if row == 1 else None, **looks[kind])
             left += size / 1e6
         axes.text(left + 0.4, row, f"{left:.1f} MB", va="center", fontsize=11)
@@ -96,10 +97,10 @@ def memory(full: dict[str, float], qlora: dict[str, float]) -> Drawn:
     axes.margins(x=0.1)
     figure.legend(loc="outside lower center", ncols=6)
     totals = [sum(sizes.values()) for sizes in rows.values()]
-    parts = listed({kind: size / 1e6 for kind, size in qlora.items()}, ".2f")
+    said = listed({kind: size / 1e6 for kind, size in parts.items()}, ".2f")  # QLoRA is the last row
     return figure, (
         f"QLoRA keeps 1 byte where full fine-tuning keeps {totals[0] / totals[1]:.0f}. Two stacked bars, "
-        f"{totals[0] / 1e6:.1f} and {totals[1] / 1e6:.1f} MB. QLoRA's: {parts}."
+        f"{totals[0] / 1e6:.1f} and {totals[1] / 1e6:.1f} MB. QLoRA's: {said}."
     )
 
 
@@ -123,7 +124,8 @@ def training(train_loss: list[float], validation: list[tuple[int, float]], level
     axes.set_title(finding)
     named = " and ".join(f"{name} {level:.3f}" for name, level in levels.items())
     steps = len(train_loss)
-    return figure, f"{finding} on held-out plays, in {steps} steps. A line with marks; two levels: {named}."
+    lines = f"Marked: held out; thin: each batch; two levels: {named}."
+    return figure, f"{finding} on held-out plays, in {steps} steps. {lines}"
 
 
 # --- what a merge does ------------------------------------------------------------------

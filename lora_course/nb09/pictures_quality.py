@@ -31,8 +31,8 @@ def sweep_figure(runs: Runs) -> Drawn:
     rates = {text: listed({NAMES[m]: of(runs, m, text).best_rate() for m in NAMES}, "g") for text in TEXT_SIZES}
     return figure, (
         "Adapters want a larger rate than full fine-tuning. Loss against learning rate, a panel for each amount of "
-        "text, each curve with its lowest point ringed; those of LoRA and QLoRA lie on one another. Best rates, "
-        f"{'; '.join(f'{text}: {said}' for text, said in rates.items())}."
+        "text, each curve with its lowest point ringed; those of LoRA and QLoRA part only at the largest rate. Best "
+        f"rates, {'; '.join(f'{text}: {said}' for text, said in rates.items())}."
     )
 
 
@@ -52,8 +52,9 @@ def repaired_figure(before: dict[str, float], after: dict[str, dict[str, float]]
             axes.plot((0, 1), (before[draw], cost), **look | ({} if draw == own[name] else {"lw": 1}))
         axes.axhline(0, color="black", lw=0.8)
         axes.set(title=name, xlim=(-0.25, 1.55), xticks=(0, 1), xticklabels=("without", "with it"))
-        note(axes, f"other draws\n{mean(others):+.4f}", (1, mean(others)), (8, 0), color=GRAY)
-        said.append(f"{name}: others {mean(others):+.4f}")
+        which = "others" if own[name] in costs else "all"
+        note(axes, f"{which}\n{mean(others):+.4f}", (1, mean(others)), (8, 0), color=GRAY)
+        said.append(f"{name}: {which} {mean(others):+.4f}")
         if own[name] in costs:
             note(axes, f"its own\n{costs[own[name]]:+.4f}", (1, costs[own[name]]), (8, 0))
             said[-1] += f", its own from {before[own[name]]:+.4f} to {costs[own[name]]:+.4f}"

@@ -143,6 +143,7 @@ def test_the_figure_names_what_was_repaired_and_what_was_not():
         before, {"one": {"a": -0.002, "b": 0.008}, "other": {"a": 0.01, "b": 0.0}}, own
     )
     assert "its own from +0.0100 to -0.0020" in words and words.startswith("Training repairs its own draw")
+    assert "others +0.0080" in words and "other: all +0.0050" in words  # no draw is its own
     assert [len(axes.lines) for axes in figure.axes] == [3, 3]
     _, words = quality.repaired_figure(before, {"one": {"a": 0.01, "b": 0.008}}, own)
     assert words.startswith("No own draw is best.")
