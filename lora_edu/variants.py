@@ -1,4 +1,4 @@
-"""Variants of LoRA, each a small difference to `LoRALinear`, and LoftQ's start on a rounded base.
+"""Variants of LoRA, each a small difference to `LoRALinear`.
 
 | variant | what changes | source |
 |-|-|-|
@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from lora_edu.adapters import check_not_training_merged
 from lora_edu.layers import check_writable, is_conv1d, is_nf4, layer_size, replace_layers
 from lora_edu.lora import LoRALinear, layers_to_adapt
-from lora_edu.quantization import quantize
 
 
 class RsLoRALinear(LoRALinear):
@@ -217,29 +216,8 @@ def full_weight(base: nn.Module) -> Tensor:
     return W.to(torch.promote_types(W.dtype, torch.float32))  # float64 stays
 
 
-# --- a start on a rounded base ---------------------------------------------------------------------------------------
-
-
 def largest_directions(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """B (out, rank) and A (rank, in) whose product is the matrix of that rank nearest to M."""
     U, S, Vt = torch.linalg.svd(M, full_matrices=False)
     root = S[:rank].sqrt()
     return U[:, :rank] * root, root[:, None] * Vt[:rank]
-
-
-def round_weight(W: Tensor, codebook: str | Tensor) -> Tensor:
-    """W as its codes stand for it."""
-    return quantize(W, codebook).dequantize()
-
-
-def loftq_start(W: Tensor, rank: int, codebook: str | Tensor, rounds: int = 5) -> tuple[Tensor, Tensor, Tensor]:
-    """LoftQ (arXiv 2310.08659): round what the adapter leaves, repair what the rounding did, and again.
-
-    Returns Q, what the codes stand for, B and A, with Q + B A near W and s = 1. With one round it is the repair by SVD:
-    Q = round(W), B A = the largest directions of W - Q.
-    """
-    B, A = W.new_zeros(len(W), rank), W.new_zeros(rank, W.shape[1])
-    for _ in range(rounds):
-        Q = round_weight(W - B @ A, codebook)
-        B, A = largest_directions(W - Q, rank)
-    return Q, B, A

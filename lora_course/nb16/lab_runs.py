@@ -55,19 +55,10 @@ def picked_line(which: str = "e") -> np.ndarray:
     return np.array([(look["kl"], look[which]) for look in looks if look["carried_by"] >= FEWEST])
 
 
-def at_kl(line: np.ndarray, runs: Runs) -> np.ndarray:
-    """What a line has at the divergence of each run: straight between two of its points, NaN outside of them."""
-    return np.interp([run.kl for run in runs], line[:, 0], line[:, 1], left=np.nan, right=np.nan)
-
-
 def below(line: np.ndarray, runs: Runs, which: str = "e") -> np.ndarray:
-    """By how much each run lies below a line at its own divergence."""
-    return at_kl(line, runs) - [getattr(run, which) for run in runs]
-
-
-def way_there(runs: Runs) -> np.ndarray:
-    """How far below one bias each run's e's lie, as a share of the way down to picked roll-outs at its divergence."""
-    return below(bias_line(), runs) / (at_kl(bias_line(), runs) - at_kl(picked_line(), runs))
+    """By how much each run lies below a line at its own divergence: straight between two points, NaN outside."""
+    there = np.interp([run.kl for run in runs], line[:, 0], line[:, 1], left=np.nan, right=np.nan)
+    return there - [getattr(run, which) for run in runs]
 
 
 def lead(one: str, other: str) -> np.ndarray:

@@ -13,16 +13,13 @@ from torch import nn
 from lora_course.running import libraries
 from lora_edu import GPT, NF4Linear, trainable_summary
 from lora_edu.lora import adapter_state, add_lora, combine, load_adapter_state, lora_layers, merge, unmerge
-from lora_edu.measures import relative_error
 from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS, save_adapter
 from lora_edu.variants import (
     VARIANTS,
     add_variant,
     full_weight,
     largest_directions,
-    loftq_start,
     lora_plus_groups,
-    round_weight,
 )
 from tests.conftest import TINY
 
@@ -253,19 +250,6 @@ def test_the_groups_of_lora_plus(base):
     assert (slow["lr"], fast["lr"]) == (0.1, 0.8)
     assert {p.shape[0] for p in slow["params"]} == {RANK} and {p.shape[1] for p in fast["params"]} == {RANK}
     assert len(slow["params"]) == len(fast["params"]) == len(lora_layers(model))
-
-
-# --- a start on a rounded base ---------------------------------------------------------------------------------------
-
-
-def test_loftq_repairs_what_the_rounding_did():
-    generator = torch.Generator().manual_seed(0)
-    W = torch.randn(48, 64, generator=generator) @ torch.diag(0.9 ** torch.arange(64.0))
-    W += 0.05 * torch.randn(48, 64, generator=generator)
-    none = round_weight(W, "nf4")
-    once, again = (Q + B @ A for Q, B, A in (loftq_start(W, 4, "nf4", rounds) for rounds in (1, 5)))
-    assert relative_error(W, again) < relative_error(W, once) < relative_error(W, none)
-    assert torch.linalg.matrix_rank(once - none) == 4
 
 
 def test_the_largest_directions_are_the_nearest_matrix_of_the_rank():

@@ -12,10 +12,9 @@ RANKS = ("lora r1", "lora r8", "lora r64", "full", "qlora r8")
 
 def test_with_100_steps_rank_1_leaves_the_constants_behind():
     """That with 100 they stand apart in each seed, the page's cell asserts."""
-    far, stay = (records.way_there(records.at_best(way)) for way in ("film", "constants, longer"))
-    assert max(stay) < max(records.way_there(records.at_best("constants")))  # no farther than with 40
-    ((longest,), (still,)) = (records.way_there(records.at_best(f"{way}, longest")) for way in ("lora r1", "constants"))
-    assert longest > max(far) > 0.3 > 0.25 > still
+    below = lambda way: records.below(records.bias_line(), records.at_best(way))  # noqa: E731
+    assert min(below("film")) > 0.009 > max(below("constants")) > max(below("constants, longer"))
+    assert below("lora r1, longest") > max(below("film")) > 0.006 > below("constants, longest")
     assert len(records.looks_of("film")) > 5
 
 
@@ -47,7 +46,6 @@ def test_picking_needs_far_less_and_its_words_stay_real():
 def test_every_way_ends_a_little_below_one_bias(way):
     runs = records.at_best(way)
     assert all(0 < gap < 0.01 for gap in records.below(records.bias_line(), runs))
-    assert not any(records.way_there(runs) > 0.25)  # NaN where nothing was picked
 
 
 def test_the_ranks_cannot_be_told_apart():
