@@ -12,7 +12,7 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-from lora_course.nb06.lab_floats import four_over_six, mxfp4, nvfp4, q4_k
+from lora_course.nb06.lab_floats import affine, four_over_six, mxfp4, nvfp4, q4_k
 from lora_course.running.scoreboard import Change, begun_later, fidelity, measured, permuted, rounded
 from lora_edu import GPT, load_base, load_text, quantize
 from lora_edu.codebooks import get_codebook, nf_codebook
@@ -26,6 +26,7 @@ OTHERS: dict[str, Change] = {  # with blocks and constants of their own
     "four over six": four_over_six,
     "mxfp4": mxfp4,
     "mxfp4, nearest": partial(mxfp4, nearest=True),
+    "int4, affine": affine,
     "q4_k": q4_k,
     "nf4, blocks of 32": partial(rounded, codebook="nf4", block_size=32, constant_bits=8),  # as 07 has it
 }
@@ -47,6 +48,10 @@ COMPENSATION_ARMS = {
     arm_name(calibration, draw): {"calibration": calibration, "draw": draw}
     for calibration in CALIBRATIONS
     for draw in DRAWS
+}
+COMPENSATED = (*CALIBRATIONS, "addresses, fp4-bnb")  # the last: the worst of the tables, its codes chosen as well
+COMPENSATION_ARMS |= {
+    arm_name(COMPENSATED[-1], draw): {"calibration": "addresses", "draw": draw, "codebook": "fp4-bnb"} for draw in DRAWS
 }
 
 
@@ -102,8 +107,8 @@ def rounding(shift: int, *how) -> Change:
     return begun_later(lambda flat: quantize(flat, *how).dequantize(), shift)
 
 
-def compensated_loss(calibration: str, draw: int, *, windows: int = 32) -> dict:
-    """Round the base to NF4 as GPTQ does, after a look at a text. Draws and what it returns: as for `format_loss`.
+def compensated_loss(calibration: str, draw: int, *, codebook: str = "nf4", windows: int = 32) -> dict:
+    """Round the base as GPTQ does, after a look at a text. Draws, and what it returns, as for `format_loss`.
 
     calibration: `addresses` or `plays`, of the training part, or `random bytes`; `shuffled` gives each input to another
     column, and `unpaired` shuffles each column by itself.
@@ -114,7 +119,7 @@ def compensated_loss(calibration: str, draw: int, *, windows: int = 32) -> dict:
         text = torch.randint(0, 256, (16 * 256,), generator=generator)
     inputs, found = inputs_of(model, text, windows=16), []
     # A weight with its 4,096 inputs below it: one order of columns for both.
-    change: Change = lambda both: compensated(*both.tensor_split([-16 * 256]), nf_codebook(4))  # noqa: E731
+    change: Change = lambda both: compensated(*both.tensor_split([-16 * 256]), get_codebook(codebook))  # noqa: E731
     for path, layer in block_linears(model).items():
         x = inputs[path]
         if calibration == "shuffled":

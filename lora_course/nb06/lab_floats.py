@@ -57,6 +57,14 @@ def mxfp4(weight: Tensor, nearest: bool = False) -> Tensor:
     return nearest_of(blocks, [down, 2 * down] if nearest else [down]).view_as(weight)
 
 
+def affine(weight: Tensor, block_size: int = 64) -> Tensor:
+    """A weight to 4 bits and back, a lowest value and a step a block, in float16: Q4_K's rule, in larger blocks."""
+    blocks = weight.view(-1, block_size)
+    low = blocks.amin(1, keepdim=True).clamp(max=0).half().float()
+    step = ((blocks.amax(1, keepdim=True).clamp(min=0) - low) / 15).half().float().clamp(min=2**-24)
+    return (((blocks - low) / step).round().clamp(0, 15) * step + low).view_as(weight)
+
+
 def q4_k_parts(weight: Tensor) -> tuple[Tensor, ...]:
     """What Q4_K stores of a weight whose size is a multiple of 256: d, dmin (n, 1, 1), steps, lows (n, 8, 1), codes.
 
