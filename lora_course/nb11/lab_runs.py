@@ -43,10 +43,10 @@ def ratio(one: list[float], other: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
 
-def at_equal_time(name: str = "DoRA") -> list[float]:
+def at_equal_time(name: str, which: str = "loss") -> list[float]:
     """100 steps of a way, at its best, minus as many of LoRA as last as long as DoRA's, 112: a difference a seed."""
     longer = stored_runs("variants", "loss").where(name="LoRA", steps=DORAS_TIME)
-    return _differences(at_multiple(name), longer)
+    return _differences(at_multiple(name), longer, which)
 
 
 def even_at(name: str) -> float:

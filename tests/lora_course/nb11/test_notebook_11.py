@@ -79,6 +79,7 @@ def test_at_equal_time_nobody_can_be_told_to_be_ahead():
         found = records.at_equal_time(name)
         assert len(found) == 5 and min(found) < 0 < max(found)
         assert abs(records.even_at(name) - ratio) < 0.04, "about even"
+        assert min(records.at_equal_time(name, "addresses")) > 0.01, "not for having learned more"
     at_one = [run.loss for run in sorted(records.at_multiple("DoRA", 1), key=lambda run: run.seed)]
     longer = stored_runs("variants", "loss").where(name="LoRA", steps=experiment.DORAS_TIME)
     assert all(loss > run.loss for loss, run in zip(at_one, sorted(longer, key=lambda run: run.seed), strict=True))
