@@ -85,6 +85,13 @@ def over_the_line(some: Iterable[Point], law: Line) -> list[float]:
     return [p.forgotten / says(law, p.kl) for p in some]
 
 
+def told_by_the_other() -> dict[str, list[float]]:
+    """What the runs of adapters forgot, as multiples of a line through full fine-tuning alone, and the reverse."""
+    points = {method: [p for p in on_plays(short=False) if p.method == method] for method in ("full", "lora")}
+    runs = {method: [p for p in some if p.part == "1"] for method, some in points.items()}
+    return {one: over_the_line(runs[one], line(points[other])) for one, other in (("lora", "full"), ("full", "lora"))}
+
+
 def rewards() -> list[Point]:
     """Notebook 16's runs that were paid for writing no e: `kl` on their own roll-outs, and what they forgot."""
     stored = load_results("reward")

@@ -134,7 +134,7 @@ def breakers_figure() -> Drawn:
     figure, (axes,) = panels(1, 8.6, 3.4)
     rows, said = breakers(), []
     for place, (name, (times, _)) in enumerate(rows.items()):
-        axes.plot(times, [place] * len(times), **LOOKS[name] | {"ls": "", "ms": 8}, alpha=0.8)
+        axes.plot(times, [place] * len(times), **LOOKS[name] | {"ls": "", "ms": 8, "mec": "white", "mew": 0.6})
         note(axes, f"{np.median(times):.1f}", (max(times), place), (10, 0))
         said.append(f"{name} {np.median(times):.1f} ({len(times)})")
     axes.axvline(1, color=GRAY, ls="--", lw=1.4)
@@ -149,15 +149,15 @@ def breakers_figure() -> Drawn:
 
 
 def candidates_table() -> tuple[list[str], list[list[str]]]:
-    """Header and rows: R squared of each candidate over runs, over those of each seed, and over points."""
-    whole, some = on_plays(whole=True), on_plays()
-    rows = []
+    """Header and rows: R squared of each candidate over runs, over those of each seed and of each kind."""
+    whole, rows = on_plays(whole=True), []
+    kinds = {name: [p for p in whole if kind(p.way) == name] for name in ("adapters", "full fine-tuning")}
     for name, which in CANDIDATES.items():
         seeds = ", ".join(f"{found:.2f}" for found in each_seed(which))
-        found = [r_squared(whole, which), r_squared(some, which), r_squared(some, which, "forgotten_hits")]
-        runs, *rest = (f"{each:.2f}" for each in found)
-        rows.append([name, runs, seeds, *rest])
-    asked = [f"{len(whole)} runs", "seed 0, 1, 2", f"{len(some)} points", "points, favorites lost"]
+        runs, *alone = (f"{r_squared(some, which):.2f}" for some in (whole, *kinds.values()))
+        rows.append([name, runs, seeds, *alone, f"{r_squared(whole, which, 'forgotten_hits'):.2f}"])
+    adapters, full = map(len, kinds.values())
+    asked = [f"{len(whole)} runs", "seed 0, 1, 2", f"{adapters} of adapters", f"{full} in full", "favorites lost"]
     return ["R squared of log forgotten", *asked], rows
 
 

@@ -37,6 +37,15 @@ def test_each_seed_says_the_same():
     assert max(found["norm"] + found["learned"]) < 0.35, found
 
 
+def test_the_norm_tells_among_full_runs_and_only_the_kl_tells_of_adapters_too():
+    """Not "the size of the update tells nothing": within full fine-tuning it tells nearly as much."""
+    full = [p for p in WHOLE if pictures.kind(p.way) == "full fine-tuning"]
+    assert 0.85 < nb15_runs.r_squared(full, "norm") < nb15_runs.r_squared(full, "kl")
+    told = nb15_runs.told_by_the_other()
+    assert [len(times) for times in told.values()] == [15, 12]
+    assert max(abs(times - 1) for times in told["lora"]) < 0.105  # "to a tenth"
+
+
 def test_what_has_no_logarithm_is_left_out():
     left = [p for p in nb15_runs.points() if p.way not in ("verses", "one bias") and p not in POINTS]
     assert all(p.forgotten < nb15_runs.LEAST or p.learned <= 0 for p in left)
