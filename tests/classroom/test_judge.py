@@ -209,8 +209,9 @@ def test_a_part_may_have_any_name(part):
 CHECKED = [
     (lambda x: x + 3, r"Exercise 9.1: this adds\. See notebook 00, section 1\."),
     (lambda x: x * 2, r"for \(x \(2, 3\)\), value: entry \[\d, \d\] should be"),
-    (lambda x: x * np.nan, r"entry \[0, 0\] should be \S+, got nan"),
+    (lambda x: np.where(np.indices(x.shape)[-1] == 2, np.nan, x * 3), r"entry \[0, 2\] should be \S+, got nan"),
     (lambda x: "six", "the result should be numbers, got str"),
+    (lambda x: 3 * x.T, r"the result should have shape \(2, 3\), got \(3, 2\)"),
     (lambda x: x @ x, r"your answer stopped with ValueError"),
     (print, r"hands its result over with `return`"),
     (in_place, "an input was changed"),
