@@ -29,28 +29,21 @@ def half_written(tensors, path, metadata):
 
 
 @pytest.mark.parametrize(
-    ("place", "name", "ends"),
+    ("place", "name", "ends", "there"),
     [
-        (checkpoints, "save_file", half_written),
-        (os, "fsync", killed),  # before the bytes are on the disk
-        (os, "replace", killed),  # before the rename
+        (checkpoints, "save_file", half_written, [0, 2]),
+        (os, "fsync", killed, [0, 2]),  # before the bytes are on the disk
+        (os, "replace", killed, [0, 2]),  # before the rename
+        (Path, "unlink", killed, [0, 2, 4]),  # before the oldest is removed
     ],
 )
 def test_an_old_file_is_removed_only_after_the_new_one_is_there(
-    tiny_gpt, tiny_text, tmp_path, monkeypatch, place, name, ends
+    tiny_gpt, tiny_text, tmp_path, monkeypatch, place, name, ends, there
 ):
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(place, name, at_the_third_call(ends, getattr(place, name)))
+        patch.setattr(place, name, ends if place is Path else at_the_third_call(ends, getattr(place, name)))
         go_on(with_adapters(tiny_gpt), tiny_text, tmp_path)
-    assert stored_steps(tmp_path) == [0, 2]
+    assert stored_steps(tmp_path) == there
     (tmp_path / ".partial-x").mkdir()  # what a process leaves that is killed while it writes
     assert_goes_on(tiny_gpt, tiny_text, tmp_path)
     assert stored_steps(tmp_path) == [4, 6] and not list(tmp_path.glob(".partial-*"))
-
-
-def test_killed_before_the_oldest_is_removed(tiny_gpt, tiny_text, tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(Path, "unlink", killed)
-        go_on(with_adapters(tiny_gpt), tiny_text, tmp_path)
-    assert stored_steps(tmp_path) == [0, 2, 4]
-    assert_goes_on(tiny_gpt, tiny_text, tmp_path)
