@@ -168,33 +168,13 @@ def test_the_program_in_one_process(tmp_path, capsys, method):
     assert written == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
 
 
-def test_a_batch_that_cannot_be_split(tmp_path, monkeypatch, tiny_gpt, tiny_text):
+def test_what_the_program_refuses(tmp_path, monkeypatch, tiny_gpt, tiny_text):
+    assert "no linear layer is named queries" in program("--output", tmp_path / "out", "--targets", "queries")
     monkeypatch.setattr(distributed, "processes", lambda: 3)
     message = "a batch of 2 windows cannot be split over 3 processes"
     assert message in program("--output", tmp_path / "out") and not (tmp_path / "out").exists()
     with pytest.raises(ValueError, match=message):
         train(tiny_gpt, tiny_text, 1, batch_size=2)
-
-
-def test_what_the_program_refuses(tmp_path, capsys):
-    assert "no linear layer is named queries" in program("--output", tmp_path, "--targets", "queries")
-    assert program("--output", tmp_path, "--steps", 2, "--checkpoint", tmp_path / "run") == 0
-    message = program("--output", tmp_path, "--steps", 3, "--checkpoint", tmp_path / "run")
-    assert message.startswith("error: ") and "steps is 2 there and 3 here" in message
-    capsys.readouterr()
-    assert program("--help") == 0
-    assert "torchrun --standalone --nproc-per-node=2 -m lora_edu train" in capsys.readouterr().out
-
-
-def test_one_process_is_left_as_it_is(tiny_gpt):
-    engine, traffic = distributed.wrap(tiny_gpt)
-    assert engine is tiny_gpt and traffic == []
-    assert distributed.processes() == 1 and distributed.rank() == 0 and distributed.total(2.5) == 2.5
-    batch = torch.arange(6).view(3, 2)
-    assert distributed.own_rows(batch) is not None and torch.equal(distributed.own_rows(batch), batch)
-    assert torch.equal(distributed.gather(batch[0]), batch[:1])
-    with distributed.join(torch.device("cpu")) as device:
-        assert device.type == "cpu" and not torch.distributed.is_initialized()
 
 
 def test_more_processes_than_gpus(monkeypatch):
