@@ -56,18 +56,6 @@ def test_a_damaged_file_is_never_read(damage):
             read_checkpoint(path)
 
 
-def test_a_record_that_was_changed(stopped):
-    _, metadata = read(stopped / NEWEST)
-    for name in ("run", "history", "sha256"):
-        record = json.loads(metadata["checkpoint"])
-        record[name] = {}
-        garble(stopped / NEWEST, json.dumps(record))
-        with pytest.raises(
-            ValueError, match="4.safetensors is damaged .its content is not what was written.*delete it"
-        ):
-            read_checkpoint(stopped / NEWEST)
-
-
 def test_a_file_of_an_earlier_version(stopped):
     record = {"settings": {}, "history": {}}
     garble(stopped / NEWEST, json.dumps(record | {"sha256": seal(read(stopped / NEWEST)[0], record)}))

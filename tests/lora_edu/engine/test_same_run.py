@@ -248,17 +248,6 @@ def test_another_default_type_is_another_run(tiny_gpt, tiny_text, stopped):
         torch.set_default_dtype(torch.float32)
 
 
-def test_another_loss_with_the_same_name(tiny_gpt, tiny_text, tmp_path):
-    def run(factor):
-        model = with_adapters(tiny_gpt)
-        return go_on(model, tiny_text, tmp_path / "run", 2, loss_fn=LOSSES["a whole number"](factor))
-
-    history = run(2)
-    with pytest.raises(ValueError, match=r"another run: loss_fn is loss \w{12} .* there and loss \w{12} "):
-        run(3)
-    assert run(2) == history
-
-
 def test_a_loss_that_changes_while_it_trains_goes_on_with_what_it_has_become_only(tiny_gpt, tiny_text, tmp_path):
     """A list that it fills, a teacher that follows: what no checkpoint holds is described as it was at the stop."""
 
