@@ -44,15 +44,10 @@ FORMAT_ARMS = {"full precision": {"name": None}} | {
     arm_name(name, draw): {"name": name, "draw": draw} for name in (*FORMATS, *OTHERS, *CODES) for draw in DRAWS
 }
 CALIBRATIONS = ("addresses", "plays", "random bytes", "shuffled", "unpaired")
-COMPENSATION_ARMS = {
-    arm_name(calibration, draw): {"calibration": calibration, "draw": draw}
-    for calibration in CALIBRATIONS
-    for draw in DRAWS
+COMPENSATED = {name: {"calibration": name} for name in CALIBRATIONS} | {
+    "addresses, fp4-bnb": {"calibration": "addresses", "codebook": "fp4-bnb"}  # the worst table, codes chosen as well
 }
-COMPENSATED = (*CALIBRATIONS, "addresses, fp4-bnb")  # the last: the worst of the tables, its codes chosen as well
-COMPENSATION_ARMS |= {
-    arm_name(COMPENSATED[-1], draw): {"calibration": "addresses", "draw": draw, "codebook": "fp4-bnb"} for draw in DRAWS
-}
+COMPENSATION_ARMS = {arm_name(name, draw): how | {"draw": draw} for name, how in COMPENSATED.items() for draw in DRAWS}
 
 
 def format_codebook(name: str) -> Tensor:
@@ -119,7 +114,7 @@ def compensated_loss(calibration: str, draw: int, *, codebook: str = "nf4", wind
         text = torch.randint(0, 256, (16 * 256,), generator=generator)
     inputs, found = inputs_of(model, text, windows=16), []
     # A weight with its 4,096 inputs below it: one order of columns for both.
-    change: Change = lambda both: compensated(*both.tensor_split([-16 * 256]), get_codebook(codebook))  # noqa: E731
+    change: Change = lambda both: compensated(both[: -16 * 256], both[-16 * 256 :], get_codebook(codebook))  # noqa: E731
     for path, layer in block_linears(model).items():
         x = inputs[path]
         if calibration == "shuffled":
