@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -38,7 +39,7 @@ def telegram_view(arms: Mapping[str, dict], rows: Pairs):
     figure = plt.figure(figsize=(9.4, 3.3))
     names = ["telegram", *ROWS, "he said"]
     heights = np.linspace(0.9, 0.08, len(names))
-    look = {"family": "monospace", "fontsize": 9.5, "va": "center", "animated": True}
+    look: dict[str, Any] = {"family": "monospace", "fontsize": 9.5, "va": "center", "animated": True}
     drawn = []
     for name, height in zip(names, heights, strict=True):
         figure.text(0.01, height, name, va="center", color=GRAY)

@@ -47,7 +47,8 @@ def converter() -> Path:
 def convert(adapter: Path, base: Path, into: Path) -> subprocess.CompletedProcess:
     """Run the converter on an adapter. base: a folder with the base's config.json."""
     folder = converter()
-    command = [sys.executable, folder / "convert_lora_to_gguf.py", adapter, "--base", base, "--outfile", into]
+    script = str(folder / "convert_lora_to_gguf.py")
+    command = [sys.executable, script, str(adapter), "--base", str(base), "--outfile", str(into)]
     environment = os.environ | {"PYTHONPATH": str(folder / "gguf-py")}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
