@@ -41,11 +41,16 @@ def best_biases(logits: Tensor, targets: Tensor, price: float = 1e-5) -> tuple[T
     """
     slope, biases = torch.ones(1, requires_grad=True), torch.zeros(logits.shape[1], requires_grad=True)
     search = torch.optim.LBFGS([slope, biases], max_iter=40)
+    rows = max(1, 2**22 // logits.shape[1])  # at a time: of a large vocabulary all at once would fill the memory
 
     def loss() -> Tensor:
         search.zero_grad()
-        found = F.cross_entropy(slope * logits + biases, targets) + price * biases.square().sum()
+        found = price * biases.square().sum()
         found.backward()
+        for some, came in zip(logits.split(rows), targets.split(rows), strict=True):
+            part = F.cross_entropy(slope * some + biases, came, reduction="sum") / len(targets)
+            part.backward()
+            found = found.detach() + part.detach()
         return found
 
     search.step(loss)
