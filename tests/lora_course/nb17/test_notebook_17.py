@@ -132,6 +132,13 @@ def test_pairs_beat_every_prompt(prompt):
     assert apart(LORA[600], PROMPTS[prompt])[0] > 10
 
 
+def test_no_prompt_is_clearly_above_one_word_everywhere():
+    one_word = nb17.counts(ROWS, ["the " + short.replace(" ", " the ") for short, _ in ROWS])
+    assert 14 < score(one_word) < 18
+    assert all(apart(counted, one_word)[0] < 0 for counted in PROMPTS.values())
+    assert all(apart(one, one_word)[0] > 2 for one in LORA[64])  # each seed
+
+
 def test_nobody_forgets_to_say_for_how_much_data():
     rules = [nb17.GapRule(seen) for seen in (TRAIN[:600], TRAIN, nb17.pairs(3, 60)[0])]
     same, more, every = (nb17.counts(ROWS, [rule(short) for short, _ in ROWS]) for rule in rules)
