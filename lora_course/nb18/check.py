@@ -20,7 +20,7 @@ from lora_course.nb18 import check_doubts as doubts
 from lora_course.nb18 import lab
 from lora_course.nb18.lab import base_loss, held_out
 from lora_course.running.finetune import shipped
-from lora_edu import load_adapter, load_base, load_text, quantize_linears
+from lora_edu import GPT, load_adapter, load_base, load_text, quantize_linears, save_adapter
 from lora_edu.lora import lora_layers
 from lora_edu.measures import kl_and_flips, relative_error
 
@@ -65,83 +65,95 @@ class Diagnosis:
             if self.sick not in lab.KEPT:
                 raise wrong(self.number, "first run the cell of the sick run: a check answers with its numbers.")
             raise wrong(self.number, f"not this: {named}. {CAUSES[named](lab.KEPT[self.sick])}")
-        said = self.still_sick(mended)
-        if said:
+        if said := self.still_sick(mended):
             raise wrong(self.number, f"the cause is right. {said}")
         return record(self.number, CORRECT)
 
     def still_sick(self, mended: Callable) -> str:
         """What is wrong with the mended run; "" if it is well."""
-        arguments, steps = lab.given(self.sick, 1), [0]
-        backward = Tensor.backward
-
-        def counted(self, *args, **how):
-            steps[0] += 1
-            return backward(self, *args, **how)
-
+        arguments, seen = lab.given(self.sick, 1), Seen()
         with torch.random.fork_rng(devices=[]):
-            Tensor.backward = counted  # a stored result takes no step
+            watch = nn.modules.module.register_module_forward_pre_hook(seen.pass_begins)
             try:
                 result = mended(*arguments[: len(inspect.signature(mended).parameters)])
-                if result is ... or result is None:
-                    return "Now mend it: your run returns `...` yet." if result is ... else FORGOTTEN_RETURN
-                model = lab.model_of(result)
-                if self.sick != 6 and not isinstance(model, nn.Module):
-                    return f"A model was expected, alone or first of several things, got {type(model).__name__}."
-                return self.judge(result if self.sick in (6, 7) else model, arguments, steps[0])
             finally:
-                Tensor.backward = backward
+                watch.remove()
+            if result is ... or result is None:
+                return "Now mend it: your run returns `...` yet." if result is ... else FORGOTTEN_RETURN
+            model = lab.model_of(result)
+            if self.sick != 6 and not isinstance(model, nn.Module):
+                return f"A model was expected, alone or first of several things, got {type(model).__name__}."
+            return self.judge(result if self.sick in (6, 7) else model, arguments, seen)
+
+
+class Seen:
+    """What was seen of a mended run: its model with adapters at the first and the last pass that could teach it."""
+
+    first, last, rows = None, None, 0  # rows: the most in any pass
+
+    def pass_begins(self, module: nn.Module, inputs: tuple) -> None:
+        self.rows = max([self.rows, *(len(x) for x in inputs[:1] if isinstance(x, Tensor) and x.ndim > 2)])
+        if isinstance(module, GPT) and torch.is_grad_enabled() and lora_layers(module):
+            self.last = copy.deepcopy(module)
+            self.first = self.first or self.last
+
+    def gain(self, model: nn.Module, at_least: float) -> str:
+        """Has it learned so many nats, step by step? What is loaded before or behind the steps is not learned."""
+        if self.first is None:
+            return "It takes no step with an adapter."
+        first, last, now = (held_out(copy.deepcopy(one).float()) for one in (self.first, self.last, model))
+        found = f"Held out it has {now:.3f}; before its first step {first:.3f}, before its last {last:.3f}."
+        return found if max(last, now) > min(first, base_loss()) - at_least else ""
 
 
 # --- the eight judges ------------------------------------------------------------------------------------------------
 # Is the symptom gone, is the cause gone, is it still the same task? Each returns what is wrong, or "".
 
 
-def learns(model: nn.Module, arguments: tuple, steps: int, at_least: float = 0.2) -> str:
+def learns(model: nn.Module, arguments: tuple, seen: Seen, at_least: float = 0.2) -> str:
     """Was an adapter trained, here and now, has it learned so many nats, and was its base left alone?"""
-    if not lora_layers(model) or steps < 3:
-        return f"It is to train an adapter. It takes {steps} steps, and has {len(lora_layers(model))} adapters."
     there = shipped().state_dict()
     own = {name.replace(".base.", "."): t for name, t in model.state_dict().items() if "lora_" not in name}
-    changed = sum(not torch.equal(t, there[name].to(t.dtype)) for name, t in own.items())
+    changed = sum(name not in there or not torch.equal(t, there[name].to(t.dtype)) for name, t in own.items())
     if changed:
         return f"The base itself was changed, in {changed} tensors: that is no adapter any more."
-    now = held_out(copy.deepcopy(model).float())  # float16 is slow on a CPU
-    return "" if now < base_loss() - at_least else f"Held out it has {now:.3f}, and the base {base_loss():.3f}."
+    return seen.gain(model, at_least)
 
 
-def loads_the_file(model: nn.Module, arguments: tuple, steps: int) -> str:
+def loads_the_file(model: nn.Module, arguments: tuple, seen: Seen) -> str:
     """The file holds random numbers: what is trained, or taken from elsewhere, is not in it."""
     here, there, base = map(logits, (model, load_adapter(load_base(), *arguments), shipped()))
     off, far = relative_error(there, here), relative_error(there, base)
     return "" if off < 1e-4 else f"With another file its logits are off by {off:.1%}, and the base's by {far:.1%}."
 
 
-def survives_float16(model: nn.Module, arguments: tuple, steps: int) -> str:
+def survives_float16(model: nn.Module, arguments: tuple, seen: Seen) -> str:
     broken = sum((~p.isfinite()).sum().item() for p in model.parameters())
     if broken:
         return f"{broken:,} numbers of A and B are not finite."
-    wide = sum("lora_" not in name and p.dtype == torch.float32 for name, p in model.named_parameters())
+    shown = [one for one in (seen.first, seen.last, model) if one]
+    wide = max(sum("lora_" not in n and p.dtype == torch.float32 for n, p in one.named_parameters()) for one in shown)
     if wide:
         return f"{wide} tensors of the base take 32 bits. It is to stay in 16, for the memory's sake."
-    return learns(model, arguments, steps, at_least=0.02)
+    return learns(model, arguments, seen, at_least=0.02)
 
 
-def stops(model: nn.Module, arguments: tuple, steps: int) -> str:
-    if said := learns(model, arguments, steps, at_least=-math.inf):  # another text
+def stops(model: nn.Module, arguments: tuple, seen: Seen) -> str:
+    if said := learns(model, arguments, seen, at_least=-math.inf):  # another text
         return said
-    chance, ended = lab.chance_of_end(model), sum(length is not None for length in lab.answers(model))
+    model = load_adapter(load_base(), save_adapter(model, tempfile.mkdtemp()))  # the weights alone, no rule beside them
+    chance, ended = lab.chance_of_end(model), sum(bool(length) for length in lab.answers(model))
     if chance < 0.5 or ended < 6:
-        return f"The chance of END where a speech ends is {chance:.1e}, and {ended} of 8 answers end."
+        return f"The chance of END where a speech ends is {chance:.1e}, and {ended} of 8 answers say something and end."
     now, before = (lab.loss_before_end(one) for one in (model, shipped()))
     return "" if now < before - 0.3 else f"It ends, but before the end its loss is {now:.2f}, the base's {before:.2f}."
 
 
-def same_gradient(result: Any, arguments: tuple, steps: int) -> str:
+def same_gradient(result: Any, arguments: tuple, seen: Seen) -> str:
     """The gradient lies in the model that the run was given: beside it that of one batch, of the same model."""
     model, rows, targets = arguments
-    if max(model.rows_read, default=0) > 1:
-        return f"A forward pass of your run reads {max(model.rows_read)} rows. The card has room for one."
+    if seen.rows > 1:
+        return f"A forward pass of your run reads {seen.rows} rows. The card has room for one."
     if any(p.grad is None for p in lab.trainable_parameters(model)) or not isinstance(result, float | Tensor):
         return "Your run is to leave the gradient of A and B in the model, and to return the loss."
     row_by_row, loss = lab.gradient_of(model).clone(), torch.as_tensor(result).item()
@@ -153,13 +165,13 @@ def same_gradient(result: Any, arguments: tuple, steps: int) -> str:
     return "" if abs(loss - whole) < 1e-3 else f"The gradient is right, the loss is not: {loss:.3f} for {whole:.3f}."
 
 
-def comes_back(result: Any, arguments: tuple, steps: int) -> str:
+def comes_back(result: Any, arguments: tuple, seen: Seen) -> str:
     """Noise, which no file holds yet, is added to what was trained: do `save` and `load` bring it back?"""
     if not (isinstance(result, tuple) and len(result) == 3 and callable(result[1]) and callable(result[2])):
         return "Your run is to return three things: the model, a function that saves it and one that loads it."
     model, save, load = result
-    if steps < 3 or held_out(model) > base_loss() - 0.2:
-        return f"After {steps} steps it has {held_out(model):.3f} held out: it is to learn as the sick run does."
+    if said := seen.gain(model, 0.2):
+        return f"{said} It is to learn as the sick run does."
     wanted, folders, there = [], [], shipped().state_dict()
     for _ in range(2):  # the first is loaded when the second is there: whoever keeps the last one only is seen
         noisy = copy.deepcopy(model)
@@ -167,19 +179,19 @@ def comes_back(result: Any, arguments: tuple, steps: int) -> str:
             if "lora_" in name or not torch.equal(p, there[name.replace(".base.", ".")]):
                 p.data.add_(torch.randn_like(p) * 1e-3)
         wanted.append(logits(noisy))
-        folders.append(Path(tempfile.mkdtemp()))
-        save(noisy, folders[-1])
+        save(noisy, folder := Path(tempfile.mkdtemp()))
+        folders.append(folder.rename(f"{folder}-moved"))  # what is remembered by its name is lost
     off = max(relative_error(y, logits(load(folder))) for y, folder in zip(wanted, folders, strict=True))
     return "" if off < 1e-4 else f"What is saved and loaded has logits that are off by {off:.1%}."
 
 
-def keeps_the_lesson(model: nn.Module, arguments: tuple, steps: int) -> str:
+def keeps_the_lesson(model: nn.Module, arguments: tuple, seen: Seen) -> str:
     if any(not layer.merged for layer in lora_layers(model).values()):
         return "It has adapters yet. That is a way out, but it is not merged."
     (apart,), base, tokens = lab.given(8, 1), quantize_linears(load_base()), load_text("shakespeare").validation
     with_it, now, without = map(held_out, (apart, model, base))
     kept = (without - now) / (without - with_it)
-    if kept < 0.8:
+    if not 0.8 < kept < 1.2:
         return f"Of a gain of {without - with_it:.3f} nats {kept:.0%} is left."
     far, all_of_it = (kl_and_flips(one, apart, tokens, seq_len=128, max_windows=8).kl for one in (model, base))
     return "" if far < all_of_it else f"It guesses unlike the model with the adapter apart: KL {far:.3f}."
@@ -187,7 +199,6 @@ def keeps_the_lesson(model: nn.Module, arguments: tuple, steps: int) -> str:
 
 @torch.no_grad()
 def logits(model: nn.Module) -> Tensor:
-    """What a model says of 128 bytes that nobody trained on."""
     return model(load_text("shakespeare").validation[None, :128].long())[0]
 
 

@@ -26,8 +26,6 @@ from lora_edu.training import LossFn, model_loss, trainable_parameters
 END = 0  # the byte that ends a speech: no text of the course has it
 PROMPT = "**HAMLET**\n"
 
-# --- the tools -------------------------------------------------------------------------------------------------------
-
 
 def plays(seed: int = 0, rows: int = 3) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of plays without end: inputs and targets, each (rows, 64). The target of a byte is the next byte."""
@@ -118,8 +116,6 @@ def in_one_batch(model: nn.Module, rows: Tensor, targets: Tensor) -> float:
     return loss.item()
 
 
-# --- what a run is given ---------------------------------------------------------------------------------------------
-
 LENGTHS = ((16, 24, 32, 40, 64, 96, 128, 128), (8, 120, 50, 9, 77, 128, 30, 61))  # of the rows of run 6
 
 
@@ -147,13 +143,11 @@ def given(number: int, draw: int) -> tuple:
 
 
 def with_random_b(seed: int) -> nn.Module:
-    """The base with adapters whose B is small and not zero. It counts the rows of each forward pass."""
+    """The base with adapters whose B is small and not zero."""
     torch.manual_seed(seed)
     model = add_lora(load_base(), 8, 16, "all-linear")
     for layer in lora_layers(model).values():
         nn.init.normal_(layer.lora_B, std=0.03)
-    model.rows_read = []
-    model.register_forward_pre_hook(lambda module, inputs: module.rows_read.append(len(inputs[0])))
     return model
 
 

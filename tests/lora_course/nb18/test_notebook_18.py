@@ -3,22 +3,20 @@
 The sick runs are those of the page's own cells.
 """
 
-import ast
-import functools
 import json
 import re
 
 import pytest
 import torch
 from conftest import code_cell
-from mended_runs import DODGES, MENDS, with_head
+from mended_runs import DODGES, MENDS, RETURN_7, run_of
 
 from lora_course.checking.grading import WrongAnswer
 from lora_course.nb18 import check, check_doubts, lab
 from lora_edu.lora import lora_layers
 
-QUICK = {"somebody_else_s", "rate_of_zero", "copied_by_hand", "only_b", "weighted_means", "never_divided"}
-QUICK |= {"all_rows_at_once", "left_apart"}
+QUICK = {"somebody else's", "rate of zero", "copied by hand", "only B", "weighted means", "never divided"}
+QUICK |= {"all rows, by another door", "left apart"}
 
 
 def diagnosis(number):
@@ -32,8 +30,8 @@ def letter(number):
 
 def cases(those):
     """A case each, by name; what takes seconds of training waits for `make test-all`, but for one or two a run."""
-    marks = {run.__name__: [] if run.__name__ in QUICK else [pytest.mark.slow] for _, run, *_ in those}
-    return [pytest.param(*case, id=f"{case[0]} {case[1].__name__}", marks=marks[case[1].__name__]) for case in those]
+    slow = pytest.mark.slow
+    return [pytest.param(*case, id=f"{case[0]} {case[1]}", marks=[slow] * (case[1] not in QUICK)) for case in those]
 
 
 def refused(number, cause, mended):
@@ -42,36 +40,24 @@ def refused(number, cause, mended):
     return str(error.value)
 
 
-@functools.cache
-def sick(number):
-    """The function of the page's cell."""
-    source = code_cell("18_clinic", f"def sick_{number}(").source
-    first = code_cell("18_clinic", "# The slider").source
-    space = {}
-    for code in (first, source):
-        kept = [
-            node for node in ast.parse(code).body if isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef)
-        ]
-        exec(compile(ast.Module(kept, []), "cell", "exec"), space)
-    return space[f"sick_{number}"]
-
-
 def seen(number):
     """The sick run, run once for all tests."""
     if number not in lab.KEPT:
-        lab.see(number, sick(number))
+        lab.see(number, run_of(number))
     return lab.KEPT[number]
 
 
-@pytest.mark.parametrize(("number", "mended"), cases(MENDS))
-def test_another_honest_mend_is_accepted(number, mended, capsys):
-    diagnosis(number)(letter(number), mended)
+@pytest.mark.parametrize(("number", "name", "pieces"), cases(MENDS))
+def test_another_honest_mend_is_accepted(number, name, pieces, capsys):
+    diagnosis(number)(letter(number), run_of(number, pieces))
     assert capsys.readouterr().out == f"Exercise 18.{number}: correct\n"
 
 
-@pytest.mark.parametrize(("number", "mended", "said"), cases(DODGES))
-def test_what_only_looks_mended_is_not(number, mended, said):
-    assert said in refused(number, letter(number), mended)
+@pytest.mark.parametrize(("number", "name", "pieces", "said"), cases(DODGES))
+def test_what_only_looks_mended_is_not(number, name, pieces, said):
+    with pytest.raises((WrongAnswer, KeyError)) as error:
+        diagnosis(number)(letter(number), run_of(number, pieces))
+    assert said in str(error.value)
 
 
 SLOW = [pytest.param(number, marks=[pytest.mark.slow] * (number not in (3, 6))) for number in range(1, 9)]
@@ -85,14 +71,14 @@ def test_the_sick_run_is_sick_and_each_wrong_cause_meets_a_number(number):
             said = refused(number, one, None).removeprefix(f"Exercise 18.{number}: not this: {cause}. ")
             assert re.search(r"\d|nan", said) and len(said.split()) <= 40, said
     if number in (3, 4, 6, 8):
-        assert "the cause is right" in refused(number, letter(number), sick(number))
+        assert "the cause is right" in refused(number, letter(number), run_of(number))
     assert lab.KEPT[number] is kept  # and nothing was run again
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [1, 2, 5, 7])
 def test_the_sick_run_itself_is_no_mend(number):
-    assert "the cause is right" in refused(number, letter(number), sick(number))
+    assert "the cause is right" in refused(number, letter(number), run_of(number))
 
 
 def test_a_wrong_cause_is_answered_from_the_run_that_was_kept():
@@ -123,11 +109,9 @@ def test_a_log_falls_in_four_of_the_five_runs_that_train():
 
 
 @pytest.mark.slow
-def test_the_log_of_run_7_falls_too(monkeypatch):
-    logs, loop = [], lab.loop
-    monkeypatch.setattr("mended_runs.loop", lambda *args: logs.append(loop(*args)) or logs[-1])
-    with_head(0)
-    assert sum(logs[0][-5:]) < sum(logs[0][:5]) - 0.5
+def test_the_log_of_run_7_falls_too():
+    log = run_of(7, {"    loop(": "    log = loop(", RETURN_7: "return log"})(0)
+    assert sum(log[-5:]) < sum(log[:5]) - 0.5
 
 
 @pytest.mark.slow
