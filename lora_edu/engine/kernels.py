@@ -110,7 +110,8 @@ def _decode_in_place(codes: Tensor, absmax: Tensor, table: Tensor, block_size: i
 
     The views of all chunks are made before, at once: one by one they would cost a tenth of the time.
     """
-    blocks = max(4, DECODED * CHUNK_VALUES.get(out.device.type, 2**17) // block_size // 4 * 4)
+    n_bytes = DECODED * CHUNK_VALUES.get(out.device.type, 2**17) // 2  # a byte is looked up by four
+    blocks = max(4, n_bytes * len(out) // max(1, len(codes)) // block_size // 4 * 4)
     n_bytes = blocks * block_size * len(codes) // max(1, len(out))
     sides = (codes, out.view(table.dtype), out.view(-1, block_size), absmax[:, None])
     for packed, places, values, scales in _cut(sides, (n_bytes, n_bytes, blocks, blocks)):
@@ -195,6 +196,6 @@ def _chunks(
 
 def _cut(sides: tuple[Tensor, ...], sizes: tuple[int, ...]) -> Iterable[tuple[Tensor, ...]]:
     """Each tensor in pieces of its size, side by side."""
-    if len(sides[0]) <= 2 * sizes[0]:  # in a small layer, cutting costs as much as the work itself
+    if len(sides[0]) < 2 * sizes[0]:  # in a small layer, cutting costs as much as the work itself
         return [sides]
     return zip(*(side.split(size) for side, size in zip(sides, sizes, strict=True)), strict=True)
