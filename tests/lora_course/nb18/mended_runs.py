@@ -207,7 +207,7 @@ MENDS = [
 SHIPPED = "load_adapter_state(model, shipped_adapter())"
 DODGES = [
     (1, "all is trained", LATER | {"adam(": "adam(model.requires_grad_(True) and "}, "The base itself was changed"),
-    (1, "full fine-tuning", {ADD: ""}, "takes no step with an adapter"),
+    (1, "full fine-tuning", {ADD: ""}, "The base itself was changed"),
     (1, "somebody else's", {ADD: f"{ADD}    {SHIPPED}\n", LOOP_1: "[2.0, 1.0]"}, "takes no step"),
     (1, "somebody else's, then steps", {ADD: f"{ADD}    {SHIPPED}\n"}, "before its first step 1.6"),
     (1, "somebody else's behind", {LOOP_1: f"[{LOOP_1}, {SHIPPED}]"}, "before its last 2.6"),
