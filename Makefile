@@ -41,6 +41,7 @@ test: python  ## unit tests and every notebook (about 9 minutes on 2 cores, inst
 #   all wrong answers of 4.4, a model trained for each          those of the other 16 exercises, by the same code
 #   kills at random moments                                     one kill at each point that counts
 #   compilation, other engines, large tensors                   one backend; two processes; tensors of every small shape
+#   the solutions, mends and dodges of 18, a training each      those that train nothing, by the same judges
 #   all small changes of the 7 exercises with most of them      the other exercises, by the same code
 #   peaks of memory with weights in bfloat16                    those in float32, and with autocast
 #   stored numbers computed again (00's doubt, 09's draw)       the record's checksums; the same code on made-up input

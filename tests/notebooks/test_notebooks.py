@@ -198,6 +198,10 @@ def test_every_exercise_has_a_check_a_hint_and_a_solution(path, page):
     assert all(f"Exercise {number}: not done yet" in outputs for number in exercises)
 
 
+TRAINS_EACH = [pytest.param(one, id=one.stem, marks=[pytest.mark.slow] * (one.stem == "18_clinic")) for one in PAGES]
+
+
+@pytest.mark.parametrize("path", TRAINS_EACH, indirect=True)
 def test_every_solution_passes_its_check(path, page):
     """Run each folded solution, then the check cell that follows the exercise's stub."""
     room = path.stem if path.stem == "tour" else f"nb{path.stem[:2]}"
