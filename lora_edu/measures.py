@@ -29,6 +29,11 @@ class Moved(NamedTuple):
     flips: float  # share of the places where another token is the likeliest, 0 to 1
 
 
+def divergence(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p || q) at each place: log probabilities (..., vocab_size), of the reference first -> (...), in nats."""
+    return (p.exp() * (p - q)).sum(-1)
+
+
 @torch.no_grad()
 def kl_and_flips(model: nn.Module, reference: nn.Module, tokens: Tensor, **windows: Any) -> Moved:
     """Has the model changed? Its guesses beside those of the reference, at each place of a text.
@@ -48,15 +53,15 @@ def kl_and_flips(model: nn.Module, reference: nn.Module, tokens: Tensor, **windo
         raise TypeError(f"reference must be a torch module, got {type(reference).__name__}")
     flipped = []
 
-    def divergence(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    def apart(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
         q, p = (one(inputs)[0].float().log_softmax(-1) for one in (model, reference))  # (batch, seq, vocab_size)
         if p.shape != q.shape:
             raise ValueError(f"model and reference must know the same tokens: {q.shape[-1]} and {p.shape[-1]}")
         flipped.append(p.argmax(-1) != q.argmax(-1))
-        return (p.exp() * (p - q)).sum(-1).mean()
+        return divergence(p, q).mean()
 
     with evaluating(reference):
-        kl = evaluate(model, tokens, loss_fn=divergence, **windows)
+        kl = evaluate(model, tokens, loss_fn=apart, **windows)
     return Moved(kl, torch.cat(flipped).float().mean().item())
 
 

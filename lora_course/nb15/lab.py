@@ -21,6 +21,7 @@ from lora_course.running.finetune import fine_tune, prepared
 from lora_course.running.sweeps import SEEDS, arms_of
 from lora_edu import GPT, load_base, load_text
 from lora_edu.calibration import one_temperature
+from lora_edu.measures import divergence
 from lora_edu.texts import spread_windows
 
 NEW, VERSES, OLD = "shakespeare", "king-james", "speeches"
@@ -54,7 +55,7 @@ def looked_at(model: nn.Module, new: str) -> dict[str, float]:
         won = (q - p).gather(-1, windows[:, 1:, None]).mean()
         hits = [(each.argmax(-1) == windows[:, 1:]).float().mean() for each in (p, q)]
         found |= {gain: sign * won, f"{gain}_hits": 100 * sign * (hits[1] - hits[0])}
-        found |= {kl: (q.exp() * (q - p)).sum(-1).mean(), f"{kl}_back": (p.exp() * (p - q)).sum(-1).mean()}
+        found |= {kl: divergence(q, p).mean(), f"{kl}_back": divergence(p, q).mean()}
     return {name: round(value.item(), 5) for name, value in found.items()}
 
 

@@ -20,6 +20,7 @@ from lora_course.running.shuffling import shuffled
 from lora_edu.calibration import best_biases, best_temperature
 from lora_edu.layers import evaluating
 from lora_edu.lora import adapter_state, adapters_off, load_adapter_state
+from lora_edu.measures import divergence
 from lora_edu.models.base import base_path, load_base
 from lora_edu.models.pretrained import load_pretrained, tokenize
 from lora_edu.peft_io import load_adapter
@@ -99,7 +100,7 @@ def seen(logits: Tensor, base: Tensor, came: Tensor) -> Tensor:
     """The four numbers of `Rows` for one window. logits and those of the base: (LENGTH, vocab_size)."""
     q, p, likeliest = logits.log_softmax(-1), base.log_softmax(-1), logits.argmax(-1)
     shares = [(likeliest == came).float().mean(), (likeliest != base.argmax(-1)).float().mean()]
-    return torch.stack([F.nll_loss(q, came), shares[0], (p.exp() * (p - q)).sum(-1).mean(), shares[1]])
+    return torch.stack([F.nll_loss(q, came), shares[0], divergence(p, q).mean(), shares[1]])
 
 
 def gain(rows: Rows, name: str, other: str = BASE, column: int = 0) -> tuple[float, float]:

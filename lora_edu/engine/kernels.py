@@ -110,9 +110,10 @@ def _decode_in_place(codes: Tensor, absmax: Tensor, table: Tensor, block_size: i
 
     The views of all chunks are made before, at once: one by one they would cost a tenth of the time.
     """
-    n_bytes = DECODED * CHUNK_VALUES.get(out.device.type, 2**17) // 2  # a byte is looked up by four
-    blocks = max(4, n_bytes * len(out) // max(1, len(codes)) // block_size // 4 * 4)
-    n_bytes = blocks * block_size * len(codes) // max(1, len(out))
+    per_byte = table.element_size() // out.element_size()
+    most = DECODED * CHUNK_VALUES.get(out.device.type, 2**17) // 2  # bytes: each is looked up by an index of four
+    blocks = max(4, most * per_byte // block_size // 4 * 4)
+    n_bytes = blocks * block_size // per_byte
     sides = (codes, out.view(table.dtype), out.view(-1, block_size), absmax[:, None])
     for packed, places, values, scales in _cut(sides, (n_bytes, n_bytes, blocks, blocks)):
         torch.index_select(table, 0, packed.int(), out=places)
