@@ -103,7 +103,7 @@ EXPERIMENTS = {
     "adapter-dial": Experiment(adapter_at, DIAL_ARMS, "00: the shipped adapter at many strengths", 3),
     "dial": Experiment(dial, VOICE_ARMS, "04: an adapter for plays and one for verses in one model", 6),
     "which-base": Experiment(onto_which_base, BASE_ARMS, "04: an adapter of a rounded base, merged onto either", 5),
-    "formats": Experiment(format_loss, FORMAT_ARMS, "06: the base in fifteen formats, six draws each", 10),
+    "formats": Experiment(format_loss, FORMAT_ARMS, "06: the base in fourteen formats, six draws each", 10),
     "formats-smollm2": Experiment(on_smollm2, SMOLLM2_ARMS, "06: SmolLM2 in seven formats, two draws each", 6),
     "compensation": Experiment(compensated_loss, COMPENSATION_ARMS, "06: NF4 with GPTQ's compensation, six draws", 4),
     "update-rank": Experiment(nb01.update_arm, nb01.UPDATE_ARMS, "01: an update of full rank, cut down", 25),

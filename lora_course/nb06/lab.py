@@ -20,7 +20,7 @@ from lora_edu.observing import block_linears, layer_inputs
 from lora_edu.rounding import compensated, lloyd_max
 
 FORMATS = ("nf4", "fp4-e2m1", "int4", "fp4-bnb", "fp4-e3m0")
-CODES = ("nf4-offset-0.94", "lloyd-max", "lloyd-max, free", "bin-middles")  # less error than NF4's on normal weights
+CODES = ("nf4-offset-0.94", "lloyd-max, free")  # less error than NF4's on normal weights
 OTHERS: dict[str, Change] = {  # with blocks and constants of their own
     "nvfp4": nvfp4,
     "four over six": four_over_six,
@@ -31,7 +31,7 @@ OTHERS: dict[str, Change] = {  # with blocks and constants of their own
     "nf4, blocks of 32": partial(rounded, codebook="nf4", block_size=32, constant_bits=8),  # as 07 has it
 }
 BITS = {"mxfp4": 4.25, "mxfp4, nearest": 4.25, "nf4, blocks of 32": 4.254}  # a weight; the others have 4.5
-TABLE = ("nf4", "fp4-e2m1", "fp4-bnb", "int4", *OTHERS, "gptq")  # the rows of the page's table
+TABLE = ("nf4", "fp4-e2m1", "fp4-bnb", "int4", *OTHERS, "gptq")  # the rows of the page's picture
 DRAWS = range(6)
 
 
@@ -52,11 +52,9 @@ COMPENSATION_ARMS = {arm_name(name, draw): how | {"draw": draw} for name, how in
 
 def format_codebook(name: str) -> Tensor:
     """The codebook behind a name: one of CODES, or any name that `quantize` knows."""
-    if name.startswith("lloyd-max"):
+    if name == "lloyd-max, free":
         values = torch.randn(2**18, generator=torch.Generator().manual_seed(0))
-        return lloyd_max(values, nf_codebook(4), held=() if name.endswith("free") else (-1, 0, 1))
-    if name == "bin-middles":
-        return bin_middles()
+        return lloyd_max(values, nf_codebook(4), held=())
     if name.startswith("nf4-offset-"):
         return nf_codebook(4, offset=float(name.removeprefix("nf4-offset-")))
     return get_codebook(name)
@@ -66,11 +64,6 @@ def without_zero(offset: float = 0.9677083) -> Tensor:
     """NF4's ends without its zero: 16 quantiles, equal steps of probability from 1 - offset to offset, symmetric."""
     above = torch.tensor([NormalDist().inv_cdf(0.5 + (offset - 0.5) * (2 * i + 1) / 15) for i in range(8)])
     return torch.cat([-above.flip(0), above]) / above[-1]
-
-
-def bin_middles() -> Tensor:
-    """The middles of 16 equally likely bins of the normal distribution, over the largest: symmetric, without a zero."""
-    return without_zero(offset=31 / 32)
 
 
 def inside_out(codebook: Tensor) -> Tensor:

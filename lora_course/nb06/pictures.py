@@ -1,4 +1,4 @@
-"""The pictures of notebook 06: the bell in slices, how often each code is used, and which offset is best for what.
+"""The pictures of notebook 06: the bell in slices, how codes are used, which offset is best, how far guesses move.
 
 `beat_nf4` is the slider of the first screen.
 """
@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lora_course.drawing.looks import BLUE, CODES, GRAY, GREEN, ORANGE, RED, filled
-from lora_course.drawing.style import Drawn, panels, slider, styled
+from lora_course.drawing.style import Drawn, note, panels, picture, slider, styled, ticks
 from lora_edu import nf_codebook, quantize
 from lora_edu.measures import relative_error
 
@@ -93,12 +93,12 @@ def _slice(low: float, high: float) -> list[tuple[float, float]]:
 def _beat_panels() -> tuple[Figure, tuple[Axes, Axes]]:
     figure = plt.figure(figsize=(9.6, 3.5))
     bell, curve = figure.add_axes((0.03, 0.19, 0.5, 0.68)), figure.add_axes((0.63, 0.19, 0.35, 0.68))
-    bell.set(xlim=(-3.2, 3.2), ylim=(0, 1.06), xlabel="weight, in standard deviations (a black line is a level)")
-    bell.set_title("slices of equal probability from the offset to 1/2, on each side", loc="center", fontsize=10)
+    bell.set(xlim=(-3.2, 3.2), ylim=(0, 1.06), xlabel="weight, in standard deviations")
+    bell.set_title("slices of equal probability; their edges are the 16 levels", loc="center", fontsize=10)
     bell.yaxis.set_visible(False)
     bell.spines["left"].set_visible(False)
     curve.set(xlim=(OFFSETS[0] - 0.005, OFFSETS[-1] + 0.01), ylim=(8.8, 11.2))
-    curve.set(xlabel="offset: the outermost probability", ylabel="relative error, %")
+    curve.set(xlabel="offset: the share of the bell left of the last line", ylabel="relative error, %")
     curve.set_title("error on normal weights, block 64", loc="center", fontsize=10)
     return figure, (bell, curve)
 
@@ -146,4 +146,30 @@ def best_offsets(curves: dict[str, list[float]], offsets: list[float]) -> Drawn:
     return figure, (
         f"No offset is best for all: {named}. A curve for each kind of weights, a triangle where it errs least. NF4's "
         "own offset is the vertical line."
+    )
+
+
+@picture
+def moved_guesses(kl: dict, beside: dict[str, str], heroes: dict[str, str]) -> Drawn:
+    """How far our GPT's guesses move, a row for each way to round, the least on top. One axis serves notebooks 06, 07.
+
+    kl: way -> that of each draw, in nats; beside: what else is said of a way; heroes: the way that has the line, and
+    others that are marked -> a word on each.
+    """
+    ways = sorted(kl, key=lambda way: np.mean(kl[way]))
+    figure, (axes,) = panels(1, 9, 1.1 + 0.3 * len(ways))
+    axes.axvline(1000 * np.mean(kl[next(iter(heroes))]), color=GRAY, ls="--", lw=1.2)
+    for row, way in enumerate(ways):
+        look = {"marker": "*", "ms": 11, "color": RED} if way in heroes else {"marker": "o", "ms": 7, "color": BLUE}
+        axes.plot(1000 * np.array(kl[way]), [row] * len(kl[way]), ls="", mfc="none", **look)
+        note(axes, heroes.get(way, ""), (1000 * max(kl[way]), row), (9, 0), color=RED)
+    axes.set_yticks(range(len(ways)), [f"{way} · {beside[way]}" for way in ways])
+    axes.invert_yaxis()
+    axes.set(xscale="log", xlim=(3, 20), xlabel="KL, in thousandths of a nat (logarithmic)")
+    ticks(axes.xaxis, (3, 4, 5, 6, 7, 8, 10, 12, 15, 20))
+    least, most = (1000 * np.mean(kl[way]) for way in (ways[0], ways[-1]))
+    return figure, (
+        f"The guesses move least with {ways[0]}, and {most / least:.1f} times as far with {ways[-1]}. A row for each "
+        f"way to round, a mark for each draw, from {least:.1f} to {most:.1f} on average. A dashed line stands at the "
+        f"mean of {next(iter(heroes))}."
     )
