@@ -15,7 +15,7 @@ ANSWER = "follows[first:]"
 @exercise(
     "17.1",
     [
-        ([1, 7, 2, 5], [8, 9, 4, 2], 9),
+        ([1, 7, 2, 5], [3, 1, 4, 2], 9),  # small: a change makes them the sides of an array
         ([1, 3, 2], [6, 2], 4),  # the longest row of its batch: no padding
         ([1, 4, 4, 9, 2, 5], [7, 2], 12),
     ],

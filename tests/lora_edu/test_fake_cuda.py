@@ -29,6 +29,7 @@ from lora_edu.training import trainable_parameters, training_step
 from lora_edu.variants import VARIANTS, add_variant
 
 CARD, CONFIG = torch.device("cuda"), GPTConfig(context=16, n_layers=1, n_heads=2, d_model=64)
+OTHERS = "k_proj", "v_proj", "o_proj", "up_proj", "down_proj"
 TEXT = Text(train=torch.arange(100, dtype=torch.uint8), validation=torch.arange(40, dtype=torch.uint8))
 
 
@@ -40,9 +41,10 @@ def round_trip(shape, dtype, codebook, double_quant=False, kernel=quantization.k
 
 
 def gpt(nf4=False, variant=None, dtype=torch.float32, checkpointing="none", **how) -> GPT:
+    """One layer is wrapped, which costs a sixth of all; the cells of notebook 09 wrap all."""
     model = GPT(CONFIG, checkpointing).to(dtype).to(CARD)
-    model = quantize_linears(model, **how) if nf4 else model
-    return add_variant(model, variant, 4, 8) if variant else model
+    model = quantize_linears(model, skip=("lm_head", *OTHERS), **how) if nf4 else model
+    return add_variant(model, variant, 4, 8, targets=["q_proj"]) if variant else model
 
 
 def step(precision=torch.bfloat16, optimizer=torch.optim.AdamW, **how) -> torch.optim.Optimizer:

@@ -8,6 +8,7 @@ from conftest import library
 from test_inspecting import llama, saved
 from torch import nn
 
+from lora_course.handouts import inspected
 from lora_course.handouts.inspected import main
 from lora_course.programs import against_text as at
 from lora_edu import add_lora, data_file, evaluate, load_adapter, load_base, load_text, save_adapter
@@ -74,7 +75,9 @@ def test_each_rival_finds_what_it_is_asked_about(damage, rival, tokens, tmp_path
     assert at.gain(rows, at.ADAPTER) == (0, 0)
 
 
-def test_a_table_for_a_person_and_numbers_for_a_program(text, capsys):
+def test_a_table_for_a_person_and_numbers_for_a_program(text, capsys, monkeypatch):
+    kept = []  # measured once, said twice
+    monkeypatch.setattr(inspected, "against_text", lambda *how: (kept or kept.append(at.against_text(*how)) or kept)[0])
     for more in ([], ["--json"]):
         with pytest.raises(SystemExit, match="0"):
             main([str(ADAPTER), "--base", "laptop", "--text", text, *more])
