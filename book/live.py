@@ -11,11 +11,11 @@ import contextlib
 import io
 import json
 import math
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.util import find_spec
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -55,11 +55,10 @@ class Slider:
 
 def sliders_of(path: Path) -> list[Slider]:
     """The sliders of a notebook: what its cells, or its module of pictures for the first picture, give to `explore`."""
-    room = path.stem if path.stem == "tour" else f"nb{path.name[:2]}"
-    name = f"lora_course.{room}.pictures"
-    own = import_module(name) if find_spec(name) else None
     cells = nbformat.read(path, as_version=4).cells
     code = {number: cell for number, cell in enumerate(cells) if cell.cell_type == "code" and not is_hosted(cell)}
+    room = re.search(r"from (lora_course\.\w+) import .*\bpictures\b", "\n".join(cell.source for cell in code.values()))
+    own = import_module(f"{room[1]}.pictures") if room else None
     drawn = [n for n, cell in code.items() if any("image/png" in output.get("data", {}) for output in cell.outputs)]
     found = []
     for number in drawn:
