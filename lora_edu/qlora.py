@@ -231,7 +231,7 @@ def merge_into_nf4(model: nn.Module, seed: int = 0) -> nn.Module:
 
     The original weights are not needed, and no byte is added. A block that the update lets outgrow its constant gets
     another. Rounded to the nearest level, a small update would be lost, because each weight of
-    W' lies on its level already (notebook 09, section 7).
+    W' lies on its level already (notebook 09).
     So rounding is stochastic: a weight of W' + s B A goes by lot to one of the two levels beside it, the nearer one
     likelier. On average the update arrives, for some noise: measure it. No way leads back: keep the adapter's file.
     seed: of the lots; the same seed gives the same codes.

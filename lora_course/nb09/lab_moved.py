@@ -55,23 +55,19 @@ def _shipped_on(draw: str, windows: int) -> dict[str, float]:
 
 # --- what the stored runs say ----------------------------------------------------------------------------------------
 
-SHOWN = {"QLoRA, shipped": ("shipped", OWN), "QLoRA, the mirror": ("QLoRA, another draw", MIRROR),
-         "LoRA, moved": ("LoRA", UNROUNDED)}  # panel -> adapter, and the base that it was trained on  # fmt: skip
-
-
-def before() -> dict[str, float]:
-    """What each draw costs the base on plays before any adapter: draw -> rise of the loss, in nats a byte."""
-    return _costs([load_results("nf4-draws")["arms"]])
+SHOWN = {"QLoRA on A, shipped": ("shipped", OWN), "QLoRA on B, its mirror": ("QLoRA, another draw", MIRROR),
+         "LoRA, on no draw": ("LoRA", UNROUNDED)}  # row -> adapter, and the base that it was trained on  # fmt: skip
 
 
 def costs() -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    """The same under the adapters of SHOWN, a mean over seeds; and the base that each was trained on."""
-    arms = load_results("moved-adapters")["arms"]
-    found = {
-        panel: _costs([arm for name, arm in arms.items() if name.partition(", seed")[0] == adapter])
-        for panel, (adapter, _) in SHOWN.items()
-    }
-    return found, {panel: base for panel, (_, base) in SHOWN.items()}
+    """What each draw costs on plays, without an adapter and under those of SHOWN; and the base of each adapter.
+
+    Row -> draw -> rise of the loss above that on unrounded weights, in nats a byte: of adapters a mean over seeds.
+    """
+    arms, found = load_results("moved-adapters")["arms"], {"no adapter": [load_results("nf4-draws")["arms"]]}
+    for row, (adapter, _) in SHOWN.items():
+        found[row] = [arm for name, arm in arms.items() if name.partition(", seed")[0] == adapter]
+    return {row: _costs(runs) for row, runs in found.items()}, {row: base for row, (_, base) in SHOWN.items()}
 
 
 def _costs(runs: list[dict]) -> dict[str, float]:

@@ -109,7 +109,7 @@ def training(train_loss: list[float], validation: list[tuple[int, float]], level
     """The loss of a run against its steps, with lines at the levels named."""
     figure, (axes,) = panels(1, 8.4, 3.5)
     axes.plot(range(1, len(train_loss) + 1), train_loss, color=BLUE, alpha=0.35, lw=1)
-    axes.plot(*zip(*validation, strict=True), "-o", color=BLUE)
+    axes.plot(*zip(*validation, strict=True), "o", ms=8, color=BLUE)
     steps, start, low = max(1, len(train_loss)), validation[0][1], validation[-1][1]
     note(axes, f"held-out plays: {low:.2f}", validation[-1], (8, 0))
     looks = ((GRAY, "--", -0.02, "top"), (GREEN, ":", 0.02, "bottom"))  # as shipped, and in codes
@@ -131,12 +131,12 @@ def training(train_loss: list[float], validation: list[tuple[int, float]], level
 # --- what a merge does ------------------------------------------------------------------
 
 
-@styled
+@picture
 def pushes(layer: nn.Module, arrived: dict[float, tuple]) -> Drawn:
     """One block of weights in units of its absmax: which of them an update pushes over the border of their cell.
 
-    layer: a `LoRALinear` on a 4-bit base; arrived: has the sizes of the update as its keys, as shares of the weight.
-    One row for each size. The block is the one in the middle, if all are sorted by how far they are pushed.
+    layer: a `LoRALinear` on a 4-bit base; arrived: the update's size, a share of the weight -> codes that change, and
+    what arrives of the push, added to W′ and to W. The block is the one in the middle by how far it is pushed.
     """
     quantized, weight, update = layer.base.quantized, layer.base.dequantize(), layer.delta_weight().detach()
     codebook, absmax = quantized.codebook.cpu(), quantized.block_scales()
@@ -145,24 +145,29 @@ def pushes(layer: nn.Module, arrived: dict[float, tuple]) -> Drawn:
     levels = weights[place].cpu().numpy()
     unit = (updates[place] * (weight.norm() / update.norm().clamp(min=1e-30))).cpu().numpy()
     borders = ((codebook[:-1] + codebook[1:]) / 2).numpy()
-    figure, (axes,) = panels(1, 9.4, 3.2)
-    crossed = []
-    for row, size in enumerate(arrived):
+    figure, (axes,) = panels(1, 10.2, 3.4)
+    crossed, columns = [], {1.3: "cross", 1.68: "arrives\non W′", 2.05: "arrives\non W"}
+    for at, heading in columns.items():
+        axes.text(at, -0.5, heading, ha="center", va="bottom")
+    for row, (size, (_, *shares)) in enumerate(arrived.items()):
         moved = levels + size * unit
         over = np.searchsorted(borders, moved) != np.searchsorted(borders, levels)
         spread = row + np.linspace(-0.28, 0.28, len(moved))
         axes.plot(moved[~over], spread[~over], "o", ms=3.5, color=GRAY)
         axes.plot(moved[over], spread[over], "D", ms=4.5, color=RED)
         crossed.append(int(over.sum()))
-        axes.text(1.22, row, f"{over.sum()} of {len(moved)} cross", va="center")
+        numbers = (f"{over.sum()} of {len(moved)}", *(f"{share:.0%}" for share in shares))
+        for at, number in zip(columns, numbers, strict=True):
+            axes.text(at, row, number, ha="center", va="center")
     axes.vlines(codebook.numpy(), -0.5, len(arrived) - 0.5, color=CODES[0], lw=0.8, alpha=0.6)
     axes.vlines(borders, -0.5, len(arrived) - 0.5, color="black", lw=0.7, ls=(0, (2, 3)))
     names = [f"{size:.0%} of W′" for size in arrived]
-    axes.set(yticks=range(len(names)), yticklabels=names, xlim=(-1.2, 1.62), ylim=(len(names) - 0.45, -0.55))
+    axes.set(yticks=range(len(names)), yticklabels=names, xlim=(-1.2, 2.2), ylim=(len(names) - 0.45, -1.1))
     axes.set(xticks=(-1, -0.5, 0, 0.5, 1))
     axes.set_xlabel("weight / absmax (full lines: levels, dotted: borders; red: crossed one)")
-    finding = "A small push ends in the cell in which it began"
-    axes.set_title(finding)
     counts = ", ".join(f"{n} at {name}" for n, name in zip(crossed, names, strict=True))
-    block = f"Of a block of {len(levels)} weights the border is crossed by {counts}."
-    return figure, f"{finding}; rounding undoes it. {block}"
+    return figure, (
+        "A small push ends in the cell in which it began, and rounding undoes it. Of a block of "
+        f"{len(levels)} weights the border is crossed by {counts}. Of these pushes arrives, added to W′: "
+        f"{', '.join(f'{share:.0%}' for _, share, _ in arrived.values())}."
+    )

@@ -1,13 +1,14 @@
-"""What the stored results say: the figures of notebook 09, sections 6 and 8.
+"""What the stored results say: the figures of notebook 09, sections 6 and 7.
 
 `runs` is everywhere what `lora_course.nb09.lab.quality_runs` returns.
 """
 
 from statistics import mean
 
-from lora_course.drawing.looks import GRAY, METHODS, NAMES
+from lora_course.drawing.looks import BLUE, METHODS, NAMES
 from lora_course.drawing.style import Drawn, listed, note, panels, picture
 from lora_course.nb09.lab import TEXT_SIZES, of
+from lora_course.nb09.lab_moved import MIRROR, OWN
 from lora_course.running.sweeps import Runs
 
 
@@ -37,34 +38,24 @@ def sweep_figure(runs: Runs) -> Drawn:
 
 
 @picture
-def repaired_figure(before: dict[str, float], after: dict[str, dict[str, float]], own: dict[str, str]) -> Drawn:
-    """What each draw of NF4 costs without an adapter and with one: a panel for each adapter, a line a draw.
+def repaired_figure(rows: dict[str, dict[str, float]], own: dict[str, str]) -> Drawn:
+    """What each draw of NF4 costs: a row without an adapter and one for each adapter, a mark a draw.
 
-    before, after[adapter]: draw -> the loss on plays, less that on unrounded weights. own: adapter -> the draw that it
-    was trained on.
+    rows[name]: draw -> the loss on plays, less that on unrounded weights. own: row -> the draw that it was trained on.
     """
-    figure, frames = panels(len(after), 9.6, 3.8, sharey=True)
-    said = []
-    for axes, (name, costs) in zip(frames, after.items(), strict=True):
-        others = [cost for draw, cost in costs.items() if draw != own[name]]
+    figure, (axes,) = panels(1, 9.4, 3.6)
+    said, named = [], {OWN: ("A", METHODS["qlora"]), MIRROR: ("B", {"color": BLUE, "marker": "D"})}
+    for place, (name, costs) in enumerate(rows.items()):
         for draw, cost in costs.items():
-            look = METHODS["qlora" if draw == own[name] else "control"]
-            axes.plot((0, 1), (before[draw], cost), **look | ({} if draw == own[name] else {"lw": 1}))
-        axes.axhline(0, color="black", lw=0.8)
-        axes.set(title=name, xlim=(-0.25, 1.55), xticks=(0, 1), xticklabels=("without", "with it"))
-        which = "others" if own[name] in costs else "all"
-        note(axes, f"{which}\n{mean(others):+.4f}", (1, mean(others)), (8, 0), color=GRAY)
-        said.append(f"{name}: {which} {mean(others):+.4f}")
-        if own[name] in costs:
-            note(axes, f"its own\n{costs[own[name]]:+.4f}", (1, costs[own[name]]), (8, 0))
-            said[-1] += f", its own from {before[own[name]]:+.4f} to {costs[own[name]]:+.4f}"
-    frames[0].set_ylabel("loss on plays above that on\nunrounded weights, nats per byte")
-    alone = all(costs[own[name]] < min(cost for draw, cost in costs.items() if draw != own[name])
-                for name, costs in after.items() if own[name] in costs)  # fmt: skip
-    finding = (
-        "Training repairs its own draw of the rounding; on others it still costs" if alone else "No own draw is best"
-    )
-    return figure, (
-        f"{finding}. A panel for each adapter, a line for each draw of NF4 from its cost without the adapter to that "
-        f"with it; circles mark the draw that it was trained on. {'; '.join(said)}."
-    )
+            letter, look = named.get(draw, ("", METHODS["control"]))
+            axes.plot(cost, place, **look | {"ls": "", "ms": 9 if letter else 6})
+            note(axes, letter, (cost, place), (0, 11), "center", weight="bold" if own.get(name) == draw else "normal")
+        others = mean(cost for draw, cost in costs.items() if draw != own.get(name))
+        repaired = f"its own {costs[own[name]]:+.4f}, others " if own.get(name) in costs else ""
+        said.append(f"{name}: {repaired}{others:+.4f}")
+    axes.axvline(0, color="black", lw=0.8)
+    axes.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.7))
+    axes.set_xlabel("loss on plays above that on unrounded weights, nats per byte (left is better)")
+    alone = all(min(rows[name], key=rows[name].get) == draw for name, draw in own.items() if draw in rows[name])
+    finding = "Training repairs its own draw of the rounding; others still cost" if alone else "No own draw is best"
+    return figure, f"{finding}. A row each, a mark a draw of NF4: A, B, and others in gray. Means: {'; '.join(said)}."

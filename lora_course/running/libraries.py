@@ -48,7 +48,7 @@ def compare(rank: int = 8, alpha: int = 16) -> dict[str, bool]:
 
 
 def by_the_libraries(folder: str, rank: int, alpha: int) -> nn.Module:
-    """The four calls of notebook 09, section 10."""
+    """The four calls of notebook 09."""
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 

@@ -91,7 +91,7 @@ def test_full_fine_tuning_wins_on_plays_and_forgets_more_at_one_of_two_tied_rate
 
 # --- whose rounding was repaired? ------------------------------------------------------------------------------------
 
-MOVED, BEFORE = load_results("moved-adapters")["arms"], lab_moved.before()
+MOVED, (COSTS, OWN) = load_results("moved-adapters")["arms"], lab_moved.costs()
 QLORA = [name for name in MOVED if not name.startswith("LoRA")]
 
 
@@ -113,17 +113,17 @@ def test_training_repairs_its_own_draw_and_others_still_cost(name):
 
 def test_the_draw_that_was_repaired_had_cost_more_than_the_others():
     """So it is no lucky one: without an adapter ours is the worst of all, and the mirror the next."""
-    worst = sorted(BEFORE, key=BEFORE.get)[::-1]
-    assert worst[:2] == [lab_moved.OWN, lab_moved.MIRROR]
+    before = COSTS["no adapter"]
+    assert sorted(before, key=before.get)[:-3:-1] == [lab_moved.OWN, lab_moved.MIRROR]
 
 
 def test_lora_that_never_saw_a_draw_pays_on_ours_as_on_others_and_qlora_most_of_it_elsewhere():
     """The page was planned to say "and no other's": QLoRA pays a quarter less than LoRA on draws that it never saw."""
-    found, own = lab_moved.costs()
-    lora = [found["LoRA, moved"][draw] for draw in lab_moved.OTHERS]
-    assert min(lora) < found["LoRA, moved"]["shift 0"] < max(lora) and min(lora) > 0.005
-    for panel in ("QLoRA, shipped", "QLoRA, the mirror"):
-        others = [cost for draw, cost in found[panel].items() if draw != own[panel]]
+    _, shipped, mirror, moved = COSTS
+    lora = [COSTS[moved][draw] for draw in lab_moved.OTHERS]
+    assert min(lora) < COSTS[moved][lab_moved.OWN] < max(lora) and min(lora) > 0.005
+    for row in (shipped, mirror):
+        others = [cost for draw, cost in COSTS[row].items() if draw != OWN[row]]
         assert 0.6 < np.mean(others) / np.mean(lora) < 1.1
 
 
@@ -138,15 +138,13 @@ def test_the_guesses_on_its_own_draw_are_as_far_as_on_others():
 
 
 def test_the_figure_names_what_was_repaired_and_what_was_not():
-    before, own = {"a": 0.01, "b": 0.0}, {"one": "a", "other": "none"}
-    figure, words = quality.repaired_figure(
-        before, {"one": {"a": -0.002, "b": 0.008}, "other": {"a": 0.01, "b": 0.0}}, own
-    )
-    assert "its own from +0.0100 to -0.0020" in words and words.startswith("Training repairs its own draw")
-    assert "others +0.0080" in words and "other: all +0.0050" in words  # no draw is its own
-    assert [len(axes.lines) for axes in figure.axes] == [3, 3]
-    _, words = quality.repaired_figure(before, {"one": {"a": 0.01, "b": 0.008}}, own)
-    assert words.startswith("No own draw is best.")
+    rows = {"none": {"shift 0": 0.01, "b": 0.0}, "one": {"shift 0": -0.002, "b": 0.008}, "two": {"b": 0.004}}
+    figure, words = quality.repaired_figure(rows, {"one": "shift 0", "two": "full precision"})
+    assert "one: its own -0.0020, others +0.0080" in words and words.startswith("Training repairs its own draw")
+    assert "none: +0.0050" in words and "two: +0.0040" in words  # no draw is its own
+    assert len(figure.axes[0].lines) == 6
+    rows["one"]["shift 0"] = 0.009
+    assert quality.repaired_figure(rows, {"one": "shift 0"})[1].startswith("No own draw is best.")
 
 
 # --- figures, and a training that was stopped ------------------------------------------------------------------------
@@ -174,10 +172,10 @@ def test_the_pushes_are_counted(tiny_gpt):
     model = add_lora(quantize_linears(tiny_gpt), rank=2, alpha=4, targets="all-linear")
     layer = lora_layers(model)["blocks.0.mlp.up_proj"].requires_grad_(False)
     layer.lora_B.normal_()
-    _, words = pictures.pushes(layer, {2.0: (), 1e-6: ()})
-    assert "0 at 0% of W′" in words and "Of a block of 64" in words
+    _, words = pictures.pushes(layer, {2.0: (0.9, 0.7, 1.0), 1e-6: (0.0, 0.02, 1.0)})
+    assert "0 at 0% of W′" in words and "Of a block of 64" in words and "70%, 2%." in words
     layer.lora_B.zero_()  # as after a training that was stopped before its first step
-    _, words = pictures.pushes(layer, {1.0: ()})
+    _, words = pictures.pushes(layer, {1.0: (0.0, 0.0, 0.0)})
     assert "crossed by 0 at" in words
 
 
