@@ -117,9 +117,9 @@ LORAS, FULLS = tuple(CUTS)[3:], tuple(CUTS)[:3]  # which are made of runs with a
 
 
 def forgetting_arm(
-    method: str, lr: float, *, rank=8, steps=100, text=NEW, cuts=(), calibrate=False, seed=0, progress=True
+    method: str, lr: float, *, rank=8, steps=100, text=NEW, dial=DIAL, cuts=(), calibrate=False, seed=0, progress=True
 ) -> dict:
-    """Train the base in one way, and look at each point: "1", the run itself, DIAL's shares of it, and `cuts`.
+    """Train the base in one way, and look at each point: "1", the run itself, shares of it by the dial, and `cuts`.
 
     method: as for `prepared`, or "bias", which trains nothing and gives e and E the number `lr` more. text: what is
     new. cuts: some of CUTS, made of what the matrices of the blocks learned. calibrate: for plays and addresses also
@@ -134,7 +134,7 @@ def forgetting_arm(
     fine_tune(model, steps, lr, seed, load_text(text), progress=progress)
     end, updates = trained_values(model), {path: W - before[path] for path, W in block_weights(model).items()}
     norm, points, result = share_of_norm(updates, before), {}, {}
-    for share in (1.0, *DIAL):
+    for share in (1.0, *dial):
         turn(model, start, end, share)
         points[f"{share:g}"] = {"norm": round(share * norm, 5)} | looked_at(model, text)
     for name in cuts:

@@ -8,7 +8,6 @@ from lora_course.drawing.sliders import explore
 from lora_course.drawing.style import Drawn, note, panels, picture, slider, stage, ticks
 from lora_course.nb15.lab_runs import (
     CANDIDATES,
-    each_seed,
     line,
     on_plays,
     over_the_line,
@@ -29,7 +28,7 @@ LOOKS = {
     "one bias": {"color": GRAY, "marker": "P"},
     "a reward": {"color": PURPLE, "marker": "*"},
 }
-PLACES = (0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 1.4)  # of the dot, along the KL
+PLACES = (0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.7, 0.85, 1.0, 1.4)  # of the dot, along the KL
 FORGOTTEN = (0.01, 0.03, 0.1, 0.3)
 
 
@@ -133,56 +132,67 @@ def breakers_figure() -> Drawn:
     """What each kind of run forgot, as a multiple of what the line of plays says at its KL."""
     figure, (axes,) = panels(1, 8.6, 3.4)
     rows, said = breakers(), []
-    for place, (name, (times, _)) in enumerate(rows.items()):
+    for place, (name, (times, spilled)) in enumerate(rows.items()):
         axes.plot(times, [place] * len(times), **LOOKS[name] | {"ls": "", "ms": 8, "mec": "white", "mew": 0.6})
         note(axes, f"{np.median(times):.1f}", (max(times), place), (10, 0))
-        said.append(f"{name} {np.median(times):.1f} ({len(times)})")
+        share = f"{np.median(spilled):.2f}" if spilled else "-"
+        axes.text(45, place, share, ha="center", va="center")
+        said.append(f"{name} {np.median(times):.1f} ({len(times)}), {share}")
     axes.axvline(1, color=GRAY, ls="--", lw=1.4)
-    axes.set(xscale="log", yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5))
+    axes.set(xscale="log", yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -1.1))
     axes.set_xlabel("forgotten, as a multiple of what the line says at this KL")
-    axes.set_xlim(0.5, 40)
+    axes.set_xlim(0.5, 60)
+    axes.text(45, -0.6, "spills over", ha="center", va="bottom")
     ticks(axes.xaxis, (0.5, 1, 2, 5, 10, 20))
     return figure, (
-        "A bias and a reward forget many times what the line says, hot short runs somewhat more. The median multiple "
-        f"of each kind, and how many runs: {', '.join(said)}. A row a kind, a mark a run; at 1 the line is right."
+        "A bias and a reward forget many times what the line says, hot short runs somewhat more. A row a kind, a mark "
+        f"a run; at 1 the line is right. Median multiple, runs, what spills over: {'; '.join(said)}."
     )
 
 
 def candidates_table() -> tuple[list[str], list[list[str]]]:
-    """Header and rows: R squared of each candidate over runs, over those of each seed and of each kind."""
-    whole, rows = on_plays(whole=True), []
-    kinds = {name: [p for p in whole if kind(p.way) == name] for name in ("adapters", "full fine-tuning")}
-    for name, which in CANDIDATES.items():
-        seeds = ", ".join(f"{found:.2f}" for found in each_seed(which))
-        runs, *alone = (f"{r_squared(some, which):.2f}" for some in (whole, *kinds.values()))
-        rows.append([name, runs, seeds, *alone, f"{r_squared(whole, which, 'forgotten_hits'):.2f}"])
-    adapters, full = map(len, kinds.values())
-    asked = [f"{len(whole)} runs", "seed 0, 1, 2", f"{adapters} of adapters", f"{full} in full", "favorites lost"]
-    return ["R squared of log forgotten", *asked], rows
+    """Header and rows: R squared of each candidate over runs, and over those of each kind."""
+    whole = on_plays(whole=True)
+    kinds = [[p for p in whole if kind(p.way) == name] for name in ("adapters", "full fine-tuning")]
+    told = {name: [r_squared(some, which) for some in (whole, *kinds)] for name, which in CANDIDATES.items()}
+    rows = [[name, *(f"{found:.2f}" for found in each)] for name, each in told.items()]
+    counts = f"{len(whole)} runs", f"{len(kinds[0])} of adapters", f"{len(kinds[1])} in full"
+    return ["R squared of log forgotten", *counts], rows
 
 
 COMPARED = {"rank 8": ("lora r8, lr 0.01", "1"), "rank 8 at 0.003": ("lora r8, lr 0.003", "1")}
 COMPARED |= {"rank 1": ("lora r1, lr 0.02", "1"), "rank 64": ("lora r64, lr 0.003", "1")}
 COMPARED |= {"rank 8, turned down to half": ("lora r8, lr 0.01", "0.5")}
-HELD = {"learning": "learned", "norm": "norm", "KL": "kl"}
 
 
-def equal_table() -> list[list[str]]:
-    """A row a run: how many times as much it forgot as full fine-tuning, at equal learning, norm and KL."""
-    rows = []
-    for name, (some, part) in COMPARED.items():
-        found = [times_at_equal(some, held, part) for held in HELD.values()]
-        rows.append([name, *(", ".join(f"{x:.2f}" for x in each) if each else "out of reach" for each in found)])
-    return rows
+@picture
+def equal_figure() -> Drawn:
+    """How many times as much runs of adapters forgot as full fine-tuning, at equal learning and KL: a mark a seed."""
+    figure, (axes,) = panels(1, 8.6, 3.3)
+    look, said = LOOKS["adapters"] | {"ls": "", "ms": 8}, {}
+    for held, said_as, fill in (("learned", "learning", "white"), ("kl", "KL", look["color"])):
+        found = [times_at_equal(some, held, part) for some, part in COMPARED.values()]
+        for place, times in enumerate(found):
+            axes.plot(times, [place] * len(times), **look | {"mfc": fill})
+        said[held] = ", ".join(f"{np.mean(times):.2f}" for times in found)
+        note(axes, f"at equal {said_as}", (np.mean(found[0]), 0), (0, 14), "center")
+    axes.axvline(1, color=GRAY, ls="--", lw=1.4)
+    axes.set(xscale="log", yticks=range(len(COMPARED)), yticklabels=COMPARED, ylim=(len(COMPARED) - 0.5, -0.8))
+    axes.set_xlabel("forgotten, as a multiple of full fine-tuning turned down by the dial")
+    ticks(axes.xaxis, (0.8, 1, 1.5, 2, 3, 4))
+    return figure, (
+        "At equal learning whole adapters forgot far more, at equal KL about as much. A row a run, a mark a seed; "
+        f"hollow at equal learning, filled at equal KL. Means of the rows: {said['learned']}; {said['kl']}."
+    )
 
 
 def parts_table(way: str) -> list[list[str]]:
     """A row for each cut of a run, the mean of its seeds: lost on plays, won back on addresses, place over the line."""
     law, rows = line(on_plays(short=False)), []
     runs = [parts_of(f"{way}, seed {seed}") for seed in SEEDS]
-    for name in runs[0]:
+    for name in ("0.75", "without intruders", "half of intruders", "3/4 of the rest"):
         lost = np.mean([parts["1"].learned - parts[name].learned for parts in runs])
         won = np.mean([parts["1"].forgotten - parts[name].forgotten for parts in runs])
         over = np.mean(over_the_line([parts[name] for parts in runs], law))
         rows.append([name, f"{lost:.3f}", f"{won:.3f}", f"{over:.2f}"])
-    return rows[1:]
+    return rows
