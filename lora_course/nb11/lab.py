@@ -16,7 +16,6 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from lora_course.nb06.lab import inputs_of as inputs_of  # the page says nb11.inputs_of
 from lora_course.nb09 import lab as nb09
 from lora_course.running.finetune import loss_on
 from lora_course.running.sweeps import SEEDS, Runs, arms_of, stored_runs, sweep_arms

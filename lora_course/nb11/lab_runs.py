@@ -20,15 +20,9 @@ def best_rate(runs: Runs, name: str) -> float:
     return runs.where(name=name).best_rate()
 
 
-def paired(runs: Runs, name: str, which: str = "loss", seeds=SEEDS, lora: Runs | None = None) -> list[float]:
-    """A variant minus LoRA, each at its own best rate, for the same batches: one difference a seed.
-
-    lora: other runs of LoRA than those among `runs`.
-    """
-    one, two = (
-        {run.seed: getattr(run, which) for run in some.where(name=each).best()}
-        for some, each in ((runs, name), (lora or runs, "LoRA"))
-    )
+def paired(runs: Runs, name: str, which: str = "loss", seeds=SEEDS) -> list[float]:
+    """A variant minus LoRA, each at its own best rate, for the same batches: one difference a seed."""
+    one, two = ({run.seed: getattr(run, which) for run in runs.where(name=each).best()} for each in (name, "LoRA"))
     return [one[seed] - two[seed] for seed in seeds]
 
 
