@@ -27,14 +27,7 @@ PROGRAMS = {
     "pretrain": ("lora_course.programs.pretrain", "train the base that ships, or a GPU's (lora-edu pretrain --help)"),
     "voice": ("lora_course.handouts.voice", "your own text: an adapter and a card of one page (lora-edu voice --help)"),
     "speak": ("lora_course.programs.speak", 'an adapter speaks: lora-edu speak ADAPTER "prompt" --compare'),
-    "inspect": (
-        "lora_course.handouts.inspected",
-        "a doctor for any adapter in PEFT's format (inspect --help)",
-    ),
-    "cheatsheet": (
-        "lora_course.handouts.cheatsheet",
-        "the course's formulas and numbers on one page to print (A4)",
-    ),
+    "inspect": ("lora_course.programs.inspected", "a doctor for any adapter in PEFT's format (inspect --help)"),
     "experiment": ("lora_course.experiments", "run a long experiment whose result a notebook plots"),
     "qlora": ("lora_course.setup.report", "run the QLoRA notebook without a browser; report in build/"),
     "gpu": ("lora_course.setup.report", "the same on a GPU at its larger size, pre-training included"),

@@ -1,1 +1,1 @@
-"""Programs that write one page each: the cheat sheet, a voice, what the doctor for adapters saw."""
+"""Programs that write one page each: a voice."""

@@ -28,7 +28,6 @@ FACTS = {  # what they are called in the config
     "rank": "r", "alpha": "lora_alpha", "rsLoRA": "use_rslora", "targets": "target_modules",
     "base": "base_model_name_or_path",
 }  # fmt: skip
-QUANTILES = {"1%": 0.01, "25%": 0.25, "50%": 0.5, "75%": 0.75, "99%": 0.99, "largest": 1}
 
 
 @dataclass
@@ -59,7 +58,7 @@ class Layer:
 
 
 class Report:
-    """What lies in a folder, and what was found. facts: what the files say; entries: quantiles of |s B A|."""
+    """What lies in a folder, and what was found. facts: what the files say."""
 
     def __init__(self, folder: Path, known: dict[str, Any]):
         """known: the tensors of the base by name, not loaded."""
@@ -68,7 +67,6 @@ class Report:
         self.programs: dict[str, list[Finding]] = {}  # what other programs do with it, where that was asked
         self.layers: list[Layer] = []
         self.facts: dict[str, Any] = {}
-        self.entries: dict[str, float] = {}
         self.places: dict[str, str | None] = {}  # layer -> what its weight is called in the base
         self.parts: dict[str, dict[str, Tensor]] = defaultdict(dict)  # of each layer: A (rank, in), B (out, rank), ...
         self.others: dict[str, Tensor] = {}  # such as a head, saved whole
@@ -81,7 +79,7 @@ class Report:
 
     def as_dict(self) -> dict:
         found, layers = ([dataclasses.asdict(one) for one in some] for some in (self.findings, self.layers))
-        facts = {"folder": str(self.folder), "facts": self.facts, "entries": self.entries}
+        facts = {"folder": str(self.folder), "facts": self.facts}
         programs = {name: [dataclasses.asdict(one) for one in said] for name, said in self.programs.items()}
         return {"verdict": self.verdict, "findings": found, "programs": programs, "layers": layers} | facts
 
@@ -162,14 +160,14 @@ def named(value: object, path: str) -> bool:
     return False
 
 
-def measure(a: Report, path: str) -> Tensor:
-    """Adds a layer whose A and B fit. Returns |s B A| at a sample of entries, none where a number is not finite."""
+def measure(a: Report, path: str) -> None:
+    """Adds a layer whose A and B fit."""
     A, B = (a.parts[path].get(part, torch.empty(0)).float().nan_to_num(0, 0, 0) for part in "AB")
     if A.ndim != 2 or B.ndim != 2 or not len(A) == B.shape[1] > 0:
-        return torch.empty(0)
+        return
     s = a.number("lora_alpha", "alpha_pattern", path) / len(A) ** (0.5 if a.on("use_rslora") else 1)
     if not math.isfinite(s):
-        return torch.empty(0)
+        return
     # The singular values of B A are those of two small triangles: (out, in) is never made.
     strengths = torch.linalg.svdvals(torch.linalg.qr(B).R @ torch.linalg.qr(A.T).R.T)
     norm, squares = abs(s) * strengths.double().norm().item(), strengths.double().square()
@@ -185,7 +183,6 @@ def measure(a: Report, path: str) -> Tensor:
         layer.bf16 = share((rows + update).bfloat16().float() - rows.bfloat16().float(), update)
         rounded = quantize(rows).dequantize()
         layer.nf4 = share(quantize(rounded + update).dequantize() - rounded, update)
-    return update.abs().flatten()[:: max(1, update.numel() // 4096)]
 
 
 def share(arrived: Tensor, update: Tensor) -> float:

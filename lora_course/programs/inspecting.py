@@ -1,6 +1,6 @@
 """A doctor for adapters: is a folder in PEFT's format whole, has it learned, and what would a merge leave of it?
 
-    lora-edu inspect ADAPTER [--base MODEL] [--text TEXT] [--for llama.cpp,vllm] [--json] [--card card.png]
+    lora-edu inspect ADAPTER [--base MODEL] [--text TEXT] [--for llama.cpp,vllm] [--json]
 
 It compares what the config promises with what the file holds, and the numbers with what training leaves. With the base,
 each update s B A is measured beside the weight W that it is added to. Nothing is unpickled, and no model is built.
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lora_course.programs import adapter_files as files
 from lora_course.programs.adapter_files import BROKEN, CLOSED, DEAD, NOTE, ODD, OTHER, SAVE, Said
-from lora_course.programs.adapter_report import END, LORA, PARTS, QUANTILES, Finding, Report, measure, named
+from lora_course.programs.adapter_report import END, LORA, PARTS, Finding, Report, measure, named
 from lora_course.programs.clients import answers
 from lora_edu.peft_io import CHANGES_THE_BASE, PREFIX
 
@@ -58,8 +58,8 @@ def examine(a: Report) -> Said:
     except ValueError as error:
         yield CLOSED if "not opened" in str(error) else BROKEN, str(error)
         return
-    entries = torch.cat([torch.empty(0), *(measure(a, path) for path in a.parts)]).sort().values.tolist()
-    a.entries = {name: entries[int(share * (len(entries) - 1))] for name, share in QUANTILES.items() if entries}
+    for path in a.parts:
+        measure(a, path)
     sizes = {name: tensor.nbytes for name, tensor in a.tensors.items()}
     a.facts |= {
         "s": ", ".join(sorted({f"{layer.scaling:.4g}" for layer in a.layers})),

@@ -51,17 +51,18 @@ def test_merging_into_four_bits_is_refused_with_the_reason(tiny_gpt):
     unmerge(merge(dequantize_linears(tiny_gpt)))
 
 
-def test_under_autocast_the_product_is_in_bfloat16():
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_under_autocast_the_product_is_in_its_type(dtype):
     layer = NF4Linear.from_linear(nn.Linear(64, 32))
     layer.bias.requires_grad_(True)
     x = torch.ones(4, 64, requires_grad=True)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast("cpu", dtype=dtype):
         y = layer(x)
         layer(x).sum().backward()  # backward inside autocast works too
-    expected = F.linear(x.bfloat16(), layer.dequantize().bfloat16(), layer.bias.bfloat16())
-    assert y.dtype == torch.bfloat16 and torch.equal(y, expected)
+    expected = F.linear(x.to(dtype), layer.dequantize().to(dtype), layer.bias.to(dtype))
+    assert y.dtype == dtype and torch.equal(y, expected)
     assert x.grad.dtype == layer.bias.grad.dtype == torch.float32 and layer.bias.grad.tolist() == [4.0] * 32
-    asked = NF4Linear(layer.quantized, layer.bias, compute_dtype=torch.bfloat16)
+    asked = NF4Linear(layer.quantized, layer.bias, compute_dtype=dtype)
     assert torch.equal(asked(x), expected.float())
 
 

@@ -8,9 +8,9 @@ from conftest import library
 from test_inspecting import llama, saved
 from torch import nn
 
-from lora_course.handouts import inspected
-from lora_course.handouts.inspected import main
 from lora_course.programs import against_text as at
+from lora_course.programs import inspected
+from lora_course.programs.inspected import main
 from lora_edu import add_lora, data_file, evaluate, load_adapter, load_base, load_text, save_adapter
 from lora_edu.lora import lora_layers
 from lora_edu.measures import kl_and_flips

@@ -16,7 +16,6 @@ from conftest import ROOT
 
 from lora_course import __main__ as commands
 from lora_course import experiments as runs
-from lora_course.handouts import cheatsheet
 from lora_course.programs import command, pretrain
 from lora_course.programs import train as finetune
 from lora_course.setup import doctor
@@ -69,8 +68,6 @@ REFUSED = {
     "pretrain --steps 0": "steps must be a whole number of at least 1",
     "pretrain --steps 1": "base-laptop.safetensors is there already: .* --replace",
     "pretrain --folder file": "cannot write to the folder file",
-    "cheatsheet my_text.txt": "the page is HTML",
-    "cheatsheet file/page.html": "cannot write to the folder file",
     "experiment formats --folder file": "cannot write to the folder file",
     "gpu": "device 'cuda' was asked for, but this torch sees no CUDA GPU",
     "qlora --folder file": "cannot write to the folder file",
@@ -88,7 +85,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for name in ("LORA_EDU_SIZE", "LORA_EDU_DEVICE"):
         monkeypatch.delenv(name, raising=False)  # what a command sets is gone after the test
-    for module, name in ((finetune, "load_base"), (pretrain, "train"), (cheatsheet, "cheat_sheet"), (runs, "run_arm")):
+    for module, name in ((finetune, "load_base"), (pretrain, "train"), (runs, "run_arm")):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("too late"))
     yield tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "mine"

@@ -13,9 +13,9 @@ from conftest import library, moved
 from damaged_files import added, each, renamed, without
 from safetensors.torch import load_file, save_file
 
-from lora_course.handouts.inspected import card, lines, main
 from lora_course.programs.adapter_files import CHOICES, SETTINGS
 from lora_course.programs.clients import PROGRAMS
+from lora_course.programs.inspected import lines, main
 from lora_course.programs.inspecting import inspect_adapter
 from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS, save_adapter
 from lora_edu.variants import add_variant
@@ -264,16 +264,13 @@ def test_a_file_is_known_by_its_content(adapter, tmp_path):
     assert "kohya" in said(adapter / "deep") and "one folder deeper" in said(tmp_path)
 
 
-def test_it_is_said_drawn_and_written_as_json(adapter, tmp_path, capsys):
+def test_it_is_said_and_written_as_json(adapter, tmp_path, capsys):
     report = inspect_adapter(adapter, tmp_path / "base")
-    figure, words = card(report)
-    assert words.startswith("Alive") and len(figure.axes[0].lines) == 2
     assert any("3 x q_proj" in line for line in lines(report))
     with pytest.raises(SystemExit, match="0"):
-        main([str(adapter), "--base", str(tmp_path / "base"), "--json", "--card", str(tmp_path / "card.png")])
+        main([str(adapter), "--base", str(tmp_path / "base"), "--json"])
     written = json.loads(capsys.readouterr().out)
     assert written["verdict"] == report.verdict and written["layers"][0]["path"] == report.layers[0].path
-    assert (tmp_path / "card.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_of_two_layers_none_is_the_loud_one(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from stopped_runs import QUICK, Killed, assert_same, stopped_in
 from torch.amp import GradScaler
 
-from lora_edu import add_lora, evaluate, quantize_linears, train
+from lora_edu import train
 from lora_edu.engine import precision, run
 
 TINY_LOSS = 2.0**-18  # as small as the gradients of a batch of so many more tokens
@@ -39,13 +39,6 @@ def test_the_loss_halves_in_float16_as_in_float32_and_not_without_the_scaler(
     monkeypatch.setattr(run, "gradient_scaler", lambda device, autocast: precision.UNSCALED)
     start, unscaled = losses(copy.deepcopy(tiny_gpt), tiny_text, autocast=True)
     assert unscaled > 0.99 * start  # the control: every gradient was rounded to zero
-
-
-def test_qlora_learns_in_float16(tiny_text, tiny_gpt, old_card):
-    model = add_lora(quantize_linears(tiny_gpt), rank=4, alpha=8, targets="all-linear")
-    first, *_, last = (loss for _, loss in train(model, tiny_text, 30, **HALF).validation_loss)
-    assert last < first
-    assert evaluate(model, tiny_text.validation, seq_len=16, autocast=False) == pytest.approx(last, 0.01)
 
 
 @pytest.mark.parametrize(("capability", "expected"), [((7, 5), torch.float16), ((8, 0), torch.bfloat16)])

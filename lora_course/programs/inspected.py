@@ -1,61 +1,25 @@
-"""What the doctor for adapters saw, as a picture and in a terminal: `lora-edu inspect ADAPTER`."""
+"""What the doctor for adapters saw, in a terminal or as JSON: `lora-edu inspect ADAPTER`."""
 
 import argparse
 import json
 import math
 from collections import defaultdict
-from itertools import cycle
 from pathlib import Path
 from statistics import median
 
-from matplotlib.ticker import MaxNLocator
-
-from lora_course.drawing.looks import ORANGE
-from lora_course.drawing.style import Drawn, listed, panels, picture
 from lora_course.programs.adapter_files import LEVELS
 from lora_course.programs.adapter_report import Layer, Report
 from lora_course.programs.against_text import Weight, against_text, read, told
 from lora_course.programs.clients import ASKS, PROGRAMS
-from lora_course.programs.command import check_output
 from lora_course.programs.inspecting import inspect_adapter
 from lora_edu.models.base import base_path
-from lora_edu.records import staging
-
-
-def by_kind(report: Report) -> dict[str, list[Layer]]:
-    """The layers of each kind, such as q_proj, in the order of their depth."""
-    kinds: dict[str, list[Layer]] = defaultdict(list)
-    for layer in report.layers:
-        kinds[layer.path.rpartition(".")[-1]].append(layer)
-    return kinds
-
-
-@picture
-def card(report: Report) -> Drawn:
-    """The size of each layer's update by depth, beside its weight where a base is known; and how large entries are."""
-    kinds, known = by_kind(report), all(layer.relative is not None for layer in report.layers)
-
-    def size(layer: Layer) -> float:
-        return layer.norm if layer.relative is None or not known else layer.relative
-
-    figure, (sizes, entries) = panels(2)
-    for (kind, layers), mark in zip(kinds.items(), cycle("os^Dvx*P")):
-        sizes.plot(range(len(layers)), list(map(size, layers)), marker=mark, lw=1, label=kind)
-    sizes.set(xlabel="layers of a kind, the deepest last", ylabel="|sBA| / |W|" if known else "|sBA|", ylim=(0, None))
-    sizes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if len(kinds) <= 12:
-        sizes.legend(ncols=2, fontsize=8)
-    shares, places = list(report.entries), list(report.entries.values())
-    entries.plot(places, range(len(shares)), "o-", color=ORANGE)
-    entries.set(xscale="log", yticks=range(len(shares)), yticklabels=shares, xlabel="|an entry of sBA|")
-    entries.set_ylabel("of the entries lie below")
-    largest = {kind: max(map(size, layers)) for kind, layers in kinds.items()}
-    verdict = report.verdict[0].upper() + report.verdict[1:].replace(". ", ", ")
-    return figure, f"{verdict}. Largest updates: {listed(largest, '.3g')}."
 
 
 def lines(report: Report) -> list[str]:
     """The report for a terminal: the verdict, what the files say, what was found, a line for each kind of layer."""
+    kinds: dict[str, list[Layer]] = defaultdict(list)  # such as q_proj
+    for layer in report.layers:
+        kinds[layer.path.rpartition(".")[-1]].append(layer)
     text = [report.verdict, ""]
     text += [f"{name:8} {_shown(value)}" for name, value in report.facts.items() if value not in (None, "", [])]
     found = sorted(report.findings, key=lambda finding: LEVELS.index(finding.level))  # the worst first
@@ -65,7 +29,7 @@ def lines(report: Report) -> list[str]:
         text += ["", *([f"[{one.level}] {one.seen}: {one.advice}" for one in said] or [nothing])]
     if report.layers:
         text += ["", f"{'layers':34}{'rank':>5}{'|sBA|':>10}{'for 90%':>9}{'/ |W|':>9}{'bf16':>7}{'NF4':>7}"]
-        text += [_line(kind, layers) for kind, layers in by_kind(report).items()]
+        text += [_line(kind, layers) for kind, layers in kinds.items()]
         text += ["medians; for 90%: directions that hold 90% of the update; bf16, NF4: the share a merge leaves of it"]
     return text
 
@@ -96,17 +60,14 @@ def _programs(text: str) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    usage = "lora-edu inspect ADAPTER [--base MODEL] [--text TEXT] [--for llama.cpp,vllm] [--json] [--card card.png]"
+    usage = "lora-edu inspect ADAPTER [--base MODEL] [--text TEXT] [--for llama.cpp,vllm] [--json]"
     parser = argparse.ArgumentParser(prog="lora-edu inspect", usage=usage, description=__doc__.partition("\n")[0])
     parser.add_argument("adapter", type=Path, help="a folder in PEFT's format")
     parser.add_argument("--base", help="the base, to measure it beside W: a folder with its safetensors, or laptop")
     parser.add_argument("--text", type=Path, help="a text, to measure it beside cheaper changes of the base: minutes")
     parser.add_argument("--for", dest="programs", type=_programs, default=[], help="what these programs make of it")
     parser.add_argument("--json", action="store_true", help="everything, as JSON")
-    parser.add_argument("--card", type=Path, help="a picture, PNG")
     options = parser.parse_args(arguments)
-    if options.card:
-        check_output(options.card.parent, "name another, --card")
     base = base_path("laptop") if options.base == "laptop" else options.base
     if options.text and not base:
         parser.error("--text needs --base: laptop (the course's), smollm2, a folder, or an id on the Hugging Face hub")
@@ -122,10 +83,6 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(_finite(report.as_dict() | {"text": text}), indent=2))
     elif rows:
         print("", *told(rows), sep="\n")
-    if options.card and report.layers:
-        figure, _ = card(report)
-        with staging(options.card) as path:
-            figure.savefig(path, format="png", dpi=150)
     heard = all(one.level.endswith(ASKS) for said in report.programs.values() for one in said)
     raise SystemExit(0 if report.verdict.startswith("alive") and heard else 1)
 
