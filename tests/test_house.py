@@ -47,12 +47,13 @@ def module_name(path: Path) -> str:
 
 
 FILES = {module_name(path): path for package in PACKAGES for path in python_files(package)}
+TREES = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in FILES.items()}
 
 
-def imports(path: Path) -> set[str]:
+def imports(module: str) -> set[str]:
     """The modules of both packages that a file imports, anywhere in it."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(TREES[module]):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES:
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
@@ -63,7 +64,7 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-GRAPH = {module: imports(path) for module, path in FILES.items()}
+GRAPH = {module: imports(module) for module in FILES}
 LIBRARY = [module for module in GRAPH if module.startswith("lora_edu.") and module != DOOR]
 COURSE = [module for module in GRAPH if module.startswith("lora_course.")]
 
@@ -122,8 +123,7 @@ def test_the_command_line_works_before_anything_is_installed():
         fresh = ({module} | packages) - seen
         seen |= fresh
         for name in fresh:
-            tree = ast.parse(FILES[name].read_text(encoding="utf-8"))
-            top = ast.Module([node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+            top = ast.Module([node for node in TREES[name].body if isinstance(node, ast.Import | ast.ImportFrom)], [])
             names = {a.name for n in ast.walk(top) if isinstance(n, ast.Import) for a in n.names}
             names |= {n.module for n in top.body if isinstance(n, ast.ImportFrom)}
             foreign = {other.split(".")[0] for other in names} - sys.stdlib_module_names - set(PACKAGES)
@@ -206,8 +206,7 @@ SAME_CLASS = {
 
 
 def test_no_two_classes_have_one_name():
-    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in FILES.values()]
-    names = [node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    names = [node.name for tree in TREES.values() for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     assert {name for name in names if names.count(name) > 1} <= set(SAME_CLASS)
 
 

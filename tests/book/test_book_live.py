@@ -26,7 +26,7 @@ from lora_course.drawing.sliders import View
 from lora_course.nb01 import pictures as nb01
 from lora_course.nb05 import pictures as nb05
 
-NAMES = ("05_blocks", "06_nf4")
+NAMES = (pytest.param("05_blocks", marks=pytest.mark.slow), "06_nf4")  # 05 has many settings: ten seconds
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import sysconfig
 from datetime import datetime
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -161,7 +160,7 @@ def a_day_late(tmp_path_factory):
 
     path = tmp_path_factory.mktemp("gradebook") / "gradebook.db"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PATH", sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"])
+        patch.setattr("nbgrader.api.get_alembic_version", lambda: "any")  # a program of its own, for two seconds
         with Gradebook(f"sqlite:///{path}") as book:
             book.add_assignment(NAME, duedate=datetime(2026, 3, 6, 18))
             book.add_student("Kim-Lee")

@@ -214,11 +214,12 @@ def test_what_only_the_base_can_tell(adapter, tmp_path):
             inspect_adapter(adapter, given)
 
 
-def test_no_value_of_a_setting_stops_it_and_what_peft_refuses_is_named(adapter):
+def test_no_value_of_a_setting_stops_it_and_what_peft_refuses_is_named(tmp_path):
+    adapter, base = saved(tmp_path, partial(llama, num_hidden_layers=1), target_modules=["q_proj"])
     config = json.loads((adapter / CONFIG).read_text())
     for name, value in itertools.product(SETTINGS, ("x", [[1]], {"q_proj": 0}, -1)):
         change_config(adapter, config | {name: value})
-        inspect_adapter(adapter, adapter.parent / "base")
+        inspect_adapter(adapter, base)
         assert said(adapter).startswith(f"broken: {name} is 'x', expected" if name in CHOICES and value == "x" else "")
 
 
