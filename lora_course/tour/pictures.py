@@ -2,20 +2,13 @@
 
 from collections.abc import Mapping
 
-import ipywidgets
 from torch import Tensor
 
 from lora_course.drawing.looks import CODES, GRAY
-from lora_course.drawing.sliders import explore
 from lora_course.drawing.style import Drawn, listed, panels, picture
-from lora_course.nb00.pictures import DIAL_ALT, STRENGTHS, dial_view
+from lora_course.nb00.pictures import dial as dial  # the page says pictures.dial(...)
 from lora_course.nb08.pictures import PARTS
 from lora_edu.quantization import block_absmax, normalize
-
-
-def dial(arms: dict) -> None:
-    """Show the dial of notebook 00. arms: of the stored results of `adapter-dial`."""
-    explore(dial_view(arms), DIAL_ALT, strength=ipywidgets.SelectionSlider(options=STRENGTHS, description="strength"))
 
 
 @picture

@@ -89,32 +89,6 @@ def assert_equal_to_bitsandbytes(x, quant_type, block_size):
             assert_same_values(ours.dequantize(), functional().dequantize_4bit(codes, state).view(x.shape))
 
 
-BLOCKS = {  # the scale of each block, by its number
-    "zero blocks": lambda block: 1.0 * (block % 2),
-    "constant blocks": None,
-    "tiny blocks": lambda block: 10.0 ** -(30.0 + block % 7),
-    "huge blocks": lambda block: 10.0 ** (30.0 + block % 7),
-    "denormal blocks": lambda block: 10.0 ** -(38.0 + block % 7),
-    "all of them in one tensor": lambda block: 10.0 ** (12.0 * (block % 7) - 42.0) * (block % 5 > 0),
-}
-
-
-@pytest.mark.parametrize("kind", BLOCKS)
-@pytest.mark.parametrize("block_size", BLOCK_SIZES)
-@pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
-def test_special_blocks_of_every_size_equal_bitsandbytes(quant_type, block_size, kind):
-    """Ragged shapes: rows that end inside a block, an odd number of values, a last block of a few."""
-    for rows, columns in [(7, 5 * block_size // 7 + 1), (1, 10 * block_size + 5), (9, block_size)]:
-        values = torch.randn(rows * columns)
-        block = torch.arange(len(values)) // block_size
-        x = values[block] if kind == "constant blocks" else values * BLOCKS[kind](block)
-        for dtype in (torch.float32, torch.bfloat16, torch.float16):
-            given = x.to(dtype)
-            if dtype == torch.float16 and not given.isfinite().all():
-                given = (x.clamp(-6e4, 6e4)).to(dtype)
-            assert_equal_to_bitsandbytes(given.view(rows, columns), quant_type, block_size)
-
-
 @pytest.fixture(autouse=True)
 def without_compiling():
     """bitsandbytes compiles one of its functions, for seconds and for every new shape; its result is the same."""
@@ -128,16 +102,6 @@ def test_codebooks_equal_the_reference_bit_for_bit():
     fp4 = functional().get_4bit_type("fp4", device="cpu")
     assert torch.equal(get_codebook("fp4-bnb"), fp4[list(FP4_BNB_PATTERNS)])
     assert sorted(FP4_BNB_PATTERNS) == list(range(16))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("block_size", BLOCK_SIZES)
-def test_large_tensors_equal_bitsandbytes(block_size):
-    x = torch.randn(2048, 4096) * torch.logspace(-6, 6, 2048)[:, None]
-    ours = quantize_as_on_cpu(x, "nf4", block_size)
-    codes, state = functional().quantize_4bit(x, blocksize=block_size, quant_type="nf4", compress_statistics=True)
-    assert torch.equal(ours.codes, codes.flatten()) and torch.equal(ours.absmax.codes, state.absmax)
-    assert torch.equal(ours.dequantize(), functional().dequantize_4bit(codes, state))
 
 
 def test_the_exact_search_differs_in_a_few_second_level_codes():

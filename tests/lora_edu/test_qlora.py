@@ -1,6 +1,5 @@
 import copy
 import gc
-import math
 import weakref
 
 import pytest
@@ -97,16 +96,6 @@ def test_an_empty_layer_filled_from_a_file(double_quant):
         empty.load_state_dict(layer.state_dict())
         (grad,), (expected,) = (torch.autograd.grad(side(x).sum(), x) for side in (empty, layer))
         assert torch.equal(empty(x), layer(x)) and torch.equal(grad, expected)
-
-
-def test_conv1d_is_turned_to_out_in():
-    from transformers.pytorch_utils import Conv1D
-
-    conv = Conv1D(20, 12)
-    layer = NF4Linear.from_linear(conv)
-    assert (layer.in_features, layer.out_features) == (12, 20)
-    assert layer.state_dict()["absmax"].numel() == math.ceil(20 * 12 / 64)
-    assert torch.equal(layer.dequantize(), quantize(conv.weight.T, double_quant=True).dequantize())
 
 
 def test_trainable_summary_counts_weights_not_bytes(tiny_gpt):
