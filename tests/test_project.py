@@ -120,7 +120,8 @@ from lora_edu.texts import Text
 everything = [getattr(lora_edu, name) for name in lora_edu.__all__]
 model = add_lora(quantize_linears(load_base(), double_quant=True), rank=2, alpha=4, targets="all-linear")
 tokens = torch.arange(900).remainder(251).to(torch.uint8)
-history = train(model, Text(tokens, tokens), 1, batch_size=1, seq_len=16, checkpoint=sys.argv[1] + "/run")
+how = dict(batch_size=1, seq_len=16, eval_windows=1, checkpoint=sys.argv[1] + "/run")
+history = train(model, Text(tokens, tokens), 1, **how)
 save_adapter(model, sys.argv[1] + "/adapter")
 assert len(history.train_loss) == 1 and not {"peft", "bitsandbytes"} & set(sys.modules)
 """

@@ -243,8 +243,9 @@ def said(number, part, c, case):
         tower = towers.seeded(case[-1], towers.Tower, *case[:3])
         return (towers.Inside(tower) if case[3] else tower)(torch.tensor([[1, 2, 3, 10]]))
     if number == "4.4" and part in ("trained", "scaling", "goal"):
-        sizes = [100 * rank for rank in (case[0].rank, *case[0].wider)]
-        return {"trained": [*sizes, 2], "scaling": case[0].alpha / case[0].rank**c.power, "goal": c.goal}[part]
+        _, rank, alpha, wider = case
+        sizes = [100 * each for each in (rank, *wider)]
+        return {"trained": [*sizes, 2], "scaling": alpha / rank**c.power, "goal": c.goal}[part]
     return part[:5] != "bytes" and GOOD.get(part, next((v for v in case if hasattr(v, "dtype")), True))
 look.observe_case = lambda task, c, _, case: {p: look.plain(said(task.number, p, c, case)) for p in task.parts}
 """
