@@ -38,16 +38,17 @@ test: python  ## unit tests and every notebook (about 9 minutes on 2 cores, inst
 
 # What takes longer and why it may wait, beside the quick test that sees the same mistakes:
 #   whole classes graded, every assignment through nbgrader     one assignment; the judge and the boxes on their own
-#   all wrong answers of 4.4, a model trained for each          those of the other 16 exercises, by the same code
+#   all wrong answers of 2.5, 4.4, 4.5, most train a model      those of the other 14 exercises, by the same code
 #   kills at random moments                                     one kill at each point that counts
 #   compilation, other engines, large tensors                   one backend; two processes; tensors of every small shape
 #   the solutions, mends and dodges of 18, a training each      those that train nothing, by the same judges
-#   all small changes of the 7 exercises with most of them      the other exercises, by the same code
+#   all small changes of the 20 exercises with most of them     the other exercises, by the same code
 #   peaks of memory with weights in bfloat16                    those in float32, and with autocast
 #   stored numbers computed again (00's doubt, 09's draw)       the record's checksums; the same code on made-up input
 #   pip put into a real environment                             the same steps with pip played
 #   a real model's words in six programs                        the logits of a tiny one in four of them
 #   a browser prints a page                                     what the page holds
+#   the slider of 05, with its many settings                    that of 06, by the same code
 test-all: test  ## the same, and the tests that take longer
 	$(TESTING) $(RUN) -m pytest -m slow $(ARGS)
 

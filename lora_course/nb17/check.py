@@ -8,14 +8,14 @@ from lora_course.nb17.lab_telegrams import f1
 
 __all__ = ["beside", "difference", "targets_of"]
 
-AFTER = "np.full(width - len(follows), -100)"
+AFTER = "np.repeat(-100, width - len(follows))"
 ANSWER = "follows[first:]"
 
 
 @exercise(
     "17.1",
     [
-        ([1, 7, 2, 5], [3, 1, 4, 2], 9),  # small: a change makes them the sides of an array
+        ([1, 7, 2, 5], [8, 9, 4, 2], 9),
         ([1, 3, 2], [6, 2], 4),  # the longest row of its batch: no padding
         ([1, 4, 4, 9, 2, 5], [7, 2], 12),
     ],
@@ -26,7 +26,7 @@ ANSWER = "follows[first:]"
         "last place of the question, place {first}, is asked for it.",
         "first = len(question) - 1 -> first = 0": "Your answer has the loss count the question, too. It is given: "
         "leave out what its own tokens are asked for.",
-        f"{AFTER} -> np.full(width - len(follows), 2)": "Your answer teaches the padding, too: after an end, another "
+        f"{AFTER} -> np.repeat(2, width - len(follows))": "Your answer teaches the padding, too: after an end, another "
         "end. Leave the padded places out.",
         "ids[1:] -> ids[:-1]": "Your answer asks each place for its own token, which was given. Ask for "
         "the one that follows.",
@@ -40,8 +40,8 @@ def targets_of(question, answer, width):
     ids = np.array([*question, *answer])  # the tokens of the whole row
     follows = ids[1:]  # what follows each place
     first = len(question) - 1  # the first place that is asked
-    before = np.full(first, -100)  # what is left out of the question
-    after = np.full(width - len(follows), -100)  # what is left out of the padding
+    before = np.repeat(-100, first)  # what is left out of the question
+    after = np.repeat(-100, width - len(follows))  # what is left out of the padding
     return np.concatenate([before, follows[first:], after])  # all places
 
 
