@@ -1,0 +1,69 @@
+"""Train twice: an adapter has read plays, and verses come next. Go on, stack, or merge first? (questions.md)
+
+The second half is the same for all plans: as many steps on verses, each plan at rates of its own. "anew" is the control,
+an adapter that never saw plays; two more go on with what might explain a difference, Adam's memory or a larger rank.
+"""
+
+import copy
+import functools
+
+import torch
+
+from lora_course.nb04.lab import ALPHA, RANK, STEPS, TEXTS, empty_adapter, losses_on_both
+from lora_course.nb04.lab import RATE as FIRST_RATE
+from lora_course.nb18.lab import adam, loop
+from lora_course.running.sweeps import arms_of
+from lora_edu import GPT, LoRALinear, load_text, merge
+from lora_edu.layers import replace_layers
+from lora_edu.lora import lora_layers, unload
+from lora_edu.texts import batches
+from lora_edu.training import trainable_parameters
+
+RATES = (5e-3, 1e-2, 2e-2)
+PLANS = ("anew", "go on", "go on, with Adam's memory", "go on, rank 16", "merge")
+
+
+def read(model: GPT, optimizer: torch.optim.Optimizer, text: str, seed: int) -> None:
+    """Train on one of TEXTS."""
+    draw = batches(load_text(TEXTS[text]).train, 8, 128, torch.Generator().manual_seed(seed))
+    loop(model, optimizer, STEPS, draw)
+
+
+@functools.lru_cache(maxsize=2)
+def after_plays(rank: int, seed: int) -> tuple[GPT, torch.optim.Optimizer, dict[str, float]]:
+    """The first half: a model with its adapter, the optimizer with its memory, and both losses. Trained once."""
+    model = empty_adapter(rank, seed)
+    optimizer = adam(trainable_parameters(model), FIRST_RATE)
+    read(model, optimizer, "plays", seed)
+    return model, optimizer, losses_on_both(model)
+
+
+def stacked(model: GPT, seed: int) -> GPT:
+    """The model with a second adapter on top of each, and the first frozen."""
+    torch.manual_seed(seed)
+    layers = lora_layers(model).items()
+    return replace_layers(model, ((path, LoRALinear(layer, RANK, ALPHA)) for path, layer in layers))
+
+
+def twice(plan: str, lr: float, *, seed: int = 0) -> dict[str, dict[str, float]]:
+    """The losses on plays and verses after the first half and after the second. plan: one of PLANS, or "stack"."""
+    model, optimizer, first = copy.deepcopy(after_plays(16 if plan == "go on, rank 16" else RANK, seed))
+    if plan == "anew":
+        model = empty_adapter(RANK, 100 + seed)
+    elif plan == "merge":
+        model = empty_adapter(RANK, 100 + seed, unload(merge(model)))
+    elif plan == "stack":
+        model = stacked(model, 100 + seed)
+    if plan == "go on, with Adam's memory":
+        optimizer.param_groups[0]["lr"] = lr
+    else:
+        optimizer = adam(trainable_parameters(model), lr)
+    read(model, optimizer, "verses", 100 + seed)
+    stages = {"first": first, "then": losses_on_both(model)}
+    return {stage: {text: round(loss, 4) for text, loss in losses.items()} for stage, losses in stages.items()}
+
+
+TWICE_ARMS: dict[str, dict] = {}
+for _plan in PLANS:
+    TWICE_ARMS |= arms_of(_plan, RATES, plan=_plan)
+TWICE_ARMS |= arms_of("stack", (1e-2,), plan="stack")
