@@ -53,8 +53,7 @@ def in_each_way(model: nn.Module, asked: list[Batch], loss_fn: LossFn = model_lo
 def halves() -> list[Batch]:
     """Held-out windows of plays; what is asked is the second half of each."""
     windows = spread_windows(load_text("shakespeare").validation, 256, 32)
-    targets = windows[:, 1:].clone()
-    targets[:, :128] = SKIP
+    targets = windows[:, 1:].masked_fill(torch.arange(256) < 128, SKIP)
     return list(zip(windows[:, :-1].split(8), targets.split(8), strict=True))
 
 
@@ -64,9 +63,7 @@ def words(seed: int) -> Iterator[Batch]:
     while True:
         word = torch.randint(ord("a"), ord("z") + 1, (32, LETTERS), generator=generator)
         rows = torch.cat([word, torch.full((32, 1), ord("\n")), word], dim=1)
-        targets = rows[:, 1:].clone()
-        targets[:, :LETTERS] = SKIP
-        yield rows[:, :-1], targets
+        yield rows[:, :-1], rows[:, 1:].masked_fill(torch.arange(2 * LETTERS) < LETTERS, SKIP)
 
 
 def cached(text: str, trained: str = "adapter", *, seed: int = 0, progress: bool = True) -> dict[str, float]:
@@ -76,8 +73,8 @@ def cached(text: str, trained: str = "adapter", *, seed: int = 0, progress: bool
         return in_each_way(model, halves())
     if text == "words":
         model = prepared(load_base("laptop", device="cpu"), "lora", seed=seed)
-        optimizer = adam(trainable_parameters(model), RATE)
-        loop(model, optimizer, STEPS, words(seed), functools.partial(loss_of, way=trained))
+        asked = functools.partial(loss_of, way=trained)
+        loop(model, adam(trainable_parameters(model), RATE), STEPS, words(seed), asked)
         unseen = words(10**6)
         return in_each_way(model, [next(unseen) for _ in range(8)])
     model, tokenizer = nb17.loaded()
