@@ -42,6 +42,7 @@ from lora_course.nb15.lab import FORGETTING_ARMS, forgetting_arm
 from lora_course.nb16.lab_rivals import REWARD_ARMS, reward_arm
 from lora_course.nb17 import lab as nb17
 from lora_course.nb18.lab_cached import CACHE_ARMS, cached
+from lora_course.nb18.lab_packed import PACKED_ARMS, packed
 from lora_course.nb18.lab_twice import TWICE_ARMS, twice
 from lora_course.programs.command import check_output, did_you_mean
 from lora_course.running import stored
@@ -133,6 +134,7 @@ EXPERIMENTS = {
     "forgetting": Experiment(forgetting_arm, FORGETTING_ARMS, "15: what predicts forgetting?", 25),
     "formats-after": Experiment(format_after, AFTER_ARMS, "questions: formats after QLoRA", 1),
     "cached": Experiment(cached, CACHE_ARMS, "questions: an adapter behind the base's keys and values", 6),
+    "packed": Experiment(packed, PACKED_ARMS, "questions: short speeches packed into one row", 3),
     "trained-twice": Experiment(twice, TWICE_ARMS, "questions: after plays, verses: go on, stack or merge?", 6),
     "telegrams": Experiment(nb17.trained, nb17.TASK_ARMS, "17: telegrams written out, by LoRA on pairs", 24),
     "telegrams-asked": Experiment(nb17.prompted, nb17.PROMPT_ARMS, "17: the same by prompts, without training", 9),
