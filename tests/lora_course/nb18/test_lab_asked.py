@@ -8,7 +8,9 @@ import torch
 from lora_course.experiments import load_results
 from lora_course.nb00.lab import set_strength
 from lora_course.nb18.lab_cached import SKIP, WAYS, loss_of, words
+from lora_course.nb18.lab_packed import rows
 from lora_course.nb18.lab_twice import RATES
+from lora_course.running.sweeps import paired, stored_runs
 from lora_edu import data_file, load_adapter, load_base
 from lora_edu.gpt import KVCache, encode
 
@@ -36,6 +38,12 @@ def test_the_second_word_is_the_first_and_is_all_that_is_asked():
     inputs, targets = next(words(0))
     assert torch.equal(targets[:, 4:], inputs[:, :4]) and (targets[:, :4] == SKIP).all()
     assert len(inputs.unique(dim=0)) == 32
+
+
+def test_packed_or_alone_the_same_is_asked():
+    (alone, asked), (one_row, same) = next(rows(False, 0)), next(rows(True, 0))
+    assert torch.equal(asked[asked != SKIP], same[same != SKIP]) and one_row.shape[0] == 1 and alone.shape[0] == 5
+    assert (one_row[same == SKIP] == 0).sum() == 5, "only behind an END is nothing asked"
 
 
 def kept(run: dict, way: str = "base's cache") -> float:
@@ -66,3 +74,10 @@ def test_stacking_is_merging_first_and_going_on_is_ahead_on_verses_alone():
     runs = {plan: [ends[f"{plan}, lr 0.005, seed {seed}"] for seed in range(3)] for plan in ("merge", "go on")}
     gaps = {t: [b[t] - a[t] for a, b in zip(*runs.values(), strict=True)] for t in ("verses", "plays")}
     assert max(gaps["verses"]) < 0 and min(gaps["plays"]) < 0 < max(gaps["plays"])
+
+
+def test_packing_without_a_mask_costs_a_little_in_every_seed():
+    runs = stored_runs("packed", "loss")
+    alone, packed = (runs.where(together=together) for together in (False, True))
+    assert alone.best_rate() == packed.best_rate() == 2.5e-3, "inside of the grid"
+    assert all(0.02 < gap < 0.05 for gap in paired(packed, alone))
