@@ -34,11 +34,13 @@ from lora_course.nb09.lab_merging import MERGE_ARMS, merged_again
 from lora_course.nb09.lab_moved import MOVED_ARMS, moved
 from lora_course.nb10.lab import PRICE_ARMS, WHERE_ARMS, adapted_loss
 from lora_course.nb10.lab_directions import SPECTRA_ARMS, alike
+from lora_course.nb10.lab_few import FEW_ARMS, few_loss
 from lora_course.nb11.lab import TIME_ARMS, VARIANT_ARMS, step_times, variant_loss
 from lora_course.nb12.lab import FOUR_STATES, RIVALS, adapted, rival
 from lora_course.nb13.lab import AGREEMENT_ARMS, agreement
 from lora_course.nb13.lab_formats import AFTER_ARMS, format_after
 from lora_course.nb15.lab import FORGETTING_ARMS, forgetting_arm
+from lora_course.nb16.lab_few import FEW_REWARDED_ARMS, few_rewarded
 from lora_course.nb16.lab_rivals import REWARD_ARMS, reward_arm
 from lora_course.nb17 import lab as nb17
 from lora_course.nb18.lab_cached import CACHE_ARMS, cached
@@ -126,6 +128,8 @@ EXPERIMENTS = {
     "lora-where": Experiment(adapted_loss, WHERE_ARMS, "10: which matrices to adapt under one budget", 35),
     "lora-price": Experiment(adapted_loss, PRICE_ARMS, "10: ranks, rates and scalings", 30),
     "lora-spectra": Experiment(alike, SPECTRA_ARMS, "10: do two runs write and read alike?", 10),
+    "few-numbers": Experiment(few_loss, FEW_ARMS, "10: how few numbers hold a voice? plays, read", 15),
+    "few-rewarded": Experiment(few_rewarded, FEW_REWARDED_ARMS, "10: the same numbers, by 16's reward", 35),
     "variants": Experiment(variant_loss, VARIANT_ARMS, "11: ways to train adapters at several rates", 45),
     "variant-times": Experiment(step_times, TIME_ARMS, "11: the seconds of a training step of each variant", 4),
     "real-model": Experiment(adapted, FOUR_STATES, "12: SmolLM2 adapted, in 32 bits and in 4", 30),
