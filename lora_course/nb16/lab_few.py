@@ -12,14 +12,14 @@ from torch import Tensor
 
 from lora_course.nb10.lab_few import few
 from lora_course.nb16 import lab as nb16
-from lora_course.running.finetune import shipped
 from lora_course.running.sweeps import sweep_arms
 from lora_edu import GPT
 
 STEPS, BETA = 40, 0.3
+HELD_OUT = 512  # roll-outs that are measured on
 
 
-def few_rewarded(what: str, lr: float, *, read: bool = False, seed: int = 0, progress: bool = True) -> dict:
+def few_rewarded(what: str, lr: float, *, read: bool = False, seed: int = 0) -> dict:
     """Train one way of notebook 10. read: on what rank 8 wrote, and not by the reward.
 
     Returns e, kl and more as `measured` does, of the roll-outs of its own; or `nll`, nats a byte of rank 8's held-out.
@@ -30,7 +30,7 @@ def few_rewarded(what: str, lr: float, *, read: bool = False, seed: int = 0, pro
 
 
 def rewarded(way: str, lr: float, seed: int) -> GPT:
-    model, frozen = few(way, seed), functools.partial(nb16.new_log_probs, shipped())
+    model, frozen = few(way, seed), functools.partial(nb16.new_log_probs, nb16.shipped())
     optimizer = nb16.adamw(model)
     for step in range(STEPS):
         nb16.policy_step(model, frozen, optimizer, lr, BETA, "no e", seed, step)
@@ -42,7 +42,7 @@ def written() -> tuple[Tensor, Tensor]:
     """What rank 8 writes after its reward: roll-outs to read, and others from held-out prompts."""
     winner, generator = rewarded("lora r8", 3e-3, 0), torch.Generator().manual_seed(2)
     found = []
-    for count, held_out in ((STEPS * nb16.ROLLOUTS, False), (512, True)):
+    for count, held_out in ((STEPS * nb16.ROLLOUTS, False), (HELD_OUT, True)):
         starts = nb16.prompts(count, generator, held_out=held_out).split(128)
         some = [winner.generate(part, nb16.NEW, temperature=1.0, generator=generator) for part in starts]
         found.append(torch.cat(some))
@@ -70,25 +70,10 @@ def nll(model: GPT, tokens: Tensor) -> Tensor:
 
 # --- the arms --------------------------------------------------------------------------------------------------------
 
-RATES: dict[str, tuple[float, ...]] = {  # that seed 0 tries by the reward: ranks 1 and 8 are in the experiment `reward`
-    "bias": (3e-2, 0.1, 0.3),
-    "tiny 256": (1e-3, 3e-3, 1e-2),
-    "tiny 13": (1e-2, 3e-2, 0.1),
-    "norms": (3e-3, 1e-2, 3e-2),
-    "core 8": (3e-3, 1e-2, 3e-2),
-}
-BEST = {"bias": 0.1, "tiny 256": 3e-3, "tiny 13": 3e-2, "norms": 1e-2, "core 8": 1e-2}
-READ_RATES: dict[str, tuple[float, ...]] = {"bias": (3e-2, 0.1, 0.3), "lora r8": (1e-3, 3e-3, 1e-2)}
-READ_BEST = {"bias": 0.1, "lora r8": 3e-3}
+RATES = (3e-2, 0.1, 0.3)  # of 256 biases, that seed 0 tries, by the reward and reading; ranks 1 and 8 have their runs
+READ_RATES = (3e-4, 1e-3, 3e-3, 1e-2)  # of rank 8
 
-
-def _arms() -> dict[str, dict]:
-    arms: dict[str, dict] = {"base, read": {"what": "bias", "lr": 0.0, "read": True}}
-    for way, rates in RATES.items():
-        arms |= sweep_arms(way, rates, BEST[way], what=way)
-    for way, rates in READ_RATES.items():
-        arms |= sweep_arms(f"{way}, read", rates, READ_BEST[way], what=way, read=True)
-    return arms
-
-
-FEW_REWARDED_ARMS = _arms()
+FEW_REWARDED_ARMS: dict[str, dict] = {"base, read": {"what": "bias", "lr": 0.0, "repeat": 0, "read": True}}
+FEW_REWARDED_ARMS |= sweep_arms("bias", RATES, 0.1, what="bias")
+FEW_REWARDED_ARMS |= sweep_arms("bias, read", RATES, 0.1, what="bias", read=True)
+FEW_REWARDED_ARMS |= sweep_arms("lora r8, read", READ_RATES, 1e-3, what="lora r8", read=True)
