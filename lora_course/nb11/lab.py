@@ -20,6 +20,7 @@ from lora_course.nb09 import lab as nb09
 from lora_course.running.finetune import loss_on
 from lora_course.running.sweeps import SEEDS, Runs, arms_of, stored_runs, sweep_arms
 from lora_course.running.timing import alternating_times
+from lora_edu.lora import lora_layers
 from lora_edu.models.base import load_base
 from lora_edu.texts import Text, batches, load_text
 from lora_edu.training import learning_rate_factor, trainable_parameters, training_step
@@ -39,16 +40,20 @@ KINDS = {
     "DoRA": ("DoRA", 8, 16),
     "PiSSA": ("PiSSA", 8, 16),
 }
-GAINS = ("gains", 8, 16)  # what does DoRA win? LoRA beside one plain gain a row: as many numbers as DoRA
+# What does DoRA win? LoRA beside one plain gain a row, or the bias of each row: as many numbers as DoRA.
+ONE_A_ROW = {"gains": ("gains", 8, 16), "biases": ("LoRA", 8, 16)}
 
 
 def prepared(name: str, seed: int = 0, alpha: float | None = None) -> nn.Module:
     """The base with the adapters of this variant, ready to be trained. alpha: None takes that of KINDS."""
     model = load_base("laptop", device="cpu")
-    kind, rank, usual = (KINDS | {"gains": GAINS})[name]
+    kind, rank, usual = (KINDS | ONE_A_ROW)[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 1000 * (name == CHANGES_NOTHING))  # A is drawn at random
         add_variant(model, kind, rank, usual if alpha is None else alpha)
+    if name == "biases":
+        for layer in lora_layers(model).values():
+            layer.base.bias.requires_grad_(True)
     return model
 
 
@@ -128,7 +133,8 @@ VARIANT_ARMS["gains, 20 steps"] = {"name": "gains", "lr": 1e-2, "steps": 20}  # 
 # 0.6 to 2.2. The multiple is swept with seed 0, to where the loss rises again; then more seeds at the best one.
 ROW_SEEDS, MULTIPLES = range(5), (1, 3, 10)
 BEST_MULTIPLE = {"gains": 3, "DoRA": 3}  # a test holds it against the stored results
-VARIANT_ARMS |= arms_of("gains", (1e-2,), ROW_SEEDS, name="gains")  # and at one rate for all, as DoRA
+for _name in ONE_A_ROW:  # and at one rate for all, as DoRA
+    VARIANT_ARMS |= arms_of(_name, (1e-2,), ROW_SEEDS, name=_name)
 for _name, _best in BEST_MULTIPLE.items():
     for _own in MULTIPLES:
         _way, _how = (_name, {}) if _own == 1 else (f"{_name}, own rate x{_own}", {"own": _own})
