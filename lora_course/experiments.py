@@ -130,7 +130,7 @@ EXPERIMENTS = {
     "lora-spectra": Experiment(alike, SPECTRA_ARMS, "10: do two runs write and read alike?", 10),
     "few-numbers": Experiment(few_loss, FEW_ARMS, "10: how few numbers hold a voice? plays, read", 5),
     "few-rewarded": Experiment(few_rewarded, FEW_REWARDED_ARMS, "10: the same numbers, by 16's reward", 10),
-    "variants": Experiment(variant_loss, VARIANT_ARMS, "11: ways to train adapters at several rates", 45),
+    "variants": Experiment(variant_loss, VARIANT_ARMS, "11: ways to train adapters at several rates", 49),
     "variant-times": Experiment(step_times, TIME_ARMS, "11: the seconds of a training step of each variant", 4),
     "real-model": Experiment(adapted, FOUR_STATES, "12: SmolLM2 adapted, in 32 bits and in 4", 30),
     "real-model-rivals": Experiment(rival, RIVALS, "12: adapters moved to other bases, other draws, fewer blocks", 24),

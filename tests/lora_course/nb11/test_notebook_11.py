@@ -89,9 +89,9 @@ def test_at_equal_time_nobody_can_be_told_to_be_ahead():
 
 
 def test_each_has_as_many_numbers_as_dora_s_lengths_and_they_may_have_a_rate_of_their_own():
-    trained = {name: experiment.prepared(name) for name in ("LoRA", *pictures.ROWS)}
+    trained = {name: experiment.prepared(name) for name in ("LoRA", "DoRA", *experiment.ONE_A_ROW)}
     counts = {name: sum(p.numel() for p in trainable_parameters(model)) for name, model in trained.items()}
-    for name in pictures.ROWS:
+    for name in ("DoRA", *experiment.ONE_A_ROW):
         assert counts[name] == counts["LoRA"] + 9216
         one, other = experiment.groups_of(name, trained[name], 0.1, own=3)
         assert (one["lr"], other["lr"]) == (0.1, pytest.approx(0.3))
@@ -116,6 +116,15 @@ def test_gains_win_as_much_as_dora_each_at_its_best_rate():
     assert min(gaps) < 0 < max(gaps) and abs(mean) + 2.776 * error < 0.005  # t of five
     ours, theirs = (sorted(records.at_multiple(name, 1), key=lambda run: run.seed) for name in ("gains", "DoRA"))
     assert all(gain.loss < dora.loss for gain, dora in zip(ours, theirs, strict=False)), "at one rate for all"
+
+
+def test_at_one_rate_gains_and_lengths_win_with_each_seed_and_biases_cannot_be_told_from_none():
+    """Not "any number a row": with seed 0 alone biases would lead them both."""
+    found = {name: records.row_gaps(name, multiple=1)[:5] for name in ("DoRA", *experiment.ONE_A_ROW)}
+    assert max(found["DoRA"]) < -0.006 and max(found["gains"]) < -0.009
+    mean, error = records.mean_and_error(found["biases"])
+    assert found["biases"][0] < found["gains"][0] and abs(mean) < 2.776 * error  # t of five
+    assert min(found["biases"]) < 0 < max(found["biases"])
 
 
 def test_whether_three_times_the_rate_is_better_than_once_five_seeds_cannot_tell():
