@@ -9,8 +9,7 @@ Each arm ends on fresh roll-outs from held-out addresses (`measured`).
 import functools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lora_course.running.finetune import loss_on, prepared, shipped
-from lora_edu import GPT, dequantize_linears, load_base, load_text, quantize_linears
+from lora_edu import GPT, adapters_off, dequantize_linears, load_base, load_text, quantize_linears
 from lora_edu.lora import lora_layers
 from lora_edu.training import trainable_parameters
 
@@ -48,19 +47,6 @@ def new_log_probs(model: nn.Module, tokens: Tensor) -> Tensor:
 def at_tokens(log_probs: Tensor, tokens: Tensor) -> Tensor:
     """Of the bytes that were written: (B, NEW, 256), (B, PROMPT + NEW) -> (B, NEW)."""
     return log_probs.gather(-1, tokens[:, PROMPT:, None])[..., 0]
-
-
-@contextmanager
-def adapters_off(model: nn.Module) -> Iterator[None]:
-    """The model as it was before the training: every s is 0, and afterwards what it was."""
-    scalings = {layer: layer.scaling for layer in lora_layers(model).values()}
-    for layer in scalings:
-        layer.scaling = 0.0
-    try:
-        yield
-    finally:
-        for layer, scaling in scalings.items():
-            layer.scaling = scaling
 
 
 def is_e(tokens: Tensor) -> Tensor:

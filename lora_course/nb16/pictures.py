@@ -154,8 +154,8 @@ def rank_rows(ways: dict) -> list[list[str]]:
     """A row for each way at its best rate: KL, real words, e's, and how far below one bias it ends, in points."""
     rows = []
     for way, runs in ways.items():
-        gaps = interval(records.below(records.bias_line(), runs))
         kl, words, e = (records.mean(runs, which) for which in ("kl", "words", "e"))
+        gaps = interval(records.below(records.bias_line(), runs))
         rows.append([way, f"{kl:.3f}", f"{words:.0%}", f"{e:.1%}", gaps])
     return rows
 
