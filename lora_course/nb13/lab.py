@@ -78,10 +78,15 @@ def losses(model: nn.Module, texts: list[str], batch_size: int = 64) -> Tensor:
     return cost
 
 
+def gains(model: nn.Module, asked: list[Pair]) -> Tensor:
+    """(n, 2): by how many nats the right line costs the model less than the wrong one, with thou and with you."""
+    right, wrong = (losses(model, [text for pair in asked for text in pair[side]]) for side in (0, 1))
+    return (wrong - right).view(-1, 2)
+
+
 def answers(model: nn.Module, asked: list[Pair]) -> Tensor:
     """(n,) of 0 and 1: where the two right lines together cost the model less than the two wrong ones."""
-    right, wrong = (losses(model, [text for pair in asked for text in pair[side]]) for side in (0, 1))
-    return (right.view(-1, 2).sum(1) < wrong.view(-1, 2).sum(1)).int()
+    return (gains(model, asked).sum(1) > 0).int()
 
 
 # --- the rival -------------------------------------------------------------------------------------------------------
