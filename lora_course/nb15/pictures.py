@@ -122,7 +122,7 @@ def breakers() -> dict[str, tuple[list[float], list[float]]]:
     """
     law, found = line(on_plays(short=False)), {}
     for name in LOOKS:
-        runs = [p for p in points() if kind(p.way) == name and p.part == "1" and p.forgotten > 0 and p.kl < 2]
+        runs = [p for p in points() if kind(p.way) == name and p.part == "1" and p.forgotten > 0]
         found[name] = over_the_line(runs, law), [p.kl_old_back / p.kl for p in runs]
     return found | {"a reward": (over_the_line(rewards(), law), [])}
 
@@ -145,8 +145,8 @@ def breakers_figure() -> Drawn:
     axes.text(45, -0.6, "spills over", ha="center", va="bottom")
     ticks(axes.xaxis, (0.5, 1, 2, 5, 10, 20))
     return figure, (
-        "A bias and a reward forget many times what the line says, hot short runs somewhat more. A row a kind, a mark "
-        f"a run; at 1 the line is right. Median multiple, runs, what spills over: {'; '.join(said)}."
+        "A bias and a reward forget many times what the line says, some hot short runs somewhat more. A row a kind, a "
+        f"mark a run; at 1 the line is right. Median multiple, runs, what spills over: {'; '.join(said)}."
     )
 
 

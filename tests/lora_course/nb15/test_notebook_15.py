@@ -80,6 +80,9 @@ def test_what_breaks_the_line():
     hot = [p for p in WHOLE if p.way == "short and hot"]
     assert min(nb15_runs.over_the_line(hot, LAW)) > 1.1
     assert max(nb15_runs.over_the_line(hot, LAW)) < 1.8  # "a seventh to two thirds more"
+    ruined = [p for p in nb15_runs.points() if p.way == "short and hot" and p.part == "1" and p not in WHOLE]
+    assert {p.method for p in ruined} == {"lora"} and {p.method for p in hot} == {"full"} and len(ruined) == 3
+    assert 0.9 < min(nb15_runs.over_the_line(ruined, LAW)) and max(nb15_runs.over_the_line(ruined, LAW)) < 1
     paid = nb15_runs.over_the_line(nb15_runs.rewards(), LAW)
     assert len(paid) > 20 and min(paid) > 3 and 8 < np.median(paid) < 12
     biased = nb15_runs.over_the_line([p for p in nb15_runs.points() if p.way == "one bias"], LAW)
