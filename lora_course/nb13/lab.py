@@ -10,7 +10,7 @@ rival counts pairs of neighboring words in the same bytes that the trained model
 import math
 import re
 from collections import Counter
-from itertools import islice, pairwise
+from itertools import islice, pairwise, product
 from typing import NamedTuple
 
 import torch
@@ -58,8 +58,7 @@ def pairs(order: str, lines: list[str]) -> list[Pair]:
 
     return [
         Pair((after(line, "thou", old), after(line, "you", new)), (after(line, "thou", new), after(line, "you", old)))
-        for line in lines
-        for old, new in VERBS.items()
+        for line, (old, new) in product(lines, VERBS.items())
     ]
 
 

@@ -43,8 +43,7 @@ def marks(axes, some, which: str) -> None:
         for whole, size, alpha in ((True, 7, 1.0), (False, 4, 0.5)):
             mine = [p for p in some if kind(p.way) == name and (p.part == "1") is whole]
             xs, ys = [getattr(p, which) for p in mine], [p.forgotten for p in mine]
-            label = name if whole and mine else None
-            axes.plot(xs, ys, **look | {"ls": "", "ms": size}, alpha=alpha, label=label)
+            axes.plot(xs, ys, **look | {"ls": "", "ms": size}, alpha=alpha, label=name if whole and mine else None)
 
 
 # --- the slider of the first screen ----------------------------------------------------------------------------------
@@ -139,9 +138,8 @@ def breakers_figure() -> Drawn:
         axes.text(45, place, share, ha="center", va="center")
         said.append(f"{name} {np.median(times):.1f} ({len(times)}), {share}")
     axes.axvline(1, color=GRAY, ls="--", lw=1.4)
-    axes.set(xscale="log", yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -1.1))
+    axes.set(xscale="log", xlim=(0.5, 60), yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -1.1))
     axes.set_xlabel("forgotten, as a multiple of what the line says at this KL")
-    axes.set_xlim(0.5, 60)
     axes.text(45, -0.6, "spills over", ha="center", va="bottom")
     ticks(axes.xaxis, (0.5, 1, 2, 5, 10, 20))
     return figure, (
