@@ -228,7 +228,8 @@ def transcript(count: int, shown: int, *, seed: int = 0, progress: bool = True) 
 
 
 PROMPT_ARMS: dict[str, dict] = {f"asked, {name}": {"wording": name} for name in WORDINGS}
-PROMPT_ARMS |= seeded("5 examples", shown=5) | seeded("40 examples", seeds=(0,), shown=40)
+PROMPT_ARMS |= {"5 examples, seed 0": {"shown": 5}} | seeded("5 examples", seeds=(1, 2), shown=5)
+PROMPT_ARMS |= seeded("40 examples", seeds=(0,), shown=40)
 TASK_ARMS = {
     **seeded("40 pairs", seeds=(0,), count=40),
     **seeded("64 pairs", count=64),
