@@ -119,7 +119,7 @@ def _arms() -> dict[str, dict]:
     arms |= arms_of("film", (3e-3,), SEEDS[1:], **R1, steps=100)
     constants: dict = {"method": "constants"}
     arms |= arms_of("constants, longer", (5e-2,), SEEDS, **constants, steps=100)
-    arms |= arms_of("by last byte, longer", (5e-2,), method="by last byte", steps=100)
+    arms |= arms_of("by last byte, longer", (5e-2,), SEEDS, method="by last byte", steps=100)
     longest: dict = {"steps": 300, "film": True, "looks": (200,)}
     arms |= arms_of("lora r1, longest", (3e-3,), **R1, **longest)
     arms |= arms_of("constants, longest", (5e-2,), **constants, **longest)

@@ -10,10 +10,12 @@ from lora_course.nb16 import lab_runs as records
 RANKS = ("lora r1", "lora r8", "lora r64", "full", "qlora r8")
 
 
-def test_with_100_steps_rank_1_leaves_the_constants_behind():
-    """That with 100 they stand apart in each seed, the page's cell asserts."""
+def test_with_100_steps_rank_1_leaves_the_constants_behind_and_those_by_the_last_byte_stay():
     below = lambda way: records.below(records.bias_line(), records.at_best(way))  # noqa: E731
     assert min(below("film")) > 0.009 > max(below("constants")) > max(below("constants, longer"))
+    tables, longer = below("by last byte"), below("by last byte, longer")
+    assert len(longer) == 3 and abs(longer.mean() - tables.mean()) < np.ptp(tables)
+    assert abs(below("film").mean() - longer.mean()) < np.ptp(tables)
     assert below("lora r1, longest") > max(below("film")) > 0.006 > below("constants, longest")
     assert len(records.looks_of("film")) > 5
 
