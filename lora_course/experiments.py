@@ -148,7 +148,7 @@ EXPERIMENTS = {
     "telegrams-spoken": Experiment(
         nb17.transcript, nb17.SPOKEN_ARMS, "17: llama.cpp speaks with an adapter of ours", 1
     ),
-    "reward": Experiment(reward_arm, REWARD_ARMS, "16: no e: policy gradients, one bias, and picked roll-outs", 82),
+    "reward": Experiment(reward_arm, REWARD_ARMS, "16: no e: policy gradients, one bias, and picked roll-outs", 86),
 }
 
 
