@@ -57,15 +57,22 @@ def sliders_of(path: Path) -> list[Slider]:
     """The sliders of a notebook: what its cells, or its module of pictures for the first picture, give to `explore`."""
     cells = nbformat.read(path, as_version=4).cells
     code = {number: cell for number, cell in enumerate(cells) if cell.cell_type == "code" and not is_hosted(cell)}
-    room = re.search(r"from (lora_course\.\w+) import .*\bpictures\b", "\n".join(cell.source for cell in code.values()))
-    own = import_module(f"{room[1]}.pictures") if room else None
     drawn = [n for n, cell in code.items() if any("image/png" in output.get("data", {}) for output in cell.outputs)]
+    own = _home_of_slider([cell.source for number, cell in code.items() if drawn and number <= drawn[0]])
     found = []
     for number in drawn:
         if "explore(" in cells[number].source or (number == drawn[0] and hasattr(own, "explore")):
             sources = needed([cell.source for place, cell in code.items() if place <= number])
             found.append(Slider(number, *_given_to_explore(sources, own)))
     return found
+
+
+def _home_of_slider(sources: list[str]) -> ModuleType | None:
+    """The module in which the last of these cells finds its slider: `pictures.dial` of the clinic is notebook 00's."""
+    room = re.search(r"from (lora_course\.\w+) import .*\bpictures\b", "\n".join(sources))
+    called = re.search(r"\bpictures\.(\w+)\(", sources[-1]) if room else None
+    slider = getattr(import_module(f"{room[1]}.pictures"), called[1], None) if room and called else None
+    return import_module(slider.__module__) if slider else None
 
 
 def needed(sources: list[str]) -> list[str]:
