@@ -1,15 +1,38 @@
-"""How few numbers hold a voice? Ways to train 256 to 147,456 numbers of the base, on plays (notebook 10)
+"""How few numbers hold a voice? Ways to train 13 to 147,456 numbers of the base, on plays (notebook 10)
 
 Each way is swept with seed 0, and its best rate is run with two seeds more. Ranks 1 and 8 are the runs of
 `lora-price`: same protocol, same batches. What a reward makes of the same ways, `nb16.lab_few` measures.
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lora_course.running.finetune import fine_tune, loss_on, prepared
 from lora_course.running.sweeps import arms_of, sweep_arms
 from lora_edu import GPT, load_base
+from lora_edu.layers import is_linear, replace_layer, select_layers
+
+FRAME = 8  # components of each matrix between which the shared numbers work
+
+
+class SharedCore(nn.Module):
+    """A layer with the update U S R V^T: its own strongest components, frozen, and a core R between them.
+
+    R (rank, rank) is the sum of `mixes` (n, rank, rank), drawn and frozen, weighted by n numbers that all layers share:
+    the idea of TinyLoRA (arXiv 2602.04118).
+    """
+
+    def __init__(self, base: nn.Linear, mixes: Tensor, numbers: nn.Parameter):
+        super().__init__()
+        U, S, Vt = torch.linalg.svd(base.weight.detach(), full_matrices=False)
+        rank = mixes.shape[1]
+        self.base, self.mixes, self.numbers = base, mixes, numbers
+        self.A, self.B = Vt[:rank].clone(), U[:, :rank] * S[:rank]  # (rank, in_features), (out_features, rank)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (batch, seq, in_features) -> (batch, seq, out_features)"""
+        R = torch.einsum("n,nij->ij", self.numbers, self.mixes)
+        return self.base(x) + x @ self.A.T @ R.T @ self.B.T
 
 
 def few(way: str, seed: int = 0) -> GPT:
@@ -20,9 +43,14 @@ def few(way: str, seed: int = 0) -> GPT:
     model.requires_grad_(False)
     if way == "bias":
         model.lm_head.bias = nn.Parameter(torch.zeros(model.config.vocab_size))
-    else:
+    elif way == "norms":
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("norm" in name)
+    else:
+        numbers, generator = nn.Parameter(torch.zeros(13)), torch.Generator().manual_seed(seed)
+        for path, layer in select_layers(model, "all-linear", ("lm_head",), is_linear).items():
+            mixes = torch.randn(len(numbers), FRAME, FRAME, generator=generator) / FRAME
+            replace_layer(model, path, SharedCore(layer, mixes, numbers))
     return model
 
 
@@ -37,13 +65,18 @@ def few_loss(what: str, lr: float, *, steps: int = 100, seed: int = 0, progress:
 # --- the arms --------------------------------------------------------------------------------------------------------
 
 WAYS = {  # way -> how many numbers it trains, the fewest first
+    "shared": 13,
     "bias": 256,
     "norms": 4_608,
     "lora r1": 18_432,
     "lora r8": 147_456,
 }
-RATES = {"bias": (0.1, 0.3, 1.0, 3.0), "norms": (1e-2, 3e-2, 0.1)}  # that seed 0 tries on plays
-BEST = {"bias": 0.3, "norms": 3e-2}
+RATES = {  # that seed 0 tries on plays
+    "shared": (3e-2, 0.1, 0.3),
+    "bias": (0.1, 0.3, 1.0, 3.0),
+    "norms": (1e-2, 3e-2, 0.1),
+}
+BEST = {"shared": 0.1, "bias": 0.3, "norms": 3e-2}
 
 FEW_ARMS = arms_of("bias", (0.3,), what="bias", steps=20)  # the page runs it again
 for _way, _rates in RATES.items():

@@ -44,4 +44,4 @@ def few_figure() -> Drawn:
 
 
 def way_name(way: str) -> str:
-    return {"bias": "biases", "norms": "LayerNorms"}.get(way) or way.replace("lora r", "rank ")
+    return {"shared": "shared", "bias": "biases", "norms": "LayerNorms"}.get(way) or way.replace("lora r", "rank ")

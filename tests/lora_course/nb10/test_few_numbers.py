@@ -26,6 +26,24 @@ def test_each_way_starts_as_the_base_and_moves_all_of_its_numbers(in_small, way)
     assert all((p != old).float().mean() > 0.9 for p, old in zip(trainable_parameters(model), before, strict=True))
 
 
+def test_the_update_stays_between_the_layer_s_strongest_components():
+    layer, x, mixes = torch.nn.Linear(12, 20, bias=False), torch.randn(5, 12), torch.randn(4, 3, 3)
+    shared = few.SharedCore(layer, mixes, torch.nn.Parameter(torch.randn(4)))
+    U, S, Vt = torch.linalg.svd(layer.weight.detach(), full_matrices=False)
+    R = sum(number * mix for number, mix in zip(shared.numbers, mixes, strict=True))
+    update = U[:, :3] @ torch.diag(S[:3]) @ R @ Vt[:3]
+    assert torch.allclose(shared(x), x @ (layer.weight + update).T, atol=1e-5)
+
+
+def test_all_layers_share_the_few_numbers_and_mix_them_in_their_own_ways(in_small):
+    in_small(few, finetune)
+    layers = [m for m in few.few("shared").modules() if isinstance(m, few.SharedCore)]
+    assert len(layers) > 1 and len({id(layer.numbers) for layer in layers}) == 1
+    assert not torch.equal(layers[0].mixes, layers[1].mixes)
+    again = next(m for m in few.few("shared", seed=1).modules() if isinstance(m, few.SharedCore))
+    assert not torch.equal(layers[0].mixes, again.mixes)
+
+
 def test_all_norms_are_trained(in_small):
     base = in_small(few, finetune)
     norms = [layer for layer in base.modules() if isinstance(layer, torch.nn.LayerNorm)]
