@@ -72,7 +72,7 @@ WAYS = {  # way -> how many numbers it trains, the fewest first
     "lora r8": 147_456,
 }
 RATES = {  # that seed 0 tries on plays
-    "shared": (3e-2, 0.1, 0.3),
+    "shared": (1e-2, 3e-2, 0.1, 0.3, 1.0),
     "bias": (0.1, 0.3, 1.0, 3.0),
     "norms": (1e-2, 3e-2, 0.1),
 }
