@@ -61,14 +61,9 @@ def shares(lesson: str) -> dict[str, list[float]]:
     return {way: [(base - run.loss) / whole for run in best(lesson, way)] for way in WAYS if way in ran}
 
 
-def of_notebook_16() -> dict[str, float]:
-    """The share of rank 8's gain by the reward that other arms of notebook 16 have: one number, and more steps."""
+def one_bias() -> float:
+    """The share of rank 8's gain by the reward that one number has: notebook 16's best bias on e."""
     arms = load_results("reward")["arms"]
-    last = {arm: paid(of["looks"][max(of["looks"], key=int)]) for arm, of in arms.items() if "looks" in of}
-    base, rank_8 = last["bias 0"], statistics.mean(run.loss for run in best("reward", "lora r8"))
-    found = {
-        "one bias, on e, the best of those tried": min(last[arm] for arm in last if arm.startswith("bias ")),
-        "rank 1 after 300 steps": last["lora r1, longest, lr 0.003, seed 0, 300 steps"],
-        "256 biases after 300 steps": last["constants, longest, lr 0.05, seed 0, 300 steps"],
-    }
-    return {name: (base - loss) / (base - rank_8) for name, loss in found.items()}
+    last = {arm: paid(of["looks"][max(of["looks"], key=int)]) for arm, of in arms.items() if arm.startswith("bias ")}
+    rank_8 = statistics.mean(run.loss for run in best("reward", "lora r8"))
+    return (last["bias 0"] - min(last.values())) / (last["bias 0"] - rank_8)

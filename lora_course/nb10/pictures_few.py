@@ -5,7 +5,7 @@ import statistics
 from lora_course.drawing.looks import METHODS, RED, TEXTS
 from lora_course.drawing.style import Drawn, note, panels, picture
 from lora_course.nb10.lab_few import WAYS
-from lora_course.nb10.lab_few_runs import LESSONS, of_notebook_16, shares
+from lora_course.nb10.lab_few_runs import LESSONS, one_bias, shares
 
 LOOKS: dict[str, dict] = {
     "plays": TEXTS["plays"],
@@ -37,7 +37,7 @@ def few_figure() -> Drawn:
         name, by = LABELS[lesson]
         note(axes, name, (at["bias"], mean["bias"]), by, color=look["color"])
         told.append(f"{lesson}: {', '.join(f'{way_name(way)} {share:.0f}%' for way, share in mean.items())}")
-    picked = 100 * of_notebook_16()["one bias, on e, the best of those tried"]
+    picked = 100 * one_bias()
     axes.plot([1], [picked], **LOOKS["reward"] | {"mfc": "white", "ms": 7})
     note(axes, "on e, picked by hand", (1, picked), (-4, -14), color=RED)
     told.append(f"reward, one bias on e, picked by hand: {picked:.0f}%")
