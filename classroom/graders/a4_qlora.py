@@ -12,7 +12,7 @@ from lora_edu.measures import relative_error
 
 # --- 4.1: what is left of an update that is merged and rounded again -------------------------------------------------
 
-SCALING, BASE = "notebook 04, section 1", "notebook 09, section 7"
+SCALING, BASE = "notebook 04, section 1", "notebook 09, section 6"
 STRAY = "(effective - learned).norm() / learned.norm()"
 COSINE = "F.cosine_similarity(effective.flatten(), learned.flatten(), dim=0)"
 
@@ -190,7 +190,7 @@ FINE_TUNE = Solutions(
         ("dropout on the base's input", f"{GIVES} -> x = F.dropout(x, 0.2); {GIVES}", 3),
         ("full fine-tuning's learning rate", "lr=0.02 -> lr=5e-6", 5,
          "the goal is not reached, though everything else is right: the learning rate is too small for so few steps. "
-         "Try larger ones, three times as large each time.", "notebook 09, section 8"),
+         "Try larger ones, three times as large each time.", "notebook 09, section 7"),
         ("not trained", "range(steps) -> range(0)", 4),
         ("untouched", f"{FROZEN} -> return {FROZEN}", 0),
         ("in full precision",
