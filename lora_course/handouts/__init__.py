@@ -1,1 +1,1 @@
-"""Programs that write one page each: a voice."""
+"""A program that writes one page to hand out: a voice."""

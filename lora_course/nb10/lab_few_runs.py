@@ -53,17 +53,22 @@ def best(lesson: str, way: str) -> Runs:
     return all_runs(lesson)[1].where(way=way).best(TIE if lesson == "plays" else 0)
 
 
+def scale(lesson: str) -> tuple[float, float]:
+    """The base's loss, and what rank 8 gains from there: the mean over its seeds."""
+    base = all_runs(lesson)[0]
+    return base, base - statistics.mean(run.loss for run in best(lesson, "lora r8"))
+
+
 def shares(lesson: str) -> dict[str, list[float]]:
     """Way -> its gain as a share of rank 8's, seed by seed; the fewest numbers first."""
-    base, runs = all_runs(lesson)
-    whole = base - statistics.mean(run.loss for run in best(lesson, "lora r8"))
-    ran = {run.way for run in runs}
+    base, whole = scale(lesson)
+    ran = {run.way for run in all_runs(lesson)[1]}
     return {way: [(base - run.loss) / whole for run in best(lesson, way)] for way in WAYS if way in ran}
 
 
 def one_bias() -> float:
     """The share of rank 8's gain by the reward that one number has: notebook 16's best bias on e."""
+    base, whole = scale("reward")
     arms = load_results("reward")["arms"]
-    last = {arm: paid(of["looks"][max(of["looks"], key=int)]) for arm, of in arms.items() if arm.startswith("bias ")}
-    rank_8 = statistics.mean(run.loss for run in best("reward", "lora r8"))
-    return (last["bias 0"] - min(last.values())) / (last["bias 0"] - rank_8)
+    least = min(paid(arm["looks"]["0"]) for name, arm in arms.items() if name.startswith("bias "))
+    return (base - least) / whole

@@ -3,7 +3,6 @@
 `runs` is everywhere what `lora_course.nb11.lab.all_runs` returns.
 """
 
-import math
 import statistics
 
 from lora_course.nb11.lab import BEST_MULTIPLE, DORAS_TIME, KINDS, SEEDS, all_runs
@@ -71,11 +70,6 @@ def row_gaps(name: str, which: str = "loss", other: str = "LoRA", multiple: int 
 def _differences(one: Runs, other: Runs, which: str = "loss") -> list[float]:
     ours, theirs = ({run.seed: getattr(run, which) for run in runs} for runs in (one, other))
     return [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
-
-
-def mean_and_error(differences: list[float]) -> tuple[float, float]:
-    """Their mean, and its standard error: the standard deviation over the root of their number."""
-    return statistics.mean(differences), statistics.stdev(differences) / math.sqrt(len(differences))
 
 
 def verdict(differences: list[float]) -> str:

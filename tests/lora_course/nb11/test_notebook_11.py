@@ -23,6 +23,11 @@ from lora_edu.variants import lora_plus_groups
 RUNS = experiment.all_runs()
 
 
+def mean_and_error(differences: list[float]) -> tuple[float, float]:
+    """Their mean, and its standard error: the standard deviation over the root of their number."""
+    return statistics.mean(differences), statistics.stdev(differences) / math.sqrt(len(differences))
+
+
 def test_the_loop_is_that_of_train(tiny_gpt, tiny_text, monkeypatch):
     monkeypatch.setattr(experiment, "batches", lambda data, n, length, generator: batches(data, n, 16, generator))
     from lora_edu.texts import batches
@@ -60,7 +65,7 @@ def test_dora_is_better_in_six_seeds_and_in_the_three_that_were_run_to_ask_again
     assert experiment.RATES["DoRA"][1] == records.best_rate(RUNS, "LoRA") == 0.01  # the rate of the later ones
     mean, half = interval(later)
     assert mean + half < 0
-    mean, error = records.mean_and_error(six)
+    mean, error = mean_and_error(six)
     assert max(six) < 0 and round(mean, 2) == -0.01  # "by a hundredth of a nat"
     assert abs(mean) > 10 * error
     forgotten = records.paired(RUNS, "DoRA", "addresses", seeds=range(6))
@@ -112,7 +117,7 @@ def test_gains_win_as_much_as_dora_each_at_its_best_rate():
         assert len(gaps) == 5 and max(gaps) < -0.006
         assert min(records.row_gaps(name, "addresses")) > 0.02, "all forget more than LoRA"
     gaps = records.row_gaps("gains", other="DoRA")
-    mean, error = records.mean_and_error(gaps)
+    mean, error = mean_and_error(gaps)
     assert min(gaps) < 0 < max(gaps) and abs(mean) + 2.776 * error < 0.005  # t of five
     ours, theirs = (sorted(records.at_multiple(name, 1), key=lambda run: run.seed) for name in ("gains", "DoRA"))
     assert all(gain.loss < dora.loss for gain, dora in zip(ours, theirs, strict=False)), "at one rate for all"
@@ -122,7 +127,7 @@ def test_at_one_rate_gains_and_lengths_win_with_each_seed_and_biases_cannot_be_t
     """Not "any number a row": with seed 0 alone biases would lead them both."""
     found = {name: records.row_gaps(name, multiple=1)[:5] for name in ("DoRA", *experiment.ONE_A_ROW)}
     assert max(found["DoRA"]) < -0.006 and max(found["gains"]) < -0.009
-    mean, error = records.mean_and_error(found["biases"])
+    mean, error = mean_and_error(found["biases"])
     assert found["biases"][0] < found["gains"][0] and abs(mean) < 2.776 * error  # t of five
     assert min(found["biases"]) < 0 < max(found["biases"])
 
