@@ -160,8 +160,8 @@ def moved_guesses(kl: dict, beside: dict[str, str], heroes: dict[str, str]) -> D
     figure, (axes,) = panels(1, 9, 1.1 + 0.3 * len(ways))
     axes.axvline(1000 * np.mean(kl[next(iter(heroes))]), color=GRAY, ls="--", lw=1.2)
     for row, way in enumerate(ways):
-        look = {"marker": "*", "ms": 11, "color": RED} if way in heroes else {"marker": "o", "ms": 7, "color": BLUE}
-        axes.plot(1000 * np.array(kl[way]), [row] * len(kl[way]), ls="", mfc="none", **look)
+        mark, size, color = ("*", 11, RED) if way in heroes else ("o", 7, BLUE)
+        axes.plot(1000 * np.array(kl[way]), [row] * len(kl[way]), mark, ms=size, color=color, mfc="none")
         note(axes, heroes.get(way, ""), (1000 * max(kl[way]), row), (9, 0), color=RED)
     axes.set_yticks(range(len(ways)), [f"{way} · {beside[way]}" for way in ways])
     axes.invert_yaxis()

@@ -56,6 +56,6 @@ def repaired_figure(rows: dict[str, dict[str, float]], own: dict[str, str]) -> D
     axes.axvline(0, color="black", lw=0.8)
     axes.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.7))
     axes.set_xlabel("loss on plays above that on unrounded weights, nats per byte (left is better)")
-    alone = all(min(rows[name], key=rows[name].get) == draw for name, draw in own.items() if draw in rows[name])
+    alone = all(rows[name][draw] == min(rows[name].values()) for name, draw in own.items() if draw in rows[name])
     finding = "Training repairs its own draw of the rounding; others still cost" if alone else "No own draw is best"
     return figure, f"{finding}. A row each, a mark a draw of NF4: A, B, and others in gray. Means: {'; '.join(said)}."

@@ -37,11 +37,11 @@ def all_runs(lesson: str) -> tuple[float, Runs]:
             found.append(_run(how["what"], how, measured["nll"] if reads else paid(measured)))
     if reads:
         return next(run.loss for run in found if run.lr == 0), Runs(run for run in found if run.lr)
-    ranks = load_results("reward")
-    for arm, how in ranks["settings"].items():
+    by_reward = load_results("reward")
+    for arm, how in by_reward["settings"].items():
         if (way := arm.partition(", lr")[0]) in WAYS:
-            found.append(_run(way, how, paid(ranks["arms"][arm]["looks"]["40"])))
-    return paid(ranks["arms"]["bias 0"]["looks"]["0"]), found
+            found.append(_run(way, how, paid(by_reward["arms"][arm]["looks"]["40"])))
+    return paid(by_reward["arms"]["bias 0"]["looks"]["0"]), found
 
 
 def _run(way: str, how: dict, loss: float) -> SimpleNamespace:

@@ -99,7 +99,7 @@ class Seen:
 
     def gain(self, model: nn.Module, at_least: float) -> str:
         """Has it learned so many nats, step by step? What is loaded before or behind the steps is not learned."""
-        if self.first is None:
+        if self.first is None or self.last is None:
             return "It takes no step with an adapter."
         first, last, now = (held_out(copy.deepcopy(one).float()) for one in (self.first, self.last, model))
         found = f"Held out it has {now:.3f}; before its first step {first:.3f}, before its last {last:.3f}."
