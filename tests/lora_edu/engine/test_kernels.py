@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from conftest import own_memory
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -34,6 +34,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
     st.sampled_from([8, 100, 1000, 2**17]),
     st.integers(0, 10**6),
 )
+@example([300], "nf4", 3, False, torch.float32, 1.0, 100, 0)  # 33 blocks of 3 would end inside a byte
 def test_kernels_equal_the_definitions(shape, codebook, block_size, double_quant, dtype, scale, chunk, seed):
     """Every width, type, block size and ragged end, and in small chunks, so that there are several."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
