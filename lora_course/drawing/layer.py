@@ -1,4 +1,4 @@
-"""The diagram of a linear layer, which grows from notebook to notebook: W, with A and B, in 4 bits, backward.
+"""The diagram of a linear layer with an adapter, which grows from notebook to notebook: backward, in 4 bits.
 
 True to scale: a side of a rectangle is as long as there are numbers along it. So A is as wide as W, B is as tall as W,
 and both are thin in the direction of the rank.
@@ -19,31 +19,29 @@ BELOW = -2.55  # the height at which the adapter's path runs
 ABOVE = 2.95  # the height of the codes
 
 
-def layer_diagram(adapter: bool = False, quantized: bool = False, backward: bool = False) -> tuple[Figure, str]:
-    """A linear layer and what the course adds to it, true to scale: the figure and its words."""
-    top = ABOVE + 1.25 if quantized else 1.55
-    bottom = BELOW - 1.45 if adapter else -1.75
+def layer_diagram(quantized: bool = False, backward: bool = False) -> tuple[Figure, str]:
+    """A linear layer with A and B, and what the course adds to it, true to scale: the figure and its words."""
+    top, bottom = ABOVE + 1.25 if quantized else 1.55, BELOW - 1.45
     width = 8.4 if quantized else 7.2  # where W holds a name alone, the letters have room
     figure, axes = plt.subplots(figsize=(width, width * (top - bottom) / 11.2), layout="constrained")
     axes.set(xlim=(-0.2, 11.0), ylim=(bottom, top), aspect="equal")
     axes.axis("off")
-    _base(axes, adapter, quantized)
+    _base(axes, quantized)
     if quantized:
         _decode_step(axes, backward)
-    if adapter:
-        _adapter(axes)
+    _adapter(axes)
     if backward:
-        _backward(axes, adapter, quantized)
-    return figure, _words(adapter, quantized, backward)
+        _backward(axes, quantized)
+    return figure, _words(quantized, backward)
 
 
-def _base(axes: Axes, adapter: bool, quantized: bool) -> None:
+def _base(axes: Axes, quantized: bool) -> None:
     gray = (GRAY, "")
     _box(axes, X, 0, THIN, WIDE, gray)
     axes.text(X, WIDE / 2 + 0.08, "x", ha="center", va="bottom", fontsize=13, style="italic")
     axes.text(X - 0.45, -WIDE / 2 - 0.1, f"$d_{{in}}$ = {D_IN}", ha="left", va="top", fontsize=10)
     _box(axes, W, 0, WIDE, TALL, WEIGHT, dashed=quantized)
-    name = "W′, decoded:\nthere for this product,\nthen dropped" if quantized else "W\nfrozen" if adapter else "W"
+    name = "W′, decoded:\nthere for this product,\nthen dropped" if quantized else "W\nfrozen"
     axes.text(W, 0, name, ha="center", va="center", fontsize=11)
     size = f"$d_{{out}} \\times d_{{in}}$ = {D_OUT} × {D_IN}"
     axes.text(W, -TALL / 2 - 0.1, size, ha="center", va="top", fontsize=10)
@@ -51,13 +49,10 @@ def _base(axes: Axes, adapter: bool, quantized: bool) -> None:
     axes.text(Y, TALL / 2 + 0.08, "y", ha="center", va="bottom", fontsize=13, style="italic")
     axes.text(Y, -TALL / 2 - 0.1, f"$d_{{out}}$ = {D_OUT}", ha="center", va="top", fontsize=10)
     _arrow(axes, (X + 0.1, 0), (W - WIDE / 2, 0))
-    if adapter:
-        _arrow(axes, (W + WIDE / 2, 0), (PLUS - 0.2, 0))
-        _arrow(axes, (PLUS + 0.2, 0), (Y - 0.08, 0))
-        axes.add_patch(Circle((PLUS, 0), 0.2, facecolor="white", edgecolor="black", lw=1.3, zorder=3))
-        axes.text(PLUS, -0.012, "+", ha="center", va="center", fontsize=15, zorder=4)
-    else:
-        _arrow(axes, (W + WIDE / 2, 0), (Y - 0.08, 0))
+    _arrow(axes, (W + WIDE / 2, 0), (PLUS - 0.2, 0))
+    _arrow(axes, (PLUS + 0.2, 0), (Y - 0.08, 0))
+    axes.add_patch(Circle((PLUS, 0), 0.2, facecolor="white", edgecolor="black", lw=1.3, zorder=3))
+    axes.text(PLUS, -0.012, "+", ha="center", va="center", fontsize=15, zorder=4)
 
 
 def _adapter(axes: Axes) -> None:
@@ -89,40 +84,38 @@ def _decode_step(axes: Axes, backward: bool) -> None:
     axes.text(W + 0.15, ABOVE / 2, f"decode, {when}:\nW′ = codebook[code] × absmax", va="center", fontsize=10)
 
 
-def _backward(axes: Axes, adapter: bool, quantized: bool) -> None:
+def _backward(axes: Axes, quantized: bool) -> None:
     """Dashed, a little below the way forward. Into W leads no arrow: it is frozen."""
     color, low = GRADIENT[0], -0.4
     name = "W′" if quantized else "W"
-    if adapter:
-        said: dict = {"fontsize": 10, "color": color}
-        _box(axes, W, BELOW + 0.3, WIDE, THIN, GRADIENT)
-        axes.text(W, BELOW + 0.3 + 0.1, "gradient of A, of its shape", ha="center", va="bottom", **said)
-        _box(axes, B + 0.3, BELOW, THIN, TALL, GRADIENT)
-        axes.text(B + 0.3 + 0.12, BELOW - 0.6, "gradient\nof B", ha="left", va="center", **said)
-        _arrow(axes, (PLUS - 0.18, -0.3), (PLUS - 0.18, BELOW + 0.15), GRADIENT)
-        _arrow(axes, (B - 0.15, BELOW + 0.3), (W + WIDE / 2 + 0.05, BELOW + 0.3), GRADIENT)
-        _line(axes, (W - WIDE / 2 - 0.05, BELOW + 0.3), (LEFT + 0.25, BELOW + 0.3), GRADIENT)
-        _arrow(axes, (LEFT + 0.25, BELOW + 0.3), (LEFT + 0.25, low - 0.02), GRADIENT)  # adds to what W sends back
-    start = (PLUS - 0.25, low) if adapter else (Y - 0.15, low)
-    if adapter:
-        _arrow(axes, (Y - 0.15, low), (PLUS + 0.1, low), GRADIENT)
-    _arrow(axes, start, (W + WIDE / 2 + 0.03, low), GRADIENT)
+    said: dict = {"fontsize": 10, "color": color}
+    _box(axes, W, BELOW + 0.3, WIDE, THIN, GRADIENT)
+    axes.text(W, BELOW + 0.3 + 0.1, "gradient of A, of its shape", ha="center", va="bottom", **said)
+    _box(axes, B + 0.3, BELOW, THIN, TALL, GRADIENT)
+    axes.text(B + 0.3 + 0.12, BELOW - 0.6, "gradient\nof B", ha="left", va="center", **said)
+    _arrow(axes, (PLUS - 0.18, -0.3), (PLUS - 0.18, BELOW + 0.15), GRADIENT)
+    _arrow(axes, (B - 0.15, BELOW + 0.3), (W + WIDE / 2 + 0.05, BELOW + 0.3), GRADIENT)
+    _line(axes, (W - WIDE / 2 - 0.05, BELOW + 0.3), (LEFT + 0.25, BELOW + 0.3), GRADIENT)
+    _arrow(axes, (LEFT + 0.25, BELOW + 0.3), (LEFT + 0.25, low - 0.02), GRADIENT)  # adds to what W sends back
+    _arrow(axes, (Y - 0.15, low), (PLUS + 0.1, low), GRADIENT)
+    _arrow(axes, (PLUS - 0.25, low), (W + WIDE / 2 + 0.03, low), GRADIENT)
     _arrow(axes, (W - WIDE / 2 - 0.03, low), (X + 0.15, low), GRADIENT)
     axes.text(Y - 0.1, low - 0.12, "dL/dy", ha="right", va="top", fontsize=10, color=color)
     axes.text(X + 0.12, low - 0.12, "dL/dx", ha="left", va="top", fontsize=10, color=color)
     axes.text(W, low - 0.05, f"({name} gets no gradient)", ha="center", va="top", fontsize=9, color=color)
 
 
-def _words(adapter: bool, quantized: bool, backward: bool) -> str:
+def _words(quantized: bool, backward: bool) -> str:
     weight = "W′" if quantized else "W"
-    words = f"A linear layer, true to scale: x ({D_IN} numbers) goes through {weight} ({D_OUT} × {D_IN}) to y."
-    if adapter:
-        words += f" Beside it A, as wide as W and {RANK} tall, and B, as tall as W and {RANK} wide, add to y, times s."
+    words = (
+        f"A linear layer, true to scale: x ({D_IN} numbers) goes through {weight} ({D_OUT} × {D_IN}) to y. "
+        f"Beside it A, as wide as W and {RANK} tall, and B, as tall as W and {RANK} wide, add to y, times s."
+    )
     if quantized:
         when = "once forward and once backward" if backward else "at every use"
         words += f" W′ is decoded {when} from 4-bit codes and one absmax for {BLOCK} of them."
     if backward:
-        words += f" Backward, dashed: {'A and B get' if adapter else 'x gets'} a gradient, {weight} none."
+        words += f" Backward, dashed: A and B get a gradient, {weight} none."
     return words
 
 

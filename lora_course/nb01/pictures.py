@@ -1,6 +1,6 @@
 """The pictures of notebook 01: a matrix of low rank as a product, what its components are worth, and at which price.
 
-`portrait_view` is the slider of the first screen, `update_view` the same slider on an update.
+`portrait_view` is the slider of the first screen.
 """
 
 import matplotlib.pyplot as plt
@@ -89,10 +89,6 @@ PORTRAIT_ALT = (
     "A picture and, true to scale, the two matrices whose product it is: B, a strip as tall as the picture, and A, one "
     "as wide as it; both are as thick as the rank."
 )
-UPDATE_ALT = (
-    "Left, true to scale: the update of one layer, cut to a rank, as the product of B and A. Right: against the rank, "
-    "the share of the improvement that all 24 updates keep, and the share of their squared norm."
-)
 
 
 @slider
@@ -109,42 +105,6 @@ def portrait_view(picture: NDArray):
         return {"B": B, "A": A, "whole": low_rank(*pieces, rank), "readout": f"{readout} in the picture"}
 
     return figure, values, product.draw, {"rank": 0}
-
-
-@slider
-def update_view(dW: NDArray, shares: dict[int, float], norms: dict[int, float]):
-    """One control, rank (one of `shares`): an update of that rank, and what is left of the effect of all updates.
-
-    shares, norms: rank -> the share of the improvement, and of the squared norm, that updates of this rank keep.
-    """
-    pieces, ranks = np.linalg.svd(np.float64(dW), full_matrices=False), list(shares)
-    figure, reach = plt.figure(figsize=(9.6, 3.4)), 2.5 * float(dW.std())
-    product = Product(figure.add_axes((0, 0, 0.57, 1)), dW.shape, -reach, reach)
-    curve = figure.add_axes((0.65, 0.17, 0.34, 0.76))
-    for part, color, style in ((shares, ORANGE, "o-"), (norms, GRAY, "s--")):
-        curve.plot(range(len(ranks)), [100 * part[rank] for rank in ranks], style, color=color, ms=4)
-    curve.text(3.2, 100 * shares[ranks[3]] + 6, "improvement", color=ORANGE, ha="right", fontsize=11)
-    curve.text(4.6, 100 * norms[ranks[4]] - 8, "squared norm", color=GRAY, fontsize=11)
-    curve.set_xticks(range(len(ranks)), map(str, ranks), fontsize=9)
-    curve.set(xlabel="rank r of every update", ylabel="share that is kept, %", ylim=(-4, 108))
-    (marker,) = curve.plot([], [], "o", color="black", ms=10, mfc="none", mew=2, animated=True)
-
-    def values(rank: int) -> dict:
-        B, A = _factors(*pieces, rank)
-        return {
-            "B": B,
-            "A": A,
-            "whole": low_rank(*pieces, rank),
-            "place": (ranks.index(rank), 100 * shares[rank]),
-            "readout": f"rank {rank}: {shares[rank]:.0%} of the improvement, {norms[rank]:.0%} of the squared norm, "
-            f"{(B.size + A.size) / dW.size:.0%} of this layer's {dW.size:,} numbers",
-        }
-
-    def draw(now: dict) -> None:
-        product.draw(now)
-        marker.set_data(*[[value] for value in now["place"]])
-
-    return figure, values, draw, {"rank": ranks[0]}
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 
-from lora_course.drawing.looks import ADAPTER, BLUE, GRAY, ORANGE, RED, TEXTS
+from lora_course.drawing.looks import ADAPTER, GRAY, RED, TEXTS
 from lora_course.drawing.style import Drawn, note, panels, slider, styled
 from lora_course.nb02.lab import AS_TRAINED, STRONGEST, Outcome
 
@@ -193,27 +193,7 @@ def _image(axes: Axes, image: NDArray, corner: tuple[float, float], side: float,
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
-@styled
-def starts(curves: dict[str, Sequence[float]], window: int = 20) -> Drawn:
-    """The loss over training for each way to start A and B; each point is the mean of `window` steps."""
-    figure, (axes,) = panels(1, 8, 3.4)
-    ends = {}
-    looks = zip(curves.items(), ("-", "--", ":"), (BLUE, RED, ORANGE), strict=True)
-    for (name, losses), style, color in looks:
-        curve = np.convolve(losses, np.ones(window) / window, mode="valid")
-        ends[name] = curve[-1]
-        axes.plot(np.arange(window, len(losses) + 1), curve, style, color=color)
-        which = "A {}, B {}".format(*name.split(", "))
-        up = 12 if name == "random, random" else 0  # above its neighbor
-        note(axes, which, (len(losses), curve[-1]), (6, up), color=color)
-    axes.set(xlabel="training step", ylabel=f"loss in nats, mean of {window} steps", ylim=(0, None))
-    axes.set_title("With A and B both at zero nothing is learned")
-    said = ", ".join(f"{name} {end:.2f}" for name, end in ends.items())
-    steps = max(map(len, curves.values()))
-    return figure, (
-        f"With both factors zero the loss never falls. Loss on rotated digits over {steps} steps by how A, B start; "
-        f"it ends at: {said}."
-    )
+# --- results ----------------------------------------------------------------------------------------------------------
 
 
 def enough(new: dict) -> int:

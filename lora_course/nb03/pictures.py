@@ -13,7 +13,7 @@ from matplotlib.patches import Circle, FancyArrowPatch, Rectangle
 from torch import Tensor
 
 from lora_course.drawing import looks
-from lora_course.drawing.style import Drawn, note, panels, picture, slider, stage, styled
+from lora_course.drawing.style import Drawn, note, panels, slider, stage, styled
 from lora_edu.gpt import GPT, encode
 
 SIX = ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "down_proj")
@@ -259,24 +259,6 @@ def ripening(shared: list[float], own: list[float], without: list[float], pairs:
         f"The guess ripens, whoever reads it. Loss in nats per byte after each block, with the model's readout: "
         f"{_listed(shared)}; with a readout trained for each depth: {_listed(own)}; counted pairs of bytes: "
         f"{pairs:.2f}. Bars on the right, the loss without block 1 to {len(without)}: {_listed(without)}."
-    )
-
-
-@picture
-def missing_mask(surprise: dict[str, Tensor]) -> Drawn:
-    """The mean surprise at each position of the window, with the mask and without: two curves of (S,) values."""
-    figure, (axes,) = panels(1, 8.4, 3.8)
-    surprise = {name: values.numpy() for name, values in surprise.items()}
-    for (name, values), (color, style) in zip(surprise.items(), ((looks.BLUE, "-o"), ("black", "--s")), strict=True):
-        axes.plot(range(1, len(values) + 1), values, style, color=color, ms=4, lw=1.8)
-        axes.text(len(values) / 2, values[len(values) // 2] + 0.2, name, color=color, ha="center", fontsize=11)
-        note(axes, f"{values[-1]:.2f}", (len(values), values[-1]), (7, 0))
-    length = len(next(iter(surprise.values())))
-    axes.set(xlabel="position in the window", ylabel="surprise, nats per byte", xlim=(0, length + 2.5))
-    axes.set_ylim(-0.1, None)
-    return figure, "Without the mask the answer is in view, except at the last position. " + " ".join(
-        f"{name}: {values[:-1].mean():.2f} nats on average before the last position, {values[-1]:.2f} at it."
-        for name, values in surprise.items()
     )
 
 

@@ -1,4 +1,4 @@
-"""The pictures of notebook 07: two errors at right angles, and what it takes to turn them.
+"""The slider of notebook 07: two errors at right angles.
 
 `ways` is everywhere what the stored results of `two-errors` say of one set of weights: a way to round -> the errors of
 "codes", "constants" and "both".
@@ -8,7 +8,7 @@ import numpy as np
 
 from lora_course.drawing.looks import CONSTANTS as CONSTANTS_LOOK
 from lora_course.drawing.looks import GREEN, RED
-from lora_course.drawing.style import Drawn, panels, picture, slider, stage
+from lora_course.drawing.style import slider, stage
 from lora_course.nb07.lab import CONSTANTS
 
 WIDTHS = tuple(f"{bits} bits" for bits in CONSTANTS)  # what the buttons say, and the names of stored ways
@@ -57,30 +57,3 @@ def angle(errors: dict[str, float]) -> float:
     """Between the error of the codes and that of the constants, in degrees, from their sizes and that of both."""
     c, k, both = (errors[source] for source in ("codes", "constants", "both"))
     return float(np.degrees(np.arccos((both**2 - c**2 - k**2) / (2 * c * k))))
-
-
-@picture
-def turned(ways: dict[str, dict[str, float]]) -> Drawn:
-    """A triangle for each way to be off: codes, then constants, and both from end to end."""
-    off = {way: errors for way, errors in ways.items() if "10%" in way}
-    figure, frames = panels(len(off), 10.4, 3, sharex=True, sharey=True)
-    for axes, (way, errors) in zip(frames, off.items(), strict=True):
-        c, k = 100 * errors["codes"], 100 * errors["constants"]
-        turn = np.radians(angle(errors))
-        x, y = c + k * np.cos(turn), k * np.sin(turn)
-        axes.plot([c, c], [0, k], ":", color=GREEN, lw=1)  # where a right angle would lead
-        axes.plot([0, c], [0, 0], color=GREEN, lw=3)
-        axes.plot([c, x], [0, y], color=PURPLE, lw=3)
-        axes.plot([0, x], [0, y], color="black", lw=1.6)
-        axes.text(c / 2, -0.6, "codes", color=GREEN, ha="center", va="top")
-        axes.text(x + 0.5, y, "constants", color=PURPLE, va="center")
-        codes, _, constants = way.partition(", ")
-        axes.set_title(f"codes {codes},\nconstants {constants}:\n{angle(errors):.0f} degrees")
-        axes.set(aspect="equal", xlim=(-0.5, 30), ylim=(-3, 11.5), xlabel="relative error, %", yticks=[])
-        axes.spines["left"].set_visible(False)
-    *one, both = (angle(errors) for errors in off.values())
-    return figure, (
-        f"With one reason switched off, or none, the angle stays within {max(abs(a - 90) for a in one):.0f} degrees "
-        f"of a right one; with both it is {both:.0f}. Four triangles: the error of the codes lies, that of the "
-        "constants leaves its end at the angle that the measured error of both implies; a dotted line stands upright."
-    )

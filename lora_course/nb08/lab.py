@@ -46,8 +46,8 @@ def film_batch(seed: int = 0) -> tuple[Tensor, Tensor]:
 
 
 def step_film(freeze: bool, four_bits: bool, checkpointing: bool, paging: bool, *, seed: int = 0) -> dict:
-    """Film one step. Returns what stays by kind, the peak, and the pictures of each phase: operation, bytes of
-    gradients, bytes of activations."""
+    """Film one step. Returns what stays by kind, the peak, and the pictures of each phase: bytes of gradients and of
+    activations."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         film = film_step(film_model(freeze, four_bits, checkpointing), *film_batch(seed), paged=paging)

@@ -25,7 +25,6 @@ class Film:
     """The bytes that are alive in one step. resident: kind -> bytes; the lists have an entry for each operation."""
 
     resident: dict[str, int]
-    operations: list[str]
     gradients: list[int]
     activations: list[int]
     starts: dict[str, int] = field(default_factory=dict)  # phase -> its first operation
@@ -69,18 +68,18 @@ def film_step(model: nn.Module, tokens: Tensor, targets: Tensor, paged: bool = F
     if paged:
         resident[OPTIMIZER] = 0
     flowing = seen.bytes_of(lambda life: not is_gradient(life))
-    return Film(resident, seen.operations, seen.bytes_of(is_gradient), flowing, starts)
+    return Film(resident, seen.bytes_of(is_gradient), flowing, starts)
 
 
-def scenes(film: Film, most: dict[str, int]) -> dict[str, list[tuple[str, int, int]]]:
-    """The film in fewer pictures: phase -> (operation, gradients, activations), at most `most[phase]` of them.
+def scenes(film: Film, most: dict[str, int]) -> dict[str, list[tuple[int, int]]]:
+    """The film in fewer pictures: phase -> (gradients, activations), at most `most[phase]` of them.
 
     Neighboring operations are joined, and the one at which the most is alive stands for them: no peak is lost.
     """
-    cut, ends = {}, [*list(film.starts.values())[1:], len(film.operations)]
+    cut, ends = {}, [*list(film.starts.values())[1:], len(film.gradients)]
     for (phase, start), end in zip(film.starts.items(), ends, strict=True):
         step = -(-(end - start) // most[phase])
         groups = [range(i, min(i + step, end)) for i in range(start, end, step)]
         fullest = [max(group, key=film.totals.__getitem__) for group in groups]
-        cut[phase] = [(film.operations[i], film.gradients[i], film.activations[i]) for i in fullest]
+        cut[phase] = [(film.gradients[i], film.activations[i]) for i in fullest]
     return cut

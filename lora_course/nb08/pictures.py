@@ -1,6 +1,5 @@
-"""The pictures of notebook 08: the film of one training step and what a block keeps."""
+"""The pictures of notebook 08: films of one training step. And how memory looks on other pages."""
 
-import re
 from collections.abc import Iterator
 
 import ipywidgets
@@ -38,20 +37,6 @@ PARTS |= {"constants": filled(looks.CONSTANTS)}
 PARTS |= {name: look for name, look in BANDS.items() if name not in PARTS} | {LOGITS: filled((looks.PLUM, "--"))}
 SPANS = {"forward": (0.0, 1.0), "backward": (1.0, 2.6), "optimizer": (2.6, 3.0)}  # each phase has its own scale
 END = 3.0
-OPERATIONS = {  # what torch calls an operation, forward -> what the page calls it
-    "mm": "a product",
-    "addmm": "a product",
-    "gelu": "the GELU",
-    "native_layer_norm": "a norm",
-    "_scaled_dot_product_flash_attention_for_cpu": "attention",
-    "embedding": "the embeddings",
-    "_log_softmax": "the loss",
-    "nll_loss": "the loss",
-    "index_select": "decoding",
-    "add": "a sum",
-    "sum": "a bias gradient",
-}
-WAY = re.compile(r"_forward$|(_dense)?_backward(_data)?$")  # how torch's names end that have two directions
 
 
 def film_controls() -> dict[str, ipywidgets.Widget]:
@@ -63,13 +48,13 @@ def film_controls() -> dict[str, ipywidgets.Widget]:
 
 
 def film_values(arm: dict) -> dict:
-    """A stored film as arrays: edges (n + 1,) on the time axis, bands name -> (n,) in MB, phase and operation (n,)."""
+    """A stored film as arrays: edges (n + 1,) on the time axis, bands name -> (n,) in MB, phases (n,)."""
     resident, edges, rows = arm["resident"], [], []
     for phase, (start, end) in SPANS.items():
         pictures = arm["phases"][phase]
         edges += np.linspace(start, end, len(pictures), endpoint=False).tolist()
         rows += [(phase, *picture) for picture in pictures]
-    phases, operations, gradients, activations = zip(*rows, strict=True)
+    phases, gradients, activations = zip(*rows, strict=True)
     linears = Architecture.of_gpt(GPTConfig()).parameters()["block linears"]
     ones, codes = np.ones(len(rows)), linears // 2 if resident[CONSTANTS] else 0  # two codes a byte
     sizes = {
@@ -81,7 +66,7 @@ def film_values(arm: dict) -> dict:
         "activations": np.array(activations),
     }
     bands = {name: size / 1e6 for name, size in sizes.items()}
-    return {"edges": np.array([*edges, END]), "bands": bands, "phases": phases, "operations": operations}
+    return {"edges": np.array([*edges, END]), "bands": bands, "phases": phases}
 
 
 @slider
@@ -104,13 +89,12 @@ def film_view(arms: dict[str, dict]):
         film = films[film_name(freeze, four_bits and freeze, checkpointing, paging)]
         at = min(int(np.searchsorted(film["edges"], moment / 100 * END, side="right")) - 1, len(film["phases"]) - 1)
         most, now = (sum(film["bands"].values()).max(), sum(size[at] for size in film["bands"].values()))
-        work = OPERATIONS.get(WAY.sub("", film["operations"][at]), "small change")
         refused = "4 bits only with a frozen base. " if four_bits and not freeze else ""
         return film | {
             "moment": moment / 100 * END,
             "at": at,
             "title": f"at most {most:.1f} MB (full fine-tuning: {sum(full['bands'].values()).max():.1f})",
-            "readout": f"{refused}At most {most:.1f} MB. At the line, {film['phases'][at]}, {work}: {now:.1f} MB",
+            "readout": f"{refused}At most {most:.1f} MB. At the line, {film['phases'][at]}: {now:.1f} MB",
         }
 
     def draw(now: dict) -> None:
@@ -176,33 +160,4 @@ def four_films(arms: dict[str, dict]) -> Drawn:
         f"one step, with their peaks: {found}. Each is a plateau of weights and optimizer state that carries a "
         "mountain of activations, rising through the forward pass and falling through the backward pass, "
         "while gradients grow."
-    )
-
-
-# --- what a block keeps ----------------------------------------------------------------------------------------------
-
-COLUMNS = {"full": "all trained", "all": "adapters on all six", "q, v": "adapters on q, v"}
-
-
-@styled
-def kept_picture(columns: dict[str, dict[str, int]]) -> Drawn:
-    """What a block keeps for one token, true to scale. columns: of COLUMNS -> (tensor -> numbers)."""
-    names = list(columns["full"])
-    figure, frames = panels(3, 10, 3.4, sharey=True, sharex=True)
-    for axes, (key, title) in zip(frames, COLUMNS.items(), strict=True):
-        for place, name in enumerate(names):
-            size, most = columns[key][name], max(column[name] for column in columns.values())
-            axes.barh(place, most, height=0.7, fill=False, edgecolor=GRAY, ls=":", lw=1)
-            look = filled(looks.ADAPTER) if name == "s A x" else ACTIVATION
-            axes.barh(place, size, height=0.7, **look)
-            said = f"{size:,}" if size else "none" if name == "s A x" else "let go"
-            axes.text(most + 25, place, said, va="center", fontsize=9)
-        axes.set_title(f"{title}: {sum(columns[key].values()):,}")
-        axes.set(yticks=range(len(names)), yticklabels=names, xlabel="numbers a token", xlim=(0, 1400))
-    frames[0].invert_yaxis()
-    full, all_six, two = (sum(columns[key].values()) for key in COLUMNS)
-    return figure, (
-        f"Adapters on all six linears keep as much as full training, {all_six:,} numbers a token against {full:,}; on "
-        f"q and v {two:,}, since the inputs of up_proj and down_proj are let go. Bars, true to scale, for each tensor "
-        "that a block keeps, in the order of the forward pass, in three panels."
     )

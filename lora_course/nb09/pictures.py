@@ -1,17 +1,19 @@
-"""The figures of notebook 09: the film of one run, what was rounded, what was learned, what a merge does to codes.
+"""The figures of notebook 09: the film and its slider, what is kept, what a merge does, what the stored runs say."""
 
-Those that plot the stored comparisons are in `lora_course.nb09.pictures_quality`.
-"""
+from statistics import mean
 
 import ipywidgets
 import numpy as np
 from torch import nn
 
-from lora_course.drawing.looks import ADAPTER, BLUE, CODES, GRAY, GREEN, RED
+from lora_course.drawing.looks import ADAPTER, BLUE, CODES, GRAY, METHODS, NAMES, RED
 from lora_course.drawing.painted import TwoLines, in_lines
 from lora_course.drawing.sliders import explore
-from lora_course.drawing.style import Drawn, listed, note, panels, picture, slider, styled
+from lora_course.drawing.style import Drawn, listed, note, panels, picture, slider
 from lora_course.nb08.pictures import PARTS
+from lora_course.nb09.lab import TEXT_SIZES, of
+from lora_course.nb09.lab_moved import MIRROR, OWN
+from lora_course.running.sweeps import Runs
 from lora_edu.memory.shapes import BASE
 from lora_edu.texts import ADDRESS_LINE, PLAY_LINE
 
@@ -75,7 +77,7 @@ def _update(arm: dict, frame: dict) -> np.ndarray:
     return arm["scaling"] * np.array(frame["B"]) @ np.array(frame["A"])
 
 
-# --- sections 2 to 5 -------------------------------------------------------------------------------------------------
+# --- sections 4 and 5 ------------------------------------------------------------------------------------------------
 
 
 @picture
@@ -102,33 +104,6 @@ def memory(full: dict[str, float], qlora: dict[str, float]) -> Drawn:
         f"QLoRA keeps 1 byte where full fine-tuning keeps {totals[0] / totals[1]:.0f}. Two stacked bars, "
         f"{totals[0] / 1e6:.1f} and {totals[1] / 1e6:.1f} MB. QLoRA's: {said}."
     )
-
-
-@styled
-def training(train_loss: list[float], validation: list[tuple[int, float]], levels: dict[str, float]) -> Drawn:
-    """The loss of a run against its steps, with lines at the levels named."""
-    figure, (axes,) = panels(1, 8.4, 3.5)
-    axes.plot(range(1, len(train_loss) + 1), train_loss, color=BLUE, alpha=0.35, lw=1)
-    axes.plot(*zip(*validation, strict=True), "o", ms=8, color=BLUE)
-    steps, start, low = max(1, len(train_loss)), validation[0][1], validation[-1][1]
-    note(axes, f"held-out plays: {low:.2f}", validation[-1], (8, 0))
-    looks = ((GRAY, "--", -0.02, "top"), (GREEN, ":", 0.02, "bottom"))  # as shipped, and in codes
-    for (name, level), (color, style, away, side) in zip(levels.items(), looks, strict=True):
-        axes.axhline(level, ls=style, lw=1.8, color=color)
-        axes.text(steps, level + away, f"{name}: {level:.3f}", ha="right", va=side)
-    axes.set(xlabel="training step (thin: the loss of each step's batch)", ylabel="loss, nats per byte")
-    axes.set_xlim(0, 1.22 * steps)
-    axes.margins(y=0.12)
-    learns = low < start - 0.2  # a run may have been stopped
-    finding = f"{'Frozen in 4 bits, and it learns' if learns else 'So far'}: {start:.2f} to {low:.2f} nats per byte"
-    axes.set_title(finding)
-    named = " and ".join(f"{name} {level:.3f}" for name, level in levels.items())
-    steps = len(train_loss)
-    lines = f"Marked: held out; thin: each batch; two levels: {named}."
-    return figure, f"{finding} on held-out plays, in {steps} steps. {lines}"
-
-
-# --- what a merge does ------------------------------------------------------------------
 
 
 @picture
@@ -171,3 +146,56 @@ def pushes(layer: nn.Module, arrived: dict[float, tuple]) -> Drawn:
         f"{len(levels)} weights the border is crossed by {counts}. Of these pushes arrives, added to W′: "
         f"{', '.join(f'{share:.0%}' for _, share, _ in arrived.values())}."
     )
+
+
+# --- sections 6 and 7 -------------------------------------------------------------------------------------------------
+
+
+@picture
+def sweep_figure(runs: Runs) -> Drawn:
+    """Loss against the learning rate, one panel for each amount of text; a ring marks each method's best rate.
+
+    runs: what `quality_runs` returns. Each panel begins a little below its lowest loss and is 0.45 nats high: what lies
+    far above is cut off.
+    """
+    figure, frames = panels(2)
+    for axes, text in zip(frames, TEXT_SIZES, strict=True):
+        sweeps = {method: of(runs, method, text).sweep() for method in NAMES}
+        for method, name in NAMES.items():
+            best = of(runs, method, text).best_rate()
+            axes.plot(*zip(*sweeps[method].items(), strict=True), label=name, **METHODS[method])
+            axes.plot(best, sweeps[method][best], "o", ms=15, mfc="none", mec=METHODS[method]["color"])
+        lowest = min(min(losses.values()) for losses in sweeps.values())
+        axes.set(xscale="log", xlabel="learning rate", title=text, ylim=(lowest - 0.03, lowest + 0.42))
+    frames[0].set_ylabel("loss after 100 steps, nats per byte")
+    frames[0].legend(loc="upper left")
+    rates = {text: listed({NAMES[m]: of(runs, m, text).best_rate() for m in NAMES}, "g") for text in TEXT_SIZES}
+    return figure, (
+        "Adapters want a larger rate than full fine-tuning. Loss against learning rate, a panel for each amount of "
+        "text, each curve with its lowest point ringed; those of LoRA and QLoRA part only at the largest rate. Best "
+        f"rates, {'; '.join(f'{text}: {said}' for text, said in rates.items())}."
+    )
+
+
+@picture
+def repaired_figure(rows: dict[str, dict[str, float]], own: dict[str, str]) -> Drawn:
+    """What each draw of NF4 costs: a row without an adapter and one for each adapter, a mark a draw.
+
+    rows[name]: draw -> the loss on plays, less that on unrounded weights. own: row -> the draw that it was trained on.
+    """
+    figure, (axes,) = panels(1, 9.4, 3.6)
+    said, named = [], {OWN: ("A", METHODS["qlora"]), MIRROR: ("B", {"color": BLUE, "marker": "D"})}
+    for place, (name, costs) in enumerate(rows.items()):
+        for draw, cost in costs.items():
+            letter, look = named.get(draw, ("", METHODS["control"]))
+            axes.plot(cost, place, **look | {"ls": "", "ms": 9 if letter else 6})
+            note(axes, letter, (cost, place), (0, 11), "center", weight="bold" if own.get(name) == draw else "normal")
+        others = mean(cost for draw, cost in costs.items() if draw != own.get(name))
+        repaired = f"its own {costs[own[name]]:+.4f}, others " if own.get(name) in costs else ""
+        said.append(f"{name}: {repaired}{others:+.4f}")
+    axes.axvline(0, color="black", lw=0.8)
+    axes.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.7))
+    axes.set_xlabel("loss on plays above that on unrounded weights, nats per byte (left is better)")
+    alone = all(rows[name][draw] == min(rows[name].values()) for name, draw in own.items() if draw in rows[name])
+    finding = "Training repairs its own draw of the rounding; others still cost" if alone else "No own draw is best"
+    return figure, f"{finding}. A row each, a mark a draw of NF4: A, B, and others in gray. Means: {'; '.join(said)}."

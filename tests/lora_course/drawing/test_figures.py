@@ -47,15 +47,6 @@ def test_a_panel_before_the_last_is_the_guess_of_a_shorter_model(view, model):
     assert np.allclose(shown[1], probability.topk(nb03.TOP).values, atol=1e-6)
 
 
-def test_attention_weights_are_those_of_the_module(model):
-    tokens = encode(TEXT)[None]
-    stream = nb03.streams(model, tokens)
-    layer, h = model.blocks[1].attention, model.blocks[1].attention_norm(stream[1])
-    values = layer.split_heads(layer.v_proj(h))[0]
-    heads = [nb03.attention_weights(model, stream, 1, head) @ values[head] for head in range(2)]
-    assert torch.allclose(layer.o_proj(torch.cat(heads, dim=-1)), layer(h)[0], atol=1e-4)
-
-
 DIAL, TWO_ERRORS = (load_results(name)["arms"] for name in ("dial", "two-errors"))
 
 

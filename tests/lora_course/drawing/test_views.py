@@ -12,7 +12,6 @@ from lora_course.drawing.sliders import View
 from lora_course.experiments import load_results
 from lora_course.nb00 import pictures as nb00
 from lora_course.nb01 import pictures as nb01
-from lora_course.nb01.lab import weight_and_update
 from lora_course.nb02 import pictures as nb02
 from lora_course.nb02.lab import AS_TRAINED, STRONGEST
 from lora_course.nb03 import pictures as nb03
@@ -39,12 +38,10 @@ def arms(name):
     return load_results(name)["arms"]
 
 
-SHARES = {0: 0.0, 1: 0.5, 4: 0.7, 8: 0.8, 64: 0.95, 256: 1.0}
 # name -> how the view is made, and some settings of each control; it begins with the first of each
 VIEWS = {
     "00": (lambda: nb00.dial_view(arms("adapter-dial")), {"strength": [0, 0.25, 0.5, 1, 2]}),
-    "01 portrait": (lambda: nb01.portrait_view(nb01.portrait()), {"rank": [0, 1, 40, 170]}),
-    "01 update": (lambda: nb01.update_view(weight_and_update()[1], SHARES, SHARES), {"rank": list(SHARES)}),
+    "01": (lambda: nb01.portrait_view(nb01.portrait()), {"rank": [0, 1, 40, 170]}),
     "02": (
         lambda: nb02.rows_of_A(made_up, DIGITS, LABELS, most=3),
         {"rank": [2, 0, 1, 3], "rows": [AS_TRAINED, STRONGEST]},

@@ -1,13 +1,11 @@
 """What notebook 00 says, held against the stored measurements; its dial, at every setting."""
 
-import numpy as np
 import pytest
 import torch
 
 from lora_course.experiments import load_results
 from lora_course.nb00 import pictures
 from lora_course.nb00.lab import STRENGTHS, arm_name, set_strength
-from lora_course.running.shuffling import shuffled
 from lora_edu import LoRALinear
 
 ARMS = load_results("adapter-dial")["arms"]
@@ -43,20 +41,6 @@ def test_the_writing_turns_from_a_president_into_a_play():
     assert stars[:3] == [False] * 3 and stars[STRENGTHS.index(1)]
 
 
-def test_the_painted_lines_say_the_same_as_the_losses():
-    """At strength 1 the play's line is less surprising than at 0, and the address's line more."""
-    play, address = ([np.mean(ARMS[arm_name(s)][line]) for s in (0, 0.5, 1)] for line in ("play line", "address line"))
-    assert play[0] > play[1] > play[2] and address[0] < address[1] < address[2]
-
-
-def test_the_adapter_is_drawn_true_to_scale_and_counted():
-    weight, A, B = np.ones((6, 4)), np.ones((2, 4)), np.ones((6, 2))
-    figure, words = pictures.adapter_figure(weight, A, B)
-    assert "20 numbers, its weight 24" in words
-    sizes = {(image.get_extent()[1] - image.get_extent()[0], len(image.get_array())) for image in figure.axes[0].images}
-    assert sizes == {(4, 6), (4, 2), (2, 6)}  # A as wide as W, B as tall
-
-
 @pytest.mark.parametrize("strength", [0, 0.5, 2])
 def test_strength_multiplies_alpha_over_r(strength):
     layer = LoRALinear(torch.nn.Linear(6, 4), rank=2, alpha=8)
@@ -64,10 +48,3 @@ def test_strength_multiplies_alpha_over_r(strength):
     as_trained = layer.delta_weight()
     set_strength(torch.nn.Sequential(layer), strength)
     assert torch.allclose(layer.delta_weight(), strength * as_trained)
-
-
-def test_shuffling_keeps_the_numbers():
-    tensor = torch.arange(12.0).view(3, 4)
-    moved = shuffled(tensor, torch.Generator().manual_seed(0))
-    assert moved.shape == tensor.shape and not torch.equal(moved, tensor)
-    assert torch.equal(moved.flatten().sort().values, tensor.flatten())

@@ -10,7 +10,6 @@ from lora_course.experiments import load_results
 from lora_course.nb01 import lab as nb01
 from lora_course.nb01 import pictures
 from lora_edu import train
-from lora_edu.measures import low_rank, relative_errors
 from lora_edu.observing import block_linears
 
 AT_NORM = ("components", "shrunk", "remainder")
@@ -26,19 +25,6 @@ def portrait():
 def test_the_portrait(portrait):
     assert portrait.shape == (200, 170) and 0 <= portrait.min() < portrait.max() <= 1
     assert np.linalg.matrix_rank(portrait) == pictures.PORTRAIT_RANKS[-1]
-
-
-def test_low_rank_is_the_best_of_its_rank():
-    M = np.random.default_rng(0).normal(size=(8, 40))
-    U, S, Vt = np.linalg.svd(M, full_matrices=False)
-    for rank in range(9):
-        approximation = low_rank(U, S, Vt, rank)
-        assert np.linalg.matrix_rank(approximation) == rank
-        error = np.linalg.norm(M - approximation) / np.linalg.norm(M)
-        assert error == pytest.approx(relative_errors(S)[rank], abs=1e-12)
-    assert np.allclose(low_rank(U, S, Vt, 8), M)
-    B = np.random.default_rng(1).normal(size=(8, 3))
-    assert np.linalg.norm(M - B @ np.linalg.pinv(B) @ M) / np.linalg.norm(M) > relative_errors(S)[3]
 
 
 @pytest.mark.parametrize("rank", [*pictures.PORTRAIT_RANKS, 92, 93])
@@ -99,11 +85,6 @@ def test_what_is_trained_at_rank_8_beats_what_is_cut_to_it():
 
 
 # --- the pictures say what was found ---------------------------------------------------------------------------------
-
-
-def test_entries_drawn_by_lot_learn_as_much_as_the_factors_once_both_are_trained():
-    factors, drawn = nb01.trained_shares(STORED, load_results("trained-entries")["arms"])
-    assert np.abs(factors - drawn).max() < 0.03
 
 
 def test_the_entries_that_are_not_drawn_stay(tiny_gpt, tiny_text, monkeypatch):

@@ -4,7 +4,6 @@ import pytest
 import torch
 from conftest import PRECISIONS, library
 from other_models import tiny_llama
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lora_edu import GPT, GPTConfig, measured_activation_bytes, predicted_activation_bytes, quantize_linears
 from lora_edu.memory.shapes import Architecture
@@ -48,39 +47,3 @@ def test_peft_casts_what_is_not_quantized_to_32_bits():
     assert types(model, bool) == {torch.bfloat16}
     prepared = peft().prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     assert types(prepared, bool) == {torch.float32}
-
-
-def test_the_means_of_bitsandbytes_are_float32_for_weights_in_16_bits():
-    bitsandbytes = library("bitsandbytes")
-    weight = torch.nn.Parameter(torch.ones(5000, dtype=torch.bfloat16))
-    weight.grad = torch.ones_like(weight)
-    optimizer = bitsandbytes.optim.AdamW([weight])
-    optimizer.init_state(optimizer.param_groups[0], weight, 0, 0)
-    assert optimizer.state[weight]["state1"].dtype == optimizer.state[weight]["state2"].dtype == torch.float32
-
-
-class Called(TorchDispatchMode):
-    """Notes which of bitsandbytes' operations run."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
-        if operation.namespace == "bitsandbytes":
-            self.names.append(operation.overloadpacket.__name__)
-        return operation(*args, **(kwargs or {}))
-
-
-def test_bitsandbytes_calls_its_fused_product_in_training_and_decodes_in_the_backward_pass():
-    """In 0.50.2, whether a gradient is asked for or not. For how many tokens CUDA fuses it needs a GPU to be seen."""
-    bitsandbytes = library("bitsandbytes")
-    layer = bitsandbytes.nn.Linear4bit(128, 64, quant_type="nf4", compute_dtype=torch.float32)
-    layer.weight = layer.weight.to("cpu")  # this quantizes
-    layer(torch.ones(3, 128))
-    with Called() as forward:
-        y = layer(torch.ones(3, 128, requires_grad=True))
-    with Called() as backward:
-        y.sum().backward()
-    assert "gemm_4bit" in forward.names and not any("dequantize_4bit" in name for name in forward.names)
-    assert "dequantize_4bit" in backward.names and "gemm_4bit" not in backward.names

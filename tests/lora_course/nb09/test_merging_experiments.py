@@ -1,6 +1,5 @@
 """Merging into 4 bits without the original weights: both ways on a small matrix, and what is stored of them."""
 
-import copy
 from functools import cache, partial
 from statistics import mean
 
@@ -9,9 +8,6 @@ import torch
 
 from lora_course.experiments import load_results
 from lora_course.nb09.lab_merging import DRAWS, NF4, arm_name, kept, rounded
-from lora_course.running.finetune import loss_on
-from lora_edu import data_file, load_adapter, load_base, merge_into_nf4, quantize_linears
-from lora_edu.lora import lora_layers
 from lora_edu.quantization import nearest_code, stochastic_code
 
 WAYS = ("nearest", "by lot")
@@ -56,18 +52,3 @@ def test_the_update_and_not_the_rounding_is_what_gains():
 
 def names(adapter, times=0.1):
     return [arm_name(adapter, times, draw) for draw in DRAWS]
-
-
-def test_merging_by_lot_keeps_the_gain_of_a_tenth_live():
-    """The shipped adapter at a tenth, on few windows: W', the adapter apart, merged by lot."""
-    model = load_adapter(
-        quantize_linears(load_base("laptop", device="cpu"), double_quant=True), data_file("shakespeare-adapter")
-    )
-    for layer in lora_layers(model).values():
-        layer.scaling *= 0.1
-    found = {"apart": loss_on(model, "shakespeare", 8)}
-    found["by lot"] = loss_on(merge_into_nf4(copy.deepcopy(model)), "shakespeare", 8)
-    for layer in lora_layers(model).values():
-        layer.scaling = 0.0
-    found["W′"] = loss_on(model, "shakespeare", 8)
-    assert 0.9 < kept(found, "by lot") < 1.1

@@ -2,16 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
 from conftest import code_cells
 
 from lora_course.experiments import load_results
 from lora_course.nb00 import lab as nb00
 from lora_course.nb09 import lab as experiment
 from lora_course.nb09 import lab_moved, pictures
-from lora_course.nb09 import pictures_quality as quality
 from lora_course.running import finetune
-from lora_edu import History, add_lora, quantize, quantize_linears
 from lora_edu.lora import lora_layers
 
 RUNS = experiment.quality_runs()
@@ -52,24 +49,6 @@ def test_the_film_of_a_tiny_model(in_small, monkeypatch):
 
 
 # --- what the sentences lean on --------------------------------------------------------------------------------------
-
-
-def test_on_plays_the_two_differ_less_than_two_draws_and_on_addresses_by_what_nf4_costs():
-    plays, addresses = (experiment.rises(DRAWS, text, "columns") for text in ("plays", "addresses"))
-    assert max(map(abs, FOUND["plays", "seeds"])) < (max(plays) - min(plays)) / 2
-    assert min(FOUND["addresses", "seeds"]) > 0
-    assert abs(np.mean(FOUND["addresses", "seeds"]) - np.mean(addresses)) < 0.002
-
-
-def test_on_plays_qlora_began_at_the_worst_of_sixteen_draws_and_ends_less_behind_than_draws_differ():
-    """The pairs start from one draw, not from the band of all of them."""
-    rises = experiment.rises(DRAWS, "plays") + experiment.rises(DRAWS, "plays", "columns")
-    began = ARMS["nf4, not trained"]["before"] - ARMS["lora, not trained"]["before"]
-    assert began == pytest.approx(max(rises), abs=1e-4) == pytest.approx(0.0115, abs=1e-4)
-    ended = FOUND["plays", "seeds"]
-    assert min(ended) > 0 and np.mean(ended) == pytest.approx(0.001, abs=5e-4)
-    lora = experiment.of(RUNS, "lora", "all plays").at_best()
-    assert max(ended) < np.std(rises, ddof=1) and max(ended) < (max(lora) - min(lora)) / 10  # nor than seeds do
 
 
 @pytest.mark.parametrize(("on", "mean", "error"), [("plays", 0.0029, 0.0012), ("addresses", 0.0066, 0.0038)])
@@ -139,23 +118,15 @@ def test_the_guesses_on_its_own_draw_are_as_far_as_on_others():
 
 def test_the_figure_names_what_was_repaired_and_what_was_not():
     rows = {"none": {"shift 0": 0.01, "b": 0.0}, "one": {"shift 0": -0.002, "b": 0.008}, "two": {"b": 0.004}}
-    figure, words = quality.repaired_figure(rows, {"one": "shift 0", "two": "full precision"})
+    figure, words = pictures.repaired_figure(rows, {"one": "shift 0", "two": "full precision"})
     assert "one: its own -0.0020, others +0.0080" in words and words.startswith("Training repairs its own draw")
     assert "none: +0.0050" in words and "two: +0.0040" in words  # no draw is its own
     assert len(figure.axes[0].lines) == 6
     rows["one"]["shift 0"] = 0.009
-    assert quality.repaired_figure(rows, {"one": "shift 0"})[1].startswith("No own draw is best.")
+    assert pictures.repaired_figure(rows, {"one": "shift 0"})[1].startswith("No own draw is best.")
 
 
 # --- figures, and a training that was stopped ------------------------------------------------------------------------
-
-
-def test_a_stopped_training_is_drawn_and_said():
-    history = History(train_loss=[2.9], validation_loss=[(0, 2.77)], interrupted=True, steps=150)
-    figure, words = pictures.training(history.train_loss, history.validation_loss, {"base": 2.76, "base in NF4": 2.77})
-    assert "it learns" not in words and "in 1 steps" in words
-    assert [2.9] in [list(line.get_ydata()) for line in figure.axes[0].lines]
-    assert history.stopped == "stopped after 1 of 150 steps"
 
 
 def test_every_promise_about_training_is_kept_back_for_a_stopped_one():
@@ -166,38 +137,6 @@ def test_every_promise_about_training_is_kept_back_for_a_stopped_one():
         for line in source.splitlines():
             if line.lstrip().startswith("assert") and ('loss["QLoRA"]' in line or "moved" in line or "found" in line):
                 assert "history.stopped or" in line, line
-
-
-def test_the_pushes_are_counted(tiny_gpt):
-    model = add_lora(quantize_linears(tiny_gpt), rank=2, alpha=4, targets="all-linear")
-    layer = lora_layers(model)["blocks.0.mlp.up_proj"].requires_grad_(False)
-    layer.lora_B.normal_()
-    _, words = pictures.pushes(layer, {2.0: (0.9, 0.7, 1.0), 1e-6: (0.0, 0.02, 1.0)})
-    assert "0 at 0% of W′" in words and "Of a block of 64" in words and "70%, 2%." in words
-    layer.lora_B.zero_()  # as after a training that was stopped before its first step
-    _, words = pictures.pushes(layer, {1.0: (0.0, 0.0, 0.0)})
-    assert "crossed by 0 at" in words
-
-
-def test_nf4_costs_on_addresses_and_on_plays_no_draw_is_the_cost():
-    for way in ("shift", "columns"):
-        plays, addresses = (np.array(experiment.rises(DRAWS, text, way)) for text in ("plays", "addresses"))
-        error = plays.std(ddof=1) / len(plays) ** 0.5
-        assert len(plays) == 8 and abs(plays.mean()) < 2.4 * error  # 2.4: t of 8 draws, 95%
-        assert addresses.min() > 0.004 and addresses.mean() == pytest.approx(0.0065, abs=1e-4)
-
-
-def test_begun_elsewhere_many_errors_are_others_and_with_permuted_columns_most():
-    """The page once took the shifts for independent draws: "every rounding error is another"."""
-    model = experiment.load_base("laptop", device="cpu")
-    weight = model.blocks[1].mlp.up_proj.weight.detach()
-    order = torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(0))
-    ours, shifted = (experiment.rounding(shift, "nf4", 64)(weight) for shift in (0, 16))
-    permuted = quantize(weight[:, order], "nf4", 64, True).dequantize()[:, order.argsort()]
-    experiment.redraw(model, 0, permuted=0)
-    assert torch.equal(model.blocks[1].mlp.up_proj.weight, permuted)
-    others = [(draw != ours).float().mean() for draw in (shifted, permuted)]
-    assert 0.35 < others[0] < 0.6 and others[1] > 0.7
 
 
 @pytest.mark.slow
