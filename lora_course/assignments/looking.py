@@ -12,7 +12,6 @@ import contextlib
 import copy
 import json
 import os
-import sys
 import sysconfig
 import traceback
 import warnings
@@ -184,21 +183,10 @@ def _named(error: BaseException) -> dict | str:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """No output and no warnings, not even of compiled code: in a graded cell, text on stderr would cost all points."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [os.dup(1), os.dup(2)]
-    with open(os.devnull, "w") as nowhere, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            os.dup2(nowhere.fileno(), 1)
-            os.dup2(nowhere.fileno(), 2)
-            with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-                yield
-        finally:
-            for number, descriptor in enumerate(saved, start=1):
-                os.dup2(descriptor, number)
-                os.close(descriptor)
+    """No output and no warnings: an answer is called once for each case, and several times in each."""
+    with open(os.devnull, "w") as nowhere, warnings.catch_warnings(action="ignore"):
+        with contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+            yield
 
 
 # --- arrays and tensors, wherever they are ----------------------------------------------------------------------------
@@ -216,14 +204,4 @@ def arrays(value: Any) -> list:
 
 
 def _share(results: list, inputs: list) -> bool:
-    pairs = [(_span(result), _span(given)) for result in results for given in inputs]
-    return any(max(a[0], b[0]) < min(a[1], b[1]) for a, b in pairs)
-
-
-def _span(array: Any) -> tuple[int, int]:
-    """First and last address of an array's or tensor's memory."""
-    if hasattr(array, "untyped_storage"):
-        storage = array.untyped_storage()
-        return storage.data_ptr(), storage.data_ptr() + storage.nbytes()
-    home: Any = np.lib.array_utils if hasattr(np.lib, "array_utils") else np  # NumPy 1 has it at its root
-    return home.byte_bounds(np.asarray(array))
+    return any(np.may_share_memory(array(result), array(given)) for result in results for given in inputs)

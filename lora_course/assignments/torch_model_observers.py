@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lora_course.assignments.looking import Complaint, done
 from lora_course.assignments.plain_tensors import all_bits, all_refused, bits, fine, flat, near, numbers, refusal
-from lora_course.assignments.towers import Adapted, Inside, Probe, Tower, Tree, adapter_tensors, seeded
+from lora_course.assignments.towers import Adapted, Inside, Probe, Tower, adapter_tensors, seeded
 from lora_course.assignments.verdict import ELSEWHERE
 
 # --- 2.2: into a model ---
@@ -156,12 +156,12 @@ def adapter_file(answer: Callable, c: Any, rank: int, alpha: float, paths: list[
     """What `answer(model, path)` loads from a file, and which files it refuses."""
 
     def make(seed: int = seed, alpha: float = alpha) -> nn.Module:
-        rng, layers = np.random.default_rng(seed), {}
+        rng, tower = np.random.default_rng(seed), seeded(seed, Tower, 3, 3, 4)
         for number, path in enumerate(paths):
             n_in, n_out = 4 + number, 7 - number
-            base = nn.Linear(n_in, n_out)
-            layers[path] = Adapted(base, numbers(rng, n_in, rank), numbers(rng, rank, n_out), alpha)
-        return seeded(seed, Tree, layers)
+            layer = Adapted(nn.Linear(n_in, n_out), numbers(rng, n_in, rank), numbers(rng, rank, n_out), alpha)
+            tower.get_submodule(path.rpartition(".")[0]).add_module(path.rpartition(".")[2], layer)
+        return tower
 
     saved = adapter_tensors(make(), c)
 

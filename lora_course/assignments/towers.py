@@ -90,22 +90,6 @@ class Tower(nn.Module):
         return self.lm_head(self.pooler(x))
 
 
-class Tree(nn.Module):
-    """Any modules at any paths, and a head; it computes nothing. Tree({"blocks.0.mlp.up": nn.Linear(3, 4)})"""
-
-    def __init__(self, modules: dict[str, nn.Module]):
-        super().__init__()
-        for path, module in modules.items():
-            *parents, name = path.split(".")
-            place = self
-            for parent in parents:
-                if parent not in place._modules:
-                    place.add_module(parent, nn.Module())
-                place = place._modules[parent]
-            place.add_module(name, module)
-        self.lm_head = nn.Linear(3, 4)
-
-
 class Inside(nn.Module):
     """A model inside another one: every path gets a name in front, as `inner.blocks.3.mlp.up_proj`."""
 

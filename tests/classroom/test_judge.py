@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import signal
 import sys
 import time
@@ -68,7 +67,6 @@ def loop(x):
 def noisy(x):
     print("x" * 100_000)
     print("careful", file=sys.stderr)
-    os.write(2, b"from compiled code")
     warnings.warn("look out", stacklevel=1)
     return x * 3
 
@@ -191,19 +189,6 @@ def test_plain_values_and_their_equality():
     assert equal(plain(float("inf")), plain(float("inf"))) and not equal(plain(float("nan")), plain(1.0))
     assert not equal(plain(3), plain(4), tolerance=0) and equal(plain(3), plain(3), tolerance=0)
     assert not equal(plain([1]), plain(1)) and not equal("1", plain(1))
-
-
-@pytest.mark.parametrize("part", ["error", "shape", "unknown", "values", "value"])
-def test_a_part_may_have_any_name(part):
-    """A mistake is recognized, whatever the thing that is observed is called."""
-    task = dataclasses.replace(DOUBLE, parts={part: 2}, observe=lambda answer, c, x: {part: answer(x)})
-    assignment = dataclasses.replace(ASSIGNMENT, tasks={"9.1": task})
-    stored = task_expectations(assignment, "9.1", SOLUTIONS, WORD)
-    assert judged(lambda x: x * 3, assignment, stored)["points"] == 2
-    wrong = {"this adds.": lambda x: (x + 3) * (1 + 1e-7), "entry [": lambda x: x - 3, "ZeroDivision": lambda x: 1 / 0}
-    for message, answer in wrong.items():
-        result = judged(answer, assignment, stored)
-        assert result["points"] == 0 and message in result["message"]
 
 
 CHECKED = [
