@@ -14,7 +14,7 @@ UNBOXED = "where no box holds, run submissions with all that you can read and ch
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m classroom", description="The teacher's commands.")
-    parser.set_defaults(force=False, code_only=False, export=None, of=None, extension=None)  # as `grade` calls them
+    parser.set_defaults(force=False, export=None, of=None, extension=None)  # as `grade` calls them
     commands = parser.add_subparsers(dest="command", required=True)
 
     def command(name: str, about: str, one: bool = True) -> Callable:
@@ -42,8 +42,7 @@ def main() -> None:
     add = command("autograde", "grade, and report what could not be graded; what is graded already is passed over")
     add("--force", action="store_true", help="also what is graded already")
     how_to_run(add)
-    add = command("feedback", "a page for each student, and one archive to hand back")
-    add("--code-only", action="store_true", help="also where the written answer has no grade yet")
+    command("feedback", "a page for each student, and one archive to hand back")
     add = command("grades", "the grades as CSV, and for Moodle or Canvas")
     add("--export", type=Path, metavar="FILE.csv", help="what Moodle or Canvas exported, to fill in")
     add("--of", type=float, metavar="POINTS", help="scale to the maximum that the platform's column has")
@@ -107,13 +106,11 @@ def autograde(arguments: argparse.Namespace) -> int:
 def feedback(arguments: argparse.Namespace) -> int:
     from classroom.grades import write_feedback
 
-    path, waiting = write_feedback(arguments.name, arguments.code_only)
+    path, waiting = write_feedback(arguments.name)
     print(f"hand back {path}")
-    if waiting and arguments.code_only:
-        print(f"{len(waiting)} pages have the points of the code alone: the written answer is not graded yet")
-    elif waiting:
+    if waiting:
         print(f"no page yet for {len(waiting)} whose written answers have no grade: read them in Formgrader, then run")
-        print("`grades` and `feedback` again; `feedback --code-only` makes pages with the points of the code now")
+        print("`grades` and `feedback` again")
     return 0
 
 

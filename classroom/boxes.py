@@ -12,9 +12,6 @@ import os
 import shlex
 import site
 import sys
-import tempfile
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -112,35 +109,6 @@ BOXES = {"unshare": _with_unshare} if IS_ROOT else {"bwrap": _with_bwrap, "unsha
 
 
 # --- limits for all of it together ------------------------------------------------------------------------------------
-
-CGROUPS, OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
-
-
-def _group() -> Path | None:
-    """A new control group with our limit of memory: below our own, or (version 2) beside it. None where none can be."""
-    own = dict(line.split(":", 2)[1:] for line in OWN.read_text().splitlines()) if OWN.exists() else {}
-    first, second = CGROUPS / "memory" / own.get("memory", "/")[1:], CGROUPS / own.get("", "/")[1:]
-    for here, place, limit in ((first, first, "memory.limit_in_bytes"), (second, second.parent, "memory.max")):
-        if (here / limit).exists():
-            with contextlib.suppress(OSError):
-                folder = Path(tempfile.mkdtemp(prefix="lora-edu-", dir=place))
-                (folder / limit).write_text(str(LIMITS["memory"]))
-                return folder
-    return None
-
-
-@contextlib.contextmanager
-def group() -> Iterator[list[str]]:
-    """The words before a command that put it into a control group; none where that is not possible."""
-    folder = _group()
-    try:
-        yield ["sh", "-c", f'echo $$ > {shlex.quote(str(folder))}/cgroup.procs; exec "$@"', "sh"] if folder else []
-    finally:
-        for _ in range(100 if folder else 0):  # it can go when the last process in it is gone
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-                break
-            time.sleep(0.05)
 
 
 def overdone(pid: int) -> str | None:

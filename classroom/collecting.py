@@ -6,12 +6,10 @@ other    jane/a1_lora_numpy.ipynb                                      (a folder
                                                                        the folder that was handed out)
 """
 
+import codecs
 import contextlib
-import hashlib
-import json
 import re
 import shutil
-import unicodedata
 import zipfile
 import zlib
 from dataclasses import asdict, dataclass
@@ -144,16 +142,14 @@ def _entry(info: zipfile.ZipInfo, name: str) -> Entry | None:
 
 
 def _readable(info: zipfile.ZipInfo) -> str:
-    """The name of a file. Where the archive does not say how it is written, Python takes it for DOS: UTF-8 is tried
-    first, and Latin-1 where DOS gives lines and boxes in place of letters."""
+    """The name of a file. Where the archive does not say how it is written, Python takes it for DOS, and a Mac writes
+    UTF-8: that is tried first."""
     dos = info.filename
     if info.flag_bits & 0x800 or dos.isascii():
         return dos
-    written = dos.encode("cp437", "replace")
-    with contextlib.suppress(UnicodeDecodeError):
-        return written.decode()
-    is_word = all(c.isascii() or unicodedata.name(c, "").startswith("LATIN") for c in dos)
-    return dos if is_word else written.decode("cp1252", "replace")
+    with contextlib.suppress(UnicodeError):
+        return dos.encode("cp437").decode()
+    return dos
 
 
 def _original(file: str, name: str) -> str:
@@ -165,13 +161,10 @@ def _slug(who: str) -> str:
     return _safe(re.sub(r"[^\w.-]+", "-", who).strip("-."))
 
 
-def _safe(file: str, most: int = 200) -> str:
-    """A name that every file system takes (255 bytes): of a longer one its start, told apart by a hash, and its end."""
+def _safe(file: str) -> str:
+    """A name that every file system takes (255 bytes): of a longer one its start."""
     name = re.sub(r"[^\w. -]+", "-", file).lstrip(".") or "unnamed"
-    if len(name.encode()) <= most:
-        return name
-    mark, end = hashlib.sha256(name.encode()).hexdigest()[:8], Path(name).suffix[:10]
-    return name.encode()[: most - 30].decode(errors="ignore") + f"-{mark}{end}"
+    return name.encode()[:200].decode(errors="ignore")
 
 
 def _is_clutter(path: str) -> bool:
@@ -183,9 +176,11 @@ def _replace(content: zipfile.ZipFile, student: str, entries: list[Entry], damag
     usable = [entry for entry in entries if entry.file.endswith(".ipynb") and entry.member not in damaged]
     notebooks = {}
     for entry in usable:
-        notebooks[entry.file], written = _in_utf8(content.read(entry.member))
-        said = [written] + ["the name had a browser's number in it"] * ("(" in PurePosixPath(entry.member).name)
-        entry.note = "; ".join(filter(None, said)) if entry.file == f"{name}.ipynb" else ""
+        written = content.read(entry.member)
+        notebooks[entry.file] = written.removeprefix(codecs.BOM_UTF8)
+        said = ["a byte-order mark was taken off"] * (notebooks[entry.file] != written)
+        said += ["the name had a browser's number in it"] * ("(" in PurePosixPath(entry.member).name)
+        entry.note = "; ".join(said) if entry.file == f"{name}.ipynb" else ""
     if folder.is_dir() and notebooks == {path.name: path.read_bytes() for path in folder.glob("*.ipynb")}:
         return  # graded already, perhaps: nothing new
     shutil.rmtree(folder, ignore_errors=True)
@@ -198,19 +193,6 @@ def _replace(content: zipfile.ZipFile, student: str, entries: list[Entry], damag
     times = [entry.time for entry in entries if entry.time]
     if times:
         (folder / "timestamp.txt").write_text(max(times), encoding="utf-8")
-
-
-def _in_utf8(data: bytes) -> tuple[bytes, str]:
-    """A notebook as nbgrader reads it, and how it was written where that was otherwise."""
-    for encoding in (json.detect_encoding(data), "cp1252"):
-        with contextlib.suppress(ValueError):
-            text = data.decode(encoding)
-            if encoding == "utf-8":
-                return data, ""
-            json.loads(text)
-            marked = "a byte-order mark was taken off"
-            return text.encode(), marked if encoding == "utf-8-sig" else f"it was written in {encoding}, not in UTF-8"
-    return data, ""
 
 
 def _record(name: str) -> Path:

@@ -42,13 +42,13 @@ def write_grades(name: str, export: Path | None = None, of: float | None = None)
         maximum = assignment.max_score
     oral = oral_points(name, students)
     for row in rows:
-        row |= {"max_score": f"{maximum:g}", "oral": f"{oral[row['student']]:g}" if row["student"] in oral else ""}
-        if oral:  # 17 are the notebook's, 8 the conversation's
-            both = row["oral"] and row.get("weighted")
-            row["weighted"] = f"{float(row['weighted']) + float(row['oral']):.4g}" if both else ""
+        said = oral.get(row["student"])
+        row |= {"max_score": f"{maximum:g}", "oral": "" if said is None else f"{said:g}"}
+        if row.get("score") and not (oral and said is None):  # 17 are the notebook's, 8 the conversation's
+            row["weighted"] = f"{WEIGHT * float(row['score']) / maximum + (said or 0):.4g}"
     path = folders.required() / "grades" / f"{name}.csv"
     columns = "student lms_number score max_score needs_manual_grade status reason late_hours".split()
-    columns += ["late_penalty", "look_at", "code", "written", "oral", "weighted", *map(_column, cells)]
+    columns += ["late_penalty", "look_at", "oral", "weighted", *map(_column, cells)]
     with staging(path) as part, open(part, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
@@ -104,26 +104,12 @@ def _row(student: str, name: str, cells: list[str], submission: Any, problems: d
     row["late_penalty"] = f"{submission.late_submission_penalty:g}" if submission.late_submission_penalty else ""
     if submission.total_seconds_late:
         row["late_hours"] = f"{submission.total_seconds_late / 3600:.1f}"
-    row |= _subtotals(grades, submission)
     notes = [_unboxed(graded), collected.get(student, {}).get("note", "")]
     row["reason"] = "; ".join(filter(None, notes))
     if submission.needs_manual_grade:
         return row | {"needs_manual_grade": "yes", "status": "waits for a written answer's grade"}
     score = submission.score - (submission.late_submission_penalty or 0)
     return row | {"needs_manual_grade": "no", "status": "graded", "score": f"{score:g}"}
-
-
-def _subtotals(grades: dict[str, Any], submission: Any) -> dict[str, str]:
-    """The points of the code and of the written answer, before anything is taken off; and both weighted, after it."""
-    halves = {"code": [g for n, g in grades.items() if n.startswith("test_")]}
-    halves["written"] = [g for n, g in grades.items() if not n.startswith("test_")]
-    ready = {half: theirs for half, theirs in halves.items() if not any(g.needs_manual_grade for g in theirs)}
-    row = {half: f"{sum(g.score for g in theirs):g}" for half, theirs in ready.items()}
-    if ready == halves:
-        kept = 1 - (submission.late_submission_penalty or 0) / submission.score if submission.score else 1
-        share = sum(g.score for g in grades.values()) / sum(g.max_score for g in grades.values())
-        row["weighted"] = f"{kept * WEIGHT * share:.4g}"
-    return row
 
 
 def disagreements(path: Path, grades: dict[str, Any]) -> str:
@@ -143,11 +129,11 @@ def disagreements(path: Path, grades: dict[str, Any]) -> str:
     return "; ".join([*found, *(f"{_column(cell)} is not in the gradebook" for cell in missing)])
 
 
-def write_feedback(name: str, code_only: bool = False) -> tuple[Path, list[str]]:
+def write_feedback(name: str) -> tuple[Path, list[str]]:
     """An HTML page for each graded submission in feedback/, and all of them as one archive, as Moodle takes it back.
 
     Returns the archive, and the students whose written answer has no grade yet. They get no page, which would count it
-    as 0; with code_only they get one that says so, with the points of their code.
+    as 0.
     """
     load(name)
     nbgrading.run("classroom.nbgrading", name)  # points off for being late, from the score as it is now
@@ -162,23 +148,13 @@ def write_feedback(name: str, code_only: bool = False) -> tuple[Path, list[str]]
     with staging(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
         for page in sorted((root / "feedback").glob(f"*/{name}/{name}.html")):
             student = page.parent.parent.name
-            if student in problems or student in wrong or (student in waiting and not code_only):
+            if student in problems or student in wrong or student in waiting:
                 shutil.rmtree(page.parent)  # of an earlier submission, or not complete
                 continue
-            text = page.read_text(encoding="utf-8")
-            text = _without_the_written(text, autograding.graded(student, name)) if student in waiting else text
             note = _unboxed(autograding.graded(student, name))
-            page.write_text(cleaning.page(text, note), encoding="utf-8")
+            page.write_text(cleaning.page(page.read_text(encoding="utf-8"), note), encoding="utf-8")
             archive.write(page, _member(student, name, collected))
     return path, waiting
-
-
-def _without_the_written(page: str, graded: Path) -> str:
-    """nbgrader's page of a student whose written answer nobody has read: no 0 for it, and the code's points on top."""
-    points = inspecting.points(graded).values()
-    code = f"(code: {sum(got for got, _ in points):g} / {sum(most for _, most in points):g}, written: not graded yet)"
-    page = re.sub(r"\(Score: [\d.]+ / [\d.]+\)(?=</h4>)", code, page)
-    return re.sub(r"(Written response</a>) \(Score: [\d.]+ / [\d.]+\)", r"\1 (not graded yet)", page)
 
 
 def _member(student: str, name: str, collected: dict) -> str:

@@ -1,16 +1,12 @@
 """What a submission takes, all its processes together, and what it sees of the machine: each limit is attacked."""
 
-import subprocess
-import sys
-import tempfile
 import textwrap
 import time
-from pathlib import Path
 
 import psutil
 import pytest
 
-from classroom import boxes, folders, sandbox
+from classroom import boxes, sandbox
 
 KINDS = [kind for kind in ("bwrap", "unshare") if kind in boxes.BOXES and sandbox.probe(kind) is None]
 pytestmark = pytest.mark.skipif(not KINDS, reason="no box holds here")
@@ -106,43 +102,14 @@ TAKE = """
     """
 
 
-@pytest.mark.parametrize("grouped", [True, False], ids=["control group", "looked after"])
-def test_memory_is_counted_over_all_processes(kind, grouped, monkeypatch):
+def test_memory_is_counted_over_all_processes(kind, monkeypatch):
     monkeypatch.setitem(boxes.LIMITS, "memory", 150_000_000)  # for one of them it is enough
-    if not grouped:
-        monkeypatch.setattr(boxes, "_group", lambda: None)
-        with pytest.raises(sandbox.SubmissionError, match="more than 0.1 GiB of memory in all its processes"):
-            said(TAKE, kind)
-        return
-    with boxes.group() as words:
-        if not words:
-            pytest.skip("no control group can be made here")
-    monkeypatch.setattr(boxes, "overdone", lambda pid: None)
-    words = said(TAKE, kind)
-    assert "killed" in words and words.count("still there") < 4
-
-
-@pytest.mark.parametrize(
-    ("own", "here", "parent", "limit"),
-    [
-        ("4:memory:/a\n0::/\n", "memory/a", "memory/a", "memory.limit_in_bytes"),
-        ("0::/user/session\n", "user/session", "user", "memory.max"),  # none may stand below one that has processes
-    ],
-)
-def test_a_control_group_of_either_kind(own, here, parent, limit, tmp_path, monkeypatch):
-    monkeypatch.setattr(boxes, "CGROUPS", tmp_path)
-    monkeypatch.setattr(boxes, "OWN", tmp_path / "own")
-    (tmp_path / "own").write_text(own)
-    assert boxes._group() is None
-    (tmp_path / here).mkdir(parents=True)
-    (tmp_path / here / limit).touch()
-    group = boxes._group()
-    assert group.parent == tmp_path / parent and (group / limit).read_text() == str(boxes.LIMITS["memory"])
+    with pytest.raises(sandbox.SubmissionError, match="more than 0.1 GiB of memory in all its processes"):
+        said(TAKE, kind)
 
 
 def test_memory_that_processes_share_counts_once(kind, monkeypatch):
     monkeypatch.setitem(boxes.LIMITS, "memory", 250_000_000)
-    monkeypatch.setattr(boxes, "_group", lambda: None)
     share = TAKE.replace("for _ in range(4):\n", "kept = bytearray(b'x') * 60_000_000\n    for _ in range(4):\n", 1)
     share = share.replace("            kept = bytearray(os.urandom(1)) * 60_000_000\n", "").replace("(2)", "(1)")
     assert said(share, kind).count("still there") == 4
@@ -173,54 +140,3 @@ def test_a_flood_does_not_fill_the_teachers_memory(kind, monkeypatch):
 def test_what_is_given_arrives_whole_however_late(kind):
     late = "import sys, time; time.sleep(.5); print(len(sys.stdin.read()))"
     assert sandbox.call([boxes.PYTHON, "-c", late], 20, kind, b"x" * 10**6)[0] == b"1000000\n"
-
-
-NESTED = "import os\nfor _ in range(1500):\n  os.mkdir('d'); os.chdir('d')\nos.chmod('.', 0)\nprint('done')"
-
-
-def test_nested_folders_leave_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    for kind in [*KINDS, sandbox.UNBOXED]:
-        assert said(NESTED, kind) == "done"
-        assert list(tmp_path.iterdir()) == []
-
-
-def test_what_cannot_be_removed_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(sandbox.subprocess, "run", lambda *_, **__: None)
-    monkeypatch.setattr(sandbox.shutil, "rmtree", lambda *_, **__: None)
-    with pytest.raises(sandbox.SubmissionError, match=rf"delete {tmp_path}/box-\w+ yourself"):
-        said("", sandbox.UNBOXED)
-
-
-AS_A_USER = """
-set -e
-mkdir "$1/python" "$1/home"; chmod 777 "$1" "$1/home"
-mount --bind "$2" "$1/python"; mount -t tmpfs -o mode=755 tmpfs "$3"; mkdir -p "$2"; mount --bind "$1/python" "$2"
-cd /; export HOME="$1/home" TMPDIR="$1/home"; shift 3
-exec setpriv --reuid=12345 --regid=12345 --clear-groups "$@"
-"""
-
-
-@pytest.mark.skipif(not boxes.IS_ROOT, reason="all other tests here are those of an ordinary user")
-def test_the_box_of_an_ordinary_user():
-    """Root's box and an ordinary user's are made in different ways: the attacks once more, as somebody else."""
-    private = [path for path in Path(sys.base_prefix).parents if not path.stat().st_mode & 1]
-    code = f"""
-import sys
-sys.path[:0] = [{str(folders.CLONE)!r}, {str(Path(__file__).parent)!r}]
-import os
-from classroom import boxes, sandbox
-import test_sandbox_limits as attacks
-print(os.getuid(), boxes.IS_ROOT, attacks.KINDS)
-for kind in attacks.KINDS:
-    attacks.test_the_devices_the_users_and_the_machine_stay_outside(kind)
-    attacks.test_processes_are_counted_together(kind)
-    attacks.test_what_is_written_is_counted_over_all_places(kind)
-    attacks.test_no_namespace_inside_to_mount_more_in(kind)
-"""
-    with tempfile.TemporaryDirectory() as folder:
-        hide = [folder, sys.base_prefix, str(private[-1]) if private else f"{folder}/home"]
-        command = ["unshare", "-m", "sh", "-c", AS_A_USER, "sh", *hide, boxes.PYTHON, "-B", "-c", code]
-        done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.startswith("12345 False ['"), done.stdout + done.stderr
