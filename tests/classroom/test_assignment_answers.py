@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from classroom import proof
 from classroom.expecting import task_expectations, work
 from classroom.solutions import load_solutions
 from lora_course.assignments import a3_nf4, core
 from lora_course.assignments.looking import observe_all, observe_case, silence
-from lora_course.assignments.verdict import earned, explanation, judge
+from lora_course.assignments.verdict import earned, judge
 from lora_course.assignments.visible import stored_checks
 from lora_edu import nf_codebook, quantize
 from lora_edu.measures import relative_error
@@ -37,10 +38,9 @@ def points(number, make, seed=5):
 
 
 def said(number, make):
-    assignment = core.load(NAMES[number[0]])
-    got = observe_all(assignment, number, make(assignment.constants), "visible")
-    stored = stored_checks(assignment.name, "formative")["tasks"][number]
-    return explanation(got, stored, assignment.tasks[number].tolerance)
+    """What the check of the practice version says."""
+    name = NAMES[number[0]]
+    return proof.what_the_check_says(core.load(name), number, make, stored_checks(name, "formative")["tasks"][number])
 
 
 def right(number):
@@ -113,8 +113,12 @@ def test_an_unforeseen_mistake_keeps_what_is_right_beside_it(number, change, kep
 # --- what it is told --------------------------------------------------------------------------------------------------
 
 
-# number, the edit, what is true of it, what is not
+# number, the answer, or what is edited in the right one; what is true of it, what is not
+USED, STOPPED = "cannot be used: ValueError", "your answer stopped with ValueError"
 TOLD = [
+    ("1.2", lambda c: lambda M, r: (np.ones((len(M), r)), np.ones((r, M.shape[1]))), USED, STOPPED),
+    ("1.2", lambda c: lambda M, r: np.ones(r) @ M @ M @ M, STOPPED, USED),
+    ("2.2", lambda c: lambda *_: None, "nothing was replaced in the model that was given", "your answer stopped"),
     ("1.4", "A - lr * -> A - 0 * & c.ratio * lr -> 3 * lr", "A is where it was", "a step less"),
     ("2.1", "self.base = base -> nn.Linear(3, 3); self.base = base", "as nn.Linear does when it is", "sets the seed"),
     ("2.2", "modules = dict -> return []\n    modules = dict", "no adapter was put in", "pooler"),
@@ -123,9 +127,9 @@ TOLD = [
 ]
 
 
-@pytest.mark.parametrize(("number", "change", "true", "false"), TOLD)
-def test_a_message_is_true(number, change, true, false):
-    text = said(number, right(number).edited(change))
+@pytest.mark.parametrize(("number", "answer", "true", "false"), TOLD)
+def test_a_message_is_true(number, answer, true, false):
+    text = said(number, right(number).edited(answer) if isinstance(answer, str) else answer)
     assert true in text and false not in text, text
 
 
