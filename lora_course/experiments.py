@@ -141,14 +141,12 @@ EXPERIMENTS = {
     "packed": Experiment(packed, PACKED_ARMS, "questions: short speeches packed into one row", 3),
     "trained-twice": Experiment(twice, TWICE_ARMS, "questions: after plays, verses: go on, stack or merge?", 6),
     "telegrams": Experiment(nb17.trained, nb17.TASK_ARMS, "17: telegrams written out, by LoRA on pairs", 24),
-    "telegrams-asked": Experiment(nb17.prompted, nb17.PROMPT_ARMS, "17: the same by prompts, without training", 9),
-    "telegrams-read": Experiment(
-        nb17.read_only, nb17.TEXT_ARMS, "17: the same by LoRA on the sentences as plain text", 8
-    ),
+    "telegrams-asked": Experiment(nb17.prompted, nb17.PROMPT_ARMS, "17: the same by prompts, without training", 30),
+    "telegrams-read": Experiment(nb17.read_only, nb17.TEXT_ARMS, "17: the same by LoRA on plain addresses", 3),
     "telegrams-spoken": Experiment(
         nb17.transcript, nb17.SPOKEN_ARMS, "17: llama.cpp speaks with an adapter of ours", 1
     ),
-    "reward": Experiment(reward_arm, REWARD_ARMS, "16: no e: policy gradients, one bias, and picked roll-outs", 86),
+    "reward": Experiment(reward_arm, REWARD_ARMS, "16: no e: policy gradients, one bias, and picked roll-outs", 68),
 }
 
 

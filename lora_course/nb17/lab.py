@@ -4,7 +4,6 @@ Every arm ends alike: the same held-out telegrams, always the likeliest token, t
 the losses on held-out sentences as answers and on plain addresses.
 """
 
-import copy
 import random
 import tempfile
 from collections.abc import Sequence
@@ -95,35 +94,17 @@ def taught(model, tokenizer, rows: Pairs, seed=0, *, masked=True, ends=True, pro
 
 
 @torch.no_grad()
-def answered(model: nn.Module, tokenizer, prompts: Sequence[str], before: str = "") -> tuple[list[str], int]:
-    """What the model writes, always the likeliest token, and how many of the answers ended by themselves.
-
-    before: what stands in front of every prompt. It is read once, and what attention keeps of it serves all of them.
-    """
+def answered(model: nn.Module, tokenizer, prompts: Sequence[str]) -> tuple[list[str], int]:
+    """What the model writes, always the likeliest token, and how many of the answers ended by themselves."""
     tokenizer.padding_side, found, ended = "left", [], 0
-    front = _read(model, tokenizer, before)
     for start in range(0, len(prompts), 16):
         some = list(prompts[start : start + 16])
-        how = dict(tokenizer(some, return_tensors="pt", padding=True, add_special_tokens=False))
-        if before:
-            ids, cache = front[0].expand(len(some), -1), copy.deepcopy(front[1])
-            cache.batch_repeat_interleave(len(some))
-            how["input_ids"] = torch.cat([ids, how["input_ids"]], dim=1)
-            how["attention_mask"] = torch.cat([torch.ones_like(ids), how["attention_mask"]], dim=1)
-            how["past_key_values"] = cache
+        how = tokenizer(some, return_tensors="pt", padding=True, add_special_tokens=False)
         written = model.generate(**how, max_new_tokens=MOST, do_sample=False, pad_token_id=END)
         written = written[:, how["input_ids"].shape[1] :]
         ended += int((written == END).any(dim=1).sum())
         found += tokenizer.batch_decode(written, skip_special_tokens=True)
     return found, ended
-
-
-def _read(model: nn.Module, tokenizer, before: str) -> tuple:
-    """The tokens of what stands in front, (1, n), and the keys and values that attention keeps of them."""
-    if not before:
-        return ()
-    ids = tokenizer(before, return_tensors="pt", add_special_tokens=False)["input_ids"]
-    return ids, model(ids, use_cache=True).past_key_values
 
 
 def best_line(short: str, answer: str) -> str:
@@ -132,10 +113,10 @@ def best_line(short: str, answer: str) -> str:
     return max(answer.split("\n"), key=lambda line: len(kept & set(words(line)))).strip()
 
 
-def measured(model: nn.Module, tokenizer, prompt: str = turn(ASKED), before: str = "") -> dict:
+def measured(model: nn.Module, tokenizer, prompt: str = turn(ASKED)) -> dict:
     """One way to ask, on the held-out telegrams: counts (TESTED, 3), how many answers ended, the first twelve."""
     rows = pairs()[1][:TESTED]
-    written, ended = answered(model, tokenizer, [prompt.format(short) for short, _ in rows], before)
+    written, ended = answered(model, tokenizer, [prompt.format(short) for short, _ in rows])
     lines = [best_line(short, text) for (short, _), text in zip(rows, written, strict=True)]
     return {"counts": counts(rows, lines).tolist(), "ended": ended, "answers": lines[:12]}
 
@@ -167,9 +148,9 @@ def loaded() -> tuple[nn.Module, Any]:
     return model.requires_grad_(False), tokenizer
 
 
-def examples(count: int, seed: int) -> str:
-    """Pairs as finished turns, to stand before a request."""
-    return "".join(turn(ASKED.format(short), sentence) for short, sentence in drawn(count, seed))
+def after_examples(count: int, seed: int) -> str:
+    """The short prompt, and before it so many pairs as finished turns."""
+    return "".join(turn(ASKED.format(short), sentence) for short, sentence in drawn(count, seed)) + turn(ASKED)
 
 
 def prompted(wording: str = "", shown: int = 0, *, seed: int = 0) -> dict:
@@ -177,7 +158,7 @@ def prompted(wording: str = "", shown: int = 0, *, seed: int = 0) -> dict:
     model, tokenizer = loaded()
     found = losses(model, tokenizer) if wording == "short" else {}
     if shown:
-        return measured(model, tokenizer, before=examples(shown, seed))
+        return measured(model, tokenizer, after_examples(shown, seed))
     return measured(model, tokenizer, SYSTEM + turn(WORDINGS[wording])) | found
 
 
@@ -189,24 +170,19 @@ def trained(count: int, *, masked: bool = True, ends: bool = True, seed: int = 0
     return measured(model, tokenizer) | losses(model, tokenizer) | {"training": training}
 
 
-def read_only(count: int, running: bool = False, *, seed: int = 0, progress: bool = True) -> dict:
-    """The control: LoRA on plain text, as many tokens in as many steps as so many pairs have, and no telegram.
-
-    The text: the sentences of these pairs, or, running, the training addresses as they stand.
-    """
+def read_only(count: int, *, seed: int = 0, progress: bool = True) -> dict:
+    """The control: LoRA on the training addresses, as many tokens and steps as so many pairs have, and no telegram."""
     model, tokenizer = loaded()
     rows = [encoded(tokenizer, *pair) for pair in drawn(count, seed)]
     width = sum(len(question) + len(answer) for question, answer in rows) // (count // BATCH)  # tokens of a step
-    text = tokenizer(" ".join(sentence for _, sentence in drawn(count, seed)), return_tensors="pt")["input_ids"][0]
-    if running:
-        text = tokenize(tokenizer, load_text("speeches").train)
+    text = tokenize(tokenizer, load_text("speeches").train)
     torch.manual_seed(seed)
     add_lora(model, rank=8, alpha=16, targets="all-linear")
     how = dict(batch_size=1, seq_len=width, eval_windows=1, loss_fn=next_token_loss, progress=progress)
     train(model, Text(text, text), count // BATCH, lr=RATE, warmup_steps=WARMUP, seed=seed, **how)
     merge(model.eval())
-    asked = {"short": {}, "long": {"prompt": SYSTEM + turn(WORDINGS["long"])}, "5 examples": {"before": examples(5, 0)}}
-    return {name: measured(model, tokenizer, **how) for name, how in asked.items()} | losses(model, tokenizer)
+    asked = {"short": turn(ASKED), "long": SYSTEM + turn(WORDINGS["long"]), "5 examples": after_examples(5, 0)}
+    return {name: measured(model, tokenizer, prompt) for name, prompt in asked.items()} | losses(model, tokenizer)
 
 
 def spoken(model: nn.Module, adapter: Path, prompts: Sequence[str]) -> dict:
@@ -237,6 +213,5 @@ TASK_ARMS = {
     **seeded("200 pairs, no end", seeds=(0,), count=200, ends=False),
     **seeded("64 pairs, question not masked", count=64, masked=False),
 }
-TEXT_ARMS = seeded("600 sentences", seeds=(0,), count=600)
-TEXT_ARMS |= seeded("running addresses", seeds=(0,), count=200, running=True)
+TEXT_ARMS = seeded("running addresses", seeds=(0,), count=200)
 SPOKEN_ARMS = seeded("64 pairs", seeds=(0,), count=64, shown=8)

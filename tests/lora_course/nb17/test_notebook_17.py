@@ -1,9 +1,7 @@
-"""What notebook 17 says about telegrams, each with the stored number that would prove it wrong; and its instruments."""
+"""The instruments of notebook 17, and what it says beside what its cells print and assert."""
 
 import numpy as np
 import pytest
-import torch
-import transformers
 
 from lora_course.experiments import load_results
 from lora_course.nb17 import check, lab, pictures
@@ -71,34 +69,6 @@ def test_a_batch_asks_for_answers_and_their_ends_and_for_nothing_else():
     assert whole[0].tolist() == [7, 2, 5, 8, 9, 2, -100, -100, -100]
 
 
-class Letters:
-    """A tokenizer of single bytes. Padded on the left, with END."""
-
-    padding_side = "left"
-
-    def __call__(self, text, return_tensors="pt", padding=False, add_special_tokens=False):
-        texts = [text] if isinstance(text, str) else text
-        longest = max(map(len, texts))
-        ids = torch.tensor([[lab.END] * (longest - len(one)) + list(one.encode()) for one in texts])
-        mask = torch.tensor([[0] * (longest - len(one)) + [1] * len(one) for one in texts])
-        return {"input_ids": ids, "attention_mask": mask}
-
-    def batch_decode(self, ids, skip_special_tokens=True):
-        return [bytes(row.tolist()).decode("latin-1") for row in ids]
-
-
-def test_examples_that_are_read_once_are_read():
-    torch.manual_seed(0)
-    shape = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2)
-    config = transformers.LlamaConfig(vocab_size=256, **shape, initializer_range=0.6)
-    model = transformers.LlamaForCausalLM(config).eval()
-    prompts, before = ["a b c", "the old pilot", "x"], "something in front: "
-    once, ended = lab.answered(model, Letters(), prompts, before)
-    assert once == lab.answered(model, Letters(), [before + prompt for prompt in prompts])[0]
-    assert once != lab.answered(model, Letters(), prompts)[0]
-    assert 0 <= ended <= 3
-
-
 def test_the_line_that_answers_is_read():
     assert lab.best_line("old men peace", "Here it is:\nThe old men of peace.\nI hope") == "The old men of peace."
 
@@ -137,30 +107,3 @@ def test_no_prompt_is_clearly_above_one_word_everywhere():
     assert 14 < score(one_word) < 18
     assert all(apart(counted, one_word)[0] < 0 for counted in PROMPTS.values())
     assert all(apart(one, one_word)[0] > 2 for one in LORA[64])  # each seed
-
-
-def test_nobody_forgets_to_say_for_how_much_data():
-    rules = [nb17.GapRule(seen) for seen in (TRAIN[:600], TRAIN, nb17.pairs(3, 60)[0])]
-    same, more, every = (nb17.counts(ROWS, [rule(short) for short, _ in ROWS]) for rule in rules)
-    assert apart(LORA[600], same)[0] > 20 and apart(LORA[600], more)[0] > 10
-    assert apart(LORA[600], every)[0] < 10  # the rule that saw 46 times as much comes close, at least
-
-
-def test_a_text_is_learned_without_the_task_and_the_task_without_the_text():
-    read, start = load_results("telegrams-read")["arms"]["running addresses, seed 0"], ARMS["asked, short"]
-    assert read["addresses"] < start["addresses"] - 0.05
-    told = [loss for n in (64, 600) for loss in pictures.marks(ARMS, f"{n} pairs")]
-    assert len(told) == 6 and min(told) > start["addresses"] + 0.05
-    best = max(score(counted) for counted in PROMPTS.values())
-    assert max(score(read[way]["counts"]) for way in ("short", "long", "5 examples")) < best + 5
-
-
-def test_what_loose_sentences_do_is_no_reading():
-    """The first control, the same sentences shuffled: it made addresses worse, and could tell nothing."""
-    loose = load_results("telegrams-read")["arms"]["600 sentences, seed 0"]
-    assert loose["addresses"] > ARMS["asked, short"]["addresses"] + 0.5
-
-
-def test_without_the_end_it_does_not_stop():
-    assert ARMS["200 pairs, no end, seed 0"]["ended"] == 0
-    assert min(pictures.marks(ARMS, "64 pairs", "ended") + pictures.marks(ARMS, "600 pairs", "ended")) > 115
