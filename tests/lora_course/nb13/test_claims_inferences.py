@@ -9,7 +9,7 @@ from lora_course.nb13 import check
 from lora_course.nb13 import lab_measured as measured
 from lora_course.nb13 import lab_trained as trained
 from lora_course.nb13.lab import ASKED, MID
-from lora_course.nb13.pictures_claims import CLAIMS, DEPENDS, FALSE, holds, verdict
+from lora_course.nb13.pictures_claims import holds
 
 # --- products, memory, precision -------------------------------------------------------------------------------------
 
@@ -30,19 +30,6 @@ def test_the_large_model_is_compared_at_equal_checkpointing():
 
 
 # --- which verb goes with which pronoun? -----------------------------------------------------------------------------
-
-
-def test_an_untrained_base_passes_half_of_the_test_and_fails_the_other():
-    statements, questions = (mean(trained.shares("base", order)) for order in ("statement", "question"))
-    assert statements > 0.85 and questions < 0.25, "so neither of them is knowledge"
-
-
-def test_lora_fails_at_questions_which_counting_learns_from_the_same_bytes():
-    """With three seeds the interval held the coin: six tell. One task that fails is enough against 'any'."""
-    assert CLAIMS[6].sentence.startswith("In 100 steps") and "100 steps" in CLAIMS[6].settings
-    assert CLAIMS[6].answers == [True, False, None] and CLAIMS[6].verdict == FALSE and CLAIMS[6].says_any
-    assert verdict(CLAIMS[6].answers) == DEPENDS
-    assert all(len(trained.shares(method, "question")) == 6 for method in ("lora", "qlora", "full", "counted"))
 
 
 def gap(one, other, order):
@@ -68,16 +55,6 @@ def test_full_training_alone_beats_the_coin_in_both_orders_and_in_mid_line_alone
     assert (
         mean(trained.shares("base", f"question{MID}")) < 0.25 < 0.85 < mean(trained.shares("base", f"statement{MID}"))
     )
-
-
-def test_six_seeds_tell_of_questions_and_take_back_what_three_said_of_statements():
-    """The page had said of both orders that it cannot be told, and of statements that full training is behind."""
-    full, lora = ({order: np.array(trained.shares(way, order)) for order in ASKED} for way in ("full", "lora"))
-    gaps = {order: (full[order] - lora[order]).tolist() for order in ASKED}
-    assert max(gaps["statement"][:4]) < 0 < gaps["statement"][5] and min(gaps["question"]) > 0
-    assert holds(trained.interval(gaps["statement"]), 0, 1) is None and holds(trained.interval(gaps["question"]), 0, 1)
-    luck = [trained.luck("full", "lora", "statement", seed) for seed in range(6)]
-    assert max(luck[:4]) < -4 and luck[5] > 4, "each of these runs alone is far from luck among its pairs"
 
 
 def test_luck_is_what_exercise_13_1_asks_for():
