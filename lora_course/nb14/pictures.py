@@ -6,9 +6,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from lora_course.drawing.style import Drawn, beside, panels, picture, slider, stage
+from lora_course.drawing.style import beside, slider, stage
 from lora_course.nb08.pictures import PARTS
-from lora_edu.memory.calculator import ALL_KINDS, BITS, CARDS_GB, GIB, LOGITS, USABLE, smallest_card, training_bytes
+from lora_edu.memory.calculator import ALL_KINDS, BITS, CARDS_GB, GIB, USABLE, smallest_card, training_bytes
 from lora_edu.memory.shapes import ARCHITECTURES, BASE, CONSTANTS
 
 CARDS_ALT = (
@@ -140,31 +140,3 @@ def _zigzag(column: int) -> Line2D:
     heights = [TOP - (0.1 if step % 2 else 0.05) for step in steps]
     across = [column - 0.36 + 0.09 * step for step in steps]
     return Line2D(across, heights, color="white", lw=3.5, animated=True)
-
-
-@picture
-def models_picture(needed: dict[str, dict[str, dict[str, float]]], cards: tuple[int, ...] = (24, 48)) -> Drawn:
-    """What each model needs, logits and all the rest, in a panel for each number of tokens. needed: title -> model ->
-    kind -> bytes; the last title is that of the most tokens. cards: drawn as lines, with a tenth left free."""
-    figure, frames = panels(len(needed), 9.6, 3.7, sharey=True, sharex=True)
-    for axes, (title, models) in zip(frames, needed.items(), strict=True):
-        for place, kinds in enumerate(models.values()):
-            whole, logits = sum(kinds.values()) / GIB, kinds[LOGITS] / GIB
-            axes.barh(place, whole - logits, height=0.7, **PARTS["weights"])
-            axes.barh(place, logits, left=whole - logits, height=0.7, **PARTS[LOGITS])
-            axes.text(whole + 0.9, place, f"{whole:.1f}", va="center", bbox={"fc": "white", "ec": "none", "pad": 0.5})
-        for card in cards:
-            axes.axvline(USABLE * card, color="black", lw=1, ls=":", zorder=0)
-            axes.text(USABLE * card, -0.75, f"{card} GB card", ha="center", va="bottom", fontsize=9)
-        axes.set(xlabel="GiB", xlim=(0, 70), yticks=range(len(models)), yticklabels=list(models))
-        axes.set_ylim(len(models) - 0.4, -1.5)
-        axes.annotate(title, (0.98, 0.5), xycoords="axes fraction", ha="right", weight="bold")
-    figure.legend(frames[0].patches[:2], ["all the rest", LOGITS], loc="outside lower center", ncols=2)
-    most = {name: sum(kinds.values()) for name, kinds in models.items()}
-    small, *others = sorted(most, key=lambda name: ARCHITECTURES[name].n_parameters)
-    passed = [name for name in others if most[name] < most[small]]
-    told = "; ".join(f"{name} {size / GIB:.1f}, {models[name][LOGITS] / size:.0%}" for name, size in most.items())
-    return figure, (
-        f"Over {title} the smallest model, {small}, needs more than {passed[-1]}. GiB, and the logits' share: {told}. "
-        "Stacked bars, a panel for each number of tokens; dotted: nine tenths of two cards."
-    )
