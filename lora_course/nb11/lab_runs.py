@@ -11,7 +11,6 @@ from lora_course.running.sweeps import Runs, interval, stored_runs
 
 OWN = "its own"
 RANKED = tuple(KINDS)
-SIX = range(6)  # the seeds of DoRA and LoRA
 
 
 def best_rate(runs: Runs, name: str) -> float:
@@ -40,13 +39,6 @@ def at_equal_time(name: str, which: str = "loss") -> list[float]:
     """100 steps of a way, at its best, minus as many of LoRA as last as long as DoRA's, 112: a difference a seed."""
     longer = stored_runs("variants", "loss").where(name="LoRA", steps=DORAS_TIME)
     return _differences(at_multiple(name), longer, which)
-
-
-def even_at(name: str) -> float:
-    """At which ratio of times a way and LoRA would end equal: what LoRA wins by 12 more steps, on a line."""
-    longer = stored_runs("variants", "loss").where(name="LoRA", steps=DORAS_TIME)
-    a_step = statistics.mean(_differences(at_multiple("LoRA"), longer)) / (DORAS_TIME - 100)
-    return 1 - statistics.mean(row_gaps(name)) / a_step / 100
 
 
 # --- one number a row ------------------------------------------------------------------------------------------------

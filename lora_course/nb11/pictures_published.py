@@ -1,12 +1,10 @@
-"""Rows of a published comparison, for exercise 11.2, and what a reader's function says of them.
+"""Rows of a published comparison, for exercise 11.2.
 
 Source: Hugging Face's PEFT, `method_comparison/MetaMathQA/results`, the files of June 2025 (read at commit 0a179c1;
 LoRA of rank 64 at 18e07f1, DoRA at 9bb1ae7), and DoRA's of January 2026 (52903c8: newer libraries, another revision
 of the questions' data set). All: Llama-3.2-3B, 5,000 steps of 4 examples, AdamW with weight decay 0.1 (full fine-tuning
 with AdamW's default), gradients clipped at 1, adapters on q and v, seed 0.
 """
-
-from collections.abc import Callable
 
 from lora_course.drawing.plots import table
 
@@ -29,11 +27,6 @@ PUBLISHED = {
 # Seconds of training in 5,000 steps of rank 32: the sum of "train time" in the two files of June, on an NVIDIA L40S.
 SECONDS = {"LoRA": 619.3, "DoRA": 969.4}
 FULL = _row(JUNE, "full fine-tuning", 0, None, 1e-5, 3_212_749_824, 660)
-PAIRS = (  # each of one rank: across ranks, s times the rate does not say how far a weight moves
-    ("LoRA, rank 64", "rsLoRA, rank 64"),
-    ("LoRA, rank 32", "DoRA, rank 32"),
-    ("DoRA, rank 32", "DoRA again"),
-)
 
 
 def published_table() -> None:
@@ -43,15 +36,3 @@ def published_table() -> None:
         for name, row in (PUBLISHED | {FULL["method"]: FULL}).items()
     ]
     table(["method", "run", "alpha", "rate", "numbers trained", f"right of {QUESTIONS:,}"], rows)
-
-
-def judged(answer: Callable) -> None:
-    """Show what a reader's function says of pairs of rows; nothing while it is the stub."""
-    rows = []
-    for one, other in PAIRS:
-        made = answer(PUBLISHED[one], PUBLISHED[other], QUESTIONS)
-        if made is ...:
-            return
-        step, errors = made
-        rows.append([f"{one} → {other}", f"{step:.3g}", f"{errors:+.1f}"])
-    table(["from → to", "times the step", "gap in standard errors"], rows)
