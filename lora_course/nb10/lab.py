@@ -12,34 +12,20 @@ import torch
 
 from lora_course.running.finetune import both_losses, fine_tune, prepared
 from lora_course.running.sweeps import SEEDS, arms_of, sweep_arms
-from lora_edu import GPT, load_base, load_text
-from lora_edu.calibration import and_biases
+from lora_edu import GPT, load_base
 from lora_edu.lora import lora_layers
 from lora_edu.observing import block_linears
 
 
-def adapted_loss(
-    method: str, lr: float, *, rank=8, steps=100, calibrate=False, windows=64, seed=0, progress=True, **how
-) -> dict:
+def adapted_loss(method: str, lr: float, *, rank=8, steps=100, seed=0, progress=True, **how) -> dict:
     """Fine-tune the shipped base on plays in one way, and measure it on held-out text.
 
     method, and more in how: as for `prepared`.
-    calibrate: for each text also the best temperature, the loss without it, with it, and with a bias for each byte too.
-    Returns both losses in nats per byte, how many numbers were trained, and the norm of all updates of block matrices
-    as a share of the norm of these matrices.
+    Returns both losses in nats per byte, and how many numbers were trained.
     """
     model = prepared(load_base("laptop", device="cpu"), method, rank, seed, **how)
-    before = block_weights(model)
     fine_tune(model, steps, lr, seed, progress=progress)
-    result = both_losses(model, windows) | {
-        "trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "norm": round(relative_norm(before, block_weights(model)), 5),
-    }
-    for text in ("shakespeare", "speeches") if calibrate else ():
-        held_out = load_text(text).validation
-        found = and_biases(model, held_out, max_windows=windows)
-        result.setdefault("confidence", {})[text] = [round(value, 5) for value in found]
-    return result
+    return both_losses(model) | {"trained": sum(p.numel() for p in model.parameters() if p.requires_grad)}
 
 
 @torch.no_grad()
@@ -54,17 +40,6 @@ def block_weights(model: GPT) -> dict[str, torch.Tensor]:
         if inside not in adapters:
             found[inside] = layer.weight.detach().clone()
     return found
-
-
-def relative_norm(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> float:
-    """The norm of all changes, as a share of the norm of what was changed."""
-    return share_of_norm({path: after[path] - weight for path, weight in before.items()}, before)
-
-
-def share_of_norm(some: dict[str, torch.Tensor], of: dict[str, torch.Tensor]) -> float:
-    """The norm of all matrices together, as a share of that of others."""
-    one, other = (sum(float(m.square().sum()) for m in side.values()) for side in (some, of))
-    return (one / other) ** 0.5
 
 
 # --- where: one budget ----------------------------------------------------------------------------------------------

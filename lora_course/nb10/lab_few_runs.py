@@ -28,7 +28,7 @@ def all_runs(lesson: str) -> tuple[float, Runs]:
         few = Runs(run for run in stored_runs("few-numbers", "plays") if run.steps == 100)
         for run in few:
             run.way, run.numbers = run.what, run.trained
-        return lab_runs.base_losses()[0], Runs(ranks + few)
+        return load_results("nf4-draws")["arms"]["full precision"]["plays"], Runs(ranks + few)
     stored = load_results("few-rewarded")
     found, reads = Runs(), lesson != "reward"
     for arm, how in stored["settings"].items():

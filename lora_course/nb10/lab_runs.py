@@ -1,7 +1,6 @@
-"""What the stored runs of notebook 10 say: what each way learned and forgot, at which rates, beside which others.
+"""What the stored runs of notebook 10 say: the loss of each way on held-out plays, at which rates, beside which others.
 
-`learned` is what a run wins on held-out plays, `forgotten` what it loses on held-out addresses, both against the base
-as shipped and in nats per byte. Of rates that tie, the best is one that was run with the most seeds.
+Of rates that tie, the best is one that was run with the most seeds.
 """
 
 import functools
@@ -11,7 +10,6 @@ from types import SimpleNamespace
 
 from lora_course.nb09 import lab as nb09
 from lora_course.nb10.lab import HALF, PLACES, SCALINGS, rank_way
-from lora_course.running.stored import load_results
 from lora_course.running.sweeps import TIE, Runs, stored_runs
 
 RANKS = (1, 2, 4, 8, 64)
@@ -20,25 +18,14 @@ IN_FULL = {"full": 3_356_160, "blocks": 3_145_728}  # numbers trained: everythin
 A_RANK = 18_432  # numbers that one rank on all of these takes
 
 
-def base_losses() -> tuple[float, float]:
-    """The losses of the shipped base on plays and addresses, on the windows that every run is measured on."""
-    base = load_results("nf4-draws")["arms"]["full precision"]
-    return base["plays"], base["addresses"]
-
-
 @functools.cache
 def all_runs() -> Runs:
-    """Every stored run on all plays, by its `way`, with what it `learned` and what is `forgotten`.
-
-    This notebook's, and those of notebook 09, which follow the same protocol.
-    """
-    ours = stored_runs("lora-price", "plays") + stored_runs("lora-where", "plays")
-    found, (plays, addresses) = Runs(), base_losses()
+    """Every stored run on all plays, by its `way`: this notebook's, and those of 09, which follow the same protocol."""
+    ours, found = stored_runs("lora-price", "plays") + stored_runs("lora-where", "plays"), Runs()
     for run in nb09.quality_runs().where(text="all plays") + ours:
         if run.loss < math.inf:
-            more = {"plays": run.loss, "learned": plays - run.loss, "forgotten": run.addresses - addresses}
             adapter = getattr(run, "trained", run.rank * A_RANK)
-            more |= {"way": way_of(run), "numbers": IN_FULL.get(run.method, adapter)}
+            more = {"plays": run.loss, "way": way_of(run), "numbers": IN_FULL.get(run.method, adapter)}
             found.append(SimpleNamespace(**vars(run) | more))
     return found
 

@@ -1,4 +1,4 @@
-"""Pictures of notebook 10: one budget in nine places, and the best rate of each rank.
+"""Pictures of notebook 10: one budget in nine places.
 
 What the stored runs say is in `lora_course.nb10.lab_runs`.
 """
@@ -12,10 +12,10 @@ from matplotlib.patches import Rectangle
 
 from lora_course.drawing.looks import ADAPTER, BLUE, GRAY, ORANGE, filled
 from lora_course.drawing.sliders import explore
-from lora_course.drawing.style import Drawn, note, panels, picture, slider, stage, ticks
+from lora_course.drawing.style import Drawn, note, panels, picture, slider, stage
 from lora_course.nb10.lab import HALF, PLACES
-from lora_course.nb10.lab_runs import RANKS, at_best, best_rates, swept
-from lora_course.running.sweeps import TIE, Runs
+from lora_course.nb10.lab_runs import at_best
+from lora_course.running.sweeps import Runs
 
 # --- one budget: the slider of the first screen ----------------------------------------------------------------------
 
@@ -114,37 +114,4 @@ def places_figure(runs: Runs) -> Drawn:
     return figure, (
         f"In 100 steps one MLP matrix, down, beats all of attention. With one budget: {', '.join(whole)}. With half of "
         f"it: {', '.join(half)}. Squares are attention, diamonds the MLP, circles all six; short lines three seeds."
-    )
-
-
-# --- ranks and rates -------------------------------------------------------------------------------------------------
-
-
-@picture
-def rates_figure(runs: Runs) -> Drawn:
-    """The best rate at each rank, for two ways to choose alpha, beside that of the same matrices in full."""
-    figure, (axes,) = panels(1, 8.6, 3.6)
-    found = best_rates(runs)
-    looks = ((ORANGE, "-s", 1), (BLUE, "--o", 1.08))
-    for (name, chosen), (color, style, aside) in zip(found.items(), looks, strict=True):
-        ranks = sorted(chosen)
-        at = [rank * aside for rank in ranks]
-        axes.plot(at, [chosen[rank] for rank in ranks], style, color=color, ms=7)
-        for rank, x in zip(ranks, at, strict=True):
-            ends = swept(runs, rank, name).tied()
-            axes.plot([x, x], [ends[0], ends[-1]], color=color, lw=6, alpha=0.3, solid_capstyle="round")
-        note(axes, name, (at[-1], chosen[ranks[-1]]), (10, 0), color=color)
-    (full,) = runs.where(way="blocks").tied()
-    for times, label in ((1, "the same matrices, trained in full"), (10, "ten times that")):
-        axes.axhline(times * full, color=GRAY, lw=1, ls=":")
-        axes.text(330, times * full * 1.05, label, fontsize=9, va="bottom", ha="right")
-    axes.set(xscale="log", xlabel="rank", xlim=(0.8, 350))
-    axes.set(yscale="log", ylabel="best learning rate", ylim=(1.4e-3, 4e-2))
-    ticks(axes.xaxis, RANKS)
-    ticks(axes.yaxis, (2e-3, 5e-3, 1e-2, 2e-2))
-    tuned = "; ".join(f"{name}: {chosen[min(chosen)]:g} to {chosen[max(chosen)]:g}" for name, chosen in found.items())
-    return figure, (
-        f"With a fixed alpha the best rate stays; at alpha = 2r it falls with the rank. From rank 1 to 64, {tuned}. "
-        f"Thick bars: rates as good within {TIE:g} nats. Dotted: {full:g}, best for the same six matrices trained in "
-        "full, and ten times that."
     )

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lora_course.nb01.lab import with_changes
-from lora_course.nb10.lab import block_weights, share_of_norm
+from lora_course.nb10.lab import block_weights
 from lora_course.running.finetune import fine_tune, prepared
 from lora_course.running.sweeps import SEEDS, arms_of
 from lora_edu import GPT, load_base, load_text
@@ -113,6 +113,12 @@ CUTS = {
 LORAS, FULLS = tuple(CUTS)[3:], tuple(CUTS)[:3]  # which are made of runs with adapters, and of full fine-tuning
 
 
+def share_of_norm(some: dict[str, Tensor], of: dict[str, Tensor]) -> float:
+    """The norm of all matrices together, as a share of that of others."""
+    one, other = (sum(float(m.square().sum()) for m in side.values()) for side in (some, of))
+    return (one / other) ** 0.5
+
+
 # --- one arm ---------------------------------------------------------------------------------------------------------
 
 
@@ -128,7 +134,7 @@ def forgetting_arm(
     """
     base = load_base("laptop", device="cpu")
     if method == "bias":
-        return {"points": {"1": {"norm": 0.0} | looked_at(biased(base, lr), text)}}
+        return {"points": {"1": {"norm": 0.0} | looked_at(with_bias(base, lr), text)}}
     model, before = prepared(base, method, rank, seed), block_weights(load_base("laptop", device="cpu"))
     start = trained_values(model)
     fine_tune(model, steps, lr, seed, load_text(text), progress=progress)
@@ -153,7 +159,7 @@ def confidence_of(model: GPT) -> dict[str, list[float]]:
     return {text: [round(value, 5) for value in values] for text, values in found.items()}
 
 
-def biased(model: GPT, bias: float) -> GPT:
+def with_bias(model: GPT, bias: float) -> GPT:
     """The model with one number more, on the logits of e and E: notebook 16's rival. In place."""
     added = torch.zeros(model.config.vocab_size)
     added[[ord("e"), ord("E")]] = bias

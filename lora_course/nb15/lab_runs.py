@@ -98,7 +98,7 @@ def rewards() -> list[Point]:
     before = stored["arms"]["film, lr 0.003, seed 0"]["looks"]["0"]["addresses"]
     found = []
     for arm, settings in stored["settings"].items():
-        if settings["method"] in ("lora", "qlora", "full") and not settings.keys() & {"reward", "shuffled", "film"}:
+        if settings["method"] in ("lora", "qlora", "full") and not settings.keys() & {"reward", "film"}:
             last = list(stored["arms"][arm]["looks"].values())[-1]
             found.append(Point(arm=arm, way="a reward", kl=last["kl"], forgotten=last["addresses"] - before))
     return [point for point in found if point.forgotten >= LEAST]

@@ -18,7 +18,6 @@ from tqdm.auto import tqdm
 
 from lora_course.running.finetune import loss_on, prepared, shipped
 from lora_edu import GPT, adapters_off, dequantize_linears, load_base, load_text, quantize_linears
-from lora_edu.lora import lora_layers
 from lora_edu.training import trainable_parameters
 
 PROMPT, NEW, ROLLOUTS = 16, 32, 48  # bytes given, bytes written, roll-outs in a step
@@ -135,14 +134,12 @@ def rewarded(
     steps: int = 40,
     film: bool = False,
     looks: tuple[int, ...] = (),
-    shuffled: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> dict:
     """Train the shipped base by a reward in one way. Step -> what `measured` says, and the share of e's step by step.
 
-    method: as for `start`. film: before the steps of `looks` it is looked at, too, on fewer roll-outs. shuffled: what
-    is measured is a random update whose norm in each layer is the trained one's.
+    method: as for `start`. film: before the steps of `looks` it is looked at, too, on fewer roll-outs.
     """
     model, frozen = start(method, rank, seed)
     optimizer, shares, found = adamw(model), [], {}
@@ -150,7 +147,6 @@ def rewarded(
         if film and step in looks:
             found[str(step)] = measured(model, 256)
         shares.append(round(policy_step(model, frozen, optimizer, lr, beta, reward, seed, step), 5))
-    model = shuffle(model, seed) if shuffled else model
     return {"looks": found | {str(steps): measured(model)}, "shares": shares}
 
 
@@ -188,17 +184,6 @@ def base_log_probs(model: GPT, tokens: Tensor) -> Tensor:
     """What the base gives each byte: the same model, its adapters off."""
     with adapters_off(model):
         return new_log_probs(model, tokens)
-
-
-@torch.no_grad()
-def shuffle(model: GPT, seed: int) -> GPT:
-    """Each layer's update s B A becomes a random one of the same rank and norm."""
-    generator = torch.Generator().manual_seed(seed)
-    for layer in lora_layers(model).values():
-        norm = layer.delta_weight().norm()
-        layer.lora_B.copy_(torch.randn(layer.lora_B.shape, generator=generator))
-        layer.lora_B.mul_(norm / layer.delta_weight().norm())
-    return model
 
 
 @torch.no_grad()

@@ -6,12 +6,13 @@ roll-outs of the base it takes those with few e's oftener, in the way that no po
 """
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lora_course.nb15.lab import with_bias
 from lora_course.nb16 import lab as nb16
-from lora_course.nb16.lab import LETTERS, NEW, PROMPT, ROLLOUTS, marked_words
+from lora_course.nb16.lab import NEW, PROMPT, ROLLOUTS
 from lora_course.running.sweeps import SEEDS, arms_of, sweep_arms
-from lora_edu import GPT, load_base
+from lora_edu import load_base
 
 
 def reward_arm(method: str, *, seed: int = 0, progress: bool = True, **settings) -> dict:
@@ -25,14 +26,6 @@ def reward_arm(method: str, *, seed: int = 0, progress: bool = True, **settings)
     return nb16.rewarded(method, seed=seed, progress=progress, **settings)
 
 
-def with_bias(model: GPT, bias: float) -> GPT:
-    """The model with one number more, a bias on the logits of e and E. In place."""
-    added = torch.zeros(model.config.vocab_size)
-    added[list(LETTERS)] = bias
-    model.lm_head.bias = nn.Parameter(added, requires_grad=False)
-    return model
-
-
 def biased(bias: float) -> dict:
     return {"looks": {"0": nb16.measured(with_bias(load_base("laptop", device="cpu"), bias))}}
 
@@ -40,33 +33,28 @@ def biased(bias: float) -> dict:
 STRENGTHS = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 10.0)
 
 
-def picked(places: int = 48, each: int = 384, seed: int = 0) -> dict:
-    """Roll-outs of the base, `each` from so many held-out prompts, weighted by exp(-strength * their e's).
+def picked(seed: int = 0) -> dict:
+    """Roll-outs of the base, 384 from each of 48 held-out prompts, weighted by exp(-strength * their e's).
 
     Of all ways to write with so few e's this one is the nearest to the base: the optimum of the reward at the price
     beta = 1 / strength. Its divergence comes from the weights alone, and is a little too small where few roll-outs
-    carry them. Returns for each strength e, kl, words and th as `measured` does, and "carried_by": to how many
+    carry them. Returns for each strength e and kl as `measured` does, and "carried_by": to how many
     roll-outs of a prompt the weights come, in the middle of all prompts.
     """
     generator = torch.Generator().manual_seed(seed)
     counts = []
-    for prompt in nb16.prompts(places, generator, held_out=True):
-        tokens = nb16.shipped().generate(prompt.repeat(each, 1), NEW, temperature=1.0, generator=generator)
-        th = (tokens[:, PROMPT - 1 : -1] == ord("t")) & (tokens[:, PROMPT:] == ord("h"))
-        marks = [nb16.is_e(tokens[:, PROMPT:]), *marked_words(tokens, PROMPT), th]
-        counts.append(torch.stack([mark.sum(1) for mark in marks]))
-    marks = torch.stack(counts, dim=1)  # (4, places, each)
-    return {"strengths": {f"{strength:g}": _weighted(strength, *marks) for strength in (0.0, *STRENGTHS)}}
+    for prompt in nb16.prompts(48, generator, held_out=True):
+        tokens = nb16.shipped().generate(prompt.repeat(384, 1), NEW, temperature=1.0, generator=generator)
+        counts.append(nb16.is_e(tokens[:, PROMPT:]).sum(1))
+    e = torch.stack(counts)  # (48, 384)
+    return {"strengths": {f"{strength:g}": _weighted(strength, e) for strength in (0.0, *STRENGTHS)}}
 
 
-def _weighted(strength: float, e: Tensor, words: Tensor, wrong: Tensor, th: Tensor) -> dict:
+def _weighted(strength: float, e: Tensor) -> dict:
     weights = torch.softmax(-strength * e, dim=1)
-    spelled_wrong = (weights * wrong).sum() / (weights * words).sum()
     found = {
         "e": (weights * e).sum(1).mean() / NEW,
         "kl": (weights * (weights * e.shape[1]).clamp_min(1e-30).log()).sum(1).mean() / NEW,
-        "words": 1 - spelled_wrong,
-        "th": (weights * th).sum(1).mean() / NEW,
         "carried_by": (1 / weights.square().sum(1)).median(),
     }
     return {name: round(value.item(), 5) for name, value in found.items()}
@@ -111,19 +99,13 @@ WAYS: dict[str, tuple[dict, tuple[float, ...], float]] = {  # how it trains, rat
 
 def _arms() -> dict[str, dict]:
     arms = {f"bias {bias:g}": {"method": "bias", "bias": bias} for bias in BIASES} | {"picked": {"method": "picked"}}
-    arms["picked, for th"] = {"method": "picked", "places": 24, "each": 128}
     for way, (options, rates, best) in WAYS.items():
         arms |= sweep_arms(way, rates, best, **options)
     arms |= arms_of("no price", (1e-2,), **R1, beta=0.0, film=True, looks=SHORT)
     arms |= arms_of("film", (3e-3,), **R1, steps=100, film=True, looks=LONG)
     arms |= arms_of("film", (3e-3,), SEEDS[1:], **R1, steps=100)
-    constants: dict = {"method": "constants"}
-    arms |= arms_of("constants, longer", (5e-2,), SEEDS, **constants, steps=100)
+    arms |= arms_of("constants, longer", (5e-2,), SEEDS, method="constants", steps=100)
     arms |= arms_of("by last byte, longer", (5e-2,), SEEDS, method="by last byte", steps=100)
-    longest: dict = {"steps": 300, "film": True, "looks": (200,)}
-    arms |= arms_of("lora r1, longest", (3e-3,), **R1, **longest)
-    arms |= arms_of("constants, longest", (5e-2,), **constants, **longest)
-    arms |= arms_of("shuffled", (3e-3,), SEEDS, **R8, shuffled=True)
     return arms | arms_of("coin", (3e-3,), SEEDS, **R8, reward="coin")
 
 

@@ -44,21 +44,21 @@ def mean(runs: Runs, which: str) -> float:
 # --- the rivals' lines ------------------------------------------------------------------------------------------------
 
 
-def bias_line(which: str = "e") -> np.ndarray:
-    """(n, 2): KL of a bias on e, and its share of e's, or another number. The smallest KL first."""
-    return np.array(sorted((run.kl, getattr(run, which)) for run in all_runs().where(method="bias")))
+def bias_line() -> np.ndarray:
+    """(n, 2): KL of a bias on e, and its share of e's. The smallest KL first."""
+    return np.array(sorted((run.kl, run.e) for run in all_runs().where(method="bias")))
 
 
-def picked_line(which: str = "e") -> np.ndarray:
+def picked_line() -> np.ndarray:
     """The same of roll-outs picked afterwards, as far as more than a few carry the weights."""
     looks = load_results("reward")["arms"]["picked"]["strengths"].values()
-    return np.array([(look["kl"], look[which]) for look in looks if look["carried_by"] >= FEWEST])
+    return np.array([(look["kl"], look["e"]) for look in looks if look["carried_by"] >= FEWEST])
 
 
-def below(line: np.ndarray, runs: Runs, which: str = "e") -> np.ndarray:
+def below(line: np.ndarray, runs: Runs) -> np.ndarray:
     """By how much each run lies below a line at its own divergence: straight between two points, NaN outside."""
     there = np.interp([run.kl for run in runs], line[:, 0], line[:, 1], left=np.nan, right=np.nan)
-    return there - [getattr(run, which) for run in runs]
+    return there - [run.e for run in runs]
 
 
 def lead(one: str, other: str) -> np.ndarray:
@@ -67,12 +67,8 @@ def lead(one: str, other: str) -> np.ndarray:
 
 
 def th_rows() -> list[tuple[str, float, float]]:
-    """Who writes how many th in 1,000 bytes, and at which KL: seed 0 of each way, and the base's own texts weighted."""
+    """Who writes how many th in 1,000 bytes, and at which KL: seed 0 of each way."""
     ways = {"base": "bias 0", "one bias": "bias -3", "rank 1": "lora r1", "256 constants": "constants"}
-    found = []
-    for name, way in (ways | {"by the last byte": "by last byte"}).items():
-        run = next(run for run in at_best(way) if run.seed == 0)
-        found.append((name, 1000 * run.th, run.kl))
-    looks = load_results("reward")["arms"]["picked, for th"]["strengths"].values()
-    far = max((look for look in looks if look["carried_by"] >= FEWEST), key=lambda look: look["kl"])
-    return [*found, ("best possible", 1000 * far["th"], far["kl"])]
+    ways |= {"by the last byte": "by last byte"}
+    runs = {name: next(run for run in at_best(way) if run.seed == 0) for name, way in ways.items()}
+    return [(name, 1000 * run.th, run.kl) for name, run in runs.items()]

@@ -51,7 +51,6 @@ def test_updates_are_what_merging_would_add(tiny):
     assert before.keys() == after.keys() == {f"blocks.{path}" for path in block_linears(tiny)}
     changed = {path for path in before if not torch.equal(before[path], after[path])}
     assert changed == set(lora_layers(model))
-    assert learning.relative_norm(before, before) == 0 < learning.relative_norm(before, after)
 
 
 # --- what lies in the updates ----------------------------------------------------------------------------------------
