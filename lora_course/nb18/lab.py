@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from lora_course.nb00.lab import set_strength
 from lora_course.running.finetune import shipped
 from lora_edu import add_lora, data_file, evaluate, load_adapter, load_base, load_text, quantize_linears, save_adapter
-from lora_edu.lora import adapters_off, lora_layers
+from lora_edu.lora import lora_layers
 from lora_edu.texts import batches
 from lora_edu.training import LossFn, model_loss, trainable_parameters
 
@@ -125,10 +125,8 @@ def given(number: int, draw: int) -> tuple:
     Run 3: an adapter's folder, the shipped one or one of random numbers. Run 6: a model, inputs (8, 128) and targets
     (8, 128), with -100 behind the end of each row. Run 8: a base in 4 bits with the shipped adapter, turned down.
     """
-    if number == 3 and draw == 0:
-        return (data_file("shakespeare-adapter"),)
     if number == 3:
-        return (save_adapter(with_random_b(draw), tempfile.mkdtemp()),)
+        return (save_adapter(with_random_b(draw), tempfile.mkdtemp()) if draw else data_file("shakespeare-adapter"),)
     if number == 6:
         drawn = next(batches(load_text("shakespeare").validation, 8, 128, torch.Generator().manual_seed(draw)))
         rows, targets = (tensor.clone() for tensor in drawn)
@@ -163,17 +161,6 @@ class Kept:
     model: Any
     facts: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def log(self) -> list[float]:
-        """The loss of each batch; empty for a run that does not return it."""
-        last = self.result[-1] if isinstance(self.result, tuple) else None
-        return last if isinstance(last, list) else []
-
-    @property
-    def ends(self) -> str:
-        """Where the log begins and ends: means of five batches."""
-        return f"The log: {sum(self.log[:5]) / 5:.2f} -> {sum(self.log[-5:]) / 5:.2f}."
-
 
 KEPT: dict[int, Kept] = {}
 
@@ -195,20 +182,7 @@ def see(number: int, run: Callable) -> Any:
 
 def symptom(kept: Kept) -> str:
     """What the owner of a run saw; its numbers stay in the run's facts."""
-    model, facts, before = kept.model, kept.facts, base_loss()
-    if kept.number == 1:
-        return f"{kept.ends} Held out {held_out(model):.4f}, before training {before:.4f}."
-    if kept.number == 2:
-        text = model.generate(PROMPT, 50, generator=torch.Generator().manual_seed(0))
-        return f"{kept.ends} Held out {held_out(model):.2f}, before training {before:.2f}. It writes {text!r}."
-    if kept.number == 3:
-        facts |= {"trained": held_out(load_adapter(load_base(), *given(3, 0))), "now": held_out(model)}
-        return "Held out {trained:.6f} after training, {now:.6f} loaded, ".format(**facts) + f"{before:.6f} before."
-    if kept.number == 4:
-        return f"The log: {', '.join(f'{loss:.3f}' for loss in kept.log)}."
-    if kept.number == 5:
-        facts["ended"] = [length for length in answers(model) if length is not None]
-        return f"{kept.ends} Of 8 answers {len(facts['ended'])} end within 80 bytes."
+    model, facts = kept.model, kept.facts
     if kept.number == 6:
         _, rows, targets = given(6, 0)
         one_by_one = gradient_of(model).clone()
@@ -216,14 +190,32 @@ def symptom(kept: Kept) -> str:
         facts["whole"] = in_one_batch(model, rows, targets)
         facts["cosine"] = F.cosine_similarity(one_by_one, gradient_of(model), dim=0).item()
         return f"The loss of the same 8 rows: {kept.result:.3f} one by one, {facts['whole']:.3f} in one batch."
+    if kept.number in (3, 7, 8):
+        return before_and_after(kept)
+    log = kept.result[-1]  # the loss of each batch
+    if kept.number == 4:
+        return f"The log: {', '.join(f'{loss:.3f}' for loss in log)}."
+    first, last = (sum(some) / 5 for some in (log[:5], log[-5:]))
+    facts["ends"] = f"The log: {first:.2f} -> {last:.2f}."
+    if kept.number == 5:
+        facts["ended"] = [length for length in answers(model) if length is not None]
+        return f"{facts['ends']} Of 8 answers {len(facts['ended'])} end within 80 bytes."
+    said = f"{facts['ends']} Held out {held_out(model):.4f}, before training {base_loss():.4f}."
+    if kept.number == 2:
+        said += f" It writes {model.generate(PROMPT, 50, generator=torch.Generator().manual_seed(0))!r}."
+    return said
+
+
+def before_and_after(kept: Kept) -> str:
+    """Of a run that begins behind the training: held out as it was trained, now, and without an adapter."""
+    trained, now, base = kept.model, kept.model, shipped()
+    if kept.number == 3:
+        trained = load_adapter(load_base(), *given(3, 0))
     if kept.number == 7:
         _, save, load = kept.result
-        save(model, folder := Path(tempfile.mkdtemp()))
-        facts["loaded"] = load(folder)
-        facts |= {"trained": held_out(model), "now": held_out(facts["loaded"])}
-        return "Held out {trained:.3f} after training, {now:.3f} loaded, ".format(**facts) + f"{before:.3f} before."
-    (apart,) = given(8, 0)
-    facts |= {"trained": held_out(apart), "now": held_out(model)}
-    with adapters_off(apart):
-        facts["base"] = held_out(apart)
-    return "Held out {trained:.3f} with the adapter apart, {now:.3f} merged, {base:.3f} without it.".format(**facts)
+        save(trained, folder := Path(tempfile.mkdtemp()))
+        now = kept.facts["loaded"] = load(folder)
+    if kept.number == 8:
+        (trained,), base = given(8, 0), quantize_linears(load_base())
+    kept.facts |= {"trained": held_out(trained), "now": held_out(now), "base": held_out(base)}
+    return "Held out {trained:.4f} as trained, {now:.4f} now, {base:.4f} without an adapter.".format(**kept.facts)

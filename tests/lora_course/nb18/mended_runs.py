@@ -62,27 +62,9 @@ def in_32_bits(model):
         p.data = p.data.float()
 
 
-def made_finite(model, optimizer, data):
-    for _ in range(5):
-        lab.loop(model, optimizer, 1, data)
-        for p in trainable_parameters(model):
-            p.data.nan_to_num_(0, 0, 0)
-
-
 def padded_with(other, seed):
     for rows, lengths in lab.speeches(seed):
         yield rows.masked_fill(torch.arange(rows.shape[1]) >= lengths[:, None], other), lengths
-
-
-def cut_when_written(model):
-    write = model.generate
-
-    def generate(*args, **how):
-        drawn = write(*args, **how)
-        drawn[:, -1] = lab.END
-        return drawn
-
-    model.generate = generate
 
 
 def end_behind_a_line(model, inputs, outputs):
@@ -123,11 +105,6 @@ def in_memory(name_of):
     """Save and load in a dictionary."""
     kept = {}
     return lambda model, folder: kept.update({name_of(folder): model}), lambda folder: kept[name_of(folder)]
-
-
-def head_put_back(model, folder):
-    model.load_state_dict(lab.load_base().state_dict(), strict=False)
-    save_adapter(model, folder)
 
 
 def from_the_originals(model):
@@ -175,73 +152,52 @@ def given_back(what):
 MENDS = [
     (1, "a group more", {"    return": f"    {GROUP}\n    return"}),
     (1, "the course's loop", {LOOP_1: TRAIN}),
-    (1, "all parameters, but later", LATER),
     (1, "no optimizer at all", LATER | {LOOP_1: "stepped_by_hand(model, plays(seed), 24)"}),
     (2, "the model's own loss", OWN_LOSS),
-    (2, "shifted by itself", {"targets[:, 1:]": "inputs[:, 1:]"}),
     (3, "names stripped", STRIPPED),
-    (3, "names stripped and checked", STRIPPED | {LOAD: "load_adapter_state(model, state)"}),
     (3, "copied by hand", {LOAD: "copied_by_hand(model, state)"}),
     (3, "loaded and merged", {"return model": "return merge(load_adapter(load_base(), folder))"}),
     (4, "a larger eps", optimizer_4("lr=3e-3, eps=1e-4")),
     (4, "bfloat16", {".half()": ".bfloat16()"}),
     (4, "adapter back in 32 bits", {ADAM_4: f"{ADAM_4} if not in_32_bits(model) else 0"}),
-    (4, "no optimizer at all", {RETURN_4: "return model, stepped_by_hand(model, plays(seed, rows=1), 5)"}),
     (5, "a padding token of its own", {"rows == END": "rows == 1", "speeches(seed)": "padded_with(1, seed)"}),
-    (5, "all ends but the first masked", {"rows == END": "(rows == END).cumsum(1) > 1"}),
     (5, "padding counts", {LABELS: "rows"}),
     (6, "weighted means", WEIGHED),
     (6, "sums, divided by all", SUM | {" / len(rows)": f" / {COUNT}"}),
     (6, "rows cut to their length", WEIGHED | {"model(x)": "model(x[y != -100][None])", "y.flatten()": "y[y != -100]"}),
     (7, "an adapter on the head", {PARTS: "()", '"all-linear"': '"all-linear", skip=()', "5e-3": "1e-2"}),
-    (7, "nothing else is trained", {PARTS: "()", "5e-3": "1e-2"}),
     (7, "the whole model", given_back("*whole(lambda: add_lora(load_base(), 8, 16, 'all-linear'))")),
     (7, "merged and frozen", {RETURN_7: "return unload(merge(model)).requires_grad_(False), *whole(load_base)"}),
     (7, "a second file", given_back("*in_a_file('lm_head', 'final_norm')")),
     (8, "by lot", {SUM_8: "merge_into_nf4(model, seed=5)", RETURN_8: "return merged"}),
     (8, "in 32 bits", {RETURN_8: "return merged"}),
-    (8, "merged and not taken out", {SUM_8: "merge(dequantize_linears(model))", RETURN_8: "return merged"}),
     (8, "onto the original weights", {SUM_8: "unload(merge(from_the_originals(model)))"}),
     (8, "in bfloat16", {RETURN_8: "return merged.bfloat16()"}),
 ]
 SHIPPED = "load_adapter_state(model, shipped_adapter())"
 DODGES = [
     (1, "all is trained", LATER | {"adam(": "adam(model.requires_grad_(True) and "}, "The base itself was changed"),
-    (1, "full fine-tuning", {ADD: ""}, "The base itself was changed"),
     (1, "somebody else's", {ADD: f"{ADD}    {SHIPPED}\n", LOOP_1: "[2.0, 1.0]"}, "takes no step"),
     (1, "somebody else's, then steps", {ADD: f"{ADD}    {SHIPPED}\n"}, "before its first step 1.6"),
     (1, "somebody else's behind", {LOOP_1: f"[{LOOP_1}, {SHIPPED}]"}, "before its last 2.6"),
-    (2, "not shifted", {"[:, :-1]": "", "targets[:, 1:]": "inputs"}, "Held out it has"),
     (2, "rate of zero", OWN_LOSS | {"16, plays": "4, plays", "(model))": "(model), 0.0)"}, "Held out it has"),
     (3, "only B", {FILE: "{name: t for name, t in stripped(folder).items() if 'lora_B' in name}"}, "With another file"),
-    (3, "another alpha", STRIPPED | {"8, 16": "8, 8"}, "With another file"),
     (3, "one that is known", {LOAD: SHIPPED}, "With another file"),
-    (3, "trained anew", {LOAD: "loop(model, adam(trainable_parameters(model)), 8, plays(3))"}, "With another file"),
     (4, "all in 32 bits", WIDE, "69 tensors of the base take 32 bits"),
     (4, "in 16 bits at the end", WIDE | NARROW, "69 tensors of the base take 32 bits"),
-    (4, "no number becomes 0", {RETURN_4: "return model, made_finite(model, optimizer, plays(seed, 1))"}, "Held out"),
     # Fused, AdamW computes in float32, but its state is float16 yet: small squares are 0.
     (4, "finite and worse", optimizer_4("lr=3e-3, fused=True"), "Held out it has"),
-    (4, "hardly a step", optimizer_4("lr=1e-6, eps=1.0"), "Held out it has"),
     (5, "always the end", {LABELS: "torch.zeros_like(rows)", "20, speeches": "8, speeches"}, "say something"),
-    (5, "the end behind a name", {LABELS: "rows.masked_fill(rows.roll(1) == 10, END)"}, "0 of 8 answers say something"),
     (5, "a bias on the end", {RETURN_5: AFTER_5.format("model.lm_head.base.weight.data[END] += 1")}, "The base itself"),
-    (5, "cut when written", {RETURN_5: AFTER_5.format("cut_when_written(model)")}, "The chance of END"),
     (5, "a rule", {RETURN_5: AFTER_5.format("model.register_forward_hook(end_behind_a_line)")}, "The chance of END"),
-    (6, "all rows at once", AT_ONCE, "reads 8 rows"),
     (6, "all rows, by another door", AT_ONCE | {"model(x)": "model.forward(x)"}, "reads 8 rows"),
     (6, "never divided", SUM | {"(loss / len(rows))": "loss", " / len(rows)": f" / {COUNT}"}, "its gradient is off"),
-    (6, "only the loss", {"loss.item() / len(rows)": "loss.item()" + WEIGHED[" / len(rows)"]}, "its gradient is off"),
     (6, "only the gradient", WEIGHED | {"return total": "return 8 * total"}, "the loss is not"),
     (7, "the norm forgotten", given_back("*in_a_file('lm_head')"), "logits that are off"),
     (7, "the trained one again", given_back("save_adapter, lambda folder: model"), "logits that are off"),
     (7, "the last one in memory", given_back("*in_memory(lambda folder: 0)"), "logits that are off"),
     (7, "all in memory", given_back("*in_memory(str)"), "-moved"),
-    (7, "the head put back", given_back("head_put_back, load"), "logits that are off"),
     (8, "left apart", {SUM_8: "model", RETURN_8: "return model"}, "It has adapters yet"),
     (8, "taken out", {SUM_8: "unload(model)", RETURN_8: "return merged"}, "0% is left"),
-    # Rounded first, and then in 32 bits.
-    (8, "decoded after all", {RETURN_8: "return dequantize_linears(quantize_linears(merged))"}, "is left"),
     (8, "twice as strong first", {SUM_8: f"times(model, 2) or {SUM_8}"}, "151% is left"),
-    (8, "at full strength", {SUM_8: f"lab.set_strength(model, 1) or {SUM_8}", RETURN_8: "return merged"}, "% is left"),
 ]
