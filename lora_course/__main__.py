@@ -25,11 +25,11 @@ PROGRAMS = {
     "progress": ("lora_course.checking.grading", "which exercises are done, in all notebooks"),
     "train": ("lora_course.programs.train", "fine-tune in full, with LoRA or with QLoRA (lora-edu train --help)"),
     "pretrain": ("lora_course.programs.pretrain", "train the base that ships, or a GPU's (lora-edu pretrain --help)"),
-    "voice": ("lora_course.handouts.voice", "your own text: an adapter and a card of one page (lora-edu voice --help)"),
+    "voice": ("lora_course.programs.voice", "your own text: an adapter, and a page in which it speaks (voice --help)"),
     "speak": ("lora_course.programs.speak", 'an adapter speaks: lora-edu speak ADAPTER "prompt" --compare'),
     "inspect": ("lora_course.programs.inspected", "a doctor for any adapter in PEFT's format (inspect --help)"),
     "experiment": ("lora_course.experiments", "run a long experiment whose result a notebook plots"),
-    "qlora": ("lora_course.setup.report", "run the QLoRA notebook without a browser; report in build/"),
+    "qlora": ("lora_course.setup.report", "run the QLoRA notebook without a browser, into build/"),
     "gpu": ("lora_course.setup.report", "the same on a GPU at its larger size, pre-training included"),
 }
 
@@ -79,7 +79,7 @@ def program(command: str, rest: list[str]) -> None:
         environment.hand_over([str(python), "-m", "lora_edu", command, *rest])
     if command == "gpu":
         os.environ |= {"LORA_EDU_SIZE": "gpu", "LORA_EDU_DEVICE": "cuda"}  # the kernel inherits them
-    if command in ("qlora", "gpu"):  # one notebook of those that a report can be made of
+    if command in ("qlora", "gpu"):  # one notebook of those that can be run so
         rest = [str(working_copy.course_folder() / "09_qlora_gpt.ipynb"), "--time", *rest]
     sys.argv = [f"lora-edu {command}", *rest]
     import_module(PROGRAMS[command][0]).main()

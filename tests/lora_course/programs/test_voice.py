@@ -1,17 +1,17 @@
-"""The capstone: a reader's own text becomes an adapter and a card, and a text that proves nothing is refused."""
+"""The capstone: a reader's own text becomes an adapter and a page, and a text that proves nothing is refused."""
 
-import json
 import random
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from lora_course.handouts import voice
-from lora_course.handouts.voice import make_card
+from lora_course.programs import voice
 from lora_course.programs.own_text import held_out_line, read_own_text
 from lora_course.programs.speak import speak
+from lora_course.programs.voice import make_voice
 from lora_edu import GPT, GPTConfig, add_lora, load_adapter, load_base, load_text, quantize_linears, save_adapter
+from lora_edu.records import read_record
 from lora_edu.training import evaluate
 
 WORDS = "keel gull oar brine tide rope mast fog reef net hull drift anchor stern wake shoal harbor lantern".split()
@@ -27,32 +27,31 @@ def log_of_a_ship(n_bytes, seed=0):
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
-    monkeypatch.setitem(voice.SAMPLE, "max_new_tokens", 10)
+def own(tmp_path):
     path = tmp_path / "log.txt"
     path.write_text(log_of_a_ship(110_000), encoding="utf-8")
     return path
 
 
 def test_from_a_text_to_an_adapter_that_a_classmate_can_load(own, tmp_path, capsys):
-    card = make_card(own, rights="made by a test", name="A ship", folder=tmp_path / "log", steps=5, windows=2)
+    made = make_voice(own, rights="made by a test", name="A ship", folder=tmp_path / "log", steps=5, windows=2)
     assert len(capsys.readouterr().out.splitlines()) == 4  # no silent minutes
-    before, after, shuffled = (card.numbers[name]["own"] for name in ("before", "after", "shuffled"))
+    before, after, shuffled = (made.losses[name]["own"] for name in ("before", "after", "shuffled"))
     assert after < before - 0.3 and shuffled > after + 0.3  # it learned, and the control did not
-    assert {path.name for path in card.folder.iterdir()} == {
-        "adapter_config.json", "adapter_model.safetensors", "card.json", "card.png", "voice.html",
+    assert {path.name for path in made.folder.iterdir()} == {
+        "adapter_config.json", "adapter_model.safetensors", "voice.html", "voice.json",
     }  # fmt: skip
-    page = (card.folder / "voice.html").read_text("utf-8")
+    page, stored = (made.folder / "voice.html").read_text("utf-8"), read_record(made.folder / "voice.json")
     assert "The voice of A ship<" in page and "made by a test" in page
     assert len(page.encode()) < 4_000_000 and "http" not in page.replace("http-equiv", "")
-    assert "keel" not in page.replace(json.loads((card.folder / "card.json").read_text())["line"], "")
-    zero, one = speak(card.folder, "I have ", (0.0, 1.0), 20)
+    assert "keel" not in page.replace(stored["line"], "")
+    zero, one = speak(made.folder, "I have ", (0.0, 1.0), 20)
     assert zero.startswith("I have ") and zero != one and len(zero) == 27
-    assert sum(path.stat().st_size for path in card.folder.glob("adapter*")) < 700_000
-    assert f"{before - after:.2f} nats per byte" in card.words
-    stored = json.loads((card.folder / "card.json").read_text())
-    assert stored["rights"] == "made by a test" and len(stored["after"]["own line"]) == len(stored["line"])
-    classmate = load_adapter(quantize_linears(load_base("laptop", device="cpu"), double_quant=True), card.folder)
+    assert sum(path.stat().st_size for path in made.folder.glob("adapter*")) < 700_000
+    assert f"gains {before - after:.2f} nats per byte" in made.words
+    assert f"shuffled it gains {before - shuffled:.2f}." in made.words
+    assert stored["rights"] == "made by a test" and stored["after"] == made.losses["after"]
+    classmate = load_adapter(quantize_linears(load_base("laptop", device="cpu"), double_quant=True), made.folder)
     loss = evaluate(classmate, read_own_text(own).validation, max_windows=2)
     assert loss == pytest.approx(after, abs=1e-3)
 
@@ -87,19 +86,19 @@ def test_a_text_that_would_prove_nothing_is_refused(data, sentence, tmp_path):
 def test_the_text_is_looked_at_first_then_rights_then_the_folder(own, tmp_path, monkeypatch):
     monkeypatch.setattr(voice, "load_base", lambda *_: pytest.fail("too late"))
     with pytest.raises(FileNotFoundError, match="there is no file .*none.txt"):
-        make_card(tmp_path / "none.txt", rights=" ")
+        make_voice(tmp_path / "none.txt", rights=" ")
     with pytest.raises(ValueError, match='rights must say why you may train .* such as --rights "written by me"'):
-        make_card(own, rights=" ")
+        make_voice(own, rights=" ")
     with pytest.raises(FileExistsError, match="is there already: move it away, or name another folder"):
-        make_card(own, rights="made by a test", folder=tmp_path)
+        make_voice(own, rights="made by a test", folder=tmp_path)
     with pytest.raises(NotADirectoryError, match="cannot write to the folder .*--output"):
-        make_card(own, rights="made by a test", folder=own / "below a file")
+        make_voice(own, rights="made by a test", folder=own / "below a file")
 
 
 def test_a_stopped_run_writes_nothing(own, tmp_path, monkeypatch):
     monkeypatch.setattr(voice, "train", lambda *arguments, **options: SimpleNamespace(interrupted=True))
     with pytest.raises(KeyboardInterrupt, match="nothing was written"):
-        make_card(own, rights="made by a test", folder=tmp_path / "log", windows=1)
+        make_voice(own, rights="made by a test", folder=tmp_path / "log", windows=1)
     assert not (tmp_path / "log").exists()
 
 

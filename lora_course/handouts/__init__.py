@@ -1,1 +1,0 @@
-"""A program that writes one page to hand out: a voice."""
