@@ -55,7 +55,7 @@ test-all: test  ## the same, and the tests that take longer
 fetch: python  ## download everything the course ever uses, for a class that will be offline
 	@$(COURSE) fetch
 
-qlora: python  ## run the QLoRA notebook without a browser; report in build/
+qlora: python  ## run the QLoRA notebook without a browser, into build/
 	@$(COURSE) qlora
 
 gpu: python  ## the same on an NVIDIA GPU at its larger size, pre-training included

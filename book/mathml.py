@@ -1,19 +1,9 @@
 """Formulas as MathML, written into the page: every browser draws them and every screen reader speaks them, without a
 script. An extension of Sphinx."""
 
-import re
-
 from docutils import nodes
 
-from lora_course.setup import report
-
-# The bars of a norm: a browser would take the closing one for an opening one too, and stretch both to the line.
-NORM = re.compile(r"<mo>(&#x0*(?:2016|7C);)</mo>", re.I)
-
-
-def mathml(formula: str, display: str = "inline") -> str:
-    """A formula as the notebooks' pages have it, its norms with bars as tall as a letter."""
-    return NORM.sub(r'<mo fence="false" stretchy="false">\1</mo>', report.mathml(formula, display))
+from book.pages import mathml
 
 
 def visit_inline(translator, node) -> None:

@@ -6,6 +6,7 @@ import re
 from html import escape, unescape
 from pathlib import Path
 
+import latex2mathml.converter
 import nbformat
 from nbformat.v4 import new_markdown_cell
 from PIL import Image
@@ -19,6 +20,8 @@ HEADING = re.compile(r"^#{1,6} +(.+?)\s*$", re.M)
 HTML_LINK = re.compile(r'href="(?P<page>[\w-]+)\.(?:ipynb|md)#(?P<anchor>[^"]+)"')
 JUPYTER_LINK = re.compile(r"\]\((?P<page>[\w./-]*\.(?:ipynb|md))?#(?P<anchor>[^)\s]+)\)")
 
+# The bars of a norm: a browser would take the closing one for an opening one too, and stretch both to the line.
+NORM = re.compile(r"<mo>(&#x0*(?:2016|7C);)</mo>", re.I)
 LARGE_PICTURE = 100_000  # bytes: one above it may lose what no eye sees
 FOLDED_CODE = {"code_prompt_show": "The code of this slider", "code_prompt_hide": "The code of this slider"}
 
@@ -135,6 +138,14 @@ def webp(png: bytes) -> bytes:
             if file.tell() < LARGE_PICTURE:
                 break
     return file.getvalue()
+
+
+def mathml(formula: str, display: str = "inline") -> str:
+    """One formula as MathML, which a browser's translator shall leave alone. display: "inline" or "block"."""
+    # latex2mathml would show the backslash of \text{o\_proj}
+    plain = re.sub(r"\\text\{[^}]*\}", lambda text: text[0].replace(r"\_", "_"), formula.strip())
+    written = latex2mathml.converter.convert(plain, display=display).replace("<math ", '<math translate="no" ', 1)
+    return NORM.sub(r'<mo fence="false" stretchy="false">\1</mo>', written)
 
 
 def png_size(content: bytes) -> tuple[int, int]:

@@ -2,24 +2,19 @@
 
     python -m lora_course.setup.report notebooks/09_qlora_gpt.ipynb
 
-writes the executed notebook and a self-contained HTML page to `build/`: pictures inside, formulas as MathML, nothing
-loaded from a network. With `--time` both name the machine and how long it took. With `--in-place` the outputs are
-stored in the notebook itself.
+writes the executed notebook to `build/`. With `--time` it names the machine and how long it took. With `--in-place` the
+outputs are stored in the notebook itself.
 """
 
 import argparse
 import os
-import re
-import sys
 import time
 from pathlib import Path
 
-import latex2mathml.converter
 import nbformat
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelspec import get_kernel_dict
 from nbclient import NotebookClient
-from nbconvert import HTMLExporter
 from tqdm.auto import tqdm
 
 from lora_course.programs.command import check_output
@@ -65,35 +60,6 @@ def tidy(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     return notebook
 
 
-def to_html(notebook: nbformat.NotebookNode) -> str:
-    """A page that needs nothing but itself."""
-    notebook = nbformat.from_dict(notebook)
-    for cell in notebook.cells:
-        if cell.cell_type == "markdown":
-            cell.source = formulas_to_mathml(cell.source)
-    # "classic" is the template that passes the pictures' alt text on
-    exporter = HTMLExporter(template_name="classic")
-    page, _ = exporter.from_notebook_node(notebook)
-    return re.sub(r"<script[^>]*>(?:(?!</script>).)*</script>", "", page, flags=re.DOTALL)  # nothing here needs one
-
-
-def formulas_to_mathml(source: str) -> str:
-    """Replace $...$ and $$...$$ in Markdown by MathML, which browsers draw without MathJax."""
-    parts = re.split(r"(```.*?```|`[^`]*`)", source, flags=re.DOTALL)  # the odd ones are code: leave them
-    for i in range(0, len(parts), 2):
-        parts[i] = re.sub(r"\$\$(.+?)\$\$", lambda found: mathml(str(found[1]), "block"), parts[i], flags=re.DOTALL)
-        parts[i] = re.sub(r"(?<!\\)\$((?:[^$\n]|\n(?!\n))+?)(?<!\\)\$", lambda found: mathml(str(found[1])), parts[i])
-    return "".join(parts)
-
-
-def mathml(formula: str, display: str = "inline") -> str:
-    """One formula as MathML, which a browser's translator shall leave alone. display: "inline" or "block"."""
-    # latex2mathml would show the backslash of \text{o\_proj}
-    plain = re.sub(r"\\text\{[^}]*\}", lambda text: text[0].replace(r"\_", "_"), formula.strip())
-    written = latex2mathml.converter.convert(plain, display=display)
-    return written.replace("<math ", '<math translate="no" ', 1)
-
-
 def _is_live(output: nbformat.NotebookNode) -> bool:
     """A progress bar, or the controls of a slider: they come with a kernel. A slider's picture is an output beside."""
     if output.output_type == "stream":
@@ -125,19 +91,11 @@ def main() -> None:
             note = f"> {machine}: the notebook took {minutes} min {seconds} s."
             notebook.cells.insert(1, nbformat.v4.new_markdown_cell(note, id="time"))
             print(note)
-        if arguments.in_place:
-            _write(path, nbformat.writes(hosted.add(notebook)) + "\n")
-        else:
-            target = arguments.folder / path.name
-            page = target.with_suffix(".html")
-            _write(target, nbformat.writes(notebook) + "\n")
-            _write(page, to_html(notebook))
-            print(f"wrote {target} and {page}", file=sys.stderr)
-
-
-def _write(target: Path, text: str) -> None:
-    with staging(target) as path:
-        path.write_text(text, encoding="utf-8")
+        notebook = hosted.add(notebook) if arguments.in_place else notebook
+        target = path if arguments.in_place else arguments.folder / path.name
+        with staging(target) as file:
+            file.write_text(nbformat.writes(notebook) + "\n", encoding="utf-8")
+        print(f"written to {target}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from PIL import Image, ImageChops
 
 import lora_edu
 from book import api, conf, pages, search, slim
-from lora_course.setup.report import mathml
 
 
 @pytest.mark.parametrize("notebook", PAGES, ids=lambda path: path.stem)
@@ -124,8 +123,13 @@ def test_a_formula_in_a_line_fits_a_phone():
         text = markdown(nbformat.read(path, as_version=4).cells)
         text = re.sub(r"```.*?```|`[^`]*`|\$\$.*?\$\$", "", text, flags=re.S)
         for formula in set(re.findall(r"(?<!\\)\$((?:[^$\n]|\n(?!\n))+?)(?<!\\)\$", text)):
-            letters = unescape(re.sub(r"<[^>]*>|\s", "", mathml(formula)))
+            letters = unescape(re.sub(r"<[^>]*>|\s", "", pages.mathml(formula)))
             assert len(letters) <= 28, f"{path.stem}: ${formula}$ may break at a relation, as $a$ $= b$"
+
+
+def test_a_formula_is_mathml_with_bars_as_tall_as_a_letter():
+    written = pages.mathml(r"\text{o\_proj}(\|x\|)")
+    assert written.startswith("<math") and "<mtext>o_proj</mtext>" in written and written.count('fence="false"') == 2
 
 
 def test_a_page_says_of_itself_its_claim_or_its_first_paragraph():
