@@ -1,6 +1,5 @@
 """An adapter's files as they are read and measured: what `inspecting` asks its questions of."""
 
-import dataclasses
 import math
 import re
 from collections import defaultdict
@@ -76,12 +75,6 @@ class Report:
         """The worst finding, in words."""
         worst = (one for level in LEVELS[:-1] for one in self.findings if one.level == level)
         return str(next(worst, f"alive: {self.facts.get('layers')} carry an update"))
-
-    def as_dict(self) -> dict:
-        found, layers = ([dataclasses.asdict(one) for one in some] for some in (self.findings, self.layers))
-        facts = {"folder": str(self.folder), "facts": self.facts}
-        programs = {name: [dataclasses.asdict(one) for one in said] for name, said in self.programs.items()}
-        return {"verdict": self.verdict, "findings": found, "programs": programs, "layers": layers} | facts
 
     def read(self) -> None:
         """Raises ValueError with what lies there instead of an adapter, and what to do."""
