@@ -45,10 +45,8 @@ test: python  ## unit tests and every notebook (about 9 minutes on 2 cores, inst
 #   all small changes of the 20 exercises with most of them     the other exercises, by the same code
 #   peaks of memory with weights in bfloat16                    those in float32, and with autocast
 #   stored numbers computed again (00's doubt, 09's draw)       the record's checksums; the same code on made-up input
-#   pip put into a real environment                             the same steps with pip played
 #   a real model's words in six programs                        the logits of a tiny one in four of them
 #   a browser prints a page                                     what the page holds
-#   the slider of 05, with its many settings                    that of 06, by the same code
 test-all: test  ## the same, and the tests that take longer
 	$(TESTING) $(RUN) -m pytest -m slow $(ARGS)
 

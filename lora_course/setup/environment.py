@@ -11,6 +11,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -22,13 +23,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lora_course.setup import pip_words
-
 ROOT = Path(__file__).parent.parent.parent  # the clone
 VENV = ROOT / ".venv"
 COURSE = ""  # no extra of pyproject.toml: all that the notebooks need is in the default
 CPU_TORCH = "https://download.pytorch.org/whl/cpu"  # PyTorch's index of builds without CUDA
 PATIENCE = 3  # seconds for it to answer: pip would try for minutes
+NO_NETWORK = re.compile(r"Temporary failure|ConnectionError|NewConnection|Connection to|ConnectTimeout|getaddrinfo|"
+                        r"No matching distribution|Network is unreachable|ProxyError")  # fmt: skip
 
 
 class SetupError(RuntimeError):
@@ -72,11 +73,10 @@ def setup(extra: str = COURSE) -> Path:
         if not venv_python().exists():
             _create_venv()
         if not _pip_starts():
-            _put_pip_in()
+            raise SetupError(
+                f"{VENV} has no pip: run `uv pip install pip` in it, or move it away, for another to be made"
+            )
         print("installing the course: minutes the first time, for torch is large", flush=True)
-        if broken := _broken():
-            print(f"  files of {', '.join(broken)} are gone: they are installed again", flush=True)
-            _pip("install", "--force-reinstall", "--no-deps", *broken)
         _torch_without_cuda()
         _pip("install", "--editable", f"{ROOT}[{extra}]" if extra else str(ROOT))
         configure_lab(VENV / "etc" / "jupyter")
@@ -122,16 +122,6 @@ def _has_pip() -> bool:
 
 def _pip_starts() -> bool:
     return _has_pip() and not subprocess.run([venv_python(), "-m", "pip", "--version"], capture_output=True).returncode
-
-
-def _put_pip_in() -> None:
-    """Into an environment without pip, as `uv venv` makes one, or with half of one. All else in it stays."""
-    print(f"putting pip into {VENV}", flush=True)
-    for half in (_site_packages() / "pip", *_site_packages().glob("pip-*.dist-info")):
-        shutil.rmtree(half, ignore_errors=True)
-    subprocess.run([venv_python(), "-m", "ensurepip"], capture_output=True)
-    if not _pip_starts():
-        raise SetupError(f"{VENV} has no pip: run `uv pip install pip` in it, or move it away, for another to be made")
 
 
 def _ours() -> bool:
@@ -202,16 +192,6 @@ def _packages() -> set[str]:
     return {path.name for path in _site_packages().glob("[!_]*") if path.suffix not in (".dist-info", ".pth")}
 
 
-def _broken() -> list[str]:
-    """What is installed and lacks a file of its own, as pip wants it named. A second or two."""
-    found = importlib.metadata.distributions(path=[str(_site_packages())])
-    return sorted(
-        f"{package.name}=={package.version}"
-        for package in found
-        if not all(Path(file.locate()).exists() for file in package.files or [] if file.suffix != ".pyc")
-    )
-
-
 def _installed_here() -> bool:
     """Whether the running interpreter has the course and all that it needs, in an environment that is not .venv."""
     if Path(sys.prefix).resolve() == VENV.resolve():
@@ -278,26 +258,23 @@ def _answers(url: str) -> bool:
 
 
 def _pip(*arguments: str) -> None:
-    """Run pip: a line for each step, all that it says into a file. Raises SetupError with the reason if it fails."""
+    """Run pip, all that it says into a file. Raises SetupError with the reason if it fails."""
     log = ROOT / "build" / "setup.log"
     log.parent.mkdir(exist_ok=True)
     command = [str(venv_python()), "-m", "pip", *arguments, "--disable-pip-version-check", "--retries=2"]
     command += ["--progress-bar=off", "--no-input"]
     # Half of pip's work is to compile 13,000 files, of which a reader needs few: Python does it at the first import.
     command += [] if sys.dont_write_bytecode else ["--no-compile"]  # where it may keep what it has compiled
-    said: list[str] = []
-    before = set(_installed())
+    said = [""]
     with log.open("w", encoding="utf-8") as file:
         pipe, out = subprocess.PIPE, subprocess.STDOUT
         process = subprocess.Popen(command, stdout=pipe, stderr=out, text=True, errors="replace")
         over = threading.Event()
-        threading.Thread(target=_tick, args=(over, said, before), daemon=True).start()
+        threading.Thread(target=_tick, args=(over, said), daemon=True).start()
         try:
             for line in process.stdout or ():
                 file.write(line)
                 said.append(line.strip())
-                if step := pip_words.step(line):
-                    _say(step)
         except KeyboardInterrupt:
             process.terminate()
             process.wait()
@@ -305,20 +282,26 @@ def _pip(*arguments: str) -> None:
         finally:
             over.set()
     if process.wait():
-        raise SetupError(f"pip could not install the course: {pip_words.reason(said)}. All that it said is in {log}")
+        raise SetupError(f"pip could not install the course: {_reason(said)}. All that it said is in {log}")
 
 
-def _tick(over: threading.Event, said: list[str], before: set[str]) -> None:
-    """Show for how many seconds we have waited, and for what: on a terminal in one line, over which the next is
-    written, elsewhere twice a minute. before: the packages that were installed when pip began."""
-    seconds = 0
+def _tick(over: threading.Event, said: list[str]) -> None:
+    """Show for how many seconds we have waited, and what pip said last: on a terminal in one line, over which the next
+    is written, elsewhere twice a minute."""
+    seconds, screen = 0, sys.stdout.isatty()
     while not over.wait(1):
         seconds += 1
-        if sys.stdout.isatty() or seconds % 30 == 0:
-            doing = pip_words.doing(list(said), len(set(_installed()) - before))
-            _say(f"{seconds} s  {doing}", "\r" if sys.stdout.isatty() else "\n")
+        if screen or seconds % 30 == 0:
+            width = shutil.get_terminal_size().columns - 3
+            print(f"  {f'{seconds} s  {said[-1]}'[:width]:{width}}", end="\r" if screen else "\n", flush=True)
 
 
-def _say(text: str, end: str = "\n") -> None:
-    width = shutil.get_terminal_size().columns - 3 if sys.stdout.isatty() else len(text)
-    print(f"  {text[:width]:{width}}", end=end, flush=True)
+def _reason(said: list[str]) -> str:
+    """Why pip failed."""
+    text = "\n".join(said)
+    if "No space left" in text:
+        return "the disk is full"
+    if NO_NETWORK.search(text):
+        return "no network, or no way through it to the package index"
+    errors = [line for line in said if line.startswith("ERROR")]
+    return errors[-1] if errors else "it was ended from outside"

@@ -1,13 +1,8 @@
 """The cell below the title of every notebook: on Colab and Kaggle it installs the course, elsewhere it does nothing.
 
-    python -m lora_course.setup.hosted notebooks/*.ipynb
-
-puts it into notebooks that lack it or have an old one; `make notebooks` does so too. JupyterLab folds the cell, the
-book leaves it out, and its number is not counted: the first cell that a reader sees is number 1.
+`make notebooks` puts it into notebooks that lack it or have an old one. JupyterLab folds the cell, the book leaves it
+out, and its number is not counted: the first cell that a reader sees is number 1.
 """
-
-import sys
-from pathlib import Path
 
 import nbformat
 from nbformat.v4 import new_code_cell
@@ -41,16 +36,3 @@ def add(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     cells.insert(title, new_code_cell(SOURCE, id=ID, metadata=nbformat.from_dict(METADATA)))
     notebook.cells = cells
     return notebook
-
-
-def main() -> None:
-    for path in map(Path, sys.argv[1:]):
-        before = path.read_text(encoding="utf-8")
-        after = nbformat.writes(add(nbformat.reads(before, as_version=4))) + "\n"
-        if after != before:
-            path.write_text(after, encoding="utf-8")
-            print(f"{path}: the cell that installs is new")
-
-
-if __name__ == "__main__":
-    main()

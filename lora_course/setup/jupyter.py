@@ -7,19 +7,10 @@ import sys
 import sysconfig
 
 from jupyter_server.serverapp import ServerApp
-from jupyter_server.services.kernels.kernelmanager import ServerKernelManager
 from jupyterlab.labapp import LabApp
 
 SCRIPTS = sysconfig.get_path("scripts")  # where `lora-edu` lies, beside this interpreter
 DEBUG = "--debug" in sys.argv
-
-
-class Kernel(ServerKernelManager):
-    """A Python that runs a notebook. It warns as its server does, of errors alone."""
-
-    def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
-        command = super().format_kernel_cmd(extra_arguments)
-        return command if DEBUG or "ipykernel_launcher" not in command else [*command, "--log-level=ERROR"]
 
 
 class Server(ServerApp):
@@ -42,7 +33,8 @@ def main() -> None:
     logging.disable(logging.NOTSET if DEBUG else logging.WARNING)
     # what kernels and terminals inherit
     os.environ["PATH"] = os.pathsep.join([SCRIPTS, os.environ.get("PATH", os.defpath)])
-    Lab.launch_instance([*sys.argv[1:], "--MultiKernelManager.kernel_manager_class=lora_course.setup.jupyter.Kernel"])
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"  # each kernel would warn of its debugger
+    Lab.launch_instance(sys.argv[1:])
 
 
 if __name__ == "__main__":

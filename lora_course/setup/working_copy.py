@@ -64,11 +64,8 @@ def _add_missing(course: Path, target: Path) -> list[str]:
 
 
 def _copied(record: Path) -> dict[str, str]:
-    """The sha256 of each file as it was copied; a damaged record is moved aside, and the copy as it is counts."""
-    if not os.path.lexists(record):
-        return {}
+    """The sha256 of each file as it was copied. Without a record, or with a damaged one, the copy as it is counts."""
     try:
         return read_record(record)
-    except ValueError as error:
-        print(f"{record} is damaged ({error}): it is kept as {set_aside(record).name}", flush=True)
+    except ValueError:
         return {}

@@ -20,7 +20,7 @@ ON = {"Colab": "COLAB_RELEASE_TAG", "Kaggle": "KAGGLE_KERNEL_RUN_TYPE"}
 def test_every_notebook_has_the_cell_below_its_title_and_folded(path):
     title, first = nbformat.read(path, as_version=4).cells[:2]
     assert title.source.startswith("# ")
-    how = f"python -m lora_course.setup.hosted notebooks/{path.name}"
+    how = f"make notebooks ARGS=notebooks/{path.name}"
     assert hosted.is_hosted(first) and first.source == hosted.SOURCE and first.metadata == hosted.METADATA, how
     assert first.execution_count is None and not first.outputs, how
 

@@ -63,17 +63,14 @@ def test_a_newer_course_is_announced_and_not_copied_over(tmp_path, capsys, monke
     assert (copy / "00.ipynb").read_text() == "old"
 
 
-def test_a_damaged_record_is_kept_aside_and_the_copy_opens(tmp_path, capsys):
+def test_with_a_damaged_record_the_copy_opens_and_is_kept(tmp_path):
     """What else is no record, tests/lora_course/running/test_results_damage.py asks of the same reader."""
     copy = working_copy.copy_course(tmp_path)
     (copy / NOTEBOOKS[0]).write_text("mine")
     (copy / working_copy.RECORD).unlink()
     os.mkfifo(copy / working_copy.RECORD)
     assert working_copy.copy_course(tmp_path) == working_copy.copy_course(copy) == copy
-    assert (copy / NOTEBOOKS[0]).read_text() == "mine" and len(list(copy.glob(".course-*.json"))) == 1
-    assert ".course.json is damaged" in capsys.readouterr().out
-    working_copy.copy_course(tmp_path)
-    assert "damaged" not in capsys.readouterr().out
+    assert (copy / NOTEBOOKS[0]).read_text() == "mine" and (copy / working_copy.RECORD).is_file()
 
 
 def test_a_disk_that_is_full(tmp_path, monkeypatch):
