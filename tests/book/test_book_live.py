@@ -26,13 +26,13 @@ from lora_course.drawing.sliders import View
 from lora_course.nb01 import pictures as nb01
 from lora_course.nb05 import pictures as nb05
 
-NAMES = (pytest.param("05_blocks", marks=pytest.mark.slow), "06_nf4")  # 05 has many settings: ten seconds
+PAGE = ROOT / "notebooks" / "06_nf4.ipynb"
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def recorded(request):
-    shown, *_ = live.sliders_of(ROOT / "notebooks" / f"{request.param}.ipynb")  # the first
-    return request.param, shown, live.record(shown, request.param)
+@pytest.fixture(scope="module")
+def recorded():
+    shown, *_ = live.sliders_of(PAGE)  # the first
+    return shown, live.record(shown, "06")
 
 
 def some(settings, count=20):
@@ -49,8 +49,8 @@ def polylines(fragment):
 
 
 def test_a_frame_is_what_the_view_draws_whatever_came_before(recorded):
-    name, shown, data = recorded
-    renderer = SVGRenderer(shown.view.figure, name)
+    shown, data = recorded
+    renderer = SVGRenderer(shown.view.figure, "06")
     for _ in range(2):  # ids are given in the order of first use
         renderer.fragment([shown.view.figure])
     settings = shown.settings()
@@ -65,13 +65,12 @@ def test_a_frame_is_what_the_view_draws_whatever_came_before(recorded):
 
 
 def test_lines_stand_where_the_values_are(recorded):
-    """Back from the SVG to numbers: bars of notebook 05, levels of notebook 06, to a tenth of a pixel."""
-    name, shown, data = recorded
+    """Back from the SVG to numbers: levels of notebook 06, to a tenth of a pixel."""
+    shown, data = recorded
     axes = shown.view.figure.axes[0]
     height = data["size"][1]
     for i, setting in some(shown.settings()):
-        values = shown.view.values(**setting)
-        wanted = values["back"] if name == "05_blocks" else np.array(values["levels"])
+        wanted = np.array(shown.view.values(**setting)["levels"])
         fragment = next(
             piece
             for piece in (data["pieces"][piece] for piece in data["frames"][i])
@@ -81,14 +80,13 @@ def test_lines_stand_where_the_values_are(recorded):
         ends[:, 1] = height - ends[:, 1]
         points = axes.transData.inverted().transform(ends)
         pixel = abs(np.diff(axes.transData.inverted().transform([[0, 0], [1, 1]]), axis=0))[0]
-        column = 1 if name == "05_blocks" else 0
-        assert np.abs(points[:, column] - wanted).max() < 0.11 * pixel[column]
+        assert np.abs(points[:, 0] - wanted).max() < 0.11 * pixel[0]
 
 
 def test_a_slider_is_small_and_starts_as_the_notebook_stores_it(recorded):
-    name, shown, data = recorded
+    shown, data = recorded
     assert len(live.script(data).encode()) <= live.MOST_BYTES
-    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+    cells = nbformat.read(PAGE, as_version=4).cells
     stored = next(output for output in cells[shown.cell].outputs if "image/png" in output.data)
     start = 0
     for control in data["controls"]:
@@ -97,10 +95,10 @@ def test_a_slider_is_small_and_starts_as_the_notebook_stores_it(recorded):
 
 
 def test_the_page_has_a_place_for_the_slider_and_folds_its_code(recorded, tmp_path):
-    name, shown, data = recorded
-    page = pages.page(ROOT / "notebooks" / f"{name}.ipynb", tmp_path, {shown.cell: name})
+    shown, data = recorded
+    page = pages.page(PAGE, tmp_path, {shown.cell: "06"})
     cell = page.cells[shown.cell]
-    assert f'data-live="{name}"><img' in str(cell.outputs) and "hide-input" in cell.metadata.tags
+    assert 'data-live="06"><img' in str(cell.outputs) and "hide-input" in cell.metadata.tags
     assert sum("data-live" in str(cell.get("outputs", "")) for cell in page.cells) == 1
     packed = re.fullmatch(r'\(window.liveSliders \?\?= \[\]\).push\("(.+)"\);\n', live.script(data))[1]
     assert json.loads(zlib.decompress(base64.b64decode(packed))) == json.loads(json.dumps(data))
