@@ -10,6 +10,7 @@ if sys.version_info < (3, 11):  # before any import that an older Python could n
 
 import argparse
 import os
+import subprocess
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -45,7 +46,7 @@ WAITING = "GOMP_SPINCOUNT", "5000"
 def setup(extra: str = environment.COURSE) -> None:
     """Install what is needed and fetch the three texts."""
     python = environment.setup(extra)
-    if environment.run([str(python), "-m", "lora_edu", "fetch", "texts"]):
+    if subprocess.run([python, "-m", "lora_edu", "fetch", "texts"], cwd=environment.home()).returncode:
         print("The texts are not all here. Notebooks 03 to 12 fetch them when they need them.", flush=True)
 
 

@@ -84,16 +84,6 @@ def setup(extra: str = COURSE) -> Path:
     return venv_python()
 
 
-def run(command: list[str]) -> int:
-    """Run a program to its end, and return its exit code. At Ctrl-C it may finish what it does then."""
-    process = subprocess.Popen(command, cwd=home())
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.wait()
-        raise
-
-
 def hand_over(command: list[str]) -> None:
     """Go on as another program, and end as it ends. Ctrl-C is its own affair then: JupyterLab asks, a training run
     writes its checkpoint. It stays in the reader's folder: a file named on the command line is the same there."""
