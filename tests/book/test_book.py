@@ -128,7 +128,7 @@ def test_a_formula_in_a_line_fits_a_phone():
 
 
 def test_a_formula_is_mathml_with_bars_as_tall_as_a_letter():
-    written = pages.mathml(r"\text{o\_proj}(\|x\|)")
+    written = pages.mathml(r"\text{o\_proj}(\lVert x\rVert)")
     assert written.startswith("<math") and "<mtext>o_proj</mtext>" in written and written.count('fence="false"') == 2
 
 
