@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -108,7 +107,6 @@ def test_only_gradients_of_trainable_parameters_travel(two):
 
 def test_two_processes_go_on_where_they_were_stopped(two):
     assert two[0]["resumed"] is True
-    assert "the processes do not see the same files in" in two[0]["not shared"]
 
 
 def test_fewer_windows_than_processes(two):
@@ -117,14 +115,6 @@ def test_fewer_windows_than_processes(two):
     assert numbers["one window"] == pytest.approx(
         evaluate(model, TEXT.validation, seq_len=SEQ, max_windows=1, autocast=False), rel=1e-6
     )
-
-
-@pytest.mark.slow
-def test_an_error_in_one_process_ends_all(tmp_path):
-    start = time.monotonic()
-    run = torchrun(SCRIPT, tmp_path, "cpu", "fail", folder=tmp_path)
-    assert run.returncode and "process 1 has a problem" in run.stderr
-    assert time.monotonic() - start < 60 and not (tmp_path / "numbers.json").exists()
 
 
 @pytest.mark.slow

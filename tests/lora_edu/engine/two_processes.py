@@ -1,4 +1,4 @@
-"""What `test_distributed.py` runs in two processes: torchrun two_processes.py FOLDER DEVICE METHOD|fail
+"""What `test_distributed.py` runs in two processes: torchrun two_processes.py FOLDER DEVICE METHOD
 
 The same functions give the test, in its one process, what to compare with.
 """
@@ -6,7 +6,6 @@ The same functions give the test, in its one process, what to compare with.
 import copy
 import json
 import random
-import shutil
 import sys
 from pathlib import Path
 
@@ -101,13 +100,6 @@ def report(folder, device, method):
     tensors |= {f"after.{name}": value for name, value in after.items()}
     numbers["one window"] = evaluate(build("full", device), TEXT.validation, seq_len=SEQ, max_windows=1, autocast=False)
     numbers["resumed"] = stopped_and_resumed(device, folder / "run")
-    try:
-        own = folder / f"of process {distributed.rank()}"  # a folder that is not shared, with a run in one of them
-        shutil.copytree(folder / "run", own) if distributed.rank() == 0 else own.mkdir()
-        options = OPTIONS | {"device": device, "checkpoint": own, "checkpoint_every": 2}
-        train(build("qlora", device, dropout=0.3), TEXT, 6, **options)
-    except ValueError as error:
-        numbers["not shared"] = str(error)
     if distributed.rank() == 0:
         save_file(tensors, folder / "tensors.safetensors")
         (folder / "numbers.json").write_text(json.dumps(numbers))
@@ -117,12 +109,4 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, device = Path(sys.argv[1]), torch.device(sys.argv[2])
     with distributed.join(device) as device:
-        if sys.argv[3] == "fail":
-
-            def fails_in_process_1(model, inputs, targets):
-                if distributed.rank() == 1 and model.training:
-                    raise RuntimeError("process 1 has a problem")
-                return model_loss(model, inputs, targets)
-
-            train(build("lora", device), TEXT, 3, device=device, loss_fn=fails_in_process_1, **OPTIONS)
         report(folder, device, sys.argv[3])
