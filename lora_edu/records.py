@@ -10,14 +10,10 @@ import json
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-
-PARTIAL = ".partial-"  # the beginning of a name: what is being written
-FORGOTTEN = 24 * 3600  # seconds: what has been half written for so long belongs to a process that was killed
 
 
 @contextmanager
@@ -25,8 +21,7 @@ def staging(target: Path) -> Iterator[Path]:
     """Write beside the target, then rename: a reader sees the whole file (or folder) or none at all."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(target.parent)
-        folder = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=target.parent))
+        folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=target.parent))
     except OSError as error:  # the same type of error in words that name the folder
         raise type(error)(f"cannot write to the folder {target.parent} ({error.strerror})") from error
     try:
@@ -43,14 +38,6 @@ def staging(target: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what a process left that was killed while it wrote."""
-    for left in folder.glob(f"{PARTIAL}*"):
-        with suppress(OSError):
-            if time.time() - max(path.stat().st_mtime for path in (left, *left.rglob("*"))) > FORGOTTEN:
-                shutil.rmtree(left, ignore_errors=True)
 
 
 def write_record(path: Path, record: dict) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # importing the package must stay light
     from torch import Tensor
 
 PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
-PICKLED = re.compile(rb"PK\x03\x04|\x80[\x02-\x05][^\x00]")  # of a pickle: a mark, its protocol, an instruction
+PICKLED = re.compile(rb"PK\x03\x04|\x80[\x02-\x05]")  # the zip archive of torch.save; a pickle's mark, and its protocol
 
 
 def read_tensors(path: Path, advice: str) -> tuple[dict[str, "Tensor"], dict[str, str]]:
@@ -107,12 +107,6 @@ def shape_and_type(tensor: "Tensor") -> str:
 
 
 def is_pickle(path: Path) -> bool:
-    """By the first bytes: those of a pickle, or of the zip archive that torch.save wraps around one.
-
-    A safetensors file starts with the length of its header, any eight bytes, which may look like a pickle's; then "{".
-    """
-    if not path.is_file():
-        return False
+    """By its name or first bytes, whether a file that is no safetensors is a pickle, or the archive around one."""
     with path.open("rb") as file:
-        start = file.read(9)
-    return path.suffix in PICKLES or bool(PICKLED.match(start) and start[8:] != b"{")
+        return path.suffix in PICKLES or bool(PICKLED.match(file.read(4)))

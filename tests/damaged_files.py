@@ -1,66 +1,40 @@
-"""Damages of a stored file, drawn by hypothesis: what the tests of adapters and of checkpoints share."""
+"""Damages of a stored file: what the tests of adapters and of checkpoints share."""
 
 import os
 import pickle
-import re
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from hypothesis import strategies as st
-
 from lora_edu.peft_io import PREFIX
 
-CHANGES = {
-    "a shape that broadcasts": lambda t: t[:1].clone(),
-    "one number": lambda t: t.flatten()[:1].clone(),
-    "another order of sides": lambda t: t.T.contiguous(),
-    "NaN": lambda t: t.clone().index_fill_(0, torch.tensor([0]), float("nan")),
-    "infinite": lambda t: t.clone().index_fill_(0, torch.tensor([0]), float("inf")),
-    "whole numbers": lambda t: t.int(),
-    "missing": lambda t: None,
-}
-KINDS = ("truncated", "flipped", "flipped", "pickle", "fifo", "folder", "tensor", "tensor", "tensor", "extra")
-GARBAGE = ["", "[]", "null", "{", "{}", '{"peft_type": "LORA", "r": 0, "lora_alpha": 4}', "[" * 100_000]
+
+def cut(share: float) -> Callable[[Path], None]:
+    return lambda path: os.truncate(path, int(share * path.stat().st_size))
 
 
-@st.composite
-def damages(draw: st.DrawFn, rewrite: Callable, garble: Callable) -> tuple[str, Callable[[Path], None]]:
-    """What is done in words, and a function that does it to the file at a path.
-
-    rewrite(path, change) writes the file anew with its tensors changed, and garble(path, text) puts a text where
-    the settings should be.
-    """
-    kind, change = draw(st.sampled_from((*KINDS, "settings"))), draw(st.sampled_from(sorted(CHANGES)))
-    place, bit = draw(st.floats(0, 1, exclude_max=True)), draw(st.integers(0, 7))
-    garbage = draw(st.sampled_from(GARBAGE))
-
-    def changed(tensors):
-        names = sorted(name for name, tensor in tensors.items() if tensor.ndim == 2 and "random" not in name)
-        name = names[int(place * len(names))]
-        if kind == "extra":
-            return tensors | {re.sub(r"blocks\.\d", "blocks.9", name): tensors[name].clone()}
-        tensors[name] = CHANGES[change](tensors[name])
-        return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+def flipped(share: float) -> Callable[[Path], None]:
+    """One bit, in the header or in a value."""
 
     def damage(path):
         content = bytearray(path.read_bytes())
-        if kind == "truncated":
-            path.write_bytes(content[: int(place * len(content))])
-        elif kind == "flipped":  # one bit, in the header or in a value
-            content[int(place * len(content))] ^= 1 << bit
-            path.write_bytes(content)
-        elif kind == "pickle":
-            path.write_bytes(pickle.dumps({"a": [1.0] * bit}))
-        elif kind in ("fifo", "folder"):
-            path.unlink()
-            os.mkfifo(path) if kind == "fifo" else path.mkdir()
-        elif kind == "settings":
-            garble(path, garbage)
-        else:
-            rewrite(path, changed)
+        content[int(share * len(content))] ^= 4
+        path.write_bytes(content)
 
-    return f"{kind} {change} {place:.3f} {bit} {garbage[:9]}", damage
+    return damage
+
+
+def instead(make: Callable[[Path], None]) -> Callable[[Path], None]:
+    return lambda path: (path.unlink(), make(path))
+
+
+DAMAGES = {
+    **{f"cut at {share}": cut(share) for share in (0, 0.001, 0.1, 0.5, 0.999)},
+    **{f"a bit at {percent}%": flipped(percent / 100) for percent in range(0, 100, 3)},
+    "a pickle": lambda path: path.write_bytes(pickle.dumps({"a": [1.0]})),
+    "a pipe": instead(lambda path: os.mkfifo(path)),
+    "a folder": instead(Path.mkdir),
+}
+GARBAGE = ["", "[]", "null", "{", "{}", '{"peft_type": "LORA", "r": 0, "lora_alpha": 4}', "[" * 100_000]
 
 
 # --- of an adapter's tensors: a change for `save_file(change(load_file(path)), path)` ---------------------------------

@@ -5,19 +5,19 @@ import json
 import os
 import pickle
 import re
-import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from damaged_files import damages
-from hypothesis import given, note, settings
+from damaged_files import DAMAGES, GARBAGE
 from safetensors import safe_open
 from safetensors.torch import save_file
 from stopped_runs import assert_goes_on, counted, go_on, refused, stored_steps, with_adapters
 
 import lora_edu
-from lora_edu import files, tensor_files
+from lora_edu import files
+from lora_edu.engine import checkpoints
 from lora_edu.engine.checkpoints import read_checkpoint, seal, write_checkpoint
 
 NEWEST = "step-00000004.safetensors"
@@ -30,30 +30,23 @@ def read(path):
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
 
 
-def rewrite(path, change):
-    tensors, metadata = read(path)
-    save_file(change(tensors), path, metadata=metadata)
-
-
 def garble(path, text):
     save_file(read(path)[0], path, metadata={"checkpoint": text})
 
 
-@settings(max_examples=60, deadline=None)
-@given(damages(rewrite, garble))
-def test_a_damaged_file_is_never_read(damage):
-    what, damaged = damage
-    note(what)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / NEWEST
-        write_checkpoint(path, dict(TENSORS), dict(RECORD))
-        record, tensors = read_checkpoint(path)  # the control
-        assert record["history"] == RECORD["history"] and all(
-            torch.equal(TENSORS[name], tensors[name]) for name in TENSORS
-        )
-        damaged(path)
-        with pytest.raises(ValueError, match=r"4\.safetensors is .*delete it"):
-            read_checkpoint(path)
+ALL_DAMAGES = DAMAGES | {f"record {text[:9]}": partial(garble, text=text) for text in GARBAGE}
+
+
+@pytest.mark.parametrize("damage", ALL_DAMAGES.values(), ids=ALL_DAMAGES)
+def test_a_damaged_file_is_never_read(tmp_path, damage):
+    path = tmp_path / NEWEST
+    write_checkpoint(path, dict(TENSORS), dict(RECORD))
+    record, tensors = read_checkpoint(path)  # the control
+    assert record["history"] == RECORD["history"]
+    assert all(torch.equal(TENSORS[name], tensors[name]) for name in TENSORS)
+    damage(path)
+    with pytest.raises(ValueError, match=r"4\.safetensors is .*delete it"):
+        read_checkpoint(path)
 
 
 def test_a_file_of_an_earlier_version(stopped):
@@ -119,6 +112,9 @@ def test_a_folder_that_cannot_be_used_is_noticed_before_training(tiny_gpt, tiny_
     (stopped / ".lock").mkdir()
     stops(OSError, ".lock is in the way: it is no lock file, remove it")
     (stopped / ".lock").rmdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.distributed, "total", lambda step: 0)  # of two processes, one finds nothing there
+        stops(ValueError, "the processes do not see the same files in .*run: name a folder that they share")
     assert_goes_on(tiny_gpt, tiny_text, stopped)
 
 
@@ -134,9 +130,6 @@ def test_a_pickle_is_refused_and_not_opened(tiny_gpt, tiny_text, stopped, tmp_pa
     newest.write_bytes(pickle.dumps(Trap()))
     with pytest.raises(ValueError, match=r"4.safetensors is a pickle, .* is never opened"):
         go_on(with_adapters(tiny_gpt), tiny_text, stopped)
-    torch.save({"weight": torch.zeros(3)}, newest)  # a zip archive around a pickle
-    with pytest.raises(ValueError, match=r"4.safetensors is a pickle"):
-        go_on(with_adapters(tiny_gpt), tiny_text, stopped)
     foreign.parent.mkdir()
     foreign.write_bytes(pickle.dumps(Trap()))
     with pytest.raises(ValueError, match=r"checkpoint.pt is a pickle, which can run any code when it is opened"):
@@ -145,17 +138,6 @@ def test_a_pickle_is_refused_and_not_opened(tiny_gpt, tiny_text, stopped, tmp_pa
         ValueError, match=r"checkpoint.pt is a file: checkpoint= names a folder, which need not exist yet"
     ):
         go_on(with_adapters(tiny_gpt), tiny_text, foreign)
-
-
-@pytest.mark.parametrize("length", [0x80, 0x480, 0x280, 0xFF80, 0x3380, 0x10280])
-def test_a_header_whose_length_looks_like_a_pickle_is_no_pickle(length, tmp_path):
-    path = tmp_path / "step-00000001.safetensors"
-    for kept in (5, 8, 9, 100):
-        path.write_bytes((length.to_bytes(8, "little") + b'{"a": 1}' + b" " * length)[:kept])
-        assert not tensor_files.is_pickle(path) or (length >= 2**16 and kept <= 8)
-    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
-        path.write_bytes(pickle.dumps({"a": [1.0]}, protocol=protocol))
-        assert tensor_files.is_pickle(path)
 
 
 def test_the_package_never_unpickles():
