@@ -114,14 +114,12 @@ def select_layers(
         raise ValueError(f"skip says what {ALL_LINEAR!r} leaves out: with targets by name, name fewer of them")
     chosen = {path: module for path, module in candidates.items() if wanted & {path, path.rpartition(".")[-1]}}
     check_replaceable(model, chosen)
-    for wrapper, module in model.named_modules():  # of PEFT: the layer inside may be chosen, its own A and B may not
+    for path, module in model.named_modules():
         if any(kind.__name__ == "BaseTunerLayer" for kind in type(module).__mro__):
-            inside = {path for path in chosen if path.startswith(f"{wrapper}.") and path != f"{wrapper}.base_layer"}
-            if wrapper in chosen or inside:
-                raise ValueError(
-                    f"PEFT has put an adapter on {wrapper}, whose parts would be taken for the model's: call its "
-                    "merge_and_unload() or unload() first, or name the layers inside, base_layer"
-                )
+            raise ValueError(
+                f"PEFT has put an adapter on {path}, whose parts would be taken for the model's: call its "
+                "merge_and_unload() or unload() first"
+            )
     return chosen
 
 

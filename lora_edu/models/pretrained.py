@@ -5,7 +5,6 @@ Weights are read from safetensors or GGUF files only. A pickle could run any cod
 no code that comes with a model is run.
 """
 
-import importlib.util
 import logging
 import re
 import struct
@@ -25,7 +24,6 @@ from lora_edu.downloads import DownloadError, model_folder
 from lora_edu.training import pick_device
 
 BUNDLED = "smollm2"
-NEEDED = ("transformers", "gguf", "accelerate")
 HUB_ID = r"[\w-][\w.-]*/[\w.-]+"  # owner/name
 # What the libraries raise for files that they cannot read: struct.error, for one, where a GGUF file ends too early.
 UNREADABLE = (OSError, ValueError, LookupError, RuntimeError, TypeError, struct.error, SafetensorError)
@@ -44,10 +42,9 @@ def load_pretrained(name_or_path: str | Path = BUNDLED, device: str | torch.devi
     name_or_path: `smollm2` (SmolLM2-135M-Instruct, fetched once like the texts), a folder (with one GGUF file, or with
     the files that `save_pretrained` writes), or the id of a model on the Hugging Face hub, `owner/name`.
     device: where to put it; None chooses as `train` does.
-    Raises ModuleNotFoundError without these libraries, DownloadError for what is neither here nor to be had,
+    Raises ModuleNotFoundError without `transformers`, DownloadError for what is neither here nor to be had,
     FileNotFoundError for a folder that does not exist, ValueError for one without a language model.
     """
-    _check_installed()
     source, options = _locate(str(name_or_path))
     with no_reports(), _read_once() if "gguf_file" in options else nullcontext():
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -80,15 +77,6 @@ def tokenize(tokenizer: Any, text: Tensor) -> Tensor:
     return torch.tensor(tokenizer(characters, **options)["input_ids"])
 
 
-def _check_installed() -> None:
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ModuleNotFoundError(
-            f"a real language model needs {', '.join(missing)}: run `make setup` (or python -m lora_edu setup) in a "
-            f"clone of the course, or python -m pip install {' '.join(missing)}"
-        )
-
-
 def _check_complete(name: str, report: dict) -> None:
     """What the file does not have, or has in another shape, was filled with random numbers."""
     if report["missing_keys"]:
@@ -107,7 +95,7 @@ def _locate(name: str) -> tuple[str, dict]:
     folder = model_folder(BUNDLED) if name == BUNDLED else Path(name).expanduser()
     if not folder.exists():
         if re.fullmatch(HUB_ID, name):
-            return name, options | {"local_files_only": _hub_is_out_of_reach(name)}
+            return name, options
         raise FileNotFoundError(
             f"there is no folder {name}, and it is no name of a model: use {BUNDLED!r} (comes with the course), "
             "the path of a folder, or an id on the Hugging Face hub such as 'HuggingFaceTB/SmolLM2-135M'"
@@ -120,21 +108,6 @@ def _locate(name: str) -> tuple[str, dict]:
     if not files and not (folder / "config.json").exists():
         raise ValueError(f"{folder} holds no model: expected one GGUF file, or config.json and model.safetensors")
     return str(folder), options | ({"gguf_file": files[0]} if files else {})
-
-
-def _hub_is_out_of_reach(name: str) -> bool:
-    """One question to the hub. Without an answer only earlier downloads are used: `from_pretrained` would ask again and
-    again for the better part of a minute, and say nothing."""
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        get_hf_file_metadata(hf_hub_url(name, "config.json"), timeout=10)
-    except HfHubHTTPError:
-        return False  # it answers: from_pretrained says what is wrong
-    except Exception:  # the libraries of different versions have different errors for a missing network
-        return True
-    return False
 
 
 def _explained(name: str, error: Exception) -> Exception:

@@ -1,4 +1,4 @@
-"""Eight architectures of transformers, tiny: adapters and 4 bits go into models that nobody here wrote.
+"""Six architectures of transformers, tiny: adapters and 4 bits go into models that nobody here wrote.
 
 Some of them read a layer's `weight` and do not call it (Mamba), or ask for its type first (T5).
 """
@@ -20,9 +20,7 @@ T5 = dict(vocab_size=60, d_model=16, d_kv=8, d_ff=24, num_layers=2, num_heads=2)
 MODELS = {
     "Llama": SMALL | HEADS | {"num_key_value_heads": 1},
     "GPT2": dict(vocab_size=60, n_embd=16, n_layer=2, n_head=2, n_positions=32),
-    "GPTNeoX": SMALL | HEADS,
     "Bloom": SMALL | {"n_layer": 2, "n_head": 2, "pretraining_tp": 2, "slow_but_exact": True},
-    "OPT": SMALL | {"num_attention_heads": 2, "ffn_dim": 24, "word_embed_proj_dim": 16, "max_position_embeddings": 32},
     "T5": T5,
     "Mamba": SMALL | {"state_size": 4, "time_step_rank": 3},
     "Rwkv": SMALL | {"attention_hidden_size": 16, "intermediate_size": 24, "context_length": 32},
@@ -81,14 +79,3 @@ def test_weights_that_a_model_rescales_are_left_alone():
         with pytest.raises(ValueError, match="config.rescale_every = 0"):
             work()
     assert len(lora_layers(add_lora(tiny("Rwkv", rescale_every=0), 2, 4, "all-linear", skip="head"))) == 14
-
-
-def test_a_wrapper_of_peft_finds_the_weight():
-    import peft
-
-    model = peft.get_peft_model(tiny("Llama"), peft.LoraConfig(r=2, target_modules=["q_proj"], use_dora=True))
-    before = logits(model).detach()
-    quantize_linears(model, skip=("lm_head", "default", "k_proj"))
-    assert (logits(model) - before).norm() / before.norm() < 0.5
-    add_lora(model, 2, 4, "base_layer")
-    assert (logits(model) - before).norm() / before.norm() < 0.5

@@ -4,14 +4,14 @@ The real one is that of notebook 12, whose cells assert what it is made of.
 """
 
 import copy
-import importlib.util
 import json
 import shutil
+from unittest.mock import Mock
 
 import pytest
 import torch
 
-from lora_edu import adapter_state, add_lora, dequantize_linears, measured_bytes, quantize_linears, save_adapter, unload
+from lora_edu import adapter_state, add_lora, measured_bytes, quantize_linears
 from lora_edu.downloads import DownloadError
 from lora_edu.models.pretrained import load_pretrained, next_token_loss, tokenize
 from lora_edu.texts import Text
@@ -119,36 +119,12 @@ def test_an_encoder_is_not_taken_for_a_language_model(copied, saved):
         load_pretrained(copied)
 
 
-@pytest.mark.parametrize("missing", [["transformers"], ["gguf", "accelerate"]])
-def test_without_the_extra_the_error_names_the_command(monkeypatch, missing):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in missing else find(name))
-    advice = f"needs {', '.join(missing)}: run `make setup`.*pip install {' '.join(missing)}"
-    with pytest.raises(ModuleNotFoundError, match=advice):
-        load_pretrained()
-
-
-def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, tmp_path):
-    import huggingface_hub
-    from huggingface_hub import constants
+def test_a_hub_that_does_not_answer(monkeypatch):
     from transformers import AutoTokenizer
 
-    calls, load = [], AutoTokenizer.from_pretrained
-
-    def no_answer(url, timeout):
-        calls.append(url)
-        raise ConnectionError
-
-    def recorded(name, **options):
-        calls.append(options["local_files_only"])
-        return load(name, **options)
-
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", no_answer)
-    monkeypatch.setattr(AutoTokenizer, "from_pretrained", recorded)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", Mock(side_effect=OSError("no answer")))
     with pytest.raises(DownloadError, match=r"'owner/name' could not be loaded .* pass its folder; 'smollm2' comes"):
         load_pretrained("owner/name")
-    assert calls == ["https://huggingface.co/owner/name/resolve/main/config.json", True]
 
 
 # --- the functions of the course on a model of transformers -----------------------------------------------------------
@@ -176,9 +152,7 @@ def test_head_embedding_and_norms_are_never_quantized(tied):
     assert measured_bytes(model)["base weights"] < 0.5 * sum(p.numel() * 4 for p in tiny_llama().parameters())
 
 
-def test_training_an_adapter_on_a_quantized_model_and_reading_it_with_peft(tmp_path):
-    import peft
-
+def test_training_an_adapter_on_a_quantized_model():
     model, tokenizer = tiny_llama(initializer_range=0.3), tiny_tokenizer()
     tokens = tokenize(tokenizer, text_of("the king said unto him. " * 40))
     quantize_linears(model)
@@ -190,11 +164,3 @@ def test_training_an_adapter_on_a_quantized_model_and_reading_it_with_peft(tmp_p
     after = {name.replace(".base.", "."): value for name, value in model.state_dict().items()}
     assert all(torch.equal(after[name], value) for name, value in frozen.items())
     assert all(value.any() for name, value in adapter_state(model).items() if name.endswith("lora_B"))
-
-    save_adapter(model, tmp_path)
-    assert json.loads((tmp_path / "adapter_config.json").read_text())["lora_alpha"] == 7
-    logits = model(TOKENS % 30).logits
-    theirs = peft.PeftModel.from_pretrained(dequantize_linears(unload(model)), tmp_path)
-    assert torch.allclose(theirs(TOKENS % 30).logits, logits, atol=1e-5)
-    with theirs.disable_adapter():
-        assert (theirs(TOKENS % 30).logits - logits).abs().max() > 1e-2
