@@ -11,6 +11,7 @@ opened: it is refused.
 import hashlib
 import json
 import math
+import os
 import tempfile
 import warnings
 from pathlib import Path
@@ -77,10 +78,7 @@ def save_adapter(model: nn.Module, folder: str | Path) -> Path:
 
 def _lock_of(folder: Path) -> Path:
     """A lock file for a folder, outside of it: what is saved there is what PEFT writes, and nothing else."""
-    try:
-        name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
-    except UnicodeEncodeError as error:  # safetensors would write there, and not read
-        raise ValueError(f"the name of the folder {str(folder)!r} is not UTF-8: name another") from error
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
     return Path(tempfile.gettempdir()) / f"lora-edu-{name}.lock"
 
 

@@ -104,11 +104,9 @@ REFUSED = {
     "a codebook of integers": (small, lambda m: quantize(WEIGHT, torch.tensor([-1, 0, 1])), "floating-point"),
     "a list as a codebook": (small, lambda m: quantize(WEIGHT, [-1, 0, 1]), "codebook must be a name or"),
     "float8": (small, lambda m: quantize(WEIGHT.to(torch.float8_e4m3fn)), "16 bits or more"),
-    "compute_dtype int8": (small, lambda m: quantize_linears(m, compute_dtype=torch.int8), "compute_dtype must"),
     "a skip with a slip": (small, lambda m: quantize_linears(m, skip="lm_haed"), "lm_haed"),
     "targets that are none": (small, lambda m: add_lora(m, 2, 4, targets=[3]), "targets must be the name"),
     "two names, adapters": (Tied, lambda m: add_lora(m, 2, 4, "first_proj"), "at first_proj and second_proj"),
-    "two names, 4 bits": (Tied, quantize_linears, "at first_proj and second_proj"),
     "attention of torch": (attention, lambda m: add_lora(m.self_attn, 2, 4, "all-linear"), "out_proj can"),
     "a layer of torch's encoder": (attention, lambda m: quantize_linears(m, skip="out_proj"), "linear1 cannot be"),
     "whole numbers as an input": (small, lambda m: NF4Linear.from_linear(m.lm_head)(torch.ones(2, 8).int()), "int32"),
@@ -116,7 +114,6 @@ REFUSED = {
     "a text alone, forward": (small, lambda m: m(TOKENS[:9]), r"tokens must have the shape \(B, S\), got \(9,\)"),
     "the loss of nothing": (small, lambda m: m(TOKENS[None, :0], TOKENS[None, :0]), "no token in tokens"),
     "a strength that float32 has not": (small, lambda m: add_lora(m, 2, 1e-320), "alpha must be .* 1e-30 to"),
-    "a weight of several numbers": (adapted, lambda m: combine(two(m), [torch.ones(2), 1]), "finite numbers"),
     "weights as a tensor": (adapted, lambda m: combine(two(m), torch.ones(2)), "weights must be a list"),
     "adapters of nothing": (small, lambda m: combine([{}, {}], [1, 1]), "adapter 1 has no tensors"),
     "DoRA, combined": (with_dora, lambda m: combine(two(m), [1, 1]), "adapter 1 is a variant's, with .*magnitude"),
@@ -143,13 +140,11 @@ REFUSED = {
     "an unknown codebook": (small, lambda m: quantize(WEIGHT, "nf9"), "unknown codebook 'nf9': choose one of nf2"),
     "a codebook that falls": (small, lambda m: quantize(WEIGHT, torch.tensor([1.0, 0])), "values in rising order"),
     "NaN, quantized": (small, lambda m: quantize(torch.tensor([[1, torch.nan]])), r"value nan at index \(0, 1\)"),
-    "infinity, quantized": (small, lambda m: quantize(torch.tensor([1, -torch.inf])), r"value -inf at index \(1,\)"),
     "a list, quantized": (small, lambda m: quantize([1.0, 2.0]), "only dense torch tensors can be .* got list"),
     "a sparse tensor": (small, lambda m: quantize(torch.eye(3).to_sparse()), "only dense torch tensors"),
     "a codebook of 1 bit": (small, lambda m: int_codebook(1), "bits must be a whole number from 2 to 8"),
     "a name with a slip": (small, lambda m: add_lora(m, 2, 4, ("q_proj", "query")), "named query; there are down_proj"),
     "no name": (small, lambda m: add_lora(m, 2, 4, ()), "no layer is left to choose"),
-    "a rank too large": (small, lambda m: add_lora(m, 17, 4), r"between 1 and 8 \(the smaller side of a \d+x8 layer"),
     "adapters twice": (adapted, lambda m: add_lora(m, 2, 4), "has adapters already: take them out with unload"),
     "an adapter of a norm": (small, lambda m: LoRALinear(nn.LayerNorm(8), 2, 4), "wraps linear layers, got LayerNorm"),
     "a name and a skip": (small, lambda m: add_lora(m, 2, 4, "q_proj", skip="k_proj"), "skip says what 'all-linear'"),
@@ -161,16 +156,12 @@ REFUSED = {
                                  "only one of them has blocks.0.attention.q_proj.lora_A"),
     "adapters of other models": (adapted, lambda m: combine([two(m)[0], wider(two(m)[0])], [1, 1]), "8 and 9 wide"),
     "an unknown variant": (small, lambda m: add_variant(m, "DORA", 4, 6), "unknown variant 'DORA'"),
-    "DoRA of too large a rank": (small, lambda m: add_variant(m, "DoRA", 400, 6), "rank must be between 1 and 8"),
-    "PiSSA of no layer": (small, lambda m: add_variant(m, "PiSSA", 4, 6, "nowhere"), "no linear layer is named nowh"),
-    "PiSSA beside LoRA": (adapted, lambda m: add_variant(m, "PiSSA", 4, 6), "has adapters already"),
     "nothing to train": (lambda: small().requires_grad_(False), lambda m: train(m, TEXT, 5, **QUICK), "add adapters"),
     "activations of lm_head": (small, lambda m: predicted_activation_bytes(m.config, 1, 8, rank=2, targets="lm_head"),
                                "no linear layer is named lm_head; there are q_proj"),
     "an unknown precision": (small, lambda m: predicted_activation_bytes(m.config, 1, 8, precision="fp16"),
                              "precision must be one of float32; bfloat16; .*, got 'fp16'"),
     "4 bits, trained in full": (small, lambda m: training_bytes(SEVEN, bits=4), "4-bit weights cannot be trained"),
-    "betas of 1": (small, lambda m: PagedAdamW(m.parameters(), betas=(0.9, 1.0)), r"betas must .*, got \(0.9, 1.0\)"),
     "adapters before 4 bits": (adapted, quantize_linears, r"quantize_linears\(model\) first, then add_lora"),
     "4 bits twice": (lambda: quantize_linears(small()), quantize_linears, "no layer is left"),
     "constants in nf9": (small, lambda m: quantize_linears(m, double_quant=DoubleQuant("nf9")), "nf9"),
@@ -193,56 +184,31 @@ def test_what_was_silent_or_misleading_is_one_clear_error(made, call, words):
         call(model)
 
 
-# Any value, for any argument. What an argument may be stands here once more, and is not asked of the package's rules.
+# Any value, for any argument. What an argument may be stands here once more, as it is printed, and is not asked of the
+# package's rules.
 NUMBERS = [-3, -1, -0.5, 0, 0.5, 1, 1.0, 2.5, 13, 10**6, torch.nan, torch.inf, -torch.inf]
 ANYTHING = [*NUMBERS, None, True, False, "", "ab", b"a", [], [0], [0, 1], (0.5, 0.9), (-0.1, 0.9), [0, 0, 0], object(),
             torch.ones(2), np.ones(2), {"a": 1}, torch.int8, len]  # fmt: skip
 
 
-def whole(least, most=10**9):
-    return lambda value: type(value) is int and least <= value <= most
-
-
-def number(least, most=10**9):
-    return lambda value: type(value) in (int, float) and least <= value <= most
-
-
-def maybe(may_be):
-    return lambda value: value is None or may_be(value)
-
-
-def truth(value):
-    return type(value) is bool
-
-
-def no(value):
-    return False
-
-
-def function(value):
-    return value is len
-
-
-def two_shares(value):
-    return type(value) in (list, tuple) and len(value) == 2 and all(map(number(0, 0.999), value))
-
-
+NO, ZERO, WHOLE, POSITIVE = {"None"}, {"0"}, {"1", "13", "1000000"}, {"0.5", "1", "1.0", "2.5", "13", "1000000"}
+TRUTH, FUNCTION = {"True", "False"}, {repr(len)}
 MAY_BE = {
-    "train": dict.fromkeys(("steps", "batch_size", "seq_len", "eval_windows", "checkpoint_every"), whole(1))
-    | dict.fromkeys(("warmup_steps", "seed"), whole(0)) | dict.fromkeys(("lr", "max_grad_norm"), number(1e-9))
-    | {"weight_decay": number(0), "betas": two_shares, "final_lr_factor": number(0, 1), "eval_every": maybe(whole(1)),
-       "compile": truth, "autocast": maybe(truth), "loss_fn": function, "on_evaluation": maybe(function)},
-    "evaluate": dict.fromkeys(("seq_len", "max_windows", "batch_size"), whole(1))
-    | {"autocast": maybe(truth), "loss_fn": function},
-    "generate": {"max_new_tokens": whole(0), "temperature": number(0), "top_k": maybe(whole(1)),
-                 "generator": maybe(no)},
-    "add_lora": {"rank": whole(1, 8), "alpha": number(1e-9), "dropout": number(0, 0.99)},
-    "quantize_linears": {"block_size": whole(1), "double_quant": truth, "compute_dtype": maybe(no)},
-    "GPTConfig": {name: whole(1) for name in ("context", "n_layers", "n_heads", "d_model", "vocab_size")},
-    "PagedAdamW": {"lr": number(0), "weight_decay": number(0), "page_bytes": whole(1)},
-    "nf_codebook": {"bits": whole(2, 8), "offset": maybe(number(0.51, 0.99))},
-    "training_bytes": {"rank": maybe(whole(1)), "bits": no, "adapter_bits": no, "seq_len": whole(1)},
-    "LoRALinear in NumPy": {"rank": whole(1, 8), "alpha": number(1e-9)},
+    "train": dict.fromkeys(("steps", "batch_size", "seq_len", "eval_windows", "checkpoint_every"), WHOLE)
+    | dict.fromkeys(("warmup_steps", "seed"), WHOLE | ZERO) | dict.fromkeys(("lr", "max_grad_norm"), POSITIVE)
+    | {"weight_decay": POSITIVE | ZERO, "betas": {"(0.5, 0.9)"}, "final_lr_factor": {"0", "0.5", "1", "1.0"},
+       "eval_every": WHOLE | NO, "compile": TRUTH, "autocast": TRUTH | NO, "loss_fn": FUNCTION,
+       "on_evaluation": FUNCTION | NO},
+    "evaluate": dict.fromkeys(("seq_len", "max_windows", "batch_size"), WHOLE)
+    | {"autocast": TRUTH | NO, "loss_fn": FUNCTION},
+    "generate": {"max_new_tokens": WHOLE | ZERO, "temperature": POSITIVE | ZERO, "top_k": WHOLE | NO, "generator": NO},
+    "add_lora": {"rank": {"1"}, "alpha": POSITIVE, "dropout": {"0", "0.5"}},
+    "quantize_linears": {"block_size": WHOLE, "double_quant": TRUTH, "compute_dtype": NO},
+    "GPTConfig": dict.fromkeys(("context", "n_layers", "n_heads", "d_model", "vocab_size"), WHOLE),
+    "PagedAdamW": {"lr": POSITIVE | ZERO, "weight_decay": POSITIVE | ZERO, "page_bytes": WHOLE},
+    "nf_codebook": {"bits": {}, "offset": NO},
+    "training_bytes": {"rank": WHOLE | NO, "bits": {}, "adapter_bits": {}, "seq_len": WHOLE},
+    "LoRALinear in NumPy": {"rank": {"1"}, "alpha": POSITIVE},
 }  # fmt: skip
 CALLS = {
     "train": lambda model, **bad: train(model, TEXT, **({"steps": 2} | QUICK | bad)),
@@ -266,13 +232,13 @@ CALLS_WITH_NUMBERS = {
 def test_any_value_for_any_argument_is_refused_by_name_or_right(called, argument):
     model = small()
     for value in ANYTHING if called in CALLS else NUMBERS:
-        if not MAY_BE[called][argument](value):
+        if repr(value) not in MAY_BE[called][argument]:
             with refused(model, (TypeError, ValueError), rf"\b{argument}\b"):
                 (CALLS | CALLS_WITH_NUMBERS)[called](model, **{argument: value})
 
 
 def test_what_the_arguments_of_train_may_be_passes():
-    allowed = {name: [value for value in ANYTHING if may_be(value)] for name, may_be in MAY_BE["train"].items()}
+    allowed = {name: [value for value in ANYTHING if repr(value) in may_be] for name, may_be in MAY_BE["train"].items()}
     assert allowed == {name: [value for value in ANYTHING if rule.holds(value)] for name, rule in TRAINING.items()}
 
 

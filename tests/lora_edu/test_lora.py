@@ -6,7 +6,7 @@ from conftest import moved
 from stopped_runs import refused
 from torch import nn
 
-from lora_edu import lora, trainable_summary
+from lora_edu import trainable_summary
 from lora_edu.lora import LoRALinear, adapter_state, add_lora, load_adapter_state, merge, unload
 
 X = torch.randn(5, 12, generator=torch.Generator().manual_seed(1))
@@ -69,14 +69,6 @@ def test_a_merged_adapter_refuses_training_and_saving(tiny_gpt):
         tiny_gpt(torch.zeros(1, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match="the adapters are merged into the weights"):
         adapter_state(tiny_gpt)
-
-
-def test_merging_writes_no_nan_into_any_weight(tiny_gpt):
-    *_, last = lora.lora_layers(moved(add_lora(tiny_gpt, rank=2, alpha=8), 0.1)).values()
-    last.lora_B.data[0, 0] = 1e38  # its product with A is infinite
-    last.scaling = 1e6
-    with refused(tiny_gpt, ValueError, "not finite: merging it would destroy the weights"):
-        merge(tiny_gpt)
 
 
 def test_a_state_that_does_not_fit_changes_nothing(tiny_gpt):

@@ -7,7 +7,7 @@ import torch
 from conftest import library, moved
 from stopped_runs import refused
 from torch import nn
-from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
+from torch.nn.utils import parametrizations, prune
 
 from lora_edu import LoRALinear, add_lora, merge, trainable_summary, unload, unmerge
 from lora_edu.qlora import NF4Linear, dequantize_linears, quantize_linears
@@ -31,11 +31,6 @@ def with_hook(layer):
     return layer
 
 
-def with_pre_hook(layer):
-    layer.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],))
-    return layer
-
-
 def bitsandbytes_layer(layer, kind):
     other = getattr(library("bitsandbytes").nn, kind)(12, 20)
     other.load_state_dict(layer.state_dict())
@@ -43,16 +38,12 @@ def bitsandbytes_layer(layer, kind):
 
 
 MORE_THAN_LINEAR = {
-    "pruned": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
-    "weight_norm, old": weight_norm,
+    "pruned": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),  # by a hook before
     "weight_norm": parametrizations.weight_norm,
-    "spectral_norm, old": spectral_norm,
     "spectral_norm": parametrizations.spectral_norm,
-    "orthogonal": parametrizations.orthogonal,
     "a subclass": lambda layer: Doubled(12, 20),
     "a forward of its own": own_forward,
     "a hook": with_hook,
-    "a hook before": with_pre_hook,
     "Linear8bitLt": partial(bitsandbytes_layer, kind="Linear8bitLt"),
     "Linear4bit": partial(bitsandbytes_layer, kind="Linear4bit"),
 }
@@ -74,7 +65,6 @@ def two_layers(change):
     return model.eval()
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("work", WITH_THE_WEIGHT)
 @pytest.mark.parametrize("kind", MORE_THAN_LINEAR)
 def test_what_is_more_than_a_linear_layer_is_refused_by_name(kind, work):
@@ -86,7 +76,6 @@ def test_what_is_more_than_a_linear_layer_is_refused_by_name(kind, work):
         WITH_THE_WEIGHT[work](model)
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("kind", [kind for kind in MORE_THAN_LINEAR if "bit" not in kind])
 def test_an_adapter_beside_it_is_right(kind):
     model = two_layers(MORE_THAN_LINEAR[kind])
@@ -117,7 +106,6 @@ def slices(model):
 SHARED = {
     "one parameter": lambda model: setattr(model.odd, "weight", model.plain.weight),
     "data": lambda model: setattr(model.odd.weight, "data", model.plain.weight.data),
-    "a view": lambda model: setattr(model.odd, "weight", nn.Parameter(model.plain.weight.data.view(20, 12))),
     "slices that overlap": slices,
     "an embedding": lambda model: setattr(
         model, "embedding", nn.Embedding.from_pretrained(model.odd.weight.data, freeze=False)

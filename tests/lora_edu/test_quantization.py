@@ -1,6 +1,5 @@
 """Quantization against its own definition. tests/lora_edu/test_parity.py holds it against the real libraries."""
 
-import gc
 from statistics import NormalDist
 
 import pytest
@@ -8,10 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lora_edu import codebooks as codebooks_module
-from lora_edu.codebooks import dynamic_codebook, get_codebook, nf_codebook
+from lora_edu.codebooks import get_codebook, nf_codebook
 from lora_edu.measures import relative_error
-from lora_edu.quantization import DoubleQuant, nearest_code, pack, quantize, unpack
+from lora_edu.quantization import nearest_code, pack, quantize, unpack
 from lora_edu.rounding import bin_use
 
 shapes = st.lists(st.integers(1, 40), min_size=1, max_size=3)
@@ -38,13 +36,6 @@ def test_round_trip(shape, block_size, codebook, exponent, double, seed):
         assert ((restored - x).abs() <= reach * scales * (1 + 1e-5)).all()
 
 
-@given(shapes, block_sizes, st.sampled_from(["nf2", "nf4", "nf6"]), st.integers(0, 10**6))
-def test_quantizing_twice_changes_nothing(shape, block_size, codebook, seed):
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-    once = quantize(x, codebook, block_size).dequantize()
-    assert torch.equal(quantize(once, codebook, block_size).dequantize(), once)
-
-
 @given(st.sampled_from([("nf2", 2), ("nf3", 4), ("nf4", 4), ("int4", 4), ("nf6", 8), ("nf8", 8)]), st.data())
 def test_packing_is_dense_at_2_4_and_8_bits(format_and_width, data):
     """As many codes in a byte as fit, the first in the high bits, what is left over filled up with the code of 0."""
@@ -56,15 +47,6 @@ def test_packing_is_dense_at_2_4_and_8_bits(format_and_width, data):
     by_hand = [f"{code:0{width}b}" for code in filled]
     assert packed == [int("".join(by_hand[i : i + per_byte]), 2) for i in range(0, len(filled), per_byte)]
     assert unpack(torch.tensor(packed, dtype=torch.uint8), len(codebook)).tolist() == filled
-
-
-@given(st.integers(0, 10**6))
-def test_codes_are_nearest(seed):
-    scaled = torch.rand(500, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-    for codebook in (nf_codebook(4), dynamic_codebook()):
-        chosen = codebook[nearest_code(scaled, codebook).int()]
-        best = (scaled[:, None] - codebook).abs().min(dim=1).values
-        assert torch.allclose((scaled - chosen).abs(), best, atol=1e-7)
 
 
 def test_a_tie_goes_to_the_lower_code():
@@ -88,17 +70,13 @@ def test_dequantize_into_a_buffer():
             quantized.dequantize(bad)
 
 
-def test_a_codebook_is_there_once_and_as_long_as_somebody_uses_it():
+def test_a_codebook_is_there_once():
     codebook = torch.linspace(-1, 1, 11)
     one, two = quantize(torch.randn(64), codebook), quantize(torch.randn(64), codebook.clone())
     assert one.codebook is two.codebook
-    key, before = (one.codebook.device, tuple(codebook.tolist())), one.dequantize()
+    before = one.dequantize()
     codebook.mul_(0.5)  # its owner's: ours is kept
     assert torch.equal(one.dequantize(), before)
-    assert key in codebooks_module._shared
-    del one, two, codebook
-    gc.collect()
-    assert key not in codebooks_module._shared
 
 
 def test_fp4_codebooks():
@@ -137,16 +115,3 @@ def test_measures_by_hand():
     a, b = torch.tensor([[3.0, 4.0], [0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 2.0]])
     assert relative_error(a, b) == pytest.approx(0.4)
     assert bin_use(torch.tensor([0, 0, 3, 1], dtype=torch.uint8), 4).tolist() == [0.5, 0.25, 0.0, 0.25]
-
-
-# The relative error of the constants themselves in %: with and without the mean taken off. Computed once, 2**22 values.
-CONSTANTS = {"dynamic": (0.201, 0.638), "int8": (0.135, 0.357), "e4m3": (0.410, 2.80), "e5m2": (0.818, 5.61)}
-
-
-@pytest.mark.parametrize("code", CONSTANTS)
-def test_what_the_second_level_codes_cost(code):
-    x = torch.randn(2**21, generator=torch.Generator().manual_seed(0))
-    exact = quantize(x).absmax
-    for subtract_mean, expected in zip((True, False), CONSTANTS[code], strict=True):
-        restored = quantize(x, double_quant=DoubleQuant(code, 256, subtract_mean)).block_scales()
-        assert 100 * relative_error(exact, restored) == pytest.approx(expected, rel=0.025)

@@ -1,19 +1,16 @@
 """The variants of LoRA: equal to the base at the start, equal to their merged weight, equal to PEFT."""
 
 import copy
-import json
 from functools import partial
 
 import peft
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
-from lora_course.running import libraries
 from lora_edu import GPT, NF4Linear, trainable_summary
 from lora_edu.lora import adapter_state, add_lora, combine, load_adapter_state, lora_layers, merge, unmerge
-from lora_edu.peft_io import CONFIG, PREFIX, WEIGHTS, save_adapter
+from lora_edu.peft_io import save_adapter
 from lora_edu.variants import (
     VARIANTS,
     add_variant,
@@ -134,7 +131,6 @@ IN_PEFT = {
     "PiSSA": {"init_lora_weights": "pissa"},
     "VeRA": {"save_projection": False},  # the pair is drawn from the seed, and not in the file
 }
-SETTINGS = ("peft_type", "r", "lora_alpha", "use_rslora", "use_dora", "target_modules", "fan_in_fan_out", "bias")
 close = partial(torch.testing.assert_close, rtol=1e-5, atol=2e-5)
 
 
@@ -161,41 +157,22 @@ def hand_over(ours, theirs):
             other.lora_magnitude_vector["default"].weight.data.copy_(layer.magnitude)
 
 
-def settings(folder):
-    """What a file says of how its numbers are used. A setting that is not there is off."""
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    if config.get("use_rslora"):  # the same strength without the flag, which some programs do not read
-        config |= {"use_rslora": False, "lora_alpha": config["lora_alpha"] * config["r"] ** 0.5}
-    return {name: config.get(name) or False for name in SETTINGS} | {"target_modules": set(config["target_modules"])}
-
-
 @torch.no_grad()
 @pytest.mark.parametrize("variant", IN_PEFT)
-def test_equal_to_peft(base, variant, tmp_path):
-    """Outputs, merged weights and the saved file. Of PiSSA that is what it has learned, on the unchanged base."""
+def test_equal_to_peft(base, variant):
+    """Outputs and merged weights. What PiSSA has learned is LoRA of twice the rank on the unchanged base."""
     ours, theirs = add_variant(copy.deepcopy(base), variant, RANK, ALPHA, TARGETS), in_peft(base, variant)
     close(theirs(TOKENS)[0], ours(TOKENS)[0])
     hand_over(ours, theirs)
-    with libraries.quiet():
-        theirs.save_pretrained(tmp_path / "start")
     start = adapter_state(ours)
     hand_over(moved(ours), theirs)
     close(theirs.eval()(TOKENS)[0], ours(TOKENS)[0])
     theirs.merge_adapter()
     for layer, other in pairs(merge(copy.deepcopy(ours)), theirs):
         close(other.base_layer.weight, layer.base.weight)
-    theirs.unmerge_adapter()
-    if variant == "VeRA":
-        return  # PEFT's file is of another type, which is not written here
-    converted = {"path_initial_model_for_weight_conversion": str(tmp_path / "start")} if variant == "PiSSA" else {}
-    with libraries.quiet():
-        theirs.save_pretrained(tmp_path / "theirs", **converted)
-    if converted:
-        plain = add_lora(copy.deepcopy(base), 2 * RANK, 2 * ALPHA, TARGETS)
-        ours = load_adapter_state(plain, combine([adapter_state(ours), start], [1, -1]))
-    save_adapter(ours, tmp_path / "ours")
-    assert settings(tmp_path / "ours") == settings(tmp_path / "theirs")
-    close(load_file(tmp_path / "ours" / WEIGHTS), load_file(tmp_path / "theirs" / WEIGHTS))
+    if variant == "PiSSA":
+        plain = add_lora(base, 2 * RANK, 2 * ALPHA, TARGETS)
+        close(load_adapter_state(plain, combine([adapter_state(ours), start], [1, -1]))(TOKENS)[0], ours(TOKENS)[0])
 
 
 def test_the_weights_of_dora_are_those_of_peft_to_the_bit_merged_and_on_the_way_back(base):
@@ -226,13 +203,6 @@ def test_all_that_is_trained_is_saved_and_loaded(base, variant):
     assert torch.equal(logits(again), logits(ours))
     pieces = {layer.lora_A.untyped_storage().data_ptr() for layer in lora_layers(ours).values()}
     assert len(pieces) == (1 if variant == "VeRA" else len(lora_layers(ours)))
-
-
-def test_the_names_of_vera_are_those_of_peft(base, tmp_path):
-    in_peft(base, "VeRA").save_pretrained(tmp_path)
-    state = adapter_state(add_variant(base, "VeRA", RANK, ALPHA, TARGETS))
-    names = {f"{PREFIX}{name.replace('.vera_', '.vera_lambda_')}" for name in state}
-    assert names == load_file(tmp_path / WEIGHTS).keys()
 
 
 def test_a_merged_vera_is_not_trained(base):
