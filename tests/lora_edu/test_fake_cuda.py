@@ -17,7 +17,7 @@ from unittest import mock
 
 import pytest
 import torch
-from conftest import ROOT, code_cells, load_benchmark
+from conftest import ROOT, code_cells, load_benchmark, needed
 from fake_cuda import a_card, on_card
 
 import lora_edu
@@ -154,8 +154,7 @@ def answers(tmp_path_factory):
     """Name -> what it raised, for each case. Here the card is compiled and the process is run."""
     if sys.platform != "linux" or torch.version.cuda or torch.version.hip:
         pytest.skip("only for a CPU build of torch on Linux: test_cuda.py is for a real GPU")
-    if not (compiler := shutil.which("c++")):
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("there is no C++ compiler")
+    compiler = needed(shutil.which("c++"), "a C++ compiler")
     folder, home = tmp_path_factory.mktemp("card"), Path(torch.__file__).parent
     libraries = [f"-L{home}/lib", "-lc10", "-ltorch_cpu", f"-Wl,-rpath,{home}/lib"]
     command = [compiler, "-std=c++20", "-shared", "-fPIC", f"-I{home}/include", Path(__file__).with_name("guard.cpp")]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lora_edu.codebooks import get_codebook, nf_codebook
 from lora_edu.measures import relative_error
-from lora_edu.quantization import nearest_code, pack, quantize, unpack
+from lora_edu.quantization import nearest_code, quantize
 from lora_edu.rounding import bin_use
 
 shapes = st.lists(st.integers(1, 40), min_size=1, max_size=3)
@@ -34,19 +34,6 @@ def test_round_trip(shape, block_size, codebook, exponent, double, seed):
         reach = max(levels.diff().max().item() / 2, 1 + levels.min().item())  # `dynamic` does not reach -1
         scales = quantized.block_scales().repeat_interleave(block_size)[: x.numel()].view(x.shape)
         assert ((restored - x).abs() <= reach * scales * (1 + 1e-5)).all()
-
-
-@given(st.sampled_from([("nf2", 2), ("nf3", 4), ("nf4", 4), ("int4", 4), ("nf6", 8), ("nf8", 8)]), st.data())
-def test_packing_is_dense_at_2_4_and_8_bits(format_and_width, data):
-    """As many codes in a byte as fit, the first in the high bits, what is left over filled up with the code of 0."""
-    codebook, width = get_codebook(format_and_width[0]), format_and_width[1]
-    values = data.draw(st.lists(st.integers(0, len(codebook) - 1), min_size=1, max_size=20))
-    packed = pack(torch.tensor(values, dtype=torch.uint8), codebook).tolist()
-    zero, per_byte = codebook.tolist().index(0.0), 8 // width
-    filled = values + [zero] * (-len(values) % per_byte)
-    by_hand = [f"{code:0{width}b}" for code in filled]
-    assert packed == [int("".join(by_hand[i : i + per_byte]), 2) for i in range(0, len(filled), per_byte)]
-    assert unpack(torch.tensor(packed, dtype=torch.uint8), len(codebook)).tolist() == filled
 
 
 def test_a_tie_goes_to_the_lower_code():
