@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from lora_edu import data_file, evaluate, load_adapter, load_base, load_text
 from lora_edu.calibration import one_temperature
 
 
@@ -26,15 +25,3 @@ def test_a_temperature_undoes_confidence(confidence):
     assert temperature == pytest.approx(confidence, rel=0.1)
     assert after == pytest.approx(-(0.75 * torch.tensor(0.75).log() + 0.25 * torch.tensor(0.25).log()).item(), abs=0.02)
     assert before >= after - 1e-4
-
-
-@pytest.mark.slow
-def test_what_page_00_says_of_the_presidents_doubt():
-    plays = load_text("shakespeare").validation
-    base = load_base("laptop")
-    temperature, before, after = one_temperature(base, plays, max_windows=16)
-    assert before == pytest.approx(evaluate(base, plays[len(plays) // 2 :], max_windows=16), abs=1e-4)
-    adapted = load_adapter(base, data_file("shakespeare-adapter"))
-    trained_temperature, trained, _ = one_temperature(adapted, plays, max_windows=16)
-    assert temperature > 1.5 and abs(trained_temperature - 1) < 0.15
-    assert 0.33 < (before - after) / (before - trained) < 0.45
