@@ -81,7 +81,7 @@ class Answer:
         form, noticed = next(self._of_its_form(), self._constant()), self._noticed()
         if not form and (said := self._taught()):  # one number in every case is no belief, whatever else gives it
             yield "taught", self._told(said)
-        if not form and (said := self._taught_twice() or self._exchanged()):
+        if not form and (said := self._exchanged()):
             yield "taught", said
         if place := self._place():
             yield "place", after(form or noticed or "nearly right.", place)
@@ -102,8 +102,6 @@ class Answer:
             yield PROMISE, f"{first_difference(self.got[self.first], self.right)}."
         if self.quick and (dead := self._ignored()):
             yield "probe", dead
-        if only := probing.only_where(self.failed, self.cases, self.names):
-            yield "probe", only
         yield "steps", self._all_steps()
 
     def _searched(self, noticed: str) -> Iterator[tuple[str, str]]:
@@ -150,13 +148,6 @@ class Answer:
 
     def _taught(self) -> str | None:
         return recognized(self.got, ((self.asked.taught[change], made) for change, made in self.asked.known.items()))
-
-    def _taught_twice(self) -> str:
-        for (one, other), made in self.asked.known_pairs.items():
-            if recognized(self.got, [("both", made)]):
-                place = self.asked.source.comment(other.split(" -> ")[0])
-                return and_more(self._told(self.asked.taught[one]), f"Besides, look at {place}.")
-        return ""
 
     def _told(self, sentence: str) -> str:
         return sentence.format(**self._steps, result=_number(self.right.get(RESULT)))
@@ -289,11 +280,6 @@ class Answer:
         if self.names:
             values = [f"`{name}` = {value}" for name, value in zip(self.names, values, strict=True)]
         return f"for {', '.join(values[:-1])}{' and ' * (len(values) > 1)}{values[-1]}" if values else "here"
-
-
-def and_more(first: str, said: str) -> str:
-    """What is said besides; where that is too long, that there is more."""
-    return within(first, said) if within(first, said) != first else f"{first} Something else differs, too."
 
 
 def after(first: str, said: str) -> str:

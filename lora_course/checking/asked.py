@@ -1,6 +1,5 @@
 """What an exercise asks for, and all that follows from it: what is right, and what each known mistake gives."""
 
-import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -59,18 +58,6 @@ class Asked:
         """What each of them gives."""
         with repair.silence():
             return {change: self.made_by(version.solution()) for change, version in self.versions.items()}
-
-    @cached_property
-    def known_pairs(self) -> dict[tuple[str, str], list[dict]]:
-        """What each two of them give together, where both can be done."""
-        found = {}
-        for k, one in enumerate(self.taught):
-            for other in list(self.taught)[k + 1 :]:
-                if one.split(" -> ")[0] == other.split(" -> ")[0]:  # two ways to write one line are no two mistakes
-                    continue
-                with contextlib.suppress(Exception, repair.TooLong), repair.silence():
-                    found[one, other] = self.made_by(self.source.edited(f"{one} & {other}").solution())
-        return found
 
     def made_by(self, solution: Solution, only: int | None = None) -> list[dict]:
         """What is observed of a solution as plain data: in all cases, or only in one."""

@@ -1,4 +1,4 @@
-"""Which arguments an answer exchanges, ignores or overwrites, and where it is wrong: found by running it.
+"""Which arguments an answer exchanges, ignores or overwrites: found by running it.
 
 Nothing here knows the exercise. Each sentence is true by construction: the reference gives the same when its arguments
 are exchanged, or the answer stays the same while an argument changes that the reference reacts to.
@@ -71,35 +71,6 @@ def ignored(
     return None
 
 
-def only_where(failed: list[int], cases: list[Case], names: list[str]) -> str | None:
-    """What all cases in which an answer is wrong have in common, and none of those in which it is right."""
-    if not names or len(cases) < 3 or len(failed) == len(cases):
-        return None
-    for words, is_so, *columns in _traits(cases, names):
-        if [i for i, values in enumerate(zip(*columns, strict=True)) if is_so(*values)] == failed:
-            return f"of the cases that are tried, yours is wrong in those where {words}, and right in all others."
-    return None
-
-
-def _traits(cases: list[Case], names: list[str]) -> Iterable[tuple]:
-    """What may be true of a case: words, a function of some of its arguments, and each of these in all cases."""
-    columns = {name: [case[k] for case in cases] for k, name in enumerate(names)}
-    arrays = {name: list(map(_numbers, values)) for name, values in columns.items() if all(map(_is_array, values))}
-    counts = {name: values for name, values in columns.items() if all(map(_is_count, values))}
-    for name, values in columns.items():
-        if all(isinstance(value, bool | np.bool_) for value in values):
-            yield f"`{name}` is True", bool, values
-            yield f"`{name}` is False", lambda value: not value, values
-    for name, values in arrays.items():
-        yield f"`{name}` has an odd number of entries", lambda value: value.size % 2, values
-        yield f"the numbers of `{name}` are all equal", lambda value: not np.ptp(value), values
-        for count, sizes in counts.items():
-            yield f"the size of `{name}` is no multiple of `{count}`", lambda value, by: value.size % by, values, sizes
-    for (name, values), (other, sizes) in permutations(counts.items(), 2):
-        yield f"`{name}` is no multiple of `{other}`", lambda value, by: value % by, values, sizes
-        yield f"`{name}` is a multiple of `{other}`", lambda value, by: not value % by, values, sizes
-
-
 def overwritten(before: Case, after: Case) -> list[int]:
     """Which arguments a function has changed: arrays, and lists and dictionaries of them."""
     return [k for k, (one, other) in enumerate(zip(before, after, strict=True)) if not _same(one, other)]
@@ -170,10 +141,6 @@ def _is_number(value: Any) -> bool:
 
 def _numbers(value: Any) -> np.ndarray:
     return np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
-
-
-def _is_count(value: Any) -> bool:
-    return _is_number(value) and value > 0 and value == int(value)
 
 
 def _with(case: Case, changed: dict[int, Any]) -> Case:

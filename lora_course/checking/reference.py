@@ -126,13 +126,6 @@ class Reference(repair.Code):
     def _stored(self) -> list[ast.AST]:
         return [node for node in ast.walk(self.tree) if isinstance(getattr(node, "ctx", None), ast.Store)]
 
-    def comment(self, code: str) -> str:
-        """The comment of the step with this code."""
-        line = self.source[: self.source.index(code)].count("\n") + 1
-        around = [node for node in ast.walk(self.tree) if isinstance(node, ast.stmt) and hasattr(node, "lineno")]
-        said = [self._comment(node) for node in around if node.lineno <= line <= (node.end_lineno or 0)]
-        return next(filter(None, reversed(said)))
-
     def _comment(self, node: ast.AST) -> str:
         """The comment beside a statement; of a loop or a branch, beside its first line."""
         if node is self.tree.body[0]:

@@ -195,16 +195,6 @@ def test_an_answer_is_not_tried_where_the_reference_refuses(monkeypatch):
     assert min(asked) > 0
 
 
-@exercise("1.1", [(6, 3, True), (7, 3, False), (9, 3, False)], searched=False)
-def GROUPS(n, d, half):
-    return -(-n // d) - half  # the number of groups
-
-
-def test_where_an_answer_is_wrong():
-    assert "in those where `n` is no multiple of `d`" in looks(GROUPS, lambda n, d, half: n // d - half)
-    assert "in those where `half` is True" in looks(GROUPS, lambda n, d, half: -(-n // d) - 5 * half)
-
-
 @exercise("1.1", [(1,), (2,)], searched=False)
 def LARGE(n):
     return 10**7 * n  # a large count
