@@ -54,25 +54,16 @@ def _with_code(text: str) -> str:
 
 NOT_DONE, CORRECT, NOT_RIGHT, UNCHECKED = "not done yet", "correct", "not right yet", "not checked yet"
 ICONS = {CORRECT: RIGHT[0], NOT_DONE: OPEN[0], UNCHECKED: OPEN[0], NOT_RIGHT: WRONG[0]}
-ONCE_RIGHT = "correct (last try: not right)"
 
 
 def after(before: str | None, now: str) -> str:
     """What is known of an exercise after a check: once right stays right, and a stub says nothing."""
-    if now == NOT_DONE:
-        return before or now
-    return ONCE_RIGHT if now in (NOT_RIGHT, ONCE_RIGHT) and before in (CORRECT, ONCE_RIGHT) else now
-
-
-def listing(notebook: str, numbers: list[str], results: dict[str, str], column: str) -> str:
-    """The exercises of a notebook with this result; one that was right before says what its last try was."""
-    said = {column: ""} | ({ONCE_RIGHT: ONCE_RIGHT.removeprefix(CORRECT)} if column == CORRECT else {})
-    return " ".join(n + said[results[n]] for n in numbers if n.split(".")[0] == notebook and results[n] in said)
+    return before if before == CORRECT or (before and now == NOT_DONE) else now
 
 
 def summary(numbers: Iterable[str], results: dict[str, str]) -> str:
     numbers = list(numbers)
-    return f"{sum(results.get(number) in (CORRECT, ONCE_RIGHT) for number in numbers)} of {len(numbers)} done"
+    return f"{sum(results.get(number) == CORRECT for number in numbers)} of {len(numbers)} done"
 
 
 def progress_file() -> Path:
@@ -93,7 +84,7 @@ def remembered() -> dict[str, str]:
     try:
         kept = read_record(path) if os.path.lexists(path) else {}
         kept.pop("checksum", None)
-        if unknown := set(map(str, kept.values())) - {CORRECT, NOT_RIGHT, ONCE_RIGHT}:
+        if unknown := set(map(str, kept.values())) - {CORRECT, NOT_RIGHT}:
             raise ValueError(f"it holds {min(unknown)[:40]!r}")
         return kept
     except ValueError as error:
@@ -107,11 +98,5 @@ def remember(number: str, result: str) -> None:
     if not InteractiveShell.initialized():
         return
     with suppress(OSError):
-        path = progress_file()
-        beside = path.with_name(f".{path.name.strip('.')}.lock")
-        lock = files.take_lock(beside, wait=5)  # of notebooks that check at once
-        try:
-            kept = remembered()
-            write_record(path, kept | {number: after(kept.get(number), result)})
-        finally:
-            lock.release()
+        kept = remembered()
+        write_record(progress_file(), kept | {number: after(kept.get(number), result)})

@@ -9,6 +9,7 @@ speak in the same way. `lora_course.checking.cards` is how it looks.
 
 import argparse
 import importlib
+import itertools
 import pkgutil
 from typing import Any
 
@@ -61,12 +62,10 @@ def progress() -> None:
         return table(("exercise", "check", "title", "time", "points"), rows, cards.summary(numbers, _results))
     kept = cards.remembered()
     results = {number: after(kept.get(number), _results.get(number, NOT_DONE)) for number in numbers}
-    columns = (CORRECT, NOT_RIGHT, NOT_DONE)
-    notebooks = dict.fromkeys(number.split(".")[0] for number in numbers)
-    rows = [
-        (f"{int(notebook):02d}", *(cards.listing(notebook, numbers, results, column) for column in columns))
-        for notebook in notebooks
-    ]
+    columns, rows = (CORRECT, NOT_RIGHT, NOT_DONE), []
+    for notebook, here in itertools.groupby(numbers, lambda number: int(number.split(".")[0])):
+        here = list(here)
+        rows.append((f"{notebook:02d}", *(" ".join(n for n in here if results[n] == column) for column in columns)))
     header = ("notebook", *(f"{cards.ICONS[column]} {column}" for column in columns))
     table(header, rows, cards.summary(numbers, results))
 
