@@ -1,6 +1,5 @@
 """A learner's function on all cases of an exercise, and what there is to say about it: see `exercise`."""
 
-import ast
 import contextlib
 import copy
 import time
@@ -16,7 +15,6 @@ from lora_course.checking.comparing import RESULT, equal, first_difference, is_n
 from lora_course.checking.describing import describe, shown, within
 from lora_course.checking.grading import FORGOTTEN_RETURN, TRUE_OR_FALSE
 from lora_course.checking.reached import computed, how_far
-from lora_course.checking.rows import flat
 from lora_course.checking.stopping import GIVEN, TooSlow, in_pythons_words, limited, parameters, where, why_it_stopped
 from lora_course.checking.symptoms import as_numpy, symptom
 
@@ -85,32 +83,18 @@ class Answer:
             yield "taught", said
         if place := self._place():
             yield "place", after(form or noticed or "nearly right.", place)
-        if form and self.asked.searched and (said := self._one_step_of_many(form)):
-            yield "slip", said
         if form:
             missing = self._constant() and self._first_missing()
             yield ("step", within(form, missing)) if missing else ("form", within(form, noticed))
-        if self.asked.searched:
-            yield from self._searched(noticed)
         if symptom := self._looks_like():
-            yield "symptom", after(noticed, symptom)
+            yield "symptom", within(noticed, symptom)
         if missing := self._first_missing():
             yield "step", within(noticed, missing)
         if noticed:
             yield "noticed", noticed
         if RESULT not in self.right:
             yield PROMISE, f"{first_difference(self.got[self.first], self.right)}."
-        if self.quick and (dead := self._ignored()):
-            yield "probe", dead
         yield "steps", self._all_steps()
-
-    def _searched(self, noticed: str) -> Iterator[tuple[str, str]]:
-        got = flat(self.got)
-        if single := self.asked.source.explained(got, self._values(), noticed):
-            yield "slip", single
-        found = (tier.found(got) for tier in self.asked.source.tiers)
-        if (symptom := self._looks_like()) and any(found):  # one change, wherever it is
-            yield "symptom", after(noticed, symptom)
 
     def _of_its_form(self) -> Iterator[str]:
         results, right = self.results, self.asked.right
@@ -139,13 +123,6 @@ class Answer:
             f"your function returns {shown(values[0]['values'][0])} in every case that is tried, whatever it is given."
         )
 
-    def _one_step_of_many(self, form: str) -> str:
-        """The steps that could give what was got; not for who does not even look at what is given (`return 0`)."""
-        code = repair.Code.of(self.attempt)
-        if code and {getattr(node, "id", "") for node in ast.walk(code.tree)} & set(parameters(self.attempt)):
-            return self.asked.source.explained(flat(self.got), {}, form)
-        return ""
-
     def _taught(self) -> str | None:
         return recognized(self.got, ((self.asked.taught[change], made) for change, made in self.asked.known.items()))
 
@@ -161,7 +138,10 @@ class Answer:
 
     def _exchanged(self) -> str | None:
         def made(cases: list[tuple]) -> list[dict]:
-            return [seen for case in cases if (seen := self._quietly(self.asked.source.solution())(case))]
+            """What the right answer gives; nothing where it stops or takes long."""
+            with contextlib.suppress(Exception, TooSlow), repair.silence(), limited(1):
+                return [self.asked.seen(self.asked.reference, case) for case in cases]
+            return []
 
         return probing.exchanged(self.got, made, self.cases, self.names)
 
@@ -185,24 +165,18 @@ class Answer:
         mine, right = ([seen[RESULT] for seen in made] for made in (self.got, self.asked.right))
         return symptom(mine, right)
 
-    def _ignored(self) -> str | None:
-        cases = [self.cases[k] for k in self._beginning_with(self.failed[:1])]
-        right = self.asked.source.solution()
-        return probing.ignored(self._quietly(self.attempt), self._quietly(right), cases, self.names)
-
     def _first_missing(self) -> str:
         """The first step whose value is nowhere in the answer; the last one if it has those of all others."""
         source, case = self.asked.source, self.cases[self.first]
         seen = computed(self.attempt, lambda solution: self.asked.seen(solution, case))
-        step, all_there = how_far(source.values_of(self._steps), seen)
+        step, all_there = how_far(source, self._steps, seen)
         if step and seen:
             return f"Nothing in your function has the value of this step: {source.words(step, self._values())}."
-        last = source.words(source.body[-1], {})
+        last = source.comment(source.body[-1])
         return f"Your function has the value of each step but the last: {last}." if all_there else ""
 
     def _all_steps(self) -> str:
-        source = self.asked.source
-        steps = [source.words(step, self._values()) for step in source.body if source._comment(step)]
+        steps = [self.asked.source.words(step, self._values()) for step in self.asked.source.steps]
         return within("Which step of yours gives another number?", *(f"{step[0].upper()}{step[1:]}." for step in steps))
 
     # --- what it stands on ---
@@ -218,7 +192,7 @@ class Answer:
     @cached_property
     def _steps(self) -> dict[str, Any]:
         """What the arguments and the steps of the reference are in the first case that failed."""
-        return self.asked.source.steps(self.first)
+        return self.asked.source.values(lambda solution: self.asked.seen(solution, self.cases[self.first]))
 
     def _values(self) -> dict[str, Any]:
         """The same from the second wrong try on; the first one is for thinking."""
@@ -226,16 +200,6 @@ class Answer:
 
     def _beginning_with(self, first: list[int]) -> list[int]:
         return sorted(range(len(self.cases)), key=lambda k: k not in first)
-
-    def _quietly(self, solution: Solution) -> Callable[[tuple], Any]:
-        """A function of a case: what is observed, or None where the solution stops or takes long. Without a sound."""
-
-        def see(case: tuple) -> dict | None:
-            with contextlib.suppress(Exception, SystemExit, TooSlow, repair.TooLong), repair.silence(), limited(1):
-                return self.asked.seen(solution, case)
-            return None
-
-        return see
 
     def _asks_yes_or_no(self) -> bool:
         return isinstance(self.asked.observe(self.asked.reference, *copy.deepcopy(self.cases[0])), bool | np.bool_)

@@ -9,8 +9,7 @@ import numpy as np
 
 from lora_course.checking import repair
 from lora_course.checking.comparing import parts
-from lora_course.checking.reference import copied
-from lora_course.checking.slips import Slips
+from lora_course.checking.reference import Reference, copied
 
 MOST_TAUGHT = 7
 
@@ -32,8 +31,6 @@ class Asked:
     # What is looked at, where it is more than the result: one value, or promises, {"the base's bias is kept": True},
     # which are called by their names when they are broken. A text says by itself what is wrong.
     observe: Callable[..., Any] = lambda solution, *case: solution(*case)
-    # Without it there is no search for slips: promises say themselves what is wrong.
-    searched: bool = True
     wrong_tries: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -45,23 +42,18 @@ class Asked:
         return self.made_by(self.reference)
 
     @cached_property
-    def source(self) -> Slips:
-        return Slips(self.reference, self.made_by, self.searched)
-
-    @cached_property
-    def versions(self) -> dict[str, Slips]:
-        """The reference with each taught mistake."""
-        return {change: self.source.edited(change) for change in self.taught}
+    def source(self) -> Reference:
+        return Reference(self.reference)
 
     @cached_property
     def known(self) -> dict[str, list[dict]]:
-        """What each of them gives."""
+        """What the reference gives with each taught mistake."""
         with repair.silence():
-            return {change: self.made_by(version.solution()) for change, version in self.versions.items()}
+            return {change: self.made_by(self.source.edited(change).solution()) for change in self.taught}
 
-    def made_by(self, solution: Solution, only: int | None = None) -> list[dict]:
-        """What is observed of a solution as plain data: in all cases, or only in one."""
-        return [self.seen(solution, case) for case in (self.cases if only is None else [self.cases[only]])]
+    def made_by(self, solution: Solution) -> list[dict]:
+        """What is observed of a solution as plain data, in all cases."""
+        return [self.seen(solution, case) for case in self.cases]
 
     def seen(self, solution: Solution, case: tuple) -> dict[str, Any]:
         with np.errstate(all="ignore"):  # what a mistake divides by 0 is not the learner's

@@ -15,11 +15,9 @@
     does what a taught mistake does       its sentence: WHY
     exchanges arguments                   their names (`probing`)
     is right after one small change       the change's place and kind: WHERE (`repair`)
-    does what a changed reference does    the step, and the kind of slip (`slips`)
     shows a symptom                       that (`symptoms`)
     has the value of each step but one    that step (`reached`)
     breaks a promise                      its name
-    ignores an argument                   that (`probing`)
     anything else                         the steps to compare with
 
 and below it the smallest failing case. CONTRIBUTING.md says how an exercise is written.

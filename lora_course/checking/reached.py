@@ -11,6 +11,7 @@ import numpy as np
 
 from lora_course.checking import edits, repair
 from lora_course.checking.describing import as_array
+from lora_course.checking.reference import Reference
 
 NOTE = "__note__"  # a name that a noting function calls
 MOST = 5000  # values that are noted
@@ -48,20 +49,18 @@ def computed(attempt: Callable, run: Callable[[Callable], Any]) -> list[np.ndarr
     return seen
 
 
-def how_far(steps: list[tuple[ast.stmt, list[Any]]], seen: list[np.ndarray]) -> tuple[ast.stmt | None, bool]:
+def how_far(right: Reference, values: dict[str, Any], seen: list[np.ndarray]) -> tuple[ast.stmt | None, bool]:
     """The first step whose values are not among those seen, while nothing that is made of them is there, either.
 
     And whether all are there, or something that is made of them.
     """
     used: set[str] = set()
+    steps = [step for step in right.steps if step is not right.body[-1]]
     missing, unknown = None, not steps
-    for step, values in reversed(steps):
-        names: dict[str, set[str]] = {"made": set(), "needed": set()}
-        for node in ast.walk(step):
-            if isinstance(node, ast.Name):
-                names["made" if isinstance(node.ctx, ast.Store) else "needed"].add(node.id)
-        there = True if used & names["made"] else _are_there(values, seen)
-        used |= names["needed"] if there else set()
+    for step in reversed(steps):
+        made = right.made(step)
+        there = True if used & set(made) else _are_there([values[name] for name in made if name in values], seen)
+        used |= {node.id for node in ast.walk(step) if isinstance(node, ast.Name)} if there else set()
         missing, unknown = step if there is False else missing, unknown or there is None
     return missing, not (missing or unknown)
 

@@ -61,7 +61,6 @@ RANDOM_ROWS = "np.random.default_rng(9).normal(size=(extra, d_in)) / d_in**0.5"
 @exercise(
     "4.1",
     _adapters(),
-    searched=False,
     taught={
         "factor = rank / r -> factor = 1": "Your adapter shrinks its old part. The new layer divides alpha by "
         "{rank}, the old one by {r}: the product must make up for that.",

@@ -159,7 +159,6 @@ def _cases() -> list[tuple]:
 @exercise(
     "4.2",
     _cases(),
-    searched=False,
     taught={
         "self.base(x) -> self.base(x).detach()": "Your layer cuts the base off. Its weight needs no gradient, but the "
         "layers below need that of x, and W has its part in it.",

@@ -145,7 +145,6 @@ def _named(alive: int, sizes: dict[str, int]) -> str:
 @exercise(
     "8.3",
     [(3, 256, 64), (5, 128, 320)],
-    searched=False,
     taught={
         "WithoutCopy.apply(x, quantized) -> x @ quantized.dequantize().T": "Autograd keeps the whole W for your "
         "backward. Write a Function that decodes it again there: section 5.",

@@ -12,21 +12,14 @@ from lora_course.nb04 import check as nb04
 from lora_course.nb06 import check as nb06
 from lora_course.nb08 import check as nb08
 from lora_course.nb10 import check as nb10
-from lora_course.nb16 import check as nb16
 from lora_edu import nf_codebook
 from lora_edu.quantization import pack
 
 # --- 01: of factors there are many -----------------------------------------------------------------------------------
 
 
-def with_roots_in_both(update, rank, alpha):
-    U, S, Vt = np.linalg.svd(update, full_matrices=False)
-    root = np.sqrt(S[:rank] / (alpha / rank))
-    return U[:, :rank] * root, root[:, None] * Vt[:rank]
-
-
 def with_another_basis(update, rank, alpha):
-    B, A = with_roots_in_both(update, rank, alpha)
+    B, A = nb01.update_factors.reference(update, rank, alpha)
     Q = np.random.default_rng(3).normal(size=(rank, rank))
     return B @ Q, np.linalg.inv(Q) @ A
 
@@ -34,11 +27,6 @@ def with_another_basis(update, rank, alpha):
 def head_of_torch(x, W_q, W_k, W_v):
     q, k, v = (F.linear(x, weight)[None] for weight in (W_q, W_k, W_v))
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)[0]
-
-
-def guess_of_a_shorter_model(model, tokens, n_blocks):
-    model.blocks = model.blocks[:n_blocks]
-    return F.softmax(model(tokens)[0][0, -1], dim=0)
 
 
 # --- 04: an adapter can be grown in several ways ---------------------------------------------------------------------
@@ -55,28 +43,15 @@ def by_principal_angles(M, N, i, j):
     return (np.linalg.svd(one[:, :i].T @ other[:, :j], compute_uv=False) ** 2).mean()
 
 
-def of_layers(x, W, A, B, alpha):
-    return [(W + alpha / len(a) * b @ a) @ row for row, a, b in zip(x, A, B, strict=True)]
-
-
-def from_the_mean(rewards):
-    """Less the mean of all, and larger by as much as its own share in it made the difference smaller."""
-    to_go = np.flip(np.flip(rewards, 1).cumsum(1), 1)
-    return (to_go - to_go.mean(0)) * len(rewards) / (len(rewards) - 1)
-
-
 RIGHT = [
-    (nb01.update_factors, with_roots_in_both),
     (nb01.update_factors, with_another_basis),
     (nb03.head_output, head_of_torch),
-    (nb03.guess_after, guess_of_a_shorter_model),
     (nb04.grow, "[A, new_rows] -> [new_rows, A] & [factor * B, new_columns] -> [new_columns, factor * B]"),
     (nb04.grow, grown_with_zeros_in_A),
     (nb06.packed_codes, lambda codes: pack(torch.tensor(codes), nf_codebook(4))),
     (nb06.normal_float, lambda offset, half: nf_codebook(int(np.log2(2 * half)), offset)),
     (nb06.taken_over, lambda w, q, X: np.linalg.lstsq(X[:, 1:], X @ w - X[:, 0] * q, rcond=None)[0]),
     (nb10.shared, by_principal_angles),
-    (nb16.advantages, from_the_mean),
     (nb04.lora_layer, f"{BRANCH} -> F.linear(self.dropout(x), self.lora_B @ self.lora_A)"),
     (nb04.lora_layer, "self.dropout(x) -> F.dropout(x, dropout, self.training)"),
     (nb04.lora_layer,

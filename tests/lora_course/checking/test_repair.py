@@ -19,14 +19,12 @@ def enough_time(monkeypatch):
 RNG = np.random.default_rng(0)
 
 
-@exercise(
-    "1.1", [(RNG.normal(size=shape) - 1, n) for shape, n in (((3, 4), 2), ((2, 5), 5), ((4, 3), 7))], searched=False
-)
+@exercise("1.1", [(RNG.normal(size=shape) - 1, n) for shape, n in (((3, 4), 2), ((2, 5), 5), ((4, 3), 7))])
 def SPREAD(x, n):
     return np.abs(x).max(axis=1) / (2**n - 1) + np.sqrt((x**2).sum(axis=1))  # the spread
 
 
-@exercise("1.2", [(10, 3, True), (12, 4, False), (7, 5, True)], searched=False)
+@exercise("1.2", [(10, 3, True), (12, 4, False), (7, 5, True)])
 def COUNT(n, k, on):
     return -(-n // k) + (4 * n if on else 8)  # the count
 
@@ -114,7 +112,7 @@ def test_nothing_goes_on_for_ever_or_is_heard_or_touches_the_arguments(capsys):
 
     cases = [(np.arange(3.0), n) for n in (5, 8, 9, 100)]
 
-    @exercise("1.3", cases, observe=observed, searched=False)
+    @exercise("1.3", cases, observe=observed)
     def asked(x, n):
         return int(np.ceil(np.log2(n)))  # the bits
 
@@ -137,7 +135,7 @@ def test_what_writes_or_trains_is_not_run_again(call):
 def test_no_number_takes_for_ever(source):
     """No change puts a count of billions into an exponent."""
 
-    @exercise("1.4", [(7 * 10**9, 3), (5 * 10**9, 2), (10**9, 5)], searched=False)
+    @exercise("1.4", [(7 * 10**9, 3), (5 * 10**9, 2), (10**9, 5)])
     def asked(n, k):
         return n * k + 1  # the count
 
