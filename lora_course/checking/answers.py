@@ -86,12 +86,9 @@ class Answer:
         if form:
             missing = self._constant() and self._first_missing()
             yield ("step", within(form, missing)) if missing else ("form", within(form, noticed))
-        if symptom := self._looks_like():
-            yield "symptom", within(noticed, symptom)
-        if missing := self._first_missing():
-            yield "step", within(noticed, missing)
-        if noticed:
-            yield "noticed", noticed
+        missing = self._first_missing()
+        if said := within(noticed, self._looks_like(), missing):
+            yield "step" if missing else "symptom", said
         if RESULT not in self.right:
             yield PROMISE, f"{first_difference(self.got[self.first], self.right)}."
         yield "steps", self._all_steps()

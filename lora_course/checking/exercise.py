@@ -15,7 +15,7 @@
     does what a taught mistake does       its sentence: WHY
     exchanges arguments                   their names (`probing`)
     is right after one small change       the change's place and kind: WHERE (`repair`)
-    shows a symptom                       that (`symptoms`)
+    shows a symptom                       that (`symptoms`), and
     has the value of each step but one    that step (`reached`)
     breaks a promise                      its name
     anything else                         the steps to compare with

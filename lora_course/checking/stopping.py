@@ -22,7 +22,6 @@ RESHAPED = (
     "one of them another number in each case?"
 )
 IN_A_ROW = "`view` needs numbers that lie in a row in memory: `reshape` and `flatten` do without."
-SINGLE = "one number is taken for an array: a loop over a tensor of one dimension hands over single numbers."
 PRODUCT = "the shapes of a product do not fit: a factor needs a transpose or another place."
 TOO_LARGE = "a place is asked for that is not there: the first place is 0. Have two indices changed places?"
 ONE_NUMBER = (
@@ -39,13 +38,10 @@ NO_SUPER = "a module takes no parameters before it is set up: `super().__init__(
 FORMATS = "two tensors of different formats meet, float32 and float64, say: convert one of them."
 TWO_KINDS = "a NumPy array and a torch tensor meet: stay with the kind that is handed to your function."
 OTHER_ARGUMENTS = "the first line of your function has other arguments than before: leave it as it stands."
-ENDLESS = "the function calls itself without an end."
 GRADIENTS = (
     "`backward` returns as many things as `forward` has arguments beside `ctx`, in the same order: None for those that "
     "need no gradient."
 )
-NO_SUCH_GRADIENT = "a gradient has the shape of what it is the gradient of: look at what `backward` returns, and where."
-IN_PLACE = "this changes a tensor in place that asks for a gradient: make a new one, `x = x + y` and not `x += y`."
 QUANTILE = "a quantile is asked of a probability of 0 or 1, where it is infinite, or of one beyond."
 NO_VALUE = "this has no value: the logarithm of 0, the root of a negative number, a division by 0."
 
@@ -64,22 +60,25 @@ MEANINGS: dict[tuple[str, ...], str] = {
     ): SHAPES,
     ("cannot reshape", "is invalid for input of size"): RESHAPED,
     ("view size is not compatible",): IN_A_ROW,
-    ("expects at least a 1-dimensional tensor", "iteration over a 0-d"): SINGLE,
     ("out of bounds", "out of range", "too many indices"): TOO_LARGE,
     ("only 0-dimensional", "only length-1", "only one element", "must be real number", "truth value"): ONE_NUMBER,
     ("integers or slices, not tuple",): A_LIST,
     ("as an integer", "a single integer", "must be integers", "only integer", "used as indices"): NOT_WHOLE,
-    ("has no len()", "is not subscriptable", "not iterable", "invalid index to scalar"): NO_ARRAY,
+    (
+        "has no len()",
+        "is not subscriptable",
+        "not iterable",
+        "index to scalar",
+        "0-d",
+        "1-dimensional tensor",
+    ): NO_ARRAY,
     ("is not callable",): NOT_CALLABLE,
     ("'NoneType'",): OF_NONE,
     ("can't multiply sequence",): LIST_TIMES,
     ("before Module.__init__()",): NO_SUPER,
     ("expected scalar type", "same dtype", "expected m1 and m2"): FORMATS,
     ("must be Tensor, not", "'Tensor' and 'numpy", "'numpy.ndarray' and 'Tensor"): TWO_KINDS,
-    ("maximum recursion",): ENDLESS,
     ("incorrect number of gradients",): GRADIENTS,
-    ("returned an invalid gradient",): NO_SUCH_GRADIENT,
-    ("in-place operation",): IN_PLACE,
     ("0.0 < p < 1.0",): QUANTILE,
     ("math domain error", "expected a positive input", "division by zero", "invalid value encount"): NO_VALUE,
 }

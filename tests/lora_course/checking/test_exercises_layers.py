@@ -25,7 +25,6 @@ def observed(edit):
     ("edit", "promise"),
     [
         (f"{OUTPUT} -> ({OUTPUT}).detach()", "the output carries gradients"),
-        ("self.base(x) -> self.base(x).detach()", "W counts once in the gradient of x"),
         ("dropout(x) -> dropout(x.detach())", "B A counts in the gradient of x"),
         ("self.lora_A), -> self.lora_A.detach()),", "counts in the gradient of A"),
         ("self.lora_B) -> self.lora_B.data)", "counts in the gradient of B"),
@@ -41,9 +40,7 @@ def observed(edit):
         ("self.scaling * branch -> (self.scaling * branch).relu()", "is made of W x, the bias and B A x"),
         (f"return {OUTPUT} -> pass", "returns no tensor: did you forget `return` there?"),
         ("alpha / rank -> -alpha / rank", "how often B A x counts in the output: expected 2.5, got -2.5"),
-        ("requires_grad_(False) -> requires_grad_(True)", "base.bias, base.weight, lora_A, lora_B"),
         ("out_features, rank)) -> out_features, rank), False)", "gradient: expected 'lora_A"),
-        ("torch.randn -> torch.zeros", "A or B starts with numbers drawn at random"),
         ("torch.zeros -> torch.ones", "at the start the output is that of the base"),
         ("(rank, base.in_features) -> (base.in_features, rank)", "should have the shape (2, 8), and has (8, 2)"),
         (f"{BRANCH} -> (self.lora_B @ (self.lora_A @ self.dropout(x).T)).T", "an x of shape (batch, seq, d_in)"),

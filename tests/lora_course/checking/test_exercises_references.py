@@ -14,12 +14,10 @@ from lora_course.nb08 import check as nb08
 from lora_course.nb09 import check as nb09
 from lora_course.nb11 import check as nb11
 from lora_course.nb12 import check as nb12
-from lora_course.nb13 import check as nb13
-from lora_course.nb14 import check as nb14
 from lora_edu import GPT, GPTConfig, LoRALinear, NF4Linear, add_lora, quantize_linears
 from lora_edu.gpt import Block
 from lora_edu.memory.activations import measured_activations
-from lora_edu.memory.calculator import ACTIVATIONS, GIB, LOGITS, training_bytes
+from lora_edu.memory.calculator import ACTIVATIONS, LOGITS, training_bytes
 from lora_edu.memory.shapes import ARCHITECTURES, measured_bytes
 from lora_edu.quantization import DoubleQuant, quantize, quantize_absmax
 from lora_edu.variants import DoRALinear, VeRALinear
@@ -118,17 +116,3 @@ def test_the_loss_of_transformers_and_its_bits():
     assert mine == pytest.approx(result.loss.item(), rel=1e-5)
     one_loss = nb12.bits_per_byte.reference(np.full(4, 2.0), np.full(4, 256), 4096)
     assert one_loss == pytest.approx(2 / math.log(2) / 4)
-
-
-def test_a_standard_error_is_what_luck_alone_would_give():
-    one, other = nb13.standard_errors.cases[0]
-    gaps = [a - b for a, b in zip(one, other, strict=True) if a != b]
-    signs = np.random.default_rng(0).choice([-1, 1], size=(20_000, len(gaps)))  # if luck alone decided each of them
-    assert nb13.standard_errors.reference(one, other) == pytest.approx(sum(gaps) / signs.sum(1).std(), rel=0.02)
-
-
-def test_so_many_tokens_fill_a_card_and_one_more_would_be_too_many():
-    needed = training_bytes(SEVEN, bits=4, rank=64)
-    resident = sum(needed.values()) - needed[ACTIVATIONS] - needed[LOGITS]
-    tokens = nb14.most_tokens.reference(24, resident, 2.5e6)
-    assert resident + 2.5e6 * tokens <= 0.9 * 24 * GIB < resident + 2.5e6 * (tokens + 1)

@@ -66,10 +66,6 @@ def without_super(base, rank, alpha, dropout):
     return Layer()
 
 
-def endless(x, W, V, s):
-    return endless(x, W, V, s)
-
-
 def of_parts(model, tokens, n_blocks):
     return model.embed(tokens)
 
@@ -84,11 +80,10 @@ ERRORS = [
     (PRODUCT, lambda x, W, V, s: [1, 2] * s, "a list or tuple does not multiply"),
     (PRODUCT, lambda x, W, V, s: x.softmax(-1), "`softmax` is a method of torch tensors"),
     (PRODUCT, lambda x, W: x @ W.T, "has other arguments than before"),
-    (PRODUCT, endless, "calls itself without an end"),
     (PRODUCT, lambda x, W, V, s: torch.tensor(x).view(-1, 5), "do not fill that shape, there are too few or too many"),
     (PRODUCT, lambda x, W, V, s: x.reshape(5, -1), "do not fill that shape"),
     (PRODUCT, lambda x, W, V, s: torch.tensor(x).T.view(-1), "`reshape` and `flatten` do without"),
-    (PRODUCT, lambda x, W, V, s: [r.split(2) for r in torch.tensor(x).flatten()], "a loop over a tensor of one dim"),
+    (PRODUCT, lambda x, W, V, s: [r.split(2) for r in torch.tensor(x).flatten()], "one number is taken for an array"),
     (nb03.guess_after, of_parts, "Its parts are `token_embedding`, "),
     (nb04.lora_layer, without_super, "`super().__init__()` is the first line"),
     (nb02.merged_weight, lambda W, A, B, alpha: 1 / [], "your function stopped with TypeError"),
