@@ -135,6 +135,11 @@ def test_the_right_value_is_shown_at_the_second_try():
     assert COUNT.wrong_tries == 0
 
 
+def test_a_number_that_changes_later_is_not_shown():
+    source = ALL["5.1"].source
+    assert source.words(source.steps[0], {"size": 32}) == "the size at which the search begins"
+
+
 def layer(make, d_in, rank):
     return {"the base is kept": make(d_in)(rank)}
 
