@@ -63,8 +63,8 @@ def progress() -> None:
     kept = cards.remembered()
     results = {number: after(kept.get(number), _results.get(number, NOT_DONE)) for number in numbers}
     columns, rows = (CORRECT, NOT_RIGHT, NOT_DONE), []
-    for notebook, here in itertools.groupby(numbers, lambda number: int(number.split(".")[0])):
-        here = list(here)
+    for notebook, group in itertools.groupby(numbers, lambda number: int(number.split(".")[0])):
+        here = list(group)
         rows.append((f"{notebook:02d}", *(" ".join(n for n in here if results[n] == column) for column in columns)))
     header = ("notebook", *(f"{cards.ICONS[column]} {column}" for column in columns))
     table(header, rows, cards.summary(numbers, results))

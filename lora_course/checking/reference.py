@@ -44,7 +44,9 @@ class Reference:
     def values(self, see: Callable[[Callable], Any]) -> dict[str, Any]:
         """What the arguments and each step are, by their names, as `see` runs it: an observer may hand over others."""
         space = self._known()
-        body = [*self.body[:-1], ast.Assign([ast.Name(ANSWER, ast.Store())], self.body[-1].value)]
+        *steps, last = self.body
+        assert isinstance(last, ast.Return) and last.value
+        body = [*steps, ast.Assign([ast.Name(ANSWER, ast.Store())], last.value)]
         code = compile(ast.fix_missing_locations(ast.Module(body, [])), "<the steps>", "exec")
 
         def noting(*given: Any) -> Any:
