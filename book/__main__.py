@@ -55,7 +55,6 @@ def write_alive(folder: Path) -> None:
     for name in ("voices.js", "places.js"):
         shutil.copy(ROOT / "data" / name, folder)
     base = load_base("laptop", device="cpu")
-    (folder / "source.js").write_text(exporting.script("source", exporting.source(base)), encoding="utf-8")
     adapted = load_adapter(quantize_linears(base), data_file("shakespeare-adapter"))
     (folder / "model.js").write_text(exporting.script("model", exporting.exported(adapted)), encoding="utf-8")
 

@@ -63,11 +63,7 @@ DIAL = """async slowest => {
     const rest = milliseconds => new Promise(done => setTimeout(done, milliseconds));
     const wrong = [], changes = [], took = [];
     const all = selector => [...document.querySelectorAll(`#alive ${selector}`)];
-    const turn = (name, value) => {
-        const input = all(`input[aria-label^=${name}]`)[0];
-        input.value = value;
-        input.dispatchEvent(new Event("input"));
-    };
+    const input = all("input[type=range]")[0];
     const words = () => all(".alive-head b, .alive-hidden, .alive-said").map(e => e.textContent);
     await rest(4000);
     const before = words(), frame = window.requestAnimationFrame;
@@ -78,7 +74,8 @@ DIAL = """async slowest => {
         took.push(performance.now() - begun);
     });
     for (let step = 1; step <= 10; step++) {
-        turn("strength", step / 10);
+        input.value = step / 10;
+        input.dispatchEvent(new Event("input"));
         await rest(50);
     }
     if (changes.length) wrong.push("the live region speaks while the dial turns");
@@ -86,16 +83,7 @@ DIAL = """async slowest => {
     words().forEach((now, i) => now === before[i] && wrong.push(`words ${i} of the dial do not follow`));
     const middle = took.sort((a, b) => a - b)[took.length >> 1];
     if (!changes.length || !(middle < slowest)) wrong.push(`the live region is silent, or a piece took ${middle} ms`);
-    turn("bits", 2);
-    let said = "";
-    for (let wait = 0; wait < 60 && !/2 bits.*as it came/.test(said); wait++) {
-        await rest(500);
-        said = all(".alive-sentence")[0].textContent;
-    }
-    const losses = [...said.matchAll(/([\\d.]+) \\(as it came: ([\\d.]+)\\)/g)];
-    if (losses.length !== 2 || losses.some(([, after, came]) => after < Number(came) + 0.3)) wrong.push(said);
-    for (const handle of all("input[type=range]"))
-        if (!handle.getAttribute("aria-label") || !handle.getAttribute("aria-valuetext")) wrong.push(handle.outerHTML);
+    if (!input.getAttribute("aria-label") || !input.getAttribute("aria-valuetext")) wrong.push(input.outerHTML);
     return wrong;
 }"""
 
@@ -109,13 +97,13 @@ GUESS = """() => {
     if (dial.inert || !fold.open || !fold.textContent.includes("Your guess: 50")) wrong.push("a guess opens nothing");
     return wrong;
 }"""
+
 # Marking a sentence opens what is behind it, and is counted.
 MARK = """() => {
     document.querySelector(".lora-edu-static input").click();
     const said = document.querySelector(".lora-edu-static > [role=status]").textContent;
     return document.querySelector(".lora-edu-static details").open && said.startsWith("1 of 10 marked") ? [] : [said];
 }"""
-
 
 # On a phone: what a slider moves stays in sight, and no text ends beyond the right edge, but where it can be pushed.
 PHONE = """() => {
@@ -199,7 +187,7 @@ def _dial_elsewhere(browser: Browser, folder: Path) -> list[str]:
     wrong = []
     with TemporaryDirectory() as name:
         copy = Path(name) / "book"
-        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("notebooks", "source.js"))
+        shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("notebooks"))
         address, model = (copy / DIAL_PAGE).as_uri(), copy / "alive" / "model.js"
         silent = browser.new_page(java_script_enabled=False)
         whole = model.read_text(encoding="utf-8")

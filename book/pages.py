@@ -27,7 +27,7 @@ FOLDED_CODE = {"code_prompt_show": "The code of this slider", "code_prompt_hide"
 
 ALIVE = (  # what a page needs on which the model runs
     '<script defer src="alive/gpt.js"></script><script defer src="alive/writing.js"></script>'
-    '<script defer src="alive/dial.js"></script><script defer src="alive/breaking.js"></script>'
+    '<script defer src="alive/dial.js"></script>'
 )
 CARD = "14_which_card"
 FRONT = {"lora_course/alive/": "alive/", "data/": "alive/", "README.md": "contents.html"}  # try.html, at its place here
@@ -87,7 +87,7 @@ def page(source: Path, pictures: Path, sliders: dict[int, str] | None = None) ->
                 html = picture_html(name, output)
                 if DIAL_CELL in cell.source:
                     after = f' data-after="{key}"' if key else ""  # the tour asks for no guess before its dial
-                    html = f"<div{after}>{ALIVE}{hero(html, 'alive/model.js', 'alive/source.js')}</div>"
+                    html = f"<div{after}>{ALIVE}{hero(html, 'alive/model.js')}</div>"
                     fold_code(cell)
                 elif place in sliders:
                     html = live_html(sliders[place], html)

@@ -31,7 +31,7 @@ def slim(folder: Path) -> None:
         path.write_text(PLAIN.sub(r"\1", without_scripts(path.read_text("utf-8"), UNUSED)), "utf-8")
     words: set[str] = set()
     for path in (*pages, *folder.rglob("*.js")):
-        if "alive" not in path.parts or path.name not in ("model.js", "source.js", "voices.js", "places.js"):
+        if "alive" not in path.parts or path.name not in ("model.js", "voices.js", "places.js"):
             words.update(re.findall(r"[\w-]+", path.read_text("utf-8")))
     words = {word for word in words if not re.match(r"fa[srbl]?(-|$)", word)}  # the icons: book.css has its own
     for path in static.rglob("*.css"):

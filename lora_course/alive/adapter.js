@@ -23,7 +23,7 @@ function wear(gpt, flat, rank, alpha) { // adapters.load_adapter, in place of wh
   for (const { name, A, B } of adapterParts(gpt.tensors, rank, flat)) {
     Object.assign(gpt.W, { [`adapter.${name}.lora_A`]: A, [`adapter.${name}.lora_B`]: B });
   }
-  Object.assign(gpt, { rank, largestRank: rank, scaling: alpha / rank, gain: new Float32Array(rank).fill(1) });
+  Object.assign(gpt, { rank, scaling: alpha / rank, gain: new Float32Array(rank).fill(1) });
 }
 // exporting.in_singular_basis: the same update B A from directions in the order of their strength, in place.
 function inSingularBasis({ rank, out, width, A, B }) {

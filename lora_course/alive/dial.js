@@ -1,8 +1,8 @@
 // The dial over a model that runs in the page: on three pages of the book, in a `voice.html`, and in what try.html saves.
 //   aliveDial(place, settings)       place: an element that holds a still picture, replaced when the model is ready
 //   showVoice(settings)              a page with such a dial, for a voice of somebody's
-// settings: `line`, a text; perhaps `right`, whose voice it is, and `start`; `model` and `source`, addresses of scripts;
-// `adapter`, in place of the model's; what breaking.js needs. A classic script after gpt.js and writing.js.
+// settings: `line`, a text; perhaps `right`, whose voice it is, and `start`; `model`, the address of a script;
+// `adapter`, in place of the model's. A classic script after gpt.js and writing.js.
 "use strict";
 
 const PIECE = 24; // bytes that are read at once: the page is busy for about 10 ms
@@ -39,13 +39,13 @@ function* surprises(gpt, session, bytes) { // nats at each byte but the first, m
   }
 }
 
-async function aliveDial(place, { left = "president", right = "playwright", start = 0, words = "I have ", line, model, adapter, ...more }) {
-  let file, gpt;
+async function aliveDial(place, { left = "president", right = "playwright", start = 0, words = "I have ", line, model, adapter }) {
+  let gpt;
   document.head.append(make("style", {}, STYLE));
   try {
     await nearView(place); // 3 MB come only then
     if (model) await loadScript(model);
-    file = readSafetensors(fromBase64(window.aliveFiles.model));
+    const file = readSafetensors(fromBase64(window.aliveFiles.model));
     const numbers = adapter && new Float32Array(fromBase64(adapter.numbers).buffer);
     gpt = new GPT(file, { room: numbers?.length });
     if (adapter) {
@@ -58,7 +58,7 @@ async function aliveDial(place, { left = "president", right = "playwright", star
     place.append(make("p", { role: "status", class: "alive-trouble" }, `The model does not run here: ${error.message}.`));
     return;
   }
-  const reader = gpt.newSession(), writer = gpt.newSession(), gain = Array(gpt.largestRank).fill(1);
+  const reader = gpt.newSession(), writer = gpt.newSession(), gain = Array(gpt.rank).fill(1);
   const lines = [paintedLine(gpt, reader, "A line of yours", line, "play"), paintedLine(gpt, reader, "A held-out address", ADDRESS, "address")];
   const said = make("p", { class: "alive-said", "aria-hidden": true }), status = make("p", { role: "status", class: "alive-hidden" });
   let dice = 8, asked = 0, frame = 0, answers = null;
@@ -86,17 +86,12 @@ async function aliveDial(place, { left = "president", right = "playwright", star
   lines[0].input.addEventListener("input", next);
   const turned = value => { gpt.strength = value; next(); };
   const dial = slider("strength of the adapter", { min: 0, max: 2, step: 0.05, value: start }, value => value.toFixed(2), turned);
-  const turn = value => { // by another handle
-    const handle = dial.querySelector("input");
-    handle.value = value;
-    handle.dispatchEvent(new Event("input"));
-  };
   place.replaceChildren(
     make("div", { class: "alive-dial" }, make("b", { class: "alive-base" }, left), dial, make("b", { class: "alive-adapted" }, right),
       make("div", { class: "alive-marks", "aria-hidden": true }, ...[`0 ${left}`, "1 as trained", "2 it babbles"].map(mark => make("span", {}, mark)))),
     said, make("button", { type: "button", onclick: () => { dice++; next(); } }, "Other dice"), ...lines.map(each => each.element),
     make("p", { class: "alive-note" }, "A longer bar means: this letter surprised the model more. Mean surprise in nats a byte; lower is better."),
-    ...(more.held ? [breaking(gpt, file, more, next, turn)] : []), status);
+    status);
   next();
   window.aliveReady = performance.now();
 }
@@ -182,9 +177,7 @@ body:has(> .alive-page) { margin: 0; background: light-dark(#fbfaf7, #14161a); c
 .alive-row span { flex: 1 1 0; min-width: 0; text-align: center; font: clamp(0.62rem, 1.5vw, 0.95rem)/1.5 "DejaVu Sans Mono", Consolas, monospace; }
 .alive-row u { display: block; margin: 0 8%; height: calc(var(--h, 0) * 3.9rem); background: var(--bar); }
 .alive-row u.alive-deep { clip-path: polygon(0 0, 100% 0, 100% 88%, 50% 100%, 0 88%); }
-.alive-note, .alive-sentence { font-size: 0.9rem; color: var(--mute); margin: 0.4rem 0; }
-.alive-sentence { color: var(--ink); min-height: 3em; }
-.alive-three { display: grid; grid-template-columns: repeat(3, 1fr); gap: 0 1.5rem; }
+.alive-note { font-size: 0.9rem; color: var(--mute); margin: 0.4rem 0; }
 .alive-trouble { border-left: 4px solid var(--adapted); padding-left: 0.8rem; }
 .alive-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 @media (max-width: 599px) {
@@ -192,7 +185,6 @@ body:has(> .alive-page) { margin: 0; background: light-dark(#fbfaf7, #14161a); c
   .alive-dial .alive-slider { grid-column: 1 / -1; grid-row: 2; }
   .alive-adapted { text-align: right; }
   .alive-marks { grid-column: 1 / -1; }
-  .alive-three { grid-template-columns: 1fr; }
   .alive-said { height: 11.2em; }
 }
 @media (prefers-reduced-motion: no-preference) { .alive-row u { transition: height 0.1s; } }

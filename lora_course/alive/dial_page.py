@@ -9,24 +9,18 @@ from html import escape
 from pathlib import Path
 
 from lora_course.alive.exporting import exported, script
-from lora_edu.gpt import GPT, decode
-from lora_edu.texts import PLAY_LINE, load_text
+from lora_edu.gpt import GPT
+from lora_edu.texts import PLAY_LINE
 
 HERE = Path(__file__).parent
 ENGINES = ("gpt.js", "writing.js", "dial.js")
-FILES = (*ENGINES, "breaking.js", "front.js", "adapter.js", "train.js", "yours.js")
-HELD_OUT = slice(20_000, 21_001)  # of each text's validation part: four windows
-TEXTS = {"plays": "shakespeare", "addresses": "speeches"}
-LINKS = {"bits": ("06", "06_nf4.html"), "blocks": ("05", "05_blocks.html"), "rank": ("01", "01_low_rank.html")}
+FILES = (*ENGINES, "front.js", "adapter.js", "train.js", "yours.js")
 POLICY = "default-src 'none'; script-src 'unsafe-inline' 'wasm-unsafe-eval'; style-src 'unsafe-inline'"
 
 
-def hero(still: str, model: str, source: str = "") -> str:
-    """The dial and, given a source, the sliders that break the model. still: HTML before it; the others: addresses."""
-    settings: dict = {"line": PLAY_LINE, "model": model}  # dial.js says what it needs to know
-    if source:
-        held = {name: decode(load_text(text).validation[HELD_OUT]) for name, text in TEXTS.items()}
-        settings |= {"source": source, "held": held, "links": LINKS}
+def hero(still: str, model: str) -> str:
+    """The dial. still: HTML before it; model: the address of a script that holds one."""
+    settings = {"line": PLAY_LINE, "model": model}  # dial.js says what it needs to know
     start = f"aliveDial(document.getElementById('alive'), {_in_script(json.dumps(settings, ensure_ascii=False))});"
     return (
         f'<div class="alive" id="alive">{still}</div>\n'
@@ -37,7 +31,7 @@ def hero(still: str, model: str, source: str = "") -> str:
 def voice_page(model: GPT, name: str, rights: str, line: str) -> str:
     """A page of one file with a model in NF4, its adapter and a dial. It asks for nothing, from nowhere.
 
-    name, rights: what it was trained on, and why that was allowed; line: one held-out line, which the card shows too.
+    name, rights: what it was trained on, and why that was allowed; line: one held-out line.
     """
     settings = {"right": name, "rights": rights, "start": 1, "line": line}  # whoever opens it hears the voice at once
     scripts = [HERE.joinpath(file).read_text(encoding="utf-8") for file in ENGINES]

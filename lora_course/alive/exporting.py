@@ -1,7 +1,6 @@
 """A model as a file that `gpt.js` reads: codes, the constants as double quantization stores them, and an adapter.
 
     exported(model) -> bytes          of a GPT in NF4 with an adapter: safetensors, 2.3 MB for the shipped base
-    source(model) -> bytes            the weights of a base in int8, from which the page rounds to other formats
     packed(tensors, notes), notes_of  such a file from its parts, with a checksum, and its notes
     script(name, content) -> str      the same for a page opened from a disk, where nothing can be fetched
 
@@ -19,28 +18,16 @@ from torch import Tensor
 from lora_edu.codebooks import get_codebook
 from lora_edu.gpt import GPT
 from lora_edu.lora import LoRALinear, lora_layers
-from lora_edu.observing import block_linears
-from lora_edu.qlora import NF4Linear
-from lora_edu.quantization import quantize
 from lora_edu.variants import largest_directions
-
-BLOCK_SIZE, LARGEST_RANK = 64, 64  # what gpt.js has room for
 
 
 def exported(model: GPT) -> bytes:
     """A model after `quantize_linears(model)` and `add_lora`, or `load_adapter`, as one safetensors file.
 
-    Raises ValueError for layers in another format, and for adapters that differ in rank or strength.
+    The page has one dial: the adapters have one rank, at most 64, and one strength. Any other model is not asked for.
     """
     adapters = lora_layers(model)
-    layers = [layer for layer in model.blocks.modules() if isinstance(layer, NF4Linear)]
-    if len(layers) != 6 * model.config.n_layers or any(not _as_shipped(layer) for layer in layers):
-        raise ValueError("the page reads the course's GPT after quantize_linears(model): NF4 with double quantization")
-    if len({(layer.rank, layer.scaling) for layer in adapters.values()}) > 1:
-        raise ValueError("the page has one dial: the adapters differ in rank or strength from layer to layer")
     rank, scaling = next(((layer.rank, layer.scaling) for layer in adapters.values()), (0, 0.0))
-    if rank > LARGEST_RANK:
-        raise ValueError(f"the page has room for adapters up to rank {LARGEST_RANK}, got {rank}")
     tensors = {f"codebook.{name}": get_codebook(name) for name in ("nf4", "dynamic")}
     for name, tensor in model.state_dict().items():
         last = name.rpartition(".")[-1]
@@ -54,17 +41,8 @@ def exported(model: GPT) -> bytes:
     return packed(tensors, notes)
 
 
-def source(model: GPT) -> bytes:
-    """The block linears of a base in int8, one constant a block: what stands for the original when a page rounds it."""
-    tensors = {"codebook.int8": get_codebook("int8")}
-    for path, layer in block_linears(model).items():
-        quantized = quantize(layer.weight.detach().float(), "int8", BLOCK_SIZE)
-        tensors |= {f"blocks.{path}.codes": quantized.codes, f"blocks.{path}.absmax": quantized.absmax}
-    return packed(tensors, {})
-
-
 def in_singular_basis(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
-    """The same update B A from directions in the order of their strength, so that a rank slider drops the last.
+    """The same update B A from directions in the order of their strength, the strongest first.
 
     A: (rank, in_features), B: (out_features, rank). The rank is filled up with zeros to a multiple of 4 for gpt.js.
     """
@@ -76,13 +54,6 @@ def in_singular_basis(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor]:
 def script(name: str, content: bytes) -> str:
     """JavaScript that holds a file under a name in `aliveFiles`, for a page that may not fetch."""
     return f"(window.aliveFiles ??= {{}})[{json.dumps(name)}] = {json.dumps(base64.b64encode(content).decode())};\n"
-
-
-def _as_shipped(layer: NF4Linear) -> bool:
-    quantized = layer.quantized
-    doubled = not isinstance(quantized.absmax, Tensor) and quantized.offset is not None
-    same = quantized.block_size == BLOCK_SIZE and torch.equal(quantized.codebook.cpu(), get_codebook("nf4"))
-    return doubled and same and quantized.absmax.block_size == 256 and len(quantized.absmax.codebook) == 256
 
 
 def packed(tensors: dict[str, Tensor], notes: dict[str, str]) -> bytes:

@@ -77,15 +77,15 @@ const gelu = u => u / (1 + Math.exp(-2 * Math.sqrt(2 / Math.PI) * (u + 0.044715 
 // --- the model ---------------------------------------------------------------------------------------------------------
 
 class GPT {
-  // tensors: as exporting.py writes them. A `strength` of 0 is the base, 1 the adapter as trained; `rank`: its directions used.
+  // tensors: as exporting.py writes them. A `strength` of 0 is the base, 1 the adapter as trained.
   constructor({ tensors, metadata }, { wasm = true, room = 0 } = {}) { // room: for floats of a caller's own
     Object.assign(this, JSON.parse(metadata.config), { tensors, strength: 1, scaling: Number(metadata.scaling), W: {}, use: 0 });
     const { context, d_model: d, vocab_size } = this, rest = Object.keys(tensors).filter(name => /^adapter|embedding|norm|bias|lm_head/.test(name));
     this.layers = Object.keys(tensors).filter(name => name.endsWith(".codes")).map(name => name.slice(0, -6));
-    this.rank = this.largestRank = Number(metadata.rank);
+    this.rank = Number(metadata.rank);
     this.gain = new Float32Array(this.rank).fill(1); // of each direction: two adapters may stand in one A and one B
     const sizes = this.layers.map(name => tensors[name + ".codes"].length * 2), sum = numbers => numbers.reduce((a, b) => a + b, 0);
-    const floats = sum(sizes) + sum(rest.map(name => tensors[name].length)) + context * (12 * d + vocab_size + 64) + 6 * context * d * this.n_layers + room;
+    const floats = sum(sizes) + sum(rest.map(name => tensors[name].length)) + context * (12 * d + vocab_size + 64) + 4 * context * d * this.n_layers + room;
     try { this.memory = wasm && new WebAssembly.Memory({ initial: Math.ceil(floats / 16384) + 2 }); } catch { this.memory = null; }
     this.buffer = this.memory ? this.memory.buffer : new ArrayBuffer(4 * floats + 65536);
     this.product = this.memory && compiledProduct(this.memory) || product;
@@ -104,8 +104,7 @@ class GPT {
     const constants = decode(absmax, second, this.tensors["codebook.dynamic"], 256, new Float32Array(absmax.length));
     return decode(codes, constants.map(value => value + offset[0]), this.tensors["codebook.nf4"], 64, out);
   }
-  restore() { for (const name of this.layers) this.decoded(name, this.W[name]); } // the weights as they came
-  newSession() { // what is kept of the bytes read so far: the keys and values of each block; there is room for three
+  newSession() { // what is kept of the bytes read so far: the keys and values of each block; there is room for two
     const kept = () => Array.from({ length: this.n_layers }, () => this.take(this.context * this.d_model));
     return { position: 0, keys: kept(), values: kept() };
   }
@@ -114,8 +113,8 @@ class GPT {
     this.product(y, x, this.W[name], count, rows, columns);
     for (let t = 0; t < count; t++) for (let j = 0; j < rows; j++) y[t * rows + j] += b[j];
     const A = this.W[`adapter.${name}.lora_A`], B = this.W[`adapter.${name}.lora_B`], s = this.strength * this.scaling;
-    if (!A || !s || !this.rank) return;
-    const r = A.length / columns, BAx = this.BAx; // of these r directions this.rank are used, the strongest first
+    if (!A || !s) return;
+    const r = A.length / columns, BAx = this.BAx; // r: filled up with zeros
     this.product(this.Ax, x, A, count, r, columns);
     for (let t = 0; t < count; t++) for (let k = 0; k < r; k++) this.Ax[t * r + k] *= k < this.rank ? s * this.gain[k] : 0;
     this.product(BAx, this.Ax, B, count, rows, r);

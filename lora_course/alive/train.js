@@ -33,7 +33,7 @@ function compiledCombine(memory) {
     compiled(at(y), at(a), step, next, at(M), rows, inner, columns);
   };
 }
-const ROOM = 6e6; // floats beside the model: W turned, what forward keeps, adapter, gradients
+const ROOM = 7e6; // floats beside the model: W turned, what forward keeps, adapter, gradients
 function transposed(to, from, rows, columns) { // from: (rows, columns) -> to: (columns, rows)
   for (let j = 0; j < rows; j++) {
     for (let i = 0; i < columns; i++) to[i * rows + j] = from[j * columns + i];

@@ -15,12 +15,12 @@ from conftest import library, load_benchmark, needed
 from safetensors.torch import load
 
 from lora_course.alive import exporting
-from lora_edu import GPT, GPTConfig, add_lora, data_file, load_adapter, load_base, lora, quantize, quantize_linears
+from lora_edu import add_lora, data_file, load_adapter, load_base, lora, quantize_linears
 from lora_edu.codebooks import get_codebook
-from lora_edu.quantization import DoubleQuant, QuantizedTensor, decode
+from lora_edu.quantization import QuantizedTensor, decode
 from lora_edu.texts import ADDRESS_LINE
 
-ENGINE, BREAKING = (Path(exporting.__file__).with_name(name) for name in ("gpt.js", "breaking.js"))
+ENGINE = Path(exporting.__file__).with_name("gpt.js")
 LINE = list(b"\nFie, cousin Percy! how")
 
 
@@ -33,11 +33,6 @@ def model():
 @pytest.fixture(scope="module")
 def content(model):
     return exporting.exported(model)
-
-
-@pytest.fixture(scope="module")
-def source():
-    return exporting.source(load_base("laptop", device="cpu"))
 
 
 def weight(tensors, path):
@@ -71,26 +66,7 @@ def test_a_script_holds_the_file(content):
     assert base64.b64decode(re.search(r'= "(.*)";', text)[1]) == content and len(text) < 3_200_000
 
 
-@pytest.mark.parametrize("block_size, double_quant", [(64, False), (32, True), (64, DoubleQuant("int8"))])
-def test_another_format_is_refused(block_size, double_quant):
-    model = quantize_linears(GPT(GPTConfig(context=8, d_model=64, n_layers=1)), (), block_size, double_quant)
-    with pytest.raises(ValueError, match="NF4 with double quantization"):
-        exporting.exported(model)
-
-
-def test_other_adapters_are_refused():
-    model = quantize_linears(GPT(GPTConfig(context=8, d_model=128, n_layers=1)), "lm_head")
-    add_lora(model, rank=65, alpha=1)
-    with pytest.raises(ValueError, match="up to rank 64"):
-        exporting.exported(model)
-    next(iter(lora.lora_layers(model).values())).scaling = 3.0
-    with pytest.raises(ValueError, match="one dial"):
-        exporting.exported(model)
-
-
 # --- gpt.js, held against torch ---------------------------------------------------------------------------------------
-
-FORMATS = {(0, 64): "nf4", (8, 64): "int8", (3, 64): "int3", (2, 64): "int2", (4, 1024): "nf4"}  # (bits, block size)
 
 
 def node():
@@ -99,37 +75,35 @@ def node():
 
 @pytest.fixture(scope="module")
 def jobs():
-    each = [dict(strength=s, rank=8, bits=0, blockSize=64) for s in (0, 0.5, 1, 2)]
-    each += [dict(strength=1, rank=r, bits=0, blockSize=64) for r in (0, 1)]
-    each += [dict(strength=1, rank=8, bits=bits, blockSize=size) for bits, size in FORMATS if bits]
-    both = [job | {"wasm": wasm, "oneByOne": False, "bytes": LINE} for job in each for wasm in (False, True)]
-    return [*both, *(both[4 + wasm] | {"oneByOne": True} for wasm in (False, True))]
+    """Each strength by both products, the adapter as trained byte by byte, too."""
+    how = [(0, False), (0.5, False), (1, False), (2, False), (1, True)]
+    each = [{"strength": strength, "oneByOne": one, "bytes": LINE} for strength, one in how]
+    return [job | {"wasm": wasm} for job in each for wasm in (False, True)]
 
 
 @pytest.fixture(scope="module", params=["node", "chromium"])
-def logits(request, jobs, content, source, tmp_path_factory):
+def logits(request, jobs, content, tmp_path_factory):
     """What gpt.js gives for each job: (jobs, bytes, 256)."""
     if request.param == "chromium":
-        return in_chromium(jobs, content, source)
+        return in_chromium(jobs, content)
     folder = tmp_path_factory.mktemp("alive")
-    paths = [folder / name for name in ("model.safetensors", "source.safetensors", "jobs.json", "logits.bin")]
-    for path, data in zip(paths, (content, source, json.dumps(jobs).encode()), strict=False):
+    paths = [folder / name for name in ("model.safetensors", "jobs.json", "logits.bin")]
+    for path, data in zip(paths, (content, json.dumps(jobs).encode()), strict=False):
         path.write_bytes(data)
-    subprocess.run([node(), Path(__file__).with_name("alive.mjs"), ENGINE, BREAKING, *paths], check=True, timeout=60)
+    subprocess.run([node(), Path(__file__).with_name("alive.mjs"), ENGINE, *paths], check=True, timeout=60)
     return np.fromfile(paths[-1], dtype=np.float32).reshape(len(jobs), len(LINE), 256)
 
 
-def in_chromium(jobs, content, source):
+def in_chromium(jobs, content):
     if not os.environ.get("LORA_EDU_BROWSER"):
         pytest.skip("make browser compares gpt.js in Chromium with torch")
     from playwright.sync_api import sync_playwright
 
-    files = [exporting.script(name, file) for name, file in (("model", content), ("source", source))]
-    scripts = [path.read_text("utf-8") for path in (ENGINE, BREAKING, Path(__file__).with_name("alive_jobs.js"))]
+    scripts = [path.read_text("utf-8") for path in (ENGINE, Path(__file__).with_name("alive_jobs.js"))]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=load_benchmark("driver").chromium(), args=["--no-sandbox"])
         page = browser.new_page()
-        for text in (*scripts, *files):
+        for text in (*scripts, exporting.script("model", content)):
             page.add_script_tag(content=text)
         answer = page.evaluate(IN_PAGE, jobs)
         browser.close()
@@ -137,34 +111,27 @@ def in_chromium(jobs, content, source):
 
 
 IN_PAGE = """jobs => {
-    const [model, source] = ["model", "source"].map(name => readSafetensors(fromBase64(window.aliveFiles[name])));
-    return logitsOf({ GPT, roundTo }, model, source, jobs).flatMap(row => [...row]);
+    const model = readSafetensors(fromBase64(window.aliveFiles.model));
+    return logitsOf(GPT, model, jobs).flatMap(row => [...row]);
 }"""
 
 
 @pytest.fixture(scope="module")
-def reference(content, source):
+def reference(content):
     """The same model in torch, from the same exported values."""
-    tensors, int8 = load(content), load(source)
+    tensors = load(content)
     model = load_base("laptop", device="cpu")
     kept = {name: tensor.float() for name, tensor in tensors.items() if name in model.state_dict()}
     model.load_state_dict(kept, strict=False)
     add_lora(model, rank=8, alpha=16, targets="all-linear")
     for path, layer in lora.lora_layers(model).items():
+        layer.base.weight.data = weight(tensors, path).view(layer.base.weight.shape)
         layer.lora_A.data, layer.lora_B.data = (tensors[f"adapter.{path}.{n}"].float() for n in layer.saved)
 
     @torch.no_grad()
     def computed(job):
-        for path, layer in lora.lora_layers(model).items():
-            decoded = weight(tensors, path)
-            if job["bits"]:
-                eight = decode(int8[f"{path}.codes"], int8[f"{path}.absmax"], get_codebook("int8"), 64, decoded.clone())
-                name = FORMATS[job["bits"], job["blockSize"]]
-                decoded = eight if name == "int8" else quantize(eight, name, job["blockSize"]).dequantize()
-            layer.base.weight.data = decoded.view(layer.base.weight.shape)
+        for layer in lora.lora_layers(model).values():
             layer.scaling = 2.0 * job["strength"]
-            layer.lora_B.data = tensors[f"adapter.{path}.lora_B"].float()
-            layer.lora_B.data[:, job["rank"] :] = 0
         return model(torch.tensor([job["bytes"]]))[0][0].numpy()
 
     return computed
