@@ -75,13 +75,14 @@ class Answer:
 
     def looks(self) -> Iterator[tuple[str, str]]:
         """What can be said, as (kind, sentence): from what is known of this exercise to what is known of none."""
-        yield from (("observed", said) for said in self._by_the_observer())
+        results = (self.got[k].get(RESULT) for k in self.failed)
+        yield from (("observed", said) for said in results if isinstance(said, str) and " " in said)
         form, noticed = next(self._of_its_form(), self._constant()), self._noticed()
         if not form and (said := self._taught()):  # one number in every case is no belief, whatever else gives it
             yield "taught", self._told(said)
         if not form and (said := self._exchanged()):
             yield "taught", said
-        if place := self._place():
+        if place := self._place(self.first, self._gives(self.got, self.first)):
             yield "place", after(form or noticed or "nearly right.", place)
         if form:
             missing = self._constant() and self._first_missing()
@@ -104,10 +105,6 @@ class Answer:
         kinds = {seen[RESULT].get("unknown") for seen in self.got if isinstance(seen.get(RESULT), dict)}
         if len(kinds) == 1 and None not in kinds and all(is_numbers(seen.get(RESULT)) for seen in right):
             yield f"your function returns something else than numbers: {kinds.pop()}."
-
-    def _by_the_observer(self) -> Iterator[str]:
-        said = (self.got[k].get(RESULT) for k in self.failed)
-        return (text for text in said if isinstance(text, str) and " " in text)
 
     def _constant(self) -> str:
         """One number for everything, where more than one is asked for: nothing is claimed of how it is made."""
@@ -142,19 +139,15 @@ class Answer:
 
         return probing.exchanged(self.got, made, self.cases, self.names)
 
-    def _place(self) -> str:
-        """Where one change makes the answer right; a change is tried first in the case that has failed."""
-        order, right = self._beginning_with(self.failed[:1]), self.asked.right
-        return self._located(
-            lambda changed: all(not self._differs(changed, k, right[k]) for k in order),
-            lambda changed: not any(self._differs(changed, k, self.got[k]) for k in order),
-        )
+    def _place(self, first: int, fails_alike: Callable) -> str:
+        """Where one change makes the answer right. first: the case that has failed."""
+        return repair.located(self.attempt, self._gives(self.asked.right, first), fails_alike) if self.quick else ""
 
-    def _located(self, passes: Callable, fails_alike: Callable) -> str:
-        return repair.located(self.attempt, passes, fails_alike) if self.quick else ""
-
-    def _differs(self, solution: Solution, k: int, wanted: dict) -> str:
-        return first_difference(self.asked.seen(solution, self.cases[k]), wanted)
+    def _gives(self, wanted: list[dict], first: int) -> Callable[[Solution], bool]:
+        """Whether a function gives what is wanted in all cases; it is tried first in the one that has failed."""
+        order = sorted(range(len(self.cases)), key=lambda k: k != first)
+        seen = self.asked.seen
+        return lambda changed: not any(first_difference(seen(changed, self.cases[k]), wanted[k]) for k in order)
 
     def _looks_like(self) -> str | None:
         if not all(list(seen) == [RESULT] for seen in (*self.got, *self.asked.right)):
@@ -195,9 +188,6 @@ class Answer:
         """The same from the second wrong try on; the first one is for thinking."""
         return self._steps if self.asked.wrong_tries else {}
 
-    def _beginning_with(self, first: list[int]) -> list[int]:
-        return sorted(range(len(self.cases)), key=lambda k: k not in first)
-
     def _asks_yes_or_no(self) -> bool:
         return isinstance(self.asked.observe(self.asked.reference, *copy.deepcopy(self.cases[0])), bool | np.bool_)
 
@@ -229,8 +219,7 @@ class Answer:
                 return self.asked.seen(solution, self.cases[k]) is error  # it did not stop
             return True
 
-        order, right = self._beginning_with([k]), self.asked.right
-        place = self._located(lambda changed: not any(self._differs(changed, i, right[i]) for i in order), stops)
+        place = self._place(k, stops)
         given = "" if GIVEN in meaning else f" {self._given(k)}"
         words = f"your function stopped with {in_pythons_words(error)}{given}{where(error)}."
         return f"{within(meaning, place)} {PYTHON} {words}" if meaning or place else words

@@ -11,8 +11,6 @@ from lora_course.checking import repair
 from lora_course.checking.comparing import parts
 from lora_course.checking.reference import Reference, copied
 
-MOST_TAUGHT = 7
-
 Solution = Callable[..., Any]
 
 
@@ -32,10 +30,6 @@ class Asked:
     # which are called by their names when they are broken. A text says by itself what is wrong.
     observe: Callable[..., Any] = lambda solution, *case: solution(*case)
     wrong_tries: int = field(default=0, init=False)
-
-    def __post_init__(self) -> None:
-        if len(self.taught) > MOST_TAUGHT:
-            raise ValueError(f"exercise {self.number} teaches {len(self.taught)} mistakes, at most {MOST_TAUGHT}")
 
     @cached_property
     def right(self) -> list[dict]:

@@ -53,7 +53,7 @@ def equal(got: Any, expected: Any, tolerance: float = 1e-5) -> bool:
     Whole numbers are counts of bytes or bits, and a large one that is off by 1 is another count.
     """
     if not (is_numbers(got) and is_numbers(expected)):
-        return got == expected and not _is_unknown(got)
+        return got == expected and not _is("unknown", got)
     if got["shape"] != expected["shape"]:
         return False
     finite = [abs(v) for v in expected["values"] if math.isfinite(v)]
@@ -65,7 +65,7 @@ def equal(got: Any, expected: Any, tolerance: float = 1e-5) -> bool:
 
 def difference(got: Any, expected: Any) -> str:
     """Where two plain values differ most, in words: shapes, or what one entry is and should be."""
-    if isinstance(got, dict) and "error" in got:
+    if _is("error", got):
         return f"your answer stopped with {got['error']}"
     if not is_numbers(expected):
         if isinstance(got, str) and " " in got:  # a sentence from the observer says what is wrong
@@ -107,7 +107,7 @@ def recognized(got: list, mistakes: Iterable[tuple[Said, list]], tolerance: floa
     """
     for sentence, made in mistakes:
         if len(made) == len(got) and all(_agree(g, m, tolerance) for g, m in zip(got, made, strict=True)):
-            if any(not _is_error(value) for there in made for value in there.values()):
+            if any(not _is("error", value) for there in made for value in there.values()):
                 return sentence
     return None
 
@@ -139,12 +139,8 @@ def is_numbers(value: Any) -> TypeGuard[dict[str, list]]:
     return isinstance(value, dict) and "values" in value
 
 
-def _is_unknown(value: Any) -> bool:
-    return isinstance(value, dict) and "unknown" in value
-
-
-def _is_error(value: Any) -> bool:
-    return isinstance(value, dict) and "error" in value
+def _is(kind: str, value: Any) -> bool:
+    return isinstance(value, dict) and kind in value
 
 
 def _digits(*values: float) -> list[str]:
@@ -163,4 +159,4 @@ def _shape(value: dict) -> str:
 def _word(value: Any) -> str:
     if is_numbers(value):
         return f"{value['values'][0]:.6g}" if not value["shape"] else f"numbers of shape {_shape(value)}"
-    return value["unknown"] if _is_unknown(value) else repr(value)
+    return value["unknown"] if _is("unknown", value) else repr(value)

@@ -5,7 +5,7 @@ A change is a hint, which says where to look and not what to write, and the node
 
 import ast
 from collections.abc import Iterator
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Any
 
 ORDER = "Look at the order."
@@ -68,10 +68,6 @@ REDUCTIONS = ("sum", "mean", "max", "min", "amax", "amin", "norm", "any", "all",
 NUMBERS = (0, 1, 2, 3, 4, 7, 8, 9, 12, 16, 32, 64, 128, 255, 256, 1e-30)  # that the course speaks of
 
 
-def number(value: float) -> ast.Constant:
-    return ast.Constant(value)
-
-
 def is_axis(node: ast.AST, parent: ast.AST) -> bool:
     """Whether a node is an axis: along which a call works, `.sum(axis=1)`, `.amax(1)`, or whose size is meant."""
     if isinstance(parent, ast.Subscript) and isinstance(node, ast.Constant):
@@ -120,10 +116,10 @@ def local_changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
             yield from ((hint, ast.BoolOp(other(), values)) for hint, other in OPERATORS[type(op)])
             yield from ((CONDITION, value) for value in values)
         case ast.Constant(bool() as value):
-            yield OPTION, number(not value)
+            yield OPTION, ast.Constant(not value)
         case ast.Constant(int() | float() as value):
-            yield from ((OFF_BY_ONE, number(value + by)) for by in (1, -1))
-            yield from ((NUMBER, number(other)) for other in (*NUMBERS, -value) if other != value)
+            yield from ((OFF_BY_ONE, ast.Constant(value + by)) for by in (1, -1))
+            yield from ((NUMBER, ast.Constant(other)) for other in (*NUMBERS, -value) if other != value)
         case ast.Constant(str() as value) if value.endswith(("A", "B")):
             yield "Look at the name.", ast.Constant(value[:-1] + "BA"[value[-1] == "B"])
         case ast.UnaryOp(op, operand):
@@ -142,17 +138,13 @@ def local_changes(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
                 inner = ast.BinOp(body.left, body.op, ast.IfExp(test, body.right, orelse.left))
                 yield PARENTHESES, ast.BinOp(inner, orelse.op, orelse.right)
         case ast.Slice(lower, upper, step):
-            if lower:
-                yield SLICE, ast.Slice(None, upper, step)
-            else:
-                yield SLICE, ast.Slice(number(1), upper, step)
-            yield SLICE, ast.Slice(lower, None if upper else number(-1), step)
+            yield SLICE, ast.Slice(None if lower else ast.Constant(1), upper, step)
+            yield SLICE, ast.Slice(lower, None if upper else ast.Constant(-1), step)
         case ast.Tuple([one, other], ast.Load()):
             yield ORDER, ast.Tuple([other, one], ast.Load())
         case ast.Subscript(value, ast.Tuple(places), context):
-            yield from (
-                (AXIS, ast.Subscript(value, ast.Tuple(list(p), ast.Load()), context)) for p in permutations(places)
-            )
+            for order in permutations(places):
+                yield AXIS, ast.Subscript(value, ast.Tuple(list(order), ast.Load()), context)
         case ast.Subscript(value, ast.Slice() | ast.Constant()):
             yield TOO_MUCH, value
         case ast.Call():
@@ -169,10 +161,9 @@ def changed_calls(call: ast.Call) -> Iterator[tuple[str, ast.expr]]:
                 yield hint, ast.Call(ast.Attribute(function.value, other, ast.Load()), arguments, keywords)
             elif other != name:
                 yield hint, ast.Call(ast.Name(other, ast.Load()), arguments, keywords)
-    for one, two in permutations(range(len(arguments)), 2):
-        if one < two:
-            order = {one: arguments[two], two: arguments[one]}
-            yield ORDER, ast.Call(function, [order.get(k, a) for k, a in enumerate(arguments)], keywords)
+    for one, two in combinations(range(len(arguments)), 2):
+        order = {one: arguments[two], two: arguments[one]}
+        yield ORDER, ast.Call(function, [order.get(k, a) for k, a in enumerate(arguments)], keywords)
     for left_out in range(len(keywords)):
         others = [keyword for k, keyword in enumerate(keywords) if k != left_out]
         yield OPTION, ast.Call(function, arguments, others)
@@ -183,10 +174,10 @@ def changed_calls(call: ast.Call) -> Iterator[tuple[str, ast.expr]]:
         yield f"Is `{name}` needed there?", function.value
     if name in REDUCTIONS:
         for axis in () if any(k.arg in ("axis", "dim") for k in keywords) else (0, 1):
-            yield AXIS, ast.Call(function, arguments, [*keywords, ast.keyword("axis", number(axis))])
+            yield AXIS, ast.Call(function, arguments, [*keywords, ast.keyword("axis", ast.Constant(axis))])
     match arguments:
         case [ast.BinOp(left, ast.Div(), right)] if name == "ceil":
-            yield ROUNDING, both(both(left, ast.FloorDiv, right), ast.Add, number(1))
+            yield ROUNDING, both(both(left, ast.FloorDiv, right), ast.Add, ast.Constant(1))
     if name in ("sum", "mean"):  # of squares or magnitudes, or of what is true
         for argument in arguments[:1] if not isinstance(function, ast.Attribute) else ():
             yield REDUCTION, both(call, ast.Div, called("len", argument))
@@ -199,24 +190,24 @@ def wraps(node: ast.expr, names: list[str]) -> Iterator[tuple[str, ast.expr]]:
     root = node.value if isinstance(node, ast.Attribute) else node
     if isinstance(root, ast.Name) and root.id not in names:
         return
-    yield OFF_BY_ONE, both(node, ast.Add, number(1))
-    yield OFF_BY_ONE, both(node, ast.Sub, number(1))
+    yield OFF_BY_ONE, both(node, ast.Add, ast.Constant(1))
+    yield OFF_BY_ONE, both(node, ast.Sub, ast.Constant(1))
     yield MAGNITUDE, called("abs", node)
     yield "Is it this, or its length?", called("len", node)
     yield ROUNDING, called("int", node)
     yield ROUNDING, called("round", node)
     yield ROUNDING, ast.Call(ast.Attribute(ast.Name("math", ast.Load()), "ceil", ast.Load()), [node], [])
-    yield BY_TWO, both(node, ast.Mult, number(2))
-    yield BY_TWO, both(node, ast.Div, number(2))
-    yield BY_EIGHT, both(node, ast.Mult, number(8))
-    yield BY_EIGHT, both(node, ast.Div, number(8))
+    yield BY_TWO, both(node, ast.Mult, ast.Constant(2))
+    yield BY_TWO, both(node, ast.Div, ast.Constant(2))
+    yield BY_EIGHT, both(node, ast.Mult, ast.Constant(8))
+    yield BY_EIGHT, both(node, ast.Div, ast.Constant(8))
     yield SIGN, ast.UnaryOp(ast.USub(), node)
     yield CONDITION, ast.UnaryOp(ast.Not(), node)
-    yield ROOT, both(node, ast.Pow, number(0.5))
-    yield ROOT, both(node, ast.Pow, number(2))
+    yield ROOT, both(node, ast.Pow, ast.Constant(0.5))
+    yield ROOT, both(node, ast.Pow, ast.Constant(2))
     yield TRANSPOSE, ast.Attribute(node, "T", ast.Load())
-    yield "Is it this part, or the rest?", both(number(1), ast.Sub, node)
-    yield "It is upside down.", both(number(1), ast.Div, node)
+    yield "Is it this part, or the rest?", both(ast.Constant(1), ast.Sub, node)
+    yield "It is upside down.", both(ast.Constant(1), ast.Div, node)
 
 
 def other_names(node: ast.expr, names: list[str]) -> Iterator[tuple[str, ast.expr]]:
@@ -231,7 +222,7 @@ def missing(node: ast.expr, names: list[str]) -> Iterator[tuple[str, ast.expr]]:
     """A factor or a term that is forgotten."""
     ways = [(MISSING_FACTOR, ast.Mult), (MISSING_FACTOR, ast.Div), (MISSING_TERM, ast.Add), (MISSING_TERM, ast.Sub)]
     if isinstance(node, ast.BinOp | ast.Call | ast.Subscript | ast.Constant) or getattr(node, "id", "") in names:
-        for other in (*(ast.Name(name, ast.Load()) for name in names), number(1), number(2), number(4)):
+        for other in (*(ast.Name(name, ast.Load()) for name in names), *map(ast.Constant, (1, 2, 4))):
             for hint, op in ways[:1] if isinstance(node, ast.Constant) else ways:
                 yield hint, both(node, op, other)
 

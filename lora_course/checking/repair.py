@@ -114,9 +114,8 @@ class Code:
             return None
         try:
             file = function.__code__.co_filename
-            source = (
-                "".join(linecache.getlines(file)) if is_a_cell(file) else textwrap.dedent(inspect.getsource(function))
-            )
+            lines = linecache.getlines(file) if is_a_cell(file) else inspect.getsourcelines(function)[0]
+            source = textwrap.dedent("".join(lines))
             tree = ast.Module(_own(ast.parse(source), function.__name__), [])
         except (OSError, SyntaxError):
             return None
@@ -145,7 +144,7 @@ class Code:
             space: dict[str, Any] = dict(self.known)
             with silence():
                 risky = self.risky or any(is_risky(change.node) or multiplies(change) for change in changes)
-                tree = guarded(self.tree) if risky else self.tree
+                tree = _Guarded().visit(copy.deepcopy(self.tree)) if risky else self.tree
                 exec(compile(ast.fix_missing_locations(tree), "<a change>", "exec"), space)
                 return judge(space[self.name])
         except (Exception, TooLong):
@@ -198,12 +197,10 @@ class Code:
         alone = isinstance(node, ast.Name | ast.Constant)
         while alone or (len(text) < ENOUGH and not isinstance(self.parents[node], ast.stmt)):
             node = self.parents[node]
-            if not isinstance(node, ast.keyword) and not self._called(node):
+            called = getattr(self.parents[node], "func", None) is node
+            if not isinstance(node, ast.keyword) and not called:
                 text, alone = self._text(node) or text, False
         return text if len(text) <= LONGEST else text[:LONGEST] + " ..."
-
-    def _called(self, node: ast.AST) -> bool:
-        return getattr(self.parents[node], "func", None) is node
 
     def _text(self, node: ast.AST) -> str:
         """The code of an expression, or the first line of a statement."""
@@ -224,11 +221,6 @@ class _Guarded(ast.NodeTransformer):
         if isinstance(node.op, ast.Mult):
             return edits.called(TIMES, node.left, node.right)
         return edits.called(POWER[type(node.op)], node.left, node.right) if _is_power(node) else node
-
-
-def guarded(tree: ast.Module) -> ast.Module:
-    """A copy whose powers and products refuse what would take for ever."""
-    return _Guarded().visit(copy.deepcopy(tree))
 
 
 def is_risky(tree: ast.AST) -> bool:
@@ -283,9 +275,8 @@ def _slots(node: ast.AST) -> Iterator[Slot]:
         if field in ("decorator_list", "annotation", "returns", "args") and not isinstance(node, ast.Call):
             continue
         for index, child in enumerate(value) if isinstance(value, list) else [(None, value)]:
-            if not isinstance(child, ast.AST) or (
-                isinstance(child, ast.expr | ast.stmt) and not hasattr(child, "lineno")
-            ):
+            computes = isinstance(child, ast.expr | ast.stmt)
+            if not isinstance(child, ast.AST) or (computes and not hasattr(child, "lineno")):
                 continue  # the last: what was put in to count
             in_call = isinstance(node, ast.Call) and field == "func"
             stored = isinstance(getattr(child, "ctx", None), ast.Store) and isinstance(child, ast.Name)
@@ -296,9 +287,6 @@ def _slots(node: ast.AST) -> Iterator[Slot]:
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(contextlib.redirect_stdout(io.StringIO()))
-        stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
-        stack.enter_context(warnings.catch_warnings(action="ignore"))
-        stack.enter_context(np.errstate(all="ignore"))
-        yield
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with warnings.catch_warnings(action="ignore"), np.errstate(all="ignore"):
+            yield

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -45,42 +46,26 @@ GRADIENTS = (
 QUANTILE = "a quantile is asked of a probability of 0 or 1, where it is infinite, or of one beyond."
 NO_VALUE = "this has no value: the logarithm of 0, the root of a negative number, a division by 0."
 
-# What the error's text contains -> what it means. The first one that fits counts.
-MEANINGS: dict[tuple[str, ...], str] = {
-    ("matmul", "cannot be multiplied", "dot: ", "not aligned"): PRODUCT,
-    (
-        "broadcast",
-        "must match the size",
-        "Sizes of tensors must match",
-        "concatenation axis must match",
-        "same shape",
-        "same number of dimensions",
-        "einstein sum",
-        "einsum",
-    ): SHAPES,
-    ("cannot reshape", "is invalid for input of size"): RESHAPED,
-    ("view size is not compatible",): IN_A_ROW,
-    ("out of bounds", "out of range", "too many indices"): TOO_LARGE,
-    ("only 0-dimensional", "only length-1", "only one element", "must be real number", "truth value"): ONE_NUMBER,
-    ("integers or slices, not tuple",): A_LIST,
-    ("as an integer", "a single integer", "must be integers", "only integer", "used as indices"): NOT_WHOLE,
-    (
-        "has no len()",
-        "is not subscriptable",
-        "not iterable",
-        "index to scalar",
-        "0-d",
-        "1-dimensional tensor",
-    ): NO_ARRAY,
-    ("is not callable",): NOT_CALLABLE,
-    ("'NoneType'",): OF_NONE,
-    ("can't multiply sequence",): LIST_TIMES,
-    ("before Module.__init__()",): NO_SUPER,
-    ("expected scalar type", "same dtype", "expected m1 and m2"): FORMATS,
-    ("must be Tensor, not", "'Tensor' and 'numpy", "'numpy.ndarray' and 'Tensor"): TWO_KINDS,
-    ("incorrect number of gradients",): GRADIENTS,
-    ("0.0 < p < 1.0",): QUANTILE,
-    ("math domain error", "expected a positive input", "division by zero", "invalid value encount"): NO_VALUE,
+# What the error's text contains, one pattern or another -> what it means. The first one that fits counts.
+MEANINGS = {
+    "matmul|cannot be multiplied|dot: |not aligned": PRODUCT,
+    "broadcast|must match the size|(of tensors|axis) must match|same (shape|number of dim)|einstein sum|einsum": SHAPES,
+    "cannot reshape|is invalid for input of size": RESHAPED,
+    "view size is not compatible": IN_A_ROW,
+    "out of bounds|out of range|too many indices": TOO_LARGE,
+    "only 0-dimensional|only length-1|only one element|must be real number|truth value": ONE_NUMBER,
+    "integers or slices, not tuple": A_LIST,
+    "as an integer|a single integer|must be integers|only integer|used as indices": NOT_WHOLE,
+    r"has no len\(\)|is not subscriptable|not iterable|index to scalar|0-d|1-dimensional tensor": NO_ARRAY,
+    "is not callable": NOT_CALLABLE,
+    "'NoneType'": OF_NONE,
+    "can't multiply sequence": LIST_TIMES,
+    "before Module.__init__": NO_SUPER,
+    "expected scalar type|same dtype|expected m1 and m2": FORMATS,
+    "must be Tensor, not|'Tensor' and 'numpy|'numpy.ndarray' and 'Tensor": TWO_KINDS,
+    "incorrect number of gradients": GRADIENTS,
+    "0.0 < p < 1.0": QUANTILE,
+    "math domain error|expected a positive input|division by zero|invalid value encount": NO_VALUE,
 }
 WITH_SHAPES = (PRODUCT, SHAPES, TOO_LARGE, ONE_NUMBER)
 LONGEST = 15  # words of an error's text
@@ -98,7 +83,7 @@ def why_it_stopped(error: BaseException, function: Callable, case: Sequence[Any]
         return _no_such_part(error)
     if isinstance(error, TypeError) and re.match(rf"\S*{re.escape(_name(function))}\(\) (takes|missing)", str(error)):
         return OTHER_ARGUMENTS
-    meaning = next((said for texts, said in MEANINGS.items() if any(text in str(error) for text in texts)), "")
+    meaning = next((said for pattern, said in MEANINGS.items() if re.search(pattern, str(error))), "")
     shapes = [tuple(getattr(value, "shape", ())) for value in case] if len(names) == len(case) else []
     shown = [f"`{name}` {shape}" for name, shape in zip(names, shapes, strict=False) if shape]
     return f"{meaning} {GIVEN} {_and(shown)}." if shown and meaning in WITH_SHAPES else meaning
@@ -149,12 +134,11 @@ def in_pythons_words(error: BaseException) -> str:
 
 def where(error: BaseException) -> str:
     """The line of the learner's own code at which it stopped, where that is known."""
-    found, step = "", error.__traceback__
-    while step is not None:
-        name = step.tb_frame.f_code.co_filename
-        if is_a_cell(name) and (line := linecache.getline(name, step.tb_lineno).strip()):
+    found = ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        name = frame.f_code.co_filename
+        if is_a_cell(name) and (line := linecache.getline(name, number).strip()):
             found = f", at the line `{line}`"
-        step = step.tb_next
     return found
 
 
@@ -210,8 +194,4 @@ def limited(seconds: float, spent: list[float] | None = None) -> Iterator[None]:
 
 
 def _importing(frame: Any) -> bool:
-    while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
-        frame = frame.f_back
-    return False
+    return any(each.f_code.co_filename.startswith("<frozen importlib") for each, _ in traceback.walk_stack(frame))

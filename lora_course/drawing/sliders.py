@@ -75,15 +75,17 @@ def explore(view: View, alt: str, **controls: ipywidgets.Widget) -> dict[str, ip
     nameless = [name for name, control in controls.items() if not control.description]
     if nameless:
         raise ValueError(f"each control needs a description that says what it does: {', '.join(nameless)} has none")
-    picture, readout = view.render(**_settings(controls))
-    words = f"{alt} {readout}"
-    publish_png(picture, {"alt": words})
-    panel = ipywidgets.HTML(_panel(picture, alt, readout))
+
+    def seen() -> tuple[bytes, str]:
+        return view.render(**{name: control.value for name, control in controls.items()})
 
     def redraw(_change) -> None:
-        new_picture, new_readout = view.render(**_settings(controls))
-        panel.value = _panel(new_picture, alt, new_readout)
+        panel.value = _panel(alt, *seen())
 
+    picture, readout = seen()
+    words = f"{alt} {readout}"
+    publish_png(picture, {"alt": words})
+    panel = ipywidgets.HTML(_panel(alt, picture, readout))
     for control in controls.values():
         control.style.description_width = "initial"
         control.layout.width = "auto" if isinstance(control, ipywidgets.Checkbox) else "100%"
@@ -108,10 +110,6 @@ def show_widget(widget: ipywidgets.Widget) -> None:
     """Show a widget, and nothing of it on a page that has none: its text would be the names of Python classes."""
     view = {"model_id": widget.model_id, "version_major": 2, "version_minor": 0}
     display({"application/vnd.jupyter.widget-view+json": view}, raw=True)
-
-
-def _settings(controls: dict[str, ipywidgets.Widget]) -> dict:
-    return {name: control.value for name, control in controls.items()}
 
 
 # The output before the controls is the picture without them: not needed while they are there.
@@ -140,7 +138,7 @@ TELL = (
 )
 
 
-def _panel(picture: bytes, alt: str, readout: str) -> str:
+def _panel(alt: str, picture: bytes, readout: str) -> str:
     """The picture and, below it, the readout, which a screen reader speaks whenever it changes."""
     source = f"data:image/png;base64,{base64.b64encode(picture).decode('ascii')}"
     return (

@@ -55,9 +55,7 @@ def _matrices() -> list[tuple]:
     return [(rng.normal(size=shape), rank) for shape, rank in (((5, 8), 2), ((9, 4), 1), ((6, 7), 3))]
 
 
-OUTSIDE = {
-    "a share lies between 0 and 1.": lambda got, *case: not 0 <= got <= 1 + 1e-9,
-}
+OUTSIDE = {"a share lies between 0 and 1.": lambda got, *case: not 0 <= got <= 1 + 1e-9}
 
 # --- 1.2: the rival at equal numbers ---------------------------------------------------------------------------------
 

@@ -62,7 +62,8 @@ def trained_in_full(steps: int, seed: int, progress: bool) -> tuple[GPT, dict[st
     """The base, and what training the weights in the blocks adds to each: whole, and as components."""
     base, tuned = load_base("laptop", device="cpu"), prepared(load_base("laptop", device="cpu"), "blocks")
     fine_tune(tuned, steps, RATES["blocks"], seed, batch_size=8, progress=progress)
-    updates = weight_updates(base, tuned)
+    paths = [f"blocks.{path}" for path in block_linears(base)]
+    updates = {path: _weight(tuned, path) - _weight(base, path) for path in paths}  # (d_out, d_in) float32 each
     return base, updates, {path: np.linalg.svd(dW, full_matrices=False) for path, dW in updates.items()}
 
 
@@ -89,18 +90,16 @@ def trained_shares(update: dict, entries: dict) -> list[NDArray]:
     return [shares(update, "rank 8 trained"), shares(entries, "entries, lr 0.03")]
 
 
-def adapters_trained(rank: int, lr: float, seed: int, progress: bool) -> GPT:
-    """The base with adapters of this rank, trained from the start with the batches of `update_rank`."""
+def update_arm(rank: int = 0, lr: float = RATES["lora"], *, seed=0, folder=None, progress=True, **options) -> dict:
+    """An arm of the experiment: a full update taken apart, or, with a rank, the loss of adapters of that rank.
+
+    The adapters are trained from the start, with the batches of `update_rank`.
+    """
+    if not rank:
+        return update_rank(seed=seed, folder=folder, progress=progress, **options)
     model = prepared(load_base("laptop", device="cpu"), "lora", rank, seed)
     fine_tune(model, STEPS, lr, seed, batch_size=8, progress=progress)
-    return model
-
-
-def update_arm(rank: int = 0, lr: float = RATES["lora"], *, seed=0, folder=None, progress=True, **options) -> dict:
-    """An arm of the experiment: a full update taken apart, or, with a rank, the loss of adapters of that rank."""
-    if rank:
-        return {"rank": rank, "loss": loss_on(adapters_trained(rank, lr, seed, progress), "shakespeare")}
-    return update_rank(seed=seed, folder=folder, progress=progress, **options)
+    return {"rank": rank, "loss": loss_on(model, "shakespeare")}
 
 
 # --- what replaces an update -----------------------------------------------------------------------------------------
@@ -145,12 +144,6 @@ def numbers(dW, rank):
 
 
 # --- around it -------------------------------------------------------------------------------------------------------
-
-
-def weight_updates(base: GPT, tuned: GPT) -> dict[str, NDArray]:
-    """What training added to the weight of each linear layer in the blocks: path -> (d_out, d_in) float32."""
-    paths = [f"blocks.{path}" for path in block_linears(base)]
-    return {path: _weight(tuned, path) - _weight(base, path) for path in paths}
 
 
 def with_changes(base: GPT, changes: dict[str, NDArray]) -> GPT:

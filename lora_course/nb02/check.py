@@ -8,8 +8,8 @@ from lora_course.checking.grading import beside
 __all__ = ["beside", "first_step", "grad_A", "grad_gate", "merged_weight"]
 
 
-def _cases(*names):
-    """Random cases: alpha is never the rank, and no two sides are equal."""
+def random_cases(*names):
+    """Random cases of these arguments: alpha is never the rank, and no two sides are equal."""
     cases = []
     for seed, (batch, d_in, d_out, rank, alpha) in enumerate([(3, 8, 6, 2, 8.0), (5, 4, 11, 3, 1.5)]):
         rng = np.random.default_rng(seed)
@@ -32,7 +32,7 @@ def _cases(*names):
 
 @exercise(
     "2.1",
-    _cases("x", "grad_output", "lora_B", "alpha"),
+    random_cases("x", "grad_output", "lora_B", "alpha"),
     taught={
         "return grad_low.T @ x -> return grad_low.T @ x / len(x)": "Your answer averages over the {x.shape[0]} rows of "
         "the batch. `grad_output` holds the average of the loss already: sum the rows.",
@@ -63,7 +63,7 @@ PRODUCT = "(low * up).sum(axis=0)"
 
 @exercise(
     "2.2",
-    _cases("x", "grad_output", "lora_A", "lora_B", "alpha"),
+    random_cases("x", "grad_output", "lora_A", "lora_B", "alpha"),
     taught={
         f"{PRODUCT} -> (low * up).mean(axis=0)": "Your answer averages over the {x.shape[0]} rows of the batch. "
         "`grad_output` holds the average of the loss already: sum the rows.",
@@ -104,7 +104,7 @@ def _kept(solution, weight, *factors):
 
 @exercise(
     "2.3",
-    _cases("weight", "lora_A", "lora_B", "alpha"),
+    random_cases("weight", "lora_A", "lora_B", "alpha"),
     taught={
         "return weight + update -> return update": "Your answer is the update alone. Merging adds it to the weight: "
         "section 7.",
@@ -134,7 +134,7 @@ def merged_weight(weight, lora_A, lora_B, alpha):
 
 @exercise(
     "2.4",
-    _cases("grad_weight", "lora_A", "alpha", "lr"),
+    random_cases("grad_weight", "lora_A", "alpha", "lr"),
     taught={
         "lora_B = -lr * grad_B -> lora_B = lr * grad_B": "Your answer goes up: its sign is wrong. A step goes against "
         "the gradient.",

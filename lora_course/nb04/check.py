@@ -150,9 +150,7 @@ def weighted_update(A1, B1, A2, B2, weights, alpha):
         "T * (with_W + with_A_and_B) -> in_W + in_A_and_B": "Your answer counts parameters. Each is used in several "
         "multiply-adds, and for each of the {T} inputs.",
     },
-    noticed={
-        "one number is asked for: how many multiply-adds there are.": lambda got, *case: got.ndim > 0,
-    },
+    noticed={"one number is asked for: how many multiply-adds there are.": lambda got, *case: got.ndim > 0},
 )
 def training_operations(T, d_in, d_out, r):
     in_W = d_in * d_out  # the multiply-adds of a product with W, for one input

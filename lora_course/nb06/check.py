@@ -28,9 +28,7 @@ LAST = "np.array([*codes[:-1], {}, codes[-1]]) if alone else codes"
 
 @exercise(
     "6.1",
-    [
-        *((np.array(codes),) for codes in ([0, 15, 7, 8], [3, 1, 4, 1, 5], [9], [15, 0, 2, 11, 12, 6, 13])),
-    ],
+    [(np.array(codes),) for codes in ([0, 15, 7, 8], [3, 1, 4, 1, 5], [9], [15, 0, 2, 11, 12, 6, 13])],
     taught={
         "first * 16 + second -> first + second * 16": "Your answer puts the first code of a pair into the low half of "
         "the byte. bitsandbytes and this course put it into the high half.",
@@ -97,9 +95,7 @@ SHARE = "np.linalg.solve(H[1:, 1:], H[1:, 0])"
         "return w[1:] + share * off -> return np.round(w[1:])": "Your answer rounds the others. They stay exact here: "
         "their turn comes later, one by one.",
     },
-    noticed={
-        "one number is asked for each weight after the first.": lambda got, w, q, X: got.shape != (len(w) - 1,),
-    },
+    noticed={"one number is asked for each weight after the first.": lambda got, w, q, X: got.shape != (len(w) - 1,)},
 )
 def taken_over(w, q, X):
     H = X.T @ X  # which inputs go together

@@ -35,9 +35,7 @@ __all__ = ["beside", "mlp_activations", "never_moved", "qlora_bytes", "quantized
         "if copy_alive else 0 -> if False else 0": "Your answer leaves the float32 copy out. While "
         "somebody holds it, it takes 4 bytes a weight beside the codes.",
     },
-    noticed={
-        "this is less than the base takes: P * 4.127 bits.": lambda got, P, n, copy: got < 0.99 * P * 4.127 / 8,
-    },
+    noticed={"this is less than the base takes: P * 4.127 bits.": lambda got, P, n, copy: got < 0.99 * P * 4.127 / 8},
 )
 def qlora_bytes(P, n, copy_alive):
     bits = 4 + 8 / 64 + 32 / (64 * 256)  # the bits of a base weight

@@ -4,6 +4,7 @@ import numpy as np
 
 from lora_course.checking.exercise import exercise
 from lora_course.checking.grading import beside
+from lora_course.nb02.check import random_cases
 from lora_edu.codebooks import nf_codebook
 
 __all__ = ["beside", "input_gradient", "lora_minus_full", "qlora_output", "stored_bytes"]
@@ -13,19 +14,9 @@ SUM = "return base + s * branch"
 # --- 9.1: what comes back to x ---------------------------------------------------------------------------------------
 
 
-def _layers() -> list[tuple]:
-    """Cases (grad_y, W, lora_A, lora_B, alpha): no side equals another, alpha is never the rank."""
-    cases = []
-    for seed, (n, d_in, d_out, rank, alpha) in enumerate([(3, 8, 6, 2, 8.0), (5, 4, 11, 3, 1.5)]):
-        rng = np.random.default_rng(seed)
-        grad_y, W, a, b = (rng.normal(size=shape) for shape in ((n, d_out), (d_out, d_in), (rank, d_in), (d_out, rank)))
-        cases.append((grad_y, W, a, b, alpha))
-    return cases
-
-
 @exercise(
     "9.1",
-    _layers(),
+    random_cases("grad_output", "weight", "lora_A", "lora_B", "alpha"),
     taught={
         f"{SUM} -> return s * branch": "Your answer is the branch alone. Frozen means that W' itself gets no gradient. "
         "It still passes one on to x: section 3.",
