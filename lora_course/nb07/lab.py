@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lora_course.running.scoreboard import fidelity, measured, permuted
+from lora_course.running.scoreboard import fidelity, measured, permuted, rounded
 from lora_edu import load_base, load_pretrained, nf_codebook
 from lora_edu.downloads import model_folder
 from lora_edu.measures import relative_error
@@ -133,20 +133,13 @@ TWO_ERRORS_ARMS = {name: {"weights": name} for name in WEIGHT_SETS}
 
 
 def double_quant_loss(bits: int, block_size: int = 64, draw: int = 0, *, windows: int = 64) -> dict:
-    """The shipped base, its blocks in NF4 with constants of so many bits (of CONSTANTS): how far did its guesses move?
+    """The shipped base, its blocks in NF4 with constants of 32, 16, 8 or 4 bits: how far did its guesses move?
 
     draw: the seed of an order that the columns have meanwhile. Returns the errors of weights and outputs, the loss on
     so many windows of held-out speeches in nats per byte, and KL and flips there.
     """
-    change = permuted(partial(double_quantized, bits=bits, block_size=block_size), draw)
+    change = permuted(partial(rounded, codebook="nf4", block_size=block_size, constant_bits=bits), draw)
     return measured(change, windows=windows) | fidelity(change, windows=windows)
-
-
-def double_quantized(weight: Tensor, bits: int, block_size: int) -> Tensor:
-    """A weight of any shape in NF4 and back, its constants in so many bits."""
-    flat = weight.flatten()
-    old = block_absmax(flat, block_size)
-    return rescale(nearest(flat, block_size), old, CONSTANTS[bits](old), block_size).view_as(weight)
 
 
 SPENT = {"64, 16 bits": (16, 64), "64, 8 bits": (8, 64), "32, 8 bits": (8, 32), "16, 4 bits": (4, 16)}

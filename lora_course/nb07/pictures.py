@@ -6,13 +6,11 @@
 
 import numpy as np
 
-from lora_course.drawing.looks import CONSTANTS as CONSTANTS_LOOK
-from lora_course.drawing.looks import GREEN, RED
+from lora_course.drawing.looks import GREEN, PURPLE, RED
 from lora_course.drawing.style import slider, stage
 from lora_course.nb07.lab import CONSTANTS
 
 WIDTHS = tuple(f"{bits} bits" for bits in CONSTANTS)  # what the buttons say, and the names of stored ways
-PURPLE = CONSTANTS_LOOK[0]
 TRIANGLE_ALT = (
     "Two errors at right angles make the long side of a triangle, not their sum. To scale: the codes' error lies, the "
     "constants' stands. An arc swings the long side down to a black mark, the measured error of both; red is the "

@@ -20,7 +20,8 @@ from lora_edu.rounding import best_length, rescale, round_clipped, total_bits
 WINDOWS = 128
 Change = Callable[[Tensor], Tensor]  # from a weight (d_out, d_in) to what takes its place
 ONE_CONSTANT = 2**18  # as a block size: no layer of the shipped base has more weights
-SECOND_LEVEL = {8: DoubleQuant(), 4: DoubleQuant("nf4")}  # bits of a constant -> how it is rounded, in blocks of 256
+# bits of a constant -> how it is rounded, in blocks of 256
+SECOND_LEVEL: dict[int, bool | DoubleQuant] = {32: False, 8: DoubleQuant(), 4: DoubleQuant("nf4")}
 
 # notebook -> format -> the arguments of `score`
 ROWS: dict[str, dict[str, dict]] = {
@@ -44,12 +45,7 @@ SCOREBOARD_ARMS = {name: settings for rows in ROWS.values() for name, settings i
 
 
 def score(
-    codebook: str | None,
-    block_size: int = 64,
-    constant_bits: int = 32,
-    clipped: bool = False,
-    *,
-    windows: int = WINDOWS,
+    codebook: str | None, block_size: int = 64, constant_bits: int = 32, clipped: bool = False, *, windows=WINDOWS
 ) -> dict:
     """One row: bits a weight of the block linears, the errors of weights and outputs, the loss, KL and flips.
 
@@ -58,7 +54,7 @@ def score(
     """
     bits, change = 16.0, None
     if codebook is not None:
-        bits = round(total_bits(block_size, constant_bits, 256 if constant_bits in SECOND_LEVEL else 0), 5)
+        bits = round(total_bits(block_size, constant_bits, 256 if constant_bits < 16 else 0), 5)
         change = lambda weight: rounded(weight, codebook, block_size, constant_bits)  # noqa: E731
     if clipped:
         change = lambda weight: round_clipped(weight, 4, best_length(weight, 4))  # noqa: E731
@@ -110,7 +106,7 @@ def rounded(weight: Tensor, codebook: str | Tensor, block_size: int = 64, consta
         exact = quantize(weight, codebook, block_size)
         flat = exact.dequantize().flatten()
         return rescale(flat, exact.absmax, exact.absmax.half().float(), block_size).view_as(weight)
-    return quantize(weight, codebook, block_size, SECOND_LEVEL.get(constant_bits, False)).dequantize()
+    return quantize(weight, codebook, block_size, SECOND_LEVEL[constant_bits]).dequantize()
 
 
 def change_linears(model: GPT, change: Change, inputs: dict[str, Tensor]) -> dict[str, float]:

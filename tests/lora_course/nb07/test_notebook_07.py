@@ -6,6 +6,7 @@ import torch
 
 from lora_course.experiments import load_results
 from lora_course.nb07 import lab, pictures
+from lora_course.running.scoreboard import rounded
 
 
 def test_codes_toward_zero_are_the_next_level_and_no_farther_out_than_their_weights():
@@ -28,9 +29,9 @@ def test_at_equal_bits_smaller_blocks_move_less_in_each_draw_and_8_bit_constants
 
 def test_the_constants_change_nothing_but_the_constants():
     weight = lab.normal_weights(48 * 64).view(48, 64)
-    same = lab.double_quantized(weight, bits=32, block_size=16)
+    same = rounded(weight, "nf4", 16)
     assert torch.allclose(same, lab.nearest(weight.flatten(), 16).view_as(weight), atol=1e-6)
-    assert not torch.equal(lab.double_quantized(weight, bits=4, block_size=16), same)
+    assert not torch.equal(rounded(weight, "nf4", 16, 4), same)
 
 
 def test_the_angle_is_that_of_the_triangle():
